@@ -1,0 +1,159 @@
+"""The nouns of measurement: what one process is called, what was read of it, what is predicted.
+
+Pure: knows no clock, file or process. Counters are raw and monotonic; rates are made in `features.py` and nowhere else.
+Unknown is `None`, or in the sample table a cleared bit of `known`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntFlag, StrEnum
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+QUANTILES: tuple[float, ...] = (0.5, 0.9, 0.95, 0.99)
+"""Quantile levels of every forecast."""
+
+HORIZONS: tuple[int, ...] = (1, 3, 6, 12, 30)
+"""Horizons of every forecast, in ticks ahead. 30 ticks at 1 Hz covers 1.2 x a 25 s worker start."""
+
+WINDOW = 128
+"""Ticks of history that features see."""
+
+
+class ProcId(NamedTuple):
+    """A process: pid and start time in clock ticks since boot (field 22 of /proc/PID/stat). A bare pid is never an identity."""
+
+    pid: int
+    start_ticks: int
+
+
+class Known(IntFlag):
+    """Bits of `SAMPLE['known']`: which optional counters of the row were really read."""
+
+    WAIT = 1  # cpu_ns exact and wait_ns, slices: /proc/PID/task/*/schedstat was there; else cpu_ns is utime+stime, 10 ms coarse
+    IO = 2  # read_chars, write_chars, read_bytes, write_bytes: /proc/PID/io was readable
+    FDS = 4  # fds: /proc/PID/fd was readable
+
+
+SAMPLE = np.dtype(
+    [
+        ("pid", "<u4"),
+        ("start_ticks", "<u8"),
+        ("ppid", "<u4"),
+        ("session", "<u4"),
+        ("cpu_ns", "<u8"),  # run time summed over all threads, exited ones too
+        ("wait_ns", "<u8"),  # run-queue wait, likewise
+        ("slices", "<u8"),  # times a thread was put on a CPU, likewise
+        ("minor_faults", "<u8"),
+        ("major_faults", "<u8"),
+        ("rss_bytes", "<u8"),
+        ("read_chars", "<u8"),
+        ("write_chars", "<u8"),
+        ("read_bytes", "<u8"),
+        ("write_bytes", "<u8"),
+        ("fds", "<u4"),
+        ("threads", "<u4"),
+        ("last_cpu", "<u2"),
+        ("state", "u1"),  # ord of R S D Z T t I X
+        ("nice", "i1"),
+        ("policy", "u1"),  # SCHED_OTHER 0, FIFO 1, RR 2, BATCH 3, IDLE 5, DEADLINE 6
+        ("known", "u1"),
+    ]
+)
+"""One row of the sample table: raw counters of one process at one instant. Tables are sorted by (pid, start_ticks)."""
+
+SampleTable = NDArray[np.void]
+"""Array of dtype `SAMPLE`, sorted by (pid, start_ticks), each process once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a process is, apart from its counters. Strings are already free of control characters."""
+
+    comm: str
+    program: str  # base name of the executable; for an interpreter "python3 worker.py" or "python3 -m module"
+    cgroup: str  # path in the cpu hierarchy (v1 cpu controller, else v2), "/" for the root
+    unit: str  # systemd unit or container of the cgroup path, "" if none
+    uid: int
+
+
+@dataclass(frozen=True, slots=True)
+class HostSample:
+    """Raw counters of the whole machine."""
+
+    cpu_busy_ns: tuple[int, ...]  # per online CPU: not idle and not iowait
+    memory_total: int  # bytes
+    memory_available: int
+    pressure_us: tuple[int, int, int] | None  # "some" totals of cpu, memory, io; None where the kernel has no PSI
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSample:
+    """One worker of a pool as its adapter sees it."""
+
+    id: ProcId
+    busy: float | None  # share of the probes since the last read in which it was busy, 0..1; None: unknown
+    ready: bool  # has come up (first seen waiting for work, or working)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSample:
+    """One pool as its adapter sees it at one instant."""
+
+    pool: str
+    size: int  # workers that are there, starting ones too
+    requested: int  # size last asked of the pool, by us or by its own start
+    queued: float | None  # mean work waiting over the probes since the last read; None: unknown
+    workers: tuple[WorkerSample, ...]  # sorted by id
+    master: ProcId | None
+    start_seconds: float | None  # measured median from spawn to ready; None: none seen yet
+    trouble: str  # "" or why the pool cannot be resized now: crash loop, master gone, resized by hand, no permission
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All that was read at one instant: what the trace store keeps and the observer derives from."""
+
+    at: int  # monotonic ns
+    wall: int  # wall clock ns since 1970, for people only
+    table: SampleTable
+    identities: Mapping[ProcId, Identity]  # of each process in `table`
+    host: HostSample
+    pools: tuple[PoolSample, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Quantiles of a future value, with where they come from."""
+
+    target: str  # group or pool name
+    metric: str  # "cpu": cores of demand; "rss": bytes; "load": Erlangs of a pool
+    values: tuple[tuple[float, ...], ...]  # [horizon of HORIZONS][level of QUANTILES], rising in each row
+    source: str  # "demand 3f9a…" (artefact digest) or "baseline ewma"
+
+
+class Anomaly(StrEnum):
+    """Kinds of misbehaviour a worker can be scored for."""
+
+    LEAK = "leak"  # resident memory keeps growing
+    SPIN = "spin"  # CPU without progress
+    STUCK = "stuck"  # no progress while siblings go on
+    STARVED = "starved"  # waits for a CPU far longer than it runs: a victim
+    OUTLIER = "outlier"  # unlike its siblings in a way that has no name
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How unusual a worker is in one way."""
+
+    id: ProcId
+    pool: str
+    kind: Anomaly
+    value: float  # the nonconformity score; its unit is the scorer's
+    p: float  # calibrated: share of healthy worker-windows that score as high
+    evidence: tuple[tuple[str, float], ...]  # named figures for people, units in the name
+    source: str  # "anomaly 3f9a…" or "baseline robust z"

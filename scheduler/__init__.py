@@ -1,0 +1,1 @@
+"""The runtime: reads the machine, predicts, decides, acts, explains. Never imports `nicety.training` or scikit-learn."""

@@ -1,0 +1,366 @@
+"""The configuration: every key with its default, unit and a sentence. Pure: text in, `Config` out, all errors in one report.
+
+`configs/default.toml` and `docs/configuration.md` are generated from these classes (`python -m nicety.scheduler.config`), and
+a test holds them to it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import tomllib
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta, field
+
+from ..models.records import QUANTILES
+from .decision import Latency
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be used; `problems` has one line for each cause."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of the sections: flat, every key has a default."""
+
+
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+Ticks = Annotated[int, Meta(ge=1, le=100_000)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Pid = Annotated[int, Meta(ge=2)]
+Nice = Annotated[int, Meta(ge=-20, le=19)]
+Level = Annotated[float, Meta(ge=min(QUANTILES), le=max(QUANTILES))]
+
+
+class Daemon(Section, frozen=True):
+    """The control loop."""
+
+    interval: Annotated[float, Meta(ge=0.05, le=60, description="Seconds between ticks.")] = 1.0
+    act: Annotated[bool, Meta(description="Carry decisions out. False observes: same decisions, nothing written.")] = False
+    undo_on_exit: Annotated[bool, Meta(description="Put every changed value back when the daemon stops.")] = True
+    state_dir: Annotated[
+        str, Meta(description='Traces, decision log, ledger, models. "" is /var/lib/nicety for root, else ~/.local/state/nicety.')
+    ] = ""
+    socket: Annotated[str, Meta(description='Control socket. "" is control.sock in the state directory.')] = ""
+    control_group: Annotated[
+        str, Meta(description='Unix group whose members may pause and reload, besides root and the daemon\'s own user. "": nobody.')
+    ] = ""
+    slow_every: Annotated[
+        Ticks, Meta(description="Read io counters and descriptor counts of ordinary processes each so many ticks.")
+    ] = 10
+    probe_interval: Annotated[
+        float, Meta(ge=0.01, le=10, description="Seconds between looks at the pools' busy workers and queues within a tick.")
+    ] = 0.1
+    max_failures: Annotated[
+        int, Meta(ge=1, le=1000, description="Ticks in a row that may fail before the daemon undoes its changes and gives up.")
+    ] = 5
+
+
+class Store(Section, frozen=True):
+    """What is kept on disk."""
+
+    traces: Annotated[bool, Meta(description="Record a trace while running, for training and replay.")] = True
+    trace_bytes: Annotated[int, Meta(ge=1 << 20, description="Budget of all traces in bytes; the oldest day goes first.")] = 1 << 30
+    decision_bytes: Annotated[
+        int, Meta(ge=1 << 20, description="Budget of the decision log in bytes; the oldest sessions go first.")
+    ] = 256 << 20
+
+
+class Models(Section, frozen=True):
+    """Which models speak."""
+
+    demand: Annotated[bool, Meta(description="Use the promoted demand model; false lets the baseline speak.")] = True
+    anomaly: Annotated[bool, Meta(description="Use the promoted anomaly model; false lets the robust z baseline speak.")] = True
+
+
+class GroupRule(Section, frozen=True):
+    """`[groups.NAME]`: processes that belong together. All keys that are given must match; patterns are shell globs."""
+
+    program: Annotated[str, Meta(description='Program, e.g. "postgres" or "python3 */train.py".')] = ""
+    unit: Annotated[str, Meta(description='systemd unit or container, e.g. "backup.service".')] = ""
+    cgroup: Annotated[str, Meta(description='Path in the cpu hierarchy, e.g. "/batch/*".')] = ""
+    uid: Annotated[int | None, Meta(description="Numeric user id.")] = None
+    latency: Annotated[Latency, Meta(description='"latency": protect; "batch": may be demoted for it; "none": hands off.')] = (
+        Latency.NONE
+    )
+
+
+class Queue(Section, frozen=True):
+    """`[pools.NAME.queue]`: where a command pool's waiting work is counted. Exactly one of files, command, redis_list."""
+
+    files: Annotated[str, Meta(description='Glob of files waiting, e.g. "/var/spool/app/new/*".')] = ""
+    command: Annotated[list[str], Meta(description="Command (argument list, no shell) that prints the count.")] = field(
+        default_factory=list
+    )
+    redis_list: Annotated[
+        str, Meta(description='Redis list, "redis://127.0.0.1:6379/0/queue" or "unix:///run/redis.sock/0/queue".')
+    ] = ""
+    every: Annotated[Seconds, Meta(description="Seconds between counts.")] = 1.0
+
+
+class PoolConfig(Section, frozen=True):
+    """`[pools.NAME]`: a pool that nicety may size."""
+
+    kind: Annotated[Literal["gunicorn", "command"], Meta(description="Adapter.")]
+    minimum: Annotated[int, Meta(ge=0, le=10_000, description="Never fewer workers.")] = 1
+    maximum: Annotated[int, Meta(ge=1, le=10_000, description="Never more workers.")] = 8
+    latency: Annotated[Latency, Meta(description="Class of the workers as a group.")] = Latency.NONE
+    pidfile: Annotated[str, Meta(description="gunicorn: the master's pid file.")] = ""
+    pid: Annotated[Pid | None, Meta(description="gunicorn: the master's pid, instead of a pid file.")] = None
+    command: Annotated[list[str], Meta(description="command: the worker's argument list; no shell.")] = field(default_factory=list)
+    directory: Annotated[str, Meta(description='command: working directory of the workers; "" is the daemon\'s.')] = ""
+    user: Annotated[str, Meta(description='command: user to run the workers as (needs root); "" is the daemon\'s.')] = ""
+    drain_timeout: Annotated[
+        Seconds, Meta(description="command: seconds a worker may take to finish after SIGTERM before SIGKILL.")
+    ] = 30.0
+    queue: Annotated[Queue | None, Meta(description="command: where waiting work is counted.")] = None
+
+
+class PoolSize(Section, frozen=True):
+    """The pool size policy."""
+
+    enabled: Annotated[bool, Meta(description="Propose pool sizes.")] = True
+    quantile: Annotated[
+        Level, Meta(description="Level of the offered load forecast that must be served: 0.5, 0.9, 0.95 or 0.99.")
+    ] = 0.95
+    wait_probability: Annotated[
+        Share, Meta(description="Size so that at most this share of work has to wait for a worker (Erlang C).")
+    ] = 0.2
+    target: Annotated[
+        float, Meta(gt=0, le=1, description="Reactive rule: busy share of a worker to aim at. 0.7 is Knative's default.")
+    ] = 0.7
+    cpu_headroom: Annotated[
+        Share, Meta(description="Never size a pool so that predicted CPU demand passes this share of the machine.")
+    ] = 0.95
+    memory_headroom: Annotated[
+        Share, Meta(description="Never size a pool so that memory use passes this share of the machine.")
+    ] = 0.9
+    down_after: Annotated[Seconds, Meta(description="Shrink only when fewer workers sufficed for so many seconds.")] = 10.0
+    cooldown_up: Annotated[Seconds, Meta(description="Seconds between two growths of a pool.")] = 1.0
+    cooldown_down: Annotated[Seconds, Meta(description="Seconds between any change of a pool and a shrink.")] = 5.0
+
+
+class Priority(Section, frozen=True):
+    """The priority policy: protect latency groups from batch groups."""
+
+    enabled: Annotated[bool, Meta(description="Propose demotions.")] = True
+    quantile: Annotated[Level, Meta(description="Level of the demand forecast compared with capacity: 0.5, 0.9, 0.95 or 0.99.")] = (
+        0.9
+    )
+    wait: Annotated[
+        float,
+        Meta(gt=0, le=10, description="Run-queue wait of a latency group, as a share of its demand, that counts as contention."),
+    ] = 0.05
+    release_after: Annotated[
+        Seconds, Meta(description="Give the priority back when contention has been over for so many seconds.")
+    ] = 15.0
+    nice: Annotated[int, Meta(ge=1, le=19, description="Nice for demoted processes and autogroups.")] = 19
+    pool_nice: Annotated[
+        int, Meta(ge=1, le=5, description="Nice for demoted workers inside a pool, where locks are shared: never more than 5.")
+    ] = 5
+    weight: Annotated[
+        int, Meta(ge=1, le=10_000, description="cgroup v2 weight of a demoted cgroup (v1 shares: ten times that, at least 2).")
+    ] = 1
+    effect_after: Annotated[Seconds, Meta(description="Seconds after which the effect of a change is measured.")] = 3.0
+
+
+class Placement(Section, frozen=True):
+    """The placement policy: keep batch groups off some CPUs. Only pays where CPUs are many: it halves the batch on two."""
+
+    enabled: Annotated[bool, Meta(description="Propose CPU affinities.")] = False
+    minimum_cpus: Annotated[int, Meta(ge=2, description="Do nothing on machines with fewer CPUs.")] = 4
+    slack: Annotated[Share, Meta(description="CPUs kept for latency groups beyond their forecast, as a share of it.")] = 0.25
+
+
+class Quarantine(Section, frozen=True):
+    """The quarantine policy: report workers that misbehave, and on request act."""
+
+    enabled: Annotated[bool, Meta(description="Flag workers.")] = True
+    false_alarms_per_day: Annotated[
+        float, Meta(gt=0, le=1000, description="False alarms a day to be expected per 100 workers.")
+    ] = 1.0
+    patience: Annotated[Seconds, Meta(description="A score must stay significant for so many seconds.")] = 5.0
+    action: Annotated[
+        Literal["flag", "demote", "recycle"],
+        Meta(description="What to do besides: nothing, demote the worker, or drain and replace it."),
+    ] = "flag"
+    recycles_per_hour: Annotated[
+        int, Meta(ge=0, le=3600, description="At most so many workers of a pool are recycled in an hour.")
+    ] = 6
+
+
+class Guard(Section, frozen=True):
+    """Hard limits on everything that any policy proposes."""
+
+    changes_per_tick: Annotated[int, Meta(ge=0, le=10_000, description="At most so many decisions are admitted in a tick.")] = 32
+    cooldown: Annotated[
+        float, Meta(ge=0, le=86_400, description="Seconds before the same control of the same target may change again.")
+    ] = 2.0
+    protect: Annotated[
+        list[str],
+        Meta(description="Programs never touched, besides pid 1, kernel threads, nicety and its ancestors, and pool masters."),
+    ] = field(default_factory=lambda: ["systemd*", "sshd*", "dbus-*", "login", "agetty", "Xorg", "gnome-shell"])
+    nice_floor: Annotated[Nice, Meta(description="Never set a nice below this.")] = 0
+
+
+class Config(Section, frozen=True):
+    """The whole file."""
+
+    daemon: Daemon = field(default_factory=Daemon)
+    store: Store = field(default_factory=Store)
+    models: Models = field(default_factory=Models)
+    pool_size: PoolSize = field(default_factory=PoolSize)
+    priority: Priority = field(default_factory=Priority)
+    placement: Placement = field(default_factory=Placement)
+    quarantine: Quarantine = field(default_factory=Quarantine)
+    guard: Guard = field(default_factory=Guard)
+    groups: dict[str, GroupRule] = field(default_factory=dict)
+    pools: dict[str, PoolConfig] = field(default_factory=dict)
+
+
+def parse(text: str, where: str = "configuration") -> Config:
+    """The configuration in `text` (TOML).
+
+    Raises ConfigError with a line for every problem: "FILE:LINE: section.key: cause; what to do".
+    """
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError([f"{where}: not valid TOML: {error}"]) from None
+    problems: list[str] = []
+
+    def report(path: tuple[str, ...], cause: str) -> None:
+        line = _line_of(text, path)
+        problems.append(f"{where}{f':{line}' if line else ''}: {'.'.join(path)}: {cause}")
+
+    clean = _check(raw, Config, (), report)
+    if problems:
+        raise ConfigError(problems)
+    config = msgspec.convert(clean, Config)
+    _check_sense(config, report)
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def to_builtins(config: Config) -> dict[str, Any]:
+    """Plain dicts, for the session header of the decision log."""
+    result: dict[str, Any] = msgspec.to_builtins(config)
+    return result
+
+
+def from_builtins(data: dict[str, Any]) -> Config:
+    """The inverse of `to_builtins`."""
+    return msgspec.convert(data, Config)
+
+
+Report = Any  # Callable[[tuple[str, ...], str], None]; spelt out it hides the recursion below
+
+
+def _check(raw: dict[str, Any], cls: type[msgspec.Struct], path: tuple[str, ...], report: Report) -> dict[str, Any]:
+    """`raw` without its faulty keys; each fault is reported."""
+    hints = get_type_hints(cls, include_extras=True)
+    clean: dict[str, Any] = {}
+    for key, value in raw.items():
+        here = (*path, key)
+        if key not in hints:
+            close = difflib.get_close_matches(key, hints, n=1, cutoff=0.5)
+            hint = f'did you mean "{close[0]}"?' if close else f"known keys: {', '.join(sorted(hints))}"
+            report(here, f"unknown key; {hint}")
+            continue
+        hint_type = hints[key]
+        table, named = _table_of(hint_type)
+        if table is not None:
+            if not isinstance(value, dict):
+                report(here, f"must be a table, e.g. [{'.'.join(here)}]")
+            elif named:
+                entries = {}
+                for name, entry in value.items():
+                    if not isinstance(entry, dict):
+                        report((*here, name), f"must be a table, [{'.'.join(here)}.{name}]")
+                    elif not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name):
+                        report((*here, name), "a name has 1 to 64 letters, digits, '_', '-' or '.'")
+                    else:
+                        entries[name] = _check(entry, table, (*here, name), report)
+                clean[key] = entries
+            else:
+                clean[key] = _check(value, table, here, report)
+            continue
+        if isinstance(value, float) and not math.isfinite(value):
+            report(here, f"{value} is not a finite number")
+            continue
+        try:
+            msgspec.convert(value, hint_type)
+        except msgspec.ValidationError as error:
+            report(here, str(error)[0].lower() + str(error)[1:])
+            continue
+        clean[key] = value
+    for name in cls.__struct_fields__:
+        if name in hints and name not in raw and _required(cls, name):
+            report((*path, name), "missing; this key has no default")
+    return clean
+
+
+def _required(cls: type[msgspec.Struct], name: str) -> bool:
+    info = next(f for f in msgspec.structs.fields(cls) if f.name == name)
+    return info.required
+
+
+def _table_of(hint: Any) -> tuple[type[msgspec.Struct] | None, bool]:
+    """(section class, is it a table of named sections) behind a type hint, (None, False) for a plain value."""
+    if get_origin(hint) is Annotated:
+        hint = get_args(hint)[0]
+    if get_origin(hint) is dict:
+        return get_args(hint)[1], True
+    for part in (hint, *get_args(hint)):
+        if isinstance(part, type) and issubclass(part, msgspec.Struct):
+            return part, False
+    return None, False
+
+
+def _line_of(text: str, path: tuple[str, ...]) -> int | None:
+    """Line of the key `path`, else of its nearest table; None if neither is found. tomllib keeps no positions."""
+    section: tuple[str, ...] = ()
+    best = None
+    for number, line in enumerate(text.splitlines(), 1):
+        header = re.match(r"\s*\[\[?\s*([^\]]+?)\s*\]", line)
+        if header:
+            section = tuple(part.strip().strip("\"'") for part in header[1].split("."))
+            if section == path[: len(section)]:
+                best = number
+            if section == path:
+                return number
+            continue
+        key = re.match(r"\s*([A-Za-z0-9_.\"'-]+)\s*=", line)
+        if key and (*section, *(part.strip("\"'") for part in key[1].split("."))) == path:
+            return number
+    return best
+
+
+def _check_sense(config: Config, report: Report) -> None:
+    """What no single key can tell."""
+    for section, level in (("pool_size", config.pool_size.quantile), ("priority", config.priority.quantile)):
+        if level not in QUANTILES:
+            report((section, "quantile"), f"{level} is not a level that models forecast; choose one of {QUANTILES}")
+    for name, pool in config.pools.items():
+        path = ("pools", name)
+        if pool.minimum > pool.maximum:
+            report((*path, "minimum"), f"{pool.minimum} is more than maximum = {pool.maximum}")
+        if pool.kind == "gunicorn" and not pool.pidfile and pool.pid is None:
+            report(path, 'a gunicorn pool needs its master: give pidfile = "..." (gunicorn --pid FILE) or pid = N')
+        if pool.kind == "command" and not pool.command:
+            report(path, 'a command pool needs what to run: give command = ["program", "argument"]')
+        if pool.queue is not None and sum(map(bool, (pool.queue.files, pool.queue.command, pool.queue.redis_list))) != 1:
+            report((*path, "queue"), "give exactly one of files, command, redis_list")
+    for name in config.groups.keys() & config.pools.keys():
+        report(("groups", name), "a pool has this name already; names are shared, choose another")
+    for name, rule in config.groups.items():
+        if not (rule.program or rule.unit or rule.cgroup or rule.uid is not None):
+            report(("groups", name), "matches nothing: give program, unit, cgroup or uid")

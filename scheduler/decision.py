@@ -1,0 +1,258 @@
+"""The nouns of deciding and acting: Tick, Decision, Refusal, Outcome, Effect. Pure data; every one of them is logged.
+
+A Tick holds all that the policies may look at, so `engine.step` can be run again from the log alone.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from ..models.records import Forecast, ProcId, Score
+
+
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of everything that is logged."""
+
+
+# --- what was seen ------------------------------------------------------------------------------------------------------------
+
+
+class Latency(StrEnum):
+    """What a group's users care about."""
+
+    LATENCY = "latency"  # answers somebody who waits: protect
+    BATCH = "batch"  # only throughput counts: may be demoted
+    NONE = "none"  # not said: hands off
+
+
+class Member(Record, frozen=True, array_like=True):
+    """A process of a classed group: what a policy must know to choose a mechanism."""
+
+    id: ProcId
+    session: int
+    cgroup: str  # path in the cpu hierarchy
+    nice: int
+
+
+class Group(Record, frozen=True):
+    """A group that has a class, or is a pool, or uses much: rates over the last tick and its members if it has a class."""
+
+    name: str
+    latency: Latency
+    processes: int
+    cpu: float  # cores used
+    wait: float  # cores waited for in the run queue
+    demand: float  # cpu + wait
+    rss: int  # bytes
+    members: tuple[Member, ...]
+
+
+class Worker(Record, frozen=True):
+    """A pool's worker: its rates over the last tick."""
+
+    id: ProcId
+    ready: bool
+    busy: float | None
+    cpu: float
+    wait: float
+    rss: int
+
+
+class Pool(Record, frozen=True):
+    """A pool at a tick."""
+
+    name: str
+    size: int
+    requested: int
+    minimum: int  # limits from the configuration
+    maximum: int
+    busy: float | None  # busy workers
+    queued: float | None  # work waiting
+    load: float | None  # offered load now, Erlangs: busy + queued; None: cannot be known
+    load_stable: float | None  # mean load over the last 60 s (the reactive rule's stable window)
+    load_panic: float | None  # mean load over the last 6 s (its panic window)
+    start_seconds: float | None
+    cpu_per_worker: float  # cores of demand a busy worker takes
+    rss_per_worker: int  # bytes, largest now
+    workers: tuple[Worker, ...]
+    trouble: str
+
+
+class Machine(Record, frozen=True):
+    """The host at a tick."""
+
+    cpus: int
+    busy: float  # cores in use
+    memory_total: int
+    memory_available: int
+    pressure: tuple[float, float, float] | None  # share of the tick in which some task waited for cpu, memory, io
+    autogroup: bool  # kernel.sched_autogroup_enabled
+    cpu_cgroup: str  # "v1", "v2" or "": which hierarchy has a usable cpu controller
+    may_renice: bool  # CAP_SYS_NICE: without it nothing is reniced, for it could not be undone
+
+
+class Status(StrEnum):
+    """How an applied decision ended."""
+
+    APPLIED = "applied"  # read back and equal to what was wanted
+    OBSERVED = "observed"  # observe mode: nothing was written
+    UNCHANGED = "unchanged"  # was so already
+    PARTIAL = "partial"  # some threads or processes were gone or refused; detail says which
+    VANISHED = "vanished"  # the target was gone
+    REFUSED = "refused"  # the kernel or the pool said no: EPERM, limits
+    FOREIGN = "foreign"  # somebody else changed the value meanwhile: left alone, hands off from now on
+    FAILED = "failed"  # anything else; detail names the error
+
+
+class Outcome(Record, frozen=True):
+    """What really happened to a decision."""
+
+    decision: str  # Decision.id
+    status: Status
+    target: str
+    detail: str  # a sentence for people
+    changed: int  # threads, cgroups or requests written
+
+
+class Tick(Record, frozen=True):
+    """One turn of the control loop: all that the decisions of this turn rest on."""
+
+    seq: int  # counts up from 0 in a session
+    at: int  # monotonic ns
+    wall: int  # wall clock ns, for people only
+    gap: bool  # first tick, or after a hole of more than 3 intervals: rates are not to be trusted, nothing is decided
+    paused: bool
+    machine: Machine
+    groups: tuple[Group, ...]  # sorted by name
+    pools: tuple[Pool, ...]  # sorted by name
+    forecasts: tuple[Forecast, ...]  # sorted by (target, metric)
+    scores: tuple[Score, ...]  # of every ready worker: the least p-value each, sorted by id
+    outcomes: tuple[Outcome, ...]  # of the decisions of the tick before, and of the pools and undo since
+
+
+# --- what was decided ---------------------------------------------------------------------------------------------------------
+
+
+class Control(StrEnum):
+    """A knob of the kernel that the actuator knows. The value's type is given."""
+
+    NICE = "nice"  # int -20..19, every thread of a process
+    AFFINITY = "affinity"  # list of CPU numbers, every thread of a process
+    POLICY = "policy"  # int SCHED_OTHER 0, SCHED_BATCH 3, SCHED_IDLE 5, every thread
+    AUTOGROUP = "autogroup"  # int nice -20..19 of the session's autogroup, written through any member
+    CPU_SHARES = "cpu.shares"  # int 2..262144, cgroup v1
+    CPU_WEIGHT = "cpu.weight"  # int 1..10000, cgroup v2
+    POOL_SIZE = "pool.size"  # int, a pool's size: only in the ledger; decided by ResizePool
+
+
+class Set(Record, frozen=True, tag="set"):
+    """Give a control of a process (all threads), of its autogroup or of a cgroup a value."""
+
+    control: Control
+    process: ProcId | None  # for NICE, AFFINITY, POLICY, AUTOGROUP
+    cgroup: str  # for CPU_SHARES, CPU_WEIGHT; else ""
+    value: int | tuple[int, ...]
+
+
+class Restore(Record, frozen=True, tag="restore"):
+    """Put a control back to what it was before our first change, as the ledger has it."""
+
+    control: Control
+    process: ProcId | None
+    cgroup: str
+
+
+class ResizePool(Record, frozen=True, tag="resize"):
+    """Ask a pool for a size."""
+
+    pool: str
+    size: int
+
+
+class Recycle(Record, frozen=True, tag="recycle"):
+    """Ask a pool to drain one worker and start another in its place."""
+
+    pool: str
+    worker: ProcId
+
+
+class Flag(Record, frozen=True, tag="flag"):
+    """Report a worker as misbehaving. Changes nothing."""
+
+    pool: str
+    worker: ProcId
+    kind: str  # models.records.Anomaly
+
+
+Action = Set | Restore | ResizePool | Recycle | Flag
+
+
+class Why(Record, frozen=True):
+    """The reason, in figures that a person would ask for."""
+
+    rule: str  # name of the rule that spoke, e.g. "forecast floor"
+    text: str  # one sentence
+    figures: dict[str, float | int | str]  # named inputs, units in the name where not plain
+    rejected: tuple[str, ...]  # what else was considered, and why not
+    flips: tuple[str, ...]  # what would have changed the decision
+
+
+class Decision(Record, frozen=True):
+    """A proposed change with its reason."""
+
+    id: str  # "S-T.N": session digest, tick, number in the tick; deterministic
+    policy: str  # pool_size, priority, placement, quarantine
+    target: str  # what a person would call it: "pool web", "group hogs pid 4711", "cgroup /batch"
+    action: Action
+    why: Why
+
+
+class Refusal(Record, frozen=True):
+    """The guard's no."""
+
+    decision: Decision
+    rule: str  # limits, budget, cool-down, never touch, hands off, paused, last cpu, no undo
+    text: str
+
+
+class Effect(Record, frozen=True):
+    """Did it help: a figure at the time of the decision and some ticks later."""
+
+    decision: str
+    metric: str  # e.g. "wait of group web, cores"
+    before: float
+    after: float
+    ticks: int
+    verdict: str  # helped, no effect, hurt
+
+
+class Verdict(Record, frozen=True):
+    """All that `engine.step` says about a tick."""
+
+    decisions: tuple[Decision, ...]  # admitted, in the order to apply
+    refusals: tuple[Refusal, ...]
+    effects: tuple[Effect, ...]
+
+
+class Session(Record, frozen=True):
+    """Header of a run of ticks in the decision log: all that is needed to replay them. A new one at start and at each reload."""
+
+    id: str  # 8 hex digits
+    boot_id: str
+    wall: int
+    version: str  # of nicety
+    mode: str  # observe or act
+    config: dict[str, Any]  # the whole configuration in force, as `config.to_builtins` gives it
+    artefacts: dict[str, str]  # "demand", "anomaly" -> digest, "" where none is loaded
+    engine: dict[str, Any]  # `Engine.memory()` before the first tick
+
+
+def encode(record: object) -> bytes:
+    """Canonical JSON of a record: equal records give equal bytes, doubles keep every bit.
+
+    NaN and infinity have no place in a record (JSON has no word for them): whoever makes one puts None or leaves it out.
+    """
+    return msgspec.json.encode(record, order="deterministic")

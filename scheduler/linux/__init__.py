@@ -1,0 +1,1 @@
+"""Everything that touches the kernel. Roots of /proc and /sys are arguments."""

@@ -1,0 +1,1 @@
+"""Policies: each proposes changes from a tick; none of them acts, and the guard may refuse."""
