@@ -29,10 +29,10 @@ class Rates:
     known: NDArray[np.bool_]  # False: first seen in this table and older than the earlier one, so its rates are not known (0)
 
 
-def rates(before: SampleTable, after: SampleTable, before_at: int, after_at: int, start_of_before: int) -> Rates:
+def rates(before: SampleTable, after: SampleTable, before_at: int, after_at: int, uptime_before: int) -> Rates:
     """Rates between two sample tables.
 
-    `before_at`, `after_at`: monotonic ns. `start_of_before`: clock ticks since boot at `before_at`: a process that started later
+    `before_at`, `after_at`: monotonic ns. `uptime_before`: clock ticks since boot at `before_at`: a process that started later
     than that was born in between, and all its counters count. Counters that went back count as 0 (F40).
     """
     seconds = (after_at - before_at) / 1e9
@@ -45,7 +45,7 @@ def rates(before: SampleTable, after: SampleTable, before_at: int, after_at: int
     there = (
         key_before[at_safe] == key_after if len(before) else np.zeros(n, dtype=np.bool_)  # same pid and same start
     )
-    born = ~there & (after["start_ticks"] >= start_of_before)
+    born = ~there & (after["start_ticks"] >= uptime_before)
 
     def delta(name: str) -> Floats:
         now = after[name].astype(np.float64)

@@ -120,6 +120,7 @@ class Snapshot:
 
     at: int  # monotonic ns
     wall: int  # wall clock ns since 1970, for people only
+    uptime_ticks: int  # clock ticks since boot at `at`, the scale of start_ticks
     table: SampleTable
     identities: Mapping[ProcId, Identity]  # of each process in `table`
     host: HostSample
