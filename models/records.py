@@ -9,10 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntFlag, StrEnum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    SAMPLE: np.dtype[np.void]
+    SampleTable = NDArray[np.void]
 
 QUANTILES: tuple[float, ...] = (0.5, 0.9, 0.95, 0.99)
 """Quantile levels of every forecast."""
@@ -39,35 +43,44 @@ class Known(IntFlag):
     FDS = 4  # fds: /proc/PID/fd was readable
 
 
-SAMPLE = np.dtype(
-    [
-        ("pid", "<u4"),
-        ("start_ticks", "<u8"),
-        ("ppid", "<u4"),
-        ("session", "<u4"),
-        ("cpu_ns", "<u8"),  # run time summed over all threads, exited ones too
-        ("wait_ns", "<u8"),  # run-queue wait, likewise
-        ("slices", "<u8"),  # times a thread was put on a CPU, likewise
-        ("minor_faults", "<u8"),
-        ("major_faults", "<u8"),
-        ("rss_bytes", "<u8"),
-        ("read_chars", "<u8"),
-        ("write_chars", "<u8"),
-        ("read_bytes", "<u8"),
-        ("write_bytes", "<u8"),
-        ("fds", "<u4"),
-        ("threads", "<u4"),
-        ("last_cpu", "<u2"),
-        ("state", "u1"),  # ord of R S D Z T t I X
-        ("nice", "i1"),
-        ("policy", "u1"),  # SCHED_OTHER 0, FIFO 1, RR 2, BATCH 3, IDLE 5, DEADLINE 6
-        ("known", "u1"),
-    ]
-)
-"""One row of the sample table: raw counters of one process at one instant. Tables are sorted by (pid, start_ticks)."""
+_COLUMNS = [
+    ("pid", "<u4"),
+    ("start_ticks", "<u8"),
+    ("ppid", "<u4"),
+    ("session", "<u4"),
+    ("cpu_ns", "<u8"),  # run time summed over all threads, exited ones too
+    ("wait_ns", "<u8"),  # run-queue wait, likewise
+    ("slices", "<u8"),  # times a thread was put on a CPU, likewise
+    ("minor_faults", "<u8"),
+    ("major_faults", "<u8"),
+    ("rss_bytes", "<u8"),
+    ("read_chars", "<u8"),
+    ("write_chars", "<u8"),
+    ("read_bytes", "<u8"),
+    ("write_bytes", "<u8"),
+    ("fds", "<u4"),
+    ("threads", "<u4"),
+    ("last_cpu", "<u2"),
+    ("state", "u1"),  # ord of R S D Z T t I X
+    ("nice", "i1"),
+    ("policy", "u1"),  # SCHED_OTHER 0, FIFO 1, RR 2, BATCH 3, IDLE 5, DEADLINE 6
+    ("known", "u1"),
+]
 
-SampleTable = NDArray[np.void]
-"""Array of dtype `SAMPLE`, sorted by (pid, start_ticks), each process once."""
+
+def __getattr__(name: str) -> Any:
+    """`SAMPLE`, the dtype of the sample table: one row has the raw counters of one process at one instant; and `SampleTable`, an
+    array of it sorted by (pid, start_ticks), each process once.
+
+    Made when first asked for: importing numpy takes 0.1 s, and commands that only read a log do without.
+    """
+    if name not in ("SAMPLE", "SampleTable"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import numpy as np
+    from numpy.typing import NDArray
+
+    globals().update(SAMPLE=np.dtype(_COLUMNS), SampleTable=NDArray[np.void])
+    return globals()[name]
 
 
 @dataclass(frozen=True, slots=True)

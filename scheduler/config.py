@@ -1,6 +1,6 @@
 """The configuration: every key with its default, unit and a sentence. Pure: text in, `Config` out, all errors in one report.
 
-`configs/default.toml` and `docs/configuration.md` are generated from these classes (`python -m nicety.scheduler.config`), and
+`configs/default.toml` and `docs/configuration.md` are generated from these classes (`python -m nicety.scheduler.reference`), and
 a test holds them to it.
 """
 
@@ -35,6 +35,8 @@ Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Ticks = Annotated[int, Meta(ge=1, le=100_000)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Pid = Annotated[int, Meta(ge=2)]
+Count = Annotated[int, Meta(ge=0, le=10_000)]
+Uid = Annotated[int, Meta(ge=0, le=0xFFFF_FFFE)]
 Nice = Annotated[int, Meta(ge=-20, le=19)]
 Level = Annotated[float, Meta(ge=min(QUANTILES), le=max(QUANTILES))]
 
@@ -67,9 +69,11 @@ class Store(Section, frozen=True):
     """What is kept on disk."""
 
     traces: Annotated[bool, Meta(description="Record a trace while running, for training and replay.")] = True
-    trace_bytes: Annotated[int, Meta(ge=1 << 20, description="Budget of all traces in bytes; the oldest day goes first.")] = 1 << 30
+    trace_bytes: Annotated[
+        int, Meta(ge=1 << 20, le=1 << 50, description="Budget of all traces in bytes; the oldest day goes first.")
+    ] = 1 << 30
     decision_bytes: Annotated[
-        int, Meta(ge=1 << 20, description="Budget of the decision log in bytes; the oldest sessions go first.")
+        int, Meta(ge=1 << 20, le=1 << 50, description="Budget of the decision log in bytes; the oldest sessions go first.")
     ] = 256 << 20
 
 
@@ -83,10 +87,10 @@ class Models(Section, frozen=True):
 class GroupRule(Section, frozen=True):
     """`[groups.NAME]`: processes that belong together. All keys that are given must match; patterns are shell globs."""
 
-    program: Annotated[str, Meta(description='Program, e.g. "postgres" or "python3 */train.py".')] = ""
+    program: Annotated[str, Meta(description='Program, e.g. "postgres" or "python3 train.py".')] = ""
     unit: Annotated[str, Meta(description='systemd unit or container, e.g. "backup.service".')] = ""
     cgroup: Annotated[str, Meta(description='Path in the cpu hierarchy, e.g. "/batch/*".')] = ""
-    uid: Annotated[int | None, Meta(description="Numeric user id.")] = None
+    uid: Annotated[Uid | None, Meta(description="Numeric user id.")] = None
     latency: Annotated[Latency, Meta(description='"latency": protect; "batch": may be demoted for it; "none": hands off.')] = (
         Latency.NONE
     )
@@ -111,6 +115,9 @@ class PoolConfig(Section, frozen=True):
     kind: Annotated[Literal["gunicorn", "command"], Meta(description="Adapter.")]
     minimum: Annotated[int, Meta(ge=0, le=10_000, description="Never fewer workers.")] = 1
     maximum: Annotated[int, Meta(ge=1, le=10_000, description="Never more workers.")] = 8
+    initial: Annotated[
+        Count | None, Meta(description="command: workers to start with, and to stay with in observe mode; the minimum if not given.")
+    ] = None
     latency: Annotated[Latency, Meta(description="Class of the workers as a group.")] = Latency.NONE
     pidfile: Annotated[str, Meta(description="gunicorn: the master's pid file.")] = ""
     pid: Annotated[Pid | None, Meta(description="gunicorn: the master's pid, instead of a pid file.")] = None
@@ -232,7 +239,7 @@ def parse(text: str, where: str = "configuration") -> Config:
     """
     try:
         raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError; so are integers of 5,000 digits
         raise ConfigError([f"{where}: not valid TOML: {error}"]) from None
     problems: list[str] = []
 
@@ -299,7 +306,11 @@ def _check(raw: dict[str, Any], cls: type[msgspec.Struct], path: tuple[str, ...]
         try:
             msgspec.convert(value, hint_type)
         except msgspec.ValidationError as error:
-            report(here, str(error)[0].lower() + str(error)[1:])
+            allowed = ", ".join(f'"{choice}"' for choice in _choices(hint_type))
+            report(here, str(error)[0].lower() + str(error)[1:] + (f"; one of {allowed}" if allowed else ""))
+            continue
+        if any("\0" in text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)):
+            report(here, "holds a NUL character, which no path or argument can")
             continue
         clean[key] = value
     for name in cls.__struct_fields__:
@@ -323,6 +334,13 @@ def _table_of(hint: Any) -> tuple[type[msgspec.Struct] | None, bool]:
         if isinstance(part, type) and issubclass(part, msgspec.Struct):
             return part, False
     return None, False
+
+
+def _choices(hint: Any) -> tuple[Any, ...]:
+    """The values of an enumeration or Literal behind a type hint, () for any other."""
+    if get_origin(hint) is Annotated:
+        hint = get_args(hint)[0]
+    return tuple(Latency) if hint is Latency else get_args(hint) if get_origin(hint) is Literal else ()
 
 
 def _line_of(text: str, path: tuple[str, ...]) -> int | None:
@@ -353,6 +371,8 @@ def _check_sense(config: Config, report: Report) -> None:
         path = ("pools", name)
         if pool.minimum > pool.maximum:
             report((*path, "minimum"), f"{pool.minimum} is more than maximum = {pool.maximum}")
+        if pool.initial is not None and not pool.minimum <= pool.initial <= pool.maximum:
+            report((*path, "initial"), f"{pool.initial} is outside of minimum = {pool.minimum} and maximum = {pool.maximum}")
         if pool.kind == "gunicorn" and not pool.pidfile and pool.pid is None:
             report(path, 'a gunicorn pool needs its master: give pidfile = "..." (gunicorn --pid FILE) or pid = N')
         if pool.kind == "command" and not pool.command:

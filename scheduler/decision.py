@@ -81,6 +81,14 @@ class Pool(Record, frozen=True):
     trouble: str
 
 
+class Abilities(Record, frozen=True):
+    """What this machine and our rights allow, found out once at start."""
+
+    autogroup: bool  # kernel.sched_autogroup_enabled
+    cpu_cgroup: str  # "v1", "v2" or "": which hierarchy has a cpu controller that we may write
+    may_renice: bool  # CAP_SYS_NICE: without it nothing is reniced, for it could not be undone
+
+
 class Machine(Record, frozen=True):
     """The host at a tick."""
 
@@ -89,9 +97,9 @@ class Machine(Record, frozen=True):
     memory_total: int
     memory_available: int
     pressure: tuple[float, float, float] | None  # share of the tick in which some task waited for cpu, memory, io
-    autogroup: bool  # kernel.sched_autogroup_enabled
-    cpu_cgroup: str  # "v1", "v2" or "": which hierarchy has a usable cpu controller
-    may_renice: bool  # CAP_SYS_NICE: without it nothing is reniced, for it could not be undone
+    autogroup: bool  # as in Abilities
+    cpu_cgroup: str
+    may_renice: bool
 
 
 class Status(StrEnum):
@@ -126,6 +134,7 @@ class Tick(Record, frozen=True):
     gap: bool  # first tick, or after a hole of more than 3 intervals: rates are not to be trusted, nothing is decided
     paused: bool
     machine: Machine
+    protected: tuple[ProcId, ...]  # never to be touched: nicety, its ancestors, pid 1, pool masters, configured programs; sorted
     groups: tuple[Group, ...]  # sorted by name
     pools: tuple[Pool, ...]  # sorted by name
     forecasts: tuple[Forecast, ...]  # sorted by (target, metric)
@@ -245,6 +254,8 @@ class Session(Record, frozen=True):
     wall: int
     version: str  # of nicety
     mode: str  # observe or act
+    own: ProcId  # the daemon
+    abilities: Abilities
     config: dict[str, Any]  # the whole configuration in force, as `config.to_builtins` gives it
     artefacts: dict[str, str]  # "demand", "anomaly" -> digest, "" where none is loaded
     engine: dict[str, Any]  # `Engine.memory()` before the first tick

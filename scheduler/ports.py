@@ -6,10 +6,10 @@ Pure: only types. Contract suites in `tests/contracts` run on fake and real alik
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ..models.records import PoolSample, ProcId, Snapshot
-from .decision import Decision, Outcome, Status
+from .decision import Control, Decision, Outcome, Status
 
 
 class Source(Protocol):
@@ -86,4 +86,94 @@ class Clock(Protocol):
 
     def sleep_until(self, at: int) -> None:
         """Return when `monotonic()` has reached `at`, or earlier on a signal."""
+        ...
+
+
+Value = int | tuple[int, ...]
+"""A control's value: a tuple of CPU numbers, sorted, for AFFINITY, else an int."""
+
+
+class ThreadId(NamedTuple):
+    """A thread: tid and start time in clock ticks since boot. The first thread of a process has the process's numbers."""
+
+    tid: int
+    start_ticks: int
+
+
+class Knob(NamedTuple):
+    """One place in the kernel that holds one value of a control."""
+
+    control: Control
+    process: ProcId | None  # NICE, AFFINITY, POLICY: whose thread it is; AUTOGROUP: a member to try first
+    thread: ThreadId | None  # NICE, AFFINITY, POLICY
+    key: str  # AUTOGROUP: "autogroup-N", never reused within a boot; CPU_SHARES, CPU_WEIGHT: the cgroup's path; else ""
+
+
+class Kin(NamedTuple):
+    """Where a process stands among the others."""
+
+    id: ProcId
+    parent: int  # pid
+    session: int
+    group: int  # process group
+
+
+class Trouble(NamedTuple):
+    """Why the kernel did not do it: VANISHED, REFUSED, FOREIGN (not the value that was expected) or FAILED."""
+
+    status: Status
+    text: str  # cause and, where there is one, the fix
+    again: bool = False  # the kernel asks to try a little later (EAGAIN)
+
+
+class Kernel(Protocol):
+    """The knobs of the kernel. Never raises for a target: what is wrong with it is a `Trouble`."""
+
+    def boot_id(self) -> str:
+        """This boot's name: nothing that was set in another boot is there any more."""
+        ...
+
+    def uptime_ticks(self) -> int:
+        """Now, on the scale of `start_ticks`."""
+        ...
+
+    def itself(self) -> ProcId:
+        """The calling process."""
+        ...
+
+    def forbidden(self, control: Control) -> str:
+        """Why this control must not be changed at all with our rights, for it could not be put back; "" if it may."""
+        ...
+
+    def kin(self) -> tuple[Kin, ...]:
+        """All processes that can be seen, sorted by pid."""
+        ...
+
+    def kin_of(self, process: ProcId) -> Kin | Trouble:
+        """Where this process stands."""
+        ...
+
+    def threads(self, process: ProcId) -> tuple[ThreadId, ...] | Trouble:
+        """Living threads, sorted; at least one."""
+        ...
+
+    def autogroup(self, process: ProcId) -> str | Trouble:
+        """The key of the autogroup that the process is in."""
+        ...
+
+    def read(self, knob: Knob) -> Value | Trouble:
+        """The value now."""
+        ...
+
+    def write(self, knob: Knob, expected: Value, value: Value) -> Trouble | None:
+        """Set `value` if it is still this thread and it still has the value `expected`, as `read` gave it. None: done."""
+        ...
+
+    def visible(self, knob: Knob, value: Value) -> Value:
+        """What `read` gives after `value` was set: a cpuset hides CPUs of an affinity, and may have changed since."""
+        ...
+
+    def lasting(self, knob: Knob, value: Value) -> Value:
+        """What to write later to give `value` back for good: an affinity to all CPUs that the cpuset has now becomes all CPUs
+        that there can be, or the thread would not follow when its cpuset grows again."""
         ...

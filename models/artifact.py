@@ -1,0 +1,384 @@
+"""Model files: arrays and a card, written whole, and checked before they are used. Knows the layout, not what a model says.
+
+    models/KIND/DIGEST/card.json    what the model is and what it was trained on; DIGEST is its SHA-256
+    models/KIND/DIGEST/model.npz    its arrays; the card has their SHA-256
+    models/KIND/live                the digest of the promoted one
+
+Everything read is taken for hostile: sizes and shapes are checked before anything is decompressed, nothing is ever unpickled, and
+files that others could have written are refused. Uses numpy and the standard library only.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import json
+import math
+import os
+import re
+import stat
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .anomaly import CHANNELS, AnomalyModel
+from .demand import DEMAND_FEATURES, TreeDemand
+from .records import HORIZONS, QUANTILES, WINDOW
+
+SCHEMA = 1
+"""Version of card and arrays together: a change of either, or of what a feature means, needs another number."""
+
+FEATURES: Mapping[str, tuple[str, ...]] = {"demand": DEMAND_FEATURES, "anomaly": CHANNELS}
+"""Kinds of models, and what each is given."""
+
+MAX_BYTES = 64 << 20
+"""Largest model file, packed or unpacked. A demand model takes about 0.2 MB."""
+
+MAX_CARD_BYTES = 1 << 20
+MAX_ARRAYS = 64
+MAX_DIMENSIONS = 2
+MAX_HEADER_BYTES = 256
+"""Largest header of an array: a dtype, a flag and at most two sizes take 128."""
+
+DTYPES = ("<f8", "<f4", "<i4", "<i8", "|b1", "|u1")
+_NAME = re.compile(r"[A-Za-z0-9_]{1,64}\.npy")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+class ArtifactError(Exception):
+    """A model that cannot be used or saved. The message says the cause and what to do next."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataRange:
+    """What a model was trained on."""
+
+    first_wall: int  # ns since 1970
+    last_wall: int
+    ticks: int
+    processes: int  # most in one tick
+    groups: int
+    digest: str  # SHA-256 over the values that training saw
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What a model is. All a reader must know before using its arrays."""
+
+    kind: str  # "demand" or "anomaly"
+    interval: float  # seconds a tick
+    data: DataRange
+    metrics: tuple[Mapping[str, Any], ...]  # the table of held-out time that it was promoted by
+    version: str  # of nicety
+    created: int  # wall clock ns
+    cpus: int  # of the machine that trained it
+    features: tuple[str, ...]
+    schema: int = SCHEMA
+    horizons: tuple[int, ...] = HORIZONS
+    quantiles: tuple[float, ...] = QUANTILES
+    window: int = WINDOW
+    features_digest: str = ""  # filled in by `save`
+    arrays_digest: str = ""  # filled in by `save`
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A model that passed all checks but one: whether `card.interval` is the caller's."""
+
+    card: Card
+    arrays: Arrays
+    digest: str
+
+
+def save(directory: Path, kind: str, card: Card, arrays: Arrays) -> str:
+    """Write a model below `directory` and return its digest. It goes live only by `promote`. Raises ArtifactError."""
+    if card.kind != kind:
+        raise ArtifactError(f"a card of kind {card.kind} does not fit a {kind} model; this is a fault of the caller")
+    packed = _pack(arrays)
+    card = replace(card, features_digest=_features_digest(card), arrays_digest=hashlib.sha256(packed).hexdigest())
+    text = json.dumps(asdict(card), indent=1, sort_keys=True, allow_nan=False).encode()
+    digest = hashlib.sha256(text).hexdigest()
+    place = directory / kind / digest
+    try:
+        for folder in (directory, directory / kind, place):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _check(os.lstat(folder), folder, stat.S_ISDIR)
+        _write(place / "model.npz", packed)
+        _write(place / "card.json", text)  # last: a directory without a card is no model
+    except OSError as error:
+        raise _trouble(f"cannot save the {kind} model below {directory}", error) from None
+    load(directory, kind, digest)
+    return digest
+
+
+def promote(directory: Path, kind: str, digest: str) -> None:
+    """Make a saved model the live one, at once and wholly. Raises ArtifactError, and then the old one stays live."""
+    load(directory, kind, digest)
+    try:
+        _write(directory / kind / "live", f"{digest}\n".encode())
+    except OSError as error:
+        raise _trouble(f"cannot make a {kind} model live below {directory}", error) from None
+
+
+def live_digest(directory: Path, kind: str) -> str | None:
+    """Digest of the live model; None if none was promoted. Raises ArtifactError for a file that says anything else."""
+    path = directory / kind / "live"
+    try:
+        _check(os.lstat(directory), directory, stat.S_ISDIR)
+        _check(os.lstat(directory / kind), directory / kind, stat.S_ISDIR)
+        text = _read(path, 256)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _trouble(f"cannot read {path}", error) from None
+    digest = text.decode("ascii", "replace").strip()
+    if not _DIGEST.fullmatch(digest):
+        raise ArtifactError(f"{path} is damaged: it holds no digest; remove it and run: nicety train")
+    return digest
+
+
+def load(directory: Path, kind: str, digest: str | None = None) -> Artifact:
+    """The model `digest`, by default the live one, if it is whole, safe and made for this version. Raises ArtifactError."""
+    if kind not in FEATURES:
+        raise ArtifactError(f"there is no kind of model {kind!r}; there are {', '.join(FEATURES)}")
+    digest = digest or live_digest(directory, kind)
+    if digest is None:
+        raise ArtifactError(f"no {kind} model is live in {directory}; run: nicety train")
+    if not _DIGEST.fullmatch(digest):
+        raise ArtifactError(f"{digest!r} is no digest of a model; give one of the folders in {directory / kind}")
+    place = directory / kind / digest
+    try:
+        for folder in (directory, directory / kind, place):
+            _check(os.lstat(folder), folder, stat.S_ISDIR)
+        text = _read(place / "card.json", MAX_CARD_BYTES)
+        if hashlib.sha256(text).hexdigest() != digest:
+            raise ArtifactError(f"{place / 'card.json'} is damaged: its checksum is not {digest[:8]}…; run: nicety train")
+        card = _card(text, place / "card.json", kind)
+        packed = _read(place / "model.npz", MAX_BYTES)
+    except OSError as error:
+        raise _trouble(f"cannot read the {kind} model {digest[:8]}… in {directory}", error) from None
+    path = place / "model.npz"
+    if hashlib.sha256(packed).hexdigest() != card.arrays_digest:
+        raise ArtifactError(f"{path} is damaged: its checksum is not the card's; run: nicety train")
+    try:
+        arrays = _unpack(packed)
+        _try(kind, arrays, digest, card.interval)
+    except ValueError as error:
+        raise ArtifactError(f"{path} is no {kind} model: {error}; run: nicety train") from None
+    return Artifact(card, arrays, digest)
+
+
+def load_live(directory: Path, kind: str) -> Artifact | None:
+    """The live model; None if none was promoted yet. Raises ArtifactError if there is one that cannot be used."""
+    digest = live_digest(directory, kind)
+    return None if digest is None else load(directory, kind, digest)
+
+
+def _try(kind: str, arrays: Arrays, digest: str, interval: float) -> None:
+    """Raise ValueError unless the arrays make a model."""
+    if kind == "demand":
+        TreeDemand(arrays, digest)
+    else:
+        AnomalyModel.from_arrays(arrays, digest, interval)
+
+
+# --- the card -----------------------------------------------------------------------------------------------------------------
+
+
+def _features_digest(card: Card) -> str:
+    """Tells at a glance whether two models are given the same."""
+    text = json.dumps([card.schema, card.features, card.horizons, card.quantiles, card.window])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _card(text: bytes, path: Path, kind: str) -> Card:
+    """The card in `text`, if it belongs to a model for this version. Raises ArtifactError."""
+    try:
+        raw = json.loads(text)
+        data = raw["data"]
+        card = Card(
+            kind=_text(raw["kind"]),
+            interval=_number(raw["interval"]),
+            data=DataRange(
+                first_wall=_whole(data["first_wall"]),
+                last_wall=_whole(data["last_wall"]),
+                ticks=_whole(data["ticks"]),
+                processes=_whole(data["processes"]),
+                groups=_whole(data["groups"]),
+                digest=_text(data["digest"]),
+            ),
+            metrics=tuple(dict(row) for row in raw["metrics"]),
+            version=_text(raw["version"]),
+            created=_whole(raw["created"]),
+            cpus=_whole(raw["cpus"]),
+            features=tuple(map(_text, raw["features"])),
+            schema=_whole(raw["schema"]),
+            horizons=tuple(map(_whole, raw["horizons"])),
+            quantiles=tuple(map(_number, raw["quantiles"])),
+            window=_whole(raw["window"]),
+            features_digest=_text(raw["features_digest"]),
+            arrays_digest=_text(raw["arrays_digest"]),
+        )
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ArtifactError(f"{path} is no card of a model: {type(error).__name__} {error}; run: nicety train") from None
+    if card.schema != SCHEMA:
+        raise ArtifactError(f"{path} has schema {card.schema}, and this nicety reads {SCHEMA}; run: nicety train")
+    if card.kind != kind:
+        raise ArtifactError(f"{path} is of a {card.kind!r} model, not of a {kind} model; put it back to where it belongs")
+    expected = (FEATURES[kind], HORIZONS, QUANTILES, WINDOW)
+    if (card.features, card.horizons, card.quantiles, card.window) != expected or card.features_digest != _features_digest(card):
+        raise ArtifactError(
+            f"{path}: the model was trained by nicety {card.version} on other features, horizons or quantiles; run: nicety train"
+        )
+    if not 0 < card.interval < math.inf:
+        raise ArtifactError(f"{path}: {card.interval} is no interval in seconds; run: nicety train")
+    return card
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} where a text belongs")
+    return value
+
+
+def _whole(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{value!r} where a whole number belongs")
+    return value
+
+
+def _number(value: object) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"{value!r} where a number belongs")
+    return float(value)
+
+
+# --- the arrays ---------------------------------------------------------------------------------------------------------------
+
+
+def _pack(arrays: Arrays) -> bytes:
+    """The same arrays give the same bytes: sorted, without times."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in sorted(arrays):
+            member = io.BytesIO()
+            np.lib.format.write_array(member, np.ascontiguousarray(arrays[name]), version=(1, 0), allow_pickle=False)
+            info = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
+            info.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(info, member.getvalue())
+    return buffer.getvalue()
+
+
+def _unpack(packed: bytes) -> dict[str, NDArray[Any]]:
+    """The arrays in the bytes of an npz. Raises ValueError; what is said to be too large is not unpacked."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(packed)) as archive:
+            members = archive.infolist()
+            if not 1 <= len(members) <= MAX_ARRAYS:
+                raise ValueError(f"{len(members)} arrays; from 1 to {MAX_ARRAYS} are allowed")
+            if sum(member.file_size for member in members) > MAX_BYTES:
+                raise ValueError(f"more than {MAX_BYTES >> 20} MiB unpacked")
+            arrays: dict[str, NDArray[Any]] = {}
+            for member in members:
+                name = member.filename
+                if not _NAME.fullmatch(name) or name[:-4] in arrays or member.flag_bits & 1:
+                    raise ValueError(f"{name!r} does not belong there")
+                if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                    raise ValueError(f"{name} is compressed in a way that models are not")
+                with archive.open(member) as file:
+                    arrays[name[:-4]] = _array(name, file.read(member.file_size + 1), member.file_size)
+            return arrays
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, OverflowError) as error:
+        raise ValueError(f"not a whole npz file ({error})") from None
+
+
+def _array(name: str, data: bytes, size: int) -> NDArray[Any]:
+    """One array from its npy bytes. Raises ValueError."""
+    if len(data) != size:
+        raise ValueError(f"{name} is not as long as the archive says")
+    file = io.BytesIO(data)
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError(f"{name} is of another npy version")
+    if int.from_bytes(data[8:10], "little") > MAX_HEADER_BYTES:
+        raise ValueError(f"{name} has a header of more than {MAX_HEADER_BYTES} bytes")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(file, max_header_size=MAX_HEADER_BYTES)
+    if dtype.str not in DTYPES or fortran or len(shape) > MAX_DIMENSIONS:
+        raise ValueError(
+            f"{name} is {dtype} {shape}; models have C-ordered {', '.join(DTYPES)} of at most {MAX_DIMENSIONS} dimensions"
+        )
+    left = len(data) - file.tell()
+    if any(length < 0 for length in shape) or math.prod(shape) * dtype.itemsize != left:
+        raise ValueError(f"{name} says {shape} of {dtype} and has {left} bytes")
+    if dtype.str == "|b1" and left and max(data[file.tell() :]) > 1:
+        raise ValueError(f"{name} has booleans that are neither true nor false")
+    return np.frombuffer(data, dtype, offset=file.tell()).reshape(shape)
+
+
+# --- files --------------------------------------------------------------------------------------------------------------------
+
+
+def _check(found: os.stat_result, path: Path, right: Callable[[int], bool]) -> None:
+    """Raise ArtifactError for a file or folder that somebody else could have put there or could change."""
+    if stat.S_ISLNK(found.st_mode) or not right(found.st_mode):
+        raise ArtifactError(f"{path} is a link or not what belongs there; move it away and run: nicety train")
+    if found.st_uid not in {0, os.geteuid()}:
+        raise ArtifactError(
+            f"{path} belongs to user {found.st_uid}, and models are only taken from root or user {os.geteuid()}; "
+            f"if it can be trusted: chown {os.geteuid()} {path}"
+        )
+    if found.st_mode & 0o022:
+        raise ArtifactError(f"others may write to {path} (mode {stat.S_IMODE(found.st_mode):o}); run: chmod go-w {path}")
+
+
+def _read(path: Path, most: int) -> bytes:
+    """The bytes of a file that passes `_check` and has at most `most`. Raises OSError, ArtifactError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        _check(os.fstat(descriptor), path, stat.S_ISREG)
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise ArtifactError(f"{path} has more than {most} bytes, which no model has; remove it and run: nicety train")
+    return data
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all, durably. Raises OSError."""
+    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.part")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _trouble(what: str, error: OSError) -> ArtifactError:
+    steps = {
+        errno.ENOSPC: "free space on that disk",
+        errno.EDQUOT: "free space: the quota is used up",
+        errno.EROFS: "the file system is read-only: choose another directory with --models",
+        errno.EACCES: "run as the owner of that directory, or choose another with --models",
+        errno.EPERM: "run as the owner of that directory, or choose another with --models",
+        errno.ENOENT: "the model is not there or not whole: run nicety train",
+        errno.ELOOP: "it is a link, which is not followed: move it away and run nicety train",
+        errno.ENOTDIR: "a part of the path is not a directory: check the path",
+    }
+    cause = os.strerror(error.errno) if error.errno else str(error)
+    return ArtifactError(f"{what}: {cause}; {steps.get(error.errno or 0, 'check the disk and the path')}")

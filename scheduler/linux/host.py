@@ -1,0 +1,113 @@
+"""Reads the machine as a whole: CPU time, memory, pressure, uptime. Must not know any process.
+
+Files stay open and are read again from their start: half the cost of opening them each time.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ...models.records import HostSample
+
+USER_HZ: int = os.sysconf("SC_CLK_TCK")
+"""Clock ticks a second in everything that /proc prints (proc(5)); not the kernel's own HZ."""
+
+_TICK_NS = 1_000_000_000 // USER_HZ
+_RESOURCES = ("cpu", "memory", "io")
+
+
+class MachineError(RuntimeError):
+    """A file without which there is no sample of the machine is missing or odd; says which, and what to do."""
+
+
+class HostReader:
+    """Reads `root`/stat, meminfo, pressure and uptime.
+
+    Raises MachineError, here and in the reads, when one of the first two or the last cannot be used.
+    """
+
+    def __init__(self, root: Path = Path("/proc")) -> None:
+        self._root = root
+        self._fds: dict[str, int] = {}
+        self._size = {"stat": 4096}
+        self._pressure = True
+        try:
+            self.read()
+            self.uptime_ticks()
+        except BaseException:
+            self.close()
+            raise
+
+    def read(self) -> HostSample:
+        """Counters of this instant. Busy is all but idle, iowait and steal: steal is what the hypervisor gave to others."""
+        return HostSample(*self._cpu_and_memory(), pressure_us=self._pressures())
+
+    def uptime_ticks(self) -> int:
+        """Clock ticks since boot, the scale of start times in /proc/PID/stat."""
+        text = self._required("uptime")
+        try:
+            seconds, _, fraction = text.split()[0].partition(b".")
+            return int(seconds) * USER_HZ + int(fraction.ljust(9, b"0")[:9]) * USER_HZ // 1_000_000_000
+        except (ValueError, IndexError):
+            raise self._odd("uptime") from None
+
+    def close(self) -> None:
+        """Give the descriptors back."""
+        while self._fds:
+            os.close(self._fds.popitem()[1])
+
+    def _cpu_and_memory(self) -> tuple[tuple[int, ...], int, int]:
+        busy: dict[int, int] = {}
+        try:
+            for line in self._required("stat").splitlines():
+                if not line.startswith(b"cpu"):
+                    break  # the cpu lines come first; the rest (interrupts) is long
+                name, *ticks = line.split()
+                if name != b"cpu":
+                    user, nice, system, _idle, _iowait, irq, softirq = map(int, ticks[:7])  # guest time is part of user
+                    busy[int(name[3:])] = (user + nice + system + irq + softirq) * _TICK_NS
+        except ValueError:
+            raise self._odd("stat") from None
+        if not busy:
+            raise self._odd("stat")
+        try:
+            memory = {key: value for key, _, value in (line.partition(b":") for line in self._required("meminfo").splitlines())}
+            total, available = (int(memory[key].split()[0]) * 1024 for key in (b"MemTotal", b"MemAvailable"))
+        except (ValueError, KeyError, IndexError):
+            raise self._odd("meminfo") from None
+        return tuple(busy[cpu] for cpu in sorted(busy)), total, available
+
+    def _pressures(self) -> tuple[int, int, int] | None:
+        """Totals of "some" in µs; None for good once one of them cannot be read (no PSI, or psi=0)."""
+        if not self._pressure:
+            return None
+        try:
+            cpu, memory, io = (int(self._pread(f"pressure/{name}").split(b"\n")[0].split(b"total=")[1]) for name in _RESOURCES)
+        except (OSError, ValueError, IndexError):
+            self._pressure = False
+            return None
+        return cpu, memory, io
+
+    def _required(self, name: str) -> bytes:
+        try:
+            return self._pread(name)
+        except OSError as error:
+            raise MachineError(
+                f"{self._root / name}: {error.strerror}; mount a whole procfs there (without subset=pid) or give another root"
+            ) from error
+
+    def _odd(self, name: str) -> MachineError:
+        return MachineError(f"{self._root / name}: not in the form of proc(5); is {self._root} a procfs?")
+
+    def _pread(self, name: str) -> bytes:
+        """The whole file, of a descriptor that stays open. The buffer grows with the file (a line a CPU)."""
+        fd = self._fds.get(name)
+        if fd is None:
+            fd = self._fds[name] = os.open(self._root / name, os.O_RDONLY | os.O_CLOEXEC)
+        while True:
+            size = self._size.get(name, 4096)
+            text = os.pread(fd, size, 0)
+            if len(text) < size or size > 1 << 24:
+                return text
+            self._size[name] = 2 * size

@@ -1,0 +1,437 @@
+"""Reads the processes of this machine: one row of raw counters each, and what each of them is. Must not know rates or policies.
+
+An idle process costs one system call a tick: the kernel's CPU clock of a process (clock_getcpuclockid(3)) stands still exactly
+while none of its threads runs, and a process that has not run has no new counters. What ran is read in full, from descriptors
+that stay open: they belong to the process, not to its pid, so a reused pid shows as ESRCH. What others may change while a process
+sleeps (resident pages, nice, cgroup) is looked at each few ticks. `benchmarks/collector.py` measures the cost.
+"""
+
+# ruff: noqa: PTH115, PTH116, PTH208 -- Path objects cost more than the system calls, a thousand times a tick
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import struct
+import time
+from collections.abc import Callable, Iterator, Mapping
+from enum import Enum, auto
+from operator import attrgetter
+from pathlib import Path
+from types import MappingProxyType
+from typing import TypeVar
+
+import numpy as np
+
+from ...models.records import SAMPLE, Identity, Known, PoolSample, ProcId, SampleTable, Snapshot
+from .host import USER_HZ, HostReader
+from .identity import base_name, cgroup_and_unit, interpreter, program
+from .text import printable
+
+T = TypeVar("T")
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_TICK_NS = 1_000_000_000 // USER_HZ
+_CODES = {"|u1": "B", "|i1": "b", "<u2": "H", "<u4": "I", "<u8": "Q"}
+_ROW = struct.Struct("<" + "".join(_CODES[SAMPLE[name].str] for name in SAMPLE.names or ()))
+"""A row of the sample table as bytes: packing it is five times faster than assigning a tuple to a numpy row."""
+
+_KERNEL_THREAD = 0x00200000  # PF_KTHREAD in field 9 of stat, include/linux/sched.h; "child of pid 2" is wrong in containers
+_CPUCLOCK_SCHED = 2  # clock id of a whole process: ~pid << 3 | 2, include/linux/posix-timers.h
+_IDENTITY_TURNS = 6  # slow turns between looks for what leaves no trace in the process itself: a move to another cgroup
+_MOST_DESCRIPTORS = 1 << 15  # two a process and one a further thread; more costs the kernel more memory than it saves time
+_RESERVE = 256  # descriptors left to the rest of the daemon
+_STAT_BYTES = 2048  # 52 numbers of at most 20 digits, and a name
+_NEVER = b""
+_UNKNOWN = b"0"  # what the kernel writes in place of addresses that we may not know
+_WAIT, _IO, _FDS = int(Known.WAIT), int(Known.IO), int(Known.FDS)  # operators of IntFlag cost a microsecond each
+
+
+class _Found(Enum):
+    """How an attempt to read a process ended."""
+
+    READ = auto()
+    GONE = auto()  # vanished, or its pid is another's now
+    CLOSED = auto()  # a kernel thread, not ours to read, or in a form that we do not know
+
+
+class _Thread:
+    """Run-queue counters of one thread, as last read."""
+
+    __slots__ = ("counters", "fd", "raw")
+
+    def __init__(self) -> None:
+        self.fd = -1
+        self.raw = _NEVER
+        self.counters = (0, 0, 0)  # run ns, wait ns, slices
+
+
+class _Process:
+    """What is kept of one process between ticks."""
+
+    __slots__ = (
+        *("clock", "comm", "cpu", "exec_mark", "fds", "fds_denied", "id", "identity", "io", "io_denied", "path", "pid"),
+        *("ran", "retired", "row", "run_clock", "schedstat", "stat_fd", "stat_raw", "threads"),
+    )
+
+    def __init__(self, pid: int, path: str) -> None:
+        self.pid = pid
+        self.path = path
+        self.id: ProcId | None = None
+        self.identity: Identity | None = None
+        self.comm = self.exec_mark = _NEVER
+        self.clock = (~pid << 3) | _CPUCLOCK_SCHED
+        self.run_clock = -1  # what `clock` showed at the last full read
+        self.stat_fd = -1
+        self.stat_raw = _NEVER  # as `row` was made from
+        self.schedstat = True  # this kernel has it, as far as known
+        self.threads: dict[int, _Thread] = {}
+        self.retired = (0, 0, 0)  # counters of threads that are gone
+        self.cpu = 0
+        self.ran = True  # since io and fds were last read
+        self.io: tuple[int, ...] | None = None
+        self.fds: int | None = None
+        self.io_denied = self.fds_denied = False
+        self.row = b""
+
+
+class ProcSource:
+    """`ports.Source` of the real machine, or of a tree at `root` in the form of procfs.
+
+    `slow_every`: ticks between reads of io counters and descriptor counts of processes in no pool. Raises MachineError (host.py)
+    if `root` is no procfs. With many processes the soft descriptor limit is raised, to the hard one at most; `close` puts it back.
+    """
+
+    def __init__(self, root: Path = Path("/proc"), *, slow_every: int = 10) -> None:
+        self._root = str(root)
+        self._slow_every = slow_every
+        self._tick = 0
+        self._processes: dict[str, _Process] = {}
+        self._skipped: set[str] = set()  # closed ones; looked at again each `slow_every` ticks, for pids are reused
+        self._identities: Mapping[ProcId, Identity] = MappingProxyType({})
+        self._changed = False
+        self._open = 0
+        self._limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._budget = _within(self._limits[0])
+        self._host = HostReader(root)
+        self._native = self._shows_our_pids()
+        self._counts_fds = self._native and os.stat(f"{self._root}/self/fd").st_size > 0  # since Linux 6.2, needs no permission
+
+    def read(self, at: int, wall: int, pools: tuple[PoolSample, ...]) -> Snapshot:
+        """One sample of everything. Members of `pools` are read in full, others if they ran since the last call."""
+        uptime_ticks = self._host.uptime_ticks()  # first: what starts after it and is missed now must count as born later
+        watched = {str(worker.id.pid) for pool in pools for worker in pool.workers}
+        watched.update(str(pool.master.pid) for pool in pools if pool.master is not None)
+        alive = sorted(self._living(watched), key=attrgetter("pid"))
+        if len(alive) < len(self._processes):
+            kept = {process.path for process in alive}
+            for name in [name for name, process in self._processes.items() if process.path not in kept]:
+                self._forget(name)
+        if self._changed:
+            both = ((process.id, process.identity) for process in alive)
+            self._identities = MappingProxyType(
+                {id_: identity for id_, identity in both if id_ is not None and identity is not None}
+            )
+            self._changed = False
+        self._tick += 1
+        table: SampleTable = np.frombuffer(b"".join([process.row for process in alive]), dtype=SAMPLE)
+        return Snapshot(at, wall, uptime_ticks, table, self._identities, self._host.read(), pools)
+
+    def close(self) -> None:
+        """Give all descriptors back, and the descriptor limit."""
+        for name in list(self._processes):
+            self._forget(name)
+        self._host.close()
+        if resource.getrlimit(resource.RLIMIT_NOFILE) != self._limits:
+            resource.setrlimit(resource.RLIMIT_NOFILE, self._limits)
+
+    # --- which processes there are --------------------------------------------------------------------------------------------
+
+    def _living(self, watched: set[str]) -> Iterator[_Process]:
+        """Every process that is there, its row up to date. The loop that decides what a tick costs."""
+        names = self._with_room(lambda: os.listdir(self._root))
+        tick, slow_every, processes, skipped, native = self._tick, self._slow_every, self._processes, self._skipped, self._native
+        clock, now = time.clock_gettime_ns, -1
+        for name in names:
+            process = processes.get(name)
+            if process is None:
+                if name.isdecimal() and not (name in skipped and (tick + int(name)) % slow_every):
+                    process = self._admitted(name)
+                    if process is not None:
+                        yield process
+                continue
+            due = not (tick + process.pid) % slow_every
+            if native:
+                try:
+                    now = clock(process.clock)
+                except OSError:
+                    continue  # gone since it was listed
+                if now == process.run_clock and not due and name not in watched:
+                    yield process
+                    continue
+            if self._attempt(process, now, due, name in watched) is not _Found.READ:
+                self._forget(name)
+                process = self._admitted(name)  # its pid may be another's already
+                if process is None:
+                    continue
+            yield process
+        if not tick % slow_every:
+            skipped.intersection_update(names)
+
+    def _admitted(self, name: str) -> _Process | None:
+        """A process read for the first time, None if it is gone or closed."""
+        process = _Process(int(name), f"{self._root}/{name}")
+        try:
+            found = self._attempt(process, time.clock_gettime_ns(process.clock) if self._native else -1, due=True, watched=True)
+        except OSError:  # of the clock
+            found = _Found.GONE
+        if found is _Found.READ:
+            self._skipped.discard(name)
+            self._processes[name] = process
+            self._changed = True
+            return process
+        self._release(process)
+        if found is _Found.CLOSED:
+            self._skipped.add(name)
+        return None
+
+    def _attempt(self, process: _Process, now: int, due: bool, watched: bool) -> _Found:
+        """Read all of a process that may have changed. Here, and only here, its failures become values."""
+        try:
+            return self._refresh(process, now, due, watched)
+        except (FileNotFoundError, ProcessLookupError):
+            return _Found.GONE
+        except (OSError, ValueError, IndexError, struct.error):  # no permission, or a form of stat that we do not know
+            return _Found.CLOSED
+
+    def _forget(self, name: str) -> None:
+        self._release(self._processes.pop(name))
+        self._changed = True
+
+    # --- one process ----------------------------------------------------------------------------------------------------------
+
+    def _refresh(self, process: _Process, now: int, due: bool, watched: bool) -> _Found:
+        """`now`: its CPU clock read before this call, ns; -1 where `root` is not our own procfs."""
+        raw, process.stat_fd = self._pread(process.stat_fd, f"{process.path}/stat", _STAT_BYTES)
+        turn = due and not (self._tick + process.pid) % (self._slow_every * _IDENTITY_TURNS)
+        if raw == process.stat_raw and now == process.run_clock != -1 and not (watched or turn or process.ran):
+            return _Found.READ
+        comm = raw[raw.index(b"(") + 1 : raw.rindex(b")")]
+        fields = raw[raw.rindex(b")") + 1 :].split()  # fields[0] is field 3 of proc_pid_stat(5)
+        if int(fields[6]) & _KERNEL_THREAD:
+            return _Found.CLOSED
+        id_ = ProcId(process.pid, int(fields[19]))
+        if process.id is None:
+            process.id = id_
+        elif process.id != id_:
+            return _Found.GONE
+        threads = int(fields[17])
+        if process.schedstat:
+            self._read_threads(process, threads)
+        run, wait, slices = map(sum, zip(process.retired, *(thread.counters for thread in process.threads.values()), strict=True))
+        ticks = (int(fields[11]) + int(fields[12])) * _TICK_NS  # threads that came and went unseen are in it, and in `now`
+        process.cpu = max(process.cpu, now if now >= 0 else max(run, ticks))
+        process.ran |= now < 0 or now != process.run_clock
+        process.run_clock = now
+        if watched or (due and process.ran):
+            self._read_slow(process)
+        mark = fields[45] if len(fields) > 45 else _UNKNOWN  # where its arguments lie: moves with each exec
+        zombie = fields[0] == b"Z"  # has no executable any more
+        executed = comm != process.comm or mark != process.exec_mark
+        if process.identity is None or executed or turn:
+            self._identify(process, comm, mark, same_program=zombie or not (executed or mark == _UNKNOWN))
+        io, fds = process.io, process.fds
+        read_chars, write_chars, read_bytes, write_bytes = io or (0, 0, 0, 0)
+        process.row = _ROW.pack(
+            process.pid,
+            id_.start_ticks,
+            int(fields[1]),
+            int(fields[3]),
+            process.cpu,
+            wait,
+            slices,
+            int(fields[7]),
+            int(fields[9]),
+            max(0, int(fields[21])) * _PAGE,
+            read_chars,
+            write_chars,
+            read_bytes,
+            write_bytes,
+            fds or 0,
+            threads,
+            int(fields[36]),
+            fields[0][0],
+            int(fields[16]),
+            int(fields[38]),
+            _WAIT * process.schedstat | _IO * (io is not None) | _FDS * (fds is not None),
+        )
+        process.stat_raw = raw
+        return _Found.READ
+
+    def _read_threads(self, process: _Process, count: int) -> None:
+        """Run-queue counters of all threads. /proc/PID/schedstat is the main thread's only.
+
+        New threads need a look at the task directory; there are none if the known ones are all alive and `count` is theirs.
+        """
+        threads = process.threads
+        gone = [tid for tid, thread in threads.items() if not self._read_thread(process, tid, thread)]
+        for tid in gone:
+            self._retire(process, tid)
+        if len(threads) != max(count, 1):
+            tids = set(map(int, os.listdir(f"{process.path}/task"))) if count > 1 else {process.pid}
+            for tid in threads.keys() - tids:
+                self._retire(process, tid)
+            for tid in tids - threads.keys():
+                thread = _Thread()
+                if self._read_thread(process, tid, thread):
+                    threads[tid] = thread
+        if not threads:
+            os.stat(process.path)  # raises if the process is gone; else this kernel has no schedstat
+            process.schedstat = False
+
+    def _retire(self, process: _Process, tid: int) -> None:
+        """A thread is gone; what it used stays with the process."""
+        thread = process.threads.pop(tid)
+        process.retired = _added(process.retired, thread.counters)
+        self._drop(thread.fd)
+
+    def _read_thread(self, process: _Process, tid: int, thread: _Thread) -> bool:
+        """Bring the counters of a thread up to date; False if it is gone."""
+        path = f"{process.path}/schedstat" if tid == process.pid else f"{process.path}/task/{tid}/schedstat"
+        try:
+            raw, thread.fd = self._pread(thread.fd, path, 128)
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        if raw != thread.raw:
+            run, wait, slices = map(int, raw.split())
+            if (
+                run < thread.counters[0] or wait < thread.counters[1] or slices < thread.counters[2]
+            ):  # another thread with its number, seen by path
+                process.retired = _added(process.retired, thread.counters)
+            thread.raw, thread.counters = raw, (run, wait, slices)
+        return True
+
+    def _read_slow(self, process: _Process) -> None:
+        """io counters and the number of descriptors: dear, and often not permitted."""
+        process.ran = False
+        if not process.io_denied:
+            try:
+                values = dict(line.split(b": ") for line in _whole(f"{process.path}/io").splitlines())
+                process.io = tuple(int(values[name]) for name in (b"rchar", b"wchar", b"read_bytes", b"write_bytes"))
+            except (PermissionError, KeyError, ValueError):
+                process.io, process.io_denied = None, True
+            except FileNotFoundError:  # a kernel without CONFIG_TASK_IO_ACCOUNTING; a process that is gone shows at its next read
+                process.io = None
+        if not process.fds_denied:
+            path = f"{process.path}/fd"
+            try:
+                process.fds = (self._counts_fds and os.stat(path).st_size) or len(os.listdir(path))
+            except PermissionError:
+                process.fds, process.fds_denied = None, True
+            except FileNotFoundError:
+                process.fds = None
+
+    def _identify(self, process: _Process, comm: bytes, mark: bytes, same_program: bool) -> None:
+        """Find out what a process is. `same_program`: it cannot have changed, only where the process is."""
+        name = printable(comm)
+        before = process.identity
+        if same_program and before is not None:
+            what = before.program
+        else:
+            try:
+                exe = os.readlink(f"{process.path}/exe")
+            except OSError:  # a zombie, or another user's: comm must do
+                exe = None
+            what = program(exe, name, _whole(f"{process.path}/cmdline") if interpreter(base_name(exe, name)) else b"")
+        try:
+            cgroup, unit = cgroup_and_unit(_whole(f"{process.path}/cgroup"))
+        except FileNotFoundError:
+            os.stat(process.path)  # raises if the process is gone; else this kernel has no cgroups
+            cgroup, unit = "/", ""
+        identity = Identity(name, what, cgroup, unit, os.stat(process.path).st_uid)
+        if before is not None and (comm != process.comm or mark != process.exec_mark):
+            process.io_denied = process.fds_denied = False  # an exec may change what we may read
+        if identity != before:
+            process.identity = identity
+            self._changed = True
+        process.comm, process.exec_mark = comm, mark
+
+    # --- descriptors ----------------------------------------------------------------------------------------------------------
+
+    def _pread(self, fd: int, path: str, size: int) -> tuple[bytes, int]:
+        """(text of a file, the descriptor to give next time). -1 is no descriptor; beyond the budget it stays -1."""
+        if fd >= 0:
+            return os.pread(fd, size, 0), fd
+        fd = self._with_room(lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        try:
+            raw = os.pread(fd, size, 0)
+        except OSError:
+            os.close(fd)
+            raise
+        if self._open >= self._budget:
+            self._raise_limit()
+            if self._open >= self._budget:
+                os.close(fd)
+                return raw, -1
+        self._open += 1
+        return raw, fd
+
+    def _drop(self, fd: int) -> None:
+        if fd >= 0:
+            os.close(fd)
+            self._open -= 1
+
+    def _release(self, process: _Process) -> None:
+        """Close what is open of a process. It can still be read."""
+        for thread in process.threads.values():
+            self._drop(thread.fd)
+            thread.fd = -1
+        self._drop(process.stat_fd)
+        process.stat_fd = -1
+
+    def _with_room(self, call: Callable[[], T]) -> T:
+        """The result of a call that needs a descriptor. If there are none, others need more than was left to them: keep fewer."""
+        try:
+            return call()
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+        self._budget = self._open // 2
+        for process in self._processes.values():
+            self._release(process)
+        return call()
+
+    def _raise_limit(self) -> None:
+        """Raise the soft limit, if that can help: to the hard one at most."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MOST_DESCRIPTORS)
+        if _within(soft) == self._budget and soft < most:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+            self._budget = _within(most)
+
+    def _shows_our_pids(self) -> bool:
+        """Is `root` the procfs of our own pid namespace, so that its pids name CPU clocks?"""
+        try:
+            mine = os.readlink(f"{self._root}/self")
+            return mine == str(os.getpid()) and time.clock_gettime_ns((~int(mine) << 3) | _CPUCLOCK_SCHED) > 0
+        except (OSError, ValueError):
+            return False
+
+
+def _within(limit: int) -> int:
+    """Descriptors that may be kept open under a soft limit."""
+    return _MOST_DESCRIPTORS if limit == resource.RLIM_INFINITY else max(0, min(limit, _MOST_DESCRIPTORS) - _RESERVE)
+
+
+def _added(a: tuple[int, int, int], b: tuple[int, int, int]) -> tuple[int, int, int]:
+    return a[0] + b[0], a[1] + b[1], a[2] + b[2]
+
+
+def _whole(path: str) -> bytes:
+    """The text of a file, its first 64 KiB."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.pread(fd, 1 << 16, 0)
+    finally:
+        os.close(fd)

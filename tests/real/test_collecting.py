@@ -1,0 +1,355 @@
+"""The reader on real processes of its own: values beside psutil's, threads, zombies, exec, reuse, descriptors, rights."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from nicety.models.records import SAMPLE, Identity, Known, PoolSample, ProcId, Snapshot, WorkerSample
+from nicety.scheduler.linux.proc import ProcSource
+
+DEADLINE = 20.0  # seconds for anything that a loaded machine may delay
+CAN_SETUID, CAN_UNSHARE = 7, 21  # CAP_SETUID, CAP_SYS_ADMIN
+
+
+def needs(bit: int, why: str) -> pytest.MarkDecorator:
+    """Skips a test where this process lacks a capability."""
+    effective = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("CapEff:"))
+    return pytest.mark.skipif(not int(effective.split()[1], 16) >> bit & 1, reason=why)
+
+
+@pytest.fixture
+def source() -> Iterator[ProcSource]:
+    source = ProcSource()
+    yield source
+    source.close()
+
+
+@contextmanager
+def running(*command: str) -> Iterator[subprocess.Popen[str]]:
+    """A process of ours with pipes; ended on leaving."""
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@contextmanager
+def python(code: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A Python child that obeys lines: each line it reads is run, and answered by a line when done."""
+    loop = "\nimport sys\nfor line in sys.stdin:\n    exec(line)\n    print('done', flush=True)\n"
+    with running(sys.executable, "-u", "-c", textwrap.dedent(code) + loop, *arguments) as process:
+        tell(process, "pass")
+        yield process
+
+
+def tell(process: subprocess.Popen[str], line: str) -> None:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(line + "\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "done\n"
+    until(lambda: Path(f"/proc/{process.pid}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"S")
+
+
+def read(source: ProcSource, *watched: int) -> Snapshot:
+    workers = tuple(WorkerSample(ProcId(pid, 0), None, True) for pid in watched)
+    pools = (PoolSample("test", len(watched), len(watched), None, workers, None, None, ""),) if watched else ()
+    return source.read(time.monotonic_ns(), time.time_ns(), pools)
+
+
+def rows(snapshot: Snapshot, pid: int) -> list[dict[str, int]]:
+    return [dict(zip(SAMPLE.names or (), row.tolist(), strict=True)) for row in snapshot.table[snapshot.table["pid"] == pid]]
+
+
+def row(snapshot: Snapshot, pid: int) -> dict[str, int]:
+    (found,) = rows(snapshot, pid)
+    return found
+
+
+def identity(snapshot: Snapshot, pid: int) -> Identity:
+    return snapshot.identities[ProcId(pid, row(snapshot, pid)["start_ticks"])]
+
+
+def until(what: Callable[[], object]) -> None:
+    """Poll until `what` holds."""
+    end = time.monotonic() + DEADLINE
+    while not what():
+        assert time.monotonic() < end, "did not come about"
+        time.sleep(0.01)
+
+
+BURN = "import time, threading\ndef burn(ms):\n    end = time.thread_time() + ms / 1000\n    while time.thread_time() < end: pass\n"
+
+
+def test_values_are_those_of_psutil(source: ProcSource) -> None:
+    with python(BURN + "import os; held = [os.open('/dev/null', 0) for _ in range(5)]; block = bytearray(8 << 20)\n") as child:
+        tell(child, "burn(60); os.nice(3)")
+        tell(child, "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()")
+        got, peer = row(read(source, child.pid), child.pid), psutil.Process(child.pid)
+        with peer.oneshot():
+            assert got["ppid"] == os.getpid()
+            assert got["session"] == os.getsid(child.pid)
+            assert got["nice"] == peer.nice() == 3
+            assert got["threads"] == peer.num_threads() == 2
+            assert got["fds"] == peer.num_fds()
+            assert chr(got["state"]) == "S"
+            assert got["policy"] == os.sched_getscheduler(child.pid)
+            assert got["start_ticks"] / os.sysconf("SC_CLK_TCK") + psutil.boot_time() == pytest.approx(peer.create_time(), abs=0.1)
+            assert got["rss_bytes"] == pytest.approx(peer.memory_info().rss, rel=0.1)
+            assert got["cpu_ns"] / 1e9 == pytest.approx(sum(peer.cpu_times()[:2]), abs=0.05)
+            io = peer.io_counters()
+            assert (got["write_chars"], got["read_bytes"]) == (io.write_chars, io.read_bytes)
+            assert got["read_chars"] == io.read_chars
+            assert got["last_cpu"] == peer.cpu_num()
+        assert got["known"] == Known.WAIT | Known.IO | Known.FDS
+        assert got["slices"] > 1
+
+
+def test_an_idle_process_is_seen_to_run_again_at_once(source: ProcSource) -> None:
+    with python(BURN) as child:
+        read(source)
+        before = row(read(source), child.pid)
+        assert row(read(source), child.pid) == before
+        tell(child, "burn(5)")
+        after = row(read(source), child.pid)
+        assert after["cpu_ns"] - before["cpu_ns"] >= 5_000_000
+        assert after["slices"] > before["slices"]
+
+
+def test_threads_that_exit_stay_counted(source: ProcSource) -> None:
+    code = BURN + "go = threading.Event(); many = [threading.Thread(target=lambda: (burn(10), go.wait())) for _ in range(5)]\n"
+    with python(code) as child:
+        tell(child, "[t.start() for t in many]")
+        until(lambda: row(read(source), child.pid)["cpu_ns"] > 50e6)
+        alive = row(read(source), child.pid)
+        tell(child, "go.set(); [t.join() for t in many]")
+        until(lambda: row(read(source), child.pid)["threads"] == 1)
+        after = row(read(source), child.pid)
+        assert alive["threads"] == 6
+        for name in ("cpu_ns", "wait_ns", "slices"):
+            assert after[name] >= alive[name]
+
+
+def test_threads_that_nobody_saw_count_in_cpu_time(source: ProcSource) -> None:
+    with python(BURN) as child:
+        before = row(read(source), child.pid)
+        tell(child, "t = threading.Thread(target=burn, args=(40,)); t.start(); t.join()")
+        until(lambda: psutil.Process(child.pid).num_threads() == 1)
+        after = row(read(source), child.pid)
+        assert after["cpu_ns"] - before["cpu_ns"] >= 40_000_000
+        assert after["cpu_ns"] / 1e9 == pytest.approx(sum(psutil.Process(child.pid).cpu_times()[:2]), abs=0.03)
+
+
+RIVAL = "import time\nend = time.thread_time() + 0.2\nwhile time.thread_time() < end: pass"
+
+
+def test_run_queue_wait_of_every_thread_is_counted(source: ProcSource) -> None:
+    """The child and a rival share a CPU; it is a second thread of the child that has to wait for it."""
+    code = BURN + f"import os, subprocess, sys\nrival = {RIVAL!r}\ngo = threading.Event()\ndone = threading.Event()\n"
+    with python(code) as child:
+        tell(child, "os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])")
+        before = row(read(source), child.pid)
+        tell(child, "threading.Thread(target=lambda: (burn(200), done.set(), go.wait()), daemon=True).start()")
+        tell(child, "subprocess.run([sys.executable, '-c', rival]); done.wait()")
+        until(lambda: chr(row(read(source, child.pid), child.pid)["state"]) == "S")
+        after = row(read(source), child.pid)
+        tasks = {path.parent.name: path.read_text().split() for path in Path(f"/proc/{child.pid}/task").glob("*/schedstat")}
+        assert len(tasks) == 2
+        assert after["wait_ns"] == sum(int(wait) for _, wait, _ in tasks.values())
+        assert after["slices"] == sum(int(slices) for _, _, slices in tasks.values())
+        assert after["wait_ns"] - before["wait_ns"] > 20_000_000
+        assert after["wait_ns"] > int(tasks[str(child.pid)][1])
+
+
+def test_a_zombie_keeps_its_identity_and_goes_when_it_is_reaped(source: ProcSource) -> None:
+    with python("import os") as child:
+        before = identity(read(source), child.pid)
+        os.kill(child.pid, 9)
+        until(lambda: chr(row(read(source), child.pid)["state"]) == "Z")
+        after = read(source, child.pid)
+        assert identity(after, child.pid) == before
+        assert row(after, child.pid)["rss_bytes"] == 0
+        child.wait()
+        assert rows(read(source), child.pid) == []
+
+
+@pytest.mark.parametrize("comm", ["w\\n\\x1b]0;x\\x07", ") R 1 1", "(((", "a b"])
+def test_a_hostile_name_is_text_and_forges_nothing(source: ProcSource, comm: str) -> None:
+    with python(f"import ctypes; ctypes.CDLL(None).prctl(15, '{comm}'.encode(), 0, 0, 0)\n") as child:
+        snapshot = read(source)
+        got = identity(snapshot, child.pid).comm
+        assert got.isprintable()
+        assert got.startswith(comm[0])
+        assert (row(snapshot, child.pid)["ppid"], chr(row(snapshot, child.pid)["state"])) == (os.getpid(), "S")
+
+
+def test_exec_changes_what_a_process_is_but_not_which(source: ProcSource, tmp_path: Path) -> None:
+    second = tmp_path / "second.py"
+    second.write_text("import sys\nprint('up', flush=True)\nsys.stdin.read()\n")
+    with python("import os") as child:
+        before = read(source)
+        assert identity(before, child.pid).program.endswith(" -c")
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdin.write(f"os.execv(sys.executable, [sys.executable, {str(second)!r}, '--token=s3cret'])\n")
+        assert child.stdout.readline() == "up\n"
+        after = read(source)
+        assert row(after, child.pid)["start_ticks"] == row(before, child.pid)["start_ticks"]
+        assert identity(after, child.pid).program.endswith(" second.py")
+        assert identity(after, child.pid).comm == identity(before, child.pid).comm, "the name alone would not have told"
+        assert "s3cret" not in repr(after.identities)
+
+
+def test_processes_that_come_and_go_spoil_nothing(source: ProcSource) -> None:
+    storm = "i=0; while [ $i -lt 400 ]; do /bin/true & i=$((i+1)); [ $((i % 20)) -eq 0 ] && wait; done; wait"
+    with running("/bin/sh", "-c", storm) as child, running("sleep", "60") as still:
+        reads = 0
+        while child.poll() is None:
+            snapshot = read(source)
+            reads += 1
+            assert len(rows(snapshot, still.pid)) == 1
+            assert set(snapshot.identities) == {ProcId(*key) for key in snapshot.table[["pid", "start_ticks"]].tolist()}
+        assert reads > 3
+
+
+def descriptors(under: str) -> int:
+    """Descriptors that this process has open on files below `under`."""
+    count = 0
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            count += str(entry.readlink()).startswith(under)
+        except FileNotFoundError:  # the one that lists the directory
+            pass
+    return count
+
+
+def test_all_descriptors_are_given_back(source: ProcSource) -> None:
+    with python("import threading, time") as child:
+        tell(child, "[threading.Thread(target=time.sleep, args=(60,), daemon=True).start() for _ in range(4)]")
+        read(source)
+        assert descriptors(f"/proc/{child.pid}/") == 6  # stat and five threads
+        child.kill()
+        child.wait()
+        read(source)
+        assert descriptors(f"/proc/{child.pid}/") == 0
+    assert descriptors("/proc/") > 5
+    source.close()
+    source.close()
+    assert descriptors("/proc/") <= 1  # the directory that is being listed
+
+
+def script(code: str, *prefix: str) -> str:
+    """What a Python script of its own process prints."""
+    head = "import os, resource, subprocess, sys, time\nfrom nicety.scheduler.linux.proc import ProcSource\n"
+    command = [*prefix, sys.executable, "-c", head + textwrap.dedent(code)]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=60).stdout
+
+
+def test_with_few_descriptors_everything_is_still_read() -> None:
+    out = script("""
+        resource.setrlimit(resource.RLIMIT_NOFILE, (290, 290))  # 34 may be kept
+        children = [subprocess.Popen(["sleep", "60"]) for _ in range(40)]
+        source = ProcSource()
+        wanted = {child.pid for child in children}
+        for _ in range(3):
+            assert wanted <= set(source.read(1, 1, ()).table["pid"].tolist())
+        print(len(os.listdir("/proc/self/fd")) < 60, end=" ")
+        held = []
+        try:
+            while True:
+                held.append(os.open("/dev/null", os.O_RDONLY))
+        except OSError as error:
+            print(error.strerror, end=" ")
+        for _ in range(12):
+            assert wanted <= set(source.read(1, 1, ()).table["pid"].tolist())
+        print("read")
+        for child in children:
+            child.kill(); child.wait()
+    """)
+    assert out == "True Too many open files read\n"
+
+
+def test_the_soft_limit_is_raised_only_when_needed_and_put_back() -> None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard != resource.RLIM_INFINITY and hard < 400:
+        pytest.skip(f"the hard descriptor limit here is {hard}")
+    out = script("""
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        soft = lambda: resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (266, hard))  # 10 may be kept
+        source = ProcSource()
+        print(soft(), end=" ")
+        children = [subprocess.Popen(["sleep", "60"]) for _ in range(10)]
+        source.read(1, 1, ())
+        print(soft() > 266, end=" ")
+        source.close()
+        print(soft())
+        for child in children:
+            child.kill(); child.wait()
+    """)
+    assert out == "266 True 266\n"
+
+
+@pytest.mark.root
+@needs(CAN_UNSHARE, "needs CAP_SYS_ADMIN for a pid namespace of its own")
+def test_a_reused_pid_is_another_process() -> None:
+    out = script(
+        """
+        def start(pid):
+            for _ in range(50):
+                open("/proc/sys/kernel/ns_last_pid", "w").write(str(pid - 1))
+                child = subprocess.Popen(["sleep", "60"])
+                if child.pid == pid:
+                    return child
+                child.kill(); child.wait()
+            sys.exit("no reuse")
+        source = ProcSource()
+        first = start(300)
+        before = source.read(1, 1, ())
+        uptime = before.uptime_ticks
+        first.kill(); first.wait()
+        while source._host.uptime_ticks() <= uptime + 1: time.sleep(0.005)
+        second = start(300)
+        after = source.read(2, 1, ())
+        one, = (key for key in before.identities if key.pid == 300)
+        two, = (key for key in after.identities if key.pid == 300)
+        print(one.start_ticks < two.start_ticks, int(after.table["cpu_ns"][after.table["pid"] == 300][0]) < 10**9)
+        second.kill(); second.wait()
+        """,
+        *("unshare", "--pid", "--fork", "--mount-proc"),
+    )
+    assert out == "True True\n"
+
+
+@pytest.mark.root
+@needs(CAN_SETUID, "needs CAP_SETUID to become another user")
+def test_without_rights_the_rest_is_read_and_the_gaps_are_named() -> None:
+    out = script("""
+        from nicety.models.records import Known
+        child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
+        while b"stdin" not in open(f"/proc/{child.pid}/cmdline", "rb").read(): time.sleep(0.01)
+        os.setresuid(65534, 65534, 65534)
+        source = ProcSource()
+        for _ in range(2):
+            snapshot = source.read(1, 1, ())
+        row = snapshot.table[snapshot.table["pid"] == child.pid][0]
+        identity = next(value for key, value in snapshot.identities.items() if key.pid == child.pid)
+        print(bool(row["known"] & Known.IO), bool(row["known"] & Known.WAIT), int(row["cpu_ns"]) > 0)
+        print(identity.uid, identity.program.endswith(" -c"))
+        child.stdin.close()
+        child.wait()
+    """)
+    assert out == "False True True\n0 True\n"
