@@ -1,0 +1,44 @@
+"""The pools of a configuration as adapters. Must not know what is done with them."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+from ..config import Config, ConfigError
+from ..ports import Clock, PoolAdapter
+from .command import CommandPool
+from .gunicorn import GunicornPool
+
+
+def build(
+    config: Config,
+    clock: Clock,
+    proc_root: Path = Path("/proc"),
+    *,
+    state_dir: Path,
+    environ: Mapping[str, str] | None = None,
+) -> dict[str, PoolAdapter]:
+    """An adapter for each `[pools.NAME]`, by name. Nothing is started or signalled before the first probe.
+
+    `state_dir` takes the output of command pools' workers (`pools/NAME.log`). `environ` is what workers inherit, by default the
+    process's own: a daemon that sets variables for itself gives the environment that it was started with.
+    Raises ConfigError for a queue that cannot be read.
+    """
+    pools: dict[str, PoolAdapter] = {}
+    problems = []
+    for name, pool in sorted(config.pools.items()):
+        if pool.kind == "gunicorn":
+            pools[name] = GunicornPool(name, pool, clock, proc_root)
+            continue
+        log_file = state_dir / "pools" / f"{quote(name, safe=' ')}.log"
+        seed = zlib.crc32(name.encode())
+        try:
+            pools[name] = CommandPool(name, pool, clock, proc_root, log_file=log_file, seed=seed, environ=environ)
+        except ValueError as error:
+            problems.append(f"configuration: pools.{name}.queue.redis_list: {error}")
+    if problems:
+        raise ConfigError(problems)
+    return pools

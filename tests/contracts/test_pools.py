@@ -1,0 +1,272 @@
+"""What every pool adapter keeps, held on the fake, on real processes and on a real gunicorn."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from nicety.models.records import PoolSample, ProcId
+from nicety.scheduler.config import PoolConfig
+from nicety.scheduler.decision import Status
+from nicety.scheduler.pools.command import CommandPool
+from nicety.scheduler.pools.gunicorn import GunicornPool
+from nicety.scheduler.ports import PoolAdapter
+from nicety.scheduler.testing.clock import FakeClock
+from nicety.scheduler.testing.pool import FakePool
+
+KINDS = ("fake", "command", "gunicorn")
+SECOND = 1_000_000_000
+MAXIMUM = 6
+
+APP = """
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
+"""
+
+
+class RealClock:
+    def monotonic(self) -> int:
+        return time.monotonic_ns()
+
+    def wall(self) -> int:
+        return time.time_ns()
+
+    def sleep_until(self, at: int) -> None:
+        time.sleep(max(0.0, (at - time.monotonic_ns()) / SECOND))
+
+
+class Rig:
+    """A pool with the means to drive it and to do it harm."""
+
+    def __init__(self, pool: PoolAdapter, clock: RealClock | FakeClock, master: subprocess.Popen[bytes] | None = None) -> None:
+        self.pool = pool
+        self.clock = clock
+        self.master = master
+
+    def tick(self) -> PoolSample:
+        """A few probes and a read, in a tenth of a second."""
+        for _ in range(4):
+            self.pool.probe()
+            self.clock.sleep_until(self.clock.monotonic() + SECOND // 40)
+        return self.pool.read()
+
+    def until(self, condition: Callable[[PoolSample], bool], seconds: float = 15.0) -> PoolSample:
+        """Tick until a sample meets the condition; fails after `seconds`."""
+        deadline = self.clock.monotonic() + int(seconds * SECOND)
+        while not condition(sample := self.tick()):
+            assert self.clock.monotonic() < deadline, f"not within {seconds} s: {sample}"
+        return sample
+
+    def for_seconds(self, seconds: float) -> list[PoolSample]:
+        """Every sample of the seconds to come."""
+        end = self.clock.monotonic() + int(seconds * SECOND)
+        samples = [self.tick()]
+        while self.clock.monotonic() < end:
+            samples.append(self.tick())
+        return samples
+
+    def settle(self, size: int = 1) -> PoolSample:
+        """Bring the pool to a size, whatever the test before left."""
+        self.pool.resize(size)
+        return self.until(lambda s: s.size == s.requested == size and all(w.ready for w in s.workers) and not s.trouble)
+
+    def kill(self, worker: ProcId) -> None:
+        if isinstance(self.pool, FakePool):
+            self.pool.kill(worker)
+        else:
+            os.kill(worker.pid, signal.SIGKILL)
+
+    def end_master(self) -> None:
+        if isinstance(self.pool, FakePool):
+            self.pool.end_master()
+        else:
+            assert self.master is not None
+            self.master.terminate()
+            self.master.wait(20)
+
+    def close(self) -> None:
+        self.pool.close()
+        if self.master is not None and self.master.poll() is None:
+            self.master.terminate()
+            self.master.wait(20)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def descriptors() -> dict[str, str]:
+    """Our own descriptors and what they are."""
+    found = {path.name: path for path in Path("/proc/self/fd").iterdir()}
+    return {name: str(path.readlink()) for name, path in sorted(found.items()) if path.is_symlink()}
+
+
+def start_rig(kind: str, folder: Path) -> Rig:
+    if kind == "fake":
+        clock = FakeClock(monotonic=1000 * SECOND)
+        return Rig(FakePool("web", clock, maximum=MAXIMUM, start_seconds=0.5, drain_seconds=0.2), clock)
+    if kind == "command":
+        config = PoolConfig(kind="command", command=["sleep", "1000"], maximum=MAXIMUM, drain_timeout=5)
+        real = RealClock()
+        return Rig(CommandPool("web", config, real, log_file=folder / "web.log", seed=1), real)
+    (folder / "app.py").write_text(APP, encoding="ascii")
+    pidfile = folder / "web.pid"
+    command = [sys.executable, "-m", "gunicorn", "-b", f"127.0.0.1:{free_port()}", "--chdir", str(folder), "--pid", str(pidfile)]
+    with (folder / "gunicorn.log").open("wb") as output:
+        master = subprocess.Popen([*command, "app:application"], stdout=output, stderr=output)
+    config = PoolConfig(kind="gunicorn", pidfile=str(pidfile), maximum=MAXIMUM)
+    real = RealClock()
+    return Rig(GunicornPool("web", config, real), real, master)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    rig = start_rig(request.param, tmp_path_factory.mktemp(request.param))
+    yield rig
+    rig.close()
+
+
+@pytest.fixture
+def rig(shared: Rig) -> Rig:
+    """The pool of its kind with one worker that is up, and nothing under way."""
+    shared.settle(1)
+    return shared
+
+
+def test_a_sample_is_sorted_and_whole(rig: Rig) -> None:
+    sample = rig.settle(3)
+    assert sample.pool == rig.pool.name == "web"
+    assert sample.size == len(sample.workers) == 3
+    assert list(sample.workers) == sorted(sample.workers, key=lambda w: w.id)
+    assert len({worker.id for worker in sample.workers}) == 3
+    assert all(worker.busy is not None and 0.0 <= worker.busy <= 1.0 for worker in sample.workers)
+    assert sample.queued in {0.0, None}
+    rig.until(lambda s: all(worker.busy == 0.0 for worker in s.workers))
+
+
+def test_a_requested_size_is_reached_both_ways(rig: Rig) -> None:
+    status, text = rig.pool.resize(4)
+    assert status is Status.APPLIED
+    assert "4" in text
+    assert rig.pool.read().requested == 4
+    grown = rig.until(lambda s: s.size == 4)
+    assert rig.pool.resize(2)[0] is Status.APPLIED
+    shrunk = rig.until(lambda s: s.size == 2)
+    assert {w.id for w in shrunk.workers} < {w.id for w in grown.workers}, "shrinking must not start workers"
+
+
+def test_a_size_is_never_passed_on_the_way(rig: Rig) -> None:
+    rig.pool.resize(MAXIMUM)
+    sizes = [sample.size for sample in rig.for_seconds(0.8)]
+    rig.until(lambda s: s.size == MAXIMUM)
+    sizes += [sample.size for sample in rig.for_seconds(0.5)]
+    assert sizes[-1] == MAXIMUM
+    assert sizes == sorted(sizes)
+
+
+def test_a_new_size_replaces_one_under_way(rig: Rig) -> None:
+    rig.pool.resize(5)
+    rig.pool.probe()
+    assert rig.pool.resize(2)[0] is Status.APPLIED
+    rig.until(lambda s: s.size == 2 and s.requested == 2)
+    assert {sample.size for sample in rig.for_seconds(1.0)} == {2}
+
+
+def test_the_same_size_again_changes_nothing(rig: Rig) -> None:
+    before = rig.settle(2)
+    assert rig.pool.resize(2)[0] is Status.UNCHANGED
+    after = rig.for_seconds(0.5)[-1]
+    assert [w.id for w in after.workers] == [w.id for w in before.workers]
+
+
+@pytest.mark.parametrize("size", [-1, 0])
+def test_an_impossible_size_is_refused_and_changes_nothing(rig: Rig, size: int) -> None:
+    status, text = rig.pool.resize(size)
+    assert status is Status.REFUSED
+    assert str(size) in text
+    assert rig.pool.read().requested == 1
+
+
+def test_start_times_are_measured(rig: Rig) -> None:
+    rig.settle(3)
+    measured = rig.until(lambda s: s.start_seconds is not None).start_seconds
+    assert measured is not None
+    assert 0.0 < measured < 10.0
+
+
+def test_watch_names_master_and_workers(rig: Rig) -> None:
+    sample = rig.settle(2)
+    pids = {worker.id.pid for worker in sample.workers} | ({sample.master.pid} if sample.master else set())
+    assert list(rig.pool.watch()) == sorted(pids)
+
+
+def test_a_killed_worker_is_replaced_and_that_is_nobodys_hand(rig: Rig) -> None:
+    before = rig.settle(2)
+    rig.for_seconds(1.1)  # a command's worker that ends within its first second has failed to start
+    victim = before.workers[0].id
+    rig.kill(victim)
+    rig.until(lambda s: s.size == 2 and victim not in {w.id for w in s.workers})
+    samples = rig.for_seconds(0.5 if isinstance(rig.pool, CommandPool) else 3.5)  # hands are told from crashes after 3 s
+    assert {sample.trouble for sample in samples} == {""}
+    assert {sample.requested for sample in samples} == {2}
+
+
+def test_a_recycled_worker_leaves_and_another_comes(rig: Rig) -> None:
+    old = rig.settle(2).workers[0].id
+    assert rig.pool.recycle(old)[0] is Status.APPLIED
+    sample = rig.until(lambda s: s.size == 2 and old not in {w.id for w in s.workers} and all(w.ready for w in s.workers))
+    assert sample.requested == 2
+    assert sample.trouble == ""
+    assert rig.pool.recycle(old)[0] is Status.VANISHED
+
+
+def test_a_stranger_is_never_recycled(rig: Rig) -> None:
+    own = ProcId(os.getpid(), 1)
+    assert rig.pool.recycle(own)[0] is Status.VANISHED
+
+
+@pytest.mark.parametrize("kind", ["fake", "gunicorn"])
+def test_a_master_that_ends_is_trouble_and_no_exception(kind: str, tmp_path: Path) -> None:
+    rig = start_rig(kind, tmp_path)
+    try:
+        rig.until(lambda s: s.size == 1 and not s.trouble)
+        rig.end_master()
+        sample = rig.until(lambda s: s.master is None)
+        assert (sample.size, sample.workers, sample.queued) == (0, (), None)
+        assert sample.trouble
+        status, text = rig.pool.resize(3)
+        assert status is Status.REFUSED
+        assert text == rig.pool.read().trouble
+    finally:
+        rig.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_closing_gives_descriptors_back_and_probing_goes_on_without_harm(kind: str, tmp_path: Path) -> None:
+    before = descriptors()
+    rig = start_rig(kind, tmp_path)
+    try:
+        workers = [w.id.pid for w in rig.until(lambda s: s.size == 1 and not s.trouble).workers]
+        rig.pool.close()
+        assert descriptors() == before
+        if kind == "gunicorn":
+            assert Path(f"/proc/{workers[0]}").exists(), "a foreign pool is left as it is"
+        if kind == "command":
+            assert not Path(f"/proc/{workers[0]}").exists(), "a pool of our own ends with us"
+        rig.pool.probe()
+        rig.pool.close()
+        assert rig.pool.read().size == 0 or kind == "fake"
+    finally:
+        rig.close()
