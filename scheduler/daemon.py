@@ -1,0 +1,435 @@
+"""The daemon: the design's loop with the world plugged in. Reads the clock and decides nothing.
+
+One thread, one loop: a tick each `daemon.interval`; in between it looks at the pools and answers the control socket. Signals
+only set flags. The one `except Exception` of the runtime is here: a tick that fails is logged and changes nothing, and after
+`daemon.max_failures` of them in a row everything is put back and the daemon gives up.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import msgspec
+
+from .. import __version__
+from ..models.anomaly import AnomalyModel
+from ..models.artifact import Artifact, ArtifactError, load_live
+from ..models.demand import TreeDemand
+from ..models.records import PoolSample
+from .actuate import Acting, Observing, undo_from_ledger
+from .config import Config, ConfigError, to_builtins
+from .control_socket import ControlError, ControlSocket
+from .decision import Outcome, Session, Tick
+from .engine import Engine
+from .linux.control import LinuxKernel
+from .linux.facts import probe
+from .linux.proc import ProcSource
+from .logstream import ERROR, NOTICE, WARNING, open_log
+from .notify import Notifier
+from .observer import Observer
+from .paths import Loaded, PathError, Paths, read_config
+from .pools.build import build
+from .ports import Actuator, Clock, PoolAdapter
+from .store.decisions import DecisionLog
+from .store.files import private_directory
+from .store.ledger import Ledger, StateLock
+from .store.traces import TraceWriter
+
+log = logging.getLogger("nicety")
+
+
+class SystemClock:
+    """The real `Clock`."""
+
+    def monotonic(self) -> int:
+        """ns"""
+        return time.monotonic_ns()
+
+    def wall(self) -> int:
+        """ns since 1970"""
+        return time.time_ns()
+
+    def sleep_until(self, at: int) -> None:
+        """Sleep until `monotonic()` is at least `at`."""
+        left = at - time.monotonic_ns()
+        if left > 0:
+            time.sleep(left / 1e9)
+
+
+def run(loaded: Loaded, paths: Paths, *, act: bool | None, duration: float | None) -> int:
+    """Run until SIGTERM, SIGINT or `duration` seconds are over. `act` overrides `daemon.act`. Returns the exit code.
+
+    Raises StateBusyError if another nicety uses the state directory, and ConfigError, PathError, ControlError for what is wrong at
+    the start; nothing has been changed then.
+    """
+    private_directory(paths.root)
+    with StateLock(paths.root) as lock:
+        daemon = Daemon(loaded, paths, lock, SystemClock(), act)
+        try:
+            return daemon.run(duration)
+        finally:
+            daemon.close()
+
+
+class Daemon:
+    """The running program. Made with the state directory locked; what a dead daemon left changed is put back first."""
+
+    def __init__(self, loaded: Loaded, paths: Paths, lock: StateLock, clock: Clock, act: bool | None) -> None:
+        config = loaded.config
+        self._loaded, self._config, self._paths, self._clock = loaded, config, paths, clock
+        self._acting = config.daemon.act if act is None else act
+        self._stream = open_log(os.environ, sys.stderr.fileno())
+        self._notifier = Notifier(os.environ, os.getpid())
+        self._facts = probe()
+        self._kernel = LinuxKernel()
+        self._samples: dict[str, PoolSample] = {}
+        self._started = clock.monotonic()
+        self._stopping = self._reload_wanted = False
+        self._paused_until: float | None = None  # monotonic ns; infinity: until resumed
+        self._outcomes: tuple[Outcome, ...] = ()
+        self._failures = self._ticks = self._missed = 0
+        self._last: Tick | None = None
+        self._store_errors: dict[str, str] = {}
+        self._closed = False
+        self._recover(lock)
+        self._pools = build(config, clock, state_dir=paths.root)
+        self._ledger = Ledger(paths.ledger, self._facts.boot_id) if self._acting else None
+        self._actuator = self._make_actuator()
+        self._source = ProcSource(slow_every=config.daemon.slow_every)
+        self._log = DecisionLog(paths.root, config.store.decision_bytes)
+        self._traces: TraceWriter | None = None
+        self._begin(Engine(config, "").memory())
+        handlers: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+            "status": self._status,
+            "pause": self._pause,
+            "resume": self._resume,
+            "reload": self._reload_on_request,
+            "undo": self._undo_on_request,
+        }
+        self._socket = ControlSocket(paths.socket, handlers, config.daemon.control_group, clock=clock)
+
+    def run(self, duration: float | None = None) -> int:
+        """The loop. Returns 0, or 1 if too many ticks in a row failed."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        signal.signal(signal.SIGHUP, self._want_reload)
+        mode = self._actuator.mode
+        self._event(NOTICE, f"nicety {__version__} started, {'acting' if mode == 'act' else 'observing'}", mode=mode)
+        self._notifier.ready(mode)
+        for at in self._due(duration):
+            try:
+                self._turn(at)
+                self._failures = 0
+            except Exception:
+                self._failures += 1
+                log.exception("tick failed (%d of at most %d in a row)", self._failures, self._config.daemon.max_failures)
+                if self._failures >= self._config.daemon.max_failures:
+                    self._event(ERROR, "too many ticks failed in a row; putting everything back and giving up")
+                    return 1
+            self._notifier.watchdog()
+        return 0
+
+    def close(self) -> None:
+        """Put everything back (unless `daemon.undo_on_exit` is off), give the pools back, close all files. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        self._notifier.stopping("putting everything back" if self._config.daemon.undo_on_exit else "stopping")
+        if self._config.daemon.undo_on_exit:
+            self._finish(self._actuator.undo())
+        for pool in self._pools.values():
+            pool.close()
+        self._event(NOTICE, "nicety stopped", ticks=self._ticks, missed=self._missed)
+        self._socket.close()
+        self._log.close()
+        if self._traces is not None:
+            self._traces.close()
+        if self._ledger is not None:
+            self._ledger.close()
+        self._source.close()
+
+    # --- a tick ----------------------------------------------------------------------------------------------------------------
+
+    def _due(self, duration: float | None) -> Iterator[int]:
+        """Monotonic ns of each tick. Ticks that cannot be in time are skipped, not caught up with."""
+        start = due = self._clock.monotonic()
+        end = None if duration is None else start + round(duration * 1e9)
+        while True:
+            self._wait(due)
+            if self._reload_wanted:
+                self._reload_wanted = False
+                self._reload()
+            now = self._clock.monotonic()
+            if self._stopping or (end is not None and now >= end):
+                return
+            yield now
+            step = round(self._config.daemon.interval * 1e9)
+            late = max(0, self._clock.monotonic() - due) // step
+            self._missed += late
+            due += step * (late + 1)
+
+    def _wait(self, due: int) -> None:
+        """Until `due`: look at the pools, answer the socket."""
+        look = round(self._config.daemon.probe_interval * 1e9)
+        while not (self._stopping or self._reload_wanted):
+            for pool in self._pools.values():
+                pool.probe()
+            now = self._clock.monotonic()
+            if now >= due:
+                return
+            self._socket.serve((min(due, now + look) - now) / 1e9)
+
+    def _turn(self, at: int) -> None:
+        """One turn of the loop: read, record, observe, decide, act, log."""
+        self._samples.update((name, pool.read()) for name, pool in sorted(self._pools.items()))
+        snapshot = self._source.read(at, self._clock.wall(), tuple(self._samples.values()))
+        if self._traces is not None:
+            self._traces.append(snapshot)
+        tick = self._observer.tick(snapshot, self._outcomes, self._is_paused(at))
+        memory = self._engine.memory() if self._log.keyframe_due else None
+        verdict = self._engine.step(tick)
+        self._outcomes = (*self._actuator.settle(), *self._actuator.apply(verdict.decisions))
+        self._log.append(tick, verdict, self._outcomes, memory)
+        self._stream.tick(self._session.id, self._actuator.mode, tick, verdict, self._outcomes)
+        self._last = tick
+        self._ticks += 1
+        self._report_stores()
+
+    def _finish(self, outcomes: tuple[Outcome, ...]) -> None:
+        """Log what an undo outside of a turn did, as a last tick of the session in which nothing is decided."""
+        self._stream.undone(self._clock.wall(), self._session.id, outcomes)
+        tick = self._observer.closing(self._clock.monotonic(), self._clock.wall(), self._outcomes)
+        if tick is not None:
+            self._log.append(tick, self._engine.step(tick), outcomes, None)
+        self._outcomes = ()
+
+    def _is_paused(self, at: int) -> bool:
+        if self._paused_until is not None and at >= self._paused_until:
+            self._paused_until = None
+            self._event(NOTICE, "the pause is over")
+        return self._paused_until is not None
+
+    # --- sessions ----------------------------------------------------------------------------------------------------------------
+
+    def _begin(self, memory: dict[str, Any]) -> None:
+        """A new session: at the start, after a reload, after an undo. `memory`: what the engine goes on from."""
+        config = self._config
+        demand, anomaly = self._model("demand"), self._model("anomaly")
+        self._session = Session(
+            id=secrets.token_hex(4),
+            boot_id=self._facts.boot_id,
+            wall=self._clock.wall(),
+            version=__version__,
+            mode=self._actuator.mode,
+            own=self._kernel.itself(),
+            abilities=self._facts.abilities,
+            config=to_builtins(config),
+            artefacts={"demand": demand.digest if demand else "", "anomaly": anomaly.digest if anomaly else ""},
+            engine=memory,
+        )
+        self._observer = Observer(
+            config,
+            self._session.abilities,
+            self._session.own,
+            TreeDemand(demand.arrays, demand.digest) if demand else None,
+            AnomalyModel.from_arrays(anomaly.arrays, anomaly.digest, anomaly.card.interval) if anomaly else None,
+        )
+        self._engine = Engine.resume(config, self._session.id, memory)
+        self._log.begin(self._session)
+        if self._traces is not None:
+            self._traces.close()
+        self._traces = None
+        if config.store.traces:
+            self._traces = TraceWriter(
+                self._paths.root,
+                boot_id=self._facts.boot_id,
+                session=self._session.id,
+                budget_bytes=config.store.trace_bytes,
+                interval=config.daemon.interval,
+            )
+
+    def _model(self, kind: str) -> Artifact | None:
+        """The promoted artefact, if the configuration wants it and it fits; else None, and the baseline speaks."""
+        if not getattr(self._config.models, kind):
+            return None
+        try:
+            artefact = load_live(self._paths.models, kind)
+        except ArtifactError as error:
+            self._event(WARNING, f"{kind} model not used, the baseline speaks: {error}")
+            return None
+        if artefact is None:
+            self._event(NOTICE, f"no {kind} model yet, the baseline speaks; `nicety train` makes one")
+            return None
+        if artefact.card.interval != self._config.daemon.interval:
+            self._event(
+                WARNING,
+                f"{kind} model not used, the baseline speaks: it was trained at {artefact.card.interval:g} s a tick, the daemon "
+                f"runs at {self._config.daemon.interval:g} s; record and train at this interval",
+            )
+            return None
+        return artefact
+
+    def _make_actuator(self) -> Actuator:
+        if self._ledger is not None:
+            return Acting(self._ledger, self._kernel, self._pools, self._samples, self._clock)
+        return Observing(self._kernel, self._pools, self._samples)
+
+    def _recover(self, lock: StateLock) -> None:
+        """Put back what a daemon that was killed left changed."""
+
+        def adapters(names: tuple[str, ...]) -> dict[str, PoolAdapter]:
+            pools = {name: pool for name, pool in self._config.pools.items() if name in names and pool.kind != "command"}
+            return build(msgspec.structs.replace(self._config, pools=pools), self._clock, state_dir=self._paths.root)
+
+        outcomes = undo_from_ledger(self._paths.root, self._clock, pools=adapters, lock=lock)
+        if outcomes:
+            self._event(WARNING, f"an earlier nicety did not put its changes back; {len(outcomes)} were looked at now")
+            self._stream.undone(self._clock.wall(), "", outcomes)
+
+    # --- requests ----------------------------------------------------------------------------------------------------------------
+
+    def _stop(self, _number: int, _frame: FrameType | None) -> None:
+        self._stopping = True
+
+    def _want_reload(self, _number: int, _frame: FrameType | None) -> None:
+        self._reload_wanted = True
+
+    def _reload(self) -> str:
+        """Read configuration and models again. Returns why the old ones stay, "" if the new ones are in force.
+
+        Windows start anew; what the engine remembers, and so every change in force, stays. Pools whose section did not change keep
+        their adapter and their workers.
+        """
+        path = self._loaded.path
+        self._notifier.reloading(self._clock.monotonic())
+        try:
+            config = read_config(path, os.geteuid()) if path is not None else Config()
+            changed = [key for key in ("state_dir", "socket", "control_group") if _differ(config, self._config, key)]
+            if changed:
+                raise ConfigError([f"daemon.{key}: cannot change while running; restart nicety" for key in changed])
+            made = build(config, self._clock, state_dir=self._paths.root)
+        except (ConfigError, PathError) as error:
+            self._event(ERROR, f"reload: the old configuration stays in force: {error}")
+            self._notifier.ready(self._actuator.mode)
+            return str(error)
+        kept = {name for name in config.pools if config.pools[name] == self._config.pools.get(name)}
+        for name in sorted(self._pools.keys() - kept):
+            self._pools.pop(name).close()
+            self._samples.pop(name, None)
+        self._pools.update((name, pool) for name, pool in made.items() if name not in kept)
+        self._config = config
+        self._begin(self._engine.memory())
+        self._event(NOTICE, "reloaded")
+        self._notifier.ready(self._actuator.mode)
+        return ""
+
+    def _reload_on_request(self, _request: dict[str, Any]) -> dict[str, Any]:
+        trouble = self._reload()
+        if trouble:
+            raise ControlError(f"the old configuration stays in force: {trouble}")
+        return {}
+
+    def _pause(self, request: dict[str, Any]) -> dict[str, Any]:
+        seconds = request.get("seconds")
+        if seconds is not None and not (isinstance(seconds, int | float) and 0 < seconds < 1e9):
+            raise ControlError(f"pause: {seconds!r} is not a length of time in seconds")
+        self._paused_until = float("inf") if seconds is None else self._clock.monotonic() + seconds * 1e9
+        self._event(NOTICE, "paused" if seconds is None else f"paused for {seconds:g} s")
+        return {}
+
+    def _resume(self, _request: dict[str, Any]) -> dict[str, Any]:
+        self._paused_until = None
+        self._event(NOTICE, "resumed")
+        return {}
+
+    def _undo_on_request(self, _request: dict[str, Any]) -> dict[str, Any]:
+        """Put everything back and pause. The engine starts afresh: nothing that it remembers is in force any more."""
+        self._paused_until = float("inf")
+        outcomes = self._actuator.undo()
+        self._finish(outcomes)
+        self._begin(Engine(self._config, "").memory())
+        return {"outcomes": msgspec.to_builtins(outcomes)}
+
+    def _status(self, _request: dict[str, Any]) -> dict[str, Any]:
+        now, tick = self._clock.monotonic(), self._last
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        entries = self._ledger.outstanding() if self._ledger is not None else ()
+        return {
+            "version": __version__,
+            "mode": self._actuator.mode,
+            "paused": self._is_paused(now),
+            "running_seconds": (now - self._started) / 1e9,
+            "session": self._session.id,
+            "ticks": self._ticks,
+            "missed_ticks": self._missed,
+            "trace_ticks_dropped": self._traces.dropped if self._traces is not None else 0,
+            "decision_ticks_dropped": self._log.dropped,
+            "demand_model": self._session.artefacts["demand"][:12] or "baseline",
+            "anomaly_model": self._session.artefacts["anomaly"][:12] or "baseline",
+            "own_cpu_seconds": usage.ru_utime + usage.ru_stime,
+            "own_memory_bytes": _resident_bytes(),
+            "pools": [
+                {
+                    "pool": pool.name,
+                    "size": pool.size,
+                    "requested": pool.requested,
+                    "busy": pool.busy if pool.busy is not None else "unknown",
+                    "queued": pool.queued if pool.queued is not None else "unknown",
+                    "trouble": pool.trouble,
+                }
+                for pool in (tick.pools if tick else ())
+            ],
+            "groups": [
+                {
+                    "group": group.name,
+                    "class": str(group.latency),
+                    "processes": group.processes,
+                    "cpu": group.cpu,
+                    "wait": group.wait,
+                }
+                for group in (tick.groups if tick else ())
+            ],
+            "changes_in_force": [
+                {
+                    "target": entry.target,
+                    "control": str(entry.control),
+                    "original": str(entry.original),
+                    "now": str(entry.new),
+                    "decision": entry.decision,
+                }
+                for entry in entries
+            ],
+        }
+
+    # --- telling -----------------------------------------------------------------------------------------------------------------
+
+    def _event(self, priority: int, text: str, **fields: Any) -> None:
+        self._stream.event(self._clock.wall(), priority, text, **fields)
+
+    def _report_stores(self) -> None:
+        """Say once when a store starts to lose ticks, and when it has recovered."""
+        stores = {"traces": self._traces.last_error if self._traces is not None else "", "decision log": self._log.last_error}
+        for name, error in stores.items():
+            if error and self._store_errors.get(name, "") == "":
+                self._event(WARNING, f"{name}: ticks are not kept: {error}")
+            elif not error and self._store_errors.get(name, ""):
+                self._event(NOTICE, f"{name}: ticks are kept again")
+        self._store_errors = stores
+
+
+def _differ(a: Config, b: Config, key: str) -> bool:
+    return bool(getattr(a.daemon, key) != getattr(b.daemon, key))
+
+
+def _resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()

@@ -1,0 +1,347 @@
+"""`nicety demo`: the bundled workload without nicety and with it, and a report on what changed. All figures are of this run.
+
+Starts the workload and runs the same commands that a person would type: `nicety run`, `nicety train`, `nicety run --act`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from ..decision import Flag, ResizePool, Status
+from ..explain import decision_page, look_up, table
+from ..store.decisions import DecisionReader
+from .workload import SERVICE_WORKERS, Feeder, Values, Workload, running
+
+SPAN = 60.0
+"""Seconds of each of the two runs: three waves and one step of the load, and two waves of the spool."""
+
+FAULTS = {"leak": 10.0, "stuck": 14.0}
+"""Seconds into the second run at which a spool worker goes wrong, and how."""
+
+TICK = 0.25
+
+CONFIG = """\
+# Written by `nicety demo`.
+[daemon]
+interval = {tick}
+probe_interval = 0.05
+
+[pools.web]          # the service: started by the demo, sized by nicety
+kind = "gunicorn"
+pidfile = "{pidfile}"
+minimum = 2
+maximum = 8
+latency = "latency"
+
+[pools.spool]        # works off files: started and sized by nicety
+kind = "command"
+command = ["{python}", "{worker}", "{spool}"]
+initial = 3
+minimum = 2
+maximum = 6
+drain_timeout = 5
+[pools.spool.queue]
+files = "{spool}/new/*"
+every = {tick}
+
+[groups.batch]       # the hogs
+program = "python* -m nicety.scheduler.demo.hog"
+latency = "batch"
+"""
+
+
+class DemoError(Exception):
+    """The demo could not be carried out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Half:
+    """One of the two runs, as measured from outside of nicety but for the pool sizes, which are its log's."""
+
+    requests: int
+    lost: int
+    p50: float  # ms
+    p99: float  # ms
+    batch: float  # rounds a second
+    web_size: float  # mean workers
+    web_sizes: tuple[int, ...]  # each size it had, in order
+    spool_size: float
+    files: int
+    unfinished: int
+    late_p50: float  # seconds from a file's arrival until it was done
+    late_p95: float
+    broken: Mapping[str, tuple[int, float]]  # fault -> pid of the worker that went wrong, wall time when
+    flagged: tuple[tuple[int, str, float, str], ...]  # pid, kind, wall time, decision id
+    resizes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A promise of the demo and what became of it."""
+
+    claim: str
+    value: float | str
+    bound: str
+    holds: bool
+
+
+def main(directory: Path, json_path: Path | None, say: Callable[[str], None]) -> int:
+    """Run the demo in `directory`, which must be empty or new. `say` prints a line.
+
+    Returns 0 if the loop worked and everything was put back, else 1. Raises DemoError if it could not be carried out.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    if any(directory.iterdir()):
+        raise DemoError(f"{directory} is not empty; give another with --directory, or remove it")
+    say(f"workload: gunicorn with {SERVICE_WORKERS} workers under open-loop load, 4 CPU hogs in a session of their own, a spool")
+    say(f"directory that a pool of commands works off; everything is kept in {directory}")
+    with running(directory) as workload:
+        return _demo(workload, directory, json_path, say)
+
+
+def _demo(workload: Workload, directory: Path, json_path: Path | None, say: Callable[[str], None]) -> int:
+    config, state = directory / "nicety.toml", directory / "state"
+    values = {"tick": TICK, "pidfile": workload.pidfile, "python": sys.executable, "spool": directory / "spool"}
+    config.write_text(CONFIG.format(worker=Path(__file__).with_name("worker.py"), **values), encoding="utf-8")
+    before = workload.values()
+
+    say(f"\n[1/4] {SPAN:.0f} s without its help: nicety only observes and records")
+    without = _half(workload, directory, "observe")
+    say("\n[2/4] training a demand model and an anomaly model on what was recorded")
+    trained = _nicety(directory, "train", ["train"])
+    say((directory / "train.log").read_text().rstrip())
+    if trained not in (0, 3):  # 3: a model lost to a baseline and was refused; the baseline speaks, and the log says so
+        raise DemoError(f"training failed with exit code {trained}; see {directory / 'train.log'}")
+    say(f"\n[3/4] {SPAN:.0f} s with nicety acting, the same load again; one spool worker will leak, one will get stuck")
+    acted = _half(workload, directory, "act")
+    say("\n[4/4] nicety has stopped; comparing what the kernel holds with what it held before")
+    after = workload.values()
+    changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+
+    claims = _claims(without, acted, changed)
+    say("\n" + _table(without, acted))
+    say("\n" + _workers(acted))
+    for title, id_ in _two_decisions(state):
+        with DecisionReader(state / "decisions.db") as log:
+            say(f"\n--- why {id_} ({title}) ---\n{decision_page(*look_up(log, id_))}")
+    say("\n" + _put_back(before, after, changed))
+    say("\n" + table(("claim", "value", "bound", "holds"), [(c.claim, _shown(c.value), c.bound, _yes(c.holds)) for c in claims]))
+    say(f"\nlog of the acting daemon: {directory / 'act.log'}; ask it yourself:")
+    for command in ("decisions", "replay", "export traces -o traces.csv"):
+        say(f"  nicety --config {config} --state-dir {state} {command}")
+    if json_path is not None:
+        report = {"claims": [asdict(claim) for claim in claims], "without": asdict(without), "with": asdict(acted)}
+        json_path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return 1 if changed else 0
+
+
+# --- running ------------------------------------------------------------------------------------------------------------------
+
+
+def _command(directory: Path, arguments: list[str]) -> list[str]:
+    common = ["--config", str(directory / "nicety.toml"), "--state-dir", str(directory / "state")]
+    return [sys.executable, "-m", "nicety.scheduler", *arguments, *common]
+
+
+def _nicety(directory: Path, name: str, arguments: list[str]) -> int:
+    """Run a command to its end; its output goes to NAME.log."""
+    with (directory / f"{name}.log").open("w") as out:
+        return subprocess.run(_command(directory, arguments), stdout=out, stderr=out, check=False).returncode
+
+
+def _half(workload: Workload, directory: Path, mode: str) -> Half:
+    """The daemon in this mode over the workload under load."""
+    feeder = Feeder(directory / "spool")
+    started = time.time_ns()
+    with (directory / f"{mode}.log").open("w") as out:
+        daemon = subprocess.Popen(_command(directory, ["run", f"--{mode}"]), stdout=out, stderr=out)
+    loading: subprocess.Popen[bytes] | None = None
+    broken: dict[str, tuple[int, float]] = {}
+    try:
+        time.sleep(3)  # for the spool pool to come up: what both halves start with must be the same
+        feeder.start()
+        results = directory / f"load-{mode}.txt"
+        loading = subprocess.Popen(
+            [sys.executable, "-m", "nicety.scheduler.demo.load", str(workload.port), str(SPAN), str(results)]
+        )
+        rounds, start = workload.rounds(), time.monotonic()
+        while time.monotonic() - start < SPAN:
+            time.sleep(0.1)
+            if daemon.poll() is not None:
+                raise DemoError(f"the daemon ended with exit code {daemon.returncode}; see {directory / f'{mode}.log'}")
+            if mode == "act":
+                _break(feeder, time.monotonic() - start, broken)
+        batch = (workload.rounds() - rounds) / (time.monotonic() - start)
+        loading.wait(60)
+    finally:
+        daemon.send_signal(signal.SIGTERM)
+        ended = _wait(daemon, 60)
+        if loading is not None and loading.poll() is None:
+            loading.kill()
+            loading.wait()
+        if feeder.is_alive():
+            feeder.end()
+    if ended != 0:
+        raise DemoError(f"the daemon ended with exit code {ended}; see {directory / f'{mode}.log'}")
+    latencies = np.loadtxt(results, ndmin=2)[:, 1] * 1000
+    late = [seconds for _, seconds in feeder.finished]
+    sizes, flagged, resizes = _logged(directory / "state", started)
+    return Half(
+        requests=len(latencies),
+        lost=int(np.isinf(latencies).sum()),
+        p50=float(np.quantile(latencies, 0.5, method="higher")),
+        p99=float(np.quantile(latencies, 0.99, method="higher")),
+        batch=batch,
+        web_size=_mean(sizes["web"]),
+        web_sizes=_steps(sizes["web"]),
+        spool_size=_mean(sizes["spool"]),
+        files=len(late),
+        unfinished=feeder.unfinished(),
+        late_p50=float(np.quantile(late, 0.5)) if late else math.nan,
+        late_p95=float(np.quantile(late, 0.95)) if late else math.nan,
+        broken=broken,
+        flagged=flagged,
+        resizes=resizes,
+    )
+
+
+def _break(feeder: Feeder, at: float, broken: dict[str, tuple[int, float]]) -> None:
+    """Let two workers go wrong when it is time, and note which ones it was."""
+    for fault, when in FAULTS.items():
+        pid = feeder.broken(fault)
+        if fault in broken:
+            continue
+        if pid is not None:
+            broken[fault] = (pid, time.time())
+        elif at >= when:
+            feeder.break_a_worker(fault)
+
+
+def _wait(process: subprocess.Popen[bytes], seconds: float) -> int:
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
+
+
+def _logged(state: Path, since: int) -> tuple[dict[str, list[int]], tuple[tuple[int, str, float, str], ...], int]:
+    """From the decision log since then: sizes of the pools at each tick, flagged workers, resizes that were done."""
+    sizes: dict[str, list[int]] = {"web": [], "spool": []}
+    with DecisionReader(state / "decisions.db") as log:
+        sessions = [session for session in log.sessions() if session.wall >= since]
+        for session in sessions:
+            for turn in log.ticks(session.id):
+                for pool in turn.tick.pools if turn.tick is not None else ():
+                    sizes[pool.name].append(pool.size)
+        found = [logged for logged in log.find(since=since, newest_first=False) if logged.refusal is None]
+    flagged, resizes = [], 0
+    for logged in found:
+        action = logged.decision.action
+        if isinstance(action, Flag):
+            flagged.append((action.worker.pid, action.kind, logged.wall / 1e9, logged.id))
+        elif isinstance(action, ResizePool) and action.pool == "web" and logged.status == Status.APPLIED:
+            resizes += 1
+    return sizes, tuple(flagged), resizes
+
+
+# --- telling ------------------------------------------------------------------------------------------------------------------
+
+
+def _claims(without: Half, acted: Half, changed: list[str]) -> list[Claim]:
+    ratio = acted.p99 / without.p99
+    batch = acted.batch / without.batch
+    sizes = acted.web_sizes
+    grown, shrunk = (any(sign * (b - a) > 0 for a, b in pairwise(sizes)) for sign in (1, -1))
+    right = {(acted.broken[fault][0], fault) for fault in acted.broken}
+    found = {(pid, kind) for pid, kind, _, _ in acted.flagged}
+    healthy = sorted({pid for pid, _, _, _ in acted.flagged} - {pid for pid, _ in right})
+    return [
+        Claim("p99 of the service with nicety / without", round(ratio, 3), "<= 0.5", ratio <= 0.5),
+        Claim("batch throughput with nicety / without", round(batch, 3), ">= 0.9", batch >= 0.9),
+        Claim("service pool grown and shrunk", " ".join(map(str, sizes)), "both", grown and shrunk),
+        Claim(
+            "faulty workers flagged with the right kind",
+            f"{len(found & right)} of {len(FAULTS)}",
+            "all",
+            right <= found and len(right) == len(FAULTS),
+        ),
+        Claim("healthy workers flagged", len(healthy), "0", not healthy),
+        Claim("values that the kernel holds differently afterwards", len(changed), "0", not changed),
+        Claim("requests lost with nicety", acted.lost, "0", acted.lost == 0),
+    ]
+
+
+def _table(without: Half, acted: Half) -> str:
+    rows = [
+        ("service: requests, lost", f"{without.requests}, {without.lost}", f"{acted.requests}, {acted.lost}"),
+        ("service: p50, ms", f"{without.p50:.0f}", f"{acted.p50:.0f}"),
+        ("service: p99, ms", f"{without.p99:.0f}", f"{acted.p99:.0f}"),
+        ("service: mean workers", f"{without.web_size:.1f}", f"{acted.web_size:.1f} ({acted.resizes} resizes)"),
+        ("batch: rounds a second", f"{without.batch:.0f}", f"{acted.batch:.0f} ({acted.batch / without.batch:.0%})"),
+        ("spool: files done, left", f"{without.files}, {without.unfinished}", f"{acted.files}, {acted.unfinished}"),
+        ("spool: lateness p50, s", f"{without.late_p50:.2f}", f"{acted.late_p50:.2f}"),
+        ("spool: lateness p95, s", f"{without.late_p95:.2f}", f"{acted.late_p95:.2f}"),
+        ("spool: mean workers", f"{without.spool_size:.1f}", f"{acted.spool_size:.1f} (two of them broken)"),
+    ]
+    return table(("what changed", "without nicety", "with nicety"), rows)
+
+
+def _workers(acted: Half) -> str:
+    """The workers that went wrong and those that were flagged."""
+    rows = []
+    for fault, (pid, at) in acted.broken.items():
+        hits = [(kind, wall, id_) for flagged, kind, wall, id_ in acted.flagged if flagged == pid]
+        told = ", ".join(f"{kind} after {wall - at:.0f} s ({id_})" for kind, wall, id_ in hits)
+        rows.append((f"pid {pid}", fault, told or "not flagged"))
+    faulty = {pid for pid, _ in acted.broken.values()}
+    rows += [(f"pid {pid}", "healthy", f"{kind} ({id_})") for pid, kind, _, id_ in acted.flagged if pid not in faulty]
+    return table(("spool worker", "in truth", "flagged as"), rows)
+
+
+def _two_decisions(state: Path) -> list[tuple[str, str]]:
+    """(title, id) of the first demotion and of the largest growth of the service that were carried out."""
+    with DecisionReader(state / "decisions.db") as log:
+        done = [logged for logged in log.find(newest_first=False) if logged.status == Status.APPLIED]
+    chosen = [("keeping the service fast", logged.id) for logged in done if logged.policy == "priority" and logged.action == "set"][
+        :1
+    ]
+    sizes = [(logged.decision.action.size, logged.id) for logged in done if isinstance(logged.decision.action, ResizePool)]
+    if sizes:
+        chosen.append(("sizing a pool", max(sizes)[1]))
+    return chosen
+
+
+def _put_back(before: Mapping[str, tuple[Values, ...]], after: Mapping[str, tuple[Values, ...]], changed: list[str]) -> str:
+    if not changed:
+        return f"put back: all {len(before)} processes hold the same nice, policy, affinity, autogroup nice and cgroups as before"
+    rows = [(name, str(before.get(name, "not there")), str(after.get(name, "not there"))) for name in changed]
+    return "NOT put back:\n" + table(("process", "before", "after"), rows)
+
+
+def _mean(sizes: list[int]) -> float:
+    return sum(sizes) / len(sizes) if sizes else math.nan
+
+
+def _steps(sizes: list[int]) -> tuple[int, ...]:
+    """The sizes without repetitions."""
+    return tuple(size for size, before in zip(sizes, [None, *sizes], strict=False) if size != before)
+
+
+def _shown(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
+
+
+def _yes(holds: bool) -> str:
+    return "yes" if holds else "NO"

@@ -1,0 +1,388 @@
+"""Snapshots to ticks: what was read becomes what the decisions may see. Pure.
+
+`Measurer` is the one place where counters turn into the values of groups, pools and workers, for the runtime and for training.
+`Observer` adds windows, forecasts and scores and builds the `Tick`. Both keep state, so they want the snapshots in order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import numpy as np
+
+from ..models.anomaly import CHANNELS, AnomalyModel, RobustZ, score
+from ..models.demand import Forecaster, TreeDemand
+from ..models.features import Floats, Rates, Windows, rates
+from ..models.records import HORIZONS, WINDOW, Forecast, Identity, Known, PoolSample, ProcId, Score, Snapshot
+from .config import Config
+from .decision import Abilities, Group, Latency, Machine, Member, Outcome, Pool, Tick, Worker
+from .grouping import Grouping
+
+MAX_GROUPS = 1000
+"""Groups remembered at a time: thousands of short programs a minute must cost no memory. The longest gone are forgotten first."""
+
+BUSY_GROUPS = 32
+"""Groups without a class that a tick reports and forecasts, the largest by demand: the rest is idle or noise."""
+
+BUSY_CORES = 0.02
+"""Mean demand, in cores over the window, from which a group without a class is reported."""
+
+GAP_INTERVALS = 3.0
+"""A hole longer than this many intervals (suspend, SIGSTOP, overload) makes rates meaningless: the next tick only re-baselines."""
+
+STABLE_SECONDS, PANIC_SECONDS = 60.0, 6.0
+"""Windows of the reactive rule: Knative's defaults (stable-window 60 s, panic window 10 % of it)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The values of one tick, of everything, before any model."""
+
+    seconds: float  # since the snapshot before
+    groups: tuple[str, ...]  # sorted; those of the array fields below
+    processes: Floats
+    cpu: Floats  # cores
+    wait: Floats  # cores
+    rss: Floats  # bytes
+    series: dict[tuple[str, str], float]  # (group or pool, metric) -> value: what demand models learn and forecast
+    worker_keys: list[ProcId]  # of ready workers, sorted within their pool
+    worker_pools: list[str]
+    workers: Floats  # [len(worker_keys), len(CHANNELS)]
+    rates: Rates  # aligned with the snapshot's table
+    rows: dict[ProcId, int]  # row of each process in the table
+    members: tuple[str, ...]  # group of each row of the table
+
+
+class Measurer:
+    """Turns consecutive snapshots into measured values."""
+
+    def __init__(self, config: Config, interval: float | None = None) -> None:
+        self._config = config
+        self._interval = interval or config.daemon.interval
+        self._grouping = Grouping(config)
+        self._before: Snapshot | None = None
+        self._names: dict[ProcId, tuple[Identity, str]] = {}
+        self._present: set[str] = set()
+        self._absent: dict[str, int] = {}  # group -> ticks since it last had a process
+
+    def measure(self, snapshot: Snapshot) -> Measured | None:
+        """Values since the snapshot before; None for the first one and after a gap."""
+        before, self._before = self._before, snapshot
+        if before is None or not 0 < snapshot.at - before.at <= GAP_INTERVALS * self._interval * 1e9:
+            return None
+        seconds = (snapshot.at - before.at) / 1e9
+        table = snapshot.table
+        rate = rates(before.table, table, before.at, snapshot.at, before.uptime_ticks)
+        ids = list(map(ProcId, table["pid"].tolist(), table["start_ticks"].tolist()))
+        members = self._groups_of(ids, snapshot)
+        names = self._remember(members)
+        index = {name: i for i, name in enumerate(names)}
+        at = np.fromiter((index[name] for name in members), dtype=np.int64, count=len(members))
+
+        def total(values: Floats | None) -> Floats:
+            return np.bincount(at, weights=values, minlength=len(names)).astype(np.float64)
+
+        cpu, wait = total(rate.cpu), total(rate.wait)
+        rss = total(table["rss_bytes"].astype(np.float64))
+        series: dict[tuple[str, str], float] = {}
+        for name, c, w, r in zip(names, cpu.tolist(), wait.tolist(), rss.tolist(), strict=True):
+            series[name, "cpu"] = c + w
+            series[name, "rss"] = r
+        for pool in snapshot.pools:
+            load = offered_load(pool)
+            if load is not None:
+                series[pool.pool, "load"] = load
+        rows = {id_: row for row, id_ in enumerate(ids)}
+        keys, pools, workers = self._workers(snapshot, rate, rows)
+        return Measured(
+            seconds, tuple(names), total(None), cpu, wait, rss, series, keys, pools, workers, rate, rows, tuple(members)
+        )
+
+    def latency_of(self, group: str) -> Latency:
+        """The class that the configuration gives a group."""
+        return self._grouping.latency_of(group)
+
+    def _groups_of(self, ids: Sequence[ProcId], snapshot: Snapshot) -> list[str]:
+        pool_members = {
+            worker: pool.pool
+            for pool in snapshot.pools
+            for worker in (*(w.id for w in pool.workers), *((pool.master,) if pool.master else ()))
+        }
+        known, fresh, members = self._names, dict[ProcId, tuple[Identity, str]](), list[str]()
+        for id_ in ids:
+            identity = snapshot.identities[id_]
+            entry = known.get(id_)
+            pool = pool_members.get(id_)
+            if entry is None or entry[0] is not identity or (pool is not None and entry[1] != pool):
+                entry = (identity, self._grouping.group_of(identity, id_, pool_members))
+            fresh[id_] = entry
+            members.append(entry[1])
+        self._names = fresh
+        return members
+
+    def _remember(self, members: Sequence[str]) -> list[str]:
+        """Sorted names of the groups of this tick: those with processes, and those that had some within the window."""
+        present = set(members)
+        gone = {name: ticks + 1 for name, ticks in self._absent.items() if name not in present and ticks < WINDOW}
+        for name in sorted(self._present - present):
+            gone[name] = 1
+        excess = len(present) + len(gone) - MAX_GROUPS
+        if excess > 0:
+            for name in sorted(gone, key=lambda name: (-gone[name], name))[:excess]:
+                del gone[name]
+        self._absent = gone
+        self._present = present
+        return sorted(present | gone.keys())
+
+    def _workers(self, snapshot: Snapshot, rate: Rates, rows: Mapping[ProcId, int]) -> tuple[list[ProcId], list[str], Floats]:
+        keys, pools, values = list[ProcId](), list[str](), list[tuple[float, ...]]()
+        table = snapshot.table
+        for pool in snapshot.pools:
+            queued = math.nan if pool.queued is None else pool.queued / max(pool.size, 1)
+            for worker in pool.workers:
+                row = rows.get(worker.id)
+                if row is None or not worker.ready:
+                    continue
+                record = table[row]
+                keys.append(worker.id)
+                pools.append(pool.pool)
+                channels = {
+                    "cpu": float(rate.cpu[row]),
+                    "wait": float(rate.wait[row]),
+                    "rss": float(record["rss_bytes"]),
+                    "slices": float(rate.slices[row]),
+                    "chars": float(rate.chars[row]),
+                    "busy": math.nan if worker.busy is None else worker.busy,
+                    "fds": float(record["fds"]) if record["known"] & Known.FDS else math.nan,
+                    "queued": queued,
+                }
+                values.append(tuple(channels[name] for name in CHANNELS))
+        return keys, pools, np.array(values, dtype=np.float64).reshape(len(keys), len(CHANNELS))
+
+
+def offered_load(pool: PoolSample) -> float | None:
+    """Offered load of a pool now in Erlangs: busy workers and work that waits. None where no worker tells whether it is busy."""
+    told = [worker.busy for worker in pool.workers if worker.busy is not None]
+    if not told and pool.workers:
+        return None
+    return sum(told) + (pool.queued or 0.0)
+
+
+class Observer:
+    """Builds the tick: the measured values, their windows, forecasts and scores. The same snapshots give the same ticks."""
+
+    def __init__(
+        self,
+        config: Config,
+        abilities: Abilities,
+        own: ProcId,
+        demand: TreeDemand | None,
+        anomaly: AnomalyModel | None,
+    ) -> None:
+        self._config = config
+        self._abilities = abilities
+        self._own = own
+        self._measurer = Measurer(config)
+        self._forecaster = Forecaster(demand)
+        self._scorer = anomaly or RobustZ()
+        self._series = Windows(1)
+        self._workers = Windows(len(CHANNELS))
+        self._loads: dict[str, deque[tuple[int, float]]] = {}
+        self._cpu_per_worker: dict[str, float] = {}
+        self._before: Snapshot | None = None
+        self._seq = -1
+
+    def tick(self, snapshot: Snapshot, outcomes: tuple[Outcome, ...], paused: bool) -> Tick:
+        """The tick of this snapshot."""
+        self._seq += 1
+        measured = self._measurer.measure(snapshot)
+        before, self._before = self._before, snapshot
+        if measured is None or before is None:
+            machine = self._machine(snapshot, None)
+            return Tick(self._seq, snapshot.at, snapshot.wall, True, paused, machine, (), (), (), (), (), outcomes)
+        keys = sorted(measured.series)
+        self._series.push(keys, np.array([[measured.series[key]] for key in keys]).reshape(len(keys), 1))
+        self._workers.push(measured.worker_keys, measured.workers)
+        reported = self._reported(measured, snapshot)
+        return Tick(
+            seq=self._seq,
+            at=snapshot.at,
+            wall=snapshot.wall,
+            gap=False,
+            paused=paused,
+            machine=self._machine(snapshot, before),
+            protected=self._protected(measured, snapshot, reported),
+            groups=self._groups(measured, snapshot, reported),
+            pools=tuple(self._pool(pool, measured, snapshot) for pool in sorted(snapshot.pools, key=lambda pool: pool.pool)),
+            forecasts=self._forecasts(measured, reported),
+            scores=self._scores(measured),
+            outcomes=outcomes,
+        )
+
+    def closing(self, at: int, wall: int, outcomes: tuple[Outcome, ...]) -> Tick | None:
+        """A last tick without a snapshot, for the log to hang an undo on: nothing is decided on it. None before the first tick."""
+        if self._before is None:
+            return None
+        self._seq += 1
+        return Tick(self._seq, at, wall, True, True, self._machine(self._before, None), (), (), (), (), (), outcomes)
+
+    def _machine(self, snapshot: Snapshot, before: Snapshot | None) -> Machine:
+        host, cpus = snapshot.host, len(snapshot.host.cpu_busy_ns)
+        busy, pressure = 0.0, None
+        if before is not None:
+            elapsed = snapshot.at - before.at
+            then = before.host.cpu_busy_ns
+            busy = sum(max(now - was, 0) for now, was in zip(host.cpu_busy_ns, then, strict=False)) / elapsed
+            if host.pressure_us is not None and before.host.pressure_us is not None:
+                cpu, memory, io = (
+                    min(max(now - was, 0) * 1000 / elapsed, 1.0)
+                    for now, was in zip(host.pressure_us, before.host.pressure_us, strict=True)
+                )
+                pressure = (cpu, memory, io)
+        return Machine(
+            cpus=cpus,
+            busy=min(busy, float(cpus)),
+            memory_total=host.memory_total,
+            memory_available=host.memory_available,
+            pressure=pressure,
+            autogroup=self._abilities.autogroup,
+            cpu_cgroup=self._abilities.cpu_cgroup,
+            may_renice=self._abilities.may_renice,
+        )
+
+    def _reported(self, measured: Measured, snapshot: Snapshot) -> tuple[str, ...]:
+        """Groups that the tick tells about: those with a class, pools, and the busiest others."""
+        pools = {pool.pool for pool in snapshot.pools}
+        named = {name for name in measured.groups if name in pools or self._measurer.latency_of(name) is not Latency.NONE}
+        others = [name for name in measured.groups if name not in named]
+        if others:
+            windows, _ = self._series.view([(name, "cpu") for name in others])
+            means = np.nanmean(windows[:, :, 0], axis=1)
+            ranked = sorted(((-float(mean), name) for mean, name in zip(means, others, strict=True) if mean >= BUSY_CORES))
+            named.update(name for _, name in ranked[:BUSY_GROUPS])
+        return tuple(sorted(named))
+
+    def _groups(self, measured: Measured, snapshot: Snapshot, reported: Sequence[str]) -> tuple[Group, ...]:
+        index = {name: i for i, name in enumerate(measured.groups)}
+        latency = {name: self._measurer.latency_of(name) for name in reported}
+        members: dict[str, list[Member]] = {name: [] for name in reported if latency[name] is not Latency.NONE}
+        table = snapshot.table
+        if members:
+            sessions, nices = table["session"].tolist(), table["nice"].tolist()
+            for id_, row in measured.rows.items():
+                group = members.get(measured.members[row])
+                if group is not None:
+                    group.append(Member(id_, sessions[row], snapshot.identities[id_].cgroup, nices[row]))
+        result = []
+        for name in reported:
+            i = index[name]
+            cpu, wait = float(measured.cpu[i]), float(measured.wait[i])
+            result.append(
+                Group(
+                    name=name,
+                    latency=latency[name],
+                    processes=int(measured.processes[i]),
+                    cpu=cpu,
+                    wait=wait,
+                    demand=cpu + wait,
+                    rss=int(measured.rss[i]),
+                    members=tuple(sorted(members.get(name, ()), key=lambda member: member.id)),
+                )
+            )
+        return tuple(result)
+
+    def _pool(self, pool: PoolSample, measured: Measured, snapshot: Snapshot) -> Pool:
+        limits = self._config.pools[pool.pool]
+        load = offered_load(pool)
+        history = self._loads.setdefault(pool.pool, deque())
+        if load is not None:
+            history.append((snapshot.at, load))
+        while history and history[0][0] < snapshot.at - STABLE_SECONDS * 1e9:
+            history.popleft()
+        workers, demand, busy, largest = [], 0.0, 0.0, 0
+        for worker in pool.workers:
+            row = measured.rows.get(worker.id)
+            if row is None:
+                continue
+            cpu, wait = float(measured.rates.cpu[row]), float(measured.rates.wait[row])
+            rss = int(snapshot.table[row]["rss_bytes"])
+            workers.append(Worker(worker.id, worker.ready, worker.busy, cpu, wait, rss))
+            demand, busy, largest = demand + cpu + wait, busy + (worker.busy or 0.0), max(largest, rss)
+        return Pool(
+            name=pool.pool,
+            size=pool.size,
+            requested=pool.requested,
+            minimum=limits.minimum,
+            maximum=limits.maximum,
+            busy=busy if load is not None else None,
+            queued=pool.queued,
+            load=load,
+            load_stable=_mean(history, snapshot.at - STABLE_SECONDS * 1e9),
+            load_panic=_mean(history, snapshot.at - PANIC_SECONDS * 1e9),
+            start_seconds=pool.start_seconds,
+            cpu_per_worker=self._worker_demand(pool.pool, demand, busy),
+            rss_per_worker=largest,
+            workers=tuple(workers),
+            trouble=pool.trouble,
+        )
+
+    def _worker_demand(self, pool: str, demand: float, busy: float) -> float:
+        """Cores of demand that one busy worker makes: smoothed over about 20 ticks, 1 until some work was seen."""
+        if busy >= 0.5:
+            now = min(demand / busy, 64.0)
+            before = self._cpu_per_worker.get(pool)
+            self._cpu_per_worker[pool] = now if before is None else before + 0.05 * (now - before)
+        return self._cpu_per_worker.get(pool, 1.0)
+
+    def _forecasts(self, measured: Measured, reported: Sequence[str]) -> tuple[Forecast, ...]:
+        wanted = set(reported)
+        keys = sorted(key for key in measured.series if key[0] in wanted or key[1] == "load")
+        if not keys:
+            return ()
+        windows, lengths = self._series.view(keys)
+        ask = np.ones(len(keys), dtype=np.bool_)
+        forecasts = self._forecaster.step(keys, windows[:, :, 0], lengths, ask)
+        return tuple(
+            Forecast(target, metric, values, source) for (target, metric), (values, source) in zip(keys, forecasts, strict=True)
+        )
+
+    def _scores(self, measured: Measured) -> tuple[Score, ...]:
+        if not measured.worker_keys:
+            return ()
+        windows, lengths = self._workers.view(measured.worker_keys)
+        interval = self._config.daemon.interval
+        return tuple(score(self._scorer, measured.worker_keys, measured.worker_pools, windows, lengths, interval))
+
+    def _protected(self, measured: Measured, snapshot: Snapshot, reported: Sequence[str]) -> tuple[ProcId, ...]:
+        """Never to be touched: nicety and its ancestors, pid 1, masters, and what `guard.protect` names in the reported groups."""
+        table, rows = snapshot.table, measured.rows
+        by_pid = {id_.pid: id_ for id_ in rows}
+        found = {self._own}
+        parent = by_pid.get(self._own.pid)
+        while parent is not None:
+            found.add(parent)
+            up = by_pid.get(int(table[rows[parent]]["ppid"]))
+            parent = up if up not in found else None
+        if 1 in by_pid:
+            found.add(by_pid[1])
+        found.update(pool.master for pool in snapshot.pools if pool.master is not None)
+        wanted = set(reported)
+        patterns = self._config.guard.protect
+        for id_, row in rows.items():
+            if measured.members[row] in wanted:
+                program = snapshot.identities[id_].program
+                if any(fnmatchcase(program, pattern) for pattern in patterns):
+                    found.add(id_)
+        return tuple(sorted(found))
+
+
+def _mean(history: Sequence[tuple[int, float]], since: float) -> float | None:
+    recent = [load for at, load in history if at > since]
+    return sum(recent) / len(recent) if recent else None
+
+
+assert max(HORIZONS) < WINDOW  # a forecast must come true within the window that knows what it was made from

@@ -1,0 +1,221 @@
+"""The decision log once more: the same ticks through the same engine must give the same decisions, bit for bit.
+
+From the log alone for decisions; where the traces still have a session's snapshots, they go through the observer again, and every
+figure of the ticks is compared too. Reads only; must not know how a decision is made.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ..models.anomaly import AnomalyModel
+from ..models.artifact import ArtifactError, load
+from ..models.demand import TreeDemand
+from ..models.records import Snapshot
+from .config import from_builtins
+from .decision import Session, Tick, encode
+from .engine import Engine
+from .observer import Observer
+from .paths import Paths
+from .store.decisions import DecisionReader, LoggedTick
+from .store.traces import TraceError, read_traces
+
+TOLERANCE = 1e-9
+"""Relative difference allowed in forecasts and scores: sums of floats may be ordered differently by another build of numpy."""
+
+PREDICTED = ("forecasts", "scores")
+"""Parts of a tick that need the artefacts to be made again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Where the log and what was made again disagree."""
+
+    session: str
+    seq: int
+    where: str  # e.g. "pools[web].load" or "decisions[0].action.size"
+    recorded: str
+    again: str
+
+
+@dataclass(slots=True)
+class Replayed:
+    """What a replay found."""
+
+    sessions: int = 0
+    ticks: int = 0
+    decisions: int = 0
+    refusals: int = 0
+    observed: int = 0  # ticks whose figures were made again from the traces
+    differences: list[Difference] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what could not be compared, and why
+
+
+def replay(paths: Paths, *, session: str | None = None, trace: Path | None = None, most: int = 20) -> Replayed:
+    """Replay the sessions of a decision log, or one of them.
+
+    `trace`: where the traces are, by default in the same state directory. Stops comparing a session after `most` differences.
+    Raises StoreError if there is no readable log, ValueError if there is no such session.
+    """
+    found = Replayed()
+    with DecisionReader(paths.decisions) as log:
+        wanted = [each for each in log.sessions() if session is None or each.id == session]
+        if session is not None and not wanted:
+            raise ValueError(f"the log has no session {session}; `nicety replay` without --session replays all")
+        for each in wanted:
+            found.sessions += 1
+            if each.session is None:
+                found.differences.append(Difference(each.id, 0, "session", each.damage or "unreadable", ""))
+                continue
+            before = len(found.differences)
+            snapshots = _snapshots(trace or paths.root, each.id, found)
+            again = _Again(each.session, paths.models, snapshots, found)
+            for logged in log.ticks(each.id):
+                if logged.tick is None and logged.verdict is None and not logged.damage:
+                    continue
+                again.step(logged)
+                if len(found.differences) - before >= most:
+                    found.notes.append(f"session {each.id}: {most} differences or more; the rest was not compared")
+                    break
+            again.finish()
+    return found
+
+
+class _Again:
+    """One session, made again tick by tick."""
+
+    def __init__(self, session: Session, models: Path, snapshots: Iterator[Snapshot] | None, found: Replayed) -> None:
+        self._session = session
+        self._found = found
+        self._engine: Engine | None = None
+        self._snapshots = snapshots
+        self._observer, self._predicts = _observer(session, models, found)
+        self._next = next(snapshots, None) if snapshots is not None else None
+        self._whole = True  # every snapshot since the first tick was there, so windows are the same
+
+    def step(self, logged: LoggedTick) -> None:
+        """Compare one tick."""
+        found = self._found
+        found.ticks += 1
+        for component in logged.damage:
+            self._differ(logged.seq, component, "its checksum does not hold: changed after it was written", "")
+        if logged.tick is None:
+            self._engine = None  # cannot go on before the next memory
+            return
+        self._observe(logged.seq, logged.tick)
+        if self._engine is None:
+            memory = self._session.engine if logged.seq == 0 else logged.memory
+            if memory is None:
+                return
+            self._engine = Engine.resume(from_builtins(self._session.config), self._session.id, memory)
+        verdict = self._engine.step(logged.tick)
+        found.decisions += len(verdict.decisions)
+        found.refusals += len(verdict.refusals)
+        if logged.verdict is not None and encode(verdict) != encode(logged.verdict):
+            recorded, again = msgspec.to_builtins(logged.verdict), msgspec.to_builtins(verdict)
+            for where, a, b in _differences(recorded, again, 0.0):
+                self._differ(logged.seq, where, a, b)
+
+    def finish(self) -> None:
+        """Say what was not compared."""
+        if self._snapshots is not None and not self._whole:
+            self._found.notes.append(f"session {self._session.id}: the traces lack some of its ticks; figures compared up to there")
+
+    def _observe(self, seq: int, tick: Tick) -> None:
+        """Make the tick again from the snapshot of the same instant."""
+        if not self._whole or self._snapshots is None:
+            return
+        while self._next is not None and self._next.at < tick.at:
+            self._next = next(self._snapshots, None)
+        if self._next is None or self._next.at != tick.at:
+            if not (tick.gap and tick.paused):  # the last tick of a session has no snapshot
+                self._whole = False
+            return
+        again = self._observer.tick(self._next, tick.outcomes, tick.paused)
+        self._found.observed += 1
+        if again.seq != tick.seq:
+            self._whole = False
+            return
+        recorded, made = msgspec.to_builtins(tick), msgspec.to_builtins(again)
+        for part in PREDICTED:
+            before, after = recorded.pop(part), made.pop(part)
+            if self._predicts[part]:
+                for where, a, b in _differences({part: before}, {part: after}, TOLERANCE):
+                    self._differ(seq, where, a, b)
+        for where, a, b in _differences(recorded, made, 0.0):
+            self._differ(seq, where, a, b)
+
+    def _differ(self, seq: int, where: str, recorded: str, again: str) -> None:
+        self._found.differences.append(Difference(self._session.id, seq, where, recorded, again))
+
+
+def _observer(session: Session, models: Path, found: Replayed) -> tuple[Observer, dict[str, bool]]:
+    """The session's observer, and which of its predictions can be made again: those whose artefact is still there."""
+    demand, anomaly, predicts = None, None, dict.fromkeys(PREDICTED, True)
+    for kind, part in (("demand", "forecasts"), ("anomaly", "scores")):
+        digest = session.artefacts.get(kind, "")
+        if not digest:
+            continue
+        try:
+            artefact = load(models, kind, digest)
+        except ArtifactError as error:
+            predicts[part] = False
+            found.notes.append(f"session {session.id}: {part} not compared: {error}")
+            continue
+        if kind == "demand":
+            demand = TreeDemand(artefact.arrays, artefact.digest)
+        else:
+            anomaly = AnomalyModel.from_arrays(artefact.arrays, artefact.digest, artefact.card.interval)
+    config = from_builtins(session.config)
+    return Observer(config, session.abilities, session.own, demand, anomaly), predicts
+
+
+def _snapshots(place: Path, session: str, found: Replayed) -> Iterator[Snapshot] | None:
+    """The session's snapshots; None, with a note, where there are none."""
+    try:
+        traces = read_traces(place, session=session)
+        snapshots = (snapshot for _, snapshot in traces)
+        first = next(snapshots, None)
+    except TraceError as error:
+        found.notes.append(f"session {session}: figures not compared with the traces: {error}")
+        return None
+    if first is None:
+        found.notes.append(f"session {session}: figures not compared, the traces have none of its ticks")
+        return None
+
+    def chained() -> Iterator[Snapshot]:
+        yield first
+        yield from snapshots
+
+    return chained()
+
+
+def _differences(recorded: Any, again: Any, tolerance: float, where: str = "") -> Iterator[tuple[str, str, str]]:
+    """(path, recorded, made again) of each leaf in which two trees of plain data differ."""
+    if isinstance(recorded, dict) and isinstance(again, dict):
+        for key in sorted(recorded.keys() | again.keys()):
+            yield from _differences(recorded.get(key), again.get(key), tolerance, f"{where}.{key}" if where else str(key))
+    elif isinstance(recorded, list | tuple) and isinstance(again, list | tuple):
+        for number, (a, b) in enumerate(zip(recorded, again, strict=False)):
+            yield from _differences(a, b, tolerance, f"{where}[{_label(a, number)}]")
+        if len(recorded) != len(again):
+            yield f"{where} (how many)", str(len(recorded)), str(len(again))
+    elif isinstance(recorded, float) and isinstance(again, float) and math.isclose(recorded, again, rel_tol=tolerance):
+        return
+    elif recorded != again:
+        yield where, repr(recorded), repr(again)
+
+
+def _label(item: Any, number: int) -> str:
+    """What a person would call an item of a list."""
+    if isinstance(item, dict):
+        for key in ("name", "target"):
+            if isinstance(item.get(key), str):
+                return str(item[key])
+    return str(number)
