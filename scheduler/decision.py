@@ -223,7 +223,7 @@ class Refusal(Record, frozen=True):
     """The guard's no."""
 
     decision: Decision
-    rule: str  # limits, budget, cool-down, never touch, hands off, paused, last cpu, no undo
+    rule: str  # paused, hands off, never touch, limits, trouble, last cpu, no undo, one change, cool-down, budget
     text: str
 
 

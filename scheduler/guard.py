@@ -1,0 +1,294 @@
+"""The only place that refuses: limits, budget, cool-down, back-off, and what must never be touched. Pure: knows no policy.
+
+Restores pass all but a pause, hands off and a back-off: giving back is allowed. Flags change nothing: only a pause stops them.
+A refusal that stands, the same no to the same proposal, is said once and not again each tick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+import msgspec
+
+from ..models.records import ProcId
+from .config import Config
+from .decision import (
+    Control,
+    Decision,
+    Flag,
+    Group,
+    Member,
+    Recycle,
+    Refusal,
+    ResizePool,
+    Restore,
+    Set,
+    Status,
+    Tick,
+    encode,
+)
+from .policies.policy import Memory, Result, knob
+
+FIRST_BACKOFF, LONGEST_BACKOFF = 2.0, 300.0
+"""Seconds until something that failed may be tried again: the first time, and at most; it doubles in between."""
+
+RECYCLING_SECONDS = 60.0
+"""A recycled worker that is still there after so long does not hold up the others any more."""
+
+KERNEL_PIDS = (1, 2)
+"""init and kthreadd, whatever the observer says."""
+
+POLICIES = (0, 3, 5)
+"""SCHED_OTHER, SCHED_BATCH, SCHED_IDLE: real-time classes can take the machine."""
+
+WEIGHTS = {Control.CPU_SHARES: (2, 262_144), Control.CPU_WEIGHT: (1, 10_000)}
+"""Limits of the kernel."""
+
+RENICES = frozenset({Control.NICE, Control.POLICY, Control.AUTOGROUP})
+"""Controls that cannot be put back without CAP_SYS_NICE."""
+
+
+class Backoff(Memory):
+    """What failed last."""
+
+    failures: int
+    until: int  # ns
+
+
+class GuardMemory(Memory):
+    """What the guard remembers. Keys are knobs, see `policies.policy.knob`."""
+
+    session: str = ""
+    changed: dict[str, int] = msgspec.field(default_factory=dict)  # ns of the last Set, while it is cooling down
+    backoff: dict[str, Backoff] = msgspec.field(default_factory=dict)
+    hands_off: list[str] = msgspec.field(default_factory=list)  # knobs or targets that others changed in this session, sorted
+    standing: dict[str, str] = msgspec.field(default_factory=dict)  # refusals that need not be repeated
+    recycles: dict[str, list[int]] = msgspec.field(default_factory=dict)  # pool -> ns of recycles in the last hour
+    recycling: dict[str, tuple[ProcId, int]] = msgspec.field(default_factory=dict)  # pool -> worker on its way out, since ns
+
+
+@dataclass(slots=True)
+class _Turn:
+    """What one tick's proposals are judged against."""
+
+    tick: Tick
+    members: dict[ProcId, tuple[Group, Member]]
+    workers: dict[ProcId, str]  # worker -> pool
+    protected: frozenset[ProcId]
+    turned: set[str] = field(default_factory=set)  # knobs that an admitted decision of this tick turns
+    changes: int = 0
+
+
+class Guard:
+    """Judges proposals, one tick after the other."""
+
+    def __init__(self, config: Config, session: str, memory: GuardMemory) -> None:
+        self._config = config
+        self.memory = memory
+        if memory.session != session:  # hands off holds until the session ends
+            memory.session, memory.hands_off = session, []
+
+    def review(self, tick: Tick, proposals: Iterable[Decision]) -> tuple[list[Decision], list[Refusal]]:
+        """(what is admitted, what is refused and was not so already), both in the order of the proposals."""
+        admitted, refused, standing = list[Decision](), list[Refusal](), dict[str, str]()
+        turn: _Turn | None = None
+        self._expire(tick)
+        for decision in proposals:
+            turn = turn or _turn(tick)
+            no = self._judge(turn, decision)
+            if no is None:
+                self._admit(turn, decision)
+                admitted.append(decision)
+                continue
+            rule, text = no
+            name, said = f"{decision.policy} {_key(decision)}", f"{rule} {encode(decision.action).decode()}"
+            if self.memory.standing.get(name) != said:
+                refused.append(Refusal(decision, rule, text))
+            standing[name] = said
+        self.memory.standing = standing
+        return admitted, refused
+
+    def learn(self, result: Result) -> None:
+        """An outcome: back off from what failed, keep hands off what somebody else changed, forget what is gone."""
+        memory = self.memory
+        key = result.target if result.action is None else knob(result.action, result.target)
+        if result.status is Status.FOREIGN and key not in memory.hands_off:
+            memory.hands_off = sorted([*memory.hands_off, key])
+        if result.failed:
+            failures = memory.backoff[key].failures + 1 if key in memory.backoff else 1
+            seconds = min(FIRST_BACKOFF * 2.0 ** min(failures - 1, 20), LONGEST_BACKOFF)
+            memory.backoff[key] = Backoff(failures, result.at + round(seconds * 1e9))
+            return
+        memory.backoff.pop(key, None)
+        if result.status is Status.VANISHED:
+            memory.changed.pop(key, None)
+
+    def _expire(self, tick: Tick) -> None:
+        memory, cooldown = self.memory, self._config.guard.cooldown * 1e9
+        memory.changed = {key: at for key, at in memory.changed.items() if tick.at - at < cooldown}
+        forgotten = LONGEST_BACKOFF * 1e9
+        memory.backoff = {key: entry for key, entry in memory.backoff.items() if tick.at - entry.until < forgotten}
+        hour = {pool: [at for at in times if tick.at - at < 3600e9] for pool, times in memory.recycles.items()}
+        memory.recycles = {pool: times for pool, times in hour.items() if times}
+        if memory.recycling:
+            there = {worker.id for pool in tick.pools for worker in pool.workers}
+            memory.recycling = {
+                pool: (worker, at)
+                for pool, (worker, at) in memory.recycling.items()
+                if worker in there and tick.at - at < RECYCLING_SECONDS * 1e9
+            }
+
+    def _admit(self, turn: _Turn, decision: Decision) -> None:
+        action = decision.action
+        turn.turned.add(_key(decision))
+        if isinstance(action, Set | ResizePool | Recycle):
+            turn.changes += 1
+        if isinstance(action, Set):
+            self.memory.changed[_key(decision)] = turn.tick.at
+        if isinstance(action, Recycle):
+            self.memory.recycles.setdefault(action.pool, []).append(turn.tick.at)
+            self.memory.recycling[action.pool] = (action.worker, turn.tick.at)
+
+    def _judge(self, turn: _Turn, decision: Decision) -> tuple[str, str] | None:
+        """(rule, sentence) of the no, None for a yes. The order is from what never changes to what may be over in a moment."""
+        tick, action, key = turn.tick, decision.action, _key(decision)
+        if tick.paused:
+            return "paused", "nicety is paused: nothing is changed until it is resumed."
+        if isinstance(action, Flag):
+            return None
+        if decision.target in self.memory.hands_off or key in self.memory.hands_off:
+            return "hands off", f"Somebody else changed {decision.target}: it is left alone until the next start or reload."
+        if not isinstance(action, Restore):
+            no = self._never(turn, decision) or self._limits(turn, decision)
+            if no is not None:
+                return no
+        if key in turn.turned:
+            return (
+                "one change",
+                f"{decision.target} is changed by another decision of this tick already: never back and forth in one.",
+            )
+        backoff = self.memory.backoff.get(key)
+        if backoff is not None and tick.at < backoff.until:
+            wait = (backoff.until - tick.at) / 1e9
+            return "cool-down", f"It failed {backoff.failures} times: next try in {wait:.0f} s."
+        if isinstance(action, Restore):
+            return None
+        if isinstance(action, Set) and key in self.memory.changed:
+            return "cool-down", f"{decision.target} was changed less than {self._config.guard.cooldown:g} s ago."
+        if turn.changes >= self._config.guard.changes_per_tick:
+            return "budget", f"{turn.changes} changes in this tick already, guard.changes_per_tick allows no more."
+        return None
+
+    def _never(self, turn: _Turn, decision: Decision) -> tuple[str, str] | None:
+        """Processes that are never touched, by themselves or with the session or cgroup they are in."""
+        action = decision.action
+        process = action.worker if isinstance(action, Recycle) else action.process if isinstance(action, Set) else None
+        wide = isinstance(action, Set) and action.control is Control.AUTOGROUP
+        if process is not None:
+            if process not in turn.members and process not in turn.workers:
+                return "never touch", f"Process {process.pid} is in no group with a class and in no pool: hands off."
+            if not wide and self._is_protected(turn, process):
+                return "never touch", f"Process {process.pid} is protected (guard.protect, pool master, init or nicety itself)."
+        if not isinstance(action, Set) or (process is not None and not wide):
+            return None
+        pools = {pool.name for pool in turn.tick.pools}
+        session = turn.members[process][1].session if process is not None and process in turn.members else None
+        own = {id_ for id_, (group, _) in turn.members.items() if group.name in pools}
+        if wide and any(id_.pid == session for id_ in turn.protected - own):
+            return "never touch", f"Session {session} is led by a protected process: its shell, or who started nicety."
+        for id_, (group, member) in turn.members.items():
+            covered = member.session == session if wide else _under(member.cgroup, action.cgroup)
+            # a master may be demoted together with all of its pool, for then nobody in it overtakes anybody
+            if covered and group.name not in pools and self._is_protected(turn, id_):
+                return "never touch", f"It would take protected process {id_.pid} along."
+        return None
+
+    def _is_protected(self, turn: _Turn, process: ProcId) -> bool:
+        if process in turn.protected or process.pid in KERNEL_PIDS:
+            return True
+        entry = turn.members.get(process)
+        program = entry[0].name.removeprefix("program ") if entry is not None and entry[0].name.startswith("program ") else ""
+        return bool(program) and any(fnmatchcase(program, pattern) for pattern in self._config.guard.protect)
+
+    def _limits(self, turn: _Turn, decision: Decision) -> tuple[str, str] | None:
+        action = decision.action
+        if isinstance(action, ResizePool):
+            return self._pool_limits(turn, action)
+        if isinstance(action, Recycle):
+            return self._recycle_limits(turn, action)
+        if isinstance(action, Set):
+            return self._value_limits(turn, action)
+        return None
+
+    def _pool_limits(self, turn: _Turn, action: ResizePool) -> tuple[str, str] | None:
+        pool = next((pool for pool in turn.tick.pools if pool.name == action.pool), None)
+        if pool is None:
+            return "limits", f"There is no pool {action.pool}."
+        if not pool.minimum <= action.size <= pool.maximum:
+            return "limits", f"{action.size} workers are not within {pool.minimum} and {pool.maximum}."
+        if pool.trouble:
+            return "trouble", f"The pool cannot be resized now: {pool.trouble}."
+        return None
+
+    def _recycle_limits(self, turn: _Turn, action: Recycle) -> tuple[str, str] | None:
+        pool = next((pool for pool in turn.tick.pools if pool.name == action.pool), None)
+        if pool is None or turn.workers.get(action.worker) != action.pool:
+            return "limits", f"Process {action.worker.pid} is no worker of pool {action.pool}."
+        if pool.trouble:
+            return "trouble", f"The pool cannot replace a worker now: {pool.trouble}."
+        if action.pool in self.memory.recycling:
+            return (
+                "budget",
+                f"Worker {self.memory.recycling[action.pool][0].pid} of {action.pool} is being recycled: one at a time.",
+            )
+        most = self._config.quarantine.recycles_per_hour
+        if len(self.memory.recycles.get(action.pool, ())) >= most:
+            return "budget", f"{most} workers of {action.pool} were recycled within an hour (quarantine.recycles_per_hour)."
+        return None
+
+    def _value_limits(self, turn: _Turn, action: Set) -> tuple[str, str] | None:
+        control, value, machine = action.control, action.value, turn.tick.machine
+        if control in RENICES and not machine.may_renice:
+            return "no undo", "Without CAP_SYS_NICE a raised nice could never be lowered again; run as root or grant it."
+        if control is Control.AFFINITY:
+            if not isinstance(value, tuple) or not value or not set(value) <= set(range(machine.cpus)):
+                return "limits", f"CPUs {value} are not a part of 0 to {machine.cpus - 1}."
+            if len(set(value)) >= machine.cpus:
+                return "last cpu", "It would leave no CPU to the rest of the system."
+            return None
+        if not isinstance(value, int):
+            return "limits", f"{control} takes one number."
+        if control in WEIGHTS:
+            low, high = WEIGHTS[control]
+            if not action.cgroup.startswith("/") or action.cgroup == "/":
+                return "limits", "The root cgroup has no weight."
+            return None if low <= value <= high else ("limits", f"{control} {value} is not within {low} and {high}.")
+        if control is Control.POLICY:
+            return None if value in POLICIES else ("limits", f"Scheduling policy {value} is not one of {POLICIES}.")
+        if control not in (Control.NICE, Control.AUTOGROUP):
+            return "limits", f"{control} is not set by itself."
+        floor, pool_nice = self._config.guard.nice_floor, self._config.priority.pool_nice
+        if not floor <= value <= 19:
+            return "limits", f"nice {value} is not within guard.nice_floor = {floor} and 19."
+        if action.process in turn.workers and value > pool_nice:
+            return "limits", f"nice {value} is more than priority.pool_nice = {pool_nice}: workers share locks."
+        return None
+
+
+def _turn(tick: Tick) -> _Turn:
+    return _Turn(
+        tick=tick,
+        members={member.id: (group, member) for group in tick.groups for member in group.members},
+        workers={worker.id: pool.name for pool in tick.pools for worker in pool.workers},
+        protected=frozenset(tick.protected),
+    )
+
+
+def _key(decision: Decision) -> str:
+    return knob(decision.action, decision.target)
+
+
+def _under(cgroup: str, path: str) -> bool:
+    return cgroup == path or cgroup.startswith(path.rstrip("/") + "/")

@@ -1,0 +1,235 @@
+"""The guard: every no has its rule, and is said once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from nicety.models.records import ProcId
+from nicety.scheduler.config import Config
+from nicety.scheduler.config import Guard as Section
+from nicety.scheduler.config import Quarantine as QuarantineSection
+from nicety.scheduler.decision import (
+    Action,
+    Control,
+    Decision,
+    Flag,
+    Group,
+    Latency,
+    Recycle,
+    ResizePool,
+    Restore,
+    Set,
+    Status,
+    Tick,
+    Why,
+)
+from nicety.scheduler.guard import Guard, GuardMemory
+from nicety.scheduler.policies.policy import Result
+from nicety.scheduler.testing.ticks import a_group, a_machine, a_member, a_pool, a_tick
+
+HOG = ProcId(20, 20)
+WORKER = ProcId(9000, 9000)
+
+
+def decide(action: Action, target: str = "t", policy: str = "priority") -> Decision:
+    return Decision("", policy, target, action, Why("rule", "text", {}, (), ()))
+
+
+def nice(process: ProcId = HOG, value: int = 19) -> Decision:
+    return decide(Set(Control.NICE, process, "", value), f"pid {process.pid}")
+
+
+def resize(size: int, pool: str = "web") -> Decision:
+    return decide(ResizePool(pool, size), f"pool {pool}", "pool_size")
+
+
+def world(seq: int = 1, *groups: Group, **changes: object) -> Tick:
+    batch = a_group("hogs", Latency.BATCH, [a_member(pid, session=20, cgroup="/jobs/a") for pid in range(20, 60)], cpu=2.0)
+    return a_tick(seq, **{"groups": [batch, *groups], "pools": [a_pool()], **changes})  # type: ignore[arg-type]
+
+
+def guard(**changes: object) -> Guard:
+    return Guard(Config(guard=Section(**changes)), "s", GuardMemory())  # type: ignore[arg-type]
+
+
+def rules(guards: Guard, tick: Tick, *decisions: Decision) -> list[str]:
+    """ "" for what is admitted, else the rule of the refusal, in the order of the proposals."""
+    _, refusals = guards.review(tick, decisions)
+    said = {id(refusal.decision): refusal.rule for refusal in refusals}
+    return [said.get(id(decision), "") for decision in decisions]
+
+
+def test_what_breaks_no_rule_is_admitted_in_order() -> None:
+    proposals = [nice(), resize(5), decide(Flag("web", WORKER, "leak"), "w"), decide(Recycle("web", WORKER), "w")]
+    admitted, refusals = guard().review(world(), proposals)
+    assert admitted == proposals
+    assert refusals == []
+
+
+@pytest.mark.parametrize(
+    ("action", "rule"),
+    [
+        (ResizePool("web", 17), "limits"),
+        (ResizePool("web", 0), "limits"),
+        (ResizePool("nosuch", 1), "limits"),
+        (Set(Control.NICE, HOG, "", 20), "limits"),
+        (Set(Control.NICE, HOG, "", -1), "limits"),
+        (Set(Control.NICE, HOG, "", (1,)), "limits"),
+        (Set(Control.NICE, WORKER, "", 6), "limits"),
+        (Set(Control.NICE, WORKER, "", 5), ""),
+        (Set(Control.AUTOGROUP, HOG, "", 20), "limits"),
+        (Set(Control.POLICY, HOG, "", 1), "limits"),
+        (Set(Control.POLICY, HOG, "", 5), ""),
+        (Set(Control.AFFINITY, HOG, "", ()), "limits"),
+        (Set(Control.AFFINITY, HOG, "", (2,)), "limits"),
+        (Set(Control.AFFINITY, HOG, "", 1), "limits"),
+        (Set(Control.AFFINITY, HOG, "", (0, 1)), "last cpu"),
+        (Set(Control.AFFINITY, HOG, "", (1,)), ""),
+        (Set(Control.CPU_WEIGHT, None, "/jobs", 0), "limits"),
+        (Set(Control.CPU_WEIGHT, None, "/jobs", 10_001), "limits"),
+        (Set(Control.CPU_SHARES, None, "/jobs", 1), "limits"),
+        (Set(Control.CPU_SHARES, None, "/", 10), "limits"),
+        (Set(Control.CPU_SHARES, None, "/jobs", 10), ""),
+        (Set(Control.POOL_SIZE, HOG, "", 3), "limits"),
+        (Recycle("web", HOG), "limits"),
+        (Set(Control.NICE, ProcId(20, 21), "", 5), "never touch"),  # the pid, but another process
+        (Set(Control.NICE, ProcId(777, 777), "", 5), "never touch"),
+    ],
+    ids=str,
+)
+def test_limits(action: Action, rule: str) -> None:
+    assert rules(guard(), world(), decide(action)) == [rule]
+
+
+def test_a_paused_guard_refuses_all() -> None:
+    proposals = [nice(), decide(Flag("web", WORKER, "leak")), decide(Restore(Control.NICE, HOG, ""))]
+    assert rules(guard(), world(paused=True), *proposals) == ["paused"] * 3
+
+
+def test_a_refusal_that_stands_is_said_once_and_again_when_the_proposal_changes() -> None:
+    guards = guard()
+    assert rules(guards, world(1), resize(17)) == ["limits"]
+    assert guards.review(world(2), [resize(17)]) == ([], [])
+    assert rules(guards, world(3), resize(18)) == ["limits"]
+    assert rules(guards, world(4, paused=True), resize(18)) == ["paused"]
+    assert guards.review(world(5), []) == ([], [])
+    assert rules(guards, world(6, paused=True), resize(18)) == ["paused"]
+
+
+def test_a_pool_in_trouble_is_left_alone() -> None:
+    tick = world(pools=[a_pool(trouble="crash loop")])
+    assert rules(guard(), tick, resize(5), decide(Recycle("web", WORKER), "w")) == ["trouble", "trouble"]
+
+
+def test_without_the_right_to_undo_nothing_is_reniced() -> None:
+    tick = world(machine=a_machine(may_renice=False))
+    actions: Sequence[Action] = (
+        Set(Control.NICE, HOG, "", 19),
+        Set(Control.AUTOGROUP, HOG, "", 19),
+        Set(Control.POLICY, HOG, "", 5),
+        Set(Control.CPU_SHARES, None, "/jobs", 10),
+        Set(Control.AFFINITY, HOG, "", (1,)),
+    )
+    assert [rules(guard(), tick, decide(action))[0] for action in actions] == ["no undo", "no undo", "no undo", "", ""]
+
+
+def test_protected_processes_are_never_touched() -> None:
+    tick = world(protected=(HOG, WORKER))
+    assert rules(guard(), tick, nice(), nice(ProcId(21, 21))) == ["never touch", ""]
+    assert rules(guard(), tick, decide(Recycle("web", WORKER), "w")) == ["never touch"]
+
+
+def test_init_and_programs_of_the_list_are_never_touched_even_if_the_observer_missed_them() -> None:
+    odd = a_group("program sshd", Latency.BATCH, [a_member(70)])
+    init = a_group("init", Latency.BATCH, [a_member(1)])
+    assert rules(guard(), world(1, odd, init), nice(ProcId(70, 70)), nice(ProcId(1, 1))) == ["never touch", "never touch"]
+
+
+def test_a_session_or_cgroup_is_not_demoted_if_a_protected_process_would_be_taken_along() -> None:
+    session = decide(Set(Control.AUTOGROUP, HOG, "", 19), "session 20")
+    cgroup = decide(Set(Control.CPU_SHARES, None, "/jobs", 10), "cgroup /jobs")
+    elsewhere = decide(Set(Control.CPU_SHARES, None, "/job", 10), "cgroup /job")
+    tick = world(protected=(ProcId(30, 30),))
+    assert rules(guard(), tick, session, cgroup, elsewhere) == ["never touch", "never touch", ""]
+    assert rules(guard(), world(), session, cgroup) == ["", ""]
+
+
+def test_a_session_led_by_a_protected_process_is_not_demoted() -> None:
+    shell = a_group("hogs", Latency.BATCH, [a_member(80, session=75)])
+    tick = a_tick(1, groups=[shell], protected=(ProcId(75, 3),))
+    assert rules(guard(), tick, decide(Set(Control.AUTOGROUP, ProcId(80, 80), "", 19))) == ["never touch"]
+
+
+def test_a_pool_may_be_demoted_together_with_its_master() -> None:
+    members = [a_member(9000, session=8999), a_member(8999, session=8999)]
+    tick = a_tick(1, groups=[a_group("web", Latency.BATCH, members)], pools=[a_pool(size=1)], protected=(ProcId(8999, 8999),))
+    assert rules(guard(), tick, decide(Set(Control.AUTOGROUP, WORKER, "", 5)), nice(ProcId(8999, 8999), 5)) == ["", "never touch"]
+
+
+def test_the_budget_of_a_tick_holds_and_restores_and_flags_do_not_count() -> None:
+    proposals = [decide(Restore(Control.NICE, ProcId(pid, pid), ""), f"r{pid}") for pid in range(20, 30)]
+    proposals += [decide(Flag("web", WORKER, "leak"), "w")]
+    proposals += [nice(ProcId(pid, pid)) for pid in range(30, 36)]
+    assert rules(guard(changes_per_tick=3), world(), *proposals) == [""] * 14 + ["budget"] * 3
+
+
+def test_the_same_control_of_a_target_cools_down_after_a_change_but_may_be_returned() -> None:
+    guards = guard(cooldown=3.0)
+    assert rules(guards, world(1), nice()) == [""]
+    assert rules(guards, world(2), decide(Restore(Control.NICE, HOG, ""), "pid 20")) == [""]
+    assert rules(guards, world(3), nice()) == ["cool-down"]
+    assert rules(guards, world(4), nice()) == [""]
+
+
+def test_one_tick_changes_a_control_of_a_target_once() -> None:
+    assert rules(guard(), world(), resize(5), resize(3)) == ["", "one change"]
+    assert rules(guard(), world(), decide(Restore(Control.NICE, HOG, ""), "by another name"), nice()) == ["", "one change"]
+
+
+def test_what_failed_is_tried_again_later_and_later() -> None:
+    guards, tries = guard(cooldown=0.0), []
+    for seq in range(700):
+        admitted, _ = guards.review(world(seq), [nice()])
+        if admitted:
+            tries.append(seq)
+            guards.learn(Result(admitted[0].action, "pid 20", Status.FAILED, world(seq).at))
+    assert tries == [0, 2, 6, 14, 30, 62, 126, 254, 510]
+    guards.learn(Result(nice().action, "pid 20", Status.APPLIED, 0))
+    assert rules(guards, world(701), nice()) == [""]
+
+
+def test_the_back_off_ends_at_its_longest() -> None:
+    guards = guard()
+    for _ in range(2000):
+        guards.learn(Result(nice().action, "pid 20", Status.REFUSED, 0))
+    assert guards.memory.backoff["nice 20.20"].until == 300 * 10**9
+
+
+def test_hands_off_what_somebody_else_changed_until_the_session_ends() -> None:
+    guards = guard()
+    guards.learn(Result(None, "pid 20", Status.FOREIGN, 0))
+    assert rules(guards, world(1), nice(), decide(Restore(Control.NICE, HOG, ""), "pid 20")) == ["hands off", "hands off"]
+    assert rules(guards, world(2000), nice()) == ["hands off"]
+    assert rules(Guard(Config(), "s", guards.memory), world(3), nice(ProcId(21, 21))) == [""]
+    guards.learn(Result(nice(ProcId(21, 21)).action, "pid 21", Status.FOREIGN, 0))
+    assert rules(guards, world(4), nice(ProcId(21, 21))) == ["hands off"]
+    assert rules(guards, world(5), decide(Set(Control.POLICY, ProcId(21, 21), "", 3), "pid 21")) == [""]  # another knob
+    assert guards.memory.hands_off == ["nice 21.21", "pid 20"]
+    assert rules(Guard(Config(), "next", guards.memory), world(4), nice()) == [""]
+
+
+def test_one_worker_of_a_pool_is_recycled_at_a_time_and_so_many_in_an_hour() -> None:
+    guards = Guard(Config(quarantine=QuarantineSection(recycles_per_hour=2)), "s", GuardMemory())
+
+    def recycle(pid: int) -> Decision:
+        return decide(Recycle("web", ProcId(pid, pid)), f"worker {pid}", "quarantine")
+
+    assert rules(guards, world(1), recycle(9000)) == [""]
+    assert rules(guards, world(2), recycle(9001)) == ["budget"]  # 9000 is still there
+    gone = a_pool(workers=a_pool().workers[1:])
+    assert rules(guards, world(3, pools=[gone]), recycle(9001)) == [""]
+    gone = a_pool(workers=a_pool().workers[2:])
+    assert rules(guards, world(4, pools=[gone]), recycle(9002)) == ["budget"]  # two this hour
+    assert rules(guards, world(3602, pools=[gone]), recycle(9002)) == [""]

@@ -1,0 +1,242 @@
+"""The pool size policy: what it asks for, when it shrinks, and what bounds it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import msgspec
+import pytest
+
+from nicety.scheduler.config import Config, PoolSize
+from nicety.scheduler.decision import Decision, Latency, Pool, ResizePool, Status, Tick
+from nicety.scheduler.policies.policy import Result
+from nicety.scheduler.policies.pool_size import PoolSize as Policy
+from nicety.scheduler.policies.pool_size import PoolSizeMemory, fair_share, load_served_by, workers_for
+from nicety.scheduler.testing.ticks import a_forecast, a_group, a_machine, a_pool, a_tick
+
+
+def policy(**changes: float) -> Policy:
+    return Policy(Config(pool_size=PoolSize(**changes)), PoolSizeMemory())  # type: ignore[arg-type]
+
+
+def size_of(decisions: list[Decision]) -> int | None:
+    assert len(decisions) <= 1
+    if not decisions:
+        return None
+    action = decisions[0].action
+    assert isinstance(action, ResizePool)
+    return action.size
+
+
+def drive(sized: Policy, ticks: int, pool: Callable[[int], Pool], obeys: bool = True) -> list[tuple[int, int]]:
+    """(tick, size) of every proposal, all admitted."""
+    asked = []
+    size: int | None = None
+    for seq in range(ticks):
+        seen = pool(seq)
+        if obeys and size is not None:
+            seen = a_pool(seen.name, size, seen.load)
+        for decision in sized.propose(a_tick(seq, machine=a_machine(cpus=16), pools=[seen])):
+            sized.admit(decision)
+            size = size_of([decision])
+            assert size is not None
+            asked.append((seq, size))
+    return asked
+
+
+def erlang_c(workers: int, load: float) -> float:
+    """The textbook sum, in logarithms: the oracle."""
+    terms = [k * math.log(load) - math.lgamma(k + 1) for k in range(workers)]
+    last = workers * math.log(load) - math.lgamma(workers + 1) + math.log(workers / (workers - load))
+    top = math.exp(last - max(*terms, last))
+    return top / (sum(math.exp(term - max(*terms, last)) for term in terms) + top)
+
+
+@pytest.mark.parametrize("load", [0.1, 0.9, 2.0, 5.5, 20.0, 90.0])
+@pytest.mark.parametrize("probability", [0.01, 0.2, 0.5])
+def test_workers_are_the_fewest_that_the_erlang_c_formula_allows(load: float, probability: float) -> None:
+    workers = workers_for(load, probability, 1000)
+    assert workers > load
+    assert erlang_c(workers, load) <= probability * (1 + 1e-9)
+    if workers - 1 > load:
+        assert erlang_c(workers - 1, load) > probability * (1 - 1e-9)
+
+
+def test_the_load_that_workers_serve_is_the_inverse() -> None:
+    for workers in range(1, 30):
+        load = load_served_by(workers, 0.2)
+        assert workers_for(load * 0.999, 0.2, 100) == workers
+        assert workers_for(load * 1.001, 0.2, 100) == workers + 1
+    assert load_served_by(0, 0.2) == 0.0
+
+
+def test_a_forecast_is_a_floor_below_which_the_reactive_rule_cannot_go() -> None:
+    tick = a_tick(1, machine=a_machine(cpus=16), pools=[a_pool(size=2, load=1.0)], forecasts=[a_forecast("web", "load", 4.0)])
+    (decision,) = policy().propose(tick)
+    assert size_of([decision]) == workers_for(4.0, 0.2, 16) == 7
+    assert decision.why.rule == "forecast floor"
+    assert decision.why.figures["workers_by_reactive_rule"] == 2
+    assert decision.why.figures["horizon_seconds"] == 3  # the nearest that is 1.2 x 2 s ahead
+    assert decision.why.flips == ("a load forecast below 0.74 Erlang would keep 2",)
+
+
+def test_without_a_forecast_the_reactive_rule_asks_for_the_load_over_the_target() -> None:
+    (decision,) = policy().propose(a_tick(1, machine=a_machine(cpus=16), pools=[a_pool(size=3, load=2.8)]))
+    assert size_of([decision]) == 4  # ceil(2.8 / 0.7), and no more for rounding
+    assert decision.why.rule == "reactive rule"
+
+
+def test_a_short_window_at_twice_the_ready_workers_is_a_panic_in_which_nothing_shrinks() -> None:
+    sized = policy()
+    loud = a_pool(size=2, load=6.0, load_stable=1.0, load_panic=6.0)
+    (decision,) = sized.propose(a_tick(1, machine=a_machine(cpus=16), pools=[loud]))
+    assert (size_of([decision]), decision.why.rule) == (9, "panic")
+    sized.admit(decision)
+    quiet = a_pool(size=9, load=0.1)
+    shrinks = [
+        seq for seq in range(2, 90) if size_of(sized.propose(a_tick(seq, machine=a_machine(cpus=16), pools=[quiet]))) is not None
+    ]
+    assert shrinks
+    assert shrinks[0] == 1 + 60 + 10 + 1  # a stable window without panic, then down_after
+
+
+def test_one_quiet_tick_does_not_shrink_a_pool() -> None:
+    asked = drive(policy(), 60, lambda seq: a_pool(size=6, load=0.2 if seq == 30 else 4.0))
+    assert asked == []
+
+
+def test_a_pool_shrinks_when_fewer_sufficed_for_down_after_and_never_below_the_largest_need_of_that_time() -> None:
+    asked = drive(policy(), 40, lambda seq: a_pool(size=8, load=5.0 if seq < 10 else 3.0), obeys=False)
+    assert asked == [(20, 5)]  # 10 s after the last tick that needed 8; 3 x 1.1 / 0.7 = 4.7
+
+
+def test_load_that_wobbles_around_a_threshold_causes_one_change() -> None:
+    asked = drive(policy(), 2000, lambda seq: a_pool(size=4, load=2.8 + 0.1 * math.sin(seq / 20)))
+    assert [size for _, size in asked] == [5]
+
+
+def test_a_pending_request_is_not_shrunk_further_but_may_be_raised() -> None:
+    starting = a_pool(size=4, load=0.5, requested=8)
+    assert drive(policy(), 40, lambda _: starting, obeys=False) == []
+    busy = a_pool(size=4, load=7.0, requested=8)
+    assert drive(policy(), 5, lambda _: busy, obeys=False) == [(0, 10)]
+
+
+def test_unknown_load_decides_nothing_and_what_sufficed_must_be_seen_anew() -> None:
+    asked = drive(policy(), 31, lambda seq: a_pool(size=8, load=None if seq == 20 else 5.0 if seq < 15 else 1.0), obeys=False)
+    assert asked == []
+    assert drive(policy(), 32, lambda seq: a_pool(size=8, load=None if seq == 20 else 1.0 if seq > 15 else 5.0), obeys=False) == [
+        (31, 4)  # not below half of the ready workers in one step
+    ]
+
+
+def test_cooldowns_hold_between_growths_and_before_a_shrink() -> None:
+    def rising(seq: int) -> Pool:
+        return a_pool(size=2, load=1.4 + 0.7 * seq)
+
+    assert [seq for seq, _ in drive(policy(cooldown_up=3.0), 8, rising, obeys=False)] == [1, 4, 7]
+    assert [seq for seq, _ in drive(policy(cooldown_up=1.0), 4, rising, obeys=False)] == [1, 2, 3]
+    sized = policy(down_after=1.0, cooldown_down=20.0)
+    asked = drive(sized, 40, lambda seq: a_pool(size=4, load=4.0 if seq == 5 else 1.0), obeys=False)
+    assert asked == [(1, 2), (5, 6), (25, 2)]
+
+
+def test_cpu_headroom_stops_growth_but_batch_work_does_not_count_against_it() -> None:
+    def grown(latency: Latency, cpu: float) -> int | None:
+        others = a_group("others", latency, cpu=cpu)
+        machine = a_machine(cpus=4, busy=cpu)
+        pool = a_pool(size=1, load=6.0, cpu_per_worker=0.5)
+        return size_of(policy().propose(a_tick(1, machine=machine, groups=[others], pools=[pool])))
+
+    assert grown(Latency.LATENCY, 1.0) == 6  # (0.95 x 4 - 1) / 0.5, the worker that crosses the line included
+    assert grown(Latency.LATENCY, 3.0) == 4  # the others take more than half, so the pool's part is half of 3.8
+    assert grown(Latency.BATCH, 3.0) == 8  # 3.8 / 0.5
+
+
+def test_a_fair_share_is_what_the_others_leave_and_at_least_an_equal_part() -> None:
+    assert fair_share(2.0, [0.25, 0.25]) == 1.5
+    assert fair_share(2.0, [5.0, 0.5]) == 0.75
+    assert fair_share(2.0, [9.0, 9.0, 9.0]) == 0.5
+    assert fair_share(-1.0, [1.0]) == 0.0
+
+
+def test_headroom_counts_what_runs_outside_of_the_listed_groups_and_believes_forecasts() -> None:
+    machine = a_machine(cpus=4, busy=3.0)
+    pool = a_pool(size=1, load=6.0, cpu_per_worker=0.5)
+    assert size_of(policy().propose(a_tick(1, machine=machine, pools=[pool]))) == 2
+    other = a_group("api", Latency.LATENCY, cpu=0.0)
+    forecast = a_forecast("api", "cpu", 1.4)
+    (decision,) = policy().propose(a_tick(1, machine=a_machine(cpus=4), groups=[other], pools=[pool], forecasts=[forecast]))
+    assert size_of([decision]) == 5  # 3.8 - 0.1 of the rest - 1.4 of the forecast
+    assert decision.why.figures["limit_that_bound"] == "CPU headroom"
+    assert "9 workers, which the load asks for: bound by CPU headroom" in decision.why.rejected
+
+
+def test_headroom_never_takes_workers_that_the_reactive_rule_needs() -> None:
+    full = a_machine(cpus=2, busy=2.0)
+    assert drive(policy(), 1, lambda _: a_pool()) == []
+    sized = policy()
+    sizes = [
+        size_of(sized.propose(a_tick(seq, machine=full, pools=[a_pool(size=4, load=2.8, cpu_per_worker=1.0)]))) for seq in range(60)
+    ]
+    assert set(sizes) == {None}
+
+
+def test_memory_headroom_stops_growth() -> None:
+    machine = a_machine(cpus=16, memory_total=1000 << 20, memory_available=250 << 20)
+    (decision,) = policy().propose(a_tick(1, machine=machine, pools=[a_pool(size=2, load=7.0)]))
+    assert size_of([decision]) == 5  # 150 MiB to 90 %, 50 MiB a worker
+    assert decision.why.figures["limit_that_bound"] == "memory headroom"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_forecast_that_is_no_number_is_ignored_and_said_so(value: float) -> None:
+    tick = a_tick(1, machine=a_machine(cpus=16), pools=[a_pool(size=1, load=2.0)], forecasts=[a_forecast("web", "load", value)])
+    (decision,) = policy().propose(tick)
+    assert size_of([decision]) == 3
+    assert "the load forecast of demand 0123456789ab: not a finite number, ignored" in decision.why.rejected
+
+
+def test_an_absurd_forecast_asks_for_the_maximum_and_not_for_more() -> None:
+    tick = a_tick(1, machine=a_machine(cpus=16), pools=[a_pool(size=1)], forecasts=[a_forecast("web", "load", 1e300)])
+    assert size_of(policy().propose(tick)) == 16
+
+
+def test_what_was_asked_stands_in_observe_mode_and_falls_when_the_pool_refuses_or_restarts() -> None:
+    sized = policy()
+
+    def propose(seq: int, requested: int = 2) -> list[Decision]:
+        return sized.propose(a_tick(seq, machine=a_machine(cpus=16), pools=[a_pool(size=requested, load=3.5)]))
+
+    (decision,) = propose(1)
+    sized.admit(decision)
+    assert propose(2) == propose(3) == []  # nothing was written, and nothing is asked again
+    sized.learn(Result(decision.action, decision.target, Status.REFUSED, 0))
+    assert size_of(propose(5)) == 5
+    sized.admit(decision)
+    assert propose(7) == []
+    assert size_of(propose(9, requested=1)) == 5  # its master came up anew with one
+
+
+def test_a_gap_resets_what_had_sufficed() -> None:
+    sized = policy()
+    for seq in range(10):
+        assert sized.propose(a_tick(seq, pools=[a_pool(size=8, load=1.0)])) == []
+    sized.skip()
+    assert sized.propose(a_tick(100, pools=[a_pool(size=8, load=1.0)])) == []
+    assert size_of([d for seq in range(101, 111) for d in sized.propose(a_tick(seq, pools=[a_pool(size=8, load=1.0)]))]) == 4
+
+
+def test_switched_off_it_proposes_nothing() -> None:
+    tick: Tick = a_tick(1, pools=[a_pool(size=1, load=9.0)])
+    assert policy(enabled=False).propose(tick) == []
+    assert policy().propose(tick) != []
+
+
+def test_memory_of_a_pool_that_is_gone_is_dropped() -> None:
+    sized = policy()
+    sized.propose(a_tick(1, pools=[a_pool()]))
+    assert list(sized.memory.pools) == ["web"]
+    sized.propose(a_tick(2))
+    assert msgspec.to_builtins(sized.memory) == {"pools": {}}

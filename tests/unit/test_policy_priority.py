@@ -1,0 +1,295 @@
+"""The priority policy: which mechanism, whom it spares, and when it gives the priority back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from nicety.models.records import ProcId
+from nicety.scheduler.config import Config, PoolConfig
+from nicety.scheduler.config import Priority as Section
+from nicety.scheduler.decision import Control, Decision, Group, Latency, Machine, Member, Restore, Set, Status, Tick
+from nicety.scheduler.policies.policy import Result
+from nicety.scheduler.policies.priority import Priority, PriorityMemory, routes
+from nicety.scheduler.testing.ticks import a_forecast, a_group, a_machine, a_member, a_tick
+
+BUSY = a_machine(busy=2.0)
+SERVICE = a_member(10, session=10)
+
+
+def policy(pools: Sequence[str] = (), **changes: object) -> Priority:
+    named = {name: PoolConfig(kind="command", command=["x"]) for name in pools}
+    return Priority(Config(priority=Section(**changes), pools=named), PriorityMemory())  # type: ignore[arg-type]
+
+
+def service(member: Member = SERVICE, cpu: float = 0.4, wait: float = 0.2) -> Group:
+    return a_group("service", Latency.LATENCY, [member], cpu=cpu, wait=wait)
+
+
+def hogs(*members: Member, cpu: float = 1.6, wait: float = 2.4, name: str = "hogs") -> Group:
+    return a_group(name, Latency.BATCH, members or (a_member(20, session=20), a_member(21, session=20)), cpu=cpu, wait=wait)
+
+
+def contention(seq: int, *groups: Group, machine: Machine = BUSY) -> Tick:
+    return a_tick(seq, machine=machine, groups=groups or (service(), hogs()))
+
+
+def calm(seq: int, *groups: Group) -> Tick:
+    return a_tick(seq, machine=a_machine(busy=sum(group.cpu for group in groups)), groups=groups)
+
+
+def step(demotes: Priority, tick: Tick) -> list[Decision]:
+    """Propose, admit everything, and tell that it was done."""
+    decisions = demotes.propose(tick)
+    for decision in decisions:
+        demotes.admit(decision)
+    for decision in decisions:
+        demotes.learn(Result(decision.action, decision.target, Status.APPLIED, tick.at))
+    return decisions
+
+
+def sets(decisions: Sequence[Decision]) -> list[tuple[Control, object, object]]:
+    return [(d.action.control, d.action.process or d.action.cgroup, d.action.value) for d in decisions if isinstance(d.action, Set)]
+
+
+def restores(decisions: Sequence[Decision]) -> list[tuple[Control, object]]:
+    return [(d.action.control, d.action.process or d.action.cgroup) for d in decisions if isinstance(d.action, Restore)]
+
+
+def test_across_sessions_with_autogroup_the_session_is_demoted_once() -> None:
+    (decision,) = policy().propose(contention(1))
+    assert sets([decision]) == [(Control.AUTOGROUP, ProcId(20, 20), 19)]
+    assert decision.target == "group hogs session 20"
+    assert decision.why.rule == "contention now"
+    assert decision.why.figures["protected"] == "service"
+    assert decision.why.figures["protected_wait_share"] == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(
+    ("machine", "members"),
+    [
+        (a_machine(busy=2.0, autogroup=False), (a_member(20, session=20), a_member(21, session=20))),
+        (BUSY, (a_member(20, session=10), a_member(21, session=10))),
+    ],
+    ids=["autogroup off", "same session"],
+)
+def test_where_no_autogroup_separates_them_each_process_is_niced(machine: Machine, members: tuple[Member, ...]) -> None:
+    decisions = policy().propose(contention(1, service(), hogs(*members), machine=machine))
+    assert sets(decisions) == [(Control.NICE, ProcId(20, 20), 19), (Control.NICE, ProcId(21, 21), 19)]
+
+
+@pytest.mark.parametrize(("version", "control", "value"), [("v1", Control.CPU_SHARES, 10), ("v2", Control.CPU_WEIGHT, 1)])
+def test_across_cgroups_the_weight_is_lowered_where_the_paths_part(version: str, control: Control, value: int) -> None:
+    own = service(a_member(10, cgroup="/system/web/app"))
+    batch = hogs(a_member(20, cgroup="/system/jobs/a"), a_member(21, cgroup="/system/jobs/b"))
+    decisions = policy().propose(contention(1, own, batch, machine=a_machine(busy=2.0, cpu_cgroup=version)))
+    assert sets(decisions) == [(control, "/system/jobs", value)]
+
+
+def place(cgroup: str, session: int) -> tuple[str, int]:
+    return cgroup, session
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "expected"),
+    [
+        (place("/batch", 2), place("/", 1), [(Control.CPU_SHARES, "/batch"), (Control.NICE, "")]),
+        (place("/", 2), place("/web", 1), [(Control.AUTOGROUP, ""), (Control.NICE, "")]),
+        (place("/a", 2), place("/a/web", 1), [(Control.NICE, "")]),  # its ancestor: never lowered
+        (place("/a", 2), place("/a", 1), [(Control.NICE, "")]),  # autogroups are in the root only
+        (place("/", 2), place("/", 1), [(Control.AUTOGROUP, ""), (Control.NICE, "")]),
+        (place("/", 1), place("/", 1), [(Control.NICE, "")]),
+    ],
+)
+def test_routes_follow_what_separates_the_contenders(
+    own: tuple[str, int], other: tuple[str, int], expected: list[tuple[Control, str]]
+) -> None:
+    assert list(routes(own, other, BUSY)) == expected
+
+
+def test_without_a_cpu_controller_cgroups_do_not_separate() -> None:
+    assert list(routes(("/batch", 2), ("/web", 1), a_machine(cpu_cgroup=""))) == [(Control.AUTOGROUP, ""), (Control.NICE, "")]
+
+
+def test_a_session_or_cgroup_with_a_latency_process_in_it_is_never_demoted_as_a_whole() -> None:
+    other = a_group("other", Latency.LATENCY, [a_member(30, session=20)])
+    decisions = policy().propose(contention(1, service(), other, hogs()))
+    assert {control for control, _, _ in sets(decisions)} == {Control.NICE}
+    inside = a_group("other", Latency.LATENCY, [a_member(30, session=30, cgroup="/batch/inner")])
+    batch = hogs(a_member(20, session=20, cgroup="/batch/jobs"))
+    decisions = policy().propose(contention(1, service(), inside, batch))
+    assert (Control.CPU_SHARES, "/batch", 10) not in sets(decisions)
+    assert (Control.CPU_SHARES, "/batch/jobs", 10) in sets(decisions)
+
+
+def test_inside_a_pool_workers_are_demoted_by_at_most_pool_nice() -> None:
+    niced = policy(pools=["hogs"]).propose(contention(1, service(), hogs(a_member(20, session=10))))
+    assert sets(niced) == [(Control.NICE, ProcId(20, 20), 5)]
+    assert "more than nice 5 inside a pool: a demoted lock holder would starve its siblings" in niced[0].why.rejected
+    grouped = policy(pools=["hogs"]).propose(contention(1))
+    assert sets(grouped) == [(Control.AUTOGROUP, ProcId(20, 20), 5)]
+    weighed = policy(pools=["hogs"]).propose(contention(1, service(), hogs(a_member(20, cgroup="/pool"))))
+    assert sets(weighed) == [(Control.CPU_SHARES, "/pool", 336)]  # the kernel's weight of nice 5 is 335
+
+
+def test_a_session_shared_by_a_pool_and_others_gets_the_gentler_value() -> None:
+    decisions = policy(pools=["pool"]).propose(contention(1, service(), hogs(), hogs(a_member(22, session=20), name="pool")))
+    assert [value for _, _, value in sets(decisions)] == [5]
+
+
+def test_members_that_are_nice_already_are_left_alone() -> None:
+    members = (a_member(20, session=10, nice=19), a_member(21, session=10, nice=4))
+    assert sets(policy().propose(contention(1, service(), hogs(*members)))) == [(Control.NICE, ProcId(21, 21), 19)]
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        (service(wait=0.01), hogs(cpu=0.9, wait=0.0)),  # waits little, and all fits
+        (service(cpu=0.001, wait=0.003), hogs(cpu=0.9, wait=0.0)),  # idle noise
+        (service(), hogs(cpu=0.01, wait=0.0)),  # nobody to blame
+        (service(),),
+        (hogs(),),
+    ],
+    ids=["little", "noise", "tiny batch", "no batch", "no service"],
+)
+def test_nothing_is_demoted_without_contention(groups: tuple[Group, ...]) -> None:
+    assert policy().propose(a_tick(1, machine=BUSY, groups=groups)) == []
+
+
+def test_waits_on_a_machine_that_is_not_busy_are_wake_ups() -> None:
+    assert policy().propose(a_tick(1, machine=a_machine(busy=0.8), groups=[service(), hogs(cpu=0.4, wait=0.0)])) == []
+
+
+def test_expected_demand_beyond_the_capacity_demotes_before_anybody_waits() -> None:
+    groups = [service(wait=0.0), hogs(cpu=0.1, wait=0.0)]
+    calm = a_tick(1, machine=a_machine(busy=0.5), groups=groups, forecasts=[a_forecast("hogs", "cpu", 1.5)])
+    assert policy().propose(calm) == []
+    storm = a_tick(1, machine=a_machine(busy=0.5), groups=groups, forecasts=[a_forecast("hogs", "cpu", 1.7)])
+    (decision,) = policy().propose(storm)
+    assert decision.why.rule == "contention foreseen"
+    assert decision.why.figures["expected_cores"] == pytest.approx(2.1)
+
+
+def test_what_others_use_is_no_capacity() -> None:
+    groups = [service(wait=0.0), hogs(cpu=1.0, wait=0.2)]
+    assert policy().propose(a_tick(1, machine=a_machine(busy=1.4), groups=groups)) == []
+    assert policy().propose(a_tick(1, machine=a_machine(busy=2.0), groups=groups)) != []
+
+
+def test_new_members_of_a_demoted_group_are_demoted_too_and_nobody_twice() -> None:
+    demotes = policy()
+    first, second, third = (a_member(pid, session=10) for pid in (20, 21, 22))
+    assert len(step(demotes, contention(1, service(), hogs(first, second)))) == 2
+    quiet = service(wait=0.0)
+    assert step(demotes, contention(2, quiet, hogs(first, second))) == []
+    assert sets(step(demotes, contention(3, quiet, hogs(first, second, third)))) == [(Control.NICE, ProcId(22, 22), 19)]
+
+
+def test_a_demotion_that_works_is_kept_while_the_contender_still_wants_the_cpu() -> None:
+    demotes = policy(release_after=5.0)
+    step(demotes, contention(0))
+    healed = [step(demotes, contention(seq, service(wait=0.0), hogs())) for seq in range(1, 100)]
+    assert healed == [[]] * 99
+
+
+def test_priority_is_returned_when_contention_has_been_over_for_release_after() -> None:
+    demotes = policy(release_after=5.0)
+    step(demotes, contention(0))
+    over = [step(demotes, calm(seq, service(cpu=0.1, wait=0.0), hogs(cpu=0.5, wait=0.0))) for seq in range(1, 10)]
+    assert [len(decisions) for decisions in over] == [0, 0, 0, 0, 0, 1, 0, 0, 0]
+    assert restores(over[5]) == [(Control.AUTOGROUP, ProcId(20, 20))]
+    assert over[5][0].why.rule == "contention over"
+    assert demotes.memory.held == {}
+
+
+def test_demand_just_below_the_capacity_demotes_nobody_and_returns_nothing() -> None:
+    band = [service(cpu=0.4, wait=0.0), hogs(cpu=1.5, wait=0.0)]
+    assert [step(policy(), calm(seq, *band)) for seq in range(30)] == [[]] * 30
+    demotes = policy(release_after=5.0)
+    step(demotes, contention(0))
+    assert [step(demotes, calm(seq, *band)) for seq in range(1, 30)] == [[]] * 29
+    assert demotes.memory.held
+
+
+def test_a_gap_does_not_count_as_calm() -> None:
+    demotes = policy(release_after=5.0)
+    step(demotes, contention(0))
+    quiet = [service(wait=0.0), hogs(cpu=0.5, wait=0.0)]
+    step(demotes, calm(1, *quiet))
+    demotes.skip()
+    assert step(demotes, calm(60, *quiet)) == []
+    assert [len(step(demotes, calm(seq, *quiet))) for seq in range(61, 66)] == [0, 0, 0, 0, 1]
+
+
+def test_a_failed_restore_is_tried_again_and_a_failed_demotion_is_not_held() -> None:
+    demotes = policy(release_after=1.0)
+    (decision,) = demotes.propose(contention(0))
+    demotes.admit(decision)
+    assert demotes.propose(contention(1)) == []
+    quiet = [service(wait=0.0), hogs(cpu=0.1, wait=0.0)]
+    demotes.propose(calm(2, *quiet))
+    (returned,) = demotes.propose(calm(4, *quiet))
+    demotes.learn(Result(returned.action, returned.target, Status.FAILED, 0))
+    assert restores(demotes.propose(calm(5, *quiet))) == restores([returned])
+    again = policy()
+    (decision,) = again.propose(contention(0))
+    again.admit(decision)
+    again.learn(Result(decision.action, decision.target, Status.REFUSED, 0))
+    assert again.memory.held == {}
+
+
+def test_what_somebody_else_changed_is_not_ours_any_more() -> None:
+    demotes = policy()
+    step(demotes, contention(0))
+    assert demotes.memory.held
+    demotes.learn(Result(None, "group hogs session 20", Status.FOREIGN, 0))
+    assert demotes.memory.held == {}
+
+
+def test_vanished_processes_are_forgotten_and_a_vanished_group_is_returned() -> None:
+    demotes = policy()
+    first, second = a_member(20, session=10), a_member(21, session=10)
+    step(demotes, contention(0, service(), hogs(first, second)))
+    assert step(demotes, contention(1, service(), hogs(first))) == []
+    assert list(demotes.memory.held) == ["nice 20.20"]
+    (returned,) = step(demotes, contention(2, service()))
+    assert (restores([returned]), returned.why.rule) == ([(Control.NICE, ProcId(20, 20))], "contender gone")
+    assert step(demotes, contention(3, service())) == []
+
+
+def test_a_session_is_returned_through_a_member_that_lives() -> None:
+    demotes = policy(release_after=1.0)
+    step(demotes, contention(0))
+    rest = hogs(a_member(21, session=20), cpu=0.1, wait=0.0)
+    step(demotes, calm(1, service(wait=0.0), rest))
+    assert restores(step(demotes, calm(3, service(wait=0.0), rest))) == [(Control.AUTOGROUP, ProcId(21, 21))]
+
+
+def test_a_mechanism_that_twice_had_no_effect_is_dropped_for_the_next_one() -> None:
+    demotes = policy()
+    step(demotes, contention(0))
+    demotes.ineffective("group hogs session 20", Control.AUTOGROUP, contention(3))
+    assert step(demotes, contention(4)) == []
+    demotes.ineffective("group hogs session 20", Control.AUTOGROUP, contention(6))
+    decisions = step(demotes, contention(7))
+    assert restores(decisions) == [(Control.AUTOGROUP, ProcId(20, 20))]
+    assert sets(decisions) == [(Control.NICE, ProcId(20, 20), 19), (Control.NICE, ProcId(21, 21), 19)]
+    assert "autogroup: 2 times refused or without effect on hogs" in decisions[-1].why.rejected
+
+
+def test_a_service_that_waits_for_itself_does_not_drop_the_mechanism_that_works() -> None:
+    demotes = policy()
+    step(demotes, contention(0))
+    overloaded = contention(3, service(cpu=1.9, wait=3.0), hogs(cpu=0.1, wait=3.9))
+    for _ in range(5):
+        demotes.ineffective("group hogs session 20", Control.AUTOGROUP, overloaded)
+    assert demotes.memory.strikes == {}
+
+
+def test_switched_off_it_gives_back_what_it_holds() -> None:
+    demotes = policy()
+    step(demotes, contention(0))
+    off = Priority(Config(priority=Section(enabled=False, release_after=2.0)), demotes.memory)
+    assert [restores(step(off, contention(seq))) for seq in range(1, 4)] == [[], [], [(Control.AUTOGROUP, ProcId(20, 20))]]
