@@ -1,0 +1,188 @@
+"""Replay of what a real daemon logged: identical, and every changed figure is found and named."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from nicety.scheduler.decision import Tick, encode
+from nicety.scheduler.paths import Paths
+from nicety.scheduler.replay import replay
+from nicety.scheduler.store.decisions import DecisionReader
+from nicety.scheduler.store.files import StoreError
+
+CONFIG = """
+[daemon]
+interval = 0.1
+probe_interval = 0.02
+[pools.jobs]
+kind = "command"
+command = ["{python}", "-c", "import time\\nwhile True: sum(range(20000)); time.sleep(0.001)"]
+minimum = 1
+maximum = 3
+drain_timeout = 2
+[pools.jobs.queue]
+files = "{spool}/*"
+every = 0.1
+[pool_size]
+down_after = 1.0
+cooldown_down = 0.5
+"""
+
+
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state directory after a few seconds of an acting daemon that grew and shrank a pool."""
+    place = tmp_path_factory.mktemp("replay")
+    spool, state = place / "spool", place / "state"
+    spool.mkdir()
+    for name in range(8):
+        (spool / str(name)).touch()
+    config = place / "nicety.toml"
+    config.write_text(CONFIG.format(python=sys.executable, spool=spool))
+    command = [sys.executable, "-m", "nicety.scheduler", "run", "--act", "--config", str(config), "--state-dir", str(state)]
+    daemon = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        wait_for(lambda: decided(state) >= 1, 30)
+        time.sleep(1)
+    finally:
+        daemon.send_signal(signal.SIGTERM)
+        _, talk = daemon.communicate(timeout=30)
+    assert daemon.returncode == 0, talk
+    return state
+
+
+def wait_for(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.1)
+
+
+def decided(state: Path) -> int:
+    try:
+        with DecisionReader(state / "decisions.db") as log:
+            return sum(found.action == "resize" and found.refusal is None for found in log.find())
+    except StoreError:
+        return 0  # not there yet
+
+
+def copy(state: Path, target: Path) -> Paths:
+    target.mkdir(mode=0o700)
+    (target / "traces").mkdir(mode=0o700)
+    for path in (state / "decisions.db", *(state / "traces").glob("*.db")):
+        (target / path.relative_to(state)).write_bytes(path.read_bytes())
+    return Paths(target, target / "control.sock")
+
+
+def change(paths: Paths, edit: Callable[[dict[str, Any]], bool]) -> int:
+    """Edit the first tick for which `edit` says True, leaving everything else as it is; returns its seq."""
+    with sqlite3.connect(paths.decisions) as db:
+        for id_, data in db.execute("SELECT id, tick FROM ticks ORDER BY id").fetchall():
+            plain = msgspec.json.decode(zlib.decompress(data))
+            if edit(plain):
+                changed = encode(msgspec.convert(plain, Tick))
+                db.execute("UPDATE ticks SET tick = ? WHERE id = ?", (zlib.compress(changed, 1), id_))
+                seq: int = plain["seq"]
+                return seq
+    raise AssertionError("no tick to change")
+
+
+def test_decisions_and_figures_are_identical(logged: Path) -> None:
+    found = replay(Paths(logged, logged / "control.sock"))
+    assert found.differences == []
+    assert found.decisions >= 1
+    assert found.observed >= 10
+    assert found.ticks > found.observed  # the last tick hangs on the undo and has no snapshot
+
+
+def test_the_log_alone_is_enough_for_the_decisions(logged: Path, tmp_path: Path) -> None:
+    paths = copy(logged, tmp_path / "s")
+    for trace in paths.traces.glob("*"):
+        trace.unlink()
+    found = replay(paths)
+    assert found.differences == []
+    assert found.decisions >= 1
+    assert found.observed == 0
+    assert any("figures not compared" in note for note in found.notes)
+
+
+def test_one_changed_figure_is_found_and_named(logged: Path, tmp_path: Path) -> None:
+    paths = copy(logged, tmp_path / "s")
+
+    def edit(tick: dict[str, Any]) -> bool:
+        if tick["gap"] or not tick["pools"]:
+            return False
+        tick["pools"][0]["rss_per_worker"] += 1
+        return True
+
+    seq = change(paths, edit)
+    found = replay(paths)
+    assert {difference.seq for difference in found.differences} == {seq}
+    where = [difference.where for difference in found.differences]
+    assert "pools[jobs]" in where, "the checksum names the component"
+    assert "pools[jobs].rss_per_worker" in where, "the trace names the figure"
+
+
+def test_a_changed_figure_is_found_without_the_trace(logged: Path, tmp_path: Path) -> None:
+    paths = copy(logged, tmp_path / "s")
+    for trace in paths.traces.glob("*"):
+        trace.unlink()
+
+    def edit(tick: dict[str, Any]) -> bool:
+        if tick["seq"] < 3:
+            return False
+        tick["machine"]["memory_available"] += 4096
+        return True
+
+    seq = change(paths, edit)
+    (difference,) = replay(paths).differences
+    assert (difference.seq, difference.where) == (seq, "machine")
+
+
+def test_a_changed_decision_is_found(logged: Path, tmp_path: Path) -> None:
+    """With its tick untouched and the verdict's own checksum made right again, so that only replay can tell."""
+    paths = copy(logged, tmp_path / "s")
+    with sqlite3.connect(paths.decisions) as db:
+        for id_, data in db.execute("SELECT id, verdict FROM verdicts ORDER BY id").fetchall():
+            verdict = msgspec.json.decode(zlib.decompress(data))
+            if any(decision["action"]["type"] == "resize" for decision in verdict["decisions"]):
+                verdict["decisions"][0]["action"]["size"] += 1
+                db.execute("UPDATE verdicts SET verdict = ? WHERE id = ?", (zlib.compress(msgspec.json.encode(verdict), 1), id_))
+                break
+    differences = replay(paths).differences
+    assert differences
+    assert any("decisions" in difference.where or "verdict" in difference.where for difference in differences)
+
+
+def test_the_command_exits_with_3_and_says_where(logged: Path, tmp_path: Path) -> None:
+    paths = copy(logged, tmp_path / "s")
+
+    def edit(tick: dict[str, Any]) -> bool:
+        if tick["gap"] or not tick["pools"]:
+            return False
+        tick["pools"][0]["requested"] += 1
+        return True
+
+    seq = change(paths, edit)
+    command = [sys.executable, "-m", "nicety.scheduler", "--state-dir", str(paths.root), "replay"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "200"})
+    assert shown.returncode == 3, shown.stderr
+    assert "pools[jobs]" in shown.stdout
+    assert str(seq) in shown.stdout
+
+
+def test_an_unknown_session_is_an_error_with_a_next_step(logged: Path) -> None:
+    with pytest.raises(ValueError, match="without --session"):
+        replay(Paths(logged, logged / "control.sock"), session="nosuch")
