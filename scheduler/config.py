@@ -116,7 +116,7 @@ class PoolConfig(Section, frozen=True):
     minimum: Annotated[int, Meta(ge=0, le=10_000, description="Never fewer workers.")] = 1
     maximum: Annotated[int, Meta(ge=1, le=10_000, description="Never more workers.")] = 8
     initial: Annotated[
-        Count | None, Meta(description="command: workers to start with, and to stay with in observe mode; the minimum if not given.")
+        Count | None, Meta(description="command: workers to start with, and to keep in observe mode; else the minimum.")
     ] = None
     latency: Annotated[Latency, Meta(description="Class of the workers as a group.")] = Latency.NONE
     pidfile: Annotated[str, Meta(description="gunicorn: the master's pid file.")] = ""

@@ -21,7 +21,7 @@ import numpy as np
 from ..decision import Flag, ResizePool, Status
 from ..explain import decision_page, look_up, table
 from ..store.decisions import DecisionReader
-from .workload import SERVICE_WORKERS, Feeder, Values, Workload, running
+from .workload import SERVICE_WORKERS, DemoError, Feeder, Values, Workload, running
 
 SPAN = 60.0
 """Seconds of each of the two runs: three waves and one step of the load, and two waves of the spool."""
@@ -61,10 +61,6 @@ latency = "batch"
 """
 
 
-class DemoError(Exception):
-    """The demo could not be carried out."""
-
-
 @dataclass(frozen=True, slots=True)
 class Half:
     """One of the two runs, as measured from outside of nicety but for the pool sizes, which are its log's."""
@@ -101,6 +97,7 @@ def main(directory: Path, json_path: Path | None, say: Callable[[str], None]) ->
 
     Returns 0 if the loop worked and everything was put back, else 1. Raises DemoError if it could not be carried out.
     """
+    directory = directory.absolute()
     directory.mkdir(parents=True, exist_ok=True)
     if any(directory.iterdir()):
         raise DemoError(f"{directory} is not empty; give another with --directory, or remove it")

@@ -27,6 +27,10 @@ SPOOL_LOW, SPOOL_HIGH, SPOOL_PERIOD = 6.0, 22.0, 30.0
 """Files a second in trough and crest, and seconds a wave."""
 
 
+class DemoError(Exception):
+    """The demo could not be carried out; the text says why and what to do."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Values:
     """What the kernel holds of one thread that nicety could have changed."""
@@ -114,17 +118,17 @@ class Workload:
         self._hogs = subprocess.Popen(hogs, start_new_session=True)
 
     def wait_until_up(self, seconds: float = 30.0) -> None:
-        """Return when the service answers. Raises RuntimeError if it does not in time."""
+        """Return when the service answers with all its workers. Raises DemoError if it does not in time."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if self._service.poll() is not None:
                 break
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1) as client:
                 client.sendall(b"GET / HTTP/1.0\r\n\r\n")
-                if client.recv(64):
+                if client.recv(64) and len(self.service_workers()) == SERVICE_WORKERS:
                     return
             time.sleep(0.1)
-        raise RuntimeError(f"gunicorn did not come up on port {self.port}; is it installed? pip install 'nicety[demo]'")
+        raise DemoError(f"gunicorn did not come up on port {self.port}; is it installed? pip install 'nicety[demo]'")
 
     def rounds(self) -> int:
         """Rounds of batch work done so far by all hogs."""

@@ -1,0 +1,765 @@
+"""The command line. Knows what to call for each command and how to say the result; everything else is elsewhere.
+
+Data goes to stdout, talk to stderr. Exit: 0 ok, 1 failure, 2 usage, 3 findings. Modules are imported where they are used: a reading
+command starts in under 0.3 s (benchmarks/startup.py). Errors that a user can do something about become one line with cause and
+next step, in one place (`_guarded`); any other error is a bug, and its traceback goes to a file.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec
+
+import typer
+
+if TYPE_CHECKING:
+    from .config import Config
+    from .paths import Loaded, Paths
+    from .ports import Clock, PoolAdapter
+
+FAILURE, FINDINGS = 1, 3  # and 2 for wrong usage, which typer gives
+SHOWN = 20  # differences of a replay in its text
+INTERRUPTED = 130  # as a shell reports a program that SIGINT ended
+
+USER_ERRORS = frozenset(
+    {
+        "models.artifact.ArtifactError",
+        "scheduler.config.ConfigError",
+        "scheduler.control_socket.ControlError",
+        "scheduler.demo.workload.DemoError",
+        "scheduler.explain.ExplainError",
+        "scheduler.linux.host.MachineError",
+        "scheduler.paths.PathError",
+        "scheduler.store.files.StoreError",
+        "scheduler.store.ledger.LedgerError",
+    }
+)
+"""Exceptions whose text is for the user: cause and next step. By name, so that none has to be imported before it is raised."""
+
+P = ParamSpec("P")
+
+app = typer.Typer(
+    name="nicety",
+    help="Learns how the processes of this machine use it, sizes worker pools ahead of demand, keeps services fast beside batch "
+    "work and flags workers that misbehave. Everything is explained (`nicety why`) and can be undone (`nicety undo`).",
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What the options before the command name."""
+
+    config: str | None
+    state_dir: str | None
+
+
+ConfigOption = Annotated[
+    str | None, typer.Option("--config", metavar="FILE", help="Configuration file; $NICETY_CONFIG.", show_default=False)
+]
+StateOption = Annotated[
+    str | None, typer.Option("--state-dir", metavar="DIR", help="State directory; $NICETY_STATE_DIR.", show_default=False)
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+def main() -> None:
+    """Entry point of the `nicety` program."""
+    app(prog_name="nicety")
+
+
+# --- what all commands share --------------------------------------------------------------------------------------------------
+
+
+def _command(name: str, example: str, **settings: Any) -> Callable[[Callable[P, None]], Callable[P, None]]:
+    """Register a command with an example below its help."""
+
+    def register(function: Callable[P, None]) -> Callable[P, None]:
+        guarded = _guarded(function)
+        app.command(name, epilog=f"Example: {example}", **settings)(guarded)
+        return guarded
+
+    return register
+
+
+def _guarded(function: Callable[P, None]) -> Callable[P, None]:
+    """The one place where errors become words and exit codes."""
+
+    @functools.wraps(function)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            function(*args, **kwargs)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # The reader has seen enough (`nicety decisions | head`). What is still buffered must not raise again at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+        except Exception as error:
+            if type(error).__module__.partition(".")[0] in ("typer", "click"):
+                raise
+            _report(error)
+
+    return guarded
+
+
+def _report(error: Exception) -> NoReturn:
+    """Say what went wrong and leave with FAILURE."""
+    if os.environ.get("NICETY_DEBUG"):
+        raise error
+    ours = __name__.removesuffix("scheduler.cli")
+    names = {f"{kind.__module__.removeprefix(ours)}.{kind.__qualname__}" for kind in type(error).__mro__}
+    if names & USER_ERRORS:
+        for line in str(error).splitlines():
+            _say(f"nicety: {_printable(line)}")
+        raise typer.Exit(FAILURE)
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        _say(f"nicety: {_printable(where)}{error.strerror or error}; check the path, its permissions and the disk")
+        raise typer.Exit(FAILURE)
+    import tempfile
+    import traceback
+
+    with tempfile.NamedTemporaryFile("w", prefix="nicety-error-", suffix=".txt", delete=False, encoding="utf-8") as file:
+        traceback.print_exception(error, file=file)
+    _say(f"nicety: a fault in nicety itself: {type(error).__name__}: {_printable(str(error))}")
+    _say(f"nicety: the traceback is in {file.name} (NICETY_DEBUG=1 shows it here); please report it")
+    raise typer.Exit(FAILURE)
+
+
+def _say(text: str) -> None:
+    """Talk, as opposed to data."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _printable(text: str) -> str:
+    from .linux.text import printable
+
+    return printable(text)
+
+
+def _print_json(value: object) -> None:
+    from .logstream import ascii_json
+
+    print(ascii_json(value))
+
+
+def _width() -> int | None:
+    """Columns to fit tables to; None for files and pipes: whole lines."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def _load(context: typer.Context, config: str | None, state_dir: str | None) -> tuple[Loaded, Paths]:
+    """The configuration and the files of the state directory."""
+    from .paths import load_config, state_paths
+
+    named: Named = context.obj
+    loaded = load_config(config or named.config, os.environ, os.geteuid())
+    return loaded, state_paths(loaded.config, state_dir or named.state_dir, os.environ, os.geteuid())
+
+
+def _seconds(text: str) -> float:
+    """ "90", "90s", "10m", "2h" or "1d" in seconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip())
+    value = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]] if match else 0.0
+    if not 0 < value < 1e9:
+        raise typer.BadParameter(f'"{text}" is not a length of time; write e.g. 90s, 10m, 2h or 1d')
+    return value
+
+
+def _clock() -> Clock:
+    from .daemon import SystemClock
+
+    return SystemClock()
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C does: by KeyboardInterrupt, so that `finally` cleans up."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from .. import __version__
+
+        print(f"nicety {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    context: typer.Context,
+    config: ConfigOption = None,
+    state_dir: StateOption = None,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    context.obj = Named(config, state_dir)
+
+
+# --- looking at the machine ---------------------------------------------------------------------------------------------------
+
+
+@_command("doctor", "nicety doctor")
+def doctor(context: typer.Context, as_json: JsonOption = False, config: ConfigOption = None, state_dir: StateOption = None) -> None:
+    """Say what works here, what does not, and the fix. Exit 3 if something is missing."""
+    from . import doctor as examination
+    from .explain import table
+
+    named: Named = context.obj
+    findings = examination.examine(config or named.config, state_dir or named.state_dir, os.environ, os.geteuid())
+    if as_json:
+        _print_json([examination.as_record(finding) for finding in findings])
+    else:
+        rows = [(finding.name, "ok" if finding.ok else "not ok", finding.what) for finding in findings]
+        print(table(("what", "state", "detail"), rows, _width(), fold=True))
+        fixes = [(finding.name, finding.fix) for finding in findings if finding.fix]
+        if fixes:
+            print("\n" + table(("not ok", "what to do"), fixes, _width(), fold=True))
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(FINDINGS)
+
+
+@_command("record", "nicety record --duration 10m")
+def record(
+    context: typer.Context,
+    interval: Annotated[
+        float | None, typer.Option(parser=_seconds, metavar="TIME", help="Time between samples, instead of daemon.interval.")
+    ] = None,
+    duration: Annotated[float | None, typer.Option(parser=_seconds, metavar="TIME", help="Stop after this time, e.g. 10m.")] = None,
+    config: ConfigOption = None,
+    state_dir: StateOption = None,
+) -> None:
+    """Record traces of all processes, for training. Changes nothing; Ctrl-C ends it."""
+    from . import recording
+
+    loaded, paths = _load(context, config, state_dir)
+    every = loaded.config.daemon.interval if interval is None else interval
+    unstarted = [name for name, pool in loaded.config.pools.items() if pool.kind == "command"]
+    if unstarted:
+        _say(f"not started by record, so not recorded as pools: {', '.join(unstarted)} (`nicety run` starts command pools)")
+    _say(f"recording every {every:g} s into {paths.traces}" + (f" for {duration:g} s" if duration else "; Ctrl-C ends it"))
+    live = sys.stderr.isatty()
+
+    def progress(state: recording.Progress) -> None:
+        if live:
+            print(f"\r{state.line()}\x1b[K", end="", file=sys.stderr, flush=True)
+
+    try:
+        with _ended_by_signals():
+            state = recording.record(loaded.config, paths, _clock(), every, duration, progress)
+    except recording.Interrupted as ended:
+        state = ended.progress
+    _say(("\r\x1b[K" if live else "") + f"recorded {state.line()}")
+    if state.trouble:
+        _say(f"nicety: not all was recorded: {state.trouble}")
+        raise typer.Exit(FAILURE)
+
+
+@_command(
+    "train",
+    "nicety train --since 7d",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    add_help_option=False,
+)
+def train(context: typer.Context) -> None:
+    """Train models from the traces; promote those that beat the baselines."""
+    named: Named = context.obj
+    arguments = [] if named.config is None else ["--config", named.config]
+    arguments += [] if named.state_dir is None else ["--state-dir", named.state_dir]
+    arguments += context.args
+    # A process of its own: training loads scikit-learn, which nothing else may. One OpenMP thread: with more, a fit on a busy
+    # machine took 4-36 s instead of 0.4-2.5.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    sys.stdout.flush()
+    os.execve(sys.executable, [sys.executable, "-m", "nicety.training", "train", *arguments], environment)  # noqa: S606 - no shell is the point
+
+
+# --- the daemon ---------------------------------------------------------------------------------------------------------------
+
+
+@_command("run", "nicety run --act")
+def run(
+    context: typer.Context,
+    act: Annotated[
+        bool | None, typer.Option("--act/--observe", help="Carry decisions out, or only log them.", show_default=False)
+    ] = None,
+    duration: Annotated[float | None, typer.Option(parser=_seconds, metavar="TIME", help="Stop after this time, e.g. 1h.")] = None,
+    config: ConfigOption = None,
+    state_dir: StateOption = None,
+) -> None:
+    """Run the daemon. Observes unless told to act.
+
+    It records, predicts and decides; it changes something only with --act or daemon.act = true. SIGHUP reads the configuration
+    again, SIGTERM and Ctrl-C end it and put everything back.
+    """
+    from . import daemon
+
+    loaded, paths = _load(context, config, state_dir)
+    if sys.stderr.isatty():  # else only the daemon's log goes there, a record a line; its first one tells the mode
+        _say(_intention(loaded.config.daemon.act if act is None else act, loaded.config.daemon.undo_on_exit))
+    raise typer.Exit(daemon.run(loaded, paths, act=act, duration=duration))
+
+
+def _intention(acting: bool, undo: bool) -> str:
+    if not acting:
+        return "observing: writes nothing; --act to act"
+    return (
+        "acting: what is changed is put back at the end" if undo else "acting: what is changed stays so; `nicety undo` puts it back"
+    )
+
+
+@_command("status", "nicety status --json")
+def status(context: typer.Context, as_json: JsonOption = False, config: ConfigOption = None, state_dir: StateOption = None) -> None:
+    """Say what the daemon is doing.
+
+    Without a daemon: exit 1, and what a dead one left changed.
+    """
+    from .control_socket import NoDaemonError, ask
+    from .explain import status_page
+
+    _, paths = _load(context, config, state_dir)
+    try:
+        answer = ask(paths.socket, "status")
+    except NoDaemonError as error:
+        from .doctor import outstanding
+
+        left = [
+            {
+                "target": entry.target,
+                "control": str(entry.control),
+                "original": entry.original,
+                "now": entry.new,
+                "decision": entry.decision,
+            }
+            for entry in outstanding(paths)
+        ]
+        if as_json:
+            _print_json({"running": False, "changes": left})
+        else:
+            _say(f"nicety: {error}")
+            if left:
+                from .explain import table
+
+                rows = [tuple(str(value) for value in entry.values()) for entry in left]
+                print(table(tuple(left[0]), rows, _width()))
+                _say("these changes of a dead daemon are still in force; put them back: nicety undo")
+        raise typer.Exit(FAILURE) from None
+    if as_json:
+        _print_json({"running": True, **answer})
+    else:
+        print(status_page(answer, _width()))
+
+
+@_command("undo", "nicety undo")
+def undo(context: typer.Context, as_json: JsonOption = False, config: ConfigOption = None, state_dir: StateOption = None) -> None:
+    """Put every changed value back.
+
+    A running daemon does it itself and pauses. Exit 3 if something was left because somebody else has changed it since.
+    """
+    import msgspec
+
+    from .control_socket import NoDaemonError, ask
+    from .decision import Outcome, Status
+    from .explain import outcome_table
+
+    loaded, paths = _load_for_undo(context, config, state_dir)
+    try:
+        answer = ask(paths.socket, "undo", timeout_seconds=60.0)
+        outcomes = msgspec.convert(answer["outcomes"], tuple[Outcome, ...])
+        paused = True
+    except NoDaemonError:
+        from .actuate import undo_from_ledger
+
+        clock = _clock()
+        outcomes = undo_from_ledger(paths.root, clock, pools=lambda names: _foreign_pools(loaded.config, clock, paths, names))
+        paused = False
+    if as_json:
+        _print_json(msgspec.to_builtins(outcomes))
+    elif outcomes:
+        print(outcome_table(outcomes, _width()))
+    else:
+        _say("nothing is changed, so there is nothing to undo")
+    if paused:
+        _say("the daemon is paused now; `nicety resume` lets it go on")
+    bad = {outcome.status for outcome in outcomes}
+    if bad & {Status.FAILED, Status.REFUSED}:
+        raise typer.Exit(FAILURE)
+    if bad & {Status.FOREIGN, Status.PARTIAL}:
+        raise typer.Exit(FINDINGS)
+
+
+def _load_for_undo(context: typer.Context, config: str | None, state_dir: str | None) -> tuple[Loaded, Paths]:
+    """As `_load`; but where the state directory is named, a broken configuration must not keep anybody from undoing."""
+    from .config import Config, ConfigError
+    from .paths import Loaded, PathError, state_paths
+
+    try:
+        return _load(context, config, state_dir)
+    except (ConfigError, PathError) as error:
+        named = state_dir or context.obj.state_dir or os.environ.get("NICETY_STATE_DIR")
+        if not named:
+            raise
+        _say(f"nicety: {error}\nnicety: undoing without the configuration: pool sizes are not put back")
+        return Loaded(Config(), None), state_paths(Config(), named, os.environ, os.geteuid())
+
+
+def _foreign_pools(config: Config, clock: Clock, paths: Paths, names: tuple[str, ...]) -> dict[str, PoolAdapter]:
+    """Adapters of pools that outlive the daemon. Workers of command pools end with their daemon: there is no size to put back."""
+    import msgspec
+
+    from .pools.build import build
+
+    pools = {name: pool for name, pool in config.pools.items() if name in names and pool.kind != "command"}
+    return build(msgspec.structs.replace(config, pools=pools), clock, state_dir=paths.root)
+
+
+@_command("pause", "nicety pause --for 10m")
+def pause(
+    context: typer.Context,
+    duration: Annotated[
+        float | None, typer.Option("--for", parser=_seconds, metavar="TIME", help="Resume by itself after this time.")
+    ] = None,
+    config: ConfigOption = None,
+    state_dir: StateOption = None,
+) -> None:
+    """Let the daemon decide nothing new for a while.
+
+    What it has changed stays so; `nicety undo` puts it back.
+    """
+    from .control_socket import ask
+
+    _, paths = _load(context, config, state_dir)
+    ask(paths.socket, "pause", seconds=duration)
+    _say("paused" + (f" for {duration:g} s" if duration else "; `nicety resume` ends it"))
+
+
+@_command("resume", "nicety resume")
+def resume(context: typer.Context, config: ConfigOption = None, state_dir: StateOption = None) -> None:
+    """End a pause."""
+    from .control_socket import ask
+
+    _, paths = _load(context, config, state_dir)
+    ask(paths.socket, "resume")
+    _say("resumed")
+
+
+@_command("reload", "nicety reload")
+def reload(context: typer.Context, config: ConfigOption = None, state_dir: StateOption = None) -> None:
+    """Let the daemon read its configuration and models again.
+
+    A configuration with errors changes nothing: the old one stays in force, and the errors are shown.
+    """
+    from .control_socket import ask
+
+    _, paths = _load(context, config, state_dir)
+    ask(paths.socket, "reload", timeout_seconds=30.0)
+    _say("reloaded")
+
+
+# --- looking back -------------------------------------------------------------------------------------------------------------
+
+
+class Kind(StrEnum):
+    """What `decisions --kind` takes: a policy, or what kind of change it is."""
+
+    POOL_SIZE = "pool_size"
+    PRIORITY = "priority"
+    PLACEMENT = "placement"
+    QUARANTINE = "quarantine"
+    SET = "set"
+    RESTORE = "restore"
+    RESIZE = "resize"
+    RECYCLE = "recycle"
+    FLAG = "flag"
+
+
+class Ending(StrEnum):
+    """What `decisions --status` takes."""
+
+    APPLIED = "applied"
+    OBSERVED = "observed"
+    UNCHANGED = "unchanged"
+    PARTIAL = "partial"
+    VANISHED = "vanished"
+    REFUSED = "refused"
+    FOREIGN = "foreign"
+    FAILED = "failed"
+    GUARD = "refused-by-guard"
+    NONE = "no-outcome"
+
+
+@_command("decisions", "nicety decisions --since 1h --kind priority")
+def decisions(
+    context: typer.Context,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new ones as they come.")] = False,
+    since: Annotated[
+        float | None, typer.Option(parser=_seconds, metavar="TIME", help="Only of the last so much time, e.g. 1h.")
+    ] = None,
+    kind: Annotated[Kind | None, typer.Option(help="Only of this policy or kind of change.")] = None,
+    target: Annotated[str | None, typer.Option(metavar="TEXT", help="Only if the target has this in its name.")] = None,
+    pid: Annotated[int | None, typer.Option(metavar="PID", help="Only about this process.")] = None,
+    status: Annotated[Ending | None, typer.Option(help="Only those that ended so.")] = None,
+    count: Annotated[
+        int | None, typer.Option("-n", min=1, metavar="N", help="At most the latest so many; 20 unless --since.")
+    ] = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+    state_dir: StateOption = None,
+) -> None:
+    """List decisions and refusals, the latest last."""
+    from .explain import DECISION_HEADERS, decision_line, decision_row, table
+    from .logstream import ascii_json
+    from .store.decisions import DecisionReader, LoggedDecision
+
+    _, paths = _load(context, config, state_dir)
+    wanted: dict[str, Any] = {
+        "since": None if since is None else time.time_ns() - round(since * 1e9),
+        "kind": None if kind is None else kind.value,
+        "target": target,
+        "pid": pid,
+        "status": None if status is None else status.replace("-", " "),
+    }
+    limit = count if count is not None or since is not None else 20
+
+    def fits(logged: LoggedDecision) -> bool:
+        return (
+            (kind is None or kind in (logged.policy, logged.action))
+            and (target is None or target in logged.target)
+            and (pid is None or pid in logged.pids)
+            and (status is None or wanted["status"] == logged.status)
+        )
+
+    with DecisionReader(paths.decisions) as reader:
+        last = max((logged.n for logged in reader.find(limit=1)), default=0)
+        found = reader.find(**wanted, limit=limit)[::-1]
+        if as_json:
+            for logged in found:
+                print(ascii_json(logged.to_builtins()))
+        elif follow:
+            for logged in found:
+                print(decision_line(logged))
+        elif found:
+            print(table(DECISION_HEADERS, [decision_row(logged, day=since is None or since > 43200) for logged in found], _width()))
+        else:
+            _say("no decision fits; `nicety decisions` without options lists the latest")
+        if not follow:
+            return
+        sys.stdout.flush()
+
+        def wait() -> bool:
+            sys.stdout.flush()
+            time.sleep(0.2)
+            return True
+
+        for logged in reader.follow(wait, last):
+            if fits(logged):
+                print(ascii_json(logged.to_builtins()) if as_json else decision_line(logged))
+
+
+@_command("why", "nicety why 4711")
+def why(
+    context: typer.Context,
+    what: Annotated[str, typer.Argument(metavar="ID|PID", help="Id of a decision (`nicety decisions` shows them), or a pid.")],
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+    state_dir: StateOption = None,
+) -> None:
+    """Explain a decision, or what was done about a process.
+
+    Of a decision: its rule and figures, the forecast it rests on, what was rejected, what would have flipped it, what happened
+    and whether it helped. Of a process: where it belongs, the latest decisions about it, or why there is none.
+    """
+    import msgspec
+
+    from . import explain
+    from .store.decisions import DecisionReader
+
+    _, paths = _load(context, config, state_dir)
+    with DecisionReader(paths.decisions) as reader:
+        if not what.isdecimal():
+            logged, tick, session = explain.look_up(reader, what)
+            if as_json:
+                forecasts = [] if tick is None else explain.forecasts_about(logged.decision.action, tick)
+                _print_json({**logged.to_builtins(), "forecasts": msgspec.to_builtins(forecasts)})
+            else:
+                print(explain.decision_page(logged, tick, session))
+            return
+        pid = int(what)
+        about = reader.find(pid=pid, limit=10)
+        latest = reader.latest()
+        if latest is None or latest.tick is None:
+            raise explain.ExplainError(f"{reader.path} has no tick that can be read yet; `nicety run` adds some")
+        place = explain.locate(pid, latest.tick)
+        name = _name_of(pid)
+        if not name and not about and place.unknown:
+            raise explain.ExplainError(f'no process {pid} runs, and the log knows none; "{what}" is no id of a decision either')
+        if as_json:
+            record = {"pid": pid, "name": name, "seq": latest.seq, **msgspec.to_builtins(place)}
+            _print_json(record | {"reasons": explain.reasons(place, latest.tick), "decisions": [it.to_builtins() for it in about]})
+        else:
+            session = next((it.session for it in reader.sessions() if it.id == latest.session), None)
+            print(explain.process_page(pid, name, session, latest.tick, about))
+
+
+def _name_of(pid: int) -> str:
+    """What runs as this pid now, "" if nothing does."""
+    try:
+        return _printable(Path(f"/proc/{pid}/comm").read_bytes().rstrip(b"\n").decode("utf-8", "backslashreplace"))
+    except OSError:
+        return ""
+
+
+@_command("replay", "nicety replay --session 3f9a01bc")
+def replay(
+    context: typer.Context,
+    session: Annotated[str | None, typer.Option(metavar="ID", help="Only this session; else all.", show_default=False)] = None,
+    trace: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the traces are, if not in the state directory.", show_default=False)
+    ] = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+    state_dir: StateOption = None,
+) -> None:
+    """Decide everything in the log once more and compare.
+
+    From the log alone for decisions; with the traces for every figure that they rest on. Exit 3, with session, tick and place, if
+    anything differs.
+    """
+    from dataclasses import asdict
+
+    from .explain import ExplainError
+    from .store.decisions import DecisionReader
+
+    _, paths = _load(context, config, state_dir)
+    with DecisionReader(paths.decisions) as reader:
+        ids = [each.id for each in reader.sessions()]
+    if session is not None and session not in ids:
+        raise ExplainError(f'the log has no session "{session}"; it has {", ".join(ids) or "none"}')
+
+    from .replay import replay as again
+
+    found = again(paths, session=session, trace=trace)
+    if as_json:
+        _print_json({**asdict(found), "identical": not found.differences})
+    else:
+        print(
+            f"{found.sessions} sessions, {found.ticks} ticks: {found.decisions} decisions and {found.refusals} refusals made again"
+            f", and the figures of {found.observed} ticks from the traces"
+        )
+        for it in found.differences[:SHOWN]:
+            made = it.again or "nothing"
+            print(_printable(f"session {it.session}, tick {it.seq}: {it.where}: recorded {it.recorded}, made again {made}"))
+        if len(found.differences) > SHOWN:
+            print(f"... and {len(found.differences) - SHOWN} more; --json has all")
+        print(f"{len(found.differences)} differences" if found.differences else "identical")
+    for note in found.notes:
+        _say(_printable(f"nicety: {note}"))
+    if found.differences:
+        raise typer.Exit(FINDINGS)
+    if found.ticks == 0:
+        raise ExplainError(f"{paths.decisions} has no ticks to replay; `nicety run` writes some")
+
+
+class Exportable(StrEnum):
+    """What can be exported."""
+
+    TRACES = "traces"
+    DECISIONS = "decisions"
+
+
+class Format(StrEnum):
+    """File formats of an export."""
+
+    CSV = "csv"
+    JSONL = "jsonl"
+    PARQUET = "parquet"
+
+
+@_command("export", "nicety export traces --format parquet -o traces.parquet --since 1d")
+def export(
+    context: typer.Context,
+    what: Annotated[Exportable, typer.Argument(help="Samples of all processes, or decisions and refusals.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="File to write; appears whole or not at all.")],
+    form: Annotated[Format, typer.Option("--format", help="parquet needs the extra nicety[parquet].")] = Format.CSV,
+    since: Annotated[
+        float | None, typer.Option(parser=_seconds, metavar="TIME", help="Only of the last so much time, e.g. 1d.")
+    ] = None,
+    config: ConfigOption = None,
+    state_dir: StateOption = None,
+) -> None:
+    """Write traces or decisions for other programs.
+
+    Exit 3 if a part of them was damaged and is not in the file.
+    """
+    from .store.export import export as export_traces
+    from .store.export import export_decisions
+
+    _, paths = _load(context, config, state_dir)
+    begin = None if since is None else time.time_ns() - round(since * 1e9)
+    live = sys.stderr.isatty()
+
+    def progress(ticks: int) -> None:
+        if live and ticks % 100 == 0:
+            print(f"\r{ticks} ticks\x1b[K", end="", file=sys.stderr, flush=True)
+
+    if what is Exportable.DECISIONS:
+        if form is Format.PARQUET:
+            raise typer.BadParameter("decisions are exported as csv or jsonl", param_hint="--format")
+        done = export_decisions(paths.decisions, out, "csv" if form is Format.CSV else "jsonl", since=begin)
+    else:
+        done = export_traces(paths.root, out, form.value, since=begin, progress=progress)
+    _say(("\r\x1b[K" if live else "") + f"{out}: {done.rows} rows" + (f" of {done.ticks} ticks" if done.ticks else ""))
+    for loss in done.lost:
+        _say(_printable(f"nicety: not exported: {loss}"))
+    if done.lost:
+        raise typer.Exit(FINDINGS)
+
+
+@_command("demo", "nicety demo")
+def demo(
+    directory: Annotated[
+        Path | None, typer.Option("--dir", help="Where to leave logs, traces and models.", show_default=False)
+    ] = None,
+    json_path: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the figures there.", show_default=False)
+    ] = None,
+) -> None:
+    """See the whole loop at work on a bundled workload.
+
+    Takes a few minutes: a web service, batch hogs and a spool with faulty workers, without nicety and with it. Everything is put
+    back afterwards.
+    """
+    import tempfile
+
+    from .demo.run import main as show
+
+    if directory is None:
+        directory = Path(tempfile.mkdtemp(prefix="nicety-demo-"))
+    raise typer.Exit(show(directory, json_path, functools.partial(print, flush=True)))

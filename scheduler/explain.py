@@ -1,0 +1,410 @@
+"""Records into words: the pages of `why`, the tables of `decisions`, `status` and `undo`. Reads the decision log and nothing else.
+
+Every page is made from what was logged, so it says what the decision rested on and not what is true by now.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from ..models.records import HORIZONS, QUANTILES, Forecast, Score
+from .decision import (
+    Action,
+    Control,
+    Effect,
+    Flag,
+    Group,
+    Latency,
+    Member,
+    Outcome,
+    Pool,
+    Recycle,
+    ResizePool,
+    Restore,
+    Session,
+    Set,
+    Status,
+    Tick,
+    Worker,
+)
+from .linux.text import printable
+from .paths import Paths
+from .store.decisions import DecisionReader, LoggedDecision
+
+UNITS = {"cpu": "cores", "rss": "MiB", "load": "Erlangs"}
+"""How a forecast's metric is shown."""
+
+MEANING = {
+    Status.APPLIED: "done, and read back",
+    Status.OBSERVED: "observed only: nothing was written",
+    Status.UNCHANGED: "was so already",
+    Status.PARTIAL: "done in part",
+    Status.VANISHED: "the target was gone",
+    Status.REFUSED: "the kernel or the pool said no",
+    Status.FOREIGN: "somebody else had changed it: left alone, hands off from now on",
+    Status.FAILED: "failed",
+}
+
+
+class ExplainError(Exception):
+    """What should be explained is not in the log; the text says what to do."""
+
+
+def describe(action: Action) -> str:
+    """What an action does, in a few words, without its target.
+
+    >>> describe(ResizePool("web", 5))
+    'size 5'
+    """
+    match action:
+        case ResizePool(size=size):
+            return f"size {size}"
+        case Recycle(worker=worker):
+            return f"recycle worker {worker.pid}"
+        case Flag(worker=worker, kind=kind):
+            return f"flag worker {worker.pid}: {kind}"
+        case Restore(control=control):
+            return f"{control} back to what it was"
+        case Set(control=Control.AFFINITY, value=value):
+            return f"CPUs {cpu_list(value if isinstance(value, tuple) else (value,))}"
+        case Set(control=control, value=value):
+            return f"{control} {value}"
+
+
+def cpu_list(cpus: Iterable[int]) -> str:
+    """CPU numbers as the kernel writes them.
+
+    >>> cpu_list((0, 1, 2, 5))
+    '0-2,5'
+    """
+    runs: list[list[int]] = []
+    for cpu in sorted(cpus):
+        if runs and cpu == runs[-1][-1] + 1:
+            runs[-1].append(cpu)
+        else:
+            runs.append([cpu])
+    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def moment(wall: int, day: bool = True) -> str:
+    """A wall time in ns as local time for people."""
+    return datetime.fromtimestamp(wall / 1e9, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S" if day else "%H:%M:%S")
+
+
+def span(seconds: float) -> str:
+    """A length of time for people.
+
+    >>> span(3725)
+    '1 h 2 min'
+    """
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, hours, days = seconds / 60, seconds / 3600, seconds / 86400
+    if minutes < 60:
+        return f"{int(minutes)} min {int(seconds % 60)} s"
+    return f"{int(hours)} h {int(minutes % 60)} min" if hours < 24 else f"{int(days)} d {int(hours % 24)} h"
+
+
+def size(number: float) -> str:
+    """Bytes for people.
+
+    >>> size(3 << 20)
+    '3.0 MiB'
+    """
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if number < 1024:
+            return f"{number:.0f} B" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1024
+    return f"{number:.1f} TiB"
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], width: int | None = None, fold: bool = False) -> str:
+    """Aligned columns. Cells are made printable. With `width`, no line is longer: the last column is cut, or folded if `fold`."""
+    cells = [[printable(cell) for cell in row] for row in (headers, *rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(headers))]
+    left = sum(widths[:-1]) + 2 * (len(widths) - 1)
+    lines: list[str] = []
+    for row in cells:
+        line = "  ".join(cell.ljust(at) for cell, at in zip(row, widths, strict=True)).rstrip()
+        if width is None or len(line) <= width:
+            lines.append(line)
+        elif fold and width - left >= 20:
+            first, *more = textwrap.wrap(row[-1], width - left, break_on_hyphens=False)
+            lines += [line[:left] + first, *(" " * left + part for part in more)]
+        else:
+            lines.append(line[: max(width - 1, 1)] + "…")
+    return "\n".join(lines)
+
+
+# --- decisions ----------------------------------------------------------------------------------------------------------------
+
+
+DECISION_HEADERS = ("time", "id", "what", "outcome", "reason")
+
+
+def decision_row(logged: LoggedDecision, day: bool) -> tuple[str, ...]:
+    """A line of the table of decisions. `day`: the time with its date."""
+    decision, refusal, effects = logged.decision, logged.refusal, logged.effects
+    reason = decision.why.text if refusal is None else f"{refusal.rule}: {refusal.text}"
+    helped = f", {effects[-1].verdict}" if effects else ""
+    return moment(logged.wall, day), logged.id, f"{logged.target}: {describe(decision.action)}", logged.status + helped, reason
+
+
+def decision_line(logged: LoggedDecision) -> str:
+    """One line for following decisions as they come."""
+    at, id_, what, outcome, reason = decision_row(logged, day=False)
+    return printable(f"{at}  {id_:<14}  {what:<40}  {outcome:<9}  {reason}")
+
+
+def page(paths: Paths, id_: str) -> str:
+    """Everything about one decision, from the log: the answer of `nicety why ID`. Raises ExplainError, StoreError."""
+    with DecisionReader(paths.decisions) as reader:
+        return decision_page(*look_up(reader, id_))
+
+
+def look_up(reader: DecisionReader, id_: str) -> tuple[LoggedDecision, Tick | None, Session | None]:
+    """A decision with its tick and session; None for what the log has lost. Raises ExplainError, StoreError."""
+    found = reader.find(id=id_, limit=1)
+    if not found:
+        raise ExplainError(f'no decision "{id_}" in {reader.path}; `nicety decisions` lists them, a number is taken for a pid')
+    logged = found[0]
+    there = reader.tick(logged.session, logged.seq)
+    session = next((it.session for it in reader.sessions() if it.id == logged.session), None)
+    return logged, None if there is None else there.tick, session
+
+
+def decision_page(logged: LoggedDecision, tick: Tick | None, session: Session | None) -> str:
+    """The page of a decision. Without its tick there are no forecasts on it."""
+    decision, refusal, outcomes, effects = logged.decision, logged.refusal, logged.outcomes, logged.effects
+    why = decision.why
+    mode = "" if session is None else f", {session.mode} mode"
+    lines = [
+        f"{decision.target}: {describe(decision.action)}",
+        f"  decision {decision.id} of policy {decision.policy}, {moment(logged.wall)}, tick {logged.seq}{mode}",
+    ]
+    if not logged.intact:
+        lines.append("  its checksum does not hold: the log was damaged or changed since")
+    lines += _part("Why", [f"{why.rule}: {why.text}"])
+    lines += _part("Figures", _figures(why.figures), wrap=False)
+    for forecast in [] if tick is None else forecasts_about(decision.action, tick):
+        title = f"Forecast of {forecast.target} {forecast.metric}, {UNITS.get(forecast.metric, 'unknown unit')}"
+        lines += _part(title, _forecast(forecast), wrap=False)
+    score = None if tick is None else score_of(decision.action, tick)
+    if score is not None:
+        lines += _part("Score", _score(score), wrap=False)
+    lines += _part("Rejected", why.rejected or ["nothing else was considered"])
+    lines += _part("Would have flipped it", why.flips or ["not said by the rule"])
+    if refusal is not None:
+        lines += _part("What happened", [f"the guard refused: {refusal.rule}: {refusal.text}"])
+    else:
+        lines += _part("What happened", [_outcome(outcome) for outcome in outcomes] or ["no outcome is in the log (yet)"])
+    if effects:
+        lines += _part("Did it help", [_effect(effect) for effect in effects])
+    elif any(outcome.status in (Status.APPLIED, Status.PARTIAL) for outcome in outcomes):
+        lines += _part("Did it help", ["not measured (yet)"])
+    return _page(lines)
+
+
+def forecasts_about(action: Action, tick: Tick) -> list[Forecast]:
+    """The tick's forecasts that such an action may rest on: a pool's load and CPU, the CPU of the group of a process or cgroup."""
+    match action:
+        case ResizePool(pool=name):
+            wanted = {(name, "load"), (name, "cpu")}
+        case Set(process=process, cgroup=cgroup) | Restore(process=process, cgroup=cgroup):
+            members = [(group.name, member) for group in tick.groups for member in group.members]
+            wanted = {(name, "cpu") for name, member in members if member.id == process or (cgroup and member.cgroup == cgroup)}
+        case _:
+            wanted = set()
+    return [forecast for forecast in tick.forecasts if (forecast.target, forecast.metric) in wanted]
+
+
+def score_of(action: Action, tick: Tick) -> Score | None:
+    """The score that a flag or recycling rests on."""
+    if not isinstance(action, Flag | Recycle):
+        return None
+    return next((score for score in tick.scores if score.id == action.worker), None)
+
+
+# --- a process ----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a process is found in a tick; None where it is not."""
+
+    group: Group | None
+    member: Member | None
+    pool: Pool | None
+    worker: Worker | None
+    score: Score | None
+    protected: bool
+
+    @property
+    def unknown(self) -> bool:
+        """Nothing in the tick is about it."""
+        return self.group is None and self.pool is None and self.score is None and not self.protected
+
+
+def locate(pid: int, tick: Tick) -> Place:
+    """Find a pid in a tick."""
+    group, member = next(((g, m) for g in tick.groups for m in g.members if m.id.pid == pid), (None, None))
+    pool, worker = next(((p, w) for p in tick.pools for w in p.workers if w.id.pid == pid), (None, None))
+    score = next((score for score in tick.scores if score.id.pid == pid), None)
+    return Place(group, member, pool, worker, score, any(id_.pid == pid for id_ in tick.protected))
+
+
+def process_page(pid: int, name: str, session: Session | None, tick: Tick, decisions: Sequence[LoggedDecision]) -> str:
+    """Everything about one process: the answer of `nicety why PID`. `name`: what runs there now, "" if it is gone."""
+    place = locate(pid, tick)
+    mode = "" if session is None else f", {session.mode} mode"
+    lines = [
+        f"process {pid}: {name or 'not running any more'}",
+        f"  as of tick {tick.seq}, {moment(tick.wall)}{mode}",
+    ]
+    lines += _part("What it is", _facts(place))
+    if place.score is not None:
+        lines += _part("Score", _score(place.score), wrap=False)
+    if decisions:
+        rows = [decision_row(logged, day=True) for logged in decisions]
+        lines += _part("Decisions about it, latest first", table(DECISION_HEADERS, rows).splitlines(), wrap=False)
+    else:
+        lines += _part("Why nothing was done", reasons(place, tick))
+    return _page(lines)
+
+
+def _facts(place: Place) -> list[str]:
+    facts = []
+    if place.pool is not None and place.worker is not None:
+        pool, worker = place.pool, place.worker
+        busy = "" if worker.busy is None else f", busy {worker.busy:.0%} of the time"
+        facts.append(f"worker of pool {pool.name} ({pool.size} workers), {'ready' if worker.ready else 'starting'}{busy}")
+        facts.append(f"uses {worker.cpu:.2f} cores, waits for {worker.wait:.2f}, {size(worker.rss)} resident")
+    if place.group is not None and place.member is not None:
+        group, member = place.group, place.member
+        facts.append(f"group {group.name} ({group.processes} processes), class {group.latency}; nice {member.nice}")
+        facts.append(f"the group uses {group.cpu:.2f} cores, waits for {group.wait:.2f}; cgroup {member.cgroup}")
+    return facts or ["in no group with a class, and no worker of a pool"]
+
+
+def reasons(place: Place, tick: Tick) -> list[str]:
+    """What kept nicety from deciding anything about a process, the strongest reason first."""
+    said = []
+    if place.protected:
+        said.append("it is protected: nicety never touches itself, its ancestors, pid 1, pool masters and guard.protect")
+    if tick.paused:
+        said.append("nicety is paused; `nicety resume` ends it")
+    if place.group is None and place.pool is None:
+        said.append('it has no class; a [groups.NAME] section with latency = "latency" or "batch" gives it one')
+    elif place.group is not None and place.group.latency is Latency.NONE and place.pool is None:
+        said.append(f'its group {place.group.name} has latency = "none": hands off')
+    if place.group is not None and place.group.latency is Latency.BATCH:
+        waiting = [group for group in tick.groups if group.latency is Latency.LATENCY]
+        if not waiting:
+            said.append('no group with latency = "latency" is there to be protected from it')
+        elif not tick.machine.may_renice:
+            said.append("priorities cannot be put back without CAP_SYS_NICE, so none is changed; see `nicety doctor`")
+        else:
+            told = ", ".join(f"{group.name} waits for {group.wait:.2f} cores" for group in waiting)
+            said.append(f"no contention: {told}")
+    if place.group is not None and place.group.latency is Latency.LATENCY:
+        said.append("it is protected from batch groups; nothing is changed about itself")
+    if place.score is not None:
+        said.append(f"as a worker it is not unusual enough to report: p = {place.score.p:.2g} ({place.score.kind})")
+    if place.pool is not None and place.pool.trouble:
+        said.append(f"its pool cannot be resized now: {place.pool.trouble}")
+    return said or ["nothing called for it"]
+
+
+# --- status and undo ----------------------------------------------------------------------------------------------------------
+
+
+def status_page(answer: Mapping[str, Any], width: int | None) -> str:
+    """The daemon's answer to `status`: lists of records as tables, everything else as a line each."""
+    plain = {key: value for key, value in answer.items() if not isinstance(value, list)}
+    lines = _figures({key.replace("_", " "): _told(key, value) for key, value in plain.items()})
+    for key, value in answer.items():
+        if isinstance(value, list) and value:
+            lines += ["", key.replace("_", " ")]
+            headers = tuple(value[0])
+            rows = [tuple(figure(row.get(name, "")) for name in headers) for row in value]
+            lines += table([name.replace("_", " ") for name in headers], rows, width).splitlines()
+    return "\n".join(printable(line) for line in lines)
+
+
+def _told(key: str, value: Any) -> str:
+    """A value of the daemon's answer for people; the unit is in its key."""
+    if value is None or value == "" or value == {}:
+        return "none"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_told(name, item)}" for name, item in value.items())
+    if key.endswith("bytes"):
+        return size(float(value))
+    if key.endswith("seconds"):
+        return span(float(value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return figure(value)
+
+
+def outcome_table(outcomes: Sequence[Outcome], width: int | None) -> str:
+    """What an undo did, line by line."""
+    rows = [(outcome.target, str(outcome.status), outcome.detail) for outcome in outcomes]
+    return table(("target", "outcome", "detail"), rows, width, fold=True)
+
+
+# --- parts --------------------------------------------------------------------------------------------------------------------
+
+
+def _page(lines: Iterable[str]) -> str:
+    return "\n".join(printable(line) for line in lines)
+
+
+def _part(title: str, lines: Iterable[str], wrap: bool = True) -> list[str]:
+    body = []
+    for line in lines:
+        body += (
+            textwrap.wrap(line, 110, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
+            if wrap
+            else [f"  {line}"]
+        )
+    return ["", title, *body]
+
+
+def figure(value: float | int | str) -> str:
+    """A number for people: four significant digits, whole ones as they are."""
+    if isinstance(value, float):
+        return (
+            f"{value:.4g}" if math.isfinite(value) and abs(value) < 1e6 else f"{value:.0f}" if math.isfinite(value) else "unknown"
+        )
+    return str(value)
+
+
+def _figures(figures: Mapping[str, float | int | str]) -> list[str]:
+    width = max(map(len, figures), default=0)
+    return [f"{name.ljust(width)}  {figure(value)}" for name, value in figures.items()]
+
+
+def _forecast(forecast: Forecast) -> list[str]:
+    scale = 1 / (1 << 20) if forecast.metric == "rss" else 1.0
+    rows = [(f"{level:.0%}", *(figure(round(row[at] * scale, 3)) for row in forecast.values)) for at, level in enumerate(QUANTILES)]
+    return [*table(("ticks ahead", *map(str, HORIZONS)), rows).splitlines(), f"by {forecast.source}"]
+
+
+def _score(score: Score) -> list[str]:
+    evidence = ", ".join(f"{name} {figure(value)}" for name, value in score.evidence)
+    return [f"{score.kind}: {figure(score.value)}, p = {score.p:.2g}, by {score.source}", *([evidence] if evidence else [])]
+
+
+def _outcome(outcome: Outcome) -> str:
+    detail = f": {outcome.detail}" if outcome.detail else ""
+    changed = f" ({outcome.changed} written)" if outcome.changed else ""
+    return f"{outcome.target}: {MEANING[outcome.status]}{changed}{detail}"
+
+
+def _effect(effect: Effect) -> str:
+    return f"{effect.verdict}: {effect.metric}: {figure(effect.before)} before, {figure(effect.after)} after {effect.ticks} ticks"

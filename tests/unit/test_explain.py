@@ -1,0 +1,270 @@
+"""What `why`, `decisions` and `undo` say is what was logged, in words, and never obeyed by a terminal."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nicety.models.records import Anomaly, ProcId, Score
+from nicety.scheduler import explain
+from nicety.scheduler.config import Config, to_builtins
+from nicety.scheduler.decision import (
+    Abilities,
+    Action,
+    Control,
+    Decision,
+    Effect,
+    Flag,
+    Latency,
+    Outcome,
+    Recycle,
+    Refusal,
+    ResizePool,
+    Restore,
+    Session,
+    Set,
+    Status,
+    Tick,
+    Verdict,
+    Why,
+    encode,
+)
+from nicety.scheduler.paths import Paths
+from nicety.scheduler.store.decisions import DecisionLog, DecisionReader
+from nicety.scheduler.testing.ticks import a_forecast, a_group, a_machine, a_member, a_pool, a_tick
+
+WORKER = ProcId(9001, 9001)
+HOG = ProcId(4711, 4711)
+
+
+def a_session() -> Session:
+    own = ProcId(100, 1)
+    abilities = Abilities(autogroup=True, cpu_cgroup="v1", may_renice=True)
+    return Session("5e551017", "boot", 0, "0.1.0", "act", own, abilities, to_builtins(Config()), {"demand": "", "anomaly": ""}, {})
+
+
+def a_decision(id_: str, target: str, action: Action, policy: str = "pool_size") -> Decision:
+    figures: dict[str, float | int | str] = {"load_now": 3.14159265, "current": 4, "forecast_source": "demand 0123456789ab"}
+    rejected = ("3 workers, which the reactive rule alone asks for",)
+    flips = ("a load forecast below 2.1 Erlang would keep 4",)
+    return Decision(
+        id_, policy, target, action, Why("forecast floor", "a load of 4 Erlang is to be expected.", figures, rejected, flips)
+    )
+
+
+def a_full_tick(seq: int, **changes: object) -> Tick:
+    groups = [
+        a_group("web", Latency.LATENCY, [a_member(9000 + i) for i in range(4)], cpu=1.2, wait=0.3),
+        a_group("hogs", Latency.BATCH, [a_member(4711, cgroup="/batch"), a_member(4712, cgroup="/batch")], cpu=1.5),
+        a_group("editor", Latency.NONE, [a_member(77)]),
+    ]
+    scores = (Score(WORKER, "web", Anomaly.LEAK, 3.5, 0.004, (("rss_mib_per_minute", 12.5),), "robust z"),)
+    values: dict[str, object] = {
+        "groups": groups,
+        "pools": [a_pool("web")],
+        "forecasts": [
+            a_forecast("web", "load", 4.25),
+            a_forecast("web", "cpu", 1.5),
+            a_forecast("hogs", "rss", 3 << 20),
+            a_forecast("hogs", "cpu", 1.9),
+        ],
+        "protected": (ProcId(1, 2),),
+        "scores": scores,
+    }
+    return a_tick(seq, **{**values, **changes})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Paths:
+    """A log with a resize that helped, a refusal, a demotion that somebody undid by hand, and a flag."""
+    paths = Paths(tmp_path / "state", tmp_path / "state" / "control.sock")
+    log = DecisionLog(paths.root, 1 << 20)
+    log.begin(a_session())
+    resize = a_decision("s-1.0", "pool web", ResizePool("web", 6))
+    shrink = a_decision("s-1.1", "pool web", ResizePool("web", 1))
+    demote = a_decision("s-2.0", "group hogs pid 4711", Set(Control.AUTOGROUP, HOG, "", 19), "priority")
+    flag = a_decision("s-3.0", "pool web", Flag("web", WORKER, "leak"), "quarantine")
+    log.append(
+        a_full_tick(1),
+        Verdict((resize,), (Refusal(shrink, "limits", "fewer than the minimum of 2"),), ()),
+        (Outcome("s-1.0", Status.APPLIED, "pool web", "4 -> 6", 1),),
+    )
+    log.append(a_full_tick(2), Verdict((demote,), (), ()), (Outcome("s-2.0", Status.APPLIED, "group hogs pid 4711", "", 1),))
+    effect = Effect("s-1.0", "wait of group web, cores", 0.8, 0.1, 3, "helped")
+    foreign = Outcome("s-2.0", Status.FOREIGN, "group hogs pid 4711", "the autogroup has 5, not 19", 0)
+    log.append(a_full_tick(3), Verdict((flag,), (), (effect,)), (Outcome("s-3.0", Status.APPLIED, "pool web", "", 0), foreign))
+    log.close()
+    return paths
+
+
+def test_the_page_of_a_decision_answers_what_a_person_would_ask(paths: Paths) -> None:
+    page = explain.page(paths, "s-1.0")
+    for part in (
+        "pool web: size 6",
+        "decision s-1.0 of policy pool_size",
+        "tick 1, act mode",
+        "forecast floor: a load of 4 Erlang is to be expected.",
+        "load_now         3.142",
+        "Forecast of web load, Erlangs",
+        "4.25",
+        "3 workers, which the reactive rule alone asks for",
+        "a load forecast below 2.1 Erlang would keep 4",
+        "pool web: done, and read back (1 written): 4 -> 6",
+        "helped: wait of group web, cores: 0.8 before, 0.1 after 3 ticks",
+    ):
+        assert part in page, f"{part!r} is not in\n{page}"
+
+
+def test_the_page_of_a_refusal_names_the_rule_of_the_guard(paths: Paths) -> None:
+    page = explain.page(paths, "s-1.1")
+    assert "the guard refused: limits: fewer than the minimum of 2" in page
+    assert "Did it help" not in page
+
+
+def test_what_was_changed_by_hand_is_told_with_the_outcome_before(paths: Paths) -> None:
+    page = explain.page(paths, "s-2.0")
+    assert "done, and read back" in page
+    assert "somebody else had changed it: left alone, hands off from now on: the autogroup has 5, not 19" in " ".join(page.split())
+    assert "Forecast of hogs cpu, cores" in page
+    assert "rss" not in page
+    assert "not measured (yet)" in page
+
+
+def test_a_flag_is_explained_by_its_score(paths: Paths) -> None:
+    page = explain.page(paths, "s-3.0")
+    assert "leak: 3.5, p = 0.004, by robust z" in page
+    assert "Forecast" not in page
+
+
+def test_an_unknown_decision_is_an_error_with_a_next_step(paths: Paths) -> None:
+    with pytest.raises(explain.ExplainError, match="`nicety decisions` lists them"):
+        explain.page(paths, "nonsense")
+
+
+def page_of(paths: Paths, pid: int, name: str = "python3") -> str:
+    with DecisionReader(paths.decisions) as reader:
+        latest = reader.latest()
+        assert latest is not None
+        assert latest.tick is not None
+        return explain.process_page(pid, name, a_session(), latest.tick, reader.find(pid=pid))
+
+
+def test_the_page_of_a_worker_tells_its_pool_its_score_and_what_was_done(paths: Paths) -> None:
+    page = page_of(paths, 9001)
+    assert "worker of pool web (4 workers), ready, busy 50% of the time" in page
+    assert "group web (4 processes), class latency; nice 0" in page
+    assert "leak: 3.5, p = 0.004, by robust z" in page
+    assert "rss_mib_per_minute 12.5" in page
+    assert "s-3.0" in page
+    assert "Why nothing was done" not in page
+
+
+def test_a_process_that_ended_is_still_explained(paths: Paths) -> None:
+    assert "process 4711: not running any more" in page_of(paths, 4711, "")
+    assert "s-2.0" in page_of(paths, 4711, "")
+
+
+REASONS: dict[str, tuple[int, dict[str, object], str]] = {
+    "protected": (1, {}, "it is protected: nicety never touches"),
+    "paused": (4712, {"paused": True}, "nicety is paused"),
+    "no class": (31337, {}, "it has no class; a [groups.NAME] section"),
+    "hands off": (77, {}, 'its group editor has latency = "none": hands off'),
+    "no contention": (4712, {}, "no contention: web waits for 0.30 cores"),
+    "no rights": (4712, {"machine": a_machine(may_renice=False)}, "without CAP_SYS_NICE"),
+    "nobody to protect": (
+        4712,
+        {"groups": [a_group("hogs", Latency.BATCH, [a_member(4712)])]},
+        'no group with latency = "latency" is there',
+    ),
+    "it is the one to protect": (9002, {}, "it is protected from batch groups"),
+    "not unusual": (9001, {}, "not unusual enough to report: p = 0.004 (leak)"),
+    "pool in trouble": (9002, {"pools": [a_pool("web", trouble="crash loop")]}, "its pool cannot be resized now: crash loop"),
+}
+
+
+@pytest.mark.parametrize("case", REASONS)
+def test_why_nothing_was_done(case: str) -> None:
+    pid, changes, said = REASONS[case]
+    tick = a_full_tick(4, **changes)
+    page = explain.process_page(pid, "x", a_session(), tick, [])
+    assert said in " ".join(page.split())
+
+
+def test_there_is_always_a_reason_for_doing_nothing() -> None:
+    tick = a_full_tick(4, scores=())
+    for pid in (*range(9000, 9004), 77, 4711, 1, 31337):
+        assert explain.reasons(explain.locate(pid, tick), tick)
+
+
+def test_a_row_has_outcome_effect_and_reason(paths: Paths) -> None:
+    with DecisionReader(paths.decisions) as reader:
+        rows = {logged.id: explain.decision_row(logged, day=True) for logged in reader.find()}
+    assert rows["s-1.0"][2:] == ("pool web: size 6", "applied, helped", "a load of 4 Erlang is to be expected.")
+    assert rows["s-1.1"][2:] == ("pool web: size 1", "refused by guard", "limits: fewer than the minimum of 2")
+    assert rows["s-2.0"][3] == "foreign"
+
+
+@pytest.mark.parametrize(
+    ("action", "words"),
+    [
+        (ResizePool("web", 5), "size 5"),
+        (Recycle("web", WORKER), "recycle worker 9001"),
+        (Flag("web", WORKER, "spin"), "flag worker 9001: spin"),
+        (Restore(Control.NICE, HOG, ""), "nice back to what it was"),
+        (Set(Control.AFFINITY, HOG, "", (0, 1, 2, 5, 7, 8)), "CPUs 0-2,5,7-8"),
+        (Set(Control.CPU_SHARES, None, "/batch", 10), "cpu.shares 10"),
+    ],
+)
+def test_an_action_in_words(action: Action, words: str) -> None:
+    assert explain.describe(action) == words
+
+
+def test_tables_are_cut_to_the_screen_and_whole_in_files() -> None:
+    rows = [("a", "x" * 200), ("bbb", "y")]
+    assert {len(line) for line in explain.table(("one", "two"), rows, 40).splitlines()} == {8, 40, 6}
+    assert "x" * 200 in explain.table(("one", "two"), rows)
+
+
+def test_a_folded_table_keeps_every_word_below_its_column() -> None:
+    folded = explain.table(("name", "text"), [("a", "one two three four five six seven eight")], 30, fold=True)
+    assert folded.splitlines() == ["name  text", "a     one two three four five", "      six seven eight"]
+
+
+def test_nothing_that_is_shown_is_obeyed_by_a_terminal(paths: Paths) -> None:
+    hostile = "\x1b]0;owned\x07\n\u202e"
+    with DecisionReader(paths.decisions) as reader:
+        logged, tick, session = explain.look_up(reader, "s-1.0")
+    evil = Decision(
+        "s-9.0", "p", hostile, ResizePool(hostile, 1), Why(hostile, hostile, {hostile: hostile}, (hostile,), (hostile,))
+    )
+    forged = replace(logged, target=hostile, decision_json=encode(evil).decode())
+    outcome = Outcome("x", Status.FAILED, hostile, hostile, 0)
+    shown = [
+        explain.decision_page(forged, tick, session),
+        explain.decision_line(forged),
+        explain.table(explain.DECISION_HEADERS, [explain.decision_row(forged, day=True)]),
+        explain.process_page(5, hostile, session, a_full_tick(1), [forged]),
+        explain.outcome_table([outcome], None),
+        explain.status_page({"mode": hostile, "groups": [{"group": hostile, "cpu": 1.0}], hostile: 1}, None),
+    ]
+    for text in shown:
+        assert all(line.isprintable() for line in text.split("\n")), text
+        assert "\x1b" not in text
+
+
+def test_the_status_shows_units_and_tables() -> None:
+    page = explain.status_page(
+        {
+            "mode": "act",
+            "running_seconds": 3725.0,
+            "own_memory_bytes": 50 << 20,
+            "paused": False,
+            "pools": [{"pool": "web", "size": 4}],
+        },
+        None,
+    )
+    assert "running seconds   1 h 2 min" in page
+    assert "own memory bytes  50.0 MiB" in page
+    assert "pool  size\nweb   4" in page

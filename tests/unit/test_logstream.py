@@ -1,0 +1,391 @@
+"""The log: one line for what happened, none for what did not, and nothing in it that a terminal or a parser would obey."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import socket
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nicety.models.records import ProcId
+from nicety.scheduler.decision import (
+    Action,
+    Control,
+    Decision,
+    Effect,
+    Flag,
+    Outcome,
+    Recycle,
+    Refusal,
+    ResizePool,
+    Restore,
+    Set,
+    Status,
+    Tick,
+    Verdict,
+    Why,
+)
+from nicety.scheduler.logstream import (
+    BUFFER_LIMIT,
+    NOTICE,
+    QUIET_NS,
+    WARNING,
+    Entry,
+    JournalSink,
+    LogStream,
+    StreamSink,
+    ascii_json,
+    json_line,
+    open_log,
+    terminal_line,
+)
+from nicety.scheduler.testing.ticks import a_tick
+
+HOSTILE = 'w\n\x1b]0;owned\x07\r\x9b31m\u202eR\u2028"}\x7f\x00, "kind": "forged"'
+
+
+class Kept:
+    """A sink that keeps entries."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.dropped = 0
+
+    def write(self, entry: Entry) -> None:
+        self.entries.append(entry)
+
+    def flush(self) -> None:
+        pass
+
+    def taken(self) -> list[tuple[str, str, str]]:
+        taken = [(entry.kind, entry.what, entry.status) for entry in self.entries]
+        self.entries.clear()
+        return taken
+
+
+def a_decision(id_: str = "s-1.0", target: str = "pool web", action: Action | None = None, policy: str = "pool_size") -> Decision:
+    why = Why("forecast floor", "a load of 4 Erlang is to be expected.", {"load": 4.0, "source": "demand 3f"}, (), ())
+    return Decision(id_, policy, target, action or ResizePool("web", 5), why)
+
+
+def an_outcome(status: Status, id_: str = "s-1.0", detail: str = "") -> Outcome:
+    return Outcome(id_, status, "pool web", detail, 1)
+
+
+def tell(stream: LogStream, tick: Tick, verdict: Verdict, *outcomes: Outcome) -> None:
+    stream.tick("5e551017", "act", tick, verdict, outcomes)
+
+
+def decided(*decisions: Decision) -> Verdict:
+    return Verdict(decisions, (), ())
+
+
+def test_a_decision_and_its_outcome_are_one_line() -> None:
+    sink = Kept()
+    tell(LogStream(sink), a_tick(1), decided(a_decision()), an_outcome(Status.APPLIED))
+    (entry,) = sink.entries
+    assert (entry.kind, entry.id, entry.what, entry.status) == ("decision", "s-1.0", "pool web: size 5", "applied")
+    assert entry.priority == NOTICE
+    assert "a load of 4 Erlang" in entry.text
+    assert entry.fields["figures"] == {"load": 4.0, "source": "demand 3f"}
+
+
+def test_a_tick_without_decisions_says_nothing() -> None:
+    sink = Kept()
+    tell(LogStream(sink), a_tick(1), decided())
+    assert sink.entries == []
+
+
+def test_late_outcomes_and_effects_have_their_own_lines() -> None:
+    sink = Kept()
+    effect = Effect("s-1.0", "wait of group web, cores", 0.8, 0.1, 3, "helped")
+    tell(LogStream(sink), a_tick(4), Verdict((), (), (effect,)), an_outcome(Status.FOREIGN, detail="nice is 3, not 19"))
+    assert sink.taken() == [("outcome", "pool web", "foreign"), ("effect", "wait of group web, cores", "helped")]
+
+
+def test_trouble_is_a_warning_with_its_detail() -> None:
+    sink = Kept()
+    tell(LogStream(sink), a_tick(1), decided(a_decision()), an_outcome(Status.REFUSED, detail="EPERM: needs CAP_KILL"))
+    assert sink.entries[0].priority == WARNING
+    assert "needs CAP_KILL" in sink.entries[0].text
+
+
+def test_the_same_refusal_is_told_once_until_it_was_away_for_a_while() -> None:
+    sink = Kept()
+    stream = LogStream(sink)
+    refused = Verdict((), (Refusal(a_decision(), "cool-down", "changed 1 s ago"),), ())
+    for seq in range(200):  # longer than QUIET_NS, but never away for so long
+        tell(stream, a_tick(seq), refused)
+    assert sink.taken() == [("refusal", "pool web: size 5", "refused")]
+    for seq in range(200, 201 + QUIET_NS // 10**9):
+        tell(stream, a_tick(seq), decided())
+    tell(stream, a_tick(202 + QUIET_NS // 10**9), refused)
+    assert len(sink.taken()) == 1
+
+
+def test_another_reason_or_another_wish_is_news() -> None:
+    sink = Kept()
+    stream = LogStream(sink)
+    for seq, (size, rule) in enumerate([(5, "cool-down"), (5, "budget"), (6, "budget"), (5, "cool-down"), (6, "budget")]):
+        decision = a_decision(action=ResizePool("web", size))
+        tell(stream, a_tick(seq), Verdict((), (Refusal(decision, rule, "."),), ()))
+    assert [what for _, what, _ in sink.taken()] == ["pool web: size 5", "pool web: size 5", "pool web: size 6"]
+
+
+def test_an_observed_decision_is_not_repeated_but_an_applied_one_is() -> None:
+    sink = Kept()
+    stream = LogStream(sink)
+    for seq in range(3):
+        tell(stream, a_tick(seq), decided(a_decision()), an_outcome(Status.OBSERVED))
+    assert len(sink.taken()) == 1
+    for seq in range(3, 6):
+        tell(stream, a_tick(seq), decided(a_decision()), an_outcome(Status.APPLIED))
+    assert len(sink.taken()) == 3
+
+
+def test_what_was_told_long_ago_is_forgotten() -> None:
+    stream = LogStream(Kept())
+    for seq in range(300):
+        decision = a_decision(action=Flag("web", ProcId(seq, 1), "leak"))
+        tell(stream, a_tick(seq), Verdict((), (Refusal(decision, "budget", "."),), ()))
+    assert len(stream._told) <= 62
+
+
+# --- sinks --------------------------------------------------------------------------------------------------------------------
+
+
+def hostile_entry() -> Entry:
+    sink = Kept()
+    decision = a_decision(target=f"group {HOSTILE}", action=Set(Control.NICE, None, f"/{HOSTILE}", 19), policy="priority")
+    tell(LogStream(sink), a_tick(1), decided(decision), an_outcome(Status.FAILED, detail=HOSTILE))
+    (entry,) = sink.entries
+    return entry
+
+
+def is_clean(line: str) -> bool:
+    return line.isprintable()
+
+
+def test_no_hostile_name_gets_through_to_a_terminal() -> None:
+    line = terminal_line(hostile_entry())
+    assert is_clean(line)
+    assert "\\x1b" in line
+
+
+def test_no_hostile_name_gets_through_to_a_file_and_json_keeps_it() -> None:
+    line = json_line(hostile_entry())
+    assert is_clean(line)
+    assert line.isascii()
+    record = json.loads(line)
+    assert record["target"] == f"group {HOSTILE}"
+    assert record["kind"] == "decision"
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(alphabet=st.characters(), max_size=30))
+def test_any_name_is_one_clean_line_on_every_sink(name: str) -> None:
+    entry = Entry(1_700_000_000 * 10**9, "decision", 5, name, name, name, name, {"target": name, "figures": {name: name}})
+    assert is_clean(terminal_line(entry))
+    assert json.loads(json_line(entry))["target"] == name
+    assert is_clean(json_line(entry))
+    event = Entry(0, "event", 5, "", "", "", name, {"error": name})
+    assert is_clean(terminal_line(event))
+    assert is_clean(json_line(event))
+
+
+def test_numbers_that_json_has_no_word_for_become_null() -> None:
+    assert json.loads(ascii_json({"a": float("nan"), "b": [float("inf"), 1.5], "c": {"d": (1, None, True)}})) == {
+        "a": None,
+        "b": [None, 1.5],
+        "c": {"d": [1, None, True]},
+    }
+
+
+def test_a_line_of_json_tells_when_what_and_why() -> None:
+    sink = Kept()
+    tell(LogStream(sink), a_tick(1), decided(a_decision()), an_outcome(Status.APPLIED))
+    record = json.loads(json_line(sink.entries[0]))
+    assert record["at"].startswith("1970-01-01T00:00:02.000")
+    assert record["session"] == "5e551017"
+    assert record["tick"] == 1
+    assert record["mode"] == "act"
+    assert record["action"] == {"type": "resize", "pool": "web", "size": 5}
+    assert record["rule"] == "forecast floor"
+
+
+def an_entry(text: str = "x") -> Entry:
+    return Entry(0, "event", 6, "", "", "", text)
+
+
+def test_a_reader_who_does_not_read_costs_lines_and_no_time() -> None:
+    reading, writing = os.pipe()
+    sink = StreamSink(writing, json_line)
+    try:
+        for _ in range(2 * BUFFER_LIMIT // 1000):
+            sink.write(an_entry("y" * 1000))
+            sink.flush()
+        assert sink.dropped > 0
+        received = bytearray()
+        while chunk := drain(reading):
+            received += chunk
+            sink.flush()
+        lines = received.decode().splitlines()
+        assert len(lines) + sink.dropped == 2 * BUFFER_LIMIT // 1000
+        assert all(json.loads(line)["text"] == "y" * 1000 for line in lines)
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def drain(descriptor: int) -> bytes:
+    os.set_blocking(descriptor, False)
+    try:
+        return os.read(descriptor, 1 << 20)
+    except BlockingIOError:
+        return b""
+
+
+def test_a_reader_who_left_is_counted_and_not_an_error() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    sink = StreamSink(writing, json_line)
+    sink.write(an_entry())
+    sink.write(an_entry())
+    sink.flush()
+    os.close(writing)
+    assert sink.dropped == 2
+
+
+def test_a_full_disk_is_counted_and_not_an_error() -> None:
+    with Path("/dev/full").open("wb") as full:
+        sink = StreamSink(full.fileno(), json_line)
+        sink.write(an_entry())
+        sink.flush()
+    assert sink.dropped == 1
+
+
+class Journal:
+    """A socket where the journal's would be."""
+
+    def __init__(self, path: Path) -> None:
+        self.channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.channel.bind(str(path))
+        self.channel.settimeout(5)
+
+    def receive(self) -> dict[str, str]:
+        data, files, _flags, _address = socket.recv_fds(self.channel, 1 << 20, 1)
+        if files:
+            with os.fdopen(files[0], "rb") as memory:
+                memory.seek(0)
+                data = memory.read()
+        return fields_of(data)
+
+
+def fields_of(data: bytes) -> dict[str, str]:
+    """A reader of the native protocol, after its description."""
+    found = {}
+    while data:
+        name, _, rest = data.partition(b"\n")
+        if b"=" in name:
+            key, _, value = name.partition(b"=")
+            data = rest
+        else:
+            key = name
+            (length,) = struct.unpack("<Q", rest[:8])
+            value, data = rest[8 : 8 + length], rest[9 + length :]
+        assert key.decode() not in found, "a forged field"
+        found[key.decode()] = value.decode()
+    return found
+
+
+def test_the_journal_gets_fields_to_search_by(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "socket")
+    stream = LogStream(JournalSink(str(tmp_path / "socket")))
+    tell(stream, a_tick(1), decided(a_decision()), an_outcome(Status.APPLIED))
+    fields = journal.receive()
+    assert fields["NICETY_DECISION"] == "s-1.0"
+    assert fields["NICETY_POLICY"] == "pool_size"
+    assert fields["NICETY_STATUS"] == "applied"
+    assert fields["NICETY_TICK"] == "1"
+    assert json.loads(fields["NICETY_FIGURES"])["load"] == 4.0
+    assert fields["PRIORITY"] == "5"
+    assert fields["SYSLOG_IDENTIFIER"] == "nicety"
+    assert fields["MESSAGE"].startswith("pool web: size 5: applied: forecast floor: ")
+    journal.channel.close()
+
+
+def test_no_hostile_name_forges_a_field_of_the_journal(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "socket")
+    sink = JournalSink(str(tmp_path / "socket"))
+    sink.write(hostile_entry())
+    fields = journal.receive()
+    assert all(is_clean(value) for value in fields.values())
+    assert fields["NICETY_KIND"] == "decision"
+    journal.channel.close()
+
+
+def test_an_entry_too_long_for_a_datagram_still_arrives_whole(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "socket")
+    sink = JournalSink(str(tmp_path / "socket"))
+    sink.write(an_entry("z" * 1_000_000))
+    assert journal.receive()["MESSAGE"] == "z" * 1_000_000
+    assert sink.dropped == 0
+    journal.channel.close()
+
+
+def test_a_journal_that_is_gone_or_full_costs_lines_and_no_error(tmp_path: Path) -> None:
+    sink = JournalSink(str(tmp_path / "nothing"))
+    sink.write(an_entry())
+    assert sink.dropped == 1
+    journal = Journal(tmp_path / "socket")
+    sink = JournalSink(str(tmp_path / "socket"))
+    for _ in range(2000):
+        sink.write(an_entry())
+    assert sink.dropped > 0
+    journal.channel.close()
+
+
+def sink_of(stream: LogStream) -> Any:
+    return stream._sink
+
+
+def test_the_form_of_the_log_is_that_of_its_output(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb") as file:
+        assert sink_of(open_log({}, file.fileno()))._line is json_line
+        status = os.fstat(file.fileno())
+        matching = {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
+        assert isinstance(sink_of(open_log(matching, file.fileno())), JournalSink)
+        assert isinstance(sink_of(open_log({"JOURNAL_STREAM": "1:2"}, file.fileno())), StreamSink)
+    ours, terminal = pty.openpty()
+    try:
+        assert sink_of(open_log({}, terminal))._line is terminal_line
+    finally:
+        os.close(ours)
+        os.close(terminal)
+
+
+@pytest.mark.parametrize("line", [json_line, terminal_line])
+def test_every_kind_of_action_can_be_told(line: Callable[[Entry], str]) -> None:
+    worker = ProcId(4711, 99)
+    actions: list[Action] = [
+        Set(Control.NICE, worker, "", 19),
+        Set(Control.AFFINITY, worker, "", (0, 1, 3)),
+        Set(Control.CPU_WEIGHT, None, "/batch", 1),
+        Restore(Control.AUTOGROUP, worker, ""),
+        ResizePool("web", 5),
+        Recycle("web", worker),
+        Flag("web", worker, "leak"),
+    ]
+    assert {type(action) for action in actions} == set(get_args(Action))
+    for action in actions:
+        sink = Kept()
+        tell(LogStream(sink), a_tick(1), decided(a_decision(action=action)), an_outcome(Status.APPLIED))
+        assert is_clean(line(sink.entries[0]))
