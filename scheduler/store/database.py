@@ -1,0 +1,252 @@
+"""What the stores share of SQLite: opening, telling the disk's errors from bugs, walking past damage, giving pages back.
+
+Knows nothing of what the rows mean. A store is one file in write-ahead mode with one writer and any number of readers: a commit
+is a write without fsync, so after `kill -9` of the writer everything committed is there (after a power cut, all up to the last
+checkpoint). A file that was closed in order goes back to a plain rollback journal: it is then one file that can be read from
+a read-only place, where the write-ahead log's shared memory could not be made.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .files import StoreError, private_file
+
+PAGE = 4096
+BUSY_SECONDS = 0.25
+"""How long a writer waits for another one: a quarter of a tick; then the tick is dropped and counted."""
+
+_DISK = {
+    sqlite3.SQLITE_FULL: "the disk is full: free space, recording goes on by itself",
+    sqlite3.SQLITE_IOERR: "the disk failed to read or write: check the disk (dmesg), and that it is not full",
+    sqlite3.SQLITE_READONLY: "the file or its disk is read-only: make it writable, recording goes on by itself",
+    sqlite3.SQLITE_CANTOPEN: "the file cannot be opened: check the directory, its permissions and that the disk is not full",
+    sqlite3.SQLITE_PERM: "no permission: check the owner and mode of the state directory",
+    sqlite3.SQLITE_AUTH: "no permission: check the owner and mode of the state directory",
+    sqlite3.SQLITE_BUSY: "another process writes to it: stop that one, or give each its own state directory",
+    sqlite3.SQLITE_LOCKED: "another process writes to it: stop that one, or give each its own state directory",
+    sqlite3.SQLITE_PROTOCOL: "locking does not work there: use a local file system",
+    sqlite3.SQLITE_NOLFS: "the file is too large for its file system: use another disk",
+    sqlite3.SQLITE_NOMEM: "out of memory",
+}
+ERRORS = (sqlite3.Error, UnicodeDecodeError)
+"""What any use of a file may raise: messages about a damaged file quote it, and Python fails to decode the quotation."""
+
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
+
+
+class WrongFormat(Exception):  # noqa: N818 - it is a fact about a file, and each caller has its own next step
+    """The file is a database, but not one of this program and schema version; the message says what it is."""
+
+    def __init__(self, message: str, schema: int | None = None) -> None:
+        self.schema = schema
+        """The version it has, None if it is not ours at all."""
+        super().__init__(message)
+
+
+class Damaged(NamedTuple):
+    """A stretch of a table that cannot be read: rows with an id above `after` (and below the next row that comes)."""
+
+    after: int
+    reason: str
+
+
+def trouble(error: Exception) -> str:
+    """What went wrong on the disk, for people. An error that is not the disk's is a bug, and raised again."""
+    if is_damage(error):
+        return f"the file is damaged ({error})"
+    if isinstance(error, sqlite3.Error):
+        code = getattr(error, "sqlite_errorcode", None)
+        if code is not None and code & 0xFF in _DISK:
+            return _DISK[code & 0xFF]
+        raise error
+    if isinstance(error, OSError | StoreError):
+        return str(error)
+    raise error
+
+
+def is_damage(error: Exception) -> bool:
+    """The file's content is at fault, so another try with the same file cannot help."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return isinstance(error, UnicodeDecodeError) or (code is not None and code & 0xFF in _DAMAGED)
+
+
+def open_writer(path: Path, *, application: int, schema: int, ddl: str, wal_pages: int) -> sqlite3.Connection:
+    """A connection that writes `path`, made with tables `ddl` if it is new or empty.
+
+    `wal_pages`: the write-ahead log is copied into the file at this size. Raises StoreError (unsafe file), WrongFormat, and
+    ERRORS, for which see `trouble`.
+    """
+    private_file(path)
+    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+    try:
+        known = _format(connection, application, schema)  # before anything is changed in a file of somebody else
+        connection.execute(f"PRAGMA page_size={PAGE}")
+        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # only takes effect in a new file, before its first table
+        connection.execute("PRAGMA journal_mode=WAL").fetchone()
+        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute(f"PRAGMA wal_autocheckpoint={wal_pages}")
+        connection.execute(f"PRAGMA journal_size_limit={wal_pages * PAGE}")
+        connection.execute("PRAGMA cache_size=-1024")
+        connection.execute("PRAGMA trusted_schema=OFF")
+        connection.execute("PRAGMA cell_size_check=ON")
+        if not known:
+            connection.executescript(
+                f"BEGIN IMMEDIATE; PRAGMA application_id={application}; PRAGMA user_version={schema}; {ddl} COMMIT;"
+            )
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def open_reader(path: Path, *, application: int, schema: int) -> sqlite3.Connection | None:
+    """A connection that only reads `path`, while it is being written or not; None for a file that has nothing in it yet.
+
+    Raises WrongFormat, and ERRORS.
+    """
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    connection = sqlite3.connect(uri, uri=True, timeout=1.0, isolation_level=None)
+    try:
+        try:
+            known = _format(connection, application, schema)
+        except sqlite3.OperationalError:
+            # In write-ahead mode but without its log: closed by a crash of the machine and now in a place where nothing can be
+            # written, so nobody else writes either, and it may be read as it is.
+            if Path(f"{path}-wal").exists():
+                raise
+            connection.close()
+            connection = sqlite3.connect(f"{uri}&immutable=1", uri=True, isolation_level=None)
+            known = _format(connection, application, schema)
+        for pragma in ("query_only=ON", "trusted_schema=OFF", "cell_size_check=ON", "cache_size=-1024"):
+            connection.execute(f"PRAGMA {pragma}")
+    except BaseException:
+        connection.close()
+        raise
+    if not known:
+        connection.close()
+        return None
+    return connection
+
+
+def _format(connection: sqlite3.Connection, application: int, schema: int) -> bool:
+    """Is it ours? False for a file without tables."""
+    (found_application,) = connection.execute("PRAGMA application_id").fetchone()
+    (found_schema,) = connection.execute("PRAGMA user_version").fetchone()
+    if (found_application, found_schema) == (application, schema):
+        return True
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if found_application == application:
+        raise WrongFormat(f"has schema version {found_schema}, and this nicety reads version {schema}", found_schema)
+    if found_application or tables:
+        raise WrongFormat("is a database of something else")
+    return False
+
+
+def seal(connection: sqlite3.Connection) -> str:
+    """Close a writer's connection and leave a single plain file behind if no reader holds it; "" or what the disk said."""
+    said = ""
+    try:
+        with closing(connection):
+            connection.execute("PRAGMA journal_mode=DELETE").fetchone()
+    except ERRORS as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            said = trouble(error)
+    return said
+
+
+def discard(connection: sqlite3.Connection) -> None:
+    """Close a connection after an error; what it says about that adds nothing."""
+    try:
+        connection.close()
+    except ERRORS:
+        pass
+
+
+def used_bytes(connection: sqlite3.Connection) -> int:
+    """Bytes of the file that hold something: new rows first go where old ones were dropped."""
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    (free,) = connection.execute("PRAGMA freelist_count").fetchone()
+    return int(pages - free) * PAGE
+
+
+def shrink(connection: sqlite3.Connection, limit: int, at_most: int = 256) -> None:
+    """Give free pages back to the disk while the file is larger than `limit` bytes, `at_most` pages now."""
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    (free,) = connection.execute("PRAGMA freelist_count").fetchone()
+    excess = min(int(pages) - limit // PAGE, int(free), at_most)
+    if excess > 0:
+        # `execute` stops after the pragma's first step, which is one page; a script is run to its end
+        connection.executescript(f"PRAGMA incremental_vacuum({excess})")
+
+
+def walk(
+    connection: sqlite3.Connection,
+    table: str,
+    columns: str,
+    *,
+    key: str = "id",
+    after: int = -1,
+    until: int = 2**63 - 1,
+    chunk: int = 256,
+) -> Iterator[tuple[Any, ...] | Damaged]:
+    """All rows with after < key <= until in rising order of the integer primary key, which comes first in each row.
+
+    Goes on behind what cannot be read, and says so by a `Damaged` in its place. Rows are fetched in chunks, so that no read
+    transaction stays open while the caller works: the writer's log could not be emptied meanwhile. Names are the caller's own.
+    """
+    query = f"SELECT {key}, {columns} FROM {table} WHERE {key} >= ? AND {key} <= ? ORDER BY {key} LIMIT ?"  # noqa: S608
+
+    def fetch(first: int, count: int) -> tuple[list[tuple[Any, ...]], str]:
+        """Rows from `first` on as far as they can be read, and why they end early."""
+        rows: list[tuple[Any, ...]] = []
+        try:
+            for row in connection.execute(query, (first, until, count)):
+                if not isinstance(row[0], int) or row[0] < first or (rows and row[0] <= rows[-1][0]):
+                    return rows, "rows are out of order"
+                rows.append(row)
+        except ERRORS as error:
+            return rows, str(error)
+        except (OverflowError, MemoryError) as error:
+            return rows, f"a row cannot be ({type(error).__name__})"
+        return rows, ""
+
+    first = after + 1
+    count = chunk
+    while first <= until:
+        rows, reason = fetch(first, count)
+        yield from rows
+        if rows:
+            first = rows[-1][0] + 1
+        if not reason:
+            if len(rows) < count:
+                return
+        elif count > 1:
+            count = 1  # sqlite3 steps ahead: a row before one that fails is not given out unless it is asked for alone
+        else:
+            yield Damaged(first - 1, reason)
+            found = _behind(lambda key: not fetch(key, 1)[1], first, until)
+            if found is None:
+                return
+            first, count = found, chunk
+
+
+def _behind(readable: Callable[[int], bool], first: int, until: int) -> int | None:
+    """A key above `first` from which rows can be read again, about the least one; None if there is none. Doubles, then halves."""
+    step = 1
+    while not readable(first + step):
+        step *= 2
+        if first + step > until:
+            return None
+    bad, good = first + step // 2, first + step
+    while good - bad > 1:
+        middle = (bad + good) // 2
+        if readable(middle):
+            good = middle
+        else:
+            bad = middle
+    return good
