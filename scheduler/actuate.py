@@ -1,0 +1,554 @@
+"""Carries decisions out: looks, records in the ledger, changes, reads back. Two implementations of `ports.Actuator`: Observing
+writes nothing, Acting does.
+
+Knows the kernel, the pools and the clock only as ports. Must not know policies, configuration or the decision log.
+`docs/decisions/0003-ledger-and-undo.md` has the rules: what is durable when, what is put back, and who inherited.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..models.records import PoolSample, ProcId
+from .decision import Control, Decision, Flag, Outcome, Recycle, ResizePool, Restore, Set, Status
+from .linux.control import LinuxKernel
+from .ports import Clock, Kernel, Kin, Knob, PoolAdapter, Trouble, Value
+from .store.ledger import Chain, Entry, EntryStatus, Ledger, LedgerError, StateLock, Subject, believed, original, place, subject_of
+from .undo import INHERITED, PASSES, Family, Tally, Undoer, as_int, ids_of, leads, name_of, name_of_entry, shown
+
+CHECKS = 8
+"""Values compared with the kernel in each `settle`, besides a 32nd of all: each of them within half a minute at 1 Hz."""
+
+GONE_EVERY = 16
+"""`settle` calls between looks for what ended processes have left to their children: that takes a scan of all processes."""
+
+
+@dataclass(slots=True)
+class _Move:
+    """One value to be changed."""
+
+    knob: Knob
+    old: Value
+    new: Value
+    original: Value
+    kin: Kin | None  # of the process, for the controls that children inherit
+
+
+@dataclass(slots=True)
+class _Plan:
+    """A decision, looked at: what it comes to."""
+
+    decision: Decision
+    what: str
+    moves: list[_Move] = field(default_factory=list)
+    subject: Subject | None = None  # what it changes: no two plans of one turn share one
+    seen: set[Knob] = field(default_factory=set)  # what was looked at
+    tally: Tally = field(default_factory=Tally)
+    outcome: Outcome | None = None  # where no tally is kept: pools and flags
+
+    def done(self) -> Outcome:
+        return self.outcome or self.tally.outcome(self.decision.id, self.decision.target, self.what)
+
+
+class Observing:
+    """The actuator of observe mode: looks at the same targets and says what it would change. Writes nothing.
+
+    `samples`: the latest sample of each pool; the daemon keeps it up to date.
+    """
+
+    mode = "observe"
+
+    def __init__(self, kernel: Kernel, pools: Mapping[str, PoolAdapter], samples: Mapping[str, PoolSample]) -> None:
+        self._kernel = kernel
+        self._pools = pools
+        self._samples = samples
+
+    def apply(self, decisions: Sequence[Decision]) -> tuple[Outcome, ...]:
+        """One outcome a decision: OBSERVED, UNCHANGED where there is nothing to change, or why it could not be looked at."""
+        return tuple(self._look(decision) for decision in decisions)
+
+    def settle(self) -> tuple[Outcome, ...]:
+        """Nothing is ever under way."""
+        return ()
+
+    def undo(self) -> tuple[Outcome, ...]:
+        """Nothing was ever changed."""
+        return ()
+
+    def _look(self, decision: Decision) -> Outcome:
+        action = decision.action
+        if isinstance(action, Set):
+            return self._look_at_set(decision, action)
+        if isinstance(action, Restore):
+            text = f"nothing is changed in observe mode, so {name_of(action.control, action.process, action.cgroup)} is as it was"
+            return Outcome(decision.id, Status.UNCHANGED, decision.target, text, 0)
+        if isinstance(action, Flag):
+            return Outcome(decision.id, Status.OBSERVED, decision.target, f"reported as {action.kind}", 0)
+        unknown = _unknown_pool(self._pools, decision, action.pool)
+        if unknown is not None:
+            return unknown
+        if isinstance(action, Recycle):
+            text = f"would drain pid {action.worker.pid} of pool {action.pool} and start another"
+            return Outcome(decision.id, Status.OBSERVED, decision.target, text, 0)
+        sample = self._samples.get(action.pool)
+        asked = "?" if sample is None else sample.requested
+        if asked == action.size:
+            return Outcome(decision.id, Status.UNCHANGED, decision.target, f"pool {action.pool} is asked for {asked} already", 0)
+        text = f"would ask pool {action.pool} for {action.size} workers, {asked} now"
+        return Outcome(decision.id, Status.OBSERVED, decision.target, text, 0)
+
+    def _look_at_set(self, decision: Decision, action: Set) -> Outcome:
+        what, tally, would = name_of(action.control, action.process, action.cgroup), Tally(), Tally()
+        knobs = _knobs(self._kernel, action)
+        for knob in () if isinstance(knobs, Trouble) else knobs:
+            now = self._kernel.read(knob)
+            if isinstance(now, Trouble):
+                tally.trouble(now)
+            elif now == self._kernel.visible(knob, action.value):
+                tally.same += 1
+            else:
+                would.step(now, action.value)
+        if isinstance(knobs, Trouble):
+            tally.trouble(knobs)
+        if not would.changed:
+            return tally.outcome(decision.id, decision.target, what)
+        forbidden = self._kernel.forbidden(action.control)
+        steps = ", ".join(f"{shown(before)} -> {shown(after)}" for before, after in would.steps)
+        text = f"would change {what}: {steps}" + (f"; acting would refuse it: {forbidden}" if forbidden else "")
+        return Outcome(decision.id, Status.OBSERVED, decision.target, text, 0)
+
+
+class Acting:
+    """The actuator that acts. Whatever it changes is in the ledger first.
+
+    `samples`: the latest sample of each pool; the daemon keeps it up to date, and `undo_from_ledger`, which has none, gives an
+    empty one. `patience`: seconds that `undo` waits for pools to come back to their size.
+    """
+
+    mode = "act"
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        kernel: Kernel,
+        pools: Mapping[str, PoolAdapter],
+        samples: Mapping[str, PoolSample],
+        clock: Clock,
+        patience: float = 10.0,
+    ) -> None:
+        self._ledger = ledger
+        self._kernel = kernel
+        self._pools = pools
+        self._samples = samples
+        self._clock = clock
+        self._undoer = Undoer(ledger, kernel, pools, clock, self._asked_of, patience)
+        self._boot_id = kernel.boot_id()
+        self._resizing: dict[str, tuple[Decision, int]] = {}  # pools on their way to a size
+        self._requests: dict[str, tuple[PoolSample, int]] = {}  # what was asked of a pool since this sample of it
+        self._cursor = 0
+        self._gone: dict[Knob, Chain] = {}  # first threads of ended processes, whose children may have inherited
+        self._turns = 0
+
+    # --- ports.Actuator --------------------------------------------------------------------------------------------------------
+
+    def apply(self, decisions: Sequence[Decision]) -> tuple[Outcome, ...]:
+        """One outcome a decision, in order. All intents of the call go to the ledger in one write, unless two decisions are
+        about the same thing: then the second looks after the first is done."""
+        outcomes: list[Outcome] = []
+        while len(outcomes) < len(decisions):
+            plans: list[_Plan] = []
+            taken: set[Subject] = set()
+            for decision in decisions[len(outcomes) :]:
+                plan = self._plan(decision)
+                if plan.subject in taken:
+                    break
+                if plan.subject is not None:
+                    taken.add(plan.subject)
+                plans.append(plan)
+            self._carry_out(plans)
+            outcomes.extend(plan.done() for plan in plans)
+        return tuple(outcomes)
+
+    def settle(self) -> tuple[Outcome, ...]:
+        """Pools that have reached their size or got into trouble, and values that somebody else was found to have changed.
+
+        Each call compares some of the changed values with the kernel, in turn. Whoever put a value back to what it was has
+        changed it too: that is the plainest way to say hands off.
+        """
+        outcomes = self._look_at_pools()
+        entries = [chain for subject in self._ledger.subjects() for chain in self._ledger.chains(subject).values()]
+        closed: dict[int, EntryStatus] = {}
+        for _ in range(min(len(entries), CHECKS + len(entries) // 32)):
+            self._cursor = (self._cursor + 1) % len(entries)
+            chain = entries[self._cursor]
+            newest = chain[-1]
+            if newest.control is Control.POOL_SIZE:
+                continue
+            now = self._kernel.read(newest.knob)
+            if isinstance(now, Trouble):
+                if now.status is not Status.VANISHED:
+                    continue
+                if leads(newest.knob):
+                    self._gone[newest.knob] = chain
+                else:
+                    closed.update(dict.fromkeys(ids_of(chain), EntryStatus.GONE))
+            elif not self._undoer.is_ours(chain, now):
+                text = f"{name_of_entry(newest)} left: somebody changed it from {shown(newest.new)} to {shown(now)}"
+                outcomes.append(Outcome(newest.decision, Status.FOREIGN, newest.target, text, 0))
+                self._undoer.end({newest.knob: chain}, EntryStatus.FOREIGN)
+        if closed:
+            self._ledger.settle(closed)
+        self._turns += 1
+        if self._gone and (self._turns % GONE_EVERY == 0 or len(self._gone) >= 256):
+            self._undoer.end(self._gone, EntryStatus.GONE)
+            self._gone = {}
+        return tuple(outcomes)
+
+    def undo(self) -> tuple[Outcome, ...]:
+        """Put everything back that is open in the ledger, newest first; one outcome for each thing that was changed.
+
+        Waits for pools, at most `patience` seconds. What could not be put back stays open: calling again tries again.
+        """
+        self._resizing.clear()
+        self._gone = {}
+        return self._undoer.undo()
+
+    # --- looking ---------------------------------------------------------------------------------------------------------------
+
+    def _plan(self, decision: Decision) -> _Plan:
+        action = decision.action
+        if isinstance(action, Set):
+            return self._plan_set(decision, action)
+        if isinstance(action, Restore):
+            plan = _Plan(decision, name_of(action.control, action.process, action.cgroup))
+            subject = self._subject(action)
+            if isinstance(subject, Trouble):
+                plan.tally.trouble(subject)
+            else:
+                plan.subject = subject
+            return plan
+        if isinstance(action, ResizePool):
+            return self._plan_resize(decision, action)
+        plan = _Plan(decision, "")
+        if isinstance(action, Flag):
+            plan.outcome = Outcome(decision.id, Status.APPLIED, decision.target, f"reported as {action.kind}", 0)
+            return plan
+        plan.outcome = _unknown_pool(self._pools, decision, action.pool)
+        return plan
+
+    def _plan_set(self, decision: Decision, action: Set) -> _Plan:
+        plan = _Plan(decision, name_of(action.control, action.process, action.cgroup))
+        forbidden = self._kernel.forbidden(action.control)
+        knobs = Trouble(Status.REFUSED, forbidden) if forbidden else _knobs(self._kernel, action)
+        if isinstance(knobs, Trouble):
+            plan.tally.trouble(knobs)
+            return plan
+        plan.subject = subject_of(knobs[0])
+        self._look(plan, action, knobs)
+        return plan
+
+    def _look(self, plan: _Plan, action: Set, knobs: Iterable[Knob]) -> None:
+        """Compare these knobs with what is wanted and with what we believe, and add what is to be changed to the plan.
+
+        One thread that somebody else changed makes the whole decision FOREIGN: renice(1) reaches the first thread only.
+        """
+        kin: Kin | None = None
+        if action.control in INHERITED and action.process is not None:
+            found = self._kernel.kin_of(action.process)
+            if isinstance(found, Trouble):
+                plan.tally.trouble(found)
+                return
+            kin = found
+        parents = [] if kin is None else self._undoer.leaders(action.control)
+        foreign: dict[Knob, Chain] = {}
+        for knob in knobs:
+            plan.seen.add(knob)
+            now = self._kernel.read(knob)
+            chain = self._ledger.chain(knob)
+            if isinstance(now, Trouble):
+                plan.tally.trouble(now)
+            elif self._ledger.is_foreign(knob):
+                plan.tally.foreign.append("somebody else has changed it before; hands off")
+            elif chain is not None and not self._undoer.is_ours(chain, now):
+                plan.tally.foreign.append(f"somebody changed it from {shown(chain[-1].new)} to {shown(now)}")
+                foreign[knob] = chain
+            elif now == self._kernel.visible(knob, action.value):
+                plan.tally.same += 1
+            else:
+                first = original(chain) if chain is not None else self._first(knob, now, kin, parents)
+                plan.moves.append(_Move(knob, now, action.value, first, kin))
+        if plan.tally.foreign:
+            plan.moves.clear()
+            self._undoer.end(foreign, EntryStatus.FOREIGN)
+
+    def _first(self, knob: Knob, now: Value, kin: Kin | None, parents: Sequence[tuple[ProcId, Chain]]) -> Value:
+        """What this knob goes back to in the end, when it is changed for the first time and is at `now`.
+
+        A thread or child that was born after a change of ours may have `now` from us: then it is the parent's original.
+        """
+        family: Family | None = None
+        for process, chain in parents:
+            if kin is None or self._undoer.inherited(chain, knob, now) is None:
+                continue
+            if process == kin.id:
+                return original(chain)
+            family = family or Family(self._kernel.kin())
+            if kin.id in family.heirs(process, chain):
+                return original(chain)
+        return self._kernel.lasting(knob, now)
+
+    def _subject(self, action: Restore) -> Subject | Trouble:
+        """What the ledger calls the target of a Restore."""
+        if action.control is not Control.AUTOGROUP:
+            return Subject(action.control, action.process if action.control in INHERITED else None, action.cgroup)
+        assert action.process is not None
+        key = self._kernel.autogroup(action.process)
+        if isinstance(key, Trouble):  # the process has ended, the autogroup that it was in may live
+            for entry in self._ledger.outstanding():
+                if entry.control is Control.AUTOGROUP and entry.process == action.process:
+                    return entry.subject
+            return key
+        return Subject(Control.AUTOGROUP, None, key)
+
+    def _plan_resize(self, decision: Decision, action: ResizePool) -> _Plan:
+        plan = _Plan(decision, f"size of pool {action.pool}")
+        plan.outcome = _unknown_pool(self._pools, decision, action.pool)
+        sample, asked = self._samples.get(action.pool), self._asked_of(action.pool)
+        if plan.outcome is not None:
+            return plan
+        if sample is None or asked is None:
+            text = f"pool {action.pool} has not been read yet, so it is not known what size to put back"
+            plan.outcome = Outcome(decision.id, Status.FAILED, decision.target, text, 0)
+            return plan
+        knob = Knob(Control.POOL_SIZE, sample.master or self._kernel.itself(), None, action.pool)
+        plan.subject = subject_of(knob)
+        if asked == action.size:
+            plan.tally.same += 1
+            return plan
+        chain = self._ledger.chain(knob)
+        if chain is not None and chain[-1].process != knob.process:
+            self._ledger.settle(dict.fromkeys(ids_of(chain), EntryStatus.GONE))  # the pool was restarted, at a size of its own
+            chain = None
+        elif chain is not None and asked not in believed(chain):
+            # the adapter knows how long to keep its hands off; when it takes requests again, the size by hand is what to go back to
+            self._ledger.settle(dict.fromkeys(ids_of(chain), EntryStatus.FOREIGN))
+            chain = None
+        first = asked if chain is None else original(chain)
+        plan.moves.append(_Move(knob, asked, action.size, first, None))
+        return plan
+
+    # --- changing --------------------------------------------------------------------------------------------------------------
+
+    def _carry_out(self, plans: Sequence[_Plan]) -> None:
+        """Intents of all plans in one durable write; then what is to be put back, then the changes; then the threads that
+        appeared meanwhile; then what became of all of it, in one write."""
+        ids = self._intend(plans)
+        restores = {plan.subject: plan for plan in plans if isinstance(plan.decision.action, Restore) and plan.subject is not None}
+        for subject, tally in self._undoer.put_back(list(restores)).items():
+            restores[subject].tally = tally
+        statuses: dict[int, EntryStatus] = {}
+        for plan in plans:
+            if isinstance(plan.decision.action, Recycle) and plan.outcome is None:
+                plan.outcome = self._recycle(plan.decision, plan.decision.action)
+            self._make(plan, ids, statuses)
+        self._follow_threads(plans, statuses)
+        if statuses:
+            self._ledger.settle(statuses)
+        foreign = {
+            move.knob: chain
+            for plan in plans
+            if plan.tally.foreign
+            for move in plan.moves
+            if move.knob.control is not Control.POOL_SIZE
+            and (chain := self._ledger.chain(move.knob)) is not None
+            and not self._undoer.is_ours(chain, self._kernel.read(move.knob))
+        }
+        self._undoer.end(foreign, EntryStatus.FOREIGN)
+
+    def _intend(self, plans: Sequence[_Plan]) -> dict[Knob, int]:
+        """Ids of the entries by place. If the ledger cannot be written, the moves are taken out of the plans."""
+        moves = [(plan, move) for plan in plans for move in plan.moves]
+        if not moves:
+            return {}
+        wall, since = self._clock.wall(), self._kernel.uptime_ticks()
+        try:
+            ids = self._ledger.intend([self._entry(plan.decision, move, wall, since) for plan, move in moves])
+        except LedgerError as error:
+            for plan in plans:
+                if plan.moves:
+                    plan.tally.trouble(Trouble(Status.FAILED, str(error)))
+                    plan.moves.clear()
+            return {}
+        return {place(move.knob): number for (_, move), number in zip(moves, ids, strict=True)}
+
+    def _entry(self, decision: Decision, move: _Move, wall: int, since: int) -> Entry:
+        knob, kin = move.knob, move.kin
+        return Entry(
+            id=0,
+            boot_id=self._boot_id,
+            decision=decision.id,
+            target=decision.target,
+            wall=wall,
+            control=knob.control,
+            process=knob.process,
+            thread=knob.thread,
+            key=knob.key,
+            session=None if kin is None else kin.session,
+            group=None if kin is None else kin.group,
+            since=since,
+            original=move.original,
+            old=move.old,
+            new=move.new,
+            status=EntryStatus.INTENT,
+        )
+
+    def _make(self, plan: _Plan, ids: Mapping[Knob, int], statuses: dict[int, EntryStatus]) -> None:
+        """Make the moves of a plan whose intents are durable; what became of each goes into `statuses`."""
+        for move in plan.moves:
+            number = ids[place(move.knob)]
+            if move.knob.control is Control.POOL_SIZE:
+                statuses[number] = self._resize(plan, move)
+                continue
+            trouble = self._kernel.write(move.knob, move.old, move.new)
+            if trouble is not None:
+                plan.tally.trouble(trouble)
+                statuses[number] = EntryStatus.GONE if trouble.status is Status.VANISHED else EntryStatus.FAILED
+                continue
+            now = self._kernel.read(move.knob)
+            if isinstance(now, Trouble):
+                plan.tally.trouble(now)
+                # a process that has ended may have left a child with our value: its first thread stays open, `settle` looks
+                gone = now.status is Status.VANISHED and not leads(move.knob)
+                statuses[number] = EntryStatus.GONE if gone else EntryStatus.DONE
+            elif now == self._kernel.visible(move.knob, move.new):
+                plan.tally.step(move.old, move.new)
+                statuses[number] = EntryStatus.DONE
+            elif now == move.old:
+                plan.tally.trouble(Trouble(Status.FAILED, f"the kernel took {shown(move.new)} and still has {shown(now)}"))
+                statuses[number] = EntryStatus.FAILED
+            else:
+                plan.tally.trouble(Trouble(Status.FOREIGN, f"set to {shown(move.new)}, read back as {shown(now)}"))
+                statuses[number] = EntryStatus.FOREIGN
+
+    def _follow_threads(self, plans: Sequence[_Plan], statuses: dict[int, EntryStatus]) -> None:
+        """Threads that were started while the others were changed: each pass plans, records and changes those not yet seen."""
+        watched = [plan for plan in plans if plan.tally.changed and isinstance(plan.decision.action, Set)]
+        watched = [plan for plan in watched if plan.moves[0].knob.control in INHERITED and not plan.tally.foreign]
+        for _ in range(PASSES):
+            news: list[_Plan] = []
+            for plan in watched:
+                action = plan.decision.action
+                assert isinstance(action, Set)
+                knobs = _knobs(self._kernel, action)
+                fresh = [] if isinstance(knobs, Trouble) else [knob for knob in knobs if knob not in plan.seen]
+                if fresh:
+                    more = _Plan(plan.decision, plan.what, tally=plan.tally)
+                    self._look(more, action, fresh)
+                    plan.seen |= more.seen
+                    news.append(more)
+            if not news:
+                return
+            ids = self._intend(news)
+            for more in news:
+                self._make(more, ids, statuses)
+        for plan in watched:
+            plan.tally.notes.append(f"threads came faster than {PASSES} scans could follow")
+
+    def _resize(self, plan: _Plan, move: _Move) -> EntryStatus:
+        decision, size, name = plan.decision, as_int(move.new), move.knob.key
+        status, text = self._pools[name].resize(size)
+        plan.outcome = Outcome(decision.id, status, decision.target, text, int(status is Status.APPLIED))
+        if status is Status.APPLIED:
+            self._resizing[name] = (decision, size)
+            self._requests[name] = (self._samples[name], size)
+        return EntryStatus.DONE if status in (Status.APPLIED, Status.UNCHANGED) else EntryStatus.FAILED
+
+    def _recycle(self, decision: Decision, action: Recycle) -> Outcome:
+        status, text = self._pools[action.pool].recycle(action.worker)
+        return Outcome(decision.id, status, decision.target, text, int(status is Status.APPLIED))
+
+    def _asked_of(self, name: str) -> int | None:
+        """The size that the pool is asked for now, which a sample from before our last request cannot know; None: not read yet."""
+        sample = self._samples.get(name)
+        if sample is None:
+            return None
+        seen, size = self._requests.get(name, (None, 0))
+        return size if seen is sample else sample.requested
+
+    def _look_at_pools(self) -> list[Outcome]:
+        """What became of the sizes that were asked for."""
+        outcomes = []
+        for name in sorted(self._resizing):
+            decision, size = self._resizing[name]
+            sample = self._samples.get(name)
+            if sample is None:
+                continue
+            if sample.trouble:
+                status = Status.FAILED if sample.requested == size else Status.FOREIGN
+                outcome = Outcome(decision.id, status, decision.target, f"pool {name}: {sample.trouble}", 0)
+            elif sample.size == size == sample.requested:
+                outcome = Outcome(decision.id, Status.APPLIED, decision.target, f"pool {name} has {size} workers", 0)
+            else:
+                continue
+            outcomes.append(outcome)
+            del self._resizing[name]
+        return outcomes
+
+
+def undo_from_ledger(
+    state_dir: Path,
+    clock: Clock,
+    *,
+    proc_root: Path = Path("/proc"),
+    pools: Callable[[tuple[str, ...]], Mapping[str, PoolAdapter]] | None = None,
+    lock: StateLock | None = None,
+    patience: float = 10.0,
+) -> tuple[Outcome, ...]:
+    """Put back what a dead daemon left changed, from its ledger alone: for `nicety undo`, and at the start of a daemon.
+
+    `pools` makes adapters for the named pools (those that are configured); they are closed afterwards. `lock`: the caller's, if it
+    holds the state directory already. Raises StateBusyError while a daemon runs there, LedgerError for a ledger of another version.
+    """
+    ledger_path = state_dir / "ledger.db"
+    if not ledger_path.exists():
+        return ()
+    held = StateLock(state_dir) if lock is None else lock
+    adapters: Mapping[str, PoolAdapter] = {}
+    try:
+        kernel = LinuxKernel(proc_root)
+        ledger = Ledger(ledger_path, kernel.boot_id())
+        notes = [Outcome("", Status.FAILED if note.lost else Status.UNCHANGED, "ledger", note.text, 0) for note in ledger.notes]
+        names = tuple(sorted({entry.key for entry in ledger.outstanding() if entry.control is Control.POOL_SIZE}))
+        if pools is not None and names:
+            adapters = pools(names)
+        outcomes = Undoer(ledger, kernel, adapters, clock, lambda _: None, patience).undo()
+        ledger.close()
+        return (*notes, *outcomes)
+    finally:
+        for adapter in adapters.values():
+            adapter.close()
+        if lock is None:
+            held.release()
+
+
+def _knobs(kernel: Kernel, action: Set) -> tuple[Knob, ...] | Trouble:
+    """Where the values of this action are."""
+    if action.control in (Control.CPU_SHARES, Control.CPU_WEIGHT):
+        return (Knob(action.control, None, None, action.cgroup),)
+    if action.process is None or action.control is Control.POOL_SIZE:
+        return Trouble(Status.FAILED, f"{action.control} cannot be set so: a bug in the policy that asked for it")
+    if action.control is Control.AUTOGROUP:
+        key = kernel.autogroup(action.process)
+        return key if isinstance(key, Trouble) else (Knob(action.control, action.process, None, key),)
+    threads = kernel.threads(action.process)
+    if isinstance(threads, Trouble):
+        return threads
+    return tuple(Knob(action.control, action.process, thread, "") for thread in threads)
+
+
+def _unknown_pool(pools: Mapping[str, PoolAdapter], decision: Decision, name: str) -> Outcome | None:
+    if name in pools:
+        return None
+    return Outcome(decision.id, Status.FAILED, decision.target, f"there is no pool {name}", 0)

@@ -1,0 +1,372 @@
+"""The knobs of the real kernel: nice, affinity and policy of threads, nice of autogroups, weight of cgroups. `ports.Kernel`.
+
+Knows system calls and /proc. Must not know decisions, policies or the ledger. A pid or tid is never trusted alone: its start time
+is compared immediately before and after each change, and the value with what is expected.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from ...models.records import ProcId
+from ..decision import Control, Status
+from ..ports import Kin, Knob, ThreadId, Trouble, Value
+from .cgroup import Cgroups, find
+
+PASSES = 8
+"""Most scans of a process whose threads come and go while they are listed (F02)."""
+
+FAIR_POLICIES = {os.SCHED_OTHER, os.SCHED_BATCH, os.SCHED_IDLE}
+"""Policies that are set. Real-time ones starve everybody, and going back to one would need its priority too."""
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_CAP_SYS_NICE = 1 << 23  # include/uapi/linux/capability.h
+_ALL_IDS = ["0", "0", "4294967295"]  # /proc/self/uid_map of the first user namespace
+_NEEDS = {
+    Control.NICE: "needs CAP_SYS_NICE: run as root, or give the service AmbientCapabilities=CAP_SYS_NICE",
+    Control.AFFINITY: "another user's process needs CAP_SYS_NICE: run as root, or AmbientCapabilities=CAP_SYS_NICE",
+    Control.POLICY: "needs CAP_SYS_NICE: run as root, or give the service AmbientCapabilities=CAP_SYS_NICE",
+    Control.AUTOGROUP: "another user's session needs root, or AmbientCapabilities=CAP_SYS_NICE CAP_DAC_OVERRIDE",
+}
+
+
+class LinuxKernel:
+    """`ports.Kernel` of this machine. `cgroups`: where the hierarchies are; None looks into the mount table."""
+
+    def __init__(self, proc_root: Path = Path("/proc"), cgroups: Cgroups | None = None) -> None:
+        self._proc = str(proc_root)
+        self._cgroups = find(_text(f"{self._proc}/self/mountinfo")) if cgroups is None else cgroups
+
+    # --- the machine -----------------------------------------------------------------------------------------------------------
+
+    def boot_id(self) -> str:
+        """/proc/sys/kernel/random/boot_id"""
+        return _text(f"{self._proc}/sys/kernel/random/boot_id").strip()
+
+    def uptime_ticks(self) -> int:
+        """/proc/uptime, rounded down to clock ticks as start times are."""
+        seconds, _, hundredths = _text(f"{self._proc}/uptime").split()[0].partition(".")
+        return (int(seconds) * 100 + int(hundredths)) * _TICKS // 100
+
+    def itself(self) -> ProcId:
+        """The calling process."""
+        stat = _stat(f"{self._proc}/self/stat")
+        return ProcId(int(Path(f"{self._proc}/self").readlink().name), int(stat[19]))
+
+    def forbidden(self, control: Control) -> str:
+        """Without CAP_SYS_NICE a nice can be raised but never lowered again, and SCHED_IDLE not be left: F50.
+
+        A capability within a user namespace does not count: the kernel asks for it in the first one (capable(), can_nice()).
+        """
+        if control not in (Control.NICE, Control.POLICY, Control.AUTOGROUP):
+            return ""
+        status = _text(f"{self._proc}/self/status")
+        effective = int(re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)[1], 16)  # type: ignore[index] # always there
+        if effective & _CAP_SYS_NICE and _text(f"{self._proc}/self/uid_map").split() == _ALL_IDS:
+            return ""
+        return (
+            f"{control} is left alone: without CAP_SYS_NICE it could not be put back; "
+            "run as root, or give the service AmbientCapabilities=CAP_SYS_NICE"
+        )
+
+    # --- processes -------------------------------------------------------------------------------------------------------------
+
+    def kin(self) -> tuple[Kin, ...]:
+        """All processes that can be seen, by pid; those that vanish meanwhile are left out."""
+        found = []
+        for pid in sorted(int(name) for name in os.listdir(self._proc) if name.isdigit()):  # noqa: PTH208 - hot
+            try:
+                found.append(_kin(pid, _stat(f"{self._proc}/{pid}/stat")))
+            except OSError:
+                continue
+        return tuple(found)
+
+    def kin_of(self, process: ProcId) -> Kin | Trouble:
+        """Parent, session and process group, from /proc/PID/stat."""
+        try:
+            kin = _kin(process.pid, _stat(f"{self._proc}/{process.pid}/stat"))
+        except OSError as error:
+            return self._vanished_or(error, process)
+        return kin if kin.id == process else _vanished(process)
+
+    def threads(self, process: ProcId) -> tuple[ThreadId, ...] | Trouble:
+        """The living threads: /proc/PID/task is read until two scans agree, at most PASSES times.
+
+        A directory that changes while it is read may leave out entries. What starts after the last scan is the caller's to find.
+        """
+        seen: tuple[ThreadId, ...] | None = None
+        for _ in range(PASSES):
+            try:
+                if int(_stat(f"{self._proc}/{process.pid}/stat")[19]) != process.start_ticks:
+                    return _vanished(process)
+                tids = sorted(map(int, os.listdir(f"{self._proc}/{process.pid}/task")))  # noqa: PTH208 - hot
+            except OSError as error:
+                return self._vanished_or(error, process)
+            threads = []
+            for tid in tids:
+                try:
+                    stat = _stat(f"{self._proc}/{process.pid}/task/{tid}/stat")
+                except OSError:
+                    continue
+                if stat[0] not in (b"Z", b"X"):  # a leader that called pthread_exit before its threads stays as a zombie
+                    threads.append(ThreadId(tid, int(stat[19])))
+            if tuple(threads) == seen:
+                break
+            seen = tuple(threads)
+        return seen or _vanished(process)
+
+    def autogroup(self, process: ProcId) -> str | Trouble:
+        """ "autogroup-N" of /proc/PID/autogroup; the number counts up from boot and names it for good."""
+        found = self._autogroup(process)
+        return found if isinstance(found, Trouble) else found[0]
+
+    # --- knobs -----------------------------------------------------------------------------------------------------------------
+
+    def read(self, knob: Knob) -> Value | Trouble:
+        """The value now; VANISHED if it is not this thread, autogroup or cgroup any more."""
+        if knob.control in (Control.CPU_SHARES, Control.CPU_WEIGHT):
+            return self._cgroups.read(knob.control, knob.key)
+        if knob.control is Control.AUTOGROUP:
+            member = self._member(knob)
+            return member if isinstance(member, Trouble) else member[1]
+        process, thread = _who(knob)
+        if not self._is(process, thread):
+            return _vanished(process, thread)
+        try:
+            value = _READ[knob.control](thread.tid)
+        except OSError as error:
+            return self._error(error, knob)
+        return value if self._is(process, thread) else _vanished(process, thread)
+
+    def write(self, knob: Knob, expected: Value, value: Value) -> Trouble | None:
+        """Compare and set. The order is that of F01: identity, value, set, identity.
+
+        Should the thread end and its number be given to another between the first check and the set, the other gets back the
+        value that it had.
+        """
+        wrong = _malformed(knob.control, value)
+        if wrong:
+            return Trouble(Status.FAILED, wrong)
+        if knob.control in (Control.CPU_SHARES, Control.CPU_WEIGHT):
+            now: Value | Trouble = self._cgroups.read(knob.control, knob.key)
+            if isinstance(now, Trouble):
+                return now
+            return _foreign(expected, now) if now != expected else self._cgroups.write(knob.control, knob.key, int(_number(value)))
+        if knob.control is Control.AUTOGROUP:
+            return self._write_autogroup(knob, expected, _number(value))
+        process, thread = _who(knob)
+        if not self._is(process, thread):
+            return _vanished(process, thread)
+        read, write = _READ[knob.control], _WRITE[knob.control]
+        try:
+            before = read(thread.tid)
+            if before != expected:
+                return _foreign(expected, before) if self._is(process, thread) else _vanished(process, thread)
+            if knob.control is Control.POLICY and before not in FAIR_POLICIES:
+                return Trouble(Status.REFUSED, f"thread {thread.tid} is a real-time one: left alone")
+            write(thread.tid, value)
+        except OSError as error:
+            return self._error(error, knob)
+        if self._is(process, thread):
+            return None
+        try:
+            if read(thread.tid) == value:
+                write(thread.tid, before)
+        except OSError:
+            pass  # nobody has the number now
+        return _vanished(process, thread)
+
+    def visible(self, knob: Knob, value: Value) -> Value:
+        """An affinity within the cpuset of now, all of the cpuset if they have no CPU in common (cpuset(7)); else the value."""
+        if knob.control is not Control.AFFINITY or isinstance(value, int):
+            return value
+        allowed = self._allowed(knob)
+        return value if allowed is None else tuple(sorted(allowed.intersection(value) or allowed))
+
+    def lasting(self, knob: Knob, value: Value) -> Value:
+        """See `ports.Kernel`: from 6.2 the kernel keeps the mask that was asked for, and applies it to a cpuset that grows."""
+        if knob.control is not Control.AFFINITY or isinstance(value, int) or self._allowed(knob) != frozenset(value):
+            return value
+        return tuple(range(max(os.sysconf("SC_NPROCESSORS_CONF"), value[-1] + 1)))
+
+    # --- below -----------------------------------------------------------------------------------------------------------------
+
+    def _is(self, process: ProcId, thread: ThreadId) -> bool:
+        """Whether this thread is there: a number that is another's now has another start time, or another process."""
+        try:
+            return int(_stat(f"{self._proc}/{process.pid}/task/{thread.tid}/stat")[19]) == thread.start_ticks
+        except OSError:
+            return False
+
+    def _allowed(self, knob: Knob) -> frozenset[int] | None:
+        process, _ = _who(knob)
+        try:
+            return self._cgroups.allowed(_text(f"{self._proc}/{process.pid}/cgroup"))
+        except OSError:
+            return None
+
+    def _autogroup(self, process: ProcId) -> tuple[str, int] | Trouble:
+        """(key, nice) of the autogroup of a process, by sched(7)."""
+        kin = self.kin_of(process)
+        if isinstance(kin, Trouble):
+            return kin
+        try:
+            text = _text(f"{self._proc}/{process.pid}/autogroup")
+        except FileNotFoundError:
+            gone = self.kin_of(process)
+            return gone if isinstance(gone, Trouble) else Trouble(Status.REFUSED, "this kernel has no autogroups")
+        except OSError as error:
+            return self._vanished_or(error, process)
+        match = re.fullmatch(r"/(autogroup-\d+) nice (-?\d+)\s*", text)
+        if match is None:
+            return Trouble(Status.REFUSED, f"pid {process.pid} is in no autogroup: its session began while autogroups were off")
+        kin = self.kin_of(process)  # read before and after: what was read between is this process's
+        return kin if isinstance(kin, Trouble) else (match[1], int(match[2]))
+
+    def _member(self, knob: Knob) -> tuple[ProcId, int] | Trouble:
+        """(a living process of the autogroup, its nice): the knob's own process if it is still there, else any."""
+        if knob.process is not None:
+            found = self._autogroup(knob.process)
+            if not isinstance(found, Trouble) and found[0] == knob.key:
+                return knob.process, found[1]
+        for kin in self.kin():
+            found = self._autogroup(kin.id)
+            if not isinstance(found, Trouble) and found[0] == knob.key:
+                return kin.id, found[1]
+        return Trouble(Status.VANISHED, f"{knob.key} is gone")
+
+    def _write_autogroup(self, knob: Knob, expected: Value, value: int) -> Trouble | None:
+        member = self._member(knob)
+        if isinstance(member, Trouble):
+            return member
+        process, before = member
+        if before != expected:
+            return _foreign(expected, before)
+        try:
+            fd = os.open(f"{self._proc}/{process.pid}/autogroup", os.O_WRONLY | os.O_CLOEXEC)
+        except OSError as error:
+            return self._error(error, knob)
+        try:
+            # an open file of /proc/PID belongs to the process, not to the number: checked now, the write cannot go astray
+            found = self._autogroup(process)
+            if isinstance(found, Trouble) or found[0] != knob.key:
+                return Trouble(Status.VANISHED, f"pid {process.pid} has left {knob.key}")
+            os.write(fd, b"%d" % value)
+        except OSError as error:
+            return self._error(error, knob)
+        finally:
+            os.close(fd)
+        return None
+
+    def _error(self, error: OSError, knob: Knob) -> Trouble:
+        if error.errno in (errno.ESRCH, errno.ENOENT):
+            return Trouble(Status.VANISHED, f"{_name(knob)} is gone")
+        if error.errno == errno.EAGAIN:
+            return Trouble(
+                Status.REFUSED, "the kernel takes one autogroup change in 0.1 s without CAP_SYS_ADMIN: later", again=True
+            )
+        if error.errno in (errno.EPERM, errno.EACCES):
+            return Trouble(Status.REFUSED, f"not permitted: {_NEEDS[knob.control]}")
+        if error.errno == errno.EINVAL and knob.control is Control.AFFINITY:
+            return Trouble(Status.FAILED, "none of these CPUs is online and in the cpuset of the process")
+        return Trouble(Status.FAILED, f"{knob.control} of {_name(knob)}: {error.strerror}")
+
+    def _vanished_or(self, error: OSError, process: ProcId) -> Trouble:
+        if error.errno in (errno.ESRCH, errno.ENOENT):
+            return _vanished(process)
+        return Trouble(Status.REFUSED, f"pid {process.pid} cannot be looked at: {error.strerror}; run as root")
+
+
+def _affinity(tid: int) -> Value:
+    return tuple(sorted(os.sched_getaffinity(tid)))
+
+
+def _nice(tid: int) -> Value:
+    return os.getpriority(os.PRIO_PROCESS, tid)
+
+
+def _policy(tid: int) -> Value:
+    return os.sched_getscheduler(tid) & ~os.SCHED_RESET_ON_FORK
+
+
+def _set_affinity(tid: int, value: Value) -> None:
+    os.sched_setaffinity(tid, value if isinstance(value, tuple) else (value,))
+
+
+def _set_nice(tid: int, value: Value) -> None:
+    os.setpriority(os.PRIO_PROCESS, tid, _number(value))
+
+
+def _set_policy(tid: int, value: Value) -> None:
+    # the flag is the program's own choice, and stays as it is
+    kept = os.sched_getscheduler(tid) & os.SCHED_RESET_ON_FORK
+    os.sched_setscheduler(tid, _number(value) | kept, os.sched_param(0))
+
+
+_READ: dict[Control, Callable[[int], Value]] = {Control.NICE: _nice, Control.AFFINITY: _affinity, Control.POLICY: _policy}
+_WRITE: dict[Control, Callable[[int, Value], None]] = {
+    Control.NICE: _set_nice,
+    Control.AFFINITY: _set_affinity,
+    Control.POLICY: _set_policy,
+}
+
+
+def _malformed(control: Control, value: Value) -> str:
+    """Why the kernel must not be asked for this: it would clamp a nice silently, and give real-time to who may have it."""
+    if control is Control.AFFINITY:
+        return "" if isinstance(value, tuple) and value and min(value) >= 0 else f"an affinity is a list of CPUs, not {value!r}"
+    if isinstance(value, tuple):
+        return f"{control} is a number, not {value!r}"
+    if control in (Control.NICE, Control.AUTOGROUP) and not -20 <= value <= 19:
+        return f"nice {value} is not within -20..19"
+    if control is Control.POLICY and value not in FAIR_POLICIES:
+        return f"policy {value} is not one of {sorted(FAIR_POLICIES)}: real-time policies are never set"
+    return ""
+
+
+def _number(value: Value) -> int:
+    assert isinstance(value, int)
+    return value
+
+
+def _who(knob: Knob) -> tuple[ProcId, ThreadId]:
+    assert knob.process is not None
+    assert knob.thread is not None
+    assert knob.thread.tid > 0, "0 would mean ourselves"
+    return knob.process, knob.thread
+
+
+def _name(knob: Knob) -> str:
+    return knob.key or f"thread {knob.thread.tid if knob.thread else '?'}"
+
+
+def _vanished(process: ProcId, thread: ThreadId | None = None) -> Trouble:
+    what = f"pid {process.pid}" if thread is None or thread.tid == process.pid else f"thread {thread.tid} of pid {process.pid}"
+    return Trouble(Status.VANISHED, f"{what} is gone")
+
+
+def _foreign(expected: Value, now: Value) -> Trouble:
+    return Trouble(Status.FOREIGN, f"somebody changed it from {expected} to {now}")
+
+
+def _text(path: str) -> str:
+    with open(path, encoding="utf-8", errors="replace") as file:  # noqa: PTH123 - hot
+        return file.read()
+
+
+def _stat(path: str) -> list[bytes]:
+    """Fields of a stat file from the state (3) on. The name before may hold anything: it ends at the last parenthesis."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        raw = os.read(fd, 2048)
+    finally:
+        os.close(fd)
+    return raw[raw.rindex(b")") + 2 :].split()
+
+
+def _kin(pid: int, stat: list[bytes]) -> Kin:
+    return Kin(ProcId(pid, int(stat[19])), int(stat[1]), int(stat[3]), int(stat[2]))

@@ -1,0 +1,313 @@
+"""A kernel in memory behind `ports.Kernel`: processes that fork, spawn, exit and reuse pids, with the inheritance rules of Linux.
+
+For tests and simulations. Must not touch the machine that it runs on. What a test does to this world are the plain methods; the
+port's methods are what the actuator may do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ...models.records import ProcId
+from ..decision import Control, Status
+from ..ports import Kin, Knob, ThreadId, Trouble, Value
+
+THREADED = (Control.NICE, Control.AFFINITY, Control.POLICY)
+FAIR = (0, 3, 5)  # SCHED_OTHER, SCHED_BATCH, SCHED_IDLE
+
+
+@dataclass
+class FakeThread:
+    """A thread and its values. `affinity` is the mask that was asked for; the process's cpuset hides a part of it."""
+
+    id: ThreadId
+    nice: int
+    policy: int
+    affinity: tuple[int, ...]
+
+
+@dataclass
+class FakeProcess:
+    """A process. `threads` by tid; the first has the pid."""
+
+    id: ProcId
+    parent: int
+    session: int
+    group: int
+    autogroup: str
+    cpuset: tuple[int, ...]
+    threads: dict[int, FakeThread] = field(default_factory=dict)
+
+    @property
+    def leader(self) -> FakeThread:
+        """The first thread."""
+        return self.threads[self.id.pid]
+
+
+class FakeKernel:
+    """`ports.Kernel`. Starts with init, pid 1, which is also the one who acts unless a test says otherwise.
+
+    `privileged` False behaves like a user without CAP_SYS_NICE. `before_write` is called with each knob before it is written: a
+    test looks there at what is durable already, raises to crash, or changes the world within the race.
+    """
+
+    def __init__(self, cpus: int = 4, boot_id: str = "00000000-0000-4000-8000-000000000001") -> None:
+        self.cpus = tuple(range(cpus))
+        self.boot = boot_id
+        self.ticks = 1000
+        self.privileged = True
+        self.before_write: Callable[[Knob], None] | None = None
+        self.writes: list[tuple[Knob, Value]] = []
+        self.autogroups: dict[str, int] = {}
+        self.cgroups: dict[tuple[Control, str], int] = {}
+        self.processes: dict[int, FakeProcess] = {}
+        self._numbers = 0
+        self._next = 1
+        self.own = self._born(0, 1, 1, self._new_autogroup(), self.cpus, None, None).id
+
+    # --- what happens in the world ---------------------------------------------------------------------------------------------
+
+    def start(self, parent: int = 1, *, session: bool = True, pid: int | None = None) -> ProcId:
+        """Fork from `parent`, with setsid(2) unless told otherwise. `pid`: the number to take (a reused one)."""
+        child = self.fork(parent, pid=pid)
+        if session:
+            self.setsid(child.pid)
+        return child
+
+    def admit(self, process: ProcId) -> None:
+        """A process of this identity, in a session of its own: the master of a fake pool."""
+        self.start(pid=process.pid)
+        made = self.processes[process.pid]
+        made.leader.id = ThreadId(*process)
+        made.id = process
+
+    def fork(self, parent: int, *, pid: int | None = None) -> ProcId:
+        """A child with the values of its parent's first thread."""
+        mother = self.processes[parent]
+        return self._born(parent, mother.session, mother.group, mother.autogroup, mother.cpuset, mother.leader, pid).id
+
+    def spawn(self, pid: int) -> ThreadId:
+        """Another thread, with the values of the first."""
+        process = self.processes[pid]
+        thread = self._thread(self._number(None), process.leader)
+        process.threads[thread.id.tid] = thread
+        return thread.id
+
+    def setsid(self, pid: int) -> None:
+        """A session, a process group and an autogroup of its own."""
+        process = self.processes[pid]
+        process.session = process.group = pid
+        process.autogroup = self._new_autogroup()
+
+    def end_thread(self, pid: int, tid: int) -> None:
+        """One thread that is not the first ends."""
+        del self.processes[pid].threads[tid]
+
+    def exit(self, pid: int) -> None:
+        """A process ends and is reaped; init takes its children."""
+        del self.processes[pid]
+        for process in self.processes.values():
+            if process.parent == pid:
+                process.parent = 1
+
+    def poke(self, knob: Knob, value: Value) -> None:
+        """Somebody else sets a value."""
+        self._store(knob, value)
+
+    def confine(self, pid: int, cpus: tuple[int, ...]) -> None:
+        """Shrink or grow the cpuset of a process."""
+        self.processes[pid].cpuset = cpus
+
+    def knob(self, control: Control, pid: int, tid: int | None = None) -> Knob:
+        """The knob of a thread, the first unless told otherwise, or of its autogroup."""
+        process = self.processes[pid]
+        if control is Control.AUTOGROUP:
+            return Knob(control, process.id, None, process.autogroup)
+        return Knob(control, process.id, process.threads[pid if tid is None else tid].id, "")
+
+    # --- ports.Kernel ----------------------------------------------------------------------------------------------------------
+
+    def boot_id(self) -> str:
+        """The boot's name."""
+        return self.boot
+
+    def uptime_ticks(self) -> int:
+        """Each birth has a tick of its own: later than all that are there, no later than the next."""
+        return self.ticks + 1
+
+    def itself(self) -> ProcId:
+        """Who acts."""
+        return self.own
+
+    def forbidden(self, control: Control) -> str:
+        """As without CAP_SYS_NICE unless `privileged`."""
+        if self.privileged or control not in (Control.NICE, Control.POLICY, Control.AUTOGROUP):
+            return ""
+        return f"{control} is left alone: without CAP_SYS_NICE it could not be put back"
+
+    def kin(self) -> tuple[Kin, ...]:
+        """All processes by pid."""
+        return tuple(self._kin(self.processes[pid]) for pid in sorted(self.processes))
+
+    def kin_of(self, process: ProcId) -> Kin | Trouble:
+        """Where it stands."""
+        found = self._process(process)
+        return found if isinstance(found, Trouble) else self._kin(found)
+
+    def threads(self, process: ProcId) -> tuple[ThreadId, ...] | Trouble:
+        """Its threads."""
+        found = self._process(process)
+        return found if isinstance(found, Trouble) else tuple(sorted(thread.id for thread in found.threads.values()))
+
+    def autogroup(self, process: ProcId) -> str | Trouble:
+        """Its autogroup."""
+        found = self._process(process)
+        return found if isinstance(found, Trouble) else found.autogroup
+
+    def read(self, knob: Knob) -> Value | Trouble:
+        """The value now."""
+        if knob.control in THREADED:
+            found = self._find(knob)
+            return found if isinstance(found, Trouble) else self._value(knob.control, *found)
+        if knob.control is Control.AUTOGROUP:
+            if not any(process.autogroup == knob.key for process in self.processes.values()):
+                return Trouble(Status.VANISHED, f"{knob.key} is gone")
+            return self.autogroups[knob.key]
+        weight = self.cgroups.get((knob.control, knob.key))
+        return Trouble(Status.VANISHED, f"cgroup {knob.key} is gone") if weight is None else weight
+
+    def write(self, knob: Knob, expected: Value, value: Value) -> Trouble | None:
+        """Compare and set."""
+        if self.before_write is not None:
+            self.before_write(knob)
+        wrong = self._wrong(knob, value)
+        if wrong is not None:
+            return wrong
+        now = self.read(knob)
+        if isinstance(now, Trouble):
+            return now
+        if now != expected:
+            return Trouble(Status.FOREIGN, f"somebody changed it from {expected} to {now}")
+        if knob.control is Control.POLICY and now not in FAIR:
+            return Trouble(Status.REFUSED, "a real-time thread: left alone")
+        if not self.privileged and knob.control is Control.NICE and isinstance(value, int) and isinstance(now, int) and value < now:
+            return Trouble(Status.REFUSED, "not permitted: needs CAP_SYS_NICE")
+        self._store(knob, value)
+        self.writes.append((knob, value))
+        return None
+
+    def visible(self, knob: Knob, value: Value) -> Value:
+        """Within the cpuset, or all of it."""
+        found = self._find(knob) if knob.control is Control.AFFINITY else None
+        if found is None or isinstance(found, Trouble) or isinstance(value, int):
+            return value
+        return _clipped(value, found[0].cpuset)
+
+    def lasting(self, knob: Knob, value: Value) -> Value:
+        """All CPUs for a whole cpuset."""
+        found = self._find(knob) if knob.control is Control.AFFINITY else None
+        if found is None or isinstance(found, Trouble) or value != found[0].cpuset:
+            return value
+        return self.cpus
+
+    # --- below -----------------------------------------------------------------------------------------------------------------
+
+    def _born(
+        self,
+        parent: int,
+        session: int,
+        group: int,
+        autogroup: str,
+        cpuset: tuple[int, ...],
+        like: FakeThread | None,
+        pid: int | None,
+    ) -> FakeProcess:
+        thread = self._thread(self._number(pid), like)
+        process = FakeProcess(ProcId(thread.id.tid, thread.id.start_ticks), parent, session, group, autogroup, cpuset)
+        process.threads[thread.id.tid] = thread
+        self.processes[thread.id.tid] = process
+        return process
+
+    def _thread(self, number: int, like: FakeThread | None) -> FakeThread:
+        self.ticks += 1
+        identity = ThreadId(number, self.ticks)
+        return (
+            FakeThread(identity, 0, 0, self.cpus) if like is None else FakeThread(identity, like.nice, like.policy, like.affinity)
+        )
+
+    def _number(self, wanted: int | None) -> int:
+        if wanted is not None:
+            assert all(wanted not in process.threads for process in self.processes.values()), f"pid {wanted} is in use"
+            return wanted
+        self._next += 1
+        while any(self._next - 1 in process.threads for process in self.processes.values()):
+            self._next += 1
+        return self._next - 1
+
+    def _new_autogroup(self) -> str:
+        self._numbers += 1
+        key = f"autogroup-{self._numbers}"
+        self.autogroups[key] = 0
+        return key
+
+    def _process(self, process: ProcId) -> FakeProcess | Trouble:
+        found = self.processes.get(process.pid)
+        return found if found is not None and found.id == process else Trouble(Status.VANISHED, f"pid {process.pid} is gone")
+
+    def _find(self, knob: Knob) -> tuple[FakeProcess, FakeThread] | Trouble:
+        assert knob.process is not None
+        assert knob.thread is not None
+        process = self.processes.get(knob.process.pid)
+        thread = None if process is None else process.threads.get(knob.thread.tid)
+        if process is None or thread is None or thread.id != knob.thread:
+            return Trouble(Status.VANISHED, f"thread {knob.thread.tid} of pid {knob.process.pid} is gone")
+        return process, thread
+
+    def _value(self, control: Control, process: FakeProcess, thread: FakeThread) -> Value:
+        if control is Control.NICE:
+            return thread.nice
+        return thread.policy if control is Control.POLICY else _clipped(thread.affinity, process.cpuset)
+
+    def _store(self, knob: Knob, value: Value) -> None:
+        if knob.control not in THREADED:
+            assert isinstance(value, int)
+            if knob.control is Control.AUTOGROUP:
+                self.autogroups[knob.key] = value
+            else:
+                self.cgroups[knob.control, knob.key] = value
+            return
+        found = self._find(knob)
+        assert not isinstance(found, Trouble)
+        if isinstance(value, tuple):
+            found[1].affinity = value
+        elif knob.control is Control.NICE:
+            found[1].nice = value
+        else:
+            found[1].policy = value
+
+    def _wrong(self, knob: Knob, value: Value) -> Trouble | None:
+        """What the real one refuses to be asked for."""
+        if knob.control is Control.AFFINITY:
+            found = self._find(knob)
+            if isinstance(found, Trouble):
+                return found
+            usable = isinstance(value, tuple) and bool(set(value) & set(found[0].cpuset))
+            return None if usable else Trouble(Status.FAILED, "none of these CPUs is online and in the cpuset of the process")
+        limits = {
+            Control.NICE: (-20, 19),
+            Control.AUTOGROUP: (-20, 19),
+            Control.CPU_SHARES: (2, 262_144),
+            Control.CPU_WEIGHT: (1, 10_000),
+            Control.POLICY: (0, 5),
+        }
+        low, high = limits[knob.control]
+        fits = isinstance(value, int) and low <= value <= high and (knob.control is not Control.POLICY or value in FAIR)
+        return None if fits else Trouble(Status.FAILED, f"{knob.control} {value} is not possible")
+
+    def _kin(self, process: FakeProcess) -> Kin:
+        return Kin(process.id, process.parent, process.session, process.group)
+
+
+def _clipped(mask: tuple[int, ...], cpuset: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(sorted(set(mask) & set(cpuset))) or cpuset

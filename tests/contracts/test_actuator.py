@@ -1,0 +1,111 @@
+"""What `ports.Actuator` promises, whoever carries decisions out and on whichever kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nicety.models.records import ProcId
+from nicety.scheduler.actuate import Acting, Observing
+from nicety.scheduler.decision import Action, Control, Decision, Flag, Recycle, ResizePool, Restore, Set, Status, Why
+from nicety.scheduler.linux.control import LinuxKernel
+from nicety.scheduler.ports import Actuator, Kernel
+from nicety.scheduler.store.ledger import Ledger
+from nicety.scheduler.testing.clock import FakeClock
+from nicety.scheduler.testing.kernel import FakeKernel
+from nicety.scheduler.testing.pool import FakePool
+from nicety.scheduler.testing.puppet import Puppet
+
+WHY = Why("test", "because", {}, (), ())
+
+
+class Stage:
+    """An actuator, a living process, one that has ended, and a pool."""
+
+    def __init__(self, folder: Path, kernel: Kernel, process: ProcId, acts: bool) -> None:
+        clock = FakeClock()
+        pool = FakePool("web", clock, size=2)
+        pool.probe()
+        samples = {"web": pool.read()}
+        self.process = process
+        self.kernel = kernel
+        self.worker = samples["web"].workers[0].id
+        self.gone = ProcId(process.pid, process.start_ticks - 1)
+        self.ledger = Ledger(folder / "ledger.db", kernel.boot_id())
+        self.actuator: Actuator
+        if acts:
+            self.actuator = Acting(self.ledger, kernel, {"web": pool}, samples, clock)
+        else:
+            self.actuator = Observing(kernel, {"web": pool}, samples)
+
+    def decisions(self) -> list[Decision]:
+        actions: list[Action] = [
+            Set(Control.NICE, self.process, "", 3),
+            Set(Control.NICE, self.process, "", 4),
+            Set(Control.NICE, self.gone, "", 3),
+            Restore(Control.NICE, self.process, ""),
+            Restore(Control.AUTOGROUP, self.gone, ""),
+            Set(Control.CPU_WEIGHT, None, "/there/is/none", 3),
+            Set(Control.AFFINITY, self.process, "", (0,)),
+            ResizePool("web", 4),
+            ResizePool("nobody", 4),
+            Recycle("web", self.gone),
+            Recycle("nobody", self.gone),
+            Flag("web", self.worker, "spin"),
+        ]
+        return [Decision(f"s-0.{index}", "policy", f"target {index}", action, WHY) for index, action in enumerate(actions)]
+
+
+@pytest.fixture(params=["observing", "acting", "observing on Linux", "acting on Linux"])
+def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
+    acts = request.param.startswith("acting")
+    if request.param.endswith("Linux"):
+        with Puppet() as puppet:
+            made = Stage(tmp_path, LinuxKernel(), puppet.id, acts)
+            yield made
+            made.ledger.close()
+        return
+    kernel = FakeKernel()
+    made = Stage(tmp_path, kernel, kernel.start(), acts)
+    yield made
+    made.ledger.close()
+
+
+def test_every_decision_gets_one_outcome_in_order_whatever_becomes_of_it(stage: Stage) -> None:
+    decisions = stage.decisions()
+    outcomes = stage.actuator.apply(decisions)
+    assert [(outcome.decision, outcome.target) for outcome in outcomes] == [(each.id, each.target) for each in decisions]
+    assert all(outcome.detail for outcome in outcomes)
+    assert all(outcome.changed == 0 for outcome in outcomes if outcome.status not in (Status.APPLIED, Status.PARTIAL))
+
+
+def test_nothing_is_a_valid_call(stage: Stage) -> None:
+    assert stage.actuator.apply([]) == ()
+    assert stage.actuator.settle() == ()
+    assert stage.actuator.undo() == ()
+
+
+def test_after_undo_everything_is_as_before_and_there_is_nothing_more_to_undo(stage: Stage) -> None:
+    threads = stage.kernel.threads(stage.process)
+    before = {each: stage.kernel.kin_of(stage.process) for each in threads}
+    stage.actuator.apply(stage.decisions())
+    stage.actuator.undo()
+    again = stage.actuator.apply([Decision("s-1.0", "policy", "t", Set(Control.NICE, stage.process, "", 0), WHY)])
+    assert [outcome.status for outcome in again] == [Status.UNCHANGED]
+    assert {each: stage.kernel.kin_of(stage.process) for each in threads} == before
+    assert stage.ledger.outstanding() == ()
+    assert stage.actuator.undo() == ()
+
+
+def test_observing_changes_nothing_and_acting_does(stage: Stage) -> None:
+    (outcome,) = stage.actuator.apply(stage.decisions()[:1])
+    (again,) = stage.actuator.apply(stage.decisions()[:1])
+    if stage.actuator.mode == "observe":
+        assert (outcome.status, again.status) == (Status.OBSERVED, Status.OBSERVED)
+    elif stage.kernel.forbidden(Control.NICE):
+        assert (outcome.status, again.status) == (Status.REFUSED, Status.REFUSED)
+    else:
+        assert (outcome.status, again.status) == (Status.APPLIED, Status.UNCHANGED)
+    stage.actuator.undo()

@@ -1,0 +1,269 @@
+"""What `ports.Kernel` promises, held by the fake and by the real one."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from typing import Protocol
+
+import pytest
+
+from nicety.models.records import ProcId
+from nicety.scheduler.decision import Control, Status
+from nicety.scheduler.linux.control import LinuxKernel
+from nicety.scheduler.ports import Kernel, Knob, ThreadId, Trouble, Value
+from nicety.scheduler.testing.kernel import FakeKernel
+from nicety.scheduler.testing.puppet import Puppet
+
+needs_renice = pytest.mark.skipif(
+    bool(LinuxKernel().forbidden(Control.NICE)),
+    reason="lowering a nice again needs CAP_SYS_NICE: the real kernel would keep the change",
+)
+
+
+class World(Protocol):
+    kernel: Kernel
+
+    def start(self) -> ProcId: ...
+    def fork(self, parent: ProcId, *, orphan: bool = False) -> ProcId: ...
+    def thread(self, process: ProcId) -> int: ...
+    def end(self, process: ProcId) -> None: ...
+    def close(self) -> None: ...
+
+
+class FakeWorld:
+    def __init__(self) -> None:
+        self.fake = FakeKernel()
+        self.kernel: Kernel = self.fake
+
+    def start(self) -> ProcId:
+        return self.fake.start()
+
+    def fork(self, parent: ProcId, *, orphan: bool = False) -> ProcId:
+        between = self.fake.fork(parent.pid)
+        if not orphan:
+            return between
+        child = self.fake.fork(between.pid)
+        self.fake.exit(between.pid)
+        return child
+
+    def thread(self, process: ProcId) -> int:
+        return self.fake.spawn(process.pid).tid
+
+    def end(self, process: ProcId) -> None:
+        self.fake.exit(process.pid)
+
+    def close(self) -> None:
+        pass
+
+
+class RealWorld:
+    def __init__(self) -> None:
+        self.kernel: Kernel = LinuxKernel()
+        self._puppets: dict[ProcId, Puppet] = {}
+
+    def start(self) -> ProcId:
+        puppet = Puppet()
+        self._puppets[puppet.id] = puppet
+        return puppet.id
+
+    def fork(self, parent: ProcId, *, orphan: bool = False) -> ProcId:
+        return self._puppets[parent].fork(orphan=orphan)
+
+    def thread(self, process: ProcId) -> int:
+        return self._puppets[process].thread()
+
+    def end(self, process: ProcId) -> None:
+        self._puppets[process].end()
+
+    def close(self) -> None:
+        for puppet in self._puppets.values():
+            puppet.close()
+
+
+@pytest.fixture(params=[FakeWorld, pytest.param(RealWorld, marks=needs_renice)])
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    made: World = request.param()
+    yield made
+    made.close()
+
+
+def knob(control: Control, process: ProcId, tid: int | None = None, world: World | None = None) -> Knob:
+    if tid is None:
+        return Knob(control, process, ThreadId(*process), "")
+    assert world is not None
+    threads = world.kernel.threads(process)
+    assert not isinstance(threads, Trouble)
+    return Knob(control, process, next(thread for thread in threads if thread.tid == tid), "")
+
+
+def value(world: World, where: Knob) -> Value:
+    found = world.kernel.read(where)
+    assert not isinstance(found, Trouble), found
+    return found
+
+
+def test_threads_are_listed_with_their_start_times_first_thread_like_the_process(world: World) -> None:
+    process = world.start()
+    tid = world.thread(process)
+    threads = world.kernel.threads(process)
+    assert not isinstance(threads, Trouble)
+    assert [thread.tid for thread in threads] == sorted([process.pid, tid])
+    assert ThreadId(*process) in threads
+    assert all(thread.start_ticks >= process.start_ticks for thread in threads)
+    assert process.start_ticks <= world.kernel.uptime_ticks()
+
+
+@pytest.mark.parametrize(
+    ("control", "wanted"), [(Control.NICE, 7), (Control.POLICY, 3), (Control.POLICY, 5), (Control.AFFINITY, (0,))]
+)
+def test_a_value_is_set_for_one_thread_alone_and_read_back(world: World, control: Control, wanted: Value) -> None:
+    process = world.start()
+    other = knob(control, process, world.thread(process), world)
+    first = knob(control, process)
+    before = value(world, other)
+    assert world.kernel.write(first, value(world, first), wanted) is None
+    assert value(world, first) == wanted
+    assert value(world, other) == before
+    assert world.kernel.write(first, wanted, before) is None
+    assert value(world, first) == before
+
+
+def test_a_value_that_is_not_the_expected_one_is_left(world: World) -> None:
+    process = world.start()
+    where = knob(Control.NICE, process)
+    assert world.kernel.write(where, 0, 4) is None
+    trouble = world.kernel.write(where, 0, 9)
+    assert trouble is not None
+    assert trouble.status is Status.FOREIGN
+    assert "from 0 to 4" in trouble.text
+    assert value(world, where) == 4
+
+
+def test_a_stranger_with_the_same_number_is_neither_read_nor_changed(world: World) -> None:
+    process = world.start()
+    impostor = ProcId(process.pid, process.start_ticks - 1)
+    where = Knob(Control.NICE, impostor, ThreadId(*impostor), "")
+    for answer in (
+        world.kernel.read(where),
+        world.kernel.write(where, 0, 5),
+        world.kernel.threads(impostor),
+        world.kernel.kin_of(impostor),
+        world.kernel.autogroup(impostor),
+    ):
+        assert isinstance(answer, Trouble)
+        assert answer.status is Status.VANISHED
+    assert value(world, knob(Control.NICE, process)) == 0
+
+
+def test_a_thread_of_another_process_is_not_taken_for_one_of_this(world: World) -> None:
+    one, two = world.start(), world.start()
+    answer = world.kernel.write(Knob(Control.NICE, one, ThreadId(*two), ""), 0, 5)
+    assert answer is not None
+    assert answer.status is Status.VANISHED
+    assert value(world, knob(Control.NICE, two)) == 0
+
+
+def test_what_has_ended_is_a_value_for_every_call(world: World) -> None:
+    process = world.start()
+    where = [knob(control, process) for control in (Control.NICE, Control.AFFINITY, Control.POLICY)]
+    group = world.kernel.autogroup(process)
+    assert isinstance(group, str)
+    where.append(Knob(Control.AUTOGROUP, process, None, group))
+    world.end(process)
+    for each in where:
+        for answer in (world.kernel.read(each), world.kernel.write(each, 0, (0,) if each.control is Control.AFFINITY else 3)):
+            assert isinstance(answer, Trouble)
+            assert answer.status is Status.VANISHED
+    answers = world.kernel.threads(process), world.kernel.kin_of(process), world.kernel.autogroup(process)
+    assert [answer.status for answer in answers if isinstance(answer, Trouble)] == [Status.VANISHED] * 3
+
+
+@pytest.mark.parametrize(
+    ("control", "wanted"),
+    [
+        (Control.NICE, 20),
+        (Control.NICE, -21),
+        (Control.POLICY, 1),
+        (Control.POLICY, 2),
+        (Control.AFFINITY, ()),
+        (Control.AFFINITY, (4095,)),
+    ],
+)
+def test_what_cannot_be_is_not_asked_of_the_kernel(world: World, control: Control, wanted: Value) -> None:
+    where = knob(control, world.start())
+    before = value(world, where)
+    answer = world.kernel.write(where, before, wanted)
+    assert answer is not None
+    assert answer.status is Status.FAILED
+    assert value(world, where) == before
+
+
+def test_children_and_threads_inherit_what_their_parent_has(world: World) -> None:
+    process = world.start()
+    for control, wanted in ((Control.NICE, 6), (Control.POLICY, 3), (Control.AFFINITY, (0,))):
+        where = knob(control, process)
+        assert world.kernel.write(where, value(world, where), wanted) is None
+    child = world.fork(process)
+    tid = world.thread(process)
+    for control, wanted in ((Control.NICE, 6), (Control.POLICY, 3), (Control.AFFINITY, (0,))):
+        assert value(world, knob(control, child)) == wanted
+        assert value(world, knob(control, process, tid, world)) == wanted
+
+
+def test_kin_tells_parent_session_and_group_and_who_takes_over_an_orphan(world: World) -> None:
+    process = world.start()
+    child, orphan = world.fork(process), world.fork(process, orphan=True)
+    kin = {each.id: each for each in world.kernel.kin()}
+    assert list(kin) == sorted(kin)
+    assert kin[process] == world.kernel.kin_of(process)
+    assert kin[process].session == kin[process].group == process.pid
+    assert kin[child].parent == process.pid
+    assert kin[child].session == kin[orphan].session == process.pid
+    assert kin[orphan].parent != process.pid
+    assert world.kernel.itself() in kin
+
+
+def test_an_autogroup_is_set_through_any_member_and_outlives_the_one_it_was_set_through(world: World) -> None:
+    process = world.start()
+    key = world.kernel.autogroup(process)
+    if isinstance(key, Trouble):
+        pytest.skip(key.text)
+    child = world.fork(process)
+    assert world.kernel.autogroup(child) == key
+    assert world.kernel.autogroup(world.start()) != key
+    through = Knob(Control.AUTOGROUP, process, None, key)
+    assert world.kernel.write(through, 0, 9) is None
+    assert value(world, Knob(Control.AUTOGROUP, child, None, key)) == 9
+    assert value(world, knob(Control.NICE, child)) == 0, "the group's nice is not the thread's"
+    world.end(process)
+    assert value(world, through) == 9, "found through the child"
+    assert world.kernel.write(through, 9, 0) is None
+    assert value(world, through) == 0
+
+
+def test_an_affinity_to_all_of_the_cpuset_lasts_as_one_to_all_that_there_can_be(world: World) -> None:
+    where = knob(Control.AFFINITY, world.start())
+    whole = value(world, where)
+    assert isinstance(whole, tuple)
+    lasting = world.kernel.lasting(where, whole)
+    assert isinstance(lasting, tuple)
+    assert set(lasting) >= set(whole)
+    assert world.kernel.visible(where, lasting) == whole
+    assert world.kernel.write(where, whole, lasting) is None
+    assert value(world, where) == whole
+
+
+def test_the_boot_has_a_name_and_time_does_not_stand_still(world: World) -> None:
+    assert len(world.kernel.boot_id()) == 36
+    before = world.kernel.uptime_ticks()
+    deadline = time.monotonic() + 5
+    while world.kernel.uptime_ticks() <= before:
+        assert time.monotonic() < deadline
+        world.end(world.start())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only who may lower a nice can set one")
+def test_who_may_lower_a_nice_is_forbidden_nothing(world: World) -> None:
+    assert [world.kernel.forbidden(control) for control in Control] == [""] * len(Control)

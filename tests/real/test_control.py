@@ -1,0 +1,358 @@
+"""The knobs of this very kernel: cgroup weights, cpusets, autogroups, threads that come and go, pids that come back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nicety.models.records import ProcId
+from nicety.scheduler.decision import Control, Status
+from nicety.scheduler.linux.cgroup import Cgroups, Mount, find
+from nicety.scheduler.linux.control import LinuxKernel
+from nicety.scheduler.ports import Knob, ThreadId, Trouble
+from nicety.scheduler.testing.puppet import Puppet, proc_id
+
+HERE = find(Path("/proc/self/mountinfo").read_text())
+root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+
+def own_group(mount: Mount | None, what: str) -> Iterator[Path]:
+    """A child of the root cgroup, removed when all that we put there has been ended."""
+    if os.geteuid() != 0:
+        pytest.skip("making a cgroup needs root")
+    if mount is None:
+        pytest.skip(f"this machine has no {what}")
+    path = mount.point / f"nicety-test-{os.getpid()}"
+    try:
+        path.mkdir()
+    except OSError as error:
+        pytest.skip(f"no cgroup can be made in {mount.point}: {error.strerror}")
+    try:
+        yield path
+    finally:
+        deadline = time.monotonic() + 5
+        while True:
+            try:
+                path.rmdir()
+                break
+            except OSError:
+                assert time.monotonic() < deadline, f"{path} is still in use"
+
+
+@pytest.fixture
+def cpu_group() -> Iterator[Path]:
+    yield from own_group(HERE.shares, "cgroup v1 cpu hierarchy")
+
+
+@pytest.fixture
+def cpuset_group() -> Iterator[Path]:
+    yield from own_group(HERE.cpuset, "cgroup v1 cpuset hierarchy")
+
+
+def shares(path: Path) -> Knob:
+    return Knob(Control.CPU_SHARES, None, None, f"/{path.name}")
+
+
+@pytest.mark.root
+def test_cpu_shares_of_a_real_cgroup_are_written_and_read_back(cpu_group: Path) -> None:
+    kernel, knob = LinuxKernel(), shares(cpu_group)
+    assert kernel.read(knob) == 1024
+    assert kernel.write(knob, 1024, 2) is None
+    assert (cpu_group / "cpu.shares").read_text() == "2\n"
+    trouble = kernel.write(knob, 1024, 5)
+    assert trouble is not None
+    assert trouble.status is Status.FOREIGN
+    for wrong in (1, 262_145):
+        trouble = kernel.write(knob, 2, wrong)
+        assert trouble is not None
+        assert trouble.status is Status.FAILED
+    assert kernel.write(knob, 2, 1024) is None
+    assert (cpu_group / "cpu.shares").read_text() == "1024\n"
+
+
+@pytest.mark.root
+def test_a_cgroup_that_was_removed_is_a_value(cpu_group: Path) -> None:
+    knob = shares(cpu_group)
+    cpu_group.rmdir()
+    found = LinuxKernel().read(knob)
+    assert isinstance(found, Trouble)
+    assert found.status is Status.VANISHED
+    cpu_group.mkdir()
+
+
+@pytest.fixture
+def unified(tmp_path: Path) -> Cgroups:
+    """A tree in the form of cgroup v2, with the cpu controller on for one cgroup."""
+    (tmp_path / "batch.slice" / "job").mkdir(parents=True)
+    (tmp_path / "batch.slice" / "cpu.weight").write_text("100\n")
+    (tmp_path / "cpuset.cpus.effective").write_text("0-3,7\n")
+    (tmp_path / "batch.slice" / "cpuset.cpus.effective").write_text("1-2\n")
+    return Cgroups(None, Mount(tmp_path, "/"), None)
+
+
+def test_cpu_weight_is_written_and_read_back(unified: Cgroups) -> None:
+    kernel = LinuxKernel(cgroups=unified)
+    knob = Knob(Control.CPU_WEIGHT, None, None, "/batch.slice")
+    assert kernel.read(knob) == 100
+    assert kernel.write(knob, 100, 1) is None
+    assert kernel.read(knob) == 1
+    trouble = kernel.write(knob, 100, 7)
+    assert trouble is not None
+    assert trouble.status is Status.FOREIGN
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "status", "text"),
+    [
+        ("/batch.slice/job", Status.REFUSED, "cgroup.subtree_control"),
+        ("/none", Status.VANISHED, "gone"),
+        ("/../etc", Status.FAILED, "no path of a cgroup"),
+        ("relative", Status.FAILED, "no path of a cgroup"),
+        ("", Status.FAILED, "no path of a cgroup"),
+    ],
+)
+def test_a_cgroup_without_weight_says_why(unified: Cgroups, cgroup: str, status: Status, text: str) -> None:
+    for answer in (unified.read(Control.CPU_WEIGHT, cgroup), unified.write(Control.CPU_WEIGHT, cgroup, 5)):
+        assert isinstance(answer, Trouble)
+        assert answer.status is status
+        assert text in answer.text
+
+
+def test_a_hierarchy_that_is_not_there_is_refused(unified: Cgroups) -> None:
+    answer = unified.read(Control.CPU_SHARES, "/batch.slice")
+    assert isinstance(answer, Trouble)
+    assert (answer.status, answer.text) == (Status.REFUSED, "this machine has no v1 cpu hierarchy mounted")
+
+
+def test_a_weight_that_is_no_number_is_a_value(unified: Cgroups, tmp_path: Path) -> None:
+    (tmp_path / "batch.slice" / "cpu.weight").write_text("idle\n")
+    answer = unified.read(Control.CPU_WEIGHT, "/batch.slice")
+    assert isinstance(answer, Trouble)
+    assert answer.status is Status.FAILED
+
+
+def test_the_cpuset_is_that_of_the_nearest_group_that_has_the_controller(unified: Cgroups) -> None:
+    assert unified.allowed("0::/batch.slice/job\n") == frozenset({1, 2})
+    assert unified.allowed("1:name=systemd:/x\n0::/other\n") == frozenset({0, 1, 2, 3, 7})
+    assert Cgroups(None, None, None).allowed("0::/batch.slice\n") is None
+
+
+def test_hierarchies_are_found_in_a_mount_table_of_any_kind() -> None:
+    hybrid = (
+        "32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct\n"
+        "33 31 0:31 / /sys/fs/cgroup/cpuset rw,relatime - cgroup cgroup rw,cpuset\n"
+        "34 31 0:31 / /elsewhere rw,relatime - cgroup cgroup rw,cpuset\n"
+        "40 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw,nsdelegate\n"
+        "41 31 0:39 / /mnt/with\\040space rw - ext4 /dev/sda1 rw\nshort line\n"
+    )
+    sys_fs = Path("/sys/fs/cgroup")
+    assert find(hybrid) == Cgroups(
+        Mount(sys_fs / "cpu,cpuacct", "/"), Mount(sys_fs / "unified", "/"), Mount(sys_fs / "cpuset", "/")
+    )
+    container = find("1 0 0:1 /docker/abc /sys/fs/cgroup\\040x ro,nosuid - cgroup2 cgroup rw\n")
+    assert container.weight is not None
+    assert container.weight.directory("/docker/abc/job") == Path("/sys/fs/cgroup x/job")
+    assert container.weight.directory("/job") == Path("/sys/fs/cgroup x/job")
+    assert find("") == Cgroups(None, None, None)
+
+
+@pytest.mark.root
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two CPUs")
+def test_the_kernel_remembers_an_affinity_that_a_cpuset_hides_and_so_do_we(cpuset_group: Path) -> None:
+    top = cpuset_group.parent
+    (cpuset_group / "cpuset.mems").write_text((top / "cpuset.mems").read_text())
+    (cpuset_group / "cpuset.cpus").write_text("0-1")
+    kernel = LinuxKernel()
+    with Puppet() as puppet:
+        (cpuset_group / "cgroup.procs").write_text(str(puppet.pid))
+        knob = Knob(Control.AFFINITY, puppet.id, ThreadId(*puppet.id), "")
+        whole = kernel.read(knob)
+        assert whole == (0, 1)
+        lasting = kernel.lasting(knob, whole)
+        assert kernel.write(knob, whole, (1,)) is None
+        (cpuset_group / "cpuset.cpus").write_text("0")
+        assert kernel.read(knob) == kernel.visible(knob, (1,)) == (0,)
+        assert kernel.write(knob, (0,), lasting) is None
+        assert kernel.read(knob) == kernel.visible(knob, lasting) == (0,)
+        (cpuset_group / "cpuset.cpus").write_text("0-1")
+        assert kernel.read(knob) == (0, 1)
+
+
+def test_all_threads_are_seen_while_others_come_and_go() -> None:
+    kernel = LinuxKernel()
+    with Puppet() as puppet:
+        steady = {puppet.thread() for _ in range(10)}
+        puppet.churn(1.0)
+        for _ in range(30):
+            found = kernel.threads(puppet.id)
+            assert not isinstance(found, Trouble)
+            assert steady <= {thread.tid for thread in found}
+            assert found[0] == ThreadId(*puppet.id)
+
+
+ZOMBIE_LEADER = """
+import ctypes, os, signal, threading
+threading.Thread(target=signal.pause).start()
+print(os.getpid(), flush=True)
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+def test_a_first_thread_that_has_ended_does_not_hide_the_others() -> None:
+    kernel = LinuxKernel()
+    process = subprocess.Popen([sys.executable, "-c", ZOMBIE_LEADER], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        pid = int(process.stdout.readline())
+        identity = proc_id(pid)
+        deadline = time.monotonic() + 5
+        while True:
+            threads = kernel.threads(identity)
+            assert not isinstance(threads, Trouble)
+            if [thread.tid for thread in threads] != [pid] and all(thread.tid != pid for thread in threads):
+                break
+            assert time.monotonic() < deadline
+        (thread,) = threads
+        knob = Knob(Control.AFFINITY, identity, thread, "")
+        assert kernel.write(knob, kernel.read(knob), (0,)) is None  # type: ignore[arg-type]
+        assert kernel.read(knob) == (0,)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+REUSE = """
+import os, sys, time
+from pathlib import Path
+from nicety.models.records import ProcId
+from nicety.scheduler.decision import Control, Status
+from nicety.scheduler.linux.control import LinuxKernel
+from nicety.scheduler.ports import Knob, ThreadId
+kernel = LinuxKernel()
+def child(wanted=None):
+    if wanted is not None:
+        Path("/proc/sys/kernel/ns_last_pid").write_text(str(wanted - 1))
+    pid = os.fork()
+    if pid == 0:
+        time.sleep(60)
+        os._exit(0)
+    return pid
+def end(pid):
+    os.kill(pid, 9)
+    os.waitpid(pid, 0)
+def ticks(pid):
+    raw = Path(f"/proc/{pid}/stat").read_bytes()
+    return int(raw[raw.rindex(b")") + 2:].split()[19])
+def later(then):
+    while kernel.uptime_ticks() <= then:
+        time.sleep(0.001)
+reused = touched = caught = 0
+plain = LinuxKernel._is
+for turn in range(12):
+    pid = child()
+    identity = ProcId(pid, ticks(pid))
+    knob = Knob(Control.NICE, identity, ThreadId(*identity), "")
+    later(identity.start_ticks)
+    impostor = None
+    if turn % 2:
+        end(pid)
+        impostor = child(pid)
+    else:
+        # the race itself: it ends, and its number comes back, after the check and before the value is set
+        def check(self, process, thread, state=[0]):
+            global impostor
+            answer = plain(self, process, thread)
+            if impostor is None:
+                end(pid)
+                impostor = child(pid)
+            return answer
+        LinuxKernel._is = check
+    trouble = kernel.write(knob, 0, 10)
+    LinuxKernel._is = plain
+    reused += impostor == pid
+    caught += trouble is not None and trouble.status is Status.VANISHED
+    touched += os.getpriority(os.PRIO_PROCESS, impostor) != 0
+    end(impostor)
+print(reused, caught, touched)
+"""
+
+
+@pytest.mark.root
+@root
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare for a pid namespace of its own")
+def test_whoever_gets_a_reused_pid_keeps_its_nice_even_within_the_race() -> None:
+    result = subprocess.run(
+        ["unshare", "-pf", "--mount-proc", sys.executable, "-c", REUSE], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["12", "12", "0"], "reused, caught, touched"
+
+
+UNPRIVILEGED = """
+import os
+from nicety.scheduler.decision import Control
+from nicety.scheduler.linux.control import LinuxKernel
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+kernel = LinuxKernel()
+print(*(bool(kernel.forbidden(control)) for control in Control))
+"""
+
+
+@pytest.mark.root
+@root
+def test_without_the_capability_what_could_not_be_put_back_is_forbidden() -> None:
+    result = subprocess.run([sys.executable, "-c", UNPRIVILEGED], capture_output=True, text=True, timeout=30, check=True)
+    expected = {Control.NICE: True, Control.AFFINITY: False, Control.POLICY: True, Control.AUTOGROUP: True}
+    assert result.stdout.split() == [str(expected.get(control, False)) for control in Control]
+
+
+@pytest.mark.root
+@root
+def test_a_capability_within_a_user_namespace_does_not_count() -> None:
+    code = "from nicety.scheduler.linux.control import LinuxKernel; from nicety.scheduler.decision import Control; "
+    code += "print(bool(LinuxKernel().forbidden(Control.NICE)))"
+    result = subprocess.run(["unshare", "-Ur", sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    if result.returncode and "unshare" in result.stderr:
+        pytest.skip(f"no user namespace can be made: {result.stderr.strip()}")
+    assert result.stdout.strip() == "True", result.stderr
+
+
+def test_a_reader_of_a_process_in_no_autogroup_is_told_so(tmp_path: Path) -> None:
+    with Puppet() as puppet:
+        fake = tmp_path / str(puppet.pid)
+        fake.mkdir()
+        shutil.copy(f"/proc/{puppet.pid}/stat", fake / "stat")
+        (tmp_path / "self").mkdir()
+        (tmp_path / "self" / "mountinfo").write_text("")
+        kernel = LinuxKernel(tmp_path)
+        for text in (None, "", "garbage"):
+            if text is not None:
+                (fake / "autogroup").write_text(text)
+            answer = kernel.autogroup(puppet.id)
+            assert isinstance(answer, Trouble)
+            assert answer.status is Status.REFUSED
+        (fake / "autogroup").write_text("/autogroup-77 nice -5\n")
+        assert kernel.autogroup(puppet.id) == "autogroup-77"
+        assert kernel.read(Knob(Control.AUTOGROUP, puppet.id, None, "autogroup-77")) == -5
+        other = ProcId(puppet.pid, puppet.id.start_ticks + 1)
+        answer = kernel.autogroup(other)
+        assert isinstance(answer, Trouble)
+        assert answer.status is Status.VANISHED
+
+
+def test_names_with_parentheses_and_newlines_do_not_shift_the_fields(tmp_path: Path) -> None:
+    (tmp_path / "42").mkdir()
+    (tmp_path / "42" / "stat").write_text("42 (a) b\n) R 1 2) S 7 8 9 " + "0 " * 15 + "4711 0\n")
+    (tmp_path / "self").mkdir()
+    (tmp_path / "self" / "mountinfo").write_text("")
+    kin = LinuxKernel(tmp_path).kin()
+    assert [(each.id, each.parent, each.group, each.session) for each in kin] == [(ProcId(42, 4711), 7, 8, 9)]
