@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from .features import Floats
 from .records import WINDOW, Anomaly, ProcId, Score
 
+_T = TypeVar("_T", bound=np.generic)
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
@@ -82,6 +83,9 @@ OUTLIER_TICKS, OUTLIER_SECONDS, OUTLIER_TIMES = 30, 60.0, 4.0
 """Span of the outlier test, the longest of all so that kinds with a name come first; and least factor above the siblings'
 median."""
 
+SEEN_SHARE = 0.75
+"""Share of a span that must have been seen for a mean over it."""
+
 TRAITS: tuple[tuple[str, float, float], ...] = (
     ("rss", 16 * MIB, 0.2),
     ("fds", 16.0, 0.2),
@@ -110,11 +114,12 @@ exponential tail is shape 0; 0.1 decays like a power of 10."""
 LEAST_P = 1e-12
 """No p-value below this: no amount of traces says more."""
 
+NOTED = 0.05
+"""Evidence goes with p-values up to this: nobody asks why a healthy worker is healthy, and the figures of thousands each tick would
+cost more than the scoring."""
+
 NAMED = 1e-3
 """A worker with a named kind this rare is not called an outlier meanwhile."""
-
-_BATCH = 1024
-"""Workers treated at a time, so that intermediate arrays stay in the CPU's cache (benchmarks/anomaly.py)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,28 +144,19 @@ def worker_rows(pools: Sequence[str], windows: Floats, lengths: Ints, interval: 
         )
     if not 0 < interval < math.inf:
         raise ValueError(f"interval must be seconds above 0, not {interval}")
+    if n == 0:
+        raise ValueError("no workers, no rows")
     number = {name: i for i, name in enumerate(sorted(set(pools)))}
     index = np.fromiter((number[name] for name in pools), dtype=np.int64, count=n)
-    in_order = bool((np.diff(index) >= 0).all())  # so it comes from the observer, and needs no copy
+    if (np.diff(index) >= 0).all():  # so they come from the observer
+        return _by_pool(windows, np.asarray(lengths), _Siblings(index), interval)
     order = np.argsort(index, kind="stable")
-    index = index[order]
-    back = np.empty(n, dtype=np.int64)
-    back[order] = np.arange(n)
-    first = np.concatenate([[True], index[1:] != index[:-1]]) if n else np.zeros(0, dtype=np.bool_)
-    starts = np.flatnonzero(first)
-    parts, start = [], 0
-    for stop in [*starts[1:].tolist(), n]:
-        if stop - start >= _BATCH or stop == n:
-            these = slice(start, stop) if in_order else order[start:stop]
-            parts.append(_batch(windows[these], lengths[these], _Siblings(index[start:stop]), interval))
-            start = stop
+    rows = _by_pool(windows[order], np.asarray(lengths)[order], _Siblings(index[order]), interval)
+    back = np.argsort(order)
     return Rows(
-        scores=np.concatenate([part.scores for part in parts])[back],
-        material=np.concatenate([part.material for part in parts])[back],
-        evidence={
-            kind: {name: np.concatenate([part.evidence[kind][name] for part in parts])[back] for name in figures}
-            for kind, figures in parts[0].evidence.items()
-        },
+        rows.scores[back],
+        rows.material[back],
+        {kind: {name: figure[back] for name, figure in figures.items()} for kind, figures in rows.evidence.items()},
     )
 
 
@@ -267,7 +263,8 @@ def alpha(false_alarms_per_day_per_100_workers: float, kinds: int = len(KINDS)) 
 def score(
     scorer: Scorer, ids: Sequence[ProcId], pools: Sequence[str], windows: Floats, lengths: Ints, interval: float
 ) -> list[Score]:
-    """The most unusual kind of each worker, sorted by id. Workers of which nothing can be said yet have no score.
+    """The most unusual kind of each worker, sorted by id. Workers of which nothing can be said yet have no score, and those that
+    are not unusual no evidence.
 
     Arguments as of `worker_rows`. What is rare but too small to matter has p = 1.
     """
@@ -284,26 +281,23 @@ def judge(scorer: Scorer, ids: Sequence[ProcId], pools: Sequence[str], rows: Row
     p[raw[:, :last].min(axis=1) < NAMED, last] = 1.0
     # the least p; among equals the least raw one, then the first kind; never a kind without evidence
     chosen = np.lexsort((raw, np.where(np.isinf(raw), np.inf, p)), axis=1)[:, 0]
-    scores = []
-    for column, kind in enumerate(KINDS):
-        these = np.flatnonzero((chosen == column) & np.isfinite(raw[:, column]))
-        names = tuple(rows.evidence[kind])
-        figures = zip(*(np.round(rows.evidence[kind][name][these], 6).tolist() for name in names), strict=True)
-        scores += [
-            Score(
-                ids[i],
-                pools[i],
-                kind,
-                value,
-                chance,
-                tuple((name, figure) for name, figure in zip(names, row, strict=True) if figure == figure),  # without NaN
-                source,
-            )
-            for i, value, chance, row in zip(
-                these.tolist(), rows.scores[these, column].tolist(), p[these, column].tolist(), figures, strict=True
-            )
-        ]
+    column, every = chosen.tolist(), np.arange(len(ids))
+    values, chances = rows.scores[every, chosen].tolist(), p[every, chosen].tolist()
+    seen = np.isfinite(raw[every, chosen]).tolist()
+    scores = [
+        Score(ids[i], pools[i], KINDS[column[i]], values[i], chances[i], _figures(rows, KINDS[column[i]], i, chances[i]), source)
+        for i in range(len(ids))
+        if seen[i]
+    ]
     return sorted(scores, key=lambda found: found.id)
+
+
+def _figures(rows: Rows, kind: Anomaly, worker: int, chance: float) -> tuple[tuple[str, float], ...]:
+    """The evidence for people: nothing for the unremarkable, and nothing that is not known."""
+    if chance > NOTED:
+        return ()
+    figures = ((name, float(figure[worker])) for name, figure in rows.evidence[kind].items())
+    return tuple((name, round(figure, 6)) for name, figure in figures if math.isfinite(figure))
 
 
 # --- windows to evidence ------------------------------------------------------------------------------------------------------
@@ -318,28 +312,30 @@ class _Siblings:
         self.starts: Ints = starts.astype(np.int64)  # [pools] first worker
         self.first: Ints = self.starts[self.index]  # [n] first worker of the worker's pool
         self.size: Ints = counts[self.index].astype(np.int64)  # [n] workers in the worker's pool
+        self._end = self.first + self.size - 1
+        self._base = self.index << 32
+        self._unknown = self._base + _LAST
 
     def median(self, values: Floats) -> Floats:
         """Medians over the siblings of each worker, itself left out, along the last axis; NaN where none has a value."""
         keys, ordered, valid = self._ordered(values)
         known = keys != self._unknown
-        rank = np.array([np.searchsorted(row, key) for row, key in zip(ordered, keys, strict=True)]) - self.first
         others = valid - known
-        low, high = (others - 1) // 2, others // 2
-        return self._middle(ordered, low + (known & (low >= rank)), high + (known & (high >= rank)), others > 0, values.shape)
+        low, high = self.first + np.maximum(others - 1, 0) // 2, self.first + others // 2
+        # the worker's own value takes a place at or before that of the median, so all after it move up by one
+        low = low + (known & (keys <= _at(ordered, low)))
+        high = high + (known & (keys <= _at(ordered, np.minimum(high, self._end))))
+        return self._middle(ordered, low, high, others > 0, values.shape)
 
     def pool_median(self, values: Floats) -> Floats:
         """Medians over the pool of each worker, itself included, along the last axis; NaN where none has a value."""
         _, ordered, valid = self._ordered(values)
-        return self._middle(ordered, (valid - 1) // 2, valid // 2, valid > 0, values.shape)
+        low, high = self.first + np.maximum(valid - 1, 0) // 2, self.first + valid // 2
+        return self._middle(ordered, low, high, valid > 0, values.shape)
 
     def total(self, counts: NDArray[np.integer]) -> Ints:
         """Sums over the pool of each worker along the first axis."""
         return np.asarray(np.add.reduceat(counts, self.starts, axis=0, dtype=np.int32)[self.index])
-
-    @property
-    def _unknown(self) -> Ints:
-        return (self.index << 32) + _LAST
 
     def _ordered(self, values: Floats) -> tuple[Ints, Ints, Ints]:
         """(a key for each value that sorts by pool, then by value; those in order; known values of the pool). All [rows, n].
@@ -349,15 +345,21 @@ class _Siblings:
         rows = values.reshape(-1, values.shape[-1])
         with np.errstate(over="ignore"):
             single = rows.astype(np.float32) + np.float32(0.0)  # no minus zero
-        keys = (self.index << 32) + np.where(np.isfinite(single), _flip(single.view(np.int32)), _LAST)
-        return keys, np.sort(keys, axis=-1), self.total((keys != self._unknown).view(np.int8).T).T
+        known = np.isfinite(single)
+        keys = self._base + np.where(known, _flip(single.view(np.int32)), _LAST)
+        valid = np.broadcast_to(self.size, known.shape) if known.all() else self.total(known.view(np.int8).T).T
+        return keys, np.sort(keys, axis=-1), valid
 
     def _middle(self, ordered: Ints, low: Ints, high: Ints, there: Flags, shape: tuple[int, ...]) -> Floats:
-        """Mean of the values at two places of the pool, NaN unless `there`."""
-        places = (np.where(there, self.first + place, 0) for place in (low, high))
-        keys = (np.take_along_axis(ordered, place, axis=-1) - (self.index << 32) for place in places)
-        lower, upper = (_flip(np.where(there, key, 0).astype(np.int32)).view(np.float32).astype(np.float64) for key in keys)
+        """Mean of the values at two places, NaN unless `there`."""
+        keys = (_at(ordered, np.minimum(place, self._end)) - self._base for place in (low, high))
+        lower, upper = (_flip(key.astype(np.int32)).view(np.float32).astype(np.float64) for key in keys)
         return np.where(there, (lower + upper) / 2, np.nan).reshape(shape)
+
+
+def _at(rows: Ints, places: Ints) -> Ints:
+    """`rows` [rows, n] at `places` [rows, n] of the same row."""
+    return np.asarray(rows.ravel().take(places + (np.arange(len(rows)) * rows.shape[1])[:, None]))
 
 
 _LAST = (1 << 31) - 1
@@ -369,16 +371,17 @@ def _flip(bits: NDArray[np.int32]) -> NDArray[np.int32]:
     return np.asarray(bits ^ ((bits >> 31) & np.int32(_LAST)))
 
 
-def _batch(windows: Floats, lengths: Ints, siblings: _Siblings, interval: float) -> Rows:
-    """`worker_rows` of whole pools, ordered by pool."""
+def _by_pool(windows: Floats, lengths: Ints, siblings: _Siblings, interval: float) -> Rows:
+    """`worker_rows` of workers ordered by pool."""
     with np.errstate(over="ignore"):  # what single precision cannot hold is not known
         values = np.ascontiguousarray(windows.transpose(2, 0, 1), dtype=np.float32)
     age = WINDOW - np.clip(lengths, 0, WINDOW)[:, None]
     known = np.isfinite(values)
-    known &= np.arange(WINDOW) >= age
+    known &= values >= 0
+    if age.any():
+        known &= np.arange(WINDOW) >= age
     if not known.all():
         values = np.where(known, values, np.float32(0.0))
-    np.maximum(values, np.float32(0.0), out=values)
     warm = max(math.ceil(WARM_UP / interval), 2)
     # A full window does not tell when the worker was born: then all of it counts, and the tests below ask for lasting evidence.
     used = known[0] & (np.arange(WINDOW) >= np.where(age > 0, age + warm, 0))
@@ -390,15 +393,16 @@ def _batch(windows: Floats, lengths: Ints, siblings: _Siblings, interval: float)
         Anomaly.STARVED: _starved(view),
         Anomaly.OUTLIER: _outlier(view),
     }
+    scores = np.column_stack([found[kind].score for kind in KINDS])
     return Rows(
-        scores=np.column_stack([found[kind].score for kind in KINDS]),
-        material=np.column_stack([found[kind].material for kind in KINDS]),
+        scores=scores,
+        material=np.column_stack([found[kind].material for kind in KINDS]) & ~np.isnan(scores),
         evidence={kind: found[kind].evidence for kind in KINDS},
     )
 
 
 class _View:
-    """What the tests of one batch share."""
+    """What the tests share."""
 
     def __init__(
         self, values: dict[str, Floats], known: dict[str, Flags], used: Flags, siblings: _Siblings, interval: float
@@ -407,6 +411,8 @@ class _View:
         self.known = known
         self.used = used  # [n, ticks] known and after the warm-up
         self.ticks = np.count_nonzero(used, axis=1)
+        self._seen: dict[tuple[int, int], Ints] = {}
+        self._all_known = {name: bool(flags.all()) for name, flags in known.items()}
         self.siblings = siblings
         self.alone = siblings.size < 2
         self.interval = interval
@@ -414,10 +420,18 @@ class _View:
         self.means = {name: self.mean(name) for name in ("cpu", "slices", "chars")}
         self.usual = dict(zip(self.means, siblings.median(np.array(list(self.means.values()))), strict=True))
 
-    def mean(self, channel: str) -> Floats:
-        """Mean [n] over the known ticks after the warm-up; NaN where there is none."""
-        there = self.used & self.known[channel]
-        return _ratio(np.einsum("ij,ij->i", self.values[channel], there), np.count_nonzero(there, axis=1))
+    def mean(self, channel: str, at: slice = slice(None), share: float = 0.0) -> Floats:
+        """Mean [n] over the known ticks `at` after the warm-up; NaN where there is none, or less than `share` of all are seen."""
+        start, stop, _ = at.indices(WINDOW)
+        if (start, stop) not in self._seen:
+            self._seen[start, stop] = np.count_nonzero(self.used[:, at], axis=1)
+        seen = count = self._seen[start, stop]
+        there = self.used[:, at]
+        if not self._all_known[channel]:
+            there = there & self.known[channel][:, at]
+            count = np.count_nonzero(there, axis=1)
+        enough = seen >= share * (stop - start)
+        return _ratio(np.einsum("ij,ij->i", self.values[channel][:, at], there), np.where(enough, count, 0))
 
     def clock(self, advance: Floats, reset: Flags) -> tuple[Floats, Floats]:
         """(seconds on the clock now, its usual reading) of a clock that advances by `advance` a tick and is set to 0 by `reset`.
@@ -425,15 +439,18 @@ class _View:
         The usual reading is that at a random instant: of the siblings (their median), or of the worker's own time before the
         current stretch, whichever is longer. A random instant falls into long stretches more often, as whoever waits does.
         """
-        step, reset = np.ascontiguousarray((advance * self.used).T), reset & self.used
-        keep = np.ascontiguousarray(~reset.T)
-        clock, now = np.empty_like(step), np.zeros(len(reset), dtype=step.dtype)
-        for tick in range(WINDOW):
-            now = np.multiply(now + step[tick], keep[tick], out=clock[tick])
-        stretch = np.where(keep.all(axis=0), WINDOW, np.argmax(reset[:, ::-1], axis=1))  # ticks since the last reset
-        before = np.arange(WINDOW)[:, None] < WINDOW - stretch
+        reset = reset & self.used
+        # ticks first, so that each step below runs over all workers at once; three times faster than cumsum along each worker
+        clock = np.ascontiguousarray((advance * self.used).T)
+        keep = np.ascontiguousarray((~reset).T).astype(np.float32)
+        now = np.zeros(len(reset), dtype=np.float32)
+        for at, kept in zip(clock, keep, strict=True):
+            np.add(at, now, out=at)
+            now = np.multiply(at, kept, out=at)
+        stretch = np.where(reset.any(axis=1), np.argmax(reset[:, ::-1], axis=1), WINDOW)  # ticks since the last reset
+        before = np.arange(WINDOW) < (WINDOW - stretch)[:, None]
         theirs = self.siblings.median(_ratio(clock.sum(axis=0), self.ticks))
-        own = _ratio((clock * before).sum(axis=0), np.count_nonzero(self.used.T & before, axis=0))
+        own = _ratio(np.einsum("ji,ij->i", clock, before), np.count_nonzero(self.used & before, axis=1))
         return now.astype(np.float64), np.fmax(np.fmax(theirs, own), max(USUAL, self.interval / 2))
 
 
@@ -538,8 +555,9 @@ def _spin(view: _View) -> _Found:
 def _stuck(view: _View) -> _Found:
     """No progress though there is work and siblings go on: such seconds since the last progress, in units of the usual.
 
-    The clock stands while there is nothing to do (neither busy nor anything queued; a queue that is only sometimes there counts for
-    its share) and while most siblings stand still too. Where neither busy nor queued is known, going siblings are taken for work.
+    The clock stands while there is nothing to do (neither busy nor anything queued lately; a queue that is there for a moment
+    counts for its share) and while most siblings stand still too. Where neither busy nor queued is known, going siblings are
+    taken for work.
     """
     values, known, siblings, interval = view.values, view.known, view.siblings, view.interval
     cpu = np.fmax(0.02 * view.usual["cpu"], PROGRESS_CPU)
@@ -552,14 +570,15 @@ def _stuck(view: _View) -> _Found:
         | (values["slices"] > slices[:, None].astype(np.float32))
         | (values["chars"] > chars[:, None].astype(np.float32))
     )
-    going, reach, wanted = progress.copy(), 1, int(max(GONE_ON / interval, 2.0)) + 1
-    while reach < wanted:  # progress within the last `reach` ticks, doubled until it is `wanted`
-        step = min(reach, wanted - reach)
-        going[:, step:] |= going[:, :-step].copy()
-        reach += step
-    others = siblings.total(view.used.view(np.int8)) - view.used
-    go_on = (others > 0) & (2 * (siblings.total(going.view(np.int8)) - going) >= others)
+    lately = int(max(GONE_ON / interval, 2.0)) + 1
+    going = _highest(progress, lately)
+    if view.used.all():
+        others = (siblings.size - 1)[:, None]
+    else:
+        others = siblings.total(view.used.view(np.int8)) - view.used
+    go_on = (others > 0) & (siblings.total(going.view(np.int8)) - going >= (others + 1) // 2)
     queue = np.minimum(values["queued"] * siblings.size[:, None].astype(np.float32), np.float32(1.0))
+    queue = _highest(queue, lately)
     work = np.maximum(np.maximum(np.minimum(values["busy"], np.float32(1.0)), queue), ~(known["busy"] | known["queued"]))
     seconds, usual = view.clock(work * (go_on * np.float32(interval)), progress)
     seen = ~view.alone & (view.ticks > 0)
@@ -583,11 +602,7 @@ def _starved(view: _View) -> _Found:
     ratios, waits, shares = [], [], []
     for back in range(3):
         at = slice(WINDOW - (back + 1) * stretch, WINDOW - back * stretch)
-        there = view.used[:, at]
-        seen = np.count_nonzero(there, axis=1) >= 0.75 * stretch
-        count = np.where(seen, np.count_nonzero(there, axis=1), 0)
-        wait = _ratio(np.einsum("ij,ij->i", view.values["wait"][:, at], there), count)
-        cpu = _ratio(np.einsum("ij,ij->i", view.values["cpu"][:, at], there), count)
+        wait, cpu = view.mean("wait", at, SEEN_SHARE), view.mean("cpu", at, SEEN_SHARE)
         ratios.append(np.log((wait + 0.02) / (cpu + 0.02)))
         waits.append(wait)
         shares.append(_ratio(wait, wait + cpu))
@@ -616,18 +631,11 @@ def _outlier(view: _View) -> _Found:
     units, spreads = np.array([(unit, spread) for _, unit, spread in TRAITS]).T[:, :, None]
     lowest = times = np.full((len(TRAITS), n), np.inf)
     for at in (slice(WINDOW - 2 * half, WINDOW - half), slice(WINDOW - half, WINDOW)):
-        there = view.used[:, at]
-        seen = np.count_nonzero(there, axis=1) >= 0.75 * half
-
-        def mean(channel: str, at: slice = at, there: Flags = there, seen: Flags = seen) -> Floats:
-            known = there & view.known[channel][:, at]
-            return _ratio(
-                np.einsum("ij,ij->i", view.values[channel][:, at], known), np.where(seen, np.count_nonzero(known, axis=1), 0)
-            )
-
-        demand = mean("cpu") + mean("wait")
-        per_cpu = demand + 0.05
-        traits = np.array([mean("rss"), mean("fds"), demand, mean("chars") / per_cpu, mean("slices") / per_cpu])
+        rss, fds, cpu, wait, chars, slices = (
+            view.mean(name, at, SEEN_SHARE) for name in ("rss", "fds", "cpu", "wait", "chars", "slices")
+        )
+        per_cpu = cpu + wait + 0.05
+        traits = np.array([rss, fds, cpu + wait, chars / per_cpu, slices / per_cpu])
         value = np.log1p(traits / units)
         apart = value - siblings.pool_median(value)
         lowest = np.minimum(lowest, apart / np.maximum(1.4826 * siblings.pool_median(np.abs(apart)), spreads))
@@ -646,3 +654,13 @@ def _ratio(above: Floats, below: Floats | Ints) -> Floats:
     """above / below, NaN where there is nothing below."""
     safe = np.where(below > 0, below, 1)
     return np.where(below > 0, above / safe, np.nan)
+
+
+def _highest(values: NDArray[_T], ticks: int) -> NDArray[_T]:
+    """Highest value within the last `ticks`, at each tick. In steps that double, for windows are short."""
+    result, reach = values.copy(), 1
+    while reach < min(ticks, WINDOW):
+        step = min(reach, ticks - reach)
+        result[:, step:] = np.maximum(result[:, step:], result[:, :-step])
+        reach += step
+    return result

@@ -117,11 +117,15 @@ def lagged(past: History, points: Floats) -> Iterator[tuple[Floats, Ints]]:
 
 def ewma(values: Floats, alpha: float) -> Floats:
     """[n, WINDOW] exponentially weighted mean up to each tick, started at the first value; NaN before it."""
-    levels = np.ascontiguousarray(values.T)  # a tick a row: the loop below runs over contiguous memory
+    levels = np.array(values.T, order="C")  # a copy, a tick a row: the loop below runs over contiguous memory
     started = not np.isnan(levels[0]).any()
     for level, now in pairwise(levels):
-        step = level + alpha * (now - level)
-        now[:] = step if started else np.where(np.isnan(level), now, step)
+        if started:
+            now -= level
+            now *= alpha
+            now += level
+        else:
+            now[:] = np.where(np.isnan(level), now, level + alpha * (now - level))
     return np.ascontiguousarray(levels.T)
 
 

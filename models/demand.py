@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .baseline import FALLBACK, Floats, Forecasts, History, Ints, finish, history, period, seasonal_points
+from .baseline import FALLBACK, LARGEST, Floats, Forecasts, History, Ints, finish, history, period, seasonal_points
 from .records import HORIZONS, QUANTILES, WINDOW
 from .trees import Arrays, Trees
 
 Values = tuple[tuple[float, ...], ...]
 
 MIN_TICKS = 16
-"""Ticks of history below which the baseline speaks: rows of less say little, and training uses none of them."""
+"""Ticks of history below which a model says what the baseline says: training has seen no shorter ones."""
 
 _LAGS = (1, 2, 3, 4, 5, 7, 9, 11, 15, 23, 31, 47, 63)
 _MEANS = (3, 6, 12, 24, 48, 128)
@@ -35,10 +36,12 @@ _RELATIVE = (
     "quantile .9",
 )
 _SHAPE = ("last", "mean", "step", "moves 6", "moves 24", "scale", "of largest", "changes", "period", "ticks")
-_AHEAD = ("season ahead", "baseline .5", "baseline .9", "baseline .99", "horizon")
+_AHEAD = ("last", "season", "season before", "season shift", "baseline .5", "baseline .9", "baseline .99")
+_HORIZON = ("point scale", "seasonal", "horizon")
 
-DEMAND_FEATURES: tuple[str, ...] = (*_RELATIVE, *_SHAPE, *_AHEAD)
-"""Columns of a demand row. Unless the name says otherwise, a value less the last one, in units of the series' `scale`."""
+DEMAND_FEATURES: tuple[str, ...] = (*_RELATIVE, *_SHAPE, *(f"ahead {name}" for name in _AHEAD), *_HORIZON)
+"""Columns of a demand row: values less the last one in units of how much the series moves; figures of its shape; values less the
+point that is corrected ("ahead"), in units of that point's usual error; and what belongs to the horizon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +50,17 @@ class Design:
 
     past: History
     rows: Floats  # [n, len(HORIZONS), len(DEMAND_FEATURES)], finite where anything is known
-    level: Floats  # [n] the last value, in units of `past`
-    scale: Floats  # [n] how much the series moves, likewise; 0: it does not
+    point: Floats  # [n, H] what is corrected, in units of `past`
+    scale: Floats  # [n, H] its mean absolute error over the window, likewise; 0: it made none
 
     def values(self, answers: Floats) -> Floats:
-        """Forecasts [n, H, Q] from quantiles of the change from the last value in units of the scale."""
-        return finish(self.past, self.level[:, None, None] + self.scale[:, None, None] * answers)
+        """Forecasts [n, H, Q] from quantiles of the error of the point in units of its scale."""
+        return finish(self.past, self.point[:, :, None] + self.scale[:, :, None] * answers)
 
     def answers(self, values: Floats) -> Floats:
-        """The inverse, for values [n, H] that came true; NaN where the series does not move."""
-        scale = np.where(self.scale > 0, self.scale, np.nan)[:, None]
-        return np.asarray((values / self.past.unit[:, None] - self.level[:, None]) / scale)
+        """The inverse, for values [n, H] that came true; NaN where the scale is 0."""
+        scale = np.where(self.scale > 0, self.scale, np.nan)
+        return np.asarray((values / self.past.unit[:, None] - self.point) / scale)
 
 
 def design(windows: Floats, lengths: Ints, baseline: Floats | None = None) -> Design:
@@ -93,19 +96,71 @@ def design(windows: Floats, lengths: Ints, baseline: Floats | None = None) -> De
     )
     shape = np.stack([scale, last, (moves > 0).mean(axis=1), periods / WINDOW, past.counts / WINDOW], axis=1)
     common = np.concatenate([relative, in_scale / unit, shape], axis=1)
+    ahead = _ahead(past, values, periods)
     base = (FALLBACK.predict(windows, lengths) if baseline is None else baseline) / past.unit[:, None, None]
-    season, _ = seasonal_points(past, periods)
-    ahead = np.concatenate([season[:, :, None], base[:, :, [0, 1, 3]]], axis=2)
+    near = np.stack(
+        [np.broadcast_to(last[:, None], ahead.season.shape), ahead.season, ahead.before, ahead.point + ahead.shift], axis=2
+    )
+    near = np.concatenate([near, base[:, :, [0, 1, 3]]], axis=2)
+    point_unit = np.where(ahead.scale > 0, ahead.scale, 1.0)
     rows = np.empty((n, len(HORIZONS), len(DEMAND_FEATURES)))
-    rows[:, :, : common.shape[1]] = common[:, None, :]
-    rows[:, :, common.shape[1] : -1] = (ahead - last[:, None, None]) / unit[:, :, None]
+    at = common.shape[1]
+    rows[:, :, :at] = common[:, None, :]
+    rows[:, :, at : at + len(_AHEAD)] = (near - ahead.point[:, :, None]) / point_unit[:, :, None]
+    rows[:, :, -3] = ahead.scale / unit
+    rows[:, :, -2] = ahead.seasonal
     rows[:, :, -1] = HORIZONS
-    return Design(past, rows, last, scale)
+    return Design(past, rows, ahead.point, ahead.scale)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ahead:
+    """Points to correct, one for each series and horizon, all [n, H]."""
+
+    point: Floats  # the seasonal value where that has been better over the window, else the last value
+    scale: Floats  # its mean absolute error
+    seasonal: NDArray[np.bool_]
+    season: Floats  # the value a whole number of periods before; the last value where there is no period
+    before: Floats  # the same one period earlier, where the window reaches so far
+    shift: Floats  # how the last value differs from that one period ago; 0 where there is no period
+
+
+def _ahead(past: History, values: Floats, periods: Ints) -> _Ahead:
+    season, back = seasonal_points(past, periods)
+    last = values[:, -1:]
+    rows = np.arange(len(values))[:, None]
+    earlier = WINDOW - 1 + np.asarray(HORIZONS) - back - periods[:, None]
+    before = np.where(earlier >= 0, values[rows, np.maximum(earlier, 0)], season)
+    shift = np.where(periods > 0, last[:, 0] - values[rows[:, 0], WINDOW - 1 - periods], 0.0)
+    error, seasonal_error = np.empty_like(season), np.full_like(season, np.inf)
+    for h, horizon in enumerate(HORIZONS):
+        known = np.maximum(past.counts - horizon, 1)
+        error[:, h] = np.abs(values[:, horizon:] - values[:, :-horizon]).sum(axis=1) / known
+    has = np.flatnonzero(periods > 0)
+    if len(has):  # the error over one period serves for several: where a period lasts, they are alike
+        source = np.arange(WINDOW) - periods[has, None]
+        known = source >= WINDOW - past.counts[has, None]
+        missed = np.abs(values[has] - values[has[:, None], np.maximum(source, 0)])
+        seasonal_error[has] = (np.where(known, missed, 0.0).sum(axis=1) / np.count_nonzero(known, axis=1))[:, None]
+    seasonal = seasonal_error < error
+    scale = np.where(seasonal, seasonal_error, error)
+    scale = np.where(scale > 1e-12, scale, 0.0)  # in units of the largest value: what rounding leaves of a constant
+    return _Ahead(
+        np.where(seasonal, season, last), scale, seasonal, season, before, np.repeat(shift[:, None], len(HORIZONS), axis=1)
+    )
 
 
 def demand_rows(windows: Floats, lengths: Ints) -> Floats:
     """[n, len(HORIZONS), len(DEMAND_FEATURES)]: what the model sees of each series at each horizon. Free of scale."""
     return design(windows, lengths).rows
+
+
+class DemandModel(Forecasts, Protocol):
+    """A forecaster that `Forecaster` can ask: `TreeDemand`, or what takes its place."""
+
+    def predict(self, windows: Floats, lengths: Ints, baseline: Floats | None = None) -> Floats:
+        """See `baseline.Forecasts`; `baseline`: what `FALLBACK` predicts of the same series, if the caller knows already."""
+        ...
 
 
 class TreeDemand:
@@ -130,9 +185,12 @@ class TreeDemand:
         return f"demand {self.digest[:8]}"
 
     def predict(self, windows: Floats, lengths: Ints, baseline: Floats | None = None) -> Floats:
-        """See `baseline.Forecasts`; `baseline` as for `design`."""
+        """See `DemandModel`."""
+        if baseline is None:
+            baseline = FALLBACK.predict(windows, lengths)
         made = design(windows, lengths, baseline)
-        return made.values(self.answers(made) + self._offsets)
+        said = made.values(self.answers(made) + self._offsets)
+        return np.asarray(np.where((made.past.counts >= MIN_TICKS)[:, None, None], said, baseline))
 
     def answers(self, made: Design) -> Floats:
         """[n, H, Q] what the trees say, without the offsets: what calibration starts from."""
@@ -142,9 +200,9 @@ class TreeDemand:
 
 
 COMMON_RATE, OWN_RATE = 0.01, 0.005
-"""Steps of the online correction for all series together and for one, in widths of the forecast. On the public traces, quantiles that
-were right already lose 1 to 2 % of accuracy by it, and a coverage of 84, 88, 96 % at .9, .95, .99 becomes 91, 95, 98 %; at twice these
-rates the loss was 3 to 4 %."""
+"""Steps of the online correction for all series together and for one, in widths of the forecast. On the public traces, quantiles
+that were right already lose 1 to 2 % of accuracy by it, and a coverage of 84, 88, 96 % at .9, .95, .99 becomes 91, 95, 98 %; at
+twice these rates the loss was 3 to 4 %."""
 
 MOST_DOWN, MOST_UP = -0.5, 3.0
 """Bounds of a correction, in widths of the forecast."""
@@ -158,11 +216,11 @@ class Forecaster:
 
     The quantiles of both are corrected by how earlier ones came out: adaptive conformal inference, in the form of quantile tracking
     (Angelopoulos, Candès, Tibshirani 2023, "Conformal PID control for time series prediction"). Each quantile of each horizon moves
-    up by rate x (1 - level) when the value was above it, down by rate x level when below. A correction is common to all series of
-    the same source, plus the series' own. State is bounded by the series of the last step; the same steps give the same forecasts.
+    up by rate x level when the value was above it, down by rate x (1 - level) when below. A correction is common to all series of
+    the same source, plus the series' own. State is bounded by the most series of a step; the same steps give the same forecasts.
     """
 
-    def __init__(self, model: Forecasts | None) -> None:
+    def __init__(self, model: DemandModel | None) -> None:
         self._model = model
         self.trouble = ""  # why the model could not speak where it was asked, at the last step; "" for nothing
         self._slots: dict[Hashable, int] = {}
@@ -191,7 +249,7 @@ class Forecaster:
         self._learn(slots, windows[:, -1])
         correction = self._common[by_model.astype(np.int64)] + self._own[slots]
         width = forecasts[:, :, -1:] - forecasts[:, :, :1]
-        forecasts = np.maximum(np.sort(forecasts + correction * width, axis=2), 0.0)
+        forecasts = np.clip(np.sort(forecasts + correction * width, axis=2), 0.0, LARGEST)
         now = self._tick % max(HORIZONS)
         self._pending[slots, now] = forecasts
         self._by_model[slots, now] = by_model

@@ -30,7 +30,7 @@ MAX_MAGNITUDE = 1e150
 """Thresholds of a whole column may be this large; sums of values stay finite."""
 
 BLOCK = 100_000
-"""Row-tree pairs evaluated at a time: bounds the memory of a call to about 5 MB. Smaller blocks are slower, larger ones no faster."""
+"""Row-tree pairs evaluated at a time: bounds the memory of a call to about 5 MB. Larger blocks are no faster."""
 
 TYPES: dict[str, tuple[type, int]] = {
     "feature": (np.int32, 1),

@@ -1,0 +1,110 @@
+"""What every model must do, as functions that raise `CheckError` with the first broken promise. Pure.
+
+Knows interfaces, no implementation. Shipped, so that whoever writes another model can hold it to the same.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .baseline import Floats, Forecasts, Ints
+from .records import HORIZONS, QUANTILES, WINDOW
+
+
+class CheckError(AssertionError):
+    """A model breaks a promise; the text says which."""
+
+
+def series_zoo() -> tuple[Floats, Ints]:
+    """(windows [n, WINDOW], lengths [n]) of every kind that live data has been: the same at each call."""
+    rng = np.random.default_rng(20_240_229)
+    t = np.arange(WINDOW)
+    walk = np.abs(np.cumsum(rng.normal(0, 1, WINDOW)) + 20)
+    full = [
+        2 + np.sin(t / 5),
+        np.where(t % 20 < 5, 3.0, 0.2) + rng.uniform(0, 0.01, WINDOW),
+        np.where(rng.random(WINDOW) < 0.05, 8.0, 0.0),
+        walk,
+        np.floor(walk / 5),
+        np.exp(rng.normal(0, 2, WINDOW)),
+        t * 4096.0,
+        np.where(t < WINDOW - 1, 0.0, 1.0),
+        np.where(t < WINDOW - 1, 1.0, 0.0),
+        np.full(WINDOW, 3.7e9),
+        np.zeros(WINDOW),
+        walk * 1e280,
+        walk * 1e-280,
+        walk,
+    ]
+    windows, lengths = np.array(full), np.full(len(full), WINDOW)
+    windows[-1, 10:90:7] = np.nan  # unknown ticks inside
+    windows[-1, -1] = np.nan
+    for length in (1, 2, 3, 8, 15, 16, 17, 40, 100):
+        short = np.full(WINDOW, np.nan)
+        short[-length:] = walk[:length]
+        windows, lengths = np.vstack([windows, short]), np.append(lengths, length)
+    return windows, lengths
+
+
+def check_forecaster(model: Forecasts) -> None:
+    """All that holds for every forecaster, trained or not, whatever the series. Raises CheckError."""
+    windows, lengths = series_zoo()
+    given = windows.copy()
+    said = model.predict(windows, lengths)
+    _hold(bool(model.name.strip()), "has a name")
+    _hold(np.array_equal(windows, given, equal_nan=True), "leaves its input alone")
+    _hold(said.shape == (len(windows), len(HORIZONS), len(QUANTILES)), f"gives [n, horizons, quantiles], not {said.shape}")
+    _hold(bool(np.isfinite(said).all()), f"gives finite values, not so for series {_rows(~np.isfinite(said))}")
+    _hold(bool((said >= 0).all()), f"gives no negative demand, not so for series {_rows(said < 0)}")
+    _hold(bool((np.diff(said, axis=2) >= 0).all()), f"rises in the quantile, not so for series {_rows(np.diff(said, axis=2) < 0)}")
+    _hold(np.array_equal(said, model.predict(windows, lengths)), "gives the same for the same")
+    _check_independence(model, windows, lengths, said)
+    _check_known_series(model)
+    _check_scale(model)
+    _hold(model.predict(windows[:0], lengths[:0]).shape == (0, len(HORIZONS), len(QUANTILES)), "takes no series at all")
+
+
+def _check_independence(model: Forecasts, windows: Floats, lengths: Ints, said: Floats) -> None:
+    """A forecast depends on its own series only, to the last bit: else replay depends on what else ran."""
+    order = np.random.default_rng(1).permutation(len(windows))
+    _hold(np.array_equal(said[order], model.predict(windows[order], lengths[order])), "does not depend on the order of series")
+    for row in range(len(windows)):
+        alone = model.predict(windows[row : row + 1], lengths[row : row + 1])[0]
+        _hold(np.array_equal(said[row], alone), f"does not depend on the other series, not so for series {row}")
+    many = model.predict(np.repeat(windows, 40, axis=0), np.repeat(lengths, 40))
+    _hold(np.array_equal(np.repeat(said, 40, axis=0), many), "does not depend on how many series there are")
+    older = np.where(np.arange(WINDOW) < WINDOW - lengths[:, None], 123.0, windows)
+    _hold(np.array_equal(said, model.predict(older, lengths)), "does not look at what is older than the series")
+
+
+def _check_known_series(model: Forecasts) -> None:
+    """Where the answer is plain."""
+    constant = model.predict(np.full((2, WINDOW), [[0.0], [7.0]]), np.full(2, WINDOW))
+    _hold(bool(np.allclose(constant, [[[0.0]], [[7.0]]], rtol=1e-9, atol=1e-12)), "says that a constant stays what it is")
+    one = np.full((1, WINDOW), np.nan)
+    one[0, -1] = 5.0
+    single = model.predict(one, np.ones(1, dtype=np.int64))[0]
+    _hold(bool(((single >= 2.5) & (single <= 15.0)).all()), f"stays near the only value known, {single.tolist()} for 5")
+    _hold(bool((single[:, -1] > single[:, 0]).all()), "is not certain after one value")
+
+
+def _check_scale(model: Forecasts) -> None:
+    """Demand in millicores is demand in cores times 1000."""
+    windows, lengths = series_zoo()
+    usual = np.nanmax(windows, axis=1) < 1e12
+    windows, lengths = windows[usual], lengths[usual]
+    said = model.predict(windows, lengths)
+    largest = np.fmax.reduce(windows, axis=1)[:, None, None]
+    for factor in (2.0**-20, 1000.0, 2.0**20):
+        scaled = model.predict(windows * factor, lengths)
+        wrong = np.abs(scaled - said * factor) > 1e-6 * largest * factor
+        _hold(not wrong.any(), f"scales with its series, not so for series {_rows(wrong)} times {factor:g}")
+
+
+def _hold(promise: bool, what: str) -> None:
+    if not promise:
+        raise CheckError(f"the model breaks the promise that it {what}")
+
+
+def _rows(wrong: np.ndarray) -> list[int]:
+    return [int(row) for row in np.flatnonzero(wrong.reshape(len(wrong), -1).any(axis=1))]

@@ -1,0 +1,82 @@
+"""Every forecaster keeps the promises of `models/checks.py`, and the checks notice those that do not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from nicety.models.artifact import DataRange
+from nicety.models.baseline import BASELINES, Floats, Forecasts, Ints, LastValue
+from nicety.models.checks import CheckError, check_forecaster
+from nicety.models.demand import TreeDemand
+from nicety.models.records import WINDOW
+from nicety.training.anomaly_fit import WorkerTraces
+from nicety.training.dataset import Dataset, Run, sample, split
+from nicety.training.fit import fit_demand
+
+
+@pytest.fixture(scope="module")
+def trained() -> TreeDemand:
+    rng = np.random.default_rng(1)
+    t = np.arange(500)
+    runs = tuple(
+        Run(f"g{i}", "cpu", 0, (2 + np.sin(t / (3 + i)) + rng.normal(0, 0.1, 500)).clip(0).astype(np.float32)) for i in range(8)
+    )
+    dataset = Dataset(1.0, 500, runs, WorkerTraces(()), DataRange(0, 0, 500, 8, 8, ""), ())
+    fit, calibrate, _ = split(500)
+    return TreeDemand(fit_demand(sample(dataset, fit, 500, 1), sample(dataset, calibrate, 500, 1), seed=1, jobs=1), "ab" * 32)
+
+
+@pytest.mark.parametrize("model", BASELINES, ids=lambda model: model.name)
+def test_baselines_keep_all_promises(model: Forecasts) -> None:
+    check_forecaster(model)
+
+
+def test_a_trained_model_keeps_all_promises(trained: TreeDemand) -> None:
+    check_forecaster(trained)
+
+
+class Spoilt:
+    """The last value, with one promise broken."""
+
+    name = "spoilt"
+
+    def __init__(self, spoil: Callable[[Floats, Floats, Ints], Floats]) -> None:
+        self._spoil = spoil
+
+    def predict(self, windows: Floats, lengths: Ints) -> Floats:
+        return self._spoil(LastValue().predict(windows, lengths), windows, lengths)
+
+
+def overwrite(said: Floats, windows: Floats, lengths: Ints) -> Floats:
+    windows[:] = 0
+    return said
+
+
+calls = iter(range(10_000))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "promise"),
+    [
+        (overwrite, "leaves its input alone"),
+        (lambda said, w, n: said[:, :-1], "gives [n, horizons, quantiles]"),
+        (lambda said, w, n: np.where(said == said.max(), np.nan, said), "finite"),
+        (lambda said, w, n: said - 1e-3, "no negative demand"),
+        (lambda said, w, n: said[:, :, ::-1], "rises in the quantile"),
+        (lambda said, w, n: said * (1 + 1e-9 * next(calls)), "the same for the same"),
+        (lambda said, w, n: said * (1 + 1e-9 * np.arange(len(said)))[:, None, None], "order of series"),
+        (lambda said, w, n: said * (1 + 1e-12 * len(said)), "other series"),
+        (lambda said, w, n: said + 1e-9 * np.nan_to_num(w[:, :1, None]).clip(0, 1e300) * (n < WINDOW)[:, None, None], "older"),
+        (lambda said, w, n: said * 1.01, "constant"),
+        (lambda said, w, n: np.where((n == 1)[:, None, None], said * 9, said), "only value known"),
+        (lambda said, w, n: np.where((n == 1)[:, None, None], said[:, :1, :1], said), "not certain"),
+        (lambda said, w, n: np.where((np.ptp(w, axis=1) > 0)[:, None, None] & (said > 0), said + 0.5, said), "scales"),
+    ],
+)
+def test_the_checks_notice_a_broken_promise(spoil: Callable[[Floats, Floats, Ints], Floats], promise: str) -> None:
+    with pytest.raises(CheckError) as caught:
+        check_forecaster(Spoilt(spoil))
+    assert promise in str(caught.value)

@@ -1,0 +1,381 @@
+"""Calibrates the anomaly scorer on traces, and checks it on later time against the baseline. Knows no files: traces in, arrays out.
+
+The scores are the runtime's own (`models.anomaly.worker_rows` over `features.Windows`), replayed tick by tick. Nothing is learned
+but how high healthy workers score: for each kind the highest scores of worker-blocks, and a tail beyond them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..models.anomaly import (
+    BLOCK_SECONDS,
+    CHANNELS,
+    KINDS,
+    PRIOR_SHAPE,
+    AnomalyModel,
+    RobustZ,
+    Rows,
+    Scorer,
+    Tail,
+    alpha,
+    judge,
+    prior,
+    worker_rows,
+)
+from ..models.features import Floats, Windows
+from ..models.records import WINDOW, Anomaly, ProcId
+from ..scheduler.config import Quarantine
+from .anomaly_cases import FAULTS, WorkerTick, faulty
+
+CALIBRATED_SHARE = 0.6
+"""Share of each session, from its start, that calibrates; the rest checks."""
+
+PRIOR_BLOCKS = 10.0
+"""The baseline's tail counts as so many excesses: a minute of traces of a small pool hardly moves it, an hour overrules it."""
+
+SHAPE_BLOCKS = 50.0
+"""Excesses from which the tail's shape is believed half. Estimates of it from fewer than some dozens are useless (Hosking and
+Wallis 1987)."""
+
+TAIL_SHARE = 0.1
+"""The highest so many blocks make the tail, at least 2: the usual choice for peaks over a threshold (Coles 2001, chapter 4)."""
+
+SUSPECT_WORKERS = 0.25
+"""If the baseline accuses at most this share of the workers of a kind until their end, they are taken for faulty and left out."""
+
+EVIDENCE_SECONDS = 10.0
+"""A block with evidence for less time than this says nothing of a block."""
+
+LOOK_SECONDS = 2.0
+"""Seconds between looks at the scores: they move slowly, for their windows are long."""
+
+MOST_LOOKED_AT = 400_000
+"""Worker-looks of a calibration; longer traces are looked at more rarely."""
+
+FAULTS_PER_KIND = 12
+"""Faults injected of each kind, spread over workers and time."""
+
+REACTION_SECONDS = 60.0
+"""A fault not found by then is missed."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerTraces:
+    """What workers did: one sequence of consecutive ticks for each recording session."""
+
+    sessions: tuple[Sequence[WorkerTick], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AnomalyRow:
+    """One kind's line of the table."""
+
+    kind: Anomaly
+    blocks: int  # healthy blocks it was calibrated on
+    injected: int
+    found: int  # named right, within `REACTION_SECONDS`
+    delay: float | None  # median seconds until found; None: none was
+    baseline_found: int
+    baseline_delay: float | None
+    false_alarms: int  # incidents on held-out time as it was
+    baseline_false_alarms: int
+
+
+@dataclass(frozen=True, slots=True)
+class AnomalyFit:
+    """What calibration gives: the model as arrays, and how it did on held-out time."""
+
+    arrays: Mapping[str, NDArray[np.float64]]  # what `AnomalyModel.from_arrays` takes
+    features: tuple[str, ...]  # CHANNELS, for the card
+    rows: tuple[AnomalyRow, ...]
+    beats: bool  # no more false alarms than the baseline and at least as many faults found
+    reason: str  # one sentence
+
+
+def fit_anomaly(workers: WorkerTraces, interval: float) -> AnomalyFit:
+    """Calibrate on the earlier part of each session, check on the later.
+
+    `interval`: seconds a tick. Deterministic. Raises ValueError if there is nothing to learn from.
+    """
+    sessions = [session for session in workers.sessions if any(tick.keys for tick in session)]
+    if not sessions:
+        raise ValueError("the traces hold no workers of pools; record with the pools configured, then train again")
+    stride = _stride(sessions, interval)
+    cuts = [max(int(len(session) * CALIBRATED_SHARE), 1) for session in sessions]
+    blocks: dict[Anomaly, list[tuple[tuple[int, ProcId], int, float]]] = {kind: [] for kind in KINDS}
+    for number, (session, cut) in enumerate(zip(sessions, cuts, strict=True)):
+        for kind, highs in _blocks(session[:cut], interval, stride).items():
+            blocks[kind] += [((number, worker), block, highest) for worker, block, highest in highs]
+    tails = {kind: fit_tail(_healthy(blocks[kind], prior(kind)), kind) for kind in KINDS}
+    arrays = {
+        name: array
+        for kind, tail in tails.items()
+        for name, array in (
+            (f"{kind}_seen", tail.seen),
+            (f"{kind}_tail", np.array([tail.threshold, tail.rate, tail.shape, tail.scale])),
+        )
+    }
+    model = AnomalyModel.from_arrays(arrays, "candidate", interval)
+    scorers: tuple[Scorer, Scorer] = (model, RobustZ())
+    alarms = [dict.fromkeys(KINDS, 0) for _ in scorers]
+    for session, cut in zip(sessions, cuts, strict=True):
+        for counts, found_by in zip(alarms, _incidents(session, cut, interval, stride, scorers), strict=True):
+            for kind in found_by:
+                counts[kind] += 1
+    trials = _trials(sessions, cuts, interval)
+    delays = _delays(trials, interval, stride, scorers)
+    outcomes = {kind: [found for trial, found in zip(trials, delays, strict=True) if trial.kind is kind] for kind in FAULTS}
+    rows = tuple(_row(kind, len(tails[kind].seen), outcomes.get(kind, []), [counts[kind] for counts in alarms]) for kind in KINDS)
+    found, base_found = sum(row.found for row in rows), sum(row.baseline_found for row in rows)
+    false, base_false = sum(row.false_alarms for row in rows), sum(row.baseline_false_alarms for row in rows)
+    beats = false <= base_false and found >= base_found and bool(trials)
+    reason = (
+        f"found {found} of {len(trials)} injected faults (baseline {base_found}), "
+        f"{false} false alarms on held-out time (baseline {base_false})"
+        if trials
+        else "held-out time has no worker that works long enough to put a fault in; record longer, under load"
+    )
+    return AnomalyFit(arrays, CHANNELS, rows, beats, reason)
+
+
+def fit_tail(highest: Floats, kind: Anomaly) -> Tail:
+    """The healthy distribution from block maxima, starting from the baseline's.
+
+    Scale and shape of the generalised Pareto tail by moments (Hosking and Wallis 1987), both shrunk towards the baseline's: the
+    scale as if `PRIOR_BLOCKS` excesses of the baseline had been seen, the shape, never lighter than its, by `SHAPE_BLOCKS`.
+    """
+    seen, start = np.sort(highest), prior(kind)
+    n = len(seen)
+    if n == 0:
+        return start
+    threshold = float(seen[max(n - max(math.ceil(TAIL_SHARE * n), 2) - 1, 0)]) if n > 2 else 0.0
+    excess = seen[seen > threshold] - threshold
+    count = len(excess)
+    mean, spread = (float(excess.mean()), float(excess.var())) if count else (0.0, 0.0)
+    moments = 0.5 * (1.0 - mean**2 / spread) if spread > 0 else 0.0
+    believed = count / (count + SHAPE_BLOCKS)
+    shape = PRIOR_SHAPE + believed * min(max(moments - PRIOR_SHAPE, 0.0), 0.5)
+    prior_mean = start.scale / (1.0 - start.shape)
+    pooled = (count * mean + PRIOR_BLOCKS * prior_mean) / (count + PRIOR_BLOCKS)
+    return Tail(seen, threshold, (count + 1.0) / (n + 1.0), shape, pooled * (1.0 - shape))
+
+
+# --- replaying ----------------------------------------------------------------------------------------------------------------
+
+
+def _stride(sessions: Sequence[Sequence[WorkerTick]], interval: float) -> int:
+    """Ticks between looks."""
+    stride = max(round(LOOK_SECONDS / interval), 1)
+    looks = sum(len(tick.keys) for session in sessions for tick in session) / stride
+    return stride * max(math.ceil(looks / MOST_LOOKED_AT), 1)
+
+
+def _looks(ticks: Sequence[WorkerTick], interval: float, stride: int, start: int = 0) -> Iterator[tuple[int, WorkerTick, Rows]]:
+    """(tick, its workers, their scores) each `stride` ticks from `start` on; windows see all that was before."""
+    windows = Windows(len(CHANNELS))
+    for number, tick in enumerate(ticks):
+        windows.push(tick.keys, tick.values)
+        if number >= start and (number - start) % stride == 0 and tick.keys:
+            view, lengths = windows.view(tick.keys)
+            yield number, tick, worker_rows(tick.pools, view, lengths, interval)
+
+
+def _blocks(ticks: Sequence[WorkerTick], interval: float, stride: int) -> dict[Anomaly, list[tuple[ProcId, int, float]]]:
+    """(worker, block, highest score) by kind."""
+    highest: dict[tuple[ProcId, int], tuple[Floats, NDArray[np.int64]]] = {}
+    for number, tick, rows in _looks(ticks, interval, stride):
+        block = int(number * interval // BLOCK_SECONDS)
+        # what is too small to matter is never reported, so it counts as 0 here too
+        for worker, scores in zip(tick.keys, np.where(rows.material | np.isnan(rows.scores), rows.scores, 0.0), strict=True):
+            most, looks = highest.get((worker, block), (np.full(len(KINDS), np.nan), np.zeros(len(KINDS), dtype=np.int64)))
+            highest[worker, block] = np.fmax(most, scores), looks + ~np.isnan(scores)
+    least = min(EVIDENCE_SECONDS / (stride * interval), BLOCK_SECONDS / (stride * interval) / 2)
+    return {
+        kind: [
+            (worker, block, float(most[column]))
+            for (worker, block), (most, looks) in sorted(highest.items(), key=lambda item: item[0])
+            if looks[column] >= max(least, 1)
+        ]
+        for column, kind in enumerate(KINDS)
+    }
+
+
+def _healthy(blocks: Sequence[tuple[tuple[int, ProcId], int, float]], baseline: Tail) -> Floats:
+    """Block maxima without those of workers that seem truly faulty.
+
+    A fault does not heal: the blocks that the baseline accuses and that last until the worker's end are left out, unless so many
+    workers are accused that it must be how the pool behaves. What was odd and passed is healthy, and stays.
+    """
+    line = alpha(Quarantine().false_alarms_per_day)
+    lives: dict[tuple[int, ProcId], list[float]] = {}
+    for worker, _, highest in sorted(blocks):
+        lives.setdefault(worker, []).append(highest)
+    kept, suspects = list[float](), 0
+    everything = [highest for life in lives.values() for highest in life]
+    for life in lives.values():
+        accused = baseline.p(np.array(life)) < line
+        end = len(life)
+        while end and accused[end - 1]:
+            end -= 1
+        suspects += end < len(life)
+        kept += life[:end]
+    return np.array(kept if suspects <= max(SUSPECT_WORKERS * len(lives), 1) else everything, dtype=np.float64)
+
+
+def _accused(tick: WorkerTick, rows: Rows, interval: float, scorer: Scorer) -> dict[ProcId, Anomaly]:
+    """Workers below the line, with their kind, at the default of false alarms."""
+    line = alpha(Quarantine().false_alarms_per_day)
+    scores = judge(scorer, tick.keys, tick.pools, rows, interval)
+    return {found.id: found.kind for found in scores if found.p < line}
+
+
+def _incidents(
+    ticks: Sequence[WorkerTick], start: int, interval: float, stride: int, scorers: Sequence[Scorer]
+) -> list[list[Anomaly]]:
+    """Kinds of the alarms that each scorer would have given from tick `start` on: accused throughout the default patience."""
+    patience = Quarantine().patience
+    since: list[dict[tuple[ProcId, Anomaly], int]] = [{} for _ in scorers]
+    raised: list[set[tuple[ProcId, Anomaly]]] = [set() for _ in scorers]
+    for number, tick, rows in _looks(ticks, interval, stride, start):
+        for scorer, began, alarms in zip(scorers, since, raised, strict=True):
+            now = set(_accused(tick, rows, interval, scorer).items())
+            for key in [key for key in began if key not in now]:
+                del began[key]
+            for key in now:
+                if (number - began.setdefault(key, number)) * interval >= patience:
+                    alarms.add(key)
+    return [sorted(kind for _, kind in alarms) for alarms in raised]
+
+
+# --- faults -------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """A copy of a pool in which one worker goes wrong."""
+
+    kind: Anomaly
+    worker: ProcId
+    before: Sequence[WorkerTick]  # a window at most
+    after: Sequence[WorkerTick]  # since the fault
+
+
+def _trials(sessions: Sequence[Sequence[WorkerTick]], cuts: Sequence[int], interval: float) -> list[_Trial]:
+    """Faults put into workers on held-out time: into those who work, have siblings that work, and live on long enough."""
+    places = []
+    for session, cut in zip(sessions, cuts, strict=True):
+        length = math.ceil(REACTION_SECONDS / interval)
+        last = len(session) - min(length, max(len(session) - cut, 1))
+        for onset in sorted({cut, (cut + last) // 2, last}):
+            stop = min(onset + length, len(session))
+            lives = _lives(session, max(onset - WINDOW, 0), stop)
+            for worker, pool, values in lives:
+                if len(values) >= stop - onset and _works(values[-(stop - onset) :]):
+                    siblings = sum(other != worker and name == pool and _works(theirs) for other, name, theirs in lives)
+                    if siblings:
+                        places.append((session, onset, stop, worker, pool))
+    step = max(len(places) / FAULTS_PER_KIND, 1.0)
+    chosen = [places[int(i * step)] for i in range(min(FAULTS_PER_KIND, len(places)))]
+    return [_break(*place, kind, interval) for kind in FAULTS for place in chosen]
+
+
+def _lives(session: Sequence[WorkerTick], start: int, stop: int) -> list[tuple[ProcId, str, Floats]]:
+    """(worker, pool, values up to `stop`) of those that are there at the end."""
+    found: dict[ProcId, tuple[str, list[Floats]]] = {}
+    for tick in session[start:stop]:
+        for worker, pool, values in zip(tick.keys, tick.pools, tick.values, strict=True):
+            found.setdefault(worker, (pool, []))[1].append(values)
+    return [(worker, found[worker][0], np.array(found[worker][1])) for worker in sorted(session[stop - 1].keys)]
+
+
+def _works(values: Floats) -> bool:
+    """Whether a worker has something to do in at least half of its ticks."""
+    return bool(np.mean(values[:, CHANNELS.index("cpu")] + values[:, CHANNELS.index("wait")] > 0.01) >= 0.5)
+
+
+def _break(
+    session: Sequence[WorkerTick], onset: int, stop: int, worker: ProcId, pool: str, kind: Anomaly, interval: float
+) -> _Trial:
+    """The pool alone, from a window before `onset` to `stop`, with a fault in one worker from `onset` on."""
+    ticks = []
+    for tick in session[max(onset - WINDOW, 0) : stop]:
+        members = [i for i, name in enumerate(tick.pools) if name == pool]
+        ticks.append(WorkerTick([tick.keys[i] for i in members], [pool] * len(members), np.asarray(tick.values)[members].copy()))
+    before, after = ticks[: onset - stop], ticks[onset - stop :]
+    own = [tick.keys.index(worker) for tick in after]
+    broken = faulty(kind, np.array([tick.values[i] for tick, i in zip(after, own, strict=True)]), interval)
+    for tick, i, values in zip(after, own, broken, strict=True):
+        tick.values[i] = values
+        if kind is Anomaly.STUCK:  # what it holds or would have taken waits
+            queued = tick.values[:, CHANNELS.index("queued")]
+            tick.values[:, CHANNELS.index("queued")] = np.where(np.isnan(queued), np.nan, np.maximum(queued, 1 / len(tick.keys)))
+    return _Trial(kind, worker, before, after)
+
+
+def _delays(trials: Sequence[_Trial], interval: float, stride: int, scorers: Sequence[Scorer]) -> list[list[float | None]]:
+    """Seconds until each scorer names each trial's fault throughout the patience; None: not in time.
+
+    All trials are replayed side by side, as pools of their own that go wrong at the same moment.
+    """
+    if not trials:
+        return []
+    onset = max(len(trial.before) for trial in trials)
+    length = max(len(trial.after) for trial in trials)
+    lanes = [[None] * (onset - len(trial.before)) + [*trial.before, *trial.after] for trial in trials]
+    ticks = [
+        WorkerTick(
+            [_apart(key, lane) for lane, part in there for key in part.keys],
+            [f"trial {lane}" for lane, part in there for _ in part.keys],
+            np.concatenate([part.values for _, part in there]),
+        )
+        for there in (_present(lanes, number) for number in range(onset + length))
+    ]
+    patience = Quarantine().patience
+    victims = [_apart(trial.worker, lane) for lane, trial in enumerate(trials)]
+    since: list[list[int | None]] = [[None] * len(scorers) for _ in trials]
+    found: list[list[float | None]] = [[None] * len(scorers) for _ in trials]
+    for number, tick, rows in _looks(ticks, interval, stride, onset):
+        for column, scorer in enumerate(scorers):
+            accused = _accused(tick, rows, interval, scorer)
+            for lane, trial in enumerate(trials):
+                if accused.get(victims[lane]) is not trial.kind:
+                    since[lane][column] = None
+                    continue
+                began = since[lane][column]
+                since[lane][column] = began = number if began is None else began
+                if found[lane][column] is None and (number - began) * interval >= patience:
+                    found[lane][column] = (number - onset) * interval
+    return found
+
+
+def _apart(worker: ProcId, lane: int) -> ProcId:
+    """The same worker in another trial is another one."""
+    return ProcId(worker.pid + (lane << 32), worker.start_ticks)
+
+
+def _present(lanes: Sequence[Sequence[WorkerTick | None]], number: int) -> list[tuple[int, WorkerTick]]:
+    """Trials that have a tick of this number, with it."""
+    ticks = ((lane, ticks[number]) for lane, ticks in enumerate(lanes) if number < len(ticks))
+    return [(lane, tick) for lane, tick in ticks if tick is not None]
+
+
+def _row(kind: Anomaly, blocks: int, outcomes: Sequence[Sequence[float | None]], alarms: Sequence[int]) -> AnomalyRow:
+    own = sorted(delays[0] for delays in outcomes if delays[0] is not None)
+    base = sorted(delays[1] for delays in outcomes if delays[1] is not None)
+    return AnomalyRow(
+        kind=kind,
+        blocks=blocks,
+        injected=len(outcomes),
+        found=len(own),
+        delay=float(np.median(own)) if own else None,
+        baseline_found=len(base),
+        baseline_delay=float(np.median(base)) if base else None,
+        false_alarms=alarms[0],
+        baseline_false_alarms=alarms[1],
+    )

@@ -1,0 +1,82 @@
+"""How forecasters did on held-out time: accuracy and coverage by metric and horizon. Knows forecasts, not how they were made.
+
+wQL is the weighted quantile loss: twice the pinball loss over the sum of values, mean of the quantiles; 0 is perfect. To compare
+over metrics, a forecaster's `score` is the geometric mean of its wQL relative to the last value's: below 1 is better than that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..models.baseline import BASELINES, Forecasts
+from ..models.features import Floats
+from ..models.records import HORIZONS, QUANTILES
+from .dataset import Samples, blocks
+
+NEGLIGIBLE = 1e-4
+"""A loss of a hundredth of a percent of the values is as good as none: added to both sides of a ratio, so that series that stand
+still do not decide."""
+
+
+@dataclass(frozen=True, slots=True)
+class DemandRow:
+    """One forecaster at one metric and horizon on held-out time."""
+
+    forecaster: str
+    metric: str
+    horizon: int  # ticks
+    wql: float
+    coverage: tuple[float, ...]  # share of values at or below each of QUANTILES
+    values: int
+
+
+@dataclass(frozen=True, slots=True)
+class DemandTable:
+    """All forecasters on the same held-out values."""
+
+    rows: tuple[DemandRow, ...]
+
+    def score(self, forecaster: str) -> float:
+        """Geometric mean over metrics and horizons of the wQL relative to the anchor's; lower is better."""
+        anchor = {(row.metric, row.horizon): row.wql for row in self.rows if row.forecaster == BASELINES[0].name}
+        ratios = [
+            np.log((row.wql + NEGLIGIBLE) / (anchor[row.metric, row.horizon] + NEGLIGIBLE))
+            for row in self.rows
+            if row.forecaster == forecaster
+        ]
+        return float(np.exp(np.mean(ratios)))
+
+    def forecasters(self) -> list[str]:
+        """Their names, in the order they were given."""
+        return list(dict.fromkeys(row.forecaster for row in self.rows))
+
+
+def evaluate(forecasters: Sequence[tuple[str, Forecasts]], test: Samples) -> DemandTable:
+    """Every baseline and each of `forecasters` (name to show, forecaster) on the same samples."""
+    everyone = [*forecasters, *((baseline.name, baseline) for baseline in BASELINES)]
+    metrics = np.array(test.metrics)
+    rows = []
+    for name, forecaster in everyone:
+        parts = [forecaster.predict(test.windows[part], test.lengths[part]) for part in blocks(len(test.lengths))]
+        said = np.concatenate(parts)
+        for metric in sorted(set(test.metrics)):
+            for h, horizon in enumerate(HORIZONS):
+                known = (metrics == metric) & np.isfinite(test.targets[:, h])
+                if known.any():
+                    came = test.targets[known, h]
+                    loss, coverage = losses(came, said[known, h])
+                    rows.append(DemandRow(name, metric, horizon, loss, coverage, len(came)))
+    return DemandTable(tuple(rows))
+
+
+def losses(values: Floats, said: Floats) -> tuple[float, tuple[float, ...]]:
+    """(wQL, coverage of each quantile) of forecasts [n, Q] of `values` [n]. All values 0: the loss per value instead of per sum."""
+    levels = np.asarray(QUANTILES)
+    error = values[:, None] - said
+    pinball = np.maximum(levels * error, (levels - 1) * error).sum(axis=0)
+    total = np.abs(values).sum()
+    wql = float(np.mean(2 * pinball) / (total if total > 0 else len(values)))
+    return wql, tuple((values[:, None] <= said).mean(axis=0).tolist())

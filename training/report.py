@@ -1,0 +1,114 @@
+"""The result of a training as text for people and as plain data for JSON. Knows results, not how they came about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..models.records import HORIZONS, QUANTILES
+from ..scheduler.explain import table
+from .anomaly_fit import AnomalyRow
+from .dataset import Dataset
+from .evaluate import DemandRow, DemandTable
+
+OUTCOMES = ("promoted", "would be promoted", "refused", "failed", "not trained")
+"""What became of a kind of model. "not trained": there was nothing to train it on, which is no fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one kind of model."""
+
+    kind: str
+    outcome: str  # one of OUTCOMES
+    reason: str  # one sentence
+    digest: str  # of the artefact that went live; "" if none did
+    demand: DemandTable | None = None
+    anomaly: tuple[AnomalyRow, ...] = ()
+
+
+def text(dataset: Dataset, results: Sequence[Result]) -> str:
+    """What the user is told on stdout."""
+    data = dataset.data
+    minutes = dataset.ticks * dataset.interval / 60
+    read = f"{dataset.ticks} ticks of {dataset.interval:g} s ({minutes:.0f} min), up to {data.processes} processes"
+    lines = [f"{read}, {data.groups} busy groups and pools, {len(dataset.runs)} series"]
+    for result in results:
+        lines += ["", f"{result.kind} model: {result.outcome}{f' as {result.digest[:8]}' if result.digest else ''}", result.reason]
+        if result.demand is not None:
+            lines += ["", _demand(result.demand)]
+        if result.anomaly:
+            lines += ["", _anomaly(result.anomaly)]
+    return "\n".join(lines)
+
+
+def plain(dataset: Dataset, results: Sequence[Result], lost: Sequence[str], seconds: float) -> dict[str, Any]:
+    """The same, and all figures, as what JSON can say."""
+    return {
+        "ticks": dataset.ticks,
+        "interval_seconds": dataset.interval,
+        "series": len(dataset.runs),
+        "data": asdict(dataset.data),
+        "skipped": list(dataset.skipped),
+        "lost": list(lost),
+        "seconds": round(seconds, 3),
+        "models": {
+            result.kind: {
+                "outcome": result.outcome,
+                "reason": result.reason,
+                "digest": result.digest,
+                "scores": {name: result.demand.score(name) for name in result.demand.forecasters()} if result.demand else {},
+                "rows": metrics(result),
+            }
+            for result in results
+        },
+    }
+
+
+def metrics(result: Result) -> tuple[dict[str, Any], ...]:
+    """The rows of a result's table, for the card and JSON."""
+    return tuple(asdict(row) for row in (result.demand.rows if result.demand else result.anomaly))
+
+
+def _demand(found: DemandTable) -> str:
+    """A line for each metric and forecaster: loss by horizon, coverage by quantile over all horizons."""
+    metrics_ = sorted({row.metric for row in found.rows})
+    headers = ["metric", "forecaster", *(f"wQL +{h}" for h in HORIZONS), *(f"≤ q{level:g}" for level in QUANTILES)]
+    rows = []
+    for metric in metrics_:
+        for name in found.forecasters():
+            mine = {row.horizon: row for row in found.rows if row.metric == metric and row.forecaster == name}
+            losses = [f"{mine[h].wql:.4f}" if h in mine else "" for h in HORIZONS]
+            rows.append([metric, name, *losses, *(f"{share:.1%}" for share in _coverage(list(mine.values())))])
+    scores = [[name, f"{found.score(name):.3f}"] for name in sorted(found.forecasters(), key=found.score)]
+    return table(headers, rows) + "\n\n" + table(("forecaster", "score"), scores)
+
+
+def _coverage(rows: Sequence[DemandRow]) -> list[float]:
+    total = sum(row.values for row in rows)
+    return [sum(row.coverage[q] * row.values for row in rows) / total for q in range(len(QUANTILES))]
+
+
+def _anomaly(rows: Sequence[AnomalyRow]) -> str:
+    def seconds(delay: float | None) -> str:
+        return "" if delay is None else f"{delay:.0f} s"
+
+    headers = ("kind", "healthy blocks", "injected", "found", "after", "baseline found", "after", "false alarms", "baseline's")
+    return table(
+        headers,
+        [
+            [
+                str(row.kind),
+                str(row.blocks),
+                str(row.injected),
+                str(row.found),
+                seconds(row.delay),
+                str(row.baseline_found),
+                seconds(row.baseline_delay),
+                str(row.false_alarms),
+                str(row.baseline_false_alarms),
+            ]
+            for row in rows
+        ],
+    )
