@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -281,21 +282,19 @@ def judge(scorer: Scorer, ids: Sequence[ProcId], pools: Sequence[str], rows: Row
     p[raw[:, :last].min(axis=1) < NAMED, last] = 1.0
     # the least p; among equals the least raw one, then the first kind; never a kind without evidence
     chosen = np.lexsort((raw, np.where(np.isinf(raw), np.inf, p)), axis=1)[:, 0]
-    column, every = chosen.tolist(), np.arange(len(ids))
-    values, chances = rows.scores[every, chosen].tolist(), p[every, chosen].tolist()
-    seen = np.isfinite(raw[every, chosen]).tolist()
+    every = np.arange(len(ids))
+    columns = (chosen, rows.scores[every, chosen], p[every, chosen], np.isfinite(raw[every, chosen]))
+    told = zip(every.tolist(), ids, pools, *(column.tolist() for column in columns), strict=True)
     scores = [
-        Score(ids[i], pools[i], KINDS[column[i]], values[i], chances[i], _figures(rows, KINDS[column[i]], i, chances[i]), source)
-        for i in range(len(ids))
-        if seen[i]
+        Score(id_, pool, KINDS[kind], value, chance, () if chance > NOTED else _figures(rows, KINDS[kind], i), source)
+        for i, id_, pool, kind, value, chance, known in told
+        if known
     ]
-    return sorted(scores, key=lambda found: found.id)
+    return sorted(scores, key=attrgetter("id"))
 
 
-def _figures(rows: Rows, kind: Anomaly, worker: int, chance: float) -> tuple[tuple[str, float], ...]:
-    """The evidence for people: nothing for the unremarkable, and nothing that is not known."""
-    if chance > NOTED:
-        return ()
+def _figures(rows: Rows, kind: Anomaly, worker: int) -> tuple[tuple[str, float], ...]:
+    """The evidence for people, without what is not known."""
     figures = ((name, float(figure[worker])) for name, figure in rows.evidence[kind].items())
     return tuple((name, round(figure, 6)) for name, figure in figures if math.isfinite(figure))
 
@@ -378,13 +377,14 @@ def _by_pool(windows: Floats, lengths: Ints, siblings: _Siblings, interval: floa
     age = WINDOW - np.clip(lengths, 0, WINDOW)[:, None]
     known = np.isfinite(values)
     known &= values >= 0
+    used = known[0]
     if age.any():
         known &= np.arange(WINDOW) >= age
+        warm = max(math.ceil(WARM_UP / interval), 2)
+        # A full window does not tell when the worker was born: then all of it counts, and the tests ask for lasting evidence.
+        used = known[0] & (np.arange(WINDOW) >= np.where(age > 0, age + warm, 0))
     if not known.all():
         values = np.where(known, values, np.float32(0.0))
-    warm = max(math.ceil(WARM_UP / interval), 2)
-    # A full window does not tell when the worker was born: then all of it counts, and the tests below ask for lasting evidence.
-    used = known[0] & (np.arange(WINDOW) >= np.where(age > 0, age + warm, 0))
     view = _View(dict(zip(CHANNELS, values, strict=True)), dict(zip(CHANNELS, known, strict=True)), used, siblings, interval)
     found = {
         Anomaly.LEAK: _leak(view),
@@ -473,7 +473,8 @@ def _leak(view: _View) -> _Found:
     window, if it is long, goes without. Without siblings only the whole window counts.
     """
     siblings, interval, n = view.siblings, view.interval, len(view.used)
-    least = np.where(view.used & view.known["rss"], view.values["rss"], np.inf)
+    # ticks first: reductions over a few ticks run over all workers at once
+    least = np.ascontiguousarray(np.where(view.used & view.known["rss"], view.values["rss"], np.float32(np.inf)).T)
     best, material = np.full(n, np.nan), np.zeros(n, dtype=np.bool_)
     evidence = {
         name: np.full(n, np.nan)
@@ -490,25 +491,26 @@ def _leak(view: _View) -> _Found:
     length = 1
     while length * SEGMENTS < WINDOW:
         length *= 2
-        least = np.minimum(least[:, 0::2], least[:, 1::2])
+        least = np.minimum(least[0::2], least[1::2])
         if length * SEGMENTS * interval < LEAK_SECONDS:
             continue
-        last = least[:, -SEGMENTS:]
+        last = least[-SEGMENTS:]
         whole = length * SEGMENTS == WINDOW and WINDOW * interval >= LEAK_WHOLE_SECONDS
-        fits = np.isfinite(last).all(axis=1) & (whole | (~view.alone & (view.ticks >= 2 * length * SEGMENTS)))
+        fits = np.isfinite(last).all(axis=0) & (whole | (~view.alone & (view.ticks >= 2 * length * SEGMENTS)))
         if not fits.any():
             continue
-        last = np.where(fits[:, None], last, 0.0)
-        before = np.where(np.isfinite(least[:, : 1 - SEGMENTS]), least[:, : 1 - SEGMENTS], 0.0).max(axis=1)
-        now, growth = last[:, -1], last[:, -1] - before
-        swing = before - least.min(axis=1)  # up to the last eighths, where a leak would be
+        last = np.where(fits, last, np.float32(0.0))
+        earlier = least[: 1 - SEGMENTS]
+        before = np.where(np.isfinite(earlier), earlier, np.float32(0.0)).max(axis=0)
+        now, growth = last[-1], last[-1] - before
+        swing = before - least.min(axis=0)
         theirs, level, swing = siblings.median(np.where(fits, [growth, now, np.maximum(swing, growth)], np.nan))
         theirs = np.fmax(theirs, 0.0)
         excess = np.fmin(growth - np.nan_to_num(theirs), now - level)
         matters = np.fmax(np.maximum(LEAK_BYTES, LEAK_SHARE * before), swing)
-        steps, even = np.diff(last, axis=1), np.maximum(growth, 0.0) / (SEGMENTS - 1)
-        rising = np.count_nonzero(steps > even[:, None] / 4, axis=1) / (SEGMENTS - 1)
-        lasting = (rising >= 0.7) & (steps.min(axis=1) >= -even) & (now - last[:, SEGMENTS // 2] >= growth / 3)
+        steps, even = np.diff(last, axis=0), np.maximum(growth, 0.0) / (SEGMENTS - 1)
+        rising = np.count_nonzero(steps > even / 4, axis=0) / (SEGMENTS - 1)
+        lasting = (rising >= 0.7) & (steps.min(axis=0) >= -even) & (now - last[SEGMENTS // 2] >= growth / 3)
         value = np.where(lasting, np.maximum(excess, 0.0) / matters * SEGMENTS * rising**2, 0.0)
         better = fits & ~(value <= best)
         best = np.where(better, value, best)
@@ -516,7 +518,7 @@ def _leak(view: _View) -> _Found:
         seconds = (SEGMENTS - 1) * length * interval
         for name, figure in {
             "growth_mib": growth / MIB,
-            "growth_mib_per_minute": (now - last[:, 0]) / MIB / seconds * 60,
+            "growth_mib_per_minute": (now - last[0]) / MIB / seconds * 60,
             "siblings_growth_mib": theirs / MIB,
             "seconds": np.full(n, seconds),
             "steps_rising": rising,
@@ -572,14 +574,15 @@ def _stuck(view: _View) -> _Found:
     )
     lately = int(max(GONE_ON / interval, 2.0)) + 1
     going = _highest(progress, lately)
-    if view.used.all():
-        others = (siblings.size - 1)[:, None]
-    else:
-        others = siblings.total(view.used.view(np.int8)) - view.used
+    everywhere = view.used.all()
+    others = (siblings.size - 1)[:, None] if everywhere else siblings.total(view.used.view(np.int8)) - view.used
     go_on = (others > 0) & (siblings.total(going.view(np.int8)) - going >= (others + 1) // 2)
     queue = np.minimum(values["queued"] * siblings.size[:, None].astype(np.float32), np.float32(1.0))
     queue = _highest(queue, lately)
-    work = np.maximum(np.maximum(np.minimum(values["busy"], np.float32(1.0)), queue), ~(known["busy"] | known["queued"]))
+    work = np.maximum(np.minimum(values["busy"], np.float32(1.0)), queue)
+    untold = ~(known["busy"] | known["queued"])
+    if untold.any():
+        work = np.maximum(work, untold)
     seconds, usual = view.clock(work * (go_on * np.float32(interval)), progress)
     seen = ~view.alone & (view.ticks > 0)
     return _Found(

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from .anomaly import CHANNELS, KINDS, Scorer, score
 from .baseline import Floats, Forecasts, Ints
-from .records import HORIZONS, QUANTILES, WINDOW
+from .records import HORIZONS, QUANTILES, WINDOW, ProcId
 
 
 class CheckError(AssertionError):
@@ -108,3 +109,40 @@ def _hold(promise: bool, what: str) -> None:
 
 def _rows(wrong: np.ndarray) -> list[int]:
     return [int(row) for row in np.flatnonzero(wrong.reshape(len(wrong), -1).any(axis=1))]
+
+
+def check_scorer(scorer: Scorer) -> None:
+    """All that holds for every scorer of workers, trained or not, whatever the windows. Raises CheckError."""
+    rng = np.random.default_rng(3)
+    ids = [ProcId(100 + i, 1) for i in range(24)]
+    pools = ["alone", *("pair" for _ in range(2)), *("many" for _ in range(9)), *("torn" for _ in range(12))]
+    windows = rng.gamma(2.0, (0.2, 0.05, 2e7, 40.0, 2e4, 0.2, 8.0, 0.2), (len(ids), WINDOW, len(CHANNELS)))
+    windows[3, :, 2] = 4e7 + 3e6 * np.arange(WINDOW)  # grows
+    windows[4, 60:, :2] = windows[4, 60:, 3:5] = 0.0  # stands still
+    windows[5, 40:, 0], windows[5, 40:, 4] = 1.0, 0.0  # spins
+    windows[12:][rng.random((12, WINDOW, len(CHANNELS))) < 0.2] = np.nan
+    windows[12:16, 30, :4] = (-1.0, np.inf, 1e300, -np.inf)
+    lengths = np.full(len(ids), WINDOW)
+    lengths[16:] = (1, 2, 5, 20, 40, 60, 90, 127)
+    windows[np.arange(WINDOW) < WINDOW - lengths[:, None]] = np.nan
+    for interval in (0.1, 1.0, 10.0):
+        given = windows.copy()
+        found = score(scorer, ids, pools, windows, lengths, interval)
+        _hold(np.array_equal(windows, given, equal_nan=True), "leaves its input alone")
+        _hold([said.id for said in found] == sorted({said.id for said in found}), "gives each worker one score at most, by id")
+        _hold(all(0 < said.p <= 1 for said in found), "gives p-values above 0 and up to 1")
+        figures = [figure for said in found for figure in (said.value, *(figure for _, figure in said.evidence))]
+        _hold(bool(np.isfinite(figures).all()), "gives finite figures")
+        _hold(all(said.source.strip() for said in found), "says where a score comes from")
+        _hold(score(scorer, ids, pools, windows, lengths, interval) == found, "gives the same for the same")
+        order = rng.permutation(len(ids)).tolist()
+        moved = score(scorer, [ids[i] for i in order], [pools[i] for i in order], windows[order], lengths[order], interval)
+        _hold(moved == found, "does not depend on the order of workers")
+        for pool in sorted(set(pools)):
+            own = [i for i, name in enumerate(pools) if name == pool]
+            apart = score(scorer, [ids[i] for i in own], [pool] * len(own), windows[own], lengths[own], interval)
+            _hold(apart == [said for said in found if said.pool == pool], "does not depend on other pools")
+        _, tails = scorer.tails(interval)
+        for kind in KINDS:
+            chances = tails[kind].p(np.linspace(0.0, 200.0, 2001))
+            _hold(bool((np.diff(chances) <= 0).all()), f"calls no higher score of {kind} more usual")

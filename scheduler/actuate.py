@@ -8,6 +8,7 @@ Knows the kernel, the pools and the clock only as ports. Must not know policies,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -518,14 +519,12 @@ def undo_from_ledger(
     adapters: Mapping[str, PoolAdapter] = {}
     try:
         kernel = LinuxKernel(proc_root)
-        ledger = Ledger(ledger_path, kernel.boot_id())
-        notes = [Outcome("", Status.FAILED if note.lost else Status.UNCHANGED, "ledger", note.text, 0) for note in ledger.notes]
-        names = tuple(sorted({entry.key for entry in ledger.outstanding() if entry.control is Control.POOL_SIZE}))
-        if pools is not None and names:
-            adapters = pools(names)
-        outcomes = Undoer(ledger, kernel, adapters, clock, lambda _: None, patience).undo()
-        ledger.close()
-        return (*notes, *outcomes)
+        with closing(Ledger(ledger_path, kernel.boot_id())) as ledger:
+            notes = [Outcome("", Status.FAILED if note.lost else Status.UNCHANGED, "ledger", note.text, 0) for note in ledger.notes]
+            names = tuple(sorted({entry.key for entry in ledger.outstanding() if entry.control is Control.POOL_SIZE}))
+            if pools is not None and names:
+                adapters = pools(names)
+            return (*notes, *Undoer(ledger, kernel, adapters, clock, lambda _: None, patience).undo())
     finally:
         for adapter in adapters.values():
             adapter.close()

@@ -140,7 +140,7 @@ def build(
             if skipped
             else "the traces hold no two consecutive snapshots; record some: nicety record"
         )
-    runs = builder.finish()
+    runs, ready = builder.finish(), workers.finish()
     skipped += builder.skipped + workers.skipped
     digest = hashlib.sha256()
     for run in runs:
@@ -148,7 +148,7 @@ def build(
         digest.update(run.values.tobytes())
     groups = len({run.target for run in runs})
     data = DataRange(first_wall, last_wall, builder.ticks, processes, groups, digest.hexdigest())
-    return Dataset(interval, builder.ticks, runs, workers.finish(), data, tuple(skipped))
+    return Dataset(interval, builder.ticks, runs, ready, data, tuple(skipped))
 
 
 def sample(dataset: Dataset, span: Span, most: int, seed: int) -> Samples:

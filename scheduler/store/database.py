@@ -114,11 +114,13 @@ def open_reader(path: Path, *, application: int, schema: int) -> sqlite3.Connect
     try:
         try:
             known = _format(connection, application, schema)
-        except sqlite3.OperationalError:
+        except sqlite3.OperationalError as error:
             # In write-ahead mode but without its log: closed by a crash of the machine and now in a place where nothing can be
             # written, so nobody else writes either, and it may be read as it is.
             if Path(f"{path}-wal").exists():
-                raise
+                raise sqlite3.OperationalError(
+                    f"{error}: what a crash left needs a directory that can be written; copy all of it to one"
+                ) from None
             connection.close()
             connection = sqlite3.connect(f"{uri}&immutable=1", uri=True, isolation_level=None)
             known = _format(connection, application, schema)

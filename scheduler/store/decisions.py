@@ -18,6 +18,7 @@ Reading needs no numpy: the types of `decision` are imported where a record is t
 from __future__ import annotations
 
 import hashlib
+import os
 import sqlite3
 import struct
 import zlib
@@ -428,7 +429,7 @@ class DecisionLog:
 
     def _keep_budget(self, db: sqlite3.Connection) -> None:
         """Drop the oldest ticks while there is too much; one stretch a tick."""
-        limit = self._budget - (self._wal_pages + 8) * PAGE - self._budget // 32
+        limit = self._budget - (self._wal_pages + 8) * PAGE - self._budget // 16
         used = used_bytes(db)
         self._full = used > limit and not self._drop_oldest(db)
         shrink(db, limit)
@@ -582,9 +583,15 @@ class DecisionReader:
 
     def __init__(self, path: Path) -> None:
         """`path`: the log, or the state directory with it. Raises StoreError if there is none, or it is of another schema."""
-        self.path = path / "decisions.db" if path.is_dir() else path
-        if not self.path.exists():
+        try:
+            self.path = path / "decisions.db" if path.is_dir() else path
+            there = self.path.exists()
+        except OSError as error:
+            raise StoreError(f"cannot look at {path}: {error.strerror}; run this as the user who runs nicety") from None
+        if not there:
             raise StoreError(f"no decision log at {self.path}; `nicety run` writes one, --state-dir says where it is")
+        if not os.access(self.path, os.R_OK):
+            raise StoreError(f"no permission to read {self.path}; run this as the user who runs nicety")
         try:
             db = open_reader(self.path, application=APPLICATION, schema=SCHEMA)
         except WrongFormat as error:

@@ -11,7 +11,8 @@ A file `traces/YYYY-MM-DD.db` a day (UTC, by the wall clock of the tick) in the 
     sessions  number, session, boot_id, interval; the seqs from first to last must be here (last is null while it is written)
 
 Keyframes stand at the start of a session and of a file, after every tick that could not be written, and every 600 ticks, so one
-damaged row costs no more than the ticks up to the next keyframe. A file of another schema, or a damaged one, is never written
+damaged row costs no more than the ticks up to the next keyframe. What only stands in the write-ahead log of a writer that was
+killed is guarded by SQLite alone: damage there ends the recording at that place without a word. A file of another schema, or a damaged one, is never written
 to: recording goes on in `YYYY-MM-DD.1.db` and so on.
 """
 
@@ -102,7 +103,7 @@ class Lost:
     session: str  # "" where that is not known
     first: int | None  # seq
     last: int | None
-    ticks: int | None  # None: cannot be known
+    ticks: int | None  # at least so many, exactly so many where `last` is known; None: nothing is known
     reason: str
 
 
@@ -287,7 +288,7 @@ class TraceWriter:
         self._bytes_since_check = 0
         sizes = {path: size_with_companions(path) for path in _files_of(self._directory) if path != self._path}
         # What the open file may hold: the budget without the others, the write-ahead log and its index, and growth until next time.
-        limit = self._budget - sum(sizes.values()) - (self._wal_pages + 8) * PAGE - self._budget // 32
+        limit = self._budget - sum(sizes.values()) - (self._wal_pages + 8) * PAGE - self._budget // 16
         used = used_bytes(db)
         if used > limit and sizes:
             for path in sorted(sizes, key=lambda path: (_last_id(path), path.name)):
@@ -395,7 +396,7 @@ class TraceRead:
 
     @property
     def lost_ticks(self) -> int:
-        """Ticks known to be lost; more may be where `Lost.ticks` is None."""
+        """Ticks known to be lost; more may be where `Lost.last` is None."""
         return sum(lost.ticks or 0 for lost in self.lost)
 
     def __iter__(self) -> Iterator[tuple[Recording, Snapshot]]:
@@ -650,6 +651,8 @@ def _trace_files(path: Path) -> list[Path]:
         path.stat()
     except OSError as error:
         raise TraceError(f"cannot read {path}: {os.strerror(error.errno or 0)}; check the path and its permissions") from None
+    if not os.access(path, os.R_OK):  # opening it would do to a writer in this process what `private_file` tells of
+        raise TraceError(f"no permission to read {path}; run this as the user who recorded it")
     return [path]
 
 

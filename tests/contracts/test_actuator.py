@@ -11,7 +11,7 @@ from nicety.models.records import ProcId
 from nicety.scheduler.actuate import Acting, Observing
 from nicety.scheduler.decision import Action, Control, Decision, Flag, Recycle, ResizePool, Restore, Set, Status, Why
 from nicety.scheduler.linux.control import LinuxKernel
-from nicety.scheduler.ports import Actuator, Kernel
+from nicety.scheduler.ports import Actuator, Kernel, Knob, ThreadId, Trouble
 from nicety.scheduler.store.ledger import Ledger
 from nicety.scheduler.testing.clock import FakeClock
 from nicety.scheduler.testing.kernel import FakeKernel
@@ -88,13 +88,12 @@ def test_nothing_is_a_valid_call(stage: Stage) -> None:
 
 
 def test_after_undo_everything_is_as_before_and_there_is_nothing_more_to_undo(stage: Stage) -> None:
-    threads = stage.kernel.threads(stage.process)
-    before = {each: stage.kernel.kin_of(stage.process) for each in threads}
+    knobs = [Knob(control, stage.process, ThreadId(*stage.process), "") for control in (Control.NICE, Control.AFFINITY)]
+    before = [stage.kernel.read(knob) for knob in knobs]
+    assert not any(isinstance(value, Trouble) for value in before)
     stage.actuator.apply(stage.decisions())
     stage.actuator.undo()
-    again = stage.actuator.apply([Decision("s-1.0", "policy", "t", Set(Control.NICE, stage.process, "", 0), WHY)])
-    assert [outcome.status for outcome in again] == [Status.UNCHANGED]
-    assert {each: stage.kernel.kin_of(stage.process) for each in threads} == before
+    assert [stage.kernel.read(knob) for knob in knobs] == before
     assert stage.ledger.outstanding() == ()
     assert stage.actuator.undo() == ()
 

@@ -73,7 +73,10 @@ calls = iter(range(10_000))
         (lambda said, w, n: said * 1.01, "constant"),
         (lambda said, w, n: np.where((n == 1)[:, None, None], said * 9, said), "only value known"),
         (lambda said, w, n: np.where((n == 1)[:, None, None], said[:, :1, :1], said), "not certain"),
-        (lambda said, w, n: np.where((np.ptp(w, axis=1) > 0)[:, None, None] & (said > 0), said + 0.5, said), "scales"),
+        (
+            lambda said, w, n: np.where(((n == WINDOW) & (np.ptp(w, axis=1) > 0))[:, None, None] & (said > 0), said + 0.5, said),
+            "scales",
+        ),
     ],
 )
 def test_the_checks_notice_a_broken_promise(spoil: Callable[[Floats, Floats, Ints], Floats], promise: str) -> None:

@@ -162,7 +162,7 @@ def run_and_kill(stage: Stage, after: float) -> None:
 def test_kill_nine_at_random_moments_and_one_value_changed_by_hand_meanwhile(stage: Stage) -> None:
     chance = random.Random(4)
     seen_changed = 0
-    for turn in range(8):
+    for turn in range(10):
         run_and_kill(stage, chance.uniform(0, 0.12))
         changed = stage.values()
         seen_changed += changed != stage.before

@@ -47,8 +47,8 @@ def entry(pid: int, new: int = 10) -> Entry:
 
 
 @pytest.fixture(scope="module")
-def crashed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path, dict[int, Entry]]]:
-    """(a closed ledger, one with its write-ahead log as a crash leaves it, every entry that it ever truly had, by id and status)."""
+def crashed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[int, Entry]]:
+    """(a closed ledger, one with its write-ahead log as a crash leaves it, the entries that both have by id)."""
     folder = tmp_path_factory.mktemp("ledger")
     (folder / "closed").mkdir()
     (folder / "crashed").mkdir()
@@ -61,7 +61,7 @@ def crashed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Pa
     ledger.close()
     assert (folder / "crashed" / "ledger.db-wal").stat().st_size > 1000
     assert not (folder / "closed" / "ledger.db-wal").exists()
-    yield folder / "closed", folder / "crashed", true
+    return folder / "closed", folder / "crashed", true
 
 
 @pytest.fixture

@@ -107,7 +107,7 @@ def faults_of(path: Path, written: list[Bits]) -> tuple[list[str], bool]:
         faults.append("a snapshot is wrong or out of order")
     if len(found) < len(written) and not lost:
         faults.append(f"{len(written) - len(found)} snapshots are lost without a word")
-    if all(it.ticks is not None for it in lost) and len(found) + sum(it.ticks or 0 for it in lost) < len(written):
+    if all(it.last is not None for it in lost) and len(found) + sum(it.ticks or 0 for it in lost) < len(written):
         faults.append("fewer reported lost than are lost")
     return faults, bool(lost)
 

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -194,8 +195,12 @@ class Clock:
     wall = staticmethod(time.time_ns)
     def sleep_until(self, at):
         time.sleep(max(0, at - time.monotonic_ns()) / 1e9)
-state, controls, value, *numbers = sys.argv[1:]
+state, user, controls, value, *numbers = sys.argv[1:]
 numbers = list(map(int, numbers))
+if int(user):
+    os.setgroups([])
+    os.setgid(int(user))
+    os.setuid(int(user))
 kernel = LinuxKernel()
 ledger = Ledger(Path(state) / "ledger.db", kernel.boot_id())
 acting = Acting(ledger, kernel, {}, {}, Clock())
@@ -214,29 +219,22 @@ print("open", len(ledger.outstanding()))
 """
 
 
-def act_as(wrapper: list[str], state: Path, controls: str, *processes: ProcId) -> list[str]:
-    state.mkdir(mode=0o777)
-    state.chmod(0o777)
-    numbers = [str(number) for process in processes for number in process]
-    command = [*wrapper, sys.executable, "-c", ACT_AND_UNDO, str(state), controls, "9", *numbers]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+def act_as(user: int, wrapper: list[str], controls: str, *processes: ProcId) -> list[str]:
+    """What acting and undoing prints when it is done by this user, in a state directory of theirs."""
+    with tempfile.TemporaryDirectory() as state:
+        os.chown(state, user, user)
+        numbers = [str(number) for process in processes for number in process]
+        command = [*wrapper, sys.executable, "-c", ACT_AND_UNDO, state, str(user), controls, "9", *numbers]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 0, result.stderr
     return result.stdout.splitlines()
 
 
-needs_setpriv = pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv (util-linux)")
-
-
 @pytest.mark.root
 @root
-@needs_setpriv
-def test_without_root_nothing_is_reniced_and_the_outcome_says_what_it_takes(tmp_path: Path) -> None:
-    tmp_path.chmod(0o755)
-    for parent in tmp_path.parents[:2]:
-        parent.chmod(0o755)
-    nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+def test_without_root_nothing_is_reniced_and_the_outcome_says_what_it_takes() -> None:
     with Puppet() as puppet:
-        lines = act_as(nobody, tmp_path / "state", "nice,policy,autogroup,affinity", puppet.id)
+        lines = act_as(65534, [], "nice,policy,autogroup,affinity", puppet.id)
         assert [line.split()[:2] for line in lines[:4]] == [["apply", "refused"]] * 4
         assert all("CAP_SYS_NICE" in line for line in lines[:4]), lines
         assert lines[4:] == ["open 0", "open 0"]
@@ -246,13 +244,12 @@ def test_without_root_nothing_is_reniced_and_the_outcome_says_what_it_takes(tmp_
 
 @pytest.mark.root
 @root
-@needs_setpriv
-def test_the_rate_limit_of_autogroups_delays_undo_and_does_not_break_it(tmp_path: Path) -> None:
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv (util-linux)")
+def test_the_rate_limit_of_autogroups_delays_undo_and_does_not_break_it() -> None:
     with Puppet() as one, Puppet() as two:
         if not Path(f"/proc/{one.pid}/autogroup").exists():
             pytest.skip("this kernel has no autogroups")
-        limited = ["setpriv", "--bounding-set", "-sys_admin"]
-        lines = act_as(limited, tmp_path / "state", "autogroup,nice", one.id, two.id)
+        lines = act_as(0, ["setpriv", "--bounding-set", "-sys_admin"], "autogroup,nice", one.id, two.id)
         applied = [line for line in lines if line.startswith("apply applied")]
         refused = [line for line in lines if line.startswith("apply refused")]
         assert len(applied) + len(refused) == 4

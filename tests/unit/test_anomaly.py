@@ -21,6 +21,7 @@ from nicety.models.anomaly import (
     score,
     worker_rows,
 )
+from nicety.models.checks import CheckError, check_scorer
 from nicety.models.features import Floats, Windows
 from nicety.models.records import WINDOW, Anomaly, ProcId, Score
 from nicety.training.anomaly_cases import CHARACTERS, WorkerTick, faulty, healthy_pool, together
@@ -251,6 +252,18 @@ def test_medians_leave_the_worker_itself_out() -> None:
     for i, found in enumerate(whole):
         mine = values[0][(index == index[i]) & np.isfinite(values[0])]
         assert np.isnan(found) if len(mine) == 0 else found == pytest.approx(np.median(mine), rel=1e-6)
+
+
+def test_the_baseline_keeps_every_promise_of_a_scorer() -> None:
+    check_scorer(RobustZ())
+
+
+def test_a_broken_promise_is_named() -> None:
+    class Mute(RobustZ):
+        source = " "
+
+    with pytest.raises(CheckError, match="where a score comes from"):
+        check_scorer(Mute())
 
 
 def test_the_line_turns_false_alarms_a_day_into_a_p_value() -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from nicety.models.anomaly import CHANNELS, KINDS, LINE, AnomalyModel, alpha, prior
+from nicety.models.checks import check_scorer
 from nicety.models.records import Anomaly, ProcId
 from nicety.training.anomaly_cases import CHARACTERS, FAULTS, WorkerTick, faulty, healthy_pool, together
 from nicety.training.anomaly_fit import AnomalyFit, WorkerTraces, fit_anomaly, fit_tail
@@ -42,6 +43,10 @@ def test_a_minute_and_a_half_of_a_small_pool_is_enough_to_find_what_is_blatant()
         assert by_kind[kind].false_alarms == 0
     delays = {kind: by_kind[kind].delay for kind in (Anomaly.LEAK, Anomaly.STUCK)}
     assert all(delay is not None and delay <= 30 for delay in delays.values()), delays
+
+
+def test_a_trained_scorer_keeps_every_promise() -> None:
+    check_scorer(AnomalyModel.from_arrays(fit(pools(180)).arrays, "d", INTERVAL))
 
 
 def test_more_healthy_time_makes_the_scorer_surer() -> None:

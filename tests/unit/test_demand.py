@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from nicety.models.baseline import FALLBACK, Floats, Ints
 from nicety.models.demand import DEMAND_FEATURES, MIN_TICKS, Forecaster, TreeDemand, demand_rows, design
@@ -15,11 +17,11 @@ BASELINE = f"baseline {FALLBACK.name}"
 SHAPE = (len(HORIZONS), len(QUANTILES))
 
 
-def tree_demand(answers: Sequence[float] = (0.0, 1.0, 1.5, 2.0)) -> TreeDemand:
-    """A model of one leaf a quantile: the same answer for every row."""
+def leaves(answers: Sequence[float]) -> dict[str, NDArray[Any]]:
+    """Arrays of one leaf a quantile: the same answer for every row."""
     nodes = len(QUANTILES)
     index = np.arange(nodes, dtype=np.int32)
-    arrays = {
+    return {
         "feature": np.zeros(nodes, np.int32),
         "threshold": np.zeros(nodes),
         "missing_left": np.zeros(nodes, np.bool_),
@@ -30,7 +32,10 @@ def tree_demand(answers: Sequence[float] = (0.0, 1.0, 1.5, 2.0)) -> TreeDemand:
         "start": np.zeros(nodes),
         "offsets": np.zeros(SHAPE),
     }
-    return TreeDemand(arrays, "0123456789abcdef" * 4)
+
+
+def tree_demand(answers: Sequence[float] = (0.0, 1.0, 1.5, 2.0)) -> TreeDemand:
+    return TreeDemand(leaves(answers), "0123456789abcdef" * 4)
 
 
 class Says:
@@ -108,27 +113,16 @@ def test_the_model_corrects_a_point_in_units_of_its_usual_error() -> None:
 
 
 def test_a_model_of_other_dimensions_is_refused() -> None:
-    good = tree_demand()
-    assert good.name == "demand 01234567"
-    arrays = {
-        "feature": np.zeros(4, np.int32),
-        "threshold": np.zeros(4),
-        "missing_left": np.zeros(4, np.bool_),
-        "left": np.arange(4, dtype=np.int32),
-        "right": np.arange(4, dtype=np.int32),
-        "value": np.zeros(4),
-        "roots": np.arange(4, dtype=np.int32)[:, None],
-        "start": np.zeros(4),
-        "offsets": np.zeros(SHAPE),
-    }
-    TreeDemand(arrays, "")
-    for broken in (
+    assert tree_demand().name == "demand 01234567"
+    arrays = leaves((0.0, 1.0, 1.5, 2.0))
+    faults: list[dict[str, NDArray[Any]]] = [
         {"offsets": np.zeros((2, 2))},
         {"offsets": np.full(SHAPE, np.nan)},
         {"offsets": np.zeros(SHAPE, np.float32)},
         {"roots": np.arange(3, dtype=np.int32)[:, None], "start": np.zeros(3)},
         {"feature": np.full(4, len(DEMAND_FEATURES), np.int32)},
-    ):
+    ]
+    for broken in faults:
         with pytest.raises(ValueError, match=r"offsets|ensembles|columns"):
             TreeDemand({**arrays, **broken}, "")
 
@@ -234,23 +228,24 @@ def coverage(said: list[list[tuple[tuple[tuple[float, ...], ...], str]]], values
 
 def test_quantiles_that_are_too_low_are_raised_until_they_cover_what_they_say() -> None:
     values = noise(6, 900)
-    too_low = Says(lambda windows: np.broadcast_to(np.array([0.8, 0.9, 1.0, 1.1]), (len(windows), *SHAPE)))
+    too_low = Says(lambda windows: np.broadcast_to(np.array([0.8, 1.1, 1.3, 1.5]), (len(windows), *SHAPE)))
     said = run(Forecaster(too_low), values)
     assert said[-1][0][1] == "demand stub"
     found = coverage(said, values, first=500)
-    assert (values[:, 500:] <= 0.9).mean() < 0.5  # what is said to be the 90 % quantile
+    assert (values[:, 500:] <= 1.1).mean() < 0.7  # what is said to be the 90 % quantile
     assert found[:, 1] == pytest.approx(np.full(len(HORIZONS), 0.9), abs=0.04)
-    assert found[:, 2] == pytest.approx(np.full(len(HORIZONS), 0.95), abs=0.03)
+    assert (values[:, 500:] <= 1.3).mean() < 0.85
+    assert (found[:, 2] > 0.9).all()
 
 
 def test_a_new_series_starts_with_what_was_learned_from_the_others() -> None:
     values = noise(6, 600)
-    too_low = Says(lambda windows: np.broadcast_to(np.array([0.8, 0.9, 1.0, 1.1]), (len(windows), *SHAPE)))
+    too_low = Says(lambda windows: np.broadcast_to(np.array([0.8, 1.1, 1.3, 1.5]), (len(windows), *SHAPE)))
     forecaster = Forecaster(too_low)
     run(forecaster, values)
     windows, lengths = windows_at(values, 599)
     said = forecaster.step(["new"], windows[:1], lengths[:1], np.array([True]))
-    assert said[0][0][0][1] > 0.95
+    assert said[0][0][0][1] > 1.3
 
 
 def test_a_series_that_stands_still_is_not_corrected() -> None:

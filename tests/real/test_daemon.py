@@ -1,0 +1,226 @@
+"""The daemon with real parts: models that do not fit, ticks that fail, no rights, kill -9 at random moments."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nicety.models.artifact import live_digest
+from nicety.models.records import PoolSample, Snapshot
+from nicety.scheduler.config import parse
+from nicety.scheduler.control_socket import ControlError, ask
+from nicety.scheduler.daemon import Daemon, SystemClock
+from nicety.scheduler.paths import Loaded, Paths
+from nicety.scheduler.store.decisions import DecisionReader
+from nicety.scheduler.store.ledger import StateLock
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: only CAP_SYS_NICE can lower a nice again")
+
+SERVICE = "import time\nwhile True:\n    sum(range(60000))\n    time.sleep(0.002)"
+WORKER = r"import time\nwhile True: sum(range(20000)); time.sleep(0.005)"  # an escape for TOML
+HOG = "import os\nfor _ in range(3): os.fork() or exec('while True: pass')\nwhile True: pass"
+
+ACTING = """
+[daemon]
+interval = 0.1
+[priority]
+release_after = 0.5
+[groups.service]
+program = "python* service.py"
+latency = "latency"
+[groups.hogs]
+program = "python* hog.py"
+latency = "batch"
+"""
+
+
+def until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.02)
+    return value
+
+
+def status(state: Path) -> dict[str, Any] | None:
+    try:
+        return ask(state / "control.sock", "status")
+    except ControlError:
+        return None
+
+
+def run(place: Path, *arguments: str, config: str = "", before: Sequence[str] = (), **options: Any) -> subprocess.Popen[str]:
+    file = place / "nicety.toml"
+    file.write_text(config)
+    command = [
+        *before,
+        sys.executable,
+        "-m",
+        "nicety.scheduler",
+        *arguments,
+        "--config",
+        str(file),
+        "--state-dir",
+        str(place / "state"),
+    ]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)
+
+
+def end(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
+    process.send_signal(signal.SIGTERM)
+    _, talk = process.communicate(timeout=30)
+    assert process.returncode == 0, talk
+    return [json.loads(line) for line in talk.splitlines()]
+
+
+@pytest.fixture
+def contention(tmp_path: Path) -> Iterator[list[int]]:
+    """A service and, in another session, hogs; pids of all."""
+    started = []
+    for name, code in (("service.py", SERVICE), ("hog.py", HOG)):
+        (tmp_path / name).write_text(code)
+        started += [subprocess.Popen([sys.executable, name], cwd=tmp_path, start_new_session=True) for _ in range(2)]
+    yield [process.pid for process in started]
+    for process in started:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def kernel_values(pids: list[int]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for pid in pids:
+        for task in sorted(Path(f"/proc/{pid}/task").iterdir()):
+            tid = int(task.name)
+            found[f"{pid}/{tid}"] = (
+                os.getpriority(os.PRIO_PROCESS, tid),
+                os.sched_getscheduler(tid),
+                sorted(os.sched_getaffinity(tid)),
+                Path(f"/proc/{pid}/autogroup").read_text(),
+                Path(f"/proc/{pid}/cgroup").read_text(),
+            )
+    return found
+
+
+@pytest.mark.root
+@needs_root
+def test_kill_nine_of_the_acting_daemon_at_random_moments_is_undone(tmp_path: Path, contention: list[int]) -> None:
+    before = kernel_values(contention)
+    chance, changed = random.Random(7), 0
+    for _ in range(5):
+        daemon = run(tmp_path, "run", "--act", config=ACTING)
+        until(lambda: status(tmp_path / "state"))
+        time.sleep(chance.uniform(0.1, 1.5))  # the moment of death is the subject
+        daemon.kill()
+        daemon.communicate()
+        changed += kernel_values(contention) != before
+        undo = run(tmp_path, "undo", config=ACTING, stdout=subprocess.PIPE)
+        out, talk = undo.communicate(timeout=30)
+        assert undo.returncode == 0, out + talk
+        assert kernel_values(contention) == before
+    assert changed >= 1, "the daemon was killed before it did anything"
+
+
+def test_a_damaged_model_is_named_and_the_baseline_speaks(tmp_path: Path) -> None:
+    models = tmp_path / "state" / "models"
+    (models / "demand" / ("a" * 64)).mkdir(parents=True, mode=0o700)
+    for directory in (tmp_path / "state", models, models / "demand", models / "demand" / ("a" * 64)):
+        directory.chmod(0o700)
+    (models / "demand" / "live").write_text("a" * 64 + "\n")
+    (models / "demand" / ("a" * 64) / "card.json").write_text("{}")
+    (models / "demand" / ("a" * 64) / "model.npz").write_bytes(b"PK\x03\x04 not really")
+    assert live_digest(models, "demand") == "a" * 64
+    daemon = run(tmp_path, "run", "--observe")
+    answer = until(lambda: status(tmp_path / "state"))
+    events = [record["text"] for record in end(daemon) if record["kind"] == "event"]
+    assert answer["demand_model"] == "baseline"
+    assert any(text.startswith("demand model not used, the baseline speaks: ") for text in events)
+
+
+def test_no_tick_is_decided_on_by_a_daemon_whose_reader_fails_and_it_gives_up_in_order(tmp_path: Path) -> None:
+    config = parse("[daemon]\ninterval = 0.05\nmax_failures = 3\n")
+    state = tmp_path / "state"
+    with StateLock(state) as lock:
+        daemon = Daemon(Loaded(config, None), Paths(state, state / "control.sock"), lock, SystemClock(), act=False)
+        daemon._source = Broken()  # type: ignore[assignment]
+        assert daemon.run(duration=30) == 1
+        daemon.close()
+        assert daemon._failures == 3
+    with DecisionReader(state) as log:
+        assert list(log.ticks()) == []
+
+
+class Broken:
+    """A source that cannot read."""
+
+    def read(self, at: int, wall: int, pools: tuple[PoolSample, ...]) -> Snapshot:
+        raise RuntimeError(f"no reading at {at}, {wall}, {len(pools)}")
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_failure_now_and_then_does_not_end_the_daemon(tmp_path: Path) -> None:
+    config = parse("[daemon]\ninterval = 0.05\nmax_failures = 2\n")
+    state = tmp_path / "state"
+    with StateLock(state) as lock:
+        daemon = Daemon(Loaded(config, None), Paths(state, state / "control.sock"), lock, SystemClock(), act=False)
+        real, calls = daemon._source, [0]
+
+        class Flaky(Broken):
+            def read(self, at: int, wall: int, pools: tuple[PoolSample, ...]) -> Snapshot:
+                calls[0] += 1
+                return real.read(at, wall, pools) if calls[0] % 2 else super().read(at, wall, pools)
+
+        daemon._source = Flaky()  # type: ignore[assignment]
+        assert daemon.run(duration=0.6) == 0
+        assert calls[0] >= 4
+        assert daemon._ticks >= 2
+        real.close()
+        daemon.close()
+
+
+def test_the_running_daemon_maps_no_library_of_the_training_stack(tmp_path: Path) -> None:
+    daemon = run(tmp_path, "run", "--observe")
+    until(lambda: status(tmp_path / "state"))
+    maps = Path(f"/proc/{daemon.pid}/maps").read_text()
+    end(daemon)
+    assert "numpy" in maps, "nothing was looked at"
+    assert not any(f"/{name}/" in maps for name in ("sklearn", "scipy", "pandas", "pyarrow"))
+
+
+@pytest.mark.root
+@needs_root
+def test_without_capabilities_it_sizes_own_pools_and_renices_nothing(tmp_path: Path, contention: list[int]) -> None:
+    (tmp_path / "spool").mkdir()
+    for number in range(6):
+        (tmp_path / "spool" / str(number)).touch()
+    config = ACTING + (
+        f'[pools.jobs]\nkind = "command"\ncommand = ["{sys.executable}", "-c", "{WORKER}"]\nmaximum = 2\n'
+        f'latency = "latency"\ndrain_timeout = 2\n[pools.jobs.queue]\nfiles = "{tmp_path}/spool/*"\n'
+    )
+    before = kernel_values(contention)
+    powerless = ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all"]
+    daemon = run(tmp_path, "run", "--act", config=config, before=powerless)
+    sized = until(lambda: [pool for pool in (status(tmp_path / "state") or {"pools": []})["pools"] if pool["size"] == 2])
+    assert sized[0]["trouble"] == ""
+    refused = until(lambda: no_undo(tmp_path / "state"))
+    assert "CAP_SYS_NICE" in refused[0]
+    assert kernel_values(contention) == before
+    end(daemon)
+
+
+def no_undo(state: Path) -> list[str]:
+    """Texts of the guard's refusals for want of a way back."""
+    with DecisionReader(state) as log:
+        found = [logged.refusal for logged in log.find(kind="priority")]
+    return [refusal.text for refusal in found if refusal is not None and refusal.rule == "no undo"]

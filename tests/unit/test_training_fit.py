@@ -1,0 +1,167 @@
+"""The trained model beats the baselines where there is something to learn, is refused where there is not, and is repeatable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nicety.models.artifact import DataRange, live_digest
+from nicety.models.baseline import BASELINES, Ewma, Floats
+from nicety.models.demand import TreeDemand
+from nicety.models.records import HORIZONS, QUANTILES
+from nicety.training.anomaly_fit import WorkerTraces
+from nicety.training.dataset import Dataset, DatasetError, Run, Samples, sample, split
+from nicety.training.evaluate import DemandRow, DemandTable, evaluate, losses
+from nicety.training.fit import fit_demand
+from nicety.training.promote import judge, running
+from nicety.training.report import Result, metrics, text
+
+TICKS = 900
+
+
+def dataset(make: Callable[[np.random.Generator, Floats], Floats], series: int = 16, ticks: int = TICKS) -> Dataset:
+    """Series that a function makes of a generator and the ticks."""
+    rng = np.random.default_rng(1)
+    runs = tuple(
+        Run(f"g{i}", "cpu", 0, np.maximum(make(rng, np.arange(float(ticks))), 0).astype(np.float32)) for i in range(series)
+    )
+    return Dataset(1.0, ticks, runs, WorkerTraces(()), DataRange(0, 1, ticks, series, series, ""), ())
+
+
+def parts(data: Dataset) -> tuple[Samples, Samples, Samples]:
+    fit, calibrate, test = split(data.ticks)
+    return sample(data, fit, 4000, 1), sample(data, calibrate, 1500, 1), sample(data, test, 1500, 1)
+
+
+def wave(rng: np.random.Generator, t: Floats) -> Floats:
+    return np.asarray(2 + 1.8 * np.sin(2 * np.pi * t / rng.uniform(15, 60) + rng.uniform(0, 6)) + rng.normal(0, 0.15, len(t)))
+
+
+def steps(rng: np.random.Generator, t: Floats) -> Floats:
+    length = rng.integers(16, 50)
+    return np.asarray(np.where((t + rng.integers(0, 50)) % length < length // 3, 3.0, 0.5) * rng.normal(1, 0.05, len(t)))
+
+
+def bursts(rng: np.random.Generator, t: Floats) -> Floats:
+    """A burst that starts at random and dies away: nobody knows when, but how it goes on is plain."""
+    height = (rng.random(len(t)) < 0.02) * rng.uniform(2, 8, len(t))
+    return np.asarray(0.1 + np.convolve(height, 0.8 ** np.arange(30))[: len(t)] * rng.normal(1, 0.03, len(t)))
+
+
+@pytest.mark.parametrize(("make", "at_most"), [(wave, 0.9), (steps, 0.9), (bursts, 0.9)])
+def test_it_beats_every_baseline_on_predictable_demand(
+    make: Callable[[np.random.Generator, Floats], Floats], at_most: float
+) -> None:
+    train, calibrate, test = parts(dataset(make))
+    model = TreeDemand(fit_demand(train, calibrate, seed=1, jobs=1), "")
+    table = evaluate([("new model", model)], test)
+    best = min(table.score(baseline.name) for baseline in BASELINES)
+    assert table.score("new model") < at_most * best
+    assert judge(table, "new model").beats
+    covered = np.array([row.coverage for row in table.rows if row.forecaster == "new model"]).mean(axis=0)
+    assert covered == pytest.approx(np.array(QUANTILES), abs=0.06)
+
+
+def test_the_same_samples_give_the_same_model_whatever_the_jobs() -> None:
+    train, calibrate, _ = parts(dataset(wave, series=4))
+    one, two = (fit_demand(train, calibrate, seed=1, jobs=jobs) for jobs in (1, 2))
+    for name in one:
+        assert np.array_equal(one[name], two[name]), name
+
+
+def test_too_little_that_moves_is_refused() -> None:
+    still = dataset(lambda rng, t: np.full(len(t), 2.0))
+    train, calibrate, _ = parts(still)
+    with pytest.raises(DatasetError, match=r"only 0 rows.*record longer"):
+        fit_demand(train, calibrate, seed=1, jobs=1)
+
+
+def test_one_absurd_tick_buys_no_absurd_forecast() -> None:
+    def poisoned(rng: np.random.Generator, t: Floats) -> Floats:
+        return np.where(rng.random(len(t)) < 0.01, 1e9, 1.0) * rng.gamma(4, 0.25, len(t))
+
+    train, calibrate, _ = parts(dataset(poisoned, series=4))
+    model = TreeDemand(fit_demand(train, calibrate, seed=1, jobs=1), "")
+    quiet = np.random.default_rng(2).gamma(4, 0.25, (1, train.windows.shape[1]))
+    assert model.predict(quiet, np.array([quiet.shape[1]])).max() < 100
+
+
+def test_losses_are_the_definition() -> None:
+    values, said = np.array([1.0, 3.0]), np.array([[1.0, 2.0, 2.0, 4.0], [1.0, 2.0, 3.0, 4.0]])
+    pinball = [0.5 * 2, 0.1 * 1 + 0.9 * 1, 0.05 * 1, 0.01 * 3 + 0.01 * 1]
+    wql, coverage = losses(values, said)
+    assert wql == pytest.approx(2 * np.mean(pinball) / 4)
+    assert coverage == (0.5, 0.5, 1.0, 1.0)
+
+
+def test_nothing_but_zeros_is_no_division_by_zero() -> None:
+    wql, coverage = losses(np.zeros(3), np.zeros((3, len(QUANTILES))))
+    assert (wql, coverage) == (0.0, (1.0,) * len(QUANTILES))
+
+
+def table(**scores: float) -> DemandTable:
+    """A table in which each forecaster has this loss everywhere."""
+    rows = [
+        DemandRow(name.replace("_", " "), metric, h, wql, (0.5, 0.9, 0.95, 0.99), 10)
+        for name, wql in scores.items()
+        for metric in ("cpu", "rss")
+        for h in HORIZONS
+    ]
+    return DemandTable(tuple(rows))
+
+
+def test_the_score_is_relative_to_the_last_value() -> None:
+    found = table(new_model=0.1, last_value=0.2, ewma=0.15)
+    assert found.score("last value") == 1
+    assert found.score("new model") == pytest.approx(0.5, abs=0.001)
+
+
+def test_it_must_beat_the_running_model_too() -> None:
+    assert judge(table(new_model=0.1, last_value=0.2, ewma=0.15), "new model").beats
+    refused = judge(table(new_model=0.1, running=0.09, last_value=0.2, ewma=0.15), "new model")
+    assert not refused.beats
+    assert "does not beat running 0.4" in refused.reason
+    assert not judge(table(new_model=0.1, running=0.1, last_value=0.2), "new model").beats
+
+
+def test_a_series_that_stands_still_does_not_decide() -> None:
+    moving = [DemandRow(name, "cpu", 1, wql, (1, 1, 1, 1), 9) for name, wql in (("new", 0.1), ("last value", 0.2))]
+    still = [DemandRow(name, "rss", 1, wql, (1, 1, 1, 1), 9) for name, wql in (("new", 1e-6), ("last value", 0.0))]
+    assert judge(DemandTable((*moving, *still)), "new").beats
+
+
+def test_no_running_model_is_no_obstacle(tmp_path: Path) -> None:
+    assert running(tmp_path / "absent", "demand", 1.0) == (None, "")
+    assert live_digest(tmp_path / "absent", "demand") is None
+
+
+def test_a_running_model_that_cannot_be_used_does_not_count_and_is_named(tmp_path: Path) -> None:
+    (tmp_path / "demand").mkdir(mode=0o700)
+    (tmp_path / "demand" / "live").write_text("rubbish")
+    found, why = running(tmp_path, "demand", 1.0)
+    assert found is None
+    assert "does not count" in why
+    assert "damaged" in why
+
+
+def test_the_report_names_every_forecaster_with_its_losses() -> None:
+    data = dataset(wave, series=2)
+    found = table(new_model=0.1, last_value=0.2, ewma=0.15)
+    result = Result("demand", "refused", "because", "", demand=found)
+    lines = text(data, [result]).splitlines()
+    assert "demand model: refused" in lines
+    (line,) = (line for line in lines if line.startswith("cpu") and "ewma" in line)
+    assert line.split() == ["cpu", "ewma", *["0.1500"] * len(HORIZONS), "50.0%", "90.0%", "95.0%", "99.0%"]
+    assert len(metrics(result)) == len(found.rows)
+
+
+def test_evaluate_scores_baselines_by_what_they_say() -> None:
+    _, _, test = parts(dataset(wave, series=3))
+    rows = evaluate([], test).rows
+    said = Ewma().predict(test.windows, test.lengths)
+    row = next(row for row in rows if row.forecaster == "ewma" and row.horizon == 6)
+    assert (row.wql, row.coverage) == losses(test.targets[:, 2], said[:, 2])
+    assert {row.forecaster for row in rows} == {baseline.name for baseline in BASELINES}
