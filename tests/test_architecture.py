@@ -13,11 +13,26 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = {"models": set[str](), "scheduler": {"models"}, "training": {"models", "scheduler"}}
 HEAVY = {"sklearn", "scipy", "pandas", "pyarrow", "joblib", "matplotlib"}
-IMPURE = {"time", "os", "io", "logging", "random", "subprocess", "socket", "pathlib", "threading", "psutil", "sqlite3", "datetime", "signal"}
+IMPURE = {
+    "time",
+    "os",
+    "io",
+    "logging",
+    "random",
+    "subprocess",
+    "socket",
+    "pathlib",
+    "threading",
+    "psutil",
+    "sqlite3",
+    "datetime",
+    "signal",
+}
 PURE = [
     *(f"models/{name}.py" for name in ("records", "features", "baseline", "trees", "demand", "anomaly", "checks")),
     *(f"scheduler/{name}.py" for name in ("config", "decision", "observer", "guard", "engine", "ports", "grouping")),
-    *(f"scheduler/policies/{name}.py" for name in ("pool_size", "priority", "placement", "quarantine")),
+    "scheduler/store/codec.py",
+    *(f"scheduler/policies/{name}.py" for name in ("pool_size", "priority", "placement", "quarantine", "policy")),
 ]
 
 

@@ -12,8 +12,9 @@ A file `traces/YYYY-MM-DD.db` a day (UTC, by the wall clock of the tick) in the 
 
 Keyframes stand at the start of a session and of a file, after every tick that could not be written, and every 600 ticks, so one
 damaged row costs no more than the ticks up to the next keyframe. What only stands in the write-ahead log of a writer that was
-killed is guarded by SQLite alone: damage there ends the recording at that place without a word. A file of another schema, or a damaged one, is never written
-to: recording goes on in `YYYY-MM-DD.1.db` and so on.
+killed is guarded by SQLite alone: damage there ends the recording at that place without a word.
+
+A file of another schema, or a damaged one, is never written to: recording goes on in `YYYY-MM-DD.1.db` and so on.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from collections import deque
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from nicety.models.features import Windows
 from nicety.models.records import WINDOW
 

@@ -44,6 +44,20 @@ latency = "batch"
 """
 
 
+started: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def all_ended() -> Iterator[None]:
+    """No test leaves a process behind, failed or not."""
+    yield
+    for process in started:
+        if process.poll() is None:
+            process.terminate()
+            process.communicate(timeout=30)
+    started.clear()
+
+
 def until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
     deadline = time.monotonic() + seconds
     while not (value := condition()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from nicety.models.features import rates
 from nicety.models.records import SAMPLE, Known, SampleTable
 
