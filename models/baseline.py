@@ -58,7 +58,7 @@ def history(windows: Floats, lengths: Ints) -> History:
         raise ValueError(f"windows must be [n, {WINDOW}] with n lengths, not {windows.shape} with {len(lengths)}")
     column = np.arange(WINDOW)
     known = np.isfinite(windows) & (column >= WINDOW - np.asarray(lengths)[:, None])
-    if known.all():  # the usual case, and ten times faster
+    if known.all():  # the usual case, and three times faster
         values, counts = np.maximum(windows, 0.0), np.full(len(windows), WINDOW, dtype=np.int64)
         unit = values.max(axis=1, initial=0.0)
     else:
@@ -158,7 +158,8 @@ def period(past: History) -> Ints:
 
 
 SEASONAL = 0.5
-"""Least autocorrelation that counts as a period; noise of 64 samples stays below 0.4 in 99 of 100 windows (own simulation)."""
+"""Least autocorrelation that counts as a period. Of 20,000 windows of noise (gamma, exponential) 0.02 and 0.2 % reach it when full,
+1 and 3 % with 64 values, 8 and 11 % with 32; at 0.4 it would be 0.8 and 2.4 % of the full ones."""
 
 
 def seasonal_points(past: History, periods: Ints) -> tuple[Floats, Ints]:
