@@ -75,7 +75,7 @@ class Pool(Record, frozen=True):
     load_stable: float | None  # mean load over the last 60 s (the reactive rule's stable window)
     load_panic: float | None  # mean load over the last 6 s (its panic window)
     start_seconds: float | None
-    cpu_per_worker: float  # cores of demand a busy worker takes
+    cpu_per_worker: float  # cores that a busy worker would take if nobody stood in its way
     rss_per_worker: int  # bytes, largest now
     workers: tuple[Worker, ...]
     trouble: str

@@ -303,7 +303,7 @@ class Observer:
             history.append((snapshot.at, load))
         while history and history[0][0] < snapshot.at - STABLE_SECONDS * 1e9:
             history.popleft()
-        workers, demand, busy, largest = [], 0.0, 0.0, 0
+        workers, ran, waited, busy, largest = [], 0.0, 0.0, 0.0, 0
         for worker in pool.workers:
             row = measured.rows.get(worker.id)
             if row is None:
@@ -311,7 +311,7 @@ class Observer:
             cpu, wait = float(measured.rates.cpu[row]), float(measured.rates.wait[row])
             rss = int(snapshot.table[row]["rss_bytes"])
             workers.append(Worker(worker.id, worker.ready, worker.busy, cpu, wait, rss))
-            demand, busy, largest = demand + cpu + wait, busy + (worker.busy or 0.0), max(largest, rss)
+            ran, waited, busy, largest = ran + cpu, waited + wait, busy + (worker.busy or 0.0), max(largest, rss)
         return Pool(
             name=pool.pool,
             size=pool.size,
@@ -324,16 +324,21 @@ class Observer:
             load_stable=_mean(history, snapshot.at - STABLE_SECONDS * 1e9),
             load_panic=_mean(history, snapshot.at - PANIC_SECONDS * 1e9),
             start_seconds=pool.start_seconds,
-            cpu_per_worker=self._worker_demand(pool.pool, demand, busy),
+            cpu_per_worker=self._cores_per_busy_worker(pool.pool, ran, waited, busy),
             rss_per_worker=largest,
             workers=tuple(workers),
             trouble=pool.trouble,
         )
 
-    def _worker_demand(self, pool: str, demand: float, busy: float) -> float:
-        """Cores of demand that one busy worker makes: smoothed over about 20 ticks, 1 until some work was seen."""
-        if busy >= 0.5:
-            now = min(demand / busy, 64.0)
+    def _cores_per_busy_worker(self, pool: str, ran: float, waited: float, busy: float) -> float:
+        """Cores that one busy worker would take if nobody stood in its way; smoothed over about 20 ticks, 1 until work was seen.
+
+        Of its busy time a worker runs, waits for a CPU, or waits for something else. Without the second, it runs for
+        ran / (busy - waited) of it. Threads can make that more than 1.
+        """
+        own = busy - waited
+        if own >= 0.25:
+            now = min(ran / own, 64.0)
             before = self._cpu_per_worker.get(pool)
             self._cpu_per_worker[pool] = now if before is None else before + 0.05 * (now - before)
         return self._cpu_per_worker.get(pool, 1.0)

@@ -1,7 +1,7 @@
 """The demo's open-loop load: requests go out when the schedule says, whether or not earlier ones were answered.
 
 `python -m nicety.scheduler.demo.load PORT SECONDS OUT`; a latency counts from the scheduled time, so a queue in front of the
-service is seen (no coordinated omission). The rate waves, and in the middle steps up for a while.
+service is seen (no coordinated omission). The rate waves, and every now and then steps up for some seconds.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import time
 from pathlib import Path
 
 LOW, HIGH = 14.0, 42.0  # requests a second in the trough and on the crest of a wave
-PERIOD = 20.0  # seconds a wave
+PERIOD = 12.5  # seconds a wave
 STEP_RATE = 95.0  # requests a second during the step
-STEP_EVERY, STEP_FROM, STEP_TO = 40.0, 27.0, 36.0  # seconds: the step is on in [from, to) of each such span
+STEP_EVERY, STEP_FROM, STEP_TO = 25.0, 15.0, 20.0  # seconds: the step is on in [from, to) of each such span
 TIMEOUT = 20.0
 REQUEST = b"GET / HTTP/1.0\r\nHost: demo\r\n\r\n"
 

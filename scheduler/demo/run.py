@@ -23,13 +23,17 @@ from ..explain import decision_page, look_up, table
 from ..store.decisions import DecisionReader
 from .workload import SERVICE_WORKERS, DemoError, Feeder, Values, Workload, running
 
-SPAN = 60.0
-"""Seconds of each of the two runs: three waves and one step of the load, and two waves of the spool."""
+SPANS = {"observe": 80.0, "act": 60.0}
+"""Seconds of the two runs: the first is what the models learn from, its last quarter what they are judged by, and each part has to
+see a step of the load. They are compared by what both had: the load of the first minute is the same."""
 
-FAULTS = {"leak": 10.0, "stuck": 14.0}
+FAULTS = {"leak": 12.0, "stuck": 16.0}
 """Seconds into the second run at which a spool worker goes wrong, and how."""
 
-TICK = 0.25
+COMPARED = min(SPANS.values())
+"""Seconds of both runs whose figures are compared."""
+
+TICK = 0.4
 
 CONFIG = """\
 # Written by `nicety demo`.
@@ -48,7 +52,7 @@ latency = "latency"
 kind = "command"
 command = ["{python}", "{worker}", "{spool}"]
 initial = 3
-minimum = 2
+minimum = 3
 maximum = 6
 drain_timeout = 5
 [pools.spool.queue]
@@ -113,14 +117,14 @@ def _demo(workload: Workload, directory: Path, json_path: Path | None, say: Call
     config.write_text(CONFIG.format(worker=Path(__file__).with_name("worker.py"), **values), encoding="utf-8")
     before = workload.values()
 
-    say(f"\n[1/4] {SPAN:.0f} s without its help: nicety only observes and records")
+    say(f"\n[1/4] {SPANS['observe']:.0f} s without its help: nicety only observes and records")
     without = _half(workload, directory, "observe")
     say("\n[2/4] training a demand model and an anomaly model on what was recorded")
-    trained = _nicety(directory, "train", ["train"])
+    trained = _nicety(directory, "train", ["train", "--no-idle"])
     say((directory / "train.log").read_text().rstrip())
     if trained not in (0, 3):  # 3: a model lost to a baseline and was refused; the baseline speaks, and the log says so
         raise DemoError(f"training failed with exit code {trained}; see {directory / 'train.log'}")
-    say(f"\n[3/4] {SPAN:.0f} s with nicety acting, the same load again; one spool worker will leak, one will get stuck")
+    say(f"\n[3/4] {SPANS['act']:.0f} s with nicety acting, the same load again; one spool worker will leak, one will get stuck")
     acted = _half(workload, directory, "act")
     say("\n[4/4] nicety has stopped; comparing what the kernel holds with what it held before")
     after = workload.values()
@@ -159,8 +163,7 @@ def _nicety(directory: Path, name: str, arguments: list[str]) -> int:
 
 def _half(workload: Workload, directory: Path, mode: str) -> Half:
     """The daemon in this mode over the workload under load."""
-    feeder = Feeder(directory / "spool")
-    started = time.time_ns()
+    feeder, span = Feeder(directory / "spool"), SPANS[mode]
     with (directory / f"{mode}.log").open("w") as out:
         daemon = subprocess.Popen(_command(directory, ["run", f"--{mode}"]), stdout=out, stderr=out)
     loading: subprocess.Popen[bytes] | None = None
@@ -170,16 +173,18 @@ def _half(workload: Workload, directory: Path, mode: str) -> Half:
         feeder.start()
         results = directory / f"load-{mode}.txt"
         loading = subprocess.Popen(
-            [sys.executable, "-m", "nicety.scheduler.demo.load", str(workload.port), str(SPAN), str(results)]
+            [sys.executable, "-m", "nicety.scheduler.demo.load", str(workload.port), str(span), str(results)]
         )
-        rounds, start = workload.rounds(), time.monotonic()
-        while time.monotonic() - start < SPAN:
+        rounds, start, compared = workload.rounds(), time.monotonic(), (0, 0.0)
+        wall = time.time_ns()
+        while (at := time.monotonic() - start) < span:
             time.sleep(0.1)
             if daemon.poll() is not None:
                 raise DemoError(f"the daemon ended with exit code {daemon.returncode}; see {directory / f'{mode}.log'}")
             if mode == "act":
-                _break(feeder, time.monotonic() - start, broken)
-        batch = (workload.rounds() - rounds) / (time.monotonic() - start)
+                _break(feeder, at, broken)
+            if at < COMPARED:
+                compared = (workload.rounds() - rounds, time.monotonic() - start)
         loading.wait(60)
     finally:
         daemon.send_signal(signal.SIGTERM)
@@ -191,15 +196,16 @@ def _half(workload: Workload, directory: Path, mode: str) -> Half:
             feeder.end()
     if ended != 0:
         raise DemoError(f"the daemon ended with exit code {ended}; see {directory / f'{mode}.log'}")
-    latencies = np.loadtxt(results, ndmin=2)[:, 1] * 1000
-    late = [seconds for _, seconds in feeder.finished]
-    sizes, flagged, resizes = _logged(directory / "state", started)
+    requests = np.loadtxt(results, ndmin=2)
+    latencies = requests[requests[:, 0] < COMPARED, 1] * 1000
+    late = [seconds for made, seconds in feeder.finished if made - start < COMPARED]
+    sizes, flagged, resizes = _logged(directory / "state", wall)
     return Half(
         requests=len(latencies),
         lost=int(np.isinf(latencies).sum()),
         p50=float(np.quantile(latencies, 0.5, method="higher")),
         p99=float(np.quantile(latencies, 0.99, method="higher")),
-        batch=batch,
+        batch=compared[0] / compared[1],
         web_size=_mean(sizes["web"]),
         web_sizes=_steps(sizes["web"]),
         spool_size=_mean(sizes["spool"]),
@@ -234,13 +240,12 @@ def _wait(process: subprocess.Popen[bytes], seconds: float) -> int:
 
 
 def _logged(state: Path, since: int) -> tuple[dict[str, list[int]], tuple[tuple[int, str, float, str], ...], int]:
-    """From the decision log since then: sizes of the pools at each tick, flagged workers, resizes that were done."""
+    """From the decision log since then: sizes of the pools at each compared tick, flagged workers, resizes that were done."""
     sizes: dict[str, list[int]] = {"web": [], "spool": []}
     with DecisionReader(state / "decisions.db") as log:
-        sessions = [session for session in log.sessions() if session.wall >= since]
-        for session in sessions:
-            for turn in log.ticks(session.id):
-                for pool in turn.tick.pools if turn.tick is not None else ():
+        for turn in log.ticks(log.sessions()[-1].id):
+            if turn.tick is not None and 0 <= turn.tick.wall - since < COMPARED * 1e9:
+                for pool in turn.tick.pools:
                     sizes[pool.name].append(pool.size)
         found = [logged for logged in log.find(since=since, newest_first=False) if logged.refusal is None]
     flagged, resizes = [], 0

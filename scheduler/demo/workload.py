@@ -23,7 +23,7 @@ HOGS = 4
 SERVICE_WORKERS = 3
 """Workers of the service as its owner set them: one and a half for each of two CPUs, enough for the waves, not for the step."""
 
-SPOOL_LOW, SPOOL_HIGH, SPOOL_PERIOD = 6.0, 22.0, 30.0
+SPOOL_LOW, SPOOL_HIGH, SPOOL_PERIOD = 10.0, 24.0, 25.0
 """Files a second in trough and crest, and seconds a wave."""
 
 
