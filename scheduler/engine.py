@@ -148,7 +148,6 @@ class Engine:
             values = [value for _, value in pool.peaks]
             assert values == sorted(values, reverse=True), f"{name}: peaks must fall"
             assert [at for at, _ in pool.peaks] == sorted(at for at, _ in pool.peaks), f"{name}: peaks must be in order of time"
-            assert (pool.panic_since is None) <= (pool.panic_most == 0), f"{name}: a panic that is over asks for nothing"
             assert not (pool.since is None and pool.peaks), f"{name}: peaks without a watch"
         for key, held in memory.priority.held.items():
             assert (held.process is None) == (held.cgroup != ""), f"{key}: a process or a cgroup"

@@ -1,9 +1,11 @@
 """Sizes pools: a forecast floor beside a reactive rule, within limits and headroom. Pure: knows no adapter and no model.
 
-- Forecast floor: the wished quantile of the offered load, 1.2 worker start times ahead, as workers by Erlang C.
+- Forecast floor, 1.2 worker start times ahead: a worker for each piece of the wished quantile of the offered load, and as many as
+  Erlang C wants for its median. The quantile of what is busy and queued has chance in it already: with Erlang C on top it would
+  count twice.
 - Reactive rule: Knative's autoscaler (KPA): mean load of 60 s over a target utilisation, never less than half of the ready workers,
-  and a panic mode in which a 6 s window that asks for twice the ready workers rules, and nothing shrinks, for 60 s. KPA also
-  starts in panic; here `down_after` does that job.
+  and in a panic, when a 6 s window asks for twice the ready workers, what that window asks for. KPA holds the most of a panic for
+  60 s and starts in one; here `down_after` does that job.
 - Headroom bounds growth, and takes away what only the forecast asked for; it never takes workers that the reactive rule needs now.
 """
 
@@ -30,9 +32,6 @@ START_MARGIN = 1.2
 PANIC_THRESHOLD = 2.0
 """Knative: panic when the short window asks for this multiple of the ready workers."""
 
-PANIC_SECONDS = 60.0
-"""Knative: panic ends when the threshold was not passed for one stable window."""
-
 MAX_SCALE_UP, MAX_SCALE_DOWN = 1000.0, 2.0
 """Knative: most that the reactive rule may ask for in one step, as a multiple and a divisor of the ready workers."""
 
@@ -45,8 +44,6 @@ class PoolMemory(Memory):
 
     asked: int | None = None  # size last asked for; None: nothing that still stands
     seen: int | None = None  # `requested` at the last tick
-    panic_since: int | None = None  # ns of the last tick over the panic threshold
-    panic_most: int = 0
     since: int | None = None  # ns since when needs are known without a hole
     peaks: list[tuple[int, int]] = msgspec.field(default_factory=list)  # (ns, workers), falling: maximum of the last `down_after`
     grown_at: int | None = None
@@ -169,7 +166,7 @@ class PoolSize:
             memory.asked = None  # the pool restarted or somebody resized it
         memory.seen = pool.requested
         current = memory.asked if memory.asked is not None else pool.requested
-        need = None if pool.load is None else self._need(tick, pool, outlook, memory, current)
+        need = None if pool.load is None else self._need(tick, pool, outlook, current)
         if need is None:
             memory.since, memory.peaks = None, []
             return None
@@ -193,7 +190,7 @@ class PoolSize:
         most = peak(memory.peaks, at, sufficient, self._config.down_after)
         return most if at - memory.since >= self._config.down_after * 1e9 else None
 
-    def _need(self, tick: Tick, pool: Pool, outlook: Outlook, memory: PoolMemory, current: int) -> Need | None:
+    def _need(self, tick: Tick, pool: Pool, outlook: Outlook, current: int) -> Need | None:
         """None: neither a forecast nor a history of the load."""
         config = self._config
         start = None if pool.start_seconds is None else START_MARGIN * pool.start_seconds
@@ -201,9 +198,11 @@ class PoolSize:
         forecast = outlook.value(pool.name, "load", horizon, config.quantile)
         by_forecast, with_margin = None, 0
         if forecast is not None:
-            by_forecast = workers_for(forecast, config.wait_probability, pool.maximum)
-            with_margin = workers_for(forecast * MARGIN, config.wait_probability, pool.maximum)
-        by_reaction, reaction_margin, panic = self._reaction(tick.at, pool, memory)
+            median = outlook.value(pool.name, "load", horizon, 0.5)
+            usual = forecast if median is None else median
+            by_forecast = self._by_forecast(forecast, usual, pool.maximum)
+            with_margin = self._by_forecast(forecast * MARGIN, usual * MARGIN, pool.maximum)
+        by_reaction, reaction_margin, panic = self._reaction(pool)
         if by_forecast is None and by_reaction is None:
             return None
         wish, rule = max(by_forecast or 0, by_reaction or 0), "forecast floor"
@@ -226,7 +225,11 @@ class PoolSize:
             bound,
         )
 
-    def _reaction(self, at: int, pool: Pool, memory: PoolMemory) -> tuple[int | None, int, bool]:
+    def _by_forecast(self, load: float, median: float, most: int) -> int:
+        """Workers for a forecast: see the head of this file."""
+        return max(min(math.ceil(load - EPSILON), most), workers_for(median, self._config.wait_probability, most))
+
+    def _reaction(self, pool: Pool) -> tuple[int | None, int, bool]:
         """(what Knative's rule asks for, the same with MARGIN, is it in panic); (None, 0, …) without a load history."""
         if pool.load_stable is None:
             return None, 0, False
@@ -238,15 +241,10 @@ class PoolSize:
             return min(max(math.ceil(load / target - EPSILON), low), high)
 
         short = pool.load_panic if pool.load_panic is not None else pool.load_stable
-        if math.ceil(short / target - EPSILON) / ready >= PANIC_THRESHOLD:
-            memory.panic_since = at
-        elif memory.panic_since is not None and at - memory.panic_since > PANIC_SECONDS * 1e9:
-            memory.panic_since, memory.panic_most = None, 0
         wish, margin = asked(pool.load_stable), asked(pool.load_stable * MARGIN)
-        if memory.panic_since is None:
+        if math.ceil(short / target - EPSILON) / ready < PANIC_THRESHOLD:
             return wish, margin, False
-        memory.panic_most = max(memory.panic_most, wish, asked(short))
-        return memory.panic_most, max(memory.panic_most, margin), True
+        return max(wish, asked(short)), max(margin, asked(short * MARGIN)), True
 
     def _cpu_bound(self, tick: Tick, pool: Pool, horizon: int, outlook: Outlook) -> int | None:
         """Workers that fill the pool's share of the CPU headroom, the one that crosses the line included: without it a pool of
@@ -290,7 +288,9 @@ class PoolSize:
             text = f"{pool.name}: {current} to {size} workers: no more than {size} were needed in the last {config.down_after:g} s."
         elif need.rule == "forecast floor":
             rule = need.rule
-            text = f"{pool.name}: {current} to {size} workers: a load of {need.forecast:.3g} Erlang is expected in {seconds:g} s."
+            text = (
+                f"{pool.name}: {current} to {size} workers: up to {need.forecast:.3g} Erlang of load are expected in {seconds:g} s."
+            )
         elif need.rule == "minimum":
             rule = need.rule
             text = f"{pool.name}: {current} to {size} workers: the configured minimum."
@@ -349,11 +349,16 @@ class PoolSize:
     def _flips(self, need: Need, size: int, current: int) -> tuple[str, ...]:
         config = self._config
         if size < current:
-            load = load_served_by(current - 1, config.wait_probability) / MARGIN if current > 1 else 0.0
-            return (f"a load forecast above {load:.3g} Erlang in the last {config.down_after:g} s would have kept {current}",)
+            served = load_served_by(current - 1, config.wait_probability) / MARGIN if current > 1 else 0.0
+            most = (current - 1) / MARGIN
+            text = f"a {config.quantile:.0%} quantile of the load forecast above {most:.3g} Erlang, or a median above {served:.3g},"
+            return (f"in the last {config.down_after:g} s {text} would have kept {current}",)
         said = []
         if need.by_forecast is not None and need.by_forecast > current:
-            said.append(f"a load forecast below {load_served_by(current, config.wait_probability):.3g} Erlang")
+            served = load_served_by(current, config.wait_probability)
+            said.append(
+                f"a {config.quantile:.0%} quantile of the load forecast below {current} Erlang with a median below {served:.3g}"
+            )
         if need.by_reaction is not None and need.by_reaction > current:
             said.append(f"a mean load below {current * config.target:.3g} Erlang")
         return (" and ".join(said) + f" would keep {current}",) if said else ()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
+from nicety.models.records import HORIZONS, Forecast
 from nicety.scheduler.config import Config, PoolSize
 from nicety.scheduler.decision import Decision, Latency, Pool, ResizePool, Status, Tick
 from nicety.scheduler.policies.policy import Result
@@ -78,7 +79,7 @@ def test_a_forecast_is_a_floor_below_which_the_reactive_rule_cannot_go() -> None
     assert decision.why.rule == "forecast floor"
     assert decision.why.figures["workers_by_reactive_rule"] == 2
     assert decision.why.figures["horizon_seconds"] == 3  # the nearest that is 1.2 x 2 s ahead
-    assert decision.why.flips == ("a load forecast below 0.74 Erlang would keep 2",)
+    assert decision.why.flips == ("a 95% quantile of the load forecast below 2 Erlang with a median below 0.74 would keep 2",)
 
 
 def test_without_a_forecast_the_reactive_rule_asks_for_the_load_over_the_target() -> None:
@@ -87,7 +88,18 @@ def test_without_a_forecast_the_reactive_rule_asks_for_the_load_over_the_target(
     assert decision.why.rule == "reactive rule"
 
 
-def test_a_short_window_at_twice_the_ready_workers_is_a_panic_in_which_nothing_shrinks() -> None:
+def test_the_quantile_finds_a_worker_for_each_piece_and_erlang_c_goes_by_the_median() -> None:
+    def asked(median: float, high: float) -> int | None:
+        forecast = Forecast("web", "load", ((median, high, high, high),) * len(HORIZONS), "demand abc")
+        tick = a_tick(1, machine=a_machine(cpus=16), pools=[a_pool(size=2, load=1.0, maximum=16)], forecasts=[forecast])
+        return size_of(policy().propose(tick))
+
+    assert asked(2.0, 6.5) == 7  # one for each piece of the quantile
+    assert asked(4.0, 4.0) == workers_for(4.0, 0.2, 16) == 7  # the median would have to wait with 4
+    assert asked(2.0, 3.0) == workers_for(2.0, 0.2, 16) == 4
+
+
+def test_a_short_window_at_twice_the_ready_workers_is_a_panic_that_ends_with_it() -> None:
     sized = policy()
     loud = a_pool(size=2, load=6.0, load_stable=1.0, load_panic=6.0)
     (decision,) = sized.propose(a_tick(1, machine=a_machine(cpus=16), pools=[loud]))
@@ -98,7 +110,7 @@ def test_a_short_window_at_twice_the_ready_workers_is_a_panic_in_which_nothing_s
         seq for seq in range(2, 90) if size_of(sized.propose(a_tick(seq, machine=a_machine(cpus=16), pools=[quiet]))) is not None
     ]
     assert shrinks
-    assert shrinks[0] == 1 + 60 + 10 + 1  # a stable window without panic, then down_after
+    assert shrinks[0] == 2 + 10  # down_after of quiet
 
 
 def test_one_quiet_tick_does_not_shrink_a_pool() -> None:
