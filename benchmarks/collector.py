@@ -8,7 +8,6 @@ Both read all processes of the machine, turn about in one run, so that whatever 
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 import statistics
 import subprocess
@@ -19,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+from claims import Claims
 
 from nicety.scheduler.linux.proc import ProcSource
 
@@ -96,23 +96,11 @@ def main() -> int:
     for name, values in (("nicety ProcSource", ours_ms), ("psutil.process_iter", theirs_ms)):
         print(f"{name:24}{statistics.fmean(values):8.2f}{statistics.median(values):8.2f}{max(values):8.2f}")
     print(f"first read {first:.1f} ms; {per_500:.2f} ms a tick for 500 processes; psutil takes {peer / mean:.1f} times as much")
-    claims = [
-        {
-            "claim": "reading 500 mostly idle processes, ms of CPU a tick, at most",
-            "value": round(per_500, 3),
-            "bound": BOUND_MS,
-            "holds": per_500 <= BOUND_MS,
-        },
-        {
-            "claim": "psutil's loop over the same processes costs so many times as much, at least",
-            "value": round(peer / mean, 2),
-            "bound": BOUND_RATIO,
-            "holds": peer / mean >= BOUND_RATIO,
-        },
-    ]
-    if options.json:
-        options.json.write_text(json.dumps({"claims": claims}, indent=2) + "\n")
-    return 0 if all(claim["holds"] for claim in claims) else 1
+    claims = Claims()
+    claims.at_most("reading 500 mostly idle processes, ms of CPU a tick", round(per_500, 3), BOUND_MS)
+    claims.at_least("psutil's loop over the same processes, times as much", round(peer / mean, 2), BOUND_RATIO)
+    claims.close(options.json)
+    return 0 if all(row["holds"] for row in claims.rows) else 1
 
 
 if __name__ == "__main__":

@@ -83,11 +83,13 @@ def main() -> None:
     sixth = max(len(memory) // 6, 1)
     grown = sum(memory[-sixth:]) / sixth - sum(memory[:sixth]) / sixth
     lost = answer["missed_ticks"] + answer["trace_ticks_dropped"] + answer["decision_ticks_dropped"]
-    level = descriptors[len(descriptors) // 2 :]
+    # The reader keeps two descriptors open for each process of the machine, so the count follows whatever else runs here; a leak
+    # would raise the least of a stretch.
+    level = min(descriptors[-sixth:]) - min(descriptors[:sixth])
     claims = Claims()
     claims.at_most("resident memory grown from the first to the last sixth, MiB", grown, 2)
     claims.at_most("resident memory, most, MiB", max(memory), 64)
-    claims.at_most("descriptors, most minus least in the second half", max(level) - min(level), 8)
+    claims.at_most("descriptors, least of the last sixth minus least of the first", level, 4)
     claims.add("ticks lost (missed, or not written)", lost, "0", lost == 0)
     claims.add("exit code of the daemon", code, "0", code == 0)
     claims.close(

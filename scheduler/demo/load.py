@@ -15,16 +15,16 @@ import time
 from pathlib import Path
 
 LOW, HIGH = 14.0, 42.0  # requests a second in the trough and on the crest of a wave
-PERIOD = 12.5  # seconds a wave
+PERIOD = 20.0  # seconds a wave
 STEP_RATE = 95.0  # requests a second during the step
-STEP_EVERY, STEP_FROM, STEP_TO = 25.0, 15.0, 20.0  # seconds: the step is on in [from, to) of each such span
+STEPS = ((13.0, 18.0), (36.0, 42.0), (67.0, 72.0))  # seconds in which it is on: not at regular times, as in life
 TIMEOUT = 20.0
 REQUEST = b"GET / HTTP/1.0\r\nHost: demo\r\n\r\n"
 
 
 def rate(at: float) -> float:
     """Requests a second at `at` seconds after the start."""
-    if STEP_FROM <= at % STEP_EVERY < STEP_TO:
+    if any(begin <= at < end for begin, end in STEPS):
         return STEP_RATE
     return LOW + (HIGH - LOW) * 0.5 * (1 - math.cos(2 * math.pi * at / PERIOD))
 
