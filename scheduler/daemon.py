@@ -99,7 +99,7 @@ class Daemon:
         self._outcomes: tuple[Outcome, ...] = ()
         self._failures = self._ticks = self._missed = 0
         self._last: Tick | None = None
-        self._store_errors: dict[str, str] = {}
+        self._troubles: dict[str, str] = {}
         self._closed = False
         self._recover(lock)
         self._pools = build(config, clock, state_dir=paths.root)
@@ -203,7 +203,7 @@ class Daemon:
         self._stream.tick(self._session.id, self._actuator.mode, tick, verdict, self._outcomes)
         self._last = tick
         self._ticks += 1
-        self._report_stores()
+        self._report_troubles()
 
     def _finish(self, outcomes: tuple[Outcome, ...]) -> None:
         """Log what an undo outside of a turn did, as a last tick of the session in which nothing is decided."""
@@ -416,15 +416,19 @@ class Daemon:
     def _event(self, priority: int, text: str, **fields: Any) -> None:
         self._stream.event(self._clock.wall(), priority, text, **fields)
 
-    def _report_stores(self) -> None:
-        """Say once when a store starts to lose ticks, and when it has recovered."""
-        stores = {"traces": self._traces.last_error if self._traces is not None else "", "decision log": self._log.last_error}
-        for name, error in stores.items():
-            if error and self._store_errors.get(name, "") == "":
-                self._event(WARNING, f"{name}: ticks are not kept: {error}")
-            elif not error and self._store_errors.get(name, ""):
-                self._event(NOTICE, f"{name}: ticks are kept again")
-        self._store_errors = stores
+    def _report_troubles(self) -> None:
+        """Say once when a store starts to lose ticks or the demand model fails, and when it is well again."""
+        troubles = {
+            "traces": self._traces.last_error if self._traces is not None else "",
+            "decision log": self._log.last_error,
+            "demand model": self._observer.trouble,
+        }
+        for name, error in troubles.items():
+            if error and not self._troubles.get(name):
+                self._event(WARNING, f"{name}: {error}")
+            elif not error and self._troubles.get(name):
+                self._event(NOTICE, f"{name}: well again")
+        self._troubles = troubles
 
 
 def _differ(a: Config, b: Config, key: str) -> bool:

@@ -223,6 +223,11 @@ class Observer:
             outcomes=outcomes,
         )
 
+    @property
+    def trouble(self) -> str:
+        """Why the demand model could not be used at the last tick, so that the baseline spoke; "" if it could."""
+        return self._forecaster.trouble
+
     def closing(self, at: int, wall: int, outcomes: tuple[Outcome, ...]) -> Tick | None:
         """A last tick without a snapshot, for the log to hang an undo on: nothing is decided on it. None before the first tick."""
         if self._before is None:
