@@ -167,7 +167,8 @@ class ProcSource:
                     now = clock(process.clock)
                 except OSError:
                     continue  # gone since it was listed
-                if now == process.run_clock and not due and name not in watched:
+                # 0 proves nothing: so every process begins, a later one with this pid too
+                if 0 < now == process.run_clock and not due and name not in watched:
                     yield process
                     continue
             if self._attempt(process, now, due, name in watched) is not _Found.READ:

@@ -236,12 +236,16 @@ class FakeKernel:
             FakeThread(identity, 0, 0, self.cpus) if like is None else FakeThread(identity, like.nice, like.policy, like.affinity)
         )
 
+    def is_free(self, pid: int) -> bool:
+        """May the kernel hand this number out? Not while it names a thread, or a session or group that has members."""
+        return all(pid not in (*each.threads, each.session, each.group) for each in self.processes.values())
+
     def _number(self, wanted: int | None) -> int:
         if wanted is not None:
-            assert all(wanted not in process.threads for process in self.processes.values()), f"pid {wanted} is in use"
+            assert self.is_free(wanted), f"pid {wanted} is in use"
             return wanted
         self._next += 1
-        while any(self._next - 1 in process.threads for process in self.processes.values()):
+        while not self.is_free(self._next - 1):
             self._next += 1
         return self._next - 1
 

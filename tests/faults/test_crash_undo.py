@@ -168,7 +168,7 @@ def test_kill_nine_at_random_moments_and_one_value_changed_by_hand_meanwhile(sta
         seen_changed += changed != stage.before
         child = stage.puppets[0].fork()
         thread = stage.puppets[0].thread()
-        by_hand = 1 + turn  # never a value of ours
+        by_hand = 1 + turn % 9  # never a value of ours
         os.setpriority(os.PRIO_PROCESS, stage.puppets[2].pid, by_hand)
         outcomes = stage.undo()
         now = stage.values()

@@ -809,7 +809,7 @@ class World(RuleBasedStateMachine):
         if children and (process.session in self.later or any(each.session != process.session for each in children)):
             return
         self.bench.kernel.exit(pid)
-        if reuse:
+        if reuse and self.bench.kernel.is_free(pid):
             self.admit(self.bench.kernel.start(pid=pid))
 
     @rule(data=st.data())
