@@ -130,7 +130,7 @@ def kernel_values(pids: list[int]) -> dict[str, Any]:
 def test_kill_nine_of_the_acting_daemon_at_random_moments_is_undone(tmp_path: Path, contention: list[int]) -> None:
     before = kernel_values(contention)
     chance, changed = random.Random(7), 0
-    for _ in range(5):
+    for _ in range(10):
         daemon = run(tmp_path, "run", "--act", config=ACTING)
         until(lambda: status(tmp_path / "state"))
         time.sleep(chance.uniform(0.1, 1.5))  # the moment of death is the subject
