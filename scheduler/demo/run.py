@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from ..decision import Flag, ResizePool, Status
-from ..explain import decision_page, look_up, table
+from ..explain import page, table
+from ..paths import Paths
 from ..store.decisions import DecisionReader
 from .workload import SERVICE_WORKERS, DemoError, Feeder, Values, Workload, running
 
@@ -134,8 +135,7 @@ def _demo(workload: Workload, directory: Path, json_path: Path | None, say: Call
     say("\n" + _table(without, acted))
     say("\n" + _workers(acted))
     for title, id_ in _two_decisions(state):
-        with DecisionReader(state / "decisions.db") as log:
-            say(f"\n--- why {id_} ({title}) ---\n{decision_page(*look_up(log, id_))}")
+        say(f"\n--- why {id_} ({title}) ---\n{page(Paths(state, state / 'control.sock'), id_)}")
     say("\n" + _put_back(before, after, changed))
     say("\n" + table(("claim", "value", "bound", "holds"), [(c.claim, _shown(c.value), c.bound, _yes(c.holds)) for c in claims]))
     say(f"\nlog of the acting daemon: {directory / 'act.log'}; ask it yourself:")

@@ -395,11 +395,6 @@ class TraceRead:
         self._session = session
         self.lost: list[Lost] = []
 
-    @property
-    def lost_ticks(self) -> int:
-        """Ticks known to be lost; more may be where `Lost.last` is None."""
-        return sum(lost.ticks or 0 for lost in self.lost)
-
     def __iter__(self) -> Iterator[tuple[Recording, Snapshot]]:
         before: Snapshot | None = None
         waiting: list[_Row] = []  # since the last one decoded, from a keyframe on: only decoded if something later is wanted
