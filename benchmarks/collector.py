@@ -26,7 +26,8 @@ BOUND_MS = 5.0  # of CPU a tick beside 500 processes: a quarter of the 2 % of on
 BOUND_RATIO = 5.0  # times cheaper than psutil
 ATTRIBUTES = ["pid", "name", "cpu_times", "memory_info", "num_threads", "status"]
 BUSY = """
-import time
+import socket, time
+listener = socket.create_server(("127.0.0.1", 0))
 while True:
     start = time.thread_time()
     while time.thread_time() - start < 0.002:
@@ -38,7 +39,10 @@ WARM_UP = 5  # ticks until the processes have all come up
 
 @contextmanager
 def processes(count: int, busy: int) -> Iterator[None]:
-    """`count` processes, `busy` of them running 2 ms each 100 ms, the others asleep. Ended on leaving."""
+    """`count` processes, `busy` of them running 2 ms each 100 ms and listening, the others asleep. Ended on leaving.
+
+    They stay young while they are measured: whether they listen is asked each tick, the dearest case.
+    """
     started: list[subprocess.Popen[bytes]] = []
     try:
         for number in range(count):

@@ -35,12 +35,29 @@ class ProcId(NamedTuple):
     start_ticks: int
 
 
+class Latency(StrEnum):
+    """What a group's users care about."""
+
+    LATENCY = "latency"  # answers somebody who waits: protect
+    BATCH = "batch"  # only throughput counts: may be demoted
+    NONE = "none"  # neither, or not known: hands off
+
+
 class Known(IntFlag):
     """Bits of `SAMPLE['known']`: which optional counters of the row were really read."""
 
     WAIT = 1  # cpu_ns exact and wait_ns, slices: /proc/PID/task/*/schedstat was there; else cpu_ns is utime+stime, 10 ms coarse
     IO = 2  # read_chars, write_chars, read_bytes, write_bytes: /proc/PID/io was readable
     FDS = 4  # fds: /proc/PID/fd was readable
+    SOCKETS = 8  # traits SERVES and SERVES_LOCALLY: the descriptors could be looked through
+
+
+class Trait(IntFlag):
+    """Bits of `SAMPLE['traits']`: what a process has, as far as it was looked for."""
+
+    SERVES = 1  # a listening TCP socket, or a UDP one that takes datagrams from anybody
+    SERVES_LOCALLY = 2  # a listening unix socket
+    TERMINAL = 4  # it is in the foreground of a terminal
 
 
 _COLUMNS = [
@@ -65,6 +82,7 @@ _COLUMNS = [
     ("nice", "i1"),
     ("policy", "u1"),  # SCHED_OTHER 0, FIFO 1, RR 2, BATCH 3, IDLE 5, DEADLINE 6
     ("known", "u1"),
+    ("traits", "u1"),  # of Trait
 ]
 
 
@@ -148,6 +166,17 @@ class Forecast:
     metric: str  # "cpu": cores of demand; "rss": bytes; "load": Erlangs of a pool
     values: tuple[tuple[float, ...], ...]  # [horizon of HORIZONS][level of QUANTILES], rising in each row
     source: str  # "demand 3f9a…" (artefact digest) or "baseline ewma"
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """What a group is taken for by the way it behaves, and what that rests on."""
+
+    latency: Latency  # NONE: neither, or too unsure to say
+    p_latency: float  # calibrated probability that it is latency-sensitive
+    p_batch: float  # and that it is batch work
+    evidence: tuple[tuple[str, float, float], ...]  # (feature, its value, its push towards `latency`, in logits), strongest first
+    source: str  # "behaviour 3f9a…" (artefact digest)
 
 
 class Anomaly(StrEnum):

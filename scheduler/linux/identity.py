@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from .text import printable
 
+_COMM = 15  # TASK_COMM_LEN less its final zero
 _LONGEST = 96  # characters of a name kept; longer script names add nothing for people and much to logs
 
 
@@ -82,18 +83,29 @@ def base_name(exe: str | None, comm: str) -> str:
     return printable(exe.removesuffix(" (deleted)").rpartition("/")[2])[:_LONGEST] or comm
 
 
+def says_more(base: str, comm: str) -> bool:
+    """Whether the command line is needed to name a program: interpreters, and what was started by a link to its executable."""
+    return interpreter(base) is not None or not base.startswith(comm)
+
+
 def program(exe: str | None, comm: str, cmdline: bytes) -> str:
     r"""Name of what runs: the executable's base name, and an interpreter's script or module.
 
-    `cmdline`: the text of /proc/PID/cmdline; only needed if the base name is an interpreter's.
+    One executable may be several programs by the name that it is started with (redis-server is a link to redis-check-rdb in
+    Debian, busybox is hundreds): the kernel takes that name for comm, and it is the first argument.
+
+    `cmdline`: the text of /proc/PID/cmdline; only needed if `says_more`.
 
     >>> program("/usr/bin/python3.11", "python3", b"python3\0-u\0/srv/app/worker.py\0--token=x\0")
     'python3 worker.py'
+    >>> program("/usr/bin/redis-check-rdb", "redis-server", b"/usr/bin/redis-server *:6379\0")
+    'redis-server'
     """
     base = base_name(exe, comm)
     name = interpreter(base)
     if name is None:
-        return base
+        started = printable(os.fsdecode(re.split(rb"[\0 ]", cmdline, maxsplit=1)[0].rpartition(b"/")[2]))[:_LONGEST]
+        return started if exe is not None and started != base and comm and started[:_COMM] == comm else base
     script = _script(_OPTIONS[name.rstrip("0123456789")], [os.fsdecode(arg) for arg in cmdline.split(b"\0")[1:]])
     if script is None:
         return name if interpreter(comm) else f"{name} {comm}"  # a script run by its #! line gives its name to comm

@@ -3,7 +3,11 @@
 An idle process costs one system call a tick: the kernel's CPU clock of a process (clock_getcpuclockid(3)) stands still exactly
 while none of its threads runs, and a process that has not run has no new counters. What ran is read in full, from descriptors
 that stay open: they belong to the process, not to its pid, so a reused pid shows as ESRCH. What others may change while a process
-sleeps (resident pages, nice, cgroup) is looked at each few ticks. `benchmarks/collector.py` measures the cost.
+sleeps (resident pages, nice, cgroup, terminal) is looked at each few ticks. `benchmarks/collector.py` measures the cost.
+
+Whether a process serves needs a look through its descriptors, at 3 us each. They are looked through when it is first seen, after an
+exec, and when it ran and their number has changed: while it is young that is asked each tick, for that is when services begin to
+listen, later on its slow turns. A young one may also begin to listen with what it has, so its sockets are compared each time.
 """
 
 # ruff: noqa: PTH115, PTH116, PTH208 -- Path objects cost more than the system calls, a thousand times a tick
@@ -15,7 +19,7 @@ import os
 import resource
 import struct
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum, auto
 from operator import attrgetter
 from pathlib import Path
@@ -24,9 +28,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from ...models.records import SAMPLE, Identity, Known, PoolSample, ProcId, SampleTable, Snapshot
+from ...models.records import SAMPLE, Identity, Known, PoolSample, ProcId, SampleTable, Snapshot, Trait
 from .host import USER_HZ, HostReader
-from .identity import base_name, cgroup_and_unit, interpreter, program
+from .identity import base_name, cgroup_and_unit, program, says_more
+from .sockets import Listeners, socket_inode
 from .text import printable
 
 T = TypeVar("T")
@@ -39,13 +44,17 @@ _ROW = struct.Struct("<" + "".join(_CODES[SAMPLE[name].str] for name in SAMPLE.n
 
 _KERNEL_THREAD = 0x00200000  # PF_KTHREAD in field 9 of stat, include/linux/sched.h; "child of pid 2" is wrong in containers
 _CPUCLOCK_SCHED = 2  # clock id of a whole process: ~pid << 3 | 2, include/linux/posix-timers.h
-_IDENTITY_TURNS = 6  # slow turns between looks for what leaves no trace in the process itself: a move to another cgroup
+_IDENTITY_TURNS = 6  # slow turns between looks for what shows nowhere else: a move to another cgroup, one descriptor for another
+_YOUNG_TICKS = 30 * USER_HZ  # a Python or Java service has read its code and listens by then
+_SHORT = 8  # this few descriptors are numbered without a gap as a rule, which saves listing them: a third of a look
+_MOST_LINKS = 256  # descriptors of a process that are looked at: services open what they listen on before they have clients
 _MOST_DESCRIPTORS = 1 << 15  # two a process and one a further thread; more costs the kernel more memory than it saves time
 _RESERVE = 256  # descriptors left to the rest of the daemon
 _STAT_BYTES = 2048  # 52 numbers of at most 20 digits, and a name
 _NEVER = b""
 _UNKNOWN = b"0"  # what the kernel writes in place of addresses that we may not know
-_WAIT, _IO, _FDS = int(Known.WAIT), int(Known.IO), int(Known.FDS)  # operators of IntFlag cost a microsecond each
+_WAIT, _IO, _FDS, _SOCKETS = map(int, (Known.WAIT, Known.IO, Known.FDS, Known.SOCKETS))  # operators of IntFlag cost 1 us each
+_SERVES, _SERVES_LOCALLY, _TERMINAL = map(int, (Trait.SERVES, Trait.SERVES_LOCALLY, Trait.TERMINAL))
 
 
 class _Found(Enum):
@@ -72,7 +81,8 @@ class _Process:
 
     __slots__ = (
         *("clock", "comm", "cpu", "exec_mark", "fds", "fds_denied", "id", "identity", "io", "io_denied", "path", "pid"),
-        *("ran", "retired", "row", "run_clock", "schedstat", "stat_fd", "stat_raw", "threads"),
+        *("links", "ran", "retired", "row", "run_clock", "schedstat", "serves", "sockets", "sockets_denied", "stat_fd", "stat_raw"),
+        *("threads", "unlooked"),
     )
 
     def __init__(self, pid: int, path: str) -> None:
@@ -92,7 +102,11 @@ class _Process:
         self.ran = True  # since io and fds were last read
         self.io: tuple[int, ...] | None = None
         self.fds: int | None = None
-        self.io_denied = self.fds_denied = False
+        self.io_denied = self.fds_denied = self.sockets_denied = False
+        self.serves: int | None = None  # traits
+        self.sockets: list[int] = []  # inodes of those among its descriptors
+        self.links = -1  # descriptors that it had when they were looked through
+        self.unlooked = True  # it ran since then
         self.row = b""
 
 
@@ -115,12 +129,17 @@ class ProcSource:
         self._limits = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._budget = _within(self._limits[0])
         self._host = HostReader(root)
+        self._uptime_ticks = 0
         self._native = self._shows_our_pids()
+        self._pid = os.getpid() if self._native else -1
+        self._listeners = Listeners(self._root, ours=self._native)
         self._counts_fds = self._native and os.stat(f"{self._root}/self/fd").st_size > 0  # since Linux 6.2, needs no permission
 
     def read(self, at: int, wall: int, pools: tuple[PoolSample, ...]) -> Snapshot:
         """One sample of everything. Members of `pools` are read in full, others if they ran since the last call."""
         uptime_ticks = self._host.uptime_ticks()  # first: what starts after it and is missed now must count as born later
+        self._uptime_ticks = uptime_ticks
+        self._listeners.forget()
         watched = {str(worker.id.pid) for pool in pools for worker in pool.workers}
         watched.update(str(pool.master.pid) for pool in pools if pool.master is not None)
         alive = sorted(self._living(watched), key=attrgetter("pid"))
@@ -143,6 +162,7 @@ class ProcSource:
         for name in list(self._processes):
             self._forget(name)
         self._host.close()
+        self._listeners.close()
         if resource.getrlimit(resource.RLIMIT_NOFILE) != self._limits:
             resource.setrlimit(resource.RLIMIT_NOFILE, self._limits)
 
@@ -233,16 +253,26 @@ class ProcSource:
         run, wait, slices = map(sum, zip(process.retired, *(thread.counters for thread in process.threads.values()), strict=True))
         ticks = (int(fields[11]) + int(fields[12])) * _TICK_NS  # threads that came and went unseen are in it, and in `now`
         process.cpu = max(process.cpu, now if now >= 0 else max(run, ticks))
-        process.ran |= now < 0 or now != process.run_clock
+        ran = now < 0 or now != process.run_clock
+        process.ran |= ran
+        process.unlooked |= ran
         process.run_clock = now
-        if watched or (due and process.ran):
+        slow = watched or (due and process.ran)
+        if slow:
             self._read_slow(process)
         mark = fields[45] if len(fields) > 45 else _UNKNOWN  # where its arguments lie: moves with each exec
         zombie = fields[0] == b"Z"  # has no executable any more
         executed = comm != process.comm or mark != process.exec_mark
         if process.identity is None or executed or turn:
             self._identify(process, comm, mark, same_program=zombie or not (executed or mark == _UNKNOWN))
-        io, fds = process.io, process.fds
+        if process.unlooked and not process.sockets_denied:
+            young = ran and self._uptime_ticks - id_.start_ticks < _YOUNG_TICKS
+            thorough = executed or turn or (young and due)
+            # our own hundreds of descriptors are those kept here, and cost 3 ms: they are looked through once
+            if executed or ((thorough or young or due) and process.pid != self._pid):
+                self._look(process, process.fds if slow else None, thorough, young)
+        io, fds, serves = process.io, process.fds, process.serves
+        in_terminal = fields[4] != b"0" and fields[2] == fields[5] != b"0"  # its group is in front; 0: of another pid namespace
         read_chars, write_chars, read_bytes, write_bytes = io or (0, 0, 0, 0)
         process.row = _ROW.pack(
             process.pid,
@@ -265,7 +295,8 @@ class ProcSource:
             fields[0][0],
             int(fields[16]),
             int(fields[38]),
-            _WAIT * process.schedstat | _IO * (io is not None) | _FDS * (fds is not None),
+            _WAIT * process.schedstat | _IO * (io is not None) | _FDS * (fds is not None) | _SOCKETS * (serves is not None),
+            (serves or 0) | _TERMINAL * in_terminal,
         )
         process.stat_raw = raw
         return _Found.READ
@@ -325,13 +356,41 @@ class ProcSource:
             except FileNotFoundError:  # a kernel without CONFIG_TASK_IO_ACCOUNTING; a process that is gone shows at its next read
                 process.io = None
         if not process.fds_denied:
-            path = f"{process.path}/fd"
             try:
-                process.fds = (self._counts_fds and os.stat(path).st_size) or len(os.listdir(path))
+                process.fds = self._descriptors(process)
             except PermissionError:
                 process.fds, process.fds_denied = None, True
             except FileNotFoundError:
                 process.fds = None
+
+    def _look(self, process: _Process, count: int | None, thorough: bool, young: bool) -> None:
+        """Whether one of its descriptors is a socket that listens. `count`: how many it has, if that is known."""
+        try:
+            count = self._descriptors(process) if count is None else count
+            if thorough or count != process.links:
+                process.sockets = _sockets(f"{process.path}/fd", count)
+                process.links, process.unlooked = count, False
+            elif not young:
+                return
+        except PermissionError:
+            process.sockets_denied, process.serves = True, None
+            return
+        except FileNotFoundError:  # a process that is gone shows at its next read
+            return
+        if not process.sockets:
+            process.serves = 0
+            return
+        listening = self._listeners.around(process.path)
+        if listening is None:
+            process.serves = None
+            return
+        anybody, locally = (not inodes.isdisjoint(process.sockets) for inodes in (listening.inet, listening.unix))
+        process.serves = _SERVES * anybody | _SERVES_LOCALLY * locally
+
+    def _descriptors(self, process: _Process) -> int:
+        """How many descriptors a process has."""
+        path = f"{process.path}/fd"
+        return (self._counts_fds and os.stat(path).st_size) or len(os.listdir(path))
 
     def _identify(self, process: _Process, comm: bytes, mark: bytes, same_program: bool) -> None:
         """Find out what a process is. `same_program`: it cannot have changed, only where the process is."""
@@ -344,7 +403,7 @@ class ProcSource:
                 exe = os.readlink(f"{process.path}/exe")
             except OSError:  # a zombie, or another user's: comm must do
                 exe = None
-            what = program(exe, name, _whole(f"{process.path}/cmdline") if interpreter(base_name(exe, name)) else b"")
+            what = program(exe, name, _whole(f"{process.path}/cmdline") if says_more(base_name(exe, name), name) else b"")
         try:
             cgroup, unit = cgroup_and_unit(_whole(f"{process.path}/cgroup"))
         except FileNotFoundError:
@@ -352,7 +411,7 @@ class ProcSource:
             cgroup, unit = "/", ""
         identity = Identity(name, what, cgroup, unit, os.stat(process.path).st_uid)
         if before is not None and (comm != process.comm or mark != process.exec_mark):
-            process.io_denied = process.fds_denied = False  # an exec may change what we may read
+            process.io_denied = process.fds_denied = process.sockets_denied = False  # an exec may change what we may read
         if identity != before:
             process.identity = identity
             self._changed = True
@@ -427,6 +486,27 @@ def _within(limit: int) -> int:
 
 def _added(a: tuple[int, int, int], b: tuple[int, int, int]) -> tuple[int, int, int]:
     return a[0] + b[0], a[1] + b[1], a[2] + b[2]
+
+
+def _sockets(path: str, count: int) -> list[int]:
+    """Inodes of the sockets in a directory like /proc/PID/fd that has so many entries."""
+    if count <= _SHORT:
+        try:
+            return _inodes([os.readlink(f"{path}/{fd}") for fd in range(count)])
+        except FileNotFoundError:  # a gap, or closed meanwhile
+            pass
+    links: list[str] = []
+    for name in os.listdir(path)[:_MOST_LINKS]:  # the kernel lists them by number
+        try:
+            links.append(os.readlink(f"{path}/{name}"))
+        except FileNotFoundError:  # closed meanwhile
+            continue
+    return _inodes(links)
+
+
+def _inodes(links: Iterable[str]) -> list[int]:
+    found = (socket_inode(link) for link in links if link.startswith("socket:"))
+    return [inode for inode in found if inode is not None]
 
 
 def _whole(path: str) -> bytes:

@@ -53,9 +53,12 @@ COLUMNS: dict[str, str] = {
     "read_bytes": "uint64",
     "write_bytes": "uint64",
     "fds": "uint32",
+    "serves": "bool_",
+    "serves_locally": "bool_",
+    "terminal": "bool_",
 }
 """Columns of a sample file and their Arrow types. `session` is the recording's, `kernel_session` getsid(2) of the process;
-`cpu_exact` is false where cpu_ns counts in steps of 10 ms."""
+`cpu_exact` is false where cpu_ns counts in steps of 10 ms; `serves`, `serves_locally` and `terminal` are of `Trait`."""
 
 DECISION_COLUMNS = (
     *("wall", "wall_ns", "id", "session", "seq", "policy", "action", "target", "pids", "status"),
@@ -173,7 +176,7 @@ def export_decisions(
 
 def _samples(session: str, boot_id: str, snapshot: Any) -> dict[str, list[Any]]:
     """The columns of one snapshot."""
-    from ...models.records import Identity, Known, ProcId
+    from ...models.records import Identity, Known, ProcId, Trait
 
     table = snapshot.table
     n = len(table)
@@ -190,6 +193,10 @@ def _samples(session: str, boot_id: str, snapshot: Any) -> dict[str, list[Any]]:
             return list(values)
         return [value if there else None for value, there in zip(values, (known & bit) != 0, strict=True)]
 
+    def traits(trait: Trait, bit: Known | None = None) -> list[Any]:
+        has = ((table["traits"] & trait) != 0).tolist()
+        return has if bit is None else [value if there else None for value, there in zip(has, (known & bit) != 0, strict=True)]
+
     columns: dict[str, list[Any]] = {
         "session": [session] * n,
         "boot_id": [boot_id] * n,
@@ -205,6 +212,9 @@ def _samples(session: str, boot_id: str, snapshot: Any) -> dict[str, list[Any]]:
         "state": [chr(code) if code else None for code in table["state"].tolist()],
         "cpu_exact": ((known & Known.WAIT) != 0).tolist(),
         "fds": numbers("fds", Known.FDS),
+        "serves": traits(Trait.SERVES, Known.SOCKETS),
+        "serves_locally": traits(Trait.SERVES_LOCALLY, Known.SOCKETS),
+        "terminal": traits(Trait.TERMINAL),
     }
     for name in ("wait_ns", "slices"):
         columns[name] = numbers(name, Known.WAIT)

@@ -1,9 +1,10 @@
-"""The reader on real processes of its own: values beside psutil's, threads, zombies, exec, reuse, descriptors, rights."""
+"""The reader on real processes of its own: values beside psutil's, threads, zombies, exec, reuse, sockets, descriptors, rights."""
 
 from __future__ import annotations
 
 import os
 import resource
+import socket
 import subprocess
 import sys
 import textwrap
@@ -15,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from nicety.models.records import SAMPLE, Identity, Known, PoolSample, ProcId, Snapshot, WorkerSample
+from nicety.models.records import SAMPLE, Identity, Known, PoolSample, ProcId, Snapshot, Trait, WorkerSample
 from nicety.scheduler.linux.proc import ProcSource
 
 DEADLINE = 20.0  # seconds for anything that a loaded machine may delay
@@ -114,7 +115,7 @@ def test_values_are_those_of_psutil(source: ProcSource) -> None:
             assert (got["write_chars"], got["read_bytes"]) == (io.write_chars, io.read_bytes)
             assert got["read_chars"] == io.read_chars
             assert got["last_cpu"] == peer.cpu_num()
-        assert got["known"] == Known.WAIT | Known.IO | Known.FDS
+        assert got["known"] == Known.WAIT | Known.IO | Known.FDS | Known.SOCKETS
         assert got["slices"] > 1
 
 
@@ -225,6 +226,133 @@ def test_processes_that_come_and_go_spoil_nothing(source: ProcSource) -> None:
         assert reads > 3
 
 
+# --- what a process serves ------------------------------------------------------------------------------------------------------
+
+SOCKETS = "import os, socket, subprocess, sys\nfrom socket import *\n"
+LISTENS = "s = socket(AF_INET, SOCK_STREAM{}); s.bind(('127.0.0.1', 0)); s.listen()"
+MPTCP = 262  # IPPROTO_MPTCP, which Go 1.24 listens with where it can
+
+
+def served(snapshot: Snapshot, pid: int) -> Trait | None:
+    """What a process serves, None where that is unknown."""
+    got = row(snapshot, pid)
+    return Trait(got["traits"]) & ~Trait.TERMINAL if got["known"] & Known.SOCKETS else None
+
+
+@pytest.mark.parametrize(
+    ("act", "traits"),
+    [
+        ("pass", Trait(0)),
+        (LISTENS.format(""), Trait.SERVES),
+        (LISTENS.format(f", {MPTCP}"), Trait.SERVES),
+        ("s = socket(AF_INET6); s.bind(('::1', 0)); s.listen()", Trait.SERVES),
+        ("s = socket(AF_INET, SOCK_DGRAM); s.bind(('127.0.0.1', 0))", Trait.SERVES),
+        ("s = socket(AF_INET6, SOCK_DGRAM); s.bind(('::1', 0))", Trait.SERVES),
+        ("s = socket(AF_UNIX); s.bind('\\0nicety%d' % os.getpid()); s.listen()", Trait.SERVES_LOCALLY),
+        ("s = socket(AF_UNIX, SOCK_SEQPACKET); s.bind('\\0nicety%d' % os.getpid()); s.listen()", Trait.SERVES_LOCALLY),
+        ("s = socket(AF_INET); s.bind(('127.0.0.1', 0))", Trait(0)),
+        ("s = socket(AF_INET, SOCK_DGRAM)", Trait(0)),
+        ("s = socket(AF_INET, SOCK_DGRAM); s.connect(('127.0.0.1', 9))", Trait(0)),
+        ("s = create_server(('127.0.0.1', 0)); t = create_connection(s.getsockname()); u = s.accept()[0]; s.close()", Trait(0)),
+        ("s = socketpair()", Trait(0)),
+    ],
+    ids=["none", "tcp", "mptcp", "tcp6", "udp", "udp6", "unix", "packets", "bound", "unbound", "peer", "accepted", "pair"],
+)
+def test_a_service_is_known_in_the_tick_in_which_it_is_first_seen(source: ProcSource, act: str, traits: Trait) -> None:
+    if str(MPTCP) in act:
+        try:
+            socket.socket(socket.AF_INET, socket.SOCK_STREAM, MPTCP).close()
+        except OSError as error:
+            pytest.skip(f"no MPTCP here: {error.strerror}")
+    with python(SOCKETS) as child:
+        tell(child, act)
+        assert served(read(source), child.pid) == traits
+
+
+def test_a_young_service_is_known_in_the_tick_after_it_began_to_listen_and_no_more_when_it_stopped(source: ProcSource) -> None:
+    with python(SOCKETS) as child:
+        tell(child, "s = socket(); s.bind(('127.0.0.1', 0))")
+        assert served(read(source), child.pid) == Trait(0)
+        tell(child, "s.listen()")  # the same descriptors as before
+        assert served(read(source), child.pid) == Trait.SERVES
+        assert served(read(source), child.pid) == Trait.SERVES
+        tell(child, "s.close()")
+        assert served(read(source), child.pid) == Trait(0)
+
+
+def test_a_forked_worker_serves_what_it_inherited_and_an_exec_without_it_does_not(source: ProcSource) -> None:
+    with python(SOCKETS + "import signal\n") as child:
+        tell(child, LISTENS.format(""))
+        tell(child, "pids = [os.fork()]; pids[0] or signal.pause()")
+        tell(child, "pids.append(subprocess.Popen(['sleep', '60'], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL).pid)")
+        until(lambda: sorted(it.name() == "sleep" for it in psutil.Process(child.pid).children()) == [False, True])
+        worker, other = sorted(psutil.Process(child.pid).children(), key=lambda it: it.name() == "sleep")
+        snapshot = read(source)
+        assert [served(snapshot, pid) for pid in (child.pid, worker.pid, other.pid)] == [Trait.SERVES, Trait.SERVES, Trait(0)]
+        for one in (worker, other):
+            one.kill()
+
+
+@pytest.mark.root
+@needs(CAN_UNSHARE, "needs CAP_SYS_ADMIN for a network namespace of its own")
+def test_a_service_in_another_network_namespace_is_known_and_its_inodes_mean_nothing_here(source: ProcSource) -> None:
+    with python(SOCKETS) as child:
+        tell(child, "import ctypes; assert ctypes.CDLL(None).unshare(0x40000000) == 0")  # CLONE_NEWNET
+        assert served(read(source), child.pid) == Trait(0)
+        tell(child, "s = socket(); s.bind(('', 0)); s.listen()")
+        assert served(read(source), child.pid) == Trait.SERVES
+        tell(child, "t = socket(AF_UNIX); t.bind('\\0nicety'); t.listen()")
+        assert served(read(source), child.pid) == Trait.SERVES | Trait.SERVES_LOCALLY
+        tell(child, "s.close(); t.close(); s = socket(AF_INET, SOCK_DGRAM); s.bind(('', 0))")
+        assert served(read(source), child.pid) == Trait.SERVES
+
+
+def test_an_idle_process_is_not_looked_through_again(source: ProcSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    with python(SOCKETS) as child:
+        tell(child, LISTENS.format(""))
+        assert served(read(source), child.pid) == Trait.SERVES
+        looked: list[str] = []
+        link = os.readlink
+
+        def noted(path: str) -> str:
+            looked.append(path)
+            return link(path)
+
+        monkeypatch.setattr(os, "readlink", noted)
+        for _ in range(20):
+            assert served(read(source), child.pid) == Trait.SERVES
+        assert not [path for path in looked if path.startswith(f"/proc/{child.pid}/fd/")]
+        tell(child, "more = socket()")
+        read(source)
+        assert [path for path in looked if path.startswith(f"/proc/{child.pid}/fd/")], "the check above can fail"
+
+
+TERMINAL = "import fcntl, os, subprocess, termios\nmaster, slave = os.openpty()\nos.setsid()\n"
+
+
+def test_the_foreground_of_a_terminal_is_known_and_its_change(source: ProcSource) -> None:
+    with python(TERMINAL) as child:
+
+        def in_front(*watched: int) -> list[bool]:
+            snapshot = read(source, *watched)
+            return [bool(row(snapshot, pid)["traits"] & Trait.TERMINAL) for pid in pids]
+
+        pids = [child.pid]
+        assert in_front() == [False]
+        tell(child, "fcntl.ioctl(slave, termios.TIOCSCTTY, 0)")
+        assert in_front() == [True]
+        tell(child, "job = subprocess.Popen(['sleep', '60'], stdin=subprocess.DEVNULL, stdout=slave, process_group=0)")
+        (job,) = psutil.Process(child.pid).children()
+        pids.append(job.pid)
+        assert in_front() == [True, False]
+        tell(child, "os.tcsetpgrp(slave, job.pid)")
+        assert in_front(job.pid) == [False, True]
+        job.kill()
+
+
+# --- descriptors and rights -----------------------------------------------------------------------------------------------------
+
+
 def descriptors(under: str) -> int:
     """Descriptors that this process has open on files below `under`."""
     count = 0
@@ -237,6 +365,7 @@ def descriptors(under: str) -> int:
 
 
 def test_all_descriptors_are_given_back(source: ProcSource) -> None:
+    sockets = descriptors("socket:")
     with python("import threading, time") as child:
         tell(child, "[threading.Thread(target=time.sleep, args=(60,), daemon=True).start() for _ in range(4)]")
         read(source)
@@ -245,10 +374,15 @@ def test_all_descriptors_are_given_back(source: ProcSource) -> None:
         child.wait()
         read(source)
         assert descriptors(f"/proc/{child.pid}/") == 0
+    with python(SOCKETS) as child:
+        tell(child, LISTENS.format(""))
+        read(source)
+    assert descriptors("socket:") == sockets + 1, "no socket to ask the kernel with"
     assert descriptors("/proc/") > 5
     source.close()
     source.close()
     assert descriptors("/proc/") <= 1  # the directory that is being listed
+    assert descriptors("socket:") == sockets
 
 
 def script(code: str, *prefix: str) -> str:
@@ -349,7 +483,13 @@ def test_without_rights_the_rest_is_read_and_the_gaps_are_named() -> None:
         identity = next(value for key, value in snapshot.identities.items() if key.pid == child.pid)
         print(bool(row["known"] & Known.IO), bool(row["known"] & Known.WAIT), int(row["cpu_ns"]) > 0)
         print(identity.uid, identity.program.endswith(" -c"))
+        print(bool(row["known"] & Known.SOCKETS), int(row["traits"]))
         child.stdin.close()
         child.wait()
+        import socket
+        listener = socket.create_server(("127.0.0.1", 0))
+        table = ProcSource().read(1, 1, ()).table
+        row = table[table["pid"] == os.getpid()][0]  # sock_diag answers anybody
+        print(bool(row["known"] & Known.SOCKETS), int(row["traits"]) & 3)
     """)
-    assert out == "False True True\n0 True\n"
+    assert out == "False True True\n0 True\nFalse 0\nTrue 1\n"

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nicety.models.records import SAMPLE, HostSample, Identity, ProcId, Snapshot
+from nicety.models.records import SAMPLE, HostSample, Identity, ProcId, Snapshot, Trait
 from nicety.scheduler.decision import (
     Abilities,
     Decision,
@@ -34,7 +34,7 @@ from nicety.scheduler.store.traces import TraceError, TraceWriter
 from nicety.scheduler.testing.ticks import a_tick
 
 NOON = 1_760_011_200 * 10**9 + 123_456_789
-ALL = 7
+ALL = 15
 
 Row = dict[str, Any]
 
@@ -45,6 +45,7 @@ def snapshot(tick: int, names: Sequence[str] = ("sleep", "worker"), known: Seque
     for name in ("cpu_ns", "wait_ns", "slices", "rss_bytes", "read_chars", "write_chars", "read_bytes", "write_bytes", "fds"):
         table[name] = 100 + tick
     table["nice"], table["state"], table["known"] = -5, ord("S"), known
+    table["traits"] = Trait.SERVES | Trait.TERMINAL
     return Snapshot(
         at=10**13 + tick,
         wall=NOON + tick * 10**9,
@@ -96,16 +97,27 @@ def test_every_format_has_every_figure_and_nothing_for_what_was_not_read(tmp_pat
         "uid": 1000,
     }
     when = {"at_ns": 10**13 + 1, "wall": "2025-10-09T12:00:01.123456Z", "wall_ns": NOON + 10**9}
-    read_of_it = {"ppid": 1, "kernel_session": 4, "state": "S", "nice": -5, "cpu_ns": 101, "cpu_exact": False, "rss_bytes": 101}
+    read_of_it = {
+        "ppid": 1,
+        "kernel_session": 4,
+        "state": "S",
+        "nice": -5,
+        "cpu_ns": 101,
+        "cpu_exact": False,
+        "rss_bytes": 101,
+        "terminal": True,
+    }
     zeros = dict.fromkeys(("policy", "threads", "last_cpu", "minor_faults", "major_faults"), 0)
     unknown = dict.fromkeys(
-        ("wait_ns", "slices", "read_chars", "write_chars", "read_bytes", "write_bytes", "fds"), "" if kind == "csv" else None
+        ("wait_ns", "slices", "read_chars", "write_chars", "read_bytes", "write_bytes", "fds", "serves", "serves_locally"),
+        "" if kind == "csv" else None,
     )
     expected: Row = {"session": "aaaa0001", "boot_id": "boot-1", **who, **when, **read_of_it, **zeros, **unknown}
     if kind == "csv":
         expected = {name: str(value) for name, value in expected.items()}
     assert rows[3] == expected
     whole = rows[2]
+    assert [str(whole[name]) for name in ("serves", "serves_locally", "terminal")] == ["True", "False", "True"]
     assert [str(whole[name]) for name in ("pid", "wait_ns", "slices", "read_chars", "fds", "cpu_exact")] == [
         "10",
         *["101"] * 4,

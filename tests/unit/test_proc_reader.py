@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import mmap
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nicety.models.records import SAMPLE, Known, PoolSample, ProcId, Snapshot, WorkerSample
+from nicety.models.records import SAMPLE, Known, PoolSample, ProcId, Snapshot, Trait, WorkerSample
 from nicety.scheduler.linux.host import USER_HZ, HostReader, MachineError
 from nicety.scheduler.linux.identity import cgroup_and_unit, program
 from nicety.scheduler.linux.proc import ProcSource
@@ -57,20 +58,22 @@ class Tree:
         schedstat: str | None = "0 0 0",
         io: int | None = None,
         last_cpu: int = 1,
+        terminal: tuple[int, int] = (0, -1),
     ) -> None:
-        """Write a process, over an earlier one of this pid. `threads`: schedstat by tid; `io`: a figure for all four counters."""
+        """Write a process, over an earlier one of this pid. `threads`: schedstat by tid; `io`: a figure for all four counters;
+        `terminal`: device, and the process group in its foreground (that of the process is 7)."""
         here = self.root / str(pid)
         shutil.rmtree(here, ignore_errors=True)
         here.mkdir()
         threads = threads or {}
-        numbers = [ppid, 7, 77, 0, -1, flags, 11, 0, 22, 0, ticks, 0, 0, 0, 20, -5, max(1, len(threads)), 0, start, 9999, 3]
+        numbers = [ppid, 7, 77, *terminal, flags, 11, 0, 22, 0, ticks, 0, 0, 0, 20, -5, max(1, len(threads)), 0, start, 9999, 3]
         numbers += [2**64 - 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 17, last_cpu, 0, 3, 0, 0, 0, 1, 1, 1, 4242, 1, 1, 1, 0]
         (here / "stat").write_bytes(b"%d (%s) %s " % (pid, comm, state.encode()) + " ".join(map(str, numbers)).encode() + b"\n")
         (here / "cgroup").write_text("1:cpu,cpuacct:/batch\n0::/\n")
         (here / "cmdline").write_bytes(b"app\0")
         (here / "fd").mkdir()
         for fd in range(3):
-            (here / "fd" / str(fd)).touch()
+            (here / "fd" / str(fd)).symlink_to("/dev/null")
         if schedstat is not None:
             (here / "schedstat").write_text(threads.get(pid, schedstat) + "\n")
         for tid, text in threads.items():
@@ -78,6 +81,19 @@ class Tree:
             (here / "task" / str(tid) / "schedstat").write_text(text + "\n")
         if io is not None:
             self.io(pid, io)
+
+    def hold(self, pid: int, fd: int, link: str) -> None:
+        """Give a process a descriptor, in place of one with this number."""
+        path = self.root / str(pid) / "fd" / str(fd)
+        path.unlink(missing_ok=True)
+        path.symlink_to(link)
+
+    def listening(self, pid: int, **tables: str) -> None:
+        """Write the socket tables around a process; all others are empty."""
+        here = self.root / str(pid) / "net"
+        here.mkdir(exist_ok=True)
+        for name in ("tcp", "tcp6", "udp", "udp6", "unix"):
+            (here / name).write_text("heading\n" + tables.get(name, ""))
 
     def io(self, pid: int, value: int) -> None:
         names = ("rchar", "wchar", "syscr", "syscw", "read_bytes", "write_bytes", "cancelled_write_bytes")
@@ -141,7 +157,8 @@ def test_every_field_is_where_proc_pid_stat_says(tree: Tree, source: ProcSource)
         "state": ord("R"),
         "nice": -5,
         "policy": 3,
-        "known": Known.WAIT | Known.IO | Known.FDS,
+        "known": Known.WAIT | Known.IO | Known.FDS | Known.SOCKETS,
+        "traits": 0,
     }
     assert (snapshot.at, snapshot.wall, snapshot.uptime_ticks) == (1, 2, int(123.45 * USER_HZ))
 
@@ -257,6 +274,134 @@ def test_counters_never_go_back_whatever_threads_come_and_go(history: list[tuple
     assert all(seen[-1][name] >= least for name, least in zip(("cpu_ns", "wait_ns", "slices"), last, strict=True))
 
 
+# --- what a process serves ------------------------------------------------------------------------------------------------------
+
+TCP = "   0: 0100007F:1F90 00000000:0000 {state} 00000000:00000000 00:00000000 00000000     0        0 {inode} 1 0 100 0 0 10 0\n"
+UDP = "  10: 00000000:0035 00000000:0000 {state} 00000000:00000000 00:00000000 00000000     0        0 {inode} 2 0 0\n"
+UNIX = "0000000000000000: 00000002 00000000 {flags} 0001 {state} {inode} {path}\n"
+ANY = Trait.SERVES | Trait.SERVES_LOCALLY
+
+
+@pytest.mark.parametrize(
+    ("table", "text", "traits"),
+    [
+        ("tcp", TCP.format(state="0A", inode=900), Trait.SERVES),
+        ("tcp6", TCP.format(state="0A", inode=900), Trait.SERVES),
+        ("tcp", TCP.format(state="0A", inode=901) + TCP.format(state="01", inode=900), 0),  # a connection
+        ("tcp", TCP.format(state="0A", inode=901), 0),  # another's
+        ("udp", UDP.format(state="07", inode=900), Trait.SERVES),
+        ("udp6", UDP.format(state="07", inode=900), Trait.SERVES),
+        ("udp", UDP.format(state="01", inode=900), 0),  # has a peer
+        ("unix", UNIX.format(flags="00010000", state="01", inode=900, path="/run/my app\udcff"), Trait.SERVES_LOCALLY),
+        ("unix", UNIX.format(flags="00000000", state="03", inode=900, path="/run/x"), 0),  # a connection
+    ],
+)
+def test_a_process_serves_what_listens_among_its_descriptors(
+    tree: Tree, source: ProcSource, table: str, text: str, traits: int
+) -> None:
+    tree.process(42)
+    tree.hold(42, 2, "socket:[900]")
+    tree.listening(42)
+    (tree.root / "42" / "net" / table).write_bytes(b"heading\n" + text.encode(errors="surrogateescape"))
+    got = row(source.read(1, 1, ()), 42)
+    assert got["known"] & Known.SOCKETS
+    assert got["traits"] == traits
+
+
+def test_what_a_process_serves_is_unknown_where_the_tables_cannot_be_read(tree: Tree, source: ProcSource) -> None:
+    tree.process(42)
+    tree.hold(42, 2, "socket:[900]")
+    tree.process(43)
+    snapshot = source.read(1, 1, ())
+    assert not row(snapshot, 42)["known"] & Known.SOCKETS
+    assert row(snapshot, 43)["known"] & Known.SOCKETS, "has no socket, so no table matters"
+
+
+def test_a_machine_without_ipv6_has_no_sockets_of_it(tree: Tree, source: ProcSource) -> None:
+    tree.process(42)
+    tree.hold(42, 2, "socket:[900]")
+    tree.listening(42, tcp=TCP.format(state="0A", inode=900))
+    for name in ("tcp6", "udp6"):
+        (tree.root / "42" / "net" / name).unlink()
+    assert row(source.read(1, 1, ()), 42)["traits"] == Trait.SERVES
+
+
+@pytest.mark.parametrize(("age", "within"), [(5, 1), (100, 3)], ids=["young", "old"])
+def test_one_that_begins_to_listen_is_found_at_once_if_it_is_young_and_else_on_its_slow_turn(
+    tree: Tree, source: ProcSource, age: int, within: int
+) -> None:
+    start = int((123.45 - age) * USER_HZ)
+    tree.process(42, start=start)
+    tree.listening(42, tcp=TCP.format(state="0A", inode=900))
+    assert not row(source.read(0, 1, ()), 42)["traits"] & ANY
+    tree.hold(42, 3, "socket:[900]")
+    seen = [bool(row(source.read(at, 1, ()), 42)["traits"] & Trait.SERVES) for at in range(within)]
+    assert seen[-1]
+
+
+@pytest.mark.parametrize(("age", "within"), [(5, 3), (100, 18)], ids=["young", "old"])
+def test_an_exchange_of_one_descriptor_for_another_is_found_on_a_slow_turn_or_the_sixth(
+    tree: Tree, source: ProcSource, age: int, within: int
+) -> None:
+    tree.process(42, start=int((123.45 - age) * USER_HZ))
+    tree.listening(42, tcp=TCP.format(state="0A", inode=900))
+    source.read(0, 1, ())
+    tree.hold(42, 2, "socket:[900]")
+    seen = [row(source.read(at, 1, ()), 42)["traits"] for at in range(within)]
+    assert seen[-1] == Trait.SERVES
+    tree.hold(42, 2, "/dev/null")
+    seen = [row(source.read(at, 1, ()), 42)["traits"] for at in range(within)]
+    assert seen[-1] == 0
+
+
+@pytest.mark.parametrize("fd", [0, 4, 1000])
+def test_a_socket_is_found_whatever_its_number(tree: Tree, source: ProcSource, fd: int) -> None:
+    tree.process(42)
+    tree.hold(42, fd, "socket:[900]")
+    tree.listening(42, tcp=TCP.format(state="0A", inode=900))
+    assert row(source.read(1, 1, ()), 42)["traits"] == Trait.SERVES
+
+
+def test_an_exec_is_looked_through_at_once(tree: Tree, source: ProcSource) -> None:
+    tree.process(42)
+    source.read(0, 1, ())
+    tree.process(42, comm=b"served")
+    tree.hold(42, 2, "socket:[900]")
+    tree.listening(42, tcp=TCP.format(state="0A", inode=900))
+    assert row(source.read(1, 1, ()), 42)["traits"] == Trait.SERVES
+
+
+def test_only_the_first_descriptors_of_a_process_are_looked_at(tree: Tree, source: ProcSource) -> None:
+    tree.process(42)
+    for fd in range(3, 400):
+        tree.hold(42, fd, "socket:[901]")
+    tree.hold(42, 5, "socket:[900]")
+    tree.listening(42, tcp=TCP.format(state="0A", inode=900))
+    looked: list[str] = []
+    link = os.readlink
+
+    def counted(path: str) -> str:
+        looked.append(path)
+        return link(path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "readlink", counted)
+        source.read(1, 1, ())
+    assert sum("/42/fd/" in path for path in looked) == 256
+
+
+@pytest.mark.parametrize(
+    ("terminal", "traits"),
+    [((0, -1), 0), ((34816, 7), Trait.TERMINAL), ((34816, 8), 0), ((34816, -1), 0), ((0, 7), 0)],
+    ids=["none", "in front", "behind", "nobody in front", "no terminal"],
+)
+def test_in_the_foreground_of_a_terminal_is_the_group_that_has_it(
+    tree: Tree, source: ProcSource, terminal: tuple[int, int], traits: int
+) -> None:
+    tree.process(42, terminal=terminal)
+    assert row(source.read(1, 1, ()), 42)["traits"] == traits
+
+
 # --- paces --------------------------------------------------------------------------------------------------------------------
 
 
@@ -283,9 +428,9 @@ def test_io_of_a_pool_is_read_each_tick_and_of_others_each_few(tree: Tree, sourc
 def test_unknown_io_is_no_zero(tree: Tree, source: ProcSource) -> None:
     tree.process(42)
     got = row(source.read(1, 1, pool_of(42)), 42)
-    assert got["known"] == Known.WAIT | Known.FDS
+    assert not got["known"] & Known.IO
     tree.io(42, 5)
-    assert row(source.read(2, 1, pool_of(42)), 42)["known"] == Known.WAIT | Known.IO | Known.FDS
+    assert row(source.read(2, 1, pool_of(42)), 42)["known"] & Known.IO
 
 
 def test_a_move_to_another_cgroup_is_seen_within_six_slow_turns(tree: Tree, source: ProcSource) -> None:

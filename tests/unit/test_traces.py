@@ -345,7 +345,7 @@ def test_another_schema_is_refused_by_readers_and_left_alone_by_the_writer(tmp_p
     db.execute("PRAGMA user_version=99")
     db.close()
     before = path.read_bytes()
-    with pytest.raises(TraceError, match=r"schema version 99.*reads version 1; read it with the nicety that wrote it"):
+    with pytest.raises(TraceError, match=r"schema version 99.*reads version 2; read it with the nicety that wrote it"):
         read_traces(tmp_path)
     record(tmp_path, list(machine(3)), "bbbb0002")
     assert day_files(tmp_path) == ["2025-10-09.1.db", "2025-10-09.db"]

@@ -1,0 +1,226 @@
+"""Which sockets of a network namespace listen, and how long their accept queues are. Must not know what they mean for a process.
+
+The kernel's sock_diag (man 7 sock_diag) answers for sockets in one state alone, so the cost does not grow with the connections of
+the machine. It knows our own network namespace only; another one, and a kernel or sandbox without it, is read from the tables in
+/proc/PID/net, where the LISTEN rows of TCP come first.
+"""
+
+# ruff: noqa: PTH116 -- Path objects cost more than the system calls
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_SOCK_DIAG_BY_FAMILY = 20  # linux/sock_diag.h
+_NETLINK_SOCK_DIAG = 4
+_REQUEST, _DUMP = 0x1, 0x300  # linux/netlink.h
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_UNCONNECTED, _LISTEN = 7, 10  # TCP_CLOSE, which a bound UDP socket without a peer is in; TCP_LISTEN, for unix sockets too
+_SHOW_RQLEN, _ATTR_RQLEN = 0x10, 4  # linux/unix_diag.h
+_ACCEPTS = 1 << 16  # __SO_ACCEPTCON, in the flags of /proc/net/unix
+_SOCKET = re.compile(r"socket:\[(\d+)\]")
+
+
+def socket_inode(link: str) -> int | None:
+    """The inode of a socket from a link in /proc/PID/fd, None for anything else."""
+    match = _SOCKET.fullmatch(link)
+    return int(match[1]) if match else None
+
+
+# --- sock_diag ----------------------------------------------------------------------------------------------------------------
+
+
+class SockDiag:
+    """Questions to sock_diag about our own network namespace. None is the answer where the kernel gives none.
+
+    Its netlink socket is opened by the first question, and by the next one after a failure.
+    """
+
+    def __init__(self) -> None:
+        self._netlink: socket.socket | None = None
+
+    def accept_queues(self, family: int) -> dict[int, int] | None:
+        """Connections that wait, by inode of every listening TCP socket of an address family."""
+        answers = self._inet(family, socket.IPPROTO_TCP, _LISTEN)
+        return None if answers is None else dict(answers)
+
+    def unconnected_udp(self, family: int) -> frozenset[int] | None:
+        """Inodes of UDP sockets that are bound and have no peer."""
+        answers = self._inet(family, socket.IPPROTO_UDP, _UNCONNECTED)
+        return None if answers is None else frozenset(inode for inode, _ in answers)
+
+    def unix_listening(self) -> frozenset[int] | None:
+        """Inodes of listening unix sockets."""
+        answers = self._ask(struct.pack("=BBHIII8x", socket.AF_UNIX, 0, 0, 1 << _LISTEN, 0, 0), _DUMP)
+        return None if answers is None else frozenset(struct.unpack_from("=I", raw, 4)[0] for raw in answers)
+
+    def unix_accept_queue(self, inode: int) -> int | None:
+        """Connections that wait at one listening unix socket."""
+        request = struct.pack("=BBHIIIII", socket.AF_UNIX, 0, 0, 1 << _LISTEN, inode, _SHOW_RQLEN, 0xFFFFFFFF, 0xFFFFFFFF)
+        for raw in self._ask(request, 0) or ():
+            at = 16  # struct unix_diag_msg, then attributes: length, type, value, padded to 4
+            while at + 4 <= len(raw):
+                length, kind = struct.unpack_from("=HH", raw, at)
+                if kind == _ATTR_RQLEN:
+                    return int(struct.unpack_from("=I", raw, at + 4)[0])
+                at += max(4, (length + 3) & ~3)
+        return None
+
+    def close(self) -> None:
+        """Give the netlink socket back."""
+        if self._netlink is not None:
+            self._netlink.close()
+            self._netlink = None
+
+    def _inet(self, family: int, protocol: int, state: int) -> list[tuple[int, int]] | None:
+        """(inode, receive queue) of every socket in one state."""
+        # struct inet_diag_req_v2: family, protocol, extensions, pad, states, then an empty socket id of 48 bytes
+        answers = self._ask(struct.pack("=BBBBI48x", family, protocol, 0, 0, 1 << state), _DUMP)
+        if answers is None:
+            return None
+        # struct inet_diag_msg: 4 bytes, socket id of 48, expires, rqueue at 56, wqueue, uid, inode at 68
+        return [(struct.unpack_from("=I", raw, 68)[0], struct.unpack_from("=I", raw, 56)[0]) for raw in answers]
+
+    def _ask(self, request: bytes, flags: int) -> list[bytes] | None:
+        """The answers to one request; None when it is refused. The kernel answers at once."""
+        header = struct.pack("=IHHII", 16 + len(request), _SOCK_DIAG_BY_FAMILY, _REQUEST | flags, 0, 0)
+        answers: list[bytes] = []
+        try:
+            if self._netlink is None:
+                self._netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG)
+            self._netlink.send(header + request, socket.MSG_DONTWAIT)
+            while True:
+                block, at = self._netlink.recv(1 << 16, socket.MSG_DONTWAIT), 0
+                while at + 16 <= len(block):
+                    length, kind = struct.unpack_from("=IH", block, at)
+                    if kind == _NLMSG_DONE:  # with an errno: a kernel without udp_diag ends an empty dump with ENOENT
+                        return None if length >= 20 and struct.unpack_from("=i", block, at + 16)[0] < 0 else answers
+                    if kind == _NLMSG_ERROR:
+                        return None
+                    answers.append(block[at + 16 : at + length])
+                    at += (length + 3) & ~3
+                if not flags:
+                    return answers
+        except OSError:  # no sock_diag here; or half an answer is left in it
+            self.close()
+            return None
+
+
+# --- tables -------------------------------------------------------------------------------------------------------------------
+
+
+def accept_queues_of(net: str, family: int) -> dict[int, int] | None:
+    """`SockDiag.accept_queues` from the tables in a directory like /proc/PID/net. None: it may not be read."""
+    lengths: dict[int, int] = {}
+    try:
+        for fields in _rows(f"{net}/{'tcp' if family == socket.AF_INET else 'tcp6'}"):
+            if int(fields[3], 16) != _LISTEN:
+                break  # they come first
+            lengths[int(fields[9])] = int(fields[4].split(":")[1], 16)
+    except OSError:
+        return None
+    return lengths
+
+
+def _unconnected_udp_of(net: str, family: int) -> frozenset[int] | None:
+    try:
+        rows = _rows(f"{net}/{'udp' if family == socket.AF_INET else 'udp6'}")
+        return frozenset(int(fields[9]) for fields in rows if int(fields[3], 16) == _UNCONNECTED)
+    except OSError:
+        return None
+
+
+def _unix_listening_of(net: str) -> frozenset[int] | None:
+    try:
+        return frozenset(int(fields[6]) for fields in _rows(f"{net}/unix") if int(fields[3], 16) & _ACCEPTS)
+    except OSError:
+        return None
+
+
+def _rows(path: str) -> Iterator[list[str]]:
+    """The rows of a table, split at blanks; none where this kernel has no such sockets (IPv6 switched off)."""
+    try:
+        table = open(path, encoding="utf-8", errors="replace")  # noqa: PTH123, SIM115 - as above; closed below. Unix paths are any bytes
+    except FileNotFoundError:
+        os.stat(os.path.dirname(path))  # noqa: PTH120 - raises if it is the process that is gone
+        return
+    with table:
+        next(table, None)  # the heading
+        for row in table:
+            yield row.split()
+
+
+# --- both ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Inodes of the sockets of one network namespace at which anybody may knock."""
+
+    inet: frozenset[int]  # TCP sockets that listen, UDP sockets that are bound and have no peer; IPv4 and IPv6
+    unix: frozenset[int]  # unix sockets that listen
+
+
+class Listeners:
+    """What listens in the network namespace of a process, looked up at most once between two calls of `forget`.
+
+    `proc_root` is a procfs; `ours`: it shows the processes of this kernel, so that sock_diag speaks of the same sockets.
+    """
+
+    def __init__(self, proc_root: str, *, ours: bool) -> None:
+        self._diag = SockDiag()
+        try:
+            self._own = _namespace(f"{proc_root}/self")
+            self._ours = ours
+        except OSError:  # of a sandbox that hides it: all are read from their tables
+            self._own, self._ours = None, False
+        self._known: dict[tuple[int, int] | str, Listening | None] = {}
+
+    def forget(self) -> None:
+        """Sockets may have come and gone: the next question is asked anew."""
+        self._known.clear()
+
+    def around(self, process: str) -> Listening | None:
+        """What listens around the process with this directory in procfs; None: it cannot be seen."""
+        try:
+            namespace = _namespace(process)
+        except OSError:  # gone, or not ours to look at
+            return None
+        key = process if namespace is None else namespace
+        if key not in self._known:
+            net = f"{process}/net"
+            self._known[key] = self._read(net, self._diag if self._ours and namespace == self._own else None)
+        return self._known[key]
+
+    def close(self) -> None:
+        """Give the netlink socket back."""
+        self._diag.close()
+
+    def _read(self, net: str, diag: SockDiag | None) -> Listening | None:
+        inet: set[int] = set()
+        for family in (socket.AF_INET, socket.AF_INET6):
+            tcp = diag.accept_queues(family) if diag is not None else None
+            tcp = accept_queues_of(net, family) if tcp is None else tcp
+            udp = diag.unconnected_udp(family) if diag is not None else None
+            udp = _unconnected_udp_of(net, family) if udp is None else udp
+            if tcp is None or udp is None:
+                return None
+            inet.update(tcp, udp)
+        unix = diag.unix_listening() if diag is not None else None
+        unix = _unix_listening_of(net) if unix is None else unix
+        return None if unix is None else Listening(frozenset(inet), unix)
+
+
+def _namespace(process: str) -> tuple[int, int] | None:
+    """What tells the network namespace of a process from others; None on a kernel that has but one."""
+    try:
+        stat = os.stat(f"{process}/ns/net")
+    except FileNotFoundError:
+        os.stat(process)  # raises if it is the process that is gone
+        return None
+    return stat.st_dev, stat.st_ino
