@@ -4,6 +4,8 @@
     models/KIND/DIGEST/model.npz    its arrays; the card has their SHA-256
     models/KIND/live                the digest of the promoted one
 
+The package has a directory of the same form with the models that are there before the user has trained any: `shipped`.
+
 Everything read is taken for hostile: sizes and shapes are checked before anything is decompressed, nothing is ever unpickled, and
 files that others could have written are refused. Uses numpy and the standard library only.
 """
@@ -29,14 +31,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .anomaly import CHANNELS, AnomalyModel
+from .behaviour import BEHAVIOUR_FEATURES, BehaviourModel
 from .demand import DEMAND_FEATURES, TreeDemand
 from .records import HORIZONS, QUANTILES, WINDOW
 
 SCHEMA = 1
 """Version of card and arrays together: a change of either, or of what a feature means, needs another number."""
 
-FEATURES: Mapping[str, tuple[str, ...]] = {"demand": DEMAND_FEATURES, "anomaly": CHANNELS}
+FEATURES: Mapping[str, tuple[str, ...]] = {"demand": DEMAND_FEATURES, "anomaly": CHANNELS, "behaviour": BEHAVIOUR_FEATURES}
 """Kinds of models, and what each is given."""
+
+SHIPPED = Path(__file__).resolve().parent / "shipped"
+"""Models that come with the package: read only, and as trusted as the code beside them."""
 
 MAX_BYTES = 64 << 20
 """Largest model file, packed or unpacked. A demand model takes about 0.2 MB."""
@@ -78,7 +84,7 @@ class DataRange:
 class Card:
     """What a model is. All a reader must know before using its arrays."""
 
-    kind: str  # "demand" or "anomaly"
+    kind: str  # one of FEATURES
     interval: float  # seconds a tick
     data: DataRange
     metrics: tuple[Mapping[str, Any], ...]  # the table of held-out time that it was promoted by
@@ -187,10 +193,17 @@ def load_live(directory: Path, kind: str) -> Artifact | None:
     return None if digest is None else load(directory, kind, digest)
 
 
+def shipped(kind: str) -> Artifact | None:
+    """The model of this kind that comes with nicety; None if none does. Raises ArtifactError if it cannot be used."""
+    return load_live(SHIPPED, kind)
+
+
 def _try(kind: str, arrays: Arrays, digest: str, interval: float) -> None:
     """Raise ValueError unless the arrays make a model."""
     if kind == "demand":
         TreeDemand(arrays, digest)
+    elif kind == "behaviour":
+        BehaviourModel.from_arrays(arrays, digest)
     else:
         AnomalyModel.from_arrays(arrays, digest, interval)
 
@@ -328,15 +341,22 @@ def _array(name: str, data: bytes, size: int) -> NDArray[Any]:
 
 
 def _check(found: os.stat_result, path: Path, right: Callable[[int], bool]) -> None:
-    """Raise ArtifactError for a file or folder that somebody else could have put there or could change."""
+    """Raise ArtifactError for a file or folder that somebody else could have put there or could change.
+
+    What the package brings is judged as its code is: who owns or may change that can do all that a model could and more, so its
+    owner and group are trusted (a checkout with umask 002, a daemon of root from somebody's virtual environment). Others are not.
+    """
     if stat.S_ISLNK(found.st_mode) or not right(found.st_mode):
         raise ArtifactError(f"{path} is a link or not what belongs there; move it away and run: nicety train")
-    if found.st_uid not in {0, os.geteuid()}:
+    trusted, others = {0, os.geteuid()}, 0o022
+    if path.is_relative_to(SHIPPED):
+        trusted, others = trusted | {Path(__file__).stat().st_uid}, 0o002
+    if found.st_uid not in trusted:
         raise ArtifactError(
             f"{path} belongs to user {found.st_uid}, and models are only taken from root or user {os.geteuid()}; "
             f"if it can be trusted: chown {os.geteuid()} {path}"
         )
-    if found.st_mode & 0o022:
+    if found.st_mode & others:
         raise ArtifactError(f"others may write to {path} (mode {stat.S_IMODE(found.st_mode):o}); run: chmod go-w {path}")
 
 

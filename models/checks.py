@@ -9,7 +9,8 @@ import numpy as np
 
 from .anomaly import CHANNELS, KINDS, Scorer, score
 from .baseline import Floats, Forecasts, Ints
-from .records import HORIZONS, QUANTILES, WINDOW, ProcId
+from .behaviour import BEHAVIOUR_FEATURES, CLASSES, SEEN, BehaviourModel
+from .records import HORIZONS, QUANTILES, WINDOW, Latency, ProcId
 
 
 class CheckError(AssertionError):
@@ -146,3 +147,40 @@ def check_scorer(scorer: Scorer) -> None:
         for kind in KINDS:
             chances = tails[kind].p(np.linspace(0.0, 200.0, 2001))
             _hold(bool((np.diff(chances) <= 0).all()), f"calls no higher score of {kind} more usual")
+
+
+def check_behaviour(model: BehaviourModel) -> None:
+    """All that holds for every behaviour model, whatever the rows. Raises CheckError."""
+    rng = np.random.default_rng(5)
+    rows = rng.uniform(-3.0, 8.0, (60, len(BEHAVIOUR_FEATURES)))
+    rows[:, SEEN] = rng.uniform(0.01, 20.0, 60)
+    rows[20:40][rng.random((20, len(BEHAVIOUR_FEATURES))) < 0.4] = np.nan
+    rows[40:50, :SEEN] = np.nan
+    given = rows.copy()
+    said = model.probabilities(rows)
+    _hold(bool(model.name.strip()), "has a name")
+    _hold(np.array_equal(rows, given, equal_nan=True), "leaves its input alone")
+    _hold(said.shape == (len(rows), len(CLASSES)), f"gives [n, classes], not {said.shape}")
+    _hold(bool(((said >= 0) & (said <= 1)).all()), "gives probabilities")
+    _hold(bool(np.allclose(said.sum(axis=1), 1.0, rtol=0, atol=1e-12)), "gives probabilities that sum to 1")
+    _hold(np.array_equal(said, model.probabilities(rows)), "gives the same for the same")
+    order = rng.permutation(len(rows))
+    _hold(np.array_equal(said[order], model.probabilities(rows[order])), "does not depend on the order of groups")
+    alone = np.concatenate([model.probabilities(rows[at : at + 1]) for at in range(len(rows))])
+    _hold(np.array_equal(said, alone), "does not depend on the other groups")
+    _hold(
+        np.array_equal(np.tile(said, (30, 1)), model.probabilities(np.tile(rows, (30, 1)))), "does not depend on how many there are"
+    )
+    _hold(model.probabilities(rows[:0]).shape == (0, len(CLASSES)), "takes no group at all")
+    little = rows[:20].copy()
+    little[:, SEEN] = 1e-6
+    spread = np.abs(model.probabilities(little) - model.probabilities(little[::-1])).max()
+    _hold(bool(spread < 0.01), "has no opinion without evidence")
+    for row in rows:
+        for latency in Latency:
+            found = model.evidence(row, latency)
+            known = {name for name, value in zip(BEHAVIOUR_FEATURES, row.tolist(), strict=True) if value == value}
+            pushes = [abs(push) for _, _, push in found]
+            _hold({name for name, _, _ in found} <= known, "takes no unknown feature for evidence")
+            _hold(pushes == sorted(pushes, reverse=True), "gives the strongest evidence first")
+            _hold(bool(np.isfinite([figure for _, *figures in found for figure in figures]).all()), "gives finite evidence")

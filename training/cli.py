@@ -20,7 +20,8 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from ..models.artifact import FEATURES, Arrays, ArtifactError, Card
+from ..models.artifact import FEATURES, Arrays, Artifact, ArtifactError, Card, load_live, shipped
+from ..models.behaviour import BehaviourModel
 from ..models.demand import TreeDemand
 from ..models.records import Snapshot
 from ..scheduler.config import ConfigError
@@ -28,10 +29,11 @@ from ..scheduler.paths import PathError, load_config, state_paths
 from ..scheduler.store.files import StoreError
 from ..scheduler.store.traces import TraceRead, read_traces
 from .anomaly_fit import fit_anomaly
+from .behaviour_fit import BehaviourTable, Programs, fit_behaviour, log_loss, unpacked, verdicts
 from .dataset import LEAST_TICKS, Dataset, DatasetError, build, sample, split
 from .evaluate import evaluate
 from .fit import ROWS, fit_demand
-from .promote import go_live, judge, running
+from .promote import go_live, judge, judge_behaviour, running
 from .report import Result, metrics, plain, text
 
 FAILURE, REFUSED = 1, 3  # and 2 for wrong usage, which typer gives
@@ -41,6 +43,9 @@ ORIGINS = ROWS // 3
 
 TEST_ORIGINS = 15_000
 """Origins to calibrate and to test on."""
+
+HELD_OUT = 0.2
+"""Share of the time that a behaviour model is judged on: the last of it."""
 
 SEED = 20_240_229
 
@@ -54,6 +59,7 @@ class Kind(StrEnum):
 
     DEMAND = "demand"
     ANOMALY = "anomaly"
+    BEHAVIOUR = "behaviour"
 
 
 def main() -> None:
@@ -138,7 +144,10 @@ def train(
 def _train(kind: Kind, dataset: Dataset, models: Path, jobs: int, dry_run: bool) -> Result:
     """Fit one kind of model, compare it, and let it go live if it may."""
     with _progress(f"training the {kind} model"):
-        arrays, result = _demand(dataset, models, jobs) if kind is Kind.DEMAND else _anomaly(dataset)
+        if kind is Kind.DEMAND:
+            arrays, result = _demand(dataset, models, jobs)
+        else:
+            arrays, result = _anomaly(dataset) if kind is Kind.ANOMALY else _behaviour(dataset, models)
     if result.outcome != "would be promoted" or dry_run:
         return result
     card = Card(
@@ -187,6 +196,63 @@ def _anomaly(dataset: Dataset) -> tuple[Arrays, Result]:
         return {}, Result("anomaly", "not trained", str(error), "")
     outcome = "would be promoted" if fitted.beats else "refused"
     return fitted.arrays, Result("anomaly", outcome, fitted.reason, "", anomaly=fitted.rows)
+
+
+def _behaviour(dataset: Dataset, models: Path) -> tuple[Arrays, Result]:
+    """A behaviour model of the programs that nicety comes with and the groups with a class in the configuration, and how it did."""
+    own = dataset.sighted.programs()
+    if not own.names:
+        missing = (
+            "no group that did something has a class in the configuration, and without examples nothing is learned; say what "
+            'some are: [groups.NAME] program = "..." latency = "latency" or "batch"'
+        )
+        return {}, Result("behaviour", "not trained", missing, "")
+    cut = round(dataset.ticks * (1 - HELD_OUT))
+    earlier, later = (dataset.sighted.within(*span).programs() for span in ((0, cut), (cut, dataset.ticks + 1)))
+    if not earlier.names or not later.names:
+        missing = (
+            "the groups with a class did nothing in the first 80 or in the last 20 % of the time; record longer, while they work"
+        )
+        return {}, Result("behaviour", "failed", missing, "")
+    base, old = _known_programs(), _running_behaviour(models)
+    try:
+        without = None if base is None else fit_behaviour(base).chances
+        arrays = fit_behaviour(earlier if base is None else base + earlier).arrays
+        whole = own if base is None else base + own
+        fitted = fit_behaviour(whole)
+    except ValueError as error:
+        return {}, Result("behaviour", "not trained", str(error), "")
+    judged = [("new model", BehaviourModel.from_arrays(arrays, ""))]
+    judged += [] if old is None else [(f"running {old.digest[:8]}", BehaviourModel.from_arrays(old.arrays, old.digest))]
+    rows = [row for name, model in judged for row in verdicts(name, model.probabilities(later.rows), later)]
+    unseen = fitted.loss(whole) if base is None else log_loss(fitted.chances[: len(base.rows)], base)
+    table = BehaviourTable(tuple(rows), (unseen, unseen if base is None or without is None else log_loss(without, base)))
+    judgement = judge_behaviour(table)
+    outcome = "would be promoted" if judgement.beats else "refused"
+    return fitted.arrays, Result("behaviour", outcome, judgement.reason, "", behaviour=table)
+
+
+def _known_programs() -> Programs | None:
+    """The programs that the shipped model was trained on; None, and said, if they cannot be had."""
+    try:
+        artefact = shipped("behaviour")
+        return None if artefact is None else unpacked(artefact.arrays)
+    except (ArtifactError, ValueError) as error:
+        _say(f"the programs that nicety comes with cannot be used, so only yours count: {error}")
+        return None
+
+
+def _running_behaviour(models: Path) -> Artifact | None:
+    """What a daemon would use now: the user's model, else the shipped one. Rates are per second, so it fits any interval."""
+    try:
+        live = load_live(models, "behaviour")
+    except ArtifactError as error:
+        _say(f"the running behaviour model cannot be used, so it does not count: {error}")
+        live = None
+    try:
+        return live or shipped("behaviour")
+    except ArtifactError:  # told when its programs were asked for
+        return None
 
 
 def _lost(read: TraceRead) -> list[str]:

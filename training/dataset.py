@@ -1,4 +1,5 @@
-"""Traces become what models learn from: series of demand, and ticks of workers. Knows traces and the observer, no model.
+"""Traces become what models learn from: series of demand, ticks of workers, and what groups whose class the configuration says did.
+Knows traces and the observer, no model.
 
 Values come from `scheduler.observer.Measurer`, which the runtime uses too. A series is cut where its group went away and at every
 gap, so no window reaches across a hole. Time is counted in ticks over all sessions, in the order they were recorded.
@@ -9,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +20,11 @@ from ..models.demand import MIN_TICKS
 from ..models.features import Floats
 from ..models.records import HORIZONS, WINDOW, Snapshot
 from ..scheduler.config import Config
-from ..scheduler.decision import Latency
 from ..scheduler.observer import BUSY_CORES, Measurer
 from ..scheduler.store.traces import Recording
 from .anomaly_cases import WorkerTick
 from .anomaly_fit import WorkerTraces
+from .behaviour_fit import Sighted, Sightings
 
 MAX_VALUES = 40_000_000
 """Values of demand series kept, 160 MB; beyond it the oldest series go. A day at 1 Hz of 40 groups has 7 million."""
@@ -60,6 +61,7 @@ class Dataset:
     workers: WorkerTraces
     data: DataRange
     skipped: tuple[str, ...]  # what was left out, a sentence each
+    sighted: Sighted = field(default_factory=Sighted)  # of groups with a class in the configuration
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,7 @@ def build(
     Only sessions recorded at the configuration's interval are used: a model counts in ticks. `progress` is told every snapshot.
     """
     interval = config.daemon.interval
-    builder, workers = _Runs(), _Workers()
+    builder, workers, sightings = _Runs(), _Workers(), Sightings(interval)
     others: dict[float, int] = {}
     session, measurer = "", Measurer(config, interval)
     first_wall = last_wall = processes = 0
@@ -121,6 +123,7 @@ def build(
             session, measurer = recording.id, Measurer(config, interval)
             builder.cut()
             workers.cut()
+            sightings.cut()
         first_wall, last_wall = first_wall or snapshot.wall, snapshot.wall
         processes = max(processes, len(snapshot.table))
         measured = measurer.measure(snapshot)
@@ -129,7 +132,9 @@ def build(
             workers.cut()
             continue
         pools = {pool.pool for pool in snapshot.pools}
-        builder.add(measured.series, {name for name in measured.groups if name in pools or _classed(measurer, name)})
+        classed = {name: latency for name in measured.groups if (latency := measurer.pinned(name)) is not None}
+        sightings.add(builder.ticks, measured.groups, measured.behaviour, classed)
+        builder.add(measured.series, {name for name in measured.groups if name in pools or name in classed})
         workers.add(WorkerTick(measured.worker_keys, measured.worker_pools, measured.workers))
     skipped = [
         f"{count} ticks recorded at {every:g} s a tick: the configuration has daemon.interval = {interval:g}"
@@ -149,7 +154,7 @@ def build(
         digest.update(run.values.tobytes())
     groups = len({run.target for run in runs})
     data = DataRange(first_wall, last_wall, builder.ticks, processes, groups, digest.hexdigest())
-    return Dataset(interval, builder.ticks, runs, ready, data, tuple(skipped))
+    return Dataset(interval, builder.ticks, runs, ready, data, tuple(skipped), sightings.finish())
 
 
 def sample(dataset: Dataset, span: Span, most: int, seed: int) -> Samples:
@@ -190,10 +195,6 @@ def _targets(run: Run, origins: NDArray[np.int64], span: Span) -> Floats:
     places = origins[:, None] + np.asarray(HORIZONS)
     end = min(len(run.values), span.last - run.start)
     return np.asarray(np.where(places < end, run.values[np.minimum(places, end - 1)].astype(np.float64), np.nan))
-
-
-def _classed(measurer: Measurer, group: str) -> bool:
-    return measurer.latency_of(group) is not Latency.NONE
 
 
 class _Runs:

@@ -1,4 +1,5 @@
-"""Whether a new model may go live: only if it beats the running one and every baseline on held-out time.
+"""Whether a new model may go live: only if it beats the running one and every baseline on held-out time; of behaviour, which has no
+baseline and gains by the user's own programs, if it is not worse.
 
 Knows tables of results and the artefact store, not how models are made.
 """
@@ -9,10 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..models.artifact import Arrays, Artifact, ArtifactError, Card, live_digest, load, promote, save
+from .behaviour_fit import BehaviourTable
 from .evaluate import DemandTable
 
 MARGIN = 0.001
 """A score must be better by so much, relatively: the same model trained again must not replace itself for the sake of rounding."""
+
+
+WORSE = 1.02
+"""A loss must not be larger than by this factor: a fit to some more programs moves that of the others by a percent either way."""
+
+SLIGHT = 0.02
+"""Loss that is as good as none (98 % given to the truth): so near to perfect a factor says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +41,26 @@ def judge(table: DemandTable, candidate: str) -> Judgement:
     if own < best * (1 - MARGIN):
         return Judgement(True, f"score {own:.3f} beats {ranking}")
     return Judgement(False, f"score {own:.3f} does not beat {name} {best:.3f} (all others: {ranking})")
+
+
+def judge_behaviour(table: BehaviourTable) -> Judgement:
+    """Compare the new model, the first of the table, with the running one, if there is one; and with itself without the user's
+    groups on programs that neither saw.
+    """
+    new, *others = table.models()
+    own, harm = table.loss(new), table.harm(new)
+    unseen, without = table.unseen
+    unseen_text = f"on programs not seen {unseen:.3f} with your groups, {without:.3f} without"
+    for name in others:
+        loss = table.loss(name)
+        if harm > table.harm(name):
+            return Judgement(False, f"it takes {harm} latency-sensitive groups for batch work, {name} {table.harm(name)}")
+        if own > max(loss * WORSE, loss + SLIGHT):
+            return Judgement(False, f"loss {own:.3f} on held-out time is worse than {name} {loss:.3f}")
+    if unseen > max(without * WORSE, without + SLIGHT):
+        return Judgement(False, f"your groups make it worse for others: loss {unseen_text}")
+    ranking = ", ".join(f"{name} {table.loss(name):.3f}" for name in others) or "none is running"
+    return Judgement(True, f"loss {own:.3f} on held-out time ({ranking}); {unseen_text}")
 
 
 def running(directory: Path, kind: str, interval: float) -> tuple[Artifact | None, str]:

@@ -9,6 +9,7 @@ from typing import Any
 from ..models.records import HORIZONS, QUANTILES
 from ..scheduler.explain import table
 from .anomaly_fit import AnomalyRow
+from .behaviour_fit import BehaviourTable
 from .dataset import Dataset
 from .evaluate import DemandRow, DemandTable
 
@@ -26,6 +27,7 @@ class Result:
     digest: str  # of the artefact that went live; "" if none did
     demand: DemandTable | None = None
     anomaly: tuple[AnomalyRow, ...] = ()
+    behaviour: BehaviourTable | None = None
 
 
 def text(dataset: Dataset, results: Sequence[Result]) -> str:
@@ -40,6 +42,8 @@ def text(dataset: Dataset, results: Sequence[Result]) -> str:
             lines += ["", _demand(result.demand)]
         if result.anomaly:
             lines += ["", _anomaly(result.anomaly)]
+        if result.behaviour is not None:
+            lines += ["", _behaviour(result.behaviour)]
     return "\n".join(lines)
 
 
@@ -58,7 +62,7 @@ def plain(dataset: Dataset, results: Sequence[Result], lost: Sequence[str], seco
                 "outcome": result.outcome,
                 "reason": result.reason,
                 "digest": result.digest,
-                "scores": {name: result.demand.score(name) for name in result.demand.forecasters()} if result.demand else {},
+                "scores": _scores(result),
                 "rows": metrics(result),
             }
             for result in results
@@ -68,7 +72,17 @@ def plain(dataset: Dataset, results: Sequence[Result], lost: Sequence[str], seco
 
 def metrics(result: Result) -> tuple[dict[str, Any], ...]:
     """The rows of a result's table, for the card and JSON."""
-    return tuple(asdict(row) for row in (result.demand.rows if result.demand else result.anomaly))
+    table = result.demand or result.behaviour
+    return tuple(asdict(row) for row in (table.rows if table else result.anomaly))
+
+
+def _scores(result: Result) -> dict[str, float]:
+    """The figure that each model of a table is compared by; less is better."""
+    if result.demand is not None:
+        return {name: result.demand.score(name) for name in result.demand.forecasters()}
+    if result.behaviour is not None:
+        return {name: result.behaviour.loss(name) for name in result.behaviour.models()}
+    return {}
 
 
 def _demand(found: DemandTable) -> str:
@@ -112,3 +126,14 @@ def _anomaly(rows: Sequence[AnomalyRow]) -> str:
             for row in rows
         ],
     )
+
+
+def _behaviour(found: BehaviourTable) -> str:
+    """A line for each group and model; then the models."""
+    headers = ("model", "group", "is", "taken for", "p latency", "p batch", "loss")
+    rows = [
+        [row.model, row.program, row.latency, row.said, f"{row.p_latency:.0%}", f"{row.p_batch:.0%}", f"{row.loss:.3f}"]
+        for row in found.rows
+    ]
+    models = [[name, f"{found.loss(name):.3f}", str(found.harm(name))] for name in found.models()]
+    return table(headers, rows) + "\n\n" + table(("model", "loss", "latency taken for batch"), models)

@@ -60,3 +60,8 @@ def test_configs_and_typing_marker_are_in_the_wheel_and_tests_are_not(installed:
     assert {"nicety/py.typed", "nicety/configs/default.toml", "nicety/configs/nicety.service"} <= names
     assert any(name.startswith("nicety/configs/examples/") for name in names)
     assert not any(name.startswith(("tests/", "benchmarks/")) for name in names)
+
+
+def test_the_shipped_behaviour_model_is_in_the_wheel_and_can_be_used(installed: Path) -> None:
+    shown = run(installed, "-c", "from nicety.models.artifact import shipped; print(shipped('behaviour').card.kind)")
+    assert (shown.returncode, shown.stdout) == (0, "behaviour\n"), shown.stderr

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nicety.models.anomaly import CHANNELS, KINDS
-from nicety.models.artifact import ArtifactError, Card, DataRange, live_digest, load, load_live, promote, save
+from nicety.models.anomaly import KINDS
+from nicety.models.artifact import FEATURES, ArtifactError, Card, DataRange, live_digest, load, load_live, promote, save
+from nicety.models.behaviour import BEHAVIOUR_FEATURES
 from nicety.models.demand import DEMAND_FEATURES
 from nicety.models.records import HORIZONS, QUANTILES
 
@@ -40,9 +41,20 @@ def anomaly_arrays() -> Arrays:
     return {**tails, **{f"{kind}_seen": np.arange(3.0) for kind in KINDS}}
 
 
+def behaviour_arrays() -> Arrays:
+    features = len(BEHAVIOUR_FEATURES) - 1
+    return {
+        "knots": np.tile(np.arange(5.0), (features, 1)),
+        "pushes": np.zeros((features, 15)),
+        "start": np.zeros(3),
+        "halfway": np.full(1, 0.2),
+        "program_rows": np.full((2, len(BEHAVIOUR_FEATURES)), np.nan, np.float32),
+    }
+
+
 def card(kind: str = "demand", **changes: Any) -> Card:
     data = DataRange(1, 2, 3600, 200, 40, "00" * 32)
-    features = DEMAND_FEATURES if kind == "demand" else CHANNELS
+    features = FEATURES[kind]
     made = Card(
         kind=kind,
         interval=1.0,
@@ -57,14 +69,14 @@ def card(kind: str = "demand", **changes: Any) -> Card:
 
 
 def test_a_model_comes_back_as_it_was_saved(tmp_path: Path) -> None:
-    for kind, arrays in (("demand", demand_arrays()), ("anomaly", anomaly_arrays())):
+    for kind, arrays in (("demand", demand_arrays()), ("anomaly", anomaly_arrays()), ("behaviour", behaviour_arrays())):
         digest = save(tmp_path, kind, card(kind), arrays)
         artefact = load(tmp_path, kind, digest)
         assert artefact.digest == digest
         assert artefact.arrays.keys() == arrays.keys()
         for name, array in arrays.items():
             assert artefact.arrays[name].dtype == array.dtype
-            assert np.array_equal(artefact.arrays[name], array)
+            assert np.array_equal(artefact.arrays[name], array, equal_nan=array.dtype.kind == "f")
         assert artefact.card == replace(
             card(kind), features_digest=artefact.card.features_digest, arrays_digest=artefact.card.arrays_digest
         )
@@ -153,6 +165,8 @@ def test_arrays_that_make_no_model_are_refused(tmp_path: Path) -> None:
         save(tmp_path, "demand", card(), {name: array for name, array in demand_arrays().items() if name != "value"})
     with pytest.raises(ArtifactError, match="is no anomaly model"):
         save(tmp_path, "anomaly", card("anomaly"), demand_arrays())
+    with pytest.raises(ArtifactError, match="is no behaviour model"):
+        save(tmp_path, "behaviour", card("behaviour"), anomaly_arrays())
 
 
 def test_only_known_kinds_and_digests_are_looked_for(tmp_path: Path) -> None:

@@ -1,0 +1,465 @@
+"""Tells what a program's users care about by the way it behaves: it answers somebody who waits, or only gets work done. Pure.
+
+`BEHAVIOUR_CHANNELS` are what is measured of a group in one tick, as `scheduler.observer.Measurer` does it live and in training.
+`Summaries` makes one row of `BEHAVIOUR_FEATURES` a group of the ticks so far, live and in training; `BehaviourModel` turns a row
+into probabilities; `Behaviours` decides and stays with what it decided. It must not know what is done about a class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .records import Behaviour, Latency
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Arrays = Mapping[str, NDArray[Any]]
+
+BEHAVIOUR_CHANNELS: tuple[str, ...] = (
+    "processes",  # in the group
+    "threads",  # of all of them
+    "young",  # processes among them that are younger than YOUNG_SECONDS
+    "cpu",  # cores used
+    "wait",  # cores waited for in the run queue
+    "slices",  # times put on a CPU, per second; NaN: the kernel does not tell
+    "chars",  # bytes read and written per second, cached ones too; NaN: not known
+    "faults",  # page faults per second
+    "serves",  # processes with a listening TCP or receiving UDP socket; NaN: could not be seen of any
+    "serves_locally",  # processes with a listening unix socket, likewise
+    "served_for",  # processes whose parent has a listening socket of either kind: workers of a server that closed it
+    "terminal",  # processes in the foreground of a terminal
+)
+"""Columns of what is measured of a group, summed over its processes."""
+
+YOUNG_SECONDS = 3.0
+"""A process this young may still be starting: its start-up is not its behaviour."""
+
+CLASSES: tuple[Latency, ...] = (Latency.LATENCY, Latency.BATCH, Latency.NONE)
+"""Columns of the probabilities. NONE is a class here too: what behaves like neither."""
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """One column of the rows that the model sees."""
+
+    name: str  # for people, with its unit
+    low: float  # what is beyond counts as that much
+    high: float
+    log: bool  # the row has the decadic logarithm
+
+
+_FEATURES = (
+    Feature("burst_ms", 0.01, 1e3, True),  # CPU time a time it is put on a CPU
+    Feature("runs_per_second", 0.1, 1e5, True),  # times put on a CPU
+    Feature("busy_per_thread", 0.0, 1.0, False),  # cores wanted by each thread: at 1 it never sleeps
+    Feature("cores_wanted", 0.0, 1.0, False),  # by all together, up to one
+    Feature("whole_cores", 0.0, 1.0, False),  # share of the time in which it wanted 1, 2, 3... cores: threads that never sleep
+    Feature("wait_per_cpu", 1e-3, 1e2, True),  # run-queue wait by CPU time
+    Feature("bytes_per_cpu_second", 1e1, 1e10, True),
+    Feature("bytes_per_run", 1e0, 1e7, True),
+    Feature("faults_per_cpu_second", 1e0, 1e6, True),
+    Feature("threads", 1.0, 1e3, True),
+    Feature("processes", 1.0, 1e3, True),
+    Feature("listens", 0.0, 1.0, False),  # has a listening TCP or receiving UDP socket
+    Feature("listens_locally", 0.0, 1.0, False),  # has a listening unix socket
+    Feature("works_for_listener", 0.0, 1.0, False),  # share of its processes whose parent listens
+    Feature("in_terminal", 0.0, 1.0, False),
+    Feature("young", 0.0, 1.0, False),  # share of its processes that are
+    Feature("unsteadiness", 0.0, 2.0, False),  # standard deviation of its CPU use by the mean
+    Feature("irregularity", 0.0, 2.0, False),  # the same of the times it is put on a CPU: what beats like a clock answers nobody
+    Feature("seconds_seen", 0.0, 1e3, False),  # evidence: seconds of activity not squeezed by others, the last MEMORY_SECONDS of it
+)
+BEHAVIOUR_FEATURES: tuple[str, ...] = tuple(feature.name for feature in _FEATURES)
+"""Columns of the rows that the model sees. The last says how much it has to go by, not what it is like."""
+
+SEEN = len(BEHAVIOUR_FEATURES) - 1
+"""Column of the evidence seen."""
+
+KNOTS = 5
+"""Places in a feature's range between which its push is a straight line."""
+
+MEMORY_SECONDS = 15.0
+"""Seconds of activity after which earlier ones count 1/e: a start-up of 3 s is outweighed soon, minutes of pause forget nothing."""
+
+QUIET_CORES = 0.001
+"""CPU use below which a tick says nothing: a millisecond a second is housekeeping."""
+
+FULL_CORES = 0.01
+"""CPU use at which a tick counts half a full one: a service that answers 50 times a second uses about that."""
+
+SQUEEZED = 0.5
+"""Share of its demand that a group must have got for a tick to count wholly: four hogs on two CPUs get that. Below it, others made
+it behave as it did: a service beside hogs is always runnable, too."""
+
+WHOLE = 0.04
+"""How near to a whole number of cores demand must be to count as that: the collector reads a group's processes within a few ms of
+each other, and a hog is off the CPU for less than 1 %."""
+
+CHARS_TICKS = 10
+"""Ticks after which bytes are known: those of processes outside pools are read each `daemon.slow_every` = 10 ticks."""
+
+UNSTEADY_TICKS = 4
+"""Ticks of activity from which a standard deviation means something."""
+
+KEPT_SECONDS = 600.0
+"""A group that is gone is remembered for so long: the next round of a periodic job is known when it starts."""
+
+KEPT_GROUPS = 1024
+"""Gone groups remembered at most; the longest gone are forgotten first, so a storm of short programs costs no memory."""
+
+LOOSEN = 0.3
+"""A class once held is kept until its probability is that far below the certainty that was asked for."""
+
+NEWS = 0.02
+"""Change of a probability below which the words about it stay as they are: 1,000 new ones a tick would cost more than the model."""
+
+EVIDENCE = 4
+"""Features named as evidence."""
+
+LEAST_PUSH = 0.05
+"""Logits below which a feature is no evidence."""
+
+_MOST = 1e3  # logits; a table beyond is no model
+_LARGEST = 1e15  # of any channel; what is beyond was no measurement
+_COLUMN = {name: column for column, name in enumerate(BEHAVIOUR_CHANNELS)}
+_SUMS = (  # over ticks, weighted with what each says
+    *("mass", "cpu", "square", "wait", "known", "slices", "jitter"),
+    *("faults", "threads", "processes", "young", "busy", "wanted", "whole"),
+)
+_IO = ("bytes", "cpu", "slices")  # since bytes come in lumps, they are compared with what was used in the same time
+_TRAITS = ("serves", "serves_locally", "served_for", "terminal")
+
+
+class Summaries:
+    """What each group did so far, as rows of `BEHAVIOUR_FEATURES`.
+
+    Averages over ticks, weighted with how much a tick says: by the CPU time used, less where others squeezed the group. What a
+    group has (sockets, a terminal) is as last seen. Bounded: gone groups are forgotten by `KEPT_SECONDS` and `KEPT_GROUPS`.
+    """
+
+    def __init__(self, interval: float = 1.0) -> None:
+        if not 0 < interval < 1e6:
+            raise ValueError(f"{interval} is no interval in seconds")
+        self._interval = interval
+        self._tick = 0
+        self._slots: dict[str, int] = {}
+        self._free: list[int] = []
+        self._sums = np.zeros((0, len(_SUMS)))
+        self._io = np.zeros((0, len(_IO)))
+        self._io_ticks = np.zeros(0)
+        self._active = np.zeros(0)
+        self._traits = np.zeros((0, len(_TRAITS)))
+        self._last = np.zeros(0, dtype=np.int64)
+        self.forgotten: list[int] = []
+        """Slots given up in the last step: what was kept of them elsewhere is void."""
+
+    @property
+    def capacity(self) -> int:
+        """Slots that there are; they only become more."""
+        return len(self._sums)
+
+    def step(self, groups: Sequence[str], values: Floats) -> tuple[Ints, NDArray[np.bool_]]:
+        """Take in a tick: (slot of each group, whether the tick told anything about it). The order of groups does not matter."""
+        values = np.asarray(values, dtype=np.float64)
+        if values.shape != (len(groups), len(BEHAVIOUR_CHANNELS)):
+            raise ValueError(f"{values.shape} values where ({len(groups)}, {len(BEHAVIOUR_CHANNELS)}) belong")
+        self._tick += 1
+        self.forgotten = []
+        slots = self._slots_of(groups)
+        self._last[slots] = self._tick
+        if self._tick % 16 == 0 or len(self._slots) > len(groups) + 2 * KEPT_GROUPS:
+            self._forget()
+        return slots, self._add(slots, values)
+
+    def rows(self, slots: Ints) -> Floats:
+        """[n, len(BEHAVIOUR_FEATURES)]; NaN where nothing is known."""
+        mass, cpu, square, wait, known, slices, jitter, faults, threads, processes, young, busy, wanted, whole = self._sums[slots].T
+        spoken, io_cpu, io_slices = self._io[slots].T
+        serves, serves_locally, served_for, terminal = self._traits[slots].T
+        told, often = self._io_ticks[slots] >= CHARS_TICKS, self._active[slots] >= UNSTEADY_TICKS
+        counted = known > 0
+
+        def where(known: NDArray[np.bool_], values: Floats) -> Floats:
+            return np.asarray(np.where(known, values, np.nan))
+
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # what is infinite is clipped
+            columns = {
+                "burst_ms": where(counted, known / slices * 1e3),
+                "runs_per_second": where(counted, slices / mass),
+                "busy_per_thread": busy / mass,
+                "cores_wanted": wanted / mass,
+                "whole_cores": whole / mass,
+                "wait_per_cpu": wait / cpu,
+                "bytes_per_cpu_second": where(told, spoken / io_cpu),
+                "bytes_per_run": where(told, spoken / io_slices),
+                "faults_per_cpu_second": faults / cpu,
+                "threads": threads / mass,
+                "processes": processes / mass,
+                "listens": serves,
+                "listens_locally": serves_locally,
+                "works_for_listener": served_for,
+                "in_terminal": terminal,
+                "young": young / mass,
+                "unsteadiness": where(often, np.sqrt(np.maximum(square * mass / cpu**2 - 1.0, 0.0))),
+                "irregularity": where(often & (slices > 0), np.sqrt(np.maximum(jitter * mass / slices**2 - 1.0, 0.0))),
+                "seconds_seen": mass,
+            }
+        rows = np.stack([columns[name] for name in BEHAVIOUR_FEATURES], axis=1)
+        rows[mass <= 0, :SEEN] = np.nan
+        return _clipped(rows)
+
+    def _add(self, slots: Ints, values: Floats) -> NDArray[np.bool_]:
+        values = np.clip(values, 0.0, _LARGEST)
+        channels = {name: values[:, column] for name, column in _COLUMN.items()}
+        there = channels["processes"] > 0
+        cpu, wait = channels["cpu"], channels["wait"]
+        demand = cpu + wait
+        threads = np.maximum(channels["threads"], 1.0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            got = np.where(demand > 0, cpu / demand, 0.0)
+        weight = self._interval * cpu / (cpu + FULL_CORES) * np.minimum(1.0, got / SQUEEZED)
+        weight = np.where(there & (cpu >= QUIET_CORES), weight, 0.0)
+        told = weight > 0
+        nearest = np.rint(demand)
+        slices, chars = channels["slices"], channels["chars"]
+        counted, spoken = ~np.isnan(slices), ~np.isnan(chars)
+        slices = np.where(counted, slices, 0.0)
+        tick = np.stack(
+            [
+                np.ones(len(slots)),
+                cpu,
+                cpu * cpu,
+                wait,
+                np.where(counted, cpu, 0.0),
+                slices,
+                slices * slices,
+                channels["faults"],
+                threads,
+                channels["processes"],
+                channels["young"] / np.maximum(channels["processes"], 1.0),
+                np.minimum(demand / threads, 1.0),
+                np.minimum(demand, 1.0),
+                ((nearest >= 1) & (np.abs(demand - nearest) <= WHOLE * nearest)).astype(np.float64),
+            ],
+            axis=1,
+        )
+        fade = np.exp(-weight / MEMORY_SECONDS)[:, None]
+        self._sums[slots] = self._sums[slots] * fade + np.where(told[:, None], weight[:, None] * tick, 0.0)
+        io = np.stack([np.where(spoken, chars, 0.0), cpu, slices], axis=1) * self._interval
+        self._io[slots] = self._io[slots] * fade + np.where((there & spoken)[:, None], io, 0.0)
+        self._io_ticks[slots] += there & spoken
+        self._active[slots] += told
+        had = self._traits[slots]
+        share = channels["served_for"] / np.maximum(channels["processes"], 1.0)
+        seen = np.stack([channels["serves"] > 0, channels["serves_locally"] > 0, share, channels["terminal"] > 0], axis=1)
+        unseen = np.isnan(values[:, [_COLUMN[name] for name in _TRAITS]]) | ~there[:, None]
+        self._traits[slots] = np.where(unseen, had, seen)
+        return np.asarray(told)
+
+    def _slots_of(self, groups: Sequence[str]) -> Ints:
+        known = self._slots
+        slots = [known.get(name, -1) for name in groups]
+        if -1 in slots:
+            for place, slot in enumerate(slots):
+                if slot < 0:
+                    slots[place] = self._new(groups[place])
+        return np.array(slots, dtype=np.int64)
+
+    def _new(self, group: str) -> int:
+        if not self._free:
+            size, more = self.capacity, max(64, self.capacity)
+            self._sums = np.vstack([self._sums, np.zeros((more, len(_SUMS)))])
+            self._io = np.vstack([self._io, np.zeros((more, len(_IO)))])
+            self._io_ticks = np.append(self._io_ticks, np.zeros(more))
+            self._active = np.append(self._active, np.zeros(more))
+            self._traits = np.vstack([self._traits, np.full((more, len(_TRAITS)), np.nan)])
+            self._last = np.append(self._last, np.zeros(more, dtype=np.int64))
+            self._free = list(range(size + more - 1, size - 1, -1))
+        slot = self._free.pop()
+        self._slots[group] = slot
+        return slot
+
+    def _forget(self) -> None:
+        """Give up what is gone for too long, and the longest gone of too many."""
+        gone = sorted((int(self._last[slot]), name, slot) for name, slot in self._slots.items() if self._last[slot] < self._tick)
+        oldest = self._tick - KEPT_SECONDS / self._interval
+        for place, (last, name, slot) in enumerate(gone):
+            if last >= oldest and place >= len(gone) - KEPT_GROUPS:
+                break
+            del self._slots[name]
+            self._sums[slot] = self._io[slot] = self._io_ticks[slot] = self._active[slot] = 0.0
+            self._traits[slot] = np.nan
+            self._free.append(slot)
+            self.forgotten.append(slot)
+
+
+class BehaviourModel:
+    """An additive model: each feature pushes towards each class by a piecewise linear function of its value; softmax of the sum.
+
+    With little evidence the pushes count less, by seen / (seen + `halfway`). An unknown feature does not push.
+    """
+
+    def __init__(self, knots: Floats, pushes: Floats, start: Floats, halfway: float, digest: str) -> None:
+        """`knots` [F, K], rising; `pushes` [F, K, 3] at them and `start` [3] in logits; `halfway` in seconds. See `from_arrays`."""
+        self._knots = knots
+        self._start = start
+        self._halfway = halfway
+        self.digest = digest
+        slopes = np.diff(pushes, axis=1) / np.diff(knots, axis=1)[:, :, None]
+        bends = np.concatenate([pushes[:, :1], slopes[:, :1], np.diff(slopes, axis=1)], axis=1)
+        self._bends = bends[:, :, :, None]  # of a line: its level where it begins, and what its slope changes by at each knot
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays, digest: str) -> BehaviourModel:
+        """The model in an artefact's arrays. Raises ValueError where they are none. Arrays called `program_*` are not looked at."""
+        shapes = {"knots": (SEEN, KNOTS), "pushes": (SEEN, KNOTS * len(CLASSES)), "start": (len(CLASSES),), "halfway": (1,)}
+        wrong = sorted(name for name in arrays if name not in shapes and not name.startswith("program_"))
+        if wrong:
+            raise ValueError(f"array {wrong[0]!r} does not belong there")
+        for name, shape in shapes.items():
+            array = arrays.get(name)
+            if array is None or array.shape != shape or array.dtype != np.float64:
+                raise ValueError(f"there must be an array {name} of {shape} <f8")
+            if not (np.abs(array) <= (1e12 if name == "knots" else _MOST)).all():
+                raise ValueError(f"{name} has values that are not finite or absurd")
+        if not (np.diff(arrays["knots"], axis=1) > 0).all():
+            raise ValueError("knots do not rise")
+        halfway = float(arrays["halfway"][0])
+        if not halfway > 0:
+            raise ValueError(f"halfway is {halfway:g} s, which must be above 0")
+        return cls(arrays["knots"], arrays["pushes"].reshape(SEEN, KNOTS, len(CLASSES)), arrays["start"], halfway, digest)
+
+    @property
+    def name(self) -> str:
+        """For people and the log, e.g. "behaviour 3f9a1c2d"."""
+        return f"behaviour {self.digest[:8]}".rstrip()
+
+    def probabilities(self, rows: Floats) -> Floats:
+        """[n, 3] for rows [n, len(BEHAVIOUR_FEATURES)], in the order of `CLASSES`. Each row's depend on that row only."""
+        columns = np.ascontiguousarray(rows[:, :SEEN].T)
+        total = np.zeros((len(CLASSES), len(rows)))
+        # one after another: how numpy sums over an axis depends on how many rows there are, and small arrays stay in the cache
+        for values, knots, bends in zip(columns, self._knots.tolist(), self._bends, strict=True):
+            known = ~np.isnan(values)
+            values = np.minimum(np.where(known, values, knots[0]), knots[-1])
+            total += bends[0] * known
+            for knot, bend in zip(knots[:-1], bends[1:], strict=True):
+                total += bend * np.maximum(values - knot, 0.0)
+        return softmax(self._start + (total * self._trust(rows)).T)
+
+    def evidence(self, row: Floats, towards: Latency | None = None) -> tuple[tuple[str, float, float], ...]:
+        """(feature, its value for people, its push towards that class against the others, in logits), strongest first.
+
+        `towards`: by default the likeliest class.
+        """
+        at = int(self.probabilities(row[None])[0].argmax()) if towards is None else CLASSES.index(towards)
+        push = self._push(row)
+        toward = push[:, at] - (push.sum(axis=1) - push[:, at]) / (len(CLASSES) - 1)
+        strongest = sorted((-abs(logits), column) for column, logits in enumerate(toward.tolist()) if abs(logits) >= LEAST_PUSH)
+        return tuple(
+            (BEHAVIOUR_FEATURES[column], _for_people(column, float(row[column])), round(float(toward[column]), 2))
+            for _, column in strongest[:EVIDENCE]
+        )
+
+    def _push(self, row: Floats) -> Floats:
+        """[F, 3] in logits, linear between the knots and level beyond them; 0 where the feature is not known."""
+        known, knots = ~np.isnan(row[:SEEN, None]), self._knots
+        values = np.minimum(np.where(known, row[:SEEN, None], knots[:, :1]), knots[:, -1:])
+        parts = np.concatenate([known, np.maximum(values - knots[:, :-1], 0.0)], axis=1)
+        return np.asarray((parts[:, :, None] * self._bends[:, :, :, 0]).sum(axis=1) * self._trust(row[None]))
+
+    def _trust(self, rows: Floats) -> Floats:
+        seen = np.nan_to_num(rows[:, SEEN])
+        return np.asarray(seen / (seen + self._halfway))
+
+
+class Behaviours:
+    """Keeps what each group did, and says what it is taken for. The same ticks give the same answers in any order of groups."""
+
+    def __init__(self, model: BehaviourModel | None, certainty: float, interval: float = 1.0) -> None:
+        """`certainty`: probability from which a class is taken for true; `interval`: seconds a tick. No model: nothing is said."""
+        if not 0.5 < certainty < 1:
+            raise ValueError(f"certainty {certainty} is not between 0.5 and 1")
+        self._model = model
+        self._certainty = certainty
+        self._summaries = Summaries(interval)
+        self._held = np.zeros(0, dtype=np.int64)  # by slot, as the rest
+        self._told: list[Behaviour | None] = []
+        self._words = np.zeros((0, 3))  # probabilities and class that `_told` tells of
+
+    def step(self, groups: Sequence[str], values: Floats) -> list[Behaviour | None]:
+        """What each group is taken for after this tick; None: it has done nothing yet.
+
+        To be called once a tick with all groups there are: `values` [n, len(BEHAVIOUR_CHANNELS)] as measured.
+        """
+        model = self._model
+        if model is None:
+            return [None] * len(groups)
+        slots, told = self._summaries.step(groups, values)
+        self._fit_to(self._summaries)
+        fresh = slots[told]
+        if len(fresh):
+            rows = self._summaries.rows(fresh)
+            chances = model.probabilities(rows)
+            self._held[fresh] = decide(chances, self._held[fresh], self._certainty)
+            words = np.column_stack([chances[:, :2], self._held[fresh]])
+            news = (np.abs(words - self._words[fresh]) > NEWS).any(axis=1)
+            self._words[fresh[news]] = words[news]
+            for slot, row, (p_latency, p_batch, at) in zip(fresh[news].tolist(), rows[news], words[news].tolist(), strict=True):
+                latency = CLASSES[int(at)]
+                evidence = () if latency is Latency.NONE else model.evidence(row, latency)
+                self._told[slot] = Behaviour(latency, round(p_latency, 4), round(p_batch, 4), evidence, model.name)
+        said = self._told
+        return [said[slot] for slot in slots.tolist()]
+
+    def _fit_to(self, summaries: Summaries) -> None:
+        more = summaries.capacity - len(self._held)
+        if more > 0:
+            self._held = np.append(self._held, np.full(more, _NONE, dtype=np.int64))
+            self._words = np.vstack([self._words, np.full((more, 3), np.inf)])
+            self._told += [None] * more
+        for slot in summaries.forgotten:
+            self._held[slot], self._words[slot], self._told[slot] = _NONE, np.inf, None
+
+
+_LATENCY, _BATCH, _NONE = 0, 1, 2
+
+
+def decide(chances: Floats, held: Ints, certainty: float) -> Ints:
+    """The class of each group as a place in `CLASSES`, given the probabilities and what it was held for before.
+
+    To be demoted costs a service more than to be left alone costs batch work: to be called batch, a group must also be at most half
+    as likely to be latency-sensitive as what certainty leaves.
+    """
+    rows = np.arange(len(chances))
+    latency = chances[:, _LATENCY] >= certainty
+    batch = (chances[:, _BATCH] >= certainty) & (chances[:, _LATENCY] <= (1.0 - certainty) / 2)
+    kept = chances[rows, held] >= certainty - LOOSEN
+    stays = np.where((held != _NONE) & kept, held, _NONE)
+    return np.asarray(np.where(latency, _LATENCY, np.where(batch, _BATCH, stays)))
+
+
+def softmax(logits: Floats) -> Floats:
+    """Probabilities of rows of logits."""
+    risen = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
+    return np.asarray(risen / (risen[:, :1] + risen[:, 1:2] + risen[:, 2:3]))
+
+
+def _clipped(rows: Floats) -> Floats:
+    """Rows within the range of each feature, on its scale."""
+    low = np.array([feature.low for feature in _FEATURES])
+    high = np.array([feature.high for feature in _FEATURES])
+    log = np.array([feature.log for feature in _FEATURES])
+    rows = np.clip(rows, low, high)
+    rows[:, log] = np.log10(rows[:, log])
+    return rows
+
+
+def _for_people(column: int, value: float) -> float:
+    """A value of a row without its logarithm, three digits."""
+    return float(f"{10.0**value if _FEATURES[column].log else value:.3g}")

@@ -1,0 +1,367 @@
+"""What groups did becomes a class: how much a tick says, what a model may be, and when a class is given, kept and forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from nicety.models.artifact import shipped
+from nicety.models.behaviour import (
+    BEHAVIOUR_CHANNELS,
+    BEHAVIOUR_FEATURES,
+    CHARS_TICKS,
+    CLASSES,
+    KEPT_GROUPS,
+    KEPT_SECONDS,
+    KNOTS,
+    SEEN,
+    BehaviourModel,
+    Behaviours,
+    Floats,
+    Summaries,
+    decide,
+)
+from nicety.models.checks import check_behaviour
+from nicety.models.records import Behaviour, Latency
+
+NAN = float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class Doing:
+    """What a group does in a tick."""
+
+    processes: float = 1
+    threads: float = 1
+    young: float = 0
+    cpu: float = 0.0
+    wait: float = 0.0
+    slices: float = 0.0
+    chars: float = 0.0
+    faults: float = 0.0
+    serves: float = 0
+    serves_locally: float = 0
+    served_for: float = 0
+    terminal: float = 0
+
+    def row(self) -> list[float]:
+        return [getattr(self, name) for name in BEHAVIOUR_CHANNELS]
+
+
+HOG = Doing(cpu=0.99, wait=0.01, slices=60, faults=5)
+NEW_HOG = Doing(young=1, cpu=0.7, wait=0.3, slices=150, faults=400)
+SERVICE = Doing(threads=2, cpu=0.2, wait=0.02, slices=1800, serves=1, faults=20)
+BUSY_SERVICE = replace(SERVICE, cpu=0.6, slices=3000)
+STARVING = Doing(threads=2, cpu=0.05, wait=0.9, slices=400, serves=1, faults=20)
+SLEEPER = Doing(cpu=0.0, slices=0.5)
+
+
+def arrays(**pushes: Sequence[float]) -> dict[str, NDArray[Any]]:
+    """A model in which some features push from 0 at 0 to (latency, batch, none) at 1."""
+    table = np.zeros((SEEN, KNOTS, len(CLASSES)))
+    knots = np.tile(np.linspace(0.0, 1.0, KNOTS), (SEEN, 1))
+    for name, push in pushes.items():
+        table[BEHAVIOUR_FEATURES.index(name)] = np.linspace(0.0, 1.0, KNOTS)[:, None] * np.asarray(push)
+    return {
+        "knots": knots,
+        "pushes": table.reshape(SEEN, KNOTS * len(CLASSES)),
+        "start": np.array([0.0, 0.0, 1.0]),
+        "halfway": np.array([0.15]),
+    }
+
+
+PLAIN = arrays(listens=(6, -3, 0), busy_per_thread=(-1, 6, 0))
+MODEL = BehaviourModel.from_arrays(PLAIN, "ab" * 32)
+
+
+def values(*doing: Doing) -> Floats:
+    return np.array([one.row() for one in doing])
+
+
+def said(behaviours: Behaviours, doing: Doing, ticks: int = 1, group: str = "program x") -> Behaviour | None:
+    found: Behaviour | None = None
+    for _ in range(ticks):
+        (found,) = behaviours.step([group], values(doing))
+    return found
+
+
+def latencies(behaviours: Behaviours, doing: Doing, ticks: int) -> Iterator[Latency | None]:
+    for _ in range(ticks):
+        found = said(behaviours, doing)
+        yield None if found is None else found.latency
+
+
+def summary(*doing: Doing, interval: float = 1.0) -> dict[str, float]:
+    """The row after these ticks, with logarithms undone."""
+    summaries = Summaries(interval)
+    slots = np.zeros(1, dtype=np.int64)
+    for one in doing:
+        slots, _ = summaries.step(["program x"], values(one))
+    row = dict(zip(BEHAVIOUR_FEATURES, summaries.rows(slots)[0].tolist(), strict=True))
+    logs = ("burst_ms", "runs_per_second", "wait_per_cpu", "bytes_per_cpu_second", "bytes_per_run", "faults_per_cpu_second")
+    return {name: 10**value if name in (*logs, "threads", "processes") else value for name, value in row.items()}
+
+
+# --- what a tick says -------------------------------------------------------------------------------------------------------------
+
+
+def test_rows_say_what_a_group_did() -> None:
+    row = summary(*[Doing(processes=2, threads=4, young=1, cpu=0.5, wait=0.25, slices=250, faults=100, served_for=1)] * 4)
+    assert row["burst_ms"] == pytest.approx(2.0)
+    assert row["runs_per_second"] == pytest.approx(250)
+    assert row["busy_per_thread"] == pytest.approx(0.75 / 4)
+    assert row["cores_wanted"] == pytest.approx(0.75)
+    assert row["wait_per_cpu"] == pytest.approx(0.5)
+    assert row["faults_per_cpu_second"] == pytest.approx(200)
+    assert (row["threads"], row["processes"]) == pytest.approx((4, 2))
+    assert (row["young"], row["works_for_listener"]) == pytest.approx((0.5, 0.5))
+    assert row["unsteadiness"] == pytest.approx(0, abs=1e-6)
+    assert 3.5 < row["seconds_seen"] < 4
+
+
+def test_threads_that_never_sleep_want_whole_cores() -> None:
+    assert summary(Doing(threads=4, cpu=2.0, wait=2.0, slices=900))["whole_cores"] == 1
+    assert summary(Doing(threads=4, cpu=0.4, wait=0.2, slices=900))["whole_cores"] == 0
+
+
+def test_a_tick_says_more_the_more_was_used_and_nothing_below_a_millisecond() -> None:
+    seen = [summary(replace(SERVICE, cpu=cpu, wait=0))["seconds_seen"] for cpu in (0.0005, 0.002, 0.01, 0.2, 0.99)]
+    assert seen[0] == 0
+    assert seen == sorted(seen)
+    assert seen[2] == pytest.approx(0.5)
+    assert seen[4] > 0.98
+
+
+def test_a_tick_in_which_others_had_the_cpu_says_little() -> None:
+    assert summary(STARVING)["seconds_seen"] < 0.15 * summary(BUSY_SERVICE)["seconds_seen"]
+    crowd = Doing(cpu=0.5, wait=0.5, slices=200)
+    assert summary(crowd)["seconds_seen"] > 0.95, "a hog that got its fair half shows what it is"
+
+
+def test_starving_does_not_hide_what_was_seen_before() -> None:
+    before = summary(*[BUSY_SERVICE] * 10)
+    after = summary(*[BUSY_SERVICE] * 10, *[STARVING] * 10)
+    assert before["busy_per_thread"] == pytest.approx(0.31)
+    assert after["busy_per_thread"] < 0.35
+
+
+def test_a_start_is_outweighed_soon() -> None:
+    start = Doing(threads=2, young=1, cpu=1.0, slices=100, faults=20_000)
+    row = summary(*[start] * 2, *[SERVICE] * 8)
+    assert row["burst_ms"] < 0.5
+    assert row["young"] < 0.25
+    assert row["listens"] == 1
+
+
+def test_minutes_of_pause_forget_nothing() -> None:
+    before, after = summary(*[SERVICE] * 5), summary(*[SERVICE] * 5, *[replace(SLEEPER, chars=NAN, serves=1)] * 300)
+    assert before.keys() == after.keys()
+    for name in before.keys() - {"bytes_per_run", "bytes_per_cpu_second"}:
+        assert before[name] == pytest.approx(after[name]), name
+
+
+def test_bytes_count_once_they_have_been_read() -> None:
+    lump = replace(SERVICE, chars=1e6)
+    row = summary(*[SERVICE] * (CHARS_TICKS - 2), lump)
+    assert np.isnan(row["bytes_per_run"])
+    assert np.isnan(row["bytes_per_cpu_second"])
+    row = summary(*[SERVICE] * (CHARS_TICKS - 1), lump)
+    assert 1e6 / (1800 * CHARS_TICKS) < row["bytes_per_run"] < 1.6e6 / (1800 * CHARS_TICKS)
+
+
+def test_what_cannot_be_seen_is_unknown_and_what_was_seen_stays() -> None:
+    hidden = replace(HOG, serves=NAN, serves_locally=NAN, served_for=NAN, slices=NAN, chars=NAN)
+    row = summary(hidden)
+    for name in ("listens", "listens_locally", "works_for_listener", "burst_ms", "runs_per_second"):
+        assert np.isnan(row[name]), name
+    assert row["cores_wanted"] == 1
+    assert summary(SERVICE, hidden)["listens"] == 1
+
+
+def test_seconds_count_not_ticks() -> None:
+    slow, fast = summary(*[SERVICE] * 2, interval=2.0), summary(*[SERVICE] * 8, interval=0.5)
+    assert slow["seconds_seen"] == pytest.approx(fast["seconds_seen"], rel=0.1)
+    for name in ("burst_ms", "runs_per_second", "cores_wanted"):
+        assert slow[name] == pytest.approx(fast[name])
+
+
+# --- the model --------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_model_keeps_what_models_promise() -> None:
+    check_behaviour(MODEL)
+    assert MODEL.name == "behaviour abababab"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("knots", None, "must be an array knots"),
+        ("pushes", np.zeros((SEEN, KNOTS)), "must be an array pushes"),
+        ("start", np.array([0.0, NAN, 0.0]), "not finite"),
+        ("start", np.array([0.0, 1e9, 0.0]), "absurd"),
+        ("start", np.zeros(3, dtype=np.float32), "must be an array start"),
+        ("knots", np.zeros((SEEN, KNOTS)), "do not rise"),
+        ("halfway", np.zeros(1), "must be above 0"),
+        ("other", np.zeros(1), "does not belong"),
+    ],
+)
+def test_arrays_that_are_no_model_are_refused(name: str, value: NDArray[Any] | None, said: str) -> None:
+    changed = {key: array for key, array in PLAIN.items() if key != name}
+    if value is not None:
+        changed[name] = value
+    with pytest.raises(ValueError, match=said):
+        BehaviourModel.from_arrays(changed, "")
+
+
+def test_evidence_is_what_makes_the_difference() -> None:
+    row = np.full(SEEN + 1, NAN)
+    row[SEEN] = 1e6  # all the evidence there can be
+    start = np.log(MODEL.probabilities(row[None])[0])
+    row[BEHAVIOUR_FEATURES.index("listens")] = 1.0
+    row[BEHAVIOUR_FEATURES.index("busy_per_thread")] = 0.5
+    gained = np.log(MODEL.probabilities(row[None])[0]) - start
+    found = MODEL.evidence(row, Latency.LATENCY)
+    assert [(name, value) for name, value, _ in found] == [("listens", 1.0), ("busy_per_thread", 0.5)]
+    assert sum(push for _, _, push in found) == pytest.approx(gained[0] - gained[1:].mean(), abs=0.02)
+    assert MODEL.evidence(row) == found, "by default towards the likeliest class"
+    towards_batch = MODEL.evidence(row, Latency.BATCH)
+    assert {name: push < 0 for name, _, push in towards_batch} == {"listens": True, "busy_per_thread": False}
+
+
+def test_values_beyond_the_knots_push_as_much_as_the_last() -> None:
+    rows = np.full((2, SEEN + 1), NAN)
+    rows[:, SEEN] = 5.0
+    rows[:, BEHAVIOUR_FEATURES.index("listens")] = (1.0, 400.0)
+    assert np.array_equal(*MODEL.probabilities(rows))
+
+
+# --- deciding ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_batch_needs_more_than_certainty_when_it_may_be_a_service() -> None:
+    held = np.full(2, CLASSES.index(Latency.NONE))
+    found = decide(np.array([[0.08, 0.91, 0.01], [0.02, 0.91, 0.07]]), held, 0.9)
+    assert [CLASSES[at] for at in found] == [Latency.NONE, Latency.BATCH]
+
+
+def test_a_class_once_held_is_kept_until_it_is_well_below() -> None:
+    batch = np.array([CLASSES.index(Latency.BATCH)])
+    assert decide(np.array([[0.2, 0.65, 0.15]]), batch, 0.9).tolist() == batch.tolist()
+    assert CLASSES[decide(np.array([[0.2, 0.55, 0.25]]), batch, 0.9)[0]] is Latency.NONE
+    assert CLASSES[decide(np.array([[0.95, 0.04, 0.01]]), batch, 0.9)[0]] is Latency.LATENCY
+
+
+def test_nothing_is_said_without_a_model_or_before_anything_was_done() -> None:
+    assert said(Behaviours(None, 0.9), HOG) is None
+    behaviours = Behaviours(MODEL, 0.9)
+    assert said(behaviours, SLEEPER, 50) is None
+    found = said(behaviours, HOG)
+    assert found is not None
+    assert found.source == MODEL.name
+
+
+def test_a_class_comes_with_what_it_rests_on() -> None:
+    found = said(Behaviours(MODEL, 0.9), SERVICE, 3)
+    assert found is not None
+    assert found.latency is Latency.LATENCY
+    assert found.p_latency >= 0.9
+    assert found.p_batch < 0.05
+    assert found.evidence[0][:2] == ("listens", 1.0)
+    assert found.evidence[0][2] > 4
+
+
+def test_what_changes_nothing_keeps_its_words() -> None:
+    behaviours = Behaviours(MODEL, 0.9)
+    first = said(behaviours, SERVICE, 30)
+    assert said(behaviours, replace(SERVICE, cpu=0.201)) is first
+    assert said(behaviours, SLEEPER) is first
+
+
+def test_the_order_of_groups_does_not_matter() -> None:
+    doing = {f"g{i}": (HOG, SERVICE, STARVING, SLEEPER)[i % 4] for i in range(40)}
+    forward, backward = Behaviours(MODEL, 0.9), Behaviours(MODEL, 0.9)
+    one = dict[str, Behaviour | None]()
+    for tick in range(4):
+        names = sorted(doing)[: 10 * (tick + 1)]
+        one = dict(zip(names, forward.step(names, values(*(doing[name] for name in names))), strict=True))
+        names = names[::-1]
+        two = dict(zip(names, backward.step(names, values(*(doing[name] for name in names))), strict=True))
+        assert one == two
+    assert {found.latency for found in one.values() if found} == {Latency.LATENCY, Latency.BATCH, Latency.NONE}
+
+
+def test_a_periodic_job_is_known_when_it_comes_back() -> None:
+    behaviours = Behaviours(MODEL, 0.9)
+    assert said(behaviours, HOG, 3, "program backup") is not None
+    other = values(SLEEPER)
+    for _ in range(int(KEPT_SECONDS) - 20):
+        behaviours.step(["program other"], other)
+    (found,) = behaviours.step(["program backup"], values(SLEEPER))
+    assert found is not None
+    assert found.latency is Latency.BATCH
+
+
+def test_what_is_gone_for_long_is_forgotten_and_its_place_is_clean() -> None:
+    behaviours = Behaviours(MODEL, 0.9)
+    said(behaviours, HOG, 3, "program backup")
+    for _ in range(int(KEPT_SECONDS) + 40):
+        behaviours.step(["program other"], values(SLEEPER))
+    assert behaviours.step(["program backup"], values(SLEEPER)) == [None]
+    assert behaviours.step(["program third"], values(SLEEPER)) == [None]
+
+
+def test_a_storm_of_programs_costs_no_memory() -> None:
+    summaries = Summaries()
+    for tick in range(100):
+        summaries.step([f"program {tick}-{i}" for i in range(100)], values(*[HOG] * 100))
+    assert summaries.capacity <= 4 * KEPT_GROUPS
+
+
+def test_certainty_and_shapes_are_checked() -> None:
+    with pytest.raises(ValueError, match="certainty"):
+        Behaviours(MODEL, 0.5)
+    with pytest.raises(ValueError, match="values where"):
+        Behaviours(MODEL, 0.9).step(["a", "b"], values(HOG))
+    with pytest.raises(ValueError, match="interval"):
+        Summaries(0.0)
+
+
+# --- the model that nicety comes with ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def model() -> BehaviourModel:
+    artefact = shipped("behaviour")
+    assert artefact is not None, "no behaviour model is shipped"
+    return BehaviourModel.from_arrays(artefact.arrays, artefact.digest)
+
+
+def test_the_shipped_model_keeps_what_models_promise(model: BehaviourModel) -> None:
+    check_behaviour(model)
+
+
+@pytest.mark.parametrize("hog", [HOG, NEW_HOG, replace(NEW_HOG, processes=4, threads=4, young=4, cpu=1.9, wait=2.1, slices=700)])
+def test_a_hog_is_batch_after_two_ticks(model: BehaviourModel, hog: Doing) -> None:
+    found = said(Behaviours(model, 0.9), hog, 2)
+    assert found is not None
+    assert found.latency is Latency.BATCH, found
+
+
+@pytest.mark.parametrize("service", [SERVICE, BUSY_SERVICE])
+def test_a_service_in_use_is_latency_after_five_ticks(model: BehaviourModel, service: Doing) -> None:
+    found = said(Behaviours(model, 0.9), service, 5)
+    assert found is not None
+    assert found.latency is Latency.LATENCY, found
+
+
+def test_a_service_that_starves_never_becomes_batch(model: BehaviourModel) -> None:
+    behaviours = Behaviours(model, 0.9)
+    assert Latency.BATCH not in set(latencies(behaviours, STARVING, 60))
+    said(behaviours, BUSY_SERVICE, 5)
+    assert set(latencies(behaviours, STARVING, 60)) == {Latency.LATENCY}
