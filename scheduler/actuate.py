@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..models.records import PoolSample, ProcId
-from .decision import Control, Decision, Flag, Outcome, Recycle, ResizePool, Restore, Set, Status
+from .decision import Control, Decision, Flag, Group, Outcome, Recycle, ResizePool, Restore, Set, Status
 from .linux.control import LinuxKernel
-from .ports import Clock, Kernel, Kin, Knob, PoolAdapter, Trouble, Value
+from .linux.locks import LinuxLocks
+from .ports import Clock, Kernel, Kin, Knob, Locks, PoolAdapter, Trouble, Value
+from .relief import Case, Census, Demotion, Relief
 from .store.ledger import Chain, Entry, EntryStatus, Ledger, LedgerError, StateLock, Subject, believed, original, place, subject_of
 from .undo import INHERITED, PASSES, Family, Tally, Undoer, as_int, ids_of, leads, name_of, name_of_entry, shown
 
@@ -46,6 +48,7 @@ class _Plan:
     moves: list[_Move] = field(default_factory=list)
     subject: Subject | None = None  # what it changes: no two plans of one turn share one
     seen: set[Knob] = field(default_factory=set)  # what was looked at
+    foreign: dict[Knob, Chain] = field(default_factory=dict)  # what of ours was found changed by somebody else
     tally: Tally = field(default_factory=Tally)
     outcome: Outcome | None = None  # where no tally is kept: pools and flags
 
@@ -78,6 +81,13 @@ class Observing:
         """Nothing was ever changed."""
         return ()
 
+    def limit(self, starve_seconds: float, floor: float) -> None:
+        """Nothing is ever demoted."""
+
+    def relieve(self, groups: Sequence[Group]) -> float | None:  # noqa: ARG002 - the port's
+        """Nothing is ever demoted."""
+        return None
+
     def _look(self, decision: Decision) -> Outcome:
         action = decision.action
         if isinstance(action, Set):
@@ -107,13 +117,15 @@ class Observing:
             now = self._kernel.read(knob)
             if isinstance(now, Trouble):
                 tally.trouble(now)
-            elif now == self._kernel.visible(knob, action.value):
+            elif not _is_expected(self._kernel, action, knob, now):
+                tally.foreign.append(_chosen(action, now))
+            elif _is_so(self._kernel, knob, now, action.value):
                 tally.same += 1
             else:
                 would.step(now, action.value)
         if isinstance(knobs, Trouble):
             tally.trouble(knobs)
-        if not would.changed:
+        if tally.foreign or not would.changed:
             return tally.outcome(decision.id, decision.target, what)
         forbidden = self._kernel.forbidden(action.control)
         steps = ", ".join(f"{shown(before)} -> {shown(after)}" for before, after in would.steps)
@@ -125,7 +137,8 @@ class Acting:
     """The actuator that acts. Whatever it changes is in the ledger first.
 
     `samples`: the latest sample of each pool; the daemon keeps it up to date, and `undo_from_ledger`, which has none, gives an
-    empty one. `patience`: seconds that `undo` waits for pools to come back to their size.
+    empty one. `patience`: seconds that `undo` waits for pools to come back to their size. `locks`: None reads this machine's;
+    `starve_seconds` and `floor` are those of `relief.Relief`.
     """
 
     mode = "act"
@@ -138,6 +151,9 @@ class Acting:
         samples: Mapping[str, PoolSample],
         clock: Clock,
         patience: float = 10.0,
+        locks: Locks | None = None,
+        starve_seconds: float = 10.0,
+        floor: float = 0.01,
     ) -> None:
         self._ledger = ledger
         self._kernel = kernel
@@ -151,12 +167,21 @@ class Acting:
         self._cursor = 0
         self._gone: dict[Knob, Chain] = {}  # first threads of ended processes, whose children may have inherited
         self._turns = 0
+        locks = LinuxLocks() if locks is None else locks
+        self._relief = Relief(locks, starve_seconds, floor)
+        self._census = Census(ledger, kernel, locks)
+        self._groups: Sequence[Group] | None = None  # that the next line goes by; None: what is in force may have changed
+        self._demotions: tuple[Demotion, ...] = ()
+        self._members: tuple[ProcId, ...] = ()
+        self._relieved: list[Outcome] = []  # not yet told
+        self._eased: dict[Subject, str] = {}  # put back since the last turn, or tried to, and why
 
     # --- ports.Actuator --------------------------------------------------------------------------------------------------------
 
     def apply(self, decisions: Sequence[Decision]) -> tuple[Outcome, ...]:
         """One outcome a decision, in order. All intents of the call go to the ledger in one write, unless two decisions are
         about the same thing: then the second looks after the first is done."""
+        self._groups = None
         outcomes: list[Outcome] = []
         while len(outcomes) < len(decisions):
             plans: list[_Plan] = []
@@ -170,23 +195,24 @@ class Acting:
                 plans.append(plan)
             self._carry_out(plans)
             outcomes.extend(plan.done() for plan in plans)
+        self._eased.clear()
         return tuple(outcomes)
 
     def settle(self) -> tuple[Outcome, ...]:
         """Pools that have reached their size or got into trouble, and values that somebody else was found to have changed.
 
         Each call compares some of the changed values with the kernel, in turn. Whoever put a value back to what it was has
-        changed it too: that is the plainest way to say hands off.
+        changed it too: that is the plainest way to say hands off. What was relieved since the last call comes first.
         """
-        outcomes = self._look_at_pools()
+        outcomes = [*self._told(), *self._look_at_pools()]
         entries = [chain for subject in self._ledger.subjects() for chain in self._ledger.chains(subject).values()]
         closed: dict[int, EntryStatus] = {}
         for _ in range(min(len(entries), CHECKS + len(entries) // 32)):
             self._cursor = (self._cursor + 1) % len(entries)
             chain = entries[self._cursor]
             newest = chain[-1]
-            if newest.control is Control.POOL_SIZE:
-                continue
+            if newest.control is Control.POOL_SIZE or self._ledger.chain(newest.knob) != chain:
+                continue  # the latter were put back in this turn
             now = self._kernel.read(newest.knob)
             if isinstance(now, Trouble):
                 if now.status is not Status.VANISHED:
@@ -198,7 +224,7 @@ class Acting:
             elif not self._undoer.is_ours(chain, now):
                 text = f"{name_of_entry(newest)} left: somebody changed it from {shown(newest.new)} to {shown(now)}"
                 outcomes.append(Outcome(newest.decision, Status.FOREIGN, newest.target, text, 0))
-                self._undoer.end({newest.knob: chain}, EntryStatus.FOREIGN)
+                self._yield({newest.knob: chain})
         if closed:
             self._ledger.settle(closed)
         self._turns += 1
@@ -214,7 +240,47 @@ class Acting:
         """
         self._resizing.clear()
         self._gone = {}
-        return self._undoer.undo()
+        self._groups = None
+        self._eased.clear()
+        return (*self._told(), *self._undoer.undo())
+
+    def limit(self, starve_seconds: float, floor: float) -> None:
+        """See `ports.Actuator`."""
+        self._relief.limit(starve_seconds, floor)
+
+    def relieve(self, groups: Sequence[Group]) -> float | None:
+        """See `ports.Actuator`. A session or cgroup is put back as a whole, a process with all its threads and heirs."""
+        at = self._clock.monotonic()
+        if groups is not self._groups:
+            members = {member.id: member for group in groups for member in group.members}
+            self._demotions = self._census.demotions(at, tuple(members.values()))
+            self._members, self._groups = tuple(members), groups
+        looked = self._relief.look(at, self._demotions, self._members, self._census.of)
+        for case in looked.cases:
+            self._ease(case)
+        if looked.cases:
+            self._groups = None
+        return looked.pause / 1e9 if self._demotions else None
+
+    def _ease(self, case: Case) -> None:
+        """Put back what a case names, in every detail as Restore does."""
+        newest = {
+            subject: max((chain[-1] for chain in chains.values()), key=lambda entry: entry.id)
+            for subject in case.subjects
+            if subject not in self._eased and (chains := self._ledger.chains(subject))
+        }
+        for subject, tally in self._undoer.put_back(list(newest)).items():
+            entry = newest[subject]
+            done = tally.outcome(entry.decision, entry.target, name_of_entry(entry))
+            relieved = done.status in (Status.APPLIED, Status.UNCHANGED, Status.PARTIAL)
+            status = Status.RELIEVED if relieved else done.status
+            self._relieved.append(Outcome(entry.decision, status, entry.target, f"{case.text}; {done.detail}", done.changed))
+            self._eased[subject] = case.text
+
+    def _told(self) -> list[Outcome]:
+        """Outcomes of reliefs, each once."""
+        told, self._relieved = self._relieved, []
+        return told
 
     # --- looking ---------------------------------------------------------------------------------------------------------------
 
@@ -247,6 +313,10 @@ class Acting:
             plan.tally.trouble(knobs)
             return plan
         plan.subject = subject_of(knobs[0])
+        if plan.subject in self._eased:  # decided before it was known
+            text = f"{plan.what} was decided before a relief was known, and is left as it is: {self._eased[plan.subject]}"
+            plan.outcome = Outcome(decision.id, Status.RELIEVED, decision.target, text, 0)
+            return plan
         self._look(plan, action, knobs)
         return plan
 
@@ -262,43 +332,55 @@ class Acting:
                 plan.tally.trouble(found)
                 return
             kin = found
-        parents = [] if kin is None else self._undoer.leaders(action.control)
-        foreign: dict[Knob, Chain] = {}
+        explain = self._ancestry(action, kin)
         for knob in knobs:
             plan.seen.add(knob)
             now = self._kernel.read(knob)
             chain = self._ledger.chain(knob)
             if isinstance(now, Trouble):
                 plan.tally.trouble(now)
-            elif self._ledger.is_foreign(knob):
+                continue
+            if self._ledger.is_foreign(knob):
                 plan.tally.foreign.append("somebody else has changed it before; hands off")
-            elif chain is not None and not self._undoer.is_ours(chain, now):
+                continue
+            if chain is not None and not self._undoer.is_ours(chain, now):
                 plan.tally.foreign.append(f"somebody changed it from {shown(chain[-1].new)} to {shown(now)}")
-                foreign[knob] = chain
-            elif now == self._kernel.visible(knob, action.value):
+                plan.foreign[knob] = chain
+                continue
+            source = explain(knob, now) if chain is None else chain
+            if source is None and not _is_expected(self._kernel, action, knob, now):
+                plan.tally.foreign.append(_chosen(action, now))
+            elif _is_so(self._kernel, knob, now, action.value):
                 plan.tally.same += 1
             else:
-                first = original(chain) if chain is not None else self._first(knob, now, kin, parents)
+                first = self._kernel.lasting(knob, now) if source is None else original(source)
                 plan.moves.append(_Move(knob, now, action.value, first, kin))
         if plan.tally.foreign:
             plan.moves.clear()
-            self._undoer.end(foreign, EntryStatus.FOREIGN)
 
-    def _first(self, knob: Knob, now: Value, kin: Kin | None, parents: Sequence[tuple[ProcId, Chain]]) -> Value:
-        """What this knob goes back to in the end, when it is changed for the first time and is at `now`.
+    def _ancestry(self, action: Set, kin: Kin | None) -> Callable[[Knob, Value], Chain | None]:
+        """A function that says from which change of ours a thread without an entry has its value; None: not from us.
 
-        A thread or child that was born after a change of ours may have `now` from us: then it is the parent's original.
+        A thread or child that was born after a change of ours may have it from there: then it goes back to the parent's original,
+        and nobody chose it.
         """
-        family: Family | None = None
-        for process, chain in parents:
-            if kin is None or self._undoer.inherited(chain, knob, now) is None:
-                continue
-            if process == kin.id:
-                return original(chain)
-            family = family or Family(self._kernel.kin())
-            if kin.id in family.heirs(process, chain):
-                return original(chain)
-        return self._kernel.lasting(knob, now)
+        own = None if kin is None else kin.id
+        parents = [] if own is None else [(own, chain) for chain in self._ledger.chains(Subject(action.control, own, "")).values()]
+        parents += [] if own is None else [pair for pair in self._undoer.leaders(action.control) if pair[0] != own]
+        heirs: dict[ProcId, tuple[ProcId, ...]] = {}  # a scan of all processes is made once, and only if it is needed
+
+        def explain(knob: Knob, now: Value) -> Chain | None:
+            for process, chain in parents:
+                if self._undoer.inherited(chain, knob, now) is None:
+                    continue
+                if process != own and not heirs:
+                    family = Family(self._kernel.kin())
+                    heirs.update({parent: family.heirs(parent, other) for parent, other in parents if parent != own})
+                if process == own or own in heirs[process]:
+                    return chain
+            return None
+
+        return explain
 
     def _subject(self, action: Restore) -> Subject | Trouble:
         """What the ledger calls the target of a Restore."""
@@ -357,16 +439,31 @@ class Acting:
         self._follow_threads(plans, statuses)
         if statuses:
             self._ledger.settle(statuses)
+        for plan in plans:
+            self._give_way(plan)
+
+    def _give_way(self, plan: _Plan) -> None:
+        """Close what somebody else has changed, and give back what the plan's process has of us besides: half of a process is
+        nobody's wish. renice(1) reaches the first thread only, and means the process."""
+        if not plan.tally.foreign:
+            return
         foreign = {
             move.knob: chain
-            for plan in plans
-            if plan.tally.foreign
             for move in plan.moves
             if move.knob.control is not Control.POOL_SIZE
             and (chain := self._ledger.chain(move.knob)) is not None
             and not self._undoer.is_ours(chain, self._kernel.read(move.knob))
         }
+        restored = self._yield(plan.foreign | foreign, plan.subject)
+        if restored is not None and restored.changed:
+            plan.tally.changed, plan.tally.steps = 0, []
+            plan.tally.notes.append(f"{restored.changed} other threads were put back")
+
+    def _yield(self, foreign: Mapping[Knob, Chain], subject: Subject | None = None) -> Tally | None:
+        """Close these as somebody else's, and put back what we changed of the other threads of the process."""
         self._undoer.end(foreign, EntryStatus.FOREIGN)
+        subject = subject or subject_of(next(iter(foreign)))
+        return self._undoer.put_back([subject])[subject] if subject.control in INHERITED else None
 
     def _intend(self, plans: Sequence[_Plan]) -> dict[Knob, int]:
         """Ids of the entries by place. If the ledger cannot be written, the moves are taken out of the plans."""
@@ -445,7 +542,7 @@ class Acting:
                 knobs = _knobs(self._kernel, action)
                 fresh = [] if isinstance(knobs, Trouble) else [knob for knob in knobs if knob not in plan.seen]
                 if fresh:
-                    more = _Plan(plan.decision, plan.what, tally=plan.tally)
+                    more = _Plan(plan.decision, plan.what, tally=plan.tally, foreign=plan.foreign)
                     self._look(more, action, fresh)
                     plan.seen |= more.seen
                     news.append(more)
@@ -534,7 +631,7 @@ def undo_from_ledger(
 
 def _knobs(kernel: Kernel, action: Set) -> tuple[Knob, ...] | Trouble:
     """Where the values of this action are."""
-    if action.control in (Control.CPU_SHARES, Control.CPU_WEIGHT):
+    if action.control in (Control.CPU_SHARES, Control.CPU_WEIGHT, Control.CPU_IDLE):
         return (Knob(action.control, None, None, action.cgroup),)
     if action.process is None or action.control is Control.POOL_SIZE:
         return Trouble(Status.FAILED, f"{action.control} cannot be set so: a bug in the policy that asked for it")
@@ -545,6 +642,21 @@ def _knobs(kernel: Kernel, action: Set) -> tuple[Knob, ...] | Trouble:
     if isinstance(threads, Trouble):
         return threads
     return tuple(Knob(action.control, action.process, thread, "") for thread in threads)
+
+
+def _is_expected(kernel: Kernel, action: Set, knob: Knob, now: Value) -> bool:
+    """Whether this is what the knob has if nobody chose anything for it."""
+    return action.expected is None or now == kernel.visible(knob, action.expected)
+
+
+def _chosen(action: Set, now: Value) -> str:
+    return f"somebody chose {action.control} {shown(now)}"
+
+
+def _is_so(kernel: Kernel, knob: Knob, now: Value, value: Value) -> bool:
+    """Whether the knob has this value already: more than what a cpuset makes of an affinity whose CPUs are all away."""
+    away = isinstance(now, tuple) and isinstance(value, tuple) and set(now).isdisjoint(value)
+    return not away and now == kernel.visible(knob, value)
 
 
 def _unknown_pool(pools: Mapping[str, PoolAdapter], decision: Decision, name: str) -> Outcome | None:

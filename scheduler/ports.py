@@ -5,11 +5,11 @@ Pure: only types. Contract suites in `tests/contracts` run on fake and real alik
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from ..models.records import PoolSample, ProcId, Snapshot
-from .decision import Control, Decision, Outcome, Status
+from .decision import Control, Decision, Group, Outcome, Status
 
 
 class Source(Protocol):
@@ -39,6 +39,16 @@ class Actuator(Protocol):
 
     def undo(self) -> tuple[Outcome, ...]:
         """Put everything back, newest change first; leave what somebody else changed. Idempotent."""
+        ...
+
+    def limit(self, starve_seconds: float, floor: float) -> None:
+        """From now on, what counts as starving: configuration `priority.starve_seconds` and `priority.floor`."""
+        ...
+
+    def relieve(self, groups: Sequence[Group]) -> float | None:
+        """A look between two ticks, `groups` being those of the last one: put a demotion back at once where it starves somebody or
+        keeps somebody waiting for a lock. The outcomes come with the next `settle`. Seconds until the next look is due; None:
+        nothing is demoted, so there is nothing to look for. Never raises for a target."""
         ...
 
 
@@ -145,8 +155,8 @@ class Kernel(Protocol):
         """Why this control must not be changed at all with our rights, for it could not be put back; "" if it may."""
         ...
 
-    def kin(self) -> tuple[Kin, ...]:
-        """All processes that can be seen, sorted by pid."""
+    def kin(self, known: Container[int] = ()) -> tuple[Kin, ...]:
+        """All processes that can be seen, sorted by pid, but for those with these pids."""
         ...
 
     def kin_of(self, process: ProcId) -> Kin | Trouble:
@@ -176,4 +186,40 @@ class Kernel(Protocol):
     def lasting(self, knob: Knob, value: Value) -> Value:
         """What to write later to give `value` back for good: an affinity to all CPUs that the cpuset has now becomes all CPUs
         that there can be, or the thread would not follow when its cpuset grows again."""
+        ...
+
+
+class Wait(NamedTuple):
+    """A thread that waits for a lock."""
+
+    waiter: ProcId
+    thread: int  # tid; 0: which of its threads cannot be told
+    turn: int  # how often the thread was given a CPU: the same while it is one and the same wait
+    lock: str  # a name for people, the same as long as it is the same lock
+    holder: ProcId | None  # who holds it, where the kernel or the lock says so
+    holder_thread: int  # tid of the thread that does; 0: it cannot be told
+    possible: tuple[ProcId, ...]  # where nobody says so: who can
+
+
+class Run(NamedTuple):
+    """What a process does with the CPU."""
+
+    runnable: bool  # a thread of it runs or waits for a CPU
+    cpu: int  # ns so far, all threads
+
+
+class Locks(Protocol):
+    """Who waits for whom. Never raises for a process: what cannot be seen is left out."""
+
+    def waits(self, demoted: Collection[ProcId], others: Sequence[ProcId]) -> tuple[Wait, ...]:
+        """Waits that were seen now, of anybody for a lock on a file, and of these processes for a lock in shared memory. One call
+        is one look, and need not see everything: what lasts is seen by one of the next."""
+        ...
+
+    def run(self, process: ProcId, thread: int = 0) -> Run | None:
+        """A process now, or one thread of it; None: it is gone."""
+        ...
+
+    def cgroups(self, process: ProcId) -> tuple[str, ...]:
+        """Its paths in all hierarchies, each once; empty: it is gone."""
         ...

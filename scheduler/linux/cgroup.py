@@ -1,5 +1,8 @@
-"""The weight of a cgroup (v1 cpu.shares, v2 cpu.weight) and the CPUs that a cpuset allows. Knows files below a mount, and must not
-know processes' classes, decisions or the ledger.
+"""The weight of a cgroup (v1 cpu.shares, v2 cpu.weight), whether it is idle (cpu.idle), and the CPUs that a cpuset allows. Knows
+files below a mount, and must not know processes' classes, decisions or the ledger.
+
+An idle cgroup has the least weight. The kernel hides the one that it had, refuses to set it, and gives it the default when the
+cgroup is idle no longer (sched_group_set_idle in kernel/sched/fair.c): so only a cgroup that has the default is made idle.
 
 Paths are those of /proc/PID/cgroup; mounts are arguments, found in the mount table by `find`.
 """
@@ -13,10 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ..decision import Control, Status
-from ..ports import Trouble
+from ..ports import Trouble, Value
 
-LIMITS = {Control.CPU_SHARES: (2, 262_144), Control.CPU_WEIGHT: (1, 10_000)}
+LIMITS = {Control.CPU_SHARES: (2, 262_144), Control.CPU_WEIGHT: (1, 10_000), Control.CPU_IDLE: (0, 1)}
 """kernel/sched/core.c MIN_SHARES, MAX_SHARES; include/linux/cgroup.h CGROUP_WEIGHT_MIN, CGROUP_WEIGHT_MAX."""
+
+DEFAULTS = {Control.CPU_SHARES: 1024, Control.CPU_WEIGHT: 100, Control.CPU_IDLE: 0}
+"""What a new cgroup has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,34 +51,33 @@ class Cgroups:
     cpuset: Mount | None  # v1 with the cpuset controller
 
     def read(self, control: Control, cgroup: str) -> int | Trouble:
-        """The weight of a cgroup. VANISHED if the cgroup is not there, REFUSED or FAILED with the cause otherwise."""
+        """The value now. VANISHED if the cgroup is not there, REFUSED or FAILED with the cause otherwise."""
         file = self._file(control, cgroup)
-        if isinstance(file, Trouble):
-            return file
-        try:
-            text = file.read_text()
-        except OSError as error:
-            return _trouble(error, file)
-        try:
-            return int(text)
-        except ValueError:
-            return Trouble(Status.FAILED, f"{file} has no number but {text[:40]!r}")
+        return file if isinstance(file, Trouble) else self._weight_hidden(control, cgroup) or _read(file)
 
-    def write(self, control: Control, cgroup: str, value: int) -> Trouble | None:
-        """Set the weight of a cgroup. None: done."""
+    def write(self, control: Control, cgroup: str, expected: int, value: int) -> Trouble | None:
+        """Set the value if it is the expected one, which is compared immediately before. None: done."""
         low, high = LIMITS[control]
         if not low <= value <= high:
             return Trouble(Status.FAILED, f"{control} {value} is not within {low}..{high}")
         file = self._file(control, cgroup)
         if isinstance(file, Trouble):
             return file
+        unfit = self._unfit_to_idle(cgroup) if control is Control.CPU_IDLE and value else self._weight_hidden(control, cgroup)
+        if unfit is not None:
+            return unfit
         try:
-            fd = os.open(file, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+            fd = os.open(file, os.O_RDWR | os.O_CLOEXEC)
             try:
-                os.write(fd, b"%d\n" % value)
+                before = _number(file, os.pread(fd, 64, 0))
+                if isinstance(before, Trouble) or before != expected:
+                    return before if isinstance(before, Trouble) else foreign(expected, before)
+                os.pwrite(fd, b"%d\n" % value, 0)
             finally:
                 os.close(fd)
         except OSError as error:
+            if error.errno == errno.EINVAL:
+                return Trouble(Status.REFUSED, f"{file} cannot be set: {cgroup} is the root cgroup, or became idle meanwhile")
             return _trouble(error, file)
         return None
 
@@ -93,11 +98,31 @@ class Cgroups:
                     directory = directory.parent
         return None
 
+    def _is_idle(self, cgroup: str) -> bool:
+        file = self._file(Control.CPU_IDLE, cgroup)
+        return isinstance(file, Path) and _read(file) == 1
+
+    def _weight_hidden(self, control: Control, cgroup: str) -> Trouble | None:
+        """Why the weight cannot be known or set now; None if it can, or if it is no weight that is asked for."""
+        if control is Control.CPU_IDLE or not self._is_idle(cgroup):
+            return None
+        return Trouble(Status.REFUSED, f"cgroup {cgroup} has cpu.idle 1, which hides its {control}")
+
+    def _unfit_to_idle(self, cgroup: str) -> Trouble | None:
+        """Why this cgroup must not be made idle; None if it may, or is."""
+        control = Control.CPU_WEIGHT if self.shares is None else Control.CPU_SHARES
+        weight = DEFAULTS[control] if self._is_idle(cgroup) else self.read(control, cgroup)
+        if isinstance(weight, Trouble):
+            return weight
+        if weight == DEFAULTS[control]:
+            return None
+        text = f"cgroup {cgroup} has {control} {weight}, which cpu.idle would lose for good: it needs {DEFAULTS[control]} first"
+        return Trouble(Status.REFUSED, text)
+
     def _file(self, control: Control, cgroup: str) -> Path | Trouble:
-        mount, name = {
-            Control.CPU_SHARES: (self.shares, "v1 cpu hierarchy"),
-            Control.CPU_WEIGHT: (self.weight, "cgroup v2 hierarchy"),
-        }[control]
+        v1, v2 = (self.shares, "v1 cpu hierarchy"), (self.weight, "cgroup v2 hierarchy")
+        either = v2 if self.shares is None else v1  # a controller is in one hierarchy only
+        mount, name = {Control.CPU_SHARES: v1, Control.CPU_WEIGHT: v2, Control.CPU_IDLE: either}[control]
         if mount is None:
             return Trouble(Status.REFUSED, f"this machine has no {name} mounted")
         directory = mount.directory(cgroup)
@@ -106,6 +131,8 @@ class Cgroups:
         if not directory.is_dir():
             return Trouble(Status.VANISHED, f"cgroup {cgroup} is gone")
         if not (directory / control.value).exists():
+            if any((directory / weight.value).exists() for weight in (Control.CPU_SHARES, Control.CPU_WEIGHT)):
+                return Trouble(Status.REFUSED, f"this kernel has no {control} of cgroups: Linux 5.15 or newer has")
             return Trouble(
                 Status.REFUSED,
                 f"cgroup {cgroup} has no {control}: the cpu controller is not on there; "
@@ -133,6 +160,11 @@ def find(mountinfo: str) -> Cgroups:
     return Cgroups(shares, weight, cpuset)
 
 
+def foreign(expected: Value, now: Value) -> Trouble:
+    """The value is not the one that was expected."""
+    return Trouble(Status.FOREIGN, f"somebody changed it from {expected} to {now}")
+
+
 def _unescape(text: str) -> str:
     """mountinfo writes space, tab, newline and backslash as octal, proc(5)."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
@@ -148,6 +180,21 @@ def _cpus(file: Path) -> frozenset[int] | None:
         first, _, last = part.partition("-")
         cpus.update(range(int(first), int(last or first) + 1))
     return frozenset(cpus) or None
+
+
+def _read(file: Path) -> int | Trouble:
+    try:
+        return _number(file, file.read_bytes())
+    except OSError as error:
+        return _trouble(error, file)
+
+
+def _number(file: Path, text: bytes) -> int | Trouble:
+    """The number in the first line."""
+    try:
+        return int(text.partition(b"\n")[0])
+    except ValueError:
+        return Trouble(Status.FAILED, f"{file} has no number but {text[:40].decode(errors='replace')!r}")
 
 
 def _trouble(error: OSError, file: Path) -> Trouble:

@@ -1,4 +1,5 @@
-"""The knobs of the real kernel: nice, affinity and policy of threads, nice of autogroups, weight of cgroups. `ports.Kernel`.
+"""The knobs of the real kernel: nice, affinity, policy and slice of threads, nice of autogroups, weight and idleness of cgroups.
+`ports.Kernel`.
 
 Knows system calls and /proc. Must not know decisions, policies or the ledger. A pid or tid is never trusted alone: its start time
 is compared immediately before and after each change, and the value with what is expected.
@@ -9,13 +10,14 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 
 from ...models.records import ProcId
 from ..decision import Control, Status
 from ..ports import Kin, Knob, ThreadId, Trouble, Value
-from .cgroup import Cgroups, find
+from .cgroup import Cgroups, find, foreign
+from .slices import LONGEST, SHORTEST, Slices
 
 PASSES = 8
 """Most scans of a process whose threads come and go while they are listed (F02)."""
@@ -26,10 +28,12 @@ FAIR_POLICIES = {os.SCHED_OTHER, os.SCHED_BATCH, os.SCHED_IDLE}
 _TICKS = os.sysconf("SC_CLK_TCK")
 _CAP_SYS_NICE = 1 << 23  # include/uapi/linux/capability.h
 _ALL_IDS = ["0", "0", "4294967295"]  # /proc/self/uid_map of the first user namespace
+_OF_CGROUPS = (Control.CPU_SHARES, Control.CPU_WEIGHT, Control.CPU_IDLE)
 _NEEDS = {
     Control.NICE: "needs CAP_SYS_NICE: run as root, or give the service AmbientCapabilities=CAP_SYS_NICE",
     Control.AFFINITY: "another user's process needs CAP_SYS_NICE: run as root, or AmbientCapabilities=CAP_SYS_NICE",
     Control.POLICY: "needs CAP_SYS_NICE: run as root, or give the service AmbientCapabilities=CAP_SYS_NICE",
+    Control.SLICE: "another user's process needs CAP_SYS_NICE: run as root, or AmbientCapabilities=CAP_SYS_NICE",
     Control.AUTOGROUP: "another user's session needs root, or AmbientCapabilities=CAP_SYS_NICE CAP_DAC_OVERRIDE",
 }
 
@@ -40,6 +44,9 @@ class LinuxKernel:
     def __init__(self, proc_root: Path = Path("/proc"), cgroups: Cgroups | None = None) -> None:
         self._proc = str(proc_root)
         self._cgroups = find(_text(f"{self._proc}/self/mountinfo")) if cgroups is None else cgroups
+        self._slices = Slices()
+        self._readers: dict[Control, Callable[[int], Value]] = {**_READ, Control.SLICE: self._slices.read}
+        self._writers: dict[Control, Callable[[int, Value], None]] = {**_WRITE, Control.SLICE: self._set_slice}
 
     # --- the machine -----------------------------------------------------------------------------------------------------------
 
@@ -58,7 +65,8 @@ class LinuxKernel:
         return ProcId(int(Path(f"{self._proc}/self").readlink().name), int(stat[19]))
 
     def forbidden(self, control: Control) -> str:
-        """Without CAP_SYS_NICE a nice can be raised but never lowered again, and SCHED_IDLE not be left: F50.
+        """Without CAP_SYS_NICE a nice can be raised but never lowered again, and SCHED_IDLE not be left: F50. An affinity and a
+        slice of one's own processes can be set and put back by everybody.
 
         A capability within a user namespace does not count: the kernel asks for it in the first one (capable(), can_nice()).
         """
@@ -75,10 +83,13 @@ class LinuxKernel:
 
     # --- processes -------------------------------------------------------------------------------------------------------------
 
-    def kin(self) -> tuple[Kin, ...]:
-        """All processes that can be seen, by pid; those that vanish meanwhile are left out."""
+    def kin(self, known: Container[int] = ()) -> tuple[Kin, ...]:
+        """All processes that can be seen, by pid, but for these pids; those that vanish meanwhile are left out."""
         found = []
-        for pid in sorted(int(name) for name in os.listdir(self._proc) if name.isdigit()):  # noqa: PTH208 - hot
+        pids = sorted(int(name) for name in os.listdir(self._proc) if name.isdigit())  # noqa: PTH208 - hot
+        for pid in pids:
+            if pid in known:
+                continue
             try:
                 found.append(_kin(pid, _stat(f"{self._proc}/{pid}/stat")))
             except OSError:
@@ -128,7 +139,7 @@ class LinuxKernel:
 
     def read(self, knob: Knob) -> Value | Trouble:
         """The value now; VANISHED if it is not this thread, autogroup or cgroup any more."""
-        if knob.control in (Control.CPU_SHARES, Control.CPU_WEIGHT):
+        if knob.control in _OF_CGROUPS:
             return self._cgroups.read(knob.control, knob.key)
         if knob.control is Control.AUTOGROUP:
             member = self._member(knob)
@@ -137,7 +148,7 @@ class LinuxKernel:
         if not self._is(process, thread):
             return _vanished(process, thread)
         try:
-            value = _READ[knob.control](thread.tid)
+            value = self._readers[knob.control](thread.tid)
         except OSError as error:
             return self._error(error, knob)
         return value if self._is(process, thread) else _vanished(process, thread)
@@ -151,21 +162,18 @@ class LinuxKernel:
         wrong = _malformed(knob.control, value)
         if wrong:
             return Trouble(Status.FAILED, wrong)
-        if knob.control in (Control.CPU_SHARES, Control.CPU_WEIGHT):
-            now: Value | Trouble = self._cgroups.read(knob.control, knob.key)
-            if isinstance(now, Trouble):
-                return now
-            return _foreign(expected, now) if now != expected else self._cgroups.write(knob.control, knob.key, int(_number(value)))
+        if knob.control in _OF_CGROUPS:
+            return self._cgroups.write(knob.control, knob.key, _number(expected), _number(value))
         if knob.control is Control.AUTOGROUP:
             return self._write_autogroup(knob, expected, _number(value))
         process, thread = _who(knob)
         if not self._is(process, thread):
             return _vanished(process, thread)
-        read, write = _READ[knob.control], _WRITE[knob.control]
+        read, write = self._readers[knob.control], self._writers[knob.control]
         try:
             before = read(thread.tid)
             if before != expected:
-                return _foreign(expected, before) if self._is(process, thread) else _vanished(process, thread)
+                return foreign(expected, before) if self._is(process, thread) else _vanished(process, thread)
             if knob.control is Control.POLICY and before not in FAIR_POLICIES:
                 return Trouble(Status.REFUSED, f"thread {thread.tid} is a real-time one: left alone")
             write(thread.tid, value)
@@ -181,7 +189,13 @@ class LinuxKernel:
         return _vanished(process, thread)
 
     def visible(self, knob: Knob, value: Value) -> Value:
-        """An affinity within the cpuset of now, all of the cpuset if they have no CPU in common (cpuset(7)); else the value."""
+        """An affinity within the cpuset of now, all of the cpuset if they have no CPU in common (cpuset(7)); 0 for a slice of the
+        default's length; else the value."""
+        if knob.control is Control.SLICE and value:
+            try:
+                return self._slices.visible(_number(value))
+            except OSError:
+                return value  # no slices here: reading one says so
         if knob.control is not Control.AFFINITY or isinstance(value, int):
             return value
         allowed = self._allowed(knob)
@@ -223,7 +237,7 @@ class LinuxKernel:
             return self._vanished_or(error, process)
         match = re.fullmatch(r"/(autogroup-\d+) nice (-?\d+)\s*", text)
         if match is None:
-            return Trouble(Status.REFUSED, f"pid {process.pid} is in no autogroup: its session began while autogroups were off")
+            return Trouble(Status.REFUSED, f"pid {process.pid} is in no autogroup: it has been in no session of its own since boot")
         kin = self.kin_of(process)  # read before and after: what was read between is this process's
         return kin if isinstance(kin, Trouble) else (match[1], int(match[2]))
 
@@ -245,9 +259,9 @@ class LinuxKernel:
             return member
         process, before = member
         if before != expected:
-            return _foreign(expected, before)
+            return foreign(expected, before)
         try:
-            fd = os.open(f"{self._proc}/{process.pid}/autogroup", os.O_WRONLY | os.O_CLOEXEC)
+            fd = os.open(f"{self._proc}/{process.pid}/autogroup", os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
             return self._error(error, knob)
         try:
@@ -255,6 +269,9 @@ class LinuxKernel:
             found = self._autogroup(process)
             if isinstance(found, Trouble) or found[0] != knob.key:
                 return Trouble(Status.VANISHED, f"pid {process.pid} has left {knob.key}")
+            last = int(os.pread(fd, 64, 0).split()[-1])  # "/autogroup-N nice M", once more: the look above took 60 us
+            if last != expected:
+                return foreign(expected, last)
             os.write(fd, b"%d" % value)
         except OSError as error:
             return self._error(error, knob)
@@ -262,9 +279,16 @@ class LinuxKernel:
             os.close(fd)
         return None
 
+    def _set_slice(self, tid: int, value: Value) -> None:
+        self._slices.write(tid, _number(value))
+
     def _error(self, error: OSError, knob: Knob) -> Trouble:
         if error.errno in (errno.ESRCH, errno.ENOENT):
             return Trouble(Status.VANISHED, f"{_name(knob)} is gone")
+        if error.errno == errno.ENOSYS and knob.control is Control.SLICE:
+            return Trouble(Status.REFUSED, "this kernel has no slices of threads: Linux 6.12 or newer has")
+        if error.errno == errno.EOPNOTSUPP and knob.control is Control.SLICE:
+            return Trouble(Status.REFUSED, f"{_name(knob)} is left alone: only SCHED_OTHER and SCHED_BATCH have slices")
         if error.errno == errno.EAGAIN:
             return Trouble(
                 Status.REFUSED, "the kernel takes one autogroup change in 0.1 s without CAP_SYS_ADMIN: later", again=True
@@ -302,7 +326,7 @@ def _set_nice(tid: int, value: Value) -> None:
 
 
 def _set_policy(tid: int, value: Value) -> None:
-    # the flag is the program's own choice, and stays as it is
+    # the flag is the program's own choice, and stays as it is; the kernel keeps nice and slice by itself
     kept = os.sched_getscheduler(tid) & os.SCHED_RESET_ON_FORK
     os.sched_setscheduler(tid, _number(value) | kept, os.sched_param(0))
 
@@ -323,6 +347,8 @@ def _malformed(control: Control, value: Value) -> str:
         return f"{control} is a number, not {value!r}"
     if control in (Control.NICE, Control.AUTOGROUP) and not -20 <= value <= 19:
         return f"nice {value} is not within -20..19"
+    if control is Control.SLICE and value and not SHORTEST <= value <= LONGEST:
+        return f"slice {value} is neither 0 nor within {SHORTEST}..{LONGEST} ns"
     if control is Control.POLICY and value not in FAIR_POLICIES:
         return f"policy {value} is not one of {sorted(FAIR_POLICIES)}: real-time policies are never set"
     return ""
@@ -347,10 +373,6 @@ def _name(knob: Knob) -> str:
 def _vanished(process: ProcId, thread: ThreadId | None = None) -> Trouble:
     what = f"pid {process.pid}" if thread is None or thread.tid == process.pid else f"thread {thread.tid} of pid {process.pid}"
     return Trouble(Status.VANISHED, f"{what} is gone")
-
-
-def _foreign(expected: Value, now: Value) -> Trouble:
-    return Trouble(Status.FOREIGN, f"somebody changed it from {expected} to {now}")
 
 
 def _text(path: str) -> str:

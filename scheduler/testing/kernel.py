@@ -6,25 +6,33 @@ port's methods are what the actuator may do.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 
 from ...models.records import ProcId
 from ..decision import Control, Status
 from ..ports import Kin, Knob, ThreadId, Trouble, Value
 
-THREADED = (Control.NICE, Control.AFFINITY, Control.POLICY)
+THREADED = (Control.NICE, Control.AFFINITY, Control.POLICY, Control.SLICE)
+WEIGHTS = {Control.CPU_SHARES: 1024, Control.CPU_WEIGHT: 100}  # with what a new cgroup has
+DEFAULT_SLICE = 3_000_000
 FAIR = (0, 3, 5)  # SCHED_OTHER, SCHED_BATCH, SCHED_IDLE
+SLICED = (0, 3)  # those whose threads have slices
 
 
 @dataclass
 class FakeThread:
-    """A thread and its values. `affinity` is the mask that was asked for; the process's cpuset hides a part of it."""
+    """A thread and its values. `affinity` is the mask that was asked for; the process's cpuset hides a part of it.
+
+    `slice` ns, 0 for the default. `reset_on_fork`: its children and threads begin with the default slice, and no nice below 0.
+    """
 
     id: ThreadId
     nice: int
     policy: int
     affinity: tuple[int, ...]
+    slice: int = 0
+    reset_on_fork: bool = False
 
 
 @dataclass
@@ -60,7 +68,8 @@ class FakeKernel:
         self.before_write: Callable[[Knob], None] | None = None
         self.writes: list[tuple[Knob, Value]] = []
         self.autogroups: dict[str, int] = {}
-        self.cgroups: dict[tuple[Control, str], int] = {}
+        self.cgroups: dict[tuple[Control, str], int] = {}  # a cgroup is there if it has a weight, and is idle if it has CPU_IDLE 1
+        self.has_slices = True  # Linux 6.12 and newer
         self.processes: dict[int, FakeProcess] = {}
         self._numbers = 0
         self._next = 1
@@ -146,9 +155,9 @@ class FakeKernel:
             return ""
         return f"{control} is left alone: without CAP_SYS_NICE it could not be put back"
 
-    def kin(self) -> tuple[Kin, ...]:
-        """All processes by pid."""
-        return tuple(self._kin(self.processes[pid]) for pid in sorted(self.processes))
+    def kin(self, known: Container[int] = ()) -> tuple[Kin, ...]:
+        """All processes by pid, but for these."""
+        return tuple(self._kin(self.processes[pid]) for pid in sorted(self.processes) if pid not in known)
 
     def kin_of(self, process: ProcId) -> Kin | Trouble:
         """Where it stands."""
@@ -174,8 +183,7 @@ class FakeKernel:
             if not any(process.autogroup == knob.key for process in self.processes.values()):
                 return Trouble(Status.VANISHED, f"{knob.key} is gone")
             return self.autogroups[knob.key]
-        weight = self.cgroups.get((knob.control, knob.key))
-        return Trouble(Status.VANISHED, f"cgroup {knob.key} is gone") if weight is None else weight
+        return self._of_cgroup(knob)
 
     def write(self, knob: Knob, expected: Value, value: Value) -> Trouble | None:
         """Compare and set."""
@@ -191,6 +199,9 @@ class FakeKernel:
             return Trouble(Status.FOREIGN, f"somebody changed it from {expected} to {now}")
         if knob.control is Control.POLICY and now not in FAIR:
             return Trouble(Status.REFUSED, "a real-time thread: left alone")
+        unfit = self._unfit(knob, value)
+        if unfit is not None:
+            return unfit
         if not self.privileged and knob.control is Control.NICE and isinstance(value, int) and isinstance(now, int) and value < now:
             return Trouble(Status.REFUSED, "not permitted: needs CAP_SYS_NICE")
         self._store(knob, value)
@@ -198,7 +209,9 @@ class FakeKernel:
         return None
 
     def visible(self, knob: Knob, value: Value) -> Value:
-        """Within the cpuset, or all of it."""
+        """Within the cpuset, or all of it; a slice of the default's length is the default."""
+        if knob.control is Control.SLICE and value == DEFAULT_SLICE:
+            return 0
         found = self._find(knob) if knob.control is Control.AFFINITY else None
         if found is None or isinstance(found, Trouble) or isinstance(value, int):
             return value
@@ -232,9 +245,11 @@ class FakeKernel:
     def _thread(self, number: int, like: FakeThread | None) -> FakeThread:
         self.ticks += 1
         identity = ThreadId(number, self.ticks)
-        return (
-            FakeThread(identity, 0, 0, self.cpus) if like is None else FakeThread(identity, like.nice, like.policy, like.affinity)
-        )
+        if like is None:
+            return FakeThread(identity, 0, 0, self.cpus)
+        if like.reset_on_fork:
+            return FakeThread(identity, max(like.nice, 0), like.policy, like.affinity)
+        return FakeThread(identity, like.nice, like.policy, like.affinity, like.slice)
 
     def is_free(self, pid: int) -> bool:
         """May the kernel hand this number out? Not while it names a thread, or a session or group that has members."""
@@ -268,10 +283,36 @@ class FakeKernel:
             return Trouble(Status.VANISHED, f"thread {knob.thread.tid} of pid {knob.process.pid} is gone")
         return process, thread
 
-    def _value(self, control: Control, process: FakeProcess, thread: FakeThread) -> Value:
+    def _value(self, control: Control, process: FakeProcess, thread: FakeThread) -> Value | Trouble:
         if control is Control.NICE:
             return thread.nice
+        if control is Control.SLICE:
+            if not self.has_slices:
+                return Trouble(Status.REFUSED, "this kernel has no slices of threads")
+            return thread.slice if thread.policy in FAIR else Trouble(Status.REFUSED, "a real-time thread has no slice")
         return thread.policy if control is Control.POLICY else _clipped(thread.affinity, process.cpuset)
+
+    def _of_cgroup(self, knob: Knob) -> int | Trouble:
+        """A weight is hidden while the cgroup is idle."""
+        there = any((weight, knob.key) in self.cgroups for weight in WEIGHTS)
+        idle = self.cgroups.get((Control.CPU_IDLE, knob.key), 0)
+        if knob.control is Control.CPU_IDLE and there:
+            return idle
+        if (knob.control, knob.key) not in self.cgroups:
+            return Trouble(Status.VANISHED, f"cgroup {knob.key} is gone")
+        return Trouble(Status.REFUSED, "an idle cgroup hides its weight") if idle else self.cgroups[knob.control, knob.key]
+
+    def _unfit(self, knob: Knob, value: Value) -> Trouble | None:
+        """What the real one refuses because of another value of the same thread or cgroup."""
+        if knob.control is Control.SLICE:
+            found = self._find(knob)
+            if not isinstance(found, Trouble) and found[1].policy not in SLICED:
+                return Trouble(Status.REFUSED, "only SCHED_OTHER and SCHED_BATCH have slices")
+        if knob.control is Control.CPU_IDLE and value:
+            for weight, default in WEIGHTS.items():
+                if self.cgroups.get((weight, knob.key), default) != default:
+                    return Trouble(Status.REFUSED, f"cgroup {knob.key} has a {weight} that cpu.idle would lose for good")
+        return None
 
     def _store(self, knob: Knob, value: Value) -> None:
         if knob.control not in THREADED:
@@ -280,6 +321,10 @@ class FakeKernel:
                 self.autogroups[knob.key] = value
             else:
                 self.cgroups[knob.control, knob.key] = value
+            if knob.control is Control.CPU_IDLE and not value:
+                self.cgroups |= {
+                    (weight, knob.key): default for weight, default in WEIGHTS.items() if (weight, knob.key) in self.cgroups
+                }
             return
         found = self._find(knob)
         assert not isinstance(found, Trouble)
@@ -287,6 +332,8 @@ class FakeKernel:
             found[1].affinity = value
         elif knob.control is Control.NICE:
             found[1].nice = value
+        elif knob.control is Control.SLICE:
+            found[1].slice = 0 if value == DEFAULT_SLICE else value
         else:
             found[1].policy = value
 
@@ -303,10 +350,13 @@ class FakeKernel:
             Control.AUTOGROUP: (-20, 19),
             Control.CPU_SHARES: (2, 262_144),
             Control.CPU_WEIGHT: (1, 10_000),
+            Control.CPU_IDLE: (0, 1),
             Control.POLICY: (0, 5),
+            Control.SLICE: (100_000, 100_000_000),
         }
         low, high = limits[knob.control]
         fits = isinstance(value, int) and low <= value <= high and (knob.control is not Control.POLICY or value in FAIR)
+        fits = fits or (knob.control is Control.SLICE and value == 0)
         return None if fits else Trouble(Status.FAILED, f"{knob.control} {value} is not possible")
 
     def _kin(self, process: FakeProcess) -> Kin:

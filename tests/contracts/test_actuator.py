@@ -49,6 +49,10 @@ class Stage:
             Restore(Control.AUTOGROUP, self.gone, ""),
             Set(Control.CPU_WEIGHT, None, "/there/is/none", 3),
             Set(Control.AFFINITY, self.process, "", (0,)),
+            Set(Control.SLICE, self.process, "", 200_000, 0),
+            Set(Control.SLICE, self.gone, "", 200_000, 0),
+            Set(Control.CPU_IDLE, None, "/there/is/none", 1, 0),
+            Set(Control.NICE, self.process, "", 4, 77),
             ResizePool("web", 4),
             ResizePool("nobody", 4),
             Recycle("web", self.gone),
@@ -88,14 +92,25 @@ def test_nothing_is_a_valid_call(stage: Stage) -> None:
 
 
 def test_after_undo_everything_is_as_before_and_there_is_nothing_more_to_undo(stage: Stage) -> None:
-    knobs = [Knob(control, stage.process, ThreadId(*stage.process), "") for control in (Control.NICE, Control.AFFINITY)]
+    knobs = [
+        Knob(control, stage.process, ThreadId(*stage.process), "") for control in (Control.NICE, Control.AFFINITY, Control.SLICE)
+    ]
     before = [stage.kernel.read(knob) for knob in knobs]
-    assert not any(isinstance(value, Trouble) for value in before)
+    assert not any(isinstance(value, Trouble) for value in before[:2]), "there may be no slices"
     stage.actuator.apply(stage.decisions())
     stage.actuator.undo()
     assert [stage.kernel.read(knob) for knob in knobs] == before
     assert stage.ledger.outstanding() == ()
     assert stage.actuator.undo() == ()
+
+
+def test_what_somebody_chose_is_left_by_both(stage: Stage) -> None:
+    decision = Decision("s-0.1", "policy", "target", Set(Control.NICE, stage.process, "", 4, 77), WHY)
+    (outcome,) = stage.actuator.apply([decision])
+    if stage.actuator.mode == "act" and stage.kernel.forbidden(Control.NICE):
+        assert outcome.status is Status.REFUSED
+    else:
+        assert (outcome.status, outcome.changed, outcome.detail) == (Status.FOREIGN, 0, "left: somebody chose nice 0")
 
 
 def test_observing_changes_nothing_and_acting_does(stage: Stage) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Protocol
 
 import pytest
 
 from nicety.models.records import ProcId
 from nicety.scheduler.decision import Control, Status
+from nicety.scheduler.linux.cgroup import find
 from nicety.scheduler.linux.control import LinuxKernel
 from nicety.scheduler.ports import Kernel, Knob, ThreadId, Trouble, Value
 from nicety.scheduler.testing.kernel import FakeKernel
@@ -22,6 +24,9 @@ needs_renice = pytest.mark.skipif(
 )
 
 
+WRITTEN: dict[Control, Value] = {Control.AFFINITY: (0,), Control.SLICE: 100_000}
+
+
 class World(Protocol):
     kernel: Kernel
 
@@ -29,6 +34,7 @@ class World(Protocol):
     def fork(self, parent: ProcId, *, orphan: bool = False) -> ProcId: ...
     def thread(self, process: ProcId) -> int: ...
     def end(self, process: ProcId) -> None: ...
+    def cgroup(self) -> str: ...
     def close(self) -> None: ...
 
 
@@ -54,6 +60,10 @@ class FakeWorld:
     def end(self, process: ProcId) -> None:
         self.fake.exit(process.pid)
 
+    def cgroup(self) -> str:
+        self.fake.cgroups[Control.CPU_SHARES, "/made"] = 1024
+        return "/made"
+
     def close(self) -> None:
         pass
 
@@ -62,6 +72,7 @@ class RealWorld:
     def __init__(self) -> None:
         self.kernel: Kernel = LinuxKernel()
         self._puppets: dict[ProcId, Puppet] = {}
+        self._group: Path | None = None
 
     def start(self) -> ProcId:
         puppet = Puppet()
@@ -77,7 +88,21 @@ class RealWorld:
     def end(self, process: ProcId) -> None:
         self._puppets[process].end()
 
+    def cgroup(self) -> str:
+        mount = find(Path("/proc/self/mountinfo").read_text()).shares
+        if mount is None:
+            pytest.skip("this machine has no cgroup v1 cpu hierarchy")
+        self._group = mount.point / f"nicety-contract-{os.getpid()}"
+        try:
+            self._group.mkdir()
+        except OSError as error:
+            self._group = None
+            pytest.skip(f"no cgroup can be made: {error.strerror}")
+        return f"/{self._group.name}"
+
     def close(self) -> None:
+        if self._group is not None:
+            self._group.rmdir()
         for puppet in self._puppets.values():
             puppet.close()
 
@@ -102,6 +127,14 @@ def value(world: World, where: Knob) -> Value:
     found = world.kernel.read(where)
     assert not isinstance(found, Trouble), found
     return found
+
+
+def slice_knob(world: World, process: ProcId, tid: int | None = None) -> Knob:
+    where = knob(Control.SLICE, process, tid, world)
+    found = world.kernel.read(where)
+    if isinstance(found, Trouble) and "no slices" in found.text:
+        pytest.skip(found.text)
+    return where
 
 
 def test_threads_are_listed_with_their_start_times_first_thread_like_the_process(world: World) -> None:
@@ -167,13 +200,13 @@ def test_a_thread_of_another_process_is_not_taken_for_one_of_this(world: World) 
 
 def test_what_has_ended_is_a_value_for_every_call(world: World) -> None:
     process = world.start()
-    where = [knob(control, process) for control in (Control.NICE, Control.AFFINITY, Control.POLICY)]
+    where = [knob(control, process) for control in (Control.NICE, Control.AFFINITY, Control.POLICY, Control.SLICE)]
     group = world.kernel.autogroup(process)
     assert isinstance(group, str)
     where.append(Knob(Control.AUTOGROUP, process, None, group))
     world.end(process)
     for each in where:
-        for answer in (world.kernel.read(each), world.kernel.write(each, 0, (0,) if each.control is Control.AFFINITY else 3)):
+        for answer in (world.kernel.read(each), world.kernel.write(each, 0, WRITTEN.get(each.control, 3))):
             assert isinstance(answer, Trouble)
             assert answer.status is Status.VANISHED
     answers = world.kernel.threads(process), world.kernel.kin_of(process), world.kernel.autogroup(process)
@@ -189,10 +222,14 @@ def test_what_has_ended_is_a_value_for_every_call(world: World) -> None:
         (Control.POLICY, 2),
         (Control.AFFINITY, ()),
         (Control.AFFINITY, (4095,)),
+        (Control.SLICE, 99_999),
+        (Control.SLICE, 100_000_001),
+        (Control.SLICE, -1),
     ],
 )
 def test_what_cannot_be_is_not_asked_of_the_kernel(world: World, control: Control, wanted: Value) -> None:
-    where = knob(control, world.start())
+    process = world.start()
+    where = slice_knob(world, process) if control is Control.SLICE else knob(control, process)
     before = value(world, where)
     answer = world.kernel.write(where, before, wanted)
     assert answer is not None
@@ -212,6 +249,73 @@ def test_children_and_threads_inherit_what_their_parent_has(world: World) -> Non
         assert value(world, knob(control, process, tid, world)) == wanted
 
 
+def test_a_slice_is_set_beside_nice_and_policy_and_both_stay(world: World) -> None:
+    process = world.start()
+    where = slice_knob(world, process)
+    other = slice_knob(world, process, world.thread(process))
+    assert (value(world, where), value(world, other)) == (0, 0)
+    assert world.kernel.write(knob(Control.NICE, process), 0, 6) is None
+    assert world.kernel.write(where, 0, 300_000) is None
+    assert (value(world, where), value(world, other), value(world, knob(Control.NICE, process))) == (300_000, 0, 6)
+    assert world.kernel.write(knob(Control.NICE, process), 6, 3) is None
+    for policy, before in ((3, 0), (5, 3), (3, 5), (0, 3)):
+        assert world.kernel.write(knob(Control.POLICY, process), before, policy) is None
+        assert value(world, where) == 300_000, "a policy leaves the slice"
+    assert world.kernel.write(knob(Control.POLICY, process), 0, 3) is None
+    assert world.kernel.write(where, 300_000, 100_000_000) is None
+    assert [value(world, knob(control, process)) for control in (Control.NICE, Control.POLICY)] == [3, 3]
+    trouble = world.kernel.write(where, 300_000, 0)
+    assert trouble is not None
+    assert trouble.status is Status.FOREIGN
+    assert world.kernel.write(where, 100_000_000, 0) is None
+    assert value(world, where) == 0
+
+
+def test_a_slice_is_inherited_and_given_back_as_the_default(world: World) -> None:
+    process = world.start()
+    where = slice_knob(world, process)
+    assert world.kernel.write(where, 0, 200_000) is None
+    child, tid = world.fork(process), world.thread(process)
+    for heir in (slice_knob(world, child), slice_knob(world, process, tid)):
+        assert value(world, heir) == 200_000
+        assert world.kernel.write(heir, 200_000, 0) is None
+        assert value(world, heir) == 0
+
+
+def test_the_slice_of_an_idle_thread_is_left(world: World) -> None:
+    process = world.start()
+    where = slice_knob(world, process)
+    assert world.kernel.write(knob(Control.POLICY, process), 0, 5) is None
+    trouble = world.kernel.write(where, 0, 200_000)
+    assert trouble is not None
+    assert trouble.status is Status.REFUSED
+    assert "SCHED_BATCH" in trouble.text
+    assert value(world, where) == 0
+
+
+def test_a_cgroup_is_idle_or_has_a_weight_that_is_never_lost(world: World) -> None:
+    group = world.cgroup()
+    idle, shares = Knob(Control.CPU_IDLE, None, None, group), Knob(Control.CPU_SHARES, None, None, group)
+    assert (value(world, idle), value(world, shares)) == (0, 1024)
+    assert world.kernel.write(shares, 1024, 512) is None
+    refused = world.kernel.write(idle, 0, 1)
+    assert refused is not None
+    assert refused.status is Status.REFUSED
+    assert (value(world, idle), value(world, shares)) == (0, 512)
+    assert world.kernel.write(shares, 512, 1024) is None
+    assert world.kernel.write(idle, 0, 1) is None
+    assert value(world, idle) == 1
+    for hidden in (world.kernel.read(shares), world.kernel.write(shares, 1024, 2)):
+        assert isinstance(hidden, Trouble)
+        assert hidden.status is Status.REFUSED
+    for wrong, expected, status in ((2, 1, Status.FAILED), (0, 0, Status.FOREIGN)):
+        trouble = world.kernel.write(idle, expected, wrong)
+        assert trouble is not None
+        assert trouble.status is status
+    assert world.kernel.write(idle, 1, 0) is None
+    assert (value(world, idle), value(world, shares)) == (0, 1024)
+
+
 def test_kin_tells_parent_session_and_group_and_who_takes_over_an_orphan(world: World) -> None:
     process = world.start()
     child, orphan = world.fork(process), world.fork(process, orphan=True)
@@ -223,6 +327,9 @@ def test_kin_tells_parent_session_and_group_and_who_takes_over_an_orphan(world: 
     assert kin[child].session == kin[orphan].session == process.pid
     assert kin[orphan].parent != process.pid
     assert world.kernel.itself() in kin
+    fresh = {each.id for each in world.kernel.kin({process.pid, child.pid})}
+    assert orphan in fresh
+    assert not {process, child} & fresh
 
 
 def test_an_autogroup_is_set_through_any_member_and_outlives_the_one_it_was_set_through(world: World) -> None:

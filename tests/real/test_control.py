@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from nicety.models.records import ProcId
 from nicety.scheduler.decision import Control, Status
 from nicety.scheduler.linux.cgroup import Cgroups, Mount, find
 from nicety.scheduler.linux.control import LinuxKernel
+from nicety.scheduler.linux.slices import Slices
 from nicety.scheduler.ports import Knob, ThreadId, Trouble
 from nicety.scheduler.testing.puppet import Puppet, proc_id
 
@@ -119,10 +121,29 @@ def test_cpu_weight_is_written_and_read_back(unified: Cgroups) -> None:
     ],
 )
 def test_a_cgroup_without_weight_says_why(unified: Cgroups, cgroup: str, status: Status, text: str) -> None:
-    for answer in (unified.read(Control.CPU_WEIGHT, cgroup), unified.write(Control.CPU_WEIGHT, cgroup, 5)):
+    for answer in (unified.read(Control.CPU_WEIGHT, cgroup), unified.write(Control.CPU_WEIGHT, cgroup, 100, 5)):
         assert isinstance(answer, Trouble)
         assert answer.status is status
         assert text in answer.text
+
+
+def test_a_weight_is_hidden_while_the_cgroup_is_idle_and_an_older_kernel_has_no_idle_ones(unified: Cgroups, tmp_path: Path) -> None:
+    missing = unified.read(Control.CPU_IDLE, "/batch.slice")
+    assert isinstance(missing, Trouble)
+    assert (missing.status, missing.text) == (Status.REFUSED, "this kernel has no cpu.idle of cgroups: Linux 5.15 or newer has")
+    assert unified.read(Control.CPU_WEIGHT, "/batch.slice") == 100
+    (tmp_path / "batch.slice" / "cpu.idle").write_text("0\n")
+    assert unified.write(Control.CPU_IDLE, "/batch.slice", 0, 1) is None
+    assert unified.read(Control.CPU_IDLE, "/batch.slice") == 1
+    hidden = unified.read(Control.CPU_WEIGHT, "/batch.slice")
+    assert isinstance(hidden, Trouble)
+    assert hidden.text == "cgroup /batch.slice has cpu.idle 1, which hides its cpu.weight"
+    assert unified.write(Control.CPU_IDLE, "/batch.slice", 1, 0) is None
+    (tmp_path / "batch.slice" / "cpu.weight").write_text("300\n")
+    lost = unified.write(Control.CPU_IDLE, "/batch.slice", 0, 1)
+    assert lost is not None
+    assert "cpu.weight 300, which cpu.idle would lose" in lost.text
+    assert unified.read(Control.CPU_IDLE, "/batch.slice") == 0
 
 
 def test_a_hierarchy_that_is_not_there_is_refused(unified: Cgroups) -> None:
@@ -293,6 +314,113 @@ def test_whoever_gets_a_reused_pid_keeps_its_nice_even_within_the_race() -> None
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == ["12", "12", "0"], "reused, caught, touched"
+
+
+def slices_or_skip() -> Slices:
+    slices = Slices()
+    try:
+        slices.read(os.getpid())
+    except OSError as error:
+        pytest.skip(f"this kernel has no slices: {error.strerror}")
+    return slices
+
+
+SLEEPER = """
+import os, sys, time
+os.sched_setscheduler(0, int(sys.argv[1]), os.sched_param(int(sys.argv[2])))
+print(flush=True)
+time.sleep(60)
+"""
+
+
+@contextlib.contextmanager
+def sleeper(policy: int, priority: int = 0) -> Iterator[ProcId]:
+    process = subprocess.Popen([sys.executable, "-c", SLEEPER, str(policy), str(priority)], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        if not process.stdout.readline():
+            pytest.skip("this policy may not be had here")
+        yield proc_id(process.pid)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_slice_leaves_the_reset_on_fork_flag_and_its_default_is_no_length() -> None:
+    slices, kernel = slices_or_skip(), LinuxKernel()
+    with sleeper(os.SCHED_BATCH | os.SCHED_RESET_ON_FORK) as process:
+        knob = Knob(Control.SLICE, process, ThreadId(*process), "")
+        assert kernel.read(knob) == 0
+        assert kernel.write(knob, 0, 400_000) is None
+        assert os.sched_getscheduler(process.pid) == os.SCHED_BATCH | os.SCHED_RESET_ON_FORK
+        (default,) = slices._defaults
+        assert kernel.visible(knob, default) == 0, "somebody who asks for the default's length has the default"
+        assert kernel.visible(knob, 400_000) == 400_000
+        assert kernel.write(knob, 400_000, default) is None
+        assert kernel.read(knob) == 0
+
+
+@pytest.mark.root
+@root
+def test_a_real_time_thread_has_no_slice() -> None:
+    slices_or_skip()
+    kernel = LinuxKernel()
+    with sleeper(os.SCHED_RR, 1) as process:
+        knob = Knob(Control.SLICE, process, ThreadId(*process), "")
+        for answer in (kernel.read(knob), kernel.write(knob, 0, 400_000)):
+            assert isinstance(answer, Trouble)
+            assert answer.status is Status.REFUSED
+            assert "only SCHED_OTHER and SCHED_BATCH have slices" in answer.text
+
+
+def test_the_default_slice_is_found_whatever_nice_and_policy_we_run_with() -> None:
+    slices_or_skip()
+    code = "import os; from nicety.scheduler.linux.slices import Slices; os.nice(5); {}; print(Slices().read(os.getpid()))"
+    for policy in ("0, 0", "3, 0", "3 | os.SCHED_RESET_ON_FORK, 0", *(["5, 0"] if os.geteuid() == 0 else [])):
+        number, priority = policy.split(",")
+        change = f"os.sched_setscheduler(0, {number}, os.sched_param({priority}))"
+        result = subprocess.run(
+            [sys.executable, "-c", code.format(change)], capture_output=True, text=True, timeout=30, check=False
+        )
+        assert (result.stdout, result.stderr) == ("0\n", ""), policy
+
+
+def test_a_kernel_without_slices_is_refused_with_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = LinuxKernel()
+    monkeypatch.setattr("nicety.scheduler.linux.slices._get_number", -1)
+    with Puppet() as puppet:
+        knob = Knob(Control.SLICE, puppet.id, ThreadId(*puppet.id), "")
+        for answer in (kernel.read(knob), kernel.write(knob, 0, 400_000)):
+            assert answer == Trouble(Status.REFUSED, "this kernel has no slices of threads: Linux 6.12 or newer has")
+
+
+UNPRIVILEGED_SLICE = """
+import os, time
+from nicety.models.records import ProcId
+from nicety.scheduler.decision import Control
+from nicety.scheduler.linux.control import LinuxKernel
+from nicety.scheduler.ports import Knob, ThreadId
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+kernel = LinuxKernel()
+own, init = kernel.itself(), kernel.kin()[0].id
+def knob(process):
+    return Knob(Control.SLICE, process, ThreadId(*process), "")
+print(kernel.read(knob(own)), kernel.write(knob(own), 0, 300_000), kernel.read(knob(own)))
+print(kernel.write(knob(own), 300_000, 0), kernel.read(knob(own)))
+print(kernel.write(knob(init), kernel.read(knob(init)), 300_000).text)
+"""
+
+
+@pytest.mark.root
+@root
+def test_everybody_may_slice_his_own_processes_and_put_it_back() -> None:
+    slices_or_skip()
+    result = subprocess.run([sys.executable, "-c", UNPRIVILEGED_SLICE], capture_output=True, text=True, timeout=30, check=True)
+    own, back, other = result.stdout.splitlines()
+    assert (own, back) == ("0 None 300000", "None 0")
+    assert "not permitted: another user's process needs CAP_SYS_NICE" in other
 
 
 UNPRIVILEGED = """

@@ -21,6 +21,7 @@ from nicety.scheduler.config import PoolConfig
 from nicety.scheduler.decision import Action, Control, Decision, Outcome, ResizePool, Restore, Set, Status, Why
 from nicety.scheduler.linux.cgroup import find
 from nicety.scheduler.linux.control import LinuxKernel
+from nicety.scheduler.linux.slices import Slices
 from nicety.scheduler.pools.gunicorn import GunicornPool
 from nicety.scheduler.ports import PoolAdapter
 from nicety.scheduler.store.ledger import Ledger, StateBusyError, StateLock
@@ -180,6 +181,51 @@ def test_shares_of_a_real_cgroup_go_back_and_a_removed_one_is_gone(bench: Bench)
         for group in groups:
             if group.exists():
                 group.rmdir()
+
+
+@pytest.mark.root
+@root
+def test_a_slice_that_somebody_had_set_goes_back_to_it_and_a_default_to_the_default(bench: Bench) -> None:
+    slices = Slices()
+    with Puppet() as puppet, Puppet() as other:
+        try:
+            slices.write(puppet.pid, 20_000_000)
+        except OSError as error:
+            pytest.skip(f"this kernel has no slices: {error.strerror}")
+        (chosen,) = bench.apply(Set(Control.SLICE, puppet.id, "", 100_000, 0))
+        assert (chosen.status, chosen.detail) == (Status.FOREIGN, "left: somebody chose slice 20000000")
+        outcomes = bench.apply(*(Set(Control.SLICE, each.id, "", 100_000) for each in (puppet, other)))
+        assert {outcome.status for outcome in outcomes} == {Status.APPLIED}
+        assert {slices.read(each.pid) for each in (puppet, other, puppet.fork(), other.fork())} == {100_000}
+        outcomes = bench.actuator.undo()
+        assert [(outcome.status, outcome.changed) for outcome in outcomes] == [(Status.APPLIED, 2)] * 2
+        assert (slices.read(puppet.pid), slices.read(other.pid)) == (20_000_000, 0)
+
+
+@pytest.mark.root
+@root
+def test_an_idle_cgroup_goes_back_with_its_weight(bench: Bench) -> None:
+    mount = find(Path("/proc/self/mountinfo").read_text()).shares
+    if mount is None or not (mount.point / "cpu.idle").exists():
+        pytest.skip("this machine has no cgroup v1 cpu hierarchy with cpu.idle")
+    groups = [mount.point / f"nicety-idle-{os.getpid()}-{number}" for number in range(3)]
+    for group in groups:
+        group.mkdir()
+    try:
+        (groups[1] / "cpu.shares").write_text("512")
+        (groups[2] / "cpu.idle").write_text("1")
+        outcomes = bench.apply(*(Set(Control.CPU_IDLE, None, f"/{group.name}", 1, 0) for group in groups))
+        assert [outcome.status for outcome in outcomes] == [Status.APPLIED, Status.REFUSED, Status.FOREIGN]
+        (weighed,) = bench.apply(Set(Control.CPU_SHARES, None, f"/{groups[2].name}", 2, 1024))
+        assert (weighed.status, weighed.changed) == (Status.REFUSED, 0)
+        (outcome,) = bench.actuator.undo()
+        assert outcome.status is Status.APPLIED
+        values = [[int((group / name).read_text()) for name in ("cpu.idle", "cpu.shares")] for group in groups]
+        assert values[:2] == [[0, 1024], [0, 512]]
+        assert values[2][0] == 1
+    finally:
+        for group in groups:
+            group.rmdir()
 
 
 ACT_AND_UNDO = """

@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from nicety.models.records import PoolSample, ProcId
 from nicety.scheduler.actuate import Acting, Observing
 from nicety.scheduler.decision import Action, Control, Decision, Flag, Outcome, Recycle, ResizePool, Restore, Set, Status, Why
-from nicety.scheduler.ports import Knob, PoolAdapter, Trouble, Value
+from nicety.scheduler.ports import Knob, PoolAdapter, ThreadId, Trouble, Value
 from nicety.scheduler.store.ledger import Ledger, place
 from nicety.scheduler.testing.clock import FakeClock
 from nicety.scheduler.testing.kernel import FakeKernel
@@ -299,7 +299,8 @@ def test_a_value_that_somebody_else_changed_is_left_from_then_on_even_after_a_re
     (outcome,) = bench.apply(set_nice(process, 15))
     assert outcome.status is Status.FOREIGN
     assert "from 10 to 3" in outcome.detail
-    assert bench.nice(process.pid, thread.tid) == 10, "renice reaches one thread; the person means the process"
+    assert bench.nice(process.pid, thread.tid) == 0, "renice reaches one thread; the person means the process"
+    assert "1 other threads were put back" in outcome.detail
     bench.ledger.close()
     bench.restart()
     (outcome,) = bench.apply(set_nice(process, 15))
@@ -316,6 +317,157 @@ def test_the_periodic_check_finds_a_foreign_change_even_back_to_the_original(ben
     assert [(outcome.status, outcome.decision) for outcome in found] == [(Status.FOREIGN, "s-0.8")]
     assert "from 10 to 0" in found[0].detail
     assert [outcome.status for outcome in bench.apply(set_nice(processes[7], 10))] == [Status.FOREIGN]
+
+
+def test_who_changes_one_thread_gets_the_whole_process_back_at_the_periodic_check(bench: Bench) -> None:
+    process = bench.kernel.start()
+    threads = [bench.kernel.spawn(process.pid).tid for _ in range(5)]
+    bench.apply(set_nice(process, 10))
+    bench.kernel.poke(bench.kernel.knob(Control.NICE, process.pid, threads[2]), 4)
+    found = [outcome for _ in range(5) for outcome in bench.actuator.settle()]
+    assert [(outcome.status, outcome.decision) for outcome in found] == [(Status.FOREIGN, "s-0.1")]
+    assert [bench.nice(process.pid, tid) for tid in (process.pid, *threads)] == [0, 0, 0, 4, 0, 0]
+    assert open_rows(bench) == 0
+
+
+CHOSEN: list[tuple[Control, Value, Value, Value, str]] = [  # control, expected, chosen by somebody, wanted by us, sentence
+    (Control.NICE, 0, 5, 10, "nice 5"),
+    (Control.NICE, 0, 10, 10, "nice 10"),
+    (Control.POLICY, 0, 3, 5, "policy 3"),
+    (Control.SLICE, 0, 500_000, 100_000, "slice 500000"),
+    (Control.AFFINITY, (0, 1, 2, 3), (1, 2), (0,), "affinity CPUs 1-2"),
+    (Control.AUTOGROUP, 0, -3, 19, "autogroup -3"),
+]
+
+
+@pytest.mark.parametrize(("control", "expected", "chosen", "wanted", "sentence"), CHOSEN)
+def test_what_somebody_chose_before_us_is_left_in_the_whole_process(
+    bench: Bench, control: Control, expected: Value, chosen: Value, wanted: Value, sentence: str
+) -> None:
+    process, other = bench.kernel.start(), bench.kernel.start()
+    knob = bench.kernel.knob(control, process.pid)
+    if control is not Control.AUTOGROUP:
+        knob = bench.kernel.knob(control, process.pid, bench.kernel.spawn(process.pid).tid)
+    bench.kernel.poke(knob, chosen)
+    actions = [Set(control, each, "", wanted, expected) for each in (process, other)]
+    looked = Observing(bench.kernel, {}, {}).apply([bench.decide(action) for action in actions])
+    assert [outcome.status for outcome in looked] == [Status.FOREIGN, Status.OBSERVED]
+    outcomes = bench.apply(*actions)
+    assert [outcome.status for outcome in outcomes] == [Status.FOREIGN, Status.APPLIED]
+    assert {looked[0].detail, outcomes[0].detail} == {f"left: somebody chose {sentence}"}
+    assert [knob.process for knob, _ in bench.kernel.writes] == [other]
+    assert bench.kernel.read(knob) == chosen
+    bench.actuator.undo()
+    assert bench.kernel.read(knob) == chosen
+
+
+@pytest.mark.parametrize(
+    ("control", "expected", "chosen", "wanted"),
+    [(Control.CPU_SHARES, 1024, 512, 2), (Control.CPU_WEIGHT, 100, 300, 1), (Control.CPU_IDLE, 0, 1, 1)],
+)
+def test_a_cgroup_that_somebody_has_tuned_is_left(bench: Bench, control: Control, expected: int, chosen: int, wanted: int) -> None:
+    bench.kernel.cgroups |= {(Control.CPU_SHARES, "/a"): 1024, (Control.CPU_WEIGHT, "/a"): 100, (control, "/a"): chosen}
+    (outcome,) = bench.apply(Set(control, None, "/a", wanted, expected))
+    assert (outcome.status, outcome.detail) == (Status.FOREIGN, f"left: somebody chose {control} {chosen}")
+    assert bench.kernel.writes == []
+
+
+def test_an_expected_affinity_is_compared_within_the_cpuset(bench: Bench) -> None:
+    process = bench.kernel.start()
+    bench.kernel.confine(process.pid, (0, 1))
+    (outcome,) = bench.apply(Set(Control.AFFINITY, process, "", (1,), (0, 1, 2, 3)))
+    assert outcome.status is Status.APPLIED
+
+
+def test_what_was_inherited_from_us_is_nobodys_choice(bench: Bench) -> None:
+    process = bench.kernel.start()
+    bench.apply(Set(Control.NICE, process, "", 10, 0))
+    child, thread = bench.kernel.fork(process.pid), bench.kernel.spawn(process.pid)
+    outcomes = bench.apply(*(Set(Control.NICE, each, "", 15, 0) for each in (process, child)))
+    assert [(outcome.status, outcome.changed) for outcome in outcomes] == [(Status.APPLIED, 2), (Status.APPLIED, 1)]
+    bench.actuator.undo()
+    assert (bench.nice(process.pid), bench.nice(process.pid, thread.tid), bench.nice(child.pid)) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["between look and write", "in a thread started meanwhile"])
+def test_a_choice_made_while_we_act_gives_the_threads_back_that_were_changed_already(bench: Bench, late: bool) -> None:
+    process = bench.kernel.start()
+    thread = bench.kernel.spawn(process.pid)
+    made: list[ThreadId] = []
+
+    def choose(knob: Knob) -> None:
+        if late and not made:
+            made.append(bench.kernel.spawn(process.pid))
+            bench.kernel.poke(bench.kernel.knob(Control.NICE, process.pid, made[0].tid), 4)
+        elif not late and knob.thread == thread:
+            bench.kernel.poke(knob, 4)
+
+    bench.kernel.before_write = choose
+    (outcome,) = bench.apply(Set(Control.NICE, process, "", 10, 0))
+    assert (outcome.status, outcome.changed) == (Status.FOREIGN, 0)
+    assert sorted(each.nice for each in bench.kernel.processes[process.pid].threads.values()) == ([0, 0, 4] if late else [0, 4])
+    assert open_rows(bench) == 0
+
+
+def test_a_slice_leaves_nice_and_policy_and_an_older_kernel_says_that_it_has_none(bench: Bench) -> None:
+    process = bench.kernel.start()
+    bench.apply(set_nice(process, 10), Set(Control.POLICY, process, "", 3))
+    (outcome,) = bench.apply(Set(Control.SLICE, process, "", 100_000, 0))
+    leader = bench.kernel.processes[process.pid].leader
+    assert (leader.nice, leader.policy, leader.slice) == (10, 3, 100_000)
+    bench.actuator.undo()
+    assert (leader.nice, leader.policy, leader.slice) == (0, 0, 0)
+    bench.kernel.has_slices = False
+    (outcome,) = bench.apply(Set(Control.SLICE, process, "", 100_000, 0))
+    assert outcome.status is Status.REFUSED
+    assert "no slices" in outcome.detail
+
+
+def test_a_cgroup_is_made_idle_and_back_and_never_loses_a_weight_by_it(bench: Bench) -> None:
+    bench.kernel.cgroups[Control.CPU_SHARES, "/a"] = 1024
+    (made,) = bench.apply(Set(Control.CPU_IDLE, None, "/a", 1, 0))
+    (hidden,) = bench.apply(Set(Control.CPU_SHARES, None, "/a", 2, 1024))
+    assert (made.status, hidden.status) == (Status.APPLIED, Status.REFUSED)
+    bench.actuator.undo()
+    (weighed,) = bench.apply(Set(Control.CPU_SHARES, None, "/a", 2, 1024))
+    (unfit,) = bench.apply(Set(Control.CPU_IDLE, None, "/a", 1, 0))
+    assert (weighed.status, unfit.status) == (Status.APPLIED, Status.REFUSED)
+    assert "lose" in unfit.detail
+    bench.actuator.undo()
+    assert bench.kernel.cgroups == {(Control.CPU_SHARES, "/a"): 1024, (Control.CPU_IDLE, "/a"): 0}
+
+
+def test_a_weight_that_somebodys_idle_hides_is_put_back_when_it_shows_again(bench: Bench) -> None:
+    bench.kernel.cgroups[Control.CPU_SHARES, "/a"] = 1024
+    bench.apply(Set(Control.CPU_SHARES, None, "/a", 2, 1024))
+    bench.kernel.cgroups[Control.CPU_IDLE, "/a"] = 1
+    assert bench.actuator.settle() == ()
+    (outcome,) = bench.actuator.undo()
+    assert (outcome.status, open_rows(bench)) == (Status.REFUSED, 1)
+    bench.kernel.cgroups[Control.CPU_IDLE, "/a"] = 0
+    bench.actuator.undo()
+    assert (bench.kernel.cgroups[Control.CPU_SHARES, "/a"], open_rows(bench)) == (1024, 0)
+
+
+def test_who_forks_faster_than_undo_scans_stays_open_for_the_next_undo(bench: Bench) -> None:
+    process = bench.kernel.start()
+    bench.apply(set_nice(process, 10))
+    bench.kernel.fork(process.pid)
+
+    def storm(knob: Knob) -> None:
+        assert knob.process is not None
+        if knob.process != process:
+            bench.kernel.fork(knob.process.pid)  # before it is put back: with our value
+
+    bench.kernel.before_write = storm
+    (outcome,) = bench.actuator.undo()
+    assert outcome.status is Status.PARTIAL
+    assert "undo again" in outcome.detail
+    assert open_rows(bench) == 1
+    bench.kernel.before_write = None
+    bench.actuator.undo()
+    assert {each.leader.nice for each in bench.kernel.processes.values()} == {0}
+    assert open_rows(bench) == 0
 
 
 def test_a_change_between_look_and_write_is_not_overwritten(bench: Bench) -> None:
@@ -675,17 +827,26 @@ class Killed(BaseException):
     """kill -9"""
 
 
-THREAD_CONTROLS = (Control.NICE, Control.POLICY, Control.AFFINITY)
+THREAD_CONTROLS = (Control.NICE, Control.POLICY, Control.AFFINITY, Control.SLICE)
 OURS: dict[Control, list[Value]] = {
     Control.NICE: [5, 10, 15],
     Control.POLICY: [3, 5],
     Control.AFFINITY: [(0,), (0, 1)],
+    Control.SLICE: [100_000, 500_000],
     Control.AUTOGROUP: [5, 19],
+}
+EXPECTED: dict[Control, Value] = {  # what nobody has chosen
+    Control.NICE: 0,
+    Control.POLICY: 0,
+    Control.AFFINITY: (0, 1, 2, 3),
+    Control.SLICE: 0,
+    Control.AUTOGROUP: 0,
 }
 THEIRS: dict[Control, list[Value]] = {  # values that we never set: a foreign value that equals ours cannot be told from it
     Control.NICE: [1, 2, 3],
     Control.POLICY: [0],
     Control.AFFINITY: [(2,), (1, 3)],
+    Control.SLICE: [7_000_000, 0],
     Control.AUTOGROUP: [1, 2],
 }
 
@@ -703,6 +864,7 @@ class World(RuleBasedStateMachine):
         self.bench = Bench(Path(self.folder.name))
         self.natural: dict[Knob, Value] = {}
         self.later: set[int] = set()  # sessions that were begun by a child
+        self.chosen = False  # whether somebody else has changed anything
 
     def teardown(self) -> None:
         try:
@@ -745,13 +907,14 @@ class World(RuleBasedStateMachine):
                 actions.append(Restore(control, process, ""))
             else:
                 value = data.draw(st.sampled_from(OURS[control]))
-                actions.append(Set(control, process, "", value))
+                actions.append(Set(control, process, "", value, data.draw(st.sampled_from([None, EXPECTED[control]]))))
         return actions
 
     @rule(data=st.data())
     @precondition(lambda self: self.pids())
     def apply(self, data: st.DataObject) -> None:
-        self.bench.apply(*self.actions(data))
+        outcomes = self.bench.apply(*self.actions(data))
+        assert self.chosen or all(outcome.status is not Status.FOREIGN for outcome in outcomes), outcomes
 
     @rule(data=st.data(), after=st.integers(0, 4), again=st.booleans())
     @precondition(lambda self: self.pids())
@@ -815,11 +978,12 @@ class World(RuleBasedStateMachine):
     @rule(data=st.data())
     @precondition(lambda self: self.pids())
     def somebody_else(self, data: st.DataObject) -> None:
-        control = data.draw(st.sampled_from([Control.NICE, Control.AFFINITY, Control.AUTOGROUP]))
+        control = data.draw(st.sampled_from([Control.NICE, Control.AFFINITY, Control.SLICE, Control.AUTOGROUP]))
         knob = self.knob(control, self.pid(data))
         value = data.draw(st.sampled_from(THEIRS[control]))
         self.bench.kernel.poke(knob, value)
         self.natural[knob] = value
+        self.chosen = True
 
     @rule()
     def settle(self) -> None:
