@@ -1,0 +1,420 @@
+"""Who waits for whom: file locks, and futexes in shared memory, with the holder where the kernel or the lock itself names it.
+
+Reads /proc only. Must not know demotions, decisions or the ledger. A lock between threads of one process (a private futex) is left
+out: they all have the same priority. What takes ptrace rights (`syscall`, `maps`, `mem`) is left out where they are missing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ...models.records import ProcId
+from ..ports import Run, Wait
+from .text import printable
+
+FUTEX = {"x86_64": {202}, "aarch64": {98}, "riscv64": {98}, "loongarch64": {98}, "s390x": {238}, "ppc64le": {221}, "ppc64": {221}}
+"""Number of futex(2) by machine: include/uapi/asm-generic/unistd.h and arch/*/kernel/syscalls. Others: nothing is known."""
+
+FUTEX_WAIT = 455
+"""futex_wait(2), since 6.7, the same number everywhere."""
+
+FILE_LOCKS = {"x86_64": {72, 73}, "aarch64": {25, 32}, "riscv64": {25, 32}, "loongarch64": {25, 32}}
+"""fcntl(2) and flock(2)."""
+
+PRIVATE = 128
+"""FUTEX_PRIVATE_FLAG, FUTEX2_PRIVATE: include/uapi/linux/futex.h."""
+
+PI_WAITS, PLAIN_WAITS = {6, 11, 13}, {0, 9}
+"""LOCK_PI, WAIT_REQUEUE_PI, LOCK_PI2; WAIT, WAIT_BITSET."""
+
+HAS_WAITERS, TID_MASK = 0x8000_0000, 0x3FFF_FFFF
+"""FUTEX_WAITERS, FUTEX_TID_MASK: the word of a robust or priority-inheriting mutex is its owner's tid with these."""
+
+READS = 32
+"""Threads whose system call is read in a look, 15 us each: 100 processes that share memory are seen through in three looks."""
+
+QUEUE = 3
+"""Waiters that are followed for each lock, demoted and not: one is enough to have it freed."""
+
+THREADS = 32
+"""Most threads of a process that are looked at one by one."""
+
+FRESH = 20
+"""Looks for which it is believed what a process maps or has open: reading it takes 80 us and more. A second at the usual pace."""
+
+MAPS = 2
+"""Processes whose maps are read in a look, in turn, to know beforehand who shares memory: 100 within 2.5 s. Until then each may."""
+
+DESCRIPTORS = 256
+"""Most descriptors of a process that are compared with a locked file."""
+
+Place = tuple[str, int]
+"""A file or shared memory object: device as /proc/PID/maps has it, inode."""
+
+
+class _Area(NamedTuple):
+    """A mapping that others can share."""
+
+    start: int
+    end: int
+    offset: int
+    place: Place
+    path: str
+
+
+class _Futex(NamedTuple):
+    """A thread that waits on a futex which is not private."""
+
+    process: ProcId
+    tid: int
+    address: int
+    inherits: bool  # priority: the word is the owner's tid
+
+
+class _Lock(NamedTuple):
+    """A lock in shared memory, in this look."""
+
+    name: str
+    holder: ProcId | None
+    thread: int
+    possible: tuple[ProcId, ...]
+    queues: list[int]  # waiters so far, not demoted and demoted
+
+
+class LinuxLocks:
+    """`ports.Locks` of this machine."""
+
+    def __init__(self, proc_root: Path = Path("/proc"), machine: str = os.uname().machine) -> None:
+        self._proc = str(proc_root)
+        self._futex = FUTEX.get(machine, set())
+        self._file_locks = FILE_LOCKS.get(machine, set())
+        self._look = 0
+        self._turn = 0
+        self._areas: dict[ProcId, tuple[int, tuple[_Area, ...]]] = {}  # with the look in which they were read
+        self._open: dict[tuple[ProcId, int], tuple[int, bool]] = {}  # whether this inode is open there
+        self._waited: frozenset[ProcId] = frozenset()
+        self._mapping = 0  # whose turn it is to be mapped
+        self._demoted: Collection[ProcId] | None = None
+        self._others: Sequence[ProcId] | None = None
+        self._everybody: list[ProcId] = []  # both of them
+
+    def waits(self, demoted: Collection[ProcId], others: Sequence[ProcId]) -> tuple[Wait, ...]:
+        """See `ports.Locks`: all file locks, and the futexes of as many processes as a look may cost, in turn; those that share
+        memory with somebody demoted first."""
+        self._look += 1
+        found = list(self._file_waits(demoted))
+        locks: dict[tuple[Place, int], _Lock] = {}
+        slowed, waited = frozenset(demoted), set()
+        for futex in self._futexes(demoted, others):
+            wait = self._resolve(futex, slowed, locks)
+            if wait is not None:
+                waited.add(futex.process)
+                found.append(wait)
+        self._waited = frozenset(waited)
+        self._forget()
+        return tuple(found)
+
+    def run(self, process: ProcId, thread: int = 0) -> Run | None:
+        """See `ports.Locks`. Of a process with more threads than are looked at one by one, CPU is counted in ticks of 10 ms."""
+        base = f"{self._proc}/{process.pid}"
+        try:
+            stat = _stat(f"{base}/stat")
+            if int(stat[19]) != process.start_ticks:
+                return None
+            if stat[17] == b"1" and thread in (0, process.pid):
+                return Run(stat[0] == b"R", int(_read(f"{base}/schedstat").split()[0]))
+            tids = [thread] if thread else _tids(base)
+        except OSError:
+            return None
+        runnable, cpu = False, 0
+        for tid in tids[:THREADS]:
+            try:
+                runnable = runnable or _stat(f"{base}/task/{tid}/stat")[0] == b"R"
+                cpu += int(_read(f"{base}/task/{tid}/schedstat").split()[0])
+            except OSError:
+                continue
+        if len(tids) > THREADS:
+            cpu = (int(stat[11]) + int(stat[12])) * 10_000_000
+        return Run(runnable, cpu)
+
+    def cgroups(self, process: ProcId) -> tuple[str, ...]:
+        """See `ports.Locks`."""
+        try:
+            lines = _read(f"{self._proc}/{process.pid}/cgroup").decode("utf-8", "replace").splitlines()
+        except OSError:
+            return ()
+        return tuple(sorted({line.split(":", 2)[2] for line in lines}))
+
+    # --- file locks ------------------------------------------------------------------------------------------------------------
+
+    def _file_waits(self, demoted: Collection[ProcId]) -> Iterable[Wait]:
+        """/proc/locks: a lock, and below it, with an arrow, who waits for it: proc(5).
+
+        flock(2) names who called it, and the descriptor may have been inherited since (`flock FILE COMMAND`); an open file
+        description lock names nobody. Then whoever demoted has the file open may hold it.
+        """
+        try:
+            text = _read(f"{self._proc}/locks").decode("ascii", "replace")
+        except OSError:
+            return
+        holder = -1
+        for line in text.splitlines() if "->" in text else ():
+            _, *fields = line.split()
+            blocked = fields[:1] == ["->"]
+            kind, _, _, pid, where, *_ = fields[1:] if blocked else fields
+            if not blocked:
+                holder = int(pid)
+                continue
+            waiter = self._who(int(pid))
+            if waiter is None or kind not in ("POSIX", "FLOCK", "OFDLCK"):
+                continue
+            inode = int(where.rpartition(":")[2])
+            certain = self._who(holder) if kind == "POSIX" else None
+            possible: list[ProcId] = []
+            if certain is None:
+                possible = [process for process in sorted(demoted) if process != waiter and self._has_open(process, inode)]
+                owner = self._who(holder)
+                if owner is not None and owner not in possible:
+                    possible.append(owner)
+            thread, turn = self._blocked_thread(waiter)
+            name = {"POSIX": "fcntl lock", "FLOCK": "flock", "OFDLCK": "open file lock"}[kind]
+            lock = f"{name} on inode {inode} of device {where.rpartition(':')[0]}"
+            yield Wait(waiter, thread, turn, lock, certain, 0, tuple(possible))
+
+    def _blocked_thread(self, process: ProcId) -> tuple[int, int]:
+        """(thread that waits for a file lock, its count of turns on a CPU); (0, 0) if it cannot be told."""
+        base = f"{self._proc}/{process.pid}"
+        try:
+            tids = _tids(base)[:THREADS]
+            if len(tids) > 1:
+                tids = [tid for tid in tids if _system_call(f"{base}/task/{tid}")[0] in self._file_locks]
+            return (tids[0], _turns(f"{base}/task/{tids[0]}")) if tids else (0, 0)
+        except OSError:
+            return 0, 0
+
+    def _has_open(self, process: ProcId, inode: int) -> bool:
+        """Compared by inode alone: the device of /proc/locks is not that of stat(2) on overlay and btrfs."""
+        age, known = self._open.get((process, inode), (-2 * FRESH, False))
+        if self._look - age < FRESH + process.pid % FRESH:
+            return known
+        known = False
+        directory = f"{self._proc}/{process.pid}/fd"
+        try:
+            for name in os.listdir(directory)[:DESCRIPTORS]:  # noqa: PTH208 - hot
+                try:
+                    known = known or os.stat(f"{directory}/{name}").st_ino == inode  # noqa: PTH116 - hot
+                except OSError:
+                    continue
+        except OSError:
+            pass  # no right to look: /proc/locks itself still names a holder
+        self._open[process, inode] = (self._look, known)
+        return known
+
+    # --- futexes ---------------------------------------------------------------------------------------------------------------
+
+    def _futexes(self, demoted: Collection[ProcId], others: Sequence[ProcId]) -> Iterable[_Futex]:
+        """Who waits on a futex that is not private: of those that waited in the last look, and that share memory with somebody
+        demoted or may, the next few."""
+        if not self._futex:
+            return
+        if demoted is not self._demoted or others is not self._others:
+            self._demoted, self._others, self._everybody = demoted, others, sorted({*demoted, *others})
+        self._refresh()
+        theirs = {area.place for process in demoted for area in self._known(process) or ()}
+        waited = [process for process in self._everybody if process in self._waited]
+        rest = [process for process in self._everybody if process not in self._waited and self._may_share(process, theirs)]
+        start = self._turn % max(1, len(rest))
+        budget = READS
+        for process in waited + rest[start:] + rest[:start]:
+            if budget <= 0:
+                break
+            self._turn += process not in self._waited
+            base = f"{self._proc}/{process.pid}"
+            try:
+                tids = _tids(base)[:THREADS]
+            except OSError:
+                continue
+            budget -= len(tids)
+            for tid in tids:
+                futex = self._futex_of(process, tid)
+                if futex is not None:
+                    yield futex
+
+    def _refresh(self) -> None:
+        """Read what the next few processes map, if what is known of them is old."""
+        count = len(self._everybody)
+        for step in range(min(MAPS, count)):
+            process = self._everybody[(self._mapping + step) % count]
+            if self._look - self._areas.get(process, (-FRESH, ()))[0] >= FRESH:
+                self._map(process)
+        self._mapping += MAPS
+
+    def _known(self, process: ProcId) -> tuple[_Area, ...] | None:
+        known = self._areas.get(process)
+        return None if known is None else known[1]
+
+    def _may_share(self, process: ProcId, theirs: Collection[Place]) -> bool:
+        areas = self._known(process)
+        return areas is None or any(area.place in theirs for area in areas)
+
+    def _futex_of(self, process: ProcId, tid: int) -> _Futex | None:
+        try:
+            number, arguments = _system_call(f"{self._proc}/{process.pid}/task/{tid}")
+        except OSError:
+            return None
+        if number in self._futex:
+            command = arguments[1] & 0x7F
+            if not arguments[1] & PRIVATE and command in PI_WAITS | PLAIN_WAITS:
+                return _Futex(process, tid, arguments[0], command in PI_WAITS)
+        elif number == FUTEX_WAIT and not arguments[3] & PRIVATE:
+            return _Futex(process, tid, arguments[0], False)
+        return None
+
+    def _resolve(self, futex: _Futex, demoted: frozenset[ProcId], locks: dict[tuple[Place, int], _Lock]) -> Wait | None:
+        """What the futex is, and who holds it or may. None: nobody demoted can, it cannot be told, or enough others wait for it.
+        `locks`: of this look."""
+        area = self._area(futex.process, futex.address)
+        if area is None:
+            return None
+        at = futex.address - area.start + area.offset
+        lock = locks.get((area.place, at))
+        if lock is None:
+            owner, thread = self._owner(futex, area)
+            possible = () if owner else tuple(each for each in sorted(demoted) if self._shares(each, area.place))
+            name = f"{'mutex' if owner else 'futex'} {at:#x} in {printable(area.path) or 'shared memory'} (inode {area.place[1]})"
+            lock = locks[area.place, at] = _Lock(name, owner, thread, possible, [0, 0])
+        queue = int(futex.process in demoted)
+        if lock.queues[queue] >= QUEUE or (lock.holder is None and not set(lock.possible) - {futex.process}):
+            return None
+        if futex.process not in self._waited and self._who(futex.process.pid) != futex.process:
+            return None
+        lock.queues[queue] += 1
+        try:
+            turn = _turns(f"{self._proc}/{futex.process.pid}/task/{futex.tid}")
+        except OSError:
+            return None
+        possible = tuple(each for each in lock.possible if each != futex.process)
+        return Wait(futex.process, futex.tid, turn, lock.name, lock.holder, lock.thread, possible)
+
+    def _owner(self, futex: _Futex, area: _Area) -> tuple[ProcId | None, int]:
+        """(process, tid) of the owner of a mutex. (None, 0) for a semaphore, a condition variable, and what is not glibc's.
+
+        A contended pthread_mutex_t has the word 2 and the owner's tid 8 bytes on (nptl/pthread_mutex_lock.c); one that is robust or
+        inherits priority has the tid in the word. A tid counts only if its process maps the same object: another pid namespace
+        has other numbers, and what is no mutex has any.
+        """
+        try:
+            fd = os.open(f"{self._proc}/{futex.process.pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None, 0
+        try:
+            raw = os.pread(fd, 12, futex.address)
+        except OSError:
+            return None, 0
+        finally:
+            os.close(fd)
+        word, owner = int.from_bytes(raw[:4], "little"), int.from_bytes(raw[8:12], "little")
+        if futex.inherits or word & HAS_WAITERS:
+            tid = word & TID_MASK
+        elif word == 2:
+            tid = owner
+        else:
+            return None, 0
+        process = self._process_of(tid) if tid else None
+        if process is None or not (self._shares(process, area.place) or any(a.place == area.place for a in self._map(process))):
+            return None, 0
+        return process, tid
+
+    def _shares(self, process: ProcId, place: Place) -> bool:
+        age, areas = self._areas.get(process, (-2 * FRESH, ()))
+        if self._look - age >= FRESH + process.pid % FRESH:  # not all of them in the same look
+            areas = self._map(process)
+        return any(area.place == place for area in areas)
+
+    def _area(self, process: ProcId, address: int) -> _Area | None:
+        """The shared mapping that an address is in."""
+        for again in (False, True):
+            areas = self._map(process) if again else self._areas.get(process, (0, ()))[1]
+            for area in areas:
+                if area.start <= address < area.end:
+                    return area
+        return None
+
+    def _map(self, process: ProcId) -> tuple[_Area, ...]:
+        """Shared writable mappings, from /proc/PID/maps."""
+        areas = []
+        try:
+            text = _read(f"{self._proc}/{process.pid}/maps").decode("utf-8", "replace")
+        except OSError:
+            text = ""
+        for match in _SHARED.finditer(text):
+            start, end, offset, device, inode, path = match.groups()
+            areas.append(_Area(int(start, 16), int(end, 16), int(offset, 16), (device, int(inode)), path))
+        self._areas[process] = (self._look, tuple(areas))
+        return tuple(areas)
+
+    # --- below -----------------------------------------------------------------------------------------------------------------
+
+    def _forget(self) -> None:
+        if len(self._areas) > 2 * len(self._everybody) + 64:
+            self._areas = {process: self._areas[process] for process in self._everybody if process in self._areas}
+        if len(self._open) > 4096:
+            self._open.clear()
+
+    def _who(self, pid: int) -> ProcId | None:
+        if pid <= 0:
+            return None
+        try:
+            return ProcId(pid, int(_stat(f"{self._proc}/{pid}/stat")[19]))
+        except OSError:
+            return None
+
+    def _process_of(self, tid: int) -> ProcId | None:
+        """The process of a thread: /proc/TID is there for every thread, though not listed."""
+        try:
+            match = re.search(rb"^Tgid:\s*(\d+)$", _read(f"{self._proc}/{tid}/status"), re.MULTILINE)
+        except OSError:
+            return None
+        return self._who(int(match[1])) if match else None
+
+
+_SHARED = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) .w.s ([0-9a-f]+) (\S+) (\d+) *(.*)$", re.MULTILINE)
+
+
+def _system_call(thread: str) -> tuple[int, tuple[int, ...]]:
+    """(number, six arguments) of the call that a thread is blocked in; (-1, ()) for one that runs or is in none: proc(5)."""
+    words = _read(f"{thread}/syscall").split()
+    if len(words) < 7:
+        return -1, ()
+    return int(words[0]), tuple(int(word, 16) for word in words[1:7])
+
+
+def _turns(thread: str) -> int:
+    """How often a thread was given a CPU: while that stays the same, it waits for one and the same thing."""
+    return int(_read(f"{thread}/schedstat").split()[2])
+
+
+def _tids(process: str) -> list[int]:
+    return sorted(map(int, os.listdir(f"{process}/task")))  # noqa: PTH208 - hot
+
+
+def _stat(path: str) -> list[bytes]:
+    """Fields of a stat file from the state (3) on."""
+    raw = _read(path)
+    return raw[raw.rindex(b")") + 2 :].split()
+
+
+def _read(path: str) -> bytes:
+    """All of a file of /proc, which is read page by page."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = [os.read(fd, 65536)]
+        while len(parts[-1]) >= 2048:  # maps and locks come in pieces of at most a page
+            parts.append(os.read(fd, 65536))
+        return b"".join(parts)
+    finally:
+        os.close(fd)

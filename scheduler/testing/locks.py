@@ -1,0 +1,42 @@
+"""Waits that a test sets, behind `ports.Locks`. Must not read the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from ...models.records import ProcId
+from ..ports import Run, Wait
+
+
+class FakeLocks:
+    """`ports.Locks`. `waiting`: what each look sees; `running`: whoever is not in it is gone; `reads` counts what a look costs."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Wait] = []
+        self.running: dict[ProcId, Run] = {}
+        self.paths: dict[ProcId, tuple[str, ...]] = {}
+        self.reads = 0
+
+    def burn(self, process: ProcId, seconds: float) -> None:
+        """A process that wants the CPU gets so much of it."""
+        before = self.running.get(process, Run(True, 0))
+        self.running[process] = Run(True, before.cpu + round(seconds * 1e9))
+
+    def sleep(self, process: ProcId) -> None:
+        """A process does not want the CPU."""
+        self.running[process] = Run(False, self.running.get(process, Run(True, 0)).cpu)
+
+    def waits(self, demoted: Collection[ProcId], others: Sequence[ProcId]) -> tuple[Wait, ...]:  # noqa: ARG002 - the port's
+        """All of them: a real look may miss some."""
+        self.reads += 1
+        return tuple(self.waiting)
+
+    def run(self, process: ProcId, thread: int = 0) -> Run | None:  # noqa: ARG002 - one thread is all
+        """As set."""
+        self.reads += 1
+        return self.running.get(process)
+
+    def cgroups(self, process: ProcId) -> tuple[str, ...]:
+        """As set."""
+        self.reads += 1
+        return self.paths.get(process, ())
