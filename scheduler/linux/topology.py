@@ -4,20 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
-
-@dataclass(frozen=True, slots=True)
-class Topology:
-    """CPUs by what they share. Each of the groupings has every online CPU once; groups and their members are in rising order."""
-
-    online: tuple[int, ...]
-    allowed: tuple[int, ...]  # online ones that this process may use: what a cpuset or container leaves of them
-    isolated: tuple[int, ...]  # kept from the scheduler at boot (isolcpus): never to be handed out
-    cores: tuple[tuple[int, ...], ...]  # SMT siblings together
-    caches: tuple[tuple[int, ...], ...]  # sharing the last-level cache; the package where the kernel does not tell
-    nodes: tuple[tuple[int, ...], ...]  # NUMA nodes that have CPUs
+from ..decision import Topology
 
 
 def read(sys_root: Path = Path("/sys"), allowed: Iterable[int] | None = None) -> Topology:

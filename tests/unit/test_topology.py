@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nicety.scheduler.linux.topology import Topology, parse_cpu_list, read
+from nicety.scheduler.decision import Topology
+from nicety.scheduler.linux.topology import parse_cpu_list, read
 
 
 def write(path: Path, text: str) -> None:

@@ -1,0 +1,92 @@
+"""How near placement comes to the exact optimum, how long it takes, and that it rests: 50 random machines with up to 200 groups.
+
+    python benchmarks/placement.py --json placement.json
+
+The oracle is the same objective as a mixed integer programme (`placement_oracle.py`). Where it does not finish in --seconds, the
+cost is compared with its bound, below which no plan can be: then the true gap is smaller. The times are CPU time, best of three, of
+a whole `solve` as the policy calls it: what others do on the machine at the same time is not its doing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from claims import Claims
+from placement_oracle import a_problem, a_topology, optimum
+
+from nicety.scheduler.policies.assignment import Layout, Objective, solve
+
+NOTHING = 1e-6
+"""Cores. The oracle's own tolerance."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--problems", type=int, default=50)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=30.0, help="limit of the oracle for a problem")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    rows = []
+    for seed in range(arguments.first_seed, arguments.first_seed + arguments.problems):
+        rng = np.random.default_rng(seed)
+        topology = a_topology(rng)
+        requests, kept = a_problem(rng, topology)
+        layout = Layout(topology)
+        times = []
+        for _ in range(3):
+            begin = time.thread_time()
+            objective, plan = solve(layout, requests, kept)
+            times.append(time.thread_time() - begin)
+        cost = objective.cost(plan)
+        best = optimum(Objective(layout, requests, kept), arguments.seconds)
+        sets = objective.cpu_sets(plan)
+        now = tuple(replace(request, current=sets[request.name]) for request in requests)
+        row = {
+            "seed": seed,
+            "cpus": len(topology.online),
+            "threads": max(map(len, topology.cores)),
+            "caches": len(topology.caches),
+            "nodes": len(topology.nodes),
+            "groups": len(requests),
+            "in_force": kept is not None,
+            "milliseconds": 1e3 * min(times),
+            "cost": cost,
+            "oracle": best.cost,
+            "bound": best.bound,
+            "proved": best.proved,
+            "over_bound": _over(cost, best.bound),
+            "over_oracle": _over(cost, best.cost),
+            "rests": solve(layout, now, layout.cpus_of(plan.kept))[1] == plan,
+        }
+        rows.append(row)
+        print(
+            f"{seed:3} {row['cpus']:3} CPUs x{row['threads']} {row['caches']} caches {row['nodes']} nodes {row['groups']:4} groups "
+            f"{row['milliseconds']:6.1f} ms  cost {cost:8.4f}  oracle {best.cost:8.4f}  bound {best.bound:8.4f} "
+            f"{'' if best.proved else '(not finished)'} {100 * row['over_bound']:5.1f} %",
+            flush=True,
+        )
+    claims = Claims()
+    proved = [row for row in rows if row["proved"]]
+    claims.at_least("problems", len(rows), 50)
+    claims.at_least("of them with a proved optimum", len(proved), 40)
+    claims.at_most("worst cost over the proved optimum", max(row["over_bound"] for row in proved), 0.05)
+    claims.at_most("worst cost over the best plan of the oracle", max(row["over_oracle"] for row in rows), 0.05)
+    claims.at_most("worst cost over the oracle's bound", max(row["over_bound"] for row in rows), 0.05)
+    claims.at_most("mean cost over the oracle's bound", float(np.mean([row["over_bound"] for row in rows])), 0.05)
+    claims.at_most("slowest, ms of CPU time", max(row["milliseconds"] for row in rows), 10)
+    claims.add("solving again changes nothing", sum(row["rests"] for row in rows), "all", all(row["rests"] for row in rows))
+    claims.close(arguments.json, problems=rows)
+
+
+def _over(cost: float, least: float) -> float:
+    """Part by which a cost is above the least; 0 for what the oracle cannot tell from it."""
+    return 0.0 if cost <= least + NOTHING else (cost - least) / max(least, NOTHING)
+
+
+if __name__ == "__main__":
+    main()
