@@ -1,0 +1,285 @@
+"""Runs `guest/*_vm.py` in emulated machines: 8 CPUs, 2 memory nodes, cgroup v2, Debian's kernel. Must not know what is tested.
+
+The kernel is fetched from Debian as a package and unpacked, never installed. The guest sees this machine's root read-only (qemu
+refuses its writes), with the checkout and its Python where they are. Needs no root. `docs/testing-in-a-vm.md` says more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import lzma
+import os
+import platform
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+GUEST = Path(__file__).resolve().parent / "guest"
+
+LAYOUTS = {
+    "cores": "8,sockets=2,cores=4,threads=1",
+    "smt": "8,sockets=2,cores=2,threads=2",
+}
+"""What `-smp` is given. CPUs 0-3 are the first socket and node in both."""
+
+TESTS = {"cores": "*_vm.py", "smt": "[dt]*_vm.py"}
+"""What is run where no file is named: in the second layout the daemon and the topology, for a weight does not depend on it."""
+
+APPEND = "console=ttyS0 quiet loglevel=3 panic=-1 nowatchdog clocksource=tsc tsc=reliable mitigations=off"
+"""What the kernel is told. Its first choice of a clock, an emulated HPET, and what it does against speculation cost much time; the
+emulated time stamp counter is as good as the clock here."""
+
+MODULES = ("virtio_pci", "9pnet_virtio", "9p")
+"""What the kernel needs to see the shared root, besides what these need themselves."""
+
+WANTED = re.compile(r"/vmlinuz-[^/]*$|/(virtio|9p|netfs|fscache)/[^/]*\.ko[^/]*$")
+"""Files of the kernel's package that are kept."""
+
+TOOLS = {
+    "qemu-system-x86_64": "qemu-system-x86",
+    "busybox": "busybox-static",
+    "apt-get": "apt",
+    "dpkg-deb": "dpkg",
+}
+"""Programs and the Debian packages that they are from."""
+
+ESCAPES = re.compile(r"\x1b(c|\[[0-9;?]*[A-Za-z])")
+"""With which the firmware clears a screen."""
+
+INIT = """#!/bin/busybox sh
+busybox mount -t proc proc /proc
+busybox mount -t devtmpfs dev /dev
+for module in $(busybox cat /modules/order); do busybox insmod /modules/$module || busybox echo "no module $module"; done
+busybox mount -t 9p -o trans=virtio,version=9p2000.L,ro,cache=loose,msize=262144 root /root
+busybox mount -t proc proc /root/proc
+busybox mount -t sysfs sys /root/sys
+busybox mount -t cgroup2 cgroup2 /root/sys/fs/cgroup
+busybox mount -t devtmpfs dev /root/dev
+busybox mkdir -p /root/dev/shm
+busybox mount -t tmpfs tmpfs /root/dev/shm
+busybox mount -t tmpfs -o mode=755 tmpfs /root/run
+busybox mkdir -m 1777 /root/run/tmp
+busybox cp /tests /root/run/tests
+busybox ifconfig lo 127.0.0.1 up
+busybox echo "+cpu +cpuset" > /root/sys/fs/cgroup/cgroup.subtree_control
+busybox chroot /root /bin/sh /run/tests
+busybox echo "guest ended with $?"
+busybox poweroff -f
+"""
+
+
+class MissingError(Exception):
+    """Something that this needs is not on this machine; says how to get it."""
+
+
+def main() -> int:
+    """Exit status of pytest in the guest, of the first layout that failed; 2 if there was no guest to ask."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="*", type=Path, help="guest tests to run; all if none is named")
+    parser.add_argument("--layout", choices=[*LAYOUTS], action="append", help="CPU layout, may be repeated; each if none is named")
+    parser.add_argument("--package", default="linux-image-amd64", help="Debian package of the kernel")
+    parser.add_argument("--limit", type=float, default=900, help="seconds that a guest may take")
+    parser.add_argument("--pytest", default="", help="further options for pytest in the guest")
+    asked = parser.parse_args()
+    layouts = asked.layout or [*LAYOUTS]
+    began = time.monotonic()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))  # so that `boot` ends the machine
+    try:
+        check_tools()
+        kernel, modules = unpacked(asked.package, cache())
+        statuses = {}
+        for layout in layouts:
+            files = [file.resolve() for file in asked.files] or sorted(GUEST.glob(TESTS[layout]))
+            with tempfile.TemporaryDirectory(prefix="nicety-vm-") as scratch:
+                initramfs = Path(scratch) / "initramfs"
+                initramfs.write_bytes(b"".join(archive(contents(modules, script(files, layout, asked.pytest)))))
+                statuses[layout] = boot(kernel, initramfs, layout, asked.limit)
+    except MissingError as missing:
+        print(f"test-vm: {missing}", file=sys.stderr)
+        return 2
+    words = {layout: "passed" if status == 0 else f"FAILED ({status})" for layout, status in statuses.items()}
+    said = ", ".join(f"{layout} {word}" for layout, word in words.items())
+    print(f"test-vm: {said}; {kernel.name}, {time.monotonic() - began:.0f} s")
+    return next((status for status in statuses.values() if status), 0)
+
+
+def check_tools() -> None:
+    """Raises MissingError with the command that installs what is not here."""
+    if platform.machine() != "x86_64":
+        raise MissingError(f"the emulated machine runs this machine's Python, so it needs an x86_64, not {platform.machine()}")
+    packages = [package for program, package in TOOLS.items() if shutil.which(program) is None]
+    busybox = shutil.which("busybox")
+    if busybox is not None and b"/ld-linux" in Path(busybox).read_bytes()[:4096]:
+        packages.append("busybox-static")  # the dynamic one has no libraries in the initramfs
+    if packages:
+        names = " ".join(packages)
+        raise MissingError(f"not installed: {names}. Type: sudo apt-get install --no-install-recommends {names}")
+
+
+def cache() -> Path:
+    """Where unpacked kernels are kept."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if base else Path.home() / ".cache") / "nicety-vm"
+
+
+# --- the kernel -------------------------------------------------------------------------------------------------------------------
+
+
+def unpacked(package: str, place: Path) -> tuple[Path, dict[str, bytes]]:
+    """The kernel image of a package, and the modules by name in the order in which they are to be loaded. Fetched if not cached."""
+    directory = place / versioned(package)
+    if not (directory / "complete").exists():
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(parents=True)
+        fetch(directory.name, directory)
+        (directory / "complete").touch()
+    modules: dict[str, bytes] = {}
+    for name in MODULES:
+        load(name, directory, modules)
+    return next(directory.glob("vmlinuz-*")), modules
+
+
+def versioned(package: str) -> str:
+    """The package that holds the kernel: linux-image-amd64 only depends on it."""
+    told = subprocess.run(["apt-cache", "depends", package], capture_output=True, text=True, check=False)
+    found = re.search(r"Depends: (linux-image-\d\S+)", told.stdout)
+    if told.returncode != 0:
+        raise MissingError(f"apt does not know the package {package}: {told.stderr.strip()} Type: sudo apt-get update")
+    return found[1] if found else package
+
+
+def fetch(package: str, directory: Path) -> None:
+    """Download a package and take out of it the kernel and the file systems and buses that are modules."""
+    print(f"test-vm: fetching {package}", flush=True)
+    with tempfile.TemporaryDirectory(prefix="nicety-vm-") as scratch:
+        # apt would become its own user, who may not write here: there is nothing to protect in one file
+        command = ["apt-get", "--quiet", "--option", "APT::Sandbox::User=root", "download", package]
+        got = subprocess.run(command, cwd=scratch, capture_output=True, text=True, check=False)
+        packages = [*Path(scratch).glob("*.deb")]
+        if got.returncode != 0 or not packages:
+            raise MissingError(f"{package} could not be downloaded: {got.stderr.strip()} Type: sudo apt-get update")
+        unpacking = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", packages[0]], stdout=subprocess.PIPE)
+        with unpacking, tarfile.open(fileobj=unpacking.stdout, mode="r|") as tar:
+            for member in tar:
+                file = tar.extractfile(member) if WANTED.search(member.name) else None
+                if file is not None:
+                    (directory / Path(member.name).name).write_bytes(file.read())
+
+
+def load(name: str, directory: Path, modules: dict[str, bytes]) -> None:
+    """Put a module behind those that it names as its needs. One that the package does not have is part of the kernel itself."""
+    files = [*directory.glob(f"{name}.ko*")]
+    if name in modules or not files:
+        return
+    raw = files[0].read_bytes()
+    content = lzma.decompress(raw) if files[0].suffix == ".xz" else raw
+    depends = re.search(rb"\0depends=([^\0]*)\0", content)
+    for need in depends[1].decode().split(",") if depends else ():
+        if need:
+            load(need, directory, modules)
+    modules[name] = content
+
+
+# --- the initramfs ----------------------------------------------------------------------------------------------------------------
+
+
+def script(files: Iterable[Path], layout: str, options: str) -> str:
+    """What the guest does when its root is mounted."""
+    return "\n".join(
+        (
+            f"cd {CHECKOUT}",
+            "export HOME=/run/tmp TMPDIR=/run/tmp PATH=/usr/sbin:/usr/bin:/sbin:/bin OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=1",
+            "export HYPOTHESIS_STORAGE_DIRECTORY=/run/tmp/hypothesis",  # its plugin makes one at each start
+            f"export NICETY_VM_LAYOUT={layout} PYTHONPATH={CHECKOUT}/src:{GUEST}",
+            f"exec {sys.prefix}/bin/python -m pytest -p no:cacheprovider --color=no {options} {' '.join(map(str, files))}",
+            "",
+        )
+    )
+
+
+def contents(modules: Mapping[str, bytes], tests: str) -> dict[str, bytes]:
+    """The files of the initramfs by path."""
+    busybox = shutil.which("busybox")
+    assert busybox is not None
+    return {
+        "init": INIT.encode(),
+        "tests": tests.encode(),
+        "bin/busybox": Path(busybox).read_bytes(),
+        "modules/order": "".join(f"{name}\n" for name in modules).encode(),
+        **{f"modules/{name}": content for name, content in modules.items()},
+    }
+
+
+def archive(files: Mapping[str, bytes]) -> Iterator[bytes]:
+    """A cpio archive as Documentation/driver-api/early-userspace/buffer-format.rst has it."""
+    for directory in ("bin", "dev", "modules", "proc", "root"):
+        yield entry(directory, stat.S_IFDIR | 0o755, b"")
+    for path, content in files.items():
+        yield entry(path, stat.S_IFREG | 0o755, content)
+    yield entry("TRAILER!!!", 0, b"")
+
+
+def entry(path: str, mode: int, content: bytes) -> bytes:
+    """One file of the archive; its inode number is 0, for nothing here has two links."""
+    numbers = (0, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(path) + 1, 0)
+    head = b"070701" + b"".join(b"%08X" % number for number in numbers) + path.encode() + b"\0"
+    return head + bytes(-len(head) % 4) + content + bytes(-len(content) % 4)
+
+
+# --- the machine ------------------------------------------------------------------------------------------------------------------
+
+
+def boot(kernel: Path, initramfs: Path, layout: str, limit: float) -> int:
+    """Run the machine until it is off or time is up, its console on our output. Exit status of the tests; 2 if it never told."""
+    command = [
+        "qemu-system-x86_64",
+        *("-accel", "tcg,thread=single"),  # with a thread a CPU, one boot in five crashed
+        *("-cpu", "max,vendor=GenuineIntel", "-smp", LAYOUTS[layout], "-m", "1G"),  # of an AMD one Linux sees no SMT here
+        *("-object", "memory-backend-ram,id=m0,size=512M", "-numa", "node,nodeid=0,cpus=0-3,memdev=m0"),
+        *("-object", "memory-backend-ram,id=m1,size=512M", "-numa", "node,nodeid=1,cpus=4-7,memdev=m1"),
+        *("-virtfs", "local,path=/,mount_tag=root,security_model=none,readonly=on,multidevs=remap"),
+        *("-kernel", str(kernel), "-initrd", str(initramfs)),
+        *("-append", APPEND),
+        *("-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-serial", "stdio"),
+    ]
+    print(f"test-vm: {layout}: -smp {LAYOUTS[layout]}", flush=True)
+    machine = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    late = threading.Event()
+
+    def stop() -> None:
+        late.set()
+        machine.kill()
+
+    timer = threading.Timer(limit, stop)
+    timer.start()
+    status = 2
+    try:
+        assert machine.stdout is not None
+        for line in machine.stdout:
+            text = ESCAPES.sub("", line.decode(errors="replace")).rstrip("\r\n")
+            ended = re.fullmatch(r"guest ended with (\d+)", text)
+            if ended:
+                status = int(ended[1])
+            else:
+                print(text, flush=True)
+    finally:
+        timer.cancel()
+        machine.kill()
+        machine.wait()
+    if late.is_set():
+        print(f"test-vm: {layout}: not done after {limit:.0f} s", flush=True)
+    return status
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
