@@ -511,6 +511,7 @@ class Ending(StrEnum):
     REFUSED = "refused"
     FOREIGN = "foreign"
     FAILED = "failed"
+    RELIEVED = "relieved"
     GUARD = "refused-by-guard"
     NONE = "no-outcome"
 
@@ -594,11 +595,15 @@ def why(
     """Explain a decision, or what was done about a process.
 
     Of a decision: its rule and figures, the forecast it rests on, what was rejected, what would have flipped it, what happened
-    and whether it helped. Of a process: where it belongs, the latest decisions about it, or why there is none.
+    and whether it helped. Of a process: what it is taken for and by what signs; for whom it was demoted or from whom it is
+    protected, how long that one waited before and after, by what means, and what gives it back; or why nothing was done.
     """
     import msgspec
 
     from . import explain
+    from .account import account
+    from .linux.process import see
+    from .process_page import as_record, process_page
     from .store.decisions import DecisionReader
 
     _, paths = _load(context, config, state_dir)
@@ -612,28 +617,13 @@ def why(
                 print(explain.decision_page(logged, tick, session))
             return
         pid = int(what)
-        about = reader.find(pid=pid, limit=10)
-        latest = reader.latest()
-        if latest is None or latest.tick is None:
-            raise explain.ExplainError(f"{reader.path} has no tick that can be read yet; `nicety run` adds some")
-        place = explain.locate(pid, latest.tick)
-        name = _name_of(pid)
-        if not name and not about and place.unknown:
+        about = account(reader, pid, see(pid))
+        if about.seen is None and not about.decisions and about.place.unknown:
             raise explain.ExplainError(f'no process {pid} runs, and the log knows none; "{what}" is no id of a decision either')
         if as_json:
-            record = {"pid": pid, "name": name, "seq": latest.seq, **msgspec.to_builtins(place)}
-            _print_json(record | {"reasons": explain.reasons(place, latest.tick), "decisions": [it.to_builtins() for it in about]})
+            _print_json(as_record(about))
         else:
-            session = next((it.session for it in reader.sessions() if it.id == latest.session), None)
-            print(explain.process_page(pid, name, session, latest.tick, about))
-
-
-def _name_of(pid: int) -> str:
-    """What runs as this pid now, "" if nothing does."""
-    try:
-        return _printable(Path(f"/proc/{pid}/comm").read_bytes().rstrip(b"\n").decode("utf-8", "backslashreplace"))
-    except OSError:
-        return ""
+            print(process_page(about))
 
 
 @_command("replay", "nicety replay --session 3f9a01bc")

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from .config import Config, ConfigError
 from .control_socket import ControlError, NoDaemonError, ask
+from .decision import Control
 from .explain import span
 from .linux.facts import Finding, findings, probe
+from .linux.process import see_all
 from .linux.text import printable
 from .paths import Loaded, PathError, Paths, load_config, state_paths
+from .rivals import RIVALS, reaches_others, rival
 from .store.files import StoreError, private_directory
 from .store.ledger import Entry, Ledger, LedgerError, StateLock
 
-RIVALS = {
-    "tuned": "changes affinities and sysctls (systemctl disable --now tuned)",
-    "ananicy": "renices by rules (systemctl disable --now ananicy)",
-    "ananicy-cpp": "renices by rules (systemctl disable --now ananicy-cpp)",
-    "gamemoded": "renices games and changes governors (systemctl --user disable --now gamemoded)",
-    "system76-scheduler": "renices by rules (systemctl disable --now com.system76.Scheduler)",
-    "uresourced": "changes cgroup weights (systemctl disable --now uresourced)",
-    "irqbalance": "",
-}
-"""Programs that tune the same knobs, by process name (at most 15 letters of it are compared), with what they do. irqbalance moves
-only interrupts: it is named, and no trouble."""
+KERNEL_CONTROLS = tuple(control for control in Control if control is not Control.POOL_SIZE)
+"""What a rival may touch; the size of a pool is its master's."""
 
 
 def examine(
@@ -51,7 +45,7 @@ def examine(
     result.append(_daemon(paths))
     result += _control_group(loaded.config, paths)
     result += _models(loaded.config, paths)
-    result += rivals(proc)
+    result += rivals(proc, uid)
     return result
 
 
@@ -60,30 +54,41 @@ def as_record(finding: Finding) -> dict[str, Any]:
     return asdict(finding)
 
 
-def rivals(proc: Path) -> Iterator[Finding]:
-    """Other programs that tune processes."""
-    names = {name[:15]: name for name in RIVALS}
-    found: dict[str, int] = {}
-    for directory in sorted((entry for entry in proc.iterdir() if entry.name.isdigit()), key=lambda entry: int(entry.name)):
-        try:
-            comm = (directory / "comm").read_bytes().strip().decode("utf-8", "replace")
-        except OSError:
-            continue  # ended meanwhile
-        if comm in names:
-            found.setdefault(names[comm], int(directory.name))
-    troublesome = {name: pid for name, pid in found.items() if RIVALS[name]}
-    if not troublesome:
-        told = f"none runs ({', '.join(sorted(found))} does, and moves only interrupts)" if found else "none runs"
+def rivals(proc: Path, own_uid: int) -> Iterator[Finding]:
+    """Other programs that tune processes: what they do, what nicety leaves to them, and how to stop one of the two.
+
+    What a service manager sets (CPUWeight=, Nice=) is no finding: those are its user's words, and are respected.
+    """
+    found: dict[str, tuple[int, int]] = {}  # name -> lowest pid, uid; one that reaches others goes before one that does not
+    for seen in see_all(proc):
+        name, uid = rival(seen.identity.program), seen.identity.uid
+        if name is not None and (name not in found or (reaches_others(uid, own_uid) > reaches_others(found[name][1], own_uid))):
+            found[name] = (seen.id.pid, uid)
+    meet = {name: where for name, where in sorted(found.items()) if RIVALS[name].touches}
+    harmless = [f"{name} {RIVALS[name].what}" for name in sorted(found) if name not in meet]
+    for name, (pid, uid) in meet.items():
+        one = RIVALS[name]
+        theirs = _listed(one.touches)
+        if not reaches_others(uid, own_uid):
+            told = f"{name} (pid {pid}, of uid {uid}) reaches only processes of its user: what it sets of theirs is left alone"
+            yield Finding("rival tuners", True, told, "")
+            continue
+        left = _listed(control for control in KERNEL_CONTROLS if control not in one.touches)
+        lost = f"{name} (pid {pid}) {one.what}: while it runs, nicety leaves {theirs} to it and uses only {left}"
+        yield Finding("rival tuners", False, lost, f"let one of the two do it: {one.stop}; or leave nicety observing")
+    if not meet:
+        told = f"none runs that changes what nicety changes ({'; '.join(harmless)})" if harmless else "none runs"
         yield Finding("rival tuners", True, told, "")
-    for name, pid in sorted(troublesome.items()):
-        what, _, stop = RIVALS[name].partition(" (")
-        lost = f"{name} (pid {pid}) {what}: what it changes is left alone by nicety from then on"
-        yield Finding("rival tuners", False, lost, f"let one of the two do it: {stop.rstrip(')')}, or leave nicety observing")
+
+
+def _listed(controls: Iterable[Control]) -> str:
+    names = sorted(controls)
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def _configuration(loaded: Loaded) -> Finding:
     if loaded.path is None:
-        return Finding("configuration", True, "no file, the defaults hold (no group has a class, no pool is known)", "")
+        return Finding("configuration", True, "no file, the defaults hold (no class is pinned, no pool is known)", "")
     config = loaded.config
     told = f"{loaded.path}: {len(config.groups)} groups, {len(config.pools)} pools, {'acts' if config.daemon.act else 'observes'}"
     return Finding("configuration", True, printable(told), "")

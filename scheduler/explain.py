@@ -1,4 +1,5 @@
-"""Records into words: the pages of `why`, the tables of `decisions`, `status` and `undo`. Reads the decision log and nothing else.
+"""Records into words: the page of a decision, the tables of `decisions`, `status` and `undo`. Reads the decision log and nothing
+else; `process_page.py` has the page of a process.
 
 Every page is made from what was logged, so it says what the decision rested on and not what is true by now.
 """
@@ -8,7 +9,6 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,11 +18,7 @@ from .decision import (
     Control,
     Effect,
     Flag,
-    Group,
-    Latency,
-    Member,
     Outcome,
-    Pool,
     Recycle,
     ResizePool,
     Restore,
@@ -30,14 +26,19 @@ from .decision import (
     Set,
     Status,
     Tick,
-    Worker,
 )
 from .linux.text import printable
 from .paths import Paths
 from .store.decisions import DecisionReader, LoggedDecision
 
+WIDTH = 100
+"""Columns of a page."""
+
 UNITS = {"cpu": "cores", "rss": "MiB", "load": "Erlangs"}
 """How a forecast's metric is shown."""
+
+POLICIES = {0: "other", 1: "fifo", 2: "rr", 3: "batch", 5: "idle", 6: "deadline"}
+"""Scheduling policies by number (include/uapi/linux/sched.h)."""
 
 MEANING = {
     Status.APPLIED: "done, and read back",
@@ -48,6 +49,7 @@ MEANING = {
     Status.REFUSED: "the kernel or the pool said no",
     Status.FOREIGN: "somebody else had changed it: left alone, hands off from now on",
     Status.FAILED: "failed",
+    Status.RELIEVED: "put back at once: it starved, or somebody waited for what it holds",
 }
 
 
@@ -72,6 +74,10 @@ def describe(action: Action) -> str:
             return f"{control} back to what it was"
         case Set(control=Control.AFFINITY, value=value):
             return f"CPUs {cpu_list(value if isinstance(value, tuple) else (value,))}"
+        case Set(control=Control.SLICE, value=int(value)):
+            return f"slice {value / 1e6:g} ms" if value else "the kernel's own slice"
+        case Set(control=Control.POLICY, value=int(value)):
+            return f"policy {POLICIES.get(value, value)}"
         case Set(control=control, value=value):
             return f"{control} {value}"
 
@@ -189,25 +195,25 @@ def decision_page(logged: LoggedDecision, tick: Tick | None, session: Session | 
     ]
     if not logged.intact:
         lines.append("  its checksum does not hold: the log was damaged or changed since")
-    lines += _part("Why", [f"{why.rule}: {why.text}"])
-    lines += _part("Figures", _figures(why.figures), wrap=False)
+    lines += part("Why", [f"{why.rule}: {why.text}"])
+    lines += part("Figures", _figures(why.figures), wrap=False)
     for forecast in [] if tick is None else forecasts_about(decision.action, tick):
         title = f"Forecast of {forecast.target} {forecast.metric}, {UNITS.get(forecast.metric, 'unknown unit')}"
-        lines += _part(title, _forecast(forecast), wrap=False)
+        lines += part(title, _forecast(forecast), wrap=False)
     score = None if tick is None else score_of(decision.action, tick)
     if score is not None:
-        lines += _part("Score", _score(score), wrap=False)
-    lines += _part("Rejected", why.rejected or ["nothing else was considered"])
-    lines += _part("Would have flipped it", why.flips or ["not said by the rule"])
+        lines += part("Score", score_lines(score), wrap=False)
+    lines += part("Rejected", why.rejected or ["nothing else was considered"])
+    lines += part("Would have flipped it", why.flips or ["not said by the rule"])
     if refusal is not None:
-        lines += _part("What happened", [f"the guard refused: {refusal.rule}: {refusal.text}"])
+        lines += part("What happened", [f"the guard refused: {refusal.rule}: {refusal.text}"])
     else:
-        lines += _part("What happened", [_outcome(outcome) for outcome in outcomes] or ["no outcome is in the log (yet)"])
+        lines += part("What happened", [_outcome(outcome) for outcome in outcomes] or ["no outcome is in the log (yet)"])
     if effects:
-        lines += _part("Did it help", [_effect(effect) for effect in effects])
+        lines += part("Did it help", [_effect(effect) for effect in effects])
     elif any(outcome.status in (Status.APPLIED, Status.PARTIAL) for outcome in outcomes):
-        lines += _part("Did it help", ["not measured (yet)"])
-    return _page(lines)
+        lines += part("Did it help", ["not measured (yet)"])
+    return printed(lines)
 
 
 def forecasts_about(action: Action, tick: Tick) -> list[Forecast]:
@@ -228,96 +234,6 @@ def score_of(action: Action, tick: Tick) -> Score | None:
     if not isinstance(action, Flag | Recycle):
         return None
     return next((score for score in tick.scores if score.id == action.worker), None)
-
-
-# --- a process ----------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a process is found in a tick; None where it is not."""
-
-    group: Group | None
-    member: Member | None
-    pool: Pool | None
-    worker: Worker | None
-    score: Score | None
-    protected: bool
-
-    @property
-    def unknown(self) -> bool:
-        """Nothing in the tick is about it."""
-        return self.group is None and self.pool is None and self.score is None and not self.protected
-
-
-def locate(pid: int, tick: Tick) -> Place:
-    """Find a pid in a tick."""
-    group, member = next(((g, m) for g in tick.groups for m in g.members if m.id.pid == pid), (None, None))
-    pool, worker = next(((p, w) for p in tick.pools for w in p.workers if w.id.pid == pid), (None, None))
-    score = next((score for score in tick.scores if score.id.pid == pid), None)
-    return Place(group, member, pool, worker, score, any(id_.pid == pid for id_ in tick.protected))
-
-
-def process_page(pid: int, name: str, session: Session | None, tick: Tick, decisions: Sequence[LoggedDecision]) -> str:
-    """Everything about one process: the answer of `nicety why PID`. `name`: what runs there now, "" if it is gone."""
-    place = locate(pid, tick)
-    mode = "" if session is None else f", {session.mode} mode"
-    lines = [
-        f"process {pid}: {name or 'not running any more'}",
-        f"  as of tick {tick.seq}, {moment(tick.wall)}{mode}",
-    ]
-    lines += _part("What it is", _facts(place))
-    if place.score is not None:
-        lines += _part("Score", _score(place.score), wrap=False)
-    if decisions:
-        rows = [decision_row(logged, day=True) for logged in decisions]
-        lines += _part("Decisions about it, latest first", table(DECISION_HEADERS, rows).splitlines(), wrap=False)
-    else:
-        lines += _part("Why nothing was done", reasons(place, tick))
-    return _page(lines)
-
-
-def _facts(place: Place) -> list[str]:
-    facts = []
-    if place.pool is not None and place.worker is not None:
-        pool, worker = place.pool, place.worker
-        busy = "" if worker.busy is None else f", busy {worker.busy:.0%} of the time"
-        facts.append(f"worker of pool {pool.name} ({pool.size} workers), {'ready' if worker.ready else 'starting'}{busy}")
-        facts.append(f"uses {worker.cpu:.2f} cores, waits for {worker.wait:.2f}, {size(worker.rss)} resident")
-    if place.group is not None and place.member is not None:
-        group, member = place.group, place.member
-        facts.append(f"group {group.name} ({group.processes} processes), class {group.latency}; nice {member.nice}")
-        facts.append(f"the group uses {group.cpu:.2f} cores, waits for {group.wait:.2f}; cgroup {member.cgroup}")
-    return facts or ["in no group with a class, and no worker of a pool"]
-
-
-def reasons(place: Place, tick: Tick) -> list[str]:
-    """What kept nicety from deciding anything about a process, the strongest reason first."""
-    said = []
-    if place.protected:
-        said.append("it is protected: nicety never touches itself, its ancestors, pid 1, pool masters and guard.protect")
-    if tick.paused:
-        said.append("nicety is paused; `nicety resume` ends it")
-    if place.group is None and place.pool is None:
-        said.append('it has no class; a [groups.NAME] section with latency = "latency" or "batch" gives it one')
-    elif place.group is not None and place.group.latency is Latency.NONE and place.pool is None:
-        said.append(f'its group {place.group.name} has latency = "none": hands off')
-    if place.group is not None and place.group.latency is Latency.BATCH:
-        waiting = [group for group in tick.groups if group.latency is Latency.LATENCY]
-        if not waiting:
-            said.append('no group with latency = "latency" is there to be protected from it')
-        elif not tick.machine.may_renice:
-            said.append("priorities cannot be put back without CAP_SYS_NICE, so none is changed; see `nicety doctor`")
-        else:
-            told = ", ".join(f"{group.name} waits for {group.wait:.2f} cores" for group in waiting)
-            said.append(f"no contention: {told}")
-    if place.group is not None and place.group.latency is Latency.LATENCY:
-        said.append("it is protected from batch groups; nothing is changed about itself")
-    if place.score is not None:
-        said.append(f"as a worker it is not unusual enough to report: p = {place.score.p:.2g} ({place.score.kind})")
-    if place.pool is not None and place.pool.trouble:
-        said.append(f"its pool cannot be resized now: {place.pool.trouble}")
-    return said or ["nothing called for it"]
 
 
 # --- status and undo ----------------------------------------------------------------------------------------------------------
@@ -360,19 +276,23 @@ def outcome_table(outcomes: Sequence[Outcome], width: int | None) -> str:
 # --- parts --------------------------------------------------------------------------------------------------------------------
 
 
-def _page(lines: Iterable[str]) -> str:
+def printed(lines: Iterable[str]) -> str:
+    """Lines as they go to the screen, without anything that a terminal would obey."""
     return "\n".join(printable(line) for line in lines)
 
 
-def _part(title: str, lines: Iterable[str], wrap: bool = True) -> list[str]:
-    body = []
+def part(title: str, lines: Iterable[str], wrap: bool = True) -> list[str]:
+    """A titled part of a page: each line indented, and folded if `wrap`."""
+    body = list[str]()
     for line in lines:
-        body += (
-            textwrap.wrap(line, 110, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
-            if wrap
-            else [f"  {line}"]
-        )
+        first, *more = paragraph(line, WIDTH - 4) if wrap else [line]
+        body += [f"  {first}", *(f"    {rest}" for rest in more)]
     return ["", title, *body]
+
+
+def paragraph(text: str, width: int) -> list[str]:
+    """A text in lines of at most `width`, made printable first: what is escaped is longer. At least one line."""
+    return textwrap.wrap(printable(text), width, break_on_hyphens=False) or [""]
 
 
 def figure(value: float | int | str) -> str:
@@ -395,7 +315,8 @@ def _forecast(forecast: Forecast) -> list[str]:
     return [*table(("ticks ahead", *map(str, HORIZONS)), rows).splitlines(), f"by {forecast.source}"]
 
 
-def _score(score: Score) -> list[str]:
+def score_lines(score: Score) -> list[str]:
+    """A score and the figures that it rests on."""
     evidence = ", ".join(f"{name} {figure(value)}" for name, value in score.evidence)
     return [f"{score.kind}: {figure(score.value)}, p = {score.p:.2g}, by {score.source}", *([evidence] if evidence else [])]
 

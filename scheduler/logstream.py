@@ -1,4 +1,5 @@
-"""The log for people and machines: one line for each decision, refusal, late outcome and effect; nothing when nothing changes.
+"""The log for people and machines: one line for each decision, refusal, late outcome and effect, for a group that is taken for
+another class, and for a rival that came or ended; nothing when nothing changes.
 
 JSON lines when the output is a file or a pipe, aligned lines at a terminal, native fields when systemd connected us to its journal.
 Strings from the machine were sanitised when they were read; each sink escapes again what it could be fooled by (F43). A reader who
@@ -22,9 +23,12 @@ from typing import Any, Protocol
 
 import msgspec
 
-from .decision import Decision, Effect, Outcome, Refusal, Status, Tick, Verdict, encode
+from ..models.records import Latency
+from .class_words import CLASS, evidence, percent
+from .decision import Decision, Effect, Group, Outcome, Refusal, Status, Tick, Verdict, encode
 from .explain import describe
 from .linux.text import printable
+from .rivals import RIVALS
 
 INFO, NOTICE, WARNING, ERROR = 6, 5, 4, 3
 """Priorities of syslog(3)."""
@@ -34,6 +38,9 @@ QUIET_NS = 60 * 10**9
 
 BUFFER_LIMIT = 1 << 20
 """Bytes kept for a reader that does not read; what comes on top is dropped. 1 MiB is some 2,000 lines."""
+
+REMEMBERED = 4096
+"""Groups whose class is remembered, so that a periodic job is told once. The longest unseen are forgotten first."""
 
 JOURNAL = "/run/systemd/journal/socket"
 
@@ -48,9 +55,9 @@ class Entry:
     """One line of the log."""
 
     wall: int  # ns since 1970
-    kind: str  # decision, refusal, outcome, effect, event
+    kind: str  # decision, refusal, outcome, effect, class, event
     priority: int
-    id: str  # of the decision, "" for an event
+    id: str  # of the decision, "" for a class or an event
     what: str  # "pool web: size 5"
     status: str
     text: str  # the reason, a sentence
@@ -77,6 +84,8 @@ class LogStream:
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
         self._told: dict[tuple[str, ...], int] = {}  # what was told -> monotonic ns when it was last seen
+        self._classes: dict[str, Latency] = {}  # of groups by their behaviour, as last told; the longest unseen first
+        self._rivals: tuple[str, ...] = ()
 
     @property
     def dropped(self) -> int:
@@ -106,7 +115,7 @@ class LogStream:
         for outcome in outcomes:
             result.setdefault(outcome.decision, outcome)
         own = {decision.id for decision in verdict.decisions}
-        entries = []
+        entries = self._rivals_of(tick, common) + self._classes_of(tick, common)
         for decision in verdict.decisions:
             came = result.get(decision.id)
             if (came is not None and came.status in SETTLED) or self._new(tick.at, decision, came.status if came else ""):
@@ -116,6 +125,37 @@ class LogStream:
         entries += [_effect(tick.wall, effect, common) for effect in verdict.effects]
         for key in [key for key, seen in self._told.items() if tick.at - seen > QUIET_NS]:
             del self._told[key]
+        return entries
+
+    def _classes_of(self, tick: Tick, common: Mapping[str, Any]) -> list[Entry]:
+        """Groups that are taken for another class than was told last. What nobody was told of is none."""
+        entries = []
+        for group in tick.groups:
+            if group.behaviour is None:
+                continue  # pinned, or not known yet
+            before = self._classes.pop(group.name, Latency.NONE)
+            self._classes[group.name] = group.behaviour.latency
+            if group.behaviour.latency is not before:
+                entries.append(_class(tick.wall, group, before, common))
+        while len(self._classes) > REMEMBERED:
+            del self._classes[next(iter(self._classes))]
+        return entries
+
+    def _rivals_of(self, tick: Tick, common: Mapping[str, Any]) -> list[Entry]:
+        before, self._rivals = self._rivals, tick.machine.rivals
+        entries = []
+        for name in sorted({*before} ^ {*self._rivals}):
+            rival = RIVALS.get(name)
+            if rival is None or not rival.touches:
+                continue
+            theirs = ", ".join(sorted(rival.touches))
+            came = name in self._rivals
+            text = (
+                f"{name} runs, which {rival.what}: left to it while it runs: {theirs}"
+                if came
+                else f"{name} ended: no longer left to it: {theirs}"
+            )
+            entries.append(Entry(tick.wall, "event", NOTICE, "", "", "", text, {**common, "rival": name}))
         return entries
 
     def _new(self, at: int, decision: Decision, came: str) -> bool:
@@ -139,6 +179,11 @@ def open_log(environment: Mapping[str, str], descriptor: int) -> LogStream:
 def _decision(wall: int, decision: Decision, came: Outcome | None, common: Mapping[str, Any]) -> Entry:
     trouble = came is not None and came.status in TROUBLE
     text = f"{decision.why.rule}: {decision.why.text}"
+    named: dict[str, Any] = {
+        name: str(decision.why.figures[name]) for name in ("victim", "mechanism") if name in decision.why.figures
+    }
+    if any(value not in text for value in named.values()):
+        text += f" [{', '.join(f'{name} {value}' for name, value in named.items())}]"
     if came is not None and came.detail and came.status not in (Status.APPLIED, Status.OBSERVED):
         text = f"{text} [{came.detail}]"
     return Entry(
@@ -149,8 +194,32 @@ def _decision(wall: int, decision: Decision, came: Outcome | None, common: Mappi
         f"{decision.target}: {describe(decision.action)}",
         str(came.status) if came else "",
         text,
-        {**common, **_of(decision), "detail": came.detail if came else "", "changed": came.changed if came else 0},
+        {**common, **_of(decision), **named, "detail": came.detail if came else "", "changed": came.changed if came else 0},
     )
+
+
+def _class(wall: int, group: Group, before: Latency, common: Mapping[str, Any]) -> Entry:
+    behaviour = group.behaviour
+    assert behaviour is not None
+    chances = {Latency.LATENCY: behaviour.p_latency, Latency.BATCH: behaviour.p_batch}
+    if behaviour.latency is Latency.NONE:
+        sure = ", ".join(f"{CLASS[latency]} {percent(chance)}" for latency, chance in chances.items())
+        text = f"{group.name} is no longer taken for {CLASS[before]} ({sure}): hands off"
+    else:
+        speaks, _ = evidence(behaviour)
+        text = f"{group.name} is taken for {CLASS[behaviour.latency]} ({percent(chances[behaviour.latency])})"
+        text += f": {', '.join(speaks)}" if speaks else ""
+    fields = {
+        **common,
+        "group": group.name,
+        "class": str(behaviour.latency),
+        "before": str(before),
+        "p_latency": behaviour.p_latency,
+        "p_batch": behaviour.p_batch,
+        "evidence": [list(one) for one in behaviour.evidence],
+        "source": behaviour.source,
+    }
+    return Entry(wall, "class", INFO, "", "", "", text, fields)
 
 
 def _refusal(wall: int, no: Refusal, common: Mapping[str, Any]) -> Entry:
@@ -188,7 +257,7 @@ def json_line(entry: Entry) -> str:
     """The entry as one line of JSON in plain ASCII: no byte of it can end the line or reach a terminal as a command."""
     at = datetime.fromtimestamp(entry.wall / 1e9, UTC).isoformat(timespec="milliseconds")
     record: dict[str, Any] = {"at": at, "kind": entry.kind, "priority": entry.priority}
-    if entry.kind != "event":
+    if entry.kind not in ("class", "event"):
         record |= {"decision": entry.id, "what": entry.what, "status": entry.status}
     return ascii_json({**record, "text": entry.text, **entry.fields})
 
@@ -196,9 +265,9 @@ def json_line(entry: Entry) -> str:
 def terminal_line(entry: Entry) -> str:
     """The entry as an aligned line, local time, without anything that a terminal would obey."""
     at = datetime.fromtimestamp(entry.wall / 1e9, UTC).astimezone().strftime("%H:%M:%S")
-    if entry.kind == "event":
-        extra = "".join(f" {key}={value}" for key, value in entry.fields.items())
-        return printable(f"{at}  {'event':<8}  {entry.text}{extra}")
+    if entry.kind in ("class", "event"):
+        extra = "".join(f" {key}={value}" for key, value in entry.fields.items()) if entry.kind == "event" else ""
+        return printable(f"{at}  {entry.kind:<8}  {entry.text}{extra}")
     return printable(f"{at}  {entry.kind:<8}  {entry.id:<14}  {entry.what:<40}  {entry.status:<9}  {entry.text}")
 
 

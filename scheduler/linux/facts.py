@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from ..decision import Abilities
+from ..decision import Abilities, Topology
 from . import topology
+from .locks import FUTEX
 from .text import printable
 
 _CAPABILITIES = {
@@ -45,7 +46,7 @@ class Facts:
     kernel: str  # release
     python: str
     boot_id: str  # changes with each boot; "" where the kernel does not tell
-    cpus: int  # online
+    topology: Topology
     root: bool  # effective uid 0
     user_namespace: bool  # in a user namespace that is not the first: capabilities do not reach the machine's own processes
     capabilities: tuple[str, ...]  # effective ones of those that matter here, sorted
@@ -85,7 +86,8 @@ class Facts:
     def abilities(self) -> Abilities:
         """The part that decisions may see."""
         version = self.cpu_cgroup.version if self.cpu_cgroup.writable else ""
-        return Abilities(autogroup=self.autogroup is True, cpu_cgroup=version, may_renice=self.may_renice)
+        autogroup = self.autogroup is True
+        return Abilities(autogroup=autogroup, cpu_cgroup=version, may_renice=self.may_renice, topology=self.topology)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,7 @@ def probe(proc_root: Path = Path("/proc"), sys_root: Path = Path("/sys")) -> Fac
         kernel=printable(_text(proc_root / "sys/kernel/osrelease") or platform.release()),
         python=platform.python_version(),
         boot_id=printable(_text(proc_root / "sys/kernel/random/boot_id")),
-        cpus=len(topology.read(sys_root).online),
+        topology=topology.read(sys_root),
         root=os.geteuid() == 0,
         user_namespace=_text(proc_root / "self/uid_map").split() not in ([], _ALL_IDS),
         capabilities=tuple(sorted(name for name, bit in _CAPABILITIES.items() if effective >> bit & 1)),
@@ -189,6 +191,15 @@ def _findings(facts: Facts) -> Iterator[Finding]:
         "pools of all users can be resized (CAP_KILL)",
         "only pools that run as your own user can be resized: others cannot be signalled",
         grant("CAP_KILL"),
+    )
+    known = platform.machine() in FUTEX
+    yield row(
+        "locks of others",
+        facts.may_read_io_of_others and known,
+        "who waits for a lock of a demoted process is seen, on files and in shared memory",
+        "only locks on files, and demoted processes that starve, are seen; that somebody waits for a lock in shared memory "
+        "(mutexes, semaphores) of a demoted process of another user is not, and it is put back only after priority.starve_seconds",
+        grant("CAP_SYS_PTRACE") if known else "none: system calls of this kind of machine are not known to nicety",
     )
     yield row(
         "kernel scheduler",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nicety.models.records import Anomaly, ProcId, Score
+from nicety.models.records import Anomaly, Latency, ProcId, Score
 from nicety.scheduler import explain
 from nicety.scheduler.config import Config, to_builtins
 from nicety.scheduler.decision import (
@@ -17,7 +17,6 @@ from nicety.scheduler.decision import (
     Decision,
     Effect,
     Flag,
-    Latency,
     Outcome,
     Recycle,
     Refusal,
@@ -33,7 +32,7 @@ from nicety.scheduler.decision import (
 )
 from nicety.scheduler.paths import Paths
 from nicety.scheduler.store.decisions import DecisionLog, DecisionReader
-from nicety.scheduler.testing.ticks import a_forecast, a_group, a_machine, a_member, a_pool, a_tick
+from nicety.scheduler.testing.ticks import a_forecast, a_group, a_member, a_pool, a_tick
 
 WORKER = ProcId(9001, 9001)
 HOG = ProcId(4711, 4711)
@@ -143,61 +142,6 @@ def test_an_unknown_decision_is_an_error_with_a_next_step(paths: Paths) -> None:
         explain.page(paths, "nonsense")
 
 
-def page_of(paths: Paths, pid: int, name: str = "python3") -> str:
-    with DecisionReader(paths.decisions) as reader:
-        latest = reader.latest()
-        assert latest is not None
-        assert latest.tick is not None
-        return explain.process_page(pid, name, a_session(), latest.tick, reader.find(pid=pid))
-
-
-def test_the_page_of_a_worker_tells_its_pool_its_score_and_what_was_done(paths: Paths) -> None:
-    page = page_of(paths, 9001)
-    assert "worker of pool web (4 workers), ready, busy 50% of the time" in page
-    assert "group web (4 processes), class latency; nice 0" in page
-    assert "leak: 3.5, p = 0.004, by robust z" in page
-    assert "rss_mib_per_minute 12.5" in page
-    assert "s-3.0" in page
-    assert "Why nothing was done" not in page
-
-
-def test_a_process_that_ended_is_still_explained(paths: Paths) -> None:
-    assert "process 4711: not running any more" in page_of(paths, 4711, "")
-    assert "s-2.0" in page_of(paths, 4711, "")
-
-
-REASONS: dict[str, tuple[int, dict[str, object], str]] = {
-    "protected": (1, {}, "it is protected: nicety never touches"),
-    "paused": (4712, {"paused": True}, "nicety is paused"),
-    "no class": (31337, {}, "it has no class; a [groups.NAME] section"),
-    "hands off": (77, {}, 'its group editor has latency = "none": hands off'),
-    "no contention": (4712, {}, "no contention: web waits for 0.30 cores"),
-    "no rights": (4712, {"machine": a_machine(may_renice=False)}, "without CAP_SYS_NICE"),
-    "nobody to protect": (
-        4712,
-        {"groups": [a_group("hogs", Latency.BATCH, [a_member(4712)])]},
-        'no group with latency = "latency" is there',
-    ),
-    "it is the one to protect": (9002, {}, "it is protected from batch groups"),
-    "not unusual": (9001, {}, "not unusual enough to report: p = 0.004 (leak)"),
-    "pool in trouble": (9002, {"pools": [a_pool("web", trouble="crash loop")]}, "its pool cannot be resized now: crash loop"),
-}
-
-
-@pytest.mark.parametrize("case", REASONS)
-def test_why_nothing_was_done(case: str) -> None:
-    pid, changes, said = REASONS[case]
-    tick = a_full_tick(4, **changes)
-    page = explain.process_page(pid, "x", a_session(), tick, [])
-    assert said in " ".join(page.split())
-
-
-def test_there_is_always_a_reason_for_doing_nothing() -> None:
-    tick = a_full_tick(4, scores=())
-    for pid in (*range(9000, 9004), 77, 4711, 1, 31337):
-        assert explain.reasons(explain.locate(pid, tick), tick)
-
-
 def test_a_row_has_outcome_effect_and_reason(paths: Paths) -> None:
     with DecisionReader(paths.decisions) as reader:
         rows = {logged.id: explain.decision_row(logged, day=True) for logged in reader.find()}
@@ -215,10 +159,22 @@ def test_a_row_has_outcome_effect_and_reason(paths: Paths) -> None:
         (Restore(Control.NICE, HOG, ""), "nice back to what it was"),
         (Set(Control.AFFINITY, HOG, "", (0, 1, 2, 5, 7, 8)), "CPUs 0-2,5,7-8"),
         (Set(Control.CPU_SHARES, None, "/batch", 10), "cpu.shares 10"),
+        (Set(Control.SLICE, HOG, "", 100_000), "slice 0.1 ms"),
+        (Set(Control.SLICE, HOG, "", 0), "the kernel's own slice"),
+        (Set(Control.POLICY, HOG, "", 3), "policy batch"),
     ],
 )
 def test_an_action_in_words(action: Action, words: str) -> None:
     assert explain.describe(action) == words
+
+
+def test_every_outcome_has_a_meaning() -> None:
+    assert set(explain.MEANING) == set(Status)
+
+
+def test_a_page_is_no_wider_than_it_says(paths: Paths) -> None:
+    page = explain.page(paths, "s-2.0")
+    assert max(map(len, page.splitlines())) <= explain.WIDTH
 
 
 def test_tables_are_cut_to_the_screen_and_whole_in_files() -> None:
@@ -245,7 +201,6 @@ def test_nothing_that_is_shown_is_obeyed_by_a_terminal(paths: Paths) -> None:
         explain.decision_page(forged, tick, session),
         explain.decision_line(forged),
         explain.table(explain.DECISION_HEADERS, [explain.decision_row(forged, day=True)]),
-        explain.process_page(5, hostile, session, a_full_tick(1), [forged]),
         explain.outcome_table([outcome], None),
         explain.status_page({"mode": hostile, "groups": [{"group": hostile, "cpu": 1.0}], hostile: 1}, None),
     ]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nicety.scheduler.decision import Abilities
+from nicety.scheduler.decision import Abilities, Topology
 from nicety.scheduler.linux.facts import CpuCgroup, Facts, findings, probe
 
 ALL = 0x1FFFFFFFFFF
@@ -17,7 +17,7 @@ GOOD = Facts(
     kernel="6.18.0",
     python="3.11.7",
     boot_id="5750c894",
-    cpus=4,
+    topology=Topology(online=(0, 1, 2, 3)),
     root=True,
     user_namespace=False,
     capabilities=("CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_KILL", "CAP_NET_ADMIN", "CAP_SYS_NICE", "CAP_SYS_PTRACE"),
@@ -71,10 +71,11 @@ def look(proc: Path) -> Facts:
 
 def test_a_machine_where_everything_works(proc: Path) -> None:
     got = look(proc)
-    assert (got.kernel, got.boot_id, got.cpus, got.python) == ("6.18.0-test", "5750c894-bdf8", 4, platform.python_version())
+    assert (got.kernel, got.boot_id, got.python) == ("6.18.0-test", "5750c894-bdf8", platform.python_version())
+    assert got.topology.online == (0, 1, 2, 3)
     assert got.capabilities == GOOD.capabilities
     assert got.cpu_cgroup == CpuCgroup("v2", str(proc.parent / "cgroup v2"), writable=True)
-    assert got.abilities == Abilities(autogroup=True, cpu_cgroup="v2", may_renice=True)
+    assert got.abilities == Abilities(autogroup=True, cpu_cgroup="v2", may_renice=True, topology=got.topology)
     assert failing(got) == set()
 
 
@@ -164,12 +165,13 @@ def test_a_plain_user_is_told_what_is_lost_and_what_to_type() -> None:
     rows = {finding.name: finding for finding in findings(PLAIN_USER)}
     assert {name for name, row in rows.items() if not row.ok} == {
         *("renice", "autogroup", "cpu cgroup", "other users' processes", "programs and io of others", "pools of others"),
+        "locks of others",
     }
     assert "AmbientCapabilities=CAP_SYS_NICE" in rows["renice"].fix
     assert "nothing is reniced" in rows["renice"].what
     assert "Delegate=cpu" in rows["cpu cgroup"].fix
     assert not PLAIN_USER.may_renice
-    assert PLAIN_USER.abilities == Abilities(autogroup=True, cpu_cgroup="", may_renice=False)
+    assert PLAIN_USER.abilities == Abilities(autogroup=True, cpu_cgroup="", may_renice=False, topology=GOOD.topology)
 
 
 @pytest.mark.parametrize("facts", [GOOD, PLAIN_USER])
@@ -184,7 +186,7 @@ def test_every_row_says_what_and_only_gaps_have_a_fix(facts: Facts) -> None:
 def test_this_machine() -> None:
     got = probe()
     assert got.kernel == platform.release()
-    assert got.cpus >= len(os.sched_getaffinity(0))
+    assert set(got.topology.online) >= os.sched_getaffinity(0)
     assert got.boot_id == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     assert got.root == (os.geteuid() == 0)
     assert findings(got)

@@ -1,0 +1,47 @@
+"""One look at one process, for commands; `proc.py` is how the daemon reads all of them. Must not know groups or classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...models.records import Identity, ProcId
+from .identity import cgroup_and_unit, program
+from .text import printable
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What runs as a pid now."""
+
+    id: ProcId
+    session: int
+    identity: Identity
+
+
+def see(pid: int, proc: Path = Path("/proc")) -> Seen | None:
+    """What runs as this pid, None if nothing does. A program whose executable may not be read goes by its comm."""
+    directory = proc / str(pid)
+    try:
+        comm = printable((directory / "comm").read_bytes().rstrip(b"\n").decode("utf-8", "backslashreplace"))
+        fields = (directory / "stat").read_bytes().rpartition(b")")[2].split()  # from field 3 on (proc_pid_stat(5))
+        cmdline = (directory / "cmdline").read_bytes()
+        cgroup, unit = cgroup_and_unit((directory / "cgroup").read_bytes())
+        uid = directory.stat().st_uid
+    except (OSError, ValueError):
+        return None  # ended, or ended meanwhile
+    try:
+        exe = str((directory / "exe").readlink())
+    except OSError:
+        exe = None
+    identity = Identity(comm, program(exe, comm, cmdline), cgroup, unit, uid)
+    return Seen(ProcId(pid, int(fields[19])), int(fields[3]), identity)
+
+
+def see_all(proc: Path = Path("/proc")) -> Iterator[Seen]:
+    """What runs now, by pid. Who ends meanwhile is left out."""
+    for pid in sorted(int(entry.name) for entry in proc.iterdir() if entry.name.isdigit()):
+        seen = see(pid, proc)
+        if seen is not None:
+            yield seen
