@@ -15,8 +15,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import Meta, field
 
-from ..models.records import QUANTILES
-from .decision import Latency
+from ..models.records import QUANTILES, Latency
 
 
 class ConfigError(ValueError):
@@ -82,6 +81,12 @@ class Models(Section, frozen=True):
 
     demand: Annotated[bool, Meta(description="Use the promoted demand model; false lets the baseline speak.")] = True
     anomaly: Annotated[bool, Meta(description="Use the promoted anomaly model; false lets the robust z baseline speak.")] = True
+    behaviour: Annotated[
+        bool, Meta(description="Learn the class of groups by their behaviour; false knows only the classes that are given.")
+    ] = True
+    certainty: Annotated[
+        float, Meta(gt=0.5, lt=1, description="Probability from which a group's class is taken for known; below it: hands off.")
+    ] = 0.9
 
 
 class GroupRule(Section, frozen=True):
@@ -91,9 +96,10 @@ class GroupRule(Section, frozen=True):
     unit: Annotated[str, Meta(description='systemd unit or container, e.g. "backup.service".')] = ""
     cgroup: Annotated[str, Meta(description='Path in the cpu hierarchy, e.g. "/batch/*".')] = ""
     uid: Annotated[Uid | None, Meta(description="Numeric user id.")] = None
-    latency: Annotated[Latency, Meta(description='"latency": protect; "batch": may be demoted for it; "none": hands off.')] = (
-        Latency.NONE
-    )
+    latency: Annotated[
+        Latency | None,
+        Meta(description='"latency": protect; "batch": may be demoted for it; "none": hands off; not given: learned.'),
+    ] = None
 
 
 class Queue(Section, frozen=True):
@@ -118,7 +124,7 @@ class PoolConfig(Section, frozen=True):
     initial: Annotated[
         Count | None, Meta(description="command: workers to start with, and to keep in observe mode; else the minimum.")
     ] = None
-    latency: Annotated[Latency, Meta(description="Class of the workers as a group.")] = Latency.NONE
+    latency: Annotated[Latency | None, Meta(description="Class of the workers as a group; not given: learned.")] = None
     pidfile: Annotated[str, Meta(description="gunicorn: the master's pid file.")] = ""
     pid: Annotated[Pid | None, Meta(description="gunicorn: the master's pid, instead of a pid file.")] = None
     command: Annotated[list[str], Meta(description="command: the worker's argument list; no shell.")] = field(default_factory=list)
@@ -173,8 +179,32 @@ class Priority(Section, frozen=True):
         int, Meta(ge=1, le=5, description="Nice for demoted workers inside a pool, where locks are shared: never more than 5.")
     ] = 5
     weight: Annotated[
-        int, Meta(ge=1, le=10_000, description="cgroup v2 weight of a demoted cgroup (v1 shares: ten times that, at least 2).")
+        int, Meta(ge=1, le=10_000, description="cgroup v2 weight of a demoted cgroup; its v1 shares are twice that.")
     ] = 1
+    slice_ms: Annotated[
+        float, Meta(ge=0, le=100, description="Time slice of protected processes, on trial while others are demoted; 0: never.")
+    ] = 0.1
+    ease_after: Annotated[
+        Seconds, Meta(description="Make a demotion a step gentler when nobody waited half as much as `wait` for so many seconds.")
+    ] = 60.0
+    starve_seconds: Annotated[
+        float,
+        Meta(
+            ge=1,
+            le=600,
+            description="Seconds that a demoted process may want the CPU and get less than `floor` of one before it is put back at "
+            "once; a tenth of it where others, demoted like it, wait for its lock.",
+        ),
+    ] = 10.0
+    floor: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=0.5,
+            description="Share of one CPU that what is demoted gets at least: each session or cgroup, and all that are demoted one "
+            "by one together.",
+        ),
+    ] = 0.01
     effect_after: Annotated[Seconds, Meta(description="Seconds after which the effect of a change is measured.")] = 3.0
 
 
@@ -340,7 +370,7 @@ def _choices(hint: Any) -> tuple[Any, ...]:
     """The values of an enumeration or Literal behind a type hint, () for any other."""
     if get_origin(hint) is Annotated:
         hint = get_args(hint)[0]
-    return tuple(Latency) if hint is Latency else get_args(hint) if get_origin(hint) is Literal else ()
+    return tuple(Latency) if Latency in (hint, *get_args(hint)) else get_args(hint) if get_origin(hint) is Literal else ()
 
 
 def _line_of(text: str, path: tuple[str, ...]) -> int | None:

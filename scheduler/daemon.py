@@ -23,7 +23,8 @@ import msgspec
 
 from .. import __version__
 from ..models.anomaly import AnomalyModel
-from ..models.artifact import Artifact, ArtifactError, load_live
+from ..models.artifact import Artifact, ArtifactError, load_live, shipped
+from ..models.behaviour import BehaviourModel
 from ..models.demand import TreeDemand
 from ..models.records import PoolSample
 from .actuate import Acting, Observing, undo_from_ledger
@@ -179,15 +180,21 @@ class Daemon:
             due += step * (late + 1)
 
     def _wait(self, due: int) -> None:
-        """Until `due`: look at the pools, answer the socket."""
-        look = round(self._config.daemon.probe_interval * 1e9)
+        """Until `due`: look at the pools, put back demotions that do harm, answer the socket."""
+        probe = relief = self._clock.monotonic()
         while not (self._stopping or self._reload_wanted):
-            for pool in self._pools.values():
-                pool.probe()
+            now = self._clock.monotonic()
+            if now >= probe:
+                for pool in self._pools.values():
+                    pool.probe()
+                probe = now + round(self._config.daemon.probe_interval * 1e9)
+            if now >= relief:
+                pause = self._actuator.relieve(self._last.groups if self._last is not None else ())
+                relief = due if pause is None else self._clock.monotonic() + round(pause * 1e9)
             now = self._clock.monotonic()
             if now >= due:
                 return
-            self._socket.serve((min(due, now + look) - now) / 1e9)
+            self._socket.serve(max(0, min(due, probe, relief) - now) / 1e9)
 
     def _turn(self, at: int) -> None:
         """One turn of the loop: read, record, observe, decide, act, log."""
@@ -224,7 +231,8 @@ class Daemon:
     def _begin(self, memory: dict[str, Any]) -> None:
         """A new session: at the start, after a reload, after an undo. `memory`: what the engine goes on from."""
         config = self._config
-        demand, anomaly = self._model("demand"), self._model("anomaly")
+        self._actuator.limit(config.priority.starve_seconds, config.priority.floor)
+        demand, anomaly, behaviour = self._model("demand"), self._model("anomaly"), self._behaviour_model()
         self._session = Session(
             id=secrets.token_hex(4),
             boot_id=self._facts.boot_id,
@@ -234,7 +242,11 @@ class Daemon:
             own=self._kernel.itself(),
             abilities=self._facts.abilities,
             config=to_builtins(config),
-            artefacts={"demand": demand.digest if demand else "", "anomaly": anomaly.digest if anomaly else ""},
+            artefacts={
+                "demand": demand.digest if demand else "",
+                "anomaly": anomaly.digest if anomaly else "",
+                "behaviour": behaviour.digest if behaviour else "",
+            },
             engine=memory,
         )
         self._observer = Observer(
@@ -243,8 +255,9 @@ class Daemon:
             self._session.own,
             TreeDemand(demand.arrays, demand.digest) if demand else None,
             AnomalyModel.from_arrays(anomaly.arrays, anomaly.digest, anomaly.card.interval) if anomaly else None,
+            BehaviourModel.from_arrays(behaviour.arrays, behaviour.digest) if behaviour else None,
         )
-        self._engine = Engine.resume(config, self._session.id, memory)
+        self._engine = Engine.resume(config, self._session.id, memory, self._session.abilities.topology)
         self._log.begin(self._session)
         if self._traces is not None:
             self._traces.close()
@@ -278,6 +291,21 @@ class Daemon:
             )
             return None
         return artefact
+
+    def _behaviour_model(self) -> Artifact | None:
+        """The promoted model of behaviour, else the one that nicety comes with: rates are per second, so it fits any interval."""
+        if not self._config.models.behaviour:
+            return None
+        try:
+            artefact = load_live(self._paths.models, "behaviour")
+        except ArtifactError as error:
+            self._event(WARNING, f"behaviour model not used, the one that nicety comes with is: {error}")
+            artefact = None
+        try:
+            return artefact or shipped("behaviour")
+        except ArtifactError as error:
+            self._event(WARNING, f"no behaviour model, only classes that the configuration gives are known: {error}")
+            return None
 
     def _make_actuator(self) -> Actuator:
         if self._ledger is not None:
@@ -375,6 +403,7 @@ class Daemon:
             "trace_ticks_dropped": self._traces.dropped if self._traces is not None else 0,
             "decision_ticks_dropped": self._log.dropped,
             "demand_model": self._session.artefacts["demand"][:12] or "baseline",
+            "behaviour_model": self._session.artefacts["behaviour"][:12] or "none",
             "anomaly_model": self._session.artefacts["anomaly"][:12] or "baseline",
             "own_cpu_seconds": usage.ru_utime + usage.ru_stime,
             "own_memory_bytes": _resident_bytes(),

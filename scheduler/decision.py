@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from ..models.records import Forecast, ProcId, Score
+from ..models.records import Behaviour, Forecast, Latency, ProcId, Score
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -18,14 +18,6 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 # --- what was seen ------------------------------------------------------------------------------------------------------------
-
-
-class Latency(StrEnum):
-    """What a group's users care about."""
-
-    LATENCY = "latency"  # answers somebody who waits: protect
-    BATCH = "batch"  # only throughput counts: may be demoted
-    NONE = "none"  # not said: hands off
 
 
 class Member(Record, frozen=True, array_like=True):
@@ -41,13 +33,14 @@ class Group(Record, frozen=True):
     """A group that has a class, or is a pool, or uses much: rates over the last tick and its members if it has a class."""
 
     name: str
-    latency: Latency
+    latency: Latency  # as the configuration has it, else as it behaves
     processes: int
     cpu: float  # cores used
     wait: float  # cores waited for in the run queue
     demand: float  # cpu + wait
     rss: int  # bytes
     members: tuple[Member, ...]
+    behaviour: Behaviour | None = None  # None: the configuration says the class, or nothing is known yet
 
 
 class Worker(Record, frozen=True):
@@ -81,12 +74,27 @@ class Pool(Record, frozen=True):
     trouble: str
 
 
+class Topology(Record, frozen=True):
+    """CPUs by what they share. Each of the groupings has every online CPU once; groups and their members are in rising order.
+
+    All empty where nobody looked.
+    """
+
+    online: tuple[int, ...] = ()
+    allowed: tuple[int, ...] = ()  # online ones that this process may use: what a cpuset or container leaves of them
+    isolated: tuple[int, ...] = ()  # kept from the scheduler at boot (isolcpus): never to be handed out
+    cores: tuple[tuple[int, ...], ...] = ()  # SMT siblings together
+    caches: tuple[tuple[int, ...], ...] = ()  # sharing the last-level cache; the package where the kernel does not tell
+    nodes: tuple[tuple[int, ...], ...] = ()  # NUMA nodes that have CPUs
+
+
 class Abilities(Record, frozen=True):
     """What this machine and our rights allow, found out once at start."""
 
     autogroup: bool  # kernel.sched_autogroup_enabled
     cpu_cgroup: str  # "v1", "v2" or "": which hierarchy has a cpu controller that we may write
     may_renice: bool  # CAP_SYS_NICE: without it nothing is reniced, for it could not be undone
+    topology: Topology = Topology()
 
 
 class Machine(Record, frozen=True):
@@ -100,6 +108,7 @@ class Machine(Record, frozen=True):
     autogroup: bool  # as in Abilities
     cpu_cgroup: str
     may_renice: bool
+    rivals: tuple[str, ...] = ()  # running programs that tune processes too (`scheduler/rivals.py`), sorted
 
 
 class Status(StrEnum):
@@ -113,6 +122,7 @@ class Status(StrEnum):
     REFUSED = "refused"  # the kernel or the pool said no: EPERM, limits
     FOREIGN = "foreign"  # somebody else changed the value meanwhile: left alone, hands off from now on
     FAILED = "failed"  # anything else; detail names the error
+    RELIEVED = "relieved"  # put back at once by the actuator: it starved, or somebody waited for what it holds
 
 
 class Outcome(Record, frozen=True):
@@ -140,6 +150,7 @@ class Tick(Record, frozen=True):
     forecasts: tuple[Forecast, ...]  # sorted by (target, metric)
     scores: tuple[Score, ...]  # of every ready worker: the least p-value each, sorted by id
     outcomes: tuple[Outcome, ...]  # of the decisions of the tick before, and of the pools and undo since
+    home: Member | None = None  # nicety itself: its session and its cgroup are never demoted
 
 
 # --- what was decided ---------------------------------------------------------------------------------------------------------
@@ -154,6 +165,8 @@ class Control(StrEnum):
     AUTOGROUP = "autogroup"  # int nice -20..19 of the session's autogroup, written through any member
     CPU_SHARES = "cpu.shares"  # int 2..262144, cgroup v1
     CPU_WEIGHT = "cpu.weight"  # int 1..10000, cgroup v2
+    CPU_IDLE = "cpu.idle"  # int 0 or 1, both versions of cgroups
+    SLICE = "slice"  # int ns 100_000..100_000_000 that a thread runs before it is asked to yield; 0: the kernel's default
     POOL_SIZE = "pool.size"  # int, a pool's size: only in the ledger; decided by ResizePool
 
 
@@ -161,9 +174,10 @@ class Set(Record, frozen=True, tag="set"):
     """Give a control of a process (all threads), of its autogroup or of a cgroup a value."""
 
     control: Control
-    process: ProcId | None  # for NICE, AFFINITY, POLICY, AUTOGROUP
-    cgroup: str  # for CPU_SHARES, CPU_WEIGHT; else ""
+    process: ProcId | None  # for NICE, AFFINITY, POLICY, SLICE, AUTOGROUP
+    cgroup: str  # for CPU_SHARES, CPU_WEIGHT, CPU_IDLE; else ""
     value: int | tuple[int, ...]
+    expected: int | tuple[int, ...] | None = None  # what it is unless we changed it: any other value is somebody's wish; None: any
 
 
 class Restore(Record, frozen=True, tag="restore"):
@@ -257,7 +271,7 @@ class Session(Record, frozen=True):
     own: ProcId  # the daemon
     abilities: Abilities
     config: dict[str, Any]  # the whole configuration in force, as `config.to_builtins` gives it
-    artefacts: dict[str, str]  # "demand", "anomaly" -> digest, "" where none is loaded
+    artefacts: dict[str, str]  # "demand", "anomaly", "behaviour" -> digest, "" where none is loaded
     engine: dict[str, Any]  # `Engine.memory()` before the first tick
 
 

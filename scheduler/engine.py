@@ -10,13 +10,13 @@ from typing import Any
 
 import msgspec
 
+from ..models.records import Latency
 from .config import Config
 from .decision import (
     Action,
     Control,
     Decision,
     Effect,
-    Latency,
     Outcome,
     Recycle,
     ResizePool,
@@ -24,6 +24,7 @@ from .decision import (
     Set,
     Status,
     Tick,
+    Topology,
     Verdict,
 )
 from .guard import Guard, GuardMemory
@@ -86,7 +87,13 @@ class EngineMemory(Memory):
 class Engine:
     """Decides, one tick after the other. Each session of the decision log has its own engine, see `resume`."""
 
-    def __init__(self, config: Config, session: str, memory: EngineMemory | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        session: str,
+        memory: EngineMemory | None = None,
+        topology: Topology = Topology(),  # noqa: B008  # a constant: nothing is known, so nothing is placed
+    ) -> None:
         memory = memory or EngineMemory()
         self._config = config
         self._session = session
@@ -96,18 +103,24 @@ class Engine:
             Quarantine(config, memory.quarantine),
             PoolSize(config, memory.pool_size),
             self._priority,
-            Placement(config, memory.placement),
+            Placement(config, memory.placement, topology),
         )
         self._guard = Guard(config, session, memory.guard)
 
     @classmethod
-    def resume(cls, config: Config, session: str, memory: dict[str, Any]) -> Engine:
+    def resume(
+        cls,
+        config: Config,
+        session: str,
+        memory: dict[str, Any],
+        topology: Topology = Topology(),  # noqa: B008
+    ) -> Engine:
         """An engine that goes on from `memory()` of another one, as after a reload or in the middle of a log.
 
         In a new session hands-off targets are free again. Raises ValueError if `memory` is none.
         """
         try:
-            return cls(config, session, msgspec.convert(memory, EngineMemory))
+            return cls(config, session, msgspec.convert(memory, EngineMemory), topology)
         except msgspec.ValidationError as error:
             raise ValueError(f"this is no memory of an engine of this version: {error}; start with an empty one") from None
 
@@ -181,7 +194,7 @@ class Engine:
 
     def _learn(self, outcome: Outcome, at: int) -> None:
         issued = self._memory.issued.get(outcome.decision)
-        if issued is None and outcome.status is not Status.FOREIGN:
+        if issued is None and outcome.status not in (Status.FOREIGN, Status.RELIEVED):
             return  # superseded, or of an undo that somebody asked for: nothing that is relied on
         if issued is not None and not isinstance(issued.action, ResizePool | Recycle):
             del self._memory.issued[outcome.decision]  # pools report more than once: taken, then what came of it
@@ -189,7 +202,7 @@ class Engine:
         result = Result(None if issued is None else issued.action, target, outcome.status, at)
         self._guard.learn(result)
         for policy in self._policies:
-            if issued is None or policy.name == issued.policy or outcome.status is Status.FOREIGN:
+            if issued is None or policy.name == issued.policy or outcome.status in (Status.FOREIGN, Status.RELIEVED):
                 policy.learn(result)
 
     def _issue(self, decision: Decision, at: int) -> None:

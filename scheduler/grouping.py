@@ -6,9 +6,8 @@ import re
 from collections.abc import Mapping
 from fnmatch import translate
 
-from ..models.records import Identity, ProcId
+from ..models.records import Identity, Latency, ProcId
 from .config import Config, GroupRule
-from .decision import Latency
 
 _CACHED = 4096  # identities remembered; emptied when full, so that a storm of program names costs time, not memory
 
@@ -26,8 +25,9 @@ class Grouping:
 
     def __init__(self, config: Config) -> None:
         self._rules = [(name, _Rule(rule)) for name, rule in config.groups.items()]
-        self._latency = {name: rule.latency for name, rule in config.groups.items()}
-        self._latency |= {name: pool.latency for name, pool in config.pools.items()}
+        given = [(name, rule.latency) for name, rule in config.groups.items()]
+        given += [(name, pool.latency) for name, pool in config.pools.items()]
+        self._pinned = {name: latency for name, latency in given if latency is not None}
         self._cache: dict[Identity, str] = {}
 
     def group_of(self, identity: Identity, pid: ProcId, pool_members: Mapping[ProcId, str]) -> str:
@@ -44,9 +44,9 @@ class Grouping:
             group = self._cache[identity] = self._by_identity(identity)
         return group
 
-    def latency_of(self, group: str) -> Latency:
-        """The class that the configuration gives to a group; NONE where it says nothing."""
-        return self._latency.get(group, Latency.NONE)
+    def pinned(self, group: str) -> Latency | None:
+        """The class that the configuration gives to a group; None where it says nothing."""
+        return self._pinned.get(group)
 
     def _by_identity(self, identity: Identity) -> str:
         for name, rule in self._rules:

@@ -43,8 +43,9 @@ KERNEL_PIDS = (1, 2)
 POLICIES = (0, 3, 5)
 """SCHED_OTHER, SCHED_BATCH, SCHED_IDLE: real-time classes can take the machine."""
 
-WEIGHTS = {Control.CPU_SHARES: (2, 262_144), Control.CPU_WEIGHT: (1, 10_000)}
-"""Limits of the kernel."""
+WEIGHTS = {Control.CPU_SHARES: (2, 262_144), Control.CPU_WEIGHT: (1, 10_000), Control.CPU_IDLE: (0, 1)}
+SLICES = (100_000, 100_000_000)
+"""Limits of the kernel; slices in ns."""
 
 RENICES = frozenset({Control.NICE, Control.POLICY, Control.AUTOGROUP})
 """Controls that cannot be put back without CAP_SYS_NICE."""
@@ -195,6 +196,9 @@ class Guard:
             return None
         pools = {pool.name for pool in turn.tick.pools}
         session = turn.members[process][1].session if process is not None and process in turn.members else None
+        home = turn.tick.home
+        if home is not None and (home.session == session if wide else _under(home.cgroup, action.cgroup)):
+            return "never touch", "It would take nicety itself along."
         own = {id_ for id_, (group, _) in turn.members.items() if group.name in pools}
         if wide and any(id_.pid == session for id_ in turn.protected - own):
             return "never touch", f"Session {session} is led by a protected process: its shell, or who started nicety."
@@ -265,6 +269,9 @@ class Guard:
             if not action.cgroup.startswith("/") or action.cgroup == "/":
                 return "limits", "The root cgroup has no weight."
             return None if low <= value <= high else ("limits", f"{control} {value} is not within {low} and {high}.")
+        if control is Control.SLICE:
+            low, high = SLICES
+            return None if low <= value <= high else ("limits", f"A slice of {value} ns is not within {low} and {high}.")
         if control is Control.POLICY:
             return None if value in POLICIES else ("limits", f"Scheduling policy {value} is not one of {POLICIES}.")
         if control not in (Control.NICE, Control.AUTOGROUP):

@@ -15,12 +15,28 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from ..models.anomaly import CHANNELS, AnomalyModel, RobustZ, score
+from ..models.behaviour import BEHAVIOUR_CHANNELS, YOUNG_SECONDS, BehaviourModel, Behaviours
 from ..models.demand import Forecaster, TreeDemand
 from ..models.features import Floats, Rates, Windows, rates
-from ..models.records import HORIZONS, WINDOW, Forecast, Identity, Known, PoolSample, ProcId, Score, Snapshot
+from ..models.records import (
+    HORIZONS,
+    WINDOW,
+    Behaviour,
+    Forecast,
+    Identity,
+    Known,
+    Latency,
+    PoolSample,
+    ProcId,
+    SampleTable,
+    Score,
+    Snapshot,
+    Trait,
+)
 from .config import Config
-from .decision import Abilities, Group, Latency, Machine, Member, Outcome, Pool, Tick, Worker
+from .decision import Abilities, Group, Machine, Member, Outcome, Pool, Tick, Worker
 from .grouping import Grouping
+from .rivals import running
 
 MAX_GROUPS = 1000
 """Groups remembered at a time: thousands of short programs a minute must cost no memory. The longest gone are forgotten first."""
@@ -33,6 +49,9 @@ BUSY_CORES = 0.02
 
 GAP_INTERVALS = 3.0
 """A hole longer than this many intervals (suspend, SIGSTOP, overload) makes rates meaningless: the next tick only re-baselines."""
+
+USER_HZ = 100.0
+"""Clock ticks a second in /proc, whatever HZ is: include/asm-generic/param.h."""
 
 STABLE_SECONDS, PANIC_SECONDS = 60.0, 6.0
 """Windows of the reactive rule: Knative's defaults (stable-window 60 s, panic window 10 % of it)."""
@@ -48,6 +67,7 @@ class Measured:
     cpu: Floats  # cores
     wait: Floats  # cores
     rss: Floats  # bytes
+    behaviour: Floats  # [len(groups), len(BEHAVIOUR_CHANNELS)]
     series: dict[tuple[str, str], float]  # (group or pool, metric) -> value: what demand models learn and forecast
     worker_keys: list[ProcId]  # of ready workers, sorted within their pool
     worker_pools: list[str]
@@ -98,13 +118,23 @@ class Measurer:
                 series[pool.pool, "load"] = load
         rows = {id_: row for row, id_ in enumerate(ids)}
         keys, pools, workers = self._workers(snapshot, rate, rows)
+
+        def known_total(values: Floats) -> Floats:
+            """Of the processes of which it is known; NaN where it is known of none."""
+            known = ~np.isnan(values)
+            count = total(known.astype(np.float64))
+            return np.asarray(np.where(count > 0, total(np.where(known, values, 0.0)), np.nan))
+
+        processes = total(None)
+        channels = {"processes": np.ones(len(table)), **_behaviour(table, rate, snapshot.uptime_ticks)}
+        behaviour = np.stack([known_total(channels[name]) for name in BEHAVIOUR_CHANNELS], axis=1)
         return Measured(
-            seconds, tuple(names), total(None), cpu, wait, rss, series, keys, pools, workers, rate, rows, tuple(members)
+            seconds, tuple(names), processes, cpu, wait, rss, behaviour, series, keys, pools, workers, rate, rows, tuple(members)
         )
 
-    def latency_of(self, group: str) -> Latency:
-        """The class that the configuration gives a group."""
-        return self._grouping.latency_of(group)
+    def pinned(self, group: str) -> Latency | None:
+        """The class that the configuration gives a group; None where it says nothing."""
+        return self._grouping.pinned(group)
 
     def _groups_of(self, ids: Sequence[ProcId], snapshot: Snapshot) -> list[str]:
         pool_members = {
@@ -164,6 +194,32 @@ class Measurer:
         return keys, pools, np.array(values, dtype=np.float64).reshape(len(keys), len(CHANNELS))
 
 
+def _behaviour(table: SampleTable, rate: Rates, uptime_ticks: int) -> dict[str, Floats]:
+    """Each of `BEHAVIOUR_CHANNELS` but the first, by process; NaN where it is not known."""
+    traits, known = table["traits"], table["known"]
+
+    def has(trait: Trait) -> Floats:
+        return np.asarray(((traits & int(trait)) != 0).astype(np.float64))
+
+    sockets = (known & int(Known.SOCKETS)) != 0
+    serves, locally = has(Trait.SERVES), has(Trait.SERVES_LOCALLY)
+    servers = np.unique(table["pid"][sockets & ((serves + locally) > 0)])
+    seen = np.unique(table["pid"][sockets])
+    return {
+        "threads": table["threads"].astype(np.float64),
+        "young": ((uptime_ticks - table["start_ticks"].astype(np.float64)) < YOUNG_SECONDS * USER_HZ).astype(np.float64),
+        "cpu": rate.cpu,
+        "wait": rate.wait,
+        "slices": rate.slices,
+        "chars": rate.chars,
+        "faults": rate.faults,
+        "serves": np.where(sockets, serves, np.nan),
+        "serves_locally": np.where(sockets, locally, np.nan),
+        "served_for": np.where(np.isin(table["ppid"], seen), np.isin(table["ppid"], servers), np.nan),
+        "terminal": has(Trait.TERMINAL),
+    }
+
+
 def offered_load(pool: PoolSample) -> float | None:
     """Offered load of a pool now in Erlangs: busy workers and work that waits. None where no worker tells whether it is busy."""
     told = [worker.busy for worker in pool.workers if worker.busy is not None]
@@ -182,6 +238,7 @@ class Observer:
         own: ProcId,
         demand: TreeDemand | None,
         anomaly: AnomalyModel | None,
+        behaviour: BehaviourModel | None,
     ) -> None:
         self._config = config
         self._abilities = abilities
@@ -189,11 +246,13 @@ class Observer:
         self._measurer = Measurer(config)
         self._forecaster = Forecaster(demand)
         self._scorer = anomaly or RobustZ()
+        self._behaviours = Behaviours(behaviour, config.models.certainty, config.daemon.interval)
         self._series = Windows(1)
         self._workers = Windows(len(CHANNELS))
         self._loads: dict[str, deque[tuple[int, float]]] = {}
         self._cpu_per_worker: dict[str, float] = {}
         self._before: Snapshot | None = None
+        self._rivals: tuple[Mapping[ProcId, Identity] | None, tuple[str, ...]] = (None, ())  # of these identities
         self._seq = -1
 
     def tick(self, snapshot: Snapshot, outcomes: tuple[Outcome, ...], paused: bool) -> Tick:
@@ -207,7 +266,8 @@ class Observer:
         keys = sorted(measured.series)
         self._series.push(keys, np.array([[measured.series[key]] for key in keys]).reshape(len(keys), 1))
         self._workers.push(measured.worker_keys, measured.workers)
-        reported = self._reported(measured, snapshot)
+        classes = self._classes(measured)
+        reported = self._reported(measured, snapshot, classes)
         return Tick(
             seq=self._seq,
             at=snapshot.at,
@@ -216,11 +276,12 @@ class Observer:
             paused=paused,
             machine=self._machine(snapshot, before),
             protected=self._protected(measured, snapshot, reported),
-            groups=self._groups(measured, snapshot, reported),
+            groups=self._groups(measured, snapshot, reported, classes),
             pools=tuple(self._pool(pool, measured, snapshot) for pool in sorted(snapshot.pools, key=lambda pool: pool.pool)),
             forecasts=self._forecasts(measured, reported),
             scores=self._scores(measured),
             outcomes=outcomes,
+            home=self._home(measured, snapshot),
         )
 
     @property
@@ -257,12 +318,34 @@ class Observer:
             autogroup=self._abilities.autogroup,
             cpu_cgroup=self._abilities.cpu_cgroup,
             may_renice=self._abilities.may_renice,
+            rivals=self._running_rivals(snapshot.identities),
         )
 
-    def _reported(self, measured: Measured, snapshot: Snapshot) -> tuple[str, ...]:
+    def _running_rivals(self, identities: Mapping[ProcId, Identity]) -> tuple[str, ...]:
+        """Programs that tune processes too. Looked for only when some process came, ended or became another program."""
+        if self._rivals[0] is not identities:
+            own = identities.get(self._own)
+            self._rivals = identities, running(identities.values(), 0 if own is None else own.uid)
+        return self._rivals[1]
+
+    def _classes(self, measured: Measured) -> dict[str, tuple[Latency, Behaviour | None]]:
+        """(class, what it was learned from) of each group: as the configuration says, else as it behaves."""
+        learned = self._behaviours.step(measured.groups, measured.behaviour)
+        classes: dict[str, tuple[Latency, Behaviour | None]] = {}
+        for name, behaviour in zip(measured.groups, learned, strict=True):
+            pinned = self._measurer.pinned(name)
+            if pinned is not None:
+                classes[name] = pinned, None
+            else:
+                classes[name] = Latency.NONE if behaviour is None else behaviour.latency, behaviour
+        return classes
+
+    def _reported(
+        self, measured: Measured, snapshot: Snapshot, classes: Mapping[str, tuple[Latency, Behaviour | None]]
+    ) -> tuple[str, ...]:
         """Groups that the tick tells about: those with a class, pools, and the busiest others."""
         pools = {pool.pool for pool in snapshot.pools}
-        named = {name for name in measured.groups if name in pools or self._measurer.latency_of(name) is not Latency.NONE}
+        named = {name for name in measured.groups if name in pools or classes[name][0] is not Latency.NONE}
         others = [name for name in measured.groups if name not in named]
         if others:
             windows, _ = self._series.view([(name, "cpu") for name in others])
@@ -271,10 +354,15 @@ class Observer:
             named.update(name for _, name in ranked[:BUSY_GROUPS])
         return tuple(sorted(named))
 
-    def _groups(self, measured: Measured, snapshot: Snapshot, reported: Sequence[str]) -> tuple[Group, ...]:
+    def _groups(
+        self,
+        measured: Measured,
+        snapshot: Snapshot,
+        reported: Sequence[str],
+        classes: Mapping[str, tuple[Latency, Behaviour | None]],
+    ) -> tuple[Group, ...]:
         index = {name: i for i, name in enumerate(measured.groups)}
-        latency = {name: self._measurer.latency_of(name) for name in reported}
-        members: dict[str, list[Member]] = {name: [] for name in reported if latency[name] is not Latency.NONE}
+        members: dict[str, list[Member]] = {name: [] for name in reported if classes[name][0] is not Latency.NONE}
         table = snapshot.table
         if members:
             sessions, nices = table["session"].tolist(), table["nice"].tolist()
@@ -289,16 +377,24 @@ class Observer:
             result.append(
                 Group(
                     name=name,
-                    latency=latency[name],
+                    latency=classes[name][0],
                     processes=int(measured.processes[i]),
                     cpu=cpu,
                     wait=wait,
                     demand=cpu + wait,
                     rss=int(measured.rss[i]),
                     members=tuple(sorted(members.get(name, ()), key=lambda member: member.id)),
+                    behaviour=classes[name][1],
                 )
             )
         return tuple(result)
+
+    def _home(self, measured: Measured, snapshot: Snapshot) -> Member | None:
+        row = measured.rows.get(self._own)
+        if row is None:
+            return None
+        record = snapshot.table[row]
+        return Member(self._own, int(record["session"]), snapshot.identities[self._own].cgroup, int(record["nice"]))
 
     def _pool(self, pool: PoolSample, measured: Measured, snapshot: Snapshot) -> Pool:
         limits = self._config.pools[pool.pool]

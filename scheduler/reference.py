@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import msgspec
 
+from ..models.records import Latency
 from .config import Config, GroupRule, PoolConfig, Queue
-from .decision import Latency
 
 WIDTH = 120
 
@@ -43,6 +43,7 @@ EXAMPLES: dict[type[msgspec.Struct], tuple[str, dict[str, Any]]] = {
         {
             "kind": "command",
             "initial": 2,
+            "latency": "batch",
             "pidfile": "/run/app/gunicorn.pid",
             "pid": 4711,
             "command": ["/usr/bin/python3", "/srv/app/worker.py"],

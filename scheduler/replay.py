@@ -15,7 +15,8 @@ from typing import Any
 import msgspec
 
 from ..models.anomaly import AnomalyModel
-from ..models.artifact import ArtifactError, load
+from ..models.artifact import Artifact, ArtifactError, load, shipped
+from ..models.behaviour import BehaviourModel
 from ..models.demand import TreeDemand
 from ..models.records import Snapshot
 from .config import from_builtins
@@ -29,8 +30,8 @@ from .store.traces import TraceError, read_traces
 TOLERANCE = 1e-9
 """Relative difference allowed in forecasts and scores: sums of floats may be ordered differently by another build of numpy."""
 
-PREDICTED = ("forecasts", "scores")
-"""Parts of a tick that need the artefacts to be made again."""
+PREDICTED = ("forecasts", "scores", "groups", "protected")
+"""Parts of a tick that need the artefacts to be made again: what groups are reported depends on their class."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,8 @@ class _Again:
             memory = self._session.engine if logged.seq == 0 else logged.memory
             if memory is None:
                 return
-            self._engine = Engine.resume(from_builtins(self._session.config), self._session.id, memory)
+            session = self._session
+            self._engine = Engine.resume(from_builtins(session.config), session.id, memory, session.abilities.topology)
         verdict = self._engine.step(logged.tick)
         found.decisions += len(verdict.decisions)
         found.refusals += len(verdict.refusals)
@@ -157,23 +159,31 @@ class _Again:
 
 def _observer(session: Session, models: Path, found: Replayed) -> tuple[Observer, dict[str, bool]]:
     """The session's observer, and which of its predictions can be made again: those whose artefact is still there."""
-    demand, anomaly, predicts = None, None, dict.fromkeys(PREDICTED, True)
-    for kind, part in (("demand", "forecasts"), ("anomaly", "scores")):
+    predicts = dict.fromkeys(PREDICTED, True)
+
+    def artefact(kind: str, *parts: str) -> Artifact | None:
         digest = session.artefacts.get(kind, "")
         if not digest:
-            continue
+            return None
         try:
-            artefact = load(models, kind, digest)
+            ours = shipped(kind)
+            return ours if ours is not None and ours.digest == digest else load(models, kind, digest)
         except ArtifactError as error:
-            predicts[part] = False
-            found.notes.append(f"session {session.id}: {part} not compared: {error}")
-            continue
-        if kind == "demand":
-            demand = TreeDemand(artefact.arrays, artefact.digest)
-        else:
-            anomaly = AnomalyModel.from_arrays(artefact.arrays, artefact.digest, artefact.card.interval)
-    config = from_builtins(session.config)
-    return Observer(config, session.abilities, session.own, demand, anomaly), predicts
+            predicts.update(dict.fromkeys(parts, False))
+            found.notes.append(f"session {session.id}: {', '.join(parts)} not compared: {error}")
+            return None
+
+    demand, anomaly = artefact("demand", "forecasts"), artefact("anomaly", "scores")
+    behaviour = artefact("behaviour", "forecasts", "groups", "protected")
+    observer = Observer(
+        from_builtins(session.config),
+        session.abilities,
+        session.own,
+        TreeDemand(demand.arrays, demand.digest) if demand else None,
+        AnomalyModel.from_arrays(anomaly.arrays, anomaly.digest, anomaly.card.interval) if anomaly else None,
+        BehaviourModel.from_arrays(behaviour.arrays, behaviour.digest) if behaviour else None,
+    )
+    return observer, predicts
 
 
 def _snapshots(place: Path, session: str, found: Replayed) -> Iterator[Snapshot] | None:

@@ -28,11 +28,13 @@ IMPURE = {
     "datetime",
     "signal",
 }
+POLICIES = ("pool_size", "priority", "mechanisms", "slices", "placement", "assignment", "quarantine", "policy")
 PURE = [
-    *(f"models/{name}.py" for name in ("records", "features", "baseline", "trees", "demand", "anomaly", "checks")),
-    *(f"scheduler/{name}.py" for name in ("config", "decision", "observer", "guard", "engine", "ports", "grouping")),
+    *(f"models/{name}.py" for name in ("records", "features", "baseline", "trees", "demand", "anomaly", "behaviour", "checks")),
+    *(f"scheduler/{name}.py" for name in ("config", "decision", "observer", "guard", "engine", "ports")),
+    *(f"scheduler/{name}.py" for name in ("grouping", "relief", "rivals")),
     "scheduler/store/codec.py",
-    *(f"scheduler/policies/{name}.py" for name in ("pool_size", "priority", "placement", "quarantine", "policy")),
+    *(f"scheduler/policies/{name}.py" for name in POLICIES),
 ]
 
 

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 import msgspec
 
-from ...models.records import HORIZONS
+from ...models.records import HORIZONS, Latency
 from ..config import Config
-from ..decision import Decision, Group, Latency, Pool, ResizePool, Tick, Why
+from ..decision import Decision, Group, Pool, ResizePool, Tick, Why
 from .policy import Memory, Outlook, Result, figures, horizon_for, peak
 
 MARGIN = 1.1

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from ..decision import Action, Decision, Effect, Outcome, Refusal, Session, Tick, Verdict
 
 APPLICATION = 0x6E636465  # "ncde" in PRAGMA application_id
-SCHEMA = 1
+SCHEMA = 2
 """Version of the tables and of every record in them: a change of a type in `decision` needs another number."""
 
 KEYFRAME_TICKS = 600

@@ -13,13 +13,12 @@ from typing import Protocol
 
 import numpy as np
 
-from ...models.records import HORIZONS, QUANTILES, Anomaly, Forecast, ProcId, Score
+from ...models.records import HORIZONS, QUANTILES, Anomaly, Forecast, Latency, ProcId, Score
 from ..decision import (
     Control,
     Decision,
     Flag,
     Group,
-    Latency,
     Machine,
     Member,
     Outcome,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ...models.records import HORIZONS, QUANTILES, Forecast, ProcId
-from ..decision import Group, Latency, Machine, Member, Outcome, Pool, Tick, Worker
+from ...models.records import HORIZONS, QUANTILES, Forecast, Latency, ProcId
+from ..decision import Group, Machine, Member, Outcome, Pool, Tick, Worker
 
 GIB = 1 << 30
 

@@ -8,22 +8,9 @@ import math
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nicety.models.records import HORIZONS, QUANTILES, Anomaly, Forecast, ProcId, Score
+from nicety.models.records import HORIZONS, QUANTILES, Anomaly, Forecast, Latency, ProcId, Score
 from nicety.scheduler.config import Config, Guard, Placement, PoolConfig, Priority, Quarantine
-from nicety.scheduler.decision import (
-    Control,
-    Group,
-    Latency,
-    Outcome,
-    Recycle,
-    ResizePool,
-    Restore,
-    Set,
-    Status,
-    Tick,
-    Verdict,
-    encode,
-)
+from nicety.scheduler.decision import Control, Group, Outcome, Recycle, ResizePool, Restore, Set, Status, Tick, Verdict, encode
 from nicety.scheduler.engine import Engine
 from nicety.scheduler.testing.machine import FakeHogs, FakeMachine, FakePool, FakeService
 from nicety.scheduler.testing.ticks import a_group, a_machine, a_member, a_pool, a_tick
@@ -241,7 +228,8 @@ def test_a_closed_loop_with_constant_arrivals_drifts_nowhere(seed: int, rate: fl
 
 
 def test_restores_are_never_refused_for_budget() -> None:
-    config = Config(guard=Guard(changes_per_tick=1, cooldown=0.0), priority=Priority(release_after=1.0))
+    plain = Priority(release_after=1.0, effect_after=100.0, slice_ms=0.0)
+    config = Config(guard=Guard(changes_per_tick=1, cooldown=0.0), priority=plain)
     engine, outcomes, restored = Engine(config, "s"), tuple[Outcome, ...](), []
     members = [a_member(pid, session=10) for pid in range(20, 26)]
     for seq in range(20):

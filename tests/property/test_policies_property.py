@@ -8,12 +8,13 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nicety.models.records import HORIZONS, QUANTILES, Forecast
+from nicety.models.records import HORIZONS, QUANTILES, Forecast, Latency
 from nicety.scheduler.config import Config
 from nicety.scheduler.config import PoolSize as Section
-from nicety.scheduler.decision import Control, Latency, Pool, ResizePool, Set
+from nicety.scheduler.decision import Control, Pool, ResizePool, Set
+from nicety.scheduler.policies.mechanisms import routes
 from nicety.scheduler.policies.pool_size import PoolSize, PoolSizeMemory, load_served_by, workers_for
-from nicety.scheduler.policies.priority import Priority, PriorityMemory, routes
+from nicety.scheduler.policies.priority import Priority, PriorityMemory
 from nicety.scheduler.testing.ticks import a_group, a_machine, a_member, a_pool, a_tick
 
 WILD = st.one_of(
@@ -110,8 +111,8 @@ def test_a_route_never_lowers_the_root_or_what_the_other_is_in(
 ) -> None:
     assert isinstance(machine, type(a_machine()))
     found = list(routes(own, other, machine))
-    assert found[-1] == (Control.NICE, "")
-    for control, path in found[:-1]:
+    assert found[-2:] == [(Control.NICE, ""), (Control.POLICY, "")]
+    for control, path in found[:-2]:
         if control is Control.AUTOGROUP:
             assert machine.autogroup
             continue

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from nicety.models.records import Latency
 from nicety.scheduler.config import Config, ConfigError, from_builtins, parse, to_builtins
-from nicety.scheduler.decision import Latency
 
 SECTIONS = "daemon, groups, guard, models, placement, pool_size, pools, priority, quarantine, store"
 
@@ -26,7 +26,10 @@ GOLDEN: dict[str, tuple[str, list[str]]] = {
         "[daemon]\nintervall = 2\n",
         ['n.toml:2: daemon.intervall: unknown key; did you mean "interval"?'],
     ),
-    "unknown key with no near one": ("[models]\nxyz = 2\n", ["n.toml:2: models.xyz: unknown key; known keys: anomaly, demand"]),
+    "unknown key with no near one": (
+        "[models]\nxyz = 2\n",
+        ["n.toml:2: models.xyz: unknown key; known keys: anomaly, behaviour, certainty, demand"],
+    ),
     "unknown section": ("\n[nonsense]\nx = 1\n", [f"n.toml:2: nonsense: unknown key; known keys: {SECTIONS}"]),
     "not a number": ("[daemon]\ninterval = nan\n", ["n.toml:2: daemon.interval: nan is not a finite number"]),
     "infinity": ("[priority]\nwait = inf\n", ["n.toml:2: priority.wait: inf is not a finite number"]),

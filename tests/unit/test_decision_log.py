@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from nicety.models.records import Anomaly, ProcId, Score
+from nicety.models.records import Anomaly, Latency, ProcId, Score
 from nicety.scheduler.decision import (
     Abilities,
     Action,
@@ -19,7 +19,6 @@ from nicety.scheduler.decision import (
     Decision,
     Effect,
     Flag,
-    Latency,
     Outcome,
     Refusal,
     ResizePool,

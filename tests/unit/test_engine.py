@@ -9,13 +9,12 @@ import time
 import msgspec
 import pytest
 
-from nicety.models.records import Anomaly, Score
+from nicety.models.records import Anomaly, Latency, Score
 from nicety.scheduler.config import Config, PoolConfig, Priority, Quarantine
 from nicety.scheduler.decision import (
     Control,
     Effect,
     Flag,
-    Latency,
     Outcome,
     Recycle,
     Refusal,
@@ -34,10 +33,13 @@ from nicety.scheduler.testing.ticks import a_forecast, a_group, a_machine, a_mem
 
 History = list[tuple[Tick, Verdict]]
 
+PLAIN = Config(priority=Priority(slice_ms=0.0))
+"""Without the trials of short slices, which have tests of their own."""
+
 
 def control(machine: FakeMachine, ticks: int, config: Config | None = None) -> History:
     """Let an engine control the machine, checking its invariants after each step."""
-    engine, history = Engine(config or Config(), "cafe0001"), []
+    engine, history = Engine(config or PLAIN, "cafe0001"), []
     for _ in range(ticks):
         history += machine.run(engine, 1)
         engine.validate()
@@ -149,7 +151,7 @@ def test_both_modes_decide_alike_on_the_same_inputs() -> None:
     ticks = [tick for tick, _ in control(beside_hogs(), 120)]
 
     def decided(status: Status) -> list[bytes]:
-        engine, said, outcomes = Engine(Config(), "s"), [], tuple[Outcome, ...]()
+        engine, said, outcomes = Engine(PLAIN, "s"), [], tuple[Outcome, ...]()
         for tick in ticks:
             verdict = engine.step(msgspec.structs.replace(tick, outcomes=outcomes))
             outcomes = tuple(Outcome(d.id, status, d.target, "", 0) for d in verdict.decisions)
@@ -196,8 +198,8 @@ def test_the_contender_is_demoted_by_what_separates_it_it_helps_and_is_put_back(
 def test_a_demotion_is_not_taken_back_because_it_works() -> None:
     machine = FakeMachine(seed=1, service=FakeService(), hogs=FakeHogs())
     history = control(machine, 1000)
-    assert len(sets(history)) == 1
-    assert restores(history) == []
+    assert next(value for _, _, value in sets(history)) == 19
+    assert restores(history) == [], "eased, but never given back while the hogs want the CPU"
 
 
 def test_a_mechanism_that_the_kernel_refuses_gives_way_to_the_next() -> None:
@@ -206,21 +208,26 @@ def test_a_mechanism_that_the_kernel_refuses_gives_way_to_the_next() -> None:
     history = control(machine, 200)
     used = [control for _, control, _ in sets(history)]
     assert used[:2] == [Control.AUTOGROUP] * 2
-    assert set(used[2:]) == {Control.NICE}
+    assert list(dict.fromkeys(used[2:])) == [Control.NICE, Control.POLICY]
     assert machine.knobs == {}
 
 
 def test_a_mechanism_without_effect_is_measured_twice_then_replaced() -> None:
     service = a_group("service", Latency.LATENCY, [a_member(10)], cpu=0.4, wait=0.4)
     hogs = a_group("hogs", Latency.BATCH, [a_member(20, session=20)], cpu=1.6, wait=0.4)
-    engine, outcomes, used, verdicts = Engine(Config(), "s"), tuple[Outcome, ...](), [], []
-    for seq in range(20):
+    engine, outcomes, used, verdicts = Engine(PLAIN, "s"), tuple[Outcome, ...](), [], []
+    for seq in range(40):
         verdict = engine.step(a_tick(seq, machine=a_machine(busy=2.0), groups=[service, hogs], outcomes=outcomes))
         engine.validate()
         outcomes = tuple(Outcome(d.id, Status.APPLIED, d.target, "", 1) for d in verdict.decisions)
-        used += [(seq, d.action.control, type(d.action)) for d in verdict.decisions if isinstance(d.action, Set | Restore)]
+        acts = [d.action for d in verdict.decisions if isinstance(d.action, Set | Restore)]
+        used += [(seq, act.control, type(act)) for act in acts]
         verdicts += [(seq, effect.verdict) for effect in verdict.effects]
-    assert used == [(0, Control.AUTOGROUP, Set), (6, Control.AUTOGROUP, Restore), (6, Control.NICE, Set)]
+    assert used == [
+        *((0, Control.AUTOGROUP, Set), (6, Control.AUTOGROUP, Restore)),
+        *((6, Control.NICE, Set), (12, Control.NICE, Restore)),
+        *((12, Control.POLICY, Set), (18, Control.POLICY, Restore)),
+    ]
     assert verdicts[:2] == [(3, "no effect"), (6, "no effect")]
 
 
@@ -232,7 +239,7 @@ def test_without_the_right_to_renice_nothing_is_proposed_in_vain_more_than_once(
 
 def test_what_somebody_else_changed_is_left_alone_from_then_on() -> None:
     machine = beside_hogs()
-    engine = Engine(Config(), "s")
+    engine = Engine(PLAIN, "s")
     before = machine.run(engine, 30)
     target = next(decision.target for _, verdict in before for decision in verdict.decisions)
     machine.change_by_hand(target)
@@ -262,19 +269,19 @@ def test_a_sick_worker_is_flagged_and_on_request_recycled_and_no_healthy_one() -
 
 def test_decision_ids_name_session_tick_and_number() -> None:
     pools = [a_pool("a", size=1, load=3.0), a_pool("b", size=1, load=3.0)]
-    verdict = Engine(Config(), "cafe0001").step(a_tick(41, machine=a_machine(cpus=16), pools=pools))
+    verdict = Engine(PLAIN, "cafe0001").step(a_tick(41, machine=a_machine(cpus=16), pools=pools))
     assert [decision.id for decision in verdict.decisions] == ["cafe0001-41.0", "cafe0001-41.1"]
 
 
 def test_a_gap_decides_nothing_and_is_no_evidence() -> None:
-    engine = Engine(Config(), "s")
+    engine = Engine(PLAIN, "s")
     loud = {"machine": a_machine(cpus=16), "pools": [a_pool(size=1, load=5.0)]}
     assert engine.step(a_tick(0, gap=True, **loud)) == Verdict((), (), ())  # type: ignore[arg-type]
     assert len(engine.step(a_tick(1, **loud)).decisions) == 1  # type: ignore[arg-type]
 
 
 def test_a_pause_refuses_once_and_resuming_goes_on() -> None:
-    engine = Engine(Config(), "s")
+    engine = Engine(PLAIN, "s")
     loud = {"machine": a_machine(cpus=16), "pools": [a_pool(size=1, load=5.0)]}
     verdicts = [engine.step(a_tick(seq, paused=seq < 5, **loud)) for seq in range(7)]  # type: ignore[arg-type]
     assert [len(verdict.decisions) for verdict in verdicts] == [0, 0, 0, 0, 0, 1, 0]
@@ -284,16 +291,16 @@ def test_a_pause_refuses_once_and_resuming_goes_on() -> None:
 @pytest.mark.parametrize("at", [0, 1, 12, 15, 40, 77])
 def test_a_resumed_engine_gives_the_same_verdicts(at: int) -> None:
     history = control(waves(7), 120)
-    engine = Engine(Config(), "cafe0001")
+    engine = Engine(PLAIN, "cafe0001")
     for tick, verdict in history[:at]:
         assert engine.step(tick) == verdict
     remembered = json.loads(json.dumps(engine.memory()))
-    again = Engine.resume(Config(), "cafe0001", remembered)
+    again = Engine.resume(PLAIN, "cafe0001", remembered)
     assert [encode(again.step(tick)) for tick, _ in history[at:]] == [encode(verdict) for _, verdict in history[at:]]
 
 
 def test_memory_is_a_copy() -> None:
-    engine = Engine(Config(), "s")
+    engine = Engine(PLAIN, "s")
     before = engine.memory()
     kept = json.dumps(before)
     engine.step(a_tick(1, machine=a_machine(cpus=16), pools=[a_pool(size=1, load=5.0)]))
@@ -303,17 +310,17 @@ def test_memory_is_a_copy() -> None:
 
 def test_foreign_memory_is_refused_with_the_next_step() -> None:
     with pytest.raises(ValueError, match="start with an empty one"):
-        Engine.resume(Config(), "s", {"nonsense": 1})
-    assert Engine.resume(Config(), "s", {}).memory() == Engine(Config(), "s").memory()
+        Engine.resume(PLAIN, "s", {"nonsense": 1})
+    assert Engine.resume(PLAIN, "s", {}).memory() == Engine(PLAIN, "s").memory()
 
 
 def test_a_new_session_frees_what_was_hands_off() -> None:
-    engine = Engine(Config(), "one")
+    engine = Engine(PLAIN, "one")
     engine.step(a_tick(1, outcomes=[Outcome("", Status.FOREIGN, "pool web", "by hand", 0)]))
     loud = {"machine": a_machine(cpus=16), "pools": [a_pool(size=1, load=5.0)]}
-    same = Engine.resume(Config(), "one", engine.memory())
+    same = Engine.resume(PLAIN, "one", engine.memory())
     assert same.step(a_tick(2, **loud)).decisions == ()  # type: ignore[arg-type]
-    fresh = Engine.resume(Config(), "two", engine.memory())
+    fresh = Engine.resume(PLAIN, "two", engine.memory())
     assert len(fresh.step(a_tick(2, **loud)).decisions) == 1  # type: ignore[arg-type]
 
 

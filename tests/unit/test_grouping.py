@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nicety.models.records import Identity, ProcId
+from nicety.models.records import Identity, Latency, ProcId
 from nicety.scheduler.config import parse
-from nicety.scheduler.decision import Latency
 from nicety.scheduler.grouping import Grouping
 
 CONFIG = """
@@ -26,6 +25,7 @@ latency = "batch"
 unit = "backup*.service"
 [groups.early]
 program = "twice"
+latency = "none"
 [groups.late]
 program = "twice"
 [pools.web]
@@ -77,15 +77,16 @@ def test_a_pool_owns_its_members_whatever_the_rules_say() -> None:
     assert grouping.group_of(identity("postgres"), PID, {}) == "database"
 
 
-def test_classes_are_those_of_rules_and_pools_and_else_none() -> None:
+def test_classes_are_those_of_rules_and_pools_and_else_not_known() -> None:
     wanted = {
         "database": Latency.LATENCY,
         "training": Latency.BATCH,
         "web": Latency.LATENCY,
-        "backup": Latency.NONE,
-        "program app": Latency.NONE,
+        "backup": None,
+        "early": Latency.NONE,
+        "program app": None,
     }
-    assert {group: grouping.latency_of(group) for group in wanted} == wanted
+    assert {group: grouping.pinned(group) for group in wanted} == wanted
 
 
 @given(st.lists(st.builds(identity, program=st.sampled_from(["postgres", "x", "twice"]), uid=st.integers(0, 3)), max_size=30))

@@ -6,25 +6,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from nicety.models.records import ProcId
+from nicety.models.records import Latency, ProcId
 from nicety.scheduler.config import Config
 from nicety.scheduler.config import Guard as Section
 from nicety.scheduler.config import Quarantine as QuarantineSection
-from nicety.scheduler.decision import (
-    Action,
-    Control,
-    Decision,
-    Flag,
-    Group,
-    Latency,
-    Recycle,
-    ResizePool,
-    Restore,
-    Set,
-    Status,
-    Tick,
-    Why,
-)
+from nicety.scheduler.decision import Action, Control, Decision, Flag, Group, Recycle, ResizePool, Restore, Set, Status, Tick, Why
 from nicety.scheduler.guard import Guard, GuardMemory
 from nicety.scheduler.policies.policy import Result
 from nicety.scheduler.testing.ticks import a_group, a_machine, a_member, a_pool, a_tick

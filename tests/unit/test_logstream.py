@@ -15,13 +15,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nicety.models.records import ProcId
+from nicety.models.records import Behaviour, Latency, ProcId
 from nicety.scheduler.decision import (
     Action,
     Control,
     Decision,
     Effect,
     Flag,
+    Group,
     Outcome,
     Recycle,
     Refusal,
@@ -35,8 +36,10 @@ from nicety.scheduler.decision import (
 )
 from nicety.scheduler.logstream import (
     BUFFER_LIMIT,
+    INFO,
     NOTICE,
     QUIET_NS,
+    REMEMBERED,
     WARNING,
     Entry,
     JournalSink,
@@ -47,7 +50,7 @@ from nicety.scheduler.logstream import (
     open_log,
     terminal_line,
 )
-from nicety.scheduler.testing.ticks import a_tick
+from nicety.scheduler.testing.ticks import a_group, a_machine, a_member, a_tick
 
 HOSTILE = 'w\n\x1b]0;owned\x07\r\x9b31m\u202eR\u2028"}\x7f\x00, "kind": "forged"'
 
@@ -389,3 +392,80 @@ def test_every_kind_of_action_can_be_told(line: Callable[[Entry], str]) -> None:
         sink = Kept()
         tell(LogStream(sink), a_tick(1), decided(a_decision(action=action)), an_outcome(Status.APPLIED))
         assert is_clean(line(sink.entries[0]))
+
+
+# --- classes and rivals -------------------------------------------------------------------------------------------------------
+
+
+def taken_for(latency: Latency, p: float = 0.974, name: str = "program make") -> Group:
+    evidence = (("busy_per_thread", 0.99, 2.0), ("listens", 0.0, 0.5)) if latency is not Latency.NONE else ()
+    chances = (p, 0.0) if latency is Latency.LATENCY else (0.01, p)
+    group = a_group(name, latency, [a_member(1)])
+    values = {field: getattr(group, field) for field in group.__struct_fields__}
+    return Group(**{**values, "behaviour": Behaviour(latency, *chances, evidence, "behaviour 3f9a1c2d")})
+
+
+def test_a_class_is_told_once_when_it_is_decided_and_when_it_changes() -> None:
+    sink = Kept()
+    stream = LogStream(sink)
+    batch, unsure = taken_for(Latency.BATCH), taken_for(Latency.NONE, 0.61)
+    for seq, group in enumerate(
+        [unsure, batch, taken_for(Latency.BATCH, 0.99), None, batch, unsure, unsure, taken_for(Latency.LATENCY)]
+    ):
+        tell(stream, a_tick(seq, groups=[] if group is None else [group]), decided())
+    signs = "never sleeps (each thread wants a CPU 99 % of the time), has no listening network socket"
+    assert [entry.text for entry in sink.entries] == [
+        f"program make is taken for batch (97 %): {signs}",
+        "program make is no longer taken for batch (latency-sensitive 1 %, batch 61 %): hands off",
+        f"program make is taken for latency-sensitive (97 %): {signs}",
+    ]
+    assert {(entry.kind, entry.priority) for entry in sink.entries} == {("class", INFO)}
+
+
+def test_a_pinned_class_is_not_told() -> None:
+    sink = Kept()
+    tell(LogStream(sink), a_tick(1, groups=[a_group("hogs", Latency.BATCH, [a_member(1)])]), decided())
+    assert sink.entries == []
+
+
+def test_a_storm_of_programs_costs_no_memory() -> None:
+    stream = LogStream(Kept())
+    for seq in range(3):
+        tell(
+            stream,
+            a_tick(seq, groups=[taken_for(Latency.BATCH, name=f"program {seq}-{i}") for i in range(REMEMBERED // 2)]),
+            decided(),
+        )
+    assert len(stream._classes) == REMEMBERED
+
+
+def test_a_class_is_one_line_of_json_with_its_figures() -> None:
+    sink = Kept()
+    tell(LogStream(sink), a_tick(1, groups=[taken_for(Latency.BATCH)]), decided())
+    record = json.loads(json_line(sink.entries[0]))
+    assert (record["kind"], record["group"], record["class"], record["p_batch"]) == ("class", "program make", "batch", 0.974)
+    assert record["evidence"][0] == ["busy_per_thread", 0.99, 2.0]
+    assert terminal_line(sink.entries[0]).partition("  ")[2].startswith("class     program make is taken for batch")
+
+
+def test_a_rival_is_told_when_it_comes_and_when_it_ends() -> None:
+    sink = Kept()
+    stream = LogStream(sink)
+    for seq, rivals in enumerate([(), ("irqbalance",), ("ananicy-cpp", "irqbalance"), ("ananicy-cpp",), ()]):
+        tell(stream, a_tick(seq, machine=a_machine(rivals=rivals)), decided())
+    came, ended = sink.entries
+    assert came.text.startswith("ananicy-cpp runs, which renices by a list of program names")
+    assert came.text.endswith("left to it while it runs: nice, policy")
+    assert ended.text == "ananicy-cpp ended: no longer left to it: nice, policy"
+    assert came.priority == NOTICE
+
+
+def test_a_demotion_names_its_victim_and_mechanism() -> None:
+    figures: dict[str, float | int | str] = {"victim": "program redis-server", "mechanism": "autogroup", "level": 1.0}
+    why = Why("contention now", "Somebody waits.", figures, (), ())
+    action = Set(Control.AUTOGROUP, ProcId(4711, 4711), "", 19)
+    sink = Kept()
+    tell(LogStream(sink), a_tick(1), decided(Decision("s-1.0", "priority", "group x session 4711", action, why)))
+    (entry,) = sink.entries
+    assert entry.text == "contention now: Somebody waits. [victim program redis-server, mechanism autogroup]"
+    assert (entry.fields["victim"], entry.fields["mechanism"]) == ("program redis-server", "autogroup")

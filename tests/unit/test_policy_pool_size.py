@@ -8,9 +8,9 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from nicety.models.records import HORIZONS, Forecast
+from nicety.models.records import HORIZONS, Forecast, Latency
 from nicety.scheduler.config import Config, PoolSize
-from nicety.scheduler.decision import Decision, Latency, Pool, ResizePool, Status, Tick
+from nicety.scheduler.decision import Decision, Pool, ResizePool, Status, Tick
 from nicety.scheduler.policies.policy import Result
 from nicety.scheduler.policies.pool_size import PoolSize as Policy
 from nicety.scheduler.policies.pool_size import PoolSizeMemory, fair_share, load_served_by, workers_for

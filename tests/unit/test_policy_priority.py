@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 
-from nicety.models.records import ProcId
+from nicety.models.records import Behaviour, Latency, ProcId
 from nicety.scheduler.config import Config, PoolConfig
 from nicety.scheduler.config import Priority as Section
-from nicety.scheduler.decision import Control, Decision, Group, Latency, Machine, Member, Restore, Set, Status, Tick
+from nicety.scheduler.decision import Control, Decision, Group, Machine, Member, Restore, Set, Status, Tick
+from nicety.scheduler.policies.mechanisms import Place, routes
 from nicety.scheduler.policies.policy import Result
-from nicety.scheduler.policies.priority import Priority, PriorityMemory, routes
+from nicety.scheduler.policies.priority import Priority, PriorityMemory
 from nicety.scheduler.testing.ticks import a_forecast, a_group, a_machine, a_member, a_tick
 
 BUSY = a_machine(busy=2.0)
@@ -19,6 +21,7 @@ SERVICE = a_member(10, session=10)
 
 
 def policy(pools: Sequence[str] = (), **changes: object) -> Priority:
+    changes = {"slice_ms": 0.0, **changes}
     named = {name: PoolConfig(kind="command", command=["x"]) for name in pools}
     return Priority(Config(priority=Section(**changes), pools=named), PriorityMemory())  # type: ignore[arg-type]
 
@@ -62,8 +65,9 @@ def test_across_sessions_with_autogroup_the_session_is_demoted_once() -> None:
     assert sets([decision]) == [(Control.AUTOGROUP, ProcId(20, 20), 19)]
     assert decision.target == "group hogs session 20"
     assert decision.why.rule == "contention now"
-    assert decision.why.figures["protected"] == "service"
-    assert decision.why.figures["protected_wait_share"] == pytest.approx(1 / 3)
+    figures = decision.why.figures
+    assert (figures["victim"], figures["contender"], figures["mechanism"]) == ("service", "hogs", "autogroup")
+    assert figures["victim_wait_before"] == pytest.approx(1 / 3)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +83,7 @@ def test_where_no_autogroup_separates_them_each_process_is_niced(machine: Machin
     assert sets(decisions) == [(Control.NICE, ProcId(20, 20), 19), (Control.NICE, ProcId(21, 21), 19)]
 
 
-@pytest.mark.parametrize(("version", "control", "value"), [("v1", Control.CPU_SHARES, 10), ("v2", Control.CPU_WEIGHT, 1)])
+@pytest.mark.parametrize(("version", "control", "value"), [("v1", Control.CPU_SHARES, 2), ("v2", Control.CPU_WEIGHT, 1)])
 def test_across_cgroups_the_weight_is_lowered_where_the_paths_part(version: str, control: Control, value: int) -> None:
     own = service(a_member(10, cgroup="/system/web/app"))
     batch = hogs(a_member(20, cgroup="/system/jobs/a"), a_member(21, cgroup="/system/jobs/b"))
@@ -91,25 +95,28 @@ def place(cgroup: str, session: int) -> tuple[str, int]:
     return cgroup, session
 
 
+EACH = [(Control.NICE, ""), (Control.POLICY, "")]
+SESSION = [(Control.AUTOGROUP, ""), *EACH]
+CGROUP = [(Control.CPU_SHARES, "/batch"), (Control.CPU_IDLE, "/batch"), *EACH]
+
+
 @pytest.mark.parametrize(
     ("own", "other", "expected"),
     [
-        (place("/batch", 2), place("/", 1), [(Control.CPU_SHARES, "/batch"), (Control.NICE, "")]),
-        (place("/", 2), place("/web", 1), [(Control.AUTOGROUP, ""), (Control.NICE, "")]),
-        (place("/a", 2), place("/a/web", 1), [(Control.NICE, "")]),  # its ancestor: never lowered
-        (place("/a", 2), place("/a", 1), [(Control.NICE, "")]),  # autogroups are in the root only
-        (place("/", 2), place("/", 1), [(Control.AUTOGROUP, ""), (Control.NICE, "")]),
-        (place("/", 1), place("/", 1), [(Control.NICE, "")]),
+        (("/batch", 2), ("/", 1), CGROUP),
+        (("/", 2), ("/web", 1), SESSION),
+        (("/a", 2), ("/a/web", 1), EACH),  # its ancestor: never lowered
+        (("/a", 2), ("/a", 1), EACH),  # autogroups are in the root only
+        (("/", 2), ("/", 1), SESSION),
+        (("/", 1), ("/", 1), EACH),
     ],
 )
-def test_routes_follow_what_separates_the_contenders(
-    own: tuple[str, int], other: tuple[str, int], expected: list[tuple[Control, str]]
-) -> None:
+def test_routes_follow_what_separates_the_contenders(own: Place, other: Place, expected: list[tuple[Control, str]]) -> None:
     assert list(routes(own, other, BUSY)) == expected
 
 
 def test_without_a_cpu_controller_cgroups_do_not_separate() -> None:
-    assert list(routes(("/batch", 2), ("/web", 1), a_machine(cpu_cgroup=""))) == [(Control.AUTOGROUP, ""), (Control.NICE, "")]
+    assert list(routes(("/batch", 2), ("/web", 1), a_machine(cpu_cgroup=""))) == SESSION
 
 
 def test_a_session_or_cgroup_with_a_latency_process_in_it_is_never_demoted_as_a_whole() -> None:
@@ -119,8 +126,8 @@ def test_a_session_or_cgroup_with_a_latency_process_in_it_is_never_demoted_as_a_
     inside = a_group("other", Latency.LATENCY, [a_member(30, session=30, cgroup="/batch/inner")])
     batch = hogs(a_member(20, session=20, cgroup="/batch/jobs"))
     decisions = policy().propose(contention(1, service(), inside, batch))
-    assert (Control.CPU_SHARES, "/batch", 10) not in sets(decisions)
-    assert (Control.CPU_SHARES, "/batch/jobs", 10) in sets(decisions)
+    assert (Control.CPU_SHARES, "/batch", 2) not in sets(decisions)
+    assert (Control.CPU_SHARES, "/batch/jobs", 2) in sets(decisions)
 
 
 def test_inside_a_pool_workers_are_demoted_by_at_most_pool_nice() -> None:
@@ -138,9 +145,19 @@ def test_a_session_shared_by_a_pool_and_others_gets_the_gentler_value() -> None:
     assert [value for _, _, value in sets(decisions)] == [5]
 
 
-def test_members_that_are_nice_already_are_left_alone() -> None:
-    members = (a_member(20, session=10, nice=19), a_member(21, session=10, nice=4))
-    assert sets(policy().propose(contention(1, service(), hogs(*members)))) == [(Control.NICE, ProcId(21, 21), 19)]
+def test_what_somebody_niced_is_left_alone_and_what_inherited_our_value_is_not() -> None:
+    demotes = policy()
+    first, somebodys = a_member(20, session=10), a_member(21, session=10, nice=4)
+    assert sets(step(demotes, contention(1, service(), hogs(first, somebodys)))) == [(Control.NICE, ProcId(20, 20), 19)]
+    child = a_member(22, session=10, nice=19)
+    assert sets(step(demotes, contention(2, service(), hogs(first, somebodys, child)))) == [(Control.NICE, ProcId(22, 22), 19)]
+
+
+def test_every_change_says_what_the_value_must_be_if_it_is_nobodys_choice() -> None:
+    (session,) = policy().propose(contention(1))
+    (process,) = policy().propose(contention(1, service(), hogs(a_member(20, session=10))))
+    (cgroup,) = policy().propose(contention(1, service(), hogs(a_member(20, cgroup="/batch"))))
+    assert [decision.action.expected for decision in (session, process, cgroup) if isinstance(decision.action, Set)] == [0, 0, 1024]
 
 
 @pytest.mark.parametrize(
@@ -190,8 +207,9 @@ def test_new_members_of_a_demoted_group_are_demoted_too_and_nobody_twice() -> No
 def test_a_demotion_that_works_is_kept_while_the_contender_still_wants_the_cpu() -> None:
     demotes = policy(release_after=5.0)
     step(demotes, contention(0))
-    healed = [step(demotes, contention(seq, service(wait=0.0), hogs())) for seq in range(1, 100)]
-    assert healed == [[]] * 99
+    healed = [step(demotes, contention(seq, service(wait=0.015), hogs())) for seq in range(1, 100)]
+    assert [restores(decisions) for decisions in healed] == [[]] * 99
+    assert [held.value for held in demotes.memory.held.values()] == [19]
 
 
 def test_priority_is_returned_when_contention_has_been_over_for_release_after() -> None:
@@ -293,3 +311,116 @@ def test_switched_off_it_gives_back_what_it_holds() -> None:
     step(demotes, contention(0))
     off = Priority(Config(priority=Section(enabled=False, release_after=2.0)), demotes.memory)
     assert [restores(step(off, contention(seq))) for seq in range(1, 4)] == [[], [], [(Control.AUTOGROUP, ProcId(20, 20))]]
+
+
+LEARNED = Behaviour(Latency.LATENCY, 0.95, 0.01, (), "behaviour 01234567")
+
+
+def test_a_shell_that_was_learned_to_be_interactive_does_not_shield_the_build_it_waits_for() -> None:
+    shell = msgspec.structs.replace(a_group("shell", Latency.LATENCY, [a_member(30, session=20)]), behaviour=LEARNED)
+    assert sets(policy().propose(contention(1, service(), shell, hogs()))) == [(Control.AUTOGROUP, ProcId(20, 20), 19)]
+    typing = msgspec.structs.replace(shell, cpu=0.1, demand=0.1)
+    assert {control for control, _, _ in sets(policy().propose(contention(1, service(), typing, hogs())))} == {Control.NICE}
+
+
+def test_the_session_and_the_cgroup_of_nicety_itself_are_never_demoted() -> None:
+    at_home = msgspec.structs.replace(contention(1), home=a_member(5, session=20))
+    assert {control for control, _, _ in sets(policy().propose(at_home))} == {Control.NICE}
+    batch = hogs(a_member(20, cgroup="/batch"))
+    inside = msgspec.structs.replace(contention(1, service(), batch), home=a_member(5, cgroup="/batch/tools"))
+    assert {control for control, _, _ in sets(policy().propose(inside))} == {Control.NICE}
+
+
+def test_a_demotion_is_eased_while_nobody_waits_and_all_of_it_is_back_on_the_first_wait() -> None:
+    demotes = policy(ease_after=10.0)
+    step(demotes, contention(0))
+    values = []
+    for seq in range(1, 40):
+        values += [value for _, _, value in sets(step(demotes, contention(seq, service(wait=0.001), hogs())))]
+    assert values == [14, 9, 4]
+    (again,) = step(demotes, contention(40))
+    assert sets([again]) == [(Control.AUTOGROUP, ProcId(20, 20), 19)]
+    assert again.why.rule == "not eased any more"
+    later = [sets(step(demotes, contention(seq, service(wait=0.001), hogs()))) for seq in range(41, 70)]
+    assert [seq for seq, found in enumerate(later, 41) if found] == [61], "it waits twice as long after an easing that failed"
+
+
+def test_a_target_that_was_relieved_is_left_alone_for_a_while_and_longer_each_time() -> None:
+    demotes = policy()
+    quiet = []
+    seq = 0
+    for _ in range(2):
+        while not step(demotes, contention(seq)):
+            seq += 1
+        demotes.learn(Result(None, "group hogs session 20", Status.RELIEVED, contention(seq).at))
+        assert demotes.memory.held == {}
+        since = seq
+        while not sets(demotes.propose(contention(seq + 1))):
+            seq += 1
+        quiet.append(seq + 1 - since)
+    assert quiet == [10, 20]
+
+
+def test_what_a_rival_tunes_is_left_to_it() -> None:
+    busy = a_machine(busy=2.0, rivals=("ananicy-cpp",))
+    same = policy().propose(contention(1, service(), hogs(a_member(20, session=10)), machine=busy))
+    assert Control.NICE not in {control for control, _, _ in sets(same)}
+    across = policy().propose(contention(1, machine=busy))
+    assert Control.NICE not in {control for control, _, _ in sets(across)}
+
+
+def test_a_foreseen_burst_of_a_resting_batch_demotes_what_is_there_of_it() -> None:
+    groups = [service(wait=0.0), hogs(a_member(20, session=10), cpu=0.0, wait=0.0)]
+    storm = a_tick(1, machine=a_machine(busy=0.4), groups=groups, forecasts=[a_forecast("hogs", "cpu", 4.0)])
+    (decision,) = policy().propose(storm)
+    assert (decision.why.rule, sets([decision])) == ("contention foreseen", [(Control.NICE, ProcId(20, 20), 19)])
+
+
+def test_a_batch_is_not_released_while_the_service_is_started_anew() -> None:
+    demotes = policy(release_after=5.0)
+    step(demotes, contention(0))
+    assert [step(demotes, contention(seq, hogs())) for seq in range(1, 5)] == [[]] * 4
+    assert step(demotes, contention(5)) == []
+    assert demotes.memory.held
+
+
+def trial(waits: Sequence[float]) -> tuple[Priority, list[list[Decision]]]:
+    """A policy with short slices, and what it decides while the service waits so much beside demoted hogs."""
+    demotes = policy(slice_ms=0.1)
+    return demotes, [step(demotes, contention(seq, service(wait=wait), hogs())) for seq, wait in enumerate(waits)]
+
+
+def of_slices(decisions: Sequence[Decision]) -> list[Decision]:
+    return [d for d in decisions if isinstance(d.action, Set | Restore) and d.action.control is Control.SLICE]
+
+
+def test_a_shorter_slice_that_shortens_the_wait_is_kept_until_contention_is_over() -> None:
+    demotes, decided = trial([0.2] * 6 + [0.1] * 20)
+    (decision,) = of_slices([decision for decisions in decided for decision in decisions])
+    assert isinstance(decision.action, Set)
+    assert (decision.action.process, decision.action.value, decision.action.expected) == (ProcId(10, 10), 100_000, 0)
+    assert decision.why.rule == "short slice on trial"
+    assert demotes.memory.slices.trials["service"].phase == "kept"
+    over = [step(demotes, calm(seq, service(cpu=0.1, wait=0.0), hogs(cpu=0.1, wait=0.0))) for seq in range(30, 60)]
+    assert (Control.SLICE, ProcId(10, 10)) in restores([decision for decisions in over for decision in decisions])
+
+
+def test_a_shorter_slice_without_gain_is_put_back_and_not_tried_again_for_a_while() -> None:
+    demotes, decided = trial([0.2] * 200)
+    flat = of_slices([decision for decisions in decided for decision in decisions])
+    assert [type(decision.action) for decision in flat] == [Set, Restore]
+    assert flat[1].why.rule == "no gain"
+    assert demotes.memory.slices.trials["service"].phase == "dropped"
+
+
+def test_a_kernel_without_slices_is_asked_once() -> None:
+    demotes = policy(slice_ms=0.1)
+    asked = 0
+    for seq in range(60):
+        for decision in demotes.propose(contention(seq)):
+            demotes.admit(decision)
+            short = isinstance(decision.action, Set) and decision.action.control is Control.SLICE
+            asked += short
+            demotes.learn(Result(decision.action, decision.target, Status.REFUSED if short else Status.APPLIED, contention(seq).at))
+    assert asked == 1
+    assert demotes.memory.strikes == {}
