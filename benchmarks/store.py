@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 from claims import Claims
 
-from nicety.models.records import SAMPLE, HostSample, Identity, PoolSample, ProcId, Snapshot, WorkerSample
-from nicety.scheduler.decision import Abilities, Decision, Latency, Outcome, ResizePool, Session, Status, Verdict, Why
+from nicety.models.records import SAMPLE, HostSample, Identity, Latency, PoolSample, ProcId, Snapshot, WorkerSample
+from nicety.scheduler.decision import Abilities, Decision, Outcome, ResizePool, Session, Status, Verdict, Why
 from nicety.scheduler.linux.proc import ProcSource
 from nicety.scheduler.store.decisions import DecisionLog, DecisionReader
 from nicety.scheduler.store.traces import TraceWriter, read_traces

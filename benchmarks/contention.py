@@ -1,0 +1,273 @@
+"""A scene to measure in: redis-server under open-loop load, and four hogs that want every CPU, separated in one of three ways.
+
+session    service and hogs share a session, and with it an autogroup
+sessions   each has a session of its own
+cgroups    each has a cgroup of its own in the cpu hierarchy (v1 or v2), which is made and removed here; needs root
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import mmap
+import os
+import platform
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from openloop import SCRIPT, command
+
+HOGS = 4
+SEPARATIONS = ("session", "sessions", "cgroups")
+
+LAUNCH = """
+import os, sys
+for line in sys.stdin:  # a command a line; the children share this session
+    words = line.rstrip("\\n").split("\\t")
+    pid = os.fork()
+    if pid == 0:
+        os.execvp(words[0], words)
+    print(pid, flush=True)
+"""
+"""Starts programs in its own session: a shell that speaks."""
+
+HOG = """
+import mmap, os, struct, sys, time
+slot, work, rest = int(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4])
+shared = mmap.mmap(os.open(sys.argv[1], os.O_RDWR), 0)
+count, end = 0, time.monotonic() + work
+while True:
+    total = 0
+    for number in range(2000):
+        total += number
+    count += 1
+    struct.pack_into("<Q", shared, slot * 8, count)
+    if rest and time.monotonic() >= end:
+        time.sleep(rest)
+        end = time.monotonic() + work
+"""
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def cpu_hierarchy() -> Path | None:
+    """Where cgroups with a cpu weight can be made."""
+    for place, sign in ((Path("/sys/fs/cgroup/cpu"), "cpu.shares"), (Path("/sys/fs/cgroup"), "cgroup.subtree_control")):
+        if (place / sign).exists() and os.access(place, os.W_OK):
+            return place
+    return None
+
+
+@dataclass
+class Scene:
+    """What runs. `service` is the pid of redis-server, `hogs` those of the hogs."""
+
+    separation: str
+    folder: Path
+    port: int
+    service: int = 0
+    hogs: list[int] = field(default_factory=list)
+    cgroups: list[Path] = field(default_factory=list)
+    _shells: list[subprocess.Popen[str]] = field(default_factory=list)
+    _counters: mmap.mmap | None = None
+
+    def start_hogs(self, work: float = 0.0, rest: float = 0.0) -> float:
+        """Let the hogs run; the moment they were started (monotonic seconds). `work`, `rest`: seconds of a period, 0: no rest."""
+        shell = self._shells[0] if self.separation == "session" else self._shell(self._cgroup("batch"))
+        began = time.monotonic()
+        for slot in range(HOGS):
+            words = [str(self.folder / "hog.py"), str(self.folder / "counters"), str(slot), str(work), str(rest)]
+            self.hogs.append(_told(shell, [sys.executable, *words]))
+        return began
+
+    def rounds(self) -> int:
+        """Work done by all hogs so far."""
+        assert self._counters is not None
+        return sum(struct.unpack_from(f"<{HOGS}Q", self._counters))
+
+    def stop_hogs(self) -> None:
+        """End the hogs and wait for them."""
+        for pid in self.hogs:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + 10
+        while any(_alive(pid) for pid in self.hogs) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        self.hogs = []
+
+    def _shell(self, cgroup: Path | None) -> subprocess.Popen[str]:
+        shell = subprocess.Popen(
+            [sys.executable, "-c", LAUNCH], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+        if cgroup is not None:
+            (cgroup / "cgroup.procs").write_text(str(shell.pid))
+        self._shells.append(shell)
+        return shell
+
+    def _cgroup(self, name: str) -> Path | None:
+        if self.separation != "cgroups":
+            return None
+        top = cpu_hierarchy()
+        if top is None:
+            raise SystemExit("no cpu cgroup hierarchy that may be written: run as root, or leave out the separation cgroups")
+        place = top / f"nicety-bench-{os.getpid()}-{name}"
+        if not place.exists():
+            place.mkdir()
+            self.cgroups.append(place)
+        return place
+
+    def close(self) -> None:
+        """End everything, remove the cgroups."""
+        self.stop_hogs()
+        for shell in self._shells:
+            assert shell.stdin is not None
+            assert shell.stdout is not None
+            os.killpg(shell.pid, signal.SIGKILL)
+            shell.wait()
+            shell.stdin.close()
+            shell.stdout.close()
+        if self._counters is not None:
+            self._counters.close()
+        deadline = time.monotonic() + 10
+        for place in self.cgroups:
+            while time.monotonic() < deadline:
+                try:
+                    place.rmdir()
+                    break
+                except OSError:  # its processes are still on their way out
+                    time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def scene(separation: str) -> Iterator[Scene]:
+    """redis-server, running and answering; hogs when asked for."""
+    redis = shutil.which("redis-server")
+    if redis is None:
+        raise SystemExit("redis-server is not installed: apt-get install redis-server (its service need not run)")
+    with tempfile.TemporaryDirectory() as folder:
+        made = Scene(separation, Path(folder), free_port())
+        (made.folder / "hog.py").write_text(HOG)
+        (made.folder / "counters").write_bytes(bytes(8 * HOGS))
+        with (made.folder / "counters").open("r+b") as file:
+            made._counters = mmap.mmap(file.fileno(), 0)  # noqa: SLF001
+        try:
+            shell = made._shell(made._cgroup("service"))  # noqa: SLF001
+            words = ["--port", str(made.port), "--save", "", "--appendonly", "no", "--dir", folder, "--logfile", f"{folder}/log"]
+            made.service = _told(shell, [redis, *words])
+            deadline = time.monotonic() + 10
+            while True:
+                try:
+                    socket.create_connection(("127.0.0.1", made.port), 1).close()
+                    break
+                except OSError:
+                    if time.monotonic() > deadline:
+                        raise SystemExit("redis-server did not come up") from None
+                    time.sleep(0.02)
+            yield made
+        finally:
+            made.close()
+
+
+def calibrate(made: Scene, seconds: float) -> tuple[int, float]:
+    """(turns of the script that take about `seconds` of the server's CPU, CPU seconds a request with them)."""
+    turns = 1000
+    for _ in range(3):
+        before, count = cpu_seconds(made.service), 400
+        with socket.create_connection(("127.0.0.1", made.port)) as link:
+            for _ in range(count):
+                link.sendall(command("EVAL", SCRIPT, "0", str(turns)))
+                link.recv(1 << 12)
+        cost = (cpu_seconds(made.service) - before) / count
+        turns = max(10, round(turns * seconds / cost))
+    return turns, cost
+
+
+def start_load(made: Scene, rate: float, seconds: float, turns: int, seed: int) -> subprocess.Popen[bytes]:
+    """Open-loop load in the background: (planned second, latency in seconds) are in `folder / "latency.npy"` when it has ended."""
+    generator = str(Path(__file__).with_name("openloop.py"))
+    asked = ["--port", made.port, "--rate", rate, "--seconds", seconds, "--work", turns, "--seed", seed]
+    out = str(made.folder / "latency.npy")
+    return subprocess.Popen([sys.executable, generator, *map(str, asked), "--out", out], start_new_session=True)
+
+
+# --- the hand-picked controls ---------------------------------------------------------------------------------------------------
+
+
+SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
+
+
+class _Attributes(ctypes.Structure):
+    """struct sched_attr, include/uapi/linux/sched/types.h"""
+
+    _fields_ = (
+        ("size", ctypes.c_uint32),
+        ("policy", ctypes.c_uint32),
+        ("flags", ctypes.c_uint64),
+        ("nice", ctypes.c_int32),
+        ("priority", ctypes.c_uint32),
+        ("runtime", ctypes.c_uint64),
+        ("deadline", ctypes.c_uint64),
+        ("period", ctypes.c_uint64),
+    )
+
+
+def set_slice(pid: int, seconds: float) -> None:
+    """Ask for a shorter time slice for every thread (EEVDF, Linux 6.12)."""
+    for tid in _threads(pid):
+        nice = os.getpriority(os.PRIO_PROCESS, tid)
+        attributes = _Attributes(size=ctypes.sizeof(_Attributes), nice=nice, runtime=round(seconds * 1e9))
+        if ctypes.CDLL(None, use_errno=True).syscall(SCHED_SETATTR[platform.machine()], tid, ctypes.byref(attributes), 0):
+            raise OSError(ctypes.get_errno(), "sched_setattr")
+
+
+def weigh_down(made: Scene, nice: int = 19, shares: int = 2) -> None:
+    """The weight of the batch at its minimum, by what separates it from the service."""
+    if made.separation == "session":
+        for pid in made.hogs:
+            os.setpriority(os.PRIO_PROCESS, pid, nice)
+    elif made.separation == "sessions":
+        Path(f"/proc/{made.hogs[0]}/autogroup").write_text(str(nice))
+    else:
+        batch = next(place for place in made.cgroups if place.name.endswith("batch"))
+        if (batch / "cpu.shares").exists():
+            (batch / "cpu.shares").write_text(str(shares))
+        else:
+            (batch / "cpu.weight").write_text(str(max(1, shares // 10)))
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of a process so far."""
+    return sum(int(Path(f"/proc/{pid}/task/{tid}/schedstat").read_text().split()[0]) for tid in _threads(pid)) / 1e9
+
+
+def _threads(pid: int) -> list[int]:
+    return sorted(int(path.name) for path in Path(f"/proc/{pid}/task").iterdir())
+
+
+def _told(shell: subprocess.Popen[str], words: list[str]) -> int:
+    assert shell.stdin is not None
+    assert shell.stdout is not None
+    shell.stdin.write("\t".join(words) + "\n")
+    shell.stdin.flush()
+    return int(shell.stdout.readline())
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except OSError:
+        return False

@@ -1,0 +1,384 @@
+"""A latency service beside batch work: what nicety gives it, beside nothing, rule daemons, and the best that a person could pick.
+
+    python benchmarks/latency_beside_batch.py [--rounds 3] [--seconds 15] [--json FILE] [--plot FILE]
+    python benchmarks/latency_beside_batch.py --periodic [--json FILE]
+
+redis-server under open-loop load (requests of about 0.2 ms of its CPU at random times, a latency counts from the planned time) at
+20 % and 60 % of a CPU, beside four CPU hogs: in one session, in sessions of their own, in cgroups of their own. Conditions,
+interleaved and with the same arrivals in each round:
+
+    alone      no hogs
+    nothing    hogs, nobody does anything
+    rule       nice 19 on each hog: what ananicy and the like do
+    hand       the best that a person could pick: the hogs' weight at its minimum by what separates them, and a slice of 0.1 ms
+    weight     the same without the slice
+    cold       nicety with an empty state directory and no configuration, started before the hogs
+    pinned     nicety, told by its configuration who is what
+
+The service runs alone for some seconds, then the hogs start; latency and batch work are compared after another few seconds, in
+which nicety has to find out. `--periodic`: hogs that work 8 s of every 30; nicety with a demand model trained on earlier rounds,
+without one, and `hand`, over the first 5 s of each burst. Needs root for nice and cgroups; touches only processes that it starts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from claims import Claims
+from contention import SEPARATIONS, Scene, calibrate, scene, set_slice, start_load, weigh_down
+
+from nicety.scheduler.decision import Control, Set, Status
+from nicety.scheduler.store.decisions import DecisionReader
+
+LOADS = (0.2, 0.6)
+CONDITIONS = ("alone", "nothing", "rule", "hand", "weight", "cold", "pinned")
+LEAD, SETTLE = 8.0, 8.0
+"""Seconds of load before the hogs start, and from there to the window that is compared."""
+
+WORK, REST, FIRST = 8.0, 22.0, 5.0
+"""The periodic batch: seconds of work and of rest, and the seconds of each burst that are looked at."""
+
+PINNED = """
+[groups.service]
+program = "redis-server"
+latency = "latency"
+[groups.batch]
+program = "python3 hog.py"
+latency = "batch"
+"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One condition, once."""
+
+    latency: np.ndarray  # seconds, of the window
+    early: np.ndarray  # of the seconds between the start of the hogs and the window
+    rounds: float  # batch work a second
+    protected: float | None  # seconds from the start of the hogs to the first change in the kernel
+    ticks: int | None  # the same in ticks of the daemon, the one that changed it included
+
+
+@contextlib.contextmanager
+def nicety(folder: Path, config: str) -> Iterator[Path]:
+    """The daemon, acting; its state directory. Everything is put back at the end."""
+    state = folder / "state"
+    (folder / "nicety.toml").write_text(config)
+    words = ["run", "--act", "--state-dir", str(state), "--config", str(folder / "nicety.toml")]
+    with (folder / "nicety.log").open("ab") as log:
+        daemon = subprocess.Popen([sys.executable, "-m", "nicety.scheduler", *words], stderr=log, start_new_session=True)
+        deadline = time.monotonic() + 20
+        while not (state / "control.sock").exists():
+            if daemon.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f"the daemon did not come up:\n{(folder / 'nicety.log').read_text()}")
+            time.sleep(0.05)
+        try:
+            yield state
+        finally:
+            daemon.send_signal(signal.SIGTERM)
+            if daemon.wait(30):
+                raise SystemExit(f"the daemon ended with {daemon.returncode}:\n{(folder / 'nicety.log').read_text()}")
+
+
+class Watcher(threading.Thread):
+    """Looks every few ms whether something lowers the hogs."""
+
+    def __init__(self, made: Scene) -> None:
+        super().__init__(daemon=True)
+        self._made, self._done = made, threading.Event()
+        self.changed: float | None = None
+        self._pids = list(made.hogs)
+
+    def run(self) -> None:
+        """Until something changed, or `stop`."""
+        while not self._done.wait(0.005) and self.changed is None:
+            with contextlib.suppress(OSError):
+                if self._lowered():
+                    self.changed = time.monotonic()
+
+    def _lowered(self) -> bool:
+        pid = self._pids[0]
+        if os.getpriority(os.PRIO_PROCESS, pid) > 0 or Path(f"/proc/{pid}/autogroup").read_text().split()[-1] != "0":
+            return True
+        for place in self._made.cgroups:
+            if place.name.endswith("batch"):
+                for name, whole in (("cpu.shares", 1024), ("cpu.weight", 100)):
+                    if (place / name).exists() and int((place / name).read_text()) < whole:
+                        return True
+        return False
+
+    def stop(self) -> None:
+        """End it."""
+        self._done.set()
+        self.join()
+
+
+def measure(separation: str, busy: float, condition: str, seconds: float, seed: int, turns: int, cost: float) -> Run:
+    """One condition in a scene of its own."""
+    with contextlib.ExitStack() as stack:
+        made = stack.enter_context(scene(separation))
+        state = None
+        if condition in ("cold", "pinned"):
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            state = stack.enter_context(nicety(folder, PINNED if condition == "pinned" else ""))
+        load = start_load(made, busy / cost, LEAD + SETTLE + seconds, turns, seed)
+        begun = time.monotonic() + 0.1  # what the generator waits before its first request, about
+        time.sleep(LEAD)
+        watcher, start = None, time.monotonic()
+        if condition != "alone":
+            start = made.start_hogs()
+            if condition == "rule":
+                for pid in made.hogs:
+                    os.setpriority(os.PRIO_PROCESS, pid, 19)
+            if condition in ("hand", "weight"):
+                weigh_down(made)
+            if condition == "hand":
+                set_slice(made.service, 1e-4)
+            if state is not None:
+                watcher = Watcher(made)
+                watcher.start()
+        time.sleep(max(0.0, begun + LEAD + SETTLE - time.monotonic()))
+        before, at = made.rounds() if made.hogs else 0, time.monotonic()
+        time.sleep(max(0.0, begun + LEAD + SETTLE + seconds - time.monotonic()))
+        rounds = ((made.rounds() if made.hogs else 0) - before) / (time.monotonic() - at)
+        if load.wait(60):
+            raise SystemExit("the load generator failed")
+        ticks = None if state is None else ticks_until_protected(state, start)
+        if watcher is not None:
+            watcher.stop()
+        planned, latency = np.load(made.folder / "latency.npy")
+    protected = None if watcher is None or watcher.changed is None else watcher.changed - start
+    window = planned >= LEAD + SETTLE
+    return Run(latency[window], latency[(planned >= LEAD) & ~window], rounds, protected, ticks)
+
+
+def ticks_until_protected(state: Path, start: float) -> int | None:
+    """Ticks from the start of the hogs up to the one whose demotion was applied, from the decision log."""
+    count = 0
+    with DecisionReader(state / "decisions.db") as log:
+        for session in log.sessions():
+            for logged in log.ticks(session.id):
+                if logged.tick is None or logged.verdict is None or logged.tick.at < start * 1e9:
+                    continue
+                count += 1
+                done = {outcome.decision for outcome in logged.outcomes if outcome.status in (Status.APPLIED, Status.PARTIAL)}
+                if any(
+                    isinstance(decision.action, Set) and decision.action.control is not Control.SLICE and decision.id in done
+                    for decision in logged.verdict.decisions
+                ):
+                    return count
+    return None
+
+
+def campaign(separations: list[str], loads: list[float], conditions: list[str], rounds: int, seconds: float) -> dict[str, object]:
+    """Every condition in every scene, interleaved; figures by scene and condition."""
+    with scene("sessions") as made:
+        turns, cost = calibrate(made, 2e-4)
+    print(f"a request takes {cost * 1e6:.0f} µs of the service's CPU", flush=True)
+    results: dict[str, object] = {}
+    for separation in separations:
+        for busy in loads:
+            runs: dict[str, list[Run]] = {condition: [] for condition in conditions}
+            for turn in range(rounds):
+                for condition in conditions[turn % len(conditions) :] + conditions[: turn % len(conditions)]:
+                    runs[condition].append(measure(separation, busy, condition, seconds, turn + 1, turns, cost))
+            name = f"{separation} {busy:.0%}"
+            results[name] = {condition: summary(those) for condition, those in runs.items()}
+            show(name, results[name])
+    return results
+
+
+def summary(runs: list[Run]) -> dict[str, float | int | None]:
+    """Latencies of all rounds together, in µs; what was never answered counts as lost."""
+    pooled = np.concatenate([run.latency for run in runs])
+    early = np.concatenate([run.early for run in runs])
+    p50, p99, p999 = (float(value) for value in np.quantile(pooled, (0.5, 0.99, 0.999), method="higher") * 1e6)
+    waits = [run.protected for run in runs]
+    ticks = [run.ticks for run in runs]
+    told = any(tick is not None for tick in ticks) or any(wait is not None for wait in waits)
+    return {
+        "p50": p50,
+        "p99": p99,
+        "p999": p999,
+        "p99_by_round": [float(np.quantile(run.latency, 0.99, method="higher") * 1e6) for run in runs],  # type: ignore[dict-item]
+        "early_p99": float(np.quantile(early, 0.99, method="higher") * 1e6),
+        "batch": float(np.mean([run.rounds for run in runs])),
+        "lost": int(np.isinf(pooled).sum()),
+        "requests": len(pooled),
+        "protected_seconds": max((wait for wait in waits if wait is not None), default=None) if told else None,
+        "protected_ticks": (max(tick for tick in ticks if tick is not None) if None not in ticks else -1) if told else None,
+    }
+
+
+def show(name: str, rows: dict[str, dict[str, float]]) -> None:  # type: ignore[type-arg]
+    """A table of one scene."""
+    whole = max((row["batch"] for row in rows.values()), default=0.0) or 1.0
+    heads = f"{'p50 µs':>9} {'p99':>10} {'p99.9':>10} {'first 8 s':>10} {'batch':>6} {'lost':>5}  protected after"
+    print(f"\n{name:<14} {heads}", flush=True)
+    for condition, row in rows.items():
+        after = ""
+        if row["protected_seconds"] is not None:
+            after = f"{row['protected_seconds']:.2f} s, tick {row['protected_ticks']:.0f}"
+        elif condition in ("cold", "pinned"):
+            after = "never"
+        print(
+            f"  {condition:<12} {row['p50']:>9.0f} {row['p99']:>10.0f} {row['p999']:>10.0f} {row['early_p99']:>10.0f} "
+            f"{row['batch'] / whole:>6.1%} {row['lost']:>5.0f}  {after}",
+            flush=True,
+        )
+
+
+def claim(claims: Claims, results: dict[str, dict[str, dict[str, float]]]) -> None:
+    """What is asked of nicety in each scene."""
+    for name, rows in results.items():
+        for condition in ("cold", "pinned"):
+            if condition not in rows or "hand" not in rows:
+                continue
+            row, hand = rows[condition], rows["hand"]
+            claims.at_most(f"{name}, {condition}: p99 beside the best hand-picked control", row["p99"] / hand["p99"], 1.25)
+            claims.at_most(f"{name}, {condition}: p99.9 beside it", row["p999"] / hand["p999"], 1.25)
+            claims.at_least(f"{name}, {condition}: batch work beside it", row["batch"] / hand["batch"], 0.97)
+            ticks = row["protected_ticks"]
+            claims.add(f"{name}, {condition}: ticks until protected", ticks, "<= 2", ticks is not None and 0 < ticks <= 2)
+
+
+# --- a batch that comes every 30 s ----------------------------------------------------------------------------------------------
+
+
+def periodic(separation: str, busy: float, teach: int, bursts: int) -> dict[str, dict[str, float]]:
+    """p99 of the first seconds of each burst with a forecast, without, and by hand; the same scene for all."""
+    results: dict[str, dict[str, float]] = {}
+    with scene(separation) as made, tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        turns, cost = calibrate(made, 2e-4)
+        made.start_hogs(WORK, REST)
+        load = start_load(made, busy / cost, (WORK + REST) * teach, turns, 1)
+        with nicety(folder, "") as state:  # records while it works; no model yet
+            load.wait()
+        train = [sys.executable, "-m", "nicety.training", "train", "--only", "demand", "--state-dir", str(state), "--no-idle"]
+        made.stop_hogs()
+        trained = subprocess.run(train, capture_output=True, text=True, check=False)
+        print(trained.stdout + trained.stderr, flush=True)
+        conditions = {"nothing": None, "hand": None, "reactive": "[models]\ndemand = false\n", "forecast": ""}
+        for condition, config in conditions.items():
+            with contextlib.ExitStack() as stack:
+                if config is not None:
+                    stack.enter_context(nicety(folder, config))
+                began = made.start_hogs(WORK, REST)
+                if condition == "hand":
+                    weigh_down(made)
+                    set_slice(made.service, 1e-4)
+                warm = 4 if config is not None else 1  # periods in which a daemon may see how the batch comes
+                load = start_load(made, busy / cost, (WORK + REST) * (warm + bursts), turns, 2)
+                offset = time.monotonic() + 0.1 - began
+                onsets = onsets_of(made, load)
+                planned, latency = np.load(made.folder / "latency.npy")
+                made.stop_hogs()
+                set_slice(made.service, 0)
+                undo_weights(made)
+            starts = [onset - began - offset for onset in onsets if onset - began > (WORK + REST) * warm - 1]
+            first = np.concatenate([latency[(planned >= at) & (planned < at + FIRST)] for at in starts])
+            p50, p99, p999 = np.quantile(first, (0.5, 0.99, 0.999), method="higher") * 1e6
+            results[condition] = {"p50": float(p50), "p99": float(p99), "p999": float(p999), "bursts": len(starts)}
+            told = f"p50 {p50:.0f} p99 {p99:.0f} p99.9 {p999:.0f} µs"
+            print(f"  {condition:<10} first {FIRST:g} s of {len(starts)} bursts: {told}", flush=True)
+    return results
+
+
+def onsets_of(made: Scene, load: subprocess.Popen[bytes]) -> list[float]:
+    """When the batch began to work again (monotonic seconds), while the load runs."""
+    onsets, before, still = list[float](), made.rounds(), 0
+    while load.poll() is None:
+        time.sleep(0.02)
+        now = made.rounds()
+        if now == before:
+            still += 1
+        else:
+            if still >= 50:
+                onsets.append(time.monotonic() - 0.02)
+            still = 0
+        before = now
+    return onsets
+
+
+def undo_weights(made: Scene) -> None:
+    """Cgroups keep the weight that `hand` gave them; processes and sessions are gone with the hogs."""
+    for place in made.cgroups:
+        for name, whole in (("cpu.shares", 1024), ("cpu.weight", 100)):
+            if (place / name).exists():
+                (place / name).write_text(str(whole))
+
+
+def plot(path: Path, results: dict[str, dict[str, dict[str, float]]]) -> None:
+    """p99 of every condition in every scene, on a logarithmic scale."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(2, 3, figsize=(13, 7), sharey=True)
+    for axis, (name, rows) in zip(axes.T.ravel(), results.items(), strict=False):
+        names = list(rows)
+        places = np.arange(len(names))
+        colours = ["#2a7f62" if condition in ("cold", "pinned") else "#9aa5b1" for condition in names]
+        axis.bar(places, [min(rows[condition]["p99"], 1e7) / 1e3 for condition in names], color=colours)
+        axis.plot(places, [min(rows[condition]["p999"], 1e7) / 1e3 for condition in names], "k_", markersize=12, label="p99.9")
+        axis.set_yscale("log")
+        axis.set_title(f"{name} of a CPU")
+        axis.set_xticks(places, names, rotation=45, ha="right")
+        axis.axhline(rows["hand"]["p99"] / 1e3, color="#c0392b", linewidth=0.8, linestyle="--")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("latency, ms (bar p99, tick p99.9)")
+    figure.suptitle("redis-server beside four CPU hogs; dashed: the best hand-picked control; green: nicety")
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=15)
+    parser.add_argument("--separations", default=",".join(SEPARATIONS))
+    parser.add_argument("--loads", default=",".join(map(str, LOADS)))
+    parser.add_argument("--conditions", default=",".join(CONDITIONS))
+    parser.add_argument("--periodic", action="store_true")
+    parser.add_argument("--teach", type=int, default=14, help="periods that the demand model learns from")
+    parser.add_argument("--bursts", type=int, default=4)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--plot", type=Path)
+    asked = parser.parse_args()
+    claims = Claims()
+    separations, loads = asked.separations.split(","), [float(load) for load in asked.loads.split(",")]
+    if asked.periodic:
+        results = {}
+        for separation in separations:
+            for busy in loads:
+                name = f"{separation} {busy:.0%}"
+                print(f"\n{name}: every {WORK + REST:g} s", flush=True)
+                rows = results[name] = periodic(separation, busy, asked.teach, asked.bursts)
+                first, hand = f"p99 of the first {FIRST:g} s beside the best hand-picked control", rows["hand"]["p99"]
+                claims.at_most(f"{name}, forecast: {first}", rows["forecast"]["p99"] / hand, 1.5)
+                claims.add(f"{name}, reactive: {first}", rows["reactive"]["p99"] / hand, "for comparison", True)
+        claims.close(asked.json, periodic=results)
+        return
+    results = campaign(separations, loads, asked.conditions.split(","), asked.rounds, asked.seconds)
+    claim(claims, results)  # type: ignore[arg-type]
+    if asked.plot is not None:
+        plot(asked.plot, results)  # type: ignore[arg-type]
+    claims.close(asked.json, scenes=results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""An open-loop load on a Redis server: requests go out at their time whether or not the one before was answered.
+
+Run as a process of its own, in a real-time class if it may: what is measured is then the server, not the generator. Writes one
+line of JSON per request batch to stdout at the end: [(planned second, latency in µs), ...] as two arrays in a .npy file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import select
+import socket
+import sys
+import time
+from array import array
+from pathlib import Path
+
+import numpy as np
+
+CONNECTIONS = 16
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--rate", type=float, required=True, help="requests a second, at random times (Poisson)")
+    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--work", type=int, required=True, help="turns of the script's loop, see latency_beside_batch.py")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=Path, required=True)
+    asked = parser.parse_args()
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    except PermissionError:
+        print("not permitted to be real-time: waits of the generator itself are measured too", file=sys.stderr)
+    request = command("EVAL", SCRIPT, "0", str(asked.work))
+    planned = np.cumsum(np.random.default_rng(asked.seed).exponential(1 / asked.rate, int(asked.rate * asked.seconds * 1.2) + 100))
+    planned = planned[planned < asked.seconds]
+    latency = drive(asked.port, request, planned)
+    np.save(asked.out, np.stack([planned[: len(latency)], np.frombuffer(latency, dtype=np.float64)]))
+    return 0
+
+
+SCRIPT = "local s = 0 for i = 1, tonumber(ARGV[1]) do s = s + i % 7 end return s"
+
+
+def command(*words: str) -> bytes:
+    """A request in the Redis protocol."""
+    return b"".join([b"*%d\r\n" % len(words), *(b"$%d\r\n%s\r\n" % (len(word), word.encode()) for word in words)])
+
+
+def drive(port: int, request: bytes, planned: np.ndarray) -> array[float]:
+    """Latency in seconds of each request, from its planned time to its answer; infinity for those never answered."""
+    begin = time.monotonic() + 0.1
+    links = [socket.create_connection(("127.0.0.1", port)) for _ in range(CONNECTIONS)]
+    waiting: dict[int, list[int]] = {}
+    by_fd = {}
+    for link in links:
+        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        link.setblocking(False)
+        waiting[link.fileno()], by_fd[link.fileno()] = [], link
+    latency = array("d", [float("inf")]) * len(planned)
+    due = (planned + begin).tolist()
+    sent = answered = 0
+    end = due[-1] + 2.0
+    while answered < len(due):
+        now = time.monotonic()
+        if now > end:
+            break
+        while sent < len(due) and due[sent] <= now:
+            link = links[sent % CONNECTIONS]
+            link.send(request)
+            waiting[link.fileno()].append(sent)
+            sent += 1
+        timeout = max(0.0, (due[sent] if sent < len(due) else end) - time.monotonic())
+        for fd in select.select(by_fd, (), (), timeout)[0]:  # epoll's time-outs are whole milliseconds
+            lines = by_fd[fd].recv(1 << 16).count(b"\r\n")
+            now, queue = time.monotonic(), waiting[fd]
+            for number in queue[:lines]:
+                latency[number] = now - due[number]
+            del queue[:lines]
+            answered += lines
+    for link in links:
+        link.close()
+    return latency
+
+
+if __name__ == "__main__":
+    sys.exit(main())
