@@ -58,11 +58,12 @@ MOVED, MOVED_WORK, MOVED_CORE = 0.02, 0.02, 0.01
 BEAM_GROUPS, BEAM = 24, 24
 """Up to so many groups, a first placement keeps the best so many ways after each group. More groups are put in by the handful."""
 
-HANDFUL = 8
-"""Groups are put in together while they want no more than the demand by 8 and by the number of domains."""
+HANDFULS, MOST_HANDFULS = 8, 40
+"""Of groups that are put in together, for each domain and in all, counted by demand."""
 
-FEW = 30
-"""Groups up to which both starts are searched from, where the groups are and what was found from scratch; else the cheaper one."""
+FEW, MANY = 16, 100
+"""Groups up to which taking out some of them is tried before other kept cores, as it is nearly a search of all ways; and above
+which only the cheaper start is searched from, where the groups are or what was found from scratch, else both."""
 
 AT_ONCE, STEPS = 4, 60
 """Moves that may touch a domain in one step, and steps of a descent."""
@@ -76,17 +77,19 @@ EXCHANGED = 32
 REBUILT, WAYS, FULL = 8, 12, 3
 """Groups taken out at once, ways kept while they are put back, and domains for each of which that is tried."""
 
-POLISH, CHECK = 30.0, 10.0
-"""Work for a polish, and to see whether what is in force can be made better. One is an evaluation of few moves, about 0.07 ms.
+POLISH, CHECK, CHECK_FEW = 12.0, 6.0, 15.0
+"""Work for a polish, and to see whether what is in force can be made better, beyond a descent. One is an evaluation of few moves,
+about 0.07 ms.
 
-All of these are the least that leave the 50 problems of benchmarks/placement.py within 5 % of the optimum, and below 10 ms.
+All of these were chosen on the first 50 problems of benchmarks/placement.py, FEW and MANY on 50 more too. What that is worth on
+others: docs/placement.md.
 """
 
 ELEMENTS = 8000
 """Costs in one evaluation that take as long again as starting it."""
 
-FORBIDDEN = 1e6
-"""Cores. More than anybody wants, and finite, so that differences of two are numbers."""
+FORBIDDEN = 1e9
+"""Cores. Stands for infinite in the search, so that the difference of two is a number; more than any cost."""
 
 TINY = 1e-9
 """Cores. Less is rounding."""
@@ -416,7 +419,7 @@ class _Search:
     def __init__(self, objective: Objective) -> None:
         layout = objective.layout
         self._objective, self._layout = objective, layout
-        self._linear: Floats = np.ascontiguousarray(objective.linear.T)  # by place and group
+        self._linear: Floats = np.ascontiguousarray(np.minimum(objective.linear.T, FORBIDDEN))  # by place and group
         self._parts, self._members = layout.padded
         self._count = len(layout.domains)
         self._groups: Numbers = np.arange(len(objective.requests))
@@ -438,13 +441,14 @@ class _Search:
         objective = self._objective
         if not self.in_force:
             return None
-        plan = self._plan(self._polished(np.array(objective.places_now), CHECK, hasty=hasty))
+        few = len(self._groups) <= FEW
+        plan = self._plan(self._polished(np.array(objective.places_now), CHECK_FEW if few else CHECK, hasty=hasty))
         return plan if objective.cost(plan) < objective.cost(self.now) - TINY else None
 
     def found(self) -> Plan:
         """The best of what comes of a placement from scratch, and of where the groups are now."""
         starts = [self._built(), np.array(self._objective.places_now)]
-        if len(self._groups) > FEW:
+        if len(self._groups) > MANY:
             starts = [min(starts, key=self._total) if self.in_force else starts[0]]
         return self._plan(self._polished(min(map(self._descended, starts), key=self._total), POLISH))
 
@@ -462,7 +466,8 @@ class _Search:
         shape, flat = latency.shape, (len(latency), -1)
         self._work += 1 + latency.size * tables.moved.shape[1] / ELEMENTS
         costs = costs_by_kept(tables, latency.reshape(flat), batch.reshape(flat), any_batch.reshape(flat))
-        return costs.min(axis=1).reshape(shape)
+        least: Floats = costs.min(axis=1).reshape(shape)
+        return least
 
     def _built(self) -> Numbers:
         """Places for all groups from scratch: those first that lose most if they do not get the best place."""
@@ -472,7 +477,7 @@ class _Search:
         places: Numbers = np.full(len(keen), -1)
         if len(keen) <= BEAM_GROUPS:
             return min((self._inserted(places, order, BEAM) for order in (keen, self._order)), key=self._total)
-        enough = demands.sum() / (HANDFUL * self._count)
+        enough = demands.sum() / min(HANDFULS * self._count, MOST_HANDFULS)
         sums = np.cumsum(demands[keen])
         first = 0
         while first < len(keen):
@@ -494,9 +499,12 @@ class _Search:
         any_batch[:, 0] = there > HALF
         any_batch[:, 1:] = (any_batch[:, 0] | objective.is_batch[groups])[:, None]
         costs = self._least(more_latency, more_batch, any_batch)
-        values: Floats = self._linear[:, groups]
-        values += self._layout.sums @ (costs[:, 1:] - costs[:, :1]).reshape(-1, len(groups))
-        return values
+        return self._linear[:, groups] + self._added(costs)
+
+    def _added(self, costs: Floats) -> Floats:
+        """By place and group: what the group adds there, from costs by domain, 0 or kind of place, and group."""
+        added: Floats = self._layout.sums @ (costs[:, 1:] - costs[:, :1]).reshape(-1, costs.shape[2])
+        return added
 
     def _inserted(self, places: Numbers, groups: Numbers, width: int) -> Numbers:
         """Takes groups out and puts them back one after the other, keeping the best `width` ways after each."""
@@ -523,7 +531,7 @@ class _Search:
             values += totals
             ranked = values.ravel()
             best = np.argsort(ranked, kind="stable")[:width]
-            best = best[np.isfinite(ranked[best])]
+            best = best[ranked[best] < FORBIDDEN]
             place, way = np.divmod(best, len(totals))
             steps.append((place, way))
             totals = ranked[best]
@@ -546,7 +554,7 @@ class _Search:
         places = self._descended(places, steps=1 if hasty else STEPS)
         if hasty and (places != start).any():
             return places
-        total, last = self._total(places), self._objective.tables.last
+        total, last, few = self._total(places), self._objective.tables.last, len(places) <= FEW
         budget += self._work
         improved = True
         while improved:
@@ -558,9 +566,11 @@ class _Search:
                 total = self._total(places)
             costs = self._domain_costs(places)
             kept, full = costs.argmin(axis=1), np.argsort(-costs.min(axis=1), kind="stable").tolist()
-            changes: list[tuple[int, int] | Numbers] = [(domain, more) for more in (1, -1) for domain in full]
-            changes.sort(key=lambda change: kept[change[0]] + change[1] == last[change[0]])
-            for change in (*changes, *self._sets(places, full[:FULL])):
+            shapes = [(domain, more) for more in (1, -1) for domain in full]
+            shapes.sort(key=lambda shape: kept[shape[0]] + shape[1] == last[shape[0]])
+            sets = list(self._sets(places, full[:FULL]))
+            changes: list[tuple[int, int] | Numbers] = [*sets, *shapes] if few else [*shapes, *sets]
+            for change in changes:
                 if self._work >= budget:
                     return places
                 if isinstance(change, tuple):
@@ -632,7 +642,7 @@ class _Search:
                 any_batch,
                 tables.of(changed),
             )
-            values = self._linear + self._layout.sums @ (costs[:, 1:] - costs[:, :1]).reshape(-1, len(groups))
+            values = self._linear + self._added(costs)
             best = values.argmin(axis=0)
             gains = values[places, groups] - values[best, groups]
             better = np.flatnonzero(gains > TINY)
