@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from openloop import SCRIPT, command
+import numpy as np
 
 HOGS = 4
 SEPARATIONS = ("session", "sessions", "cgroups")
@@ -183,15 +183,13 @@ def scene(separation: str) -> Iterator[Scene]:
 
 
 def calibrate(made: Scene, seconds: float) -> tuple[int, float]:
-    """(turns of the script that take about `seconds` of the server's CPU, CPU seconds a request with them)."""
-    turns = 1000
+    """(turns of the script that take about `seconds` of the server's CPU, CPU seconds a request with them), under light load."""
+    turns, cost = 10_000, 1.0
     for _ in range(3):
-        before, count = cpu_seconds(made.service), 400
-        with socket.create_connection(("127.0.0.1", made.port)) as link:
-            for _ in range(count):
-                link.sendall(command("EVAL", SCRIPT, "0", str(turns)))
-                link.recv(1 << 12)
-        cost = (cpu_seconds(made.service) - before) / count
+        rate, length = 600.0, 2.0
+        before = cpu_seconds(made.service)
+        start_load(made, rate, length, turns, 1).wait()
+        cost = (cpu_seconds(made.service) - before) / len(np.load(made.folder / "latency.npy")[0])
         turns = max(10, round(turns * seconds / cost))
     return turns, cost
 

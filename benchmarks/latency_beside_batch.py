@@ -16,8 +16,9 @@ interleaved and with the same arrivals in each round:
     pinned     nicety, told by its configuration who is what
 
 The service runs alone for some seconds, then the hogs start; latency and batch work are compared after another few seconds, in
-which nicety has to find out. `--periodic`: hogs that work 8 s of every 30; nicety with a demand model trained on earlier rounds,
-without one, and `hand`, over the first 5 s of each burst. Needs root for nice and cgroups; touches only processes that it starts.
+which nicety has to find out. `--periodic`: hogs that work 8 s of every 30; nicety with a demand model trained on earlier rounds, a
+fresh one that meets its first burst, and `hand`, over the first 5 s of each burst. Needs root for nice and cgroups; touches only
+processes that it starts.
 """
 
 from __future__ import annotations
@@ -44,8 +45,9 @@ from nicety.scheduler.store.decisions import DecisionReader
 
 LOADS = (0.2, 0.6)
 CONDITIONS = ("alone", "nothing", "rule", "hand", "weight", "cold", "pinned")
-LEAD, SETTLE = 8.0, 8.0
-"""Seconds of load before the hogs start, and from there to the window that is compared."""
+TIMES = {"cold": (7.0, 10.0), "pinned": (7.0, 10.0)}
+PLAIN = (2.0, 3.0)
+"""Seconds of load before the hogs start, and from there to the window that is compared: nicety has something to find out."""
 
 WORK, REST, FIRST = 8.0, 22.0, 5.0
 """The periodic batch: seconds of work and of rest, and the seconds of each burst that are looked at."""
@@ -127,15 +129,16 @@ class Watcher(threading.Thread):
 
 def measure(separation: str, busy: float, condition: str, seconds: float, seed: int, turns: int, cost: float) -> Run:
     """One condition in a scene of its own."""
+    lead, settle = TIMES.get(condition, PLAIN)
     with contextlib.ExitStack() as stack:
         made = stack.enter_context(scene(separation))
         state = None
         if condition in ("cold", "pinned"):
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             state = stack.enter_context(nicety(folder, PINNED if condition == "pinned" else ""))
-        load = start_load(made, busy / cost, LEAD + SETTLE + seconds, turns, seed)
+        load = start_load(made, busy / cost, lead + settle + seconds, turns, seed)
         begun = time.monotonic() + 0.1  # what the generator waits before its first request, about
-        time.sleep(LEAD)
+        time.sleep(lead)
         watcher, start = None, time.monotonic()
         if condition != "alone":
             start = made.start_hogs()
@@ -149,9 +152,9 @@ def measure(separation: str, busy: float, condition: str, seconds: float, seed: 
             if state is not None:
                 watcher = Watcher(made)
                 watcher.start()
-        time.sleep(max(0.0, begun + LEAD + SETTLE - time.monotonic()))
+        time.sleep(max(0.0, begun + lead + settle - time.monotonic()))
         before, at = made.rounds() if made.hogs else 0, time.monotonic()
-        time.sleep(max(0.0, begun + LEAD + SETTLE + seconds - time.monotonic()))
+        time.sleep(max(0.0, begun + lead + settle + seconds - time.monotonic()))
         rounds = ((made.rounds() if made.hogs else 0) - before) / (time.monotonic() - at)
         if load.wait(60):
             raise SystemExit("the load generator failed")
@@ -160,8 +163,8 @@ def measure(separation: str, busy: float, condition: str, seconds: float, seed: 
             watcher.stop()
         planned, latency = np.load(made.folder / "latency.npy")
     protected = None if watcher is None or watcher.changed is None else watcher.changed - start
-    window = planned >= LEAD + SETTLE
-    return Run(latency[window], latency[(planned >= LEAD) & ~window], rounds, protected, ticks)
+    window = planned >= lead + settle
+    return Run(latency[window], latency[(planned >= lead) & ~window], rounds, protected, ticks)
 
 
 def ticks_until_protected(state: Path, start: float) -> int | None:
@@ -225,7 +228,7 @@ def summary(runs: list[Run]) -> dict[str, float | int | None]:
 def show(name: str, rows: dict[str, dict[str, float]]) -> None:  # type: ignore[type-arg]
     """A table of one scene."""
     whole = max((row["batch"] for row in rows.values()), default=0.0) or 1.0
-    heads = f"{'p50 µs':>9} {'p99':>10} {'p99.9':>10} {'first 8 s':>10} {'batch':>6} {'lost':>5}  protected after"
+    heads = f"{'p50 µs':>9} {'p99':>10} {'p99.9':>10} {'before':>10} {'batch':>6} {'lost':>5}  protected after"
     print(f"\n{name:<14} {heads}", flush=True)
     for condition, row in rows.items():
         after = ""
@@ -258,43 +261,65 @@ def claim(claims: Claims, results: dict[str, dict[str, dict[str, float]]]) -> No
 
 
 def periodic(separation: str, busy: float, teach: int, bursts: int) -> dict[str, dict[str, float]]:
-    """p99 of the first seconds of each burst with a forecast, without, and by hand; the same scene for all."""
+    """p99 of the first seconds of each burst: foreseen, reacted to, by hand, and with nothing."""
     results: dict[str, dict[str, float]] = {}
     with scene(separation) as made, tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         turns, cost = calibrate(made, 2e-4)
+        rate = busy / cost
         made.start_hogs(WORK, REST)
-        load = start_load(made, busy / cost, (WORK + REST) * teach, turns, 1)
-        with nicety(folder, "") as state:  # records while it works; no model yet
+        load = start_load(made, rate, (WORK + REST) * teach, turns, 1)
+        with nicety(folder, "") as state:  # records while it works; there is no demand model yet
             load.wait()
-        train = [sys.executable, "-m", "nicety.training", "train", "--only", "demand", "--state-dir", str(state), "--no-idle"]
         made.stop_hogs()
+        train = [sys.executable, "-m", "nicety.training", "train", "--only", "demand", "--state-dir", str(state), "--no-idle"]
         trained = subprocess.run(train, capture_output=True, text=True, check=False)
         print(trained.stdout + trained.stderr, flush=True)
-        conditions = {"nothing": None, "hand": None, "reactive": "[models]\ndemand = false\n", "forecast": ""}
-        for condition, config in conditions.items():
-            with contextlib.ExitStack() as stack:
-                if config is not None:
-                    stack.enter_context(nicety(folder, config))
-                began = made.start_hogs(WORK, REST)
-                if condition == "hand":
-                    weigh_down(made)
-                    set_slice(made.service, 1e-4)
-                warm = 4 if config is not None else 1  # periods in which a daemon may see how the batch comes
-                load = start_load(made, busy / cost, (WORK + REST) * (warm + bursts), turns, 2)
-                offset = time.monotonic() + 0.1 - began
-                onsets = onsets_of(made, load)
-                planned, latency = np.load(made.folder / "latency.npy")
-                made.stop_hogs()
-                set_slice(made.service, 0)
-                undo_weights(made)
-            starts = [onset - began - offset for onset in onsets if onset - began > (WORK + REST) * warm - 1]
-            first = np.concatenate([latency[(planned >= at) & (planned < at + FIRST)] for at in starts])
+        for condition in ("nothing", "hand", "reactive", "forecast"):
+            if condition == "reactive":
+                first = np.concatenate([reacted(made, folder / str(burst), rate, turns, burst) for burst in range(bursts)])
+            else:
+                first = foreseen(made, folder, condition, rate, turns, bursts)
             p50, p99, p999 = np.quantile(first, (0.5, 0.99, 0.999), method="higher") * 1e6
-            results[condition] = {"p50": float(p50), "p99": float(p99), "p999": float(p999), "bursts": len(starts)}
+            results[condition] = {"p50": float(p50), "p99": float(p99), "p999": float(p999), "requests": len(first)}
             told = f"p50 {p50:.0f} p99 {p99:.0f} p99.9 {p999:.0f} µs"
-            print(f"  {condition:<10} first {FIRST:g} s of {len(starts)} bursts: {told}", flush=True)
+            print(f"  {condition:<10} first {FIRST:g} s of {bursts} bursts: {told}", flush=True)
     return results
+
+
+def foreseen(made: Scene, folder: Path, condition: str, rate: float, turns: int, bursts: int) -> np.ndarray:
+    """Latencies of the first seconds of bursts that come regularly; nicety has seen some before."""
+    with contextlib.ExitStack() as stack:
+        if condition == "forecast":
+            stack.enter_context(nicety(folder, ""))
+        began = made.start_hogs(WORK, REST)
+        if condition == "hand":
+            weigh_down(made)
+            set_slice(made.service, 1e-4)
+        seen = 3 if condition == "forecast" else 0
+        load = start_load(made, rate, (WORK + REST) * (seen + bursts) + WORK, turns, 2)
+        offset = time.monotonic() + 0.1
+        onsets = [at for at in onsets_of(made, load) if at - began > (WORK + REST) * (seen + 0.5)][:bursts]
+        planned, latency = np.load(made.folder / "latency.npy")
+        made.stop_hogs()
+        set_slice(made.service, 0)
+        undo_weights(made)
+    return np.concatenate([latency[(planned >= at - offset) & (planned < at - offset + FIRST)] for at in onsets])
+
+
+def reacted(made: Scene, folder: Path, rate: float, turns: int, seed: int) -> np.ndarray:
+    """Latencies of the first seconds of a burst that a fresh nicety has never seen the like of."""
+    folder.mkdir()
+    lead, _ = TIMES["cold"]
+    with nicety(folder, ""):
+        load = start_load(made, rate, lead + FIRST, turns, seed + 1)
+        offset = time.monotonic() + 0.1
+        time.sleep(lead)
+        at = made.start_hogs() - offset
+        load.wait()
+    made.stop_hogs()
+    planned, latency = np.load(made.folder / "latency.npy")
+    return latency[planned >= at]
 
 
 def onsets_of(made: Scene, load: subprocess.Popen[bytes]) -> list[float]:
@@ -354,7 +379,7 @@ def main() -> None:
     parser.add_argument("--loads", default=",".join(map(str, LOADS)))
     parser.add_argument("--conditions", default=",".join(CONDITIONS))
     parser.add_argument("--periodic", action="store_true")
-    parser.add_argument("--teach", type=int, default=14, help="periods that the demand model learns from")
+    parser.add_argument("--teach", type=int, default=10, help="periods that the demand model learns from")
     parser.add_argument("--bursts", type=int, default=4)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
