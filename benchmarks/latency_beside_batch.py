@@ -347,7 +347,7 @@ def undo_weights(made: Scene) -> None:
 
 
 def plot(path: Path, results: dict[str, dict[str, dict[str, float]]]) -> None:
-    """p99 of every condition in every scene, on a logarithmic scale."""
+    """p99 of every condition in every scene, on a logarithmic scale. Needs matplotlib: pip install 'nicety[report]'."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -384,6 +384,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is ended and put back then, too
     claims = Claims()
     separations, loads = asked.separations.split(","), [float(load) for load in asked.loads.split(",")]
     if asked.periodic:

@@ -19,6 +19,9 @@ from .trees import Arrays, Trees
 
 Values = tuple[tuple[float, ...], ...]
 
+METRICS: tuple[str, ...] = ("cpu", "rss", "load")
+"""What is forecast, see `records.Forecast`: a model may be good at one and not at another."""
+
 MIN_TICKS = 16
 """Ticks of history below which a model says what the baseline says: training has seen no shorter ones."""
 
@@ -164,11 +167,15 @@ class DemandModel(Forecasts, Protocol):
 
 
 class TreeDemand:
-    """The trained model: one tree ensemble a quantile, and an offset for each horizon and quantile that calibration found."""
+    """The trained model: one tree ensemble a quantile, and an offset for each horizon and quantile that calibration found.
+
+    `speaks`: the metrics at which it beat the baselines when it was promoted; of the others it is not to be asked.
+    """
 
     def __init__(self, arrays: Arrays, digest: str) -> None:
-        """`arrays`: those of `trees` and `offsets` [H, Q]. Raises ValueError for arrays that are no such model."""
-        self._trees = Trees({name: array for name, array in arrays.items() if name != "offsets"}, len(DEMAND_FEATURES))
+        """`arrays`: those of `trees`, `offsets` [H, Q], `speaks` [len(METRICS)]. Raises ValueError for arrays of no such model."""
+        own = ("offsets", "speaks")
+        self._trees = Trees({name: array for name, array in arrays.items() if name not in own}, len(DEMAND_FEATURES))
         if len(arrays["roots"]) != len(QUANTILES):
             raise ValueError(f"{len(arrays['roots'])} ensembles for {len(QUANTILES)} quantiles")
         offsets = arrays.get("offsets")
@@ -176,7 +183,11 @@ class TreeDemand:
             raise ValueError(f"offsets must be float64 {(len(HORIZONS), len(QUANTILES))}")
         if not (np.abs(offsets) <= 1e6).all():
             raise ValueError("offsets are not finite, or absurdly large")
+        speaks = arrays.get("speaks")
+        if speaks is None or speaks.shape != (len(METRICS),) or speaks.dtype != np.bool_:
+            raise ValueError(f"speaks must be bool ({len(METRICS)},)")
         self._offsets = offsets
+        self.speaks = frozenset(metric for metric, good in zip(METRICS, speaks.tolist(), strict=True) if good)
         self.digest = digest
 
     @property

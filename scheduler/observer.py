@@ -245,6 +245,7 @@ class Observer:
         self._own = own
         self._measurer = Measurer(config)
         self._forecaster = Forecaster(demand)
+        self._spoken = frozenset[str]() if demand is None else demand.speaks
         self._scorer = anomaly or RobustZ()
         self._behaviours = Behaviours(behaviour, config.models.certainty, config.daemon.interval)
         self._series = Windows(1)
@@ -450,7 +451,7 @@ class Observer:
         if not keys:
             return ()
         windows, lengths = self._series.view(keys)
-        ask = np.ones(len(keys), dtype=np.bool_)
+        ask = np.array([metric in self._spoken for _, metric in keys])
         forecasts = self._forecaster.step(keys, windows[:, :, 0], lengths, ask)
         return tuple(
             Forecast(target, metric, values, source) for (target, metric), (values, source) in zip(keys, forecasts, strict=True)

@@ -17,12 +17,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 
 from .. import __version__
 from ..models.artifact import FEATURES, Arrays, Artifact, ArtifactError, Card, load_live, shipped
 from ..models.behaviour import BehaviourModel
-from ..models.demand import TreeDemand
+from ..models.demand import METRICS, TreeDemand
 from ..models.records import Snapshot
 from ..scheduler.config import ConfigError
 from ..scheduler.paths import PathError, load_config, state_paths
@@ -181,7 +182,8 @@ def _demand(dataset: Dataset, models: Path, jobs: int) -> tuple[Arrays, Result]:
         _say(trouble)
     old = [] if live is None else [(f"running {live.digest[:8]}", TreeDemand(live.arrays, live.digest))]
     table = evaluate([("new model", TreeDemand(arrays, "")), *old], held_out)
-    judgement = judge(table, "new model")
+    judgement = judge(table, "new model", {name: model.speaks for name, model in old})
+    arrays = {**arrays, "speaks": np.array([metric in judgement.speaks for metric in METRICS])}
     outcome = "would be promoted" if judgement.beats else "refused"
     return arrays, Result("demand", outcome, judgement.reason, "", demand=table)
 

@@ -39,15 +39,19 @@ class DemandTable:
 
     rows: tuple[DemandRow, ...]
 
-    def score(self, forecaster: str) -> float:
-        """Geometric mean over metrics and horizons of the wQL relative to the anchor's; lower is better."""
+    def score(self, forecaster: str, metric: str | None = None) -> float:
+        """Geometric mean over horizons, and metrics if none is given, of the wQL relative to the anchor's; lower is better."""
         anchor = {(row.metric, row.horizon): row.wql for row in self.rows if row.forecaster == BASELINES[0].name}
         ratios = [
             np.log((row.wql + NEGLIGIBLE) / (anchor[row.metric, row.horizon] + NEGLIGIBLE))
             for row in self.rows
-            if row.forecaster == forecaster
+            if row.forecaster == forecaster and metric in (None, row.metric)
         ]
         return float(np.exp(np.mean(ratios)))
+
+    def metrics(self) -> list[str]:
+        """Sorted."""
+        return sorted({row.metric for row in self.rows})
 
     def forecasters(self) -> list[str]:
         """Their names, in the order they were given."""

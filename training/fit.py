@@ -13,7 +13,7 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingRegressor
 
-from ..models.demand import DEMAND_FEATURES, TreeDemand, design
+from ..models.demand import DEMAND_FEATURES, METRICS, TreeDemand, design
 from ..models.features import Floats
 from ..models.records import HORIZONS, QUANTILES
 from ..models.trees import MAX_MAGNITUDE, Arrays, Trees
@@ -37,7 +37,10 @@ LEAST_ROWS = 500
 
 
 def fit_demand(train: Samples, calibrate: Samples, seed: int, jobs: int) -> Arrays:
-    """Arrays of a `TreeDemand`. The same samples and seed give the same arrays. Raises DatasetError if too little moves in them."""
+    """Arrays of a `TreeDemand` that speaks of every metric: who judges it may silence it.
+
+    The same samples and seed give the same arrays. Raises DatasetError if too little moves in them.
+    """
     rows, answers = _rows(train, seed)
     if len(rows) < LEAST_ROWS:
         raise DatasetError(
@@ -49,8 +52,8 @@ def fit_demand(train: Samples, calibrate: Samples, seed: int, jobs: int) -> Arra
     )
     arrays = export(fitted)
     Trees(arrays, len(DEMAND_FEATURES))
-    zero = np.zeros((len(HORIZONS), len(QUANTILES)))
-    return {**arrays, "offsets": _offsets(TreeDemand({**arrays, "offsets": zero}, ""), calibrate)}
+    plain = {**arrays, "offsets": np.zeros((len(HORIZONS), len(QUANTILES))), "speaks": np.ones(len(METRICS), dtype=np.bool_)}
+    return {**plain, "offsets": _offsets(TreeDemand(plain, ""), calibrate)}
 
 
 def export(fitted: Sequence[HistGradientBoostingRegressor]) -> dict[str, NDArray[np.generic]]:

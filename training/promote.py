@@ -6,8 +6,10 @@ Knows tables of results and the artefact store, not how models are made.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from ..models.artifact import Arrays, Artifact, ArtifactError, Card, live_digest, load, promote, save
 from .behaviour_fit import BehaviourTable
@@ -30,17 +32,31 @@ class Judgement:
 
     beats: bool
     reason: str
+    speaks: frozenset[str] = frozenset()  # metrics at which a demand model is to speak
 
 
-def judge(table: DemandTable, candidate: str) -> Judgement:
-    """Compare the candidate's score with everybody else's in the table."""
-    own = table.score(candidate)
-    others = sorted((table.score(name), name) for name in table.forecasters() if name != candidate)
-    best, name = others[0]
-    ranking = ", ".join(f"{other} {score:.3f}" for score, other in others)
-    if own < best * (1 - MARGIN):
-        return Judgement(True, f"score {own:.3f} beats {ranking}")
-    return Judgement(False, f"score {own:.3f} does not beat {name} {best:.3f} (all others: {ranking})")
+def judge(table: DemandTable, candidate: str, heard: Mapping[str, frozenset[str]] = MappingProxyType({})) -> Judgement:
+    """Compare the candidate with everybody else in the table, metric by metric: it is to speak where it beats all.
+
+    `heard`: of what a running model in the table speaks, by its name; elsewhere it does not count, and none of it may be lost.
+    """
+    speaks, said, lost = set[str](), list[str](), list[str]()
+    for metric in table.metrics():
+        others = [name for name in table.forecasters() if name != candidate and metric in heard.get(name, (metric,))]
+        own = table.score(candidate, metric)
+        best, name = min((table.score(name, metric), name) for name in others)
+        if own < best * (1 - MARGIN):
+            speaks.add(metric)
+            said.append(f"{metric} {own:.3f} beats {name} {best:.3f}")
+        else:
+            said.append(f"{metric} {own:.3f} does not beat {name} {best:.3f}")
+            lost += [metric for spoken in heard.values() if metric in spoken]
+    text = ", ".join(said)
+    if not speaks:
+        return Judgement(False, text)
+    if lost:
+        return Judgement(False, f"{text}; the running model would not be heard any more of {', '.join(lost)}")
+    return Judgement(True, text, frozenset(speaks))
 
 
 def judge_behaviour(table: BehaviourTable) -> Judgement:

@@ -38,6 +38,7 @@ def arrays() -> dict[str, NDArray[Any]]:
         "roots": index[:, None],
         "start": np.zeros(len(QUANTILES)),
         "offsets": np.zeros((len(HORIZONS), len(QUANTILES))),
+        "speaks": np.ones(3, dtype=np.bool_),
     }
 
 

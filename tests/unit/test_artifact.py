@@ -33,6 +33,7 @@ def demand_arrays(answer: float = 1.0) -> Arrays:
         "roots": index[:, None],
         "start": np.zeros(len(QUANTILES)),
         "offsets": np.zeros((len(HORIZONS), len(QUANTILES))),
+        "speaks": np.ones(3, dtype=np.bool_),
     }
 
 

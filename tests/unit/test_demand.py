@@ -31,6 +31,7 @@ def leaves(answers: Sequence[float]) -> dict[str, NDArray[Any]]:
         "roots": index[:, None],
         "start": np.zeros(nodes),
         "offsets": np.zeros(SHAPE),
+        "speaks": np.ones(3, dtype=np.bool_),
     }
 
 
@@ -119,11 +120,13 @@ def test_a_model_of_other_dimensions_is_refused() -> None:
         {"offsets": np.zeros((2, 2))},
         {"offsets": np.full(SHAPE, np.nan)},
         {"offsets": np.zeros(SHAPE, np.float32)},
+        {"speaks": np.ones(2, dtype=np.bool_)},
+        {"speaks": np.ones(3)},
         {"roots": np.arange(3, dtype=np.int32)[:, None], "start": np.zeros(3)},
         {"feature": np.full(4, len(DEMAND_FEATURES), np.int32)},
     ]
     for broken in faults:
-        with pytest.raises(ValueError, match=r"offsets|ensembles|columns"):
+        with pytest.raises(ValueError, match=r"offsets|ensembles|columns|speaks"):
             TreeDemand({**arrays, **broken}, "")
 
 
@@ -295,3 +298,8 @@ def test_state_does_not_grow_with_the_series_that_ever_were() -> None:
     for tick in range(200):
         forecaster.step([(tick, i) for i in range(20)], windows, lengths, np.zeros(20, dtype=np.bool_))
     assert len(forecaster._pending) <= 64
+
+
+def test_a_model_tells_of_which_metrics_it_is_to_be_asked() -> None:
+    arrays = {**leaves((0.0, 1.0, 1.5, 2.0)), "speaks": np.array([True, False, True])}
+    assert TreeDemand(arrays, "").speaks == frozenset({"cpu", "load"})

@@ -127,6 +127,28 @@ def test_it_must_beat_the_running_model_too() -> None:
     assert not judge(table(new_model=0.1, running=0.1, last_value=0.2), "new model").beats
 
 
+def by_metric(**wqls: tuple[float, float]) -> DemandTable:
+    """(wQL of cpu, of rss) by forecaster."""
+    names = {name.replace("_", " "): pair for name, pair in wqls.items()}
+    pairs = [(name, metric, wql) for name, pair in names.items() for metric, wql in zip(("cpu", "rss"), pair, strict=True)]
+    return DemandTable(tuple(DemandRow(name, metric, h, wql, (1, 1, 1, 1), 9) for name, metric, wql in pairs for h in HORIZONS))
+
+
+def test_a_model_speaks_of_the_metrics_at_which_it_beats_everybody() -> None:
+    judged = judge(by_metric(new_model=(0.1, 0.3), last_value=(0.2, 0.2), ewma=(0.15, 0.4)), "new model")
+    assert (judged.beats, judged.speaks) == (True, frozenset({"cpu"}))
+    assert "rss 1.5" in judged.reason
+    assert judge(by_metric(new_model=(0.3, 0.3), last_value=(0.2, 0.2)), "new model").speaks == frozenset()
+
+
+def test_a_running_model_counts_where_it_speaks_and_none_of_that_may_be_lost() -> None:
+    better = by_metric(new_model=(0.1, 0.1), last_value=(0.3, 0.3), running=(0.2, 0.05))
+    assert judge(better, "new model", {"running": frozenset({"cpu"})}).speaks == frozenset({"cpu", "rss"})
+    refused = judge(better, "new model", {"running": frozenset({"cpu", "rss"})})
+    assert not refused.beats
+    assert "would not be heard any more of rss" in refused.reason
+
+
 def test_a_series_that_stands_still_does_not_decide() -> None:
     moving = [DemandRow(name, "cpu", 1, wql, (1, 1, 1, 1), 9) for name, wql in (("new", 0.1), ("last value", 0.2))]
     still = [DemandRow(name, "rss", 1, wql, (1, 1, 1, 1), 9) for name, wql in (("new", 1e-6), ("last value", 0.0))]

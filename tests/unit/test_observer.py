@@ -1,0 +1,81 @@
+"""What the observer makes of snapshots: classes, and whom it tells of. Synthetic snapshots of a service and a hog."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nicety.models.artifact import shipped
+from nicety.models.behaviour import BehaviourModel
+from nicety.models.records import SAMPLE, HostSample, Identity, Known, Latency, ProcId, Snapshot, Trait
+from nicety.scheduler.config import Config, parse
+from nicety.scheduler.decision import Abilities, Group, Member, Tick
+from nicety.scheduler.observer import Observer
+
+OWN, SERVICE, HOG = ProcId(5, 100), ProcId(10, 200), ProcId(20, 300)
+IDENTITIES = {
+    OWN: Identity("nicety", "nicety", "/tools", "", 0),
+    SERVICE: Identity("server", "server", "/", "", 0),
+    HOG: Identity("hog", "hog", "/", "", 0),
+}
+SECOND = 10**9
+
+
+def snapshot(tick: int) -> Snapshot:
+    """The service has answered 500 requests of 0.4 ms each second, the hog has used a whole CPU in slices of 4 ms."""
+    table = np.zeros(3, dtype=SAMPLE)
+    rows = ((OWN, 0.0, 0, 0), (SERVICE, 0.2, 500, Trait.SERVES), (HOG, 1.0, 250, 0))
+    for row, (id_, cores, slices, traits) in zip(table, rows, strict=True):
+        row["pid"], row["start_ticks"], row["session"], row["threads"] = id_.pid, id_.start_ticks, id_.pid, 1
+        row["cpu_ns"], row["slices"] = round(cores * tick * SECOND), slices * tick
+        row["known"], row["traits"] = Known.WAIT | Known.SOCKETS, traits
+    host = HostSample((tick * SECOND, tick * SECOND // 5), 8 << 30, 6 << 30, None)
+    return Snapshot(tick * SECOND, tick * SECOND, 10_000 + 100 * tick, table, IDENTITIES, host, ())
+
+
+def observe(config: Config, learns: bool, ticks: int = 12) -> list[Tick]:
+    found = shipped("behaviour") if learns else None
+    assert (found is not None) == learns
+    model = BehaviourModel.from_arrays(found.arrays, found.digest) if found else None
+    observer = Observer(config, Abilities(autogroup=True, cpu_cgroup="v1", may_renice=True), OWN, None, None, model)
+    return [observer.tick(snapshot(tick), (), paused=False) for tick in range(1, ticks + 1)]
+
+
+def groups(tick: Tick) -> dict[str, Group]:
+    return {group.name: group for group in tick.groups}
+
+
+def test_a_service_and_a_hog_are_told_apart_by_what_they_do_and_the_tick_says_on_what_grounds() -> None:
+    seen = groups(observe(Config(), learns=True)[-1])
+    assert {name: group.latency for name, group in seen.items()} == {
+        "program server": Latency.LATENCY,
+        "program hog": Latency.BATCH,
+    }
+    assert [member.id for member in seen["program hog"].members] == [HOG]
+    behaviour = seen["program server"].behaviour
+    assert behaviour is not None
+    assert behaviour.p_latency > 0.9
+    assert "listens" in {feature for feature, _, _ in behaviour.evidence}
+
+
+def test_a_hog_is_known_within_two_ticks() -> None:
+    first, second, third = observe(Config(), learns=True, ticks=3)
+    assert first.gap
+    known = [seen["program hog"].latency for tick in (second, third) if "program hog" in (seen := groups(tick))]
+    assert Latency.BATCH in known
+
+
+@pytest.mark.parametrize("latency", ["none", "latency"])
+def test_the_configuration_pins_a_class_whatever_the_behaviour(latency: str) -> None:
+    config = parse(f'[groups.mine]\nprogram = "hog"\nlatency = "{latency}"\n')
+    seen = groups(observe(config, learns=True)[-1])
+    assert (seen["mine"].latency, seen["mine"].behaviour) == (Latency(latency), None)
+
+
+def test_without_a_model_nobody_has_a_class_that_the_configuration_does_not_give() -> None:
+    seen = groups(observe(parse('[groups.mine]\nprogram = "hog"\nlatency = "batch"\n'), learns=False)[-1])
+    assert {name: group.latency for name, group in seen.items()} == {"mine": Latency.BATCH, "program server": Latency.NONE}
+
+
+def test_the_tick_says_where_nicety_itself_is() -> None:
+    assert observe(Config(), learns=False)[-1].home == Member(OWN, OWN.pid, "/tools", 0)
