@@ -35,6 +35,7 @@ from .engine import Engine
 from .linux.control import LinuxKernel
 from .linux.facts import probe
 from .linux.proc import ProcSource
+from .linux.slices import yield_early
 from .logstream import ERROR, NOTICE, WARNING, open_log
 from .notify import Notifier
 from .observer import Observer
@@ -125,6 +126,7 @@ class Daemon:
             signal.signal(number, self._stop)
         signal.signal(signal.SIGHUP, self._want_reload)
         mode = self._actuator.mode
+        yield_early()
         self._event(NOTICE, f"nicety {__version__} started, {'acting' if mode == 'act' else 'observing'}", mode=mode)
         self._notifier.ready(mode)
         for at in self._due(duration):

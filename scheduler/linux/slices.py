@@ -90,6 +90,20 @@ class Slices:
         return 0 if length in self._defaults else length
 
 
+def yield_early() -> bool:
+    """Give the calling thread the shortest slice, so that who wakes beside it waits a tenth of a millisecond and not several.
+
+    What it starts has the default again: the flag for that is set with it. False: this kernel has no slices, nothing is changed.
+    """
+    try:
+        now = _get(0)
+        if now.policy in _HAVE_SLICES:
+            _set(0, _Attributes(now.policy, _RESET_ON_FORK, now.nice, SHORTEST))
+        return _get(0).runtime == SHORTEST
+    except OSError:
+        return False
+
+
 def _default() -> int:
     """The kernel's default now: what a thread of ours has that has just asked for it. Takes 0.1 ms."""
     found: list[int | OSError] = []

@@ -17,7 +17,7 @@ from nicety.models.records import ProcId
 from nicety.scheduler.decision import Control, Status
 from nicety.scheduler.linux.cgroup import Cgroups, Mount, find
 from nicety.scheduler.linux.control import LinuxKernel
-from nicety.scheduler.linux.slices import Slices
+from nicety.scheduler.linux.slices import SHORTEST, Slices
 from nicety.scheduler.ports import Knob, ThreadId, Trouble
 from nicety.scheduler.testing.puppet import Puppet, proc_id
 
@@ -484,3 +484,25 @@ def test_names_with_parentheses_and_newlines_do_not_shift_the_fields(tmp_path: P
     (tmp_path / "self" / "mountinfo").write_text("")
     kin = LinuxKernel(tmp_path).kin()
     assert [(each.id, each.parent, each.group, each.session) for each in kin] == [(ProcId(42, 4711), 7, 8, 9)]
+
+
+BRIEF = """
+import os
+from nicety.scheduler.linux.slices import Slices, yield_early
+done, nice = yield_early(), os.nice(0)
+own = Slices().read(0)
+pid = os.fork()
+if pid == 0:
+    os._exit(10 if Slices().read(0) == 0 and os.nice(0) == nice else 11)
+child = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+print(done, own, child, os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK)
+"""
+
+
+def test_a_process_that_yields_early_has_a_short_slice_and_its_children_have_not() -> None:
+    try:
+        Slices().read(0)
+    except OSError as error:
+        pytest.skip(f"no slices here: {error}")
+    told = subprocess.run([sys.executable, "-c", BRIEF], capture_output=True, text=True, check=True).stdout.split()
+    assert told == ["True", str(SHORTEST), "10", str(os.SCHED_OTHER)]
