@@ -53,6 +53,8 @@ WORK, REST, FIRST = 8.0, 22.0, 5.0
 """The periodic batch: seconds of work and of rest, and the seconds of each burst that are looked at."""
 
 PINNED = """
+[models]
+behaviour = false
 [groups.service]
 program = "redis-server"
 latency = "latency"

@@ -24,6 +24,8 @@ interval = 0.2
 [store]
 trace_bytes = 67108864
 decision_bytes = 67108864
+[models]
+behaviour = false
 [groups.shortlived]
 program = "true"
 latency = "batch"

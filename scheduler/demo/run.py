@@ -60,6 +60,9 @@ drain_timeout = 5
 files = "{spool}/new/*"
 every = {tick}
 
+[models]
+behaviour = false    # classes are given: what else runs on this machine is none of the demo's business
+
 [groups.batch]       # the hogs
 program = "python* -m nicety.scheduler.demo.hog"
 latency = "batch"

@@ -71,6 +71,7 @@ class Place:
         self.hogs = [process.pid for process in self.processes[:2]]
         self.good = (
             "[daemon]\ninterval = 0.2\nprobe_interval = 0.05\n[pool_size]\nenabled = false\n"
+            "[models]\nbehaviour = false\n[priority]\nslice_ms = 0\n"  # it acts on nobody else, and on these by one change each
             f'[groups.service]\nprogram = "*service_{mark}.py"\nlatency = "latency"\n'
             f'[groups.hogs]\nprogram = "*hog_{mark}.py"\nlatency = "batch"\n'
         )

@@ -33,8 +33,11 @@ HOG = "import os\nfor _ in range(3): os.fork() or exec('while True: pass')\nwhil
 ACTING = """
 [daemon]
 interval = 0.1
+[models]
+behaviour = false
 [priority]
 release_after = 0.5
+slice_ms = 0
 [groups.service]
 program = "python* service.py"
 latency = "latency"

@@ -23,6 +23,8 @@ from nicety.scheduler.store.decisions import DecisionReader
 from nicety.scheduler.store.files import StoreError
 
 CONFIG = """
+[priority]
+enabled = false
 [daemon]
 interval = 0.1
 probe_interval = 0.02

@@ -18,6 +18,8 @@ from nicety.scheduler.store.decisions import DecisionReader
 PINNED = """
 [daemon]
 interval = 0.5
+[models]
+behaviour = false
 [groups.service]
 cgroup = "/service"
 latency = "latency"
