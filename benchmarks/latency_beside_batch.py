@@ -38,7 +38,7 @@ from pathlib import Path
 
 import numpy as np
 from claims import Claims
-from contention import SEPARATIONS, Scene, calibrate, scene, set_slice, start_load, weigh_down
+from contention import SEPARATIONS, Scene, calibrate, cpu_seconds, scene, set_slice, start_load, weigh_down
 
 from nicety.scheduler.decision import Control, Set, Status
 from nicety.scheduler.store.decisions import DecisionReader
@@ -73,6 +73,7 @@ class Run:
     rounds: float  # batch work a second
     protected: float | None  # seconds from the start of the hogs to the first change in the kernel
     ticks: int | None  # the same in ticks of the daemon, the one that changed it included
+    own: float | None  # CPUs that the daemon itself took in the window
 
 
 @contextlib.contextmanager
@@ -156,8 +157,10 @@ def measure(separation: str, busy: float, condition: str, seconds: float, seed: 
                 watcher.start()
         time.sleep(max(0.0, begun + lead + settle - time.monotonic()))
         before, at = made.rounds() if made.hogs else 0, time.monotonic()
+        spent = 0.0 if state is None else cpu_seconds(daemon_of(state))
         time.sleep(max(0.0, begun + lead + settle + seconds - time.monotonic()))
         rounds = ((made.rounds() if made.hogs else 0) - before) / (time.monotonic() - at)
+        own = None if state is None else (cpu_seconds(daemon_of(state)) - spent) / (time.monotonic() - at)
         if load.wait(60):
             raise SystemExit("the load generator failed")
         ticks = None if state is None else ticks_until_protected(state, start)
@@ -166,7 +169,12 @@ def measure(separation: str, busy: float, condition: str, seconds: float, seed: 
         planned, latency = np.load(made.folder / "latency.npy")
     protected = None if watcher is None or watcher.changed is None else watcher.changed - start
     window = planned >= lead + settle
-    return Run(latency[window], latency[(planned >= lead) & ~window], rounds, protected, ticks)
+    return Run(latency[window], latency[(planned >= lead) & ~window], rounds, protected, ticks, own)
+
+
+def daemon_of(state: Path) -> int:
+    """The pid of the daemon that runs there: its lock file has it."""
+    return int((state / "lock").read_text().split()[0])
 
 
 def ticks_until_protected(state: Path, start: float) -> int | None:
@@ -221,6 +229,7 @@ def summary(runs: list[Run]) -> dict[str, float | int | None]:
         "early_p99": float(np.quantile(early, 0.99, method="higher") * 1e6),
         "batch": float(np.mean([run.rounds for run in runs])),
         "lost": int(np.isinf(pooled).sum()),
+        "own": max((run.own for run in runs if run.own is not None), default=None),
         "requests": len(pooled),
         "protected_seconds": max((wait for wait in waits if wait is not None), default=None) if told else None,
         "protected_ticks": (max(tick for tick in ticks if tick is not None) if None not in ticks else -1) if told else None,
@@ -235,7 +244,7 @@ def show(name: str, rows: dict[str, dict[str, float]]) -> None:  # type: ignore[
     for condition, row in rows.items():
         after = ""
         if row["protected_seconds"] is not None:
-            after = f"{row['protected_seconds']:.2f} s, tick {row['protected_ticks']:.0f}"
+            after = f"{row['protected_seconds']:.2f} s, tick {row['protected_ticks']:.0f}; {row['own']:.1%} of a CPU itself"
         elif condition in ("cold", "pinned"):
             after = "never"
         print(
