@@ -29,6 +29,7 @@ from .decision import (
     Tick,
     encode,
 )
+from .policies.mechanisms import under
 from .policies.policy import Memory, Result, knob
 
 FIRST_BACKOFF, LONGEST_BACKOFF = 2.0, 300.0
@@ -197,13 +198,13 @@ class Guard:
         pools = {pool.name for pool in turn.tick.pools}
         session = turn.members[process][1].session if process is not None and process in turn.members else None
         home = turn.tick.home
-        if home is not None and (home.session == session if wide else _under(home.cgroup, action.cgroup)):
+        if home is not None and (home.session == session if wide else under(home.cgroup, action.cgroup)):
             return "never touch", "It would take nicety itself along."
         own = {id_ for id_, (group, _) in turn.members.items() if group.name in pools}
         if wide and any(id_.pid == session for id_ in turn.protected - own):
             return "never touch", f"Session {session} is led by a protected process: its shell, or who started nicety."
         for id_, (group, member) in turn.members.items():
-            covered = member.session == session if wide else _under(member.cgroup, action.cgroup)
+            covered = member.session == session if wide else under(member.cgroup, action.cgroup)
             # a master may be demoted together with all of its pool, for then nobody in it overtakes anybody
             if covered and group.name not in pools and self._is_protected(turn, id_):
                 return "never touch", f"It would take protected process {id_.pid} along."
@@ -295,7 +296,3 @@ def _turn(tick: Tick) -> _Turn:
 
 def _key(decision: Decision) -> str:
     return knob(decision.action, decision.target)
-
-
-def _under(cgroup: str, path: str) -> bool:
-    return cgroup == path or cgroup.startswith(path.rstrip("/") + "/")
