@@ -23,6 +23,7 @@ import pytest
 
 from nicety.models.records import ProcId
 from nicety.scheduler.actuate import undo_from_ledger
+from nicety.scheduler.daemon import SystemClock
 from nicety.scheduler.decision import Control, Outcome, Status
 from nicety.scheduler.linux.cgroup import find
 from nicety.scheduler.linux.control import LinuxKernel
@@ -79,19 +80,6 @@ print("done", flush=True)
 """
 
 
-class RealClock:
-    """`ports.Clock` of this machine."""
-
-    def monotonic(self) -> int:
-        return time.monotonic_ns()
-
-    def wall(self) -> int:
-        return time.time_ns()
-
-    def sleep_until(self, at: int) -> None:
-        time.sleep(max(0, at - time.monotonic_ns()) / 1e9)
-
-
 class Stage:
     """Three puppets, two of them with threads, and a cgroup of our own where there is cgroup v1; what the kernel has of them."""
 
@@ -131,7 +119,7 @@ class Stage:
         return [sys.executable, "-c", ACTOR, str(self.state), str(turns), group, *numbers]
 
     def undo(self) -> tuple[Outcome, ...]:
-        return undo_from_ledger(self.state, RealClock())
+        return undo_from_ledger(self.state, SystemClock())
 
     def close(self) -> None:
         for puppet in self.puppets:
@@ -243,7 +231,7 @@ def test_what_a_dead_daemon_left_is_put_back_once_and_not_onto_another_boot(stag
     rebooted = shutil.copytree(stage.state, stage.state.parent / "rebooted")
     edit_boot_id(rebooted / "ledger.db", stage.kernel.boot_id())
     between = stage.values()
-    (outcome,) = undo_from_ledger(rebooted, RealClock())
+    (outcome,) = undo_from_ledger(rebooted, SystemClock())
     assert (outcome.status, outcome.target) == (Status.UNCHANGED, "ledger")
     assert "rebooted" in outcome.detail
     assert stage.values() == between

@@ -21,6 +21,7 @@ import pytest
 
 from nicety.models.records import ProcId
 from nicety.scheduler.actuate import Acting, undo_from_ledger
+from nicety.scheduler.daemon import SystemClock
 from nicety.scheduler.decision import Action, Control, Decision, Outcome, Restore, Set, Status, Why
 from nicety.scheduler.linux.cgroup import find
 from nicety.scheduler.linux.control import LinuxKernel
@@ -44,19 +45,6 @@ EXPECTED: dict[Control, Value] = {
 }
 
 
-class RealClock:
-    """`ports.Clock` of this machine."""
-
-    def monotonic(self) -> int:
-        return time.monotonic_ns()
-
-    def wall(self) -> int:
-        return time.time_ns()
-
-    def sleep_until(self, at: int) -> None:
-        time.sleep(max(0, at - time.monotonic_ns()) / 1e9)
-
-
 class Bench:
     """Acting on this machine, with whatever happens before each look at a knob and each write."""
 
@@ -65,7 +53,7 @@ class Bench:
         self.lock = StateLock(state)
         self.kernel = kernel or LinuxKernel()
         self.ledger = Ledger(state / "ledger.db", self.kernel.boot_id())
-        self.actuator = Acting(self.ledger, self.kernel, {}, {}, RealClock())
+        self.actuator = Acting(self.ledger, self.kernel, {}, {}, SystemClock())
 
     def apply(self, *actions: Action) -> tuple[Outcome, ...]:
         return self.actuator.apply([Decision(f"s-0.{index}", "p", "t", action, WHY) for index, action in enumerate(actions)])
@@ -292,10 +280,10 @@ def test_after_kill_nine_within_a_fork_storm_nobody_keeps_our_value(tmp_path: Pa
         actor.communicate()
         seen = sum(value != (0, 0, 0) for value in storm.values().values())
         assert seen > 20, "it was killed before it did anything"
-        outcomes = undo_from_ledger(state, RealClock())
+        outcomes = undo_from_ledger(state, SystemClock())
         left = {tid: value for tid, value in storm.values().items() if value != (0, 0, 0)}
         assert not left, outcomes
-        assert undo_from_ledger(state, RealClock()) == ()
+        assert undo_from_ledger(state, SystemClock()) == ()
 
 
 # --- a hand that interferes -----------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ import pytest
 from nicety.models.records import PoolSample, ProcId
 from nicety.scheduler.actuate import Acting, undo_from_ledger
 from nicety.scheduler.config import PoolConfig
+from nicety.scheduler.daemon import SystemClock
 from nicety.scheduler.decision import Action, Control, Decision, Outcome, ResizePool, Restore, Set, Status, Why
 from nicety.scheduler.linux.cgroup import find
 from nicety.scheduler.linux.control import LinuxKernel
@@ -31,19 +32,6 @@ WHY = Why("test", "because", {}, (), ())
 root = pytest.mark.skipif(os.geteuid() != 0, reason="lowering a nice again needs CAP_SYS_NICE; made for root")
 
 
-class RealClock:
-    """`ports.Clock` of this machine."""
-
-    def monotonic(self) -> int:
-        return time.monotonic_ns()
-
-    def wall(self) -> int:
-        return time.time_ns()
-
-    def sleep_until(self, at: int) -> None:
-        time.sleep(max(0, at - time.monotonic_ns()) / 1e9)
-
-
 class Bench:
     """Acting on this machine."""
 
@@ -54,7 +42,7 @@ class Bench:
         self.ledger = Ledger(state / "ledger.db", self.kernel.boot_id())
         self.pools: dict[str, PoolAdapter] = {}
         self.samples: dict[str, PoolSample] = {}
-        self.actuator = Acting(self.ledger, self.kernel, self.pools, self.samples, RealClock())
+        self.actuator = Acting(self.ledger, self.kernel, self.pools, self.samples, SystemClock())
 
     def apply(self, *actions: Action) -> tuple[Outcome, ...]:
         return self.actuator.apply([Decision(f"s-0.{index}", "p", "t", action, WHY) for index, action in enumerate(actions)])
@@ -107,7 +95,7 @@ def test_orphans_of_a_process_that_ended_go_back_from_the_ledger_alone(bench: Be
         child, orphan = puppet.fork(), puppet.fork(orphan=True)
         puppet.end()
         bench.close()
-        undo_from_ledger(bench.state, RealClock())
+        undo_from_ledger(bench.state, SystemClock())
         for each in (child, orphan):
             assert (nice(each.pid), os.sched_getscheduler(each.pid), os.sched_getaffinity(each.pid)) == (0, 0, whole)
 
@@ -312,12 +300,12 @@ def test_the_rate_limit_of_autogroups_delays_undo_and_does_not_break_it() -> Non
 
 def test_undo_is_refused_while_a_daemon_works_there_and_names_it(bench: Bench) -> None:
     with pytest.raises(StateBusyError, match=f"pid {os.getpid()}"):
-        undo_from_ledger(bench.state, RealClock())
-    assert undo_from_ledger(bench.state, RealClock(), lock=bench.lock) == (), "whoever holds the lock may"
+        undo_from_ledger(bench.state, SystemClock())
+    assert undo_from_ledger(bench.state, SystemClock(), lock=bench.lock) == (), "whoever holds the lock may"
 
 
 def test_undo_of_a_state_directory_without_a_ledger_is_nothing(tmp_path: Path) -> None:
-    assert undo_from_ledger(tmp_path / "none", RealClock()) == ()
+    assert undo_from_ledger(tmp_path / "none", SystemClock()) == ()
     assert not (tmp_path / "none").exists()
 
 
@@ -421,7 +409,7 @@ def wait_for(condition: object, seconds: float) -> None:
 def test_a_gunicorn_goes_back_to_its_size_after_the_daemon_has_died(bench: Bench, gunicorn: Path) -> None:
     config = PoolConfig(kind="gunicorn", pidfile=str(gunicorn))
     master = int(gunicorn.read_text())
-    pool = GunicornPool("web", config, RealClock())
+    pool = GunicornPool("web", config, SystemClock())
     bench.pools["web"] = pool
 
     def turn() -> None:
@@ -443,17 +431,17 @@ def test_a_gunicorn_goes_back_to_its_size_after_the_daemon_has_died(bench: Bench
     wait_for(grown, 15)
     pool.close()
     bench.close()  # the daemon is dead; nobody told gunicorn
-    (outcome,) = undo_from_ledger(bench.state, RealClock())
+    (outcome,) = undo_from_ledger(bench.state, SystemClock())
     assert outcome.status is Status.FAILED
     assert "[pools.web]" in outcome.detail
     asked: list[tuple[str, ...]] = []
 
     def adapters(names: tuple[str, ...]) -> dict[str, PoolAdapter]:
         asked.append(names)
-        return {"web": GunicornPool("web", config, RealClock())}
+        return {"web": GunicornPool("web", config, SystemClock())}
 
-    (outcome,) = undo_from_ledger(bench.state, RealClock(), pools=adapters, patience=20)
+    (outcome,) = undo_from_ledger(bench.state, SystemClock(), pools=adapters, patience=20)
     assert (outcome.status, outcome.detail) == (Status.APPLIED, "size of pool web: 4 -> 2")
     assert asked == [("web",)]
     assert len(workers(master)) == 2
-    assert undo_from_ledger(bench.state, RealClock(), pools=adapters) == ()
+    assert undo_from_ledger(bench.state, SystemClock(), pools=adapters) == ()

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from nicety.models.records import ProcId
 from nicety.scheduler.actuate import Acting
+from nicety.scheduler.daemon import SystemClock
 from nicety.scheduler.decision import Action, Decision, Outcome, Why
 from nicety.scheduler.linux.control import LinuxKernel
 from nicety.scheduler.store.ledger import Ledger, StateLock
@@ -114,19 +115,6 @@ def affinity(process: ProcId) -> tuple[int, ...]:
     return tuple(sorted(os.sched_getaffinity(process.pid)))
 
 
-class RealClock:
-    """`ports.Clock` of the guest."""
-
-    def monotonic(self) -> int:
-        return time.monotonic_ns()
-
-    def wall(self) -> int:
-        return time.time_ns()
-
-    def sleep_until(self, at: int) -> None:
-        time.sleep(max(0, at - time.monotonic_ns()) / 1e9)
-
-
 class Bench:
     """Acting on the guest."""
 
@@ -134,7 +122,7 @@ class Bench:
         self._lock = StateLock(state)
         self.kernel = LinuxKernel()
         self.ledger = Ledger(state / "ledger.db", self.kernel.boot_id())
-        self.actuator = Acting(self.ledger, self.kernel, {}, {}, RealClock())
+        self.actuator = Acting(self.ledger, self.kernel, {}, {}, SystemClock())
 
     def apply(self, *actions: Action) -> tuple[Outcome, ...]:
         why = Why("test", "because", {}, (), ())
