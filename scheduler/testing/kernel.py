@@ -109,10 +109,6 @@ class FakeKernel:
         process.session = process.group = pid
         process.autogroup = self._new_autogroup()
 
-    def end_thread(self, pid: int, tid: int) -> None:
-        """One thread that is not the first ends."""
-        del self.processes[pid].threads[tid]
-
     def exit(self, pid: int) -> None:
         """A process ends and is reaped; init takes its children."""
         del self.processes[pid]
