@@ -216,6 +216,10 @@ class Locks(Protocol):
         is one look, and need not see everything: what lasts is seen by one of the next."""
         ...
 
+    def rest(self) -> None:
+        """Nothing is demoted any more: let go of what was kept open for the next look."""
+        ...
+
     def run(self, process: ProcId, thread: int = 0) -> Run | None:
         """A process now, or one thread of it; None: it is gone."""
         ...

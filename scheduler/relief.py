@@ -40,8 +40,9 @@ TRIES = 4
 PEERS = 10
 """Where peers that are demoted alike wait for its lock, a process counts as starved so many times sooner: after 1 s, not 10."""
 
-VISITS = 4
-"""Demoted processes whose progress is read in a look, 30 us each: a group of 100 is gone through in 1.3 s."""
+VISITS, VISIT_NS = 4, 400_000_000
+"""Most demoted processes whose progress is read in a look, 30 us each: a group of 100 is gone through in 1 s; and how often at most
+that of one is."""
 
 SCHED_BATCH, SCHED_IDLE = 3, 5
 """sched(7)."""
@@ -123,6 +124,8 @@ class Relief:
         """One look at `at`, monotonic ns. `others`: who may wait, besides those that are demoted; `stranger`: which of the
         demotions slow a process that is in neither, for a lock may be anybody's."""
         if not demotions:
+            if self._known:
+                self._locks.rest()
             self._known, self._watches, self._stretches = (), {}, {}
             return Looked((), LOOK_NS)
         if demotions is not self._known:
@@ -218,7 +221,8 @@ class Relief:
         """Read the progress of the next few demoted processes; what has starved for long enough is a case."""
         touched: dict[Subject, None] = {}
         count = len(self._turn)
-        for step in range(min(VISITS, count)):
+        visits = min(VISITS, -(-count * LOOK_NS // VISIT_NS))
+        for step in range(visits):
             process = self._turn[(self._next + step) % count]
             run = self._locks.run(process)
             for subject in self._slowed[process]:
@@ -228,7 +232,7 @@ class Relief:
                     stretch.got += 0 if before is None else run.cpu - before.cpu
                     stretch.at[process] = run
                 touched[subject] = None
-        self._next += VISITS
+        self._next += visits
         cases = []
         for subject in touched:
             stretch = self._stretches[subject]

@@ -34,8 +34,12 @@ PI_WAITS, PLAIN_WAITS = {6, 11, 13}, {0, 9}
 HAS_WAITERS, TID_MASK = 0x8000_0000, 0x3FFF_FFFF
 """FUTEX_WAITERS, FUTEX_TID_MASK: the word of a robust or priority-inheriting mutex is its owner's tid with these."""
 
-READS = 32
-"""Threads whose system call is read in a look, 15 us each: 100 processes that share memory are seen through in three looks."""
+READS, FAR = 32, 6
+"""Threads whose system call is read in a look, 4 to 8 us each, of those that may share memory with somebody demoted and of others:
+50 of these are seen through in a third of a second. They can only wait for a file."""
+
+KEPT = 256
+"""Most threads for which a descriptor stays open between two looks: opening it for each takes three times as long."""
 
 QUEUE = 3
 """Waiters that are followed for each lock, demoted and not: one is enough to have it freed."""
@@ -44,10 +48,18 @@ THREADS = 32
 """Most threads of a process that are looked at one by one."""
 
 FRESH = 20
-"""Looks for which it is believed what a process maps or has open: reading it takes 80 us and more. A second at the usual pace."""
+"""Looks for which it is believed which threads a process has, and what one that may hold a lock maps or has open: reading that
+takes 80 us and more. A second at the usual pace."""
+
+SETTLED = 100
+"""Looks for which it is believed what a process maps that waits for nothing: it decides only who is looked at sooner."""
 
 MAPS = 2
 """Processes whose maps are read in a look, in turn, to know beforehand who shares memory: 100 within 2.5 s. Until then each may."""
+
+AGAIN, STRANGERS = 5, 25
+"""Looks between two of /proc/locks while the same threads wait for files, or while it cannot be seen who does; and while nobody
+does, for those that are in no group. The kernel stops all locking for a grace period of RCU to write it: 7 to 14 ms here."""
 
 DESCRIPTORS = 256
 """Most descriptors of a process that are compared with a locked file."""
@@ -85,6 +97,81 @@ class _Lock(NamedTuple):
     queues: list[int]  # waiters so far, not demoted and demoted
 
 
+class _Call(NamedTuple):
+    """A thread that is blocked in a system call."""
+
+    process: ProcId
+    tid: int
+    number: int
+    arguments: tuple[int, ...]
+
+
+class _Threads:
+    """Threads that are blocked in some system calls, read through descriptors that stay open: they belong to the thread, whoever
+    has its number later. `numbers`: of the calls."""
+
+    def __init__(self, proc: str, numbers: Iterable[int]) -> None:
+        self._proc = proc
+        self._numbers = frozenset(str(number).encode() for number in numbers)
+        self._open: dict[ProcId, tuple[int, dict[int, int]]] = {}  # (look of the list, descriptor by tid)
+        self._count = 0
+        self.denied = False  # the right to see it was missing, since this was last set
+
+    def calls(self, process: ProcId, look: int) -> tuple[int, list[_Call]]:
+        """(threads looked at, those of them that are blocked in one of the calls)."""
+        listed, opened = self._open.get(process, (-FRESH, {}))
+        if look - listed >= FRESH or (len(opened) > 1 and _thread_count(f"{self._proc}/{process.pid}") != len(opened)):
+            opened = self._list(process, look)
+        found = []
+        for tid, fd in opened.items():
+            try:
+                raw = os.pread(fd, 256, 0)
+            except PermissionError:
+                self.denied = True
+                continue
+            except OSError:  # it has ended
+                self._open[process] = (look - FRESH, opened)
+                continue
+            words = raw.split()
+            if words and words[0] in self._numbers and len(words) >= 7:
+                found.append(_Call(process, tid, int(words[0]), tuple(int(word, 16) for word in words[1:7])))
+        if self._count > KEPT:
+            self._close(process)
+        return len(opened), found
+
+    def keep(self, processes: Collection[ProcId]) -> None:
+        """Close what belongs to anybody else."""
+        for process in [process for process in self._open if process not in processes]:
+            self._close(process)
+
+    def _list(self, process: ProcId, look: int) -> dict[int, int]:
+        _, before = self._open.pop(process, (0, {}))
+        self._count -= len(before)
+        opened: dict[int, int] = {}
+        base = f"{self._proc}/{process.pid}"
+        try:
+            for tid in _tids(base)[:THREADS]:
+                opened[tid] = before[tid] if tid in before else os.open(f"{base}/task/{tid}/syscall", os.O_RDONLY | os.O_CLOEXEC)
+            if opened.keys() != before.keys() and int(_stat(f"{base}/stat")[19]) != process.start_ticks:
+                raise ProcessLookupError(process.pid)
+        except OSError as error:
+            self.denied = self.denied or isinstance(error, PermissionError)
+            for fd in {*opened.values(), *before.values()}:
+                os.close(fd)
+            opened = before = {}
+        for tid in before.keys() - opened.keys():
+            os.close(before[tid])
+        self._open[process] = (look, opened)
+        self._count += len(opened)
+        return opened
+
+    def _close(self, process: ProcId) -> None:
+        _, opened = self._open.pop(process, (0, {}))
+        self._count -= len(opened)
+        for fd in opened.values():
+            os.close(fd)
+
+
 class LinuxLocks:
     """`ports.Locks` of this machine."""
 
@@ -93,7 +180,12 @@ class LinuxLocks:
         self._futex = FUTEX.get(machine, set())
         self._file_locks = FILE_LOCKS.get(machine, set())
         self._look = 0
-        self._turn = 0
+        self._threads = _Threads(self._proc, {*self._futex, FUTEX_WAIT, *self._file_locks})
+        self._turns = [0, 0]  # whose turn it is, of those that may share memory with somebody demoted and of the rest
+        self._ranks: tuple[list[ProcId], list[ProcId]] | None = None  # both
+        self._filers: frozenset[tuple[ProcId, int]] = frozenset()  # threads in a call that locks a file, in the last look
+        self._for_files: tuple[Wait, ...] = ()  # what the last look at /proc/locks found
+        self._files_at = -STRANGERS  # the look in which that was
         self._areas: dict[ProcId, tuple[int, tuple[_Area, ...]]] = {}  # with the look in which they were read
         self._open: dict[tuple[ProcId, int], tuple[int, bool]] = {}  # whether this inode is open there
         self._waited: frozenset[ProcId] = frozenset()
@@ -106,17 +198,27 @@ class LinuxLocks:
         """See `ports.Locks`: all file locks, and the futexes of as many processes as a look may cost, in turn; those that share
         memory with somebody demoted first."""
         self._look += 1
-        found = list(self._file_waits(demoted))
         locks: dict[tuple[Place, int], _Lock] = {}
-        slowed, waited = frozenset(demoted), set()
-        for futex in self._futexes(demoted, others):
-            wait = self._resolve(futex, slowed, locks)
+        slowed, waited, filers, found = frozenset(demoted), set(), set(), []
+        for call in self._calls(demoted, others):
+            if call.number in self._file_locks:
+                filers.add((call.process, call.tid))
+                waited.add(call.process)
+                continue
+            futex = self._futex_of(call)
+            wait = None if futex is None else self._resolve(futex, slowed, locks)
             if wait is not None:
-                waited.add(futex.process)
+                waited.add(call.process)
                 found.append(wait)
         self._waited = frozenset(waited)
+        self._look_at_files(demoted, frozenset(filers))
         self._forget()
-        return tuple(found)
+        return (*self._for_files, *found)
+
+    def rest(self) -> None:
+        """See `ports.Locks`."""
+        self._threads.keep(())
+        self._for_files, self._filers, self._waited, self._files_at = (), frozenset(), frozenset(), self._look - STRANGERS
 
     def run(self, process: ProcId, thread: int = 0) -> Run | None:
         """See `ports.Locks`. Of a process with more threads than are looked at one by one, CPU is counted in ticks of 10 ms."""
@@ -150,6 +252,22 @@ class LinuxLocks:
         return tuple(sorted({line.split(":", 2)[2] for line in lines}))
 
     # --- file locks ------------------------------------------------------------------------------------------------------------
+
+    def _look_at_files(self, demoted: Collection[ProcId], filers: frozenset[tuple[ProcId, int]]) -> None:
+        """Read /proc/locks if it may say something new."""
+        age = self._look - self._files_at
+        pause = AGAIN if self._for_files or filers or self._threads.denied or not self._file_locks else STRANGERS
+        changed = filers != self._filers or any(not self._still_waits(wait) for wait in self._for_files)
+        self._filers, self._threads.denied = filers, False
+        if age >= pause or changed:
+            self._files_at, self._for_files = self._look, tuple(self._file_waits(demoted))
+
+    def _still_waits(self, wait: Wait) -> bool:
+        """Whether this is one and the same wait."""
+        try:
+            return not wait.thread or _turns(f"{self._proc}/{wait.waiter.pid}/task/{wait.thread}") == wait.turn
+        except OSError:
+            return False
 
     def _file_waits(self, demoted: Collection[ProcId]) -> Iterable[Wait]:
         """/proc/locks: a lock, and below it, with an arrow, who waits for it: proc(5).
@@ -216,40 +334,44 @@ class LinuxLocks:
 
     # --- futexes ---------------------------------------------------------------------------------------------------------------
 
-    def _futexes(self, demoted: Collection[ProcId], others: Sequence[ProcId]) -> Iterable[_Futex]:
-        """Who waits on a futex that is not private: of those that waited in the last look, and that share memory with somebody
-        demoted or may, the next few."""
-        if not self._futex:
+    def _calls(self, demoted: Collection[ProcId], others: Sequence[ProcId]) -> Iterable[_Call]:
+        """Blocked threads: of those that waited in the last look, and in turn the next few of those that share memory with somebody
+        demoted, or may, and of the rest."""
+        if not (self._futex or self._file_locks):
             return
         if demoted is not self._demoted or others is not self._others:
             self._demoted, self._others, self._everybody = demoted, others, sorted({*demoted, *others})
+            self._threads.keep(set(self._everybody))
+            self._ranks = None
         self._refresh()
-        theirs = {area.place for process in demoted for area in self._known(process) or ()}
-        waited = [process for process in self._everybody if process in self._waited]
-        rest = [process for process in self._everybody if process not in self._waited and self._may_share(process, theirs)]
-        start = self._turn % max(1, len(rest))
-        budget = READS
-        for process in waited + rest[start:] + rest[:start]:
-            if budget <= 0:
-                break
-            self._turn += process not in self._waited
-            base = f"{self._proc}/{process.pid}"
-            try:
-                tids = _tids(base)[:THREADS]
-            except OSError:
-                continue
-            budget -= len(tids)
-            for tid in tids:
-                futex = self._futex_of(process, tid)
-                if futex is not None:
-                    yield futex
+        for process in [process for process in self._everybody if process in self._waited]:
+            yield from self._threads.calls(process, self._look)[1]
+        for rank, most in enumerate((READS, FAR)):
+            row = self._row(rank)
+            for _ in row:
+                if most <= 0:
+                    break
+                process = row[self._turns[rank] % len(row)]
+                self._turns[rank] += 1
+                if process not in self._waited:
+                    count, calls = self._threads.calls(process, self._look)
+                    most -= max(1, count)
+                    yield from calls
+
+    def _row(self, rank: int) -> list[ProcId]:
+        """Those who share memory with somebody demoted, or may, and the rest: they are looked at in turn."""
+        if self._ranks is None:
+            theirs = {area.place for process in self._demoted or () for area in self._known(process) or ()}
+            near = {process for process in self._everybody if self._may_share(process, theirs)}
+            self._ranks = sorted(near), sorted(set(self._everybody) - near)
+        return self._ranks[rank]
 
     def _refresh(self) -> None:
         """Read what the next few processes map, if what is known of them is old."""
         count = len(self._everybody)
         for step in range(min(MAPS, count)):
             process = self._everybody[(self._mapping + step) % count]
-            if self._look - self._areas.get(process, (-FRESH, ()))[0] >= FRESH:
+            if self._look - self._areas.get(process, (-SETTLED, ()))[0] >= SETTLED:
                 self._map(process)
         self._mapping += MAPS
 
@@ -261,17 +383,15 @@ class LinuxLocks:
         areas = self._known(process)
         return areas is None or any(area.place in theirs for area in areas)
 
-    def _futex_of(self, process: ProcId, tid: int) -> _Futex | None:
-        try:
-            number, arguments = _system_call(f"{self._proc}/{process.pid}/task/{tid}")
-        except OSError:
-            return None
-        if number in self._futex:
+    def _futex_of(self, call: _Call) -> _Futex | None:
+        """What is waited for, if it is a futex that is not private."""
+        arguments = call.arguments
+        if call.number in self._futex:
             command = arguments[1] & 0x7F
             if not arguments[1] & PRIVATE and command in PI_WAITS | PLAIN_WAITS:
-                return _Futex(process, tid, arguments[0], command in PI_WAITS)
-        elif number == FUTEX_WAIT and not arguments[3] & PRIVATE:
-            return _Futex(process, tid, arguments[0], False)
+                return _Futex(call.process, call.tid, arguments[0], command in PI_WAITS)
+        elif call.number == FUTEX_WAIT and not arguments[3] & PRIVATE:
+            return _Futex(call.process, call.tid, arguments[0], False)
         return None
 
     def _resolve(self, futex: _Futex, demoted: frozenset[ProcId], locks: dict[tuple[Place, int], _Lock]) -> Wait | None:
@@ -289,8 +409,6 @@ class LinuxLocks:
             lock = locks[area.place, at] = _Lock(name, owner, thread, possible, [0, 0])
         queue = int(futex.process in demoted)
         if lock.queues[queue] >= QUEUE or (lock.holder is None and not set(lock.possible) - {futex.process}):
-            return None
-        if futex.process not in self._waited and self._who(futex.process.pid) != futex.process:
             return None
         lock.queues[queue] += 1
         try:
@@ -354,6 +472,8 @@ class LinuxLocks:
         for match in _SHARED.finditer(text):
             start, end, offset, device, inode, path = match.groups()
             areas.append(_Area(int(start, 16), int(end, 16), int(offset, 16), (device, int(inode)), path))
+        if self._known(process) != tuple(areas):
+            self._ranks = None
         self._areas[process] = (self._look, tuple(areas))
         return tuple(areas)
 
@@ -396,6 +516,14 @@ def _system_call(thread: str) -> tuple[int, tuple[int, ...]]:
 def _turns(thread: str) -> int:
     """How often a thread was given a CPU: while that stays the same, it waits for one and the same thing."""
     return int(_read(f"{thread}/schedstat").split()[2])
+
+
+def _thread_count(process: str) -> int:
+    """-1: it is gone. /proc/PID/task has a link for each thread, and two of its own."""
+    try:
+        return os.stat(f"{process}/task").st_nlink - 2  # noqa: PTH116 - hot
+    except OSError:
+        return -1
 
 
 def _tids(process: str) -> list[int]:

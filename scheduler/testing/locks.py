@@ -9,13 +9,14 @@ from ..ports import Run, Wait
 
 
 class FakeLocks:
-    """`ports.Locks`. `waiting`: what each look sees; `running`: whoever is not in it is gone; `reads` counts what a look costs."""
+    """`ports.Locks`. `waiting`: what each look sees; `running`: whoever is not in it is gone; `reads` counts what a look
+    costs, `rests` how often it was told to let go."""
 
     def __init__(self) -> None:
         self.waiting: list[Wait] = []
         self.running: dict[ProcId, Run] = {}
         self.paths: dict[ProcId, tuple[str, ...]] = {}
-        self.reads = 0
+        self.reads = self.rests = 0
 
     def burn(self, process: ProcId, seconds: float) -> None:
         """A process that wants the CPU gets so much of it."""
@@ -30,6 +31,10 @@ class FakeLocks:
         """All of them: a real look may miss some."""
         self.reads += 1
         return tuple(self.waiting)
+
+    def rest(self) -> None:
+        """Counted."""
+        self.rests += 1
 
     def run(self, process: ProcId, thread: int = 0) -> Run | None:  # noqa: ARG002 - one thread is all
         """As set."""

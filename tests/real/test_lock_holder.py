@@ -16,7 +16,7 @@ from nicety.scheduler.daemon import Daemon, SystemClock
 from nicety.scheduler.decision import Control, Decision, Group, Member, Outcome, Set, Status, Why
 from nicety.scheduler.linux.cgroup import find
 from nicety.scheduler.linux.control import LinuxKernel
-from nicety.scheduler.linux.locks import FUTEX, LinuxLocks
+from nicety.scheduler.linux.locks import FUTEX, STRANGERS, LinuxLocks
 from nicety.scheduler.paths import Loaded, Paths
 from nicety.scheduler.ports import Wait
 from nicety.scheduler.store.ledger import Ledger, StateLock
@@ -90,12 +90,84 @@ def test_those_who_wait_behind_each_other_all_wait_for_the_holder(tmp_path: Path
         task.mkdir(parents=True)
         (tmp_path / str(pid) / "stat").write_text(f"{pid} (a) b) S " + " ".join(["0"] * 18) + f" {pid} 0\n")
         (task / "schedstat").write_text(f"5 6 {pid * 100}\n")
-    waits = LinuxLocks(tmp_path).waits((), ())
+    waits = LinuxLocks(tmp_path, "x86_64").waits((), ())
     assert [(wait.waiter, wait.turn, wait.holder) for wait in waits] == [
         (ProcId(20, 20), 2000, ProcId(10, 10)),
         (ProcId(21, 21), 2100, ProcId(10, 10)),
     ]
     assert {wait.lock for wait in waits} == {"fcntl lock on inode 42 of device fe:00"}
+
+
+IDLE, IN_FCNTL = "232 0x5 0x7f00 0x1 0x3e8 0x0 0x8 0x7ffe 0x7fa1\n", "72 0x3 0x7 0x7ffd 0x0 0x0 0x0 0x7ffe 0x7fa1\n"
+"""/proc/TID/syscall of a thread in epoll_wait, and of one in fcntl."""
+
+
+def a_process(root: Path, pid: int, call: str) -> ProcId:
+    """A folder of /proc, as far as it is read here."""
+    task = root / str(pid) / "task" / str(pid)
+    task.mkdir(parents=True)
+    (root / str(pid) / "stat").write_text(f"{pid} (a) S " + " ".join(["0"] * 18) + f" {pid} 0\n")
+    (root / str(pid) / "maps").write_text("")
+    (task / "schedstat").write_text("5 6 7\n")
+    (task / "syscall").write_text(call)
+    return ProcId(pid, pid)
+
+
+def test_the_table_of_locks_is_read_at_once_when_somebody_is_seen_to_wait_and_rarely_else(tmp_path: Path) -> None:
+    (tmp_path / "locks").write_text("")
+    holder, waiter = a_process(tmp_path, 10, IDLE), a_process(tmp_path, 20, IDLE)
+    locks, demoted, others = LinuxLocks(tmp_path, "x86_64"), (holder,), (waiter,)
+    assert locks.waits(demoted, others) == ()
+    (tmp_path / "locks").write_text("\n".join(LOCKS.splitlines()[2:4]))
+    assert [locks.waits(demoted, others) for _ in range(10)] == [()] * 10  # it says so, but nobody known is in such a call
+    (tmp_path / "20/task/20/syscall").write_text(IN_FCNTL)
+    (wait,) = locks.waits(demoted, others)
+    assert (wait.waiter, wait.holder) == (waiter, holder)
+
+
+def test_a_stranger_that_waits_for_a_file_is_seen_within_a_second(tmp_path: Path) -> None:
+    (tmp_path / "locks").write_text("")
+    holder, stranger = a_process(tmp_path, 10, IDLE), a_process(tmp_path, 20, IN_FCNTL)
+    locks, demoted, others = LinuxLocks(tmp_path, "x86_64"), (holder,), ()
+    locks.waits(demoted, others)
+    (tmp_path / "locks").write_text("\n".join(LOCKS.splitlines()[2:4]))
+    looks = [locks.waits(demoted, others) for _ in range(STRANGERS)]
+    assert [wait.waiter for wait in looks[-1]] == [stranger]
+
+
+def test_a_wait_that_has_begun_anew_is_another_one(tmp_path: Path) -> None:
+    (tmp_path / "locks").write_text("\n".join(LOCKS.splitlines()[2:4]))
+    holder, waiter = a_process(tmp_path, 10, IDLE), a_process(tmp_path, 20, IN_FCNTL)
+    locks, demoted, others = LinuxLocks(tmp_path, "x86_64"), (holder,), (waiter,)
+    (before,) = locks.waits(demoted, others)
+    (tmp_path / "20/task/20/schedstat").write_text("5 6 8\n")
+    (after,) = locks.waits(demoted, others)
+    assert (before.turn, after.turn) == (7, 8)
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_what_is_kept_open_for_the_next_look_is_closed_when_nothing_is_demoted(tmp_path: Path) -> None:
+    (tmp_path / "locks").write_text("")
+    everybody = [a_process(tmp_path, pid, IDLE) for pid in range(10, 14)]
+    before, locks = descriptors(), LinuxLocks(tmp_path, "x86_64")
+    locks.waits(tuple(everybody[:1]), tuple(everybody[1:]))
+    assert descriptors() == before + len(everybody)
+    locks.waits(tuple(everybody[:1]), tuple(everybody[1:2]))
+    assert descriptors() == before + 2  # those that are no longer asked for
+    locks.rest()
+    assert descriptors() == before
+
+
+def test_a_number_that_somebody_else_has_by_now_is_not_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "locks").write_text("\n".join(LOCKS.splitlines()[2:4]))
+    holder = a_process(tmp_path, 10, IDLE)
+    a_process(tmp_path, 20, IN_FCNTL)
+    before, locks = descriptors(), LinuxLocks(tmp_path, "x86_64")
+    locks.waits((holder,), (ProcId(20, 19),))
+    assert descriptors() == before + 1
 
 
 @pytest.mark.root

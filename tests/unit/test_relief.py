@@ -161,6 +161,14 @@ def test_what_gets_less_than_the_floor_for_ten_seconds_is_put_back(watch: Watch)
     assert "pid 10 starves" in case.text
 
 
+def test_when_nothing_is_demoted_any_more_what_was_kept_for_the_next_look_is_let_go_once(watch: Watch) -> None:
+    watch.look()
+    watch.demotions = ()
+    watch.look()
+    watch.look()
+    assert watch.locks.rests == 1
+
+
 def test_hogs_at_nice_19_beside_others_get_enough(watch: Watch) -> None:
     for process in (HOLDER, OTHER):
         watch.locks.burn(process, 0.0)
@@ -171,7 +179,7 @@ def test_what_sleeps_in_between_does_not_starve(watch: Watch) -> None:
     count = iter(range(10_000))
 
     def each() -> None:
-        if next(count) % 100 == 99:  # once in five seconds
+        if next(count) % 100 >= 88:  # half a second in four: it is visited several times a second
             watch.locks.sleep(HOLDER)
         else:
             watch.locks.burn(HOLDER, 0.0)
