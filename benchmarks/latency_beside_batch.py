@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import os
 import signal
 import subprocess
@@ -432,6 +433,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     asked = parser.parse_args()
+    if asked.plot is not None and importlib.util.find_spec("matplotlib") is None:
+        parser.error("--plot needs matplotlib: pip install 'nicety[report]'")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is ended and put back then, too
     claims = Claims()
     separations, loads = asked.separations.split(","), [float(load) for load in asked.loads.split(",")]
@@ -453,9 +456,9 @@ def main() -> None:
         return
     results = campaign(separations, loads, asked.conditions.split(","), asked.rounds, asked.seconds)
     claim(claims, results)  # type: ignore[arg-type]
+    claims.close(asked.json, scenes=results)
     if asked.plot is not None:
         plot(asked.plot, results)  # type: ignore[arg-type]
-    claims.close(asked.json, scenes=results)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
     models/KIND/DIGEST/card.json    what the model is and what it was trained on; DIGEST is its SHA-256
     models/KIND/DIGEST/model.npz    its arrays; the card has their SHA-256
     models/KIND/live                the digest of the promoted one
+    models/KIND/history             what was live before, a line each, the latest last: a digest, or "none"
 
 The package has a directory of the same form with the models that are there before the user has trained any: `shipped`.
 
@@ -22,7 +23,7 @@ import re
 import stat
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from numpy.typing import NDArray
 
 from .anomaly import CHANNELS, AnomalyModel
 from .behaviour import BEHAVIOUR_FEATURES, BehaviourModel
-from .demand import DEMAND_FEATURES, TreeDemand
+from .demand import DEMAND_FEATURES, Network
 from .records import HORIZONS, QUANTILES, WINDOW
 
 SCHEMA = 1
@@ -48,6 +49,7 @@ MAX_BYTES = 64 << 20
 """Largest model file, packed or unpacked. A demand model takes about 0.2 MB."""
 
 MAX_CARD_BYTES = 1 << 20
+HISTORY = 64  # promotions that can be gone back on; older ones are forgotten
 MAX_ARRAYS = 64
 
 DTYPES = ("<f8", "<f4", "<i4", "<i8", "|b1", "|u1")
@@ -130,13 +132,82 @@ def save(directory: Path, kind: str, card: Card, arrays: Arrays) -> str:
     return digest
 
 
-def promote(directory: Path, kind: str, digest: str) -> None:
-    """Make a saved model the live one, at once and wholly. Raises ArtifactError, and then the old one stays live."""
-    load(directory, kind, digest)
+def promote(directory: Path, kind: str, digest: str | None) -> None:
+    """Make a saved model the live one, at once and wholly; None: none, so that the shipped one or the baseline speaks.
+
+    Raises ArtifactError, and then the old one stays live.
+    """
+    if digest is not None:
+        load(directory, kind, digest)
+    past = history(directory, kind)
     try:
-        _write(directory / kind / "live", f"{digest}\n".encode())
+        before = live_digest(directory, kind)
+    except ArtifactError:
+        pass  # whatever that was, it cannot be gone back to
+    else:
+        if before == digest:
+            return
+        past = (*past, before)[-HISTORY:]
+    # History first: should the machine stop in between, what is live is in it too, and `rollback` passes over that
+    _set_live(directory, kind, digest, past, history_first=True)
+
+
+def rollback(directory: Path, kind: str) -> str | None:
+    """Make live again what was live before, and say what that was; None: no saved model. Raises ArtifactError where there is
+    nothing to go back to that can be used."""
+    now, past = live_digest(directory, kind), list(history(directory, kind))
+    while past and past[-1] == now:
+        past.pop()
+    if not past:
+        raise ArtifactError(
+            f"nothing is known to have been live before the {kind} model {(now or 'none')[:8]}; "
+            f"choose one of `nicety models list`: nicety models promote {kind} DIGEST"
+        )
+    before = past.pop()
+    if before is not None:
+        try:
+            load(directory, kind, before)
+        except ArtifactError as error:
+            raise ArtifactError(
+                f"cannot go back to the {kind} model {before[:8]}…: {error}; or choose another: nicety models promote {kind} DIGEST"
+            ) from None
+    _set_live(directory, kind, before, past, history_first=False)
+    return before
+
+
+def history(directory: Path, kind: str) -> tuple[str | None, ...]:
+    """What was live before, the latest last; None: no saved model. Raises ArtifactError for a file that says anything else."""
+    path = directory / kind / "history"
+    try:
+        text = _read(path, HISTORY * 65)
+    except FileNotFoundError:
+        return ()
     except OSError as error:
-        raise _trouble(f"cannot make a {kind} model live below {directory}", error) from None
+        raise _trouble(f"cannot read {path}", error) from None
+    lines = text.decode("ascii", "replace").splitlines()
+    for number, line in enumerate(lines, 1):
+        if line != "none" and not _DIGEST.fullmatch(line):
+            raise ArtifactError(
+                f"{path}:{number} is damaged: it holds no digest; remove it: only what was live before is forgotten"
+            )
+    return tuple(None if line == "none" else line for line in lines)
+
+
+def saved(directory: Path, kind: str) -> dict[str, Card | ArtifactError]:
+    """Every model below `directory` by its digest, sorted: its card, or why it cannot be used."""
+    try:
+        names = sorted(path.name for path in (directory / kind).iterdir() if _DIGEST.fullmatch(path.name))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise _trouble(f"cannot look into {directory / kind}", error) from None
+    found: dict[str, Card | ArtifactError] = {}
+    for digest in names:
+        try:
+            found[digest] = load(directory, kind, digest).card
+        except ArtifactError as error:
+            found[digest] = error
+    return found
 
 
 def live_digest(directory: Path, kind: str) -> str | None:
@@ -201,7 +272,7 @@ def shipped(kind: str) -> Artifact | None:
 def _try(kind: str, arrays: Arrays, digest: str, interval: float) -> None:
     """Raise ValueError unless the arrays make a model."""
     if kind == "demand":
-        TreeDemand(arrays, digest)
+        Network(arrays, digest)
     elif kind == "behaviour":
         BehaviourModel.from_arrays(arrays, digest)
     else:
@@ -383,11 +454,34 @@ def _write(path: Path, data: bytes) -> None:
         temporary.rename(path)
     finally:
         temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    _sync(path.parent)
+
+
+def _sync(folder: Path) -> None:
+    """Make a rename or removal in a folder durable. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
+
+
+def _set_live(directory: Path, kind: str, digest: str | None, past: Sequence[str | None], history_first: bool) -> None:
+    """Write both files. Raises ArtifactError."""
+    live, folder = directory / kind / "live", directory / kind
+    lines = "".join(f"{each or 'none'}\n" for each in past).encode()
+    try:
+        if history_first:
+            _write(folder / "history", lines)
+        if digest is not None:
+            _write(live, f"{digest}\n".encode())
+        else:
+            live.unlink(missing_ok=True)
+            _sync(folder)
+        if not history_first:
+            _write(folder / "history", lines)
+    except OSError as error:
+        raise _trouble(f"cannot change which {kind} model is live below {directory}", error) from None
 
 
 def _trouble(what: str, error: OSError) -> ArtifactError:

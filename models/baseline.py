@@ -1,4 +1,4 @@
-"""Forecasters that need no training: the fallback of the demand model and the bar that it has to pass. Pure.
+"""Forecasters that need no training: the bar that a trained demand model has to pass. Pure.
 
 All share one interface: `predict(windows, lengths)` with windows as `features.Windows` gives them, forecasts as `records.Forecast`
 holds them. They work on values in units of the largest value of each window, so no scale is special and nothing overflows.
@@ -239,6 +239,3 @@ class SeasonalNaive:
 
 BASELINES: tuple[Forecasts, ...] = (LastValue(), Ewma(), WindowQuantile(), SeasonalNaive())
 """All of them, the anchor first: what a trained model has to beat."""
-
-FALLBACK: Forecasts = Ewma()
-"""Speaks where no trained model can."""

@@ -10,6 +10,8 @@ import numpy as np
 from .anomaly import CHANNELS, KINDS, Scorer, score
 from .baseline import Floats, Forecasts, Ints
 from .behaviour import BEHAVIOUR_FEATURES, CLASSES, SEEN, BehaviourModel
+from .demand import MIN_TICKS, DemandModel, answer, fallback, forecasts, rows
+from .experts import Experts
 from .records import HORIZONS, QUANTILES, WINDOW, Latency, ProcId
 
 
@@ -48,6 +50,45 @@ def series_zoo() -> tuple[Floats, Ints]:
     return windows, lengths
 
 
+class Streamed:
+    """A demand model, or what speaks without one, as a forecaster of windows: it is shown them tick by tick."""
+
+    def __init__(self, model: DemandModel | None) -> None:
+        self._model = model
+
+    @property
+    def name(self) -> str:
+        """See `Forecasts`."""
+        return "experts" if self._model is None else self._model.name
+
+    def predict(self, windows: Floats, lengths: Ints) -> Floats:
+        """See `Forecasts`."""
+        n = len(windows)
+        known = np.isfinite(windows) & (np.arange(WINDOW) >= WINDOW - lengths[:, None])
+        begins = np.where(known.any(axis=1), np.argmax(known, axis=1), WINDOW)
+        experts = Experts(n + LEAST_SLOTS, 1.0)
+        values = np.zeros((n + LEAST_SLOTS, WINDOW))
+        values[:n] = np.where(known, windows, np.nan)
+        fresh = np.full(n + LEAST_SLOTS, -1)
+        fresh[:n] = begins
+        seen = experts.step(values[:, 0], np.zeros(len(fresh)), np.ones(len(fresh), dtype=np.bool_))
+        for tick in range(1, WINDOW):
+            seen = experts.step(values[:, tick], np.full(len(fresh), float(tick)), fresh == tick)
+        answers = fallback(seen)
+        if self._model is not None:
+            asked = np.flatnonzero(experts.age[:n] >= MIN_TICKS)
+            said = answer(self._model, rows(experts, seen)[:, :, asked], answers[:, :, asked])
+            answers = answers.copy()
+            answers[:, :, asked] = said
+        found = forecasts(seen, answers)[:n]
+        found[begins == WINDOW] = np.nan
+        return found
+
+
+LEAST_SLOTS = 8
+"""numpy adds up a single series in another order than several."""
+
+
 def check_forecaster(model: Forecasts) -> None:
     """All that holds for every forecaster, trained or not, whatever the series. Raises CheckError."""
     windows, lengths = series_zoo()
@@ -56,9 +97,9 @@ def check_forecaster(model: Forecasts) -> None:
     _hold(bool(model.name.strip()), "has a name")
     _hold(np.array_equal(windows, given, equal_nan=True), "leaves its input alone")
     _hold(said.shape == (len(windows), len(HORIZONS), len(QUANTILES)), f"gives [n, horizons, quantiles], not {said.shape}")
-    _hold(bool(np.isfinite(said).all()), f"gives finite values, not so for series {_rows(~np.isfinite(said))}")
-    _hold(bool((said >= 0).all()), f"gives no negative demand, not so for series {_rows(said < 0)}")
-    _hold(bool((np.diff(said, axis=2) >= 0).all()), f"rises in the quantile, not so for series {_rows(np.diff(said, axis=2) < 0)}")
+    _hold(bool(np.isfinite(said).all()), f"gives finite values, not so for series {_which(~np.isfinite(said))}")
+    _hold(bool((said >= 0).all()), f"gives no negative demand, not so for series {_which(said < 0)}")
+    _hold(bool((np.diff(said, axis=2) >= 0).all()), f"rises in the quantile, not so for series {_which(np.diff(said, axis=2) < 0)}")
     _hold(np.array_equal(said, model.predict(windows, lengths)), "gives the same for the same")
     _check_independence(model, windows, lengths, said)
     _check_known_series(model)
@@ -100,7 +141,7 @@ def _check_scale(model: Forecasts) -> None:
     for factor in (2.0**-20, 1000.0, 2.0**20):
         scaled = model.predict(windows * factor, lengths)
         wrong = np.abs(scaled - said * factor) > 1e-6 * largest * factor
-        _hold(not wrong.any(), f"scales with its series, not so for series {_rows(wrong)} times {factor:g}")
+        _hold(not wrong.any(), f"scales with its series, not so for series {_which(wrong)} times {factor:g}")
 
 
 def _hold(promise: bool, what: str) -> None:
@@ -108,7 +149,7 @@ def _hold(promise: bool, what: str) -> None:
         raise CheckError(f"the model breaks the promise that it {what}")
 
 
-def _rows(wrong: np.ndarray) -> list[int]:
+def _which(wrong: np.ndarray) -> list[int]:
     return [int(row) for row in np.flatnonzero(wrong.reshape(len(wrong), -1).any(axis=1))]
 
 

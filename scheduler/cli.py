@@ -70,6 +70,9 @@ class Named:
     state_dir: str | None
 
 
+models_app = typer.Typer(help="Say which models there are, and choose which are live.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(models_app, name="models")
+
 ConfigOption = Annotated[
     str | None, typer.Option("--config", metavar="FILE", help="Configuration file; $NICETY_CONFIG.", show_default=False)
 ]
@@ -87,12 +90,14 @@ def main() -> None:
 # --- what all commands share --------------------------------------------------------------------------------------------------
 
 
-def _command(name: str, example: str, **settings: Any) -> Callable[[Callable[P, None]], Callable[P, None]]:
+def _command(
+    name: str, example: str, group: typer.Typer = app, **settings: Any
+) -> Callable[[Callable[P, None]], Callable[P, None]]:
     """Register a command with an example below its help."""
 
     def register(function: Callable[P, None]) -> Callable[P, None]:
         guarded = _guarded(function)
-        app.command(name, epilog=f"Example: {example}", **settings)(guarded)
+        group.command(name, epilog=f"Example: {example}", **settings)(guarded)
         return guarded
 
     return register
@@ -481,6 +486,97 @@ def reload(context: typer.Context, config: ConfigOption = None, state_dir: State
     _, paths = _load(context, config, state_dir)
     ask(paths.socket, "reload", timeout_seconds=30.0)
     _say("reloaded")
+
+
+# --- models ------------------------------------------------------------------------------------------------------------------
+
+
+class ModelKind(StrEnum):
+    """What `models promote` and `rollback` take."""
+
+    DEMAND = "demand"
+    ANOMALY = "anomaly"
+    BEHAVIOUR = "behaviour"
+
+
+@_command("list", "nicety models list", models_app)
+def models_list(
+    context: typer.Context, as_json: JsonOption = False, config: ConfigOption = None, state_dir: StateOption = None
+) -> None:
+    """List the models that there are, which are live, what each was trained on and how it did.
+
+    Exit 3 if a file is damaged or a model does not fit this version: it is named with the reason.
+    """
+    from . import model_page
+    from .explain import table
+
+    _, paths = _load(context, config, state_dir)
+    found, troubles = model_page.look(paths.models)
+    if as_json:
+        _print_json({"models": [model_page.as_record(each) for each in found], "troubles": troubles})
+    elif found:
+        print(table(model_page.HEADERS, [model_page.row(each) for each in found], _width()))
+    else:
+        _say("there are no models; `nicety train` makes some")
+    for trouble in troubles:
+        _say(_printable(f"nicety: {trouble}"))
+    if troubles:
+        raise typer.Exit(FINDINGS)
+
+
+@_command("promote", "nicety models promote demand 3f9a01bc", models_app)
+def models_promote(
+    context: typer.Context,
+    kind: Annotated[ModelKind, typer.Argument(metavar="KIND", help="demand, anomaly or behaviour.", show_default=False)],
+    digest: Annotated[str, typer.Argument(metavar="DIGEST", help="The model, or how its digest begins (`nicety models list`).")],
+    config: ConfigOption = None,
+    state_dir: StateOption = None,
+) -> None:
+    """Make a model live, whatever it was judged to be; a running daemon takes it at once.
+
+    What was live before can be had back: nicety models rollback KIND.
+    """
+    from ..models.artifact import promote
+    from .model_page import choose
+
+    _, paths = _load(context, config, state_dir)
+    chosen, own = choose(paths.models, kind, digest)
+    promote(paths.models, kind, chosen if own else None)
+    _say(f"the {kind} model {chosen[:12]} is live")
+    _tell_daemon(paths)
+
+
+@_command("rollback", "nicety models rollback demand", models_app)
+def models_rollback(
+    context: typer.Context,
+    kind: Annotated[ModelKind, typer.Argument(metavar="KIND", help="demand, anomaly or behaviour.", show_default=False)],
+    config: ConfigOption = None,
+    state_dir: StateOption = None,
+) -> None:
+    """Make the model live that was live before; a running daemon takes it at once.
+
+    Again, and it is the one before that. Before the first of your own, the one that nicety comes with or the baseline speaks.
+    """
+    from ..models.artifact import rollback
+
+    _, paths = _load(context, config, state_dir)
+    before = rollback(paths.models, kind)
+    _say(f"the {kind} model {before[:12]} is live again" if before else f"no {kind} model of your own is live any more")
+    _tell_daemon(paths)
+
+
+def _tell_daemon(paths: Paths) -> None:
+    """Let a running daemon take the models that are live now."""
+    from .control_socket import ControlError, NoDaemonError, ask
+
+    try:
+        ask(paths.socket, "reload", timeout_seconds=30.0)
+    except NoDaemonError:
+        _say("no daemon runs here; the next `nicety run` takes the models that are live then")
+    except ControlError as error:
+        raise ControlError(f"the running daemon has not taken it: {error}; then: nicety reload") from None
+    else:
+        _say("the running daemon has taken the models that are live now; `nicety status` shows which it uses")
 
 
 # --- looking back -------------------------------------------------------------------------------------------------------------

@@ -77,7 +77,7 @@ class Store(Section, frozen=True):
 
 
 class Models(Section, frozen=True):
-    """Which models speak."""
+    """Which models speak, and when they are trained again."""
 
     demand: Annotated[bool, Meta(description="Use the promoted demand model; false lets the baseline speak.")] = True
     anomaly: Annotated[bool, Meta(description="Use the promoted anomaly model; false lets the robust z baseline speak.")] = True
@@ -87,6 +87,15 @@ class Models(Section, frozen=True):
     certainty: Annotated[
         float, Meta(gt=0.5, lt=1, description="Probability from which a group's class is taken for known; below it: hands off.")
     ] = 0.9
+    retrain_hours: Annotated[
+        float, Meta(ge=0, le=8760, description="Train again in the background after each so many hours of running; 0: never.")
+    ] = 0.0
+    retrain_seconds: Annotated[
+        float, Meta(ge=10, le=86_400, description="Seconds after which a training in the background is ended, done or not.")
+    ] = 1800.0
+    retrain_bytes: Annotated[
+        int, Meta(ge=256 << 20, le=1 << 50, description="Bytes of memory above which a training in the background is ended.")
+    ] = 1 << 30
 
 
 class GroupRule(Section, frozen=True):

@@ -25,7 +25,7 @@ from .. import __version__
 from ..models.anomaly import AnomalyModel
 from ..models.artifact import Artifact, ArtifactError, load_live, shipped
 from ..models.behaviour import BehaviourModel
-from ..models.demand import TreeDemand
+from ..models.demand import Network
 from ..models.records import PoolSample
 from .actuate import Acting, Observing, undo_from_ledger
 from .config import Config, ConfigError, to_builtins
@@ -42,6 +42,7 @@ from .observer import Observer
 from .paths import Loaded, PathError, Paths, read_config
 from .pools.build import build
 from .ports import Actuator, Clock, PoolAdapter
+from .retraining import Retraining
 from .store.decisions import DecisionLog
 from .store.files import private_directory
 from .store.ledger import Ledger, StateLock
@@ -110,6 +111,9 @@ class Daemon:
         self._source = ProcSource(slow_every=config.daemon.slow_every)
         self._log = DecisionLog(paths.root, config.store.decision_bytes)
         self._traces: TraceWriter | None = None
+        where = () if loaded.path is None else ("--config", str(loaded.path.absolute()))
+        self._retraining = Retraining(paths.models, (*where, "--state-dir", str(paths.root)))
+        self._retraining.configure(config.models, self._started)
         self._begin(Engine(config, "").memory())
         handlers: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
             "status": self._status,
@@ -152,6 +156,7 @@ class Daemon:
             self._finish(self._actuator.undo())
         for pool in self._pools.values():
             pool.close()
+        self._retraining.close()
         self._event(NOTICE, "nicety stopped", ticks=self._ticks, missed=self._missed)
         self._socket.close()
         self._log.close()
@@ -213,6 +218,17 @@ class Daemon:
         self._last = tick
         self._ticks += 1
         self._report_troubles()
+        self._retrain(at)
+
+    def _retrain(self, at: int) -> None:
+        """See to the training in the background. Models that it promoted are taken as a reload takes them: windows start anew, what
+        the engine remembers stays."""
+        news = self._retraining.turn(at)
+        for priority, text in news.said:
+            self._event(priority, text)
+        if news.promoted:
+            self._begin(self._engine.memory())
+            self._event(NOTICE, "the promoted models are in use")
 
     def _finish(self, outcomes: tuple[Outcome, ...]) -> None:
         """Log what an undo outside of a turn did, as a last tick of the session in which nothing is decided."""
@@ -234,7 +250,7 @@ class Daemon:
         """A new session: at the start, after a reload, after an undo. `memory`: what the engine goes on from."""
         config = self._config
         self._actuator.limit(config.priority.starve_seconds, config.priority.floor)
-        demand, anomaly, behaviour = self._model("demand"), self._model("anomaly"), self._behaviour_model()
+        demand, anomaly, behaviour = (self._model(kind) for kind in ("demand", "anomaly", "behaviour"))
         self._session = Session(
             id=secrets.token_hex(4),
             boot_id=self._facts.boot_id,
@@ -255,7 +271,7 @@ class Daemon:
             config,
             self._session.abilities,
             self._session.own,
-            TreeDemand(demand.arrays, demand.digest) if demand else None,
+            Network(demand.arrays, demand.digest) if demand else None,
             AnomalyModel.from_arrays(anomaly.arrays, anomaly.digest, anomaly.card.interval) if anomaly else None,
             BehaviourModel.from_arrays(behaviour.arrays, behaviour.digest) if behaviour else None,
         )
@@ -274,40 +290,29 @@ class Daemon:
             )
 
     def _model(self, kind: str) -> Artifact | None:
-        """The promoted artefact, if the configuration wants it and it fits; else None, and the baseline speaks."""
+        """The promoted artefact if the configuration wants it and it fits, else the one that nicety comes with; None: neither can
+        be used, and the baseline speaks."""
         if not getattr(self._config.models, kind):
             return None
         try:
             artefact = load_live(self._paths.models, kind)
         except ArtifactError as error:
-            self._event(WARNING, f"{kind} model not used, the baseline speaks: {error}")
-            return None
-        if artefact is None:
-            self._event(NOTICE, f"no {kind} model yet, the baseline speaks; `nicety train` makes one")
-            return None
-        if artefact.card.interval != self._config.daemon.interval:
+            self._event(WARNING, f"promoted {kind} model not used: {error}")
+            artefact = None
+        if artefact is not None and kind != "behaviour" and artefact.card.interval != self._config.daemon.interval:
             self._event(
                 WARNING,
-                f"{kind} model not used, the baseline speaks: it was trained at {artefact.card.interval:g} s a tick, the daemon "
-                f"runs at {self._config.daemon.interval:g} s; record and train at this interval",
+                f"promoted {kind} model not used: it was trained at {artefact.card.interval:g} s a tick, the daemon runs at "
+                f"{self._config.daemon.interval:g} s; record and train at this interval",
             )
-            return None
-        return artefact
-
-    def _behaviour_model(self) -> Artifact | None:
-        """The promoted model of behaviour, else the one that nicety comes with: rates are per second, so it fits any interval."""
-        if not self._config.models.behaviour:
-            return None
-        try:
-            artefact = load_live(self._paths.models, "behaviour")
-        except ArtifactError as error:
-            self._event(WARNING, f"behaviour model not used, the one that nicety comes with is: {error}")
             artefact = None
         try:
-            return artefact or shipped("behaviour")
+            artefact = artefact or shipped(kind)  # made on many intervals, or of rates per second: it fits any
         except ArtifactError as error:
-            self._event(WARNING, f"no behaviour model, only classes that the configuration gives are known: {error}")
-            return None
+            self._event(WARNING, f"the {kind} model that nicety comes with cannot be used: {error}")
+        if artefact is None:
+            self._event(NOTICE, f"no {kind} model yet, the baseline speaks; `nicety train` makes one")
+        return artefact
 
     def _make_actuator(self) -> Actuator:
         if self._ledger is not None:
@@ -358,6 +363,7 @@ class Daemon:
             self._samples.pop(name, None)
         self._pools.update((name, pool) for name, pool in made.items() if name not in kept)
         self._config = config
+        self._retraining.configure(config.models, self._clock.monotonic())
         self._begin(self._engine.memory())
         self._event(NOTICE, "reloaded")
         self._notifier.ready(self._actuator.mode)
@@ -407,6 +413,7 @@ class Daemon:
             "demand_model": self._session.artefacts["demand"][:12] or "baseline",
             "behaviour_model": self._session.artefacts["behaviour"][:12] or "none",
             "anomaly_model": self._session.artefacts["anomaly"][:12] or "baseline",
+            "retraining": self._retraining.state(now),
             "own_cpu_seconds": usage.ru_utime + usage.ru_stime,
             "own_memory_bytes": _resident_bytes(),
             "pools": [
@@ -448,7 +455,8 @@ class Daemon:
         self._stream.event(self._clock.wall(), priority, text, **fields)
 
     def _report_troubles(self) -> None:
-        """Say once when a store starts to lose ticks or the demand model fails, and when it is well again."""
+        """Say once when a store starts to lose ticks or the demand model fails, and when it is well again; and of what the demand
+        model is heard no more, or again."""
         troubles = {
             "traces": self._traces.last_error if self._traces is not None else "",
             "decision log": self._log.last_error,
@@ -460,6 +468,8 @@ class Daemon:
             elif not error and self._troubles.get(name):
                 self._event(NOTICE, f"{name}: well again")
         self._troubles = troubles
+        for sentence in self._observer.changes:
+            self._event(WARNING, sentence)
 
 
 def _differ(a: Config, b: Config, key: str) -> bool:

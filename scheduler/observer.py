@@ -16,10 +16,9 @@ import numpy as np
 
 from ..models.anomaly import CHANNELS, AnomalyModel, RobustZ, score
 from ..models.behaviour import BEHAVIOUR_CHANNELS, YOUNG_SECONDS, BehaviourModel, Behaviours
-from ..models.demand import Forecaster, TreeDemand
+from ..models.demand import METRICS, Forecaster, Network
 from ..models.features import Floats, Rates, Windows, rates
 from ..models.records import (
-    HORIZONS,
     WINDOW,
     Behaviour,
     Forecast,
@@ -236,7 +235,7 @@ class Observer:
         config: Config,
         abilities: Abilities,
         own: ProcId,
-        demand: TreeDemand | None,
+        demand: Network | None,
         anomaly: AnomalyModel | None,
         behaviour: BehaviourModel | None,
     ) -> None:
@@ -244,7 +243,8 @@ class Observer:
         self._abilities = abilities
         self._own = own
         self._measurer = Measurer(config)
-        self._forecaster = Forecaster(demand)
+        self._forecaster = Forecaster(demand, config.daemon.interval)
+        self._followed = set[str]()  # groups that were told of once, and are still there
         self._spoken = frozenset[str]() if demand is None else demand.speaks
         self._scorer = anomaly or RobustZ()
         self._behaviours = Behaviours(behaviour, config.models.certainty, config.daemon.interval)
@@ -279,7 +279,7 @@ class Observer:
             protected=self._protected(measured, snapshot, reported),
             groups=self._groups(measured, snapshot, reported, classes),
             pools=tuple(self._pool(pool, measured, snapshot) for pool in sorted(snapshot.pools, key=lambda pool: pool.pool)),
-            forecasts=self._forecasts(measured, reported),
+            forecasts=self._forecasts(measured, reported, snapshot.wall, snapshot.host.memory_total),
             scores=self._scores(measured),
             outcomes=outcomes,
             home=self._home(measured, snapshot),
@@ -289,6 +289,11 @@ class Observer:
     def trouble(self) -> str:
         """Why the demand model could not be used at the last tick, so that the baseline spoke; "" if it could."""
         return self._forecaster.trouble
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """Of what the demand model was given up at the last tick, or heard again, a sentence each."""
+        return tuple(change.reason for change in self._forecaster.changes)
 
     def closing(self, at: int, wall: int, outcomes: tuple[Outcome, ...]) -> Tick | None:
         """A last tick without a snapshot, for the log to hang an undo on: nothing is decided on it. None before the first tick."""
@@ -445,16 +450,21 @@ class Observer:
             self._cpu_per_worker[pool] = now if before is None else before + 0.05 * (now - before)
         return self._cpu_per_worker.get(pool, 1.0)
 
-    def _forecasts(self, measured: Measured, reported: Sequence[str]) -> tuple[Forecast, ...]:
+    def _forecasts(self, measured: Measured, reported: Sequence[str], wall: int, memory: int) -> tuple[Forecast, ...]:
+        """Forecasts of the groups that the tick tells about. A group is followed from the first time on, so that its history is
+        there when it is told of again."""
         wanted = set(reported)
-        keys = sorted(key for key in measured.series if key[0] in wanted or key[1] == "load")
-        if not keys:
-            return ()
-        windows, lengths = self._series.view(keys)
-        ask = np.array([metric in self._spoken for _, metric in keys])
-        forecasts = self._forecaster.step(keys, windows[:, :, 0], lengths, ask)
+        self._followed = {name for name in self._followed | wanted if (name, "cpu") in measured.series}
+        keys = sorted(key for key in measured.series if key[0] in self._followed or key[1] == "load")
+        values = np.array([measured.series[key] for key in keys])
+        ask = np.array([metric in self._spoken for _, metric in keys], dtype=np.bool_)
+        most = np.array([float(memory) if metric == "rss" else np.inf for _, metric in keys])
+        of = np.array([METRICS.index(metric) for _, metric in keys], dtype=np.int64)
+        forecasts = self._forecaster.step(keys, values, wall / 1e9, of, ask, most)
         return tuple(
-            Forecast(target, metric, values, source) for (target, metric), (values, source) in zip(keys, forecasts, strict=True)
+            Forecast(target, metric, said, source)
+            for (target, metric), (said, source) in zip(keys, forecasts, strict=True)
+            if target in wanted or metric == "load"
         )
 
     def _scores(self, measured: Measured) -> tuple[Score, ...]:
@@ -490,6 +500,3 @@ class Observer:
 def _mean(history: Sequence[tuple[int, float]], since: float) -> float | None:
     recent = [load for at, load in history if at > since]
     return sum(recent) / len(recent) if recent else None
-
-
-assert max(HORIZONS) < WINDOW  # a forecast must come true within the window that knows what it was made from

@@ -17,7 +17,7 @@ import msgspec
 from ..models.anomaly import AnomalyModel
 from ..models.artifact import Artifact, ArtifactError, load, shipped
 from ..models.behaviour import BehaviourModel
-from ..models.demand import TreeDemand
+from ..models.demand import Network
 from ..models.records import Snapshot
 from .config import from_builtins
 from .decision import Session, Tick, encode
@@ -179,7 +179,7 @@ def _observer(session: Session, models: Path, found: Replayed) -> tuple[Observer
         from_builtins(session.config),
         session.abilities,
         session.own,
-        TreeDemand(demand.arrays, demand.digest) if demand else None,
+        Network(demand.arrays, demand.digest) if demand else None,
         AnomalyModel.from_arrays(anomaly.arrays, anomaly.digest, anomaly.card.interval) if anomaly else None,
         BehaviourModel.from_arrays(behaviour.arrays, behaviour.digest) if behaviour else None,
     )

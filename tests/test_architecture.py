@@ -30,7 +30,10 @@ IMPURE = {
 }
 POLICIES = ("pool_size", "priority", "mechanisms", "slices", "placement", "assignment", "quarantine", "policy")
 PURE = [
-    *(f"models/{name}.py" for name in ("records", "features", "baseline", "trees", "demand", "anomaly", "behaviour", "checks")),
+    *(
+        f"models/{name}.py"
+        for name in ("records", "features", "baseline", "experts", "demand", "drift", "anomaly", "behaviour", "checks")
+    ),
     *(f"scheduler/{name}.py" for name in ("config", "decision", "observer", "guard", "engine", "ports")),
     *(f"scheduler/{name}.py" for name in ("grouping", "relief", "rivals")),
     "scheduler/store/codec.py",

@@ -1,66 +1,55 @@
 """The command line of training: reads traces, fits, evaluates, promotes or refuses. Data to stdout, talk to stderr.
 
-Exit: 0 trained and promoted, 1 failure, 2 usage, 3 a model was refused: the table says by whom it was beaten.
-"""
+Exit: 0 trained and promoted, 1 failure, 2 usage, 3 a model was refused: the table says by whom it was beaten; 130 and 143
+interrupted by Ctrl-C and SIGTERM."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import resource
+import signal
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from enum import StrEnum
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from types import FrameType
+from typing import Annotated, Any, NoReturn
 
-import numpy as np
+import msgspec
+import psutil
 import typer
 
 from .. import __version__
-from ..models.artifact import FEATURES, Arrays, Artifact, ArtifactError, Card, load_live, shipped
-from ..models.behaviour import BehaviourModel
-from ..models.demand import METRICS, TreeDemand
-from ..models.records import Snapshot
+from ..models.artifact import FEATURES, ArtifactError, Card, load
 from ..scheduler.config import ConfigError
-from ..scheduler.paths import PathError, load_config, state_paths
-from ..scheduler.store.files import StoreError
-from ..scheduler.store.traces import TraceRead, read_traces
-from .anomaly_fit import fit_anomaly
-from .behaviour_fit import BehaviourTable, Programs, fit_behaviour, log_loss, unpacked, verdicts
-from .dataset import LEAST_TICKS, Dataset, DatasetError, build, sample, split
-from .evaluate import evaluate
-from .fit import ROWS, fit_demand
-from .promote import go_live, judge, judge_behaviour, running
-from .report import Result, metrics, plain, text
+from ..scheduler.linux.text import printable
+from ..scheduler.paths import Loaded, PathError, Paths, load_config, state_paths
+from ..scheduler.store.files import StoreError, replacing
+from .dataset import Dataset, DatasetError
+from .gather import gather
+from .kinds import Kind, Made, kept, packed, train_kind
+from .progress import Budget, Stages, size
+from .promote import go_live
+from .report import Course, Result, metrics, plain, text
+from .resume import Parts
+from .sources import machines
 
 FAILURE, REFUSED = 1, 3  # and 2 for wrong usage, which typer gives
 
-ORIGINS = ROWS // 3
-"""Origins to fit on: most have rows at all five horizons, some stand still and give none."""
+MEMORY = "2g"
+"""Most memory of a training unless told otherwise: what a small server can spare for some minutes."""
 
-TEST_ORIGINS = 15_000
-"""Origins to calibrate and to test on."""
+LEAST_MEMORY = 64 << 20
+"""Bytes beside the program itself below which nothing is learned: the values of an hour and the rows of some hundred moments."""
 
-HELD_OUT = 0.2
-"""Share of the time that a behaviour model is judged on: the last of it."""
-
-SEED = 20_240_229
-
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+TIMES = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
-
-
-class Kind(StrEnum):
-    """Kinds of models to train."""
-
-    DEMAND = "demand"
-    ANOMALY = "anomaly"
-    BEHAVIOUR = "behaviour"
 
 
 def main() -> None:
@@ -78,14 +67,30 @@ def _seconds(value: str) -> float:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", value.strip())
     if not found or not 0 < float(found[1]) < 1e9:
         raise typer.BadParameter(f"{value!r} is no time; say it like 90s, 10m, 12h or 7d")
-    return float(found[1]) * UNITS[found[2] or "s"]
+    return float(found[1]) * TIMES[found[2] or "s"]
 
 
-@app.command(epilog="Example: nicety train --since 7d")
+def _bytes(value: str) -> int:
+    """A size such as 500m or 1.5g in bytes."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([kmg]?)(?:i?b)?", value.strip().lower())
+    if not found or not 0 < float(found[1]) < 1e15:
+        raise typer.BadParameter(f"{value!r} is no size; say it like 500m or 2g")
+    return round(float(found[1]) * SIZES[found[2]])
+
+
+@app.command(
+    epilog="Examples: `nicety train --since 7d` learns from the last week of this machine; `nicety train fleet/ --time-budget 30m "
+    "--memory 4g --report fleet.html` from the traces of many machines, a folder each, in half an hour and 4 GiB. What was "
+    "interrupted goes on when started again with the same arguments."
+)
 def train(
     traces: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[TRACES]...", help="Trace files or folders with some; the state directory's.", show_default=False),
+        typer.Argument(
+            metavar="TRACES",
+            help="State directories, folders with those of many machines, trace files, Parquet exports; the state directory's.",
+            show_default=False,
+        ),
     ] = None,
     since: Annotated[
         float | None, typer.Option(parser=_seconds, metavar="TIME", help="Only of the last so much time, e.g. 7d.")
@@ -94,7 +99,17 @@ def train(
     models: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where models go; the state directory's models.", show_default=False)
     ] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, max=256, metavar="N", help="Fits at a time; one a CPU.")] = None,
+    time_budget: Annotated[
+        float | None, typer.Option(parser=_seconds, metavar="TIME", help="End after about this time with what there is, e.g. 10m.")
+    ] = None,
+    memory: Annotated[
+        int, typer.Option(parser=_bytes, metavar="SIZE", help="Take at most so much memory: learn from less if need be.")
+    ] = MEMORY,  # type: ignore[assignment]  # typer parses the default as if it were typed
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.html", help="Where the report goes; beside the new model.", show_default=False),
+    ] = None,
+    no_report: Annotated[bool, typer.Option("--no-report", help="Write no report.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Fit and compare, save and promote nothing.")] = False,
     idle: Annotated[bool, typer.Option("--idle/--no-idle", help="Take only CPU time that nobody else wants.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
@@ -105,36 +120,65 @@ def train(
         str | None, typer.Option("--state-dir", metavar="DIR", help="State directory; $NICETY_STATE_DIR.", show_default=False)
     ] = None,
 ) -> None:
-    """Train models from the traces; promote those that beat the running ones and the baselines on held-out time."""
+    """Train models from the traces; promote those that beat the running ones and the baselines on held-out time.
+
+    Writes a report to read in a browser: what was learned from, how good the forecasts are, and what became of each model.
+    """
     begin = time.monotonic()
+    if report is not None and (report.is_dir() or not report.parent.is_dir()):
+        raise typer.BadParameter(
+            f"{report} cannot be written: give the name of a file in a folder that is there", param_hint="--report"
+        )
+    room = memory - psutil.Process().memory_info().rss
+    if room < LEAST_MEMORY:
+        least = size(memory - room + LEAST_MEMORY)
+        raise typer.BadParameter(
+            f"{size(memory)} are too little: the program and a little data take {least}", param_hint="--memory"
+        )
     if idle:
         os.nice(19)
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    parts: Parts | None = None
     try:
-        loaded = load_config(config, os.environ, os.geteuid())
-        paths = state_paths(loaded.config, state_dir, os.environ, os.geteuid())
-        if not traces and not paths.traces.exists():
-            raise DatasetError(f"no traces in {paths.traces} yet; record some: nicety record")
-        read = read_traces(traces or [paths.traces], since=None if since is None else time.time_ns() - round(since * 1e9))
-        with _progress("reading traces") as shown:
-            dataset = build(read, loaded.config, shown.snapshot)
-        lost = _lost(read)
-        for sentence in (*lost, *dataset.skipped):
-            _say(f"left out: {sentence}")
-        place = models or paths.models
-        results = [
-            _train(kind, dataset, place, jobs or len(os.sched_getaffinity(0)), dry_run) for kind in Kind if only in (None, kind)
-        ]
+        with _interruptible():
+            loaded = load_config(config, os.environ, os.geteuid())
+            paths = state_paths(loaded.config, state_dir, os.environ, os.geteuid())
+            if not traces and not paths.traces.exists():
+                raise DatasetError(f"no traces in {paths.traces} yet; record some: nicety record")
+            asked = {
+                "version": __version__,
+                "traces": [str(path.absolute()) for path in traces or [paths.traces]],
+                "models": str((models or paths.models).absolute()),
+                "since": since,
+                "time budget": time_budget,
+                "memory": memory,
+                "config": msgspec.to_builtins(loaded.config),
+            }
+            found = machines(traces or [paths.traces])
+            parts = Parts(paths.root, asked, room, _say)
+            training = _Training(begin, memory, time_budget, paths, models or paths.models, dry_run, parts)
+            done = training.run(loaded, found, since, only)
+            page = None if no_report else training.page(done, report)
+            parts.clear()
     except (ConfigError, PathError, StoreError, DatasetError, ArtifactError) as error:
         for line in str(error).splitlines():
             _say(f"nicety: {line}")
         raise typer.Exit(FAILURE) from None
+    except _Interrupted as interrupted:
+        _say("interrupted; start again to go on" if parts is not None and parts.kept else "interrupted")
+        raise typer.Exit(128 + interrupted.signal) from None
+    finally:
+        if parts is not None:
+            parts.close()
+    results = done.results
     if only is not None and results[0].outcome == "not trained":
         results = [replace(results[0], outcome="failed")]
     if as_json:
-        print(json.dumps(plain(dataset, results, lost, time.monotonic() - begin), indent=1))
+        print(json.dumps(plain(done.dataset, done.course, results, "" if page is None else str(page)), indent=1))
     else:
-        print(text(dataset, results))
+        print(text(done.dataset, done.course, results))
+        if page is not None:
+            print(f"\nreport: {printable(str(page))}")
     outcomes = {result.outcome for result in results}
     if "failed" in outcomes:
         raise typer.Exit(FAILURE)
@@ -142,170 +186,162 @@ def train(
         raise typer.Exit(REFUSED)
 
 
-def _train(kind: Kind, dataset: Dataset, models: Path, jobs: int, dry_run: bool) -> Result:
-    """Fit one kind of model, compare it, and let it go live if it may."""
-    with _progress(f"training the {kind} model"):
-        if kind is Kind.DEMAND:
-            arrays, result = _demand(dataset, models, jobs)
-        else:
-            arrays, result = _anomaly(dataset) if kind is Kind.ANOMALY else _behaviour(dataset, models)
-    if result.outcome != "would be promoted" or dry_run:
-        return result
-    card = Card(
-        kind=kind,
-        interval=dataset.interval,
-        data=dataset.data,
-        metrics=metrics(result),
-        version=__version__,
-        created=time.time_ns(),
-        cpus=os.cpu_count() or 1,
-        features=FEATURES[kind],
-    )
-    return replace(result, outcome="promoted", digest=go_live(models, card, arrays))
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """A training that ended in order."""
+
+    dataset: Dataset
+    course: Course
+    made: list[Made]  # of each kind, in order
+    cards: list[Card]  # of the models there are
+
+    @property
+    def results(self) -> list[Result]:
+        return [it.result for it in self.made]
 
 
-def _demand(dataset: Dataset, models: Path, jobs: int) -> tuple[Arrays, Result]:
-    """A demand model and how it did."""
-    try:
-        fit, calibrate, test = split(dataset.ticks)
-        arrays = fit_demand(
-            sample(dataset, fit, ORIGINS, SEED), sample(dataset, calibrate, TEST_ORIGINS, SEED), seed=SEED, jobs=jobs
+class _Training:
+    """One call of the command, stage by stage."""
+
+    def __init__(
+        self, begin: float, memory: int, seconds: float | None, paths: Paths, models: Path, dry_run: bool, parts: Parts
+    ) -> None:
+        ends = float("inf") if seconds is None else begin + seconds
+        self._begin = begin
+        self._memory = memory
+        self._budget = Budget(ends, memory)
+        self._paths = paths
+        self._models = models
+        self._dry_run = dry_run
+        self._parts = parts
+        self._stages = Stages(self._budget, sys.stderr)
+
+    def run(self, loaded: Loaded, found: Any, since: float | None, only: Kind | None) -> _Done:
+        """Read, train every kind, promote what may be. Raises what reading and the store raise."""
+        now = time.time_ns()
+        begin = None if since is None else now - round(since * 1e9)
+        with self._stages.shown():
+            gathered = gather(found, loaded.config, begin, now, self._left(), self._stages, self._parts, _say)
+            self._stages.end()
+            dataset = gathered.dataset
+            for sentence in (*gathered.lost, *gathered.left_out, *dataset.skipped):
+                _say(f"left out: {sentence}")
+            made: list[Made] = []
+            cards: list[Card] = []
+            for kind in Kind:
+                if only in (None, kind):
+                    one, card = self._kind(kind, dataset)
+                    made.append(one)
+                    cards += [] if card is None else [card]
+        for sentence in self._stages.cut:
+            _say(sentence)
+        names = tuple(machine.name for machine in found)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        seconds = time.monotonic() - self._begin
+        return _Done(dataset, Course(names, gathered.lost, gathered.left_out, tuple(self._stages.cut), seconds, peak), made, cards)
+
+    def page(self, done: _Done, asked: Path | None) -> Path | None:
+        """Write the report; where it is, None if nobody asked for it in a dry run, or it could not be written. Raises StoreError if
+        it was asked for and cannot be."""
+        from .html import Story, page
+
+        place = asked
+        if place is None:
+            if self._dry_run:
+                return None
+            new = next((result for result in done.results if result.outcome == "promoted"), None)
+            folder = self._paths.root if new is None else self._models / new.kind / new.digest
+            place = folder / "report.html"
+        evidence = next((it.evidence for it in done.made if it.evidence is not None), None)
+        with self._stages.shown(), self._stages.stage("report"):
+            story = Story(done.dataset, done.course, done.results, done.cards, evidence, time.time_ns(), __version__)
+            try:
+                with replacing(place) as file:
+                    file.write(page(story).encode())
+            except StoreError as error:
+                if asked is not None:
+                    raise
+                _say(f"no report: {error}")
+                return None
+        return place
+
+    def _kind(self, kind: Kind, dataset: Dataset) -> tuple[Made, Card | None]:
+        """Train a kind of model, or take what an interrupted training made of it, and let it go live if it may."""
+        made = self._taken_up(kind, dataset)
+        if made is None:
+            if self._budget.left() <= 0:
+                reason = "the time was used up before it; give more with --time-budget, or train it with --only"
+                return Made({}, Result(kind, "not trained", reason, "")), None
+            made = train_kind(kind, dataset, self._models, self._left(), self._stages)
+            self._stages.end()
+            for remark in made.remarks:
+                _say(remark)
+            self._parts.save(kind, *packed(made, dataset))
+        if not made.arrays:
+            return made, None
+        result = made.result
+        card = Card(
+            kind=kind,
+            interval=dataset.interval,
+            data=dataset.data,
+            metrics=metrics(result),
+            version=__version__,
+            created=time.time_ns(),
+            cpus=os.cpu_count() or 1,
+            features=FEATURES[kind],
         )
-        held_out = sample(dataset, test, TEST_ORIGINS, SEED)
-        if not len(held_out.lengths):
-            raise DatasetError("no busy group or pool lasted into the held-out time; record longer")
-    except DatasetError as error:
-        minutes = LEAST_TICKS * dataset.interval / 60
-        return {}, Result("demand", "failed", f"{error} (at {dataset.interval:g} s a tick {minutes:.1f} min are the least)", "")
-    live, trouble = running(models, "demand", dataset.interval)
-    if trouble:
-        _say(trouble)
-    old = [] if live is None else [(f"running {live.digest[:8]}", TreeDemand(live.arrays, live.digest))]
-    table = evaluate([("new model", TreeDemand(arrays, "")), *old], held_out)
-    judgement = judge(table, "new model", {name: model.speaks for name, model in old})
-    arrays = {**arrays, "speaks": np.array([metric in judgement.speaks for metric in METRICS])}
-    outcome = "would be promoted" if judgement.beats else "refused"
-    return arrays, Result("demand", outcome, judgement.reason, "", demand=table)
+        if result.outcome == "would be promoted" and not self._dry_run:
+            made = replace(made, result=replace(result, outcome="promoted", digest=go_live(self._models, card, made.arrays)))
+            self._parts.save(kind, *packed(made, dataset))
+        if made.result.digest:
+            card = load(self._models, kind, made.result.digest).card
+        return made, card
+
+    def _taken_up(self, kind: Kind, dataset: Dataset) -> Made | None:
+        """What an interrupted training made of the same data."""
+        part = self._parts.load(kind)
+        if part is None:
+            return None
+        try:
+            made = kept(part, dataset)
+            if made is not None and made.result.digest:
+                load(self._models, kind, made.result.digest)
+        except (ValueError, ArtifactError) as error:
+            _say(f"the {kind} model of the interrupted training cannot be used, so it is trained again: {error}")
+            return None
+        if made is not None:
+            _say(f"the {kind} model is there already from the interrupted training")
+        return made
+
+    def _left(self) -> Budget:
+        """What may be taken beside what is taken already."""
+        return replace(self._budget, memory=max(self._memory - psutil.Process().memory_info().rss, LEAST_MEMORY // 2))
 
 
-def _anomaly(dataset: Dataset) -> tuple[Arrays, Result]:
-    """An anomaly model and how it did."""
-    if not dataset.workers.sessions:
-        return {}, Result("anomaly", "not trained", "the traces have no pool with workers; configure pools and record", "")
-    try:
-        fitted = fit_anomaly(dataset.workers, dataset.interval)
-    except ValueError as error:
-        return {}, Result("anomaly", "not trained", str(error), "")
-    outcome = "would be promoted" if fitted.beats else "refused"
-    return fitted.arrays, Result("anomaly", outcome, fitted.reason, "", anomaly=fitted.rows)
+class _Interrupted(BaseException):
+    """Somebody wants this to end. No ordinary error, so that nothing on the way takes it for one."""
 
-
-def _behaviour(dataset: Dataset, models: Path) -> tuple[Arrays, Result]:
-    """A behaviour model of the programs that nicety comes with and the groups with a class in the configuration, and how it did."""
-    own = dataset.sighted.programs()
-    if not own.names:
-        missing = (
-            "no group that did something has a class in the configuration, and without examples nothing is learned; say what "
-            'some are: [groups.NAME] program = "..." latency = "latency" or "batch"'
-        )
-        return {}, Result("behaviour", "not trained", missing, "")
-    cut = round(dataset.ticks * (1 - HELD_OUT))
-    earlier, later = (dataset.sighted.within(*span).programs() for span in ((0, cut), (cut, dataset.ticks + 1)))
-    if not earlier.names or not later.names:
-        missing = (
-            "the groups with a class did nothing in the first 80 or in the last 20 % of the time; record longer, while they work"
-        )
-        return {}, Result("behaviour", "failed", missing, "")
-    base, old = _known_programs(), _running_behaviour(models)
-    try:
-        without = None if base is None else fit_behaviour(base).chances
-        arrays = fit_behaviour(earlier if base is None else base + earlier).arrays
-        whole = own if base is None else base + own
-        fitted = fit_behaviour(whole)
-    except ValueError as error:
-        return {}, Result("behaviour", "not trained", str(error), "")
-    judged = [("new model", BehaviourModel.from_arrays(arrays, ""))]
-    judged += [] if old is None else [(f"running {old.digest[:8]}", BehaviourModel.from_arrays(old.arrays, old.digest))]
-    rows = [row for name, model in judged for row in verdicts(name, model.probabilities(later.rows), later)]
-    unseen = fitted.loss(whole) if base is None else log_loss(fitted.chances[: len(base.rows)], base)
-    table = BehaviourTable(tuple(rows), (unseen, unseen if base is None or without is None else log_loss(without, base)))
-    judgement = judge_behaviour(table)
-    outcome = "would be promoted" if judgement.beats else "refused"
-    return fitted.arrays, Result("behaviour", outcome, judgement.reason, "", behaviour=table)
-
-
-def _known_programs() -> Programs | None:
-    """The programs that the shipped model was trained on; None, and said, if they cannot be had."""
-    try:
-        artefact = shipped("behaviour")
-        return None if artefact is None else unpacked(artefact.arrays)
-    except (ArtifactError, ValueError) as error:
-        _say(f"the programs that nicety comes with cannot be used, so only yours count: {error}")
-        return None
-
-
-def _running_behaviour(models: Path) -> Artifact | None:
-    """What a daemon would use now: the user's model, else the shipped one. Rates are per second, so it fits any interval."""
-    try:
-        live = load_live(models, "behaviour")
-    except ArtifactError as error:
-        _say(f"the running behaviour model cannot be used, so it does not count: {error}")
-        live = None
-    try:
-        return live or shipped("behaviour")
-    except ArtifactError:  # told when its programs were asked for
-        return None
-
-
-def _lost(read: TraceRead) -> list[str]:
-    """What could not be read, a sentence each."""
-    return [f"{lost.path}: {lost.ticks if lost.ticks is not None else 'some'} ticks: {lost.reason}" for lost in read.lost]
-
-
-class _Shown:
-    """The progress of one step on a terminal; says nothing elsewhere."""
-
-    def __init__(self, what: str) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-        console = Console(stderr=True)
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[count]}"),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._task = self._bar.add_task(what, total=None, count="")
-        self._ticks = 0
-
-    def start(self) -> None:
-        self._bar.start()
-
-    def stop(self) -> None:
-        self._bar.stop()
-
-    def snapshot(self, _: Snapshot) -> None:
-        """One more tick was read."""
-        self._ticks += 1
-        if self._ticks % 50 == 0:
-            self._bar.update(self._task, count=f"{self._ticks} ticks")
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.signal = number
 
 
 @contextmanager
-def _progress(what: str) -> Iterator[_Shown]:
-    """Show that a step is under way, on stderr, until it ends."""
-    shown = _Shown(what)
-    shown.start()
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C and SIGTERM raise `_Interrupted`, unless who started this wants them ignored."""
+
+    def interrupt(number: int, _: FrameType | None) -> NoReturn:
+        raise _Interrupted(number)
+
+    taken = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not signal.SIG_IGN]
+    before = [signal.signal(number, interrupt) for number in taken]
     try:
-        yield shown
+        yield
     finally:
-        shown.stop()
+        for number, handler in zip(taken, before, strict=True):
+            signal.signal(number, handler)
 
 
 def _say(sentence: str) -> None:
     """Talk, as opposed to data."""
-    print(sentence, file=sys.stderr, flush=True)
+    print(printable(sentence), file=sys.stderr, flush=True)

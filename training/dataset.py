@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from ..models.artifact import DataRange
 from ..models.demand import MIN_TICKS
-from ..models.features import Floats
 from ..models.records import HORIZONS, WINDOW, Snapshot
 from ..scheduler.config import Config
 from ..scheduler.observer import BUSY_CORES, Measurer
@@ -25,6 +24,7 @@ from ..scheduler.store.traces import Recording
 from .anomaly_cases import WorkerTick
 from .anomaly_fit import WorkerTraces
 from .behaviour_fit import Sighted, Sightings
+from .stream import Run
 
 MAX_VALUES = 40_000_000
 """Values of demand series kept, 160 MB; beyond it the oldest series go. A day at 1 Hz of 40 groups has 7 million."""
@@ -42,16 +42,6 @@ class DatasetError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """Consecutive values of one series."""
-
-    target: str
-    metric: str
-    start: int  # tick of the first value
-    values: NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
 class Dataset:
     """What was read. `runs` are sorted by start, target and metric."""
 
@@ -65,16 +55,6 @@ class Dataset:
 
 
 @dataclass(frozen=True, slots=True)
-class Samples:
-    """Windows that end at some origins, and what came after."""
-
-    windows: Floats  # [n, WINDOW]
-    lengths: NDArray[np.int64]  # [n]
-    targets: Floats  # [n, len(HORIZONS)]; NaN: the series had ended
-    metrics: tuple[str, ...]  # [n]
-
-
-@dataclass(frozen=True, slots=True)
 class Span:
     """Ticks from `first` up to, not including, `last`: origins lie in it, and so does what they are compared with."""
 
@@ -82,24 +62,23 @@ class Span:
     last: int
 
 
-def split(ticks: int) -> tuple[Span, Span, Span]:
-    """Time to fit on, to calibrate on, and held out: 60, 20 and 20 %, but at least `LEAST_SPAN` ticks for the latter two.
+def split(ticks: int) -> tuple[Span, Span]:
+    """Time to fit on, and held out to judge: 80 and 20 %, but at least `LEAST_SPAN` ticks for the latter.
 
-    No target of one lies in the next, so the longest horizon is the gap between the origins of two. Raises DatasetError if the time
-    is too short for that.
+    No target of one lies in the other, so the longest horizon is the gap between the origins of both. Raises DatasetError if the
+    time is too short for that.
     """
-    part = max(ticks // 5, LEAST_SPAN)
     if ticks < LEAST_TICKS:
-        raise DatasetError(f"{ticks} ticks are too few to fit, calibrate and test on; at least {LEAST_TICKS} are needed")
-    first, second = ticks - 2 * part, ticks - part
-    return Span(0, first), Span(first, second), Span(second, ticks)
+        raise DatasetError(f"{ticks} ticks are too few to fit and test on; at least {LEAST_TICKS} are needed")
+    cut = ticks - max(ticks // 5, LEAST_SPAN)
+    return Span(0, cut), Span(cut, ticks)
 
 
 LEAST_SPAN = max(HORIZONS) + 20
-"""Least ticks to calibrate and to test on: 20 origins of the longest horizon."""
+"""Least ticks to test on: 20 origins of the longest horizon."""
 
-LEAST_TICKS = 2 * LEAST_SPAN + MIN_TICKS + max(HORIZONS) + 40
-"""Least ticks of traces: besides, 40 origins of the longest horizon to fit on."""
+LEAST_TICKS = LEAST_SPAN + MIN_TICKS + max(HORIZONS) + 60
+"""Least ticks of traces: besides, 60 origins of the longest horizon to fit on."""
 
 
 def build(
@@ -134,7 +113,7 @@ def build(
         pools = {pool.pool for pool in snapshot.pools}
         classed = {name: latency for name in measured.groups if (latency := measurer.pinned(name)) is not None}
         sightings.add(builder.ticks, measured.groups, measured.behaviour, classed)
-        builder.add(measured.series, {name for name in measured.groups if name in pools or name in classed})
+        builder.add(snapshot.wall / 1e9, measured.series, {name for name in measured.groups if name in pools or name in classed})
         workers.add(WorkerTick(measured.worker_keys, measured.worker_pools, measured.workers))
     skipped = [
         f"{count} ticks recorded at {every:g} s a tick: the configuration has daemon.interval = {interval:g}"
@@ -157,44 +136,22 @@ def build(
     return Dataset(interval, builder.ticks, runs, ready, data, tuple(skipped), sightings.finish())
 
 
-def sample(dataset: Dataset, span: Span, most: int, seed: int) -> Samples:
-    """At most `most` origins of the span, drawn evenly from all series and ticks in it; all of them where there are no more."""
-    origins = [(run, np.arange(*_origins(run, span))) for run in dataset.runs]
-    origins = [(run, inside) for run, inside in origins if len(inside)]
-    total = sum(len(inside) for _, inside in origins)
-    chosen = np.arange(total)
-    if total > most:
-        chosen = np.sort(np.random.default_rng(seed).choice(total, most, replace=False))
-    windows, lengths, targets = [np.empty((0, WINDOW))], [np.empty(0, dtype=np.int64)], [np.empty((0, len(HORIZONS)))]
-    metrics: list[str] = []
-    offset = 0
-    for run, inside in origins:
-        low, high = np.searchsorted(chosen, (offset, offset + len(inside)))
-        mine = inside[chosen[low:high] - offset]
-        offset += len(inside)
-        if len(mine):
-            windows.append(_windows(run.values, mine))
-            lengths.append(np.minimum(mine + 1, WINDOW))
-            targets.append(_targets(run, mine, span))
-            metrics += [run.metric] * len(mine)
-    return Samples(np.concatenate(windows), np.concatenate(lengths), np.concatenate(targets), tuple(metrics))
+def origins(runs: Sequence[Run], span: Span, most: int, seed: int) -> list[NDArray[np.int64]]:
+    """At most `most` origins of the span, as places in each run, drawn evenly from all series and ticks in it; all of them where
+    there are no more. An origin has seen `MIN_TICKS` ticks of its series, and the longest horizon lies in the span."""
+    inside = [np.arange(*_inside(run, span)) for run in runs]
+    total = sum(map(len, inside))
+    if total <= most:
+        return inside
+    chosen = np.zeros(total, dtype=np.bool_)
+    chosen[np.random.default_rng(seed).choice(total, most, replace=False)] = True
+    edges = np.cumsum([0, *map(len, inside)])
+    return [places[chosen[low:high]] for places, low, high in zip(inside, edges[:-1], edges[1:], strict=True)]
 
 
-def _origins(run: Run, span: Span) -> tuple[int, int]:
-    """Places in the run, from and up to, whose window is long enough and whose targets lie in the span."""
+def _inside(run: Run, span: Span) -> tuple[int, int]:
     first = max(MIN_TICKS - 1, span.first - run.start)
     return first, max(min(len(run.values) - 1, span.last - max(HORIZONS) - run.start), first)
-
-
-def _windows(values: NDArray[np.float32], origins: NDArray[np.int64]) -> Floats:
-    places = origins[:, None] - np.arange(WINDOW - 1, -1, -1)
-    return np.asarray(np.where(places >= 0, values[np.maximum(places, 0)].astype(np.float64), np.nan))
-
-
-def _targets(run: Run, origins: NDArray[np.int64], span: Span) -> Floats:
-    places = origins[:, None] + np.asarray(HORIZONS)
-    end = min(len(run.values), span.last - run.start)
-    return np.asarray(np.where(places < end, run.values[np.minimum(places, end - 1)].astype(np.float64), np.nan))
 
 
 class _Runs:
@@ -203,23 +160,23 @@ class _Runs:
     def __init__(self) -> None:
         self.ticks = 0
         self.skipped: list[str] = []
-        self._open: dict[tuple[str, str], tuple[int, array[float]]] = {}
+        self._open: dict[tuple[str, str], tuple[int, float, array[float]]] = {}
         self._closed: list[Run] = []
         self._kept = 0
         self._dropped = 0
         self._wanted: set[str] = set()  # groups with a class, and pools
 
-    def add(self, series: dict[tuple[str, str], float], wanted: set[str]) -> None:
-        """The values of the next tick."""
+    def add(self, at: float, series: dict[tuple[str, str], float], wanted: set[str]) -> None:
+        """The values of the next tick, `at` seconds since 1970."""
         self._wanted |= wanted
         for key in [key for key in self._open if key not in series]:
             self._close(key)
         for key, value in series.items():
             entry = self._open.get(key)
             if entry is None:
-                entry = self._open[key] = (self.ticks, array("f"))
-            entry[1].append(value)
-            if len(entry[1]) >= MAX_RUN:
+                entry = self._open[key] = (self.ticks, at, array("f"))
+            entry[2].append(value)
+            if len(entry[2]) >= MAX_RUN:
                 self._close(key)
         self.ticks += 1
 
@@ -246,10 +203,10 @@ class _Runs:
         )
 
     def _close(self, key: tuple[str, str]) -> None:
-        start, values = self._open.pop(key)
+        start, at, values = self._open.pop(key)
         if len(values) <= MIN_TICKS:
             return
-        self._closed.append(Run(*key, start, np.frombuffer(values, dtype=np.float32)))
+        self._closed.append(Run(*key, start, np.frombuffer(values, dtype=np.float32), at))
         self._kept += len(values)
         while self._kept > MAX_VALUES:
             oldest = min(range(len(self._closed)), key=lambda i: self._closed[i].start)
@@ -295,9 +252,3 @@ class _Workers:
         if self._dropped:
             self.skipped.append(f"the workers of the oldest {self._dropped} ticks: more than {MAX_WORKER_TICKS} worker-ticks")
         return WorkerTraces(tuple(session for session, count in zip(self._sessions, self._counts, strict=True) if count))
-
-
-def blocks(n: int, size: int = 4096) -> Iterator[slice]:
-    """Slices that cover n rows, so that rows made from windows never need all their memory at once."""
-    for start in range(0, n, size):
-        yield slice(start, min(start + size, n))

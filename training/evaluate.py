@@ -6,15 +6,18 @@ over metrics, a forecaster's `score` is the geometric mean of its wQL relative t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..models.baseline import BASELINES, Forecasts
 from ..models.features import Floats
-from ..models.records import HORIZONS, QUANTILES
-from .dataset import Samples, blocks
+from ..models.records import HORIZONS, QUANTILES, WINDOW
+from .stream import Run, Samples
+
+BLOCK = 4096
+"""Origins that a baseline is asked for together, so that their windows never need all their memory at once."""
 
 NEGLIGIBLE = 1e-4
 """A loss of a hundredth of a percent of the values is as good as none: added to both sides of a ratio, so that series that stand
@@ -58,22 +61,32 @@ class DemandTable:
         return list(dict.fromkeys(row.forecaster for row in self.rows))
 
 
-def evaluate(forecasters: Sequence[tuple[str, Forecasts]], test: Samples) -> DemandTable:
-    """Every baseline and each of `forecasters` (name to show, forecaster) on the same samples."""
-    everyone = [*forecasters, *((baseline.name, baseline) for baseline in BASELINES)]
-    metrics = np.array(test.metrics)
+def evaluate(forecasts: Mapping[str, Floats], test: Samples, runs: Sequence[Run]) -> DemandTable:
+    """Every baseline and each of `forecasts` (name to show: [n, H, Q]) on the same samples of runs."""
+    metrics = np.array([runs[which].metric for which in test.run.tolist()])
+    known = np.isfinite(test.targets)
     rows = []
-    for name, forecaster in everyone:
-        parts = [forecaster.predict(test.windows[part], test.lengths[part]) for part in blocks(len(test.lengths))]
-        said = np.concatenate(parts)
-        for metric in sorted(set(test.metrics)):
+    for name, said in [*forecasts.items(), *((baseline.name, _predict(baseline, test, runs)) for baseline in BASELINES)]:
+        for metric in sorted(set(metrics.tolist())):
             for h, horizon in enumerate(HORIZONS):
-                known = (metrics == metric) & np.isfinite(test.targets[:, h])
-                if known.any():
-                    came = test.targets[known, h]
-                    loss, coverage = losses(came, said[known, h])
-                    rows.append(DemandRow(name, metric, horizon, loss, coverage, len(came)))
+                here = (metrics == metric) & known[:, h]
+                if here.any():
+                    loss, coverage = losses(test.targets[here, h], said[here, h])
+                    rows.append(DemandRow(name, metric, horizon, loss, coverage, int(here.sum())))
     return DemandTable(tuple(rows))
+
+
+def _predict(baseline: Forecasts, test: Samples, runs: Sequence[Run]) -> Floats:
+    """[n, H, Q] what a baseline says at the origins of samples."""
+    said = np.empty((len(test), len(HORIZONS), len(QUANTILES)))
+    for first in range(0, len(test), BLOCK):
+        part = slice(first, min(first + BLOCK, len(test)))
+        windows = np.full((part.stop - first, WINDOW), np.nan)
+        for row, (which, origin) in enumerate(zip(test.run[part].tolist(), test.origin[part].tolist(), strict=True)):
+            recent = runs[which].values[max(origin + 1 - WINDOW, 0) : origin + 1]
+            windows[row, WINDOW - len(recent) :] = recent
+        said[part] = baseline.predict(windows, np.minimum(test.origin[part] + 1, WINDOW))
+    return said
 
 
 def losses(values: Floats, said: Floats) -> tuple[float, tuple[float, ...]]:

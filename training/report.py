@@ -30,12 +30,25 @@ class Result:
     behaviour: BehaviourTable | None = None
 
 
-def text(dataset: Dataset, results: Sequence[Result]) -> str:
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How a training went."""
+
+    machines: tuple[str, ...]  # whose traces were read
+    lost: tuple[str, ...]  # what could not be read, a sentence each, here and below
+    left_out: tuple[str, ...]  # what was not read or not kept, for time or memory
+    cut: tuple[str, ...]  # what ended early
+    seconds: float
+    peak_bytes: int  # most memory resident
+
+
+def text(dataset: Dataset, course: Course, results: Sequence[Result]) -> str:
     """What the user is told on stdout."""
     data = dataset.data
-    minutes = dataset.ticks * dataset.interval / 60
-    read = f"{dataset.ticks} ticks of {dataset.interval:g} s ({minutes:.0f} min), up to {data.processes} processes"
-    lines = [f"{read}, {data.groups} busy groups and pools, {len(dataset.runs)} series"]
+    minutes = data.ticks * dataset.interval / 60
+    read = f"{data.ticks} ticks of {dataset.interval:g} s ({minutes:.0f} min), up to {data.processes} processes"
+    machines = f" of {len(course.machines)} machines" if len(course.machines) > 1 else ""
+    lines = [f"{read}, {data.groups} busy groups and pools{machines}, {len(dataset.runs)} series"]
     for result in results:
         lines += ["", f"{result.kind} model: {result.outcome}{f' as {result.digest[:8]}' if result.digest else ''}", result.reason]
         if result.demand is not None:
@@ -47,16 +60,21 @@ def text(dataset: Dataset, results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
-def plain(dataset: Dataset, results: Sequence[Result], lost: Sequence[str], seconds: float) -> dict[str, Any]:
-    """The same, and all figures, as what JSON can say."""
+def plain(dataset: Dataset, course: Course, results: Sequence[Result], page: str) -> dict[str, Any]:
+    """The same, and all figures, as what JSON can say. `page`: where the report is, "" if there is none."""
     return {
-        "ticks": dataset.ticks,
+        "ticks": dataset.data.ticks,
         "interval_seconds": dataset.interval,
         "series": len(dataset.runs),
         "data": asdict(dataset.data),
         "skipped": list(dataset.skipped),
-        "lost": list(lost),
-        "seconds": round(seconds, 3),
+        "machines": list(course.machines),
+        "lost": list(course.lost),
+        "left_out": list(course.left_out),
+        "cut": list(course.cut),
+        "seconds": round(course.seconds, 3),
+        "peak_bytes": course.peak_bytes,
+        "report": page,
         "models": {
             result.kind: {
                 "outcome": result.outcome,
@@ -94,12 +112,13 @@ def _demand(found: DemandTable) -> str:
         for name in found.forecasters():
             mine = {row.horizon: row for row in found.rows if row.metric == metric and row.forecaster == name}
             losses = [f"{mine[h].wql:.4f}" if h in mine else "" for h in HORIZONS]
-            rows.append([metric, name, *losses, *(f"{share:.1%}" for share in _coverage(list(mine.values())))])
+            rows.append([metric, name, *losses, *(f"{share:.1%}" for share in covered(list(mine.values())))])
     scores = [[name, f"{found.score(name):.3f}"] for name in sorted(found.forecasters(), key=found.score)]
     return table(headers, rows) + "\n\n" + table(("forecaster", "score"), scores)
 
 
-def _coverage(rows: Sequence[DemandRow]) -> list[float]:
+def covered(rows: Sequence[DemandRow]) -> list[float]:
+    """Share of the values of some rows that lie at or below each of `QUANTILES`."""
     total = sum(row.values for row in rows)
     return [sum(row.coverage[q] * row.values for row in rows) / total for q in range(len(QUANTILES))]
 

@@ -7,26 +7,24 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from nicety.models.artifact import DataRange
+from nicety.models.artifact import shipped
 from nicety.models.baseline import BASELINES, Floats, Forecasts, Ints, LastValue
-from nicety.models.checks import CheckError, check_forecaster
-from nicety.models.demand import TreeDemand
+from nicety.models.checks import CheckError, Streamed, check_forecaster
+from nicety.models.demand import Network
 from nicety.models.records import WINDOW
-from nicety.training.anomaly_fit import WorkerTraces
-from nicety.training.dataset import Dataset, Run, sample, split
 from nicety.training.fit import fit_demand
+from nicety.training.stream import Run, stream
 
 
 @pytest.fixture(scope="module")
-def trained() -> TreeDemand:
+def trained() -> Network:
     rng = np.random.default_rng(1)
-    t = np.arange(500)
-    runs = tuple(
-        Run(f"g{i}", "cpu", 0, (2 + np.sin(t / (3 + i)) + rng.normal(0, 0.1, 500)).clip(0).astype(np.float32)) for i in range(8)
-    )
-    dataset = Dataset(1.0, 500, runs, WorkerTraces(()), DataRange(0, 0, 500, 8, 8, ""), ())
-    fit, calibrate, _ = split(500)
-    return TreeDemand(fit_demand(sample(dataset, fit, 500, 1), sample(dataset, calibrate, 500, 1), seed=1, jobs=1), "ab" * 32)
+    t = np.arange(300)
+    runs = [
+        Run(f"g{i}", "cpu", 0, (2 + np.sin(t / (3 + i)) + rng.normal(0, 0.1, 300)).clip(0).astype(np.float32)) for i in range(8)
+    ]
+    samples = stream(runs, [np.arange(8, 250) for _ in runs], 1.0)
+    return Network(fit_demand(samples, ["cpu"] * len(samples), 1, None), "ab" * 32)
 
 
 @pytest.mark.parametrize("model", BASELINES, ids=lambda model: model.name)
@@ -34,8 +32,18 @@ def test_baselines_keep_all_promises(model: Forecasts) -> None:
     check_forecaster(model)
 
 
-def test_a_trained_model_keeps_all_promises(trained: TreeDemand) -> None:
-    check_forecaster(trained)
+def test_the_experts_keep_all_promises() -> None:
+    check_forecaster(Streamed(None))
+
+
+def test_a_trained_model_keeps_all_promises(trained: Network) -> None:
+    check_forecaster(Streamed(trained))
+
+
+def test_the_model_that_nicety_comes_with_keeps_all_promises() -> None:
+    found = shipped("demand")
+    assert found is not None
+    check_forecaster(Streamed(Network(found.arrays, found.digest)))
 
 
 class Spoilt:

@@ -10,6 +10,7 @@ import shutil
 import tracemalloc
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +21,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from nicety.models.artifact import MAX_ARRAYS, MAX_BYTES, ArtifactError, Card, DataRange, load, load_live, promote, save
-from nicety.models.demand import DEMAND_FEATURES
-from nicety.models.records import HORIZONS, QUANTILES
+from nicety.models.demand import DEMAND_FEATURES, Network
+from nicety.models.records import QUANTILES
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give files away")
 
 
 def arrays() -> dict[str, NDArray[Any]]:
-    index = np.arange(len(QUANTILES), dtype=np.int32)
-    return {
-        "feature": np.zeros(len(QUANTILES), np.int32),
-        "threshold": np.zeros(len(QUANTILES)),
-        "missing_left": np.zeros(len(QUANTILES), np.bool_),
-        "left": index,
-        "right": index,
-        "value": np.ones(len(QUANTILES)),
-        "roots": index[:, None],
-        "start": np.zeros(len(QUANTILES)),
-        "offsets": np.zeros((len(HORIZONS), len(QUANTILES))),
-        "speaks": np.ones(3, dtype=np.bool_),
-    }
+    made: dict[str, NDArray[Any]] = {name: np.zeros(shape, dtype=np.float32) for name, shape in Network.SHAPES.items()}
+    return {**made, "bias3": np.ones(len(QUANTILES), dtype=np.float32), "speaks": np.ones(3, dtype=np.bool_)}
 
 
 def make(models: Path) -> Path:
@@ -144,13 +134,13 @@ def test_a_live_file_that_names_a_model_that_is_gone_says_so(models: Path, place
 
 def with_header(header: bytes, data: bytes = b"") -> dict[str, bytes]:
     member = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + data
-    return {**good(), "value.npy": member}
+    return {**good(), "bias3.npy": member}
 
 
 def pickled() -> dict[str, bytes]:
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, np.array([{"os": "system"}], dtype=object), version=(1, 0), allow_pickle=True)
-    return {**good(), "value.npy": buffer.getvalue()}
+    return {**good(), "bias3.npy": buffer.getvalue()}
 
 
 CRAFTED: dict[str, tuple[Callable[[], bytes], str]] = {
@@ -159,18 +149,18 @@ CRAFTED: dict[str, tuple[Callable[[], bytes], str]] = {
     "too many": (lambda: npz({f"a{i}.npy": b"" for i in range(MAX_ARRAYS + 1)}), f"{MAX_ARRAYS + 1} arrays"),
     "a path": (lambda: npz({**good(), "../../x.npy": b""}), "does not belong"),
     "another file": (lambda: npz({**good(), "x.pkl": b""}), "does not belong"),
-    "objects": (lambda: npz(pickled()), "value.npy is not"),
-    "structured": (lambda: npz({**good(), "value.npy": npy(np.zeros(3, [("a", "<f8")]))}), "value.npy is not"),
-    "complex": (lambda: npz({**good(), "value.npy": npy(np.zeros(3, complex))}), "value.npy is not"),
-    "half precision": (lambda: npz({**good(), "value.npy": npy(np.zeros(4, np.float16))}), "type <f2"),
-    "big endian": (lambda: npz({**good(), "value.npy": npy(np.zeros(3, ">f8"))}), "value.npy is not"),
-    "Fortran order": (lambda: npz({**good(), "roots.npy": npy(np.asfortranarray(np.zeros((4, 3), np.int32)))}), "roots.npy is not"),
-    "three dimensions": (lambda: npz({**good(), "roots.npy": npy(np.zeros((1, 2, 2), np.int32))}), "roots.npy is not"),
-    "longer than it says": (lambda: npz({**good(), "value.npy": npy(np.ones(4)) + b"x"}), "has 33 bytes"),
-    "shorter than it says": (lambda: npz({**good(), "value.npy": npy(np.ones(4))[:-1]}), "has 31 bytes"),
+    "objects": (lambda: npz(pickled()), "bias3.npy is not"),
+    "structured": (lambda: npz({**good(), "bias3.npy": npy(np.zeros(3, [("a", "<f8")]))}), "bias3.npy is not"),
+    "complex": (lambda: npz({**good(), "bias3.npy": npy(np.zeros(3, complex))}), "bias3.npy is not"),
+    "half precision": (lambda: npz({**good(), "bias3.npy": npy(np.zeros(4, np.float16))}), "type <f2"),
+    "big endian": (lambda: npz({**good(), "bias3.npy": npy(np.zeros(3, ">f8"))}), "bias3.npy is not"),
+    "Fortran order": (lambda: npz({**good(), "out.npy": npy(np.asfortranarray(np.zeros((32, 4), np.float32)))}), "out.npy is not"),
+    "three dimensions": (lambda: npz({**good(), "out.npy": npy(np.zeros((1, 32, 4), np.float32))}), "out.npy is not"),
+    "longer than it says": (lambda: npz({**good(), "bias3.npy": npy(np.ones(4, np.float32)) + b"x"}), "has 17 bytes"),
+    "shorter than it says": (lambda: npz({**good(), "bias3.npy": npy(np.ones(4, np.float32))[:-1]}), "has 15 bytes"),
     "negative size": (
         lambda: npz(with_header(b"{'descr': '<f8', 'fortran_order': False, 'shape': (-4, -1), }\n", b"x" * 32)),
-        "value.npy is not",
+        "bias3.npy is not",
     ),
     "gigantic size": (
         lambda: npz(with_header(b"{'descr': '<f8', 'fortran_order': False, 'shape': (999999999,), }\n")),
@@ -178,16 +168,16 @@ CRAFTED: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "gigantic product": (
         lambda: npz(with_header(b"{'descr': '<f8', 'fortran_order': False, 'shape': (4294967296, 4294967296), }\n")),
-        "value.npy is not",
+        "bias3.npy is not",
     ),
-    "long header": (lambda: npz(with_header(b" " * 4000 + b"{}\n")), "value.npy is not"),
-    "no header": (lambda: npz(with_header(b"__import__('os').abort()\n")), "value.npy is not"),
-    "another npy version": (lambda: npz({**good(), "value.npy": b"\x93NUMPY\x02\x00" + b" " * 100}), "value.npy is not"),
-    "no npy": (lambda: npz({**good(), "value.npy": b"\x00" * 100}), "value.npy is not"),
-    "boolean 2": (lambda: npz({**good(), "missing_left.npy": npy(np.zeros(4, np.bool_))[:-1] + b"\x02"}), "neither true"),
+    "long header": (lambda: npz(with_header(b" " * 4000 + b"{}\n")), "bias3.npy is not"),
+    "no header": (lambda: npz(with_header(b"__import__('os').abort()\n")), "bias3.npy is not"),
+    "another npy version": (lambda: npz({**good(), "bias3.npy": b"\x93NUMPY\x02\x00" + b" " * 100}), "bias3.npy is not"),
+    "no npy": (lambda: npz({**good(), "bias3.npy": b"\x00" * 100}), "bias3.npy is not"),
+    "boolean 2": (lambda: npz({**good(), "speaks.npy": npy(np.zeros(3, np.bool_))[:-1] + b"\x02"}), "neither true"),
     "other compression": (lambda: npz(good(), zipfile.ZIP_BZIP2), "compressed in a way"),
-    "a cycle": (lambda: npz({**good(), "left.npy": npy(np.zeros(4, np.int32))}), "before its parent"),
-    "not a number": (lambda: npz({**good(), "value.npy": npy(np.full(4, np.nan))}), "not finite"),
+    "absurd": (lambda: npz({**good(), "bias3.npy": npy(np.full(4, 1e9, np.float32))}), "absurdly large"),
+    "not a number": (lambda: npz({**good(), "bias3.npy": npy(np.full(4, np.nan, np.float32))}), "not finite"),
 }
 
 
@@ -202,11 +192,11 @@ def test_crafted_arrays_are_refused_for_what_they_are(models: Path, name: str) -
 
 
 def test_the_crafted_files_differ_from_a_good_one_only_in_their_fault(models: Path) -> None:
-    assert load(models, "demand", craft(models, npz(good()))).arrays["value"].tolist() == [1.0] * 4
+    assert load(models, "demand", craft(models, npz(good()))).arrays["bias3"].tolist() == [1.0] * 4
 
 
 def test_a_zip_bomb_is_not_unpacked(models: Path) -> None:
-    bomb = npz({**good(), "value.npy": bytes(MAX_BYTES + 1)})
+    bomb = npz({**good(), "bias3.npy": bytes(MAX_BYTES + 1)})
     assert len(bomb) < 1 << 20
     digest = craft(models, bomb)
     tracemalloc.start()
@@ -220,7 +210,7 @@ def test_a_zip_bomb_is_not_unpacked(models: Path) -> None:
 
 
 def test_a_member_that_is_larger_than_the_archive_says_is_not_unpacked(models: Path) -> None:
-    packed = bytearray(npz({"value.npy": bytes(MAX_BYTES // 2)}))
+    packed = bytearray(npz({"bias3.npy": bytes(MAX_BYTES // 2)}))
     entry = packed.rindex(b"PK\x01\x02")
     packed[entry + 24 : entry + 28] = (64).to_bytes(4, "little")  # uncompressed size in the directory
     digest = craft(models, bytes(packed))
@@ -254,7 +244,7 @@ def test_arrays_with_any_bytes_changed_load_or_are_refused(tmp_path_factory: pyt
         artefact = load(models, "demand", digest)
     except ArtifactError:
         return
-    assert np.isfinite(artefact.arrays["value"]).all()
+    assert np.isfinite(artefact.arrays["bias3"]).all()
 
 
 @pytest.mark.parametrize(
@@ -347,11 +337,12 @@ def test_a_failed_save_leaves_the_live_model_and_no_rubbish(models: Path, monkey
         raise OSError(28, "No space left on device")
 
     card = Card("demand", 2.0, DataRange(1, 2, 3, 4, 5, ""), (), "1", 9, 2, DEMAND_FEATURES)
+    other = save(models, "demand", replace(card, created=7), arrays())
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(ArtifactError, match=r"No space left.*free space"):
         save(models, "demand", card, arrays())
     with pytest.raises(ArtifactError, match="No space left"):
-        promote(models, "demand", before.digest)
+        promote(models, "demand", other)
     monkeypatch.undo()
     now = load_live(models, "demand")
     assert now is not None

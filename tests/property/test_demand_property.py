@@ -1,4 +1,4 @@
-"""Whatever the windows and whatever a model says, forecasts are fit for use."""
+"""Whatever the series and whatever a model says, forecasts are fit for use."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from nicety.models.baseline import BASELINES, LARGEST, Floats, Ints
-from nicety.models.demand import Forecaster, demand_rows
-from nicety.models.records import HORIZONS, QUANTILES, WINDOW
-
-SHAPE = (len(HORIZONS), len(QUANTILES))
+from nicety.models.baseline import BASELINES, Ints
+from nicety.models.demand import LARGEST, Forecaster, rows
+from nicety.models.experts import Experts, Floats, Singles
+from nicety.models.records import QUANTILES, WINDOW
 
 values = st.one_of(
     st.floats(width=64),  # NaN, infinities, negative, denormal and huge ones too
@@ -21,12 +20,21 @@ values = st.one_of(
 
 
 @st.composite
-def series(draw: st.DrawFn) -> tuple[Floats, Ints]:
+def windows(draw: st.DrawFn) -> tuple[Floats, Ints]:
     n = draw(st.integers(1, 4))
-    windows = draw(hnp.arrays(np.float64, (n, WINDOW), elements=values, fill=values))
+    made = draw(hnp.arrays(np.float64, (n, WINDOW), elements=values, fill=values))
     lengths = draw(hnp.arrays(np.int64, n, elements=st.integers(1, WINDOW)))
-    windows[:, -1] = draw(hnp.arrays(np.float64, n, elements=st.floats(0, 1e300)))
-    return windows, lengths
+    made[:, -1] = draw(hnp.arrays(np.float64, n, elements=st.floats(0, 1e300)))
+    return made, lengths
+
+
+@st.composite
+def series(draw: st.DrawFn) -> Floats:
+    """[n, ticks], the first value of each known."""
+    n, ticks = draw(st.integers(1, 4)), draw(st.integers(1, 60))
+    made = draw(hnp.arrays(np.float64, (n, ticks), elements=values, fill=values))
+    made[:, 0] = draw(hnp.arrays(np.float64, n, elements=st.floats(0, 1e300)))
+    return made
 
 
 def fit_for_use(said: Floats) -> bool:
@@ -34,12 +42,19 @@ def fit_for_use(said: Floats) -> bool:
 
 
 @settings(max_examples=60, deadline=None)
-@given(series())
-def test_baselines_and_rows_bear_any_window(given_: tuple[Floats, Ints]) -> None:
-    windows, lengths = given_
+@given(windows())
+def test_baselines_bear_any_window(given_: tuple[Floats, Ints]) -> None:
     for baseline in BASELINES:
-        assert fit_for_use(baseline.predict(windows, lengths)), baseline.name
-    assert np.isfinite(demand_rows(windows, lengths)).all()
+        assert fit_for_use(baseline.predict(*given_)), baseline.name
+
+
+@settings(max_examples=60, deadline=None)
+@given(series())
+def test_rows_bear_any_series(shown: Floats) -> None:
+    experts = Experts(len(shown), 1.0)
+    for tick in range(shown.shape[1]):
+        seen = experts.step(shown[:, tick], np.full(len(shown), float(tick)), np.full(len(shown), tick == 0))
+        assert np.isfinite(rows(experts, seen)).all()
 
 
 class Hostile:
@@ -47,32 +62,44 @@ class Hostile:
 
     name = "demand hostile"
 
-    def __init__(self, said: Floats) -> None:
-        self.said = said
+    def __init__(self, said: Singles) -> None:
+        self._said = said
 
-    def predict(self, windows: Floats, lengths: Ints, baseline: Floats | None = None) -> Floats:
-        return self.said[: len(windows)]
+    def answers(self, made: Singles, start: Singles) -> Singles:
+        return self._said[np.arange(len(start)) % len(self._said)]
 
 
 @settings(max_examples=60, deadline=None)
-@given(series(), hnp.arrays(np.float64, (4, *SHAPE), elements=st.floats(width=64), fill=st.floats(width=64)), st.integers(1, 40))
-def test_nothing_that_a_model_says_makes_a_forecast_unfit(given_: tuple[Floats, Ints], said: Floats, ticks: int) -> None:
-    windows, lengths = given_
-    forecaster = Forecaster(Hostile(said))
-    for tick in range(ticks):
-        now = np.roll(windows, tick, axis=1)
-        now[:, -1] = windows[:, -1]
-        found = forecaster.step(range(len(now)), now, lengths, np.ones(len(now), dtype=np.bool_))
+@given(series(), hnp.arrays(np.float32, (7, len(QUANTILES)), elements=st.floats(width=32), fill=st.floats(width=32)))
+def test_nothing_that_a_model_says_makes_a_forecast_unfit(shown: Floats, said: Singles) -> None:
+    forecaster = Forecaster(Hostile(said), 1.0)
+    n = len(shown)
+    for tick in range(shown.shape[1]):
+        now = shown[:, tick]
+        found = forecaster.step(
+            range(n), np.where(np.isfinite(now), now, np.nan), float(tick), np.zeros(n, np.int64), np.ones(n, np.bool_)
+        )
         assert fit_for_use(np.array([forecast for forecast, _ in found]))
 
 
 @settings(max_examples=40, deadline=None)
-@given(series(), st.integers(-200, 200))
-def test_forecasts_scale_with_their_series(given_: tuple[Floats, Ints], power: int) -> None:
-    windows, lengths = given_
-    windows = np.where(np.isfinite(windows) & (windows >= 0), np.clip(windows, 2.0**-100, 2.0**100), 0.0)
+@given(windows(), st.integers(-200, 200))
+def test_baselines_scale_with_their_series(given_: tuple[Floats, Ints], power: int) -> None:
+    made, lengths = given_
+    made = np.where(np.isfinite(made) & (made >= 0), np.clip(made, 2.0**-100, 2.0**100), 0.0)
     factor = 2.0**power  # exact, so the forecasts must be equal to the last bit
     for baseline in BASELINES:
-        assert np.array_equal(baseline.predict(windows * factor, lengths), baseline.predict(windows, lengths) * factor), (
-            baseline.name
-        )
+        assert np.array_equal(baseline.predict(made * factor, lengths), baseline.predict(made, lengths) * factor), baseline.name
+
+
+@settings(max_examples=40, deadline=None)
+@given(series(), st.integers(-200, 200))
+def test_forecasts_scale_with_their_series(shown: Floats, power: int) -> None:
+    shown = np.where(np.isfinite(shown) & (shown >= 0), np.clip(shown, 2.0**-100, 2.0**100), 0.0)
+    n, factor = len(shown), 2.0**power
+    one, other = Forecaster(None, 1.0), Forecaster(None, 1.0)
+    for tick in range(shown.shape[1]):
+        more = (float(tick), np.zeros(n, np.int64), np.ones(n, np.bool_))
+        usual, scaled = one.step(range(n), shown[:, tick], *more), other.step(range(n), shown[:, tick] * factor, *more)
+        for (a, _), (b, _) in zip(usual, scaled, strict=True):
+            assert np.array_equal(np.array(a) * factor, np.array(b))

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from nicety.models.artifact import live_digest
+from nicety.models.artifact import live_digest, shipped
 from nicety.models.records import PoolSample, Snapshot
 from nicety.scheduler.config import parse
 from nicety.scheduler.control_socket import ControlError, ask
@@ -147,7 +147,7 @@ def test_kill_nine_of_the_acting_daemon_at_random_moments_is_undone(tmp_path: Pa
     assert changed >= 1, "the daemon was killed before it did anything"
 
 
-def test_a_damaged_model_is_named_and_the_baseline_speaks(tmp_path: Path) -> None:
+def test_a_damaged_model_is_named_and_the_one_that_nicety_comes_with_speaks(tmp_path: Path) -> None:
     models = tmp_path / "state" / "models"
     (models / "demand" / ("a" * 64)).mkdir(parents=True, mode=0o700)
     for directory in (tmp_path / "state", models, models / "demand", models / "demand" / ("a" * 64)):
@@ -159,8 +159,10 @@ def test_a_damaged_model_is_named_and_the_baseline_speaks(tmp_path: Path) -> Non
     daemon = run(tmp_path, "run", "--observe")
     answer = until(lambda: status(tmp_path / "state"))
     events = [record["text"] for record in end(daemon) if record["kind"] == "event"]
-    assert answer["demand_model"] == "baseline"
-    assert any(text.startswith("demand model not used, the baseline speaks: ") for text in events)
+    ours = shipped("demand")
+    assert ours is not None
+    assert answer["demand_model"] == ours.digest[:12]
+    assert any(text.startswith("promoted demand model not used: ") for text in events)
 
 
 def test_no_tick_is_decided_on_by_a_daemon_whose_reader_fails_and_it_gives_up_in_order(tmp_path: Path) -> None:

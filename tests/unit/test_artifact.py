@@ -15,26 +15,15 @@ from numpy.typing import NDArray
 from nicety.models.anomaly import KINDS
 from nicety.models.artifact import FEATURES, ArtifactError, Card, DataRange, live_digest, load, load_live, promote, save
 from nicety.models.behaviour import BEHAVIOUR_FEATURES
-from nicety.models.demand import DEMAND_FEATURES
-from nicety.models.records import HORIZONS, QUANTILES
+from nicety.models.demand import DEMAND_FEATURES, Network
+from nicety.models.records import QUANTILES
 
 Arrays = dict[str, NDArray[Any]]
 
 
 def demand_arrays(answer: float = 1.0) -> Arrays:
-    index = np.arange(len(QUANTILES), dtype=np.int32)
-    return {
-        "feature": np.zeros(len(QUANTILES), np.int32),
-        "threshold": np.zeros(len(QUANTILES)),
-        "missing_left": np.zeros(len(QUANTILES), np.bool_),
-        "left": index,
-        "right": index,
-        "value": np.full(len(QUANTILES), answer),
-        "roots": index[:, None],
-        "start": np.zeros(len(QUANTILES)),
-        "offsets": np.zeros((len(HORIZONS), len(QUANTILES))),
-        "speaks": np.ones(3, dtype=np.bool_),
-    }
+    arrays: Arrays = {name: np.zeros(shape, dtype=np.float32) for name, shape in Network.SHAPES.items()}
+    return {**arrays, "bias3": np.full(len(QUANTILES), answer, dtype=np.float32), "speaks": np.ones(3, dtype=np.bool_)}
 
 
 def anomaly_arrays() -> Arrays:
@@ -162,8 +151,8 @@ def test_a_card_without_its_figures_is_refused(tmp_path: Path) -> None:
 
 
 def test_arrays_that_make_no_model_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="is no demand model: array value is missing"):
-        save(tmp_path, "demand", card(), {name: array for name, array in demand_arrays().items() if name != "value"})
+    with pytest.raises(ArtifactError, match="is no demand model: it has arrays"):
+        save(tmp_path, "demand", card(), {name: array for name, array in demand_arrays().items() if name != "out"})
     with pytest.raises(ArtifactError, match="is no anomaly model"):
         save(tmp_path, "anomaly", card("anomaly"), demand_arrays())
     with pytest.raises(ArtifactError, match="is no behaviour model"):

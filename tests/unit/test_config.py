@@ -14,6 +14,8 @@ from nicety.scheduler.config import Config, ConfigError, from_builtins, parse, t
 
 SECTIONS = "daemon, groups, guard, models, placement, pool_size, pools, priority, quarantine, store"
 
+MODELS = "anomaly, behaviour, certainty, demand, retrain_bytes, retrain_hours, retrain_seconds"
+
 
 def problems(text: str) -> list[str]:
     with pytest.raises(ConfigError) as caught:
@@ -28,7 +30,7 @@ GOLDEN: dict[str, tuple[str, list[str]]] = {
     ),
     "unknown key with no near one": (
         "[models]\nxyz = 2\n",
-        ["n.toml:2: models.xyz: unknown key; known keys: anomaly, behaviour, certainty, demand"],
+        [f"n.toml:2: models.xyz: unknown key; known keys: {MODELS}"],
     ),
     "unknown section": ("\n[nonsense]\nx = 1\n", [f"n.toml:2: nonsense: unknown key; known keys: {SECTIONS}"]),
     "not a number": ("[daemon]\ninterval = nan\n", ["n.toml:2: daemon.interval: nan is not a finite number"]),

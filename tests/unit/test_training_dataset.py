@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pytest
 
-from nicety.models.records import HORIZONS, SAMPLE, WINDOW, HostSample, Identity, Known, PoolSample, ProcId, Snapshot, WorkerSample
+from nicety.models.records import HORIZONS, SAMPLE, HostSample, Identity, Known, PoolSample, ProcId, Snapshot, WorkerSample
 from nicety.scheduler.config import Config, parse
 from nicety.scheduler.store.traces import Recording
 from nicety.training import dataset as module
-from nicety.training.dataset import LEAST_SPAN, LEAST_TICKS, DatasetError, Span, build, sample, split
+from nicety.training.dataset import LEAST_SPAN, LEAST_TICKS, DatasetError, Span, build, origins, split
 
 SECOND = 10**9
 LONGEST = max(HORIZONS)
@@ -122,51 +122,40 @@ def test_progress_is_told_every_snapshot() -> None:
 
 
 def test_time_is_split_in_order_and_too_little_of_it_is_refused() -> None:
-    fit, calibrate, test = split(1000)
-    assert (fit, calibrate, test) == (Span(0, 600), Span(600, 800), Span(800, 1000))
-    fit, calibrate, test = split(LEAST_TICKS)
-    assert [span.last - span.first for span in (calibrate, test)] == [LEAST_SPAN, LEAST_SPAN]
+    assert split(1000) == (Span(0, 800), Span(800, 1000))
+    fit, test = split(LEAST_TICKS)
+    assert (fit.last, test.last - test.first) == (LEAST_TICKS - LEAST_SPAN, LEAST_SPAN)
     with pytest.raises(DatasetError, match=str(LEAST_TICKS)):
         split(LEAST_TICKS - 1)
 
 
-def test_no_target_of_one_span_lies_in_the_next() -> None:
+def test_no_target_of_one_span_lies_in_the_other() -> None:
     data = build(snapshots(range(1, 502), {"a": 0.5}), Config())
-    spans = split(data.ticks)
-    ramp = next(run for run in data.runs if run.metric == "rss")  # its value tells its tick
-    for span in spans:
-        drawn = sample(data, span, 10_000, seed=1)
-        own = [i for i, metric in enumerate(drawn.metrics) if metric == "rss"]
-        origins = drawn.windows[own, -1] / 4096 - ramp.values[0] / 4096
-        targets = drawn.targets[own] / 4096 - ramp.values[0] / 4096
-        assert (origins >= span.first).all()
-        assert (targets < span.last).all()
-        assert np.array_equal(targets, origins[:, None] + np.asarray(HORIZONS))
+    for span in split(data.ticks):
+        for run, places in zip(data.runs, origins(data.runs, span, 10_000, seed=1), strict=True):
+            assert len(places) > 20
+            assert places.min() + run.start >= span.first
+            assert places.max() + run.start + LONGEST < span.last
 
 
-def test_windows_end_at_their_origin_and_begin_with_the_series() -> None:
-    data = build(snapshots(range(1, 402), {"a": 0.5}), Config())
-    drawn = sample(data, Span(0, data.ticks), 10_000, seed=1)
-    own = [i for i, metric in enumerate(drawn.metrics) if metric == "rss"]
-    for i in own[:200:7]:
-        window, length = drawn.windows[i], int(drawn.lengths[i])
-        assert np.isnan(window[: WINDOW - length]).all()
-        assert np.array_equal(np.diff(window[WINDOW - length :]), np.full(length - 1, 4096.0))
-        assert drawn.targets[i, 0] == window[-1] + 4096
-
-
-def test_a_series_that_ends_leaves_later_targets_unknown() -> None:
+def test_a_series_that_ends_has_origins_up_to_its_last_value_but_one() -> None:
     ends = [*snapshots(range(1, 41), {"a": 0.5}), *snapshots(range(200, 400), {"a": 0.5})]
-    drawn = sample(build(ends, Config()), Span(0, 150), 10_000, seed=1)
-    assert len(drawn.lengths)
-    assert np.isnan(drawn.targets[:, HORIZONS.index(LONGEST)]).any()
-    assert not np.isnan(drawn.targets[:, 0]).any()
+    data = build(ends, Config())
+    places = origins(data.runs, Span(0, 150), 10_000, seed=1)
+    first = [where for run, where in zip(data.runs, places, strict=True) if run.start == 0]
+    assert [where.max() for where in first] == [len(data.runs[0].values) - 2] * len(first)
 
 
 def test_a_draw_is_bounded_even_and_repeatable() -> None:
     data = build(snapshots(range(1, 402), {"a": 0.5, "b": 0.3}), Config())
-    one, same = (sample(data, Span(0, data.ticks), 100, seed=1) for _ in range(2))
-    assert len(one.lengths) == 100
-    assert np.array_equal(one.windows, same.windows, equal_nan=True)
-    assert not np.array_equal(one.windows, sample(data, Span(0, data.ticks), 100, seed=2).windows, equal_nan=True)
-    assert 20 <= one.metrics.count("rss") <= 80
+    one, same, other = (origins(data.runs, Span(0, data.ticks), 100, seed) for seed in (1, 1, 2))
+    assert sum(map(len, one)) == 100
+    assert all(np.array_equal(a, b) for a, b in zip(one, same, strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+    assert all(10 <= len(places) <= 40 for places in one)
+
+
+def test_a_series_knows_when_it_began() -> None:
+    data = build(snapshots(range(1, 402), {"a": 0.5}), Config())
+    first = data.data.first_wall / 1e9
+    assert {run.at - run.start for run in data.runs} == {first + 1}

@@ -8,16 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nicety.models.artifact import DataRange, live_digest
+from nicety.models.artifact import DataRange, live_digest, shipped
 from nicety.models.baseline import BASELINES, Ewma, Floats
-from nicety.models.demand import TreeDemand
-from nicety.models.records import HORIZONS, QUANTILES
+from nicety.models.demand import Network
+from nicety.models.records import HORIZONS, QUANTILES, WINDOW
 from nicety.training.anomaly_fit import WorkerTraces
-from nicety.training.dataset import Dataset, DatasetError, Run, Samples, sample, split
+from nicety.training.dataset import Dataset, DatasetError, origins, split
 from nicety.training.evaluate import DemandRow, DemandTable, evaluate, losses
-from nicety.training.fit import fit_demand
+from nicety.training.fit import ONWARD, PART, descend, fit_demand, predict, training_rows
 from nicety.training.promote import judge, running
-from nicety.training.report import Result, metrics, text
+from nicety.training.report import Course, Result, metrics, text
+from nicety.training.stream import Run, Samples, stream
 
 TICKS = 900
 
@@ -31,9 +32,15 @@ def dataset(make: Callable[[np.random.Generator, Floats], Floats], series: int =
     return Dataset(1.0, ticks, runs, WorkerTraces(()), DataRange(0, 1, ticks, series, series, ""), ())
 
 
-def parts(data: Dataset, most: int = 2500) -> tuple[Samples, Samples, Samples]:
-    fit, calibrate, test = split(data.ticks)
-    return sample(data, fit, most, 1), sample(data, calibrate, most // 2, 1), sample(data, test, most // 2, 1)
+def parts(data: Dataset, most: int = 2500) -> tuple[Samples, Samples]:
+    return tuple(stream(data.runs, origins(data.runs, span, most, 1), 1.0) for span in split(data.ticks))  # type: ignore[return-value]
+
+
+def fitted(train: Samples) -> Network:
+    """As `nicety train` does, from the model that nicety comes with."""
+    base = shipped("demand")
+    assert base is not None
+    return Network(fit_demand(train, ["cpu"] * len(train), 1, base.arrays), "")
 
 
 def wave(rng: np.random.Generator, t: Floats) -> Floats:
@@ -55,38 +62,75 @@ def bursts(rng: np.random.Generator, t: Floats) -> Floats:
 def test_it_beats_every_baseline_on_predictable_demand(
     make: Callable[[np.random.Generator, Floats], Floats], at_most: float
 ) -> None:
-    train, calibrate, test = parts(dataset(make))
-    model = TreeDemand(fit_demand(train, calibrate, seed=1, jobs=1), "")
-    table = evaluate([("new model", model)], test)
+    data = dataset(make)
+    train, test = parts(data)
+    table = evaluate({"new model": predict(fitted(train), test), "experts": test.values(test.start.astype(float))}, test, data.runs)
     best = min(table.score(baseline.name) for baseline in BASELINES)
     assert table.score("new model") < at_most * best
+    assert table.score("new model") < table.score("experts")
     assert judge(table, "new model").beats
     covered = np.array([row.coverage for row in table.rows if row.forecaster == "new model"]).mean(axis=0)
     assert covered[1:] == pytest.approx(np.array(QUANTILES[1:]), abs=0.06)
 
 
-def test_the_same_samples_give_the_same_model_whatever_the_jobs() -> None:
-    train, calibrate, _ = parts(dataset(wave, series=4), most=600)
-    one, two = (fit_demand(train, calibrate, seed=1, jobs=jobs) for jobs in (1, 2))
+def test_the_same_samples_give_the_same_model() -> None:
+    train, _ = parts(dataset(wave, series=4, ticks=300), most=600)
+    one, two = (fit_demand(train, ["cpu"] * len(train), 1, None) for _ in range(2))
     for name in one:
         assert np.array_equal(one[name], two[name]), name
 
 
+def test_it_goes_part_of_the_way_from_the_model_that_it_starts_from() -> None:
+    train, test = parts(dataset(steps, series=4, ticks=400), most=1500)
+    rng = np.random.default_rng(4)
+    base = {name: rng.normal(0, 0.02, shape).astype(np.float32) for name, shape in Network.SHAPES.items()}
+    moved = fit_demand(train, ["cpu"] * len(train), 1, base)
+    far = descend(training_rows(train, ["cpu"] * len(train), 1), ONWARD, 1, base, lambda *_: True)
+    for name in Network.SHAPES:
+        assert np.allclose(moved[name], (1 - PART) * base[name] + PART * far[name], atol=1e-6)
+    start = Network({**base, "speaks": np.ones(3, dtype=np.bool_)}, "")
+    known = np.isfinite(test.targets)
+    assert (
+        losses(test.targets[known], predict(Network(moved, ""), test)[known])[0]
+        < losses(test.targets[known], predict(start, test)[known])[0]
+    )
+
+
+def test_each_set_has_the_same_share_of_the_loss_whatever_its_scale_and_size() -> None:
+    data = dataset(wave, series=6, ticks=300)
+    runs = [Run(run.target, "rss" if i else "cpu", 0, run.values * (1e6 if i else 1)) for i, run in enumerate(data.runs)]
+    train = stream(runs, [np.arange(8, 250)] * 6, 1.0)
+    names = ["rss" if which else "cpu" for which in train.run.tolist()]
+    rows = training_rows(train, names, 1)
+    first = np.isfinite(train.answers())[train.run == 0].sum()
+    assert rows.weights[:first].sum() == pytest.approx(rows.weights[first:].sum(), rel=1e-3)
+
+
+def test_a_fit_ends_early_when_it_is_told_to() -> None:
+    train, _ = parts(dataset(wave, series=2, ticks=300), most=300)
+    told: list[int] = []
+
+    def progress(done: int, total: int) -> bool:
+        told.append(done)
+        return len(told) < 3
+
+    fit_demand(train, ["cpu"] * len(train), 1, None, progress)
+    assert len(told) == 3
+
+
 def test_too_little_that_moves_is_refused() -> None:
-    still = dataset(lambda rng, t: np.full(len(t), 2.0))
-    train, calibrate, _ = parts(still)
-    with pytest.raises(DatasetError, match=r"only 0 rows.*record longer"):
-        fit_demand(train, calibrate, seed=1, jobs=1)
+    train, _ = parts(dataset(lambda rng, t: np.full(len(t), 2.0), ticks=300))
+    with pytest.raises(DatasetError, match=r"only \d+ rows.*record longer"):
+        fit_demand(train, ["cpu"] * len(train), 1, None)
 
 
 def test_one_absurd_tick_buys_no_absurd_forecast() -> None:
     def poisoned(rng: np.random.Generator, t: Floats) -> Floats:
         return np.where(rng.random(len(t)) < 0.01, 1e9, 1.0) * rng.gamma(4, 0.25, len(t))
 
-    train, calibrate, _ = parts(dataset(poisoned, series=4), most=800)
-    model = TreeDemand(fit_demand(train, calibrate, seed=1, jobs=1), "")
-    quiet = np.random.default_rng(2).gamma(4, 0.25, (1, train.windows.shape[1]))
-    assert model.predict(quiet, np.array([quiet.shape[1]])).max() < 100
+    train, _ = parts(dataset(poisoned, series=4), most=800)
+    quiet = Run("quiet", "cpu", 0, np.random.default_rng(2).gamma(4, 0.25, 200).astype(np.float32))
+    assert predict(fitted(train), stream([quiet], [np.array([199])], 1.0)).max() < 100
 
 
 def test_losses_are_the_definition() -> None:
@@ -173,7 +217,7 @@ def test_the_report_names_every_forecaster_with_its_losses() -> None:
     data = dataset(wave, series=2)
     found = table(new_model=0.1, last_value=0.2, ewma=0.15)
     result = Result("demand", "refused", "because", "", demand=found)
-    lines = text(data, [result]).splitlines()
+    lines = text(data, Course(("here",), (), (), (), 1.0, 1), [result]).splitlines()
     assert "demand model: refused" in lines
     (line,) = (line for line in lines if line.startswith("cpu") and "ewma" in line)
     assert line.split() == ["cpu", "ewma", *["0.1500"] * len(HORIZONS), "50.0%", "90.0%", "95.0%", "99.0%"]
@@ -181,9 +225,12 @@ def test_the_report_names_every_forecaster_with_its_losses() -> None:
 
 
 def test_evaluate_scores_baselines_by_what_they_say() -> None:
-    _, _, test = parts(dataset(wave, series=3))
-    rows = evaluate([], test).rows
-    said = Ewma().predict(test.windows, test.lengths)
+    data = dataset(wave, series=3, ticks=300)
+    _, test = parts(data)
+    rows = evaluate({}, test, data.runs).rows
+    windows = np.stack([data.runs[which].values[at + 1 - WINDOW : at + 1] for which, at in zip(test.run, test.origin, strict=True)])
+    said = Ewma().predict(windows.astype(float), np.full(len(test), WINDOW))
     row = next(row for row in rows if row.forecaster == "ewma" and row.horizon == 6)
-    assert (row.wql, row.coverage) == losses(test.targets[:, 2], said[:, 2])
+    known = np.isfinite(test.targets[:, 2])
+    assert (row.wql, row.coverage) == losses(test.targets[known, 2], said[known, 2])
     assert {row.forecaster for row in rows} == {baseline.name for baseline in BASELINES}

@@ -1,0 +1,136 @@
+"""Trains the demand model on a data set: which origins, what it starts from, how it did on held-out time. Knows data sets and the
+artefact store, not traces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ..models.artifact import Arrays, Artifact, ArtifactError, shipped
+from ..models.demand import DEMAND_FEATURES, METRICS, Network
+from ..models.experts import Floats
+from .dataset import LEAST_TICKS, Dataset, DatasetError, origins, split
+from .evaluate import evaluate, losses
+from .fit import ROWS, fit_demand, predict
+from .progress import Budget, Progress
+from .promote import judge, running
+from .report import Result
+from .stream import Run, Samples, stream
+
+ORIGINS = ROWS // 5
+"""Origins to fit on, at the most: each has five horizons."""
+
+TEST_ORIGINS = 15_000
+"""Origins to test on, at the most."""
+
+BYTES = 5200
+"""Memory that an origin takes at most while training: its rows, what is drawn of them, and what is judged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A demand model, how it did, and what to show of it."""
+
+    arrays: Arrays  # {} if it failed
+    result: Result
+    runs: tuple[Run, ...] = ()  # what `test` refers to
+    test: Samples | None = None  # held-out origins
+    said: Floats | None = None  # [n, H, Q] the model's forecasts of them
+    baseline: Floats | None = None  # [n, H, Q] those of the experts alone
+    leans: Mapping[str, float] = field(default_factory=dict)  # feature: by what factor the loss grows without it
+
+
+def train_demand(dataset: Dataset, models: Path, seed: int, budget: Budget, progress: Progress) -> tuple[Trained, list[str]]:
+    """(a demand model, what was remarkable, a sentence each). The data set's newest time is held out to judge it."""
+    said: list[str] = []
+    try:
+        spans = split(dataset.ticks)
+        room = max(budget.memory // BYTES, 500)
+        most = (min(ORIGINS, room * 3 // 4), min(TEST_ORIGINS, room // 4))
+        chosen = [origins(dataset.runs, span, count, seed) for span, count in zip(spans, most, strict=True)]
+        places = [np.concatenate(parts) for parts in zip(*chosen, strict=True)]
+        total = sum(int(part[-1]) + 1 for part in places if len(part))
+        every = stream(dataset.runs, places, dataset.interval, lambda done: progress.step("experts", done, total))
+        starts = np.array([run.start for run in dataset.runs])
+        tick = every.origin + starts[every.run]
+        fit, test = (every.part((tick >= span.first) & (tick < span.last)) for span in spans)
+        if len(every) < sum(map(len, places)) and not len(test):
+            raise DatasetError(
+                "the time was used up before held-out time was reached; give more: --time-budget, or read less: --since"
+            )
+        if not len(test):
+            raise DatasetError("no busy group or pool lasted into the held-out time; record longer")
+        base = _base(said)
+        arrays = fit_demand(
+            fit,
+            metrics(dataset.runs, fit),
+            seed,
+            None if base is None else base.arrays,
+            lambda done, steps: progress.step("fitting", done, steps),
+        )
+    except DatasetError as error:
+        minutes = LEAST_TICKS * dataset.interval / 60
+        reason = f"{error} (at {dataset.interval:g} s a tick {minutes:.1f} min are the least)"
+        return Trained({}, Result("demand", "failed", reason, "")), said
+    model = Network(arrays, "")
+    made = {"new model": predict(model, test)}
+    heard = {}
+    live, trouble = running(models, "demand", dataset.interval)
+    if trouble:
+        said.append(trouble)
+    for name, artefact in (
+        ((f"running {live.digest[:8]}", live),) if live else ((f"shipped {base.digest[:8]}", base),) if base else ()
+    ):
+        other = Network(artefact.arrays, artefact.digest)
+        made[name], heard[name] = predict(other, test), other.speaks
+    made["experts"] = test.values(test.start.astype(np.float64))
+    progress.step("judging", 0, 2)
+    table = evaluate(made, test, dataset.runs)
+    progress.step("judging", 1, 2)
+    judgement = judge(table, "new model", heard)
+    arrays = {**arrays, "speaks": np.array([metric in judgement.speaks for metric in METRICS])}
+    leans = lean_on(model, test, seed)
+    progress.step("judging", 2, 2)
+    outcome = "would be promoted" if judgement.beats else "refused"
+    result = Result("demand", outcome, judgement.reason, "", demand=table)
+    return Trained(arrays, result, dataset.runs, test, made["new model"], made["experts"], leans), said
+
+
+def metrics(runs: tuple[Run, ...], samples: Samples) -> list[str]:
+    """The metric of each origin."""
+    return [runs[which].metric for which in samples.run.tolist()]
+
+
+def _base(said: list[str]) -> Artifact | None:
+    """The model to start from: the one that nicety comes with."""
+    try:
+        return shipped("demand")
+    except ArtifactError as error:
+        said.append(f"the demand model that nicety comes with cannot be used, so training starts from nothing: {error}")
+        return None
+
+
+SHOWN = 2000
+"""Origins that are enough to see what a model leans on."""
+
+
+def lean_on(model: Network, samples: Samples, seed: int) -> dict[str, float]:
+    """By what share the loss grows when a feature is shuffled among the origins: permutation importance (Breiman 2001)."""
+    rng = np.random.default_rng(seed)
+    some = samples.part(np.sort(rng.permutation(len(samples))[:SHOWN]))
+    known = np.isfinite(some.targets)
+
+    def loss() -> float:
+        return losses(some.targets[known], predict(model, some)[known])[0]
+
+    whole, found = loss(), {}
+    for column, name in enumerate(DEMAND_FEATURES):
+        kept = some.rows[:, :, column].copy()
+        some.rows[:, :, column] = kept[rng.permutation(len(kept))]
+        found[name] = loss() / whole - 1 if whole > 0 else 0.0
+        some.rows[:, :, column] = kept
+    return found

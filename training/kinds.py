@@ -1,0 +1,166 @@
+"""The kinds of models: how each is trained on a data set and judged. Knows data sets and the artefact store, not traces or
+people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ..models.artifact import Arrays, Artifact, ArtifactError, load_live, shipped
+from ..models.behaviour import BehaviourModel
+from .anomaly_fit import fit_anomaly
+from .behaviour_fit import BehaviourTable, Programs, fit_behaviour, log_loss, unpacked, verdicts
+from .dataset import Dataset
+from .demand import Trained, train_demand
+from .evidence import Evidence
+from .progress import Budget, Progress
+from .promote import judge_behaviour
+from .report import Result
+from .resume import Part
+
+HELD_OUT = 0.2
+"""Share of the time that a behaviour model is judged on: the last of it."""
+
+SEED = 20_240_229
+
+_MODEL, _SHOWN = "model-", "shown-"
+
+
+class Kind(StrEnum):
+    """Kinds of models to train."""
+
+    DEMAND = "demand"
+    ANOMALY = "anomaly"
+    BEHAVIOUR = "behaviour"
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What training a kind gave."""
+
+    arrays: Arrays  # {} if there is no model
+    result: Result
+    evidence: Evidence | None = None
+    remarks: tuple[str, ...] = ()  # what was remarkable, a sentence each
+
+
+def train_kind(kind: Kind, dataset: Dataset, models: Path, budget: Budget, progress: Progress) -> Made:
+    """Fit and judge one kind of model. Nothing is saved."""
+    if kind is Kind.DEMAND:
+        progress.step("experts", 0, 0)
+        trained, remarks = train_demand(dataset, models, SEED, budget, progress)
+        return Made(trained.arrays, trained.result, _evidence(trained), tuple(remarks))
+    progress.step(kind, 0, 0)
+    return _anomaly(dataset) if kind is Kind.ANOMALY else _behaviour(dataset, models)
+
+
+def packed(made: Made, dataset: Dataset) -> tuple[Any, dict[str, Any]]:
+    """What was made of a data set as plain data and arrays, to be kept."""
+    shown = {} if made.evidence is None else made.evidence.arrays()
+    plain = {
+        "data": dataset.data.digest,
+        "result": msgspec.to_builtins(made.result),
+        "leans": None if made.evidence is None else dict(made.evidence.leans),
+    }
+    named = {_MODEL + name: array for name, array in made.arrays.items()} | {_SHOWN + name: array for name, array in shown.items()}
+    return plain, named
+
+
+def kept(part: Part, dataset: Dataset) -> Made | None:
+    """What was packed; None if it was made of another data set. Raises ValueError for anything else."""
+    try:
+        if part.plain["data"] != dataset.data.digest:
+            return None
+        result, found = msgspec.convert(part.plain["result"], Result), part.plain["leans"]
+        arrays = {name.removeprefix(_MODEL): array for name, array in part.arrays.items() if name.startswith(_MODEL)}
+        shown = {name.removeprefix(_SHOWN): array for name, array in part.arrays.items() if name.startswith(_SHOWN)}
+        evidence = None if found is None else Evidence.of(dataset.runs, msgspec.convert(found, dict[str, float]), shown)
+    except (msgspec.ValidationError, KeyError, TypeError) as error:
+        raise ValueError(f"it is no model and its result: {error}") from None
+    return Made(arrays, result, evidence)
+
+
+def _evidence(trained: Trained) -> Evidence | None:
+    test, said, baseline = trained.test, trained.said, trained.baseline
+    if test is None or said is None or baseline is None:
+        return None
+    return Evidence(trained.runs, test.run, test.origin, test.targets, said, baseline, trained.leans)
+
+
+def _anomaly(dataset: Dataset) -> Made:
+    """An anomaly model and how it did."""
+    if not dataset.workers.sessions:
+        return _not_made("anomaly", "not trained", "the traces have no pool with workers; configure pools and record")
+    try:
+        fitted = fit_anomaly(dataset.workers, dataset.interval)
+    except ValueError as error:
+        return _not_made("anomaly", "not trained", str(error))
+    outcome = "would be promoted" if fitted.beats else "refused"
+    return Made(fitted.arrays, Result("anomaly", outcome, fitted.reason, "", anomaly=fitted.rows))
+
+
+def _behaviour(dataset: Dataset, models: Path) -> Made:
+    """A behaviour model of the programs that nicety comes with and the groups with a class in the configuration, and how it did."""
+    own = dataset.sighted.programs()
+    if not own.names:
+        missing = (
+            "no group that did something has a class in the configuration, and without examples nothing is learned; say what "
+            'some are: [groups.NAME] program = "..." latency = "latency" or "batch"'
+        )
+        return _not_made("behaviour", "not trained", missing)
+    cut = round(dataset.ticks * (1 - HELD_OUT))
+    earlier, later = (dataset.sighted.within(*span).programs() for span in ((0, cut), (cut, dataset.ticks + 1)))
+    if not earlier.names or not later.names:
+        missing = (
+            "the groups with a class did nothing in the first 80 or in the last 20 % of the time; record longer, while they work"
+        )
+        return _not_made("behaviour", "failed", missing)
+    remarks: list[str] = []
+    base, old = _known_programs(remarks.append), _running_behaviour(models, remarks.append)
+    try:
+        without = None if base is None else fit_behaviour(base).chances
+        arrays = fit_behaviour(earlier if base is None else base + earlier).arrays
+        whole = own if base is None else base + own
+        fitted = fit_behaviour(whole)
+    except ValueError as error:
+        return _not_made("behaviour", "not trained", str(error), remarks)
+    judged = [("new model", BehaviourModel.from_arrays(arrays, ""))]
+    judged += [] if old is None else [(f"running {old.digest[:8]}", BehaviourModel.from_arrays(old.arrays, old.digest))]
+    rows = [row for name, model in judged for row in verdicts(name, model.probabilities(later.rows), later)]
+    unseen = fitted.loss(whole) if base is None else log_loss(fitted.chances[: len(base.rows)], base)
+    table = BehaviourTable(tuple(rows), (unseen, unseen if base is None or without is None else log_loss(without, base)))
+    judgement = judge_behaviour(table)
+    outcome = "would be promoted" if judgement.beats else "refused"
+    return Made(fitted.arrays, Result("behaviour", outcome, judgement.reason, "", behaviour=table), None, tuple(remarks))
+
+
+def _known_programs(say: Callable[[str], None]) -> Programs | None:
+    """The programs that the shipped model was trained on; None, and said, if they cannot be had."""
+    try:
+        artefact = shipped("behaviour")
+        return None if artefact is None else unpacked(artefact.arrays)
+    except (ArtifactError, ValueError) as error:
+        say(f"the programs that nicety comes with cannot be used, so only yours count: {error}")
+        return None
+
+
+def _running_behaviour(models: Path, say: Callable[[str], None]) -> Artifact | None:
+    """What a daemon would use now: the user's model, else the shipped one. Rates are per second, so it fits any interval."""
+    try:
+        live = load_live(models, "behaviour")
+    except ArtifactError as error:
+        say(f"the running behaviour model cannot be used, so it does not count: {error}")
+        live = None
+    try:
+        return live or shipped("behaviour")
+    except ArtifactError:  # told when its programs were asked for
+        return None
+
+
+def _not_made(kind: str, outcome: str, reason: str, remarks: list[str] | None = None) -> Made:
+    return Made({}, Result(kind, outcome, reason, ""), None, tuple(remarks or ()))
