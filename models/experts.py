@@ -100,6 +100,10 @@ class Outlook:
     tails: Singles  # [H, LEVELS, S] quantiles of those errors, in units of `spread`
     level: Singles  # [S]
 
+    def part(self, slots: slice) -> Outlook:
+        """The same of some of the series."""
+        return Outlook(*(getattr(self, name)[..., slots] for name in self.__dataclass_fields__))
+
 
 class Experts:
     """The state of many series. A slot that is not in use may be stepped along; what comes out of it means nothing."""
@@ -113,6 +117,8 @@ class Experts:
         self._unit = np.ones(0)
         self._last = np.zeros(0)
         self.age = np.zeros(0, dtype=np.int64)  # values seen of each series
+        self.period: Ints = np.zeros(0, dtype=np.int64)
+        """[slots] the lag in ticks at which values came nearest, the shorter of two that are as good."""
         self.grow(slots)
 
     def grow(self, slots: int) -> None:
@@ -125,13 +131,15 @@ class Experts:
         self._unit = np.concatenate([self._unit, np.ones(more)])
         self._last = np.concatenate([self._last, np.zeros(more)])
         self.age = np.concatenate([self.age, np.zeros(more, dtype=np.int64)])
+        self.period = np.concatenate([self.period, np.zeros(more, dtype=np.int64)])
         self.slots = slots
         self._start(np.arange(slots) >= slots - more)
 
     def shrink(self, slots: int) -> None:
         """Keep the first so many series only."""
         self.state = {name: np.ascontiguousarray(array[..., :slots]) for name, array in self.state.items()}
-        self._unit, self._last, self.age = self._unit[:slots].copy(), self._last[:slots].copy(), self.age[:slots].copy()
+        self._unit, self._last = self._unit[:slots].copy(), self._last[:slots].copy()
+        self.age, self.period = self.age[:slots].copy(), self.period[:slots].copy()
         self.slots = slots
 
     def step(self, values: Floats, at: Floats, fresh: Bools) -> Outlook:
@@ -184,7 +192,7 @@ class Experts:
         self.state["pending"][..., at] = np.nan
         self.state["tails"][..., at] = PRIOR[:, None]
         self.state["covariance"][..., at] = (np.eye(_P) * 3.0)[None, :, :, None]
-        self._unit[at], self._last[at], self.age[at] = 1.0, 0.0, 0
+        self._unit[at], self._last[at], self.age[at], self.period[at] = 1.0, 0.0, 0, SHORTEST
 
     def _begin(self, first: Bools, y: Singles) -> None:
         """Before its start a series stood at its first value."""
@@ -249,13 +257,14 @@ class Experts:
             d -= cycle[lags]
             d *= decay
             cycle[lags] += d
-        slip = y - past[(where - self.period()) % PAST, np.arange(self.slots)]
+        slip = y - past[(where - self.period) % PAST, np.arange(self.slots)]
         state["slip"] += np.float32(0.3) * (slip - state["slip"])
         state["cycle1"] += decay * (np.abs(past[(where - 1) % PAST] - y) - state["cycle1"])
         still = state["still"]
         still[0] += FORGET * ((y == past[(where - 1) % PAST]) - still[0])
         still[1] += FORGET * ((y <= _TINY) - still[1])
         past[where] = y
+        self.period = SHORTEST + np.argmin(cycle * _LONGER, axis=0)
         means = state["means"]
         for at, rate in enumerate(SMOOTHING):
             means[at] += np.maximum(np.float32(rate), 1.0 / np.maximum(self.age, 1)).astype(np.float32) * (y - means[at])
@@ -329,10 +338,6 @@ class Experts:
         state["centre"][due] = centre
         return np.asarray(centre + scale * np.clip((state["weights"] * x).sum(axis=1), -8, 8))
 
-    def period(self) -> Ints:
-        """[S] the period in ticks: the lag at which values came nearest, the shorter of two that are as good."""
-        return np.asarray(SHORTEST + np.argmin(self.state["cycle"] * _LONGER, axis=0))
-
     # --- looking ahead -----------------------------------------------------------------------------------------------------------
 
     def _look(self, y: Singles, at: Floats) -> Outlook:
@@ -347,7 +352,7 @@ class Experts:
         points[:, 0] = y
         points[:, 1:FLAT] = flat
         column = np.arange(self.slots)
-        lag = self.period()
+        lag = self.period
         back = -(-_H[:, None] // lag) * lag - _H[:, None]  # [H, S] ticks before now
         season = state["past"][(where - back) % PAST, column]
         points[:, FLAT] = season

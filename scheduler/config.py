@@ -88,7 +88,7 @@ class Models(Section, frozen=True):
         float, Meta(gt=0.5, lt=1, description="Probability from which a group's class is taken for known; below it: hands off.")
     ] = 0.9
     retrain_hours: Annotated[
-        float, Meta(ge=0, le=8760, description="Train again in the background after each so many hours of running; 0: never.")
+        float, Meta(ge=0, le=8760, description="Hours of running without a training until one begins in the background; 0: never.")
     ] = 0.0
     retrain_seconds: Annotated[
         float, Meta(ge=10, le=86_400, description="Seconds after which a training in the background is ended, done or not.")

@@ -63,7 +63,7 @@ class _Child:
 
 
 class Retraining:
-    """Trains in the background each `models.retrain_hours`; never two at a time. All times are monotonic ns.
+    """Trains in the background, `models.retrain_hours` after the last one ended; never two at a time. All times are monotonic ns.
 
     `turn` must be called from a thread that lives as long as the daemon: the kernel ends the training when the thread that started
     it ends, however that happens.
@@ -79,9 +79,10 @@ class Retraining:
 
     def configure(self, config: Models, now: int) -> None:
         """From now on, how often and within what. With other hours, the first one comes after so many."""
-        if config.retrain_hours != self._config.retrain_hours:
-            self._due = now + round(config.retrain_hours * 3600e9) if config.retrain_hours else None
+        changed = config.retrain_hours != self._config.retrain_hours
         self._config = config
+        if changed:
+            self._put_off(now)
         if self._child is not None and not config.retrain_hours:
             self._tell_to_end(self._child, now, "models.retrain_hours is 0 now")
 
@@ -91,11 +92,11 @@ class Retraining:
             return self._look(self._child, now)
         if self._due is None or now < self._due:
             return News()
-        self._due = now + round(self._config.retrain_hours * 3600e9)
+        self._put_off(now)
         try:
             self._child = self._start(now)
         except (OSError, subprocess.SubprocessError) as error:
-            return News(((WARNING, f"retraining did not start: {error}; the next try is in {self._next(now)}"),))
+            return News(((WARNING, f"retraining did not start: {error}; the next one {self._next(now)}"),))
         limits = f"at most {span(self._config.retrain_seconds)} and {size(self._config.retrain_bytes)}"
         return News(((INFO, f"retraining began: pid {self._child.process.pid}, when the CPUs are idle, {limits}"),))
 
@@ -103,7 +104,7 @@ class Retraining:
         """For people: what runs, or when the next one is due."""
         if self._child is not None:
             return f"pid {self._child.process.pid}, since {span((now - self._child.began) / 1e9)}"
-        return "off" if self._due is None else f"in {self._next(now)}"
+        return "off" if self._due is None else f"in {span((self._due - now) / 1e9)}"
 
     def close(self) -> None:
         """End what runs, and wait until it has ended. Idempotent."""
@@ -143,6 +144,7 @@ class Retraining:
         """Has it ended, or passed a limit?"""
         if os.waitid(os.P_PID, child.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
             self._child = None
+            self._put_off(now)
             _reap(child)  # what it had started ends with it
             news = News(_outcome(child, self._next(now)), self._live() != child.live)
             _forget(child)
@@ -163,8 +165,13 @@ class Retraining:
             child.ended_for, child.kill_at = reason, now + GRACE_NS
             _signal(child, signal.SIGTERM)
 
+    def _put_off(self, now: int) -> None:
+        """The next one is due after its hours from now, if there is to be one."""
+        hours = self._config.retrain_hours
+        self._due = now + round(hours * 3600e9) if hours else None
+
     def _next(self, now: int) -> str:
-        return "no time" if self._due is None else span(max(self._due - now, 0) / 1e9)
+        return "is switched off" if self._due is None else f"comes in {span((self._due - now) / 1e9)}"
 
     def _live(self) -> dict[str, str | None]:
         """Which models are live; None: none that could be used."""
@@ -251,13 +258,13 @@ def _outcome(child: _Child, again: str) -> tuple[tuple[int, str], ...]:
     result, talk = os.pread(child.result, RESULT_BYTES, 0), _end_of(child.talk)
     said = _kinds(result)
     if child.ended_for:
-        return (*said, (WARNING, f"retraining was ended: {child.ended_for}; the next one comes in {again}"))
+        return (*said, (WARNING, f"retraining was ended: {child.ended_for}; the next one {again}"))
     if said:
         return said
     code = child.process.returncode
     how = f"status {code}" if code >= 0 else f"signal {-code}"
     last = talk.splitlines()[-1] if talk.strip() else "it said nothing"
-    return ((WARNING, f"retraining failed ({how}): {printable(last.removeprefix('nicety: '))}; the next one comes in {again}"),)
+    return ((WARNING, f"retraining failed ({how}): {printable(last.removeprefix('nicety: '))}; the next one {again}"),)
 
 
 def _end_of(descriptor: int) -> str:

@@ -117,16 +117,16 @@ def test_it_is_off_by_default(trial: Trial) -> None:
     assert trial.retraining.state(0) == "off"
 
 
-def test_the_first_comes_after_its_hours_and_each_later_one_after_as_many(trial: Trial) -> None:
+def test_the_first_comes_after_its_hours_and_each_later_one_after_as_many_of_rest(trial: Trial) -> None:
     (trial.place / "training.py").write_text("")
     trial.retraining.configure(Models(retrain_hours=2.0), 5 * HOUR)
     assert trial.retraining.turn(7 * HOUR - 1) == News()
     assert trial.retraining.state(6 * HOUR) == "in 1 h 0 min"
     assert trial.retraining.turn(7 * HOUR).said
-    trial.now = 7 * HOUR + SECOND
+    trial.now = 10 * HOUR
     trial.end()
-    assert trial.retraining.turn(9 * HOUR - 1) == News()
-    assert trial.retraining.turn(9 * HOUR).said
+    assert trial.retraining.turn(12 * HOUR - 1) == News()
+    assert trial.retraining.turn(12 * HOUR).said
 
 
 def test_a_second_one_does_not_begin_while_one_runs(trial: Trial) -> None:

@@ -64,7 +64,7 @@ def test_a_period_is_found_and_foretold(period: int) -> None:
     shape = noise(1, period, seed=period)[0] * 3
     series = np.tile(shape, 600 // period + 2)[None, :600]
     experts, seen = run(series)
-    assert experts.period()[0] == period
+    assert experts.period[0] == period
     for horizon in HORIZONS:
         expected = series[0, (599 + horizon) % period]
         assert said(seen[-1], "period", horizon) == pytest.approx(expected, rel=1e-5)
