@@ -500,7 +500,7 @@ LAGS = (1, 2, 3, 4, 5, 6, 8, 11, 17, 23, 35, 47)
 MEANS = (3, 6, 12, 24, 48, 96, 288)
 EXTREMES = (6, 12, 24, 48, 288)
 SPREADS = (12, 48)
-ROWS = 20_000
+ROWS = 50_000
 """Origins that boosting learns a set from, or with the other sets all of them together."""
 
 

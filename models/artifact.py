@@ -160,7 +160,7 @@ def rollback(directory: Path, kind: str) -> str | None:
         past.pop()
     if not past:
         raise ArtifactError(
-            f"nothing is known to have been live before the {kind} model {(now or 'none')[:8]}; "
+            f"nothing is known to have been live before {f'the {kind} model {now[:8]}' if now else f'there was no {kind} model'}; "
             f"choose one of `nicety models list`: nicety models promote {kind} DIGEST"
         )
     before = past.pop()

@@ -87,8 +87,9 @@ def row(model: Listed) -> tuple[str, ...]:
     if model.card is None:
         return model.kind, model.digest[:12], ", ".join([*states, "unusable"]), "", "", "", model.trouble
     card, data = model.card, model.card.data
-    length = span(max(data.last_wall - data.first_wall, 0) / 1e9)
-    on = f"{data.groups} groups, {data.ticks} ticks of {card.interval:g} s in {length}"
+    on = f"{data.groups} groups, {data.ticks} ticks of {card.interval:g} s"
+    if data.last_wall > data.first_wall:
+        on += f" in {span((data.last_wall - data.first_wall) / 1e9)}"
     return model.kind, model.digest[:12], ", ".join(states) or "saved", moment(card.created), on, card.version, score(card)
 
 
