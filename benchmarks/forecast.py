@@ -68,6 +68,10 @@ COLD = 12
 SHIPPED = ("azure_vm_v1", "exathlon_executors", "gcd_jobs_2011", "llm_server_aging", "nezha_pods", "smd_machines", "surf_lisa_jobs")
 """Sets that may be used for a model that is given away: CC-BY 4.0 (Azure, Google), MIT, Apache-2.0."""
 
+SPOKEN = ("cpu", "rss")
+"""What such a model speaks of. Among those sets none is like the offered load of a pool: steps of whole numbers from one tick to the
+next. On the traces of `nicety demo` its 90 % quantile covered half of them, the experts' 86 %; own traces teach it."""
+
 _H = [TICKS.index(horizon) for horizon in HORIZONS]
 _Q = [QUANTILES.index(level) for level in LEVELS]
 _LIMIT = QUANTILES.index(0.99)
@@ -495,7 +499,7 @@ def ship(data: Path) -> str:
     series = [one for one in load_demand(data) if one.dataset in SHIPPED]
     parts = [history([one for one in series if one.dataset == name]) for name in SHIPPED]
     samples, groups = joined(parts)
-    arrays = {**fit_demand(samples, groups, SEED, None), "speaks": np.ones(len(METRICS), dtype=np.bool_)}
+    arrays = {**fit_demand(samples, groups, SEED, None), "speaks": np.array([metric in SPOKEN for metric in METRICS])}
     entities = len({(one.dataset, one.entity) for one in series})
     card = artifact.Card(
         kind="demand",
