@@ -2,8 +2,8 @@
 
     python benchmarks/forecast.py --data DIR [--only PART,...] [--json FILE] [--ship]
 
-DIR has the public traces (`forecast/*.parquet`, `arrivals/*.parquet`; or set NICETY_DATA); parts `change`, `wrong`, `cost` and
-`training` need none. What is scored is what runs: `models.demand.Forecaster` is shown each series value by value, with its online
+DIR has the public traces (`forecast/*.parquet`, `arrivals/*.parquet`; or set NICETY_DATA), for the parts `demand` and `arrivals`, which
+take most of an hour; `change`, `wrong`, `cost` and `training` need none. What is scored is what runs: `models.demand.Forecaster` is shown each series value by value, with its online
 correction, and asked at the origins of `forecast_protocol`. Three models for each set of series, all fitted on histories only, the
 first 60 % of each series:
 
@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 from claims import Claims
-from forecast_peers import PEERS, Peer, fit_boosting, forecasts
+from forecast_peers import PEERS, Crane, Peer, fit_boosting, forecasts
 from forecast_protocol import (
     HORIZONS,
     LEVELS,
@@ -69,14 +69,14 @@ SHIPPED = ("azure_vm_v1", "exathlon_executors", "gcd_jobs_2011", "llm_server_agi
 """Sets that may be used for a model that is given away: CC-BY 4.0 (Azure, Google), MIT, Apache-2.0."""
 
 SPOKEN = ("cpu", "rss")
-"""What such a model speaks of. Among those sets none is like the offered load of a pool: steps of whole numbers from one tick to the
-next. On the traces of `nicety demo` its 90 % quantile covered half of them, the experts' 86 %; own traces teach it."""
+"""What such a model speaks of. Among those sets none is like the offered load of a pool, whole numbers that step from tick to tick:
+on the traces of `nicety demo` its 90 % quantile covered half of them, the experts' 86 %. Own traces teach it."""
 
 _H = [TICKS.index(horizon) for horizon in HORIZONS]
 _Q = [QUANTILES.index(level) for level in LEVELS]
 _LIMIT = QUANTILES.index(0.99)
 
-PARTS = ("accuracy", "change", "wrong", "cost", "training")
+PARTS = ("demand", "arrivals", "change", "wrong", "cost", "training")
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,27 +207,49 @@ def fitted(parts: Mapping[str, tuple[Samples, list[str]]], name: str) -> dict[st
     return {"other sets": without, "own history": fit_demand(*parts[name], SEED, without)}
 
 
-def accuracy(claims: Claims, data: Path) -> dict[str, object]:
-    """Everything that is scored on the public series."""
-    demand, arrivals = load_demand(data), load_arrivals(data)
-    sets: dict[str, list[Series]] = {}
-    for one in demand:
-        sets.setdefault(one.dataset, []).append(one)
-    lone = {one.dataset: [one] for one in arrivals}
-    parts = {name: history(series) for name, series in sets.items()}
-    counted = {name: history(series) for name, series in lone.items()}
-    _tell("histories read")
-    whole = Network(fit_demand(*joined([*parts.values(), *counted.values()]), SEED, None), "0" * 64)
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The public series and what may be learned from each set of them."""
+
+    demand: dict[str, list[Series]]
+    arrivals: dict[str, list[Series]]
+    parts: dict[str, tuple[Samples, list[str]]]  # by set of either
+
+    @classmethod
+    def read(cls, data: Path) -> Known:
+        """All of it."""
+        demand: dict[str, list[Series]] = {}
+        for one in load_demand(data):
+            demand.setdefault(one.dataset, []).append(one)
+        arrivals = {one.dataset: [one] for one in load_arrivals(data)}
+        parts = {name: history(series) for name, series in {**demand, **arrivals}.items()}
+        _tell("histories read")
+        return cls(demand, arrivals, parts)
+
+    def whole(self) -> Network:
+        """A model of all histories."""
+        return _network(fit_demand(*joined(list(self.parts.values())), SEED, None))
+
+
+def _network(arrays: Arrays) -> Network:
+    return Network(arrays, "0" * 64)
+
+
+def demand(claims: Claims, known: Known, whole: Network) -> dict[str, object]:
+    """Everything that is scored on series of demand."""
+    sets = known.demand
+    parts = {name: known.parts[name] for name in sets}
+    series = [one for members in sets.values() for one in members]
     said: dict[str, dict[str, list[Said]]] = {}
-    for name, series in sets.items():
-        models = {key: Network(arrays, "0" * 64) for key, arrays in fitted(parts, name).items()}
+    for name, members in sets.items():
+        models = {key: _network(arrays) for key, arrays in fitted(parts, name).items()}
         models["all histories"] = whole
         for key, model in models.items():
-            said.setdefault(key, {})[name] = speak(model, series)
-        said.setdefault("experts alone", {})[name] = speak(None, series)
-        _tell(f"{name}: {len(series)} series")
+            said.setdefault(key, {})[name] = speak(model, members)
+        said.setdefault("experts alone", {})[name] = speak(None, members)
+        _tell(f"{name}: {len(members)} series")
     rows = [_row(key, sets, made) for key, made in said.items()]
-    rows += [_peer(peer, demand) for peer in [*PEERS, fit_boosting(False, demand), fit_boosting(True, demand)]]
+    rows += [_peer(peer, series) for peer in [*PEERS, fit_boosting(False, series), fit_boosting(True, series)]]
     table = _table("demand", rows)
     own, other = (next(row for row in rows if row.name == name) for name in ("own history", "other sets"))
     anchor = rows[[row.name for row in rows].index(PEERS[0].name)]
@@ -242,18 +264,21 @@ def accuracy(claims: Claims, data: Path) -> dict[str, object]:
             at = LEVELS.index(level)
             claims.at_most(f"demand, {row.name}: points off coverage of {level:.0%}", 100 * abs(covered[at] - level), 2)
             claims.at_least(f"demand, {row.name}: coverage of {level:.0%} on the worst set", float(worst[at]), least)
-    cold = _cold(claims, sets, said["other sets"])
-    limits = _limits(claims, sets, said)
-    counts = [
-        _row(key, lone, {name: speak(model, series) for name, series in lone.items()})
-        for key, model in (("all histories", whole), ("experts alone", None))
-    ]
-    _tell("arrivals")
-    counts += [_peer(peer, arrivals) for peer in [*PEERS, fit_boosting(False, arrivals)]]
-    arrived = _table("arrivals", counts)
-    first = counts[[row.name for row in counts].index(PEERS[0].name)]
-    claims.at_most("arrivals: wQL of a model fitted on all histories", relative(counts[0].found, first.found), 0.60)
-    return {"demand": table, "arrivals": arrived, "cold": cold, "limits": limits}
+    return {"table": table, "cold": _cold(claims, sets, said["other sets"]), "limits": _limits(claims, sets, said)}
+
+
+def arrivals(claims: Claims, known: Known, whole: Network) -> list[dict[str, object]]:
+    """The same of arrivals: each file is one series."""
+    sets = known.arrivals
+    series = [one for members in sets.values() for one in members]
+    rows = []
+    for key, model in (("all histories", whole), ("experts alone", None)):
+        rows.append(_row(key, sets, {name: speak(model, members) for name, members in sets.items()}))
+        _tell(f"arrivals: {key}")
+    rows += [_peer(peer, series) for peer in [*PEERS, fit_boosting(False, series)]]
+    anchor = rows[[row.name for row in rows].index(PEERS[0].name)]
+    claims.at_most("arrivals: wQL of a model fitted on all histories", relative(rows[0].found, anchor.found), 0.60)
+    return _table("arrivals", rows)
 
 
 def _row(name: str, sets: Mapping[str, Sequence[Series]], said: Mapping[str, Sequence[Said]]) -> Row:
@@ -293,9 +318,9 @@ def _cold(claims: Claims, sets: Mapping[str, Sequence[Series]], said: Mapping[st
     ours = [one.cold for members in sets for one in said[members]]
     groups = sorted({one.group for one in series})
     found: dict[str, Floats] = {}
-    for name, made in [
+    for name, made in [  # crane's period is one of days, which such a series has not seen
         ("other sets", ours),
-        *((peer.name, peer_at(peer, series, COLD - 1)) for peer in PEERS),
+        *((peer.name, peer_at(peer, series, COLD - 1)) for peer in PEERS if not isinstance(peer, Crane)),
     ]:
         lost, size = np.zeros(len(groups)), np.zeros(len(groups))
         for one, forecast in zip(series, made, strict=True):
@@ -536,8 +561,12 @@ def main() -> int:
     if not set(wanted) <= set(PARTS):
         parser.error(f"--only takes {', '.join(PARTS)}")
     claims, figures = Claims(), {}
-    if "accuracy" in wanted:
-        figures["accuracy"] = accuracy(claims, directory(given.data))
+    if {"demand", "arrivals"} & set(wanted):
+        known = Known.read(directory(given.data))
+        whole = known.whole()
+        figures.update(
+            {name: part(claims, known, whole) for name, part in (("demand", demand), ("arrivals", arrivals)) if name in wanted}
+        )
     for name, part in (("change", change), ("wrong", wrong), ("cost", cost), ("training", training)):
         if name in wanted:
             figures[name] = part(claims)
