@@ -2,10 +2,10 @@
 
     python benchmarks/forecast.py --data DIR [--only PART,...] [--json FILE] [--ship]
 
-DIR has the public traces (`forecast/*.parquet`, `arrivals/*.parquet`; or set NICETY_DATA), for the parts `demand` and `arrivals`, which
-take most of an hour; `change`, `wrong`, `cost` and `training` need none. What is scored is what runs: `models.demand.Forecaster` is shown each series value by value, with its online
-correction, and asked at the origins of `forecast_protocol`. Three models for each set of series, all fitted on histories only, the
-first 60 % of each series:
+DIR has the public traces (`forecast/*.parquet`, `arrivals/*.parquet`; or set NICETY_DATA), for the parts `demand` and `arrivals`,
+which take most of an hour; `change`, `wrong`, `cost` and `training` need none. What is scored is what runs:
+`models.demand.Forecaster` is shown each series value by value, with its online correction, and asked at the origins of
+`forecast_protocol`. Three models for each set of series, all fitted on histories only, the first 60 % of each series:
 
     own history    fitted on the set's own history, from a start that other sets' histories gave: what `nicety train` does
     all histories  one model fitted on the histories of all sets together
