@@ -317,6 +317,7 @@ def _cold(claims: Claims, sets: Mapping[str, Sequence[Series]], said: Mapping[st
     series = [one for members in sets.values() for one in members]
     ours = [one.cold for members in sets for one in said[members]]
     groups = sorted({one.group for one in series})
+    near = np.array([horizon for horizon in HORIZONS if horizon < COLD])  # further ahead no baseline has seen an error of its own
     found: dict[str, Floats] = {}
     for name, made in [  # crane's period is one of days, which such a series has not seen
         ("other sets", ours),
@@ -325,15 +326,17 @@ def _cold(claims: Claims, sets: Mapping[str, Sequence[Series]], said: Mapping[st
         lost, size = np.zeros(len(groups)), np.zeros(len(groups))
         for one, forecast in zip(series, made, strict=True):
             assert forecast is not None
-            came = one.values[COLD - 1 + np.asarray(HORIZONS)][:, None]
+            came, forecast = one.values[COLD - 1 + near][:, None], forecast[: len(near)]
             lost[groups.index(one.group)] += np.maximum(
                 np.asarray(LEVELS) * (came - forecast), (np.asarray(LEVELS) - 1) * (came - forecast)
             ).mean()
             size[groups.index(one.group)] += np.abs(came).mean()
         found[name] = 2 * lost / np.where(size > 0, size, 1)
-    use = np.all([values > 0 for values in found.values()], axis=0)
+    use = np.all([values > 0 for values in found.values() if np.isfinite(values).all()], axis=0)
     anchor = found[PEERS[0].name][use]
-    figures = {name: float(np.exp(np.mean(np.log(values[use] / anchor)))) for name, values in found.items()}
+    figures = {
+        name: float(np.exp(np.mean(np.log(values[use] / anchor)))) for name, values in found.items() if np.isfinite(values).all()
+    }
     best = min((figure, name) for name, figure in figures.items() if name != "other sets")
     print(
         "cold start:",

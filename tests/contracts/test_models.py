@@ -24,7 +24,9 @@ def trained() -> Network:
         Run(f"g{i}", "cpu", 0, (2 + np.sin(t / (3 + i)) + rng.normal(0, 0.1, 300)).clip(0).astype(np.float32)) for i in range(8)
     ]
     samples = stream(runs, [np.arange(8, 250) for _ in runs], 1.0)
-    return Network(fit_demand(samples, ["cpu"] * len(samples), 1, None), "ab" * 32)
+    base = shipped("demand")
+    assert base is not None
+    return Network(fit_demand(samples, ["cpu"] * len(samples), 1, base.arrays), "ab" * 32)
 
 
 @pytest.mark.parametrize("model", BASELINES, ids=lambda model: model.name)

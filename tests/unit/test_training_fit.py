@@ -12,6 +12,7 @@ from nicety.models.artifact import DataRange, live_digest, shipped
 from nicety.models.baseline import BASELINES, Ewma, Floats
 from nicety.models.demand import Network
 from nicety.models.records import HORIZONS, QUANTILES, WINDOW
+from nicety.training import fit as module
 from nicety.training.anomaly_fit import WorkerTraces
 from nicety.training.dataset import Dataset, DatasetError, origins, split
 from nicety.training.evaluate import DemandRow, DemandTable, evaluate, losses
@@ -73,9 +74,14 @@ def test_it_beats_every_baseline_on_predictable_demand(
     assert covered[1:] == pytest.approx(np.array(QUANTILES[1:]), abs=0.06)
 
 
-def test_the_same_samples_give_the_same_model() -> None:
+@pytest.mark.parametrize("start", ["nothing", "the model that nicety comes with"])
+def test_the_same_samples_give_the_same_model(start: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FRESH", module.Course(100, 3e-3, 0.3))
     train, _ = parts(dataset(wave, series=4, ticks=300), most=600)
-    one, two = (fit_demand(train, ["cpu"] * len(train), 1, None) for _ in range(2))
+    found = shipped("demand")
+    assert found is not None
+    base = None if start == "nothing" else found.arrays
+    one, two = (fit_demand(train, ["cpu"] * len(train), 1, base) for _ in range(2))
     for name in one:
         assert np.array_equal(one[name], two[name]), name
 
