@@ -87,6 +87,21 @@ def main() -> None:
     app(prog_name="nicety")
 
 
+def _load_numpy() -> None:
+    """With one thread: those that its matrix library starts otherwise wait for work in a loop, 0.1 s after each tick, and add up in
+    another order each time. It looks for the number when it is loaded; pools that the daemon starts must not inherit it."""
+    names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    import numpy  # noqa: F401
+
+    for name, value in before.items():
+        if value is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = value
+
+
 # --- what all commands share --------------------------------------------------------------------------------------------------
 
 
@@ -324,6 +339,7 @@ def run(
     It records, predicts and decides; it changes something only with --act or daemon.act = true. SIGHUP reads the configuration
     again, SIGTERM and Ctrl-C end it and put everything back.
     """
+    _load_numpy()
     from . import daemon
 
     loaded, paths = _load(context, config, state_dir)
@@ -749,6 +765,7 @@ def replay(
     if session is not None and session not in ids:
         raise ExplainError(f'the log has no session "{session}"; it has {", ".join(ids) or "none"}')
 
+    _load_numpy()
     from .replay import replay as again
 
     found = again(paths, session=session, trace=trace)

@@ -38,7 +38,8 @@ class Judgement:
 def judge(table: DemandTable, candidate: str, heard: Mapping[str, frozenset[str]] = MappingProxyType({})) -> Judgement:
     """Compare the candidate with everybody else in the table, metric by metric: it is to speak where it beats all.
 
-    `heard`: of what a running model in the table speaks, by its name; elsewhere it does not count, and none of it may be lost.
+    `heard`: of what a running model in the table speaks, by its name; elsewhere it does not count. None of that may be lost where it
+    is the best of all.
     """
     speaks, said, lost = set[str](), list[str](), list[str]()
     for metric in table.metrics():
@@ -50,7 +51,7 @@ def judge(table: DemandTable, candidate: str, heard: Mapping[str, frozenset[str]
             said.append(f"{metric} {own:.3f} beats {name} {best:.3f}")
         else:
             said.append(f"{metric} {own:.3f} does not beat {name} {best:.3f}")
-            lost += [metric for spoken in heard.values() if metric in spoken]
+            lost += [metric] if metric in heard.get(name, ()) else []
     text = ", ".join(said)
     if not speaks:
         return Judgement(False, text)

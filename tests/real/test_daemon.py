@@ -165,6 +165,23 @@ def test_a_damaged_model_is_named_and_the_one_that_nicety_comes_with_speaks(tmp_
     assert any(text.startswith("promoted demand model not used: ") for text in events)
 
 
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="numpy starts no threads on one CPU")
+def test_it_has_one_thread_and_its_pools_inherit_nothing_of_that(tmp_path: Path) -> None:
+    script = "import os, sys, time; open(sys.argv[1], 'w').write(os.environ.get('OPENBLAS_NUM_THREADS', 'none')); time.sleep(60)"
+    told = tmp_path / "told"
+    command = [sys.executable, "-c", script, str(told)]
+    config = (
+        f'[models]\nbehaviour = false\n[pools.p]\nkind = "command"\ncommand = {json.dumps(command)}\nminimum = 1\nmaximum = 1\n'
+    )
+    daemon = run(tmp_path, "run", "--act", config=config)
+    until(lambda: status(tmp_path / "state"))
+    until(lambda: told.exists() and told.read_text())
+    threads = Path(f"/proc/{daemon.pid}/status").read_text().split("Threads:")[1].split()[0]
+    end(daemon)
+    assert threads == "1"
+    assert told.read_text() == os.environ.get("OPENBLAS_NUM_THREADS", "none")
+
+
 def test_no_tick_is_decided_on_by_a_daemon_whose_reader_fails_and_it_gives_up_in_order(tmp_path: Path) -> None:
     config = parse("[daemon]\ninterval = 0.05\nmax_failures = 3\n")
     state = tmp_path / "state"

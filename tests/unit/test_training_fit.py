@@ -197,6 +197,8 @@ def test_a_running_model_counts_where_it_speaks_and_none_of_that_may_be_lost() -
     refused = judge(better, "new model", {"running": frozenset({"cpu", "rss"})})
     assert not refused.beats
     assert "would not be heard any more of rss" in refused.reason
+    worse = by_metric(new_model=(0.1, 0.4), last_value=(0.3, 0.3), running=(0.2, 0.5))  # who is not the best has nothing to lose
+    assert judge(worse, "new model", {"running": frozenset({"cpu", "rss"})}).speaks == frozenset({"cpu"})
 
 
 def test_a_series_that_stands_still_does_not_decide() -> None:
