@@ -38,8 +38,8 @@ class Judgement:
 def judge(table: DemandTable, candidate: str, heard: Mapping[str, frozenset[str]] = MappingProxyType({})) -> Judgement:
     """Compare the candidate with everybody else in the table, metric by metric: it is to speak where it beats all.
 
-    `heard`: of what a running model in the table speaks, by its name; elsewhere it does not count. None of that may be lost where it
-    is the best of all.
+    `heard`: of what a running model in the table speaks, by its name; elsewhere it does not count. Where it is the best of all,
+    none of that may be lost.
     """
     speaks, said, lost = set[str](), list[str](), list[str]()
     for metric in table.metrics():
