@@ -159,9 +159,9 @@ def rollback(directory: Path, kind: str) -> str | None:
     while past and past[-1] == now:
         past.pop()
     if not past:
+        nothing = f"no {kind} model is known to have been live before {now[:8]}" if now else f"no {kind} model of your own was ever live"
         raise ArtifactError(
-            f"nothing is known to have been live before {f'the {kind} model {now[:8]}' if now else f'there was no {kind} model'}; "
-            f"choose one of `nicety models list`: nicety models promote {kind} DIGEST"
+            f"{nothing}, so there is nothing to go back to; choose one of `nicety models list`: nicety models promote {kind} DIGEST"
         )
     before = past.pop()
     if before is not None:

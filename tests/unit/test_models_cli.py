@@ -103,7 +103,7 @@ def test_going_back_goes_back_as_often_as_there_was_something(models: Path) -> N
     assert history(models, "anomaly") == (None, first, second)
     assert [rollback(models, "anomaly") for _ in range(3)] == [second, first, None]
     assert live_digest(models, "anomaly") is None
-    with pytest.raises(ArtifactError, match=r"nothing is known to have been live before.*nicety models promote anomaly DIGEST"):
+    with pytest.raises(ArtifactError, match=r"nothing to go back to.*nicety models promote anomaly DIGEST"):
         rollback(models, "anomaly")
 
 
@@ -306,7 +306,7 @@ def test_the_one_that_nicety_comes_with_can_be_chosen_again(nicety: Invoke, mode
     [
         (["promote", "demand", "ab"], 'no demand model begins with "ab"; `nicety models list` shows what there is'),
         (["promote", "anomaly", ""], "2 anomaly models begin with"),
-        (["rollback", "demand"], "nothing is known to have been live before"),
+        (["rollback", "demand"], "no demand model of your own was ever live"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_with_the_next_step(nicety: Invoke, models: Path, arguments: list[str], said: str) -> None:
