@@ -159,7 +159,8 @@ def rollback(directory: Path, kind: str) -> str | None:
     while past and past[-1] == now:
         past.pop()
     if not past:
-        nothing = f"no {kind} model is known to have been live before {now[:8]}" if now else f"no {kind} model of your own was ever live"
+        before_it = f"no {kind} model is known to have been live before {now[:8]}" if now else ""
+        nothing = before_it or f"no {kind} model of your own was ever live"
         raise ArtifactError(
             f"{nothing}, so there is nothing to go back to; choose one of `nicety models list`: nicety models promote {kind} DIGEST"
         )

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from ..models.records import SAMPLE, HostSample, Identity, Known, ProcId, Snapsh
 from ..scheduler.linux.text import printable
 from ..scheduler.store.export import COLUMNS
 from ..scheduler.store.files import StoreError
-from ..scheduler.store.traces import Lost, Recording, TraceSession, read_traces, sessions
+from ..scheduler.store.traces import FILE_NAME, Lost, Recording, TraceSession, read_traces, sessions
 
 DEPTH = 4
 """Folders in folders that are looked through for machines: fleet/region/machine/traces."""
@@ -35,8 +34,6 @@ TICKS_PER_SECOND = 100
 """Of `start_ticks` and `uptime_ticks`: USER_HZ."""
 
 Columns = dict[str, NDArray[Any]]
-
-_TRACE = re.compile(r"\d{4}-\d\d-\d\d(?:\.\d+)?\.db")  # what the trace store calls its files
 
 
 class Read(Protocol):
@@ -104,9 +101,9 @@ def _found(path: Path, given: Path, depth: int) -> Iterator[tuple[Path, str, tup
         return
     children = sorted(path.iterdir())
     traces = path / "traces"
-    if any(_TRACE.fullmatch(child.name) for child in children):
+    if any(FILE_NAME.fullmatch(child.name) for child in children):
         yield path, _name(path, given), (path,), False
-    elif traces.is_dir() and any(_TRACE.fullmatch(child.name) for child in traces.iterdir()):
+    elif traces.is_dir() and any(FILE_NAME.fullmatch(child.name) for child in traces.iterdir()):
         yield traces, _name(path, given), (traces,), False
     elif parquet := tuple(child for child in children if child.suffix == ".parquet"):
         yield path, _name(path, given), parquet, True

@@ -59,7 +59,9 @@ SCHEMA = 2
 KEYFRAME_TICKS = 600
 """Ten minutes at 1 Hz. A keyframe of 500 processes takes about 20 KB: 0.07 bytes a process-sample."""
 
-_NAME = re.compile(r"\d{4}-\d\d-\d\d(?:\.\d+)?\.db")
+FILE_NAME = re.compile(r"\d{4}-\d\d-\d\d(?:\.\d+)?\.db")
+"""What the trace files of a store are called: their day, and a number for more than one."""
+
 _HEAD = struct.Struct("<QqqI")
 _SEQS = 1 << 32
 _DAY = 86_400_000_000_000  # ns
@@ -335,7 +337,7 @@ def _crc(tick: int, at: int, wall: int, rows: int, recording: str | None, data: 
 
 
 def _files_of(directory: Path) -> list[Path]:
-    return sorted(path for path in directory.iterdir() if _NAME.fullmatch(path.name))
+    return sorted(path for path in directory.iterdir() if FILE_NAME.fullmatch(path.name))
 
 
 def _last_id(path: Path) -> int:
@@ -643,7 +645,7 @@ def _trace_files(path: Path) -> list[Path]:
     try:
         if path.is_dir():
             next(path.iterdir(), None)  # rglob passes over what it may not read
-            return [found for found in path.rglob("*.db") if _NAME.fullmatch(found.name)]
+            return [found for found in path.rglob("*.db") if FILE_NAME.fullmatch(found.name)]
         path.stat()
     except OSError as error:
         raise TraceError(f"cannot read {path}: {os.strerror(error.errno or 0)}; check the path and its permissions") from None
