@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from .baseline import LARGEST
 from .drift import Change, DriftWatch
 from .experts import EXPERTS, FIRST, LEVELS, PAST, RING, Bools, Experts, Floats, Ints, Outlook, Singles
 from .records import HORIZONS, QUANTILES
@@ -28,9 +29,6 @@ MIN_TICKS = 8
 
 FALLBACK = "baseline experts"
 """What `Forecast.source` says where no model speaks."""
-
-LARGEST = 1e300
-"""No forecast is above this, so that sums of a few stay finite."""
 
 HIDDEN = 32
 """Units of each of the two hidden layers: what 1,000 groups in 20 ms allow."""

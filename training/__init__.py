@@ -1,1 +1,1 @@
-"""Offline training: traces in, artefacts out. The only layer that imports scikit-learn and joblib."""
+"""Offline training: traces in, artefacts out. The only layer that imports scikit-learn."""

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from nicety.models.baseline import BASELINES, Ints
-from nicety.models.demand import LARGEST, Forecaster, rows
+from nicety.models.baseline import BASELINES, LARGEST, Ints
+from nicety.models.demand import Forecaster, rows
 from nicety.models.experts import Experts, Floats, Singles
 from nicety.models.records import QUANTILES, WINDOW
 
