@@ -1,11 +1,48 @@
-"""In CI property tests draw the same examples every time: what is new in a run is the change. At home they search on."""
+"""In CI property tests draw the same examples every time: what is new in a run is the change. At home they search on.
+
+`nicety` is the command line in this process, for tests of commands.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
+
+from nicety.scheduler import cli
 
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command said."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def nicety(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result]:
+    """Run a command in this process; the state directory is one of the test's own unless named."""
+    for name in ("NICETY_CONFIG", "NICETY_DEBUG"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NICETY_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "nothing"))
+
+    def invoke(*arguments: str | Path) -> Result:
+        with pytest.raises(SystemExit) as ended:
+            cli.app(args=[str(argument) for argument in arguments], prog_name="nicety")
+        captured = capsys.readouterr()
+        code = ended.value.code
+        assert "Traceback" not in captured.err
+        return Result(code if isinstance(code, int) else 0, captured.out, captured.err)
+
+    return invoke

@@ -8,8 +8,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,33 +24,7 @@ from nicety.scheduler.testing.ticks import a_pool, a_tick
 COMMANDS = sorted(str(command.name) for command in cli.app.registered_commands)
 
 
-@dataclass(frozen=True)
-class Result:
-    code: int
-    out: str
-    err: str
-
-
-Invoke = Callable[..., Result]
-
-
-@pytest.fixture
-def nicety(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Invoke:
-    """Run a command in this process; the state directory is one of the test's own unless named."""
-    for name in ("NICETY_CONFIG", "NICETY_DEBUG"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NICETY_STATE_DIR", str(tmp_path / "state"))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "nothing"))
-
-    def invoke(*arguments: str | Path) -> Result:
-        with pytest.raises(SystemExit) as ended:
-            cli.app(args=[str(argument) for argument in arguments], prog_name="nicety")
-        captured = capsys.readouterr()
-        code = ended.value.code
-        assert "Traceback" not in captured.err
-        return Result(code if isinstance(code, int) else 0, captured.out, captured.err)
-
-    return invoke
+Invoke = Callable[..., Any]
 
 
 @pytest.fixture
@@ -76,7 +50,8 @@ def log(tmp_path: Path) -> Path:
 def test_the_version_is_data(nicety: Invoke) -> None:
     from nicety import __version__
 
-    assert nicety("--version") == Result(0, f"nicety {__version__}\n", "")
+    said = nicety("--version")
+    assert (said.code, said.out, said.err) == (0, f"nicety {__version__}\n", "")
 
 
 def test_all_commands_of_the_design_are_there() -> None:

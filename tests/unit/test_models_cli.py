@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,33 +31,7 @@ from nicety.scheduler import cli, model_page
 from nicety.scheduler.control_socket import ControlError, ControlSocket
 from nicety.scheduler.daemon import SystemClock
 
-
-@dataclass(frozen=True)
-class Result:
-    code: int
-    out: str
-    err: str
-
-
-Invoke = Callable[..., Result]
-
-
-@pytest.fixture
-def nicety(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Invoke:
-    """Run a command in this process, on a state directory of the test's own."""
-    monkeypatch.delenv("NICETY_CONFIG", raising=False)
-    monkeypatch.delenv("NICETY_DEBUG", raising=False)
-    monkeypatch.setenv("NICETY_STATE_DIR", str(tmp_path / "state"))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "nothing"))
-
-    def invoke(*arguments: str) -> Result:
-        with pytest.raises(SystemExit) as ended:
-            cli.app(args=["models", *arguments], prog_name="nicety")
-        captured = capsys.readouterr()
-        code = ended.value.code
-        return Result(code if isinstance(code, int) else 0, captured.out, captured.err)
-
-    return invoke
+Invoke = Callable[..., Any]
 
 
 @pytest.fixture
@@ -89,7 +62,7 @@ def behaviour(models: Path) -> str:
 
 
 def listed(nicety: Invoke) -> dict[str, dict[str, Any]]:
-    result = nicety("list", "--json")
+    result = nicety("models", "list", "--json")
     return {model["digest"]: model for model in json.loads(result.out)["models"]}
 
 
@@ -208,7 +181,7 @@ def test_the_list_says_what_is_live_what_was_and_what_there_is(nicety: Invoke, m
     found = listed(nicety)
     assert [digest for digest in found if found[digest]["live"] and not found[digest]["shipped"]] == [second]
     assert [digest for digest in found if found[digest]["previous"]] == [first]
-    lines = [line for line in nicety("list").out.splitlines() if line.startswith("anomaly")]
+    lines = [line for line in nicety("models", "list").out.splitlines() if line.startswith("anomaly")]
     assert [line.split()[1] for line in lines] == [third[:12], second[:12], first[:12]], "the youngest first"
     assert [line.split()[2] for line in lines] == ["saved", "live", "previous"]
     assert all("40 groups, 3600 ticks of 1 s in 1 h 0 min" in line for line in lines)
@@ -230,16 +203,16 @@ def test_the_model_that_nicety_comes_with_is_live_until_another_is(nicety: Invok
 def test_damage_is_named_on_stderr_and_is_a_finding(nicety: Invoke, models: Path) -> None:
     live, other = anomaly(models, 1), anomaly(models, 2)
     promote(models, "anomaly", live)
-    assert nicety("list").code == 0
+    assert nicety("models", "list").code == 0
     (models / "anomaly" / other / "card.json").write_text("{}")
     (models / "anomaly" / "history").write_text("nonsense\n")
-    result = nicety("list")
+    result = nicety("models", "list")
     assert result.code == 3
     assert "history:1 is damaged" in result.err
     assert f"card.json is damaged: its checksum is not {other[:8]}" in result.err
     assert any("unusable" in line for line in result.out.splitlines() if other[:12] in line)
     shutil.rmtree(models / "anomaly" / live)
-    assert f"the live anomaly model {live[:12]} is not there" in nicety("list").err
+    assert f"the live anomaly model {live[:12]} is not there" in nicety("models", "list").err
 
 
 @pytest.mark.parametrize(
@@ -277,16 +250,16 @@ def test_how_it_did_is_what_its_card_says_or_nothing(kind: str, rows: list[dict[
 
 def test_a_model_is_promoted_by_how_its_digest_begins_and_can_be_gone_back_from(nicety: Invoke, models: Path) -> None:
     first, second = anomaly(models, 1), anomaly(models, 2)
-    result = nicety("promote", "anomaly", first[:10].upper())
+    result = nicety("models", "promote", "anomaly", first[:10].upper())
     assert (result.code, result.out) == (0, "")
     assert result.err.splitlines() == [
         f"the anomaly model {first[:12]} is live",
         "no daemon runs here; the next `nicety run` takes the models that are live then",
     ]
-    assert nicety("promote", "anomaly", second).code == 0
-    assert f"the anomaly model {first[:12]} is live again" in nicety("rollback", "anomaly").err
+    assert nicety("models", "promote", "anomaly", second).code == 0
+    assert f"the anomaly model {first[:12]} is live again" in nicety("models", "rollback", "anomaly").err
     assert live_digest(models, "anomaly") == first
-    assert "no anomaly model of your own is live any more" in nicety("rollback", "anomaly").err
+    assert "no anomaly model of your own is live any more" in nicety("models", "rollback", "anomaly").err
     assert listed(nicety)[first]["live"] is False
 
 
@@ -295,9 +268,9 @@ def test_the_one_that_nicety_comes_with_can_be_chosen_again(nicety: Invoke, mode
     assert coming is not None
     own = behaviour(models)
     promote(models, "behaviour", own)
-    assert nicety("promote", "behaviour", coming.digest[:8]).code == 0
+    assert nicety("models", "promote", "behaviour", coming.digest[:8]).code == 0
     assert live_digest(models, "behaviour") is None
-    assert nicety("rollback", "behaviour").code == 0
+    assert nicety("models", "rollback", "behaviour").code == 0
     assert live_digest(models, "behaviour") == own
 
 
@@ -312,7 +285,7 @@ def test_the_one_that_nicety_comes_with_can_be_chosen_again(nicety: Invoke, mode
 def test_what_cannot_be_done_is_one_line_with_the_next_step(nicety: Invoke, models: Path, arguments: list[str], said: str) -> None:
     anomaly(models, 1)
     anomaly(models, 2)
-    result = nicety(*arguments)
+    result = nicety("models", *arguments)
     assert (result.code, result.out) == (1, "")
     assert said in result.err
     assert result.err.count("\n") == 1
@@ -320,12 +293,12 @@ def test_what_cannot_be_done_is_one_line_with_the_next_step(nicety: Invoke, mode
 
 @pytest.mark.parametrize("arguments", [["promote", "nonsense", "ab"], ["promote", "demand"], ["rollback"], ["nonsense"]])
 def test_wrong_usage_is_exit_2(nicety: Invoke, arguments: list[str]) -> None:
-    assert nicety(*arguments).code == 2
+    assert nicety("models", *arguments).code == 2
 
 
 @pytest.mark.parametrize("command", ["list", "promote", "rollback"])
 def test_every_command_explains_itself_with_an_example(nicety: Invoke, command: str) -> None:
-    result = nicety(command, "--help")
+    result = nicety("models", command, "--help")
     assert result.code == 0
     assert f"Example: nicety models {command}" in " ".join(result.out.split())
 
@@ -334,7 +307,7 @@ def test_a_damaged_model_is_not_promoted(nicety: Invoke, models: Path) -> None:
     live, other = anomaly(models, 1), anomaly(models, 2)
     promote(models, "anomaly", live)
     (models / "anomaly" / other / "model.npz").write_bytes(b"")
-    result = nicety("promote", "anomaly", other)
+    result = nicety("models", "promote", "anomaly", other)
     assert result.code == 1
     assert "its checksum is not the card's" in result.err
     assert live_digest(models, "anomaly") == live
@@ -389,10 +362,10 @@ def serve(models: Path) -> Iterator[Callable[[str], Serving]]:
 def test_a_running_daemon_is_told(nicety: Invoke, models: Path, serve: Callable[..., Serving]) -> None:
     first = anomaly(models, 1)
     daemon = serve()
-    result = nicety("promote", "anomaly", first)
+    result = nicety("models", "promote", "anomaly", first)
     assert result.code == 0
     assert "the running daemon has taken the models that are live now" in result.err
-    assert nicety("rollback", "anomaly").code == 0
+    assert nicety("models", "rollback", "anomaly").code == 0
     assert daemon.asked == 2
 
 
@@ -402,7 +375,7 @@ def test_a_daemon_that_does_not_take_it_is_an_error_with_the_next_step(
     first = anomaly(models, 1)
     trouble = "the old configuration stays in force: n.toml:3: no such key"
     serve(trouble)
-    result = nicety("promote", "anomaly", first)
+    result = nicety("models", "promote", "anomaly", first)
     assert result.code == 1
     assert live_digest(models, "anomaly") == first
     assert f"the running daemon has not taken it: {trouble}; then: nicety reload" in result.err
