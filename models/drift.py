@@ -5,11 +5,12 @@ the baseline speaks; the model goes on being judged, and is heard again once it 
 coverage, not how forecasts are made.
 
 The test of losses is Page's cumulative sum (Page 1954, "Continuous inspection schemes", Biometrika 41): what the model lost more
-than the baseline adds up, less an allowance, and never falls below 0; above a limit the model is worse. Losses are heavy-tailed, so
-a difference is relative to what both lose then, or the baseline on average if that is more, and capped: no single jump decides.
-Coverage and losses of single quantiles are exponentially weighted means. They count where the baseline's coverage is much nearer
-to what it should be, and its loss smaller: when a load changes its habits nobody's quantiles hold, and no quantile covers counts
-exactly.
+than the baseline adds up, less an allowance, and never falls below 0; above a limit the model is worse. Losses are counted in what
+the baseline usually loses on that series, so the hours in which nothing happens weigh little and bursts weigh much, as they do for
+whoever relies on the forecasts. They are heavy-tailed: a difference is capped, and the limit is higher where the baseline's own
+losses scatter more. Coverage and losses of single quantiles are exponentially weighted means. They count where the baseline's
+coverage is much nearer to what it should be, and its loss smaller: when a load changes its habits nobody's quantiles hold, and no
+quantile covers counts exactly.
 """
 
 from __future__ import annotations
@@ -29,26 +30,31 @@ Bools = NDArray[np.bool_]
 ALLOWANCE = 0.2
 """Share of the loss by which a model may be worse without adding to the evidence: what chance does to one that is good."""
 
-LIMIT = 15.0
-"""Evidence at which a model is not heard any more, in losses. With ALLOWANCE and CAP found by simulation (docs/models.md): a model
-that loses twice as much is known after 20 to 60 ticks of a single series, and one that is as good is not given up in 1,000,000."""
+LIMIT = 20.0
+"""Evidence at which a model is not heard any more, in usual losses. With ALLOWANCE and CAP found by simulation (docs/models.md): a
+model that loses twice as much is known after 25 to 60 ticks of a single series, and one that is as good is not given up in
+1,000,000."""
 
-CAP = 4.0
+SCATTER, MOST = 20.0, 60.0
+"""The limit is at least so many times the variance of the baseline's losses, and at most so much. By chance a sum of steps of
+variance v and mean -ALLOWANCE passes a limit L with probability exp(-2 ALLOWANCE L / v) (Kingman 1962, "On queues in heavy
+traffic"): with the first number that is exp(-8)."""
+
+CAP = 6.0
 """Most that one series' difference counts in a tick. A model that is off by far, or says NaN, is known after
 LIMIT / (CAP - ALLOWANCE) ticks: 4."""
 
-BACK_ALLOWANCE, BACK_LIMIT = 0.05, 60.0
-"""The same for coming back: it must be better by the first at least, and four times the evidence takes longer than going did."""
+BACK_ALLOWANCE, BACK = 0.05, 4.0
+"""Coming back: the model must be better by the first at least, and so many times the evidence takes longer than going did."""
 
 AVERAGE = 0.005
-"""Rate of the baseline's average losses: slow, for an idle hour must not make the little that is lost in it count."""
+"""Rate at which mean and variance of the baseline's losses are followed."""
 
 WILD = 10.0
-"""Losses above so many averages count as so many in averages: one jump must not hide what follows."""
+"""Losses of one quantile above so many usual ones count as so many: one jump must not hide what follows."""
 
 LEAST = 1.0
-"""Losses of all quantiles together are never relative to less than this, in the unit of `DriftWatch.step`; 1 is about what a
-forecast of Laplace's distribution loses. So a series that stands still does not decide."""
+"""Losses that are never taken for nothing, in usual ones: a ratio is never relative to less."""
 
 LARGEST = 1e100
 """Losses above this are as large, so that sums stay finite."""
@@ -82,7 +88,7 @@ class DriftWatch:
         self.heard: Bools = np.ones(n, dtype=np.bool_)
         """[metrics] whether the model is heard. Not to be written to."""
         self._ticks = np.zeros(n, dtype=np.int64)  # with a forecast that came true
-        self._average = np.zeros((n, len(QUANTILES)))  # loss of the baseline a forecast
+        self._swing = np.zeros((2, n))  # mean of the baseline's loss a tick, capped, and of its square
         self._evidence = np.zeros(n)  # against the model while it is heard, for it while it is not
         self._since = np.zeros(n, dtype=np.int64)  # ticks since there was none
         self._lost = np.zeros((2, n))  # in that time, by model and baseline
@@ -102,9 +108,9 @@ class DriftWatch:
 
         A row is a series: `metric` [n] is its place in the metrics, `counts` [n] how many of its forecasts came true, the losses
         [n, len(QUANTILES)] sums of their pinball losses, and `covered`, of the same shape, how many values lay below each quantile;
-        one that is equal to it counts as the level. The unit of losses is the error that was expected when the forecast was made,
-        or a hundredth of the level of the series if that is more. Model and baseline made the same forecasts, whoever was heard.
-        NaN is the worst loss of a model; of the baseline it is no evidence.
+        one that is equal to it counts as the level. The unit of losses is what the baseline usually loses on that series in a
+        forecast, all quantiles together. Model and baseline made the same forecasts, whoever was heard. NaN is the worst loss of a
+        model; of the baseline it is no evidence.
         """
         count = len(self._metrics)
         known = np.isfinite(baseline_loss).all(axis=1) & (counts > 0)
@@ -126,11 +132,12 @@ class DriftWatch:
         self._ticks += here
         model = np.where(np.isnan(model_loss), LARGEST, np.minimum(model_loss, LARGEST))
         baseline = np.minimum(baseline_loss, LARGEST)
-        most = WILD * np.maximum(self._average, LEAST / len(QUANTILES))[metric] * counts[:, None]
+        most = WILD * counts[:, None]
         losses = np.stack([means(np.minimum(model, most)), means(np.minimum(baseline, most))])
-        excess = mean(self._excess(metric, model.sum(axis=1) / counts, baseline.sum(axis=1) / counts) * counts)
+        excess = mean(np.clip(model.sum(axis=1) - baseline.sum(axis=1), -CAP * counts, CAP * counts))
+        swing = mean(np.minimum(baseline.sum(axis=1), CAP * counts))
+        self._swing += self._rate(here, AVERAGE)[:, 0] * (np.stack([swing, swing**2]) - self._swing)
         covered = np.stack([means(model_covered), means(baseline_covered)])
-        self._average += self._rate(here, AVERAGE) * (losses[1] - self._average)
         lately = self._rate(here, 1 / COVERAGE_TICKS)
         self._recent += lately * (losses - self._recent)
         self._covered += lately * (covered - self._covered)
@@ -148,11 +155,6 @@ class DriftWatch:
         self._lost[:, none] = 0.0
         return tuple(changes)
 
-    def _excess(self, metric: Ints, model: Floats, baseline: Floats) -> Floats:
-        """[n] what the model lost more than the baseline, by what both lost or the baseline does on average; at most CAP."""
-        average = np.maximum(self._average.sum(axis=1), LEAST)[metric]
-        return np.asarray(np.clip((model - baseline) / np.maximum(np.minimum(model, baseline), average), -CAP, CAP))
-
     def _rate(self, here: Bools, slowest: float) -> Floats:
         """[metrics, 1] rate of an average: of the plain mean at first."""
         return np.where(here, np.maximum(slowest, 1.0 / np.maximum(self._ticks, 1)), 0.0)[:, None]
@@ -160,7 +162,9 @@ class DriftWatch:
     def _judge(self, at: int) -> Change | None:
         """What is to change about a metric."""
         name, heard = self._metrics[at], bool(self.heard[at])
-        enough = bool(self._evidence[at] > (LIMIT if heard else BACK_LIMIT))
+        variance = self._swing[1, at] - self._swing[0, at] ** 2
+        limit = min(max(LIMIT, SCATTER * variance), MOST)
+        enough = bool(self._evidence[at] > (limit if heard else BACK * limit))
         amiss = self._amiss(at)
         ratio = self._lost[0, at] / max(self._lost[1, at], LEAST)
         lost = f"it lost {ratio:.2f} times what the baseline did over {self._since[at]} ticks"

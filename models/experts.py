@@ -270,6 +270,11 @@ class Experts:
             means[at] += np.maximum(np.float32(rate), 1.0 / np.maximum(self.age, 1)).astype(np.float32) * (y - means[at])
         state["largest"][:] = np.maximum(state["largest"], y)
 
+    @property
+    def level(self) -> Singles:
+        """[slots] slow mean of each series, in its unit."""
+        return self.state["means"][3]
+
     @staticmethod
     def _back(where: int) -> Iterator[tuple[slice, slice]]:
         """(lags, rows of the past that lie so far back, to be reversed) in two pieces, for a value that will go to row `where`."""
@@ -370,7 +375,7 @@ class Experts:
         due = FIRST + self._tick % _H
         state["told"][due] = points[:, FLAT:]
         state["pending"][due] = base
-        return Outlook(self._unit.copy(), points, base, spread, self._tails(), state["means"][3].copy())
+        return Outlook(self._unit.copy(), points, base, spread, self._tails(), self.level.copy())
 
     def _agree(self, points: Singles, y: Singles) -> Singles:
         """[H, S] the experts' mean, weighted by what they lost lately."""

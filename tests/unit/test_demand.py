@@ -247,6 +247,46 @@ def test_a_good_model_is_not_given_up_by_chance() -> None:
         assert not forecaster.changes
 
 
+def test_a_model_that_is_off_while_nothing_happens_and_right_in_bursts_is_kept() -> None:
+    """What it loses in the quiet ticks is little beside what it gains in the bursts."""
+    values = np.full((1, 900), 1.0) + 0.01 * noise(1, 900)
+    bursts = np.arange(60, 900, 30)
+    values[0, bursts] = 50.0
+
+    def foresees(forecaster: Forecaster, tick: int) -> Callable[[Singles], Any]:
+        def say(start: Singles) -> Singles:
+            said = start + 1.0  # a spread too high
+            coming = [h for h, horizon in enumerate(HORIZONS) if tick + horizon in bursts]
+            said[coming] = start[coming] + 30.0
+            return said
+
+        return say
+
+    model = Says(lambda start: start)
+    forecaster = Forecaster(model, 1.0)
+    for tick in range(900):
+        model._say = foresees(forecaster, tick)
+        step(forecaster, values, tick)
+        assert not forecaster.changes
+
+
+def test_a_model_has_less_say_in_a_series_where_it_lost_more_lately() -> None:
+    """One series keeps its habits, the model knows nothing of the other: that one is forecast as without it."""
+
+    def say(start: Singles) -> Singles:
+        said = np.array(start)
+        said[1::6] += 4.0  # rows are horizon by horizon, six series in each
+        return said
+
+    values = noise(6, 150)
+    blind, quiet = (run(Forecaster(model, 1.0), values) for model in (Says(say), None))
+    first, last = MIN_TICKS, 140
+    off = [blind[at][1][0][0][1] - quiet[at][1][0][0][1] for at in (first, last)]
+    assert off[0] > 10 * abs(off[1])
+    assert off[0] > 1
+    assert np.array(blind[last][0][0]) == pytest.approx(np.array(quiet[last][0][0]), rel=0.05)
+
+
 def test_a_series_that_begins_unknown_is_an_error_of_the_caller() -> None:
     with pytest.raises(ValueError, match="begins with an unknown value"):
         step(Forecaster(None, 1.0), np.full((1, 1), np.nan), 0)
