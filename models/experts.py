@@ -273,7 +273,7 @@ class Experts:
     @property
     def level(self) -> Singles:
         """[slots] slow mean of each series, in its unit."""
-        return self.state["means"][3]
+        return np.asarray(self.state["means"][3])
 
     @staticmethod
     def _back(where: int) -> Iterator[tuple[slice, slice]]:
