@@ -131,8 +131,14 @@ class Undoer:
     # --- putting back ----------------------------------------------------------------------------------------------------------
 
     def put_back(self, subjects: Sequence[Subject]) -> dict[Subject, Tally]:
-        """Put these kernel values back: first what we changed, then what was inherited of it, and only then close the entries, so
-        that after a crash in between the next undo does the rest."""
+        """Put these kernel values back, slices after all else: SCHED_IDLE has none."""
+        slices = [subject for subject in subjects if subject.control is Control.SLICE]
+        others = [subject for subject in subjects if subject.control is not Control.SLICE]
+        return self._put_back(others) | self._put_back(slices)
+
+    def _put_back(self, subjects: Sequence[Subject]) -> dict[Subject, Tally]:
+        """First what we changed, then what was inherited of it, and only then close the entries, so that after a crash in between
+        the next undo does the rest."""
         tallies: dict[Subject, Tally] = {}
         statuses: dict[int, EntryStatus] = {}
         heirs: list[tuple[Subject, Chain]] = []
@@ -145,8 +151,9 @@ class Undoer:
                     statuses.update(dict.fromkeys(ids_of(chain), status))
                     if chain == leader:
                         heirs.append((subject, chain))
-        if not self._put_heirs_back(heirs, tallies):
-            for _, chain in heirs:
+        left = self._put_heirs_back(heirs, tallies)
+        for subject, chain in heirs:
+            if subject in left:
                 for number in ids_of(chain):
                     del statuses[number]
         if statuses:
@@ -186,8 +193,9 @@ class Undoer:
         tally.trouble(Trouble(Status.FAILED, f"{name_of_entry(chain[-1])} does not stay at {shown(aim)}; tried {PASSES} times"))
         return None
 
-    def _put_heirs_back(self, chains: Sequence[tuple[Subject, Chain]], tallies: Mapping[Subject, Tally]) -> bool:
-        """Restore what threads and children inherited, and again, for they fork meanwhile. False: they forked faster.
+    def _put_heirs_back(self, chains: Sequence[tuple[Subject, Chain]], tallies: Mapping[Subject, Tally]) -> set[Subject]:
+        """Restore what threads and children inherited, and again, for they fork meanwhile. Those whose heirs could not all be
+        written, as a slice cannot while the policy is SCHED_IDLE, or forked faster: all.
 
         Who forks and ends before he is looked at hands our value on behind our back. So the scans after the first read new
         processes alone, which takes a millisecond and not ten, the newest first, and each is restored as soon as it is seen.
@@ -195,6 +203,7 @@ class Undoer:
         known: dict[int, Kin] = {}
         settled: set[tuple[Subject, ProcId]] = set()
         tried: set[Knob] = set()
+        left: set[Subject] = set()
         enough, quiet = 1, 0
         for _ in range(SCANS if chains else 0):
             known.update((each.id.pid, each) for each in self._kernel.kin(known))
@@ -216,6 +225,8 @@ class Undoer:
                             tallies[subject].step(now, original(chain))  # the next scan reads it back
                         else:
                             tallies[subject].trouble(trouble)
+                            if trouble.status in (Status.REFUSED, Status.FAILED):
+                                left.add(subject)
                     if lost and process != subject.process:
                         enough = CALM_IN_A_STORM
                     if found:
@@ -223,10 +234,10 @@ class Undoer:
                     else:
                         settled.add((subject, process))
             if quiet >= enough:
-                return True
+                return left
         for subject, _ in chains:
             tallies[subject].trouble(Trouble(Status.FAILED, f"children come faster than {SCANS} scans could follow: undo again"))
-        return not chains
+        return {subject for subject, _ in chains}
 
     def _size_back(self, entries: Sequence[Entry]) -> list[Outcome]:
         """Ask pools for the size that they had before us, and wait for them together."""

@@ -675,6 +675,20 @@ def test_children_of_a_process_that_ended_or_became_foreign_go_back_too(bench: B
     assert [bench.nice(child.pid) for child in children] == [0, 0]
 
 
+def test_a_slice_that_a_child_inherited_goes_back_when_its_policy_allows_it_again(bench: Bench) -> None:
+    """SCHED_IDLE has no slices: what cannot be written now stays open, and is not forgotten."""
+    parent = bench.kernel.start()
+    bench.apply(Set(Control.SLICE, parent, "", 100_000, None))
+    child = bench.kernel.fork(parent.pid)
+    bench.kernel.setsid(child.pid)
+    bench.apply(Set(Control.POLICY, child, "", 5, None))
+    (outcome,) = bench.apply(Restore(Control.SLICE, parent, ""))
+    assert outcome.status is Status.PARTIAL
+    bench.actuator.undo()
+    assert [bench.kernel.read(place(bench.kernel.knob(Control.SLICE, each.pid))) for each in (parent, child)] == [0, 0]
+    assert bench.ledger.outstanding() == ()
+
+
 # --- pools ----------------------------------------------------------------------------------------------------------------------
 
 
