@@ -127,18 +127,31 @@ class Queue(Section, frozen=True):
 class PoolConfig(Section, frozen=True):
     """`[pools.NAME]`: a pool that nicety may size."""
 
-    kind: Annotated[Literal["gunicorn", "command"], Meta(description="Adapter.")]
+    kind: Annotated[Literal["gunicorn", "uwsgi", "celery", "executor", "command"], Meta(description="Adapter.")]
     minimum: Annotated[int, Meta(ge=0, le=10_000, description="Never fewer workers.")] = 1
     maximum: Annotated[int, Meta(ge=1, le=10_000, description="Never more workers.")] = 8
     initial: Annotated[
         Count | None, Meta(description="command: workers to start with, and to keep in observe mode; else the minimum.")
     ] = None
     latency: Annotated[Latency | None, Meta(description="Class of the workers as a group; not given: learned.")] = None
-    pidfile: Annotated[str, Meta(description="gunicorn: the master's pid file.")] = ""
-    pid: Annotated[Pid | None, Meta(description="gunicorn: the master's pid, instead of a pid file.")] = None
+    pidfile: Annotated[str, Meta(description="gunicorn, uwsgi, celery: pid file of the main process.")] = ""
+    pid: Annotated[Pid | None, Meta(description="gunicorn, uwsgi, celery: its pid, instead of a pid file.")] = None
+    stats: Annotated[str, Meta(description='uwsgi: its stats socket, "HOST:PORT" or the path of a unix socket.')] = ""
+    fifo: Annotated[str, Meta(description="uwsgi: path of its master FIFO.")] = ""
+    broker: Annotated[
+        str, Meta(description='celery: URL of the broker, or "$NAME": taken from an environment variable of nicety or the worker.')
+    ] = "$CELERY_BROKER_URL"
+    node: Annotated[str, Meta(description='celery: name of the node, "%h" in it is the host name; "" is "celery@%h".')] = ""
+    queues: Annotated[list[str], Meta(min_length=1, description="celery: names of the queues that the node works on.")] = field(
+        default_factory=lambda: ["celery"]
+    )
+    python: Annotated[str, Meta(description='celery: Python with Celery in it, to ask the node; "" is the one that runs it.')] = ""
     command: Annotated[list[str], Meta(description="command: the worker's argument list; no shell.")] = field(default_factory=list)
     directory: Annotated[str, Meta(description='command: working directory of the workers; "" is the daemon\'s.')] = ""
-    user: Annotated[str, Meta(description='command: user to run the workers as (needs root); "" is the daemon\'s.')] = ""
+    executor: Annotated[str, Meta(description='executor: its name, as in Executor(name=...); "" is the name of the pool.')] = ""
+    user: Annotated[
+        str, Meta(description='command: user to run the workers as (needs root); executor: whose it is; "" is the daemon\'s.')
+    ] = ""
     drain_timeout: Annotated[
         Seconds, Meta(description="command: seconds a worker may take to finish after SIGTERM before SIGKILL.")
     ] = 30.0
@@ -414,6 +427,20 @@ def _check_sense(config: Config, report: Report) -> None:
             report((*path, "initial"), f"{pool.initial} is outside of minimum = {pool.minimum} and maximum = {pool.maximum}")
         if pool.kind == "gunicorn" and not pool.pidfile and pool.pid is None:
             report(path, 'a gunicorn pool needs its master: give pidfile = "..." (gunicorn --pid FILE) or pid = N')
+        if pool.kind == "uwsgi" and not pool.pidfile and pool.pid is None:
+            report(path, 'a uwsgi pool needs its master: give pidfile = "..." (uWSGI\'s pidfile) or pid = N')
+        if pool.kind == "uwsgi" and not (pool.stats and pool.fifo.startswith("/")):
+            report(path, 'a uwsgi pool needs stats = "HOST:PORT" or "/PATH", and fifo = "/PATH" (uWSGI\'s stats and master-fifo)')
+        if pool.kind == "uwsgi" and pool.minimum < 1:
+            report((*path, "minimum"), "a uwsgi pool keeps at least one worker: give 1 or more")
+        if pool.kind == "celery" and not pool.pidfile and pool.pid is None:
+            report(path, 'a celery pool needs its main process: give pidfile = "..." (celery worker --pidfile FILE) or pid = N')
+        if pool.kind == "celery" and pool.minimum < 1:
+            report((*path, "minimum"), "a celery pool keeps at least one process: give 1 or more")
+        if pool.kind == "celery" and not re.match(r"\$[A-Za-z_]\w*$|[a-z][a-z0-9+.-]*://", pool.broker):
+            report((*path, "broker"), 'give a URL, "redis://HOST:PORT/DB", or an environment variable, "$NAME"')
+        if pool.kind == "executor" and pool.minimum < 1:
+            report((*path, "minimum"), "an executor keeps at least one worker: give 1 or more")
         if pool.kind == "command" and not pool.command:
             report(path, 'a command pool needs what to run: give command = ["program", "argument"]')
         if pool.queue is not None and sum(map(bool, (pool.queue.files, pool.queue.command, pool.queue.redis_list))) != 1:

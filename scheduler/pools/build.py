@@ -9,8 +9,11 @@ from urllib.parse import quote
 
 from ..config import Config, ConfigError
 from ..ports import Clock, PoolAdapter
+from .celery_node import CeleryPool
 from .command import CommandPool
+from .executor_pool import ExecutorPool
 from .gunicorn import GunicornPool
+from .uwsgi import UwsgiPool
 
 
 def build(
@@ -25,13 +28,25 @@ def build(
 
     `state_dir` takes the output of command pools' workers (`pools/NAME.log`). `environ` is what workers inherit, by default the
     process's own: a daemon that sets variables for itself gives the environment that it was started with.
-    Raises ConfigError for a queue that cannot be read.
+    Raises ConfigError for a queue that cannot be read, and a stats socket that is none.
     """
     pools: dict[str, PoolAdapter] = {}
     problems = []
     for name, pool in sorted(config.pools.items()):
         if pool.kind == "gunicorn":
             pools[name] = GunicornPool(name, pool, clock, proc_root)
+            continue
+        if pool.kind == "celery":
+            pools[name] = CeleryPool(name, pool, clock, proc_root, environ=environ)
+            continue
+        if pool.kind == "executor":
+            pools[name] = ExecutorPool(name, pool, clock, proc_root, environ=environ)
+            continue
+        if pool.kind == "uwsgi":
+            try:
+                pools[name] = UwsgiPool(name, pool, clock, proc_root)
+            except ValueError as error:
+                problems.append(f"configuration: pools.{name}.stats: {error}")
             continue
         log_file = state_dir / "pools" / f"{quote(name, safe=' ')}.log"
         seed = zlib.crc32(name.encode())

@@ -13,7 +13,8 @@ from ..config import PoolConfig
 from ..decision import Status
 from .busy import children
 from .listening import AcceptQueue
-from .signals import ProcessHandle, open_process, read_stat
+from .pidfile import named
+from .signals import ProcessHandle, read_stat
 
 _PROGRAM = re.compile(r"gunicorn[\d.]*(_paster)?")
 _PYTHON = re.compile(r"(python|pypy)[\d.]*t?")
@@ -22,32 +23,15 @@ _WALL_CLOCK = 1_000_000_000  # seconds: a heartbeat's time stamp is seconds sinc
 
 def find(proc_root: Path, config: PoolConfig, present: ProcId | None) -> ProcessHandle | str | None:
     """A new master to adopt, None when `present` still is the one that is configured, or a sentence on why there is none."""
-    pid = config.pid
-    source = f"pid = {pid}"
-    if config.pidfile:
-        path = Path(config.pidfile)
-        source = f"pid file {path}"
-        try:
-            with path.open(encoding="ascii", errors="replace") as file:
-                text = file.read(64).strip()
-        except FileNotFoundError:
-            return f"{source} does not exist: start gunicorn with --pid {path}, or correct pidfile"
-        except OSError as error:
-            return f"{source} cannot be read ({error.strerror}): run nicety as a user who may, or correct pidfile"
-        if not text.isdecimal() or not 1 < int(text) < 1 << 31:
-            return f"{source} holds {text!r}, which is no pid: correct pidfile"
-        pid = int(text)
-    assert pid is not None, "config.parse asks for pid or pidfile"
-    if present is not None and present.pid == pid:
-        return None
-    handle = open_process(proc_root, pid)
-    if handle is None:
-        return f"{source} names pid {pid}, which does not run: it is stale; start gunicorn, or correct it"
+    found = named(proc_root, config, present, "gunicorn", "--pid ")
+    if found is None or isinstance(found, str):
+        return found
+    handle, source = found
     objection = _objection(proc_root, handle)
     if not objection:
         return handle
     handle.close()
-    return f"{source} names pid {pid}, {objection}"
+    return f"{source} names pid {handle.id.pid}, {objection}"
 
 
 def is_worker(proc_root: Path, pid: int, master: int) -> bool:

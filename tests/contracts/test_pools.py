@@ -1,8 +1,9 @@
-"""What every pool adapter keeps, held on the fake, on real processes and on a real gunicorn."""
+"""What every pool adapter keeps, held on the fake, on real processes, on a real gunicorn, a real uWSGI and a real Celery."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,13 +17,16 @@ import pytest
 from nicety.models.records import PoolSample, ProcId
 from nicety.scheduler.config import PoolConfig
 from nicety.scheduler.decision import Status
+from nicety.scheduler.pools.celery_node import CeleryPool
 from nicety.scheduler.pools.command import CommandPool
+from nicety.scheduler.pools.executor_pool import ExecutorPool
 from nicety.scheduler.pools.gunicorn import GunicornPool
+from nicety.scheduler.pools.uwsgi import UwsgiPool
 from nicety.scheduler.ports import PoolAdapter
 from nicety.scheduler.testing.clock import FakeClock
 from nicety.scheduler.testing.pool import FakePool
 
-KINDS = ("fake", "command", "gunicorn")
+KINDS = ("fake", "command", "gunicorn", "executor", "uwsgi", "celery")
 SECOND = 1_000_000_000
 MAXIMUM = 6
 
@@ -30,6 +34,23 @@ APP = """
 def application(environ, start_response):
     start_response("200 OK", [("Content-Length", "2")])
     return [b"ok"]
+"""
+
+# Celery looks for missing processes each 5 s: more often only saves the suite's time.
+TASKS = """
+from celery import Celery
+from celery.concurrency.asynpool import AsynPool
+
+app = Celery("tasks", broker="redis://127.0.0.1:PORT/0")
+AsynPool.timers = property(lambda pool: {pool.maintain_pool: 0.1})
+"""
+
+PROGRAM = """
+import multiprocessing, signal, sys
+from nicety.scheduler.pools import Executor
+executor = Executor(int(sys.argv[1]), multiprocessing.get_context("forkserver"), name="web")
+executor.submit(int).result()
+signal.pause()
 """
 
 
@@ -51,6 +72,7 @@ class Rig:
         self.pool = pool
         self.clock = clock
         self.master = master
+        self.broker: subprocess.Popen[bytes] | None = None
 
     def tick(self) -> PoolSample:
         """A few probes and a read, in a tenth of a second."""
@@ -95,9 +117,10 @@ class Rig:
 
     def close(self) -> None:
         self.pool.close()
-        if self.master is not None and self.master.poll() is None:
-            self.master.terminate()
-            self.master.wait(20)
+        for process in (self.master, self.broker):
+            if process is not None and process.poll() is None:
+                process.terminate()
+                process.wait(20)
 
 
 def free_port() -> int:
@@ -121,14 +144,61 @@ def start_rig(kind: str, folder: Path) -> Rig:
         config = PoolConfig(kind="command", command=["sleep", "1000"], maximum=MAXIMUM, drain_timeout=5)
         real = RealClock()
         return Rig(CommandPool("web", config, real, log_file=folder / "web.log", seed=1), real)
+    if kind == "executor":
+        environ = {"NICETY_RUN_DIR": str(folder)}
+        program = subprocess.Popen([sys.executable, "-c", PROGRAM, str(MAXIMUM)], env={**os.environ, **environ})
+        real = RealClock()
+        rig = Rig(ExecutorPool("web", PoolConfig(kind="executor"), real, environ=environ), real, program)
+        rig.until(lambda s: s.size == 1)  # it may have six workers, but starts them only when they are needed
+        return rig
     (folder / "app.py").write_text(APP, encoding="ascii")
     pidfile = folder / "web.pid"
+    if kind == "uwsgi":
+        return start_uwsgi(folder, pidfile)
+    if kind == "celery":
+        return start_celery(folder, pidfile)
     command = [sys.executable, "-m", "gunicorn", "-b", f"127.0.0.1:{free_port()}", "--chdir", str(folder), "--pid", str(pidfile)]
     with (folder / "gunicorn.log").open("wb") as output:
         master = subprocess.Popen([*command, "app:application"], stdout=output, stderr=output)
     config = PoolConfig(kind="gunicorn", pidfile=str(pidfile), maximum=MAXIMUM)
     real = RealClock()
     return Rig(GunicornPool("web", config, real), real, master)
+
+
+def start_uwsgi(folder: Path, pidfile: Path) -> Rig:
+    if not Path("/usr/lib/uwsgi/plugins/python3_plugin.so").exists():
+        pytest.skip("no uwsgi with its python3 plugin (Debian: uwsgi-plugin-python3)")
+    command = ["uwsgi", "--plugin", "python3", "--http-socket", f"127.0.0.1:{free_port()}", "--wsgi-file", str(folder / "app.py")]
+    command += ["--master", "--die-on-term", "--processes", str(MAXIMUM), "--cheaper", "1", "--cheaper-algo", "manual"]
+    command += ["--stats", str(folder / "stats"), "--master-fifo", str(folder / "fifo"), "--pidfile", str(pidfile)]
+    with (folder / "uwsgi.log").open("wb") as output:
+        master = subprocess.Popen(command, stdout=output, stderr=output)
+    config = PoolConfig(kind="uwsgi", stats=str(folder / "stats"), fifo=str(folder / "fifo"), pidfile=str(pidfile), maximum=MAXIMUM)
+    real = RealClock()
+    return Rig(UwsgiPool("web", config, real), real, master)
+
+
+def start_celery(folder: Path, pidfile: Path) -> Rig:
+    if shutil.which("redis-server") is None:
+        pytest.skip("no redis-server")
+    port, log = free_port(), folder / "celery.log"
+    (folder / "tasks.py").write_text(TASKS.replace("PORT", str(port)), encoding="ascii")
+    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+    broker = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    node = f"{folder.name}@here"
+    command = [sys.executable, "-m", "celery", "-A", "tasks", "worker", "-c", "1", "-n", node, "-l", "INFO"]
+    command += ["--pidfile", str(pidfile)]
+    with log.open("wb") as output:
+        master = subprocess.Popen(command, stdout=output, stderr=output, cwd=folder)
+    config = PoolConfig(kind="celery", broker=f"redis://127.0.0.1:{port}/0", node=node, pidfile=str(pidfile), maximum=MAXIMUM)
+    real = RealClock()
+    rig = Rig(CeleryPool("web", config, real), real, master)
+    rig.broker = broker
+    deadline = time.monotonic() + 30
+    while "ready." not in log.read_text():
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.05)
+    return rig
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -237,7 +307,7 @@ def test_a_stranger_is_never_recycled(rig: Rig) -> None:
     assert rig.pool.recycle(own)[0] is Status.VANISHED
 
 
-@pytest.mark.parametrize("kind", ["fake", "gunicorn"])
+@pytest.mark.parametrize("kind", ["fake", "gunicorn", "executor", "uwsgi", "celery"])
 def test_a_master_that_ends_is_trouble_and_no_exception(kind: str, tmp_path: Path) -> None:
     rig = start_rig(kind, tmp_path)
     try:
@@ -261,7 +331,7 @@ def test_closing_gives_descriptors_back_and_probing_goes_on_without_harm(kind: s
         workers = [w.id.pid for w in rig.until(lambda s: s.size == 1 and not s.trouble).workers]
         rig.pool.close()
         assert descriptors() == before
-        if kind == "gunicorn":
+        if kind in {"gunicorn", "executor", "uwsgi", "celery"}:
             assert Path(f"/proc/{workers[0]}").exists(), "a foreign pool is left as it is"
         if kind == "command":
             assert not Path(f"/proc/{workers[0]}").exists(), "a pool of our own ends with us"

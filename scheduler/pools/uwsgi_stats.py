@@ -1,0 +1,208 @@
+"""What a uWSGI says of itself: its stats socket, read without ever waiting for it.
+
+Must not know sizes, processes or policies. uWSGI writes one JSON object to whoever connects, and hangs up (core/master_utils.c,
+uwsgi_master_generate_stats). The master itself writes it: an answer that is not taken would hold the master up, so it is taken
+at the next probe, and a silent socket is asked ever less often.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import select
+import socket
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+_SECOND = 1_000_000_000
+MAX_BYTES = 8 << 20
+"""An answer has about 1 kB a worker, and a few kB more for the variables of each request under way."""
+TIMEOUT_NS = 2 * _SECOND
+"""The master answers within milliseconds, but sleeps a second after it has killed somebody (core/master.c)."""
+EVERY_NS = _SECOND // 20
+"""Not asked more often, however often it is probed: each answer is work for the master."""
+MAX_BACK_OFF_NS = 30 * _SECOND
+
+Natural = Annotated[int, Meta(ge=0)]
+
+
+class Core(msgspec.Struct, frozen=True):
+    """A thread (or coroutine) of a worker that serves one request at a time."""
+
+    in_request: Natural
+
+
+class Worker(msgspec.Struct, frozen=True):
+    """A place for a worker process; there are as many as uWSGI's `processes`."""
+
+    id: Natural  # its number, from 1, once it was started for the first time
+    pid: Natural  # 0: nobody is there
+    status: str  # "cheap" (not wanted; with a pid: it drains), "pause", "idle", "busy" or "sigN" (runs a signal's handler)
+    respawn_count: Natural
+    accepting: Natural  # 1: its application is loaded and it waits for requests
+    cores: list[Core] = msgspec.field(default_factory=list)  # none with uWSGI's `stats-no-cores`
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the master wants a process here: it is running, starting, or about to be started again."""
+        return self.status != "cheap"
+
+    @property
+    def busy(self) -> float:
+        """Share of its threads that have a request, 0..1."""
+        if self.cores:
+            return sum(core.in_request > 0 for core in self.cores) / len(self.cores)
+        return float(self.status == "busy" or self.status.startswith("sig"))
+
+
+class Stats(msgspec.Struct, frozen=True):
+    """The part of an answer that a pool needs."""
+
+    version: str
+    pid: Annotated[int, Meta(ge=1)]  # of the master
+    workers: Annotated[list[Worker], Meta(min_length=1, max_length=10_000)]  # by number
+
+
+class StatsError(Exception):
+    """There is no answer, or none that makes sense: cause and next step."""
+
+
+_DECODER = msgspec.json.Decoder(Stats)
+
+
+def parse(raw: bytes) -> Stats:
+    """A whole answer. Raises StatsError with the cause.
+
+    uWSGI does not escape all that it puts into strings, so bytes that are no UTF-8 are let through.
+    """
+    if not raw:
+        raise StatsError("hangs up without an answer: it must be uWSGI's `stats` socket, without `stats-http`")
+    if raw.startswith(b"HTTP/"):
+        raise StatsError("answers in HTTP: take `stats-http` out of uWSGI's configuration")
+    try:
+        stats = _DECODER.decode(raw.decode("utf-8", "replace"))
+    except (msgspec.DecodeError, RecursionError) as error:
+        start = raw[:30].decode("utf-8", "replace")
+        raise StatsError(f"answers what makes no sense ({error}; it begins with {start!r}): it must be uWSGI's `stats`") from None
+    pids = [worker.pid for worker in stats.workers if worker.pid]
+    if len(set(pids)) < len(pids):
+        raise StatsError("answers what makes no sense (two workers are one): it must be uWSGI's `stats`")
+    return stats
+
+
+def address(text: str) -> tuple[socket.AddressFamily, str | tuple[str, int]]:
+    """Where a stats socket is: "HOST:PORT" with an address or nothing for HOST, or a unix socket as "/PATH" or "@NAME".
+
+    Raises ValueError with the cause. A name would have to be looked up, which may wait.
+    """
+    if text.startswith("/"):
+        return socket.AF_UNIX, text
+    if text.startswith("@"):
+        return socket.AF_UNIX, "\0" + text[1:]
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdecimal() or not 0 < int(port) < 1 << 16:
+        raise ValueError(f'{text!r} is no address: give "HOST:PORT", or the absolute path of a unix socket')
+    host = {"": "127.0.0.1", "localhost": "127.0.0.1"}.get(host, host.removeprefix("[").removesuffix("]"))
+    try:
+        found = ipaddress.ip_address(host)
+    except ValueError:
+        raise ValueError(f"{host!r} is a name, and looking names up may wait: give its address") from None
+    if found.is_unspecified:
+        found = ipaddress.ip_address("127.0.0.1" if found.version == 4 else "::1")
+    return (socket.AF_INET if found.version == 4 else socket.AF_INET6), (str(found), int(port))
+
+
+class StatsSocket:
+    """Asks in one probe and takes the answer in the next; each question is a connection of its own."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self._family, self._target = address(where)
+        self._socket: socket.socket | None = None
+        self._answer = bytearray()
+        self._deadline = 0
+        self._next = 0
+        self._failures = 0
+
+    def asked(self) -> bool:
+        """Whether an answer is awaited."""
+        return self._socket is not None
+
+    def ask(self, now: int) -> None:
+        """Connect, if it is time to and nothing is awaited. Returns at once. Raises StatsError."""
+        if self._socket is not None or now < self._next:
+            return
+        self._next, self._deadline = now + EVERY_NS, now + TIMEOUT_NS
+        self._answer.clear()
+        self._socket = socket.socket(self._family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        failure = self._socket.connect_ex(self._target)
+        if failure not in {0, errno.EINPROGRESS}:
+            raise self._failed(now, self._reason(failure))
+
+    def take(self, now: int) -> Stats | None:
+        """The answer, None while there is none. Returns at once. Raises StatsError."""
+        if self._socket is None:
+            return None
+        try:
+            whole = self._receive()
+        except OSError as error:
+            raise self._failed(now, self._reason(error.errno or 0)) from None
+        if len(self._answer) > MAX_BYTES:
+            raise self._failed(now, f"answers more than {MAX_BYTES >> 20} MiB: set `stats-no-cores` in uWSGI's configuration")
+        if not whole:
+            if now >= self._deadline:
+                raise self._failed(
+                    now, f"does not answer within {TIMEOUT_NS // _SECOND} s: see uWSGI's log; it must be without `stats-http`"
+                )
+            return None
+        try:
+            stats = parse(bytes(self._answer))
+        except StatsError as error:
+            raise self._failed(now, str(error)) from None
+        self._hang_up()
+        self._failures = 0
+        return stats
+
+    def again(self) -> None:
+        """Ask at the next chance, whatever was before: another uWSGI may be there now."""
+        self._hang_up()
+        self._next = self._failures = 0
+
+    def close(self) -> None:
+        """Hang up for good."""
+        self._hang_up()
+        self._next = 1 << 63
+
+    def _receive(self) -> bool:
+        """Take what is there; whether it was the last."""
+        assert self._socket is not None
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        while len(self._answer) <= MAX_BYTES and poll.poll(0):
+            block = self._socket.recv(1 << 18)
+            if not block:
+                return True
+            self._answer += block
+        return False
+
+    def _failed(self, now: int, reason: str) -> StatsError:
+        self._hang_up()
+        self._failures += 1
+        self._next = now + min(MAX_BACK_OFF_NS, _SECOND << min(self._failures - 1, 5))
+        return StatsError(f"uWSGI's stats socket {self.where} {reason}")
+
+    def _reason(self, number: int) -> str:
+        if number in {errno.ENOENT, errno.ECONNREFUSED}:
+            what = "does not exist" if number == errno.ENOENT else "takes no connection"
+            return f"{what}: start uWSGI with stats = {self.where}, or correct stats"
+        if number in {errno.EACCES, errno.EPERM}:
+            return "may not be used by this user: run nicety as uWSGI's user"
+        return f"cannot be read ({os.strerror(number)}): see uWSGI's log, or correct stats"
+
+    def _hang_up(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None

@@ -1,0 +1,410 @@
+"""The uWSGI adapter beside a real uWSGI: exact figures, exact sizes, and no request lost."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from nicety.models.records import PoolSample
+from nicety.scheduler.config import PoolConfig
+from nicety.scheduler.decision import Status
+from nicety.scheduler.pools import uwsgi
+from nicety.scheduler.pools.uwsgi import UwsgiPool
+
+SECOND = 1_000_000_000
+PYTHON = Path("/usr/lib/uwsgi/plugins/python3_plugin.so")
+ROOM = 6
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("uwsgi") is None or not PYTHON.exists(), reason="no uwsgi with its python3 plugin (Debian: uwsgi-plugin-python3)"
+)
+
+APP = """
+import os, time
+
+if "SLOW_START" in os.environ:
+    time.sleep(float(os.environ["SLOW_START"]))
+
+def application(environ, start_response):
+    _, kind, milliseconds = environ["PATH_INFO"].split("/")
+    seconds = int(milliseconds) / 1000
+    if kind == "cpu":
+        end = time.thread_time() + seconds
+        while time.thread_time() < end:
+            pass
+    else:
+        time.sleep(seconds)
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
+"""
+
+
+class RealClock:
+    def monotonic(self) -> int:
+        return time.monotonic_ns()
+
+    def wall(self) -> int:
+        return time.time_ns()
+
+    def sleep_until(self, at: int) -> None:
+        time.sleep(max(0.0, (at - time.monotonic_ns()) / SECOND))
+
+
+class Server:
+    """A real uWSGI and its adapter."""
+
+    def __init__(self, folder: Path, *options: str, manual: bool = True, unix: bool = False, environ: dict[str, str] | None = None):
+        (folder / "app.py").write_text(APP, encoding="ascii")
+        self.log = folder / "uwsgi.log"
+        self.address: str | tuple[str, int] = str(folder / "web.sock")
+        if not unix:
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                self.address = ("127.0.0.1", probe.getsockname()[1])
+        where = self.address if isinstance(self.address, str) else f"127.0.0.1:{self.address[1]}"
+        self.fifo = folder / "fifo"
+        self.pidfile = folder / "pid"
+        self._environ = {"PATH": os.environ["PATH"], **(environ or {})}
+        self._command = ["uwsgi", "--plugin", "python3", "--http-socket", where, "--wsgi-file", str(folder / "app.py")]
+        self._command += ["--master", "--need-app", "--processes", str(ROOM), "--disable-logging", "--pidfile", str(self.pidfile)]
+        self._command += ["--stats", str(folder / "stats"), "--master-fifo", str(self.fifo)]
+        self._command += ["--cheaper", "1", "--cheaper-algo", "manual"] if manual else []
+        self._command += options
+        self.master = self.start()
+        config = PoolConfig(kind="uwsgi", stats=str(folder / "stats"), fifo=str(self.fifo), pidfile=str(self.pidfile), maximum=ROOM)
+        self.pool = UwsgiPool("web", config, RealClock())
+
+    def start(self) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as output:
+            self.master = subprocess.Popen(self._command, stdout=output, stderr=output, env=self._environ)
+        return self.master
+
+    def until(self, condition: Callable[[PoolSample], bool], seconds: float = 20.0) -> PoolSample:
+        deadline = time.monotonic() + seconds
+        while True:
+            sample = self.over(0.1)
+            if condition(sample):
+                return sample
+            assert time.monotonic() < deadline, (sample, self.log.read_text()[-2000:])
+
+    def over(self, seconds: float, interval: float = 0.02) -> PoolSample:
+        """The sample of the seconds to come."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.pool.probe()
+            time.sleep(interval)
+        return self.pool.read()
+
+    def up(self, size: int) -> PoolSample:
+        return self.until(lambda s: s.size == s.requested == size and all(w.ready for w in s.workers) and not s.trouble)
+
+    def resized(self, size: int) -> PoolSample:
+        self.until(lambda s: not s.trouble)
+        self.pool.resize(size)
+        return self.up(size)
+
+    def by_hand(self, commands: str) -> None:
+        """What an operator would write to the FIFO."""
+        self.fifo.write_text(commands, encoding="ascii")
+
+    def get(self, path: str) -> int:
+        connection = http.client.HTTPConnection("127.0.0.1", timeout=30)
+        connection.sock = socket.socket(socket.AF_UNIX if isinstance(self.address, str) else socket.AF_INET)
+        connection.sock.settimeout(30)
+        try:
+            connection.sock.connect(self.address)
+            connection.request("GET", path)
+            response = connection.getresponse()
+            assert response.read() == b"ok"
+            return response.status
+        finally:
+            connection.close()
+
+    def close(self) -> None:
+        self.pool.close()
+        if self.master.poll() is None:
+            self.master.send_signal(signal.SIGINT)
+        self.master.wait(20)
+
+
+class Clients:
+    """Closed-loop clients: each asks again as soon as it has its answer."""
+
+    def __init__(self, server: Server, count: int, path: str, once: bool = False) -> None:
+        self.answers: list[int] = []
+        self.failures: list[Exception] = []
+        self._server, self._path, self._once = server, path, once
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._run) for _ in range(count)]
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self.answers.append(self._server.get(self._path))
+            except (OSError, http.client.HTTPException, AssertionError) as error:
+                self.failures.append(error)
+            if self._once:
+                return
+
+    def __enter__(self) -> Clients:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("web"))
+    yield server
+    server.close()
+
+
+def load(sample: PoolSample) -> tuple[float, float]:
+    """(busy workers, queued connections)."""
+    assert sample.queued is not None
+    return sum(worker.busy or 0.0 for worker in sample.workers), sample.queued
+
+
+@pytest.mark.parametrize("path", ["/cpu/40", "/sleep/40"])
+def test_busy_and_queued_are_exact_without_touching_the_app(server: Server, path: str) -> None:
+    server.resized(3)
+    # A client needs a moment between two requests, the longer the busier the machine: the lower bounds leave room for that.
+    for clients, busy, queued in ((1, (0.5, 1.1), (0.0, 0.2)), (2, (1.2, 2.1), (0.0, 0.4)), (8, (2.7, 3.0), (3.8, 5.2))):
+        with Clients(server, clients, path) as asking:
+            deadline = time.monotonic() + 10
+            while len(asking.answers) < clients:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            server.over(0.2)
+            seen = load(server.over(1.0, interval=0.013))
+        assert asking.failures == []
+        assert busy[0] <= seen[0] <= busy[1], (path, clients, seen)
+        assert queued[0] <= seen[1] <= queued[1], (path, clients, seen)
+    server.until(lambda s: load(s) == (0.0, 0.0))
+
+
+def test_it_grows_within_two_seconds_and_shrinks_by_one_a_second(server: Server) -> None:
+    server.resized(1)
+    began = time.monotonic()
+    sample = server.resized(ROOM)
+    assert time.monotonic() - began < 4.0, "two seconds, and room for a busy machine"
+    assert sample.start_seconds is not None
+    assert 0.0 < sample.start_seconds < 2.0
+    assert server.pool.resize(ROOM + 1)[0] is Status.REFUSED
+    server.pool.resize(ROOM - 3)
+    sizes: list[int] = []
+    while not sizes or sizes[-1] > ROOM - 3:
+        sizes.append(server.over(0.1).size)
+        assert len(sizes) < 150, server.log.read_text()[-2000:]
+    assert sizes == sorted(sizes, reverse=True)
+    assert {ROOM - 1, ROOM - 2} <= set(sizes), "one after the other"
+    assert {server.over(0.1).size for _ in range(20)} == {ROOM - 3}
+
+
+def test_no_request_is_lost_while_the_pool_is_resized(server: Server) -> None:
+    server.resized(1)
+    with Clients(server, 2, "/sleep/15") as asking:
+        for size in (4, 2, ROOM, 3):
+            server.resized(size)
+    assert asking.failures == []
+    assert len(asking.answers) > 100
+
+
+def test_a_shrink_takes_idle_workers_and_waits_when_there_are_none(tmp_path: Path) -> None:
+    """A worker that is told to go while it is at a request is killed after `worker-reload-mercy`."""
+    server = Server(tmp_path, "--worker-reload-mercy", "1")
+    try:
+        first = server.up(1).workers[0].id
+        with Clients(server, 1, "/sleep/6000", once=True) as asking:  # only the first worker is there to take it
+            server.until(lambda s: load(s)[0] > 0.9)
+            server.resized(2)
+            server.pool.resize(1)
+            sample = server.until(lambda s: s.size == 1)
+            assert sample.workers[0].id == first, "the oldest is the one to go, but it is at work"
+            began = time.monotonic()
+            server.resized(2)
+            with Clients(server, 1, "/sleep/2500", once=True) as second:
+                server.until(lambda s: load(s)[0] > 1.9)
+                server.pool.resize(1)
+                while not second.answers:
+                    assert server.over(0.05).size == 2
+            assert time.monotonic() - began > 2.5
+            server.up(1)
+        assert (asking.answers, asking.failures) == ([200], [])
+        assert (second.answers, second.failures) == ([200], [])
+    finally:
+        server.close()
+
+
+def test_a_slow_start_is_measured(tmp_path: Path) -> None:
+    server = Server(tmp_path, "--lazy-apps", environ={"SLOW_START": "1.0"})
+    try:
+        server.up(1)
+        server.pool.resize(3)
+        booting = server.until(lambda s: s.size == 3)
+        assert not all(worker.ready for worker in booting.workers), "a second of start has not passed yet"
+        sample = server.up(3)
+        assert sample.start_seconds is not None
+        assert 1.0 <= sample.start_seconds < 4.0
+    finally:
+        server.close()
+
+
+def test_a_pool_resized_by_hand_is_left_alone(tmp_path: Path) -> None:
+    server = Server(tmp_path)
+    try:
+        server.up(1)
+        server.by_hand("++")
+        sample = server.until(lambda s: bool(s.trouble))
+        assert "resized to 3 workers by somebody else (1 were asked for)" in sample.trouble
+        assert server.pool.resize(5) == (Status.FOREIGN, sample.trouble)
+        assert {server.over(0.1).size for _ in range(15)} == {3}
+    finally:
+        server.close()
+
+
+def test_a_master_that_ends_is_said_and_its_successor_adopted(tmp_path: Path) -> None:
+    server = Server(tmp_path, "--no-orphans")
+    try:
+        server.resized(3)
+        old = server.master
+        old.kill()
+        old.wait(20)
+        sample = server.until(lambda s: s.master is None)
+        assert (sample.size, sample.queued) == (0, None)
+        assert f"uWSGI's master, pid {old.pid}, has ended" in sample.trouble or "stale" in sample.trouble
+        deadline = time.monotonic() + 10
+        while True:  # until the orphans have let the port go
+            with socket.socket() as probe:
+                if probe.connect_ex(server.address) != 0:
+                    break
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        server.start()
+        sample = server.up(1)
+        assert sample.master is not None
+        assert sample.master.pid == server.master.pid
+        server.resized(2)
+        assert server.get("/sleep/1") == 200
+    finally:
+        server.close()
+
+
+def test_a_reload_keeps_the_master_and_is_somebody_elses_resize(tmp_path: Path) -> None:
+    server = Server(tmp_path)
+    try:
+        before = server.resized(3)
+        server.by_hand("r")
+        sample = server.until(lambda s: s.size == 1 and not {w.id for w in s.workers} & {w.id for w in before.workers})
+        assert sample.master == before.master, "it executes itself anew"
+        sample = server.until(lambda s: "by somebody else" in s.trouble)
+        assert sample.requested == 1
+    finally:
+        server.close()
+
+
+def test_recycling_under_load_loses_nothing(server: Server) -> None:
+    server.resized(3)
+    recycled = 0
+    with Clients(server, 4, "/sleep/5") as asking:
+        for _ in range(10):
+            sample = server.up(3)
+            worker = sample.workers[recycled % 3].id
+            assert server.pool.recycle(worker)[0] is Status.APPLIED
+            server.until(lambda s, worker=worker: worker not in {w.id for w in s.workers})  # type: ignore[misc]
+            recycled += 1
+        sample = server.up(3)
+    assert (sample.trouble, sample.requested) == ("", 3)
+    assert asking.failures == []
+    assert len(asking.answers) > 100
+
+
+def test_connections_that_wait_at_a_unix_socket_are_counted_and_threads_are_shares_of_a_worker(tmp_path: Path) -> None:
+    server = Server(tmp_path, "--threads", "4", unix=True)
+    try:
+        server.until(lambda s: s.size == 1 and s.workers[0].ready)
+        with Clients(server, 2, "/sleep/200"):
+            server.over(0.3)
+            half = load(server.over(1.0))
+        with Clients(server, 10, "/sleep/200"):
+            server.over(0.5)
+            full = load(server.over(1.0))
+        assert half == pytest.approx((0.5, 0.0), abs=0.15)
+        assert full[0] == pytest.approx(1.0, abs=0.1)
+        assert full[1] == pytest.approx(6.0, abs=1.0)
+    finally:
+        server.close()
+
+
+def test_workers_with_threads_are_sized_only_by_a_version_that_lets_them_finish(tmp_path: Path) -> None:
+    version = subprocess.run(["uwsgi", "--version"], capture_output=True, text=True, check=True).stdout
+    server = Server(tmp_path, "--threads", "4")
+    try:
+        sample = server.until(lambda s: s.size == 1 and s.workers[0].ready)
+        if tuple(map(int, re.findall(r"\d+", version)[:3])) < uwsgi.OLDEST_THREADED:
+            assert "loses requests of workers with threads when they go" in sample.trouble
+            assert server.pool.resize(2) == (Status.REFUSED, sample.trouble)
+            assert server.pool.recycle(sample.workers[0].id) == (Status.REFUSED, sample.trouble)
+            return
+        with Clients(server, 1, "/sleep/20") as asking:
+            for size in (4, 1, 4, 1):
+                server.resized(size)
+        assert asking.failures == []
+    finally:
+        server.close()
+
+
+def test_a_uwsgi_that_sizes_itself_is_refused_with_the_lines_to_configure(tmp_path: Path) -> None:
+    server = Server(tmp_path, "--cheaper", "1", "--cheaper-algo", "spare", manual=False)
+    try:
+        sample = server.until(lambda s: s.size > 0)
+        assert "uWSGI sizes itself (cheaper-algo = spare); put into its configuration" in sample.trouble
+        assert "cheaper-algo = manual" in sample.trouble
+        assert server.pool.resize(2) == (Status.REFUSED, sample.trouble)
+    finally:
+        server.close()
+
+
+def test_a_uwsgi_without_cheaper_is_reported_with_the_lines_to_configure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uwsgi, "STEP_NS", 2 * SECOND)
+    server = Server(tmp_path, manual=False)
+    try:
+        server.until(lambda s: s.size == ROOM and not s.trouble)
+        server.pool.resize(2)
+        sample = server.until(lambda s: bool(s.trouble), seconds=30)
+        assert "does not obey '-' on its FIFO; put into its configuration" in sample.trouble
+        assert "cheaper-algo = manual" in sample.trouble
+        assert sample.size == ROOM
+    finally:
+        server.close()
+
+
+def test_a_probe_of_six_workers_is_cheap(server: Server) -> None:
+    server.resized(ROOM)
+    costs = []
+    for _ in range(5):
+        spent = 0.0
+        for _ in range(10):
+            began = time.thread_time()
+            server.pool.probe()
+            spent += time.thread_time() - began
+            time.sleep(0.06)  # long enough that each probe takes an answer and asks anew
+        costs.append(spent / 10)
+        server.pool.read()
+    assert min(costs) < 0.003, f"{min(costs) * 1e3:.3f} ms of CPU a probe"
