@@ -42,6 +42,7 @@ USER_ERRORS = frozenset(
         "scheduler.explain.ExplainError",
         "scheduler.linux.host.MachineError",
         "scheduler.paths.PathError",
+        "scheduler.simulation.arrivals.LoadError",
         "scheduler.store.files.StoreError",
         "scheduler.store.ledger.LedgerError",
     }
@@ -788,6 +789,117 @@ def replay(
         raise typer.Exit(FINDINGS)
     if found.ticks == 0:
         raise ExplainError(f"{paths.decisions} has no ticks to replay; `nicety run` writes some")
+
+
+class LoadShape(StrEnum):
+    """What `simulate --load` takes: the shapes of `simulation.arrivals`."""
+
+    STEPS = "steps"
+    SPIKES = "spikes"
+    DIURNAL = "diurnal"
+    NOISE = "noise"
+    CHANGE = "change"
+
+
+@_command("simulate", "nicety simulate --load spikes --start 20 --plot spikes.png")
+def simulate(
+    context: typer.Context,
+    trace: Annotated[
+        Path | None,
+        typer.Argument(metavar="[TRACE]", help="Arrivals: CSV or Parquet with t_submit, or with count.", show_default=False),
+    ] = None,
+    load: Annotated[LoadShape | None, typer.Option(help="Made up load, instead of a file; steps if neither.")] = None,
+    start: Annotated[float, typer.Option(metavar="SECONDS", help="From a worker's start to its first request.")] = 4.0,
+    rules: Annotated[
+        list[str] | None,
+        typer.Option("--rule", metavar="NAME", help='Rule to run, more than once if wished; "all": every one.', show_default=False),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="Runs with other chance; figures are their means.")] = 3,
+    minimum: Annotated[int, typer.Option(min=1, max=10_000, help="Never fewer workers.")] = 2,
+    maximum: Annotated[int, typer.Option(min=1, max=10_000, help="Never more workers.")] = 32,
+    seconds: Annotated[float, typer.Option(metavar="SECONDS", help="Time to simulate.")] = 3600.0,
+    warmup: Annotated[
+        float, typer.Option(metavar="SECONDS", help="Time at the beginning that does not count; hours, to see what was learned.")
+    ] = 120.0,
+    service: Annotated[float, typer.Option(metavar="SECONDS", help="Mean time that a request takes.")] = 0.2,
+    json_path: Annotated[
+        str | None,
+        typer.Option("--json", metavar="FILE", help='Write all figures there; "-": to stdout, no table.', show_default=False),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw size against load as PNG; needs nicety[report].", show_default=False)
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Try the pool size policy on a load, beside other schedulers' rules.
+
+    The policy that runs in the daemon, with your configuration, the rules of ten other schedulers, and oracles that know the load
+    to come size a simulated pool. Shown are latency, workers used and workers started; docs/simulation.md says how to read it.
+    """
+    for name, value, low, high in (
+        ("--start", start, 0.0, 600.0),
+        ("--seconds", seconds, 60.0, 604_800.0),
+        ("--warmup", warmup, 0.0, seconds - 30.0),
+        ("--service", service, 1e-4, 600.0),
+    ):
+        if not low <= value <= high:
+            raise typer.BadParameter(f"{value:g} is not between {low:g} and {high:g}", param_hint=name)
+    if minimum > maximum:
+        raise typer.BadParameter(f"{minimum} is more than --maximum {maximum}", param_hint="--minimum")
+    if trace is not None and load is not None:
+        raise typer.BadParameter("give a file or --load, not both", param_hint="TRACE")
+    _load_numpy()
+    from .explain import table
+    from .simulation import run as simulation
+    from .simulation.arrivals import Load
+    from .simulation.tracefile import read
+
+    loaded, _ = _load(context, config, None)
+    chosen = list(dict.fromkeys(rules or simulation.USUAL))
+    if "all" in chosen:
+        chosen = list(dict.fromkeys((*simulation.ALL, *(rule for rule in chosen if rule != "all"))))
+    simulation.check(chosen)
+    source = read(trace) if trace is not None else str(load or LoadShape.STEPS)
+    live = sys.stderr.isatty()
+    found: list[simulation.Figures] = []
+
+    def prepared(seed: int) -> Load:
+        made = simulation.prepare(source, seed, seconds=seconds, maximum=maximum, service=service)
+        if seed == 1 and made.scaled:
+            _say(_printable(f"{made.name}: {made.seconds:g} s of it, {made.scaled}"))
+        return made
+
+    runs = simulation.run(
+        chosen,
+        [prepared],
+        [start],
+        range(1, seeds + 1),
+        minimum=minimum,
+        maximum=maximum,
+        warmup=warmup,
+        config=loaded.config,
+    )
+    for figures in runs:
+        found.append(figures)
+        if live:
+            print(f"\r{len(found)} of {len(chosen) * seeds}: {figures.rule}\x1b[K", end="", file=sys.stderr, flush=True)
+    if live:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    summary = simulation.means(found)
+    if plot is not None:
+        from .simulation.plot import plot as draw
+
+        draw(plot, found)
+        _say(f"{plot}: drawn")
+    record = {"means": [mean.as_record() for mean in summary], "runs": [figures.as_record() for figures in found]}
+    if json_path == "-":
+        _print_json(record)
+        return
+    if json_path is not None:
+        from .logstream import ascii_json
+
+        Path(json_path).write_text(ascii_json(record) + "\n", encoding="utf-8")
+    print(table(simulation.HEADERS, [mean.cells() for mean in summary], _width()))
 
 
 class Exportable(StrEnum):

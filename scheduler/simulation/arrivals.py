@@ -1,0 +1,229 @@
+"""Loads: when requests arrive and how long each takes, made up by shape and seed or taken from a trace. Pure.
+
+Shapes are intensities in Erlangs for a pool of at most 32 workers, and grow with the maximum. Requests come at random at that
+intensity (Poisson), service times are log-normal. What is random is drawn from the seed alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+SCATTER = 0.8
+"""Sigma of log-normal service times: the slowest twentieth takes 2.7 times the mean, as web requests do (the published table that
+docs/simulation.md compares with has 0.54 s for a mean of 0.2 s)."""
+
+FULL = 32
+"""Workers at most that the shapes are written for."""
+
+PEAK = 0.7
+"""Erlangs a worker that a trace's busiest minutes are scaled to, with all workers that are allowed: what Knative's rule aims at."""
+
+BUSIEST = 0.995
+"""Share of a trace's minutes that are below that peak. The rest are freaks which no scale would fit."""
+
+LONGEST_ROW = 10.0
+"""Seconds that one row of counts may last when played: within it the load is flat."""
+
+MOST_REQUESTS = 5e7
+"""Requests of a load at most, with all workers busy all the time: a hundred bytes each must fit into memory."""
+
+MOST_SLOWER = 1e4
+"""Single requests are played slower by so much at most; if there are still too many, they are thinned out."""
+
+
+class LoadError(Exception):
+    """A load cannot be simulated. The message says the cause and what to do next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What comes to a pool."""
+
+    name: str
+    seconds: float
+    arrivals: Floats  # [n] seconds from the start, rising
+    services: Floats  # [n] seconds each takes
+    erlangs: Floats  # [ceil(seconds)] offered load of each second, without the chance of single requests: what an oracle knows
+    scaled: str  # how a trace was fitted to the pool; "" for a made up load
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Arrivals that somebody recorded: single requests, or counts in equal intervals."""
+
+    name: str
+    times: Floats  # [n] seconds, rising: of each request, or of the beginning of each interval
+    counts: Floats | None  # [n] requests in each interval; None: a time is one request
+    services: Floats | None  # [n] seconds each request took; None: not recorded
+    step: float  # seconds of an interval; 0 for single requests
+
+
+def made_up(shape: str, seconds: float, maximum: int, service: float, seed: int) -> Load:
+    """A load of one of `SHAPES` for a pool of at most `maximum` workers whose requests take `service` seconds on average."""
+    if shape not in SHAPES:
+        raise LoadError(f'there is no load "{shape}"; choose one of {", ".join(SHAPES)}, or give a file')
+    _check(seconds, maximum, service)
+    chance = np.random.default_rng([seed, list(SHAPES).index(shape)])
+    erlangs = SHAPES[shape](int(np.ceil(seconds)), chance) * maximum / FULL
+    counts = chance.poisson(erlangs / service)
+    arrivals = _within(counts, 1.0, chance)
+    arrivals = arrivals[arrivals < seconds]
+    return Load(shape, seconds, arrivals, _drawn(len(arrivals), service, chance), erlangs, "")
+
+
+def _check(seconds: float, maximum: int, service: float) -> None:
+    if seconds * maximum / service > MOST_REQUESTS:
+        raise LoadError(
+            f"{maximum} workers serve more than {MOST_REQUESTS:g} requests of {service:g} s in {seconds:g} s; "
+            "simulate a shorter time, or requests that take longer"
+        )
+
+
+def steady(erlangs: float, seconds: float, service: float, seed: int) -> Load:
+    """A constant load, for measuring."""
+    chance = np.random.default_rng(seed)
+    level = np.full(int(np.ceil(seconds)), erlangs)
+    arrivals = _within(chance.poisson(level / service), 1.0, chance)
+    arrivals = arrivals[arrivals < seconds]
+    return Load("steady", seconds, arrivals, _drawn(len(arrivals), service, chance), level, "")
+
+
+# --- shapes -------------------------------------------------------------------------------------------------------------------
+
+
+def _steps(seconds: int, chance: np.random.Generator) -> Floats:
+    """2 Erlangs, and 12 for a third of each ten minutes. Where in the period it begins is drawn."""
+    at = np.arange(seconds) + chance.integers(600)
+    return np.where(at % 600 < 200, 12.0, 2.0)
+
+
+def _spikes(seconds: int, _chance: np.random.Generator) -> Floats:
+    """3 Erlangs, and 18 for a minute each ten minutes by the clock, as something in cron causes."""
+    return np.where(np.arange(seconds) % 600 < 60, 18.0, 3.0)
+
+
+def _diurnal(seconds: int, chance: np.random.Generator) -> Floats:
+    """A wave between 3 and 16 Erlangs: a day in twenty minutes. It begins anywhere in the day."""
+    at = np.arange(seconds) + chance.integers(1200)
+    return np.asarray(9.5 - 6.5 * np.cos(2 * np.pi * at / 1200))
+
+
+def _noise(seconds: int, chance: np.random.Generator) -> Floats:
+    """About 8 Erlangs with nothing in it to learn: a level that wanders over some 20 s by a third, and bursts of a few seconds at
+    random, one in two minutes or so."""
+    keep = np.exp(-1 / 20)
+    wander, level = np.zeros(seconds), 0.0
+    for second, push in enumerate(chance.normal(0, np.sqrt(1 - keep**2), seconds).tolist()):
+        level = keep * level + push
+        wander[second] = level
+    erlangs = 8 * np.exp(0.35 * wander - 0.35**2 / 2)
+    for begin in np.flatnonzero(chance.random(seconds) < 1 / 120).tolist():
+        erlangs[begin : begin + int(chance.integers(3, 9))] += chance.uniform(4, 12)
+    return np.asarray(erlangs)
+
+
+def _change(seconds: int, chance: np.random.Generator) -> Floats:
+    """A load that changes its habits: steps of one period, then of another and twice as high, then none of it, then a wave."""
+    at, part = np.arange(seconds), max(seconds // 4, 1)
+    shift = chance.integers(180)
+    first = np.where((at + shift) % 180 < 60, 10.0, 3.0)
+    second = np.where((at + shift) % 110 < 40, 18.0, 4.0)
+    third = np.full(seconds, 6.0)
+    fourth = 10 - 6 * np.cos(2 * np.pi * at / 400)
+    return np.asarray(np.choose(np.minimum(at // part, 3), [first, second, third, fourth]))
+
+
+SHAPES: Mapping[str, Callable[[int, np.random.Generator], Floats]] = MappingProxyType(
+    {"steps": _steps, "spikes": _spikes, "diurnal": _diurnal, "noise": _noise, "change": _change}
+)
+"""Made up loads: (seconds, chance) -> Erlangs of each second."""
+
+
+# --- traces -------------------------------------------------------------------------------------------------------------------
+
+
+def fitted(trace: Trace, seconds: float, maximum: int, service: float, seed: int) -> Load:
+    """A piece of a trace, so long as is asked for or as there is, scaled to a pool of at most `maximum` workers.
+
+    Arrivals keep their pattern. The trace is played faster until its busiest minutes (of play) offer `PEAK` Erlangs a worker with
+    requests of `service` seconds on average; no faster than that it lasts for `seconds`, then its requests take longer instead.
+    Recorded service times keep their proportions. Counts whose rows would last longer than `LONGEST_ROW` are played faster than
+    that and thinned out; within a row requests come at random. The seed draws which piece it is.
+    """
+    _check(seconds, maximum, service)
+    chance = np.random.default_rng([seed, len(trace.times)])
+    begin = float(trace.times[0])
+    span = float(trace.times[-1]) - begin + trace.step
+    weights = np.ones(len(trace.times)) if trace.counts is None else trace.counts
+    usual = 1.0 if trace.services is None else float(trace.services.mean())
+    if span <= 0 or weights.sum() <= 0 or usual <= 0:
+        raise LoadError(f"{trace.name}: nothing arrives over a time in it; give a file with arrivals at different times")
+    work = weights if trace.services is None else trace.services / usual
+    fastest = max(span / seconds, 1e-9)
+    slowest = min(trace.step / LONGEST_ROW if trace.step else fastest / MOST_SLOWER, fastest)
+
+    def takes(speed: float) -> float:
+        """Mean service time at which the busiest minutes come to the wanted peak, played at so many times its speed."""
+        bins = max(int(span / (60 * speed)), 1)
+        width = span / bins
+        minutes = np.bincount(np.minimum(((trace.times - begin) / width).astype(np.int64), bins - 1), work, bins)
+        busiest = float(np.quantile(minutes, BUSIEST)) or float(minutes.max())
+        return PEAK * maximum * (width / speed) / busiest
+
+    speed, mean, kept = fastest, takes(fastest), 1.0
+    if mean < service:
+        speed, mean, kept = slowest, service, takes(slowest) / service
+        if kept > 1.0:
+            low, high, kept = slowest, fastest, 1.0
+            for _ in range(25):
+                speed = (low * high) ** 0.5
+                low, high = (speed, high) if takes(speed) > service else (low, speed)
+    length = min(seconds, span / speed)
+    offset = float(chance.uniform(0, max(span / speed - length, 0.0)))
+    at = (trace.times - begin) / speed - offset
+    inside = (at >= -trace.step / speed) & (at < length)
+    at, services = at[inside], None if trace.services is None else trace.services[inside] * (mean / usual)
+    if trace.counts is not None:
+        counts = trace.counts[inside]
+        whole = np.floor(counts).astype(np.int64)
+        whole += chance.random(len(whole)) < counts - whole
+        thinned = whole if kept >= 1 else chance.binomial(whole, kept)
+        at = np.repeat(at, thinned) + chance.random(int(thinned.sum())) * trace.step / speed
+        at = np.sort(at[(at >= 0) & (at < length)])
+    elif kept < 1:
+        chosen = chance.random(len(at)) < kept
+        at, services = at[chosen], None if services is None else services[chosen]
+    if services is None:
+        services = _drawn(len(at), mean, chance)
+    if len(at) < 2:
+        raise LoadError(f"{trace.name}: fewer than two requests arrive in {length:g} s of it; give a longer or busier trace")
+    own = "drawn" if trace.services is None else "as recorded, to scale"
+    scaled = f"{speed:.3g} times as fast; {kept:.3g} of its requests; service times {own}, {mean:.3g} s on average"
+    return Load(trace.name, length, at, services, _smoothed(at, services, length), scaled)
+
+
+def _smoothed(arrivals: Floats, services: Floats, seconds: float) -> Floats:
+    """[seconds] work that arrives a second, as the mean over ten: what is left of chance in it is small beside the load."""
+    size = int(np.ceil(seconds))
+    work = np.bincount(np.minimum(arrivals.astype(np.int64), size - 1), services, size)
+    summed = np.concatenate([[0.0], np.cumsum(work)])
+    last, first = np.minimum(np.arange(size) + 6, size), np.maximum(np.arange(size) - 4, 0)
+    return np.asarray((summed[last] - summed[first]) / (last - first))
+
+
+def _within(counts: NDArray[np.int64], step: float, chance: np.random.Generator) -> Floats:
+    """Times of so many requests in each interval, at random within it."""
+    begins = np.repeat(np.arange(len(counts)) * step, counts)
+    return np.sort(begins + chance.random(len(begins)) * step)
+
+
+def _drawn(count: int, mean: float, chance: np.random.Generator) -> Floats:
+    """Log-normal service times."""
+    return np.asarray(chance.lognormal(np.log(mean) - SCATTER**2 / 2, SCATTER, count))

@@ -1,0 +1,155 @@
+"""nicety itself as a rule: what the daemon sees goes through the real `Observer` and the real `Engine`, tick by tick.
+
+It must hold no policy: whatever is decided here is decided by `scheduler/policies/pool_size.py`. The pool stands alone on a machine
+that is large enough for all of its workers, so only the load and the configured limits count.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+
+from ...models.demand import Network
+from ...models.records import SAMPLE, HostSample, Identity, Known, PoolSample, ProcId, SampleTable, Snapshot, WorkerSample
+from ..config import Config, Placement, PoolConfig, Priority, Quarantine
+from ..decision import Abilities, Outcome, ResizePool, Status, Tick, Verdict
+from ..engine import Engine
+from ..observer import Observer
+from .queueing import Seen, WorkerSeen
+
+POOL = "pool"
+_SECOND = 1_000_000_000
+_BEGIN = 1_767_225_600 * _SECOND
+"""Wall clock at 0: midnight UTC, for the calendar of the forecasts. Nothing else reads it."""
+
+_UPTIME = 1_000_000
+"""Clock ticks since boot at 0."""
+
+_FIRST_PID = 1000
+_RSS = 50 << 20
+_OWN = ProcId(2, 1)
+_WORKER = Identity("worker", "worker", "/", "", 0)
+_MEMORY = 1 << 50
+
+
+def configured(config: Config, minimum: int, maximum: int) -> Config:
+    """`config` with one pool of these limits and the pool size policy alone: the others have nothing to do with a pool's size."""
+    pool = PoolConfig(kind="command", minimum=minimum, maximum=maximum, command=["worker"])
+    return msgspec.structs.replace(
+        config,
+        pools={POOL: pool},
+        groups={},
+        priority=Priority(enabled=False),
+        placement=Placement(enabled=False),
+        quarantine=Quarantine(enabled=False),
+    )
+
+
+class Nicety:
+    """The policy under simulation. Workers and queue are looked at each `daemon.probe_interval`, as an adapter does; each
+    `daemon.interval` is a tick."""
+
+    wants_workers = True
+
+    def __init__(self, config: Config, minimum: int, maximum: int, demand: Network | None, *, forecasts: bool = True) -> None:
+        """`demand`: the model that the daemon would use, None: the experts speak. `forecasts`: False hides them from the policy,
+        which leaves its reactive rule."""
+        self.name = "nicety" if forecasts else "nicety-reactive"
+        self._config = configured(config, minimum, maximum)
+        self._probes_a_tick = max(1, round(config.daemon.interval / config.daemon.probe_interval))
+        self.period = config.daemon.interval / self._probes_a_tick
+        self._forecasts = forecasts
+        abilities = Abilities(autogroup=False, cpu_cgroup="", may_renice=False)
+        self._observer = Observer(self._config, abilities, _OWN, demand, None, None)
+        self._engine = Engine(self._config, "simulate")
+        self._cpus = 4 * maximum + 4
+        self._wanted: int | None = None
+        self._outcomes: tuple[Outcome, ...] = ()
+        self._probes = 0
+        self._busy: dict[int, int] = {}  # probes of this tick at which a worker was busy
+        self._queued = 0
+        self._ran: dict[int, int] = {}  # ns of CPU of each worker, as the probes have it
+        self._total = 0  # of all workers ever
+        self._identities: dict[ProcId, Identity] = {}
+        self.last: tuple[Tick, Verdict] | None = None
+        """What the engine saw and said last."""
+
+    def size(self, seen: Seen) -> int:
+        """See `Rule`."""
+        if self._wanted is None:
+            self._wanted = seen.size
+        self._probes += 1
+        self._queued += seen.queued
+        for worker in seen.workers:
+            if worker.busy:
+                self._busy[worker.id] = self._busy.get(worker.id, 0) + 1
+        if self._probes == self._probes_a_tick:
+            self._tick(seen)
+            self._probes = self._queued = 0
+            self._busy = {}
+        return self._wanted
+
+    def _tick(self, seen: Seen) -> None:
+        assert self._wanted is not None
+        snapshot = self._snapshot(seen, self._wanted)
+        tick = self._observer.tick(snapshot, self._outcomes, paused=False)
+        if not self._forecasts:
+            tick = msgspec.structs.replace(tick, forecasts=())
+        verdict = self._engine.step(tick)
+        outcomes = []
+        for decision in verdict.decisions:
+            if isinstance(decision.action, ResizePool):
+                self._wanted = decision.action.size
+                outcomes.append(Outcome(decision.id, Status.APPLIED, decision.target, f"asked for {self._wanted} workers", 1))
+        self._outcomes = tuple(outcomes)
+        self.last = tick, verdict
+
+    def _snapshot(self, seen: Seen, wanted: int) -> Snapshot:
+        at = round(seen.at * _SECOND)
+        ids = [_name(worker) for worker in seen.workers]
+        pool = PoolSample(
+            pool=POOL,
+            size=len(ids),
+            requested=wanted,
+            queued=self._queued / self._probes,
+            workers=tuple(
+                WorkerSample(id_, self._busy.get(worker.id, 0) / self._probes, worker.ready)
+                for id_, worker in zip(ids, seen.workers, strict=True)
+            ),
+            master=None,
+            start_seconds=seen.start_seconds,
+            trouble="",
+        )
+        if ids != list(self._identities):  # the same mapping as long as nobody came or went: the observer then looks no further
+            self._identities = dict.fromkeys(ids, _WORKER)
+        return Snapshot(
+            at=at,
+            wall=_BEGIN + at,
+            uptime_ticks=_UPTIME + at // 10_000_000,
+            table=self._table(ids, seen.workers),
+            identities=self._identities,
+            host=HostSample((self._total // self._cpus,) * self._cpus, _MEMORY, _MEMORY, None),
+            pools=(pool,),
+        )
+
+    def _table(self, ids: list[ProcId], workers: tuple[WorkerSeen, ...]) -> SampleTable:
+        """The counters of the workers. A busy worker runs: what it does is CPU-bound, on a machine with a CPU for each."""
+        step = round(self.period * _SECOND)
+        ran = {worker.id: self._ran.get(worker.id, 0) + step * self._busy.get(worker.id, 0) for worker in workers}
+        self._total += step * sum(self._busy.values())
+        self._ran = ran
+        table = np.zeros(len(ids), dtype=SAMPLE)
+        table["pid"] = [id_.pid for id_ in ids]
+        table["start_ticks"] = [id_.start_ticks for id_ in ids]
+        table["ppid"] = table["session"] = _OWN.pid
+        table["cpu_ns"] = list(ran.values())
+        table["slices"] = [value // 1_000_000 for value in ran.values()]
+        table["rss_bytes"] = _RSS
+        table["threads"] = 1
+        table["state"] = ord("S")
+        table["known"] = int(Known.WAIT)
+        return table
+
+
+def _name(worker: WorkerSeen) -> ProcId:
+    return ProcId(_FIRST_PID + worker.id, _UPTIME + round(worker.born * 100))

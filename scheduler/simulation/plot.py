@@ -1,0 +1,36 @@
+"""Draws size against load, through matplotlib of the extra `report`. Knows figures, not how they came about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from .arrivals import LoadError
+from .run import Figures
+
+LOAD, WORKERS = "#d8dce2", "#1f5fbf"
+
+
+def plot(path: Path, figures: Sequence[Figures]) -> None:
+    """Draw size against load of each rule, of the first seed, as PNG. Raises LoadError where matplotlib is missing."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise LoadError("a plot needs matplotlib, which is not installed; run: pip install 'nicety[report]'") from None
+    shown = [each for each in figures if (each.seed, each.start_seconds) == (figures[0].seed, figures[0].start_seconds)]
+    picture = Figure(figsize=(11, 1.6 * len(shown) + 0.8), layout="constrained")
+    for place, each in enumerate(shown):
+        axes = picture.add_subplot(len(shown), 1, place + 1)
+        minutes = np.arange(1, len(each.track.workers) + 1) / 60
+        axes.fill_between(minutes, each.track.erlangs, color=LOAD, step="pre", linewidth=0)
+        axes.plot(minutes, each.track.workers, color=WORKERS, linewidth=1.1, drawstyle="steps-pre")
+        text = f"{each.rule} on {each.load}, start {each.start_seconds:g} s: p95 {each.p95:.3g} s, {each.workers:.1f} workers"
+        axes.set_title(text, fontsize=9, loc="left", parse_math=False)
+        axes.set_ylim(bottom=0)
+        axes.set_xlim(0, minutes[-1])
+        axes.spines[["top", "right"]].set_visible(False)
+        if place == len(shown) - 1:
+            axes.set_xlabel("minutes; blue: workers, grey: offered load in Erlangs", fontsize=9)
+    picture.savefig(path, format="png", dpi=110)

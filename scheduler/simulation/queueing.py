@@ -1,0 +1,247 @@
+"""One queue, first come first served, and workers that take time to start and finish their request before they leave. Pure.
+
+Knows arrivals and how long each request takes; it must not know who decides about the number of workers, nor why. A rule is shown
+`Seen` and nothing else, so it can use only what it could see of a real pool.
+"""
+
+from __future__ import annotations
+
+import bisect
+import heapq
+from collections import deque
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+class WorkerSeen(NamedTuple):
+    """One worker at one instant."""
+
+    id: int  # counts up in the order of being started
+    born: float  # seconds at which it was started
+    ready: bool
+    busy: bool
+    leaving: bool  # asked to go, finishes its request
+    idle_seconds: float  # since it was last busy or came up; 0 while busy or starting
+    finished_seconds: float  # service time of all that it has finished: what a worker that counts at the end of a request says
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A pool at one instant, as somebody who runs it could see it."""
+
+    at: float  # seconds since the start
+    size: int  # workers wanted: those that start count, those that leave do not
+    ready: int  # of these, up
+    idle: int  # of those, without work
+    busy: int  # at work, leaving ones too
+    queued: int  # requests that wait
+    arrived: int  # requests so far
+    busy_mean: float  # workers at work, exact mean since the look before
+    queued_mean: float  # requests waiting, likewise
+    service_seconds: float | None  # mean over the requests that are finished; None: none is
+    start_seconds: float | None  # from being started to ready, as measured; None: none was seen to come up
+    workers: tuple[WorkerSeen, ...]  # by id, leaving ones too; empty unless the rule asks for them
+
+    @property
+    def load(self) -> float:
+        """Requests in the pool, mean since the look before: offered load in Erlangs as long as nothing waits."""
+        return self.busy_mean + self.queued_mean
+
+
+class Rule(Protocol):
+    """Decides on the size of a pool."""
+
+    name: str
+    period: float  # seconds between two looks
+    wants_workers: bool  # fill in `Seen.workers`, which takes time
+
+    def size(self, seen: Seen) -> int:
+        """Workers wanted from now on. What is beyond the limits is cut off by whoever asks."""
+        ...
+
+
+class Queue:
+    """The pool. Time goes on by `advance`, which serves what arrives, and stands still in `look` and `resize`.
+
+    A request is given to a worker only at the instant at which its service begins, so workers that come or go in between change
+    who serves it. Idle workers are taken in the order in which they became idle.
+    """
+
+    def __init__(self, arrivals: Floats, services: Floats, start_seconds: float, size: int) -> None:
+        """`arrivals`: seconds, rising. `services`: how long each takes. `size`: workers that are there and ready at 0."""
+        if size < 1:
+            raise ValueError("a pool that is simulated has at least one worker")
+        if len(arrivals) != len(services):
+            raise ValueError(f"{len(arrivals)} arrivals but {len(services)} service times")
+        self.now = 0.0
+        self._start_seconds = start_seconds
+        self._arrivals: list[float] = arrivals.tolist()
+        self._services: list[float] = services.tolist()
+        self._arrival_sums: list[float] = np.concatenate([[0.0], np.cumsum(arrivals)]).tolist()
+        self._service_sums: list[float] = np.concatenate([[0.0], np.cumsum(services)]).tolist()
+        self._begun: list[float] = []  # when the service of each request began
+        self._by: list[int] = []  # and which worker it was
+        self._begun_sum = 0.0
+        self._arrived = 0
+        self._free = [(0.0, worker) for worker in range(size)]  # heap of (when without work, worker), all that stay
+        self._born = dict.fromkeys(range(size), 0.0)
+        self._starting: deque[tuple[float, int]] = deque()  # (when ready, worker), in this order
+        self._leaving: list[tuple[float, int]] = []  # (when gone, worker)
+        self._gone: list[tuple[float, float]] = []  # (born, gone) of those that have left or will
+        self._came_up = False
+        self.started: list[float] = []
+        """When each worker was started that was not there at 0."""
+        self._next = size
+        self._looked = (0.0, 0.0, 0.0)  # (when, seconds worked, seconds waited) at the last look
+        self._credited = 0
+        self._given: dict[int, float] = {}  # service time of all that a worker was given
+        self._last: dict[int, float] = {}  # and of the last of it
+
+    def advance(self, until: float) -> None:
+        """Let time pass. Whatever begins before `until` is done."""
+        arrivals, services, free = self._arrivals, self._services, self._free
+        begun, by = self._begun, self._by
+        first = at = len(begun)
+        replace, note, note_worker, last = heapq.heapreplace, begun.append, by.append, len(arrivals)
+        while at < last:
+            when, worker = free[0]
+            come = arrivals[at]
+            if come > when:
+                when = come
+            if when >= until:
+                break
+            replace(free, (when + services[at], worker))
+            note(when)
+            note_worker(worker)
+            at += 1
+        self._begun_sum += sum(begun[first:])
+        self.now = until
+
+    def resize(self, size: int) -> None:
+        """Start workers, or let some go: first those that have not come up, which ends them at once, then idle ones, the longest
+        idle first, then busy ones, the oldest first, which finish their request."""
+        excess = len(self._free) - max(size, 1)
+        if excess < 0:
+            for _ in range(-excess):
+                ready = self.now + self._start_seconds
+                heapq.heappush(self._free, (ready, self._next))
+                self._starting.append((ready, self._next))
+                self._born[self._next] = self.now
+                self.started.append(self.now)
+                self._next += 1
+        elif excess > 0:
+            self._come_up()
+            starting = {worker for _, worker in self._starting}
+
+            def order(entry: tuple[float, int]) -> tuple[int, float]:
+                when, worker = entry
+                if worker in starting:
+                    return 0, -when
+                return (1, when) if when <= self.now else (2, worker)
+
+            ranked = sorted(self._free, key=order)
+            for when, worker in ranked[:excess]:
+                gone = self.now if worker in starting else max(when, self.now)
+                self._gone.append((self._born[worker], gone))
+                if gone > self.now:
+                    self._leaving.append((gone, worker))
+            let_go = {worker for _, worker in ranked[:excess]}
+            self._starting = deque(entry for entry in self._starting if entry[1] not in let_go)
+            self._free = ranked[excess:]
+            heapq.heapify(self._free)
+
+    def look(self, workers: bool = False) -> Seen:
+        """What can be seen now."""
+        now, arrivals = self.now, self._arrivals
+        self._come_up()
+        self._arrived = bisect.bisect_left(arrivals, now, self._arrived)
+        self._leaving = [entry for entry in self._leaving if entry[0] > now]
+        starting = {worker for _, worker in self._starting}
+        working = [when for when, worker in self._free if when > now and worker not in starting]
+        ready = len(self._free) - len(starting)
+        idle = ready - len(working)
+        working += [when for when, _ in self._leaving]
+        begun, busy = len(self._begun), len(working)
+        worked = self._service_sums[begun] - (sum(working) - busy * now)
+        waiting = self._arrived - begun
+        waited = self._begun_sum + waiting * now - self._arrival_sums[self._arrived]
+        before, worked_before, waited_before = self._looked
+        self._looked = now, worked, waited
+        elapsed = now - before
+        return Seen(
+            at=now,
+            size=len(self._free),
+            ready=ready,
+            idle=idle,
+            busy=busy,
+            queued=waiting,
+            arrived=self._arrived,
+            busy_mean=max((worked - worked_before) / elapsed, 0.0) if elapsed > 0 else float(busy),
+            queued_mean=max((waited - waited_before) / elapsed, 0.0) if elapsed > 0 else float(waiting),
+            service_seconds=worked / (begun - busy) if begun > busy else None,
+            start_seconds=self._start_seconds if self._came_up else None,
+            workers=self._workers(starting) if workers else (),
+        )
+
+    def _come_up(self) -> None:
+        while self._starting and self._starting[0][0] <= self.now:
+            self._starting.popleft()
+            self._came_up = True
+
+    def _workers(self, starting: set[int]) -> tuple[WorkerSeen, ...]:
+        given, last = self._given, self._last
+        for place in range(self._credited, len(self._by)):
+            worker, service = self._by[place], self._services[place]
+            given[worker] = given.get(worker, 0.0) + service
+            last[worker] = service
+        self._credited = len(self._by)
+        seen, now = [], self.now
+        for entries, leaving in ((self._free, False), (self._leaving, True)):
+            for when, worker in entries:
+                up = worker not in starting
+                busy = up and when > now
+                done = given.get(worker, 0.0) - (last.get(worker, 0.0) if busy else 0.0)
+                seen.append(WorkerSeen(worker, self._born[worker], up, busy, leaving, max(now - when, 0.0), done))
+        seen.sort()
+        return tuple(seen)
+
+    # --- afterwards -----------------------------------------------------------------------------------------------------------
+
+    def latencies(self, since: float) -> Floats:
+        """Seconds from arrival to end of each request that arrived from `since` on and was begun."""
+        done = len(self._begun)
+        arrivals = np.array(self._arrivals[:done])
+        latencies = np.array(self._begun) - arrivals + np.array(self._services[:done])
+        return np.asarray(latencies[arrivals >= since])
+
+    def lives(self, until: float) -> tuple[Floats, Floats]:
+        """(when each worker was started, when it left) of all, in no order; those that are there leave at `until`."""
+        lives = self._gone + [(self._born[worker], until) for _, worker in self._free]
+        born, gone = np.array(lives).T
+        return born, np.minimum(gone, until)
+
+
+def worker_seconds(born: Floats, gone: Floats, since: float, until: float) -> float:
+    """Time that all workers together were there in a span, starting and leaving ones too."""
+    return float(np.maximum(np.minimum(gone, until) - np.maximum(born, since), 0.0).sum())
+
+
+def play(queue: Queue, rule: Rule, minimum: int, maximum: int, seconds: float) -> None:
+    """Let a rule run a pool for so long, then let the workers that are there finish what is left.
+
+    The sizes of a rule are cut to the limits. It is asked once each period, from the end of the first on: at 0 there is nothing to
+    be seen.
+    """
+    turn = 1
+    while (at := turn * rule.period) <= seconds:
+        queue.advance(at)
+        size = rule.size(queue.look(rule.wants_workers))
+        queue.resize(min(max(size, minimum), maximum))
+        turn += 1
+    queue.advance(seconds)
+    queue.look()

@@ -1,0 +1,260 @@
+"""Runs rules on loads: one rule on one load gives `Figures`; many of them a table. Knows no clock and no chance of its own."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from ...models import artifact
+from ...models.demand import Network
+from ..config import Config
+from .arrivals import Load, LoadError, Trace, fitted, made_up
+from .oracle import Oracle
+from .ours import Nicety
+from .peers import PEERS, Fixed
+from .queueing import Floats, Queue, Rule, play, worker_seconds
+
+WARMUP = 120.0
+"""Seconds at the beginning that do not count: the pool's first size is nobody's decision."""
+
+MINIMUM, MAXIMUM = 2, 32
+ORACLES = (0.8, 0.7)
+OURS = ("nicety", "nicety-reactive")
+ALL = (*OURS, *PEERS, "fixed-8", "fixed-16", "fixed-32", *(f"oracle-{100 * target:.0f}" for target in ORACLES))
+"""Every rule, as `nicety simulate --rule all` runs them."""
+
+USUAL = ("nicety", "nicety-reactive", "kpa", "hpa-80", "celery", "uwsgi-busyness", "fixed-32", "oracle-80", "oracle-70")
+"""Those that it runs unless told otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """What happened, second by second, for a picture."""
+
+    workers: Floats  # there at the end of each second, starting and leaving ones too
+    erlangs: Floats  # offered load, as `Load` has it
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What came of one rule on one load. Of the time after the warm-up."""
+
+    rule: str
+    load: str
+    start_seconds: float
+    seed: int
+    requests: int
+    p50: float  # seconds from arrival to end of a request
+    p95: float
+    p99: float
+    workers: float  # mean that were there, starting and leaving ones too
+    worker_seconds: float
+    spawns_per_hour: float
+    track: Track = field(compare=False, repr=False)
+
+    def as_record(self) -> dict[str, Any]:
+        """For JSON: without the track."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "track"}
+
+
+def simulate(
+    rule: str,
+    load: str | Trace | Load,
+    start_seconds: float,
+    seed: int,
+    *,
+    minimum: int = MINIMUM,
+    maximum: int = MAXIMUM,
+    seconds: float = 3600.0,
+    service: float = 0.2,
+    warmup: float = WARMUP,
+    initial: int | None = None,
+    config: Config | None = None,
+    demand: Network | None = None,
+) -> Figures:
+    """Run one rule on one load.
+
+    `rule`: one of `ALL`, "fixed-N" or "oracle-N". `load`: the name of a made up one, a trace, or a load that is ready. `warmup`:
+    seconds at the beginning that do not count; hours of it show what has been learned by then. `initial`: workers at the
+    beginning; else a third of the way from the minimum to the maximum. `config`, `demand`: for nicety itself; the defaults and
+    the model that nicety comes with unless given. Raises LoadError.
+    """
+    if not isinstance(load, Load):
+        load = prepare(load, seed, seconds=seconds, maximum=maximum, service=service)
+    if initial is None:
+        initial = first_size(minimum, maximum)
+    queue = Queue(load.arrivals, load.services, start_seconds, initial)
+    made = make(rule, load, start_seconds, minimum, maximum, config, demand)
+    play(queue, made, minimum, maximum, load.seconds)
+    born, gone = queue.lives(load.seconds)
+    started = sum(at >= warmup for at in queue.started)
+    queue.advance(math.inf)
+    latencies = queue.latencies(warmup)
+    counted = load.seconds - warmup
+    if counted <= 0 or not len(latencies):
+        raise LoadError(f"{load.name}: no request arrives after the first {warmup:g} s, which do not count; give a longer load")
+    p50, p95, p99 = np.quantile(latencies, (0.5, 0.95, 0.99)).tolist()
+    spent = worker_seconds(born, gone, warmup, load.seconds)
+    ends = np.arange(1, math.ceil(load.seconds) + 1)
+    workers = np.searchsorted(np.sort(born), ends, side="right") - np.searchsorted(np.sort(gone), ends, side="left")
+    return Figures(
+        rule=rule,
+        load=load.name,
+        start_seconds=start_seconds,
+        seed=seed,
+        requests=len(latencies),
+        p50=p50,
+        p95=p95,
+        p99=p99,
+        workers=spent / counted,
+        worker_seconds=spent,
+        spawns_per_hour=started * 3600 / counted,
+        track=Track(workers.astype(np.float64), load.erlangs),
+    )
+
+
+def prepare(load: str | Trace, seed: int, *, seconds: float, maximum: int, service: float) -> Load:
+    """The load with this seed. Raises LoadError."""
+    if isinstance(load, str):
+        return made_up(load, seconds, maximum, service, seed)
+    return fitted(load, seconds, maximum, service, seed)
+
+
+def first_size(minimum: int, maximum: int) -> int:
+    """Workers that a pool has at the beginning: 12 between 2 and 32."""
+    return max(round((2 * minimum + maximum) / 3), 1)
+
+
+def check(rules: Iterable[str]) -> None:
+    """Raises LoadError for the first name that is no rule, before anything is run."""
+    nothing = Load("", 0.0, np.zeros(0), np.zeros(0), np.zeros(0), "")
+    for rule in rules:
+        if rule not in OURS:
+            make(rule, nothing, 0.0, MINIMUM, MAXIMUM, None, None)
+
+
+def make(
+    rule: str, load: Load, start_seconds: float, minimum: int, maximum: int, config: Config | None, demand: Network | None
+) -> Rule:
+    """A rule by its name. Raises LoadError for a name that none has."""
+    if rule in OURS:
+        config = config or Config()
+        model = demand if demand is not None else shipped_demand() if config.models.demand else None
+        return Nicety(config, minimum, maximum, model, forecasts=rule == "nicety")
+    if rule in PEERS:
+        return PEERS[rule](minimum, maximum)
+    kind, _, number = rule.partition("-")
+    if kind == "fixed" and re.fullmatch(r"[1-9]\d{0,4}", number):
+        return Fixed(int(number))
+    if kind == "oracle" and re.fullmatch(r"[1-9]\d?|100", number):
+        return Oracle(int(number) / 100, load.erlangs, start_seconds)
+    close = difflib.get_close_matches(rule, ALL, n=1)
+    hint = f'did you mean "{close[0]}"?' if close else f"there are all, {', '.join(ALL)}, and fixed-N and oracle-N of other numbers"
+    raise LoadError(f'there is no rule "{rule}"; {hint}')
+
+
+@lru_cache(maxsize=1)
+def shipped_demand() -> Network | None:
+    """The demand model that nicety comes with, as the daemon takes it where none was trained."""
+    found = artifact.shipped("demand")
+    return None if found is None else Network(found.arrays, found.digest)
+
+
+def run(
+    rules: Sequence[str],
+    loads: Iterable[Callable[[int], Load]],
+    starts: Sequence[float],
+    seeds: Sequence[int],
+    *,
+    minimum: int = MINIMUM,
+    maximum: int = MAXIMUM,
+    config: Config | None = None,
+    warmup: float = WARMUP,
+    demand: Network | None = None,
+) -> Iterator[Figures]:
+    """Every rule on every load with every start time and seed, one after the other. A load is made of a seed when it is needed."""
+    for load in loads:
+        for seed in seeds:
+            made = load(seed)
+            for start in starts:
+                for rule in rules:
+                    yield simulate(
+                        rule, made, start, seed, minimum=minimum, maximum=maximum, warmup=warmup, config=config, demand=demand
+                    )
+
+
+# --- what is shown ------------------------------------------------------------------------------------------------------------
+
+HEADERS = ("load", "start s", "rule", "p50 s", "p95 s", "p99 s", "workers", "spawns/h", "seeds")
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """Figures of one rule on one load over all seeds: means."""
+
+    load: str
+    start_seconds: float
+    rule: str
+    p50: float
+    p95: float
+    p99: float
+    workers: float
+    worker_seconds: float
+    spawns_per_hour: float
+    seeds: int
+
+    def as_record(self) -> dict[str, Any]:
+        """For JSON."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    def cells(self) -> tuple[str, ...]:
+        """A line of the table."""
+        return (
+            self.load,
+            f"{self.start_seconds:g}",
+            self.rule,
+            *(f"{value:.3g}" if value < 100 else f"{value:.0f}" for value in (self.p50, self.p95, self.p99)),
+            f"{self.workers:.1f}",
+            f"{self.spawns_per_hour:.0f}",
+            str(self.seeds),
+        )
+
+
+def means(figures: Iterable[Figures]) -> list[Mean]:
+    """One for each load, start time and rule, in the order in which they came."""
+    found: dict[tuple[str, float, str], list[Figures]] = {}
+    for each in figures:
+        found.setdefault((each.load, each.start_seconds, each.rule), []).append(each)
+    made = []
+    for (load, start, rule), members in found.items():
+
+        def mean(name: str, members: Sequence[Figures] = members) -> float:
+            return math.fsum(getattr(one, name) for one in members) / len(members)
+
+        made.append(
+            Mean(
+                load,
+                start,
+                rule,
+                mean("p50"),
+                mean("p95"),
+                mean("p99"),
+                mean("workers"),
+                mean("worker_seconds"),
+                mean("spawns_per_hour"),
+                len(members),
+            )
+        )
+    return made
+
+
+def by_rule(found: Iterable[Mean]) -> Mapping[tuple[str, float, str], Mean]:
+    """The same by (load, start time, rule)."""
+    return {(mean.load, mean.start_seconds, mean.rule): mean for mean in found}
