@@ -163,11 +163,13 @@ class PoolSize(Section, frozen=True):
 
     enabled: Annotated[bool, Meta(description="Propose pool sizes.")] = True
     quantile: Annotated[
-        Level, Meta(description="Level of the offered load forecast that must be served: 0.5, 0.9, 0.95 or 0.99.")
-    ] = 0.95
-    wait_probability: Annotated[
-        Share, Meta(description="Size so that at most this share of work has to wait for a worker (Erlang C).")
-    ] = 0.2
+        Level,
+        Meta(description="Level of the offered load forecast to size for where no rhythm is trusted: 0.5, 0.9, 0.95 or 0.99."),
+    ] = 0.5
+    foretold_target: Annotated[
+        float,
+        Meta(gt=0, le=1, description="Busy share of a worker to aim at where the load is foretold, by its rhythm or a forecast."),
+    ] = 0.9
     target: Annotated[
         float, Meta(gt=0, le=1, description="Reactive rule: busy share of a worker to aim at. 0.7 is Knative's default.")
     ] = 0.7

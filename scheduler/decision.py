@@ -54,6 +54,27 @@ class Worker(Record, frozen=True):
     rss: int
 
 
+START_MARGIN = 1.2
+"""Worker start times that pools are sized ahead: the start was measured as a median, half of all starts take longer."""
+
+START_UNKNOWN = 5.0
+"""Seconds that a start is taken for until one was seen."""
+
+
+class Foretold(Record, frozen=True):
+    """What the load of a pool did at the same phase of earlier periods: see `models/rhythm.py`. Loads in Erlangs."""
+
+    period: float  # seconds
+    seen: int  # periods in which it was seen
+    right: float  # at most 1: how much of the newest period the one before foretold
+    trusted: bool  # the newest periods came as foretold, and nothing else has since
+    horizon: float  # seconds from now that `median` and `high` are for: START_MARGIN start times
+    median: float  # largest median until then
+    high: float  # largest upper quantile until then
+    later: float  # largest median until `pool_size.down_after` from now, at least until `horizon`
+    now: float  # upper quantile of the present
+
+
 class Pool(Record, frozen=True):
     """A pool at a tick."""
 
@@ -72,6 +93,7 @@ class Pool(Record, frozen=True):
     rss_per_worker: int  # bytes, largest now
     workers: tuple[Worker, ...]
     trouble: str
+    foretold: Foretold | None = None  # None: the load has no rhythm that is known
 
 
 class Topology(Record, frozen=True):

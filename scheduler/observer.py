@@ -32,8 +32,9 @@ from ..models.records import (
     Snapshot,
     Trait,
 )
+from ..models.rhythm import AHEAD, Rhythm
 from .config import Config
-from .decision import Abilities, Group, Machine, Member, Outcome, Pool, Tick, Worker
+from .decision import START_MARGIN, START_UNKNOWN, Abilities, Foretold, Group, Machine, Member, Outcome, Pool, Tick, Worker
 from .grouping import Grouping
 from .rivals import running
 
@@ -51,6 +52,9 @@ GAP_INTERVALS = 3.0
 
 USER_HZ = 100.0
 """Clock ticks a second in /proc, whatever HZ is: include/asm-generic/param.h."""
+
+BACKLOG = 0.5
+"""Waiting work for each busy worker, from which it says that the pool is too small and not what is offered to it."""
 
 STABLE_SECONDS, PANIC_SECONDS = 60.0, 6.0
 """Windows of the reactive rule: Knative's defaults (stable-window 60 s, panic window 10 % of it)."""
@@ -227,6 +231,18 @@ def offered_load(pool: PoolSample) -> float | None:
     return sum(told) + (pool.queued or 0.0)
 
 
+def _offered(load: float, queued: float, before: float) -> tuple[float, float]:
+    """(least, most) of what the offered load may be, in Erlangs, where it is not clouded by a backlog.
+
+    As long as little waits, it is what is busy. While much waits and no less than before, more comes than is served: at least what
+    is busy, at most all that is there. While a backlog is worked off, less comes than is busy.
+    """
+    busy = load - queued
+    if queued <= busy * BACKLOG:
+        return busy, busy
+    return (busy, load) if queued >= before else (0.0, busy)
+
+
 class Observer:
     """Builds the tick: the measured values, their windows, forecasts and scores. The same snapshots give the same ticks."""
 
@@ -251,6 +267,8 @@ class Observer:
         self._series = Windows(1)
         self._workers = Windows(len(CHANNELS))
         self._loads: dict[str, deque[tuple[int, float]]] = {}
+        self._rhythms: dict[str, Rhythm] = {}
+        self._queued: dict[str, float] = {}  # of the tick before
         self._cpu_per_worker: dict[str, float] = {}
         self._before: Snapshot | None = None
         self._rivals: tuple[Mapping[ProcId, Identity] | None, tuple[str, ...]] = (None, ())  # of these identities
@@ -435,6 +453,31 @@ class Observer:
             rss_per_worker=largest,
             workers=tuple(workers),
             trouble=pool.trouble,
+            foretold=self._foretold(pool, load, limits.maximum, snapshot.at),
+        )
+
+    def _foretold(self, pool: PoolSample, load: float | None, maximum: int, at: int) -> Foretold | None:
+        """What the load's rhythm says of the coming start time. Load above the maximum is not worth remembering."""
+        interval = self._config.daemon.interval
+        rhythm = self._rhythms.setdefault(pool.pool, Rhythm(interval, stagger=len(self._rhythms)))
+        least, most = (None, None) if load is None else _offered(load, pool.queued or 0.0, self._queued.get(pool.pool, 0.0))
+        self._queued[pool.pool] = pool.queued or 0.0
+        rhythm.step(round(at / (interval * 1e9)), None if most is None else min(most, maximum), least)
+        horizon = START_MARGIN * (START_UNKNOWN if pool.start_seconds is None else pool.start_seconds)
+        ahead = rhythm.ahead(math.ceil(min(horizon / interval, AHEAD)) + 1)
+        later = rhythm.ahead(math.ceil(min(max(horizon, self._config.pool_size.down_after) / interval, AHEAD)) + 1)
+        if ahead is None or later is None:
+            return None
+        return Foretold(
+            period=ahead.period * interval,
+            seen=ahead.seen,
+            right=ahead.right,
+            trusted=ahead.trusted,
+            horizon=horizon,
+            median=ahead.median,
+            high=ahead.high,
+            later=later.median,
+            now=ahead.now,
         )
 
     def _cores_per_busy_worker(self, pool: str, ran: float, waited: float, busy: float) -> float:
@@ -468,7 +511,8 @@ class Observer:
         )
 
     def _scores(self, measured: Measured) -> tuple[Score, ...]:
-        if not measured.worker_keys:
+        """Of all workers; none where nobody would act on them."""
+        if not measured.worker_keys or not self._config.quarantine.enabled:
             return ()
         windows, lengths = self._workers.view(measured.worker_keys)
         interval = self._config.daemon.interval

@@ -1,12 +1,14 @@
-"""Sizes pools: a forecast floor beside a reactive rule, within limits and headroom. Pure: knows no adapter and no model.
+"""Sizes pools: what the load's rhythm foretells, else a reactive rule with a forecast as its floor, within limits and headroom.
+Pure: knows no adapter and no model.
 
-- Forecast floor, 1.2 worker start times ahead: a worker for each piece of the wished quantile of the offered load, and as many as
-  Erlang C wants for its median. The quantile of what is busy and queued has chance in it already: with Erlang C on top it would
-  count twice.
-- Reactive rule: Knative's autoscaler (KPA): mean load of 60 s over a target utilisation, never less than half of the ready workers,
-  and in a panic, when a 6 s window asks for twice the ready workers, what that window asks for. KPA holds the most of a panic for
-  60 s and starts in one; here `down_after` does that job.
-- Headroom bounds growth, and takes away what only the forecast asked for; it never takes workers that the reactive rule needs now.
+- Rhythm, where the load has one that is trusted (`models/rhythm.py`): enough for what earlier periods did from now until 1.2 worker
+  start times ahead, and for what is busy and queued now. Of what the reactive rule holds after a fall nothing is kept if the fall
+  was foretold and came. As soon as something else comes, the rhythm is not trusted and the other two speak.
+- Reactive rule: Knative's autoscaler, see `reaction.py`. KPA holds the most of a panic for 60 s and starts in one; here
+  `down_after` does that job.
+- Forecast floor: the forecast 1.2 worker start times ahead, by default its median. Upper quantiles would cost workers all the time
+  for what a rhythm or a panic does when it is needed: see docs/decisions/0008.
+- Headroom bounds growth, and takes away what only a forecast asked for; it never takes workers that are needed now.
 """
 
 from __future__ import annotations
@@ -19,24 +21,17 @@ import msgspec
 
 from ...models.records import HORIZONS, Latency
 from ..config import Config
-from ..decision import Decision, Group, Pool, ResizePool, Tick, Why
+from ..decision import START_MARGIN, Decision, Foretold, Group, Pool, ResizePool, Tick, Why
 from .policy import Memory, Outlook, Result, figures, horizon_for, peak
+from .reaction import EPSILON, PANIC_THRESHOLD, reaction, up
 
-MARGIN = 1.1
+MARGIN = 1.05
 """A pool shrinks only to what would serve this multiple of the load: between load / MARGIN and load nothing changes, so load that
-wobbles around a threshold causes no flapping. A tenth, as the tolerance of the Kubernetes HPA."""
+wobbles around a threshold causes no flapping. A twentieth: a tenth cost 3 % more workers than Knative's rule on a constant load."""
 
-START_MARGIN = 1.2
-"""Worker start times to look ahead: the start was measured as a median, half of all starts take longer."""
-
-PANIC_THRESHOLD = 2.0
-"""Knative: panic when the short window asks for this multiple of the ready workers."""
-
-MAX_SCALE_UP, MAX_SCALE_DOWN = 1000.0, 2.0
-"""Knative: most that the reactive rule may ask for in one step, as a multiple and a divisor of the ready workers."""
-
-EPSILON = 1e-9
-"""Taken off before rounding up, so that 2.8 / 0.7 asks for 4 workers on every machine."""
+CLIFF = 0.75
+"""A fall to this share of the workers or less that the rhythm foretold is followed as soon as it has come: `down_after` is then
+looked ahead instead of back."""
 
 
 class PoolMemory(Memory):
@@ -66,40 +61,13 @@ class Need:
     forecast: float | None  # Erlangs at the wished quantile
     by_forecast: int | None
     by_reaction: int | None
-    panic: bool
+    by_rhythm: int | None  # None: none is trusted
+    ahead: int | None  # enough for the next `down_after` as the rhythm foretells it, and for now
     horizon: int
     by_cpu: int | None
     by_memory: int | None
+    wish: int  # before limits
     bound: str  # which limit changed the wish, "" if none
-
-
-def workers_for(load: float, wait_probability: float, most: int) -> int:
-    """Fewest workers, up to `most`, with which at most `wait_probability` of the work has to wait (Erlang C).
-
-    `load` is in Erlangs. With Poisson arrivals and B the Erlang B blocking of n workers, C = n B / (n - load (1 - B)).
-    """
-    if load <= 0:
-        return 0
-    if load >= most:
-        return most
-    blocked = 1.0
-    for workers in range(1, most + 1):
-        blocked = load * blocked / (workers + load * blocked)
-        if workers > load and workers * blocked <= wait_probability * (workers - load * (1 - blocked)):
-            return workers
-    return most
-
-
-def load_served_by(workers: int, wait_probability: float) -> float:
-    """Largest load in Erlangs that so many workers serve with at most that probability of waiting."""
-    low, high = 0.0, float(workers)
-    for _ in range(40):
-        middle = (low + high) / 2
-        if workers_for(middle, wait_probability, workers + 1) <= workers:
-            low = middle
-        else:
-            high = middle
-    return low
 
 
 def fair_share(capacity: float, others: Sequence[float]) -> float:
@@ -171,6 +139,8 @@ class PoolSize:
             memory.since, memory.peaks = None, []
             return None
         enough = self._remember(tick.at, need.sufficient, memory)
+        if need.ahead is not None and need.ahead <= CLIFF * current:
+            enough = need.ahead if enough is None else min(enough, need.ahead)
         if need.workers > current:
             if _passed(tick.at, memory.grown_at, self._config.cooldown_up, self._interval):
                 return self._decision(pool, need, need.workers, current, outlook)
@@ -190,61 +160,65 @@ class PoolSize:
         most = peak(memory.peaks, at, sufficient, self._config.down_after)
         return most if at - memory.since >= self._config.down_after * 1e9 else None
 
+    # --- what is needed ----------------------------------------------------------------------------------------------------------
+
     def _need(self, tick: Tick, pool: Pool, outlook: Outlook, current: int) -> Need | None:
-        """None: neither a forecast nor a history of the load."""
+        """None: neither a rhythm nor a forecast nor a history of the load."""
         config = self._config
-        start = None if pool.start_seconds is None else START_MARGIN * pool.start_seconds
-        horizon = horizon_for(start, self._interval)
+        horizon = horizon_for(None if pool.start_seconds is None else START_MARGIN * pool.start_seconds, self._interval)
         forecast = outlook.value(pool.name, "load", horizon, config.quantile)
-        by_forecast, with_margin = None, 0
-        if forecast is not None:
-            median = outlook.value(pool.name, "load", horizon, 0.5)
-            usual = forecast if median is None else median
-            by_forecast = self._by_forecast(forecast, usual, pool.maximum)
-            with_margin = self._by_forecast(forecast * MARGIN, usual * MARGIN, pool.maximum)
-        by_reaction, reaction_margin, panic = self._reaction(pool)
-        if by_forecast is None and by_reaction is None:
+        by_forecast = None if forecast is None else self._foretold(forecast, pool)
+        reacts = reaction(pool, config.target, MARGIN)
+        by_rhythm = self._by_rhythm(pool)
+        by_reaction = 0 if reacts is None else reacts.workers
+        if by_rhythm is not None:
+            needed_now = kept = _present(pool, config.target)
+            wish, sufficient = max(by_rhythm, needed_now), max(self._by_rhythm(pool, MARGIN) or 0, needed_now)
+            rule = "rhythm" if by_rhythm >= needed_now else "present load"
+        elif reacts is None and by_forecast is None:
             return None
-        wish, rule = max(by_forecast or 0, by_reaction or 0), "forecast floor"
-        if by_reaction is not None and by_reaction >= (by_forecast or 0):
-            rule = "panic" if panic else "reactive rule"
+        else:
+            needed_now, kept = by_reaction, 0 if reacts is None else reacts.sufficient
+            wish = max(by_forecast or 0, needed_now)
+            sufficient = max(0 if forecast is None else self._foretold(forecast * MARGIN, pool), kept)
+            rule = "forecast floor"
+            if reacts is not None and by_reaction >= (by_forecast or 0):
+                rule = "panic" if reacts.panic else "reactive rule"
         by_cpu, by_memory = self._cpu_bound(tick, pool, horizon, outlook), self._memory_bound(tick, pool)
-        workers, bound = _limited(wish, pool, by_cpu, by_memory, min(current, by_reaction or 0))
-        sufficient, _ = _limited(max(with_margin, reaction_margin), pool, by_cpu, by_memory, min(current, reaction_margin))
+        workers, bound = _limited(wish, pool, by_cpu, by_memory, min(current, needed_now))
+        sufficient, _ = _limited(sufficient, pool, by_cpu, by_memory, min(current, kept))
         return Need(
-            workers,
-            max(workers, sufficient),
-            "minimum" if bound == "minimum" else rule,
-            forecast,
-            by_forecast,
-            by_reaction,
-            panic,
-            horizon,
-            by_cpu,
-            by_memory,
-            bound,
+            workers=workers,
+            sufficient=max(workers, sufficient),
+            rule="minimum" if bound == "minimum" else rule,
+            forecast=forecast,
+            by_forecast=by_forecast,
+            by_reaction=None if reacts is None else by_reaction,
+            by_rhythm=by_rhythm,
+            ahead=None if by_rhythm is None else max(workers, min(self._ahead(pool), pool.maximum)),
+            horizon=horizon,
+            by_cpu=by_cpu,
+            by_memory=by_memory,
+            wish=wish,
+            bound=bound,
         )
 
-    def _by_forecast(self, load: float, median: float, most: int) -> int:
-        """Workers for a forecast: see the head of this file."""
-        return max(min(math.ceil(load - EPSILON), most), workers_for(median, self._config.wait_probability, most))
+    def _foretold(self, load: float, pool: Pool) -> int:
+        """Workers for a load that is expected."""
+        return min(up(min(load, pool.maximum) / self._config.foretold_target), pool.maximum)
 
-    def _reaction(self, pool: Pool) -> tuple[int | None, int, bool]:
-        """(what Knative's rule asks for, the same with MARGIN, is it in panic); (None, 0, …) without a load history."""
-        if pool.load_stable is None:
-            return None, 0, False
-        ready = max(1, sum(worker.ready for worker in pool.workers))
-        target = self._config.target
-        low, high = math.floor(ready / MAX_SCALE_DOWN), math.ceil(MAX_SCALE_UP * ready)
+    def _by_rhythm(self, pool: Pool, margin: float = 1.0) -> int | None:
+        """Workers for `margin` times what is foretold until a worker that starts now is up; None: no rhythm is trusted."""
+        foretold = pool.foretold
+        if foretold is None or not foretold.trusted or not math.isfinite(foretold.median + foretold.high + foretold.later):
+            return None
+        median, high = (min(max(load, 0.0), pool.maximum) * margin for load in (foretold.median, foretold.high))
+        return max(self._foretold(median, pool), min(round(high), pool.maximum))
 
-        def asked(load: float) -> int:
-            return min(max(math.ceil(load / target - EPSILON), low), high)
-
-        short = pool.load_panic if pool.load_panic is not None else pool.load_stable
-        wish, margin = asked(pool.load_stable), asked(pool.load_stable * MARGIN)
-        if math.ceil(short / target - EPSILON) / ready < PANIC_THRESHOLD:
-            return wish, margin, False
-        return max(wish, asked(short)), max(margin, asked(short * MARGIN)), True
+    def _ahead(self, pool: Pool) -> int:
+        """Enough for the next `down_after` as the rhythm foretells it, and for the load of the last 6 s."""
+        later = 0.0 if pool.foretold is None else max(pool.foretold.later, 0.0)
+        return max(self._foretold(later, pool), up((pool.load_panic or 0.0) / (PANIC_THRESHOLD * self._config.target)))
 
     def _cpu_bound(self, tick: Tick, pool: Pool, horizon: int, outlook: Outlook) -> int | None:
         """Workers that fill the pool's share of the CPU headroom, the one that crosses the line included: without it a pool of
@@ -277,29 +251,14 @@ class PoolSize:
         free = self._config.memory_headroom * machine.memory_total - (machine.memory_total - machine.memory_available)
         return max(0, pool.size + math.floor(free / pool.rss_per_worker))
 
+    # --- why ---------------------------------------------------------------------------------------------------------------------
+
     def _decision(self, pool: Pool, need: Need, size: int, current: int, outlook: Outlook) -> Decision:
         config = self._config
-        grows = size > current
         seconds = HORIZONS[need.horizon] * self._interval
         source = outlook.source(pool.name, "load")
-        median = outlook.value(pool.name, "load", need.horizon, 0.5)
-        if not grows:
-            rule = "fewer sufficed"
-            text = f"{pool.name}: {current} to {size} workers: no more than {size} were needed in the last {config.down_after:g} s."
-        elif need.rule == "forecast floor":
-            rule = need.rule
-            text = (
-                f"{pool.name}: {current} to {size} workers: up to {need.forecast:.3g} Erlang of load are expected in {seconds:g} s."
-            )
-        elif need.rule == "minimum":
-            rule = need.rule
-            text = f"{pool.name}: {current} to {size} workers: the configured minimum."
-        else:
-            rule = need.rule
-            load = pool.load_panic if need.panic and pool.load_panic is not None else pool.load_stable
-            text = (
-                f"{pool.name}: {current} to {size} workers: the load has been {load:.3g} Erlang, a worker takes {config.target:g}."
-            )
+        foretold = pool.foretold
+        rule = "fewer sufficed" if size < current else need.rule
         return Decision(
             id="",
             policy=self.name,
@@ -307,18 +266,21 @@ class PoolSize:
             action=ResizePool(pool.name, size),
             why=Why(
                 rule=rule,
-                text=text,
+                text=f"{pool.name}: {current} to {size} workers: {self._text(pool, need, rule, seconds)}",
                 figures=figures(
                     load_now=pool.load,
                     load_60s=pool.load_stable,
                     load_6s=pool.load_panic,
                     queued=pool.queued,
-                    forecast_median=median,
+                    forecast_median=outlook.value(pool.name, "load", need.horizon, 0.5),
                     forecast_used=need.forecast,
                     forecast_quantile=config.quantile,
                     horizon_seconds=seconds,
                     start_seconds=pool.start_seconds,
                     forecast_source=source or "none",
+                    rhythm=_standing(foretold),
+                    **({} if foretold is None else _figures(foretold)),
+                    workers_by_rhythm=need.by_rhythm,
                     workers_by_forecast=need.by_forecast,
                     workers_by_reactive_rule=need.by_reaction,
                     workers_by_cpu_headroom=need.by_cpu,
@@ -329,39 +291,111 @@ class PoolSize:
                     size=pool.size,
                     current=current,
                 ),
-                rejected=self._rejected(need, source),
+                rejected=self._rejected(pool, need, source),
                 flips=self._flips(need, size, current),
             ),
         )
 
-    def _rejected(self, need: Need, source: str) -> tuple[str, ...]:
-        said = []
+    def _text(self, pool: Pool, need: Need, rule: str, seconds: float) -> str:
+        """Why, in a sentence."""
+        config, foretold = self._config, pool.foretold
+        if foretold is not None and need.by_rhythm is not None:
+            period = _period(foretold)
+            if rule == "rhythm":
+                return (
+                    f"{period} foretells {foretold.median:.3g} Erlang of load, at most {foretold.high:.3g}, "
+                    f"within {foretold.horizon:.3g} s."
+                )
+            if rule == "present load":
+                return f"{pool.load:.3g} Erlang are busy and queued, {period} had foretold {foretold.now:.3g}."
+            if rule == "fewer sufficed":
+                return (
+                    f"the load has fallen as {period} had foretold, and no more will be needed in the next {config.down_after:g} s."
+                )
+        if rule == "fewer sufficed":
+            return f"no more were needed in the last {config.down_after:g} s."
+        if rule == "forecast floor":
+            return f"up to {need.forecast:.3g} Erlang of load are expected in {seconds:g} s."
+        if rule == "minimum":
+            return "the configured minimum."
+        load = pool.load_panic if rule == "panic" and pool.load_panic is not None else pool.load_stable
+        return f"the load has been {load:.3g} Erlang, a worker takes {config.target:g}."
+
+    def _rejected(self, pool: Pool, need: Need, source: str) -> tuple[str, ...]:
+        said, foretold = [], pool.foretold
         if source and need.forecast is None:
             said.append(f"the load forecast of {source}: not a finite number, ignored")
-        if need.by_reaction is not None and need.by_forecast is not None and need.by_reaction != need.by_forecast:
-            less = min((need.by_reaction, "the reactive rule"), (need.by_forecast, "the forecast"))
-            said.append(f"{less[0]} workers, which {less[1]} alone asks for: the larger of both counts")
+        if need.by_rhythm is not None:
+            for workers, whose in ((need.by_reaction, "the reactive rule"), (need.by_forecast, "the forecast")):
+                if workers is not None and workers != need.wish:
+                    said.append(f"{workers} workers, which {whose} asks for: the load comes as its rhythm foretold")
+        else:
+            if foretold is not None:
+                said.append(f"what {_period(foretold)} foretells: not trusted, {_share(foretold)} of its newest period came so")
+            if need.by_reaction is not None and need.by_forecast is not None and need.by_reaction != need.by_forecast:
+                less = min((need.by_reaction, "the reactive rule"), (need.by_forecast, "the forecast"))
+                said.append(f"{less[0]} workers, which {less[1]} alone asks for: the larger of both counts")
         if need.bound:
-            wish = max(need.by_forecast or 0, need.by_reaction or 0)
-            said.append(f"{wish} workers, which the load asks for: bound by {need.bound}")
+            said.append(f"{need.wish} workers, which the load asks for: bound by {need.bound}")
         return tuple(said)
 
     def _flips(self, need: Need, size: int, current: int) -> tuple[str, ...]:
         config = self._config
+        quantile = "median" if config.quantile == 0.5 else f"{config.quantile:.0%} quantile"
+        forecast = f"a {quantile} of the load forecast"
+        if need.by_rhythm is not None:
+            unlike = "load unlike what was foretold would bring back the reactive rule"
+            if size < current:
+                most = (current - 1) * config.foretold_target
+                return (
+                    f"more than {most:.3g} Erlang foretold for the next {config.down_after:g} s would have kept {current}",
+                    unlike,
+                )
+            most = current * config.foretold_target
+            return f"at most {most:.3g} Erlang foretold, and no more at present, would keep {current}", unlike
         if size < current:
-            served = load_served_by(current - 1, config.wait_probability) / MARGIN if current > 1 else 0.0
-            most = (current - 1) / MARGIN
-            text = f"a {config.quantile:.0%} quantile of the load forecast above {most:.3g} Erlang, or a median above {served:.3g},"
-            return (f"in the last {config.down_after:g} s {text} would have kept {current}",)
+            most, mean = (current - 1) * config.foretold_target / MARGIN, (current - 1) * config.target / MARGIN
+            text = f"in the last {config.down_after:g} s {forecast} above {most:.3g} Erlang, or a mean load above {mean:.3g},"
+            return (f"{text} would have kept {current}",)
         said = []
         if need.by_forecast is not None and need.by_forecast > current:
-            served = load_served_by(current, config.wait_probability)
-            said.append(
-                f"a {config.quantile:.0%} quantile of the load forecast below {current} Erlang with a median below {served:.3g}"
-            )
+            said.append(f"{forecast} below {current * config.foretold_target:.3g} Erlang")
         if need.by_reaction is not None and need.by_reaction > current:
             said.append(f"a mean load below {current * config.target:.3g} Erlang")
         return (" and ".join(said) + f" would keep {current}",) if said else ()
+
+
+def _present(pool: Pool, target: float) -> int:
+    """Workers that are busy, and so many that no more waits than what would be a panic of the reactive rule. Over some ticks: one
+    alone may be chance."""
+    load = pool.load or 0.0
+    recent = load if pool.load_panic is None else min(load, pool.load_panic)
+    busy = recent if pool.busy is None else min(pool.busy, recent)
+    return max(up(busy), up(recent / (PANIC_THRESHOLD * target)))
+
+
+def _period(foretold: Foretold) -> str:
+    return f"a rhythm of {foretold.period:.4g} s, seen {foretold.seen} times,"
+
+
+def _share(foretold: Foretold) -> str:
+    return f"{max(foretold.right, 0.0):.0%}"
+
+
+def _standing(foretold: Foretold | None) -> str:
+    return "none" if foretold is None else "trusted" if foretold.trusted else "not trusted"
+
+
+def _figures(foretold: Foretold) -> dict[str, float | int]:
+    return {
+        "rhythm_period_seconds": foretold.period,
+        "rhythm_seen": foretold.seen,
+        "rhythm_right": foretold.right,
+        "rhythm_horizon_seconds": foretold.horizon,
+        "foretold_now": foretold.now,
+        "foretold_median": foretold.median,
+        "foretold_high": foretold.high,
+    }
 
 
 def _limited(wish: int, pool: Pool, by_cpu: int | None, by_memory: int | None, kept: int) -> tuple[int, str]:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nicety.models.records import HORIZONS, QUANTILES, Forecast, Latency
+from nicety.models.rhythm import Rhythm
 from nicety.scheduler.config import Config
 from nicety.scheduler.config import PoolSize as Section
-from nicety.scheduler.decision import Control, Pool, ResizePool, Set
+from nicety.scheduler.decision import Control, Foretold, Pool, ResizePool, Set
 from nicety.scheduler.policies.mechanisms import routes
-from nicety.scheduler.policies.pool_size import PoolSize, PoolSizeMemory, load_served_by, workers_for
+from nicety.scheduler.policies.pool_size import PoolSize, PoolSizeMemory
 from nicety.scheduler.policies.priority import Priority, PriorityMemory
 from nicety.scheduler.testing.ticks import a_group, a_machine, a_member, a_pool, a_tick
 
@@ -30,6 +32,23 @@ def forecasts(draw: st.DrawFn) -> Forecast:
     return Forecast("web", "load", values, "demand 00")
 
 
+FORETOLD = st.one_of(
+    st.none(),
+    st.builds(
+        Foretold,
+        period=st.sampled_from([20.0, 300.0]),
+        seen=st.integers(0, 9),
+        right=st.floats(-1, 1),
+        trusted=st.booleans(),
+        horizon=st.floats(0, 100),
+        median=WILD,
+        high=WILD,
+        later=WILD,
+        now=WILD,
+    ),
+)
+
+
 @st.composite
 def pools(draw: st.DrawFn) -> Pool:
     size = draw(st.integers(0, 12))
@@ -44,34 +63,56 @@ def pools(draw: st.DrawFn) -> Pool:
         start_seconds=draw(st.sampled_from([None, 0.1, 3.0, 1e6])),
         cpu_per_worker=draw(st.sampled_from([0.0, 1e-300, 0.3, 1.0, 64.0])),
         rss_per_worker=draw(st.sampled_from([0, 1, 50 << 20, 1 << 50])),
+        foretold=draw(FORETOLD),
     )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(pools(), st.lists(forecasts(), max_size=1), st.floats(0, 8)), min_size=1, max_size=25))
-def test_sizes_stay_within_the_limits_and_every_tick_has_one_direction(world: list[tuple[Pool, list[Forecast], float]]) -> None:
-    policy = PoolSize(Config(pool_size=Section(down_after=2.0, cooldown_down=1.0)), PoolSizeMemory())
+def test_whatever_is_forecast_limits_and_cooldowns_hold(world: list[tuple[Pool, list[Forecast], float]]) -> None:
+    """Every tick has one direction."""
+    policy = PoolSize(Config(pool_size=Section(down_after=2.0, cooldown_up=3.0, cooldown_down=4.0)), PoolSizeMemory())
+    grown = changed = -100
     for seq, (pool, said, busy) in enumerate(world):
         decisions = policy.propose(a_tick(seq, machine=a_machine(cpus=8, busy=busy), pools=[pool], forecasts=said))
         assert len(decisions) <= 1
         for decision in decisions:
             assert isinstance(decision.action, ResizePool)
-            assert 2 <= decision.action.size <= 9
-            assert decision.action.size != decision.why.figures["current"]
+            size, current = decision.action.size, int(decision.why.figures["current"])
+            assert 2 <= size <= 9
+            assert size != current
             assert all(math.isfinite(value) for value in decision.why.figures.values() if isinstance(value, float))
-            if pool.size != pool.requested:
-                assert decision.action.size > int(decision.why.figures["current"])
+            if size > current:
+                assert seq - grown >= 3
+                grown = seq
+            else:
+                assert pool.size == pool.requested
+                assert seq - changed >= 4
+            changed = seq
             policy.admit(decision)
 
 
-@settings(max_examples=12, deadline=None)
+@given(st.integers(2, 9), st.floats(0, 5), st.lists(forecasts(), max_size=1), FORETOLD, st.integers(0, 12))
+def test_what_only_a_forecast_or_a_rhythm_asks_for_stays_in_the_memory_headroom(
+    size: int, load: float, said: list[Forecast], foretold: Foretold | None, room: int
+) -> None:
+    """Whatever they say, also NaN and 1e300. `room`: workers for which there is memory."""
+    machine = a_machine(cpus=64, memory_total=1000 << 20, memory_available=(100 << 20) + room * (50 << 20))
+    pool = a_pool(size=size, load=load, busy=min(load, size), foretold=foretold, maximum=40)
+    for decision in PoolSize(Config(), PoolSizeMemory()).propose(a_tick(1, machine=machine, pools=[pool], forecasts=said)):
+        assert isinstance(decision.action, ResizePool)
+        reactive = int(decision.why.figures["workers_by_reactive_rule"])
+        assert decision.action.size <= max(reactive, size + room)
+
+
+@settings(max_examples=5, deadline=None)
 @given(st.floats(0, 12), st.floats(0.05, 1.0), st.sampled_from(QUANTILES), st.integers(1, 16), st.floats(0, 3))
 def test_constant_load_drifts_nowhere_and_never_back(load: float, target: float, quantile: float, size: int, spread: float) -> None:
     """From a size that is too small one growth; from one that is too large a fall that halves at most, as in Knative's rule."""
     policy = PoolSize(Config(pool_size=Section(target=target, quantile=quantile)), PoolSizeMemory())
     values = (tuple(load + spread * i for i in range(len(QUANTILES))),) * len(HORIZONS)
     asked = [size]
-    for seq in range(2000):
+    for seq in range(10_000):
         pool = a_pool(size=asked[-1], load=load)
         tick = a_tick(seq, machine=a_machine(cpus=16), pools=[pool], forecasts=[Forecast("web", "load", values, "demand 00")])
         for decision in policy.propose(tick):
@@ -85,15 +126,51 @@ def test_constant_load_drifts_nowhere_and_never_back(load: float, target: float,
     assert sum(change < 0 for change in changes) <= 5  # 16 to 1 in halves, and one for the panic of a small pool
 
 
-@given(st.floats(0, 50), st.floats(0, 50), st.floats(0, 1), st.integers(1, 60))
-def test_more_load_never_needs_fewer_workers(first: float, second: float, probability: float, most: int) -> None:
-    low, high = sorted((first, second))
-    assert 0 <= workers_for(low, probability, most) <= workers_for(high, probability, most) <= most
-
-
-@given(st.integers(0, 40), st.floats(0.001, 1.0))
-def test_the_load_served_by_workers_needs_no_more_of_them(workers: int, probability: float) -> None:
-    assert workers_for(load_served_by(workers, probability), probability, workers + 5) <= workers
+@settings(max_examples=10, deadline=None)
+@given(
+    period=st.sampled_from([120, 180, 300]),
+    wide=st.floats(0.1, 0.6),
+    low=st.floats(0.5, 4),
+    times=st.floats(1.2, 6),
+    start=st.sampled_from([1.0, 4.0, 20.0]),
+    seed=st.integers(0, 99),
+)
+def test_a_load_that_repeats_reverses_the_direction_at_most_twice_a_period(
+    period: int, wide: float, low: float, times: float, start: float, seed: int
+) -> None:
+    """Up once and down once, whether the rhythm is trusted yet or not; a little noise changes nothing in it. In a span that is a
+    little shorter than a period there is room for one turn more when the rhythm begins to be trusted, and growth comes earlier."""
+    chance = np.random.default_rng(seed)
+    policy, rhythm = PoolSize(Config(), PoolSizeMemory()), Rhythm()
+    size, loads, moves = 4, list[float](), list[tuple[int, bool]]()
+    for seq in range(8 * period):
+        base = low * times if seq % period < wide * period else low
+        loads.append(base + 0.02 * float(chance.uniform(-1, 1)))
+        rhythm.step(seq, loads[-1])
+        ahead, later = rhythm.ahead(math.ceil(1.2 * start) + 1), rhythm.ahead(max(math.ceil(1.2 * start), 10) + 1)
+        foretold = None
+        if ahead is not None and later is not None:
+            foretold = Foretold(
+                ahead.period, ahead.seen, ahead.right, ahead.trusted, 1.2 * start, ahead.median, ahead.high, later.median, ahead.now
+            )
+        pool = a_pool(
+            size=size,
+            load=loads[-1],
+            busy=min(loads[-1], size),
+            load_stable=sum(loads[-60:]) / len(loads[-60:]),
+            load_panic=sum(loads[-6:]) / len(loads[-6:]),
+            start_seconds=start,
+            maximum=40,
+            foretold=foretold,
+        )
+        for decision in policy.propose(a_tick(seq, machine=a_machine(cpus=64), pools=[pool])):
+            assert isinstance(decision.action, ResizePool)
+            policy.admit(decision)
+            moves.append((seq, decision.action.size > size))
+            size = decision.action.size
+    turns = [after[0] for before, after in pairwise(moves) if before[1] != after[1]]
+    for turn in turns:
+        assert sum(turn <= other < turn + period - 20 for other in turns) <= 3
 
 
 PATHS = st.sampled_from(["/", "/a", "/a/b", "/a/b/c", "/a/x", "/ab", "/b", "/b/c"])

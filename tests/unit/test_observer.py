@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from nicety.models.artifact import shipped
 from nicety.models.behaviour import BehaviourModel
-from nicety.models.records import SAMPLE, HostSample, Identity, Known, Latency, ProcId, Snapshot, Trait
+from nicety.models.records import SAMPLE, HostSample, Identity, Known, Latency, PoolSample, ProcId, Snapshot, Trait, WorkerSample
 from nicety.scheduler.config import Config, parse
 from nicety.scheduler.decision import Abilities, Group, Member, Tick
 from nicety.scheduler.observer import Observer
@@ -39,6 +41,16 @@ def observe(config: Config, learns: bool, ticks: int = 12) -> list[Tick]:
     model = BehaviourModel.from_arrays(found.arrays, found.digest) if found else None
     observer = Observer(config, Abilities(autogroup=True, cpu_cgroup="v1", may_renice=True), OWN, None, None, model)
     return [observer.tick(snapshot(tick), (), paused=False) for tick in range(1, ticks + 1)]
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_workers_are_scored_only_where_somebody_would_act_on_it(enabled: bool) -> None:
+    text = f"[quarantine]\nenabled = {str(enabled).lower()}\n[pools.web]\nkind = 'command'\ncommand = ['server']"
+    observer = Observer(parse(text), Abilities(autogroup=True, cpu_cgroup="v1", may_renice=True), OWN, None, None, None)
+    workers = tuple(WorkerSample(id_, 0.5, ready=True) for id_ in (SERVICE, HOG))
+    pool = PoolSample("web", 2, 2, 0.0, workers, None, None, "")
+    seen = [observer.tick(replace(snapshot(at), pools=(pool,)), (), paused=False) for at in range(1, 13)]
+    assert [score.id for score in seen[-1].scores] == ([SERVICE, HOG] if enabled else [])
 
 
 def groups(tick: Tick) -> dict[str, Group]:

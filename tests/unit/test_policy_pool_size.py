@@ -10,10 +10,10 @@ import pytest
 
 from nicety.models.records import HORIZONS, Forecast, Latency
 from nicety.scheduler.config import Config, PoolSize
-from nicety.scheduler.decision import Decision, Pool, ResizePool, Status, Tick
+from nicety.scheduler.decision import Decision, Foretold, Pool, ResizePool, Status, Tick
 from nicety.scheduler.policies.policy import Result
 from nicety.scheduler.policies.pool_size import PoolSize as Policy
-from nicety.scheduler.policies.pool_size import PoolSizeMemory, fair_share, load_served_by, workers_for
+from nicety.scheduler.policies.pool_size import PoolSizeMemory, fair_share
 from nicety.scheduler.testing.ticks import a_forecast, a_group, a_machine, a_pool, a_tick
 
 
@@ -46,57 +46,148 @@ def drive(sized: Policy, ticks: int, pool: Callable[[int], Pool], obeys: bool = 
     return asked
 
 
-def erlang_c(workers: int, load: float) -> float:
-    """The textbook sum, in logarithms: the oracle."""
-    terms = [k * math.log(load) - math.lgamma(k + 1) for k in range(workers)]
-    last = workers * math.log(load) - math.lgamma(workers + 1) + math.log(workers / (workers - load))
-    top = math.exp(last - max(*terms, last))
-    return top / (sum(math.exp(term - max(*terms, last)) for term in terms) + top)
-
-
-@pytest.mark.parametrize("load", [0.1, 0.9, 2.0, 5.5, 20.0, 90.0])
-@pytest.mark.parametrize("probability", [0.01, 0.2, 0.5])
-def test_workers_are_the_fewest_that_the_erlang_c_formula_allows(load: float, probability: float) -> None:
-    workers = workers_for(load, probability, 1000)
-    assert workers > load
-    assert erlang_c(workers, load) <= probability * (1 + 1e-9)
-    if workers - 1 > load:
-        assert erlang_c(workers - 1, load) > probability * (1 - 1e-9)
-
-
-def test_the_load_that_workers_serve_is_the_inverse() -> None:
-    for workers in range(1, 30):
-        load = load_served_by(workers, 0.2)
-        assert workers_for(load * 0.999, 0.2, 100) == workers
-        assert workers_for(load * 1.001, 0.2, 100) == workers + 1
-    assert load_served_by(0, 0.2) == 0.0
+def a_foretold(median: float, high: float | None = None, later: float | None = None, **changes: object) -> Foretold:
+    """What a trusted rhythm of five minutes says; `later` as until then unless given."""
+    values: dict[str, object] = {
+        "period": 300.0,
+        "seen": 4,
+        "right": 0.9,
+        "trusted": True,
+        "horizon": 2.4,
+        "median": median,
+        "high": median if high is None else high,
+        "later": median if later is None else later,
+        "now": median if high is None else high,
+    }
+    return Foretold(**{**values, **changes})  # type: ignore[arg-type]
 
 
 def test_a_forecast_is_a_floor_below_which_the_reactive_rule_cannot_go() -> None:
     tick = a_tick(1, machine=a_machine(cpus=16), pools=[a_pool(size=2, load=1.0)], forecasts=[a_forecast("web", "load", 4.0)])
     (decision,) = policy().propose(tick)
-    assert size_of([decision]) == workers_for(4.0, 0.2, 16) == 7
+    assert size_of([decision]) == 5  # 4 / 0.9
     assert decision.why.rule == "forecast floor"
     assert decision.why.figures["workers_by_reactive_rule"] == 2
     assert decision.why.figures["horizon_seconds"] == 3  # the nearest that is 1.2 x 2 s ahead
-    assert decision.why.flips == ("a 95% quantile of the load forecast below 2 Erlang with a median below 0.74 would keep 2",)
+    assert decision.why.figures["rhythm"] == "none"
+    assert decision.why.flips == ("a median of the load forecast below 1.8 Erlang would keep 2",)
+
+
+@pytest.mark.parametrize(("quantile", "size"), [(0.5, 3), (0.95, 8)])
+def test_the_forecast_is_taken_at_the_level_of_the_configuration(quantile: float, size: int) -> None:
+    forecast = Forecast("web", "load", ((2.0, 4.0, 6.5, 9.0),) * len(HORIZONS), "demand abc")
+    tick = a_tick(1, machine=a_machine(cpus=16), pools=[a_pool(size=2, load=1.0, maximum=16)], forecasts=[forecast])
+    assert size_of(policy(quantile=quantile).propose(tick)) == size
+
+
+def rhythmic(sized: Policy, seq: int, foretold: Foretold, size: int = 4, load: float = 3.0) -> list[Decision]:
+    """What is proposed for a pool with that rhythm, admitted."""
+    pool = a_pool(size=size, load=load, foretold=foretold, busy=min(load, size))
+    decisions = sized.propose(a_tick(seq, machine=a_machine(cpus=16), pools=[pool]))
+    for decision in decisions:
+        sized.admit(decision)
+    return decisions
+
+
+def test_a_trusted_rhythm_grows_the_pool_before_the_load_comes_and_says_where_that_is_from() -> None:
+    (decision,) = rhythmic(policy(), 1, a_foretold(10.0, 11.0))
+    assert size_of([decision]) == 12  # 10 / 0.9
+    assert decision.why.rule == "rhythm"
+    assert decision.why.text == (
+        "web: 4 to 12 workers: a rhythm of 300 s, seen 4 times, foretells 10 Erlang of load, at most 11, within 2.4 s."
+    )
+    figures = decision.why.figures
+    assert (figures["rhythm"], figures["rhythm_period_seconds"], figures["rhythm_seen"]) == ("trusted", 300.0, 4)
+    assert (figures["foretold_median"], figures["foretold_high"], figures["rhythm_horizon_seconds"]) == (10.0, 11.0, 2.4)
+    assert figures["workers_by_reactive_rule"] == 5
+    assert decision.why.rejected == ("5 workers, which the reactive rule asks for: the load comes as its rhythm foretold",)
+    assert decision.why.flips == (
+        "at most 3.6 Erlang foretold, and no more at present, would keep 4",
+        "load unlike what was foretold would bring back the reactive rule",
+    )
+
+
+def test_the_upper_quantile_of_a_rhythm_finds_a_worker_for_each_whole_piece() -> None:
+    assert size_of(rhythmic(policy(), 1, a_foretold(5.0, 13.5))) == 14
+
+
+def test_a_rhythm_that_is_not_trusted_decides_nothing_and_is_named() -> None:
+    foretold = a_foretold(10.0, trusted=False, right=0.31)
+    (decision,) = rhythmic(policy(), 1, foretold)
+    assert (size_of([decision]), decision.why.rule) == (5, "reactive rule")
+    assert "what a rhythm of 300 s, seen 4 times, foretells: not trusted, 31% of its newest period came so" in decision.why.rejected
+
+
+def test_a_fall_that_was_foretold_and_came_is_followed_at_once_and_not_after_a_minute() -> None:
+    def fall(foretold: Foretold | None) -> list[tuple[int, int]]:
+        sized, asked, size = policy(), [], 12
+        for seq in range(70):
+            after = max(seq - 20, 0)  # seconds since the load fell from 8 to 1
+            stable = 8 - 7 * min(after, 60) / 60
+            recent = 8 - 7 * min(after, 6) / 6
+            load = 1.0 if after else 8.0
+            says = None if foretold is None else foretold if after else a_foretold(8.0)
+            pool = a_pool(size=size, load=load, load_stable=stable, load_panic=recent, foretold=says)
+            for decision in sized.propose(a_tick(seq, machine=a_machine(cpus=16), pools=[pool])):
+                sized.admit(decision)
+                found = size_of([decision])
+                assert found is not None
+                size = found
+                asked.append((seq - 20, size))
+        return asked
+
+    foretold = fall(a_foretold(1.0))
+    assert foretold[0][0] <= 3
+    assert foretold[-1][1] == 2
+    assert foretold[-1][0] <= 8
+    without = fall(None)
+    assert without[0][0] > 10
+    assert [size for after, size in without if after <= 30][-1] >= 6
+
+
+def test_a_foretold_load_that_wobbles_around_a_threshold_causes_one_change() -> None:
+    sized, sizes = policy(), [5]
+    for seq in range(600):
+        for decision in rhythmic(sized, seq, a_foretold(4.5 + 0.1 * math.sin(seq / 20)), size=sizes[-1], load=4.0):
+            found = size_of([decision])
+            assert found is not None
+            sizes.append(found)
+    assert sizes == [5, 6]
+
+
+def test_a_short_lull_is_not_followed() -> None:
+    sized = policy()
+    asked = [rhythmic(sized, seq, a_foretold(1.0, later=10.0), size=12, load=1.0) for seq in range(9)]
+    assert asked == [[]] * 9
+
+
+def test_work_that_is_there_is_served_whatever_the_rhythm_says() -> None:
+    (decision,) = rhythmic(policy(), 1, a_foretold(2.0, 2.5), size=3, load=12.0)
+    assert (size_of([decision]), decision.why.rule) == (9, "present load")  # 12 / 1.4: what would be a panic
+    assert "12 Erlang are busy and queued, a rhythm of 300 s, seen 4 times, had foretold 2.5." in decision.why.text
+    busy = policy()
+    assert [rhythmic(busy, seq, a_foretold(1.0), size=8, load=8.0) for seq in range(30)] == [[]] * 30  # all eight are at work
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_foretold_is_ignored_where_it_is_no_number(value: float) -> None:
+    (decision,) = rhythmic(policy(), 1, a_foretold(value))
+    assert (size_of([decision]), decision.why.rule) == (5, "reactive rule")
+    assert all(math.isfinite(figure) for figure in decision.why.figures.values() if isinstance(figure, float))
+
+
+def test_headroom_takes_what_only_a_rhythm_asks_for() -> None:
+    machine = a_machine(cpus=16, memory_total=1000 << 20, memory_available=200 << 20)
+    pool = a_pool(size=4, load=3.0, foretold=a_foretold(10.0))
+    (decision,) = policy().propose(a_tick(1, machine=machine, pools=[pool]))
+    assert size_of([decision]) == 6  # 100 MiB to 90 %, 50 MiB a worker
+    assert "12 workers, which the load asks for: bound by memory headroom" in decision.why.rejected
 
 
 def test_without_a_forecast_the_reactive_rule_asks_for_the_load_over_the_target() -> None:
     (decision,) = policy().propose(a_tick(1, machine=a_machine(cpus=16), pools=[a_pool(size=3, load=2.8)]))
     assert size_of([decision]) == 4  # ceil(2.8 / 0.7), and no more for rounding
     assert decision.why.rule == "reactive rule"
-
-
-def test_the_quantile_finds_a_worker_for_each_piece_and_erlang_c_goes_by_the_median() -> None:
-    def asked(median: float, high: float) -> int | None:
-        forecast = Forecast("web", "load", ((median, high, high, high),) * len(HORIZONS), "demand abc")
-        tick = a_tick(1, machine=a_machine(cpus=16), pools=[a_pool(size=2, load=1.0, maximum=16)], forecasts=[forecast])
-        return size_of(policy().propose(tick))
-
-    assert asked(2.0, 6.5) == 7  # one for each piece of the quantile
-    assert asked(4.0, 4.0) == workers_for(4.0, 0.2, 16) == 7  # the median would have to wait with 4
-    assert asked(2.0, 3.0) == workers_for(2.0, 0.2, 16) == 4
 
 
 def test_a_short_window_at_twice_the_ready_workers_is_a_panic_that_ends_with_it() -> None:

@@ -1,0 +1,472 @@
+"""What a series does again and again: a cron spike each five minutes, a step each quarter of an hour. Pure.
+
+`Rhythm` remembers some hours of one series, finds the period with which it repeats, and says what it did at the same phase in
+earlier periods. It is trusted only where that foretold the newest periods, and given up within ticks when something else comes. It
+must not know what its answers are used for.
+
+How a period is found: changes that a mean of `TREND` ticks does not foresee are compared with themselves some time earlier
+(autocorrelation by FFT); the best lags are tried on the newest period, which the one before must foretell. Chance is measured on
+the same data: the earlier period turned by some eighths of itself must foretell much less. So neither noise nor a slow wave counts.
+
+Values are kept as logarithms of 1 + value, for a load of 2 that doubles matters as one of 20 does.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Singles = NDArray[np.float32]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+MEMORY = 16384
+"""Ticks remembered: 4.5 hours at 1 Hz, so that what comes each hour is seen four times. 192 KiB a series."""
+
+SHORTEST = 20
+"""Least period in ticks: shorter ones are over before a worker has started."""
+
+AHEAD = 128
+"""Ticks that can be asked for at most."""
+
+TREND = 60
+"""Ticks of the mean that a change must differ from to count when periods are looked for: what is slower needs no foretelling."""
+
+SMOOTH = 3
+"""Ticks that values are averaged over: a short mean hardly blurs a step, and takes away much of the chance of arrivals."""
+
+CALM = 6
+"""Ticks on both sides of one that an answer is the median of: less chance, the same edges. What lasts no longer is not foretold."""
+
+PERIODS = 7
+"""Newest periods that an answer rests on: more would remember habits longer than they last."""
+
+UPPER = 0.8
+"""Quantile over the periods that `Ahead.high` is: of five the second highest, so one odd period does not decide."""
+
+SLACKS = (1, 3, 6)
+"""Ticks that a rise or fall may come early or late, the least that explains the series is taken."""
+
+CALENDAR = (60, 120, 180, 240, 300, 600, 900, 1200, 1800, 3600, 5400)
+"""Seconds between runs of what people put into crontabs. Such a period needs to be confirmed once, others twice."""
+
+TRUST = 0.5
+"""Least skill (see `Ahead.right`) to be trusted. Noise reaches 0.3 at most in 100,000 ticks, a clean rhythm has 0.8 to 1."""
+
+LEAST_SWING = 0.25
+"""Difference of the logarithms below which a rhythm is not worth following: a load that moves by less than 28 %."""
+
+SHORT, ABRUPT = 12, 1.0
+"""Least difference between the sharpest rise and fall (mean of SHORT ticks less that of the TREND ticks before, in logarithms) that
+came in two periods alike. A wave that a mean of a minute follows needs no foretelling."""
+
+WRONG = 0.25
+"""Share of the swing that a value may be off for some ticks; beyond it the rhythm is wrong."""
+
+CLEAN = 0.3
+"""Difference of the logarithms between what a value was at most and at least, below which it counts as known."""
+
+HOLE = 300
+"""Ticks without a value after which everything is forgotten; in shorter holes the last value stands."""
+
+LARGEST = 1e9
+"""Values above count as that."""
+
+BLOCK = 64
+"""Ticks for which answers are made together."""
+
+_WINDOWS = ((1024, 16), (4096, 128), (MEMORY, 512))  # (newest ticks that are searched, ticks between two searches)
+_TURNS = 8  # places that the earlier period is turned to, the right one included
+_WIDTH = 128  # ticks that must be foretold at least, also by short periods
+_LIKELY = 0.2  # autocorrelation of a lag that is worth a try
+_TRIES = 4  # lags tried in one search
+_SLACKER = 0.1  # by which more slack must be better
+_BETTER = 0.05  # and a longer period
+_MUCH_BETTER = 0.2  # and another period than one that is trusted
+_LITTLE_BETTER = 0.01  # and one near that, or another than one that was wrong lately
+_NEAR = 0.03  # share of a period
+_PART = 0.8  # of a period that must be remembered beside the one before: the first that was seen need not be whole
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """What earlier periods foretell of the coming ticks."""
+
+    period: float  # ticks
+    seen: int  # periods in which it was seen
+    right: float  # skill in the newest period: share of the errors by chance that were avoided; 1: all came true, 0: no better
+    trusted: bool  # foretold the newest periods, and nothing else has come since
+    now: float  # the upper quantile of the present tick
+    median: float  # largest median in the time asked for; the mean where they differ by little
+    high: float  # the same of upper quantiles
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    period: float
+    slack: int
+    right: float
+    checked: int  # newest periods that the period before foretold, one after the other; at most 2
+    needed: int  # of these to be trusted
+    swing: float  # of the newest period, in logarithms
+    since: int  # tick from which on it was seen
+    verified: int  # tick of the last look
+    shifts: tuple[float, ...]  # by how much the newest period lies above each of the PERIODS before it, in logarithms
+
+    @property
+    def score(self) -> float:
+        """Of two periods that foretell nearly as much the one that people write is the better guess."""
+        return self.right + (0.1 if self.needed == 1 else 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Answers from tick `at` on. All but the last two are values, those are logarithms."""
+
+    at: int
+    median: Singles
+    high: Singles
+    floor: Singles
+    ceiling: Singles
+
+
+class Rhythm:
+    """One series. The same steps give the same answers, and a step costs the same after a year."""
+
+    def __init__(self, interval: float = 1.0, stagger: int = 0) -> None:
+        """`interval`: seconds a tick. `stagger`: any number, so that many series do not all search at the same tick."""
+        self._interval = interval
+        self._stagger = stagger
+        self._levels = np.zeros((2, MEMORY + MEMORY // 2), dtype=np.float32)  # logarithms of what a value was at least, at most
+        self._forget()
+
+    def _forget(self) -> None:
+        self._end = 0  # one after the newest value
+        self._count = 0  # values remembered
+        self._tick: int | None = None
+        self._last: list[tuple[float, float]] = []  # newest values
+        self._found: _Found | None = None
+        self._block: _Block | None = None
+        self._off = 0.0  # how far the newest values are from what was foretold, in logarithms
+        self._wrong_until = -1  # tick before which it is not trusted
+
+    def step(self, tick: int, value: float | None, least: float | None = None) -> None:
+        """Take the value of a tick; ticks rise. None or no finite number: unknown.
+
+        `least`: what the value was for sure where `value` is what it was at most, e.g. work that waits because there were too few
+        workers counts in full only in `value`. Answers rest on what was known well, where there is such a period.
+        """
+        if self._tick is not None:
+            missed = tick - self._tick
+            if missed <= 0:
+                return
+            if missed > HOLE:
+                self._forget()
+            for _ in range(missed - 1 if self._last else 0):
+                self._append(*self._last[-1])
+        self._tick = tick
+        known = value is not None and math.isfinite(value)
+        if known and value is not None:
+            most = min(max(value, 0.0), LARGEST)
+            low = most if least is None or not math.isfinite(least) else min(max(least, 0.0), most)
+            self._append(low, most)
+        elif self._last:
+            self._append(*self._last[-1])
+        else:
+            return
+        if known:
+            self._judge(tick)
+        self._search(tick)
+        if self._found is not None and (self._block is None or tick - self._block.at >= BLOCK):
+            self._block = self._foretell(tick, self._found)
+
+    def ahead(self, ticks: int) -> Ahead | None:
+        """What is foretold of the present tick and the next `ticks`, at most AHEAD; None: nothing repeats."""
+        found, block = self._found, self._block
+        if found is None or block is None or self._tick is None:
+            return None
+        first = self._tick - block.at
+        last = first + min(max(ticks, 0), AHEAD)
+        return Ahead(
+            period=found.period,
+            seen=int((self._tick - found.since) / found.period),
+            right=found.right,
+            trusted=self._trusted(found, self._tick),
+            now=float(block.high[first]),
+            median=_largest(block.median[first : last + 1]),
+            high=_largest(block.high[first : last + 1]),
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Size of what is remembered of the series."""
+        return self._levels.nbytes
+
+    def _trusted(self, found: _Found, tick: int) -> bool:
+        return found.right >= TRUST and found.checked >= found.needed and tick >= self._wrong_until
+
+    def _calendar(self, period: float) -> float | None:
+        """The period that people would have written, if it is that but for a tick or half a per cent."""
+        for seconds in CALENDAR:
+            exact = seconds / self._interval
+            if abs(period - exact) <= max(1.0, 0.005 * exact):
+                return exact
+        return None
+
+    # --- memory ------------------------------------------------------------------------------------------------------------------
+
+    def _append(self, least: float, most: float) -> None:
+        if self._end == self._levels.shape[1]:
+            self._levels[:, :MEMORY] = self._levels[:, -MEMORY:].copy()
+            self._end = MEMORY
+        self._last = [*self._last[1 - SMOOTH :], (least, most)]
+        for row in (0, 1):
+            self._levels[row, self._end] = math.log1p(sum(value[row] for value in self._last) / len(self._last))
+        self._end += 1
+        self._count = min(self._count + 1, MEMORY)
+
+    def _newest(self, count: int) -> Singles:
+        """[2, count] logarithms of the newest values, oldest first."""
+        return self._levels[:, self._end - count : self._end]
+
+    # --- is it still right? ------------------------------------------------------------------------------------------------------
+
+    def _judge(self, tick: int) -> None:
+        """Compare the newest value with what was foretold of it; a rhythm that is off for some ticks is wrong for a period."""
+        if self._found is None or self._block is None:
+            self._off = 0.0
+            return
+        at = tick - self._block.at
+        if at >= len(self._block.floor):
+            return
+        least, most = self._newest(1)[:, 0].tolist()
+        floor, ceiling = float(self._block.floor[at]), float(self._block.ceiling[at])
+        error = least - ceiling if least > ceiling else min(most - floor, 0.0)
+        self._off += 0.25 * (error - self._off)
+        if abs(self._off) > WRONG * self._found.swing:
+            self._wrong_until = tick + math.ceil(self._found.period)
+
+    # --- the period --------------------------------------------------------------------------------------------------------------
+
+    def _search(self, tick: int) -> None:
+        """Now and then look for a period, and whether the one that was found still holds."""
+        found = self._found
+        now = tick + self._stagger
+        held = found is not None and self._trusted(found, tick)
+        if found is not None and now % 16 == 0 and tick - found.verified >= found.period / 8:
+            found = self._verify(found.period, tick, SLACKS, found)
+            if found is not None and found.right < TRUST / 2:
+                found = None
+        for place, (size, every) in enumerate(_WINDOWS):
+            due = now % (4 * every if held else every) == 0
+            if due and self._count > (_WINDOWS[place - 1][0] if place else 2 * SHORTEST):
+                found = self._best(tick, min(size, self._count), found)
+        if found is not self._found:
+            if found is None or self._found is None or found.period != self._found.period:
+                self._off = 0.0
+                self._block = None
+                if found is not None:
+                    refined = self._found is not None and _near(found.period, self._found.period)
+                    self._wrong_until = min(self._wrong_until, -1 if refined else tick + math.ceil(found.period))
+            self._found = found
+
+    def _best(self, tick: int, count: int, held: _Found | None) -> _Found | None:
+        """The best of what is held and of the lags at which the newest `count` values look alike."""
+        best = held
+        trusted = held is not None and self._trusted(held, tick)
+        for period in self._candidates(self._newest(count)[1]):
+            near = held is not None and _near(period, held.period)
+            if held is not None and abs(period - held.period) < 0.5:
+                continue
+            tried = self._verify(period, tick, SLACKS, held if near else None)
+            if tried is None or tried.right < TRUST:
+                continue
+            better = _MUCH_BETTER if best is held and trusted and not near else _LITTLE_BETTER if best is held else _BETTER
+            if best is None or best.right < TRUST or tried.score > best.score + better:
+                best = tried
+        return best
+
+    def _candidates(self, level: Singles) -> list[float]:
+        """Lags in ticks at which the series is most like itself, shortest first."""
+        n = len(level)
+        if float(level.max() - level.min()) < LEAST_SWING:
+            return []
+        sums = np.concatenate([[0.0], np.cumsum(level, dtype=np.float64)])
+        at = np.arange(n)
+        start = np.maximum(at - TREND, 0)
+        change = level - (sums[at] - sums[start]) / np.maximum(at - start, 1)
+        change[0] = 0
+        change -= change.mean()
+        longest = int(n / (1 + _PART))
+        size = 1 << (2 * n - 1).bit_length()
+        spectrum = np.fft.rfft(change, size)
+        alike = np.fft.irfft(spectrum.real**2 + spectrum.imag**2, size)[: longest + 1]
+        energy = np.concatenate([[0.0], np.cumsum(change * change)])
+        lag = np.arange(longest + 1)
+        alike = alike / np.sqrt(np.maximum(energy[n - lag] * (energy[n] - energy[lag]), 1e-12))
+        middle = alike[SHORTEST:-1]
+        peaks = (
+            np.flatnonzero((middle >= alike[SHORTEST - 1 : -2]) & (middle >= alike[SHORTEST + 1 :]) & (middle >= _LIKELY))
+            + SHORTEST
+        )
+        peaks = peaks[np.argsort(-alike[peaks], kind="stable")][:_TRIES]
+        return sorted({self._refined(int(peak), alike) for peak in peaks.tolist()})
+
+    def _refined(self, lag: int, alike: NDArray[np.float64]) -> float:
+        """The period to a part of a tick, by the lags of several periods; one that people would write where it is near."""
+        times = min((len(alike) - 1) // lag, 4)
+        period = float(lag)
+        if times > 1:
+            low = max(times * lag - times, 0)
+            period = (low + int(np.argmax(alike[low : times * lag + times + 1]))) / times
+        return self._calendar(period) or period
+
+    def _verify(self, period: float, tick: int, slacks: tuple[int, ...], before: _Found | None) -> _Found | None:
+        """What is to be said of a period; None where too little is remembered or nothing moves."""
+        whole = round(period)
+        slacks = tuple(slack for slack in slacks if slack == 1 or slack <= whole // 8)
+        width = min(max(whole, _WIDTH), self._count - whole - max(slacks))
+        if width < _PART * max(whole, _WIDTH):
+            return None
+        levels = self._newest(min(self._count, 2 * width + whole + max(slacks)))
+        swing = float(np.ptp(levels[1, -width:]))
+        if swing < LEAST_SWING or not _abrupt(self._newest(min(self._count, width + whole + TREND))[1], whole, width):
+            return None
+        tried = [(slack, self._skill(levels, whole, slack, width)) for slack in slacks]
+        most = max(right for _, right in tried)
+        slack, right = next(each for each in tried if each[1] >= most - _SLACKER)
+        checked = int(right >= TRUST)
+        enough = levels.shape[1] >= 2 * width + whole + slack
+        if checked and enough and self._skill(levels[:, :-width], whole, slack, width) >= TRUST:
+            checked = 2
+        since = tick - (checked + 1) * whole if before is None or not checked else before.since
+        needed = 1 if period >= _WIDTH and self._calendar(period) is not None else 2
+        return _Found(period, slack, right, checked, needed, swing, since, tick, self._shifts(period))
+
+    @staticmethod
+    def _skill(levels: Singles, period: int, slack: int, width: int) -> float:
+        """Share of the errors by chance that the period before the newest `width` of the values [2, n] avoids.
+
+        Differences in level between the periods do not count: their median is taken out. Nor does a value that was known well,
+        beside one of which only limits are known, as long as it is within them.
+        """
+        earlier = levels[:, levels.shape[1] - width - period - slack :]
+        low, high = _spread(earlier, slack, np.minimum), _spread(earlier, slack, np.maximum)
+        centre = earlier[:, slack:-slack]
+        clean = centre[1] - centre[0] < CLEAN
+        turns = np.rint(period * np.arange(_TURNS) / _TURNS).astype(np.int64)
+        rows = np.minimum(turns, centre.shape[1] - width)[:, None] + np.arange(width)
+        least, most = levels[:, -width:]
+        shift = _medians(most - centre[1][rows])[:, None]
+        below, above = low[:, rows] + shift, most - (high[1][rows] + shift)
+        errors = np.maximum(np.maximum(below[1] - most, above), 0)
+        other = clean[rows] != (most - least < CLEAN)
+        if other.any():
+            errors[other & (below[0] <= most) & (least - most + above <= 0)] = 0
+        sums = errors.sum(axis=1, dtype=np.float64)
+        chance = float(sums[1:].mean())
+        return 1 - float(sums[0]) / chance if chance > 0 else 0.0
+
+    def _shifts(self, period: float) -> tuple[float, ...]:
+        """By how much the newest period lies above the first, second... before it, in logarithms."""
+        most = self._newest(self._count)[1]
+        whole, shifts = round(period), []
+        for times in range(1, PERIODS + 1):
+            back = round(times * period)
+            width = min(whole, self._count - back)
+            shifts.append(
+                float(_medians((most[-width:] - most[-width - back : -back])[None])[0]) if width >= _PART * whole else 0.0
+            )
+        return tuple(shifts)
+
+    # --- what comes --------------------------------------------------------------------------------------------------------------
+
+    def _foretell(self, tick: int, found: _Found) -> _Block:
+        """Answers for this tick and those after it, from the values a whole number of periods before each."""
+        slack = found.slack
+        least, most = self._newest(self._count)
+        ahead = np.arange(-slack - CALM, AHEAD + BLOCK + 1 + slack + CALM)
+        times = np.maximum(np.ceil(ahead / found.period), 1) + np.arange(PERIODS)[:, None]
+        at = self._count - 1 + ahead - np.rint(times * found.period).astype(np.int64)  # [PERIODS, ticks]
+        shift = np.asarray(found.shifts, dtype=np.float32)[:, None]
+        there = at >= 0
+        at = np.maximum(at, 0)
+        most, least = _calmed(most[at] + shift), _calmed(least[at] + shift)
+        there = there[:, CALM:-CALM]
+        clean = most - least < CLEAN
+        inner = slice(slack, -slack)
+        known, there_ = (there & clean)[:, inner], there[:, inner]
+        any_known = known.any(axis=0)
+        use = np.where(any_known, known, there_)
+        highest = np.where(any_known, _widened(np.where(clean, most, least), slack), _widened(most, slack))
+        sure = _widened(least[:1], slack)
+        high = np.maximum(_quantile(highest, use, UPPER), np.where(there_[0], sure[0], 0))
+        usual = _quantile(most[:, inner], use, 0.5)
+        median = _widened(np.pad(usual, slack, mode="edge")[None], slack)[0]
+        floor = _quantile(_spread(least, slack, np.minimum), use, 0.5)
+        ceiling = np.maximum(_quantile(highest, there_, UPPER), high)
+        return _Block(tick, np.expm1(np.maximum(median, 0)), np.expm1(np.maximum(high, 0)), floor, ceiling)
+
+
+def _abrupt(level: Singles, period: int, width: int) -> bool:
+    """Does it rise and fall faster than a mean of TREND values follows, in the newest `width` values and a period before alike?"""
+    sums = np.concatenate([[0.0], np.cumsum(level, dtype=np.float64)])
+    at = np.arange(SHORT, len(level) - SHORT + 1)
+    start = np.maximum(at - TREND, 0)
+    change = (sums[at + SHORT] - sums[at]) / SHORT - (sums[at] - sums[start]) / (at - start)
+    newest, earlier = change[period:][-width:], change[:-period][-width:]
+    rise, fall = np.minimum(newest, earlier), np.maximum(newest, earlier)
+    return len(rise) > 0 and float(rise.max() - fall.min()) >= ABRUPT
+
+
+def _near(period: float, other: float) -> bool:
+    """The same period, but for a better guess of its length."""
+    return abs(period - other) <= _NEAR * other
+
+
+def _largest(values: Singles) -> float:
+    """The largest, or the mean where that is little less: the largest of many is chance."""
+    largest, mean = float(values.max()), float(values.mean())
+    return largest if math.log1p(largest) - math.log1p(mean) > LEAST_SWING / 2 else mean
+
+
+def _medians(values: Singles) -> Singles:
+    """Upper median of each row."""
+    return np.asarray(np.partition(values, values.shape[1] // 2, axis=1)[:, values.shape[1] // 2])
+
+
+def _spread(values: Singles, slack: int, extreme: np.ufunc) -> Singles:
+    """[rows, n - 2 slack] extreme of the values [rows, n] within `slack` of each that has so many on both sides."""
+    n = values.shape[1] - 2 * slack
+    result = values[:, :n].copy()
+    for shift in range(1, 2 * slack + 1):
+        extreme(result, values[:, shift : shift + n], out=result)
+    return result
+
+
+def _widened(values: Singles, slack: int) -> Singles:
+    """[rows, n - 2 slack] the values [rows, n], and where one within `slack` is much higher that one: a rise may come early, a fall
+    late. What is little higher is chance."""
+    wide, own = _spread(values, slack, np.maximum), values[:, slack:-slack]
+    return np.asarray(np.where(wide - own > LEAST_SWING, wide, own))
+
+
+def _calmed(values: Singles) -> Singles:
+    """[rows, n - 2 CALM] running medians of the values [rows, n]."""
+    windows = np.lib.stride_tricks.sliding_window_view(values, 2 * CALM + 1, axis=1)
+    return np.asarray(np.partition(windows, CALM, axis=2)[:, :, CALM])
+
+
+def _quantile(values: Singles, use: Bools, level: float) -> Singles:
+    """Quantile over the first axis of the values to be used, interpolated; 0 where there is none."""
+    count = use.sum(axis=0)
+    ordered = np.sort(np.where(use, values, np.float32(np.inf)), axis=0)
+    place = level * np.maximum(count - 1, 0)
+    low = place.astype(np.int64)
+    column = np.arange(values.shape[1])
+    below = np.where(count > 0, ordered[low, column], np.float32(0))
+    above = np.where(low + 1 < count, ordered[np.minimum(low + 1, len(values) - 1), column], below)
+    return np.asarray(below + (place - low) * (above - below), dtype=np.float32)

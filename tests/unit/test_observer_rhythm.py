@@ -1,0 +1,87 @@
+"""The rhythm of a pool's load on its way through observer, log and engine."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+import pytest
+
+from nicety.models.records import SAMPLE, HostSample, Identity, PoolSample, ProcId, Snapshot, WorkerSample
+from nicety.scheduler.config import parse
+from nicety.scheduler.decision import Abilities, Foretold, Tick, encode
+from nicety.scheduler.engine import Engine
+from nicety.scheduler.observer import Observer
+
+SECOND = 10**9
+CONFIG = parse("[pools.web]\nkind = 'command'\ncommand = ['server']\nmaximum = 12\n[quarantine]\nenabled = false\n")
+ABILITIES = Abilities(autogroup=False, cpu_cgroup="", may_renice=False)
+PERIOD = 180
+WORKERS = tuple(ProcId(10 + number, 100) for number in range(8))
+IDENTITIES = dict.fromkeys(WORKERS, Identity("server", "server", "/", "", 0))
+
+
+def snapshot(tick: int, busy: float, queued: float) -> Snapshot:
+    """Eight workers of which so many are busy; starting one takes 4 s."""
+    table = np.zeros(len(WORKERS), dtype=SAMPLE)
+    table["pid"], table["start_ticks"] = [id_.pid for id_ in WORKERS], 100
+    workers = tuple(WorkerSample(id_, busy / len(WORKERS), ready=True) for id_ in WORKERS)
+    pool = PoolSample("web", len(WORKERS), len(WORKERS), queued, workers, None, 4.0, "")
+    host = HostSample((0,) * 32, 8 << 30, 7 << 30, None)
+    return Snapshot(tick * SECOND, tick * SECOND, 10_000 + 100 * tick, table, IDENTITIES, host, (pool,))
+
+
+def snapshots(ticks: int, queued: float = 0.0) -> list[Snapshot]:
+    """1 worker busy, and 6 for a minute of three; meanwhile so much waits."""
+    return [
+        snapshot(tick, *((6.0, queued) if tick % PERIOD < 60 else (1.0, 0.0))) for tick in range(PERIOD // 3, PERIOD // 3 + ticks)
+    ]
+
+
+def ticks(seen: list[Snapshot]) -> list[Tick]:
+    observer = Observer(CONFIG, ABILITIES, ProcId(5, 1), None, None, None)
+    return [observer.tick(each, (), paused=False) for each in seen]
+
+
+def foretold(tick: Tick) -> Foretold:
+    (pool,) = tick.pools
+    assert pool.foretold is not None
+    return pool.foretold
+
+
+def test_a_tick_says_what_the_load_of_a_pool_did_at_this_phase_and_for_how_long_ahead() -> None:
+    seen = ticks(snapshots(2 * PERIOD + 118))  # 2 ticks before the load rises the third time
+    said = foretold(seen[-1])
+    assert (said.period, said.seen, said.trusted) == (PERIOD, 2, True)
+    assert said.horizon == pytest.approx(4.8)
+    assert said.median == pytest.approx(6.0, abs=0.3)
+    assert foretold(seen[-20]).median == pytest.approx(1.0, abs=0.1)
+    assert foretold(seen[-8]).median == pytest.approx(1.0, abs=0.1)
+    assert foretold(seen[-8]).later == pytest.approx(6.0, abs=0.3)  # within the 10 s of `down_after`
+
+
+def test_the_engine_grows_the_pool_before_the_rise_from_the_log_alone() -> None:
+    seen = ticks(snapshots(2 * PERIOD + 118))
+    logged = [msgspec.json.decode(encode(tick), type=Tick) for tick in seen]
+    assert logged == seen
+    engine, again = Engine(CONFIG, "s"), Engine(CONFIG, "s")
+    verdicts = [engine.step(tick) for tick in seen]
+    assert [encode(again.step(tick)) for tick in logged] == [encode(verdict) for verdict in verdicts]
+    grown = [decision for verdict in verdicts[-8:] for decision in verdict.decisions if decision.why.rule == "rhythm"]
+    assert grown
+    assert grown[-1].why.figures["rhythm_period_seconds"] == PERIOD
+
+
+def test_a_backlog_is_not_taken_for_the_load() -> None:
+    """Six are busy and forty wait: at least 6 Erlang, at most what the pool may serve. Once it was served, that is what counts."""
+    growing = foretold(ticks(snapshots(2 * PERIOD + 118, queued=40.0))[-1])
+    assert growing.trusted
+    assert growing.median == pytest.approx(12.0, abs=0.5)  # nothing better is known: the maximum
+    served = snapshots(3 * PERIOD + 118, queued=40.0)
+    for number, each in enumerate(served):
+        if number > 2 * PERIOD and each.pools[0].queued:
+            served[number] = replace(each, pools=(replace(each.pools[0], queued=0.0),))
+    known = foretold(ticks(served)[-1])
+    assert known.trusted
+    assert known.median == pytest.approx(6.0, abs=0.5)
