@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test test-vm lint clean
+.PHONY: demo test test-pure test-real test-vm lint clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -25,8 +25,15 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The two halves run side by side: one computes, the other mostly waits for real programs.
 test: lint
-	$(BIN)/pytest
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-pure test-real
+
+test-pure: $(VENV)/installed
+	$(BIN)/pytest tests/unit tests/property tests/replay tests/test_architecture.py
+
+test-real: $(VENV)/installed
+	$(BIN)/pytest tests/contracts tests/faults tests/real
 
 # Topology and cgroup v2 in an emulated machine: docs/testing-in-a-vm.md. Takes minutes and is no part of `test`.
 test-vm: $(VENV)/installed
