@@ -87,6 +87,7 @@ _SLACKER = 0.1  # by which more slack must be better
 _BETTER = 0.05  # and a longer period
 _MUCH_BETTER = 0.2  # and another period than one that is trusted
 _LITTLE_BETTER = 0.01  # and one near that, or another than one that was wrong lately
+_KEPT = 0.8  # share of LEAST_SWING and ABRUPT that keeps a rhythm: one at the limit would come and go
 _NEAR = 0.03  # share of a period
 _PART = 0.8  # of a period that must be remembered beside the one before: the first that was seen need not be whole
 
@@ -99,9 +100,11 @@ class Ahead:
     seen: int  # periods in which it was seen
     right: float  # skill in the newest period: share of the errors by chance that were avoided; 1: all came true, 0: no better
     trusted: bool  # foretold the newest periods, and nothing else has come since
+    abrupt: float  # sharpest rise and fall together, beyond what a mean of TREND ticks follows, in logarithms of 1 + value
     now: float  # the upper quantile of the present tick
     median: float  # largest median in the time asked for; the mean where they differ by little
     high: float  # the same of upper quantiles
+    most: float  # the largest median, chance included
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,7 @@ class _Found:
     checked: int  # newest periods that the period before foretold, one after the other; at most 2
     needed: int  # of these to be trusted
     swing: float  # of the newest period, in logarithms
+    abrupt: float  # see `_abruptness`
     since: int  # tick from which on it was seen
     verified: int  # tick of the last look
     shifts: tuple[float, ...]  # by how much the newest period lies above each of the PERIODS before it, in logarithms
@@ -196,9 +200,11 @@ class Rhythm:
             seen=int((self._tick - found.since) / found.period),
             right=found.right,
             trusted=self._trusted(found, self._tick),
+            abrupt=found.abrupt,
             now=float(block.high[first]),
             median=_largest(block.median[first : last + 1]),
             high=_largest(block.high[first : last + 1]),
+            most=float(block.median[first : last + 1].max()),
         )
 
     @property
@@ -334,7 +340,9 @@ class Rhythm:
             return None
         levels = self._newest(min(self._count, 2 * width + whole + max(slacks)))
         swing = float(np.ptp(levels[1, -width:]))
-        if swing < LEAST_SWING or not _abrupt(self._newest(min(self._count, width + whole + TREND))[1], whole, width):
+        abrupt = _abruptness(self._newest(min(self._count, width + whole + TREND))[1], whole, width)
+        share = 1.0 if before is None else _KEPT
+        if swing < share * LEAST_SWING or abrupt < share * ABRUPT:
             return None
         tried = [(slack, self._skill(levels, whole, slack, width)) for slack in slacks]
         most = max(right for _, right in tried)
@@ -345,7 +353,7 @@ class Rhythm:
             checked = 2
         since = tick - (checked + 1) * whole if before is None or not checked else before.since
         needed = 1 if period >= _WIDTH and self._calendar(period) is not None else 2
-        return _Found(period, slack, right, checked, needed, swing, since, tick, self._shifts(period))
+        return _Found(period, slack, right, checked, needed, swing, abrupt, since, tick, self._shifts(period))
 
     @staticmethod
     def _skill(levels: Singles, period: int, slack: int, width: int) -> float:
@@ -409,18 +417,24 @@ class Rhythm:
         median = _widened(np.pad(usual, slack, mode="edge")[None], slack)[0]
         floor = _quantile(_spread(least, slack, np.minimum), use, 0.5)
         ceiling = np.maximum(_quantile(highest, there_, UPPER), high)
-        return _Block(tick, np.expm1(np.maximum(median, 0)), np.expm1(np.maximum(high, 0)), floor, ceiling)
+        return _Block(tick, _back(median), _back(high), floor, ceiling)
 
 
-def _abrupt(level: Singles, period: int, width: int) -> bool:
-    """Does it rise and fall faster than a mean of TREND values follows, in the newest `width` values and a period before alike?"""
+def _abruptness(level: Singles, period: int, width: int) -> float:
+    """How much faster than a mean of TREND values follows it rises and falls, in the newest `width` values and a period before
+    alike: the sharpest rise and fall together, in logarithms."""
     sums = np.concatenate([[0.0], np.cumsum(level, dtype=np.float64)])
     at = np.arange(SHORT, len(level) - SHORT + 1)
     start = np.maximum(at - TREND, 0)
     change = (sums[at + SHORT] - sums[at]) / SHORT - (sums[at] - sums[start]) / (at - start)
     newest, earlier = change[period:][-width:], change[:-period][-width:]
     rise, fall = np.minimum(newest, earlier), np.maximum(newest, earlier)
-    return len(rise) > 0 and float(rise.max() - fall.min()) >= ABRUPT
+    return float(rise.max() - fall.min()) if len(rise) else 0.0
+
+
+def _back(level: Singles) -> Singles:
+    """Values from logarithms of 1 + value."""
+    return np.minimum(np.expm1(np.maximum(level, 0)), np.float32(LARGEST))
 
 
 def _near(period: float, other: float) -> bool:

@@ -68,6 +68,7 @@ class Foretold(Record, frozen=True):
     seen: int  # periods in which it was seen
     right: float  # at most 1: how much of the newest period the one before foretold
     trusted: bool  # the newest periods came as foretold, and nothing else has since
+    abrupt: float  # its sharpest rise and fall together, beyond what a mean of a minute follows, in logarithms of 1 + load
     horizon: float  # seconds from now that `median` and `high` are for: START_MARGIN start times
     median: float  # largest median until then
     high: float  # largest upper quantile until then

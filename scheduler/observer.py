@@ -473,10 +473,11 @@ class Observer:
             seen=ahead.seen,
             right=ahead.right,
             trusted=ahead.trusted,
+            abrupt=ahead.abrupt,
             horizon=horizon,
             median=ahead.median,
             high=ahead.high,
-            later=later.median,
+            later=later.most,
             now=ahead.now,
         )
 

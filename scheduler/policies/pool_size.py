@@ -29,6 +29,10 @@ MARGIN = 1.05
 """A pool shrinks only to what would serve this multiple of the load: between load / MARGIN and load nothing changes, so load that
 wobbles around a threshold causes no flapping. A twentieth: a tenth cost 3 % more workers than Knative's rule on a constant load."""
 
+GRADUAL, SHARP = 2.0, 2.5
+"""How sharply a load rises and falls (`Foretold.abrupt`) up to which it is sized for `target`, and from which for
+`foretold_target`. What comes gradually the reactive rule serves well: with less room than it leaves, latency would suffer."""
+
 CLIFF = 0.75
 """A fall to this share of the workers or less that the rhythm foretold is followed as soon as it has come: `down_after` is then
 looked ahead instead of back."""
@@ -167,7 +171,7 @@ class PoolSize:
         config = self._config
         horizon = horizon_for(None if pool.start_seconds is None else START_MARGIN * pool.start_seconds, self._interval)
         forecast = outlook.value(pool.name, "load", horizon, config.quantile)
-        by_forecast = None if forecast is None else self._foretold(forecast, pool)
+        by_forecast = None if forecast is None else self._workers(forecast, pool, config.foretold_target)
         reacts = reaction(pool, config.target, MARGIN)
         by_rhythm = self._by_rhythm(pool)
         by_reaction = 0 if reacts is None else reacts.workers
@@ -180,7 +184,7 @@ class PoolSize:
         else:
             needed_now, kept = by_reaction, 0 if reacts is None else reacts.sufficient
             wish = max(by_forecast or 0, needed_now)
-            sufficient = max(0 if forecast is None else self._foretold(forecast * MARGIN, pool), kept)
+            sufficient = max(0 if forecast is None else self._workers(forecast * MARGIN, pool, config.foretold_target), kept)
             rule = "forecast floor"
             if reacts is not None and by_reaction >= (by_forecast or 0):
                 rule = "panic" if reacts.panic else "reactive rule"
@@ -195,7 +199,7 @@ class PoolSize:
             by_forecast=by_forecast,
             by_reaction=None if reacts is None else by_reaction,
             by_rhythm=by_rhythm,
-            ahead=None if by_rhythm is None else max(workers, min(self._ahead(pool), pool.maximum)),
+            ahead=None if by_rhythm is None else max(workers, sufficient, self._ahead(pool)),
             horizon=horizon,
             by_cpu=by_cpu,
             by_memory=by_memory,
@@ -203,9 +207,15 @@ class PoolSize:
             bound=bound,
         )
 
-    def _foretold(self, load: float, pool: Pool) -> int:
-        """Workers for a load that is expected."""
-        return min(up(min(load, pool.maximum) / self._config.foretold_target), pool.maximum)
+    @staticmethod
+    def _workers(load: float, pool: Pool, share: float) -> int:
+        """Workers for a load that is expected, each busy for that share."""
+        return min(up(min(load, pool.maximum) / share), pool.maximum)
+
+    def _share(self, foretold: Foretold) -> float:
+        """Busy share of a worker to aim at with this rhythm."""
+        sharp = min(max((foretold.abrupt - GRADUAL) / (SHARP - GRADUAL), 0.0), 1.0)
+        return self._config.target + sharp * (self._config.foretold_target - self._config.target)
 
     def _by_rhythm(self, pool: Pool, margin: float = 1.0) -> int | None:
         """Workers for `margin` times what is foretold until a worker that starts now is up; None: no rhythm is trusted."""
@@ -213,12 +223,14 @@ class PoolSize:
         if foretold is None or not foretold.trusted or not math.isfinite(foretold.median + foretold.high + foretold.later):
             return None
         median, high = (min(max(load, 0.0), pool.maximum) * margin for load in (foretold.median, foretold.high))
-        return max(self._foretold(median, pool), min(round(high), pool.maximum))
+        return max(self._workers(median, pool, self._share(foretold)), min(round(high), pool.maximum))
 
     def _ahead(self, pool: Pool) -> int:
         """Enough for the next `down_after` as the rhythm foretells it, and for the load of the last 6 s."""
-        later = 0.0 if pool.foretold is None else max(pool.foretold.later, 0.0)
-        return max(self._foretold(later, pool), up((pool.load_panic or 0.0) / (PANIC_THRESHOLD * self._config.target)))
+        recent = up((pool.load_panic or 0.0) / (PANIC_THRESHOLD * self._config.target))
+        foretold = pool.foretold
+        later = 0 if foretold is None else self._workers(max(foretold.later, 0.0), pool, self._share(foretold))
+        return min(max(later, recent), pool.maximum)
 
     def _cpu_bound(self, tick: Tick, pool: Pool, horizon: int, outlook: Outlook) -> int | None:
         """Workers that fill the pool's share of the CPU headroom, the one that crosses the line included: without it a pool of
@@ -292,7 +304,7 @@ class PoolSize:
                     current=current,
                 ),
                 rejected=self._rejected(pool, need, source),
-                flips=self._flips(need, size, current),
+                flips=self._flips(pool, need, size, current),
             ),
         )
 
@@ -339,20 +351,16 @@ class PoolSize:
             said.append(f"{need.wish} workers, which the load asks for: bound by {need.bound}")
         return tuple(said)
 
-    def _flips(self, need: Need, size: int, current: int) -> tuple[str, ...]:
+    def _flips(self, pool: Pool, need: Need, size: int, current: int) -> tuple[str, ...]:
         config = self._config
         quantile = "median" if config.quantile == 0.5 else f"{config.quantile:.0%} quantile"
         forecast = f"a {quantile} of the load forecast"
-        if need.by_rhythm is not None:
-            unlike = "load unlike what was foretold would bring back the reactive rule"
+        if need.by_rhythm is not None and pool.foretold is not None:
+            unlike, share = "load unlike what was foretold would bring back the reactive rule", self._share(pool.foretold)
             if size < current:
-                most = (current - 1) * config.foretold_target
-                return (
-                    f"more than {most:.3g} Erlang foretold for the next {config.down_after:g} s would have kept {current}",
-                    unlike,
-                )
-            most = current * config.foretold_target
-            return f"at most {most:.3g} Erlang foretold, and no more at present, would keep {current}", unlike
+                enough = f"{(current - 1) * share:.3g} Erlang or more"
+                return f"{enough} foretold for the next {config.down_after:g} s would have kept {current}", unlike
+            return f"at most {current * share:.3g} Erlang foretold, and no more at present, would keep {current}", unlike
         if size < current:
             most, mean = (current - 1) * config.foretold_target / MARGIN, (current - 1) * config.target / MARGIN
             text = f"in the last {config.down_after:g} s {forecast} above {most:.3g} Erlang, or a mean load above {mean:.3g},"
@@ -391,6 +399,7 @@ def _figures(foretold: Foretold) -> dict[str, float | int]:
         "rhythm_period_seconds": foretold.period,
         "rhythm_seen": foretold.seen,
         "rhythm_right": foretold.right,
+        "rhythm_abrupt": foretold.abrupt,
         "rhythm_horizon_seconds": foretold.horizon,
         "foretold_now": foretold.now,
         "foretold_median": foretold.median,

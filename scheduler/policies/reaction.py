@@ -50,7 +50,7 @@ def reaction(pool: Pool, target: float, margin: float) -> Reaction | None:
         return min(max(up(load / target), low), high)
 
     short = pool.load_panic if pool.load_panic is not None else pool.load_stable
-    wish, sufficient = asked(pool.load_stable), max(asked(pool.load_stable * margin), asked(short))
+    wish, sufficient = asked(pool.load_stable), asked(max(pool.load_stable, short) * margin)
     if up(short / target) / ready < PANIC_THRESHOLD:
         return Reaction(wish, sufficient, False)
-    return Reaction(max(wish, asked(short)), max(sufficient, asked(short * margin)), True)
+    return Reaction(max(wish, asked(short)), sufficient, True)

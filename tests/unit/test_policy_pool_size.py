@@ -53,6 +53,7 @@ def a_foretold(median: float, high: float | None = None, later: float | None = N
         "seen": 4,
         "right": 0.9,
         "trusted": True,
+        "abrupt": 3.0,
         "horizon": 2.4,
         "median": median,
         "high": median if high is None else high,
@@ -109,6 +110,11 @@ def test_a_trusted_rhythm_grows_the_pool_before_the_load_comes_and_says_where_th
 
 def test_the_upper_quantile_of_a_rhythm_finds_a_worker_for_each_whole_piece() -> None:
     assert size_of(rhythmic(policy(), 1, a_foretold(5.0, 13.5))) == 14
+
+
+@pytest.mark.parametrize(("abrupt", "size"), [(1.0, 15), (2.0, 15), (2.25, 13), (2.5, 12)])
+def test_what_comes_gradually_is_sized_as_the_reactive_rule_would(abrupt: float, size: int) -> None:
+    assert size_of(rhythmic(policy(), 1, a_foretold(10.0, abrupt=abrupt))) == size  # 10 / 0.7, / 0.8, / 0.9
 
 
 def test_a_rhythm_that_is_not_trusted_decides_nothing_and_is_named() -> None:
