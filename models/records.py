@@ -146,6 +146,27 @@ class PoolSample:
 
 
 @dataclass(frozen=True, slots=True)
+class Blocked:
+    """A thread that waits for what another process has to do."""
+
+    waiter: ProcId
+    thread: int
+    since: int  # monotonic ns at which it was first seen in this very wait
+    what: str  # for people, without control characters: "flock on inode 7 of device 08:01", "reading pipe 4711"
+    holder: ProcId | None  # who has to do it; None: the kernel cannot tell
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlock:
+    """Processes that wait for each other in a circle: each one's holder is the next one's waiter, the last one's the first.
+
+    Or, with no holder known, that wait together for one thing that nobody frees. The least waiter comes first.
+    """
+
+    waits: tuple[Blocked, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """All that was read at one instant: what the trace store keeps and the observer derives from."""
 
@@ -183,9 +204,17 @@ class Anomaly(StrEnum):
     """Kinds of misbehaviour a worker can be scored for."""
 
     LEAK = "leak"  # resident memory keeps growing
+    FD_LEAK = "fd-leak"  # open descriptors keep growing
+    THREAD_LEAK = "thread-leak"  # threads keep growing
     SPIN = "spin"  # CPU without progress
     STUCK = "stuck"  # no progress while siblings go on
+    DEADLOCK = "deadlock"  # waits in a circle with others
+    SLOW = "slow"  # much more CPU or time for the work that siblings do
     STARVED = "starved"  # waits for a CPU far longer than it runs: a victim
+    FORK_STORM = "fork-storm"  # starts processes far faster than siblings and its own past
+    SWITCH_STORM = "switch-storm"  # is put on a CPU far more often for the same work
+    CRASH_LOOP = "crash-loop"  # workers of a pool end soon after they started, again and again: said of its master
+    ZOMBIE = "zombie"  # has ended, and nobody asks for its exit status
     OUTLIER = "outlier"  # unlike its siblings in a way that has no name
 
 

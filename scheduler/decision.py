@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from ..models.records import Behaviour, Forecast, Latency, ProcId, Score
+from ..models.records import Behaviour, Deadlock, Forecast, Latency, ProcId, Score
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -174,6 +174,7 @@ class Tick(Record, frozen=True):
     scores: tuple[Score, ...]  # of every ready worker: the least p-value each, sorted by id
     outcomes: tuple[Outcome, ...]  # of the decisions of the tick before, and of the pools and undo since
     home: Member | None = None  # nicety itself: its session and its cgroup are never demoted
+    deadlocks: tuple[Deadlock, ...] = ()  # among the workers of pools, sorted by the first waiter
 
 
 # --- what was decided ---------------------------------------------------------------------------------------------------------
