@@ -7,13 +7,26 @@ out: they all have the same priority. What takes ptrace rights (`syscall`, `maps
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ...models.records import ProcId
 from ..ports import Run, Wait
+from .holders import (
+    Area,
+    Place,
+    file_locks,
+    futex_wait,
+    identify,
+    owner_tid,
+    process_of,
+    read,
+    shared_areas,
+    stat_fields,
+    thread_ids,
+    turns,
+)
 from .text import printable
 
 FUTEX = {"x86_64": {202}, "aarch64": {98}, "riscv64": {98}, "loongarch64": {98}, "s390x": {238}, "ppc64le": {221}, "ppc64": {221}}
@@ -24,15 +37,6 @@ FUTEX_WAIT = 455
 
 FILE_LOCKS = {"x86_64": {72, 73}, "aarch64": {25, 32}, "riscv64": {25, 32}, "loongarch64": {25, 32}}
 """fcntl(2) and flock(2)."""
-
-PRIVATE = 128
-"""FUTEX_PRIVATE_FLAG, FUTEX2_PRIVATE: include/uapi/linux/futex.h."""
-
-PI_WAITS, PLAIN_WAITS = {6, 11, 13}, {0, 9}
-"""LOCK_PI, WAIT_REQUEUE_PI, LOCK_PI2; WAIT, WAIT_BITSET."""
-
-HAS_WAITERS, TID_MASK = 0x8000_0000, 0x3FFF_FFFF
-"""FUTEX_WAITERS, FUTEX_TID_MASK: the word of a robust or priority-inheriting mutex is its owner's tid with these."""
 
 READS, FAR = 32, 6
 """Threads whose system call is read in a look, 4 to 8 us each, of those that may share memory with somebody demoted and of others:
@@ -63,19 +67,6 @@ does, for those that are in no group. The kernel stops all locking for a grace p
 
 DESCRIPTORS = 256
 """Most descriptors of a process that are compared with a locked file."""
-
-Place = tuple[str, int]
-"""A file or shared memory object: device as /proc/PID/maps has it, inode."""
-
-
-class _Area(NamedTuple):
-    """A mapping that others can share."""
-
-    start: int
-    end: int
-    offset: int
-    place: Place
-    path: str
 
 
 class _Futex(NamedTuple):
@@ -150,9 +141,9 @@ class _Threads:
         opened: dict[int, int] = {}
         base = f"{self._proc}/{process.pid}"
         try:
-            for tid in _tids(base)[:THREADS]:
+            for tid in thread_ids(base)[:THREADS]:
                 opened[tid] = before[tid] if tid in before else os.open(f"{base}/task/{tid}/syscall", os.O_RDONLY | os.O_CLOEXEC)
-            if opened.keys() != before.keys() and int(_stat(f"{base}/stat")[19]) != process.start_ticks:
+            if opened.keys() != before.keys() and int(stat_fields(f"{base}/stat")[19]) != process.start_ticks:
                 raise ProcessLookupError(process.pid)
         except OSError as error:
             self.denied = self.denied or isinstance(error, PermissionError)
@@ -186,7 +177,7 @@ class LinuxLocks:
         self._filers: frozenset[tuple[ProcId, int]] = frozenset()  # threads in a call that locks a file, in the last look
         self._for_files: tuple[Wait, ...] = ()  # what the last look at /proc/locks found
         self._files_at = -STRANGERS  # the look in which that was
-        self._areas: dict[ProcId, tuple[int, tuple[_Area, ...]]] = {}  # with the look in which they were read
+        self._areas: dict[ProcId, tuple[int, tuple[Area, ...]]] = {}  # with the look in which they were read
         self._open: dict[tuple[ProcId, int], tuple[int, bool]] = {}  # whether this inode is open there
         self._waited: frozenset[ProcId] = frozenset()
         self._mapping = 0  # whose turn it is to be mapped
@@ -224,19 +215,19 @@ class LinuxLocks:
         """See `ports.Locks`. Of a process with more threads than are looked at one by one, CPU is counted in ticks of 10 ms."""
         base = f"{self._proc}/{process.pid}"
         try:
-            stat = _stat(f"{base}/stat")
+            stat = stat_fields(f"{base}/stat")
             if int(stat[19]) != process.start_ticks:
                 return None
             if stat[17] == b"1" and thread in (0, process.pid):
-                return Run(stat[0] == b"R", int(_read(f"{base}/schedstat").split()[0]))
-            tids = [thread] if thread else _tids(base)
+                return Run(stat[0] == b"R", int(read(f"{base}/schedstat").split()[0]))
+            tids = [thread] if thread else thread_ids(base)
         except OSError:
             return None
         runnable, cpu = False, 0
         for tid in tids[:THREADS]:
             try:
-                runnable = runnable or _stat(f"{base}/task/{tid}/stat")[0] == b"R"
-                cpu += int(_read(f"{base}/task/{tid}/schedstat").split()[0])
+                runnable = runnable or stat_fields(f"{base}/task/{tid}/stat")[0] == b"R"
+                cpu += int(read(f"{base}/task/{tid}/schedstat").split()[0])
             except OSError:
                 continue
         if len(tids) > THREADS:
@@ -246,7 +237,7 @@ class LinuxLocks:
     def cgroups(self, process: ProcId) -> tuple[str, ...]:
         """See `ports.Locks`."""
         try:
-            lines = _read(f"{self._proc}/{process.pid}/cgroup").decode("utf-8", "replace").splitlines()
+            lines = read(f"{self._proc}/{process.pid}/cgroup").decode("utf-8", "replace").splitlines()
         except OSError:
             return ()
         return tuple(sorted({line.split(":", 2)[2] for line in lines}))
@@ -265,7 +256,7 @@ class LinuxLocks:
     def _still_waits(self, wait: Wait) -> bool:
         """Whether this is one and the same wait."""
         try:
-            return not wait.thread or _turns(f"{self._proc}/{wait.waiter.pid}/task/{wait.thread}") == wait.turn
+            return not wait.thread or turns(f"{self._proc}/{wait.waiter.pid}/task/{wait.thread}") == wait.turn
         except OSError:
             return False
 
@@ -276,41 +267,33 @@ class LinuxLocks:
         description lock names nobody. Then whoever demoted has the file open may hold it.
         """
         try:
-            text = _read(f"{self._proc}/locks").decode("ascii", "replace")
+            pairs = list(file_locks(self._proc))
         except OSError:
             return
-        holder = -1
-        for line in text.splitlines() if "->" in text else ():
-            _, *fields = line.split()
-            blocked = fields[:1] == ["->"]
-            kind, _, _, pid, where, *_ = fields[1:] if blocked else fields
-            if not blocked:
-                holder = int(pid)
+        for held, waits in pairs:
+            waiter = identify(self._proc, waits.pid)
+            if waiter is None or waits.kind not in ("POSIX", "FLOCK", "OFDLCK"):
                 continue
-            waiter = self._who(int(pid))
-            if waiter is None or kind not in ("POSIX", "FLOCK", "OFDLCK"):
-                continue
-            inode = int(where.rpartition(":")[2])
-            certain = self._who(holder) if kind == "POSIX" else None
+            certain = identify(self._proc, held.pid) if waits.kind == "POSIX" else None
             possible: list[ProcId] = []
             if certain is None:
-                possible = [process for process in sorted(demoted) if process != waiter and self._has_open(process, inode)]
-                owner = self._who(holder)
+                possible = [process for process in sorted(demoted) if process != waiter and self._has_open(process, waits.inode)]
+                owner = identify(self._proc, held.pid)
                 if owner is not None and owner not in possible:
                     possible.append(owner)
             thread, turn = self._blocked_thread(waiter)
-            name = {"POSIX": "fcntl lock", "FLOCK": "flock", "OFDLCK": "open file lock"}[kind]
-            lock = f"{name} on inode {inode} of device {where.rpartition(':')[0]}"
+            name = {"POSIX": "fcntl lock", "FLOCK": "flock", "OFDLCK": "open file lock"}[waits.kind]
+            lock = f"{name} on inode {waits.inode} of device {waits.device}"
             yield Wait(waiter, thread, turn, lock, certain, 0, tuple(possible))
 
     def _blocked_thread(self, process: ProcId) -> tuple[int, int]:
         """(thread that waits for a file lock, its count of turns on a CPU); (0, 0) if it cannot be told."""
         base = f"{self._proc}/{process.pid}"
         try:
-            tids = _tids(base)[:THREADS]
+            tids = thread_ids(base)[:THREADS]
             if len(tids) > 1:
                 tids = [tid for tid in tids if _system_call(f"{base}/task/{tid}")[0] in self._file_locks]
-            return (tids[0], _turns(f"{base}/task/{tids[0]}")) if tids else (0, 0)
+            return (tids[0], turns(f"{base}/task/{tids[0]}")) if tids else (0, 0)
         except OSError:
             return 0, 0
 
@@ -375,7 +358,7 @@ class LinuxLocks:
                 self._map(process)
         self._mapping += MAPS
 
-    def _known(self, process: ProcId) -> tuple[_Area, ...] | None:
+    def _known(self, process: ProcId) -> tuple[Area, ...] | None:
         known = self._areas.get(process)
         return None if known is None else known[1]
 
@@ -385,14 +368,10 @@ class LinuxLocks:
 
     def _futex_of(self, call: _Call) -> _Futex | None:
         """What is waited for, if it is a futex that is not private."""
-        arguments = call.arguments
-        if call.number in self._futex:
-            command = arguments[1] & 0x7F
-            if not arguments[1] & PRIVATE and command in PI_WAITS | PLAIN_WAITS:
-                return _Futex(call.process, call.tid, arguments[0], command in PI_WAITS)
-        elif call.number == FUTEX_WAIT and not arguments[3] & PRIVATE:
-            return _Futex(call.process, call.tid, arguments[0], False)
-        return None
+        if call.number not in self._futex and call.number != FUTEX_WAIT:
+            return None
+        wait = futex_wait(call.arguments, new=call.number == FUTEX_WAIT)
+        return None if wait is None or wait.private else _Futex(call.process, call.tid, wait.address, wait.inherits)
 
     def _resolve(self, futex: _Futex, demoted: frozenset[ProcId], locks: dict[tuple[Place, int], _Lock]) -> Wait | None:
         """What the futex is, and who holds it or may. None: nobody demoted can, it cannot be told, or enough others wait for it.
@@ -412,37 +391,19 @@ class LinuxLocks:
             return None
         lock.queues[queue] += 1
         try:
-            turn = _turns(f"{self._proc}/{futex.process.pid}/task/{futex.tid}")
+            turn = turns(f"{self._proc}/{futex.process.pid}/task/{futex.tid}")
         except OSError:
             return None
         possible = tuple(each for each in lock.possible if each != futex.process)
         return Wait(futex.process, futex.tid, turn, lock.name, lock.holder, lock.thread, possible)
 
-    def _owner(self, futex: _Futex, area: _Area) -> tuple[ProcId | None, int]:
+    def _owner(self, futex: _Futex, area: Area) -> tuple[ProcId | None, int]:
         """(process, tid) of the owner of a mutex. (None, 0) for a semaphore, a condition variable, and what is not glibc's.
 
-        A contended pthread_mutex_t has the word 2 and the owner's tid 8 bytes on (nptl/pthread_mutex_lock.c); one that is robust or
-        inherits priority has the tid in the word. A tid counts only if its process maps the same object: another pid namespace
-        has other numbers, and what is no mutex has any.
+        A tid counts only if its process maps the same object: another pid namespace has other numbers, what is no mutex has any.
         """
-        try:
-            fd = os.open(f"{self._proc}/{futex.process.pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return None, 0
-        try:
-            raw = os.pread(fd, 12, futex.address)
-        except OSError:
-            return None, 0
-        finally:
-            os.close(fd)
-        word, owner = int.from_bytes(raw[:4], "little"), int.from_bytes(raw[8:12], "little")
-        if futex.inherits or word & HAS_WAITERS:
-            tid = word & TID_MASK
-        elif word == 2:
-            tid = owner
-        else:
-            return None, 0
-        process = self._process_of(tid) if tid else None
+        tid = owner_tid(f"{self._proc}/{futex.process.pid}", futex.address, inherits=futex.inherits)
+        process = process_of(self._proc, tid) if tid else None
         if process is None or not (self._shares(process, area.place) or any(a.place == area.place for a in self._map(process))):
             return None, 0
         return process, tid
@@ -453,7 +414,7 @@ class LinuxLocks:
             areas = self._map(process)
         return any(area.place == place for area in areas)
 
-    def _area(self, process: ProcId, address: int) -> _Area | None:
+    def _area(self, process: ProcId, address: int) -> Area | None:
         """The shared mapping that an address is in."""
         for again in (False, True):
             areas = self._map(process) if again else self._areas.get(process, (0, ()))[1]
@@ -462,20 +423,16 @@ class LinuxLocks:
                     return area
         return None
 
-    def _map(self, process: ProcId) -> tuple[_Area, ...]:
+    def _map(self, process: ProcId) -> tuple[Area, ...]:
         """Shared writable mappings, from /proc/PID/maps."""
-        areas = []
         try:
-            text = _read(f"{self._proc}/{process.pid}/maps").decode("utf-8", "replace")
+            areas = shared_areas(f"{self._proc}/{process.pid}")
         except OSError:
-            text = ""
-        for match in _SHARED.finditer(text):
-            start, end, offset, device, inode, path = match.groups()
-            areas.append(_Area(int(start, 16), int(end, 16), int(offset, 16), (device, int(inode)), path))
-        if self._known(process) != tuple(areas):
+            areas = ()
+        if self._known(process) != areas:
             self._ranks = None
-        self._areas[process] = (self._look, tuple(areas))
-        return tuple(areas)
+        self._areas[process] = (self._look, areas)
+        return areas
 
     # --- below -----------------------------------------------------------------------------------------------------------------
 
@@ -485,37 +442,13 @@ class LinuxLocks:
         if len(self._open) > 4096:
             self._open.clear()
 
-    def _who(self, pid: int) -> ProcId | None:
-        if pid <= 0:
-            return None
-        try:
-            return ProcId(pid, int(_stat(f"{self._proc}/{pid}/stat")[19]))
-        except OSError:
-            return None
-
-    def _process_of(self, tid: int) -> ProcId | None:
-        """The process of a thread: /proc/TID is there for every thread, though not listed."""
-        try:
-            match = re.search(rb"^Tgid:\s*(\d+)$", _read(f"{self._proc}/{tid}/status"), re.MULTILINE)
-        except OSError:
-            return None
-        return self._who(int(match[1])) if match else None
-
-
-_SHARED = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) .w.s ([0-9a-f]+) (\S+) (\d+) *(.*)$", re.MULTILINE)
-
 
 def _system_call(thread: str) -> tuple[int, tuple[int, ...]]:
     """(number, six arguments) of the call that a thread is blocked in; (-1, ()) for one that runs or is in none: proc(5)."""
-    words = _read(f"{thread}/syscall").split()
+    words = read(f"{thread}/syscall").split()
     if len(words) < 7:
         return -1, ()
     return int(words[0]), tuple(int(word, 16) for word in words[1:7])
-
-
-def _turns(thread: str) -> int:
-    """How often a thread was given a CPU: while that stays the same, it waits for one and the same thing."""
-    return int(_read(f"{thread}/schedstat").split()[2])
 
 
 def _thread_count(process: str) -> int:
@@ -524,25 +457,3 @@ def _thread_count(process: str) -> int:
         return os.stat(f"{process}/task").st_nlink - 2  # noqa: PTH116 - hot
     except OSError:
         return -1
-
-
-def _tids(process: str) -> list[int]:
-    return sorted(map(int, os.listdir(f"{process}/task")))  # noqa: PTH208 - hot
-
-
-def _stat(path: str) -> list[bytes]:
-    """Fields of a stat file from the state (3) on."""
-    raw = _read(path)
-    return raw[raw.rindex(b")") + 2 :].split()
-
-
-def _read(path: str) -> bytes:
-    """All of a file of /proc, which is read page by page."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        parts = [os.read(fd, 65536)]
-        while len(parts[-1]) >= 2048:  # maps and locks come in pieces of at most a page
-            parts.append(os.read(fd, 65536))
-        return b"".join(parts)
-    finally:
-        os.close(fd)

@@ -16,7 +16,8 @@ import pytest
 from nicety.models.records import ProcId
 from nicety.scheduler.config import PoolConfig
 from nicety.scheduler.decision import Status
-from nicety.scheduler.pools.busy import NUMBERS, Call, CallView, Doing, parse_call, serving
+from nicety.scheduler.linux.calls import NUMBERS, Call, parse_call
+from nicety.scheduler.pools.busy import CallView, Doing, serving
 from nicety.scheduler.pools.listening import AcceptQueue
 from nicety.scheduler.pools.master import find, is_worker
 from nicety.scheduler.pools.signals import identify, open_process, parse_stat
