@@ -26,16 +26,18 @@ from ..models.anomaly import AnomalyModel
 from ..models.artifact import Artifact, ArtifactError, load_live, shipped
 from ..models.behaviour import BehaviourModel
 from ..models.demand import Network
-from ..models.records import PoolSample
+from ..models.records import Deadlock, PoolSample, Snapshot
 from .actuate import Acting, Observing, undo_from_ledger
 from .config import Config, ConfigError, to_builtins
 from .control_socket import ControlError, ControlSocket
+from .deadlocks import Deadlocks
 from .decision import Outcome, Session, Tick
 from .engine import Engine
 from .linux.control import LinuxKernel
 from .linux.facts import probe
 from .linux.proc import ProcSource
 from .linux.slices import yield_early
+from .linux.waits import LinuxWaits
 from .logstream import ERROR, NOTICE, WARNING, open_log
 from .notify import Notifier
 from .observer import Observer
@@ -49,6 +51,9 @@ from .store.ledger import Ledger, StateLock
 from .store.traces import TraceWriter
 
 log = logging.getLogger("nicety")
+
+ALOOF = ("gunicorn", "uwsgi", "celery")
+"""Kinds of pools whose masters map semaphores only because these were made before the fork, and never post them."""
 
 
 class SystemClock:
@@ -109,6 +114,7 @@ class Daemon:
         self._ledger = Ledger(paths.ledger, self._facts.boot_id) if self._acting else None
         self._actuator = self._make_actuator()
         self._source = ProcSource(slow_every=config.daemon.slow_every)
+        self._deadlocks = Deadlocks(LinuxWaits())
         self._log = DecisionLog(paths.root, config.store.decision_bytes)
         self._traces: TraceWriter | None = None
         where = () if loaded.path is None else ("--config", str(loaded.path.absolute()))
@@ -165,6 +171,7 @@ class Daemon:
         if self._ledger is not None:
             self._ledger.close()
         self._source.close()
+        self._deadlocks.close()
 
     # --- a tick ----------------------------------------------------------------------------------------------------------------
 
@@ -209,7 +216,7 @@ class Daemon:
         snapshot = self._source.read(at, self._clock.wall(), tuple(self._samples.values()))
         if self._traces is not None:
             self._traces.append(snapshot)
-        tick = self._observer.tick(snapshot, self._outcomes, self._is_paused(at))
+        tick = self._observer.tick(snapshot, self._outcomes, self._is_paused(at), self._deadlocked(snapshot))
         memory = self._engine.memory() if self._log.keyframe_due else None
         verdict = self._engine.step(tick)
         self._outcomes = (*self._actuator.settle(), *self._actuator.apply(verdict.decisions))
@@ -219,6 +226,13 @@ class Daemon:
         self._ticks += 1
         self._report_troubles()
         self._retrain(at)
+
+    def _deadlocked(self, snapshot: Snapshot) -> tuple[Deadlock, ...]:
+        """Looked for where somebody would act on it."""
+        if not self._config.quarantine.enabled:
+            return ()
+        aloof = {name for name, pool in self._config.pools.items() if pool.kind in ALOOF}
+        return self._deadlocks.turn(snapshot, aloof)
 
     def _retrain(self, at: int) -> None:
         """See to the training in the background. Models that it promoted are taken as a reload takes them: windows start anew, what
@@ -461,6 +475,7 @@ class Daemon:
             "traces": self._traces.last_error if self._traces is not None else "",
             "decision log": self._log.last_error,
             "demand model": self._observer.trouble,
+            "deadlocks": self._deadlocks.trouble,
         }
         for name, error in troubles.items():
             if error and not self._troubles.get(name):

@@ -21,6 +21,7 @@ from ..models.features import Floats, Rates, Windows, rates
 from ..models.records import (
     WINDOW,
     Behaviour,
+    Deadlock,
     Forecast,
     Identity,
     Known,
@@ -274,8 +275,8 @@ class Observer:
         self._rivals: tuple[Mapping[ProcId, Identity] | None, tuple[str, ...]] = (None, ())  # of these identities
         self._seq = -1
 
-    def tick(self, snapshot: Snapshot, outcomes: tuple[Outcome, ...], paused: bool) -> Tick:
-        """The tick of this snapshot."""
+    def tick(self, snapshot: Snapshot, outcomes: tuple[Outcome, ...], paused: bool, deadlocks: tuple[Deadlock, ...] = ()) -> Tick:
+        """The tick of this snapshot. `deadlocks`: what `Deadlocks` saw of the machine beside it; no trace has that."""
         self._seq += 1
         measured = self._measurer.measure(snapshot)
         before, self._before = self._before, snapshot
@@ -301,6 +302,7 @@ class Observer:
             scores=self._scores(measured),
             outcomes=outcomes,
             home=self._home(measured, snapshot),
+            deadlocks=deadlocks,
         )
 
     @property

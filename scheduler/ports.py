@@ -5,10 +5,11 @@ Pure: only types. Contract suites in `tests/contracts` run on fake and real alik
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterable, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from ..models.records import PoolSample, ProcId, Snapshot
+from ..models.waitgraph import Look
 from .decision import Control, Decision, Group, Outcome, Status
 
 
@@ -226,4 +227,30 @@ class Locks(Protocol):
 
     def cgroups(self, process: ProcId) -> tuple[str, ...]:
         """Its paths in all hierarchies, each once; empty: it is gone."""
+        ...
+
+
+class Waits(Protocol):
+    """What blocked workers wait for, and who could end it. Never raises for a process: what cannot be seen gets on."""
+
+    @property
+    def trouble(self) -> str:
+        """Why the last look saw nothing of some workers, "" if it could."""
+        ...
+
+    def look(
+        self, still: Mapping[ProcId, int], workers: Sequence[ProcId], masters: Sequence[ProcId], aloof: Collection[ProcId]
+    ) -> Look:
+        """Who waits in vain of the workers that have not run since some instant (`still`, monotonic ns), and of those whom they
+        wait for. `workers` and `masters` of all pools are asked first whether they could help. `aloof`: masters that share memory
+        with their workers, but never post a semaphore of theirs. A look need not see everything: what lasts is seen by a later one.
+        """
+        ...
+
+    def rest(self) -> None:
+        """Nobody stands still: let go of what was kept for the next look."""
+        ...
+
+    def close(self) -> None:
+        """Give all descriptors back."""
         ...

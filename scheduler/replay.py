@@ -139,7 +139,7 @@ class _Again:
             if not (tick.gap and tick.paused):  # the last tick of a session has no snapshot
                 self._whole = False
             return
-        again = self._observer.tick(self._next, tick.outcomes, tick.paused)
+        again = self._observer.tick(self._next, tick.outcomes, tick.paused, tick.deadlocks)  # what snapshots do not have
         self._found.observed += 1
         if again.seq != tick.seq:
             self._whole = False

@@ -33,10 +33,22 @@ POLICIES = ("pool_size", "reaction", "priority", "mechanisms", "slices", "placem
 PURE = [
     *(
         f"models/{name}.py"
-        for name in ("records", "features", "baseline", "experts", "demand", "drift", "rhythm", "anomaly", "behaviour", "checks")
+        for name in (
+            "records",
+            "features",
+            "baseline",
+            "experts",
+            "demand",
+            "drift",
+            "rhythm",
+            "anomaly",
+            "behaviour",
+            "checks",
+            "waitgraph",
+        )
     ),
     *(f"scheduler/{name}.py" for name in ("config", "decision", "observer", "guard", "engine", "ports")),
-    *(f"scheduler/{name}.py" for name in ("grouping", "relief", "rivals")),
+    *(f"scheduler/{name}.py" for name in ("grouping", "relief", "rivals", "deadlocks")),
     "scheduler/store/codec.py",
     *(f"scheduler/simulation/{name}.py" for name in ("arrivals", "queueing", "peers", "ours", "oracle")),
     *(f"scheduler/policies/{name}.py" for name in POLICIES),

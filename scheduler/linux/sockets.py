@@ -20,8 +20,9 @@ _SOCK_DIAG_BY_FAMILY = 20  # linux/sock_diag.h
 _NETLINK_SOCK_DIAG = 4
 _REQUEST, _DUMP = 0x1, 0x300  # linux/netlink.h
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_ESTABLISHED = 1
 _UNCONNECTED, _LISTEN = 7, 10  # TCP_CLOSE, which a bound UDP socket without a peer is in; TCP_LISTEN, for unix sockets too
-_SHOW_RQLEN, _ATTR_RQLEN = 0x10, 4  # linux/unix_diag.h
+_SHOW_PEER, _ATTR_PEER, _SHOW_RQLEN, _ATTR_RQLEN = 0x4, 2, 0x10, 4  # linux/unix_diag.h
 _ACCEPTS = 1 << 16  # __SO_ACCEPTCON, in the flags of /proc/net/unix
 _SOCKET = re.compile(r"socket:\[(\d+)\]")
 
@@ -61,15 +62,26 @@ class SockDiag:
 
     def unix_accept_queue(self, inode: int) -> int | None:
         """Connections that wait at one listening unix socket."""
-        request = struct.pack("=BBHIIIII", socket.AF_UNIX, 0, 0, 1 << _LISTEN, inode, _SHOW_RQLEN, 0xFFFFFFFF, 0xFFFFFFFF)
-        for raw in self._ask(request, 0) or ():
-            at = 16  # struct unix_diag_msg, then attributes: length, type, value, padded to 4
-            while at + 4 <= len(raw):
-                length, kind = struct.unpack_from("=HH", raw, at)
-                if kind == _ATTR_RQLEN:
-                    return int(struct.unpack_from("=I", raw, at + 4)[0])
-                at += max(4, (length + 3) & ~3)
-        return None
+        return self._unix_attribute(inode, 1 << _LISTEN, _SHOW_RQLEN, _ATTR_RQLEN)
+
+    def unix_peer(self, inode: int) -> int | None:
+        """Inode of the unix socket that this one is connected to, 0 if nobody has accepted it yet; None: it has none."""
+        return self._unix_attribute(inode, 0xFFFFFFFF, _SHOW_PEER, _ATTR_PEER)
+
+    def tcp_pairs(self) -> dict[int, int]:
+        """The other end by inode of each established TCP connection both ends of which are here."""
+        ends: dict[bytes, int] = {}  # address and port of an end, then of its peer -> inode
+        for family in (socket.AF_INET, socket.AF_INET6):
+            for raw in self._inet_raw(family, socket.IPPROTO_TCP, _ESTABLISHED) or ():
+                # struct inet_diag_sockid at 4: ports of both, address of it (16 bytes), address of the peer
+                here, there = _address(raw[8:24]), _address(raw[24:40])
+                ends[raw[4:6] + here + raw[6:8] + there] = int(struct.unpack_from("=I", raw, 68)[0])
+        found = {}
+        for key, inode in ends.items():
+            other = ends.get(key[18:] + key[:18])
+            if inode and other:
+                found[inode] = other
+        return found
 
     def close(self) -> None:
         """Give the netlink socket back."""
@@ -79,12 +91,27 @@ class SockDiag:
 
     def _inet(self, family: int, protocol: int, state: int) -> list[tuple[int, int]] | None:
         """(inode, receive queue) of every socket in one state."""
-        # struct inet_diag_req_v2: family, protocol, extensions, pad, states, then an empty socket id of 48 bytes
-        answers = self._ask(struct.pack("=BBBBI48x", family, protocol, 0, 0, 1 << state), _DUMP)
+        answers = self._inet_raw(family, protocol, state)
         if answers is None:
             return None
         # struct inet_diag_msg: 4 bytes, socket id of 48, expires, rqueue at 56, wqueue, uid, inode at 68
         return [(struct.unpack_from("=I", raw, 68)[0], struct.unpack_from("=I", raw, 56)[0]) for raw in answers]
+
+    def _inet_raw(self, family: int, protocol: int, state: int) -> list[bytes] | None:
+        # struct inet_diag_req_v2: family, protocol, extensions, pad, states, then an empty socket id of 48 bytes
+        return self._ask(struct.pack("=BBBBI48x", family, protocol, 0, 0, 1 << state), _DUMP)
+
+    def _unix_attribute(self, inode: int, states: int, show: int, wanted: int) -> int | None:
+        """A 32 bit attribute of one unix socket in one of some states."""
+        request = struct.pack("=BBHIIIII", socket.AF_UNIX, 0, 0, states, inode, show, 0xFFFFFFFF, 0xFFFFFFFF)
+        for raw in self._ask(request, 0) or ():
+            at = 16  # struct unix_diag_msg, then attributes: length, type, value, padded to 4
+            while at + 4 <= len(raw):
+                length, kind = struct.unpack_from("=HH", raw, at)
+                if kind == wanted:
+                    return int(struct.unpack_from("=I", raw, at + 4)[0])
+                at += max(4, (length + 3) & ~3)
+        return None
 
     def _ask(self, request: bytes, flags: int) -> list[bytes] | None:
         """The answers to one request; None when it is refused. The kernel answers at once."""
@@ -109,6 +136,11 @@ class SockDiag:
         except OSError:  # no sock_diag here; or half an answer is left in it
             self.close()
             return None
+
+
+def _address(raw: bytes) -> bytes:
+    """An address of 16 bytes: IPv4 as it stands in the answers about IPv4 sockets, also where an IPv6 socket talks to one."""
+    return raw[12:] + bytes(12) if raw.startswith(bytes(10) + b"\xff\xff") else raw
 
 
 # --- tables -------------------------------------------------------------------------------------------------------------------
