@@ -109,7 +109,7 @@ def _deadlock(
     def blocked(thread: Thread, holder: ProcId | None) -> Blocked:
         return Blocked(thread.process, thread.tid, since[thread][2], stuck[thread].what, holder)
 
-    circle = _circle(knot, stuck)
+    circle = _circle([thread for thread in knot if thread.process in roots], stuck) or _circle(knot, stuck)
     if circle:
         first = min(range(len(circle)), key=circle.__getitem__)
         circle = [*circle[first:], *circle[:first]]

@@ -105,11 +105,12 @@ class _Need(NamedTuple):
 
 
 class _Seen:
-    """A process in this look. `needs`: by tid, None for a thread that gets on by itself."""
+    """A process as it was read in some look. `needs`: by tid, None for a thread that gets on by itself."""
 
-    __slots__ = ("needs",)
+    __slots__ = ("look", "needs")
 
-    def __init__(self, needs: dict[int, _Need | None]) -> None:
+    def __init__(self, look: int, needs: dict[int, _Need | None]) -> None:
+        self.look = look
         self.needs = needs
 
     @property
@@ -141,6 +142,7 @@ class LinuxWaits:
         self._workers: Collection[ProcId] = frozenset()
         self._aloof: Collection[ProcId] = frozenset()
         self._seen: dict[ProcId, _Seen] = {}
+        self._expanded: set[ProcId] = set()  # those of them whose helpers are in it too
         self._nearby: dict[Ask, list[ProcId]] = {}  # in this look
         self._held_by: dict[ProcId, frozenset[FileLock]] = {}
         self._parents: set[int] = set()  # pids of the parents of those in `_seen`
@@ -158,6 +160,7 @@ class LinuxWaits:
         self._listed: set[int] = set()  # pids that it knows of
         self._pace = SWEPT  # processes a look
         self._told: dict[Ask, tuple[int, frozenset[ProcId]]] = {}  # look in which the sweep ended, and who can help
+        self._kept: dict[ProcId, tuple[_Seen, list[Halt]]] = {}  # see `_sure`
         self._stands: dict[ProcId, dict[int, tuple[int, int]]] = {}  # threads that wait in vain: (turn, look since which it is so)
 
     @property
@@ -193,6 +196,7 @@ class LinuxWaits:
         self._asking.clear()
         self._sweep.clear()
         self._stands.clear()
+        self._kept.clear()
         self._links.clear()
         self._maps.clear()
         self._offspring.clear()
@@ -211,6 +215,7 @@ class LinuxWaits:
         self._still, self._aloof = still, aloof
         self._near = [*masters, *workers][:NEAR]
         self._workers = frozenset(workers)
+        self._expanded = set()
         self._seen, self._nearby, self._locks, self._caught, self._held_by, self._parents = {}, {}, None, {}, {}, set()
         self._hidden.intersection_update(still)
         for kept in (self._links, self._maps):
@@ -246,10 +251,15 @@ class LinuxWaits:
         queue, news = deque(processes), False
         while queue and len(self._seen) < MOST:
             process = queue.popleft()
-            if process in self._seen:
+            if process in self._expanded:
                 continue
+            self._expanded.add(process)
             news = True
-            for need in self._see(process).needs.values():
+            seen = self._see(process)
+            if process in self._kept:
+                queue.extend(helper for halt in self._kept[process][1] for helper in halt.helpers)
+                continue
+            for need in seen.needs.values():
                 if need is not None:
                     queue.extend(self._nearest(need))
         return news
@@ -275,23 +285,27 @@ class LinuxWaits:
     def _see(self, process: ProcId) -> _Seen:
         seen = self._seen.get(process)
         if seen is None:
-            seen = self._seen[process] = _Seen(self._needs(process))
+            kept = self._kept.get(process)
+            seen = self._seen[process] = kept[0] if kept is not None else _Seen(self._number, self._needs(process))
         return seen
 
     def _stuck(self) -> dict[Thread, Halt]:
-        """Threads that nobody can help, of what was seen so far. A need for which nobody was found who could help is one that
-        cannot be seen from here."""
+        """Threads that nobody can help, of what was seen. A need for which nobody was found who could help is one that cannot be
+        seen from here."""
         halts: dict[Thread, Halt] = {}
-        for process, seen in self._seen.items():
-            for tid, need in seen.needs.items():
+        for process in sorted(self._expanded):
+            kept = self._kept.get(process)
+            if kept is not None:
+                halts.update((halt.thread, halt) for halt in kept[1])
+                continue
+            for tid, need in self._seen[process].needs.items():
                 if need is None:
                     continue
                 helpers = self._helpers(need)
                 if helpers or not all(ask.kind == "is" or ask in self._told for ask in need.asks):
                     thread = Thread(process, tid)
                     halts[thread] = Halt(thread, 0, need.what, helpers, need.owner, need.named, sure=False)
-        whole = {process for process, seen in self._seen.items() if seen.needs and not seen.lively}
-        return in_vain(halts, whole)
+        return in_vain(halts, {process for process in self._expanded if not self._seen[process].lively})
 
     def _helpers(self, need: _Need) -> tuple[ProcId, ...]:
         found: set[ProcId] = set()
@@ -301,11 +315,11 @@ class LinuxWaits:
         return tuple(sorted(found))
 
     def _dated(self, stuck: Mapping[Thread, Halt]) -> dict[Thread, Halt]:
-        """With how often each had run. Who does not sleep, or is gone, gets on."""
+        """With how often each had run. Who does not sleep, is gone, or has run since it was kept gets on."""
         dated = {}
         for thread, halt in stuck.items():
             turn = self._turns(thread)
-            if turn is not None:
+            if turn is not None and (thread.process not in self._kept or turn == halt.turn):
                 dated[thread] = replace(halt, turn=turn)
         while True:
             left = in_vain(dated, self._whole(dated))
@@ -358,7 +372,7 @@ class LinuxWaits:
         """Those of whom a sweep found that they could help somebody who was looked into."""
         needs = (need for seen in self._seen.values() for need in seen.needs.values() if need is not None)
         told = {process for need in needs for ask in need.asks for process in self._further(ask)}
-        return sorted(told - self._seen.keys())
+        return sorted(told - self._expanded)
 
     def _further(self, ask: Ask) -> frozenset[ProcId] | set[ProcId]:
         """Those of whom the last sweep found that they could help in this way, or this one has so far."""
@@ -415,6 +429,8 @@ class LinuxWaits:
         """What has to be known, with the look until which somebody could have come to help who could not before."""
         wanted: dict[Ask, int] = {}
         for thread, halt in halts.items():
+            if thread.process in self._kept:
+                continue
             need = self._seen[thread.process].needs[thread.tid]
             for ask in need.asks if need is not None else ():
                 if ask.kind != "is":
@@ -432,18 +448,26 @@ class LinuxWaits:
         return turn, look if before == turn else self._number
 
     def _sure(self, halts: Mapping[Thread, Halt]) -> dict[Thread, Halt]:
-        """With whether everybody was asked who could help, and the last was asked when they all stood still."""
+        """With whether everybody was asked who could help, and what they wait for was read, when they all stood still already.
+
+        A process that is sure of all its threads is kept: as long as none of them runs, nothing about them can change.
+        """
         stands: dict[ProcId, dict[int, tuple[int, int]]] = {}
         for (process, tid), halt in halts.items():
             stands.setdefault(process, {})[tid] = self._standing(process, tid, halt.turn)
         self._stands = stands
-        wanted = self._questions(halts)
-        known = {ask for ask, since in wanted.items() if ask in self._told and self._told[ask][0] >= since}
-        sure = {}
+        sure: dict[Thread, Halt] = {}
         for thread, halt in halts.items():
-            need = self._seen[thread.process].needs[thread.tid]
+            seen, since = self._seen[thread.process], self._settled(halt)
+            need = seen.needs[thread.tid]
             asks = need.asks if need is not None else ()
-            sure[thread] = replace(halt, sure=all(ask.kind == "is" or ask in known for ask in asks))
+            asked = (ask.kind == "is" or (ask in self._told and self._told[ask][0] >= since) for ask in asks)
+            sure[thread] = replace(halt, sure=seen.look > since and (thread.process in self._kept or all(asked)))
+        self._kept = {}
+        for process in stands:
+            own = [sure[Thread(process, tid)] for tid in stands[process]]
+            if len(own) == len(self._seen[process].needs) and all(halt.sure for halt in own):
+                self._kept[process] = self._seen[process], own
         return sure
 
     def _answers(self, process: ProcId, ask: Ask) -> bool:
