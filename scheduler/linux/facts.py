@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..decision import Abilities, Topology
 from . import topology
+from .calls import NUMBERS
 from .locks import FUTEX
 from .text import printable
 
@@ -200,6 +201,18 @@ def _findings(facts: Facts) -> Iterator[Finding]:
         "only locks on files, and demoted processes that starve, are seen; that somebody waits for a lock in shared memory "
         "(mutexes, semaphores) of a demoted process of another user is not, and it is put back only after priority.starve_seconds",
         grant("CAP_SYS_PTRACE") if known else "none: system calls of this kind of machine are not known to nicety",
+    )
+    told = platform.machine() in NUMBERS
+    yield row(
+        "deadlocks",
+        facts.may_read_io_of_others and told,
+        "workers of pools that wait for each other are found: locks, pipes, sockets, shared mutexes, semaphores",
+        "deadlocks are looked for only among workers of your own user, as far as they may be traced"
+        if told
+        else "deadlocks among the workers of pools are not found",
+        grant("CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH")
+        if told
+        else "none: system calls of this kind of machine are not known to nicety",
     )
     yield row(
         "kernel scheduler",

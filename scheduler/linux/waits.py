@@ -610,8 +610,8 @@ class LinuxWaits:
             areas = self._areas(process)
             area = next((area for area in areas if area.start <= wait.address < area.end), None)
         if area is None:  # also a thread that waits for the end of another
-            if tid == process.pid and self._handles(process) & (_TOLD | _INTERRUPT):
-                return None
+            if tid == process.pid and (process not in self._workers or self._handles(process) & (_TOLD | _INTERRUPT)):
+                return None  # what a program's first thread waits for, only the program knows; a signal may be it
             return _Need("another thread of its own", (Ask("is", (process,)),))
         at = wait.address - area.start + area.offset
         where = f"{at:#x} in {printable(area.path) or 'shared memory'} (inode {area.place[1]})"
@@ -725,14 +725,21 @@ class LinuxWaits:
         doing = "reading" if event == IN else "writing"
         if link.startswith("pipe:[") or fifo:
             name = f"pipe {printable(link)}" if fifo else f"pipe {link[6:-1]}"
-            return _Need(f"{doing} {name}", (Ask("fd", (link, stat.S_IWUSR if event == IN else stat.S_IRUSR)),))
-        inode = socket_inode(link)
-        if inode is None:
-            return None
-        peer, kind = self._diag.unix_peer(inode), "unix"
-        if peer is None:
-            peer, kind = self._tcp_peer(inode), "TCP"
-        return _Need(f"{doing} {kind} socket {inode} (peer {peer})", (Ask("fd", (f"socket:[{peer}]", 0)),)) if peer else None
+            ask = Ask("fd", (link, stat.S_IWUSR if event == IN else stat.S_IRUSR))
+        else:
+            inode = socket_inode(link)
+            if inode is None:
+                return None
+            peer, kind = self._diag.unix_peer(inode), "unix"
+            if peer is None:
+                peer, kind = self._tcp_peer(inode), "TCP"
+            if not peer:
+                return None
+            name = f"{kind} socket {inode} (peer {peer})"
+            ask = Ask("fd", (f"socket:[{peer}]", 0))
+        if event == IN and self._handles(process) & _TOLD and self._answers(process, ask):
+            return None  # a handler of a signal writes to it: the self-pipe trick
+        return _Need(f"{doing} {name}", (ask,))
 
     def _is_fifo(self, process: ProcId, path: str) -> bool:
         """Asked only of a file whose reader sleeps: a look at one on a dead network disk would hang."""

@@ -43,7 +43,7 @@ The lively master looks after its workers again and again, as that of a pool doe
 
 HEALTHY = (
     *("accept lock", "accept mutex", "idle pipe", "idle sockets", "convoy", "token ring", "request reply", "timed", "signal"),
-    *("event", "multiprocessing pool", "process pool executor", "thread pool", "remote", "listening helper"),
+    *("self-pipe", "event", "multiprocessing pool", "process pool executor", "thread pool", "remote", "listening helper"),
 )
 """What is well, and looks alike: see the functions below."""
 
@@ -344,6 +344,7 @@ def _healthy(kind: str) -> Callable[[str, int, Callable[[Sequence[int]], object]
         "timed": _timed,
         "signal": _told_by_signal,
         "event": _told_by_signal,
+        "self-pipe": _self_pipe,
         "multiprocessing pool": _multiprocessing_pool,
         "process pool executor": _process_pool_executor,
         "thread pool": _thread_pool,
@@ -460,6 +461,14 @@ def _told_by_signal(kind: str, size: int, tell: Callable[[Sequence[int]], object
         os.read(answers[0], 1)
     else:
         threading.Event().wait()
+
+
+def _self_pipe(_: str, size: int, tell: Callable[[Sequence[int]], object]) -> None:
+    """Workers that are told by signals, whose handler writes to the pipe that they read; all inherited both ends of it."""
+    pipe = os.pipe()
+    signal.signal(signal.SIGUSR1, lambda *_: os.write(pipe[1], b"."))
+    tell(_workers(size, lambda _: None, lambda _: os.read(pipe[0], 1)))
+    _join()
 
 
 def _multiprocessing_pool(_: str, size: int, tell: Callable[[Sequence[int]], object]) -> None:

@@ -159,8 +159,8 @@ def test_healthy_processes_that_look_alike_are_never_called_deadlocks() -> None:
     with Circles(*names) as started:
         watched = Watched(tuple(pool(kind, circle.workers) for (kind, _), circle in zip(names, started.scenes, strict=True)))
         watched.watch(40)
-        kinds = {worker: circle.kind for circle in started.scenes for worker in circle.workers}
-        assert [(kinds[told.waits[0].waiter], told) for _, told in watched.seen.values()] == []
+        kinds = {process: circle.kind for circle in started.scenes for process in (circle.supervisor, *circle.workers)}
+        assert [(kinds.get(told.waits[0].waiter), told) for _, told in watched.seen.values()] == []
 
 
 def test_the_kernel_itself_refuses_a_circle_of_its_record_locks(tmp_path: Path) -> None:

@@ -166,6 +166,7 @@ def test_a_plain_user_is_told_what_is_lost_and_what_to_type() -> None:
     assert {name for name, row in rows.items() if not row.ok} == {
         *("renice", "autogroup", "cpu cgroup", "other users' processes", "programs and io of others", "pools of others"),
         "locks of others",
+        "deadlocks",
     }
     assert "AmbientCapabilities=CAP_SYS_NICE" in rows["renice"].fix
     assert "nothing is reniced" in rows["renice"].what
