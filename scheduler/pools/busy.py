@@ -339,3 +339,34 @@ def children(proc_root: Path, pid: int) -> list[int]:
             return []
     pids = (int(name) for name in _names(proc_root) if name.isdigit())
     return sorted(child for child in pids if (stat := read_stat(proc_root, child)) is not None and stat.ppid == pid)
+
+
+class ChildList:
+    """The children of one process, as `children` gives them, for ten looks a second: by a descriptor that stays open."""
+
+    def __init__(self, proc_root: Path, pid: int) -> None:
+        self._proc_root, self._pid = proc_root, pid
+        try:
+            self._listing = os.open(proc_root / str(pid) / "task" / str(pid) / "children", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            self._listing = -1  # the kernel keeps no list
+        self._scan_at = 0
+        self._scanned: list[int] = []
+
+    def pids(self, now: int) -> list[int]:
+        """Their pids, sorted; [] when the process is gone. Up to a second old where all of /proc has to be searched for them."""
+        if self._listing >= 0:
+            try:
+                return sorted(int(word) for word in os.pread(self._listing, 1 << 17, 0).split())
+            except ProcessLookupError:
+                return []
+        if now >= self._scan_at:
+            self._scan_at = now + 1_000_000_000
+            self._scanned = children(self._proc_root, self._pid)
+        return self._scanned
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        if self._listing >= 0:
+            os.close(self._listing)
+            self._listing = -1

@@ -14,7 +14,7 @@ import statistics
 import subprocess
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,13 @@ from ...models.records import PoolSample, ProcId, WorkerSample
 from ..config import PoolConfig
 from ..decision import Status
 from ..ports import Clock
-from .busy import Doing, children
+from .busy import ChildList, Doing
 from .celery_link import BOOTSTRAP, AgentLink, Answer, script
 from .celery_main import PoolProcess, User, bytes_read, environment, interpreter, user_of
+from .hands_off import QUIET, ForeignSize, HandsOff
+from .main_process import MainProcess
 from .pidfile import named
-from .signals import ProcessHandle, identify, open_process, read_stat
+from .signals import ProcessHandle, identify, read_stat, send_to
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +57,6 @@ HAND_UP_NS = _SECOND
 HAND_DOWN_NS = 8 * _SECOND
 """More, or fewer, processes than were asked for, for so long: somebody else resized the pool. Celery replaces a lost one at once,
 or at its check each 5 s."""
-HANDS_OFF_NS = 60 * _SECOND
-"""How long a pool that somebody else resized is left alone after the last foreign change."""
 RETRIES = 3
 """Growths without effect in a row before the node is reported as not reacting."""
 READY_NS = 10 * _SECOND
@@ -64,7 +64,6 @@ READY_NS = 10 * _SECOND
 STARTS = 16
 """Start times kept; their median is reported."""
 MAX_BACK_OFF_NS = 30 * _SECOND
-_LOOK_FOR_MAIN_NS = _SECOND
 _NOT_FOR_AGENTS = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 
 
@@ -86,21 +85,15 @@ class _Process:
 
 
 @dataclass(slots=True)
-class _Pause:
-    """Why nothing is asked of the node now, and until when."""
-
-    text: str
-    status: Status
-    until: int
-
-
-@dataclass(slots=True)
 class _Main:
     handle: ProcessHandle
     link: AgentLink
-    children: int  # descriptor of its main thread's list of children, -1 where the kernel keeps none
-    scan_at: int = 0
-    scanned: list[int] = field(default_factory=list)
+    children: ChildList  # of its main thread: the event loop, which starts the pool's processes, runs there
+
+    def close(self) -> None:
+        self.link.close()
+        self.handle.close()
+        self.children.close()
 
 
 class CeleryPool:
@@ -124,16 +117,19 @@ class CeleryPool:
         self._agent = agent  # its text; None: the one that is shipped
         self._node = (config.node or "celery@%h").replace("%h", socket.gethostname())
         self._starts: deque[float] = deque(maxlen=STARTS)
-        self._main: _Main | None = None
-        self._lost: ProcId | None = None
-        self._absence = "not looked for yet"
-        self._look_at = 0
+        self._main = MainProcess(
+            name, config, self._find, self._forget, title="Celery's main process", remedy="see the worker's log for why"
+        )
         self._closed = False
         self._processes: dict[int, _Process] = {}
+        self._held: list[ProcId] = []  # what the agent may be holding now
+        self._foreign = ForeignSize(HAND_UP_NS, HAND_DOWN_NS)
+        self._hands_off = HandsOff(name, "processes")
         self._forget()
 
     def _forget(self) -> None:
-        """Nothing is known yet of the main process and its pool."""
+        """Nothing is known of the pool any more, and nothing believed. The agent has ended, if there was one."""
+        self._let_go()
         for process in self._processes.values():
             process.view.close()
         self._processes.clear()
@@ -148,14 +144,12 @@ class CeleryPool:
         self._growth: int | None = None  # when the processes were asked for that are not seen yet
         self._shrunk_at: int | None = None  # when processes were ended that Celery has not missed yet
         self._recycling: set[ProcId] = set()
-        self._held: list[ProcId] = []  # what the agent may be holding now
         self._ages: tuple[int, dict[int, float]] = (0, {})  # (when, seconds at the task by pid)
         self._stats_at = self._stats_asked_at = self._load_at = self._active_at = 0
         self._failures = 0  # of the node to answer, in a row
         self._retries = 0
-        self._below_since: int | None = None
-        self._above_since: int | None = None
-        self._pause: _Pause | None = None
+        self._foreign.reset()
+        self._hands_off.end()
         self._objection = f"the first answer of node {self._node} is awaited"
         self._count: tuple[int, int] | None = None  # (when, work that waits)
         self._queue_problem = ""
@@ -168,7 +162,7 @@ class CeleryPool:
         if self._closed:
             return
         now = self._clock.monotonic()
-        main = self._attached(now)
+        main = self._main.look(now)
         if main is None:
             return
         self._look(main, now)
@@ -190,7 +184,7 @@ class CeleryPool:
             requested=self._requested(),
             queued=statistics.fmean(self._queued) if self._queued else None,
             workers=tuple(WorkerSample(p.id, p.busy / p.known if p.known else None, p.ready) for p in members),
-            master=None if self._main is None else self._main.handle.id,
+            master=self._main.id,
             start_seconds=statistics.median(self._starts) if self._starts else None,
             trouble=self._trouble(),
         )
@@ -205,8 +199,7 @@ class CeleryPool:
             return Status.REFUSED, f"a Celery node without processes does no work, {size} cannot be asked of it"
         trouble = self._trouble()
         if trouble:
-            paused = self._pause is not None and trouble == self._pause.text
-            return self._pause.status if paused and self._pause is not None else Status.REFUSED, trouble
+            return self._hands_off.answer(trouble)
         before = self._requested()
         if size == before:
             return Status.UNCHANGED, f"pool {self.name} has been asked for {size} already"
@@ -226,39 +219,21 @@ class CeleryPool:
 
     def watch(self) -> Iterable[int]:
         """Pids of main process and pool processes, sorted."""
-        main = [] if self._main is None else [self._main.handle.id.pid]
-        return sorted([*main, *(pid for pid, process in self._processes.items() if process.member)])
+        return sorted([*self._main.pids(), *(pid for pid, process in self._processes.items() if process.member)])
 
     def close(self) -> None:
         """Let go of the node; it stays as it is."""
-        self._detach("closed")
+        self._main.let_go("closed")
         self._closed = True
 
     # --- the main process -----------------------------------------------------------------------------------------------------
 
-    def _attached(self, now: int) -> _Main | None:
-        """The main process, adopted anew when it was restarted; None with `_absence` set when there is none."""
-        if self._main is not None and self._main.handle.exited():
-            gone = self._main.handle.id
-            self._detach(f"Celery's main process, pid {gone.pid}, has ended: see the worker's log for why, and start it again")
-            self._lost = gone
-            log.warning("pool %s: %s", self.name, self._absence)
-            self._look_at = now
-        if now < self._look_at:
-            return self._main
-        self._look_at = now + _LOOK_FOR_MAIN_NS
-        if self._config.pid is not None and not self._config.pidfile and (self._main is not None or self._lost is not None):
-            return self._main  # a bare pid is worth one process: whoever has it next is a stranger
-        present = None if self._main is None else self._main.handle.id
+    def _find(self, present: ProcId | None) -> _Main | str | None:
         found = named(self._proc_root, self._config, present, "the worker", "--pidfile ")
-        obstacle = self._adopt(found[0]) if isinstance(found, tuple) else found
-        if obstacle is not None and self._main is None and obstacle != self._absence:
-            self._absence = obstacle
-            log.warning("pool %s: %s", self.name, obstacle)
-        return self._main
+        return self._open(found[0]) if isinstance(found, tuple) else found
 
-    def _adopt(self, handle: ProcessHandle) -> str | None:
-        """Take this process for the main process; a sentence, and nothing has changed, if no agent can be run beside it."""
+    def _open(self, handle: ProcessHandle) -> _Main | str:
+        """This process with an agent beside it, or a sentence on why there can be none."""
         pid = handle.id.pid
         user = user_of(self._proc_root, pid)
         environ = environment(self._proc_root, pid)
@@ -278,43 +253,22 @@ class CeleryPool:
             handle.close()
             return obstacle
         assert isinstance(user, User)
-        self._detach("")
         text = script() if self._agent is None else self._agent
         settings = {"script": text, "broker": broker, "node": self._node, "queues": self._config.queues}
-        try:
-            listing = os.open(self._proc_root / str(pid) / "task" / str(pid) / "children", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            listing = -1
-        self._main = _Main(handle, AgentLink(self.name, partial(_launch, str(python), user, environ), settings), listing)
-        self._lost = None
         log.info("pool %s: pid %d is spoken to as node %s, through %s", self.name, pid, self._node, python)
-        return None
-
-    def _detach(self, absence: str) -> None:
-        """Forget the main process and all that was believed of its pool."""
-        if self._main is not None:
-            self._main.link.close()
-            self._let_go()
-            self._main.handle.close()
-            if self._main.children >= 0:
-                os.close(self._main.children)
-            self._main = None
-        self._forget()
-        self._absence = absence
+        link = AgentLink(self.name, partial(_launch, str(python), user, environ), settings)
+        return _Main(handle, link, ChildList(self._proc_root, pid))
 
     def _let_go(self) -> None:
         """The agent has ended and may have held processes: let them go on."""
         for held in self._held:
-            handle = open_process(self._proc_root, held.pid, held)
-            if handle is not None:
-                handle.send(signal.SIGCONT)
-                handle.close()
+            send_to(self._proc_root, held, signal.SIGCONT)
         self._held = []
 
     # --- what is there --------------------------------------------------------------------------------------------------------
 
     def _look(self, main: _Main, now: int) -> None:
-        self._children = frozenset(self._list_children(main, now))
+        self._children = frozenset(main.children.pids(now))
         for pid in self._processes.keys() - self._children:
             self._drop(pid)
         for pid in sorted(self._children - self._processes.keys()):
@@ -334,18 +288,6 @@ class CeleryPool:
                 if not process.ready and process.asked_at is not None:
                     self._starts.append((now - process.asked_at) / _SECOND)
             process.ready = process.ready or doing is Doing.IDLE or now - process.seen_at >= READY_NS
-
-    def _list_children(self, main: _Main, now: int) -> list[int]:
-        """Pids of the children of the main thread: the event loop, which starts the pool's processes, runs there."""
-        if main.children >= 0:
-            try:
-                return [int(word) for word in os.pread(main.children, 1 << 17, 0).split()]
-            except ProcessLookupError:
-                return []
-        if now >= main.scan_at:
-            main.scan_at = now + _SECOND
-            main.scanned = children(self._proc_root, main.handle.id.pid)
-        return main.scanned
 
     def _admit(self, main: _Main, pid: int, now: int) -> None:
         stat = read_stat(self._proc_root, pid)
@@ -453,13 +395,10 @@ class CeleryPool:
         if now < self._settled_at:
             self._believed = level
             return
-        if self._pause is not None:
+        if self._hands_off.text:
             self._believed = level
-            self._pause.until = max(self._pause.until, self._level_at + HANDS_OFF_NS)
-            if now < self._pause.until:
+            if self._hands_off.lasts(now, level, self._level_at):
                 return
-            self._pause = None
-            log.info("pool %s: sized by nicety again, from %d processes", self.name, level)
         if self._growth is not None and level >= self._believed:
             self._growth, self._retries = None, 0
         elif self._growth is not None and now - self._growth >= GROWN_NS:
@@ -471,18 +410,15 @@ class CeleryPool:
                 return
         if self._shrunk_at is not None and (level <= self._believed or now - self._shrunk_at >= GROWN_NS):
             self._shrunk_at = None
-        self._above_since = (self._above_since or now) if level > self._believed and self._shrunk_at is None else None
-        self._below_since = (self._below_since or now) if level < self._believed and self._growth is None else None
-        grown = self._above_since is not None and now - self._above_since >= HAND_UP_NS
-        fallen = self._below_since is not None and now - self._below_since >= HAND_DOWN_NS
-        if grown or fallen:
-            asked, quiet = self._believed, HANDS_OFF_NS // _SECOND
-            text = f"resized by hand to {level} processes ({asked} were asked for): hands off until {quiet} s of quiet"
+        above = level > self._believed and self._shrunk_at is None
+        below = level < self._believed and self._growth is None
+        if self._foreign.seen(now, above=above, below=below):
+            text = f"resized by hand to {level} processes ({self._believed} were asked for): {QUIET}"
             self._hold(text, Status.FOREIGN, now)
 
     def _act(self, main: _Main, now: int) -> bool:
         """Ask for the next step of a resize or of a recycling; whether there was one to ask for."""
-        if self._pause is not None or now < self._settled_at or self._growth is not None:
+        if self._hands_off.text or now < self._settled_at or self._growth is not None:
             return False
         missing = 0 if self._target is None else self._target - self._believed
         if missing > 0:
@@ -531,7 +467,7 @@ class CeleryPool:
 
         Seen waiting, with nothing read from before to after that: it is at a task later only if it has read more.
         """
-        if self._pause is not None:
+        if self._hands_off.text:
             return None
         before = bytes_read(self._proc_root, process.id.pid)
         if process.view.look() is not Doing.IDLE:
@@ -547,9 +483,9 @@ class CeleryPool:
         return age is not None and age >= LONG_SECONDS and now - at <= 2 * ACTIVE_NS and process.idle_at < at
 
     def _hold(self, text: str, status: Status, now: int) -> None:
-        log.warning("pool %s: %s", self.name, text)
-        self._pause = _Pause(text, status, now + HANDS_OFF_NS)
-        self._target = self._growth = self._shrunk_at = self._above_since = self._below_since = None
+        self._hands_off.begin(text, status, now)
+        self._target = self._growth = self._shrunk_at = None
+        self._foreign.reset()
         self._recycling.clear()
         self._retries = 0
         self._believed = self._level or 0
@@ -565,9 +501,10 @@ class CeleryPool:
         return self._believed if self._target is None else self._target
 
     def _trouble(self) -> str:
-        if self._main is None:
-            return self._absence
-        return self._main.link.problem or self._objection or ("" if self._pause is None else self._pause.text)
+        main = self._main.present
+        if main is None:
+            return self._main.absence
+        return main.link.problem or self._objection or self._hands_off.text
 
 
 def _objection(stats: Mapping[str, Any], pid: int, node: str) -> str:

@@ -20,13 +20,12 @@ from ..config import PoolConfig
 from ..decision import Status
 from ..ports import Clock
 from .executor_board import BoardFile, BoardView, Doing, State, Word, WorkerView, boards
+from .hands_off import QUIET, HandsOff
 from .signals import ProcessHandle, identify, open_process
 
 log = logging.getLogger(__name__)
 
 _SECOND = 1_000_000_000
-HANDS_OFF_NS = 60 * _SECOND
-"""How long an executor that its own program resized is left alone. The executor itself follows no request for as long."""
 ANSWER_NS = 5 * _SECOND
 """An executor looks at its board twice a second; one that has not answered after so long does not react."""
 _LOOK_NS = _SECOND
@@ -71,8 +70,7 @@ class ExecutorPool:
         self._lost = ""  # what has become of the last executor
         self._look_at = 0
         self._request: _Request | None = None
-        self._pause_until: int | None = None
-        self._pause_text = ""
+        self._hands_off = HandsOff(name)  # its program resized it: the executor itself follows no request for as long
         self._recycling: deque[ProcId] = deque()  # the first one is asked for on the board
         self._known: dict[ProcId, bool] = {}  # workers, and whether they are what the board says
         self._busy: dict[ProcId, int] = {}  # busy ns of workers until the last read
@@ -261,7 +259,7 @@ class ExecutorPool:
             self._attached = None
         self._absence = absence
         self._request = None
-        self._pause_until = None
+        self._hands_off.end()
         self._recycling.clear()
         self._known.clear()
         self._busy.clear()
@@ -309,9 +307,7 @@ class ExecutorPool:
     def _follow_up(self, attached: _Attached, now: int) -> None:
         """What has become of our requests, and whether the program has resized the executor itself."""
         view, request = attached.view, self._request
-        if self._pause_until is not None and now >= self._pause_until:
-            self._pause_until = None
-            log.info("pool %s: sized by nicety again, from %d workers", self.name, view.target)
+        self._hands_off.lasts(now, view.target)
         if request is not None and view.answered == request.word:
             self._request = None
             if view.target != request.size:
@@ -331,11 +327,7 @@ class ExecutorPool:
 
     def _hold(self, view: BoardView, now: int) -> None:
         self._request = None
-        self._pause_until = now + HANDS_OFF_NS
-        self._pause_text = (
-            f"resized by its own program to {view.target} workers: hands off until {HANDS_OFF_NS // _SECOND} s of quiet"
-        )
-        log.warning("pool %s: %s", self.name, self._pause_text)
+        self._hands_off.begin(f"resized by its own program to {view.target} workers: {QUIET}", Status.FOREIGN, now)
 
     def _requested(self) -> int:
         if self._attached is None:
@@ -350,8 +342,8 @@ class ExecutorPool:
         if view.state is not State.RUNNING:
             state = "broken" if view.state is State.BROKEN else "being shut down by its program"
             return Status.REFUSED, f"executor {self._wanted!r} of pid {view.owner[0]} is {state}"
-        if self._pause_until is not None:
-            return Status.FOREIGN, self._pause_text
+        if self._hands_off.text:
+            return self._hands_off.answer(self._hands_off.text)
         if self._request is not None and now - self._request.at >= ANSWER_NS:
             seconds = (now - self._request.at) // _SECOND
             return Status.FAILED, f"the executor did not look at its board for {seconds} s: is pid {view.owner[0]} stopped?"

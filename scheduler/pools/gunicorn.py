@@ -7,22 +7,23 @@ when the effect of the last one is seen, since two that are pending together arr
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import statistics
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from ...models.records import PoolSample, ProcId, WorkerSample
 from ..config import PoolConfig
 from ..decision import Status
 from ..ports import Clock
-from .busy import CallView, Doing, children, serving
+from .busy import CallView, ChildList, Doing, serving
+from .hands_off import QUIET, ForeignSize, HandsOff
 from .listening import AcceptQueue
+from .main_process import MainProcess
 from .master import find, has_beaten, is_worker
-from .signals import TICKS_PER_SECOND, ProcessHandle, open_process, read_stat, uptime_seconds
+from .signals import ProcessHandle, age_seconds, read_stat, send_to
 
 log = logging.getLogger(__name__)
 
@@ -40,13 +41,10 @@ HAND_DOWN_NS = 3 * _SECOND
 (the master wakes up on SIGCHLD, and each second)."""
 DRAIN_NS = 60 * _SECOND
 """A shrink of which nothing is seen for so long was lost; twice gunicorn's default graceful_timeout."""
-HANDS_OFF_NS = 60 * _SECOND
-"""How long a pool that somebody else resized is left alone after the last foreign change."""
 RETRIES = 3
 """Signals without effect in a row before the pool is reported as not reacting."""
 STARTS = 16
 """Start times kept; their median is reported."""
-_LOOK_FOR_MASTER_NS = _SECOND
 _REFRESH_NS = 5 * _SECOND
 
 
@@ -73,22 +71,16 @@ class _Step:
 
 
 @dataclass(slots=True)
-class _Pause:
-    """Why nothing is sent now, and until when."""
-
-    text: str
-    status: Status
-    until: int
-
-
-@dataclass(slots=True)
 class _Master:
     handle: ProcessHandle
     accept: AcceptQueue
-    children: int  # descriptor of its list of children, -1 where the kernel keeps none
+    children: ChildList  # the arbiter forks in its main thread: only that one gets Python's signals
     refresh_at: int
-    scan_at: int = 0
-    scanned: list[int] = field(default_factory=list)
+
+    def close(self) -> None:
+        self.handle.close()
+        self.accept.close()
+        self.children.close()
 
 
 class GunicornPool:
@@ -99,10 +91,9 @@ class GunicornPool:
         self._config = config
         self._clock = clock
         self._proc_root = proc_root
-        self._master: _Master | None = None
-        self._lost: ProcId | None = None
-        self._absence = "not looked for yet"
-        self._look_at = 0
+        self._master = MainProcess(
+            name, config, self._find, self._forget, title="gunicorn's master", remedy="see its error log for why"
+        )
         self._workers: dict[int, _Worker] = {}
         self._changed_at = 0  # when the set of workers last changed
         self._settled = False
@@ -111,9 +102,8 @@ class GunicornPool:
         self._step: _Step | None = None
         self._shrunk_at: int | None = None  # last TTOU, while workers that it should drain are still there
         self._retries = 0
-        self._below_since: int | None = None
-        self._above_since: int | None = None
-        self._pause: _Pause | None = None
+        self._foreign = ForeignSize(HAND_UP_NS, HAND_DOWN_NS)
+        self._hands_off = HandsOff(name)
         self._loop = False  # workers with event loops or threads: busy cannot be told
         self._starts: deque[float] = deque(maxlen=STARTS)
         self._queued: list[int] = []
@@ -126,7 +116,7 @@ class GunicornPool:
         if self._closed:
             return
         now = self._clock.monotonic()
-        master = self._attached(now)
+        master = self._master.look(now)
         if master is not None:
             self._look(master, now)
             self._steer(master, now)
@@ -145,7 +135,7 @@ class GunicornPool:
             requested=self._requested(),
             queued=statistics.fmean(self._queued) if self._queued else None,
             workers=workers,
-            master=None if self._master is None else self._master.handle.id,
+            master=self._master.id,
             start_seconds=statistics.median(self._starts) if self._starts else None,
             trouble=self._trouble(),
         )
@@ -160,13 +150,13 @@ class GunicornPool:
             return Status.REFUSED, f"gunicorn keeps at least one worker, {size} cannot be asked of it"
         trouble = self._trouble()
         if trouble:
-            return (self._pause.status if self._pause is not None else Status.REFUSED), trouble
+            return self._hands_off.answer(trouble)
         before = self._requested()
         if size == before:
             return Status.UNCHANGED, f"pool {self.name} has been asked for {size} already"
         self._target, self._retries = size, 0
-        if self._master is not None:
-            self._steer(self._master, self._clock.monotonic())
+        if self._master.present is not None:
+            self._steer(self._master.present, self._clock.monotonic())
         return Status.APPLIED, f"asked for {size} workers, {before} before"
 
     def recycle(self, worker: ProcId) -> tuple[Status, str]:
@@ -174,77 +164,35 @@ class GunicornPool:
         known = self._workers.get(worker.pid)
         if known is None or known.id != worker:
             return Status.VANISHED, f"pid {worker.pid} is no worker of pool {self.name}"
-        handle = open_process(self._proc_root, worker.pid, worker)
-        if handle is None:
-            return Status.VANISHED, f"pid {worker.pid} is gone"
-        try:
-            return handle.send(signal.SIGTERM)
-        finally:
-            handle.close()
+        return send_to(self._proc_root, worker, signal.SIGTERM)
 
     def watch(self) -> Iterable[int]:
         """Pids of master and workers, sorted."""
-        master = [] if self._master is None else [self._master.handle.id.pid]
-        return sorted([*master, *self._workers])
+        return sorted([*self._master.pids(), *self._workers])
 
     def close(self) -> None:
         """Let go of the pool; it stays as it is."""
-        self._detach("closed")
+        self._master.let_go("closed")
         self._closed = True
 
     # --- the master -----------------------------------------------------------------------------------------------------------
 
-    def _attached(self, now: int) -> _Master | None:
-        """The master, adopted anew when it was restarted or replaced; None with `_absence` set when there is none."""
-        if self._master is not None and self._master.handle.exited():
-            gone = self._master.handle.id
-            self._detach(f"gunicorn's master, pid {gone.pid}, has ended: see its error log for why, and start it again")
-            self._lost = gone
-            log.warning("pool %s: %s", self.name, self._absence)
-            self._look_at = now
-        if now < self._look_at:
-            return self._master
-        self._look_at = now + _LOOK_FOR_MASTER_NS
-        if self._config.pid is not None and not self._config.pidfile and (self._master is not None or self._lost is not None):
-            return self._master  # a bare pid is worth one process: whoever has it next is a stranger
-        found = find(self._proc_root, self._config, None if self._master is None else self._master.handle.id)
-        if isinstance(found, str):
-            if self._master is None and found != self._absence:
-                self._absence = found
-                log.warning("pool %s: %s", self.name, found)
-            return self._master
-        if found is not None:
-            self._adopt(found, now)
-        return self._master
+    def _find(self, present: ProcId | None) -> _Master | str | None:
+        found = find(self._proc_root, self._config, present)
+        if found is None or isinstance(found, str):
+            return found
+        accept, children = AcceptQueue(self._proc_root, found.id.pid), ChildList(self._proc_root, found.id.pid)
+        return _Master(found, accept, children, refresh_at=self._clock.monotonic() + _REFRESH_NS)
 
-    def _adopt(self, handle: ProcessHandle, now: int) -> None:
-        self._detach("")
-        pid = handle.id.pid
-        accept = AcceptQueue(self._proc_root, pid)
-        try:
-            listing = os.open(self._proc_root / str(pid) / "task" / str(pid) / "children", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            listing = -1
-        self._master = _Master(handle, accept, listing, refresh_at=now + _REFRESH_NS)
-        self._lost = None
-        self._changed_at = now
-        log.info("pool %s: adopted gunicorn's master, pid %d", self.name, pid)
-
-    def _detach(self, absence: str) -> None:
-        """Forget master and workers and all that was believed of them."""
-        if self._master is not None:
-            self._master.handle.close()
-            self._master.accept.close()
-            if self._master.children >= 0:
-                os.close(self._master.children)
-            self._master = None
+    def _forget(self) -> None:
+        """Nothing is known of workers any more, and nothing believed."""
         for worker in self._workers.values():
             worker.view.close()
         self._workers.clear()
-        self._absence = absence
         self._settled = self._loop = False
-        self._believed, self._target, self._step, self._pause = 0, None, None, None
-        self._below_since = self._above_since = self._shrunk_at = None
+        self._believed, self._target, self._step, self._shrunk_at = 0, None, None, None
+        self._foreign.reset()
+        self._hands_off.end()
         self._queued.clear()
 
     # --- what is there --------------------------------------------------------------------------------------------------------
@@ -253,13 +201,12 @@ class GunicornPool:
         if now >= master.refresh_at:
             master.refresh_at = now + _REFRESH_NS
             master.accept.refresh()
-        present = self._children(master, now)
+        present = master.children.pids(now)
         for pid in self._workers.keys() - set(present):
             self._drop(pid, now)
         for pid in present:
             if pid not in self._workers:
                 self._admit(master, pid, now)
-        uptime: float | None = None
         for worker in list(self._workers.values()):
             doing = serving(worker.view, master.accept.descriptors)
             if doing is Doing.GONE:
@@ -282,24 +229,11 @@ class GunicornPool:
                     continue
                 worker.ready = doing in (Doing.IDLE, Doing.LOOP) or has_beaten(self._proc_root, worker.id.pid)
                 if worker.ready and worker.newborn:
-                    uptime = uptime_seconds(self._proc_root) if uptime is None else uptime
-                    self._starts.append(max(0.0, uptime - worker.id.start_ticks / TICKS_PER_SECOND))
+                    self._starts.append(age_seconds(self._proc_root, worker.id))
                 worker.newborn = worker.newborn or not worker.ready
         waiting = master.accept.waiting()
         if waiting is not None:
             self._queued.append(waiting)
-
-    def _children(self, master: _Master, now: int) -> list[int]:
-        """Pids of the master's children. The arbiter forks in its main thread (only that one gets Python's signals)."""
-        if master.children >= 0:
-            try:
-                return sorted(int(word) for word in os.pread(master.children, 1 << 17, 0).split())
-            except ProcessLookupError:
-                return []
-        if now >= master.scan_at:
-            master.scan_at = now + _SECOND
-            master.scanned = children(self._proc_root, master.handle.id.pid)
-        return master.scanned
 
     def _admit(self, master: _Master, pid: int, now: int) -> None:
         stat = read_stat(self._proc_root, pid)
@@ -332,20 +266,17 @@ class GunicornPool:
             self._settled = seen > 0 and now - self._changed_at >= SETTLE_NS
             if not self._settled:
                 return
-        if self._pause is not None:
+        if self._hands_off.text:
             self._believed = seen
-            self._pause.until = max(self._pause.until, self._changed_at + HANDS_OFF_NS)
-            if now < self._pause.until:
+            if self._hands_off.lasts(now, seen, self._changed_at):
                 return
-            self._pause = self._step = self._target = None
-            log.info("pool %s: sized by nicety again, from %d workers", self.name, seen)
         if self._step is not None and not self._step_is_over(self._step, seen, now):
             return
         self._watch_for_hands(seen, now)
         if self._shrink_was_lost(seen, now):
             self._believed, self._shrunk_at = seen, None
             self._retry(signal.SIGTTOU, now)
-        if self._held() or self._target is None or self._target == self._believed:
+        if self._hands_off.text or self._target is None or self._target == self._believed:
             return
         number, change = (signal.SIGTTIN, 1) if self._target > self._believed else (signal.SIGTTOU, -1)
         status, text = master.handle.send(number)
@@ -378,7 +309,7 @@ class GunicornPool:
         excess = seen - self._believed
         if excess <= 0:
             self._shrunk_at = None
-        if self._shrunk_at is None or self._above_since is not None:
+        if self._shrunk_at is None or self._foreign.suspected:
             return False
         since = self._shrunk_at
         oldest = sorted(self._workers.values(), key=lambda w: (w.id.start_ticks, w.id.pid))[:excess]
@@ -395,37 +326,24 @@ class GunicornPool:
     def _watch_for_hands(self, seen: int, now: int) -> None:
         """The master spawns only while it has fewer workers than it wants, and replaces a lost one at once; else it was resized."""
         over = seen > self._believed and any(worker.over for worker in self._workers.values())
-        self._above_since = (self._above_since or now) if over else None
-        self._below_since = (self._below_since or now) if seen < self._believed else None
-        grown = self._above_since is not None and now - self._above_since >= HAND_UP_NS
-        fallen = self._below_since is not None and now - self._below_since >= HAND_DOWN_NS
-        if grown or fallen:
-            asked = self._believed
-            text = (
-                f"resized by hand to {seen} workers ({asked} were asked for): hands off until {HANDS_OFF_NS // _SECOND} s of quiet"
-            )
+        if self._foreign.seen(now, above=over, below=seen < self._believed):
+            text = f"resized by hand to {seen} workers ({self._believed} were asked for): {QUIET}"
             self._hold(text, Status.FOREIGN, now)
         elif not over:
             for worker in self._workers.values():
                 worker.over = False
 
     def _hold(self, text: str, status: Status, now: int) -> None:
-        log.warning("pool %s: %s", self.name, text)
-        self._pause = _Pause(text, status, now + HANDS_OFF_NS)
-        self._step = self._target = None
-        self._above_since = self._below_since = self._shrunk_at = None
+        self._hands_off.begin(text, status, now)
+        self._step = self._target = self._shrunk_at = None
+        self._foreign.reset()
         self._retries = 0
         self._believed = len(self._workers)
         for worker in self._workers.values():
             worker.over = False
 
-    def _held(self) -> bool:
-        return self._pause is not None
-
     def _requested(self) -> int:
         return self._believed if self._target is None else self._target
 
     def _trouble(self) -> str:
-        if self._master is None:
-            return self._absence
-        return "" if self._pause is None else self._pause.text
+        return self._master.absence if self._master.present is None else self._hands_off.text

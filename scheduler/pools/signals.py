@@ -47,9 +47,10 @@ def identify(proc_root: Path, pid: int) -> ProcId | None:
     return None if stat is None or stat.state in "ZX" else ProcId(pid, stat.start_ticks)
 
 
-def uptime_seconds(proc_root: Path) -> float:
-    """Seconds since boot, the scale of start times (10 ms fine)."""
-    return float((proc_root / "uptime").read_text(encoding="ascii").split()[0])
+def age_seconds(proc_root: Path, process: ProcId) -> float:
+    """How long a process has been there: 10 ms fine."""
+    uptime = float((proc_root / "uptime").read_text(encoding="ascii").split()[0])
+    return max(0.0, uptime - process.start_ticks / TICKS_PER_SECOND)
 
 
 class ProcessHandle:
@@ -105,3 +106,14 @@ def open_process(proc_root: Path, pid: int, expected: ProcId | None = None) -> P
         handle.close()
         return None
     return handle
+
+
+def send_to(proc_root: Path, process: ProcId, number: signal.Signals) -> tuple[Status, str]:
+    """Send one signal to this process, VANISHED when it is gone; see `ProcessHandle.send`."""
+    handle = open_process(proc_root, process.pid, process)
+    if handle is None:
+        return Status.VANISHED, f"pid {process.pid} is gone"
+    try:
+        return handle.send(number)
+    finally:
+        handle.close()

@@ -23,9 +23,11 @@ from ..config import PoolConfig
 from ..decision import Status
 from ..ports import Clock
 from . import uwsgi_stats as facts
+from .hands_off import QUIET, HandsOff
 from .listening import AcceptQueue
+from .main_process import MainProcess
 from .pidfile import named
-from .signals import TICKS_PER_SECOND, ProcessHandle, identify, open_process, read_stat, uptime_seconds
+from .signals import ProcessHandle, age_seconds, identify, read_stat, send_to
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +41,6 @@ CANCEL_NS = 5 * _SECOND // 2
 """A - that is cancelled may have been obeyed just before: after two turns of the master it is known."""
 RETRIES = 3
 """Commands without effect in a row before the pool is reported as not reacting."""
-HANDS_OFF_NS = 60 * _SECOND
-"""How long a pool that somebody else resized is left alone after the last foreign change."""
 SILENT_NS = 5 * _SECOND
 """Without an answer for so long, workers that have ended are dropped by looking at the processes themselves."""
 STARTS = 16
@@ -51,7 +51,6 @@ killed it if that took long."""
 OLDEST_THREADED = (2, 0, 27)
 """Since this version the threads of a worker that goes finish what they have. Before, they were cancelled: with 2.0.21, 6 of 497
 requests were lost in 8 shrinks, with 2.0.30 none of 745 in 12."""
-_LOOK_FOR_MASTER_NS = _SECOND
 _REFRESH_NS = 5 * _SECOND
 _ALGORITHM = re.compile(r"\s*-*cheaper-algo2?\s*[= ]\s*([\w.-]+)\s*")
 _MAX_CONFIGURATION = 1 << 16  # bytes read of an .ini file
@@ -80,15 +79,6 @@ class _Step:
 
 
 @dataclass(slots=True)
-class _Pause:
-    """Why nothing is sent now, and until when."""
-
-    text: str
-    status: Status
-    until: int
-
-
-@dataclass(slots=True)
 class _Master:
     handle: ProcessHandle
     accept: AcceptQueue
@@ -99,6 +89,10 @@ class _Master:
     version: str = ""
     cores: int = 0  # requests that a worker can have at a time; 0: unknown
     unfit: str = ""  # why this one cannot be sized at all
+
+    def close(self) -> None:
+        self.handle.close()
+        self.accept.close()
 
 
 class UwsgiPool:
@@ -111,17 +105,14 @@ class UwsgiPool:
         self._clock = clock
         self._proc_root = proc_root
         self._stats = facts.StatsSocket(config.stats)
-        self._master: _Master | None = None
-        self._lost = False  # it was there, and has ended
-        self._absence = "not looked for yet"
+        self._master = MainProcess(name, config, self._find, self._forget, title="uWSGI's master", remedy="see its log for why")
         self._silence = ""  # why there is no answer
-        self._look_at = 0
         self._workers: dict[int, _Worker] = {}
         self._believed = 0  # workers that the master should want, as we know it
         self._target: int | None = None  # the size that we want; None: whatever is there
         self._step: _Step | None = None
         self._retries = 0
-        self._pause: _Pause | None = None
+        self._hands_off = HandsOff(name)
         self._starts: deque[float] = deque(maxlen=STARTS)
         self._queued: list[int] = []
         self._closed = False
@@ -133,9 +124,11 @@ class UwsgiPool:
         if self._closed:
             return
         now = self._clock.monotonic()
-        master = self._attached(now)
+        before, master = self._master.present, self._master.look(now)
         if master is None:
             return
+        if master is not before:
+            self._check_fitness(master)
         try:
             answer = self._stats.take(now)
             if answer is not None:
@@ -163,7 +156,7 @@ class UwsgiPool:
             requested=self._requested(),
             queued=statistics.fmean(self._queued) if self._queued else None,
             workers=workers,
-            master=None if self._master is None else self._master.handle.id,
+            master=self._master.id,
             start_seconds=statistics.median(self._starts) if self._starts else None,
             trouble=self._trouble(),
         )
@@ -178,9 +171,9 @@ class UwsgiPool:
             return Status.REFUSED, f"nobody would serve with {size} workers: at least one is kept"
         trouble = self._trouble()
         if trouble:
-            return (self._pause.status if self._pause is not None and trouble == self._pause.text else Status.REFUSED), trouble
-        assert self._master is not None
-        room = self._master.room
+            return self._hands_off.answer(trouble)
+        assert self._master.present is not None
+        room = self._master.present.room
         if size > room:
             return Status.REFUSED, f"uWSGI has room for {room} workers, not {size}: raise `processes` in its configuration"
         before = self._requested()
@@ -196,63 +189,41 @@ class UwsgiPool:
             return Status.VANISHED, f"pid {worker.pid} is no worker of pool {self.name}"
         if not known.place.wanted:
             return Status.UNCHANGED, f"worker {known.place.id} (pid {worker.pid}) is leaving already"
-        if len(known.place.cores) != 1 and self._master is not None and self._master.unfit:
-            return Status.REFUSED, self._master.unfit
+        master = self._master.present
+        if len(known.place.cores) != 1 and master is not None and master.unfit:
+            return Status.REFUSED, master.unfit
         if self._loops(known):
             return Status.REFUSED, "a worker with an event loop (async, gevent) would drop its requests on SIGHUP: reload uWSGI"
-        handle = open_process(self._proc_root, worker.pid, worker)
-        if handle is None:
-            return Status.VANISHED, f"pid {worker.pid} is gone"
-        try:
-            return handle.send(signal.SIGHUP)
-        finally:
-            handle.close()
+        return send_to(self._proc_root, worker, signal.SIGHUP)
 
     def watch(self) -> Iterable[int]:
         """Pids of master and workers, sorted."""
-        master = [] if self._master is None else [self._master.handle.id.pid]
-        return sorted([*master, *self._workers])
+        return sorted([*self._master.pids(), *self._workers])
 
     def close(self) -> None:
         """Let go of the pool; it stays as it is."""
-        self._detach("closed")
+        self._master.let_go("closed")
         self._stats.close()
         self._closed = True
 
     # --- the master -----------------------------------------------------------------------------------------------------------
 
-    def _attached(self, now: int) -> _Master | None:
-        """The master, adopted anew when it was restarted or replaced; None with `_absence` set when there is none."""
-        if self._master is not None and self._master.handle.exited():
-            gone = self._master.handle.id.pid
-            self._detach(f"uWSGI's master, pid {gone}, has ended: see its log for why, and start it again")
-            self._lost = True
-            log.warning("pool %s: %s", self.name, self._absence)
-            self._look_at = now
-        if now < self._look_at:
-            return self._master
-        self._look_at = now + _LOOK_FOR_MASTER_NS
-        if self._config.pid is not None and not self._config.pidfile and (self._master is not None or self._lost):
-            return self._master  # a bare pid is worth one process: whoever has it next is a stranger
+    def _find(self, present: ProcId | None) -> _Master | str | None:
         # Whether it is a uWSGI is not asked: only the one that answers for it on the stats socket, and reads the FIFO, is used
-        present = None if self._master is None else self._master.handle.id
         found = named(self._proc_root, self._config, present, "uWSGI", "pidfile = ")
-        if isinstance(found, str):
-            if self._master is None and found != self._absence:
-                self._absence = found
-                log.warning("pool %s: %s", self.name, found)
-        elif found is not None:
-            self._adopt(found[0], now)
-        return self._master
+        if found is None or isinstance(found, str):
+            return found
+        handle, now = found[0], self._clock.monotonic()
+        return _Master(handle, AcceptQueue(self._proc_root, handle.id.pid), refresh_at=now + _REFRESH_NS, heard_at=now)
 
-    def _adopt(self, handle: ProcessHandle, now: int) -> None:
-        self._detach("")
-        pid = handle.id.pid
-        self._master = _Master(handle, AcceptQueue(self._proc_root, pid), refresh_at=now + _REFRESH_NS, heard_at=now)
-        self._lost = False
+    def _forget(self) -> None:
+        """Nothing is known of workers any more, and nothing believed."""
+        self._workers.clear()
+        self._believed, self._target, self._step, self._retries = 0, None, None, 0
+        self._hands_off.end()
+        self._queued.clear()
+        self._stats.again()
         self._silence = f"uWSGI's stats socket {self._stats.where} has not answered yet"
-        log.info("pool %s: adopted uWSGI's master, pid %d", self.name, pid)
-        self._check_fitness(self._master)
 
     def _check_fitness(self, master: _Master) -> None:
         """Whether uWSGI sizes itself, as far as its arguments and .ini files say so, or loses requests when it shrinks."""
@@ -277,18 +248,6 @@ class UwsgiPool:
         found = read_stat(self._proc_root, worker.id.pid)
         return found is not None and found.threads < len(worker.place.cores)
 
-    def _detach(self, absence: str) -> None:
-        """Forget master and workers and all that was believed of them."""
-        if self._master is not None:
-            self._master.handle.close()
-            self._master.accept.close()
-            self._master = None
-        self._workers.clear()
-        self._absence = absence
-        self._believed, self._target, self._step, self._pause, self._retries = 0, None, None, None, 0
-        self._queued.clear()
-        self._stats.again()
-
     # --- what is there --------------------------------------------------------------------------------------------------------
 
     def _hear(self, master: _Master, answer: facts.Stats, now: int) -> None:
@@ -308,7 +267,6 @@ class UwsgiPool:
         there = {place.pid: place for place in answer.workers if place.pid}
         for gone in self._workers.keys() - there.keys():
             del self._workers[gone]
-        uptime: float | None = None
         for place in there.values():
             worker = self._known(master, place, newborn=not (first and place.accepting))
             if worker is None:
@@ -318,8 +276,7 @@ class UwsgiPool:
             if not worker.ready and place.accepting:
                 worker.ready = True
                 if worker.newborn:
-                    uptime = uptime_seconds(self._proc_root) if uptime is None else uptime
-                    self._starts.append(max(0.0, uptime - worker.id.start_ticks / TICKS_PER_SECOND))
+                    self._starts.append(age_seconds(self._proc_root, worker.id))
         if first:
             self._believed = master.wanted
             self._check_fitness(master)
@@ -362,19 +319,16 @@ class UwsgiPool:
         if any(place.status == "pause" for place in answer.workers):
             self._hold("paused by hand (p on the master FIFO, or SIGTSTP): p again resumes it", Status.FOREIGN, now)
             return
-        if self._pause is not None:
-            if wanted != self._believed:
-                self._believed = wanted
-                self._pause.until = max(self._pause.until, now + HANDS_OFF_NS)
-            if now < self._pause.until:
+        if self._hands_off.text:
+            changed_at = 0 if wanted == self._believed else now
+            self._believed = wanted
+            if self._hands_off.lasts(now, wanted, changed_at):
                 return
-            self._pause = self._target = None
-            log.info("pool %s: sized by nicety again, from %d workers", self.name, wanted)
         if self._step is not None:
             self._follow(self._step, wanted, _somebody_idle(answer), now)
         elif wanted != self._believed:
             self._resized_by_hand(wanted, now)
-        if self._target is not None and not master.unfit and not self._held():
+        if self._target is not None and not master.unfit and not self._hands_off.text:
             self._command(master, answer, self._target, now)
 
     def _follow(self, step: _Step, wanted: int, idle: bool, now: int) -> None:
@@ -426,22 +380,17 @@ class UwsgiPool:
     def _resized_by_hand(self, wanted: int, now: int) -> None:
         asked = self._believed if self._step is None else self._step.expected
         text = (
-            f"resized to {wanted} workers by somebody else ({asked} were asked for): hands off until {HANDS_OFF_NS // _SECOND} s "
-            "of quiet; a cheaper-algo other than manual does that too"
+            f"resized to {wanted} workers by somebody else ({asked} were asked for): {QUIET}; "
+            "a cheaper-algo other than manual does that too"
         )
         self._hold(text, Status.FOREIGN, now)
 
     def _hold(self, text: str, status: Status, now: int) -> None:
-        if self._pause is None or self._pause.text != text:
-            log.warning("pool %s: %s", self.name, text)
-        self._pause = _Pause(text, status, now + HANDS_OFF_NS)
+        self._hands_off.begin(text, status, now)
         self._step = self._target = None
         self._retries = 0
-        if self._master is not None:
-            self._believed = self._master.wanted
-
-    def _held(self) -> bool:
-        return self._pause is not None
+        if self._master.present is not None:
+            self._believed = self._master.present.wanted
 
     def _remedy(self) -> str:
         return (
@@ -453,9 +402,10 @@ class UwsgiPool:
         return self._believed if self._target is None else self._target
 
     def _trouble(self) -> str:
-        if self._master is None:
-            return self._absence
-        return self._master.unfit or self._silence or ("" if self._pause is None else self._pause.text)
+        master = self._master.present
+        if master is None:
+            return self._master.absence
+        return master.unfit or self._silence or self._hands_off.text
 
 
 def _somebody_idle(answer: facts.Stats) -> bool:

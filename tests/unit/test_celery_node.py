@@ -20,7 +20,8 @@ from nicety.scheduler.pools.build import build
 from nicety.scheduler.pools.busy import Doing
 from nicety.scheduler.pools.celery_link import ANSWER_NS, BOOTSTRAP, START_NS, AgentLink
 from nicety.scheduler.pools.celery_main import PoolProcess, environment, interpreter, user_of
-from nicety.scheduler.pools.celery_node import GROWN_NS, HANDS_OFF_NS, CeleryPool
+from nicety.scheduler.pools.celery_node import GROWN_NS, CeleryPool
+from nicety.scheduler.pools.hands_off import HANDS_OFF_NS
 from nicety.scheduler.pools.pidfile import named
 from nicety.scheduler.testing.clock import FakeClock
 
@@ -147,7 +148,7 @@ class Bench:
 
     def shift(self, ns: int) -> None:
         """Let time pass while the agent owes no answer: it would count as hung."""
-        self.until(lambda _: self.pool._main is not None and self.pool._main.link.ready())
+        self.until(lambda _: (main := self.pool._main.present) is not None and main.link.ready())
         self.clock.shift += ns
 
     def up(self, count: int) -> PoolSample:
