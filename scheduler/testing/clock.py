@@ -1,8 +1,10 @@
-"""A clock that only moves when it is told to. Knows nothing of real time."""
+"""Clocks that move when they are told to. Know nothing of real time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+
+from ..ports import Clock
 
 
 class FakeClock:
@@ -49,3 +51,28 @@ class FakeClock:
     def set_wall(self, wall: int) -> None:
         """Set the wall clock, forwards or backwards; the monotonic clock does not notice."""
         self._wall = wall
+
+
+class ShiftedClock:
+    """Another clock, the real one say, plus what a test adds to `shift` (ns): a minute is over at once for whoever looks at it.
+
+    `sleeps=False` is for code that must never wait: to sleep is an AssertionError.
+    """
+
+    def __init__(self, clock: Clock, *, sleeps: bool = True) -> None:
+        self.shift = 0
+        self._clock = clock
+        self._sleeps = sleeps
+
+    def monotonic(self) -> int:
+        """ns"""
+        return self._clock.monotonic() + self.shift
+
+    def wall(self) -> int:
+        """ns since 1970, not shifted"""
+        return self._clock.wall()
+
+    def sleep_until(self, at: int) -> None:
+        """Return when `monotonic()` has reached `at`."""
+        assert self._sleeps, "it must never wait"
+        self._clock.sleep_until(at - self.shift)

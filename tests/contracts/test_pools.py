@@ -5,36 +5,32 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from nicety.models.records import PoolSample, ProcId
+from nicety.models.records import ProcId
 from nicety.scheduler.config import PoolConfig
+from nicety.scheduler.daemon import SystemClock
 from nicety.scheduler.decision import Status
 from nicety.scheduler.pools.celery_node import CeleryPool
 from nicety.scheduler.pools.command import CommandPool
 from nicety.scheduler.pools.executor_pool import ExecutorPool
 from nicety.scheduler.pools.gunicorn import GunicornPool
 from nicety.scheduler.pools.uwsgi import UwsgiPool
-from nicety.scheduler.ports import PoolAdapter
+from nicety.scheduler.ports import Clock, PoolAdapter
 from nicety.scheduler.testing.clock import FakeClock
+from nicety.scheduler.testing.driver import PoolDriver
 from nicety.scheduler.testing.pool import FakePool
+from nicety.scheduler.testing.web import APPLICATION, free_port
 
 KINDS = ("fake", "command", "gunicorn", "executor", "uwsgi", "celery")
 SECOND = 1_000_000_000
 MAXIMUM = 6
-
-APP = """
-def application(environ, start_response):
-    start_response("200 OK", [("Content-Length", "2")])
-    return [b"ok"]
-"""
 
 # Celery looks for missing processes each 5 s: more often only saves the suite's time.
 TASKS = """
@@ -54,52 +50,13 @@ signal.pause()
 """
 
 
-class RealClock:
-    def monotonic(self) -> int:
-        return time.monotonic_ns()
-
-    def wall(self) -> int:
-        return time.time_ns()
-
-    def sleep_until(self, at: int) -> None:
-        time.sleep(max(0.0, (at - time.monotonic_ns()) / SECOND))
-
-
-class Rig:
+class Rig(PoolDriver):
     """A pool with the means to drive it and to do it harm."""
 
-    def __init__(self, pool: PoolAdapter, clock: RealClock | FakeClock, master: subprocess.Popen[bytes] | None = None) -> None:
-        self.pool = pool
-        self.clock = clock
+    def __init__(self, pool: PoolAdapter, clock: Clock, master: subprocess.Popen[bytes] | None = None) -> None:
+        super().__init__(pool, clock)
         self.master = master
         self.broker: subprocess.Popen[bytes] | None = None
-
-    def tick(self) -> PoolSample:
-        """A few probes and a read, in a tenth of a second."""
-        for _ in range(4):
-            self.pool.probe()
-            self.clock.sleep_until(self.clock.monotonic() + SECOND // 40)
-        return self.pool.read()
-
-    def until(self, condition: Callable[[PoolSample], bool], seconds: float = 15.0) -> PoolSample:
-        """Tick until a sample meets the condition; fails after `seconds`."""
-        deadline = self.clock.monotonic() + int(seconds * SECOND)
-        while not condition(sample := self.tick()):
-            assert self.clock.monotonic() < deadline, f"not within {seconds} s: {sample}"
-        return sample
-
-    def for_seconds(self, seconds: float) -> list[PoolSample]:
-        """Every sample of the seconds to come."""
-        end = self.clock.monotonic() + int(seconds * SECOND)
-        samples = [self.tick()]
-        while self.clock.monotonic() < end:
-            samples.append(self.tick())
-        return samples
-
-    def settle(self, size: int = 1) -> PoolSample:
-        """Bring the pool to a size, whatever the test before left."""
-        self.pool.resize(size)
-        return self.until(lambda s: s.size == s.requested == size and all(w.ready for w in s.workers) and not s.trouble)
 
     def kill(self, worker: ProcId) -> None:
         if isinstance(self.pool, FakePool):
@@ -123,13 +80,6 @@ class Rig:
                 process.wait(20)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def descriptors() -> dict[str, str]:
     """Our own descriptors and what they are."""
     found = {path.name: path for path in Path("/proc/self/fd").iterdir()}
@@ -142,16 +92,16 @@ def start_rig(kind: str, folder: Path) -> Rig:
         return Rig(FakePool("web", clock, maximum=MAXIMUM, start_seconds=0.5, drain_seconds=0.2), clock)
     if kind == "command":
         config = PoolConfig(kind="command", command=["sleep", "1000"], maximum=MAXIMUM, drain_timeout=5)
-        real = RealClock()
+        real = SystemClock()
         return Rig(CommandPool("web", config, real, log_file=folder / "web.log", seed=1), real)
     if kind == "executor":
         environ = {"NICETY_RUN_DIR": str(folder)}
         program = subprocess.Popen([sys.executable, "-c", PROGRAM, str(MAXIMUM)], env={**os.environ, **environ})
-        real = RealClock()
+        real = SystemClock()
         rig = Rig(ExecutorPool("web", PoolConfig(kind="executor"), real, environ=environ), real, program)
         rig.until(lambda s: s.size == 1)  # it may have six workers, but starts them only when they are needed
         return rig
-    (folder / "app.py").write_text(APP, encoding="ascii")
+    (folder / "app.py").write_text(APPLICATION, encoding="ascii")
     pidfile = folder / "web.pid"
     if kind == "uwsgi":
         return start_uwsgi(folder, pidfile)
@@ -161,7 +111,7 @@ def start_rig(kind: str, folder: Path) -> Rig:
     with (folder / "gunicorn.log").open("wb") as output:
         master = subprocess.Popen([*command, "app:application"], stdout=output, stderr=output)
     config = PoolConfig(kind="gunicorn", pidfile=str(pidfile), maximum=MAXIMUM)
-    real = RealClock()
+    real = SystemClock()
     return Rig(GunicornPool("web", config, real), real, master)
 
 
@@ -174,7 +124,7 @@ def start_uwsgi(folder: Path, pidfile: Path) -> Rig:
     with (folder / "uwsgi.log").open("wb") as output:
         master = subprocess.Popen(command, stdout=output, stderr=output)
     config = PoolConfig(kind="uwsgi", stats=str(folder / "stats"), fifo=str(folder / "fifo"), pidfile=str(pidfile), maximum=MAXIMUM)
-    real = RealClock()
+    real = SystemClock()
     return Rig(UwsgiPool("web", config, real), real, master)
 
 
@@ -191,7 +141,7 @@ def start_celery(folder: Path, pidfile: Path) -> Rig:
     with log.open("wb") as output:
         master = subprocess.Popen(command, stdout=output, stderr=output, cwd=folder)
     config = PoolConfig(kind="celery", broker=f"redis://127.0.0.1:{port}/0", node=node, pidfile=str(pidfile), maximum=MAXIMUM)
-    real = RealClock()
+    real = SystemClock()
     rig = Rig(CeleryPool("web", config, real), real, master)
     rig.broker = broker
     deadline = time.monotonic() + 30
@@ -239,9 +189,9 @@ def test_a_requested_size_is_reached_both_ways(rig: Rig) -> None:
 
 def test_a_size_is_never_passed_on_the_way(rig: Rig) -> None:
     rig.pool.resize(MAXIMUM)
-    sizes = [sample.size for sample in rig.for_seconds(0.8)]
+    sizes = [sample.size for sample in rig.samples(0.8)]
     rig.until(lambda s: s.size == MAXIMUM)
-    sizes += [sample.size for sample in rig.for_seconds(0.5)]
+    sizes += [sample.size for sample in rig.samples(0.5)]
     assert sizes[-1] == MAXIMUM
     assert sizes == sorted(sizes)
 
@@ -251,13 +201,13 @@ def test_a_new_size_replaces_one_under_way(rig: Rig) -> None:
     rig.pool.probe()
     assert rig.pool.resize(2)[0] is Status.APPLIED
     rig.until(lambda s: s.size == 2 and s.requested == 2)
-    assert {sample.size for sample in rig.for_seconds(1.0)} == {2}
+    assert {sample.size for sample in rig.samples(1.0)} == {2}
 
 
 def test_the_same_size_again_changes_nothing(rig: Rig) -> None:
     before = rig.settle(2)
     assert rig.pool.resize(2)[0] is Status.UNCHANGED
-    after = rig.for_seconds(0.5)[-1]
+    after = rig.samples(0.5)[-1]
     assert [w.id for w in after.workers] == [w.id for w in before.workers]
 
 
@@ -284,11 +234,11 @@ def test_watch_names_master_and_workers(rig: Rig) -> None:
 
 def test_a_killed_worker_is_replaced_and_that_is_nobodys_hand(rig: Rig) -> None:
     before = rig.settle(2)
-    rig.for_seconds(1.1)  # a command's worker that ends within its first second has failed to start
+    rig.samples(1.1)  # a command's worker that ends within its first second has failed to start
     victim = before.workers[0].id
     rig.kill(victim)
     rig.until(lambda s: s.size == 2 and victim not in {w.id for w in s.workers})
-    samples = rig.for_seconds(0.5 if isinstance(rig.pool, CommandPool) else 3.5)  # hands are told from crashes after 3 s
+    samples = rig.samples(0.5 if isinstance(rig.pool, CommandPool) else 3.5)  # hands are told from crashes after 3 s
     assert {sample.trouble for sample in samples} == {""}
     assert {sample.requested for sample in samples} == {2}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,18 +14,16 @@ import pytest
 
 from nicety.models.records import PoolSample
 from nicety.scheduler.config import PoolConfig
+from nicety.scheduler.daemon import SystemClock
 from nicety.scheduler.decision import Status
 from nicety.scheduler.pools.command import CommandPool
 from nicety.scheduler.pools.gunicorn import RETRIES, GunicornPool
 from nicety.scheduler.ports import PoolAdapter
+from nicety.scheduler.testing.clock import ShiftedClock
+from nicety.scheduler.testing.driver import PoolDriver
+from nicety.scheduler.testing.web import APPLICATION, free_port
 
 SECOND = 1_000_000_000
-
-APP = """
-def application(environ, start_response):
-    start_response("200 OK", [("Content-Length", "2")])
-    return [b"ok"]
-"""
 
 CONFIG = """
 import os
@@ -34,33 +31,13 @@ workers = int(open(os.path.join(os.path.dirname(__file__), "workers")).read())
 """
 
 
-class ShiftedClock:
-    """Real time, plus what a test adds."""
-
-    def __init__(self) -> None:
-        self.shift = 0
-
-    def monotonic(self) -> int:
-        return time.monotonic_ns() + self.shift
-
-    def wall(self) -> int:
-        return time.time_ns()
-
-    def sleep_until(self, at: int) -> None:
-        time.sleep(max(0.0, (at - self.monotonic()) / SECOND))
+def real_clock() -> ShiftedClock:
+    """The real one, until a test shifts it."""
+    return ShiftedClock(SystemClock())
 
 
-def watched(pool: PoolAdapter, condition: Callable[[PoolSample], bool], seconds: float = 20.0) -> PoolSample:
-    """Probe until a sample meets the condition."""
-    deadline = time.monotonic() + seconds
-    while True:
-        for _ in range(3):
-            pool.probe()
-            time.sleep(0.02)
-        sample = pool.read()
-        if condition(sample):
-            return sample
-        assert time.monotonic() < deadline, sample
+def watched(pool: PoolAdapter, condition: Callable[[PoolSample], bool]) -> PoolSample:
+    return PoolDriver(pool, SystemClock(), tick=0.06).until(condition)
 
 
 class Server:
@@ -68,14 +45,12 @@ class Server:
 
     def __init__(self, folder: Path, workers: int) -> None:
         self.folder = folder
-        self.clock = ShiftedClock()
+        self.clock = real_clock()
         self.pidfile = folder / "pid"
-        (folder / "app.py").write_text(APP)
+        (folder / "app.py").write_text(APPLICATION)
         (folder / "gunicorn.conf.py").write_text(CONFIG)
         (folder / "workers").write_text(str(workers))
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         self.master = self.start()
         self.pool = GunicornPool("web", PoolConfig(kind="gunicorn", pidfile=str(self.pidfile), maximum=16), self.clock)
 
@@ -117,7 +92,7 @@ def test_a_pid_file_that_points_to_a_stranger_is_trouble_and_the_stranger_gets_n
     stranger = subprocess.Popen(["sleep", "1000"])
     try:
         (tmp_path / "pid").write_text(str(stranger.pid))
-        clock = ShiftedClock()
+        clock = real_clock()
         pool = GunicornPool("web", PoolConfig(kind="gunicorn", pidfile=str(tmp_path / "pid")), clock)
         sample = pool.read()
         assert (sample.size, sample.master) == (0, None)
@@ -266,7 +241,7 @@ def process_group(leader: int) -> set[int]:
 def test_a_worker_that_ignores_term_is_killed_with_its_children_when_its_time_is_up(
     commands: Callable[..., CommandPool], caplog: pytest.LogCaptureFixture
 ) -> None:
-    clock = ShiftedClock()
+    clock = real_clock()
     pool = commands(["sh", "-c", "trap '' TERM; sleep 1000 & sleep 1000"], clock, minimum=0, drain_timeout=20)
     pool.resize(1)
     worker = watched(pool, lambda s: s.size == 1).workers[0].id
@@ -281,7 +256,7 @@ def test_a_worker_that_ignores_term_is_killed_with_its_children_when_its_time_is
 
 
 def test_closing_waits_for_the_drain_and_kills_the_rest(commands: Callable[..., CommandPool]) -> None:
-    clock = ShiftedClock()
+    clock = real_clock()
     pool = commands(["sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"], clock, minimum=2, drain_timeout=0.5)
     workers = [w.id.pid for w in watched(pool, lambda s: s.size == 2).workers]
     began = time.monotonic()
@@ -291,7 +266,7 @@ def test_closing_waits_for_the_drain_and_kills_the_rest(commands: Callable[..., 
 
 
 def test_a_command_that_fails_at_once_costs_next_to_nothing(commands: Callable[..., CommandPool]) -> None:
-    clock = ShiftedClock()
+    clock = real_clock()
     pool = commands(["false"], clock, minimum=4, maximum=8)
     began, used = clock.monotonic(), time.process_time()
     for _ in range(600):  # a minute of probes, ten a second
@@ -341,7 +316,7 @@ def test_workers_of_a_killed_daemon_are_told_to_drain(tmp_path: Path, user: str)
 
 
 def test_other_children_of_the_daemon_are_not_reaped_by_a_pool(commands: Callable[..., CommandPool]) -> None:
-    clock = ShiftedClock()
+    clock = real_clock()
     other = subprocess.Popen(["sh", "-c", "exit 7"])
     os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
     pool = commands(["sh", "-c", "exit 0"], clock)

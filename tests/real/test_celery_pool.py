@@ -10,20 +10,20 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nicety.models.records import PoolSample
 from nicety.scheduler.config import PoolConfig
+from nicety.scheduler.daemon import SystemClock
 from nicety.scheduler.decision import Status
 from nicety.scheduler.pools.celery_node import CeleryPool
+from nicety.scheduler.testing.driver import PoolDriver
+from nicety.scheduler.testing.web import free_port
 
 pytestmark = pytest.mark.skipif(shutil.which("redis-server") is None, reason="needs redis-server (Debian: redis-server)")
-
-SECOND = 1_000_000_000
 
 # PACE: Celery looks each 5 s whether processes are missing; that it does so more often here only saves the tests' time.
 TASKS = """
@@ -74,24 +74,11 @@ print(json.dumps({"sent": sent, "ended": len(ended), "began_twice": sum(int(n) >
 """
 
 
-class RealClock:
-    def monotonic(self) -> int:
-        return time.monotonic_ns()
-
-    def wall(self) -> int:
-        return time.time_ns()
-
-    def sleep_until(self, at: int) -> None:
-        time.sleep(max(0.0, (at - time.monotonic_ns()) / SECOND))
-
-
 class Redis:
     """A Redis of our own on a free port, without a disk."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         self.folder = folder
         self.url = f"redis://:secret@127.0.0.1:{self.port}/0"
         self.start()
@@ -121,7 +108,7 @@ class Redis:
         self.process.wait(10)
 
 
-class Worker:
+class Worker(PoolDriver):
     """A real Celery worker and its adapter."""
 
     def __init__(self, folder: Path, redis: Redis, *options: str, pace: float | None = 0.2) -> None:
@@ -135,56 +122,23 @@ class Worker:
         self.node = f"{folder.name}@here"
         self.start()
         config = PoolConfig(kind="celery", pidfile=str(self.pidfile), broker="$BROKER", node=self.node, maximum=16)
-        self.pool = CeleryPool("jobs", config, RealClock(), environ={"BROKER": redis.url})
+        clock = SystemClock()
+        super().__init__(
+            CeleryPool("jobs", config, clock, environ={"BROKER": redis.url}), clock, patience=30.0, told=self.log.read_text
+        )
 
     def start(self) -> None:
-        command = [
-            sys.executable,
-            "-m",
-            "celery",
-            "-A",
-            "tasks",
-            "worker",
-            "-n",
-            self.node,
-            "--pidfile",
-            str(self.pidfile),
-            "-l",
-            "INFO",
-        ]
+        command = [sys.executable, "-m", "celery", "-A", "tasks", "worker", "-n", self.node, "--pidfile", str(self.pidfile)]
+        command += ["-l", "INFO", *self.options]
         already = len(self.log.read_text()) if self.log.exists() else 0
         with self.log.open("ab") as output:
             self.main = subprocess.Popen(
-                [*command, *self.options], cwd=self.folder, env=self.environ, stdout=output, stderr=output, start_new_session=True
+                command, cwd=self.folder, env=self.environ, stdout=output, stderr=output, start_new_session=True
             )
         deadline = time.monotonic() + 30
         while f"{self.node} ready." not in self.log.read_text()[already:]:
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.05)
-
-    def until(self, condition: Callable[[PoolSample], bool], seconds: float = 30.0) -> PoolSample:
-        deadline = time.monotonic() + seconds
-        while True:
-            sample = self.over(0.1)
-            if condition(sample):
-                return sample
-            assert time.monotonic() < deadline, (sample, self.log.read_text()[-2000:])
-
-    def over(self, seconds: float, interval: float = 0.02) -> PoolSample:
-        """The sample of the seconds to come."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            self.pool.probe()
-            time.sleep(interval)
-        return self.pool.read()
-
-    def up(self, size: int) -> PoolSample:
-        return self.until(lambda s: s.size == s.requested == size and all(w.ready for w in s.workers) and not s.trouble)
-
-    def settle(self, size: int) -> PoolSample:
-        self.until(lambda s: not s.trouble)
-        self.pool.resize(size)
-        return self.up(size)
 
     def client(self, *, count: int = 0, rate: float = 0.0, seconds: float) -> subprocess.Popen[str]:
         command = [sys.executable, "client.py", str(count), str(rate), str(seconds)]

@@ -15,8 +15,10 @@ import pytest
 
 from nicety.models.records import PoolSample
 from nicety.scheduler.config import PoolConfig, Queue
+from nicety.scheduler.daemon import SystemClock
 from nicety.scheduler.pools.busy import Activity, Doing
 from nicety.scheduler.pools.command import CommandPool
+from nicety.scheduler.testing.driver import PoolDriver
 
 SECOND = 1_000_000_000
 
@@ -43,27 +45,8 @@ while not leaving:
 """
 
 
-class RealClock:
-    def monotonic(self) -> int:
-        return time.monotonic_ns()
-
-    def wall(self) -> int:
-        return time.time_ns()
-
-    def sleep_until(self, at: int) -> None:
-        time.sleep(max(0.0, (at - time.monotonic_ns()) / SECOND))
-
-
-def probed(pool: CommandPool, condition: Callable[[PoolSample], bool], seconds: float = 15.0) -> PoolSample:
-    deadline = time.monotonic() + seconds
-    while True:
-        for _ in range(5):
-            pool.probe()
-            time.sleep(0.01)
-        sample = pool.read()
-        if condition(sample):
-            return sample
-        assert time.monotonic() < deadline, sample
+def probed(pool: CommandPool, condition: Callable[[PoolSample], bool]) -> PoolSample:
+    return PoolDriver(pool, SystemClock(), tick=0.05, interval=0.01).until(condition)
 
 
 def test_no_job_is_lost_while_the_pool_is_resized(tmp_path: Path) -> None:
@@ -76,7 +59,7 @@ def test_no_job_is_lost_while_the_pool_is_resized(tmp_path: Path) -> None:
         maximum=4,
         queue=Queue(files=str(spool / "*.job"), every=0.05),
     )
-    pool = CommandPool("jobs", config, RealClock(), log_file=tmp_path / "log", seed=1)
+    pool = CommandPool("jobs", config, SystemClock(), log_file=tmp_path / "log", seed=1)
     names = [f"{n:04}.job" for n in range(150)]
     try:
         for name in names:
@@ -164,7 +147,7 @@ def test_a_process_that_has_ended_is_gone_and_no_exception() -> None:
 def test_workers_run_as_the_configured_user_and_still_end_with_the_daemon(tmp_path: Path) -> None:
     entry = pwd.getpwnam("nobody")
     config = PoolConfig(kind="command", command=["sleep", "1000"], user="nobody")
-    pool = CommandPool("jobs", config, RealClock(), log_file=tmp_path / "log", seed=1)
+    pool = CommandPool("jobs", config, SystemClock(), log_file=tmp_path / "log", seed=1)
     try:
         worker = probed(pool, lambda s: s.size == 1).workers[0].id.pid
         status = dict(line.split(":", 1) for line in Path(f"/proc/{worker}/status").read_text().splitlines())

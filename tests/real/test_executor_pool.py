@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +14,13 @@ import pytest
 
 from nicety.models.records import PoolSample
 from nicety.scheduler.config import Config, ConfigError, PoolConfig, parse
+from nicety.scheduler.daemon import SystemClock
 from nicety.scheduler.decision import Status
 from nicety.scheduler.pools.build import build
 from nicety.scheduler.pools.executor_pool import ExecutorPool
+from nicety.scheduler.ports import PoolAdapter
+from nicety.scheduler.testing.clock import ShiftedClock
+from nicety.scheduler.testing.driver import PoolDriver
 
 SECOND = 1_000_000_000
 
@@ -48,22 +51,6 @@ for line in sys.stdin:
         executor.shutdown()
     print("done", flush=True)
 """
-
-
-class Clock:
-    """The real one, with a way to let a minute pass."""
-
-    def __init__(self) -> None:
-        self.ahead = 0
-
-    def monotonic(self) -> int:
-        return time.monotonic_ns() + self.ahead
-
-    def wall(self) -> int:
-        return time.time_ns()
-
-    def sleep_until(self, at: int) -> None:
-        raise AssertionError
 
 
 class Program:
@@ -105,24 +92,17 @@ def running(name: str, folder: Path) -> Iterator[Program]:
 
 def adapter(folder: Path, name: str = "features", executor: str = "", user: str = "") -> ExecutorPool:
     config = PoolConfig(kind="executor", executor=executor, user=user)
-    return ExecutorPool(name, config, Clock(), environ={"NICETY_RUN_DIR": str(folder)})
+    clock = ShiftedClock(SystemClock(), sleeps=False)
+    return ExecutorPool(name, config, clock, environ={"NICETY_RUN_DIR": str(folder)})
 
 
-def until(pool: ExecutorPool, condition: Callable[[PoolSample], bool], seconds: float = 10.0) -> PoolSample:
-    deadline = time.monotonic() + seconds
-    while True:
-        for _ in range(4):
-            pool.probe()
-            time.sleep(0.02)
-        sample = pool.read()
-        if condition(sample):
-            return sample
-        assert time.monotonic() < deadline, sample
+def until(pool: PoolAdapter, condition: Callable[[PoolSample], bool], seconds: float = 10.0) -> PoolSample:
+    return PoolDriver(pool, SystemClock()).until(condition, seconds)
 
 
-def pass_time(pool: ExecutorPool, seconds: float) -> None:
-    assert isinstance(pool._clock, Clock)
-    pool._clock.ahead += int(seconds * SECOND)
+def pass_time(pool: ExecutorPool, seconds: int) -> None:
+    assert isinstance(pool._clock, ShiftedClock)
+    pool._clock.shift += seconds * SECOND
 
 
 def test_load_is_measured(tmp_path: Path) -> None:
@@ -273,7 +253,7 @@ def test_processes_of_others_are_not_believed_to_be_workers(tmp_path: Path) -> N
 
 def test_the_configuration_makes_it(tmp_path: Path) -> None:
     config = parse('[pools.jobs]\nkind = "executor"\nexecutor = "features"\n')
-    (pool,) = build(config, Clock(), state_dir=tmp_path, environ={"NICETY_RUN_DIR": str(tmp_path)}).values()
+    (pool,) = build(config, SystemClock(), state_dir=tmp_path, environ={"NICETY_RUN_DIR": str(tmp_path)}).values()
     assert isinstance(pool, ExecutorPool)
     with running("features", tmp_path):
         until(pool, lambda s: s.pool == "jobs" and s.size == 6)

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import re
 import shutil
 import signal
 import socket
 import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from nicety.models.records import PoolSample
 from nicety.scheduler.config import PoolConfig
+from nicety.scheduler.daemon import SystemClock
 from nicety.scheduler.decision import Status
 from nicety.scheduler.pools import uwsgi
 from nicety.scheduler.pools.uwsgi import UwsgiPool
+from nicety.scheduler.testing.driver import PoolDriver, load
+from nicety.scheduler.testing.web import APPLICATION, Address, Clients, free_port, get
 
 SECOND = 1_000_000_000
 PYTHON = Path("/usr/lib/uwsgi/plugins/python3_plugin.so")
@@ -30,48 +30,14 @@ pytestmark = pytest.mark.skipif(
     shutil.which("uwsgi") is None or not PYTHON.exists(), reason="no uwsgi with its python3 plugin (Debian: uwsgi-plugin-python3)"
 )
 
-APP = """
-import os, time
 
-if "SLOW_START" in os.environ:
-    time.sleep(float(os.environ["SLOW_START"]))
-
-def application(environ, start_response):
-    _, kind, milliseconds = environ["PATH_INFO"].split("/")
-    seconds = int(milliseconds) / 1000
-    if kind == "cpu":
-        end = time.thread_time() + seconds
-        while time.thread_time() < end:
-            pass
-    else:
-        time.sleep(seconds)
-    start_response("200 OK", [("Content-Length", "2")])
-    return [b"ok"]
-"""
-
-
-class RealClock:
-    def monotonic(self) -> int:
-        return time.monotonic_ns()
-
-    def wall(self) -> int:
-        return time.time_ns()
-
-    def sleep_until(self, at: int) -> None:
-        time.sleep(max(0.0, (at - time.monotonic_ns()) / SECOND))
-
-
-class Server:
+class Server(PoolDriver):
     """A real uWSGI and its adapter."""
 
     def __init__(self, folder: Path, *options: str, manual: bool = True, unix: bool = False, environ: dict[str, str] | None = None):
-        (folder / "app.py").write_text(APP, encoding="ascii")
+        (folder / "app.py").write_text(APPLICATION, encoding="ascii")
         self.log = folder / "uwsgi.log"
-        self.address: str | tuple[str, int] = str(folder / "web.sock")
-        if not unix:
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                self.address = ("127.0.0.1", probe.getsockname()[1])
+        self.address: Address = str(folder / "web.sock") if unix else ("127.0.0.1", free_port())
         where = self.address if isinstance(self.address, str) else f"127.0.0.1:{self.address[1]}"
         self.fifo = folder / "fifo"
         self.pidfile = folder / "pid"
@@ -83,89 +49,26 @@ class Server:
         self._command += options
         self.master = self.start()
         config = PoolConfig(kind="uwsgi", stats=str(folder / "stats"), fifo=str(self.fifo), pidfile=str(self.pidfile), maximum=ROOM)
-        self.pool = UwsgiPool("web", config, RealClock())
+        clock = SystemClock()
+        super().__init__(UwsgiPool("web", config, clock), clock, told=self.log.read_text)
 
     def start(self) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as output:
             self.master = subprocess.Popen(self._command, stdout=output, stderr=output, env=self._environ)
         return self.master
 
-    def until(self, condition: Callable[[PoolSample], bool], seconds: float = 20.0) -> PoolSample:
-        deadline = time.monotonic() + seconds
-        while True:
-            sample = self.over(0.1)
-            if condition(sample):
-                return sample
-            assert time.monotonic() < deadline, (sample, self.log.read_text()[-2000:])
-
-    def over(self, seconds: float, interval: float = 0.02) -> PoolSample:
-        """The sample of the seconds to come."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            self.pool.probe()
-            time.sleep(interval)
-        return self.pool.read()
-
-    def up(self, size: int) -> PoolSample:
-        return self.until(lambda s: s.size == s.requested == size and all(w.ready for w in s.workers) and not s.trouble)
-
-    def resized(self, size: int) -> PoolSample:
-        self.until(lambda s: not s.trouble)
-        self.pool.resize(size)
-        return self.up(size)
+    def clients(self, count: int, path: str, *, once: bool = False) -> Clients:
+        return Clients(self.address, count, path, once=once)
 
     def by_hand(self, commands: str) -> None:
         """What an operator would write to the FIFO."""
         self.fifo.write_text(commands, encoding="ascii")
-
-    def get(self, path: str) -> int:
-        connection = http.client.HTTPConnection("127.0.0.1", timeout=30)
-        connection.sock = socket.socket(socket.AF_UNIX if isinstance(self.address, str) else socket.AF_INET)
-        connection.sock.settimeout(30)
-        try:
-            connection.sock.connect(self.address)
-            connection.request("GET", path)
-            response = connection.getresponse()
-            assert response.read() == b"ok"
-            return response.status
-        finally:
-            connection.close()
 
     def close(self) -> None:
         self.pool.close()
         if self.master.poll() is None:
             self.master.send_signal(signal.SIGINT)
         self.master.wait(20)
-
-
-class Clients:
-    """Closed-loop clients: each asks again as soon as it has its answer."""
-
-    def __init__(self, server: Server, count: int, path: str, once: bool = False) -> None:
-        self.answers: list[int] = []
-        self.failures: list[Exception] = []
-        self._server, self._path, self._once = server, path, once
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._run) for _ in range(count)]
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            try:
-                self.answers.append(self._server.get(self._path))
-            except (OSError, http.client.HTTPException, AssertionError) as error:
-                self.failures.append(error)
-            if self._once:
-                return
-
-    def __enter__(self) -> Clients:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -175,18 +78,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server.close()
 
 
-def load(sample: PoolSample) -> tuple[float, float]:
-    """(busy workers, queued connections)."""
-    assert sample.queued is not None
-    return sum(worker.busy or 0.0 for worker in sample.workers), sample.queued
-
-
 @pytest.mark.parametrize("path", ["/cpu/40", "/sleep/40"])
 def test_busy_and_queued_are_exact_without_touching_the_app(server: Server, path: str) -> None:
-    server.resized(3)
-    # A client needs a moment between two requests, the longer the busier the machine: the lower bounds leave room for that.
-    for clients, busy, queued in ((1, (0.5, 1.1), (0.0, 0.2)), (2, (1.2, 2.1), (0.0, 0.4)), (8, (2.7, 3.0), (3.8, 5.2))):
-        with Clients(server, clients, path) as asking:
+    server.settle(3)
+    # The busier the machine, the longer a client needs between two requests, and a worker after its answer, when the client already
+    # waits again: the bounds leave room for that.
+    for clients, busy, queued in ((1, (0.5, 1.3), (0.0, 0.2)), (2, (1.2, 2.4), (0.0, 0.4)), (8, (2.7, 3.0), (3.8, 6.0))):
+        with server.clients(clients, path) as asking:
             deadline = time.monotonic() + 10
             while len(asking.answers) < clients:
                 assert time.monotonic() < deadline
@@ -200,9 +98,9 @@ def test_busy_and_queued_are_exact_without_touching_the_app(server: Server, path
 
 
 def test_it_grows_within_two_seconds_and_shrinks_by_one_a_second(server: Server) -> None:
-    server.resized(1)
+    server.settle(1)
     began = time.monotonic()
-    sample = server.resized(ROOM)
+    sample = server.settle(ROOM)
     assert time.monotonic() - began < 4.0, "two seconds, and room for a busy machine"
     assert sample.start_seconds is not None
     assert 0.0 < sample.start_seconds < 2.0
@@ -218,10 +116,10 @@ def test_it_grows_within_two_seconds_and_shrinks_by_one_a_second(server: Server)
 
 
 def test_no_request_is_lost_while_the_pool_is_resized(server: Server) -> None:
-    server.resized(1)
-    with Clients(server, 2, "/sleep/15") as asking:
+    server.settle(1)
+    with server.clients(2, "/sleep/15") as asking:
         for size in (4, 2, ROOM, 3):
-            server.resized(size)
+            server.settle(size)
     assert asking.failures == []
     assert len(asking.answers) > 100
 
@@ -231,15 +129,15 @@ def test_a_shrink_takes_idle_workers_and_waits_when_there_are_none(tmp_path: Pat
     server = Server(tmp_path, "--worker-reload-mercy", "1")
     try:
         first = server.up(1).workers[0].id
-        with Clients(server, 1, "/sleep/6000", once=True) as asking:  # only the first worker is there to take it
+        with server.clients(1, "/sleep/6000", once=True) as asking:  # only the first worker is there to take it
             server.until(lambda s: load(s)[0] > 0.9)
-            server.resized(2)
+            server.settle(2)
             server.pool.resize(1)
             sample = server.until(lambda s: s.size == 1)
             assert sample.workers[0].id == first, "the oldest is the one to go, but it is at work"
             began = time.monotonic()
-            server.resized(2)
-            with Clients(server, 1, "/sleep/2500", once=True) as second:
+            server.settle(2)
+            with server.clients(1, "/sleep/2500", once=True) as second:
                 server.until(lambda s: load(s)[0] > 1.9)
                 server.pool.resize(1)
                 while not second.answers:
@@ -282,7 +180,7 @@ def test_a_pool_resized_by_hand_is_left_alone(tmp_path: Path) -> None:
 def test_a_master_that_ends_is_said_and_its_successor_adopted(tmp_path: Path) -> None:
     server = Server(tmp_path, "--no-orphans")
     try:
-        server.resized(3)
+        server.settle(3)
         old = server.master
         old.kill()
         old.wait(20)
@@ -300,8 +198,8 @@ def test_a_master_that_ends_is_said_and_its_successor_adopted(tmp_path: Path) ->
         sample = server.up(1)
         assert sample.master is not None
         assert sample.master.pid == server.master.pid
-        server.resized(2)
-        assert server.get("/sleep/1") == 200
+        server.settle(2)
+        assert get(server.address, "/sleep/1") == 200
     finally:
         server.close()
 
@@ -309,7 +207,7 @@ def test_a_master_that_ends_is_said_and_its_successor_adopted(tmp_path: Path) ->
 def test_a_reload_keeps_the_master_and_is_somebody_elses_resize(tmp_path: Path) -> None:
     server = Server(tmp_path)
     try:
-        before = server.resized(3)
+        before = server.settle(3)
         server.by_hand("r")
         sample = server.until(lambda s: s.size == 1 and not {w.id for w in s.workers} & {w.id for w in before.workers})
         assert sample.master == before.master, "it executes itself anew"
@@ -320,9 +218,9 @@ def test_a_reload_keeps_the_master_and_is_somebody_elses_resize(tmp_path: Path) 
 
 
 def test_recycling_under_load_loses_nothing(server: Server) -> None:
-    server.resized(3)
+    server.settle(3)
     recycled = 0
-    with Clients(server, 4, "/sleep/5") as asking:
+    with server.clients(4, "/sleep/5") as asking:
         for _ in range(10):
             sample = server.up(3)
             worker = sample.workers[recycled % 3].id
@@ -339,10 +237,10 @@ def test_connections_that_wait_at_a_unix_socket_are_counted_and_threads_are_shar
     server = Server(tmp_path, "--threads", "4", unix=True)
     try:
         server.until(lambda s: s.size == 1 and s.workers[0].ready)
-        with Clients(server, 2, "/sleep/200"):
+        with server.clients(2, "/sleep/200"):
             server.over(0.3)
             half = load(server.over(1.0))
-        with Clients(server, 10, "/sleep/200"):
+        with server.clients(10, "/sleep/200"):
             server.over(0.5)
             full = load(server.over(1.0))
         assert half == pytest.approx((0.5, 0.0), abs=0.15)
@@ -362,9 +260,9 @@ def test_workers_with_threads_are_sized_only_by_a_version_that_lets_them_finish(
             assert server.pool.resize(2) == (Status.REFUSED, sample.trouble)
             assert server.pool.recycle(sample.workers[0].id) == (Status.REFUSED, sample.trouble)
             return
-        with Clients(server, 1, "/sleep/20") as asking:
+        with server.clients(1, "/sleep/20") as asking:
             for size in (4, 1, 4, 1):
-                server.resized(size)
+                server.settle(size)
         assert asking.failures == []
     finally:
         server.close()
@@ -396,7 +294,7 @@ def test_a_uwsgi_without_cheaper_is_reported_with_the_lines_to_configure(tmp_pat
 
 
 def test_a_probe_of_six_workers_is_cheap(server: Server) -> None:
-    server.resized(ROOM)
+    server.settle(ROOM)
     costs = []
     for _ in range(5):
         spent = 0.0

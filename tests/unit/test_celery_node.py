@@ -15,6 +15,7 @@ import pytest
 
 from nicety.models.records import PoolSample
 from nicety.scheduler.config import ConfigError, PoolConfig, parse
+from nicety.scheduler.daemon import SystemClock
 from nicety.scheduler.decision import Status
 from nicety.scheduler.pools.build import build
 from nicety.scheduler.pools.busy import Doing
@@ -23,7 +24,8 @@ from nicety.scheduler.pools.celery_main import PoolProcess, environment, interpr
 from nicety.scheduler.pools.celery_node import GROWN_NS, CeleryPool
 from nicety.scheduler.pools.hands_off import HANDS_OFF_NS
 from nicety.scheduler.pools.pidfile import named
-from nicety.scheduler.testing.clock import FakeClock
+from nicety.scheduler.testing.clock import FakeClock, ShiftedClock
+from nicety.scheduler.testing.driver import PoolDriver
 
 SECOND = 1_000_000_000
 PROC = Path("/proc")
@@ -75,22 +77,6 @@ def serve(settings):
 """
 
 
-class ShiftedClock:
-    """Real time, plus what a test adds."""
-
-    def __init__(self) -> None:
-        self.shift = 0
-
-    def monotonic(self) -> int:
-        return time.monotonic_ns() + self.shift
-
-    def wall(self) -> int:
-        return time.time_ns()
-
-    def sleep_until(self, at: int) -> None:
-        raise AssertionError("an adapter never waits")
-
-
 class Bench:
     """A puppet worker and its adapter."""
 
@@ -100,7 +86,7 @@ class Bench:
         self.pids: list[int] = []
         self.answers: dict[str, Any] = {"load": {"ok": {"waiting": 3, "reserved": 2, "problem": ""}}, "active": {"ok": {}}}
         self.answer(grow={"ok": {}})
-        self.clock = ShiftedClock()
+        self.clock = ShiftedClock(SystemClock(), sleeps=False)
         # the agent gets the folder as name of the node
         config = PoolConfig(kind="celery", pid=self.main.pid, broker="$BROKER", node=str(folder), maximum=16)
         self.pool = CeleryPool("jobs", config, self.clock, environ={"BROKER": "redis://nowhere"}, agent=AGENT)
@@ -136,15 +122,8 @@ class Bench:
         lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
         return [line for line in lines if line["do"] == do]
 
-    def until(self, condition: Callable[[PoolSample], object], seconds: float = 10.0) -> PoolSample:
-        deadline = time.monotonic() + seconds
-        while True:
-            self.pool.probe()
-            sample = self.pool.read()
-            if condition(sample):
-                return sample
-            assert time.monotonic() < deadline, sample
-            time.sleep(0.01)
+    def until(self, condition: Callable[[PoolSample], object]) -> PoolSample:
+        return PoolDriver(self.pool, SystemClock(), tick=0.01, interval=0.01).until(condition)
 
     def shift(self, ns: int) -> None:
         """Let time pass while the agent owes no answer: it would count as hung."""
@@ -230,7 +209,7 @@ def test_only_the_process_that_celery_would_take_is_named_and_only_while_it_is_i
     bench.tell(f"!{bench.pids[0]}")
     bench.until(lambda s: s.workers[0].busy == 1.0)
     bench.pool.resize(1)
-    bench.until(lambda _: len(bench.asked("active")) >= 2, seconds=5)
+    bench.until(lambda _: len(bench.asked("active")) >= 2)
     assert bench.asked("shrink") == [], "the first in the pool's order is at a short task: Celery might take it in the wrong moment"
     bench.answer(active={"ok": {str(bench.pids[0]): 60.0}})
     bench.until(lambda _: bench.asked("shrink"))
@@ -343,12 +322,12 @@ def test_a_stranger_is_refused_before_anything_is_started(tmp_path: Path) -> Non
         pidfile = tmp_path / "pid"
         pidfile.write_text(f"{sleeper.pid}\n")
         config = PoolConfig(kind="celery", pidfile=str(pidfile), broker="redis://nowhere")
-        pool = CeleryPool("jobs", config, ShiftedClock())
+        pool = CeleryPool("jobs", config, SystemClock())
         pool.probe()
         assert f"should be pid {sleeper.pid}, which is no Python (it runs " in pool.read().trouble
         assert pool.resize(2)[0] is Status.REFUSED
         pool.close()
-        unset = CeleryPool("jobs", PoolConfig(kind="celery", pid=os.getpid(), broker="$NOWHERE"), ShiftedClock(), environ={})
+        unset = CeleryPool("jobs", PoolConfig(kind="celery", pid=os.getpid(), broker="$NOWHERE"), SystemClock(), environ={})
         unset.probe()
         assert "has the environment variable NOWHERE" in unset.read().trouble
         unset.close()

@@ -13,28 +13,15 @@ import pytest
 
 from nicety.models.records import PoolSample
 from nicety.scheduler.config import Config, ConfigError, PoolConfig, Queue
+from nicety.scheduler.daemon import SystemClock
 from nicety.scheduler.decision import Status
 from nicety.scheduler.pools.build import build
 from nicety.scheduler.pools.command import LOG_BYTES, CommandPool
 from nicety.scheduler.pools.gunicorn import GunicornPool
+from nicety.scheduler.testing.clock import ShiftedClock
+from nicety.scheduler.testing.driver import PoolDriver
 
 SECOND = 1_000_000_000
-
-
-class ShiftedClock:
-    """Real time, plus what a test adds."""
-
-    def __init__(self) -> None:
-        self.shift = 0
-
-    def monotonic(self) -> int:
-        return time.monotonic_ns() + self.shift
-
-    def wall(self) -> int:
-        return time.time_ns()
-
-    def sleep_until(self, at: int) -> None:
-        time.sleep(max(0.0, (at - self.monotonic()) / SECOND))
 
 
 class Bench:
@@ -42,7 +29,7 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.clock = ShiftedClock()
+        self.clock = ShiftedClock(SystemClock())
         self.log_file = folder / "jobs.log"
         self.pools: list[CommandPool] = []
 
@@ -52,15 +39,8 @@ class Bench:
         self.pools.append(CommandPool("jobs", config, self.clock, log_file=self.log_file, seed=7))
         return self.pools[-1]
 
-    def until(self, pool: CommandPool, condition: Callable[[PoolSample], bool], seconds: float = 10.0) -> PoolSample:
-        deadline = time.monotonic() + seconds
-        while True:
-            pool.probe()
-            sample = pool.read()
-            if condition(sample):
-                return sample
-            assert time.monotonic() < deadline, sample
-            time.sleep(0.02)
+    def until(self, pool: CommandPool, condition: Callable[[PoolSample], bool]) -> PoolSample:
+        return PoolDriver(pool, SystemClock(), tick=0.02).until(condition)
 
 
 @pytest.fixture
@@ -297,7 +277,7 @@ def test_build_makes_an_adapter_for_each_pool_by_name(tmp_path: Path) -> None:
     config = Config(
         pools={"web": PoolConfig(kind="gunicorn", pidfile="/nowhere"), "a/b": PoolConfig(kind="command", command=["true"])}
     )
-    pools = build(config, ShiftedClock(), state_dir=tmp_path)
+    pools = build(config, ShiftedClock(SystemClock()), state_dir=tmp_path)
     assert {name: type(pool) for name, pool in pools.items()} == {"a/b": CommandPool, "web": GunicornPool}
     assert list(pools) == ["a/b", "web"]
     assert list(tmp_path.iterdir()) == [], "nothing is written or started yet"
@@ -306,4 +286,4 @@ def test_build_makes_an_adapter_for_each_pool_by_name(tmp_path: Path) -> None:
 def test_build_refuses_a_queue_that_cannot_be_read(tmp_path: Path) -> None:
     pool = PoolConfig(kind="command", command=["true"], queue=Queue(redis_list="redis://127.0.0.1/jobs"))
     with pytest.raises(ConfigError, match=r"pools\.jobs\.queue\.redis_list: give"):
-        build(Config(pools={"jobs": pool}), ShiftedClock(), state_dir=tmp_path)
+        build(Config(pools={"jobs": pool}), ShiftedClock(SystemClock()), state_dir=tmp_path)
