@@ -19,8 +19,11 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from .executor_core import Core, Options, UnreadableTask, WorkerLost, is_exiting
+from .executor_core import Core
+from .executor_crew import Options
 from .executor_forker import ForkedProcess
+from .executor_forks import is_exiting
+from .executor_tasks import UnreadableTask, WorkerLost
 
 __all__ = ["Executor", "UnreadableTask", "WorkerLost"]
 

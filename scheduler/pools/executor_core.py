@@ -1,4 +1,4 @@
-"""What is behind an `Executor`: its tasks, its workers, and the manager thread that brings them together.
+"""What is behind an `Executor`: the manager thread, which brings tasks (executor_tasks.py) and workers (executor_crew.py) together.
 
 Runs in the user's program and imports nothing but the standard library, the board and the other parts of the executor.
 
@@ -17,26 +17,24 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import pickle
 import select
-import signal
 import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, InvalidStateError
-from concurrent.futures.process import BrokenProcessPool, _RemoteTraceback
-from dataclasses import dataclass
-from multiprocessing.context import BaseContext
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from traceback import format_exception
 from typing import Any
 
 from .executor_board import CAPACITY, Board, Doing, Slot, State, Word
-from .executor_forker import ForkedProcess, Forker
-from .executor_worker import ANSWER, ERROR, FAILED, READY, TASK, UNREADABLE, VALUE, Body, dumps, receive, send, serve
+from .executor_crew import SHORT_NS, Crew, Options, Worker
+from .executor_forker import ForkedProcess
+from .executor_forks import no_forks, owners
+from .executor_tasks import Done, Task, WorkerLost, fail, remote, resolve
+from .executor_worker import ANSWER, ERROR, FAILED, READY, TASK, Body, dumps, receive, send
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +43,6 @@ LOOK_SECONDS = 0.5
 """The board is looked at when a task comes or ends, and at least so often."""
 HANDS_OFF_NS = 60 * _SECOND
 """After the program's own resize() no request of nicety is followed for so long: who wrote the program knows better."""
-SHORT_NS = 2_000_000
-"""A worker whose last task took less is given tasks ahead: handing over costs about 0.03 ms, so beyond it nothing is won."""
 AHEAD = 4
 """Tasks that such a worker has at most, the one that it runs included."""
 AHEAD_BYTES = 8 << 10
@@ -63,164 +59,8 @@ TOUCH_NS = 3600 * _SECOND
 _QUEUED, _FINISHED, _WAIT_NS, _SERVICE_NS = (int(word) for word in (Word.QUEUED, Word.FINISHED, Word.WAIT_NS, Word.SERVICE_NS))
 _ASKED, _RECYCLE = int(Word.ASKED), int(Word.RECYCLE)
 _SLOT_STATE, _SLOT_BUSY_NS, _SLOT_SINCE, _SLOT_TASKS = (int(word) for word in (Slot.STATE, Slot.BUSY_NS, Slot.SINCE, Slot.TASKS))
-_STARTING, _IDLE, _BUSY, _DRAINING = (int(doing) for doing in (Doing.STARTING, Doing.IDLE, Doing.BUSY, Doing.DRAINING))
-
-
-class WorkerLost(BrokenProcessPool):
-    """The worker ended while it ran this task. Other tasks are not concerned, and the executor goes on."""
-
-
-class UnreadableTask(BrokenProcessPool):
-    """The task, or what it returned, could not be unpickled on the other side. Other tasks are not concerned."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What stays as it is for the life of an executor."""
-
-    name: str
-    context: BaseContext
-    initializer: Callable[..., object] | None
-    initargs: tuple[Any, ...]
-    max_tasks: int | None
-    minimum: int
-    retries: int
-
-
-# --- what must not be inherited -----------------------------------------------------------------------------------------------
-
-_cores: dict[int, Core] = {}
-"""Executors of this process that have workers, by id."""
-_fork_lock = threading.RLock()
-"""Held while descriptors are made or closed, and by every fork: no child is born between a socket and its place in the books."""
-_newborn: list[socket.socket] = []
-"""Sockets that are in no books yet, of workers and forkers that are being started; a forked child closes them."""
-_exiting: list[bool] = []
-"""Not empty: the interpreter is about to end."""
+_BUSY = int(Doing.BUSY)
 _numbers = itertools.count(1)
-
-
-def _before_fork() -> None:
-    _fork_lock.acquire()
-
-
-def _after_fork_in_child() -> None:
-    """A child that kept our ends of the channels, its own among them, would keep workers from noticing that their owner is gone."""
-    global _fork_lock
-    _fork_lock = threading.RLock()
-    for end in _newborn:
-        end.close()
-    _newborn.clear()
-    for core in _cores.values():
-        core.forget()
-    _cores.clear()
-
-
-def _after_fork_in_parent() -> None:
-    _fork_lock.release()
-
-
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
-
-
-def _at_exit() -> None:
-    """Finish what was submitted, as the original does, and when it does: before the program's atexit handlers take away what tasks
-    may need, and before its other threads are waited for."""
-    _exiting.append(True)
-    cores = list(_cores.values())
-    for core in cores:
-        core.close("cannot schedule new futures after interpreter shutdown", cancel=False)
-    for core in cores:
-        core.thread.join()
-
-
-def is_exiting() -> bool:
-    """Whether the interpreter is about to end."""
-    return bool(_exiting)
-
-
-threading._register_atexit(_at_exit)  # type: ignore[attr-defined]  # noqa: SLF001 - atexit would be too late, see there
-
-
-# --- tasks and workers --------------------------------------------------------------------------------------------------------
-
-
-class _Task:
-    __slots__ = ("call", "future", "payload", "running", "submitted", "tries")
-
-    def __init__(self, future: Future[Any], call: tuple[Any, ...]) -> None:
-        self.future = future
-        self.call: tuple[Any, ...] | None = call  # function, args, kwargs; dropped when no longer needed
-        self.payload: bytes | None = None  # the call, pickled
-        self.submitted = time.monotonic_ns()
-        self.running = False  # the future says so: it cannot be cancelled any more
-        self.tries = 0  # workers that ended while they ran it
-
-
-class _Worker:
-    __slots__ = (
-        "born",
-        "channel",
-        "draining",
-        "exit_fd",
-        "failure",
-        "far",
-        "given",
-        "owns_exit_fd",
-        "process",
-        "ready",
-        "service_ns",
-        "slot",
-        "tasks",
-    )
-
-    def __init__(self, process: BaseProcess | ForkedProcess, channel: socket.socket, far: socket.socket) -> None:
-        self.process = process
-        self.channel = channel
-        self.far = far  # the worker's end: what it has not received can be taken back there
-        self.slot = 0  # on the board; 0: it is not shown
-        self.born = time.monotonic_ns()
-        self.tasks: dict[int, _Task] = {}  # by number, in the order they were given; it runs the first
-        self.given = 0
-        self.ready = False
-        self.draining = False
-        self.failure = ""  # traceback of its initializer
-        self.service_ns = SHORT_NS  # of its last task
-        try:
-            self.exit_fd = os.pidfd_open(process.pid or 0)
-            self.owns_exit_fd = True
-        except OSError:  # a child of the forkserver that has ended already, or a kernel or container without pidfds
-            if isinstance(process, ForkedProcess):
-                process.kill()
-                raise
-            self.exit_fd = process.sentinel
-            self.owns_exit_fd = False
-
-    def close(self) -> None:
-        """Give the descriptors back."""
-        self.channel.close()
-        self.far.close()
-        if self.owns_exit_fd:
-            os.close(self.exit_fd)
-            self.owns_exit_fd = False
-
-    def ending(self) -> str:
-        """How it ended, for people."""
-        code = self.process.exitcode
-        who = f"worker pid {self.process.pid}"
-        if code is None:
-            return f"{who} ended, somebody else has taken its exit status"
-        if code >= 0:
-            return f"{who} ended with exit status {code}"
-        try:
-            name = signal.Signals(-code).name
-        except ValueError:
-            name = f"signal {-code}"
-        return f"{who} was killed by {name}" + (" (out of memory? the kernel's log tells)" if code == -signal.SIGKILL else "")
-
-
-_Done = tuple[Future[Any], int, Body | BaseException]
-"""A future with the kind of its answer and what it brings; an exception for ERROR that came up on our side."""
 
 
 class Core:
@@ -229,26 +69,17 @@ class Core:
     def __init__(self, options: Options, size: int, maximum: int, *, eager: bool) -> None:
         """Forks, if forking is the start method, and starts the manager. `eager`: workers are started before they are needed."""
         self._options = options
-        self._context: Any = options.context  # typeshed has no Process in the base of the contexts
-        forks = options.context.get_start_method() == "fork"
-        self._eager = eager or forks
-        self._forker: Forker | None = None
+        self._board = Board(options.name, os.environ, next(_numbers))
+        self._words = self._board.words
         self.target = size
-        self.processes: dict[int, BaseProcess | ForkedProcess] = {}
         self.broken = ""
         self._cause: str | None = None
         self._closing = ""
         self._cancel = False
         self._abandoned = False
         self._lock = threading.Lock()  # orders submit() against the end: nothing is submitted after the last look
-        self._waiting: deque[_Task] = deque()
-        self._workers: list[_Worker] = []
-        self._by_channel: dict[int, _Worker] = {}
-        self._by_exit: dict[int, _Worker] = {}
-        self._idle: list[_Worker] = []  # the last one was at work last
-        self._answered: list[_Worker] = []  # finished a task in this turn, and may be given more
-        self._staying = 0  # workers that are not draining
-        self._starting = 0  # of these, not up yet
+        self._waiting: deque[Task] = deque()
+        self._answered: list[Worker] = []  # finished a task in this turn, and may be given more
         self._running = 0  # tasks that workers have
         self._ahead = 0  # of these, given ahead
         self._number = 0
@@ -257,22 +88,19 @@ class Core:
         self._own_resize_at: int | None = time.monotonic_ns() if eager else None
         self._touch_at = time.monotonic_ns() + TOUCH_NS
         self._hungry = False  # the manager could do something with a task, and is, or will be, asleep
-        self._board = Board(options.name, os.environ, next(_numbers))
-        self._words = self._board.words
         self._asked = self._recycled = 0
         self._words[Word.MINIMUM] = options.minimum
         self._words[Word.MAXIMUM] = min(maximum, CAPACITY)
         self._words[Word.TARGET] = self.target
-        with _fork_lock:
+        with no_forks():
             self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-            self._epoll = select.epoll()
-            self._epoll.register(self._wake, select.EPOLLIN)
-            _cores[id(self)] = self
+            self._crew = Crew(options, self._board)
+            self._crew.epoll.register(self._wake, select.EPOLLIN)
+            owners[id(self)] = self
+        self._eager = eager or self._crew.forks
         self.thread = threading.Thread(target=self._manage, name=f"Executor {options.name}", daemon=True)
         try:
-            if forks:
-                with _fork_lock:
-                    self._forker = Forker(self._context, options.initializer, options.initargs, _newborn)
+            self._crew.begin()
             if self._board.path is None:
                 log.warning("nicety cannot see executor %s: %s", options.name, self._board.reason)
             self._board.publish()
@@ -281,12 +109,17 @@ class Core:
             self._end()
             raise
 
+    @property
+    def processes(self) -> dict[int, BaseProcess | ForkedProcess]:
+        """Workers by pid."""
+        return self._crew.processes
+
     # --- called by any thread -------------------------------------------------------------------------------------------------
 
     def submit(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[Any]:
         """A future for the call. Raises RuntimeError after shutdown, BrokenProcessPool when broken."""
         future: Future[Any] = Future()
-        task = _Task(future, (fn, args, kwargs))
+        task = Task(future, (fn, args, kwargs))
         with self._lock:
             if self.broken:
                 raise self._broken_error()
@@ -332,11 +165,7 @@ class Core:
         self.broken = "this executor belongs to the process that made it; a forked child needs one of its own"
         self._lock = threading.Lock()  # a thread that is not in this process may have held it
         self._hungry = False
-        for worker in self._workers:
-            worker.close()
-        if self._forker is not None:
-            self._forker.forget()
-        self._epoll.close()
+        self._crew.forget()
         os.close(self._wake)
         self._wake = -1
 
@@ -363,23 +192,24 @@ class Core:
 
     def _turn(self) -> bool:
         """See to everything that is due, then sleep until something happens. True when all is over."""
+        crew = self._crew
         self._hungry = True  # before looking at the queue: a task that comes after the look rouses us
         more_starts = self._look_after()
         self._dispatch()
         if self._is_over():
             return True
-        if not (self._idle or (not self._eager and self._staying < self.target)):
+        if not (crew.idle or (not self._eager and crew.staying < self.target)):
             self._hungry = False
-        events = self._epoll.poll(0 if more_starts else LOOK_SECONDS)
+        events = crew.epoll.poll(0 if more_starts else LOOK_SECONDS)
         self._hungry = False
-        done: list[_Done] = []
-        dead: list[_Worker] = []
+        done: list[Done] = []
+        dead: list[Worker] = []
         for descriptor, _ in events:
-            worker = self._by_channel.get(descriptor)
+            worker = crew.by_channel.get(descriptor)
             if worker is not None:
                 self._receive(worker, done)
-            elif descriptor in self._by_exit:
-                dead.append(self._by_exit[descriptor])
+            elif descriptor in crew.by_exit:
+                dead.append(crew.by_exit[descriptor])
             elif descriptor == self._wake:
                 os.eventfd_read(self._wake)
         for worker in dead:
@@ -389,7 +219,7 @@ class Core:
                 self._look_after()
                 self._dispatch()  # workers go on while futures are resolved
             while done:
-                _resolve(*done.pop(0))
+                resolve(*done.pop(0))
         return False
 
     def _is_over(self) -> bool:
@@ -402,15 +232,15 @@ class Core:
         with self._lock:  # a submit() that saw it open has appended its task by now
             if self._waiting or self._running:
                 return False
-        for worker in self._workers:
+        for worker in self._crew.workers:
             if not worker.draining:
                 self._drain(worker)
-        return not self._workers
+        return not self._crew.workers
 
     def _cancel_waiting(self) -> None:
         """All but those that workers which are just coming up would have been given already by the original."""
         self._cancel = False
-        kept: list[_Task] = []
+        kept: list[Task] = []
         free = max(0, self.target - self._running)
         while self._waiting:
             task = self._waiting.popleft()
@@ -424,10 +254,10 @@ class Core:
 
     def _dispatch(self) -> None:
         """Give waiting tasks to idle workers, and ahead to quick ones."""
-        waiting, idle = self._waiting, self._idle
+        waiting, idle = self._waiting, self._crew.idle
         while waiting and idle:
             self._give(idle[-1])
-        if waiting and self._staying <= self.target:
+        if waiting and self._crew.staying <= self.target:
             for worker in self._answered:
                 while waiting and worker.tasks and self._has_room(worker) and self._give(worker):
                     pass
@@ -436,12 +266,12 @@ class Core:
             self._share()
         self._words[_QUEUED] = len(waiting) + self._ahead
 
-    def _has_room(self, worker: _Worker) -> bool:
+    def _has_room(self, worker: Worker) -> bool:
         return (
             worker.service_ns < SHORT_NS and len(worker.tasks) < AHEAD and self._options.max_tasks is None and not worker.draining
         )
 
-    def _give(self, worker: _Worker) -> bool:
+    def _give(self, worker: Worker) -> bool:
         """Hand the next waiting task to this worker. False when it cannot be given ahead."""
         task = self._waiting.popleft()
         if not task.running:
@@ -453,8 +283,8 @@ class Core:
             try:
                 payload = dumps(task.call)
             except BaseException as error:
-                error.__cause__ = _remote("".join(format_exception(error)))
-                _fail(task.future, error)
+                error.__cause__ = remote("".join(format_exception(error)))
+                fail(task.future, error)
                 return True
         if worker.tasks and len(payload) > AHEAD_BYTES:
             task.payload = payload
@@ -469,7 +299,7 @@ class Core:
                 task.payload = payload
                 self._waiting.appendleft(task)
                 return False
-            _fail(task.future, error)
+            fail(task.future, error)
             return True
         if self._options.retries <= task.tries:
             task.call = None
@@ -477,7 +307,7 @@ class Core:
         if worker.tasks:
             self._ahead += 1
         else:
-            self._idle.remove(worker)
+            self._crew.idle.remove(worker)
             if worker.slot:
                 self._words[worker.slot + _SLOT_SINCE] = time.monotonic_ns()
                 self._words[worker.slot + _SLOT_STATE] = _BUSY
@@ -488,7 +318,7 @@ class Core:
             self._drain(worker)
         return True
 
-    def _receive(self, worker: _Worker, done: list[_Done]) -> bool:
+    def _receive(self, worker: Worker, done: list[Done]) -> bool:
         """One answer of this worker; False when there is none."""
         try:
             packet = receive(worker.channel, ANSWER)
@@ -499,18 +329,12 @@ class Core:
         self._take(worker, *packet, done)
         return True
 
-    def _take(self, worker: _Worker, head: tuple[int, ...], body: Body, done: list[_Done]) -> None:
+    def _take(self, worker: Worker, head: tuple[int, ...], body: Body, done: list[Done]) -> None:
         """What an answer means."""
         kind, number, began, ended = head
         words, slot = self._words, worker.slot
         if kind == READY:
-            worker.ready = True
-            self._board.started(time.monotonic_ns() - worker.born)
-            if not worker.draining:
-                self._starting -= 1
-                self._idle.append(worker)
-                if slot:
-                    words[slot + _SLOT_STATE] = _IDLE
+            self._crew.is_up(worker)
             return
         if kind == FAILED:
             worker.failure = bytes(body).decode("utf-8", "replace")
@@ -533,13 +357,11 @@ class Core:
             words[slot + _SLOT_SINCE] = ended if worker.tasks else 0
         if not worker.draining:
             if not worker.tasks:
-                self._idle.append(worker)
-                if slot:
-                    words[slot + _SLOT_STATE] = _IDLE
+                self._crew.rest(worker)
             self._answered.append(worker)
         done.append((task.future, kind, body))
 
-    def _take_back(self, worker: _Worker) -> bool:
+    def _take_back(self, worker: Worker) -> bool:
         """Put one task that the worker was given ahead back to the front of the queue; False when it has begun all of them."""
         try:
             packet = receive(worker.far, TASK, socket.MSG_DONTWAIT)
@@ -557,18 +379,19 @@ class Core:
 
     def _share(self) -> None:
         """Some workers have nothing to do while others have tasks that they have not begun."""
-        for worker in self._workers:
-            while len(worker.tasks) > 1 and self._idle:
+        idle = self._crew.idle
+        for worker in self._crew.workers:
+            while len(worker.tasks) > 1 and idle:
                 if not self._take_back(worker):
                     break
                 self._ahead -= 1
-                self._give(self._idle[-1])
+                self._give(idle[-1])
 
     # --- workers --------------------------------------------------------------------------------------------------------------
 
     def _look_after(self) -> bool:
         """Follow requests, start missing workers, drain those that are too many. True: more are to be started at once."""
-        words = self._words
+        words, crew = self._words, self._crew
         now = time.monotonic_ns()
         if now >= self._touch_at:
             self._touch_at = now + TOUCH_NS
@@ -577,23 +400,24 @@ class Core:
             self._follow(words[_ASKED], now)
         if words[_RECYCLE] != self._recycled:
             self._recycled = words[_RECYCLE]
-            for worker in self._workers:
+            for worker in crew.workers:
                 if worker.process.pid == self._recycled & 0xFFFF_FFFF and not worker.draining:
                     self._drain(worker)
         if self.broken:
             return False
-        if self._staying > self.target:
-            self._shrink()
+        if crew.staying > self.target:
+            while (spare := crew.dispensable(self.target)) is not None:
+                self._drain(spare)
             return False
         closing = self._closing or self._abandoned
-        missing = self.target - self._staying
+        missing = self.target - crew.staying
         if not self._eager or closing:
-            missing = min(missing, len(self._waiting) - len(self._idle) - self._starting)
+            missing = min(missing, len(self._waiting) - len(crew.idle) - crew.starting)
         if missing <= 0 or now < self._next_start:
             return False
         for _ in range(min(missing, STARTS_PER_TURN)):
             try:
-                self._start()
+                crew.start()
             except OSError as error:
                 self._start_failed(f"a worker cannot be started: {error}", error)
                 return False
@@ -616,87 +440,27 @@ class Core:
                 words[Word.TARGET] = size
             words[Word.ANSWERED] = request
 
-    def _shrink(self) -> None:
-        """Let go of workers that have nothing to do: first those that are not up yet, then the largest."""
-        for worker in [worker for worker in reversed(self._workers) if not worker.ready and not worker.draining]:
-            if self._staying <= self.target:
-                return
-            self._drain(worker)
-        while self._idle and self._staying > self.target:
-            self._drain(max(self._idle, key=_resident_pages))
-
-    def _start(self) -> None:
-        """One more worker. Raises OSError, and what pickling the initializer raises."""
-        with _fork_lock:
-            channel, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            _newborn.extend((channel, far))
-        worker: _Worker | None = None
-        try:
-            channel.setblocking(False)
-            far.setblocking(True)  # a default timeout of the program's sockets is not meant for it
-            process = self._new_process(far)
-            worker = _Worker(process, channel, far)
-        finally:
-            with _fork_lock:
-                _newborn.remove(channel)
-                _newborn.remove(far)
-                if worker is None:
-                    channel.close()
-                    far.close()
-                else:
-                    self._workers.append(worker)
-        worker.slot = self._board.take_slot(process.pid or 0)
-        self._epoll.register(channel, select.EPOLLIN)
-        self._epoll.register(worker.exit_fd, select.EPOLLIN)
-        self._by_channel[channel.fileno()] = worker
-        self._by_exit[worker.exit_fd] = worker
-        self.processes[process.pid or 0] = process
-        self._staying += 1
-        self._starting += 1
-
-    def _new_process(self, far: socket.socket) -> BaseProcess | ForkedProcess:
-        if self._forker is not None:
-            return self._forker.start(far)
-        process: BaseProcess = self._context.Process(target=serve, args=(far, self._options.initializer, self._options.initargs))
-        process.start()
-        return process
-
     def _start_failed(self, text: str, error: BaseException | None) -> None:
         self._failed_starts += 1
         self._next_start = time.monotonic_ns() + RETRY_START_NS
         log.warning("executor %s: %s", self._options.name, text)
-        if self._failed_starts >= FAILED_STARTS and not any(worker.ready for worker in self._workers):
+        if self._failed_starts >= FAILED_STARTS and not any(worker.ready for worker in self._crew.workers):
             self._break(f"{text}; given up after {self._failed_starts} tries", error)
 
-    def _drain(self, worker: _Worker) -> None:
+    def _drain(self, worker: Worker) -> None:
         """Let this worker end when it has done the task that it runs; what it was given ahead goes back to the queue."""
         while len(worker.tasks) > 1 and self._take_back(worker):
             self._ahead -= 1
-        worker.draining = True
-        self._staying -= 1
-        if not worker.ready:
-            self._starting -= 1
-        elif not worker.tasks:
-            self._idle.remove(worker)
-        if worker.slot:
-            self._words[worker.slot + _SLOT_STATE] = _DRAINING
-        try:
-            worker.channel.shutdown(socket.SHUT_WR)
-        except OSError:  # it has ended meanwhile
-            pass
+        self._crew.let_go(worker)
 
-    def _bury(self, worker: _Worker, done: list[_Done]) -> None:
+    def _bury(self, worker: Worker, done: list[Done]) -> None:
         """A worker has ended: take what it left behind. At most the task that it ran is lost."""
         while self._receive(worker, done):
             pass
         self._ahead -= max(0, len(worker.tasks) - 1)
         while self._take_back(worker):
             pass
-        if isinstance(worker.process, ForkedProcess):
-            worker.process.reap()
-        else:
-            worker.process.join()
-        self._forget_worker(worker)
+        self._crew.strike_off(worker)
         lost = list(worker.tasks.values())
         worker.tasks.clear()
         self._running -= len(lost)
@@ -712,7 +476,7 @@ class Core:
         for task in reversed(lost):
             self._lose(worker, task, done)
 
-    def _lose(self, worker: _Worker, task: _Task, done: list[_Done]) -> None:
+    def _lose(self, worker: Worker, task: Task, done: list[Done]) -> None:
         task.tries += 1
         if self.broken:
             done.append((task.future, ERROR, self._broken_error()))
@@ -724,23 +488,6 @@ class Core:
             text = f"{worker.ending()} while it ran this task"
             text += f", for the {task.tries}th time" if task.tries > 1 else "; Executor(retries=...) runs such tasks again"
             done.append((task.future, ERROR, WorkerLost(text)))
-
-    def _forget_worker(self, worker: _Worker) -> None:
-        if not worker.draining:
-            self._staying -= 1
-            if not worker.ready:
-                self._starting -= 1
-            elif worker in self._idle:
-                self._idle.remove(worker)
-        with _fork_lock:
-            self._workers.remove(worker)
-            self._epoll.unregister(worker.channel)
-            self._epoll.unregister(worker.exit_fd)
-            del self._by_channel[worker.channel.fileno()]
-            del self._by_exit[worker.exit_fd]
-            worker.close()
-        self.processes.pop(worker.process.pid or 0, None)
-        self._board.give_slot(worker.slot)
 
     # --- the end --------------------------------------------------------------------------------------------------------------
 
@@ -755,7 +502,7 @@ class Core:
             self.broken = text
         tasks = list(self._waiting)
         self._waiting.clear()
-        for worker in self._workers:
+        for worker in self._crew.workers:
             tasks.extend(worker.tasks.values())
             self._running -= len(worker.tasks)
             worker.tasks.clear()
@@ -763,68 +510,18 @@ class Core:
         self._ahead = 0
         for task in tasks:
             if task.running or task.future.set_running_or_notify_cancel():
-                _fail(task.future, self._broken_error())
+                fail(task.future, self._broken_error())
 
     def _broken_error(self) -> BrokenProcessPool:
         error = BrokenProcessPool(self.broken)
         if self._cause:
-            error.__cause__ = _remote(self._cause)
+            error.__cause__ = remote(self._cause)
         return error
 
     def _end(self) -> None:
         """Give everything back. The manager's last act."""
         self._board.remove()
-        with _fork_lock:
-            _cores.pop(id(self), None)
-            for worker in self._workers:
-                worker.close()
-            self._workers.clear()
-            self._epoll.close()
-        if self._forker is not None:
-            self._forker.close()
-
-
-def _resolve(future: Future[Any], kind: int, body: Body | BaseException) -> None:
-    """Give a future what its worker answered. Callbacks of the program run here."""
-    if isinstance(body, BaseException):
-        _fail(future, body)
-        return
-    if kind == UNREADABLE:
-        error = UnreadableTask("the worker could not unpickle the task; the cause follows")
-        error.__cause__ = _remote(bytes(body).decode("utf-8", "replace"))
-        _fail(future, error)
-        return
-    try:
-        value = pickle.loads(body)  # noqa: S301 - from our own child
-    except BaseException as problem:
-        error = UnreadableTask("what the task returned or raised could not be unpickled; the cause follows")
-        error.__cause__ = _remote("".join(format_exception(problem)))
-        _fail(future, error)
-        return
-    if kind == VALUE:
-        try:
-            future.set_result(value)
-        except InvalidStateError:  # the program resolved it itself
-            pass
-    else:
-        _fail(future, value)
-
-
-def _fail(future: Future[Any], error: BaseException) -> None:
-    try:
-        future.set_exception(error)
-    except InvalidStateError:  # the program resolved it itself
-        pass
-
-
-def _resident_pages(worker: _Worker) -> int:
-    """Resident memory of a worker; 0 when it is gone."""
-    try:
-        return int(Path(f"/proc/{worker.process.pid}/statm").read_bytes().split()[1])
-    except (OSError, IndexError):
-        return 0
-
-
-def _remote(text: str) -> BaseException:
-    """A traceback from elsewhere, as the cause of an error: what the original raises, too."""
-    return _RemoteTraceback(f'\n"""\n{text}"""')  # type: ignore[arg-type]  # typeshed wants a traceback here
+        with no_forks():
+            owners.pop(id(self), None)
+            self._crew.disband()
+        self._crew.end()

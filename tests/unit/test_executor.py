@@ -337,7 +337,7 @@ executor, other = (Executor(2, multiprocessing.get_context("fork")) for _ in ran
 executor.submit(int).result()
 other.submit(int).result()
 executor.resize(4)  # workers of the first one are forked when the second one's channels are there
-while len(executor._processes) < 4 or executor._core._starting:
+while len(executor._processes) < 4 or executor._core._crew.starting:
     time.sleep(0.01)
 child = os.fork()
 if child == 0:
