@@ -239,10 +239,11 @@ class Board:
                 pass
 
     def remove(self) -> None:
-        """The executor has ended. In a forked copy of the owner this does nothing."""
+        """The executor has ended; if it broke, that is still said. In a forked copy of the owner this does nothing."""
         if os.getpid() != self._pid:
             return
-        self.words[Word.STATE] = State.ENDED
+        if self.words[Word.STATE] != State.BROKEN:
+            self.words[Word.STATE] = State.ENDED
         if self.path is not None:
             try:
                 self.path.unlink()

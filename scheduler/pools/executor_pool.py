@@ -183,6 +183,9 @@ class ExecutorPool:
                 pid = attached.handle.id.pid
                 if attached.view.state is State.ENDED:
                     self._lose(f"executor {self._wanted!r} of pid {pid} was shut down", now)
+                elif attached.view.state is State.BROKEN:
+                    why = "a worker's initializer failed, or none could be started: its program has been told"
+                    self._lose(f"executor {self._wanted!r} of pid {pid} is broken ({why}, and has to make another)", now)
                 elif attached.handle.exited():
                     self._lose(f"the program of executor {self._wanted!r}, pid {pid}, has ended: start it again", now)
         if self._attached is None and now >= self._look_at:
@@ -237,7 +240,7 @@ class ExecutorPool:
             return None
         view = board.read()
         handle = None
-        if view.name == self._wanted and view.state is not State.ENDED:
+        if view.name == self._wanted and view.state not in {State.ENDED, State.BROKEN}:
             owner = ProcId(*view.owner)
             if self._belongs(owner.pid, uid):
                 handle = open_process(self._proc_root, owner.pid, owner)
@@ -340,8 +343,7 @@ class ExecutorPool:
             return Status.REFUSED, self._absence
         view = self._attached.view
         if view.state is not State.RUNNING:
-            state = "broken" if view.state is State.BROKEN else "being shut down by its program"
-            return Status.REFUSED, f"executor {self._wanted!r} of pid {view.owner[0]} is {state}"
+            return Status.REFUSED, f"executor {self._wanted!r} of pid {view.owner[0]} is being shut down by its program"
         if self._hands_off.text:
             return self._hands_off.answer(self._hands_off.text)
         if self._request is not None and now - self._request.at >= ANSWER_NS:

@@ -25,12 +25,16 @@ from nicety.scheduler.testing.driver import PoolDriver
 SECOND = 1_000_000_000
 
 PROGRAM = """
-import multiprocessing, sys, time
+import multiprocessing, os, sys, time
 from nicety.scheduler.pools import Executor
 def work(seconds):
+    began = time.monotonic()
     time.sleep(seconds)
-    return 1
-executor = Executor(6, multiprocessing.get_context("fork"), name=sys.argv[1])
+    return time.monotonic() - began
+def begin():
+    if os.path.exists(os.environ["NICETY_RUN_DIR"] + "/broken"):
+        raise RuntimeError("cannot begin")
+executor = Executor(6, multiprocessing.get_context("fork"), begin, name=sys.argv[1])
 executor.submit(work, 0).result()
 print("ready", flush=True)
 results = []
@@ -45,7 +49,8 @@ for line in sys.stdin:
         print(executor.size, len(executor._processes), flush=True)
         continue
     if command == "results":
-        print(sum(future.result() for future in results), flush=True)
+        spent = [future.result() for future in results]
+        print(len(spent), sum(spent), flush=True)
         continue
     if command == "shutdown":
         executor.shutdown()
@@ -125,9 +130,11 @@ def test_load_is_measured(tmp_path: Path) -> None:
         board = pool.board
         assert board is not None
         assert board.finished == 15
-        assert 3.0 < board.service_ns / SECOND < 3.5
-        # six rounds of two, each waits for those before it: 2 x 0.25 s x (0 + ... + 5), and the last two for what was left then
-        assert 7.3 < board.wait_ns / SECOND < 11.0
+        spent = float(program.ask("results").split()[1])  # on a busy machine more than the 3 s that were asked for
+        assert spent < board.service_ns / SECOND < 1.1 * spent
+        # Six rounds of two, each waits for those before it: 2 x 0.25 s x (0 + ... + 5), 2.5 times the 3 s of service. The last two
+        # wait for what was left when they came: at most 2 x 3 s, twice the service.
+        assert 2.4 < board.wait_ns / board.service_ns < 4.7
         assert board.lost == 0
     pool.close()
 
@@ -144,7 +151,7 @@ def test_a_size_is_asked_for_and_tasks_are_not_harmed(tmp_path: Path) -> None:
             until(pool, lambda s, size=size: s.requested == size, 3)  # type: ignore[misc]
         assert pool.resize(3)[0] is not Status.REFUSED
         until(pool, lambda s: s.size == s.requested == 3)
-        assert program.ask("results") == "1500"
+        assert program.ask("results").split()[0] == "1500"
         assert program.ask("size") == "3 3"
         assert pool.resize(7) == (Status.REFUSED, "7 is outside of what the program allows: minimum=1, max_workers=6")
         pool.close()
@@ -193,6 +200,35 @@ def test_a_program_that_ends_or_is_restarted(tmp_path: Path) -> None:
     pool.close()
 
 
+def test_of_two_executors_of_a_name_the_other_is_sized_when_the_first_ends(tmp_path: Path) -> None:
+    pool = adapter(tmp_path)
+    with running("features", tmp_path) as first, running("features", tmp_path) as second:
+        until(pool, lambda s: s.size == 6)
+        assert first.ask("resize 4") == "done"
+        until(pool, lambda s: s.size == 4 and "resized by its own program" in s.trouble)
+        first.process.kill()
+        sample = until(pool, lambda s: s.master is not None and s.master.pid == second.process.pid)
+        assert (sample.size, sample.requested, sample.trouble) == (6, 6, ""), (
+            "what the first one's program wanted is its own matter"
+        )
+        assert pool.resize(3)[0] is Status.APPLIED
+        until(pool, lambda s: s.size == s.requested == 3)
+    pool.close()
+
+
+def test_an_executor_that_breaks_is_said(tmp_path: Path) -> None:
+    pool = adapter(tmp_path)
+    with running("features", tmp_path) as program:
+        workers = until(pool, lambda s: s.size == 6 and all(w.ready for w in s.workers)).workers
+        (tmp_path / "broken").touch()
+        os.kill(workers[0].id.pid, signal.SIGKILL)  # the one that takes its place cannot begin
+        sample = until(pool, lambda s: s.master is None)
+        assert f"executor 'features' of pid {program.process.pid} is broken (a worker's initializer failed" in sample.trouble
+        assert pool.resize(3) == (Status.REFUSED, sample.trouble)
+        assert program.process.poll() is None
+    pool.close()
+
+
 def test_a_program_that_is_stopped_is_said_not_to_react(tmp_path: Path) -> None:
     pool = adapter(tmp_path)
     with running("features", tmp_path) as program:
@@ -222,7 +258,7 @@ def test_several_workers_are_recycled_one_after_the_other(tmp_path: Path) -> Non
             assert pool.recycle(worker)[0] is Status.APPLIED
         sample = until(pool, lambda s: s.size == 6 and not {w.id for w in s.workers} & set(old[:3]))
         assert {w.id for w in sample.workers} >= set(old[3:])
-        assert program.ask("results") == "300"
+        assert program.ask("results").split()[0] == "300"
     pool.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -82,14 +83,24 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.main = subprocess.Popen([sys.executable, "-S", "-c", MAIN], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.pids: list[int] = []
+        self.main = self.start()
         self.answers: dict[str, Any] = {"load": {"ok": {"waiting": 3, "reserved": 2, "problem": ""}}, "active": {"ok": {}}}
         self.answer(grow={"ok": {}})
         self.clock = ShiftedClock(SystemClock(), sleeps=False)
         # the agent gets the folder as name of the node
-        config = PoolConfig(kind="celery", pid=self.main.pid, broker="$BROKER", node=str(folder), maximum=16)
+        config = PoolConfig(kind="celery", pidfile=str(self.pidfile), broker="$BROKER", node=str(folder), maximum=16)
         self.pool = CeleryPool("jobs", config, self.clock, environ={"BROKER": "redis://nowhere"}, agent=AGENT)
+
+    @property
+    def pidfile(self) -> Path:
+        return self.folder / "pid"
+
+    def start(self) -> subprocess.Popen[str]:
+        """A main process that writes its pid."""
+        self.main = subprocess.Popen([sys.executable, "-S", "-c", MAIN], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.pidfile.write_text(f"{self.main.pid}\n", encoding="ascii")
+        return self.main
 
     def tell(self, word: str) -> str:
         assert self.main.stdin is not None
@@ -235,6 +246,33 @@ def test_a_size_that_somebody_else_set_is_left_alone_for_a_minute_of_quiet(bench
     assert bench.pool.resize(1) == (Status.FOREIGN, sample.trouble)
     bench.shift(HANDS_OFF_NS)
     assert bench.until(lambda s: not s.trouble).requested == 3
+
+
+def test_another_main_process_is_followed_and_gets_an_agent_of_its_own(bench: Bench) -> None:
+    """Also while the old one still runs; whoever resized that one has not resized this one."""
+    bench.up(2)
+    bench.grow(1)
+    old = bench.until(lambda s: s.size == 3).master
+    bench.shift(2 * SECOND)
+    assert "resized by hand to 3 processes (2 were asked for)" in bench.until(lambda s: s.trouble).trouble
+    assert bench.pool.resize(5)[0] is Status.FOREIGN
+    first, children, before = bench.main, bench.pids, bench.pool._main.present
+    try:
+        bench.pids = []
+        bench.start()
+        bench.grow(2)
+        bench.clock.shift += 2 * SECOND
+        new = bench.until(lambda s: s.size == 2 and not s.trouble)
+        assert new.master is not None
+        assert (new.master.pid, new.master != old) == (bench.main.pid, True)
+        assert {worker.id.pid for worker in new.workers} == set(bench.pids)
+        assert bench.pool._main.present is not before
+        assert bench.pool.resize(4)[0] is Status.APPLIED
+    finally:
+        for pid in children:
+            os.kill(pid, signal.SIGKILL)
+        first.kill()
+        first.communicate()
 
 
 def test_a_lost_process_is_nobodys_hand_unless_it_stays_away(bench: Bench) -> None:

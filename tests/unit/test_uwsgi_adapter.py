@@ -528,6 +528,30 @@ def test_a_master_that_ends_and_one_that_takes_its_place(played: PlayedUwsgi, tm
             process.wait()
 
 
+def test_a_master_that_hands_over_while_it_still_runs(played: PlayedUwsgi, tmp_path: Path) -> None:
+    """What was believed of the old one, and who resized it, does not count for the new one."""
+    up(played, 3)
+    heir, pidfile = subprocess.Popen(["sleep", "1000"]), tmp_path / "pid"
+    try:
+        played.pool.close()
+        pidfile.write_text(f"{played.pid}\n", encoding="ascii")
+        config = PoolConfig(kind="uwsgi", stats=played.config.stats, fifo=played.config.fifo, pidfile=str(pidfile), maximum=ROOM)
+        played.pool = UwsgiPool("web", config, played.clock)
+        played.until(lambda s: s.requested == 3 and not s.trouble)
+        played.obey(1)
+        assert "by somebody else" in played.until(lambda s: bool(s.trouble)).trouble
+        pidfile.write_text(f"{heir.pid}\n", encoding="ascii")
+        assert f"answers for pid {played.pid}, not for {heir.pid}" in played.until(lambda s: "answers for" in s.trouble).trouble
+        played.pid = heir.pid
+        sample = played.until(lambda s: not s.trouble)
+        assert sample.master is not None
+        assert (sample.master.pid, sample.requested) == (heir.pid, 4)
+        assert played.pool.resize(5)[0] is Status.APPLIED
+    finally:
+        heir.kill()
+        heir.wait()
+
+
 @pytest.mark.parametrize(
     ("arguments", "ini", "found"),
     [
