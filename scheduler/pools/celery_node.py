@@ -10,9 +10,7 @@ import logging
 import os
 import signal
 import socket
-import statistics
 import subprocess
-from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +28,7 @@ from .hands_off import QUIET, ForeignSize, HandsOff
 from .main_process import MainProcess
 from .pidfile import named
 from .signals import ProcessHandle, identify, read_stat, send_to
+from .tally import Tally
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +60,6 @@ RETRIES = 3
 """Growths without effect in a row before the node is reported as not reacting."""
 READY_NS = 10 * _SECOND
 """A process that was neither seen waiting for a task nor at one counts as up after so long."""
-STARTS = 16
-"""Start times kept; their median is reported."""
 MAX_BACK_OFF_NS = 30 * _SECOND
 _NOT_FOR_AGENTS = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 
@@ -116,7 +113,6 @@ class CeleryPool:
         self._environ = os.environ if environ is None else environ
         self._agent = agent  # its text; None: the one that is shipped
         self._node = (config.node or "celery@%h").replace("%h", socket.gethostname())
-        self._starts: deque[float] = deque(maxlen=STARTS)
         self._main = MainProcess(
             name, config, self._find, self._forget, title="Celery's main process", remedy="see the worker's log for why"
         )
@@ -125,6 +121,7 @@ class CeleryPool:
         self._held: list[ProcId] = []  # what the agent may be holding now
         self._foreign = ForeignSize(HAND_UP_NS, HAND_DOWN_NS)
         self._hands_off = HandsOff(name, "processes")
+        self._tally = Tally(name)
         self._forget()
 
     def _forget(self) -> None:
@@ -150,10 +147,10 @@ class CeleryPool:
         self._retries = 0
         self._foreign.reset()
         self._hands_off.end()
+        self._tally.forget()
         self._objection = f"the first answer of node {self._node} is awaited"
         self._count: tuple[int, int] | None = None  # (when, work that waits)
         self._queue_problem = ""
-        self._queued: list[int] = []
 
     # --- the port -------------------------------------------------------------------------------------------------------------
 
@@ -171,24 +168,22 @@ class CeleryPool:
             self._take(answer, main, now)
         self._steer(main, now)
         if self._count is not None and now - self._count[0] <= STALE * LOAD_NS:
-            self._queued.append(self._count[1])
+            self._tally.queue(self._count[1])
 
     def read(self) -> PoolSample:
         """Shares and means over the probes since the last read."""
-        if not self._queued and all(process.probes == 0 for process in self._processes.values()):
+        if self._tally.is_empty() and all(process.probes == 0 for process in self._processes.values()):
             self.probe()
-        members = sorted((process for process in self._processes.values() if process.member), key=lambda p: p.id)
-        sample = PoolSample(
-            pool=self.name,
-            size=len(members),
+        sample = self._tally.sample(
+            (
+                WorkerSample(process.id, process.busy / process.known if process.known else None, process.ready)
+                for process in self._processes.values()
+                if process.member
+            ),
             requested=self._requested(),
-            queued=statistics.fmean(self._queued) if self._queued else None,
-            workers=tuple(WorkerSample(p.id, p.busy / p.known if p.known else None, p.ready) for p in members),
             master=self._main.id,
-            start_seconds=statistics.median(self._starts) if self._starts else None,
             trouble=self._trouble(),
         )
-        self._queued.clear()
         for process in self._processes.values():
             process.probes = process.busy = process.known = 0
         return sample
@@ -286,7 +281,7 @@ class CeleryPool:
             if doing is Doing.IDLE:
                 process.idle_at = now
                 if not process.ready and process.asked_at is not None:
-                    self._starts.append((now - process.asked_at) / _SECOND)
+                    self._tally.start((now - process.asked_at) / _SECOND)
             process.ready = process.ready or doing is Doing.IDLE or now - process.seen_at >= READY_NS
 
     def _admit(self, main: _Main, pid: int, now: int) -> None:

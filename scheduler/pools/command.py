@@ -12,9 +12,7 @@ import os
 import pwd
 import random
 import signal
-import statistics
 import subprocess
-from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +25,7 @@ from ..ports import Clock
 from .busy import Activity, Doing
 from .queues import WaitingWork, counter
 from .signals import identify
+from .tally import Tally
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +42,6 @@ READY_NS = 10 * _SECOND
 """A worker that was never seen waiting for work counts as up after so long: it came up under load."""
 STARTS_PER_PROBE = 4
 """A start costs some milliseconds (fork and exec); more than these wait for the next probe."""
-STARTS = 16
-"""Start times kept; their median is reported."""
 LOG_BYTES = 8 << 20
 """The pool's log is rotated (one old file is kept) when a worker starts and it is larger than this."""
 _PR_SET_PDEATHSIG = 1
@@ -104,8 +101,7 @@ class CommandPool:
         }
         self._target = config.minimum if config.initial is None else config.initial
         self._workers: list[_Worker] = []
-        self._starts: deque[float] = deque(maxlen=STARTS)
-        self._queued: list[int] = []
+        self._tally = Tally(name)
         self._probes = 0
         self._failures = 0  # in a row
         self._failed_at = 0
@@ -130,7 +126,7 @@ class CommandPool:
             self._waiting.probe()
             count = self._waiting.waiting()
             if count is not None:
-                self._queued.append(count)
+                self._tally.queue(count)
         self._supervise(now)
         self._probes += 1
 
@@ -138,21 +134,15 @@ class CommandPool:
         """Shares and means over the probes since the last read. Workers that drain are among `workers` until they have ended."""
         if self._probes == 0:
             self.probe()
-        workers = tuple(
-            WorkerSample(worker.id, worker.busy / worker.known if worker.known else None, worker.ready)
-            for worker in sorted(self._workers, key=lambda w: w.id)
-        )
-        sample = PoolSample(
-            pool=self.name,
-            size=len(workers),
+        sample = self._tally.sample(
+            (
+                WorkerSample(worker.id, worker.busy / worker.known if worker.known else None, worker.ready)
+                for worker in self._workers
+            ),
             requested=self._target,
-            queued=statistics.fmean(self._queued) if self._queued else None,
-            workers=workers,
             master=None,
-            start_seconds=statistics.median(self._starts) if self._starts else None,
             trouble=self._trouble(self._clock.monotonic()),
         )
-        self._queued.clear()
         self._probes = 0
         for worker in self._workers:
             worker.busy = worker.known = 0
@@ -234,7 +224,7 @@ class CommandPool:
                 worker.busy += doing is Doing.BUSY
             if not worker.ready:
                 if doing is Doing.IDLE:
-                    self._starts.append((now - worker.born) / _SECOND)
+                    self._tally.start((now - worker.born) / _SECOND)
                 worker.ready = doing is Doing.IDLE or now - worker.born >= READY_NS
         steady_since = max([self._failed_at, *(worker.born for worker in self._workers)])
         if self._failures and now - steady_since >= HEALTHY_NS and len(self._staying()) >= self._target:

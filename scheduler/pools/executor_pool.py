@@ -22,6 +22,7 @@ from ..ports import Clock
 from .executor_board import BoardFile, BoardView, Doing, State, Word, WorkerView, boards
 from .hands_off import QUIET, HandsOff
 from .signals import ProcessHandle, identify, open_process
+from .tally import Tally
 
 log = logging.getLogger(__name__)
 
@@ -70,13 +71,13 @@ class ExecutorPool:
         self._lost = ""  # what has become of the last executor
         self._look_at = 0
         self._request: _Request | None = None
+        self._tally = Tally(name)
         self._hands_off = HandsOff(name)  # its program resized it: the executor itself follows no request for as long
         self._recycling: deque[ProcId] = deque()  # the first one is asked for on the board
         self._known: dict[ProcId, bool] = {}  # workers, and whether they are what the board says
         self._busy: dict[ProcId, int] = {}  # busy ns of workers until the last read
         self._read_at: int | None = None  # when that was; None: not since this executor was found
         self._start_seconds: float | None = None
-        self._queued: list[int] = []
         self._closed = False
 
     # --- the port -------------------------------------------------------------------------------------------------------------
@@ -89,32 +90,26 @@ class ExecutorPool:
         attached = self._refresh(now)
         if attached is None:
             return
-        self._queued.append(attached.view.queued)
+        self._tally.queue(attached.view.queued)
         self._follow_up(attached, now)
 
     def read(self) -> PoolSample:
         """Busy is exact here: time spent with tasks over the time since the last read, not a share of the probes."""
-        if not self._queued:
+        if self._tally.is_empty():
             self.probe()
         now = self._clock.monotonic()
         found = [] if self._attached is None else self._workers(self._attached)
-        workers = tuple(
-            WorkerSample(worker, self._share(worker, view, now), view.doing is not Doing.STARTING) for worker, view in found
-        )
+        workers = [WorkerSample(worker, self._share(worker, view, now), view.doing is not Doing.STARTING) for worker, view in found]
         for gone in self._known.keys() - {worker for worker, _ in found}:
             del self._known[gone]
             self._busy.pop(gone, None)
-        sample = PoolSample(
-            pool=self.name,
-            size=len(workers),
+        sample = self._tally.sample(
+            workers,
             requested=self._requested(),
-            queued=statistics.fmean(self._queued) if self._queued else None,
-            workers=workers,
             master=None if self._attached is None else self._attached.handle.id,
-            start_seconds=self._start_seconds,
             trouble=self._trouble(now)[1],
+            start_seconds=self._start_seconds,
         )
-        self._queued.clear()
         self._read_at = None if self._attached is None else now
         return sample
 
@@ -267,7 +262,7 @@ class ExecutorPool:
         self._known.clear()
         self._busy.clear()
         self._read_at = None
-        self._queued.clear()
+        self._tally.forget()
 
     # --- workers --------------------------------------------------------------------------------------------------------------
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import statistics
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +22,7 @@ from .listening import AcceptQueue
 from .main_process import MainProcess
 from .master import find, has_beaten, is_worker
 from .signals import ProcessHandle, age_seconds, read_stat, send_to
+from .tally import Tally
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +42,6 @@ DRAIN_NS = 60 * _SECOND
 """A shrink of which nothing is seen for so long was lost; twice gunicorn's default graceful_timeout."""
 RETRIES = 3
 """Signals without effect in a row before the pool is reported as not reacting."""
-STARTS = 16
-"""Start times kept; their median is reported."""
 _REFRESH_NS = 5 * _SECOND
 
 
@@ -104,9 +101,8 @@ class GunicornPool:
         self._retries = 0
         self._foreign = ForeignSize(HAND_UP_NS, HAND_DOWN_NS)
         self._hands_off = HandsOff(name)
+        self._tally = Tally(name)
         self._loop = False  # workers with event loops or threads: busy cannot be told
-        self._starts: deque[float] = deque(maxlen=STARTS)
-        self._queued: list[int] = []
         self._closed = False
 
     # --- the port -------------------------------------------------------------------------------------------------------------
@@ -123,23 +119,17 @@ class GunicornPool:
 
     def read(self) -> PoolSample:
         """Shares and means over the probes since the last read. Workers that drain are among `workers` until they have ended."""
-        if not self._queued and all(worker.probes == 0 for worker in self._workers.values()):
+        if self._tally.is_empty() and all(worker.probes == 0 for worker in self._workers.values()):
             self.probe()
-        workers = tuple(
-            WorkerSample(worker.id, None if self._loop or not worker.known else worker.busy / worker.known, worker.ready)
-            for worker in sorted(self._workers.values(), key=lambda w: w.id)
-        )
-        sample = PoolSample(
-            pool=self.name,
-            size=len(workers),
+        sample = self._tally.sample(
+            (
+                WorkerSample(worker.id, None if self._loop or not worker.known else worker.busy / worker.known, worker.ready)
+                for worker in self._workers.values()
+            ),
             requested=self._requested(),
-            queued=statistics.fmean(self._queued) if self._queued else None,
-            workers=workers,
             master=self._master.id,
-            start_seconds=statistics.median(self._starts) if self._starts else None,
             trouble=self._trouble(),
         )
-        self._queued.clear()
         for worker in self._workers.values():
             worker.probes = worker.busy = worker.known = 0
         return sample
@@ -193,7 +183,7 @@ class GunicornPool:
         self._believed, self._target, self._step, self._shrunk_at = 0, None, None, None
         self._foreign.reset()
         self._hands_off.end()
-        self._queued.clear()
+        self._tally.forget()
 
     # --- what is there --------------------------------------------------------------------------------------------------------
 
@@ -229,11 +219,11 @@ class GunicornPool:
                     continue
                 worker.ready = doing in (Doing.IDLE, Doing.LOOP) or has_beaten(self._proc_root, worker.id.pid)
                 if worker.ready and worker.newborn:
-                    self._starts.append(age_seconds(self._proc_root, worker.id))
+                    self._tally.start(age_seconds(self._proc_root, worker.id))
                 worker.newborn = worker.newborn or not worker.ready
         waiting = master.accept.waiting()
         if waiting is not None:
-            self._queued.append(waiting)
+            self._tally.queue(waiting)
 
     def _admit(self, master: _Master, pid: int, now: int) -> None:
         stat = read_stat(self._proc_root, pid)

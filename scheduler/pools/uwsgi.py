@@ -12,8 +12,6 @@ import os
 import re
 import signal
 import stat
-import statistics
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +26,7 @@ from .listening import AcceptQueue
 from .main_process import MainProcess
 from .pidfile import named
 from .signals import ProcessHandle, age_seconds, identify, read_stat, send_to
+from .tally import Tally
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +42,6 @@ RETRIES = 3
 """Commands without effect in a row before the pool is reported as not reacting."""
 SILENT_NS = 5 * _SECOND
 """Without an answer for so long, workers that have ended are dropped by looking at the processes themselves."""
-STARTS = 16
-"""Start times kept; their median is reported."""
 OLDEST = (2, 0, 16)
 """Since this version - takes a worker that is idle (uwsgi_calc_cheaper). Before, it took the oldest, be it at a request or not, and
 killed it if that took long."""
@@ -113,8 +110,7 @@ class UwsgiPool:
         self._step: _Step | None = None
         self._retries = 0
         self._hands_off = HandsOff(name)
-        self._starts: deque[float] = deque(maxlen=STARTS)
-        self._queued: list[int] = []
+        self._tally = Tally(name)
         self._closed = False
 
     # --- the port -------------------------------------------------------------------------------------------------------------
@@ -144,23 +140,17 @@ class UwsgiPool:
 
     def read(self) -> PoolSample:
         """Shares and means over the probes since the last read. Workers that drain are among `workers` until they have ended."""
-        if not self._queued and all(worker.probes == 0 for worker in self._workers.values()):
+        if self._tally.is_empty() and all(worker.probes == 0 for worker in self._workers.values()):
             self.probe()
-        workers = tuple(
-            WorkerSample(worker.id, worker.busy / worker.probes if worker.probes else None, worker.ready)
-            for worker in sorted(self._workers.values(), key=lambda w: w.id)
-        )
-        sample = PoolSample(
-            pool=self.name,
-            size=len(workers),
+        sample = self._tally.sample(
+            (
+                WorkerSample(worker.id, worker.busy / worker.probes if worker.probes else None, worker.ready)
+                for worker in self._workers.values()
+            ),
             requested=self._requested(),
-            queued=statistics.fmean(self._queued) if self._queued else None,
-            workers=workers,
             master=self._master.id,
-            start_seconds=statistics.median(self._starts) if self._starts else None,
             trouble=self._trouble(),
         )
-        self._queued.clear()
         for worker in self._workers.values():
             worker.probes, worker.busy = 0, 0.0
         return sample
@@ -221,7 +211,7 @@ class UwsgiPool:
         self._workers.clear()
         self._believed, self._target, self._step, self._retries = 0, None, None, 0
         self._hands_off.end()
-        self._queued.clear()
+        self._tally.forget()
         self._stats.again()
         self._silence = f"uWSGI's stats socket {self._stats.where} has not answered yet"
 
@@ -276,7 +266,7 @@ class UwsgiPool:
             if not worker.ready and place.accepting:
                 worker.ready = True
                 if worker.newborn:
-                    self._starts.append(age_seconds(self._proc_root, worker.id))
+                    self._tally.start(age_seconds(self._proc_root, worker.id))
         if first:
             self._believed = master.wanted
             self._check_fitness(master)
@@ -304,7 +294,7 @@ class UwsgiPool:
             self._check_fitness(master)  # a reload keeps the pid, and may bring another configuration
         waiting = master.accept.waiting()
         if waiting is not None:
-            self._queued.append(waiting)
+            self._tally.queue(waiting)
 
     def _fall_silent(self, text: str) -> None:
         if text != self._silence:
