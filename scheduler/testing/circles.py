@@ -472,7 +472,7 @@ def _self_pipe(_: str, size: int, tell: Callable[[Sequence[int]], object]) -> No
 
 
 def _multiprocessing_pool(_: str, size: int, tell: Callable[[Sequence[int]], object]) -> None:
-    """One worker reads from the queue and holds its lock, the others wait for that; the parent waits for an event, and no signal."""
+    """One worker reads from the queue and holds its lock, the others wait for that; the parent waits for an event, no signal."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # as of a program that a shell has started in the background
     with multiprocessing.get_context("fork").Pool(size) as pool:
         pool.map(abs, range(10 * size))
