@@ -801,26 +801,46 @@ class LoadShape(StrEnum):
     CHANGE = "change"
 
 
-@_command("simulate", "nicety simulate --load spikes --start 20 --plot spikes.png")
+@_command("simulate", "nicety simulate --pool web")
 def simulate(
     context: typer.Context,
     trace: Annotated[
         Path | None,
-        typer.Argument(metavar="[TRACE]", help="Arrivals: CSV or Parquet with t_submit, or with count.", show_default=False),
+        typer.Argument(
+            metavar="[TRACE]",
+            help="Arrivals: CSV or Parquet with t_submit, or with count. Or what nicety recorded: a state directory, a trace file.",
+            show_default=False,
+        ),
+    ] = None,
+    pool: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Pool of the recording; without TRACE: of our own.", show_default=False),
     ] = None,
     load: Annotated[LoadShape | None, typer.Option(help="Made up load, instead of a file; steps if neither.")] = None,
-    start: Annotated[float, typer.Option(metavar="SECONDS", help="From a worker's start to its first request.")] = 4.0,
+    start: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="From a worker's start to its first request.", show_default="4, or as recorded"),
+    ] = None,
     rules: Annotated[
         list[str] | None,
         typer.Option("--rule", metavar="NAME", help='Rule to run, more than once if wished; "all": every one.', show_default=False),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, max=100, help="Runs with other chance; figures are their means.")] = 3,
-    minimum: Annotated[int, typer.Option(min=1, max=10_000, help="Never fewer workers.")] = 2,
-    maximum: Annotated[int, typer.Option(min=1, max=10_000, help="Never more workers.")] = 32,
+    minimum: Annotated[
+        int | None, typer.Option(min=1, max=10_000, help="Never fewer workers.", show_default="2, or the recorded pool's")
+    ] = None,
+    maximum: Annotated[
+        int | None, typer.Option(min=1, max=10_000, help="Never more workers.", show_default="32, or the recorded pool's")
+    ] = None,
     seconds: Annotated[float, typer.Option(metavar="SECONDS", help="Time to simulate.")] = 3600.0,
     warmup: Annotated[
-        float, typer.Option(metavar="SECONDS", help="Time at the beginning that does not count; hours, to see what was learned.")
-    ] = 120.0,
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="Time at the beginning that does not count; hours, to see what was learned.",
+            show_default="120, or a quarter of a short recording",
+        ),
+    ] = None,
     service: Annotated[float, typer.Option(metavar="SECONDS", help="Mean time that a request takes.")] = 0.2,
     json_path: Annotated[
         str | None,
@@ -842,11 +862,9 @@ def simulate(
         ("--warmup", warmup, 0.0, seconds - 30.0),
         ("--service", service, 1e-4, 600.0),
     ):
-        if not low <= value <= high:
+        if value is not None and not low <= value <= high:
             raise typer.BadParameter(f"{value:g} is not between {low:g} and {high:g}", param_hint=name)
-    if minimum > maximum:
-        raise typer.BadParameter(f"{minimum} is more than --maximum {maximum}", param_hint="--minimum")
-    if trace is not None and load is not None:
+    if (trace is not None or pool is not None) and load is not None:
         raise typer.BadParameter("give a file or --load, not both", param_hint="TRACE")
     _load_numpy()
     from .explain import table
@@ -854,12 +872,26 @@ def simulate(
     from .simulation.arrivals import Load
     from .simulation.tracefile import read
 
-    loaded, _ = _load(context, config, None)
-    chosen = list(dict.fromkeys(rules or simulation.USUAL))
+    loaded, paths = _load(context, config, None)
+    recorded = None
+    if pool is not None or (trace is not None and (trace.is_dir() or trace.suffix == ".db")):
+        from .simulation.recorded import read as read_recorded
+
+        recorded = read_recorded(trace or paths.traces, pool, seconds)
+    least, most = simulation.limits(recorded, loaded.config)
+    minimum, maximum = minimum or least, maximum or most
+    if minimum > maximum:
+        raise typer.BadParameter(f"{minimum} is more than --maximum {maximum}", param_hint="--minimum")
+    measured = None if recorded is None else recorded.start_seconds
+    start = start if start is not None else simulation.START if measured is None else measured
+    if warmup is None:
+        warmup = simulation.WARMUP if recorded is None else min(simulation.WARMUP, recorded.seconds / 4)
+    usual = [f"fixed-{maximum}" if recorded is not None and rule == "fixed-32" else rule for rule in simulation.USUAL]
+    chosen = list(dict.fromkeys(rules or usual))
     if "all" in chosen:
         chosen = list(dict.fromkeys((*simulation.ALL, *(rule for rule in chosen if rule != "all"))))
     simulation.check(chosen)
-    source = read(trace) if trace is not None else str(load or LoadShape.STEPS)
+    source = recorded or (read(trace) if trace is not None else str(load or LoadShape.STEPS))
     live = sys.stderr.isatty()
     found: list[simulation.Figures] = []
 
@@ -867,6 +899,9 @@ def simulate(
         made = simulation.prepare(source, seed, seconds=seconds, maximum=maximum, service=service)
         if seed == 1 and made.scaled:
             _say(_printable(f"{made.name}: {made.seconds:g} s of it, {made.scaled}"))
+            if recorded is not None:
+                known = "no start was measured" if measured is None else f"measured {measured:.3g} s"
+                _say(f"start {start:.3g} s ({known}), {minimum} to {maximum} workers")
         return made
 
     runs = simulation.run(
@@ -877,6 +912,7 @@ def simulate(
         minimum=minimum,
         maximum=maximum,
         warmup=warmup,
+        initial=None if recorded is None else min(max(int(recorded.sizes[0]), minimum), maximum),
         config=loaded.config,
     )
     for figures in runs:
@@ -886,12 +922,17 @@ def simulate(
     if live:
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
     summary = simulation.means(found)
+    itself = None if recorded is None else simulation.as_it_was(recorded, warmup)
     if plot is not None:
         from .simulation.plot import plot as draw
 
         draw(plot, found)
         _say(f"{plot}: drawn")
-    record = {"means": [mean.as_record() for mean in summary], "runs": [figures.as_record() for figures in found]}
+    record: dict[str, Any] = {
+        "means": [mean.as_record() for mean in summary],
+        "runs": [figures.as_record() for figures in found],
+        "recorded": None if itself is None else itself.as_record(),
+    }
     if json_path == "-":
         _print_json(record)
         return
@@ -899,7 +940,8 @@ def simulate(
         from .logstream import ascii_json
 
         Path(json_path).write_text(ascii_json(record) + "\n", encoding="utf-8")
-    print(table(simulation.HEADERS, [mean.cells() for mean in summary], _width()))
+    lines = [mean.cells() for mean in summary] + ([] if itself is None else [itself.cells()])
+    print(table(simulation.HEADERS, lines, _width()))
 
 
 class Exportable(StrEnum):

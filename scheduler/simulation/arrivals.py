@@ -1,4 +1,4 @@
-"""Loads: when requests arrive and how long each takes, made up by shape and seed or taken from a trace. Pure.
+"""Loads: when requests arrive and how long each takes, made up by shape and seed or taken from a trace or a recorded pool. Pure.
 
 Shapes are intensities in Erlangs for a pool of at most 32 workers, and grow with the maximum. Requests come at random at that
 intensity (Poisson), service times are log-normal. What is random is drawn from the seed alone.
@@ -65,6 +65,37 @@ class Trace:
     step: float  # seconds of an interval; 0 for single requests
 
 
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What nicety recorded of a pool, laid out on even ticks."""
+
+    name: str
+    step: float  # seconds of a tick
+    busy: Floats  # [n] mean workers at work
+    queued: Floats  # [n] mean work waiting, 0 where nothing tells
+    sizes: Floats  # [n] workers there, starting ones too
+    born: Floats  # seconds from the beginning at which a worker was first seen, of all that came meanwhile
+    start_seconds: float | None  # as measured last; None: no start was seen
+    holes: float  # seconds in which nothing was recorded, left out
+
+    @property
+    def seconds(self) -> float:
+        """How long it is."""
+        return len(self.busy) * self.step
+
+    def offered(self, service: float) -> Floats:
+        """[n] load that arrived, in Erlangs, if a request takes `service` seconds: what was served, and what the queue grew by.
+
+        Not what was busy and queued: who waits for a minute would count for as many requests as a minute has ticks. The growth
+        is that of a service time, for between two ticks single requests come and go.
+        """
+        n = len(self.busy)
+        reach = max(round(service / self.step / 2), 1)
+        first, last = np.maximum(np.arange(n) - reach, 0), np.minimum(np.arange(n) + reach, n - 1)
+        grown = (self.queued[last] - self.queued[first]) / (np.maximum(last - first, 1) * self.step)
+        return np.asarray(np.maximum(self.busy + service * grown, 0.0))
+
+
 def made_up(shape: str, seconds: float, maximum: int, service: float, seed: int) -> Load:
     """A load of one of `SHAPES` for a pool of at most `maximum` workers whose requests take `service` seconds on average."""
     if shape not in SHAPES:
@@ -76,6 +107,25 @@ def made_up(shape: str, seconds: float, maximum: int, service: float, seed: int)
     arrivals = _within(counts, 1.0, chance)
     arrivals = arrivals[arrivals < seconds]
     return Load(shape, seconds, arrivals, _drawn(len(arrivals), service, chance), erlangs, "")
+
+
+def drawn_from(recorded: Recorded, service: float, seed: int) -> Load:
+    """The load that a recorded pool had: requests come at random at the intensity that was seen, and take `service` seconds on
+    average, for no trace has single requests. Neither faster nor scaled."""
+    erlangs = recorded.offered(service)
+    seconds, step = recorded.seconds, recorded.step
+    if float(erlangs.sum()) * step / service > MOST_REQUESTS:
+        raise LoadError(f"{recorded.name}: more than {MOST_REQUESTS:g} requests of {service:g} s; simulate a shorter time of it")
+    chance = np.random.default_rng([seed, len(erlangs)])
+    arrivals = _within(chance.poisson(erlangs * step / service), step, chance)
+    if len(arrivals) < 2:
+        raise LoadError(
+            f"{recorded.name}: fewer than two requests of {service:g} s arrive in {seconds:g} s; give a shorter --service"
+        )
+    work = np.interp(np.arange(np.ceil(seconds) + 1), np.arange(len(erlangs) + 1) * step, np.cumsum([0.0, *(erlangs * step)]))
+    holes = f"; {recorded.holes:.3g} s in which nothing was recorded left out" if recorded.holes else ""
+    said = f"arrivals drawn at the load that was seen; service times drawn, {service:.3g} s on average (--service){holes}"
+    return Load(recorded.name, seconds, arrivals, _drawn(len(arrivals), service, chance), np.diff(work), said)
 
 
 def _check(seconds: float, maximum: int, service: float) -> None:

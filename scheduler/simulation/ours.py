@@ -52,8 +52,8 @@ class Nicety:
     wants_workers = True
 
     def __init__(self, config: Config, minimum: int, maximum: int, demand: Network | None, *, forecasts: bool = True) -> None:
-        """`demand`: the model that the daemon would use, None: the experts speak. `forecasts`: False hides them from the policy,
-        which leaves its reactive rule."""
+        """`demand`: the model that the daemon would use, None: the experts speak. `forecasts`: False hides them and
+        the load's rhythm from the policy, which leaves its reactive rule."""
         self.name = "nicety" if forecasts else "nicety-reactive"
         self._config = configured(config, minimum, maximum)
         self._probes_a_tick = max(1, round(config.daemon.interval / config.daemon.probe_interval))
@@ -94,7 +94,8 @@ class Nicety:
         snapshot = self._snapshot(seen, self._wanted)
         tick = self._observer.tick(snapshot, self._outcomes, paused=False)
         if not self._forecasts:
-            tick = msgspec.structs.replace(tick, forecasts=())
+            pools = tuple(msgspec.structs.replace(pool, foretold=None) for pool in tick.pools)
+            tick = msgspec.structs.replace(tick, forecasts=(), pools=pools)
         verdict = self._engine.step(tick)
         outcomes = []
         for decision in verdict.decisions:

@@ -30,11 +30,11 @@ class Fixed:
 
     def __init__(self, workers: int) -> None:
         self.name = f"fixed-{workers}"
-        self._workers = workers
+        self.workers = workers
 
     def size(self, _seen: Seen) -> int:
         """The same each time."""
-        return self._workers
+        return self.workers
 
 
 # --- uWSGI: cheaper algorithms, asked by its master each second ---------------------------------------------------------------

@@ -15,7 +15,7 @@ import numpy as np
 from ...models import artifact
 from ...models.demand import Network
 from ..config import Config
-from .arrivals import Load, LoadError, Trace, fitted, made_up
+from .arrivals import Load, LoadError, Recorded, Trace, drawn_from, fitted, made_up
 from .oracle import Oracle
 from .ours import Nicety
 from .peers import PEERS, Fixed
@@ -25,6 +25,9 @@ WARMUP = 120.0
 """Seconds at the beginning that do not count: the pool's first size is nobody's decision."""
 
 MINIMUM, MAXIMUM = 2, 32
+START = 4.0
+"""Seconds from a worker's start to its first request, where neither is said nor measured what it takes."""
+
 ORACLES = (0.8, 0.7)
 OURS = ("nicety", "nicety-reactive")
 ALL = (*OURS, *PEERS, "fixed-8", "fixed-16", "fixed-32", *(f"oracle-{100 * target:.0f}" for target in ORACLES))
@@ -82,16 +85,18 @@ def simulate(
     """Run one rule on one load.
 
     `rule`: one of `ALL`, "fixed-N" or "oracle-N". `load`: the name of a made up one, a trace, or a load that is ready. `warmup`:
-    seconds at the beginning that do not count; hours of it show what has been learned by then. `initial`: workers at the
-    beginning; else a third of the way from the minimum to the maximum. `config`, `demand`: for nicety itself; the defaults and
-    the model that nicety comes with unless given. Raises LoadError.
+    seconds at the beginning that do not count; hours of it show what has been learned by then. `initial`: workers that a pool
+    which is not fixed has at the beginning; else a third of the way from the minimum to the maximum. `config`, `demand`: for nicety
+    itself; the defaults and the model that nicety comes with unless given. Raises LoadError.
     """
     if not isinstance(load, Load):
         load = prepare(load, seed, seconds=seconds, maximum=maximum, service=service)
+    made = make(rule, load, start_seconds, minimum, maximum, config, demand)
     if initial is None:
         initial = first_size(minimum, maximum)
+    elif isinstance(made, Fixed):
+        initial = min(max(made.workers, minimum), maximum)
     queue = Queue(load.arrivals, load.services, start_seconds, initial)
-    made = make(rule, load, start_seconds, minimum, maximum, config, demand)
     play(queue, made, minimum, maximum, load.seconds)
     born, gone = queue.lives(load.seconds)
     started = sum(at >= warmup for at in queue.started)
@@ -120,11 +125,25 @@ def simulate(
     )
 
 
-def prepare(load: str | Trace, seed: int, *, seconds: float, maximum: int, service: float) -> Load:
+def prepare(load: str | Trace | Recorded, seed: int, *, seconds: float, maximum: int, service: float) -> Load:
     """The load with this seed. Raises LoadError."""
     if isinstance(load, str):
         return made_up(load, seconds, maximum, service, seed)
+    if isinstance(load, Recorded):
+        return drawn_from(load, service, seed)
     return fitted(load, seconds, maximum, service, seed)
+
+
+def limits(recorded: Recorded | None, config: Config) -> tuple[int, int]:
+    """(fewest, most) workers where nobody says: of a recorded pool what the configuration has for it, else so that it can become
+    twice as large as it was."""
+    if recorded is None:
+        return MINIMUM, MAXIMUM
+    pool = config.pools.get(recorded.name)
+    if pool is not None:
+        return max(pool.minimum, 1), pool.maximum
+    smallest, largest = int(recorded.sizes.min()), int(recorded.sizes.max())
+    return min(MINIMUM, max(smallest, 1)), max(2 * largest, MINIMUM)
 
 
 def first_size(minimum: int, maximum: int) -> int:
@@ -177,6 +196,7 @@ def run(
     maximum: int = MAXIMUM,
     config: Config | None = None,
     warmup: float = WARMUP,
+    initial: int | None = None,
     demand: Network | None = None,
 ) -> Iterator[Figures]:
     """Every rule on every load with every start time and seed, one after the other. A load is made of a seed when it is needed."""
@@ -186,7 +206,16 @@ def run(
             for start in starts:
                 for rule in rules:
                     yield simulate(
-                        rule, made, start, seed, minimum=minimum, maximum=maximum, warmup=warmup, config=config, demand=demand
+                        rule,
+                        made,
+                        start,
+                        seed,
+                        minimum=minimum,
+                        maximum=maximum,
+                        warmup=warmup,
+                        initial=initial,
+                        config=config,
+                        demand=demand,
                     )
 
 
@@ -253,6 +282,33 @@ def means(figures: Iterable[Figures]) -> list[Mean]:
             )
         )
     return made
+
+
+@dataclass(frozen=True, slots=True)
+class AsItWas:
+    """What a recorded pool itself had in the time that counts, to stand beside the rules. Its latency nobody knows."""
+
+    load: str
+    seconds: float
+    workers: float  # mean that were there, starting and leaving ones too
+    worker_seconds: float
+    spawns_per_hour: float
+
+    def as_record(self) -> dict[str, Any]:
+        """For JSON."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    def cells(self) -> tuple[str, ...]:
+        """A line of the table."""
+        return (self.load, "", "(recorded)", "", "", "", f"{self.workers:.1f}", f"{self.spawns_per_hour:.0f}", "")
+
+
+def as_it_was(recorded: Recorded, warmup: float) -> AsItWas:
+    """`warmup`: seconds that do not count."""
+    sizes = recorded.sizes[min(int(warmup / recorded.step), len(recorded.sizes) - 1) :]
+    counted = len(sizes) * recorded.step
+    workers, came = float(sizes.mean()), int((recorded.born > recorded.seconds - counted).sum())
+    return AsItWas(recorded.name, counted, workers, workers * counted, came * 3600 / counted)
 
 
 def by_rule(found: Iterable[Mean]) -> Mapping[tuple[str, float, str], Mean]:

@@ -33,8 +33,8 @@ from pathlib import Path
 
 import msgspec
 
-from ...models.records import Snapshot
-from .codec import CodecError, decode, encode
+from ...models.records import PoolSample, Snapshot
+from .codec import CodecError, decode, decode_pools, encode
 from .database import (
     ERRORS,
     PAGE,
@@ -64,6 +64,7 @@ FILE_NAME = re.compile(r"\d{4}-\d\d-\d\d(?:\.\d+)?\.db")
 
 _HEAD = struct.Struct("<QqqI")
 _SEQS = 1 << 32
+_NO_END = (1 << 63) - 1
 _DAY = 86_400_000_000_000  # ns
 _TABLES = """
 CREATE TABLE sessions(number INTEGER PRIMARY KEY, session TEXT NOT NULL, boot_id TEXT NOT NULL, interval REAL NOT NULL,
@@ -382,6 +383,94 @@ def sessions(paths: Path | Iterable[Path]) -> list[TraceSession]:
             processes=max(tick.rows, old.processes if old else 0),
         )
     return list(found.values())
+
+
+@dataclass(frozen=True, slots=True)
+class PoolsTick:
+    """The pools of a tick, without its processes."""
+
+    recording: Recording
+    at: int  # monotonic ns of that boot
+    wall: int
+    pools: tuple[PoolSample, ...]
+
+
+def newest_pools(paths: Path | Iterable[Path], *, before: str | None = None) -> Iterator[list[PoolsTick]]:
+    """The pools of a store's ticks, in pieces from keyframe to keyframe: the newest piece first, within it the oldest tick.
+
+    For whoever needs the newest hours only, and soon: take pieces until it is enough. `before`: only what was recorded before
+    that session; nothing if it is not there. What is damaged is left out. Raises TraceError like `read_traces`, where `paths`
+    are of more than one machine, and where nothing of them can be read.
+    """
+    stores = _stores(paths)
+    if len(stores) > 1:
+        raise TraceError(f"traces of more than one machine: {', '.join(map(str, sorted(stores)))}; give one of them")
+    (files,) = stores.values()
+    end = _NO_END if before is None else _first_of(files, before)
+    unreadable, anything = "", False
+    for file in sorted(files, key=lambda file: (file.first, file.path.name), reverse=True):
+        try:
+            db = open_reader(file.path, application=APPLICATION, schema=SCHEMA)
+        except (*ERRORS, WrongFormat) as error:
+            unreadable = f"{file.path} cannot be read: {error}; give a trace file, or the state directory"
+            continue
+        if db is None:
+            continue
+        with closing(db):
+            while (key := _keyframe_before(db, end)) is not None:
+                piece = _pools_from(db, key, end)
+                if piece:
+                    anything = True
+                    yield piece
+                end = key
+    if unreadable and not anything:
+        raise TraceError(unreadable)
+
+
+def _first_of(files: list[_File], session: str) -> int:
+    """The least id that a tick of this session can have; 0 if there is none of it."""
+    for file in files:
+        try:
+            db = open_reader(file.path, application=APPLICATION, schema=SCHEMA)
+            if db is None:
+                continue
+            with closing(db):
+                row = db.execute("SELECT min(number) FROM sessions WHERE session = ?", (session,)).fetchone()
+        except (*ERRORS, WrongFormat):
+            continue
+        if isinstance(row[0], int):
+            return row[0] * _SEQS
+    return 0
+
+
+def _keyframe_before(db: sqlite3.Connection, end: int) -> int | None:
+    """The greatest id below `end` of a keyframe; None if there is none, or it cannot be read."""
+    try:
+        row = db.execute("SELECT id FROM ticks WHERE id < ? AND recording IS NOT NULL ORDER BY id DESC LIMIT 1", (end,)).fetchone()
+    except ERRORS:
+        return None
+    return row[0] if row is not None and isinstance(row[0], int) else None
+
+
+def _pools_from(db: sqlite3.Connection, key: int, end: int) -> list[PoolsTick]:
+    """The ticks from a keyframe on that are whole, up to the first one that is not."""
+    found: list[PoolsTick] = []
+    recording, crc = Recording("", "", 0.0), 0
+    for row in walk(db, "ticks", "at, wall, rows, crc, recording, data", after=key - 1, until=end - 1):
+        if isinstance(row, Damaged):
+            break
+        tick, at, wall, rows, own, header, data = row
+        try:
+            crc = _crc(tick, at, wall, rows, header, data, crc)
+            if crc != own:
+                break
+            if header is not None:
+                recording = msgspec.json.decode(header, type=Recording)
+            pools = decode_pools(data, found[-1].pools if header is None else ())
+        except (struct.error, TypeError, AttributeError, msgspec.MsgspecError, CodecError):
+            break
+        found.append(PoolsTick(recording, at, wall, pools))
+    return found
 
 
 class TraceRead:

@@ -1,0 +1,100 @@
+"""Reads what nicety recorded of a pool: the newest part of a trace store, laid out as a load can be made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from ...models.records import PoolSample, ProcId
+from ..observer import offered_load
+from ..store.traces import PoolsTick, newest_pools
+from .arrivals import LoadError, Recorded
+
+HOLE = 60.0
+"""Seconds without a tick in which the pool is taken to have gone on as before; longer holes are left out."""
+
+
+def read(traces: Path, name: str | None, seconds: float) -> Recorded:
+    """The newest `seconds` of a pool, or as much as there is; `name` may be None where there is one pool only.
+
+    `traces`: a trace file, or a state directory. Raises LoadError, and TraceError where it is none.
+    """
+    pieces: list[list[PoolsTick]] = []
+    names, found = set[str](), 0.0
+    for piece in newest_pools(traces):
+        names.update(sample.pool for tick in piece for sample in tick.pools)
+        if name is None and len(names) == 1:
+            (name,) = names
+        pieces.append(piece)
+        found += sum(tick.recording.interval for tick in piece if any(sample.pool == name for sample in tick.pools))
+        if found >= seconds:
+            break
+    there = ", ".join(sorted(names))
+    if not names:
+        raise LoadError(f"{traces}: no pool was recorded; say which there are in the configuration ([pools.NAME]) and record again")
+    if name is None:
+        raise LoadError(f"{traces}: more than one pool was recorded; choose one with --pool: {there}")
+    if name not in names:
+        raise LoadError(f'{traces}: no pool "{name}" was recorded; there are: {there}')
+    return _laid_out(list(chain.from_iterable(reversed(pieces))), name, seconds)
+
+
+def _laid_out(ticks: Iterable[PoolsTick], name: str, seconds: float) -> Recorded:
+    busy, queued, sizes, born = list[float](), list[float](), list[float](), list[float]()
+    before: PoolsTick | None = None
+    known, start_seconds = set[ProcId](), None
+    step = position = holes = 0.0
+    for tick in ticks:
+        sample = next((sample for sample in tick.pools if sample.pool == name), None)
+        load = None if sample is None else offered_load(sample)
+        if sample is None or (load is None and not busy):
+            continue
+        step = step or tick.recording.interval
+        passed = step if before is None else _passed(before, tick)
+        if passed <= 0:
+            continue
+        watched = before is not None and passed <= HOLE
+        if passed > HOLE:
+            holes, passed = holes + passed - step, step
+        before, position = tick, position + passed
+        times = round(position / step) - len(busy)
+        at_work = busy[-1] if load is None else max(load - (sample.queued or 0.0), 0.0)
+        busy += [at_work] * times
+        queued += [sample.queued or 0.0] * times
+        sizes += [float(sample.size)] * times
+        present = {worker.id for worker in sample.workers}
+        born += [position] * (len(present - known) if watched else 0)
+        known |= present
+        start_seconds = _newer(sample, start_seconds)
+    if not busy:
+        raise LoadError(
+            f"{name}: nothing tells whether its workers were busy; `nicety doctor` says what that needs. Then record again"
+        )
+    if max(busy) <= 0:
+        raise LoadError(f"{name}: no worker was ever seen busy; record it while it has work to do")
+    skipped = max(len(busy) - round(seconds / step), 0)
+    begin = skipped * step
+    return Recorded(
+        name=name,
+        step=step,
+        busy=np.array(busy[skipped:]),
+        queued=np.array(queued[skipped:]),
+        sizes=np.array(sizes[skipped:]),
+        born=np.array([at - begin for at in born if at > begin]),
+        start_seconds=start_seconds,
+        holes=holes,
+    )
+
+
+def _passed(before: PoolsTick, tick: PoolsTick) -> float:
+    """Seconds between two ticks; by the wall clock where the machine was started again."""
+    if before.recording.boot_id == tick.recording.boot_id:
+        return (tick.at - before.at) / 1e9
+    return (tick.wall - before.wall) / 1e9
+
+
+def _newer(sample: PoolSample, known: float | None) -> float | None:
+    return known if sample.start_seconds is None else sample.start_seconds
