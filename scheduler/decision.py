@@ -284,6 +284,14 @@ class Verdict(Record, frozen=True):
     effects: tuple[Effect, ...]
 
 
+class Recalled(Record, frozen=True):
+    """What a session began with of earlier ones: that many of the ticks recorded before it, for the rhythms of its pools."""
+
+    ticks: int
+    at: int  # monotonic ns at that time
+    wall: int  # wall clock ns
+
+
 class Session(Record, frozen=True):
     """Header of a run of ticks in the decision log: all that is needed to replay them. A new one at start and at each reload."""
 
@@ -297,6 +305,7 @@ class Session(Record, frozen=True):
     config: dict[str, Any]  # the whole configuration in force, as `config.to_builtins` gives it
     artefacts: dict[str, str]  # "demand", "anomaly", "behaviour" -> digest, "" where none is loaded
     engine: dict[str, Any]  # `Engine.memory()` before the first tick
+    recalled: Recalled | None = None  # None: nothing was looked for
 
 
 def encode(record: object) -> bytes:

@@ -305,6 +305,13 @@ class Observer:
             deadlocks=deadlocks,
         )
 
+    def recall(self, past: Sequence[tuple[int, tuple[PoolSample, ...]]]) -> None:
+        """Follow the loads of pools as they were in (monotonic ns, pools), oldest first, before the first tick."""
+        for at, pools in past:
+            for pool in pools:
+                if pool.pool in self._config.pools:
+                    self._follow(pool, offered_load(pool), at)
+
     @property
     def trouble(self) -> str:
         """Why the demand model could not be used at the last tick, so that the baseline spoke; "" if it could."""
@@ -455,16 +462,23 @@ class Observer:
             rss_per_worker=largest,
             workers=tuple(workers),
             trouble=pool.trouble,
-            foretold=self._foretold(pool, load, limits.maximum, snapshot.at),
+            foretold=self._foretold(pool, load, snapshot.at),
         )
 
-    def _foretold(self, pool: PoolSample, load: float | None, maximum: int, at: int) -> Foretold | None:
-        """What the load's rhythm says of the coming start time. Load above the maximum is not worth remembering."""
+    def _follow(self, pool: PoolSample, load: float | None, at: int) -> Rhythm:
+        """Tell the rhythm of a pool's load what it is now. Load above the maximum is not worth remembering."""
         interval = self._config.daemon.interval
         rhythm = self._rhythms.setdefault(pool.pool, Rhythm(interval, stagger=len(self._rhythms)))
         least, most = (None, None) if load is None else _offered(load, pool.queued or 0.0, self._queued.get(pool.pool, 0.0))
         self._queued[pool.pool] = pool.queued or 0.0
+        maximum = self._config.pools[pool.pool].maximum
         rhythm.step(round(at / (interval * 1e9)), None if most is None else min(most, maximum), least)
+        return rhythm
+
+    def _foretold(self, pool: PoolSample, load: float | None, at: int) -> Foretold | None:
+        """What the load's rhythm says of the coming start time."""
+        interval = self._config.daemon.interval
+        rhythm = self._follow(pool, load, at)
         horizon = START_MARGIN * (START_UNKNOWN if pool.start_seconds is None else pool.start_seconds)
         ahead = rhythm.ahead(math.ceil(min(horizon / interval, AHEAD)) + 1)
         later = rhythm.ahead(math.ceil(min(max(horizon, self._config.pool_size.down_after) / interval, AHEAD)) + 1)

@@ -24,6 +24,7 @@ from .decision import Session, Tick, encode
 from .engine import Engine
 from .observer import Observer
 from .paths import Paths
+from .recall import recall_again
 from .store.decisions import DecisionReader, LoggedTick
 from .store.traces import TraceError, read_traces
 
@@ -77,6 +78,7 @@ def replay(paths: Paths, *, session: str | None = None, trace: Path | None = Non
             before = len(found.differences)
             snapshots = _snapshots(trace or paths.root, each.id, found)
             again = _Again(each.session, paths.models, snapshots, found)
+            again.recall(trace or paths.root)
             for logged in log.ticks(each.id):
                 if logged.tick is None and logged.verdict is None and not logged.damage:
                     continue
@@ -99,6 +101,19 @@ class _Again:
         self._observer, self._predicts = _observer(session, models, found)
         self._next = next(snapshots, None) if snapshots is not None else None
         self._whole = True  # every snapshot since the first tick was there, so windows are the same
+        self._foretells = True  # what was recalled of earlier sessions is there
+
+    def recall(self, traces: Path) -> None:
+        """Begin with what the session began with."""
+        session, found = self._session, self._found
+        if self._snapshots is None or session.recalled is None:
+            return
+        past = recall_again(traces, session.boot_id, session.id, session.recalled)
+        if past is None:
+            self._foretells = False
+            found.notes.append(f"session {session.id}: rhythms not compared: the traces lack ticks recorded before it")
+            return
+        self._observer.recall(past)
 
     def step(self, logged: LoggedTick) -> None:
         """Compare one tick."""
@@ -145,6 +160,9 @@ class _Again:
             self._whole = False
             return
         recorded, made = msgspec.to_builtins(tick), msgspec.to_builtins(again)
+        if not self._foretells:
+            for pool in (*recorded["pools"], *made["pools"]):
+                pool.pop("foretold")
         for part in PREDICTED:
             before, after = recorded.pop(part), made.pop(part)
             if self._predicts[part]:

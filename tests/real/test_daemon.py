@@ -13,16 +13,20 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from nicety.models.artifact import live_digest, shipped
-from nicety.models.records import PoolSample, Snapshot
+from nicety.models.records import SAMPLE, HostSample, PoolSample, ProcId, Snapshot, WorkerSample
 from nicety.scheduler.config import parse
 from nicety.scheduler.control_socket import ControlError, ask
 from nicety.scheduler.daemon import Daemon, SystemClock
+from nicety.scheduler.linux.facts import probe
 from nicety.scheduler.paths import Loaded, Paths
+from nicety.scheduler.replay import replay
 from nicety.scheduler.store.decisions import DecisionReader
 from nicety.scheduler.store.ledger import StateLock
+from nicety.scheduler.store.traces import TraceWriter
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: only CAP_SYS_NICE can lower a nice again")
 
@@ -260,3 +264,53 @@ def no_undo(state: Path) -> list[str]:
     with DecisionReader(state) as log:
         found = [logged.refusal for logged in log.find(kind="priority")]
     return [refusal.text for refusal in found if refusal is not None and refusal.rule == "no undo"]
+
+
+def test_a_restart_forgets_no_rhythm_and_replays(tmp_path: Path) -> None:
+    """A pool that was busy for a minute of each three, up to 2 s ago, is recorded; the daemon that starts now knows."""
+    state = tmp_path / "state"
+    config = parse(f'[pools.jobs]\nkind = "command"\ncommand = ["{sys.executable}", "-c", "{WORKER}"]\nmaximum = 8\n')
+    clock = SystemClock()
+    now, wall, boot = clock.monotonic(), clock.wall(), probe().boot_id
+    writer = TraceWriter(state, boot_id=boot, session="earlier", budget_bytes=64 << 20, interval=1.0)
+    for ago in range(560, 1, -1):
+        at = now - ago * 10**9
+        workers = tuple(WorkerSample(ProcId(pid, 7), float(ago % 180 < 60), ready=True) for pid in range(7, 13))
+        pool = PoolSample("jobs", 6, 6, 0.0, workers, None, 2.0, "")
+        table = np.zeros(0, dtype=SAMPLE)
+        writer.append(Snapshot(at, wall - ago * 10**9, 1, table, {}, HostSample((0,), 1, 1, None), (pool,)))
+    writer.close()
+    paths = Paths(state, state / "control.sock")
+    with StateLock(state) as lock:
+        daemon = Daemon(Loaded(config, None), paths, lock, clock, act=False)
+        try:
+            assert daemon.run(duration=4) == 0
+        finally:
+            daemon.close()
+    with DecisionReader(state) as log:
+        (session,) = (each.session for each in log.sessions())
+        assert session is not None
+        assert session.recalled is not None
+        assert session.recalled.ticks == 559
+        seen = [logged.tick for logged in log.ticks(session.id) if logged.tick is not None and logged.tick.pools]
+    assert seen
+    assert seen[0].pools[0].foretold is not None
+    assert (seen[0].pools[0].foretold.period, seen[0].pools[0].foretold.trusted) == (180, True)
+    found = replay(paths)
+    assert (found.differences, found.notes) == ([], [])
+    assert found.observed >= 2
+    for trace in paths.traces.glob("*"):
+        trace.unlink()
+    assert replay(paths).differences == []
+
+
+def test_traces_that_cannot_be_read_do_not_keep_it_from_starting(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    state = tmp_path / "state"
+    (state / "traces").mkdir(parents=True, mode=0o700)
+    state.chmod(0o700)
+    (state / "traces" / "2020-01-01.db").write_bytes(b"no database" * 1000)
+    config = parse(f'[pools.jobs]\nkind = "command"\ncommand = ["{sys.executable}", "-c", "{WORKER}"]\n')
+    with StateLock(state) as lock:
+        daemon = Daemon(Loaded(config, None), Paths(state, state / "control.sock"), lock, SystemClock(), act=False)
+        daemon.close()
+    assert "rhythms of loads have to be learned again: " in capfd.readouterr().err

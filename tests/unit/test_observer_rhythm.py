@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 
 from nicety.models.records import SAMPLE, HostSample, Identity, PoolSample, ProcId, Snapshot, WorkerSample
+from nicety.models.rhythm import HOLE, MEMORY
 from nicety.scheduler.config import parse
 from nicety.scheduler.decision import Abilities, Foretold, Tick, encode
 from nicety.scheduler.engine import Engine
 from nicety.scheduler.observer import Observer
+from nicety.scheduler.recall import Past, recall, recall_again
+from nicety.scheduler.store.traces import TraceWriter
 
 SECOND = 10**9
 CONFIG = parse("[pools.web]\nkind = 'command'\ncommand = ['server']\nmaximum = 12\n[quarantine]\nenabled = false\n")
@@ -85,3 +89,73 @@ def test_a_backlog_is_not_taken_for_the_load() -> None:
     known = foretold(ticks(served)[-1])
     assert known.trusted
     assert known.median == pytest.approx(6.0, abs=0.5)
+
+
+# --- after a restart ----------------------------------------------------------------------------------------------------------
+
+
+def stored(state: Path, seen: list[Snapshot], boot: str = "boot", session: str = "one") -> None:
+    writer = TraceWriter(state, boot_id=boot, session=session, budget_bytes=64 << 20, interval=1.0)
+    for each in seen:
+        writer.append(each)
+    writer.close()
+
+
+def after(past: Past, seen: list[Snapshot]) -> list[Tick]:
+    observer = Observer(CONFIG, ABILITIES, ProcId(5, 1), None, None, None)
+    observer.recall(past)
+    return [observer.tick(each, (), paused=False) for each in seen]
+
+
+def test_after_a_restart_it_foretells_what_it_would_have_foretold_without(tmp_path: Path) -> None:
+    seen = snapshots(2 * PERIOD + 118)
+    before, rest = seen[:-20], seen[-20:]
+    stored(tmp_path, before)
+    past, recalled = recall(tmp_path, "boot", rest[0].at, rest[0].wall, 1, lambda: True)
+    assert recalled.ticks == len(past) == len(before)
+    assert [foretold(tick) for tick in after(past, rest)[1:]] == [foretold(tick) for tick in ticks(seen)[-19:]]
+    assert all(pool.foretold is None for tick in after([], rest) for pool in tick.pools)
+
+
+def test_after_a_reboot_the_wall_clock_says_how_long_ago_it_was(tmp_path: Path) -> None:
+    seen = snapshots(2 * PERIOD + 118)
+    before, rest = seen[:-20], seen[-20:]
+    stored(tmp_path, before, boot="earlier")
+    begin = rest[0].at - 3 * SECOND
+    rest = [replace(each, at=each.at - begin) for each in rest]
+    past, _ = recall(tmp_path, "boot", rest[0].at, rest[0].wall, 1, lambda: True)
+    assert past[0][0] < 0
+    assert [foretold(tick) for tick in after(past, rest)[1:]] == [foretold(tick) for tick in ticks(seen)[-19:]]
+
+
+def test_what_was_longer_ago_than_a_rhythm_bridges_is_forgotten(tmp_path: Path) -> None:
+    seen = snapshots(2 * PERIOD + 118)
+    stored(tmp_path, seen)
+    for hole, known in ((HOLE - 60, True), (HOLE + 60, False)):
+        late = [snapshot(tick, 1.0, 0.0) for tick in range(seen[-1].at // SECOND + hole, seen[-1].at // SECOND + hole + 3)]
+        past, _ = recall(tmp_path, "boot", late[0].at, late[0].wall, 1, lambda: True)
+        assert (after(past, late)[-1].pools[0].foretold is not None) == known
+
+
+def test_looking_back_is_bounded_by_time_and_by_the_number_of_pools(tmp_path: Path) -> None:
+    seen = snapshots(1300)
+    stored(tmp_path, seen)
+    now = seen[-1].at + SECOND
+    past, recalled = recall(tmp_path, "boot", now, now, 1, lambda: False)
+    assert recalled.ticks == 100  # from the newest keyframe on: one in 600 ticks
+    assert [at for at, _ in past] == [each.at for each in seen[-100:]]
+    past, recalled = recall(tmp_path, "boot", now, now, 2 * MEMORY // 70, lambda: True)
+    assert recalled.ticks == len(past) == 70
+    assert past[-1] == (seen[-1].at, seen[-1].pools)
+    assert recall(tmp_path, "boot", now, now, 10 * MEMORY, lambda: True)[0] == []
+
+
+def test_a_replay_looks_back_on_the_same_ticks_or_says_that_it_cannot(tmp_path: Path) -> None:
+    seen = snapshots(300)
+    stored(tmp_path, seen[:200])
+    past, recalled = recall(tmp_path, "boot", seen[200].at, seen[200].wall, 1, lambda: True)
+    stored(tmp_path, seen[200:], session="two")
+    assert recall_again(tmp_path, "boot", "two", recalled) == past
+    assert recall_again(tmp_path, "boot", "nobody", recalled) is None
+    assert recall_again(tmp_path, "boot", "one", recalled) is None
+    assert recall_again(tmp_path / "nowhere", "boot", "two", recalled) is None
