@@ -56,8 +56,8 @@ log = logging.getLogger("nicety")
 ALOOF = ("gunicorn", "uwsgi", "celery")
 """Kinds of pools whose masters map semaphores only because these were made before the fork, and never post them."""
 
-RECALL_SECONDS = 1.0
-"""Longest time that the start is spent on reading what pools did before: 4.5 hours of 300 processes and 16 workers take 0.7 s."""
+RECALL_SECONDS = 1.5
+"""Longest time that a start reads what pools did before: 4.5 hours of 300 processes and 16 workers take 0.7 to 1.1 s."""
 
 
 class SystemClock:

@@ -76,6 +76,19 @@ class Foretold(Record, frozen=True):
     now: float  # upper quantile of the present
 
 
+class Scaled(Record, frozen=True):
+    """How much more a pool does with more workers at work, as it showed itself: see `models/scaling.py`."""
+
+    single: float  # cores that one worker at work uses
+    contention: float  # of the Universal Scalability Law
+    coherency: float
+    sizes: int  # numbers of workers at work that it rests on
+    largest: float  # the largest of them
+    adds: float | None  # cores used more for each worker more, near the limit; None: not seen
+    worth: int | None  # workers beyond which one more is not worth having; None: not within what was seen
+    certain: bool
+
+
 class Pool(Record, frozen=True):
     """A pool at a tick."""
 
@@ -95,6 +108,7 @@ class Pool(Record, frozen=True):
     workers: tuple[Worker, ...]
     trouble: str
     foretold: Foretold | None = None  # None: the load has no rhythm that is known
+    scaling: Scaled | None = None  # None: too few sizes were seen under load
 
 
 class Topology(Record, frozen=True):

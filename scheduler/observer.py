@@ -34,8 +34,9 @@ from ..models.records import (
     Trait,
 )
 from ..models.rhythm import AHEAD, Rhythm
+from ..models.scaling import Scaling
 from .config import Config
-from .decision import START_MARGIN, START_UNKNOWN, Abilities, Foretold, Group, Machine, Member, Outcome, Pool, Tick, Worker
+from .decision import START_MARGIN, START_UNKNOWN, Abilities, Foretold, Group, Machine, Member, Outcome, Pool, Scaled, Tick, Worker
 from .grouping import Grouping
 from .rivals import running
 
@@ -270,6 +271,7 @@ class Observer:
         self._loads: dict[str, deque[tuple[int, float]]] = {}
         self._rhythms: dict[str, Rhythm] = {}
         self._queued: dict[str, float] = {}  # of the tick before
+        self._scalings: dict[str, Scaling] = {}
         self._cpu_per_worker: dict[str, float] = {}
         self._before: Snapshot | None = None
         self._rivals: tuple[Mapping[ProcId, Identity] | None, tuple[str, ...]] = (None, ())  # of these identities
@@ -281,6 +283,8 @@ class Observer:
         measured = self._measurer.measure(snapshot)
         before, self._before = self._before, snapshot
         if measured is None or before is None:
+            for scaling in self._scalings.values():
+                scaling.step(None, None)
             machine = self._machine(snapshot, None)
             return Tick(self._seq, snapshot.at, snapshot.wall, True, paused, machine, (), (), (), (), (), outcomes)
         keys = sorted(measured.series)
@@ -438,6 +442,7 @@ class Observer:
         while history and history[0][0] < snapshot.at - STABLE_SECONDS * 1e9:
             history.popleft()
         workers, ran, waited, busy, largest = [], 0.0, 0.0, 0.0, 0
+        at_work = done = 0.0  # of ready workers: one that starts uses CPU too, and does nothing
         for worker in pool.workers:
             row = measured.rows.get(worker.id)
             if row is None:
@@ -446,6 +451,8 @@ class Observer:
             rss = int(snapshot.table[row]["rss_bytes"])
             workers.append(Worker(worker.id, worker.ready, worker.busy, cpu, wait, rss))
             ran, waited, busy, largest = ran + cpu, waited + wait, busy + (worker.busy or 0.0), max(largest, rss)
+            if worker.ready and worker.busy is not None:
+                at_work, done = at_work + worker.busy, done + cpu
         return Pool(
             name=pool.pool,
             size=pool.size,
@@ -463,6 +470,25 @@ class Observer:
             workers=tuple(workers),
             trouble=pool.trouble,
             foretold=self._foretold(pool, load, snapshot.at),
+            scaling=self._scaled(pool.pool, at_work, None if load is None else done),
+        )
+
+    def _scaled(self, pool: str, busy: float, done: float | None) -> Scaled | None:
+        """What is known of its scaling. CPU used stands for work done, which few frameworks tell; the kernel tells CPU of all."""
+        scaling = self._scalings.setdefault(pool, Scaling())
+        scaling.step(busy, done)
+        curve = scaling.curve()
+        if curve is None:
+            return None
+        return Scaled(
+            single=curve.single,
+            contention=curve.contention,
+            coherency=curve.coherency,
+            sizes=curve.sizes,
+            largest=curve.largest,
+            adds=curve.adds,
+            worth=curve.worth,
+            certain=curve.certain,
         )
 
     def _follow(self, pool: PoolSample, load: float | None, at: int) -> Rhythm:

@@ -41,6 +41,7 @@ PURE = [
             "demand",
             "drift",
             "rhythm",
+            "scaling",
             "anomaly",
             "behaviour",
             "checks",

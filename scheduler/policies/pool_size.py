@@ -8,7 +8,8 @@ Pure: knows no adapter and no model.
   `down_after` does that job.
 - Forecast floor: the forecast 1.2 worker start times ahead, by default its median. Upper quantiles would cost workers all the time
   for what a rhythm or a panic does when it is needed: see docs/decisions/0008.
-- Headroom bounds growth, and takes away what only a forecast asked for; it never takes workers that are needed now.
+- Headroom bounds growth, and takes away what only a forecast asked for; it never takes workers that are needed now. So does the
+  pool's scaling curve (`models/scaling.py`), where it is certain: workers that would do nothing more are not started.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from dataclasses import dataclass
 import msgspec
 
 from ...models.records import HORIZONS, Latency
+from ...models.scaling import WORTH
 from ..config import Config
-from ..decision import START_MARGIN, Decision, Foretold, Group, Pool, ResizePool, Tick, Why
+from ..decision import START_MARGIN, Decision, Foretold, Group, Pool, ResizePool, Scaled, Tick, Why
 from .policy import Memory, Outlook, Result, figures, horizon_for, peak
 from .reaction import EPSILON, PANIC_THRESHOLD, reaction, up
 
@@ -32,6 +34,9 @@ wobbles around a threshold causes no flapping. A twentieth: a tenth cost 3 % mor
 GRADUAL, SHARP = 2.0, 2.5
 """How sharply a load rises and falls (`Foretold.abrupt`) up to which it is sized for `target`, and from which for
 `foretold_target`. What comes gradually the reactive rule serves well: with less room than it leaves, latency would suffer."""
+
+SCALING = "scaling curve"
+"""What the limit is called that the pool's own scaling sets."""
 
 CLIFF = 0.75
 """A fall to this share of the workers or less that the rhythm foretold is followed as soon as it has come: `down_after` is then
@@ -70,6 +75,7 @@ class Need:
     horizon: int
     by_cpu: int | None
     by_memory: int | None
+    by_scaling: int | None  # None: no curve is certain
     wish: int  # before limits
     bound: str  # which limit changed the wish, "" if none
 
@@ -189,8 +195,10 @@ class PoolSize:
             if reacts is not None and by_reaction >= (by_forecast or 0):
                 rule = "panic" if reacts.panic else "reactive rule"
         by_cpu, by_memory = self._cpu_bound(tick, pool, horizon, outlook), self._memory_bound(tick, pool)
-        workers, bound = _limited(wish, pool, by_cpu, by_memory, min(current, needed_now))
-        sufficient, _ = _limited(sufficient, pool, by_cpu, by_memory, min(current, kept))
+        by_scaling = self._scaling_bound(pool)
+        rooms = (by_cpu, "CPU headroom"), (by_memory, "memory headroom"), (by_scaling, SCALING)
+        workers, bound = _limited(wish, pool, rooms, min(current, needed_now))
+        sufficient, _ = _limited(sufficient, pool, rooms, min(current, kept))
         return Need(
             workers=workers,
             sufficient=max(workers, sufficient),
@@ -203,6 +211,7 @@ class PoolSize:
             horizon=horizon,
             by_cpu=by_cpu,
             by_memory=by_memory,
+            by_scaling=by_scaling,
             wish=wish,
             bound=bound,
         )
@@ -263,6 +272,13 @@ class PoolSize:
         free = self._config.memory_headroom * machine.memory_total - (machine.memory_total - machine.memory_available)
         return max(0, pool.size + math.floor(free / pool.rss_per_worker))
 
+    @staticmethod
+    def _scaling_bound(pool: Pool) -> int | None:
+        """Workers worth having, by what the pool showed itself. Here counts what headroom cannot see: a CPU quota of its cgroup,
+        CPUs that it may not use, a lock that its workers share."""
+        scaling = pool.scaling
+        return None if scaling is None or not scaling.certain or scaling.worth is None else max(scaling.worth, 1)
+
     # --- why ---------------------------------------------------------------------------------------------------------------------
 
     def _decision(self, pool: Pool, need: Need, size: int, current: int, outlook: Outlook) -> Decision:
@@ -297,6 +313,8 @@ class PoolSize:
                     workers_by_reactive_rule=need.by_reaction,
                     workers_by_cpu_headroom=need.by_cpu,
                     workers_by_memory_headroom=need.by_memory,
+                    workers_by_scaling_curve=need.by_scaling,
+                    **({} if pool.scaling is None or need.by_scaling is None else _curve(pool.scaling)),
                     minimum=pool.minimum,
                     maximum=pool.maximum,
                     limit_that_bound=need.bound or "none",
@@ -348,10 +366,18 @@ class PoolSize:
                 less = min((need.by_reaction, "the reactive rule"), (need.by_forecast, "the forecast"))
                 said.append(f"{less[0]} workers, which {less[1]} alone asks for: the larger of both counts")
         if need.bound:
-            said.append(f"{need.wish} workers, which the load asks for: bound by {need.bound}")
+            because = _little(pool.scaling) if need.bound == SCALING and pool.scaling is not None else ""
+            said.append(f"{need.wish} workers, which the load asks for: bound by {need.bound}{because}")
         return tuple(said)
 
     def _flips(self, pool: Pool, need: Need, size: int, current: int) -> tuple[str, ...]:
+        if need.bound == SCALING and size > current and pool.scaling is not None:
+            least = WORTH * pool.scaling.single
+            lift = f"more than {least:.2g} cores used by each worker beyond {need.by_scaling} would lift the limit"
+            return (*self._flips_of_load(pool, need, size, current), lift)
+        return self._flips_of_load(pool, need, size, current)
+
+    def _flips_of_load(self, pool: Pool, need: Need, size: int, current: int) -> tuple[str, ...]:
         config = self._config
         quantile = "median" if config.quantile == 0.5 else f"{config.quantile:.0%} quantile"
         forecast = f"a {quantile} of the load forecast"
@@ -407,10 +433,27 @@ def _figures(foretold: Foretold) -> dict[str, float | int]:
     }
 
 
-def _limited(wish: int, pool: Pool, by_cpu: int | None, by_memory: int | None, kept: int) -> tuple[int, str]:
-    """(`wish` within all limits, the limit that changed it). Headroom stops at `kept`; configured limits always hold."""
+def _curve(scaling: Scaled) -> dict[str, float | int]:
+    return {
+        "scaling_single_cores": scaling.single,
+        "scaling_contention": scaling.contention,
+        "scaling_coherency": scaling.coherency,
+        "scaling_sizes_seen": scaling.sizes,
+        "scaling_largest_seen": scaling.largest,
+    }
+
+
+def _little(scaling: Scaled) -> str:
+    added = "" if scaling.adds is None else f" ({scaling.adds:.2g} cores when it was seen)"
+    return (
+        f", seen at {scaling.sizes} sizes up to {scaling.largest:.3g}: one more would do less than {WORTH:.0%} of a worker{added}"
+    )
+
+
+def _limited(wish: int, pool: Pool, rooms: Sequence[tuple[int | None, str]], kept: int) -> tuple[int, str]:
+    """(`wish` within all limits, the limit that changed it). `rooms` stop at `kept`; configured limits always hold."""
     size, bound = wish, ""
-    for room, name in ((by_cpu, "CPU headroom"), (by_memory, "memory headroom")):
+    for room, name in rooms:
         if room is not None and size > max(room, kept):
             size, bound = max(room, kept), name
     if size > pool.maximum:

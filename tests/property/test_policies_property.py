@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
+import msgspec
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ from nicety.models.records import HORIZONS, QUANTILES, Forecast, Latency
 from nicety.models.rhythm import Rhythm
 from nicety.scheduler.config import Config
 from nicety.scheduler.config import PoolSize as Section
-from nicety.scheduler.decision import Control, Foretold, Pool, ResizePool, Set
+from nicety.scheduler.decision import Control, Foretold, Pool, ResizePool, Scaled, Set
 from nicety.scheduler.policies.mechanisms import routes
 from nicety.scheduler.policies.pool_size import PoolSize, PoolSizeMemory
 from nicety.scheduler.policies.priority import Priority, PriorityMemory
@@ -50,6 +51,22 @@ FORETOLD = st.one_of(
 )
 
 
+SCALINGS = st.one_of(
+    st.none(),
+    st.builds(
+        Scaled,
+        single=WILD,
+        contention=WILD,
+        coherency=WILD,
+        sizes=st.integers(0, 9),
+        largest=WILD,
+        adds=st.one_of(st.none(), WILD),
+        worth=st.one_of(st.none(), st.integers(-1, 30)),
+        certain=st.booleans(),
+    ),
+)
+
+
 @st.composite
 def pools(draw: st.DrawFn) -> Pool:
     size = draw(st.integers(0, 12))
@@ -65,6 +82,7 @@ def pools(draw: st.DrawFn) -> Pool:
         cpu_per_worker=draw(st.sampled_from([0.0, 1e-300, 0.3, 1.0, 64.0])),
         rss_per_worker=draw(st.sampled_from([0, 1, 50 << 20, 1 << 50])),
         foretold=draw(FORETOLD),
+        scaling=draw(SCALINGS),
     )
 
 
@@ -104,6 +122,21 @@ def test_what_only_a_forecast_or_a_rhythm_asks_for_stays_in_the_memory_headroom(
         assert isinstance(decision.action, ResizePool)
         reactive = int(decision.why.figures["workers_by_reactive_rule"])
         assert decision.action.size <= max(reactive, size + room)
+
+
+@given(st.integers(2, 9), st.floats(0, 40), st.lists(forecasts(), max_size=1), FORETOLD, SCALINGS)
+def test_a_pool_is_grown_past_its_scaling_curve_by_nothing(
+    size: int, load: float, said: list[Forecast], foretold: Foretold | None, scaling: Scaled | None
+) -> None:
+    """Whatever load, forecast and rhythm say; and one that is not certain changes nothing."""
+    pool = a_pool(size=size, load=load, busy=min(load, size), foretold=foretold, maximum=40, scaling=scaling)
+    tick = a_tick(1, machine=a_machine(cpus=64), pools=[pool], forecasts=said)
+    sizes = [each.action.size for each in PoolSize(Config(), PoolSizeMemory()).propose(tick) if isinstance(each.action, ResizePool)]
+    if scaling is not None and scaling.certain and scaling.worth is not None:
+        assert all(asked <= max(scaling.worth, size) for asked in sizes)
+    else:
+        without = a_tick(1, machine=a_machine(cpus=64), pools=[msgspec.structs.replace(pool, scaling=None)], forecasts=said)
+        assert PoolSize(Config(), PoolSizeMemory()).propose(tick) == PoolSize(Config(), PoolSizeMemory()).propose(without)
 
 
 @settings(max_examples=5, deadline=None)

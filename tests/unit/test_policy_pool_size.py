@@ -10,7 +10,7 @@ import pytest
 
 from nicety.models.records import HORIZONS, Forecast, Latency
 from nicety.scheduler.config import Config, PoolSize
-from nicety.scheduler.decision import Decision, Foretold, Pool, ResizePool, Status, Tick
+from nicety.scheduler.decision import Decision, Foretold, Pool, ResizePool, Scaled, Status, Tick
 from nicety.scheduler.policies.policy import Result
 from nicety.scheduler.policies.pool_size import PoolSize as Policy
 from nicety.scheduler.policies.pool_size import PoolSizeMemory, fair_share
@@ -173,6 +173,47 @@ def test_work_that_is_there_is_served_whatever_the_rhythm_says() -> None:
     assert "12 Erlang are busy and queued, a rhythm of 300 s, seen 4 times, had foretold 2.5." in decision.why.text
     busy = policy()
     assert [rhythmic(busy, seq, a_foretold(1.0), size=8, load=8.0) for seq in range(30)] == [[]] * 30  # all eight are at work
+
+
+def a_scaled(worth: int | None = 6, **changes: object) -> Scaled:
+    """A pool that computes and showed that six are worth having."""
+    values: dict[str, object] = {
+        "single": 0.9,
+        "contention": 0.3,
+        "coherency": 0.01,
+        "sizes": 5,
+        "largest": 12.0,
+        "adds": 0.02,
+        "worth": worth,
+        "certain": True,
+    }
+    return Scaled(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def test_a_pool_is_not_grown_past_what_its_scaling_curve_is_worth_and_why_says_so() -> None:
+    def asked(scaling: Scaled | None, size: int = 4) -> list[Decision]:
+        pool = a_pool(size=size, load=9.0, scaling=scaling)
+        return policy().propose(a_tick(1, machine=a_machine(cpus=64), pools=[pool]))
+
+    assert size_of(asked(None)) == 13
+    assert size_of(asked(a_scaled(certain=False))) == 13
+    assert size_of(asked(a_scaled(None))) == 13
+    assert size_of(asked(a_scaled(20))) == 13
+    (decision,) = asked(a_scaled())
+    assert size_of([decision]) == 6
+    figures = decision.why.figures
+    assert (figures["workers_by_scaling_curve"], figures["limit_that_bound"]) == (6, "scaling curve")
+    assert (figures["scaling_contention"], figures["scaling_sizes_seen"]) == (0.3, 5)
+    assert any("13 workers" in text and "bound by scaling curve" in text and "12" in text for text in decision.why.rejected)
+    assert "more than 0.045 cores used by each worker beyond 6 would lift the limit" in decision.why.flips
+    assert "workers_by_scaling_curve" not in asked(a_scaled(certain=False))[0].why.figures
+
+
+def test_a_scaling_curve_takes_no_workers_that_are_needed_now() -> None:
+    sized = policy()
+    for seq in range(60):
+        pool = a_pool(size=10, load=6.5, scaling=a_scaled())
+        assert sized.propose(a_tick(seq, machine=a_machine(cpus=64), pools=[pool])) == []
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

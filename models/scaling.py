@@ -1,0 +1,221 @@
+"""How much more a pool does with more workers at work: its scaling curve, fitted to what it showed itself. Pure.
+
+Gunther's Universal Scalability Law, X(n) = L n / (1 + a (n - 1) + b n (n - 1)): n workers at work do as much as X / L of them would
+if none stood in another's way. a: what they queue for (a CPU quota, few CPUs, a lock); b: what they cost each other (caches,
+thrashing). a = b = 0 unless shown otherwise. N. Gunther, Guerrilla Capacity Planning, 2007, chapters 4 to 6.
+
+`Scaling` sees of each tick how many workers were busy and how much they did, and says how many are worth having. It must not know
+what the answer is used for. Only a pool that computes has such a limit: what a worker that waits for others does (a database, a
+disk) says nothing about the machine. Whether it computes is seen with few workers at work, where none stands in another's way.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+WORTH = 0.05
+"""One more worker must do this share of what a single one does, to be worth having."""
+
+COMPUTES = 0.5
+"""Least that a single worker at work must do in cores: one that runs for less than half of its time waits for something else."""
+
+SIZES = 3
+"""Numbers of workers at work of which enough must be known: a curve with two bends cannot be seen in fewer."""
+
+ENOUGH = 12
+"""Ticks of each: the median of twelve is off by a third of what a single one is."""
+
+SPAN = 2.0
+"""Times the least of these numbers that the largest must be."""
+
+FITS = 0.15
+"""Relative error (root mean square) of the fit, beyond which the law does not explain the pool."""
+
+KEPT = 48
+"""Newest ticks kept of each number of workers."""
+
+FORGET = 7200
+"""Ticks after which what was seen counts no more: two hours at 1 Hz. The pool then grows and shows it anew."""
+
+MEAN, APART = 5, 10
+"""Ticks that are averaged, and from the beginning of one mean to that of the other, when two times near each other are compared."""
+
+MOVED = 0.25
+"""Share by which the number of workers at work must differ between them (and by one at least)."""
+
+NEAR = 0.75
+"""Share of the limit from which workers at work tell of it. With fewer the law errs where the pool has a sharp bend."""
+
+PAIRS = 6
+"""Comparisons needed, near the limit: load that is of another kind when there is more of it looks like a limit otherwise."""
+
+LITTLE = 0.4
+"""Most that more workers may have done there, as a share of what those before did each. Where nothing limits them it is 1."""
+
+BETTER = 1.15
+"""Times more than the curve says, if done now: then it is the curve of another time."""
+
+EVERY = 16
+"""Ticks between two fits."""
+
+LARGEST = 1e6
+"""Values above count as that."""
+
+_PRIOR = 0.02  # weight of a = b = 0 beside the sizes: keeps what few sizes cannot tell apart from growing without end
+_FEW = 12  # workers up to which each number is its own
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A fitted curve."""
+
+    single: float  # L: what one worker at work does, in cores
+    contention: float  # a
+    coherency: float  # b
+    sizes: int  # numbers of workers at work that it rests on
+    largest: float  # the largest of them
+    error: float  # of the fit, relative
+    adds: float | None  # more done for each worker more near the limit, in cores; None: not seen
+    worth: int | None  # workers beyond which one more is not worth having; None: not within what was seen
+    certain: bool
+
+    def done(self, workers: float) -> float:
+        """X: what so many workers at work do, in cores."""
+        return self.single * workers / (1 + self.contention * (workers - 1) + self.coherency * workers * (workers - 1))
+
+
+class Scaling:
+    """The curve of one pool. The same steps give the same answers."""
+
+    def __init__(self) -> None:
+        self._tick = 0
+        self._seen: dict[int, deque[tuple[int, float, float]]] = {}  # by size: (tick, busy, done)
+        self._newest: deque[tuple[float, float]] = deque(maxlen=APART + MEAN)
+        self._pairs: deque[tuple[int, float, float]] = deque(maxlen=256)  # (tick, workers midway, done more for each more)
+        self._curve: Curve | None = None
+        self._fitted = -EVERY
+
+    def step(self, busy: float | None, done: float | None) -> None:
+        """Take a tick: mean number of workers at work, and what they did together in cores. Unknown, or no such number: skipped."""
+        self._tick += 1
+        if busy is None or done is None or not math.isfinite(busy) or not math.isfinite(done) or busy < 0 or done < 0:
+            self._newest.clear()
+            return
+        busy, done = min(busy, LARGEST), min(done, LARGEST)
+        self._newest.append((busy, done))
+        if busy < 0.5:
+            return
+        self._seen.setdefault(_size(busy), deque(maxlen=KEPT)).append((self._tick, busy, done))
+        self._compare()
+
+    def curve(self) -> Curve | None:
+        """What is known; None while too few sizes were seen."""
+        if self._tick - self._fitted >= EVERY:
+            self._fitted = self._tick
+            self._curve = self._fit()
+        return self._curve
+
+    def _compare(self) -> None:
+        """Did more workers do more, within seconds? The kind of work hardly changes meanwhile."""
+        if len(self._newest) < APART + MEAN:
+            return
+        values = list(self._newest)
+        (busy_then, done_then), (busy, done) = _mean(values[:MEAN]), _mean(values[-MEAN:])
+        moved = busy - busy_then
+        if abs(moved) >= max(1.0, MOVED * max(busy, busy_then)):
+            self._pairs.append((self._tick, (busy + busy_then) / 2, (done - done_then) / moved))
+
+    def _fit(self) -> Curve | None:
+        oldest = self._tick - FORGET
+        while self._pairs and self._pairs[0][0] < oldest:
+            self._pairs.popleft()
+        points = []
+        for size in sorted(self._seen):
+            ticks = self._seen[size]
+            while ticks and ticks[0][0] < oldest:
+                ticks.popleft()
+            if not ticks:
+                del self._seen[size]
+            elif len(ticks) >= ENOUGH:
+                busy = float(np.median([busy for _, busy, _ in ticks]))
+                each = float(np.median([done / busy for _, busy, done in ticks]))
+                if each > 1e-6:
+                    points.append((busy, each))
+        if len(points) < SIZES or points[-1][0] < SPAN * points[0][0]:
+            return None
+        sizes, each = np.array(points).T
+        single, contention, coherency = _law(sizes, each)
+        said = single / (1 + contention * (sizes - 1) + coherency * sizes * (sizes - 1))
+        error = float(np.sqrt(np.mean((said / each - 1) ** 2)))
+        curve = Curve(single, contention, coherency, len(points), float(sizes[-1]), error, None, None, certain=False)
+        worth = _worth(curve)
+        if worth is None:
+            return curve
+        adds = [adds for _, workers, adds in self._pairs if workers >= NEAR * worth]
+        added = float(np.median(adds)) if len(adds) >= PAIRS else None
+        sure = (
+            single >= COMPUTES
+            and error <= FITS
+            and added is not None
+            and added <= LITTLE * curve.done(worth) / worth
+            and self._agrees(curve, NEAR * worth)
+        )
+        return Curve(single, contention, coherency, len(points), float(sizes[-1]), error, added, worth, sure)
+
+    def _agrees(self, curve: Curve, near: float) -> bool:
+        """With so many at work or more, what is done now is not much more than the curve says."""
+        busy, done = _mean(list(self._newest)) if self._newest else (0.0, 0.0)
+        return busy < near or done <= BETTER * curve.done(busy)
+
+
+def _size(busy: float) -> int:
+    """Numbers of workers that are taken together: each its own up to `_FEW`, then eight each time they double."""
+    return round(busy) if busy < _FEW else _FEW + round(8 * math.log2(busy / _FEW))
+
+
+def _mean(values: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    return math.fsum(busy for busy, _ in values) / len(values), math.fsum(done for _, done in values) / len(values)
+
+
+def _law(sizes: Floats, each: Floats) -> tuple[float, float, float]:
+    """(L, a, b) that fit best what each worker did at these numbers of workers, none of them negative.
+
+    1 / each is linear in 1 / L, a / L and b / L; weighted by `each`, errors are relative ones. With three unknowns all choices of
+    those that are zero can be tried.
+    """
+    columns = np.stack([each, each * (sizes - 1), each * sizes * (sizes - 1)], axis=1)
+    prior = _PRIOR * np.diag([0.0, 1.0, 1.0])
+    best, least = np.array([1 / float(np.median(each)), 0.0, 0.0]), math.inf
+    for free in (chosen for count in range(3) for chosen in combinations((1, 2), count)):
+        used = [0, *free]
+        rows = np.concatenate([columns[:, used], prior[:, used]])
+        wanted = np.concatenate([np.ones(len(sizes)), np.zeros(3)])
+        found = np.linalg.lstsq(rows, wanted, rcond=None)[0]
+        cost = float(np.sum((rows @ found - wanted) ** 2))
+        if found[0] > 0 and (found >= 0).all() and cost < least:
+            best, least = np.zeros(3), cost
+            best[used] = found
+    return 1 / float(best[0]), float(best[1] / best[0]), float(best[2] / best[0])
+
+
+def _worth(curve: Curve) -> int | None:
+    """Workers beyond which one more does less than WORTH of a single one; None if that is beyond what was seen."""
+    low, high = 1, math.floor(curve.largest)
+    if curve.done(high + 1) - curve.done(high) >= WORTH * curve.single:
+        return None
+    while low < high:  # what one more adds only falls up to the peak, and is negative beyond
+        middle = (low + high) // 2
+        if curve.done(middle + 1) - curve.done(middle) < WORTH * curve.single:
+            high = middle
+        else:
+            low = middle + 1
+    return high
