@@ -92,7 +92,7 @@ def test_workers_that_wait_are_never_held_back(share: float, slower: float) -> N
 
 
 def test_work_of_another_kind_by_day_is_not_a_limit() -> None:
-    """The more workers are at work in an hour, the more of that is waiting: the sizes alone look like a limit. What more workers did
+    """The more workers are at work in an hour, the more of it is waiting: the sizes alone look like a limit. What more workers did
     within seconds tells that there is none."""
     law, scaling = usl(1.0, 0.5, 0.0), Scaling()
     for hour in (1, 2, 4, 6, 8, 12):
