@@ -21,8 +21,10 @@ from pathlib import Path
 import numpy as np
 from claims import Claims
 
-from nicety.models.anomaly import CHANNELS, KINDS, AnomalyModel, RobustZ, Scorer, alpha, score
-from nicety.models.features import Windows
+from nicety.models.anomaly import AnomalyModel, RobustZ, Scorer, alpha, score
+from nicety.models.detectors import KINDS
+from nicety.models.evidence import CHANNELS
+from nicety.models.features import WorkerWindows
 from nicety.models.records import WINDOW, Anomaly, PoolSample, ProcId, WorkerSample
 from nicety.scheduler.config import Quarantine, parse
 from nicety.scheduler.demo import worker as demo_worker
@@ -46,9 +48,9 @@ class Alarms:
         self._scorer = scorer
         self._since: dict[tuple[ProcId, Anomaly], int] = {}
 
-    def look(self, number: int, windows: Windows, tick: WorkerTick) -> None:
+    def look(self, number: int, windows: WorkerWindows, tick: WorkerTick) -> None:
         """Judge one tick."""
-        view, lengths = windows.view(tick.keys)
+        view, lengths = windows.view()
         found = score(self._scorer, tick.keys, tick.pools, view, lengths, INTERVAL)
         now = {(s.id, s.kind) for s in found if s.p < LINE}
         self._since = {key: self._since.get(key, number) for key in sorted(now)}
@@ -58,7 +60,7 @@ class Alarms:
 
 
 def replay(ticks: Sequence[WorkerTick], scorer: Scorer, start: int) -> dict[ProcId, tuple[int, Anomaly]]:
-    windows, alarms = Windows(len(CHANNELS)), Alarms(scorer)
+    windows, alarms = WorkerWindows(len(CHANNELS)), Alarms(scorer)
     for number, tick in enumerate(ticks):
         windows.push(tick.keys, tick.values)
         if number >= start and number % 2 == 0:
@@ -66,22 +68,22 @@ def replay(ticks: Sequence[WorkerTick], scorer: Scorer, start: int) -> dict[Proc
     return alarms.first
 
 
-def cost(workers: int, per_pool: int, ticks: int) -> float:
-    """ms of CPU of scoring `workers` workers once: the least of many, for whatever else runs on the machine only adds."""
+def cost(workers: int, per_pool: int, characters: Sequence[str], ticks: int) -> float:
+    """ms of CPU of taking in a tick of `workers` workers and scoring it: the least of many, for whatever else runs on the machine
+    only adds."""
     rng = np.random.default_rng(1)
-    windows = np.repeat(
-        np.array([tick.values for tick in healthy_pool("steady", 50, WINDOW, INTERVAL, rng)]).transpose(1, 0, 2),
-        workers // 50,
-        axis=0,
-    )
-    lengths = np.full(workers, WINDOW)
+    pools = [healthy_pool(name, 50, WINDOW, INTERVAL, rng) for name in characters]
+    values = [np.concatenate([pool[number].values for pool in pools]) for number in range(WINDOW)]
     ids = [ProcId(100 + i, 1) for i in range(workers)]
-    pools = [f"pool {i // per_pool:06}" for i in range(workers)]
-    taken = []
-    for _ in range(ticks):
+    names = [f"pool {i // per_pool:06}" for i in range(workers)]
+    windows, taken = WorkerWindows(len(CHANNELS)), []
+    for number in range(WINDOW + ticks):
+        now = np.resize(values[number % WINDOW], (workers, len(CHANNELS)))
         before = time.thread_time_ns()
-        score(RobustZ(), ids, pools, windows, lengths, INTERVAL)
-        taken.append((time.thread_time_ns() - before) / 1e6)
+        windows.push(ids, now)
+        if number >= WINDOW:
+            score(RobustZ(), ids, names, *windows.view(), INTERVAL)
+            taken.append((time.thread_time_ns() - before) / 1e6)
     return min(taken)
 
 
@@ -91,7 +93,10 @@ def seeded(claims: Claims, trials: int, minutes: float) -> None:
     length = int(minutes * 60 / INTERVAL)
 
     def healthy(ticks: int) -> list[WorkerTick]:
-        return together([healthy_pool(name, 2 + i % 5, ticks, INTERVAL, rng, name, 1000 * i) for i, name in enumerate(CHARACTERS)])
+        sizes = [2 + i % 5 for i in range(len(CHARACTERS))]
+        pools = [healthy_pool(name, sizes[i], ticks, INTERVAL, rng, name, 1000 * i) for i, name in enumerate(CHARACTERS)]
+        alone = [healthy_pool(name, 1, ticks, INTERVAL, rng, f"one {name}", 50_000 + i) for i, name in enumerate(CHARACTERS)]
+        return together([*pools, *alone])
 
     trained = fit_anomaly(WorkerTraces((healthy(max(length // 2, 400)),)), INTERVAL)
     scorers: dict[str, Scorer] = {"model": AnomalyModel.from_arrays(trained.arrays, "seeded", INTERVAL), "baseline": RobustZ()}
@@ -149,7 +154,7 @@ def real(claims: Claims, workers: int, healthy_seconds: float, faulty_seconds: f
     """Real workers: healthy, then one leaks, then another hangs."""
     source, measurer = ProcSource(), Measurer(parse(""), INTERVAL)
     ticks: list[WorkerTick] = []
-    windows, alarms = Windows(len(CHANNELS)), None
+    windows, alarms = WorkerWindows(len(CHANNELS)), None
     onsets: dict[str, int] = {}
     with spool(workers) as (directory, pids):
         given, start = 0, time.monotonic()
@@ -202,8 +207,10 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the claims as JSON")
     options = parser.parse_args()
     claims = Claims()
-    for per_pool in (5, 50, 2000):
-        claims.at_most(f"scoring 2000 workers in pools of {per_pool}, ms of CPU a tick", cost(2000, per_pool, 40), 20)
+    for name, characters in (("steady", ("steady",)), ("mixed", [name for name in CHARACTERS if name != "deploy"])):
+        for per_pool in (5, 50, 2000):
+            claim = f"scoring 2000 {name} workers in pools of {per_pool}, ms of CPU a tick"
+            claims.at_most(claim, cost(2000, per_pool, characters, 40), 20)
     seeded(claims, options.trials, options.minutes)
     if options.real:
         real(claims, options.workers, 75, 55)

@@ -31,9 +31,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .anomaly import CHANNELS, AnomalyModel
+from .anomaly import AnomalyModel
 from .behaviour import BEHAVIOUR_FEATURES, BehaviourModel
 from .demand import DEMAND_FEATURES, Network
+from .evidence import CHANNELS
 from .records import HORIZONS, QUANTILES, WINDOW
 
 SCHEMA = 1
@@ -60,7 +61,7 @@ _HEADER = re.compile(
 """The head of an npy file as numpy writes it for a plain array of one or two dimensions. numpy's own reader evaluates the header as
 Python text, in several ways for the sake of old files; nothing here needs that."""
 
-_NAME = re.compile(r"[A-Za-z0-9_]{1,64}\.npy")
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\.npy")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 Arrays = Mapping[str, NDArray[Any]]

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from .anomaly import CHANNELS, KINDS, Scorer, score
+from .anomaly import Scorer, score
 from .baseline import Floats, Forecasts, Ints
 from .behaviour import BEHAVIOUR_FEATURES, CLASSES, SEEN, BehaviourModel
 from .demand import MIN_TICKS, DemandModel, answer, fallback, forecasts, rows
+from .detectors import KINDS
+from .evidence import CHANNELS
 from .experts import Experts
+from .features import told
 from .records import HORIZONS, QUANTILES, WINDOW, Latency, ProcId
 
 
@@ -158,15 +161,19 @@ def check_scorer(scorer: Scorer) -> None:
     rng = np.random.default_rng(3)
     ids = [ProcId(100 + i, 1) for i in range(24)]
     pools = ["alone", *("pair" for _ in range(2)), *("many" for _ in range(9)), *("torn" for _ in range(12))]
-    windows = rng.gamma(2.0, (0.2, 0.05, 2e7, 40.0, 2e4, 0.2, 8.0, 0.2), (len(ids), WINDOW, len(CHANNELS)))
-    windows[3, :, 2] = 4e7 + 3e6 * np.arange(WINDOW)  # grows
-    windows[4, 60:, :2] = windows[4, 60:, 3:5] = 0.0  # stands still
-    windows[5, 40:, 0], windows[5, 40:, 4] = 1.0, 0.0  # spins
-    windows[12:][rng.random((12, WINDOW, len(CHANNELS))) < 0.2] = np.nan
-    windows[12:16, 30, :4] = (-1.0, np.inf, 1e300, -np.inf)
+    levels = (0.2, 0.05, 2e7, 40.0, 2e4, 0.2, 8.0, 0.2, 2.0, 0.1)
+    values = rng.gamma(2.0, levels, (len(ids), WINDOW, len(CHANNELS)))
+    values[3, :, 2] = 4e7 + 3e6 * np.arange(WINDOW)  # grows
+    values[4, 60:, :2] = values[4, 60:, 3:5] = 0.0  # stands still
+    values[5, 40:, 0], values[5, 40:, 4] = 1.0, 0.0  # spins
+    values[6, :, 8] = 4.0 + np.arange(WINDOW)  # starts threads
+    values[7, 40:, 9] = 60.0  # and processes
+    values[12:][rng.random((12, WINDOW, len(CHANNELS))) < 0.2] = np.nan
+    values[12:16, 30, :4] = (-1.0, np.inf, 1e300, -np.inf)
     lengths = np.full(len(ids), WINDOW)
     lengths[16:] = (1, 2, 5, 20, 40, 60, 90, 127)
-    windows[np.arange(WINDOW) < WINDOW - lengths[:, None]] = np.nan
+    values[np.arange(WINDOW) < WINDOW - lengths[:, None]] = np.nan
+    windows = np.ascontiguousarray(told(values).transpose(2, 1, 0))
     for interval in (0.1, 1.0, 10.0):
         given = windows.copy()
         found = score(scorer, ids, pools, windows, lengths, interval)
@@ -178,11 +185,11 @@ def check_scorer(scorer: Scorer) -> None:
         _hold(all(said.source.strip() for said in found), "says where a score comes from")
         _hold(score(scorer, ids, pools, windows, lengths, interval) == found, "gives the same for the same")
         order = rng.permutation(len(ids)).tolist()
-        moved = score(scorer, [ids[i] for i in order], [pools[i] for i in order], windows[order], lengths[order], interval)
+        moved = score(scorer, [ids[i] for i in order], [pools[i] for i in order], windows[:, :, order], lengths[order], interval)
         _hold(moved == found, "does not depend on the order of workers")
         for pool in sorted(set(pools)):
             own = [i for i, name in enumerate(pools) if name == pool]
-            apart = score(scorer, [ids[i] for i in own], [pool] * len(own), windows[own], lengths[own], interval)
+            apart = score(scorer, [ids[i] for i in own], [pool] * len(own), windows[:, :, own], lengths[own], interval)
             _hold(apart == [said for said in found if said.pool == pool], "does not depend on other pools")
         _, tails = scorer.tails(interval)
         for kind in KINDS:

@@ -1,7 +1,7 @@
 """Counters become rates here and nowhere else, live and in training. Pure.
 
-`rates` compares two sample tables; `Windows` keeps the last `WINDOW` values of many series, all on one tick clock. The rows that
-models see are made from windows in `demand.demand_rows` and `anomaly.worker_rows`.
+`rates` compares two sample tables; `Windows` keeps the last `WINDOW` values of many series, all on one tick clock, `WorkerWindows`
+those of workers. The rows that models see are made from windows in `demand.demand_rows` and `detectors.worker_rows`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from .records import WINDOW, Known, SampleTable
 
 Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,3 +120,54 @@ class Windows:
         self._ring = np.concatenate([self._ring, np.full((more, WINDOW, self.channels), np.nan)])
         self._lengths = np.concatenate([self._lengths, np.zeros(more, dtype=np.int64)])
         self._free.extend(range(size + more - 1, size - 1, -1))
+
+
+class WorkerWindows:
+    """The last `WINDOW` values of all workers, [channels, ticks, workers] in single precision: tests run over many workers at once,
+    tick by tick, so the workers of a tick lie side by side.
+
+    The ring is twice as long as a window and each tick is written twice, so that a window is always one piece and `view` copies
+    nothing.
+    """
+
+    def __init__(self, channels: int) -> None:
+        self._slots: dict[Hashable, int] = {}
+        self._ring = np.full((channels, 2 * WINDOW, 0), np.nan, dtype=np.float32)
+        self._lengths = np.zeros(0, dtype=np.int64)
+        self._next = 0  # row that the next push writes
+
+    def push(self, keys: Sequence[Hashable], values: Floats) -> None:
+        """Append `values` [len(keys), channels] as this tick's. Keys are unique; a worker without a value is forgotten."""
+        if list(self._slots) != list(keys):
+            self._arrange(keys)
+        for row in (self._next, self._next + WINDOW):
+            self._ring[:, row] = told(values).T
+        self._lengths = np.minimum(self._lengths + 1, WINDOW)
+        self._next = (self._next + 1) % WINDOW
+
+    def view(self) -> tuple[Singles, NDArray[np.int64]]:
+        """(windows [channels, WINDOW, workers], oldest first, NaN where unknown and before the start; lengths [workers]), in the
+        order of the keys of the last push. Not to be written to, and good until the next push."""
+        return self._ring[:, self._next : self._next + WINDOW], self._lengths
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def _arrange(self, keys: Sequence[Hashable]) -> None:
+        """Makes room for these workers, and moves those that stay to their new places."""
+        before, lengths = self.view()
+        slots = {key: slot for slot, key in enumerate(keys)}
+        there = [(slot, self._slots[key]) for key, slot in slots.items() if key in self._slots]
+        new, old = np.array(there, dtype=np.int64).reshape(-1, 2).T
+        self._ring = np.full((len(before), 2 * WINDOW, len(slots)), np.nan, dtype=np.float32)
+        self._ring[:, :WINDOW, new] = before[:, :, old]
+        self._lengths = np.zeros(len(slots), dtype=np.int64)
+        self._lengths[new] = lengths[old]
+        self._slots, self._next = slots, 0
+
+
+def told(values: Floats) -> Singles:
+    """Measured values in single precision; NaN for what is not known: no number, below 0, or beyond single precision."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        single = values.astype(np.float32)
+        return np.asarray(np.where((single >= 0) & (single < np.inf), single, np.float32(np.nan)))

@@ -14,10 +14,12 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from ..models.anomaly import CHANNELS, AnomalyModel, RobustZ, score
+from ..models.anomaly import AnomalyModel, RobustZ, judge_pools, merged, score
 from ..models.behaviour import BEHAVIOUR_CHANNELS, YOUNG_SECONDS, BehaviourModel, Behaviours
 from ..models.demand import METRICS, Forecaster, Network
-from ..models.features import Floats, Rates, Windows, rates
+from ..models.evidence import CHANNELS
+from ..models.features import Floats, Rates, Windows, WorkerWindows, rates
+from ..models.lives import USER_HZ, Lives, Noticed
 from ..models.records import (
     WINDOW,
     Behaviour,
@@ -52,9 +54,6 @@ BUSY_CORES = 0.02
 GAP_INTERVALS = 3.0
 """A hole longer than this many intervals (suspend, SIGSTOP, overload) makes rates meaningless: the next tick only re-baselines."""
 
-USER_HZ = 100.0
-"""Clock ticks a second in /proc, whatever HZ is: include/asm-generic/param.h."""
-
 BACKLOG = 0.5
 """Waiting work for each busy worker, from which it says that the pool is too small and not what is offered to it."""
 
@@ -77,6 +76,7 @@ class Measured:
     worker_keys: list[ProcId]  # of ready workers, sorted within their pool
     worker_pools: list[str]
     workers: Floats  # [len(worker_keys), len(CHANNELS)]
+    noticed: tuple[Noticed, ...]  # of whole pools
     rates: Rates  # aligned with the snapshot's table
     rows: dict[ProcId, int]  # row of each process in the table
     members: tuple[str, ...]  # group of each row of the table
@@ -93,16 +93,19 @@ class Measurer:
         self._names: dict[ProcId, tuple[Identity, str]] = {}
         self._present: set[str] = set()
         self._absent: dict[str, int] = {}  # group -> ticks since it last had a process
+        self._lives = Lives()
 
     def measure(self, snapshot: Snapshot) -> Measured | None:
         """Values since the snapshot before; None for the first one and after a gap."""
         before, self._before = self._before, snapshot
+        table = snapshot.table
+        ids = list(map(ProcId, table["pid"].tolist(), table["start_ticks"].tolist()))
+        rows = {id_: row for row, id_ in enumerate(ids)}
+        noticed, started = self._lives.step(snapshot, rows)
         if before is None or not 0 < snapshot.at - before.at <= GAP_INTERVALS * self._interval * 1e9:
             return None
         seconds = (snapshot.at - before.at) / 1e9
-        table = snapshot.table
         rate = rates(before.table, table, before.at, snapshot.at, before.uptime_ticks)
-        ids = list(map(ProcId, table["pid"].tolist(), table["start_ticks"].tolist()))
         members = self._groups_of(ids, snapshot)
         names = self._remember(members)
         index = {name: i for i, name in enumerate(names)}
@@ -121,8 +124,7 @@ class Measurer:
             load = offered_load(pool)
             if load is not None:
                 series[pool.pool, "load"] = load
-        rows = {id_: row for row, id_ in enumerate(ids)}
-        keys, pools, workers = self._workers(snapshot, rate, rows)
+        keys, pools, workers = self._workers(snapshot, rate, rows, {id_: count / seconds for id_, count in started.items()})
 
         def known_total(values: Floats) -> Floats:
             """Of the processes of which it is known; NaN where it is known of none."""
@@ -134,7 +136,21 @@ class Measurer:
         channels = {"processes": np.ones(len(table)), **_behaviour(table, rate, snapshot.uptime_ticks)}
         behaviour = np.stack([known_total(channels[name]) for name in BEHAVIOUR_CHANNELS], axis=1)
         return Measured(
-            seconds, tuple(names), processes, cpu, wait, rss, behaviour, series, keys, pools, workers, rate, rows, tuple(members)
+            seconds=seconds,
+            groups=tuple(names),
+            processes=processes,
+            cpu=cpu,
+            wait=wait,
+            rss=rss,
+            behaviour=behaviour,
+            series=series,
+            worker_keys=keys,
+            worker_pools=pools,
+            workers=workers,
+            noticed=tuple(noticed),
+            rates=rate,
+            rows=rows,
+            members=tuple(members),
         )
 
     def pinned(self, group: str) -> Latency | None:
@@ -173,7 +189,9 @@ class Measurer:
         self._present = present
         return sorted(present | gone.keys())
 
-    def _workers(self, snapshot: Snapshot, rate: Rates, rows: Mapping[ProcId, int]) -> tuple[list[ProcId], list[str], Floats]:
+    def _workers(
+        self, snapshot: Snapshot, rate: Rates, rows: Mapping[ProcId, int], forks: Mapping[ProcId, float]
+    ) -> tuple[list[ProcId], list[str], Floats]:
         keys, pools, values = list[ProcId](), list[str](), list[tuple[float, ...]]()
         table = snapshot.table
         for pool in snapshot.pools:
@@ -194,6 +212,8 @@ class Measurer:
                     "busy": math.nan if worker.busy is None else worker.busy,
                     "fds": float(record["fds"]) if record["known"] & Known.FDS else math.nan,
                     "queued": queued,
+                    "threads": float(record["threads"]),
+                    "forks": forks.get(worker.id, 0.0),
                 }
                 values.append(tuple(channels[name] for name in CHANNELS))
         return keys, pools, np.array(values, dtype=np.float64).reshape(len(keys), len(CHANNELS))
@@ -267,7 +287,7 @@ class Observer:
         self._scorer = anomaly or RobustZ()
         self._behaviours = Behaviours(behaviour, config.models.certainty, config.daemon.interval)
         self._series = Windows(1)
-        self._workers = Windows(len(CHANNELS))
+        self._workers = WorkerWindows(len(CHANNELS))
         self._loads: dict[str, deque[tuple[int, float]]] = {}
         self._rhythms: dict[str, Rhythm] = {}
         self._queued: dict[str, float] = {}  # of the tick before
@@ -303,7 +323,7 @@ class Observer:
             groups=self._groups(measured, snapshot, reported, classes),
             pools=tuple(self._pool(pool, measured, snapshot) for pool in sorted(snapshot.pools, key=lambda pool: pool.pool)),
             forecasts=self._forecasts(measured, reported, snapshot.wall, snapshot.host.memory_total),
-            scores=self._scores(measured),
+            scores=self._scores(measured, snapshot.host.memory_available),
             outcomes=outcomes,
             home=self._home(measured, snapshot),
             deadlocks=deadlocks,
@@ -553,13 +573,14 @@ class Observer:
             if target in wanted or metric == "load"
         )
 
-    def _scores(self, measured: Measured) -> tuple[Score, ...]:
-        """Of all workers; none where nobody would act on them."""
-        if not measured.worker_keys or not self._config.quarantine.enabled:
+    def _scores(self, measured: Measured, available: int) -> tuple[Score, ...]:
+        """Of all workers, and of masters whose pools have trouble; none where nobody would act on them."""
+        if not self._config.quarantine.enabled:
             return ()
-        windows, lengths = self._workers.view(measured.worker_keys)
         interval = self._config.daemon.interval
-        return tuple(score(self._scorer, measured.worker_keys, measured.worker_pools, windows, lengths, interval))
+        windows, lengths = self._workers.view()
+        workers = score(self._scorer, measured.worker_keys, measured.worker_pools, windows, lengths, interval, available)
+        return tuple(merged(judge_pools(self._scorer, measured.noticed, interval), workers))
 
     def _protected(self, measured: Measured, snapshot: Snapshot, reported: Sequence[str]) -> tuple[ProcId, ...]:
         """Never to be touched: nicety and its ancestors, pid 1, masters, and what `guard.protect` names in the reported groups."""

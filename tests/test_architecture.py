@@ -30,24 +30,12 @@ IMPURE = {
     "signal",
 }
 POLICIES = ("pool_size", "reaction", "priority", "mechanisms", "slices", "placement", "assignment", "quarantine", "policy")
+MODELS = (
+    *("records", "features", "baseline", "experts", "demand", "drift", "rhythm", "scaling", "behaviour", "checks"),
+    *("siblings", "evidence", "detectors", "lives", "anomaly", "waitgraph"),
+)
 PURE = [
-    *(
-        f"models/{name}.py"
-        for name in (
-            "records",
-            "features",
-            "baseline",
-            "experts",
-            "demand",
-            "drift",
-            "rhythm",
-            "scaling",
-            "anomaly",
-            "behaviour",
-            "checks",
-            "waitgraph",
-        )
-    ),
+    *(f"models/{name}.py" for name in MODELS),
     *(f"scheduler/{name}.py" for name in ("config", "decision", "observer", "guard", "engine", "ports")),
     *(f"scheduler/{name}.py" for name in ("grouping", "relief", "rivals", "deadlocks")),
     "scheduler/store/codec.py",

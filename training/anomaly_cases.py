@@ -2,7 +2,8 @@
 scorers.
 
 It knows what workers do, not how they are scored. The characters are those that fool detectors: bursts, idleness, garbage
-collection, warm-up, load steps, deploys, uneven balancing, long computations, large requests.
+collection, warm-up, load steps, deploys, uneven balancing, long computations, large requests, many connections at once, executors
+of threads that fill up, programs that start others.
 """
 
 from __future__ import annotations
@@ -12,14 +13,39 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..models.anomaly import CHANNELS, MIB
+from ..models.detectors import MIB
+from ..models.evidence import CHANNELS
 from ..models.features import Floats
 from ..models.records import Anomaly, ProcId
 
-CHARACTERS = ("steady", "bursty", "idle", "sawtooth", "warm-up", "step", "deploy", "uneven", "compute", "large")
+CHARACTERS = (
+    "steady",
+    "bursty",
+    "idle",
+    "sawtooth",
+    "warm-up",
+    "step",
+    "deploy",
+    "uneven",
+    "compute",
+    "large",
+    "connections",
+    "threads",
+    "spawning",
+)
 """Ways to be healthy that `healthy_pool` knows."""
 
-FAULTS = (Anomaly.LEAK, Anomaly.SPIN, Anomaly.STUCK, Anomaly.STARVED)
+FAULTS = (
+    Anomaly.LEAK,
+    Anomaly.SPIN,
+    Anomaly.STUCK,
+    Anomaly.STARVED,
+    Anomaly.FD_LEAK,
+    Anomaly.THREAD_LEAK,
+    Anomaly.SLOW,
+    Anomaly.SWITCH_STORM,
+    Anomaly.FORK_STORM,
+)
 """Kinds that `faulty` can put into a worker."""
 
 _AT = {name: column for column, name in enumerate(CHANNELS)}
@@ -74,11 +100,34 @@ def together(pools: Sequence[Sequence[WorkerTick]]) -> list[WorkerTick]:
 def faulty(kind: Anomaly, values: Floats, interval: float, strength: float = 1.0) -> Floats:
     """`values` [ticks, len(CHANNELS)] of a healthy worker as they would be with a fault since the first tick.
 
-    Strength 1 is what nobody would dispute: a leak of 3 MiB a second or 2 % of the level a second, whichever is more, half a
-    percent of the CPU it wants. Unknown values stay unknown.
+    Strength 1 is what nobody would dispute: a leak of 3 MiB a second or 2 % of the level a second, whichever is more, 4 descriptors
+    or 2 threads a second, a few percent of the CPU it wants, 8 times the CPU for the same work, 5,000 switches or 25 processes a
+    second. Unknown values stay unknown.
     """
     result = values.copy()
     seconds = np.arange(1, len(values) + 1) * interval
+    if kind in (Anomaly.FD_LEAK, Anomaly.THREAD_LEAK):
+        name, speed = ("fds", 4.0) if kind is Anomaly.FD_LEAK else ("threads", 2.0)
+        result[:, _AT[name]] += np.floor(strength * speed * seconds)
+        return result
+    if kind is Anomaly.SWITCH_STORM:
+        result[:, _AT["slices"]] += strength * 5000
+        result[:, _AT["cpu"]] = np.minimum(result[:, _AT["cpu"]] + 0.1 * strength, 1.0)
+        return result
+    if kind is Anomaly.FORK_STORM:
+        result[:, _AT["forks"]] += np.round(strength * 25 * interval) / interval
+        result[:, _AT["cpu"]] = np.minimum(result[:, _AT["cpu"]] + 0.1 * strength, 1.0)
+        return result
+    if kind is Anomaly.SLOW:  # what does not get done waits: the balancer gives it as much as before
+        times = 1.0 + 7.0 * strength
+        demand = values[:, _AT["cpu"]] + values[:, _AT["wait"]]
+        done = np.minimum(1.0, 1.0 / np.maximum(times * demand, 1e-9))  # share of its work
+        for name in ("cpu", "wait"):
+            result[:, _AT[name]] *= times * done
+        for name in ("slices", "chars"):
+            result[:, _AT[name]] *= done
+        result[:, _AT["busy"]] = np.minimum(values[:, _AT["busy"]] * times, 1.0)
+        return result
     if kind is Anomaly.LEAK:
         result[:, _AT["rss"]] += strength * max(3 * MIB, 0.02 * float(np.nanmin(values[:, _AT["rss"]], initial=1e15))) * seconds
         return result
@@ -128,6 +177,9 @@ class _Life:
         self._growth = rng.uniform(0.7, 1.3)
         self._busy_for = 0.0  # seconds left of a long computation or of a large request
         self._beat = rng.uniform(0, 1)
+        self._threads = 4.0  # of its executor, which grows with what is asked at once, to 28 more
+        self._held = 0.0  # connections that are open, beside the usual
+        self._crowd_until = 0.0  # seconds, while clients come in
 
     def tick(self, at: float, load: float, interval: float, queued: float, rng: np.random.Generator) -> list[float]:
         """The values of one tick in the order of `CHANNELS`."""
@@ -157,9 +209,27 @@ class _Life:
             (6 * tasks + beats) / interval + 3 * cpu,
             8192 * tasks * float(rng.gamma(4, 1 / 4)) / interval,
             min(1.2 * (cpu + wait), 1.0),
-            float(12 + rng.poisson(3 * load)),
+            float(12 + rng.poisson(3 * load)) + self._connections(at, interval, rng),
             queued,
+            self._executor(at, tasks, rng),
+            float(rng.binomial(round(tasks), 0.3)) / interval if self._character == "spawning" else 0.0,
         ]
+
+    def _connections(self, at: float, interval: float, rng: np.random.Generator) -> float:
+        """A crowd comes within seconds, stays, and goes again."""
+        if self._character != "connections":
+            return 0.0
+        if at >= self._crowd_until and rng.random() < interval / 60:
+            self._crowd_until = at + float(rng.uniform(2, 10))
+        come = rng.poisson(25 * interval) if at < self._crowd_until else 0
+        self._held = float(self._held + come - rng.binomial(round(self._held), min(interval / 15, 1.0)))
+        return self._held
+
+    def _executor(self, at: float, tasks: float, rng: np.random.Generator) -> float:
+        """Threads: an executor starts one for what finds all others busy, up to 32, and keeps it."""
+        if self._character == "threads" and at > 30 + self._phase:
+            self._threads = min(self._threads + float(rng.binomial(round(tasks), 0.05 * self._growth)), 32.0)
+        return self._threads
 
     def _rss(self, at: float, rng: np.random.Generator) -> float:
         level = self._level + rng.normal(0, 0.1) * MIB

@@ -1,7 +1,7 @@
 """Calibrates the anomaly scorer on traces, and checks it on later time against the baseline. Knows no files: traces in, arrays out.
 
-The scores are the runtime's own (`models.anomaly.worker_rows` over `features.Windows`), replayed tick by tick. Nothing is learned
-but how high healthy workers score: for each kind the highest scores of worker-blocks, and a tail beyond them.
+The scores are the runtime's own (`models.detectors.worker_rows` over `features.WorkerWindows`), replayed tick by tick. Nothing is
+learned but how high healthy workers score: for each kind the highest scores of worker-blocks, and a tail beyond them.
 """
 
 from __future__ import annotations
@@ -13,22 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..models.anomaly import (
-    BLOCK_SECONDS,
-    CHANNELS,
-    KINDS,
-    PRIOR_SHAPE,
-    AnomalyModel,
-    RobustZ,
-    Rows,
-    Scorer,
-    Tail,
-    alpha,
-    judge,
-    prior,
-    worker_rows,
-)
-from ..models.features import Floats, Windows
+from ..models.anomaly import BLOCK_SECONDS, PRIOR_SHAPE, AnomalyModel, RobustZ, Scorer, Tail, alpha, judge, prior
+from ..models.detectors import KINDS, Rows, worker_rows
+from ..models.evidence import CHANNELS
+from ..models.features import Floats, WorkerWindows
 from ..models.records import WINDOW, Anomaly, ProcId
 from ..scheduler.config import Quarantine
 from .anomaly_cases import FAULTS, WorkerTick, faulty
@@ -178,11 +166,11 @@ def _stride(sessions: Sequence[Sequence[WorkerTick]], interval: float) -> int:
 
 def _looks(ticks: Sequence[WorkerTick], interval: float, stride: int, start: int = 0) -> Iterator[tuple[int, WorkerTick, Rows]]:
     """(tick, its workers, their scores) each `stride` ticks from `start` on; windows see all that was before."""
-    windows = Windows(len(CHANNELS))
+    windows = WorkerWindows(len(CHANNELS))
     for number, tick in enumerate(ticks):
         windows.push(tick.keys, tick.values)
         if number >= start and (number - start) % stride == 0 and tick.keys:
-            view, lengths = windows.view(tick.keys)
+            view, lengths = windows.view()
             yield number, tick, worker_rows(tick.pools, view, lengths, interval)
 
 

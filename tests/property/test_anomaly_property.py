@@ -7,7 +7,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nicety.models.anomaly import CHANNELS, KINDS, RobustZ, score, worker_rows
+from nicety.models.anomaly import RobustZ, score
+from nicety.models.detectors import KINDS, worker_rows
+from nicety.models.evidence import CHANNELS
+from nicety.models.features import told
 from nicety.models.records import WINDOW, ProcId
 
 odd = st.sampled_from([0.0, -1.0, 1e-300, 1e12, 1e300, math.inf, -math.inf, math.nan])
@@ -26,7 +29,8 @@ def cases(draw: st.DrawFn) -> tuple[list[str], np.ndarray, np.ndarray, float]:
     for _ in range(draw(st.integers(0, 4))):
         windows[rng.integers(workers), rng.integers(WINDOW) :, rng.integers(len(CHANNELS))] = draw(odd)
     windows[np.arange(WINDOW) < WINDOW - lengths[:, None]] = np.nan
-    return pools, windows, lengths, draw(st.sampled_from([0.05, 0.2, 0.5, 1.0, 5.0, 60.0]))
+    singles = np.ascontiguousarray(told(windows).transpose(2, 1, 0))
+    return pools, singles, lengths, draw(st.sampled_from([0.05, 0.2, 0.5, 1.0, 5.0, 60.0]))
 
 
 @settings(max_examples=60, deadline=None)
@@ -47,7 +51,7 @@ def test_scores_are_lawful_whatever_the_windows(
     assert score(RobustZ(), ids, pools, windows, lengths, interval) == found
     order = list(range(len(pools)))
     chance.shuffle(order)
-    moved = score(RobustZ(), [ids[i] for i in order], [pools[i] for i in order], windows[order], lengths[order], interval)
+    moved = score(RobustZ(), [ids[i] for i in order], [pools[i] for i in order], windows[:, :, order], lengths[order], interval)
     assert moved == found
 
 

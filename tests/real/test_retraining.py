@@ -16,8 +16,8 @@ import pytest
 import typer
 from typer.core import TyperGroup
 
-from nicety.models.anomaly import KINDS
 from nicety.models.artifact import FEATURES, Card, DataRange, promote, save
+from nicety.models.detectors import KINDS
 from nicety.scheduler.config import Models, parse
 from nicety.scheduler.daemon import Daemon, SystemClock
 from nicety.scheduler.logstream import INFO, NOTICE, WARNING

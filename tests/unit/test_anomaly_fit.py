@@ -5,8 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from nicety.models.anomaly import CHANNELS, KINDS, LINE, AnomalyModel, alpha, prior
+from nicety.models.anomaly import LINE, AnomalyModel, alpha, prior
 from nicety.models.checks import check_scorer
+from nicety.models.detectors import KINDS
+from nicety.models.evidence import CHANNELS
 from nicety.models.records import Anomaly, ProcId
 from nicety.training.anomaly_cases import CHARACTERS, FAULTS, WorkerTick, faulty, healthy_pool, together
 from nicety.training.anomaly_fit import AnomalyFit, WorkerTraces, fit_anomaly, fit_tail

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nicety.models.anomaly import KINDS
 from nicety.models.artifact import FEATURES, ArtifactError, Card, DataRange, live_digest, load, load_live, promote, save
 from nicety.models.behaviour import BEHAVIOUR_FEATURES
 from nicety.models.demand import DEMAND_FEATURES, Network
+from nicety.models.detectors import KINDS
 from nicety.models.records import QUANTILES
 
 Arrays = dict[str, NDArray[Any]]

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from nicety.models import artifact
-from nicety.models.anomaly import KINDS
 from nicety.models.artifact import (
     FEATURES,
     HISTORY,
@@ -27,6 +26,7 @@ from nicety.models.artifact import (
     saved,
     shipped,
 )
+from nicety.models.detectors import KINDS
 from nicety.scheduler import cli, model_page
 from nicety.scheduler.control_socket import ControlError, ControlSocket
 from nicety.scheduler.daemon import SystemClock

@@ -1,0 +1,647 @@
+"""One test for each kind of misbehaviour that a worker shows by itself: windows become scores, with the figures behind them. Pure.
+
+A score says how unlike its siblings, and where these are few its own past, a worker is in one named way. `anomaly.py` judges how
+rare that is. Only workers that could be in trouble at all are looked at closely, together with their pools: each test begins with a
+bound that costs little and lets nobody pass whose trouble would matter. The others score 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from .evidence import CHANNELS, PAST_SECONDS, SEEN_SHARE, Found, View, highest, ratio
+from .features import Floats, Singles
+from .records import WINDOW, Anomaly
+from .siblings import Flags, Ints, Siblings
+
+MIB = float(1 << 20)
+
+NEAR = 0.5
+"""Share of what matters from which a worker is looked at closely: who is about to get a name should not be called an outlier."""
+
+SEGMENTS = 8
+"""A span of the leak test is cut into so many segments; seven steps between them must mostly rise."""
+
+LEAK_WHOLE_SECONDS = 60.0
+"""Shortest window that is believed without a past to compare with: collectors and caches swing with periods of up to a minute."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Leaking:
+    """What can leak, and the least growth that matters."""
+
+    channel: str
+    name: str  # in figures
+    unit: float
+    least: float  # absolute, of workers with siblings
+    least_alone: float  # and without
+    share: float  # of the worker's own level
+    seconds: float  # shortest span
+
+
+LEAKING: Mapping[Anomaly, _Leaking] = {
+    # Allocators round up to arenas of 1 MiB and 64 MiB heaps of which a few MiB are touched; a large worker moves by some percent.
+    # Loading one large request or result takes seconds, and is given back.
+    Anomaly.LEAK: _Leaking("rss", "mib", MIB, 8 * MIB, 8 * MIB, 0.05, 12.0),
+    # Connections kept open come by dozens, and crowds of clients by hundreds within some ten seconds.
+    Anomaly.FD_LEAK: _Leaking("fds", "fds", 1.0, 32.0, 128.0, 0.2, 24.0),
+    # Executors of threads fill up to some dozens (Python's default: at most 32), one worker's before another's.
+    Anomaly.THREAD_LEAK: _Leaking("threads", "threads", 1.0, 16.0, 64.0, 0.2, 24.0),
+}
+
+PROGRESS_CPU, PROGRESS_SLICES, PROGRESS_CHARS = 0.002, 3.0, 64.0
+"""What a worker that only keeps itself alive does at most: cores, wake-ups a second, bytes a second. gunicorn's workers wake once a
+second to touch a file, Celery's and uWSGI's timers are of that order; each wake-up costs about 0.1 ms."""
+
+GONE_ON = 2.0
+"""A sibling that made progress within so many seconds is going on."""
+
+QUEUED_FOR = 0.1
+"""Cores waited in the run queue from which a worker without progress is a victim, not stuck."""
+
+STUCK_SECONDS, STUCK_TIMES = 10.0, 20.0
+"""Least standstill that matters: seconds, and times the usual pause. A slow database or a large upload takes seconds too."""
+
+SPIN_CORES, SPIN_RUNS, SPIN_CHARS = 0.8, 0.1, 256.0
+"""Demand (run and wait) of a worker that never pauses, cores that it must really run (else it is a victim), and bytes a second that
+count as progress."""
+
+SPIN_SECONDS, SPIN_SECONDS_WEAK, SPIN_WEAK = 20.0, 30.0, 3.0
+"""Least spin that matters, and the same where siblings show no I/O to compare with: then a long computation looks alike, so it
+takes longer, and the score is divided by `SPIN_WEAK`."""
+
+ALONE_SECONDS = 60.0
+"""Least spin or standstill that matters of a worker without siblings: nobody shows that it could have been shorter."""
+
+STARVED_SECONDS, STARVED_SHARE, STARVED_CORES = 24.0, 2 / 3, 0.3
+"""Span of the starvation test; least share of its demand that a starved worker waits, and least cores that it waits for."""
+
+SLOW_SECONDS, SLOW_TIMES, SLOW_SPREAD, SLOW_OWN = 36.0, 3.0, 0.25, 0.1
+"""Span of the test for slowness; least factor that matters; least spread of the siblings' costs (in logarithms: requests differ);
+and least cores, or share of the time that it is busy without waiting for a CPU, below which nobody notices."""
+
+SLOW_CHARS, SLOW_SLICES = 1024.0, 10.0
+"""Work a second (bytes, or times put on a CPU where those are not known) below which the cost of work says nothing."""
+
+SWITCH_SECONDS, SWITCH_RATE, SWITCH_TIMES = 24.0, 1000.0, 4.0
+"""Span of the switch storm test; least rate a second that matters (at some 5 us each, half a percent of a CPU); least factor
+for the same CPU time and for the same bytes."""
+
+FORK_SECONDS, FORK_RATE, FORK_RATE_ALONE = 18.0, 5.0, 20.0
+"""Span of the fork storm test, and least processes a second beyond what siblings or the past explain, with and without siblings. A
+tick sees only those that are still there: storms of processes that live for milliseconds count for less than they are."""
+
+COMPARABLE = 0.02
+"""Cores of demand from which a sibling shows how much switching and starting of processes comes with the work."""
+
+OUTLIER_TICKS, OUTLIER_SECONDS, OUTLIER_TIMES = 30, 60.0, 4.0
+"""Span of the outlier test, the longest of all so that kinds with a name come first; and least factor above the siblings'
+median."""
+
+TRAITS: tuple[tuple[str, float, float], ...] = (
+    ("rss", 16 * MIB, 0.2),
+    ("fds", 16.0, 0.2),
+    ("threads", 8.0, 0.2),
+    ("demand", 0.05, 0.5),
+    ("chars_per_cpu", 65_536.0, 0.5),
+    ("slices_per_cpu", 100.0, 0.5),
+)
+"""What the outlier test compares: name, unit below which differences vanish (values are log1p(x / unit)), and least spread in that
+scale. Work is compared per CPU second, because balancers that prefer one worker (an epoll set wakes the last sleeper first) are
+healthy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What the windows say about each worker."""
+
+    scores: Floats  # [n, len(KINDS)] nonconformity, 0 or more; NaN: no evidence
+    material: Flags  # [n, len(KINDS)] large enough to matter to anybody; False: its p-value is 1
+    found: Mapping[Anomaly, Found]  # the same by kind, with figures
+    places: Ints  # [n] of each worker in `found`
+
+    def figures(self, kind: Anomaly, worker: int) -> dict[str, float]:
+        """The figures of a worker that was looked at closely, without what is not known."""
+        found = self.found[kind]
+        at = int(np.searchsorted(found.at, self.places[worker]))
+        if at == len(found.at) or found.at[at] != self.places[worker]:
+            return {}
+        figures = ((name, float(values[at])) for name, values in found.figures.items())
+        return {name: figure for name, figure in figures if math.isfinite(figure)}
+
+
+def worker_rows(pools: Sequence[str], windows: Singles, lengths: Ints, interval: float, available: float | None = None) -> Rows:
+    """Scores by kind of workers from their windows.
+
+    `pools` [n]: the pool of each worker. `windows` [len(CHANNELS), WINDOW, n] and `lengths` [n] as `features.WorkerWindows.view`
+    gives them. `interval`: seconds a tick. `available`: bytes of memory that are left on the machine; None unknown. The order of
+    workers has no influence. NaN inside a window is a tick that is not known.
+    """
+    n = len(pools)
+    if windows.shape != (len(CHANNELS), WINDOW, n) or np.shape(lengths) != (n,):
+        raise ValueError(
+            f"{n} workers need windows [{len(CHANNELS)}, {WINDOW}, {n}] and {n} lengths, not {windows.shape}, {np.shape(lengths)}"
+        )
+    if not 0 < interval < math.inf:
+        raise ValueError(f"interval must be seconds above 0, not {interval}")
+    if n == 0:
+        raise ValueError("no workers, no rows")
+    number = {name: i for i, name in enumerate(sorted(set(pools)))}
+    index = np.fromiter((number[name] for name in pools), dtype=np.int64, count=n)
+    places = np.arange(n)
+    if (np.diff(index) < 0).any():  # not so from the observer
+        order = np.argsort(index, kind="stable")
+        windows, lengths, index, places = windows[:, :, order], lengths[order], index[order], np.argsort(order)
+    view = View(windows, lengths, Siblings(index), interval, available)
+    found = {kind: test(view) for kind, test in TESTS.items()}
+    scores = np.column_stack([found[kind].score for kind in KINDS])[places]
+    material = np.column_stack([found[kind].material for kind in KINDS])[places]
+    return Rows(scores, material & ~np.isnan(scores), found, places)
+
+
+def _quiet(view: View, seen: Flags) -> Found:
+    """Nobody is in trouble; of those not `seen` nothing can be said."""
+    return Found(np.where(seen, 0.0, np.nan), np.zeros(view.n, dtype=np.bool_))
+
+
+def _close(view: View, seen: Flags, near: Flags, look: Callable[[View], Found]) -> Found:
+    """What a close look finds of the pools of the workers that are `near` trouble; nothing of others."""
+    near = near & seen
+    if not near.any():
+        return _quiet(view, seen)
+    at, part = view.part(near)
+    found = look(part)
+    if part is view:
+        return found
+    score, material = np.where(seen, 0.0, np.nan), np.zeros(view.n, dtype=np.bool_)
+    score[at], material[at] = found.score, found.material
+    return Found(score, material, at[found.at], found.figures)
+
+
+def _leak(view: View, what: _Leaking) -> Found:
+    """What keeps entering new territory, beyond what the siblings hold or gained.
+
+    On trailing spans of several lengths: the least value of the last eighth, above the highest least value of all eighths before.
+    Least values see through what is held for a short time, and a sawtooth (garbage collection, caches with expiry) comes back to
+    old heights. A span needs a past of its own length to be compared with; only the whole window, if it is long, goes without.
+    Without siblings only the whole window counts.
+    """
+    ticks, interval = view.ticks, view.interval
+    seen = np.zeros(view.n, dtype=np.bool_)
+    near = np.zeros(view.n, dtype=np.bool_)
+    enough = np.where(view.alone, what.least_alone, what.least)
+    unknown = view.seen(what.channel) is not None
+    for length, least in _segments(view, what):
+        whole = length * SEGMENTS == WINDOW and WINDOW * interval >= LEAK_WHOLE_SECONDS
+        seen |= (ticks == WINDOW) if whole else ~view.alone & (ticks >= 2 * length * SEGMENTS)
+        if unknown:
+            least = np.where(least < np.inf, least, np.float32(0.0))
+        before = least[: 1 - SEGMENTS].max(axis=0)
+        near |= least[-1] - before >= NEAR * np.maximum(enough, what.share * before)
+    seen &= view.now(what.channel)
+    return _close(view, seen, near, lambda part: _leak_closely(part, what))
+
+
+def _segments(view: View, what: _Leaking) -> list[tuple[int, Singles]]:
+    """(ticks a segment, least values [segments, n], infinite where nothing is known) of the spans of the leak test."""
+    seen, least = view.seen(what.channel), view.values(what.channel)
+    if seen is not None:
+        least = np.where(seen, least, np.float32(np.inf))
+    segments, length = [], 1
+    while length * SEGMENTS < WINDOW:
+        length *= 2
+        least = np.minimum(least[0::2], least[1::2])
+        if length * SEGMENTS * view.interval >= what.seconds:
+            segments.append((length, least))
+    return segments
+
+
+def _leak_closely(view: View, what: _Leaking) -> Found:
+    """Most steps must rise, the later half must not level off (a warm-up does), what siblings hold as well is no leak, and where
+    siblings swing by much, much is needed."""
+    siblings, interval, n = view.siblings, view.interval, view.n
+    best, material, span = np.full(n, np.nan), np.zeros(n, dtype=np.bool_), np.zeros(n, dtype=np.int64)
+    enough = np.where(view.alone, what.least_alone, what.least)
+    spans: list[Floats] = []
+    for length, least in _segments(view, what):
+        last = least[-SEGMENTS:]
+        whole = length * SEGMENTS == WINDOW and WINDOW * interval >= LEAK_WHOLE_SECONDS
+        fits = np.isfinite(last).all(axis=0) & (whole | (~view.alone & (view.ticks >= 2 * length * SEGMENTS)))
+        last = np.where(fits, last, np.float32(0.0))
+        earlier = least[: 1 - SEGMENTS]
+        before = np.where(np.isfinite(earlier), earlier, np.float32(0.0)).max(axis=0)
+        now, growth = last[-1], last[-1] - before
+        swing = before - np.where(fits, least.min(axis=0), np.float32(0.0))
+        theirs, level, swing = siblings.median(np.where(fits, [growth, now, np.maximum(swing, growth)], np.nan))
+        theirs = np.fmax(theirs, 0.0)
+        excess = np.fmin(growth - np.nan_to_num(theirs), now - level)
+        matters = np.fmax(np.maximum(enough, what.share * before), swing)
+        steps, even = np.diff(last, axis=0), np.maximum(growth, 0.0) / (SEGMENTS - 1)
+        rising = np.count_nonzero(steps > even / 4, axis=0) / (SEGMENTS - 1)
+        lasting = (rising >= 0.7) & (steps.min(axis=0) >= -even) & (now - last[SEGMENTS // 2] >= growth / 3)
+        value = np.where(lasting, np.maximum(excess, 0.0) / matters * SEGMENTS * rising**2, 0.0)
+        better = fits & ~(value <= best)
+        best = np.where(better, value, best)
+        material = np.where(better, lasting & (excess >= matters), material)
+        span = np.where(better, len(spans), span)
+        seconds, half = (SEGMENTS - 1) * length * interval, SEGMENTS // 2
+        speed = (now - last[-1 - half]) / (half * length * interval)  # lately: it may have begun within the span
+        spans.append(np.array([growth, speed, theirs, np.full(n, seconds), rising, now, level]))
+    at = np.flatnonzero(material)
+    if not len(at):
+        return Found(best, material)
+    growth, speed, theirs, seconds_, rising, now, level = np.array(spans)[span[at], :, at].T
+    left = math.nan if what.channel != "rss" or view.available is None else view.available
+    figures = {
+        f"growth_{what.name}": growth / what.unit,
+        f"growth_{what.name}_per_minute": speed * 60 / what.unit,
+        f"siblings_growth_{what.name}": theirs / what.unit,
+        "seconds": seconds_,
+        "steps_rising": rising,
+        f"now_{what.name}": now / what.unit,
+        f"siblings_{what.name}": level / what.unit,
+        "hits_limit_seconds": ratio(np.full(len(at), left), speed),
+    }
+    return Found(best, material, at, {**figures, **view.whom(at, slice(0, WINDOW // 2))})
+
+
+def _spin(view: View) -> Found:
+    """CPU without progress: seconds on a CPU, or in line for one, since the last I/O or pause; in units of the usual."""
+    lately = slice(WINDOW - min(max(math.ceil(NEAR * SPIN_SECONDS / view.interval), 1), WINDOW), WINDOW)
+    running = (view.demand[lately] >= SPIN_CORES) & (view.values("cpu")[lately] >= SPIN_RUNS)
+    if view.used is not None:
+        running |= ~view.used[lately]
+    seen = view.ticks > 0
+    near = running.all(axis=0) & seen
+    if near.any():
+        moved = view.values("chars")[lately] >= _least_moved(view)
+        if view.used is not None:
+            moved &= view.used[lately]
+        near &= ~moved.any(axis=0)
+    return _close(view, seen, near, _spin_closely)
+
+
+def _least_moved(view: View) -> Singles:
+    """[n] bytes a second that are progress."""
+    return np.fmax(0.02 * view.usual("chars"), SPIN_CHARS).astype(np.float32)
+
+
+def _spin_closely(view: View) -> Found:
+    known, cpu = view.known("chars"), view.mean("cpu")
+    moved = view.values("chars") >= _least_moved(view)
+    if known is not None:
+        moved &= known
+    running = (view.demand >= SPIN_CORES) & (view.values("cpu") >= SPIN_RUNS)
+    seconds, usual, past = view.clock(view.interval * np.minimum(view.demand, np.float32(1.0)), ~running | moved)
+    per_cpu = ratio(view.mean("chars"), cpu)
+    others = np.where(cpu >= 0.01, per_cpu, np.nan)
+    theirs = np.where(view.alone, others, view.siblings.median(others))
+    comparable = view.now("chars") & (theirs >= 4 * SPIN_CHARS) & (view.usual("cpu") >= 0.02)
+    long = np.where(view.alone, ALONE_SECONDS, np.where(comparable, SPIN_SECONDS, SPIN_SECONDS_WEAK))
+    # a worker without siblings must have shown by itself that its work makes progress
+    seen = (view.ticks > 0) & (~view.alone | (comparable & (past >= PAST_SECONDS)))
+    everybody = np.arange(view.n)
+    return Found(
+        np.where(view.ticks > 0, np.where(seen, seconds / usual / np.where(comparable & ~view.alone, 1.0, SPIN_WEAK), 0.0), np.nan),
+        seen & (seconds >= long),
+        everybody,
+        {
+            "seconds_without_io_or_pause": seconds,
+            "usual_seconds": usual,
+            "cpu_cores": cpu,
+            "bytes_per_cpu_second": per_cpu,
+            "siblings_bytes_per_cpu_second": np.where(view.alone, np.nan, theirs),
+            **view.whom(everybody),
+            "own_past_seconds": np.where(view.few, past, np.nan),
+        },
+    )
+
+
+def _progress(view: View, at: slice = slice(None)) -> Flags:
+    """[ticks of `at`, n] whether a worker does more than keep itself alive, or is kept from it."""
+    cpu = np.fmax(0.02 * view.usual("cpu"), PROGRESS_CPU).astype(np.float32)
+    # a heartbeat that falls into a short tick looks like many a second
+    slices = np.fmax(0.1 * view.usual("slices"), max(PROGRESS_SLICES, 2 / view.interval)).astype(np.float32)
+    chars = np.fmax(0.02 * view.usual("chars"), PROGRESS_CHARS).astype(np.float32)
+    progress = (view.values("cpu")[at] > cpu) | (view.values("wait")[at] > QUEUED_FOR)
+    progress |= view.values("slices")[at] > slices
+    progress |= view.values("chars")[at] > chars
+    if view.used is not None:
+        progress &= view.used[at]
+    return progress
+
+
+def _untold(view: View, at: slice = slice(None)) -> Flags | None:
+    """[ticks of `at`, n] where neither busy nor queued is known; None: nowhere."""
+    busy, queued = view.known("busy"), view.known("queued")
+    return None if busy is None or queued is None else ~(busy | queued)[at]
+
+
+def _stuck(view: View) -> Found:
+    """No progress though there is work and siblings go on: such seconds since the last progress, in units of the usual."""
+    lately = slice(WINDOW - min(max(math.ceil(NEAR * STUCK_SECONDS / view.interval), 1), WINDOW), WINDOW)
+    seen = view.ticks > 0
+    near = seen & ~_progress(view, lately).any(axis=0)
+    if near.any():
+        wider = slice(max(lately.start - max(math.ceil(GONE_ON / view.interval), 2), 0), WINDOW)
+        work = ((view.values("busy")[wider] > 0) | (view.values("queued")[wider] > 0)).any(axis=0)
+        untold = _untold(view, lately)
+        near &= work if untold is None else work | (untold.any(axis=0) & ~view.alone)
+    return _close(view, seen, near, _stuck_closely)
+
+
+def _stuck_closely(view: View) -> Found:
+    """The clock stands while there is nothing to do (neither busy nor anything queued lately; a queue that is there for a moment
+    counts for its share) and while most siblings stand still too. Where neither busy nor queued is known, going siblings are
+    taken for work; without siblings that is no evidence.
+    """
+    siblings, interval = view.siblings, view.interval
+    progress = _progress(view)
+    lately = int(max(GONE_ON / interval, 2.0)) + 1
+    going = highest(progress, lately)
+    others = siblings.size - 1 if view.used is None else siblings.total(view.used) - view.used
+    go_on = (siblings.total(going) - going >= (others + 1) // 2) & (others > 0)
+    queue = np.minimum(view.values("queued") * siblings.size.astype(np.float32), np.float32(1.0))
+    work = np.maximum(np.minimum(view.values("busy"), np.float32(1.0)), highest(queue, lately))
+    untold = _untold(view)
+    if untold is not None:
+        work = np.maximum(work, untold & ~view.alone)
+    seconds, usual, past = view.clock(work * ((go_on | view.alone) * np.float32(interval)), progress)
+    long = np.where(view.alone, ALONE_SECONDS, STUCK_SECONDS)
+    everybody = np.arange(view.n)
+    return Found(
+        np.where(view.ticks > 0, seconds / usual, np.nan),
+        (view.ticks > 0) & (seconds >= np.maximum(long, STUCK_TIMES * usual)) & (~view.alone | (past >= PAST_SECONDS)),
+        everybody,
+        {
+            "seconds_without_progress": seconds,
+            "usual_seconds": usual,
+            **{
+                f"siblings_{name}": np.where(view.alone, np.nan, view.usual(channel))
+                for name, channel in (("cpu_cores", "cpu"), ("slices_per_second", "slices"), ("bytes_per_second", "chars"))
+            },
+            "queued_per_worker": np.where(view.now("queued"), view.values("queued")[-1], np.nan),
+            **view.whom(everybody),
+            "own_past_seconds": np.where(view.few, past, np.nan),
+        },
+    )
+
+
+def _starved(view: View) -> Found:
+    """In line for a CPU far longer than on one, and far more so than the siblings, throughout three stretches of time."""
+    stretches, _ = view.stretches(STARVED_SECONDS)
+    waits = np.array([view.mean("wait", at, SEEN_SHARE) for at in stretches])
+    runs = np.array([view.mean("cpu", at, SEEN_SHARE) for at in stretches])
+    seen = ~np.isnan(waits).any(axis=0) & (~view.alone | (view.ticks == WINDOW))
+    near = (waits >= NEAR * STARVED_SHARE * (waits + runs)).all(axis=0) & (waits.sum(axis=0) >= 3 * NEAR * STARVED_CORES)
+    return _close(view, seen, near, _starved_closely)
+
+
+def _starved_closely(view: View) -> Found:
+    stretches, before = view.stretches(STARVED_SECONDS)
+    waits, runs = (np.array([view.mean(name, at, SEEN_SHARE) for at in stretches]) for name in ("wait", "cpu"))
+    ratios = np.log((waits + 0.02) / (runs + 0.02))
+    wait, share = waits.mean(axis=0), ratio(waits, waits + runs).min(axis=0)
+    *theirs, their_share = view.siblings.median(np.array([*ratios, share]))
+    past = np.log((view.mean("wait", before) + 0.02) / (view.mean("cpu", before) + 0.02))
+    usual = np.array([view.compared(median, past, before) for median in theirs])
+    everybody = np.arange(view.n)
+    return Found(
+        np.maximum((ratios - usual).min(axis=0), 0.0),
+        (share >= STARVED_SHARE) & (wait >= STARVED_CORES),
+        everybody,
+        {
+            "wait_cores": wait,
+            "wait_share": share,
+            "siblings_wait_share": their_share,
+            "seconds": np.full(view.n, sum(at.stop - at.start for at in stretches) * view.interval),
+            **view.whom(everybody, before),
+        },
+    )
+
+
+def _costs(view: View, at: slice) -> tuple[Floats, Floats, Floats]:
+    """(CPU seconds for a unit of work, seconds busy without waiting for a CPU for it, units of work a second), each [n]. NaN where
+    too little is done to say.
+
+    Work is bytes moved where those are known of all siblings, else times put on a CPU.
+    """
+    chars, slices = view.mean("chars", at, SEEN_SHARE), view.mean("slices", at, SEEN_SHARE)
+    by_bytes = ~view.siblings.anywhere(np.isnan(chars))
+    work = np.where(by_bytes, chars, slices)
+    work = np.where(work >= np.where(by_bytes, SLOW_CHARS, SLOW_SLICES), work, np.nan)
+    cpu, busy = view.mean("cpu", at, SEEN_SHARE), view.mean("busy", at, SEEN_SHARE)
+    own = busy - np.minimum(view.mean("wait", at, SEEN_SHARE), busy)
+    return (np.where(cpu >= SLOW_OWN / 4, cpu, np.nan) / work, np.where(own >= SLOW_OWN / 4, own, np.nan) / work, work)
+
+
+def _slow(view: View) -> Found:
+    """Much more CPU, or busy for much longer, for the work that siblings do, throughout three stretches of time. Three workers or
+    more: of what a single one does, nobody knows how long it should take."""
+    stretches, _ = view.stretches(SLOW_SECONDS)
+    cpu, own, _ = _costs(view, stretches[0])
+    seen = ~view.few & ~(np.isnan(cpu) & np.isnan(own))
+    apart = np.log(np.array([cpu, own]))
+    apart -= view.siblings.pool_median(apart)
+    near = (apart >= NEAR * math.log(SLOW_TIMES)).any(axis=0)
+    if near.any():
+        older, mine, _ = _costs(view, stretches[1])
+        again = np.log(np.array([older, mine]))
+        again -= view.siblings.pool_median(again)
+        near &= ((apart >= NEAR * math.log(SLOW_TIMES)) & (again >= NEAR * math.log(SLOW_TIMES))).any(axis=0)
+    return _close(view, seen, near, _slow_closely)
+
+
+def _slow_closely(view: View) -> Found:
+    stretches, _ = view.stretches(SLOW_SECONDS)
+    costs = [_costs(view, at) for at in stretches]
+    siblings, shape = view.siblings, (2, view.n)
+    lowest, times = np.full(shape, np.inf), np.full(shape, np.inf)
+    for cpu, own, _ in costs:
+        value = np.log(np.array([cpu, own]))
+        apart = value - siblings.median(value)
+        spread = 1.4826 * siblings.median(np.abs(value - siblings.pool_median(value)))
+        others = siblings.total(np.isfinite(value)) - np.isfinite(value)
+        lowest = np.minimum(lowest, np.where(others >= 2, apart / np.maximum(spread, SLOW_SPREAD), np.nan))
+        times = np.minimum(times, np.exp(apart))
+    value = np.fmax.reduce(lowest, axis=0)
+    matters = (np.nan_to_num(times, nan=1.0) >= SLOW_TIMES) & np.isfinite(lowest)
+    own = np.array([np.fmax(view.mean("cpu", at), view.mean("busy", at) - view.mean("wait", at)) for at in stretches])
+    everybody = np.arange(view.n)
+    return Found(
+        np.where(np.isfinite(value) & ~view.few, np.maximum(value, 0.0), np.nan),
+        ~view.few & matters.any(axis=0) & (own >= SLOW_OWN).all(axis=0),
+        everybody,
+        {
+            "cpu_for_the_same_work_times_siblings": times[0],
+            "busy_for_the_same_work_times_siblings": times[1],
+            "cpu_cores": view.mean("cpu", stretches[0]),
+            "busy_share": view.mean("busy", stretches[0]),
+            "work_per_second": costs[0][2],
+            "seconds": np.full(view.n, sum(at.stop - at.start for at in stretches) * view.interval),
+            **view.whom(everybody),
+        },
+    )
+
+
+def _switch_storm(view: View) -> Found:
+    """Put on a CPU far more often than the siblings, both for the same CPU time and, where bytes are known, for the same bytes,
+    throughout three stretches of time."""
+    stretches, _ = view.stretches(SWITCH_SECONDS)
+    slices = np.array([view.mean("slices", at, SEEN_SHARE) for at in stretches])
+    seen = ~np.any(np.isnan(slices), axis=0)
+    near = np.all(slices >= NEAR * SWITCH_RATE, axis=0)
+    return _close(view, seen, near, _switch_storm_closely)
+
+
+def _switch_storm_closely(view: View) -> Found:
+    stretches, before = view.stretches(SWITCH_SECONDS)
+
+    def rates(at: slice) -> list[Floats]:
+        """[3, n] times put on a CPU a second; in logarithms for a CPU second and for a KiB."""
+        slices, chars = view.mean("slices", at), view.mean("chars", at)
+        per_cpu = (slices + 10) / (view.mean("cpu", at) + view.mean("wait", at) + 0.05)
+        return [slices, np.log(per_cpu), np.log((slices + 10) / (chars / 1024 + 1))]
+
+    past, theirs = rates(before), list[Floats]()
+    lowest = times = np.full(view.n, np.inf)
+    for at in reversed(stretches):
+        now = rates(at)
+        theirs = list(view.siblings.median(np.where(_works(view, at), now, np.nan)))
+        usual = np.array([view.compared(median, own, before) for median, own in zip(theirs, past, strict=True)])
+        apart = np.where(np.isnan(now[0]), np.nan, np.fmin(now[1] - usual[1], now[2] - usual[2]))
+        lowest, times = np.minimum(lowest, apart), np.minimum(times, now[0] - usual[0])
+    everybody = np.arange(view.n)
+    return Found(
+        np.maximum(lowest, 0.0),
+        (lowest >= math.log(SWITCH_TIMES)) & (times >= SWITCH_RATE),
+        everybody,
+        {
+            "switches_per_second": view.mean("slices", stretches[0]),
+            "siblings_switches_per_second": theirs[0],
+            "times_for_the_same_work": np.exp(lowest),
+            "seconds": np.full(view.n, sum(at.stop - at.start for at in stretches) * view.interval),
+            **view.whom(everybody, before, theirs[0]),
+        },
+    )
+
+
+def _works(view: View, at: slice) -> Flags:
+    """[n] whether a worker does enough to be compared with. Balancers that prefer one worker leave others idle."""
+    return np.asarray(view.mean("cpu", at) + view.mean("wait", at) >= COMPARABLE)
+
+
+def _fork_storm(view: View) -> Found:
+    """The worker and its descendants start processes far faster than the siblings do, for the time and for the CPU, throughout
+    three stretches of time."""
+    stretches, _ = view.stretches(FORK_SECONDS)
+    forks = np.array([view.mean("forks", at, SEEN_SHARE) for at in stretches])
+    seen = ~np.any(np.isnan(forks), axis=0)
+    near = np.all(forks >= NEAR * FORK_RATE, axis=0)
+    return _close(view, seen, near, _fork_storm_closely)
+
+
+def _fork_storm_closely(view: View) -> Found:
+    stretches, before = view.stretches(FORK_SECONDS)
+
+    def rates(at: slice) -> list[Floats]:
+        """[2, n] processes started a second, and for a CPU second."""
+        forks = view.mean("forks", at)
+        return [forks, forks / (view.mean("cpu", at) + view.mean("wait", at) + 0.05)]
+
+    past, theirs = rates(before), list[Floats]()
+    lowest = beyond = np.full(view.n, np.inf)
+    for at in reversed(stretches):
+        now = rates(at)
+        theirs = list(view.siblings.median(np.where(_works(view, at), now, np.nan)))
+        usual, per_cpu = (view.compared(median, own, before) for median, own in zip(theirs, past, strict=True))
+        usual = np.maximum(usual, per_cpu * now[0] / np.where(now[1] > 0, now[1], 1.0))
+        lowest = np.minimum(lowest, np.log((now[0] + 1) / (usual + 1)))
+        beyond = np.minimum(beyond, now[0] - usual)
+    everybody = np.arange(view.n)
+    return Found(
+        np.maximum(lowest, 0.0),
+        beyond >= np.where(view.alone, FORK_RATE_ALONE, FORK_RATE),
+        everybody,
+        {
+            "processes_started_per_second": view.mean("forks", stretches[0]),
+            "siblings_processes_started_per_second": theirs[0],
+            "seconds": np.full(view.n, sum(at.stop - at.start for at in stretches) * view.interval),
+            **view.whom(everybody, before, theirs[0]),
+        },
+    )
+
+
+def _outlier(view: View) -> Found:
+    """Far above the siblings in some trait, in both halves of a long span: robust z (median, MAD) of logarithms. Three workers or
+    more.
+
+    Only upwards: who does less than the others has less to do, or is stuck, which has a name.
+    """
+    half = min(max(OUTLIER_TICKS, math.ceil(OUTLIER_SECONDS / view.interval)), WINDOW) // 2
+    value = _traits(view, slice(WINDOW - half, WINDOW))
+    enough = view.siblings.total(np.isfinite(value[0])) >= 3
+    seen = enough & np.isfinite(value).any(axis=0)
+    if not seen.any():
+        return _quiet(view, seen)
+    apart = value - view.siblings.pool_median(value)
+    near = (apart >= NEAR * math.log(OUTLIER_TIMES)).any(axis=0) & seen
+    if near.any():
+        older = _traits(view, slice(WINDOW - 2 * half, WINDOW - half))
+        older -= view.siblings.pool_median(older)
+        near &= (np.minimum(older, apart) >= NEAR * math.log(OUTLIER_TIMES)).any(axis=0)
+    return _close(view, seen, near, lambda part: _outlier_closely(part, half))
+
+
+def _traits(view: View, at: slice) -> Floats:
+    """[len(TRAITS), n] in the scale in which they are compared."""
+    rss, fds, threads, cpu, wait, chars, slices = (
+        view.mean(name, at, SEEN_SHARE) for name in ("rss", "fds", "threads", "cpu", "wait", "chars", "slices")
+    )
+    per_cpu = cpu + wait + 0.05
+    traits = np.array([rss, fds, threads, cpu + wait, chars / per_cpu, slices / per_cpu])
+    return np.asarray(np.log1p(traits / np.array([unit for _, unit, _ in TRAITS])[:, None]))
+
+
+def _outlier_closely(view: View, half: int) -> Found:
+    siblings = view.siblings
+    spreads = np.array([spread for _, _, spread in TRAITS])[:, None]
+    lowest = times = np.full((len(TRAITS), view.n), np.inf)
+    for at in (slice(WINDOW - 2 * half, WINDOW - half), slice(WINDOW - half, WINDOW)):
+        value = _traits(view, at)
+        apart = value - siblings.pool_median(value)
+        lowest = np.minimum(lowest, apart / np.maximum(1.4826 * siblings.pool_median(np.abs(apart)), spreads))
+        times = np.minimum(times, np.exp(apart))
+    enough = siblings.total(np.isfinite(lowest[0])) >= 3
+    best = np.fmax.reduce(lowest, axis=0)
+    matters = (np.nan_to_num(times, nan=1.0) >= OUTLIER_TIMES) & (np.nan_to_num(lowest, nan=-1.0) >= best)
+    everybody = np.arange(view.n)
+    return Found(
+        np.where(enough & np.isfinite(best), np.maximum(best, 0.0), np.nan),
+        enough & matters.any(axis=0),
+        everybody,
+        {
+            **{f"{name}_times_siblings": np.where(enough, times[row], np.nan) for row, (name, _, _) in enumerate(TRAITS)},
+            **view.whom(everybody),
+        },
+    )
+
+
+TESTS: Mapping[Anomaly, Callable[[View], Found]] = {
+    **{kind: partial(_leak, what=what) for kind, what in LEAKING.items()},
+    Anomaly.FORK_STORM: _fork_storm,
+    Anomaly.SWITCH_STORM: _switch_storm,
+    Anomaly.SPIN: _spin,
+    Anomaly.STUCK: _stuck,
+    Anomaly.STARVED: _starved,
+    Anomaly.SLOW: _slow,
+    Anomaly.OUTLIER: _outlier,
+}
+
+KINDS: tuple[Anomaly, ...] = tuple(TESTS)
+"""Columns of `Rows.scores`. At equal p the earlier one is reported."""

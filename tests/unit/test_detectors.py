@@ -1,0 +1,215 @@
+"""One test a kind, on pools of three and more, of two, and of one: found when they are there, and what only looks alike is left in
+peace."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from nicety.models.anomaly import RobustZ, alpha, score
+from nicety.models.detectors import KINDS, MIB, worker_rows
+from nicety.models.evidence import CHANNELS
+from nicety.models.features import WorkerWindows
+from nicety.models.records import WINDOW, Anomaly, ProcId, Score
+from nicety.training.anomaly_cases import FAULTS, WorkerTick, faulty, healthy_pool
+
+AT = {name: i for i, name in enumerate(CHANNELS)}
+VICTIM = ProcId(100, 1)
+ONSET = 200
+
+
+def flags(
+    ticks: Sequence[WorkerTick], interval: float, start: int = 0, available: float | None = None
+) -> list[tuple[float, Score]]:
+    """(seconds since `start`, score) of all below the line, at looks 2 s apart."""
+    windows, found = WorkerWindows(len(CHANNELS)), []
+    for number, tick in enumerate(ticks):
+        windows.push(tick.keys, tick.values)
+        if number >= start and number % max(round(2 / interval), 1) == 0:
+            said = score(RobustZ(), tick.keys, tick.pools, *windows.view(), interval, available)
+            found += [((number - start) * interval, s) for s in said if s.p < alpha(1.0)]
+    return found
+
+
+def pool(workers: int, ticks: int, interval: float, seed: int, character: str = "steady") -> list[WorkerTick]:
+    return healthy_pool(character, workers, ticks, interval, np.random.default_rng(seed))
+
+
+def put(ticks: Sequence[WorkerTick], kind: Anomaly, interval: float, strength: float = 1.0) -> Sequence[WorkerTick]:
+    """The first worker goes wrong at `ONSET`."""
+    values = faulty(kind, np.array([tick.values[0] for tick in ticks[ONSET:]]), interval, strength)
+    for tick, row in zip(ticks[ONSET:], values, strict=True):
+        tick.values[0] = row
+    return ticks
+
+
+@pytest.mark.parametrize("workers", [2, 5])
+@pytest.mark.parametrize(
+    ("kind", "seconds"),
+    [
+        (Anomaly.FD_LEAK, 45),
+        (Anomaly.THREAD_LEAK, 45),
+        (Anomaly.SLOW, 45),
+        (Anomaly.SWITCH_STORM, 30),
+        (Anomaly.FORK_STORM, 25),
+    ],
+)
+def test_each_kind_is_found_in_time_and_named_right(kind: Anomaly, seconds: float, workers: int) -> None:
+    found = flags(put(pool(workers, 320, 0.5, 1), kind, 0.5), 0.5, ONSET)
+    if kind is Anomaly.SLOW and workers == 2:
+        assert found == []  # of two, who is the slow one?
+        return
+    assert {(s.id, s.kind) for _, s in found} == {(VICTIM, kind)}
+    assert found[0][0] <= seconds
+
+
+@pytest.mark.parametrize(
+    ("kind", "seconds"),
+    [
+        (Anomaly.FD_LEAK, 130),
+        (Anomaly.THREAD_LEAK, 130),
+        (Anomaly.SPIN, 70),
+        (Anomaly.STUCK, 70),
+        (Anomaly.STARVED, 30),
+        (Anomaly.SWITCH_STORM, 30),
+        (Anomaly.FORK_STORM, 25),
+    ],
+)
+def test_a_lone_worker_is_held_against_its_own_past_which_the_evidence_says(kind: Anomaly, seconds: float) -> None:
+    found = flags(put(pool(1, 350, 1.0, 2), kind, 1.0), 1.0, ONSET)
+    assert {s.kind for _, s in found} == {kind}
+    assert found[0][0] <= seconds
+    figures = dict(found[0][1].evidence)
+    assert figures["siblings"] == 0
+    assert figures["own_past_seconds"] >= 24
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in (Anomaly.SLOW, Anomaly.OUTLIER)])
+def test_three_workers_are_compared_with_siblings_alone(kind: Anomaly) -> None:
+    found = flags(put(pool(3, 320, 0.5, 3), kind, 0.5), 0.5, ONSET)
+    assert found
+    assert dict(found[0][1].evidence)["siblings"] == 2
+    assert "own_past_seconds" not in dict(found[0][1].evidence)
+
+
+def test_a_leak_says_when_it_will_hit_the_limit() -> None:
+    ticks = put(pool(4, 260, 0.5, 4), Anomaly.LEAK, 0.5)
+    figures = dict(flags(ticks, 0.5, ONSET, available=3000 * MIB)[-1][1].evidence)
+    assert figures["hits_limit_seconds"] == pytest.approx(1000, rel=0.1)  # it takes 3 MiB a second
+    assert "hits_limit_seconds" not in dict(flags(ticks, 0.5, ONSET)[-1][1].evidence)
+    descriptors = put(pool(4, 280, 0.5, 4), Anomaly.FD_LEAK, 0.5)
+    figures = dict(flags(descriptors, 0.5, ONSET, available=3000 * MIB)[-1][1].evidence)
+    assert "hits_limit_seconds" not in figures  # memory is not what they will run out of
+    assert figures["growth_fds_per_minute"] == pytest.approx(240, rel=0.1)
+
+
+def test_a_lone_long_computation_is_no_spin_where_work_never_showed_io() -> None:
+    ticks = pool(1, 350, 1.0, 5)
+    for tick in ticks:
+        tick.values[:, AT["chars"]] = 0.0
+    assert flags(put(ticks, Anomaly.SPIN, 1.0), 1.0, ONSET) == []
+
+
+def test_a_lone_worker_without_work_is_not_stuck() -> None:
+    ticks = put(pool(1, 350, 1.0, 6), Anomaly.STUCK, 1.0)
+    for tick in ticks[ONSET:]:
+        tick.values[:, [AT["busy"], AT["queued"]]] = 0.0
+    assert flags(ticks, 1.0, ONSET) == []
+    for tick in ticks:
+        tick.values[:, [AT["busy"], AT["queued"]]] = np.nan
+    assert flags(ticks, 1.0, ONSET) == []
+
+
+@pytest.mark.parametrize(
+    ("character", "workers"),
+    [("connections", 2), ("connections", 5), ("threads", 1), ("threads", 2), ("threads", 5), ("spawning", 1), ("spawning", 4)],
+)
+def test_crowds_executors_and_programs_that_start_others_are_healthy(character: str, workers: int) -> None:
+    for seed in range(2):
+        assert flags(pool(workers, 400, 0.5, 10 + seed, character), 0.5, 40) == []
+
+
+def test_a_fault_among_workers_of_many_threads_is_found_all_the_same() -> None:
+    found = flags(put(pool(5, 330, 0.5, 14, "threads"), Anomaly.THREAD_LEAK, 0.5), 0.5, ONSET)
+    assert {(s.id, s.kind) for _, s in found} == {(VICTIM, Anomaly.THREAD_LEAK)}
+
+
+def test_requests_that_are_larger_are_not_slow() -> None:
+    ticks = pool(4, 320, 0.5, 15)
+    for tick in ticks[ONSET:]:  # it gets the large ones: eight times the CPU, and eight times the bytes
+        cpu = tick.values[0, AT["cpu"]]
+        tick.values[0, AT["cpu"]] = min(8 * cpu, 1.0)
+        tick.values[0, [AT["chars"], AT["slices"]]] *= min(8 * cpu, 1.0) / cpu
+        tick.values[0, AT["busy"]] = 1.0
+    assert flags(ticks, 0.5, ONSET) == []
+
+
+def test_a_worker_that_sleeps_in_every_request_is_slow() -> None:
+    ticks = pool(4, 320, 0.5, 16)
+    for tick in ticks:
+        tick.values[:, AT["busy"]] = np.minimum(tick.values[:, AT["busy"]], 0.3)
+    for tick in ticks[ONSET:]:
+        tick.values[0, AT["busy"]] = 1.0
+        tick.values[0, [AT["cpu"], AT["wait"], AT["chars"], AT["slices"]]] /= 3
+    found = flags(ticks, 0.5, ONSET)
+    assert {(s.id, s.kind) for _, s in found} == {(VICTIM, Anomaly.SLOW)}
+    figures = dict(found[-1][1].evidence)
+    assert figures["busy_for_the_same_work_times_siblings"] > 5
+    assert figures["cpu_for_the_same_work_times_siblings"] < 2
+
+
+def test_a_worker_that_waits_for_a_cpu_is_starved_and_not_slow() -> None:
+    found = flags(put(pool(4, 320, 0.5, 17), Anomaly.STARVED, 0.5), 0.5, ONSET)
+    assert {s.kind for _, s in found} == {Anomaly.STARVED}
+
+
+def test_a_worker_that_gets_all_the_requests_makes_no_storm() -> None:
+    ticks = pool(4, 320, 0.5, 18)
+    for tick in ticks:
+        tick.values[:, AT["slices"]] *= 100
+        tick.values[:, AT["forks"]] = 3.0
+    for tick in ticks[ONSET:]:
+        for name in ("cpu", "wait", "chars", "slices", "busy", "forks"):
+            tick.values[1:, AT[name]] *= 0.02
+        tick.values[0, [AT["chars"], AT["slices"], AT["forks"], AT["cpu"]]] *= 1.8
+    assert flags(ticks, 0.5, ONSET) == []
+
+
+def test_one_program_of_many_processes_is_no_storm() -> None:
+    ticks = pool(4, 320, 0.5, 19)
+    for tick in ticks[ONSET : ONSET + 4]:  # a process pool of 200
+        tick.values[0, AT["forks"]] = 100.0
+    assert flags(ticks, 0.5, ONSET) == []
+
+
+def test_a_thread_leak_is_not_called_a_memory_leak_though_stacks_take_memory() -> None:
+    ticks = put(put(pool(4, 340, 0.5, 20), Anomaly.THREAD_LEAK, 0.5), Anomaly.LEAK, 0.5, 0.5)
+    late = [s.kind for seconds, s in flags(ticks, 0.5, ONSET) if seconds >= 40]
+    assert set(late) == {Anomaly.THREAD_LEAK}
+
+
+def test_a_bound_that_costs_little_hides_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looked at closely without the bound, no worker is found that the bound had let pass."""
+    rng = np.random.default_rng(21)
+    windows = np.concatenate([[tick.values for tick in pool(5, WINDOW, 0.5, seed)] for seed in range(27)], axis=1)
+    for number in range(27):
+        start = int(rng.integers(10, 50))
+        values = windows[start:, 5 * number]
+        windows[start:, 5 * number] = faulty(FAULTS[number % len(FAULTS)], values, 0.5, float(rng.uniform(0.3, 1.0)))
+    names, lengths = [f"{i // 5:03}" for i in range(135)], np.full(135, WINDOW)
+    singles = np.ascontiguousarray(windows.transpose(2, 0, 1), dtype=np.float32)
+    bounded = worker_rows(names, singles, lengths, 0.5)
+    monkeypatch.setattr("nicety.models.detectors._close", lambda view, _seen, _near, look: look(view))
+    closely = worker_rows(names, singles, lengths, 0.5)
+    assert bounded.material[:, :-1].any(axis=0).all(), "every kind with a name is there"
+    assert np.array_equal(bounded.material, closely.material)
+    assert np.array_equal(bounded.scores[bounded.material], closely.scores[bounded.material])
+
+
+def test_unknown_channels_are_no_evidence() -> None:
+    ticks = put(pool(3, 320, 0.5, 22), Anomaly.FD_LEAK, 0.5)
+    for tick in ticks:
+        tick.values[:, AT["fds"]] = np.nan
+    assert flags(ticks, 0.5, ONSET) == []
