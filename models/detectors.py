@@ -81,7 +81,7 @@ ALONE_SECONDS = 60.0
 STARVED_SECONDS, STARVED_SHARE, STARVED_CORES = 24.0, 2 / 3, 0.3
 """Span of the starvation test; least share of its demand that a starved worker waits, and least cores that it waits for."""
 
-SLOW_SECONDS, SLOW_TIMES, SLOW_SPREAD, SLOW_OWN = 36.0, 3.0, 0.25, 0.1
+SLOW_SECONDS, SLOW_TIMES, SLOW_SPREAD, SLOW_OWN = 30.0, 3.0, 0.25, 0.1
 """Span of the test for slowness; least factor that matters; least spread of the siblings' costs (in logarithms: requests differ);
 and least cores, or share of the time that it is busy without waiting for a CPU, below which nobody notices."""
 

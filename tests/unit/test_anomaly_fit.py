@@ -35,8 +35,8 @@ def line(result: AnomalyFit, kind: Anomaly) -> float:
     return float(scores[np.argmax(model.tails(INTERVAL)[1][kind].p(scores) < alpha(1.0))])
 
 
-def test_a_minute_and_a_half_of_a_small_pool_is_enough_to_find_what_is_blatant() -> None:
-    result = fit(pools(180))
+def test_less_than_two_minutes_of_a_small_pool_are_enough_to_find_what_is_blatant() -> None:
+    result = fit(pools(210))
     assert result.beats, result.reason
     assert result.features == CHANNELS
     by_kind = {row.kind: row for row in result.rows}
