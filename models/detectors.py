@@ -198,7 +198,7 @@ def _leak(view: View, what: _Leaking) -> Found:
     unknown = view.seen(what.channel) is not None
     for length, least in _segments(view, what):
         whole = length * SEGMENTS == WINDOW and WINDOW * interval >= LEAK_WHOLE_SECONDS
-        seen |= (ticks == WINDOW) if whole else ~view.alone & (ticks >= 2 * length * SEGMENTS)
+        seen |= (ticks > WINDOW - length) if whole else ~view.alone & (ticks >= 2 * length * SEGMENTS)
         if unknown:
             least = np.where(least < np.inf, least, np.float32(0.0))
         before = least[: 1 - SEGMENTS].max(axis=0)
@@ -397,7 +397,7 @@ def _starved(view: View) -> Found:
     stretches, _ = view.stretches(STARVED_SECONDS)
     waits = np.array([view.mean("wait", at, SEEN_SHARE) for at in stretches])
     runs = np.array([view.mean("cpu", at, SEEN_SHARE) for at in stretches])
-    seen = ~np.isnan(waits).any(axis=0) & (~view.alone | (view.ticks == WINDOW))
+    seen = ~np.any(np.isnan(waits), axis=0)
     near = (waits >= NEAR * STARVED_SHARE * (waits + runs)).all(axis=0) & (waits.sum(axis=0) >= 3 * NEAR * STARVED_CORES)
     return _close(view, seen, near, _starved_closely)
 

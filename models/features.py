@@ -131,14 +131,14 @@ class WorkerWindows:
     """
 
     def __init__(self, channels: int) -> None:
-        self._slots: dict[Hashable, int] = {}
+        self._keys: list[Hashable] = []  # of the columns
         self._ring = np.full((channels, 2 * WINDOW, 0), np.nan, dtype=np.float32)
         self._lengths = np.zeros(0, dtype=np.int64)
         self._next = 0  # row that the next push writes
 
     def push(self, keys: Sequence[Hashable], values: Floats) -> None:
-        """Append `values` [len(keys), channels] as this tick's. Keys are unique; a worker without a value is forgotten."""
-        if list(self._slots) != list(keys):
+        """Append `values` [len(keys), channels] as this tick's. A worker without a value is forgotten."""
+        if self._keys != list(keys):
             self._arrange(keys)
         for row in (self._next, self._next + WINDOW):
             self._ring[:, row] = told(values).T
@@ -151,19 +151,19 @@ class WorkerWindows:
         return self._ring[:, self._next : self._next + WINDOW], self._lengths
 
     def __len__(self) -> int:
-        return len(self._slots)
+        return len(self._keys)
 
     def _arrange(self, keys: Sequence[Hashable]) -> None:
         """Makes room for these workers, and moves those that stay to their new places."""
         before, lengths = self.view()
-        slots = {key: slot for slot, key in enumerate(keys)}
-        there = [(slot, self._slots[key]) for key, slot in slots.items() if key in self._slots]
+        place = {key: column for column, key in enumerate(self._keys)}
+        there = [(column, place[key]) for column, key in enumerate(keys) if key in place]
         new, old = np.array(there, dtype=np.int64).reshape(-1, 2).T
-        self._ring = np.full((len(before), 2 * WINDOW, len(slots)), np.nan, dtype=np.float32)
+        self._ring = np.full((len(before), 2 * WINDOW, len(keys)), np.nan, dtype=np.float32)
         self._ring[:, :WINDOW, new] = before[:, :, old]
-        self._lengths = np.zeros(len(slots), dtype=np.int64)
+        self._lengths = np.zeros(len(keys), dtype=np.int64)
         self._lengths[new] = lengths[old]
-        self._slots, self._next = slots, 0
+        self._keys, self._next = list(keys), 0
 
 
 def told(values: Floats) -> Singles:

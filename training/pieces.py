@@ -30,7 +30,7 @@ from .dataset import Dataset
 from .stream import Run
 
 VALUE_BYTES = 4
-WORKER_BYTES = 193
+WORKER_BYTES = 209
 """Memory of a worker-tick, as measured for `dataset.MAX_WORKER_TICKS`."""
 
 Ints = NDArray[np.int64]
