@@ -67,9 +67,9 @@ QUEUED_FOR = 0.1
 STUCK_SECONDS, STUCK_TIMES = 10.0, 20.0
 """Least standstill that matters: seconds, and times the usual pause. A slow database or a large upload takes seconds too."""
 
-SPIN_CORES, SPIN_RUNS, SPIN_CHARS = 0.8, 0.1, 256.0
-"""Demand (run and wait) of a worker that never pauses, cores that it must really run (else it is a victim), and bytes a second that
-count as progress."""
+SPIN_CORES, SPIN_RUNS, SPIN_CHARS = 0.8, 0.03, 256.0
+"""Demand (run and wait) of a worker that never pauses, cores that it must really run within `GONE_ON` seconds (else it is a victim:
+on a machine that is full a spinner has 0.1 cores, one that is starved 0.01), and bytes a second that count as progress."""
 
 SPIN_SECONDS, SPIN_SECONDS_WEAK, SPIN_WEAK = 20.0, 30.0, 3.0
 """Least spin that matters, and the same where siblings show no I/O to compare with: then a long computation looks alike, so it
@@ -273,11 +273,11 @@ def _leak_closely(view: View, what: _Leaking) -> Found:
 def _spin(view: View) -> Found:
     """CPU without progress: seconds on a CPU, or in line for one, since the last I/O or pause; in units of the usual."""
     lately = slice(WINDOW - min(max(math.ceil(NEAR * SPIN_SECONDS / view.interval), 1), WINDOW), WINDOW)
-    running = (view.demand[lately] >= SPIN_CORES) & (view.values("cpu")[lately] >= SPIN_RUNS)
+    running = view.demand[lately] >= SPIN_CORES
     if view.used is not None:
         running |= ~view.used[lately]
     seen = view.ticks > 0
-    near = running.all(axis=0) & seen
+    near = running.all(axis=0) & (view.values("cpu")[lately] >= SPIN_RUNS).any(axis=0) & seen
     if near.any():
         moved = view.values("chars")[lately] >= _least_moved(view)
         if view.used is not None:
@@ -296,7 +296,8 @@ def _spin_closely(view: View) -> Found:
     moved = view.values("chars") >= _least_moved(view)
     if known is not None:
         moved &= known
-    running = (view.demand >= SPIN_CORES) & (view.values("cpu") >= SPIN_RUNS)
+    ran = highest(view.values("cpu"), int(max(GONE_ON / view.interval, 2.0)) + 1)
+    running = (view.demand >= SPIN_CORES) & (ran >= SPIN_RUNS)
     seconds, usual, past = view.clock(view.interval * np.minimum(view.demand, np.float32(1.0)), ~running | moved)
     per_cpu = ratio(view.mean("chars"), cpu)
     others = np.where(cpu >= 0.01, per_cpu, np.nan)
@@ -331,6 +332,11 @@ def _progress(view: View, at: slice = slice(None)) -> Flags:
     progress = (view.values("cpu")[at] > cpu) | (view.values("wait")[at] > QUEUED_FOR)
     progress |= view.values("slices")[at] > slices
     progress |= view.values("chars")[at] > chars
+    # Where nobody tells whether it is busy, one that wakes at all (a heartbeat, a wait for work that times out) is taken for idle:
+    # at the end of the line of an uneven balancer there may be no work for minutes.
+    busy = view.known("busy")
+    if busy is not None:
+        progress |= ~busy[at] & (view.values("slices")[at] > 0)
     if view.used is not None:
         progress &= view.used[at]
     return progress
@@ -367,7 +373,9 @@ def _stuck_closely(view: View) -> Found:
     others = siblings.size - 1 if view.used is None else siblings.total(view.used) - view.used
     go_on = (siblings.total(going) - going >= (others + 1) // 2) & (others > 0)
     queue = np.minimum(view.values("queued") * siblings.size.astype(np.float32), np.float32(1.0))
-    work = np.maximum(np.minimum(view.values("busy"), np.float32(1.0)), highest(queue, lately))
+    busy = view.known("busy")
+    told = np.minimum(view.values("busy"), np.float32(1.0))  # one that waits for work is not stuck, whatever waits for others
+    work = told if busy is None else np.where(busy, told, highest(queue, lately))
     untold = _untold(view)
     if untold is not None:
         work = np.maximum(work, untold & ~view.alone)

@@ -198,8 +198,8 @@ class Measurer:
             queued = math.nan if pool.queued is None else pool.queued / max(pool.size, 1)
             for worker in pool.workers:
                 row = rows.get(worker.id)
-                if row is None or not worker.ready:
-                    continue
+                if row is None or not worker.ready or table[row]["state"] == ord("Z"):
+                    continue  # one that has ended has a kind of its own
                 record = table[row]
                 keys.append(worker.id)
                 pools.append(pool.pool)

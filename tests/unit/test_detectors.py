@@ -213,3 +213,35 @@ def test_unknown_channels_are_no_evidence() -> None:
     for tick in ticks:
         tick.values[:, AT["fds"]] = np.nan
     assert flags(ticks, 0.5, ONSET) == []
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_who_is_last_in_line_for_work_is_not_stuck(told: bool) -> None:
+    """An epoll set wakes the last sleeper first: others get nothing for minutes, and work that waits for a moment is not theirs.
+    They wake once a second, for a wait that times out."""
+    ticks = pool(4, 400, 0.5, 21)
+    for number, tick in enumerate(ticks[ONSET:]):
+        tick.values[0, [AT[name] for name in ("cpu", "wait", "slices", "chars", "busy")]] = (2e-4, 0.0, 2.0, 0.0, 0.0)
+        tick.values[:, AT["queued"]] = 0.2 * (number % 8 < 2)
+    for tick in [] if told else ticks:
+        tick.values[:, [AT["busy"], AT["queued"]]] = np.nan
+    assert flags(ticks, 0.5, ONSET) == []
+
+
+def test_a_spinner_on_a_full_machine_is_no_victim() -> None:
+    """It gets a tenth of a core, in some ticks nothing."""
+    ticks = put(pool(4, 320, 0.5, 22), Anomaly.SPIN, 0.5)
+    for number, tick in enumerate(ticks[ONSET:]):
+        tick.values[0, AT["cpu"]] = 0.1 if number % 4 else 0.01
+        tick.values[0, AT["wait"]] = 0.9
+    found = flags(ticks, 0.5, ONSET)
+    assert found
+    assert found[0][0] <= 30
+    assert {said.kind for _, said in found} == {Anomaly.SPIN}
+
+
+def test_a_worker_that_is_kept_from_running_does_not_spin() -> None:
+    ticks = put(pool(4, 320, 0.5, 23), Anomaly.SPIN, 0.5)
+    for tick in ticks[ONSET:]:
+        tick.values[0, [AT["cpu"], AT["wait"]]] = (0.01, 0.99)
+    assert {said.kind for _, said in flags(ticks, 0.5, ONSET)} == {Anomaly.STARVED}
