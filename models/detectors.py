@@ -93,8 +93,8 @@ SWITCH_SECONDS, SWITCH_RATE, SWITCH_TIMES = 24.0, 1000.0, 4.0
 for the same CPU time and for the same bytes."""
 
 FORK_SECONDS, FORK_RATE, FORK_RATE_ALONE = 18.0, 5.0, 20.0
-"""Span of the fork storm test, and least processes a second beyond what siblings or the past explain, with and without siblings. A
-tick sees only those that are still there: storms of processes that live for milliseconds count for less than they are."""
+"""Span of the fork storm test, and least processes a second beyond what siblings or the past explain, with and without siblings.
+Those that came and went between two ticks are known only by the page faults they had: see `lives.CHILD_FAULTS`."""
 
 COMPARABLE = 0.02
 """Cores of demand from which a sibling shows how much switching and starting of processes comes with the work."""

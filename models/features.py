@@ -25,6 +25,7 @@ class Rates:
     cpu: Floats  # cores used
     wait: Floats  # cores waited for in the run queue; 0 where the kernel does not tell
     slices: Floats  # times put on a CPU, per second; NaN unknown
+    child_faults: Floats  # minor page faults per second of children that it has waited for
     faults: Floats  # major and minor page faults per second
     chars: Floats  # bytes read and written per second, cached ones too; NaN unknown
     known: NDArray[np.bool_]  # False: first seen in this table and older than the earlier one, so its rates are not known (0)
@@ -63,6 +64,7 @@ def rates(before: SampleTable, after: SampleTable, before_at: int, after_at: int
             cpu=delta("cpu_ns") / 1e9 / seconds,
             wait=delta("wait_ns") / 1e9 / seconds,
             slices=np.where(read_both(Known.WAIT), delta("slices") / seconds, np.nan),
+            child_faults=delta("child_faults") / seconds,
             faults=(delta("minor_faults") + delta("major_faults")) / seconds,
             chars=np.where(read_both(Known.IO), (delta("read_chars") + delta("write_chars")) / seconds, np.nan),
             known=np.asarray(there | born),

@@ -70,6 +70,7 @@ _COLUMNS = [
     ("slices", "<u8"),  # times a thread was put on a CPU, likewise
     ("minor_faults", "<u8"),
     ("major_faults", "<u8"),
+    ("child_faults", "<u8"),  # minor ones of children that it has waited for, and theirs
     ("rss_bytes", "<u8"),
     ("read_chars", "<u8"),
     ("write_chars", "<u8"),
@@ -120,6 +121,7 @@ class HostSample:
     memory_total: int  # bytes
     memory_available: int
     pressure_us: tuple[int, int, int] | None  # "some" totals of cpu, memory, io; None where the kernel has no PSI
+    forks: int = 0  # processes and threads started since boot
 
 
 @dataclass(frozen=True, slots=True)

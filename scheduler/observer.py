@@ -19,7 +19,7 @@ from ..models.behaviour import BEHAVIOUR_CHANNELS, YOUNG_SECONDS, BehaviourModel
 from ..models.demand import METRICS, Forecaster, Network
 from ..models.evidence import CHANNELS
 from ..models.features import Floats, Rates, Windows, WorkerWindows, rates
-from ..models.lives import USER_HZ, Lives, Noticed
+from ..models.lives import CHILD_FAULTS, USER_HZ, Lives, Noticed
 from ..models.records import (
     WINDOW,
     Behaviour,
@@ -124,7 +124,9 @@ class Measurer:
             load = offered_load(pool)
             if load is not None:
                 series[pool.pool, "load"] = load
-        keys, pools, workers = self._workers(snapshot, rate, rows, {id_: count / seconds for id_, count in started.items()})
+        forks = {id_: count / seconds for id_, count in started.items()}
+        most = max(snapshot.host.forks - before.host.forks, 0) / seconds
+        keys, pools, workers = self._workers(snapshot, rate, rows, forks, most)
 
         def known_total(values: Floats) -> Floats:
             """Of the processes of which it is known; NaN where it is known of none."""
@@ -190,8 +192,10 @@ class Measurer:
         return sorted(present | gone.keys())
 
     def _workers(
-        self, snapshot: Snapshot, rate: Rates, rows: Mapping[ProcId, int], forks: Mapping[ProcId, float]
+        self, snapshot: Snapshot, rate: Rates, rows: Mapping[ProcId, int], forks: Mapping[ProcId, float], most_forks: float
     ) -> tuple[list[ProcId], list[str], Floats]:
+        """(workers, their pools, values of `CHANNELS`). `forks`: processes started a second that are still there; `most_forks`: on
+        the whole machine, so that one child that does much is not taken for many."""
         keys, pools, values = list[ProcId](), list[str](), list[tuple[float, ...]]()
         table = snapshot.table
         for pool in snapshot.pools:
@@ -213,7 +217,7 @@ class Measurer:
                     "fds": float(record["fds"]) if record["known"] & Known.FDS else math.nan,
                     "queued": queued,
                     "threads": float(record["threads"]),
-                    "forks": forks.get(worker.id, 0.0),
+                    "forks": max(forks.get(worker.id, 0.0), min(float(rate.child_faults[row]) / CHILD_FAULTS, most_forks)),
                 }
                 values.append(tuple(channels[name] for name in CHANNELS))
         return keys, pools, np.array(values, dtype=np.float64).reshape(len(keys), len(CHANNELS))

@@ -41,7 +41,8 @@ class HostReader:
 
     def read(self) -> HostSample:
         """Counters of this instant. Busy is all but idle, iowait and steal: steal is what the hypervisor gave to others."""
-        return HostSample(*self._cpu_and_memory(), pressure_us=self._pressures())
+        busy, forks = self._cpu()
+        return HostSample(busy, *self._memory(), pressure_us=self._pressures(), forks=forks)
 
     def uptime_ticks(self) -> int:
         """Clock ticks since boot, the scale of start times in /proc/PID/stat."""
@@ -57,26 +58,34 @@ class HostReader:
         while self._fds:
             os.close(self._fds.popitem()[1])
 
-    def _cpu_and_memory(self) -> tuple[tuple[int, ...], int, int]:
+    def _cpu(self) -> tuple[tuple[int, ...], int]:
+        """Busy ns of each CPU, and what was started since boot."""
         busy: dict[int, int] = {}
+        text = self._required("stat")
+        started = text.find(b"\nprocesses ")
         try:
-            for line in self._required("stat").splitlines():
+            forks = int(text[started + 11 : started + 32].split()[0]) if started >= 0 else 0
+            for line in text.splitlines():
                 if not line.startswith(b"cpu"):
                     break  # the cpu lines come first; the rest (interrupts) is long
                 name, *ticks = line.split()
                 if name != b"cpu":
                     user, nice, system, _idle, _iowait, irq, softirq = map(int, ticks[:7])  # guest time is part of user
                     busy[int(name[3:])] = (user + nice + system + irq + softirq) * _TICK_NS
-        except ValueError:
+        except (ValueError, IndexError):
             raise self._odd("stat") from None
         if not busy:
             raise self._odd("stat")
+        return tuple(busy[cpu] for cpu in sorted(busy)), forks
+
+    def _memory(self) -> tuple[int, int]:
+        """(all there is, what is available), bytes."""
         try:
             memory = {key: value for key, _, value in (line.partition(b":") for line in self._required("meminfo").splitlines())}
             total, available = (int(memory[key].split()[0]) * 1024 for key in (b"MemTotal", b"MemAvailable"))
         except (ValueError, KeyError, IndexError):
             raise self._odd("meminfo") from None
-        return tuple(busy[cpu] for cpu in sorted(busy)), total, available
+        return total, available
 
     def _pressures(self) -> tuple[int, int, int] | None:
         """Totals of "some" in µs; None for good once one of them cannot be read (no PSI, or psi=0)."""

@@ -284,6 +284,7 @@ class ProcSource:
             slices,
             int(fields[7]),
             int(fields[9]),
+            int(fields[8]),
             max(0, int(fields[21])) * _PAGE,
             read_chars,
             write_chars,

@@ -99,6 +99,7 @@ class _Rest(msgspec.Struct, array_like=True, frozen=True):
     memory_total: int
     memory_available: int
     pressure_us: tuple[int, int, int] | None
+    forks: int
     pools: list[int | _Pool]  # the place of an unchanged pool in the snapshot before, or a pool
 
 
@@ -321,6 +322,7 @@ def _rest(now: Snapshot, before: Snapshot | None, gone: set[ProcId]) -> _Rest:
         host.memory_total - old.memory_total,
         host.memory_available - old.memory_available,
         pressure,
+        host.forks - old.forks,
         [pools[pool] if pool in pools else _packed(pool) for pool in now.pools],
     )
 
@@ -354,6 +356,7 @@ def _snapshot(rest: _Rest, before: Snapshot | None, table: SampleTable, gone: ND
             rest.memory_total + old.memory_total,
             rest.memory_available + old.memory_available,
             pressure,
+            rest.forks + old.forks,
         ),
         pools=_pools(rest, before.pools if before is not None else ()),
     )

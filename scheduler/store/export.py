@@ -47,6 +47,7 @@ COLUMNS: dict[str, str] = {
     "slices": "uint64",
     "minor_faults": "uint64",
     "major_faults": "uint64",
+    "child_faults": "uint64",
     "rss_bytes": "uint64",
     "read_chars": "uint64",
     "write_chars": "uint64",

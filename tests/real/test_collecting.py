@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from nicety.models.lives import CHILD_FAULTS
 from nicety.models.records import SAMPLE, Identity, Known, PoolSample, ProcId, Snapshot, Trait, WorkerSample
 from nicety.scheduler.linux.proc import ProcSource
 
@@ -493,3 +494,20 @@ def test_without_rights_the_rest_is_read_and_the_gaps_are_named() -> None:
         print(bool(row["known"] & Known.SOCKETS), int(row["traits"]) & 3)
     """)
     assert out == "False True True\n0 True\nFalse 0\nTrue 1\n"
+
+
+@pytest.mark.parametrize("code", ["os._exit(0) if (pid := os.fork()) == 0 else os.waitpid(pid, 0)", "subprocess.run(['true'])"])
+def test_children_that_live_for_milliseconds_leave_their_page_faults_behind(source: ProcSource, code: str) -> None:
+    """No tick sees them. That is how a storm of them is known: `lives.CHILD_FAULTS`."""
+
+    def seen(pid: int) -> tuple[int, int]:
+        snapshot = source.read(1, 1, ())
+        row = snapshot.table[snapshot.table["pid"] == pid][0]
+        return int(row["child_faults"]), snapshot.host.forks
+
+    with python("import os, subprocess") as parent:
+        before = seen(parent.pid)
+        tell(parent, f"for _ in range(30): {code}")
+        after = seen(parent.pid)
+    assert after[0] - before[0] >= 30 * CHILD_FAULTS / 3
+    assert after[1] - before[1] >= 30

@@ -107,7 +107,7 @@ def test_every_format_has_every_figure_and_nothing_for_what_was_not_read(tmp_pat
         "rss_bytes": 101,
         "terminal": True,
     }
-    zeros = dict.fromkeys(("policy", "threads", "last_cpu", "minor_faults", "major_faults"), 0)
+    zeros = dict.fromkeys(("policy", "threads", "last_cpu", "minor_faults", "major_faults", "child_faults"), 0)
     unknown = dict.fromkeys(
         ("wait_ns", "slices", "read_chars", "write_chars", "read_bytes", "write_bytes", "fds", "serves", "serves_locally"),
         "" if kind == "csv" else None,

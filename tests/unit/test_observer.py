@@ -9,10 +9,11 @@ import pytest
 
 from nicety.models.artifact import shipped
 from nicety.models.behaviour import BehaviourModel
+from nicety.models.evidence import CHANNELS
 from nicety.models.records import SAMPLE, HostSample, Identity, Known, Latency, PoolSample, ProcId, Snapshot, Trait, WorkerSample
 from nicety.scheduler.config import Config, parse
 from nicety.scheduler.decision import Abilities, Group, Member, Tick
-from nicety.scheduler.observer import Observer
+from nicety.scheduler.observer import Measurer, Observer
 
 OWN, SERVICE, HOG = ProcId(5, 100), ProcId(10, 200), ProcId(20, 300)
 IDENTITIES = {
@@ -51,6 +52,23 @@ def test_workers_are_scored_only_where_somebody_would_act_on_it(enabled: bool) -
     pool = PoolSample("web", 2, 2, 0.0, workers, None, None, "")
     seen = [observer.tick(replace(snapshot(at), pools=(pool,)), (), paused=False) for at in range(1, 13)]
     assert [score.id for score in seen[-1].scores] == ([SERVICE, HOG] if enabled else [])
+
+
+@pytest.mark.parametrize(("machine", "expected"), [(20, 12.0), (3, 3.0)])
+def test_children_that_come_and_go_between_two_ticks_are_known_by_their_page_faults(machine: int, expected: float) -> None:
+    """1,200 faults a second are twelve children; but no more than the whole machine started."""
+    measurer = Measurer(parse("[pools.web]\nkind = 'command'\ncommand = ['server']"), 1.0)
+    pool = PoolSample("web", 2, 2, 0.0, tuple(WorkerSample(id_, 0.5, ready=True) for id_ in (SERVICE, HOG)), None, None, "")
+
+    def seen(tick: int) -> Snapshot:
+        made = snapshot(tick)
+        made.table["child_faults"][1] = 5_000 + 1_200 * tick
+        return replace(made, pools=(pool,), host=replace(made.host, forks=100 + machine * tick))
+
+    assert measurer.measure(seen(1)) is None
+    measured = measurer.measure(seen(2))
+    assert measured is not None
+    assert measured.workers[:, CHANNELS.index("forks")].tolist() == [expected, 0.0]
 
 
 def groups(tick: Tick) -> dict[str, Group]:

@@ -30,6 +30,8 @@ cpu0 100 20 30 4000 500 6 7 80 9 10
 cpu1 1 0 0 0 0 0 0 0 0 0
 intr 1 2 3
 ctxt 7
+processes 4711
+procs_running 3
 """
 
 
@@ -66,7 +68,7 @@ class Tree:
         shutil.rmtree(here, ignore_errors=True)
         here.mkdir()
         threads = threads or {}
-        numbers = [ppid, 7, 77, *terminal, flags, 11, 0, 22, 0, ticks, 0, 0, 0, 20, -5, max(1, len(threads)), 0, start, 9999, 3]
+        numbers = [ppid, 7, 77, *terminal, flags, 11, 33, 22, 0, ticks, 0, 0, 0, 20, -5, max(1, len(threads)), 0, start, 9999, 3]
         numbers += [2**64 - 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 17, last_cpu, 0, 3, 0, 0, 0, 1, 1, 1, 4242, 1, 1, 1, 0]
         (here / "stat").write_bytes(b"%d (%s) %s " % (pid, comm, state.encode()) + " ".join(map(str, numbers)).encode() + b"\n")
         (here / "cgroup").write_text("1:cpu,cpuacct:/batch\n0::/\n")
@@ -146,6 +148,7 @@ def test_every_field_is_where_proc_pid_stat_says(tree: Tree, source: ProcSource)
         "slices": 7,
         "minor_faults": 11,
         "major_faults": 22,
+        "child_faults": 33,
         "rss_bytes": 3 * mmap.PAGESIZE,
         "read_chars": 1000,
         "write_chars": 1000,
@@ -549,6 +552,7 @@ def test_busy_is_all_but_idle_iowait_and_steal(tree: Tree) -> None:
     assert host.cpu_busy_ns == ((100 + 20 + 30 + 6 + 7) * TICK_NS, 1 * TICK_NS)
     assert (host.memory_total, host.memory_available) == (1000 * 1024, 400 * 1024)
     assert host.pressure_us is None
+    assert host.forks == 4711
     reader.close()
 
 
