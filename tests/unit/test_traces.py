@@ -18,6 +18,7 @@ from nicety.models.records import SAMPLE, HostSample, Identity, ProcId, Snapshot
 from nicety.scheduler.store.files import StoreError
 from nicety.scheduler.store.traces import (
     KEYFRAME_TICKS,
+    SCHEMA,
     TraceError,
     TraceSession,
     TraceWriter,
@@ -240,7 +241,7 @@ def test_the_writer_goes_on_while_a_reader_is_in_the_middle(tmp_path: Path) -> N
 STRANGER = """
 import os, sys
 from pathlib import Path
-from nicety.scheduler.store.traces import read_traces
+from nicety.scheduler.store.traces import SCHEMA, read_traces
 os.chroot(sys.argv[1])  # so that the private directories above do not matter
 os.chdir("/")
 os.setgroups([])
@@ -345,7 +346,7 @@ def test_another_schema_is_refused_by_readers_and_left_alone_by_the_writer(tmp_p
     db.execute("PRAGMA user_version=99")
     db.close()
     before = path.read_bytes()
-    with pytest.raises(TraceError, match=r"schema version 99.*reads version 2; read it with the nicety that wrote it"):
+    with pytest.raises(TraceError, match=rf"schema version 99.*reads version {SCHEMA}; read it with the nicety that wrote it"):
         read_traces(tmp_path)
     record(tmp_path, list(machine(3)), "bbbb0002")
     assert day_files(tmp_path) == ["2025-10-09.1.db", "2025-10-09.db"]
