@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..models.records import PoolSample, ProcId
-from .decision import Control, Decision, Flag, Group, Outcome, Recycle, ResizePool, Restore, Set, Status
+from .decision import Control, Decision, Digest, Flag, Group, Outcome, Recycle, ResizePool, Restore, Set, Status
 from .linux.control import LinuxKernel
 from .linux.locks import LinuxLocks
 from .ports import Clock, Kernel, Kin, Knob, Locks, PoolAdapter, Trouble, Value
@@ -95,8 +95,8 @@ class Observing:
         if isinstance(action, Restore):
             text = f"nothing is changed in observe mode, so {name_of(action.control, action.process, action.cgroup)} is as it was"
             return Outcome(decision.id, Status.UNCHANGED, decision.target, text, 0)
-        if isinstance(action, Flag):
-            return Outcome(decision.id, Status.OBSERVED, decision.target, f"reported as {action.kind}", 0)
+        if isinstance(action, Flag | Digest):
+            return Outcome(decision.id, Status.OBSERVED, decision.target, _reported(action), 0)
         unknown = _unknown_pool(self._pools, decision, action.pool)
         if unknown is not None:
             return unknown
@@ -299,8 +299,8 @@ class Acting:
         if isinstance(action, ResizePool):
             return self._plan_resize(decision, action)
         plan = _Plan(decision, "")
-        if isinstance(action, Flag):
-            plan.outcome = Outcome(decision.id, Status.APPLIED, decision.target, f"reported as {action.kind}", 0)
+        if isinstance(action, Flag | Digest):
+            plan.outcome = Outcome(decision.id, Status.APPLIED, decision.target, _reported(action), 0)
             return plan
         plan.outcome = _unknown_pool(self._pools, decision, action.pool)
         return plan
@@ -657,6 +657,13 @@ def _is_so(kernel: Kernel, knob: Knob, now: Value, value: Value) -> bool:
     """Whether the knob has this value already: more than what a cpuset makes of an affinity whose CPUs are all away."""
     away = isinstance(now, tuple) and isinstance(value, tuple) and set(now).isdisjoint(value)
     return not away and now == kernel.visible(knob, value)
+
+
+def _reported(action: Flag | Digest) -> str:
+    """What a report comes to."""
+    if isinstance(action, Digest):
+        return f"{action.incidents} incidents told of in one line"
+    return f"reported that {action.kind} is over" if action.over else f"reported as {action.kind}"
 
 
 def _unknown_pool(pools: Mapping[str, PoolAdapter], decision: Decision, name: str) -> Outcome | None:

@@ -255,6 +255,22 @@ class Quarantine(Section, frozen=True):
     recycles_per_hour: Annotated[
         int, Meta(ge=0, le=3600, description="At most so many workers of a pool are recycled in an hour.")
     ] = 6
+    busy_deadline: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=86_400,
+            description="Seconds that a worker to be recycled may go on being busy; then it is drained all the same.",
+        ),
+    ] = 60.0
+    alarms_per_day: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=100_000,
+            description="Incidents reported and acted on one by one in 24 hours; more are summed up in one line an hour.",
+        ),
+    ] = 50
 
 
 class Guard(Section, frozen=True):

@@ -162,6 +162,35 @@ class Status(StrEnum):
     RELIEVED = "relieved"  # put back at once by the actuator: it starved, or somebody waited for what it holds
 
 
+class Neighbour(Record, frozen=True, array_like=True):
+    """A group that runs on the CPUs on which a starved worker waits."""
+
+    group: str
+    cores: float  # that it used there, mean over `Crowd.seconds`
+    nice: int  # of its process that ran most there
+    session: int  # likewise
+    cgroup: str  # likewise
+
+
+class Crowd(Record, frozen=True):
+    """Where a starved worker waits for a CPU, and who runs there."""
+
+    worker: Member
+    cpus: tuple[int, ...]  # where it waited, sorted
+    seconds: float  # over which that was seen
+    neighbours: tuple[Neighbour, ...]  # without the worker itself, the busiest first
+
+
+class Lesson(Record, frozen=True):
+    """Somebody said that an incident was none: what looks like it must be stronger to be reported."""
+
+    id: str  # of the flag
+    pool: str
+    kind: str  # models.records.Anomaly
+    value: float  # highest score of the incident, in the scorer's unit; of a deadlock: seconds that it lasted
+    wall: int  # ns, when it was said
+
+
 class Outcome(Record, frozen=True):
     """What really happened to a decision."""
 
@@ -189,6 +218,8 @@ class Tick(Record, frozen=True):
     outcomes: tuple[Outcome, ...]  # of the decisions of the tick before, and of the pools and undo since
     home: Member | None = None  # nicety itself: its session and its cgroup are never demoted
     deadlocks: tuple[Deadlock, ...] = ()  # among the workers of pools, sorted by the first waiter
+    crowds: tuple[Crowd, ...] = ()  # of workers that are scored as starved, sorted by id
+    lessons: tuple[Lesson, ...] = ()  # in force, sorted by id
 
 
 # --- what was decided ---------------------------------------------------------------------------------------------------------
@@ -241,14 +272,23 @@ class Recycle(Record, frozen=True, tag="recycle"):
 
 
 class Flag(Record, frozen=True, tag="flag"):
-    """Report a worker as misbehaving. Changes nothing."""
+    """Report an incident: a worker misbehaves, is now taken for another kind, or does so no more. Changes nothing."""
 
     pool: str
-    worker: ProcId
+    worker: ProcId  # of a circle the least; a pool's master or a worker's child where the kind is said of those
     kind: str  # models.records.Anomaly
+    others: tuple[ProcId, ...] = ()  # the others of a circle
+    incident: str = ""  # id of the flag that began the incident; "": this one does
+    over: bool = False
 
 
-Action = Set | Restore | ResizePool | Recycle | Flag
+class Digest(Record, frozen=True, tag="digest"):
+    """Say how many incidents were not reported one by one, for the day's budget of alarms was used up. Changes nothing."""
+
+    incidents: int
+
+
+Action = Set | Restore | ResizePool | Recycle | Flag | Digest
 
 
 class Why(Record, frozen=True):

@@ -16,6 +16,7 @@ from ..models.records import HORIZONS, QUANTILES, Forecast, Score
 from .decision import (
     Action,
     Control,
+    Digest,
     Effect,
     Flag,
     Outcome,
@@ -68,8 +69,10 @@ def describe(action: Action) -> str:
             return f"size {size}"
         case Recycle(worker=worker):
             return f"recycle worker {worker.pid}"
-        case Flag(worker=worker, kind=kind):
-            return f"flag worker {worker.pid}: {kind}"
+        case Flag(kind=kind, incident=incident, over=over):
+            return f"{kind} is over" if over else f"now taken for {kind}" if incident else f"flag {kind}"
+        case Digest(incidents=incidents):
+            return f"{incidents} more incidents"
         case Restore(control=control):
             return f"{control} back to what it was"
         case Set(control=Control.AFFINITY, value=value):

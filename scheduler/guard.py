@@ -1,6 +1,7 @@
 """The only place that refuses: limits, budget, cool-down, back-off, and what must never be touched. Pure: knows no policy.
 
 Restores pass all but a pause, hands off and a back-off: giving back is allowed. Flags change nothing: only a pause stops them.
+A worker that is busy is not recycled before its deadline.
 A refusal that stands, the same no to the same proposal, is said once and not again each tick.
 """
 
@@ -17,9 +18,11 @@ from .config import Config
 from .decision import (
     Control,
     Decision,
+    Digest,
     Flag,
     Group,
     Member,
+    Pool,
     Recycle,
     Refusal,
     ResizePool,
@@ -69,6 +72,7 @@ class GuardMemory(Memory):
     standing: dict[str, str] = msgspec.field(default_factory=dict)  # refusals that need not be repeated
     recycles: dict[str, list[int]] = msgspec.field(default_factory=dict)  # pool -> ns of recycles in the last hour
     recycling: dict[str, tuple[ProcId, int]] = msgspec.field(default_factory=dict)  # pool -> worker on its way out, since ns
+    busy: dict[str, int] = msgspec.field(default_factory=dict)  # recycles that wait for a busy worker -> ns of the first wish
 
 
 @dataclass(slots=True)
@@ -134,8 +138,10 @@ class Guard:
         memory.backoff = {key: entry for key, entry in memory.backoff.items() if tick.at - entry.until < forgotten}
         hour = {pool: [at for at in times if tick.at - at < 3600e9] for pool, times in memory.recycles.items()}
         memory.recycles = {pool: times for pool, times in hour.items() if times}
-        if memory.recycling:
+        if memory.recycling or memory.busy:
             there = {worker.id for pool in tick.pools for worker in pool.workers}
+            names = {f"recycle {id_.pid}.{id_.start_ticks}" for id_ in there}
+            memory.busy = {key: at for key, at in memory.busy.items() if key in names}
             memory.recycling = {
                 pool: (worker, at)
                 for pool, (worker, at) in memory.recycling.items()
@@ -158,7 +164,7 @@ class Guard:
         tick, action, key = turn.tick, decision.action, _key(decision)
         if tick.paused:
             return "paused", "nicety is paused: nothing is changed until it is resumed."
-        if isinstance(action, Flag):
+        if isinstance(action, Flag | Digest):
             return None
         if decision.target in self.memory.hands_off or key in self.memory.hands_off:
             return "hands off", f"Somebody else changed {decision.target}: it is left alone until the next start or reload."
@@ -251,7 +257,16 @@ class Guard:
         most = self._config.quarantine.recycles_per_hour
         if len(self.memory.recycles.get(action.pool, ())) >= most:
             return "budget", f"{most} workers of {action.pool} were recycled within an hour (quarantine.recycles_per_hour)."
+        if self._must_wait(turn, pool, action):
+            deadline = self._config.quarantine.busy_deadline
+            return "busy", f"Worker {action.worker.pid} is busy: it is drained when it is idle, after {deadline:g} s in any case."
         return None
+
+    def _must_wait(self, turn: _Turn, pool: Pool, action: Recycle) -> bool:
+        """Whether it may be in the middle of its work and its deadline has not come. Who cannot say whether it is busy may be."""
+        worker = next(worker for worker in pool.workers if worker.id == action.worker)
+        first = self.memory.busy.setdefault(knob(action, ""), turn.tick.at)
+        return worker.busy != 0 and turn.tick.at - first < self._config.quarantine.busy_deadline * 1e9
 
     def _value_limits(self, turn: _Turn, action: Set) -> tuple[str, str] | None:
         control, value, machine = action.control, action.value, turn.tick.machine

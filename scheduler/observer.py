@@ -38,7 +38,22 @@ from ..models.records import (
 from ..models.rhythm import AHEAD, Rhythm
 from ..models.scaling import Scaling
 from .config import Config
-from .decision import START_MARGIN, START_UNKNOWN, Abilities, Foretold, Group, Machine, Member, Outcome, Pool, Scaled, Tick, Worker
+from .crowding import Crowding
+from .decision import (
+    START_MARGIN,
+    START_UNKNOWN,
+    Abilities,
+    Foretold,
+    Group,
+    Lesson,
+    Machine,
+    Member,
+    Outcome,
+    Pool,
+    Scaled,
+    Tick,
+    Worker,
+)
 from .grouping import Grouping
 from .rivals import running
 
@@ -298,11 +313,20 @@ class Observer:
         self._scalings: dict[str, Scaling] = {}
         self._cpu_per_worker: dict[str, float] = {}
         self._before: Snapshot | None = None
+        self._crowding = Crowding()
         self._rivals: tuple[Mapping[ProcId, Identity] | None, tuple[str, ...]] = (None, ())  # of these identities
         self._seq = -1
 
-    def tick(self, snapshot: Snapshot, outcomes: tuple[Outcome, ...], paused: bool, deadlocks: tuple[Deadlock, ...] = ()) -> Tick:
-        """The tick of this snapshot. `deadlocks`: what `Deadlocks` saw of the machine beside it; no trace has that."""
+    def tick(
+        self,
+        snapshot: Snapshot,
+        outcomes: tuple[Outcome, ...],
+        paused: bool,
+        deadlocks: tuple[Deadlock, ...] = (),
+        lessons: tuple[Lesson, ...] = (),
+    ) -> Tick:
+        """The tick of this snapshot. `deadlocks`: what `Deadlocks` saw of the machine beside it; no trace has that. `lessons`: what
+        people said was no incident."""
         self._seq += 1
         measured = self._measurer.measure(snapshot)
         before, self._before = self._before, snapshot
@@ -316,6 +340,8 @@ class Observer:
         self._workers.push(measured.worker_keys, measured.workers)
         classes = self._classes(measured)
         reported = self._reported(measured, snapshot, classes)
+        scores = self._scores(measured, snapshot.host.memory_available)
+        self._crowding.push(snapshot, measured.rates.cpu, measured.members, measured.rows, measured.worker_keys, measured.seconds)
         return Tick(
             seq=self._seq,
             at=snapshot.at,
@@ -327,10 +353,12 @@ class Observer:
             groups=self._groups(measured, snapshot, reported, classes),
             pools=tuple(self._pool(pool, measured, snapshot) for pool in sorted(snapshot.pools, key=lambda pool: pool.pool)),
             forecasts=self._forecasts(measured, reported, snapshot.wall, snapshot.host.memory_total),
-            scores=self._scores(measured, snapshot.host.memory_available),
+            scores=scores,
             outcomes=outcomes,
             home=self._home(measured, snapshot),
             deadlocks=deadlocks,
+            crowds=self._crowding.of(scores, snapshot),
+            lessons=lessons,
         )
 
     def recall(self, past: Sequence[tuple[int, tuple[PoolSample, ...]]]) -> None:

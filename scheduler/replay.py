@@ -31,7 +31,7 @@ from .store.traces import TraceError, read_traces
 TOLERANCE = 1e-9
 """Relative difference allowed in forecasts and scores: sums of floats may be ordered differently by another build of numpy."""
 
-PREDICTED = ("forecasts", "scores", "groups", "protected")
+PREDICTED = ("forecasts", "scores", "crowds", "groups", "protected")
 """Parts of a tick that need the artefacts to be made again: what groups are reported depends on their class."""
 
 
@@ -154,7 +154,8 @@ class _Again:
             if not (tick.gap and tick.paused):  # the last tick of a session has no snapshot
                 self._whole = False
             return
-        again = self._observer.tick(self._next, tick.outcomes, tick.paused, tick.deadlocks)  # what snapshots do not have
+        # what snapshots do not have
+        again = self._observer.tick(self._next, tick.outcomes, tick.paused, tick.deadlocks, tick.lessons)
         self._found.observed += 1
         if again.seq != tick.seq:
             self._whole = False
@@ -191,7 +192,7 @@ def _observer(session: Session, models: Path, found: Replayed) -> tuple[Observer
             found.notes.append(f"session {session.id}: {', '.join(parts)} not compared: {error}")
             return None
 
-    demand, anomaly = artefact("demand", "forecasts"), artefact("anomaly", "scores")
+    demand, anomaly = artefact("demand", "forecasts"), artefact("anomaly", "scores", "crowds")
     behaviour = artefact("behaviour", "forecasts", "groups", "protected")
     observer = Observer(
         from_builtins(session.config),

@@ -29,14 +29,17 @@ IMPURE = {
     "datetime",
     "signal",
 }
-POLICIES = ("pool_size", "reaction", "priority", "mechanisms", "slices", "placement", "assignment", "quarantine", "policy")
+POLICIES = (
+    *("pool_size", "reaction", "priority", "mechanisms", "slices", "placement", "assignment", "quarantine", "incident_words"),
+    "policy",
+)
 MODELS = (
     *("records", "features", "baseline", "experts", "demand", "drift", "rhythm", "scaling", "behaviour", "checks"),
     *("siblings", "evidence", "detectors", "lives", "anomaly", "waitgraph"),
 )
 PURE = [
     *(f"models/{name}.py" for name in MODELS),
-    *(f"scheduler/{name}.py" for name in ("config", "decision", "observer", "guard", "engine", "ports")),
+    *(f"scheduler/{name}.py" for name in ("config", "decision", "observer", "crowding", "guard", "engine", "ports")),
     *(f"scheduler/{name}.py" for name in ("grouping", "relief", "rivals", "deadlocks")),
     "scheduler/store/codec.py",
     *(f"scheduler/simulation/{name}.py" for name in ("arrivals", "queueing", "peers", "ours", "oracle")),

@@ -254,7 +254,7 @@ def _logged(state: Path, since: int) -> tuple[dict[str, list[int]], tuple[tuple[
     flagged, resizes = [], 0
     for logged in found:
         action = logged.decision.action
-        if isinstance(action, Flag):
+        if isinstance(action, Flag) and not action.over:
             flagged.append((action.worker.pid, action.kind, logged.wall / 1e9, logged.id))
         elif isinstance(action, ResizePool) and action.pool == "web" and logged.status == Status.APPLIED:
             resizes += 1

@@ -9,7 +9,7 @@ from typing import Protocol
 import msgspec
 
 from ...models.records import HORIZONS, QUANTILES
-from ..decision import Action, Control, Decision, Flag, Recycle, ResizePool, Status, Tick
+from ..decision import Action, Control, Decision, Digest, Flag, Recycle, ResizePool, Status, Tick
 
 DONE = frozenset({Status.APPLIED, Status.OBSERVED, Status.UNCHANGED, Status.PARTIAL})
 """Outcomes after which a policy takes its wish for granted."""
@@ -109,6 +109,8 @@ def knob(action: Action, target: str) -> str:
         return f"recycle {action.worker.pid}.{action.worker.start_ticks}"
     if isinstance(action, Flag):
         return f"flag {action.kind} {action.worker.pid}.{action.worker.start_ticks}"
+    if isinstance(action, Digest):
+        return "digest"
     if action.process is None:
         return f"{action.control} {action.cgroup}"
     if action.control is Control.AUTOGROUP:

@@ -491,8 +491,10 @@ def _pids(action: Action, tick: Tick) -> list[int]:
     match action:
         case ResizePool(pool=name):
             found = {worker.id.pid for pool in tick.pools if pool.name == name for worker in pool.workers}
-        case Recycle(worker=worker) | Flag(worker=worker):
+        case Recycle(worker=worker):
             found = {worker.pid}
+        case Flag(worker=worker, others=others):
+            found = {id_.pid for id_ in (worker, *others)}
         case Set(control=control, process=process, cgroup=cgroup) | Restore(control=control, process=process, cgroup=cgroup):
             members = [member for group in tick.groups for member in group.members]
             if process is not None:

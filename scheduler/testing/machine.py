@@ -17,6 +17,7 @@ from ...models.records import HORIZONS, QUANTILES, Anomaly, Forecast, Latency, P
 from ..decision import (
     Control,
     Decision,
+    Digest,
     Flag,
     Group,
     Machine,
@@ -184,7 +185,7 @@ class FakeMachine:
 
     def _apply(self, decision: Decision) -> tuple[Status, str]:
         action = decision.action
-        if isinstance(action, Flag):
+        if isinstance(action, Flag | Digest):
             return Status.APPLIED, "reported"
         if isinstance(action, ResizePool):
             self._pools[action.pool].requested = action.size

@@ -258,7 +258,9 @@ def test_a_sick_worker_is_flagged_and_on_request_recycled_and_no_healthy_one() -
     sick = machine.tick().pools[0].workers[0].id
     history = control(machine, 200, Config(quarantine=Quarantine(action="recycle")))
     actions = [(d.action, t.seq) for t, v in history for d in v.decisions if isinstance(d.action, Flag | Recycle)]
-    assert [action for action, _ in actions] == [Flag("web", sick, "leak"), Recycle("web", sick)]
+    flag = Flag("web", sick, "leak")
+    ended = Flag("web", sick, "leak", (), f"cafe0001-{actions[0][1]}.0", over=True)
+    assert [action for action, _ in actions] == [flag, Recycle("web", sick), ended]
     assert 50 + 5 <= actions[0][1] <= 50 + 8
     assert machine.size("web") == 5
     assert sick not in {worker.id for worker in history[-1][0].pools[0].workers}

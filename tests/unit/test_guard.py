@@ -4,13 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 
 from nicety.models.records import Latency, ProcId
 from nicety.scheduler.config import Config
 from nicety.scheduler.config import Guard as Section
 from nicety.scheduler.config import Quarantine as QuarantineSection
-from nicety.scheduler.decision import Action, Control, Decision, Flag, Group, Recycle, ResizePool, Restore, Set, Status, Tick, Why
+from nicety.scheduler.decision import (
+    Action,
+    Control,
+    Decision,
+    Flag,
+    Group,
+    Pool,
+    Recycle,
+    ResizePool,
+    Restore,
+    Set,
+    Status,
+    Tick,
+    Why,
+)
 from nicety.scheduler.guard import Guard, GuardMemory
 from nicety.scheduler.policies.policy import Result
 from nicety.scheduler.testing.ticks import a_group, a_machine, a_member, a_pool, a_tick
@@ -47,9 +62,14 @@ def rules(guards: Guard, tick: Tick, *decisions: Decision) -> list[str]:
     return [said.get(id(decision), "") for decision in decisions]
 
 
+def idle(pool: Pool) -> Pool:
+    """The pool with nothing to do."""
+    return msgspec.structs.replace(pool, workers=tuple(msgspec.structs.replace(worker, busy=0.0) for worker in pool.workers))
+
+
 def test_what_breaks_no_rule_is_admitted_in_order() -> None:
     proposals = [nice(), resize(5), decide(Flag("web", WORKER, "leak"), "w"), decide(Recycle("web", WORKER), "w")]
-    admitted, refusals = guard().review(world(), proposals)
+    admitted, refusals = guard().review(world(pools=[idle(a_pool())]), proposals)
     assert admitted == proposals
     assert refusals == []
 
@@ -212,10 +232,27 @@ def test_one_worker_of_a_pool_is_recycled_at_a_time_and_so_many_in_an_hour() -> 
     def recycle(pid: int) -> Decision:
         return decide(Recycle("web", ProcId(pid, pid)), f"worker {pid}", "quarantine")
 
-    assert rules(guards, world(1), recycle(9000)) == [""]
+    assert rules(guards, world(1, pools=[idle(a_pool())]), recycle(9000)) == [""]
     assert rules(guards, world(2), recycle(9001)) == ["budget"]  # 9000 is still there
-    gone = a_pool(workers=a_pool().workers[1:])
+    gone = a_pool(workers=idle(a_pool()).workers[1:])
     assert rules(guards, world(3, pools=[gone]), recycle(9001)) == [""]
-    gone = a_pool(workers=a_pool().workers[2:])
+    gone = a_pool(workers=idle(a_pool()).workers[2:])
     assert rules(guards, world(4, pools=[gone]), recycle(9002)) == ["budget"]  # two this hour
     assert rules(guards, world(3602, pools=[gone]), recycle(9002)) == [""]
+
+
+def test_a_busy_worker_is_not_recycled_before_its_deadline() -> None:
+    guards = Guard(Config(quarantine=QuarantineSection(busy_deadline=60.0)), "s", GuardMemory())
+    recycle = decide(Recycle("web", WORKER), "worker", "quarantine")
+    said = [rules(guards, world(seq), recycle)[0] for seq in range(1, 62)]
+    assert set(said[:60]) == {"busy", ""}
+    assert said[0] == "busy", "told once"
+    admitted = [seq for seq in range(1, 62) if guards.memory.recycles.get("web") == [world(seq).at]]
+    assert admitted == [61]
+
+
+@pytest.mark.parametrize(("busy", "rule"), [(0.0, ""), (0.01, "busy"), (1.0, "busy"), (None, "busy")])
+def test_who_may_be_busy_is_taken_for_it(busy: float | None, rule: str) -> None:
+    guards = Guard(Config(), "s", GuardMemory())
+    pool = a_pool(workers=tuple(msgspec.structs.replace(worker, busy=busy) for worker in a_pool().workers))
+    assert rules(guards, world(1, pools=[pool]), decide(Recycle("web", WORKER), "worker", "quarantine")) == [rule]

@@ -1,0 +1,250 @@
+"""Kinds of misbehaviour in words: what it is, how rare, compared with whom, what to do. Pure: knows figures, no record and no log.
+
+The one table from the evidence of `models.anomaly` to what it means to somebody who was woken by it; evidence that it lacks is
+shown by its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from ...models.records import Anomaly, Blocked
+
+Evidence = Mapping[str, float]
+
+WHAT: Mapping[str, str] = {
+    Anomaly.LEAK: "leaks memory",
+    Anomaly.FD_LEAK: "leaks descriptors",
+    Anomaly.THREAD_LEAK: "leaks threads",
+    Anomaly.SPIN: "spins",
+    Anomaly.STUCK: "is stuck",
+    Anomaly.DEADLOCK: "is deadlocked",
+    Anomaly.SLOW: "is slow",
+    Anomaly.STARVED: "is starved of CPU",
+    Anomaly.FORK_STORM: "starts processes far too often",
+    Anomaly.SWITCH_STORM: "is switched far too often",
+    Anomaly.CRASH_LOOP: "keeps losing workers that crash",
+    Anomaly.ZOMBIE: "has ended and nobody asks for its exit status",
+    Anomaly.OUTLIER: "is unlike its siblings",
+}
+"""What a process does that has this kind."""
+
+STOP = 'kill -TERM {pid} lets it finish and end, and {pool} start another; quarantine.action = "recycle" does so by itself'
+
+ADVICE: Mapping[str, tuple[str, ...]] = {
+    Anomaly.LEAK: (
+        "Nothing will give this memory back but its end: " + STOP,
+        "look at what it served lately, and at what was deployed since it began",
+    ),
+    Anomaly.FD_LEAK: (
+        "It fails when it reaches its limit (ulimit -n): ls -l /proc/{pid}/fd shows what stays open",
+        STOP,
+    ),
+    Anomaly.THREAD_LEAK: (
+        "It fails when it reaches its limit (ulimit -u, pids.max): ls /proc/{pid}/task shows the threads",
+        STOP,
+    ),
+    Anomaly.SPIN: (
+        "See where it spins before it is ended: py-spy dump --pid {pid}, or perf top -p {pid}",
+        STOP + "; if it does not obey, kill -KILL {pid} loses the request that it is at",
+    ),
+    Anomaly.STUCK: (
+        "See what it waits for: the snapshot below, cat /proc/{pid}/stack, py-spy dump --pid {pid}",
+        "if it is a database or a service, look there first: other workers follow",
+        STOP + "; one that does not wake up needs kill -KILL {pid}, which loses the request that it is at",
+    ),
+    Anomaly.DEADLOCK: (
+        "It does not end by itself: one of them has to go, best the one that came last; the others go on then",
+        "see who locked in which order: py-spy dump --pid PID of each, before any is ended",
+        "kill -TERM PID, and kill -KILL PID where that is not obeyed; what it was at is lost",
+    ),
+    Anomaly.SLOW: (
+        "See what it does: py-spy top --pid {pid}; compare with a sibling",
+        STOP,
+    ),
+    Anomaly.STARVED: (
+        "It does nothing wrong: it is a victim of its neighbour, and ending it helps nobody",
+        'latency = "latency" in [pools.{pool}] lets nicety demote batch work for it; or renice, move or stop the neighbour',
+    ),
+    Anomaly.FORK_STORM: (
+        "See what it starts: ps --ppid {pid}; a retry loop around a program that fails is the usual cause",
+        STOP,
+    ),
+    Anomaly.SWITCH_STORM: (
+        "See what it polls: strace -c -f -p {pid} for some seconds; a loop with a short or no sleep is the usual cause",
+        STOP,
+    ),
+    Anomaly.CRASH_LOOP: (
+        "Look into the log of {pool} for why workers end: a deploy, a missing file or service, or no memory (dmesg)",
+        "going back to what ran before is faster than looking on",
+    ),
+    Anomaly.ZOMBIE: (
+        "It takes a pid and no memory; only its parent can let go of it: the parent must wait for its children",
+        "many of them use up the pids: then end the parent",
+    ),
+    Anomaly.OUTLIER: (
+        "It has no name, so look: nicety why {pid}, and what it served lately",
+        "if it is meant to be so: nicety anomalies wrong ID",
+    ),
+}
+"""What to do, the first thing first. The names of fields are filled in."""
+
+TRAITS: Mapping[str, str] = {
+    "rss": "memory",
+    "fds": "descriptors",
+    "demand": "CPU that it wants",
+    "chars_per_cpu": "bytes read and written per second of CPU",
+    "slices_per_cpu": "times put on a CPU per second of CPU",
+}
+"""Names of `models.anomaly.TRAITS`."""
+
+
+def stories(kind: str, evidence: Evidence) -> tuple[str, str]:
+    """(what it does, compared with whom), each a part of a sentence; "" for what there is nothing to say of.
+
+    >>> stories("spin", {"cpu_cores": 0.99, "seconds_without_io_or_pause": 31.0, "usual_seconds": 0.5})
+    ('uses 0.99 cores and has neither paused nor read or written anything for 31 s', 'usual are 0.5 s')
+    """
+    told = _STORIES.get(kind, _named)(evidence)
+    return told[0], told[1]
+
+
+def rarity(p: float) -> str:
+    """A p-value as a share of healthy worker-minutes.
+
+    >>> rarity(2.5e-7), rarity(0.004), rarity(1e-12)
+    ('1 in 4 million', '1 in 250', '1 in 1,000 billion or fewer')
+    """
+    count = 1 / p if p > 0 else 1e12
+    if count >= 0.99e12:
+        return "1 in 1,000 billion or fewer"
+    for unit, name in ((1e9, " billion"), (1e6, " million")):
+        if count >= unit:
+            return f"1 in {_number(count / unit)}{name}"
+    return f"1 in {_number(count)}"
+
+
+def circle(waits: Sequence[Blocked], at: int) -> tuple[str, ...]:
+    """Who waits for what and whom, a line a waiter. `at`: monotonic ns now."""
+    lines = []
+    for wait in waits:
+        whom = "who has to free it cannot be told" if wait.holder is None else f"held by {wait.holder.pid}"
+        lines.append(f"{wait.waiter.pid} waits for {wait.what}, {whom}, since {seconds((at - wait.since) / 1e9)} ago")
+    return tuple(lines)
+
+
+def advice(kind: str, pid: int, pool: str, id_: str) -> tuple[str, ...]:
+    """What to do now. `id_`: of the incident."""
+    return tuple(text.format(pid=pid, pool=pool).replace(" ID", f" {id_}") for text in ADVICE.get(kind, ADVICE[Anomaly.OUTLIER]))
+
+
+def onset(evidence: Evidence) -> float:
+    """Seconds that it had lasted by its own evidence; 0 where that does not tell."""
+    return max((value for name, value in evidence.items() if name == "seconds" or name.startswith("seconds_without")), default=0.0)
+
+
+def seconds(value: float) -> str:
+    """A length of time.
+
+    >>> seconds(0.5), seconds(31.2), seconds(190)
+    ('0.5 s', '31 s', '3 min 10 s')
+    """
+    if value < 120:
+        return f"{value:.2g} s" if value < 10 else f"{value:.0f} s"
+    return f"{int(value / 60)} min {int(value % 60)} s" if value < 7200 else f"{int(value / 3600)} h {int(value % 3600 / 60)} min"
+
+
+def _number(value: float) -> str:
+    """
+    >>> _number(4.0), _number(3.21), _number(141234.0)
+    ('4', '3.2', '140,000')
+    """
+    short = float(f"{value:.2g}")
+    return f"{short:g}" if short < 10 else f"{short:,.0f}"
+
+
+def _cores(value: float) -> str:
+    return f"{value:.2f} cores"
+
+
+def _mib(value: float) -> str:
+    return f"{value:.0f} MiB" if value >= 10 else f"{value:.1f} MiB"
+
+
+def _theirs(evidence: Evidence, name: str, say: Callable[[float], str], otherwise: str = "no siblings to compare with") -> str:
+    return say(evidence[name]) if name in evidence else otherwise
+
+
+def _leak(evidence: Evidence) -> tuple[str, str]:
+    grown = f"its memory grew by {_mib(evidence.get('growth_mib', 0.0))} in {seconds(evidence.get('seconds', 0.0))}"
+    grown += f" to {_mib(evidence['rss_mib'])}" if "rss_mib" in evidence else ""
+    rate = evidence.get("growth_mib_per_minute")
+    grown += f", {_mib(rate)} a minute now" if rate is not None else ""
+    theirs = _theirs(evidence, "siblings_growth_mib", lambda value: f"siblings' median grew by {_mib(value)}")
+    theirs += f" to {_mib(evidence['siblings_rss_mib'])}" if "siblings_rss_mib" in evidence else ""
+    return grown, theirs
+
+
+def _spin(evidence: Evidence) -> tuple[str, str]:
+    for_ = seconds(evidence.get("seconds_without_io_or_pause", 0.0))
+    what = f"uses {_cores(evidence.get('cpu_cores', 0.0))} and has neither paused nor read or written anything for {for_}"
+    usual = f"usual are {seconds(evidence['usual_seconds'])}" if "usual_seconds" in evidence else ""
+    theirs = evidence.get("siblings_bytes_per_cpu_second")
+    if theirs is not None:
+        own = evidence.get("bytes_per_cpu_second", 0.0)
+        usual += f"; siblings read and write {theirs:,.0f} bytes per second of CPU, it {own:,.0f}"
+    return what, usual
+
+
+def _stuck(evidence: Evidence) -> tuple[str, str]:
+    what = f"has made no progress for {seconds(evidence.get('seconds_without_progress', 0.0))} although there is work"
+    usual = f"usual pauses last {seconds(evidence['usual_seconds'])}" if "usual_seconds" in evidence else ""
+    going = [
+        text.format(evidence[name])
+        for name, text in (
+            ("siblings_cpu_cores", "{:.2f} cores"),
+            ("siblings_slices_per_second", "{:,.0f} times on a CPU a second"),
+            ("siblings_bytes_per_second", "{:,.0f} bytes a second"),
+        )
+        if name in evidence
+    ]
+    return what, "; ".join(filter(None, (usual, f"siblings go on: {', '.join(going)}" if going else "")))
+
+
+def _starved(evidence: Evidence) -> tuple[str, str]:
+    what = f"waits for a CPU {evidence.get('wait_share', 0.0):.0%} of the time that it wants one".replace("%", " %")
+    what += f" ({_cores(evidence['wait_cores'])})" if "wait_cores" in evidence else ""
+    return what, _theirs(evidence, "siblings_wait_share", lambda value: f"siblings' median waits {value:.0%}".replace("%", " %"))
+
+
+def _outlier(evidence: Evidence) -> tuple[str, str]:
+    ending = "_times_siblings"
+    times = {name.removesuffix(ending): value for name, value in evidence.items() if name.endswith(ending)}
+    if not times:
+        return _named(evidence)
+    most = sorted(times, key=lambda name: (-times[name], name))
+    rest = ", ".join(f"{TRAITS.get(name, name)} {times[name]:.2g}" for name in most[1:])
+    first = f"{TRAITS.get(most[0], most[0])} {times[most[0]]:.2g} times that of its siblings' median"
+    return f"has {first}", f"other traits, times siblings' median: {rest}" if rest else ""
+
+
+def _named(evidence: Evidence) -> tuple[str, str]:
+    """Any other evidence: figures by their names, what is said of siblings, limits and usual ones apart."""
+    mine, theirs = list[str](), list[str]()
+    for name, value in evidence.items():
+        text = f"{name.replace('_', ' ')} {_figure(value)}"
+        (theirs if name.startswith(("siblings", "usual", "past")) else mine).append(text)
+    return ", ".join(mine), ", ".join(theirs)
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.3g}"
+
+
+_STORIES: Mapping[str, Callable[[Evidence], tuple[str, str]]] = {
+    Anomaly.LEAK: _leak,
+    Anomaly.SPIN: _spin,
+    Anomaly.STUCK: _stuck,
+    Anomaly.STARVED: _starved,
+    Anomaly.OUTLIER: _outlier,
+}
