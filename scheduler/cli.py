@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 FAILURE, FINDINGS = 1, 3  # and 2 for wrong usage, which typer gives
 SHOWN = 20  # differences of a replay in its text
+STALE_SECONDS = 120.0  # without a tick, from which on nobody is taken to look
 INTERRUPTED = 130  # as a shell reports a program that SIGINT ended
 
 USER_ERRORS = frozenset(
@@ -73,6 +74,14 @@ class Named:
 
 models_app = typer.Typer(help="Say which models there are, and choose which are live.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(models_app, name="models")
+
+anomalies_app = typer.Typer(
+    help="List incidents of misbehaving workers, and teach which were none.",
+    invoke_without_command=True,
+    rich_markup_mode=None,
+    epilog="Example: nicety anomalies",
+)
+app.add_typer(anomalies_app, name="anomalies")
 
 ConfigOption = Annotated[
     str | None, typer.Option("--config", metavar="FILE", help="Configuration file; $NICETY_CONFIG.", show_default=False)
@@ -611,6 +620,7 @@ class Kind(StrEnum):
     RESIZE = "resize"
     RECYCLE = "recycle"
     FLAG = "flag"
+    DIGEST = "digest"
 
 
 class Ending(StrEnum):
@@ -697,6 +707,95 @@ def decisions(
                 print(ascii_json(logged.to_builtins()) if as_json else decision_line(logged))
 
 
+@anomalies_app.callback()
+def _anomalies(
+    context: typer.Context,
+    since: Annotated[
+        float, typer.Option(parser=_seconds, metavar="TIME", help="Those of the last so much time, and all that are open.")
+    ] = 86_400.0,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+    state_dir: StateOption = None,
+) -> None:
+    """List incidents: what, since when, how sure, compared with whom, what to do.
+
+    Exit 3 if one is open. `nicety why ID` has all that is known of one, with a snapshot of the process.
+    """
+    if context.invoked_subcommand is None:
+        _guarded(_list_anomalies)(context, since, as_json, config, state_dir)
+
+
+def _list_anomalies(context: typer.Context, since: float, as_json: bool, config: str | None, state_dir: str | None) -> None:
+    from . import incident_page
+    from .store.decisions import DecisionReader
+    from .store.lessons import Lessons
+
+    _, paths = _load(context, config, state_dir)
+    now = time.time_ns()
+    begin = now - round(since * 1e9)
+    lessons = Lessons(paths.root).read()
+    with DecisionReader(paths.decisions) as reader:
+        found = incident_page.incidents(reader, lessons, begin)
+        summed = incident_page.digests(reader, begin)
+        latest = reader.latest()
+    if as_json:
+        _print_json([incident_page.as_record(incident) for incident in found])
+    elif found or summed or lessons:
+        print(incident_page.list_page(found, summed, lessons, now, _width()))
+    else:
+        _say("no incident in this time; `nicety anomalies --since 30d` looks further back")
+    wall = None if latest is None or latest.tick is None else latest.tick.wall
+    if wall is not None and now - wall > STALE_SECONDS * 1e9:
+        from .explain import moment
+
+        _say(f"nicety: nobody looks on: the last tick was at {moment(wall)}; `nicety run` goes on")
+    if any(incident.open for incident in found):
+        raise typer.Exit(FINDINGS)
+
+
+@_command("wrong", "nicety anomalies wrong 4eda4857-5.0", anomalies_app)
+def anomalies_wrong(
+    context: typer.Context,
+    id_: Annotated[str, typer.Argument(metavar="ID", help="The incident (`nicety anomalies` lists them).")],
+    undo: Annotated[bool, typer.Option("--undo", help="Take it back: from now on such incidents are reported as before.")] = False,
+    config: ConfigOption = None,
+    state_dir: StateOption = None,
+) -> None:
+    """Say that an incident was none.
+
+    From then on what looks like it, the same kind in the same pool, is reported only if its score is one and a half times the
+    highest of this one. A running daemon learns it with its next tick; if the incident is open it ends, and what was done about it
+    is put back.
+    """
+    from . import incident_page
+    from .decision import LESSON_MARGIN, Lesson
+    from .explain import ExplainError, figure
+    from .store.decisions import DecisionReader
+    from .store.lessons import Lessons
+
+    _, paths = _load(context, config, state_dir)
+    lessons = Lessons(paths.root)
+    if undo:
+        taken = lessons.remove(id_)
+        if taken is None:
+            known = ", ".join(lesson.id for lesson in lessons.read()) or "none"
+            raise ExplainError(f'"{id_}" was not called wrong; what was: {known}')
+        _say(f"taken back: {taken.kind} in {taken.pool} is reported as before")
+        return
+    with DecisionReader(paths.decisions) as reader:
+        incident = incident_page.find(reader, lessons.read(), id_)
+        latest = reader.latest()
+        wall = latest.tick.wall if latest is not None and latest.tick is not None else incident.first.wall
+        value = incident_page.peak(reader, incident, wall)
+    lesson = Lesson(incident.id, incident.flag.pool, incident.flag.kind, value, time.time_ns())
+    lessons.add(lesson)
+    unit = "a duration of {} s" if lesson.kind == "deadlock" else "a score of {}"
+    _say(
+        f"learned: {lesson.kind} in {lesson.pool} needs more than {unit.format(figure(LESSON_MARGIN * value))} from now on; "
+        f"nicety anomalies wrong --undo {lesson.id} takes it back"
+    )
+
+
 @_command("why", "nicety why 4711")
 def why(
     context: typer.Context,
@@ -707,14 +806,16 @@ def why(
 ) -> None:
     """Explain a decision, or what was done about a process.
 
-    Of a decision: its rule and figures, the forecast it rests on, what was rejected, what would have flipped it, what happened
-    and whether it helped. Of a process: what it is taken for and by what signs; for whom it was demoted or from whom it is
+    Of an incident (`nicety anomalies`): what, since when, how sure, compared with whom, what to do, and a snapshot of the process.
+    Of another decision: its rule and figures, the forecast it rests on, what was rejected, what would have flipped it, what
+    happened and whether it helped. Of a process: what it is taken for and by what signs; for whom it was demoted or from whom it is
     protected, how long that one waited before and after, by what means, and what gives it back; or why nothing was done.
     """
     import msgspec
 
     from . import explain
     from .account import account
+    from .decision import Flag
     from .linux.process import see
     from .process_page import as_record, process_page
     from .store.decisions import DecisionReader
@@ -723,6 +824,17 @@ def why(
     with DecisionReader(paths.decisions) as reader:
         if not what.isdecimal():
             logged, tick, session = explain.look_up(reader, what)
+            if isinstance(logged.decision.action, Flag):
+                from . import incident_page
+                from .store.lessons import Lessons
+
+                incident = incident_page.find(reader, Lessons(paths.root).read(), what)
+                looks = reader.evidence(incident.id)
+                if as_json:
+                    _print_json(incident_page.as_record(incident, looks))
+                else:
+                    print(incident_page.incident_page(incident, looks, session, time.time_ns()))
+                return
             if as_json:
                 forecasts = [] if tick is None else explain.forecasts_about(logged.decision.action, tick)
                 _print_json({**logged.to_builtins(), "forecasts": msgspec.to_builtins(forecasts)})

@@ -14,7 +14,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,13 +26,14 @@ from ..models.anomaly import AnomalyModel
 from ..models.artifact import Artifact, ArtifactError, load_live, shipped
 from ..models.behaviour import BehaviourModel
 from ..models.demand import Network
-from ..models.records import Deadlock, PoolSample, Snapshot
+from ..models.records import Deadlock, PoolSample, ProcId, Snapshot
 from .actuate import Acting, Observing, undo_from_ledger
 from .config import Config, ConfigError, to_builtins
 from .control_socket import ControlError, ControlSocket
 from .deadlocks import Deadlocks
-from .decision import Outcome, Recalled, Session, Tick
+from .decision import Decision, Flag, Lesson, Outcome, Recalled, Recycle, Session, Set, Tick
 from .engine import Engine
+from .linux import evidence
 from .linux.control import LinuxKernel
 from .linux.facts import probe
 from .linux.proc import ProcSource
@@ -49,6 +50,7 @@ from .retraining import Retraining
 from .store.decisions import DecisionLog
 from .store.files import StoreError, private_directory
 from .store.ledger import Ledger, StateLock
+from .store.lessons import Lessons
 from .store.traces import TraceWriter
 
 log = logging.getLogger("nicety")
@@ -58,6 +60,9 @@ ALOOF = ("gunicorn", "uwsgi", "celery")
 
 RECALL_SECONDS = 1.5
 """Longest time that a start reads what pools did before: 4.5 hours of 300 processes and 16 workers take 0.7 to 1.1 s."""
+
+MOST_LOOKS = 8
+"""Processes of which a snapshot is taken in a tick, at some milliseconds each."""
 
 
 class SystemClock:
@@ -120,6 +125,9 @@ class Daemon:
         self._source = ProcSource(slow_every=config.daemon.slow_every)
         self._deadlocks = Deadlocks(LinuxWaits())
         self._log = DecisionLog(paths.root, config.store.decision_bytes)
+        self._lessons = Lessons(paths.root)
+        self._taught: tuple[Lesson, ...] = ()
+        self._unread = ""  # why the lessons cannot be read
         self._traces: TraceWriter | None = None
         where = () if loaded.path is None else ("--config", str(loaded.path.absolute()))
         self._retraining = Retraining(paths.models, (*where, "--state-dir", str(paths.root)))
@@ -220,11 +228,13 @@ class Daemon:
         snapshot = self._source.read(at, self._clock.wall(), tuple(self._samples.values()))
         if self._traces is not None:
             self._traces.append(snapshot)
-        tick = self._observer.tick(snapshot, self._outcomes, self._is_paused(at), self._deadlocked(snapshot))
+        deadlocks, lessons = self._deadlocked(snapshot), self._learned()
+        tick = self._observer.tick(snapshot, self._outcomes, self._is_paused(at), deadlocks, lessons)
         memory = self._engine.memory() if self._log.keyframe_due else None
         verdict = self._engine.step(tick)
+        looks = _looks(verdict.decisions)
         self._outcomes = (*self._actuator.settle(), *self._actuator.apply(verdict.decisions))
-        self._log.append(tick, verdict, self._outcomes, memory)
+        self._log.append(tick, verdict, self._outcomes, memory, looks)
         self._stream.tick(self._session.id, self._actuator.mode, tick, verdict, self._outcomes)
         self._last = tick
         self._ticks += 1
@@ -237,6 +247,14 @@ class Daemon:
             return ()
         aloof = {name for name, pool in self._config.pools.items() if pool.kind in ALOOF}
         return self._deadlocks.turn(snapshot, aloof)
+
+    def _learned(self) -> tuple[Lesson, ...]:
+        """What people said was no incident; as last read where the file cannot be."""
+        try:
+            self._taught, self._unread = self._lessons.read(), ""
+        except StoreError as error:
+            self._unread = str(error)
+        return self._taught
 
     def _retrain(self, at: int) -> None:
         """See to the training in the background. Models that it promoted are taken as a reload takes them: windows start anew, what
@@ -504,6 +522,7 @@ class Daemon:
             "decision log": self._log.last_error,
             "demand model": self._observer.trouble,
             "deadlocks": self._deadlocks.trouble,
+            "lessons": self._unread,
         }
         for name, error in troubles.items():
             if error and not self._troubles.get(name):
@@ -513,6 +532,29 @@ class Daemon:
         self._troubles = troubles
         for sentence in self._observer.changes:
             self._event(WARNING, sentence)
+
+
+def _looks(decisions: Sequence[Decision]) -> dict[str, tuple[evidence.Evidence, ...]]:
+    """Snapshots, by decision, of the processes that an incident is of; before anything is done to them. Of each process one."""
+    taken: dict[ProcId, evidence.Evidence | None] = {}
+    found: dict[str, tuple[evidence.Evidence, ...]] = {}
+    for decision in decisions:
+        action = decision.action
+        if isinstance(action, Flag):
+            about: tuple[ProcId, ...] = () if action.over else (action.worker, *action.others)
+        elif decision.policy == "quarantine" and isinstance(action, Recycle):
+            about = (action.worker,)
+        elif decision.policy == "quarantine" and isinstance(action, Set) and action.process is not None:
+            about = (action.process,)
+        else:
+            continue
+        for process in about:
+            if process not in taken and len(taken) < MOST_LOOKS:
+                taken[process] = evidence.look(process)
+        looks = tuple(look for process in about if (look := taken.get(process)) is not None)
+        if looks:
+            found[decision.id] = looks
+    return found
 
 
 def _differ(a: Config, b: Config, key: str) -> bool:

@@ -181,6 +181,11 @@ class Crowd(Record, frozen=True):
     neighbours: tuple[Neighbour, ...]  # without the worker itself, the busiest first
 
 
+LESSON_MARGIN = 1.5
+"""Times the highest score of an incident that somebody called wrong, below which what looks like it is not reported: from one run
+of a job to the next scores scatter, and within so much the baseline's tails fall to a twentieth."""
+
+
 class Lesson(Record, frozen=True):
     """Somebody said that an incident was none: what looks like it must be stronger to be reported."""
 

@@ -20,7 +20,7 @@ import msgspec
 from ...models.anomaly import alpha
 from ...models.records import Anomaly, Deadlock, ProcId, Score
 from ..config import Config
-from ..decision import Action, Control, Crowd, Decision, Digest, Flag, Lesson, Recycle, Restore, Set, Tick, Why
+from ..decision import LESSON_MARGIN, Action, Control, Crowd, Decision, Digest, Flag, Lesson, Recycle, Restore, Set, Tick, Why
 from .incident_words import WHAT, circle, onset, rarity, seconds, stories
 from .policy import Figures, Memory, Result, figures
 
@@ -33,10 +33,6 @@ CONSENSUS = 0.8
 RENAMED_AFTER, RENAMED_TIMES = 20.0, 2.0
 """Seconds after its report, and times the evidence of the kind reported, from which an incident is taken for another kind. Kinds
 with a clock (spin, stuck) need 10 to 20 s to be material, so what came first may have been the general score."""
-
-LESSON_MARGIN = 1.5
-"""Times the highest score of an incident that somebody called wrong, below which what looks like it is not reported: from one run
-of a job to the next scores scatter, and within so much the baseline's tails fall to a twentieth."""
 
 DIGEST_SECONDS = 3600.0
 """Between two lines that sum up what is beyond the budget of alarms."""

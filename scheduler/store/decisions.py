@@ -8,6 +8,7 @@ One SQLite file `decisions.db` in the state directory. `number` is a session's p
     memories   id, memory (zlib of JSON): the engine's memory before that tick; replay can begin there
     decisions  a row for each decision and refusal, for people and queries; pids beside it in `pids`
     outcomes, effects  each as it came, by the decision's id
+    evidence   snapshots of the processes that a decision is about (JSON `linux.evidence.Evidence`), taken before it was done
 
 What proves a tick is kept apart from the tick, so a figure that was changed is found and named. When the budget is used up the
 oldest ticks go, up to a memory or to the next session, with all that belongs to them.
@@ -30,6 +31,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
+from ...models.records import Score
 from .database import (
     ERRORS,
     PAGE,
@@ -49,9 +51,10 @@ from .files import StoreError, private_directory, set_aside
 
 if TYPE_CHECKING:
     from ..decision import Action, Decision, Effect, Outcome, Refusal, Session, Tick, Verdict
+    from ..linux.evidence import Evidence
 
 APPLICATION = 0x6E636465  # "ncde" in PRAGMA application_id
-SCHEMA = 2
+SCHEMA = 3
 """Version of the tables and of every record in them: a change of a type in `decision` needs another number."""
 
 KEYFRAME_TICKS = 600
@@ -86,6 +89,8 @@ CREATE INDEX outcomes_decision ON outcomes(decision);
 CREATE TABLE effects(n INTEGER PRIMARY KEY AUTOINCREMENT, tick INTEGER NOT NULL, wall INTEGER NOT NULL, decision TEXT NOT NULL,
     record TEXT NOT NULL);
 CREATE INDEX effects_decision ON effects(decision);
+CREATE TABLE evidence(n INTEGER PRIMARY KEY AUTOINCREMENT, tick INTEGER NOT NULL, decision TEXT NOT NULL, record TEXT NOT NULL);
+CREATE INDEX evidence_decision ON evidence(decision);
 """
 _COLUMNS = "id, session, seq, wall, policy, action, target, pids, status, decision, refusal, crc, tick"
 
@@ -240,10 +245,18 @@ class DecisionLog:
         except (*ERRORS, OSError, StoreError) as error:
             self._fail(error)  # tried again with the first tick
 
-    def append(self, tick: Tick, verdict: Verdict, outcomes: Sequence[Outcome], memory: Mapping[str, Any] | None = None) -> None:
+    def append(
+        self,
+        tick: Tick,
+        verdict: Verdict,
+        outcomes: Sequence[Outcome],
+        memory: Mapping[str, Any] | None = None,
+        evidence: Mapping[str, Sequence[Evidence]] | None = None,
+    ) -> None:
         """Write a tick, what was said about it, and what came of that; it is committed when this returns.
 
-        `memory`: the engine's before this tick, see `keyframe_due`. Raises ValueError out of order or before `begin`.
+        `memory`: the engine's before this tick, see `keyframe_due`. `evidence`: snapshots by decision. Raises ValueError out of
+        order or before `begin`.
         """
         if self._session is None:
             raise ValueError("begin a session before its ticks")
@@ -260,7 +273,7 @@ class DecisionLog:
                 )
             db = self._ready(self._session)
             assert self._number is not None
-            self._write(db, self._number * _SEQS + tick.seq, tick, verdict, outcomes, memory)
+            self._write(db, self._number * _SEQS + tick.seq, tick, verdict, outcomes, memory, evidence or {})
         except (*ERRORS, OSError, StoreError) as error:
             self._fail(error)
             self.dropped += 1
@@ -296,6 +309,7 @@ class DecisionLog:
         verdict: Verdict,
         outcomes: Sequence[Outcome],
         memory: Mapping[str, Any] | None,
+        evidence: Mapping[str, Sequence[Evidence]],
     ) -> None:
         from ..decision import encode
 
@@ -318,6 +332,10 @@ class DecisionLog:
             # The daemon passes outcomes on into the next tick, which may have more of its own.
             self._write_outcomes(db, id_, tick.wall, [it for it in tick.outcomes if it not in self._last_outcomes])
             self._write_outcomes(db, id_, tick.wall, outcomes)
+            db.executemany(
+                "INSERT INTO evidence(tick, decision, record) VALUES (?, ?, ?)",
+                [(id_, decision, encode(each).decode()) for decision, looks in sorted(evidence.items()) for each in looks],
+            )
             for effect in verdict.effects:
                 record = encode(effect).decode()
                 db.execute(
@@ -451,7 +469,7 @@ class DecisionLog:
             db.execute("DELETE FROM pids WHERE n < ?", (2**63 - 1 if n is None else n,))
             for table in ("ticks", "verdicts", "memories"):
                 db.execute(f"DELETE FROM {table} WHERE id < ?", (upto,))  # noqa: S608 - names from the line above
-            for table in ("decisions", "outcomes", "effects"):
+            for table in ("decisions", "outcomes", "effects", "evidence"):
                 db.execute(f"DELETE FROM {table} WHERE tick < ?", (upto,))  # noqa: S608
             db.execute("DELETE FROM sessions WHERE number < ?", (upto // _SEQS,))
             db.execute("COMMIT")
@@ -655,6 +673,31 @@ class DecisionReader:
         query = f"SELECT n, {_COLUMNS} FROM decisions {where} ORDER BY n {'DESC' if newest_first else ''} LIMIT ?"  # noqa: S608
         return self._rows(query, (*values, -1 if limit is None else limit))
 
+    def evidence(self, decision: str) -> tuple[Evidence, ...]:
+        """The snapshots that were taken before this decision was carried out."""
+        from ..linux.evidence import Evidence
+
+        try:
+            rows = self._db.execute("SELECT record FROM evidence WHERE decision = ? ORDER BY n", (decision,)).fetchall()
+            return tuple(msgspec.json.decode(record, type=Evidence) for (record,) in rows)
+        except (*ERRORS, msgspec.MsgspecError) as error:
+            raise self._broken(error) from None
+
+    def scores(self, session: str, first: int, last: int) -> Iterator[Score]:
+        """Scores of the ticks `first` to `last` of a session, quicker than whole ticks. What is damaged is left out."""
+        number = next((number for number, id_ in reversed(self._numbers()) if id_ == session), None)
+        if number is None:
+            return
+        for row in walk(self._db, "ticks", "tick", after=number * _SEQS + first - 1, until=number * _SEQS + last, chunk=64):
+            if isinstance(row, Damaged):
+                continue
+            data, damage = _unzipped(row[1])
+            if not damage:
+                try:
+                    yield from msgspec.json.decode(data, type=_Scores).scores
+                except (msgspec.MsgspecError, UnicodeDecodeError):
+                    continue
+
     def follow(self, wait: Callable[[], bool], after: int | None = None) -> Iterator[LoggedDecision]:
         """New decisions as they come. `wait` is called when there are none: it sleeps, and returns False to end this.
 
@@ -838,6 +881,12 @@ class DecisionReader:
             f"the decision log {self.path} cannot be read there: {error}; `nicety replay` and `nicety export` read what is left of "
             "it; move it away and nicety begins a new one"
         )
+
+
+class _Scores(msgspec.Struct):
+    """Of a tick nothing but this."""
+
+    scores: tuple[Score, ...]
 
 
 def _missing(session: str, first: int, last: int) -> LoggedTick:

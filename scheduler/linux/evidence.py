@@ -1,0 +1,307 @@
+"""A snapshot of one process for whoever has to find out why it misbehaved, taken before anything is done to it. Must not know kinds
+or policies.
+
+Read from /proc and nothing else: it stops, slows and changes nothing. So there is no stack of Python or other user code in it: that
+needs ptrace(2), which stops the process, or code inside of it; `py-spy dump` takes one by hand. For the same reason the size of a
+mapping is its address range, and resident memory is split by /proc/PID/status: smaps walks all page tables, and holds up the
+process's own memory calls meanwhile.
+
+Bounded in every list and read, so that it takes a few milliseconds and KiB whatever the process has
+(`tests/unit/test_evidence.py`). What cannot be read (not ours, not root, gone meanwhile) is left out. Names are made printable.
+"""
+
+# ruff: noqa: PTH115, PTH208 -- Path objects cost more than the system calls, a thousand times a look
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import struct
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from ...models.records import ProcId
+from ..decision import Record
+from .process import see
+from .text import printable
+
+THREADS, CHILDREN, DESCRIPTORS, TARGETS, MAPPINGS, FRAMES = 64, 16, 1024, 6, 5, 24
+"""Threads and children looked at, descriptors counted, targets, mappings and frames of the kernel's stack kept."""
+
+MAPS_BYTES, NET_BYTES = 256 << 10, 512 << 10
+"""Bytes read of maps and of net/tcp: 3,000 mappings or connections."""
+
+STATES = {
+    "R": "running or in line for a CPU",
+    "S": "sleeping",
+    "D": "waiting in the kernel, not to be interrupted (disk, NFS)",
+    "Z": "ended, not waited for",
+    "T": "stopped",
+    "t": "stopped by a debugger",
+    "I": "idle",
+    "X": "gone",
+}
+"""proc_pid_stat(5)."""
+
+SYSCALLS: dict[str, dict[int, str]] = {
+    "x86_64": {
+        0: "read",
+        1: "write",
+        7: "poll",
+        23: "select",
+        35: "nanosleep",
+        42: "connect",
+        43: "accept",
+        44: "sendto",
+        45: "recvfrom",
+        46: "sendmsg",
+        47: "recvmsg",
+        61: "wait4",
+        72: "fcntl",
+        73: "flock",
+        74: "fsync",
+        202: "futex",
+        230: "clock_nanosleep",
+        232: "epoll_wait",
+        247: "waitid",
+        270: "pselect6",
+        271: "ppoll",
+        281: "epoll_pwait",
+        288: "accept4",
+    },
+    "aarch64": {
+        22: "epoll_pwait",
+        25: "fcntl",
+        32: "flock",
+        63: "read",
+        64: "write",
+        72: "pselect6",
+        73: "ppoll",
+        82: "fsync",
+        95: "waitid",
+        98: "futex",
+        101: "nanosleep",
+        115: "clock_nanosleep",
+        202: "accept",
+        203: "connect",
+        206: "sendto",
+        207: "recvfrom",
+        211: "sendmsg",
+        212: "recvmsg",
+        242: "accept4",
+        260: "wait4",
+    },
+}
+"""System calls that processes wait in: arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h."""
+
+ON_DESCRIPTOR = frozenset(
+    {
+        *("read", "write", "connect", "accept", "accept4", "sendto", "recvfrom", "sendmsg", "recvmsg"),
+        *("fcntl", "flock", "fsync", "epoll_wait", "epoll_pwait"),
+    }
+)
+"""Of those, whose first argument is a descriptor."""
+
+
+class Evidence(Record, frozen=True):
+    """What a process was doing. Empty or None: not to be read."""
+
+    id: ProcId
+    program: str  # name of what runs, no arguments: those may hold secrets
+    state: str  # letter of proc_pid_stat(5)
+    wchan: str  # function of the kernel that it waits in
+    syscall: str  # "recvfrom on 5, tcp to 10.0.0.3:5432"
+    stack: tuple[str, ...]  # of the kernel, innermost first; root only
+    cpu_seconds: float
+    threads: int
+    thread_states: tuple[tuple[str, int], ...]  # (state and where it waits, how many), most first
+    children: tuple[tuple[int, str, str], ...]  # (pid, name, state), sorted
+    descriptors: int | None
+    descriptor_kinds: tuple[tuple[str, int], ...]  # (file, socket, pipe, ..., how many), most first
+    descriptor_targets: tuple[tuple[str, int], ...]  # (path or what else, how many), most first
+    descriptor_limit: int | None
+    memory: tuple[tuple[str, int], ...]  # (anonymous, files, shared, swapped, heap), bytes
+    mappings: tuple[tuple[str, int], ...]  # largest address ranges, bytes
+
+
+def look(process: ProcId, proc: Path = Path("/proc")) -> Evidence | None:
+    """The snapshot; None if the process is gone or its pid is another's."""
+    place = proc / str(process.pid)
+    seen = see(process.pid, proc)
+    if seen is None or seen.id != process:
+        return None
+    fields = _stat(place)
+    if len(fields) < 20:
+        return None  # ended meanwhile
+    targets = _targets(place / "fd")
+    states, children = _tasks(place)
+    return Evidence(
+        id=process,
+        program=seen.identity.program,
+        state=fields[0].decode("ascii"),
+        wchan=_wchan(place),
+        syscall=_syscall(place, targets),
+        stack=_stack(place),
+        cpu_seconds=(int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"),
+        threads=int(fields[17]),
+        thread_states=states,
+        children=tuple(_child(proc, pid) for pid in children),
+        descriptors=None if targets is None else len(targets),
+        descriptor_kinds=_counted(_kind(target) for target in (targets or {}).values()),
+        descriptor_targets=_counted(_what(target) for target in (targets or {}).values())[:TARGETS],
+        descriptor_limit=_limit(place),
+        memory=_memory(place),
+        mappings=_mappings(place),
+    )
+
+
+def _read(path: Path, most: int = 64 << 10) -> bytes:
+    """At most so many bytes of a file of /proc; nothing of what cannot be read."""
+    try:
+        with path.open("rb", buffering=0) as file:
+            data = bytearray()
+            while len(data) < most and (chunk := file.read(min(64 << 10, most - len(data)))):
+                data += chunk
+            return bytes(data)
+    except OSError:
+        return b""
+
+
+def _wchan(place: Path) -> str:
+    name = printable(_read(place / "wchan").strip())
+    return "" if name == "0" else name[:64]
+
+
+def _stack(place: Path) -> tuple[str, ...]:
+    lines = _read(place / "stack").decode("ascii", "replace").splitlines()[:FRAMES]
+    return tuple(printable(line.partition("] ")[2] or line)[:100] for line in lines)
+
+
+def _syscall(place: Path, targets: dict[int, str] | None) -> str:
+    """The system call that the first thread is in, and on what."""
+    words = _read(place / "syscall").split()
+    if not words or words[0] == b"running":
+        return "" if not words else "none: running"
+    number = int(words[0])
+    if number < 0:
+        return "none: waiting outside of a system call (a page fault)"
+    name = SYSCALLS.get(platform.machine(), {}).get(number, f"system call {number}")
+    if name not in ON_DESCRIPTOR or len(words) < 2:
+        return name
+    descriptor = int(words[1], 16) & 0xFFFF_FFFF
+    target = (targets or {}).get(descriptor, "")
+    return f"{name} on descriptor {descriptor}" + (f", {_peer(place, target) or printable(target)[:120]}" if target else "")
+
+
+def _peer(place: Path, target: str) -> str:
+    """The other end of a TCP connection, "" for anything else."""
+    if not target.startswith("socket:["):
+        return ""
+    inode = target[8:-1].encode()
+    for name, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
+        for line in _read(place / "net" / name, NET_BYTES).splitlines()[1:]:
+            words = line.split()
+            if len(words) > 9 and words[9] == inode:
+                address, _, port = words[2].decode("ascii").partition(":")
+                packed = bytes.fromhex(address)  # words of 32 bits in the machine's order
+                swapped = b"".join(struct.pack("!I", word) for word in struct.unpack(f"={len(packed) // 4}I", packed))
+                peer = f"{socket.inet_ntop(family, swapped)} port {int(port, 16)}"
+                return "a listening TCP socket" if words[3] == b"0A" else f"TCP to {peer}"
+    return ""
+
+
+def _targets(place: Path) -> dict[int, str] | None:
+    """What each descriptor leads to; None where that may not be read."""
+    found: dict[int, str] = {}
+    try:
+        with os.scandir(place) as entries:
+            for entry in entries:
+                if len(found) >= DESCRIPTORS:
+                    break
+                try:
+                    found[int(entry.name)] = os.readlink(entry.path)
+                except OSError:
+                    continue  # closed meanwhile
+    except OSError:
+        return None
+    return found
+
+
+def _kind(target: str) -> str:
+    if target.startswith("/"):
+        return "deleted file" if target.endswith(" (deleted)") else "device" if target.startswith("/dev/") else "file"
+    return printable(target.partition(":")[0])[:32]
+
+
+def _what(target: str) -> str:
+    """A target as it is told of: anonymous ones by their kind, for each has a number of its own."""
+    if target.startswith("anon_inode:"):
+        return printable(target)[:100]
+    return printable(target)[:100] if target.startswith("/") else f"{_kind(target)}s"
+
+
+def _counted(values: Iterable[str]) -> tuple[tuple[str, int], ...]:
+    counts = Counter(values)
+    return tuple(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _tasks(place: Path) -> tuple[tuple[tuple[str, int], ...], list[int]]:
+    """(threads by state and place, children)."""
+    found, children = list[str](), list[int]()
+    try:
+        names = sorted(os.listdir(place / "task"), key=int)[:THREADS]
+    except (OSError, ValueError):
+        return (), []
+    for name in names:
+        task = place / "task" / name
+        fields, where = _stat(task), _wchan(task)
+        if not fields:
+            continue  # ended meanwhile
+        state = fields[0].decode("ascii")
+        found.append(f"{state} in {where}" if where else state)
+        if len(children) < CHILDREN:
+            children += [int(pid) for pid in _read(task / "children").split()]
+    return _counted(found)[:TARGETS], sorted(children)[:CHILDREN]
+
+
+def _child(proc: Path, pid: int) -> tuple[int, str, str]:
+    seen, fields = see(pid, proc), _stat(proc / str(pid))
+    return pid, "" if seen is None else seen.identity.program, fields[0].decode("ascii") if fields else "X"
+
+
+def _stat(place: Path) -> list[bytes]:
+    """Fields of stat from the state on; a name may hold blanks and parentheses. None of a task that is gone."""
+    return _read(place / "stat").rpartition(b")")[2].split()
+
+
+def _limit(place: Path) -> int | None:
+    for line in _read(place / "limits").splitlines():
+        if line.startswith(b"Max open files"):
+            soft = line.split()[3]
+            return int(soft) if soft.isdigit() else None
+    return None
+
+
+def _memory(place: Path) -> tuple[tuple[str, int], ...]:
+    names = {b"RssAnon": "anonymous", b"RssFile": "files", b"RssShmem": "shared", b"VmSwap": "swapped", b"VmData": "data segment"}
+    found = []
+    for line in _read(place / "status").splitlines():
+        name, _, value = line.partition(b":")
+        if name in names:
+            found.append((names[name], int(value.split()[0]) << 10))
+    return tuple(found)
+
+
+def _mappings(place: Path) -> tuple[tuple[str, int], ...]:
+    """The largest address ranges, those of one name together."""
+    sizes: Counter[str] = Counter()
+    for line in _read(place / "maps", MAPS_BYTES).splitlines():
+        words = line.split(None, 5)
+        try:
+            start, end = (int(word, 16) for word in words[0].split(b"-"))
+        except (ValueError, IndexError):
+            continue  # the last line of a read that ended in it
+        sizes[printable(words[5])[:100] if len(words) > 5 else "anonymous"] += end - start
+    return tuple(sizes.most_common(MAPPINGS))
