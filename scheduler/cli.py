@@ -711,8 +711,8 @@ def decisions(
 def _anomalies(
     context: typer.Context,
     since: Annotated[
-        float, typer.Option(parser=_seconds, metavar="TIME", help="Those of the last so much time, and all that are open.")
-    ] = 86_400.0,
+        float | None, typer.Option(parser=_seconds, metavar="TIME", help="Those of the last so much time and all open ones; 1d.")
+    ] = None,
     as_json: JsonOption = False,
     config: ConfigOption = None,
     state_dir: StateOption = None,
@@ -722,7 +722,7 @@ def _anomalies(
     Exit 3 if one is open. `nicety why ID` has all that is known of one, with a snapshot of the process.
     """
     if context.invoked_subcommand is None:
-        _guarded(_list_anomalies)(context, since, as_json, config, state_dir)
+        _guarded(_list_anomalies)(context, 86_400.0 if since is None else since, as_json, config, state_dir)
 
 
 def _list_anomalies(context: typer.Context, since: float, as_json: bool, config: str | None, state_dir: str | None) -> None:

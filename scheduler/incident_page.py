@@ -184,8 +184,8 @@ def list_page(
         lines += ["", *_headline(incident, now, width)]
         lines += _rows([*_brief(incident), ("all of it", f"nicety why {incident.id}")], width)
     if past:
-        rows = [(moment(it.first.wall), it.id, f"{it.who} {it.what}", _sure(it), f"{_called_wrong(it)}{it.ending}") for it in past]
-        lines += ["", *table(("reported", "id", "what", "how rare", "how it ended"), rows, width).splitlines()]
+        rows = [(moment(it.first.wall), it.id, f"{it.who} {it.what}", f"{_called_wrong(it)}{it.ending}") for it in past]
+        lines += ["", *table(("reported", "id", "what", "how it ended"), rows, width, fold=True).splitlines()]
     for digest in digests:
         lines += ["", *paragraph(f"{moment(digest.wall)}: {digest.decision.why.text}", width)]
     if lessons:
@@ -239,11 +239,6 @@ def _siblings(figures: Mapping[str, Any]) -> str:
     if many == 0:
         return "it has no siblings: compared with its own past only"
     return f"{figures['unusual_siblings']} of its {many} sibling{'s' if many > 1 else ''} looked so at the same time"
-
-
-def _sure(incident: Incident) -> str:
-    p = incident.decision.why.figures.get("p")
-    return rarity(float(p)) if p is not None else "seen, not scored"
 
 
 def _how_sure(figures: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ Its first ten lines answer that; the rest is what they rest on. Knows the log on
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -13,7 +14,7 @@ import msgspec
 from ..models.records import Behaviour, Latency
 from .account import Account, Change, Place
 from .class_words import behaves, class_of, evidence, percent
-from .decision import Control, Group, Session, Set, Tick
+from .decision import Control, Flag, Group, Session, Set, Tick
 from .explain import (
     WIDTH,
     cpu_list,
@@ -29,6 +30,7 @@ from .explain import (
     span,
     table,
 )
+from .policies.incident_words import WHAT
 from .rivals import touches
 
 Rows = list[tuple[str, str]]
@@ -53,7 +55,12 @@ def process_page(about: Account) -> str:
         title, rows = _protected(about, favours)
     else:
         title, rows = _left_alone(about)
+    incident = _incident(about)
+    if incident is not None:
+        title = f"reported: it {WHAT.get(incident.kind, incident.kind)}" + ("" if title == "left alone" else f"; {title}")
     lines = [*paragraph(f"process {about.pid} ({about.name or 'not running any more'}): {title}", WIDTH), *_rows(rows)]
+    if incident is not None:
+        lines += part("Incident", [incident.text, f"all of it, with a snapshot and what to do: nicety why {incident.id}"])
     if demotion is not None:
         why = demotion.last.decision.why
         lines += part("Why this and nothing else", why.rejected or ["nothing else was considered"])
@@ -77,6 +84,30 @@ def process_page(about: Account) -> str:
     if (demotion is None or demotion.ended) and not favours and not others:
         lines += part("Why nothing is done", reasons(about.place, about.tick, about.session))
     return printed(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class _Incident:
+    """An open incident of the process."""
+
+    id: str
+    kind: str
+    text: str
+
+
+def _incident(about: Account) -> _Incident | None:
+    """The latest incident of the process that is not over."""
+    over, told = set[str](), dict[str, _Incident]()
+    for logged in about.decisions:  # the latest first
+        action = logged.decision.action
+        if not isinstance(action, Flag) or logged.refusal_json is not None:
+            continue
+        id_ = action.incident or logged.id
+        if action.over:
+            over.add(id_)
+        elif id_ not in over and about.session is not None and logged.session == about.session.id:
+            told.setdefault(id_, _Incident(id_, action.kind, logged.decision.why.text))
+    return next(iter(told.values()), None)
 
 
 def _demotion(about: Account) -> tuple[Change | None, list[Change]]:

@@ -33,8 +33,9 @@ STOP = 'kill -TERM {pid} lets it finish and end, and {pool} start another; quara
 
 ADVICE: Mapping[str, tuple[str, ...]] = {
     Anomaly.LEAK: (
-        "Nothing will give this memory back but its end: " + STOP,
-        "look at what it served lately, and at what was deployed since it began",
+        "Nothing will give this memory back but its end",
+        STOP,
+        "Look at what it served lately, and at what was deployed since it began",
     ),
     Anomaly.FD_LEAK: (
         "It fails when it reaches its limit (ulimit -n): ls -l /proc/{pid}/fd shows what stays open",
@@ -46,17 +47,19 @@ ADVICE: Mapping[str, tuple[str, ...]] = {
     ),
     Anomaly.SPIN: (
         "See where it spins before it is ended: py-spy dump --pid {pid}, or perf top -p {pid}",
-        STOP + "; if it does not obey, kill -KILL {pid} loses the request that it is at",
+        STOP,
+        "If it does not obey: kill -KILL {pid} loses the request that it is at",
     ),
     Anomaly.STUCK: (
-        "See what it waits for: the snapshot below, cat /proc/{pid}/stack, py-spy dump --pid {pid}",
-        "if it is a database or a service, look there first: other workers follow",
-        STOP + "; one that does not wake up needs kill -KILL {pid}, which loses the request that it is at",
+        "See what it waits for: the snapshot (nicety why ID), py-spy dump --pid {pid}",
+        "If that is a database or a service, look there first: other workers will follow",
+        STOP,
+        "One that does not wake up needs kill -KILL {pid}, which loses the request that it is at",
     ),
     Anomaly.DEADLOCK: (
         "It does not end by itself: one of them has to go, best the one that came last; the others go on then",
-        "see who locked in which order: py-spy dump --pid PID of each, before any is ended",
-        "kill -TERM PID, and kill -KILL PID where that is not obeyed; what it was at is lost",
+        "See who locked in which order: py-spy dump --pid PID of each, before any is ended",
+        "Then kill -TERM PID, and kill -KILL PID where that is not obeyed; what it was at is lost",
     ),
     Anomaly.SLOW: (
         "See what it does: py-spy top --pid {pid}; compare with a sibling",
@@ -64,7 +67,7 @@ ADVICE: Mapping[str, tuple[str, ...]] = {
     ),
     Anomaly.STARVED: (
         "It does nothing wrong: it is a victim of its neighbour, and ending it helps nobody",
-        'latency = "latency" in [pools.{pool}] lets nicety demote batch work for it; or renice, move or stop the neighbour',
+        'With latency = "latency" in [pools.{pool}] nicety demotes batch work for it; or renice, move or stop the neighbour',
     ),
     Anomaly.FORK_STORM: (
         "See what it starts: ps --ppid {pid}; a retry loop around a program that fails is the usual cause",
@@ -76,15 +79,15 @@ ADVICE: Mapping[str, tuple[str, ...]] = {
     ),
     Anomaly.CRASH_LOOP: (
         "Look into the log of {pool} for why workers end: a deploy, a missing file or service, or no memory (dmesg)",
-        "going back to what ran before is faster than looking on",
+        "Going back to what ran before is faster than looking on",
     ),
     Anomaly.ZOMBIE: (
         "It takes a pid and no memory; only its parent can let go of it: the parent must wait for its children",
-        "many of them use up the pids: then end the parent",
+        "Many of them use up the pids: then end the parent",
     ),
     Anomaly.OUTLIER: (
         "It has no name, so look: nicety why {pid}, and what it served lately",
-        "if it is meant to be so: nicety anomalies wrong ID",
+        "If it is meant to be so: nicety anomalies wrong ID",
     ),
 }
 """What to do, the first thing first. The names of fields are filled in."""
@@ -206,7 +209,7 @@ def _stuck(evidence: Evidence) -> tuple[str, str]:
             ("siblings_slices_per_second", "{:,.0f} times on a CPU a second"),
             ("siblings_bytes_per_second", "{:,.0f} bytes a second"),
         )
-        if name in evidence
+        if evidence.get(name, 0.0) >= 0.005
     ]
     return what, "; ".join(filter(None, (usual, f"siblings go on: {', '.join(going)}" if going else "")))
 

@@ -388,7 +388,7 @@ class Quarantine:
 
     def _why(self, tick: Tick, incident: Incident, score: Score, before: str = "") -> Why:
         siblings = [other for other in tick.scores if other.pool == score.pool and other.id != score.id]
-        unusual = sum(other.p <= self._alpha for other in siblings)
+        unusual = sum(other.p <= self._alpha and other.kind == score.kind for other in siblings)
         evidence = dict(score.evidence)
         doing, compared = stories(score.kind, evidence)
         crowd = next((it for it in tick.crowds if it.worker.id == score.id), None) if score.kind == Anomaly.STARVED else None

@@ -10,14 +10,32 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nicety.models.records import HORIZONS, QUANTILES, Forecast, Latency
+from nicety.models.anomaly import alpha
+from nicety.models.records import HORIZONS, QUANTILES, Anomaly, Blocked, Deadlock, Forecast, Latency, ProcId, Score
 from nicety.models.rhythm import Rhythm
 from nicety.scheduler.config import Config
 from nicety.scheduler.config import PoolSize as Section
-from nicety.scheduler.decision import Control, Foretold, Pool, ResizePool, Scaled, Set
+from nicety.scheduler.config import Quarantine as QuarantineSection
+from nicety.scheduler.decision import (
+    Control,
+    Digest,
+    Flag,
+    Foretold,
+    Lesson,
+    Pool,
+    Recycle,
+    ResizePool,
+    Restore,
+    Scaled,
+    Set,
+    Status,
+    Tick,
+)
 from nicety.scheduler.policies.mechanisms import routes
+from nicety.scheduler.policies.policy import Result
 from nicety.scheduler.policies.pool_size import PoolSize, PoolSizeMemory
 from nicety.scheduler.policies.priority import Priority, PriorityMemory
+from nicety.scheduler.policies.quarantine import Quarantine, QuarantineMemory
 from nicety.scheduler.testing.ticks import a_group, a_machine, a_member, a_pool, a_tick
 
 WILD = st.one_of(
@@ -264,3 +282,105 @@ def test_no_demotion_reaches_a_latency_process(
             assert sessions[action.process] not in {member.session for member in service.members}
         else:
             assert not any((member.cgroup + "/").startswith(action.cgroup + "/") for member in service.members)
+
+
+# --- quarantine -----------------------------------------------------------------------------------------------------------------
+
+WORKERS = tuple(ProcId(9000 + number, 9000 + number) for number in range(4))
+MASTER = ProcId(500, 500)
+SCORES = st.builds(
+    Score,
+    id=st.sampled_from((*WORKERS, *WORKERS, MASTER)),
+    pool=st.just("web"),
+    kind=st.sampled_from(Anomaly),
+    value=st.sampled_from([1.0, 10.0, 100.0]),
+    p=st.sampled_from([0.5, 1e-12, 1e-12, 1e-12]),
+    evidence=st.just((("seconds", 12.0),)),
+    source=st.just("x"),
+)
+
+
+@st.composite
+def circles(draw: st.DrawFn) -> Deadlock:
+    ids = draw(st.permutations(WORKERS))[: draw(st.integers(2, 4))]
+    known = draw(st.booleans())
+    return Deadlock(
+        tuple(Blocked(id_, id_.pid, 0, "flock", ids[(i + 1) % len(ids)] if known else None) for i, id_ in enumerate(sorted(ids)))
+    )
+
+
+LESSONS = st.builds(
+    Lesson,
+    id=st.integers(0, 60).map(lambda number: f"s-{number}.0"),
+    pool=st.just("web"),
+    kind=st.sampled_from(Anomaly),
+    value=st.just(10.0),
+    wall=st.just(0),
+)
+STRETCHES = st.tuples(
+    st.sampled_from([1, 3, 10, 30, 70]),  # ticks that it lasts
+    st.lists(SCORES, max_size=4),
+    st.lists(circles(), max_size=1),
+    st.lists(LESSONS, max_size=2),
+    st.sampled_from([4, 4, 4, 2]),  # size of the pool
+    st.lists(st.sampled_from([Status.APPLIED, Status.APPLIED, *Status]), min_size=1, max_size=3),  # outcomes, in turn
+)
+Stretch = tuple[int, list[Score], list[Deadlock], list[Lesson], int, list[Status]]
+
+
+def expanded(stretches: list[Stretch]) -> list[tuple[Tick, list[Status]]]:
+    """Ticks with what will become of their decisions; the last minute is quiet, and then everything works."""
+    ticks = list[tuple[Tick, list[Status]]]()
+    for length, scores, deadlocks, lessons, size, statuses in [*stretches, (70, [], [], [], 4, [Status.APPLIED])]:
+        for _ in range(length):
+            ordered = tuple(sorted(scores, key=lambda score: score.id))
+            pool = a_pool(size=size)
+            tick = a_tick(len(ticks), pools=[pool], scores=ordered, deadlocks=tuple(deadlocks), lessons=tuple(lessons))
+            ticks.append((tick, statuses))
+    return ticks
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(STRETCHES, min_size=1, max_size=6), st.sampled_from(["flag", "demote", "recycle"]), st.integers(0, 5))
+def test_incidents_are_told_once_within_the_budget_and_no_victim_is_touched(
+    stretches: list[Stretch], action: str, budget: int
+) -> None:
+    section = QuarantineSection(action=action, patience=2.0, alarms_per_day=budget)  # type: ignore[arg-type]
+    policy = Quarantine(Config(quarantine=section), QuarantineMemory())
+    begun, renamed, ended, digests = dict[str, Flag](), list[str](), list[str](), list[int]()
+    demoted = set[ProcId]()
+    for tick, statuses in expanded(stretches):
+        scores = {score.id: [it for it in tick.scores if it.id == score.id] for score in tick.scores}
+        present = {worker.id for pool in tick.pools for worker in pool.workers}
+        decisions = [msgspec.structs.replace(it, id=f"s-{tick.seq}.{number}") for number, it in enumerate(policy.propose(tick))]
+        for decision in decisions:
+            policy.admit(decision)
+            done = decision.action
+            if isinstance(done, Flag) and not done.incident:
+                begun[decision.id] = done
+            elif isinstance(done, Flag):
+                assert done.incident in begun
+                (ended if done.over else renamed).append(done.incident)
+                assert done.over or done.incident not in ended
+            elif isinstance(done, Digest):
+                digests.append(tick.seq)
+            elif isinstance(done, Set | Recycle):
+                worker = done.worker if isinstance(done, Recycle) else done.process
+                assert action == ("recycle" if isinstance(done, Recycle) else "demote")
+                assert worker in present
+                told = {it.kind for it in scores.get(worker, ()) if it.p <= alpha(1.0)}
+                circled = {wait.waiter for it in tick.deadlocks for wait in it.waits if all(wait.holder for wait in it.waits)}
+                assert worker in circled or told - {Anomaly.STARVED, Anomaly.CRASH_LOOP, Anomaly.ZOMBIE}
+                assert any(worker in (flag.worker, *flag.others) for flag in begun.values()), "never without a report"
+                if isinstance(done, Set):
+                    assert (done.control, done.value) == (Control.NICE, 5)
+                    demoted.add(done.process)  # type: ignore[arg-type]  # a nice has a process
+            elif isinstance(done, Restore):
+                assert done.process in demoted
+        for number, decision in enumerate(decisions):
+            policy.learn(Result(decision.action, decision.target, statuses[number % len(statuses)], tick.at))
+    assert len(begun) <= budget
+    assert len(set(renamed)) == len(renamed)
+    assert len(set(ended)) == len(ended)
+    assert all(later - earlier >= 3600 for earlier, later in pairwise(digests))
+    assert policy.memory.incidents == {}, "all is over and given back after a quiet minute"
