@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..models.anomaly import NOTED
-from ..models.detectors import STARVED_SECONDS
 from ..models.features import Floats
 from ..models.records import Anomaly, ProcId, Score, Snapshot
 from .decision import Crowd, Member, Neighbour
 
-LEAST_CORES = 0.005
+LOOK_BACK_SECONDS = 24.0
+"""As far as the starvation test of `models` looks."""
+
+LEAST_CORES = 0.001
 """What uses less of a CPU keeps nobody waiting."""
 
 NEIGHBOURS = 4
@@ -55,7 +57,7 @@ class Crowding:
         seconds: float,
     ) -> None:
         """One tick. `cpu` [n] is the cores, `groups` [n] the group of each row of the table. Nothing is kept without workers."""
-        while self._looks and self._looks[0].at < snapshot.at - STARVED_SECONDS * 1e9:
+        while self._looks and self._looks[0].at < snapshot.at - LOOK_BACK_SECONDS * 1e9:
             self._looks.popleft()
         if not workers:
             self._looks.clear()

@@ -190,8 +190,8 @@ def list_page(
         lines += ["", *paragraph(f"{moment(digest.wall)}: {digest.decision.why.text}", width)]
     if lessons:
         lines += ["", "Called wrong: what looks like it must be stronger (nicety anomalies wrong --undo ID)"]
-        rows = [(it.id, it.pool, it.kind, figure(it.value), moment(it.wall)) for it in lessons]
-        lines += table(("id", "pool", "kind", "highest score", "said"), rows, width).splitlines()
+        said = [(it.id, it.pool, it.kind, figure(it.value), moment(it.wall)) for it in lessons]
+        lines += table(("id", "pool", "kind", "highest score", "said"), said, width).splitlines()
     return printed(lines)
 
 

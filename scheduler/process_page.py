@@ -57,7 +57,8 @@ def process_page(about: Account) -> str:
         title, rows = _left_alone(about)
     incident = _incident(about)
     if incident is not None:
-        title = f"reported: it {WHAT.get(incident.kind, incident.kind)}" + ("" if title == "left alone" else f"; {title}")
+        told = f"reported: it {WHAT.get(incident.kind, incident.kind)}"
+        title, rows = (told, [row for row in rows if row[0] != "why"]) if title == "left alone" else (f"{told}; {title}", rows)
     lines = [*paragraph(f"process {about.pid} ({about.name or 'not running any more'}): {title}", WIDTH), *_rows(rows)]
     if incident is not None:
         lines += part("Incident", [incident.text, f"all of it, with a snapshot and what to do: nicety why {incident.id}"])
@@ -81,7 +82,7 @@ def process_page(about: Account) -> str:
         shown = [decision_row(logged, day=True)[:4] for logged in about.decisions[:SHOWN]]
         title = f"Decisions about it, latest first{' (the latest 10)' if len(about.decisions) > SHOWN else ''}; nicety why ID"
         lines += part(title, table(("time", "id", "what", "outcome"), shown, WIDTH - 2).splitlines(), wrap=False)
-    if (demotion is None or demotion.ended) and not favours and not others:
+    if incident is None and (demotion is None or demotion.ended) and not favours and not others:
         lines += part("Why nothing is done", reasons(about.place, about.tick, about.session))
     return printed(lines)
 

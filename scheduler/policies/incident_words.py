@@ -23,8 +23,8 @@ WHAT: Mapping[str, str] = {
     Anomaly.STARVED: "is starved of CPU",
     Anomaly.FORK_STORM: "starts processes far too often",
     Anomaly.SWITCH_STORM: "is switched far too often",
-    Anomaly.CRASH_LOOP: "keeps losing workers that crash",
-    Anomaly.ZOMBIE: "has ended and nobody asks for its exit status",
+    Anomaly.CRASH_LOOP: "loses its workers again and again",
+    Anomaly.ZOMBIE: "leaves ended processes behind (zombies)",
     Anomaly.OUTLIER: "is unlike its siblings",
 }
 """What a process does that has this kind."""
@@ -82,7 +82,7 @@ ADVICE: Mapping[str, tuple[str, ...]] = {
         "Going back to what ran before is faster than looking on",
     ),
     Anomaly.ZOMBIE: (
-        "It takes a pid and no memory; only its parent can let go of it: the parent must wait for its children",
+        "ps --ppid {pid} shows them: each takes a pid and no memory, and goes only when its parent waits for it, or ends",
         "Many of them use up the pids: then end the parent",
     ),
     Anomaly.OUTLIER: (
@@ -178,14 +178,20 @@ def _theirs(evidence: Evidence, name: str, say: Callable[[float], str], otherwis
     return say(evidence[name]) if name in evidence else otherwise
 
 
-def _leak(evidence: Evidence) -> tuple[str, str]:
-    grown = f"its memory grew by {_mib(evidence.get('growth_mib', 0.0))} in {seconds(evidence.get('seconds', 0.0))}"
-    grown += f" to {_mib(evidence['rss_mib'])}" if "rss_mib" in evidence else ""
-    rate = evidence.get("growth_mib_per_minute")
-    grown += f", {_mib(rate)} a minute now" if rate is not None else ""
-    theirs = _theirs(evidence, "siblings_growth_mib", lambda value: f"siblings' median grew by {_mib(value)}")
-    theirs += f" to {_mib(evidence['siblings_rss_mib'])}" if "siblings_rss_mib" in evidence else ""
-    return grown, theirs
+def _leaking(name: str, what: str, say: Callable[[float], str]) -> Callable[[Evidence], tuple[str, str]]:
+    """Growth of memory, descriptors or threads; `name` is what the figures call their unit."""
+
+    def told(evidence: Evidence) -> tuple[str, str]:
+        grown = f"its {what} grew by {say(evidence.get(f'growth_{name}', 0.0))} in {seconds(evidence.get('seconds', 0.0))}"
+        grown += f" to {say(evidence[f'now_{name}'])}" if f"now_{name}" in evidence else ""
+        rate = evidence.get(f"growth_{name}_per_minute")
+        grown += f", {say(rate)} a minute now" if rate is not None else ""
+        limit = evidence.get("hits_limit_seconds")
+        grown += f": the machine's memory is used up in {seconds(limit)} at this pace" if limit is not None and limit > 0 else ""
+        theirs = _theirs(evidence, f"siblings_growth_{name}", lambda value: f"siblings' median grew by {say(value)}")
+        return grown, theirs + (f" to {say(evidence[f'siblings_{name}'])}" if f"siblings_{name}" in evidence else "")
+
+    return told
 
 
 def _spin(evidence: Evidence) -> tuple[str, str]:
@@ -220,6 +226,50 @@ def _starved(evidence: Evidence) -> tuple[str, str]:
     return what, _theirs(evidence, "siblings_wait_share", lambda value: f"siblings' median waits {value:.0%}".replace("%", " %"))
 
 
+def _slow(evidence: Evidence) -> tuple[str, str]:
+    times = [
+        f"{evidence[f'{name}_for_the_same_work_times_siblings']:.2g} times the {what}"
+        for name, what in (("cpu", "CPU"), ("busy", "time"))
+        if f"{name}_for_the_same_work_times_siblings" in evidence
+    ]
+    if not times:
+        return _named(evidence)
+    what = f"takes {' and '.join(times)} of its siblings' median for the same work"
+    return what + (f", for {seconds(evidence['seconds'])}" if "seconds" in evidence else ""), ""
+
+
+def _switch_storm(evidence: Evidence) -> tuple[str, str]:
+    what = f"is put on a CPU {evidence.get('switches_per_second', 0.0):,.0f} times a second"
+    if "times_for_the_same_work" in evidence:
+        what += f", {evidence['times_for_the_same_work']:.2g} times as often as siblings for the same work"
+    return what, _theirs(evidence, "siblings_switches_per_second", lambda value: f"siblings' median {value:,.0f} a second")
+
+
+def _fork_storm(evidence: Evidence) -> tuple[str, str]:
+    what = f"starts {evidence.get('processes_started_per_second', 0.0):.3g} processes a second"
+    what += f", for {seconds(evidence['seconds'])}" if "seconds" in evidence else ""
+    return what, _theirs(evidence, "siblings_processes_started_per_second", lambda value: f"siblings' median {value:.2g}")
+
+
+def _crash_loop(evidence: Evidence) -> tuple[str, str]:
+    if "ended_soon" not in evidence:
+        return _named(evidence)
+    what = f"{evidence['ended_soon']:.0f} workers ended within {seconds(evidence.get('seconds', 0.0))}"
+    what += (
+        f", {evidence['one_after_the_other']:.0f} of them each in the other's place" if "one_after_the_other" in evidence else ""
+    )
+    what += f", after {seconds(evidence['median_life_seconds'])} of life (median)" if "median_life_seconds" in evidence else ""
+    usual = evidence.get("usual_life_seconds")
+    return what, f"workers of this pool usually live {seconds(usual)}" if usual is not None else ""
+
+
+def _zombie(evidence: Evidence) -> tuple[str, str]:
+    if "zombies" not in evidence:
+        return _named(evidence)
+    many = f"{evidence['zombies']:.0f} process{'es' if evidence['zombies'] > 1 else ''}"
+    return f"{many} ended up to {seconds(evidence.get('seconds', 0.0))} ago, and nobody has asked for the exit status", ""
+
+
 def _outlier(evidence: Evidence) -> tuple[str, str]:
     ending = "_times_siblings"
     times = {name.removesuffix(ending): value for name, value in evidence.items() if name.endswith(ending)}
@@ -245,9 +295,16 @@ def _figure(value: float) -> str:
 
 
 _STORIES: Mapping[str, Callable[[Evidence], tuple[str, str]]] = {
-    Anomaly.LEAK: _leak,
+    Anomaly.LEAK: _leaking("mib", "memory", _mib),
+    Anomaly.FD_LEAK: _leaking("fds", "open descriptors", lambda value: f"{value:,.0f}"),
+    Anomaly.THREAD_LEAK: _leaking("threads", "threads", lambda value: f"{value:,.0f}"),
     Anomaly.SPIN: _spin,
     Anomaly.STUCK: _stuck,
+    Anomaly.SLOW: _slow,
     Anomaly.STARVED: _starved,
+    Anomaly.FORK_STORM: _fork_storm,
+    Anomaly.SWITCH_STORM: _switch_storm,
+    Anomaly.CRASH_LOOP: _crash_loop,
+    Anomaly.ZOMBIE: _zombie,
     Anomaly.OUTLIER: _outlier,
 }

@@ -28,8 +28,8 @@ EVIDENCE = (
     ("growth_mib_per_minute", 85.0),
     ("siblings_growth_mib", 0.25),
     ("seconds", 24.0),
-    ("rss_mib", 120.0),
-    ("siblings_rss_mib", 60.0),
+    ("now_mib", 120.0),
+    ("siblings_mib", 60.0),
 )
 LOOK = Evidence(
     id=SICK,
