@@ -265,11 +265,15 @@ def _behaviour(table: SampleTable, rate: Rates, uptime_ticks: int) -> dict[str, 
 
 
 def offered_load(pool: PoolSample) -> float | None:
-    """Offered load of a pool now in Erlangs: busy workers and work that waits. None where no worker tells whether it is busy."""
-    told = [worker.busy for worker in pool.workers if worker.busy is not None]
+    """Offered load of a pool now in Erlangs: busy workers and work that waits. None where no worker tells whether it is busy.
+
+    A worker that starts does something too, but serves nobody: counted, the workers of one growth would ask for the next.
+    """
+    ready = [worker for worker in pool.workers if worker.ready]
+    told = [worker.busy for worker in ready or pool.workers if worker.busy is not None]
     if not told and pool.workers:
         return None
-    return sum(told) + (pool.queued or 0.0)
+    return (sum(told) if ready else 0.0) + (pool.queued or 0.0)
 
 
 def _offered(load: float, queued: float, before: float) -> tuple[float, float]:
@@ -494,7 +498,7 @@ class Observer:
         while history and history[0][0] < snapshot.at - STABLE_SECONDS * 1e9:
             history.popleft()
         workers, ran, waited, busy, largest = [], 0.0, 0.0, 0.0, 0
-        at_work = done = 0.0  # of ready workers: one that starts uses CPU too, and does nothing
+        at_work = done = 0.0  # of workers that tell whether they are busy
         for worker in pool.workers:
             row = measured.rows.get(worker.id)
             if row is None:
@@ -502,9 +506,11 @@ class Observer:
             cpu, wait = float(measured.rates.cpu[row]), float(measured.rates.wait[row])
             rss = int(snapshot.table[row]["rss_bytes"])
             workers.append(Worker(worker.id, worker.ready, worker.busy, cpu, wait, rss))
-            ran, waited, busy, largest = ran + cpu, waited + wait, busy + (worker.busy or 0.0), max(largest, rss)
-            if worker.ready and worker.busy is not None:
-                at_work, done = at_work + worker.busy, done + cpu
+            largest = max(largest, rss)
+            if worker.ready:
+                ran, waited, busy = ran + cpu, waited + wait, busy + (worker.busy or 0.0)
+                if worker.busy is not None:
+                    at_work, done = at_work + worker.busy, done + cpu
         return Pool(
             name=pool.pool,
             size=pool.size,

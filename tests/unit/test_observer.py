@@ -13,7 +13,7 @@ from nicety.models.evidence import CHANNELS
 from nicety.models.records import SAMPLE, HostSample, Identity, Known, Latency, PoolSample, ProcId, Snapshot, Trait, WorkerSample
 from nicety.scheduler.config import Config, parse
 from nicety.scheduler.decision import Abilities, Group, Member, Tick
-from nicety.scheduler.observer import Measurer, Observer
+from nicety.scheduler.observer import Measurer, Observer, offered_load
 
 OWN, SERVICE, HOG = ProcId(5, 100), ProcId(10, 200), ProcId(20, 300)
 IDENTITIES = {
@@ -69,6 +69,30 @@ def test_children_that_come_and_go_between_two_ticks_are_known_by_their_page_fau
     measured = measurer.measure(seen(2))
     assert measured is not None
     assert measured.workers[:, CHANNELS.index("forks")].tolist() == [expected, 0.0]
+
+
+def test_a_worker_that_starts_is_no_load_and_its_cpu_time_is_not_that_of_work() -> None:
+    observer = Observer(
+        parse("[pools.web]\nkind = 'command'\ncommand = ['server']"), Abilities(False, "", False), OWN, None, None, None
+    )
+    workers = (WorkerSample(SERVICE, 0.5, ready=True), WorkerSample(HOG, 1.0, ready=False))
+    pool = PoolSample("web", 2, 2, 3.0, workers, None, None, "")
+    ticks = [observer.tick(replace(snapshot(at), pools=(pool,)), (), paused=False) for at in range(1, 4)]
+    seen = ticks[-1].pools[0]
+    assert (seen.busy, seen.load) == (0.5, 3.5)
+    assert seen.cpu_per_worker == pytest.approx(0.4)  # the service's 0.2 cores in half of the time, not the hog's
+
+
+def test_the_load_of_a_pool_is_unknown_only_where_no_worker_tells() -> None:
+    def load(*workers: tuple[float | None, bool]) -> float | None:
+        told = tuple(WorkerSample(ProcId(pid, 1), busy, ready) for pid, (busy, ready) in enumerate(workers, 10))
+        return offered_load(PoolSample("web", len(told), len(told), 2.0, told, None, None, ""))
+
+    assert load() == 2.0
+    assert load((None, True), (None, False)) is None
+    assert load((None, True), (1.0, False)) is None
+    assert load((1.0, False), (1.0, False)) == 2.0
+    assert load((None, True), (0.25, True), (1.0, False)) == 2.25
 
 
 def groups(tick: Tick) -> dict[str, Group]:
