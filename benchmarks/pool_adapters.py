@@ -14,9 +14,6 @@ import json
 import os
 import random
 import re
-import shutil
-import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -28,34 +25,16 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pool_rigs as rigs
 from claims import Claims
 
-from nicety.scheduler.config import PoolConfig
+from nicety.scheduler.daemon import SystemClock
 from nicety.scheduler.pools.celery_node import CeleryPool
 from nicety.scheduler.pools.gunicorn import GunicornPool
 from nicety.scheduler.pools.uwsgi import UwsgiPool
 from nicety.scheduler.ports import PoolAdapter
 
-SECOND = 1_000_000_000
 MAXIMUM = 5
-PATIENCE = 120.0
-"""Seconds after which a size that is not reached ends the run."""
-
-
-class RealClock:
-    """`ports.Clock`."""
-
-    def monotonic(self) -> int:
-        """ns"""
-        return time.monotonic_ns()
-
-    def wall(self) -> int:
-        """ns since 1970"""
-        return time.time_ns()
-
-    def sleep_until(self, at: int) -> None:
-        """Return when `monotonic()` has reached `at`."""
-        time.sleep(max(0.0, (at - time.monotonic_ns()) / SECOND))
 
 
 @dataclass(frozen=True)
@@ -74,14 +53,6 @@ class Stage:
 
     pool: PoolAdapter
     finish: Callable[[], Work]
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody has."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 # --- gunicorn ------------------------------------------------------------------------------------------------------------------
@@ -137,21 +108,19 @@ class WebClients:
 def gunicorn(folder: Path) -> Iterator[Stage]:
     """Four clients, of requests that take 10 ms."""
     (folder / "app.py").write_text(WSGI)
-    port, pidfile = free_port(), folder / "pid"
-    clients = WebClients(port, 4)
-    command = [sys.executable, "-m", "gunicorn", "-b", f"127.0.0.1:{port}", "--pid", str(pidfile), "--chdir", str(folder)]
-    with (folder / "log").open("wb") as output:
-        master = subprocess.Popen([*command, "app:application"], stdout=output, stderr=output)
-    pool = GunicornPool("web", PoolConfig(kind="gunicorn", pidfile=str(pidfile)), RealClock())
+    port = rigs.free_port()
+    with rigs.gunicorn(folder, port) as config:
+        yield from _stage(GunicornPool("web", config, SystemClock()), WebClients(port, 4))
+
+
+def _stage(pool: PoolAdapter, clients: WebClients) -> Iterator[Stage]:
     try:
-        reach(pool, 1)
+        rigs.reach(pool, 1)
         clients.start()
         yield Stage(pool, clients.finish)
     finally:
         clients.finish()
         pool.close()
-        master.terminate()
-        master.wait(30)
 
 
 # --- uWSGI ---------------------------------------------------------------------------------------------------------------------
@@ -161,24 +130,9 @@ def gunicorn(folder: Path) -> Iterator[Stage]:
 def uwsgi(folder: Path) -> Iterator[Stage]:
     """Two clients, of requests that take 10 ms. The master changes its workers once a second, and takes away idle ones only."""
     (folder / "app.py").write_text(WSGI)
-    port, pidfile, stats, fifo = free_port(), folder / "pid", folder / "stats", folder / "fifo"
-    clients = WebClients(port, 2)
-    command = ["uwsgi", "--plugin", "python3", "--http-socket", f"127.0.0.1:{port}", "--wsgi-file", str(folder / "app.py")]
-    command += ["--master", "--die-on-term", "--processes", str(MAXIMUM), "--cheaper", "1", "--cheaper-algo", "manual"]
-    command += ["--stats", str(stats), "--master-fifo", str(fifo), "--pidfile", str(pidfile), "--disable-logging"]
-    with (folder / "log").open("wb") as output:
-        master = subprocess.Popen(command, stdout=output, stderr=output)
-    config = PoolConfig(kind="uwsgi", stats=str(stats), fifo=str(fifo), pidfile=str(pidfile))
-    pool = UwsgiPool("web", config, RealClock())
-    try:
-        reach(pool, 1)
-        clients.start()
-        yield Stage(pool, clients.finish)
-    finally:
-        clients.finish()
-        pool.close()
-        master.terminate()
-        master.wait(30)
+    port = rigs.free_port()
+    with rigs.uwsgi(folder, port, MAXIMUM) as config:
+        yield from _stage(UwsgiPool("web", config, SystemClock()), WebClients(port, 2))
 
 
 # --- Celery --------------------------------------------------------------------------------------------------------------------
@@ -232,38 +186,14 @@ def celery(folder: Path) -> Iterator[Stage]:
     """A worker node with a Redis of its own. A task is done when it has said so itself; the worker's log tells of failed ones."""
     (folder / "tasks.py").write_text(TASKS)
     (folder / "client.py").write_text(CLIENT)
-    port, pidfile, log = free_port(), folder / "pid", folder / "log"
-    environ = {**os.environ, "BROKER": f"redis://127.0.0.1:{port}/0", "PACE": os.environ.get("PACE", "")}
-    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
-    redis = subprocess.Popen([shutil.which("redis-server") or "redis-server", *options], stdout=subprocess.DEVNULL)
+    environ = {"PACE": os.environ.get("PACE", "")}
     with contextlib.ExitStack() as at_the_end:
-        at_the_end.callback(redis.wait, 30)
-        at_the_end.callback(redis.terminate)
-        with socket.socket() as probe:
-            while probe.connect_ex(("127.0.0.1", port)) != 0:
-                time.sleep(0.05)
-        command = [
-            sys.executable,
-            "-m",
-            "celery",
-            "-A",
-            "tasks",
-            "worker",
-            "-c",
-            "1",
-            "-n",
-            "bench@here",
-            "--pidfile",
-            str(pidfile),
-        ]
-        with log.open("wb") as output:
-            main = subprocess.Popen(command, cwd=folder, env=environ, stdout=output, stderr=output)
-        at_the_end.callback(main.wait, 30)
-        at_the_end.callback(main.send_signal, signal.SIGQUIT)
-        config = PoolConfig(kind="celery", pidfile=str(pidfile), broker=environ["BROKER"], node="bench@here")
-        pool = CeleryPool("jobs", config, RealClock())
+        broker = at_the_end.enter_context(rigs.redis(folder)) + "/0"
+        config = at_the_end.enter_context(rigs.celery(folder, "bench", broker, ["-c", "1"], environ))
+        environ = {**os.environ, **environ, "BROKER": broker}
+        pool = CeleryPool("jobs", config, SystemClock())
         at_the_end.callback(pool.close)
-        reach(pool, 1)
+        rigs.reach(pool, 1)
         client = subprocess.Popen(
             [sys.executable, "client.py"], cwd=folder, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -271,7 +201,12 @@ def celery(folder: Path) -> Iterator[Stage]:
 
         def finish() -> Work:
             told = json.loads(client.communicate()[0])
-            return Work(told["sent"], told["done"], len(re.findall(r"raised (?:unexpected|error)", log.read_text())), told["twice"])
+            return Work(
+                told["sent"],
+                told["done"],
+                len(re.findall(r"raised (?:unexpected|error)", (folder / "bench.log").read_text())),
+                told["twice"],
+            )
 
         yield Stage(pool, finish)
 
@@ -279,24 +214,6 @@ def celery(folder: Path) -> Iterator[Stage]:
 # --- the run -------------------------------------------------------------------------------------------------------------------
 
 POOLS: dict[str, Callable[[Path], AbstractContextManager[Stage]]] = {"celery": celery, "gunicorn": gunicorn, "uwsgi": uwsgi}
-
-
-def reach(pool: PoolAdapter, size: int) -> float:
-    """Drive the pool as the daemon does, ten looks a second, until it has the size: seconds. Raises TimeoutError."""
-    began = time.monotonic()
-    asked = False
-    while True:
-        pool.probe()
-        sample = pool.read()
-        if not sample.trouble:
-            if not asked:
-                pool.resize(size)
-                asked = True
-            if sample.size == size == sample.requested:
-                return time.monotonic() - began
-        if time.monotonic() - began > PATIENCE:
-            raise TimeoutError(f"not {size} workers after {PATIENCE:g} s: {sample}")
-        time.sleep(0.1)
 
 
 def main() -> None:
@@ -313,7 +230,7 @@ def main() -> None:
         size = 1
         while len(ups) + len(downs) < options.resizes:
             wanted = chance.choice([other for other in range(1, MAXIMUM + 1) if other != size])
-            seconds = reach(stage.pool, wanted)
+            seconds = rigs.reach(stage.pool, wanted)
             (ups if wanted > size else downs).append(seconds)
             size = wanted
             if (len(ups) + len(downs)) % 50 == 0:

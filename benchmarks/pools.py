@@ -1,6 +1,7 @@
 """Pool sizes in simulation: nicety, peers' rules, fixed sizes and oracles on made up loads and on recorded arrivals.
 
     python benchmarks/pools.py [--data DIR] [--only LOAD,...] [--rules NAME,...] [--json FILE] [--table FILE]
+    python benchmarks/pools.py --real [--only POOL|LOAD,...] [--periods N] [--json FILE] [--table FILE]
 
 What is run is `nicety simulate`: 1 h, requests of 0.2 s, 2 to 32 workers, starts of 4 s and 20 s, three seeds; the first 120 s do
 not count. Beside it steps and spikes that have been there for three hours before they count: what a daemon knows that was not
@@ -8,6 +9,8 @@ started just now. DIR has recorded arrivals (`arrivals/*.parquet`; or set NICETY
 `scheduler.simulation.arrivals.fitted` says; without it only made up loads are run. `--table` writes the rows for the docs.
 
 The claims compare nicety with Knative's rule (kpa), the best reactive one. The speed is that of one CPU, at a load that is named.
+
+`--real` does the same on real pools instead: see `pools_real.py`.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pools_real
 from claims import Claims
 
 from nicety.scheduler.simulation import run
@@ -125,11 +129,15 @@ def main() -> int:
     """Run what is asked for and print the claims."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--only", help="loads, separated by commas")
+    parser.add_argument("--only", help="loads, separated by commas; with --real also pools")
     parser.add_argument("--rules", default=",".join(run.ALL), help="rules, separated by commas")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--table", type=Path)
+    parser.add_argument("--real", action="store_true", help="real pools instead of simulated ones")
+    parser.add_argument("--periods", type=int, default=pools_real.PERIODS, help="with --real: periods that count")
     given = parser.parse_args()
+    if given.real:
+        return pools_real.main(given.only, given.periods, given.json, given.table, parser.error)
     named = os.environ.get("NICETY_DATA")
     there = cases(given.data or (Path(named) if named else None))
     wanted = given.only.split(",") if given.only else list(there)
