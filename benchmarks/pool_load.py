@@ -3,8 +3,7 @@
     pool_load.py web|celery|executor SCHEDULE OUT TARGET...
 
 SCHEDULE: .npy, [2, n], seconds from the beginning at which a request or task is sent, and how long it takes. Every TARGET gets the
-same: a port (web), the URL of a broker (celery; the folder has tasks.py), or the name of an executor that is then made here, with
-its sizes: NAME:INITIAL:MINIMUM:MAXIMUM:START_SECONDS (one target only).
+same: a port (web), the URL of a broker (celery), or an executor that is then made here, NAME:WORKERS:START_SECONDS (one only).
 
 Says "ready" on stdout, reads the beginning in monotonic seconds from stdin, and writes OUT when everything is done or nothing has
 been for `PATIENCE`: .npy, [3, targets, n], seconds from the planned time to the end of each (nan: failed, infinite: lost), by how
@@ -114,10 +113,8 @@ def executor(targets: list[str], planned: Floats, services: Floats, found: Float
 
     from nicety.scheduler.pools import Executor
 
-    name, *sizes = targets[0].split(":")
-    initial, minimum, maximum = (int(size) for size in sizes[:3])
-    pool = Executor(maximum, initializer=time.sleep, initargs=(float(sizes[3]),), name=name, minimum=minimum)
-    pool.resize(initial)
+    name, size, start = targets[0].split(":")
+    pool = Executor(int(size), initializer=time.sleep, initargs=(float(start),), name=name)
     pool.submit(time.sleep, 0).result()
     at = begin()
     due = (planned + at).tolist()

@@ -4,8 +4,8 @@
 
 Pools: gunicorn (sync workers), `nicety.scheduler.pools.Executor` and Celery (prefork, a Redis of its own). Loads: steps and spikes
 of the simulator at half its height and with a period of 120 s, so that a run is short: 1 Erlang, and 6 for 40 s; 1.5 Erlangs, and
-9 for 20 s. Requests come at random (Poisson), service times are log-normal around 0.2 s, starts are slow on purpose: 4 s. Workers
-wait instead of computing, so two CPUs carry dozens of them.
+9 for 20 s. Requests come at random (Poisson), service times are log-normal around 0.4 s, starts are slow on purpose: 4 s. Workers
+wait instead of computing, so two CPUs carry a hundred of them.
 
 All conditions of a pool and load run side by side and get the same work at the same time: nicety's daemon as it is, Knative's rule
 (`scheduler/simulation/peers.py`) through the same adapter, fixed sizes, and the framework's own scaler, which of the three only
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -57,7 +58,9 @@ MINIMUM, MAXIMUM = 2, 16
 START = 4.0
 """Seconds that a worker sleeps before it takes work."""
 
-SERVICE = 0.2
+SERVICE = 0.4
+"""Twice that of the simulator: half as many requests make the same load, and cost half as much of two CPUs."""
+
 PERIOD = 120
 KNOWN = 4
 """Periods that do not count. A rhythm of 120 s needs three to be trusted, and is looked for each 16 s."""
@@ -76,20 +79,21 @@ class Shape:
 
     low: float  # Erlangs
     high: float
-    seconds: int  # of a period that are high; they end with it
+    begin: int  # second of the period from which on it is high: not at the same time for all
+    seconds: int  # for so long
 
     def erlangs(self, periods: int) -> Floats:
         """[seconds] offered load."""
-        at = np.arange(periods * PERIOD) % PERIOD
-        return np.where(at >= PERIOD - self.seconds, self.high, self.low)
+        at = (np.arange(periods * PERIOD) - self.begin) % PERIOD
+        return np.where(at < self.seconds, self.high, self.low)
 
     def fixed(self) -> tuple[int, int, int]:
-        """Sizes that never change: just more than the mean load, the mean load with Knative's target, the highest with it."""
+        """Sizes that never change: for the mean load, just enough for the highest, and that with room (as Knative leaves it)."""
         mean = float(self.erlangs(1).mean())
-        return int(np.ceil(mean)), int(np.ceil(mean / Kpa.TARGET)), int(np.ceil(self.high / Kpa.TARGET))
+        return int(np.ceil(mean / Kpa.TARGET)), int(np.ceil(self.high)), int(np.ceil(self.high / Kpa.TARGET))
 
 
-LOADS: Mapping[str, Shape] = MappingProxyType({"steps": Shape(1, 6, 40), "spikes": Shape(1.5, 9, 20)})
+LOADS: Mapping[str, Shape] = MappingProxyType({"steps": Shape(1, 6, 70, 40), "spikes": Shape(1.5, 9, 30, 20)})
 POOLS = ("gunicorn", "executor", "celery")
 TOGETHER = (("gunicorn", "executor"), ("celery",))
 """Pools that run at the same time. All three at once would be too much for two CPUs."""
@@ -193,7 +197,7 @@ class Knative:
         self._pools = build(Config(pools=dict(configs)), self._clock, state_dir=folder)
         self._rules = {name: Kpa(MINIMUM, MAXIMUM) for name in configs}
         self.resizes: dict[str, list[float]] = {name: [] for name in configs}
-        self.troubles: list[str] = []
+        self.troubles: set[str] = set()
         self.seen: dict[str, list[tuple[float, float, float, int, int]]] = {name: [] for name in configs}
         """(seconds, busy, queued, ready, size asked for) at each look."""
         self._begin = time.monotonic()
@@ -225,7 +229,7 @@ class Knative:
     def _decide(self, pool: PoolAdapter) -> None:
         sample, now = pool.read(), time.monotonic()
         if sample.trouble:
-            self.troubles.append(f"{pool.name}: {sample.trouble}")
+            self.troubles.add(f"{pool.name}: {sample.trouble}")
             return
         seen = as_seen(sample, now - self._begin)
         wanted = min(max(self._rules[pool.name].size(seen), MINIMUM), MAXIMUM)
@@ -335,7 +339,8 @@ class Client:
 
 def rules(pool: str, shape: Shape) -> dict[str, int]:
     """Conditions by name, with the size to begin with."""
-    found = dict.fromkeys(("nicety", "kpa"), first_size(MINIMUM, MAXIMUM))
+    # an Executor begins with as many as it may have; a program that resizes it is left alone for a minute
+    found = dict.fromkeys(("nicety", "kpa"), MAXIMUM if pool == "executor" else first_size(MINIMUM, MAXIMUM))
     found |= {f"fixed-{size}": size for size in shape.fixed()}
     if pool == "celery":
         found["own"] = MINIMUM
@@ -362,7 +367,7 @@ def stage(stack: contextlib.ExitStack, pool: str, load: str, planned: Path, fold
     if pool == "executor":
         for rule, initial in wanted.items():
             name = f"bench-{load}-{rule}"
-            target = f"{name}:{initial}:{MINIMUM}:{MAXIMUM}:{START}"
+            target = f"{name}:{initial}:{START}"
             out = folder / f"{pool}-{load}-{rule}.npy"
             process = stack.enter_context(client(pool, planned, out, [target]))
             config = PoolConfig(kind="executor", executor=name)
@@ -462,7 +467,7 @@ def run(pools: Sequence[str], loads: Sequence[str], periods: int, folder: Path) 
     more = {
         "sent_late_p99": max(late),
         "cpu_pressure": pressure,
-        "troubles": knative.troubles,
+        "troubles": sorted(knative.troubles),
         "workers": tracks,
         "seen": seen,
     }
@@ -582,8 +587,9 @@ def main(only: str | None, periods: int, path: Path | None, table_path: Path | N
     for group in TOGETHER:
         if chosen := [pool for pool in group if pool in pools]:
             began = time.monotonic()
-            with tempfile.TemporaryDirectory(prefix="nicety-pools-") as place:
-                figures, more["+".join(chosen)] = run(chosen, loads, periods, Path(place))
+            place = Path(tempfile.mkdtemp(prefix="nicety-pools-"))  # stays, with its logs, when a run fails
+            figures, more["+".join(chosen)] = run(chosen, loads, periods, place)
+            shutil.rmtree(place)
             found += figures
             print(f"{', '.join(chosen)}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     claims = Claims()

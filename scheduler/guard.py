@@ -117,10 +117,14 @@ class Guard:
         return admitted, refused
 
     def learn(self, result: Result) -> None:
-        """An outcome: back off from what failed, keep hands off what somebody else changed, forget what is gone."""
+        """An outcome: back off from what failed, keep hands off what somebody else changed, forget what is gone.
+
+        A pool's size is not among that: its adapter says for how long somebody's choice is fresh, by `trouble`, and when it takes
+        requests again.
+        """
         memory = self.memory
         key = result.target if result.action is None else knob(result.action, result.target)
-        if result.status is Status.FOREIGN and key not in memory.hands_off:
+        if result.status is Status.FOREIGN and key not in memory.hands_off and not result.target.startswith("pool "):
             memory.hands_off = sorted([*memory.hands_off, key])
         if result.failed:
             failures = memory.backoff[key].failures + 1 if key in memory.backoff else 1

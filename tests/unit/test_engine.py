@@ -318,12 +318,20 @@ def test_foreign_memory_is_refused_with_the_next_step() -> None:
 
 def test_a_new_session_frees_what_was_hands_off() -> None:
     engine = Engine(PLAIN, "one")
-    engine.step(a_tick(1, outcomes=[Outcome("", Status.FOREIGN, "pool web", "by hand", 0)]))
-    loud = {"machine": a_machine(cpus=16), "pools": [a_pool(size=1, load=5.0)]}
-    same = Engine.resume(PLAIN, "one", engine.memory())
-    assert same.step(a_tick(2, **loud)).decisions == ()  # type: ignore[arg-type]
-    fresh = Engine.resume(PLAIN, "two", engine.memory())
-    assert len(fresh.step(a_tick(2, **loud)).decisions) == 1  # type: ignore[arg-type]
+    engine.step(a_tick(1, outcomes=[Outcome("", Status.FOREIGN, "pid 20", "by hand", 0)]))
+    assert Engine.resume(PLAIN, "one", engine.memory()).memory()["guard"]["hands_off"] == ["pid 20"]
+    assert Engine.resume(PLAIN, "two", engine.memory()).memory()["guard"]["hands_off"] == []
+
+
+def test_a_pool_that_was_resized_by_hand_is_sized_again_when_its_adapter_takes_requests_again() -> None:
+    engine = Engine(PLAIN, "s")
+    asks = {"machine": a_machine(cpus=16), "pools": [a_pool(size=1, load=5.0)]}
+    (first,) = engine.step(a_tick(1, **asks)).decisions  # type: ignore[arg-type]
+    held = {"machine": a_machine(cpus=16), "pools": [a_pool(size=1, load=5.0, trouble="resized by hand to 1 workers")]}
+    foreign = Outcome(first.id, Status.FOREIGN, first.target, "by hand", 0)
+    assert engine.step(a_tick(2, outcomes=[foreign], **held)).decisions == ()  # type: ignore[arg-type]
+    assert all(engine.step(a_tick(at, **held)).decisions == () for at in range(3, 60))  # type: ignore[arg-type]
+    assert [decision.target for at in range(60, 64) for decision in engine.step(a_tick(at, **asks)).decisions] == [first.target]  # type: ignore[arg-type]
 
 
 def test_an_effect_is_only_measured_of_what_was_really_changed() -> None:
