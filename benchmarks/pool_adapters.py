@@ -109,7 +109,7 @@ def gunicorn(folder: Path) -> Iterator[Stage]:
     """Four clients, of requests that take 10 ms."""
     (folder / "app.py").write_text(WSGI)
     port = rigs.free_port()
-    with rigs.gunicorn(folder, port) as config:
+    with rigs.gunicorn(folder, port) as (config, _):
         yield from _stage(GunicornPool("web", config, SystemClock()), WebClients(port, 4))
 
 
@@ -131,7 +131,7 @@ def uwsgi(folder: Path) -> Iterator[Stage]:
     """Two clients, of requests that take 10 ms. The master changes its workers once a second, and takes away idle ones only."""
     (folder / "app.py").write_text(WSGI)
     port = rigs.free_port()
-    with rigs.uwsgi(folder, port, MAXIMUM) as config:
+    with rigs.uwsgi(folder, port, MAXIMUM) as (config, _):
         yield from _stage(UwsgiPool("web", config, SystemClock()), WebClients(port, 2))
 
 
@@ -189,7 +189,7 @@ def celery(folder: Path) -> Iterator[Stage]:
     environ = {"PACE": os.environ.get("PACE", "")}
     with contextlib.ExitStack() as at_the_end:
         broker = at_the_end.enter_context(rigs.redis(folder)) + "/0"
-        config = at_the_end.enter_context(rigs.celery(folder, "bench", broker, ["-c", "1"], environ))
+        config, _ = at_the_end.enter_context(rigs.celery(folder, "bench", broker, ["-c", "1"], environ))
         environ = {**os.environ, **environ, "BROKER": broker}
         pool = CeleryPool("jobs", config, SystemClock())
         at_the_end.callback(pool.close)

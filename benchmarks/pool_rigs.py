@@ -12,12 +12,20 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from nicety.scheduler.config import PoolConfig
 from nicety.scheduler.ports import PoolAdapter
 
 PATIENCE = 120.0
 """Seconds after which what is waited for ends the run."""
+
+
+class Started(NamedTuple):
+    """A pool that runs."""
+
+    config: PoolConfig  # how it is found
+    pid: int  # of its main process
 
 
 def free_port() -> int:
@@ -54,23 +62,23 @@ def program(
 
 
 @contextlib.contextmanager
-def gunicorn(folder: Path, port: int, workers: int = 1) -> Iterator[PoolConfig]:
+def gunicorn(folder: Path, port: int, workers: int = 1) -> Iterator[Started]:
     """A master with sync workers, of the application in `folder`/app.py."""
     pidfile = folder / "pid"
     command = [sys.executable, "-m", "gunicorn", "-b", f"127.0.0.1:{port}", "--pid", str(pidfile), "--chdir", str(folder)]
-    with program([*command, "-w", str(workers), "app:application"], folder / "log"):
-        yield PoolConfig(kind="gunicorn", pidfile=str(pidfile))
+    with program([*command, "-w", str(workers), "app:application"], folder / "log") as master:
+        yield Started(PoolConfig(kind="gunicorn", pidfile=str(pidfile)), master.pid)
 
 
 @contextlib.contextmanager
-def uwsgi(folder: Path, port: int, maximum: int) -> Iterator[PoolConfig]:
+def uwsgi(folder: Path, port: int, maximum: int) -> Iterator[Started]:
     """A master with one worker, of the application in `folder`/app.py, whose size is left to whoever writes to its FIFO."""
     pidfile, stats, fifo = folder / "pid", folder / "stats", folder / "fifo"
     command = ["uwsgi", "--plugin", "python3", "--http-socket", f"127.0.0.1:{port}", "--wsgi-file", str(folder / "app.py")]
     command += ["--master", "--die-on-term", "--processes", str(maximum), "--cheaper", "1", "--cheaper-algo", "manual"]
     command += ["--stats", str(stats), "--master-fifo", str(fifo), "--pidfile", str(pidfile), "--disable-logging"]
-    with program(command, folder / "log"):
-        yield PoolConfig(kind="uwsgi", stats=str(stats), fifo=str(fifo), pidfile=str(pidfile))
+    with program(command, folder / "log") as master:
+        yield Started(PoolConfig(kind="uwsgi", stats=str(stats), fifo=str(fifo), pidfile=str(pidfile)), master.pid)
 
 
 @contextlib.contextmanager
@@ -90,12 +98,13 @@ def redis(folder: Path) -> Iterator[str]:
 @contextlib.contextmanager
 def celery(
     folder: Path, name: str, broker: str, options: Sequence[str], environ: Mapping[str, str] | None = None
-) -> Iterator[PoolConfig]:
+) -> Iterator[Started]:
     """A node with the application in `folder`/tasks.py, which reads BROKER. Its files are `name`.pid and `name`.log."""
     pidfile, node = folder / f"{name}.pid", f"{name}@here"
     command = [sys.executable, "-m", "celery", "-A", "tasks", "worker", "-n", node, "--pidfile", str(pidfile), *options]
-    with program(command, folder / f"{name}.log", folder=folder, environ={**(environ or {}), "BROKER": broker}, end=signal.SIGQUIT):
-        yield PoolConfig(kind="celery", pidfile=str(pidfile), broker=broker, node=node)
+    environ = {**(environ or {}), "BROKER": broker}
+    with program(command, folder / f"{name}.log", folder=folder, environ=environ, end=signal.SIGQUIT) as main:
+        yield Started(PoolConfig(kind="celery", pidfile=str(pidfile), broker=broker, node=node), main.pid)
 
 
 def reach(pool: PoolAdapter, size: int) -> float:

@@ -7,7 +7,7 @@ of the simulator at half its height and with a period of 120 s, so that a run is
 9 for 20 s. Requests come at random (Poisson), service times are log-normal around 0.4 s, starts are slow on purpose: 4 s. Workers
 wait instead of computing, so two CPUs carry a hundred of them.
 
-All conditions of a pool and load run side by side and get the same work at the same time: nicety's daemon as it is, Knative's rule
+All pools with all conditions run side by side and get the same work at the same time: nicety's daemon as it is, Knative's rule
 (`scheduler/simulation/peers.py`) through the same adapter, fixed sizes, and the framework's own scaler, which of the three only
 Celery has (--autoscale). Sent open-loop; latency counts from the planned time. What counts comes after KNOWN periods: nicety has to
 see a rhythm before it trusts it. The periods before are shown beside it, and what the simulator says of the same requests.
@@ -75,8 +75,8 @@ LOOK = 0.2
 LATE = 0.05
 """Seconds by which one in a hundred requests may be sent late before the run says that the machine was too busy."""
 
-AHEAD = 6.0
-"""Seconds from the start of the daemon to the first request."""
+AHEAD = 3.0
+"""Seconds that the daemon is there before the first request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class Shape:
 
     low: float  # Erlangs
     high: float
-    begin: int  # second of the period from which on it is high: not at the same time for all
+    begin: int  # second of the period from which on it is high
     seconds: int  # for so long
 
     def erlangs(self, periods: int) -> Floats:
@@ -101,8 +101,8 @@ class Shape:
 
 LOADS: Mapping[str, Shape] = MappingProxyType({"steps": Shape(1, 6, 70, 40), "spikes": Shape(1.5, 9, 30, 20)})
 POOLS = ("gunicorn", "executor", "celery")
-TOGETHER = (("gunicorn", "executor"), ("celery",))
-"""Pools that run at the same time. All three at once would be too much for two CPUs."""
+UP = 300.0
+"""Seconds in which all that is started has to be there."""
 
 
 def schedule(shape: Shape, periods: int, seed: int) -> Floats:
@@ -397,57 +397,42 @@ def stage(stack: contextlib.ExitStack, pool: str, load: str, planned: Path, fold
             (place / "app.py").write_text(WSGI)
             port = rigs.free_port()
             targets.append(str(port))
-            config = stack.enter_context(rigs.gunicorn(place, port, initial))
+            started = stack.enter_context(rigs.gunicorn(place, port, initial))
         else:
             (place / "tasks.py").write_text(TASKS)
-            targets.append(f"{broker}/{number + len(wanted) * list(LOADS).index(load)}")
+            targets.append(f"{broker}/{number}")
             size = [f"--autoscale={MAXIMUM},{MINIMUM}"] if rule == "own" else ["-c", str(initial)]
-            config = stack.enter_context(rigs.celery(place, f"{load}-{rule}", targets[-1], size))
-        made.append(Rig(pool, load, rule, initial, config, _pid(Path(config.pidfile))))
+            started = stack.enter_context(rigs.celery(place, f"{load}-{rule}", targets[-1], size))
+        made.append(Rig(pool, load, rule, initial, *started))
     out = folder / f"{pool}-{load}.npy"
     process = stack.enter_context(client("web" if pool == "gunicorn" else pool, planned, out, targets))
     return [Client(process, out, made)]
 
 
-def _pid(pidfile: Path) -> int:
-    until = time.monotonic() + rigs.PATIENCE
-    while time.monotonic() < until:
-        with contextlib.suppress(OSError, ValueError):
-            return int(pidfile.read_text())
-        time.sleep(0.05)
-    raise TimeoutError(f"no {pidfile} after {rigs.PATIENCE:g} s: see the log beside it")
-
-
 # --- a run ----------------------------------------------------------------------------------------------------------------------
 
 
-def run(pools: Sequence[str], loads: Sequence[str], periods: int, folder: Path) -> tuple[list[Figures], dict[str, Any]]:
-    """All conditions of these pools and loads at the same time."""
+def run(pools: Sequence[str], load: str, periods: int, folder: Path) -> tuple[list[Figures], dict[str, Any]]:
+    """All conditions of these pools at the same time."""
+    planned = folder / f"{load}.npy"
+    requests = schedule(LOADS[load], KNOWN + periods, 1)
+    np.save(planned, requests)
     with contextlib.ExitStack() as stack:
         broker = stack.enter_context(rigs.redis(folder)) if "celery" in pools else ""
-        clients: list[Client] = []
-        for seed, load in enumerate(loads):
-            planned = folder / f"{load}.npy"
-            np.save(planned, schedule(LOADS[load], KNOWN + periods, seed + 1))
-            for pool in pools:
-                clients += stage(stack, pool, load, planned, folder, broker)
+        clients = [each for pool in pools for each in stage(stack, pool, load, planned, folder, broker)]
+        everybody = [rig for each in clients for rig in each.rigs]
         for each in clients:
             assert each.process.stdout is not None
             if each.process.stdout.readline() != "ready\n":
                 raise RuntimeError(f"a client has ended: see {each.out.with_suffix('.log')}")
-        everybody = [rig for each in clients for rig in each.rigs]
-        _await(everybody)
+        _await("workers", lambda: [rig.name for rig in everybody if len(workers(rig.pool, rig.pid)) < rig.initial])
         time.sleep(START + 1)  # the last of them are up
         knative = stack.enter_context(Knative({rig.name: rig.config for rig in everybody if rig.rule == "kpa"}, folder))
-        states = {}
-        for pool in pools:
-            states[pool] = state = folder / f"{pool}-state"
-            config = folder / f"{pool}.toml"
-            config.write_text(
-                daemon_config({rig.name: rig.config for rig in everybody if rig.pool == pool and rig.rule == "nicety"})
-            )
-            command = [sys.executable, "-m", "nicety.scheduler", "run", "--act", "--config", str(config), "--state-dir", str(state)]
-            stack.enter_context(rigs.program(command, folder / f"{pool}-daemon.log"))
+        config, state = folder / "nicety.toml", folder / "state"
+        config.write_text(daemon_config({rig.name: rig.config for rig in everybody if rig.rule == "nicety"}))
+        command = [sys.executable, "-m", "nicety.scheduler", "run", "--act", "--config", str(config), "--state-dir", str(state)]
+        stack.enter_context(rigs.program(command, folder / "daemon.log"))
+        _await("sockets", lambda: [] if (state / "control.sock").exists() else ["the daemon's"])
         watch = stack.enter_context(Watch({rig.name: (rig.pool, rig.pid) for rig in everybody}))
         begin, wall = time.monotonic() + AHEAD, time.time() + AHEAD
         pressure = _pressure()
@@ -457,15 +442,14 @@ def run(pools: Sequence[str], loads: Sequence[str], periods: int, folder: Path) 
             each.process.stdin.flush()
         while any(each.process.poll() is None for each in clients):
             time.sleep(0.5)
-            if missing := [rig.name for rig in everybody if rig.pool != "executor" and not (PROC / str(rig.pid)).exists()]:
+            if missing := [rig.name for rig in everybody if rig.pool != "executor" and _ended(rig.pid)]:
                 raise RuntimeError(f"{', '.join(missing)} ended during the run: see the logs in {folder}")
         pressure = (_pressure() - pressure) / (time.monotonic() - begin)
         seen = {name: [(at - begin, *rest) for at, *rest in looks] for name, looks in knative.seen.items()}
         resizes = {name: [at - begin for at in asked] for name, asked in knative.resizes.items()}
-        for pool in pools:
-            for name, asked in _asked(states[pool] / "decisions.db").items():
-                resizes[name] = [at / 1e9 - wall for at in asked]
-            seen |= _seen(states[pool] / "decisions.db", wall)
+        for name, asked in _asked(state / "decisions.db").items():
+            resizes[name] = [at / 1e9 - wall for at in asked]
+        seen |= _seen(state / "decisions.db", wall)
     found: list[Figures] = []
     late = []
     for each in clients:
@@ -474,7 +458,6 @@ def run(pools: Sequence[str], loads: Sequence[str], periods: int, folder: Path) 
         result = np.load(each.out)
         late.append(float(np.quantile(result[1], 0.99)))
         for place, rig in enumerate(each.rigs):
-            requests = np.load(folder / f"{rig.load}.npy")
             found += _figures(rig, requests, result[:, place], watch, begin, resizes.get(rig.name), periods)
     tracks = {
         name: [int(np.interp(at + begin, watch.times, counts)) for at in range((KNOWN + periods) * PERIOD)]
@@ -490,11 +473,16 @@ def run(pools: Sequence[str], loads: Sequence[str], periods: int, folder: Path) 
     return found, more
 
 
-def _await(everybody: Sequence[Rig]) -> None:
-    until = time.monotonic() + rigs.PATIENCE
-    while short := [rig.name for rig in everybody if len(workers(rig.pool, rig.pid)) < rig.initial]:
+def _ended(pid: int) -> bool:
+    found = read_stat(PROC, pid)
+    return found is None or found.state in "ZX"
+
+
+def _await(what: str, missing: Callable[[], list[str]]) -> None:
+    until = time.monotonic() + UP
+    while short := missing():
         if time.monotonic() > until:
-            raise TimeoutError(f"workers are missing after {rigs.PATIENCE:g} s: {', '.join(short)}")
+            raise TimeoutError(f"{what} are missing after {UP:g} s: {', '.join(short)}")
         time.sleep(0.1)
 
 
@@ -602,22 +590,20 @@ def main(only: str | None, periods: int, path: Path | None, table_path: Path | N
     loads = [load for load in LOADS if load in named] or list(LOADS)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that everything that was started is ended
     found, more = list[Figures](), {}
-    for group in TOGETHER:
-        if chosen := [pool for pool in group if pool in pools]:
-            began = time.monotonic()
-            place = Path(tempfile.mkdtemp(prefix="nicety-pools-"))  # stays, with its logs, when a run fails
-            figures, more["+".join(chosen)] = run(chosen, loads, periods, place)
-            shutil.rmtree(place)
-            found += figures
-            told = more["+".join(chosen)]
-            print(f"{', '.join(chosen)}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
-            if told["sent_late_p99"] > LATE:
-                print(
-                    f"the machine was busy with other things: somebody waited for a CPU {told['cpu_pressure']:.0%} of the time, "
-                    f"and one in a hundred requests was sent {told['sent_late_p99']:.2g} s late; run it again on a quiet one",
-                    file=sys.stderr,
-                    flush=True,
-                )
+    for load in loads:
+        began = time.monotonic()
+        place = Path(tempfile.mkdtemp(prefix="nicety-pools-"))  # stays, with its logs, when a run fails
+        figures, told = run(pools, load, periods, place)
+        shutil.rmtree(place)
+        found, more[load] = found + figures, told
+        print(f"{load} on {', '.join(pools)}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+        if told["sent_late_p99"] > LATE:
+            print(
+                f"the machine was busy with other things: somebody waited for a CPU {told['cpu_pressure']:.0%} of the time, "
+                f"and one in a hundred requests was sent {told['sent_late_p99']:.2g} s late; run it again on a quiet one",
+                file=sys.stderr,
+                flush=True,
+            )
     claims = Claims()
     judge(claims, found)
     print(table(found))
