@@ -30,16 +30,21 @@ def vus_pr(labels: Bools, scores: Floats, most: int) -> float:
 
     NaN where nothing is labelled, or everything. A score of NaN is below every other.
     """
+    if most < 0:
+        raise ValueError(f"the longest buffer must be 0 or more ticks, not {most}")
+    return float(np.mean([area(labels, scores, length) for length in range(most + 1)]))
+
+
+def area(labels: Bools, scores: Floats, length: int) -> float:
+    """The area for one buffer length; arguments as of `vus_pr`."""
     labels = np.asarray(labels, dtype=np.bool_)
     scores = np.asarray(scores, dtype=np.float64)
     if labels.shape != scores.shape or labels.ndim != 1:
         raise ValueError(f"labels and scores must have one value a tick, not {labels.shape} and {scores.shape}")
-    if most < 0:
-        raise ValueError(f"the longest buffer must be 0 or more ticks, not {most}")
     if labels.all() or not labels.any():
         return float("nan")
     ranks = np.unique(np.where(np.isnan(scores), -np.inf, scores), return_inverse=True)[1].reshape(-1)  # 0 is the lowest score
-    return float(np.mean([_area(labels, ranks, extend(labels, length)) for length in range(most + 1)]))
+    return _area(labels, ranks, extend(labels, length))
 
 
 def extend(labels: Bools, length: int) -> Floats:
