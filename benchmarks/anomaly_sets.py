@@ -42,7 +42,7 @@ SETS: dict[str, tuple[str, float]] = {
     "ms_cloud_monitoring": ("PCA", 0.813),
     "nezha_pods": ("EWMA residual", 0.849),
 }
-"""The sets, and the best simple baseline with its VUS-PR as the data came with; how that was measured is not known in all details."""
+"""The sets: best simple baseline with the VUS-PR that the data came with. How that was measured is not known in all details."""
 
 LONGEST, SHORT = 100, 10
 """Longest buffer in ticks, of the claims and of the second column."""
@@ -96,7 +96,10 @@ def baselines(series: Labelled) -> Iterator[tuple[str, Floats]]:
         for width in WINDOWS:
             yield from pca(f", window {width}", windows(past, width), windows(seen, width))
     for rate in RATES:
-        yield f"EWMA residual {rate}", np.abs(seen - weighted_means(seen, rate, past[-1] if len(series.train) else seen[0])).mean(axis=1)
+        yield (
+            f"EWMA residual {rate}",
+            np.abs(seen - weighted_means(seen, rate, past[-1] if len(series.train) else seen[0])).mean(axis=1),
+        )
     yield "ECOD", ecod(train, test)
     yield "IsolationForest", forest(past, seen)
     middle = np.median(train, axis=0)
@@ -177,12 +180,17 @@ def measure(path: Path) -> dict[str, tuple[float, float]]:
             rows.append((COLD, general(series, cold=True)))
         for row, scores in rows:
             figures.setdefault(row, []).append((volume(series, scores, LONGEST), volume(series, scores, SHORT)))
-    return {row: (float(np.mean([long for long, _ in all_])), float(np.mean([short for _, short in all_]))) for row, all_ in figures.items()}
+    return {
+        row: (float(np.mean([long for long, _ in all_])), float(np.mean([short for _, short in all_])))
+        for row, all_ in figures.items()
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="The general score and simple baselines on public sets, by VUS-PR.")
-    parser.add_argument("--data", type=Path, default=os.environ.get(VARIABLE), help=f"directory with anomaly/*.parquet; or set {VARIABLE}")
+    parser.add_argument(
+        "--data", type=Path, default=os.environ.get(VARIABLE), help=f"directory with anomaly/*.parquet; or set {VARIABLE}"
+    )
     parser.add_argument("--only", default=",".join(SETS), help="sets, separated by commas")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
@@ -203,7 +211,9 @@ def main() -> None:
         published, figure = SETS[name]
         own, best = max((long, row) for row, (long, _) in rows.items() if row not in {OURS, COLD})
         claims.at_least(f"{name}: VUS-PR, beside {published} as published with the data", round(rows[OURS][0], 3), figure)
-        claims.at_least(f"{name}: VUS-PR, beside {best}, the best baseline as measured here", round(rows[OURS][0], 3), round(own, 3))
+        claims.at_least(
+            f"{name}: VUS-PR, beside {best}, the best baseline as measured here", round(rows[OURS][0], 3), round(own, 3)
+        )
     claims.close(given.json, tables=tables)
 
 

@@ -33,7 +33,7 @@ SHRINKAGE = 0.3
 tick on which they do not a wonder."""
 
 MOST = 30.0
-"""Most standard deviations that one deviation counts. What never moved before has no standard deviation: its first move counts so."""
+"""Most standard deviations that one deviation counts. What never moved has no standard deviation: its first move counts so."""
 
 LASTING = 0.18
 """Rate of the mean over distances: 1 - e^(-1/5), so about the last five ticks."""

@@ -65,7 +65,8 @@ def test_units_and_order_of_features_have_no_influence() -> None:
 def test_series_do_not_influence_each_other_and_a_fresh_row_starts_anew() -> None:
     first, second = healthy(200), healthy(200, seed=3) * 50
     both = Novelty(2, 4)
-    together = np.array([both.step(np.stack(rows), np.array([False, tick == 100])) for tick, rows in enumerate(zip(first, second, strict=True))])
+    pairs = np.stack([first, second], axis=1)
+    together = np.array([both.step(rows, np.array([False, tick == 100])) for tick, rows in enumerate(pairs)])
     assert together[:, 0] == pytest.approx(scored(first), nan_ok=True, rel=1e-9)
     assert together[100:, 1] == pytest.approx(scored(second[100:]), nan_ok=True, rel=1e-9)
     assert np.isnan(together[100 : 100 + WARM_UP, 1]).all()
