@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
 
 from nicety.models.novelty import MOST, RENEWED, WARM_UP, Novelty
 
@@ -19,19 +18,18 @@ def scored(values: np.ndarray) -> np.ndarray:
     return np.array([watch.step(row[None])[0] for row in values])
 
 
-@pytest.mark.parametrize("kind", ["spike", "step", "quiet", "noise", "ramp", "together", "still"])
+@pytest.mark.parametrize("kind", ["spike", "step", "quiet", "shaking", "ramp", "together", "still"])
 def test_planted_anomalies_rank_above_what_is_normal(kind: str) -> None:
     values = healthy(1400)
     at = slice(1000, 1012)
-    rng = np.random.default_rng(2)
     if kind == "spike":
         values[at, 0] += 8
     elif kind == "step":
         values[at, 2] += 40
     elif kind == "quiet":
         values[at, :2] = 0
-    elif kind == "noise":
-        values[at, 2] += rng.normal(0, 30, 12)
+    elif kind == "shaking":
+        values[at, 2] += np.resize([30, -30], 12)
     elif kind == "ramp":
         values[at, 1] += 1e6 * np.arange(1, 13)
     elif kind == "together":  # each is usual, never both
@@ -42,7 +40,8 @@ def test_planted_anomalies_rank_above_what_is_normal(kind: str) -> None:
     planted = np.zeros(1200, dtype=bool)
     planted[800:812] = True
     scores, planted = np.delete(scores, np.arange(812, 840)), np.delete(planted, np.arange(812, 840))  # the way back is odd too
-    assert roc_auc_score(planted, scores) >= 0.9
+    above = scores[planted][:, None] > scores[~planted]
+    assert above.mean() >= 0.9  # the area under the ROC curve
 
 
 def test_a_score_knows_nothing_later_than_its_tick() -> None:
