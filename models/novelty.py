@@ -8,10 +8,10 @@ in standard deviations of their own past, have the squared Mahalanobis distance
 
     d = w' ((1 - SHRINKAGE) C + SHRINKAGE I)^-1 w / dimensions
 
-with the correlations C of the past (Mahalanobis 1936; shrinkage as Ledoit and Wolf 2004, with a fixed weight). The order of
-1 is normal. A jump, a ramp, a burst and a quiet are all deviations; so is a combination that never was, of values that are each usual. The score
-is the mean of d over the last few ticks: what lasts counts more. A tick is scored before it is learnt, so a score knows nothing
-later than its tick. Everything that was seen is learnt, faults too; what stays is normal in the end.
+with the correlations C of the past (Mahalanobis 1936; shrinkage as Ledoit and Wolf 2004, with a fixed weight). The order of 1
+is normal. A jump, a ramp, a burst and a quiet are all deviations; so is a combination that never was, of values that are each
+usual. The score is the mean of d over the last few ticks: what lasts counts more. A tick is scored before it is learnt, so a
+score knows nothing later than its tick. Everything that was seen is learnt, faults too; what stays is normal in the end.
 
 State is fixed: about two matrices of (3 x features)^2 a series, whatever its length. Every choice, with what others would give on
 five public sets: docs/anomaly-sets.md.
