@@ -101,7 +101,7 @@ class Novelty:
         known = np.isfinite(values)
         x = self._in_units(values, known)
         v = np.where((known & (self._known > 0))[:, None], x[:, None] - self._means, 0.0)
-        scores = self._score(v, known.any(axis=1))
+        scores = self._score(v, np.asarray(known.any(axis=1)))
         self._learn(x, v, known)
         due = np.flatnonzero(self.ages >= self._renew_at)
         if len(due):
@@ -121,10 +121,11 @@ class Novelty:
         return np.asarray(parts / np.where(total > 0, total, 1.0))
 
     def _forget(self, rows: Bools) -> None:
-        for state in (self.ages, self._renew_at, self._unit, self._known, self._size, self._means, self._power, self._products):
+        self.ages[rows] = self._renew_at[rows] = 0
+        for state in (self._unit, self._known, self._size, self._means, self._power, self._products, self._inverse, self._lately):
             state[rows] = 0
-        for state in (self._inverse, self._lately, self._last, self._parts):
-            state[rows] = 0
+        for parts in (self._last, self._parts):
+            parts[rows] = 0
 
     def _in_units(self, values: Floats, known: Bools) -> Floats:
         """Values relative to their first size, 0 for unknown ones: no unit is special, and nothing overflows."""
@@ -139,7 +140,7 @@ class Novelty:
         n, p = len(v), self._features * len(RATES)
         w = np.clip((v / self._deviation).reshape(n, p), -MOST, MOST)
         parts = w * np.matmul(self._inverse, w[:, :, None])[:, :, 0]
-        self._last, self._parts = w.reshape(v.shape), parts.reshape(v.shape)
+        self._last, self._parts = np.asarray(w.reshape(v.shape)), np.asarray(parts.reshape(v.shape))
         ready = seen & (self.ages >= WARM_UP)
         distance = parts.sum(axis=1) / p
         begins = ready & (self._lately == 0)
@@ -168,10 +169,10 @@ class Novelty:
         products = self._products[due]
         root = np.sqrt(np.einsum("nii->ni", products))
         moved = root > np.tile(floor[:, 0], (1, len(RATES)))
-        root = np.where(moved, root, 1.0)
-        correlation = np.where(moved[:, :, None] & moved[:, None], products / root[:, :, None] / root[:, None], 0.0)
+        size = np.where(moved, root, 1.0)
+        correlation = np.where(moved[:, :, None] & moved[:, None], products / size[:, :, None] / size[:, None], 0.0)
         shrunk = (1.0 - SHRINKAGE) * correlation
-        every = np.arange(root.shape[1])
+        every = np.arange(shrunk.shape[1])
         shrunk[:, every, every] = 1.0
         self._inverse[due] = np.linalg.inv(shrunk)
         self._renew_at[due] = self.ages[due] + np.maximum(1, np.minimum(self.ages[due], MEMORY) // RENEWED)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from nicety.models.novelty import MOST, RENEWED, WARM_UP, Novelty
+from nicety.models.novelty import MOST, RENEWED, WARM_UP, Floats, Novelty
 
 SEED = 20_261_125
 
@@ -124,7 +124,12 @@ def test_memory_does_not_grow_with_the_length_of_a_series() -> None:
 def test_inverting_matrices_gets_rare_as_the_past_gets_long(monkeypatch: pytest.MonkeyPatch) -> None:
     inverted: list[int] = []
     original = np.linalg.inv
-    monkeypatch.setattr(np.linalg, "inv", lambda matrices: inverted.append(len(matrices)) or original(matrices))
+
+    def counted(matrices: Floats) -> Floats:
+        inverted.append(len(matrices))
+        return np.asarray(original(matrices))
+
+    monkeypatch.setattr(np.linalg, "inv", counted)
     scored(healthy(1000))
     assert RENEWED < sum(inverted) < 140
 

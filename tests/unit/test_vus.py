@@ -1,3 +1,8 @@
+"""Volume under the precision-recall surface: benchmarks/vus.py."""
+
+from __future__ import annotations
+
+import importlib
 import sys
 from pathlib import Path
 
@@ -5,7 +10,9 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-from vus import area, extend, vus_pr
+vus = importlib.import_module("vus")
+sys.path.pop(0)
+area, extend, vus_pr = vus.area, vus.extend, vus.vus_pr
 
 
 def labels(n: int = 2000) -> np.ndarray:
