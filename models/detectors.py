@@ -42,16 +42,17 @@ class _Leaking:
     least_alone: float  # and without
     share: float  # of the worker's own level
     seconds: float  # shortest span
+    young: bool  # whether siblings that stand still are enough to believe it of a worker that is no older than the span
 
 
 LEAKING: Mapping[Anomaly, _Leaking] = {
     # Allocators round up to arenas of 1 MiB and 64 MiB heaps of which a few MiB are touched; a large worker moves by some percent.
     # Loading one large request or result takes seconds, and is given back.
-    Anomaly.LEAK: _Leaking("rss", "mib", MIB, 8 * MIB, 8 * MIB, 0.05, 12.0),
+    Anomaly.LEAK: _Leaking("rss", "mib", MIB, 8 * MIB, 8 * MIB, 0.05, 12.0, young=False),
     # Connections kept open come by dozens, and crowds of clients by hundreds within some ten seconds.
-    Anomaly.FD_LEAK: _Leaking("fds", "fds", 1.0, 32.0, 128.0, 0.2, 24.0),
+    Anomaly.FD_LEAK: _Leaking("fds", "fds", 1.0, 32.0, 128.0, 0.2, 24.0, young=True),
     # Executors of threads fill up to some dozens (Python's default: at most 32), one worker's before another's.
-    Anomaly.THREAD_LEAK: _Leaking("threads", "threads", 1.0, 16.0, 64.0, 0.2, 24.0),
+    Anomaly.THREAD_LEAK: _Leaking("threads", "threads", 1.0, 16.0, 64.0, 0.2, 24.0, young=True),
 }
 
 PROGRESS_CPU, PROGRESS_SLICES, PROGRESS_CHARS = 0.002, 3.0, 64.0
@@ -78,8 +79,9 @@ takes longer, and the score is divided by `SPIN_WEAK`."""
 ALONE_SECONDS = 60.0
 """Least spin or standstill that matters of a worker without siblings: nobody shows that it could have been shorter."""
 
-STARVED_SECONDS, STARVED_SHARE, STARVED_CORES = 24.0, 2 / 3, 0.3
-"""Span of the starvation test; least share of its demand that a starved worker waits, and least cores that it waits for."""
+STARVED_SECONDS, STARVED_SHARE, STARVED_CORES, GREEDY = 24.0, 2 / 3, 0.3, 4.0
+"""Span of the starvation test; least share of its demand that a starved worker waits, and least cores that it waits for; and times
+what siblings run from which a worker is no victim: it waits because it never has enough."""
 
 SLOW_SECONDS, SLOW_TIMES, SLOW_SPREAD, SLOW_OWN = 30.0, 3.0, 0.25, 0.1
 """Span of the test for slowness; least factor that matters; least spread of the siblings' costs (in logarithms: requests differ);
@@ -188,8 +190,8 @@ def _leak(view: View, what: _Leaking) -> Found:
 
     On trailing spans of several lengths: the least value of the last eighth, above the highest least value of all eighths before.
     Least values see through what is held for a short time, and a sawtooth (garbage collection, caches with expiry) comes back to
-    old heights. A span needs a past of its own length to be compared with; only the whole window, if it is long, goes without.
-    Without siblings only the whole window counts.
+    old heights. A span needs a past of its own length to be compared with; only the whole window, if it is long, goes without, and
+    what few siblings have (`young`). Without siblings only the whole window counts.
     """
     ticks, interval = view.ticks, view.interval
     seen = np.zeros(view.n, dtype=np.bool_)
@@ -198,13 +200,19 @@ def _leak(view: View, what: _Leaking) -> Found:
     unknown = view.seen(what.channel) is not None
     for length, least in _segments(view, what):
         whole = length * SEGMENTS == WINDOW and WINDOW * interval >= LEAK_WHOLE_SECONDS
-        seen |= (ticks > WINDOW - length) if whole else ~view.alone & (ticks >= 2 * length * SEGMENTS)
+        seen |= (ticks > WINDOW - length) if whole else _old_enough(view, what, length)
         if unknown:
             least = np.where(least < np.inf, least, np.float32(0.0))
         before = least[: 1 - SEGMENTS].max(axis=0)
         near |= least[-1] - before >= NEAR * np.maximum(enough, what.share * before)
     seen &= view.now(what.channel)
     return _close(view, seen, near, lambda part: _leak_closely(part, what))
+
+
+def _old_enough(view: View, what: _Leaking, length: int) -> Flags:
+    """[n] whether a span of so many ticks a segment can be compared: with a past of its own length, or with three siblings."""
+    span = length * SEGMENTS
+    return ~view.alone & (view.ticks >= np.where(view.few | (not what.young), 2 * span, span))
 
 
 def _segments(view: View, what: _Leaking) -> list[tuple[int, Singles]]:
@@ -231,7 +239,7 @@ def _leak_closely(view: View, what: _Leaking) -> Found:
     for length, least in _segments(view, what):
         last = least[-SEGMENTS:]
         whole = length * SEGMENTS == WINDOW and WINDOW * interval >= LEAK_WHOLE_SECONDS
-        fits = np.isfinite(last).all(axis=0) & (whole | (~view.alone & (view.ticks >= 2 * length * SEGMENTS)))
+        fits = np.isfinite(last).all(axis=0) & (whole | _old_enough(view, what, length))
         last = np.where(fits, last, np.float32(0.0))
         earlier = least[: 1 - SEGMENTS]
         before = np.where(np.isfinite(earlier), earlier, np.float32(0.0)).max(axis=0)
@@ -273,7 +281,7 @@ def _leak_closely(view: View, what: _Leaking) -> Found:
 def _spin(view: View) -> Found:
     """CPU without progress: seconds on a CPU, or in line for one, since the last I/O or pause; in units of the usual."""
     lately = slice(WINDOW - min(max(math.ceil(NEAR * SPIN_SECONDS / view.interval), 1), WINDOW), WINDOW)
-    running = view.demand[lately] >= SPIN_CORES
+    running = highest(view.demand[lately] >= SPIN_CORES, 2)
     if view.used is not None:
         running |= ~view.used[lately]
     seen = view.ticks > 0
@@ -297,7 +305,8 @@ def _spin_closely(view: View) -> Found:
     if known is not None:
         moved &= known
     ran = highest(view.values("cpu"), int(max(GONE_ON / view.interval, 2.0)) + 1)
-    running = (view.demand >= SPIN_CORES) & (ran >= SPIN_RUNS)
+    # one tick that fell short is no pause: the clocks of reader and kernel do not agree on where a tick ends
+    running = highest(view.demand >= SPIN_CORES, 2) & (ran >= SPIN_RUNS)
     seconds, usual, past = view.clock(view.interval * np.minimum(view.demand, np.float32(1.0)), ~running | moved)
     per_cpu = ratio(view.mean("chars"), cpu)
     others = np.where(cpu >= 0.01, per_cpu, np.nan)
@@ -414,14 +423,14 @@ def _starved_closely(view: View) -> Found:
     stretches, before = view.stretches(STARVED_SECONDS)
     waits, runs = (np.array([view.mean(name, at, SEEN_SHARE) for at in stretches]) for name in ("wait", "cpu"))
     ratios = np.log((waits + 0.02) / (runs + 0.02))
-    wait, share = waits.mean(axis=0), ratio(waits, waits + runs).min(axis=0)
+    wait, ran, share = waits.mean(axis=0), runs.mean(axis=0), ratio(waits, waits + runs).min(axis=0)
     *theirs, their_share = view.siblings.median(np.array([*ratios, share]))
     past = np.log((view.mean("wait", before) + 0.02) / (view.mean("cpu", before) + 0.02))
     usual = np.array([view.compared(median, past, before) for median in theirs])
     everybody = np.arange(view.n)
     return Found(
         np.maximum((ratios - usual).min(axis=0), 0.0),
-        (share >= STARVED_SHARE) & (wait >= STARVED_CORES),
+        (share >= STARVED_SHARE) & (wait >= STARVED_CORES) & ~(ran > GREEDY * view.siblings.median(ran) + COMPARABLE),
         everybody,
         {
             "wait_cores": wait,

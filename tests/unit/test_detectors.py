@@ -245,3 +245,36 @@ def test_a_worker_that_is_kept_from_running_does_not_spin() -> None:
     for tick in ticks[ONSET:]:
         tick.values[0, [AT["cpu"], AT["wait"]]] = (0.01, 0.99)
     assert {said.kind for _, said in flags(ticks, 0.5, ONSET)} == {Anomaly.STARVED}
+
+
+def test_a_spin_that_falls_short_for_single_ticks_goes_on() -> None:
+    ticks = put(pool(4, 320, 0.5, 24), Anomaly.SPIN, 0.5)
+    for number, tick in enumerate(ticks[ONSET:]):
+        tick.values[0, [AT["cpu"], AT["wait"]]] = (0.5, 0.22) if number % 5 == 0 else (0.5, 0.5)
+    assert {said.kind for _, said in flags(ticks, 0.5, ONSET)} == {Anomaly.SPIN}
+
+
+@pytest.mark.parametrize(("siblings", "victim"), [(0.005, False), (0.1, True)])
+def test_who_waits_because_it_never_has_enough_is_no_victim(siblings: float, victim: bool) -> None:
+    """A spinner on a full machine waits for nine tenths of its time, and runs twenty times as much as its siblings."""
+    windows = WorkerWindows(len(CHANNELS))
+    for tick in pool(4, WINDOW, 0.5, 25, "idle"):
+        tick.values[0, [AT["cpu"], AT["wait"]]] = (0.1, 0.9)
+        tick.values[1:, [AT["cpu"], AT["wait"]]] = (siblings, 0.001)
+        windows.push(tick.keys, tick.values)
+    rows = worker_rows(tick.pools, *windows.view(), 0.5)
+    assert rows.material[:, KINDS.index(Anomaly.STARVED)].tolist() == [victim, False, False, False]
+
+
+@pytest.mark.parametrize(("workers", "found"), [(4, True), (2, False)])
+def test_a_young_worker_that_leaks_descriptors_is_told_by_siblings_that_stand_still(workers: int, found: bool) -> None:
+    """It has no past of the length of the span. Two of a pool do not know which of them is the odd one."""
+    ticks = pool(workers, 320, 0.5, 26)
+    born = ONSET + 2
+    for number, tick in enumerate(ticks):
+        tick.values[:, AT["fds"]] = 12.0
+        if number >= born:
+            tick.values[0, AT["fds"]] = 12.0 + 1.6 * (number - born)
+    ticks[:born] = [WorkerTick(tick.keys[1:], tick.pools[1:], tick.values[1:]) for tick in ticks[:born]]
+    said = flags(ticks[: born + 110], 0.5, born)  # 55 s of its life
+    assert [score.kind for _, score in said[:1]] == ([Anomaly.FD_LEAK] if found else [])
