@@ -132,7 +132,7 @@ def program(name: str, folder: Path) -> Iterator[PoolSample]:
         [sys.executable, "-m", *PROGRAMS[name]], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while len(workers := children(master.pid)) < 3:
             if time.monotonic() > deadline:
                 raise SystemExit(f"{name} did not start three workers")

@@ -226,7 +226,7 @@ def test_an_idle_gunicorn_is_well(kind: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "gunicorn", "-w", "3", "-k", kind, "-b", f"unix:{tmp_path}/s", "app:app"]
     master = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while len(workers := children(master.pid)) < 3:
             assert time.monotonic() < deadline
             time.sleep(0.05)
