@@ -474,7 +474,7 @@ def _self_pipe(_: str, size: int, tell: Callable[[Sequence[int]], object]) -> No
 def _multiprocessing_pool(_: str, size: int, tell: Callable[[Sequence[int]], object]) -> None:
     """One worker reads from the queue and holds its lock, the others wait for that; the parent waits for an event, no signal."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # as of a program that a shell has started in the background
-    with multiprocessing.get_context("fork").Pool(size) as pool:
+    with multiprocessing.get_context("fork").Pool(size, _end_with_parent) as pool:
         pool.map(abs, range(10 * size))
         tell(sorted(child.pid for child in multiprocessing.active_children() if child.pid is not None))
         threading.Event().wait()
@@ -483,7 +483,7 @@ def _multiprocessing_pool(_: str, size: int, tell: Callable[[Sequence[int]], obj
 def _process_pool_executor(_: str, size: int, tell: Callable[[Sequence[int]], object]) -> None:
     """The same, of another make; the parent waits for a client."""
     context = multiprocessing.get_context("fork")
-    with concurrent.futures.ProcessPoolExecutor(size, mp_context=context) as pool:
+    with concurrent.futures.ProcessPoolExecutor(size, mp_context=context, initializer=_end_with_parent) as pool:
         list(pool.map(time.sleep, [0.2] * size))
         tell(sorted(child.pid for child in multiprocessing.active_children() if child.pid is not None))
         with socket.create_server(("127.0.0.1", 0)) as server:

@@ -161,6 +161,10 @@ def test_healthy_processes_that_look_alike_are_never_called_deadlocks() -> None:
         watched.watch(40)
         kinds = {process: circle.kind for circle in started.scenes for process in (circle.supervisor, *circle.workers)}
         assert [(kinds.get(told.waits[0].waiter), told) for _, told in watched.seen.values()] == []
+    deadline = time.monotonic() + 30
+    while any(Path(f"/proc/{worker.pid}").exists() for circle in started.scenes for worker in circle.workers):
+        assert time.monotonic() < deadline, "workers were left behind"
+        time.sleep(0.05)
 
 
 def test_the_kernel_itself_refuses_a_circle_of_its_record_locks(tmp_path: Path) -> None:
