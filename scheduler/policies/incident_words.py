@@ -122,7 +122,7 @@ def rarity(p: float) -> str:
     if count >= 0.99e12:
         return "1 in 1,000 billion or fewer"
     for unit, name in ((1e9, " billion"), (1e6, " million")):
-        if count >= unit:
+        if count >= 0.995 * unit:
             return f"1 in {_number(count / unit)}{name}"
     return f"1 in {_number(count)}"
 
