@@ -11,12 +11,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from nicety.models.anomaly import alpha
 from nicety.models.records import Anomaly, Blocked, Deadlock, ProcId, Score
 from nicety.scheduler.config import Config, to_builtins
 from nicety.scheduler.config import Quarantine as Section
 from nicety.scheduler.decision import Abilities, Outcome, Session, Status, Tick
 from nicety.scheduler.engine import Engine
 from nicety.scheduler.linux.evidence import Evidence
+from nicety.scheduler.policies.incident_words import rarity
 from nicety.scheduler.store.decisions import DecisionLog
 from nicety.scheduler.store.lessons import Lessons
 from nicety.scheduler.testing.ticks import a_pool, a_tick
@@ -101,7 +103,7 @@ def test_an_open_incident_says_what_since_when_how_sure_compared_with_whom_and_w
         "web worker 9001 leaks memory, since ",
         "what its memory grew by 34 MiB in 24 s to 120 MiB, 85 MiB a minute now",
         "compared siblings' median grew by 0.2 MiB to 60 MiB; 0 of its 3 siblings looked so at the same time",
-        "how sure 1 in 4 million healthy worker-minutes look so; reported from 1 in 720,000 on",
+        f"how sure 1 in 4 million healthy worker-minutes look so; reported from {rarity(alpha(1.0))} on",
         "what to do Nothing will give this memory back but its end kill -TERM 9001 lets it finish",
         "all of it nicety why 5e551017-5.0",
     ):
