@@ -1,0 +1,11 @@
+"""The antagonist of a starved worker: computes on one CPU. `python campaign_hog.py CPU SECONDS`; ends by itself after that."""
+
+import os
+import sys
+import time
+
+if __name__ == "__main__":
+    os.sched_setaffinity(0, {int(sys.argv[1])})
+    end = time.monotonic() + float(sys.argv[2])
+    while time.monotonic() < end:
+        pass
