@@ -428,9 +428,12 @@ def _starved_closely(view: View) -> Found:
     past = np.log((view.mean("wait", before) + 0.02) / (view.mean("cpu", before) + 0.02))
     usual = np.array([view.compared(median, past, before) for median in theirs])
     everybody = np.arange(view.n)
+    moved = np.array([view.mean("chars", at) for at in stretches])
+    idles = (ran >= SPIN_RUNS) & (moved < _least_moved(view)).all(axis=0)  # what it is given it spins away
+    greedy = (ran > GREEDY * view.siblings.median(ran) + COMPARABLE) | idles
     return Found(
         np.maximum((ratios - usual).min(axis=0), 0.0),
-        (share >= STARVED_SHARE) & (wait >= STARVED_CORES) & ~(ran > GREEDY * view.siblings.median(ran) + COMPARABLE),
+        (share >= STARVED_SHARE) & (wait >= STARVED_CORES) & ~greedy,
         everybody,
         {
             "wait_cores": wait,

@@ -254,13 +254,14 @@ def test_a_spin_that_falls_short_for_single_ticks_goes_on() -> None:
     assert {said.kind for _, said in flags(ticks, 0.5, ONSET)} == {Anomaly.SPIN}
 
 
-@pytest.mark.parametrize(("siblings", "victim"), [(0.005, False), (0.1, True)])
-def test_who_waits_because_it_never_has_enough_is_no_victim(siblings: float, victim: bool) -> None:
-    """A spinner on a full machine waits for nine tenths of its time, and runs twenty times as much as its siblings."""
+@pytest.mark.parametrize(("siblings", "moved", "victim"), [(0.005, 5e4, False), (0.1, 5e4, True), (0.1, 0.0, False)])
+def test_who_waits_because_it_never_has_enough_is_no_victim(siblings: float, moved: float, victim: bool) -> None:
+    """A spinner on a full machine waits for nine tenths of its time, and runs twenty times as much as its siblings, or moves no
+    byte when it runs."""
     windows = WorkerWindows(len(CHANNELS))
     for tick in pool(4, WINDOW, 0.5, 25, "idle"):
-        tick.values[0, [AT["cpu"], AT["wait"]]] = (0.1, 0.9)
-        tick.values[1:, [AT["cpu"], AT["wait"]]] = (siblings, 0.001)
+        tick.values[0, [AT["cpu"], AT["wait"], AT["chars"]]] = (0.1, 0.9, moved)
+        tick.values[1:, [AT["cpu"], AT["wait"], AT["chars"]]] = (siblings, 0.001, 5e4)
         windows.push(tick.keys, tick.values)
     rows = worker_rows(tick.pools, *windows.view(), 0.5)
     assert rows.material[:, KINDS.index(Anomaly.STARVED)].tolist() == [victim, False, False, False]
