@@ -38,6 +38,11 @@ GRADUAL, SHARP = 2.0, 2.5
 SCALING = "scaling curve"
 """What the limit is called that the pool's own scaling sets."""
 
+CALM, SMALL = 60.0, 4
+"""A pool shrinks to so few workers or less only if no 6 s of the last so many seconds would have been a panic there. Few workers
+have no room: two requests at once are a panic of one. Without this hold, which is as long as Knative's for all sizes, a pool with
+half an Erlang grew and shrank each 15 s."""
+
 CLIFF = 0.75
 """A fall to this share of the workers or less that the rhythm foretold is followed as soon as it has come: `down_after` is then
 looked ahead instead of back."""
@@ -50,6 +55,7 @@ class PoolMemory(Memory):
     seen: int | None = None  # `requested` at the last tick
     since: int | None = None  # ns since when needs are known without a hole
     peaks: list[tuple[int, int]] = msgspec.field(default_factory=list)  # (ns, workers), falling: maximum of the last `down_after`
+    rushes: list[tuple[int, int]] = msgspec.field(default_factory=list)  # the same of what 6 s asked for, of the last CALM
     grown_at: int | None = None
     changed_at: int | None = None
 
@@ -151,6 +157,9 @@ class PoolSize:
         enough = self._remember(tick.at, need.sufficient, memory)
         if need.ahead is not None and need.ahead <= CLIFF * current:
             enough = need.ahead if enough is None else min(enough, need.ahead)
+        rush = peak(memory.rushes, tick.at, up((pool.load_panic or 0.0) / self._config.target), CALM)
+        if enough is not None and need.by_rhythm is None:
+            enough = max(enough, min(int(rush / PANIC_THRESHOLD), SMALL) + 1)
         if need.workers > current:
             if _passed(tick.at, memory.grown_at, self._config.cooldown_up, self._interval):
                 return self._decision(pool, need, need.workers, current, outlook)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import pairwise
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nicety.models.records import HORIZONS, QUANTILES, Anomaly, Forecast, Latency, ProcId, Score
@@ -215,6 +216,7 @@ def test_everything_that_was_set_is_put_back_once_contention_is_over(
 
 @settings(max_examples=4, deadline=None)
 @given(st.integers(0, 10_000), st.floats(1.0, 25.0))
+@example(0, 2.0)  # 0.4 Erlang: two requests at once are too many for one worker
 def test_a_closed_loop_with_constant_arrivals_drifts_nowhere(seed: int, rate: float) -> None:
     """Our own sizes change what is measured; the allocation must not walk to a limit because of that."""
     machine = FakeMachine(seed=seed, pools=[FakePool("web", lambda _: rate, size=4)], cpus=8)
@@ -223,8 +225,9 @@ def test_a_closed_loop_with_constant_arrivals_drifts_nowhere(seed: int, rate: fl
     early, late = sum(sizes[200:1000]) / 800, sum(sizes[1200:2000]) / 800
     assert abs(early - late) <= 1.5
     assert rate * 0.2 < late < rate * 0.2 * 3 + 4
-    changes = sum(isinstance(d.action, ResizePool) for _, verdict in history for d in verdict.decisions)
-    assert changes <= 60
+    asked = [d.action.size for _, verdict in history for d in verdict.decisions if isinstance(d.action, ResizePool)]
+    grown = [after > before for before, after in pairwise([4, *asked])]
+    assert sum(before != after for before, after in pairwise(grown)) <= 50  # chance alone calls for a worker more now and then
 
 
 def test_restores_are_never_refused_for_budget() -> None:

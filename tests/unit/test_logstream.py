@@ -20,6 +20,7 @@ from nicety.scheduler.decision import (
     Action,
     Control,
     Decision,
+    Digest,
     Effect,
     Flag,
     Group,
@@ -386,6 +387,7 @@ def test_every_kind_of_action_can_be_told(line: Callable[[Entry], str]) -> None:
         ResizePool("web", 5),
         Recycle("web", worker),
         Flag("web", worker, "leak"),
+        Digest(3),
     ]
     assert {type(action) for action in actions} == set(get_args(Action))
     for action in actions:

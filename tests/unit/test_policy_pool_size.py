@@ -277,7 +277,7 @@ def test_unknown_load_decides_nothing_and_what_sufficed_must_be_seen_anew() -> N
     asked = drive(policy(), 31, lambda seq: a_pool(size=8, load=None if seq == 20 else 5.0 if seq < 15 else 1.0), obeys=False)
     assert asked == []
     assert drive(policy(), 32, lambda seq: a_pool(size=8, load=None if seq == 20 else 1.0 if seq > 15 else 5.0), obeys=False) == [
-        (31, 4)  # not below half of the ready workers in one step
+        (31, 5)  # half of the ready workers would be four, and 5 Erlang a panic for those
     ]
 
 
@@ -289,7 +289,7 @@ def test_cooldowns_hold_between_growths_and_before_a_shrink() -> None:
     assert [seq for seq, _ in drive(policy(cooldown_up=1.0), 4, rising, obeys=False)] == [1, 2, 3]
     sized = policy(down_after=1.0, cooldown_down=20.0)
     asked = drive(sized, 40, lambda seq: a_pool(size=4, load=4.0 if seq == 5 else 1.0), obeys=False)
-    assert asked == [(1, 2), (5, 6), (25, 2)]
+    assert asked == [(1, 2), (5, 6), (25, 4)]  # three would panic at what six were asked for
 
 
 def test_cpu_headroom_stops_growth_but_batch_work_does_not_count_against_it() -> None:
@@ -390,3 +390,16 @@ def test_memory_of_a_pool_that_is_gone_is_dropped() -> None:
     assert list(sized.memory.pools) == ["web"]
     sized.propose(a_tick(2))
     assert msgspec.to_builtins(sized.memory) == {"pools": {}}
+
+
+@pytest.mark.parametrize(("rush", "sizes", "last"), [(0.6, [1], 10), (0.8, [2, 1], 66), (2.0, [2, 1], 66), (2.2, [1], 66)])
+def test_few_workers_are_left_only_after_a_minute_without_a_panic_for_them(rush: float, sizes: list[int], last: int) -> None:
+    """At tick 5 some seconds ask for more: for two workers where there is one, for four where there are two."""
+
+    def pool(seq: int) -> Pool:
+        load = rush if seq == 5 else 0.4
+        return a_pool(size=3, load=load, load_stable=0.4, load_panic=load)
+
+    asked = drive(policy(), 90, pool)
+    assert [size for _, size in asked] == sizes
+    assert asked[-1][0] == last
