@@ -48,9 +48,9 @@ class Setting:
 
 def configuration(truth: Truth, rate: float) -> Config:
     """As a user would write it, with this rate of false alarms; only the quarantine policy speaks, and as often as it likes: two
-    hundred faults in an hour are no usual day."""
+    hundred faults in an hour are no usual day. The workers of the campaign tell whether they are busy, as gunicorn's show it."""
     pools = "".join(
-        f'[pools."{name}"]\nkind = "command"\ncommand = ["worker"]\nminimum = 1\nmaximum = {workers}\n'
+        f'[pools."{name}"]\nkind = "gunicorn"\npidfile = "/run/{name}.pid"\nminimum = 1\nmaximum = {workers}\n'
         for name, workers in sorted(truth.header.pools.items())
     )
     return parse(OWN_POOLS.format(interval=truth.header.interval, rate=rate) + pools)

@@ -215,6 +215,8 @@ class Measurer:
         table = snapshot.table
         for pool in snapshot.pools:
             queued = math.nan if pool.queued is None else pool.queued / max(pool.size, 1)
+            limits = self._config.pools.get(pool.pool)
+            guessed = limits is not None and limits.kind == "command"  # by what they do: who rests may have no work, or be stuck
             for worker in pool.workers:
                 row = rows.get(worker.id)
                 if row is None or not worker.ready or table[row]["state"] == ord("Z"):
@@ -228,7 +230,7 @@ class Measurer:
                     "rss": float(record["rss_bytes"]),
                     "slices": float(rate.slices[row]),
                     "chars": float(rate.chars[row]),
-                    "busy": math.nan if worker.busy is None else worker.busy,
+                    "busy": math.nan if worker.busy is None or (worker.busy == 0 and guessed) else worker.busy,
                     "fds": float(record["fds"]) if record["known"] & Known.FDS else math.nan,
                     "queued": queued,
                     "threads": float(record["threads"]),

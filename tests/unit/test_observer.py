@@ -95,6 +95,22 @@ def test_the_load_of_a_pool_is_unknown_only_where_no_worker_tells() -> None:
     assert load((None, True), (0.25, True), (1.0, False)) == 2.25
 
 
+@pytest.mark.parametrize(
+    ("kind", "told"), [('kind = "command"\ncommand = ["x"]', False), ('kind = "gunicorn"\npidfile = "/x"', True)]
+)
+def test_a_command_that_rests_may_have_no_work_or_be_stuck(kind: str, told: bool) -> None:
+    """Whether one is busy is guessed by what it does; other adapters see what it waits for."""
+    measurer = Measurer(parse(f"[pools.web]\n{kind}"), 1.0)
+    workers = (WorkerSample(SERVICE, 0.0, ready=True), WorkerSample(HOG, 0.5, ready=True))
+    pools = (PoolSample("web", 2, 2, 0.0, workers, None, None, ""),)
+    measurer.measure(replace(snapshot(1), pools=pools))
+    measured = measurer.measure(replace(snapshot(2), pools=pools))
+    assert measured is not None
+    busy = measured.workers[:, CHANNELS.index("busy")]
+    assert busy[1] == 0.5
+    assert busy[0] == 0.0 if told else np.isnan(busy[0])
+
+
 def groups(tick: Tick) -> dict[str, Group]:
     return {group.name: group for group in tick.groups}
 
