@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -126,12 +126,22 @@ class Rows:
     material: Flags  # [n, len(KINDS)] large enough to matter to anybody; False: its p-value is 1
     found: Mapping[Anomaly, Found]  # the same by kind, with figures
     places: Ints  # [n] of each worker in `found`
+    alone: Found | None = None  # outliers against their own past, in the order of the workers
+
+    def joined(self, alone: Found) -> Rows:
+        """The same, with what `loners.Loners` says of the workers that have too few siblings to be an outlier among them."""
+        scores, material = self.scores.copy(), self.material.copy()
+        column, theirs = KINDS.index(Anomaly.OUTLIER), ~np.isnan(alone.score)
+        scores[theirs, column], material[theirs, column] = alone.score[theirs], alone.material[theirs]
+        return replace(self, scores=scores, material=material, alone=alone)
 
     def figures(self, kind: Anomaly, worker: int) -> dict[str, float]:
         """The figures of a worker that was looked at closely, without what is not known."""
-        found = self.found[kind]
-        at = int(np.searchsorted(found.at, self.places[worker]))
-        if at == len(found.at) or found.at[at] != self.places[worker]:
+        found, place = self.found[kind], self.places[worker]
+        if kind is Anomaly.OUTLIER and self.alone is not None and not math.isnan(self.alone.score[worker]):
+            found, place = self.alone, np.int64(worker)
+        at = int(np.searchsorted(found.at, place))
+        if at == len(found.at) or found.at[at] != place:
             return {}
         figures = ((name, float(values[at])) for name, values in found.figures.items())
         return {name: figure for name, figure in figures if math.isfinite(figure)}

@@ -19,6 +19,8 @@ five public sets: docs/anomaly-sets.md.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -68,11 +70,15 @@ class Novelty:
     True
     """
 
-    def __init__(self, series: int, features: int) -> None:
+    def __init__(self, series: int, features: int, least: Sequence[float] | None = None) -> None:
+        """`least` [features]: standard deviations below which differences mean nothing to anybody, in the features' units."""
         if series < 1 or features < 1:
             raise ValueError(f"series and features must be 1 or more, not {series} and {features}")
+        if least is not None and len(least) != features:
+            raise ValueError(f"least must be one figure for each of {features} features, not {len(least)}")
         n, p = series, features * len(RATES)
         self._features = features
+        self._least = np.zeros(features) if least is None else np.array(least, dtype=np.float64)
         self.ages: NDArray[np.int64] = np.zeros(n, dtype=np.int64)
         """[series] ticks with a known value. Not to be written to."""
         self._renew_at = np.zeros(n, dtype=np.int64)
@@ -164,7 +170,8 @@ class Novelty:
 
     def _renew(self, due: NDArray[np.int64]) -> None:
         """Standard deviations and the inverse of the correlations of these series, from what was learnt."""
-        floor = np.maximum(STILL * self._size[due], LEAST)[:, None]
+        unit = np.where(self._unit[due] > 0, self._unit[due], 1.0)
+        floor = np.maximum(np.maximum(STILL * self._size[due], LEAST), self._least / unit)[:, None]
         self._deviation[due] = np.maximum(np.sqrt(self._power[due]), floor)
         products = self._products[due]
         root = np.sqrt(np.einsum("nii->ni", products))

@@ -20,6 +20,7 @@ from ..models.demand import METRICS, Forecaster, Network
 from ..models.evidence import CHANNELS
 from ..models.features import Floats, Rates, Windows, WorkerWindows, rates
 from ..models.lives import CHILD_FAULTS, USER_HZ, Lives, Noticed
+from ..models.loners import Loners
 from ..models.records import (
     WINDOW,
     Behaviour,
@@ -313,6 +314,7 @@ class Observer:
         self._behaviours = Behaviours(behaviour, config.models.certainty, config.daemon.interval)
         self._series = Windows(1)
         self._workers = WorkerWindows(len(CHANNELS))
+        self._loners = Loners(config.daemon.interval)
         self._loads: dict[str, deque[tuple[int, float]]] = {}
         self._rhythms: dict[str, Rhythm] = {}
         self._queued: dict[str, float] = {}  # of the tick before
@@ -619,7 +621,9 @@ class Observer:
             return ()
         interval = self._config.daemon.interval
         windows, lengths = self._workers.view()
-        workers = score(self._scorer, measured.worker_keys, measured.worker_pools, windows, lengths, interval, available)
+        keys, pools = measured.worker_keys, measured.worker_pools
+        alone = self._loners.step(keys, pools, windows, lengths)
+        workers = score(self._scorer, keys, pools, windows, lengths, interval, available, alone)
         return tuple(merged(judge_pools(self._scorer, measured.noticed, interval), workers))
 
     def _protected(self, measured: Measured, snapshot: Snapshot, reported: Sequence[str]) -> tuple[ProcId, ...]:

@@ -25,7 +25,7 @@ WHAT: Mapping[str, str] = {
     Anomaly.SWITCH_STORM: "is switched far too often",
     Anomaly.CRASH_LOOP: "loses its workers again and again",
     Anomaly.ZOMBIE: "leaves ended processes behind (zombies)",
-    Anomaly.OUTLIER: "is unlike its siblings",
+    Anomaly.OUTLIER: "stands out",
 }
 """What a process does that has this kind."""
 
@@ -95,11 +95,15 @@ ADVICE: Mapping[str, tuple[str, ...]] = {
 TRAITS: Mapping[str, str] = {
     "rss": "memory",
     "fds": "descriptors",
+    "threads": "threads",
     "demand": "CPU that it wants",
     "chars_per_cpu": "bytes read and written per second of CPU",
     "slices_per_cpu": "times put on a CPU per second of CPU",
 }
-"""Names of `models.anomaly.TRAITS`."""
+"""Names of `models.detectors.TRAITS`, and of `models.loners.HELD`."""
+
+MENTIONED = 1.5
+"""Times the most of its own past from which another trait is worth a word."""
 
 
 def stories(kind: str, evidence: Evidence) -> tuple[str, str]:
@@ -271,14 +275,30 @@ def _zombie(evidence: Evidence) -> tuple[str, str]:
 
 
 def _outlier(evidence: Evidence) -> tuple[str, str]:
-    ending = "_times_siblings"
-    times = {name.removesuffix(ending): value for name, value in evidence.items() if name.endswith(ending)}
+    times = _traits(evidence, "_times_siblings")
     if not times:
-        return _named(evidence)
+        return _own_past(evidence)
     most = sorted(times, key=lambda name: (-times[name], name))
     rest = ", ".join(f"{TRAITS.get(name, name)} {times[name]:.2g}" for name in most[1:])
     first = f"{TRAITS.get(most[0], most[0])} {times[most[0]]:.2g} times that of its siblings' median"
     return f"has {first}", f"other traits, times siblings' median: {rest}" if rest else ""
+
+
+def _own_past(evidence: Evidence) -> tuple[str, str]:
+    times, deviations = _traits(evidence, "_times_own_past"), _traits(evidence, "_deviations")
+    if not times:
+        return _named(evidence)
+    first, *others = sorted(times, key=lambda name: (-times[name], name))
+    what = f"unlike its own past: {TRAITS.get(first, first)} {times[first]:.2g} times the most that there was"
+    what += f", for {seconds(evidence['seconds'])}" if "seconds" in evidence else ""
+    what += f"; it went {deviations[first]:.2g} standard deviations away" if deviations.get(first, 0.0) > 0 else ""
+    rest = [f"{TRAITS.get(name, name)} {times[name]:.2g}" for name in others if times[name] >= MENTIONED]
+    past = f"its own past is {seconds(evidence['own_past_seconds'])} long" if "own_past_seconds" in evidence else ""
+    return what, "; ".join(filter(None, (f"also, times the most that there was: {', '.join(rest)}" if rest else "", past)))
+
+
+def _traits(evidence: Evidence, ending: str) -> dict[str, float]:
+    return {name.removesuffix(ending): value for name, value in evidence.items() if name.endswith(ending)}
 
 
 def _named(evidence: Evidence) -> tuple[str, str]:

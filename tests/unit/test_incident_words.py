@@ -71,6 +71,20 @@ def test_evidence_without_words_is_shown_by_its_name(kind: Anomaly) -> None:
             "has descriptors 9 times that of its siblings' median",
             "other traits, times siblings' median: memory 1.1",
         ),
+        (
+            Anomaly.OUTLIER,
+            {
+                "rss_times_own_past": 2.0,
+                "fds_times_own_past": 1.0,
+                "threads_times_own_past": 9.6,
+                "rss_deviations": 3.0,
+                "threads_deviations": 30.0,
+                "seconds": 75.0,
+                "own_past_seconds": 1800.0,
+            },
+            "unlike its own past: threads 9.6 times the most that there was, for 75 s; it went 30 standard deviations away",
+            "also, times the most that there was: memory 2; its own past is 30 min 0 s long",
+        ),
     ],
 )
 def test_what_it_does_and_with_whom_it_is_compared(kind: Anomaly, evidence: dict[str, float], doing: str, compared: str) -> None:

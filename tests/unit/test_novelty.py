@@ -151,3 +151,21 @@ def test_what_makes_no_sense_is_refused() -> None:
         Novelty(0, 3)
     with pytest.raises(ValueError, match=r"\[2, 3\]"):
         Novelty(2, 3).step(np.zeros((3, 2)))
+
+
+def test_differences_below_the_least_deviation_mean_nothing_in_any_unit() -> None:
+    still = np.full((200, 1), 7.0)
+    still[150:] = 7.1
+
+    def highest(values: np.ndarray, least: float | None) -> float:
+        watch = Novelty(1, 1, None if least is None else [least])
+        return float(np.nanmax([watch.step(row[None])[0] for row in values]))
+
+    assert highest(still, None) > 100  # it had never moved
+    assert highest(still, 1.0) < 0.05
+    assert highest(1e-6 * still, 1e-6) == pytest.approx(highest(still, 1.0), rel=1e-6)
+
+
+def test_a_least_deviation_is_given_for_every_feature_or_for_none() -> None:
+    with pytest.raises(ValueError, match="least must be one figure for each of 2 features, not 1"):
+        Novelty(1, 2, [0.1])

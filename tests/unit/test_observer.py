@@ -10,7 +10,19 @@ import pytest
 from nicety.models.artifact import shipped
 from nicety.models.behaviour import BehaviourModel
 from nicety.models.evidence import CHANNELS
-from nicety.models.records import SAMPLE, HostSample, Identity, Known, Latency, PoolSample, ProcId, Snapshot, Trait, WorkerSample
+from nicety.models.records import (
+    SAMPLE,
+    Anomaly,
+    HostSample,
+    Identity,
+    Known,
+    Latency,
+    PoolSample,
+    ProcId,
+    Snapshot,
+    Trait,
+    WorkerSample,
+)
 from nicety.scheduler.config import Config, parse
 from nicety.scheduler.decision import Abilities, Group, Member, Tick
 from nicety.scheduler.observer import Measurer, Observer, offered_load
@@ -52,6 +64,28 @@ def test_workers_are_scored_only_where_somebody_would_act_on_it(enabled: bool) -
     pool = PoolSample("web", 2, 2, 0.0, workers, None, None, "")
     seen = [observer.tick(replace(snapshot(at), pools=(pool,)), (), paused=False) for at in range(1, 13)]
     assert [score.id for score in seen[-1].scores] == ([SERVICE, HOG] if enabled else [])
+
+
+def test_a_lone_worker_is_held_against_its_own_past_by_the_observer_the_same_each_time() -> None:
+    config = parse("[pools.web]\nkind = 'command'\ncommand = ['server']")
+    pool = PoolSample("web", 1, 1, 0.0, (WorkerSample(SERVICE, 0.5, ready=True),), None, None, "")
+
+    def seen(at: int) -> Snapshot:
+        made = replace(snapshot(at), pools=(pool,))
+        made.table["threads"][1] = 300 if at > 260 else 4
+        return made
+
+    ends = []
+    for _ in range(2):
+        observer = Observer(config, Abilities(autogroup=True, cpu_cgroup="v1", may_renice=True), OWN, None, None, None)
+        ticks = [observer.tick(seen(at), (), paused=False) for at in range(1, 340)]
+        assert all(score.p > 1e-3 for tick in ticks[:260] for score in tick.scores)
+        ends.append(ticks[-1].scores)
+    assert ends[0] == ends[1]
+    (score,) = ends[0]
+    assert (score.id, score.kind) == (SERVICE, Anomaly.OUTLIER)
+    assert score.p < 5.8e-7  # one false alarm a day of 100 workers
+    assert dict(score.evidence)["threads_times_own_past"] == pytest.approx(316 / 20)
 
 
 @pytest.mark.parametrize(("machine", "expected"), [(20, 12.0), (3, 3.0)])
