@@ -217,7 +217,7 @@ class Anomaly(StrEnum):
     SWITCH_STORM = "switch-storm"  # is put on a CPU far more often for the same work
     CRASH_LOOP = "crash-loop"  # workers of a pool end soon after they started, again and again: said of its master
     ZOMBIE = "zombie"  # has ended, and nobody asks for its exit status
-    OUTLIER = "outlier"  # unlike its siblings in a way that has no name
+    OUTLIER = "outlier"  # unlike its siblings, or its own past, in a way that has no name
 
 
 @dataclass(frozen=True, slots=True)
