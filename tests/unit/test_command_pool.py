@@ -232,12 +232,18 @@ def test_a_command_that_cannot_be_started_is_trouble(bench: Bench, command: list
 
 
 def test_a_recycled_worker_drains_only_when_its_replacement_is_up(bench: Bench) -> None:
-    pool = bench.pool(["sleep", "1000"])
+    """A worker waits for work as soon as there is a file, and is busy before."""
+    may = bench.folder / "may"
+    may.touch()
+    pool = bench.pool(["sh", "-c", f"while [ ! -e {may} ]; do :; done; exec sleep 1000"])
     old = bench.until(pool, lambda s: s.size == 1 and s.workers[0].ready).workers[0].id
+    may.unlink()
     assert pool.recycle(old)[0] is Status.APPLIED
     assert pool.recycle(old)[0] is Status.UNCHANGED
-    assert pool.read().size == 2
-    assert alive(old.pid)
+    for _ in range(5):
+        assert pool.read().size == 2
+        assert alive(old.pid)
+    may.touch()
     new = bench.until(pool, lambda s: s.size == 1)
     assert new.workers[0].id != old
     assert new.workers[0].ready
