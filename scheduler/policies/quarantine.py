@@ -62,6 +62,7 @@ class Incident(Memory):
     kind: str = ""  # as reported
     id: str = ""  # of the flag that reported it; "": not reported
     reported: int = 0  # ns
+    named: list[ProcId] = msgspec.field(default_factory=list)  # in the report of a circle; who joined it later is not acted on
     renamed: bool = False
     muted: bool = False  # beyond the budget
     treated: bool = False  # demoted or recycled, if that was asked for
@@ -280,7 +281,10 @@ class Quarantine:
             return []
         worker = incident.ids[0]
         if isinstance(told, Deadlock):  # who came last has the least to lose
-            worker = max(told.waits, key=lambda wait: (wait.since, wait.waiter)).waiter
+            named = [wait for wait in told.waits if wait.waiter in (incident.named or incident.ids)]
+            if not named:
+                return []
+            worker = max(named, key=lambda wait: (wait.since, wait.waiter)).waiter
             why = self._why_circle(tick, incident, told)
         else:
             why = self._why(tick, incident, told)
@@ -374,6 +378,8 @@ class Quarantine:
         incident.id, incident.kind = action.incident or id_, action.kind
         incident.reported = incident.reported or self._at
         incident.evidence = {}
+        if incident.circle and not incident.named:
+            incident.named = [action.worker, *action.others]
 
     def _taken_over(self, incident: Incident) -> Incident | None:
         """A report of one of the circle's workers, which the circle now explains."""
