@@ -62,6 +62,17 @@ NUMBERS: Mapping[str, Mapping[int, str]] = MappingProxyType(
 )
 """System call names by machine and number, of the calls that tell something."""
 
+# Numbers alone, also of machines of which no more is known here
+
+FUTEX = {"x86_64": {202}, "aarch64": {98}, "riscv64": {98}, "loongarch64": {98}, "s390x": {238}, "ppc64le": {221}, "ppc64": {221}}
+"""Number of futex(2) by machine: include/uapi/asm-generic/unistd.h and arch/*/kernel/syscalls. Others: nothing is known."""
+
+FUTEX_WAIT = 455
+"""futex_wait(2), since 6.7, the same number everywhere."""
+
+FILE_LOCKS = {"x86_64": {72, 73}, "aarch64": {25, 32}, "riscv64": {25, 32}, "loongarch64": {25, 32}}
+"""fcntl(2) and flock(2)."""
+
 
 def parse_call(line: bytes, names: Mapping[int, str]) -> Call:
     """One line of /proc/PID/syscall: "running", "-1 SP PC" or "NUMBER 0xARG... SP PC"."""

@@ -13,8 +13,7 @@ from pathlib import Path
 
 from ..decision import Abilities, Topology
 from . import topology
-from .calls import NUMBERS
-from .locks import FUTEX
+from .calls import FUTEX, NUMBERS
 from .text import printable
 
 _CAPABILITIES = {

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from ...models.records import ProcId
 from ..ports import Run, Wait
+from .calls import FILE_LOCKS, FUTEX, FUTEX_WAIT
 from .holders import (
     Area,
     Place,
@@ -28,15 +29,6 @@ from .holders import (
     turns,
 )
 from .text import printable
-
-FUTEX = {"x86_64": {202}, "aarch64": {98}, "riscv64": {98}, "loongarch64": {98}, "s390x": {238}, "ppc64le": {221}, "ppc64": {221}}
-"""Number of futex(2) by machine: include/uapi/asm-generic/unistd.h and arch/*/kernel/syscalls. Others: nothing is known."""
-
-FUTEX_WAIT = 455
-"""futex_wait(2), since 6.7, the same number everywhere."""
-
-FILE_LOCKS = {"x86_64": {72, 73}, "aarch64": {25, 32}, "riscv64": {25, 32}, "loongarch64": {25, 32}}
-"""fcntl(2) and flock(2)."""
 
 READS, FAR = 32, 6
 """Threads whose system call is read in a look, 4 to 8 us each, of those that may share memory with somebody demoted and of others:

@@ -14,9 +14,10 @@ from nicety.scheduler.actuate import Acting
 from nicety.scheduler.config import parse
 from nicety.scheduler.daemon import Daemon, SystemClock
 from nicety.scheduler.decision import Control, Decision, Group, Member, Outcome, Set, Status, Why
+from nicety.scheduler.linux.calls import FUTEX
 from nicety.scheduler.linux.cgroup import find
 from nicety.scheduler.linux.control import LinuxKernel
-from nicety.scheduler.linux.locks import FUTEX, STRANGERS, LinuxLocks
+from nicety.scheduler.linux.locks import STRANGERS, LinuxLocks
 from nicety.scheduler.paths import Loaded, Paths
 from nicety.scheduler.ports import Wait
 from nicety.scheduler.store.ledger import Ledger, StateLock
