@@ -238,6 +238,18 @@ def test_of_a_circle_the_one_that_came_last_is_recycled_and_the_end_is_told() ->
     ]
 
 
+def test_who_joined_a_circle_after_its_report_is_not_recycled_for_it() -> None:
+    """First nobody can tell who holds what, so nothing is done; then the one that came last is one that no report names."""
+    joined = ProcId(9004, 9004)
+    ticks = [
+        circled(seq, 0, known=False) if seq < 20 else circled(seq, 0, (SICK, joined) if seq < 40 else (SICK, OTHER))
+        for seq in range(2, 60)
+    ]
+    found = [action for _, action in actions(policy(action="recycle"), ticks)]
+    assert [action for action in found if isinstance(action, Recycle)] == [Recycle("web", SICK)]
+    assert all(joined not in (action.worker, *action.others) for action in found if isinstance(action, Flag))
+
+
 # --- acting -------------------------------------------------------------------------------------------------------------------
 
 
