@@ -22,6 +22,8 @@ def read(traces: Path, name: str | None, seconds: float) -> Recorded:
 
     `traces`: a trace file, or a state directory. Raises LoadError, and TraceError where it is none.
     """
+    if not traces.exists():
+        raise LoadError(f"{traces}: nothing is recorded there; `nicety record` and `nicety run` record, or say where: TRACE")
     pieces: list[list[PoolsTick]] = []
     names, found = set[str](), 0.0
     for piece in newest_pools(traces):

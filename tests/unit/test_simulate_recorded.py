@@ -203,6 +203,7 @@ def test_a_file_of_another_format_is_named(nicety: Invoke, tmp_path: Path) -> No
     for place, said in (
         ("x.csv", "x.csv cannot be read: file is not a database; give a trace file, or the state directory"),
         ("empty", "no traces in"),
+        ("nowhere", "nothing is recorded there; `nicety record` and `nicety run` record"),
     ):
         result = nicety("simulate", tmp_path / place, "--pool", "web")
         assert (result.code, result.out) == (1, "")
