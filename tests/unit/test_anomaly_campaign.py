@@ -4,34 +4,23 @@ from __future__ import annotations
 
 import importlib
 import math
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SECOND = 1_000_000_000
 VICTIM, SIBLING, MASTER, HOG, ZOMBIE = (11, 1), (12, 2), (10, 0), (99, 9), (55, 5)
 
 
 @pytest.fixture(scope="module")
-def benchmarks() -> Iterator[None]:
-    sys.path.insert(0, str(BENCHMARKS))
-    yield
-    sys.path.remove(str(BENCHMARKS))
-
-
-@pytest.fixture(scope="module")
-def truth(benchmarks: None) -> ModuleType:
+def truth() -> ModuleType:
     return importlib.import_module("campaign_truth")
 
 
 @pytest.fixture(scope="module")
-def peers(benchmarks: None) -> ModuleType:
+def peers() -> ModuleType:
     return importlib.import_module("campaign_peers")
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import importlib
 import os
 import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import ModuleType
@@ -19,17 +17,12 @@ from nicety.models.records import Latency
 from nicety.scheduler.config import parse
 from nicety.scheduler.linux.proc import ProcSource
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.fixture(scope="module")
-def table() -> Iterator[ModuleType]:
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        yield importlib.import_module("behaviour_programs")
-    finally:
-        sys.path.remove(str(BENCHMARKS))
+def table() -> ModuleType:
+    return importlib.import_module("behaviour_programs")
 
 
 def test_each_program_is_in_the_table_once_and_names_one_group(table: ModuleType) -> None:

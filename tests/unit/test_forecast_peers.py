@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -16,24 +15,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 STEP = 300.0
 
 
 @pytest.fixture(scope="module")
-def benchmarks() -> Iterator[None]:
-    sys.path.insert(0, str(BENCHMARKS))
-    yield
-    sys.path.remove(str(BENCHMARKS))
-
-
-@pytest.fixture(scope="module")
-def protocol(benchmarks: None) -> ModuleType:
+def protocol() -> ModuleType:
     return importlib.import_module("forecast_protocol")
 
 
 @pytest.fixture(scope="module")
-def peers(benchmarks: None) -> ModuleType:
+def peers() -> ModuleType:
     return importlib.import_module("forecast_peers")
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -14,14 +11,10 @@ import pytest
 from nicety.models.records import PoolSample, ProcId, WorkerSample
 from nicety.scheduler.config import PoolConfig, parse
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture(scope="module")
-def real() -> Iterator[ModuleType]:
-    sys.path.insert(0, str(BENCHMARKS))
-    yield importlib.import_module("pools_real")
-    sys.path.remove(str(BENCHMARKS))
+def real() -> ModuleType:
+    return importlib.import_module("pools_real")
 
 
 @pytest.mark.parametrize(("since", "until", "seconds"), [(0, 4, 14), (1, 2.5, 5.5), (3, 10, 21), (5, 6, 3)])

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 vus = importlib.import_module("vus")
-sys.path.pop(0)
 area, extend, vus_pr = vus.area, vus.extend, vus.vus_pr
 
 
