@@ -124,7 +124,8 @@ class Guard:
         """
         memory = self.memory
         key = result.target if result.action is None else knob(result.action, result.target)
-        if result.status is Status.FOREIGN and key not in memory.hands_off and not result.target.startswith("pool "):
+        size = isinstance(result.action, ResizePool) or (result.action is None and result.target.startswith("pool "))
+        if result.status is Status.FOREIGN and key not in memory.hands_off and not size:
             memory.hands_off = sorted([*memory.hands_off, key])
         if result.failed:
             failures = memory.backoff[key].failures + 1 if key in memory.backoff else 1

@@ -226,6 +226,17 @@ def test_hands_off_what_somebody_else_changed_until_the_session_ends() -> None:
     assert rules(Guard(Config(), "next", guards.memory), world(4), nice()) == [""]
 
 
+def test_the_size_of_a_pool_is_left_to_its_adapter_but_not_the_nice_of_a_worker() -> None:
+    guards = guard()
+    resize = decide(ResizePool("web", 7), "pool web", "pool_size")
+    guards.learn(Result(resize.action, "pool web", Status.FOREIGN, 0))
+    guards.learn(Result(None, "pool web", Status.FOREIGN, 0))
+    assert rules(guards, world(1), resize) == [""]
+    demoted = decide(Set(Control.NICE, WORKER, "", 5), f"pool web worker {WORKER.pid}", "quarantine")
+    guards.learn(Result(demoted.action, demoted.target, Status.FOREIGN, 0))
+    assert rules(guards, world(2), demoted) == ["hands off"]
+
+
 def test_one_worker_of_a_pool_is_recycled_at_a_time_and_so_many_in_an_hour() -> None:
     guards = Guard(Config(quarantine=QuarantineSection(recycles_per_hour=2)), "s", GuardMemory())
 
