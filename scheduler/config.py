@@ -206,7 +206,7 @@ class Priority(Section, frozen=True):
         int, Meta(ge=1, le=10_000, description="cgroup v2 weight of a demoted cgroup; its v1 shares are twice that.")
     ] = 1
     slice_ms: Annotated[
-        float, Meta(ge=0, le=100, description="Time slice of protected processes, on trial while others are demoted; 0: never.")
+        float, Meta(ge=0, le=100, description="Time slice of protected processes while others are demoted; 0: never.")
     ] = 0.1
     ease_after: Annotated[
         Seconds, Meta(description="Make a demotion a step gentler when nobody waited half as much as `wait` for so many seconds.")

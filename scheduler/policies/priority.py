@@ -6,7 +6,7 @@ nice of each of its processes. A mechanism that twice had no effect on a group i
 
 Demotion begins in full, for half measures can hurt (measured: nice 5 beside 60 % load gave a p99 of 29 ms, nice 19 of 1.8), and is
 eased step by step while the protected groups wait less than their target. Once weights separate them, the protected group's time
-slice is shortened on trial (see `slices.py`).
+slice is shortened (see `slices.py`).
 
 An autogroup or a cgroup is demoted as a whole, whatever else is in it; one that holds a latency process or nicety never is. Values
 that somebody else chose are never changed.
@@ -24,7 +24,7 @@ from ..decision import Control, Decision, Group, Machine, Member, Restore, Set, 
 from ..rivals import touches, who_touches
 from .mechanisms import DEFAULT, LEVELS, Place, place, routes, under, value
 from .policy import Memory, Outlook, Result, figures
-from .slices import Slices
+from .slices import HARM, LONG_TICKS, Slices
 
 BUSY = 0.75
 """Share of the CPUs in use from which waiting is contention: below it, waits are wake-ups."""
@@ -148,7 +148,7 @@ class Priority:
             there = {group.name for group in contenders}
             wishes = {key: held for key, held in memory.held.items() if held.group in there}
         demoted = any(held.control is not Control.SLICE for held in memory.held.values()) and bool(wishes)
-        short = memory.slices.wanted(tick, protected, demoted) if self._config.slice_ms else []
+        short = memory.slices.wanted(tick, protected, demoted) if self._config.slice_ms and view is not None else []
         wishes |= self._slices(short)
         if not wishes and not memory.held:
             return []
@@ -421,7 +421,9 @@ class Priority:
                 text=text,
                 figures=figures(
                     victim=wish.victim,
-                    victim_wait_before=view.share if wish.control is not Control.SLICE or trial is None else trial.before,
+                    victim_wait_before=view.share,
+                    wait_with_short_slices=None if trial is None or wish.control is not Control.SLICE else trial.short,
+                    wait_without=None if trial is None or wish.control is not Control.SLICE else trial.long,
                     victim_wait_cores=view.victim.wait,
                     victim_demand_cores=view.victim.demand,
                     wait_target=config.wait,
@@ -446,7 +448,7 @@ class Priority:
         most = f"{config.wait / 2:.1%} of its demand"
         calm = f"it is given back {config.release_after:g} s after {wish.victim} last waited more than {most}"
         if wish.control is Control.SLICE:
-            return f"{calm} and the demotions are over", "a trial in which it does not shorten the wait"
+            return f"{calm} and the demotions are over", f"a comparison in which it waits {HARM:.0%} less without"
         return (
             f"{calm} and the expected demand fits the capacity",
             f"less than {BATCH_DEMAND:g} cores of demand by {group.name}",
@@ -468,14 +470,10 @@ class Priority:
         return "contention not over", f"{group.name} is demoted: {what} as well."
 
     def _slice_reason(self, wish: Held) -> tuple[str, str]:
-        trial = self.memory.slices.trials.get(wish.group)
-        before = 0.0 if trial is None or trial.before is None else trial.before
+        trial, what = self.memory.slices.trials.get(wish.group), f"time slices of {wish.value / 1e6:g} ms"
         if trial is not None and trial.phase == "kept":
-            return "short slice", f"Shorter slices have shortened the wait of {wish.group}: {wish.target} gets them as well."
-        text = (
-            f"{wish.group} still waits {before:.1%} of its demand: time slices of {wish.value / 1e6:g} ms, kept if it waits less."
-        )
-        return "short slice on trial", text
+            return "short slice", f"{wish.group} does not wait less without: {wish.target} gets {what}."
+        return "short slice, compared later", f"{wish.group} is protected: {wish.target} gets {what}, until it waits less without."
 
     def _rejected(self, tick: Tick, group: Group, wish: Held) -> tuple[str, ...]:
         if wish.control is Control.SLICE:
@@ -503,9 +501,13 @@ class Priority:
             flips = (f"an expected demand of at least {CALM:.0%} of the capacity would have kept it",)
         elif not there:
             rule, reason = "contender gone", f"{held.group} is gone, or has another class now"
+        elif held.control is Control.SLICE and trial is not None and trial.phase == "long":
+            rule, reason = "slice compared", f"{held.group} runs {LONG_TICKS} ticks without shorter slices, to see what they bring"
         elif held.control is Control.SLICE and trial is not None and trial.phase == "dropped":
-            rule, reason = "no gain", f"Shorter slices did not shorten the wait of {held.group}"
-            flips = ("a wait at least 5 % shorter than before",)
+            rule, reason = "slice does harm", f"{held.group} waits less without shorter slices"
+            flips = (f"less than {HARM:.0%} of its wait between the two",)
+        elif held.control is Control.SLICE:
+            rule, reason = "nothing demoted", f"Nothing is demoted beside {held.group} any more"
         else:
             rule, reason = "mechanism changed", f"Something else separates {held.group} from what it is demoted for"
         why = Why(

@@ -1,8 +1,9 @@
-"""Whether a shorter time slice helps a protected group: tried, measured, and kept only where it does. Pure.
+"""The short time slice of a protected group: given with the demotion, looked at later, and taken back where it does harm. Pure.
 
-A short slice alone buys little (EEVDF only picks whom to run next by it), on top of weight it may take a part off the p99, and with
-some bursts it makes things worse (`benchmarks/latency_beside_batch.py`). So it is tried when demotions are in force, for
-`TRIAL_TICKS` beside as many before.
+A short slice alone buys little (EEVDF only picks whom to run next by it); on top of weight it is the best control that a person
+could pick for most services, and makes some others wait longer (decision 0005). What three ticks wait scatters more than what a
+slice wins, so it is not asked to prove itself first: after `SHORT_TICKS` with it the group runs `LONG_TICKS` without, and
+it is dropped only if those were clearly better.
 """
 
 from __future__ import annotations
@@ -15,14 +16,17 @@ from .policy import Memory
 SETTLE_TICKS = 1
 """Ticks after a change that are not counted: they saw both."""
 
-TRIAL_TICKS = 3
-"""Ticks whose waits are compared, before and after."""
+SHORT_TICKS = 20
+"""Ticks with the short slice whose waits are the measure."""
 
-GAIN = 0.05
-"""Share of its wait that a group must win for its slice to be kept: less is within the scatter of three ticks."""
+LONG_TICKS = 5
+"""Ticks without it that are compared with them: few, for most groups wait longer in them."""
+
+HARM = 0.1
+"""Share of its wait that a group must be without for its slice to be dropped: less is within the scatter of five ticks."""
 
 AGAIN_SECONDS = 600.0
-"""How long after a trial without gain the next one may be."""
+"""How long what was found is believed."""
 
 LEAST_DEMAND = 0.02
 """Cores of demand of a group below which its waits are too few to compare."""
@@ -32,14 +36,15 @@ MOST_PROCESSES = 64
 
 
 class Trial(Memory):
-    """How far the trial of a group is."""
+    """How far the comparison of a group is."""
 
-    phase: str = "before"  # before, trying, kept, dropped
+    phase: str = "short"  # short, long: measured with and without; kept, dropped: found
     ticks: int = -SETTLE_TICKS  # of this phase; below 0: not counted yet
     wait: float = 0.0  # cores, summed over the ticks counted
     demand: float = 0.0
-    before: float | None = None  # wait per demand of the phase "before"
-    until: int = 0  # ns, of phase "dropped"
+    short: float | None = None  # wait per demand with the short slice, once measured
+    long: float | None = None  # and without
+    until: int = 0  # ns, of what was found
 
 
 class Slices(Memory):
@@ -50,45 +55,45 @@ class Slices(Memory):
     def wanted(self, tick: Tick, protected: list[Group], demoted: bool) -> list[Group]:
         """Groups that should have the short slice in this tick. To be called once a tick; `demoted`: weights are in force."""
         if not demoted:
-            self.trials = {name: trial for name, trial in self.trials.items() if trial.phase == "dropped" and trial.until > tick.at}
+            self.trials = {name: trial for name, trial in self.trials.items() if trial.until > tick.at}
             return []
         chosen = []
         for group in protected:
             if group.processes > MOST_PROCESSES:
                 continue
             trial = self.trials.get(group.name)
-            if trial is None or (trial.phase == "dropped" and trial.until <= tick.at):
+            if trial is None or 0 < trial.until <= tick.at:
                 trial = self.trials[group.name] = Trial()
             self._count(trial, group, tick.at)
-            if trial.phase in ("trying", "kept"):
+            if trial.phase in ("short", "kept"):
                 chosen.append(group)
         return chosen
 
     def again(self) -> None:
         """The demotion was changed: what was measured before it is no measure any more."""
-        for trial in self.trials.values():
-            if trial.phase in ("before", "trying"):
-                trial.ticks, trial.wait, trial.demand = -SETTLE_TICKS, 0.0, 0.0
+        for name, trial in self.trials.items():
+            if not trial.until:
+                self.trials[name] = Trial()
 
     def refused(self, group: str, at: int) -> None:
         """The kernel does not do it."""
         self.trials[group] = Trial(phase="dropped", until=at + round(AGAIN_SECONDS * 1e9))
 
     def _count(self, trial: Trial, group: Group, at: int) -> None:
-        if trial.phase not in ("before", "trying") or group.demand < LEAST_DEMAND:
+        if trial.until or group.demand < LEAST_DEMAND:
             return
         trial.ticks += 1
         if trial.ticks <= 0:
             return
         trial.wait += group.wait
         trial.demand += group.demand
-        if trial.ticks < TRIAL_TICKS:
+        if trial.ticks < (SHORT_TICKS if trial.phase == "short" else LONG_TICKS):
             return
         share = trial.wait / trial.demand
-        if trial.phase == "before":
-            trial.phase, trial.before = "trying", share
-        elif trial.before is not None and share <= (1 - GAIN) * trial.before:
-            trial.phase = "kept"
+        if trial.phase == "short":
+            trial.phase, trial.short = "long", share
         else:
-            trial.phase, trial.until = "dropped", at + round(AGAIN_SECONDS * 1e9)
+            trial.long = share
+            trial.phase = "dropped" if trial.short is not None and share < (1 - HARM) * trial.short else "kept"
+            trial.until = at + round(AGAIN_SECONDS * 1e9)
         trial.ticks, trial.wait, trial.demand = -SETTLE_TICKS, 0.0, 0.0

@@ -386,5 +386,5 @@ def test_a_step_on_a_large_machine_takes_about_a_millisecond() -> None:
         verdict = engine.step(tick)
         taken.append(time.perf_counter() - start)
         outcomes = tuple(Outcome(d.id, Status.APPLIED, d.target, "", 1) for d in verdict.decisions)
-    assert len(engine.memory()["priority"]["held"]) == 165
+    assert len(engine.memory()["priority"]["held"]) == 200  # 165 of batch demoted, 35 of services with short slices
     assert sorted(taken)[50] < 2e-3

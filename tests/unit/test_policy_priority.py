@@ -394,23 +394,50 @@ def of_slices(decisions: Sequence[Decision]) -> list[Decision]:
     return [d for d in decisions if isinstance(d.action, Set | Restore) and d.action.control is Control.SLICE]
 
 
-def test_a_shorter_slice_that_shortens_the_wait_is_kept_until_contention_is_over() -> None:
-    demotes, decided = trial([0.2] * 6 + [0.1] * 20)
-    (decision,) = of_slices([decision for decisions in decided for decision in decisions])
-    assert isinstance(decision.action, Set)
-    assert (decision.action.process, decision.action.value, decision.action.expected) == (ProcId(10, 10), 100_000, 0)
-    assert decision.why.rule == "short slice on trial"
-    assert demotes.memory.slices.trials["service"].phase == "kept"
-    over = [step(demotes, calm(seq, service(cpu=0.1, wait=0.0), hogs(cpu=0.1, wait=0.0))) for seq in range(30, 60)]
+SHORT, LONG = 21, 6
+"""The tick in which the look with short slices ends (the first demotion is tick 0), and ticks of the look without."""
+
+
+def test_a_short_slice_comes_with_the_demotion_and_is_kept_where_the_service_waits_longer_without() -> None:
+    demotes, decided = trial([0.1] * (SHORT + 1) + [0.2] * LONG + [0.1] * 20)
+    slices = [of_slices(decisions) for decisions in decided]
+    assert [seq for seq, decisions in enumerate(slices) if decisions] == [1, SHORT, SHORT + LONG]
+    first, compared, again = [decision for decisions in slices for decision in decisions]
+    assert isinstance(first.action, Set)
+    assert isinstance(compared.action, Restore)
+    assert (first.action.process, first.action.value, first.action.expected) == (ProcId(10, 10), 100_000, 0)
+    assert [decision.why.rule for decision in (first, compared, again)] == [
+        "short slice, compared later",
+        "slice compared",
+        "short slice",
+    ]
+    waits = [again.why.figures[name] for name in ("wait_with_short_slices", "wait_without")]
+    assert waits == [pytest.approx(0.2), pytest.approx(1 / 3)]
+    over = [step(demotes, calm(seq, service(cpu=0.1, wait=0.0), hogs(cpu=0.1, wait=0.0))) for seq in range(60, 90)]
     assert (Control.SLICE, ProcId(10, 10)) in restores([decision for decisions in over for decision in decisions])
 
 
-def test_a_shorter_slice_without_gain_is_put_back_and_not_tried_again_for_a_while() -> None:
+def test_a_short_slice_is_kept_when_nothing_can_be_told() -> None:
     demotes, decided = trial([0.2] * 200)
     flat = of_slices([decision for decisions in decided for decision in decisions])
-    assert [type(decision.action) for decision in flat] == [Set, Restore]
-    assert flat[1].why.rule == "no gain"
-    assert demotes.memory.slices.trials["service"].phase == "dropped"
+    assert [type(decision.action) for decision in flat] == [Set, Restore, Set]
+    assert demotes.memory.slices.trials["service"].phase == "kept"
+
+
+def test_a_short_slice_that_does_harm_is_dropped_for_a_while_and_then_compared_anew() -> None:
+    demotes, decided = trial([0.2] * (SHORT + 1) + [0.1] * 700)
+    slices = [of_slices(decisions) for decisions in decided]
+    seqs = [seq for seq, decisions in enumerate(slices) if decisions]
+    assert seqs[:2] == [1, SHORT]
+    assert SHORT + LONG + 600 <= seqs[2] <= SHORT + LONG + 602
+    assert demotes.memory.slices.trials["service"].phase in ("short", "long", "kept")
+
+
+def test_short_slices_go_back_at_once_when_it_is_switched_off_while_something_is_demoted() -> None:
+    demotes, _ = trial([0.2] * 3)
+    off = Priority(Config(priority=Section(enabled=False)), demotes.memory)
+    (decision,) = of_slices(step(off, contention(3)))
+    assert (restores([decision]), decision.why.rule) == ([(Control.SLICE, ProcId(10, 10))], "nothing demoted")
 
 
 def test_a_kernel_without_slices_is_asked_once() -> None:
