@@ -184,14 +184,17 @@ def scene(separation: str) -> Iterator[Scene]:
 
 def calibrate(made: Scene, seconds: float) -> tuple[int, float]:
     """(turns of the script that take about `seconds` of the server's CPU, CPU seconds a request with them), under light load."""
-    turns, cost = 10_000, 1.0
-    for _ in range(3):
-        rate, length = 600.0, 2.0
-        before = cpu_seconds(made.service)
-        start_load(made, rate, length, turns, 1).wait()
-        cost = (cpu_seconds(made.service) - before) / len(np.load(made.folder / "latency.npy")[0])
-        turns = max(10, round(turns * seconds / cost))
-    return turns, cost
+    turns = 10_000
+    for _ in range(2):
+        turns = max(10, round(turns * seconds / _cost(made, turns, 2.0)))
+    return turns, _cost(made, turns, 6.0)
+
+
+def _cost(made: Scene, turns: int, length: float, rate: float = 600.0) -> float:
+    """CPU seconds a request."""
+    before = cpu_seconds(made.service)
+    start_load(made, rate, length, turns, 1).wait()
+    return (cpu_seconds(made.service) - before) / len(np.load(made.folder / "latency.npy")[0])
 
 
 def start_load(made: Scene, rate: float, seconds: float, turns: int, seed: int) -> subprocess.Popen[bytes]:

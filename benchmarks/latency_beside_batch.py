@@ -12,6 +12,7 @@ which one disturbed round does not decide:
     nothing    hogs, nobody does anything
     rule       nice 19 on each hog: what ananicy and the like do
     hand       the best that a person could pick: the hogs' weight at its minimum by what separates them, and a slice of 0.1 ms
+    again      the same once more: how far two runs of one control are apart on this machine
     weight     the same without the slice
     cold       nicety with an empty state directory and no configuration, started before the hogs
     pinned     nicety, told by its configuration who is what
@@ -46,7 +47,8 @@ from nicety.scheduler.decision import Control, Set, Status
 from nicety.scheduler.store.decisions import DecisionReader
 
 LOADS = (0.2, 0.6)
-CONDITIONS = ("alone", "nothing", "rule", "hand", "weight", "cold", "pinned")
+CONDITIONS = ("alone", "nothing", "rule", "hand", "again", "weight", "cold", "pinned")
+BY_HAND = ("hand", "again", "weight")
 TIMES = {"cold": (7.0, 10.0), "pinned": (7.0, 10.0)}
 PLAIN = (2.0, 3.0)
 """Seconds of load before the hogs start, and from there to the window that is compared: nicety has something to find out."""
@@ -161,9 +163,9 @@ def measure(separation: str, busy: float, condition: str, seconds: float, seed: 
             if condition == "rule":
                 for pid in made.hogs:
                     os.setpriority(os.PRIO_PROCESS, pid, 19)
-            if condition in ("hand", "weight"):
+            if condition in BY_HAND:
                 weigh_down(made)
-            if condition == "hand":
+            if condition in ("hand", "again"):
                 set_slice(made.service, 1e-4)
             if state is not None:
                 watcher = Watcher(made)
@@ -274,6 +276,10 @@ def show(name: str, rows: dict[str, dict[str, float]]) -> None:  # type: ignore[
 def claim(claims: Claims, results: dict[str, dict[str, dict[str, float]]]) -> None:
     """What is asked of nicety in each scene."""
     for name, rows in results.items():
+        if "hand" in rows and "again" in rows:
+            for key, word in (("p99", "p99"), ("p999", "p99.9")):
+                ratio = rows["again"][key] / rows["hand"][key]
+                claims.add(f"{name}: {word} of the hand-picked control beside itself", ratio, "for comparison", True)
         for condition in ("cold", "pinned"):
             if condition not in rows or "hand" not in rows:
                 continue
