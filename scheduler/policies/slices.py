@@ -29,7 +29,7 @@ AGAIN_SECONDS = 600.0
 """How long what was found is believed."""
 
 LEAST_DEMAND = 0.02
-"""Cores of demand of a group below which its waits are too few to compare."""
+"""Cores of demand from which a group has work that a slice could speed up, and whose waits can be compared."""
 
 MOST_PROCESSES = 64
 """A group of more processes is no service that wakes for each request; its threads are left alone."""
@@ -62,6 +62,8 @@ class Slices(Memory):
             if group.processes > MOST_PROCESSES:
                 continue
             trial = self.trials.get(group.name)
+            if trial is None and group.demand < LEAST_DEMAND:
+                continue
             if trial is None or 0 < trial.until <= tick.at:
                 trial = self.trials[group.name] = Trial()
             self._count(trial, group, tick.at)

@@ -433,6 +433,20 @@ def test_a_short_slice_that_does_harm_is_dropped_for_a_while_and_then_compared_a
     assert demotes.memory.slices.trials["service"].phase in ("short", "long", "kept")
 
 
+def test_a_service_without_work_gets_no_short_slice_until_it_has_some() -> None:
+    demotes, shell = policy(slice_ms=0.1), a_group("shell", Latency.LATENCY, [a_member(30, session=30)])
+    typing = msgspec.structs.replace(shell, cpu=0.05, demand=0.05)
+    groups = [shell] * 3 + [typing] + [shell]
+    decided = [of_slices(step(demotes, contention(seq, service(), group, hogs()))) for seq, group in enumerate(groups)]
+    assert [[decision.target for decision in decisions] for decisions in decided] == [
+        [],
+        ["group service pid 10"],
+        [],
+        ["group shell pid 30"],
+        [],
+    ]
+
+
 def test_short_slices_go_back_at_once_when_it_is_switched_off_while_something_is_demoted() -> None:
     demotes, _ = trial([0.2] * 3)
     off = Priority(Config(priority=Section(enabled=False)), demotes.memory)
