@@ -53,9 +53,10 @@ SETTLED = 100
 MAPS = 2
 """Processes whose maps are read in a look, in turn, to know beforehand who shares memory: 100 within 2.5 s. Until then each may."""
 
-AGAIN, STRANGERS = 5, 25
-"""Looks between two of /proc/locks while the same threads wait for files, or while it cannot be seen who does; and while nobody
-does, for those that are in no group. The kernel stops all locking for a grace period of RCU to write it: 7 to 14 ms here."""
+AGAIN, STRANGERS, LASTING = 5, 25, 250
+"""Looks between two of /proc/locks while the same threads wait for files, or while it cannot be seen who does; while nobody does,
+for those that are in no group; and at most while one wait lasts, twice as many each time that nothing has changed. The kernel stops
+all locking for a grace period of RCU to write it: 7 to 14 ms here."""
 
 DESCRIPTORS = 256
 """Most descriptors of a process that are compared with a locked file."""
@@ -169,6 +170,7 @@ class LinuxLocks:
         self._filers: frozenset[tuple[ProcId, int]] = frozenset()  # threads in a call that locks a file, in the last look
         self._for_files: tuple[Wait, ...] = ()  # what the last look at /proc/locks found
         self._files_at = -STRANGERS  # the look in which that was
+        self._files_pause = 0  # looks until the next, where longer than usual
         self._areas: dict[ProcId, tuple[int, tuple[Area, ...]]] = {}  # with the look in which they were read
         self._open: dict[tuple[ProcId, int], tuple[int, bool]] = {}  # whether this inode is open there
         self._waited: frozenset[ProcId] = frozenset()
@@ -201,7 +203,8 @@ class LinuxLocks:
     def rest(self) -> None:
         """See `ports.Locks`."""
         self._threads.keep(())
-        self._for_files, self._filers, self._waited, self._files_at = (), frozenset(), frozenset(), self._look - STRANGERS
+        self._for_files, self._filers, self._waited = (), frozenset(), frozenset()
+        self._files_at, self._files_pause = self._look - STRANGERS, 0
 
     def run(self, process: ProcId, thread: int = 0) -> Run | None:
         """See `ports.Locks`. Of a process with more threads than are looked at one by one, CPU is counted in ticks of 10 ms."""
@@ -239,11 +242,15 @@ class LinuxLocks:
     def _look_at_files(self, demoted: Collection[ProcId], filers: frozenset[tuple[ProcId, int]]) -> None:
         """Read /proc/locks if it may say something new."""
         age = self._look - self._files_at
-        pause = AGAIN if self._for_files or filers or self._threads.denied or not self._file_locks else STRANGERS
+        blind = self._threads.denied or not self._file_locks
+        pause = max(AGAIN if self._for_files or filers or blind else STRANGERS, self._files_pause)
         changed = filers != self._filers or any(not self._still_waits(wait) for wait in self._for_files)
         self._filers, self._threads.denied = filers, False
         if age >= pause or changed:
-            self._files_at, self._for_files = self._look, tuple(self._file_waits(demoted))
+            found = tuple(self._file_waits(demoted))
+            same = bool(found) and found == self._for_files and not changed and not blind
+            self._files_pause = min(2 * pause, LASTING) if same else 0
+            self._files_at, self._for_files = self._look, found
 
     def _still_waits(self, wait: Wait) -> bool:
         """Whether this is one and the same wait."""

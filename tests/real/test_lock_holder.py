@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +18,8 @@ from nicety.scheduler.decision import Control, Decision, Group, Member, Outcome,
 from nicety.scheduler.linux.calls import FUTEX
 from nicety.scheduler.linux.cgroup import find
 from nicety.scheduler.linux.control import LinuxKernel
-from nicety.scheduler.linux.locks import STRANGERS, LinuxLocks
+from nicety.scheduler.linux.holders import FileLock, file_locks
+from nicety.scheduler.linux.locks import AGAIN, LASTING, STRANGERS, LinuxLocks
 from nicety.scheduler.paths import Loaded, Paths
 from nicety.scheduler.ports import Wait
 from nicety.scheduler.store.ledger import Ledger, StateLock
@@ -134,6 +136,32 @@ def test_a_stranger_that_waits_for_a_file_is_seen_within_a_second(tmp_path: Path
     (tmp_path / "locks").write_text("\n".join(LOCKS.splitlines()[2:4]))
     looks = [locks.waits(demoted, others) for _ in range(STRANGERS)]
     assert [wait.waiter for wait in looks[-1]] == [stranger]
+
+
+def test_the_table_of_locks_is_read_ever_more_rarely_while_one_wait_lasts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each read stops all file locking of the machine for some ms, and somebody waits for a lock for good on many machines."""
+    (tmp_path / "locks").write_text("\n".join(LOCKS.splitlines()[2:4]))
+    holder, waiter = a_process(tmp_path, 10, IDLE), a_process(tmp_path, 20, IN_FCNTL)
+    locks, demoted, others = LinuxLocks(tmp_path, "x86_64"), (holder,), (waiter,)
+    reads: list[str] = []
+
+    def counted(proc: str) -> Iterator[tuple[FileLock, FileLock]]:
+        reads.append(proc)
+        return file_locks(proc)
+
+    monkeypatch.setattr("nicety.scheduler.linux.locks.file_locks", counted)
+    read_at: list[int] = []
+    for look in range(2000):
+        before = len(reads)
+        assert len(locks.waits(demoted, others)) == 1
+        read_at += [look] * (len(reads) - before)
+    between = [later - earlier for earlier, later in itertools.pairwise(read_at)]
+    assert between[:7] == [AGAIN, 10, 20, 40, 80, 160, LASTING]
+    assert set(between[7:]) == {LASTING}
+    (tmp_path / "20/task/20/schedstat").write_text("5 6 8\n")  # it got that lock, and waits for another
+    before = len(reads)
+    locks.waits(demoted, others)
+    assert len(reads) == before + 1
 
 
 def test_a_wait_that_has_begun_anew_is_another_one(tmp_path: Path) -> None:
