@@ -112,7 +112,7 @@ def _daemon(paths: Paths) -> Finding:
     except ControlError as error:
         return Finding("daemon", False, str(error), "")
     mode = printable(str(answer.get("mode", "?")))
-    return Finding("daemon", True, f"running, {mode} mode, for {span(float(answer.get('seconds', 0)))}; see `nicety status`", "")
+    return Finding("daemon", True, f"running, {mode} mode, for {span(answer['running_seconds'])}; see `nicety status`", "")
 
 
 def outstanding(paths: Paths) -> tuple[Entry, ...]:
@@ -145,24 +145,35 @@ def _control_group(config: Config, paths: Paths) -> Iterator[Finding]:
 
 
 def _models(config: Config, paths: Paths) -> Iterator[Finding]:
-    """No model is no trouble: the baselines speak. One that is there and cannot be used is."""
-    from ..models.artifact import ArtifactError, load_live  # brings numpy, which `status` without a daemon does without
+    """No model of one's own is no trouble: the one that nicety comes with speaks, or the baseline. One that cannot be used is."""
+    from ..models.artifact import ArtifactError, load_live, shipped  # brings numpy, which `status` without a daemon does without
 
-    for kind, wanted in (("demand", config.models.demand), ("anomaly", config.models.anomaly)):
+    kinds = (
+        ("demand", config.models.demand, "the baseline speaks"),
+        ("anomaly", config.models.anomaly, "the baseline speaks"),
+        ("behaviour", config.models.behaviour, "only classes that are given are known"),
+    )
+    for kind, wanted, without in kinds:
         name = f"{kind} model"
         if not wanted:
-            yield Finding(name, True, f"switched off (models.{kind}), the baseline speaks", "")
+            yield Finding(name, True, f"switched off (models.{kind}): {without}", "")
             continue
+        try:
+            coming = shipped(kind)
+        except ArtifactError as error:
+            yield Finding(name, False, f"the one that nicety comes with cannot be used: {error}", "install nicety again")
+            coming = None
+        instead = without if coming is None else f"the one that nicety comes with speaks ({coming.digest[:12]})"
         try:
             artefact = load_live(paths.models, kind)
         except ArtifactError as error:
-            yield Finding(name, False, f"cannot be used, so the baseline speaks: {error}", "nicety train")
+            yield Finding(name, False, f"cannot be used, so {instead}: {error}", "nicety train")
             continue
         if artefact is None:
-            yield Finding(name, True, "none yet, the baseline speaks; `nicety record` and `nicety train` make one", "")
-        elif artefact.card.interval != config.daemon.interval:
+            yield Finding(name, True, f"none of your own yet, {instead}; `nicety record` and `nicety train` make one", "")
+        elif kind != "behaviour" and artefact.card.interval != config.daemon.interval:  # that one is of rates per second
             theirs, ours = f"{artefact.card.interval:g} s", f"{config.daemon.interval:g} s"
-            lost = f"trained for {theirs} a tick, daemon.interval is {ours}: the baseline speaks"
+            lost = f"trained for {theirs} a tick, daemon.interval is {ours}: {instead}"
             yield Finding(name, False, lost, f"record and train at {ours}, or set daemon.interval to {theirs}")
         else:
             yield Finding(name, True, artefact.digest[:12], "")

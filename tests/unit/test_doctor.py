@@ -1,0 +1,101 @@
+"""What `nicety doctor` says of this installation: daemon and models. test_rivals.py has rivals, test_facts.py the machine."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nicety.models.artifact import promote, save, shipped
+from nicety.scheduler import doctor
+from nicety.scheduler.control_socket import ControlSocket
+from nicety.scheduler.daemon import SystemClock
+from nicety.scheduler.linux.facts import Finding
+
+
+def examined(state: Path, config: str = "") -> dict[str, Finding]:
+    file = state.parent / "nicety.toml"
+    file.write_text(config)
+    found = doctor.examine(str(file), str(state), {}, os.geteuid())
+    return {finding.name: finding for finding in found}
+
+
+@contextmanager
+def a_daemon(path: Path) -> Iterator[None]:
+    """Somebody who answers `status` at this path as the daemon does."""
+    ended = threading.Event()
+    answer = {"mode": "act", "running_seconds": 3725.0}
+    channel = ControlSocket(path, {"status": lambda _: answer}, "", clock=SystemClock())
+
+    def serve() -> None:
+        while not ended.is_set():
+            channel.serve(0.02)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        channel.close()
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    made = tmp_path / "state"
+    made.mkdir(mode=0o700)
+    return made
+
+
+def test_it_says_how_long_the_daemon_has_run(state: Path) -> None:
+    with a_daemon(state / "control.sock"):
+        row = examined(state)["daemon"]
+    assert (row.ok, row.what) == (True, "running, act mode, for 1 h 2 min; see `nicety status`")
+
+
+def test_the_models_that_nicety_comes_with_are_said_to_speak(state: Path) -> None:
+    found = examined(state)
+    for kind in ("demand", "behaviour"):
+        coming = shipped(kind)
+        assert coming is not None
+        row = found[f"{kind} model"]
+        assert row.ok
+        assert f"the one that nicety comes with speaks ({coming.digest[:12]})" in row.what
+    assert found["anomaly model"].what.startswith("none of your own yet, the baseline speaks")
+
+
+@pytest.mark.parametrize("kind", ["demand", "anomaly", "behaviour"])
+def test_a_model_that_is_switched_off_is_said_to_be(state: Path, kind: str) -> None:
+    row = examined(state, f"[models]\n{kind} = false\n")[f"{kind} model"]
+    assert row.ok
+    assert row.what.startswith(f"switched off (models.{kind})")
+
+
+def test_a_damaged_model_is_a_finding_with_what_speaks_instead(state: Path) -> None:
+    live = state / "models" / "demand"
+    live.mkdir(mode=0o700, parents=True)
+    (live / "live").write_text("nonsense\n")
+    row = examined(state)["demand model"]
+    assert not row.ok
+    assert "cannot be used, so the one that nicety comes with speaks" in row.what
+    assert row.fix
+
+
+@pytest.mark.parametrize(("kind", "fits"), [("demand", False), ("behaviour", True)])
+def test_a_model_of_another_interval_is_a_finding_where_the_daemon_would_refuse_it(state: Path, kind: str, fits: bool) -> None:
+    coming = shipped(kind)
+    assert coming is not None
+    digest = save(state / "models", kind, replace(coming.card, interval=7.0), coming.arrays)
+    promote(state / "models", kind, digest)
+    row = examined(state)[f"{kind} model"]
+    assert row.ok is fits
+    if fits:
+        assert row.what == digest[:12]
+    else:
+        assert row.what.startswith("trained for 7 s a tick, daemon.interval is 1 s: the one that nicety comes with speaks")
