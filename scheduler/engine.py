@@ -105,7 +105,7 @@ class Engine:
             self._priority,
             Placement(config, memory.placement, topology),
         )
-        self._guard = Guard(config, session, memory.guard)
+        self._guard = Guard(config, session, memory.guard, topology.online)
 
     @classmethod
     def resume(

@@ -7,7 +7,7 @@ A refusal that stands, the same no to the same proposal, is said once and not ag
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -90,8 +90,10 @@ class _Turn:
 class Guard:
     """Judges proposals, one tick after the other."""
 
-    def __init__(self, config: Config, session: str, memory: GuardMemory) -> None:
+    def __init__(self, config: Config, session: str, memory: GuardMemory, online: Collection[int] = ()) -> None:
+        """`online`: numbers of the CPUs, which may have holes (SMT switched off); (): they count up from 0."""
         self._config = config
+        self._online = frozenset(online)
         self.memory = memory
         if memory.session != session:  # hands off holds until the session ends
             memory.session, memory.hands_off = session, []
@@ -208,6 +210,8 @@ class Guard:
             return None
         pools = {pool.name for pool in turn.tick.pools}
         session = turn.members[process][1].session if process is not None and process in turn.members else None
+        if wide and session is None:
+            return "never touch", "Its session is not known, so nobody knows whom it would take along."
         home = turn.tick.home
         if home is not None and (home.session == session if wide else under(home.cgroup, action.cgroup)):
             return "never touch", "It would take nicety itself along."
@@ -278,9 +282,10 @@ class Guard:
         if control in RENICES and not machine.may_renice:
             return "no undo", "Without CAP_SYS_NICE a raised nice could never be lowered again; run as root or grant it."
         if control is Control.AFFINITY:
-            if not isinstance(value, tuple) or not value or not set(value) <= set(range(machine.cpus)):
-                return "limits", f"CPUs {value} are not a part of 0 to {machine.cpus - 1}."
-            if len(set(value)) >= machine.cpus:
+            online = self._online or frozenset(range(machine.cpus))
+            if not isinstance(value, tuple) or not value or not online.issuperset(value):
+                return "limits", f"CPUs {value} are not a part of {sorted(online)}."
+            if len(set(value)) >= len(online):
                 return "last cpu", "It would leave no CPU to the rest of the system."
             return None
         if not isinstance(value, int):

@@ -86,6 +86,8 @@ def test_what_breaks_no_rule_is_admitted_in_order() -> None:
         (Set(Control.NICE, WORKER, "", 6), "limits"),
         (Set(Control.NICE, WORKER, "", 5), ""),
         (Set(Control.AUTOGROUP, HOG, "", 20), "limits"),
+        (Set(Control.AUTOGROUP, WORKER, "", 5), "never touch"),  # of a group without a class: its session is not logged
+        (Set(Control.AUTOGROUP, None, "", 5), "never touch"),
         (Set(Control.POLICY, HOG, "", 1), "limits"),
         (Set(Control.POLICY, HOG, "", 5), ""),
         (Set(Control.AFFINITY, HOG, "", ()), "limits"),
@@ -107,6 +109,17 @@ def test_what_breaks_no_rule_is_admitted_in_order() -> None:
 )
 def test_limits(action: Action, rule: str) -> None:
     assert rules(guard(), world(), decide(action)) == [rule]
+
+
+def test_cpu_numbers_may_have_holes() -> None:
+    """SMT switched off where siblings stand side by side: 0, 2, 4, 6."""
+    guards = Guard(Config(), "s", GuardMemory(), (0, 2, 4, 6))
+    machine = msgspec.structs.replace(world().machine, cpus=4)
+    said = [
+        rules(guards, world(machine=machine), decide(Set(Control.AFFINITY, HOG, "", cpus), str(cpus)))
+        for cpus in ((4, 6), (1, 2), (0, 2, 4, 6))
+    ]
+    assert said == [[""], ["limits"], ["last cpu"]]
 
 
 def test_a_paused_guard_refuses_all() -> None:
