@@ -5,6 +5,7 @@ A Tick holds all that the policies may look at, so `engine.step` can be run agai
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any
 
@@ -123,6 +124,21 @@ class Topology(Record, frozen=True):
     cores: tuple[tuple[int, ...], ...] = ()  # SMT siblings together
     caches: tuple[tuple[int, ...], ...] = ()  # sharing the last-level cache; the package where the kernel does not tell
     nodes: tuple[tuple[int, ...], ...] = ()  # NUMA nodes that have CPUs
+
+
+def cpu_list(cpus: Iterable[int]) -> str:
+    """CPU numbers as the kernel writes them.
+
+    >>> cpu_list((0, 1, 2, 5))
+    '0-2,5'
+    """
+    runs: list[list[int]] = []
+    for cpu in sorted(cpus):
+        if runs and cpu == runs[-1][-1] + 1:
+            runs[-1].append(cpu)
+        else:
+            runs.append([cpu])
+    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
 class Abilities(Record, frozen=True):

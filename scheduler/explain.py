@@ -27,6 +27,7 @@ from .decision import (
     Set,
     Status,
     Tick,
+    cpu_list,
 )
 from .linux.text import printable
 from .paths import Paths
@@ -83,21 +84,6 @@ def describe(action: Action) -> str:
             return f"policy {POLICIES.get(value, value)}"
         case Set(control=control, value=value):
             return f"{control} {value}"
-
-
-def cpu_list(cpus: Iterable[int]) -> str:
-    """CPU numbers as the kernel writes them.
-
-    >>> cpu_list((0, 1, 2, 5))
-    '0-2,5'
-    """
-    runs: list[list[int]] = []
-    for cpu in sorted(cpus):
-        if runs and cpu == runs[-1][-1] + 1:
-            runs[-1].append(cpu)
-        else:
-            runs.append([cpu])
-    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
 def moment(wall: int, day: bool = True) -> str:

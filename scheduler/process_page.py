@@ -14,10 +14,9 @@ import msgspec
 from ..models.records import Behaviour, Latency
 from .account import Account, Change, Place
 from .class_words import behaves, class_of, evidence, percent
-from .decision import Control, Flag, Group, Session, Set, Tick
+from .decision import Control, Flag, Group, Session, Set, Tick, cpu_list
 from .explain import (
     WIDTH,
-    cpu_list,
     decision_row,
     describe,
     figure,

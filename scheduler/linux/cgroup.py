@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from ..decision import Control, Status
 from ..ports import Trouble, Value
+from .topology import parse_cpu_list
 
 LIMITS = {Control.CPU_SHARES: (2, 262_144), Control.CPU_WEIGHT: (1, 10_000), Control.CPU_IDLE: (0, 1)}
 """kernel/sched/core.c MIN_SHARES, MAX_SHARES; include/linux/cgroup.h CGROUP_WEIGHT_MIN, CGROUP_WEIGHT_MAX."""
@@ -172,14 +173,9 @@ def _unescape(text: str) -> str:
 
 def _cpus(file: Path) -> frozenset[int] | None:
     try:
-        text = file.read_text().strip()
+        return frozenset(parse_cpu_list(file.read_text())) or None
     except OSError:
         return None
-    cpus: set[int] = set()
-    for part in filter(None, text.split(",")):
-        first, _, last = part.partition("-")
-        cpus.update(range(int(first), int(last or first) + 1))
-    return frozenset(cpus) or None
 
 
 def _read(file: Path) -> int | Trouble:

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from ...models.records import ProcId
 from ..decision import Record
+from .calls import NUMBERS
 from .process import see
 from .text import printable
 
@@ -45,64 +46,13 @@ STATES = {
 }
 """proc_pid_stat(5)."""
 
-SYSCALLS: dict[str, dict[int, str]] = {
-    "x86_64": {
-        0: "read",
-        1: "write",
-        7: "poll",
-        23: "select",
-        35: "nanosleep",
-        42: "connect",
-        43: "accept",
-        44: "sendto",
-        45: "recvfrom",
-        46: "sendmsg",
-        47: "recvmsg",
-        61: "wait4",
-        72: "fcntl",
-        73: "flock",
-        74: "fsync",
-        202: "futex",
-        230: "clock_nanosleep",
-        232: "epoll_wait",
-        247: "waitid",
-        270: "pselect6",
-        271: "ppoll",
-        281: "epoll_pwait",
-        288: "accept4",
-    },
-    "aarch64": {
-        22: "epoll_pwait",
-        25: "fcntl",
-        32: "flock",
-        63: "read",
-        64: "write",
-        72: "pselect6",
-        73: "ppoll",
-        82: "fsync",
-        95: "waitid",
-        98: "futex",
-        101: "nanosleep",
-        115: "clock_nanosleep",
-        202: "accept",
-        203: "connect",
-        206: "sendto",
-        207: "recvfrom",
-        211: "sendmsg",
-        212: "recvmsg",
-        242: "accept4",
-        260: "wait4",
-    },
-}
-"""System calls that processes wait in: arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h."""
-
 ON_DESCRIPTOR = frozenset(
     {
         *("read", "write", "connect", "accept", "accept4", "sendto", "recvfrom", "sendmsg", "recvmsg"),
         *("fcntl", "flock", "fsync", "epoll_wait", "epoll_pwait"),
     }
 )
-"""Of those, whose first argument is a descriptor."""
+"""System calls whose first argument is a descriptor."""
 
 
 class Evidence(Record, frozen=True):
@@ -187,7 +137,7 @@ def _syscall(place: Path, targets: dict[int, str] | None) -> str:
     number = int(words[0])
     if number < 0:
         return "none: waiting outside of a system call (a page fault)"
-    name = SYSCALLS.get(platform.machine(), {}).get(number, f"system call {number}")
+    name = NUMBERS.get(platform.machine(), {}).get(number, f"system call {number}")
     if name not in ON_DESCRIPTOR or len(words) < 2:
         return name
     descriptor = int(words[1], 16) & 0xFFFF_FFFF

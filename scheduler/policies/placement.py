@@ -15,7 +15,7 @@ import msgspec
 
 from ...models.records import Latency, ProcId
 from ..config import Config
-from ..decision import Control, Decision, Restore, Set, Tick, Topology, Why
+from ..decision import Control, Decision, Restore, Set, Tick, Topology, Why, cpu_list
 from .assignment import AWAY, LOST, SHARED, SPLIT, Layout, Objective, Plan, Request, layout_of, solve
 from .policy import Figures, Memory, Outlook, Result, figures, horizon_for
 
@@ -256,8 +256,8 @@ class Placement:
         why = Why(
             rule="placement pays",
             text=(
-                f"{target} runs on CPUs {_shown(wish.cpus)}: placing the groups so is expected to gain {gain:.2f} cores that they "
-                f"lose to busy siblings, other caches and remote memory, and to cost batch {lost:.2f}."
+                f"{target} runs on CPUs {cpu_list(wish.cpus)}: placing the groups so is expected to gain {gain:.2f} cores that "
+                f"they lose to busy siblings, other caches and remote memory, and to cost batch {lost:.2f}."
             ),
             figures=wanted.figures,
             rejected=(
@@ -323,18 +323,3 @@ def _lost(objective: Objective, plan: Plan) -> float:
 
 def _mean(looks: list[Look]) -> Look:
     return Look(looks[-1].at, fmean(look.loss for look in looks), fmean(look.wait for look in looks))
-
-
-def _shown(cpus: tuple[int, ...]) -> str:
-    """CPU numbers as the kernel writes them.
-
-    >>> _shown((0, 1, 2, 5))
-    '0-2,5'
-    """
-    parts: list[list[int]] = []
-    for cpu in cpus:
-        if parts and parts[-1][1] == cpu - 1:
-            parts[-1][1] = cpu
-        else:
-            parts.append([cpu, cpu])
-    return ",".join(f"{first}-{last}" if last > first else str(first) for first, last in parts)
