@@ -108,7 +108,7 @@ def main(directory: Path, json_path: Path | None, say: Callable[[str], None]) ->
     directory = directory.absolute()
     directory.mkdir(parents=True, exist_ok=True)
     if any(directory.iterdir()):
-        raise DemoError(f"{directory} is not empty; give another with --directory, or remove it")
+        raise DemoError(f"{directory} is not empty; give another with --dir, or remove it")
     say(f"workload: gunicorn with {SERVICE_WORKERS} workers under open-loop load, 4 CPU hogs in a session of their own, a spool")
     say(f"directory that a pool of commands works off; everything is kept in {directory}")
     with running(directory) as workload:

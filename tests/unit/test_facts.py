@@ -20,7 +20,7 @@ GOOD = Facts(
     topology=Topology(online=(0, 1, 2, 3)),
     root=True,
     user_namespace=False,
-    capabilities=("CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_KILL", "CAP_NET_ADMIN", "CAP_SYS_NICE", "CAP_SYS_PTRACE"),
+    capabilities=("CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_KILL", "CAP_SYS_NICE", "CAP_SYS_PTRACE"),
     schedstat=True,
     pressure=True,
     autogroup=True,
