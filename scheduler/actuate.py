@@ -7,7 +7,7 @@ Knows the kernel, the pools and the clock only as ports. Must not know policies,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,6 +78,10 @@ class Observing:
         return ()
 
     def undo(self) -> tuple[Outcome, ...]:
+        """Nothing was ever changed."""
+        return ()
+
+    def release(self, pools: Collection[str]) -> tuple[Outcome, ...]:  # noqa: ARG002 - the port's
         """Nothing was ever changed."""
         return ()
 
@@ -243,6 +247,15 @@ class Acting:
         self._groups = None
         self._eased.clear()
         return (*self._told(), *self._undoer.undo())
+
+    def release(self, pools: Collection[str]) -> tuple[Outcome, ...]:
+        """See `ports.Actuator`. Waits for the pools as `undo` does; one outcome for each whose size was changed."""
+        for name in pools:
+            self._resizing.pop(name, None)
+        outcomes = self._undoer.sizes_back(pools)
+        for name in pools:
+            self._requests.pop(name, None)
+        return outcomes
 
     def limit(self, starve_seconds: float, floor: float) -> None:
         """See `ports.Actuator`."""

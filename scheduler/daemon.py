@@ -28,7 +28,7 @@ from ..models.behaviour import BehaviourModel
 from ..models.demand import Network
 from ..models.records import Deadlock, PoolSample, ProcId, Snapshot
 from .actuate import Acting, Observing, undo_from_ledger
-from .config import Config, ConfigError, to_builtins
+from .config import Config, ConfigError, PoolConfig, to_builtins
 from .control_socket import ControlError, ControlSocket
 from .deadlocks import Deadlocks
 from .decision import Decision, Flag, Lesson, Outcome, Recalled, Recycle, Session, Set, Tick
@@ -105,6 +105,7 @@ class Daemon:
         config = loaded.config
         self._loaded, self._config, self._paths, self._clock = loaded, config, paths, clock
         self._acting = config.daemon.act if act is None else act
+        self._fixed = ("state_dir", "socket", "control_group", *(("act",) if act is None else ()))  # until the next start
         self._stream = open_log(os.environ, sys.stderr.fileno())
         self._notifier = Notifier(os.environ, os.getpid())
         self._facts = probe()
@@ -403,13 +404,13 @@ class Daemon:
         """Read configuration and models again. Returns why the old ones stay, "" if the new ones are in force.
 
         Windows start anew; what the engine remembers, and so every change in force, stays. Pools whose section did not change keep
-        their adapter and their workers.
+        their adapter and their workers; those that are not configured any more get the size back that they had.
         """
         path = self._loaded.path
         self._notifier.reloading(self._clock.monotonic())
         try:
             config = read_config(path, os.geteuid()) if path is not None else Config()
-            changed = [key for key in ("state_dir", "socket", "control_group") if _differ(config, self._config, key)]
+            changed = [key for key in self._fixed if _differ(config, self._config, key)]
             if changed:
                 raise ConfigError([f"daemon.{key}: cannot change while running; restart nicety" for key in changed])
             made = build(config, self._clock, state_dir=self._paths.root)
@@ -418,10 +419,18 @@ class Daemon:
             self._notifier.ready(self._actuator.mode)
             return str(error)
         kept = {name for name in config.pools if config.pools[name] == self._config.pools.get(name)}
-        for name in sorted(self._pools.keys() - kept):
+        leaving = sorted(self._pools.keys() - kept)
+        let_go = [name for name in leaving if _is_let_go(self._config.pools[name], config.pools.get(name))]
+        outcomes = self._actuator.release(let_go)
+        if outcomes:
+            self._finish(outcomes)
+        for name in leaving:
             self._pools.pop(name).close()
             self._samples.pop(name, None)
         self._pools.update((name, pool) for name, pool in made.items() if name not in kept)
+        self._source.slow_every = config.daemon.slow_every
+        if config.store.decision_bytes != self._config.store.decision_bytes:
+            self._log.limit(config.store.decision_bytes)
         self._config = config
         self._retraining.configure(config.models, self._clock.monotonic())
         self._begin(self._engine.memory())
@@ -555,6 +564,13 @@ def _looks(decisions: Sequence[Decision]) -> dict[str, tuple[evidence.Evidence, 
         if looks:
             found[decision.id] = looks
     return found
+
+
+def _is_let_go(before: PoolConfig, now: PoolConfig | None) -> bool:
+    """Whether these are not two sections about one pool that runs on. Workers of a command end with their adapter."""
+    if now is None or before.kind == "command":
+        return True
+    return msgspec.structs.replace(now, minimum=before.minimum, maximum=before.maximum, latency=before.latency) != before
 
 
 def _differ(a: Config, b: Config, key: str) -> bool:

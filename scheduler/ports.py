@@ -42,6 +42,10 @@ class Actuator(Protocol):
         """Put everything back, newest change first; leave what somebody else changed. Idempotent."""
         ...
 
+    def release(self, pools: Collection[str]) -> tuple[Outcome, ...]:
+        """Put the sizes of these pools back, for nicety lets go of them; nothing for those whose size it has not changed."""
+        ...
+
     def limit(self, starve_seconds: float, floor: float) -> None:
         """From now on, what counts as starving: configuration `priority.starve_seconds` and `priority.floor`."""
         ...

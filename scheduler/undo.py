@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..models.records import PoolSample, ProcId
-from .decision import Control, Outcome, Status
+from .decision import Control, Outcome, Status, cpu_list
 from .ports import Clock, Kernel, Kin, Knob, PoolAdapter, Trouble, Value
 from .store.ledger import Chain, Entry, EntryStatus, Ledger, LedgerError, Subject, believed, original, place, subject_of
 
@@ -119,14 +119,21 @@ class Undoer:
         Waits for pools, at most `patience` seconds. What could not be put back stays open: calling again tries again.
         """
         subjects = self._ledger.subjects()
-        newest = {subject: max((chain[-1] for chain in self._ledger.chains(subject).values()), key=_id) for subject in subjects}
+        newest = {subject: self._newest(subject) for subject in subjects}
         tallies = self.put_back([subject for subject in subjects if subject.control is not Control.POOL_SIZE])
         outcomes = [
             tally.outcome(newest[subject].decision, newest[subject].target, name_of_entry(newest[subject]))
             for subject, tally in tallies.items()
         ]
-        sizes = [newest[subject] for subject in subjects if subject.control is Control.POOL_SIZE]
-        return (*outcomes, *self._size_back(sizes))
+        return (*outcomes, *self.sizes_back({subject.key for subject in subjects if subject.control is Control.POOL_SIZE}))
+
+    def sizes_back(self, pools: Collection[str]) -> tuple[Outcome, ...]:
+        """The part of `undo` that is about the sizes of these pools."""
+        subjects = [each for each in self._ledger.subjects() if each.control is Control.POOL_SIZE and each.key in pools]
+        return tuple(self._size_back([self._newest(subject) for subject in subjects]))
+
+    def _newest(self, subject: Subject) -> Entry:
+        return max((chain[-1] for chain in self._ledger.chains(subject).values()), key=_id)
 
     # --- putting back ----------------------------------------------------------------------------------------------------------
 
@@ -516,12 +523,4 @@ def name_of(control: Control, process: ProcId | None, key: str) -> str:
 
 def shown(value: Value) -> str:
     """5, or CPUs 0-3,6."""
-    if isinstance(value, int):
-        return str(value)
-    runs: list[list[int]] = []
-    for cpu in value:
-        if runs and cpu == runs[-1][1] + 1:
-            runs[-1][1] = cpu
-        else:
-            runs.append([cpu, cpu])
-    return "CPUs " + ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+    return str(value) if isinstance(value, int) else f"CPUs {cpu_list(value)}"

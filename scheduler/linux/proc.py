@@ -113,13 +113,14 @@ class _Process:
 class ProcSource:
     """`ports.Source` of the real machine, or of a tree at `root` in the form of procfs.
 
-    `slow_every`: ticks between reads of io counters and descriptor counts of processes in no pool. Raises MachineError (host.py)
-    if `root` is no procfs. With many processes the soft descriptor limit is raised, to the hard one at most; `close` puts it back.
+    `slow_every`: ticks between reads of io counters and descriptor counts of processes in no pool; may be set anew. Raises
+    MachineError (host.py) if `root` is no procfs. With many processes the soft descriptor limit is raised, to the hard one at
+    most; `close` puts it back.
     """
 
     def __init__(self, root: Path = Path("/proc"), *, slow_every: int = 10) -> None:
         self._root = str(root)
-        self._slow_every = slow_every
+        self.slow_every = slow_every
         self._tick = 0
         self._processes: dict[str, _Process] = {}
         self._skipped: set[str] = set()  # closed ones; looked at again each `slow_every` ticks, for pids are reused
@@ -171,7 +172,7 @@ class ProcSource:
     def _living(self, watched: set[str]) -> Iterator[_Process]:
         """Every process that is there, its row up to date. The loop that decides what a tick costs."""
         names = self._with_room(lambda: os.listdir(self._root))
-        tick, slow_every, processes, skipped, native = self._tick, self._slow_every, self._processes, self._skipped, self._native
+        tick, slow_every, processes, skipped, native = self._tick, self.slow_every, self._processes, self._skipped, self._native
         clock, now = time.clock_gettime_ns, -1
         for name in names:
             process = processes.get(name)
@@ -235,7 +236,7 @@ class ProcSource:
     def _refresh(self, process: _Process, now: int, due: bool, watched: bool) -> _Found:
         """`now`: its CPU clock read before this call, ns; -1 where `root` is not our own procfs."""
         raw, process.stat_fd = self._pread(process.stat_fd, f"{process.path}/stat", _STAT_BYTES)
-        turn = due and not (self._tick + process.pid) % (self._slow_every * _IDENTITY_TURNS)
+        turn = due and not (self._tick + process.pid) % (self.slow_every * _IDENTITY_TURNS)
         if raw == process.stat_raw and now == process.run_clock != -1 and not (watched or turn or process.ran):
             return _Found.READ
         comm = raw[raw.index(b"(") + 1 : raw.rindex(b")")]

@@ -202,9 +202,8 @@ class DecisionLog:
     def __init__(self, directory: Path, budget_bytes: int) -> None:
         """`directory`: the state directory. Raises StoreError if it is not safe or cannot be made."""
         self._path = private_directory(directory) / "decisions.db"
-        self._budget = budget_bytes
-        self._wal_pages = min(256, max(8, budget_bytes // (8 * PAGE)))
         self._db: sqlite3.Connection | None = None
+        self.limit(budget_bytes)
         self._inode = 0
         self._session: Session | None = None
         self._number: int | None = None
@@ -221,6 +220,12 @@ class DecisionLog:
         """Why the last one could not, and what to do; "" if the last tick was written."""
         self.set_aside: Path | None = None
         """Where an unusable log was moved to, None if there was none."""
+
+    def limit(self, budget_bytes: int) -> None:
+        """From now on the log may take so many bytes. Opens the file anew: the write-ahead log is a part of it."""
+        self.close()
+        self._budget = budget_bytes
+        self._wal_pages = min(256, max(8, budget_bytes // (8 * PAGE)))
 
     @property
     def keyframe_due(self) -> bool:

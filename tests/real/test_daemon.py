@@ -27,6 +27,7 @@ from nicety.scheduler.replay import replay
 from nicety.scheduler.store.decisions import DecisionReader
 from nicety.scheduler.store.ledger import StateLock
 from nicety.scheduler.store.traces import TraceWriter
+from nicety.scheduler.testing.web import APPLICATION, free_port
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: only CAP_SYS_NICE can lower a nice again")
 
@@ -302,6 +303,35 @@ def test_a_restart_forgets_no_rhythm_and_replays(tmp_path: Path) -> None:
     for trace in paths.traces.glob("*"):
         trace.unlink()
     assert replay(paths).differences == []
+
+
+def test_a_pool_that_is_no_longer_configured_gets_its_size_back(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(APPLICATION, encoding="ascii")
+    pidfile = tmp_path / "pid"
+    command = [sys.executable, "-m", "gunicorn", "-b", f"127.0.0.1:{free_port()}", "--chdir", str(tmp_path), "-w", "2"]
+    with (tmp_path / "log").open("wb") as log:
+        server = subprocess.Popen([*command, "--pid", str(pidfile), "app:application"], stdout=log, stderr=log)
+
+    def workers() -> int:
+        return len(Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split())
+
+    try:
+        until(lambda: pidfile.exists() and workers() == 2)
+        config = f'[daemon]\ninterval = 0.1\n[pools.web]\nkind = "gunicorn"\npidfile = "{pidfile}"\nminimum = 3\nmaximum = 4\n'
+        daemon = run(tmp_path, "run", "--act", config=config)
+        until(lambda: workers() == 3 and (status(tmp_path / "state") or {}).get("changes_in_force"))
+        (tmp_path / "nicety.toml").write_text("[daemon]\ninterval = 0.1\n")
+        ask(tmp_path / "state" / "control.sock", "reload", timeout_seconds=30)
+        assert workers() == 2
+        told = status(tmp_path / "state")
+        assert told is not None
+        assert (told["changes_in_force"], told["pools"]) == ([], [])
+        lines = end(daemon)
+        assert any(line["text"] == "size of pool web: 3 -> 2" for line in lines)
+        assert replay(Paths(tmp_path / "state", tmp_path)).differences == []
+    finally:
+        server.terminate()
+        server.wait(20)
 
 
 def test_traces_that_cannot_be_read_do_not_keep_it_from_starting(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -349,6 +349,9 @@ class Counting:
 
     def limit(self, starve_seconds: float, floor: float) -> None:
         pass
+
+    def release(self, pools: Collection[str]) -> tuple[Outcome, ...]:
+        return ()
 
     def relieve(self, groups: Sequence[Group]) -> float | None:
         self.looks += 1

@@ -709,6 +709,19 @@ def test_a_pool_is_resized_settles_and_goes_back_to_its_first_size(bench: Bench)
     assert open_rows(bench) == 0
 
 
+def test_a_pool_that_is_let_go_gets_its_size_back_and_nothing_else_is_put_back(bench: Bench) -> None:
+    pool, process = bench.add_pool(size=2), bench.kernel.start()
+    bench.apply(set_nice(process, 5), ResizePool("web", 4))
+    assert bench.actuator.release(["other"]) == ()
+    (outcome,) = bench.actuator.release(["web"])
+    assert (outcome.status, outcome.detail) == (Status.APPLIED, "size of pool web: 4 -> 2")
+    assert pool.requests == [4, 2]
+    assert [entry.control for entry in bench.ledger.outstanding()] == [Control.NICE]
+    assert bench.nice(process.pid) == 5
+    assert bench.actuator.settle() == (), "the size that was under way is not waited for any more"
+    assert bench.actuator.release(["web"]) == ()
+
+
 def test_undo_of_a_pool_waits_no_longer_than_its_patience_and_can_be_repeated(bench: Bench) -> None:
     bench.add_pool(size=2, drain_seconds=60.0)
     bench.apply(ResizePool("web", 3))
