@@ -76,7 +76,7 @@ models_app = typer.Typer(help="Say which models there are, and choose which are 
 app.add_typer(models_app, name="models")
 
 anomalies_app = typer.Typer(
-    help="List incidents of misbehaving workers, and teach which were none.",
+    help="List incidents of workers, and teach which were none.",
     invoke_without_command=True,
     rich_markup_mode=None,
     epilog="Example: nicety anomalies",
@@ -94,6 +94,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of 
 
 def main() -> None:
     """Entry point of the `nicety` program."""
+    from .linux.text import escape_unencodable
+
+    escape_unencodable(sys.stdout, sys.stderr)
     app(prog_name="nicety")
 
 
@@ -269,7 +272,7 @@ def doctor(context: typer.Context, as_json: JsonOption = False, config: ConfigOp
     else:
         rows = [(finding.name, "ok" if finding.ok else "not ok", finding.what) for finding in findings]
         print(table(("what", "state", "detail"), rows, _width(), fold=True))
-        fixes = [(finding.name, finding.fix) for finding in findings if finding.fix]
+        fixes = list(dict.fromkeys((finding.name, finding.fix) for finding in findings if finding.fix))
         if fixes:
             print("\n" + table(("not ok", "what to do"), fixes, _width(), fold=True))
     if not all(finding.ok for finding in findings):
@@ -319,7 +322,7 @@ def record(
     add_help_option=False,
 )
 def train(context: typer.Context) -> None:
-    """Train models from the traces; promote those that beat the baselines."""
+    """Train models from the traces, and promote the better ones."""
     named: Named = context.obj
     arguments = [] if named.config is None else ["--config", named.config]
     arguments += [] if named.state_dir is None else ["--state-dir", named.state_dir]
@@ -456,6 +459,7 @@ def _load_for_undo(context: typer.Context, config: str | None, state_dir: str | 
     except (ConfigError, PathError) as error:
         named = state_dir or context.obj.state_dir or os.environ.get("NICETY_STATE_DIR")
         if not named:
+            _say("nicety: the state directory may be named in it; `nicety undo --state-dir DIR` undoes without the configuration")
             raise
         _say(f"nicety: {error}\nnicety: undoing without the configuration: pool sizes are not put back")
         return Loaded(Config(), None), state_paths(Config(), named, os.environ, os.geteuid())
@@ -529,7 +533,7 @@ class ModelKind(StrEnum):
 def models_list(
     context: typer.Context, as_json: JsonOption = False, config: ConfigOption = None, state_dir: StateOption = None
 ) -> None:
-    """List the models that there are, which are live, what each was trained on and how it did.
+    """List the models, which are live, and how each did.
 
     Exit 3 if a file is damaged or a model does not fit this version: it is named with the reason.
     """
@@ -558,9 +562,9 @@ def models_promote(
     config: ConfigOption = None,
     state_dir: StateOption = None,
 ) -> None:
-    """Make a model live, whatever it was judged to be; a running daemon takes it at once.
+    """Make a model live, whatever it was judged to be.
 
-    What was live before can be had back: nicety models rollback KIND.
+    A running daemon takes it at once. What was live before can be had back: nicety models rollback KIND.
     """
     from ..models.artifact import promote
     from .model_page import choose
@@ -579,9 +583,10 @@ def models_rollback(
     config: ConfigOption = None,
     state_dir: StateOption = None,
 ) -> None:
-    """Make the model live that was live before; a running daemon takes it at once.
+    """Make the model live that was live before.
 
-    Again, and it is the one before that. Before the first of your own, the one that nicety comes with or the baseline speaks.
+    A running daemon takes it at once. Again, and it is the one before that. Before the first of your own, the one that nicety
+    comes with or the baseline speaks.
     """
     from ..models.artifact import rollback
 
@@ -658,7 +663,7 @@ def decisions(
     state_dir: StateOption = None,
 ) -> None:
     """List decisions and refusals, the latest last."""
-    from .explain import DECISION_HEADERS, decision_line, decision_row, table
+    from .explain import decision_line, decision_table
     from .logstream import ascii_json
     from .store.decisions import DecisionReader, LoggedDecision
 
@@ -690,7 +695,7 @@ def decisions(
             for logged in found:
                 print(decision_line(logged))
         elif found:
-            print(table(DECISION_HEADERS, [decision_row(logged, day=since is None or since > 43200) for logged in found], _width()))
+            print(decision_table(found, since is None or since > 43200, _width()))
         else:
             _say("no decision fits; `nicety decisions` without options lists the latest")
         if not follow:
@@ -962,8 +967,9 @@ def simulate(
         Path | None, typer.Option(metavar="FILE", help="Draw size against load as PNG; needs nicety[report].", show_default=False)
     ] = None,
     config: ConfigOption = None,
+    state_dir: StateOption = None,
 ) -> None:
-    """Try the pool size policy on a load, beside other schedulers' rules.
+    """Try the pool size policy beside the rules of other schedulers.
 
     The policy that runs in the daemon, with your configuration, the rules of ten other schedulers, and oracles that know the load
     to come size a simulated pool. Shown are latency, workers used and workers started; docs/simulation.md says how to read it.
@@ -984,7 +990,7 @@ def simulate(
     from .simulation.arrivals import Load
     from .simulation.tracefile import read
 
-    loaded, paths = _load(context, config, None)
+    loaded, paths = _load(context, config, state_dir)
     recorded = None
     if pool is not None or (trace is not None and (trace.is_dir() or trace.suffix == ".db")):
         from .simulation.recorded import read as read_recorded
@@ -1027,10 +1033,15 @@ def simulate(
         initial=None if recorded is None else min(max(int(recorded.sizes[0]), minimum), maximum),
         config=loaded.config,
     )
+
+    def progress(done: str) -> None:
+        if live:
+            print(f"\r{len(found)} of {len(chosen) * seeds}{done}\x1b[K", end="", file=sys.stderr, flush=True)
+
+    progress("")
     for figures in runs:
         found.append(figures)
-        if live:
-            print(f"\r{len(found)} of {len(chosen) * seeds}: {figures.rule}\x1b[K", end="", file=sys.stderr, flush=True)
+        progress(f": {figures.rule}")
     if live:
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
     summary = simulation.means(found)
@@ -1074,7 +1085,7 @@ class Format(StrEnum):
 @_command("export", "nicety export traces --format parquet -o traces.parquet --since 1d")
 def export(
     context: typer.Context,
-    what: Annotated[Exportable, typer.Argument(help="Samples of all processes, or decisions and refusals.")],
+    what: Annotated[Exportable, typer.Argument(metavar="WHAT", help="Samples of all processes, or decisions and refusals.")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="File to write; appears whole or not at all.")],
     form: Annotated[Format, typer.Option("--format", help="parquet needs the extra nicety[parquet].")] = Format.CSV,
     since: Annotated[

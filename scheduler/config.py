@@ -377,7 +377,7 @@ def _check(raw: dict[str, Any], cls: type[msgspec.Struct], path: tuple[str, ...]
             msgspec.convert(value, hint_type)
         except msgspec.ValidationError as error:
             allowed = ", ".join(f'"{choice}"' for choice in _choices(hint_type))
-            report(here, str(error)[0].lower() + str(error)[1:] + (f"; one of {allowed}" if allowed else ""))
+            report(here, _in_words(str(error)) + (f"; one of {allowed}" if allowed else ""))
             continue
         if any("\0" in text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)):
             report(here, "holds a NUL character, which no path or argument can")
@@ -387,6 +387,31 @@ def _check(raw: dict[str, Any], cls: type[msgspec.Struct], path: tuple[str, ...]
         if name in hints and name not in raw and _required(cls, name):
             report((*path, name), "missing; this key has no default")
     return clean
+
+
+_WORDS = {
+    "bool": "true or false",
+    "str": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "array": "a list",
+    "object": "a table",
+}
+
+
+def _in_words(message: str) -> str:
+    """What msgspec says of a value, in the words of docs/configuration.md.
+
+    >>> _in_words("Expected `int | null`, got `str`")
+    'must be a whole number, not text'
+    """
+
+    def words(match: re.Match[str]) -> str:
+        return " or ".join(_WORDS.get(name, name) for name in match[1].split(" | ") if name != "null")
+
+    text = re.sub(r" - at `\$\[(\d+)\]`", lambda match: f" (number {int(match[1]) + 1} of the list)", message)
+    text = re.sub(r"^Invalid enum value '(.*)'", r'"\1" is no value of it', text)
+    return re.sub(r"`([a-z |]+)`", words, text).replace("Expected ", "must be ", 1).replace(", got ", ", not ", 1)
 
 
 def _required(cls: type[msgspec.Struct], name: str) -> bool:

@@ -33,6 +33,7 @@ from .control_socket import ControlError, ControlSocket
 from .deadlocks import Deadlocks
 from .decision import Decision, Flag, Lesson, Outcome, Recalled, Recycle, Session, Set, Tick
 from .engine import Engine
+from .explain import span
 from .linux import evidence
 from .linux.control import LinuxKernel
 from .linux.facts import probe
@@ -345,8 +346,8 @@ class Daemon:
             self._event(WARNING, f"rhythms of loads have to be learned again: {error}")
             return [], None
         if past:
-            seconds = (self._clock.monotonic() - began) / 1e9
-            text = f"loads of the last {(began - past[0][0]) / 3.6e12:.2g} h are known from the traces, read in {seconds:.2g} s"
+            seconds, back = (self._clock.monotonic() - began) / 1e9, span((began - past[0][0]) / 1e9)
+            text = f"loads of the last {back} are known from the traces, read in {seconds:.2g} s"
             self._event(NOTICE, text, ticks=recalled.ticks)
         return past, recalled
 
@@ -530,9 +531,15 @@ class Daemon:
             "traces": self._traces.last_error if self._traces is not None else "",
             "decision log": self._log.last_error,
             "demand model": self._observer.trouble,
+            "ledger": self._ledger.trouble if self._ledger is not None else "",
             "deadlocks": self._deadlocks.trouble,
             "lessons": self._unread,
         }
+        if self._log.set_aside is not None:
+            aside, self._log.set_aside = self._log.set_aside, None
+            self._event(
+                WARNING, f"decision log: the one that was there cannot be used, and is kept as {aside}; a new one was begun"
+            )
         for name, error in troubles.items():
             if error and not self._troubles.get(name):
                 self._event(WARNING, f"{name}: {error}")

@@ -132,14 +132,21 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], width: int | No
             first, *more = textwrap.wrap(row[-1], width - left, break_on_hyphens=False)
             lines += [line[:left] + first, *(" " * left + part for part in more)]
         else:
-            lines.append(line[: max(width - 1, 1)] + "…")
+            lines.append(_cut(line, width))
     return "\n".join(lines)
+
+
+def _cut(line: str, width: int) -> str:
+    return line if len(line) <= width else line[: max(width - 1, 1)] + "…"
 
 
 # --- decisions ----------------------------------------------------------------------------------------------------------------
 
 
 DECISION_HEADERS = ("time", "id", "what", "outcome", "reason")
+
+LEAST_REASON = 24
+"""Columns of a reason below which a table of decisions is not worth having."""
 
 
 def decision_row(logged: LoggedDecision, day: bool) -> tuple[str, ...]:
@@ -148,6 +155,16 @@ def decision_row(logged: LoggedDecision, day: bool) -> tuple[str, ...]:
     reason = decision.why.text if refusal is None else f"{refusal.rule}: {refusal.text}"
     helped = f", {effects[-1].verdict}" if effects else ""
     return moment(logged.wall, day), logged.id, f"{logged.target}: {describe(decision.action)}", logged.status + helped, reason
+
+
+def decision_table(found: Sequence[LoggedDecision], day: bool, width: int | None) -> str:
+    """The table of decisions; where a terminal is too narrow for it, three lines each, so that outcome and reason are seen."""
+    rows = [decision_row(logged, day) for logged in found]
+    left = sum(max(len(printable(row[column])) for row in (DECISION_HEADERS, *rows)) + 2 for column in range(4))
+    if width is None or width - left >= LEAST_REASON:
+        return table(DECISION_HEADERS, rows, width)
+    lines = [line for at, id_, what, outcome, reason in rows for line in (f"{at}  {id_}  {outcome}", f"  {what}", f"  {reason}")]
+    return "\n".join(_cut(printable(line), width) for line in lines)
 
 
 def decision_line(logged: LoggedDecision) -> str:

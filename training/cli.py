@@ -26,7 +26,7 @@ import typer
 from .. import __version__
 from ..models.artifact import FEATURES, ArtifactError, Card, load
 from ..scheduler.config import ConfigError
-from ..scheduler.linux.text import printable
+from ..scheduler.linux.text import escape_unencodable, printable
 from ..scheduler.paths import Loaded, PathError, Paths, load_config, state_paths
 from ..scheduler.store.files import StoreError, replacing
 from .dataset import Dataset, DatasetError
@@ -54,6 +54,7 @@ app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, context
 
 def main() -> None:
     """Entry point of `python -m nicety.training`."""
+    escape_unencodable(sys.stdout, sys.stderr)
     app(prog_name="nicety")
 
 

@@ -5,6 +5,8 @@ Sanitised once, where the bytes come in: everything after the reader may print, 
 
 from __future__ import annotations
 
+import io
+
 
 def printable(raw: bytes | str) -> str:
     r"""`raw` with everything that a terminal or a log might obey written as text.
@@ -25,3 +27,10 @@ def _escaped(code: int) -> str:
     if code < 0x100:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def escape_unencodable(*streams: object) -> None:
+    """From now on what the encoding of a stream has no letter for (Latin-1, ASCII) is escaped there: names may have any."""
+    for stream in streams:
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

@@ -219,7 +219,7 @@ class DecisionLog:
         self.last_error = ""
         """Why the last one could not, and what to do; "" if the last tick was written."""
         self.set_aside: Path | None = None
-        """Where an unusable log was moved to, None if there was none."""
+        """Where an unusable log was moved to, None if there was none or whoever asks has told of it."""
 
     def limit(self, budget_bytes: int) -> None:
         """From now on the log may take so many bytes. Opens the file anew: the write-ahead log is a part of it."""
@@ -623,7 +623,9 @@ class DecisionReader:
             step = "read it with the nicety that wrote it" if error.schema is not None else "give the path of a decision log"
             raise StoreError(f"{self.path} {error}; {step}") from None
         except ERRORS as error:
-            raise self._broken(error) from None
+            raise StoreError(
+                f"the decision log {self.path} cannot be opened: {error}; `nicety run` puts it aside and begins a new one"
+            ) from None
         if db is None:
             raise StoreError(f"{self.path} is empty; `nicety run` fills it")
         self._db = db

@@ -305,6 +305,35 @@ def test_a_restart_forgets_no_rhythm_and_replays(tmp_path: Path) -> None:
     assert replay(paths).differences == []
 
 
+def test_a_decision_log_that_cannot_be_used_is_kept_and_said_to_be(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    (state / "decisions.db").write_bytes(b"no database" * 1000)
+    (state / "decisions.db").chmod(0o600)
+    with StateLock(state) as lock:
+        config = Loaded(parse("[daemon]\ninterval = 0.1\n"), None)
+        daemon = Daemon(config, Paths(state, state / "control.sock"), lock, SystemClock(), act=False)
+        assert daemon.run(duration=0.5) == 0
+        daemon.close()
+    told = capfd.readouterr().err
+    assert told.count(f"is kept as {state / 'decisions.1.db'}; a new one was begun") == 1
+    assert (state / "decisions.1.db").read_bytes().startswith(b"no database")
+    with DecisionReader(state) as log:
+        assert len(list(log.ticks())) >= 2
+
+
+def test_a_ledger_that_cannot_be_written_is_said_to_be(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    (state / "ledger.db").mkdir()
+    with StateLock(state) as lock:
+        config = Loaded(parse("[daemon]\ninterval = 0.1\n"), None)
+        daemon = Daemon(config, Paths(state, state / "control.sock"), lock, SystemClock(), act=True)
+        assert daemon.run(duration=0.3) == 0
+        daemon.close()
+    assert "nothing is changed without it" in capfd.readouterr().err
+
+
 def test_a_pool_that_is_no_longer_configured_gets_its_size_back(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(APPLICATION, encoding="ascii")
     pidfile = tmp_path / "pid"

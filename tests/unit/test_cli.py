@@ -33,7 +33,7 @@ def log(tmp_path: Path) -> Path:
     log = DecisionLog(tmp_path / "state", 1 << 22)
     rights = Abilities(autogroup=True, cpu_cgroup="v1", may_renice=True)
     log.begin(Session("5e551017", "boot", 0, "0", "act", ProcId(1, 1), rights, to_builtins(Config()), {}, {}))
-    why = Why("forecast floor", "a load of 4 Erlang is to be expected.", {"load": 4.0}, (), ())
+    why = Why("forecast floor", "a load of 4 Erlang is to be expected.", {"load": 4.0}, ("größer: ł",), ())
     for seq in range(100):
         decision = Decision(f"s-{seq}.0", "pool_size", "pool web", ResizePool("web", 2 + seq % 7), why)
         decisions = (decision,) if seq % 10 == 3 else ()
@@ -132,7 +132,7 @@ def test_all_errors_of_a_configuration_are_told_at_once(nicety: Invoke, tmp_path
     assert result.code == 1
     assert result.err.splitlines() == [
         f'nicety: {config}:2: daemon.intervall: unknown key; did you mean "interval"?',
-        f"nicety: {config}:3: daemon.act: expected `bool`, got `str`",
+        f"nicety: {config}:3: daemon.act: must be true or false, not text",
     ]
 
 
@@ -256,18 +256,33 @@ def test_a_reader_that_leaves_early_is_no_error(log: Path) -> None:
     assert process.returncode == 0
 
 
+@pytest.mark.parametrize(("encoding", "shown"), [("ascii", b"gr\\xf6\\xdfer: \\u0142"), ("latin-1", b"gr\xf6\xdfer: \\u0142")])
+def test_what_a_terminal_has_no_letter_for_is_escaped(log: Path, encoding: str, shown: bytes) -> None:
+    command = [sys.executable, "-m", "nicety.scheduler", "--state-dir", str(log), "why", "s-3.0"]
+    environ = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run(command, capture_output=True, env=environ, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert shown in done.stdout
+
+
 def test_undo_with_nothing_to_undo_is_no_error(nicety: Invoke) -> None:
     result = nicety("undo")
     assert (result.code, result.out) == (0, "")
     assert "nothing to undo" in result.err
 
 
-def test_a_broken_configuration_does_not_keep_anybody_from_undoing(nicety: Invoke, tmp_path: Path) -> None:
+def test_a_broken_configuration_does_not_keep_anybody_from_undoing(
+    nicety: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = tmp_path / "n.toml"
     config.write_text("[daemon]\nintervall = 1\n")
     result = nicety("--config", config, "--state-dir", tmp_path / "state", "undo")
     assert result.code == 0
     assert "undoing without the configuration" in result.err
+    monkeypatch.delenv("NICETY_STATE_DIR")
+    lost = nicety("--config", config, "undo")
+    assert lost.code == 1
+    assert "`nicety undo --state-dir DIR` undoes without the configuration" in lost.err
 
 
 # --- where things lie ---------------------------------------------------------------------------------------------------------

@@ -332,7 +332,7 @@ def test_no_log_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"no decision log at .*nicety run"):
         DecisionReader(tmp_path)
     (tmp_path / "decisions.db").write_bytes(b"something else entirely, of some length" * 50)
-    with pytest.raises(StoreError, match=r"cannot be read.*move it away"):
+    with pytest.raises(StoreError, match=r"cannot be opened.*nicety run.*begins a new one"):
         DecisionReader(tmp_path)
 
 

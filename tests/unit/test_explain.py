@@ -187,6 +187,20 @@ def test_tables_are_cut_to_the_screen_and_whole_in_files() -> None:
     assert "x" * 200 in explain.table(("one", "two"), rows)
 
 
+def test_decisions_are_a_table_where_there_is_room_for_reasons_and_else_three_lines_each(paths: Paths) -> None:
+    with DecisionReader(paths.decisions) as reader:
+        found = reader.find()
+    wide, narrow = (explain.decision_table(found, True, width).splitlines() for width in (140, 60))
+    assert (wide[0].split(), len(wide)) == (["time", "id", "what", "outcome", "reason"], 1 + len(found))
+    assert max(map(len, narrow)) <= 60
+    assert len(narrow) == 3 * len(found)
+    for logged, (head, what, reason) in zip(found, zip(*[iter(narrow)] * 3, strict=True), strict=True):
+        assert head.split()[2] == logged.id
+        assert head.endswith(explain.decision_row(logged, day=True)[3])
+        assert what.startswith(f"  {logged.target}: ")
+        assert reason[2:30] == explain.decision_row(logged, day=True)[4][:28]
+
+
 def test_a_folded_table_keeps_every_word_below_its_column() -> None:
     folded = explain.table(("name", "text"), [("a", "one two three four five six seven eight")], 30, fold=True)
     assert folded.splitlines() == ["name  text", "a     one two three four five", "      six seven eight"]
@@ -204,7 +218,8 @@ def test_nothing_that_is_shown_is_obeyed_by_a_terminal(paths: Paths) -> None:
     shown = [
         explain.decision_page(forged, tick, session),
         explain.decision_line(forged),
-        explain.table(explain.DECISION_HEADERS, [explain.decision_row(forged, day=True)]),
+        explain.decision_table([forged], True, None),
+        explain.decision_table([forged], True, 80),
         explain.outcome_table([outcome], None),
         explain.status_page({"mode": hostile, "groups": [{"group": hostile, "cpu": 1.0}], hostile: 1}, None),
     ]
