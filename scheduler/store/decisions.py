@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from ..linux.evidence import Evidence
 
 APPLICATION = 0x6E636465  # "ncde" in PRAGMA application_id
-SCHEMA = 3
+SCHEMA = 4
 """Version of the tables and of every record in them: a change of a type in `decision` needs another number."""
 
 KEYFRAME_TICKS = 600
@@ -74,12 +74,10 @@ CREATE TABLE verdicts(id INTEGER PRIMARY KEY, digest BLOB NOT NULL, sums BLOB NO
 CREATE TABLE memories(id INTEGER PRIMARY KEY, memory BLOB NOT NULL, crc INTEGER NOT NULL);
 CREATE TABLE decisions(n INTEGER PRIMARY KEY AUTOINCREMENT, tick INTEGER NOT NULL, id TEXT NOT NULL, session TEXT NOT NULL,
     seq INTEGER NOT NULL, wall INTEGER NOT NULL, policy TEXT NOT NULL, action TEXT NOT NULL, target TEXT NOT NULL,
-    pids TEXT NOT NULL, status TEXT NOT NULL, decision TEXT NOT NULL,
-    refusal TEXT, outcome TEXT, effect TEXT, crc INTEGER NOT NULL);
+    pids TEXT NOT NULL, status TEXT NOT NULL, decision TEXT NOT NULL, refusal TEXT, crc INTEGER NOT NULL);
 CREATE INDEX decisions_tick ON decisions(tick);
 CREATE INDEX decisions_id ON decisions(id);
 CREATE INDEX decisions_wall ON decisions(wall);
-CREATE INDEX decisions_target ON decisions(target, wall);
 CREATE INDEX decisions_policy ON decisions(policy, wall);
 CREATE INDEX decisions_action ON decisions(action, wall);
 CREATE TABLE pids(pid INTEGER NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (pid, n)) WITHOUT ROWID;
@@ -347,10 +345,6 @@ class DecisionLog:
                     "INSERT INTO effects(tick, wall, decision, record) VALUES (?, ?, ?, ?)",
                     (id_, tick.wall, effect.decision, record),
                 )
-                db.execute(
-                    "UPDATE decisions SET effect = ? WHERE n = (SELECT max(n) FROM decisions WHERE id = ?)",
-                    (record, effect.decision),
-                )
             db.execute("COMMIT")
         except BaseException:
             if db.in_transaction:
@@ -394,8 +388,8 @@ class DecisionLog:
                 (id_, wall, outcome.decision, outcome.status.value, outcome.target, record),
             )
             db.execute(
-                "UPDATE decisions SET status = ?, outcome = ? WHERE n = (SELECT max(n) FROM decisions WHERE id = ?)",
-                (outcome.status.value, record, outcome.decision),
+                "UPDATE decisions SET status = ? WHERE n = (SELECT max(n) FROM decisions WHERE id = ?)",
+                (outcome.status.value, outcome.decision),
             )
 
     # --- the file -------------------------------------------------------------------------------------------------------------

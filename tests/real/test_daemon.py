@@ -95,7 +95,8 @@ def run(place: Path, *arguments: str, config: str = "", before: Sequence[str] = 
         "--state-dir",
         str(place / "state"),
     ]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)
+    started.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options))
+    return started[-1]
 
 
 def end(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
