@@ -23,6 +23,7 @@ from nicety.scheduler.store.ledger import Ledger, place
 from nicety.scheduler.testing.clock import FakeClock
 from nicety.scheduler.testing.kernel import FakeKernel
 from nicety.scheduler.testing.pool import FakePool
+from nicety.scheduler.undo import STEADY_NS
 
 WHY = Why("test", "because", {}, (), ())
 
@@ -702,10 +703,22 @@ def test_a_pool_is_resized_settles_and_goes_back_to_its_first_size(bench: Bench)
         bench.look("web")
         (settled,) = bench.actuator.settle()
         assert (settled.status, settled.detail) == (Status.APPLIED, f"pool web has {size} workers")
+    before = bench.clock.monotonic()
     (outcome,) = bench.actuator.undo()
     assert (outcome.status, outcome.detail) == (Status.APPLIED, "size of pool web: 6 -> 2")
+    assert STEADY_NS <= bench.clock.monotonic() - before < 5_000_000_000, "seen to stay so, and no longer"
     assert pool.requests == [4, 6, 2]
     assert bench.look("web").size == 2
+    assert open_rows(bench) == 0
+
+
+def test_what_is_as_it_was_already_is_said_to_be(bench: Bench) -> None:
+    process = bench.kernel.start()
+    bench.apply(set_nice(process, 5))
+    bench.kernel.poke(bench.kernel.knob(Control.NICE, process.pid), 0)
+    (outcome,) = bench.actuator.undo()
+    assert (outcome.status, outcome.changed) == (Status.UNCHANGED, 0)
+    assert outcome.detail == f"nice of pid {process.pid} is so already"
     assert open_rows(bench) == 0
 
 
