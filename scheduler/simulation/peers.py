@@ -26,7 +26,7 @@ class Fixed:
     """Always as many."""
 
     wants_workers = False
-    period = 60.0
+    period = 1.0
 
     def __init__(self, workers: int) -> None:
         self.name = f"fixed-{workers}"

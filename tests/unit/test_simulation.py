@@ -379,11 +379,11 @@ def test_a_seed_gives_the_same_figures_again_and_another_does_not(rule: str) -> 
 
 def test_figures_of_a_fixed_pool() -> None:
     figures = run.simulate("fixed-32", "steps", 4.0, 1, seconds=1800)
-    assert figures.workers == pytest.approx(32, rel=0.01)  # of which 20 are started at the first look, a minute in
+    assert figures.workers == pytest.approx(32, rel=0.01)  # of which 20 are started at the first look
     assert figures.worker_seconds == pytest.approx(figures.workers * 1680)
     assert figures.spawns_per_hour == 0
     assert figures.p95 == pytest.approx(0.2 * math.exp(1.645 * 0.8 - 0.32), rel=0.03)  # of the service time alone
-    assert (figures.track.workers[120:] == 32).all()
+    assert (figures.track.workers[10:] == 32).all()
 
 
 def test_requests_that_are_never_reached_in_time_count() -> None:
