@@ -17,7 +17,20 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from nicety.models.records import PoolSample, ProcId
 from nicety.scheduler.actuate import Acting, Observing
-from nicety.scheduler.decision import Action, Control, Decision, Flag, Outcome, Recycle, ResizePool, Restore, Set, Status, Why
+from nicety.scheduler.decision import (
+    Action,
+    Control,
+    Decision,
+    Digest,
+    Flag,
+    Outcome,
+    Recycle,
+    ResizePool,
+    Restore,
+    Set,
+    Status,
+    Why,
+)
 from nicety.scheduler.ports import Knob, PoolAdapter, ThreadId, Trouble, Value
 from nicety.scheduler.store.ledger import Ledger, place
 from nicety.scheduler.testing.clock import FakeClock
@@ -709,6 +722,52 @@ def test_a_pool_is_resized_settles_and_goes_back_to_its_first_size(bench: Bench)
     assert STEADY_NS <= bench.clock.monotonic() - before < 5_000_000_000, "seen to stay so, and no longer"
     assert pool.requests == [4, 6, 2]
     assert bench.look("web").size == 2
+    assert open_rows(bench) == 0
+
+
+def test_what_somebody_changes_between_the_write_and_the_look_is_his(bench: Bench) -> None:
+    process = bench.kernel.start()
+
+    class Contested(FakeKernel):
+        def write(self, knob: Knob, expected: Value, value: Value) -> Trouble | None:
+            trouble = super().write(knob, expected, value)
+            self.poke(knob, 7)
+            return trouble
+
+    bench.kernel.__class__ = Contested
+    (outcome,) = bench.apply(set_nice(process, 5))
+    bench.kernel.__class__ = FakeKernel
+    assert (outcome.status, outcome.changed) == (Status.FOREIGN, 0)
+    assert "set to 5, read back as 7" in outcome.detail
+    assert bench.actuator.undo() == ()
+    assert bench.nice(process.pid) == 7
+    (again,) = bench.apply(set_nice(process, 5))
+    assert (again.status, again.changed) == (Status.FOREIGN, 0)
+
+
+def test_an_autogroup_is_restored_though_the_process_it_was_set_through_has_ended(bench: Bench) -> None:
+    leader = bench.kernel.start()
+    other = bench.kernel.start()
+    bench.kernel.start(leader.pid, session=False)
+    bench.apply(set_nice(other, 5), Set(Control.AUTOGROUP, leader, "", 9))
+    key = bench.kernel.autogroup(leader)
+    bench.kernel.exit(leader.pid)
+    (outcome,) = bench.apply(back(leader, Control.AUTOGROUP))
+    assert (outcome.status, outcome.changed) == (Status.APPLIED, 1)
+    assert bench.kernel.autogroups[key] == 0  # type: ignore[index]
+    assert bench.nice(other.pid) == 5
+
+
+def test_reports_change_nothing_and_say_what_they_are(bench: Bench) -> None:
+    worker = bench.kernel.start()
+    actions = (Flag("web", worker, "leak"), Flag("web", worker, "leak", incident="s-0.1", over=True), Digest(3))
+    outcomes = bench.apply(*actions)
+    assert {(outcome.status, outcome.changed) for outcome in outcomes} == {(Status.APPLIED, 0)}
+    assert [outcome.detail for outcome in outcomes] == [
+        "reported as leak",
+        "reported that leak is over",
+        "3 incidents told of in one line",
+    ]
     assert open_rows(bench) == 0
 
 
