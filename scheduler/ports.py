@@ -5,7 +5,7 @@ Pure: only types. Contract suites in `tests/contracts` run on fake and real alik
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from ..models.records import PoolSample, ProcId, Snapshot
@@ -77,10 +77,6 @@ class PoolAdapter(Protocol):
 
     def recycle(self, worker: ProcId) -> tuple[Status, str]:
         """Drain this worker and start another in its place."""
-        ...
-
-    def watch(self) -> Iterable[int]:
-        """Pids of master and workers, for the collector to read at full pace."""
         ...
 
     def close(self) -> None:

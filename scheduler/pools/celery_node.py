@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -211,10 +211,6 @@ class CeleryPool:
             return Status.REFUSED, trouble
         self._recycling.add(worker)
         return Status.APPLIED, f"pid {worker.pid} ends as soon as it waits for a task, and Celery starts another in its place"
-
-    def watch(self) -> Iterable[int]:
-        """Pids of main process and pool processes, sorted."""
-        return sorted([*self._main.pids(), *(pid for pid, process in self._processes.items() if process.member)])
 
     def close(self) -> None:
         """Let go of the node; it stays as it is."""

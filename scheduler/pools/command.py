@@ -13,7 +13,7 @@ import pwd
 import random
 import signal
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -178,10 +178,6 @@ class CommandPool:
             return Status.FAILED, self._trouble(now)
         old.replacement = new
         return Status.APPLIED, f"worker {old.number} (pid {worker.pid}) drains when worker {new.number} (pid {new.id.pid}) is up"
-
-    def watch(self) -> Iterable[int]:
-        """Pids of the workers, sorted."""
-        return sorted(worker.id.pid for worker in self._workers)
 
     def close(self) -> None:
         """Drain and end all workers: returns when they have ended, after `drain_timeout` at the latest."""

@@ -11,7 +11,7 @@ import os
 import pwd
 import statistics
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -145,12 +145,6 @@ class ExecutorPool:
             if len(self._recycling) == 1:
                 self._ask_next(attached)
         return Status.APPLIED, f"asked for another worker in place of pid {worker.pid}"
-
-    def watch(self) -> Iterable[int]:
-        """Pids of the program and its workers, sorted."""
-        if self._attached is None:
-            return []
-        return sorted([self._attached.handle.id.pid, *(worker.pid for worker, _ in self._workers(self._attached))])
 
     def close(self) -> None:
         """Let go of the executor; it keeps the size that it has."""

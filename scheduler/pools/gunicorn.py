@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -155,10 +154,6 @@ class GunicornPool:
         if known is None or known.id != worker:
             return Status.VANISHED, f"pid {worker.pid} is no worker of pool {self.name}"
         return send_to(self._proc_root, worker, signal.SIGTERM)
-
-    def watch(self) -> Iterable[int]:
-        """Pids of master and workers, sorted."""
-        return sorted([*self._master.pids(), *self._workers])
 
     def close(self) -> None:
         """Let go of the pool; it stays as it is."""

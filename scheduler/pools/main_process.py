@@ -66,10 +66,6 @@ class MainProcess(Generic[T]):
         """Who it is, None when there is none."""
         return None if self.present is None else self.present.handle.id
 
-    def pids(self) -> list[int]:
-        """Its pid, [] when there is none."""
-        return [] if self.present is None else [self.present.handle.id.pid]
-
     def look(self, now: int) -> T | None:
         """The one that is there now, adopted anew if it was restarted or replaced; None when there is none, see `absence`."""
         if self.present is not None and self.present.handle.exited():

@@ -12,7 +12,6 @@ import os
 import re
 import signal
 import stat
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -185,10 +184,6 @@ class UwsgiPool:
         if self._loops(known):
             return Status.REFUSED, "a worker with an event loop (async, gevent) would drop its requests on SIGHUP: reload uWSGI"
         return send_to(self._proc_root, worker, signal.SIGHUP)
-
-    def watch(self) -> Iterable[int]:
-        """Pids of master and workers, sorted."""
-        return sorted([*self._master.pids(), *self._workers])
 
     def close(self) -> None:
         """Let go of the pool; it stays as it is."""

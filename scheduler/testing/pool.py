@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 import statistics
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ...models.records import PoolSample, ProcId, WorkerSample
@@ -143,11 +142,6 @@ class FakePool:
                 known.gone_at = now + int(self._drain_seconds * self._chance.uniform(0.5, 1.5) * _SECOND)
                 return Status.APPLIED, f"pid {worker.pid} drains"
         return Status.VANISHED, f"pid {worker.pid} is no worker of pool {self.name}"
-
-    def watch(self) -> Iterable[int]:
-        """Pids of master and workers, sorted."""
-        master = [] if self._master is None else [self._master.pid]
-        return sorted([*master, *(worker.id.pid for worker in self._workers)])
 
     def close(self) -> None:
         """Leave the pretended pool as it is."""

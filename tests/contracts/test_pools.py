@@ -226,12 +226,6 @@ def test_start_times_are_measured(rig: Rig) -> None:
     assert 0.0 < measured < 10.0
 
 
-def test_watch_names_master_and_workers(rig: Rig) -> None:
-    sample = rig.settle(2)
-    pids = {worker.id.pid for worker in sample.workers} | ({sample.master.pid} if sample.master else set())
-    assert list(rig.pool.watch()) == sorted(pids)
-
-
 def test_a_killed_worker_is_replaced_and_that_is_nobodys_hand(rig: Rig) -> None:
     before = rig.settle(2)
     rig.samples(1.1)  # a command's worker that ends within its first second has failed to start

@@ -104,7 +104,7 @@ def test_a_pid_file_that_points_to_a_stranger_is_trouble_and_the_stranger_gets_n
             pool.probe()
         status = dict(line.split(":", 1) for line in Path(f"/proc/{stranger.pid}/status").read_text().splitlines())
         assert status["State"].split()[0] not in "Tt", "TTIN would have stopped it"
-        assert list(pool.watch()) == []
+        assert pool.read().workers == ()
         pool.close()
     finally:
         stranger.kill()
@@ -273,7 +273,8 @@ def test_a_command_that_fails_at_once_costs_next_to_nothing(commands: Callable[.
     began, used = clock.monotonic(), time.process_time()
     for _ in range(600):  # a minute of probes, ten a second
         pool.probe()
-        while any(process_group(pid) for pid in pool.watch()):
+        pids = [worker.id.pid for worker in pool.read().workers]
+        while any(map(process_group, pids)):
             time.sleep(0.001)
         clock.shift += SECOND // 10
     assert clock.monotonic() - began >= 60 * SECOND
@@ -295,7 +296,7 @@ class Clock:
 pool = CommandPool("jobs", PoolConfig(kind="command", command=["sleep", "1000"], minimum=2, USER), Clock(),
                    log_file=Path(sys.argv[1]), seed=1)
 pool.probe()
-print(*pool.watch(), flush=True)
+print(*(worker.id.pid for worker in pool.read().workers), flush=True)
 time.sleep(1000)
 """
 

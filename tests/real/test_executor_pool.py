@@ -282,8 +282,10 @@ def test_processes_of_others_are_not_believed_to_be_workers(tmp_path: Path) -> N
         assert attached is not None
         attached.uid = 12345  # as if the board were this user's, and its workers root's or ours
         pool._known.clear()
-        assert pool.read().size == 0
-        assert list(pool.watch()) == [program.process.pid]
+        sample = pool.read()
+        assert (sample.size, sample.workers) == (0, ())
+        assert sample.master is not None
+        assert sample.master.pid == program.process.pid
         pool.close()
 
 

@@ -66,7 +66,6 @@ def test_the_example_sees_its_workers_and_what_they_do(program: Program) -> None
             break
         assert time.monotonic() < deadline, sample
     assert (sample.pool, sample.size, sample.requested, sample.queued, sample.trouble) == ("files", 2, 2, None, "")
-    assert list(program.pool.watch()) == sorted(worker.pid for worker in program.workers)
 
 
 def test_the_example_asks_for_a_size_and_yields_to_a_hand(program: Program) -> None:

@@ -92,13 +92,15 @@ def test_one_that_ends_is_let_go_and_a_restarted_one_is_adopted(
     assert adapter.main.absence.startswith(f"pid file {pidfile} does not exist")
     pidfile.write_text(f"{first.pid}\n", encoding="ascii")
     assert adapter.look() == first.pid
-    assert adapter.main.pids() == [first.pid]
+    there = adapter.main.id
+    assert there is not None
+    assert there.pid == first.pid
     end(first)
     pidfile.unlink()
     forgot = adapter.forgot
     adapter.main.look(adapter.now + 1)  # seen at once, not at the next look for another
     assert adapter.main.present is None
-    assert adapter.main.pids() == []
+    assert adapter.main.id is None
     assert (adapter.opened[0].closed, adapter.forgot) == (True, forgot + 1)
     assert f"the master, pid {first.pid}, has ended: see its log, and start it again" in caplog.text
     for _ in range(3):
