@@ -44,7 +44,9 @@ class _Look:
 class Crowding:
     """Remembers for a while who ran where."""
 
-    def __init__(self) -> None:
+    def __init__(self, online: Sequence[int] = ()) -> None:
+        """`online`: numbers of the CPUs, which may have holes (SMT switched off); (): they count up from 0."""
+        self._online = online
         self._looks: deque[_Look] = deque(maxlen=MOST_TICKS)
 
     def push(
@@ -62,15 +64,15 @@ class Crowding:
         if not workers:
             self._looks.clear()
             return
-        table, cpus = snapshot.table, max(len(snapshot.host.cpu_busy_ns), 1)
+        table, cpus = snapshot.table, self._online or range(max(len(snapshot.host.cpu_busy_ns), 1))
         used: dict[int, list[tuple[str, ProcId, float]]] = defaultdict(list)
         ran: NDArray[np.int64] = np.flatnonzero(cpu >= LEAST_CORES)
         last, threads = table["last_cpu"], table["threads"]
         for row in ran.tolist():
             id_ = ProcId(int(table["pid"][row]), int(table["start_ticks"][row]))
             if threads[row] > 1:  # the kernel tells the CPU of the first thread only, and the others may be anywhere
-                for one in range(cpus):
-                    used[one].append((groups[row], id_, float(cpu[row]) / cpus))
+                for one in cpus:
+                    used[one].append((groups[row], id_, float(cpu[row]) / len(cpus)))
             else:
                 used[int(last[row])].append((groups[row], id_, float(cpu[row])))
         waited = {id_: int(last[rows[id_]]) for id_ in workers}

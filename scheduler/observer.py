@@ -321,7 +321,7 @@ class Observer:
         self._scalings: dict[str, Scaling] = {}
         self._cpu_per_worker: dict[str, float] = {}
         self._before: Snapshot | None = None
-        self._crowding = Crowding()
+        self._crowding = Crowding(abilities.topology.online)
         self._rivals: tuple[Mapping[ProcId, Identity] | None, tuple[str, ...]] = (None, ())  # of these identities
         self._seq = -1
 

@@ -21,8 +21,8 @@ def a_snapshot(seq: int, rows: Rows) -> Snapshot:
     return Snapshot(seq * 10**9, 0, 0, table, identities, HostSample((0, 0), 1, 1, None), ())
 
 
-def crowd_of(*ticks: Rows) -> Crowding:
-    crowding = Crowding()
+def crowd_of(*ticks: Rows, online: tuple[int, ...] = ()) -> Crowding:
+    crowding = Crowding(online)
     for seq, rows in enumerate(ticks):
         ids = {ProcId(pid, pid): row for row, (pid, *_) in enumerate(rows)}
         cpu = np.array([cores for _, _, cores, _, _ in rows])
@@ -59,6 +59,12 @@ def test_threads_that_may_be_anywhere_count_for_every_cpu() -> None:
     rows: Rows = [(10, "web", 0.05, 0, 1), (20, "hog", 0.5, 0, 1), (50, "threads", 1.6, 1, 9)]
     (crowd,) = crowd_of(rows).of((STARVED,), a_snapshot(1, rows))
     assert [(it.group, it.cores) for it in crowd.neighbours] == [("threads", 0.8), ("hog", 0.5)]
+
+
+def test_cpu_numbers_may_have_holes() -> None:
+    rows: Rows = [(10, "web", 0.05, 2, 1), (50, "threads", 1.6, 0, 9)]
+    (crowd,) = crowd_of(rows, online=(0, 2)).of((STARVED,), a_snapshot(1, rows))
+    assert [(it.group, it.cores) for it in crowd.neighbours] == [("threads", 0.8)]
 
 
 def test_only_starved_workers_are_looked_after_and_old_ticks_are_forgotten() -> None:
