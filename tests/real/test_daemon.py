@@ -20,7 +20,7 @@ from nicety.models.artifact import live_digest, shipped
 from nicety.models.records import SAMPLE, HostSample, PoolSample, ProcId, Snapshot, WorkerSample
 from nicety.scheduler.config import parse
 from nicety.scheduler.control_socket import ControlError, ask
-from nicety.scheduler.daemon import Daemon, SystemClock
+from nicety.scheduler.daemon import Daemon, SystemClock, _is_let_go
 from nicety.scheduler.linux.facts import probe
 from nicety.scheduler.paths import Loaded, Paths
 from nicety.scheduler.replay import replay
@@ -333,6 +333,21 @@ def test_a_ledger_that_cannot_be_written_is_said_to_be(tmp_path: Path, capfd: py
         assert daemon.run(duration=0.3) == 0
         daemon.close()
     assert "nothing is changed without it" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("now", "let_go"),
+    [
+        ('kind = "gunicorn"\npidfile = "/run/web.pid"\nminimum = 2\nmaximum = 30\nlatency = "latency"', False),
+        ('kind = "gunicorn"\npidfile = "/run/other.pid"\nmaximum = 30', True),
+        ('kind = "command"\ncommand = ["true"]', True),
+        ("", True),
+    ],
+)
+def test_a_pool_runs_on_through_a_reload_if_only_its_limits_and_class_are_others(now: str, let_go: bool) -> None:
+    before = parse('[pools.web]\nkind = "gunicorn"\npidfile = "/run/web.pid"\n').pools["web"]
+    after = parse(f"[pools.web]\n{now}\n").pools["web"] if now else None
+    assert _is_let_go(before, after) is let_go
 
 
 def test_a_pool_that_is_no_longer_configured_gets_its_size_back(tmp_path: Path) -> None:
