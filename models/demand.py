@@ -7,7 +7,8 @@ never saw. `Forecaster` lets it speak only where there is evidence, and keeps qu
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,7 +16,8 @@ from numpy.typing import NDArray
 
 from .baseline import LARGEST
 from .drift import Change, DriftWatch
-from .experts import EXPERTS, FIRST, LEVELS, PAST, RING, Bools, Experts, Floats, Ints, Outlook, Singles
+from .experts import EXPERTS, LEVELS, LONGEST, PAST, RING, Bools, Experts, Floats, Ints, Outlook, Singles, widened
+from .packed import packed, unpacked
 from .records import HORIZONS, QUANTILES
 
 Values = tuple[tuple[float, ...], ...]
@@ -39,8 +41,9 @@ FARTHEST = 30.0
 BLOCK = 640
 """Rows that are evaluated together, filled up with zeros: matrices of one shape give the same bits wherever a row stands."""
 
-TOGETHER = 256
-"""Slots whose rows are made together: they then stay in the cache, and little memory is needed."""
+WIDTH = 256
+"""Series that are stepped together: enough that numpy does the work, few enough that what it works in is little, and stays in the
+cache."""
 
 _LAGS = (1, 2, 3, 5, 8, 12, 18, 27)
 _EXTREMES = (6, 24, 96)
@@ -79,11 +82,9 @@ DEMAND_FEATURES: tuple[str, ...] = (
 quantiles of its errors; and figures of the series' shape. All but shares are logarithms that keep the sign."""
 
 
-def rows(experts: Experts, seen: Outlook, slots: slice = slice(None)) -> Singles:
-    """[len(DEMAND_FEATURES), H, S]: what the model is given of each series, or those in `slots`, at each horizon after a step. Free
-    of scale."""
-    state = {name: array[..., slots] for name, array in experts.state.items()}
-    seen = seen.part(slots)
+def rows(experts: Experts, seen: Outlook) -> Singles:
+    """[len(DEMAND_FEATURES), H, S]: what the model is given of each series at each horizon after a step. Free of scale."""
+    state = experts.state
     where, column = experts.row, np.arange(len(seen.unit))
     past = state["past"]
     size = np.where(seen.spread > 0, seen.spread, np.float32(1))
@@ -109,7 +110,7 @@ def rows(experts: Experts, seen: Outlook, slots: slice = slice(None)) -> Singles
     for most in (np.max, np.min):
         for size_ in _EXTREMES:
             relative(most(recent[:size_], axis=0))
-    lag_ = experts.period[slots]
+    lag_ = experts.period
     horizon = np.asarray(HORIZONS)[:, None]
     back = -(-horizon // lag_) * lag_ - horizon
     near = [past[(where - np.clip(back + shift, 0, PAST - 1)) % PAST, column] for shift in (-1, 1)]
@@ -128,11 +129,13 @@ def rows(experts: Experts, seen: Outlook, slots: slice = slice(None)) -> Singles
     at += 1
     np.clip(made[:at], -1e6, 1e6, out=made[:at])
     np.log(made[losses] + np.float32(0.01), out=made[losses])
-    for part in (slice(0, losses.start), slice(losses.stop, at)):
-        sign = np.sign(made[part])
-        np.abs(made[part], out=made[part])
-        np.log1p(made[part], out=made[part])
-        made[part] *= sign
+    for begin, end in ((0, losses.start), (losses.stop, at)):
+        for first in range(begin, end, 8):  # a few at a time: less to work in
+            part = made[first : min(first + 8, end)]
+            sign = np.sign(part)
+            np.abs(part, out=part)
+            np.log1p(part, out=part)
+            part *= sign
     spreads, largest = state["spread"], state["largest"] + tiny
     for share in (
         (spreads[0] + tiny) / known,
@@ -152,7 +155,7 @@ def rows(experts: Experts, seen: Outlook, slots: slice = slice(None)) -> Singles
     made[at + 2] = np.log(horizon / lag_)
     cycle = state["cycle"][lag_ - (PAST - len(state["cycle"])), column]
     made[at + 3] = np.log(np.clip((cycle + tiny) / (state["cycle1"] + tiny), 1e-4, 1e4))
-    made[at + 4] = np.log(np.minimum(experts.age[slots], 1000))
+    made[at + 4] = np.log(np.minimum(experts.age, 1000))
     return made
 
 
@@ -185,7 +188,11 @@ class DemandModel(Protocol):
 
 def silu(x: Singles) -> Singles:
     """x times its logistic: Elfwing, Uchibe, Doya 2017."""
-    return np.asarray(x / (1 + np.exp(-np.maximum(x, np.float32(-60)))))
+    made = np.maximum(x, np.float32(-60))
+    np.negative(made, out=made)
+    np.exp(made, out=made)
+    made += 1
+    return np.asarray(np.divide(x, made, out=made))
 
 
 class Network:
@@ -246,7 +253,7 @@ def answer(model: DemandModel, made: Singles, start: Singles) -> Singles:
     something else."""
     features, horizons, n = made.shape
     first = np.ascontiguousarray(start.transpose(0, 2, 1)).reshape(horizons * n, len(QUANTILES))
-    said = model.answers(np.ascontiguousarray(made.reshape(features, -1).T), first)
+    said = model.answers(made.reshape(features, -1).T, first)
     if said.shape != (horizons * n, len(QUANTILES)):
         raise ValueError(f"answers of shape {said.shape} instead of {(horizons * n, len(QUANTILES))}")
     return np.asarray(np.sort(said.reshape(horizons, n, len(QUANTILES)).transpose(0, 2, 1), axis=1), dtype=np.float32)
@@ -287,11 +294,221 @@ WORST = np.float32(1e30)
 WATCHED = (1, 6)
 """Horizons at which the model is judged beside the fallback while it runs: near enough to know soon."""
 
+_H = np.asarray(HORIZONS)
 _WATCHED = np.asarray(WATCHED)
 _AT = np.array([HORIZONS.index(horizon) for horizon in WATCHED])
 _WATCHED_FIRST = np.concatenate([[0], np.cumsum(_WATCHED)[:-1]])
 _LEVELS = np.asarray(QUANTILES, dtype=np.float32)[:, None]
+_NOTHING = packed(np.full(1, np.nan, dtype=np.float32), np.zeros(1, dtype=np.float32))
 _LITTLE = np.float32(1e-9)  # of a series in units of its first value: no loss at all
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """What came true of forecasts of the model, for `DriftWatch.step`: n series."""
+
+    metric: Ints
+    model_loss: Floats
+    fallback_loss: Floats
+    model_covered: Floats
+    fallback_covered: Floats
+    counts: Floats
+
+
+class _Block:
+    """Up to `WIDTH` series that are stepped together, with the state of each. A slot is free or has a series."""
+
+    def __init__(self, interval: float, judged: bool) -> None:
+        """`judged`: whether there is a model, of which is kept what it said."""
+        self.experts = Experts(0, interval)
+        self.free: list[int] = []
+        self._fresh: Bools = np.zeros(0, dtype=np.bool_)  # where a series begins at the next step
+        shapes: dict[str, tuple[tuple[int, ...], type]] = {
+            "metric": ((), np.int8),
+            "own": ((len(HORIZONS), len(QUANTILES)), np.float32),  # the series' own correction
+            "by_model": ((LONGEST,), np.bool_),  # who spoke at each of the last ticks
+            # What was said, in units of the series, packed around the common point (`pending` of the experts); NaN: nothing
+            "due": ((RING, len(QUANTILES)), np.uint16),
+            "both": ((int(_WATCHED.sum()) if judged else 0, 2, len(QUANTILES)), np.uint16),  # by fallback and by model
+            "lately": ((2, len(QUANTILES)), np.float32),  # what fallback and model lost lately a forecast
+            "usual": ((), np.float32),  # what the fallback loses in all quantiles together; 0: nothing judged yet
+        }
+        self._state: dict[str, NDArray[Any]] = {name: np.zeros((*shape, 0), dtype) for name, (shape, dtype) in shapes.items()}
+
+    @property
+    def empty(self) -> bool:
+        """Whether no slot has a series."""
+        return len(self.free) == self.experts.slots
+
+    def widen(self, lack: int) -> int:
+        """Make room for so many more series, if they are not too many; says how many slots there are more."""
+        size = self.experts.slots
+        more = min(max(lack, size // 4, 8), WIDTH - size)
+        if more > 0:
+            self.experts.grow(size + more)
+            self._state = {name: widened(array, more) for name, array in self._state.items()}
+            self._fresh = widened(self._fresh, more)
+            self.free.extend(range(size + more - 1, size - 1, -1))
+        return more
+
+    def begin(self) -> int:
+        """A slot for a series that begins."""
+        slot = self.free.pop()
+        self._fresh[slot] = True
+        self._state["own"][..., slot] = 0
+        self._state["due"][..., slot] = self._state["both"][..., slot] = _NOTHING
+        self._state["lately"][..., slot] = 0
+        self._state["usual"][slot] = 0
+        return slot
+
+    def learn(self, slots: Ints, values: Floats, at: float, metric: Ints) -> Singles:
+        """[S] what came, in units of each series, NaN where unknown, of `values` [n] of the series in `slots`."""
+        now = np.full(self.experts.slots, np.nan)
+        now[slots] = values
+        self._state["metric"][slots] = metric
+        self.experts.learn(now, np.full(self.experts.slots, at), self._fresh)
+        self._fresh[:] = False
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.asarray(now / self.experts.unit, dtype=np.float32)
+
+    def correct(self, came: Singles) -> tuple[Floats, Ints]:
+        """Move the series' own corrections by the forecasts that come true at this tick; `came` as `learn` gives it: where it is
+        NaN nothing moves. Returns errors [2, H, Q] and forecasts [2, H] that came true, of the fallback and of the model."""
+        due = unpacked(self._state["due"][self.experts.due], self.experts.state["pending"][self.experts.due][:, None])  # [H, Q, S]
+        by_model = self._state["by_model"][(self.experts.tick - _H) % LONGEST]  # [H, S]
+        # An equal value is evidence of neither: else the quantiles of a series that stands still would wander
+        error = np.where(came > due, _LEVELS, np.where(came < due, _LEVELS - 1, np.float32(0)))
+        error[:, 0] = 0  # the median is no limit of anything
+        own = self._state["own"]
+        own += np.float32(OWN_RATE) * error
+        np.clip(own, 0, MOST_UP, out=own)
+        known = ~np.isnan(due[:, 0]) & ~np.isnan(came)
+        sources = [known & ~by_model, known & by_model]
+        sums = np.stack([np.where(source[:, None], error, 0).sum(axis=2, dtype=np.float64) for source in sources])
+        return sums, np.stack([source.sum(axis=1) for source in sources])
+
+    def judge(self, came: Singles) -> _Judged | None:
+        """What came of what fallback and model said; `came` as `learn` gives it."""
+        place = _WATCHED_FIRST + self.experts.tick % _WATCHED
+        base = self.experts.state["pending"][self.experts.due[_AT]]
+        both = unpacked(self._state["both"][place], base[:, None, None])  # [W, 2, Q, S]
+        due = ~np.isnan(both[:, 0, 0]) & ~np.isnan(came)
+        series = np.flatnonzero(due.any(axis=0))
+        if not len(series):
+            return None
+        both, due, value = both[..., series], due[:, series], came[series]
+        counts = due.sum(axis=0).astype(np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            error = value - both
+            loss = np.where(due[:, None, None], np.maximum(_LEVELS * error, (_LEVELS - 1) * error), 0).sum(axis=0) / counts
+        loss[1] = np.where(np.isnan(loss[1]), WORST, loss[1])
+        np.minimum(loss, WORST, out=loss)  # [2, Q, n] a forecast, in units of the series
+        lately, usual = self._state["lately"], self._state["usual"]
+        lately[..., series] += np.float32(LATELY) * (loss - lately[..., series])
+        lost = np.minimum(loss[0].sum(axis=0), JUMP * usual[series])
+        rate = np.maximum(USUAL, 1 / (10.0 + self.experts.age[series])).astype(np.float32)
+        usual[series] += rate * (lost - usual[series])
+        unit = np.maximum(np.maximum(usual[series], lately[0][:, series].sum(axis=0)), self.experts.level[series] / 100)
+        moves = unit > 0
+        below = np.where(value < both, np.float32(1), np.where(value == both, _LEVELS, np.float32(0)))
+        covered = np.where(due[:, None, None], below, 0).sum(axis=0)[..., moves].astype(np.float64)
+        sums = (loss * counts)[..., moves] / unit[moves].astype(np.float64)
+        metric = self._state["metric"][series[moves]].astype(np.int64)
+        return _Judged(metric, sums[1].T, sums[0].T, covered[1].T, covered[0].T, counts[moves].astype(np.float64))
+
+    def forecast(self, at: float, slots: Ints, ask: Bools, model: DemandModel | None, heard: Bools, common: Singles) -> _Said:
+        """Of the series in `slots`, after `learn` and `correct`; `ask` [n]: where the model should speak if it can, of `heard`
+        metrics, see `DriftWatch`. `common` [2, H, Q]: corrections of what the fallback says, and the model."""
+        seen = self.experts.look(np.full(self.experts.slots, at))
+        answers = fallback(seen)
+        asked = np.sort(slots[ask & (self.experts.age[slots] >= MIN_TICKS)])
+        spoke, refused, failure = np.zeros(self.experts.slots, dtype=np.bool_), 0, ""
+        if model is not None:
+            spoke, refused, failure = self._ask(seen, asked, model, heard, answers)
+        correction = common[spoke.astype(np.int64)].transpose(1, 2, 0) + self._state["own"]
+        answers += correction * (answers[:, -1] - answers[:, 0])[:, None]
+        said = forecasts(seen, answers)
+        with np.errstate(over="ignore"):
+            plain = (said / seen.unit[:, None, None]).astype(np.float32).transpose(1, 2, 0)
+        self._state["due"][self.experts.due] = packed(plain, seen.base[:, None])
+        self._state["by_model"][self.experts.tick % LONGEST] = spoke
+        return _Said(said[slots], spoke[slots], len(asked), refused, failure)
+
+    def _ask(self, seen: Outlook, asked: Ints, model: DemandModel, heard: Bools, answers: Singles) -> tuple[Bools, int, str]:
+        """Overwrite `answers` with the model's in the slots asked, where it makes sense and is heard. Returns where, how many of
+        its forecasts cannot be, and why it gave none; "" if it did."""
+        spoke = np.zeros(self.experts.slots, dtype=np.bool_)
+        said = np.full((len(HORIZONS), len(QUANTILES), len(asked)), np.nan, dtype=np.float32)
+        good, refused, failure = np.zeros(len(asked), dtype=np.bool_), 0, ""
+        if len(asked):
+            try:
+                made = rows(self.experts, seen)
+                said[:] = answer(model, made if len(asked) == made.shape[2] else made[:, :, asked], answers[:, :, asked])
+            except Exception as error:  # a model is data from outside: whatever it breaks, the experts speak
+                failure = f"{model.name} failed: {type(error).__name__}: {error}"
+            else:
+                with np.errstate(over="ignore", invalid="ignore"):
+                    values = seen.base[:, None, asked] + seen.spread[:, None, asked] * said
+                    sane = np.abs(values) <= ABSURD * self.experts.state["largest"][asked]
+                good = np.asarray(sane.all(axis=(0, 1)))
+                refused = int(np.count_nonzero(~good))
+        self._keep(seen, asked, answers, said)
+        speaks = good & heard[self._state["metric"][asked]]
+        slots = asked[speaks]
+        more = said[:, :, speaks] - answers[:, :, slots]
+        lower, higher = (self._share(patience)[:, slots] for patience in PATIENCE)
+        answers[:, :, slots] += np.where(more > 0, higher, lower) * more
+        spoke[slots] = True
+        return spoke, refused, failure
+
+    def _keep(self, seen: Outlook, asked: Ints, fallback_: Singles, model: Singles) -> None:
+        """What fallback and model said of the slots asked, to be judged when it comes true. Of others nothing is."""
+        place = _WATCHED_FIRST + self.experts.tick % _WATCHED
+        both = np.full((len(WATCHED), 2, len(QUANTILES), self.experts.slots), np.nan, dtype=np.float32)
+        base, spread = seen.base[_AT][:, None, asked], seen.spread[_AT][:, None, asked]
+        with np.errstate(over="ignore", invalid="ignore"):
+            both[:, 0, :, asked] = np.moveaxis(np.maximum(base + spread * fallback_[_AT][:, :, asked], 0), 2, 0)
+            both[:, 1, :, asked] = np.moveaxis(np.maximum(base + spread * model[_AT], 0), 2, 0)
+            self._state["both"][place] = packed(both, seen.base[_AT][:, None, None])
+        usual = self._state["usual"]
+        fresh = asked[usual[asked] == 0]
+        usual[fresh] = seen.spread[_AT[0], fresh]  # about what a forecast of Laplace's distribution loses
+        self._state["lately"][..., fresh] = usual[fresh] / len(QUANTILES)
+
+    def _share(self, patience: float) -> Singles:
+        """[Q, slots] the model's share in what is said: less where it lost more than the fallback lately."""
+        fallback_, model = self._state["lately"]
+        ratio = (model + _LITTLE) / (patience * (fallback_ + _LITTLE))
+        return np.asarray(1 / (1 + np.minimum(ratio, 100) ** STEEP), dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """Forecasts of a block."""
+
+    values: Floats  # [n, H, Q] in the series' own values
+    by_model: Bools  # [n]
+    asked: int  # forecasts that the model was asked for
+    refused: int  # of those, how many cannot be
+    failure: str  # why the model could not speak at all; "" for nothing
+
+
+class Answers:
+    """The forecasts of a step: (values as in `records.Forecast`, source) of each series. Kept as arrays, an eighth of what tuples
+    take, and made into those where it is looked at: the daemon follows more groups than it tells about."""
+
+    def __init__(self, values: Floats, sources: Sequence[str], by: Bools) -> None:
+        """`values` [n, H, Q]; `by` [n]: which of the two sources."""
+        self._values, self._sources, self._by = values, sources, by
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, which: int) -> tuple[Values, str]:
+        return tuple(map(tuple, self._values[which].tolist())), self._sources[int(self._by[which])]
+
+    def __iter__(self) -> Iterator[tuple[Values, str]]:
+        return map(self.__getitem__, range(len(self)))
 
 
 class Forecaster:
@@ -309,189 +526,84 @@ class Forecaster:
         self._model = model
         self.trouble = ""  # why the model could not speak where it was asked, at the last step; "" for nothing
         self.changes: tuple[Change, ...] = ()  # of what the model was given up, or heard again, at the last step
-        self._experts = Experts(0, interval)
+        self._interval = interval
         self._watch = DriftWatch(METRICS)
-        self._slots: dict[Hashable, int] = {}
-        self._free: list[int] = []
-        self._tick = -1
+        self._blocks: list[_Block] = []
+        self._places: dict[Hashable, int] = {}  # block x WIDTH + slot of each series
         self._common = np.zeros((2, len(HORIZONS), len(QUANTILES)), dtype=np.float32)  # of the fallback, of the model
-        rows_ = int(_WATCHED.sum()) if model is not None else 0
-        self._state: dict[str, NDArray[Any]] = {
-            "own": np.zeros((len(HORIZONS), len(QUANTILES), 0), dtype=np.float32),  # the series' own correction
-            "due": np.zeros((RING, len(QUANTILES), 0), dtype=np.float32),  # forecasts, in units of the series; NaN: none
-            "by_model": np.zeros((RING, 0), dtype=np.bool_),
-            "both": np.zeros((rows_, 2, len(QUANTILES), 0), dtype=np.float32),  # what fallback and model said, likewise
-            "lately": np.zeros((2, len(QUANTILES), 0), dtype=np.float32),  # what fallback and model lost lately a forecast
-            "usual": np.zeros(0, dtype=np.float32),  # what the fallback loses in all quantiles together; 0: nothing judged yet
-        }
-        self._metric = np.zeros(0, dtype=np.int64)  # of each slot
+
+    @property
+    def slots(self) -> int:
+        """Series that there is room for."""
+        return sum(block.experts.slots for block in self._blocks)
 
     def step(
         self, keys: Sequence[Hashable], values: Floats, at: float, metric: Ints, ask: Bools, most: Floats | None = None
-    ) -> list[tuple[Values, str]]:
-        """(values as in `records.Forecast`, source) for each series, after its value of this tick [n], NaN where that is unknown.
+    ) -> Answers:
+        """Forecasts of each series, after its value of this tick [n], NaN where that is unknown.
 
         To be called once a tick; a series that is left out is forgotten. `at`: seconds since 1970. `metric` [n]: place in `METRICS`
         of what a series is of. `ask` [n]: where the model should speak if it can. `most` [n]: what a series cannot be above, such
         as the memory of the machine. Raises ValueError for a series of which no value is known: leave it out.
         """
-        self._tick += 1
-        fresh, slots = self._assign(keys)
-        n = self._experts.slots
-        now = np.full(n, np.nan)
-        now[slots] = values
-        if np.isnan(now[fresh]).any():
+        if any(value != value and key not in self._places for key, value in zip(keys, values.tolist(), strict=True)):
             raise ValueError("a series begins with an unknown value: there is nothing to forecast it from")
-        self._metric[slots] = metric
-        seen = self._experts.step(now, np.full(n, at), fresh)
-        self.trouble, self.changes = "", ()
-        if not len(keys):
-            return []
-        with np.errstate(over="ignore", invalid="ignore"):
-            came = (now / seen.unit).astype(np.float32)
-        self._learn(came)
-        if self._model is not None:
-            self._judge(came)
-        answers = fallback(seen).copy()
-        spoke = self._ask(seen, slots[ask & (self._experts.age[slots] >= MIN_TICKS)], answers)
-        correction = self._common[spoke.astype(np.int64)].transpose(1, 2, 0) + self._state["own"]
-        answers += correction * (answers[:, -1] - answers[:, 0])[:, None]
-        said = forecasts(seen, answers)
-        due = FIRST + self._tick % np.asarray(HORIZONS)
-        with np.errstate(over="ignore"):
-            self._state["due"][due] = (said / seen.unit[:, None, None]).transpose(1, 2, 0)
-        self._state["by_model"][due] = spoke
-        said = said[slots]
+        places = self._assign(keys)
+        chosen = [np.flatnonzero(places // WIDTH == number) for number in range(len(self._blocks))]
+        parts = [(block, mine, places[mine] % WIDTH) for block, mine in zip(self._blocks, chosen, strict=True) if len(mine)]
+        self._learn(parts, values, at, metric)
+        said, by_model = np.empty((len(keys), len(HORIZONS), len(QUANTILES))), np.zeros(len(keys), dtype=np.bool_)
+        asked = refused = 0
+        self.trouble = ""
+        for block, mine, slots in parts:
+            made = block.forecast(at, slots, ask[mine], self._model, self._watch.heard, self._common)
+            said[mine], by_model[mine] = made.values, made.by_model
+            asked, refused, self.trouble = asked + made.asked, refused + made.refused, self.trouble or made.failure
         if most is not None:
-            said = np.minimum(said, most[:, None, None])
-        sources = (FALLBACK, self._model.name if self._model is not None else "")
-        return [(tuple(map(tuple, row)), sources[by]) for row, by in zip(said.tolist(), spoke[slots].tolist(), strict=True)]
+            np.minimum(said, most[:, None, None], out=said)
+        name = self._model.name if self._model is not None else ""
+        if refused and not self.trouble:
+            self.trouble = f"{name} gave {refused} of {asked} forecasts that cannot be"
+        return Answers(said, (FALLBACK, name), by_model)
 
-    def _ask(self, seen: Outlook, asked: Ints, answers: Singles) -> Bools:
-        """Overwrite `answers` with the model's in the slots asked, where it makes sense and is heard; says where."""
-        spoke = np.zeros(self._experts.slots, dtype=np.bool_)
-        if self._model is None:
-            return spoke
-        said, good = np.full((len(HORIZONS), len(QUANTILES), len(asked)), np.nan, dtype=np.float32), np.zeros(len(asked), np.bool_)
-        if len(asked):
-            try:
-                for first in range(0, self._experts.slots, TOGETHER):
-                    mine = np.flatnonzero((asked >= first) & (asked < first + TOGETHER))
-                    if len(mine):
-                        made = rows(self._experts, seen, slice(first, first + TOGETHER))[:, :, asked[mine] - first]
-                        said[:, :, mine] = answer(self._model, made, answers[:, :, asked[mine]])
-            except Exception as error:  # a model is data from outside: whatever it breaks, the experts speak
-                self.trouble = f"{self._model.name} failed: {type(error).__name__}: {error}"
-            else:
-                with np.errstate(over="ignore", invalid="ignore"):
-                    values = seen.base[:, None, asked] + seen.spread[:, None, asked] * said
-                    sane = np.abs(values) <= ABSURD * self._experts.state["largest"][asked]
-                good = np.asarray(sane.all(axis=(0, 1)))
-                if not good.all():
-                    self.trouble = f"{self._model.name} gave {np.count_nonzero(~good)} of {len(good)} forecasts that cannot be"
-        self._keep(seen, asked, answers, said)
-        heard = good & self._watch.heard[self._metric[asked]]
-        slots = asked[heard]
-        more = said[:, :, heard] - answers[:, :, slots]
-        lower, higher = (self._share(patience)[:, slots] for patience in PATIENCE)
-        answers[:, :, slots] += np.where(more > 0, higher, lower) * more
-        spoke[asked[heard]] = True
-        return spoke
+    def _learn(self, parts: Sequence[tuple[_Block, Ints, Ints]], values: Floats, at: float, metric: Ints) -> None:
+        """Take in what came, and learn from what was said of it. All of it before anything is said: corrections are common."""
+        errors, counts = np.zeros_like(self._common, dtype=np.float64), np.zeros((2, len(HORIZONS)), dtype=np.int64)
+        judged: list[_Judged] = []
+        for block, mine, slots in parts:
+            came = block.learn(slots, values[mine], at, metric[mine])
+            more, of = block.correct(came)
+            errors += more
+            counts += of
+            found = block.judge(came) if self._model is not None else None
+            if found is not None:
+                judged.append(found)
+        mean = errors / np.maximum(counts, 1)[:, :, None]
+        self._common = np.clip(self._common + COMMON_RATE * mean, 0, MOST_UP).astype(np.float32)
+        self.changes = ()
+        if judged:
+            self.changes = self._watch.step(
+                *(np.concatenate([getattr(one, name) for one in judged]) for name in _Judged.__dataclass_fields__)
+            )
 
-    def _keep(self, seen: Outlook, asked: Ints, fallback_: Singles, model: Singles) -> None:
-        """What fallback and model said of the slots asked, to be judged when it comes true. Of others nothing is."""
-        place = _WATCHED_FIRST + self._tick % _WATCHED
-        both = np.full((len(WATCHED), 2, len(QUANTILES), self._experts.slots), np.nan, dtype=np.float32)
-        base, spread = seen.base[_AT][:, None, asked], seen.spread[_AT][:, None, asked]
-        with np.errstate(over="ignore", invalid="ignore"):
-            both[:, 0, :, asked] = np.moveaxis(np.maximum(base + spread * fallback_[_AT][:, :, asked], 0), 2, 0)
-            both[:, 1, :, asked] = np.moveaxis(np.maximum(base + spread * model[_AT], 0), 2, 0)
-        self._state["both"][place] = both
-        usual = self._state["usual"]
-        fresh = asked[usual[asked] == 0]
-        usual[fresh] = seen.spread[_AT[0], fresh]  # about what a forecast of Laplace's distribution loses
-        self._state["lately"][..., fresh] = usual[fresh] / len(QUANTILES)
-
-    def _share(self, patience: float) -> Singles:
-        """[Q, slots] the model's share in what is said: less where it lost more than the fallback lately."""
-        fallback_, model = self._state["lately"]
-        ratio = (model + _LITTLE) / (patience * (fallback_ + _LITTLE))
-        return np.asarray(1 / (1 + np.minimum(ratio, 100) ** STEEP), dtype=np.float32)
-
-    def _judge(self, came: Singles) -> None:
-        """Tell the watch what came of what fallback and model said; `came` [slots], NaN where unknown."""
-        place = _WATCHED_FIRST + self._tick % _WATCHED
-        both = self._state["both"][place]  # [W, 2, Q, S]
-        due = ~np.isnan(both[:, 0, 0]) & ~np.isnan(came)
-        series = np.flatnonzero(due.any(axis=0))
-        if not len(series):
-            return
-        both, due, value = both[..., series], due[:, series], came[series]
-        counts = due.sum(axis=0).astype(np.float32)
-        with np.errstate(over="ignore", invalid="ignore"):
-            error = value - both
-            loss = np.where(due[:, None, None], np.maximum(_LEVELS * error, (_LEVELS - 1) * error), 0).sum(axis=0) / counts
-        loss[1] = np.where(np.isnan(loss[1]), WORST, loss[1])
-        np.minimum(loss, WORST, out=loss)  # [2, Q, n] a forecast, in units of the series
-        lately, usual = self._state["lately"], self._state["usual"]
-        lately[..., series] += np.float32(LATELY) * (loss - lately[..., series])
-        lost = np.minimum(loss[0].sum(axis=0), JUMP * usual[series])
-        rate = np.maximum(USUAL, 1 / (10.0 + self._experts.age[series])).astype(np.float32)
-        usual[series] += rate * (lost - usual[series])
-        unit = np.maximum(np.maximum(usual[series], lately[0][:, series].sum(axis=0)), self._experts.level[series] / 100)
-        moves = unit > 0
-        below = np.where(value < both, np.float32(1), np.where(value == both, _LEVELS, np.float32(0)))
-        covered = np.where(due[:, None, None], below, 0).sum(axis=0)[..., moves].astype(np.float64)
-        sums = (loss * counts)[..., moves] / unit[moves].astype(np.float64)
-        self.changes = self._watch.step(
-            self._metric[series[moves]], sums[1].T, sums[0].T, covered[1].T, covered[0].T, counts[moves].astype(np.float64)
-        )
-
-    def _learn(self, came: Singles) -> None:
-        """Move the corrections by the forecasts that come true at this tick; `came` [slots], NaN where unknown: nothing does."""
-        place = FIRST + self._tick % np.asarray(HORIZONS)
-        due, by_model = self._state["due"][place], self._state["by_model"][place]  # [H, Q, S], [H, S]
-        # An equal value is evidence of neither: else the quantiles of a series that stands still would wander
-        error = np.where(came > due, _LEVELS, np.where(came < due, _LEVELS - 1, np.float32(0)))
-        error[:, 0] = 0  # the median is no limit of anything
-        own = self._state["own"]
-        own += np.float32(OWN_RATE) * error
-        np.clip(own, 0, MOST_UP, out=own)
-        known = ~np.isnan(due[:, 0]) & ~np.isnan(came)
-        for source in (0, 1):
-            from_it = (by_model == bool(source)) & known
-            mean = np.where(from_it[:, None], error, 0).sum(axis=2) / np.maximum(from_it.sum(axis=1), 1)[:, None]
-            self._common[source] = np.clip(self._common[source] + COMMON_RATE * mean, 0, MOST_UP)
-
-    def _assign(self, keys: Sequence[Hashable]) -> tuple[Bools, Ints]:
-        """(where a series begins [slots], the slot of each series); slots of those that are not named any more are free."""
+    def _assign(self, keys: Sequence[Hashable]) -> Ints:
+        """The place of each series; of those that are not named any more it is free."""
         wanted = dict.fromkeys(keys)
-        for gone in [key for key in self._slots if key not in wanted]:
-            slot = self._slots.pop(gone)
-            self._empty(slot)  # so that nothing more is learned of it
-            self._free.append(slot)
-        new = [key for key in wanted if key not in self._slots]
-        lack = len(new) - len(self._free)
-        if lack > 0:
-            size = self._experts.slots
-            more = max(lack, size // 4, 8)
-            self._experts.grow(size + more)
-            for name, array in self._state.items():
-                self._state[name] = np.concatenate([array, np.zeros((*array.shape[:-1], more), dtype=array.dtype)], axis=-1)
-            self._metric = np.concatenate([self._metric, np.zeros(more, dtype=np.int64)])
-            self._free.extend(range(size + more - 1, size - 1, -1))
-            for slot in range(size, size + more):
-                self._empty(slot)
-        fresh = np.zeros(self._experts.slots, dtype=np.bool_)
-        for key in new:
-            slot = self._slots[key] = self._free.pop()
-            fresh[slot] = True
-            self._empty(slot)
-        return fresh, np.fromiter((self._slots[key] for key in keys), dtype=np.int64, count=len(keys))
-
-    def _empty(self, slot: int) -> None:
-        self._state["own"][..., slot] = 0
-        self._state["due"][..., slot] = np.nan
-        self._state["both"][..., slot] = np.nan
-        self._state["lately"][..., slot] = 0
-        self._state["usual"][slot] = 0
+        for gone in [key for key in self._places if key not in wanted]:
+            number, slot = divmod(self._places.pop(gone), WIDTH)
+            self._blocks[number].free.append(slot)
+        new = [key for key in wanted if key not in self._places]
+        lack = len(new) - sum(len(block.free) for block in self._blocks)
+        for block in self._blocks:
+            if lack > 0:
+                lack -= block.widen(lack)
+        while lack > 0:
+            self._blocks.append(_Block(self._interval, self._model is not None))
+            lack -= self._blocks[-1].widen(lack)
+        new.reverse()
+        for number, block in enumerate(self._blocks):
+            while new and block.free:
+                self._places[new.pop()] = number * WIDTH + block.begin()
+        while self._blocks and self._blocks[-1].empty:  # gives its memory back
+            self._blocks.pop()
+        return np.fromiter((self._places[key] for key in keys), dtype=np.int64, count=len(keys))

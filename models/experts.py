@@ -12,10 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .packed import packed, unpacked
 from .records import HORIZONS
 
 Floats = NDArray[np.float64]
@@ -52,6 +54,8 @@ EXPERTS: tuple[str, ...] = (
 )
 FLAT = 1 + len(SMOOTHING) + len(MEDIANS)
 """The first so many say the same for all horizons."""
+TOLD = FLAT + 2
+"""What the first so many said can be worked out later from the past; what the others said has to be kept."""
 
 FORGET = 0.03
 """Rate at which losses are forgotten: they are those of the last 30 ticks or so."""
@@ -74,6 +78,7 @@ GUESS, SURE = 0.1, 8
 _H = np.asarray(HORIZONS)
 FIRST = np.concatenate([[0], np.cumsum(_H)[:-1]])  # ring of a horizon: as many rows as it has ticks
 RING = int(_H.sum())
+LONGEST = max(HORIZONS)
 _SCALE = np.arcsinh(REACH * 2)
 _EDGES = np.sinh(np.linspace(-_SCALE, _SCALE, BINS + 1)) / 2
 _TINY = np.float32(1e-9)
@@ -100,9 +105,17 @@ class Outlook:
     tails: Singles  # [H, LEVELS, S] quantiles of those errors, in units of `spread`
     level: Singles  # [S]
 
-    def part(self, slots: slice) -> Outlook:
-        """The same of some of the series."""
-        return Outlook(*(getattr(self, name)[..., slots] for name in self.__dataclass_fields__))
+
+@dataclass(frozen=True, slots=True)
+class _Then:
+    """What was so at the tick that lies each horizon ago: [H, ...]. Means nothing before a series began."""
+
+    values: Singles  # [H, S]
+    means: Singles  # [H, SMOOTHING, S]
+    medians: Singles  # [H, MEDIANS, S]
+    season: Singles  # [H, S] what the period said of now
+    slips: Singles  # [H, S] what it would have been shifted by
+    scales: Singles  # [H, S] what the regressions took for the size of a deviation
 
 
 class Experts:
@@ -111,12 +124,12 @@ class Experts:
     def __init__(self, slots: int, interval: float) -> None:
         """`interval`: seconds a step."""
         self._interval = interval
-        self._tick = -1
+        self.tick = -1  # of the last step
         self.slots = 0
-        self.state = {name: np.zeros((*shape, 0), dtype=np.float32) for name, shape in _SHAPES.items()}
-        self._unit = np.ones(0)
+        self.state: dict[str, NDArray[Any]] = {name: np.zeros((*shape, 0), dtype=dtype) for name, (shape, dtype) in _SHAPES.items()}
+        self.unit = np.ones(0)  # [slots] see `Outlook`
         self._last = np.zeros(0)
-        self.age = np.zeros(0, dtype=np.int64)  # values seen of each series
+        self.age: Ints = np.zeros(0, dtype=np.int64)  # values seen of each series
         self.period: Ints = np.zeros(0, dtype=np.int64)
         """[slots] the lag in ticks at which values came nearest, the shorter of two that are as good."""
         self.grow(slots)
@@ -127,51 +140,59 @@ class Experts:
         if more <= 0:
             return
         for name, array in self.state.items():
-            self.state[name] = np.concatenate([array, np.zeros((*array.shape[:-1], more), dtype=np.float32)], axis=-1)
-        self._unit = np.concatenate([self._unit, np.ones(more)])
-        self._last = np.concatenate([self._last, np.zeros(more)])
-        self.age = np.concatenate([self.age, np.zeros(more, dtype=np.int64)])
-        self.period = np.concatenate([self.period, np.zeros(more, dtype=np.int64)])
+            self.state[name] = widened(array, more)
+        self.unit, self._last = widened(self.unit, more), widened(self._last, more)
+        self.age, self.period = widened(self.age, more), widened(self.period, more)
         self.slots = slots
         self._start(np.arange(slots) >= slots - more)
 
     def shrink(self, slots: int) -> None:
         """Keep the first so many series only."""
         self.state = {name: np.ascontiguousarray(array[..., :slots]) for name, array in self.state.items()}
-        self._unit, self._last = self._unit[:slots].copy(), self._last[:slots].copy()
+        self.unit, self._last = self.unit[:slots].copy(), self._last[:slots].copy()
         self.age, self.period = self.age[:slots].copy(), self.period[:slots].copy()
         self.slots = slots
 
     def step(self, values: Floats, at: Floats, fresh: Bools) -> Outlook:
-        """Advance all by one value.
+        """Advance all by one value: `learn`, then `look`."""
+        self.learn(values, at, fresh)
+        return self.look(at)
+
+    def learn(self, values: Floats, at: Floats, fresh: Bools) -> None:
+        """Take in one value of each.
 
         `values` [slots], at least 0, NaN where unknown: the last one stands for it. `at` [slots]: seconds since 1970. `fresh`
         [slots]: where another series begins.
         """
-        self._tick += 1
+        self.tick += 1
         self._start(fresh)
         values = np.where(np.isfinite(values), np.maximum(values, 0.0), self._last)
         self._last = values
-        scaleless = (self._unit == 1.0) & (values > 0) & ~self._scaled()
+        scaleless = (self.unit == 1.0) & (values > 0) & ~self._scaled()
         if scaleless.any():
-            self._unit[scaleless] = values[scaleless]
+            self.unit[scaleless] = values[scaleless]
             self.state["scaled"][scaleless] = 1
         self.age += 1
         with np.errstate(over="ignore"):
-            y = np.minimum(values / self._unit, 1e12).astype(np.float32)
+            y = np.minimum(values / self.unit, 1e12).astype(np.float32)
         first = self.age == 1
         if first.any():
             self._begin(first, y)
-        self._judge(y)
+        then = self._then()
+        self._judge(y, then)
         self._remember(y)
         self._profile(y, at)
-        self._regress(y)
-        return self._look(y, at)
+        self._regress(y, then)
 
     @property
     def row(self) -> int:
         """Row of `state["past"]` that has the newest value; older ones lie before it, modulo `PAST`."""
-        return self._tick % PAST
+        return self.tick % PAST
+
+    @property
+    def due(self) -> Ints:
+        """[H] rows of a ring of `RING` that have what was said of this tick at each horizon, and take what is said next."""
+        return np.asarray(FIRST + self.tick % _H)
 
     # --- the state ---------------------------------------------------------------------------------------------------------------
 
@@ -187,12 +208,12 @@ class Experts:
             array[..., at] = 0
         self.state["profile"][..., at] = np.nan
         self.state["bin"][..., at] = -1
-        self.state["told"][..., at] = np.nan
-        self.state["flat"][..., at] = np.nan
+        self.state["lags"][..., at] = SHORTEST
+        self.state["scales"][..., at] = 1
         self.state["pending"][..., at] = np.nan
         self.state["tails"][..., at] = PRIOR[:, None]
         self.state["covariance"][..., at] = (np.eye(_P) * 3.0)[None, :, :, None]
-        self._unit[at], self._last[at], self.age[at], self.period[at] = 1.0, 0.0, 0, SHORTEST
+        self.unit[at], self._last[at], self.age[at], self.period[at] = 1.0, 0.0, 0, SHORTEST
 
     def _begin(self, first: Bools, y: Singles) -> None:
         """Before its start a series stood at its first value."""
@@ -205,7 +226,22 @@ class Experts:
 
     # --- the errors of earlier forecasts ------------------------------------------------------------------------------------------
 
-    def _judge(self, y: Singles) -> None:
+    def _then(self) -> _Then:
+        """Put together from the past: a period and a median are values of it, so it is enough to know which."""
+        state, past, column = self.state, self.state["past"], np.arange(self.slots)
+        ring = (self.tick - _H) % LONGEST
+        lag = state["lags"][ring].astype(np.int64)
+        back = -(-_H[:, None] // lag) * lag  # 1..PAST - 1: still among the past
+        return _Then(
+            past[(self.tick - _H) % PAST],
+            state["recent_means"][ring],
+            past[state["median_rows"][ring], column],
+            past[(self.tick - back) % PAST, column],
+            state["slips"][ring],
+            state["scales"][ring],
+        )
+
+    def _judge(self, y: Singles, then: _Then) -> None:
         """Learn from what was said of this value."""
         state, n = self.state, self.age
         seen = n[None, :] - _H[:, None]  # [H, S] errors known at each horizon, this one included
@@ -213,19 +249,24 @@ class Experts:
         if not known.any():
             return
         rate = np.where(known, np.maximum(FORGET, 1.0 / (np.maximum(seen, 0) + 2.0)), 0.0).astype(np.float32)
-        due = FIRST + self._tick % _H
+        base = state["pending"][self.due]
+        told = unpacked(state["told"][self.due], base[:, None])
         loss = state["loss"]
-        for h, horizon in enumerate(HORIZONS):
-            gate = rate[h]
-            then = self._tick - horizon
-            said_then = (state["past"][None, then % PAST], state["flat"][then % max(HORIZONS)], state["told"][due[h]])
-            for block, said in zip((slice(0, 1), slice(1, FLAT), slice(FLAT, None)), said_then, strict=True):
-                missed = np.abs(y - said)
-                missed -= loss[h, block]
-                missed *= gate
-                np.copyto(missed, 0.0, where=~known[h])
-                loss[h, block] += missed
-        error = y - state["pending"][due]  # [H, S]
+        said_then = (
+            then.values[:, None],
+            then.means,
+            then.medians,
+            then.season[:, None],
+            np.maximum(then.season + then.slips, 0)[:, None],
+            told,
+        )
+        for block, said in zip(_BLOCKS, said_then, strict=True):
+            missed = np.abs(y - said)
+            missed -= loss[:, block]
+            missed *= rate[:, None]
+            np.copyto(missed, 0.0, where=~known[:, None])
+            loss[:, block] += missed
+        error = y - base  # [H, S]
         error = np.where(known, error, 0.0).astype(np.float32)
         size = np.abs(error)
         spreads = state["spread"]
@@ -249,11 +290,12 @@ class Experts:
         """Take the value into past, means, trend and period."""
         state = self.state
         past = state["past"]
-        where = self._tick % PAST
+        where = self.row
         decay = np.maximum(0.01, 1.0 / np.maximum(self.age, 1)).astype(np.float32)
         cycle = state["cycle"]  # [lag - SHORTEST]
         for lags, rows in self._back(where):
-            d = np.abs(past[rows][::-1] - y)
+            d = past[rows][::-1] - y
+            np.abs(d, out=d)
             d -= cycle[lags]
             d *= decay
             cycle[lags] += d
@@ -311,14 +353,15 @@ class Experts:
             state["shift"][which] = np.where(np.isnan(known), 0.0, shift + np.float32(0.2) * (y - known - shift))
             offset += bins
 
-    def _regress(self, y: Singles) -> None:
+    def _regress(self, y: Singles, then: _Then) -> None:
         """Recursive least squares (Ljung and Söderström 1983), one for each horizon: learn from what was put in so long ago."""
         state = self.state
-        due = FIRST + self._tick % _H
-        x, w, p = state["inputs"][due], state["weights"], state["covariance"]  # [H, P, S], the same, [H, P, P, S]
+        w, p = state["weights"], state["covariance"]  # [H, P, S], [H, P, P, S]
         scale = np.maximum(state["deviation"], _TINY)
         known = self.age[None, :] > _H[:, None]
-        target = np.clip((y - state["centre"][due]) / scale, -8, 8)
+        x = self._inputs(then.values, then.means[:, 1], then.season, then.means[:, _CENTRE], then.scales)
+        x *= known[:, None]
+        target = np.clip((y - then.means[:, _CENTRE]) / scale, -8, 8)
         px = (p * x[:, None]).sum(axis=2)
         gain = px / (_MEMORY + (x * px).sum(axis=1))[:, None]
         gain = np.where(known[:, None], gain, 0).astype(np.float32)
@@ -332,30 +375,38 @@ class Experts:
     def _predict(self, y: Singles, season: Singles) -> Singles:
         """[H, S] what the regressions say, of `season` [H, S], the values a whole number of periods before each horizon."""
         state = self.state
-        centre, scale = state["means"][2], np.maximum(state["deviation"], _TINY)
-        x = np.empty((len(_H), _P, self.slots), dtype=np.float32)
-        x[:, 0], x[:, 1], x[:, 2] = y, state["means"][1], season
-        x -= centre
-        x /= scale
-        np.clip(x, -8, 8, out=x)
-        due = FIRST + self._tick % _H
-        state["inputs"][due] = x
-        state["centre"][due] = centre
+        centre, scale = state["means"][_CENTRE], np.maximum(state["deviation"], _TINY)
+        state["scales"][self.tick % LONGEST] = scale
+        x = self._inputs(y, state["means"][1], season, centre, scale)
         return np.asarray(centre + scale * np.clip((state["weights"] * x).sum(axis=1), -8, 8))
+
+    @staticmethod
+    def _inputs(y: Singles, mean: Singles, season: Singles, centre: Singles, scale: Singles) -> Singles:
+        """[H, P, S] what the regressions are given. Each argument is [H, S], or [S] where it is one for all horizons."""
+        x = np.empty((len(_H), _P, season.shape[-1]), dtype=np.float32)
+        x[:, 0], x[:, 1], x[:, 2] = y, mean, season
+        x -= centre[..., None, :]
+        x /= scale[..., None, :]
+        return np.clip(x, -8, 8, out=x)
 
     # --- looking ahead -----------------------------------------------------------------------------------------------------------
 
-    def _look(self, y: Singles, at: Floats) -> Outlook:
+    def look(self, at: Floats) -> Outlook:
+        """What is known after what was learned; to be called once a step."""
         state = self.state
         points = np.empty((len(_H), len(EXPERTS), self.slots), dtype=np.float32)
-        where = self._tick % PAST
-        flat = state["flat"][self._tick % max(HORIZONS)]
-        flat[: len(SMOOTHING)] = state["means"]
+        where = self.row
+        y = state["past"][where]
+        ring = self.tick % LONGEST
+        state["recent_means"][ring] = state["means"]
+        points[:, 0] = y
+        points[:, 1 : 1 + len(SMOOTHING)] = state["means"]
         recent = state["past"][(where - np.arange(max(MEDIANS))) % PAST]
         for place, size in enumerate(MEDIANS):
-            flat[len(SMOOTHING) + place] = np.partition(recent[:size], size // 2, axis=0)[size // 2]
-        points[:, 0] = y
-        points[:, 1:FLAT] = flat
+            median = np.partition(recent[:size], size // 2, axis=0)[size // 2]
+            ago = ((recent[:size] == median) * _AGES[:size]).max(axis=0)
+            state["median_rows"][ring, place] = (where - ago.astype(np.int64)) % PAST
+            points[:, 1 + len(SMOOTHING) + place] = median
         column = np.arange(self.slots)
         lag = self.period
         back = -(-_H[:, None] // lag) * lag - _H[:, None]  # [H, S] ticks before now
@@ -372,10 +423,11 @@ class Experts:
         np.maximum(points, 0, out=points)
         base = self._agree(points, y)
         spread = self._spread()
-        due = FIRST + self._tick % _H
-        state["told"][due] = points[:, FLAT:]
+        due = self.due
+        state["lags"][ring], state["slips"][ring] = lag, state["slip"]
+        state["told"][due] = packed(points[:, TOLD:], base[:, None])
         state["pending"][due] = base
-        return Outlook(self._unit.copy(), points, base, spread, self._tails(), self.level.copy())
+        return Outlook(self.unit.copy(), points, base, spread, self._tails(), self.level.copy())
 
     def _agree(self, points: Singles, y: Singles) -> Singles:
         """[H, S] the experts' mean, weighted by what they lost lately."""
@@ -419,29 +471,43 @@ _LONGER = (1 + 0.001 * np.arange(SHORTEST, PAST, dtype=np.float32))[:, None]
 _DOUBTS = np.array([1, 0.9, 0.9, 1, 1.2, 1, 1.1, 1.5, 1.4, 1.3, 1.3, 1.3, 1.3], dtype=np.float32)
 _MEMORY = np.float32(0.99)
 _SPREADS = (0.2, FORGET, 0.005)
-_SHAPES: dict[str, tuple[int, ...]] = {
+_AGES = np.arange(max(MEDIANS), dtype=np.uint8)[:, None]
+_CENTRE = 2  # the mean that the regressions go around
+_MEANS = 1 + len(SMOOTHING)
+_BLOCKS = (slice(0, 1), slice(1, _MEANS), slice(_MEANS, FLAT), slice(FLAT, FLAT + 1), slice(FLAT + 1, TOLD), slice(TOLD, None))
+_SINGLES: dict[str, tuple[int, ...]] = {
     "scaled": (),
     "past": (PAST,),
     "cycle": (_LAGS,),
+    "profile": (sum(bins for _, bins in CALENDAR),),
     "cycle1": (),
     "still": (2,),
     "largest": (),
     "means": (len(SMOOTHING),),
-    "profile": (sum(bins for _, bins in CALENDAR),),
     "within": (len(CALENDAR), 2),
     "bin": (len(CALENDAR),),
     "shift": (len(CALENDAR),),
     "deviation": (),
     "slip": (),
-    "inputs": (RING, _P),
-    "centre": (RING,),
     "weights": (len(_H), _P),
     "covariance": (len(_H), _P, _P),
     "loss": (len(_H), len(EXPERTS)),
-    "flat": (max(HORIZONS), FLAT - 1),
-    "told": (RING, len(EXPERTS) - FLAT),
+    "recent_means": (LONGEST, len(SMOOTHING)),  # rings: one row for each of the last ticks
+    "scales": (LONGEST,),
+    "slips": (LONGEST,),
     "pending": (RING,),
     "spread": (len(_SPREADS), len(_H)),
     "bias": (3, len(_H)),
     "tails": (len(_H), BINS),
 }
+_SHAPES: dict[str, tuple[tuple[int, ...], type]] = {
+    **{name: (shape, np.float32) for name, shape in _SINGLES.items()},
+    "lags": ((LONGEST,), np.uint8),
+    "median_rows": ((LONGEST, len(MEDIANS)), np.uint8),  # which rows of the past they are
+    "told": ((RING, len(EXPERTS) - TOLD), np.uint16),  # around `pending`
+}
+
+
+def widened(array: NDArray[Any], more: int) -> NDArray[Any]:
+    """With room for so many more along the last axis, all 0."""
+    return np.concatenate([array, np.zeros((*array.shape[:-1], more), dtype=array.dtype)], axis=-1)

@@ -610,8 +610,8 @@ class Observer:
         of = np.array([METRICS.index(metric) for _, metric in keys], dtype=np.int64)
         forecasts = self._forecaster.step(keys, values, wall / 1e9, of, ask, most)
         return tuple(
-            Forecast(target, metric, said, source)
-            for (target, metric), (said, source) in zip(keys, forecasts, strict=True)
+            Forecast(target, metric, *forecasts[which])
+            for which, (target, metric) in enumerate(keys)
             if target in wanted or metric == "load"
         )
 

@@ -35,7 +35,7 @@ POLICIES = (
 )
 MODELS = (
     *("records", "features", "baseline", "experts", "demand", "drift", "rhythm", "scaling", "behaviour", "checks"),
-    *("siblings", "evidence", "detectors", "lives", "anomaly", "waitgraph", "novelty", "loners"),
+    *("siblings", "evidence", "detectors", "lives", "anomaly", "waitgraph", "novelty", "loners", "packed"),
 )
 PURE = [
     *(f"models/{name}.py" for name in MODELS),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from nicety.models import demand as module
 from nicety.models.demand import (
     DEMAND_FEATURES,
     FALLBACK,
@@ -59,7 +61,7 @@ def noise(series: int, ticks: int, seed: int = 1) -> Floats:
 def step(forecaster: Forecaster, values: Floats, tick: int, ask: bool = True) -> Said:
     n = len(values)
     keys = [(f"group{i}", "cpu") for i in range(n)]
-    return forecaster.step(keys, values[:, tick], 1e9 + tick, np.zeros(n, dtype=np.int64), np.full(n, ask))
+    return list(forecaster.step(keys, values[:, tick], 1e9 + tick, np.zeros(n, dtype=np.int64), np.full(n, ask)))
 
 
 def run(forecaster: Forecaster, values: Floats) -> list[Said]:
@@ -157,8 +159,8 @@ def test_the_model_speaks_where_it_is_asked_and_has_enough_history() -> None:
     for tick in range(MIN_TICKS):
         keys = ["a", "b"]
         metric = np.zeros(2, dtype=np.int64)
-        said = forecaster.step(keys, values[:, tick], float(tick), metric, asked)
-        plain = quiet.step(keys, values[:, tick], float(tick), metric, asked)
+        said = list(forecaster.step(keys, values[:, tick], float(tick), metric, asked))
+        plain = list(quiet.step(keys, values[:, tick], float(tick), metric, asked))
         assert said[1] == plain[1]
         assert said[0][1] == ("demand 01234567" if tick == MIN_TICKS - 1 else FALLBACK)
     assert said[0][0][0][0] > plain[0][0][0][0]  # a spread more
@@ -173,9 +175,8 @@ def test_without_a_model_the_experts_speak() -> None:
 def test_no_forecast_is_above_what_a_series_cannot_exceed() -> None:
     forecaster, said = Forecaster(None, 1.0), Said()
     for tick in range(30):
-        said = forecaster.step(
-            ["a"], np.array([float(tick)]), float(tick), np.zeros(1, np.int64), np.ones(1, np.bool_), np.array([20.0])
-        )
+        more = np.zeros(1, np.int64), np.ones(1, np.bool_), np.array([20.0])
+        said = list(forecaster.step(["a"], np.array([float(tick)]), float(tick), *more))
     assert max(value for row in said[0][0] for value in row) == 20.0
 
 
@@ -329,8 +330,8 @@ def test_a_new_series_starts_with_what_was_learned_from_the_others() -> None:
     taught, untaught = Said(), Said()
     for tick in range(MIN_TICKS):
         keys, metric, ask = ["new"], np.zeros(1, np.int64), np.ones(1, np.bool_)
-        taught = forecaster.step(keys, new[:, tick], float(tick), metric, ask)
-        untaught = fresh.step(keys, new[:, tick], float(tick), metric, ask)
+        taught = list(forecaster.step(keys, new[:, tick], float(tick), metric, ask))
+        untaught = list(fresh.step(keys, new[:, tick], float(tick), metric, ask))
     assert taught[0][0][0][1] > untaught[0][0][0][1]
 
 
@@ -359,6 +360,53 @@ def test_the_order_of_series_changes_nothing() -> None:
             assert np.allclose(said[i][0], shuffled[place][0], rtol=1e-5)
 
 
+@pytest.mark.parametrize("width", [3, 16])
+def test_how_many_series_are_stepped_together_changes_nothing(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = noise(20, 150)
+    whole = run(Forecaster(network(0.3), 1.0), values)
+    monkeypatch.setattr(module, "WIDTH", width)
+    for said, expected in zip(run(Forecaster(network(0.3), 1.0), values), whole, strict=True):
+        assert [source for _, source in said] == [source for _, source in expected]
+        assert np.allclose([one for one, _ in said], [one for one, _ in expected], rtol=1e-5)  # a common mean is added up in parts
+
+
+def test_series_that_come_and_go_do_not_touch_those_that_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WIDTH", 8)
+    values, others = noise(6, 150), noise(30, 150, seed=3) * 1e6
+    alone, beside = Forecaster(None, 1.0), Forecaster(None, 1.0)
+    for tick in range(150):
+        guests = range(tick // 5 % 7 * 4)
+        keys, now = [*(f"guest{i}" for i in guests), *range(6)], [*others[: len(guests), tick], *values[:, tick]]
+        more = np.zeros(len(keys), np.int64), np.zeros(len(keys), np.bool_)
+        found = list(beside.step(keys, np.array(now), float(tick), *more))[len(guests) :]
+        expected = list(alone.step(range(6), values[:, tick], float(tick), more[0][-6:], more[1][-6:]))
+        medians = [[row[0] for row in said] for said, _ in found], [[row[0] for row in said] for said, _ in expected]
+        assert np.allclose(*medians, rtol=1e-6)  # other quantiles share the correction that all series have in common
+
+
+def test_room_for_series_that_have_gone_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WIDTH", 8)
+    forecaster = Forecaster(network(), 1.0)
+    for tick, count in enumerate([3, 50, 50, 9]):
+        forecaster.step(range(count), np.ones(count), float(tick), np.zeros(count, np.int64), np.ones(count, np.bool_))
+        assert count <= forecaster.slots < count + 8
+
+
+def test_a_thousand_series_take_little_memory() -> None:
+    """6 MB of state, and less than 1.5 MB to work in; what numpy allocates is traced."""
+    forecaster, values = Forecaster(network(0.3), 1.0), noise(1000, 14)
+    keys, metric, ask = [f"g{i}" for i in range(1000)], np.zeros(1000, np.int64), np.ones(1000, np.bool_)
+    tracemalloc.start()
+    try:
+        for tick in range(14):
+            forecaster.step(keys, values[:, tick], 1e9 + tick, metric, ask)
+        now, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 5e6 < now < 6.6e6
+    assert peak < 8e6
+
+
 def test_a_series_that_is_left_out_is_forgotten() -> None:
     values = noise(2, 300)
     forecaster = Forecaster(network(0.3), 1.0)
@@ -375,4 +423,4 @@ def test_state_does_not_grow_with_the_series_that_ever_were() -> None:
     forecaster = Forecaster(None, 1.0)
     for tick in range(200):
         forecaster.step([(tick, i) for i in range(20)], np.ones(20), float(tick), np.zeros(20, np.int64), np.zeros(20, np.bool_))
-    assert forecaster._experts.slots <= 40
+    assert forecaster.slots <= 40

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nicety.models.experts import CALENDAR, EXPERTS, LEVELS, PAST, SMOOTHING, Experts, Floats, Outlook
+from nicety.models.experts import CALENDAR, EXPERTS, FLAT, FORGET, LEVELS, PAST, SMOOTHING, TOLD, Experts, Floats, Outlook
 from nicety.models.records import HORIZONS
 
 START = 1_700_000_000.0
@@ -39,6 +39,11 @@ def noise(series: int, ticks: int, seed: int = 1) -> Floats:
 
 def figures(seen: Outlook, series: int) -> list[Any]:
     return [array[..., series] for array in (seen.unit, seen.points, seen.base, seen.spread, seen.tails, seen.level)]
+
+
+def size(experts: Experts) -> int:
+    """Bytes of its arrays."""
+    return sum(array.nbytes for array in experts.state.values())
 
 
 @pytest.mark.parametrize("rate", SMOOTHING)
@@ -130,6 +135,64 @@ def test_the_tails_are_met_as_often_as_their_level_says() -> None:
         assert np.allclose(below.mean(axis=(0, 2)), LEVELS, atol=0.03)
 
 
+def jumpy(series: int, ticks: int) -> Floats:
+    """Series whose period changes, with bursts, so that no expert is right for long."""
+    values = noise(series, ticks, seed=4)
+    for which in range(series):
+        values[which, (np.arange(ticks) % (5 + 11 * which + (np.arange(ticks) > ticks // 2) * 40)) < 3] += 4
+    return values
+
+
+def test_losses_are_those_of_what_the_experts_said_then() -> None:
+    """Most of what they said is not kept but worked out again when it comes true."""
+    series = jumpy(6, 420)
+    experts = Experts(6, 60.0)
+    losses, told, biggest = np.zeros((len(HORIZONS), len(EXPERTS), 6)), list[Outlook](), np.zeros((len(HORIZONS), len(EXPERTS), 6))
+    for tick in range(420):
+        told.append(experts.step(series[:, tick], np.full(6, START + 60 * tick), np.full(6, tick == 0)))
+        y = series[:, tick] / told[0].unit
+        if tick == 0:
+            losses[:] = experts.state["loss"]  # what is believed before any error was seen
+        for h, horizon in enumerate(HORIZONS):
+            if tick >= horizon:
+                then = told[tick - horizon]
+                rate = max(FORGET, 1 / (tick - horizon + 3))
+                losses[h] += rate * (np.abs(y - then.points[h]) - losses[h])
+                biggest[h] += rate * (np.abs(then.points[h] - then.base[h]) - biggest[h])
+    found = experts.state["loss"]
+    assert np.allclose(found[:, :TOLD], losses[:, :TOLD], rtol=1e-4)
+    assert (np.abs(found - losses)[:, TOLD:] <= biggest[:, TOLD:] / 256).all()  # kept in two bytes
+    assert (biggest[:, TOLD:] > 0.01).all()
+
+
+def test_the_regression_is_the_least_squares_of_what_was_known_then() -> None:
+    series = jumpy(4, 300)
+    experts = Experts(4, 1.0)
+    weights, covariance = np.zeros((len(HORIZONS), 4, 3)), np.tile(np.eye(3) * 3.0, (len(HORIZONS), 4, 1, 1))
+    known: list[tuple[Floats, Floats]] = []  # centre and inputs [H, 4, 3] at each tick
+    scale, off = np.full(4, 1e-9), list[Floats]()
+    for tick in range(300):
+        seen = experts.step(series[:, tick], np.full(4, START + tick), np.full(4, tick == 0))
+        y = series[:, tick] / seen.unit
+        for h, horizon in enumerate(HORIZONS):
+            for which in range(4 if tick >= horizon else 0):
+                then, p = known[tick - horizon], covariance[h, which]
+                centre, x = then[0][which], then[1][h, which]
+                gain = p @ x / (0.99 + x @ p @ x)
+                error = np.clip((y[which] - centre) / scale[which], -8, 8) - weights[h, which] @ x
+                weights[h, which] = np.clip(weights[h, which] + gain * error, -2, 2)
+                covariance[h, which] = np.clip((p - np.outer(gain, p @ x)) / 0.99, -30, 30)
+        mean, centre = (seen.points[0, EXPERTS.index(f"mean {rate:g}")].astype(float) for rate in (0.2, 0.07))
+        scale = np.maximum(experts.state["deviation"].astype(float), 1e-9)
+        season = seen.points[:, FLAT].astype(float)
+        inputs = np.stack([np.broadcast_to(y, season.shape), np.broadcast_to(mean, season.shape), season], axis=2)
+        known.append((centre, np.clip((inputs - centre[:, None]) / scale[:, None], -8, 8)))
+        expected = centre + scale * np.clip((weights * known[-1][1]).sum(axis=2), -8, 8)
+        off.append(np.abs(seen.points[:, EXPERTS.index("regression")] - np.maximum(expected, 0)))
+    assert np.quantile(off, 0.5) < 2e-4  # of values around 1; singles lose digits where inputs are nearly alike
+    assert np.quantile(off, 0.99) < 0.01
+
+
 def test_a_constant_has_no_spread_and_no_other_forecast() -> None:
     _, seen = run(np.full((2, 60), [[0.0], [7.0]]))
     assert np.array_equal(seen[-1].points * seen[-1].unit, np.broadcast_to([0.0, 7.0], seen[-1].points.shape))
@@ -201,9 +264,9 @@ def test_no_scale_is_special(factor: float) -> None:
 
 def test_the_state_of_a_series_is_small_and_does_not_grow() -> None:
     experts, _ = run(noise(10, 20))
-    before = sum(array.nbytes for array in experts.state.values())
+    before = size(experts)
     for tick in range(2 * PAST):
         experts.step(np.ones(10), np.full(10, START + 20 + tick), np.zeros(10, dtype=np.bool_))
-    after = sum(array.nbytes for array in experts.state.values())
-    assert before == after <= 7200 * 10
+    after = size(experts)
+    assert before == after <= 5600 * 10
     assert sum(bins for _, bins in CALENDAR) * 4 * 10 < after
