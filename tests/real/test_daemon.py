@@ -332,7 +332,10 @@ def test_a_ledger_that_cannot_be_written_is_said_to_be(tmp_path: Path, capfd: py
         daemon = Daemon(config, Paths(state, state / "control.sock"), lock, SystemClock(), act=True)
         assert daemon.run(duration=0.3) == 0
         daemon.close()
-    assert "nothing is changed without it" in capfd.readouterr().err
+    events = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    told = [event["text"] for event in events if event["text"].startswith("ledger: ")]
+    assert len(told) == 1, "once, not at each tick"
+    assert "nothing is changed without it" in told[0]
 
 
 @pytest.mark.parametrize(
