@@ -241,6 +241,7 @@ class Tick(Record, frozen=True):
     deadlocks: tuple[Deadlock, ...] = ()  # among the workers of pools, sorted by the first waiter
     crowds: tuple[Crowd, ...] = ()  # of workers that are scored as starved, sorted by id
     lessons: tuple[Lesson, ...] = ()  # in force, sorted by id
+    sheltered: tuple[Member, ...] = ()  # configured programs (guard.protect) and where they are, sorted by id
 
 
 # --- what was decided ---------------------------------------------------------------------------------------------------------

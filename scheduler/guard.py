@@ -223,6 +223,9 @@ class Guard:
             # a master may be demoted together with all of its pool, for then nobody in it overtakes anybody
             if covered and group.name not in pools and self._is_protected(turn, id_):
                 return "never touch", f"It would take protected process {id_.pid} along."
+        for member in turn.tick.sheltered:
+            if member.session == session if wide else under(member.cgroup, action.cgroup):
+                return "never touch", f"It would take process {member.id.pid} along, which guard.protect names."
         return None
 
     def _is_protected(self, turn: _Turn, process: ProcId) -> bool:

@@ -73,6 +73,9 @@ GAP_INTERVALS = 3.0
 BACKLOG = 0.5
 """Waiting work for each busy worker, from which it says that the pool is too small and not what is offered to it."""
 
+PROGRAMS = 4096
+"""Most names of programs that are remembered."""
+
 STABLE_SECONDS, PANIC_SECONDS = 60.0, 6.0
 """Windows of the reactive rule: Knative's defaults (stable-window 60 s, panic window 10 % of it)."""
 
@@ -319,6 +322,7 @@ class Observer:
         self._rhythms: dict[str, Rhythm] = {}
         self._queued: dict[str, float] = {}  # of the tick before
         self._scalings: dict[str, Scaling] = {}
+        self._named: dict[str, bool] = {}  # whether `guard.protect` names a program
         self._cpu_per_worker: dict[str, float] = {}
         self._before: Snapshot | None = None
         self._crowding = Crowding(abilities.topology.online)
@@ -348,6 +352,7 @@ class Observer:
         self._workers.push(measured.worker_keys, measured.workers)
         classes = self._classes(measured)
         reported = self._reported(measured, snapshot, classes)
+        sheltered = self._sheltered(measured, snapshot)
         scores = self._scores(measured, snapshot.host.memory_available)
         self._crowding.push(snapshot, measured.rates.cpu, measured.members, measured.rows, measured.worker_keys, measured.seconds)
         return Tick(
@@ -357,7 +362,7 @@ class Observer:
             gap=False,
             paused=paused,
             machine=self._machine(snapshot, before),
-            protected=self._protected(measured, snapshot, reported),
+            protected=self._protected(measured, snapshot, sheltered),
             groups=self._groups(measured, snapshot, reported, classes),
             pools=tuple(self._pool(pool, measured, snapshot) for pool in sorted(snapshot.pools, key=lambda pool: pool.pool)),
             forecasts=self._forecasts(measured, reported, snapshot.wall, snapshot.host.memory_total),
@@ -367,6 +372,7 @@ class Observer:
             deadlocks=deadlocks,
             crowds=self._crowding.of(scores, snapshot),
             lessons=lessons,
+            sheltered=sheltered,
         )
 
     def recall(self, past: Sequence[tuple[int, tuple[PoolSample, ...]]]) -> None:
@@ -626,8 +632,8 @@ class Observer:
         workers = score(self._scorer, keys, pools, windows, lengths, interval, available, alone)
         return tuple(merged(judge_pools(self._scorer, measured.noticed, interval), workers))
 
-    def _protected(self, measured: Measured, snapshot: Snapshot, reported: Sequence[str]) -> tuple[ProcId, ...]:
-        """Never to be touched: nicety and its ancestors, pid 1, masters, and what `guard.protect` names in the reported groups."""
+    def _protected(self, measured: Measured, snapshot: Snapshot, sheltered: Sequence[Member]) -> tuple[ProcId, ...]:
+        """Never to be touched: nicety and its ancestors, pid 1, masters, and what `guard.protect` names."""
         table, rows = snapshot.table, measured.rows
         by_pid = {id_.pid: id_ for id_ in rows}
         found = {self._own}
@@ -639,14 +645,24 @@ class Observer:
         if 1 in by_pid:
             found.add(by_pid[1])
         found.update(pool.master for pool in snapshot.pools if pool.master is not None)
-        wanted = set(reported)
-        patterns = self._config.guard.protect
-        for id_, row in rows.items():
-            if measured.members[row] in wanted:
-                program = snapshot.identities[id_].program
-                if any(fnmatchcase(program, pattern) for pattern in patterns):
-                    found.add(id_)
+        found.update(member.id for member in sheltered)
         return tuple(sorted(found))
+
+    def _sheltered(self, measured: Measured, snapshot: Snapshot) -> tuple[Member, ...]:
+        """What `guard.protect` names, in whatever group it is: a session or cgroup is not demoted with it."""
+        table, found = snapshot.table, list[Member]()
+        for id_, row in measured.rows.items():
+            identity = snapshot.identities[id_]
+            named = self._named.get(identity.program)
+            if named is None:
+                if len(self._named) >= PROGRAMS:
+                    self._named.clear()
+                named = self._named[identity.program] = any(
+                    fnmatchcase(identity.program, pattern) for pattern in self._config.guard.protect
+                )
+            if named:
+                found.append(Member(id_, int(table[row]["session"]), identity.cgroup, int(table[row]["nice"])))
+        return tuple(sorted(found, key=lambda member: member.id))
 
 
 def _mean(history: Sequence[tuple[int, float]], since: float) -> float | None:

@@ -188,6 +188,17 @@ def test_a_session_or_cgroup_is_not_demoted_if_a_protected_process_would_be_take
     assert rules(guard(), world(), session, cgroup) == ["", ""]
 
 
+def test_a_session_or_cgroup_is_not_demoted_with_a_program_of_the_list_in_it_though_that_has_no_class() -> None:
+    session = decide(Set(Control.AUTOGROUP, HOG, "", 19), "session 20")
+    cgroup = decide(Set(Control.CPU_SHARES, None, "/jobs", 10), "cgroup /jobs")
+    (hogs,) = (group for group in world().groups if any(member.id == HOG for member in group.members))
+    own = next(member for member in hogs.members if member.id == HOG)
+    beside = a_member(90, session=own.session)
+    within = msgspec.structs.replace(a_member(91, session=91), cgroup="/jobs/ssh")
+    assert rules(guard(), msgspec.structs.replace(world(), sheltered=(beside,)), session, cgroup) == ["never touch", ""]
+    assert rules(guard(), msgspec.structs.replace(world(), sheltered=(within,)), session, cgroup) == ["", "never touch"]
+
+
 def test_a_session_led_by_a_protected_process_is_not_demoted() -> None:
     shell = a_group("hogs", Latency.BATCH, [a_member(80, session=75)])
     tick = a_tick(1, groups=[shell], protected=(ProcId(75, 3),))

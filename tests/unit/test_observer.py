@@ -181,5 +181,14 @@ def test_without_a_model_nobody_has_a_class_that_the_configuration_does_not_give
     assert {name: group.latency for name, group in seen.items()} == {"mine": Latency.BATCH, "program server": Latency.NONE}
 
 
+def test_the_tick_says_where_the_programs_are_that_must_never_be_touched_whatever_their_class() -> None:
+    tick = observe(parse('[guard]\nprotect = ["ser*"]\n'), learns=False)[-1]
+    assert [member.id for member in tick.sheltered] == [SERVICE]
+    assert (tick.sheltered[0].session, tick.sheltered[0].cgroup) == (SERVICE.pid, IDENTITIES[SERVICE].cgroup)
+    assert SERVICE in tick.protected
+    assert all(not group.members for group in tick.groups)
+    assert observe(Config(), learns=False)[-1].sheltered == ()
+
+
 def test_the_tick_says_where_nicety_itself_is() -> None:
     assert observe(Config(), learns=False)[-1].home == Member(OWN, OWN.pid, "/tools", 0)
