@@ -384,6 +384,19 @@ def test_series_that_come_and_go_do_not_touch_those_that_stay(monkeypatch: pytes
         assert np.allclose(*medians, rtol=1e-6)  # other quantiles share the correction that all series have in common
 
 
+def test_a_slot_hands_nothing_on() -> None:
+    """Two series that are alike, one in a slot whose series before needed much correction."""
+    values = noise(1, 400)[0]
+    forecaster, ask = Forecaster(Says(too_low), 1.0), np.ones(8, dtype=np.bool_)
+    for tick in range(300):
+        forecaster.step(["old", *range(6)], np.array([values[tick], *np.ones(6)]), float(tick), np.zeros(7, np.int64), ask[1:])
+    for tick in range(300, 400):
+        now = np.array([values[tick], *np.ones(6), values[tick]])
+        said = forecaster.step(["first", *range(6), "second"], now, float(tick), np.zeros(8, np.int64), ask)
+        assert said[0] == said[7]
+    assert forecaster.slots == 8  # one of the two has the old one's slot
+
+
 def test_room_for_series_that_have_gone_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "WIDTH", 8)
     forecaster = Forecaster(network(), 1.0)
