@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ..models.records import PoolSample, ProcId
 from .decision import Control, Decision, Digest, Flag, Group, Outcome, Recycle, ResizePool, Restore, Set, Status
+from .fences import FENCED, Limits
 from .linux.control import LinuxKernel
 from .linux.locks import LinuxLocks
 from .ports import Clock, Kernel, Kin, Knob, Locks, PoolAdapter, Trouble, Value
@@ -115,18 +116,19 @@ class Observing:
         return Outcome(decision.id, Status.OBSERVED, decision.target, text, 0)
 
     def _look_at_set(self, decision: Decision, action: Set) -> Outcome:
-        what, tally, would = name_of(action.control, action.process, action.cgroup), Tally(), Tally()
+        tally, would = Tally(), Tally()
         knobs = _knobs(self._kernel, action)
+        what, wanted = _name(action, knobs), _wanted(action)
         for knob in () if isinstance(knobs, Trouble) else knobs:
             now = self._kernel.read(knob)
             if isinstance(now, Trouble):
                 tally.trouble(now)
             elif not _is_expected(self._kernel, action, knob, now):
                 tally.foreign.append(_chosen(action, now))
-            elif _is_so(self._kernel, knob, now, action.value):
+            elif _is_so(self._kernel, knob, now, wanted):
                 tally.same += 1
             else:
-                would.step(now, action.value)
+                would.step(now, wanted)
         if isinstance(knobs, Trouble):
             tally.trouble(knobs)
         if tally.foreign or not would.changed:
@@ -171,9 +173,9 @@ class Acting:
         self._cursor = 0
         self._gone: dict[Knob, Chain] = {}  # first threads of ended processes, whose children may have inherited
         self._turns = 0
-        locks = LinuxLocks() if locks is None else locks
-        self._relief = Relief(locks, starve_seconds, floor)
-        self._census = Census(ledger, kernel, locks)
+        self._locks = LinuxLocks() if locks is None else locks
+        self._relief = Relief(self._locks, starve_seconds, floor)
+        self._census = Census(ledger, kernel, self._locks)
         self._groups: Sequence[Group] | None = None  # that the next line goes by; None: what is in force may have changed
         self._demotions: tuple[Demotion, ...] = ()
         self._members: tuple[ProcId, ...] = ()
@@ -319,9 +321,11 @@ class Acting:
         return plan
 
     def _plan_set(self, decision: Decision, action: Set) -> _Plan:
-        plan = _Plan(decision, name_of(action.control, action.process, action.cgroup))
         forbidden = self._kernel.forbidden(action.control)
         knobs = Trouble(Status.REFUSED, forbidden) if forbidden else _knobs(self._kernel, action)
+        plan = _Plan(decision, _name(action, knobs))
+        if not isinstance(knobs, Trouble):
+            knobs = self._wanted_by_others(action) or knobs
         if isinstance(knobs, Trouble):
             plan.tally.trouble(knobs)
             return plan
@@ -332,6 +336,17 @@ class Acting:
             return plan
         self._look(plan, action, knobs)
         return plan
+
+    def _wanted_by_others(self, action: Set) -> Trouble | None:
+        """Whether somebody waits for a lock of a process that is to be fenced in: held back, it would hold up all of them. What one
+        look does not see, and what comes later, the relief sees."""
+        if action.control is not Control.FENCE or action.process is None:
+            return None
+        process = action.process
+        for wait in self._locks.waits((process,), self._members):
+            if wait.waiter != process and (wait.holder or wait.possible) in (process, (process,)):
+                return Trouble(Status.REFUSED, f"pid {wait.waiter.pid} waits for the {wait.lock} that it holds: not held back now")
+        return None
 
     def _look(self, plan: _Plan, action: Set, knobs: Iterable[Knob]) -> None:
         """Compare these knobs with what is wanted and with what we believe, and add what is to be changed to the plan.
@@ -363,11 +378,11 @@ class Acting:
             source = explain(knob, now) if chain is None else chain
             if source is None and not _is_expected(self._kernel, action, knob, now):
                 plan.tally.foreign.append(_chosen(action, now))
-            elif _is_so(self._kernel, knob, now, action.value):
+            elif _is_so(self._kernel, knob, now, _wanted(action)):
                 plan.tally.same += 1
             else:
                 first = self._kernel.lasting(knob, now) if source is None else original(source)
-                plan.moves.append(_Move(knob, now, action.value, first, kin))
+                plan.moves.append(_Move(knob, now, _wanted(action), first, kin))
         if plan.tally.foreign:
             plan.moves.clear()
 
@@ -397,6 +412,9 @@ class Acting:
 
     def _subject(self, action: Restore) -> Subject | Trouble:
         """What the ledger calls the target of a Restore."""
+        if action.control is Control.FENCE:
+            fences = [it for it in self._ledger.outstanding() if it.control is Control.FENCE and it.process == action.process]
+            return fences[-1].subject if fences else Subject(Control.FENCE, action.process, "")
         if action.control is not Control.AUTOGROUP:
             return Subject(action.control, action.process if action.control in INHERITED else None, action.cgroup)
         assert action.process is not None
@@ -651,10 +669,25 @@ def _knobs(kernel: Kernel, action: Set) -> tuple[Knob, ...] | Trouble:
     if action.control is Control.AUTOGROUP:
         key = kernel.autogroup(action.process)
         return key if isinstance(key, Trouble) else (Knob(action.control, action.process, None, key),)
+    if action.control is Control.FENCE:
+        assert isinstance(action.value, tuple)
+        key = kernel.fence(action.process, Limits(*action.value))
+        return key if isinstance(key, Trouble) else (Knob(action.control, action.process, None, key),)
     threads = kernel.threads(action.process)
     if isinstance(threads, Trouble):
         return threads
     return tuple(Knob(action.control, action.process, thread, "") for thread in threads)
+
+
+def _name(action: Set, knobs: tuple[Knob, ...] | Trouble) -> str:
+    """What is changed, for people."""
+    planned = action.control is Control.FENCE and not isinstance(knobs, Trouble)
+    return name_of(action.control, action.process, knobs[0].key if planned and not isinstance(knobs, Trouble) else action.cgroup)
+
+
+def _wanted(action: Set) -> Value:
+    """What the knob is to have: the limits of a fence are in its key."""
+    return FENCED if action.control is Control.FENCE else action.value
 
 
 def _is_expected(kernel: Kernel, action: Set, knob: Knob, now: Value) -> bool:

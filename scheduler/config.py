@@ -249,8 +249,11 @@ class Quarantine(Section, frozen=True):
     ] = 1.0
     patience: Annotated[Seconds, Meta(description="A score must stay significant for so many seconds.")] = 5.0
     action: Annotated[
-        Literal["flag", "demote", "recycle"],
-        Meta(description="What to do besides: nothing, demote the worker, or drain and replace it."),
+        Literal["flag", "demote", "fence", "recycle"],
+        Meta(
+            description="What to do besides: nothing, demote the worker, fence it in (a cgroup of its own that leaves it what its "
+            "siblings use of CPU, memory or processes), or drain and replace it."
+        ),
     ] = "flag"
     recycles_per_hour: Annotated[
         int, Meta(ge=0, le=3600, description="At most so many workers of a pool are recycled in an hour.")

@@ -258,6 +258,7 @@ class Control(StrEnum):
     CPU_WEIGHT = "cpu.weight"  # int 1..10000, cgroup v2
     CPU_IDLE = "cpu.idle"  # int 0 or 1, both versions of cgroups
     SLICE = "slice"  # int ns 100_000..100_000_000 that a thread runs before it is asked to yield; 0: the kernel's default
+    FENCE = "fence"  # three ints, `fences.Limits`: a cgroup of its own below the one that the process is in
     POOL_SIZE = "pool.size"  # int, a pool's size: only in the ledger; decided by ResizePool
 
 
@@ -265,7 +266,7 @@ class Set(Record, frozen=True, tag="set"):
     """Give a control of a process (all threads), of its autogroup or of a cgroup a value."""
 
     control: Control
-    process: ProcId | None  # for NICE, AFFINITY, POLICY, SLICE, AUTOGROUP
+    process: ProcId | None  # for NICE, AFFINITY, POLICY, SLICE, AUTOGROUP, FENCE
     cgroup: str  # for CPU_SHARES, CPU_WEIGHT, CPU_IDLE; else ""
     value: int | tuple[int, ...]
     expected: int | tuple[int, ...] | None = None  # what it is unless we changed it: any other value is somebody's wish; None: any

@@ -29,6 +29,7 @@ from .decision import (
     Tick,
     cpu_list,
 )
+from .fences import Limits, limits_in_words
 from .linux.text import printable
 from .paths import Paths
 from .store.decisions import DecisionReader, LoggedDecision
@@ -74,10 +75,14 @@ def describe(action: Action) -> str:
             return f"{kind} is over" if over else f"now taken for {kind}" if incident else f"flag {kind}"
         case Digest(incidents=incidents):
             return f"{incidents} more incidents"
+        case Restore(control=Control.FENCE):
+            return "let out of its fence"
         case Restore(control=control):
             return f"{control} back to what it was"
         case Set(control=Control.AFFINITY, value=value):
             return f"CPUs {cpu_list(value if isinstance(value, tuple) else (value,))}"
+        case Set(control=Control.FENCE, value=tuple(value)):
+            return f"fence in: {limits_in_words(Limits(*value))}"
         case Set(control=Control.SLICE, value=int(value)):
             return f"slice {value / 1e6:g} ms" if value else "the kernel's own slice"
         case Set(control=Control.POLICY, value=int(value)):

@@ -32,6 +32,7 @@ from .decision import (
     Tick,
     encode,
 )
+from .fences import Limits
 from .policies.mechanisms import under
 from .policies.policy import Memory, Result, knob
 
@@ -48,6 +49,9 @@ POLICIES = (0, 3, 5)
 """SCHED_OTHER, SCHED_BATCH, SCHED_IDLE: real-time classes can take the machine."""
 
 WEIGHTS = {Control.CPU_SHARES: (2, 262_144), Control.CPU_WEIGHT: (1, 10_000), Control.CPU_IDLE: (0, 1)}
+LEAST_CPU = 100
+"""Thousandths of a core that a fence leaves at least: with less, a lock would be held ten times as long and more."""
+
 SLICES = (100_000, 100_000_000)
 """Limits of the kernel; slices in ns."""
 
@@ -284,6 +288,8 @@ class Guard:
         control, value, machine = action.control, action.value, turn.tick.machine
         if control in RENICES and not machine.may_renice:
             return "no undo", "Without CAP_SYS_NICE a raised nice could never be lowered again; run as root or grant it."
+        if control is Control.FENCE:
+            return self._fence_limits(turn, action)
         if control is Control.AFFINITY:
             online = self._online or frozenset(range(machine.cpus))
             if not isinstance(value, tuple) or not value or not online.issuperset(value):
@@ -310,6 +316,17 @@ class Guard:
             return "limits", f"nice {value} is not within guard.nice_floor = {floor} and 19."
         if action.process in turn.workers and value > pool_nice:
             return "limits", f"nice {value} is more than priority.pool_nice = {pool_nice}: workers share locks."
+        return None
+
+    def _fence_limits(self, turn: _Turn, action: Set) -> tuple[str, str] | None:
+        if action.process not in turn.workers:
+            return "limits", "Only a worker of a pool is fenced in."
+        value = action.value
+        if not isinstance(value, tuple) or len(value) != len(Limits._fields) or min(value) < 0 or not any(value):
+            return "limits", f"{value} are no limits of a fence."
+        limits = Limits(*value)
+        if 0 < limits.cpu < LEAST_CPU:
+            return "limits", f"{limits.cpu / 1000:g} cores are too few: a worker shares locks, and must be able to give them back."
         return None
 
 

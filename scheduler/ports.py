@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 from ..models.records import PoolSample, ProcId, Snapshot
 from ..models.waitgraph import Look
 from .decision import Control, Decision, Group, Outcome, Status
+from .fences import Limits
 
 
 class Source(Protocol):
@@ -117,7 +118,7 @@ class Knob(NamedTuple):
     control: Control
     process: ProcId | None  # NICE, AFFINITY, POLICY: whose thread it is; AUTOGROUP: a member to try first
     thread: ThreadId | None  # NICE, AFFINITY, POLICY
-    key: str  # AUTOGROUP: "autogroup-N", never reused within a boot; CPU_SHARES, CPU_WEIGHT: the cgroup's path; else ""
+    key: str  # AUTOGROUP: "autogroup-N", never reused within a boot; CPU_SHARES, CPU_WEIGHT: the path; FENCE: all of it; else ""
 
 
 class Kin(NamedTuple):
@@ -170,6 +171,10 @@ class Kernel(Protocol):
 
     def autogroup(self, process: ProcId) -> str | Trouble:
         """The key of the autogroup that the process is in."""
+        ...
+
+    def fence(self, process: ProcId, limits: Limits) -> str | Trouble:
+        """The key of a fence that could be made for this process now, see `fences.Part`. Changes nothing."""
         ...
 
     def read(self, knob: Knob) -> Value | Trouble:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from ..models.records import ProcId
 from .decision import Control, Member
+from .fences import parts_of
 from .ports import Kernel, Kin, Knob, Locks, Run, ThreadId, Trouble, Wait
 from .store.ledger import Chain, Ledger, Subject, original
 from .undo import INHERITED, Family, leads
@@ -240,7 +241,7 @@ class Relief:
             if stretch.got >= enough or not any(run.runnable for run in stretch.at.values()):
                 stretch.since, stretch.got = at, 0
             elif at - stretch.since >= self._starve_ns:
-                who = f"pid {subject.process.pid}" if subject.process is not None else subject.key
+                who = _who(subject)
                 seconds, got = (at - stretch.since) / 1e9, stretch.got / 1e6
                 text = f"{who} starves: demoted, it got {got:.0f} ms of CPU in {seconds:.1f} s in which it always wanted it"
                 cases.append(Case((subject,), text))
@@ -257,7 +258,7 @@ class Census:
         self._locks = locks
         self._subjects: tuple[Subject, ...] = ()
         self._single: dict[ProcId, tuple[Subject, ...]] = {}  # demotions of a process
-        self._cgroups: tuple[Subject, ...] = ()  # of a cgroup
+        self._cgroups: dict[Subject, tuple[str, ...]] = {}  # of a cgroup, with its paths
         self._sessions: dict[int, list[Subject]] = {}  # of an autogroup, by the sessions in it
         self._strangers: dict[ProcId, tuple[Subject, ...]] = {}  # whom the last scan found, heirs included
         self._scanned: frozenset[ProcId] = frozenset()
@@ -273,11 +274,18 @@ class Census:
             return ()
         single: dict[ProcId, list[Subject]] = defaultdict(list)
         for subject in self._subjects:
-            if subject.process is not None:
-                single[subject.process].append(subject)
+            process = subject.process
+            if subject.control is Control.FENCE:  # for whom it was made; a scan finds his children in it
+                process = next(iter(self._ledger.chains(subject).values()))[-1].process
+            if process is not None:
+                single[process].append(subject)
         self._single = {process: tuple(subjects) for process, subjects in single.items()}
         wide = {subject for subject in self._subjects if subject.process is None}
-        self._cgroups = tuple(sorted((each for each in wide if each.control is not Control.AUTOGROUP), key=str))
+        self._cgroups = {
+            each: tuple(part.cgroup for part in parts_of(each.key)) if each.control is Control.FENCE else (each.key,)
+            for each in sorted(wide, key=str)
+            if each.control is not Control.AUTOGROUP
+        }
         self._scans = 0
         if at - self._at >= SCAN_NS or not self._scanned or not wide <= set(before):
             self._at = at
@@ -347,8 +355,8 @@ class Census:
         """The demotions that a process, its session or a cgroup above it is the subject of."""
         above = tuple(
             subject
-            for subject in self._cgroups
-            if any(f"{cgroup}/".startswith(f"{subject.key.rstrip('/')}/") for cgroup in cgroups)
+            for subject, paths in self._cgroups.items()
+            if any(f"{cgroup}/".startswith(f"{path.rstrip('/')}/") for cgroup in cgroups for path in paths)
         )
         return (*self._single.get(process, ()), *self._sessions.get(session, ()), *above)
 
@@ -367,6 +375,12 @@ class Census:
         return not isinstance(now, Trouble) and now in {entry.new for entry in chain}
 
 
+def _who(subject: Subject) -> str:
+    if subject.control is Control.FENCE:
+        return f"the fence {parts_of(subject.key)[0].cgroup}"
+    return f"pid {subject.process.pid}" if subject.process is not None else subject.key
+
+
 def _joined(some: Sequence[Subject], more: Sequence[Subject]) -> tuple[Subject, ...]:
     return tuple(dict.fromkeys((*some, *more)))
 
@@ -376,7 +390,7 @@ def _demotes(chain: Chain) -> bool:
     now, first = chain[-1].new, original(chain)
     if not isinstance(now, int) or not isinstance(first, int):
         return False
-    if chain[-1].control in (Control.NICE, Control.AUTOGROUP, Control.CPU_IDLE):
+    if chain[-1].control in (Control.NICE, Control.AUTOGROUP, Control.CPU_IDLE, Control.FENCE):
         return now > first
     if chain[-1].control in (Control.CPU_SHARES, Control.CPU_WEIGHT):
         return now < first

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from ..models.records import PoolSample, ProcId
 from .decision import Control, Outcome, Status, cpu_list
+from .fences import parts_of
 from .ports import Clock, Kernel, Kin, Knob, PoolAdapter, Trouble, Value
 from .store.ledger import Chain, Entry, EntryStatus, Ledger, LedgerError, Subject, believed, original, place, subject_of
 
@@ -513,11 +514,15 @@ def as_int(value: Value) -> int:
 
 def name_of_entry(entry: Entry) -> str:
     """What an entry is a change of, for people."""
-    return name_of(entry.control, entry.process if entry.control in INHERITED else None, entry.key)
+    whose = entry.control in INHERITED or entry.control is Control.FENCE
+    return name_of(entry.control, entry.process if whose else None, entry.key)
 
 
 def name_of(control: Control, process: ProcId | None, key: str) -> str:
-    """What a subject is called, for people."""
+    """What a subject is called, for people. `key`: of a fence, "" as long as none is planned."""
+    if control is Control.FENCE and key:
+        made = "; ".join(f"{file} {value}" for part in parts_of(key) for file, value in part.files.items())
+        return f"fence of pid {process.pid if process is not None else '?'} ({made})"
     return f"{control} of {f'pid {process.pid}' if process is not None else key}"
 
 

@@ -50,6 +50,9 @@ class Cgroups:
     shares: Mount | None  # v1 with the cpu controller
     weight: Mount | None  # v2
     cpuset: Mount | None  # v1 with the cpuset controller
+    memory: Mount | None = None  # v1 with the memory controller
+    pids: Mount | None = None  # v1 with the pids controller
+    manager: Mount | None = None  # v1 without a controller, by which systemd knows what belongs to which unit
 
     def read(self, control: Control, cgroup: str) -> int | Trouble:
         """The value now. VANISHED if the cgroup is not there, REFUSED or FAILED with the cause otherwise."""
@@ -144,7 +147,8 @@ class Cgroups:
 
 def find(mountinfo: str) -> Cgroups:
     """The hierarchies in the text of /proc/self/mountinfo; the first mount of each counts."""
-    shares = weight = cpuset = None
+    weight: Mount | None = None
+    v1: dict[str, Mount] = {}
     for line in mountinfo.splitlines():
         before, _, after = line.partition(" - ")
         fields, kind = before.split(" "), after.split(" ")
@@ -154,11 +158,10 @@ def find(mountinfo: str) -> Cgroups:
         options = kind[2].split(",")
         if kind[0] == "cgroup2":
             weight = weight or mount
-        elif "cpu" in options:
-            shares = shares or mount
-        if kind[0] == "cgroup" and "cpuset" in options:
-            cpuset = cpuset or mount
-    return Cgroups(shares, weight, cpuset)
+            continue
+        for option in options:
+            v1.setdefault(option, mount)
+    return Cgroups(v1.get("cpu"), weight, v1.get("cpuset"), v1.get("memory"), v1.get("pids"), v1.get("name=systemd"))
 
 
 def foreign(expected: Value, now: Value) -> Trouble:

@@ -1,5 +1,5 @@
-"""The knobs of the real kernel: nice, affinity, policy and slice of threads, nice of autogroups, weight and idleness of cgroups.
-`ports.Kernel`.
+"""The knobs of the real kernel: nice, affinity, policy and slice of threads, nice of autogroups, weight and idleness of cgroups,
+fences. `ports.Kernel`.
 
 Knows system calls and /proc. Must not know decisions, policies or the ledger. A pid or tid is never trusted alone: its start time
 is compared immediately before and after each change, and the value with what is expected.
@@ -15,8 +15,10 @@ from pathlib import Path
 
 from ...models.records import ProcId
 from ..decision import Control, Status
+from ..fences import Limits
 from ..ports import Kin, Knob, ThreadId, Trouble, Value
 from .cgroup import Cgroups, find, foreign
+from .fence import Fences
 from .slices import LONGEST, SHORTEST, Slices
 
 PASSES = 8
@@ -44,6 +46,7 @@ class LinuxKernel:
     def __init__(self, proc_root: Path = Path("/proc"), cgroups: Cgroups | None = None) -> None:
         self._proc = str(proc_root)
         self._cgroups = find(_text(f"{self._proc}/self/mountinfo")) if cgroups is None else cgroups
+        self._fences = Fences(self._proc, self._cgroups, self.kin)
         self._slices = Slices()
         self._readers: dict[Control, Callable[[int], Value]] = {**_READ, Control.SLICE: self._slices.read}
         self._writers: dict[Control, Callable[[int, Value], None]] = {**_WRITE, Control.SLICE: self._set_slice}
@@ -135,12 +138,18 @@ class LinuxKernel:
         found = self._autogroup(process)
         return found if isinstance(found, Trouble) else found[0]
 
+    def fence(self, process: ProcId, limits: Limits) -> str | Trouble:
+        """See `fence.Fences.plan`."""
+        return self._fences.plan(process, limits)
+
     # --- knobs -----------------------------------------------------------------------------------------------------------------
 
     def read(self, knob: Knob) -> Value | Trouble:
         """The value now; VANISHED if it is not this thread, autogroup or cgroup any more."""
         if knob.control in _OF_CGROUPS:
             return self._cgroups.read(knob.control, knob.key)
+        if knob.control is Control.FENCE:
+            return self._fences.read(knob.key)
         if knob.control is Control.AUTOGROUP:
             member = self._member(knob)
             return member if isinstance(member, Trouble) else member[1]
@@ -166,6 +175,8 @@ class LinuxKernel:
             return self._cgroups.write(knob.control, knob.key, _number(expected), _number(value))
         if knob.control is Control.AUTOGROUP:
             return self._write_autogroup(knob, expected, _number(value))
+        if knob.control is Control.FENCE:
+            return self._write_fence(knob, expected, value)
         process, thread = _who(knob)
         if not self._is(process, thread):
             return _vanished(process, thread)
@@ -278,6 +289,15 @@ class LinuxKernel:
         finally:
             os.close(fd)
         return None
+
+    def _write_fence(self, knob: Knob, expected: Value, value: Value) -> Trouble | None:
+        now = self._fences.read(knob.key)
+        if isinstance(now, Trouble) or now != expected:
+            return now if isinstance(now, Trouble) else foreign(expected, now)
+        if not value:
+            return self._fences.remove(knob.key)
+        assert knob.process is not None
+        return self._fences.build(knob.process, knob.key)
 
     def _set_slice(self, tid: int, value: Value) -> None:
         self._slices.write(tid, _number(value))

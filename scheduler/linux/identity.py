@@ -10,6 +10,7 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
+from ..fences import outside
 from .text import printable
 
 _COMM = 15  # TASK_COMM_LEN less its final zero
@@ -154,8 +155,8 @@ def _option(argument: str, how: _Options) -> tuple[str, str]:
 def cgroup_and_unit(text: bytes) -> tuple[str, str]:
     r"""(path in the cpu hierarchy, systemd unit or container or "") from the text of /proc/PID/cgroup (cgroups(7)).
 
-    The path is the v1 cpu controller's, else that of v2. The unit is looked for on all lines: in hybrid set-ups only some
-    have it. The deepest component that names one counts.
+    The path is the v1 cpu controller's, else that of v2; whom nicety has fenced in belongs where he was. The unit is looked for
+    on all lines: in hybrid set-ups only some have it. The deepest component that names one counts.
 
     >>> cgroup_and_unit(b"4:cpu,cpuacct:/\n1:name=systemd:/system.slice/web.service\n0::/\n")
     ('/', 'web.service')
@@ -170,7 +171,7 @@ def cgroup_and_unit(text: bytes) -> tuple[str, str]:
     units = (
         _unit(paths[name]) for name in sorted(paths, key=lambda name: (name != "name=systemd", name != "", name != "cpu", name))
     )
-    return paths.get("cpu") or paths.get("") or "/", next(filter(None, units), "")
+    return outside(paths.get("cpu") or paths.get("") or "/"), next(filter(None, units), "")
 
 
 def _unit(path: str) -> str:

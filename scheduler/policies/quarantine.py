@@ -1,4 +1,5 @@
-"""Reports workers that misbehave, and on the user's request demotes or recycles them. Pure: knows scores, not how they are made.
+"""Reports workers that misbehave, and on the user's request demotes, fences in or recycles them. Pure: knows scores, not how
+they are made.
 
 An incident is of one worker, or of one circle of workers that wait for each other: whatever kinds it is scored for meanwhile, it is
 reported once, as the kind with the strongest evidence, corrected at most once, and once more when it is over.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from statistics import median
 
 import msgspec
 
@@ -21,6 +23,7 @@ from ...models.anomaly import alpha
 from ...models.records import Anomaly, Deadlock, ProcId, Score
 from ..config import Config
 from ..decision import LESSON_MARGIN, Action, Control, Crowd, Decision, Digest, Flag, Lesson, Recycle, Restore, Set, Tick, Why
+from ..fences import Limits, limits_in_words
 from .incident_words import WHAT, circle, onset, rarity, seconds, stories
 from .policy import Figures, Memory, Result, figures
 
@@ -42,6 +45,23 @@ VICTIMS = frozenset({Anomaly.STARVED})
 
 IDLE = frozenset({Anomaly.STUCK, Anomaly.DEADLOCK})
 """Kinds of a worker that does not run: less CPU for it changes nothing."""
+
+FENCED_IN: Mapping[str, frozenset[str]] = {
+    Anomaly.LEAK: frozenset({"memory"}),
+    Anomaly.SPIN: frozenset({"cpu"}),
+    Anomaly.SWITCH_STORM: frozenset({"cpu"}),
+    Anomaly.FORK_STORM: frozenset({"cpu", "tasks"}),
+}
+"""By what a fence keeps a worker of this kind from harming others. Of the rest nobody else has less."""
+
+LEAST_CORES, LEAST_MEMORY, LEAST_TASKS = 0.1, 64 << 20, 8
+"""What a fence leaves in any case: a lock is given back within 90 ms more, a request has room, a shell can start a pipeline."""
+
+PRESSING = 0.8
+"""Share of the CPU that a fence leaves from which a worker is taken to want more."""
+
+FORK_SECONDS = 10.0
+"""A fence has room for the processes that siblings start in so long: as if each of theirs lived that long."""
 
 OF_OTHERS = frozenset({Anomaly.CRASH_LOOP, Anomaly.ZOMBIE})
 """Kinds that are no running worker's: there is nothing to demote, and nothing to recycle."""
@@ -66,7 +86,9 @@ class Incident(Memory):
     renamed: bool = False
     muted: bool = False  # beyond the budget
     treated: bool = False  # demoted or recycled, if that was asked for
-    demoted: ProcId | None = None
+    demoted: ProcId | None = None  # or fenced in
+    by: str = ""  # the control by which it was
+    left: int = 0  # thousandths of a core that its fence leaves it; 0: no fence, or not by that
     over: bool = False  # and said so, or taken over by a circle
 
 
@@ -141,12 +163,14 @@ class Quarantine:
         elif isinstance(action, Set | Recycle):
             incident.treated = True
             if isinstance(action, Set):
-                incident.demoted = action.process
+                incident.demoted, incident.by = action.process, action.control
+                incident.left = action.value[0] if isinstance(action.value, tuple) else 0
 
     def learn(self, result: Result) -> None:
         """What failed may be tried again in the same incident; what is gone, or somebody else's now, is dropped."""
         action = result.action
-        process = action.process if isinstance(action, Set | Restore) and action.control is Control.NICE else None
+        ours = isinstance(action, Set | Restore) and action.control in (Control.NICE, Control.FENCE)
+        process = action.process if isinstance(action, Set | Restore) and ours else None
         for key, incident in self.memory.incidents.items():
             if isinstance(action, Flag | Digest) or not (key == result.target or process in incident.ids):
                 continue
@@ -174,8 +198,10 @@ class Quarantine:
             key = _target(score.pool, (score.id,))
             incident = self.memory.incidents.get(key)
             if incident is None or incident.ids != [score.id] or incident.over:
-                demoted = None if incident is None or incident.ids != [score.id] else incident.demoted
-                incident = Incident(score.pool, [score.id], tick.at, worker=score.id in present, demoted=demoted)
+                before = incident if incident is not None and incident.ids == [score.id] else None
+                incident = Incident(score.pool, [score.id], tick.at, worker=score.id in present)
+                if before is not None:
+                    incident.demoted, incident.by, incident.left = before.demoted, before.by, before.left
                 self.memory.incidents[key] = incident
             self._significant(tick.at, incident, score.kind, -math.log10(score.p))
 
@@ -263,7 +289,8 @@ class Quarantine:
 
     def _rename(self, tick: Tick, key: str, incident: Incident, told: Score | Deadlock) -> list[Decision]:
         """A second line, once, where most evidence since the report is of another kind. The general kind is no correction."""
-        if incident.renamed or isinstance(told, Deadlock) or tick.at - incident.reported < RENAMED_AFTER * 1e9:
+        fenced = incident.by == Control.FENCE and incident.demoted is not None  # what it lacks now, it lacks by that
+        if incident.renamed or fenced or isinstance(told, Deadlock) or tick.at - incident.reported < RENAMED_AFTER * 1e9:
             return []
         kind = _strongest(incident)
         score = next((it for it in tick.scores if it.id == told.id and it.kind == kind), None)
@@ -292,6 +319,12 @@ class Quarantine:
             return []
         if wanted == "recycle":
             return [self._decide(key, Recycle(incident.pool, worker), why)]
+        if wanted == "fence":
+            limits = None if isinstance(told, Deadlock) else _limits(tick, told)
+            if limits is None:
+                return []
+            why = msgspec.structs.replace(why, text=f"{why.text} Fenced in, it is left {limits_in_words(limits)}.")
+            return [self._decide(key, Set(Control.FENCE, worker, "", tuple(limits)), why)]
         nice = next((member.nice for group in tick.groups for member in group.members if member.id == worker), 0)
         if nice >= self._nice:  # demoted already
             return []
@@ -311,6 +344,8 @@ class Quarantine:
             return "acting on it: there is no running worker that does this"
         if kind in IDLE and wanted == "demote":
             return f"demoting it: a worker that {WHAT[kind]} does not use the CPU"
+        if wanted == "fence" and kind not in FENCED_IN:
+            return f"fencing it in: a worker that {WHAT[kind]} takes no CPU, memory or processes from others by that"
         return ""
 
     def _end(self, tick: Tick, incident: Incident, present: set[ProcId]) -> str:
@@ -319,6 +354,8 @@ class Quarantine:
             return "somebody said that it is none (nicety anomalies wrong)"
         if incident.worker and incident.ids[0] not in present:
             return f"worker {incident.ids[0].pid} has ended"
+        if incident.left and incident.demoted is not None and _presses(tick, incident):
+            incident.last = tick.at  # its fence hides what it does, and is not taken from it for that
         if tick.at - incident.last >= QUIET_SECONDS * 1e9:
             return f"nothing unusual was seen for {QUIET_SECONDS:g} s"
         return ""
@@ -328,9 +365,10 @@ class Quarantine:
         decisions = []
         who = f"{_named(incident.ids)} of {incident.pool}"
         if incident.demoted is not None:
-            text = f"{who}: {end}: nice back to what it was."
+            control = Control(incident.by)
+            text = f"{who}: {end}: {'let out of its fence' if control is Control.FENCE else 'nice back to what it was'}."
             why = Why("incident over", text, figures(quiet_seconds=QUIET_SECONDS), (), ())
-            decisions.append(self._decide(key, Restore(Control.NICE, incident.demoted, ""), why))
+            decisions.append(self._decide(key, Restore(control, incident.demoted, ""), why))
         if not incident.id:
             incident.over = True
         if not incident.over:
@@ -450,6 +488,31 @@ class Quarantine:
             rejected=(rejected,) if rejected else (),
             flips=("one of them going on", "`nicety anomalies wrong ID`: then such a circle must last longer"),
         )
+
+
+def _limits(tick: Tick, score: Score) -> Limits | None:
+    """What a fence leaves to this worker: what its siblings use. None: by that it would be kept from nothing."""
+    pool = next((pool for pool in tick.pools if pool.name == score.pool), None)
+    own = None if pool is None else next((worker for worker in pool.workers if worker.id == score.id), None)
+    if pool is None or own is None:
+        return None
+    siblings = [worker for worker in pool.workers if worker.id != score.id]
+    by, evidence = FENCED_IN[score.kind], dict(score.evidence)
+    cores = max(LEAST_CORES, median(it.cpu for it in siblings) if siblings else own.cpu / 2)
+    memory = max(LEAST_MEMORY, int(median(it.rss for it in siblings)) if siblings else own.rss)
+    started = evidence.get("siblings_processes_started_per_second", 0.0)
+    limits = Limits(
+        cpu=math.ceil(1000 * cores) if "cpu" in by and cores < own.cpu + own.wait else 0,
+        memory=(memory + (1 << 20) - 1 >> 20) << 20 if "memory" in by else 0,
+        tasks=max(LEAST_TASKS, math.ceil(FORK_SECONDS * started)) if "tasks" in by else 0,
+    )
+    return limits if any(limits) else None
+
+
+def _presses(tick: Tick, incident: Incident) -> bool:
+    """Whether a worker uses all the CPU that its fence leaves it."""
+    workers = (worker for pool in tick.pools for worker in pool.workers if worker.id == incident.demoted)
+    return any(1000 * worker.cpu >= PRESSING * incident.left for worker in workers)
 
 
 def _crowd(crowd: Crowd | None) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from ...models.records import ProcId
 from ..decision import Control, Status
+from ..fences import FENCED, Limits, Part, key_of, name_for
 from ..ports import Kin, Knob, ThreadId, Trouble, Value
 
 THREADED = (Control.NICE, Control.AFFINITY, Control.POLICY, Control.SLICE)
@@ -69,6 +70,8 @@ class FakeKernel:
         self.writes: list[tuple[Knob, Value]] = []
         self.autogroups: dict[str, int] = {}
         self.cgroups: dict[tuple[Control, str], int] = {}  # a cgroup is there if it has a weight, and is idle if it has CPU_IDLE 1
+        self.fences: dict[str, int] = {}  # by key: 0, FENCED or ALTERED
+        self.unfenced = ""  # why nobody can be fenced in
         self.has_slices = True  # Linux 6.12 and newer
         self.processes: dict[int, FakeProcess] = {}
         self._numbers = 0
@@ -170,8 +173,20 @@ class FakeKernel:
         found = self._process(process)
         return found if isinstance(found, Trouble) else found.autogroup
 
+    def fence(self, process: ProcId, limits: Limits) -> str | Trouble:
+        """In one hierarchy, below the root."""
+        if self.unfenced:
+            return Trouble(Status.REFUSED, self.unfenced)
+        found = self._process(process)
+        if isinstance(found, Trouble):
+            return found
+        name = f"/{name_for(process)}"
+        return key_of((Part("cpu", name, {"limits": " ".join(map(str, limits))}),))
+
     def read(self, knob: Knob) -> Value | Trouble:
         """The value now."""
+        if knob.control is Control.FENCE:
+            return self.fences.get(knob.key, 0)
         if knob.control in THREADED:
             found = self._find(knob)
             return found if isinstance(found, Trouble) else self._value(knob.control, *found)
@@ -311,6 +326,10 @@ class FakeKernel:
         return None
 
     def _store(self, knob: Knob, value: Value) -> None:
+        if knob.control is Control.FENCE:
+            assert isinstance(value, int)
+            self.fences[knob.key] = value
+            return
         if knob.control not in THREADED:
             assert isinstance(value, int)
             if knob.control is Control.AUTOGROUP:
@@ -349,6 +368,7 @@ class FakeKernel:
             Control.CPU_IDLE: (0, 1),
             Control.POLICY: (0, 5),
             Control.SLICE: (100_000, 100_000_000),
+            Control.FENCE: (0, FENCED),
         }
         low, high = limits[knob.control]
         fits = isinstance(value, int) and low <= value <= high and (knob.control is not Control.POLICY or value in FAIR)

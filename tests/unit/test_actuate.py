@@ -31,6 +31,7 @@ from nicety.scheduler.decision import (
     Status,
     Why,
 )
+from nicety.scheduler.fences import ALTERED, name_for
 from nicety.scheduler.ports import Knob, PoolAdapter, ThreadId, Trouble, Value
 from nicety.scheduler.store.ledger import Ledger, place
 from nicety.scheduler.testing.clock import FakeClock
@@ -435,6 +436,39 @@ def test_a_slice_leaves_nice_and_policy_and_an_older_kernel_says_that_it_has_non
     (outcome,) = bench.apply(Set(Control.SLICE, process, "", 100_000, 0))
     assert outcome.status is Status.REFUSED
     assert "no slices" in outcome.detail
+
+
+def test_a_fence_is_in_the_ledger_before_it_is_made_and_taken_away_by_undo_after_a_crash(bench: Bench) -> None:
+    process = bench.kernel.start()
+    seen: list[int] = []
+    bench.kernel.before_write = lambda _: seen.append(open_rows(bench))
+    (outcome,) = bench.apply(Set(Control.FENCE, process, "", (300, 0, 8)))
+    assert (outcome.status, seen) == (Status.APPLIED, [1])
+    assert outcome.detail == f"fence of pid {process.pid} (limits 300 0 8): 0 -> 1"
+    assert list(bench.kernel.fences.values()) == [1]
+    bench.restart()
+    bench.kernel.exit(process.pid)
+    (outcome,) = bench.actuator.undo()
+    assert (outcome.status, list(bench.kernel.fences.values())) == (Status.APPLIED, [0])
+    assert open_rows(bench) == 0
+
+
+def test_a_fence_is_taken_away_by_the_process_it_was_made_for_and_left_where_somebody_changed_its_limits(bench: Bench) -> None:
+    one, two = bench.kernel.start(), bench.kernel.start()
+    bench.apply(*(Set(Control.FENCE, process, "", (300, 0, 8)) for process in (one, two)))
+    changed = next(key for key in bench.kernel.fences if name_for(two) in key)
+    bench.kernel.fences[changed] = ALTERED
+    first, second = bench.apply(back(one, Control.FENCE), back(two, Control.FENCE))
+    assert (first.status, second.status) == (Status.APPLIED, Status.FOREIGN)
+    assert sorted(bench.kernel.fences.values()) == [ALTERED, 0]
+
+
+def test_where_no_fence_can_be_made_the_outcome_says_why(bench: Bench) -> None:
+    process = bench.kernel.start()
+    bench.kernel.unfenced = "it cannot be fenced in: no cgroups"
+    (outcome,) = bench.apply(Set(Control.FENCE, process, "", (300, 0, 8)))
+    assert (outcome.status, outcome.detail) == (Status.REFUSED, bench.kernel.unfenced)
+    assert bench.kernel.fences == {}
 
 
 def test_a_cgroup_is_made_idle_and_back_and_never_loses_a_weight_by_it(bench: Bench) -> None:

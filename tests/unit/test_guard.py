@@ -135,6 +135,24 @@ def test_cpu_numbers_may_have_holes() -> None:
     assert said == [[""], ["limits"], ["last cpu"]]
 
 
+@pytest.mark.parametrize(
+    ("process", "value", "rule"),
+    [
+        (WORKER, (300, 0, 8), ""),
+        (WORKER, (99, 0, 8), "limits"),  # a lock would be held ten times as long
+        (WORKER, (0, 0, 0), "limits"),
+        (WORKER, (300, -1, 0), "limits"),
+        (WORKER, 300, "limits"),
+        (HOG, (300, 0, 8), "limits"),  # no worker
+    ],
+)
+def test_only_workers_are_fenced_in_and_never_so_that_they_cannot_give_a_lock_back(
+    process: ProcId, value: int | tuple[int, ...], rule: str
+) -> None:
+    tick = world(1, pools=[a_pool("web", 3, first_pid=WORKER.pid)])
+    assert rules(guard(), tick, decide(Set(Control.FENCE, process, "", value))) == [rule]
+
+
 def test_a_paused_guard_refuses_all() -> None:
     proposals = [nice(), decide(Flag("web", WORKER, "leak")), decide(Restore(Control.NICE, HOG, ""))]
     assert rules(guard(), world(paused=True), *proposals) == ["paused"] * 3

@@ -277,6 +277,60 @@ def test_a_victim_is_reported_but_not_acted_on(action: str) -> None:
     assert found == [(5, Flag("web", SICK, "starved"))]
 
 
+def fenced(seq: int, p: float, kind: Anomaly, cpu: tuple[float, ...] = (0.2, 0.9, 0.3), **evidence: float) -> Tick:
+    """A tick in which the second of three workers has this score; `cpu`: what each uses."""
+    pool = a_pool(size=3)
+    workers = tuple(
+        msgspec.structs.replace(worker, cpu=cores, wait=0.0, rss=rss << 20)
+        for worker, cores, rss in zip(pool.workers, cpu, (100, 900, 120), strict=True)
+    )
+    score = Score(SICK, "web", kind, 9.0, p, tuple(evidence.items()), "anomaly 00")
+    return a_tick(seq, pools=[msgspec.structs.replace(pool, workers=workers)], scores=(score,))
+
+
+@pytest.mark.parametrize(
+    ("kind", "limits"),
+    [
+        (Anomaly.SPIN, (250, 0, 0)),  # the median of its siblings
+        (Anomaly.LEAK, (0, 110 << 20, 0)),
+        (Anomaly.FORK_STORM, (250, 0, 25)),
+    ],
+)
+def test_a_fence_leaves_a_worker_what_its_siblings_use(kind: Anomaly, limits: tuple[int, ...]) -> None:
+    watches = policy(action="fence")
+    found = actions(watches, [fenced(seq, 1e-12, kind, siblings_processes_started_per_second=2.5) for seq in range(10)])
+    assert [action for _, action in found] == [Flag("web", SICK, kind), Set(Control.FENCE, SICK, "", limits)]
+
+
+@pytest.mark.parametrize("kind", [Anomaly.STUCK, Anomaly.FD_LEAK, Anomaly.SLOW, Anomaly.STARVED, Anomaly.OUTLIER])
+def test_who_takes_nothing_from_others_is_not_fenced_in_and_the_report_says_so(kind: Anomaly) -> None:
+    watches = policy(action="fence")
+    found = [decision for seq in range(10) for decision in step(watches, fenced(seq, 1e-12, kind))]
+    assert [decision.action for decision in found] == [Flag("web", SICK, kind)]
+    assert found[0].why.rejected
+
+
+def test_a_fence_that_would_keep_a_worker_from_nothing_is_not_made() -> None:
+    watches = policy(action="fence")
+    found = actions(watches, [fenced(seq, 1e-12, Anomaly.SPIN, cpu=(1.0, 0.9, 1.0)) for seq in range(10)])
+    assert [action for _, action in found] == [Flag("web", SICK, Anomaly.SPIN)]
+
+
+def test_a_worker_is_let_out_when_it_is_quiet_and_not_while_it_presses_against_its_fence() -> None:
+    watches = policy(action="fence")
+    actions(watches, [fenced(seq, 1e-12, Anomaly.SPIN) for seq in range(10)])
+    assert actions(watches, [fenced(seq, 0.5, Anomaly.SPIN, cpu=(0.2, 0.24, 0.3)) for seq in range(10, 200)]) == []
+    found = actions(watches, [fenced(seq, 0.5, Anomaly.SPIN, cpu=(0.2, 0.05, 0.3)) for seq in range(200, 270)])
+    assert [type(action) for _, action in found] == [Restore, Flag]
+    assert found[0][1] == Restore(Control.FENCE, SICK, "")
+
+
+def test_what_a_fenced_worker_lacks_makes_no_victim_of_it() -> None:
+    watches = policy(action="fence")
+    actions(watches, [fenced(seq, 1e-12, Anomaly.SPIN) for seq in range(10)])
+    assert actions(watches, [fenced(seq, 1e-15, Anomaly.STARVED) for seq in range(10, 90)]) == []
+
+
 def test_a_worker_that_does_not_run_is_not_demoted() -> None:
     watches = policy(action="demote")
     decisions = [it for seq in range(50) for it in step(watches, scored(seq, 1e-12, Anomaly.STUCK))]

@@ -1,0 +1,76 @@
+"""What a fence is: a cgroup of its own for a process that harms others, below the one that it is in. Pure: names and their coding.
+
+The ledger and the actuator call a fence by its key, which says all that is to be made and taken away again, hierarchy by hierarchy.
+Must not know how cgroups are written (`linux/fence.py`) nor whom to fence (`policies/quarantine.py`).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+import msgspec
+
+from ..models.records import ProcId
+
+FENCED = 1
+"""Value of `Control.FENCE` while the fence is there; 0: it is not."""
+
+ALTERED = -1
+"""Value of one whose limits somebody else has changed."""
+
+_NAME = re.compile(r"/nicety-fence-\d+-\d+(?=/|$)")
+
+
+class Limits(NamedTuple):
+    """What a fence leaves to those in it; 0: as much as they like."""
+
+    cpu: int  # thousandths of a core
+    memory: int  # bytes from which on the kernel takes memory back
+    tasks: int  # processes and threads more than there are when it is made
+
+
+class Part(msgspec.Struct, frozen=True, array_like=True):
+    """A fence in one hierarchy."""
+
+    controller: str  # of cgroup v1; "": the one hierarchy of v2
+    cgroup: str  # its path, as in /proc/PID/cgroup; what it is made for comes from the cgroup above
+    files: dict[str, str]  # limits: what is written, and read back
+    turned_on: tuple[str, ...] = ()  # controllers that the cgroup above has to give to its children for it (v2)
+    threaded: bool = False  # v2: the cgroup above has processes, so it shares all but CPU and tasks with them
+
+
+def name_for(process: ProcId) -> str:
+    """Of the directory."""
+    return f"nicety-fence-{process.pid}-{process.start_ticks}"
+
+
+def key_of(parts: tuple[Part, ...]) -> str:
+    """The parts as a text."""
+    return msgspec.json.encode(parts).decode()
+
+
+def parts_of(key: str) -> tuple[Part, ...]:
+    """The parts of a key."""
+    return msgspec.json.decode(key, type=tuple[Part, ...])
+
+
+def outside(cgroup: str) -> str:
+    """The path of a cgroup without a fence in it: who is fenced belongs where it was.
+
+    >>> outside("/system.slice/web.service/nicety-fence-4711-99"), outside("/nicety-fence-1-2"), outside("/a")
+    ('/system.slice/web.service', '/', '/a')
+    """
+    return _NAME.sub("", cgroup) or "/"
+
+
+def limits_in_words(limits: Limits) -> str:
+    """For people.
+
+    >>> limits_in_words(Limits(300, 0, 8)), limits_in_words(Limits(0, 64 << 20, 0))
+    ('0.30 cores and 8 processes more', 'memory beyond 64 MiB is taken back first')
+    """
+    parts = [f"{limits.cpu / 1000:.2f} cores"] if limits.cpu else []
+    parts += [f"{limits.tasks} processes more"] if limits.tasks else []
+    parts += [f"memory beyond {limits.memory >> 20} MiB is taken back first"] if limits.memory else []
+    return " and ".join(parts)

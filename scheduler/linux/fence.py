@@ -1,0 +1,428 @@
+"""Fences: makes a cgroup below the one that a process is in, moves the process and its children there, and takes it away again.
+
+Knows cgroup files. Must not know whom to fence, nor the ledger. Why this can be undone exactly:
+
+- The cgroup that a process came from is the directory above its fence. The kernel removes no cgroup that has others below it, so it
+  is there as long as the fence is.
+- Whoever is in the fence when it is taken away goes up, children that were born in it too, until the kernel itself says that it is
+  empty: rmdir(2) of a cgroup with processes fails.
+- Nothing that was there before is changed: the limits are the fence's own and go with it. On v2 the cgroup above may have to hand
+  the cpu and pids controllers on to its children; that is taken back when the fence is gone.
+
+On v2 a cgroup with processes cannot have limits for some of them, but for CPU and tasks, in a threaded cgroup
+(Documentation/admin-guide/cgroup-v2.rst, "Threads"): the siblings need not be moved, and whoever manages the cgroup above sees the
+same processes in it as before. Memory can only be fenced in on v1, or right below the root.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from ...models.records import ProcId
+from ..decision import Status
+from ..fences import ALTERED, FENCED, Limits, Part, key_of, name_for, parts_of
+from ..ports import Kin, Trouble
+from .cgroup import Cgroups, Mount
+
+PASSES = 64
+"""Most scans of a fence that is to be emptied, or of the children of a process that is fenced in."""
+
+PERIOD_US = 100_000
+"""Of a CPU quota: the kernel's default, which is not changed."""
+
+DEFAULTS = {
+    "cpu.cfs_quota_us": "-1",
+    "cpu.max": f"max {PERIOD_US}",
+    "pids.max": "max",
+    "memory.high": "max",
+    "memory.soft_limit_in_bytes": str((1 << 63) - os.sysconf("SC_PAGESIZE")),
+}
+"""What a new cgroup has: a fence that was only half made has it too."""
+
+_THREADED = frozenset({"cpu", "pids"})
+_UNITS = (".service", ".scope", ".slice")
+
+
+class Fences:
+    """Those of this machine. `kin`: all processes that can be seen."""
+
+    def __init__(
+        self, proc: str, cgroups: Cgroups, kin: Callable[[], Sequence[Kin]], systemd: Path = Path("/run/systemd/system")
+    ) -> None:
+        self._proc = proc
+        self._cgroups = cgroups
+        self._kin = kin
+        self._systemd = systemd
+
+    def plan(self, process: ProcId, limits: Limits) -> str | Trouble:
+        """The key of a fence for this process, from what is there now; or why there can be none. Changes nothing."""
+        try:
+            text = self._text_of(process)
+            tasks = self._alike(process, text)
+        except OSError as error:
+            return _vanished(process) if error.errno in (errno.ENOENT, errno.ESRCH) else _refused(f"{error.strerror}; run as root")
+        if isinstance(tasks, Trouble):
+            return tasks
+        if isinstance(text, Trouble):
+            return text
+        family = (process, *(each.id for each in self._descendants(process)))
+        many = tasks + sum(_count(f"{self._proc}/{each.pid}/task") for each in family[1:])
+        wanted = {
+            controller: value
+            for controller, value in (
+                ("cpu", limits.cpu * PERIOD_US // 1000),
+                ("pids", many + limits.tasks if limits.tasks else 0),
+                ("memory", limits.memory),
+            )
+            if value
+        }
+        parts, lacks = list[Part](), list[str]()
+        unified = dict[str, int]()
+        for controller, value in wanted.items():
+            mount = self._mount(controller)
+            if mount is None:
+                unified[controller] = value
+                continue
+            part = self._part_v1(process, text, controller, mount, value)
+            if isinstance(part, Part):
+                parts.append(part)
+            else:
+                lacks.append(part)
+        if unified:
+            whole, missing = self._part_v2(process, text, unified)
+            parts += [whole] if whole is not None else []
+            lacks += missing
+        if not parts:
+            return _refused(f"it cannot be fenced in: {'; '.join(dict.fromkeys(lacks))}")
+        return key_of(tuple(parts))
+
+    def read(self, key: str) -> int | Trouble:
+        """FENCED while anything of it is there, ALTERED if somebody changed its limits, else 0."""
+        there = False
+        for part in parts_of(key):
+            directory = self._directory(part)
+            if directory is None or not directory.is_dir():
+                there = there or bool(directory is not None and self._left_on(part, directory.parent))
+                continue
+            there = True
+            for name, value in part.files.items():
+                try:
+                    now = (directory / name).read_text().strip()
+                except FileNotFoundError:  # the controller is not on yet, or off again
+                    continue
+                except OSError as error:
+                    return Trouble(Status.FAILED, f"{directory / name}: {error.strerror}")
+                if now not in (value, DEFAULTS[name]):
+                    return ALTERED
+        return FENCED if there else 0
+
+    def build(self, process: ProcId, key: str) -> Trouble | None:
+        """Make it, with its limits, and move the process and its children in. What fails is taken away again."""
+        parts = parts_of(key)
+        try:
+            for part in parts:
+                self._make(part)
+            trouble = self._enter(process, parts)
+        except OSError as error:
+            trouble = Trouble(_status(error), f"{error.filename or 'cgroup'}: {error.strerror}")
+        if trouble is None:
+            return None
+        left = self.remove(key)
+        return trouble if left is None else Trouble(trouble.status, f"{trouble.text}; {left.text}")
+
+    def remove(self, key: str) -> Trouble | None:
+        """Move whoever is in it to where it came from, and take it away. Idempotent."""
+        for part in parts_of(key):
+            try:
+                trouble = self._clear(part)
+            except OSError as error:
+                return Trouble(_status(error), f"{error.filename or 'cgroup'}: {error.strerror}")
+            if trouble is not None:
+                return trouble
+        return None
+
+    # --- looking ---------------------------------------------------------------------------------------------------------------
+
+    def _mount(self, controller: str) -> Mount | None:
+        """The hierarchy of v1 that has this controller."""
+        return {"cpu": self._cgroups.shares, "memory": self._cgroups.memory, "pids": self._cgroups.pids}[controller]
+
+    def _directory(self, part: Part) -> Path | None:
+        mount = self._mount(part.controller) if part.controller else self._cgroups.weight
+        return None if mount is None else mount.directory(part.cgroup)
+
+    def _text_of(self, process: ProcId) -> str | Trouble:
+        """/proc/PID/cgroup of this very process."""
+        text = _text(f"{self._proc}/{process.pid}/cgroup")
+        return text if self._is(process) else _vanished(process)
+
+    def _is(self, process: ProcId) -> bool:
+        try:
+            fields = _text(f"{self._proc}/{process.pid}/stat").rpartition(")")[2].split()
+        except OSError:
+            return False
+        return int(fields[19]) == process.start_ticks and fields[0] not in "ZX"
+
+    def _alike(self, process: ProcId, text: str | Trouble) -> int | Trouble:
+        """How many threads it has, if all are where the first one is: moved together, they could not be told apart later."""
+        tids = os.listdir(f"{self._proc}/{process.pid}/task")  # noqa: PTH208 - hot
+        for tid in tids:
+            try:
+                other = _text(f"{self._proc}/{process.pid}/task/{tid}/cgroup")
+            except OSError:  # it ended meanwhile
+                continue
+            if other != text:
+                return _refused(f"threads of pid {process.pid} are in different cgroups, and could not all be put back")
+        return len(tids)
+
+    def _part_v1(self, process: ProcId, text: str, controller: str, mount: Mount, value: int) -> Part | str:
+        path = _path(text, controller)
+        directory = None if path is None else mount.directory(path)
+        if path is None or directory is None or not directory.is_dir():
+            return f"its {controller} cgroup cannot be seen from here"
+        no = self._not_ours(text, path, directory)
+        if no:
+            return no
+        name = {"cpu": "cpu.cfs_quota_us", "memory": "memory.soft_limit_in_bytes", "pids": "pids.max"}[controller]
+        return Part(controller, _below(path, process), {name: str(value)})
+
+    def _part_v2(self, process: ProcId, text: str, wanted: dict[str, int]) -> tuple[Part | None, list[str]]:
+        """(the part, what it lacks)"""
+        mount, path = self._cgroups.weight, _path(text, "")
+        directory = None if mount is None or path is None else mount.directory(path)
+        if path is None or directory is None or not directory.is_dir():
+            return None, [f"no cgroup hierarchy has the {controller} controller" for controller in wanted]
+        offered, on = (set(_text(f"{directory}/{name}").split()) for name in ("cgroup.controllers", "cgroup.subtree_control"))
+        lacks = [f"the {controller} controller is not given to cgroup {path}" for controller in wanted if controller not in offered]
+        root = not (directory / "cgroup.type").exists()
+        usable = {controller: value for controller, value in wanted.items() if controller in offered}
+        if not root:
+            if "memory" in usable:
+                del usable["memory"]
+                lacks.append(f"on cgroup v2 memory of one process of {path} has no limit of its own unless its siblings are moved")
+            if usable and on - _THREADED - {"cpuset", "perf_event"}:
+                return None, [*lacks, f"cgroup {path} hands {', '.join(sorted(on - _THREADED))} on to cgroups below it"]
+            if usable and any(directory.glob("nicety-fence-*")):
+                return None, [*lacks, f"another process of cgroup {path} is fenced in: one at a time"]
+        no = self._not_ours(text, path, directory) if usable else ""
+        if no or not usable:
+            return None, [*lacks, *([no] if no else [])]
+        files = {
+            "cpu": ("cpu.max", f"{usable.get('cpu')} {PERIOD_US}"),
+            "pids": ("pids.max", str(usable.get("pids"))),
+            "memory": ("memory.high", str(usable.get("memory"))),
+        }
+        limits = dict(files[controller] for controller in usable)
+        return Part("", _below(path, process), limits, tuple(sorted(set(usable) - on)), threaded=not root), lacks
+
+    def _not_ours(self, text: str, path: str, directory: Path) -> str:
+        """Why no cgroup must be made there, "" if one may."""
+        if "nicety-fence-" in path:
+            return "it is in a fence already"
+        for file in (directory, directory / "cgroup.procs"):
+            if not os.access(file, os.W_OK, effective_ids=True):
+                return f"{file} is not ours to write: run as root, or have the cgroup delegated to this user"
+        return self._undelegated(text)
+
+    def _undelegated(self, text: str) -> str:
+        """Whether systemd runs the cgroup and has not given it away: "A single writer" of systemd's CGROUP_DELEGATION. It marks
+        what it gives away by an attribute."""
+        mount = self._cgroups.manager or self._cgroups.weight
+        path = _path(text, "name=systemd" if self._cgroups.manager is not None else "")
+        if mount is None or path is None or not self._systemd.is_dir():
+            return ""
+        units = [name for name in PurePosixPath(path).parts if name.endswith(_UNITS)]
+        directory = mount.directory(path)
+        while units and directory is not None and directory.is_relative_to(mount.point):
+            for name in ("user.delegate", "trusted.delegate"):
+                try:
+                    if os.getxattr(directory, name) == b"1":
+                        return ""
+                except OSError:
+                    continue
+            directory = directory.parent
+        return f"systemd runs {units[-1]} and has not delegated its cgroup: Delegate=cpu memory pids in the unit" if units else ""
+
+    def _descendants(self, process: ProcId) -> list[Kin]:
+        """Children of the process and theirs, in the order of their birth."""
+        below, found = {process.pid}, list[Kin]()
+        waiting = sorted(self._kin(), key=lambda kin: (kin.id.start_ticks, kin.id.pid))
+        while True:
+            more = [kin for kin in waiting if kin.parent in below and kin.id != process]
+            if not more:
+                return found
+            found += more
+            below |= {kin.id.pid for kin in more}
+            waiting = [kin for kin in waiting if kin.id.pid not in below]
+
+    # --- making ----------------------------------------------------------------------------------------------------------------
+
+    def _make(self, part: Part) -> None:
+        """Raises OSError."""
+        directory = self._directory(part)
+        assert directory is not None
+        directory.mkdir(exist_ok=True)
+        if part.threaded:
+            _write(directory / "cgroup.type", "threaded")
+        for controller in part.turned_on:
+            _write(directory.parent / "cgroup.subtree_control", f"+{controller}")
+        for name, value in part.files.items():
+            _write(directory / name, value)
+            now = (directory / name).read_text().strip()
+            if now != value:
+                raise OSError(errno.EINVAL, f"the kernel made {now} of {value}", str(directory / name))
+
+    def _enter(self, process: ProcId, parts: Sequence[Part]) -> Trouble | None:
+        """The process first, so that those born from now on are born inside; then its children, until a scan finds none outside."""
+        for part in parts:
+            trouble = self._move(process, part)
+            if trouble is not None:
+                return trouble
+        for _ in range(PASSES):
+            moved = False
+            for kin in self._descendants(process):
+                for part in parts:
+                    if self._stands(kin.id, part) == str(PurePosixPath(part.cgroup).parent):
+                        trouble = self._move(kin.id, part)
+                        if trouble is not None and trouble.status is not Status.VANISHED:
+                            return trouble
+                        moved = True
+            if not moved:
+                return None
+        return Trouble(Status.FAILED, f"children of pid {process.pid} come faster than {PASSES} scans could follow")
+
+    def _stands(self, process: ProcId, part: Part) -> str | None:
+        """The cgroup that it is in; None: it is gone."""
+        try:
+            text = self._text_of(process)
+        except OSError:
+            return None
+        return None if isinstance(text, Trouble) else _path(text, part.controller)
+
+    def _move(self, process: ProcId, part: Part) -> Trouble | None:
+        """Into the fence, from the cgroup above and from nowhere else, looked up before and after. All its threads go along."""
+        directory = self._directory(part)
+        assert directory is not None
+        above = str(PurePosixPath(part.cgroup).parent)
+        where = self._stands(process, part)
+        if where is None:
+            return _vanished(process)
+        if where != above:
+            return Trouble(Status.FOREIGN, f"somebody moved pid {process.pid} from cgroup {above} to {where}")
+        try:
+            _write(directory / "cgroup.procs", str(process.pid))
+        except ProcessLookupError:
+            return _vanished(process)
+        where = self._stands(process, part)
+        if where is None:
+            return _vanished(process)
+        if where != part.cgroup:
+            return Trouble(Status.FAILED, f"moved to {part.cgroup}, pid {process.pid} is in {where}")
+        return None
+
+    def _clear(self, part: Part) -> Trouble | None:
+        """Raises OSError."""
+        directory = self._directory(part)
+        if directory is None or not directory.is_dir():
+            self._turn_off(part, directory)
+            return None
+        # thread by thread where the kernel lets us: somebody may have moved some of them elsewhere
+        name = "tasks" if part.controller else "cgroup.threads" if part.threaded else "cgroup.procs"
+        for _ in range(PASSES):
+            for tid in _numbers(directory / name):
+                try:
+                    _write(directory.parent / name, tid)
+                except ProcessLookupError:
+                    continue
+            try:
+                directory.rmdir()
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                if error.errno not in (errno.EBUSY, errno.ENOTEMPTY):
+                    raise
+                below = [entry.name for entry in directory.iterdir() if entry.is_dir()]
+                if below:
+                    return Trouble(
+                        Status.FAILED, f"somebody made cgroup {below[0]} in the fence {directory}: remove it, then undo again"
+                    )
+                continue
+            self._turn_off(part, directory)
+            return None
+        return Trouble(
+            Status.FAILED, f"processes come to {directory} faster than {PASSES} scans could follow: undo again", again=True
+        )
+
+    def _turn_off(self, part: Part, directory: Path | None) -> None:
+        """Controllers that were turned on for it alone; where somebody has cgroups of his own by now, he may need them."""
+        if directory is None:
+            return
+        for controller in self._left_on(part, directory.parent):
+            _write(directory.parent / "cgroup.subtree_control", f"-{controller}")
+
+    def _left_on(self, part: Part, above: Path) -> list[str]:
+        """Controllers that nobody needs any more."""
+        if not part.turned_on or not above.is_dir() or any(entry.is_dir() for entry in above.iterdir()):
+            return []
+        return sorted(set(part.turned_on) & set(_text(f"{above}/cgroup.subtree_control").split()))
+
+
+def _path(text: str, controller: str) -> str | None:
+    """Of the lines of /proc/PID/cgroup; "" is v2."""
+    for line in text.splitlines():
+        number, controllers, path = line.split(":", 2)
+        if (number == "0" and not controllers) if not controller else controller in controllers.split(","):
+            return re.sub(r" \(deleted\)$", "", path)
+    return None
+
+
+def _below(path: str, process: ProcId) -> str:
+    return str(PurePosixPath(path) / name_for(process))
+
+
+def _numbers(file: Path) -> Iterator[str]:
+    try:
+        return iter(file.read_text().split())
+    except FileNotFoundError:
+        return iter(())
+
+
+def _count(directory: str) -> int:
+    try:
+        return len(os.listdir(directory))  # noqa: PTH208 - hot
+    except OSError:
+        return 0
+
+
+def _write(file: Path, text: str) -> None:
+    """In one write(2), as the kernel wants it."""
+    fd = os.open(file, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    except OSError as error:
+        error.filename = str(file)
+        raise
+    finally:
+        os.close(fd)
+
+
+def _text(path: str) -> str:
+    return Path(path).read_text(encoding="utf-8", errors="surrogateescape")
+
+
+def _status(error: OSError) -> Status:
+    return (
+        Status.REFUSED if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EOPNOTSUPP) else Status.FAILED
+    )
+
+
+def _refused(text: str) -> Trouble:
+    return Trouble(Status.REFUSED, text)
+
+
+def _vanished(process: ProcId) -> Trouble:
+    return Trouble(Status.VANISHED, f"pid {process.pid} is gone")

@@ -1,0 +1,431 @@
+"""Fences on real cgroups: who is moved, what is left to them, and that nothing is left of it afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from nicety.models.records import ProcId
+from nicety.scheduler.actuate import Acting, Observing, undo_from_ledger
+from nicety.scheduler.daemon import SystemClock
+from nicety.scheduler.decision import Control, Decision, Group, Member, Outcome, Restore, Set, Status, Why
+from nicety.scheduler.fences import Limits, Part, key_of, name_for, parts_of
+from nicety.scheduler.linux.cgroup import find
+from nicety.scheduler.linux.control import LinuxKernel
+from nicety.scheduler.linux.fence import Fences
+from nicety.scheduler.linux.identity import cgroup_and_unit
+from nicety.scheduler.ports import Trouble
+from nicety.scheduler.store.ledger import Ledger, StateBusyError, StateLock
+from nicety.scheduler.testing.puppet import Puppet, proc_id
+
+WHY = Why("test", "because", {}, (), ())
+FOUND = find(Path("/proc/self/mountinfo").read_text())
+V1 = FOUND.shares is not None
+
+pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="makes cgroups; made for root")]
+
+
+class Places:
+    """A cgroup of the test's own in each hierarchy: /proc/PID/cgroup of whoever is in it has its path."""
+
+    def __init__(self, name: str) -> None:
+        self.path = f"/{name}"
+        self.controllers = []
+        self.directories = []
+        for controller, mount in (("cpu", FOUND.shares), ("memory", FOUND.memory), ("pids", FOUND.pids)):
+            if mount is not None and os.access(mount.point, os.W_OK):
+                self.controllers.append(controller)
+                self.directories.append(mount.point / name)
+        if not self.controllers and FOUND.weight is not None:
+            on = (FOUND.weight.point / "cgroup.subtree_control").read_text().split()
+            self.controllers = [each for each in ("cpu", "pids") if each in on]
+            self.directories = [FOUND.weight.point / name] if self.controllers else []
+        for directory in self.directories:
+            directory.mkdir()
+
+    def admit(self, process: ProcId) -> None:
+        for directory in self.directories:
+            (directory / "cgroup.procs").write_text(str(process.pid))
+
+    def members(self) -> list[set[int]]:
+        return [set(map(int, (directory / "cgroup.procs").read_text().split())) for directory in self.directories]
+
+    def fences(self) -> list[Path]:
+        return [fence for directory in self.directories for fence in directory.iterdir() if fence.is_dir()]
+
+    def close(self) -> None:
+        for directory in self.directories:
+            for fence in [entry for entry in directory.iterdir() if entry.is_dir()]:
+                until(partial(removed, fence))
+            until(partial(removed, directory))
+
+
+def removed(directory: Path) -> bool:
+    """Whoever is in it has ended, or ends in a moment."""
+    with suppress(FileNotFoundError):
+        try:
+            directory.rmdir()
+        except OSError:
+            return False
+    return True
+
+
+def until(done: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline, "not within its time"
+        time.sleep(0.02)
+
+
+class Bench:
+    """Acting on this machine."""
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        self.lock = StateLock(state)
+        self.kernel = LinuxKernel()
+        self.ledger = Ledger(state / "ledger.db", self.kernel.boot_id())
+        self.actuator = Acting(self.ledger, self.kernel, {}, {}, SystemClock())
+
+    def apply(self, *actions: Set | Restore) -> tuple[Outcome, ...]:
+        return self.actuator.apply([Decision(f"s-0.{index}", "p", "t", action, WHY) for index, action in enumerate(actions)])
+
+    def fence(self, process: ProcId, limits: Limits) -> Outcome:
+        (outcome,) = self.apply(Set(Control.FENCE, process, "", tuple(limits)))
+        return outcome
+
+    def free(self, process: ProcId) -> Outcome:
+        (outcome,) = self.apply(Restore(Control.FENCE, process, ""))
+        return outcome
+
+    def close(self) -> None:
+        self.actuator.undo()
+        self.ledger.close()
+        self.lock.release()
+
+
+@pytest.fixture
+def places() -> Iterator[Places]:
+    made = Places(f"nicety-test-{os.getpid()}")
+    if "cpu" not in made.controllers:
+        made.close()
+        pytest.skip("no cgroup hierarchy hands the cpu controller out")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path / "state")
+    yield made
+    made.close()
+
+
+def cgroups(pid: int) -> str:
+    return Path(f"/proc/{pid}/cgroup").read_text()
+
+
+def inside(pid: int, process: ProcId) -> bool:
+    return name_for(process) in cgroups(pid)
+
+
+def test_a_worker_and_its_children_are_fenced_in_and_nothing_is_left_of_it(places: Places, bench: Bench) -> None:
+    with Puppet() as puppet, Puppet() as sibling:
+        for each in (puppet, sibling):
+            places.admit(each.id)
+        before = {pid: cgroups(pid) for pid in (puppet.pid, sibling.pid)}
+        child = puppet.fork()
+        outcome = bench.fence(puppet.id, Limits(300, 64 << 20, 8))
+        assert outcome.status is Status.APPLIED, outcome
+        assert "30000" in outcome.detail
+        later, orphan, thread = puppet.fork(), puppet.fork(orphan=True, session=True), puppet.thread()
+        assert all(inside(pid, puppet.id) for pid in (puppet.pid, child.pid, later.pid, orphan.pid, thread))
+        assert cgroups(sibling.pid) == before[sibling.pid]
+        limits = {name: value for part in parts_of(bench.ledger.outstanding()[0].key) for name, value in part.files.items()}
+        assert limits["cpu.cfs_quota_us" if V1 else "cpu.max"].split()[0] == "30000"
+        if "pids" in places.controllers:
+            assert limits["pids.max"] == str(2 + 8)
+        for fence in places.fences():
+            for name, value in limits.items():
+                if (fence / name).exists() and (fence / name).parent.name == name_for(puppet.id):
+                    assert (fence / name).read_text().strip() in (value, "max", "-1")
+        assert cgroup_and_unit(cgroups(puppet.pid).encode()) == cgroup_and_unit(before[puppet.pid].encode()), (
+            "policies see no fence"
+        )
+        outcome = bench.free(puppet.id)
+        assert outcome.status is Status.APPLIED, outcome
+        assert all(cgroups(pid) == before[puppet.pid] for pid in (puppet.pid, child.pid, later.pid, orphan.pid, thread))
+        assert places.fences() == []
+        assert bench.ledger.outstanding() == ()
+
+
+def test_a_spinner_gets_what_its_fence_leaves_it(places: Places, bench: Bench) -> None:
+    program = "while True: pass"
+    with subprocess.Popen([sys.executable, "-I", "-S", "-c", program]) as spinner:
+        try:
+            process = proc_id(spinner.pid)
+            places.admit(process)
+            assert bench.fence(process, Limits(100, 0, 0)).status is Status.APPLIED
+            (fence,) = places.fences()
+            until(lambda: "nr_throttled 0\n" not in (fence / "cpu.stat").read_text())
+            assert bench.free(process).status is Status.APPLIED
+        finally:
+            spinner.kill()
+
+
+STORM = """
+import os, sys
+print("on", flush=True)
+while True:
+    try:
+        pid = os.fork()
+    except BlockingIOError:
+        continue
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+"""
+
+
+def test_a_fork_storm_is_fenced_in_and_let_out(places: Places, bench: Bench) -> None:
+    with subprocess.Popen([sys.executable, "-I", "-S", "-c", STORM], stdout=subprocess.PIPE) as storm:
+        try:
+            assert storm.stdout is not None
+            storm.stdout.readline()
+            process = proc_id(storm.pid)
+            places.admit(process)
+            outcome = bench.fence(process, Limits(200, 0, 8))
+            assert outcome.status is Status.APPLIED, outcome
+            assert inside(storm.pid, process)
+            (outcome,) = bench.actuator.undo()
+            assert outcome.status is Status.APPLIED, outcome
+            assert not inside(storm.pid, process)
+            assert places.fences() == []
+        finally:
+            storm.kill()
+
+
+ACTOR = """
+import os, signal, sys, time
+from pathlib import Path
+from nicety.models.records import ProcId
+from nicety.scheduler.actuate import Acting
+from nicety.scheduler.daemon import SystemClock
+from nicety.scheduler.decision import Control, Decision, Set, Why
+from nicety.scheduler.linux.control import LinuxKernel
+from nicety.scheduler.store.ledger import Ledger, StateLock
+state, pid, start = sys.argv[1:4]
+lock = StateLock(Path(state))
+kernel = LinuxKernel()
+ledger = Ledger(Path(state) / "ledger.db", kernel.boot_id())
+action = Set(Control.FENCE, ProcId(int(pid), int(start)), "", (300, 64 << 20, 8))
+if len(sys.argv) > 4:  # killed at the n-th write to a cgroup
+    from nicety.scheduler.linux import fence
+    write, left = fence._write, [int(sys.argv[4])]
+    def dying(file, text):
+        left[0] -= 1
+        if left[0] < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        write(file, text)
+    fence._write = dying
+Acting(ledger, kernel, {}, {}, SystemClock()).apply([Decision("s-0.0", "p", "t", action, Why("", "", {}, (), ()))])
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("writes", [None, 0, 1, 2, 4])
+def test_kill_9_at_any_moment_leaves_nothing_that_undo_does_not_take_away(
+    places: Places, tmp_path: Path, writes: int | None
+) -> None:
+    with Puppet() as puppet:
+        places.admit(puppet.id)
+        before, child = cgroups(puppet.pid), puppet.fork()
+        words = [str(tmp_path), *map(str, puppet.id), *([] if writes is None else [str(writes)])]
+        done = subprocess.run([sys.executable, "-c", ACTOR, *words], check=False)
+        assert done.returncode == -9
+        assert places.fences() != []
+        if writes is None:
+            assert inside(child.pid, puppet.id)
+
+        def undo() -> tuple[Outcome, ...]:
+            with suppress(StateBusyError):
+                return undo_from_ledger(tmp_path, SystemClock())
+            return ()
+
+        outcomes = undo()
+        assert [outcome.status for outcome in outcomes] == [Status.APPLIED], outcomes
+        assert cgroups(puppet.pid) == cgroups(child.pid) == before
+        assert places.fences() == []
+        assert undo_from_ledger(tmp_path, SystemClock()) == ()
+
+
+def test_children_of_a_worker_that_ended_are_let_out(places: Places, bench: Bench) -> None:
+    with Puppet() as puppet:
+        places.admit(puppet.id)
+        before = cgroups(puppet.pid)
+        assert bench.fence(puppet.id, Limits(300, 0, 0)).status is Status.APPLIED
+        child = puppet.fork()
+        puppet.end()
+        assert inside(child.pid, puppet.id)
+        assert bench.free(puppet.id).status is Status.APPLIED
+        assert cgroups(child.pid) == before
+        assert places.fences() == []
+
+
+def test_whom_somebody_moved_out_stays_there_and_whose_limits_somebody_changed_are_left(places: Places, bench: Bench) -> None:
+    with Puppet() as puppet, Puppet() as other:
+        for each in (puppet, other):
+            places.admit(each.id)
+            assert bench.fence(each.id, Limits(300, 0, 0)).status is Status.APPLIED or not V1
+        roots = [directory.parent for directory in places.directories]
+        for directory in roots:
+            (directory / "cgroup.procs").write_text(str(puppet.pid))
+        moved = cgroups(puppet.pid)
+        assert bench.free(puppet.id).status is Status.APPLIED
+        assert cgroups(puppet.pid) == moved
+        for fence in places.fences():
+            (fence / ("cpu.cfs_quota_us" if V1 else "cpu.max")).write_text("50000")
+            outcome = bench.free(other.id)
+            assert outcome.status is Status.FOREIGN, outcome
+            assert inside(other.pid, other.id)
+
+
+def test_who_holds_a_lock_that_a_sibling_waits_for_is_not_fenced_in(places: Places, bench: Bench, tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    path.touch()
+    program = f"import fcntl; f = open({str(path)!r}); fcntl.flock(f, fcntl.LOCK_EX); print(1, flush=True); input()"
+    holder = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    waiter = None
+    try:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        waiter = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        until(lambda: " -> " in Path("/proc/locks").read_text() and f" {waiter.pid} " in Path("/proc/locks").read_text())
+        process, sibling = proc_id(holder.pid), proc_id(waiter.pid)
+        places.admit(process)
+        bench.actuator.relieve([group(process, sibling)])
+        outcome = bench.fence(process, Limits(300, 0, 0))
+        assert outcome.status is Status.REFUSED, outcome
+        assert f"pid {waiter.pid} waits for" in outcome.detail
+        assert places.fences() == []
+    finally:
+        for each in (holder, waiter):
+            if each is not None:
+                each.kill()
+                each.communicate()
+
+
+HOLDER = """
+import fcntl, sys
+f = open(sys.argv[1])
+fcntl.flock(f, fcntl.LOCK_EX)
+print(1, flush=True)
+while True: pass
+"""
+
+
+def test_a_fence_that_holds_up_a_sibling_is_taken_away_at_once(places: Places, bench: Bench, tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    path.touch()
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE)
+    waiter = None
+    try:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        process = proc_id(holder.pid)
+        places.admit(process)
+        assert bench.fence(process, Limits(100, 0, 0)).status is Status.APPLIED
+        waiter = subprocess.Popen([sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE)
+        groups = [group(process, proc_id(waiter.pid))]
+
+        def relieved() -> bool:
+            bench.actuator.relieve(groups)
+            return not inside(holder.pid, process)
+
+        until(relieved)
+        (outcome,) = bench.actuator.settle()
+        assert outcome.status is Status.RELIEVED, outcome
+        assert f"pid {waiter.pid} has waited" in outcome.detail
+        assert places.fences() == []
+    finally:
+        for each in (holder, waiter):
+            if each is not None:
+                each.kill()
+                each.communicate()
+
+
+def group(*processes: ProcId) -> Group:
+    members = tuple(Member(process, process.pid, "/", 0) for process in processes)
+    return Group("pool", "neutral", len(members), 0.0, 0.0, 0.0, 0, members)  # type: ignore[arg-type]
+
+
+def test_observe_mode_says_what_it_would_do_and_makes_nothing(places: Places) -> None:
+    with Puppet() as puppet:
+        places.admit(puppet.id)
+        observing = Observing(LinuxKernel(), {}, {})
+        action = Set(Control.FENCE, puppet.id, "", tuple(Limits(300, 0, 0)))
+        (outcome,) = observing.apply([Decision("s-0.0", "p", "t", action, WHY)])
+        assert outcome.status is Status.OBSERVED
+        assert "30000" in outcome.detail
+        assert places.fences() == []
+
+
+@pytest.mark.skipif(FOUND.weight is None, reason="no cgroup v2 hierarchy is mounted")
+def test_a_cgroup_of_systemd_is_ours_only_where_it_was_given_away(places: Places, tmp_path: Path) -> None:
+    assert FOUND.weight is not None
+    unit = FOUND.weight.point / f"nicety-test-{os.getpid()}.service"
+    unit.mkdir()
+    try:
+        with Puppet() as puppet:
+            places.admit(puppet.id)
+            (unit / "cgroup.procs").write_text(str(puppet.pid))
+            fences = Fences("/proc", replace(FOUND, manager=None), lambda: (), systemd=tmp_path)
+            answer = fences.plan(puppet.id, Limits(300, 0, 0))
+            assert isinstance(answer, Trouble)
+            assert "Delegate=" in answer.text
+            os.setxattr(unit, "user.delegate", b"1")
+            answer = fences.plan(puppet.id, Limits(300, 0, 0))
+            assert isinstance(answer, str) or "Delegate=" not in answer.text
+    finally:
+        until(partial(removed, unit))
+
+
+@pytest.mark.skipif(FOUND.weight is None, reason="no cgroup v2 hierarchy is mounted")
+def test_a_threaded_fence_of_cgroup_v2_needs_no_sibling_to_be_moved() -> None:
+    assert FOUND.weight is not None
+    above = FOUND.weight.point / f"nicety-test-{os.getpid()}"
+    above.mkdir()
+    fences = Fences("/proc", FOUND, LinuxKernel().kin)
+    try:
+        with Puppet() as puppet, Puppet() as sibling:
+            for each in (puppet, sibling):
+                (above / "cgroup.procs").write_text(str(each.pid))
+            before, child = cgroups(puppet.pid), puppet.fork()
+            key = key_of((Part("", f"/{above.name}/{name_for(puppet.id)}", {}, (), threaded=True),))
+            assert fences.build(puppet.id, key) is None
+            later, thread = puppet.fork(), puppet.thread()
+            assert all(inside(pid, puppet.id) for pid in (puppet.pid, child.pid, later.pid, thread))
+            assert cgroups(sibling.pid) == before
+            assert (above / "cgroup.type").read_text().strip() == "domain threaded"
+            assert str(puppet.pid) in (above / "cgroup.procs").read_text().split(), "whoever manages the cgroup sees it as before"
+            assert fences.remove(key) is None
+            assert all(cgroups(pid) == before for pid in (puppet.pid, child.pid, later.pid, thread))
+            assert (above / "cgroup.type").read_text().strip() == "domain"
+    finally:
+        until(partial(removed, above))
+
+
+def test_a_key_is_plain_json() -> None:
+    part = Part("cpu", "/a/nicety-fence-1-2", {"cpu.cfs_quota_us": "30000"})
+    assert parts_of(key_of((part,))) == (part,)
+    assert json.loads(key_of((part,)))[0][1] == "/a/nicety-fence-1-2"
