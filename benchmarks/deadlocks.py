@@ -38,6 +38,7 @@ BUDGET_MS = 20.0
 
 LIVELY = "semaphore, lively master"
 UNNAMED = ("semaphore", LIVELY)
+MASTERED = (LIVELY, "process lock, busy parent")
 
 PROGRAMS = {
     "gunicorn sync": ["gunicorn", "-w", "3", "-k", "sync", "-b", "unix:sync", "app:app"],
@@ -103,7 +104,7 @@ def circles(claims: Claims) -> list[str]:
     lines = []
     with Circles(*names) as started:
         pools = [
-            pool(f"{kind} {size}", circle.workers, circle.supervisor if kind == LIVELY else None)
+            pool(f"{kind} {size}", circle.workers, circle.supervisor if kind in MASTERED else None)
             for (kind, size), circle in zip(names, started.scenes, strict=True)
         ]
         watching = Watching(pools, [each.pool for each in pools if LIVELY in each.pool])
@@ -174,7 +175,13 @@ def healthy(claims: Claims, seconds: float) -> None:
 
 def costs(claims: Claims) -> None:
     """CPU of a tick."""
-    for kind, what in (("flock", "50 workers blocked in a circle"), ("idle pipe", "50 idle workers")):
+    for kind, what in (
+        ("flock", "50 workers blocked in a circle"),
+        ("idle pipe", "50 idle workers"),
+        ("multiprocessing pool", "50 idle workers of a multiprocessing pool"),
+        ("process lock", "50 workers that wait for each other's multiprocessing locks"),
+        ("receiving threads", "50 workers that read, each with a heartbeat"),
+    ):
         with Circles((kind, 50)) as started:
             (circle,) = started.scenes
             watching = Watching([pool("pool", circle.workers)])

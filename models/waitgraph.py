@@ -6,6 +6,10 @@ itself. What is left over waits in vain. That is the communication model of Chan
 point: with locks, where only one process can help, it finds the cycles; with a pipe that has many writers it finds that all of them
 are stuck, and none that still could write.
 
+A lock is given back by whoever took it, and as a rule by the thread that took it; the kernel tells the process only. So for whoever
+waits for a lock, threads of its holder that do nothing but wake by the clock, such as a heartbeat, do not count as help: they went
+round again and again and did not free it. For a pipe they do, for another thread may be the one that writes to it.
+
 A look at a machine is not of one instant: a request and its answer may cross while it is read, and look like a circle. So only
 threads count that have not run for `patience` between looks.
 """
@@ -21,6 +25,10 @@ from .records import Blocked, Deadlock, ProcId
 
 PATIENCE_NS = 5_000_000_000
 """How long all of them must have stood still before their circle is called a deadlock."""
+
+
+UNLESS = "unless another thread of its holder frees it: all of them only wake by the clock"
+"""How sure it is where the kernel cannot tell which thread took a lock."""
 
 
 class Thread(NamedTuple):
@@ -41,6 +49,7 @@ class Halt:
     owner: int | None  # only this thread of the first of `helpers` can; None: any thread
     named: bool  # whether the kernel or the lock says that it is they; False: a semaphore, which anybody who maps it can post
     sure: bool  # whether everybody was asked who could help; until then nothing is called
+    lock: bool = False  # whether it waits for a lock that one of `helpers` has taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +59,12 @@ class Look:
     halts: tuple[Halt, ...]
     whole: frozenset[ProcId]  # processes all of whose threads are in `halts`
     roots: frozenset[ProcId]  # the workers that were asked about
+    ticking: frozenset[ProcId] = frozenset()  # processes all of whose other threads only wake by the clock, again and again
 
 
-def in_vain(halts: Mapping[Thread, Halt], whole: Collection[ProcId]) -> dict[Thread, Halt]:
+def in_vain(
+    halts: Mapping[Thread, Halt], whole: Collection[ProcId], ticking: Collection[ProcId] = frozenset()
+) -> dict[Thread, Halt]:
     """Those of `halts` that nobody can help: the complement of the least set of threads that get on."""
     waiting: dict[Thread | ProcId, list[Thread]] = {}  # who hopes for a thread, or for any thread of a process
     free: deque[Thread] = deque()
@@ -62,7 +74,7 @@ def in_vain(halts: Mapping[Thread, Halt], whole: Collection[ProcId]) -> dict[Thr
             hopes = [Thread(halt.helpers[0], halt.owner)]
         for hope in hopes:
             waiting.setdefault(hope, []).append(thread)
-            if hope not in halts if isinstance(hope, Thread) else hope not in whole:
+            if hope not in halts if isinstance(hope, Thread) else not (hope in whole or (halt.lock and hope in ticking)):
                 free.append(thread)
                 break
     stuck = dict(halts)
@@ -85,7 +97,7 @@ class Watch:
         """The deadlocks of this look at `at` (monotonic ns), sorted by their first waiter."""
         halts = {halt.thread: halt for halt in look.halts}
         since: dict[Thread, tuple[int, str, int]] = {}
-        for thread, halt in in_vain(halts, look.whole).items():
+        for thread, halt in in_vain(halts, look.whole, look.ticking).items():
             before = self._since.get(thread)
             same = before is not None and before[:2] == (halt.turn, halt.what)
             since[thread] = before if before is not None and same else (halt.turn, halt.what, at)
@@ -93,8 +105,8 @@ class Watch:
         still = {
             thread: halts[thread] for thread, (_, _, began) in since.items() if at - began >= self._patience and halts[thread].sure
         }
-        stuck = in_vain(still, look.whole)
-        found = (_deadlock(part, stuck, since, look.roots) for part in _knots(stuck))
+        stuck = in_vain(still, look.whole, look.ticking)
+        found = (_deadlock(part, stuck, since, look) for part in _knots(stuck))
         return tuple(sorted((each for each in found if each is not None), key=lambda each: each.waits[0].waiter))
 
 
@@ -102,12 +114,16 @@ def _deadlock(
     knot: Sequence[Thread],
     stuck: Mapping[Thread, Halt],
     since: Mapping[Thread, tuple[int, str, int]],
-    roots: Collection[ProcId],
+    look: Look,
 ) -> Deadlock | None:
     """What to say of threads that all wait for each other; None: it is the matter of one process."""
 
+    roots = look.roots
+
     def blocked(thread: Thread, holder: ProcId | None) -> Blocked:
-        return Blocked(thread.process, thread.tid, since[thread][2], stuck[thread].what, holder)
+        halt = stuck[thread]
+        doubt = f" ({UNLESS})" if halt.owner is None and look.ticking.intersection(halt.helpers) else ""
+        return Blocked(thread.process, thread.tid, since[thread][2], f"{halt.what}{doubt}", holder)
 
     circle = _circle([thread for thread in knot if thread.process in roots], stuck) or _circle(knot, stuck)
     if circle:

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from ..models.waitgraph import UNLESS
 from .decision import Decision, Digest, Flag, Lesson, Recycle, Restore, Session, Set
 from .explain import WIDTH, ExplainError, describe, figure, look_up, moment, paragraph, part, printed, size, span, table
 from .linux.evidence import STATES, Evidence
@@ -243,6 +244,11 @@ def _siblings(figures: Mapping[str, Any]) -> str:
 
 def _how_sure(figures: Mapping[str, Any]) -> str:
     p = figures.get("p")
+    if p is None and any(UNLESS in str(figures[name]) for name in figures if name.startswith("wait_")):
+        return (
+            "the kernel shows which processes hold and wait, not which thread of them: it is no deadlock if one of those that wake "
+            "again and again frees what its process holds; they went round and did not"
+        )
     if p is None:
         return "the kernel shows who waits for whom: there is no chance in it but that they stop waiting by themselves"
     text = f"{rarity(float(p))} healthy worker-minutes look so"

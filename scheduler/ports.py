@@ -244,11 +244,17 @@ class Waits(Protocol):
         ...
 
     def look(
-        self, still: Mapping[ProcId, int], workers: Sequence[ProcId], masters: Sequence[ProcId], aloof: Collection[ProcId]
+        self,
+        still: Mapping[ProcId, int],
+        workers: Sequence[ProcId],
+        masters: Sequence[ProcId],
+        aloof: Collection[ProcId],
+        restless: Sequence[ProcId] = (),
     ) -> Look:
         """Who waits in vain of the workers that have not run since some instant (`still`, monotonic ns), and of those whom they
         wait for. `workers` and `masters` of all pools are asked first whether they could help. `aloof`: masters that share memory
-        with their workers, but never post a semaphore of theirs. A look need not see everything: what lasts is seen by a later one.
+        with their workers, but never post a semaphore of theirs. `restless`: workers with several threads that hardly run: some
+        thread may stand still in them too. A look need not see everything: what lasts is seen by a later one.
         """
         ...
 

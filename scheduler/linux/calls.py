@@ -76,6 +76,25 @@ FILE_LOCKS = {"x86_64": {72, 73}, "aarch64": {25, 32}, "riscv64": {25, 32}, "loo
 """fcntl(2) and flock(2)."""
 
 
+def is_timed(call: Call) -> bool:
+    """Whether the call ends by the clock, if nothing else ends it before."""
+    name, args = call
+    if len(args) != 6:
+        return False
+    if name in ("futex", "futex_wait"):
+        return args[3 if name == "futex" else 4] != 0
+    if name in ("poll", "epoll_wait", "epoll_pwait"):
+        return not args[2 if name == "poll" else 3] & 0x8000_0000
+    limits = {"ppoll": 2, "select": 4, "pselect6": 4, "epoll_pwait2": 3, "rt_sigtimedwait": 2, "semtimedop": 3}
+    return name in ("nanosleep", "clock_nanosleep") or (name in limits and args[limits[name]] != 0)
+
+
+def stack_pointer(line: bytes) -> int:
+    """Of the same line; 0: not told."""
+    fields = line.split()
+    return int(fields[-2], 16) if len(fields) >= 3 else 0
+
+
 def parse_call(line: bytes, names: Mapping[int, str]) -> Call:
     """One line of /proc/PID/syscall: "running", "-1 SP PC" or "NUMBER 0xARG... SP PC"."""
     fields = line.split()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -24,6 +25,12 @@ HAS_WAITERS, TID_MASK = 0x8000_0000, 0x3FFF_FFFF
 
 PROCESS_SHARED = 128
 """PTHREAD_MUTEX_PSHARED_BIT in the kind of a mutex: nptl/pthreadP.h."""
+
+STACK = 4096
+"""Bytes of the stack of a thread that waits for a semaphore within which Python's object for it is found: 300 to 700 on 3.11."""
+
+TID_IN_PTHREAD = {"x86_64": 0x2D0, "aarch64": 0xD0}
+"""Offset of `tid` in glibc's struct pthread (nptl/descr.h): behind a tcbhead_t padded to 704 bytes, and two pointers of a list."""
 
 Place = tuple[str, int]
 """A file or shared memory object: device as /proc/PID/maps has it, inode."""
@@ -104,6 +111,51 @@ def owner_tid(process: str, address: int, *, inherits: bool) -> int:
     if inherits or word & HAS_WAITERS:
         return word & TID_MASK
     return owner if word == 2 and kind & PROCESS_SHARED else 0
+
+
+class Taken(NamedTuple):
+    """A semaphore as a CPython process sees it that uses it as a lock."""
+
+    address: int  # of the object that stands for it
+    held: bool  # this process took it and did not give it back
+    thread: int  # pthread_t of who did
+
+
+def lock_object(memory: int, semaphore: int, address: int) -> Taken | None:
+    """What a CPython process knows of this semaphore, if the object at this address stands for it, and for a lock: SemLock in
+    Modules/_multiprocessing/semaphore.c, from its `handle` on, the same since 3.3. `memory`: its /proc/PID/mem, open."""
+    try:
+        raw = os.pread(memory, 28, address)
+    except (OSError, OverflowError):
+        return None
+    if len(raw) < 28:
+        return None
+    handle, thread, count, most, kind = struct.unpack("=QQiii", raw)
+    if handle != semaphore or most != 1 or kind not in (0, 1) or not -1000 < count < 1000:
+        return None
+    return Taken(address, count > 0, thread)
+
+
+def lock_objects_on(memory: int, semaphore: int, stack: int) -> Taken | None:
+    """The same of a thread that waits for it: its stack has the object, for it is to be told when the wait is over."""
+    try:
+        raw = os.pread(memory, STACK, stack)
+    except (OSError, OverflowError):
+        return None
+    words = dict.fromkeys(struct.unpack(f"={len(raw) // 8}Q", raw[: len(raw) // 8 * 8]))
+    for word in words:
+        found = lock_object(memory, semaphore, word + 16) if 1 << 16 < word < 1 << 47 and word % 8 == 0 else None
+        if found is not None:
+            return found
+    return None
+
+
+def tid_of(memory: int, thread: int, machine: str) -> int:
+    """Tid in glibc's descriptor of a thread; 0: it is not known where. Whoever asks checks that there is such a thread."""
+    try:
+        return int.from_bytes(os.pread(memory, 4, thread + TID_IN_PTHREAD[machine]), "little") if machine in TID_IN_PTHREAD else 0
+    except (OSError, OverflowError):
+        return 0
 
 
 def file_locks(proc: str) -> Iterator[tuple[FileLock, FileLock]]:

@@ -15,27 +15,32 @@ import re
 import stat
 import struct
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from ...models.records import ProcId
 from ...models.waitgraph import Halt, Look, Thread, in_vain
-from .calls import NUMBERS, Call, parse_call
+from .calls import NUMBERS, Call, is_timed, parse_call, stack_pointer
 from .holders import (
     Area,
     FileLock,
     FutexWait,
+    Place,
     file_locks,
     futex_wait,
     identify,
+    lock_object,
+    lock_objects_on,
     owner_tid,
     process_of,
     read,
     shared_areas,
     stat_fields,
     thread_ids,
+    tid_of,
 )
 from .sockets import SockDiag, socket_inode
 from .text import printable
@@ -68,12 +73,23 @@ PAIRS = 5
 POLLED = 256
 """Most descriptors of a poll(2) that are looked at."""
 
+BEATS = 4
+"""Looks in a row in which a thread was found in one and the same timed wait and had run in between, from which it only wakes by the
+clock."""
+
+MISSED = 4
+"""To so many of those looks it may be found running once: who works is found so more often."""
+
+MAIN, OTHERS = 20, 1
+"""Workers that hardly run whose first thread is looked at in a look, and of which all threads are: 10 us, and 30 us a thread."""
+
 IN, OUT = 0x1, 0x4
 """POLLIN, POLLOUT and those of epoll(7)."""
 
 _READS, _WRITES = {"read", "readv", "recvfrom", "recvmsg", "recvmmsg"}, {"write", "writev", "sendto", "sendmsg", "sendmmsg"}
 _SELECTS, _EPOLLS = {"select", "pselect6"}, {"epoll_wait", "epoll_pwait", "epoll_pwait2"}
 _FILE_LOCK = {7: "POSIX", 38: "OFDLCK"}  # F_SETLKW, F_OFD_SETLKW of a 64-bit machine
+_T = TypeVar("_T")
 _LOCK_WORDS = {"POSIX": "fcntl lock", "FLOCK": "flock", "OFDLCK": "open file lock"}
 
 
@@ -102,21 +118,38 @@ class _Need(NamedTuple):
     asks: tuple[Ask, ...]  # whoever answers one of them can help
     owner: int | None = None  # as in `Halt`
     named: bool = True
+    lock: bool = False
 
 
 class _Seen:
     """A process as it was read in some look. `needs`: by tid, None for a thread that gets on by itself."""
 
-    __slots__ = ("look", "needs")
+    __slots__ = ("look", "needs", "ticking")
 
-    def __init__(self, look: int, needs: dict[int, _Need | None]) -> None:
+    def __init__(self, look: int, needs: dict[int, _Need | None], ticking: frozenset[int] = frozenset()) -> None:
         self.look = look
         self.needs = needs
+        self.ticking = ticking  # threads that get on by the clock alone
 
     @property
     def lively(self) -> bool:
         """A thread of it gets on by itself, or nothing is known of it."""
         return not self.needs or None in self.needs.values()
+
+    @property
+    def ticks(self) -> bool:
+        """All of its threads that get on do so by the clock, and one does not."""
+        return bool(self.ticking) and {tid for tid, need in self.needs.items() if need is None} == self.ticking < self.needs.keys()
+
+
+class _Beat(NamedTuple):
+    """A thread that is found in one and the same timed wait."""
+
+    where: tuple[str, int]  # call, stack pointer
+    look: int  # the last one
+    turn: int  # in it
+    rounds: int  # looks in which it had run since the one before
+    missed: int  # looks in which it was found running, or waiting for a CPU
 
 
 class _Excuse(NamedTuple):
@@ -133,7 +166,11 @@ class LinuxWaits:
     def __init__(self, proc_root: Path = Path("/proc"), machine: str = os.uname().machine) -> None:
         self._proc = str(proc_root)
         self._names = NUMBERS.get(machine)
+        self._machine = machine
         self._number = 0  # of the look
+        self._beats: dict[Thread, _Beat] = {}
+        self._busy_turns = [0, 0]  # whose turn it is of those that hardly run
+        self._beating: frozenset[ProcId] = frozenset()  # those of them that a thread of waits for a lock
         self._diag = SockDiag()
         self._pairs: dict[int, int | None] = {}  # TCP sockets, as last asked
         self._pairs_at = -PAIRS
@@ -149,6 +186,7 @@ class LinuxWaits:
         self._hidden: set[ProcId] = set()  # workers that we may not look into
         self._locks: list[tuple[FileLock, FileLock]] | None = None  # of this look, when asked for
         self._caught: dict[ProcId, int] = {}  # of this look
+        self._takers: dict[tuple[Place, int], list[tuple[ProcId, int | None]]] = {}  # of this look: who has a semaphore
         self._links: dict[ProcId, tuple[int, dict[str, list[int]] | None]] = {}  # descriptors by what they are; None: too many
         self._maps: dict[ProcId, tuple[int, tuple[Area, ...]]] = {}
         self._excuses: dict[ProcId, _Excuse] = {}
@@ -173,12 +211,18 @@ class LinuxWaits:
         return ""
 
     def look(
-        self, still: Mapping[ProcId, int], workers: Sequence[ProcId], masters: Sequence[ProcId], aloof: Collection[ProcId]
+        self,
+        still: Mapping[ProcId, int],
+        workers: Sequence[ProcId],
+        masters: Sequence[ProcId],
+        aloof: Collection[ProcId],
+        restless: Sequence[ProcId] = (),
     ) -> Look:
         """See `ports.Waits`."""
         self._begin(still, workers, masters, aloof)
         roots = self._roots()
-        self._expand([*roots, *self._excusers()])
+        beating = self._look_at_restless(restless)
+        self._expand([*roots, *beating, *self._excusers()])
         while self._expand(self._known_further()):
             pass
         stuck = self._stuck()
@@ -186,7 +230,8 @@ class LinuxWaits:
         self._remember(roots, halts)
         halts = self._sure(halts)
         self._sweep_on(halts)
-        return Look(tuple(halts.values()), self._whole(halts), frozenset(still))
+        self._beats = {thread: beat for thread, beat in self._beats.items() if beat.look == self._number}
+        return Look(tuple(halts.values()), self._whole(halts), frozenset((*still, *beating)), self._ticking(halts))
 
     def rest(self) -> None:
         """See `ports.Waits`."""
@@ -201,6 +246,8 @@ class LinuxWaits:
         self._maps.clear()
         self._offspring.clear()
         self._hidden.clear()
+        self._beats.clear()
+        self._beating = frozenset()
 
     def close(self) -> None:
         """See `ports.Waits`."""
@@ -217,6 +264,7 @@ class LinuxWaits:
         self._workers = frozenset(workers)
         self._expanded = set()
         self._seen, self._nearby, self._locks, self._caught, self._held_by, self._parents = {}, {}, None, {}, {}, set()
+        self._takers = {}
         self._hidden.intersection_update(still)
         for kept in (self._links, self._maps):
             for process in [process for process in kept if process not in still]:
@@ -235,6 +283,31 @@ class LinuxWaits:
             self._turn += FIRST
             others = [*others[start:], *others[:start]][:FIRST]
         return [*again, *others]
+
+    def _look_at_restless(self, restless: Sequence[ProcId]) -> list[ProcId]:
+        """Those of the workers that hardly run of which a thread waits for a lock."""
+        found = [process for process in restless if process in self._beating]
+        rest = [process for process in restless if process not in self._beating]
+        for rank, most in enumerate((MAIN, OTHERS)):
+            for _ in range(min(most, len(rest))):
+                process = rest[self._busy_turns[rank] % len(rest)]
+                self._busy_turns[rank] += 1
+                if rank == 0 and not self._may_wait(process):
+                    continue
+                if process not in found and any(need is not None and need.lock for need in self._see(process).needs.values()):
+                    found.append(process)
+        self._beating = frozenset(
+            process for process in found if any(need is not None and need.lock for need in self._see(process).needs.values())
+        )
+        return sorted(self._beating)
+
+    def _may_wait(self, process: ProcId) -> bool:
+        """Whether its first thread is in a call that may wait for a lock."""
+        try:
+            call = parse_call(read(f"{self._proc}/{process.pid}/task/{process.pid}/syscall"), self._names or {})
+        except OSError:
+            return False
+        return call.name in ("flock", "fcntl", "futex", "futex_wait") and not is_timed(call)
 
     def _excused(self, process: ProcId) -> bool:
         excuse = self._excuses.get(process)
@@ -278,7 +351,7 @@ class LinuxWaits:
             for process in self._near:
                 if self._answers(process, ask):
                     found.append(process)
-                    if self._see(process).lively:
+                    if self._frees(process, ask):
                         break
         return found
 
@@ -286,7 +359,8 @@ class LinuxWaits:
         seen = self._seen.get(process)
         if seen is None:
             kept = self._kept.get(process)
-            seen = self._seen[process] = kept[0] if kept is not None else _Seen(self._number, self._needs(process))
+            seen = kept[0] if kept is not None else _Seen(self._number, *self._needs(process))
+            self._seen[process] = seen
         return seen
 
     def _stuck(self) -> dict[Thread, Halt]:
@@ -304,8 +378,14 @@ class LinuxWaits:
                 helpers = self._helpers(need)
                 if helpers or not all(ask.kind == "is" or ask in self._told for ask in need.asks):
                     thread = Thread(process, tid)
-                    halts[thread] = Halt(thread, 0, need.what, helpers, need.owner, need.named, sure=False)
-        return in_vain(halts, {process for process in self._expanded if not self._seen[process].lively})
+                    halts[thread] = Halt(thread, 0, need.what, helpers, need.owner, need.named, sure=False, lock=need.lock)
+        ticking = {process for process in self._expanded if self._seen[process].ticks}
+        return in_vain(halts, {process for process in self._expanded if not self._seen[process].lively}, ticking)
+
+    def _frees(self, process: ProcId, ask: Ask) -> bool:
+        """Whether it gets on by itself and could do what is asked for; whose other threads only tick, frees no lock."""
+        seen = self._see(process)
+        return seen.lively and not (ask.kind == "lock" and seen.ticks)
 
     def _helpers(self, need: _Need) -> tuple[ProcId, ...]:
         found: set[ProcId] = set()
@@ -322,7 +402,7 @@ class LinuxWaits:
             if turn is not None and (thread.process not in self._kept or turn == halt.turn):
                 dated[thread] = replace(halt, turn=turn)
         while True:
-            left = in_vain(dated, self._whole(dated))
+            left = in_vain(dated, self._whole(dated), self._ticking(dated))
             if len(left) == len(dated):
                 return dated
             dated = left
@@ -331,6 +411,16 @@ class LinuxWaits:
         """Processes all of whose threads are among these."""
         processes = {thread.process for thread in halts}
         return frozenset(each for each in processes if all(Thread(each, tid) in halts for tid in self._seen[each].needs))
+
+    def _ticking(self, halts: Collection[Thread]) -> frozenset[ProcId]:
+        """Processes all of whose threads are among these, but for those that wake by the clock."""
+        processes = {thread.process for thread in halts}
+        return frozenset(
+            each
+            for each in processes
+            if self._seen[each].ticks
+            and all(Thread(each, tid) in halts for tid, need in self._seen[each].needs.items() if need is not None)
+        )
 
     def _turns(self, thread: Thread) -> int | None:
         """How often it gave up the CPU or lost it: counted by every kernel."""
@@ -357,10 +447,15 @@ class LinuxWaits:
             if seen is None or process in stuck:
                 continue
             needs = [need for need in seen.needs.values() if need is not None]
-            if any(need.owner is not None for need in needs):
+            if any(need.owner is not None and not self._is_single(need) for need in needs):
                 continue
             by = {self._first_on(need, whole) for need in needs} - {None, process}
             self._excuses[process] = _Excuse(self._still[process], self._number, tuple(sorted(each for each in by if each)))
+
+    def _is_single(self, need: _Need) -> bool:
+        """Whether the thread that can help is all of its process."""
+        process = need.asks[0].key[0]
+        return isinstance(process, ProcId) and process in self._seen and len(self._seen[process].needs) == 1
 
     def _first_on(self, need: _Need, whole: Collection[ProcId]) -> ProcId | None:
         """The first of those who can help that gets on; None: whoever it is cannot be seen from here."""
@@ -416,7 +511,7 @@ class LinuxWaits:
         for ask in [ask for ask in self._asking if self._answers(process, ask)]:
             self._asking[ask].add(process)
             seen = self._see(process)
-            if seen.lively:
+            if self._frees(process, ask):
                 self._told[ask] = self._number, frozenset(self._asking.pop(ask))
             else:
                 turns = ((tid, self._turns(Thread(process, tid))) for tid in seen.needs)
@@ -535,36 +630,58 @@ class LinuxWaits:
 
     # --- what a thread waits for -----------------------------------------------------------------------------------------------
 
-    def _needs(self, process: ProcId) -> dict[int, _Need | None]:
-        """Of each thread; empty for a process that is gone, stopped or not ours to see."""
+    def _needs(self, process: ProcId) -> tuple[dict[int, _Need | None], frozenset[int]]:
+        """Of each thread, and which get on by the clock alone; empty for a process that is gone, stopped or not ours to see."""
         base = f"{self._proc}/{process.pid}"
         if self._names is None:
-            return {}
+            return {}, frozenset()
+        timed: dict[int, tuple[str, int] | None] = {}
         try:
             fields = stat_fields(f"{base}/stat")
             if int(fields[19]) != process.start_ticks or fields[0] in (b"Z", b"X", b"T", b"t") or int(fields[17]) > THREADS:
-                return {}
+                return {}, frozenset()
             self._parents.update({int(fields[1])} - {1})  # init hands out nothing that its children share
             needs = {}
             for tid in thread_ids(base):
-                call = parse_call(read(f"{base}/task/{tid}/syscall"), self._names)
-                needs[tid] = self._need(process, tid, call) if len(call.args) == 6 else None
+                line = read(f"{base}/task/{tid}/syscall")
+                call = parse_call(line, self._names)
+                needs[tid] = self._need(process, tid, call, stack_pointer(line)) if len(call.args) == 6 else None
+                if needs[tid] is None and (call.name == "running" or is_timed(call)):
+                    timed[tid] = None if call.name == "running" else (call.name, stack_pointer(line))
         except PermissionError:
             if process in self._still:
                 self._hidden.add(process)
-            return {}
+            return {}, frozenset()
         except OSError:
-            return {}
+            return {}, frozenset()
         self._hidden.discard(process)
-        return needs
+        if not timed or not any(need is not None and need.lock for need in needs.values()):
+            return needs, frozenset()
+        return needs, frozenset(tid for tid, where in timed.items() if self._ticks(Thread(process, tid), where))
 
-    def _need(self, process: ProcId, tid: int, call: Call) -> _Need | None:
+    def _ticks(self, thread: Thread, where: tuple[str, int] | None) -> bool:
+        """Whether it was found there, or running, again and again, and had run in between. `where`: None while it runs."""
+        turn = None if where is None else self._turns(thread)
+        before = self._beats.get(thread)
+        if before is None or before.look != self._number - 1 or (where is not None and before.where != where):
+            before = None
+        if turn is not None and where is not None:
+            rounds, missed = (0, 0) if before is None else (before.rounds + (turn != before.turn), before.missed)
+            beat = _Beat(where, self._number, turn, rounds, missed)
+        elif before is not None:
+            beat = before._replace(look=self._number, missed=before.missed + 1)
+        else:
+            return False
+        self._beats[thread] = beat
+        return beat.rounds >= BEATS and beat.missed * MISSED <= beat.rounds
+
+    def _need(self, process: ProcId, tid: int, call: Call, stack: int) -> _Need | None:
         name, args = call
         if name in ("flock", "fcntl"):
             return self._file_lock(process, name, args)
         if name in ("futex", "futex_wait"):
             wait = futex_wait(args, new=name == "futex_wait")
-            return None if wait is None or wait.timed else self._futex(process, tid, wait)
+            return None if wait is None or wait.timed else self._futex(process, tid, wait, stack)
         if name in _WRITES:
             return self._one(process, _int32(args[0]), OUT)
         if process not in self._workers and self._handles(process) & _TOLD:
@@ -594,7 +711,7 @@ class LinuxWaits:
             if held.kind == "POSIX" and holder is None:
                 return None
             asks.append(Ask("lock", (held,)) if holder is None else Ask("is", (holder,)))
-        return _Need(f"{_LOCK_WORDS[kind]} on {printable(link)} (inode {inode})", tuple(asks)) if asks else None
+        return _Need(f"{_LOCK_WORDS[kind]} on {printable(link)} (inode {inode})", tuple(asks), lock=True) if asks else None
 
     def _file_locks(self) -> list[tuple[FileLock, FileLock]]:
         if self._locks is None:
@@ -604,7 +721,7 @@ class LinuxWaits:
                 self._locks = []
         return self._locks
 
-    def _futex(self, process: ProcId, tid: int, wait: FutexWait) -> _Need | None:
+    def _futex(self, process: ProcId, tid: int, wait: FutexWait, stack: int) -> _Need | None:
         area = None
         if not wait.private:
             areas = self._areas(process)
@@ -619,9 +736,57 @@ class LinuxWaits:
         owner = owner_tid(base, wait.address, inherits=wait.inherits)
         holder = process_of(self._proc, owner) if owner else None
         if holder is not None and any(theirs.place == area.place for theirs in self._areas(holder)):
-            return _Need(f"mutex {where}", (Ask("is", (holder,)),), owner)
+            return _Need(f"mutex {where}", (Ask("is", (holder,)),), owner, lock=True)
+        if "/sem." in area.path:
+            taken = self._taken(process, wait.address, area, stack)
+            if taken is not None:
+                return _Need(f"lock {where}", (Ask("is", (taken[0],)),), taken[1], lock=True)
         word = "semaphore" if "/sem." in area.path else "futex"
         return _Need(f"{word} {where}", (Ask("maps", area.place),), named=False)
+
+    def _taken(self, process: ProcId, semaphore: int, area: Area, stack: int) -> tuple[ProcId, int | None] | None:
+        """Who took a semaphore that Python programs use as a lock (multiprocessing.Lock, RLock), and in which thread.
+
+        Each process counts by itself whether it took it, in an object that has the same address in all that were forked from who
+        made it. None: no such lock, or not one of those near has it alone.
+        """
+        mine = self._in_memory(process, lambda memory: lock_objects_on(memory, semaphore, stack))
+        if mine is None:
+            return None
+        key = (area.place, mine.address)
+        if key not in self._takers:
+            holders = []
+            for other in dict.fromkeys((*self._near, *self._parent(process))):
+                found = self._in_memory(other, lambda memory: lock_object(memory, semaphore, mine.address))
+                if found is not None and found.held and any(each.place == area.place for each in self._areas(other)):
+                    tid = self._in_memory(other, partial(tid_of, thread=found.thread, machine=self._machine))
+                    holders.append((other, tid))
+            self._takers[key] = holders
+        others = self._takers[key]
+        if len(others) != 1 or others[0][0] == process:
+            return None
+        holder, tid = others[0]
+        try:
+            return holder, tid if tid in thread_ids(f"{self._proc}/{holder.pid}") else None
+        except OSError:
+            return None
+
+    def _in_memory(self, process: ProcId, look: Callable[[int], _T]) -> _T | None:
+        try:
+            memory = os.open(f"{self._proc}/{process.pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            return look(memory)
+        finally:
+            os.close(memory)
+
+    def _parent(self, process: ProcId) -> list[ProcId]:
+        try:
+            parent = identify(self._proc, int(stat_fields(f"{self._proc}/{process.pid}/stat")[1]))
+        except OSError:
+            parent = None
+        return [] if parent is None else [parent]
 
     def _child(self, process: ProcId, name: str, args: Sequence[int]) -> _Need | None:
         """wait4(pid, ...), waitid(type, id, ...); P_ALL is 0, P_PID 1."""

@@ -21,6 +21,7 @@ import msgspec
 
 from ...models.anomaly import alpha
 from ...models.records import Anomaly, Deadlock, ProcId, Score
+from ...models.waitgraph import UNLESS
 from ..config import Config
 from ..decision import LESSON_MARGIN, Action, Control, Crowd, Decision, Digest, Flag, Lesson, Recycle, Restore, Set, Tick, Why
 from ..fences import Limits, limits_in_words
@@ -53,6 +54,9 @@ FENCED_IN: Mapping[str, frozenset[str]] = {
     Anomaly.FORK_STORM: frozenset({"cpu", "tasks"}),
 }
 """By what a fence keeps a worker of this kind from harming others. Of the rest nobody else has less."""
+
+DOUBTFUL_SECONDS = 60.0
+"""A circle in which another thread could free a lock is acted on after so long: a slow answer has come by then."""
 
 LEAST_CORES, LEAST_MEMORY, LEAST_TASKS = 0.1, 64 << 20, 8
 """What a fence leaves in any case: a lock is given back within 90 ms more, a request has room, a shell can start a pipeline."""
@@ -310,6 +314,9 @@ class Quarantine:
         if isinstance(told, Deadlock):  # who came last has the least to lose
             named = [wait for wait in told.waits if wait.waiter in (incident.named or incident.ids)]
             if not named:
+                return []
+            doubtful = any(UNLESS in wait.what for wait in told.waits)
+            if doubtful and tick.at - max(wait.since for wait in told.waits) < DOUBTFUL_SECONDS * 1e9:
                 return []
             worker = max(named, key=lambda wait: (wait.since, wait.waiter)).waiter
             why = self._why_circle(tick, incident, told)

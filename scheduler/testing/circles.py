@@ -28,22 +28,30 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from multiprocessing.synchronize import Lock, RLock
 from types import TracebackType
 from typing import NamedTuple, Self
 
 from ...models.records import ProcId
+from ..pools.executor import Executor
 from .puppet import proc_id
 
 CIRCLES = (
     *("flock", "open file lock", "fcntl", "pipe read", "pipe write", "unix read", "unix write", "unix datagram", "tcp", "poll"),
     *("mutex", "robust mutex", "mixed", "semaphore", "semaphore, lively master"),
+    *("process lock", "process lock, busy parent", "process lock in a pool", "process lock in an executor"),
+    *("flock, heartbeat", "open file lock, heartbeat", "process lock, heartbeat", "mutex, heartbeat"),
 )
 """Ways to wait for each other. fcntl(2) refuses a circle of its own locks alone (EDEADLK): its last wait is for a flock.
-The lively master looks after its workers again and again, as that of a pool does, and maps their semaphores."""
+The lively master looks after its workers again and again, as that of a pool does, and maps their semaphores; so does a busy parent,
+of whom nobody knows that he does not post them. A process lock is one of multiprocessing. With a heartbeat each worker has another
+thread that wakes again and again."""
 
 HEALTHY = (
     *("accept lock", "accept mutex", "idle pipe", "idle sockets", "convoy", "token ring", "request reply", "timed", "signal"),
     *("self-pipe", "event", "multiprocessing pool", "process pool executor", "thread pool", "remote", "listening helper"),
+    *("pool, busy parent", "executor", "lock as a signal", "process lock convoy", "heartbeat convoy", "receiving threads"),
+    *("lock of a waiting thread", "lock of a working thread"),
 )
 """What is well, and looks alike: see the functions below."""
 
@@ -192,14 +200,28 @@ def _circle(kind: str, size: int, tell: Callable[[Sequence[int]], object]) -> No
         "mutex": _mutex,
         "robust mutex": _robust_mutex,
         "semaphore": _semaphore,
-        "semaphore, lively master": _semaphore,
+        "process lock": _process_lock,
         "mixed": _mixed,
     }
-    first, then = makers[kind](size) if kind in makers else _channel(kind, size)
-    tell(_workers(size, first, then))
-    while kind.endswith("lively master"):
+    if kind.endswith(("in a pool", "in an executor")):
+        _tasks(kind, size, tell)
+        return
+    plain, _, more = kind.partition(", ")
+    first, then = makers[plain](size) if plain in makers else _channel(kind, size)
+
+    def with_heartbeat(number: int) -> None:
+        threading.Thread(target=_beat, daemon=True).start()
+        first(number)
+
+    tell(_workers(size, with_heartbeat if more == "heartbeat" else first, then))
+    while more in ("lively master", "busy parent"):
         time.sleep(0.5)
     _join()
+
+
+def _beat() -> None:
+    while True:
+        time.sleep(0.05)
 
 
 def _files(size: int) -> list[str]:
@@ -264,8 +286,45 @@ def _robust_mutex(size: int) -> tuple[Step, Step]:
 
 
 def _semaphore(size: int) -> tuple[Step, Step]:
-    locks = [multiprocessing.get_context("fork").Lock() for _ in range(size)]
+    locks = [multiprocessing.get_context("fork").Semaphore(1) for _ in range(size)]
     return lambda number: locks[number].acquire(), lambda number: locks[(number + 1) % size].acquire()
+
+
+def _process_lock(size: int) -> tuple[Step, Step]:
+    context = multiprocessing.get_context("fork")
+    locks: list[Lock | RLock] = [context.RLock() if number % 2 else context.Lock() for number in range(size)]
+    return lambda number: locks[number].acquire(), lambda number: locks[(number + 1) % size].acquire()
+
+
+_shared: list[tuple[list[Lock], mmap.mmap]] = []
+"""Of the tasks of a pool, who inherit it: locks, and the pids of those who hold them."""
+
+
+def _task(number: int) -> None:
+    ((locks, pids),) = _shared
+    with locks[number]:
+        struct.pack_into("i", pids, 4 * number, os.getpid())
+        while not all(struct.unpack_from(f"{len(locks)}i", pids)):
+            time.sleep(0.01)
+        locks[(number + 1) % len(locks)].acquire()
+
+
+def _tasks(kind: str, size: int, tell: Callable[[Sequence[int]], object]) -> None:
+    """Tasks of a pool that has idle workers besides, and a parent that goes on."""
+    context = multiprocessing.get_context("fork")
+    pids = mmap.mmap(-1, 4096)
+    _shared.append(([context.Lock() for _ in range(size)], pids))
+    pool: concurrent.futures.Executor = (
+        Executor(size + 2, context, _end_with_parent)
+        if kind.endswith("executor")
+        else concurrent.futures.ProcessPoolExecutor(size + 2, context, _end_with_parent)
+    )
+    for number in range(size):
+        pool.submit(_task, number)
+    while not all(struct.unpack_from(f"{size}i", pids)):
+        time.sleep(0.01)
+    tell(struct.unpack_from(f"{size}i", pids))
+    _beat()
 
 
 def _mixed(size: int) -> tuple[Step, Step]:
@@ -350,6 +409,14 @@ def _healthy(kind: str) -> Callable[[str, int, Callable[[Sequence[int]], object]
         "thread pool": _thread_pool,
         "remote": _remote,
         "listening helper": _listening_helper,
+        "pool, busy parent": _multiprocessing_pool,
+        "executor": _executor,
+        "lock as a signal": _lock_as_a_signal,
+        "process lock convoy": _process_lock_convoy,
+        "heartbeat convoy": _convoy,
+        "receiving threads": _receiving_threads,
+        "lock of a waiting thread": _lock_of_a_thread,
+        "lock of a working thread": _lock_of_a_thread,
     }
     return scenes[kind]
 
@@ -386,12 +453,14 @@ def _idle_channel(kind: str, size: int, tell: Callable[[Sequence[int]], object])
         epoll.poll(_WAIT_FOREVER)
 
 
-def _convoy(_: str, size: int, tell: Callable[[Sequence[int]], object]) -> None:
+def _convoy(kind: str, size: int, tell: Callable[[Sequence[int]], object]) -> None:
     """Workers that take two locks in the same order, and sleep with both."""
     paths = _files(2)
 
     def work(_: int) -> None:
         files = [os.open(path, os.O_RDWR) for path in paths]
+        if kind == "heartbeat convoy":
+            threading.Thread(target=_beat, daemon=True).start()
         while True:
             for file in files:
                 fcntl.flock(file, fcntl.LOCK_EX)
@@ -471,13 +540,81 @@ def _self_pipe(_: str, size: int, tell: Callable[[Sequence[int]], object]) -> No
     _join()
 
 
-def _multiprocessing_pool(_: str, size: int, tell: Callable[[Sequence[int]], object]) -> None:
+def _multiprocessing_pool(kind: str, size: int, tell: Callable[[Sequence[int]], object]) -> None:
     """One worker reads from the queue and holds its lock, the others wait for that; the parent waits for an event, no signal."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # as of a program that a shell has started in the background
     with multiprocessing.get_context("fork").Pool(size, _end_with_parent) as pool:
         pool.map(abs, range(10 * size))
         tell(sorted(child.pid for child in multiprocessing.active_children() if child.pid is not None))
+        if kind == "pool, busy parent":
+            _beat()
         threading.Event().wait()
+
+
+def _executor(_: str, size: int, tell: Callable[[Sequence[int]], object]) -> None:
+    """Idle workers of an owner that goes on."""
+    with Executor(size, multiprocessing.get_context("fork"), _end_with_parent) as pool:
+        list(pool.map(time.sleep, [0.2] * size))
+        tell(sorted(pool._processes))  # noqa: SLF001 - as programs do with a ProcessPoolExecutor
+        _beat()
+
+
+def _lock_as_a_signal(_: str, size: int, tell: Callable[[Sequence[int]], object]) -> None:
+    """Workers that wait until the parent, which took it, gives a lock back as a signal to begin; each holds a lock of its own, and
+    the parent waits for none."""
+    first, _then = _process_lock(size)
+    start, _again = _process_lock(1)
+    start(0)
+    tell(_workers(size, first, lambda _: start(0)))
+    _beat()
+
+
+def _process_lock_convoy(_: str, size: int, tell: Callable[[Sequence[int]], object]) -> None:
+    """Workers that take two locks in the same order and sleep with both; the parent goes on."""
+    locks = [multiprocessing.get_context("fork").Lock() for _ in range(2)]
+
+    def work(_: int) -> None:
+        while True:
+            with locks[0], locks[1]:
+                time.sleep(0.4)
+            time.sleep(0.05)
+
+    tell(_workers(size, lambda _: None, work))
+    _beat()
+
+
+def _receiving_threads(_: str, size: int, tell: Callable[[Sequence[int]], object]) -> None:
+    """Peers of which a thread reads what the next one may say, and another one, which wakes again and again, may say something."""
+    first, then = _channel("unix read", size)
+
+    def hold(number: int) -> None:
+        threading.Thread(target=_beat, daemon=True).start()
+        first(number)
+
+    tell(_workers(size, hold, then))
+    _join()
+
+
+def _lock_of_a_thread(kind: str, size: int, tell: Callable[[Sequence[int]], object]) -> None:
+    """Each worker has a thread that holds a lock for its own work, which takes long, and one that waits for the lock of the next:
+    no circle, for none that holds waits. The work is a wait for a slow answer, or here and there and some CPU."""
+    first, then = _flock(size)
+
+    def work() -> None:
+        idle, _writing = os.pipe()
+        while kind.endswith("waiting thread"):
+            select.select([idle], [], [], 3600)
+        while True:
+            time.sleep(0.05)
+            sum(range(30_000))
+            select.select([idle], [], [], 0.05)
+
+    def hold(number: int) -> None:
+        first(number)
+        threading.Thread(target=work, daemon=True).start()
+
+    tell(_workers(size, hold, then))
+    _join()
 
 
 def _process_pool_executor(_: str, size: int, tell: Callable[[Sequence[int]], object]) -> None:

@@ -16,6 +16,7 @@ class FakeWaits:
         self.halts: list[Halt] = []
         self.asked: list[dict[ProcId, int]] = []
         self.aloof: tuple[ProcId, ...] = ()
+        self.restless: tuple[ProcId, ...] = ()
         self.rests = 0
         self.closed = False
         self.trouble = ""
@@ -31,9 +32,11 @@ class FakeWaits:
         workers: Sequence[ProcId],  # noqa: ARG002 - the port's
         masters: Sequence[ProcId],  # noqa: ARG002
         aloof: Collection[ProcId],
+        restless: Sequence[ProcId] = (),
     ) -> Look:
         """All of them."""
         self.asked.append(dict(still))
+        self.restless = tuple(restless)
         self.aloof = tuple(sorted(aloof))
         return Look(tuple(self.halts), frozenset(halt.thread.process for halt in self.halts), frozenset(still))
 

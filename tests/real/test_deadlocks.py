@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from nicety.models.records import Deadlock, PoolSample, ProcId, WorkerSample
+from nicety.models.waitgraph import UNLESS
 from nicety.scheduler.deadlocks import Deadlocks
 from nicety.scheduler.linux.calls import NUMBERS
 from nicety.scheduler.linux.proc import ProcSource
@@ -41,6 +42,7 @@ TICK = 0.1
 """Real seconds of what is told to be one."""
 
 LIVELY = "semaphore, lively master"
+MASTERED = (LIVELY, "process lock, busy parent")
 
 WORDS = {
     "flock": {"flock on"},
@@ -55,6 +57,14 @@ WORDS = {
     "poll": {"reading unix socket"},
     "mutex": {"mutex 0x"},
     "robust mutex": {"mutex 0x"},
+    "process lock": {"lock 0x0 in /dev/shm/"},
+    "process lock, busy parent": {"lock 0x0 in /dev/shm/"},
+    "process lock in a pool": {"lock 0x0 in /dev/shm/"},
+    "process lock in an executor": {"lock 0x0 in /dev/shm/"},
+    "mutex, heartbeat": {"mutex 0x"},
+    "process lock, heartbeat": {"lock 0x0 in /dev/shm/"},
+    "flock, heartbeat": {"flock on"},
+    "open file lock, heartbeat": {"open file lock on"},
 }
 
 
@@ -101,7 +111,7 @@ def circles() -> Iterator[Scenes]:
     names = [(kind, size) for kind in CIRCLES for size in (2, 3)]
     with Circles(*names) as started:
         pools = [
-            pool(f"{kind} {size}", circle.workers, circle.supervisor if kind == LIVELY else None)
+            pool(f"{kind} {size}", circle.workers, circle.supervisor if kind in MASTERED else None)
             for (kind, size), circle in zip(names, started.scenes, strict=True)
         ]
         watched = Watched(tuple(pools), aloof=tuple(each.pool for each in pools if LIVELY in each.pool))
@@ -122,6 +132,14 @@ def test_a_circle_is_found_within_15_s_with_who_waits_for_whom_and_what(circles:
         assert waits[worker].thread == worker.pid
     assert all(any(wait.what.startswith(word) for word in WORDS[kind]) for wait in deadlock.waits), deadlock
     assert {word for word in WORDS[kind] for wait in deadlock.waits if wait.what.startswith(word)} == WORDS[kind]
+
+
+@pytest.mark.parametrize("kind", ["flock, heartbeat", "process lock, heartbeat"])
+def test_it_is_said_where_another_thread_could_free_a_lock(circles: Scenes, kind: str) -> None:
+    """A lock of multiprocessing names the thread that took it, a file lock only its process."""
+    _, told = circles[kind, 2]
+    assert told is not None
+    assert {UNLESS in wait.what for wait in told[1].waits} == {kind.startswith("flock")}
 
 
 @pytest.mark.parametrize("size", [2, 3])
