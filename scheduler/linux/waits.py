@@ -189,6 +189,7 @@ class LinuxWaits:
         self._takers: dict[tuple[Place, int], list[tuple[ProcId, int | None]]] = {}  # of this look: who has a semaphore
         self._links: dict[ProcId, tuple[int, dict[str, list[int]] | None]] = {}  # descriptors by what they are; None: too many
         self._maps: dict[ProcId, tuple[int, tuple[Area, ...]]] = {}
+        self._objects: dict[ProcId, tuple[int, int, int, int]] = {}  # (still since, semaphore, stack, Python's object for it or 0)
         self._excuses: dict[ProcId, _Excuse] = {}
         self._suspects: set[ProcId] = set()  # those of the last look that waited in vain
         self._turn = 0  # whose turn it is
@@ -244,6 +245,7 @@ class LinuxWaits:
         self._kept.clear()
         self._links.clear()
         self._maps.clear()
+        self._objects.clear()
         self._offspring.clear()
         self._hidden.clear()
         self._beats.clear()
@@ -266,7 +268,7 @@ class LinuxWaits:
         self._seen, self._nearby, self._locks, self._caught, self._held_by, self._parents = {}, {}, None, {}, {}, set()
         self._takers = {}
         self._hidden.intersection_update(still)
-        for kept in (self._links, self._maps):
+        for kept in (self._links, self._maps, self._objects):
             for process in [process for process in kept if process not in still]:
                 del kept[process]
         if self._number - self._pairs_at >= FRESH:
@@ -347,8 +349,8 @@ class LinuxWaits:
             return [process for process in ask.key if isinstance(process, ProcId)]
         found = self._nearby.get(ask)
         if found is None:
-            found = self._nearby[ask] = []
-            for process in self._near:
+            found = self._nearby[ask] = [process for process in sorted(self._further(ask)) if self._frees(process, ask)][:1]
+            for process in self._near if not found else ():
                 if self._answers(process, ask):
                     found.append(process)
                     if self._frees(process, ask):
@@ -750,14 +752,19 @@ class LinuxWaits:
         Each process counts by itself whether it took it, in an object that has the same address in all that were forked from who
         made it. None: no such lock, or not one of those near has it alone.
         """
-        mine = self._in_memory(process, lambda memory: lock_objects_on(memory, semaphore, stack))
-        if mine is None:
+        since = self._still.get(process, -self._number)
+        known = self._objects.get(process)
+        if known is None or known[:3] != (since, semaphore, stack):
+            mine = self._in_memory(process, lambda memory: lock_objects_on(memory, semaphore, stack))
+            known = self._objects[process] = since, semaphore, stack, 0 if mine is None else mine.address
+        address = known[3]
+        if not address:
             return None
-        key = (area.place, mine.address)
+        key = (area.place, address)
         if key not in self._takers:
             holders = []
             for other in dict.fromkeys((*self._near, *self._parent(process))):
-                found = self._in_memory(other, lambda memory: lock_object(memory, semaphore, mine.address))
+                found = self._in_memory(other, lambda memory: lock_object(memory, semaphore, address))
                 if found is not None and found.held and any(each.place == area.place for each in self._areas(other)):
                     tid = self._in_memory(other, partial(tid_of, thread=found.thread, machine=self._machine))
                     holders.append((other, tid))

@@ -6,9 +6,8 @@ reported once, as the kind with the strongest evidence, corrected at most once, 
 
 How often it is wrong is the user's to say: `alpha` shares the false alarms of a day among the blocks, workers and kinds tried
 (Bonferroni). That bounds their expected number whatever depends on whatever, and a healthy fleet gets what was set
-(`benchmarks/false_alarms.py`). Stepping up over the workers of a tick (Benjamini and Hochberg 1995) finds nothing more, for real
-faults are many orders of magnitude below the line, and would let one deploy, which makes all workers odd together, relax the line
-for all of them. Nothing is reported but on a score below the line, so duration and consensus only make alarms fewer.
+(`benchmarks/false_alarms.py`); `docs/decisions/0009-false-alarms-a-day.md` says why it is no share of false discoveries. Nothing is
+reported but on a score below the line, so duration and consensus only make alarms fewer.
 """
 
 from __future__ import annotations
