@@ -176,6 +176,7 @@ class LinuxWaits:
         self._pairs_at = -PAIRS
         self._still: Mapping[ProcId, int] = {}
         self._near: Sequence[ProcId] = ()
+        self._enough: set[ProcId] = set()  # that they get on by themselves excuses others: no matter what else they wait for
         self._workers: Collection[ProcId] = frozenset()
         self._aloof: Collection[ProcId] = frozenset()
         self._seen: dict[ProcId, _Seen] = {}
@@ -223,7 +224,11 @@ class LinuxWaits:
         self._begin(still, workers, masters, aloof)
         roots = self._roots()
         beating = self._look_at_restless(restless)
-        self._expand([*roots, *beating, *self._excusers()])
+        excusers = self._excusers()
+        self._enough = {
+            process for process in set(excusers) - set(roots) if self._see(process).lively and not self._see(process).ticks
+        }
+        self._expand([*roots, *beating, *excusers])
         while self._expand(self._known_further()):
             pass
         stuck = self._stuck()
@@ -334,6 +339,8 @@ class LinuxWaits:
             if process in self._kept:
                 queue.extend(helper for halt in self._kept[process][1] for helper in halt.helpers)
                 continue
+            if process in self._enough:
+                continue
             for need in seen.needs.values():
                 if need is not None:
                     queue.extend(self._nearest(need))
@@ -369,7 +376,7 @@ class LinuxWaits:
         """Threads that nobody can help, of what was seen. A need for which nobody was found who could help is one that cannot be
         seen from here."""
         halts: dict[Thread, Halt] = {}
-        for process in sorted(self._expanded):
+        for process in sorted(self._expanded - self._enough):
             kept = self._kept.get(process)
             if kept is not None:
                 halts.update((halt.thread, halt) for halt in kept[1])

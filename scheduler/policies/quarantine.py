@@ -60,6 +60,9 @@ DOUBTFUL_SECONDS = 60.0
 LEAST_CORES, LEAST_MEMORY, LEAST_TASKS = 0.1, 64 << 20, 8
 """What a fence leaves in any case: a lock is given back within 90 ms more, a request has room, a shell can start a pipeline."""
 
+ROOM = 1.5
+"""Times the median of siblings' cores that a fence leaves: one that works like them again is told from one that takes what it gets."""
+
 PRESSING = 0.8
 """Share of the CPU that a fence leaves from which a worker is taken to want more."""
 
@@ -504,7 +507,7 @@ def _limits(tick: Tick, score: Score) -> Limits | None:
         return None
     siblings = [worker for worker in pool.workers if worker.id != score.id]
     by, evidence = FENCED_IN[score.kind], dict(score.evidence)
-    cores = max(LEAST_CORES, median(it.cpu for it in siblings) if siblings else own.cpu / 2)
+    cores = max(LEAST_CORES, ROOM * median(it.cpu for it in siblings) if siblings else own.cpu / 2)
     memory = max(LEAST_MEMORY, int(median(it.rss for it in siblings)) if siblings else own.rss)
     started = evidence.get("siblings_processes_started_per_second", 0.0)
     limits = Limits(
@@ -516,9 +519,11 @@ def _limits(tick: Tick, score: Score) -> Limits | None:
 
 
 def _presses(tick: Tick, incident: Incident) -> bool:
-    """Whether a worker uses all the CPU that its fence leaves it."""
-    workers = (worker for pool in tick.pools for worker in pool.workers if worker.id == incident.demoted)
-    return any(1000 * worker.cpu >= PRESSING * incident.left for worker in workers)
+    """Whether a worker uses all the CPU that its fence leaves it, and that is more than its siblings use by now."""
+    workers = next((pool.workers for pool in tick.pools if pool.name == incident.pool), ())
+    own = next((1000 * worker.cpu for worker in workers if worker.id == incident.demoted), 0.0)
+    siblings = [1000 * worker.cpu for worker in workers if worker.id != incident.demoted]
+    return own >= PRESSING * incident.left and not (siblings and median(siblings) >= own)
 
 
 def _crowd(crowd: Crowd | None) -> str:
