@@ -61,7 +61,7 @@ LEAST_CORES, LEAST_MEMORY, LEAST_TASKS = 0.1, 64 << 20, 8
 """What a fence leaves in any case: a lock is given back within 90 ms more, a request has room, a shell can start a pipeline."""
 
 ROOM = 1.5
-"""Times the median of siblings' cores that a fence leaves: one that works like them again is told from one that takes what it gets."""
+"""Times the median of siblings' cores that a fence leaves: who works like them again is told from who takes all that it gets."""
 
 PRESSING = 0.8
 """Share of the CPU that a fence leaves from which a worker is taken to want more."""

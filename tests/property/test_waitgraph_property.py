@@ -15,28 +15,31 @@ THREADS = [Thread(ProcId(pid, 1), 10 * pid + number) for pid in range(6) for num
 
 @st.composite
 def looks(draw: st.DrawFn) -> Look:
-    """Some of twelve threads of six processes are blocked; the others are there, and get on."""
+    """Some of twelve threads of six processes are blocked; the others get on, in some processes by the clock alone."""
     halts = []
     for thread in draw(st.sets(st.sampled_from(THREADS))):
         helpers = draw(st.lists(st.integers(0, 5), min_size=1, max_size=3, unique=True))
         named = draw(st.booleans())
         owner = 10 * helpers[0] + draw(st.integers(0, 1)) if named and draw(st.booleans()) else None
         processes = [ProcId(pid, 1) for pid in (helpers[:1] if owner is not None else helpers)]
-        halts.append(Halt(thread, 3, "a thing", tuple(processes), owner, named, sure=True))
+        halts.append(Halt(thread, 3, "a thing", tuple(processes), owner, named, sure=True, lock=draw(st.booleans())))
     blocked = {halt.thread for halt in halts}
     whole = {ProcId(pid, 1) for pid in range(6)} - {thread.process for thread in THREADS if thread not in blocked}
-    return Look(tuple(halts), frozenset(whole), frozenset(ProcId(pid, 1) for pid in range(4)))
+    partly = sorted({thread.process for thread in blocked} - whole)
+    ticking = frozenset(process for process in partly if draw(st.booleans()))
+    return Look(tuple(halts), frozenset(whole), frozenset(ProcId(pid, 1) for pid in range(4)), ticking)
 
 
 def simulated(look: Look, chance: random.Random) -> set[Thread]:
     """Let threads get on in any order until none can."""
     blocked = {halt.thread: halt for halt in look.halts}
+    ticks = {thread for thread in THREADS if thread.process in look.ticking and thread not in blocked}
     while True:
         able = [
             thread
             for thread, halt in sorted(blocked.items())
             if any(
-                other not in blocked
+                other not in blocked and not (halt.lock and halt.owner is None and other in ticks)
                 for other in THREADS
                 if other.process in halt.helpers and (halt.owner is None or other.tid == halt.owner)
             )
@@ -48,14 +51,16 @@ def simulated(look: Look, chance: random.Random) -> set[Thread]:
 
 @given(looks(), st.integers(0, 99))
 def test_exactly_those_are_stuck_whom_no_order_of_events_sets_free(look: Look, seed: int) -> None:
-    assert set(in_vain({halt.thread: halt for halt in look.halts}, look.whole)) == simulated(look, random.Random(seed))
+    assert set(in_vain({halt.thread: halt for halt in look.halts}, look.whole, look.ticking)) == simulated(
+        look, random.Random(seed)
+    )
 
 
 @given(looks())
 def test_what_is_called_is_stuck_and_a_circle_closes(look: Look) -> None:
     watch = Watch()
     assert watch.step(0, look) == ()
-    stuck = in_vain({halt.thread: halt for halt in look.halts}, look.whole)
+    stuck = in_vain({halt.thread: halt for halt in look.halts}, look.whole, look.ticking)
     for deadlock in watch.step(PATIENCE_NS, look):
         waits = deadlock.waits
         threads = [Thread(wait.waiter, wait.thread) for wait in waits]
@@ -74,6 +79,6 @@ def test_the_order_in_which_they_were_seen_does_not_matter(look: Look, chance: r
     shuffled = list(look.halts)
     chance.shuffle(shuffled)
     a, b = Watch(), Watch()
-    other = Look(tuple(shuffled), look.whole, look.roots)
+    other = Look(tuple(shuffled), look.whole, look.roots, look.ticking)
     for at in (0, PATIENCE_NS):
         assert a.step(at, look) == b.step(at, other)

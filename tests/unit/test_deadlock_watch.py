@@ -16,13 +16,20 @@ OWN, MASTER, A, B, STRANGER = (ProcId(pid, 1) for pid in (5, 10, 20, 30, 40))
 WAITED = "flock on /run/a (inode 7)"
 
 
-def snapshot(at: int, slices: dict[ProcId, int] | None = None, states: dict[ProcId, str] | None = None) -> Snapshot:
+def snapshot(
+    at: int,
+    slices: dict[ProcId, int] | None = None,
+    states: dict[ProcId, str] | None = None,
+    threads: int = 1,
+    cpu_ms: dict[ProcId, int] | None = None,
+) -> Snapshot:
     """Two workers of a pool, its master, nicety and a stranger; they sleep and do not run unless told otherwise."""
     everybody = (OWN, MASTER, A, B, STRANGER)
     table = np.zeros(len(everybody), dtype=SAMPLE)
     for row, process in zip(table, everybody, strict=True):
         row["pid"], row["start_ticks"] = process
         row["slices"] = (slices or {}).get(process, 3)
+        row["threads"], row["cpu_ns"] = threads, (cpu_ms or {}).get(process, 0) * 1_000_000
         row["state"] = ord((states or {}).get(process, "S"))
     identity = Identity("w", "w", "/", "", 0)
     workers = tuple(WorkerSample(process, None, ready=True) for process in (A, B))
@@ -47,6 +54,15 @@ def test_workers_are_looked_at_when_they_have_not_run_for_three_seconds_and_nobo
     waits = FakeWaits()
     run(waits, *(snapshot(at, {B: at}) for at in range(6)))
     assert waits.asked == [{A: 0}] * 3  # at 3, 4 and 5 s; B runs
+
+
+def test_a_worker_of_several_threads_that_hardly_runs_is_looked_at_too() -> None:
+    waits = FakeWaits()
+    run(waits, *(snapshot(at, {A: at, B: at}, threads=2, cpu_ms={A: 10 * at, B: 50 * at}) for at in range(6)))
+    assert (waits.asked, waits.restless) == ([{}] * 3, (A,))  # 0.01 and 0.05 cores
+    waits = FakeWaits()
+    run(waits, *(snapshot(at, {A: at, B: at}, cpu_ms={A: 10 * at, B: 50 * at}) for at in range(6)))
+    assert waits.asked == [], "the one thread that there is runs"
 
 
 def test_a_worker_that_wants_a_cpu_or_is_stopped_is_not_looked_at() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import msgspec
 import pytest
 
 from nicety.models.anomaly import alpha
 from nicety.models.records import Anomaly, Blocked, Deadlock, ProcId, Score
+from nicety.models.waitgraph import UNLESS
 from nicety.scheduler.config import Config
 from nicety.scheduler.config import Quarantine as Section
 from nicety.scheduler.decision import (
@@ -275,6 +277,16 @@ def test_on_request_a_worker_is_recycled_and_forgotten_when_it_is_gone() -> None
 def test_a_victim_is_reported_but_not_acted_on(action: str) -> None:
     found = actions(policy(action=action), [scored(seq, 1e-12, Anomaly.STARVED) for seq in range(50)])
     assert found == [(5, Flag("web", SICK, "starved"))]
+
+
+def test_a_circle_that_another_thread_may_end_is_acted_on_after_a_minute() -> None:
+    def doubtful(seq: int) -> Tick:
+        tick = circled(seq, 0)
+        waits = tuple(replace(wait, what=f"{wait.what} ({UNLESS})") for wait in tick.deadlocks[0].waits)
+        return msgspec.structs.replace(tick, deadlocks=(Deadlock(waits),))
+
+    found = actions(policy(action="recycle"), map(doubtful, range(10, 70)))
+    assert [(seq, type(action)) for seq, action in found] == [(11, Flag), (60, Recycle)]
 
 
 def fenced(seq: int, p: float, kind: Anomaly, cpu: tuple[float, ...] = (0.2, 0.9, 0.3), **evidence: float) -> Tick:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nicety.models.records import Blocked, Deadlock, ProcId
-from nicety.models.waitgraph import PATIENCE_NS, Halt, Look, Thread, Watch, in_vain
+from nicety.models.waitgraph import PATIENCE_NS, UNLESS, Halt, Look, Thread, Watch, in_vain
 
 A, B, C, D = (ProcId(pid, 1) for pid in (10, 20, 30, 40))
 SECOND = 1_000_000_000
@@ -119,3 +119,16 @@ def test_of_fifty_that_all_wait_for_all_a_circle_is_found_at_once() -> None:
     halts = [halt(each, *everybody) for each in everybody]
     assert len(in_vain({each.thread: each for each in halts}, set(everybody))) == 50
     assert [len(waits) for waits in twice(look(*halts))] == [2]
+
+
+def test_who_only_wakes_by_the_clock_frees_no_lock_and_the_report_says_what_that_leaves_in_doubt() -> None:
+    locks = [replace(each, lock=True) for each in (halt(A, B), halt(B, A))]
+    seen = replace(look(*locks, lively=(B,)), ticking=frozenset({B}))
+    ((one, other),) = [deadlock.waits for deadlock in told(seen, seen)]
+    assert (one.waiter, one.holder, one.what) == (A, B, f"thing 10 ({UNLESS})")
+    assert (other.waiter, other.holder, other.what) == (B, A, "thing 20")
+
+
+def test_who_wakes_by_the_clock_may_write_to_a_pipe() -> None:
+    seen = replace(look(halt(A, B), replace(halt(B, A), lock=True), lively=(B,)), ticking=frozenset({B}))
+    assert told(seen, seen) == ()
