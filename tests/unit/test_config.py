@@ -48,7 +48,7 @@ GOLDEN: dict[str, tuple[str, list[str]]] = {
     ),
     "no such action": (
         '[quarantine]\naction = "kill"\n',
-        ['n.toml:2: quarantine.action: "kill" is no value of it; one of "flag", "demote", "recycle"'],
+        ['n.toml:2: quarantine.action: "kill" is no value of it; one of "flag", "demote", "fence", "recycle"'],
     ),
     "a level that models do not forecast": (
         "[pool_size]\nquantile = 0.7\n",
