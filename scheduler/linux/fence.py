@@ -188,6 +188,8 @@ class Fences:
         if no:
             return no
         name = {"cpu": "cpu.cfs_quota_us", "memory": "memory.soft_limit_in_bytes", "pids": "pids.max"}[controller]
+        if controller == "cpu":  # the kernel takes no quota beyond that of the cgroups above
+            value = min((value, *_quotas(directory, mount.point)))
         return Part(controller, _below(path, process), {name: str(value)})
 
     def _part_v2(self, process: ProcId, text: str, wanted: dict[str, int]) -> tuple[Part | None, list[str]]:
@@ -382,6 +384,18 @@ def _path(text: str, controller: str) -> str | None:
 
 def _below(path: str, process: ProcId) -> str:
     return str(PurePosixPath(path) / name_for(process))
+
+
+def _quotas(directory: Path, top: Path) -> Iterator[int]:
+    """CPU quotas of a cgroup of v1 and of those above it, for a period of `PERIOD_US`."""
+    while directory.is_relative_to(top):
+        try:
+            quota, period = (int((directory / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
+        except (OSError, ValueError):  # a kernel without quotas says so when one is written
+            return
+        if quota > 0:
+            yield quota * PERIOD_US // period
+        directory = directory.parent
 
 
 def _numbers(file: Path) -> Iterator[str]:

@@ -183,6 +183,21 @@ def test_a_spinner_gets_what_its_fence_leaves_it(places: Places, bench: Bench) -
             spinner.kill()
 
 
+@pytest.mark.skipif(not V1, reason="a quota of cgroup v2 may be beyond that of the cgroup above")
+def test_a_fence_in_a_cgroup_with_a_quota_takes_no_more_than_that(places: Places, bench: Bench) -> None:
+    (directory,) = [each for each in places.directories if (each / "cpu.cfs_quota_us").exists()]
+    (directory / "cpu.cfs_period_us").write_text("50000")
+    (directory / "cpu.cfs_quota_us").write_text("10000")
+    with Puppet() as puppet:
+        places.admit(puppet.id)
+        outcome = bench.fence(puppet.id, Limits(300, 0, 0))
+        assert outcome.status is Status.APPLIED, outcome
+        (fence,) = places.fences()
+        assert (fence / "cpu.cfs_quota_us").read_text().strip() == "20000"
+        assert bench.free(puppet.id).status is Status.APPLIED
+        assert (directory / "cpu.cfs_quota_us").read_text().strip() == "10000"
+
+
 STORM = """
 import os, sys
 print("on", flush=True)
