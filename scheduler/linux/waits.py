@@ -80,6 +80,9 @@ clock."""
 MISSED = 4
 """To so many of those looks it may be found running once: who works is found so more often."""
 
+WORK_NS = 500_000
+"""CPU a turn from which a thread works, whatever it waits for in between: a heartbeat of Python takes 0.05 to 0.2 ms."""
+
 MAIN, OTHERS = 20, 1
 """Workers that hardly run whose first thread is looked at in a look, and of which all threads are: 10 us, and 30 us a thread."""
 
@@ -150,6 +153,7 @@ class _Beat(NamedTuple):
     turn: int  # in it
     rounds: int  # looks in which it had run since the one before
     missed: int  # looks in which it was found running, or waiting for a CPU
+    first: tuple[int, int]  # (turn, ns of CPU) when it was first found there
 
 
 class _Excuse(NamedTuple):
@@ -675,14 +679,24 @@ class LinuxWaits:
         if before is None or before.look != self._number - 1 or (where is not None and before.where != where):
             before = None
         if turn is not None and where is not None:
-            rounds, missed = (0, 0) if before is None else (before.rounds + (turn != before.turn), before.missed)
-            beat = _Beat(where, self._number, turn, rounds, missed)
+            cpu = self._cpu(thread)
+            if before is None or cpu - before.first[1] > WORK_NS * (turn - before.first[0] + 1):
+                beat = _Beat(where, self._number, turn, 0, 0, (turn, cpu))
+            else:
+                beat = _Beat(where, self._number, turn, before.rounds + (turn != before.turn), before.missed, before.first)
         elif before is not None:
             beat = before._replace(look=self._number, missed=before.missed + 1)
         else:
             return False
         self._beats[thread] = beat
         return beat.rounds >= BEATS and beat.missed * MISSED <= beat.rounds
+
+    def _cpu(self, thread: Thread) -> int:
+        """ns that it has had; 0: not told."""
+        try:
+            return int(read(f"{self._proc}/{thread.process.pid}/task/{thread.tid}/schedstat").split()[0])
+        except OSError:
+            return 0
 
     def _need(self, process: ProcId, tid: int, call: Call, stack: int) -> _Need | None:
         name, args = call
