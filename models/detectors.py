@@ -38,8 +38,9 @@ class _Leaking:
     channel: str
     name: str  # in figures
     unit: float
-    least: float  # absolute, of workers with siblings
-    least_alone: float  # and without
+    least_compared: float  # absolute, of workers with siblings that do as much
+    least: float  # of those whose siblings do not: who does nothing does not show that nothing has to grow
+    least_alone: float  # and of those without siblings
     share: float  # of the worker's own level
     seconds: float  # shortest span
     young: bool  # whether siblings that stand still are enough to believe it of a worker that is no older than the span
@@ -48,12 +49,15 @@ class _Leaking:
 LEAKING: Mapping[Anomaly, _Leaking] = {
     # Allocators round up to arenas of 1 MiB and 64 MiB heaps of which a few MiB are touched; a large worker moves by some percent.
     # Loading one large request or result takes seconds, and is given back.
-    Anomaly.LEAK: _Leaking("rss", "mib", MIB, 8 * MIB, 8 * MIB, 0.05, 12.0, young=False),
+    Anomaly.LEAK: _Leaking("rss", "mib", MIB, 8 * MIB, 8 * MIB, 8 * MIB, 0.05, 12.0, young=False),
     # Connections kept open come by dozens, and crowds of clients by hundreds within some ten seconds.
-    Anomaly.FD_LEAK: _Leaking("fds", "fds", 1.0, 32.0, 128.0, 0.2, 24.0, young=True),
+    Anomaly.FD_LEAK: _Leaking("fds", "fds", 1.0, 20.0, 32.0, 128.0, 0.2, 24.0, young=True),
     # Executors of threads fill up to some dozens (Python's default: at most 32), one worker's before another's.
-    Anomaly.THREAD_LEAK: _Leaking("threads", "threads", 1.0, 16.0, 64.0, 0.2, 24.0, young=True),
+    Anomaly.THREAD_LEAK: _Leaking("threads", "threads", 1.0, 10.0, 16.0, 64.0, 0.2, 24.0, young=True),
 }
+
+AS_MUCH = 1 / 3
+"""Share of a worker's work (bytes, or times put on a CPU where those are not known) from which a sibling does as much."""
 
 PROGRESS_CPU, PROGRESS_SLICES, PROGRESS_CHARS = 0.002, 3.0, 64.0
 """What a worker that only keeps itself alive does at most: cores, wake-ups a second, bytes a second. gunicorn's workers wake once a
@@ -79,16 +83,46 @@ takes longer, and the score is divided by `SPIN_WEAK`."""
 ALONE_SECONDS = 60.0
 """Least spin or standstill that matters of a worker without siblings: nobody shows that it could have been shorter."""
 
-STARVED_SECONDS, STARVED_SHARE, STARVED_CORES, GREEDY = 24.0, 2 / 3, 0.3, 4.0
-"""Span of the starvation test; least share of its demand that a starved worker waits, and least cores that it waits for; and times
-what siblings run from which a worker is no victim: it waits because it never has enough."""
+STARVED_SECONDS, STARVED_SHARE, STARVED_CORES, STARVED_ODDS, GREEDY = 24.0, 2 / 3, 0.3, 2.0, 4.0
+"""Span of the starvation test; least share of its demand that a starved worker waits, and least cores that it waits for; times the
+siblings' odds of waiting against running (on a full machine all wait, and nobody is singled out); and times what siblings run from
+which a worker is no victim: it waits because it never has enough."""
 
-SLOW_SECONDS, SLOW_TIMES, SLOW_SPREAD, SLOW_OWN = 30.0, 3.0, 0.25, 0.1
-"""Span of the test for slowness; least factor that matters; least spread of the siblings' costs (in logarithms: requests differ);
-and least cores, or share of the time that it is busy without waiting for a CPU, below which nobody notices."""
+SLOW_TIMES, SLOW_SPREAD = 3.0, 0.25
+"""Least factor that matters, and least spread of the siblings' costs (in logarithms: requests differ)."""
 
-SLOW_CHARS, SLOW_SLICES = 1024.0, 10.0
-"""Work a second (bytes, or times put on a CPU where those are not known) below which the cost of work says nothing."""
+
+@dataclass(frozen=True, slots=True)
+class _Slowness:
+    """How long to look at workers that take so much."""
+
+    seconds: float  # span
+    cpu: float  # least cores
+    busy: float  # least share of the time that it is busy without waiting for a CPU
+    times: float  # least factor of what it takes above what siblings take, whatever they work
+
+    @property
+    def least(self) -> Floats:
+        """[2, 1] the least that a worker must take, in the order of `_takes`."""
+        return np.array([[self.cpu], [self.busy]])
+
+
+SLOWNESS = (
+    # Busy half of the time, throughout: single large requests wait for seconds in healthy pools too.
+    _Slowness(30.0, 0.1, 0.5, 0.0),
+    # Who takes 1 % of a core for what siblings do in 0.2 % will take all of it when the load comes. How long so few requests were
+    # busy says nothing: half of it is one of them.
+    _Slowness(48.0, 0.01, math.inf, 2.0),
+)
+"""Less is believed after a longer time: it is made of fewer requests, and they differ."""
+
+SLOW_FLOOR = 0.25
+"""Share of what a worker must take at least; siblings that take less are taken to take so much, for nobody knows of what it is
+made: timers, health checks, rounding."""
+
+SLOW_CHARS, SLOW_SLICES = 128.0, 10.0
+"""Work a second (bytes, or times put on a CPU where those are not known) below which the cost of work says nothing: some requests
+of some hundred bytes in a span."""
 
 SWITCH_SECONDS, SWITCH_RATE, SWITCH_TIMES = 24.0, 1000.0, 4.0
 """Span of the switch storm test; least rate a second that matters (at some 5 us each, half a percent of a CPU); least factor
@@ -206,7 +240,7 @@ def _leak(view: View, what: _Leaking) -> Found:
     ticks, interval = view.ticks, view.interval
     seen = np.zeros(view.n, dtype=np.bool_)
     near = np.zeros(view.n, dtype=np.bool_)
-    enough = np.where(view.alone, what.least_alone, what.least)
+    enough = _enough(view, what)
     unknown = view.seen(what.channel) is not None
     for length, least in _segments(view, what):
         whole = length * SEGMENTS == WINDOW and WINDOW * interval >= LEAK_WHOLE_SECONDS
@@ -223,6 +257,13 @@ def _old_enough(view: View, what: _Leaking, length: int) -> Flags:
     """[n] whether a span of so many ticks a segment can be compared: with a past of its own length, or with three siblings."""
     span = length * SEGMENTS
     return ~view.alone & (view.ticks >= np.where(view.few | (not what.young), 2 * span, span))
+
+
+def _enough(view: View, what: _Leaking) -> Floats:
+    """[n] the least growth that matters, whatever the level."""
+    bytes_, slices = (view.usual(name) >= AS_MUCH * view.mean(name) for name in ("chars", "slices"))
+    as_much = np.where(np.isnan(view.mean("chars")), slices, bytes_)
+    return np.where(view.alone, what.least_alone, np.where(as_much & ~view.few, what.least_compared, what.least))
 
 
 def _segments(view: View, what: _Leaking) -> list[tuple[int, Singles]]:
@@ -244,7 +285,7 @@ def _leak_closely(view: View, what: _Leaking) -> Found:
     siblings swing by much, much is needed."""
     siblings, interval, n = view.siblings, view.interval, view.n
     best, material, span = np.full(n, np.nan), np.zeros(n, dtype=np.bool_), np.zeros(n, dtype=np.int64)
-    enough = np.where(view.alone, what.least_alone, what.least)
+    enough = _enough(view, what)
     spans: list[Floats] = []
     for length, least in _segments(view, what):
         last = least[-SEGMENTS:]
@@ -255,7 +296,14 @@ def _leak_closely(view: View, what: _Leaking) -> Found:
         before = np.where(np.isfinite(earlier), earlier, np.float32(0.0)).max(axis=0)
         now, growth = last[-1], last[-1] - before
         swing = before - np.where(fits, least.min(axis=0), np.float32(0.0))
-        theirs, level, swing = siblings.median(np.where(fits, [growth, now, np.maximum(swing, growth)], np.nan))
+        # where all siblings are too young for the span, it is as after a deploy: what they gained since they are there counts
+        there = np.isfinite(least[-1])
+        first = np.take_along_axis(least[-SEGMENTS:], np.isfinite(least[-SEGMENTS:]).argmax(axis=0)[None], axis=0)[0]
+        young = np.where(there, [least[-1] - np.where(there, first, 0.0), least[-1]], np.nan)
+        old, young = siblings.median(np.where(fits, [growth, now, np.maximum(swing, growth)], np.nan)), siblings.median(young)
+        theirs, level = np.where(np.isnan(old[:2]), young, old[:2])
+        swing = old[2]
+        fits &= view.alone | (siblings.total(there) - there >= siblings.size // 2)  # or nobody shows that it could stand still
         theirs = np.fmax(theirs, 0.0)
         excess = np.fmin(growth - np.nan_to_num(theirs), now - level)
         matters = np.fmax(np.maximum(enough, what.share * before), swing)
@@ -316,8 +364,10 @@ def _spin_closely(view: View) -> Found:
         moved &= known
     ran = highest(view.values("cpu"), int(max(GONE_ON / view.interval, 2.0)) + 1)
     # one tick that fell short is no pause: the clocks of reader and kernel do not agree on where a tick ends
-    running = highest(view.demand >= SPIN_CORES, 2) & (ran >= SPIN_RUNS)
-    seconds, usual, past = view.clock(view.interval * np.minimum(view.demand, np.float32(1.0)), ~running | moved)
+    running = highest(view.demand >= SPIN_CORES, 2)
+    # nor is it a pause to stand in line: that only shows nothing
+    shown = view.interval * np.minimum(view.demand, np.float32(1.0)) * (ran >= SPIN_RUNS)
+    seconds, usual, past = view.clock(shown, ~running | moved)
     per_cpu = ratio(view.mean("chars"), cpu)
     others = np.where(cpu >= 0.01, per_cpu, np.nan)
     theirs = np.where(view.alone, others, view.siblings.median(others))
@@ -440,10 +490,11 @@ def _starved_closely(view: View) -> Found:
     everybody = np.arange(view.n)
     moved = np.array([view.mean("chars", at) for at in stretches])
     idles = (ran >= SPIN_RUNS) & (moved < _least_moved(view)).all(axis=0)  # what it is given it spins away
+    odds = ratio(share * (1.0 - their_share), their_share * (1.0 - share))  # NaN: siblings want nothing, or it ran nothing
     greedy = (ran > GREEDY * view.siblings.median(ran) + COMPARABLE) | idles
     return Found(
         np.maximum((ratios - usual).min(axis=0), 0.0),
-        (share >= STARVED_SHARE) & (wait >= STARVED_CORES) & ~greedy,
+        (share >= STARVED_SHARE) & (wait >= STARVED_CORES) & ~greedy & ~(odds < STARVED_ODDS),
         everybody,
         {
             "wait_cores": wait,
@@ -455,9 +506,9 @@ def _starved_closely(view: View) -> Found:
     )
 
 
-def _costs(view: View, at: slice) -> tuple[Floats, Floats, Floats]:
-    """(CPU seconds for a unit of work, seconds busy without waiting for a CPU for it, units of work a second), each [n]. NaN where
-    too little is done to say.
+def _costs(view: View, at: slice, how: _Slowness) -> tuple[Floats, Floats]:
+    """([2, n] CPU seconds for a unit of work and seconds busy without waiting for a CPU for it, at least of the floor; [n] units of
+    work a second). NaN where too little is done to say.
 
     Work is bytes moved where those are known of all siblings, else times put on a CPU.
     """
@@ -465,58 +516,84 @@ def _costs(view: View, at: slice) -> tuple[Floats, Floats, Floats]:
     by_bytes = ~view.siblings.anywhere(np.isnan(chars))
     work = np.where(by_bytes, chars, slices)
     work = np.where(work >= np.where(by_bytes, SLOW_CHARS, SLOW_SLICES), work, np.nan)
+    return np.maximum(_takes(view, at), SLOW_FLOOR * how.least) / work, work
+
+
+def _takes(view: View, at: slice) -> Floats:
+    """[2, n] cores run, and share of the time busy without waiting for a CPU."""
     cpu, busy = view.mean("cpu", at, SEEN_SHARE), view.mean("busy", at, SEEN_SHARE)
-    own = busy - np.minimum(view.mean("wait", at, SEEN_SHARE), busy)
-    return (np.where(cpu >= SLOW_OWN / 4, cpu, np.nan) / work, np.where(own >= SLOW_OWN / 4, own, np.nan) / work, work)
+    return np.array([cpu, busy - np.minimum(view.mean("wait", at, SEEN_SHARE), busy)])
 
 
 def _slow(view: View) -> Found:
     """Much more CPU, or busy for much longer, for the work that siblings do, throughout three stretches of time. Three workers or
     more: of what a single one does, nobody knows how long it should take."""
-    stretches, _ = view.stretches(SLOW_SECONDS)
-    cpu, own, _ = _costs(view, stretches[0])
-    seen = ~view.few & ~(np.isnan(cpu) & np.isnan(own))
-    apart = np.log(np.array([cpu, own]))
-    apart -= view.siblings.pool_median(apart)
-    near = (apart >= NEAR * math.log(SLOW_TIMES)).any(axis=0)
-    if near.any():
-        older, mine, _ = _costs(view, stretches[1])
-        again = np.log(np.array([older, mine]))
-        again -= view.siblings.pool_median(again)
-        near &= ((apart >= NEAR * math.log(SLOW_TIMES)) & (again >= NEAR * math.log(SLOW_TIMES))).any(axis=0)
+    seen, near = np.zeros(view.n, dtype=np.bool_), np.zeros(view.n, dtype=np.bool_)
+    for how in SLOWNESS:
+        stretches, _ = view.stretches(how.seconds)
+        may = ~view.few & (_takes(view, stretches[0]) >= how.least).any(axis=0)
+        if view.few.all():
+            continue
+        costs, _ = _costs(view, stretches[0], how)
+        seen |= ~view.few & np.isfinite(costs).any(axis=0)
+        for at in stretches[:2] if may.any() else ():
+            costs, _ = _costs(view, at, how)
+            apart = np.log(costs)
+            apart -= view.siblings.pool_median(apart)
+            may &= (apart >= NEAR * math.log(SLOW_TIMES)).any(axis=0)
+        near |= may
     return _close(view, seen, near, _slow_closely)
 
 
 def _slow_closely(view: View) -> Found:
-    stretches, _ = view.stretches(SLOW_SECONDS)
-    costs = [_costs(view, at) for at in stretches]
+    best, matters, which = np.full(view.n, np.nan), np.zeros(view.n, dtype=np.bool_), np.zeros(view.n, dtype=np.int64)
+    figures: list[Floats] = []
+    for number, how in enumerate(SLOWNESS):
+        score, material, said = _slow_over(view, how)
+        better = (material & ~matters) | ((material == matters) & (np.isnan(best) | (score > best)))
+        best, matters, which = np.where(better, score, best), matters | material, np.where(better, number, which)
+        figures.append(said)
+    everybody = np.arange(view.n)
+    cpu, busy, cores, share, work, seconds = np.array(figures)[which, :, everybody].T
+    return Found(
+        best,
+        matters,
+        everybody,
+        {
+            "cpu_for_the_same_work_times_siblings": cpu,
+            "busy_for_the_same_work_times_siblings": busy,
+            "cpu_cores": cores,
+            "busy_share": share,
+            "work_per_second": work,
+            "seconds": seconds,
+            **view.whom(everybody),
+        },
+    )
+
+
+def _slow_over(view: View, how: _Slowness) -> tuple[Floats, Flags, Floats]:
+    """([n] scores, [n] whether that matters, [6, n] figures) by one span: of its least unusual part, for one large request makes a
+    part or two of it."""
     siblings, shape = view.siblings, (2, view.n)
+    stretches, _ = view.stretches(how.seconds)
+    whole = slice(stretches[-1].start, WINDOW)
+    takes = _takes(view, whole)
+    lasting = takes >= np.fmax(how.least, how.times * np.nan_to_num(siblings.median(takes)))
     lowest, times = np.full(shape, np.inf), np.full(shape, np.inf)
-    for cpu, own, _ in costs:
-        value = np.log(np.array([cpu, own]))
+    for at in stretches:
+        value = np.log(_costs(view, at, how)[0])
         apart = value - siblings.median(value)
         spread = 1.4826 * siblings.median(np.abs(value - siblings.pool_median(value)))
         others = siblings.total(np.isfinite(value)) - np.isfinite(value)
         lowest = np.minimum(lowest, np.where(others >= 2, apart / np.maximum(spread, SLOW_SPREAD), np.nan))
         times = np.minimum(times, np.exp(apart))
-    value = np.fmax.reduce(lowest, axis=0)
-    matters = (np.nan_to_num(times, nan=1.0) >= SLOW_TIMES) & np.isfinite(lowest)
-    own = np.array([np.fmax(view.mean("cpu", at), view.mean("busy", at) - view.mean("wait", at)) for at in stretches])
-    everybody = np.arange(view.n)
-    return Found(
-        np.where(np.isfinite(value) & ~view.few, np.maximum(value, 0.0), np.nan),
-        ~view.few & matters.any(axis=0) & (own >= SLOW_OWN).all(axis=0),
-        everybody,
-        {
-            "cpu_for_the_same_work_times_siblings": times[0],
-            "busy_for_the_same_work_times_siblings": times[1],
-            "cpu_cores": view.mean("cpu", stretches[0]),
-            "busy_share": view.mean("busy", stretches[0]),
-            "work_per_second": costs[0][2],
-            "seconds": np.full(view.n, sum(at.stop - at.start for at in stretches) * view.interval),
-            **view.whom(everybody),
-        },
-    )
+        lasting &= _takes(view, at) >= how.least
+    lowest = np.where(view.few, np.nan, np.where(lasting, lowest, np.minimum(lowest, 0.0)))
+    seconds = np.full(view.n, (whole.stop - whole.start) * view.interval)
+    work = _costs(view, stretches[0], how)[1]
+    figures = np.array([*times, view.mean("cpu", whole), view.mean("busy", whole), work, seconds])
+    matters = lasting & (np.nan_to_num(times, nan=1.0) >= SLOW_TIMES) & (np.nan_to_num(lowest) > 0)
+    return np.maximum(np.fmax.reduce(lowest, axis=0), 0.0), matters.any(axis=0), figures
 
 
 def _switch_storm(view: View) -> Found:
