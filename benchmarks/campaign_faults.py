@@ -17,17 +17,26 @@ from pathlib import Path
 from typing import Any
 
 from campaign_pool import ANSWER
-from campaign_pools import PROC, CampaignPool
-from campaign_truth import ANTAGONIST, LEAKS, SECOND, Fault, Process
+from campaign_pools import PROC, CampaignPool, Character
+from campaign_truth import ANTAGONIST, LEAKS, LIGHT, SECOND, Fault, Process
 
 from nicety.scheduler.pools.signals import read_stat
 
 HUNGRY = ("spin", "starved")
 """Kinds that take a CPU for themselves: one of each at a time, else all pools would be their victims."""
 
-NEEDS_CPU = {"starved": 0.015, "slow": 0.0015}
-"""Seconds a request from which a kind makes sense: who hardly needs a CPU is let in between by the kernel,
-and nobody sees that it needs more."""
+NEEDS_CPU = 0.015
+"""Seconds a request from which a worker can be starved: who hardly needs a CPU is let in between by the kernel."""
+
+SLOW_SHARE = 0.1
+"""Cores, or share of its time, that a slow worker takes at least for anybody to notice; one that takes less is `LIGHT`."""
+
+SLOW_TIMES = 4.0, 12.0
+"""Times the CPU, or the time for the backend, that slow workers take. Those that are slow by CPU take as much more as they need to
+take `SLOW_SHARE` to 3.5 times that: siblings that hardly need a CPU at all are easily beaten by a wrong loop."""
+
+LIGHT_SHARE = 0.25
+"""Of slow workers."""
 
 REST = 30.0
 """Seconds that a pool rests between two faults."""
@@ -128,8 +137,11 @@ class Injector:
         for kind in sorted(dict.fromkeys(self._waiting), key=lambda kind: (kind not in HUNGRY, self._waiting.index(kind))):
             if kind in hungry:
                 continue
+            light = self._random.random() < LIGHT_SHARE
             for pool in free:
-                if pool.character.cpu < NEEDS_CPU.get(kind, 0.0):
+                if kind == "starved" and pool.character.cpu < NEEDS_CPU:
+                    continue
+                if kind == "slow" and not slow_variants(pool.character, light=light):
                     continue
                 self._waiting.remove(kind)
                 self._begin_in(pool, kind, now)
@@ -138,11 +150,11 @@ class Injector:
 
     def _begin_in(self, pool: CampaignPool, kind: str, now: int) -> None:
         chance = self._random
-        slots = chance.sample(range(pool.workers), 3 if kind == "deadlock" and pool.workers > 5 and chance.random() < 0.4 else 1)
+        slots = chance.sample(range(pool.workers), 3 if kind == "deadlock" and pool.workers > 4 and chance.random() < 0.4 else 1)
         if kind == "deadlock" and len(slots) == 1:
             slots = chance.sample(range(pool.workers), 2)
         workers = [worker for slot in slots if (worker := pool.worker(slot)) is not None]
-        variant, strength, order = self._drawn(kind)
+        variant, strength, order = self._drawn(kind, pool.character)
         self._given += 1
         active = _Active(self._given, kind, variant, strength, pool, slots, workers, chance.uniform(62, 75), now)
         self._active.append(active)
@@ -169,7 +181,7 @@ class Injector:
             return
         pool.order(slots[0], order)
 
-    def _drawn(self, kind: str) -> tuple[str, float, dict[str, Any]]:
+    def _drawn(self, kind: str, character: Character) -> tuple[str, float, dict[str, Any]]:
         """(variant, strength, what else the worker must know) of a fault of this kind."""
         chance = self._random
 
@@ -189,7 +201,10 @@ class Injector:
         if kind == "deadlock":
             return chance.choice(("flock", "mixed", "pipe")), 0.0, {}
         if kind == "slow":
-            return "cpu", between(4.0, 12.0), {}
+            variant = chance.choice(slow_variants(character, light=False) or [LIGHT])
+            if variant == "cpu":
+                return variant, between(SLOW_SHARE, 3.5 * SLOW_SHARE) / (character.rate * character.cpu), {}
+            return variant, between(*SLOW_TIMES), {}
         if kind == "starved":
             return "pinned", float(chance.choice((1, 2, 3))), {}
         if kind == "fork-storm":
@@ -262,3 +277,13 @@ class Injector:
             onset=active.onset,
             end=now,
         )
+
+
+def slow_variants(character: Character, *, light: bool) -> list[str]:
+    """How a worker of this character can be slow so that it matters; with `light`, so that it hardly does."""
+    variants = []
+    if character.rate * character.cpu * SLOW_TIMES[1] >= SLOW_SHARE / 2:
+        variants.append("cpu")
+    if character.tells_busy and character.rate * character.backend * SLOW_TIMES[0] >= SLOW_SHARE:
+        variants.append("backend")  # who does not tell that it is busy only sleeps longer
+    return ([] if variants else [LIGHT]) if light else variants

@@ -28,8 +28,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-REQUEST = struct.Struct("<dddI")
-"""A request: CPU seconds, seconds of waiting for a backend, MiB of memory held meanwhile, bytes read and written."""
+REQUEST = struct.Struct("<dddI484x")
+"""A request: CPU seconds, seconds of waiting for a backend, MiB of memory held meanwhile, bytes read and written. 512 bytes, as a
+small one of HTTP."""
 
 SLOT = 1024
 """Bytes a slot on the board: `STATE`, then the order to go wrong, then what the worker says of its going wrong."""
@@ -98,7 +99,7 @@ class Worker:
         self.board, self.slot, self.settings = board, slot, settings
         self.queue: int = settings["queue"]
         self.seq = board.state(slot)[4]  # orders to whoever had the slot before are not ours
-        self.slow = 1.0
+        self.slow = self.slow_backend = 1.0
         self.leaks: Callable[[], None] | None = None
         self.kept: list[Any] = []
         self.garbage: list[Any] = []
@@ -167,7 +168,7 @@ class Worker:
             os.read(self.data, size)
         spin(cpu * self.slow)
         if backend:
-            time.sleep(backend * min(self.slow, 3.0))
+            time.sleep(backend * self.slow_backend)
         if settings["connects"]:  # a connection of its own to the backend
             ends = socket.socketpair()
             time.sleep(0.01)
@@ -286,8 +287,11 @@ class Worker:
         lock((place + 1) % len(ring))
 
     def _slow(self, order: dict[str, Any]) -> None:
-        """Each request takes `strength` times the CPU."""
-        self.slow = order["strength"]
+        """Each request takes `strength` times the CPU, or waits so many times longer for the backend."""
+        if order["variant"] == "backend":
+            self.slow_backend = order["strength"]
+        else:
+            self.slow = order["strength"]
         self._began()
 
     def _starved(self, order: dict[str, Any]) -> None:

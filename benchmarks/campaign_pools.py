@@ -54,14 +54,14 @@ class Character:
 CHARACTERS: dict[str, Character] = {
     "web": Character(1.5, 0.0015, 0.02, 8_192, balance="herd", heap_objects=20_000),
     "api": Character(2.0, 0.0008, 0.005, 2_048, balance="last", connects=True),
-    "jobs": Character(0.35, 0.015, 0.2, 65_536, tells_queue=False),
-    "compute": Character(0.3, 0.02, 0.0, 0),
+    "jobs": Character(0.4, 0.02, 0.2, 65_536, tells_queue=False),
+    "compute": Character(0.5, 0.03, 0.0, 0),
     "cache": Character(1.5, 0.001, 0.01, 4_096, cache_mib=40),
     "collector": Character(1.5, 0.0007, 0.01, 1_024, garbage_kib=60, heap_objects=100_000, tells_busy=False),
     "big": Character(0.8, 0.002, 0.03, 32_768, balance="herd", big=0.02),
     "threads": Character(1.2, 0.0015, 0.02, 4_096, threads=4, balance="last", tells_busy=False, tells_queue=False),
 }
-"""Together some 3 ms of CPU a second and worker: a hundred of them leave room for the faults on two CPUs."""
+"""Together some 4 ms of CPU a second and worker: a hundred of them leave room for the faults on two CPUs."""
 
 
 class CampaignError(Exception):
@@ -239,8 +239,8 @@ class CampaignPool:
 
 
 def sizes(pools: int, rng: random.Random) -> list[tuple[str, Character, int]]:
-    """(name, character, workers) of so many pools: all characters in turn, three to seven workers."""
+    """(name, character, workers) of so many pools: all characters in turn, three to six workers."""
     names = list(CHARACTERS)
     return [
-        (f"{names[i % len(names)]}-{i // len(names)}", CHARACTERS[names[i % len(names)]], rng.randint(3, 7)) for i in range(pools)
+        (f"{names[i % len(names)]}-{i // len(names)}", CHARACTERS[names[i % len(names)]], rng.randint(3, 6)) for i in range(pools)
     ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import random
 import secrets
 import signal
@@ -27,6 +29,9 @@ from nicety.scheduler.store.traces import TraceWriter
 INTERVAL = 1.0
 STEP = 0.1
 """Seconds between looks at workers and queues, and between batches of requests."""
+
+FIRST = -10
+"""Nice of the recorder, where it may: a tick that is late for an antagonist is a hole in the recording."""
 
 BUDGET = 8 << 30
 """Bytes that the traces may take: an hour takes some dozens of MiB."""
@@ -58,6 +63,8 @@ def record(
         try:
             for name, character, workers in sizes(pools, rng):
                 running.append(CampaignPool(name, character, workers, shared, random.Random(rng.random())))
+            with contextlib.suppress(PermissionError):  # after the pools have been started: they keep their own
+                os.setpriority(os.PRIO_PROCESS, 0, FIRST)
             begin = time.monotonic_ns()
             end = begin + round(minutes * 60 * SECOND)
             header = Header(

@@ -15,8 +15,8 @@ from campaign_pools import CampaignError
 from campaign_record import read_deadlocks
 from campaign_truth import SECOND, Alarm, Process, Truth
 
-from nicety.models.anomaly import AnomalyModel
-from nicety.models.records import ProcId, Snapshot
+from nicety.models.anomaly import AnomalyModel, alpha
+from nicety.models.records import ProcId, Score, Snapshot
 from nicety.scheduler.config import Config, parse
 from nicety.scheduler.decision import Abilities, Flag
 from nicety.scheduler.engine import Engine
@@ -107,9 +107,18 @@ def fit(ticks: Sequence[WorkerTick], truth: Truth) -> AnomalyFit:
     return fit_anomaly(WorkerTraces((ticks,)), truth.header.interval)
 
 
-def flags(folder: Path, truth: Truth, fitted: AnomalyFit, settings: Sequence[Setting]) -> Mapping[Setting, list[Alarm]]:
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What nicety says of a recording."""
+
+    flags: Mapping[Setting, list[Alarm]]
+    stepped_up: Mapping[Setting, list[Alarm]]  # what Benjamini and Hochberg's rule would add, tick by tick, without any patience
+
+
+def replay(folder: Path, truth: Truth, fitted: AnomalyFit, settings: Sequence[Setting]) -> Told:
     """What nicety flags by each setting. The observer's ticks do not depend on the rate, so all engines of a model share one."""
     found: dict[Setting, list[Alarm]] = {setting: [] for setting in settings}
+    stepped_up: dict[Setting, list[Alarm]] = {setting: [] for setting in settings}
     deadlocks = read_deadlocks(folder)
     for model in sorted({setting.model for setting in settings}):
         anomaly = AnomalyModel.from_arrays(fitted.arrays, "campaign", truth.header.interval) if model == "trained" else None
@@ -120,6 +129,10 @@ def flags(folder: Path, truth: Truth, fitted: AnomalyFit, settings: Sequence[Set
         for snapshot in snapshots(folder):
             tick = observer.tick(snapshot, (), False, deadlocks.get(snapshot.at, ()))
             for setting, engine in engines.items():
+                stepped_up[setting] += [
+                    Alarm(tick.at, score.pool, (score.id.pid, score.id.start_ticks), score.kind)
+                    for score in step_up(tick.scores, alpha(setting.rate))
+                ]
                 for decision in engine.step(tick).decisions:
                     action = decision.action
                     if isinstance(action, Flag):
@@ -137,4 +150,12 @@ def flags(folder: Path, truth: Truth, fitted: AnomalyFit, settings: Sequence[Set
                                 action.over,
                             )
                         )
-    return found
+    return Told(found, stepped_up)
+
+
+def step_up(scores: Sequence[Score], line: float) -> list[Score]:
+    """Scores above `line` that stepping up over the workers of a tick would reject too, each rejection allowing the next one as
+    much more (Benjamini and Hochberg 1995)."""
+    ranked = sorted(scores, key=lambda score: score.p)
+    last = max((rank for rank, score in enumerate(ranked, 1) if score.p <= rank * line), default=0)
+    return [score for score in ranked[:last] if score.p > line]

@@ -30,6 +30,9 @@ LEAKS = ("leak", "fd-leak", "thread-leak")
 PROMPT = ("spin", "stuck", "deadlock", "fork-storm", "switch-storm", "crash-loop")
 KINDS = (*PROMPT[:3], *LEAKS, *PROMPT[3:], "slow", "starved", "zombie")
 
+LIGHT = "light"
+"""Variant of slow workers that take less than anybody would notice: told apart from the others."""
+
 ANTAGONIST = "campaign_hog.py"
 """The program of those that starve a worker: who names it or its pid has named the antagonist."""
 
