@@ -125,7 +125,7 @@ def claim(claims: Claims, name: str, result: Judgement, good: Healthy) -> None:
 def claim_step_up(claims: Claims, name: str, result: Judgement, stepped_up: Judgement) -> dict[str, int]:
     """What stepping up over the workers of a tick would add to what is told: the policy does without (quarantine.py says why)."""
     found = {hit.fault.id for hit in result.hits if hit.in_time}
-    more = sum(hit.first is not None and hit.fault.id not in found for hit in stepped_up.hits)
+    more = sum(hit.in_time and hit.fault.id not in found for hit in stepped_up.hits)
     others = {(alarm.pool, alarm.worker) for alarm in (*stepped_up.false, *stepped_up.siblings)}
     print(f"{name}: stepping up would tell of {more} faults more, and of {len(others)} healthy workers, patience aside")
     claims.at_most(f"{name}: faults not found that stepping up (Benjamini-Hochberg) would tell of", more, 0)

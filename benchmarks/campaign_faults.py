@@ -38,6 +38,11 @@ take `SLOW_SHARE` to 3.5 times that: siblings that hardly need a CPU at all are 
 LIGHT_SHARE = 0.25
 """Of slow workers."""
 
+OF_SUPERVISORS = ("crash-loop", "zombie")
+BLAMED = 160.0
+"""Kinds that are said of a pool's supervisor, and seconds after one of them until there may be another: one incident of a process
+is open at a time, these take up to 150 s to be over, and whoever was told of the one is not told of the other meanwhile."""
+
 REST = 30.0
 """Seconds that a pool rests between two faults."""
 
@@ -87,9 +92,11 @@ class Injector:
         waiting = [kinds[number % len(kinds)] for number in range(count)]
         rng.shuffle(waiting)
         self._waiting = waiting
-        self._given = 0
+        self._given = 0  # faults that were begun and not failed
+        self._last = 0  # number of the latest
         self._active: list[_Active] = []
         self._free_at: dict[str, int] = {}
+        self._blamed_until: dict[str, int] = {}
         self.failed: list[str] = []
 
     @property
@@ -139,6 +146,8 @@ class Injector:
                 continue
             light = self._random.random() < LIGHT_SHARE
             for pool in free:
+                if kind in OF_SUPERVISORS and now < self._blamed_until.get(pool.name, 0):
+                    continue
                 if kind == "starved" and pool.character.cpu < NEEDS_CPU:
                     continue
                 if kind == "slow" and not slow_variants(pool.character, light=light):
@@ -156,7 +165,8 @@ class Injector:
         workers = [worker for slot in slots if (worker := pool.worker(slot)) is not None]
         variant, strength, order = self._drawn(kind, pool.character)
         self._given += 1
-        active = _Active(self._given, kind, variant, strength, pool, slots, workers, chance.uniform(62, 75), now)
+        self._last += 1
+        active = _Active(self._last, kind, variant, strength, pool, slots, workers, chance.uniform(62, 75), now)
         self._active.append(active)
         pool.held = True
         if kind in LEAKS:
@@ -262,6 +272,8 @@ class Injector:
         self._active.remove(active)
         pool.held = False
         self._free_at[pool.name] = now + round(REST * SECOND)
+        if active.kind in OF_SUPERVISORS:
+            self._blamed_until[pool.name] = now + round(BLAMED * SECOND)
         return Fault(
             id=active.id,
             kind=active.kind,

@@ -32,14 +32,14 @@ BLOCK_SECONDS = 60.0
 
 LINE: Mapping[Anomaly, float] = {
     Anomaly.LEAK: 16.0,  # growth beyond the siblings' twice what matters, each step rising
-    Anomaly.FD_LEAK: 20.0,  # crowds of clients are odd to those that have none
+    Anomaly.FD_LEAK: 16.0,
     Anomaly.THREAD_LEAK: 16.0,
     Anomaly.FORK_STORM: 1.7,  # 5.5 times what is usual and one more, a second
     Anomaly.SWITCH_STORM: 2.0,  # 7.4 times the siblings' rate for the same work
     Anomaly.SPIN: 20.0,  # times the usual stretch of work
     Anomaly.STUCK: 20.0,  # times the usual pause
     Anomaly.STARVED: 1.5,  # 4.5 times the siblings' ratio of wait to run, and that waits for two thirds of what it wants
-    Anomaly.SLOW: 5.5,  # robust standard deviations; with the least spread, 4 times the siblings' cost
+    Anomaly.SLOW: 4.5,  # robust standard deviations; with the least spread, 3 times the siblings' cost
     Anomaly.OUTLIER: 12.0,  # robust standard deviations
     Anomaly.CRASH_LOOP: 2.5,  # workers that end soon, one after the other
     Anomaly.ZOMBIE: 25.0,  # seconds

@@ -51,7 +51,7 @@ LEAKING: Mapping[Anomaly, _Leaking] = {
     # Loading one large request or result takes seconds, and is given back.
     Anomaly.LEAK: _Leaking("rss", "mib", MIB, 8 * MIB, 8 * MIB, 8 * MIB, 0.05, 12.0, young=False),
     # Connections kept open come by dozens, and crowds of clients by hundreds within some ten seconds.
-    Anomaly.FD_LEAK: _Leaking("fds", "fds", 1.0, 20.0, 32.0, 128.0, 0.2, 24.0, young=True),
+    Anomaly.FD_LEAK: _Leaking("fds", "fds", 1.0, 16.0, 32.0, 128.0, 0.2, 24.0, young=True),
     # Executors of threads fill up to some dozens (Python's default: at most 32), one worker's before another's.
     Anomaly.THREAD_LEAK: _Leaking("threads", "threads", 1.0, 10.0, 16.0, 64.0, 0.2, 24.0, young=True),
 }
@@ -97,9 +97,11 @@ class _Slowness:
     """How long to look at workers that take so much."""
 
     seconds: float  # span
+    chars: float  # least work a second, in bytes
     cpu: float  # least cores
     busy: float  # least share of the time that it is busy without waiting for a CPU
     times: float  # least factor of what it takes above what siblings take, whatever they work
+    most: float = math.inf  # most cores
 
     @property
     def least(self) -> Floats:
@@ -109,10 +111,10 @@ class _Slowness:
 
 SLOWNESS = (
     # Busy half of the time, throughout: single large requests wait for seconds in healthy pools too.
-    _Slowness(30.0, 0.1, 0.5, 0.0),
+    _Slowness(30.0, 1024.0, 0.1, 0.5, 0.0),
     # Who takes 1 % of a core for what siblings do in 0.2 % will take all of it when the load comes. How long so few requests were
     # busy says nothing: half of it is one of them.
-    _Slowness(48.0, 0.01, math.inf, 2.0),
+    _Slowness(48.0, 128.0, 0.01, math.inf, 2.0, most=0.3),
 )
 """Less is believed after a longer time: it is made of fewer requests, and they differ."""
 
@@ -120,9 +122,8 @@ SLOW_FLOOR = 0.25
 """Share of what a worker must take at least; siblings that take less are taken to take so much, for nobody knows of what it is
 made: timers, health checks, rounding."""
 
-SLOW_CHARS, SLOW_SLICES = 128.0, 10.0
-"""Work a second (bytes, or times put on a CPU where those are not known) below which the cost of work says nothing: some requests
-of some hundred bytes in a span."""
+SLOW_SLICES = 10.0
+"""Times put on a CPU a second, where bytes are not known, below which the cost of work says nothing."""
 
 SWITCH_SECONDS, SWITCH_RATE, SWITCH_TIMES = 24.0, 1000.0, 4.0
 """Span of the switch storm test; least rate a second that matters (at some 5 us each, half a percent of a CPU); least factor
@@ -310,7 +311,7 @@ def _leak_closely(view: View, what: _Leaking) -> Found:
         steps, even = np.diff(last, axis=0), np.maximum(growth, 0.0) / (SEGMENTS - 1)
         rising = np.count_nonzero(steps > even / 4, axis=0) / (SEGMENTS - 1)
         lasting = (rising >= 0.7) & (steps.min(axis=0) >= -even) & (now - last[SEGMENTS // 2] >= growth / 3)
-        value = np.where(lasting, np.maximum(excess, 0.0) / matters * SEGMENTS * rising**2, 0.0)
+        value = np.where(lasting, np.maximum(excess, 0.0) / matters * SEGMENTS * rising**4, 0.0)
         better = fits & ~(value <= best)
         best = np.where(better, value, best)
         material = np.where(better, lasting & (excess >= matters), material)
@@ -515,7 +516,7 @@ def _costs(view: View, at: slice, how: _Slowness) -> tuple[Floats, Floats]:
     chars, slices = view.mean("chars", at, SEEN_SHARE), view.mean("slices", at, SEEN_SHARE)
     by_bytes = ~view.siblings.anywhere(np.isnan(chars))
     work = np.where(by_bytes, chars, slices)
-    work = np.where(work >= np.where(by_bytes, SLOW_CHARS, SLOW_SLICES), work, np.nan)
+    work = np.where(work >= np.where(by_bytes, how.chars, SLOW_SLICES), work, np.nan)
     return np.maximum(_takes(view, at), SLOW_FLOOR * how.least) / work, work
 
 
@@ -578,7 +579,7 @@ def _slow_over(view: View, how: _Slowness) -> tuple[Floats, Flags, Floats]:
     stretches, _ = view.stretches(how.seconds)
     whole = slice(stretches[-1].start, WINDOW)
     takes = _takes(view, whole)
-    lasting = takes >= np.fmax(how.least, how.times * np.nan_to_num(siblings.median(takes)))
+    lasting = (takes >= np.fmax(how.least, how.times * np.nan_to_num(siblings.median(takes)))) & (takes[0] <= how.most)
     lowest, times = np.full(shape, np.inf), np.full(shape, np.inf)
     for at in stretches:
         value = np.log(_costs(view, at, how)[0])

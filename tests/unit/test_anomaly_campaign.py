@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nicety.models.records import Anomaly, ProcId, Score
+
 SECOND = 1_000_000_000
 VICTIM, SIBLING, MASTER, HOG, ZOMBIE = (11, 1), (12, 2), (10, 0), (99, 9), (55, 5)
 
@@ -199,3 +201,20 @@ def test_features_see_no_future(peers: ModuleType) -> None:
     (life, *_) = lives(peers, {"cpu": 1.0})
     cut = peers.Life(life.worker, life.pool, life.at[:370], life.figures[:370])
     np.testing.assert_allclose(peers.features(cut), peers.features(life)[:370])
+
+
+def test_stepping_up_allows_each_rejection_one_more() -> None:
+    replay = importlib.import_module("campaign_replay")
+    said = [Score(ProcId(pid, 1), "a", Anomaly.LEAK, 1.0, p, (), "test") for pid, p in ((1, 0.5), (2, 9e-7), (3, 1e-8), (4, 2e-6))]
+    assert [score.id.pid for score in replay.step_up(said, 5e-7)] == [2]
+    assert replay.step_up(said[:2], 5e-7) == []
+
+
+def test_every_kind_of_pool_has_slow_workers_that_matter_or_light_ones() -> None:
+    faults, pools = importlib.import_module("campaign_faults"), importlib.import_module("campaign_pools")
+    ways = {name: faults.slow_variants(character, light=False) for name, character in pools.CHARACTERS.items()}
+    assert ways["compute"] == ["cpu"]
+    assert ways["web"] == ["backend"]
+    assert ways["threads"] == []  # whether it is busy is not told, and it hardly computes
+    for name, character in pools.CHARACTERS.items():
+        assert faults.slow_variants(character, light=True) == ([] if ways[name] else ["light"])

@@ -279,3 +279,67 @@ def test_a_young_worker_that_leaks_descriptors_is_told_by_siblings_that_stand_st
     ticks[:born] = [WorkerTick(tick.keys[1:], tick.pools[1:], tick.values[1:]) for tick in ticks[:born]]
     said = flags(ticks[: born + 110], 0.5, born)  # 55 s of its life
     assert [score.kind for _, score in said[:1]] == ([Anomaly.FD_LEAK] if found else [])
+
+
+WORK = [AT[name] for name in ("cpu", "wait", "slices", "chars", "busy")]
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_a_slow_worker_that_hardly_works_is_found_after_a_while(found: bool) -> None:
+    """Siblings take half a percent of a core. Eight times that is slow for the same bytes, and is not for eight times as many."""
+    ticks = pool(5, 330, 0.5, 27)
+    for tick in ticks:
+        tick.values[:, WORK] *= 0.01
+    for tick in ticks[ONSET:]:
+        tick.values[0, AT["cpu"]] *= 8
+        tick.values[0, AT["chars"]] *= 1 if found else 8
+    said = flags(ticks, 0.5, ONSET)
+    assert {(score.id, score.kind) for _, score in said} == ({(VICTIM, Anomaly.SLOW)} if found else set())
+    if found:
+        assert 30 <= said[0][0] <= 60
+
+
+def test_one_large_request_after_the_other_is_not_slow() -> None:
+    """They keep a worker busy for a quarter of its time, at next to no bytes."""
+    ticks = pool(5, 330, 0.5, 28)
+    for tick in ticks:
+        tick.values[:, WORK] *= 0.02
+    for number, tick in enumerate(ticks[ONSET:]):
+        tick.values[0, AT["busy"]] = 1.0 if number % 16 < 4 else 0.01
+    assert flags(ticks, 0.5, ONSET) == []
+
+
+@pytest.mark.parametrize(("theirs", "victim"), [(0.004, True), (0.3, False)])
+def test_who_waits_as_all_its_siblings_do_is_not_singled_out(theirs: float, victim: bool) -> None:
+    """On a full machine everybody waits for nearly all of the time that it wants a CPU."""
+    windows = WorkerWindows(len(CHANNELS))
+    for tick in pool(4, WINDOW, 0.5, 29, "idle"):
+        tick.values[0, [AT["cpu"], AT["wait"], AT["chars"]]] = (0.01, 0.7, 5e4)
+        tick.values[1:, [AT["cpu"], AT["wait"], AT["chars"]]] = (0.005, theirs, 5e4)
+        windows.push(tick.keys, tick.values)
+    rows = worker_rows(tick.pools, *windows.view(), 0.5)
+    assert rows.material[:, KINDS.index(Anomaly.STARVED)].tolist() == [victim, False, False, False]
+
+
+def test_a_cache_that_warms_up_after_a_deploy_is_no_leak() -> None:
+    """The first of the new workers is old enough to be judged before the others are: they warm up as well."""
+    ticks = pool(4, 200, 0.5, 30)
+    born = (0, 24, 24, 24)
+    for number, tick in enumerate(ticks):
+        for worker, birth in enumerate(born):
+            tick.values[worker, AT["rss"]] = (15 + min(0.4 * (number - birth), 60)) * MIB
+    ticks[:24] = [WorkerTick(tick.keys[:1], tick.pools[:1], tick.values[:1]) for tick in ticks[:24]]
+    assert flags(ticks, 0.5) == []
+
+
+@pytest.mark.parametrize(("siblings", "found"), [(1.0, True), (0.05, False)])
+def test_siblings_that_do_nothing_do_not_show_that_nothing_has_to_grow(siblings: float, found: bool) -> None:
+    """A slow growth of descriptors: told by siblings that do as much, not by those at the end of the line."""
+    ticks = pool(4, 330, 0.5, 31)
+    for number, tick in enumerate(ticks):
+        tick.values[:, AT["fds"]] = 12.0
+        tick.values[0, AT["fds"]] += max(number - ONSET, 0) // 2 * 1.3
+        tick.values[1:, WORK] *= siblings
+        tick.values[1:, AT["cpu"]] += 0.001
+    said = {(score.id, score.kind) for _, score in flags(ticks[: ONSET + 110], 0.5, ONSET)}
+    assert said == ({(VICTIM, Anomaly.FD_LEAK)} if found else set())
