@@ -105,7 +105,7 @@ class _Slowness:
 
     @property
     def least(self) -> Floats:
-        """[2, 1] the least that a worker must take, in the order of `_takes`."""
+        """[2, 1] of `_takes`: siblings that take less than `SLOW_FLOOR` of it are taken to take so much."""
         return np.array([[self.cpu], [self.busy]])
 
 
@@ -526,30 +526,39 @@ def _takes(view: View, at: slice) -> Floats:
     return np.array([cpu, busy - np.minimum(view.mean("wait", at, SEEN_SHARE), busy)])
 
 
+def _matters(view: View, at: slice, how: _Slowness) -> Flags:
+    """[2, n] whether it takes enough to be slow by CPU (which a worker that is busy with it may not always get), and by time."""
+    cpu, own = _takes(view, at)
+    return np.array([np.fmax(cpu, own) >= how.cpu, own >= how.busy]) & ~(cpu > how.most)
+
+
 def _slow(view: View) -> Found:
     """Much more CPU, or busy for much longer, for the work that siblings do, throughout three stretches of time. Three workers or
     more: of what a single one does, nobody knows how long it should take."""
     seen, near = np.zeros(view.n, dtype=np.bool_), np.zeros(view.n, dtype=np.bool_)
+    ways: list[_Slowness] = []
     for how in SLOWNESS:
         stretches, _ = view.stretches(how.seconds)
-        may = ~view.few & (_takes(view, stretches[0]) >= how.least).any(axis=0)
-        if view.few.all():
-            continue
         costs, _ = _costs(view, stretches[0], how)
         seen |= ~view.few & np.isfinite(costs).any(axis=0)
-        for at in stretches[:2] if may.any() else ():
-            costs, _ = _costs(view, at, how)
+        may = ~view.few & _matters(view, stretches[0], how).any(axis=0)
+        for older in stretches[1:]:
+            if not may.any():
+                break
             apart = np.log(costs)
             apart -= view.siblings.pool_median(apart)
             may &= (apart >= NEAR * math.log(SLOW_TIMES)).any(axis=0)
+            costs, _ = _costs(view, older, how)
         near |= may
-    return _close(view, seen, near, _slow_closely)
+        if may.any():
+            ways.append(how)
+    return _close(view, seen, near, lambda part: _slow_closely(part, ways or SLOWNESS))
 
 
-def _slow_closely(view: View) -> Found:
+def _slow_closely(view: View, ways: Sequence[_Slowness]) -> Found:
     best, matters, which = np.full(view.n, np.nan), np.zeros(view.n, dtype=np.bool_), np.zeros(view.n, dtype=np.int64)
     figures: list[Floats] = []
-    for number, how in enumerate(SLOWNESS):
+    for number, how in enumerate(ways):
         score, material, said = _slow_over(view, how)
         better = (material & ~matters) | ((material == matters) & (np.isnan(best) | (score > best)))
         best, matters, which = np.where(better, score, best), matters | material, np.where(better, number, which)
@@ -579,7 +588,7 @@ def _slow_over(view: View, how: _Slowness) -> tuple[Floats, Flags, Floats]:
     stretches, _ = view.stretches(how.seconds)
     whole = slice(stretches[-1].start, WINDOW)
     takes = _takes(view, whole)
-    lasting = (takes >= np.fmax(how.least, how.times * np.nan_to_num(siblings.median(takes)))) & (takes[0] <= how.most)
+    lasting = _matters(view, whole, how) & ~(takes < how.times * siblings.median(takes))
     lowest, times = np.full(shape, np.inf), np.full(shape, np.inf)
     for at in stretches:
         value = np.log(_costs(view, at, how)[0])
@@ -588,7 +597,7 @@ def _slow_over(view: View, how: _Slowness) -> tuple[Floats, Flags, Floats]:
         others = siblings.total(np.isfinite(value)) - np.isfinite(value)
         lowest = np.minimum(lowest, np.where(others >= 2, apart / np.maximum(spread, SLOW_SPREAD), np.nan))
         times = np.minimum(times, np.exp(apart))
-        lasting &= _takes(view, at) >= how.least
+        lasting &= _matters(view, at, how)
     lowest = np.where(view.few, np.nan, np.where(lasting, lowest, np.minimum(lowest, 0.0)))
     seconds = np.full(view.n, (whole.stop - whole.start) * view.interval)
     work = _costs(view, stretches[0], how)[1]
