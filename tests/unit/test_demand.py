@@ -14,6 +14,7 @@ from nicety.models import demand as module
 from nicety.models.demand import (
     DEMAND_FEATURES,
     FALLBACK,
+    FEW,
     METRICS,
     MIN_TICKS,
     Forecaster,
@@ -180,6 +181,38 @@ def test_no_forecast_is_above_what_a_series_cannot_exceed() -> None:
     assert max(value for row in said[0][0] for value in row) == 20.0
 
 
+@pytest.mark.parametrize("model", [None, network()])
+def test_of_what_is_counted_in_ones_and_twos_a_whole_number_is_said(model: Network | None) -> None:
+    counts = np.random.default_rng(1).poisson(0.7, (3, 120)).astype(np.float64)
+    said = np.array([[rows_ for rows_, _ in step_] for step_ in run(Forecaster(model, 1.0), counts)[60:]])
+    few = said < FEW
+    assert few.mean() > 0.5
+    assert (said[few] == np.rint(said[few])).all()
+    assert said[..., -1].max() > said[..., 0].max() > 0
+
+
+def test_fractions_are_said_where_one_was_seen_and_of_what_is_many() -> None:
+    counts = np.random.default_rng(1).poisson(0.7, (1, 120)).astype(np.float64)
+    once, many = counts.copy(), np.random.default_rng(1).poisson(100, (1, 120)).astype(np.float64)
+    once[0, 3] = 0.5
+    for values in (once, many):
+        said = np.array([rows_ for ((rows_, _),) in run(Forecaster(None, 1.0), values)[60:]])
+        assert (said != np.rint(said)).mean() > 0.5
+    assert many.min() > FEW
+
+
+def test_a_series_in_the_place_of_one_with_fractions_is_counted_again() -> None:
+    forecaster, one = Forecaster(None, 1.0), np.zeros(1, dtype=np.int64)
+    for tick in range(30):
+        forecaster.step(["old"], np.array([0.5 + tick % 2]), float(tick), one, one > 0)
+    counts = np.random.default_rng(1).poisson(0.7, 60).astype(np.float64)
+    said = [forecaster.step(["new"], counts[tick : tick + 1], 30.0 + tick, one, one > 0)[0][0] for tick in range(60)]
+    found = np.array(said[20:])
+    few = found < FEW
+    assert few.mean() > 0.5
+    assert (found[few] == np.rint(found[few])).all()
+
+
 def raises(start: Singles) -> Singles:
     raise IndexError("node 7 of 3")
 
@@ -286,6 +319,27 @@ def test_a_model_has_less_say_in_a_series_where_it_lost_more_lately() -> None:
     assert off[0] > 10 * abs(off[1])
     assert off[0] > 1
     assert np.array(blind[last][0][0]) == pytest.approx(np.array(quiet[last][0][0]), rel=0.05)
+
+
+def test_a_model_that_lost_more_of_next_to_nothing_keeps_its_say() -> None:
+    """It has been too high while a series stood still, when errors are a ten thousandth of the level."""
+    values = np.ones((1, 520))
+    values[:, :40] = noise(1, 40)
+    tops = []
+    for since in (420, 519, 520):
+        model = Says(lambda start: start)
+        forecaster = Forecaster(model, 1.0)
+        for tick in range(519):
+            if tick == since:
+                model._say = lambda start: start + 3.0
+            step(forecaster, values, tick)
+        if since < 520:
+            model._say = lambda start: start + 3.0
+        ((said, source),) = step(forecaster, values, 519)
+        assert source == "demand stub"
+        tops.append(said[0][-1])
+    long, now, never = tops
+    assert long - never > 0.8 * (now - never) > 0
 
 
 def test_a_series_that_begins_unknown_is_an_error_of_the_caller() -> None:
