@@ -45,6 +45,13 @@ WIDTH = 256
 """Series that are stepped together: enough that numpy does the work, few enough that what it works in is little, and stays in the
 cache."""
 
+FEW = 4.0
+"""Forecasts below so many are whole numbers where all values of a series were: requests a second, commands in work. What comes in
+ones and twos is never 0.4, and a median of 0.4 costs a sixth more than one of 0 there. Above, a fraction matters little. Chosen on
+the histories of the public arrivals, asked at thousands of origins: it gains 3 % of accuracy on counts of about one a tick, 2 % on
+one that idles, and costs the others nothing. 8 gains no more, and takes the 90 % quantile of PlanetLab's whole per cents of CPU
+from 91.1 to 91.8 % instead of 91.4 %."""
+
 _LAGS = (1, 2, 3, 5, 8, 12, 18, 27)
 _EXTREMES = (6, 24, 96)
 _FALLBACK = tuple(LEVELS.index(level) for level in QUANTILES)
@@ -172,6 +179,11 @@ def forecasts(seen: Outlook, answers: Singles) -> Floats:
         return np.ascontiguousarray(np.clip(said * seen.unit, 0.0, LARGEST).transpose(2, 0, 1))
 
 
+def counted(said: Floats, whole: Bools) -> Floats:
+    """Forecasts in the series' own values, those below FEW as whole numbers where `whole` says so; it broadcasts."""
+    return np.where(whole & (said < FEW), np.rint(said), said)
+
+
 class DemandModel(Protocol):
     """What `Forecaster` can ask: `Network`, or what takes its place."""
 
@@ -279,7 +291,12 @@ PATIENCE, STEEP = (1.25, 1.4), 8
 more where both lose the same, a half where it loses PATIENCE times as much, next to nothing at twice that. The second patience is
 for quantiles that the model has above the fallback's: lowering them is what may leave a group without room. It is for series whose
 load has just changed its habits, from which the experts recover sooner than a model that never saw the like. On public traces it
-gains up to 1 % of accuracy and costs the upper quantiles of a set whose load grows (Nezha) half a point to one of coverage."""
+gains up to 1 % of accuracy."""
+
+NOTHING = 2.5e-4
+"""Losses much below such a share of a series' level are nothing, whatever their ratio: where a series stands still both lose next
+to nothing, the fallback less, and the model must not be without a say when it moves again. Four and ten times as much came to the
+same in coverage where load grows (Nezha: 86 and 91 %, without it 85 and 89 %), but is noticed when a load falls to a tenth."""
 
 USUAL = 0.001
 """Slowest rate of what the fallback usually loses on a series: a quarter of an hour at a tick a second, so what is little in a
@@ -330,6 +347,7 @@ class _Block:
             # What was said, in units of the series, packed around the common point (`pending` of the experts); NaN: nothing
             "due": ((RING, len(QUANTILES)), np.uint16),
             "both": ((int(_WATCHED.sum()) if judged else 0, 2, len(QUANTILES)), np.uint16),  # by fallback and by model
+            "whole": ((), np.bool_),  # all values of the series were whole numbers
             "lately": ((2, len(QUANTILES)), np.float32),  # what fallback and model lost lately a forecast
             "usual": ((), np.float32),  # what the fallback loses in all quantiles together; 0: nothing judged yet
         }
@@ -359,6 +377,7 @@ class _Block:
         self._state["due"][..., slot] = self._state["both"][..., slot] = _NOTHING
         self._state["lately"][..., slot] = 0
         self._state["usual"][slot] = 0
+        self._state["whole"][slot] = True
         return slot
 
     def learn(self, slots: Ints, values: Floats, at: float, metric: Ints) -> Singles:
@@ -366,6 +385,7 @@ class _Block:
         now = np.full(self.experts.slots, np.nan)
         now[slots] = values
         self._state["metric"][slots] = metric
+        self._state["whole"] &= np.isnan(now) | (now == np.rint(now))
         self.experts.learn(now, np.full(self.experts.slots, at), self._fresh)
         self._fresh[:] = False
         with np.errstate(over="ignore", invalid="ignore"):
@@ -374,7 +394,8 @@ class _Block:
     def correct(self, came: Singles) -> tuple[Floats, Ints]:
         """Move the series' own corrections by the forecasts that come true at this tick; `came` as `learn` gives it: where it is
         NaN nothing moves. Returns errors [2, H, Q] and forecasts [2, H] that came true, of the fallback and of the model."""
-        due = unpacked(self._state["due"][self.experts.due], self.experts.state["pending"][self.experts.due][:, None])  # [H, Q, S]
+        base = self.experts.state["pending"][self.experts.due][:, None]
+        due = self._counted(unpacked(self._state["due"][self.experts.due], base))  # [H, Q, S]
         by_model = self._state["by_model"][(self.experts.tick - _H) % LONGEST]  # [H, S]
         # An equal value is evidence of neither: else the quantiles of a series that stands still would wander
         error = np.where(came > due, _LEVELS, np.where(came < due, _LEVELS - 1, np.float32(0)))
@@ -391,7 +412,7 @@ class _Block:
         """What came of what fallback and model said; `came` as `learn` gives it."""
         place = _WATCHED_FIRST + self.experts.tick % _WATCHED
         base = self.experts.state["pending"][self.experts.due[_AT]]
-        both = unpacked(self._state["both"][place], base[:, None, None])  # [W, 2, Q, S]
+        both = self._counted(unpacked(self._state["both"][place], base[:, None, None]))  # [W, 2, Q, S]
         due = ~np.isnan(both[:, 0, 0]) & ~np.isnan(came)
         series = np.flatnonzero(due.any(axis=0))
         if not len(series):
@@ -416,6 +437,15 @@ class _Block:
         metric = self._state["metric"][series[moves]].astype(np.int64)
         return _Judged(metric, sums[1].T, sums[0].T, covered[1].T, covered[0].T, counts[moves].astype(np.float64))
 
+    def _counted(self, said: Singles) -> Singles:
+        """[..., S] forecasts in units of the series, that were packed, as they were said where that was in whole numbers."""
+        whole = self._state["whole"]
+        if not whole.any():
+            return said
+        with np.errstate(over="ignore"):
+            values = said * self.experts.unit
+        return np.where(whole, counted(values, whole) / self.experts.unit, said).astype(np.float32)
+
     def forecast(self, at: float, slots: Ints, ask: Bools, model: DemandModel | None, heard: Bools, common: Singles) -> _Said:
         """Of the series in `slots`, after `learn` and `correct`; `ask` [n]: where the model should speak if it can, of `heard`
         metrics, see `DriftWatch`. `common` [2, H, Q]: corrections of what the fallback says, and the model."""
@@ -427,7 +457,7 @@ class _Block:
             spoke, refused, failure = self._ask(seen, asked, model, heard, answers)
         correction = common[spoke.astype(np.int64)].transpose(1, 2, 0) + self._state["own"]
         answers += correction * (answers[:, -1] - answers[:, 0])[:, None]
-        said = forecasts(seen, answers)
+        said = counted(forecasts(seen, answers), self._state["whole"][:, None, None])
         with np.errstate(over="ignore"):
             plain = (said / seen.unit[:, None, None]).astype(np.float32).transpose(1, 2, 0)
         self._state["due"][self.experts.due] = packed(plain, seen.base[:, None])
@@ -478,7 +508,8 @@ class _Block:
     def _share(self, patience: float) -> Singles:
         """[Q, slots] the model's share in what is said: less where it lost more than the fallback lately."""
         fallback_, model = self._state["lately"]
-        ratio = (model + _LITTLE) / (patience * (fallback_ + _LITTLE))
+        little = _LITTLE + np.float32(NOTHING) * self.experts.level
+        ratio = (model + little) / (patience * (fallback_ + little))
         return np.asarray(1 / (1 + np.minimum(ratio, 100) ** STEEP), dtype=np.float32)
 
 
