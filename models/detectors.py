@@ -529,7 +529,7 @@ def _takes(view: View, at: slice) -> Floats:
 def _matters(view: View, at: slice, how: _Slowness) -> Flags:
     """[2, n] whether it takes enough to be slow by CPU (which a worker that is busy with it may not always get), and by time."""
     cpu, own = _takes(view, at)
-    return np.array([np.fmax(cpu, own) >= how.cpu, own >= how.busy]) & ~(cpu > how.most)
+    return np.asarray(np.array([np.fmax(cpu, own) >= how.cpu, own >= how.busy]) & ~(cpu > how.most))
 
 
 def _slow(view: View) -> Found:
