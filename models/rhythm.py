@@ -40,6 +40,9 @@ SMOOTH = 3
 CALM = 6
 """Ticks on both sides of one that an answer is the median of: less chance, the same edges. What lasts no longer is not foretold."""
 
+LEVELS = (60, 30, 15)
+"""Ticks that an answer is the mean of where nothing much is to change in them: the most of these where it is so."""
+
 PERIODS = 7
 """Newest periods that an answer rests on: more would remember habits longer than they last."""
 
@@ -78,17 +81,19 @@ LARGEST = 1e9
 BLOCK = 64
 """Ticks for which answers are made together."""
 
-_WINDOWS = ((1024, 16), (4096, 128), (MEMORY, 512))  # (newest ticks that are searched, ticks between two searches)
+_WINDOWS = ((1024, 16), (4096, 64), (MEMORY, 512))  # (newest ticks that are searched, ticks between two searches)
 _TURNS = 8  # places that the earlier period is turned to, the right one included
 _WIDTH = 128  # ticks that must be foretold at least, also by short periods
 _LIKELY = 0.2  # autocorrelation of a lag that is worth a try
 _TRIES = 4  # lags tried in one search
 _SLACKER = 0.1  # by which more slack must be better
+_OFF = 2  # ticks a period that rises and falls may be off and still come at the same time
 _BETTER = 0.05  # and a longer period
 _MUCH_BETTER = 0.2  # and another period than one that is trusted
 _LITTLE_BETTER = 0.01  # and one near that, or another than one that was wrong lately
 _KEPT = 0.8  # share of LEAST_SWING and ABRUPT that keeps a rhythm: one at the limit would come and go
 _NEAR = 0.03  # share of a period
+_PIECE = 0.2  # the same of a period that people write: few lengths are, by chance two spikes are hardly so far apart
 _PART = 0.8  # of a period that must be remembered beside the one before: the first that was seen need not be whole
 
 
@@ -105,12 +110,15 @@ class Ahead:
     median: float  # largest median in the time asked for; the mean where they differ by little
     high: float  # the same of upper quantiles
     most: float  # the largest median, chance included
+    least: float  # the least
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
     period: float
-    slack: int
+    slack: int  # ticks within which a value is no surprise
+    jitter: int  # ticks by which rises and falls came early or late in the newest PERIODS
+    jittered: int  # tick at which that was seen last
     right: float
     checked: int  # newest periods that the period before foretold, one after the other; at most 2
     needed: int  # of these to be trusted
@@ -188,6 +196,12 @@ class Rhythm:
         if self._found is not None and (self._block is None or tick - self._block.at >= BLOCK):
             self._block = self._foretell(tick, self._found)
 
+    def settle(self, ticks: int, mean: float) -> None:
+        """It turned out what the newest values were on average, of which single ones were uncertain: they count as that."""
+        count = min(ticks, self._count)
+        if count > 0 and math.isfinite(mean):
+            self._newest(count)[:] = math.log1p(min(max(mean, 0.0), LARGEST))
+
     def ahead(self, ticks: int) -> Ahead | None:
         """What is foretold of the present tick and the next `ticks`, at most AHEAD; None: nothing repeats."""
         found, block = self._found, self._block
@@ -202,15 +216,20 @@ class Rhythm:
             trusted=self._trusted(found, self._tick),
             abrupt=found.abrupt,
             now=float(block.high[first]),
-            median=_largest(block.median[first : last + 1]),
-            high=_largest(block.high[first : last + 1]),
+            median=_largest(block.median[first:], last + 1 - first),
+            high=_largest(block.high[first:], last + 1 - first),
             most=float(block.median[first : last + 1].max()),
+            least=float(block.median[first : last + 1].min()),
         )
 
     @property
     def nbytes(self) -> int:
         """Size of what is remembered of the series."""
         return self._levels.nbytes
+
+    def levels(self, ticks: int) -> Singles:
+        """Logarithms of 1 + the newest values, as it remembers them: at most, where only limits are known."""
+        return np.array(self._newest(min(ticks, self._count))[1])
 
     def _trusted(self, found: _Found, tick: int) -> bool:
         return found.right >= TRUST and found.checked >= found.needed and tick >= self._wrong_until
@@ -307,7 +326,7 @@ class Rhythm:
         change = level - (sums[at] - sums[start]) / np.maximum(at - start, 1)
         change[0] = 0
         change -= change.mean()
-        longest = int(n / (1 + _PART))
+        longest = int(n / (1 + _PIECE))
         size = 1 << (2 * n - 1).bit_length()
         spectrum = np.fft.rfft(change, size)
         alike = np.fft.irfft(spectrum.real**2 + spectrum.imag**2, size)[: longest + 1]
@@ -319,8 +338,9 @@ class Rhythm:
             np.flatnonzero((middle >= alike[SHORTEST - 1 : -2]) & (middle >= alike[SHORTEST + 1 :]) & (middle >= _LIKELY))
             + SHORTEST
         )
-        peaks = peaks[np.argsort(-alike[peaks], kind="stable")][:_TRIES]
-        return sorted({self._refined(int(peak), alike) for peak in peaks.tolist()})
+        peaks = peaks[np.argsort(-alike[peaks], kind="stable")]
+        known = [lag for lag in peaks.tolist() if lag * (1 + _PART) <= n or self._calendar(lag) is not None]
+        return sorted({self._refined(lag, alike) for lag in known[:_TRIES]})
 
     def _refined(self, lag: int, alike: NDArray[np.float64]) -> float:
         """The period to a part of a tick, by the lags of several periods; one that people would write where it is near."""
@@ -336,35 +356,42 @@ class Rhythm:
         whole = round(period)
         slacks = [slack for slack in SLACKS if slack == 1 or slack <= whole // 8]
         width = min(max(whole, _WIDTH), self._count - whole - max(slacks))
-        if width < _PART * max(whole, _WIDTH):
+        calendar = period >= _WIDTH and self._calendar(period) is not None
+        if width < (_PIECE if calendar else _PART) * max(whole, _WIDTH):
             return None
         levels = self._newest(min(self._count, 2 * width + whole + max(slacks)))
         swing = float(np.ptp(levels[1, -width:]))
-        abrupt = _abruptness(self._newest(min(self._count, width + whole + TREND))[1], whole, width)
+        abrupt = _abruptness(self._newest(min(self._count, 2 * whole + TREND))[1], whole)
         share = 1.0 if before is None else _KEPT
         if swing < share * LEAST_SWING or abrupt < share * ABRUPT:
             return None
-        tried = [(slack, self._skill(levels, whole, slack, width)) for slack in slacks]
-        most = max(right for _, right in tried)
-        slack, right = next(each for each in tried if each[1] >= most - _SLACKER)
+        tried = [(slack, *self._skill(levels, whole, slack, width)) for slack in (0, *slacks)]
+        most, least = max(right for _, right, _ in tried[1:]), min(off for _, _, off in tried)
+        slack, right, _ = next(each for each in tried[1:] if each[1] >= most - _SLACKER)
+        jitter = next(slack for slack, _, off in tried if off <= least + _OFF * max(width / whole, 1.0))
+        jittered = tick
+        if before is not None and before.jitter > jitter and tick - before.jittered < PERIODS * period:
+            jitter, jittered = before.jitter, before.jittered
         checked = int(right >= TRUST)
         enough = levels.shape[1] >= 2 * width + whole + slack
-        if checked and enough and self._skill(levels[:, :-width], whole, slack, width) >= TRUST:
+        if checked and enough and self._skill(levels[:, :-width], whole, slack, width)[0] >= TRUST:
             checked = 2
-        since = tick - (checked + 1) * whole if before is None or not checked else before.since
-        needed = 1 if period >= _WIDTH and self._calendar(period) is not None else 2
-        return _Found(period, slack, right, checked, needed, swing, abrupt, since, tick, self._shifts(period))
+        since = tick - whole - checked * min(width, whole) if before is None or not checked else before.since
+        needed = 1 if calendar else 2
+        shifts = self._shifts(period)
+        return _Found(period, slack, min(jitter, slack), jittered, right, checked, needed, swing, abrupt, since, tick, shifts)
 
     @staticmethod
-    def _skill(levels: Singles, period: int, slack: int, width: int) -> float:
-        """Share of the errors by chance that the period before the newest `width` of the values [2, n] avoids.
+    def _skill(levels: Singles, period: int, slack: int, width: int) -> tuple[float, float]:
+        """(share of the errors by chance that the period before the newest `width` of the values [2, n] avoids; ticks that are off
+        by most of the swing, which is a rise or fall at another time).
 
         Differences in level between the periods do not count: their median is taken out. Nor does a value that was known well,
         beside one of which only limits are known, as long as it is within them.
         """
         earlier = levels[:, levels.shape[1] - width - period - slack :]
         low, high = _spread(earlier, slack, np.minimum), _spread(earlier, slack, np.maximum)
-        centre = earlier[:, slack:-slack]
+        centre = earlier[:, slack : earlier.shape[1] - slack]
         clean = centre[1] - centre[0] < CLEAN
         turns = np.rint(period * np.arange(_TURNS) / _TURNS).astype(np.int64)
         rows = np.minimum(turns, centre.shape[1] - width)[:, None] + np.arange(width)
@@ -377,7 +404,7 @@ class Rhythm:
             errors[other & (below[0] <= most) & (least - most + above <= 0)] = 0
         sums = errors.sum(axis=1, dtype=np.float64)
         chance = float(sums[1:].mean())
-        return 1 - float(sums[0]) / chance if chance > 0 else 0.0
+        return 1 - float(sums[0]) / chance if chance > 0 else 0.0, float((errors[0] > np.ptp(most) / 2).sum())
 
     def _shifts(self, period: float) -> tuple[float, ...]:
         """By how much the newest period lies above the first, second... before it, in logarithms."""
@@ -410,26 +437,35 @@ class Rhythm:
         known, there_ = (there & clean)[:, inner], there[:, inner]
         any_known = known.any(axis=0)
         use = np.where(any_known, known, there_)
-        highest = np.where(any_known, _widened(np.where(clean, most, least), slack), _widened(most, slack))
-        sure = _widened(least[:1], slack)
+        jitter = found.jitter
+        near = slice(slack - jitter, most.shape[1] - slack + jitter)
+        sure_of = np.where(clean, most, least)
+        highest = np.where(any_known, _widened(sure_of[:, near], jitter), _widened(most[:, near], jitter))
+        sure = _widened(least[:1, near], jitter)
         high = np.maximum(_quantile(highest, use, UPPER), np.where(there_[0], sure[0], 0))
         usual = _quantile(most[:, inner], use, 0.5)
-        median = _widened(np.pad(usual, slack, mode="edge")[None], slack)[0]
+        median = _widened(np.pad(usual, jitter, mode="edge")[None], jitter)[0]
         floor = _quantile(_spread(least, slack, np.minimum), use, 0.5)
-        ceiling = np.maximum(_quantile(highest, there_, UPPER), high)
+        widest = np.where(any_known, _widened(sure_of, slack), _widened(most, slack))
+        ceiling = np.maximum(_quantile(widest, there_, UPPER), high)
         return _Block(tick, _back(median), _back(high), floor, ceiling)
 
 
-def _abruptness(level: Singles, period: int, width: int) -> float:
-    """How much faster than a mean of TREND values follows it rises and falls, in the newest `width` values and a period before
-    alike: the sharpest rise and fall together, in logarithms."""
+def _abruptness(level: Singles, period: int) -> float:
+    """How much faster than a mean of TREND values follows it rises and falls, in the newest period and the one before alike: the
+    sharpest rise and fall together, in logarithms. Where the period before is not remembered, a rise counts as much as the fall
+    that came in both, and a fall as the rise."""
     sums = np.concatenate([[0.0], np.cumsum(level, dtype=np.float64)])
     at = np.arange(SHORT, len(level) - SHORT + 1)
     start = np.maximum(at - TREND, 0)
     change = (sums[at + SHORT] - sums[at]) / SHORT - (sums[at] - sums[start]) / (at - start)
-    newest, earlier = change[period:][-width:], change[:-period][-width:]
-    rise, fall = np.minimum(newest, earlier), np.maximum(newest, earlier)
-    return float(rise.max() - fall.min()) if len(rise) else 0.0
+    newest, earlier = change[-period:], change[:-period][-period:]
+    if not len(earlier):
+        return 0.0
+    once, twice = newest[: len(newest) - len(earlier)], newest[len(newest) - len(earlier) :]
+    rise, fall = float(np.minimum(twice, earlier).max()), -float(np.maximum(twice, earlier).min())
+    rise_once, fall_once = float(once.max(initial=0.0)), -float(once.min(initial=0.0))
+    return max(rise, min(rise_once, fall)) + max(fall, min(fall_once, rise))
 
 
 def _back(level: Singles) -> Singles:
@@ -442,9 +478,13 @@ def _near(period: float, other: float) -> bool:
     return abs(period - other) <= _NEAR * other
 
 
-def _largest(values: Singles) -> float:
-    """The largest, or the mean where that is little less: the largest of many is chance."""
-    largest, mean = float(values.max()), float(values.mean())
+def _largest(values: Singles, ticks: int) -> float:
+    """The largest of so many, or the mean where that is little less: the largest of many is chance. Where nothing much is to change
+    for longer, the mean of that time."""
+    for count in LEVELS:
+        if count > ticks and math.log1p(float(values[:count].max())) - math.log1p(float(values[:count].min())) <= LEAST_SWING:
+            return float(values[:count].mean())
+    largest, mean = float(values[:ticks].max()), float(values[:ticks].mean())
     return largest if math.log1p(largest) - math.log1p(mean) > LEAST_SWING / 2 else mean
 
 
@@ -465,7 +505,7 @@ def _spread(values: Singles, slack: int, extreme: np.ufunc) -> Singles:
 def _widened(values: Singles, slack: int) -> Singles:
     """[rows, n - 2 slack] the values [rows, n], and where one within `slack` is much higher that one: a rise may come early, a fall
     late. What is little higher is chance."""
-    wide, own = _spread(values, slack, np.maximum), values[:, slack:-slack]
+    wide, own = _spread(values, slack, np.maximum), values[:, slack : values.shape[1] - slack]
     return np.asarray(np.where(wide - own > LEAST_SWING, wide, own))
 
 

@@ -74,6 +74,7 @@ class Foretold(Record, frozen=True):
     median: float  # largest median until then
     high: float  # largest upper quantile until then
     later: float  # largest median until `pool_size.down_after` from now, at least until `horizon`
+    least: float  # least median until `pool_size.cooldown_down` from now
     now: float  # upper quantile of the present
 
 

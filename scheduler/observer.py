@@ -36,7 +36,7 @@ from ..models.records import (
     Snapshot,
     Trait,
 )
-from ..models.rhythm import AHEAD, Rhythm
+from ..models.rhythm import AHEAD, HOLE, Rhythm
 from ..models.scaling import Scaling
 from .config import Config
 from .crowding import Crowding
@@ -75,6 +75,9 @@ BACKLOG = 0.5
 
 PROGRAMS = 4096
 """Most names of programs that are remembered."""
+
+WORKED_OFF = 3
+"""Ticks in which little waits after which a backlog is over: what is left of it is then worked off too."""
 
 STABLE_SECONDS, PANIC_SECONDS = 60.0, 6.0
 """Windows of the reactive rule: Knative's defaults (stable-window 60 s, panic window 10 % of it)."""
@@ -282,16 +285,45 @@ def offered_load(pool: PoolSample) -> float | None:
     return (sum(told) if ready else 0.0) + (pool.queued or 0.0)
 
 
-def _offered(load: float, queued: float, before: float) -> tuple[float, float]:
-    """(least, most) of what the offered load may be, in Erlangs, where it is not clouded by a backlog.
+class OfferedLoad:
+    """The load that is offered to a pool, in Erlangs, as far as it is known while work waits, for its rhythm."""
 
-    As long as little waits, it is what is busy. While much waits and no less than before, more comes than is served: at least what
-    is busy, at most all that is there. While a backlog is worked off, less comes than is busy.
-    """
-    busy = load - queued
-    if queued <= busy * BACKLOG:
-        return busy, busy
-    return (busy, load) if queued >= before else (0.0, busy)
+    def __init__(self, rhythm: Rhythm) -> None:
+        self.rhythm = rhythm
+        self._queued = 0.0  # of the tick before
+        self._since: int | None = None  # tick since when much has waited
+        self._busy = 0.0  # summed since then
+        self._calm = 0  # newest of them in which little waited
+
+    def step(self, tick: int, load: float | None, queued: float, maximum: float) -> None:
+        """Tell the rhythm what is known of this tick. Load above `maximum` is not worth remembering.
+
+        As long as little waits, it is what is busy. While much waits and no less than before, more comes than is served: at least
+        what is busy, at most all that is there. While a backlog is worked off, less comes than is busy. Once it is worked off, as
+        much was served as had come: on average the load was what had been busy. Not so after minutes: when it came is then lost.
+        """
+        before, self._queued = self._queued, queued
+        if load is None:
+            self._since = None
+            self.rhythm.step(tick, None)
+            return
+        busy = load - queued
+        waits = queued > busy * BACKLOG
+        if waits and self._since is None:
+            self._since, self._busy = tick, 0.0
+        if self._since is not None:
+            self._busy += busy
+            self._calm = 0 if waits else self._calm + 1
+        if waits:
+            least, most = (busy, load) if queued >= before else (0.0, busy)
+        else:
+            least = most = busy
+        self.rhythm.step(tick, min(most, maximum), least)
+        if self._since is not None and self._calm == WORKED_OFF:
+            ticks = tick - self._since + 1
+            if ticks <= HOLE:
+                self.rhythm.settle(ticks, min(self._busy / ticks, maximum))
+            self._since = None
 
 
 class Observer:
@@ -319,8 +351,7 @@ class Observer:
         self._workers = WorkerWindows(len(CHANNELS))
         self._loners = Loners(config.daemon.interval)
         self._loads: dict[str, deque[tuple[int, float]]] = {}
-        self._rhythms: dict[str, Rhythm] = {}
-        self._queued: dict[str, float] = {}  # of the tick before
+        self._offered: dict[str, OfferedLoad] = {}
         self._scalings: dict[str, Scaling] = {}
         self._named: dict[str, bool] = {}  # whether `guard.protect` names a program
         self._cpu_per_worker: dict[str, float] = {}
@@ -560,14 +591,11 @@ class Observer:
         )
 
     def _follow(self, pool: PoolSample, load: float | None, at: int) -> Rhythm:
-        """Tell the rhythm of a pool's load what it is now. Load above the maximum is not worth remembering."""
+        """Tell the rhythm of a pool's load what it is now."""
         interval = self._config.daemon.interval
-        rhythm = self._rhythms.setdefault(pool.pool, Rhythm(interval, stagger=len(self._rhythms)))
-        least, most = (None, None) if load is None else _offered(load, pool.queued or 0.0, self._queued.get(pool.pool, 0.0))
-        self._queued[pool.pool] = pool.queued or 0.0
-        maximum = self._config.pools[pool.pool].maximum
-        rhythm.step(round(at / (interval * 1e9)), None if most is None else min(most, maximum), least)
-        return rhythm
+        offered = self._offered.setdefault(pool.pool, OfferedLoad(Rhythm(interval, stagger=len(self._offered))))
+        offered.step(round(at / (interval * 1e9)), load, pool.queued or 0.0, self._config.pools[pool.pool].maximum)
+        return offered.rhythm
 
     def _foretold(self, pool: PoolSample, load: float | None, at: int) -> Foretold | None:
         """What the load's rhythm says of the coming start time."""
@@ -576,7 +604,8 @@ class Observer:
         horizon = START_MARGIN * (START_UNKNOWN if pool.start_seconds is None else pool.start_seconds)
         ahead = rhythm.ahead(math.ceil(min(horizon / interval, AHEAD)) + 1)
         later = rhythm.ahead(math.ceil(min(max(horizon, self._config.pool_size.down_after) / interval, AHEAD)) + 1)
-        if ahead is None or later is None:
+        soon = rhythm.ahead(math.ceil(min(self._config.pool_size.cooldown_down / interval, AHEAD)))
+        if ahead is None or later is None or soon is None:
             return None
         return Foretold(
             period=ahead.period * interval,
@@ -588,6 +617,7 @@ class Observer:
             median=ahead.median,
             high=ahead.high,
             later=later.most,
+            least=soon.least,
             now=ahead.now,
         )
 

@@ -5,7 +5,8 @@ Pure: knows no adapter and no model.
   start times ahead, and for what is busy and queued now. Of what the reactive rule holds after a fall nothing is kept if the fall
   was foretold and came. As soon as something else comes, the rhythm is not trusted and the other two speak.
 - Reactive rule: Knative's autoscaler, see `reaction.py`. KPA holds the most of a panic for 60 s and starts in one; here
-  `down_after` does that job.
+  `down_after` does that job. Where the load fell to less than half for good, its mean begins anew there: else a spike that is over
+  would be paid for a minute longer.
 - Forecast floor: the forecast 1.2 worker start times ahead, by default its median. Upper quantiles would cost workers all the time
   for what a rhythm or a panic does when it is needed: see docs/decisions/0008.
 - Headroom bounds growth, and takes away what only a forecast asked for; it never takes workers that are needed now. So does the
@@ -23,7 +24,7 @@ import msgspec
 from ...models.records import HORIZONS, Latency
 from ...models.scaling import WORTH
 from ..config import Config
-from ..decision import START_MARGIN, Decision, Foretold, Group, Pool, ResizePool, Scaled, Tick, Why
+from ..decision import START_MARGIN, START_UNKNOWN, Decision, Foretold, Group, Pool, ResizePool, Scaled, Tick, Why
 from .policy import Memory, Outlook, Result, figures, horizon_for, peak
 from .reaction import EPSILON, PANIC_THRESHOLD, reaction, up
 
@@ -38,6 +39,9 @@ GRADUAL, SHARP = 2.0, 2.5
 SCALING = "scaling curve"
 """What the limit is called that the pool's own scaling sets."""
 
+STABLE = 60.0
+"""Seconds of `Pool.load_stable`."""
+
 CALM, SMALL = 60.0, 4
 """A pool shrinks to so few workers or less only if no 6 s of the last so many seconds would have been a panic there. Few workers
 have no room: two requests at once are a panic of one. Without this hold, which is as long as Knative's for all sizes, a pool with
@@ -45,7 +49,32 @@ half an Erlang grew and shrank each 15 s."""
 
 CLIFF = 0.75
 """A fall to this share of the workers or less that the rhythm foretold is followed as soon as it has come: `down_after` is then
-looked ahead instead of back."""
+looked ahead instead of back. And what is less of a fall waits where such a one is near."""
+
+LASTING = 10.0
+"""Seconds at most that more work than the rhythm foretold must be there before workers are started for it; a worker start time
+where that is less. By then the rhythm is not trusted any more, if it is wrong."""
+
+FALL, PATIENCE = 0.5, 2.5
+"""Where the mean load of 6 s is below that share of its mean of 60 s and stays so for that many worker start times (`down_after` at
+least), it has fallen. The longer workers take to come back, the longer they are kept; a pool whose patience is more than half of
+STABLE waits until the mean has fallen itself."""
+
+WARY = 600.0
+"""Seconds for which no fall is followed at once after one that was regretted: a panic came within STABLE of it."""
+
+
+class Fallen(Memory):
+    """The load since it fell."""
+
+    at: int  # ns of the tick at which it was seen
+    total: float  # Erlangs, summed over the ticks since
+    ticks: int
+
+    @property
+    def mean(self) -> float:
+        """Erlangs."""
+        return self.total / self.ticks
 
 
 class PoolMemory(Memory):
@@ -55,7 +84,11 @@ class PoolMemory(Memory):
     seen: int | None = None  # `requested` at the last tick
     since: int | None = None  # ns since when needs are known without a hole
     peaks: list[tuple[int, int]] = msgspec.field(default_factory=list)  # (ns, workers), falling: maximum of the last `down_after`
+    present: list[tuple[int, int]] = msgspec.field(default_factory=list)  # (ns, minus workers) needed in the last LASTING
     rushes: list[tuple[int, int]] = msgspec.field(default_factory=list)  # the same of what 6 s asked for, of the last CALM
+    falling: Fallen | None = None  # since it is low, which may be a lull
+    fallen: Fallen | None = None  # since it fell for good, within the last minute
+    wary_until: int = 0  # ns before which no fall is followed, after one that was regretted
     grown_at: int | None = None
     changed_at: int | None = None
 
@@ -76,6 +109,8 @@ class Need:
     forecast: float | None  # Erlangs at the wished quantile
     by_forecast: int | None
     by_reaction: int | None
+    mean: float | None  # load that the reactive rule took, in Erlangs: of 60 s, or since it fell
+    fallen: float | None  # seconds since it fell; None: the mean is of 60 s
     by_rhythm: int | None  # None: none is trusted
     ahead: int | None  # enough for the next `down_after` as the rhythm foretells it, and for now
     horizon: int
@@ -127,6 +162,7 @@ class PoolSize:
         """After a hole nobody knows what had sufficed meanwhile."""
         for memory in self.memory.pools.values():
             memory.since, memory.peaks = None, []
+            memory.falling = memory.fallen = None
 
     def admit(self, decision: Decision) -> None:
         """The size counts as asked for from now on."""
@@ -150,7 +186,8 @@ class PoolSize:
             memory.asked = None  # the pool restarted or somebody resized it
         memory.seen = pool.requested
         current = memory.asked if memory.asked is not None else pool.requested
-        need = None if pool.load is None else self._need(tick, pool, outlook, current)
+        mean = self._mean(tick.at, pool, memory)
+        need = None if pool.load is None else self._need(tick, pool, outlook, current, mean)
         if need is None:
             memory.since, memory.peaks = None, []
             return None
@@ -160,17 +197,50 @@ class PoolSize:
         rush = peak(memory.rushes, tick.at, up((pool.load_panic or 0.0) / self._config.target), CALM)
         if enough is not None and need.by_rhythm is None:
             enough = max(enough, min(int(rush / PANIC_THRESHOLD), SMALL) + 1)
-        if need.workers > current:
+        if need.workers > current * (MARGIN if need.rule == "rhythm" else 1.0):
+            if need.rule == "panic" and memory.fallen is not None:
+                memory.wary_until = tick.at + round(WARY * 1e9)
             if _passed(tick.at, memory.grown_at, self._config.cooldown_up, self._interval):
                 return self._decision(pool, need, need.workers, current, outlook)
         elif (
             enough is not None
             and enough < current
             and pool.size == pool.requested
+            and not self._falls_further(enough, pool, need, memory)
             and _passed(tick.at, memory.changed_at, self._config.cooldown_down, self._interval)
         ):
             return self._decision(pool, need, enough, current, outlook)
         return None
+
+    def _falls_further(self, enough: int, pool: Pool, need: Need, memory: PoolMemory) -> bool:
+        """Is a much larger shrink at hand, which a small one now would only put off by `cooldown_down`?"""
+        foretold, falling = pool.foretold, memory.falling
+        if need.by_rhythm is None or foretold is None:
+            return falling is not None and self._workers(falling.mean, pool, self._config.target) <= CLIFF * enough
+        share = self._share(foretold)
+        least = max(self._workers(max(foretold.least, 0.0), pool, share), pool.minimum)
+        return least <= CLIFF * min(enough, self._workers(foretold.median, pool, share))
+
+    def _mean(self, at: int, pool: Pool, memory: PoolMemory) -> float | None:
+        """Mean load for the reactive rule: of 60 s, or since the load fell, if it has stayed low for long enough."""
+        if pool.load is None or pool.load_stable is None or pool.load_panic is None or pool.start_seconds is None:
+            memory.falling = memory.fallen = None
+            return pool.load_stable
+        if memory.fallen is not None and at - memory.fallen.at >= STABLE * 1e9:
+            memory.fallen = None
+        for since in (memory.falling, memory.fallen):
+            if since is not None:
+                since.total, since.ticks = since.total + pool.load, since.ticks + 1
+        mean = pool.load_stable if memory.fallen is None else min(memory.fallen.mean, pool.load_stable)
+        patience = max(PATIENCE * pool.start_seconds, self._config.down_after)
+        if pool.load_panic >= FALL * mean or at < memory.wary_until or patience > STABLE / 2:
+            memory.falling = None
+        elif memory.falling is None:
+            memory.falling = Fallen(at, pool.load, 1)
+        elif at - memory.falling.at >= patience * 1e9:
+            memory.fallen, memory.falling, memory.peaks = memory.falling, None, []
+            mean = memory.fallen.mean
+        return mean
 
     def _remember(self, at: int, sufficient: int, memory: PoolMemory) -> int | None:
         """Largest need of the last `down_after` seconds; None while it has not been watched for so long."""
@@ -181,18 +251,20 @@ class PoolSize:
 
     # --- what is needed ----------------------------------------------------------------------------------------------------------
 
-    def _need(self, tick: Tick, pool: Pool, outlook: Outlook, current: int) -> Need | None:
+    def _need(self, tick: Tick, pool: Pool, outlook: Outlook, current: int, mean: float | None) -> Need | None:
         """None: neither a rhythm nor a forecast nor a history of the load."""
-        config = self._config
+        config, fallen = self._config, self.memory.pools[pool.name].fallen
         horizon = horizon_for(None if pool.start_seconds is None else START_MARGIN * pool.start_seconds, self._interval)
         forecast = outlook.value(pool.name, "load", horizon, config.quantile)
         by_forecast = None if forecast is None else self._workers(forecast, pool, config.foretold_target)
-        reacts = reaction(pool, config.target, MARGIN)
+        reacts = reaction(pool, mean, config.target, MARGIN, fallen=fallen is not None)
         by_rhythm = self._by_rhythm(pool)
         by_reaction = 0 if reacts is None else reacts.workers
         if by_rhythm is not None:
-            needed_now = kept = _present(pool, config.target)
-            wish, sufficient = max(by_rhythm, needed_now), max(self._by_rhythm(pool, MARGIN) or 0, needed_now)
+            needed_now = kept = self._lasting(tick.at, pool)
+            if (pool.load or 0.0) < (pool.load_panic or 0.0):
+                needed_now = min(needed_now, current)  # it gets less: whoever is there copes
+            wish, sufficient = max(by_rhythm, needed_now), max(self._by_rhythm(pool, MARGIN) or 0, kept)
             rule = "rhythm" if by_rhythm >= needed_now else "present load"
         elif reacts is None and by_forecast is None:
             return None
@@ -215,6 +287,8 @@ class PoolSize:
             forecast=forecast,
             by_forecast=by_forecast,
             by_reaction=None if reacts is None else by_reaction,
+            mean=mean,
+            fallen=None if fallen is None else (tick.at - fallen.at) / 1e9,
             by_rhythm=by_rhythm,
             ahead=None if by_rhythm is None else max(workers, sufficient, self._ahead(pool)),
             horizon=horizon,
@@ -244,11 +318,16 @@ class PoolSize:
         return max(self._workers(median, pool, self._share(foretold)), min(round(high), pool.maximum))
 
     def _ahead(self, pool: Pool) -> int:
-        """Enough for the next `down_after` as the rhythm foretells it, and for the load of the last 6 s."""
-        recent = up((pool.load_panic or 0.0) / (PANIC_THRESHOLD * self._config.target))
+        """Enough for the next `down_after` as the rhythm foretells it, and for the load now or of the last 6 s, the smaller."""
+        recent = up(min(pool.load or 0.0, pool.load_panic or 0.0) / (PANIC_THRESHOLD * self._config.target))
         foretold = pool.foretold
         later = 0 if foretold is None else self._workers(max(foretold.later, 0.0), pool, self._share(foretold))
         return min(max(later, recent), pool.maximum)
+
+    def _lasting(self, at: int, pool: Pool) -> int:
+        """Workers that were needed all the time that one takes to start: for what is over by then none need be started."""
+        lasting = min(START_UNKNOWN if pool.start_seconds is None else pool.start_seconds, LASTING)
+        return -peak(self.memory.pools[pool.name].present, at, -_present(pool, self._config.target), lasting)
 
     def _cpu_bound(self, tick: Tick, pool: Pool, horizon: int, outlook: Outlook) -> int | None:
         """Workers that fill the pool's share of the CPU headroom, the one that crosses the line included: without it a pool of
@@ -308,6 +387,8 @@ class PoolSize:
                     load_now=pool.load,
                     load_60s=pool.load_stable,
                     load_6s=pool.load_panic,
+                    load_since_fall=None if need.fallen is None else need.mean,
+                    fallen_seconds=need.fallen,
                     queued=pool.queued,
                     forecast_median=outlook.value(pool.name, "load", need.horizon, 0.5),
                     forecast_used=need.forecast,
@@ -351,13 +432,15 @@ class PoolSize:
                 return (
                     f"the load has fallen as {period} had foretold, and no more will be needed in the next {config.down_after:g} s."
                 )
+        if rule == "fewer sufficed" and need.fallen is not None:
+            return f"the load fell {need.fallen:.3g} s ago and has been {need.mean:.3g} Erlang since."
         if rule == "fewer sufficed":
             return f"no more were needed in the last {config.down_after:g} s."
         if rule == "forecast floor":
             return f"up to {need.forecast:.3g} Erlang of load are expected in {seconds:g} s."
         if rule == "minimum":
             return "the configured minimum."
-        load = pool.load_panic if rule == "panic" and pool.load_panic is not None else pool.load_stable
+        load = pool.load_panic if rule == "panic" and pool.load_panic is not None else need.mean
         return f"the load has been {load:.3g} Erlang, a worker takes {config.target:g}."
 
     def _rejected(self, pool: Pool, need: Need, source: str) -> tuple[str, ...]:

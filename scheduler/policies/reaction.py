@@ -1,7 +1,7 @@
 """What a pool needs by what was seen of it so far: Knative's autoscaler (KPA), without the hold after a panic. Pure.
 
-Mean load of 60 s over a target utilisation, never less than half of the ready workers, and in a panic, when a 6 s window asks for
-twice the ready workers, what that window asks for. It must know no forecast.
+Mean load of 60 s, or of less where it fell, over a target utilisation, never less than half of the ready workers, and in a panic,
+when a 6 s window asks for twice the ready workers, what that window asks for. It must know no forecast.
 """
 
 from __future__ import annotations
@@ -35,22 +35,23 @@ def up(workers: float) -> int:
     return math.ceil(workers - EPSILON)
 
 
-def reaction(pool: Pool, target: float, margin: float) -> Reaction | None:
-    """Knative's rule with that busy share of a worker to aim at; None without a history of the load.
+def reaction(pool: Pool, mean: float | None, target: float, margin: float, *, fallen: bool = False) -> Reaction | None:
+    """Knative's rule for that mean load with that busy share of a worker to aim at; None without a history of the load.
 
     After a panic the mean of 60 s still climbs, and asks for less than there is to do. So a pool is not shrunk below what the last
-    6 s ask for; that is what Knative's hold is for.
+    6 s ask for; that is what Knative's hold is for. `fallen`: the mean is that since the load fell, which halves need not be gone
+    through for.
     """
-    if pool.load_stable is None:
+    if mean is None:
         return None
     ready = max(1, sum(worker.ready for worker in pool.workers))
-    low, high = math.floor(ready / MAX_SCALE_DOWN), math.ceil(MAX_SCALE_UP * ready)
+    low, high = 0 if fallen else math.floor(ready / MAX_SCALE_DOWN), math.ceil(MAX_SCALE_UP * ready)
 
     def asked(load: float) -> int:
         return min(max(up(load / target), low), high)
 
-    short = pool.load_panic if pool.load_panic is not None else pool.load_stable
-    wish, sufficient = asked(pool.load_stable), asked(max(pool.load_stable, short) * margin)
+    short = pool.load_panic if pool.load_panic is not None else mean
+    wish, sufficient = asked(mean), asked(max(mean, short) * margin)
     if up(short / target) / ready < PANIC_THRESHOLD:
         return Reaction(wish, sufficient, False)
     return Reaction(max(wish, asked(short)), sufficient, True)

@@ -64,6 +64,7 @@ FORETOLD = st.one_of(
         median=WILD,
         high=WILD,
         later=WILD,
+        least=WILD,
         now=WILD,
     ),
 )
@@ -200,8 +201,8 @@ def test_a_load_that_repeats_reverses_the_direction_at_most_twice_a_period(
         loads.append(base + 0.02 * float(chance.uniform(-1, 1)))
         rhythm.step(seq, loads[-1])
         ahead, later = rhythm.ahead(math.ceil(1.2 * start) + 1), rhythm.ahead(max(math.ceil(1.2 * start), 10) + 1)
-        foretold = None
-        if ahead is not None and later is not None:
+        soon, foretold = rhythm.ahead(5), None
+        if ahead is not None and later is not None and soon is not None:
             foretold = Foretold(
                 period=ahead.period,
                 seen=ahead.seen,
@@ -212,6 +213,7 @@ def test_a_load_that_repeats_reverses_the_direction_at_most_twice_a_period(
                 median=ahead.median,
                 high=ahead.high,
                 later=later.most,
+                least=soon.least,
                 now=ahead.now,
             )
         pool = a_pool(

@@ -58,6 +58,7 @@ def a_foretold(median: float, high: float | None = None, later: float | None = N
         "median": median,
         "high": median if high is None else high,
         "later": median if later is None else later,
+        "least": median,
         "now": median if high is None else high,
     }
     return Foretold(**{**values, **changes})  # type: ignore[arg-type]
@@ -148,7 +149,74 @@ def test_a_fall_that_was_foretold_and_came_is_followed_at_once_and_not_after_a_m
     assert foretold[-1][0] <= 8
     without = fall(None)
     assert without[0][0] > 10
-    assert [size for after, size in without if after <= 30][-1] >= 6
+    assert [size for _, size in without] == [5]  # few are kept for a minute
+
+
+def fallen(start: float, back: int | None = None, ticks: int = 70) -> list[tuple[int, int, Decision]]:
+    """(seconds after the load of a pool of twelve fell from 8 to 1, size, decision); `back`: second at which 9 come again."""
+    sized, asked, size, loads = policy(), list[tuple[int, int, Decision]](), 12, [8.0] * 60
+    for seq in range(20 + ticks):
+        after = seq - 20
+        loads.append(8.0 if after < 0 else 9.0 if back is not None and after >= back else 1.0)
+        pool = a_pool(
+            size=size, load=loads[-1], load_stable=sum(loads[-60:]) / 60, load_panic=sum(loads[-6:]) / 6, start_seconds=start
+        )
+        for decision in sized.propose(a_tick(seq, machine=a_machine(cpus=64), pools=[pool])):
+            sized.admit(decision)
+            found = size_of([decision])
+            assert found is not None
+            size = found
+            asked.append((after, size, decision))
+    return asked
+
+
+def test_a_fall_to_less_than_half_is_followed_after_some_start_times_and_why_says_so() -> None:
+    (after, size, decision), *_ = fallen(4.0)
+    assert (after, size) == (13, 5)  # 3 s until 6 s have less than half, 10 s of patience; 8 Erlang were a panic for less than five
+    assert decision.why.text == "web: 12 to 5 workers: the load fell 10 s ago and has been 1 Erlang since."
+    assert decision.why.figures["load_60s"] == pytest.approx(6.4, abs=0.1)
+    assert decision.why.figures["load_since_fall"] == 1.0
+
+
+def test_workers_that_take_long_to_come_back_go_only_as_the_mean_of_a_minute_falls() -> None:
+    early = [size for after, size, _ in fallen(20.0) if after <= 20]
+    assert early
+    assert min(early) >= 9
+    assert all("fell" not in decision.why.text for _, _, decision in fallen(20.0))
+
+
+def test_a_lull_is_no_fall() -> None:
+    assert [size for after, size, _ in fallen(4.0, back=10, ticks=14)] == []
+
+
+def test_a_fall_that_was_regretted_makes_wary() -> None:
+    sized, size, loads, falls = policy(), 12, [8.0] * 60, list[int]()
+    for seq in range(900):
+        low = seq < 30 or 60 <= seq < 100 or seq >= 760  # two falls within ten minutes, and one after
+        loads.append(1.0 if low else 14.0)
+        pool = a_pool(size=size, load=loads[-1], load_stable=sum(loads[-60:]) / 60, load_panic=sum(loads[-6:]) / 6)
+        for decision in sized.propose(a_tick(seq, machine=a_machine(cpus=64), pools=[pool])):
+            sized.admit(decision)
+            if "fell" in decision.why.text:
+                falls.append(seq)
+            found = size_of([decision])
+            assert found is not None
+            size = found
+    assert falls
+    assert [seq for seq in falls if 30 <= seq < 760] == []
+    assert [seq for seq in falls if seq >= 760]
+
+
+def test_a_small_shrink_waits_for_a_larger_one_that_is_foretold() -> None:
+    """It would only put that off by `cooldown_down`."""
+
+    def asked(least: float) -> list[int | None]:
+        sized = policy()
+        foretold = a_foretold(9.0, later=9.0, least=least)
+        return [size_of(rhythmic(sized, seq, foretold, size=12, load=8.0)) for seq in range(13)]
+
+    assert set(asked(1.0)) == {None}
+    assert asked(8.0)[-3] == 11  # 9 x 1.05 / 0.9
 
 
 def test_a_foretold_load_that_wobbles_around_a_threshold_causes_one_change() -> None:
@@ -173,6 +241,23 @@ def test_work_that_is_there_is_served_whatever_the_rhythm_says() -> None:
     assert "12 Erlang are busy and queued, a rhythm of 300 s, seen 4 times, had foretold 2.5." in decision.why.text
     busy = policy()
     assert [rhythmic(busy, seq, a_foretold(1.0), size=8, load=8.0) for seq in range(30)] == [[]] * 30  # all eight are at work
+
+
+def test_work_that_is_over_before_a_worker_would_be_up_starts_none() -> None:
+    def asked(rush: range, load: float = 12.0, recent: float | None = None) -> list[int]:
+        sized, grown = policy(), list[int]()
+        for seq in range(20):
+            now = load if seq in rush else 2.0
+            pool = a_pool(
+                size=3, load=now, busy=min(now, 3), load_panic=now if recent is None else recent, foretold=a_foretold(2.0, 2.5)
+            )
+            decisions = sized.propose(a_tick(seq, machine=a_machine(cpus=16), pools=[pool]))
+            grown += [seq for decision in decisions if (size_of([decision]) or 0) > 3]
+        return grown
+
+    assert asked(range(10, 12)) == []  # two ticks, where a worker takes 2 s
+    assert asked(range(10, 20))[0] == 12
+    assert asked(range(10, 20), recent=13.0) == []  # less than 6 s had: it is being worked off
 
 
 def a_scaled(worth: int | None = 6, **changes: object) -> Scaled:

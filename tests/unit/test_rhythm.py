@@ -67,6 +67,28 @@ def test_what_comes_each_hour_is_foreseen_after_two_hours() -> None:
     assert known(rhythm, 10).median < 5
 
 
+def test_a_crontab_period_is_trusted_soon_after_the_second_spike_and_one_spike_is_none() -> None:
+    shape = noisy(spikes(600, 60), 1)
+    rhythm = run(shape, 500, 1200)
+    assert not trusted(rhythm)
+    run(shape, 1201, 1360, rhythm)
+    assert trusted(rhythm)
+    assert known(rhythm).period == 600
+    for begin in range(0, 600, 40):
+        once = Rhythm()
+        for tick in range(1200):
+            once.step(tick, shape(600 + tick - begin) if begin <= tick < begin + 60 else shape(300))
+            assert not trusted(once)
+
+
+@pytest.mark.parametrize("late", [(0,) * 7, (0, 4, 1, 4, 0, 3, 1)])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_rise_is_foretold_for_when_it_came_and_not_earlier_because_of_noise(late: tuple[int, ...], seed: int) -> None:
+    rhythm = run(noisy(lambda tick: 20.0 if 0 <= tick % 300 - late[tick // 300] < 40 else 3.0, seed), 100, 1790)
+    assert trusted(rhythm)
+    assert 11 <= next(ticks for ticks in range(30) if known(rhythm, ticks).median > 12) <= 12  # due in ten, averaged over three
+
+
 def test_a_period_that_nobody_would_write_must_be_confirmed_once_more() -> None:
     shape = noisy(spikes(217, 40), 3)
     rhythm = run(shape, 0, round(2.6 * 217))
