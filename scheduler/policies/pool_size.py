@@ -262,7 +262,7 @@ class PoolSize:
         by_reaction = 0 if reacts is None else reacts.workers
         if by_rhythm is not None:
             needed_now = kept = self._lasting(tick.at, pool)
-            if (pool.load or 0.0) < (pool.load_panic or 0.0):
+            if (pool.load or 0.0) < (pool.load_panic or 0.0) and not _gradual(pool):
                 needed_now = min(needed_now, current)  # it gets less: whoever is there copes
             wish, sufficient = max(by_rhythm, needed_now), max(self._by_rhythm(pool, MARGIN) or 0, kept)
             rule = "rhythm" if by_rhythm >= needed_now else "present load"
@@ -326,7 +326,7 @@ class PoolSize:
 
     def _lasting(self, at: int, pool: Pool) -> int:
         """Workers that were needed all the time that one takes to start: for what is over by then none need be started."""
-        lasting = min(START_UNKNOWN if pool.start_seconds is None else pool.start_seconds, LASTING)
+        lasting = 0.0 if _gradual(pool) else min(START_UNKNOWN if pool.start_seconds is None else pool.start_seconds, LASTING)
         return -peak(self.memory.pools[pool.name].present, at, -_present(pool, self._config.target), lasting)
 
     def _cpu_bound(self, tick: Tick, pool: Pool, horizon: int, outlook: Outlook) -> int | None:
@@ -498,6 +498,11 @@ def _present(pool: Pool, target: float) -> int:
     recent = load if pool.load_panic is None else min(load, pool.load_panic)
     busy = recent if pool.busy is None else min(pool.busy, recent)
     return max(up(busy), up(recent / (PANIC_THRESHOLD * target)))
+
+
+def _gradual(pool: Pool) -> bool:
+    """Does what is foretold come so gradually that the reactive rule would serve it well, with its room?"""
+    return pool.foretold is not None and pool.foretold.abrupt < SHARP
 
 
 def _period(foretold: Foretold) -> str:

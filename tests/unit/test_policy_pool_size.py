@@ -244,12 +244,16 @@ def test_work_that_is_there_is_served_whatever_the_rhythm_says() -> None:
 
 
 def test_work_that_is_over_before_a_worker_would_be_up_starts_none() -> None:
-    def asked(rush: range, load: float = 12.0, recent: float | None = None) -> list[int]:
+    def asked(rush: range, load: float = 12.0, recent: float | None = None, abrupt: float = 3.0) -> list[int]:
         sized, grown = policy(), list[int]()
         for seq in range(20):
             now = load if seq in rush else 2.0
             pool = a_pool(
-                size=3, load=now, busy=min(now, 3), load_panic=now if recent is None else recent, foretold=a_foretold(2.0, 2.5)
+                size=3,
+                load=now,
+                busy=min(now, 3),
+                load_panic=now if recent is None else recent,
+                foretold=a_foretold(2.0, 2.5, abrupt=abrupt),
             )
             decisions = sized.propose(a_tick(seq, machine=a_machine(cpus=16), pools=[pool]))
             grown += [seq for decision in decisions if (size_of([decision]) or 0) > 3]
@@ -258,6 +262,7 @@ def test_work_that_is_over_before_a_worker_would_be_up_starts_none() -> None:
     assert asked(range(10, 12)) == []  # two ticks, where a worker takes 2 s
     assert asked(range(10, 20))[0] == 12
     assert asked(range(10, 20), recent=13.0) == []  # less than 6 s had: it is being worked off
+    assert asked(range(10, 12), abrupt=2.0)[0] == 10  # what comes gradually is served with the reactive rule's room
 
 
 def a_scaled(worth: int | None = 6, **changes: object) -> Scaled:
