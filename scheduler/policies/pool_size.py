@@ -30,7 +30,8 @@ from .reaction import EPSILON, PANIC_THRESHOLD, reaction, up
 
 MARGIN = 1.05
 """A pool shrinks only to what would serve this multiple of the load: between load / MARGIN and load nothing changes, so load that
-wobbles around a threshold causes no flapping. A twentieth: a tenth cost 3 % more workers than Knative's rule on a constant load."""
+wobbles around a threshold causes no flapping. A twentieth: a tenth cost 3 % more workers than Knative's rule on a constant load. By
+less than that a rhythm makes no pool grow either: it is chance of what is foretold."""
 
 GRADUAL, SHARP = 2.0, 2.5
 """How sharply a load rises and falls (`Foretold.abrupt`) up to which it is sized for `target`, and from which for
