@@ -207,6 +207,12 @@ def test_a_fall_that_was_regretted_makes_wary() -> None:
     assert [seq for seq in falls if seq >= 760]
 
 
+@pytest.mark.parametrize(("size", "asked"), [(20, None), (19, 21)])
+def test_by_less_than_a_twentieth_no_rhythm_grows_a_pool(size: int, asked: int | None) -> None:
+    pool = a_pool(size=size, load=17.0, busy=17.0, maximum=40, foretold=a_foretold(18.5))  # 18.5 / 0.9 = 20.6
+    assert size_of(policy().propose(a_tick(1, machine=a_machine(cpus=64), pools=[pool]))) == asked
+
+
 def test_a_small_shrink_waits_for_a_larger_one_that_is_foretold() -> None:
     """It would only put that off by `cooldown_down`."""
 
