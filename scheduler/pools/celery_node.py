@@ -56,6 +56,8 @@ HAND_UP_NS = _SECOND
 HAND_DOWN_NS = 8 * _SECOND
 """More, or fewer, processes than were asked for, for so long: somebody else resized the pool. Celery replaces a lost one at once,
 or at its check each 5 s."""
+LATE_NS = 60 * _SECOND
+"""For so long processes of which nothing was seen may still come: on a full machine a node answers late, and starts them late."""
 RETRIES = 3
 """Growths without effect in a row before the node is reported as not reacting."""
 READY_NS = 10 * _SECOND
@@ -139,6 +141,8 @@ class CeleryPool:
         self._believed = 0  # the size that Celery wants, as we know it
         self._target: int | None = None  # the size that we want; None: whatever is there
         self._growth: int | None = None  # when the processes were asked for that are not seen yet
+        self._grows = 0  # how many those are
+        self._late, self._late_at = 0, 0  # processes that were asked for in vain, and when the last of them were given up
         self._shrunk_at: int | None = None  # when processes were ended that Celery has not missed yet
         self._recycling: set[ProcId] = set()
         self._ages: tuple[int, dict[int, float]] = (0, {})  # (when, seconds at the task by pid)
@@ -327,6 +331,8 @@ class CeleryPool:
         self._failures += 1
         self._stats_at = self._load_at = now + min(MAX_BACK_OFF_NS, _SECOND << min(self._failures - 1, 5))
         self._count = None
+        if answer.do == "grow":
+            self._give_up(self._grows, now)
         if answer.do in {"grow", "shrink", "recycle"}:
             self._target = self._growth = self._shrunk_at = None
             self._settled_at = now + GROWN_NS
@@ -393,6 +399,7 @@ class CeleryPool:
         if self._growth is not None and level >= self._believed:
             self._growth, self._retries = None, 0
         elif self._growth is not None and now - self._growth >= GROWN_NS:
+            self._give_up(self._believed - level, now)
             self._believed, self._growth = level, None
             self._retries += 1
             if self._retries > RETRIES:
@@ -401,11 +408,19 @@ class CeleryPool:
                 return
         if self._shrunk_at is not None and (level <= self._believed or now - self._shrunk_at >= GROWN_NS):
             self._shrunk_at = None
+        if now - self._late_at >= LATE_NS:
+            self._late = 0
+        if self._shrunk_at is None and 0 < level - self._believed <= self._late:  # they came after all
+            self._late, self._believed = self._late - (level - self._believed), level
         above = level > self._believed and self._shrunk_at is None
         below = level < self._believed and self._growth is None
         if self._foreign.seen(now, above=above, below=below):
             text = f"resized by hand to {level} processes ({self._believed} were asked for): {QUIET}"
             self._hold(text, Status.FOREIGN, now)
+
+    def _give_up(self, count: int, now: int) -> None:
+        """So many processes that were asked for are not waited for any more."""
+        self._late, self._late_at = self._late + max(count, 0), now
 
     def _act(self, main: _Main, now: int) -> bool:
         """Ask for the next step of a resize or of a recycling; whether there was one to ask for."""
@@ -413,7 +428,7 @@ class CeleryPool:
             return False
         missing = 0 if self._target is None else self._target - self._believed
         if missing > 0:
-            self._growth = now
+            self._growth, self._grows = now, missing
             self._believed += missing
             main.link.ask(now, "grow", n=missing)
             return True
@@ -478,7 +493,7 @@ class CeleryPool:
         self._target = self._growth = self._shrunk_at = None
         self._foreign.reset()
         self._recycling.clear()
-        self._retries = 0
+        self._retries = self._late = 0
         self._believed = self._level or 0
 
     def _hold_for_what_is_unseen(self, now: int) -> None:

@@ -22,7 +22,7 @@ from nicety.scheduler.pools.build import build
 from nicety.scheduler.pools.busy import Doing
 from nicety.scheduler.pools.celery_link import ANSWER_NS, BOOTSTRAP, START_NS, AgentLink
 from nicety.scheduler.pools.celery_main import PoolProcess, environment, interpreter, user_of
-from nicety.scheduler.pools.celery_node import GROWN_NS, CeleryPool
+from nicety.scheduler.pools.celery_node import GROWN_NS, LATE_NS, CeleryPool
 from nicety.scheduler.pools.hands_off import HANDS_OFF_NS
 from nicety.scheduler.pools.pidfile import named
 from nicety.scheduler.testing.clock import FakeClock, ShiftedClock
@@ -201,6 +201,50 @@ def test_a_growth_is_asked_for_once_and_again_only_when_nothing_came_of_it(bench
     assert sample.start_seconds is not None
     assert 0.0 <= sample.start_seconds < 10.0
     assert (sample.requested, sample.trouble) == (4, "")
+
+
+def test_processes_that_come_late_after_they_were_asked_for_again_are_ended_and_nobody_elses(bench: Bench) -> None:
+    bench.answer(shrink={"ok": {"ended": 0, "obstacle": "busy"}})
+    bench.up(1)
+    bench.pool.resize(4)
+    bench.until(lambda _: bench.asked("grow"))
+    bench.shift(GROWN_NS)
+    bench.until(lambda _: len(bench.asked("grow")) == 2)
+    bench.grow(6)
+    sample = bench.until(lambda s: s.size == 7 and len(bench.asked("shrink")) > 3)
+    assert (sample.requested, sample.trouble) == (4, "")
+    assert len(bench.asked("shrink")[0]["victims"]) == 3
+
+
+def test_a_growth_without_an_answer_that_comes_late_is_no_operators(bench: Bench) -> None:
+    bench.up(1)
+    bench.answer(grow={"error": "no answer"})
+    bench.pool.resize(3)
+    bench.until(lambda _: bench.asked("grow"))
+    bench.until(lambda s: s.trouble)
+    bench.stats()
+    bench.until(lambda s: s.requested == 1 and not s.trouble)
+    bench.shift(GROWN_NS + SECOND)
+    bench.grow(2)
+    bench.until(lambda s: s.size == 3)
+    bench.shift(3 * SECOND)
+    sample = bench.until(lambda s: s.requested == 3)
+    assert sample.trouble == ""
+
+
+def test_an_operator_is_yielded_to_a_minute_after_a_growth_was_lost(bench: Bench) -> None:
+    bench.up(1)
+    bench.answer(grow={"error": "no answer"})
+    bench.pool.resize(3)
+    bench.until(lambda _: bench.asked("grow"))
+    bench.until(lambda s: s.trouble)
+    bench.stats()
+    bench.until(lambda s: s.requested == 1 and not s.trouble)
+    bench.shift(GROWN_NS + LATE_NS)
+    bench.grow(2)
+    bench.until(lambda s: s.size == 3)
+    bench.shift(3 * SECOND)
+    assert "resized by hand to 3" in bench.until(lambda s: s.trouble).trouble
 
 
 def test_a_node_that_never_grows_is_reported_and_left_alone(bench: Bench) -> None:
