@@ -10,6 +10,7 @@ leaving the `with` block ends them all. Must not know how deadlocks are found.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import ctypes
 import fcntl
 import json
@@ -100,6 +101,8 @@ class Circles:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        with contextlib.suppress(ProcessLookupError):  # workers of an executor outlive who is killed
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._folder.cleanup()
 
     def __enter__(self) -> Self:

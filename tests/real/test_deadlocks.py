@@ -307,3 +307,18 @@ def test_the_daemon_tells_of_a_deadlock_in_its_log_and_the_log_replays(tmp_path:
     again = replay(paths)
     assert again.differences == []
     assert again.observed > 8
+
+
+def test_scenes_leave_nobody_behind() -> None:
+    """Not even the workers of an executor whose program was killed while they wait for each other."""
+    with Circles(("process lock in an executor", 2)) as started:
+        group = os.getpgid(started.scenes[0].workers[0].pid)
+    deadline = time.monotonic() + 10
+    left = True
+    while left and time.monotonic() < deadline:
+        time.sleep(0.05)
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            left = False
+    assert not left
