@@ -43,6 +43,9 @@ DEFAULTS = {
 }
 """What a new cgroup has: a fence that was only half made has it too."""
 
+PF_EXITING = 0x4
+"""Flag of a process that ends, include/linux/sched.h: while it does, it leaves its cgroup for the root."""
+
 _THREADED = frozenset({"cpu", "pids"})
 _UNITS = (".service", ".scope", ".slice")
 
@@ -165,7 +168,7 @@ class Fences:
             fields = _text(f"{self._proc}/{process.pid}/stat").rpartition(")")[2].split()
         except OSError:
             return False
-        return int(fields[19]) == process.start_ticks and fields[0] not in "ZX"
+        return int(fields[19]) == process.start_ticks and fields[0] not in "ZX" and not int(fields[6]) & PF_EXITING
 
     def _alike(self, process: ProcId, text: str | Trouble) -> int | Trouble:
         """How many threads it has, if all are where the first one is: moved together, they could not be told apart later."""

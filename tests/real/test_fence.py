@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -315,68 +315,76 @@ def test_whom_somebody_moved_out_stays_there_and_whose_limits_somebody_changed_a
             assert inside(other.pid, other.id)
 
 
-def test_who_holds_a_lock_that_a_sibling_waits_for_is_not_fenced_in(places: Places, bench: Bench, tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    path.touch()
-    program = f"import fcntl; f = open({str(path)!r}); fcntl.flock(f, fcntl.LOCK_EX); print(1, flush=True); input()"
-    holder = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    waiter = None
-    try:
-        assert holder.stdout is not None
-        holder.stdout.readline()
-        waiter = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        until(lambda: " -> " in Path("/proc/locks").read_text() and f" {waiter.pid} " in Path("/proc/locks").read_text())
-        process, sibling = proc_id(holder.pid), proc_id(waiter.pid)
-        places.admit(process)
-        bench.actuator.relieve([group(process, sibling)])
-        outcome = bench.fence(process, Limits(300, 0, 0))
-        assert outcome.status is Status.REFUSED, outcome
-        assert f"pid {waiter.pid} waits for" in outcome.detail
-        assert places.fences() == []
-    finally:
-        for each in (holder, waiter):
-            if each is not None:
-                each.kill()
-                each.communicate()
-
-
-HOLDER = """
+LOCKING = """
 import fcntl, sys
-f = open(sys.argv[1])
+f = open(sys.argv[1], "w")
 fcntl.flock(f, fcntl.LOCK_EX)
 print(1, flush=True)
+if sys.argv[2] == "rests": sys.stdin.read()
 while True: pass
 """
 
 
+@contextmanager
+def locking(path: Path, then: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that takes the lock of this file, or waits for it, and then "rests" or "runs"."""
+    command = [sys.executable, "-c", LOCKING, str(path), then]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def has_it(process: subprocess.Popen[bytes]) -> ProcId:
+    """Who it is, once it has the lock."""
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"1\n"
+    return proc_id(process.pid)
+
+
+def test_who_holds_a_lock_that_a_sibling_waits_for_is_not_fenced_in(places: Places, bench: Bench, tmp_path: Path) -> None:
+    with locking(tmp_path / "lock", "rests") as holder:
+        process = has_it(holder)
+        with locking(tmp_path / "lock", "rests") as waiter:
+            until(lambda: " -> " in (text := Path("/proc/locks").read_text()) and f" {waiter.pid} " in text)
+            places.admit(process)
+            bench.actuator.relieve([group(process, proc_id(waiter.pid))])
+            outcome = bench.fence(process, Limits(300, 0, 0))
+            assert outcome.status is Status.REFUSED, outcome
+            assert f"pid {waiter.pid} waits for" in outcome.detail
+            assert places.fences() == []
+
+
 def test_a_fence_that_holds_up_a_sibling_is_taken_away_at_once(places: Places, bench: Bench, tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    path.touch()
-    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE)
-    waiter = None
-    try:
-        assert holder.stdout is not None
-        holder.stdout.readline()
-        process = proc_id(holder.pid)
+    with locking(tmp_path / "lock", "runs") as holder:
+        process = has_it(holder)
         places.admit(process)
         assert bench.fence(process, Limits(100, 0, 0)).status is Status.APPLIED
-        waiter = subprocess.Popen([sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE)
-        groups = [group(process, proc_id(waiter.pid))]
+        with locking(tmp_path / "lock", "runs") as waiter:
+            groups = [group(process, proc_id(waiter.pid))]
 
-        def relieved() -> bool:
-            bench.actuator.relieve(groups)
-            return not inside(holder.pid, process)
+            def relieved() -> bool:
+                bench.actuator.relieve(groups)
+                return not inside(holder.pid, process)
 
-        until(relieved)
-        (outcome,) = bench.actuator.settle()
-        assert outcome.status is Status.RELIEVED, outcome
-        assert f"pid {waiter.pid} has waited" in outcome.detail
-        assert places.fences() == []
-    finally:
-        for each in (holder, waiter):
-            if each is not None:
-                each.kill()
-                each.communicate()
+            until(relieved)
+            (outcome,) = bench.actuator.settle()
+            assert outcome.status is Status.RELIEVED, outcome
+            assert f"pid {waiter.pid} has waited" in outcome.detail
+            assert places.fences() == []
+
+
+@pytest.mark.parametrize(("flags", "status"), [(0x400000, Status.REFUSED), (0x400004, Status.VANISHED)])
+def test_a_process_that_ends_is_gone_for_it_is_in_the_root_by_then(tmp_path: Path, flags: int, status: Status) -> None:
+    task = tmp_path / "20" / "task" / "20"
+    task.mkdir(parents=True)
+    for folder in (tmp_path / "20", task):
+        (folder / "cgroup").write_text("0::/nowhere\n")
+    (tmp_path / "20" / "stat").write_text(f"20 (a) R 1 20 20 0 -1 {flags} " + " ".join(["0"] * 12) + " 7\n")
+    answer = Fences(str(tmp_path), FOUND, lambda: ()).plan(ProcId(20, 7), Limits(300, 0, 0))
+    assert isinstance(answer, Trouble)
+    assert answer.status is status
 
 
 def group(*processes: ProcId) -> Group:
