@@ -65,13 +65,13 @@ class Fences:
         """The key of a fence for this process, from what is there now; or why there can be none. Changes nothing."""
         try:
             text = self._text_of(process)
+            if isinstance(text, Trouble):
+                return text
             tasks = self._alike(process, text)
         except OSError as error:
             return _vanished(process) if error.errno in (errno.ENOENT, errno.ESRCH) else _refused(f"{error.strerror}; run as root")
         if isinstance(tasks, Trouble):
             return tasks
-        if isinstance(text, Trouble):
-            return text
         family = (process, *(each.id for each in self._descendants(process)))
         many = tasks + sum(_count(f"{self._proc}/{each.pid}/task") for each in family[1:])
         wanted = {
@@ -170,7 +170,7 @@ class Fences:
             return False
         return int(fields[19]) == process.start_ticks and fields[0] not in "ZX" and not int(fields[6]) & PF_EXITING
 
-    def _alike(self, process: ProcId, text: str | Trouble) -> int | Trouble:
+    def _alike(self, process: ProcId, text: str) -> int | Trouble:
         """How many threads it has, if all are where the first one is: moved together, they could not be told apart later."""
         tids = os.listdir(f"{self._proc}/{process.pid}/task")  # noqa: PTH208 - hot
         for tid in tids:
