@@ -171,6 +171,8 @@ def measure(separation: str, busy: float, condition: str, seconds: float, seed: 
                 watcher = Watcher(made)
                 watcher.start()
         time.sleep(max(0.0, begun + lead + settle - time.monotonic()))
+        if watcher is not None:
+            watcher.stop()  # its looks cost a CPU something
         before, at = made.rounds() if made.hogs else 0, time.monotonic()
         spent = 0.0 if state is None else cpu_seconds(daemon_of(state))
         time.sleep(max(0.0, begun + lead + settle + seconds - time.monotonic()))
@@ -179,8 +181,6 @@ def measure(separation: str, busy: float, condition: str, seconds: float, seed: 
         if load.wait(60):
             raise SystemExit("the load generator failed")
         ticks = None if state is None else ticks_until_protected(state, start)
-        if watcher is not None:
-            watcher.stop()
         planned, latency = np.load(made.folder / "latency.npy")
     protected = None if watcher is None or watcher.changed is None else watcher.changed - start
     window = planned >= lead + settle

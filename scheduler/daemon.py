@@ -37,6 +37,7 @@ from .explain import span
 from .linux import evidence
 from .linux.control import LinuxKernel
 from .linux.facts import probe
+from .linux.own_session import OwnSession
 from .linux.proc import ProcSource
 from .linux.slices import yield_early
 from .linux.waits import LinuxWaits
@@ -111,6 +112,7 @@ class Daemon:
         self._notifier = Notifier(os.environ, os.getpid())
         self._facts = probe()
         self._kernel = LinuxKernel()
+        self._own_session = OwnSession()
         self._samples: dict[str, PoolSample] = {}
         self._started = clock.monotonic()
         self._stopping = self._reload_wanted = False
@@ -174,6 +176,7 @@ class Daemon:
         self._notifier.stopping("putting everything back" if self._config.daemon.undo_on_exit else "stopping")
         if self._config.daemon.undo_on_exit:
             self._finish(self._actuator.undo())
+        self._own_session.step_back(demoted=False)
         for pool in self._pools.values():
             pool.close()
         self._retraining.close()
@@ -205,6 +208,8 @@ class Daemon:
             step = round(self._config.daemon.interval * 1e9)
             late = max(0, self._clock.monotonic() - due) // step
             self._missed += late
+            if late:
+                self._own_session.late()
             due += step * (late + 1)
 
     def _wait(self, due: int) -> None:
@@ -218,6 +223,7 @@ class Daemon:
                 probe = now + round(self._config.daemon.probe_interval * 1e9)
             if now >= relief:
                 pause = self._actuator.relieve(self._last.groups if self._last is not None else ())
+                self._own_session.step_back(demoted=pause is not None)
                 relief = due if pause is None else self._clock.monotonic() + round(pause * 1e9)
             now = self._clock.monotonic()
             if now >= due:

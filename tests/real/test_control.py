@@ -506,3 +506,37 @@ def test_a_process_that_yields_early_has_a_short_slice_and_its_children_have_not
         pytest.skip(f"no slices here: {error}")
     told = subprocess.run([sys.executable, "-c", BRIEF], capture_output=True, text=True, check=True).stdout.split()
     assert told == ["True", str(SHORTEST), "10", str(os.SCHED_OTHER)]
+
+
+STEPS = """
+from nicety.scheduler.linux.own_session import OwnSession
+own, file = OwnSession(), open("/proc/self/autogroup", "r+")
+
+def nice():
+    file.seek(0)
+    return file.read().split()[-1]
+
+told = []
+for demoted in (False, True, True, False):
+    own.step_back(demoted)
+    told.append(nice())
+own.step_back(True)
+own.late()
+for demoted in (True, False, True):  # a late tick counts until nothing is demoted
+    own.step_back(demoted)
+    told.append(nice())
+file.write("3")
+file.flush()
+own.step_back(False)
+own.step_back(True)
+print(*told, nice())
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="this kernel has no autogroups")
+@pytest.mark.parametrize(("leads", "told"), [(True, "0 10 10 0 0 0 10 3"), (False, "0 0 0 0 0 0 0 3")])
+def test_a_session_of_ones_own_steps_back_while_something_is_demoted_and_no_other(leads: bool, told: str) -> None:
+    inner = f"import subprocess, sys; sys.exit(subprocess.run([sys.executable, '-c', {STEPS!r}]).returncode)"
+    code = STEPS if leads else inner
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, start_new_session=True)
+    assert done.stdout.strip() == told

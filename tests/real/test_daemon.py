@@ -153,6 +153,20 @@ def test_kill_nine_of_the_acting_daemon_at_random_moments_is_undone(tmp_path: Pa
     assert changed >= 1, "the daemon was killed before it did anything"
 
 
+@pytest.mark.root
+@needs_root
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="this kernel has no autogroups")
+def test_its_own_session_steps_back_while_something_is_demoted(tmp_path: Path, contention: list[int]) -> None:
+    before = kernel_values(contention)
+    daemon = run(tmp_path, "run", "--act", config=ACTING, start_new_session=True)
+    until(lambda: kernel_values(contention) != before)
+    until(lambda: Path(f"/proc/{daemon.pid}/autogroup").read_text().endswith(" nice 10\n"))
+    undone = ask(tmp_path / "state" / "control.sock", "undo")
+    assert undone["outcomes"]
+    until(lambda: Path(f"/proc/{daemon.pid}/autogroup").read_text().endswith(" nice 0\n"))
+    end(daemon)
+
+
 def test_a_damaged_model_is_named_and_the_one_that_nicety_comes_with_speaks(tmp_path: Path) -> None:
     models = tmp_path / "state" / "models"
     (models / "demand" / ("a" * 64)).mkdir(parents=True, mode=0o700)

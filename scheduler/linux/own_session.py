@@ -1,0 +1,44 @@
+"""The daemon's own session, which steps back while something is demoted for a service: what the batch no longer takes from it,
+the daemon must not take instead. Knows /proc/self/autogroup. Must not know decisions, the ledger, or why something is demoted.
+
+A tick is some ten milliseconds of CPU in one piece. Beside a session at nice 0 it has half of a CPU until it is done, at nice 10 a
+tenth. Only a session that the daemon itself leads is changed: nobody else is in it, and its nice ends with it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+NICE = 10
+"""A tenth of the weight of a session at nice 0, and seven times that of one at 19: enough for ticks to be in time beside both."""
+
+
+class OwnSession:
+    """Steps back and forth; lets go for good of a nice that somebody else chose."""
+
+    def __init__(self) -> None:
+        self._path = Path("/proc/self/autogroup")
+        self._ours = os.getsid(0) == os.getpid()
+        self._late = False
+        self.nice = 0  # what we gave it
+
+    def step_back(self, demoted: bool) -> None:
+        """To be told often whether something is demoted: at `NICE` while it is, back at 0 when it is not. Never raises."""
+        self._late = self._late and demoted
+        wanted = NICE if demoted and not self._late else 0
+        if wanted == self.nice or not self._ours:
+            return
+        try:
+            self._ours = int(self._path.read_text().split()[-1]) == self.nice
+            if self._ours:
+                self._path.write_text(str(wanted))
+                self.nice = wanted
+        except BlockingIOError:
+            pass  # without CAP_SYS_ADMIN one change in a tenth of a second: the next look makes it
+        except (OSError, ValueError, IndexError):
+            self._ours = False  # this kernel has no autogroups
+
+    def late(self) -> None:
+        """A tick was late: at nice 0 until nothing is demoted any more, for a protection that comes late is none."""
+        self._late = True
