@@ -111,6 +111,7 @@ class View:
 
     victim: Group  # the latency group that waits most for its demand
     share: float  # its wait per demand
+    crowded: bool  # the CPUs are in use, and batch work is there
     suffers: bool
     foreseen: bool
     calm: bool
@@ -148,8 +149,8 @@ class Priority:
             there = {group.name for group in contenders}
             wishes = {key: held for key, held in memory.held.items() if held.group in there}
         demoted = any(held.control is not Control.SLICE for held in memory.held.values()) and bool(wishes)
-        short = memory.slices.wanted(tick, protected, demoted) if self._config.slice_ms and view is not None else []
-        wishes |= self._slices(short)
+        if self._config.slice_ms and view is not None:
+            wishes |= self._slices(memory.slices.wanted(tick, protected, demoted, view.crowded))
         if not wishes and not memory.held:
             return []
         decisions = self._returns(tick, {group.name for group in (*contenders, *protected)}, wishes)
@@ -259,6 +260,7 @@ class Priority:
         return View(
             victim=victim,
             share=wait_share(victim),
+            crowded=crowded,
             suffers=crowded and waits(config.wait),
             foreseen=both and latency_soon + batch_soon > capacity + EXCESS,
             calm=not (crowded and waits(config.wait / 2)) and not (both and latency_soon + batch_soon >= CALM * capacity),

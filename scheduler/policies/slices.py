@@ -3,7 +3,8 @@
 A short slice alone buys little (EEVDF only picks whom to run next by it); on top of weight it is the best control that a person
 could pick for most services, and makes some others wait longer (decision 0005). What three ticks wait scatters more than what a
 slice wins, so it is not asked to prove itself first: after `SHORT_TICKS` with it the group runs `LONG_TICKS` without, and
-it is dropped only if those were clearly better.
+it is dropped only if those were clearly better. All of them are of one stretch of contention: between two bursts of a batch nobody
+waits, whatever the slice.
 """
 
 from __future__ import annotations
@@ -52,8 +53,9 @@ class Slices(Memory):
 
     trials: dict[str, Trial] = msgspec.field(default_factory=dict)
 
-    def wanted(self, tick: Tick, protected: list[Group], demoted: bool) -> list[Group]:
-        """Groups that should have the short slice in this tick. To be called once a tick; `demoted`: weights are in force."""
+    def wanted(self, tick: Tick, protected: list[Group], demoted: bool, crowded: bool) -> list[Group]:
+        """Groups that should have the short slice in this tick. To be called once a tick; `demoted`: weights are in force,
+        `crowded`: batch work wants the CPUs now."""
         if not demoted:
             self.trials = {name: trial for name, trial in self.trials.items() if trial.until > tick.at}
             return []
@@ -66,7 +68,10 @@ class Slices(Memory):
                 continue
             if trial is None or 0 < trial.until <= tick.at:
                 trial = self.trials[group.name] = Trial()
-            self._count(trial, group, tick.at)
+            if not crowded and not trial.until:
+                trial = self.trials[group.name] = Trial()
+            elif crowded:
+                self._count(trial, group, tick.at)
             if trial.phase in ("short", "kept"):
                 chosen.append(group)
         return chosen

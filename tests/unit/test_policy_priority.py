@@ -433,6 +433,25 @@ def test_a_short_slice_that_does_harm_is_dropped_for_a_while_and_then_compared_a
     assert demotes.memory.slices.trials["service"].phase in ("short", "long", "kept")
 
 
+def test_what_is_waited_between_bursts_is_not_compared_with_what_is_waited_in_them() -> None:
+    """A batch that works 8 of each 30 ticks and is demoted all the time, for its next burst is expected."""
+    demotes = policy(slice_ms=0.1, release_after=60.0)
+    ticks = [
+        contention(seq, service(), hogs()) if seq % 30 < 8 else calm(seq, service(wait=0.0), hogs(cpu=0.0, wait=0.0))
+        for seq in range(300)
+    ]
+    decided = of_slices([decision for tick in ticks for decision in step(demotes, tick)])
+    assert [decision.why.rule for decision in decided] == ["short slice, compared later"]
+
+
+def test_a_comparison_that_a_pause_of_the_batch_broke_off_begins_anew_with_short_slices() -> None:
+    demotes, decided = trial([0.2] * (SHORT + 3))
+    decided += [step(demotes, calm(SHORT + 3, service(wait=0.0), hogs(cpu=0.0, wait=0.0)))]
+    decided += [step(demotes, contention(seq, service(), hogs())) for seq in range(SHORT + 4, SHORT + 10)]
+    slices = [(seq, type(each.action)) for seq, decisions in enumerate(decided) for each in of_slices(decisions)]
+    assert slices == [(1, Set), (SHORT, Restore), (SHORT + 3, Set)]
+
+
 def test_a_service_without_work_gets_no_short_slice_until_it_has_some() -> None:
     demotes, shell = policy(slice_ms=0.1), a_group("shell", Latency.LATENCY, [a_member(30, session=30)])
     typing = msgspec.structs.replace(shell, cpu=0.05, demand=0.05)
