@@ -78,8 +78,6 @@ class Executor(_base.Executor):
         self.name = Path(sys.argv[0] if sys.argv else "").name or "python" if name is None else name
         self._options = Options(self.name, mp_context, initializer, initargs, max_tasks_per_child, minimum, retries)
         self._maximum = max_workers
-        self._size = max_workers
-        self._eager = False  # workers are started before they are needed
         self._begin_lock = threading.Lock()
         self._closed = False
         self._core: Core | None = None
@@ -87,7 +85,7 @@ class Executor(_base.Executor):
     @property
     def size(self) -> int:
         """Workers that there may be: what was last asked for, by the program or by nicety."""
-        return self._size if self._core is None else self._core.target
+        return self._maximum if self._core is None else self._core.target
 
     @property
     def _max_workers(self) -> int:
@@ -102,23 +100,18 @@ class Executor(_base.Executor):
     def resize(self, size: int) -> None:
         """Have `size` workers from now on. Returns at once: new ones are started, superfluous ones end between two tasks.
 
-        For a minute after it, nicety does not resize this executor. Raises ValueError for a size below 1, RuntimeError after
-        shutdown, BrokenProcessPool if the executor is broken.
+        Before the first task it starts them too, so that they are up when that comes; with the start method "fork" they see the
+        program as it is now. For a minute after it, nicety does not resize this executor. Raises ValueError for a size below 1,
+        RuntimeError after shutdown, BrokenProcessPool if the executor is broken.
         """
         if size < 1:
             raise ValueError(f"an executor has at least one worker, {size} is none; to end it, call shutdown()")
-        with self._begin_lock:
-            if self._core is None:
-                if self._closed:
-                    raise RuntimeError("cannot resize after shutdown")
-                self._size, self._maximum = size, max(self._maximum, size)
-                self._eager = True
-                return
-        self._core.resize(size)
+        core = self._core or self._begin(size, "cannot resize")
+        core.resize(size)
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Run `fn(*args, **kwargs)` in a worker."""
-        core = self._core or self._begin()
+        core = self._core or self._begin(self._maximum, "cannot schedule new futures")
         return core.submit(fn, args, kwargs)
 
     def map(
@@ -139,15 +132,16 @@ class Executor(_base.Executor):
             if wait:
                 self._core.thread.join()
 
-    def _begin(self) -> Core:
+    def _begin(self, size: int, refusal: str) -> Core:
+        """What is behind it, made now for `size` workers if it was not yet."""
         with self._begin_lock:
             if self._core is not None:
                 return self._core
             if self._closed:
-                raise RuntimeError("cannot schedule new futures after shutdown")
+                raise RuntimeError(f"{refusal} after shutdown")
             if is_exiting():
-                raise RuntimeError("cannot schedule new futures after interpreter shutdown")
-            core = Core(self._options, self._size, self._maximum, eager=self._eager)
+                raise RuntimeError(f"{refusal} after interpreter shutdown")
+            core = Core(self._options, size, self._maximum)
             weakref.finalize(self, core.abandon).atexit = False
             self._core = core
             return core

@@ -9,7 +9,7 @@ given its next ones ahead, which the manager takes back when the worker ends or 
 killed takes one task with it, and a worker that leaves takes none.
 
 Only the manager thread touches workers. With the start method "fork" they are children of a forker (see there), which is forked by
-the thread that submits the first task, before the manager exists.
+the thread that submits the first task (or resizes before it), before the manager exists.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ _numbers = itertools.count(1)
 class Core:
     """Workers, tasks and the manager thread. Holds no reference to the Executor, so that this one can be collected."""
 
-    def __init__(self, options: Options, size: int, maximum: int, *, eager: bool) -> None:
-        """Forks, if forking is the start method, and starts the manager. `eager`: workers are started before they are needed."""
+    def __init__(self, options: Options, size: int, maximum: int) -> None:
+        """Forks, if forking is the start method, and starts the manager."""
         self._options = options
         self._board = Board(options.name, os.environ, next(_numbers))
         self._words = self._board.words
@@ -85,7 +85,7 @@ class Core:
         self._number = 0
         self._failed_starts = 0
         self._next_start = 0
-        self._own_resize_at: int | None = time.monotonic_ns() if eager else None
+        self._own_resize_at: int | None = None
         self._touch_at = time.monotonic_ns() + TOUCH_NS
         self._hungry = False  # the manager could do something with a task, and is, or will be, asleep
         self._asked = self._recycled = 0
@@ -97,7 +97,7 @@ class Core:
             self._crew = Crew(options, self._board)
             self._crew.epoll.register(self._wake, select.EPOLLIN)
             owners[id(self)] = self
-        self._eager = eager or self._crew.forks
+        self._eager = self._crew.forks  # workers are started before they are needed
         self.thread = threading.Thread(target=self._manage, name=f"Executor {options.name}", daemon=True)
         try:
             self._crew.begin()

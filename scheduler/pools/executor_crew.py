@@ -126,7 +126,7 @@ class Crew:
         self.epoll = select.epoll()
 
     def begin(self) -> None:
-        """Fork the forker, if that is how workers are made. Called by the thread that submits the first task."""
+        """Fork the forker, if that is how workers are made. Called by the thread that begins it."""
         if self.forks:
             with no_forks():
                 self._forker = Forker(self._context, self._options.initializer, self._options.initargs, newborn)

@@ -1,4 +1,5 @@
-"""The forker of an executor that forks: a copy of the program as it was at the first task, of which all workers are children.
+"""The forker of an executor that forks: a copy of the program as it was at the first task (or a resize before it), of which all
+workers are children.
 
 Forking a program whose threads run copies the locks that they hold at that moment, and nobody in the child will ever release them:
 a child that is forked while another thread reads a line from standard input hangs already when multiprocessing closes its copy.

@@ -218,7 +218,7 @@ class ExecutorPool:
         if self._attached is not None:
             self._lost = ""
             return
-        none = f"no executor named {self._wanted!r} of uid {uid} has had a task yet: start its program, Executor(name=...)"
+        none = f"no executor named {self._wanted!r} of uid {uid} has begun to work yet: start its program, Executor(name=...)"
         self._absence = (self._lost or none) + (f" ({trouble})" if trouble else "")
 
     def _open(self, path: Path, uid: int) -> _Attached | None:

@@ -194,15 +194,26 @@ def test_a_size_below_one_is_refused(two: Executor) -> None:
             two.resize(size)
 
 
-def test_a_size_can_be_given_before_the_first_task() -> None:
-    executor = Executor(1, multiprocessing.get_context("fork"))
-    executor.resize(3)
-    assert executor.size == 3
-    executor.submit(int).result(10)
-    until(lambda: len(executor._processes) == 3)
-    executor.shutdown()
-    with pytest.raises(RuntimeError, match="after shutdown"):
-        executor.resize(2)
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize(("maximum", "size"), [(1, 3), (5, 2)])
+def test_workers_that_are_asked_for_before_the_first_task_are_up_when_it_comes(method: str, maximum: int, size: int) -> None:
+    with Executor(maximum, multiprocessing.get_context(method)) as executor:
+        executor.resize(size)
+        assert executor.size == size
+        until(lambda: len(executor._processes) == size, 20)
+        present = set(executor._processes)
+        assert {executor.submit(os.getpid).result(20) for _ in range(10)} <= present
+        assert set(executor._processes) == present, "never more than were asked for, nor others"
+
+
+def test_an_executor_that_is_shut_down_is_not_resized() -> None:
+    for used in (False, True):
+        executor = Executor(1, multiprocessing.get_context("fork"))
+        if used:
+            executor.submit(int).result(10)
+        executor.shutdown()
+        with pytest.raises(RuntimeError, match="cannot resize after shutdown"):
+            executor.resize(2)
 
 
 def test_an_idle_worker_that_is_killed_is_replaced(two: Executor) -> None:
