@@ -136,7 +136,7 @@ class Daemon:
         where = () if loaded.path is None else ("--config", str(loaded.path.absolute()))
         self._retraining = Retraining(paths.models, (*where, "--state-dir", str(paths.root)))
         self._retraining.configure(config.models, self._started)
-        self._begin(Engine(config, "").memory())
+        self._begin(Engine(config, "").memory(), *self._recall())
         handlers: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
             "status": self._status,
             "pause": self._pause,
@@ -271,7 +271,7 @@ class Daemon:
         for priority, text in news.said:
             self._event(priority, text)
         if news.promoted:
-            self._begin(self._engine.memory())
+            self._go_on(self._engine.memory())
             self._event(NOTICE, "the promoted models are in use")
 
     def _finish(self, outcomes: tuple[Outcome, ...]) -> None:
@@ -290,12 +290,22 @@ class Daemon:
 
     # --- sessions ----------------------------------------------------------------------------------------------------------------
 
-    def _begin(self, memory: dict[str, Any]) -> None:
-        """A new session: at the start, after a reload, after an undo. `memory`: what the engine goes on from."""
+    def _go_on(self, memory: dict[str, Any]) -> None:
+        """A new session after a reload or an undo: rhythms of the loads are kept, for reading them again would take longer than a
+        tick. Those of another interval cannot be, and are read again."""
+        before = self._session
+        if before.config["daemon"]["interval"] != self._config.daemon.interval:
+            self._begin(memory, *self._recall())
+            return
+        loads = self._observer.loads
+        self._begin(memory, [], None, before.id)
+        self._observer.keep(loads)
+
+    def _begin(self, memory: dict[str, Any], past: Past, recalled: Recalled | None, follows: str = "") -> None:
+        """A new session. `memory`: what the engine goes on from. The others: see `Session`, `past` being what is recalled."""
         config = self._config
         self._actuator.limit(config.priority.starve_seconds, config.priority.floor)
         demand, anomaly, behaviour = (self._model(kind) for kind in ("demand", "anomaly", "behaviour"))
-        past, recalled = self._recall()
         self._session = Session(
             id=secrets.token_hex(4),
             boot_id=self._facts.boot_id,
@@ -312,6 +322,7 @@ class Daemon:
             },
             engine=memory,
             recalled=recalled,
+            follows=follows,
         )
         self._observer = Observer(
             config,
@@ -410,8 +421,8 @@ class Daemon:
     def _reload(self) -> str:
         """Read configuration and models again. Returns why the old ones stay, "" if the new ones are in force.
 
-        Windows start anew; what the engine remembers, and so every change in force, stays. Pools whose section did not change keep
-        their adapter and their workers; those that are not configured any more get the size back that they had.
+        Windows start anew; rhythms of loads, and what the engine remembers, and so every change in force, stay. Pools whose section
+        did not change keep their adapter and their workers; those that are not configured any more get the size back that they had.
         """
         path = self._loaded.path
         self._notifier.reloading(self._clock.monotonic())
@@ -440,7 +451,7 @@ class Daemon:
             self._log.limit(config.store.decision_bytes)
         self._config = config
         self._retraining.configure(config.models, self._clock.monotonic())
-        self._begin(self._engine.memory())
+        self._go_on(self._engine.memory())
         self._event(NOTICE, "reloaded")
         self._notifier.ready(self._actuator.mode)
         return ""
@@ -469,7 +480,7 @@ class Daemon:
         self._paused_until = float("inf")
         outcomes = self._actuator.undo()
         self._finish(outcomes)
-        self._begin(Engine(self._config, "").memory())
+        self._go_on(Engine(self._config, "").memory())
         return {"outcomes": msgspec.to_builtins(outcomes)}
 
     def _status(self, _request: dict[str, Any]) -> dict[str, Any]:

@@ -414,6 +414,15 @@ class Observer:
                     self._follow(pool, offered_load(pool), at)
 
     @property
+    def loads(self) -> Mapping[str, OfferedLoad]:
+        """What is known of the rhythms of the loads, by pool. For the observer that comes next, which changes it."""
+        return self._offered
+
+    def keep(self, loads: Mapping[str, OfferedLoad]) -> None:
+        """Go on from what the observer before this one knew of pools that are still there, before the first tick."""
+        self._offered = {name: load for name, load in loads.items() if name in self._config.pools}
+
+    @property
     def trouble(self) -> str:
         """Why the demand model could not be used at the last tick, so that the baseline spoke; "" if it could."""
         return self._forecaster.trouble

@@ -7,7 +7,7 @@ figure of the ticks is compared too. Reads only; must not know how a decision is
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from ..models.records import Snapshot
 from .config import from_builtins
 from .decision import Session, Tick, encode
 from .engine import Engine
-from .observer import Observer
+from .observer import Observer, OfferedLoad
 from .paths import Paths
 from .recall import recall_again
 from .store.decisions import DecisionReader, LoggedTick
@@ -68,6 +68,7 @@ def replay(paths: Paths, *, session: str | None = None, trace: Path | None = Non
     found = Replayed()
     with DecisionReader(paths.decisions) as log:
         wanted = [each for each in log.sessions() if session is None or each.id == session]
+        previous: _Again | None = None
         if session is not None and not wanted:
             raise ValueError(f"the log has no session {session}; `nicety replay` without --session replays all")
         for each in wanted:
@@ -78,12 +79,14 @@ def replay(paths: Paths, *, session: str | None = None, trace: Path | None = Non
             before = len(found.differences)
             snapshots = _snapshots(trace or paths.root, each.id, found)
             again = _Again(each.session, paths.models, snapshots, found)
-            again.recall(trace or paths.root)
+            again.begin(trace or paths.root, previous)
+            previous = again
             for logged in log.ticks(each.id):
                 if logged.tick is None and logged.verdict is None and not logged.damage:
                     continue
                 again.step(logged)
                 if len(found.differences) - before >= most:
+                    previous = None  # what it knows is not all
                     found.notes.append(f"session {each.id}: {most} differences or more; the rest was not compared")
                     break
             again.finish()
@@ -101,19 +104,33 @@ class _Again:
         self._observer, self._predicts = _observer(session, models, found)
         self._next = next(snapshots, None) if snapshots is not None else None
         self._whole = True  # every snapshot since the first tick was there, so windows are the same
-        self._foretells = True  # what was recalled of earlier sessions is there
+        self._foretells = True  # what it began with of earlier sessions is there
 
-    def recall(self, traces: Path) -> None:
+    def begin(self, traces: Path, previous: _Again | None) -> None:
         """Begin with what the session began with."""
         session, found = self._session, self._found
-        if self._snapshots is None or session.recalled is None:
+        if self._snapshots is None:
             return
-        past = recall_again(traces, session.boot_id, session.id, session.recalled)
-        if past is None:
-            self._foretells = False
-            found.notes.append(f"session {session.id}: rhythms not compared: the traces lack ticks recorded before it")
-            return
-        self._observer.recall(past)
+        if session.follows:
+            loads = None if previous is None else previous.loads(session.follows)
+            self._foretells = loads is not None
+            self._observer.keep(loads or {})
+            if loads is None:
+                found.notes.append(
+                    f"session {session.id}: rhythms not compared: it began with those of session {session.follows}, which was not "
+                    "made again as a whole"
+                )
+        elif session.recalled is not None:
+            past = recall_again(traces, session.boot_id, session.id, session.recalled)
+            self._foretells = past is not None
+            self._observer.recall(past or [])
+            if past is None:
+                found.notes.append(f"session {session.id}: rhythms not compared: the traces lack ticks recorded before it")
+
+    def loads(self, session: str) -> Mapping[str, OfferedLoad] | None:
+        """What it knows of the loads of pools after all of its ticks, if it is that session and all of them were made again."""
+        whole = self._snapshots is not None and self._whole and self._foretells
+        return self._observer.loads if whole and self._session.id == session else None
 
     def step(self, logged: LoggedTick) -> None:
         """Compare one tick."""

@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -282,12 +283,12 @@ def no_undo(state: Path) -> list[str]:
     return [refusal.text for refusal in found if refusal is not None and refusal.rule == "no undo"]
 
 
-def test_a_restart_forgets_no_rhythm_and_replays(tmp_path: Path) -> None:
-    """A pool that was busy for a minute of each three, up to 2 s ago, is recorded; the daemon that starts now knows."""
-    state = tmp_path / "state"
-    config = parse(f'[pools.jobs]\nkind = "command"\ncommand = ["{sys.executable}", "-c", "{WORKER}"]\nmaximum = 8\n')
-    clock = SystemClock()
-    now, wall, boot = clock.monotonic(), clock.wall(), probe().boot_id
+RHYTHMIC = f'[pools.jobs]\nkind = "command"\ncommand = ["{sys.executable}", "-c", "{WORKER}"]\nmaximum = 8\n'
+
+
+def record_a_rhythm(state: Path) -> None:
+    """Traces of a pool that was busy for a minute of each three, up to 2 s ago."""
+    now, wall, boot = time.monotonic_ns(), time.time_ns(), probe().boot_id
     writer = TraceWriter(state, boot_id=boot, session="earlier", budget_bytes=64 << 20, interval=1.0)
     for ago in range(560, 1, -1):
         at = now - ago * 10**9
@@ -296,9 +297,14 @@ def test_a_restart_forgets_no_rhythm_and_replays(tmp_path: Path) -> None:
         table = np.zeros(0, dtype=SAMPLE)
         writer.append(Snapshot(at, wall - ago * 10**9, 1, table, {}, HostSample((0,), 1, 1, None), (pool,)))
     writer.close()
+
+
+def test_a_restart_forgets_no_rhythm_and_replays(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    record_a_rhythm(state)
     paths = Paths(state, state / "control.sock")
     with StateLock(state) as lock:
-        daemon = Daemon(Loaded(config, None), paths, lock, clock, act=False)
+        daemon = Daemon(Loaded(parse(RHYTHMIC), None), paths, lock, SystemClock(), act=False)
         try:
             assert daemon.run(duration=4) == 0
         finally:
@@ -318,6 +324,39 @@ def test_a_restart_forgets_no_rhythm_and_replays(tmp_path: Path) -> None:
     for trace in paths.traces.glob("*"):
         trace.unlink()
     assert replay(paths).differences == []
+
+
+def test_a_reload_keeps_rhythms_without_reading_them_again_and_replays(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    record_a_rhythm(state)
+    file = tmp_path / "nicety.toml"
+    file.write_text(RHYTHMIC)
+    file.chmod(0o600)
+    paths = Paths(state, state / "control.sock")
+    with StateLock(state) as lock:
+        daemon = Daemon(Loaded(parse(RHYTHMIC), file), paths, lock, SystemClock(), act=False)
+        reload = threading.Timer(3, ask, (paths.socket, "reload"), {"timeout_seconds": 30.0})
+        reload.start()
+        try:
+            assert daemon.run(duration=7) == 0
+        finally:
+            reload.cancel()
+            daemon.close()
+    with DecisionReader(state) as log:
+        first, second = (each.session for each in log.sessions())
+        assert first is not None
+        assert second is not None
+        assert (first.follows, second.follows, second.recalled) == ("", first.id, None)
+        seen = [logged.tick for logged in log.ticks(second.id) if logged.tick is not None and logged.tick.pools]
+    assert seen
+    assert seen[0].pools[0].foretold is not None
+    assert (seen[0].pools[0].foretold.period, seen[0].pools[0].foretold.trusted) == (180, True)
+    found = replay(paths)
+    assert (found.differences, found.notes) == ([], [])
+    alone = replay(paths, session=second.id)
+    assert alone.differences == []
+    (note,) = alone.notes
+    assert f"it began with those of session {first.id}, which was not made again as a whole" in note
 
 
 def test_a_decision_log_that_cannot_be_used_is_kept_and_said_to_be(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
