@@ -10,6 +10,8 @@ import difflib
 import math
 import re
 import tomllib
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -156,6 +158,19 @@ class PoolConfig(Section, frozen=True):
         Seconds, Meta(description="command: seconds a worker may take to finish after SIGTERM before SIGKILL.")
     ] = 30.0
     queue: Annotated[Queue | None, Meta(description="command: where waiting work is counted.")] = None
+
+
+KINDS_OF: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        **dict.fromkeys(("pidfile", "pid"), ("gunicorn", "uwsgi", "celery")),
+        **dict.fromkeys(("stats", "fifo"), ("uwsgi",)),
+        **dict.fromkeys(("broker", "node", "queues", "python"), ("celery",)),
+        **dict.fromkeys(("initial", "command", "directory", "drain_timeout", "queue"), ("command",)),
+        "executor": ("executor",),
+        "user": ("command", "executor"),
+    }
+)
+"""Keys of pools that only some kinds have, and which."""
 
 
 class PoolSize(Section, frozen=True):
@@ -477,16 +492,15 @@ def _check_sense(config: Config, report: Report) -> None:
             report(path, 'a uwsgi pool needs its master: give pidfile = "..." (uWSGI\'s pidfile) or pid = N')
         if pool.kind == "uwsgi" and not (pool.stats and pool.fifo.startswith("/")):
             report(path, 'a uwsgi pool needs stats = "HOST:PORT" or "/PATH", and fifo = "/PATH" (uWSGI\'s stats and master-fifo)')
-        if pool.kind == "uwsgi" and pool.minimum < 1:
-            report((*path, "minimum"), "a uwsgi pool keeps at least one worker: give 1 or more")
         if pool.kind == "celery" and not pool.pidfile and pool.pid is None:
             report(path, 'a celery pool needs its main process: give pidfile = "..." (celery worker --pidfile FILE) or pid = N')
-        if pool.kind == "celery" and pool.minimum < 1:
-            report((*path, "minimum"), "a celery pool keeps at least one process: give 1 or more")
         if pool.kind == "celery" and not re.match(r"\$[A-Za-z_]\w*$|[a-z][a-z0-9+.-]*://", pool.broker):
             report((*path, "broker"), 'give a URL, "redis://HOST:PORT/DB", or an environment variable, "$NAME"')
-        if pool.kind == "executor" and pool.minimum < 1:
-            report((*path, "minimum"), "an executor keeps at least one worker: give 1 or more")
+        if pool.kind != "command" and pool.minimum < 1:
+            report((*path, "minimum"), f"a pool of kind {pool.kind} keeps at least one worker: give 1 or more")
+        for key, kinds in KINDS_OF.items():
+            if pool.kind not in kinds and getattr(pool, key) != getattr(PoolConfig(kind=pool.kind), key):
+                report((*path, key), f"only pools of kind {' or '.join(kinds)} have this key: leave it out")
         if pool.kind == "command" and not pool.command:
             report(path, 'a command pool needs what to run: give command = ["program", "argument"]')
         if pool.queue is not None and sum(map(bool, (pool.queue.files, pool.queue.command, pool.queue.redis_list))) != 1:

@@ -602,7 +602,7 @@ def test_the_configuration_is_checked_and_built(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as wrong:
         parse('[pools.jobs]\nkind = "celery"\nbroker = "localhost"\nqueues = ["a"]\nminimum = 0\n')
     text = str(wrong.value)
-    for words in ("give pidfile", "at least one process", "an environment variable, "):
+    for words in ("give pidfile", "at least one worker", "an environment variable, "):
         assert words in text
     with pytest.raises(ConfigError, match="queues"):
         parse('[pools.jobs]\nkind = "celery"\npid = 12\nqueues = []\n')

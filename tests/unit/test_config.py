@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+from typing import get_type_hints
 
+import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nicety.models.records import Latency
-from nicety.scheduler.config import Config, ConfigError, from_builtins, parse, to_builtins
+from nicety.scheduler.config import KINDS_OF, Config, ConfigError, PoolConfig, from_builtins, parse, to_builtins
 
 SECTIONS = "daemon, groups, guard, models, placement, pool_size, pools, priority, quarantine, store"
 
@@ -64,6 +66,17 @@ GOLDEN: dict[str, tuple[str, list[str]]] = {
     "gunicorn without master": (
         '[pools.web]\nkind = "gunicorn"\n',
         ['n.toml:1: pools.web: a gunicorn pool needs its master: give pidfile = "..." (gunicorn --pid FILE) or pid = N'],
+    ),
+    "no worker where one is always kept": (
+        '[pools.web]\nkind = "gunicorn"\npid = 7\nminimum = 0\n',
+        ["n.toml:4: pools.web.minimum: a pool of kind gunicorn keeps at least one worker: give 1 or more"],
+    ),
+    "keys of another kind": (
+        '[pools.web]\nkind = "gunicorn"\npid = 7\nuser = "www"\n[pools.web.queue]\nfiles = "/x/*"\n',
+        [
+            "n.toml:5: pools.web.queue: only pools of kind command have this key: leave it out",
+            "n.toml:4: pools.web.user: only pools of kind command or executor have this key: leave it out",
+        ],
     ),
     "command pool without command": (
         '[pools.w]\nkind = "command"\n',
@@ -205,3 +218,15 @@ def test_any_text_parses_or_is_explained(text: str) -> None:
 )
 def test_no_value_of_any_key_gets_past_its_limits(section: str, key: str, value: object) -> None:
     parses_or_explains(f"[{section}]\n{key} = {toml(value)}\n")
+
+
+def test_a_key_that_only_some_kinds_of_pools_have_says_which() -> None:
+    told = dict[str, str]()
+    for key, hint in get_type_hints(PoolConfig, include_extras=True).items():
+        descriptions = [meta.description for meta in hint.__metadata__ if isinstance(meta, msgspec.Meta) and meta.description]
+        told[key] = descriptions[-1]
+    for key, text in told.items():
+        before = text.partition(": ")[0] if ": " in text else ""
+        named = {kind for kind in ("gunicorn", "uwsgi", "celery", "executor", "command") if kind in before.split(", ")}
+        assert named <= set(KINDS_OF.get(key, ()))
+        assert all(kind in text for kind in KINDS_OF.get(key, ()))

@@ -611,7 +611,7 @@ def test_the_configuration_asks_for_what_the_adapter_needs(tmp_path: Path) -> No
     assert [problem.split(": ", 2)[2] for problem in caught.value.problems] == [
         'a uwsgi pool needs its master: give pidfile = "..." (uWSGI\'s pidfile) or pid = N',
         'a uwsgi pool needs stats = "HOST:PORT" or "/PATH", and fifo = "/PATH" (uWSGI\'s stats and master-fifo)',
-        "a uwsgi pool keeps at least one worker: give 1 or more",
+        "a pool of kind uwsgi keeps at least one worker: give 1 or more",
     ]
     config = parse('[pools.web]\nkind = "uwsgi"\npid = 7\nfifo = "/run/fifo"\nstats = "web.example:9191"\n')
     with pytest.raises(ConfigError, match=r"pools\.web\.stats: 'web\.example' is a name"):
