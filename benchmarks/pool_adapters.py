@@ -14,6 +14,7 @@ import json
 import os
 import random
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -222,6 +223,7 @@ def main() -> None:
     parser.add_argument("--resizes", type=int, default=1000)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that everything that was started is ended
     chance = random.Random(5)
     ups: list[float] = []
     downs: list[float] = []
