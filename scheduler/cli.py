@@ -216,6 +216,11 @@ def _seconds(text: str) -> float:
     return value
 
 
+def _seconds_or_none(text: str) -> float:
+    """The same, or "0"."""
+    return 0.0 if text.strip() == "0" else _seconds(text)
+
+
 def _clock() -> Clock:
     from .daemon import SystemClock
 
@@ -949,12 +954,15 @@ def simulate(
     maximum: Annotated[
         int | None, typer.Option(min=1, max=10_000, help="Never more workers.", show_default="32, or the recorded pool's")
     ] = None,
-    seconds: Annotated[float, typer.Option(metavar="SECONDS", help="Time to simulate.")] = 3600.0,
+    seconds: Annotated[
+        float | None, typer.Option(parser=_seconds, metavar="TIME", help="Time to simulate, e.g. 4h.", show_default="1h")
+    ] = None,
     warmup: Annotated[
         float | None,
         typer.Option(
-            metavar="SECONDS",
-            help="Time at the beginning that does not count; hours, to see what was learned.",
+            parser=_seconds_or_none,
+            metavar="TIME",
+            help="Time at the beginning that does not count; 3h, to see what was learned.",
             show_default="120, or a quarter of a short recording",
         ),
     ] = None,
@@ -974,6 +982,7 @@ def simulate(
     The policy that runs in the daemon, with your configuration, the rules of ten other schedulers, and oracles that know the load
     to come size a simulated pool. Shown are latency, workers used and workers started; docs/simulation.md says how to read it.
     """
+    seconds = 3600.0 if seconds is None else seconds
     for name, value, low, high in (
         ("--start", start, 0.0, 600.0),
         ("--seconds", seconds, 60.0, 604_800.0),
@@ -984,6 +993,11 @@ def simulate(
             raise typer.BadParameter(f"{value:g} is not between {low:g} and {high:g}", param_hint=name)
     if (trace is not None or pool is not None) and load is not None:
         raise typer.BadParameter("give a file or --load, not both", param_hint="TRACE")
+    if trace is not None and not trace.exists() and str(trace) in tuple(LoadShape):
+        raise typer.BadParameter(f"there is no such file; the made up load is --load {trace}", param_hint="TRACE")
+    for name, file in (("--json", json_path), ("--plot", plot)):
+        if file is not None and not Path(file).parent.is_dir():
+            raise typer.BadParameter(f"there is no folder {Path(file).parent}", param_hint=name)
     _load_numpy()
     from .explain import table
     from .simulation import run as simulation
@@ -1009,6 +1023,11 @@ def simulate(
     if "all" in chosen:
         chosen = list(dict.fromkeys((*simulation.ALL, *(rule for rule in chosen if rule != "all"))))
     simulation.check(chosen)
+    if plot is not None:
+        from .simulation.plot import figure
+        from .simulation.plot import plot as draw
+
+        figure()  # is matplotlib there? Not to be found out after minutes
     source = recorded or (read(trace) if trace is not None else str(load or LoadShape.STEPS))
     live = sys.stderr.isatty()
     found: list[simulation.Figures] = []
@@ -1047,8 +1066,6 @@ def simulate(
     summary = simulation.means(found)
     itself = None if recorded is None else simulation.as_it_was(recorded, warmup)
     if plot is not None:
-        from .simulation.plot import plot as draw
-
         draw(plot, found)
         _say(f"{plot}: drawn")
     record: dict[str, Any] = {

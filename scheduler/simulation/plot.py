@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,14 +14,19 @@ from .run import Figures
 LOAD, WORKERS = "#d8dce2", "#1f5fbf"
 
 
-def plot(path: Path, figures: Sequence[Figures]) -> None:
-    """Draw size against load of each rule, of the first seed, as PNG. Raises LoadError where matplotlib is missing."""
+def figure(**options: Any) -> Any:
+    """An empty picture. Raises LoadError where matplotlib is missing."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise LoadError("a plot needs matplotlib, which is not installed; run: pip install 'nicety[report]'") from None
+    return Figure(**options)
+
+
+def plot(path: Path, figures: Sequence[Figures]) -> None:
+    """Draw size against load of each rule, of the first seed, as PNG. Raises LoadError where matplotlib is missing."""
     shown = [each for each in figures if (each.seed, each.start_seconds) == (figures[0].seed, figures[0].start_seconds)]
-    picture = Figure(figsize=(11, 1.6 * len(shown) + 0.8), layout="constrained")
+    picture = figure(figsize=(11, 1.6 * len(shown) + 0.8), layout="constrained")
     for place, each in enumerate(shown):
         axes = picture.add_subplot(len(shown), 1, place + 1)
         minutes = np.arange(1, len(each.track.workers) + 1) / 60
