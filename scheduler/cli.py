@@ -993,6 +993,9 @@ def simulate(
             raise typer.BadParameter(f"{value:g} is not between {low:g} and {high:g}", param_hint=name)
     if (trace is not None or pool is not None) and load is not None:
         raise typer.BadParameter("give a file or --load, not both", param_hint="TRACE")
+    for rule in rules or ():
+        if "," in rule:
+            raise typer.BadParameter(f"one name each: --rule {' --rule '.join(rule.split(','))}", param_hint="--rule")
     if trace is not None and not trace.exists() and str(trace) in tuple(LoadShape):
         raise typer.BadParameter(f"there is no such file; the made up load is --load {trace}", param_hint="TRACE")
     for name, file in (("--json", json_path), ("--plot", plot)):

@@ -57,6 +57,12 @@ def test_the_configuration_is_what_is_simulated(nicety: Invoke, tmp_path: Path) 
     assert with_policy.out != without.out
 
 
+def test_lengths_of_time_are_written_as_elsewhere(nicety: Invoke) -> None:
+    asked = ("simulate", "--seeds", "1", "--rule", "kpa", "--warmup")
+    assert nicety(*asked, "1m", "--seconds", "0.05h").out == nicety(*asked, "60", "--seconds", "180").out
+    assert nicety(*asked, "0", "--seconds", "90s").code == 0
+
+
 def test_the_limits_hold(nicety: Invoke) -> None:
     result = nicety("simulate", *ONCE, "--minimum", "3", "--maximum", "5", "--rule", "nicety", "--rule", "kpa", "--json", "-")
     for mean in json.loads(result.out)["means"]:
@@ -90,6 +96,11 @@ def test_without_matplotlib_it_is_said_what_to_install(nicety: Invoke, tmp_path:
         (["--load", "nonsense"], "nonsense"),
         (["--minimum", "9", "--maximum", "8"], "9 is more than --maximum 8"),
         (["x.csv", "--load", "steps"], "give a file or --load, not both"),
+        (["--rule", "nicety,kpa"], "one name each: --rule nicety --rule kpa"),
+        (["steps"], "there is no such file; the made up load is --load steps"),
+        (["--seconds", "2w"], "not a length of time; write e.g. 90s, 10m, 2h or 1d"),
+        (["--json", "/nowhere/x.json"], "there is no folder /nowhere"),
+        (["--plot", "/nowhere/x.png"], "there is no folder /nowhere"),
     ],
 )
 def test_wrong_usage_is_exit_2(nicety: Invoke, arguments: list[str], said: str) -> None:
