@@ -194,10 +194,12 @@ class PoolSize:
             return None
         enough = self._remember(tick.at, need.sufficient, memory)
         if need.ahead is not None and need.ahead <= CLIFF * current:
-            enough = need.ahead if enough is None else min(enough, need.ahead)
+            enough = need.ahead
+        elif need.ahead is not None and enough is not None:
+            enough = max(enough, need.ahead)
         rush = peak(memory.rushes, tick.at, up((pool.load_panic or 0.0) / self._config.target), CALM)
         if enough is not None and need.by_rhythm is None:
-            enough = max(enough, min(int(rush / PANIC_THRESHOLD), SMALL) + 1)
+            enough = min(max(enough, min(int(rush / PANIC_THRESHOLD), SMALL) + 1), pool.maximum)
         if need.workers > current * (MARGIN if need.rule == "rhythm" else 1.0):
             if need.rule == "panic" and memory.fallen is not None:
                 memory.wary_until = tick.at + round(WARY * 1e9)
@@ -210,6 +212,8 @@ class PoolSize:
             and not self._falls_further(enough, pool, need, memory)
             and _passed(tick.at, memory.changed_at, self._config.cooldown_down, self._interval)
         ):
+            if need.by_rhythm is not None and enough <= CLIFF * current and pool.load is not None:
+                memory.fallen = Fallen(tick.at, pool.load, 1)  # if the rhythm is given up now, what is over must not count
             return self._decision(pool, need, enough, current, outlook)
         return None
 
@@ -313,7 +317,9 @@ class PoolSize:
     def _by_rhythm(self, pool: Pool, margin: float = 1.0) -> int | None:
         """Workers for `margin` times what is foretold until a worker that starts now is up; None: no rhythm is trusted."""
         foretold = pool.foretold
-        if foretold is None or not foretold.trusted or not math.isfinite(foretold.median + foretold.high + foretold.later):
+        if foretold is None or not foretold.trusted:
+            return None
+        if not math.isfinite(foretold.median + foretold.high + foretold.later + foretold.least):
             return None
         median, high = (min(max(load, 0.0), pool.maximum) * margin for load in (foretold.median, foretold.high))
         return max(self._workers(median, pool, self._share(foretold)), min(round(high), pool.maximum))
