@@ -1028,7 +1028,6 @@ def simulate(
     simulation.check(chosen)
     if plot is not None:
         from .simulation.plot import figure
-        from .simulation.plot import plot as draw
 
         figure()  # is matplotlib there? Not to be found out after minutes
     source = recorded or (read(trace) if trace is not None else str(load or LoadShape.STEPS))
@@ -1069,6 +1068,8 @@ def simulate(
     summary = simulation.means(found)
     itself = None if recorded is None else simulation.as_it_was(recorded, warmup)
     if plot is not None:
+        from .simulation.plot import plot as draw
+
         draw(plot, found)
         _say(f"{plot}: drawn")
     record: dict[str, Any] = {
