@@ -16,19 +16,19 @@ from pathlib import Path
 import pytest
 
 from nicety.models.records import ProcId
-from nicety.scheduler.actuate import Acting, Observing, undo_from_ledger
+from nicety.scheduler.actuate import Observing, undo_from_ledger
 from nicety.scheduler.daemon import SystemClock
-from nicety.scheduler.decision import Control, Decision, Group, Member, Outcome, Restore, Set, Status, Why
+from nicety.scheduler.decision import Control, Decision, Group, Member, Outcome, Restore, Set, Status
 from nicety.scheduler.fences import Limits, Part, key_of, name_for, parts_of
 from nicety.scheduler.linux.cgroup import find
 from nicety.scheduler.linux.control import LinuxKernel
 from nicety.scheduler.linux.fence import Fences
 from nicety.scheduler.linux.identity import cgroup_and_unit
 from nicety.scheduler.ports import Trouble
-from nicety.scheduler.store.ledger import Ledger, StateBusyError, StateLock
+from nicety.scheduler.store.ledger import StateBusyError
+from nicety.scheduler.testing.bench import WHY, Bench
 from nicety.scheduler.testing.puppet import Puppet, proc_id
 
-WHY = Why("test", "because", {}, (), ())
 FOUND = find(Path("/proc/self/mountinfo").read_text())
 V1 = FOUND.shares is not None
 
@@ -87,18 +87,8 @@ def until(done: Callable[[], bool], seconds: float = 30.0) -> None:
         time.sleep(0.02)
 
 
-class Bench:
-    """Acting on this machine."""
-
-    def __init__(self, state: Path) -> None:
-        self.state = state
-        self.lock = StateLock(state)
-        self.kernel = LinuxKernel()
-        self.ledger = Ledger(state / "ledger.db", self.kernel.boot_id())
-        self.actuator = Acting(self.ledger, self.kernel, {}, {}, SystemClock())
-
-    def apply(self, *actions: Set | Restore) -> tuple[Outcome, ...]:
-        return self.actuator.apply([Decision(f"s-0.{index}", "p", "t", action, WHY) for index, action in enumerate(actions)])
+class Fencing(Bench):
+    """Fences workers in, and lets all out at the end."""
 
     def fence(self, process: ProcId, limits: Limits) -> Outcome:
         (outcome,) = self.apply(Set(Control.FENCE, process, "", tuple(limits)))
@@ -110,8 +100,7 @@ class Bench:
 
     def close(self) -> None:
         self.actuator.undo()
-        self.ledger.close()
-        self.lock.release()
+        super().close()
 
 
 @pytest.fixture
@@ -125,10 +114,9 @@ def places() -> Iterator[Places]:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path / "state")
-    yield made
-    made.close()
+def bench(tmp_path: Path) -> Iterator[Fencing]:
+    with Fencing(tmp_path / "state") as made:
+        yield made
 
 
 def cgroups(pid: int) -> str:
@@ -139,7 +127,7 @@ def inside(pid: int, process: ProcId) -> bool:
     return name_for(process) in cgroups(pid)
 
 
-def test_a_worker_and_its_children_are_fenced_in_and_nothing_is_left_of_it(places: Places, bench: Bench) -> None:
+def test_a_worker_and_its_children_are_fenced_in_and_nothing_is_left_of_it(places: Places, bench: Fencing) -> None:
     with Puppet() as puppet, Puppet() as sibling:
         for each in (puppet, sibling):
             places.admit(each.id)
@@ -169,7 +157,7 @@ def test_a_worker_and_its_children_are_fenced_in_and_nothing_is_left_of_it(place
         assert bench.ledger.outstanding() == ()
 
 
-def test_a_spinner_gets_what_its_fence_leaves_it(places: Places, bench: Bench) -> None:
+def test_a_spinner_gets_what_its_fence_leaves_it(places: Places, bench: Fencing) -> None:
     program = "while True: pass"
     with subprocess.Popen([sys.executable, "-I", "-S", "-c", program]) as spinner:
         try:
@@ -184,7 +172,7 @@ def test_a_spinner_gets_what_its_fence_leaves_it(places: Places, bench: Bench) -
 
 
 @pytest.mark.skipif(not V1, reason="a quota of cgroup v2 may be beyond that of the cgroup above")
-def test_a_fence_in_a_cgroup_with_a_quota_takes_no_more_than_that(places: Places, bench: Bench) -> None:
+def test_a_fence_in_a_cgroup_with_a_quota_takes_no_more_than_that(places: Places, bench: Fencing) -> None:
     (directory,) = [each for each in places.directories if (each / "cpu.cfs_quota_us").exists()]
     (directory / "cpu.cfs_period_us").write_text("50000")
     (directory / "cpu.cfs_quota_us").write_text("10000")
@@ -212,7 +200,7 @@ while True:
 """
 
 
-def test_a_fork_storm_is_fenced_in_and_let_out(places: Places, bench: Bench) -> None:
+def test_a_fork_storm_is_fenced_in_and_let_out(places: Places, bench: Fencing) -> None:
     with subprocess.Popen([sys.executable, "-I", "-S", "-c", STORM], stdout=subprocess.PIPE) as storm:
         try:
             assert storm.stdout is not None
@@ -284,7 +272,7 @@ def test_kill_9_at_any_moment_leaves_nothing_that_undo_does_not_take_away(
         assert undo_from_ledger(tmp_path, SystemClock()) == ()
 
 
-def test_children_of_a_worker_that_ended_are_let_out(places: Places, bench: Bench) -> None:
+def test_children_of_a_worker_that_ended_are_let_out(places: Places, bench: Fencing) -> None:
     with Puppet() as puppet:
         places.admit(puppet.id)
         before = cgroups(puppet.pid)
@@ -297,7 +285,7 @@ def test_children_of_a_worker_that_ended_are_let_out(places: Places, bench: Benc
         assert places.fences() == []
 
 
-def test_whom_somebody_moved_out_stays_there_and_whose_limits_somebody_changed_are_left(places: Places, bench: Bench) -> None:
+def test_whom_somebody_moved_out_stays_there_and_whose_limits_somebody_changed_are_left(places: Places, bench: Fencing) -> None:
     with Puppet() as puppet, Puppet() as other:
         for each in (puppet, other):
             places.admit(each.id)
@@ -343,7 +331,7 @@ def has_it(process: subprocess.Popen[bytes]) -> ProcId:
     return proc_id(process.pid)
 
 
-def test_who_holds_a_lock_that_a_sibling_waits_for_is_not_fenced_in(places: Places, bench: Bench, tmp_path: Path) -> None:
+def test_who_holds_a_lock_that_a_sibling_waits_for_is_not_fenced_in(places: Places, bench: Fencing, tmp_path: Path) -> None:
     with locking(tmp_path / "lock", "rests") as holder:
         process = has_it(holder)
         with locking(tmp_path / "lock", "rests") as waiter:
@@ -356,7 +344,7 @@ def test_who_holds_a_lock_that_a_sibling_waits_for_is_not_fenced_in(places: Plac
             assert places.fences() == []
 
 
-def test_a_fence_that_holds_up_a_sibling_is_taken_away_at_once(places: Places, bench: Bench, tmp_path: Path) -> None:
+def test_a_fence_that_holds_up_a_sibling_is_taken_away_at_once(places: Places, bench: Fencing, tmp_path: Path) -> None:
     with locking(tmp_path / "lock", "runs") as holder:
         process = has_it(holder)
         places.admit(process)

@@ -20,14 +20,14 @@ from pathlib import Path
 import pytest
 
 from nicety.models.records import ProcId
-from nicety.scheduler.actuate import Acting, undo_from_ledger
+from nicety.scheduler.actuate import undo_from_ledger
 from nicety.scheduler.daemon import SystemClock
-from nicety.scheduler.decision import Action, Control, Decision, Outcome, Restore, Set, Status, Why
+from nicety.scheduler.decision import Action, Control, Restore, Set, Status
 from nicety.scheduler.linux.cgroup import find
 from nicety.scheduler.linux.control import LinuxKernel
 from nicety.scheduler.linux.slices import Slices
 from nicety.scheduler.ports import Knob, Trouble, Value
-from nicety.scheduler.store.ledger import Ledger, StateLock
+from nicety.scheduler.testing.bench import Bench
 from nicety.scheduler.testing.puppet import Puppet, proc_id
 
 pytestmark = [
@@ -35,7 +35,6 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="lowering a nice again needs CAP_SYS_NICE; made for root"),
 ]
 
-WHY = Why("test", "because", {}, (), ())
 EXPECTED: dict[Control, Value] = {
     Control.NICE: 0,
     Control.SLICE: 0,
@@ -45,29 +44,10 @@ EXPECTED: dict[Control, Value] = {
 }
 
 
-class Bench:
-    """Acting on this machine, with whatever happens before each look at a knob and each write."""
-
-    def __init__(self, state: Path, kernel: LinuxKernel | None = None) -> None:
-        self.state = state
-        self.lock = StateLock(state)
-        self.kernel = kernel or LinuxKernel()
-        self.ledger = Ledger(state / "ledger.db", self.kernel.boot_id())
-        self.actuator = Acting(self.ledger, self.kernel, {}, {}, SystemClock())
-
-    def apply(self, *actions: Action) -> tuple[Outcome, ...]:
-        return self.actuator.apply([Decision(f"s-0.{index}", "p", "t", action, WHY) for index, action in enumerate(actions)])
-
-    def close(self) -> None:
-        self.ledger.close()
-        self.lock.release()
-
-
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path / "state")
-    yield made
-    made.close()
+    with Bench(tmp_path / "state") as made:
+        yield made
 
 
 # --- a storm of forks -----------------------------------------------------------------------------------------------------------

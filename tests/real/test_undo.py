@@ -15,48 +15,26 @@ from pathlib import Path
 
 import pytest
 
-from nicety.models.records import PoolSample, ProcId
-from nicety.scheduler.actuate import Acting, undo_from_ledger
+from nicety.models.records import ProcId
+from nicety.scheduler.actuate import undo_from_ledger
 from nicety.scheduler.config import PoolConfig
 from nicety.scheduler.daemon import SystemClock
-from nicety.scheduler.decision import Action, Control, Decision, Outcome, ResizePool, Restore, Set, Status, Why
+from nicety.scheduler.decision import Control, ResizePool, Restore, Set, Status
 from nicety.scheduler.linux.cgroup import find
-from nicety.scheduler.linux.control import LinuxKernel
 from nicety.scheduler.linux.slices import Slices
 from nicety.scheduler.pools.gunicorn import GunicornPool
 from nicety.scheduler.ports import PoolAdapter
-from nicety.scheduler.store.ledger import Ledger, StateBusyError, StateLock
+from nicety.scheduler.store.ledger import StateBusyError
+from nicety.scheduler.testing.bench import Bench
 from nicety.scheduler.testing.puppet import Puppet
 
-WHY = Why("test", "because", {}, (), ())
 root = pytest.mark.skipif(os.geteuid() != 0, reason="lowering a nice again needs CAP_SYS_NICE; made for root")
-
-
-class Bench:
-    """Acting on this machine."""
-
-    def __init__(self, state: Path) -> None:
-        self.state = state
-        self.lock = StateLock(state)
-        self.kernel = LinuxKernel()
-        self.ledger = Ledger(state / "ledger.db", self.kernel.boot_id())
-        self.pools: dict[str, PoolAdapter] = {}
-        self.samples: dict[str, PoolSample] = {}
-        self.actuator = Acting(self.ledger, self.kernel, self.pools, self.samples, SystemClock())
-
-    def apply(self, *actions: Action) -> tuple[Outcome, ...]:
-        return self.actuator.apply([Decision(f"s-0.{index}", "p", "t", action, WHY) for index, action in enumerate(actions)])
-
-    def close(self) -> None:
-        self.ledger.close()
-        self.lock.release()
 
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path / "state")
-    yield made
-    made.close()
+    with Bench(tmp_path / "state") as made:
+        yield made
 
 
 def nice(tid: int) -> int:

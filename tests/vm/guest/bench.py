@@ -12,11 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from nicety.models.records import ProcId
-from nicety.scheduler.actuate import Acting
-from nicety.scheduler.daemon import SystemClock
-from nicety.scheduler.decision import Action, Decision, Outcome, Why
-from nicety.scheduler.linux.control import LinuxKernel
-from nicety.scheduler.store.ledger import Ledger, StateLock
+from nicety.scheduler.testing.bench import Bench
 from nicety.scheduler.testing.puppet import proc_id
 
 UNIFIED = Path("/sys/fs/cgroup")
@@ -115,29 +111,6 @@ def affinity(process: ProcId) -> tuple[int, ...]:
     return tuple(sorted(os.sched_getaffinity(process.pid)))
 
 
-class Bench:
-    """Acting on the guest."""
-
-    def __init__(self, state: Path) -> None:
-        self._lock = StateLock(state)
-        self.kernel = LinuxKernel()
-        self.ledger = Ledger(state / "ledger.db", self.kernel.boot_id())
-        self.actuator = Acting(self.ledger, self.kernel, {}, {}, SystemClock())
-
-    def apply(self, *actions: Action) -> tuple[Outcome, ...]:
-        why = Why("test", "because", {}, (), ())
-        return self.actuator.apply([Decision(f"s-0.{index}", "p", "t", action, why) for index, action in enumerate(actions)])
-
-    def close(self) -> None:
-        self.ledger.close()
-        self._lock.release()
-
-
-@contextmanager
-def bench(directory: Path) -> Iterator[Bench]:
+def bench(directory: Path) -> Bench:
     """An actuator whose ledger is in a directory."""
-    made = Bench(directory / "state")
-    try:
-        yield made
-    finally:
-        made.close()
+    return Bench(directory / "state")

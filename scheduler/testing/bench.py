@@ -1,0 +1,49 @@
+"""Acting on this machine for real, with a ledger of the test's own: what the daemon does with decisions, without a daemon.
+
+Must not know what is done to whom. Leaving the `with` block closes the ledger and changes nothing back: tests of undo do that.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from ...models.records import PoolSample
+from ..actuate import Acting
+from ..daemon import SystemClock
+from ..decision import Action, Decision, Outcome, Why
+from ..linux.control import LinuxKernel
+from ..ports import PoolAdapter
+from ..store.ledger import Ledger, StateLock
+
+WHY = Why("test", "because", {}, (), ())
+"""The reason of all that is done."""
+
+
+class Bench:
+    """An actuator, its ledger and the lock of its state directory. `pools` and `samples` may be filled by whoever has pools."""
+
+    def __init__(self, state: Path, kernel: LinuxKernel | None = None) -> None:
+        self.state = state
+        self.lock = StateLock(state)
+        self.kernel = kernel or LinuxKernel()
+        self.ledger = Ledger(state / "ledger.db", self.kernel.boot_id())
+        self.pools: dict[str, PoolAdapter] = {}
+        self.samples: dict[str, PoolSample] = {}
+        self.actuator = Acting(self.ledger, self.kernel, self.pools, self.samples, SystemClock())
+
+    def apply(self, *actions: Action) -> tuple[Outcome, ...]:
+        """Do these in one go."""
+        return self.actuator.apply([Decision(f"s-0.{index}", "p", "t", action, WHY) for index, action in enumerate(actions)])
+
+    def close(self) -> None:
+        """As if the daemon had died: nothing is put back. Idempotent."""
+        self.ledger.close()
+        self.lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
