@@ -11,7 +11,9 @@ from .config import Config, ConfigError
 from .control_socket import ControlError, NoDaemonError, ask
 from .decision import Control
 from .explain import span
+from .linux.cgroup import find
 from .linux.facts import Finding, findings, probe
+from .linux.fence import Offer, offers
 from .linux.process import see_all
 from .linux.text import printable
 from .paths import Loaded, PathError, Paths, load_config, state_paths
@@ -21,6 +23,14 @@ from .store.ledger import Entry, Ledger, LedgerError, StateLock
 
 KERNEL_CONTROLS = tuple(control for control in Control if control is not Control.POOL_SIZE)
 """What a rival may touch; the size of a pool is its master's."""
+
+LIMITED = {"cpu": "CPU", "pids": "processes", "memory": "memory"}
+LOST = {
+    "cpu": "spins and switch storms go on as they are",
+    "pids": "fork storms are kept from the CPU alone",
+    "memory": "leaks go on as they are",
+}
+"""What a fence limits by each controller, and what it means that it cannot."""
 
 
 def examine(
@@ -44,6 +54,7 @@ def examine(
     result.append(_state(paths))
     result.append(_daemon(paths))
     result += _control_group(loaded.config, paths)
+    result.append(_fences(loaded.config, proc))
     result += _models(loaded.config, paths)
     result += rivals(proc, uid)
     return result
@@ -142,6 +153,27 @@ def _control_group(config: Config, paths: Paths) -> Iterator[Finding]:
     if config.daemon.control_group and paths.socket.parent == paths.root:
         lost = f"members of {config.daemon.control_group} cannot reach {paths.socket}: the state directory is private"
         yield Finding("control group", False, lost, 'daemon.socket = "/run/nicety/control.sock"')
+
+
+def _fences(config: Config, proc: Path) -> Finding:
+    """What a fence could limit here. What it could not is a trouble only for who asks for fences."""
+    files = (proc / "self/mountinfo", proc / "self/cgroup")
+    mounts, own = (file.read_text(errors="backslashreplace") if file.exists() else "" for file in files)
+    found = offers(find(mounts), own)
+    can = [f"{LIMITED[it.controller]} (cgroup {it.version}{_only(it)})" for it in found if not it.trouble]
+    lost = [f"not {LIMITED[it.controller]}: {printable(it.trouble)}, so {LOST[it.controller]}" for it in found if it.trouble]
+    told = "; ".join([f"limits of {', '.join(can)} for a worker that misbehaves" if can else "none can be made", *lost])
+    if not (config.quarantine.enabled and config.quarantine.action == "fence"):
+        return Finding("fences", True, f'{told}; none is asked for (quarantine.action = "fence" would)', "")
+    fix = (
+        "run as root, or have a cgroup delegated to this user; a controller that is nowhere was left out of the kernel or its boot"
+    )
+    return Finding("fences", not lost, told, fix if lost else "")
+
+
+def _only(offer: Offer) -> str:
+    """Where on v2 it can be had alone."""
+    return ", right below its root only" if offer.version == "v2" and offer.controller == "memory" else ""
 
 
 def _models(config: Config, paths: Paths) -> Iterator[Finding]:

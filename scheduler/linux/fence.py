@@ -21,6 +21,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from ...models.records import ProcId
 from ..decision import Status
@@ -374,6 +375,33 @@ class Fences:
         if not part.turned_on or not above.is_dir() or any(entry.is_dir() for entry in above.iterdir()):
             return []
         return sorted(set(part.turned_on) & set(_text(f"{above}/cgroup.subtree_control").split()))
+
+
+class Offer(NamedTuple):
+    """What becomes of one limit of a fence on this machine."""
+
+    controller: str  # cpu, pids or memory
+    version: str  # of the cgroup hierarchy that has it: "v1" or "v2"; "" if it cannot be had
+    trouble: str  # why it cannot be had, "" if it can
+
+
+def offers(cgroups: Cgroups, own: str) -> tuple[Offer, ...]:
+    """Whether CPU, processes and memory of a worker can be limited, as far as can be told without one.
+
+    `own`: text of /proc/self/cgroup: the part of a hierarchy that was delegated to us counts.
+    """
+    found = []
+    for controller, v1 in (("cpu", cgroups.shares), ("pids", cgroups.pids), ("memory", cgroups.memory)):
+        mount, version = (v1, "v1") if v1 is not None else (cgroups.weight, "v2")
+        there = mount is not None and (version == "v1" or controller in _numbers(mount.point / "cgroup.controllers"))
+        if mount is None or not there:
+            found.append(Offer(controller, "", f"no cgroup hierarchy has the {controller} controller"))
+            continue
+        path = _path(own, controller if version == "v1" else "")
+        places = [mount.point, None if path is None else mount.directory(path)]
+        ours = any(place is not None and os.access(place, os.W_OK, effective_ids=True) for place in places)
+        found.append(Offer(controller, version, "") if ours else Offer(controller, "", f"{mount.point} is not ours to write"))
+    return tuple(found)
 
 
 def _path(text: str, controller: str) -> str | None:

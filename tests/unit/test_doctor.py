@@ -99,3 +99,35 @@ def test_a_model_of_another_interval_is_a_finding_where_the_daemon_would_refuse_
         assert row.what == digest[:12]
     else:
         assert row.what.startswith("trained for 7 s a tick, daemon.interval is 1 s: the one that nicety comes with speaks")
+
+
+@pytest.mark.parametrize("action", ["flag", "fence"])
+@pytest.mark.parametrize(
+    ("mounts", "told", "lost"),
+    [
+        (("cpu", "pids", "memory"), "limits of CPU (cgroup v1), processes (cgroup v1), memory (cgroup v1)", None),
+        (("cpu", "memory"), "limits of CPU (cgroup v1), memory (cgroup v1)", "not processes: no cgroup hierarchy has the pids"),
+        (("v2",), "limits of CPU (cgroup v2), memory (cgroup v2, right below its root only)", "not processes"),
+        ((), "none can be made", "not CPU: no cgroup hierarchy has the cpu controller, so spins and switch storms go on"),
+    ],
+)
+def test_what_a_fence_cannot_limit_is_a_finding_for_who_asks_for_fences(
+    tmp_path: Path, action: str, mounts: tuple[str, ...], told: str, lost: str | None
+) -> None:
+    lines = []
+    for number, name in enumerate(mounts):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "cgroup.controllers").write_text("cpu io memory\n")
+        kind = "cgroup2 cgroup2 rw" if name == "v2" else f"cgroup cgroup rw,{name}"
+        lines.append(f"{31 + number} 1 0:{37 + number} / {tmp_path}/{name} rw - {kind}\n")
+    proc = tmp_path / "proc"
+    (proc / "self").mkdir(parents=True)
+    (proc / "self/mountinfo").write_text("".join(lines))
+    file = tmp_path / "nicety.toml"
+    file.write_text(f'[quarantine]\naction = "{action}"\n')
+    (row,) = [it for it in doctor.examine(str(file), str(tmp_path / "state"), {}, os.geteuid(), proc) if it.name == "fences"]
+    assert told in row.what
+    assert row.ok is (action == "flag" or lost is None)
+    assert lost is None or lost in row.what
+    assert bool(row.fix) is not row.ok
+    assert ("none is asked for" in row.what) is (action == "flag")
