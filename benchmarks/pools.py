@@ -23,12 +23,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import pools_real
-from claims import Claims
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(
+        _name, "1"
+    )  # else BLAS threads wait for each other in loops: on a busy machine five times the CPU, and more
 
-from nicety.scheduler.simulation import run
-from nicety.scheduler.simulation.arrivals import SHAPES, Load, Trace, steady
-from nicety.scheduler.simulation.tracefile import read
+import pools_real  # noqa: E402 - after the environment is set
+from claims import Claims  # noqa: E402
+
+from nicety.scheduler.simulation import run  # noqa: E402
+from nicety.scheduler.simulation.arrivals import SHAPES, Load, Trace, steady  # noqa: E402
+from nicety.scheduler.simulation.tracefile import read  # noqa: E402
 
 STARTS = (4.0, 20.0)
 SEEDS = (1, 2, 3)
