@@ -40,8 +40,8 @@ LIGHT_SHARE = 0.25
 
 OF_SUPERVISORS = ("crash-loop", "zombie")
 BLAMED = 160.0
-"""Kinds that are said of a pool's supervisor, and seconds after one of them until there may be another: one incident of a process
-is open at a time, these take up to 150 s to be over, and whoever was told of the one is not told of the other meanwhile."""
+"""Kinds that are said of a pool's supervisor, and seconds after one of them until there may be another of the same kind: one
+incident of a kind is open at a time, these take up to 150 s to be over, and whoever was told is not told again meanwhile."""
 
 REST = 30.0
 """Seconds that a pool rests between two faults."""
@@ -96,7 +96,7 @@ class Injector:
         self._last = 0  # number of the latest
         self._active: list[_Active] = []
         self._free_at: dict[str, int] = {}
-        self._blamed_until: dict[str, int] = {}
+        self._blamed_until: dict[tuple[str, str], int] = {}  # by pool and kind
         self.failed: list[str] = []
 
     @property
@@ -146,7 +146,7 @@ class Injector:
                 continue
             light = self._random.random() < LIGHT_SHARE
             for pool in free:
-                if kind in OF_SUPERVISORS and now < self._blamed_until.get(pool.name, 0):
+                if kind in OF_SUPERVISORS and now < self._blamed_until.get((pool.name, kind), 0):
                     continue
                 if kind == "starved" and pool.character.cpu < NEEDS_CPU:
                     continue
@@ -273,7 +273,7 @@ class Injector:
         pool.held = False
         self._free_at[pool.name] = now + round(REST * SECOND)
         if active.kind in OF_SUPERVISORS:
-            self._blamed_until[pool.name] = now + round(BLAMED * SECOND)
+            self._blamed_until[pool.name, active.kind] = now + round(BLAMED * SECOND)
         return Fault(
             id=active.id,
             kind=active.kind,

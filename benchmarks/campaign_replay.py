@@ -116,13 +116,15 @@ class Told:
 
 
 def replay(folder: Path, truth: Truth, fitted: AnomalyFit, settings: Sequence[Setting]) -> Told:
-    """What nicety flags by each setting. The observer's ticks do not depend on the rate, so all engines of a model share one."""
+    """What nicety flags by each setting. All engines of a model share one observer, that tells also of what does not matter: who
+    accepts few false alarms does not look at that."""
     found: dict[Setting, list[Alarm]] = {setting: [] for setting in settings}
     stepped_up: dict[Setting, list[Alarm]] = {setting: [] for setting in settings}
     deadlocks = read_deadlocks(folder)
     for model in sorted({setting.model for setting in settings}):
         anomaly = AnomalyModel.from_arrays(fitted.arrays, "campaign", truth.header.interval) if model == "trained" else None
-        observer = Observer(configuration(truth, 1.0), Abilities(False, "", False), ProcId(0, 0), None, anomaly, None)
+        config = configuration(truth, max(setting.rate for setting in settings))
+        observer = Observer(config, Abilities(False, "", False), ProcId(0, 0), None, anomaly, None)
         engines = {
             setting: Engine(configuration(truth, setting.rate), "campaign") for setting in settings if setting.model == model
         }

@@ -20,7 +20,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .detectors import KINDS, Rows, worker_rows
+from .detectors import KINDS, NEAR, Rows, worker_rows
 from .evidence import Found
 from .features import Floats, Singles
 from .lives import POOL_KINDS, Noticed
@@ -32,14 +32,14 @@ BLOCK_SECONDS = 60.0
 
 LINE: Mapping[Anomaly, float] = {
     Anomaly.LEAK: 16.0,  # growth beyond the siblings' twice what matters, each step rising
-    Anomaly.FD_LEAK: 16.0,
+    Anomaly.FD_LEAK: 16.0,  # so much, or once where siblings do as much: `detectors.LEAKING`
     Anomaly.THREAD_LEAK: 16.0,
     Anomaly.FORK_STORM: 1.7,  # 5.5 times what is usual and one more, a second
     Anomaly.SWITCH_STORM: 2.0,  # 7.4 times the siblings' rate for the same work
     Anomaly.SPIN: 20.0,  # times the usual stretch of work
     Anomaly.STUCK: 20.0,  # times the usual pause
     Anomaly.STARVED: 1.5,  # 4.5 times the siblings' ratio of wait to run, and that waits for two thirds of what it wants
-    Anomaly.SLOW: 4.5,  # robust standard deviations; with the least spread, 3 times the siblings' cost
+    Anomaly.SLOW: 8.0,  # standard deviations of the siblings' own pieces, and 3 times their cost
     Anomaly.OUTLIER: 12.0,  # robust standard deviations
     Anomaly.CRASH_LOOP: 2.5,  # workers that end soon, one after the other
     Anomaly.ZOMBIE: 25.0,  # seconds
@@ -198,6 +198,7 @@ def score(
     interval: float,
     available: float | None = None,
     alone: Found | None = None,
+    least: float = NEAR,
 ) -> list[Score]:
     """The most unusual kind of each worker, sorted by id. Workers of which nothing can be said yet have no score, and those that
     are not unusual no evidence.
@@ -207,46 +208,54 @@ def score(
     """
     if not ids:
         return []
-    rows = worker_rows(pools, windows, lengths, interval, available)
-    return judge(scorer, ids, pools, rows if alone is None else rows.joined(alone), interval)
+    rows = worker_rows(pools, windows, lengths, interval, available, least)
+    return judge(scorer, ids, pools, rows if alone is None else rows.joined(alone), interval, least)
 
 
-def judge(scorer: Scorer, ids: Sequence[ProcId], pools: Sequence[str], rows: Rows, interval: float) -> list[Score]:
-    """`score` from rows that are there already: several scorers can judge the same."""
+def judge(
+    scorer: Scorer, ids: Sequence[ProcId], pools: Sequence[str], rows: Rows, interval: float, least: float = NEAR
+) -> list[Score]:
+    """`score` from rows that are there already: several scorers can judge the same. Sizes below `least` are not told."""
     source, tails = scorer.tails(interval)
     known = ~np.isnan(rows.scores)
     first = np.argmax(known, axis=1).tolist()  # of those that do nothing unusual
-    unusual = _unusual(rows, tails)
+    unusual = _unusual(rows, tails, least)
     scores = []
     for i, (id_, pool, anything) in enumerate(zip(ids, pools, np.any(known, axis=1).tolist(), strict=True)):
         if i in unusual:
-            kind, chance = unusual[i]
-            figures = tuple((name, round(figure, 6)) for name, figure in rows.figures(kind, i).items()) if chance <= NOTED else ()
-            scores.append(Score(id_, pool, kind, float(rows.scores[i, KINDS.index(kind)]), chance, figures, source))
+            kind, chance, size = unusual[i]
+            noted = rows.figures(kind, i).items() if chance <= NOTED or size >= least else ()
+            figures = tuple((name, round(figure, 6)) for name, figure in noted)
+            scores.append(Score(id_, pool, kind, float(rows.scores[i, KINDS.index(kind)]), chance, figures, source, size))
         elif anything:
             scores.append(Score(id_, pool, KINDS[first[i]], 0.0, 1.0, (), source))
     return sorted(scores, key=attrgetter("id"))
 
 
-def _unusual(rows: Rows, tails: Mapping[Anomaly, Tail]) -> dict[int, tuple[Anomaly, float]]:
-    """(kind, p) of the workers that score above 0 in some way that matters: the least p, and the cause where one may come of the
-    other."""
-    where = np.flatnonzero((rows.material & (rows.scores > 0)).any(axis=1))
+def _unusual(rows: Rows, tails: Mapping[Anomaly, Tail], least: float) -> dict[int, tuple[Anomaly, float, float]]:
+    """(kind, p, size) of the workers that are odd in some way: the least p, and the cause where one may come of the other; where
+    nothing matters, what comes nearest to it."""
+    where = np.flatnonzero(((rows.sizes >= least) & (rows.scores > 0)).any(axis=1))
     if not len(where):
         return {}
     scores, material = rows.scores[where], rows.material[where]
     raw = np.column_stack([tails[kind].p(scores[:, column]) for column, kind in enumerate(KINDS)])
+    lines = np.tile([LINE[kind] for kind in KINDS], (len(where), 1))
     if rows.alone is not None:
         column, theirs = KINDS.index(Anomaly.OUTLIER), ~np.isnan(rows.alone.score[where])
-        raw[theirs, column] = ALONE.p(scores[theirs, column])
+        raw[theirs, column], lines[theirs, column] = ALONE.p(scores[theirs, column]), LINE_ALONE
     raw = np.where(np.isnan(raw), np.inf, raw)
     p = np.where(material, np.clip(raw, LEAST_P, 1.0), 1.0)
+    sizes = np.nan_to_num(np.minimum(rows.sizes[where], scores / lines))
     for consequence, causes in CAUSES.items():
-        p[raw[:, [KINDS.index(cause) for cause in causes]].min(axis=1) < NAMED, KINDS.index(consequence)] = 1.0
-    # the least p; among equals the least raw one, then the first kind; never a kind without evidence
-    chosen = np.lexsort((raw, np.where(np.isinf(raw), np.inf, p)), axis=1)[:, 0]
-    chances = p[np.arange(len(where)), chosen]
-    return {i: (KINDS[kind], chance) for i, kind, chance in zip(where.tolist(), chosen.tolist(), chances.tolist(), strict=True)}
+        caused = raw[:, [KINDS.index(cause) for cause in causes]].min(axis=1) < NAMED
+        p[caused, KINDS.index(consequence)], sizes[caused, KINDS.index(consequence)] = 1.0, 0.0
+    # the least p; among equals the largest of those that do not matter, then the least raw p, then the first kind; never a kind
+    # without evidence
+    chosen = np.lexsort((raw, np.where(p < 1.0, 0.0, -sizes), np.where(np.isinf(raw), np.inf, p)), axis=1)[:, 0]
+    at = np.arange(len(where)), chosen
+    found = zip(where.tolist(), chosen.tolist(), p[at].tolist(), sizes[at].tolist(), strict=True)
+    return {i: (KINDS[kind], chance, size) for i, kind, chance, size in found}
 
 
 def judge_pools(scorer: Scorer, noticed: Sequence[Noticed], interval: float) -> list[Score]:
@@ -256,14 +265,17 @@ def judge_pools(scorer: Scorer, noticed: Sequence[Noticed], interval: float) -> 
     for seen in noticed:
         chance = float(np.clip(tails[seen.kind].p(np.array([seen.value]))[0], LEAST_P, 1.0))
         figures = tuple((name, round(figure, 6)) for name, figure in seen.figures) if chance <= NOTED else ()
-        scores.append(Score(seen.id, seen.pool, seen.kind, seen.value, chance, figures, source))
+        scores.append(Score(seen.id, seen.pool, seen.kind, seen.value, chance, figures, source, seen.value / LINE[seen.kind]))
     return sorted(scores, key=attrgetter("id", "kind"))
 
 
-def merged(*scores: Sequence[Score]) -> list[Score]:
-    """One score a process, sorted by id: the least p; among equals the one that comes first."""
-    least: dict[ProcId, Score] = {}
-    for said in (said for part in scores for said in part):
-        if said.id not in least or said.p < least[said.id].p:
+def merged(pools: Sequence[Score], workers: Sequence[Score]) -> list[Score]:
+    """One score a worker, sorted by id: the least p; among equals what is said of its pool. Of masters all that is said: one whose
+    workers crash may leave zombies too, and the one does not explain the other."""
+    least, others = {said.id: said for said in workers}, list[Score]()
+    for said in reversed(pools):
+        if said.id not in least:
+            others.append(said)
+        elif said.p <= least[said.id].p:
             least[said.id] = said
-    return sorted(least.values(), key=attrgetter("id"))
+    return sorted([*least.values(), *others], key=attrgetter("id", "kind"))

@@ -14,7 +14,7 @@ from functools import partial
 
 import numpy as np
 
-from .evidence import CHANNELS, PAST_SECONDS, SEEN_SHARE, Found, View, highest, ratio
+from .evidence import CHANNELS, PAST_SECONDS, SEEN_SHARE, Found, View, highest, ratio, total
 from .features import Floats, Singles
 from .records import WINDOW, Anomaly
 from .siblings import Flags, Ints, Siblings
@@ -24,8 +24,14 @@ MIB = float(1 << 20)
 NEAR = 0.5
 """Share of what matters from which a worker is looked at closely: who is about to get a name should not be called an outlier."""
 
+LEAST = 0.1
+"""The same for outliers where smaller things are asked for: nothing else comes in all sizes."""
+
 SEGMENTS = 8
 """A span of the leak test is cut into so many segments; seven steps between them must mostly rise."""
+
+STEADY = 2.0
+"""Times the average step that the largest one of steady growth is: crowds come at once, leaks with each request."""
 
 LEAK_WHOLE_SECONDS = 60.0
 """Shortest window that is believed without a past to compare with: collectors and caches swing with periods of up to a minute."""
@@ -43,17 +49,18 @@ class _Leaking:
     least_alone: float  # and of those without siblings
     share: float  # of the worker's own level
     seconds: float  # shortest span
+    weight: float  # of the evidence of steady growth where siblings do as much and stand still: counts do so to the last one
     young: bool  # whether siblings that stand still are enough to believe it of a worker that is no older than the span
 
 
 LEAKING: Mapping[Anomaly, _Leaking] = {
     # Allocators round up to arenas of 1 MiB and 64 MiB heaps of which a few MiB are touched; a large worker moves by some percent.
     # Loading one large request or result takes seconds, and is given back.
-    Anomaly.LEAK: _Leaking("rss", "mib", MIB, 8 * MIB, 8 * MIB, 8 * MIB, 0.05, 12.0, young=False),
+    Anomaly.LEAK: _Leaking("rss", "mib", MIB, 8 * MIB, 8 * MIB, 8 * MIB, 0.05, 12.0, 1.0, young=False),
     # Connections kept open come by dozens, and crowds of clients by hundreds within some ten seconds.
-    Anomaly.FD_LEAK: _Leaking("fds", "fds", 1.0, 16.0, 32.0, 128.0, 0.2, 24.0, young=True),
-    # Executors of threads fill up to some dozens (Python's default: at most 32), one worker's before another's.
-    Anomaly.THREAD_LEAK: _Leaking("threads", "threads", 1.0, 10.0, 16.0, 64.0, 0.2, 24.0, young=True),
+    Anomaly.FD_LEAK: _Leaking("fds", "fds", 1.0, 16.0, 32.0, 128.0, 0.2, 24.0, 2.0, young=True),
+    # Executors of threads fill up to some dozens (Python's default: at most 32), one by one, one worker's before another's.
+    Anomaly.THREAD_LEAK: _Leaking("threads", "threads", 1.0, 10.0, 16.0, 64.0, 0.2, 24.0, 1.0, young=True),
 }
 
 AS_MUCH = 1 / 3
@@ -72,9 +79,14 @@ QUEUED_FOR = 0.1
 STUCK_SECONDS, STUCK_TIMES = 10.0, 20.0
 """Least standstill that matters: seconds, and times the usual pause. A slow database or a large upload takes seconds too."""
 
-SPIN_CORES, SPIN_RUNS, SPIN_CHARS = 0.8, 0.03, 256.0
-"""Demand (run and wait) of a worker that never pauses, cores that it must really run within `GONE_ON` seconds (else it is a victim:
-on a machine that is full a spinner has 0.1 cores, one that is starved 0.01), and bytes a second that count as progress."""
+SPIN_CORES, SPIN_MORE, SPIN_RUNS = 0.8, 0.3, 0.03
+"""Demand (run and wait) of a worker that never pauses; what one that pauses takes more than its siblings at least; and cores
+that it must really run within `GONE_ON` seconds (else it is a victim: on a machine that is full a spinner has 0.1 cores, one that
+is starved 0.01)."""
+
+SPIN_CHARS, SPIN_WORK = 256.0, 1024.0
+"""Bytes a second that count as progress; and those that siblings move, a second and for a second of CPU, where work shows as bytes:
+then a pause is no progress. Health checks alone are some hundreds a second."""
 
 SPIN_SECONDS, SPIN_SECONDS_WEAK, SPIN_WEAK = 20.0, 30.0, 3.0
 """Least spin that matters, and the same where siblings show no I/O to compare with: then a long computation looks alike, so it
@@ -88,42 +100,55 @@ STARVED_SECONDS, STARVED_SHARE, STARVED_CORES, STARVED_ODDS, GREEDY = 24.0, 2 / 
 siblings' odds of waiting against running (on a full machine all wait, and nobody is singled out); and times what siblings run from
 which a worker is no victim: it waits because it never has enough."""
 
-SLOW_TIMES, SLOW_SPREAD = 3.0, 0.25
-"""Least factor that matters, and least spread of the siblings' costs (in logarithms: requests differ)."""
+SLOW_PIECE = 3.0
+"""Seconds of a piece of the slowness test. In shorter ones are too few requests to compare, in longer ones one large request after
+the other looks as if all of them were slow."""
+
+SLOW_TIMES = 3.0
+"""Least factor that matters."""
+
+SLOW_PIECE_TIMES = 2.0
+"""Factor by which a piece shows it."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Slowness:
     """How long to look at workers that take so much."""
 
-    seconds: float  # span
-    chars: float  # least work a second, in bytes
+    pieces: int  # the span
+    share: float  # of the pieces in which the worker did anything, that must show it: large requests are healthy, and fill some
     cpu: float  # least cores
     busy: float  # least share of the time that it is busy without waiting for a CPU
-    times: float  # least factor of what it takes above what siblings take, whatever they work
-    most: float = math.inf  # most cores
 
     @property
-    def least(self) -> Floats:
-        """[2, 1] of `_takes`: siblings that take less than `SLOW_FLOOR` of it are taken to take so much."""
+    def takes(self) -> Floats:
+        """[2, 1] what a slow worker takes at least."""
         return np.array([[self.cpu], [self.busy]])
 
 
 SLOWNESS = (
-    # Busy half of the time, throughout: single large requests wait for seconds in healthy pools too.
-    _Slowness(30.0, 1024.0, 0.1, 0.5, 0.0),
-    # Who takes 1 % of a core for what siblings do in 0.2 % will take all of it when the load comes. How long so few requests were
-    # busy says nothing: half of it is one of them.
-    _Slowness(48.0, 128.0, 0.01, math.inf, 2.0, most=0.3),
+    _Slowness(10, 0.8, 0.1, 0.5),
+    # Who takes 1 % of a core for what siblings do in 0.2 % will take all of it when the load comes. How long requests last is seen
+    # by looking at workers some ten times a second, so a twentieth of the span is some 20 sightings.
+    _Slowness(16, 0.7, 0.01, 0.05),
 )
 """Less is believed after a longer time: it is made of fewer requests, and they differ."""
 
-SLOW_FLOOR = 0.25
-"""Share of what a worker must take at least; siblings that take less are taken to take so much, for nobody knows of what it is
-made: timers, health checks, rounding."""
+SLOW_SHOWN = 0.6
+"""Share of all pieces of the span that must show it, those too in which the worker did nothing."""
 
-SLOW_SLICES = 10.0
-"""Times put on a CPU a second, where bytes are not known, below which the cost of work says nothing."""
+SLOW_FLOOR = 0.25
+"""Share of what a slow worker takes at least that siblings are taken to take: nobody knows of what less is made: timers, health
+checks, rounding."""
+
+SLOW_SPREAD = 0.25
+"""Least scatter of a piece, as a share of what siblings take in one: requests differ."""
+
+WHOLE = 1e5
+"""Parts into which what pieces took is divided: squares of thousands of workers fit into 53 bits."""
+
+SLOW_CHARS, SLOW_SLICES = 128.0, 10.0
+"""Work a second below which what it costs says nothing: bytes, or where those are not known times put on a CPU."""
 
 SWITCH_SECONDS, SWITCH_RATE, SWITCH_TIMES = 24.0, 1000.0, 4.0
 """Span of the switch storm test; least rate a second that matters (at some 5 us each, half a percent of a CPU); least factor
@@ -158,17 +183,22 @@ class Rows:
     """What the windows say about each worker."""
 
     scores: Floats  # [n, len(KINDS)] nonconformity, 0 or more; NaN: no evidence
-    material: Flags  # [n, len(KINDS)] large enough to matter to anybody; False: its p-value is 1
+    sizes: Floats  # [n, len(KINDS)] share of what matters to anybody; below 1 the p-value is 1
     found: Mapping[Anomaly, Found]  # the same by kind, with figures
     places: Ints  # [n] of each worker in `found`
     alone: Found | None = None  # outliers against their own past, in the order of the workers
 
+    @property
+    def material(self) -> Flags:
+        """[n, len(KINDS)] large enough to matter."""
+        return self.sizes >= 1.0
+
     def joined(self, alone: Found) -> Rows:
         """The same, with what `loners.Loners` says of the workers that have too few siblings to be an outlier among them."""
-        scores, material = self.scores.copy(), self.material.copy()
+        scores, sizes = self.scores.copy(), self.sizes.copy()
         column, theirs = KINDS.index(Anomaly.OUTLIER), ~np.isnan(alone.score)
-        scores[theirs, column], material[theirs, column] = alone.score[theirs], alone.material[theirs]
-        return replace(self, scores=scores, material=material, alone=alone)
+        scores[theirs, column], sizes[theirs, column] = alone.score[theirs], alone.size[theirs]
+        return replace(self, scores=scores, sizes=sizes, alone=alone)
 
     def figures(self, kind: Anomaly, worker: int) -> dict[str, float]:
         """The figures of a worker that was looked at closely, without what is not known."""
@@ -182,12 +212,15 @@ class Rows:
         return {name: figure for name, figure in figures if math.isfinite(figure)}
 
 
-def worker_rows(pools: Sequence[str], windows: Singles, lengths: Ints, interval: float, available: float | None = None) -> Rows:
+def worker_rows(
+    pools: Sequence[str], windows: Singles, lengths: Ints, interval: float, available: float | None = None, least: float = NEAR
+) -> Rows:
     """Scores by kind of workers from their windows.
 
     `pools` [n]: the pool of each worker. `windows` [len(CHANNELS), WINDOW, n] and `lengths` [n] as `features.WorkerWindows.view`
-    gives them. `interval`: seconds a tick. `available`: bytes of memory that are left on the machine; None unknown. The order of
-    workers has no influence. NaN inside a window is a tick that is not known.
+    gives them. `interval`: seconds a tick. `available`: bytes of memory that are left on the machine; None unknown. `least`: share
+    of what matters from which on outliers are told. The order of workers has no influence. NaN inside a window is a tick that is
+    not known.
     """
     n = len(pools)
     if windows.shape != (len(CHANNELS), WINDOW, n) or np.shape(lengths) != (n,):
@@ -204,16 +237,16 @@ def worker_rows(pools: Sequence[str], windows: Singles, lengths: Ints, interval:
     if (np.diff(index) < 0).any():  # not so from the observer
         order = np.argsort(index, kind="stable")
         windows, lengths, index, places = windows[:, :, order], lengths[order], index[order], np.argsort(order)
-    view = View(windows, lengths, Siblings(index), interval, available)
+    view = View(windows, lengths, Siblings(index), interval, available, least)
     found = {kind: test(view) for kind, test in TESTS.items()}
     scores = np.column_stack([found[kind].score for kind in KINDS])[places]
-    material = np.column_stack([found[kind].material for kind in KINDS])[places]
-    return Rows(scores, material & ~np.isnan(scores), found, places)
+    sizes = np.column_stack([found[kind].size for kind in KINDS])[places]
+    return Rows(scores, np.where(np.isnan(scores), 0.0, sizes), found, places)
 
 
 def _quiet(view: View, seen: Flags) -> Found:
     """Nobody is in trouble; of those not `seen` nothing can be said."""
-    return Found(np.where(seen, 0.0, np.nan), np.zeros(view.n, dtype=np.bool_))
+    return Found(np.where(seen, 0.0, np.nan), np.zeros(view.n))
 
 
 def _close(view: View, seen: Flags, near: Flags, look: Callable[[View], Found]) -> Found:
@@ -225,9 +258,9 @@ def _close(view: View, seen: Flags, near: Flags, look: Callable[[View], Found]) 
     found = look(part)
     if part is view:
         return found
-    score, material = np.where(seen, 0.0, np.nan), np.zeros(view.n, dtype=np.bool_)
-    score[at], material[at] = found.score, found.material
-    return Found(score, material, at[found.at], found.figures)
+    score, size = np.where(seen, 0.0, np.nan), np.zeros(view.n)
+    score[at], size[at] = found.score, found.size
+    return Found(score, size, at[found.at], found.figures)
 
 
 def _leak(view: View, what: _Leaking) -> Found:
@@ -260,33 +293,44 @@ def _old_enough(view: View, what: _Leaking, length: int) -> Flags:
     return ~view.alone & (view.ticks >= np.where(view.few | (not what.young), 2 * span, span))
 
 
+def _witnessed(view: View) -> Flags:
+    """[n] whether there are siblings, two or more, that do as much."""
+    bytes_, slices = (view.usual(name) >= AS_MUCH * view.mean(name) for name in ("chars", "slices"))
+    return ~view.few & np.where(np.isnan(view.mean("chars")), slices, bytes_)
+
+
 def _enough(view: View, what: _Leaking) -> Floats:
     """[n] the least growth that matters, whatever the level."""
-    bytes_, slices = (view.usual(name) >= AS_MUCH * view.mean(name) for name in ("chars", "slices"))
-    as_much = np.where(np.isnan(view.mean("chars")), slices, bytes_)
-    return np.where(view.alone, what.least_alone, np.where(as_much & ~view.few, what.least_compared, what.least))
+    return np.where(view.alone, what.least_alone, np.where(_witnessed(view), what.least_compared, what.least))
 
 
 def _segments(view: View, what: _Leaking) -> list[tuple[int, Singles]]:
-    """(ticks a segment, least values [segments, n], infinite where nothing is known) of the spans of the leak test."""
+    """(ticks a segment, least values [segments, n], infinite where nothing is known) of the spans of the leak test, the next always
+    a third or a half longer: what has just begun fills a short one before a long one."""
     seen, least = view.seen(what.channel), view.values(what.channel)
     if seen is not None:
         least = np.where(seen, least, np.float32(np.inf))
-    segments, length = [], 1
-    while length * SEGMENTS < WINDOW:
-        length *= 2
-        least = np.minimum(least[0::2], least[1::2])
-        if length * SEGMENTS * view.interval >= what.seconds:
-            segments.append((length, least))
+    segments = []
+    for length, low in ((2, _joined(least, 2)), (3, _joined(least, 3))):
+        while length * SEGMENTS <= WINDOW:
+            if length * SEGMENTS * view.interval >= what.seconds:
+                segments.append((length, low))
+            length, low = 2 * length, _joined(low, 2)
     return segments
+
+
+def _joined(values: Singles, many: int) -> Singles:
+    """Least values of so many neighbours each, [len // many, n]. What is left over is at the start."""
+    values = values[len(values) % many :]
+    return np.asarray(np.minimum.reduce([values[first::many] for first in range(many)]))
 
 
 def _leak_closely(view: View, what: _Leaking) -> Found:
     """Most steps must rise, the later half must not level off (a warm-up does), what siblings hold as well is no leak, and where
     siblings swing by much, much is needed."""
     siblings, interval, n = view.siblings, view.interval, view.n
-    best, material, span = np.full(n, np.nan), np.zeros(n, dtype=np.bool_), np.zeros(n, dtype=np.int64)
-    enough = _enough(view, what)
+    best, size, span = np.full(n, np.nan), np.zeros(n), np.zeros(n, dtype=np.int64)
+    enough, witnessed = _enough(view, what), _witnessed(view)
     spans: list[Floats] = []
     for length, least in _segments(view, what):
         last = least[-SEGMENTS:]
@@ -311,17 +355,18 @@ def _leak_closely(view: View, what: _Leaking) -> Found:
         steps, even = np.diff(last, axis=0), np.maximum(growth, 0.0) / (SEGMENTS - 1)
         rising = np.count_nonzero(steps > even / 4, axis=0) / (SEGMENTS - 1)
         lasting = (rising >= 0.7) & (steps.min(axis=0) >= -even) & (now - last[SEGMENTS // 2] >= growth / 3)
-        value = np.where(lasting, np.maximum(excess, 0.0) / matters * SEGMENTS * rising**4, 0.0)
+        weight = np.where(witnessed & (steps.max(axis=0) <= STEADY * even), what.weight, 1.0)
+        value = np.where(lasting, weight * np.maximum(excess, 0.0) / matters * SEGMENTS * rising**4, 0.0)
         better = fits & ~(value <= best)
         best = np.where(better, value, best)
-        material = np.where(better, lasting & (excess >= matters), material)
+        size = np.where(better, np.where(lasting, np.maximum(excess, 0.0) / matters, 0.0), size)
         span = np.where(better, len(spans), span)
         seconds, half = (SEGMENTS - 1) * length * interval, SEGMENTS // 2
         speed = (now - last[-1 - half]) / (half * length * interval)  # lately: it may have begun within the span
         spans.append(np.array([growth, speed, theirs, np.full(n, seconds), rising, now, level]))
-    at = np.flatnonzero(material)
+    at = np.flatnonzero(size >= NEAR)
     if not len(at):
-        return Found(best, material)
+        return Found(best, size)
     growth, speed, theirs, seconds_, rising, now, level = np.array(spans)[span[at], :, at].T
     left = math.nan if what.channel != "rss" or view.available is None else view.available
     figures = {
@@ -334,23 +379,39 @@ def _leak_closely(view: View, what: _Leaking) -> Found:
         f"siblings_{what.name}": level / what.unit,
         "hits_limit_seconds": ratio(np.full(len(at), left), speed),
     }
-    return Found(best, material, at, {**figures, **view.whom(at, slice(0, WINDOW // 2))})
+    return Found(best, size, at, {**figures, **view.whom(at, slice(0, WINDOW // 2))})
 
 
 def _spin(view: View) -> Found:
-    """CPU without progress: seconds on a CPU, or in line for one, since the last I/O or pause; in units of the usual."""
-    lately = slice(WINDOW - min(max(math.ceil(NEAR * SPIN_SECONDS / view.interval), 1), WINDOW), WINDOW)
-    running = highest(view.demand[lately] >= SPIN_CORES, 2)
-    if view.used is not None:
-        running |= ~view.used[lately]
+    """CPU without progress: seconds on a CPU, or in line for one, since the last I/O; where nobody shows that work needs I/O, since
+    the last pause too. In units of the usual."""
+    throughout, part = _hungry(view)
+    lately = _lately(view)
     seen = view.ticks > 0
-    near = running.all(axis=0) & (view.values("cpu")[lately] >= SPIN_RUNS).any(axis=0) & seen
+    near = (throughout | (part >= SPIN_MORE)) & seen
     if near.any():
         moved = view.values("chars")[lately] >= _least_moved(view)
         if view.used is not None:
             moved &= view.used[lately]
         near &= ~moved.any(axis=0)
     return _close(view, seen, near, _spin_closely)
+
+
+def _lately(view: View) -> slice:
+    """The last half of the least spin that matters."""
+    return slice(WINDOW - min(max(math.ceil(NEAR * SPIN_SECONDS / view.interval), 1), WINDOW), WINDOW)
+
+
+def _hungry(view: View) -> tuple[Flags, Floats]:
+    """([n] whether it takes a CPU throughout, lately; [n] the part of one that it takes, over the least spin that matters).
+    Who does not run at all is a victim."""
+    lately = _lately(view)
+    running = highest(view.demand[lately] >= SPIN_CORES, 2)
+    if view.used is not None:
+        running |= ~view.used[lately]
+    ran = (view.values("cpu")[lately] >= SPIN_RUNS).any(axis=0)
+    ticks = min(max(math.ceil(SPIN_SECONDS / view.interval), 1), WINDOW)
+    return running.all(axis=0) & ran, np.where(ran, total(view.demand[WINDOW - ticks :]) / ticks, 0.0)
 
 
 def _least_moved(view: View) -> Singles:
@@ -366,23 +427,26 @@ def _spin_closely(view: View) -> Found:
     ran = highest(view.values("cpu"), int(max(GONE_ON / view.interval, 2.0)) + 1)
     # one tick that fell short is no pause: the clocks of reader and kernel do not agree on where a tick ends
     running = highest(view.demand >= SPIN_CORES, 2)
+    per_cpu = ratio(view.mean("chars"), cpu)
+    theirs = np.where(view.alone, per_cpu, view.siblings.median(np.where(cpu >= PROGRESS_CPU, per_cpu, np.nan)))
+    comparable = view.now("chars") & (theirs >= SPIN_WORK) & (view.usual("chars") >= SPIN_WORK)
+    told = comparable & ~view.alone
     # nor is it a pause to stand in line: that only shows nothing
     shown = view.interval * np.minimum(view.demand, np.float32(1.0)) * (ran >= SPIN_RUNS)
-    seconds, usual, past = view.clock(shown, ~running | moved)
-    per_cpu = ratio(view.mean("chars"), cpu)
-    others = np.where(cpu >= 0.01, per_cpu, np.nan)
-    theirs = np.where(view.alone, others, view.siblings.median(others))
-    comparable = view.now("chars") & (theirs >= 4 * SPIN_CHARS) & (view.usual("cpu") >= 0.02)
+    seconds, usual, past = view.clock(shown, moved | ~(running | told))
     long = np.where(view.alone, ALONE_SECONDS, np.where(comparable, SPIN_SECONDS, SPIN_SECONDS_WEAK))
+    throughout, part = _hungry(view)
+    hungry = throughout | (part >= np.fmin(view.usual("cpu") + view.usual("wait") + SPIN_MORE, SPIN_CORES))
     # a worker without siblings must have shown by itself that its work makes progress
     seen = (view.ticks > 0) & (~view.alone | (comparable & (past >= PAST_SECONDS)))
     everybody = np.arange(view.n)
     return Found(
-        np.where(view.ticks > 0, np.where(seen, seconds / usual / np.where(comparable & ~view.alone, 1.0, SPIN_WEAK), 0.0), np.nan),
-        seen & (seconds >= long),
+        np.where(view.ticks > 0, np.where(seen, seconds / usual / np.where(told, 1.0, SPIN_WEAK), 0.0), np.nan),
+        np.where(seen & hungry, seconds / long, 0.0),
         everybody,
         {
-            "seconds_without_io_or_pause": seconds,
+            "seconds_without_io_or_pause": np.where(told, np.nan, seconds),
+            "seconds_without_io": np.where(told, seconds, np.nan),
             "usual_seconds": usual,
             "cpu_cores": cpu,
             "bytes_per_cpu_second": per_cpu,
@@ -454,7 +518,7 @@ def _stuck_closely(view: View) -> Found:
     everybody = np.arange(view.n)
     return Found(
         np.where(view.ticks > 0, seconds / usual, np.nan),
-        (view.ticks > 0) & (seconds >= np.maximum(long, STUCK_TIMES * usual)) & (~view.alone | (past >= PAST_SECONDS)),
+        np.where((view.ticks > 0) & (~view.alone | (past >= PAST_SECONDS)), seconds / np.maximum(long, STUCK_TIMES * usual), 0.0),
         everybody,
         {
             "seconds_without_progress": seconds,
@@ -495,7 +559,7 @@ def _starved_closely(view: View) -> Found:
     greedy = (ran > GREEDY * view.siblings.median(ran) + COMPARABLE) | idles
     return Found(
         np.maximum((ratios - usual).min(axis=0), 0.0),
-        (share >= STARVED_SHARE) & (wait >= STARVED_CORES) & ~greedy & ~(odds < STARVED_ODDS),
+        np.where(greedy | (odds < STARVED_ODDS), 0.0, np.nan_to_num(np.minimum(share / STARVED_SHARE, wait / STARVED_CORES))),
         everybody,
         {
             "wait_cores": wait,
@@ -507,67 +571,51 @@ def _starved_closely(view: View) -> Found:
     )
 
 
-def _costs(view: View, at: slice, how: _Slowness) -> tuple[Floats, Floats]:
-    """([2, n] CPU seconds for a unit of work and seconds busy without waiting for a CPU for it, at least of the floor; [n] units of
-    work a second). NaN where too little is done to say.
+def _slow_span(view: View, how: _Slowness) -> tuple[int, slice]:
+    """(ticks of a piece, the whole span)."""
+    ticks = min(max(math.ceil(SLOW_PIECE / view.interval), 1), WINDOW // max(how.pieces for how in SLOWNESS))
+    return ticks, slice(WINDOW - how.pieces * ticks, WINDOW)
+
+
+def _takes(cpu: Floats, busy: Floats, wait: Floats) -> Floats:
+    """[..., 2, n] cores run, and share of the time busy without waiting for a CPU."""
+    return np.stack([cpu, busy - np.minimum(wait, busy)], axis=-2)
+
+
+def _costs(view: View, how: _Slowness) -> tuple[Floats, Floats, Floats]:
+    """([2, n] CPU seconds for a unit of work, and seconds busy without waiting for a CPU, at least of the floor; [2, n] what is
+    taken; [n] units of work a second). NaN where too little is done to say.
 
     Work is bytes moved where those are known of all siblings, else times put on a CPU.
     """
-    chars, slices = view.mean("chars", at, SEEN_SHARE), view.mean("slices", at, SEEN_SHARE)
+    _, span = _slow_span(view, how)
+    cpu, busy, wait, chars, slices = (view.mean(name, span, SEEN_SHARE) for name in ("cpu", "busy", "wait", "chars", "slices"))
     by_bytes = ~view.siblings.anywhere(np.isnan(chars))
     work = np.where(by_bytes, chars, slices)
-    work = np.where(work >= np.where(by_bytes, how.chars, SLOW_SLICES), work, np.nan)
-    return np.maximum(_takes(view, at), SLOW_FLOOR * how.least) / work, work
-
-
-def _takes(view: View, at: slice) -> Floats:
-    """[2, n] cores run, and share of the time busy without waiting for a CPU."""
-    cpu, busy = view.mean("cpu", at, SEEN_SHARE), view.mean("busy", at, SEEN_SHARE)
-    return np.array([cpu, busy - np.minimum(view.mean("wait", at, SEEN_SHARE), busy)])
-
-
-def _matters(view: View, at: slice, how: _Slowness) -> Flags:
-    """[2, n] whether it takes enough to be slow by CPU (which a worker that is busy with it may not always get), and by time."""
-    cpu, own = _takes(view, at)
-    return np.asarray(np.array([np.fmax(cpu, own) >= how.cpu, own >= how.busy]) & ~(cpu > how.most))
+    work = np.where(work >= np.where(by_bytes, SLOW_CHARS, SLOW_SLICES), work, np.nan)
+    takes = _takes(cpu, busy, wait)
+    return np.maximum(takes, SLOW_FLOOR * how.takes) / work, takes, work
 
 
 def _slow(view: View) -> Found:
-    """Much more CPU, or busy for much longer, for the work that siblings do, throughout three stretches of time. Three workers or
-    more: of what a single one does, nobody knows how long it should take."""
+    """Much more CPU, or busy for much longer, for the work that siblings do, nearly throughout a span: beyond what siblings' own
+    pieces of such a length scatter by. Three workers or more: of what a single one does, nobody knows how long it should take."""
     seen, near = np.zeros(view.n, dtype=np.bool_), np.zeros(view.n, dtype=np.bool_)
-    ways: list[_Slowness] = []
     for how in SLOWNESS:
-        stretches, _ = view.stretches(how.seconds)
-        costs, _ = _costs(view, stretches[0], how)
+        costs, takes, _ = _costs(view, how)
         seen |= ~view.few & np.isfinite(costs).any(axis=0)
-        may = ~view.few & _matters(view, stretches[0], how).any(axis=0)
-        for older in stretches[1:]:
-            if not may.any():
-                break
-            apart = np.log(costs)
-            apart -= view.siblings.pool_median(apart)
-            may &= (apart >= NEAR * math.log(SLOW_TIMES)).any(axis=0)
-            costs, _ = _costs(view, older, how)
-        near |= may
-        if may.any():
-            ways.append(how)
-    return _close(view, seen, near, lambda part: _slow_closely(part, ways or SLOWNESS))
+        near |= ((takes >= how.takes) & (costs >= NEAR * SLOW_TIMES * view.siblings.median(costs))).any(axis=0)
+    return _close(view, seen, near, _slow_closely)
 
 
-def _slow_closely(view: View, ways: Sequence[_Slowness]) -> Found:
-    best, matters, which = np.full(view.n, np.nan), np.zeros(view.n, dtype=np.bool_), np.zeros(view.n, dtype=np.int64)
-    figures: list[Floats] = []
-    for number, how in enumerate(ways):
-        score, material, said = _slow_over(view, how)
-        better = (material & ~matters) | ((material == matters) & (np.isnan(best) | (score > best)))
-        best, matters, which = np.where(better, score, best), matters | material, np.where(better, number, which)
-        figures.append(said)
-    everybody = np.arange(view.n)
-    cpu, busy, cores, share, work, seconds = np.array(figures)[which, :, everybody].T
+def _slow_closely(view: View) -> Found:
+    said = [_slow_over(view, how) for how in SLOWNESS]
+    scores, sizes, figures = (np.array(part) for part in zip(*said, strict=True))
+    which, everybody = np.nan_to_num(scores, nan=-1.0).argmax(axis=0), np.arange(view.n)
+    cpu, busy, cores, share, work, seconds = figures[which, :, everybody].T
     return Found(
-        best,
-        matters,
+        scores[which, everybody],
+        sizes[which, everybody],
         everybody,
         {
             "cpu_for_the_same_work_times_siblings": cpu,
@@ -581,29 +629,46 @@ def _slow_closely(view: View, ways: Sequence[_Slowness]) -> Found:
     )
 
 
-def _slow_over(view: View, how: _Slowness) -> tuple[Floats, Flags, Floats]:
-    """([n] scores, [n] whether that matters, [6, n] figures) by one span: of its least unusual part, for one large request makes a
-    part or two of it."""
-    siblings, shape = view.siblings, (2, view.n)
-    stretches, _ = view.stretches(how.seconds)
-    whole = slice(stretches[-1].start, WINDOW)
-    takes = _takes(view, whole)
-    lasting = _matters(view, whole, how) & ~(takes < how.times * siblings.median(takes))
-    lowest, times = np.full(shape, np.inf), np.full(shape, np.inf)
-    for at in stretches:
-        value = np.log(_costs(view, at, how)[0])
-        apart = value - siblings.median(value)
-        spread = 1.4826 * siblings.median(np.abs(value - siblings.pool_median(value)))
-        others = siblings.total(np.isfinite(value)) - np.isfinite(value)
-        lowest = np.minimum(lowest, np.where(others >= 2, apart / np.maximum(spread, SLOW_SPREAD), np.nan))
-        times = np.minimum(times, np.exp(apart))
-        lasting &= _matters(view, at, how)
-    lowest = np.where(view.few, np.nan, np.where(lasting, lowest, np.minimum(lowest, 0.0)))
-    seconds = np.full(view.n, (whole.stop - whole.start) * view.interval)
-    work = _costs(view, stretches[0], how)[1]
-    figures = np.array([*times, view.mean("cpu", whole), view.mean("busy", whole), work, seconds])
-    matters = lasting & (np.nan_to_num(times, nan=1.0) >= SLOW_TIMES) & (np.nan_to_num(lowest) > 0)
-    return np.maximum(np.fmax.reduce(lowest, axis=0), 0.0), matters.any(axis=0), figures
+def _slow_over(view: View, how: _Slowness) -> tuple[Floats, Floats, Floats]:
+    """([n] scores, [n] sizes, [6, n] figures) by one span: what a worker took beyond what its siblings would have, in standard
+    deviations of that for siblings."""
+    siblings, (ticks, span) = view.siblings, _slow_span(view, how)
+    costs, takes, work = _costs(view, how)
+    usual, least = siblings.median(costs), SLOW_FLOOR * how.takes
+    times = costs / usual
+    cpu, busy, wait, chars, slices = (view.pieces(name, ticks, SEEN_SHARE) for name in ("cpu", "busy", "wait", "chars", "slices"))
+    taken = _takes(cpu, busy, wait)  # [pieces, 2, n]
+    done = np.where(siblings.anywhere(np.isnan(view.mean("chars", span, SEEN_SHARE))), slices, chars)[:, None]
+    fair = usual * done
+    known = np.isfinite(taken) & np.isfinite(done)
+
+    lately = slice(-how.pieces, None)
+    worked = (known & ((done > 0) | (taken >= least)))[lately]
+    longer = worked & (taken >= SLOW_PIECE_TIMES * np.maximum(fair, least))[lately]
+    shown = np.count_nonzero(longer, axis=0)
+    throughout = (shown >= how.share * np.count_nonzero(worked, axis=0)) & (shown >= SLOW_SHOWN * how.pieces)
+    lasting = throughout & (takes >= how.takes)
+
+    # sums of squares of what siblings took less what they would have by the worker's `usual`; whole numbers: the same in any order
+    most, highest_work = (siblings.highest(np.where(known, each, 0.0).max(axis=0)) for each in (taken, done))
+    a, w = (_whole(np.where(known, each, 0.0), top) for each, top in ((taken, most), (done, highest_work)))
+    pieces, aa, aw, ww = (siblings.sums(each.sum(axis=0)) for each in (known.astype(np.int64), a * a, a * w, w * w))
+    slope = usual * ratio(highest_work, most)
+    scatter = most / WHOLE * np.sqrt(ratio(np.maximum(aa - 2 * slope * aw + slope**2 * ww, 0.0), pieces))
+    scatter = np.maximum(scatter, SLOW_SPREAD * np.maximum(usual * work, least))
+    others = siblings.total(np.isfinite(costs)) - np.isfinite(costs)
+    enough = ~view.few & (others >= 2) & (pieces >= how.pieces)
+    over = np.where(known, taken - fair, 0.0)[lately].sum(axis=0)
+    beyond = over / (scatter * np.sqrt(np.maximum(np.count_nonzero(known[lately], axis=0), 1)))
+    score = np.where(enough & np.isfinite(beyond), np.where(lasting, np.maximum(beyond, 0.0), 0.0), np.nan)
+    size = np.where(lasting & (np.nan_to_num(score) > 0), np.nan_to_num(times) / SLOW_TIMES, 0.0)
+    seconds = np.full(view.n, (span.stop - span.start) * view.interval)
+    return np.fmax.reduce(score, axis=0), size.max(axis=0), np.array([*times, *takes, work, seconds])
+
+
+def _whole(values: Floats, top: Floats) -> Ints:
+    """Shares of `top` as whole numbers up to `WHOLE`."""
+    return np.asarray(np.rint(WHOLE * values / np.where(top > 0, top, 1.0)), dtype=np.int64)
 
 
 def _switch_storm(view: View) -> Found:
@@ -636,7 +701,7 @@ def _switch_storm_closely(view: View) -> Found:
     everybody = np.arange(view.n)
     return Found(
         np.maximum(lowest, 0.0),
-        (lowest >= math.log(SWITCH_TIMES)) & (times >= SWITCH_RATE),
+        np.maximum(np.nan_to_num(np.minimum(lowest / math.log(SWITCH_TIMES), times / SWITCH_RATE)), 0.0),
         everybody,
         {
             "switches_per_second": view.mean("slices", stretches[0]),
@@ -683,7 +748,7 @@ def _fork_storm_closely(view: View) -> Found:
     everybody = np.arange(view.n)
     return Found(
         np.maximum(lowest, 0.0),
-        beyond >= np.where(view.alone, FORK_RATE_ALONE, FORK_RATE),
+        np.maximum(np.nan_to_num(beyond / np.where(view.alone, FORK_RATE_ALONE, FORK_RATE)), 0.0),
         everybody,
         {
             "processes_started_per_second": view.mean("forks", stretches[0]),
@@ -707,11 +772,11 @@ def _outlier(view: View) -> Found:
     if not seen.any():
         return _quiet(view, seen)
     apart = value - view.siblings.pool_median(value)
-    near = (apart >= NEAR * math.log(OUTLIER_TIMES)).any(axis=0) & seen
+    near = (apart >= view.least * math.log(OUTLIER_TIMES)).any(axis=0) & seen
     if near.any():
         older = _traits(view, slice(WINDOW - 2 * half, WINDOW - half))
         older -= view.siblings.pool_median(older)
-        near &= (np.minimum(older, apart) >= NEAR * math.log(OUTLIER_TIMES)).any(axis=0)
+        near &= (np.minimum(older, apart) >= view.least * math.log(OUTLIER_TIMES)).any(axis=0)
     return _close(view, seen, near, lambda part: _outlier_closely(part, half))
 
 
@@ -733,17 +798,17 @@ def _outlier_closely(view: View, half: int) -> Found:
         value = _traits(view, at)
         apart = value - siblings.pool_median(value)
         lowest = np.minimum(lowest, apart / np.maximum(1.4826 * siblings.pool_median(np.abs(apart)), spreads))
-        times = np.minimum(times, np.exp(apart))
+        times = np.minimum(times, apart)
     enough = siblings.total(np.isfinite(lowest[0])) >= 3
     best = np.fmax.reduce(lowest, axis=0)
-    matters = (np.nan_to_num(times, nan=1.0) >= OUTLIER_TIMES) & (np.nan_to_num(lowest, nan=-1.0) >= best)
+    size = np.where(np.nan_to_num(lowest, nan=-1.0) >= best, np.nan_to_num(times) / math.log(OUTLIER_TIMES), 0.0)
     everybody = np.arange(view.n)
     return Found(
         np.where(enough & np.isfinite(best), np.maximum(best, 0.0), np.nan),
-        enough & matters.any(axis=0),
+        np.where(enough, size.max(axis=0), 0.0),
         everybody,
         {
-            **{f"{name}_times_siblings": np.where(enough, times[row], np.nan) for row, (name, _, _) in enumerate(TRAITS)},
+            **{f"{name}_times_siblings": np.where(enough, np.exp(times[row]), np.nan) for row, (name, _, _) in enumerate(TRAITS)},
             **view.whom(everybody),
         },
     )

@@ -44,9 +44,14 @@ class Found:
     """What the test of one kind says of each worker of a view."""
 
     score: Floats  # [n] nonconformity, 0 or more; NaN: no evidence
-    material: Flags  # [n] large enough to matter to anybody
+    size: Floats  # [n] share of what matters to anybody; 0 also where something that has to be there besides is not
     at: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))  # workers that the figures are of, rising
     figures: dict[str, Floats] = field(default_factory=dict)  # name -> [len(at)]; NaN: not known
+
+    @property
+    def material(self) -> Flags:
+        """[n] large enough to matter."""
+        return self.size >= 1.0
 
 
 class View:
@@ -59,11 +64,13 @@ class View:
         siblings: Siblings,
         interval: float,
         available: float | None,
+        least: float,
         places: Ints | None = None,
     ) -> None:
         """`windows` [len(CHANNELS), WINDOW, all] as `features.WorkerWindows.view` gives them; `places` [n] of the workers in them,
-        None for all; `lengths` [n]; `interval`: seconds a tick; `available`: bytes of memory that are left, None where unknown."""
-        self.siblings, self.interval, self.available = siblings, interval, available
+        None for all; `lengths` [n]; `interval`: seconds a tick; `available`: bytes of memory that are left, None where unknown;
+        `least`: share of what matters from which on outliers are told."""
+        self.siblings, self.interval, self.available, self.least = siblings, interval, available, least
         self.lengths, self.n = lengths, len(lengths)
         self.alone, self.few = siblings.size < 2, siblings.size < ENOUGH
         self._windows, self._places = windows, places
@@ -88,7 +95,7 @@ class View:
             return at, self
         places = at if self._places is None else self._places[at]
         own = Siblings(self.siblings.index[at])
-        return at, View(self._windows, self.lengths[at], own, self.interval, self.available, places)
+        return at, View(self._windows, self.lengths[at], own, self.interval, self.available, self.least, places)
 
     def values(self, channel: str) -> Singles:
         """[WINDOW, n], 0 where not known. Not to be written to."""
@@ -137,6 +144,19 @@ class View:
             self._means[channel, start, stop] = ratio(sums, count)
         mean = self._means[channel, start, stop]
         return np.where(self.count(at) >= share * (stop - start), mean, np.nan) if share else mean
+
+    def pieces(self, channel: str, ticks: int, share: float) -> Floats:
+        """[WINDOW // ticks, n] means over pieces of so many ticks, the oldest first; NaN where less than `share` is known and
+        after the warm-up."""
+        many = WINDOW // ticks
+        at = slice(WINDOW - many * ticks, WINDOW)
+        values, seen = self.values(channel)[at], self.seen(channel, at)
+        shape = (many, ticks, self.n)
+        if seen is None:
+            return np.asarray(np.add.reduce(values.reshape(shape), axis=1, dtype=np.float64) / ticks)
+        sums = np.add.reduce(np.where(seen, values, np.float32(0.0)).reshape(shape), axis=1, dtype=np.float64)
+        count = np.count_nonzero(seen.reshape(shape), axis=1)
+        return np.where(count >= share * ticks, ratio(sums, count), np.nan)
 
     def usual(self, channel: str) -> Floats:
         """[n] the siblings' median of means over the window; of the worker itself where it is alone."""

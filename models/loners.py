@@ -91,10 +91,10 @@ class Loners:
         lone = np.array([i for i, pool in enumerate(pools) if sizes[pool] < ENOUGH], dtype=np.int64)
         fresh = self._assign([keys[i] for i in lone.tolist()])
         at = np.fromiter((self._slots[keys[i]] for i in lone.tolist()), dtype=np.int64, count=len(lone))
-        score, material = np.full(n, np.nan), np.zeros(n, dtype=np.bool_)
+        score, size = np.full(n, np.nan), np.zeros(n)
         if not len(lone):
-            return Found(score, material)
-        view = View(windows, lengths[lone], Siblings(np.arange(len(lone))), self._interval, None, lone)
+            return Found(score, size)
+        view = View(windows, lengths[lone], Siblings(np.arange(len(lone))), self._interval, None, 1.0, lone)
         column, lag = self._next, self._levels.shape[1]
         self._next = (column + 1) % lag
         past = self._levels[at, column]  # as old as the ring is long
@@ -120,8 +120,8 @@ class Loners:
         self._learnt[stays] += np.isfinite(past[~left]).any(axis=1)
         farthest = np.nan_to_num(traits, nan=0.0).max(axis=1)
         score[lone] = np.where(enough, np.where(left, self._score[at] * farthest, 0.0), np.nan)
-        material[lone] = left
-        return Found(score, material, lone[left], self._figures(at[left], traits[left]))
+        size[lone] = left
+        return Found(score, size, lone[left], self._figures(at[left], traits[left]))
 
     def _figures(self, at: Ints, traits: Floats) -> dict[str, Floats]:
         """Times the highest level of the past, and standard deviations when it went, by trait."""

@@ -231,3 +231,4 @@ class Score:
     p: float  # calibrated: share of healthy worker-windows that score as high
     evidence: tuple[tuple[str, float], ...]  # named figures for people, units in the name
     source: str  # "anomaly 3f9a…" or "baseline robust z"
+    size: float = 0.0  # share of what is reported by default, of how large it is and of how rare; known from half of it on

@@ -46,6 +46,14 @@ class Siblings:
         """Sums over the pool of each worker."""
         return np.asarray(np.add.reduceat(counts, self.starts, axis=-1, dtype=np.int32)[..., self.index])
 
+    def sums(self, values: Ints) -> Ints:
+        """Sums over the siblings of each worker, itself left out. Whole numbers: the same in any order."""
+        return np.asarray(np.add.reduceat(values, self.starts, axis=-1)[..., self.index] - values)
+
+    def highest(self, values: Floats) -> Floats:
+        """Highest value in the pool of each worker, itself included."""
+        return np.asarray(np.maximum.reduceat(values, self.starts, axis=-1)[..., self.index])
+
     def anywhere(self, flags: Flags) -> Flags:
         """Whether it holds for any worker of each worker's pool."""
         return np.asarray(np.logical_or.reduceat(flags, self.starts, axis=-1)[..., self.index])

@@ -216,7 +216,7 @@ def locate(pid: int, tick: Tick, seen: Seen | None = None, session: Session | No
     same = [(g, m) for g in tick.groups for m in g.members if m.id.pid == pid and (seen is None or seen.id == m.id)]
     group, member = same[0] if same else (_group_of(seen, tick, session), None)
     pool, worker = next(((p, w) for p in tick.pools for w in p.workers if w.id.pid == pid), (None, None))
-    score = next((score for score in tick.scores if score.id.pid == pid), None)
+    score = min((score for score in tick.scores if score.id.pid == pid), key=lambda score: score.p, default=None)
     return Place(group, member, pool, worker, score, any(id_.pid == pid for id_ in tick.protected))
 
 

@@ -260,7 +260,13 @@ class Quarantine(Section, frozen=True):
 
     enabled: Annotated[bool, Meta(description="Flag workers.")] = True
     false_alarms_per_day: Annotated[
-        float, Meta(gt=0, le=1000, description="False alarms a day to be expected per 100 workers.")
+        float,
+        Meta(
+            gt=0,
+            le=1000,
+            description="False alarms a day accepted per 100 workers. Up to 1 only what matters is reported; beyond, smaller "
+            "things too, until as many come.",
+        ),
     ] = 1.0
     patience: Annotated[Seconds, Meta(description="A score must stay significant for so many seconds.")] = 5.0
     action: Annotated[

@@ -236,7 +236,7 @@ class Tick(Record, frozen=True):
     groups: tuple[Group, ...]  # sorted by name
     pools: tuple[Pool, ...]  # sorted by name
     forecasts: tuple[Forecast, ...]  # sorted by (target, metric)
-    scores: tuple[Score, ...]  # of every ready worker: the least p-value each, sorted by id
+    scores: tuple[Score, ...]  # of every ready worker the least p-value, of masters all that is said; sorted by id and kind
     outcomes: tuple[Outcome, ...]  # of the decisions of the tick before, and of the pools and undo since
     home: Member | None = None  # nicety itself: its session and its cgroup are never demoted
     deadlocks: tuple[Deadlock, ...] = ()  # among the workers of pools, sorted by the first waiter

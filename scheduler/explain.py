@@ -244,7 +244,9 @@ def score_of(action: Action, tick: Tick) -> Score | None:
     """The score that a flag or recycling rests on."""
     if not isinstance(action, Flag | Recycle):
         return None
-    return next((score for score in tick.scores if score.id == action.worker), None)
+    found = [score for score in tick.scores if score.id == action.worker]
+    kind = action.kind if isinstance(action, Flag) else ""
+    return min(found, key=lambda score: (score.kind != kind, score.p), default=None)
 
 
 # --- status and undo ----------------------------------------------------------------------------------------------------------

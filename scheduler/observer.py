@@ -17,6 +17,7 @@ import numpy as np
 from ..models.anomaly import AnomalyModel, RobustZ, judge_pools, merged, score
 from ..models.behaviour import BEHAVIOUR_CHANNELS, YOUNG_SECONDS, BehaviourModel, Behaviours
 from ..models.demand import METRICS, Forecaster, Network
+from ..models.detectors import LEAST, NEAR
 from ..models.evidence import CHANNELS
 from ..models.features import Floats, Rates, Windows, WorkerWindows, rates
 from ..models.lives import CHILD_FAULTS, USER_HZ, Lives, Noticed
@@ -56,6 +57,7 @@ from .decision import (
     Worker,
 )
 from .grouping import Grouping
+from .policies.threshold import FEW
 from .rivals import running
 
 MAX_GROUPS = 1000
@@ -668,7 +670,8 @@ class Observer:
         windows, lengths = self._workers.view()
         keys, pools = measured.worker_keys, measured.worker_pools
         alone = self._loners.step(keys, pools, windows, lengths)
-        workers = score(self._scorer, keys, pools, windows, lengths, interval, available, alone)
+        least = LEAST if self._config.quarantine.false_alarms_per_day > FEW else NEAR
+        workers = score(self._scorer, keys, pools, windows, lengths, interval, available, alone, least)
         return tuple(merged(judge_pools(self._scorer, measured.noticed, interval), workers))
 
     def _protected(self, measured: Measured, snapshot: Snapshot, sheltered: Sequence[Member]) -> tuple[ProcId, ...]:

@@ -31,6 +31,7 @@ IMPURE = {
 }
 POLICIES = (
     *("pool_size", "reaction", "priority", "mechanisms", "slices", "placement", "assignment", "quarantine", "incident_words"),
+    "threshold",
     "policy",
 )
 MODELS = (

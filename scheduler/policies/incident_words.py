@@ -62,7 +62,7 @@ ADVICE: Mapping[str, tuple[str, ...]] = {
         "Then kill -TERM PID, and kill -KILL PID where that is not obeyed; what it was at is lost",
     ),
     Anomaly.SLOW: (
-        "See what it does: py-spy top --pid {pid}; compare with a sibling",
+        "See what it does: py-spy top --pid {pid}; compare with a sibling. If it hardly uses a CPU, what it waits for is slow",
         STOP,
     ),
     Anomaly.STARVED: (
@@ -199,8 +199,12 @@ def _leaking(name: str, what: str, say: Callable[[float], str]) -> Callable[[Evi
 
 
 def _spin(evidence: Evidence) -> tuple[str, str]:
-    for_ = seconds(evidence.get("seconds_without_io_or_pause", 0.0))
-    what = f"uses {_cores(evidence.get('cpu_cores', 0.0))} and has neither paused nor read or written anything for {for_}"
+    what = f"uses {_cores(evidence.get('cpu_cores', 0.0))} and has "
+    if "seconds_without_io" in evidence:
+        what += f"read and written nothing for {seconds(evidence['seconds_without_io'])} of CPU"
+    else:
+        for_ = seconds(evidence.get("seconds_without_io_or_pause", 0.0))
+        what += f"neither paused nor read or written anything for {for_}"
     usual = f"usual are {seconds(evidence['usual_seconds'])}" if "usual_seconds" in evidence else ""
     theirs = evidence.get("siblings_bytes_per_cpu_second")
     if theirs is not None:

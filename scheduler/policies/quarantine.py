@@ -1,13 +1,15 @@
 """Reports workers that misbehave, and on the user's request demotes, fences in or recycles them. Pure: knows scores, not how
 they are made.
 
-An incident is of one worker, or of one circle of workers that wait for each other: whatever kinds it is scored for meanwhile, it is
-reported once, as the kind with the strongest evidence, corrected at most once, and once more when it is over.
+An incident is of one worker, of one circle of workers that wait for each other, or of one kind of trouble of a master. Whatever
+kinds a worker is scored for meanwhile, it is reported once, as the kind with the strongest evidence, corrected at most once, and
+once more when it is over.
 
 How often it is wrong is the user's to say: `alpha` shares the false alarms of a day among the blocks, workers and kinds tried
 (Bonferroni). That bounds their expected number whatever depends on whatever, and a healthy fleet gets what was set
-(`benchmarks/false_alarms.py`); `docs/decisions/0009-false-alarms-a-day.md` says why it is no share of false discoveries. Nothing is
-reported but on a score below the line, so duration and consensus only make alarms fewer.
+(`benchmarks/false_alarms.py`); `docs/decisions/0009-false-alarms-a-day.md` says why it is no share of false discoveries. What does
+not matter is not reported, so real workers give fewer; who accepts more than the default gets smaller things reported until as many
+come (`threshold.py`, `docs/decisions/0010-what-does-not-matter.md`).
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from statistics import median
 
 import msgspec
 
-from ...models.anomaly import alpha
+from ...models.anomaly import BLOCK_SECONDS, alpha
 from ...models.records import Anomaly, Deadlock, ProcId, Score
 from ...models.waitgraph import UNLESS
 from ..config import Config
@@ -26,9 +28,7 @@ from ..decision import LESSON_MARGIN, Action, Control, Crowd, Decision, Digest, 
 from ..fences import Limits, limits_in_words
 from .incident_words import WHAT, circle, onset, rarity, seconds, stories
 from .policy import Figures, Memory, Result, figures
-
-QUIET_SECONDS = 60.0
-"""An incident is over when its score was not significant for so long; what comes after is a new one, and reported again."""
+from .threshold import FEW, QUIET_SECONDS, Watched, chance, forget, reported_from, watch
 
 CONSENSUS = 0.8
 """Share of its time that a score must have been significant: one odd tick in a run neither makes nor ends an incident."""
@@ -105,6 +105,7 @@ class QuarantineMemory(Memory):
     alarms: list[int] = msgspec.field(default_factory=list)  # ns of the reports of the last 24 h
     beyond: dict[str, int] = msgspec.field(default_factory=dict)  # "kind of pool" -> incidents since the last digest
     digested: int | None = None  # ns of the last digest
+    watched: Watched = msgspec.field(default_factory=Watched)  # only where more is accepted than what matters gives
 
 
 class Quarantine:
@@ -115,7 +116,9 @@ class Quarantine:
     def __init__(self, config: Config, memory: QuarantineMemory) -> None:
         self._config = config.quarantine
         self._nice = min(config.priority.pool_nice, config.priority.nice)
-        self._alpha = alpha(config.quarantine.false_alarms_per_day)
+        self._accepted = config.quarantine.false_alarms_per_day
+        self._alpha = alpha(self._accepted)
+        self._from = math.inf  # size from which on is reported what does not matter
         self.memory = memory
         self._at = 0
 
@@ -126,6 +129,7 @@ class Quarantine:
         self._drop_ended()
         present = {worker.id for pool in tick.pools for worker in pool.workers}
         if self._config.enabled:
+            self._watch(tick, present)
             self._follow_circles(tick)
             self._follow_scores(tick, present)
         decisions, room = list[Decision](), self._config.alarms_per_day - len(self.memory.alarms)
@@ -153,6 +157,7 @@ class Quarantine:
 
     def skip(self) -> None:
         """After a hole no score is known to have lasted."""
+        self.memory.watched.open, self.memory.watched.at = {}, None
         for incident in self.memory.incidents.values():
             _break(incident)
 
@@ -196,12 +201,13 @@ class Quarantine:
             del self.memory.incidents[key]
 
     def _follow_scores(self, tick: Tick, present: set[ProcId]) -> None:
-        """Brings the streaks of workers up to this tick. Who is in a circle is scored for it, not for being stuck in it."""
+        """Brings the streaks of workers up to this tick. Who is in a circle is scored for it, not for being stuck in it. What is
+        said of a master are incidents of their own, one a kind: its workers crash whether or not it leaves zombies."""
         circled = {id_ for it in self.memory.incidents.values() if it.circle and not it.over for id_ in it.ids}
         for score in tick.scores:
-            if score.id in circled or score.p > self._alpha or not self._beyond_lessons(tick.lessons, score):
+            if score.id in circled or not self._odd(score) or not self._beyond_lessons(tick.lessons, score):
                 continue
-            key = _target(score.pool, (score.id,))
+            key = _target(score.pool, (score.id,), "" if score.id in present else score.kind)
             incident = self.memory.incidents.get(key)
             if incident is None or incident.ids != [score.id] or incident.over:
                 before = incident if incident is not None and incident.ids == [score.id] else None
@@ -209,7 +215,33 @@ class Quarantine:
                 if before is not None:
                     incident.demoted, incident.by, incident.left = before.demoted, before.by, before.left
                 self.memory.incidents[key] = incident
-            self._significant(tick.at, incident, score.kind, -math.log10(score.p))
+            self._significant(tick.at, incident, score.kind, -math.log10(self._p(score)))
+
+    def _watch(self, tick: Tick, present: set[ProcId]) -> None:
+        """Learns how often comes up what does not matter, if the user accepts more false alarms than what matters gives."""
+        if self._accepted <= FEW:
+            return
+        watched = self.memory.watched
+        sizes = {
+            _target(score.pool, (score.id,)): (score.size, score.p <= self._alpha)
+            for score in tick.scores
+            if score.size > 0 and score.id in present
+        }
+        watch(watched, tick.at, len(present), sizes, self._config.patience, CONSENSUS)
+        forget(watched, self._accepted)
+        self._from = reported_from(watched, self._accepted)
+
+    def _odd(self, score: Score) -> bool:
+        """Whether it is to be reported if it lasts."""
+        return score.p <= self._alpha or self._lesser(score)
+
+    def _p(self, score: Score) -> float:
+        """How rare it is; of what does not matter, as learned here."""
+        return chance(self.memory.watched, score.size) if self._lesser(score) else score.p
+
+    def _lesser(self, score: Score) -> bool:
+        """Whether it is reported although it does not matter."""
+        return score.p > self._alpha and score.size >= self._from
 
     def _follow_circles(self, tick: Tick) -> None:
         """A circle that gains or loses some of its members is the same incident."""
@@ -268,8 +300,8 @@ class Quarantine:
             return None
         if incident.circle:
             return next((it for it in tick.deadlocks if {wait.waiter for wait in it.waits} == set(incident.ids)), None)
-        found = [it for it in tick.scores if it.id == incident.ids[0] and it.p <= self._alpha]
         kind = incident.kind or _strongest(incident)
+        found = [it for it in tick.scores if it.id == incident.ids[0] and self._odd(it) and (incident.worker or it.kind == kind)]
         return min(found, key=lambda it: (it.kind != kind, it.p), default=None)
 
     def _lasted(self, at: int, incident: Incident) -> bool:
@@ -347,6 +379,8 @@ class Quarantine:
             kind: str = Anomaly.DEADLOCK
         else:
             kind = told.kind
+            if self._lesser(told):
+                return "acting on it: it is less than what matters, and reported only because more false alarms are accepted"
         if kind in VICTIMS:
             return f"acting on it: {kind} happens to a worker, it is not its doing"
         if kind in OF_OTHERS:
@@ -441,7 +475,7 @@ class Quarantine:
 
     def _why(self, tick: Tick, incident: Incident, score: Score, before: str = "") -> Why:
         siblings = [other for other in tick.scores if other.pool == score.pool and other.id != score.id]
-        unusual = sum(other.p <= self._alpha and other.kind == score.kind for other in siblings)
+        unusual = sum(self._odd(other) and other.kind == score.kind for other in siblings)
         evidence = dict(score.evidence)
         doing, compared = stories(score.kind, evidence)
         crowd = next((it for it in tick.crowds if it.worker.id == score.id), None) if score.kind == Anomaly.STARVED else None
@@ -449,9 +483,11 @@ class Quarantine:
         parts = [f"{who} {WHAT[score.kind]}" + (f", and was taken for {before} before" if before else "")]
         parts += [part for part in (doing, compared, _crowd(crowd)) if part]
         held = 0.0 if incident.since is None else (tick.at - incident.since) / 1e9
-        told = (
-            f"{': '.join(parts[:2])}{''.join(f'; {part}' for part in parts[2:])}. {rarity(score.p)} healthy worker-minutes look so"
-        )
+        lesser = self._lesser(score)
+        line = self._accepted / (86_400.0 / BLOCK_SECONDS * 100.0) if lesser else self._alpha
+        told = f"{': '.join(parts[:2])}{''.join(f'; {part}' for part in parts[2:])}. "
+        told += f"That is {score.size:.0%} of what is reported by default. ".replace("%", " %") if lesser else ""
+        told += f"{rarity(self._p(score))} healthy worker-minutes look so"
         told += f"; so do {unusual} of {len(siblings)} siblings now." if siblings else "."
         rejected = self._spared(self._config.action, score) if self._config.action != "flag" else ""
         return Why(
@@ -459,8 +495,8 @@ class Quarantine:
             text=told,
             figures=figures(
                 kind=score.kind.value,
-                p=score.p,
-                alpha=self._alpha,
+                p=self._p(score),
+                alpha=line,
                 score=score.value,
                 patience_seconds=self._config.patience,
                 significant_seconds=held,
@@ -474,7 +510,7 @@ class Quarantine:
             ),
             rejected=(rejected,) if rejected else (),
             flips=(
-                f"p above {self._alpha:.2g} for more than {1 - CONSENSUS:.0%} of {self._config.patience:g} s".replace("%", " %"),
+                f"p above {line:.2g} for more than {1 - CONSENSUS:.0%} of {self._config.patience:g} s".replace("%", " %"),
                 "`nicety anomalies wrong ID`: then what looks like it must be stronger",
             ),
         )
@@ -569,9 +605,10 @@ def _strongest(incident: Incident) -> str:
     return min(evidence, key=lambda kind: (-evidence[kind], kind), default=incident.kind)
 
 
-def _target(pool: str, ids: Iterable[ProcId]) -> str:
+def _target(pool: str, ids: Iterable[ProcId], kind: str = "") -> str:
     pids = [str(id_.pid) for id_ in ids]
-    return f"pool {pool} worker {pids[0]}" if len(pids) == 1 else f"pool {pool} workers {', '.join(pids)}"
+    name = f"pool {pool} worker {pids[0]}" if len(pids) == 1 else f"pool {pool} workers {', '.join(pids)}"
+    return f"{name} {kind}" if kind else name
 
 
 def _named(ids: Iterable[ProcId]) -> str:

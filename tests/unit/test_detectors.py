@@ -343,3 +343,81 @@ def test_siblings_that_do_nothing_do_not_show_that_nothing_has_to_grow(siblings:
         tick.values[1:, AT["cpu"]] += 0.001
     said = {(score.id, score.kind) for _, score in flags(ticks[: ONSET + 110], 0.5, ONSET)}
     assert said == ({(VICTIM, Anomaly.FD_LEAK)} if found else set())
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_a_spinner_that_pauses_is_found_where_siblings_show_that_work_moves_bytes(shown: bool) -> None:
+    """A livelock with a pause of a second and a half in every four. Where work moves no bytes a pause is the end of a task."""
+    ticks = pool(4, 340, 0.5, 32)
+    for tick in ticks:
+        tick.values[:, WORK] *= 0.05
+        tick.values[:, AT["chars"]] *= 5 if shown else 0
+    for number, tick in enumerate(ticks[ONSET:]):
+        tick.values[0, [AT["cpu"], AT["wait"], AT["chars"]]] = (0.95 if number % 8 < 5 else 0.01, 0.0, 0.0)
+    said = flags(ticks, 0.5, ONSET)
+    assert {(score.id, score.kind) for _, score in said} == ({(VICTIM, Anomaly.SPIN)} if shown else set())
+    if shown:
+        assert said[0][0] <= 45
+        assert dict(said[0][1].evidence)["seconds_without_io"] >= 20
+
+
+def test_background_work_of_a_worker_without_requests_is_no_spin() -> None:
+    """A balancer that prefers others: what is left is what a thread does beside requests, which the others have too."""
+    ticks = pool(4, 340, 0.5, 33)
+    for tick in ticks:
+        tick.values[:, AT["cpu"]] = 0.35
+        tick.values[:, AT["wait"]] = 0.0
+    for tick in ticks[ONSET:]:
+        tick.values[0, [AT["chars"], AT["busy"]]] = 0.0
+        tick.values[:, AT["queued"]] = 0.0
+    assert flags(ticks, 0.5, ONSET) == []
+
+
+def test_a_slow_leak_of_descriptors_is_found_while_they_are_few() -> None:
+    ticks = pool(4, 330, 0.5, 34)
+    for number, tick in enumerate(ticks):
+        tick.values[:, AT["fds"]] = 12.0
+        tick.values[0, AT["fds"]] += int(0.56 * max(number - ONSET, 0) / 2)
+    said = flags(ticks, 0.5, ONSET)
+    assert {(score.id, score.kind) for _, score in said} == {(VICTIM, Anomaly.FD_LEAK)}
+    assert said[0][0] <= 50
+
+
+def requests(rng: np.random.Generator, seconds: float, large: float) -> tuple[float, int]:
+    """(share of ten looks in a second that see a worker at a request, requests): 1.5 come, most of them take so long on average,
+    and some are large: they take 1 to 3 s more."""
+    count = int(rng.poisson(1.5))
+    taken = seconds * rng.lognormal(-0.32, 0.8, count) + (rng.random(count) < large) * rng.uniform(1.0, 3.0, count)
+    return float(rng.binomial(10, min(taken.sum(), 1.0))) / 10, count
+
+
+def backends(seed: int, ticks: int, seconds: Sequence[float], large: float = 0.0) -> list[WorkerTick]:
+    """Workers that hardly need a CPU and wait so long for a backend in each request; the first one before `ONSET` as the second."""
+    rng, made = np.random.default_rng(seed), pool(len(seconds), ticks, 1.0, seed)
+    for number, tick in enumerate(made):
+        for worker, each in enumerate(seconds):
+            busy, count = requests(rng, each if worker or number >= ONSET else seconds[1], large)
+            tick.values[worker, WORK] = (0.0005 + 0.002 * count, 0.0001, 3.0 + 4 * count, 16_384.0 * count, busy)
+        tick.values[:, AT["queued"]] = 0.0
+    return made
+
+
+@pytest.mark.parametrize("times", [5.0, 8.0, 12.0])
+def test_a_worker_whose_backend_is_slow_is_found_though_it_hardly_works(times: float) -> None:
+    """It is busy for a seventh of its time and more, its siblings for a thirtieth."""
+    for seed in range(4):
+        said = flags(backends(40 + seed, ONSET + 60, (0.02 * times, 0.02, 0.02, 0.02)), 1.0, ONSET)
+        assert {(score.id, score.kind) for _, score in said} == {(VICTIM, Anomaly.SLOW)}
+
+
+@pytest.mark.parametrize("large", [0.0, 0.02, 0.05])
+def test_large_requests_now_and_then_make_nobody_slow(large: float) -> None:
+    for seed in range(3):
+        assert flags(backends(50 + seed, 900, (0.02, 0.02, 0.02), large), 1.0, 60) == []
+
+
+def test_a_backend_that_is_slow_for_all_makes_nobody_slow() -> None:
+    ticks = backends(60, 400, (0.2, 0.02, 0.02, 0.02))
+    for tick in ticks[ONSET:]:
+        tick.values[1:, AT["busy"]] = tick.values[0, AT["busy"]]
+    assert flags(ticks, 1.0, ONSET) == []

@@ -263,3 +263,9 @@ def test_the_rarest_that_is_said_of_a_process_is_kept() -> None:
 
     assert merged([said(Anomaly.ZOMBIE, 1e-7)], [said(Anomaly.LEAK, 1e-3)]) == [said(Anomaly.ZOMBIE, 1e-7)]
     assert merged([said(Anomaly.ZOMBIE, 1e-3)], [said(Anomaly.LEAK, 1e-7)]) == [said(Anomaly.LEAK, 1e-7)]
+
+
+def test_all_that_is_said_of_a_master_is_kept() -> None:
+    zombie, crash = (Score(MASTER, "web", kind, 1.0, 1e-7, (), "test") for kind in (Anomaly.ZOMBIE, Anomaly.CRASH_LOOP))
+    worker = Score(ProcId(1, 1), "web", Anomaly.LEAK, 1.0, 0.5, (), "test")
+    assert merged([zombie, crash], [worker]) == sorted([worker, crash, zombie], key=lambda score: (score.id, score.kind))

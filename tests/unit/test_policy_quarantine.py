@@ -180,6 +180,19 @@ def test_what_is_said_of_a_master_is_reported_and_over_when_it_is_said_no_more()
     assert actions(policy(action="recycle"), map(tick, range(120))) == [(5, flag), (89, over(flag, "s-5.0"))]
 
 
+def test_a_crash_loop_is_told_beside_the_zombies_of_the_same_master() -> None:
+    master = ProcId(500, 500)
+
+    def tick(seq: int) -> Tick:
+        zombie = (a_score(master, 1e-12, Anomaly.ZOMBIE),)
+        crash = (a_score(master, 1e-8, Anomaly.CRASH_LOOP),) if 40 <= seq < 60 else ()
+        return a_tick(seq, pools=[a_pool()], scores=(*crash, *zombie))
+
+    crash = Flag("web", master, "crash-loop")
+    found = actions(policy(), map(tick, range(150)))
+    assert found == [(5, Flag("web", master, "zombie")), (45, crash), (119, over(crash, "s-45.0"))]
+
+
 # --- circles ------------------------------------------------------------------------------------------------------------------
 
 
