@@ -411,7 +411,7 @@ def _hungry(view: View) -> tuple[Flags, Floats]:
         running |= ~view.used[lately]
     ran = (view.values("cpu")[lately] >= SPIN_RUNS).any(axis=0)
     ticks = min(max(math.ceil(SPIN_SECONDS / view.interval), 1), WINDOW)
-    return running.all(axis=0) & ran, np.where(ran, total(view.demand[WINDOW - ticks :]) / ticks, 0.0)
+    return np.asarray(running.all(axis=0) & ran), np.where(ran, total(view.demand[WINDOW - ticks :]) / ticks, 0.0)
 
 
 def _least_moved(view: View) -> Singles:
@@ -698,6 +698,10 @@ def _switch_storm_closely(view: View) -> Found:
         usual = np.array([view.compared(median, own, before) for median, own in zip(theirs, past, strict=True)])
         apart = np.where(np.isnan(now[0]), np.nan, np.fmin(now[1] - usual[1], now[2] - usual[2]))
         lowest, times = np.minimum(lowest, apart), np.minimum(times, now[0] - usual[0])
+    # a single thread that never pauses is put on a CPU anew only because others push it off
+    pushed = np.all([view.mean("cpu", at) + view.mean("wait", at) >= SPIN_CORES for at in stretches], axis=0)
+    pushed &= view.mean("threads", slice(stretches[-1].start, WINDOW)) <= 1
+    lowest = np.where(pushed, 0.0, lowest)
     everybody = np.arange(view.n)
     return Found(
         np.maximum(lowest, 0.0),

@@ -421,3 +421,14 @@ def test_a_backend_that_is_slow_for_all_makes_nobody_slow() -> None:
     for tick in ticks[ONSET:]:
         tick.values[1:, AT["busy"]] = tick.values[0, AT["busy"]]
     assert flags(ticks, 1.0, ONSET) == []
+
+
+@pytest.mark.parametrize(("threads", "kind"), [(1.0, Anomaly.SPIN), (3.0, Anomaly.SWITCH_STORM)])
+def test_a_spinner_that_is_pushed_off_its_cpu_all_the_time_makes_no_storm(threads: float, kind: Anomaly) -> None:
+    """On a machine that is full it is put on a CPU 1,400 times a second. Threads that wake each other may do that by themselves."""
+    ticks = put(pool(4, 330, 0.5, 61), Anomaly.SPIN, 0.5)
+    for tick in ticks:
+        tick.values[:, AT["threads"]] = threads
+    for tick in ticks[ONSET:]:
+        tick.values[0, [AT["cpu"], AT["wait"], AT["slices"]]] = (0.45, 0.53, 1400.0)
+    assert {score.kind for _, score in flags(ticks, 0.5, ONSET)} == {kind}

@@ -87,7 +87,7 @@ def ticks(count: int, size: float, p: float = 1.0) -> Iterator[Tick]:
 
 
 def actions(policy: Quarantine, over: Iterator[Tick]) -> list[object]:
-    found = []
+    found = list[object]()
     for tick in over:
         for number, decision in enumerate(policy.propose(tick)):
             policy.admit(msgspec.structs.replace(decision, id=f"s-{tick.seq}.{number}"))
