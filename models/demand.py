@@ -39,7 +39,8 @@ FARTHEST = 30.0
 """Answers beyond so many spreads count as that far."""
 
 BLOCK = 640
-"""Rows that are evaluated together, filled up with zeros: matrices of one shape give the same bits wherever a row stands."""
+"""Rows that are evaluated together, filled up with zeros: matrices of one shape take the same way through BLAS, so the same rows in
+the same places give the same bits. In another place a row may differ in the last ones (OpenBLAS's kernel for Haswell does that)."""
 
 WIDTH = 256
 """Series that are stepped together: enough that numpy does the work, few enough that what it works in is little, and stays in the

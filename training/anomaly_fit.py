@@ -197,8 +197,9 @@ def _blocks(ticks: Sequence[WorkerTick], interval: float, stride: int) -> dict[A
 def _healthy(blocks: Sequence[tuple[tuple[int, ProcId], int, float]], baseline: Tail) -> Floats:
     """Block maxima without those of workers that seem truly faulty.
 
-    A fault does not heal: the blocks that the baseline accuses and that last until the worker's end are left out, unless so many
-    workers are accused that it must be how the pool behaves. What was odd and passed is healthy, and stays.
+    A fault does not heal: the blocks that the baseline accuses and that last until the worker's end are left out, with the one
+    before, in which it may have begun, unless so many workers are accused that it must be how the pool behaves. What was odd and
+    passed is healthy, and stays.
     """
     line = alpha(Quarantine().false_alarms_per_day)
     lives: dict[tuple[int, ProcId], list[float]] = {}
@@ -211,7 +212,8 @@ def _healthy(blocks: Sequence[tuple[tuple[int, ProcId], int, float]], baseline: 
         end = len(life)
         while end and accused[end - 1]:
             end -= 1
-        suspects += end < len(life)
+        if end < len(life):
+            suspects, end = suspects + 1, max(end - 1, 0)
         kept += life[:end]
     return np.array(kept if suspects <= max(SUSPECT_WORKERS * len(lives), 1) else everything, dtype=np.float64)
 
