@@ -74,7 +74,8 @@ on the traces of `nicety demo` its 90 % quantile covered half of them, the exper
 
 _H = [TICKS.index(horizon) for horizon in HORIZONS]
 _Q = [QUANTILES.index(level) for level in LEVELS]
-_LIMIT = QUANTILES.index(0.99)
+_LIMITS = (0.9, 0.95, 0.99)
+"""Levels that are tried as limits; what is claimed is of the last."""
 
 PARTS = ("demand", "arrivals", "change", "wrong", "cost", "training")
 
@@ -85,7 +86,7 @@ class Said:
 
     quantiles: Floats  # [origins, H, Q]
     cold: Floats | None  # [H, Q] after COLD values; None for a series shown in pieces
-    limits: Floats  # [n] the 99 % quantile of the next value, at each value of the test part but the last; empty likewise
+    next: Floats  # [n, QUANTILES] of the next value, at each value of the test part but the last; empty likewise
 
 
 # --- data -------------------------------------------------------------------------------------------------------------------------
@@ -140,30 +141,31 @@ def speak(model: Network | None, series: Sequence[Series], together: int = 1024)
     shortest_first = sorted(range(len(shown)), key=lambda place: len(shown[place][1].values))
     quantiles: list[Floats] = [np.zeros(0)] * len(shown)
     cold: list[Floats | None] = [None] * len(series)
-    limits: list[Floats] = [np.zeros(0) for _ in series]
+    following: list[Floats] = [np.zeros((0, len(QUANTILES))) for _ in series]
     for low in range(0, len(shown), together):
         batch = shortest_first[low : low + together]
         found = _show(model, [shown[place][1] for place in batch], [shown[place][2] for place in batch], series[0].step)
-        for place, (asked, first, upper) in zip(batch, found, strict=True):
+        for place, (asked, first, soon) in zip(batch, found, strict=True):
             quantiles[place] = asked
             which, run, _ = shown[place]
             one = series[which]
             if len(run.values) == len(one.values):
-                cold[which], limits[which] = first, upper[one.history - 1 : len(one.values) - 1]
+                cold[which], following[which] = first, soon[one.history - 1 : len(one.values) - 1]
     parts: list[list[Floats]] = [[] for _ in series]
     for (which, _, _), asked in zip(shown, quantiles, strict=True):  # in the order of the origins, however long the pieces are
         parts[which].append(asked)
-    return [Said(np.concatenate(asked), first, upper) for asked, first, upper in zip(parts, cold, limits, strict=True)]
+    return [Said(np.concatenate(asked), first, soon) for asked, first, soon in zip(parts, cold, following, strict=True)]
 
 
 def _show(model: Network | None, runs: Sequence[Run], places: Sequence[Ints], step: float) -> list[tuple[Floats, Floats, Floats]]:
-    """([asked, H, Q], [H, Q] after COLD values, [values] limits) of each run. Runs start together, each at its own time of day."""
+    """([asked, H, Q], [H, Q] after COLD values, [values, QUANTILES] of the next one) of each run. They start together, each at its
+    own time of day."""
     by_start: dict[float, list[int]] = {}
     for which, run in enumerate(runs):
         by_start.setdefault(run.at, []).append(which)
     asked = [np.zeros((len(wanted), len(HORIZONS), len(LEVELS))) for wanted in places]
     first = [np.zeros((len(HORIZONS), len(LEVELS))) for _ in runs]
-    upper = [np.zeros(len(run.values)) for run in runs]
+    soon = [np.zeros((len(run.values), len(QUANTILES))) for run in runs]
     at = [dict(zip(wanted.tolist(), range(len(wanted)), strict=True)) for wanted in places]
     for start, members in by_start.items():
         forecaster = Forecaster(model, step)
@@ -173,14 +175,14 @@ def _show(model: Network | None, runs: Sequence[Run], places: Sequence[Ints], st
             metric = np.zeros(len(here), dtype=np.int64)
             made = forecaster.step(here, values, start + tick * step, metric, np.ones(len(here), dtype=np.bool_))
             for which, (rows, _) in zip(here, made, strict=True):
-                upper[which][tick] = rows[0][_LIMIT]
+                soon[which][tick] = rows[0]
                 if tick in at[which] or tick == COLD - 1:
                     chosen = np.array(rows)[np.ix_(_H, _Q)]
                     if tick in at[which]:
                         asked[which][at[which][tick]] = chosen
                     if tick == COLD - 1:
                         first[which] = chosen
-    return list(zip(asked, first, upper, strict=True))
+    return list(zip(asked, first, soon, strict=True))
 
 
 def peer_at(peer: Peer, series: Sequence[Series], place: int) -> list[Floats]:
@@ -363,15 +365,20 @@ def _cold(claims: Claims, sets: Mapping[str, Sequence[Series]], said: Mapping[st
 def _limits(
     claims: Claims, sets: Mapping[str, Sequence[Series]], said: Mapping[str, Mapping[str, Sequence[Said]]]
 ) -> dict[str, dict[str, float]]:
-    """The upper quantile as a limit for the next value."""
+    """Upper quantiles as limits for the next value."""
     series = [one for members in sets.values() for one in members if len(one.values) <= LONG]
     found = {}
     for key in ("own history", "other sets"):
-        made = [one.limits for members in sets for one in said[key][members] if len(one.limits)]
-        found[key] = row = as_limits(series, made).row()
-        print(f"limits, {key}: slack {row['slack']:.1%}, breaches {row['breaches']:.2%}, of a fixed limit {row['fixed']:.2%}")
-    row = found["own history"]
-    claims.at_most("99 % quantile as a limit: slack", row["slack"], 0.23)
+        made = [one.next for members in sets for one in said[key][members] if len(one.next)]
+        for level in _LIMITS:
+            row = as_limits(series, [quantiles[:, QUANTILES.index(level)] for quantiles in made]).row()
+            found[f"{key}, {level:.0%}"] = row
+            print(
+                f"limits, {key}, {level:.0%} quantile: slack {row['slack']:.1%}, breaches {row['breaches']:.2%}, of a fixed limit "
+                f"{row['fixed']:.2%}, {row['fewer']:.1f} times as many"
+            )
+    row = found[f"own history, {_LIMITS[-1]:.0%}"]
+    claims.at_most(f"{_LIMITS[-1]:.0%} quantile as a limit: slack", row["slack"], 0.23)
     claims.at_least("its breaches: so many times fewer than a fixed limit of equal slack", row["fewer"], 10)
     return found
 
