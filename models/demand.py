@@ -38,9 +38,8 @@ HIDDEN = 32
 FARTHEST = 30.0
 """Answers beyond so many spreads count as that far."""
 
-BLOCK = 640
-"""Rows that are evaluated together, filled up with zeros: matrices of one shape take the same way through BLAS, so the same rows in
-the same places give the same bits. In another place a row may differ in the last ones (OpenBLAS's kernel for Haswell does that)."""
+BLOCK = 320
+"""Rows that are evaluated together: enough that BLAS does the work, few enough that what it works in stays in the cache."""
 
 WIDTH = 256
 """Series that are stepped together: enough that numpy does the work, few enough that what it works in is little, and stays in the
@@ -238,6 +237,7 @@ class Network:
             if not (np.abs(array) <= 1e6).all():
                 raise ValueError(f"{name} is not finite, or absurdly large")
         self._arrays = {name: arrays[name] for name in self.SHAPES}
+        self._weights = {name: array.astype(np.float64) for name, array in self._arrays.items() if array.ndim == 2}
         self.speaks = frozenset(metric for metric, good in zip(METRICS, arrays["speaks"].tolist(), strict=True) if good)
         self.digest = digest
 
@@ -248,17 +248,19 @@ class Network:
 
     def answers(self, made: Singles, start: Singles) -> Singles:
         """See `DemandModel`."""
-        a = self._arrays
         said = np.empty((len(made), len(QUANTILES)), dtype=np.float32)
-        block = np.zeros((BLOCK, len(DEMAND_FEATURES)), dtype=np.float32)
         for first in range(0, len(made), BLOCK):
-            part = made[first : first + BLOCK]
-            block[: len(part)] = part
-            block[len(part) :] = 0
-            deep = silu(silu(block @ a["hidden1"] + a["bias1"]) @ a["hidden2"] + a["bias2"])
-            out = deep @ a["out"] + block @ a["straight"] + a["bias3"]
-            said[first : first + BLOCK] = out[: len(part)]
+            part = made[first : first + BLOCK].astype(np.float64)
+            hidden = silu(self._times(part, "hidden1") + self._arrays["bias1"])
+            deep = silu(self._times(hidden.astype(np.float64), "hidden2") + self._arrays["bias2"])
+            straight = self._times(part, "straight") + self._arrays["bias3"]
+            said[first : first + BLOCK] = self._times(deep.astype(np.float64), "out") + straight
         return np.asarray(np.clip(said + start, -FARTHEST, FARTHEST))
+
+    def _times(self, rows: Floats, name: str) -> Singles:
+        """A product in double precision, rounded to single: BLAS adds up in an order that depends on its kernel and on where a row
+        stands, and single precision would show that in the last bits."""
+        return (rows @ self._weights[name]).astype(np.float32)
 
 
 def answer(model: DemandModel, made: Singles, start: Singles) -> Singles:

@@ -120,9 +120,9 @@ def test_a_network_is_two_layers_and_a_straight_way_past_them() -> None:
     deep = silu(silu(x.astype(float) @ made["hidden1"] + made["bias1"]) @ made["hidden2"] + made["bias2"])
     expected = start + deep @ made["out"] + x.astype(float) @ made["straight"] + made["bias3"]
     assert np.allclose(model.answers(x, start), expected, rtol=1e-4, atol=1e-4)
-    alone = model.answers(x[650:651], start[650:651])[0]
-    assert np.allclose(alone, model.answers(x, start)[650], rtol=1e-5, atol=1e-6)  # to the last bits: see BLOCK
-    assert np.array_equal(model.answers(x, start), model.answers(x.copy(), start.copy()))
+    at = rng.permutation(700)
+    assert np.array_equal(model.answers(x[at], start[at]), model.answers(x, start)[at])
+    assert np.array_equal(model.answers(x[650:651], start[650:651])[0], model.answers(x, start)[650])
 
 
 def test_answers_of_a_model_rise_in_the_quantile() -> None:
