@@ -929,7 +929,7 @@ def simulate(
     trace: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[TRACE]",
+            metavar="TRACE",
             help="Arrivals: CSV or Parquet with t_submit, or with count. Or what nicety recorded: a state directory, a trace file.",
             show_default=False,
         ),
