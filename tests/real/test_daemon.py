@@ -299,6 +299,13 @@ def record_a_rhythm(state: Path) -> None:
     writer.close()
 
 
+def knows_the_rhythm(log: DecisionReader, session: str) -> bool:
+    """Whether the first tick of the session that has the pool foretells it."""
+    seen = (logged.tick for logged in log.ticks(session) if logged.tick is not None and logged.tick.pools)
+    foretold = next(seen).pools[0].foretold
+    return foretold is not None and (foretold.period, foretold.trusted) == (180, True)
+
+
 def test_a_restart_forgets_no_rhythm_and_replays(tmp_path: Path) -> None:
     state = tmp_path / "state"
     record_a_rhythm(state)
@@ -314,10 +321,7 @@ def test_a_restart_forgets_no_rhythm_and_replays(tmp_path: Path) -> None:
         assert session is not None
         assert session.recalled is not None
         assert session.recalled.ticks == 559
-        seen = [logged.tick for logged in log.ticks(session.id) if logged.tick is not None and logged.tick.pools]
-    assert seen
-    assert seen[0].pools[0].foretold is not None
-    assert (seen[0].pools[0].foretold.period, seen[0].pools[0].foretold.trusted) == (180, True)
+        assert knows_the_rhythm(log, session.id)
     found = replay(paths)
     assert (found.differences, found.notes) == ([], [])
     assert found.observed >= 2
@@ -347,10 +351,7 @@ def test_a_reload_keeps_rhythms_without_reading_them_again_and_replays(tmp_path:
         assert first is not None
         assert second is not None
         assert (first.follows, second.follows, second.recalled) == ("", first.id, None)
-        seen = [logged.tick for logged in log.ticks(second.id) if logged.tick is not None and logged.tick.pools]
-    assert seen
-    assert seen[0].pools[0].foretold is not None
-    assert (seen[0].pools[0].foretold.period, seen[0].pools[0].foretold.trusted) == (180, True)
+        assert knows_the_rhythm(log, second.id)
     found = replay(paths)
     assert (found.differences, found.notes) == ([], [])
     alone = replay(paths, session=second.id)
