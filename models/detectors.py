@@ -158,8 +158,9 @@ FORK_SECONDS, FORK_RATE, FORK_RATE_ALONE = 18.0, 5.0, 20.0
 """Span of the fork storm test, and least processes a second beyond what siblings or the past explain, with and without siblings.
 Those that came and went between two ticks are known only by the page faults they had: see `lives.CHILD_FAULTS`."""
 
-COMPARABLE = 0.02
-"""Cores of demand from which a sibling shows how much switching and starting of processes comes with the work."""
+COMPARABLE, COMPARABLE_CHARS = 0.02, 4096.0
+"""Cores of demand from which a sibling shows how much switching and starting of processes comes with the work; and bytes a second
+from which it does so where it moves as many as others: those of some ten requests, more than of heartbeats and health checks."""
 
 OUTLIER_TICKS, OUTLIER_SECONDS, OUTLIER_TIMES = 30, 60.0, 4.0
 """Span of the outlier test, the longest of all so that kinds with a name come first; and least factor above the siblings'
@@ -582,9 +583,9 @@ def _takes(cpu: Floats, busy: Floats, wait: Floats) -> Floats:
     return np.stack([cpu, busy - np.minimum(wait, busy)], axis=-2)
 
 
-def _costs(view: View, how: _Slowness) -> tuple[Floats, Floats, Floats]:
+def _costs(view: View, how: _Slowness) -> tuple[Floats, Floats, Floats, Floats]:
     """([2, n] CPU seconds for a unit of work, and seconds busy without waiting for a CPU, at least of the floor; [2, n] what is
-    taken; [n] units of work a second). NaN where too little is done to say.
+    usual among siblings; [2, n] what is taken; [n] units of work a second). NaN where too little is done to say.
 
     Work is bytes moved where those are known of all siblings, else times put on a CPU.
     """
@@ -593,8 +594,10 @@ def _costs(view: View, how: _Slowness) -> tuple[Floats, Floats, Floats]:
     by_bytes = ~view.siblings.anywhere(np.isnan(chars))
     work = np.where(by_bytes, chars, slices)
     work = np.where(work >= np.where(by_bytes, SLOW_CHARS, SLOW_SLICES), work, np.nan)
-    takes = _takes(cpu, busy, wait)
-    return np.maximum(takes, SLOW_FLOOR * how.takes) / work, takes, work
+    takes, least = _takes(cpu, busy, wait), SLOW_FLOOR * how.takes
+    # a worker with little to do waits most as it is woken, before it is busy: what siblings waited is left in what they took
+    usual = view.siblings.median(np.maximum(_takes(cpu, busy, np.zeros(view.n)), least) / work)
+    return np.maximum(takes, least) / work, usual, takes, work
 
 
 def _slow(view: View) -> Found:
@@ -602,9 +605,9 @@ def _slow(view: View) -> Found:
     pieces of such a length scatter by. Three workers or more: of what a single one does, nobody knows how long it should take."""
     seen, near = np.zeros(view.n, dtype=np.bool_), np.zeros(view.n, dtype=np.bool_)
     for how in SLOWNESS:
-        costs, takes, _ = _costs(view, how)
+        costs, usual, takes, _ = _costs(view, how)
         seen |= ~view.few & np.isfinite(costs).any(axis=0)
-        near |= ((takes >= how.takes) & (costs >= NEAR * SLOW_TIMES * view.siblings.median(costs))).any(axis=0)
+        near |= ((takes >= how.takes) & (costs >= NEAR * SLOW_TIMES * usual)).any(axis=0)
     return _close(view, seen, near, _slow_closely)
 
 
@@ -633,9 +636,8 @@ def _slow_over(view: View, how: _Slowness) -> tuple[Floats, Floats, Floats]:
     """([n] scores, [n] sizes, [6, n] figures) by one span: what a worker took beyond what its siblings would have, in standard
     deviations of that for siblings."""
     siblings, (ticks, span) = view.siblings, _slow_span(view, how)
-    costs, takes, work = _costs(view, how)
-    usual, least = siblings.median(costs), SLOW_FLOOR * how.takes
-    times = costs / usual
+    costs, usual, takes, work = _costs(view, how)
+    times, least = costs / usual, SLOW_FLOOR * how.takes
     cpu, busy, wait, chars, slices = (view.pieces(name, ticks, SEEN_SHARE) for name in ("cpu", "busy", "wait", "chars", "slices"))
     taken = _takes(cpu, busy, wait)  # [pieces, 2, n]
     done = np.where(siblings.anywhere(np.isnan(view.mean("chars", span, SEEN_SHARE))), slices, chars)[:, None]
@@ -718,8 +720,11 @@ def _switch_storm_closely(view: View) -> Found:
 
 
 def _works(view: View, at: slice) -> Flags:
-    """[n] whether a worker does enough to be compared with. Balancers that prefer one worker leave others idle."""
-    return np.asarray(view.mean("cpu", at) + view.mean("wait", at) >= COMPARABLE)
+    """[n] whether a worker does enough to be compared with, or as much as any of its siblings: of small work, too, it can be seen
+    how much switching comes with it. Balancers that prefer one worker leave others idle."""
+    chars = view.mean("chars", at)
+    moves = (chars >= COMPARABLE_CHARS) & (chars >= AS_MUCH * view.siblings.highest(np.nan_to_num(chars)))
+    return np.asarray(moves | (view.mean("cpu", at) + view.mean("wait", at) >= COMPARABLE))
 
 
 def _fork_storm(view: View) -> Found:

@@ -177,6 +177,33 @@ def test_a_worker_that_gets_all_the_requests_makes_no_storm() -> None:
     assert flags(ticks, 0.5, ONSET) == []
 
 
+def doing(ticks: Sequence[WorkerTick], begin: int, rows: Sequence[tuple[float, float, float, float, float]]) -> None:
+    """From `begin` on the workers do just so much: (cpu, wait, slices, chars, busy) each."""
+    for tick in ticks[begin:]:
+        for worker, row in enumerate(rows):
+            tick.values[worker, [AT[name] for name in ("cpu", "wait", "slices", "chars", "busy")]] = row
+
+
+@pytest.mark.parametrize(("theirs", "storm"), [(14_000.0, True), (600.0, False)])
+def test_siblings_that_hardly_need_a_cpu_show_a_storm_where_they_move_as_many_bytes(theirs: float, storm: bool) -> None:
+    """Heartbeats show nothing: a worker that has just come may get all the requests, which move no bytes."""
+    ticks = pool(4, 320, 0.5, 60)
+    doing(ticks, 0, [(0.002, 0.015, 5.0, theirs, 0.03)] * 4)
+    doing(ticks, ONSET, [(0.03, 0.24, 4500.0, 1.2 * theirs, 0.03)])
+    fresh = ProcId(104, 2)
+    ticks[ONSET:] = [WorkerTick((fresh, *tick.keys[1:]), tick.pools, tick.values) for tick in ticks[ONSET:]]
+    said = {(score.id, score.kind) for _, score in flags(ticks, 0.5, ONSET)}
+    assert said == ({(fresh, Anomaly.SWITCH_STORM)} if storm else set())
+
+
+def test_who_gets_most_requests_is_not_slow_because_the_others_wait_before_they_are_busy() -> None:
+    """A balancer that prefers one worker: it is busy for a fifth of its time, and as long for each byte as they are."""
+    ticks = pool(4, 320, 0.5, 61)
+    first, second = (0.009, 0.048, 32.0, 43_000.0, 0.21), (0.0065, 0.035, 24.0, 33_000.0, 0.13)
+    doing(ticks, 0, [first, second, (0.004, 0.024, 15.0, 21_000.0, 0.049), (0.0025, 0.012, 9.0, 12_500.0, 0.025)])
+    assert flags(ticks, 0.5, ONSET) == []
+
+
 def test_one_program_of_many_processes_is_no_storm() -> None:
     ticks = pool(4, 320, 0.5, 19)
     for tick in ticks[ONSET : ONSET + 4]:  # a process pool of 200
