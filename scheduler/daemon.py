@@ -220,7 +220,7 @@ class Daemon:
             if now >= probe:
                 for pool in self._pools.values():
                     pool.probe()
-                probe = now + round(self._config.daemon.probe_interval * 1e9)
+                probe = now + round(self._config.daemon.probe_interval * 1e9) if self._pools else due
             if now >= relief:
                 pause = self._actuator.relieve(self._last.groups if self._last is not None else ())
                 self._own_session.step_back(demoted=pause is not None)

@@ -22,8 +22,8 @@ from .ports import Kernel, Kin, Knob, Locks, Run, ThreadId, Trouble, Wait
 from .store.ledger import Chain, Ledger, Subject, original
 from .undo import INHERITED, Family, leads
 
-LOOK_NS = 40_000_000
-"""Between two looks while something is demoted: 0.5 % of a CPU beside 100 processes (`benchmarks/lock_holder.py`)."""
+LOOK_NS = 80_000_000
+"""Between two looks while something is demoted: 0.3 % of a CPU beside 100 processes (`benchmarks/lock_holder.py`)."""
 
 AGAIN_NS = 10_000_000
 """Between two looks while somebody waits and it is not yet clear for what."""

@@ -32,7 +32,7 @@ from .text import printable
 
 READS, FAR = 32, 6
 """Threads whose system call is read in a look, 4 to 8 us each, of those that may share memory with somebody demoted and of others:
-50 of these are seen through in a third of a second. They can only wait for a file."""
+50 of these are seen through in two thirds of a second. They can only wait for a file."""
 
 KEPT = 256
 """Most threads for which a descriptor stays open between two looks: opening it for each takes three times as long."""
@@ -43,7 +43,7 @@ QUEUE = 3
 THREADS = 32
 """Most threads of a process that are looked at one by one."""
 
-FRESH = 20
+FRESH = 12
 """Looks for which it is believed which threads a process has, and what one that may hold a lock maps or has open: reading that
 takes 80 us and more. A second at the usual pace."""
 
@@ -51,9 +51,9 @@ SETTLED = 100
 """Looks for which it is believed what a process maps that waits for nothing: it decides only who is looked at sooner."""
 
 MAPS = 2
-"""Processes whose maps are read in a look, in turn, to know beforehand who shares memory: 100 within 2.5 s. Until then each may."""
+"""Processes whose maps are read in a look, in turn, to know beforehand who shares memory: 100 within 4 s. Until then each may."""
 
-AGAIN, STRANGERS, LASTING = 5, 25, 250
+AGAIN, STRANGERS, LASTING = 3, 12, 125
 """Looks between two of /proc/locks while the same threads wait for files, or while it cannot be seen who does; while nobody does,
 for those that are in no group; and at most while one wait lasts, twice as many each time that nothing has changed. The kernel stops
 all locking for a grace period of RCU to write it: 7 to 14 ms here."""

@@ -156,7 +156,7 @@ def test_the_table_of_locks_is_read_ever_more_rarely_while_one_wait_lasts(tmp_pa
         assert len(locks.waits(demoted, others)) == 1
         read_at += [look] * (len(reads) - before)
     between = [later - earlier for earlier, later in itertools.pairwise(read_at)]
-    assert between[:7] == [AGAIN, 10, 20, 40, 80, 160, LASTING]
+    assert between[:7] == [AGAIN, 6, 12, 24, 48, 96, LASTING]
     assert set(between[7:]) == {LASTING}
     (tmp_path / "20/task/20/schedstat").write_text("5 6 8\n")  # it got that lock, and waits for another
     before = len(reads)
