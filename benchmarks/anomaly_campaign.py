@@ -1,11 +1,12 @@
 """Twelve kinds of faults in real worker pools under real load, hours of healthy running, and what nicety and its peers make of it.
 
     python benchmarks/anomaly_campaign.py record DIR                  # 35 minutes, real processes; 1 CPU is nearly all theirs
-    python benchmarks/anomaly_campaign.py judge DIR --json FILE       # as often as wanted, as fast as it can
+    python benchmarks/anomaly_campaign.py judge DIR... --json FILE    # as often as wanted, as fast as it can
 
 `record` starts pools of its own, lets workers go wrong one after the other, and stores what nicety's reader saw (`DIR/traces`) and
 what was done (`DIR/truth.jsonl`). Nothing but its own processes is touched; it needs no rights. `judge` runs the real observer and
 engine over the traces and compares their flags with the truth; the first minutes, without faults, train the model and the peers.
+Several recordings are judged together: one `--faults 0` adds healthy hours, for low rates of false alarms take many.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ from campaign_truth import (
     PROMPT,
     REACTION,
     SECOND,
+    STORMS,
     Alarm,
     Healthy,
     Hit,
@@ -39,6 +42,7 @@ from campaign_truth import (
     healthy,
     judge,
     poisson_interval,
+    together,
 )
 from claims import Claims
 
@@ -51,6 +55,7 @@ FOR_EVER = 1 << 62
 UNFINISHED = 150.0
 """Seconds that a fault lasts at most: those that were there when a recording was killed are not in its truth."""
 
+MODELS = ("trained", "baseline")
 RATES = (100.0, 300.0, 1000.0)
 """Settings at which the rate is measured: with some dozens of worker-hours a lower one gives no alarm to count."""
 
@@ -109,6 +114,8 @@ def claim(claims: Claims, name: str, result: Judgement, good: Healthy) -> None:
         share(f"{kind} found within {REACTION:g} s", result.recall([kind]), 0.95)
     for kind in LEAKS:
         share(f"{kind} found before half of the headroom is gone", result.recall([kind]), 0.95)
+    share(f"storms of both kinds found within {REACTION:g} s", result.recall(STORMS), 0.95)
+    share("leaks of all kinds found before half of the headroom is gone", result.recall(LEAKS), 0.95)
     share("kind of the first flag right of those found", result.named(KINDS), 0.90)
     share("kind right as last told of those found", result.named(KINDS, corrected=True), 0.90)
     false = good.per_day_per_100(len(result.false))
@@ -122,14 +129,17 @@ def claim(claims: Claims, name: str, result: Judgement, good: Healthy) -> None:
     )
 
 
-def claim_step_up(claims: Claims, name: str, result: Judgement, stepped_up: Judgement) -> dict[str, int]:
+def claim_step_up(claims: Claims, model: str, recordings: Sequence[Recording]) -> dict[str, int]:
     """What stepping up over the workers of a tick would add to what is told: the policy does without (quarantine.py says why)."""
-    found = {hit.fault.id for hit in result.hits if hit.in_time}
-    more = sum(hit.in_time and hit.fault.id not in found for hit in stepped_up.hits)
-    others = {(alarm.pool, alarm.worker) for alarm in (*stepped_up.false, *stepped_up.siblings)}
-    print(f"{name}: stepping up would tell of {more} faults more, and of {len(others)} healthy workers, patience aside")
-    claims.at_most(f"{name}: faults not found that stepping up (Benjamini-Hochberg) would tell of", more, 0)
-    return {"faults": more, "healthy": len(others)}
+    more = healthy_ones = 0
+    for recording in recordings:
+        stepped_up = recording.stepped_up[model]
+        found = {hit.fault.id for hit in recording.found[Setting(model, DEFAULT)].hits if hit.in_time}
+        more += sum(hit.in_time and hit.fault.id not in found for hit in stepped_up.hits)
+        healthy_ones += len({(alarm.pool, alarm.worker) for alarm in (*stepped_up.false, *stepped_up.siblings)})
+    print(f"{model}: stepping up would tell of {more} faults more, and of {healthy_ones} healthy workers, patience aside")
+    claims.at_most(f"{model}: faults not found that stepping up (Benjamini-Hochberg) would tell of", more, 0)
+    return {"faults": more, "healthy": healthy_ones}
 
 
 def claim_rate(claims: Claims, setting: Setting, result: Judgement, good: Healthy) -> dict[str, Any]:
@@ -198,8 +208,19 @@ def show(truth: Truth, good: Healthy) -> None:
     )
 
 
-def judge_recording(folder: Path, peers: bool, details: bool, claims: Claims) -> dict[str, Any]:
-    """Everything about one recording; the figures for JSON."""
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One recording, and what was made of it."""
+
+    truth: Truth
+    good: Healthy
+    found: Mapping[Setting, Judgement]
+    peers: Mapping[str, Judgement]
+    stepped_up: Mapping[str, Judgement]  # by model
+
+
+def judge_recording(folder: Path, peers: bool) -> Recording:
+    """Everything about one recording, by models of its own first minutes."""
     truth = read_truth(folder)
     if not truth.header.end:
         last = max([truth.header.trained, *(fault.end - round(UNFINISHED * SECOND) for fault in truth.faults)])
@@ -212,33 +233,44 @@ def judge_recording(folder: Path, peers: bool, details: bool, claims: Claims) ->
     if holes:
         lost = sum(end - begin for begin, end in holes) / SECOND
         print(f"holes of {lost:.0f} s in the recording: faults that should have been found then are not judged")
-    claims.at_least("faults injected and judged", len(judged(truth, [], holes).hits), 200)
-    claims.at_least("healthy running watched, pool-hours", good.pool_hours, 6)
     fitted = fit(ticks, truth)
     print(f"trained on {len(ticks)} ticks: {fitted.reason}", flush=True)
-    settings = [Setting(model, rate) for model in ("trained", "baseline") for rate in (DEFAULT, *RATES)]
-    told = replay(folder, truth, fitted, settings)
-    found = {setting: judged(truth, alarms, holes) for setting, alarms in told.flags.items()}
+    told = replay(folder, truth, fitted, [Setting(model, rate) for model in MODELS for rate in (DEFAULT, *RATES)])
     print(f"replayed in {time.process_time() - started:.0f} s of CPU", flush=True)
-    rows = {f"nicety {model}": found[Setting(model, DEFAULT)] for model in ("trained", "baseline")}
-    if peers:
-        for name, peer in PEERS.items():
-            rows[name] = judged(truth, peer(lives, truth.header.trained), holes)
+    others = {name: judged(truth, peer(lives, truth.header.trained), holes) for name, peer in PEERS.items()} if peers else {}
+    return Recording(
+        truth,
+        good,
+        {setting: judged(truth, alarms, holes) for setting, alarms in told.flags.items()},
+        others,
+        {model: judged(truth, told.stepped_up[Setting(model, DEFAULT)], holes) for model in MODELS},
+    )
+
+
+def judge_recordings(folders: Sequence[Path], peers: bool, details: bool, claims: Claims) -> dict[str, Any]:
+    """All recordings together; the figures for JSON."""
+    recordings = [judge_recording(folder, peers) for folder in folders]
+    good = sum((recording.good for recording in recordings), Healthy(0.0, 0.0))
+    found = {each: together(recording.found[each] for recording in recordings) for each in recordings[0].found}
+    rows = {f"nicety {model}": found[Setting(model, DEFAULT)] for model in MODELS}
+    rows |= {name: together(recording.peers[name] for recording in recordings) for name in recordings[0].peers}
+    claims.at_least("faults injected and judged", len(rows[f"nicety {MODELS[0]}"].hits), 200)
+    claims.at_least("healthy running watched, pool-hours", good.pool_hours, 6)
     print(table(rows, good))
     rates: list[dict[str, Any]] = []
     more: dict[str, dict[str, int]] = {}
-    for model in ("trained", "baseline"):
+    for model in MODELS:
         print(f"{model}: " + ", ".join(f"{name} {cell}" for name, cell in by_variant(rows[f"nicety {model}"]).items()))
         claim(claims, model, rows[f"nicety {model}"], good)
-        stepped_up = judged(truth, told.stepped_up[Setting(model, DEFAULT)], holes)
-        more[model] = claim_step_up(claims, model, rows[f"nicety {model}"], stepped_up)
+        more[model] = claim_step_up(claims, model, recordings)
         rates += [claim_rate(claims, Setting(model, rate), found[Setting(model, rate)], good) for rate in RATES]
-    for model in ("trained", "baseline") if details else ():
-        tell(model, rows[f"nicety {model}"], found[Setting(model, max(RATES))], truth)
+    for recording in recordings if details else ():
+        for model in MODELS:
+            tell(model, recording.found[Setting(model, DEFAULT)], recording.found[Setting(model, max(RATES))], recording.truth)
     return {
         "pool_hours": good.pool_hours,
         "worker_hours": good.worker_hours,
-        "faults": dict(Counter(fault.kind for fault in truth.faults)),
+        "faults": dict(Counter(fault.kind for recording in recordings for fault in recording.truth.faults)),
         "detectors": {name: figures(result, good) for name, result in rows.items()},
         "rates": rates,
         "stepping_up": more,
@@ -292,7 +324,7 @@ def main() -> int:
     recording.add_argument("--seed", type=int, default=1, help="of load, faults and their times (default 1)")
     recording.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, metavar="KIND", help="only these faults")
     judging = commands.add_parser("judge", help="replay a recording and compare with the truth")
-    judging.add_argument("folder", type=Path, metavar="DIR", help="the recording")
+    judging.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="a recording; several are judged together")
     judging.add_argument("--no-peers", action="store_true", help="only nicety")
     judging.add_argument("--details", action="store_true", help="also each fault that was missed and each wrong alarm")
     judging.add_argument("--json", type=Path, metavar="FILE", help="write the claims as JSON")
@@ -312,7 +344,7 @@ def main() -> int:
             show(truth, healthy(truth.header.pools, truth.faults, truth.header.trained, truth.header.end))
             return 0
         claims = Claims()
-        report = judge_recording(options.folder, not options.no_peers, options.details, claims)
+        report = judge_recordings(options.folders, not options.no_peers, options.details, claims)
     except CampaignError as error:
         print(f"anomaly_campaign: {error}", file=sys.stderr)
         return 1

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from statistics import median
 
 import msgspec
@@ -27,7 +27,8 @@ HOLE = 10.0
 """Seconds without a recording that a detector has to do without."""
 
 LEAKS = ("leak", "fd-leak", "thread-leak")
-PROMPT = ("spin", "stuck", "deadlock", "fork-storm", "switch-storm", "crash-loop")
+STORMS = ("fork-storm", "switch-storm")
+PROMPT = ("spin", "stuck", "deadlock", *STORMS, "crash-loop")
 KINDS = (*PROMPT[:3], *LEAKS, *PROMPT[3:], "slow", "starved", "zombie")
 
 LIGHT = "light"
@@ -141,6 +142,15 @@ class Judgement:
         return median(times) if times else math.nan
 
 
+def together(results: Iterable[Judgement]) -> Judgement:
+    """One judgement of several recordings."""
+    whole = Judgement()
+    for result in results:
+        for each in fields(Judgement):
+            getattr(whole, each.name).extend(getattr(result, each.name))
+    return whole
+
+
 def judge(faults: Sequence[Fault], alarms: Iterable[Alarm], holes: Sequence[tuple[int, int]] = ()) -> Judgement:
     """What the alarms are worth. `holes`: (from, to) in which nothing was recorded: a fault that should have been found then counts
     neither as found nor as missed. Nor does a crash loop or an unreaped worker of a supervisor of whom just that is still reported
@@ -231,6 +241,10 @@ class Healthy:
 
     pool_hours: float
     worker_hours: float
+
+    def __add__(self, other: Healthy) -> Healthy:
+        """What was watched in two recordings."""
+        return Healthy(self.pool_hours + other.pool_hours, self.worker_hours + other.worker_hours)
 
     def per_day_per_100(self, alarms: float) -> float:
         """Alarms a day per 100 workers."""

@@ -152,6 +152,18 @@ def test_healthy_time_leaves_out_faults_and_a_minute_after_each(truth: ModuleTyp
     assert good.per_day_per_100(good.expected(7.0)) == pytest.approx(7.0)
 
 
+def test_two_recordings_count_together(truth: ModuleType) -> None:
+    """Faults of both have the same number, and are two."""
+    first = truth.judge([fault(truth)], [alarm(truth, 120), alarm(truth, 99, SIBLING)])
+    second = truth.judge([fault(truth)], [alarm(truth, 110, SIBLING)])
+    both = truth.together([first, second])
+    assert both.recall(["spin"]) == 0.5
+    assert [each.worker for each in (*both.false, *both.siblings)] == [SIBLING, SIBLING]
+    assert len(first.hits) == 1
+    watched = truth.Healthy(1.0, 4.0) + truth.Healthy(2.0, 20.0)
+    assert (watched.pool_hours, watched.worker_hours, watched.expected(100.0)) == (3.0, 24.0, 1.0)
+
+
 def test_poisson_intervals_are_those_of_the_chi_square_distribution(truth: ModuleType) -> None:
     from scipy.stats import chi2
 
