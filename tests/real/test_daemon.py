@@ -186,6 +186,18 @@ def test_a_damaged_model_is_named_and_the_one_that_nicety_comes_with_speaks(tmp_
     assert any(text.startswith("promoted demand model not used: ") for text in events)
 
 
+def test_between_ticks_it_sleeps_where_there_is_no_pool_to_look_at(tmp_path: Path) -> None:
+    daemon = run(tmp_path, "run", "--observe")
+
+    def sleeps() -> int:
+        return int(Path(f"/proc/{daemon.pid}/status").read_text().split("\nvoluntary_ctxt_switches:")[1].split()[0])
+
+    until(lambda: (answer := status(tmp_path / "state")) and answer["ticks"] >= 2)
+    before = sleeps()
+    time.sleep(3)
+    assert 2 <= sleeps() - before <= 15  # one a tick, and what writing takes; looks at pools would be thirty
+
+
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="numpy starts no threads on one CPU")
 def test_it_has_one_thread_and_its_pools_inherit_nothing_of_that(tmp_path: Path) -> None:
     script = "import os, sys, time; open(sys.argv[1], 'w').write(os.environ.get('OPENBLAS_NUM_THREADS', 'none')); time.sleep(60)"
