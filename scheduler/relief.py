@@ -23,7 +23,7 @@ from .store.ledger import Chain, Ledger, Subject, original
 from .undo import INHERITED, Family, leads
 
 LOOK_NS = 80_000_000
-"""Between two looks while something is demoted: 0.3 % of a CPU beside 100 processes (`benchmarks/lock_holder.py`)."""
+"""Between two looks while something is demoted: 0.2 % of a CPU beside 100 processes (`benchmarks/lock_holder.py`)."""
 
 AGAIN_NS = 10_000_000
 """Between two looks while somebody waits and it is not yet clear for what."""
