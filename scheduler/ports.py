@@ -169,6 +169,11 @@ class Kernel(Protocol):
         """Living threads, sorted; at least one."""
         ...
 
+    def user_time(self, process: ProcId, thread: ThreadId) -> int | None:
+        """CPU time in user mode so far, ns, of a thread that runs, wants to run, or cannot be interrupted, and so may be within a
+        fork(2). None: it sleeps or is gone."""
+        ...
+
     def autogroup(self, process: ProcId) -> str | Trouble:
         """The key of the autogroup that the process is in."""
         ...

@@ -27,6 +27,13 @@ CALM, CALM_IN_A_STORM = 2, 8
 chains of processes that fork a successor every 15 ms and end got through one scan in 4 of 15 undos, and through three scans of all
 processes in 3 of 25 on a loaded machine; in none of 30 as it is now (the storm of tests/real/test_no_harm.py)."""
 
+PAST_FORK_NS = 20_000_000
+"""User time after which a thread is past any fork(2) that it was in: all of that is kernel time. A child gets the values that its
+parent had when the fork began, and is seen when it ends: of a process with 512 MiB in small pages 9 to 14 ms later."""
+
+PATIENCE_NS, PATIENCE_IN_A_TICK_NS, LOOK_NS = 5_000_000_000, 100_000_000, 5_000_000
+"""How long threads are waited for that may be within a fork(2): at the end, in a tick; and between two looks at them."""
+
 INHERITED = frozenset({Control.NICE, Control.AFFINITY, Control.POLICY, Control.SLICE})
 """Controls of threads, copied by fork(2) and clone(2). An autogroup, a cgroup and a pool have one value for all their members."""
 
@@ -121,7 +128,7 @@ class Undoer:
         """
         subjects = self._ledger.subjects()
         newest = {subject: self._newest(subject) for subject in subjects}
-        tallies = self.put_back([subject for subject in subjects if subject.control is not Control.POOL_SIZE])
+        tallies = self.put_back([subject for subject in subjects if subject.control is not Control.POOL_SIZE], PATIENCE_NS)
         outcomes = [
             tally.outcome(newest[subject].decision, newest[subject].target, name_of_entry(newest[subject]))
             for subject, tally in tallies.items()
@@ -138,28 +145,31 @@ class Undoer:
 
     # --- putting back ----------------------------------------------------------------------------------------------------------
 
-    def put_back(self, subjects: Sequence[Subject]) -> dict[Subject, Tally]:
-        """Put these kernel values back, slices after all else: SCHED_IDLE has none."""
+    def put_back(self, subjects: Sequence[Subject], patience: int = PATIENCE_IN_A_TICK_NS) -> dict[Subject, Tally]:
+        """Put these kernel values back, slices after all else: SCHED_IDLE has none. `patience`: ns to wait, where it is needed,
+        for threads that may be within a fork(2)."""
         slices = [subject for subject in subjects if subject.control is Control.SLICE]
         others = [subject for subject in subjects if subject.control is not Control.SLICE]
-        return self._put_back(others) | self._put_back(slices)
+        return self._put_back(others, patience) | self._put_back(slices, patience)
 
-    def _put_back(self, subjects: Sequence[Subject]) -> dict[Subject, Tally]:
+    def _put_back(self, subjects: Sequence[Subject], patience: int) -> dict[Subject, Tally]:
         """First what we changed, then what was inherited of it, and only then close the entries, so that after a crash in between
         the next undo does the rest."""
         tallies: dict[Subject, Tally] = {}
         statuses: dict[int, EntryStatus] = {}
         heirs: list[tuple[Subject, Chain]] = []
+        forking: dict[Knob, int] = {}
         for subject in subjects:
             tally = tallies[subject] = Tally()
             leader = self.leader(subject)
             for chain in self._ledger.chains(subject).values():
                 status = self._put_knob_back(chain[-1].knob, chain, tally)
+                self._note_fork(chain[-1].knob, forking)
                 if status is not None:
                     statuses.update(dict.fromkeys(ids_of(chain), status))
                     if chain == leader:
                         heirs.append((subject, chain))
-        left = self._put_heirs_back(heirs, tallies)
+        left = self._put_heirs_back(heirs, tallies, forking, self._clock.monotonic() + patience)
         for subject, chain in heirs:
             if subject in left:
                 for number in ids_of(chain):
@@ -201,19 +211,23 @@ class Undoer:
         tally.trouble(Trouble(Status.FAILED, f"{name_of_entry(chain[-1])} does not stay at {shown(aim)}; tried {PASSES} times"))
         return None
 
-    def _put_heirs_back(self, chains: Sequence[tuple[Subject, Chain]], tallies: Mapping[Subject, Tally]) -> set[Subject]:
+    def _put_heirs_back(
+        self, chains: Sequence[tuple[Subject, Chain]], tallies: Mapping[Subject, Tally], forking: dict[Knob, int], until: int
+    ) -> set[Subject]:
         """Restore what threads and children inherited, and again, for they fork meanwhile. Those whose heirs could not all be
         written, as a slice cannot while the policy is SCHED_IDLE, or forked faster: all.
 
         Who forks and ends before he is looked at hands our value on behind our back. So the scans after the first read new
         processes alone, which takes a millisecond and not ten, the newest first, and each is restored as soon as it is seen.
+        Who was put back within a fork has a child with our value that nobody sees yet. So it goes on, no longer than `until`, as
+        long as there are some in `forking`: threads that were put back, with their user time then.
         """
         known: dict[int, Kin] = {}
         settled: set[tuple[Subject, ProcId]] = set()
         tried: set[Knob] = set()
         left: set[Subject] = set()
-        enough, quiet = 1, 0
-        for _ in range(SCANS if chains else 0):
+        enough, quiet, scans = 1, 0, 0
+        while chains and scans < SCANS:
             known.update((each.id.pid, each) for each in self._kernel.kin(known))
             family = Family(known.values())
             quiet += 1
@@ -231,6 +245,7 @@ class Undoer:
                         trouble = self._kernel.write(knob, now, original(chain))
                         if trouble is None:
                             tallies[subject].step(now, original(chain))  # the next scan reads it back
+                            self._note_fork(knob, forking)
                         else:
                             tallies[subject].trouble(trouble)
                             if trouble.status in (Status.REFUSED, Status.FAILED):
@@ -239,13 +254,37 @@ class Undoer:
                         enough = CALM_IN_A_STORM
                     if found:
                         quiet = 0
-                    else:
+                    elif not any(knob.process == process for knob in forking):  # else a thread may still come
                         settled.add((subject, process))
-            if quiet >= enough:
+            if quiet < enough:
+                scans += 1
+            elif not forking or self._clock.monotonic() >= until:
                 return left
+            elif not self._drop_past_fork(forking):  # a child that came of it is there now: one more scan
+                self._clock.sleep_until(self._clock.monotonic() + LOOK_NS)
         for subject, _ in chains:
             tallies[subject].trouble(Trouble(Status.FAILED, f"children come faster than {SCANS} scans could follow: undo again"))
         return {subject for subject, _ in chains}
+
+    def _note_fork(self, knob: Knob, forking: dict[Knob, int]) -> None:
+        """To be called after the knob was put back: who sleeps then forks with the value that it has now, if at all."""
+        if knob.control in INHERITED and knob.process is not None and knob.thread is not None:
+            used = self._kernel.user_time(knob.process, knob.thread)
+            if used is not None:
+                forking[knob] = used
+
+    def _drop_past_fork(self, forking: dict[Knob, int]) -> bool:
+        """Forget those that are past any fork that they were in; whether there were such."""
+        past = []
+        for knob, before in forking.items():
+            assert knob.process is not None
+            assert knob.thread is not None
+            used = self._kernel.user_time(knob.process, knob.thread)
+            if used is None or used - before >= PAST_FORK_NS:
+                past.append(knob)
+        for knob in past:
+            del forking[knob]
+        return bool(past)
 
     def _size_back(self, entries: Sequence[Entry]) -> list[Outcome]:
         """Ask pools for the size that they had before us, and wait for them together."""
@@ -357,22 +396,29 @@ class Undoer:
         return [each for process in processes for each in self._heirs_in(subject, chain, process)[0]]
 
     def _heirs_in(self, subject: Subject, chain: Chain, process: ProcId) -> tuple[list[tuple[Knob, Value, Entry]], bool]:
-        """Those of one process that may have inherited; and whether one ended before it could be looked at."""
-        threads = self._kernel.threads(process)
-        if isinstance(threads, Trouble):
-            return [], True
-        found, lost = [], False
-        for thread in threads:
-            knob = Knob(subject.control, process, thread, "")
-            if self._ledger.chain(knob) is not None or self._ledger.is_foreign(knob):
-                continue
-            now = self._kernel.read(knob)
-            if isinstance(now, Trouble):
-                lost = True
-                continue
-            entry = None if now == self._kernel.visible(knob, original(chain)) else self.inherited(chain, knob, now)
-            if entry is not None:
-                found.append((knob, now, entry))
+        """Those of one process that may have inherited; and whether one ended before it could be looked at: then the rest is
+        looked at again, for it may have started another."""
+        found: list[tuple[Knob, Value, Entry]] = []
+        lost = False
+        for _ in range(PASSES):
+            threads = self._kernel.threads(process)
+            if isinstance(threads, Trouble):
+                return [], True
+            found, missing = [], False
+            for thread in threads:
+                knob = Knob(subject.control, process, thread, "")
+                if self._ledger.chain(knob) is not None or self._ledger.is_foreign(knob):
+                    continue
+                now = self._kernel.read(knob)
+                if isinstance(now, Trouble):
+                    missing = True
+                    continue
+                entry = None if now == self._kernel.visible(knob, original(chain)) else self.inherited(chain, knob, now)
+                if entry is not None:
+                    found.append((knob, now, entry))
+            if not missing:
+                break
+            lost = True
         return found, lost
 
     def end(self, chains: Mapping[Knob, Chain], status: EntryStatus) -> None:

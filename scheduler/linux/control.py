@@ -133,6 +133,15 @@ class LinuxKernel:
             seen = tuple(threads)
         return seen or _vanished(process)
 
+    def user_time(self, process: ProcId, thread: ThreadId) -> int | None:
+        """From /proc/PID/task/TID/stat, in steps of a clock tick."""
+        try:
+            stat = _stat(f"{self._proc}/{process.pid}/task/{thread.tid}/stat")
+        except OSError:
+            return None
+        awake = stat[0] in (b"R", b"D") and int(stat[19]) == thread.start_ticks
+        return int(stat[11]) * 1_000_000_000 // _TICKS if awake else None
+
     def autogroup(self, process: ProcId) -> str | Trouble:
         """ "autogroup-N" of /proc/PID/autogroup; the number counts up from boot and names it for good."""
         found = self._autogroup(process)

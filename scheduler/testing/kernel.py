@@ -163,6 +163,10 @@ class FakeKernel:
         found = self._process(process)
         return found if isinstance(found, Trouble) else self._kin(found)
 
+    def user_time(self, process: ProcId, thread: ThreadId) -> int | None:  # noqa: ARG002 - the port's
+        """All sleep but while a test says otherwise."""
+        return None
+
     def threads(self, process: ProcId) -> tuple[ThreadId, ...] | Trouble:
         """Its threads."""
         found = self._process(process)

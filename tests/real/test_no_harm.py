@@ -245,25 +245,67 @@ for turn in range(1000):
 """
 
 
-def test_after_kill_nine_within_a_fork_storm_nobody_keeps_our_value(tmp_path: Path, storm: Storm) -> None:
+@pytest.mark.parametrize("turns", [1, 3, 5])
+def test_after_kill_nine_within_a_fork_storm_nobody_keeps_our_value(tmp_path: Path, storm: Storm, turns: int) -> None:
     state = tmp_path / "state"
     words = [f"{action.control}={action.value}" for action in demotions(storm.id) if isinstance(action, Set)]
+    actor = subprocess.Popen(
+        [sys.executable, "-c", ACTOR, str(state), *map(str, storm.id), *words], stdout=subprocess.PIPE, text=True
+    )
+    assert actor.stdout is not None
+    actor.stdout.readline()
     storm.begin()
-    for turn in range(3):
-        actor = subprocess.Popen(
-            [sys.executable, "-c", ACTOR, str(state), *map(str, storm.id), *words], stdout=subprocess.PIPE, text=True
-        )
-        assert actor.stdout is not None
-        for _ in range(turn * 2 + 1):
-            actor.stdout.readline()
-        actor.kill()
-        actor.communicate()
-        seen = sum(value != (0, 0, 0) for value in storm.values().values())
-        assert seen > 20, "it was killed before it did anything"
-        outcomes = undo_from_ledger(state, SystemClock())
-        left = {tid: value for tid, value in storm.values().items() if value != (0, 0, 0)}
-        assert not left, outcomes
-        assert undo_from_ledger(state, SystemClock()) == ()
+    for _ in range(turns):
+        actor.stdout.readline()
+    storm.wait("most")
+    actor.kill()
+    actor.communicate()
+    seen = sum(value != (0, 0, 0) for value in storm.values().values())
+    assert seen > 20, "it was killed before it did anything"
+    outcomes = undo_from_ledger(state, SystemClock())
+    left = {tid: value for tid, value in storm.values().items() if value != (0, 0, 0)}
+    assert not left, outcomes
+    assert undo_from_ledger(state, SystemClock()) == ()
+
+
+BIG = """
+import mmap, os, sys, time
+memory = mmap.mmap(-1, 256 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+memory.madvise(mmap.MADV_NOHUGEPAGE)
+for at in range(0, len(memory), 4096):
+    memory[at] = 1
+print("ready", flush=True)
+while sys.stdin.readline():
+    print("now", flush=True)
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+    print(child, flush=True)
+"""
+"""A fork takes it some 5 ms, for as long as which nobody sees the child."""
+
+
+def test_a_child_that_is_being_forked_while_its_parent_is_put_back_does_not_keep_our_value(bench: Bench) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", BIG], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as big:
+        assert big.stdin is not None
+        assert big.stdout is not None
+        try:
+            assert big.stdout.readline() == "ready\n"
+            parent, values = proc_id(big.pid), []
+            for _ in range(10):
+                bench.apply(Set(Control.NICE, parent, "", 7, 0))
+                big.stdin.write("\n")
+                big.stdin.flush()
+                assert big.stdout.readline() == "now\n"
+                bench.actuator.undo()
+                child = int(big.stdout.readline())
+                values.append(os.getpriority(os.PRIO_PROCESS, child))
+                os.kill(child, signal.SIGKILL)
+            assert values == [0] * 10
+        finally:
+            big.kill()
 
 
 # --- a hand that interferes -----------------------------------------------------------------------------------------------------

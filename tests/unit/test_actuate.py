@@ -8,6 +8,7 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count, repeat
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ from nicety.scheduler.store.ledger import Ledger, place
 from nicety.scheduler.testing.clock import FakeClock
 from nicety.scheduler.testing.kernel import FakeKernel
 from nicety.scheduler.testing.pool import FakePool
-from nicety.scheduler.undo import STEADY_NS
+from nicety.scheduler.undo import LOOK_NS, PATIENCE_IN_A_TICK_NS, PATIENCE_NS, STEADY_NS
 
 WHY = Why("test", "because", {}, (), ())
 
@@ -695,6 +696,64 @@ def test_who_has_our_value_from_somebody_else_keeps_it(bench: Bench) -> None:
         bench.kernel.processes[pid].leader.nice = value
     bench.apply(back(process))
     assert [bench.nice(each.pid) for each in (process, neighbour, elsewhere, older, other)] == [0, 10, 10, 10, 12]
+
+
+class Awake(FakeKernel):
+    """Somebody is put back who does not sleep; `used` is what he has used of the CPU in user mode at each look."""
+
+    used: Iterator[int | None]
+
+    def user_time(self, process: ProcId, thread: ThreadId) -> int | None:
+        return next(self.used)
+
+
+def awake(bench: Bench, used: Iterator[int | None]) -> ProcId:
+    """A demoted process that does not sleep."""
+    process = bench.kernel.start()
+    bench.apply(set_nice(process, 5))
+    bench.kernel.__class__ = Awake
+    assert isinstance(bench.kernel, Awake)
+    bench.kernel.used = used
+    return process
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_who_was_being_forked_when_its_parent_was_put_back_goes_back_too(bench: Bench, whole: bool) -> None:
+    born = list[Knob]()
+
+    def within_a_fork() -> Iterator[int | None]:
+        yield from (0, 0, 0)
+        pid = bench.kernel.fork(process.pid).pid if whole else process.pid
+        born.append(bench.kernel.knob(Control.NICE, pid, None if whole else bench.kernel.spawn(pid).tid))
+        bench.kernel.poke(born[0], 5)  # what its parent had when the fork began
+        while True:
+            yield None
+
+    process = awake(bench, within_a_fork())
+    bench.actuator.undo()
+    assert [bench.kernel.read(knob) for knob in born] == [0]
+    assert open_rows(bench) == 0
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_nobody_is_waited_for_longer_than_patience_lasts(bench: Bench, whole: bool) -> None:
+    """Undo has more of it than a change back within a tick."""
+    process, begin = awake(bench, repeat(7)), bench.clock.monotonic()
+    if whole:
+        bench.actuator.undo()
+    else:
+        bench.apply(back(process))
+    patience = PATIENCE_NS if whole else PATIENCE_IN_A_TICK_NS
+    assert patience <= bench.clock.monotonic() - begin < patience + 2 * LOOK_NS
+    assert bench.nice(process.pid) == 0
+    assert open_rows(bench) == 0
+
+
+def test_who_has_been_in_user_mode_since_is_not_waited_for(bench: Bench) -> None:
+    process, begin = awake(bench, count(0, 10_000_000)), bench.clock.monotonic()
+    bench.actuator.undo()
+    assert bench.clock.monotonic() - begin == LOOK_NS, "the first look showed 10 ms, the second 20"
+    assert bench.nice(process.pid) == 0
 
 
 def test_a_child_that_is_changed_further_goes_back_to_its_parents_original(bench: Bench) -> None:
