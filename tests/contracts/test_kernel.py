@@ -332,6 +332,16 @@ def test_kin_tells_parent_session_and_group_and_who_takes_over_an_orphan(world: 
     assert not {process, child} & fresh
 
 
+def test_who_sleeps_or_is_gone_is_not_within_a_fork(world: World) -> None:
+    process = world.start()
+    thread, deadline = ThreadId(*process), time.monotonic() + 10
+    while world.kernel.user_time(process, thread) is not None:  # it is on its way to sleep
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    world.end(process)
+    assert world.kernel.user_time(process, thread) is None
+
+
 def test_an_autogroup_is_set_through_any_member_and_outlives_the_one_it_was_set_through(world: World) -> None:
     process = world.start()
     key = world.kernel.autogroup(process)

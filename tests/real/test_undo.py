@@ -21,12 +21,14 @@ from nicety.scheduler.config import PoolConfig
 from nicety.scheduler.daemon import SystemClock
 from nicety.scheduler.decision import Control, ResizePool, Restore, Set, Status
 from nicety.scheduler.linux.cgroup import find
+from nicety.scheduler.linux.control import LinuxKernel
 from nicety.scheduler.linux.slices import Slices
 from nicety.scheduler.pools.gunicorn import GunicornPool
-from nicety.scheduler.ports import PoolAdapter
+from nicety.scheduler.ports import PoolAdapter, ThreadId
 from nicety.scheduler.store.ledger import StateBusyError
 from nicety.scheduler.testing.bench import Bench
 from nicety.scheduler.testing.puppet import Puppet
+from nicety.scheduler.undo import PAST_FORK_NS
 
 root = pytest.mark.skipif(os.geteuid() != 0, reason="lowering a nice again needs CAP_SYS_NICE; made for root")
 
@@ -39,6 +41,19 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 def nice(tid: int) -> int:
     return os.getpriority(os.PRIO_PROCESS, tid)
+
+
+def test_user_time_of_who_runs_grows() -> None:
+    kernel, begin = LinuxKernel(), time.process_time()
+    process = kernel.itself()
+    before = kernel.user_time(process, ThreadId(*process))
+    assert before is not None
+    while time.process_time() - begin < 0.1:
+        sum(range(1000))
+    after = kernel.user_time(process, ThreadId(*process))
+    assert after is not None
+    assert after - before >= PAST_FORK_NS
+    assert kernel.user_time(process, ThreadId(process.pid, process.start_ticks + 1)) is None, "another thread of this number"
 
 
 @pytest.mark.root
