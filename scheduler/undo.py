@@ -150,9 +150,10 @@ class Undoer:
         for threads that may be within a fork(2)."""
         slices = [subject for subject in subjects if subject.control is Control.SLICE]
         others = [subject for subject in subjects if subject.control is not Control.SLICE]
-        return self._put_back(others, patience) | self._put_back(slices, patience)
+        until = self._clock.monotonic() + patience
+        return self._put_back(others, until) | self._put_back(slices, until)
 
-    def _put_back(self, subjects: Sequence[Subject], patience: int) -> dict[Subject, Tally]:
+    def _put_back(self, subjects: Sequence[Subject], until: int) -> dict[Subject, Tally]:
         """First what we changed, then what was inherited of it, and only then close the entries, so that after a crash in between
         the next undo does the rest."""
         tallies: dict[Subject, Tally] = {}
@@ -164,12 +165,13 @@ class Undoer:
             leader = self.leader(subject)
             for chain in self._ledger.chains(subject).values():
                 status = self._put_knob_back(chain[-1].knob, chain, tally)
-                self._note_fork(chain[-1].knob, forking)
+                if status is EntryStatus.UNDONE:
+                    self._note_fork(chain[-1].knob, forking)
                 if status is not None:
                     statuses.update(dict.fromkeys(ids_of(chain), status))
                     if chain == leader:
                         heirs.append((subject, chain))
-        left = self._put_heirs_back(heirs, tallies, forking, self._clock.monotonic() + patience)
+        left = self._put_heirs_back(heirs, tallies, forking, until)
         for subject, chain in heirs:
             if subject in left:
                 for number in ids_of(chain):
@@ -230,6 +232,7 @@ class Undoer:
         while chains and scans < SCANS:
             known.update((each.id.pid, each) for each in self._kernel.kin(known))
             family = Family(known.values())
+            awake = {knob.process for knob in forking}
             quiet += 1
             for subject, chain in chains:
                 assert subject.process is not None
@@ -254,7 +257,7 @@ class Undoer:
                         enough = CALM_IN_A_STORM
                     if found:
                         quiet = 0
-                    elif not any(knob.process == process for knob in forking):  # else a thread may still come
+                    elif process not in awake:  # else a thread may still come
                         settled.add((subject, process))
             if quiet < enough:
                 scans += 1

@@ -737,9 +737,10 @@ def test_who_was_being_forked_when_its_parent_was_put_back_goes_back_too(bench: 
 
 @pytest.mark.parametrize("whole", [True, False])
 def test_nobody_is_waited_for_longer_than_patience_lasts(bench: Bench, whole: bool) -> None:
-    """Undo has more of it than a change back within a tick."""
+    """Undo has more of it than a change back within a tick; it is one for all that is put back."""
     process, begin = awake(bench, repeat(7)), bench.clock.monotonic()
     if whole:
+        bench.apply(Set(Control.SLICE, process, "", 300_000))
         bench.actuator.undo()
     else:
         bench.apply(back(process))
