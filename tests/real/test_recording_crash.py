@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
@@ -83,8 +85,14 @@ def bits(one: Snapshot) -> tuple[object, ...]:
 
 
 def all_just_begun(lost: Sequence[Lost]) -> bool:
-    """Killed between the making of a day's file and the first page of it: it is reported, and nothing was in it."""
-    return all(not one.path.stat().st_size for one in lost)
+    """Killed between the making of a day's file and that of its tables: it is reported, and nothing was in it."""
+
+    def tables(path: Path) -> int:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as db:
+            (count,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        return int(count)
+
+    return all("just begun" in one.reason and not tables(one.path) for one in lost)
 
 
 def test_everything_up_to_the_last_two_ticks_is_there_after_kill_9_at_any_moment(tmp_path: Path) -> None:

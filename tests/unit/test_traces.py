@@ -369,6 +369,25 @@ def test_a_damaged_file_of_today_is_left_alone_and_recording_goes_on_beside_it(t
     assert [(it.path, it.ticks) for it in read.lost] == [(path, None)]
 
 
+@pytest.mark.parametrize("pragmas", [(), ("journal_mode=WAL",)])
+def test_a_file_whose_writer_was_killed_before_it_had_tables_is_written_on(tmp_path: Path, pragmas: tuple[str, ...]) -> None:
+    snapshots = list(machine(6))
+    record(tmp_path, snapshots[:3])
+    path = tmp_path / "traces" / "2025-10-10.db"
+    path.touch(mode=0o600)
+    for pragma in pragmas:  # the first page is on disk then, and nothing in it
+        script = f"import os, sqlite3; db = sqlite3.connect({str(path)!r}); db.execute('PRAGMA {pragma}'); os._exit(0)"
+        subprocess.run([sys.executable, "-c", script], check=True)
+    assert bool(path.stat().st_size) == bool(pragmas)
+    read = read_traces(tmp_path)
+    assert [bits(snapshot) for _, snapshot in read] == [bits(one) for one in snapshots[:3]]
+    assert [(it.path, it.ticks, it.reason) for it in read.lost] == [(path, None, "the file is empty: cut off, or just begun")]
+    tomorrow = [replace(one, wall=one.wall + 24 * HOUR) for one in snapshots[3:]]
+    record(tmp_path, tomorrow, "bbbb0002")
+    assert day_files(tmp_path) == ["2025-10-09.db", "2025-10-10.db"]
+    assert content(tmp_path) == [bits(one) for one in snapshots[:3] + tomorrow]
+
+
 def test_nothing_to_read_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(TraceError, match=r"no traces in .*record some: nicety record"):
         read_traces(tmp_path)
