@@ -418,6 +418,15 @@ PROGRAMS: tuple[Program, ...] = (
     Program("nethack", L, "nethack-console", "nethack*", "played", typed(
         "nethack -u Anna -n", "y", " ", "hjkl", "s", "i", "\x1b", "yubn", ".", "l" * 5, "j" * 4), True),
     Program("bastet", L, "bastet", "bastet", "played", typed("bastet", "\r", LEFT, RIGHT, DOWN * 3, UP, " "), True),
+    Program("lnav", L, "lnav", "lnav", "a long log opened, scrolled and searched", typed(
+        "lnav -q {in}/app.log", DOWN * 6, UP * 3, " ", "b", "/late\r", "n", "e"), True),
+    Program("mutt", L, "mutt", "mutt", "a large mailbox opened, letters read and sorted", typed(
+        "mutt -n -R -F /dev/null -f {in}/box", DOWN * 4, "\r", " ", "q", UP * 2, "os", "od", "/letter\r"), True),
+    Program("visidata", L, "visidata", "python3 vd", "a table opened, sorted and scrolled", typed(
+        "/usr/bin/python3 /usr/bin/vd {in}/rows.csv", DOWN * 6, UP * 3, "\x06", "\x02", "[", "]", RIGHT), True),
+    Program("ipython", L, "python3-ipython ipython3", "python3 ipython3", "expressions typed, names completed", typed(
+        "/usr/bin/python3 /usr/bin/ipython3 --no-banner --simple-prompt", "sum(range(300000))\r", "import json, re, math\r", "json.\t\x15",
+        "x = [i * i for i in range(2000)]\r", "max(x)\r", "%timeit -n 3 -r 2 sorted(x)\r"), True),
     Program("chromium", L, "chromium xvfb", "chromium", "an animated page looked at", window(
         "chromium", "--no-sandbox", "--no-first-run", "--disable-gpu", "--disable-dev-shm-usage", "--user-data-dir={dir}/profile", "--app=file://{dir}/page.html",
         keys=(("mousemove", "300", "300"), ("mousemove", "400", "200")), prepare=page), True),
@@ -596,6 +605,18 @@ def make_inputs(folder: Path) -> None:
         for number in range(12)
     )
     (folder / "paper.ps").write_text(page_)
+    (folder / "app.log").write_text(
+        "".join(
+            f"2026-11-02 {i // 3600 % 24:02}:{i // 60 % 60:02}:{i % 60:02} {'ERROR late' if i % 50 == 7 else 'INFO done'} "
+            f"request {i * 7919 % 99991}\n"
+            for i in range(120_000)
+        )
+    )
+    (folder / "rows.csv").write_text(
+        "a,b,c,d\n" + "".join(f"{i},{i * 7919 % 99991},{i * 31 % 97},word{i % 89}\n" for i in range(150_000))
+    )
+    letter = "From a@b Mon Nov  2 08:00:00 2026\nFrom: a{}@b\nSubject: letter {}\nMessage-ID: <{}@b>\n\n" + "words " * 70 + "\n\n"
+    (folder / "box").write_text("".join(letter.format(i % 97, i * 7919 % 9973, i) for i in range(15_000)))
     _try("gs", "-q", "-dNOPAUSE", "-dBATCH", "-sDEVICE=pdfwrite", f"-sOutputFile={folder}/paper.pdf", folder / "paper.ps")
     _try(
         "gs",

@@ -33,6 +33,7 @@ BEHAVIOUR_CHANNELS: tuple[str, ...] = (
     "serves_locally",  # processes with a listening unix socket, likewise
     "served_for",  # processes whose parent has a listening socket of either kind: workers of a server that closed it
     "terminal",  # processes in the foreground of a terminal
+    "keys",  # processes that are given each key typed in it: what answers a person; NaN: could not be seen of any
 )
 """Columns of what is measured of a group, summed over its processes."""
 
@@ -69,6 +70,7 @@ _FEATURES = (
     Feature("listens_locally", 0.0, 1.0, False),  # has a listening unix socket
     Feature("works_for_listener", 0.0, 1.0, False),  # share of its processes whose parent listens
     Feature("in_terminal", 0.0, 1.0, False),
+    Feature("takes_keys", 0.0, 1.0, False),  # its terminal gives it each key as it is typed
     Feature("young", 0.0, 1.0, False),  # share of its processes that are
     Feature("unsteadiness", 0.0, 2.0, False),  # standard deviation of its CPU use by the mean
     Feature("irregularity", 0.0, 2.0, False),  # the same of the times it is put on a CPU: what beats like a clock answers nobody
@@ -106,6 +108,11 @@ CHARS_TICKS = 10
 UNSTEADY_TICKS = 4
 """Ticks of activity from which a standard deviation means something."""
 
+LOADING_SECONDS = 10.0
+"""Seconds of activity before what somebody may be waiting for is called batch: a process alone in the foreground of a terminal, or
+what works for a listener. What loads is no different from batch work until it is used; nobody waits longer without turning to
+something else (Nielsen, Usability Engineering, 1993, ch. 5)."""
+
 KEPT_SECONDS = 600.0
 """A group that is gone is remembered for so long: the next round of a periodic job is known when it starts."""
 
@@ -132,7 +139,7 @@ _SUMS = (  # over ticks, weighted with what each says
     *("faults", "threads", "processes", "young", "busy", "wanted", "whole"),
 )
 _IO = ("bytes", "cpu", "slices")  # since bytes come in lumps, they are compared with what was used in the same time
-_TRAITS = ("serves", "serves_locally", "served_for", "terminal")
+_TRAITS = ("serves", "serves_locally", "served_for", "terminal", "keys")
 
 
 class Summaries:
@@ -180,7 +187,7 @@ class Summaries:
         """[n, len(BEHAVIOUR_FEATURES)]; NaN where nothing is known."""
         mass, cpu, square, wait, known, slices, jitter, faults, threads, processes, young, busy, wanted, whole = self._sums[slots].T
         spoken, io_cpu, io_slices = self._io[slots].T
-        serves, serves_locally, served_for, terminal = self._traits[slots].T
+        serves, serves_locally, served_for, terminal, keys = self._traits[slots].T
         told, often = self._io_ticks[slots] >= CHARS_TICKS, self._active[slots] >= UNSTEADY_TICKS
         counted = known > 0
 
@@ -204,6 +211,7 @@ class Summaries:
                 "listens_locally": serves_locally,
                 "works_for_listener": served_for,
                 "in_terminal": terminal,
+                "takes_keys": keys,
                 "young": young / mass,
                 "unsteadiness": where(often, np.sqrt(np.maximum(square * mass / cpu**2 - 1.0, 0.0))),
                 "irregularity": where(often & (slices > 0), np.sqrt(np.maximum(jitter * mass / slices**2 - 1.0, 0.0))),
@@ -212,6 +220,13 @@ class Summaries:
         rows = np.stack([columns[name] for name in BEHAVIOUR_FEATURES], axis=1)
         rows[mass <= 0, :SEEN] = np.nan
         return _clipped(rows)
+
+    def awaited(self, slots: Ints) -> NDArray[np.bool_]:
+        """[n] Where somebody may be waiting, whatever it looks like: it is given keys, or may still be loading for somebody."""
+        mass, processes = self._sums[slots][:, [_SUMS.index("mass"), _SUMS.index("processes")]].T
+        _, _, served_for, terminal, keys = self._traits[slots].T  # NaN, not known, is no sign of anybody
+        begins = self._active[slots] * self._interval < LOADING_SECONDS
+        return np.asarray((keys > 0) | begins & ((terminal > 0) & (processes < 1.5 * mass) | (served_for > 0)))
 
     def _add(self, slots: Ints, values: Floats) -> NDArray[np.bool_]:
         values = np.clip(values, 0.0, _LARGEST)
@@ -256,7 +271,8 @@ class Summaries:
         self._active[slots] += told
         had = self._traits[slots]
         share = channels["served_for"] / np.maximum(channels["processes"], 1.0)
-        seen = np.stack([channels["serves"] > 0, channels["serves_locally"] > 0, share, channels["terminal"] > 0], axis=1)
+        has = {name: channels[name] > 0 for name in ("serves", "serves_locally", "terminal", "keys")}
+        seen = np.stack([has["serves"], has["serves_locally"], share, has["terminal"], has["keys"]], axis=1)
         unseen = np.isnan(values[:, [_COLUMN[name] for name in _TRAITS]]) | ~there[:, None]
         self._traits[slots] = np.where(unseen, had, seen)
         return np.asarray(told)
@@ -406,7 +422,8 @@ class Behaviours:
         if len(fresh):
             rows = self._summaries.rows(fresh)
             chances = model.probabilities(rows)
-            self._held[fresh] = decide(chances, self._held[fresh], self._certainty)
+            held = decide(chances, self._held[fresh], self._certainty)
+            self._held[fresh] = np.where((held == _BATCH) & self._summaries.awaited(fresh), _NONE, held)
             words = np.column_stack([chances[:, :2], self._held[fresh]])
             news = (np.abs(words - self._words[fresh]) > NEWS).any(axis=1)
             self._words[fresh[news]] = words[news]

@@ -50,6 +50,7 @@ class Known(IntFlag):
     IO = 2  # read_chars, write_chars, read_bytes, write_bytes: /proc/PID/io was readable
     FDS = 4  # fds: /proc/PID/fd was readable
     SOCKETS = 8  # traits SERVES and SERVES_LOCALLY: the descriptors could be looked through
+    KEYS = 16  # trait KEYS: it is in no terminal, or that could be asked
 
 
 class Trait(IntFlag):
@@ -58,6 +59,7 @@ class Trait(IntFlag):
     SERVES = 1  # a listening TCP socket, or a UDP one that takes datagrams from anybody
     SERVES_LOCALLY = 2  # a listening unix socket
     TERMINAL = 4  # it is in the foreground of a terminal
+    KEYS = 8  # that gives it each key as it is typed, not lines
 
 
 _COLUMNS = [

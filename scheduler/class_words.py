@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from ..models.behaviour import LOADING_SECONDS
 from ..models.records import Behaviour, Latency
 from .decision import Group, Session
 from .explain import figure, size
@@ -47,6 +48,9 @@ def class_of(group: Group, session: Session | None) -> str:
         return f"{told} (by {behaviour.source}): hands off"
     if behaviour.p_batch >= needed:
         least = percent((1.0 - needed) / 2)
+        if behaviour.p_latency <= (1.0 - needed) / 2:
+            told += f"; somebody may be at its keys, or waiting for it to load, in its first {LOADING_SECONDS:.0f} s"
+            return f"{told}: hands off (by {behaviour.source})"
         return f"{told}; batch takes at most {least} latency-sensitive as well: hands off (by {behaviour.source})"
     return f"{told}; at least {percent(needed)} is needed: hands off (by {behaviour.source})"
 
@@ -97,6 +101,7 @@ PHRASES: Mapping[str, Callable[[float], str]] = {
     "listens_locally": _has("listens on a local socket", "has no listening local socket"),
     "works_for_listener": _has("its parent listens on a socket, as a server's master does", "its parent serves nobody"),
     "in_terminal": _has("is in the foreground of a terminal", "is not in the foreground of a terminal"),
+    "takes_keys": _has("is given each key that is typed, as an editor is", "is given no single keys, as an editor would be"),
     "young": lambda value: (
         f"{percent(value)} of its processes have just started" if value >= 0.005 else "none of its processes has just started"
     ),

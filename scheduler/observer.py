@@ -272,6 +272,7 @@ def _behaviour(table: SampleTable, rate: Rates, uptime_ticks: int) -> dict[str, 
         "serves_locally": np.where(sockets, locally, np.nan),
         "served_for": np.where(np.isin(table["ppid"], seen), np.isin(table["ppid"], servers), np.nan),
         "terminal": has(Trait.TERMINAL),
+        "keys": np.where((known & int(Known.KEYS)) != 0, has(Trait.KEYS), np.nan),
     }
 
 

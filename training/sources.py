@@ -171,12 +171,19 @@ class _Builder:
                 table[name] = tick[name]
         table["session"] = tick["kernel_session"]
         table["state"] = [ord(text) & 0xFF if len(text) == 1 else 0 for text in tick["state"].tolist()]
-        for bit, column in ((Known.WAIT, "wait_ns"), (Known.IO, "read_chars"), (Known.FDS, "fds"), (Known.SOCKETS, "serves")):
+        for bit, column in (
+            (Known.WAIT, "wait_ns"),
+            (Known.IO, "read_chars"),
+            (Known.FDS, "fds"),
+            (Known.SOCKETS, "serves"),
+            (Known.KEYS, "takes_keys"),
+        ):
             table["known"] |= np.where(tick[f"known {column}"], int(bit), 0).astype(np.uint8)
         for trait, column in (
             (Trait.SERVES, "serves"),
             (Trait.SERVES_LOCALLY, "serves_locally"),
             (Trait.TERMINAL, "terminal"),
+            (Trait.KEYS, "takes_keys"),
         ):
             table["traits"] |= np.where(tick[column], int(trait), 0).astype(np.uint8)
         order = np.lexsort((table["start_ticks"], table["pid"]))

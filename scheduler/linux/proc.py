@@ -32,6 +32,7 @@ from ...models.records import SAMPLE, Identity, Known, PoolSample, ProcId, Sampl
 from .host import USER_HZ, HostReader
 from .identity import base_name, cgroup_and_unit, program, says_more
 from .sockets import Listeners, socket_inode
+from .terminals import takes_keys
 from .text import printable
 
 T = TypeVar("T")
@@ -53,8 +54,8 @@ _RESERVE = 256  # descriptors left to the rest of the daemon
 _STAT_BYTES = 2048  # 52 numbers of at most 20 digits, and a name
 _NEVER = b""
 _UNKNOWN = b"0"  # what the kernel writes in place of addresses that we may not know
-_WAIT, _IO, _FDS, _SOCKETS = map(int, (Known.WAIT, Known.IO, Known.FDS, Known.SOCKETS))  # operators of IntFlag cost 1 us each
-_SERVES, _SERVES_LOCALLY, _TERMINAL = map(int, (Trait.SERVES, Trait.SERVES_LOCALLY, Trait.TERMINAL))
+_WAIT, _IO, _FDS, _SOCKETS, _ASKED = map(int, Known)  # operators of IntFlag cost 1 us each
+_SERVES, _SERVES_LOCALLY, _TERMINAL, _KEYS = map(int, Trait)
 
 
 class _Found(Enum):
@@ -274,6 +275,7 @@ class ProcSource:
                 self._look(process, process.fds if slow else None, thorough, young)
         io, fds, serves = process.io, process.fds, process.serves
         in_terminal = fields[4] != b"0" and fields[2] == fields[5] != b"0"  # its group is in front; 0: of another pid namespace
+        keys = False if not in_terminal else takes_keys(process.path, int(fields[4])) if self._native else None
         read_chars, write_chars, read_bytes, write_bytes = io or (0, 0, 0, 0)
         process.row = _ROW.pack(
             process.pid,
@@ -297,8 +299,12 @@ class ProcSource:
             fields[0][0],
             int(fields[16]),
             int(fields[38]),
-            _WAIT * process.schedstat | _IO * (io is not None) | _FDS * (fds is not None) | _SOCKETS * (serves is not None),
-            (serves or 0) | _TERMINAL * in_terminal,
+            _WAIT * process.schedstat
+            | _IO * (io is not None)
+            | _FDS * (fds is not None)
+            | _SOCKETS * (serves is not None)
+            | _ASKED * (keys is not None),
+            (serves or 0) | _TERMINAL * in_terminal | _KEYS * (keys is True),
         )
         process.stat_raw = raw
         return _Found.READ

@@ -57,9 +57,10 @@ COLUMNS: dict[str, str] = {
     "serves": "bool_",
     "serves_locally": "bool_",
     "terminal": "bool_",
+    "takes_keys": "bool_",
 }
 """Columns of a sample file and their Arrow types. `session` is the recording's, `kernel_session` getsid(2) of the process;
-`cpu_exact` is false where cpu_ns counts in steps of 10 ms; `serves`, `serves_locally` and `terminal` are of `Trait`."""
+`cpu_exact` is false where cpu_ns counts in steps of 10 ms; the last four are of `Trait`."""
 
 DECISION_COLUMNS = (
     *("wall", "wall_ns", "id", "session", "seq", "policy", "action", "target", "pids", "status"),
@@ -216,6 +217,7 @@ def _samples(session: str, boot_id: str, snapshot: Any) -> dict[str, list[Any]]:
         "serves": traits(Trait.SERVES, Known.SOCKETS),
         "serves_locally": traits(Trait.SERVES_LOCALLY, Known.SOCKETS),
         "terminal": traits(Trait.TERMINAL),
+        "takes_keys": traits(Trait.KEYS, Known.KEYS),
     }
     for name in ("wait_ns", "slices"):
         columns[name] = numbers(name, Known.WAIT)

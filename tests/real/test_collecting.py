@@ -351,6 +351,57 @@ def test_the_foreground_of_a_terminal_is_known_and_its_change(source: ProcSource
         job.kill()
 
 
+IN_FRONT = (
+    TERMINAL + "import signal, tty\nfcntl.ioctl(slave, termios.TIOCSCTTY, 0)\nsignal.signal(signal.SIGTTOU, signal.SIG_IGN)\n"
+    "null = subprocess.DEVNULL\n"
+    "def front(**streams):\n"
+    "    job = subprocess.Popen(['sleep', '60'], process_group=0, **{'stdin': null, 'stdout': null, 'stderr': null, **streams})\n"
+    "    os.tcsetpgrp(slave, job.pid)\n"
+)
+
+
+def keys(source: ProcSource, pid: int) -> bool | None:
+    """Whether a process is given single keys, None where that is unknown."""
+    got = row(read(source, pid), pid)
+    return bool(got["traits"] & Trait.KEYS) if got["known"] & Known.KEYS else None
+
+
+@pytest.mark.parametrize("stream", ["stdin", "stdout", "stderr"])
+def test_whether_a_terminal_gives_keys_or_lines_is_seen_as_it_changes(source: ProcSource, stream: str) -> None:
+    with python(IN_FRONT) as child:
+        tell(child, f"before = termios.tcgetattr(slave); front({stream}=slave)")
+        (job,) = psutil.Process(child.pid).children()
+        assert keys(source, job.pid) is False
+        tell(child, "tty.setraw(slave)")
+        assert keys(source, job.pid) is True
+        tell(child, "termios.tcsetattr(slave, termios.TCSANOW, before)")
+        assert keys(source, job.pid) is False
+        tell(child, "tty.setcbreak(slave); os.tcsetpgrp(slave, os.getpid())")
+        assert keys(source, job.pid) is False, "it is not in front any more"
+        job.kill()
+
+
+def test_keys_are_unknown_where_no_standard_descriptor_leads_to_the_terminal(source: ProcSource) -> None:
+    with python(IN_FRONT) as child:
+        tell(child, "tty.setraw(slave); front(stdout=os.openpty()[1])")
+        (job,) = psutil.Process(child.pid).children()
+        assert keys(source, job.pid) is None
+        job.kill()
+
+
+def test_asking_a_terminal_changes_nothing_of_it(source: ProcSource) -> None:
+    with python(IN_FRONT) as child:
+        tell(child, "tty.setraw(slave); front(stdin=slave); os.write(master, b'typed'); mode = termios.tcgetattr(slave)")
+        (job,) = psutil.Process(child.pid).children()
+        assert keys(source, job.pid) is True
+        open_, owned = descriptors("/dev/"), Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[4]
+        assert keys(source, job.pid) is True
+        assert descriptors("/dev/") == open_
+        assert Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[4] == owned, "it became our terminal"
+        tell(child, "os.tcsetpgrp(slave, os.getpid()); assert termios.tcgetattr(slave) == mode and os.read(slave, 9) == b'typed'")
+        job.kill()
+
+
 # --- descriptors and rights -----------------------------------------------------------------------------------------------------
 
 

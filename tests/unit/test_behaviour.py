@@ -19,6 +19,7 @@ from nicety.models.behaviour import (
     KEPT_GROUPS,
     KEPT_SECONDS,
     KNOTS,
+    LOADING_SECONDS,
     SEEN,
     BehaviourModel,
     Behaviours,
@@ -48,6 +49,7 @@ class Doing:
     serves_locally: float = 0
     served_for: float = 0
     terminal: float = 0
+    keys: float = 0
 
     def row(self) -> list[float]:
         return [getattr(self, name) for name in BEHAVIOUR_CHANNELS]
@@ -294,6 +296,38 @@ def test_the_order_of_groups_does_not_matter() -> None:
         two = dict(zip(names, backward.step(names, values(*(doing[name] for name in names))), strict=True))
         assert one == two
     assert {found.latency for found in one.values() if found} == {Latency.LATENCY, Latency.BATCH, Latency.NONE}
+
+
+@pytest.mark.parametrize(
+    "awaited", [{"terminal": 1}, {"served_for": 1}, {"processes": 3, "threads": 3, "cpu": 2.97, "served_for": 1}]
+)
+def test_what_may_be_loading_for_somebody_is_not_called_batch_in_its_first_seconds(awaited: dict[str, float]) -> None:
+    hog = replace(HOG, **awaited)
+    for interval in (1.0, 0.5):
+        behaviours = Behaviours(MODEL, 0.9, interval)
+        found = list(latencies(behaviours, hog, int(LOADING_SECONDS / interval)))
+        assert set(found[:-1]) == {Latency.NONE}
+        assert found[-1] is Latency.BATCH
+        assert said(behaviours, SLEEPER, 100) is not None
+        assert list(latencies(behaviours, hog, 1)) == [Latency.BATCH], "it loads once"
+
+
+def test_what_is_given_keys_is_never_called_batch() -> None:
+    behaviours = Behaviours(MODEL, 0.9)
+    at_keys = replace(HOG, processes=2, threads=2, cpu=1.98, terminal=2, keys=1)
+    assert set(latencies(behaviours, at_keys, 60)) == {Latency.NONE}
+    assert list(latencies(behaviours, replace(at_keys, keys=0), 1)) == [Latency.BATCH], "a prompt gives them up for what it runs"
+
+
+@pytest.mark.parametrize("traits", [{}, {"terminal": NAN, "keys": NAN}, {"processes": 4, "threads": 4, "cpu": 3.96, "terminal": 4}])
+def test_work_for_which_nobody_waits_is_batch_at_once(traits: dict[str, float]) -> None:
+    assert [*latencies(Behaviours(MODEL, 0.9), replace(HOG, **traits), 2)][-1] is Latency.BATCH
+
+
+def test_a_service_that_loads_is_latency_as_soon_as_it_shows() -> None:
+    behaviours = Behaviours(MODEL, 0.9)
+    assert Latency.BATCH not in set(latencies(behaviours, replace(HOG, terminal=1), 4))
+    assert [*latencies(behaviours, replace(SERVICE, terminal=1), 5)][-1] is Latency.LATENCY
 
 
 def test_a_periodic_job_is_known_when_it_comes_back() -> None:

@@ -34,7 +34,7 @@ from nicety.scheduler.store.traces import TraceError, TraceWriter
 from nicety.scheduler.testing.ticks import a_tick
 
 NOON = 1_760_011_200 * 10**9 + 123_456_789
-ALL = 15
+ALL = 31
 
 Row = dict[str, Any]
 
@@ -45,7 +45,7 @@ def snapshot(tick: int, names: Sequence[str] = ("sleep", "worker"), known: Seque
     for name in ("cpu_ns", "wait_ns", "slices", "rss_bytes", "read_chars", "write_chars", "read_bytes", "write_bytes", "fds"):
         table[name] = 100 + tick
     table["nice"], table["state"], table["known"] = -5, ord("S"), known
-    table["traits"] = Trait.SERVES | Trait.TERMINAL
+    table["traits"] = Trait.SERVES | Trait.TERMINAL | Trait.KEYS
     return Snapshot(
         at=10**13 + tick,
         wall=NOON + tick * 10**9,
@@ -109,7 +109,10 @@ def test_every_format_has_every_figure_and_nothing_for_what_was_not_read(tmp_pat
     }
     zeros = dict.fromkeys(("policy", "threads", "last_cpu", "minor_faults", "major_faults", "child_faults"), 0)
     unknown = dict.fromkeys(
-        ("wait_ns", "slices", "read_chars", "write_chars", "read_bytes", "write_bytes", "fds", "serves", "serves_locally"),
+        (
+            *("wait_ns", "slices", "read_chars", "write_chars", "read_bytes", "write_bytes", "fds"),
+            *("serves", "serves_locally", "takes_keys"),
+        ),
         "" if kind == "csv" else None,
     )
     expected: Row = {"session": "aaaa0001", "boot_id": "boot-1", **who, **when, **read_of_it, **zeros, **unknown}
@@ -117,7 +120,12 @@ def test_every_format_has_every_figure_and_nothing_for_what_was_not_read(tmp_pat
         expected = {name: str(value) for name, value in expected.items()}
     assert rows[3] == expected
     whole = rows[2]
-    assert [str(whole[name]) for name in ("serves", "serves_locally", "terminal")] == ["True", "False", "True"]
+    assert [str(whole[name]) for name in ("serves", "serves_locally", "terminal", "takes_keys")] == [
+        "True",
+        "False",
+        "True",
+        "True",
+    ]
     assert [str(whole[name]) for name in ("pid", "wait_ns", "slices", "read_chars", "fds", "cpu_exact")] == [
         "10",
         *["101"] * 4,

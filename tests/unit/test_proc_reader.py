@@ -160,7 +160,7 @@ def test_every_field_is_where_proc_pid_stat_says(tree: Tree, source: ProcSource)
         "state": ord("R"),
         "nice": -5,
         "policy": 3,
-        "known": Known.WAIT | Known.IO | Known.FDS | Known.SOCKETS,
+        "known": Known.WAIT | Known.IO | Known.FDS | Known.SOCKETS | Known.KEYS,
         "traits": 0,
     }
     assert (snapshot.at, snapshot.wall, snapshot.uptime_ticks) == (1, 2, int(123.45 * USER_HZ))

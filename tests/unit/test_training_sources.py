@@ -35,8 +35,8 @@ def snapshots(ticks: int, seed: int = 0, first: int = 0, interval: float = 1.0) 
     identities = {id_: Identity(name, name, "/", "", 0) for id_, name in zip(ids, names, strict=True)}
     rng, table = np.random.default_rng(seed), np.zeros(len(ids), SAMPLE)
     table["pid"], table["start_ticks"], table["state"] = [id_.pid for id_ in ids], [id_.start_ticks for id_ in ids], ord("R")
-    table["known"] = [int(Known.WAIT | Known.IO), int(Known.FDS), int(Known.SOCKETS), int(Known.WAIT), int(Known.WAIT)]
-    table["traits"] = [0, int(Trait.TERMINAL), int(Trait.SERVES), 0, 0]
+    table["known"] = [int(Known.WAIT | Known.IO), int(Known.FDS | Known.KEYS), int(Known.SOCKETS), int(Known.WAIT), int(Known.WAIT)]
+    table["traits"] = [0, int(Trait.TERMINAL | Trait.KEYS), int(Trait.SERVES), 0, 0]
     for tick in range(first, first + ticks):
         table["cpu_ns"] += rng.integers(10**8, 9 * 10**8, len(ids)).astype(np.uint64)
         table["rss_bytes"] = rng.integers(1, 9, len(ids)).astype(np.uint64) << 20
