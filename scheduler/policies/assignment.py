@@ -21,7 +21,6 @@ One physical core is always kept, so that batch never takes all CPUs; a domain w
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
@@ -55,34 +54,24 @@ is not only waiting for memory."""
 MOVED, MOVED_WORK, MOVED_CORE = 0.02, 0.02, 0.01
 """Cores: a move costs some milliseconds of refilling caches; as a rate it is set so high that noise in the demand moves nobody."""
 
-BEAM_GROUPS, BEAM = 24, 24
-"""Up to so many groups, a first placement keeps the best so many ways after each group. More groups are put in by the handful."""
+HANDFULS = 24
+"""All groups are put in by so many handfuls of the same demand; up to so many groups one by one, keeping several ways."""
 
-HANDFULS, MOST_HANDFULS = 8, 40
-"""Of groups that are put in together, for each domain and in all, counted by demand."""
+AT_ONCE, SHORT = 4, 4
+"""Moves that may touch a domain in one step of a descent, and steps of one that only shows what a start or a change is worth."""
 
-FEW, MANY = 16, 100
-"""Groups up to which taking out some of them is tried before other kept cores, as it is nearly a search of all ways; and above
-which only the cheaper start is searched from, where the groups are or what was found from scratch, else both."""
+MANY = 64
+"""Groups above which none is placed from scratch while a placement is in force: the work is better spent on that one."""
 
-AT_ONCE, STEPS = 4, 60
-"""Moves that may touch a domain in one step, and steps of a descent."""
+EXCHANGED, REBUILT = 24, 8
+"""Largest groups of which pairs are exchanged; and groups taken out at once and put back, which is nearly a search of all ways and
+comes first where there are no more."""
 
-FIXED_STEPS = 4
-"""Steps with the kept cores given, before they are free again."""
+BUDGET, CHECK = 80.0, 9.0
+"""Work for a plan, and to see whether what is in force can be made better. One is an evaluation of few moves, about 0.07 ms.
 
-EXCHANGED = 32
-"""Largest groups of which pairs are exchanged."""
-
-REBUILT, WAYS, FULL = 8, 12, 3
-"""Groups taken out at once, ways kept while they are put back, and domains for each of which that is tried."""
-
-POLISH, CHECK, CHECK_FEW = 12.0, 6.0, 15.0
-"""Work for a polish, and to see whether what is in force can be made better, beyond a descent. One is an evaluation of few moves,
-about 0.07 ms.
-
-All of these were chosen on the first 50 problems of benchmarks/placement.py, FEW and MANY on 50 more too. What that is worth on
-others: docs/placement.md.
+All of these were chosen on seeds 0-49 and 100-149 of benchmarks/placement.py, MANY on 150-199 and 300-349 too. What that is worth
+on others: docs/placement.md.
 """
 
 ELEMENTS = 8000
@@ -411,9 +400,10 @@ def solve(layout: Layout, requests: tuple[Request, ...], kept_now: tuple[int, ..
 class _Search:
     """Local search that evaluates all moves of a kind at once, in arrays.
 
-    From a start it descends: at every step it knows each group's best move, and makes the best of these. Then it exchanges pairs,
-    tries each domain with a kept core more and less, and takes some groups out and puts them back in the best way. It counts its
-    evaluations and gives up polishing after so many: the work is bounded, and the same everywhere.
+    From a start it descends: at every step it knows each group's best move, and makes the best of these. It gathers batch work in
+    few domains. Then it exchanges pairs, tries each domain with a kept core more and less, and takes groups out, the largest first,
+    and puts them back in the best way. It counts its evaluations and gives up after so many: the work is bounded, and the same
+    everywhere.
     """
 
     def __init__(self, objective: Objective) -> None:
@@ -424,7 +414,7 @@ class _Search:
         self._count = len(layout.domains)
         self._groups: Numbers = np.arange(len(objective.requests))
         self._order: Numbers = np.argsort(-objective.demands, kind="stable")
-        self._work = 0.0
+        self._work, self._budget = 0.0, BUDGET
 
     @property
     def in_force(self) -> bool:
@@ -441,16 +431,18 @@ class _Search:
         objective = self._objective
         if not self.in_force:
             return None
-        few = len(self._groups) <= FEW
-        plan = self._plan(self._polished(np.array(objective.places_now), CHECK_FEW if few else CHECK, hasty=hasty))
+        self._budget = CHECK
+        plan = self._plan(self._polished(np.array(objective.places_now), hasty=hasty))
         return plan if objective.cost(plan) < objective.cost(self.now) - TINY else None
 
     def found(self) -> Plan:
-        """The best of what comes of a placement from scratch, and of where the groups are now."""
-        starts = [self._built(), np.array(self._objective.places_now)]
-        if len(self._groups) > MANY:
-            starts = [min(starts, key=self._total) if self.in_force else starts[0]]
-        return self._plan(self._polished(min(map(self._descended, starts), key=self._total), POLISH))
+        """The best of what comes of a placement from scratch, if the groups are few, and of that in force, if there is one."""
+        self._budget = BUDGET
+        starts = [] if self.in_force and len(self._groups) > MANY else [self._built()]
+        if min(self._objective.kept_now) >= 0:
+            starts.append(np.array(self._objective.places_now))
+        found = [self._gathered(self._descended(start, steps=SHORT)) for start in starts]
+        return self._plan(self._polished(min(found, key=self._total)))
 
     def _plan(self, places: Numbers) -> Plan:
         return self._objective.with_kept(tuple(places.tolist()))
@@ -471,21 +463,44 @@ class _Search:
 
     def _built(self) -> Numbers:
         """Places for all groups from scratch: those first that lose most if they do not get the best place."""
-        demands = self._objective.demands
         best = np.sort(self._linear, axis=0)
         keen = self._order[np.argsort((best[0] - best[min(1, len(best) - 1)])[self._order], kind="stable")]
-        places: Numbers = np.full(len(keen), -1)
-        if len(keen) <= BEAM_GROUPS:
-            return min((self._inserted(places, order, BEAM) for order in (keen, self._order)), key=self._total)
-        enough = demands.sum() / min(HANDFULS * self._count, MOST_HANDFULS)
-        sums = np.cumsum(demands[keen])
-        first = 0
-        while first < len(keen):
-            before = sums[first] - demands[keen[first]]
-            last = max(first + 1, int(np.searchsorted(sums, before + enough, side="right")))
-            handful = keen[first:last]
-            places[handful] = self._values(places, handful).argmin(axis=0)
-            first = last
+        nowhere: Numbers = np.full(len(keen), -1)
+        return self._inserted(nowhere, keen) if len(keen) <= HANDFULS else self._put(nowhere, keen)
+
+    def _gathered(self, places: Numbers) -> Numbers:
+        """All batch work in the fewest domains that have room for it, those with most of it now, if that costs less.
+
+        Each domain with batch work loses what is left of its last core; and a domain without any is emptied in no single move.
+        """
+        batch = self._objective.loads_of(places)[1][:, 0]
+        order = np.argsort(-batch, kind="stable")
+        domains = zip(self._layout.domains, self._layout.kept_cpus, strict=True)
+        room = np.array([cpus[-1] - cpus[domain.reserved] for domain, cpus in domains])
+        enough = int(np.searchsorted(np.cumsum(room[order]), batch.sum() - TINY)) + 1
+        return min(places, self._emptied(places, order[enough:]), key=self._total)
+
+    def _emptied(self, places: Numbers, closed: Numbers) -> Numbers:
+        """Moves all batch work out of these domains, if it can be elsewhere."""
+        barred: Flags = np.any(self._members[closed] > HALF, axis=0)
+        out: Flags = self._objective.is_batch & barred[places]
+        if not out.any() or barred[:-1].all():
+            return places
+        other = self._put(places, self._order[out[self._order]], np.flatnonzero(barred[:-1]))
+        return self._descended(other, steps=SHORT)
+
+    def _put(self, places: Numbers, groups: Numbers, barred: Numbers | None = None) -> Numbers:
+        """Takes groups out and puts them back by the handful, each group where it adds least; `barred`: places for none of them."""
+        demands = self._objective.demands
+        before = np.cumsum(demands[groups]) - demands[groups]
+        handful = (before * (HANDFULS / max(demands.sum(), TINY))).astype(int)
+        places = places.copy()
+        places[groups] = -1
+        for together in np.split(groups, np.flatnonzero(np.diff(handful)) + 1):
+            values = self._values(places, together)
+            if barred is not None:
+                values[barred] = inf
+            places[together] = values.argmin(axis=0)
         return places
 
     def _values(self, places: Numbers, groups: Numbers) -> Floats:
@@ -506,8 +521,8 @@ class _Search:
         added: Floats = self._layout.sums @ (costs[:, 1:] - costs[:, :1]).reshape(-1, costs.shape[2])
         return added
 
-    def _inserted(self, places: Numbers, groups: Numbers, width: int) -> Numbers:
-        """Takes groups out and puts them back one after the other, keeping the best `width` ways after each."""
+    def _inserted(self, places: Numbers, groups: Numbers) -> Numbers:
+        """Takes groups out and puts them back one after the other, keeping as many ways after each as cost little more than one."""
         objective, kinds, sums = self._objective, self._layout.kinds, self._layout.sums
         places = places.copy()
         places[groups] = -1
@@ -516,6 +531,7 @@ class _Search:
         totals = np.zeros(1)
         shares = self._layout.shares[:, 1:, None]
         steps = list[tuple[Numbers, Numbers]]()
+        width = max(1, ELEMENTS // (shares.size * objective.tables.moved.shape[1]))
         for group in groups.tolist():
             demand, is_batch = objective.demands[group], objective.is_batch[group]
             shape = (self._count, shares.shape[1], len(totals))
@@ -548,37 +564,31 @@ class _Search:
             at = int(way[at])
         return places
 
-    def _polished(self, places: Numbers, budget: float, *, hasty: bool = False) -> Numbers:
-        """What a budget of work makes of places; `hasty`: only the first improvement."""
+    def _polished(self, places: Numbers, *, hasty: bool = False) -> Numbers:
+        """What the budget makes of places; `hasty`: only the first improvement."""
         start = places
-        places = self._descended(places, steps=1 if hasty else STEPS)
+        places = self._descended(places, steps=1 if hasty else inf)
         if hasty and (places != start).any():
             return places
-        total, last, few = self._total(places), self._objective.tables.last, len(places) <= FEW
-        budget += self._work
+        total = self._total(places)
         improved = True
         while improved:
             improved = False
-            while self._work < budget and (exchanged := self._exchanged(places)) is not None:
+            while self._work < self._budget and (exchanged := self._exchanged(places)) is not None:
                 if hasty:
                     return exchanged
                 places = self._descended(exchanged)
                 total = self._total(places)
             costs = self._domain_costs(places)
-            kept, full = costs.argmin(axis=1), np.argsort(-costs.min(axis=1), kind="stable").tolist()
-            shapes = [(domain, more) for more in (1, -1) for domain in full]
-            shapes.sort(key=lambda shape: kept[shape[0]] + shape[1] == last[shape[0]])
-            sets = list(self._sets(places, full[:FULL]))
-            changes: list[tuple[int, int] | Numbers] = [*sets, *shapes] if few else [*shapes, *sets]
+            kept, cheapest = costs.argmin(axis=1), np.argsort(costs.min(axis=1), kind="stable").tolist()
+            shapes = [(domain, more) for more in (1, -1) for domain in cheapest]
+            sets = [self._order[first : first + REBUILT] for first in range(0, len(places), REBUILT)]
+            changes: list[tuple[int, int] | Numbers] = [*shapes, *sets] if len(sets) > 1 else [*sets, *shapes]
             for change in changes:
-                if self._work >= budget:
+                if self._work >= self._budget:
                     return places
-                if isinstance(change, tuple):
-                    domain, more = change
-                    other = self._reshaped(places, kept, domain, more)
-                else:
-                    other = self._inserted(places, change, WAYS)
-                if self._total(other) < total - TINY:
+                other = self._reshaped(places, kept, *change) if isinstance(change, tuple) else self._inserted(places, change)
+                if other is not places and self._total(other) < total - TINY:
                     if hasty:
                         return other
                     places, improved = self._descended(other), True
@@ -592,34 +602,21 @@ class _Search:
         return costs_by_kept(self._objective.tables, latency, batch, groups > HALF)[:, :, 0]
 
     def _reshaped(self, places: Numbers, kept: Numbers, domain: int, change: int) -> Numbers:
-        """Lets a domain keep a core more or less, and moves groups with all kept cores fixed."""
+        """Lets a domain keep a core more or less, and moves groups with all kept cores fixed. With all kept, batch leaves."""
         layout, tables = self._layout, self._objective.tables
         kept = kept.copy()
         kept[domain] += change
-        if not layout.domains[domain].reserved <= kept[domain] <= len(layout.domains[domain].cores):
+        if not layout.domains[domain].reserved <= kept[domain] <= tables.last[domain]:
             return places
+        if change > 0 and kept[domain] == tables.last[domain]:
+            return self._emptied(places, np.array([domain]))
         rows = np.arange(self._count)
         shared, crowded, room = (table[rows, kept][:, None] for table in (tables.shared, tables.crowded, tables.room))
         barred = np.where(kept == tables.last, np.minimum(tables.barred[:, 0], FORBIDDEN), 0.0)[:, None]
         fixed = Tables(shared, crowded, room, np.zeros_like(room), barred, np.zeros_like(tables.last))
-        return self._descended(places, fixed, steps=FIXED_STEPS)
+        return self._descended(places, fixed, steps=SHORT)
 
-    def _sets(self, places: Numbers, full: list[int]) -> Iterator[Numbers]:
-        """Groups to take out together: the largest; those that would rather be elsewhere; the largest in and out of a domain."""
-        yield self._order[:REBUILT]
-        if len(self._order) <= REBUILT:
-            return
-        rather = self._linear[places, self._groups] - self._linear.min(axis=0)
-        yield self._largest_first(np.argsort(-rather, kind="stable")[:REBUILT])
-        for domain in full:
-            inside = self._members[domain, places[self._order]] > 0
-            mine = self._order[inside][: REBUILT // 2]
-            yield self._largest_first(np.concatenate([mine, self._order[~inside][: REBUILT - len(mine)]]))
-
-    def _largest_first(self, groups: Numbers) -> Numbers:
-        return groups[np.argsort(-self._objective.demands[groups], kind="stable")]
-
-    def _descended(self, places: Numbers, fixed: Tables | None = None, *, steps: int = STEPS) -> Numbers:
+    def _descended(self, places: Numbers, fixed: Tables | None = None, *, steps: float = inf) -> Numbers:
         """Makes the best moves of single groups, step by step, until none makes it better. `fixed`: with kept cores given."""
         objective, groups, is_batch = self._objective, self._groups, self._objective.is_batch
         tables = objective.tables if fixed is None else fixed
@@ -628,7 +625,8 @@ class _Search:
         changed: Numbers = np.arange(self._count)
         at_once = AT_ONCE if fixed is None else 1
         total: float | None = None
-        for _ in range(steps):
+        while steps > 0 and self._work < self._budget:
+            steps -= 1
             latency, batch, there = objective.loads_of(places)
             own = self._parts[changed][:, places]
             other_latency = (latency[changed] - own * objective.latency_demands)[:, None]
@@ -678,26 +676,24 @@ class _Search:
 
     def _exchanged(self, places: Numbers) -> Numbers | None:
         """The best exchange of two of the largest groups between two domains; None if none makes it better."""
-        objective = self._objective
+        objective, linear = self._objective, self._linear
         largest = self._order[:EXCHANGED]
         largest = largest[places[largest] < self._count]
-        one, two = (largest[side] for side in np.triu_indices(len(largest), 1))
-        differ = places[one] != places[two]
-        if not differ.any():
+        here = places[largest]
+        if not len(here):
             return None
-        leaves, comes = np.concatenate([one[differ], two[differ]]), np.concatenate([two[differ], one[differ]])
-        here = places[leaves]  # each exchange is two rows: what it does to the domain of either
-        latency, batch, there = (load[here, 0] for load in objective.loads_of(places))
-        latency = latency - objective.latency_demands[leaves] + objective.latency_demands[comes]
-        batch = batch - objective.batch_demands[leaves] + objective.batch_demands[comes]
-        there = there - objective.is_batch[leaves] + objective.is_batch[comes]
-        then = self._least(latency[:, None], batch[:, None], there[:, None] > HALF, objective.tables.of(here))[:, 0]
-        gains = self._domain_costs(places).min(axis=1)[here] - then
-        gains += self._linear[here, leaves] - self._linear[places[comes], leaves]
-        first, second = np.split(gains, 2)
-        best = int((first + second).argmax())
-        if first[best] + second[best] <= TINY:
+        owns = objective.latency_demands, objective.batch_demands, objective.is_batch.astype(float)
+        latency, batch, there = (
+            load[here] - own[largest, None] + own[largest] for load, own in zip(objective.loads_of(places), owns, strict=True)
+        )  # of the domain of each group, if it leaves and another comes
+        then = self._least(latency, batch, there > HALF, objective.tables.of(here))
+        gains = self._domain_costs(places).min(axis=1)[here, None] - then
+        gains += linear[here, largest][:, None] - linear[here, largest[:, None]]
+        gains += gains.T
+        gains[here[:, None] == here] = 0.0
+        one, two = np.unravel_index(gains.argmax(), gains.shape)
+        if gains[one, two] <= TINY:
             return None
         places = places.copy()
-        places[leaves[best]], places[comes[best]] = places[comes[best]], places[leaves[best]]
+        places[largest[[one, two]]] = here[[two, one]]
         return places
