@@ -303,6 +303,7 @@ def ship(fitted: Fitted, corpus: Corpus, rows: Sequence[Mapping[str, Any]]) -> s
     )
     digest = save(SHIPPED, "behaviour", card, fitted.arrays)
     promote(SHIPPED, "behaviour", digest)
+    (place / "history").unlink()  # nothing to go back to
     for path in (SHIPPED, *SHIPPED.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
     return digest

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -404,7 +405,7 @@ def shipped() -> Network:
 def change(claims: Claims) -> dict[str, dict[str, float]]:
     """Coverage when a load changes its habits, in the 100 ticks after the first 100: level, noise, period, all at once."""
     rng = np.random.default_rng(SEED)
-    groups, before, after = 40, 400, 200 + max(TICKS)
+    groups, before, after = 300, 400, 200 + max(TICKS)  # of 40, chance alone moves a share by half a point
     tick = np.arange(before + after)
     late = tick >= before
     kinds = {
@@ -558,8 +559,14 @@ def ship(data: Path) -> str:
         cpus=1,
         features=DEMAND_FEATURES,
     )
+    place = artifact.SHIPPED / "demand"
+    if place.exists():
+        shutil.rmtree(place)
     digest = artifact.save(artifact.SHIPPED, "demand", card, arrays)
     artifact.promote(artifact.SHIPPED, "demand", digest)
+    (place / "history").unlink()  # nothing to go back to
+    for path in (place, *place.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
     return digest
 
 
