@@ -49,7 +49,7 @@ def class_of(group: Group, session: Session | None) -> str:
     if behaviour.p_batch >= needed:
         least = percent((1.0 - needed) / 2)
         if behaviour.p_latency <= (1.0 - needed) / 2:
-            told += f"; somebody may be at its keys, or waiting for it to load, in its first {LOADING_SECONDS:.0f} s"
+            told += f"; somebody may be at its keys or, in its first {LOADING_SECONDS:.0f} s, waiting for it to load"
             return f"{told}: hands off (by {behaviour.source})"
         return f"{told}; batch takes at most {least} latency-sensitive as well: hands off (by {behaviour.source})"
     return f"{told}; at least {percent(needed)} is needed: hands off (by {behaviour.source})"

@@ -230,7 +230,9 @@ def test_how_sure_it_must_be_is_told_where_the_configuration_has_it() -> None:
     almost = Behaviour(Latency.NONE, 0.12, 0.85, (), "behaviour x")
     assert "85 % batch; batch takes at most 10 % latency-sensitive" in class_of(with_behaviour(group, almost), session)
     loads = Behaviour(Latency.NONE, 0.05, 0.92, (), "behaviour x")
-    assert "92 % batch; somebody may be at its keys, or waiting for it to load" in class_of(with_behaviour(group, loads), session)
+    assert "92 % batch; somebody may be at its keys or, in its first 10 s, waiting for it to load: hands off" in class_of(
+        with_behaviour(group, loads), session
+    )
     neither = Behaviour(Latency.NONE, 0.02, 0.03, (), "behaviour x")
     assert class_of(with_behaviour(group, neither), session).startswith("neither latency-sensitive nor batch (95 % sure")
 
