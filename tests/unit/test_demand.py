@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from nicety.models.demand import (
     DEMAND_FEATURES,
     FALLBACK,
     FEW,
+    LOWERED,
     METRICS,
     MIN_TICKS,
     Forecaster,
@@ -389,6 +390,39 @@ def test_a_new_series_starts_with_what_was_learned_from_the_others() -> None:
         taught = list(forecaster.step(keys, new[:, tick], float(tick), metric, ask))
         untaught = list(fresh.step(keys, new[:, tick], float(tick), metric, ask))
     assert taught[0][0][0][1] > untaught[0][0][0][1]
+
+
+def moved(say: Callable[[int], Callable[[Singles], Any]], spans: Sequence[range], patch: pytest.MonkeyPatch) -> list[float]:
+    """How far the 90 % quantile of the next value is corrected in these spans: in widths, a mean of 16 series. `say`: by what the
+    model answers at a tick."""
+    values, model = noise(16, 600), Says(lambda start: start)
+
+    def tops() -> list[Floats]:
+        forecaster, found = Forecaster(model, 1.0), []
+        for tick in range(values.shape[1]):
+            model._say = say(tick)
+            found.append(np.array([rows[0] for rows, _ in step(forecaster, values, tick)]))
+        return found
+
+    with patch.context() as never:
+        never.setattr(module, "GAIN", 0.0)
+        never.setattr(module, "COMMON_RATE", 0.0)
+        plain = np.array(tops())
+    up = (np.array(tops()) - plain)[:, :, 1] / (plain[:, :, -1] - plain[:, :, 0])
+    return [float(up[span.start : span.stop].mean()) for span in spans]
+
+
+def test_what_was_learned_of_a_series_fades_when_its_forecasts_are_right_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    spans = (range(250, 300), range(370, 400), range(530, 600))
+    before, much, after = moved(lambda tick: too_low if 300 <= tick < 400 else lambda start: start, spans, monkeypatch)
+    assert abs(before) < 0.03
+    assert much > 0.05
+    assert after < 0.3 * much
+
+
+def test_quantiles_that_cover_too_much_are_lowered_a_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    (lowered,) = moved(lambda _: lambda start: start[:, :1] + (start - start[:, :1]) * 1.5, [range(200, 600)], monkeypatch)
+    assert -LOWERED <= lowered < -0.5 * LOWERED
 
 
 def test_a_series_that_stands_still_is_not_corrected() -> None:
