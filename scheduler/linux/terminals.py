@@ -3,6 +3,9 @@
 Editors, pagers, prompts and games take their terminal out of canonical mode (termios(3)), for they answer each key; what only works
 leaves it to give whole lines. The mode belongs to the terminal, which must be opened to be asked: for reading, without waiting and
 without becoming its owner, so nobody notices. Through /proc/PID/fd it is the right one in containers, too.
+
+A file of a user's own file system (FUSE) may keep whoever asks for its attributes waiting for good, so the kind of file system that
+a descriptor is on is looked up first, in /proc/PID/mountinfo.
 """
 
 # ruff: noqa: PTH116 -- Path objects cost more than the system calls
@@ -15,6 +18,8 @@ import termios
 _STANDARD = (0, 1, 2)
 _OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _VIRTUAL, _CONSOLES, _PSEUDO = 4, 64, range(136, 144)  # majors, and the minor from which 4 is serial: admin-guide/devices.txt
+_DEVICES = (b"devpts", b"devtmpfs", b"tmpfs")  # file systems of the kernel that have terminals
+_MOUNT = b"mnt_id:"
 
 
 def takes_keys(path: str, terminal: int) -> bool | None:
@@ -28,12 +33,11 @@ def takes_keys(path: str, terminal: int) -> bool | None:
         return None
     device = os.makedev(major, minor)
     for number in _STANDARD:
-        name = f"{path}/fd/{number}"
         try:
-            if os.stat(name).st_rdev != device:
-                continue
-            descriptor = os.open(name, _OPEN)
+            descriptor = _opened(path, number, device)
         except OSError:  # closed, gone, or not ours
+            continue
+        if descriptor < 0:
             continue
         try:
             return not termios.tcgetattr(descriptor)[3] & termios.ICANON
@@ -42,3 +46,18 @@ def takes_keys(path: str, terminal: int) -> bool | None:
         finally:
             os.close(descriptor)
     return None
+
+
+def _opened(path: str, number: int, device: int) -> int:
+    """A descriptor of our own on what a process has as that number, -1 if it is not that device. Raises OSError."""
+    mount = next((line.split()[1] for line in _lines(f"{path}/fdinfo/{number}") if line.startswith(_MOUNT)), b"")
+    kinds = (line.partition(b" - ")[2].split(b" ", 1)[0] for line in _lines(f"{path}/mountinfo") if line.startswith(mount + b" "))
+    name = f"{path}/fd/{number}"
+    if not mount or next(kinds, b"") not in _DEVICES or os.stat(name).st_rdev != device:
+        return -1
+    return os.open(name, _OPEN)
+
+
+def _lines(path: str) -> list[bytes]:
+    with open(path, "rb") as file:  # noqa: PTH123
+        return file.read().splitlines()

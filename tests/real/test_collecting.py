@@ -116,7 +116,7 @@ def test_values_are_those_of_psutil(source: ProcSource) -> None:
             assert (got["write_chars"], got["read_bytes"]) == (io.write_chars, io.read_bytes)
             assert got["read_chars"] == io.read_chars
             assert got["last_cpu"] == peer.cpu_num()
-        assert got["known"] == Known.WAIT | Known.IO | Known.FDS | Known.SOCKETS
+        assert got["known"] | Known.KEYS == Known.WAIT | Known.IO | Known.FDS | Known.SOCKETS | Known.KEYS
         assert got["slices"] > 1
 
 
@@ -237,7 +237,7 @@ MPTCP = 262  # IPPROTO_MPTCP, which Go 1.24 listens with where it can
 def served(snapshot: Snapshot, pid: int) -> Trait | None:
     """What a process serves, None where that is unknown."""
     got = row(snapshot, pid)
-    return Trait(got["traits"]) & ~Trait.TERMINAL if got["known"] & Known.SOCKETS else None
+    return Trait(got["traits"]) & ~(Trait.TERMINAL | Trait.KEYS) if got["known"] & Known.SOCKETS else None
 
 
 @pytest.mark.parametrize(
