@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import shutil
 import statistics
 import time
 from collections import Counter, defaultdict
@@ -30,9 +29,10 @@ from typing import Any
 
 import numpy as np
 from claims import Claims
+from shipping import ship
 
 from nicety import __version__
-from nicety.models.artifact import FEATURES, SHIPPED, Card, DataRange, promote, save
+from nicety.models.artifact import FEATURES, Card, DataRange
 from nicety.models.behaviour import BEHAVIOUR_CHANNELS, BEHAVIOUR_FEATURES, CLASSES, BehaviourModel, Behaviours, Floats, Summaries
 from nicety.models.records import Latency
 from nicety.scheduler.config import Config, parse
@@ -286,11 +286,8 @@ def cost(model: BehaviourModel, groups: int = 1000, ticks: int = 40) -> float:
     return statistics.median(spent)
 
 
-def ship(fitted: Fitted, corpus: Corpus, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Write the model into the package, readable for everybody; its digest."""
-    place = SHIPPED / "behaviour"
-    if place.exists():
-        shutil.rmtree(place)
+def shipped(fitted: Fitted, corpus: Corpus, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Make it the model that nicety comes with; its digest."""
     card = Card(
         kind="behaviour",
         interval=1.0,
@@ -301,12 +298,7 @@ def ship(fitted: Fitted, corpus: Corpus, rows: Sequence[Mapping[str, Any]]) -> s
         cpus=os.cpu_count() or 1,
         features=FEATURES["behaviour"],
     )
-    digest = save(SHIPPED, "behaviour", card, fitted.arrays)
-    promote(SHIPPED, "behaviour", digest)
-    (place / "history").unlink()  # nothing to go back to
-    for path in (SHIPPED, *SHIPPED.rglob("*")):
-        path.chmod(0o755 if path.is_dir() else 0o644)
-    return digest
+    return ship(card, fitted.arrays)
 
 
 def by_program(performances: Sequence[Performance]) -> Iterator[list[str]]:
@@ -360,7 +352,7 @@ def main() -> None:
         ]
         print(table(("training program", "is", "without its family called", "p latency", "p batch", "loss"), rows))
         if arguments.ship:
-            print(f"shipped as {ship(fitted, corpus, unseen)[:8]}")
+            print(f"shipped as {shipped(fitted, corpus, unseen)[:8]}")
         return
     model = BehaviourModel.from_arrays(fitted.arrays, "")
     every = perform(model, corpus, corpus.held_out)
@@ -393,7 +385,7 @@ def main() -> None:
         claims.at_most("ticks until a service is latency, median", statistics.median(spans["latency"]), 5)
     claims.at_most("ms of CPU a tick of 1,000 active groups, median", cost(model), 2)
     if arguments.ship:
-        print(f"shipped as {ship(fitted, corpus, metrics)[:8]}")
+        print(f"shipped as {shipped(fitted, corpus, metrics)[:8]}")
     claims.close(
         arguments.json,
         programs=[dict(zip(columns, row, strict=True)) for row in by_program(performances)],

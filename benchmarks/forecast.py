@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import resource
-import shutil
 import subprocess
 import sys
 import time
@@ -46,6 +45,7 @@ from forecast_protocol import (
     panels,
     relative,
 )
+from shipping import ship
 
 from nicety import __version__
 from nicety.models import artifact
@@ -542,7 +542,7 @@ def train() -> None:
 # --- the model that nicety comes with ---------------------------------------------------------------------------------------------
 
 
-def ship(data: Path) -> str:
+def fit_shipped(data: Path) -> str:
     """Fit and write it; its digest."""
     series = [one for one in load_demand(data) if one.dataset in SHIPPED]
     parts = [history([one for one in series if one.dataset == name]) for name in SHIPPED]
@@ -559,15 +559,7 @@ def ship(data: Path) -> str:
         cpus=1,
         features=DEMAND_FEATURES,
     )
-    place = artifact.SHIPPED / "demand"
-    if place.exists():
-        shutil.rmtree(place)
-    digest = artifact.save(artifact.SHIPPED, "demand", card, arrays)
-    artifact.promote(artifact.SHIPPED, "demand", digest)
-    (place / "history").unlink()  # nothing to go back to
-    for path in (place, *place.rglob("*")):
-        path.chmod(0o755 if path.is_dir() else 0o644)
-    return digest
+    return ship(card, arrays)
 
 
 def main() -> int:
@@ -584,7 +576,7 @@ def main() -> int:
         measure() if given.measure else train()
         return 0
     if given.ship:
-        print(f"shipped as {ship(directory(given.data))[:8]}")
+        print(f"shipped as {fit_shipped(directory(given.data))[:8]}")
         return 0
     wanted = given.only.split(",")
     if not set(wanted) <= set(PARTS):
