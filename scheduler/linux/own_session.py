@@ -1,8 +1,9 @@
 """The daemon's own session, which steps back while something is demoted for a service: what the batch no longer takes from it,
 the daemon must not take instead. Knows /proc/self/autogroup. Must not know decisions, the ledger, or why something is demoted.
 
-A tick is some ten milliseconds of CPU in one piece. Beside a session at nice 0 it has half of a CPU until it is done, at nice 10 a
-tenth. Only a session that the daemon itself leads is changed: nobody else is in it, and its nice ends with it.
+A tick is some ten milliseconds of CPU in one piece. Beside a session at nice 0 it has half of a CPU until it is done; what counts more
+is that a service that wakes up while the daemon runs is behind it by its weight, and may have to wait for the next interrupt of the
+timer (4 ms). Only a session that the daemon itself leads is changed: nobody else is in it, and its nice ends with it.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-NICE = 10
-"""A tenth of the weight of a session at nice 0, and seven times that of one at 19: enough for ticks to be in time beside both."""
+NICES = (19, 10, 0)
+"""What is tried, in this order, until ticks are in time: least, as the batch has it; a tenth of a session's usual weight, enough
+beside sessions that nobody demoted; all of it."""
 
 
 class OwnSession:
@@ -20,13 +22,13 @@ class OwnSession:
     def __init__(self) -> None:
         self._path = Path("/proc/self/autogroup")
         self._ours = os.getsid(0) == os.getpid()
-        self._late = False
+        self._steps = 0  # into NICES
         self.nice = 0  # what we gave it
 
     def step_back(self, demoted: bool) -> None:
-        """To be told often whether something is demoted: at `NICE` while it is, back at 0 when it is not. Never raises."""
-        self._late = self._late and demoted
-        wanted = NICE if demoted and not self._late else 0
+        """To be told often whether something is demoted: at one of `NICES` while it is, back at 0 when it is not. Never raises."""
+        self._steps = self._steps if demoted else 0
+        wanted = NICES[self._steps] if demoted else 0
         if wanted == self.nice or not self._ours:
             return
         try:
@@ -40,5 +42,6 @@ class OwnSession:
             self._ours = False  # this kernel has no autogroups
 
     def late(self) -> None:
-        """A tick was late: at nice 0 until nothing is demoted any more, for a protection that comes late is none."""
-        self._late = True
+        """A tick took too long: a step forward until nothing is demoted any more, for a protection that comes late is none."""
+        if self.nice:
+            self._steps = min(self._steps + 1, len(NICES) - 1)

@@ -161,7 +161,7 @@ def test_its_own_session_steps_back_while_something_is_demoted(tmp_path: Path, c
     before = kernel_values(contention)
     daemon = run(tmp_path, "run", "--act", config=ACTING, start_new_session=True)
     until(lambda: kernel_values(contention) != before)
-    until(lambda: Path(f"/proc/{daemon.pid}/autogroup").read_text().endswith(" nice 10\n"))
+    until(lambda: Path(f"/proc/{daemon.pid}/autogroup").read_text().endswith((" nice 19\n", " nice 10\n")))  # 10 if it had not CPU enough
     undone = ask(tmp_path / "state" / "control.sock", "undo")
     assert undone["outcomes"]
     until(lambda: Path(f"/proc/{daemon.pid}/autogroup").read_text().endswith(" nice 0\n"))
