@@ -39,7 +39,7 @@ from .linux.control import LinuxKernel
 from .linux.facts import probe
 from .linux.own_session import OwnSession
 from .linux.proc import ProcSource
-from .linux.slices import yield_early
+from .linux.slices import LONGEST, SHORTEST, ask_for
 from .linux.waits import LinuxWaits
 from .logstream import ERROR, NOTICE, WARNING, open_log
 from .notify import Notifier
@@ -155,7 +155,7 @@ class Daemon:
             signal.signal(number, self._stop)
         signal.signal(signal.SIGHUP, self._want_reload)
         mode = self._actuator.mode
-        yield_early()
+        ask_for(SHORTEST)  # who wakes beside it waits a tenth of a millisecond and not several
         self._event(NOTICE, f"nicety {__version__} started, {'acting' if mode == 'act' else 'observing'}", mode=mode)
         self._notifier.ready(mode)
         for at in self._due(duration):
@@ -207,7 +207,10 @@ class Daemon:
             now = self._clock.monotonic()
             if self._stopping or (end is not None and now >= end):
                 return
+            if self._own_session.nice:
+                ask_for(LONGEST)  # its turn is far off, whatever it is owed: see `linux/own_session.py`
             yield now
+            ask_for(SHORTEST)
             step = round(self._config.daemon.interval * 1e9)
             took = max(0, self._clock.monotonic() - due)
             late = took // step

@@ -1,9 +1,13 @@
 """The daemon's own session, which steps back while something is demoted for a service: what the batch no longer takes from it,
 the daemon must not take instead. Knows /proc/self/autogroup. Must not know decisions, the ledger, or why something is demoted.
 
-A tick is some ten milliseconds of CPU in one piece. Beside a session at nice 0 it has half of a CPU until it is done; what counts more
-is that a service that wakes up while the daemon runs is behind it by its weight, and may have to wait for the next interrupt of the
-timer (4 ms). Only a session that the daemon itself leads is changed: nobody else is in it, and its nice ends with it.
+A tick is some ten milliseconds of CPU in one piece. Beside a session at nice 0 it has half of a CPU until it is done, at nice 19
+next to nothing. That alone is not enough: what a session waited for a CPU the kernel owes it (EEVDF, the lag), and a tick that is
+owed some milliseconds runs them before a service that wakes up beside it. So a tick of a daemon that stands back asks for the
+longest slice, which puts its deadline behind everybody's, and for the shortest before it sleeps, which bounds what it is owed to
+4 ms (entity_lag in kernel/sched/fair.c).
+
+Only a session that the daemon itself leads is changed: nobody else is in it, and its nice ends with it.
 """
 
 from __future__ import annotations

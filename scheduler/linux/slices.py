@@ -90,16 +90,16 @@ class Slices:
         return 0 if length in self._defaults else length
 
 
-def yield_early() -> bool:
-    """Give the calling thread the shortest slice, so that who wakes beside it waits a tenth of a millisecond and not several.
+def ask_for(length: int) -> bool:
+    """Give the calling thread this slice, ns.
 
     What it starts has the default again: the flag for that is set with it. False: this kernel has no slices, nothing is changed.
     """
     try:
         now = _get(0)
         if now.policy in _HAVE_SLICES:
-            _set(0, _Attributes(now.policy, _RESET_ON_FORK, now.nice, SHORTEST))
-        return _get(0).runtime == SHORTEST
+            _set(0, _Attributes(now.policy, _RESET_ON_FORK, now.nice, length))
+        return _get(0).runtime == length
     except OSError:
         return False
 

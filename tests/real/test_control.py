@@ -488,8 +488,8 @@ def test_names_with_parentheses_and_newlines_do_not_shift_the_fields(tmp_path: P
 
 BRIEF = """
 import os
-from nicety.scheduler.linux.slices import Slices, yield_early
-done, nice = yield_early(), os.nice(0)
+from nicety.scheduler.linux.slices import SHORTEST, Slices, ask_for
+done, nice = ask_for(SHORTEST), os.nice(0)
 own = Slices().read(0)
 pid = os.fork()
 if pid == 0:
@@ -499,7 +499,7 @@ print(done, own, child, os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK)
 """
 
 
-def test_a_process_that_yields_early_has_a_short_slice_and_its_children_have_not() -> None:
+def test_a_process_that_asks_for_a_short_slice_has_it_and_its_children_have_not() -> None:
     try:
         Slices().read(0)
     except OSError as error:
