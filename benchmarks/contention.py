@@ -198,7 +198,8 @@ def _cost(made: Scene, turns: int, length: float, rate: float = 600.0) -> float:
 
 
 def start_load(made: Scene, rate: float, seconds: float, turns: int, seed: int) -> subprocess.Popen[bytes]:
-    """Open-loop load in the background: (planned second, latency in seconds) are in `folder / "latency.npy"` when it has ended."""
+    """Open-loop load in the background, from about 0.3 s on: when each request was planned (monotonic seconds) and its latency in
+    seconds are in `folder / "latency.npy"` when it has ended."""
     generator = str(Path(__file__).with_name("openloop.py"))
     asked = ["--port", made.port, "--rate", rate, "--seconds", seconds, "--work", turns, "--seed", seed]
     out = str(made.folder / "latency.npy")

@@ -57,6 +57,9 @@ TIMES = {"cold": (7.0, 10.0), "pinned": (7.0, 10.0)}
 PLAIN = (2.0, 3.0)
 """Seconds of load before the hogs start, and from there to the window that is compared: nicety has something to find out."""
 
+TICK = 0.02
+"""Seconds from the start of a tick of the daemon in which it is taken to be at it: some 10 ms of CPU, in competition."""
+
 WORK, REST, FIRST, BEFORE = 8.0, 22.0, 5.0, 0.05
 """The periodic batch: seconds of work and of rest, the seconds of each burst that are looked at, and how long before a burst it is
 looked whether the hogs are lowered."""
@@ -79,6 +82,7 @@ class Run:
 
     latency: np.ndarray  # seconds, of the window
     early: np.ndarray  # of the seconds between the start of the hogs and the window
+    ticking: np.ndarray | None  # of those of the window that came while the daemon made a tick, or might have
     rounds: float  # batch work a second
     cpus: float  # CPUs that the batch got for it
     protected: float | None  # seconds from the start of the hogs to the first change in the kernel
@@ -160,7 +164,6 @@ def measure(separation: str, busy: float, condition: str, seconds: float, seed: 
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             state = stack.enter_context(nicety(folder, PINNED if condition == "pinned" else ""))
         load = start_load(made, busy / cost, lead + settle + seconds, turns, seed)
-        begun = time.monotonic() + 0.1  # what the generator waits before its first request, about
         time.sleep(lead)
         watcher, start = None, time.monotonic()
         if condition != "alone":
@@ -175,22 +178,28 @@ def measure(separation: str, busy: float, condition: str, seconds: float, seed: 
             if state is not None:
                 watcher = Watcher(made)
                 watcher.start()
-        time.sleep(max(0.0, begun + lead + settle - time.monotonic()))
+        opens, ends = start + settle, start + settle + seconds
+        time.sleep(max(0.0, opens - time.monotonic()))
         if watcher is not None:
             watcher.stop()  # its looks cost a CPU something
         before, had, at = made.rounds() if made.hogs else 0, sum(map(cpu_seconds, made.hogs)), time.monotonic()
         spent = 0.0 if state is None else cpu_seconds(daemon_of(state))
-        time.sleep(max(0.0, begun + lead + settle + seconds - time.monotonic()))
+        time.sleep(max(0.0, ends - time.monotonic()))
         rounds = ((made.rounds() if made.hogs else 0) - before) / (time.monotonic() - at)
         cpus = (sum(map(cpu_seconds, made.hogs)) - had) / (time.monotonic() - at)
         own = None if state is None else (cpu_seconds(daemon_of(state)) - spent) / (time.monotonic() - at)
         if load.wait(60):
             raise SystemExit("the load generator failed")
-        ticks = None if state is None else ticks_until_protected(state, start)
+        made_ticks = None if state is None else ticks_since(state, start)
         planned, latency = np.load(made.folder / "latency.npy")
     protected = None if watcher is None or watcher.changed is None else watcher.changed - start
-    window = planned >= lead + settle
-    return Run(latency[window], latency[(planned >= lead) & ~window], rounds, cpus, protected, ticks, own)
+    window, early = (planned >= opens) & (planned < ends), (planned >= start) & (planned < opens)
+    ticks = ticking = None
+    if made_ticks is not None:
+        ticks = next((count for count, (_, applied) in enumerate(made_ticks, 1) if applied), None)
+        near = np.any([(planned >= at) & (planned < at + TICK) for at, _ in made_ticks], axis=0)
+        ticking = latency[window & near]
+    return Run(latency[window], latency[early], ticking, rounds, cpus, protected, ticks, own)
 
 
 def daemon_of(state: Path) -> int:
@@ -198,22 +207,21 @@ def daemon_of(state: Path) -> int:
     return int((state / "lock").read_text().split()[0])
 
 
-def ticks_until_protected(state: Path, start: float) -> int | None:
-    """Ticks from the start of the hogs up to the one whose demotion was applied, from the decision log."""
-    count = 0
+def ticks_since(state: Path, start: float) -> list[tuple[float, bool]]:
+    """Ticks from then on, from the decision log: when (monotonic seconds), and whether a demotion was applied in it."""
+    made = []
     with DecisionReader(state / "decisions.db") as log:
         for session in log.sessions():
             for logged in log.ticks(session.id):
                 if logged.tick is None or logged.verdict is None or logged.tick.at < start * 1e9:
                     continue
-                count += 1
                 done = {outcome.decision for outcome in logged.outcomes if outcome.status in (Status.APPLIED, Status.PARTIAL)}
-                if any(
+                applied = any(
                     isinstance(decision.action, Set) and decision.action.control is not Control.SLICE and decision.id in done
                     for decision in logged.verdict.decisions
-                ):
-                    return count
-    return None
+                )
+                made.append((logged.tick.at / 1e9, applied))
+    return made
 
 
 def campaign(separations: list[str], loads: list[float], conditions: list[str], rounds: int, seconds: float) -> dict[str, object]:
@@ -239,28 +247,35 @@ def summary(runs: list[Run]) -> dict[str, float | int | None]:
     """Latencies of all rounds together, in µs; what was never answered counts as lost."""
     pooled = np.concatenate([run.latency for run in runs])
     early = np.concatenate([run.early for run in runs])
-    p50, p99, p999 = (float(value) for value in np.quantile(pooled, (0.5, 0.99, 0.999), method="higher") * 1e6)
+    ticking = [run.ticking for run in runs if run.ticking is not None]
+    p50, p99, p999 = (quantile_of(pooled, share) for share in (0.5, 0.99, 0.999))
     waits = [run.protected for run in runs]
     ticks = [run.ticks for run in runs]
     told = any(tick is not None for tick in ticks) or any(wait is not None for wait in waits)
-    by_round = [np.quantile(run.latency, (0.99, 0.999), method="higher") * 1e6 for run in runs]
+    by_round = [(quantile_of(run.latency, 0.99), quantile_of(run.latency, 0.999)) for run in runs]
     return {
         "p50": p50,
         "p99": p99,
         "p999": p999,
         "median_p99": float(np.median([p99 for p99, _ in by_round])),
         "median_p999": float(np.median([p999 for _, p999 in by_round])),
-        "by_round": [list(map(float, pair)) for pair in by_round],  # type: ignore[dict-item]
-        "early_p99": float(np.quantile(early, 0.99, method="higher") * 1e6),
+        "by_round": by_round,  # type: ignore[dict-item]
+        "early_p99": quantile_of(early, 0.99),
         "batch": float(np.mean([run.rounds for run in runs])),
         "batch_by_round": [run.rounds for run in runs],  # type: ignore[dict-item]
         "batch_cpus": float(np.mean([run.cpus for run in runs])),
         "lost": int(np.isinf(pooled).sum()),
+        "ticking_p99": quantile_of(np.concatenate(ticking), 0.99) if ticking else None,
         "own": max((run.own for run in runs if run.own is not None), default=None),
         "requests": len(pooled),
         "protected_seconds": max((wait for wait in waits if wait is not None), default=None) if told else None,
         "protected_ticks": (max(tick for tick in ticks if tick is not None) if None not in ticks else -1) if told else None,
     }
+
+
+def quantile_of(latencies: np.ndarray, share: float) -> float:
+    """In µs: one that a request had."""
+    return float(np.quantile(latencies, share, method="higher") * 1e6)
 
 
 def show(name: str, rows: dict[str, dict[str, float]]) -> None:  # type: ignore[type-arg]
@@ -307,6 +322,8 @@ def claim(claims: Claims, results: dict[str, dict[str, dict[str, float]]]) -> No
                 for which, word in enumerate(("p99", "p99.9")):
                     said = f"{name}, {condition}: {word} beside the control's two runs, mean of the rounds' ratios"
                     claims.at_most(said, beside(rows, condition, which), 1.25)
+            said = f"{name}, {condition}: p99 of what comes while the daemon makes a tick, beside p99 of all"
+            claims.add(said, row["ticking_p99"] / row["p99"], "for comparison", True)
             ticks = row["protected_ticks"]
             claims.add(f"{name}, {condition}: ticks until protected", ticks, "<= 2", ticks is not None and 0 < ticks <= 2)
 
@@ -344,12 +361,12 @@ def periodic(separation: str, busy: float, teach: int, bursts: int) -> dict[str,
             else:
                 of_each, lowered = foreseen(made, folder, condition, rate, turns, bursts)
             first = np.concatenate(of_each)
-            p50, p99, p999 = np.quantile(first, (0.5, 0.99, 0.999), method="higher") * 1e6
-            by_burst = [float(np.quantile(each, 0.99, method="higher") * 1e6) for each in of_each]
+            p50, p99, p999 = (quantile_of(first, share) for share in (0.5, 0.99, 0.999))
+            by_burst = [quantile_of(each, 0.99) for each in of_each]
             results[condition] = {
-                "p50": float(p50),
-                "p99": float(p99),
-                "p999": float(p999),
+                "p50": p50,
+                "p99": p99,
+                "p999": p999,
                 "median_p99": float(np.median(by_burst)),
                 "p99_by_burst": by_burst,
                 "requests": len(first),
@@ -375,7 +392,6 @@ def foreseen(made: Scene, folder: Path, condition: str, rate: float, turns: int,
             set_slice(made.service, 1e-4)
         seen = 3 if condition == "forecast" else 0
         load = start_load(made, rate, (WORK + REST) * (seen + bursts) + WORK, turns, 2)
-        offset = time.monotonic() + 0.1
         watcher = Watcher(made, 0.02)
         watcher.start()
         onsets = [at for at in onsets_of(made, load) if at - began > (WORK + REST) * (seen + 0.5)][:bursts]
@@ -385,7 +401,7 @@ def foreseen(made: Scene, folder: Path, condition: str, rate: float, turns: int,
         made.stop_hogs()
         set_slice(made.service, 0)
         undo_weights(made)
-    return [latency[(planned >= at - offset) & (planned < at - offset + FIRST)] for at in onsets], lowered
+    return [latency[(planned >= at) & (planned < at + FIRST)] for at in onsets], lowered
 
 
 def reacted(made: Scene, folder: Path, rate: float, turns: int, seed: int) -> np.ndarray:
@@ -394,13 +410,12 @@ def reacted(made: Scene, folder: Path, rate: float, turns: int, seed: int) -> np
     lead, _ = TIMES["cold"]
     with nicety(folder, ""):
         load = start_load(made, rate, lead + FIRST, turns, seed + 1)
-        offset = time.monotonic() + 0.1
         time.sleep(lead)
-        at = made.start_hogs() - offset
+        at = made.start_hogs()
         load.wait()
     made.stop_hogs()
     planned, latency = np.load(made.folder / "latency.npy")
-    return latency[planned >= at]
+    return latency[(planned >= at) & (planned < at + FIRST)]
 
 
 def onsets_of(made: Scene, load: subprocess.Popen[bytes]) -> list[float]:

@@ -1,7 +1,7 @@
 """An open-loop load on a Redis server: requests go out at their time whether or not the one before was answered.
 
-Run as a process of its own, in a real-time class if it may: what is measured is then the server, not the generator. Writes one
-line of JSON per request batch to stdout at the end: [(planned second, latency in µs), ...] as two arrays in a .npy file.
+Run as a process of its own, in a real-time class if it may: what is measured is then the server, not the generator. Writes a
+.npy file at the end: two rows, the moment for which each request was planned (monotonic seconds) and its latency in seconds.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def main() -> int:
     request = command("EVAL", SCRIPT, "0", str(asked.work))
     planned = np.cumsum(np.random.default_rng(asked.seed).exponential(1 / asked.rate, int(asked.rate * asked.seconds * 1.2) + 100))
     planned = planned[planned < asked.seconds]
-    latency = drive(asked.port, request, planned)
-    np.save(asked.out, np.stack([planned[: len(latency)], np.frombuffer(latency, dtype=np.float64)]))
+    due = time.monotonic() + 0.1 + planned
+    np.save(asked.out, np.stack([due, np.frombuffer(drive(asked.port, request, due.tolist()), dtype=np.float64)]))
     return 0
 
 
@@ -49,9 +49,8 @@ def command(*words: str) -> bytes:
     return b"".join([b"*%d\r\n" % len(words), *(b"$%d\r\n%s\r\n" % (len(word), word.encode()) for word in words)])
 
 
-def drive(port: int, request: bytes, planned: np.ndarray) -> array[float]:
-    """Latency in seconds of each request, from its planned time to its answer; infinity for those never answered."""
-    begin = time.monotonic() + 0.1
+def drive(port: int, request: bytes, due: list[float]) -> array[float]:
+    """Latency in seconds of each request, from when it is `due` (monotonic seconds) to its answer; infinity if there was none."""
     links = [socket.create_connection(("127.0.0.1", port)) for _ in range(CONNECTIONS)]
     waiting: dict[int, list[int]] = {}
     by_fd = {}
@@ -59,8 +58,7 @@ def drive(port: int, request: bytes, planned: np.ndarray) -> array[float]:
         link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         link.setblocking(False)
         waiting[link.fileno()], by_fd[link.fileno()] = [], link
-    latency = array("d", [float("inf")]) * len(planned)
-    due = (planned + begin).tolist()
+    latency = array("d", [float("inf")]) * len(due)
     sent = answered = 0
     end = due[-1] + 2.0
     while answered < len(due):
