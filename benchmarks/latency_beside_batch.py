@@ -482,6 +482,10 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.plot is not None and importlib.util.find_spec("matplotlib") is None:
         parser.error("--plot needs matplotlib: pip install 'nicety[report]'")
+    for option, words, known in (("separations", asked.separations, SEPARATIONS), ("conditions", asked.conditions, CONDITIONS)):
+        unknown = [word for word in words.split(",") if word not in known]
+        if unknown:
+            parser.error(f"--{option}: {', '.join(unknown)} is not known; choose from {', '.join(known)}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is ended and put back then, too
     claims = Claims()
     separations, loads = asked.separations.split(","), [float(load) for load in asked.loads.split(",")]
