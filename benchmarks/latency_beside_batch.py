@@ -19,10 +19,11 @@ told beside it. Conditions that nothing is asked of (all but hand, again, cold) 
     cold       nicety with an empty state directory and no configuration, started before the hogs
     pinned     nicety, told by its configuration who is what
 
-The service runs alone for some seconds, then the hogs start; latency and batch work are compared after another few seconds, in
-which nicety has to find out. `--periodic`: hogs that work 8 s of every 30; nicety with a demand model trained on earlier rounds, a
-fresh one that meets its first burst, and `hand`, over the first 5 s of each burst. Needs root for nice and cgroups; touches only
-processes that it starts.
+The service runs alone for some seconds, then the hogs start; latency and batch work are compared from ten seconds on, in which
+nicety has to find out. After a minute nicety looks what the service's short slice brings, by five seconds without: the window ends
+before that, and `weight` says what those are like. `--periodic`: hogs that work 8 s of every 30; nicety with a demand model trained
+on earlier rounds, a fresh one that meets its first burst, and `hand`, over the first 5 s of each burst. Needs root for nice and
+cgroups; touches only processes that it starts.
 """
 
 from __future__ import annotations
@@ -50,12 +51,12 @@ from nicety.scheduler.store.decisions import DecisionReader
 
 LOADS = (0.2, 0.6)
 CONDITIONS = ("alone", "nothing", "rule", "hand", "again", "weight", "cold", "pinned")
-BY_HAND = ("hand", "again", "weight")
+BY_HAND, OURS = ("hand", "again", "weight"), ("cold", "pinned")
 COMPARED, SELDOM = ("hand", "again", "cold"), 3
 """What is to be told apart by a few percent runs in every round, the rest in each third."""
-TIMES = {"cold": (7.0, 10.0), "pinned": (7.0, 10.0)}
-PLAIN = (2.0, 3.0)
-"""Seconds of load before the hogs start, and from there to the window that is compared: nicety has something to find out."""
+LEARN, PLAIN, SETTLE = 7.0, 2.0, 10.0
+"""Seconds of load before the hogs start, with nicety, which has to find out who is what, and without; and from the start of the
+hogs to the window that is compared, the same for all."""
 
 TICK = 0.02
 """Seconds from the start of a tick of the daemon in which it is taken to be at it: some 10 ms of CPU, in competition."""
@@ -156,14 +157,14 @@ class Watcher(threading.Thread):
 
 def measure(separation: str, busy: float, condition: str, seconds: float, seed: int, turns: int, cost: float) -> Run:
     """One condition in a scene of its own."""
-    lead, settle = TIMES.get(condition, PLAIN)
+    lead = LEARN if condition in OURS else PLAIN
     with contextlib.ExitStack() as stack:
         made = stack.enter_context(scene(separation))
         state = None
-        if condition in ("cold", "pinned"):
+        if condition in OURS:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             state = stack.enter_context(nicety(folder, PINNED if condition == "pinned" else ""))
-        load = start_load(made, busy / cost, lead + settle + seconds, turns, seed)
+        load = start_load(made, busy / cost, lead + SETTLE + seconds, turns, seed)
         time.sleep(lead)
         watcher, start = None, time.monotonic()
         if condition != "alone":
@@ -178,7 +179,7 @@ def measure(separation: str, busy: float, condition: str, seconds: float, seed: 
             if state is not None:
                 watcher = Watcher(made)
                 watcher.start()
-        opens, ends = start + settle, start + settle + seconds
+        opens, ends = start + SETTLE, start + SETTLE + seconds
         time.sleep(max(0.0, opens - time.monotonic()))
         if watcher is not None:
             watcher.stop()  # its looks cost a CPU something
@@ -252,14 +253,15 @@ def summary(runs: list[Run]) -> dict[str, float | int | None]:
     waits = [run.protected for run in runs]
     ticks = [run.ticks for run in runs]
     told = any(tick is not None for tick in ticks) or any(wait is not None for wait in waits)
-    by_round = [(quantile_of(run.latency, 0.99), quantile_of(run.latency, 0.999)) for run in runs]
+    p99_by_round, p999_by_round = ([quantile_of(run.latency, share) for run in runs] for share in (0.99, 0.999))
     return {
         "p50": p50,
         "p99": p99,
         "p999": p999,
-        "median_p99": float(np.median([p99 for p99, _ in by_round])),
-        "median_p999": float(np.median([p999 for _, p999 in by_round])),
-        "by_round": by_round,  # type: ignore[dict-item]
+        "median_p99": float(np.median(p99_by_round)),
+        "median_p999": float(np.median(p999_by_round)),
+        "p99_by_round": p99_by_round,  # type: ignore[dict-item]
+        "p999_by_round": p999_by_round,  # type: ignore[dict-item]
         "early_p99": quantile_of(early, 0.99),
         "batch": float(np.mean([run.rounds for run in runs])),
         "batch_by_round": [run.rounds for run in runs],  # type: ignore[dict-item]
@@ -288,7 +290,7 @@ def show(name: str, rows: dict[str, dict[str, float]]) -> None:  # type: ignore[
         after = ""
         if row["protected_seconds"] is not None:
             after = f"{row['protected_seconds']:.2f} s, tick {row['protected_ticks']:.0f}; {row['own']:.1%} of a CPU itself"
-        elif condition in ("cold", "pinned"):
+        elif condition in OURS:
             after = "never"
         print(
             f"  {condition:<12} {row['p50']:>9.0f} {row['p99']:>10.0f} {row['p999']:>10.0f} "
@@ -308,7 +310,7 @@ def claim(claims: Claims, results: dict[str, dict[str, dict[str, float]]]) -> No
             for key, word in (("batch", "batch work"), ("batch_cpus", "CPU time of the batch")):
                 ratio = rows["again"][key] / rows["hand"][key]
                 claims.add(f"{name}: {word} under the hand-picked control beside itself", ratio, "for comparison", True)
-        for condition in ("cold", "pinned"):
+        for condition in OURS:
             if condition not in rows or "hand" not in rows:
                 continue
             row, hand = rows[condition], rows["hand"]
@@ -319,21 +321,24 @@ def claim(claims: Claims, results: dict[str, dict[str, dict[str, float]]]) -> No
             claims.at_least(f"{name}, {condition}: batch work beside it", row["batch"] / hand["batch"], 0.97)
             claims.at_least(f"{name}, {condition}: CPU time of the batch beside it", row["batch_cpus"] / hand["batch_cpus"], 0.97)
             if condition in COMPARED and "again" in rows:
-                for which, word in enumerate(("p99", "p99.9")):
+                for key, word, bound in (("p99", "p99", 1.25), ("p999", "p99.9", 1.25), ("batch", "batch work", 0.97)):
+                    ratio, error = beside(rows, condition, f"{key}_by_round")
                     said = f"{name}, {condition}: {word} beside the control's two runs, mean of the rounds' ratios"
-                    claims.at_most(said, beside(rows, condition, which), 1.25)
+                    (claims.at_least if key == "batch" else claims.at_most)(said, ratio, bound)
+                    claims.add(f"{said}: its standard error", error, "for comparison", True)
             said = f"{name}, {condition}: p99 of what comes while the daemon makes a tick, beside p99 of all"
             claims.add(said, row["ticking_p99"] / row["p99"], "for comparison", True)
             ticks = row["protected_ticks"]
             claims.add(f"{name}, {condition}: ticks until protected", ticks, "<= 2", ticks is not None and 0 < ticks <= 2)
 
 
-def beside(rows: dict[str, dict[str, float]], condition: str, which: int) -> float:
-    """Geometric mean over the rounds of a condition's quantile (0: p99, 1: p99.9) by that of `hand` and `again`, which ran next
-    to it with the same arrivals: what slows the machine for a minute slows all three, and a disturbed round is one of many."""
-    rounds = {name: rows[name]["by_round"] for name in (condition, "hand", "again")}
-    ours, hand, again = (np.log([pair[which] for pair in each]) for each in rounds.values())  # type: ignore[attr-defined]
-    return float(np.exp(np.mean(ours - (hand + again) / 2)))
+def beside(rows: dict[str, dict[str, float]], condition: str, key: str) -> tuple[float, float | None]:
+    """Geometric mean over the rounds of what a condition had by what `hand` and `again` had, which ran next to it with the same
+    arrivals, and its standard error: what slows the machine for a minute slows all three, and a disturbed round is one of many."""
+    ours, hand, again = (np.log(rows[name][key]) for name in (condition, "hand", "again"))
+    ratios = ours - (hand + again) / 2
+    mean = float(np.exp(np.mean(ratios)))
+    return mean, None if len(ratios) < 2 else mean * float(np.std(ratios, ddof=1) / np.sqrt(len(ratios)))
 
 
 # --- a batch that comes every 30 s ----------------------------------------------------------------------------------------------
@@ -407,10 +412,9 @@ def foreseen(made: Scene, folder: Path, condition: str, rate: float, turns: int,
 def reacted(made: Scene, folder: Path, rate: float, turns: int, seed: int) -> np.ndarray:
     """Latencies of the first seconds of a burst that a fresh nicety has never seen the like of."""
     folder.mkdir()
-    lead, _ = TIMES["cold"]
     with nicety(folder, ""):
-        load = start_load(made, rate, lead + FIRST, turns, seed + 1)
-        time.sleep(lead)
+        load = start_load(made, rate, LEARN + FIRST, turns, seed + 1)
+        time.sleep(LEARN)
         at = made.start_hogs()
         load.wait()
     made.stop_hogs()
@@ -453,7 +457,7 @@ def plot(path: Path, results: dict[str, dict[str, dict[str, float]]]) -> None:
     for axis, (name, rows) in zip(axes.T.ravel(), results.items(), strict=False):
         names = list(rows)
         places = np.arange(len(names))
-        colours = ["#2a7f62" if condition in ("cold", "pinned") else "#9aa5b1" for condition in names]
+        colours = ["#2a7f62" if condition in OURS else "#9aa5b1" for condition in names]
         axis.bar(places, [min(rows[condition]["p99"], 1e7) / 1e3 for condition in names], color=colours)
         axis.plot(places, [min(rows[condition]["p999"], 1e7) / 1e3 for condition in names], "k_", markersize=12, label="p99.9")
         axis.set_yscale("log")

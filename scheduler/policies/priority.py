@@ -150,7 +150,7 @@ class Priority:
             wishes = {key: held for key, held in memory.held.items() if held.group in there}
         demoted = any(held.control is not Control.SLICE for held in memory.held.values()) and bool(wishes)
         if self._config.slice_ms and view is not None:
-            wishes |= self._slices(memory.slices.wanted(tick, protected, demoted, view.crowded))
+            wishes |= self._slices(memory.slices.wanted(tick, protected, demoted, view.crowded, self._config.wait / 2))
         if not wishes and not memory.held:
             return []
         decisions = self._returns(tick, {group.name for group in (*contenders, *protected)}, wishes)
@@ -473,6 +473,8 @@ class Priority:
 
     def _slice_reason(self, wish: Held) -> tuple[str, str]:
         trial, what = self.memory.slices.trials.get(wish.group), f"time slices of {wish.value / 1e6:g} ms"
+        if trial is not None and trial.phase == "kept" and trial.long is None:
+            return "short slice", f"{wish.group} waits for {trial.short:.1%} of its demand with them: {wish.target} gets {what}."
         if trial is not None and trial.phase == "kept":
             return "short slice", f"{wish.group} does not wait less without: {wish.target} gets {what}."
         return "short slice, compared later", f"{wish.group} is protected: {wish.target} gets {what}, until it waits less without."

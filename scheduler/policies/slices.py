@@ -4,7 +4,7 @@ A short slice alone buys little (EEVDF only picks whom to run next by it); on to
 could pick for most services, and makes some others wait longer (decision 0005). What three ticks wait scatters more than what a
 slice wins, so it is not asked to prove itself first: after `SHORT_TICKS` with it the group runs `LONG_TICKS` without, and
 it is dropped only if those were clearly better. All of them are of one stretch of contention: between two bursts of a batch nobody
-waits, whatever the slice.
+waits, whatever the slice. A group that waits little with it is not made to wait longer to learn that: it keeps it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from .policy import Memory
 SETTLE_TICKS = 1
 """Ticks after a change that are not counted: they saw both."""
 
-SHORT_TICKS = 20
-"""Ticks with the short slice whose waits are the measure."""
+SHORT_TICKS = 60
+"""Ticks with the short slice whose waits are the measure. Contention that has lasted for so long may last as long again, and the
+look without is then a twelfth of it; one that is shorter is over before anything could be won by knowing better."""
 
 LONG_TICKS = 5
 """Ticks without it that are compared with them: few, for most groups wait longer in them."""
@@ -53,9 +54,9 @@ class Slices(Memory):
 
     trials: dict[str, Trial] = msgspec.field(default_factory=dict)
 
-    def wanted(self, tick: Tick, protected: list[Group], demoted: bool, crowded: bool) -> list[Group]:
+    def wanted(self, tick: Tick, protected: list[Group], demoted: bool, crowded: bool, little: float) -> list[Group]:
         """Groups that should have the short slice in this tick. To be called once a tick; `demoted`: weights are in force,
-        `crowded`: batch work wants the CPUs now."""
+        `crowded`: batch work wants the CPUs now, `little`: wait as a share of demand, below which there is nothing to be won."""
         if not demoted:
             self.trials = {name: trial for name, trial in self.trials.items() if trial.until > tick.at}
             return []
@@ -71,7 +72,7 @@ class Slices(Memory):
             if not crowded and not trial.until:
                 trial = self.trials[group.name] = Trial()
             elif crowded:
-                self._count(trial, group, tick.at)
+                self._count(trial, group, tick.at, little)
             if trial.phase in ("short", "kept"):
                 chosen.append(group)
         return chosen
@@ -86,7 +87,7 @@ class Slices(Memory):
         """The kernel does not do it."""
         self.trials[group] = Trial(phase="dropped", until=at + round(AGAIN_SECONDS * 1e9))
 
-    def _count(self, trial: Trial, group: Group, at: int) -> None:
+    def _count(self, trial: Trial, group: Group, at: int, little: float) -> None:
         if trial.until or group.demand < LEAST_DEMAND:
             return
         trial.ticks += 1
@@ -97,10 +98,12 @@ class Slices(Memory):
         if trial.ticks < (SHORT_TICKS if trial.phase == "short" else LONG_TICKS):
             return
         share = trial.wait / trial.demand
-        if trial.phase == "short":
-            trial.phase, trial.short = "long", share
-        else:
+        if trial.phase == "long":
             trial.long = share
             trial.phase = "dropped" if trial.short is not None and share < (1 - HARM) * trial.short else "kept"
+        else:
+            trial.short = share
+            trial.phase = "kept" if share < little else "long"
+        if trial.phase != "long":
             trial.until = at + round(AGAIN_SECONDS * 1e9)
         trial.ticks, trial.wait, trial.demand = -SETTLE_TICKS, 0.0, 0.0

@@ -14,6 +14,7 @@ from nicety.scheduler.decision import Control, Decision, Group, Machine, Member,
 from nicety.scheduler.policies.mechanisms import Place, routes
 from nicety.scheduler.policies.policy import Result
 from nicety.scheduler.policies.priority import Priority, PriorityMemory
+from nicety.scheduler.policies.slices import LONG_TICKS, SHORT_TICKS
 from nicety.scheduler.testing.ticks import a_forecast, a_group, a_machine, a_member, a_tick
 
 BUSY = a_machine(busy=2.0)
@@ -394,7 +395,7 @@ def of_slices(decisions: Sequence[Decision]) -> list[Decision]:
     return [d for d in decisions if isinstance(d.action, Set | Restore) and d.action.control is Control.SLICE]
 
 
-SHORT, LONG = 21, 6
+SHORT, LONG = SHORT_TICKS + 1, LONG_TICKS + 1
 """The tick in which the look with short slices ends (the first demotion is tick 0), and ticks of the look without."""
 
 
@@ -413,7 +414,8 @@ def test_a_short_slice_comes_with_the_demotion_and_is_kept_where_the_service_wai
     ]
     waits = [again.why.figures[name] for name in ("wait_with_short_slices", "wait_without")]
     assert waits == [pytest.approx(0.2), pytest.approx(1 / 3)]
-    over = [step(demotes, calm(seq, service(cpu=0.1, wait=0.0), hogs(cpu=0.1, wait=0.0))) for seq in range(60, 90)]
+    after = range(len(decided), len(decided) + 30)
+    over = [step(demotes, calm(seq, service(cpu=0.1, wait=0.0), hogs(cpu=0.1, wait=0.0))) for seq in after]
     assert (Control.SLICE, ProcId(10, 10)) in restores([decision for decisions in over for decision in decisions])
 
 
@@ -422,6 +424,17 @@ def test_a_short_slice_is_kept_when_nothing_can_be_told() -> None:
     flat = of_slices([decision for decisions in decided for decision in decisions])
     assert [type(decision.action) for decision in flat] == [Set, Restore, Set]
     assert demotes.memory.slices.trials["service"].phase == "kept"
+
+
+def test_a_service_that_waits_little_keeps_its_short_slice_and_is_not_made_to_wait_longer() -> None:
+    demotes, decided = trial([0.2, 0.2] + [0.002] * 100)
+    assert [decision.why.rule for decision in of_slices([each for some in decided for each in some])] == [
+        "short slice, compared later"
+    ]
+    assert demotes.memory.slices.trials["service"].phase == "kept"
+    more = a_group("service", Latency.LATENCY, [a_member(10, session=10), a_member(11, session=10)], cpu=0.4, wait=0.002)
+    (decision,) = of_slices(step(demotes, contention(102, more, hogs())))
+    assert "for 0.5% of its demand with them" in decision.why.text
 
 
 def test_a_short_slice_that_does_harm_is_dropped_for_a_while_and_then_compared_anew() -> None:
