@@ -26,17 +26,18 @@ from ..models.anomaly import AnomalyModel
 from ..models.artifact import Artifact, ArtifactError, load_live, shipped
 from ..models.behaviour import BehaviourModel
 from ..models.demand import Network
-from ..models.records import Deadlock, PoolSample, ProcId, Snapshot
+from ..models.records import Deadlock, Latency, PoolSample, ProcId, Snapshot
 from .actuate import Acting, Observing, undo_from_ledger
 from .config import Config, ConfigError, PoolConfig, to_builtins
 from .control_socket import ControlError, ControlSocket
 from .deadlocks import Deadlocks
-from .decision import Decision, Flag, Lesson, Outcome, Recalled, Recycle, Session, Set, Tick
+from .decision import Decision, Flag, Group, Lesson, Outcome, Recalled, Recycle, Session, Set, Tick
 from .engine import Engine
 from .explain import span
 from .linux import evidence
 from .linux.control import LinuxKernel
 from .linux.facts import probe
+from .linux.own_cpu import stand_aside
 from .linux.own_session import OwnSession
 from .linux.proc import ProcSource
 from .linux.slices import LONGEST, SHORTEST, ask_for
@@ -45,6 +46,7 @@ from .logstream import ERROR, NOTICE, WARNING, open_log
 from .notify import Notifier
 from .observer import Observer
 from .paths import Loaded, PathError, Paths, read_config
+from .policies.priority import LATENCY_DEMAND
 from .pools.build import build
 from .ports import Actuator, Clock, PoolAdapter
 from .recall import Past, recall
@@ -123,6 +125,7 @@ class Daemon:
         self._outcomes: tuple[Outcome, ...] = ()
         self._failures = self._ticks = self._missed = 0
         self._last: Tick | None = None
+        self._services: tuple[ProcId, ...] = ()  # with work, the busiest first, while something is demoted for them
         self._troubles: dict[str, str] = {}
         self._closed = False
         self._recover(lock)
@@ -207,6 +210,7 @@ class Daemon:
             now = self._clock.monotonic()
             if self._stopping or (end is not None and now >= end):
                 return
+            stand_aside(self._services)
             if self._own_session.nice:
                 ask_for(LONGEST)  # its turn is far off, whatever it is owed: see `linux/own_session.py`
             yield now
@@ -229,8 +233,11 @@ class Daemon:
                     pool.probe()
                 probe = now + round(self._config.daemon.probe_interval * 1e9) if self._pools else due
             if now >= relief:
-                pause = self._actuator.relieve(self._last.groups if self._last is not None else ())
+                stand_aside(self._services)
+                groups = self._last.groups if self._last is not None else ()
+                pause = self._actuator.relieve(groups)
                 self._own_session.step_back(demoted=pause is not None)
+                self._services = () if pause is None else _services(groups)
                 relief = due if pause is None else self._clock.monotonic() + round(pause * 1e9)
             now = self._clock.monotonic()
             if now >= due:
@@ -595,6 +602,12 @@ def _looks(decisions: Sequence[Decision]) -> dict[str, tuple[evidence.Evidence, 
         if looks:
             found[decision.id] = looks
     return found
+
+
+def _services(groups: Sequence[Group]) -> tuple[ProcId, ...]:
+    """Processes of latency groups that have work, those of the group that wants most first."""
+    working = [group for group in groups if group.latency is Latency.LATENCY and group.demand >= LATENCY_DEMAND]
+    return tuple(member.id for group in sorted(working, key=lambda group: -group.demand) for member in group.members)
 
 
 def _is_let_go(before: PoolConfig, now: PoolConfig | None) -> bool:

@@ -351,7 +351,7 @@ class Effect(Record, frozen=True):
     before: float
     after: float
     ticks: int
-    verdict: str  # helped, no effect, hurt
+    verdict: str  # helped, no effect, hurt; more contention: worse, but batch work wants far more than it did when it was decided
 
 
 class Verdict(Record, frozen=True):

@@ -40,6 +40,9 @@ CHANGE = 0.25
 LEAST_CHANGE = {"wait": 0.01, "queued": 0.5}
 """And at least so much: cores of wait per core of demand; pieces of work."""
 
+MORE_BATCH = 1.5
+"""Times what batch groups wanted when it was decided, from which a longer wait says nothing of it: they only came then."""
+
 UNANSWERED_SECONDS = 600.0
 """A decision whose outcome has not come by then is forgotten: pools that drain long ones are given that time."""
 
@@ -70,6 +73,8 @@ class Watch(Memory):
     count: int = 0
     applied: bool = False  # the outcome says that something was really changed
     again: int = 0  # measurements still to make if this one finds no effect
+    batch: float = 0.0  # cores that batch groups wanted when it was decided
+    batch_total: float = 0.0  # and since then, summed as `total`
 
 
 class EngineMemory(Memory):
@@ -241,9 +246,8 @@ class Engine:
                 again = STRIKES - 1
         else:
             return
-        watch = Watch(
-            decision.id, decision.policy, decision.target, control, kind, of, before, since, since - 1 + window, again=again
-        )
+        due, batch, whose = since - 1 + window, _batch_demand(tick), (decision.id, decision.policy, decision.target)
+        watch = Watch(*whose, control, kind, of, before, since, due, again=again, batch=batch)
         self._memory.watches.append(watch)
 
     def _measure(self, tick: Tick) -> tuple[Effect, ...]:
@@ -251,12 +255,14 @@ class Engine:
             return ()
         now: dict[tuple[str, str], float | None] = {("queued", pool.name): pool.queued for pool in tick.pools}
         now.update({("wait", group.name): wait_share(group) for group in tick.groups})
+        batch = _batch_demand(tick)
         effects, going = list[Effect](), list[Watch]()
         for watch in self._memory.watches:
             watch.ticks += 1
             value = now.get((watch.kind, watch.of))
             if value is not None and tick.at >= watch.since:
                 watch.total += value
+                watch.batch_total += batch
                 watch.count += 1
             if tick.at < watch.due:
                 going.append(watch)
@@ -279,11 +285,19 @@ class Engine:
                         since=tick.at + 1,
                         due=tick.at + round(self._config.priority.effect_after * 1e9),
                         total=0.0,
+                        batch_total=0.0,
                         count=0,
                         again=watch.again - 1,
                     )
                 )
+        if verdict == "hurt" and watch.kind == "wait" and watch.batch_total / watch.count > MORE_BATCH * watch.batch:
+            verdict = "more contention"
         metric = (
             f"wait of group {watch.of}, cores per core of demand" if watch.kind == "wait" else f"queued work of pool {watch.of}"
         )
         return Effect(watch.decision, metric, watch.before, after, watch.ticks, verdict)
+
+
+def _batch_demand(tick: Tick) -> float:
+    """Cores that batch groups want."""
+    return sum(group.demand for group in tick.groups if group.latency is Latency.BATCH)

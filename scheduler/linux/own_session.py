@@ -5,7 +5,7 @@ A tick is some ten milliseconds of CPU in one piece. Beside a session at nice 0 
 next to nothing. That alone is not enough: what a session waited for a CPU the kernel owes it (EEVDF, the lag), and a tick that is
 owed some milliseconds runs them before a service that wakes up beside it. So a tick of a daemon that stands back asks for the
 longest slice, which puts its deadline behind everybody's, and for the shortest before it sleeps, which bounds what it is owed to
-4 ms (entity_lag in kernel/sched/fair.c).
+4 ms (entity_lag in kernel/sched/fair.c). And it runs on another CPU if there is one: `own_cpu.py`.
 
 Only a session that the daemon itself leads is changed: nobody else is in it, and its nice ends with it.
 """

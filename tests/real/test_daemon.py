@@ -182,6 +182,27 @@ def test_its_own_session_steps_back_while_something_is_demoted(tmp_path: Path, c
     end(daemon)
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there is no other CPU")
+def test_it_leaves_the_cpu_of_a_service_that_something_is_demoted_for(tmp_path: Path, contention: list[int]) -> None:
+    mine = sorted(os.sched_getaffinity(0))
+    for service in contention[:2]:
+        os.sched_setaffinity(service, {mine[-1]})
+    before = kernel_values(contention)
+    daemon = run(tmp_path, "run", "--act", config=ACTING, start_new_session=True)
+    until(lambda: kernel_values(contention) != before)
+
+    def cpu() -> int:
+        return int(Path(f"/proc/{daemon.pid}/stat").read_text().rpartition(")")[2].split()[36])
+
+    for _ in range(5):  # where it runs it stays as long as no CPU is idle
+        os.sched_setaffinity(daemon.pid, {mine[-1]})
+        until(lambda: cpu() == mine[-1])
+        os.sched_setaffinity(daemon.pid, mine)
+        until(lambda: cpu() != mine[-1], seconds=0.5)
+        assert sorted(os.sched_getaffinity(daemon.pid)) == mine
+    end(daemon)
+
+
 def test_a_damaged_model_is_named_and_the_one_that_nicety_comes_with_speaks(tmp_path: Path) -> None:
     models = tmp_path / "state" / "models"
     (models / "demand" / ("a" * 64)).mkdir(parents=True, mode=0o700)

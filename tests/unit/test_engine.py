@@ -231,6 +231,19 @@ def test_a_mechanism_without_effect_is_measured_twice_then_replaced() -> None:
     assert verdicts[:2] == [(3, "no effect"), (6, "no effect")]
 
 
+@pytest.mark.parametrize(("before", "verdict"), [(0.6, "more contention"), (4.0, "hurt")], ids=["just begun", "in full"])
+def test_a_longer_wait_is_not_blamed_on_a_demotion_that_came_before_the_contention_did(before: float, verdict: str) -> None:
+    engine, outcomes, verdicts = Engine(PLAIN, "s"), tuple[Outcome, ...](), []
+    for seq in range(5):
+        wait, wanted = (0.1, before) if seq == 0 else (0.3, 4.0)
+        service = a_group("service", Latency.LATENCY, [a_member(10)], cpu=0.4, wait=wait)
+        hogs = a_group("hogs", Latency.BATCH, [a_member(20, session=20)], cpu=wanted / 2, wait=wanted / 2)
+        said = engine.step(a_tick(seq, machine=a_machine(busy=2.0), groups=[service, hogs], outcomes=outcomes))
+        outcomes = tuple(Outcome(d.id, Status.APPLIED, d.target, "", 1) for d in said.decisions)
+        verdicts += [effect.verdict for effect in said.effects]
+    assert verdicts == [verdict]
+
+
 def test_without_the_right_to_renice_nothing_is_proposed_in_vain_more_than_once() -> None:
     history = control(beside_hogs(may_renice=False), 60)
     assert sets(history) == []
