@@ -251,6 +251,18 @@ def weigh_down(made: Scene, nice: int = 19, shares: int = 2) -> None:
             (batch / "cpu.weight").write_text(str(max(1, shares // 10)))
 
 
+def weights(made: Scene) -> tuple[str, ...]:
+    """What separates the batch from the service as it is now: nice of each hog, of its autogroup, weight of the batch's cgroup."""
+    nices = tuple(str(os.getpriority(os.PRIO_PROCESS, pid)) for pid in made.hogs)
+    shares = tuple(
+        (place / name).read_text()
+        for place in made.cgroups
+        for name in ("cpu.shares", "cpu.weight")
+        if place.name.endswith("batch") and (place / name).exists()
+    )
+    return (*nices, Path(f"/proc/{made.hogs[0]}/autogroup").read_text(), *shares)
+
+
 def cpu_seconds(pid: int) -> float:
     """CPU time of a process so far."""
     return sum(int(Path(f"/proc/{pid}/task/{tid}/schedstat").read_text().split()[0]) for tid in _threads(pid)) / 1e9

@@ -1,6 +1,7 @@
 """A latency service beside batch work: what nicety gives it, beside nothing, rule daemons, and the best that a person could pick.
 
     python benchmarks/latency_beside_batch.py [--rounds 6] [--seconds 12] [--json FILE] [--plot FILE]
+    python benchmarks/latency_beside_batch.py --turns 16 [--json FILE]
     python benchmarks/latency_beside_batch.py --periodic [--json FILE]
 
 redis-server under open-loop load (requests of about 0.2 ms of its CPU at random times, a latency counts from the planned time) at
@@ -21,9 +22,16 @@ told beside it. Conditions that nothing is asked of (all but hand, again, cold) 
 
 The service runs alone for some seconds, then the hogs start; latency and batch work are compared from ten seconds on, in which
 nicety has to find out. After a minute nicety looks what the service's short slice brings, by five seconds without: the window ends
-before that, and `weight` says what those are like. `--periodic`: hogs that work 8 s of every 30; nicety with a demand model trained
-on earlier rounds, a fresh one that meets its first burst, and `hand`, over the first 5 s of each burst. Needs root for nice and
-cgroups; touches only processes that it starts.
+before that, and `weight` says what those are like.
+
+`--turns`: nicety, started cold, and the hand-picked control in turn, eight seconds each, in one and the same scene. In a scene of
+its own each has another minute of the machine, and another chance of where processes come to run; turns differ in nothing but
+whether nicety runs (it is stopped by SIGSTOP) or the control is set by hand.
+
+`--periodic`: hogs that work 8 s of every 30; nicety with a demand model trained on earlier rounds, a fresh one that meets its first
+burst, and `hand`, over the first 5 s of each burst.
+
+Needs root for nice and cgroups; touches only processes that it starts.
 """
 
 from __future__ import annotations
@@ -38,15 +46,17 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from claims import Claims
-from contention import SEPARATIONS, Scene, calibrate, cpu_seconds, scene, set_slice, start_load, weigh_down
+from contention import SEPARATIONS, Scene, calibrate, cpu_seconds, scene, set_slice, start_load, weigh_down, weights
 
 from nicety.scheduler.decision import Control, Set, Status
+from nicety.scheduler.linux.slices import Slices
 from nicety.scheduler.store.decisions import DecisionReader
 
 LOADS = (0.2, 0.6)
@@ -57,6 +67,9 @@ COMPARED, SELDOM = ("hand", "again", "cold"), 3
 LEARN, PLAIN, SETTLE = 7.0, 2.0, 10.0
 """Seconds of load before the hogs start, with nicety, which has to find out who is what, and without; and from the start of the
 hogs to the window that is compared, the same for all."""
+
+SPAN, SKIPPED = 8.0, 1.5
+"""Seconds of a turn, and those at its beginning that are not counted: a daemon that slept begins with a tick that has no rates."""
 
 TICK = 0.02
 """Seconds from the start of a tick of the daemon in which it is taken to be at it: some 10 ms of CPU, in competition."""
@@ -341,6 +354,86 @@ def beside(rows: dict[str, dict[str, float]], condition: str, key: str) -> tuple
     return mean, None if len(ratios) < 2 else mean * float(np.std(ratios, ddof=1) / np.sqrt(len(ratios)))
 
 
+# --- in turn with the hand-picked control -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Some seconds of one of the two."""
+
+    latency: np.ndarray  # seconds
+    work: float  # of the batch, a second
+    cpus: float  # that the batch got
+
+
+def in_turns(separation: str, busy: float, pairs: int, turns: int, cost: float) -> dict[str, object]:
+    """Nicety and the hand-picked control, each so many times, in one scene: figures of both, and their ratios."""
+    marks, set_anew, slices = list[tuple[bool, float, float, float, float]](), 0, Slices()
+    with contextlib.ExitStack() as stack:
+        made = stack.enter_context(scene(separation))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        state = stack.enter_context(nicety(folder, ""))
+        load = start_load(made, busy / cost, LEARN + SETTLE + 2 * pairs * SPAN + 2, turns, 1)
+        time.sleep(LEARN)
+        made.start_hogs()
+        time.sleep(SETTLE)
+        daemon = daemon_of(state)
+        stack.callback(os.kill, daemon, signal.SIGCONT)
+        for turn in range(2 * pairs):
+            by_hand, began = turn % 4 in (1, 2), time.monotonic()
+            os.kill(daemon, signal.SIGSTOP if by_hand else signal.SIGCONT)
+            had = slices.read(made.service), weights(made)
+            if by_hand:
+                weigh_down(made)
+                set_slice(made.service, 1e-4)
+                set_anew += (slices.read(made.service), weights(made)) != had
+            time.sleep(SKIPPED)
+            work, cpus, opens = made.rounds(), sum(map(cpu_seconds, made.hogs)), time.monotonic()
+            time.sleep(max(0.0, began + SPAN - time.monotonic()))
+            ends = time.monotonic()
+            done, got = made.rounds() - work, sum(map(cpu_seconds, made.hogs)) - cpus
+            marks.append((by_hand, opens, ends, done / (ends - opens), got / (ends - opens)))
+            if by_hand:
+                set_slice(made.service, had[0] / 1e9)
+        if load.wait(60):
+            raise SystemExit("the load generator failed")
+        planned, latency = np.load(made.folder / "latency.npy")
+    taken = [(by_hand, Turn(latency[(planned >= at) & (planned < end)], work, cpus)) for by_hand, at, end, work, cpus in marks]
+    hand, cold = ([turn for by_hand, turn in taken if by_hand is which] for which in (True, False))
+    figures = {
+        "p99": lambda some: quantile_of(np.concatenate([turn.latency for turn in some]), 0.99),
+        "p999": lambda some: quantile_of(np.concatenate([turn.latency for turn in some]), 0.999),
+        "batch": lambda some: float(np.mean([turn.work for turn in some])),
+        "batch_cpus": lambda some: float(np.mean([turn.cpus for turn in some])),
+    }
+    rows = {name: {key: figure(some) for key, figure in figures.items()} for name, some in (("hand", hand), ("cold", cold))}
+    ratios = {key: jackknife(lambda a, b, figure=figure: figure(a) / figure(b), cold, hand) for key, figure in figures.items()}  # type: ignore[misc]
+    requests = sum(len(turn.latency) for turn in cold)
+    return {**rows, "ratios": ratios, "requests": requests, "set_anew": set_anew}
+
+
+def jackknife(ratio: Callable[[list[Turn], list[Turn]], float], ours: list[Turn], theirs: list[Turn]) -> tuple[float, float]:
+    """(a ratio of all turns, its standard error: from how it changes when one pair of turns is left out)."""
+    count = len(ours)
+    without = [ratio(ours[:i] + ours[i + 1 :], theirs[:i] + theirs[i + 1 :]) for i in range(count)]
+    return ratio(ours, theirs), float(np.sqrt((count - 1) / count * np.sum((without - np.mean(without)) ** 2)))
+
+
+def claim_turns(claims: Claims, name: str, found: dict[str, Any]) -> None:
+    """What is asked of nicety, of one scene in turns."""
+    for key, word, bound in (
+        ("p99", "p99", 1.25),
+        ("p999", "p99.9", 1.25),
+        ("batch", "batch work", 0.97),
+        ("batch_cpus", "CPU time of the batch", 0.97),
+    ):
+        value, error = found["ratios"][key]
+        said = f"{name}, in turns: {word} beside the best hand-picked control"
+        (claims.at_least if key.startswith("batch") else claims.at_most)(said, value, bound)
+        claims.add(f"{said}: its standard error", error, "for comparison", True)
+    claims.add(f"{name}: turns in which the hand had to change what nicety had set", found["set_anew"], "for comparison", True)
+
+
 # --- a batch that comes every 30 s ----------------------------------------------------------------------------------------------
 
 
@@ -478,6 +571,9 @@ def main() -> None:
     parser.add_argument("--separations", default=",".join(SEPARATIONS))
     parser.add_argument("--loads", default=",".join(map(str, LOADS)))
     parser.add_argument("--conditions", default=",".join(CONDITIONS))
+    parser.add_argument(
+        "--turns", type=int, default=0, metavar="PAIRS", help="nicety and the hand-picked control in turn in one scene"
+    )
     parser.add_argument("--periodic", action="store_true")
     parser.add_argument("--teach", type=int, default=10, help="periods that the demand model learns from")
     parser.add_argument("--bursts", type=int, default=4)
@@ -508,6 +604,20 @@ def main() -> None:
                 claims.at_least(f"{name}, forecast: share of bursts before which the batch was demoted", share, 0.8)
                 claims.add(f"{name}, reactive: {first}", rows["reactive"]["p99"] / hand, "for comparison", True)
         claims.close(asked.json, periodic=results)
+        return
+    if asked.turns:
+        with scene("sessions") as made:
+            turns, cost = calibrate(made, 2e-4)
+        results = {}
+        for separation in separations:
+            for busy in loads:
+                name = f"{separation} {busy:.0%}"
+                found = results[name] = in_turns(separation, busy, asked.turns, turns, cost)
+                claim_turns(claims, name, found)
+                print(name, {key: f"{value:.3f} +- {error:.3f}" for key, (value, error) in found["ratios"].items()}, flush=True)
+                for which in ("hand", "cold"):
+                    print(f"  {which}", {key: f"{value:.4g}" for key, value in found[which].items()}, flush=True)
+        claims.close(asked.json, turns=results)
         return
     results = campaign(separations, loads, asked.conditions.split(","), asked.rounds, asked.seconds)
     claim(claims, results)  # type: ignore[arg-type]
