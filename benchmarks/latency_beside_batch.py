@@ -68,6 +68,16 @@ LEARN, PLAIN, SETTLE = 7.0, 2.0, 10.0
 """Seconds of load before the hogs start, with nicety, which has to find out who is what, and without; and from the start of the
 hogs to the window that is compared, the same for all."""
 
+ASKED = (
+    ("p99", "p99", 1.25),
+    ("p999", "p99.9", 1.25),
+    ("batch", "batch work", 0.97),
+    ("batch_at_speed", "batch work at one speed of the machine", 0.97),
+    ("batch_cpus", "CPU time of the batch", 0.97),
+)
+"""Figures that something is asked of, and what: at most so many times the hand-picked control's latency, at least so much of its
+batch work. "At one speed": times the service's CPU seconds a request at that time, for neighbours slow both."""
+
 SPAN, SKIPPED = 8.0, 1.5
 """Seconds of a turn, and those at its beginning that are not counted: a daemon that slept begins with a tick that has no rates."""
 
@@ -99,6 +109,7 @@ class Run:
     ticking: np.ndarray | None  # of those of the window that came while the daemon made a tick, or might have
     rounds: float  # batch work a second
     cpus: float  # CPUs that the batch got for it
+    cost: float  # CPU seconds of the service a request: how fast the machine was
     protected: float | None  # seconds from the start of the hogs to the first change in the kernel
     ticks: int | None  # the same in ticks of the daemon, the one that changed it included
     own: float | None  # CPUs that the daemon itself took in the window
@@ -197,11 +208,13 @@ def measure(separation: str, busy: float, condition: str, seconds: float, seed: 
         if watcher is not None:
             watcher.stop()  # its looks cost a CPU something
         before, had, at = made.rounds() if made.hogs else 0, sum(map(cpu_seconds, made.hogs)), time.monotonic()
+        served = cpu_seconds(made.service)
         spent = 0.0 if state is None else cpu_seconds(daemon_of(state))
         time.sleep(max(0.0, ends - time.monotonic()))
         rounds = ((made.rounds() if made.hogs else 0) - before) / (time.monotonic() - at)
         cpus = (sum(map(cpu_seconds, made.hogs)) - had) / (time.monotonic() - at)
         own = None if state is None else (cpu_seconds(daemon_of(state)) - spent) / (time.monotonic() - at)
+        served = cpu_seconds(made.service) - served
         if load.wait(60):
             raise SystemExit("the load generator failed")
         made_ticks = None if state is None else ticks_since(state, start)
@@ -213,7 +226,7 @@ def measure(separation: str, busy: float, condition: str, seconds: float, seed: 
         ticks = next((count for count, (_, applied) in enumerate(made_ticks, 1) if applied), None)
         near = np.any([(planned >= at) & (planned < at + TICK) for at, _ in made_ticks], axis=0)
         ticking = latency[window & near]
-    return Run(latency[window], latency[early], ticking, rounds, cpus, protected, ticks, own)
+    return Run(latency[window], latency[early], ticking, rounds, cpus, served / np.sum(window), protected, ticks, own)
 
 
 def daemon_of(state: Path) -> int:
@@ -279,6 +292,9 @@ def summary(runs: list[Run]) -> dict[str, float | int | None]:
         "batch": float(np.mean([run.rounds for run in runs])),
         "batch_by_round": [run.rounds for run in runs],  # type: ignore[dict-item]
         "batch_cpus": float(np.mean([run.cpus for run in runs])),
+        "batch_cpus_by_round": [run.cpus for run in runs],  # type: ignore[dict-item]
+        "batch_at_speed": float(np.mean([run.rounds * run.cost for run in runs])),
+        "batch_at_speed_by_round": [run.rounds * run.cost for run in runs],  # type: ignore[dict-item]
         "lost": int(np.isinf(pooled).sum()),
         "ticking_p99": quantile_of(np.concatenate(ticking), 0.99) if ticking else None,
         "own": max((run.own for run in runs if run.own is not None), default=None),
@@ -317,32 +333,32 @@ def claim(claims: Claims, results: dict[str, dict[str, dict[str, float]]]) -> No
     """What is asked of nicety in each scene."""
     for name, rows in results.items():
         if "hand" in rows and "again" in rows:
-            for key, word in (("p99", "p99"), ("p999", "p99.9")):
-                ratio = rows["again"][key] / rows["hand"][key]
-                claims.add(f"{name}: {word} of the hand-picked control beside itself", ratio, "for comparison", True)
-            for key, word in (("batch", "batch work"), ("batch_cpus", "CPU time of the batch")):
+            for key, word, _ in ASKED:
                 ratio = rows["again"][key] / rows["hand"][key]
                 claims.add(f"{name}: {word} under the hand-picked control beside itself", ratio, "for comparison", True)
         for condition in OURS:
             if condition not in rows or "hand" not in rows:
                 continue
             row, hand = rows[condition], rows["hand"]
-            claims.at_most(f"{name}, {condition}: p99 beside the best hand-picked control", row["p99"] / hand["p99"], 1.25)
-            claims.at_most(f"{name}, {condition}: p99.9 beside it", row["p999"] / hand["p999"], 1.25)
+            for key, word, bound in ASKED:
+                hold(claims, key, f"{name}, {condition}: {word} beside the best hand-picked control", row[key] / hand[key], bound)
             for key, word in (("median_p99", "p99"), ("median_p999", "p99.9")):
                 claims.at_most(f"{name}, {condition}: {word} beside it, medians of the rounds", row[key] / hand[key], 1.25)
-            claims.at_least(f"{name}, {condition}: batch work beside it", row["batch"] / hand["batch"], 0.97)
-            claims.at_least(f"{name}, {condition}: CPU time of the batch beside it", row["batch_cpus"] / hand["batch_cpus"], 0.97)
             if condition in COMPARED and "again" in rows:
-                for key, word, bound in (("p99", "p99", 1.25), ("p999", "p99.9", 1.25), ("batch", "batch work", 0.97)):
+                for key, word, bound in ASKED:
                     ratio, error = beside(rows, condition, f"{key}_by_round")
                     said = f"{name}, {condition}: {word} beside the control's two runs, mean of the rounds' ratios"
-                    (claims.at_least if key == "batch" else claims.at_most)(said, ratio, bound)
+                    hold(claims, key, said, ratio, bound)
                     claims.add(f"{said}: its standard error", error, "for comparison", True)
             said = f"{name}, {condition}: p99 of what comes while the daemon makes a tick, beside p99 of all"
             claims.add(said, row["ticking_p99"] / row["p99"], "for comparison", True)
             ticks = row["protected_ticks"]
             claims.add(f"{name}, {condition}: ticks until protected", ticks, "<= 2", ticks is not None and 0 < ticks <= 2)
+
+
+def hold(claims: Claims, key: str, said: str, ratio: float, bound: float) -> None:
+    """A claim of one of the figures of `ASKED`: much of the batch's, little of latencies."""
+    (claims.at_least if key.startswith("batch") else claims.at_most)(said, ratio, bound)
 
 
 def beside(rows: dict[str, dict[str, float]], condition: str, key: str) -> tuple[float, float | None]:
@@ -364,11 +380,12 @@ class Turn:
     latency: np.ndarray  # seconds
     work: float  # of the batch, a second
     cpus: float  # that the batch got
+    cost: float  # CPU seconds of the service a request
 
 
 def in_turns(separation: str, busy: float, pairs: int, turns: int, cost: float) -> dict[str, object]:
     """Nicety and the hand-picked control, each so many times, in one scene: figures of both, and their ratios."""
-    marks, set_anew, slices = list[tuple[bool, float, float, float, float]](), 0, Slices()
+    marks, set_anew, slices = list[tuple[bool, float, float, float, float, float]](), 0, Slices()
     with contextlib.ExitStack() as stack:
         made = stack.enter_context(scene(separation))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -389,21 +406,26 @@ def in_turns(separation: str, busy: float, pairs: int, turns: int, cost: float) 
                 set_anew += (slices.read(made.service), weights(made)) != had
             time.sleep(SKIPPED)
             work, cpus, opens = made.rounds(), sum(map(cpu_seconds, made.hogs)), time.monotonic()
+            served = cpu_seconds(made.service)
             time.sleep(max(0.0, began + SPAN - time.monotonic()))
             ends = time.monotonic()
             done, got = made.rounds() - work, sum(map(cpu_seconds, made.hogs)) - cpus
-            marks.append((by_hand, opens, ends, done / (ends - opens), got / (ends - opens)))
+            served = cpu_seconds(made.service) - served
+            marks.append((by_hand, opens, ends, done / (ends - opens), got / (ends - opens), served))
             if by_hand:
                 set_slice(made.service, had[0] / 1e9)
         if load.wait(60):
             raise SystemExit("the load generator failed")
         planned, latency = np.load(made.folder / "latency.npy")
-    taken = [(by_hand, Turn(latency[(planned >= at) & (planned < end)], work, cpus)) for by_hand, at, end, work, cpus in marks]
-    hand, cold = ([turn for by_hand, turn in taken if by_hand is which] for which in (True, False))
+    hand, cold = list[Turn](), list[Turn]()
+    for by_hand, opens, ends, work, cpus, served in marks:
+        seen = latency[(planned >= opens) & (planned < ends)]
+        (hand if by_hand else cold).append(Turn(seen, work, cpus, served / len(seen)))
     figures = {
         "p99": lambda some: quantile_of(np.concatenate([turn.latency for turn in some]), 0.99),
         "p999": lambda some: quantile_of(np.concatenate([turn.latency for turn in some]), 0.999),
         "batch": lambda some: float(np.mean([turn.work for turn in some])),
+        "batch_at_speed": lambda some: float(np.mean([turn.work * turn.cost for turn in some])),
         "batch_cpus": lambda some: float(np.mean([turn.cpus for turn in some])),
     }
     rows = {name: {key: figure(some) for key, figure in figures.items()} for name, some in (("hand", hand), ("cold", cold))}
@@ -421,15 +443,10 @@ def jackknife(ratio: Callable[[list[Turn], list[Turn]], float], ours: list[Turn]
 
 def claim_turns(claims: Claims, name: str, found: dict[str, Any]) -> None:
     """What is asked of nicety, of one scene in turns."""
-    for key, word, bound in (
-        ("p99", "p99", 1.25),
-        ("p999", "p99.9", 1.25),
-        ("batch", "batch work", 0.97),
-        ("batch_cpus", "CPU time of the batch", 0.97),
-    ):
+    for key, word, bound in ASKED:
         value, error = found["ratios"][key]
         said = f"{name}, in turns: {word} beside the best hand-picked control"
-        (claims.at_least if key.startswith("batch") else claims.at_most)(said, value, bound)
+        hold(claims, key, said, value, bound)
         claims.add(f"{said}: its standard error", error, "for comparison", True)
     claims.add(f"{name}: turns in which the hand had to change what nicety had set", found["set_anew"], "for comparison", True)
 
