@@ -365,9 +365,13 @@ def beside(rows: dict[str, dict[str, float]], condition: str, key: str) -> tuple
     """Geometric mean over the rounds of what a condition had by what `hand` and `again` had, which ran next to it with the same
     arrivals, and its standard error: what slows the machine for a minute slows all three, and a disturbed round is one of many."""
     ours, hand, again = (np.log(rows[name][key]) for name in (condition, "hand", "again"))
-    ratios = ours - (hand + again) / 2
-    mean = float(np.exp(np.mean(ratios)))
-    return mean, None if len(ratios) < 2 else mean * float(np.std(ratios, ddof=1) / np.sqrt(len(ratios)))
+    return geometric(ours - (hand + again) / 2)
+
+
+def geometric(logarithms: np.ndarray) -> tuple[float, float | None]:
+    """(geometric mean, its standard error; None of a single one) of ratios."""
+    mean, count = float(np.exp(np.mean(logarithms))), len(logarithms)
+    return mean, None if count < 2 else mean * float(np.std(logarithms, ddof=1) / np.sqrt(count))
 
 
 # --- in turn with the hand-picked control -------------------------------------------------------------------------------------
@@ -428,10 +432,14 @@ def in_turns(separation: str, busy: float, pairs: int, turns: int, cost: float) 
         "batch_at_speed": lambda some: float(np.mean([turn.work * turn.cost for turn in some])),
         "batch_cpus": lambda some: float(np.mean([turn.cpus for turn in some])),
     }
-    rows = {name: {key: figure(some) for key, figure in figures.items()} for name, some in (("hand", hand), ("cold", cold))}
+    both = (("hand", hand), ("cold", cold))
+    rows = {name: {key: figure(some) for key, figure in figures.items()} for name, some in both}
     ratios = {key: jackknife(lambda a, b, figure=figure: figure(a) / figure(b), cold, hand) for key, figure in figures.items()}  # type: ignore[misc]
+    by_turn = {name: {key: [figure([turn]) for turn in some] for key, figure in figures.items()} for name, some in both}
+    pairs_ratios = {key: geometric(np.log(by_turn["cold"][key]) - np.log(by_turn["hand"][key])) for key in figures}
     requests = sum(len(turn.latency) for turn in cold)
-    return {**rows, "ratios": ratios, "requests": requests, "set_anew": set_anew}
+    more = {"by_turn": by_turn, "requests": requests, "set_anew": set_anew}
+    return {**rows, "ratios": ratios, "pairs_ratios": pairs_ratios, **more}
 
 
 def jackknife(ratio: Callable[[list[Turn], list[Turn]], float], ours: list[Turn], theirs: list[Turn]) -> tuple[float, float]:
@@ -444,10 +452,11 @@ def jackknife(ratio: Callable[[list[Turn], list[Turn]], float], ours: list[Turn]
 def claim_turns(claims: Claims, name: str, found: dict[str, Any]) -> None:
     """What is asked of nicety, of one scene in turns."""
     for key, word, bound in ASKED:
-        value, error = found["ratios"][key]
-        said = f"{name}, in turns: {word} beside the best hand-picked control"
-        hold(claims, key, said, value, bound)
-        claims.add(f"{said}: its standard error", error, "for comparison", True)
+        for which, how in (("ratios", "all turns together"), ("pairs_ratios", "mean of the pairs' ratios")):
+            value, error = found[which][key]
+            said = f"{name}, in turns: {word} beside the best hand-picked control, {how}"
+            hold(claims, key, said, value, bound)
+            claims.add(f"{said}: its standard error", error, "for comparison", True)
     claims.add(f"{name}: turns in which the hand had to change what nicety had set", found["set_anew"], "for comparison", True)
 
 
@@ -631,7 +640,9 @@ def main() -> None:
                 name = f"{separation} {busy:.0%}"
                 found = results[name] = in_turns(separation, busy, asked.turns, turns, cost)
                 claim_turns(claims, name, found)
-                print(name, {key: f"{value:.3f} +- {error:.3f}" for key, (value, error) in found["ratios"].items()}, flush=True)
+                for which in ("ratios", "pairs_ratios"):
+                    told = {key: f"{value:.3f} +- {error or 0:.3f}" for key, (value, error) in found[which].items()}  # type: ignore[attr-defined]
+                    print(name, which, told, flush=True)
                 for which in ("hand", "cold"):
                     print(f"  {which}", {key: f"{value:.4g}" for key, value in found[which].items()}, flush=True)
         claims.close(asked.json, turns=results)

@@ -2,7 +2,7 @@
 
 Run as a process of its own, in a real-time class if it may: what is measured is then the server, not the generator. It has a
 process on each CPU, and each request goes out from one of them by chance, as a network card has a queue on each. With a single one,
-the service shared its CPU or did not, for as long as nobody moved either, and its p99 was twice as high when it did. Writes a .npy
+the service shared its CPU or did not, for as long as nobody moved either, and its p99 was higher when it did. Writes a .npy
 file at the end: two rows, the moment for which each request was planned (monotonic seconds) and its latency in seconds.
 """
 

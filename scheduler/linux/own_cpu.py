@@ -2,8 +2,8 @@
 Must not know decisions, or why something is demoted.
 
 The scheduler leaves a thread that wakes where it ran last, as long as no CPU is idle, and so the daemon shares the service's CPU or
-does not for as long as chance will have it. Where it does, what comes during a tick waits several times longer, nice 19 or not
-(docs/latency.md). So it moves away, and may use every CPU again at once: whatever it starts must not inherit an affinity.
+does not for as long as chance will have it. Where it does, what comes during a tick waits longer, nice 19 or not. So it moves away,
+and may use every CPU again at once: whatever it starts must not inherit an affinity.
 """
 
 from __future__ import annotations
