@@ -182,25 +182,25 @@ def test_its_own_session_steps_back_while_something_is_demoted(tmp_path: Path, c
     end(daemon)
 
 
-@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there is no other CPU")
-def test_it_leaves_the_cpu_of_a_service_that_something_is_demoted_for(tmp_path: Path, contention: list[int]) -> None:
-    mine = sorted(os.sched_getaffinity(0))
-    for service in contention[:2]:
-        os.sched_setaffinity(service, {mine[-1]})
+@pytest.mark.root
+@needs_root
+def test_it_stands_aside_for_services_once_something_is_demoted_for_them(
+    tmp_path: Path, contention: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[bool, list[int]]] = []  # at each look and tick: is something demoted, and for whom it is to stand aside
+    state = tmp_path / "state"
     before = kernel_values(contention)
-    daemon = run(tmp_path, "run", "--act", config=ACTING, start_new_session=True)
-    until(lambda: kernel_values(contention) != before)
 
-    def cpu() -> int:
-        return int(Path(f"/proc/{daemon.pid}/stat").read_text().rpartition(")")[2].split()[36])
+    def record(services: Sequence[ProcId]) -> None:
+        told.append((kernel_values(contention) != before, sorted(process.pid for process in services)))
 
-    for _ in range(5):  # where it runs it stays as long as no CPU is idle
-        os.sched_setaffinity(daemon.pid, {mine[-1]})
-        until(lambda: cpu() == mine[-1])
-        os.sched_setaffinity(daemon.pid, mine)
-        until(lambda: cpu() != mine[-1], seconds=0.5)
-        assert sorted(os.sched_getaffinity(daemon.pid)) == mine
-    end(daemon)
+    monkeypatch.setattr("nicety.scheduler.daemon.stand_aside", record)
+    with StateLock(state) as lock:
+        daemon = Daemon(Loaded(parse(ACTING), None), Paths(state, state / "control.sock"), lock, SystemClock(), act=True)
+        assert daemon.run(duration=3) == 0
+        daemon.close()
+    assert {tuple(pids) for demoted, pids in told if not demoted} == {()}
+    assert sorted(contention[:2]) in [pids for demoted, pids in told if demoted]
 
 
 def test_a_damaged_model_is_named_and_the_one_that_nicety_comes_with_speaks(tmp_path: Path) -> None:
