@@ -608,6 +608,8 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.plot is not None and importlib.util.find_spec("matplotlib") is None:
         parser.error("--plot needs matplotlib: pip install 'nicety[report]'")
+    if asked.turns < 0 or asked.turns == 1:
+        parser.error("--turns: at least 2 pairs, for a standard error needs two")
     for option, words, known in (("separations", asked.separations, SEPARATIONS), ("conditions", asked.conditions, CONDITIONS)):
         unknown = [word for word in words.split(",") if word not in known]
         if unknown:
