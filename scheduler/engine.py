@@ -246,8 +246,10 @@ class Engine:
                 again = STRIKES - 1
         else:
             return
-        due, batch, whose = since - 1 + window, _batch_demand(tick), (decision.id, decision.policy, decision.target)
-        watch = Watch(*whose, control, kind, of, before, since, due, again=again, batch=batch)
+        watch = Watch(
+            decision.id, decision.policy, decision.target, control, kind, of, before, since, since - 1 + window, again=again
+        )
+        watch.batch = _batch_demand(tick)
         self._memory.watches.append(watch)
 
     def _measure(self, tick: Tick) -> tuple[Effect, ...]:

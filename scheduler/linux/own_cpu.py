@@ -14,6 +14,7 @@ import os
 from collections.abc import Sequence
 
 from ...models.records import ProcId
+from .holders import stat_fields
 
 MOST = 4
 """Most processes that are looked at, 25 us each."""
@@ -41,7 +42,6 @@ def stand_aside(services: Sequence[ProcId]) -> None:
 def _last_cpu(process: ProcId) -> int:
     """-1: it is gone."""
     try:
-        with open(f"/proc/{process.pid}/stat", "rb", buffering=0) as file:  # noqa: PTH123 - hot
-            return int(file.read().rpartition(b")")[2].split()[PROCESSOR])
-    except (OSError, IndexError):
+        return int(stat_fields(f"/proc/{process.pid}/stat")[PROCESSOR])
+    except (OSError, ValueError):
         return -1
