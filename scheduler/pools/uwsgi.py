@@ -20,11 +20,12 @@ from ..config import PoolConfig
 from ..decision import Status
 from ..ports import Clock
 from . import uwsgi_stats as facts
+from .busy import CallView
 from .hands_off import QUIET, HandsOff
 from .listening import AcceptQueue
 from .main_process import MainProcess
 from .pidfile import named
-from .signals import ProcessHandle, age_seconds, identify, read_stat, send_to
+from .signals import ProcessHandle, age_seconds, identify, open_process, read_stat
 from .tally import Tally
 
 log = logging.getLogger(__name__)
@@ -47,8 +48,13 @@ killed it if that took long."""
 OLDEST_THREADED = (2, 0, 27)
 """Since this version the threads of a worker that goes finish what they have. Before, they were cancelled: with 2.0.21, 6 of 497
 requests were lost in 8 shrinks, with 2.0.30 none of 745 in 12."""
+MOMENT_NS = _SECOND // 50
+"""So long recycling looks for a moment at which the worker sleeps within a request."""
+_LOOK_NS = _SECOND // 4000
 _REFRESH_NS = 5 * _SECOND
 _ALGORITHM = re.compile(r"\s*-*cheaper-algo2?\s*[= ]\s*([\w.-]+)\s*")
+_OUTSIDE = frozenset({"running", "none", "epoll_wait", "epoll_pwait", "epoll_pwait2"})
+"""Where a worker is at work, or waits for a connection: all others are waits of the application."""
 _MAX_CONFIGURATION = 1 << 16  # bytes read of an .ini file
 
 
@@ -183,7 +189,14 @@ class UwsgiPool:
             return Status.REFUSED, master.unfit
         if self._loops(known):
             return Status.REFUSED, "a worker with an event loop (async, gevent) would drop its requests on SIGHUP: reload uWSGI"
-        return send_to(self._proc_root, worker, signal.SIGHUP)
+        handle = open_process(self._proc_root, worker.pid, worker)
+        if handle is None:
+            return Status.VANISHED, f"pid {worker.pid} is gone"
+        try:
+            self._await_request(worker.pid)
+            return handle.send(signal.SIGHUP)
+        finally:
+            handle.close()
 
     def close(self) -> None:
         """Let go of the pool; it stays as it is."""
@@ -232,6 +245,24 @@ class UwsgiPool:
         """Whether a worker serves more requests at a time than it has threads."""
         found = read_stat(self._proc_root, worker.id.pid)
         return found is not None and found.threads < len(worker.place.cores)
+
+    def _await_request(self, pid: int) -> None:
+        """Return when the worker sleeps within a request, at the latest after MOMENT_NS: it may have none, or compute all the time.
+
+        SIGHUP ends a worker at once that has taken a connection and not marked it yet (gracefully_kill in core/uwsgi.c).
+        """
+        until = self._clock.monotonic() + MOMENT_NS
+        try:
+            view = CallView(self._proc_root, pid)
+        except ProcessLookupError:
+            return
+        try:
+            while (call := view.call()) is not None and call.name in _OUTSIDE and self._clock.monotonic() < until:
+                self._clock.sleep_until(self._clock.monotonic() + _LOOK_NS)
+        except ProcessLookupError:
+            return
+        finally:
+            view.close()
 
     # --- what is there --------------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ class PlayedUwsgi:
     """A stats socket, a FIFO and places for workers. Obeys + and - as uWSGI does, unless it is told not to."""
 
     def __init__(self, folder: Path) -> None:
-        self.clock = FakeClock(monotonic=1000 * SECOND)
+        self.clock = FakeClock(monotonic=1000 * SECOND, on_sleep=lambda _: time.sleep(0.0002))  # for workers time is real
         self.pid = os.getpid()
         self.obeys = True
         self.raw: bytes | None = None  # an answer instead of the true one
@@ -587,6 +588,43 @@ def test_recycling_sends_sighup_to_the_worker_alone(played: PlayedUwsgi) -> None
     assert played.pool.recycle(worker)[0] is Status.VANISHED
     assert played.pool.recycle(ProcId(sample.workers[1].id.pid, 1))[0] is Status.VANISHED
     assert played._children[sample.workers[1].id.pid].poll() is None
+
+
+REQUESTS = """
+import select, signal, sys, time
+
+waiting, inside = select.epoll(), False
+
+def told(*_):
+    print(inside, flush=True)
+    sys.exit()
+
+signal.signal(signal.SIGHUP, told)
+print("ready", flush=True)
+while True:
+    waiting.poll(0.008)
+    inside = sys.argv[1] == "busy"
+    if inside:
+        time.sleep(0.015)
+    inside = False
+"""
+"""A worker that waits for a connection for 8 ms, then has a request for 15 ms; says whether SIGHUP came within one."""
+
+
+@pytest.mark.parametrize(("kind", "within"), [("busy", b"True"), ("idle", b"False")])
+def test_a_worker_is_told_to_go_within_a_request_if_it_has_one(played: PlayedUwsgi, kind: str, within: bytes) -> None:
+    up(played, 2)
+    told = []
+    for _ in range(12):
+        played.end(1)
+        child = subprocess.Popen([sys.executable, "-c", REQUESTS, kind], stdout=subprocess.PIPE)
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"ready\n"
+        pid = played.adopt(1, child)
+        worker = next(worker.id for worker in played.second().workers if worker.id.pid == pid)
+        assert played.pool.recycle(worker)[0] is Status.APPLIED
+        told.append(child.communicate(timeout=10)[0].strip())
+    assert told == 12 * [within]
 
 
 def test_a_worker_that_leaves_or_would_drop_requests_is_not_recycled(played: PlayedUwsgi) -> None:
