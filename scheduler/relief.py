@@ -10,6 +10,7 @@ and got less than `floor` of one; a tenth of that time is enough where others, d
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -44,6 +45,11 @@ PEERS = 10
 VISITS, VISIT_NS = 4, 400_000_000
 """Most demoted processes whose progress is read in a look, 30 us each: a group of 100 is gone through in 1 s; and how often at most
 that of one is."""
+
+GAP_NS = 1_000_000_000
+"""After so long without a look (the daemon was stopped, or the machine slept) nobody knows what a process wanted meanwhile."""
+
+_TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 SCHED_BATCH, SCHED_IDLE = 3, 5
 """sched(7)."""
@@ -105,6 +111,7 @@ class Relief:
         self._watches: dict[tuple[ProcId, int, int, str], _Watch] = {}
         self._stretches: dict[Subject, _Stretch] = {}
         self._next = 0
+        self._at = 0  # of the last look
         self._known: Sequence[Demotion] = ()
         self._slowed: dict[ProcId, tuple[Subject, ...]] = {}  # by what
         self._turn: tuple[ProcId, ...] = ()  # its keys
@@ -129,6 +136,9 @@ class Relief:
                 self._locks.rest()
             self._known, self._watches, self._stretches = (), {}, {}
             return Looked((), LOOK_NS)
+        if at - self._at > GAP_NS:
+            self._watches, self._stretches = {}, {}
+        self._at = at
         if demotions is not self._known:
             self._know(demotions)
         cases, hurry = self._look_at_waits(at, others, stranger)
@@ -230,8 +240,13 @@ class Relief:
                 stretch = self._stretches.setdefault(subject, _Stretch(at))
                 before = stretch.at.pop(process, None)
                 if run is not None:
-                    stretch.got += 0 if before is None else run.cpu - before.cpu
                     stretch.at[process] = run
+                    if before is not None:
+                        stretch.got += run.cpu - before.cpu
+                    elif process.start_ticks * _TICK_NS >= stretch.since:  # a short program of many, say of a build
+                        stretch.got += run.cpu
+                    else:  # what it got before is not known
+                        stretch.since, stretch.got = at, 0
                 touched[subject] = None
         self._next += visits
         cases = []

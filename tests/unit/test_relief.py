@@ -199,6 +199,45 @@ def test_a_session_starves_as_a_whole_or_not_at_all(watch: Watch) -> None:
     assert cases[0].subjects == (session,)
 
 
+def test_a_build_of_short_programs_does_not_starve_though_none_is_seen_twice(watch: Watch) -> None:
+    """Two at a time, each of which has had a tenth of a CPU for as long as it is there."""
+    session = Subject(Control.AUTOGROUP, None, "autogroup-7")
+    pids = iter(range(100, 100_000))
+
+    def each() -> None:
+        born = [ProcId(next(pids), watch.now // 10_000_000 + 1) for _ in range(2)]
+        watch.demotions = (Demotion(session, tuple(born)),)
+        for process in born:
+            watch.locks.burn(process, 0.008)
+
+    assert watch.watch(60.0, {}, each)[1] == []
+
+
+def test_what_was_out_of_sight_is_not_taken_to_have_got_nothing_meanwhile(watch: Watch) -> None:
+    """As when the groups of a tick are not known, after the daemon was stopped for a while."""
+    both, session = (HOLDER, OTHER), Subject(Control.AUTOGROUP, None, "autogroup-7")
+    watch.now = 5_000_000_000
+    watch.demotions = (Demotion(session, both),)
+    for process in both:
+        watch.locks.burn(process, 0.0)
+    assert watch.watch(9.5, dict.fromkeys(both, 0.004))[1] == []
+    watch.demotions = (Demotion(session, (HOLDER,)),)
+    watch.locks.burn(OTHER, 0.2)
+    assert watch.watch(0.2, {HOLDER: 0.004})[1] == []
+    watch.demotions = (Demotion(session, both),)
+    assert watch.watch(9.0, dict.fromkeys(both, 0.004))[1] == []
+    assert watch.watch(2.0, dict.fromkeys(both, 0.004))[1] != []
+
+
+def test_after_a_second_without_a_look_starvation_is_counted_anew(watch: Watch) -> None:
+    watch.locks.burn(HOLDER, 0.0)
+    watch.watch(1.0, {HOLDER: 0.0})
+    watch.now += 16_000_000_000
+    seconds, cases = watch.watch(20.0, {HOLDER: 0.0})
+    assert 10.0 <= seconds <= 10.5
+    assert "in 10." in cases[0].text
+
+
 # --- with the ledger and a kernel ---------------------------------------------------------------------------------------------
 
 
