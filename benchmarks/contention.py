@@ -23,6 +23,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -236,31 +237,55 @@ def set_slice(pid: int, seconds: float) -> None:
             raise OSError(ctypes.get_errno(), "sched_setattr")
 
 
-def weigh_down(made: Scene, nice: int = 19, shares: int = 2) -> None:
-    """The weight of the batch at its minimum, by what separates it from the service."""
-    if made.separation == "session":
-        for pid in made.hogs:
+class Weights(NamedTuple):
+    """What separates the batch from the service."""
+
+    nices: tuple[int, ...]  # of the hogs
+    autogroup: int  # nice of theirs
+    cgroup: int | None  # cpu.shares or cpu.weight of the batch's; None: it has none of its own
+
+
+def weights(made: Scene) -> Weights:
+    """As they are now."""
+    file = _weight_file(made)
+    nices = tuple(os.getpriority(os.PRIO_PROCESS, pid) for pid in made.hogs)
+    group = int(Path(f"/proc/{made.hogs[0]}/autogroup").read_text().split()[-1])
+    return Weights(nices, group, None if file is None else int(file.read_text()))
+
+
+def set_weights(made: Scene, wanted: Weights) -> None:
+    """Make them so; what is so already is not touched."""
+    now, file = weights(made), _weight_file(made)
+    for pid, nice, before in zip(made.hogs, wanted.nices, now.nices, strict=True):
+        if nice != before:
             os.setpriority(os.PRIO_PROCESS, pid, nice)
+    if wanted.autogroup != now.autogroup:
+        Path(f"/proc/{made.hogs[0]}/autogroup").write_text(str(wanted.autogroup))
+    if file is not None and wanted.cgroup != now.cgroup:
+        file.write_text(str(wanted.cgroup))
+
+
+def plain(made: Scene) -> Weights:
+    """Those that nobody has set."""
+    file = _weight_file(made)
+    return Weights((0,) * len(made.hogs), 0, None if file is None else 1024 if file.name == "cpu.shares" else 100)
+
+
+def weigh_down(made: Scene) -> None:
+    """The weight of the batch at its minimum, by what separates it from the service."""
+    at = plain(made)
+    if made.separation == "session":
+        at = at._replace(nices=(19,) * len(made.hogs))
     elif made.separation == "sessions":
-        Path(f"/proc/{made.hogs[0]}/autogroup").write_text(str(nice))
+        at = at._replace(autogroup=19)
     else:
-        batch = next(place for place in made.cgroups if place.name.endswith("batch"))
-        if (batch / "cpu.shares").exists():
-            (batch / "cpu.shares").write_text(str(shares))
-        else:
-            (batch / "cpu.weight").write_text(str(max(1, shares // 10)))
+        at = at._replace(cgroup=2 if at.cgroup == 1024 else 1)
+    set_weights(made, at)
 
 
-def weights(made: Scene) -> tuple[str, ...]:
-    """What separates the batch from the service as it is now: nice of each hog, of its autogroup, weight of the batch's cgroup."""
-    nices = tuple(str(os.getpriority(os.PRIO_PROCESS, pid)) for pid in made.hogs)
-    shares = tuple(
-        (place / name).read_text()
-        for place in made.cgroups
-        for name in ("cpu.shares", "cpu.weight")
-        if place.name.endswith("batch") and (place / name).exists()
-    )
-    return (*nices, Path(f"/proc/{made.hogs[0]}/autogroup").read_text(), *shares)
+def _weight_file(made: Scene) -> Path | None:
+    places = [place / name for place in made.cgroups for name in ("cpu.shares", "cpu.weight") if place.name.endswith("batch")]
+    return next((place for place in places if place.exists()), None)
 
 
 def cpu_seconds(pid: int) -> float:

@@ -24,9 +24,9 @@ The service runs alone for some seconds, then the hogs start; latency and batch 
 nicety has to find out. After a minute nicety looks what the service's short slice brings, by five seconds without: the window ends
 before that, and `weight` says what those are like.
 
-`--turns`: nicety, started cold, and the hand-picked control in turn, eight seconds each, in one and the same scene. In a scene of
-its own each has another minute of the machine, and another chance of where processes come to run; turns differ in nothing but
-whether nicety runs (it is stopped by SIGSTOP) or the control is set by hand.
+`--turns`: nicety, started cold, and the hand-picked control in turn, eight seconds each, in one and the same scene; after each four
+such pairs alone, rule and nothing once. In a scene of its own each has another minute of the machine, and another chance of where
+processes come to run; turns differ in nothing but whether nicety runs (it is stopped by SIGSTOP) or what is set by hand.
 
 `--periodic`: hogs that work 8 s of every 30; nicety with a demand model trained on earlier rounds, a fresh one that meets its first
 burst, and `hand`, over the first 5 s of each burst.
@@ -53,7 +53,19 @@ from typing import Any
 
 import numpy as np
 from claims import Claims
-from contention import SEPARATIONS, Scene, calibrate, cpu_seconds, scene, set_slice, start_load, weigh_down, weights
+from contention import (
+    SEPARATIONS,
+    Scene,
+    calibrate,
+    cpu_seconds,
+    plain,
+    scene,
+    set_slice,
+    set_weights,
+    start_load,
+    weigh_down,
+    weights,
+)
 
 from nicety.scheduler.decision import Control, Set, Status
 from nicety.scheduler.linux.slices import Slices
@@ -71,15 +83,24 @@ hogs to the window that is compared, the same for all."""
 ASKED = (
     ("p99", "p99", 1.25),
     ("p999", "p99.9", 1.25),
+    ("p999_awake", "p99.9 while the machine did not stand still", 1.25),
     ("batch", "batch work", 0.97),
     ("batch_at_speed", "batch work at one speed of the machine", 0.97),
     ("batch_cpus", "CPU time of the batch", 0.97),
 )
 """Figures that something is asked of, and what: at most so many times the hand-picked control's latency, at least so much of its
-batch work. "At one speed": times the service's CPU seconds a request at that time, for neighbours slow both."""
+batch work. "At one speed": times the service's CPU seconds a request at that time, for neighbours slow both. "While the machine did
+not stand still": see `awake`."""
+
+STALL, AFTER = 1e-3, 5e-3
+"""Seconds by which the load generator, real-time and pinned, sends late only where the machine stood still; and what follows such a
+stall until what has piled up is gone."""
 
 SPAN, SKIPPED = 8.0, 1.5
 """Seconds of a turn, and those at its beginning that are not counted: a daemon that slept begins with a tick that has no rates."""
+
+BETWEEN = 4
+"""Pairs of turns between two turns of each of the other conditions."""
 
 TICK = 0.02
 """Seconds from the start of a tick of the daemon in which it is taken to be at it: some 10 ms of CPU, in competition."""
@@ -105,6 +126,8 @@ class Run:
     """One condition, once."""
 
     latency: np.ndarray  # seconds, of the window
+    awake: np.ndarray  # of those of the window that the machine did not stand still for
+    stalls: int  # how often it did in the window
     early: np.ndarray  # of the seconds between the start of the hogs and the window
     ticking: np.ndarray | None  # of those of the window that came while the daemon made a tick, or might have
     rounds: float  # batch work a second
@@ -218,7 +241,8 @@ def measure(separation: str, busy: float, condition: str, seconds: float, seed: 
         if load.wait(60):
             raise SystemExit("the load generator failed")
         made_ticks = None if state is None else ticks_since(state, start)
-        planned, latency = np.load(made.folder / "latency.npy")
+        planned, latency, late = np.load(made.folder / "latency.npy")
+    up, stalls = awake(planned, late)
     protected = None if watcher is None or watcher.changed is None else watcher.changed - start
     window, early = (planned >= opens) & (planned < ends), (planned >= start) & (planned < opens)
     ticks = ticking = None
@@ -226,7 +250,23 @@ def measure(separation: str, busy: float, condition: str, seconds: float, seed: 
         ticks = next((count for count, (_, applied) in enumerate(made_ticks, 1) if applied), None)
         near = np.any([(planned >= at) & (planned < at + TICK) for at, _ in made_ticks], axis=0)
         ticking = latency[window & near]
-    return Run(latency[window], latency[early], ticking, rounds, cpus, served / np.sum(window), protected, ticks, own)
+    stalled = int(np.sum((stalls >= opens) & (stalls < ends)))
+    speed = served / np.sum(window)
+    return Run(latency[window], latency[window & up], stalled, latency[early], ticking, rounds, cpus, speed, protected, ticks, own)
+
+
+def awake(planned: np.ndarray, late: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(for each request whether the machine did not stand still then, when stalls began: monotonic seconds). A single stall of a
+    virtual machine decides a p99.9 of some seconds, whatever is compared."""
+    slow = np.flatnonzero(late > STALL)
+    up, began = np.ones(len(planned), dtype=bool), list[float]()
+    end = -np.inf
+    for start, until in sorted(zip(planned[slow], planned[slow] + late[slow], strict=True)):
+        if start > end:
+            began.append(float(start))
+        end = max(end, until)
+        up &= ~((planned >= start - STALL) & (planned < end + AFTER))
+    return up, np.array(began)
 
 
 def daemon_of(state: Path) -> int:
@@ -276,6 +316,7 @@ def summary(runs: list[Run]) -> dict[str, float | int | None]:
     early = np.concatenate([run.early for run in runs])
     ticking = [run.ticking for run in runs if run.ticking is not None]
     p50, p99, p999 = (quantile_of(pooled, share) for share in (0.5, 0.99, 0.999))
+    up = [run.awake for run in runs]
     waits = [run.protected for run in runs]
     ticks = [run.ticks for run in runs]
     told = any(tick is not None for tick in ticks) or any(wait is not None for wait in waits)
@@ -284,6 +325,9 @@ def summary(runs: list[Run]) -> dict[str, float | int | None]:
         "p50": p50,
         "p99": p99,
         "p999": p999,
+        "p999_awake": quantile_of(np.concatenate(up), 0.999),
+        "p999_awake_by_round": [quantile_of(each, 0.999) for each in up],  # type: ignore[dict-item]
+        "stalls": sum(run.stalls for run in runs),
         "median_p99": float(np.median(p99_by_round)),
         "median_p999": float(np.median(p999_by_round)),
         "p99_by_round": p99_by_round,  # type: ignore[dict-item]
@@ -350,6 +394,9 @@ def claim(claims: Claims, results: dict[str, dict[str, dict[str, float]]]) -> No
                     said = f"{name}, {condition}: {word} beside the control's two runs, mean of the rounds' ratios"
                     hold(claims, key, said, ratio, bound)
                     claims.add(f"{said}: its standard error", error, "for comparison", True)
+            for those, whose in ((condition, f"{condition}'s"), ("hand", "the control's")):
+                said = f"{name}: times that the machine stood still in {whose} windows"
+                claims.add(said, rows[those]["stalls"], "for comparison", True)
             said = f"{name}, {condition}: p99 of what comes while the daemon makes a tick, beside p99 of all"
             claims.add(said, row["ticking_p99"] / row["p99"], "for comparison", True)
             ticks = row["protected_ticks"]
@@ -382,32 +429,65 @@ class Turn:
     """Some seconds of one of the two."""
 
     latency: np.ndarray  # seconds
+    awake: np.ndarray  # of those that the machine did not stand still for
     work: float  # of the batch, a second
     cpus: float  # that the batch got
     cost: float  # CPU seconds of the service a request
 
 
+def order(pairs: int) -> list[str]:
+    """Conditions in turn: nicety and the hand-picked control in pairs, and after each few of them the others. What "nothing" leaves
+    waiting is worked off before anything is counted again."""
+    turns = []
+    for pair in range(pairs):
+        turns += ["hand", "cold"] if pair % 2 else ["cold", "hand"]
+        if pair % BETWEEN == BETWEEN - 1:
+            turns += ["alone", "rule", "nothing", "worked off"]
+    return turns
+
+
+def set_by_hand(made: Scene, condition: str) -> None:
+    """What a person does to the scene, while nicety is stopped."""
+    if condition in ("hand", "worked off"):
+        weigh_down(made)
+    else:
+        nice = 19 if condition == "rule" else 0
+        set_weights(made, plain(made)._replace(nices=(nice,) * len(made.hogs)))
+    set_slice(made.service, 1e-4 if condition in ("hand", "worked off") else 0)
+    for pid in made.hogs:
+        os.kill(pid, signal.SIGSTOP if condition == "alone" else signal.SIGCONT)
+
+
 def in_turns(separation: str, busy: float, pairs: int, turns: int, cost: float) -> dict[str, object]:
-    """Nicety and the hand-picked control, each so many times, in one scene: figures of both, and their ratios."""
-    marks, set_anew, slices = list[tuple[bool, float, float, float, float, float]](), 0, Slices()
+    """Nicety and the hand-picked control, each so many times, and the others now and then, in one scene: figures of all, and the
+    ratios of these two."""
+    marks, set_anew, slices, plan = list[tuple[str, float, float, float, float, float]](), 0, Slices(), order(pairs)
     with contextlib.ExitStack() as stack:
         made = stack.enter_context(scene(separation))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         state = stack.enter_context(nicety(folder, ""))
-        load = start_load(made, busy / cost, LEARN + SETTLE + 2 * pairs * SPAN + 2, turns, 1)
+        load = start_load(made, busy / cost, LEARN + SETTLE + len(plan) * SPAN + 2, turns, 1)
         time.sleep(LEARN)
         made.start_hogs()
         time.sleep(SETTLE)
         daemon = daemon_of(state)
         stack.callback(os.kill, daemon, signal.SIGCONT)
-        for turn in range(2 * pairs):
-            by_hand, began = turn % 4 in (1, 2), time.monotonic()
-            os.kill(daemon, signal.SIGSTOP if by_hand else signal.SIGCONT)
-            had = slices.read(made.service), weights(made)
-            if by_hand:
-                weigh_down(made)
-                set_slice(made.service, 1e-4)
-                set_anew += (slices.read(made.service), weights(made)) != had
+        had = None  # what nicety had set when it was stopped
+        for condition in plan:
+            began = time.monotonic()
+            if condition == "cold":
+                if had is not None:
+                    set_weights(made, had[1])
+                    set_slice(made.service, had[0] / 1e9)
+                    had = None
+                os.kill(daemon, signal.SIGCONT)
+            else:
+                os.kill(daemon, signal.SIGSTOP)
+                now = slices.read(made.service), weights(made)
+                set_by_hand(made, condition)
+                if had is None:
+                    had = now
+                    set_anew += condition == "hand" and (slices.read(made.service), weights(made)) != had
             time.sleep(SKIPPED)
             work, cpus, opens = made.rounds(), sum(map(cpu_seconds, made.hogs)), time.monotonic()
             served = cpu_seconds(made.service)
@@ -415,31 +495,37 @@ def in_turns(separation: str, busy: float, pairs: int, turns: int, cost: float) 
             ends = time.monotonic()
             done, got = made.rounds() - work, sum(map(cpu_seconds, made.hogs)) - cpus
             served = cpu_seconds(made.service) - served
-            marks.append((by_hand, opens, ends, done / (ends - opens), got / (ends - opens), served))
-            if by_hand:
-                set_slice(made.service, had[0] / 1e9)
+            marks.append((condition, opens, ends, done / (ends - opens), got / (ends - opens), served))
         if load.wait(60):
             raise SystemExit("the load generator failed")
-        planned, latency = np.load(made.folder / "latency.npy")
-    hand, cold = list[Turn](), list[Turn]()
-    for by_hand, opens, ends, work, cpus, served in marks:
-        seen = latency[(planned >= opens) & (planned < ends)]
-        (hand if by_hand else cold).append(Turn(seen, work, cpus, served / len(seen)))
+        planned, latency, late = np.load(made.folder / "latency.npy")
+    up, stalls = awake(planned, late)
+    taken: dict[str, list[Turn]] = {
+        condition: [] for condition in ("alone", "nothing", "rule", "hand", "cold") if condition in plan
+    }
+    stalled = dict.fromkeys(taken, 0)
+    for condition, opens, ends, work, cpus, served in marks:
+        if condition in taken:
+            window = (planned >= opens) & (planned < ends)
+            stalled[condition] += int(np.sum((stalls >= opens) & (stalls < ends)))
+            taken[condition].append(Turn(latency[window], latency[window & up], work, cpus, served / np.sum(window)))
+    hand, cold = taken["hand"], taken["cold"]
     figures = {
+        "p50": lambda some: quantile_of(np.concatenate([turn.latency for turn in some]), 0.5),
         "p99": lambda some: quantile_of(np.concatenate([turn.latency for turn in some]), 0.99),
         "p999": lambda some: quantile_of(np.concatenate([turn.latency for turn in some]), 0.999),
+        "p999_awake": lambda some: quantile_of(np.concatenate([turn.awake for turn in some]), 0.999),
         "batch": lambda some: float(np.mean([turn.work for turn in some])),
         "batch_at_speed": lambda some: float(np.mean([turn.work * turn.cost for turn in some])),
         "batch_cpus": lambda some: float(np.mean([turn.cpus for turn in some])),
     }
-    both = (("hand", hand), ("cold", cold))
-    rows = {name: {key: figure(some) for key, figure in figures.items()} for name, some in both}
-    ratios = {key: jackknife(lambda a, b, figure=figure: figure(a) / figure(b), cold, hand) for key, figure in figures.items()}  # type: ignore[misc]
-    by_turn = {name: {key: [figure([turn]) for turn in some] for key, figure in figures.items()} for name, some in both}
-    pairs_ratios = {key: geometric(np.log(by_turn["cold"][key]) - np.log(by_turn["hand"][key])) for key in figures}
+    rows = {name: {key: figure(some) for key, figure in figures.items()} for name, some in taken.items()}
+    ratios = {key: jackknife(lambda a, b, key=key: figures[key](a) / figures[key](b), cold, hand) for key, _, _ in ASKED}  # type: ignore[misc]
+    by_turn = {name: {key: [figure([turn]) for turn in some] for key, figure in figures.items()} for name, some in taken.items()}
+    pairs_ratios = {key: geometric(np.log(by_turn["cold"][key]) - np.log(by_turn["hand"][key])) for key, _, _ in ASKED}
     requests = sum(len(turn.latency) for turn in cold)
-    more = {"by_turn": by_turn, "requests": requests, "set_anew": set_anew}
-    return {**rows, "ratios": ratios, "pairs_ratios": pairs_ratios, **more}
+    found = {"ratios": ratios, "pairs_ratios": pairs_ratios, "by_turn": by_turn}
+    return {"rows": rows, **found, "requests": requests, "stalls": stalled, "set_anew": set_anew}
 
 
 def jackknife(ratio: Callable[[list[Turn], list[Turn]], float], ours: list[Turn], theirs: list[Turn]) -> tuple[float, float]:
@@ -457,6 +543,9 @@ def claim_turns(claims: Claims, name: str, found: dict[str, Any]) -> None:
             said = f"{name}, in turns: {word} beside the best hand-picked control, {how}"
             hold(claims, key, said, value, bound)
             claims.add(f"{said}: its standard error", error, "for comparison", True)
+    for condition, whose in (("cold", "nicety's"), ("hand", "the control's")):
+        said = f"{name}: times that the machine stood still in {whose} turns"
+        claims.add(said, found["stalls"][condition], "for comparison", True)
     claims.add(f"{name}: turns in which the hand had to change what nicety had set", found["set_anew"], "for comparison", True)
 
 
@@ -521,7 +610,7 @@ def foreseen(made: Scene, folder: Path, condition: str, rate: float, turns: int,
         onsets = [at for at in onsets_of(made, load) if at - began > (WORK + REST) * (seen + 0.5)][:bursts]
         watcher.stop()
         lowered = sum(watcher.was_lowered(at - BEFORE) for at in onsets)
-        planned, latency = np.load(made.folder / "latency.npy")
+        planned, latency, _ = np.load(made.folder / "latency.npy")
         made.stop_hogs()
         set_slice(made.service, 0)
         undo_weights(made)
@@ -537,7 +626,7 @@ def reacted(made: Scene, folder: Path, rate: float, turns: int, seed: int) -> np
         at = made.start_hogs()
         load.wait()
     made.stop_hogs()
-    planned, latency = np.load(made.folder / "latency.npy")
+    planned, latency, _ = np.load(made.folder / "latency.npy")
     return latency[(planned >= at) & (planned < at + FIRST)]
 
 
@@ -645,8 +734,8 @@ def main() -> None:
                 for which in ("ratios", "pairs_ratios"):
                     told = {key: f"{value:.3f} +- {error or 0:.3f}" for key, (value, error) in found[which].items()}  # type: ignore[attr-defined]
                     print(name, which, told, flush=True)
-                for which in ("hand", "cold"):
-                    print(f"  {which}", {key: f"{value:.4g}" for key, value in found[which].items()}, flush=True)
+                for condition, row in found["rows"].items():  # type: ignore[attr-defined]
+                    print(f"  {condition:<8}", {key: f"{value:.4g}" for key, value in row.items()}, flush=True)
         claims.close(asked.json, turns=results)
         return
     results = campaign(separations, loads, asked.conditions.split(","), asked.rounds, asked.seconds)

@@ -2,8 +2,11 @@
 
 Run as a process of its own, in a real-time class if it may: what is measured is then the server, not the generator. It has a
 process on each CPU, and each request goes out from one of them by chance, as a network card has a queue on each. With a single one,
-the service shared its CPU or did not, for as long as nobody moved either, and its p99 was higher when it did. Writes a .npy
-file at the end: two rows, the moment for which each request was planned (monotonic seconds) and its latency in seconds.
+the service shared its CPU or did not, for as long as nobody moved either, and its p99 was higher when it did.
+
+Writes a .npy file at the end, three rows: the moment for which each request was planned (monotonic seconds), its latency, and how
+late it was sent, in seconds. A real-time process is late by milliseconds only where the machine itself stood still, as virtual ones
+do.
 """
 
 from __future__ import annotations
@@ -42,7 +45,7 @@ def main() -> int:
     planned = np.cumsum(chance.exponential(1 / asked.rate, int(asked.rate * asked.seconds * 1.2) + 100))
     planned = planned[planned < asked.seconds]
     due = time.monotonic() + 0.1 + planned
-    latency = np.frombuffer(mmap.mmap(-1, due.nbytes), dtype=np.float64)  # shared with the children
+    shared = np.frombuffer(mmap.mmap(-1, 2 * due.nbytes), dtype=np.float64).reshape(2, -1)  # with the children
     cpus = sorted(os.sched_getaffinity(0))
     sender = chance.integers(len(cpus), size=len(due))
     children = []
@@ -51,11 +54,11 @@ def main() -> int:
         if child == 0:
             os.sched_setaffinity(0, {cpu})
             mine = sender == which
-            latency[mine] = drive(asked.port, request, due[mine].tolist())
+            shared[:, mine] = drive(asked.port, request, due[mine].tolist())
             os._exit(0)
         children.append(child)
     failed = sum(os.waitpid(child, 0)[1] for child in children)  # all of them are waited for
-    np.save(asked.out, np.stack([due, latency]))
+    np.save(asked.out, np.stack([due, *shared]))
     return int(failed > 0)
 
 
@@ -67,8 +70,9 @@ def command(*words: str) -> bytes:
     return b"".join([b"*%d\r\n" % len(words), *(b"$%d\r\n%s\r\n" % (len(word), word.encode()) for word in words)])
 
 
-def drive(port: int, request: bytes, due: list[float]) -> array[float]:
-    """Latency in seconds of each request, from when it is `due` (monotonic seconds) to its answer; infinity if there was none."""
+def drive(port: int, request: bytes, due: list[float]) -> tuple[array[float], array[float]]:
+    """(latency of each request, from when it is `due` (monotonic seconds) to its answer, how late it was sent), in seconds;
+    infinity where that did not happen."""
     links = [socket.create_connection(("127.0.0.1", port)) for _ in range(CONNECTIONS)]
     waiting: dict[int, list[int]] = {}
     by_fd = {}
@@ -76,7 +80,7 @@ def drive(port: int, request: bytes, due: list[float]) -> array[float]:
         link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         link.setblocking(False)
         waiting[link.fileno()], by_fd[link.fileno()] = [], link
-    latency = array("d", [float("inf")]) * len(due)
+    latency, late = (array("d", [float("inf")]) * len(due) for _ in range(2))
     sent = answered = 0
     end = max(due, default=0.0) + 2.0
     while answered < len(due):
@@ -86,6 +90,7 @@ def drive(port: int, request: bytes, due: list[float]) -> array[float]:
         while sent < len(due) and due[sent] <= now:
             link = links[sent % CONNECTIONS]
             link.send(request)
+            late[sent] = now - due[sent]
             waiting[link.fileno()].append(sent)
             sent += 1
         timeout = max(0.0, (due[sent] if sent < len(due) else end) - time.monotonic())
@@ -98,7 +103,7 @@ def drive(port: int, request: bytes, due: list[float]) -> array[float]:
             answered += lines
     for link in links:
         link.close()
-    return latency
+    return latency, late
 
 
 if __name__ == "__main__":
