@@ -66,7 +66,7 @@ RECALL_SECONDS = 1.5
 """Longest time that a start reads what pools did before: 4.5 hours of 300 processes and 16 workers take 0.7 to 1.1 s."""
 
 SLOW = 0.25
-"""Share of the interval from which a tick took too long for a daemon that stands back: what it decides would come late."""
+"""Share of the interval for which a tick of a daemon that stands back may wait for a CPU: what it decides comes so much later."""
 
 MOST_LOOKS = 8
 """Processes of which a snapshot is taken in a tick, at some milliseconds each."""
@@ -219,8 +219,7 @@ class Daemon:
             took = max(0, self._clock.monotonic() - due)
             late = took // step
             self._missed += late
-            if took > SLOW * step:
-                self._own_session.late()
+            self._own_session.ticked(took, round(SLOW * step))
             due += step * (late + 1)
 
     def _wait(self, due: int) -> None:

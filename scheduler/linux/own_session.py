@@ -27,6 +27,7 @@ class OwnSession:
         self._path = Path("/proc/self/autogroup")
         self._ours = os.getsid(0) == os.getpid()
         self._steps = 0  # into NICES
+        self._waited = _waited()
         self.nice = 0  # what we gave it
 
     def step_back(self, demoted: bool) -> None:
@@ -45,7 +46,20 @@ class OwnSession:
         except (OSError, ValueError, IndexError):
             self._ours = False  # this kernel has no autogroups
 
-    def late(self) -> None:
-        """A tick took too long: a step forward until nothing is demoted any more, for a protection that comes late is none."""
-        if self.nice:
+    def ticked(self, took: int, most: int) -> None:
+        """To be told after each tick how many ns it was from when it was due to its end. A step forward, until nothing is demoted
+        any more, where more than `most` of that went by in waiting for a CPU: a protection that comes late is none. A daemon that
+        was stopped, a machine that slept, or a slow disk is no reason."""
+        before, self._waited = self._waited, _waited()
+        if before is not None and self._waited is not None:
+            took = min(took, self._waited - before)
+        if self.nice and took > most:
             self._steps = min(self._steps + 1, len(NICES) - 1)
+
+
+def _waited() -> int | None:
+    """ns for which this thread was ready to run and had no CPU, so far; None where the kernel does not count that."""
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) or None  # "0 0 0" where it is compiled in, but off
+    except (OSError, ValueError, IndexError):
+        return None

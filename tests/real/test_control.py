@@ -509,23 +509,30 @@ def test_a_process_that_asks_for_a_short_slice_has_it_and_its_children_have_not(
 
 
 STEPS = """
-from nicety.scheduler.linux.own_session import OwnSession
-own, file = OwnSession(), open("/proc/self/autogroup", "r+")
+from nicety.scheduler.linux import own_session
+SECOND, waits = 1_000_000_000, [7]
+own_session._waited = lambda: waits[0]
+own, file = own_session.OwnSession(), open("/proc/self/autogroup", "r+")
 
 def nice():
     file.seek(0)
     return file.read().split()[-1]
 
+def slow(waited=SECOND):
+    waits[0] += waited
+    own.ticked(took=SECOND, most=SECOND // 4)
+
 told = []
 for demoted in (False, True, True, False):
     own.step_back(demoted)
     told.append(nice())
-own.late()  # while nothing is demoted: no reason to step forward
+slow()  # while nothing is demoted: no reason to step forward
 for demoted in (True, True, True, False, True):  # slow ticks count until nothing is demoted
     own.step_back(demoted)
     told.append(nice())
     if demoted:
-        own.late()
+        slow()
+        slow(waited=SECOND // 5)  # nor is what it did not wait for a CPU for
 file.write("3")
 file.flush()
 own.step_back(False)
@@ -541,3 +548,48 @@ def test_a_session_of_ones_own_steps_back_while_something_is_demoted_and_no_othe
     code = STEPS if leads else inner
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, start_new_session=True)
     assert done.stdout.strip() == told
+
+
+STOPPED = """
+import os, signal, time
+from nicety.scheduler.linux.own_session import OwnSession
+own, hogs, cpu = OwnSession(), [], min(os.sched_getaffinity(0))
+os.sched_setaffinity(0, {cpu})
+
+def tick(busy):
+    began = time.monotonic_ns()
+    busy()
+    own.ticked(time.monotonic_ns() - began, 250_000_000)
+    own.step_back(True)
+    return own.nice
+
+def stop():
+    if os.fork() == 0:
+        time.sleep(0.5)
+        os.kill(os.getppid(), signal.SIGCONT)
+        os._exit(0)
+    os.kill(os.getpid(), signal.SIGSTOP)
+    os.wait()
+
+def compete():
+    for _ in range(2):
+        hogs.append(os.fork())
+        if hogs[-1] == 0:
+            os.setsid()
+            while True:
+                pass
+    end = time.monotonic() + 1
+    while time.monotonic() < end:
+        pass
+
+own.step_back(True)
+print(tick(stop), tick(compete))
+for pid in hogs:
+    os.kill(pid, signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="this kernel has no autogroups")
+def test_ticks_are_slow_where_they_wait_for_a_cpu_not_where_the_daemon_is_stopped() -> None:
+    done = subprocess.run([sys.executable, "-c", STOPPED], capture_output=True, text=True, check=True, start_new_session=True)
+    assert done.stdout.strip() == "19 10"
