@@ -1,7 +1,7 @@
 """A latency service beside batch work: what nicety gives it, beside nothing, rule daemons, and the best that a person could pick.
 
     python benchmarks/latency_beside_batch.py [--rounds 6] [--seconds 12] [--json FILE] [--plot FILE]
-    python benchmarks/latency_beside_batch.py --turns 16 [--json FILE]
+    python benchmarks/latency_beside_batch.py --turns 30 [--json FILE]
     python benchmarks/latency_beside_batch.py --periodic [--json FILE]
 
 redis-server under open-loop load (requests of about 0.2 ms of its CPU at random times, a latency counts from the planned time) at
@@ -24,7 +24,7 @@ The service runs alone for some seconds, then the hogs start; latency and batch 
 nicety has to find out. After a minute nicety looks what the service's short slice brings, by five seconds without: the window ends
 before that, and `weight` says what those are like.
 
-`--turns`: nicety, started cold, and the hand-picked control in turn, eight seconds each, in one and the same scene; after each four
+`--turns`: nicety, started cold, and the hand-picked control in turn, four seconds each, in one and the same scene; after each six
 such pairs alone, rule and nothing once. In a scene of its own each has another minute of the machine, and another chance of where
 processes come to run; turns differ in nothing but whether nicety runs (it is stopped by SIGSTOP) or what is set by hand.
 
@@ -96,10 +96,11 @@ STALL, AFTER = 1e-3, 5e-3
 """Seconds by which the load generator, real-time and pinned, sends late only where the machine stood still; and what follows such a
 stall until what has piled up is gone."""
 
-SPAN, SKIPPED = 8.0, 1.5
-"""Seconds of a turn, and those at its beginning that are not counted: a daemon that slept begins with a tick that has no rates."""
+SPAN, SKIPPED = 4.0, 1.0
+"""Seconds of a turn, and those at its beginning that are not counted: a daemon that slept begins with a tick that has no rates. Of
+two turns of 8 s one had up to a fifth more batch work under one and the same control: the machine's speed is more alike in short ones."""
 
-BETWEEN = 4
+BETWEEN = 6
 """Pairs of turns between two turns of each of the other conditions."""
 
 TICK = 0.02
@@ -247,7 +248,7 @@ def measure(separation: str, busy: float, condition: str, seconds: float, seed: 
     window, early = (planned >= opens) & (planned < ends), (planned >= start) & (planned < opens)
     ticks = ticking = None
     if made_ticks is not None:
-        ticks = next((count for count, (_, applied) in enumerate(made_ticks, 1) if applied), None)
+        ticks = ticks_until_protected(made_ticks)
         near = np.any([(planned >= at) & (planned < at + TICK) for at, _ in made_ticks], axis=0)
         ticking = latency[window & near]
     stalled = int(np.sum((stalls >= opens) & (stalls < ends)))
@@ -289,6 +290,11 @@ def ticks_since(state: Path, start: float) -> list[tuple[float, bool]]:
                 )
                 made.append((logged.tick.at / 1e9, applied))
     return made
+
+
+def ticks_until_protected(made: list[tuple[float, bool]]) -> int | None:
+    """How many ticks it took, the one that demoted included; None: none did."""
+    return next((count for count, (_, applied) in enumerate(made, 1) if applied), None)
 
 
 def campaign(separations: list[str], loads: list[float], conditions: list[str], rounds: int, seconds: float) -> dict[str, object]:
@@ -468,7 +474,7 @@ def in_turns(separation: str, busy: float, pairs: int, turns: int, cost: float) 
         state = stack.enter_context(nicety(folder, ""))
         load = start_load(made, busy / cost, LEARN + SETTLE + len(plan) * SPAN + 2, turns, 1)
         time.sleep(LEARN)
-        made.start_hogs()
+        start = made.start_hogs()
         time.sleep(SETTLE)
         daemon = daemon_of(state)
         stack.callback(os.kill, daemon, signal.SIGCONT)
@@ -498,6 +504,7 @@ def in_turns(separation: str, busy: float, pairs: int, turns: int, cost: float) 
             marks.append((condition, opens, ends, done / (ends - opens), got / (ends - opens), served))
         if load.wait(60):
             raise SystemExit("the load generator failed")
+        protected = ticks_until_protected(ticks_since(state, start))
         planned, latency, late = np.load(made.folder / "latency.npy")
     up, stalls = awake(planned, late)
     taken: dict[str, list[Turn]] = {
@@ -525,7 +532,7 @@ def in_turns(separation: str, busy: float, pairs: int, turns: int, cost: float) 
     pairs_ratios = {key: geometric(np.log(by_turn["cold"][key]) - np.log(by_turn["hand"][key])) for key, _, _ in ASKED}
     requests = sum(len(turn.latency) for turn in cold)
     found = {"ratios": ratios, "pairs_ratios": pairs_ratios, "by_turn": by_turn}
-    return {"rows": rows, **found, "requests": requests, "stalls": stalled, "set_anew": set_anew}
+    return {"rows": rows, **found, "requests": requests, "stalls": stalled, "set_anew": set_anew, "ticks": protected}
 
 
 def jackknife(ratio: Callable[[list[Turn], list[Turn]], float], ours: list[Turn], theirs: list[Turn]) -> tuple[float, float]:
@@ -546,6 +553,8 @@ def claim_turns(claims: Claims, name: str, found: dict[str, Any]) -> None:
     for condition, whose in (("cold", "nicety's"), ("hand", "the control's")):
         said = f"{name}: times that the machine stood still in {whose} turns"
         claims.add(said, found["stalls"][condition], "for comparison", True)
+    ticks = found["ticks"]
+    claims.add(f"{name}: ticks until protected", ticks, "<= 2", ticks is not None and ticks <= 2)
     claims.add(f"{name}: turns in which the hand had to change what nicety had set", found["set_anew"], "for comparison", True)
 
 
