@@ -97,8 +97,8 @@ STALL, AFTER = 1e-3, 5e-3
 stall until what has piled up is gone."""
 
 SPAN, SKIPPED = 4.0, 1.0
-"""Seconds of a turn, and those at its beginning that are not counted: a daemon that slept begins with a tick that has no rates. Of
-two turns of 8 s one had up to a fifth more batch work under one and the same control: the machine's speed is more alike in short ones."""
+"""Seconds of a turn, and those at its beginning that are not counted: a daemon that slept begins with a tick that has no rates. The
+shorter turns are, the more alike is the speed of a machine that others slow."""
 
 BETWEEN = 6
 """Pairs of turns between two turns of each of the other conditions."""
@@ -531,7 +531,12 @@ def in_turns(separation: str, busy: float, pairs: int, turns: int, cost: float) 
     by_turn = {name: {key: [figure([turn]) for turn in some] for key, figure in figures.items()} for name, some in taken.items()}
     pairs_ratios = {key: geometric(np.log(by_turn["cold"][key]) - np.log(by_turn["hand"][key])) for key, _, _ in ASKED}
     requests = sum(len(turn.latency) for turn in cold)
-    found = {"ratios": ratios, "pairs_ratios": pairs_ratios, "by_turn": by_turn}
+    neighbours = pairs // 2 * 2  # one turn of the control follows another
+    itself = {
+        key: geometric(np.log(by_turn["hand"][key][1:neighbours:2]) - np.log(by_turn["hand"][key][:neighbours:2]))
+        for key, _, _ in ASKED
+    }
+    found = {"ratios": ratios, "pairs_ratios": pairs_ratios, "itself": itself, "by_turn": by_turn}
     return {"rows": rows, **found, "requests": requests, "stalls": stalled, "set_anew": set_anew, "ticks": protected}
 
 
@@ -550,6 +555,10 @@ def claim_turns(claims: Claims, name: str, found: dict[str, Any]) -> None:
             said = f"{name}, in turns: {word} beside the best hand-picked control, {how}"
             hold(claims, key, said, value, bound)
             claims.add(f"{said}: its standard error", error, "for comparison", True)
+        value, error = found["itself"][key]
+        said = f"{name}, in turns: {word} of the control beside itself, mean of its pairs' ratios"
+        claims.add(said, value, "for comparison", True)
+        claims.add(f"{said}: its standard error", error, "for comparison", True)
     for condition, whose in (("cold", "nicety's"), ("hand", "the control's")):
         said = f"{name}: times that the machine stood still in {whose} turns"
         claims.add(said, found["stalls"][condition], "for comparison", True)
@@ -740,7 +749,7 @@ def main() -> None:
                 name = f"{separation} {busy:.0%}"
                 found = results[name] = in_turns(separation, busy, asked.turns, turns, cost)
                 claim_turns(claims, name, found)
-                for which in ("ratios", "pairs_ratios"):
+                for which in ("ratios", "pairs_ratios", "itself"):
                     told = {key: f"{value:.3f} +- {error or 0:.3f}" for key, (value, error) in found[which].items()}  # type: ignore[attr-defined]
                     print(name, which, told, flush=True)
                 for condition, row in found["rows"].items():  # type: ignore[attr-defined]
