@@ -10,12 +10,12 @@ and got less than `floor` of one; a tenth of that time is enough where others, d
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from ..models.lives import USER_HZ
 from ..models.records import ProcId
 from .decision import Control, Member
 from .fences import parts_of
@@ -49,7 +49,7 @@ that of one is."""
 GAP_NS = 1_000_000_000
 """After so long without a look (the daemon was stopped, or the machine slept) nobody knows what a process wanted meanwhile."""
 
-_TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+_TICK_NS = 1_000_000_000 // USER_HZ
 
 SCHED_BATCH, SCHED_IDLE = 3, 5
 """sched(7)."""
