@@ -166,14 +166,14 @@ class Watcher(threading.Thread):
     def __init__(self, made: Scene, pause: float = 0.005) -> None:
         super().__init__(daemon=True)
         self._made, self._done, self._pause = made, threading.Event(), pause
-        self._pids = list(made.hogs)
+        self._plain = plain(made)
         self._changes = [(0.0, False)]  # when, and whether they were lowered from then on
 
     def run(self) -> None:
         """Until `stop`."""
         while not self._done.wait(self._pause):
             with contextlib.suppress(OSError):
-                lowered = self._lowered()
+                lowered = weights(self._made) != self._plain
                 if lowered is not self._changes[-1][1]:
                     self._changes.append((time.monotonic(), lowered))
 
@@ -185,17 +185,6 @@ class Watcher(threading.Thread):
     def was_lowered(self, at: float) -> bool:
         """Whether they were at this moment (monotonic seconds)."""
         return [lowered for since, lowered in self._changes if since <= at][-1]
-
-    def _lowered(self) -> bool:
-        pid = self._pids[0]
-        if os.getpriority(os.PRIO_PROCESS, pid) > 0 or Path(f"/proc/{pid}/autogroup").read_text().split()[-1] != "0":
-            return True
-        for place in self._made.cgroups:
-            if place.name.endswith("batch"):
-                for name, whole in (("cpu.shares", 1024), ("cpu.weight", 100)):
-                    if (place / name).exists() and int((place / name).read_text()) < whole:
-                        return True
-        return False
 
     def stop(self) -> None:
         """End it."""
@@ -252,8 +241,8 @@ def measure(separation: str, busy: float, condition: str, seconds: float, seed: 
         near = np.any([(planned >= at) & (planned < at + TICK) for at, _ in made_ticks], axis=0)
         ticking = latency[window & near]
     stalled = int(np.sum((stalls >= opens) & (stalls < ends)))
-    speed = served / np.sum(window)
-    return Run(latency[window], latency[window & up], stalled, latency[early], ticking, rounds, cpus, speed, protected, ticks, own)
+    seen, undisturbed, each = latency[window], latency[window & up], served / np.sum(window)
+    return Run(seen, undisturbed, stalled, latency[early], ticking, rounds, cpus, each, protected, ticks, own)
 
 
 def awake(planned: np.ndarray, late: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -629,9 +618,9 @@ def foreseen(made: Scene, folder: Path, condition: str, rate: float, turns: int,
         watcher.stop()
         lowered = sum(watcher.was_lowered(at - BEFORE) for at in onsets)
         planned, latency, _ = np.load(made.folder / "latency.npy")
-        made.stop_hogs()
         set_slice(made.service, 0)
-        undo_weights(made)
+        set_weights(made, plain(made))  # a cgroup keeps what `hand` gave it
+        made.stop_hogs()
     return [latency[(planned >= at) & (planned < at + FIRST)] for at in onsets], lowered
 
 
@@ -662,14 +651,6 @@ def onsets_of(made: Scene, load: subprocess.Popen[bytes]) -> list[float]:
             still = 0
         before = now
     return onsets
-
-
-def undo_weights(made: Scene) -> None:
-    """Cgroups keep the weight that `hand` gave them; processes and sessions are gone with the hogs."""
-    for place in made.cgroups:
-        for name, whole in (("cpu.shares", 1024), ("cpu.weight", 100)):
-            if (place / name).exists():
-                (place / name).write_text(str(whole))
 
 
 def plot(path: Path, results: dict[str, dict[str, dict[str, float]]]) -> None:
