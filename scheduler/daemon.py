@@ -125,7 +125,7 @@ class Daemon:
         self._outcomes: tuple[Outcome, ...] = ()
         self._failures = self._ticks = self._missed = 0
         self._last: Tick | None = None
-        self._services: tuple[ProcId, ...] = ()  # with work, the busiest first, while something is demoted for them
+        self._demoted = False  # something is
         self._troubles: dict[str, str] = {}
         self._closed = False
         self._recover(lock)
@@ -210,7 +210,8 @@ class Daemon:
             now = self._clock.monotonic()
             if self._stopping or (end is not None and now >= end):
                 return
-            stand_aside(self._services)
+            if self._demoted and self._last is not None:
+                stand_aside(_services(self._last.groups))
             if self._own_session.nice:
                 ask_for(LONGEST)  # its turn is far off, whatever it is owed: see `linux/own_session.py`
             yield now
@@ -232,11 +233,9 @@ class Daemon:
                     pool.probe()
                 probe = now + round(self._config.daemon.probe_interval * 1e9) if self._pools else due
             if now >= relief:
-                stand_aside(self._services)
-                groups = self._last.groups if self._last is not None else ()
-                pause = self._actuator.relieve(groups)
+                pause = self._actuator.relieve(self._last.groups if self._last is not None else ())
                 self._own_session.step_back(demoted=pause is not None)
-                self._services = () if pause is None else _services(groups)
+                self._demoted = pause is not None
                 relief = due if pause is None else self._clock.monotonic() + round(pause * 1e9)
             now = self._clock.monotonic()
             if now >= due:
@@ -604,7 +603,7 @@ def _looks(decisions: Sequence[Decision]) -> dict[str, tuple[evidence.Evidence, 
 
 
 def _services(groups: Sequence[Group]) -> tuple[ProcId, ...]:
-    """Processes of latency groups that have work, those of the group that wants most first."""
+    """Processes of latency groups that have work, those of the group that wants most first: for them something is demoted."""
     working = [group for group in groups if group.latency is Latency.LATENCY and group.demand >= LATENCY_DEMAND]
     return tuple(member.id for group in sorted(working, key=lambda group: -group.demand) for member in group.members)
 

@@ -46,6 +46,10 @@ VISITS, VISIT_NS = 4, 400_000_000
 """Most demoted processes whose progress is read in a look, 30 us each: a group of 100 is gone through in 1 s; and how often at most
 that of one is."""
 
+CALM = 10
+"""Who has got what is enough for all of `starve_seconds`, or does not want the CPU, is not visited for this part of it: what is
+seen then begins a new stretch, so somebody starves for so much longer at most."""
+
 GAP_NS = 1_000_000_000
 """After so long without a look (the daemon was stopped, or the machine slept) nobody knows what a process wanted meanwhile."""
 
@@ -89,6 +93,7 @@ class _Stretch:
 
     since: int
     got: int = 0  # ns of CPU
+    calm: int = 0  # no visit before that; 0: it is under watch
     at: dict[ProcId, Run] = field(default_factory=dict)  # of each process, when it was last visited
 
 
@@ -235,6 +240,8 @@ class Relief:
         visits = min(VISITS, -(-count * LOOK_NS // VISIT_NS))
         for step in range(visits):
             process = self._turn[(self._next + step) % count]
+            if all(subject in self._stretches and self._stretches[subject].calm > at for subject in self._slowed[process]):
+                continue
             run = self._locks.run(process)
             for subject in self._slowed[process]:
                 stretch = self._stretches.setdefault(subject, _Stretch(at))
@@ -253,8 +260,10 @@ class Relief:
         for subject in touched:
             stretch = self._stretches[subject]
             enough = self._floor * self._starve_ns / (self._single if subject.process is not None else 1)
-            if stretch.got >= enough or not any(run.runnable for run in stretch.at.values()):
+            well = stretch.got >= enough or not any(run.runnable for run in stretch.at.values())
+            if well or stretch.calm:
                 stretch.since, stretch.got = at, 0
+                stretch.calm = at + self._starve_ns // CALM if well else 0
             elif at - stretch.since >= self._starve_ns:
                 who = _who(subject)
                 seconds, got = (at - stretch.since) / 1e9, stretch.got / 1e6

@@ -34,6 +34,10 @@ READS, FAR = 32, 6
 """Threads whose system call is read in a look, 4 to 8 us each, of those that may share memory with somebody demoted and of others:
 50 of these are seen through in two thirds of a second. They can only wait for a file."""
 
+ALIKE = 4
+"""Looks between two at one demoted process: what it waits for beside others that are demoted alike is no matter of milliseconds
+(`relief.PEERS`)."""
+
 KEPT = 256
 """Most threads for which a descriptor stays open between two looks: opening it for each takes three times as long."""
 
@@ -47,7 +51,7 @@ FRESH = 12
 """Looks for which it is believed which threads a process has, and what one that may hold a lock maps or has open: reading that
 takes 80 us and more. A second at the usual pace."""
 
-SETTLED = 100
+SETTLED = 250
 """Looks for which it is believed what a process maps that waits for nothing: it decides only who is looked at sooner."""
 
 MAPS = 2
@@ -176,6 +180,8 @@ class LinuxLocks:
         self._waited: frozenset[ProcId] = frozenset()
         self._mapping = 0  # whose turn it is to be mapped
         self._demoted: Collection[ProcId] | None = None
+        self._slowed: frozenset[ProcId] = frozenset()  # these
+        self._looked_at: dict[ProcId, int] = {}  # in which look
         self._others: Sequence[ProcId] | None = None
         self._everybody: list[ProcId] = []  # both of them
 
@@ -184,14 +190,14 @@ class LinuxLocks:
         memory with somebody demoted first."""
         self._look += 1
         locks: dict[tuple[Place, int], _Lock] = {}
-        slowed, waited, filers, found = frozenset(demoted), set(), set(), []
+        waited, filers, found = set(), set(), []
         for call in self._calls(demoted, others):
             if call.number in self._file_locks:
                 filers.add((call.process, call.tid))
                 waited.add(call.process)
                 continue
             futex = self._futex_of(call)
-            wait = None if futex is None else self._resolve(futex, slowed, locks)
+            wait = None if futex is None else self._resolve(futex, self._slowed, locks)
             if wait is not None:
                 waited.add(call.process)
                 found.append(wait)
@@ -318,11 +324,13 @@ class LinuxLocks:
 
     def _calls(self, demoted: Collection[ProcId], others: Sequence[ProcId]) -> Iterable[_Call]:
         """Blocked threads: of those that waited in the last look, and in turn the next few of those that share memory with somebody
-        demoted, or may, and of the rest."""
+        demoted, or may, and of the rest; those that are demoted themselves not each time."""
         if not (self._futex or self._file_locks):
             return
         if demoted is not self._demoted or others is not self._others:
             self._demoted, self._others, self._everybody = demoted, others, sorted({*demoted, *others})
+            self._slowed = frozenset(demoted)
+            self._looked_at = {process: look for process, look in self._looked_at.items() if process in self._slowed}
             self._threads.keep(set(self._everybody))
             self._ranks = None
         self._refresh()
@@ -335,10 +343,19 @@ class LinuxLocks:
                     break
                 process = row[self._turns[rank] % len(row)]
                 self._turns[rank] += 1
-                if process not in self._waited:
+                if process not in self._waited and not self._was_looked_at(process):
                     count, calls = self._threads.calls(process, self._look)
                     most -= max(1, count)
                     yield from calls
+
+    def _was_looked_at(self, process: ProcId) -> bool:
+        """Whether it is demoted, and was looked at a moment ago; else it is now."""
+        if process not in self._slowed:
+            return False
+        if self._look - self._looked_at.get(process, -ALIKE) < ALIKE:
+            return True
+        self._looked_at[process] = self._look
+        return False
 
     def _row(self, rank: int) -> list[ProcId]:
         """Those who share memory with somebody demoted, or may, and the rest: they are looked at in turn."""

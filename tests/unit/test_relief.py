@@ -175,6 +175,17 @@ def test_hogs_at_nice_19_beside_others_get_enough(watch: Watch) -> None:
     assert watch.watch(60.0, {HOLDER: 0.014, OTHER: 0.014})[1] == []
 
 
+def test_what_gets_plenty_is_visited_once_a_second_and_found_when_it_starves_after_all(watch: Watch) -> None:
+    for process in (HOLDER, OTHER):
+        watch.locks.burn(process, 0.0)
+    assert watch.watch(10.0, {HOLDER: 0.3, OTHER: 0.3})[1] == []
+    looks = 10_000_000_000 // LOOK_NS + 1
+    assert 2 * 9 <= watch.locks.reads - looks <= 2 * 12
+    seconds, cases = watch.watch(20.0, {HOLDER: 0.004, OTHER: 0.3})
+    assert 10.0 <= seconds <= 11.6
+    assert [case.subjects for case in cases] == [(nice(HOLDER),)]
+
+
 def test_what_sleeps_in_between_does_not_starve(watch: Watch) -> None:
     count = iter(range(10_000))
 
