@@ -180,8 +180,8 @@ class LinuxLocks:
         self._waited: frozenset[ProcId] = frozenset()
         self._mapping = 0  # whose turn it is to be mapped
         self._demoted: Collection[ProcId] | None = None
-        self._slowed: frozenset[ProcId] = frozenset()  # these
-        self._looked_at: dict[ProcId, int] = {}  # in which look
+        self._slowed: frozenset[ProcId] = frozenset()  # the same, to look up
+        self._looked_at: dict[ProcId, int] = {}  # the look in which each of them last was
         self._others: Sequence[ProcId] | None = None
         self._everybody: list[ProcId] = []  # both of them
 

@@ -19,7 +19,7 @@ from nicety.scheduler.linux.calls import FUTEX
 from nicety.scheduler.linux.cgroup import find
 from nicety.scheduler.linux.control import LinuxKernel
 from nicety.scheduler.linux.holders import FileLock, file_locks
-from nicety.scheduler.linux.locks import AGAIN, LASTING, STRANGERS, LinuxLocks
+from nicety.scheduler.linux.locks import AGAIN, ALIKE, LASTING, STRANGERS, LinuxLocks
 from nicety.scheduler.paths import Loaded, Paths
 from nicety.scheduler.ports import Wait
 from nicety.scheduler.store.ledger import Ledger, StateLock
@@ -162,6 +162,30 @@ def test_the_table_of_locks_is_read_ever_more_rarely_while_one_wait_lasts(tmp_pa
     before = len(reads)
     locks.waits(demoted, others)
     assert len(reads) == before + 1
+
+
+def test_somebody_demoted_is_looked_at_each_few_looks_until_it_waits_and_anybody_else_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "locks").write_text("")
+    demoted, others = (a_process(tmp_path, 10, IDLE),), (a_process(tmp_path, 20, IDLE),)
+    locks, read, reads = LinuxLocks(tmp_path, "x86_64"), os.pread, list[str]()
+
+    def counted(descriptor: int, size: int, offset: int) -> bytes:
+        reads.append(Path(f"/proc/self/fd/{descriptor}").readlink().parent.name)
+        return read(descriptor, size, offset)
+
+    monkeypatch.setattr(os, "pread", counted)
+    for _ in range(3 * ALIKE):
+        locks.waits(demoted, others)
+    assert (reads.count("10"), reads.count("20")) == (3, 3 * ALIKE)
+    (tmp_path / "10/task/10/syscall").write_text(IN_FCNTL)
+    for _ in range(ALIKE):
+        locks.waits(demoted, others)
+    reads.clear()
+    for _ in range(ALIKE):
+        locks.waits(demoted, others)
+    assert reads.count("10") == ALIKE
 
 
 def test_a_wait_that_has_begun_anew_is_another_one(tmp_path: Path) -> None:
