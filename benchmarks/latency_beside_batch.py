@@ -9,7 +9,7 @@ redis-server under open-loop load (requests of about 0.2 ms of its CPU at random
 interleaved and with the same arrivals in each round; p99 and p99.9 are told of all rounds together, as the median of rounds, and by
 round beside the same round of the hand-picked control, for one disturbed round decides the first. Batch work a second goes with the
 speed of the machine, which here differs by 2 to 3 % from one quarter of a minute to the next, so the CPU time that the batch got is
-told beside it. Conditions that nothing is asked of (all but hand, again, cold) run in each third round:
+told beside it. Conditions that nothing is asked of (alone, nothing, rule, weight) run in each third round:
 
     alone      no hogs
     nothing    hogs, nobody does anything
@@ -29,7 +29,7 @@ such pairs alone, rule and nothing once. In a scene of its own each has another 
 processes come to run; turns differ in nothing but whether nicety runs (it is stopped by SIGSTOP) or what is set by hand.
 
 `--periodic`: hogs that work 8 s of every 30; nicety with a demand model trained on earlier rounds, a fresh one that meets its first
-burst, and `hand`, over the first 5 s of each burst.
+burst, and `hand` before and after these, for minutes differ; over the first 5 s of each burst.
 
 Needs root for nice and cgroups; touches only processes that it starts.
 """
@@ -74,7 +74,7 @@ from nicety.scheduler.store.decisions import DecisionReader
 LOADS = (0.2, 0.6)
 CONDITIONS = ("alone", "nothing", "rule", "hand", "again", "weight", "cold", "pinned")
 BY_HAND, OURS = ("hand", "again", "weight"), ("cold", "pinned")
-COMPARED, SELDOM = ("hand", "again", "cold"), 3
+COMPARED, SELDOM = ("hand", "again", "cold", "pinned"), 3
 """What is to be told apart by a few percent runs in every round, the rest in each third."""
 LEARN, PLAIN, SETTLE = 7.0, 2.0, 10.0
 """Seconds of load before the hogs start, with nicety, which has to find out who is what, and without; and from the start of the
@@ -574,29 +574,35 @@ def periodic(separation: str, busy: float, teach: int, bursts: int) -> dict[str,
         train = [sys.executable, "-m", "nicety.training", "train", "--only", "demand", "--state-dir", str(state), "--no-idle"]
         trained = subprocess.run(train, capture_output=True, text=True, check=False)
         print(trained.stdout + trained.stderr, flush=True)
-        for condition in ("nothing", "hand", "reactive", "forecast"):
+        taken, lowered = dict[str, list[np.ndarray]](), dict[str, int]()
+        for condition in ("nothing", "hand", "reactive", "forecast", "hand"):  # the control before and after what is beside it
             if condition == "reactive":
-                of_each = [reacted(made, folder / str(burst), rate, turns, burst) for burst in range(bursts)]
-                lowered = 0
+                of_each, before = [reacted(made, folder / str(burst), rate, turns, burst) for burst in range(bursts)], 0
             else:
-                of_each, lowered = foreseen(made, folder, condition, rate, turns, bursts)
-            first = np.concatenate(of_each)
-            p50, p99, p999 = (quantile_of(first, share) for share in (0.5, 0.99, 0.999))
-            by_burst = [quantile_of(each, 0.99) for each in of_each]
-            results[condition] = {
-                "p50": p50,
-                "p99": p99,
-                "p999": p999,
-                "median_p99": float(np.median(by_burst)),
-                "p99_by_burst": by_burst,
-                "requests": len(first),
-                "bursts": len(of_each),
-                "lowered": lowered,
-            }
-            told = (
-                f"p50 {p50:.0f} p99 {p99:.0f} p99.9 {p999:.0f} µs, median p99 {np.median(by_burst):.0f}; lowered before {lowered}"
+                of_each, before = foreseen(made, folder, condition, rate, turns, bursts)
+            taken.setdefault(condition, []).extend(of_each)
+            lowered[condition] = lowered.get(condition, 0) + before
+            by_burst = [round(quantile_of(each, 0.99)) for each in of_each]
+            print(
+                f"  {condition:<10} p99 of the first {FIRST:g} s of each burst: {by_burst} µs; lowered before {before}", flush=True
             )
-            print(f"  {condition:<10} first {FIRST:g} s of {len(of_each)} bursts: {told}", flush=True)
+    for condition, of_each in taken.items():
+        first, by_burst = np.concatenate(of_each), [quantile_of(each, 0.99) for each in of_each]
+        p50, p99, p999 = (quantile_of(first, share) for share in (0.5, 0.99, 0.999))
+        results[condition] = {
+            "p50": p50,
+            "p99": p99,
+            "p999": p999,
+            "median_p99": float(np.median(by_burst)),
+            "p99_by_burst": by_burst,
+            "requests": len(first),
+            "bursts": len(of_each),
+            "lowered": lowered[condition],
+        }
+        print(
+            f"  {condition:<10} all: p50 {p50:.0f} p99 {p99:.0f} p99.9 {p999:.0f} µs, median p99 {np.median(by_burst):.0f}",
+            flush=True,
+        )
     return results
 
 
