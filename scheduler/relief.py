@@ -47,8 +47,8 @@ VISITS, VISIT_NS = 4, 400_000_000
 that of one is."""
 
 CALM = 10
-"""Who has got what is enough for all of `starve_seconds`, or does not want the CPU, is not visited for this part of it: what is
-seen then begins a new stretch, so somebody starves for so much longer at most."""
+"""Who has got what is enough for all of `starve_seconds`, or is demoted alone and does not want the CPU, is not visited for this part
+of it: what is seen then begins a new stretch, so somebody starves for so much longer at most."""
 
 GAP_NS = 1_000_000_000
 """After so long without a look (the daemon was stopped, or the machine slept) nobody knows what a process wanted meanwhile."""
@@ -260,10 +260,11 @@ class Relief:
         for subject in touched:
             stretch = self._stretches[subject]
             enough = self._floor * self._starve_ns / (self._single if subject.process is not None else 1)
-            well = stretch.got >= enough or not any(run.runnable for run in stretch.at.values())
-            if well or stretch.calm:
+            plenty, asleep = stretch.got >= enough, not any(run.runnable for run in stretch.at.values())
+            if plenty or asleep or stretch.calm:
+                calm = plenty or (asleep and subject.process is not None)  # of many, others may have woken up
                 stretch.since, stretch.got = at, 0
-                stretch.calm = at + self._starve_ns // CALM if well else 0
+                stretch.calm = at + self._starve_ns // CALM if calm else 0
             elif at - stretch.since >= self._starve_ns:
                 who = _who(subject)
                 seconds, got = (at - stretch.since) / 1e9, stretch.got / 1e6

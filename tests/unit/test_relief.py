@@ -210,6 +210,19 @@ def test_a_session_starves_as_a_whole_or_not_at_all(watch: Watch) -> None:
     assert cases[0].subjects == (session,)
 
 
+def test_those_who_sleep_do_not_hide_the_one_that_starves_among_them(watch: Watch) -> None:
+    session = Subject(Control.AUTOGROUP, None, "autogroup-7")
+    members = tuple(ProcId(pid, pid) for pid in range(100, 200))
+    watch.demotions = (Demotion(session, members),)
+    for process in members:
+        watch.locks.sleep(process)
+    watch.watch(5.0, {})
+    watch.locks.burn(members[-1], 0.0)
+    seconds, cases = watch.watch(40.0, {members[-1]: 0.001})
+    assert 10.0 <= seconds <= 14.5
+    assert [case.subjects for case in cases] == [(session,)]
+
+
 def test_a_build_of_short_programs_does_not_starve_though_none_is_seen_twice(watch: Watch) -> None:
     """Two at a time, each of which has had a tenth of a CPU for as long as it is there."""
     session = Subject(Control.AUTOGROUP, None, "autogroup-7")
