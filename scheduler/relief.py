@@ -47,8 +47,8 @@ VISITS, VISIT_NS = 4, 400_000_000
 that of one is."""
 
 CALM = 10
-"""Who has got what is enough for all of `starve_seconds`, or is demoted alone and does not want the CPU, is not visited for this part
-of it: what is seen then begins a new stretch, so somebody starves for so much longer at most."""
+"""Who has got what is enough for all of `starve_seconds`, or is demoted alone and does not want the CPU, is not visited for this
+part of it: what is seen then begins a new stretch, so somebody starves for so much longer at most."""
 
 GAP_NS = 1_000_000_000
 """After so long without a look (the daemon was stopped, or the machine slept) nobody knows what a process wanted meanwhile."""
@@ -264,7 +264,9 @@ class Relief:
             if plenty or asleep or stretch.calm:
                 calm = plenty or (asleep and subject.process is not None)  # of many, others may have woken up
                 stretch.since, stretch.got = at, 0
-                stretch.calm = at + self._starve_ns // CALM if calm else 0
+                stretch.calm = 0
+                if calm:
+                    stretch.calm, stretch.at = at + self._starve_ns // CALM, {}  # what is got from then on is no matter
             elif at - stretch.since >= self._starve_ns:
                 who = _who(subject)
                 seconds, got = (at - stretch.since) / 1e9, stretch.got / 1e6
