@@ -263,10 +263,10 @@ class ProcSource:
         if slow:
             self._read_slow(process)
         mark = fields[45] if len(fields) > 45 else _UNKNOWN  # where its arguments lie: moves with each exec
-        zombie = fields[0] == b"Z"  # has no executable any more
+        ends = fields[20] == b"0"  # without memory it has no executable any more: a zombie, or on its way to be one
         executed = comm != process.comm or mark != process.exec_mark
         if process.identity is None or executed or turn:
-            self._identify(process, comm, mark, same_program=zombie or not (executed or mark == _UNKNOWN))
+            self._identify(process, comm, mark, same_program=ends or not (executed or mark == _UNKNOWN))
         if process.unlooked and not process.sockets_denied:
             young = ran and self._uptime_ticks - id_.start_ticks < _YOUNG_TICKS
             thorough = executed or turn or (young and due)

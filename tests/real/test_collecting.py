@@ -188,6 +188,20 @@ def test_a_zombie_keeps_its_identity_and_goes_when_it_is_reaped(source: ProcSour
         assert rows(read(source), child.pid) == []
 
 
+def test_who_ends_keeps_its_identity_while_its_memory_is_given_back(source: ProcSource) -> None:
+    """Killed, it has no executable and no command line any more, but is no zombie yet: some ms for each 100 MB."""
+    with python("import mmap\nmemory = mmap.mmap(-1, 256 << 20)\nmemory.madvise(mmap.MADV_NOHUGEPAGE)\n") as child:
+        tell(child, "for page in range(0, len(memory), mmap.PAGESIZE): memory[page] = 1")
+        before = identity(read(source, child.pid), child.pid)
+        os.kill(child.pid, 9)
+        ending = set()
+        while chr(row(seen := read(source, child.pid), child.pid)["state"]) != "Z":
+            if row(seen, child.pid)["rss_bytes"] == 0:
+                ending.add(identity(seen, child.pid))
+        assert ending == {before}
+        assert identity(seen, child.pid) == before
+
+
 @pytest.mark.parametrize("comm", ["w\\n\\x1b]0;x\\x07", ") R 1 1", "(((", "a b"])
 def test_a_hostile_name_is_text_and_forges_nothing(source: ProcSource, comm: str) -> None:
     with python(f"import ctypes; ctypes.CDLL(None).prctl(15, '{comm}'.encode(), 0, 0, 0)\n") as child:
