@@ -28,8 +28,9 @@ before that, and `weight` says what those are like.
 such pairs alone, rule and nothing once. In a scene of its own each has another minute of the machine, and another chance of where
 processes come to run; turns differ in nothing but whether nicety runs (it is stopped by SIGSTOP) or what is set by hand.
 
-`--periodic`: hogs that work 8 s of every 30; nicety with a demand model trained on earlier rounds, a fresh one that meets its first
-burst, and `hand` before and after these, for minutes differ; over the first 5 s of each burst.
+`--periodic`: hogs that work 8 s of every 30; nicety with a demand model trained on earlier rounds, in turn with `hand`, some bursts
+each, and a fresh one that meets its first burst; over the first 5 s of each burst. In 5 s a single phase of 50 ms in which the CPUs
+run at half their speed, as virtual ones do, decides p99: a few bursts of one condition after a few of another tell nothing.
 
 Needs root for nice and cgroups; touches only processes that it starts.
 """
@@ -559,9 +560,10 @@ def claim_turns(claims: Claims, name: str, found: dict[str, Any]) -> None:
 # --- a batch that comes every 30 s ----------------------------------------------------------------------------------------------
 
 
-def periodic(separation: str, busy: float, teach: int, bursts: int) -> dict[str, dict[str, float]]:
-    """p99 of the first seconds of each burst: foreseen, reacted to, by hand, and with nothing."""
-    results: dict[str, dict[str, float]] = {}
+def periodic(separation: str, busy: float, teach: int, bursts: int, blocks: int) -> dict[str, dict[str, Any]]:
+    """p99 of the first seconds of each burst: with nothing, reacted to, and foreseen and by hand in turn: `blocks` of so many
+    `bursts`, with the control before and after each."""
+    results: dict[str, dict[str, Any]] = {}
     with scene(separation) as made, tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         turns, cost = calibrate(made, 2e-4)
@@ -574,19 +576,20 @@ def periodic(separation: str, busy: float, teach: int, bursts: int) -> dict[str,
         train = [sys.executable, "-m", "nicety.training", "train", "--only", "demand", "--state-dir", str(state), "--no-idle"]
         trained = subprocess.run(train, capture_output=True, text=True, check=False)
         print(trained.stdout + trained.stderr, flush=True)
-        taken, lowered = dict[str, list[np.ndarray]](), dict[str, int]()
-        for condition in ("nothing", "hand", "reactive", "forecast", "hand"):  # the control before and after what is beside it
+        taken, lowered = dict[str, list[list[np.ndarray]]](), dict[str, int]()
+        for condition in ("nothing", "reactive", "hand", *("forecast", "hand") * blocks):
             if condition == "reactive":
                 of_each, before = [reacted(made, folder / str(burst), rate, turns, burst) for burst in range(bursts)], 0
             else:
                 of_each, before = foreseen(made, folder, condition, rate, turns, bursts)
-            taken.setdefault(condition, []).extend(of_each)
+            taken.setdefault(condition, []).append(of_each)
             lowered[condition] = lowered.get(condition, 0) + before
             by_burst = [round(quantile_of(each, 0.99)) for each in of_each]
             print(
                 f"  {condition:<10} p99 of the first {FIRST:g} s of each burst: {by_burst} µs; lowered before {before}", flush=True
             )
-    for condition, of_each in taken.items():
+    for condition, in_blocks in taken.items():
+        of_each = [each for block in in_blocks for each in block]
         first, by_burst = np.concatenate(of_each), [quantile_of(each, 0.99) for each in of_each]
         p50, p99, p999 = (quantile_of(first, share) for share in (0.5, 0.99, 0.999))
         results[condition] = {
@@ -594,6 +597,7 @@ def periodic(separation: str, busy: float, teach: int, bursts: int) -> dict[str,
             "p99": p99,
             "p999": p999,
             "median_p99": float(np.median(by_burst)),
+            "p99_by_block": [quantile_of(np.concatenate(block), 0.99) for block in in_blocks],
             "p99_by_burst": by_burst,
             "requests": len(first),
             "bursts": len(of_each),
@@ -696,12 +700,15 @@ def main() -> None:
     )
     parser.add_argument("--periodic", action="store_true")
     parser.add_argument("--teach", type=int, default=10, help="periods that the demand model learns from")
-    parser.add_argument("--bursts", type=int, default=4)
+    parser.add_argument("--bursts", type=int, default=4, help="of each block of --periodic")
+    parser.add_argument("--blocks", type=int, default=3, help="of --periodic with nicety; the control has one more")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     asked = parser.parse_args()
     if asked.plot is not None and importlib.util.find_spec("matplotlib") is None:
         parser.error("--plot needs matplotlib: pip install 'nicety[report]'")
+    if asked.periodic and min(asked.teach, asked.bursts, asked.blocks) < 1:
+        parser.error("--teach, --bursts, --blocks: at least 1")
     if asked.turns < 0 or asked.turns == 1:
         parser.error("--turns: at least 2 pairs, for a standard error needs two")
     for option, words, known in (("separations", asked.separations, SEPARATIONS), ("conditions", asked.conditions, CONDITIONS)):
@@ -717,7 +724,7 @@ def main() -> None:
             for busy in loads:
                 name = f"{separation} {busy:.0%}"
                 print(f"\n{name}: every {WORK + REST:g} s", flush=True)
-                rows = results[name] = periodic(separation, busy, asked.teach, asked.bursts)
+                rows = results[name] = periodic(separation, busy, asked.teach, asked.bursts, asked.blocks)
                 first, hand = f"p99 of the first {FIRST:g} s beside the best hand-picked control", rows["hand"]["p99"]
                 claims.at_most(f"{name}, forecast: {first}", rows["forecast"]["p99"] / hand, 1.5)
                 ratio = rows["forecast"]["median_p99"] / rows["hand"]["median_p99"]
@@ -725,6 +732,9 @@ def main() -> None:
                 share = rows["forecast"]["lowered"] / rows["forecast"]["bursts"]
                 claims.at_least(f"{name}, forecast: share of bursts before which the batch was demoted", share, 0.8)
                 claims.add(f"{name}, reactive: {first}", rows["reactive"]["p99"] / hand, "for comparison", True)
+                of_blocks = rows["hand"]["p99_by_block"]
+                said = f"{name}: the same of the control's highest block beside its lowest"
+                claims.add(said, max(of_blocks) / min(of_blocks), "for comparison", True)
         claims.close(asked.json, periodic=results)
         return
     if asked.turns:
