@@ -19,6 +19,7 @@ from nicety.scheduler.testing.kernel import FakeKernel
 from nicety.scheduler.testing.locks import FakeLocks
 
 HOLDER, OTHER, WAITER, PEER = (ProcId(pid, pid) for pid in (10, 11, 20, 30))
+SESSION = Subject(Control.AUTOGROUP, None, "autogroup-7")
 
 
 def nice(process: ProcId) -> Subject:
@@ -37,6 +38,14 @@ class Watch:
         self.relief = Relief(self.locks, starve_seconds=10.0, floor=0.01)
         for process in (HOLDER, OTHER):
             self.locks.sleep(process)
+
+    def demote_session(self, count: int) -> tuple[ProcId, ...]:
+        """It is what is demoted instead, with so many members, who all want the CPU and have had nothing yet."""
+        members = tuple(ProcId(pid, pid) for pid in range(100, 100 + count))
+        self.demotions = (Demotion(SESSION, members),)
+        for process in members:
+            self.locks.burn(process, 0.0)
+        return members
 
     def look(self) -> Looked:
         return self.relief.look(self.now, self.demotions, (WAITER,))
@@ -199,50 +208,39 @@ def test_what_sleeps_in_between_does_not_starve(watch: Watch) -> None:
 
 
 def test_a_session_starves_as_a_whole_or_not_at_all(watch: Watch) -> None:
-    session = Subject(Control.AUTOGROUP, None, "autogroup-7")
-    members = tuple(ProcId(pid, pid) for pid in range(100, 150))
-    watch.demotions = (Demotion(session, members),)
-    for process in members:
-        watch.locks.burn(process, 0.0)
+    members = watch.demote_session(50)
     assert watch.watch(40.0, dict.fromkeys(members, 0.0004))[1] == [], "2 % together"
     seconds, cases = watch.watch(40.0, dict.fromkeys(members, 0.0001))
     assert 10.0 <= seconds <= 25.0
-    assert cases[0].subjects == (session,)
+    assert cases[0].subjects == (SESSION,)
 
 
 def test_those_who_sleep_do_not_hide_the_one_that_starves_among_them(watch: Watch) -> None:
-    session = Subject(Control.AUTOGROUP, None, "autogroup-7")
-    members = tuple(ProcId(pid, pid) for pid in range(100, 200))
-    watch.demotions = (Demotion(session, members),)
+    members = watch.demote_session(100)
     for process in members:
         watch.locks.sleep(process)
     watch.watch(5.0, {})
     watch.locks.burn(members[-1], 0.0)
     seconds, cases = watch.watch(40.0, {members[-1]: 0.001})
     assert 10.0 <= seconds <= 14.5
-    assert [case.subjects for case in cases] == [(session,)]
+    assert [case.subjects for case in cases] == [(SESSION,)]
 
 
 def test_many_that_had_plenty_are_seen_to_starve_as_soon_as_few(watch: Watch) -> None:
-    session = Subject(Control.AUTOGROUP, None, "autogroup-7")
-    members = tuple(ProcId(pid, pid) for pid in range(100, 200))
-    watch.demotions = (Demotion(session, members),)
-    for process in members:
-        watch.locks.burn(process, 0.0)
+    members = watch.demote_session(100)
     assert watch.watch(60.0, dict.fromkeys(members, 0.02))[1] == []
     seconds, cases = watch.watch(60.0, dict.fromkeys(members, 0.00002))
     assert 10.0 <= seconds <= 14.5
-    assert [case.subjects for case in cases] == [(session,)]
+    assert [case.subjects for case in cases] == [(SESSION,)]
 
 
 def test_a_build_of_short_programs_does_not_starve_though_none_is_seen_twice(watch: Watch) -> None:
     """Two at a time, each of which has had a tenth of a CPU for as long as it is there."""
-    session = Subject(Control.AUTOGROUP, None, "autogroup-7")
     pids = iter(range(100, 100_000))
 
     def each() -> None:
         born = [ProcId(next(pids), watch.now // 10_000_000 + 1) for _ in range(2)]
-        watch.demotions = (Demotion(session, tuple(born)),)
+        watch.demotions = (Demotion(SESSION, tuple(born)),)
         for process in born:
             watch.locks.burn(process, 0.008)
 
@@ -251,16 +249,16 @@ def test_a_build_of_short_programs_does_not_starve_though_none_is_seen_twice(wat
 
 def test_what_was_out_of_sight_is_not_taken_to_have_got_nothing_meanwhile(watch: Watch) -> None:
     """As when the groups of a tick are not known, after the daemon was stopped for a while."""
-    both, session = (HOLDER, OTHER), Subject(Control.AUTOGROUP, None, "autogroup-7")
+    both = (HOLDER, OTHER)
     watch.now = 5_000_000_000
-    watch.demotions = (Demotion(session, both),)
+    watch.demotions = (Demotion(SESSION, both),)
     for process in both:
         watch.locks.burn(process, 0.0)
     assert watch.watch(9.5, dict.fromkeys(both, 0.004))[1] == []
-    watch.demotions = (Demotion(session, (HOLDER,)),)
+    watch.demotions = (Demotion(SESSION, (HOLDER,)),)
     watch.locks.burn(OTHER, 0.2)
     assert watch.watch(0.2, {HOLDER: 0.004})[1] == []
-    watch.demotions = (Demotion(session, both),)
+    watch.demotions = (Demotion(SESSION, both),)
     assert watch.watch(9.0, dict.fromkeys(both, 0.004))[1] == []
     assert watch.watch(2.0, dict.fromkeys(both, 0.004))[1] != []
 
