@@ -34,7 +34,7 @@ from shipping import ship
 from nicety import __version__
 from nicety.models.artifact import FEATURES, Card, DataRange
 from nicety.models.behaviour import BEHAVIOUR_CHANNELS, BEHAVIOUR_FEATURES, CLASSES, BehaviourModel, Behaviours, Floats, Summaries
-from nicety.models.records import Latency
+from nicety.models.records import Latency, Spared
 from nicety.scheduler.config import Config, parse
 from nicety.scheduler.explain import table
 from nicety.scheduler.observer import Measurer
@@ -89,6 +89,7 @@ class Performance:
     p: tuple[float, float] = (0.0, 0.0)  # latency, batch, at the end
     ever_batch: bool = False
     evidence: tuple[tuple[str, float, float], ...] = ()
+    spared: Spared | None = None  # at the end
 
     @property
     def end(self) -> Latency:
@@ -167,6 +168,7 @@ def perform(model: BehaviourModel, corpus: Corpus, wanted: frozenset[str], certa
                 if behaviour is None:
                     continue
                 mine.p, mine.evidence = (behaviour.p_latency, behaviour.p_batch), behaviour.evidence
+                mine.spared = behaviour.spared
                 mine.ever_batch |= behaviour.latency is Latency.BATCH
                 if behaviour.latency is mine.latency and mine.right_after is None:
                     mine.right_after = mine.active
@@ -310,6 +312,8 @@ def by_program(performances: Sequence[Performance]) -> Iterator[list[str]]:
         said = Counter(mine.end for mine in plays)
         after = [mine.right_after for mine in plays if mine.right_after is not None]
         evidence = max(plays, key=lambda mine: max(mine.p)).evidence
+        reasons = [f"{feature} {value:g} ({push:+.1f})" for feature, value, push in evidence[:3]]
+        spared = Counter(f"not batch: {mine.spared}" for mine in plays if mine.spared is not None)
         yield [
             name,
             plays[0].latency,
@@ -317,7 +321,7 @@ def by_program(performances: Sequence[Performance]) -> Iterator[list[str]]:
             f"{statistics.fmean(mine.p[0] for mine in plays):.0%}",
             f"{statistics.fmean(mine.p[1] for mine in plays):.0%}",
             f"{statistics.median(after):.0f}" if after else "",
-            ", ".join(f"{feature} {value:g} ({push:+.1f})" for feature, value, push in evidence[:3]),
+            ", ".join([*spared, *reasons]),
         ]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .records import Behaviour, Latency
+from .records import Behaviour, Latency, Spared
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -31,9 +31,10 @@ BEHAVIOUR_CHANNELS: tuple[str, ...] = (
     "faults",  # page faults per second
     "serves",  # processes with a listening TCP or receiving UDP socket; NaN: could not be seen of any
     "serves_locally",  # processes with a listening unix socket, likewise
-    "served_for",  # processes whose parent has a listening socket of either kind: workers of a server that closed it
+    "served_for",  # processes whose parent serves so and is of the same unit: workers of a server that closed the socket
     "terminal",  # processes in the foreground of a terminal
     "keys",  # processes that are given each key typed in it: what answers a person; NaN: could not be seen of any
+    "shows",  # processes connected to a display or sound server, likewise
 )
 """Columns of what is measured of a group, summed over its processes."""
 
@@ -68,7 +69,7 @@ _FEATURES = (
     Feature("processes", 1.0, 1e3, True),
     Feature("listens", 0.0, 1.0, False),  # has a listening TCP or receiving UDP socket
     Feature("listens_locally", 0.0, 1.0, False),  # has a listening unix socket
-    Feature("works_for_listener", 0.0, 1.0, False),  # share of its processes whose parent listens
+    Feature("works_for_listener", 0.0, 1.0, False),  # share of its processes whose parent does, and is of the same unit
     Feature("in_terminal", 0.0, 1.0, False),
     Feature("takes_keys", 0.0, 1.0, False),  # its terminal gives it each key as it is typed
     Feature("young", 0.0, 1.0, False),  # share of its processes that are
@@ -109,9 +110,13 @@ UNSTEADY_TICKS = 4
 """Ticks of activity from which a standard deviation means something."""
 
 LOADING_SECONDS = 10.0
-"""Seconds of activity before what somebody may be waiting for is called batch: a process alone in the foreground of a terminal, or
-what works for a listener. What loads is no different from batch work until it is used; nobody waits longer without turning to
-something else (Nielsen, Usability Engineering, 1993, ch. 5)."""
+"""Seconds of activity before a process alone in the foreground of a terminal is called batch. What loads is no different from batch
+work until it is used; nobody waits longer without turning to something else (Nielsen, Usability Engineering, 1993, ch. 5)."""
+
+LITTLE_CORES = 0.25
+"""Mean demand, in cores, below which a group is not called batch: to demote it would win little, and what is asked now and then,
+through a pipe say, looks like it. Once called batch it stays so down to half of that. Of the moments at which programs in training
+look like batch work and are it, 7 % are below (1 % at 0.1, 21 % at 0.5)."""
 
 KEPT_SECONDS = 600.0
 """A group that is gone is remembered for so long: the next round of a periodic job is known when it starts."""
@@ -139,7 +144,7 @@ _SUMS = (  # over ticks, weighted with what each says
     *("faults", "threads", "processes", "young", "busy", "wanted", "whole"),
 )
 _IO = ("bytes", "cpu", "slices")  # since bytes come in lumps, they are compared with what was used in the same time
-_TRAITS = ("serves", "serves_locally", "served_for", "terminal", "keys")
+_TRAITS = ("serves", "serves_locally", "served_for", "terminal", "keys", "shows")
 
 
 class Summaries:
@@ -187,7 +192,7 @@ class Summaries:
         """[n, len(BEHAVIOUR_FEATURES)]; NaN where nothing is known."""
         mass, cpu, square, wait, known, slices, jitter, faults, threads, processes, young, busy, wanted, whole = self._sums[slots].T
         spoken, io_cpu, io_slices = self._io[slots].T
-        serves, serves_locally, served_for, terminal, keys = self._traits[slots].T
+        serves, serves_locally, served_for, terminal, keys, _ = self._traits[slots].T  # too few programs show to learn from it
         told, often = self._io_ticks[slots] >= CHARS_TICKS, self._active[slots] >= UNSTEADY_TICKS
         counted = known > 0
 
@@ -221,12 +226,21 @@ class Summaries:
         rows[mass <= 0, :SEEN] = np.nan
         return _clipped(rows)
 
-    def awaited(self, slots: Ints) -> NDArray[np.bool_]:
-        """[n] Where somebody may be waiting, whatever it looks like: it is given keys, or may still be loading for somebody."""
-        mass, processes = self._sums[slots][:, [_SUMS.index("mass"), _SUMS.index("processes")]].T
-        _, _, served_for, terminal, keys = self._traits[slots].T  # NaN, not known, is no sign of anybody
-        begins = self._active[slots] * self._interval < LOADING_SECONDS
-        return np.asarray((keys > 0) | begins & ((terminal > 0) & (processes < 1.5 * mass) | (served_for > 0)))
+    def spared(self, slots: Ints, held: NDArray[np.bool_]) -> Ints:
+        """[n] Why each is not to be called batch, whatever it looks like: a place in `SPARED`, the first that holds; 0: it may be.
+
+        `held` [n]: it is called batch already.
+        """
+        mass, processes, wanted = self._sums[slots][:, [_SUMS.index(name) for name in ("mass", "processes", "wanted")]].T
+        _, _, served_for, terminal, keys, shows = self._traits[slots].T  # NaN, not known, is no sign of anybody
+        why = {
+            Spared.KEYS: keys > 0,
+            Spared.SHOWS: shows > 0,
+            Spared.SERVER: served_for > 0,
+            Spared.LOADING: (self._active[slots] * self._interval < LOADING_SECONDS) & (terminal > 0) & (processes < 1.5 * mass),
+            Spared.LITTLE: wanted < np.where(held, LITTLE_CORES / 2, LITTLE_CORES) * mass,
+        }
+        return np.select(list(why.values()), [SPARED.index(reason) for reason in why], 0)
 
     def _add(self, slots: Ints, values: Floats) -> NDArray[np.bool_]:
         values = np.clip(values, 0.0, _LARGEST)
@@ -271,8 +285,8 @@ class Summaries:
         self._active[slots] += told
         had = self._traits[slots]
         share = channels["served_for"] / np.maximum(channels["processes"], 1.0)
-        has = {name: channels[name] > 0 for name in ("serves", "serves_locally", "terminal", "keys")}
-        seen = np.stack([has["serves"], has["serves_locally"], share, has["terminal"], has["keys"]], axis=1)
+        has = {name: channels[name] > 0 for name in _TRAITS if name != "served_for"}
+        seen = np.stack([share if name == "served_for" else has[name] for name in _TRAITS], axis=1)
         unseen = np.isnan(values[:, [_COLUMN[name] for name in _TRAITS]]) | ~there[:, None]
         self._traits[slots] = np.where(unseen, had, seen)
         return np.asarray(told)
@@ -406,7 +420,7 @@ class Behaviours:
         self._summaries = Summaries(interval)
         self._held = np.zeros(0, dtype=np.int64)  # by slot, as the rest
         self._told: list[Behaviour | None] = []
-        self._words = np.zeros((0, 3))  # probabilities and class that `_told` tells of
+        self._words = np.zeros((0, 4))  # probabilities, class and why it is spared that `_told` tells of
 
     def step(self, groups: Sequence[str], values: Floats) -> list[Behaviour | None]:
         """What each group is taken for after this tick; None: it has done nothing yet.
@@ -422,15 +436,20 @@ class Behaviours:
         if len(fresh):
             rows = self._summaries.rows(fresh)
             chances = model.probabilities(rows)
-            held = decide(chances, self._held[fresh], self._certainty)
-            self._held[fresh] = np.where((held == _BATCH) & self._summaries.awaited(fresh), _NONE, held)
-            words = np.column_stack([chances[:, :2], self._held[fresh]])
+            before = self._held[fresh]
+            held = decide(chances, before, self._certainty)
+            spared = np.where(held == _BATCH, self._summaries.spared(fresh, before == _BATCH), 0)
+            self._held[fresh] = np.where(spared > 0, _NONE, held)
+            words = np.column_stack([chances[:, :2], self._held[fresh], spared])
             news = (np.abs(words - self._words[fresh]) > NEWS).any(axis=1)
             self._words[fresh[news]] = words[news]
-            for slot, row, (p_latency, p_batch, at) in zip(fresh[news].tolist(), rows[news], words[news].tolist(), strict=True):
+            for slot, row, (p_latency, p_batch, at, why) in zip(
+                fresh[news].tolist(), rows[news], words[news].tolist(), strict=True
+            ):
                 latency = CLASSES[int(at)]
                 evidence = () if latency is Latency.NONE else model.evidence(row, latency)
-                self._told[slot] = Behaviour(latency, round(p_latency, 4), round(p_batch, 4), evidence, model.name)
+                told_of = latency, round(p_latency, 4), round(p_batch, 4)
+                self._told[slot] = Behaviour(*told_of, evidence, model.name, SPARED[int(why)])
         said = self._told
         return [said[slot] for slot in slots.tolist()]
 
@@ -438,13 +457,16 @@ class Behaviours:
         more = summaries.capacity - len(self._held)
         if more > 0:
             self._held = np.append(self._held, np.full(more, _NONE, dtype=np.int64))
-            self._words = np.vstack([self._words, np.full((more, 3), np.inf)])
+            self._words = np.vstack([self._words, np.full((more, 4), np.inf)])
             self._told += [None] * more
         for slot in summaries.forgotten:
             self._held[slot], self._words[slot], self._told[slot] = _NONE, np.inf, None
 
 
 _LATENCY, _BATCH, _NONE = 0, 1, 2
+
+SPARED: tuple[Spared | None, ...] = (None, *Spared)
+"""Reasons as `Summaries.spared` gives them."""
 
 
 def decide(chances: Floats, held: Ints, certainty: float) -> Ints:

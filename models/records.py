@@ -49,7 +49,7 @@ class Known(IntFlag):
     WAIT = 1  # cpu_ns exact and wait_ns, slices: /proc/PID/task/*/schedstat was there; else cpu_ns is utime+stime, 10 ms coarse
     IO = 2  # read_chars, write_chars, read_bytes, write_bytes: /proc/PID/io was readable
     FDS = 4  # fds: /proc/PID/fd was readable
-    SOCKETS = 8  # traits SERVES and SERVES_LOCALLY: the descriptors could be looked through
+    SOCKETS = 8  # traits SERVES, SERVES_LOCALLY and SHOWS: the descriptors could be looked through
     KEYS = 16  # trait KEYS: it is in no terminal, or that could be asked
 
 
@@ -60,6 +60,7 @@ class Trait(IntFlag):
     SERVES_LOCALLY = 2  # a listening unix socket
     TERMINAL = 4  # it is in the foreground of a terminal
     KEYS = 8  # that gives it each key as it is typed, not lines
+    SHOWS = 16  # connected to a display or sound server: somebody may be looking at it, or listening
 
 
 _COLUMNS = [
@@ -193,6 +194,16 @@ class Forecast:
     source: str  # "demand 3f9a…" (artefact digest) or "baseline ewma"
 
 
+class Spared(StrEnum):
+    """Why a group that looks like batch work is not called so."""
+
+    KEYS = "keys"  # its terminal gives it each key that is typed
+    SHOWS = "shows"  # it has a window, or plays sound
+    SERVER = "server"  # it works for one that listens
+    LOADING = "loading"  # alone in the foreground of a terminal, and only just at work
+    LITTLE = "little"  # wants so little of a CPU that nothing is won by demoting it
+
+
 @dataclass(frozen=True, slots=True)
 class Behaviour:
     """What a group is taken for by the way it behaves, and what that rests on."""
@@ -202,6 +213,7 @@ class Behaviour:
     p_batch: float  # and that it is batch work
     evidence: tuple[tuple[str, float, float], ...]  # (feature, its value, its push towards `latency`, in logits), strongest first
     source: str  # "behaviour 3f9a…" (artefact digest)
+    spared: Spared | None = None  # why it is not called batch, though by its probabilities it would be
 
 
 class Anomaly(StrEnum):

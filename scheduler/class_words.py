@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from ..models.behaviour import LOADING_SECONDS
-from ..models.records import Behaviour, Latency
+from ..models.records import Behaviour, Latency, Spared
 from .decision import Group, Session
 from .explain import figure, size
 
@@ -27,6 +27,15 @@ def percent(share: float) -> str:
 CLASS = {Latency.LATENCY: "latency-sensitive", Latency.BATCH: "batch", Latency.NONE: "neither"}
 """What a class is called."""
 
+SPARED = {
+    Spared.KEYS: "but somebody may be at its keys",
+    Spared.SHOWS: "but it has a window or plays sound",
+    Spared.SERVER: "but it works for a server",
+    Spared.LOADING: f"but in its first {LOADING_SECONDS:.0f} s somebody may be waiting for it to load",
+    Spared.LITTLE: "but it wants so little of a CPU that nothing would be won",
+}
+"""Why what looks like batch work is not called so."""
+
 
 def class_of(group: Group, session: Session | None) -> str:
     """The class of a group, how sure that is, and who says so."""
@@ -43,14 +52,14 @@ def class_of(group: Group, session: Session | None) -> str:
     needed = _certainty(session)
     if needed is not None and neither >= needed:
         return f"neither latency-sensitive nor batch ({percent(neither)} sure, by {behaviour.source}): hands off"
+    if behaviour.spared is not None:
+        sure = f"looks like batch ({percent(behaviour.p_batch)} sure, by {behaviour.source})"
+        return f"not called batch: {sure}, {SPARED[behaviour.spared]}: hands off"
     told = f"not sure: {percent(behaviour.p_latency)} latency-sensitive, {percent(behaviour.p_batch)} batch"
     if needed is None:
         return f"{told} (by {behaviour.source}): hands off"
     if behaviour.p_batch >= needed:
         least = percent((1.0 - needed) / 2)
-        if behaviour.p_latency <= (1.0 - needed) / 2:
-            told += f"; somebody may be at its keys or, in its first {LOADING_SECONDS:.0f} s, waiting for it to load"
-            return f"{told}: hands off (by {behaviour.source})"
         return f"{told}; batch takes at most {least} latency-sensitive as well: hands off (by {behaviour.source})"
     return f"{told}; at least {percent(needed)} is needed: hands off (by {behaviour.source})"
 

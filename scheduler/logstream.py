@@ -24,7 +24,7 @@ from typing import Any, Protocol
 import msgspec
 
 from ..models.records import Latency
-from .class_words import CLASS, evidence, percent
+from .class_words import CLASS, SPARED, evidence, percent
 from .decision import Decision, Effect, Group, Outcome, Refusal, Status, Tick, Verdict, encode
 from .explain import describe
 from .linux.text import printable
@@ -204,7 +204,8 @@ def _class(wall: int, group: Group, before: Latency, common: Mapping[str, Any]) 
     chances = {Latency.LATENCY: behaviour.p_latency, Latency.BATCH: behaviour.p_batch}
     if behaviour.latency is Latency.NONE:
         sure = ", ".join(f"{CLASS[latency]} {percent(chance)}" for latency, chance in chances.items())
-        text = f"{group.name} is no longer taken for {CLASS[before]} ({sure}): hands off"
+        why = f", {SPARED[behaviour.spared]}" if behaviour.spared else ""
+        text = f"{group.name} is no longer taken for {CLASS[before]} ({sure}){why}: hands off"
     else:
         speaks, _ = evidence(behaviour)
         text = f"{group.name} is taken for {CLASS[behaviour.latency]} ({percent(chances[behaviour.latency])})"
@@ -218,6 +219,7 @@ def _class(wall: int, group: Group, before: Latency, common: Mapping[str, Any]) 
         "p_batch": behaviour.p_batch,
         "evidence": [list(one) for one in behaviour.evidence],
         "source": behaviour.source,
+        "spared": behaviour.spared or "",
     }
     return Entry(wall, "class", INFO, "", "", "", text, fields)
 

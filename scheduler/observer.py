@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..models.anomaly import AnomalyModel, RobustZ, judge_pools, merged, score
 from ..models.behaviour import BEHAVIOUR_CHANNELS, YOUNG_SECONDS, BehaviourModel, Behaviours
@@ -32,7 +33,6 @@ from ..models.records import (
     Latency,
     PoolSample,
     ProcId,
-    SampleTable,
     Score,
     Snapshot,
     Trait,
@@ -159,7 +159,7 @@ class Measurer:
             return np.asarray(np.where(count > 0, total(np.where(known, values, 0.0)), np.nan))
 
         processes = total(None)
-        channels = {"processes": np.ones(len(table)), **_behaviour(table, rate, snapshot.uptime_ticks)}
+        channels = {"processes": np.ones(len(table)), **_behaviour(snapshot, ids, rate)}
         behaviour = np.stack([known_total(channels[name]) for name in BEHAVIOUR_CHANNELS], axis=1)
         return Measured(
             seconds=seconds,
@@ -249,31 +249,44 @@ class Measurer:
         return keys, pools, np.array(values, dtype=np.float64).reshape(len(keys), len(CHANNELS))
 
 
-def _behaviour(table: SampleTable, rate: Rates, uptime_ticks: int) -> dict[str, Floats]:
+def _behaviour(snapshot: Snapshot, ids: Sequence[ProcId], rate: Rates) -> dict[str, Floats]:
     """Each of `BEHAVIOUR_CHANNELS` but the first, by process; NaN where it is not known."""
+    table = snapshot.table
     traits, known = table["traits"], table["known"]
 
     def has(trait: Trait) -> Floats:
         return np.asarray(((traits & int(trait)) != 0).astype(np.float64))
 
     sockets = (known & int(Known.SOCKETS)) != 0
-    serves, locally = has(Trait.SERVES), has(Trait.SERVES_LOCALLY)
-    servers = np.unique(table["pid"][sockets & ((serves + locally) > 0)])
-    seen = np.unique(table["pid"][sockets])
+    serves = has(Trait.SERVES)
     return {
         "threads": table["threads"].astype(np.float64),
-        "young": ((uptime_ticks - table["start_ticks"].astype(np.float64)) < YOUNG_SECONDS * USER_HZ).astype(np.float64),
+        "young": ((snapshot.uptime_ticks - table["start_ticks"].astype(np.float64)) < YOUNG_SECONDS * USER_HZ).astype(np.float64),
         "cpu": rate.cpu,
         "wait": rate.wait,
         "slices": rate.slices,
         "chars": rate.chars,
         "faults": rate.faults,
         "serves": np.where(sockets, serves, np.nan),
-        "serves_locally": np.where(sockets, locally, np.nan),
-        "served_for": np.where(np.isin(table["ppid"], seen), np.isin(table["ppid"], servers), np.nan),
+        "serves_locally": np.where(sockets, has(Trait.SERVES_LOCALLY), np.nan),
+        "served_for": _served_for(snapshot, ids, sockets, serves > 0),
         "terminal": has(Trait.TERMINAL),
         "keys": np.where((known & int(Known.KEYS)) != 0, has(Trait.KEYS), np.nan),
+        "shows": np.where(sockets, has(Trait.SHOWS), np.nan),
     }
+
+
+def _served_for(snapshot: Snapshot, ids: Sequence[ProcId], looked: NDArray[np.bool_], serves: NDArray[np.bool_]) -> Floats:
+    """[n] 1 where the parent serves and is of the same unit, NaN where the parent's sockets were not looked at.
+
+    A parent of another unit has only started it: systemd listens for services until they run, and so may what starts containers.
+    """
+    pids, parents = snapshot.table["pid"], snapshot.table["ppid"]
+    found = np.where(np.isin(parents, pids[looked]), 0.0, np.nan)
+    units = {ids[row].pid: snapshot.identities[ids[row]].unit for row in np.flatnonzero(looked & serves).tolist()}
+    for row in np.flatnonzero(np.isin(parents, list(units))).tolist():
+        found[row] = float(snapshot.identities[ids[row]].unit == units[int(parents[row])])
+    return np.asarray(found)
 
 
 def offered_load(pool: PoolSample) -> float | None:

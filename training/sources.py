@@ -184,6 +184,7 @@ class _Builder:
             (Trait.SERVES_LOCALLY, "serves_locally"),
             (Trait.TERMINAL, "terminal"),
             (Trait.KEYS, "takes_keys"),
+            (Trait.SHOWS, "shows"),
         ):
             table["traits"] |= np.where(tick[column], int(trait), 0).astype(np.uint8)
         order = np.lexsort((table["start_ticks"], table["pid"]))

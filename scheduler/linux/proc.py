@@ -55,7 +55,7 @@ _STAT_BYTES = 2048  # 52 numbers of at most 20 digits, and a name
 _NEVER = b""
 _UNKNOWN = b"0"  # what the kernel writes in place of addresses that we may not know
 _WAIT, _IO, _FDS, _SOCKETS, _ASKED = map(int, Known)  # operators of IntFlag cost 1 us each
-_SERVES, _SERVES_LOCALLY, _TERMINAL, _KEYS = map(int, Trait)
+_SERVES, _SERVES_LOCALLY, _TERMINAL, _KEYS, _SHOWS = map(int, Trait)
 
 
 class _Found(Enum):
@@ -104,7 +104,7 @@ class _Process:
         self.io: tuple[int, ...] | None = None
         self.fds: int | None = None
         self.io_denied = self.fds_denied = self.sockets_denied = False
-        self.serves: int | None = None  # traits
+        self.serves: int | None = None  # traits that its sockets give
         self.sockets: list[int] = []  # inodes of those among its descriptors
         self.links = -1  # descriptors that it had when they were looked through
         self.unlooked = True  # it ran since then
@@ -372,7 +372,7 @@ class ProcSource:
                 process.fds = None
 
     def _look(self, process: _Process, count: int | None, thorough: bool, young: bool) -> None:
-        """Whether one of its descriptors is a socket that listens. `count`: how many it has, if that is known."""
+        """What its sockets give: whether one listens, or leads to a display. `count`: descriptors that it has, if that is known."""
         try:
             count = self._descriptors(process) if count is None else count
             if thorough or count != process.links:
@@ -393,7 +393,8 @@ class ProcSource:
             process.serves = None
             return
         anybody, locally = (not inodes.isdisjoint(process.sockets) for inodes in (listening.inet, listening.unix))
-        process.serves = _SERVES * anybody | _SERVES_LOCALLY * locally
+        shows = not listening.shows.isdisjoint(process.sockets)
+        process.serves = _SERVES * anybody | _SERVES_LOCALLY * locally | _SHOWS * shows
 
     def _descriptors(self, process: _Process) -> int:
         """How many descriptors a process has."""

@@ -13,7 +13,8 @@ import os
 import re
 import socket
 import struct
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 _SOCK_DIAG_BY_FAMILY = 20  # linux/sock_diag.h
@@ -22,9 +23,11 @@ _REQUEST, _DUMP = 0x1, 0x300  # linux/netlink.h
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _ESTABLISHED = 1
 _UNCONNECTED, _LISTEN = 7, 10  # TCP_CLOSE, which a bound UDP socket without a peer is in; TCP_LISTEN, for unix sockets too
-_SHOW_PEER, _ATTR_PEER, _SHOW_RQLEN, _ATTR_RQLEN = 0x4, 2, 0x10, 4  # linux/unix_diag.h
+_SHOW_NAME, _ATTR_NAME, _SHOW_PEER, _ATTR_PEER, _SHOW_RQLEN, _ATTR_RQLEN = 0x1, 0, 0x4, 2, 0x10, 4  # linux/unix_diag.h
 _ACCEPTS = 1 << 16  # __SO_ACCEPTCON, in the flags of /proc/net/unix
 _SOCKET = re.compile(r"socket:\[(\d+)\]")
+_SHOWS = re.compile(rb"\0?/tmp/\.X11-unix/X\d+|/.+/(wayland-\d+|pulse/native|pipewire-\d+)", re.DOTALL).fullmatch
+"""Names of the unix sockets of display and sound servers: X(7), wl_display_connect(3), pulse-daemon.conf(5), pipewire(1)."""
 
 
 def socket_inode(link: str) -> int | None:
@@ -55,10 +58,17 @@ class SockDiag:
         answers = self._inet(family, socket.IPPROTO_UDP, _UNCONNECTED)
         return None if answers is None else frozenset(inode for inode, _ in answers)
 
-    def unix_listening(self) -> frozenset[int] | None:
-        """Inodes of listening unix sockets."""
-        answers = self._ask(struct.pack("=BBHIII8x", socket.AF_UNIX, 0, 0, 1 << _LISTEN, 0, 0), _DUMP)
-        return None if answers is None else frozenset(struct.unpack_from("=I", raw, 4)[0] for raw in answers)
+    def unix_listening(self) -> dict[int, bytes] | None:
+        """Name by inode of every listening unix socket: its path, or a zero byte and what follows it."""
+        answers = self._unix(1 << _LISTEN, _SHOW_NAME)
+        return None if answers is None else {inode: _name(attributes) for inode, attributes in answers}
+
+    def unix_connected_to(self, wanted: Callable[[bytes], object]) -> frozenset[int]:
+        """Inodes of the sockets that a unix socket of a wanted name has accepted a connection of."""
+        # the end that was accepted bears the name of the socket that listened, and knows its peer
+        answers = self._unix(1 << _ESTABLISHED, _SHOW_NAME | _SHOW_PEER) or ()
+        peers = (attributes.get(_ATTR_PEER) for _, attributes in answers if wanted(_name(attributes)))
+        return frozenset(int.from_bytes(peer[:4], sys.byteorder) for peer in peers if peer)
 
     def unix_accept_queue(self, inode: int) -> int | None:
         """Connections that wait at one listening unix socket."""
@@ -101,16 +111,18 @@ class SockDiag:
         # struct inet_diag_req_v2: family, protocol, extensions, pad, states, then an empty socket id of 48 bytes
         return self._ask(struct.pack("=BBBBI48x", family, protocol, 0, 0, 1 << state), _DUMP)
 
+    def _unix(self, states: int, show: int) -> list[tuple[int, dict[int, bytes]]] | None:
+        """(inode, attributes) of every unix socket in one of some states."""
+        answers = self._ask(struct.pack("=BBHIII8x", socket.AF_UNIX, 0, 0, states, 0, show), _DUMP)
+        return None if answers is None else [(struct.unpack_from("=I", raw, 4)[0], _attributes(raw)) for raw in answers]
+
     def _unix_attribute(self, inode: int, states: int, show: int, wanted: int) -> int | None:
         """A 32 bit attribute of one unix socket in one of some states."""
         request = struct.pack("=BBHIIIII", socket.AF_UNIX, 0, 0, states, inode, show, 0xFFFFFFFF, 0xFFFFFFFF)
         for raw in self._ask(request, 0) or ():
-            at = 16  # struct unix_diag_msg, then attributes: length, type, value, padded to 4
-            while at + 4 <= len(raw):
-                length, kind = struct.unpack_from("=HH", raw, at)
-                if kind == wanted:
-                    return int(struct.unpack_from("=I", raw, at + 4)[0])
-                at += max(4, (length + 3) & ~3)
+            value = _attributes(raw).get(wanted)
+            if value is not None:
+                return int.from_bytes(value[:4], sys.byteorder)
         return None
 
     def _ask(self, request: bytes, flags: int) -> list[bytes] | None:
@@ -136,6 +148,21 @@ class SockDiag:
         except OSError:  # no sock_diag here; or half an answer is left in it
             self.close()
             return None
+
+
+def _attributes(raw: bytes) -> dict[int, bytes]:
+    """Attributes of a unix socket by type: struct unix_diag_msg of 16 bytes, then length, type, value, each padded to 4."""
+    found, at = {}, 16
+    while at + 4 <= len(raw):
+        length, kind = struct.unpack_from("=HH", raw, at)
+        found[kind] = raw[at + 4 : at + length]
+        at += max(4, (length + 3) & ~3)
+    return found
+
+
+def _name(attributes: Mapping[int, bytes]) -> bytes:
+    """The name of a unix socket: a path without the zero byte that ends it, or one that begins with a zero byte (unix(7))."""
+    return attributes.get(_ATTR_NAME, b"").rstrip(b"\0")
 
 
 def _address(raw: bytes) -> bytes:
@@ -196,6 +223,7 @@ class Listening:
 
     inet: frozenset[int]  # TCP sockets that listen, UDP sockets that are bound and have no peer; IPv4 and IPv6
     unix: frozenset[int]  # unix sockets that listen
+    shows: frozenset[int]  # ends of connections to a display or sound server, its clients'; sock_diag alone knows them
 
 
 class Listeners:
@@ -243,9 +271,14 @@ class Listeners:
             if tcp is None or udp is None:
                 return None
             inet.update(tcp, udp)
-        unix = diag.unix_listening() if diag is not None else None
-        unix = _unix_listening_of(net) if unix is None else unix
-        return None if unix is None else Listening(frozenset(inet), unix)
+        named = diag.unix_listening() if diag is not None else None
+        unix = _unix_listening_of(net) if named is None else frozenset(named)
+        if unix is None:
+            return None
+        shows = frozenset[int]()
+        if diag is not None and named is not None and any(map(_SHOWS, named.values())):
+            shows = diag.unix_connected_to(_SHOWS)
+        return Listening(frozenset(inet), unix, shows)
 
 
 def _namespace(process: str) -> tuple[int, int] | None:

@@ -58,9 +58,10 @@ COLUMNS: dict[str, str] = {
     "serves_locally": "bool_",
     "terminal": "bool_",
     "takes_keys": "bool_",
+    "shows": "bool_",
 }
 """Columns of a sample file and their Arrow types. `session` is the recording's, `kernel_session` getsid(2) of the process;
-`cpu_exact` is false where cpu_ns counts in steps of 10 ms; the last four are of `Trait`."""
+`cpu_exact` is false where cpu_ns counts in steps of 10 ms; the last five are of `Trait`."""
 
 DECISION_COLUMNS = (
     *("wall", "wall_ns", "id", "session", "seq", "policy", "action", "target", "pids", "status"),
@@ -218,6 +219,7 @@ def _samples(session: str, boot_id: str, snapshot: Any) -> dict[str, list[Any]]:
         "serves_locally": traits(Trait.SERVES_LOCALLY, Known.SOCKETS),
         "terminal": traits(Trait.TERMINAL),
         "takes_keys": traits(Trait.KEYS, Known.KEYS),
+        "shows": traits(Trait.SHOWS, Known.SOCKETS),
     }
     for name in ("wait_ns", "slices"):
         columns[name] = numbers(name, Known.WAIT)

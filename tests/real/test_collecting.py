@@ -245,6 +245,10 @@ def test_processes_that_come_and_go_spoil_nothing(source: ProcSource) -> None:
 
 SOCKETS = "import os, socket, subprocess, sys\nfrom socket import *\n"
 LISTENS = "s = socket(AF_INET, SOCK_STREAM{}); s.bind(('127.0.0.1', 0)); s.listen()"
+SHOWS = (
+    "a = '\\0/tmp/.X11-unix/X%d' % os.getpid(); s = socket(AF_UNIX); s.bind(a); s.listen(); "
+    "c = socket(AF_UNIX); c.connect(a); e = s.accept()[0]"
+)
 MPTCP = 262  # IPPROTO_MPTCP, which Go 1.24 listens with where it can
 
 
@@ -270,8 +274,24 @@ def served(snapshot: Snapshot, pid: int) -> Trait | None:
         ("s = socket(AF_INET, SOCK_DGRAM); s.connect(('127.0.0.1', 9))", Trait(0)),
         ("s = create_server(('127.0.0.1', 0)); t = create_connection(s.getsockname()); u = s.accept()[0]; s.close()", Trait(0)),
         ("s = socketpair()", Trait(0)),
+        (SHOWS, Trait.SERVES_LOCALLY | Trait.SHOWS),
     ],
-    ids=["none", "tcp", "mptcp", "tcp6", "udp", "udp6", "unix", "packets", "bound", "unbound", "peer", "accepted", "pair"],
+    ids=[
+        "none",
+        "tcp",
+        "mptcp",
+        "tcp6",
+        "udp",
+        "udp6",
+        "unix",
+        "packets",
+        "bound",
+        "unbound",
+        "peer",
+        "accepted",
+        "pair",
+        "window",
+    ],
 )
 def test_a_service_is_known_in_the_tick_in_which_it_is_first_seen(source: ProcSource, act: str, traits: Trait) -> None:
     if str(MPTCP) in act:

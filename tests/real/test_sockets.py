@@ -46,6 +46,41 @@ def test_sock_diag_and_the_tables_name_the_same_sockets(ours: bool, tmp_path: Pa
     listeners.close()
 
 
+@pytest.mark.parametrize(
+    ("name", "shows"),
+    [
+        (f"\0/tmp/.X11-unix/X{os.getpid()}", True),
+        ("run/wayland-0", True),
+        ("run/pulse/native", True),
+        ("run/pipewire-0", True),
+        ("run/wayland-0.lock", False),
+        ("run/native", False),
+        (f"\0/tmp/.X11-unix/X{os.getpid()}/x", False),
+        (f"\0{os.getpid()}/wayland-0", False),
+    ],
+)
+def test_clients_of_display_and_sound_servers_are_known(name: str, shows: bool, tmp_path: Path) -> None:
+    """The server shows nothing itself, and without sock_diag nobody knows."""
+    listeners, tables = Listeners("/proc", ours=True), Listeners("/proc", ours=False)
+    address = name if name.startswith("\0") else str(tmp_path / name)
+    if address is not name:
+        Path(address).parent.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as client, socket.socket(socket.AF_UNIX) as other:
+        server.bind(address)
+        server.listen()
+        client.connect(address)
+        end, _ = server.accept()
+        got, unknown = listeners.around(SELF), tables.around(SELF)
+        assert got is not None
+        assert unknown is not None
+        assert got.shows & {inode(one) for one in (server, client, other, end)} == ({inode(client)} if shows else set())
+        assert inode(server) in got.unix & unknown.unix
+        assert not unknown.shows
+        end.close()
+    listeners.close()
+    tables.close()
+
+
 def test_the_kernel_is_asked_once_until_it_is_forgotten() -> None:
     listeners = Listeners("/proc", ours=True)
     first = listeners.around(SELF)

@@ -19,6 +19,7 @@ from nicety.models.behaviour import (
     KEPT_GROUPS,
     KEPT_SECONDS,
     KNOTS,
+    LITTLE_CORES,
     LOADING_SECONDS,
     SEEN,
     BehaviourModel,
@@ -28,7 +29,7 @@ from nicety.models.behaviour import (
     decide,
 )
 from nicety.models.checks import check_behaviour
-from nicety.models.records import Behaviour, Latency
+from nicety.models.records import Behaviour, Latency, Spared
 
 NAN = float("nan")
 
@@ -50,6 +51,7 @@ class Doing:
     served_for: float = 0
     terminal: float = 0
     keys: float = 0
+    shows: float = 0
 
     def row(self) -> list[float]:
         return [getattr(self, name) for name in BEHAVIOUR_CHANNELS]
@@ -77,6 +79,7 @@ def arrays(**pushes: Sequence[float]) -> dict[str, NDArray[Any]]:
     }
 
 
+LONG_BURSTS = arrays(burst_ms=(-1, 6, 0))
 PLAIN = arrays(listens=(6, -3, 0), busy_per_thread=(-1, 6, 0))
 MODEL = BehaviourModel.from_arrays(PLAIN, "ab" * 32)
 
@@ -298,11 +301,8 @@ def test_the_order_of_groups_does_not_matter() -> None:
     assert {found.latency for found in one.values() if found} == {Latency.LATENCY, Latency.BATCH, Latency.NONE}
 
 
-@pytest.mark.parametrize(
-    "awaited", [{"terminal": 1}, {"served_for": 1}, {"processes": 3, "threads": 3, "cpu": 2.97, "served_for": 1}]
-)
-def test_what_may_be_loading_for_somebody_is_not_called_batch_in_its_first_seconds(awaited: dict[str, float]) -> None:
-    hog = replace(HOG, **awaited)
+def test_what_may_be_loading_for_somebody_is_not_called_batch_in_its_first_seconds() -> None:
+    hog = replace(HOG, terminal=1)
     for interval in (1.0, 0.5):
         behaviours = Behaviours(MODEL, 0.9, interval)
         found = list(latencies(behaviours, hog, int(LOADING_SECONDS / interval)))
@@ -310,6 +310,52 @@ def test_what_may_be_loading_for_somebody_is_not_called_batch_in_its_first_secon
         assert found[-1] is Latency.BATCH
         assert said(behaviours, SLEEPER, 100) is not None
         assert list(latencies(behaviours, hog, 1)) == [Latency.BATCH], "it loads once"
+
+
+def test_what_has_a_window_is_never_called_batch() -> None:
+    behaviours = Behaviours(MODEL, 0.9)
+    pages = Doing(processes=3, threads=3, cpu=2.97, slices=180)
+    assert set(latencies(behaviours, replace(pages, shows=1), 60)) == {Latency.NONE}
+    assert list(latencies(behaviours, pages, 1)) == [Latency.BATCH], "the window is closed"
+
+
+def test_what_works_for_a_server_is_never_called_batch() -> None:
+    behaviours = Behaviours(MODEL, 0.9)
+    workers = Doing(processes=3, threads=3, cpu=2.97, slices=180)
+    assert set(latencies(behaviours, replace(workers, served_for=1), 60)) == {Latency.NONE}
+    assert list(latencies(behaviours, workers, 1)) == [Latency.BATCH], "the server has ended"
+
+
+def test_what_wants_little_is_not_called_batch_and_once_it_is_does_not_go_back_and_forth() -> None:
+    behaviours = Behaviours(BehaviourModel.from_arrays(LONG_BURSTS, ""), 0.9)
+
+    def wants(cores: float, ticks: int) -> set[Latency | None]:
+        return set(latencies(behaviours, Doing(cpu=cores, slices=2), ticks))
+
+    assert wants(LITTLE_CORES * 0.95, 60) == {Latency.NONE}
+    assert Latency.BATCH in wants(LITTLE_CORES * 1.3, 60)
+    assert wants(LITTLE_CORES * 0.6, 120) == {Latency.BATCH}
+    assert [*latencies(behaviours, Doing(cpu=LITTLE_CORES * 0.4, slices=2), 120)][-1] is Latency.NONE
+
+
+def test_why_what_looks_like_batch_is_not_called_so_is_said() -> None:
+    little = Doing(cpu=0.1, slices=2)
+    sure = BehaviourModel.from_arrays(LONG_BURSTS, "")
+    for doing, model, reason in (
+        (replace(HOG, keys=1, terminal=1, shows=1, served_for=1), MODEL, Spared.KEYS),
+        (replace(HOG, terminal=1, shows=1, served_for=1), MODEL, Spared.SHOWS),
+        (replace(HOG, terminal=1, served_for=1), MODEL, Spared.SERVER),
+        (replace(HOG, terminal=1), MODEL, Spared.LOADING),
+        (replace(little, terminal=1), sure, Spared.LOADING),
+        (little, sure, Spared.LITTLE),
+        (HOG, MODEL, None),
+        (SERVICE, MODEL, None),
+    ):
+        found = said(Behaviours(model, 0.9), doing, 3)
+        assert found is not None
+        assert found.spared is reason
+        assert (found.latency is Latency.NONE) == (reason is not None)
+        assert (found.p_batch >= 0.9) == (doing is not SERVICE)
 
 
 def test_what_is_given_keys_is_never_called_batch() -> None:

@@ -111,7 +111,7 @@ def test_every_format_has_every_figure_and_nothing_for_what_was_not_read(tmp_pat
     unknown = dict.fromkeys(
         (
             *("wait_ns", "slices", "read_chars", "write_chars", "read_bytes", "write_bytes", "fds"),
-            *("serves", "serves_locally", "takes_keys"),
+            *("serves", "serves_locally", "takes_keys", "shows"),
         ),
         "" if kind == "csv" else None,
     )

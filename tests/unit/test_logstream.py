@@ -8,6 +8,7 @@ import pty
 import socket
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nicety.models.records import Behaviour, Latency, ProcId
+from nicety.models.records import Behaviour, Latency, ProcId, Spared
 from nicety.scheduler.decision import (
     Action,
     Control,
@@ -422,6 +423,21 @@ def test_a_class_is_told_once_when_it_is_decided_and_when_it_changes() -> None:
         f"program make is taken for latency-sensitive (97 %): {signs}",
     ]
     assert {(entry.kind, entry.priority) for entry in sink.entries} == {("class", INFO)}
+
+
+def test_why_a_class_is_taken_back_is_told() -> None:
+    sink = Kept()
+    stream = LogStream(sink)
+    group = taken_for(Latency.NONE)
+    values = {field: getattr(group, field) for field in group.__struct_fields__}
+    spared = Group(**{**values, "behaviour": replace(values["behaviour"], spared=Spared.SERVER)})
+    for seq, now in enumerate([taken_for(Latency.BATCH), spared]):
+        tell(stream, a_tick(seq, groups=[now]), decided())
+    _, taken_back = sink.entries
+    assert taken_back.text == (
+        "program make is no longer taken for batch (latency-sensitive 1 %, batch 97 %), but it works for a server: hands off"
+    )
+    assert json.loads(json_line(taken_back))["spared"] == "server"
 
 
 def test_a_pinned_class_is_not_told() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nicety.models.artifact import shipped
-from nicety.models.behaviour import BehaviourModel
+from nicety.models.behaviour import BEHAVIOUR_CHANNELS, BehaviourModel
 from nicety.models.evidence import CHANNELS
 from nicety.models.records import (
     SAMPLE,
@@ -103,6 +103,37 @@ def test_children_that_come_and_go_between_two_ticks_are_known_by_their_page_fau
     measured = measurer.measure(seen(2))
     assert measured is not None
     assert measured.workers[:, CHANNELS.index("forks")].tolist() == [expected, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("unit", "traits", "known", "expected"),
+    [
+        ("web.service", Trait.SERVES, Known.SOCKETS, 1.0),
+        ("web.service", Trait.SERVES | Trait.SERVES_LOCALLY, Known.SOCKETS, 1.0),
+        ("web.service", Trait.SERVES_LOCALLY, Known.SOCKETS, 0.0),
+        ("init.scope", Trait.SERVES | Trait.SERVES_LOCALLY, Known.SOCKETS, 0.0),
+        ("web.service", 0, Known.SOCKETS, 0.0),
+        ("web.service", 0, 0, float("nan")),
+    ],
+)
+def test_a_process_works_for_a_server_if_its_parent_in_the_same_unit_is_one(
+    unit: str, traits: int, known: int, expected: float
+) -> None:
+    """A unix socket makes no server of what runs jobs (supervisord, tmux), and systemd listens for all that it starts."""
+    measurer = Measurer(parse("[groups.job]\nprogram = 'hog'"), 1.0)
+    units = {OWN: "", SERVICE: unit, HOG: "web.service"}
+
+    def seen(tick: int) -> Snapshot:
+        made = snapshot(tick)
+        made.table["ppid"][2] = SERVICE.pid
+        made.table["traits"][1], made.table["known"][1] = traits, Known.WAIT | known
+        return replace(made, identities={id_: replace(IDENTITIES[id_], unit=unit) for id_, unit in units.items()})
+
+    measurer.measure(seen(1))
+    measured = measurer.measure(seen(2))
+    assert measured is not None
+    served_for = measured.behaviour[measured.groups.index("job"), BEHAVIOUR_CHANNELS.index("served_for")]
+    assert served_for == pytest.approx(expected, nan_ok=True)
 
 
 def test_a_worker_that_starts_is_no_load_and_its_cpu_time_is_not_that_of_work() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from nicety.models.behaviour import BEHAVIOUR_FEATURES
-from nicety.models.records import Anomaly, Behaviour, Identity, Latency, ProcId, Score
+from nicety.models.records import Anomaly, Behaviour, Identity, Latency, ProcId, Score, Spared
 from nicety.scheduler.account import Account, account, changes, locate
 from nicety.scheduler.class_words import PHRASES, class_of
 from nicety.scheduler.config import Config, to_builtins
@@ -229,12 +230,22 @@ def test_how_sure_it_must_be_is_told_where_the_configuration_has_it() -> None:
     assert "55 % latency-sensitive, 30 % batch; at least 80 % is needed: hands off" in class_of(group, session)
     almost = Behaviour(Latency.NONE, 0.12, 0.85, (), "behaviour x")
     assert "85 % batch; batch takes at most 10 % latency-sensitive" in class_of(with_behaviour(group, almost), session)
-    loads = Behaviour(Latency.NONE, 0.05, 0.92, (), "behaviour x")
-    assert "92 % batch; somebody may be at its keys or, in its first 10 s, waiting for it to load: hands off" in class_of(
-        with_behaviour(group, loads), session
-    )
     neither = Behaviour(Latency.NONE, 0.02, 0.03, (), "behaviour x")
     assert class_of(with_behaviour(group, neither), session).startswith("neither latency-sensitive nor batch (95 % sure")
+
+
+def test_why_what_looks_like_batch_is_not_called_so_is_told() -> None:
+    told = {
+        reason: class_of(with_behaviour(groups()[2], Behaviour(Latency.NONE, 0.01, 0.92, (), "behaviour x", reason)), a_session())
+        for reason in Spared
+    }
+    for line in told.values():
+        assert re.fullmatch(r"not called batch: looks like batch \(92 % sure, by behaviour x\), but .+: hands off", line)
+    assert "but somebody may be at its keys:" in told[Spared.KEYS]
+    assert "but it has a window or plays sound:" in told[Spared.SHOWS]
+    assert "but it works for a server:" in told[Spared.SERVER]
+    assert "but in its first 10 s somebody may be waiting for it to load:" in told[Spared.LOADING]
+    assert "but it wants so little of a CPU that nothing would be won:" in told[Spared.LITTLE]
 
 
 def with_behaviour(group: Group, behaviour: Behaviour | None, latency: Latency | None = None) -> Group:
