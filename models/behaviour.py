@@ -35,6 +35,8 @@ BEHAVIOUR_CHANNELS: tuple[str, ...] = (
     "terminal",  # processes in the foreground of a terminal
     "keys",  # processes that are given each key typed in it: what answers a person; NaN: could not be seen of any
     "shows",  # processes connected to a display or sound server, likewise
+    "fed",  # processes that get their standard input from their parent, through a pipe
+    "asked",  # those of them that were seen to wait for it
 )
 """Columns of what is measured of a group, summed over its processes."""
 
@@ -110,12 +112,13 @@ UNSTEADY_TICKS = 4
 """Ticks of activity from which a standard deviation means something."""
 
 LOADING_SECONDS = 10.0
-"""Seconds of activity before a process alone in the foreground of a terminal is called batch. What loads is no different from batch
-work until it is used; nobody waits longer without turning to something else (Nielsen, Usability Engineering, 1993, ch. 5)."""
+"""Seconds of activity before a process alone in the foreground of a terminal, or one that its parent feeds, is called batch. What
+loads is no different from batch work until it is used; nobody waits longer without turning to something else (Nielsen, Usability
+Engineering, 1993, ch. 5)."""
 
 LITTLE_CORES = 0.25
-"""Mean demand, in cores, below which a group is not called batch: to demote it would win little, and what is asked now and then,
-through a pipe say, looks like it. Once called batch it stays so down to half of that. Of the moments at which programs in training
+"""Mean demand, in cores, below which a group is not called batch: to demote it would win little, and what is asked now and
+then looks like it. Once called batch it stays so down to half of that. Of the moments at which programs in training
 look like batch work and are it, 7 % are below (1 % at 0.1, 21 % at 0.5)."""
 
 KEPT_SECONDS = 600.0
@@ -144,7 +147,8 @@ _SUMS = (  # over ticks, weighted with what each says
     *("faults", "threads", "processes", "young", "busy", "wanted", "whole"),
 )
 _IO = ("bytes", "cpu", "slices")  # since bytes come in lumps, they are compared with what was used in the same time
-_TRAITS = ("serves", "serves_locally", "served_for", "terminal", "keys", "shows")
+_TRAITS = ("serves", "serves_locally", "served_for", "terminal", "keys", "shows", "fed", "asked")
+"""What a group has, as last seen. Too few programs in training have one of the last three for a model to learn from."""
 
 
 class Summaries:
@@ -192,7 +196,9 @@ class Summaries:
         """[n, len(BEHAVIOUR_FEATURES)]; NaN where nothing is known."""
         mass, cpu, square, wait, known, slices, jitter, faults, threads, processes, young, busy, wanted, whole = self._sums[slots].T
         spoken, io_cpu, io_slices = self._io[slots].T
-        serves, serves_locally, served_for, terminal, keys, _ = self._traits[slots].T  # too few programs show to learn from it
+        serves, serves_locally, served_for, terminal, keys = self._traits[
+            slots, : _TRAITS.index("shows")
+        ].T  # of the rest there are too few
         told, often = self._io_ticks[slots] >= CHARS_TICKS, self._active[slots] >= UNSTEADY_TICKS
         counted = known > 0
 
@@ -232,12 +238,14 @@ class Summaries:
         `held` [n]: it is called batch already.
         """
         mass, processes, wanted = self._sums[slots][:, [_SUMS.index(name) for name in ("mass", "processes", "wanted")]].T
-        _, _, served_for, terminal, keys, shows = self._traits[slots].T  # NaN, not known, is no sign of anybody
+        _, _, served_for, terminal, keys, shows, fed, asked = self._traits[slots].T  # NaN, not known, is no sign of anybody
+        loads = self._active[slots] * self._interval < LOADING_SECONDS
         why = {
             Spared.KEYS: keys > 0,
             Spared.SHOWS: shows > 0,
             Spared.SERVER: served_for > 0,
-            Spared.LOADING: (self._active[slots] * self._interval < LOADING_SECONDS) & (terminal > 0) & (processes < 1.5 * mass),
+            Spared.ASKED: asked > 0,
+            Spared.LOADING: loads & ((terminal > 0) & (processes < 1.5 * mass) | (fed > 0)),
             Spared.LITTLE: wanted < np.where(held, LITTLE_CORES / 2, LITTLE_CORES) * mass,
         }
         return np.select(list(why.values()), [SPARED.index(reason) for reason in why], 0)

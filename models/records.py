@@ -61,6 +61,8 @@ class Trait(IntFlag):
     TERMINAL = 4  # it is in the foreground of a terminal
     KEYS = 8  # that gives it each key as it is typed, not lines
     SHOWS = 16  # connected to a display or sound server: somebody may be looking at it, or listening
+    FED = 32  # its parent holds the other end of its standard input
+    ASKED = 64  # and it was seen to wait for that: it answers questions
 
 
 _COLUMNS = [
@@ -200,7 +202,8 @@ class Spared(StrEnum):
     KEYS = "keys"  # its terminal gives it each key that is typed
     SHOWS = "shows"  # it has a window, or plays sound
     SERVER = "server"  # it works for one that listens
-    LOADING = "loading"  # alone in the foreground of a terminal, and only just at work
+    ASKED = "asked"  # its parent asks it through a pipe
+    LOADING = "loading"  # alone in the foreground of a terminal, or fed by its parent, and only just at work
     LITTLE = "little"  # wants so little of a CPU that nothing is won by demoting it
 
 

@@ -31,6 +31,7 @@ SPARED = {
     Spared.KEYS: "but somebody may be at its keys",
     Spared.SHOWS: "but it has a window or plays sound",
     Spared.SERVER: "but it works for a server",
+    Spared.ASKED: "but its parent asks it through a pipe",
     Spared.LOADING: f"but in its first {LOADING_SECONDS:.0f} s somebody may be waiting for it to load",
     Spared.LITTLE: "but it wants so little of a CPU that nothing would be won",
 }

@@ -273,6 +273,8 @@ def _behaviour(snapshot: Snapshot, ids: Sequence[ProcId], rate: Rates) -> dict[s
         "terminal": has(Trait.TERMINAL),
         "keys": np.where((known & int(Known.KEYS)) != 0, has(Trait.KEYS), np.nan),
         "shows": np.where(sockets, has(Trait.SHOWS), np.nan),
+        "fed": has(Trait.FED),
+        "asked": has(Trait.ASKED),
     }
 
 

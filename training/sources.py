@@ -185,6 +185,8 @@ class _Builder:
             (Trait.TERMINAL, "terminal"),
             (Trait.KEYS, "takes_keys"),
             (Trait.SHOWS, "shows"),
+            (Trait.FED, "fed"),
+            (Trait.ASKED, "asked"),
         ):
             table["traits"] |= np.where(tick[column], int(trait), 0).astype(np.uint8)
         order = np.lexsort((table["start_ticks"], table["pid"]))

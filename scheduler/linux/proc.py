@@ -32,6 +32,7 @@ from ...models.records import SAMPLE, Identity, Known, PoolSample, ProcId, Sampl
 from .host import USER_HZ, HostReader
 from .identity import base_name, cgroup_and_unit, program, says_more
 from .sockets import Listeners, socket_inode
+from .stdin import Feeders, awaits_input
 from .terminals import takes_keys
 from .text import printable
 
@@ -55,7 +56,7 @@ _STAT_BYTES = 2048  # 52 numbers of at most 20 digits, and a name
 _NEVER = b""
 _UNKNOWN = b"0"  # what the kernel writes in place of addresses that we may not know
 _WAIT, _IO, _FDS, _SOCKETS, _ASKED = map(int, Known)  # operators of IntFlag cost 1 us each
-_SERVES, _SERVES_LOCALLY, _TERMINAL, _KEYS, _SHOWS = map(int, Trait)
+_SERVES, _SERVES_LOCALLY, _TERMINAL, _KEYS, _SHOWS, _FED, _ASKED_BY_PIPE = map(int, Trait)
 
 
 class _Found(Enum):
@@ -83,7 +84,7 @@ class _Process:
     __slots__ = (
         *("clock", "comm", "cpu", "exec_mark", "fds", "fds_denied", "id", "identity", "io", "io_denied", "path", "pid"),
         *("links", "ran", "retired", "row", "run_clock", "schedstat", "serves", "sockets", "sockets_denied", "stat_fd", "stat_raw"),
-        *("threads", "unlooked"),
+        *("stdin", "threads", "unlooked"),
     )
 
     def __init__(self, pid: int, path: str) -> None:
@@ -105,6 +106,7 @@ class _Process:
         self.fds: int | None = None
         self.io_denied = self.fds_denied = self.sockets_denied = False
         self.serves: int | None = None  # traits that its sockets give
+        self.stdin = 0  # and its standard input
         self.sockets: list[int] = []  # inodes of those among its descriptors
         self.links = -1  # descriptors that it had when they were looked through
         self.unlooked = True  # it ran since then
@@ -135,6 +137,7 @@ class ProcSource:
         self._native = self._shows_our_pids()
         self._pid = os.getpid() if self._native else -1
         self._listeners = Listeners(self._root, ours=self._native)
+        self._feeders = Feeders(self._listeners.peer)
         self._counts_fds = self._native and os.stat(f"{self._root}/self/fd").st_size > 0  # since Linux 6.2, needs no permission
 
     def read(self, at: int, wall: int, pools: tuple[PoolSample, ...]) -> Snapshot:
@@ -142,6 +145,7 @@ class ProcSource:
         uptime_ticks = self._host.uptime_ticks()  # first: what starts after it and is missed now must count as born later
         self._uptime_ticks = uptime_ticks
         self._listeners.forget()
+        self._feeders.forget()
         watched = {str(worker.id.pid) for pool in pools for worker in pool.workers}
         watched.update(str(pool.master.pid) for pool in pools if pool.master is not None)
         alive = sorted(self._living(watched), key=attrgetter("pid"))
@@ -273,6 +277,11 @@ class ProcSource:
             # our own hundreds of descriptors are those kept here, and cost 3 ms: they are looked through once
             if executed or ((thorough or young or due) and process.pid != self._pid):
                 self._look(process, process.fds if slow else None, thorough, young)
+        if executed:
+            process.stdin = _FED * self._feeders.feeds(f"{self._root}/{int(fields[1])}", process.path)
+        may_ask = due or self._uptime_ticks - id_.start_ticks < _YOUNG_TICKS
+        if process.stdin == _FED and may_ask and awaits_input(process.path):
+            process.stdin |= _ASKED_BY_PIPE  # for good, until an exec
         io, fds, serves = process.io, process.fds, process.serves
         in_terminal = fields[4] != b"0" and fields[2] == fields[5] != b"0"  # its group is in front; 0: of another pid namespace
         keys = False if not in_terminal else takes_keys(process.path, int(fields[4])) if self._native else None
@@ -304,7 +313,7 @@ class ProcSource:
             | _FDS * (fds is not None)
             | _SOCKETS * (serves is not None)
             | _ASKED * (keys is not None),
-            (serves or 0) | _TERMINAL * in_terminal | _KEYS * (keys is True),
+            (serves or 0) | process.stdin | _TERMINAL * in_terminal | _KEYS * (keys is True),
         )
         process.stat_raw = raw
         return _Found.READ

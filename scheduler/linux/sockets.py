@@ -257,6 +257,10 @@ class Listeners:
             self._known[key] = self._read(net, self._diag if self._ours and namespace == self._own else None)
         return self._known[key]
 
+    def peer(self, inode: int) -> int | None:
+        """Inode of the unix socket that one of our own namespace is connected to, None if there is none."""
+        return (self._diag.unix_peer(inode) or None) if self._ours else None
+
     def close(self) -> None:
         """Give the netlink socket back."""
         self._diag.close()

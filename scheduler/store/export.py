@@ -59,9 +59,11 @@ COLUMNS: dict[str, str] = {
     "terminal": "bool_",
     "takes_keys": "bool_",
     "shows": "bool_",
+    "fed": "bool_",
+    "asked": "bool_",
 }
 """Columns of a sample file and their Arrow types. `session` is the recording's, `kernel_session` getsid(2) of the process;
-`cpu_exact` is false where cpu_ns counts in steps of 10 ms; the last five are of `Trait`."""
+`cpu_exact` is false where cpu_ns counts in steps of 10 ms; the last seven are of `Trait`."""
 
 DECISION_COLUMNS = (
     *("wall", "wall_ns", "id", "session", "seq", "policy", "action", "target", "pids", "status"),
@@ -220,6 +222,8 @@ def _samples(session: str, boot_id: str, snapshot: Any) -> dict[str, list[Any]]:
         "terminal": traits(Trait.TERMINAL),
         "takes_keys": traits(Trait.KEYS, Known.KEYS),
         "shows": traits(Trait.SHOWS, Known.SOCKETS),
+        "fed": traits(Trait.FED),
+        "asked": traits(Trait.ASKED),
     }
     for name in ("wait_ns", "slices"):
         columns[name] = numbers(name, Known.WAIT)

@@ -243,6 +243,7 @@ def test_processes_that_come_and_go_spoil_nothing(source: ProcSource) -> None:
 
 # --- what a process serves ------------------------------------------------------------------------------------------------------
 
+ANY = Trait.SERVES | Trait.SERVES_LOCALLY
 SOCKETS = "import os, socket, subprocess, sys\nfrom socket import *\n"
 LISTENS = "s = socket(AF_INET, SOCK_STREAM{}); s.bind(('127.0.0.1', 0)); s.listen()"
 SHOWS = (
@@ -255,7 +256,7 @@ MPTCP = 262  # IPPROTO_MPTCP, which Go 1.24 listens with where it can
 def served(snapshot: Snapshot, pid: int) -> Trait | None:
     """What a process serves, None where that is unknown."""
     got = row(snapshot, pid)
-    return Trait(got["traits"]) & ~(Trait.TERMINAL | Trait.KEYS) if got["known"] & Known.SOCKETS else None
+    return Trait(got["traits"]) & (ANY | Trait.SHOWS) if got["known"] & Known.SOCKETS else None
 
 
 @pytest.mark.parametrize(

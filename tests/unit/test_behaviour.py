@@ -52,6 +52,8 @@ class Doing:
     terminal: float = 0
     keys: float = 0
     shows: float = 0
+    fed: float = 0
+    asked: float = 0
 
     def row(self) -> list[float]:
         return [getattr(self, name) for name in BEHAVIOUR_CHANNELS]
@@ -301,8 +303,9 @@ def test_the_order_of_groups_does_not_matter() -> None:
     assert {found.latency for found in one.values() if found} == {Latency.LATENCY, Latency.BATCH, Latency.NONE}
 
 
-def test_what_may_be_loading_for_somebody_is_not_called_batch_in_its_first_seconds() -> None:
-    hog = replace(HOG, terminal=1)
+@pytest.mark.parametrize("awaited", [{"terminal": 1}, {"fed": 1}, {"processes": 3, "threads": 3, "cpu": 2.97, "fed": 1}])
+def test_what_may_be_loading_for_somebody_is_not_called_batch_in_its_first_seconds(awaited: dict[str, float]) -> None:
+    hog = replace(HOG, **awaited)
     for interval in (1.0, 0.5):
         behaviours = Behaviours(MODEL, 0.9, interval)
         found = list(latencies(behaviours, hog, int(LOADING_SECONDS / interval)))
@@ -317,6 +320,12 @@ def test_what_has_a_window_is_never_called_batch() -> None:
     pages = Doing(processes=3, threads=3, cpu=2.97, slices=180)
     assert set(latencies(behaviours, replace(pages, shows=1), 60)) == {Latency.NONE}
     assert list(latencies(behaviours, pages, 1)) == [Latency.BATCH], "the window is closed"
+
+
+def test_what_is_asked_through_a_pipe_is_never_called_batch() -> None:
+    behaviours = Behaviours(MODEL, 0.9)
+    assert set(latencies(behaviours, replace(HOG, fed=1, asked=1), 60)) == {Latency.NONE}
+    assert list(latencies(behaviours, replace(HOG, fed=1), 1)) == [Latency.BATCH], "another program in its place, only fed"
 
 
 def test_what_works_for_a_server_is_never_called_batch() -> None:
@@ -344,7 +353,9 @@ def test_why_what_looks_like_batch_is_not_called_so_is_said() -> None:
     for doing, model, reason in (
         (replace(HOG, keys=1, terminal=1, shows=1, served_for=1), MODEL, Spared.KEYS),
         (replace(HOG, terminal=1, shows=1, served_for=1), MODEL, Spared.SHOWS),
-        (replace(HOG, terminal=1, served_for=1), MODEL, Spared.SERVER),
+        (replace(HOG, terminal=1, served_for=1, fed=1, asked=1), MODEL, Spared.SERVER),
+        (replace(HOG, terminal=1, fed=1, asked=1), MODEL, Spared.ASKED),
+        (replace(HOG, fed=1), MODEL, Spared.LOADING),
         (replace(HOG, terminal=1), MODEL, Spared.LOADING),
         (replace(little, terminal=1), sure, Spared.LOADING),
         (little, sure, Spared.LITTLE),

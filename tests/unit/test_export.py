@@ -106,6 +106,8 @@ def test_every_format_has_every_figure_and_nothing_for_what_was_not_read(tmp_pat
         "cpu_exact": False,
         "rss_bytes": 101,
         "terminal": True,
+        "fed": False,
+        "asked": False,
     }
     zeros = dict.fromkeys(("policy", "threads", "last_cpu", "minor_faults", "major_faults", "child_faults"), 0)
     unknown = dict.fromkeys(

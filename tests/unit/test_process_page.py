@@ -244,6 +244,7 @@ def test_why_what_looks_like_batch_is_not_called_so_is_told() -> None:
     assert "but somebody may be at its keys:" in told[Spared.KEYS]
     assert "but it has a window or plays sound:" in told[Spared.SHOWS]
     assert "but it works for a server:" in told[Spared.SERVER]
+    assert "but its parent asks it through a pipe:" in told[Spared.ASKED]
     assert "but in its first 10 s somebody may be waiting for it to load:" in told[Spared.LOADING]
     assert "but it wants so little of a CPU that nothing would be won:" in told[Spared.LITTLE]
 

@@ -1,0 +1,82 @@
+"""Whether a process gets its standard input from its parent, and whether it waits for it. Must not know what that means.
+
+A helper that answers somebody through a pipe (a spelling checker, a language server, a chess engine) is fed by its parent and waits
+for the next question. A part of a shell pipeline is not fed by its parent; what a supervisor starts with a pipe never waits for it.
+"""
+
+# ruff: noqa: PTH115, PTH208 -- Path objects cost more than the system calls
+
+from __future__ import annotations
+
+import os
+import platform
+import stat
+from collections.abc import Callable, Iterator
+
+from .calls import NUMBERS, parse_call
+from .sockets import socket_inode
+
+_READS = ("read", "readv", "recvfrom", "recvmsg")
+_NAMES = NUMBERS.get(platform.machine(), {})
+_MOST_LINKS = 4096  # descriptors of a parent that are looked at
+
+
+class Feeders:
+    """What processes hold the other end of others' standard input. Looks at each at most once between two calls of `forget`.
+
+    `peer`: inode of the other end of a unix socket, None where there is none.
+    """
+
+    def __init__(self, peer: Callable[[int], int | None]) -> None:
+        self._peer = peer
+        self._ends: dict[str, frozenset[str]] = {}
+
+    def forget(self) -> None:
+        """Descriptors may have come and gone."""
+        self._ends.clear()
+
+    def feeds(self, parent: str, path: str) -> bool:
+        """Whether a process feeds another, both directories like /proc/PID. False where that cannot be seen."""
+        try:
+            link = os.readlink(f"{path}/fd/0")
+        except OSError:  # closed, gone, or not ours
+            return False
+        inode = socket_inode(link)
+        if inode is not None:
+            link = f"socket:[{self._peer(inode)}]"
+        elif not link.startswith("pipe:["):
+            return False
+        if parent not in self._ends:
+            self._ends[parent] = frozenset(_ends(parent))
+        return link in self._ends[parent]
+
+
+def _ends(path: str) -> Iterator[str]:
+    """Links of the sockets that a process has, and of the pipes that it may write to."""
+    try:
+        names = os.listdir(f"{path}/fd")[:_MOST_LINKS]
+    except OSError:
+        return
+    for name in names:
+        try:
+            link = os.readlink(f"{path}/fd/{name}")
+            # both ends of a pipe are one inode; what the descriptor may do is the mode of its link, proc_pid_fd(5)
+            if link.startswith("socket:[") or (link.startswith("pipe:[") and os.lstat(f"{path}/fd/{name}").st_mode & stat.S_IWUSR):
+                yield link
+        except OSError:  # closed meanwhile
+            continue
+
+
+def awaits_input(path: str) -> bool:
+    """Whether the main thread of a process is in a call that reads its standard input. False where ptrace rights are lacking."""
+    try:
+        fd = os.open(f"{path}/syscall", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        call = parse_call(os.pread(fd, 256, 0), _NAMES)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return call.name in _READS and call.args[:1] == (0,)
