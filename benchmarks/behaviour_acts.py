@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ftplib
 import imaplib
+import json
 import os
 import shlex
 import smtplib
@@ -18,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from behaviour_stage import Request, Stage, ask, dns, fastcgi, http, mqtt, talk
 
@@ -191,6 +193,46 @@ def piped(command: str, *lines_: str, pause: float = 1.0) -> Act:
         threading.Thread(target=person, daemon=True).start()
 
     return act
+
+
+def language_server(stage: Stage) -> None:
+    """A helper of an editor that speaks the Language Server Protocol (microsoft.github.io/language-server-protocol)."""
+    file = {"uri": f"file://{stage.directory}/a.cc"}
+    head = "#include <algorithm>\n#include <map>\n#include <string>\n#include <vector>\n"
+    text = head + "".join(
+        f"int f{i}(std::vector<std::map<std::string, int>> v) {{ return v[{i}].size() + v.size(); }}\n" for i in range(300)
+    )
+    position = {"textDocument": file, "position": {"line": 40, "character": 72}}
+    server = stage.start("clangd", "--background-index=false", "--log=error", pipe=True)
+    number = 0
+
+    def say(method: str, params: dict[str, Any], *, answered: bool = True) -> None:
+        nonlocal number
+        number += 1
+        message = {"jsonrpc": "2.0", "method": method, "params": params, **({"id": number} if answered else {})}
+        body = json.dumps(message).encode()
+        assert server.stdin is not None
+        server.stdin.write(b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        server.stdin.flush()
+
+    def person() -> None:
+        try:
+            say("initialize", {"processId": None, "rootUri": None, "capabilities": {}})
+            say("initialized", {}, answered=False)
+            say("textDocument/didOpen", {"textDocument": {**file, "languageId": "cpp", "version": 1, "text": text}}, answered=False)
+            while not stage.over.wait(stage.rng.expovariate(2)):
+                if stage.rng.random() < 0.6:
+                    say(stage.rng.choice(("textDocument/completion", "textDocument/hover", "textDocument/definition")), position)
+                else:
+                    changed = {
+                        "textDocument": {**file, "version": number},
+                        "contentChanges": [{"text": text + f"int x{number};\n"}],
+                    }
+                    say("textDocument/didChange", changed, answered=False)
+        except OSError:
+            return
+
+    threading.Thread(target=person, daemon=True).start()
 
 
 UP, DOWN, RIGHT, LEFT = "\x1b[A", "\x1b[B", "\x1b[C", "\x1b[D"

@@ -52,6 +52,7 @@ from behaviour_acts import (
     influx,
     jack,
     job_queue,
+    language_server,
     lines,
     mail_in,
     mail_out,
@@ -175,6 +176,14 @@ _MODEL = """param n := 26; set I := 1..n; param w{i in I} := 13 + (i * 37) mod 4
 var x{I, 1..6}, binary; maximize z: sum{i in I, k in 1..6} (v[i] + (i * k) mod 5) * x[i, k];
 s.t. cap{k in 1..6}: sum{i in I} w[i] * x[i, k] <= 97 + k; s.t. once{i in I}: sum{k in 1..6} x[i, k] <= 1; solve; end;
 """
+_SCHEME = """(define (fib n) (if (< n 2) n (+ (fib (- n 1)) (fib (- n 2)))))
+(define (work n) (if (> n 0) (begin (sort (map (lambda (i) (modulo (* i 7919) 100003)) (iota 200000)) <) (work (- n 1)))))
+(display (fib 27)) (work 20)
+"""
+_OCAML = "".join(
+    f"type t{i} = A{i} of int | B{i} of t{i} list\nlet rec f{i} x = match x with A{i} n -> n * {i} | B{i} l -> List.fold_left (fun a y -> a + f{i} y) {i} l\n"
+    for i in range(900)
+)
 _DOT = "graph g {\n" + "".join(f"n{i} -- n{(i * 7 + 3) % 400};\nn{i} -- n{(i * 13 + 5) % 400};\n" for i in range(400)) + "}\n"
 _CHANCE = random.Random(5)
 _CNF = "p cnf 300 1280\n" + "".join(
@@ -286,6 +295,22 @@ _ZONE = "$TTL 60\n@ IN SOA ns a ( 1 60 60 60 60 )\n@ IN NS ns\nns IN A 127.0.0.1
 _NAMED = """options { directory "{dir}"; listen-on port {port} { 127.0.0.1; }; listen-on-v6 { none; }; recursion no; pid-file "{dir}/pid";
 session-keyfile "{dir}/key"; dnssec-validation no; lock-file none; };
 controls { }; zone "test" { type master; file "{dir}/zone"; };
+"""
+_NSD = """server:
+  ip-address: 127.0.0.1@{port}
+  username: ""
+  zonesdir: "{dir}"
+  pidfile: "{dir}/pid"
+  database: ""
+  xfrdfile: "{dir}/xfrd"
+  zonelistfile: "{dir}/list"
+  xfrdir: "{dir}"
+  server-count: 2
+remote-control:
+  control-enable: no
+zone:
+  name: test
+  zonefile: zone
 """
 _IRC = """[Global]
 Name = irc.test.net
@@ -437,6 +462,35 @@ PROGRAMS: tuple[Program, ...] = (
     Program("pulseaudio", L, "pulseaudio pulseaudio-utils", "pulseaudio", "one to three sounds mixed", sound_server, True),
     Program("aspell", L, "aspell aspell-en", "aspell", "words asked for through a pipe", piped(
         "aspell -a", "somebody rote a few werds and then som more", "wich are lookd at one bye one", "thiss lin is long " * 40, pause=0.4), True),
+    # Latency, held out, added when what asks through a pipe was known.
+    Program("phalanx", L, "phalanx", "phalanx", "moves asked for through a pipe", piped("phalanx -l- -b-", "new", "level 0 0:20 1", "go", "go", "remove", pause=1.0), True),
+    Program("espeak", L, "espeak-ng", "espeak-ng", "words spoken that come through a pipe", piped(
+        "espeak-ng --stdout", "Somebody wrote a few words, and then some more.", "which are spoken, one by one", "this line is long " * 40, pause=0.5), True),
+    Program("clangd", L, "clangd g++", "clangd", "names completed, a file changed, as an editor asks", language_server, True, "llvm"),
+    # Latency, held out, added when all other rules and features were settled.
+    Program("hunspell", L, "hunspell hunspell-en-us", "hunspell", "words asked for through a pipe", piped(
+        "hunspell -a -d en_US", "somebody rote a few werds and then som more", "wich are lookd at one bye one", "thiss lin is long " * 40, pause=0.4), True),
+    Program("ispell", L, "ispell iamerican", "ispell", "words asked for through a pipe", piped(
+        "ispell -a", "somebody rote a few werds and then som more", "wich are lookd at one bye one", "thiss lin is long " * 40, pause=0.3), True),
+    Program("xpdf", L, "xpdf xvfb xdotool ghostscript", "xpdf*", "a document paged and zoomed", window(
+        "xpdf", "{in}/paper.pdf", keys=(("key", "space"), ("key", "BackSpace"), ("key", "plus"), ("key", "minus"), ("key", "Down"))), True),
+    Program("zathura", L, "zathura zathura-pdf-poppler xvfb xdotool ghostscript", "zathura", "a document paged and zoomed", window(
+        "zathura", "{in}/paper.pdf", keys=(("key", "space"), ("key", "J"), ("key", "K"), ("key", "plus"), ("key", "minus"), ("key", "j"))), True),
+    Program("feh", L, "feh xvfb xdotool imagemagick", "feh", "a picture zoomed and turned", window(
+        "feh", "{in}/picture.png", keys=(("key", "Up"), ("key", "Down"), ("key", "greater"), ("key", "less"), ("key", "r"))), True),
+    Program("nsd", L, "nsd", "nsd", "queries for known and unknown names", names("nsd -d -c {dir}/conf", _NSD, _ZONE), True),
+    Program("privoxy", L, "privoxy", "privoxy", "a proxy before a web server", proxy(
+        "privoxy --no-daemon {dir}/conf", "listen-address 127.0.0.1:{port}\nconfdir /etc/privoxy\nlogdir {dir}\ntoggle 0\nkeep-alive-timeout 30\n", 10, 200, absolute=True), True),
+    Program("nghttpx", L, "nghttp2-proxy", "nghttpx", "before a web server", proxy(
+        "nghttpx -f127.0.0.1,{port};no-tls -b127.0.0.1,{back} --accesslog-file=/dev/null --errorlog-file=/dev/null --workers=2 --conf=/dev/null"), True),
+    Program("mini-httpd", L, "mini-httpd", "mini*httpd", "small and large files", web("mini_httpd -D -h 127.0.0.1 -p {port} -d {dir}/www", "", 10, 300), True),
+    Program("joe", L, "joe", "joe", "prose typed, moved about in", typed("joe {dir}/text", _PROSE, DOWN * 4, UP * 5, "\x19", text="words of a text\n" * 3000), True),
+    Program("micro", L, "micro", "micro", "code typed, moved about in", typed("micro {dir}/code.py", "def f(x):\rreturn x + 1\r", DOWN * 4, UP * 5, "\x0b", code_py="def g():\n    pass\n" * 900), True),
+    Program("links", L, "links", "links", "a long page read", typed(
+        "links {dir}/page.html", " ", "b", DOWN * 6, "/word\r", "n", page_html="<h1>words</h1><p>some <a href=x>word</a> more " * 4000), True),
+    Program("maxima", L, "maxima", "maxima*", "sums, integrals and roots asked for", typed(
+        "maxima --very-quiet", "integrate(x^3 * sin(x), x);\r", "factor(2^67 - 1);\r", "expand((a + b)^60)$\r", "solve(x^3 + x = 1, x);\r", "sum(i^3, i, 1, 9000);\r"), True),
+    Program("mplayer", L, "mplayer", "mplayer", "a film played without end", again("mplayer -really-quiet -noconsolecontrols -vo null -ao null -loop 0 {in}/film.mkv"), True),
     # Batch, for training.
     Program("gzip", B, "gzip", "gzip", "text packed", again(f"gzip -9 -c {_TEXT} > {{dir}}/out{{n}}", f"gzip -1 -c {_TEXT} > /dev/null"), family="packers"),
     Program("bzip2", B, "bzip2", "bzip2", "text packed", again(f"bzip2 -c {_TEXT} > {{dir}}/out{{n}}"), family="packers"),
@@ -526,6 +580,20 @@ PROGRAMS: tuple[Program, ...] = (
     Program("php", B, "php-cli", "php count.php", "sums made", script("count.php", _PHP_WORK, "php -d memory_limit=1G count.php"), True, "php"),
     Program("lua", B, "lua5.4", "lua*", "numbers sorted", script("sort.lua", _LUA_WORK, "lua5.4 sort.lua"), True),
     Program("ag", B, "silversearcher-ag", "ag", "a tree searched by threads", again("ag -c --workers 2 '(def|class) [a-z]+_[a-z]+' {in}/tree", "ag --nonumbers 'import .*' {in}/tree"), True),
+    # Batch, held out, added when all rules and features were settled.
+    Program("clang", B, "clang make", "clang", "C compiled by make", compile_c("clang", "c"), True, "llvm"),
+    Program("rg", B, "ripgrep", "rg", "a tree searched by threads", again("rg -c '(def|class) [a-z]+_[a-z]+.*:$' {in}/tree", "rg -j 2 -o 'import [a-z]+' {in}/tree"), True),
+    Program("guile", B, "guile-3.0", "guile*", "sums made", script("w.scm", _SCHEME, "guile --no-auto-compile w.scm"), True),
+    Program("z3", B, "z3", "z3", "a formula decided", written({"f.cnf": _CNF}, "sh -c 'z3 -T:8 sat.random_seed=$$ -dimacs f.cnf; exit 0'"), True),
+    Program("tidy", B, "tidy", "tidy", "a page put in order", written({"a.html": "<p><b>words<table><tr><td>and <i>more" * 9000}, "sh -c 'tidy -q -o out.html a.html; exit 0'"), True),
+    Program("hashdeep", B, "hashdeep", "hashdeep", "files summed", again("hashdeep -c md5,sha256 -r {in}/tree"), True),
+    Program("ocamlopt", B, "ocaml-nox", "ocamlopt*", "OCaml compiled", written({"a.ml": _OCAML}, "ocamlopt -O3 -c a.ml"), True),
+    Program("john", B, "john", "john", "speed of ciphers measured", again("john --test=1 --format=md5crypt", "john --test=2 --format=descrypt"), True),
+    Program("qpdf", B, "qpdf ghostscript", "qpdf", "a document packed anew", again("qpdf --recompress-flate --compression-level=9 --object-streams=generate {in}/paper.pdf {dir}/out{n}.pdf"), True),
+    Program("mawk", B, "mawk", "mawk", "a text's words counted", again("mawk '{ for (i = 1; i <= NF; i++) n[$i]++ } END { for (w in n) s += n[w]; print s }' {in}/text"), True),
+    Program("par2", B, "par2", "par2", "a text made safe against errors", again("par2 create -q -q -r15 -n1 {dir}/out$$ {in}/text"), True),
+    Program("opusenc", B, "opus-tools", "opusenc", "sound encoded", again("opusenc --quiet {in}/sound.wav {dir}/out{n}.opus"), True),
+    Program("ent", B, "ent", "ent", "randomness of a text measured", again("ent -c {in}/text", "ent -b {in}/text"), True),
     # Neither, for training.
     Program("rsyslogd", N, "rsyslog", "rsyslogd", "a log file followed", growing("rsyslogd", "-n", "-f", "{dir}/conf", "-i", "{dir}/pid", conf=_RSYSLOG)),
     Program("tail", N, "coreutils", "tail", "a log file followed", growing("tail", "-f", "{dir}/log"), family="coreutils"),
@@ -550,6 +618,10 @@ PROGRAMS: tuple[Program, ...] = (
     Program("ruby-agent", N, "ruby", "ruby agent.rb", "/proc looked at each second", stays("ruby", "agent.rb", agent_rb='loop { Dir.glob("/proc/[0-9]*/stat") { |f| File.read(f) rescue 0 }; sleep 1 }\n'), True, "ruby"),
     Program("runsvdir", N, "runit", "runsv*", "services watched", stays("sh", "-c", "mkdir -p s/a; printf '#!/bin/sh\\nexec sleep 2\\n' > s/a/run; chmod 755 s/a/run; exec runsvdir s"), True),
     Program("multitail", N, "multitail", "multitail", "a log file followed", growing("multitail", "{dir}/log"), True),
+    # Neither, held out, added when all rules and features were settled.
+    Program("atop", N, "atop", "atop", "samples each second", stays("atop", "-w", "{dir}/raw", "1"), True),
+    Program("fswatch", N, "fswatch", "fswatch", "a folder watched", growing("fswatch", "-r", "{dir}"), True),
+    Program("conky", N, "conky-std xvfb", "conky", "figures shown each second", window("conky", "-c", "/etc/conky/conky.conf", "-u", "1"), True),
 )  # fmt: skip
 
 BY_NAME = {program.name: program for program in PROGRAMS}
