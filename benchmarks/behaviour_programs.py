@@ -591,7 +591,6 @@ PROGRAMS: tuple[Program, ...] = (
     Program("john", B, "john", "john", "speed of ciphers measured", again("john --test=1 --format=md5crypt", "john --test=2 --format=descrypt"), True),
     Program("qpdf", B, "qpdf ghostscript", "qpdf", "a document packed anew", again("qpdf --recompress-flate --compression-level=9 --object-streams=generate {in}/paper.pdf {dir}/out{n}.pdf"), True),
     Program("mawk", B, "mawk", "mawk", "a text's words counted", again("mawk '{ for (i = 1; i <= NF; i++) n[$i]++ } END { for (w in n) s += n[w]; print s }' {in}/text"), True),
-    Program("par2", B, "par2", "par2", "a text made safe against errors", again("par2 create -q -q -r15 -n1 {dir}/out$$ {in}/text"), True),
     Program("opusenc", B, "opus-tools", "opusenc", "sound encoded", again("opusenc --quiet {in}/sound.wav {dir}/out{n}.opus"), True),
     Program("ent", B, "ent", "ent", "randomness of a text measured", again("ent -c {in}/text", "ent -b {in}/text"), True),
     # Neither, for training.
