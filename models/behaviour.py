@@ -117,9 +117,9 @@ loads is no different from batch work until it is used; nobody waits longer with
 Engineering, 1993, ch. 5)."""
 
 LITTLE_CORES = 0.25
-"""Mean demand, in cores, below which a group is not called batch: to demote it would win little, and what is asked now and
-then looks like it. Once called batch it stays so down to half of that. Of the moments at which programs in training
-look like batch work and are it, 7 % are below (1 % at 0.1, 21 % at 0.5)."""
+"""Mean demand, in cores, below which a group is not called batch: to demote it would win little, and what is asked now and then
+looks like it. Once called batch it stays so down to half of that. Of the moments at which programs in training look like batch
+work and are it, 7 % are below (1 % at 0.1, 21 % at 0.5)."""
 
 KEPT_SECONDS = 600.0
 """A group that is gone is remembered for so long: the next round of a periodic job is known when it starts."""
@@ -196,9 +196,7 @@ class Summaries:
         """[n, len(BEHAVIOUR_FEATURES)]; NaN where nothing is known."""
         mass, cpu, square, wait, known, slices, jitter, faults, threads, processes, young, busy, wanted, whole = self._sums[slots].T
         spoken, io_cpu, io_slices = self._io[slots].T
-        serves, serves_locally, served_for, terminal, keys = self._traits[
-            slots, : _TRAITS.index("shows")
-        ].T  # of the rest there are too few
+        serves, serves_locally, served_for, terminal, keys, *_ = self._traits[slots].T
         told, often = self._io_ticks[slots] >= CHARS_TICKS, self._active[slots] >= UNSTEADY_TICKS
         counted = known > 0
 
@@ -451,13 +449,12 @@ class Behaviours:
             words = np.column_stack([chances[:, :2], self._held[fresh], spared])
             news = (np.abs(words - self._words[fresh]) > NEWS).any(axis=1)
             self._words[fresh[news]] = words[news]
-            for slot, row, (p_latency, p_batch, at, why) in zip(
-                fresh[news].tolist(), rows[news], words[news].tolist(), strict=True
-            ):
+            for slot, row, word in zip(fresh[news].tolist(), rows[news], words[news].tolist(), strict=True):
+                p_latency, p_batch, at, why = word
                 latency = CLASSES[int(at)]
                 evidence = () if latency is Latency.NONE else model.evidence(row, latency)
-                told_of = latency, round(p_latency, 4), round(p_batch, 4)
-                self._told[slot] = Behaviour(*told_of, evidence, model.name, SPARED[int(why)])
+                chances_told = round(p_latency, 4), round(p_batch, 4)
+                self._told[slot] = Behaviour(latency, *chances_told, evidence, model.name, SPARED[int(why)])
         said = self._told
         return [said[slot] for slot in slots.tolist()]
 

@@ -277,11 +277,12 @@ class ProcSource:
             # our own hundreds of descriptors are those kept here, and cost 3 ms: they are looked through once
             if executed or ((thorough or young or due) and process.pid != self._pid):
                 self._look(process, process.fds if slow else None, thorough, young)
-        if executed:
-            process.stdin = _FED * self._feeders.feeds(f"{self._root}/{int(fields[1])}", process.path)
+        if executed or (due and process.stdin):
+            fed = self._feeders.feeds(f"{self._root}/{int(fields[1])}", process.path)
+            process.stdin = 0 if not fed else _FED if executed else process.stdin
         may_ask = due or self._uptime_ticks - id_.start_ticks < _YOUNG_TICKS
         if process.stdin == _FED and may_ask and awaits_input(process.path):
-            process.stdin |= _ASKED_BY_PIPE  # for good, until an exec
+            process.stdin |= _ASKED_BY_PIPE  # as long as it is fed
         io, fds, serves = process.io, process.fds, process.serves
         in_terminal = fields[4] != b"0" and fields[2] == fields[5] != b"0"  # its group is in front; 0: of another pid namespace
         keys = False if not in_terminal else takes_keys(process.path, int(fields[4])) if self._native else None

@@ -122,4 +122,7 @@ def test_a_sample_says_who_is_fed_and_who_is_asked() -> None:
         assert (traits(helper.pid), traits(busy.pid), traits(alone.pid)) == (Trait.FED | Trait.ASKED, Trait.FED, Trait(0))
         helper.stdin.write(b"a question\n" * 1000)
         assert traits(helper.pid) == Trait.FED | Trait.ASKED, "also while it answers"
+        assert busy.stdin is not None
+        busy.stdin.close()
+        assert soon(lambda: traits(busy.pid) == Trait(0)), "within its slow turns, whatever it was asked before"
     source.close()

@@ -315,24 +315,12 @@ def test_what_may_be_loading_for_somebody_is_not_called_batch_in_its_first_secon
         assert list(latencies(behaviours, hog, 1)) == [Latency.BATCH], "it loads once"
 
 
-def test_what_has_a_window_is_never_called_batch() -> None:
+@pytest.mark.parametrize("has", [{"shows": 1}, {"served_for": 1}, {"fed": 1, "asked": 1}], ids=["window", "server", "pipe"])
+def test_what_somebody_may_wait_for_is_never_called_batch(has: dict[str, float]) -> None:
     behaviours = Behaviours(MODEL, 0.9)
-    pages = Doing(processes=3, threads=3, cpu=2.97, slices=180)
-    assert set(latencies(behaviours, replace(pages, shows=1), 60)) == {Latency.NONE}
-    assert list(latencies(behaviours, pages, 1)) == [Latency.BATCH], "the window is closed"
-
-
-def test_what_is_asked_through_a_pipe_is_never_called_batch() -> None:
-    behaviours = Behaviours(MODEL, 0.9)
-    assert set(latencies(behaviours, replace(HOG, fed=1, asked=1), 60)) == {Latency.NONE}
-    assert list(latencies(behaviours, replace(HOG, fed=1), 1)) == [Latency.BATCH], "another program in its place, only fed"
-
-
-def test_what_works_for_a_server_is_never_called_batch() -> None:
-    behaviours = Behaviours(MODEL, 0.9)
-    workers = Doing(processes=3, threads=3, cpu=2.97, slices=180)
-    assert set(latencies(behaviours, replace(workers, served_for=1), 60)) == {Latency.NONE}
-    assert list(latencies(behaviours, workers, 1)) == [Latency.BATCH], "the server has ended"
+    working = Doing(processes=3, threads=3, cpu=2.97, slices=180)
+    assert set(latencies(behaviours, replace(working, **has), 60)) == {Latency.NONE}
+    assert list(latencies(behaviours, working, 1)) == [Latency.BATCH], "the window is closed, the server or who asked is gone"
 
 
 def test_what_wants_little_is_not_called_batch_and_once_it_is_does_not_go_back_and_forth() -> None:
