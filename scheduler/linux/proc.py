@@ -277,7 +277,7 @@ class ProcSource:
             # our own hundreds of descriptors are those kept here, and cost 3 ms: they are looked through once
             if executed or ((thorough or young or due) and process.pid != self._pid):
                 self._look(process, process.fds if slow else None, thorough, young)
-        if executed or (due and process.stdin):
+        if executed or (due and ran and process.stdin):
             fed = self._feeders.feeds(f"{self._root}/{int(fields[1])}", process.path)
             process.stdin = 0 if not fed else _FED if executed else process.stdin
         may_ask = due or self._uptime_ticks - id_.start_ticks < _YOUNG_TICKS
