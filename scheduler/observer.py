@@ -490,13 +490,21 @@ class Observer:
         return self._rivals[1]
 
     def _classes(self, measured: Measured) -> dict[str, tuple[Latency, Behaviour | None]]:
-        """(class, what it was learned from) of each group: as the configuration says, else as it behaves."""
+        """(class, what it was learned from) of each group: as the configuration says, else as it behaves.
+
+        The daemon's own has none but a pinned one: with those who ask it for its status it may look like a service, and what it
+        does about waiting must never be for itself.
+        """
         learned = self._behaviours.step(measured.groups, measured.behaviour)
+        row = measured.rows.get(self._own)
+        ours = None if row is None else measured.members[row]
         classes: dict[str, tuple[Latency, Behaviour | None]] = {}
         for name, behaviour in zip(measured.groups, learned, strict=True):
             pinned = self._measurer.pinned(name)
             if pinned is not None:
                 classes[name] = pinned, None
+            elif name == ours:
+                classes[name] = Latency.NONE, None
             else:
                 classes[name] = Latency.NONE if behaviour is None else behaviour.latency, behaviour
         return classes

@@ -200,6 +200,19 @@ def test_a_hog_is_known_within_two_ticks() -> None:
     assert Latency.BATCH in known
 
 
+def test_the_daemon_is_no_service_to_itself() -> None:
+    """Its group behaves as the service does; had it a class, it could demote others for its own sake."""
+    found = shipped("behaviour")
+    assert found is not None
+    model, seen = BehaviourModel.from_arrays(found.arrays, found.digest), {}
+    for own in (OWN, SERVICE):
+        observer = Observer(Config(), Abilities(autogroup=True, cpu_cgroup="v1", may_renice=True), own, None, None, model)
+        ticks = [observer.tick(snapshot(tick), (), paused=False) for tick in range(1, 13)]
+        seen[own] = {name: group.latency for name, group in groups(ticks[-1]).items()}
+    assert (seen[OWN]["program server"], seen[OWN]["program hog"]) == (Latency.LATENCY, Latency.BATCH)
+    assert (seen[SERVICE]["program server"], seen[SERVICE]["program hog"]) == (Latency.NONE, Latency.BATCH)
+
+
 @pytest.mark.parametrize("latency", ["none", "latency"])
 def test_the_configuration_pins_a_class_whatever_the_behaviour(latency: str) -> None:
     config = parse(f'[groups.mine]\nprogram = "hog"\nlatency = "{latency}"\n')
