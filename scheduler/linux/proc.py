@@ -8,6 +8,7 @@ sleeps (resident pages, nice, cgroup, terminal) is looked at each few ticks. `be
 Whether a process serves needs a look through its descriptors, at 3 us each. They are looked through when it is first seen, after an
 exec, and when it ran and their number has changed: while it is young that is asked each tick, for that is when services begin to
 listen, later on its slow turns. A young one may also begin to listen with what it has, so its sockets are compared each time.
+Whether its parent feeds it is looked up after an exec, and while it is so on its slow turns.
 """
 
 # ruff: noqa: PTH115, PTH116, PTH208 -- Path objects cost more than the system calls, a thousand times a tick

@@ -1,7 +1,7 @@
-"""Which sockets of a network namespace listen, and how long their accept queues are. Must not know what they mean for a process.
+"""Which sockets of a network namespace listen or lead to a display, and how long accept queues are. Must not know what that means.
 
 The kernel's sock_diag (man 7 sock_diag) answers for sockets in one state alone, so the cost does not grow with the connections of
-the machine. It knows our own network namespace only; another one, and a kernel or sandbox without it, is read from the tables in
+the machine; only where a display or sound server listens are connected unix sockets asked for too. It knows our own network namespace only; another one, and a kernel or sandbox without it, is read from the tables in
 /proc/PID/net, where the LISTEN rows of TCP come first.
 """
 
