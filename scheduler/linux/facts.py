@@ -180,8 +180,8 @@ def _findings(facts: Facts) -> Iterator[Finding]:
         "programs and io of others",
         facts.may_read_io_of_others,
         "programs, io counters and system calls of all users' processes can be read",
-        "other users' programs are known by a name of 15 letters only, their io counters are missing, and busy workers of their "
-        "pools cannot be told from idle ones",
+        "other users' programs are known by a name of 15 letters only, their io counters are missing, busy workers of their pools "
+        "cannot be told from idle ones, and whether they serve, have a window or are asked through a pipe is not seen",
         grant("CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"),
     )
     yield row(
