@@ -462,12 +462,12 @@ PROGRAMS: tuple[Program, ...] = (
     Program("pulseaudio", L, "pulseaudio pulseaudio-utils", "pulseaudio", "one to three sounds mixed", sound_server, True),
     Program("aspell", L, "aspell aspell-en", "aspell", "words asked for through a pipe", piped(
         "aspell -a", "somebody rote a few werds and then som more", "wich are lookd at one bye one", "thiss lin is long " * 40, pause=0.4), True),
-    # Latency, held out, added when what asks through a pipe was known.
+    # Latency, held out, added when the rule for what is asked through a pipe was there.
     Program("phalanx", L, "phalanx", "phalanx", "moves asked for through a pipe", piped("phalanx -l- -b-", "new", "level 0 0:20 1", "go", "go", "remove", pause=1.0), True),
     Program("espeak", L, "espeak-ng", "espeak-ng", "words spoken that come through a pipe", piped(
         "espeak-ng --stdout", "Somebody wrote a few words, and then some more.", "which are spoken, one by one", "this line is long " * 40, pause=0.5), True),
     Program("clangd", L, "clangd g++", "clangd", "names completed, a file changed, as an editor asks", language_server, True, "llvm"),
-    # Latency, held out, added when all other rules and features were settled.
+    # Latency, held out, added when all rules and features but that were settled.
     Program("hunspell", L, "hunspell hunspell-en-us", "hunspell", "words asked for through a pipe", piped(
         "hunspell -a -d en_US", "somebody rote a few werds and then som more", "wich are lookd at one bye one", "thiss lin is long " * 40, pause=0.4), True),
     Program("ispell", L, "ispell iamerican", "ispell", "words asked for through a pipe", piped(
@@ -580,7 +580,7 @@ PROGRAMS: tuple[Program, ...] = (
     Program("php", B, "php-cli", "php count.php", "sums made", script("count.php", _PHP_WORK, "php -d memory_limit=1G count.php"), True, "php"),
     Program("lua", B, "lua5.4", "lua*", "numbers sorted", script("sort.lua", _LUA_WORK, "lua5.4 sort.lua"), True),
     Program("ag", B, "silversearcher-ag", "ag", "a tree searched by threads", again("ag -c --workers 2 '(def|class) [a-z]+_[a-z]+' {in}/tree", "ag --nonumbers 'import .*' {in}/tree"), True),
-    # Batch, held out, added when all rules and features were settled.
+    # Batch, held out, added when all rules and features but that were settled.
     Program("clang", B, "clang make", "clang", "C compiled by make", compile_c("clang", "c"), True, "llvm"),
     Program("rg", B, "ripgrep", "rg", "a tree searched by threads", again("rg -c '(def|class) [a-z]+_[a-z]+.*:$' {in}/tree", "rg -j 2 -o 'import [a-z]+' {in}/tree"), True),
     Program("guile", B, "guile-3.0", "guile*", "sums made", script("w.scm", _SCHEME, "guile --no-auto-compile w.scm"), True),
@@ -617,7 +617,7 @@ PROGRAMS: tuple[Program, ...] = (
     Program("ruby-agent", N, "ruby", "ruby agent.rb", "/proc looked at each second", stays("ruby", "agent.rb", agent_rb='loop { Dir.glob("/proc/[0-9]*/stat") { |f| File.read(f) rescue 0 }; sleep 1 }\n'), True, "ruby"),
     Program("runsvdir", N, "runit", "runsv*", "services watched", stays("sh", "-c", "mkdir -p s/a; printf '#!/bin/sh\\nexec sleep 2\\n' > s/a/run; chmod 755 s/a/run; exec runsvdir s"), True),
     Program("multitail", N, "multitail", "multitail", "a log file followed", growing("multitail", "{dir}/log"), True),
-    # Neither, held out, added when all rules and features were settled.
+    # Neither, held out, added when all rules and features but that were settled.
     Program("atop", N, "atop", "atop", "samples each second", stays("atop", "-w", "{dir}/raw", "1"), True),
     Program("fswatch", N, "fswatch", "fswatch", "a folder watched", growing("fswatch", "-r", "{dir}"), True),
     Program("conky", N, "conky-std xvfb", "conky", "figures shown each second", window("conky", "-c", "/etc/conky/conky.conf", "-u", "1"), True),
