@@ -1,8 +1,9 @@
 """Which sockets of a network namespace listen or lead to a display, and how long accept queues are. Must not know what that means.
 
 The kernel's sock_diag (man 7 sock_diag) answers for sockets in one state alone, so the cost does not grow with the connections of
-the machine; only where a display or sound server listens are connected unix sockets asked for too. It knows our own network namespace only; another one, and a kernel or sandbox without it, is read from the tables in
-/proc/PID/net, where the LISTEN rows of TCP come first.
+the machine; only where a display or sound server listens are connected unix sockets asked for too. It knows our own network
+namespace only; another one, and a kernel or sandbox without it, is read from the tables in /proc/PID/net, where the
+LISTEN rows of TCP come first.
 """
 
 # ruff: noqa: PTH116 -- Path objects cost more than the system calls
