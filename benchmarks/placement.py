@@ -3,8 +3,10 @@
     python benchmarks/placement.py --json placement.json
 
 The oracle is the same objective as a mixed integer programme (`placement_oracle.py`). Where it does not finish in --seconds, the
-cost is compared with its bound, below which no plan can be: then the true gap is smaller. The times are CPU time of the thread, the
-best of five, of a whole `solve` as the policy calls it. The search is tuned on the first 50 seeds; `--first-seed 100` has others.
+cost is compared with its bound, below which no plan can be: then the true gap is smaller. The times are CPU time of the thread for
+a whole `solve` as the policy calls it: the best of ten, in rounds over all problems, for a virtual CPU runs at half its speed for
+some tenths of a second now and then, and calls in a row would all be in it. The search is tuned on the first 50 seeds;
+`--first-seed 100` has others.
 """
 
 from __future__ import annotations
@@ -18,10 +20,13 @@ import numpy as np
 from claims import Claims
 from placement_oracle import a_problem, a_topology, optimum
 
-from nicety.scheduler.policies.assignment import Layout, Objective, solve
+from nicety.scheduler.policies.assignment import Layout, Objective, Request, solve
 
 NOTHING = 1e-6
 """Cores. The oracle's own tolerance."""
+
+ROUNDS = 10
+"""In which each problem is solved and timed once."""
 
 
 def main() -> None:
@@ -31,17 +36,16 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30.0, help="limit of the oracle for a problem")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    rows = []
+    problems = []
     for seed in range(arguments.first_seed, arguments.first_seed + arguments.problems):
         rng = np.random.default_rng(seed)
         topology = a_topology(rng)
-        requests, kept = a_problem(rng, topology)
-        layout = Layout(topology)
-        times = []
-        for _ in range(5):
-            begin = time.thread_time()
-            objective, plan = solve(layout, requests, kept)
-            times.append(time.thread_time() - begin)
+        problems.append((topology, Layout(topology), *a_problem(rng, topology)))
+    times = np.array([[_seconds(*problem[1:]) for problem in problems] for _ in range(ROUNDS)])
+    rows = []
+    for number, (topology, layout, requests, kept) in enumerate(problems):
+        seed = arguments.first_seed + number
+        objective, plan = solve(layout, requests, kept)
         cost = objective.cost(plan)
         best = optimum(Objective(layout, requests, kept), arguments.seconds)
         sets = objective.cpu_sets(plan)
@@ -54,7 +58,7 @@ def main() -> None:
             "nodes": len(topology.nodes),
             "groups": len(requests),
             "in_force": kept is not None,
-            "milliseconds": 1e3 * min(times),
+            "milliseconds": 1e3 * float(times[:, number].min()),
             "cost": cost,
             "oracle": best.cost,
             "bound": best.bound,
@@ -79,8 +83,21 @@ def main() -> None:
     claims.at_most("worst cost over the oracle's bound", max(row["over_bound"] for row in rows), 0.05)
     claims.at_most("mean cost over the oracle's bound", float(np.mean([row["over_bound"] for row in rows])), 0.05)
     claims.at_most("slowest, ms of CPU time", max(row["milliseconds"] for row in rows), 10)
+    claims.add(
+        "slowest of a round, median of the rounds, ms of CPU time",
+        1e3 * float(np.median(times.max(axis=1))),
+        "for comparison",
+        True,
+    )
     claims.add("solving again changes nothing", sum(row["rests"] for row in rows), "all", all(row["rests"] for row in rows))
     claims.close(arguments.json, problems=rows)
+
+
+def _seconds(layout: Layout, requests: tuple[Request, ...], kept: tuple[int, ...] | None) -> float:
+    """CPU time of one call."""
+    begin = time.thread_time()
+    solve(layout, requests, kept)
+    return time.thread_time() - begin
 
 
 def _over(cost: float, least: float) -> float:

@@ -15,7 +15,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import lil_matrix
 
 from nicety.scheduler.decision import Topology
-from nicety.scheduler.policies.assignment import CROWDED, LOST, MOVED_CORE, SHARED, Layout, Objective, Request
+from nicety.scheduler.policies.assignment import CROWDED, MOVED_CORE, SHARED, Layout, Objective, Request
 
 
 class Optimum(NamedTuple):
@@ -45,7 +45,7 @@ def optimum(objective: Objective, seconds: float | None = None) -> Optimum:
         now = objective.kept_now[domain]
         cost[first_choice + i] = 0.0 if now < 0 else MOVED_CORE * abs(kept - now)
     for domain in range(count):
-        cost[first_domain + 3 * domain : first_domain + 3 * domain + 3] = SHARED, CROWDED, LOST
+        cost[first_domain + 3 * domain : first_domain + 3 * domain + 3] = SHARED, CROWDED, 1.0
     upper[first_domain:] = np.inf
 
     rows: list[tuple[dict[int, float], float, float]] = []  # coefficients, lower, upper

@@ -9,7 +9,7 @@ The cost of a plan, in cores that somebody loses (`benchmarks/placement_oracle.p
     for each domain, with latency demand L, batch demand B, k of its n cores kept (kept CPUs c, the rest b)
         SHARED  * max(0, L - k)                           latency work with a busy SMT sibling, or on a core with batch work
         CROWDED * max(0, L - c)                           latency work on a CPU with batch work
-        LOST    * max(0, B + max(0, L - c) - b)           batch work that has no CPU
+        max(0, B + max(0, L - c) - b)                     batch work that has no CPU
         MOVED_CORE * |k - cores kept now|                 batch groups that change their CPUs
     for each group with demand D in place p
         SPLIT * D * (1 - largest part of p in a domain)   work away from the cache that the group's data is in
@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from copy import copy
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import accumulate
 from math import inf, isfinite
 from operator import attrgetter
@@ -39,10 +39,8 @@ SHARED = 0.4
 (Marr et al., Hyper-Threading Technology Architecture and Microarchitecture, 2002)."""
 
 CROWDED = 0.2
-"""And by one whose CPU has demoted batch work: with the right weight p99 is 1.0 to 1.4 of that alone, docs/placement.md."""
-
-LOST = 1.0
-"""A core of batch work lost is a core lost. More than SHARED and CROWDED together, so batch work is never given up for latency."""
+"""And by one whose CPU has demoted batch work: with the right weight p99 is 1.0 to 1.4 of that alone, docs/placement.md.
+A core of batch work that is lost counts 1, more than both together, so batch work is never given up for latency."""
 
 SPLIT = 0.1
 """Lost by work whose data is in another last-level cache of the node: a miss there costs two to three times a hit."""
@@ -67,8 +65,9 @@ EXCHANGED, REBUILT = 24, 8
 """Largest groups of which pairs are exchanged; and groups taken out at once and put back, which is nearly a search of all ways and
 comes first where there are no more."""
 
-BUDGET, CHECK = 80.0, 9.0
-"""Work for a plan, and to see whether what is in force can be made better. One is an evaluation of few moves, about 0.07 ms.
+BUDGET, CHECK = 75.0, 9.0
+"""Work for a plan, and to see whether what is in force can be made better. One is an evaluation of few moves: 0.06 to 0.1 ms with
+all that surrounds it.
 
 All of these were chosen on seeds 0-49 and 100-149 of benchmarks/placement.py, MANY on 150-199 and 300-349 too. What that is worth
 on others: docs/placement.md.
@@ -89,6 +88,7 @@ HALF = 0.5
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 Numbers = NDArray[np.intp]
+Loads = tuple[Floats, Floats, Floats]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +147,8 @@ class Layout:
         none = np.zeros((len(self.domains), 1))
         self.padded = (np.hstack([self.parts.T, none]), np.hstack([self.members.T, none]))
         """`parts` and `members` by domain and place, with a last place that is nowhere."""
+        self.touched = tuple(tuple(frozenset((*one, *other)) for other in self.places) for one in self.places)
+        """By place and place: domains of either."""
         self.nodes: Floats = np.zeros((len(self.places), len(topology.nodes)))
         """By place and node: part of the place's CPUs."""
         for number, domain in enumerate(self.domains):
@@ -215,7 +217,8 @@ class Objective:
         self.is_batch: Flags = np.array([not request.latency for request in self.requests], dtype=bool)
         self.demands, self.batch_demands = demand, np.where(self.is_batch, demand, 0.0)
         self.latency_demands: Floats = demand - self.batch_demands
-        self._wanted: Floats = np.stack([self.latency_demands, self.batch_demands], axis=1)
+        self._columns: Numbers = 1 + self.is_batch * (1 + len(layout.places))
+        """By request: what to add to its place, -1 for nowhere, for a row of nowhere and each place for latency, then for batch."""
         unknown = 1.0 - layout.nodes.max(axis=1)
         away = np.tile(unknown, (len(demand), 1))
         known = [i for i, request in enumerate(self.requests) if request.memory]
@@ -240,19 +243,18 @@ class Objective:
         rows = np.arange(len(places))
         self.linear[rows, places] = self.running[rows, places]
         most = 1 + max(len(domain.cores) for domain in layout.domains)
-        cpus, moved = np.zeros((len(kept), most)), np.full((len(kept), most), inf)
-        barred = np.zeros((len(kept), 1))
+        cpus, moved, barred = np.zeros((len(kept), most)), np.full((len(kept), most), inf), np.zeros((len(kept), most))
         for number, (domain, now) in enumerate(zip(layout.domains, kept, strict=True)):
             count = len(domain.cores)
             cpus[number, : count + 1] = layout.kept_cpus[number]
             moved[number, domain.reserved : count + 1] = 0.0
             if now >= 0:
                 moved[number] += MOVED_CORE * np.abs(np.arange(most) - now)
-            barred[number] = inf if layout.most_kept(number, batch=True) < count else 0.0
-        room = np.array([[len(cpus)] for cpus in layout.cpus]) - cpus
-        shared = np.tile(SHARED * np.arange(most), (len(kept), 1))
-        shared, crowded, room, moved = (table[:, :, None] for table in (shared, LOST * cpus, LOST * room, moved))
-        self.tables = Tables(shared, crowded, room, moved, barred, np.array([len(domain.cores) for domain in layout.domains]))
+            barred[number, layout.most_kept(number, batch=True) + 1 :] = FORBIDDEN
+        every = np.array([[len(cpus)] for cpus in layout.cpus], dtype=float)
+        shared = SHARED * np.arange(most) - moved
+        by_kept = np.stack([shared, shared + CROWDED * cpus, moved, every - cpus - barred])
+        self.tables = Tables(by_kept[..., None], every)
         """Cost of each domain."""
 
     def after(self, plan: Plan) -> Objective:
@@ -273,23 +275,26 @@ class Objective:
         crowded = max(0.0, latency - cpus[kept])
         lost = max(0.0, batch + crowded - (cpus[-1] - cpus[kept]))
         moved = MOVED_CORE * abs(kept - now) if now >= 0 else 0.0
-        return SHARED * max(0.0, latency - kept) + CROWDED * crowded + LOST * lost + moved
+        return SHARED * max(0.0, latency - kept) + CROWDED * crowded + lost + moved
 
     def loads(self, places: tuple[int, ...]) -> list[tuple[float, float, int]]:
         """By domain: latency demand, batch demand, batch groups."""
         latency, batch, groups = self.loads_of(np.array(places, dtype=np.intp))
         return list(zip(latency[:, 0].tolist(), batch[:, 0].tolist(), groups[:, 0].round().astype(int).tolist(), strict=True))
 
-    def loads_of(self, places: Numbers) -> tuple[Floats, Floats, Floats]:
+    def loads_of(self, places: Numbers) -> Loads:
         """The same as columns; place -1: nowhere."""
-        parts, members = self.layout.padded
-        latency, batch = (parts[:, places] @ self._wanted).T
-        return latency[:, None], batch[:, None], (members[:, places] @ self.is_batch)[:, None]
+        layout, places = self.layout, places + self._columns
+        size = 1 + len(layout.places)
+        latency, batch = np.bincount(places, self.demands, 2 * size).reshape(2, size)[:, 1:] @ layout.parts
+        groups = np.bincount(places, minlength=2 * size)[1 + size :] @ layout.members
+        return latency[:, None], batch[:, None], groups[:, None]
 
     def cost(self, plan: Plan) -> float:
         """What is to be made small. Infinite for a plan that is not allowed."""
         costs, places = self._by_kept(plan.places), list(plan.places)
-        return float(self.linear[np.arange(len(places)), places].sum() + costs[np.arange(len(costs)), list(plan.kept)].sum())
+        cost = self.linear[np.arange(len(places)), places].sum() + costs[np.arange(len(costs)), list(plan.kept)].sum()
+        return float(cost) if cost < FORBIDDEN else inf
 
     def with_kept(self, places: tuple[int, ...]) -> Plan:
         """These places with the best number of kept cores for each domain, the fewest of the best."""
@@ -339,41 +344,34 @@ def _places(found: tuple[Domain, ...]) -> tuple[tuple[int, ...], ...]:
 
 
 class Tables(NamedTuple):
-    """What domains cost, by domain and number of kept cores, with a third axis of one; the last two by domain only."""
+    """What domains cost."""
 
-    shared: Floats  # SHARED for each kept core
-    crowded: Floats  # LOST for each kept CPU
-    room: Floats  # LOST for each CPU that is left to batch
-    moved: Floats  # MOVED_CORE; infinite where so many may not be kept
-    barred: Floats  # infinite where batch work needs the last core, else 0
-    last: Numbers  # number of cores
+    by_kept: Floats
+    """Four by domain and number of kept cores, with a last axis of one: SHARED for each core that is kept, less the third; the same
+    and CROWDED for each CPU of these; MOVED_CORE, infinite where so many may not be kept; the CPUs that are left to batch, less
+    FORBIDDEN where it needs the last core."""
+    cpus: Floats
+    """By domain, and an axis of one."""
 
     def of(self, domains: Numbers) -> Tables:
         """The tables of these domains, each as often as it is named."""
-        return Tables(
-            self.shared[domains],
-            self.crowded[domains],
-            self.room[domains],
-            self.moved[domains],
-            self.barred[domains],
-            self.last[domains],
-        )
+        return Tables(self.by_kept[:, domains], self.cpus[domains])
 
 
 def costs_by_kept(tables: Tables, latency: Floats, batch: Floats, any_batch: Flags) -> Floats:
-    """Cost by domain, number of kept cores and load, for loads by domain. One call for very many: this is where the time goes."""
-    crowded = (LOST * latency)[:, None] - tables.crowded
-    np.maximum(crowded, 0.0, out=crowded)
-    total = (LOST * batch)[:, None] - tables.room
-    total += crowded
-    np.maximum(total, 0.0, out=total)
-    crowded *= CROWDED / LOST
-    total += crowded
-    shared = np.subtract((SHARED * latency)[:, None], tables.shared, out=crowded)
-    np.maximum(shared, 0.0, out=shared)
-    total += shared
-    total += tables.moved
-    total[np.arange(len(latency)), tables.last] += np.where(any_batch, tables.barred, 0.0)
+    """Cost by domain, number of kept cores and load, for loads by domain. One call for very many: this is where the time goes.
+
+    Of the objective's terms (see above) those of latency are convex in it, so they are the largest of three lines; and batch loses
+    the larger of what it lacks itself and, whatever is kept, of what both lack. FORBIDDEN or more is not allowed.
+    """
+    shared, crowded, moved, room = tables.by_kept
+    wanted = np.where(any_batch, batch, -2 * FORBIDDEN)  # no batch group: nothing is barred
+    total: Floats = wanted[:, None] - room
+    np.maximum(total, np.maximum(latency + batch - tables.cpus, 0.0)[:, None], out=total)
+    served = (SHARED * latency)[:, None] - shared
+    np.maximum(served, ((SHARED + CROWDED) * latency)[:, None] - crowded, out=served)
+    np.maximum(served, moved, out=served)
+    total += served
     return total
 
 
@@ -419,7 +417,11 @@ class _Search:
     @property
     def in_force(self) -> bool:
         """There is a placement already, and it is allowed."""
-        return min(self._objective.kept_now) >= 0 and isfinite(self._objective.cost(self.now))
+        return min(self._objective.kept_now) >= 0 and isfinite(self._cost_now)
+
+    @cached_property
+    def _cost_now(self) -> float:
+        return self._objective.cost(self.now)
 
     @property
     def now(self) -> Plan:
@@ -433,7 +435,7 @@ class _Search:
             return None
         self._budget = CHECK
         plan = self._plan(self._polished(np.array(objective.places_now), hasty=hasty))
-        return plan if objective.cost(plan) < objective.cost(self.now) - TINY else None
+        return plan if objective.cost(plan) < self._cost_now - TINY else None
 
     def found(self) -> Plan:
         """The best of what comes of a placement from scratch, if the groups are few, and of that in force, if there is one."""
@@ -447,18 +449,18 @@ class _Search:
     def _plan(self, places: Numbers) -> Plan:
         return self._objective.with_kept(tuple(places.tolist()))
 
-    def _total(self, places: Numbers) -> float:
-        """Cost of places with the best kept cores."""
-        latency, batch, groups = self._objective.loads_of(places)
+    def _total(self, places: Numbers, loads: Loads | None = None) -> float:
+        """Cost of places with the best kept cores; `loads` of them, if they are known."""
+        latency, batch, groups = self._objective.loads_of(places) if loads is None else loads
         return float(self._least(latency, batch, groups > HALF).sum() + self._linear[places, self._groups].sum())
 
     def _least(self, latency: Floats, batch: Floats, any_batch: Flags, tables: Tables | None = None) -> Floats:
         """Cost of domains with the best kept cores; the first axis is that of the domains."""
         tables = self._objective.tables if tables is None else tables
         shape, flat = latency.shape, (len(latency), -1)
-        self._work += 1 + latency.size * tables.moved.shape[1] / ELEMENTS
+        self._work += 1 + latency.size * tables.by_kept.shape[2] / ELEMENTS
         costs = costs_by_kept(tables, latency.reshape(flat), batch.reshape(flat), any_batch.reshape(flat))
-        least: Floats = costs.min(axis=1).reshape(shape)
+        least: Floats = np.minimum.reduce(costs, axis=1).reshape(shape)
         return least
 
     def _built(self) -> Numbers:
@@ -531,7 +533,7 @@ class _Search:
         totals = np.zeros(1)
         shares = self._layout.shares[:, 1:, None]
         steps = list[tuple[Numbers, Numbers]]()
-        width = max(1, ELEMENTS // (shares.size * objective.tables.moved.shape[1]))
+        width = max(1, ELEMENTS // (shares.size * objective.tables.by_kept.shape[2]))
         for group in groups.tolist():
             demand, is_batch = objective.demands[group], objective.is_batch[group]
             shape = (self._count, shares.shape[1], len(totals))
@@ -606,14 +608,12 @@ class _Search:
         layout, tables = self._layout, self._objective.tables
         kept = kept.copy()
         kept[domain] += change
-        if not layout.domains[domain].reserved <= kept[domain] <= tables.last[domain]:
+        cores, reserved = len(layout.domains[domain].cores), layout.domains[domain].reserved
+        if not reserved <= kept[domain] <= cores:
             return places
-        if change > 0 and kept[domain] == tables.last[domain]:
+        if change > 0 and kept[domain] == cores:
             return self._emptied(places, np.array([domain]))
-        rows = np.arange(self._count)
-        shared, crowded, room = (table[rows, kept][:, None] for table in (tables.shared, tables.crowded, tables.room))
-        barred = np.where(kept == tables.last, np.minimum(tables.barred[:, 0], FORBIDDEN), 0.0)[:, None]
-        fixed = Tables(shared, crowded, room, np.zeros_like(room), barred, np.zeros_like(tables.last))
+        fixed = Tables(tables.by_kept[:, np.arange(self._count), kept][:, :, None], tables.cpus)
         return self._descended(places, fixed, steps=SHORT)
 
     def _descended(self, places: Numbers, fixed: Tables | None = None, *, steps: float = inf) -> Numbers:
@@ -625,14 +625,15 @@ class _Search:
         changed: Numbers = np.arange(self._count)
         at_once = AT_ONCE if fixed is None else 1
         total: float | None = None
+        loads: Loads | None = None
         while steps > 0 and self._work < self._budget:
             steps -= 1
-            latency, batch, there = objective.loads_of(places)
-            own = self._parts[changed][:, places]
+            latency, batch, there = loads = objective.loads_of(places) if loads is None else loads
+            own = self._parts[changed[:, None], places]
             other_latency = (latency[changed] - own * objective.latency_demands)[:, None]
             other_batch = (batch[changed] - own * objective.batch_demands)[:, None]
             any_batch = np.empty((len(changed), *costs.shape[1:]), dtype=bool)
-            any_batch[:, 0] = there[changed] - self._members[changed][:, places] * is_batch > HALF
+            any_batch[:, 0] = there[changed] - HALF > (own > 0.0) & is_batch  # others
             any_batch[:, 1:] = (any_batch[:, 0] | is_batch)[:, None]
             costs[changed] = self._least(
                 other_latency + shares[changed] * objective.latency_demands,
@@ -643,36 +644,39 @@ class _Search:
             values = self._linear + self._added(costs)
             best = values.argmin(axis=0)
             gains = values[places, groups] - values[best, groups]
-            better = np.flatnonzero(gains > TINY)
+            better = (gains > TINY).nonzero()[0]
             if not len(better):
                 break
-            better = better[np.argsort(-gains[better], kind="stable")]
+            better = better[(-gains[better]).argsort(kind="stable")]
             if at_once > 1:
                 moved, touched = self._moved(places, best, better, at_once)
-                before = self._total(places) if total is None else total
-                total = self._total(moved)
+                before = self._total(places, loads) if total is None else total
+                loads = objective.loads_of(moved)
+                total = self._total(moved, loads)
                 if total > before - HALF * gains[moved != places].sum():
                     at_once = 1  # the moves are in each other's way
                 else:
                     places, changed = moved, touched
             if at_once == 1:
-                places, changed = self._moved(places, best, better, 1)
+                (places, changed), loads = self._moved(places, best, better, 1), None
         return places
 
     def _moved(self, places: Numbers, best: Numbers, groups: Numbers, at_once: int) -> tuple[Numbers, Numbers]:
         """(places after moves to the best ones, as long as no domain is touched by more than `at_once`; domains touched)."""
-        members, touched = self._layout.places, [0] * self._count
+        times, full = [0] * self._count, set[int]()
         ways = zip(groups.tolist(), places[groups].tolist(), best[groups].tolist(), strict=True)
         places = places.copy()
         for group, now, then in ways:
-            here = {*members[now], *members[then]}
-            if all(touched[domain] < at_once for domain in here):
+            here = self._layout.touched[now][then]
+            if full.isdisjoint(here):
                 for domain in here:
-                    touched[domain] += 1
+                    times[domain] += 1
+                    if times[domain] == at_once:
+                        full.add(domain)
                 places[group] = then
-                if min(touched) >= at_once:
+                if len(full) == self._count:
                     break
-        return places, np.flatnonzero(touched)
+        return places, np.flatnonzero(times)
 
     def _exchanged(self, places: Numbers) -> Numbers | None:
         """The best exchange of two of the largest groups between two domains; None if none makes it better."""

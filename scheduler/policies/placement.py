@@ -16,7 +16,7 @@ import msgspec
 from ...models.records import Latency, ProcId
 from ..config import Config
 from ..decision import Control, Decision, Restore, Set, Tick, Topology, Why, cpu_list
-from .assignment import AWAY, LOST, SHARED, SPLIT, Layout, Objective, Plan, Request, layout_of, solve
+from .assignment import AWAY, SHARED, SPLIT, Layout, Objective, Plan, Request, layout_of, solve
 from .policy import Figures, Memory, Outlook, Result, figures, horizon_for
 
 STICKY_SECONDS = 15.0
@@ -292,7 +292,7 @@ def _gain(objective: Objective, plan: Plan) -> float:
     cores = sum(len(domain.cores) for domain in layout.domains)
     machine = len(layout.places) - 1
     kernel = SHARED * latency * min(1.0, max(0.0, whole - cores) / cores)
-    planned = -LOST * _lost(objective, plan)
+    planned = -_lost(objective, plan)
     for i, place in enumerate(plan.places):
         kernel += (1 - KERNEL_STAYS) * _running(objective, i, machine)
         planned += _running(objective, i, place)

@@ -15,7 +15,6 @@ from nicety.scheduler.policies import assignment
 from nicety.scheduler.policies.assignment import (
     AWAY,
     CROWDED,
-    LOST,
     MOVED,
     MOVED_CORE,
     MOVED_WORK,
@@ -84,7 +83,7 @@ def test_a_plan_costs_what_the_formula_says() -> None:
     lost = 3.0 - 2
     moved = MOVED + MOVED_WORK * 3.5
     spread = 0.5 * (SPLIT * 0.5 + AWAY * 0.5)
-    assert objective.cost(plan) == pytest.approx(SHARED * shared + LOST * lost + moved + spread + MOVED_CORE)
+    assert objective.cost(plan) == pytest.approx(SHARED * shared + lost + moved + spread + MOVED_CORE)
     over = Plan((0, 1, 2), (1, 1))
     crowded = latency[0] - 2
     extra = SHARED * (latency[0] - 1) + CROWDED * crowded + MOVED_CORE - SHARED * shared
