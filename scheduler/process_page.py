@@ -169,7 +169,7 @@ def _protected(about: Account, favours: Sequence[Change]) -> tuple[str, Rows]:
         for told, ids in list(means.items())[:2]:
             rows.append(("by what", f"{told} ({ids[0]}{f' and {len(ids) - 1} more' if len(ids) > 1 else ''})"))
         if len(means) > 2:
-            rows.append(("", f"and {len(means) - 2} other ways; `nicety decisions --kind priority` lists them"))
+            rows.append(("", f"and {len(means) - 2} more; `nicety decisions --kind priority` lists them"))
     else:
         title = "latency-sensitive, and nothing is demoted for it now"
         rows.append(("its wait", now))
