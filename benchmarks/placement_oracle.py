@@ -77,14 +77,17 @@ def optimum(objective: Objective, seconds: float | None = None) -> Optimum:
             matrix[i, column] = value
     integrality = np.concatenate([np.ones(first_domain), np.zeros(3 * count)])
     options = {"mip_rel_gap": 1e-6} | ({} if seconds is None else {"time_limit": seconds})
-    found = milp(
-        cost,
-        constraints=LinearConstraint(matrix.tocsr(), [row[1] for row in rows], [row[2] for row in rows]),
-        bounds=Bounds(np.zeros(size), upper),
-        integrality=integrality,
-        options=options,
-    )
-    if found.x is None and found.mip_dual_bound is None:
+    for presolve in (True, False):  # one problem in some hundreds HiGHS cannot solve with it
+        found = milp(
+            cost,
+            constraints=LinearConstraint(matrix.tocsr(), [row[1] for row in rows], [row[2] for row in rows]),
+            bounds=Bounds(np.zeros(size), upper),
+            integrality=integrality,
+            options=options | {"presolve": presolve},
+        )
+        if found.x is not None or found.mip_dual_bound is not None:
+            break
+    else:
         raise RuntimeError(f"the solver found neither a plan nor a bound: {found.message}")
     best = math.inf if found.x is None else float(found.fun)
     return Optimum(best, float(found.mip_dual_bound), found.status == 0)
