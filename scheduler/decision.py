@@ -28,6 +28,7 @@ class Member(Record, frozen=True, array_like=True):
     session: int
     cgroup: str  # path in the cpu hierarchy
     nice: int
+    parent: int = 0  # pid; 0: not known
 
 
 class Group(Record, frozen=True):
@@ -42,6 +43,8 @@ class Group(Record, frozen=True):
     rss: int  # bytes
     members: tuple[Member, ...]
     behaviour: Behaviour | None = None  # None: the configuration says the class, or nothing is known yet
+    brief: float = 0.0  # of `cpu`: cores that children used which came and went between two ticks
+    throttled: float = 0.0  # share of the tick for which a quota of its own cgroup stopped it, 0..1
 
 
 class Worker(Record, frozen=True):
@@ -163,6 +166,8 @@ class Machine(Record, frozen=True):
     cpu_cgroup: str
     may_renice: bool
     rivals: tuple[str, ...] = ()  # running programs that tune processes too (`scheduler/rivals.py`), sorted
+    steal: float = 0.0  # cores that the hypervisor gave to others
+    unseen: float = 0.0  # cores in use that no visible process accounts for, smoothed: other containers, what runs outside
 
 
 class Status(StrEnum):
@@ -354,12 +359,21 @@ class Effect(Record, frozen=True):
     verdict: str  # helped, no effect, hurt; more contention: worse, but batch work wants far more than it did when it was decided
 
 
+class Note(Record, frozen=True):
+    """Something that holds for longer than a decision and that people should know; given in each tick as long as it holds."""
+
+    topic: str  # what it is about, the same as long as it is the same thing: "unseen", "quota web"
+    text: str  # a sentence for people, without figures that change each tick
+    figures: dict[str, float | int | str]  # as of this tick, units in the name where not plain
+
+
 class Verdict(Record, frozen=True):
     """All that `engine.step` says about a tick."""
 
     decisions: tuple[Decision, ...]  # admitted, in the order to apply
     refusals: tuple[Refusal, ...]
     effects: tuple[Effect, ...]
+    notes: tuple[Note, ...] = ()  # what holds now, sorted by topic
 
 
 class Recalled(Record, frozen=True):
