@@ -76,6 +76,7 @@ _COLUMNS = [
     ("minor_faults", "<u8"),
     ("major_faults", "<u8"),
     ("child_faults", "<u8"),  # minor ones of children that it has waited for, and theirs
+    ("child_cpu_ns", "<u8"),  # CPU time of children that it has waited for, and theirs; in steps of 10 ms
     ("rss_bytes", "<u8"),
     ("read_chars", "<u8"),
     ("write_chars", "<u8"),
@@ -127,6 +128,8 @@ class HostSample:
     memory_available: int
     pressure_us: tuple[int, int, int] | None  # "some" totals of cpu, memory, io; None where the kernel has no PSI
     forks: int = 0  # processes and threads started since boot
+    steal_ns: int = 0  # that the hypervisor gave to others while a CPU had something to run, all CPUs together
+    kernel_ns: int = 0  # part of the busy time that no row of a table can have: interrupts, and kernel threads where they show
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +176,13 @@ class Deadlock:
     waits: tuple[Blocked, ...]
 
 
+class Quota(NamedTuple):
+    """A cgroup that may use no more than some CPU time in each period (v1 cpu.cfs_quota_us, v2 cpu.max)."""
+
+    cgroup: str  # path in the cpu hierarchy, as in `Identity`
+    throttled_ns: int  # for which it was stopped for that reason since it was made, summed over CPUs
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """All that was read at one instant: what the trace store keeps and the observer derives from."""
@@ -184,6 +194,7 @@ class Snapshot:
     identities: Mapping[ProcId, Identity]  # of each process in `table`
     host: HostSample
     pools: tuple[PoolSample, ...]
+    quotas: tuple[Quota, ...] = ()  # of those that the processes of `table` are in or below, sorted by cgroup
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,8 +41,9 @@ class HostReader:
 
     def read(self) -> HostSample:
         """Counters of this instant. Busy is all but idle, iowait and steal: steal is what the hypervisor gave to others."""
-        busy, forks = self._cpu()
-        return HostSample(busy, *self._memory(), pressure_us=self._pressures(), forks=forks)
+        busy, forks, steal, interrupts = self._cpu()
+        memory, pressure = self._memory(), self._pressures()
+        return HostSample(busy, *memory, pressure_us=pressure, forks=forks, steal_ns=steal, kernel_ns=interrupts)
 
     def uptime_ticks(self) -> int:
         """Clock ticks since boot, the scale of start times in /proc/PID/stat."""
@@ -58,9 +59,10 @@ class HostReader:
         while self._fds:
             os.close(self._fds.popitem()[1])
 
-    def _cpu(self) -> tuple[tuple[int, ...], int]:
-        """Busy ns of each CPU, and what was started since boot."""
+    def _cpu(self) -> tuple[tuple[int, ...], int, int, int]:
+        """Busy ns of each CPU, what was started since boot, and ns of all CPUs that were stolen and that interrupts took."""
         busy: dict[int, int] = {}
+        stolen = interrupts = 0
         text = self._required("stat")
         started = text.find(b"\nprocesses ")
         try:
@@ -70,13 +72,15 @@ class HostReader:
                     break  # the cpu lines come first; the rest (interrupts) is long
                 name, *ticks = line.split()
                 if name != b"cpu":
-                    user, nice, system, _idle, _iowait, irq, softirq = map(int, ticks[:7])  # guest time is part of user
+                    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, ticks[:8])  # guest time is part of user
                     busy[int(name[3:])] = (user + nice + system + irq + softirq) * _TICK_NS
+                    stolen += steal * _TICK_NS
+                    interrupts += (irq + softirq) * _TICK_NS
         except (ValueError, IndexError):
             raise self._odd("stat") from None
         if not busy:
             raise self._odd("stat")
-        return tuple(busy[cpu] for cpu in sorted(busy)), forks
+        return tuple(busy[cpu] for cpu in sorted(busy)), forks, stolen, interrupts
 
     def _memory(self) -> tuple[int, int]:
         """(all there is, what is available), bytes."""

@@ -1,7 +1,8 @@
 """Reads the processes of this machine: one row of raw counters each, and what each of them is. Must not know rates or policies.
 
 An idle process costs one system call a tick: the kernel's CPU clock of a process (clock_getcpuclockid(3)) stands still exactly
-while none of its threads runs, and a process that has not run has no new counters. What ran is read in full, from descriptors
+while none of its threads runs, and a process that has not run has no new counters. Those of its children are no exception: they
+grow while it waits for one, which takes CPU, and not at all where it ignores SIGCHLD. What ran is read in full, from descriptors
 that stay open: they belong to the process, not to its pid, so a reused pid shows as ESRCH. What others may change while a process
 sleeps (resident pages, nice, cgroup, terminal) is looked at each few ticks. `benchmarks/collector.py` measures the cost.
 
@@ -299,6 +300,7 @@ class ProcSource:
             int(fields[7]),
             int(fields[9]),
             int(fields[8]),
+            (int(fields[13]) + int(fields[14])) * _TICK_NS,
             max(0, int(fields[21])) * _PAGE,
             read_chars,
             write_chars,

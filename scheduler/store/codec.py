@@ -9,7 +9,7 @@ One record, before zlib (level 1; all numbers little-endian):
     mask        1 bit a byte plane of the written rows: is there anything but zeros in it
     planes      each plane with its bit set: one byte of one column, of all written rows
     mask, planes likewise of the positions that are gone
-    rest        msgpack: uptime, identities, host, pools
+    rest        msgpack: uptime, identities, host, pools, quotas
 
 The columns of a written row: the gap to the written row before it (u4), 1 if the process is new (u1), then the columns of
 `SAMPLE` as zigzag differences to the process's row in `before` (to zeros for a new one). Small differences have zero high bytes,
@@ -26,7 +26,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ...models.records import SAMPLE, HostSample, Identity, PoolSample, ProcId, SampleTable, Snapshot, WorkerSample
+from ...models.records import SAMPLE, HostSample, Identity, PoolSample, ProcId, Quota, SampleTable, Snapshot, WorkerSample
 
 MAX_ROWS = 1 << 21
 """Rows a table can have; more is damage. Linux allows 2^22 tasks, but a reader should not have to find 1 GiB for one record."""
@@ -100,7 +100,11 @@ class _Rest(msgspec.Struct, array_like=True, frozen=True):
     memory_available: int
     pressure_us: tuple[int, int, int] | None
     forks: int
+    steal_ns: int
+    kernel_ns: int
     pools: list[int | _Pool]  # the place of an unchanged pool in the snapshot before, or a pool
+    quota_cgroups: list[str] | None  # None: as before
+    throttled_ns: list[int]
 
 
 _PACK = msgspec.msgpack.Encoder()
@@ -314,6 +318,8 @@ def _rest(now: Snapshot, before: Snapshot | None, gone: set[ProcId]) -> _Rest:
         a, b = pressure, old.pressure_us
         pressure = (a[0] - b[0], a[1] - b[1], a[2] - b[2])
     pools = {pool: place for place, pool in enumerate(before.pools)} if before is not None else {}
+    quotas = [quota.cgroup for quota in now.quotas]
+    throttled = dict(before.quotas) if before is not None else {}
     return _Rest(
         now.uptime_ticks - (before.uptime_ticks if before is not None else 0),
         changed,
@@ -323,7 +329,11 @@ def _rest(now: Snapshot, before: Snapshot | None, gone: set[ProcId]) -> _Rest:
         host.memory_available - old.memory_available,
         pressure,
         host.forks - old.forks,
+        host.steal_ns - old.steal_ns,
+        host.kernel_ns - old.kernel_ns,
         [pools[pool] if pool in pools else _packed(pool) for pool in now.pools],
+        None if before is not None and quotas == [quota.cgroup for quota in before.quotas] else quotas,
+        [quota.throttled_ns - throttled.get(quota.cgroup, 0) for quota in now.quotas],
     )
 
 
@@ -357,9 +367,20 @@ def _snapshot(rest: _Rest, before: Snapshot | None, table: SampleTable, gone: ND
             rest.memory_available + old.memory_available,
             pressure,
             rest.forks + old.forks,
+            rest.steal_ns + old.steal_ns,
+            rest.kernel_ns + old.kernel_ns,
         ),
         pools=_pools(rest, before.pools if before is not None else ()),
+        quotas=_quotas(rest, before.quotas if before is not None else ()),
     )
+
+
+def _quotas(rest: _Rest, before: tuple[Quota, ...]) -> tuple[Quota, ...]:
+    cgroups = [quota.cgroup for quota in before] if rest.quota_cgroups is None else rest.quota_cgroups
+    if len(cgroups) != len(rest.throttled_ns):
+        raise CodecError(f"{len(rest.throttled_ns)} throttled times for {len(cgroups)} quotas")
+    then = dict(before)
+    return tuple(Quota(cgroup, more + then.get(cgroup, 0)) for cgroup, more in zip(cgroups, rest.throttled_ns, strict=True))
 
 
 def _pools(rest: _Rest, before: tuple[PoolSample, ...]) -> tuple[PoolSample, ...]:

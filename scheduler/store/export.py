@@ -48,6 +48,7 @@ COLUMNS: dict[str, str] = {
     "minor_faults": "uint64",
     "major_faults": "uint64",
     "child_faults": "uint64",
+    "child_cpu_ns": "uint64",
     "rss_bytes": "uint64",
     "read_chars": "uint64",
     "write_chars": "uint64",

@@ -15,7 +15,10 @@ from nicety.models.records import SAMPLE, Known, PoolSample, ProcId, SampleTable
 from nicety.scheduler.linux.proc import ProcSource
 from nicety.scheduler.ports import Source
 
-COUNTERS = ("cpu_ns", "wait_ns", "slices", "minor_faults", "major_faults", "read_chars", "write_chars", "read_bytes", "write_bytes")
+COUNTERS = (
+    *("cpu_ns", "wait_ns", "slices", "minor_faults", "major_faults", "child_faults", "child_cpu_ns"),
+    *("read_chars", "write_chars", "read_bytes", "write_bytes"),
+)
 
 
 class World(Protocol):
@@ -153,6 +156,8 @@ def test_the_machine_is_plausible(world: World) -> None:
     assert len(first.cpu_busy_ns) >= 1
     assert all(before <= after for before, after in zip(first.cpu_busy_ns, second.cpu_busy_ns, strict=True))
     assert 0 < first.memory_available <= first.memory_total
+    assert 0 <= first.steal_ns <= second.steal_ns
+    assert 0 <= first.kernel_ns <= second.kernel_ns
 
 
 def test_names_are_printable(world: World) -> None:

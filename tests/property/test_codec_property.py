@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nicety.models.records import SAMPLE, HostSample, Identity, PoolSample, ProcId, Snapshot, WorkerSample
+from nicety.models.records import SAMPLE, HostSample, Identity, PoolSample, ProcId, Quota, Snapshot, WorkerSample
 from nicety.scheduler.store.codec import decode, encode
 
 U4, U8 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
@@ -36,7 +36,11 @@ HOST = st.builds(
     COUNTER,
     COUNTER,
     st.none() | st.tuples(COUNTER, COUNTER, COUNTER),
+    COUNTER,
+    COUNTER,
+    COUNTER,
 )
+QUOTAS = st.dictionaries(TEXT, COUNTER, max_size=3).map(lambda quotas: tuple(map(Quota._make, sorted(quotas.items()))))
 
 
 @st.composite
@@ -64,6 +68,7 @@ def machines(draw: st.DrawFn) -> list[Snapshot]:
                 identities=dict(identities),
                 host=draw(HOST),
                 pools=tuple(draw(st.lists(POOL, max_size=2))),
+                quotas=draw(QUOTAS),
             )
         )
     return chain

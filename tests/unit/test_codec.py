@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nicety.models.records import SAMPLE, HostSample, Identity, PoolSample, ProcId, SampleTable, Snapshot, WorkerSample
+from nicety.models.records import SAMPLE, HostSample, Identity, PoolSample, ProcId, Quota, SampleTable, Snapshot, WorkerSample
 from nicety.scheduler.store.codec import CodecError, decode, encode
 from nicety.scheduler.store.traces import SCHEMA
 
@@ -87,6 +87,8 @@ BASE = [(1, 3), (7, 70), (8, 80), (4711, 999)]
         ("another number of CPUs", replace(snapshot(BASE), host=HostSample((1, 2, 3), 1 << 30, 5, (1, 2, 3)))),
         ("no pressure", replace(snapshot(BASE), host=HostSample((1, 2), 1 << 30, 5, None))),
         ("a pool came", replace(snapshot(BASE), pools=(pool(0.25),))),
+        ("time was stolen", replace(snapshot(BASE), host=HostSample((1, 2), 1 << 30, 5, None, 7, steal_ns=8, kernel_ns=9))),
+        ("a quota came", replace(snapshot(BASE), quotas=(Quota("/a", 5 * 10**9), Quota("/b", 7)))),
         ("times jumped back", replace(snapshot(BASE), at=1, wall=-5, uptime_ticks=1)),
     ],
 )
@@ -166,4 +168,4 @@ def test_decoded_tables_cannot_be_changed_under_the_next_record() -> None:
 def test_the_schema_version_moves_with_the_columns_and_the_encoding() -> None:
     whole = replace(snapshot(BASE), pools=(pool(0.5),))
     seen = hashlib.sha256(repr(SAMPLE.descr).encode() + zlib.decompress(encode(whole, None))).hexdigest()[:16]
-    assert (SCHEMA, seen) == (3, "1a77e0528f3682d2"), "recorded traces become unreadable: give traces.SCHEMA a new number"
+    assert (SCHEMA, seen) == (4, "a689fe942cb9702f"), "recorded traces become unreadable: give traces.SCHEMA a new number"

@@ -109,7 +109,7 @@ def test_every_format_has_every_figure_and_nothing_for_what_was_not_read(tmp_pat
         "fed": False,
         "asked": False,
     }
-    zeros = dict.fromkeys(("policy", "threads", "last_cpu", "minor_faults", "major_faults", "child_faults"), 0)
+    zeros = dict.fromkeys(("policy", "threads", "last_cpu", "minor_faults", "major_faults", "child_faults", "child_cpu_ns"), 0)
     unknown = dict.fromkeys(
         (
             *("wait_ns", "slices", "read_chars", "write_chars", "read_bytes", "write_bytes", "fds"),

@@ -22,7 +22,10 @@ from nicety.scheduler.linux.proc import ProcSource
 from nicety.scheduler.linux.text import printable
 
 TICK_NS = 1_000_000_000 // USER_HZ
-COUNTERS = ("cpu_ns", "wait_ns", "slices", "minor_faults", "major_faults", "read_chars", "write_chars", "read_bytes", "write_bytes")
+COUNTERS = (
+    *("cpu_ns", "wait_ns", "slices", "minor_faults", "major_faults", "child_faults", "child_cpu_ns"),
+    *("read_chars", "write_chars", "read_bytes", "write_bytes"),
+)
 
 STAT = """\
 cpu  1 2 3 4 5 6 7 8 9 10
@@ -68,7 +71,7 @@ class Tree:
         shutil.rmtree(here, ignore_errors=True)
         here.mkdir()
         threads = threads or {}
-        numbers = [ppid, 7, 77, *terminal, flags, 11, 33, 22, 0, ticks, 0, 0, 0, 20, -5, max(1, len(threads)), 0, start, 9999, 3]
+        numbers = [ppid, 7, 77, *terminal, flags, 11, 33, 22, 0, ticks, 0, 4, 5, 20, -5, max(1, len(threads)), 0, start, 9999, 3]
         numbers += [2**64 - 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 17, last_cpu, 0, 3, 0, 0, 0, 1, 1, 1, 4242, 1, 1, 1, 0]
         (here / "stat").write_bytes(b"%d (%s) %s " % (pid, comm, state.encode()) + " ".join(map(str, numbers)).encode() + b"\n")
         (here / "cgroup").write_text("1:cpu,cpuacct:/batch\n0::/\n")
@@ -149,6 +152,7 @@ def test_every_field_is_where_proc_pid_stat_says(tree: Tree, source: ProcSource)
         "minor_faults": 11,
         "major_faults": 22,
         "child_faults": 33,
+        "child_cpu_ns": 9 * TICK_NS,
         "rss_bytes": 3 * mmap.PAGESIZE,
         "read_chars": 1000,
         "write_chars": 1000,
@@ -553,6 +557,8 @@ def test_busy_is_all_but_idle_iowait_and_steal(tree: Tree) -> None:
     assert (host.memory_total, host.memory_available) == (1000 * 1024, 400 * 1024)
     assert host.pressure_us is None
     assert host.forks == 4711
+    assert host.steal_ns == 80 * TICK_NS
+    assert host.kernel_ns == 13 * TICK_NS
     reader.close()
 
 
