@@ -6,6 +6,7 @@ those of workers. The rows that models see are made from windows in `demand.dema
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .records import WINDOW, Known, SampleTable
+
+DEPTH = 32
+"""Ancestors that are looked at for who collected a child (chosen: trees of processes are seldom a third as deep)."""
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
@@ -23,19 +27,31 @@ class Rates:
     """What each process of the later table did between two tables. Arrays are aligned with it; unknown is NaN."""
 
     cpu: Floats  # cores used
+    brief: Floats  # cores that its children used which were in at most one of the tables, as far as somebody waited for them
     wait: Floats  # cores waited for in the run queue; 0 where the kernel does not tell
     slices: Floats  # times put on a CPU, per second; NaN unknown
     child_faults: Floats  # minor page faults per second of children that it has waited for
     faults: Floats  # major and minor page faults per second
     chars: Floats  # bytes read and written per second, cached ones too; NaN unknown
     known: NDArray[np.bool_]  # False: first seen in this table and older than the earlier one, so its rates are not known (0)
+    owed: Floats  # ns that were counted of children that are gone and that nobody has collected yet: for the next `rates`
 
 
-def rates(before: SampleTable, after: SampleTable, before_at: int, after_at: int, uptime_before: int) -> Rates:
+def rates(
+    before: SampleTable,
+    after: SampleTable,
+    before_at: int,
+    after_at: int,
+    uptime_before: int,
+    *,
+    cpus: float = math.inf,
+    owed: Floats | None = None,
+) -> Rates:
     """Rates between two sample tables.
 
     `before_at`, `after_at`: monotonic ns. `uptime_before`: clock ticks since boot at `before_at`: a process that started later
-    than that was born in between, and all its counters count. Counters that went back count as 0 (F40).
+    than that was born in between, and all its counters count. Counters that went back count as 0 (F40). `cpus`: how many there
+    are; more than those can do is not believed of brief children. `owed`: `Rates.owed` of `before`, where that is known.
     """
     seconds = (after_at - before_at) / 1e9
     if seconds <= 0:
@@ -59,16 +75,88 @@ def rates(before: SampleTable, after: SampleTable, before_at: int, after_at: int
         then = (before["known"][at_safe] & bit) != 0 if len(before) else np.zeros(n, dtype=np.bool_)
         return np.asarray(now & (then | born))
 
+    cpu = delta("cpu_ns") / 1e9 / seconds
+    left, still_owed = _brief(before, at_safe, there, delta("child_cpu_ns"), owed)
+    most = max(cpus - float(cpu.sum()), 0.0)
+    brief = np.minimum(left / 1e9 / seconds, most)
     with np.errstate(invalid="ignore"):
         return Rates(
-            cpu=delta("cpu_ns") / 1e9 / seconds,
+            cpu=cpu,
+            brief=brief * min(1.0, most / max(float(brief.sum()), 1e-12)),
             wait=delta("wait_ns") / 1e9 / seconds,
             slices=np.where(read_both(Known.WAIT), delta("slices") / seconds, np.nan),
             child_faults=delta("child_faults") / seconds,
             faults=(delta("minor_faults") + delta("major_faults")) / seconds,
             chars=np.where(read_both(Known.IO), (delta("read_chars") + delta("write_chars")) / seconds, np.nan),
             known=np.asarray(there | born),
+            owed=still_owed,
         )
+
+
+def _brief(
+    before: SampleTable, at: NDArray[np.intp], there: NDArray[np.bool_], collected: Floats, owed: Floats | None
+) -> tuple[Floats, Floats]:
+    """(ns that brief children of each process of the later table used, ns that are still owed), none of it below 0.
+
+    `at`: its row in `before` where it was `there`; `collected`: what it gained by waiting for children. With a child it gains all
+    that this one ever used. What was counted of it already is taken off its nearest ancestor that lives, for that one has waited
+    for it, or for the ancestors in between that had. Those may also have left it to one further up: what is more than an ancestor
+    gained is taken off its own ancestors. And a table is not read in one instant: a child may be gone from it while its parent was
+    read just before it gained. So what nobody gained is owed, and taken off the parent's gain in the next table. Not later: where a
+    parent ignores SIGCHLD, nobody ever gains it.
+    """
+    count = len(before)
+    row_after = np.full(count + 1, -1, dtype=np.intp)  # of each process of `before`; the last: of nobody
+    row_after[at[there]] = np.flatnonzero(there)
+    gone = np.flatnonzero(row_after[:-1] < 0)
+    fresh = np.zeros(count + 1)
+    fresh[gone] = before["cpu_ns"][gone].astype(np.float64) + before["child_cpu_ns"][gone].astype(np.float64)
+    counted = fresh if owed is None else fresh + np.append(owed, 0.0)
+    if not counted.any():
+        return collected, np.zeros(len(collected))
+    parents = _parents(before)
+    heirs = _heirs(parents, row_after)
+
+    def taken(off: Floats) -> Floats:
+        """What is taken off each process of the later table."""
+        return np.asarray(np.where(there, np.bincount(heirs, weights=off, minlength=count + 1)[at], 0.0))
+
+    left = collected - taken(counted)
+    owing = np.minimum(left, 0.0)
+    for row in np.flatnonzero(owing < 0).tolist():
+        up = int(heirs[parents[at[row]]])
+        for _ in range(DEPTH):
+            if up == count or owing[row] == 0:
+                break
+            above = int(row_after[up])
+            passed = min(-float(owing[row]), max(float(left[above]), 0.0))
+            left[above] -= passed
+            owing[row] += passed
+            up = int(heirs[parents[up]])
+    return np.maximum(left, 0.0), np.minimum(-owing, taken(fresh))
+
+
+def _parents(table: SampleTable) -> NDArray[np.intp]:
+    """[len(table) + 1] Row of each process's parent; len(table) where it is not in the table, and for nobody itself."""
+    pids = table["pid"]
+    place = np.minimum(np.searchsorted(pids, table["ppid"]), len(table) - 1)
+    return np.append(np.where(pids[place] == table["ppid"], place, len(table)), len(table))
+
+
+def _heirs(parents: NDArray[np.intp], row_after: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Of each process itself if it lives, else its nearest ancestor that does; the last row (nobody) where there is none.
+
+    Each round looks twice as far up as the one before.
+    """
+    nobody = len(parents) - 1
+    lives = row_after >= 0
+    lives[nobody] = True
+    heirs = np.where(lives, np.arange(len(parents)), parents)
+    for _ in range(nobody.bit_length()):
+        if lives[heirs].all():
+            return heirs
+        heirs = heirs[heirs]
+    return np.where(lives[heirs], heirs, nobody)  # tables read while pids change hands may have circles
 
 
 def _keys(table: SampleTable) -> NDArray[np.uint64]:

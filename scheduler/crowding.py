@@ -118,4 +118,4 @@ def _member(id_: ProcId, snapshot: Snapshot, index: Mapping[ProcId, int]) -> Mem
     if row is None:
         return Member(id_, 0, "", 0)
     record = snapshot.table[row]
-    return Member(id_, int(record["session"]), snapshot.identities[id_].cgroup, int(record["nice"]))
+    return Member(id_, int(record["session"]), snapshot.identities[id_].cgroup, int(record["nice"]), int(record["ppid"]))

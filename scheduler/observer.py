@@ -93,6 +93,7 @@ class Measured:
     groups: tuple[str, ...]  # sorted; those of the array fields below
     processes: Floats
     cpu: Floats  # cores
+    brief: Floats  # of them: used by children that came and went
     wait: Floats  # cores
     rss: Floats  # bytes
     behaviour: Floats  # [len(groups), len(BEHAVIOUR_CHANNELS)]
@@ -114,6 +115,7 @@ class Measurer:
         self._interval = interval or config.daemon.interval
         self._grouping = Grouping(config)
         self._before: Snapshot | None = None
+        self._owed: Floats | None = None  # `Rates.owed` of the snapshot before
         self._names: dict[ProcId, tuple[Identity, str]] = {}
         self._present: set[str] = set()
         self._absent: dict[str, int] = {}  # group -> ticks since it last had a process
@@ -127,9 +129,12 @@ class Measurer:
         rows = {id_: row for row, id_ in enumerate(ids)}
         noticed, started = self._lives.step(snapshot, rows)
         if before is None or not 0 < snapshot.at - before.at <= GAP_INTERVALS * self._interval * 1e9:
+            self._owed = None
             return None
         seconds = (snapshot.at - before.at) / 1e9
-        rate = rates(before.table, table, before.at, snapshot.at, before.uptime_ticks)
+        cpus = len(snapshot.host.cpu_busy_ns) or math.inf  # 0: recorded where nobody looked
+        rate = rates(before.table, table, before.at, snapshot.at, before.uptime_ticks, cpus=cpus, owed=self._owed)
+        self._owed = rate.owed
         members = self._groups_of(ids, snapshot)
         names = self._remember(members)
         index = {name: i for i, name in enumerate(names)}
@@ -138,7 +143,8 @@ class Measurer:
         def total(values: Floats | None) -> Floats:
             return np.bincount(at, weights=values, minlength=len(names)).astype(np.float64)
 
-        cpu, wait = total(rate.cpu), total(rate.wait)
+        brief = total(rate.brief)
+        cpu, wait = total(rate.cpu) + brief, total(rate.wait)
         rss = total(table["rss_bytes"].astype(np.float64))
         series: dict[tuple[str, str], float] = {}
         for name, c, w, r in zip(names, cpu.tolist(), wait.tolist(), rss.tolist(), strict=True):
@@ -166,6 +172,7 @@ class Measurer:
             groups=tuple(names),
             processes=processes,
             cpu=cpu,
+            brief=brief,
             wait=wait,
             rss=rss,
             behaviour=behaviour,
@@ -534,11 +541,11 @@ class Observer:
         members: dict[str, list[Member]] = {name: [] for name in reported if classes[name][0] is not Latency.NONE}
         table = snapshot.table
         if members:
-            sessions, nices = table["session"].tolist(), table["nice"].tolist()
+            sessions, nices, parents = table["session"].tolist(), table["nice"].tolist(), table["ppid"].tolist()
             for id_, row in measured.rows.items():
                 group = members.get(measured.members[row])
                 if group is not None:
-                    group.append(Member(id_, sessions[row], snapshot.identities[id_].cgroup, nices[row]))
+                    group.append(Member(id_, sessions[row], snapshot.identities[id_].cgroup, nices[row], parents[row]))
         result = []
         for name in reported:
             i = index[name]
@@ -554,6 +561,7 @@ class Observer:
                     rss=int(measured.rss[i]),
                     members=tuple(sorted(members.get(name, ()), key=lambda member: member.id)),
                     behaviour=classes[name][1],
+                    brief=float(measured.brief[i]),
                 )
             )
         return tuple(result)
@@ -562,8 +570,7 @@ class Observer:
         row = measured.rows.get(self._own)
         if row is None:
             return None
-        record = snapshot.table[row]
-        return Member(self._own, int(record["session"]), snapshot.identities[self._own].cgroup, int(record["nice"]))
+        return _member(self._own, snapshot.table[row], snapshot.identities[self._own])
 
     def _pool(self, pool: PoolSample, measured: Measured, snapshot: Snapshot) -> Pool:
         limits = self._config.pools[pool.pool]
@@ -727,8 +734,12 @@ class Observer:
                     fnmatchcase(identity.program, pattern) for pattern in self._config.guard.protect
                 )
             if named:
-                found.append(Member(id_, int(table[row]["session"]), identity.cgroup, int(table[row]["nice"])))
+                found.append(_member(id_, table[row], identity))
         return tuple(sorted(found, key=lambda member: member.id))
+
+
+def _member(id_: ProcId, record: np.void, identity: Identity) -> Member:
+    return Member(id_, int(record["session"]), identity.cgroup, int(record["nice"]), int(record["ppid"]))
 
 
 def _mean(history: Sequence[tuple[int, float]], since: float) -> float | None:

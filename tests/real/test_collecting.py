@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
+from nicety.models.features import rates
 from nicety.models.lives import CHILD_FAULTS
 from nicety.models.records import SAMPLE, Identity, Known, PoolSample, ProcId, Snapshot, Trait, WorkerSample
 from nicety.scheduler.linux.proc import ProcSource
@@ -597,3 +599,19 @@ def test_children_that_live_for_milliseconds_leave_their_page_faults_behind(sour
         after = seen(parent.pid)
     assert after[0] - before[0] >= 30 * CHILD_FAULTS / 3
     assert after[1] - before[1] >= 30
+
+
+def test_the_cpu_time_of_children_that_no_tick_sees_is_their_parents(source: ProcSource) -> None:
+    """Each of them lives for about 30 ms of CPU. A parent that ignores SIGCHLD is told of none of it."""
+    burn = "import time\nwhile time.process_time() < 0.03: pass"
+    with python("import os, signal, subprocess, sys") as parent:
+        before = read(source)
+        tell(parent, f"for _ in range(10): subprocess.run([sys.executable, '-S', '-E', '-c', {burn!r}])")
+        after = read(source)
+        rate = rates(before.table, after.table, before.at, after.at, before.uptime_ticks)
+        (place,) = np.flatnonzero(after.table["pid"] == parent.pid).tolist()
+        used = float(rate.brief[place]) * (after.at - before.at) / 1e9
+        assert 0.3 - 0.02 <= used < 3
+        tell(parent, "signal.signal(signal.SIGCHLD, signal.SIG_IGN)")
+        tell(parent, f"os.posix_spawn(sys.executable, [sys.executable, '-S', '-E', '-c', {burn!r}], {{}})")
+        assert row(read(source), parent.pid)["child_cpu_ns"] == after.table["child_cpu_ns"][place]

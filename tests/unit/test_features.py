@@ -67,3 +67,74 @@ def test_io_is_known_only_where_both_tables_know_it() -> None:
 def test_tables_out_of_order_are_refused() -> None:
     with pytest.raises(ValueError, match="in order of time"):
         rates(table(), table(), 5, 5, 0)
+
+
+# --- children that came and went ------------------------------------------------------------------------------------------------
+
+SHELL = {"pid": 10, "start_ticks": 1, "ppid": 1}
+MAKE = {"pid": 20, "start_ticks": 2, "ppid": 10}
+CHILD = {"pid": 30, "start_ticks": 3, "ppid": 20}
+
+
+def test_work_of_children_that_no_table_has_is_their_parents() -> None:
+    before, after = table(SHELL, {**MAKE, "child_cpu_ns": SECOND}), table(SHELL, {**MAKE, "child_cpu_ns": 4 * SECOND})
+    rate = rates(before, after, 0, 2 * SECOND, 100)
+    assert rate.brief.tolist() == [0.0, 1.5]
+    assert rate.cpu.tolist() == [0.0, 0.0]
+
+
+def test_what_was_counted_of_a_child_is_not_counted_again_when_it_is_collected() -> None:
+    before = table(SHELL, MAKE, {**CHILD, "cpu_ns": 50 * SECOND, "child_cpu_ns": 7 * SECOND})
+    after = table(SHELL, {**MAKE, "child_cpu_ns": round(57.25 * SECOND)})
+    assert rates(before, after, 0, SECOND, 100).brief.tolist() == [0.0, 0.25]
+
+
+def test_a_whole_branch_that_ended_is_settled_with_who_is_left() -> None:
+    before = table(SHELL, {**MAKE, "cpu_ns": SECOND, "child_cpu_ns": 3 * SECOND}, {**CHILD, "cpu_ns": 5 * SECOND})
+    after = table({**SHELL, "child_cpu_ns": round(9.5 * SECOND)})
+    assert rates(before, after, 0, SECOND, 100).brief.tolist() == [0.5]
+
+
+def test_an_orphan_that_ended_is_settled_with_who_collected_it_further_up() -> None:
+    init = {"pid": 1, "start_ticks": 0, "ppid": 0}
+    before = table(init, SHELL, MAKE, {**CHILD, "cpu_ns": 1000 * SECOND})
+    after = table({**init, "child_cpu_ns": round(1000.5 * SECOND)}, {**SHELL, "child_cpu_ns": round(0.25 * SECOND)})
+    brief = rates(before, after, 0, SECOND, 100).brief
+    assert brief.sum() == pytest.approx(0.75)
+
+
+def test_a_child_that_went_just_after_its_parent_was_read_is_settled_in_the_next_table() -> None:
+    first = table(SHELL, MAKE, {**CHILD, "cpu_ns": 50 * SECOND})
+    second, third = table(SHELL, MAKE), table(SHELL, {**MAKE, "child_cpu_ns": round(50.25 * SECOND)})
+    one = rates(first, second, 0, SECOND, 100)
+    assert one.brief.tolist() == [0.0, 0.0]
+    two = rates(second, third, SECOND, 2 * SECOND, 200, owed=one.owed)
+    assert two.brief.tolist() == [0.0, 0.25]
+    assert not two.owed.any()
+
+
+def test_what_nobody_ever_collects_is_not_owed_for_ever() -> None:
+    first = table(SHELL, MAKE, {**CHILD, "cpu_ns": 50 * SECOND})
+    second = table(SHELL, MAKE)
+    owed = rates(first, second, 0, SECOND, 100).owed
+    owed = rates(second, second, SECOND, 2 * SECOND, 200, owed=owed).owed
+    later = rates(second, table(SHELL, {**MAKE, "child_cpu_ns": SECOND}), 2 * SECOND, 3 * SECOND, 300, owed=owed)
+    assert later.brief.tolist() == [0.0, 1.0]
+
+
+def test_brief_children_never_used_more_than_the_cpus_could_do() -> None:
+    """A parent may be read just after it collected a child that was read just before."""
+    before = table({**SHELL, "cpu_ns": 0}, MAKE, {**CHILD, "cpu_ns": 50 * SECOND})
+    after = table(
+        {**SHELL, "cpu_ns": SECOND, "child_cpu_ns": 3 * SECOND},
+        {**MAKE, "child_cpu_ns": 50 * SECOND},
+        {**CHILD, "cpu_ns": 50 * SECOND},
+    )
+    rate = rates(before, after, 0, SECOND, 100, cpus=2)
+    assert rate.cpu.sum() + rate.brief.sum() == pytest.approx(2.0)
+    assert rate.brief.tolist() == [0.5, 0.5, 0.0]
+
+
+def test_a_circle_of_parents_in_a_torn_table_ends() -> None:
+    before = table(SHELL, {**MAKE, "ppid": 30, "cpu_ns": SECOND}, {**CHILD, "cpu_ns": SECOND})
+    assert rates(before, table({**SHELL, "child_cpu_ns": SECOND}), 0, SECOND, 100).brief.tolist() == [1.0]

@@ -176,6 +176,23 @@ def test_a_command_that_rests_may_have_no_work_or_be_stuck(kind: str, told: bool
     assert busy[0] == 0.0 if told else np.isnan(busy[0])
 
 
+def test_work_of_children_that_no_tick_sees_is_in_the_group_that_collects_it() -> None:
+    observer = Observer(
+        parse("[groups.job]\nprogram = 'hog'\nlatency = 'batch'"), Abilities(False, "", False), OWN, None, None, None
+    )
+
+    def seen(tick: int) -> Snapshot:
+        made = snapshot(tick)
+        made.table["cpu_ns"][2], made.table["child_cpu_ns"][2] = 0, tick * SECOND // 2
+        made.table["ppid"][2] = 77
+        return made
+
+    observer.tick(seen(1), (), paused=False)
+    (job,) = (group for group in observer.tick(seen(2), (), paused=False).groups if group.name == "job")
+    assert (job.cpu, job.brief) == (0.5, 0.5)
+    assert [member.parent for member in job.members] == [77]
+
+
 def groups(tick: Tick) -> dict[str, Group]:
     return {group.name: group for group in tick.groups}
 
