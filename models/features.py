@@ -15,6 +15,10 @@ from numpy.typing import NDArray
 
 from .records import WINDOW, Known, SampleTable
 
+RUNNABLE = 0.04
+"""How much longer than a tick a thread may seem to have run and waited: counters of a process are read within a few ms of each
+other, at other moments each tick (chosen, as `behaviour.WHOLE`)."""
+
 DEPTH = 32
 """Ancestors that are looked at for who collected a child (chosen: trees of processes are seldom a third as deep)."""
 
@@ -29,6 +33,7 @@ class Rates:
     cpu: Floats  # cores used
     brief: Floats  # cores that its children used which were in at most one of the tables, as far as somebody waited for them
     wait: Floats  # cores waited for in the run queue; 0 where the kernel does not tell
+    demand: Floats  # cores that it would have used by itself on this machine, of `uncontended`, without its brief children
     slices: Floats  # times put on a CPU, per second; NaN unknown
     child_faults: Floats  # minor page faults per second of children that it has waited for
     faults: Floats  # major and minor page faults per second
@@ -75,7 +80,7 @@ def rates(
         then = (before["known"][at_safe] & bit) != 0 if len(before) else np.zeros(n, dtype=np.bool_)
         return np.asarray(now & (then | born))
 
-    cpu = delta("cpu_ns") / 1e9 / seconds
+    cpu, wait = delta("cpu_ns") / 1e9 / seconds, delta("wait_ns") / 1e9 / seconds
     left, still_owed = _brief(before, at_safe, there, delta("child_cpu_ns"), owed)
     most = max(cpus - float(cpu.sum()), 0.0)
     brief = np.minimum(left / 1e9 / seconds, most)
@@ -83,7 +88,8 @@ def rates(
         return Rates(
             cpu=cpu,
             brief=brief * min(1.0, most / max(float(brief.sum()), 1e-12)),
-            wait=delta("wait_ns") / 1e9 / seconds,
+            wait=wait,
+            demand=uncontended(cpu, wait, after["threads"].astype(np.float64), cpus),
             slices=np.where(read_both(Known.WAIT), delta("slices") / seconds, np.nan),
             child_faults=delta("child_faults") / seconds,
             faults=(delta("minor_faults") + delta("major_faults")) / seconds,
@@ -91,6 +97,25 @@ def rates(
             known=np.asarray(there | born),
             owed=still_owed,
         )
+
+
+def uncontended(cpu: Floats, wait: Floats, threads: Floats, cpus: float) -> Floats:
+    """Cores that processes would have used had nobody stood in their way, at least what they used, at most `cpus`.
+
+    Waiting is not work. A thread runs, waits for a CPU, sleeps, and begins anew. Of a second in which it runs for c and waits for w
+    it sleeps for 1 - c - w. By itself it would not wait: it would run for c / (1 - w) of the time. That is a closed system with a
+    think time, as in the interactive response time law (Lazowska et al., Quantitative System Performance, 1984, ch. 3). It is never
+    more than c + w, and that much only of a thread that never sleeps. Work that comes by itself, not when the work before is done,
+    is c however long it waits: of that this is the upper limit.
+
+    Which of the `threads` of a process waited is not known. The fewer they were the more they wanted, so it is taken for the fewest
+    that can have run and waited for that long together; a thread can do RUNNABLE more than that in a tick as it is measured.
+    """
+    both = cpu + wait
+    fewest = np.maximum(np.minimum(np.ceil(both / (1.0 + RUNNABLE)), threads), 1.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = np.where(both < fewest, cpu / (1.0 - wait / fewest), fewest)
+    return np.asarray(np.minimum(np.maximum(np.minimum(share, both), cpu), cpus))
 
 
 def _brief(

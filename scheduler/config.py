@@ -208,7 +208,11 @@ class Priority(Section, frozen=True):
     )
     wait: Annotated[
         float,
-        Meta(gt=0, le=10, description="Run-queue wait of a latency group, as a share of its demand, that counts as contention."),
+        Meta(
+            gt=0,
+            le=10,
+            description="Run-queue wait of a latency group, as a share of the time that it wants a CPU, that counts as contention.",
+        ),
     ] = 0.05
     release_after: Annotated[
         Seconds, Meta(description="Give the priority back when contention has been over for so many seconds.")

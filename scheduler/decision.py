@@ -39,7 +39,7 @@ class Group(Record, frozen=True):
     processes: int
     cpu: float  # cores used
     wait: float  # cores waited for in the run queue
-    demand: float  # cpu + wait
+    demand: float  # cores that it would have used by itself on this machine: from `cpu` to cpu + wait, at most the CPUs
     rss: int  # bytes
     members: tuple[Member, ...]
     behaviour: Behaviour | None = None  # None: the configuration says the class, or nothing is known yet

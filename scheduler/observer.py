@@ -95,6 +95,7 @@ class Measured:
     cpu: Floats  # cores
     brief: Floats  # of them: used by children that came and went
     wait: Floats  # cores
+    demand: Floats  # cores that it would have used by itself on this machine
     rss: Floats  # bytes
     behaviour: Floats  # [len(groups), len(BEHAVIOUR_CHANNELS)]
     series: dict[tuple[str, str], float]  # (group or pool, metric) -> value: what demand models learn and forecast
@@ -132,7 +133,7 @@ class Measurer:
             self._owed = None
             return None
         seconds = (snapshot.at - before.at) / 1e9
-        cpus = len(snapshot.host.cpu_busy_ns) or math.inf  # 0: recorded where nobody looked
+        cpus = _cpus(snapshot)
         rate = rates(before.table, table, before.at, snapshot.at, before.uptime_ticks, cpus=cpus, owed=self._owed)
         self._owed = rate.owed
         members = self._groups_of(ids, snapshot)
@@ -146,9 +147,10 @@ class Measurer:
         brief = total(rate.brief)
         cpu, wait = total(rate.cpu) + brief, total(rate.wait)
         rss = total(table["rss_bytes"].astype(np.float64))
+        demand = np.minimum(total(rate.demand) + brief, cpus)
         series: dict[tuple[str, str], float] = {}
-        for name, c, w, r in zip(names, cpu.tolist(), wait.tolist(), rss.tolist(), strict=True):
-            series[name, "cpu"] = c + w
+        for name, d, r in zip(names, demand.tolist(), rss.tolist(), strict=True):
+            series[name, "cpu"] = d
             series[name, "rss"] = r
         for pool in snapshot.pools:
             load = offered_load(pool)
@@ -174,6 +176,7 @@ class Measurer:
             cpu=cpu,
             brief=brief,
             wait=wait,
+            demand=demand,
             rss=rss,
             behaviour=behaviour,
             series=series,
@@ -421,7 +424,7 @@ class Observer:
             protected=self._protected(measured, snapshot, sheltered),
             groups=self._groups(measured, snapshot, reported, classes),
             pools=tuple(self._pool(pool, measured, snapshot) for pool in sorted(snapshot.pools, key=lambda pool: pool.pool)),
-            forecasts=self._forecasts(measured, reported, snapshot.wall, snapshot.host.memory_total),
+            forecasts=self._forecasts(measured, reported, snapshot),
             scores=scores,
             outcomes=outcomes,
             home=self._home(measured, snapshot),
@@ -557,7 +560,7 @@ class Observer:
                     processes=int(measured.processes[i]),
                     cpu=cpu,
                     wait=wait,
-                    demand=cpu + wait,
+                    demand=float(measured.demand[i]),
                     rss=int(measured.rss[i]),
                     members=tuple(sorted(members.get(name, ()), key=lambda member: member.id)),
                     behaviour=classes[name][1],
@@ -606,7 +609,7 @@ class Observer:
             load_stable=_mean(history, snapshot.at - STABLE_SECONDS * 1e9),
             load_panic=_mean(history, snapshot.at - PANIC_SECONDS * 1e9),
             start_seconds=pool.start_seconds,
-            cpu_per_worker=self._cores_per_busy_worker(pool.pool, ran, waited, busy),
+            cpu_per_worker=self._cores_per_busy_worker(pool.pool, ran, waited, busy, _cpus(snapshot)),
             rss_per_worker=largest,
             workers=tuple(workers),
             trouble=pool.trouble,
@@ -663,20 +666,20 @@ class Observer:
             now=ahead.now,
         )
 
-    def _cores_per_busy_worker(self, pool: str, ran: float, waited: float, busy: float) -> float:
+    def _cores_per_busy_worker(self, pool: str, ran: float, waited: float, busy: float, cpus: float) -> float:
         """Cores that one busy worker would take if nobody stood in its way; smoothed over about 20 ticks, 1 until work was seen.
 
         Of its busy time a worker runs, waits for a CPU, or waits for something else. Without the second, it runs for
-        ran / (busy - waited) of it. Threads can make that more than 1.
+        ran / (busy - waited) of it, as in `features.uncontended`. Threads can make that more than 1, and no more than `cpus`.
         """
         own = busy - waited
         if own >= 0.25:
-            now = min(ran / own, 64.0)
+            now = min(ran / own, cpus)
             before = self._cpu_per_worker.get(pool)
             self._cpu_per_worker[pool] = now if before is None else before + 0.05 * (now - before)
         return self._cpu_per_worker.get(pool, 1.0)
 
-    def _forecasts(self, measured: Measured, reported: Sequence[str], wall: int, memory: int) -> tuple[Forecast, ...]:
+    def _forecasts(self, measured: Measured, reported: Sequence[str], snapshot: Snapshot) -> tuple[Forecast, ...]:
         """Forecasts of the groups that the tick tells about. A group is followed from the first time on, so that its history is
         there when it is told of again."""
         wanted = set(reported)
@@ -684,9 +687,10 @@ class Observer:
         keys = sorted(key for key in measured.series if key[0] in self._followed or key[1] == "load")
         values = np.array([measured.series[key] for key in keys])
         ask = np.array([metric in self._spoken for _, metric in keys], dtype=np.bool_)
-        most = np.array([float(memory) if metric == "rss" else np.inf for _, metric in keys])
+        limits = {"rss": float(snapshot.host.memory_total), "cpu": _cpus(snapshot)}
+        most = np.array([limits.get(metric, math.inf) for _, metric in keys])
         of = np.array([METRICS.index(metric) for _, metric in keys], dtype=np.int64)
-        forecasts = self._forecaster.step(keys, values, wall / 1e9, of, ask, most)
+        forecasts = self._forecaster.step(keys, values, snapshot.wall / 1e9, of, ask, most)
         return tuple(
             Forecast(target, metric, *forecasts[which])
             for which, (target, metric) in enumerate(keys)
@@ -736,6 +740,11 @@ class Observer:
             if named:
                 found.append(_member(id_, table[row], identity))
         return tuple(sorted(found, key=lambda member: member.id))
+
+
+def _cpus(snapshot: Snapshot) -> float:
+    """CPUs of the machine; infinite where that was not recorded."""
+    return float(len(snapshot.host.cpu_busy_ns)) or math.inf
 
 
 def _member(id_: ProcId, record: np.void, identity: Identity) -> Member:

@@ -233,7 +233,8 @@ def _wait(about: Account, change: Change, subject: bool = True) -> str:
 
 
 def _wait_share(group: Group) -> float:
-    return group.wait / group.demand if group.demand > 0 else 0.0
+    wanted = group.cpu + group.wait
+    return group.wait / wanted if wanted > 0 else 0.0
 
 
 def _share(share: float) -> str:

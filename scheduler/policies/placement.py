@@ -149,8 +149,8 @@ class Placement:
         latency = [group for group in tick.groups if group.latency is Latency.LATENCY]
         batch = [group for group in tick.groups if group.latency is Latency.BATCH]
         loss = min(sum(group.wait for group in batch), max(0.0, machine.cpus - machine.busy))
-        demand = sum(group.demand for group in latency)
-        memory.looks.append(Look(tick.at, loss, sum(group.wait for group in latency) / demand if demand >= LATENCY_DEMAND else 0.0))
+        wanted = sum(group.cpu + group.wait for group in latency)
+        memory.looks.append(Look(tick.at, loss, sum(group.wait for group in latency) / wanted if wanted >= LATENCY_DEMAND else 0.0))
         while memory.looks[0].at <= tick.at - self._window:
             memory.looks.pop(0)
         if memory.kept is None or memory.before is None or tick.at - memory.changed < 2 * self._window:

@@ -202,7 +202,7 @@ class Priority:
         another mechanism, and would lose the one that works.
         """
         batch = sum(group.cpu for group in tick.groups if group.latency is Latency.BATCH)
-        rest = sum(group.demand for group in tick.groups if group.latency is Latency.LATENCY)
+        rest = sum(group.cpu + group.wait for group in tick.groups if group.latency is Latency.LATENCY)
         left = max(0.0, tick.machine.cpus - rest) + UNYIELDING * tick.machine.cpus
         for held in self.memory.held.values():
             if held.target == target and held.control == control and control is not Control.SLICE and batch > left:
@@ -254,7 +254,7 @@ class Priority:
         crowded = machine.busy >= BUSY * machine.cpus and batch_now >= BATCH_DEMAND
 
         def waits(share: float) -> bool:
-            return any(group.wait > WAIT_FLOOR and group.wait > share * group.demand for group in protected)
+            return any(group.wait > WAIT_FLOOR and wait_share(group) > share for group in protected)
 
         victim = max(protected, key=lambda group: (wait_share(group), group.name))
         return View(
@@ -534,8 +534,9 @@ def _concerns(held: Held, result: Result) -> bool:
 
 
 def wait_share(group: Group) -> float:
-    """Run-queue wait of a group per core of its demand, 0 for one that wants next to nothing."""
-    return group.wait / group.demand if group.demand >= WAIT_FLOOR else 0.0
+    """Share of the time in which a group wanted a CPU for which it waited for one; 0 for one that wants next to nothing."""
+    wanted = group.cpu + group.wait
+    return group.wait / wanted if wanted >= WAIT_FLOOR else 0.0
 
 
 def _add(wishes: dict[str, Held], key: str, wish: Held) -> None:

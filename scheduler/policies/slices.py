@@ -43,7 +43,7 @@ class Trial(Memory):
     phase: str = "short"  # short, long: measured with and without; kept, dropped: found
     ticks: int = -SETTLE_TICKS  # of this phase; below 0: not counted yet
     wait: float = 0.0  # cores, summed over the ticks counted
-    demand: float = 0.0
+    demand: float = 0.0  # cores run and waited for
     short: float | None = None  # wait per demand with the short slice, once measured
     long: float | None = None  # and without
     until: int = 0  # ns, of what was found
@@ -94,7 +94,7 @@ class Slices(Memory):
         if trial.ticks <= 0:
             return
         trial.wait += group.wait
-        trial.demand += group.demand
+        trial.demand += group.cpu + group.wait
         if trial.ticks < (SHORT_TICKS if trial.phase == "short" else LONG_TICKS):
             return
         share = trial.wait / trial.demand

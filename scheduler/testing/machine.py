@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
+from ...models.features import uncontended
 from ...models.records import HORIZONS, QUANTILES, Anomaly, Forecast, Latency, ProcId, Score
 from ..decision import (
     Control,
@@ -357,12 +358,18 @@ class FakeMachine:
             if hogs and ids:
                 wait += work * min(3.0, 0.6 * self._pressure(service, hogs, ids) * min(1.0, len(ids) / self._cpus))
             member = Member(self._service_ids()[0], service.session, service.cgroup, 0)
-            groups.append(Group(service.name, Latency.LATENCY, 1, used, wait, used + wait, 50 << 20, (member,)))
+            groups.append(self._group(service.name, Latency.LATENCY, used, wait, 50 << 20, (member,)))
         if hogs and ids:
             cpu = min(float(len(ids)), self._cpus - used)
             members = tuple(Member(id_, hogs.session, hogs.cgroup, self._nice(id_)) for id_ in ids)
-            groups.append(Group(hogs.name, Latency.BATCH, len(ids), cpu, len(ids) - cpu, float(len(ids)), 1 << 20, members))
+            groups.append(self._group(hogs.name, Latency.BATCH, cpu, len(ids) - cpu, 1 << 20, members))
         return groups
+
+    def _group(self, name: str, latency: Latency, cpu: float, wait: float, rss: int, members: tuple[Member, ...]) -> Group:
+        """Of processes with as many threads as they want; all run and wait for the same time."""
+        each = np.full(len(members), 1 / len(members))
+        demand = uncontended(cpu * each, wait * each, np.full(len(members), np.inf), self._cpus).sum()
+        return Group(name, latency, len(members), cpu, wait, min(float(demand), float(self._cpus)), rss, members)
 
     # --- what models would say ------------------------------------------------------------------------------------------------
 

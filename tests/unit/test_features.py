@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from nicety.models.features import rates
+from nicety.models.features import rates, uncontended
 from nicety.models.records import SAMPLE, Known, SampleTable
 
 SECOND = 1_000_000_000
@@ -67,6 +69,51 @@ def test_io_is_known_only_where_both_tables_know_it() -> None:
 def test_tables_out_of_order_are_refused() -> None:
     with pytest.raises(ValueError, match="in order of time"):
         rates(table(), table(), 5, 5, 0)
+
+
+# --- demand ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cpu", "wait", "threads", "demand"),
+    [
+        (0.3, 0.0, 1, 0.3),  # nobody stood in its way
+        (0.2, 0.5, 1, 0.4),  # of the half in which it did not wait
+        (0.25, 0.75, 1, 1.0),  # never sleeps
+        (0.1, 0.93, 1, 1.0),  # likewise, measured a little late
+        (0.05, 1.73 - 0.05, 64, 0.05 / (1 - 1.68 / 2)),  # a client in a crowd: what two of its threads could have done
+        (1.0, 3.0, 4, 2.0),  # four hogs in a process, on two CPUs
+        (0.5, 0.0, 0, 0.5),  # a zombie has no threads, but what it used it used
+        (1.5, 0.5, 1, 1.5),  # a thread that ended meanwhile
+        (0.0, 0.9, 1, 0.0),
+    ],
+)
+def test_what_a_process_would_have_used_by_itself(cpu: float, wait: float, threads: int, demand: float) -> None:
+    (found,) = uncontended(np.array([cpu]), np.array([wait]), np.array([float(threads)]), 2.0).tolist()
+    assert found == pytest.approx(demand)
+
+
+def test_demand_is_that_of_the_same_cycle_without_the_wait() -> None:
+    """10 ms of work, 40 ms of sleep, and 0 to 200 ms of waiting: a fifth of a core, always."""
+    for waited in (0, 1, 10, 50, 200):
+        cycle = 10 + waited + 40
+        (found,) = uncontended(np.array([10 / cycle]), np.array([waited / cycle]), np.array([1.0]), 2.0).tolist()
+        assert found == pytest.approx(0.2)
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 8), st.floats(0, 200), st.integers(0, 500)), min_size=1, max_size=5),
+    st.integers(8, 64),
+)
+def test_demand_is_at_least_what_was_used_and_at_most_what_was_used_and_waited_for(
+    processes: list[tuple[float, float, int]], cpus: int
+) -> None:
+    cpu, wait, threads = (np.array(column, dtype=np.float64) for column in zip(*processes, strict=True))
+    demand = uncontended(cpu, wait, threads, float(cpus))
+    assert (demand >= cpu).all()
+    assert (demand <= np.maximum(cpu + wait, cpu)).all()
+    assert (demand <= cpus).all()
+    assert (demand <= np.maximum(cpu, np.maximum(threads, 1))).all()
 
 
 # --- children that came and went ------------------------------------------------------------------------------------------------

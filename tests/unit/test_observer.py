@@ -193,6 +193,33 @@ def test_work_of_children_that_no_tick_sees_is_in_the_group_that_collects_it() -
     assert [member.parent for member in job.members] == [77]
 
 
+def test_who_waits_a_hundred_times_as_long_as_it_runs_wants_no_more_than_the_machine_has() -> None:
+    """Eight clients of 7 ms each wait for most of a second beside 100 hogs of 20 ms, on two CPUs."""
+    clients, hogs = range(100, 108), range(200, 300)
+    config = parse("[groups.hogs]\nprogram = 'hog'\nlatency = 'batch'\n[groups.clients]\nprogram = 'client'\nlatency = 'latency'")
+    names = {ProcId(pid, pid): Identity("x", "client" if pid in clients else "hog", "/", "", 0) for pid in (*clients, *hogs)}
+
+    def seen(tick: int) -> Snapshot:
+        table = np.zeros(len(names), dtype=SAMPLE)
+        table["pid"] = table["start_ticks"] = [id_.pid for id_ in names]
+        client = np.isin(table["pid"], list(clients))
+        table["threads"], table["known"] = np.where(client, 12, 1), int(Known.WAIT)
+        table["cpu_ns"] = tick * SECOND * np.where(client, 0.007, 0.0194)
+        table["wait_ns"] = tick * SECOND * np.where(client, 0.9, 0.98)
+        host = HostSample((tick * SECOND, tick * SECOND), 8 << 30, 6 << 30, None)
+        return Snapshot(tick * SECOND, tick * SECOND, 10_000 + 100 * tick, table, names, host, ())
+
+    observer = Observer(config, Abilities(False, "", False), OWN, None, None, None)
+    ticks = [observer.tick(seen(tick), (), paused=False) for tick in range(1, 40)]
+    last = groups(ticks[-1])
+    assert last["hogs"].demand == 2.0
+    assert last["clients"].demand == pytest.approx(8 * 0.007 / 0.1)
+    assert last["clients"].wait == pytest.approx(7.2)
+    said = [value for it in ticks[-1].forecasts if it.metric == "cpu" for row in it.values for value in row]
+    assert len(said) > 0
+    assert max(said) <= 2.0
+
+
 def groups(tick: Tick) -> dict[str, Group]:
     return {group.name: group for group in tick.groups}
 
