@@ -276,7 +276,8 @@ def cost(model: BehaviourModel, groups: int = 1000, ticks: int = 40) -> float:
     """Median ms of CPU of a tick in which every group does something, each something else."""
     rng = np.random.default_rng(1)
     base = rng.gamma(1.0, 0.3, (groups, len(BEHAVIOUR_CHANNELS)))
-    base[:, :2], base[:, 5] = 1 + rng.integers(0, 4, (groups, 2)), 300 * base[:, 5]
+    base[:, :2] = 1 + rng.integers(0, 4, (groups, 2))
+    base[:, BEHAVIOUR_CHANNELS.index("slices")] *= 300
     traits = slice(BEHAVIOUR_CHANNELS.index("serves"), None)
     base[:, traits] = rng.random(base[:, traits].shape) < 0.2
     names, behaviours, spent = [f"program {i}" for i in range(groups)], Behaviours(model, CERTAINTY), []

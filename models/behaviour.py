@@ -25,7 +25,9 @@ BEHAVIOUR_CHANNELS: tuple[str, ...] = (
     "threads",  # of all of them
     "young",  # processes among them that are younger than YOUNG_SECONDS
     "cpu",  # cores used
+    "brief",  # cores that its children used which came and went
     "wait",  # cores waited for in the run queue
+    "demand",  # cores that it would have used by itself, its brief children with it
     "slices",  # times put on a CPU, per second; NaN: the kernel does not tell
     "chars",  # bytes read and written per second, cached ones too; NaN: not known
     "faults",  # page faults per second
@@ -101,6 +103,11 @@ SQUEEZED = 0.5
 """Share of its demand that a group must have got for a tick to count wholly: four hogs on two CPUs get that. Below it, others made
 it behave as it did: a service beside hogs is always runnable, too."""
 
+STARVED = 0.25
+"""Share of what it ran and waited for below which a tick of a group that used less than LITTLE_CORES says nothing (chosen: half of
+SQUEEZED). How it waits tells what others do, and with so little CPU there is next to nothing else to go by. Unless it has what
+answers somebody, a socket for one: that does not rest on waiting, and a service that starts beside hogs must be known."""
+
 WHOLE = 0.04
 """How near to a whole number of cores demand must be to count as that: the collector reads a group's processes within a few ms of
 each other, and a hog is off the CPU for less than 1 %."""
@@ -117,9 +124,9 @@ loads is no different from batch work until it is used; nobody waits longer with
 Engineering, 1993, ch. 5)."""
 
 LITTLE_CORES = 0.25
-"""Mean demand, in cores, below which a group is not called batch: to demote it would win little, and what is asked now and then
-looks like it. Once called batch it stays so down to half of that. Of the moments at which programs in training look like batch
-work and are it, 7 % are below (1 % at 0.1, 21 % at 0.5)."""
+"""Mean CPU use, in cores, below which a group is not called batch: to demote it would win little, and what is asked now and then
+looks like it. What it waited for is not counted. Once called batch it stays so down to half of that in demand: demoted, it uses
+less. Of the moments at which programs in training look like batch work and are it, 7 % are below (1 % at 0.1, 21 % at 0.5)."""
 
 KEPT_SECONDS = 600.0
 """A group that is gone is remembered for so long: the next round of a periodic job is known when it starts."""
@@ -144,9 +151,10 @@ _LARGEST = 1e15  # of any channel; what is beyond was no measurement
 _COLUMN = {name: column for column, name in enumerate(BEHAVIOUR_CHANNELS)}
 _SUMS = (  # over ticks, weighted with what each says
     *("mass", "cpu", "square", "wait", "known", "slices", "jitter"),
-    *("faults", "threads", "processes", "young", "busy", "wanted", "whole"),
+    *("faults", "threads", "processes", "young", "busy", "wanted", "whole", "used", "demand"),
 )
 _IO = ("bytes", "cpu", "slices")  # since bytes come in lumps, they are compared with what was used in the same time
+_ANSWERS = ("serves", "serves_locally", "served_for", "keys", "shows", "asked")  # signs of somebody who waits for it
 _TRAITS = ("serves", "serves_locally", "served_for", "terminal", "keys", "shows", "fed", "asked")
 """What a group has, as last seen. Too few programs in training have one of the last three for a model to learn from."""
 
@@ -194,7 +202,9 @@ class Summaries:
 
     def rows(self, slots: Ints) -> Floats:
         """[n, len(BEHAVIOUR_FEATURES)]; NaN where nothing is known."""
-        mass, cpu, square, wait, known, slices, jitter, faults, threads, processes, young, busy, wanted, whole = self._sums[slots].T
+        mass, cpu, square, wait, known, slices, jitter, faults, threads, processes, young, busy, wanted, whole, *_ = self._sums[
+            slots
+        ].T
         spoken, io_cpu, io_slices = self._io[slots].T
         serves, serves_locally, served_for, terminal, keys, *_ = self._traits[slots].T
         told, often = self._io_ticks[slots] >= CHARS_TICKS, self._active[slots] >= UNSTEADY_TICKS
@@ -235,7 +245,8 @@ class Summaries:
 
         `held` [n]: it is called batch already.
         """
-        mass, processes, wanted = self._sums[slots][:, [_SUMS.index(name) for name in ("mass", "processes", "wanted")]].T
+        columns = [_SUMS.index(name) for name in ("mass", "processes", "used", "demand")]
+        mass, processes, used, demand = self._sums[slots][:, columns].T
         _, _, served_for, terminal, keys, shows, fed, asked = self._traits[slots].T  # NaN, not known, is no sign of anybody
         loads = self._active[slots] * self._interval < LOADING_SECONDS
         why = {
@@ -244,7 +255,7 @@ class Summaries:
             Spared.SERVER: served_for > 0,
             Spared.ASKED: asked > 0,
             Spared.LOADING: loads & ((terminal > 0) & (processes < 1.5 * mass) | (fed > 0)),
-            Spared.LITTLE: wanted < np.where(held, LITTLE_CORES / 2, LITTLE_CORES) * mass,
+            Spared.LITTLE: np.where(held, demand < LITTLE_CORES / 2 * mass, used < LITTLE_CORES * mass),
         }
         return np.select(list(why.values()), [SPARED.index(reason) for reason in why], 0)
 
@@ -253,14 +264,16 @@ class Summaries:
         channels = {name: values[:, column] for name, column in _COLUMN.items()}
         there = channels["processes"] > 0
         cpu, wait = channels["cpu"], channels["wait"]
-        demand = cpu + wait
+        used, both = cpu + channels["brief"], cpu + wait
         threads = np.maximum(channels["threads"], 1.0)
         with np.errstate(divide="ignore", invalid="ignore"):
-            got = np.where(demand > 0, cpu / demand, 0.0)
+            got = np.where(both > 0, cpu / both, 0.0)
         weight = self._interval * cpu / (cpu + FULL_CORES) * np.minimum(1.0, got / SQUEEZED)
-        weight = np.where(there & (cpu >= QUIET_CORES), weight, 0.0)
+        answers = np.logical_or.reduce([channels[name] > 0 for name in _ANSWERS])
+        tells = (got >= STARVED) | (used >= LITTLE_CORES) | answers
+        weight = np.where(there & (cpu >= QUIET_CORES) & tells, weight, 0.0)
         told = weight > 0
-        nearest = np.rint(demand)
+        nearest = np.rint(both)
         slices, chars = channels["slices"], channels["chars"]
         counted, spoken = ~np.isnan(slices), ~np.isnan(chars)
         slices = np.where(counted, slices, 0.0)
@@ -277,9 +290,11 @@ class Summaries:
                 threads,
                 channels["processes"],
                 channels["young"] / np.maximum(channels["processes"], 1.0),
-                np.minimum(demand / threads, 1.0),
-                np.minimum(demand, 1.0),
-                ((nearest >= 1) & (np.abs(demand - nearest) <= WHOLE * nearest)).astype(np.float64),
+                np.minimum(both / threads, 1.0),
+                np.minimum(both, 1.0),
+                ((nearest >= 1) & (np.abs(both - nearest) <= WHOLE * nearest)).astype(np.float64),
+                np.minimum(used, 1.0),
+                np.minimum(channels["demand"], 1.0),
             ],
             axis=1,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -29,6 +30,7 @@ from nicety.models.behaviour import (
     decide,
 )
 from nicety.models.checks import check_behaviour
+from nicety.models.features import uncontended
 from nicety.models.records import Behaviour, Latency, Spared
 
 NAN = float("nan")
@@ -42,6 +44,7 @@ class Doing:
     threads: float = 1
     young: float = 0
     cpu: float = 0.0
+    brief: float = 0.0
     wait: float = 0.0
     slices: float = 0.0
     chars: float = 0.0
@@ -54,6 +57,12 @@ class Doing:
     shows: float = 0
     fed: float = 0
     asked: float = 0
+
+    @property
+    def demand(self) -> float:
+        """As the measurer has it, if its processes are all alike."""
+        each = np.full(max(round(self.processes), 1), 1 / max(round(self.processes), 1))
+        return float(uncontended(self.cpu * each, self.wait * each, self.threads * each, math.inf).sum()) + self.brief
 
     def row(self) -> list[float]:
         return [getattr(self, name) for name in BEHAVIOUR_CHANNELS]
@@ -333,6 +342,34 @@ def test_what_wants_little_is_not_called_batch_and_once_it_is_does_not_go_back_a
     assert Latency.BATCH in wants(LITTLE_CORES * 1.3, 60)
     assert wants(LITTLE_CORES * 0.6, 120) == {Latency.BATCH}
     assert [*latencies(behaviours, Doing(cpu=LITTLE_CORES * 0.4, slices=2), 120)][-1] is Latency.NONE
+
+
+@pytest.mark.parametrize("slices", [10, 30, 100])
+@pytest.mark.parametrize("processes", [1, 2, 6])
+def test_who_only_waits_is_not_called_batch_for_it(slices: float, processes: int) -> None:
+    """A client that uses 0.05 cores beside a hundred hogs: it "wanted" 1.7 cores, and was called batch, 91 to 99 % sure."""
+    client = Doing(processes=processes, threads=processes, cpu=0.054, wait=min(1.68, 0.9 * processes), slices=slices)
+    assert not set(latencies(Behaviours(MODEL, 0.9), client, 60)) & {Latency.BATCH, Latency.LATENCY}
+
+
+def test_a_hog_among_many_of_its_own_kind_is_known_by_what_it_uses() -> None:
+    crowd = Doing(processes=12, threads=12, cpu=1.95, wait=10.0, slices=400)
+    assert [*latencies(Behaviours(MODEL, 0.9), crowd, 10)][-1] is Latency.BATCH
+
+
+def test_demoted_work_stays_what_it_was_called_however_little_it_gets() -> None:
+    """It uses what others leave, and wants a whole CPU still: a demotion that took its own reason away would come and go."""
+    behaviours = Behaviours(MODEL, 0.9)
+    assert [*latencies(behaviours, HOG, 5)][-1] is Latency.BATCH
+    assert set(latencies(behaviours, Doing(cpu=0.03, wait=0.97, slices=60), 120)) == {Latency.BATCH}
+    assert set(latencies(behaviours, Doing(cpu=0.26, wait=0.74, slices=60), 120)) == {Latency.BATCH}
+
+
+def test_what_children_use_that_come_and_go_counts_as_used() -> None:
+    make = Doing(cpu=0.05, brief=0.9, slices=2)
+    sure = BehaviourModel.from_arrays(LONG_BURSTS, "")
+    assert [*latencies(Behaviours(sure, 0.9), make, 30)][-1] is Latency.BATCH
+    assert [*latencies(Behaviours(sure, 0.9), replace(make, brief=0.0), 30)][-1] is Latency.NONE
 
 
 def test_why_what_looks_like_batch_is_not_called_so_is_said() -> None:

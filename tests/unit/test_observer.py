@@ -237,6 +237,23 @@ def test_a_service_and_a_hog_are_told_apart_by_what_they_do_and_the_tick_says_on
     assert "listens" in {feature for feature, _, _ in behaviour.evidence}
 
 
+def test_nobody_is_called_batch_for_waiting() -> None:
+    """A client of 0.054 cores that others keep waiting for most of each second."""
+    found = shipped("behaviour")
+    assert found is not None
+    model = BehaviourModel.from_arrays(found.arrays, found.digest)
+    observer = Observer(Config(), Abilities(autogroup=True, cpu_cgroup="v1", may_renice=True), OWN, None, None, model)
+
+    def seen(tick: int) -> Snapshot:
+        made = snapshot(tick)
+        made.table["cpu_ns"][2], made.table["wait_ns"][2] = round(0.054 * tick * SECOND), round(0.9 * tick * SECOND)
+        made.table["slices"][2], made.table["read_chars"][2] = 30 * tick, 100_000 * tick
+        return made
+
+    ticks = [observer.tick(seen(tick), (), paused=False) for tick in range(1, 60)]
+    assert {it.latency for tick in ticks for it in tick.groups if it.name == "program hog"} <= {Latency.NONE}
+
+
 def test_a_hog_is_known_within_two_ticks() -> None:
     first, second, third = observe(Config(), learns=True, ticks=3)
     assert first.gap
