@@ -24,7 +24,7 @@ from nicety.models.records import (
     WorkerSample,
 )
 from nicety.scheduler.config import Config, parse
-from nicety.scheduler.decision import Abilities, Group, Member, Tick
+from nicety.scheduler.decision import Abilities, Group, Machine, Member, Tick
 from nicety.scheduler.observer import Measurer, Observer, offered_load
 
 OWN, SERVICE, HOG = ProcId(5, 100), ProcId(10, 200), ProcId(20, 300)
@@ -218,6 +218,62 @@ def test_who_waits_a_hundred_times_as_long_as_it_runs_wants_no_more_than_the_mac
     said = [value for it in ticks[-1].forecasts if it.metric == "cpu" for row in it.values for value in row]
     assert len(said) > 0
     assert max(said) <= 2.0
+
+
+def crowded(tick: int, unseen: float, kernel: float = 0.0, steal: float = 0.0) -> Snapshot:
+    """The service and the hog use 1.2 cores of two CPUs; besides somebody unseen, the kernel, and other guests of the host."""
+    made = snapshot(tick)
+    each = round(tick * SECOND * (1.2 + unseen + kernel) / 2)
+    host = HostSample(
+        (each, each), 8 << 30, 6 << 30, None, steal_ns=round(tick * SECOND * steal), kernel_ns=round(tick * SECOND * kernel)
+    )
+    return replace(made, host=host)
+
+
+def machines(*snapshots: Snapshot) -> list[Machine]:
+    observer = Observer(Config(), Abilities(False, "", False), OWN, None, None, None)
+    return [observer.tick(one, (), paused=False).machine for one in snapshots][1:]
+
+
+def test_work_that_no_visible_process_accounts_for_is_told_within_three_ticks() -> None:
+    seen = machines(*(crowded(tick, unseen=0.8) for tick in range(1, 30)))
+    assert seen[2].unseen > 0.3
+    assert seen[-1].unseen == pytest.approx(0.8, abs=0.01)
+
+
+def test_what_the_kernel_does_and_what_is_stolen_is_not_unseen_work() -> None:
+    seen = machines(*(crowded(tick, unseen=0.0, kernel=0.5, steal=0.25) for tick in range(1, 10)))
+    assert {machine.unseen for machine in seen} == {0.0}
+    assert seen[-1].steal == pytest.approx(0.25)
+
+
+def test_a_single_odd_tick_is_not_unseen_work() -> None:
+    seen = machines(*(crowded(tick, 0.0 if tick < 5 else 0.9 / tick) for tick in range(1, 10)))  # 0.9 cores in the fifth
+    assert {machine.unseen for machine in seen} == {0.0}
+
+
+def test_children_that_come_and_go_and_processes_that_were_not_visible_before_are_seen() -> None:
+    def storm(tick: int) -> Snapshot:
+        made = crowded(tick, unseen=0.8)
+        made.table["child_cpu_ns"][1] = round(0.8 * tick * SECOND)
+        return made
+
+    def first_seen(tick: int) -> Snapshot:
+        """Each tick another process, older than the tick before, that can now be read."""
+        made = crowded(tick, unseen=0.8)
+        other = ProcId(1000 + tick, 50)
+        row = np.zeros(1, dtype=SAMPLE)
+        row["pid"], row["start_ticks"], row["cpu_ns"], row["threads"] = *other, 40 * SECOND, 1
+        table = np.concatenate([made.table, row])
+        return replace(made, table=table, identities={**made.identities, other: Identity("x", "x", "/", "", 0)})
+
+    for make in (storm, first_seen):
+        assert {machine.unseen for machine in machines(*map(make, range(1, 12)))} == {0.0}, make
+
+
+def test_where_the_machine_was_not_recorded_nothing_is_unseen() -> None:
+    bare = [replace(snapshot(tick), host=HostSample((), 0, 0, None)) for tick in range(1, 6)]
+    assert {(machine.unseen, machine.steal) for machine in machines(*bare)} == {(0.0, 0.0)}
 
 
 def groups(tick: Tick) -> dict[str, Group]:
