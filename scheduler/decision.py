@@ -44,7 +44,7 @@ class Group(Record, frozen=True):
     members: tuple[Member, ...]
     behaviour: Behaviour | None = None  # None: the configuration says the class, or nothing is known yet
     brief: float = 0.0  # of `cpu`: cores that children used which came and went between two ticks
-    throttled: float = 0.0  # share of the tick for which a quota of its own cgroup stopped it, 0..1
+    throttled: float = 0.0  # share of the tick for which a quota of its own cgroup stopped it, CPUs added up, 0..1
 
 
 class Worker(Record, frozen=True):

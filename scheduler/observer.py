@@ -57,6 +57,7 @@ from .decision import (
     Worker,
 )
 from .grouping import Grouping
+from .policies.mechanisms import under
 from .policies.threshold import FEW
 from .rivals import running
 
@@ -91,8 +92,8 @@ children that come and go when they are collected."""
 
 UNSEEN_LEAST = 0.1
 """Share of the CPUs that must be in use by nobody visible to be said so. On 2 CPUs, busy with builds, disk writes or loopback
-traffic, what was not accounted for stayed below 0.02 of them, and came to 0.1 for two ticks when a storm of processes was ended from
-outside: the kernel tells nobody of the last of a child whose parent ignores SIGCHLD."""
+traffic, what was not accounted for stayed below 0.02 of them, and came to 0.1 for two ticks when a storm of processes was ended
+from outside: the kernel tells nobody of the last of a child whose parent ignores SIGCHLD."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -436,7 +437,7 @@ class Observer:
             paused=paused,
             machine=self._machine(snapshot, before, measured),
             protected=self._protected(measured, snapshot, sheltered),
-            groups=self._groups(measured, snapshot, reported, classes),
+            groups=self._groups(measured, snapshot, before, reported, classes),
             pools=tuple(self._pool(pool, measured, snapshot) for pool in sorted(snapshot.pools, key=lambda pool: pool.pool)),
             forecasts=self._forecasts(measured, reported, snapshot),
             scores=scores,
@@ -556,6 +557,7 @@ class Observer:
         self,
         measured: Measured,
         snapshot: Snapshot,
+        before: Snapshot,
         reported: Sequence[str],
         classes: Mapping[str, tuple[Latency, Behaviour | None]],
     ) -> tuple[Group, ...]:
@@ -568,6 +570,7 @@ class Observer:
                 group = members.get(measured.members[row])
                 if group is not None:
                     group.append(Member(id_, sessions[row], snapshot.identities[id_].cgroup, nices[row], parents[row]))
+        throttled = _throttled(measured, snapshot, before)
         result = []
         for name in reported:
             i = index[name]
@@ -584,6 +587,7 @@ class Observer:
                     members=tuple(sorted(members.get(name, ()), key=lambda member: member.id)),
                     behaviour=classes[name][1],
                     brief=float(measured.brief[i]),
+                    throttled=throttled.get(name, 0.0),
                 )
             )
         return tuple(result)
@@ -764,6 +768,27 @@ class Observer:
 def _cpus(snapshot: Snapshot) -> float:
     """CPUs of the machine; infinite where that was not recorded."""
     return float(len(snapshot.host.cpu_busy_ns)) or math.inf
+
+
+def _throttled(measured: Measured, snapshot: Snapshot, before: Snapshot) -> dict[str, float]:
+    """Groups of which a quota stopped a cgroup -> share of the tick for which it did, the most of their cgroups.
+
+    The kernel adds up CPUs, so a cgroup with threads on many may be stopped for less: it is 1 at most.
+    """
+    then = dict(before.quotas)
+    stopped = {
+        quota.cgroup: min(more / 1e9 / measured.seconds, 1.0)
+        for quota in snapshot.quotas
+        if (more := quota.throttled_ns - then.get(quota.cgroup, quota.throttled_ns)) > 0
+    }
+    if not stopped:
+        return {}
+    found: dict[str, float] = {}
+    homes = {(measured.members[row], snapshot.identities[id_].cgroup) for id_, row in measured.rows.items()}
+    for name, cgroup in homes:
+        share = max((share for path, share in stopped.items() if under(cgroup, path)), default=0.0)
+        found[name] = max(share, found.get(name, 0.0))
+    return found
 
 
 def _seen(measured: Measured, snapshot: Snapshot) -> float:

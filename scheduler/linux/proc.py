@@ -35,6 +35,7 @@ import numpy as np
 from ...models.records import SAMPLE, Identity, Known, PoolSample, ProcId, SampleTable, Snapshot, Trait
 from .host import USER_HZ, HostReader
 from .identity import base_name, cgroup_and_unit, program, says_more
+from .quotas import Quotas
 from .sockets import Listeners, socket_inode
 from .stdin import Feeders, awaits_input
 from .terminals import takes_keys
@@ -140,6 +141,8 @@ class ProcSource:
         self._limits = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._budget = _within(self._limits[0])
         self._host = HostReader(root)
+        self._quotas = Quotas.of(root)
+        self._cgroups = frozenset[str]()  # of all identities
         self._uptime_ticks = 0
         self._native = self._shows_our_pids()
         self._pid = os.getpid() if self._native else -1
@@ -165,12 +168,13 @@ class ProcSource:
             self._identities = MappingProxyType(
                 {id_: identity for id_, identity in both if id_ is not None and identity is not None}
             )
+            self._cgroups = frozenset(identity.cgroup for identity in self._identities.values())
             self._changed = False
         self._tick += 1
         table: SampleTable = np.frombuffer(b"".join([process.row for process in alive]), dtype=SAMPLE)
         host = self._host.read()
         host = replace(host, kernel_ns=host.kernel_ns + self._kernel_ns)
-        return Snapshot(at, wall, uptime_ticks, table, self._identities, host, pools)
+        return Snapshot(at, wall, uptime_ticks, table, self._identities, host, pools, self._quotas.read(self._cgroups))
 
     def close(self) -> None:
         """Give all descriptors back, and the descriptor limit."""

@@ -160,6 +160,16 @@ def test_the_machine_is_plausible(world: World) -> None:
     assert 0 <= first.kernel_ns <= second.kernel_ns
 
 
+def test_quotas_are_of_cgroups_that_processes_are_in_or_below(world: World) -> None:
+    world.start()
+    snapshot = read(world)
+    homes = [f"{identity.cgroup.rstrip('/')}/" for identity in snapshot.identities.values()]
+    names = [quota.cgroup for quota in snapshot.quotas]
+    assert names == sorted(set(names))
+    assert all(any(home.startswith(f"{name.rstrip('/')}/") for home in homes) for name in names)
+    assert all(quota.throttled_ns >= 0 for quota in snapshot.quotas)
+
+
 def test_names_are_printable(world: World) -> None:
     world.start()
     for identity in read(world).identities.values():

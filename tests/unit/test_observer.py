@@ -19,6 +19,7 @@ from nicety.models.records import (
     Latency,
     PoolSample,
     ProcId,
+    Quota,
     Snapshot,
     Trait,
     WorkerSample,
@@ -274,6 +275,20 @@ def test_children_that_come_and_go_and_processes_that_were_not_visible_before_ar
 def test_where_the_machine_was_not_recorded_nothing_is_unseen() -> None:
     bare = [replace(snapshot(tick), host=HostSample((), 0, 0, None)) for tick in range(1, 6)]
     assert {(machine.unseen, machine.steal) for machine in machines(*bare)} == {(0.0, 0.0)}
+
+
+def test_a_group_that_its_own_quota_stops_is_told_for_what_part_of_the_tick() -> None:
+    config = parse("[groups.job]\nprogram = 'hog'\nlatency = 'batch'\n[groups.web]\nprogram = 'server'\nlatency = 'latency'")
+    observer = Observer(config, Abilities(False, "", False), OWN, None, None, None)
+    homes = {OWN: "/tools", SERVICE: "/limited/web", HOG: "/limitedless"}
+
+    def seen(tick: int) -> Snapshot:
+        quotas = (Quota("/limited", 9 * SECOND + tick * SECOND // 4), Quota("/limited/web", tick * SECOND // 10))
+        identities = {id_: replace(IDENTITIES[id_], cgroup=home) for id_, home in homes.items()}
+        return replace(snapshot(tick), identities=identities, quotas=quotas if tick > 1 else ())
+
+    ticks = [groups(observer.tick(seen(tick), (), paused=False)) for tick in range(1, 4)]
+    assert [(tick["web"].throttled, tick["job"].throttled) for tick in ticks[1:]] == [(0.0, 0.0), (0.25, 0.0)]
 
 
 def groups(tick: Tick) -> dict[str, Group]:

@@ -1,0 +1,92 @@
+"""For how long cgroups were stopped because a CPU quota of theirs was used up. Reads files below a mount; must not know processes.
+
+A quota counts for all that is below: so each ancestor of a process's cgroup is looked at too. Whether a cgroup has a quota is
+looked up when it is first heard of, and each `LOOK_TICKS`; only those that have one are read each tick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path, PurePosixPath
+
+from ...models.records import Quota
+from .cgroup import Cgroups, find
+
+LOOK_TICKS = 30
+"""Reads after which it is looked again whether a cgroup has a quota (chosen): somebody may set one. Each read looks at as many."""
+
+
+class Quotas:
+    """Reads the quotas of cgroups. Whatever cannot be read has none: errors of the file system are never raised."""
+
+    def __init__(self, cgroups: Cgroups) -> None:
+        self._v1 = cgroups.shares is not None
+        self._mount = cgroups.shares or cgroups.weight
+        self._heard: Collection[str] = ()  # of the last read
+        self._places: dict[str, Path] = {}  # cgroup -> its directory: of all that were heard of, and their ancestors
+        self._order: list[str] = []  # of them
+        self._limited: set[str] = set()
+        self._turn = 0
+
+    @classmethod
+    def of(cls, root: Path) -> Quotas:
+        """Of the hierarchies that are mounted where the procfs at `root` belongs; of none where that does not say."""
+        try:
+            return cls(find((root / "self/mountinfo").read_text()))
+        except (OSError, UnicodeDecodeError):
+            return cls(Cgroups(None, None, None))
+
+    def read(self, cgroups: Collection[str]) -> tuple[Quota, ...]:
+        """Those of these cgroups and their ancestors that have a quota now, sorted. Paths are those in the cpu hierarchy.
+
+        The same object as last time is taken for the same cgroups.
+        """
+        if self._mount is None:
+            return ()
+        if cgroups is not self._heard:
+            self._hear(cgroups)
+        self._turn = (self._turn + 1) % LOOK_TICKS
+        for cgroup in self._order[self._turn :: LOOK_TICKS]:
+            self._look(cgroup)
+        found = ((cgroup, self._throttled(cgroup)) for cgroup in sorted(self._limited))
+        return tuple(Quota(cgroup, throttled) for cgroup, throttled in found if throttled is not None)
+
+    def _hear(self, cgroups: Collection[str]) -> None:
+        self._heard = cgroups
+        every = {str(path) for cgroup in set(cgroups) for path in (PurePosixPath(cgroup), *PurePosixPath(cgroup).parents)}
+        self._limited &= every
+        for cgroup in self._places.keys() - every:
+            del self._places[cgroup]
+        assert self._mount is not None
+        for cgroup in every - self._places.keys():
+            directory = self._mount.directory(cgroup)
+            if directory is not None:
+                self._places[cgroup] = directory
+                self._look(cgroup)
+        self._order = sorted(self._places)
+
+    def _look(self, cgroup: str) -> None:
+        """Find out whether it has a quota."""
+        try:
+            if self._v1:
+                limited = int((self._places[cgroup] / "cpu.cfs_quota_us").read_bytes()) >= 0
+            else:
+                limited = not (self._places[cgroup] / "cpu.max").read_bytes().startswith(b"max")
+        except (OSError, ValueError):
+            limited = False
+        if limited:
+            self._limited.add(cgroup)
+        else:
+            self._limited.discard(cgroup)
+
+    def _throttled(self, cgroup: str) -> int | None:
+        """ns since it was made; None where that cannot be read."""
+        name, unit = (b"throttled_time", 1) if self._v1 else (b"throttled_usec", 1000)
+        try:
+            for line in (self._places[cgroup] / "cpu.stat").read_bytes().splitlines():
+                key, _, value = line.partition(b" ")
+                if key == name:
+                    return int(value) * unit
+        except (OSError, ValueError):
+            pass
+        return None
