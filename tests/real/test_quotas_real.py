@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -68,7 +69,7 @@ def test_a_hog_that_its_quota_stops_is_told_from_one_that_waits_for_others(limit
         hog.kill()
         hog.wait()
         source.close()
-    assert len(seen) == 4
-    used, stopped = seen[-1].cpu, seen[-1].throttled
-    assert used == pytest.approx(QUOTA, abs=0.03)
-    assert 0.6 < stopped <= 1.0
+    assert statistics.median(group.cpu for group in seen) == pytest.approx(QUOTA, abs=0.03)
+    stopped = statistics.median(group.throttled for group in seen)
+    assert 0.4 < stopped <= 1 - QUOTA + 0.05
+    assert stopped <= statistics.median(group.wait for group in seen) + 0.1, "being stopped is a part of waiting"
