@@ -117,6 +117,7 @@ class Identity:
     cgroup: str  # path in the cpu hierarchy (v1 cpu controller, else v2), "/" for the root
     unit: str  # systemd unit or container of the cgroup path, "" if none
     uid: int
+    port: int = 0  # the least TCP port on which it listens; 0: none, or not known
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ in force is told by the log alone: by what came of it, by later decisions about 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -15,6 +15,7 @@ from ..models.records import Latency, Score
 from .config import from_builtins
 from .decision import Decision, Effect, Group, Member, Outcome, Pool, Restore, Session, Set, Status, Tick, Worker
 from .explain import ExplainError
+from .families import Families
 from .grouping import Grouping
 from .linux.process import Seen
 from .policies.policy import knob
@@ -178,8 +179,11 @@ class Account:
         return [change for change in self.changes if not change.ended]
 
 
-def account(reader: DecisionReader, pid: int, seen: Seen | None) -> Account:
-    """Gather what the log has about a process. Raises ExplainError if it has no tick at all, StoreError."""
+def account(reader: DecisionReader, pid: int, seen: Seen | None, above: Sequence[Seen] = ()) -> Account:
+    """Gather what the log has about a process. `above`: its ancestors, the nearest first.
+
+    Raises ExplainError if the log has no tick at all, StoreError.
+    """
     latest = reader.latest()
     for _ in range(GAPS):  # a gap tells nothing: nor does the tick that an undo at the end is logged with
         if latest is None or latest.tick is None or not latest.tick.gap:
@@ -189,7 +193,7 @@ def account(reader: DecisionReader, pid: int, seen: Seen | None) -> Account:
         raise ExplainError(f"{reader.path} has no tick that can be read yet; `nicety run` adds some")
     sessions = {it.id: it.session for it in reader.sessions() if it.session is not None}
     session, tick = sessions.get(latest.session), latest.tick
-    place = locate(pid, tick, seen, session)
+    place = locate(pid, tick, seen, session, above)
     found = {it.n: it for it in reader.find(pid=pid, limit=LOOKED_AT) if _is_about(it, seen)}
     sid = seen.session if seen is not None else place.member.session if place.member is not None else 0
     cgroup = seen.identity.cgroup if seen is not None else place.member.cgroup if place.member is not None else "/"
@@ -211,24 +215,28 @@ def account(reader: DecisionReader, pid: int, seen: Seen | None) -> Account:
     return Account(pid, seen, session, tick, place, tuple(own), tuple(protection), tuple(decisions))
 
 
-def locate(pid: int, tick: Tick, seen: Seen | None = None, session: Session | None = None) -> Place:
+def locate(pid: int, tick: Tick, seen: Seen | None = None, session: Session | None = None, above: Sequence[Seen] = ()) -> Place:
     """Find a process in a tick. Members of groups without a class are not logged: those are found by what runs there now."""
     same = [(g, m) for g in tick.groups for m in g.members if m.id.pid == pid and (seen is None or seen.id == m.id)]
-    group, member = same[0] if same else (_group_of(seen, tick, session), None)
+    group, member = same[0] if same else (_group_of(seen, above, tick, session), None)
     pool, worker = next(((p, w) for p in tick.pools for w in p.workers if w.id.pid == pid), (None, None))
     score = min((score for score in tick.scores if score.id.pid == pid), key=lambda score: score.p, default=None)
     return Place(group, member, pool, worker, score, any(id_.pid == pid for id_ in tick.protected))
 
 
-def _group_of(seen: Seen | None, tick: Tick, session: Session | None) -> Group | None:
+def _group_of(seen: Seen | None, above: Sequence[Seen], tick: Tick, session: Session | None) -> Group | None:
+    """The group that a process has by its family; where that listens is not looked up, so no two groups may differ by it alone."""
     if seen is None or session is None:
         return None
     try:
         config = from_builtins(session.config)
     except msgspec.ValidationError:
         return None  # of another version
-    name = Grouping(config).group_of(seen.identity, seen.id, {})
-    return next((group for group in tick.groups if group.name == name), None)
+    line = (seen, *above)
+    identities = {it.id: it.identity for it in line}
+    name = Families(Grouping(config)).step(tuple(identities), [it.parent for it in line], identities, {})[0]
+    named = [group for group in tick.groups if group.name == name or group.name.startswith(f"{name} :")]
+    return named[0] if len(named) == 1 else None
 
 
 def _is_about(logged: LoggedDecision, seen: Seen | None) -> bool:

@@ -826,7 +826,7 @@ def why(
     from . import explain
     from .account import account
     from .decision import Flag
-    from .linux.process import see
+    from .linux.process import ancestors, see
     from .process_page import as_record, process_page
     from .store.decisions import DecisionReader
 
@@ -852,7 +852,8 @@ def why(
                 print(explain.decision_page(logged, tick, session))
             return
         pid = int(what)
-        about = account(reader, pid, see(pid))
+        seen = see(pid)
+        about = account(reader, pid, seen, () if seen is None else tuple(ancestors(seen)))
         if about.seen is None and not about.decisions and about.place.unknown:
             raise explain.ExplainError(f'no process {pid} runs, and the log knows none; "{what}" is no id of a decision either')
         if as_json:

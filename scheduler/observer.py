@@ -56,6 +56,7 @@ from .decision import (
     Tick,
     Worker,
 )
+from .families import Families
 from .grouping import Grouping
 from .policies.mechanisms import under
 from .policies.threshold import FEW
@@ -126,9 +127,9 @@ class Measurer:
         self._config = config
         self._interval = interval or config.daemon.interval
         self._grouping = Grouping(config)
+        self._families = Families(self._grouping)
         self._before: Snapshot | None = None
         self._owed: Floats | None = None  # `Rates.owed` of the snapshot before
-        self._names: dict[ProcId, tuple[Identity, str]] = {}
         self._present: set[str] = set()
         self._absent: dict[str, int] = {}  # group -> ticks since it last had a process
         self._lives = Lives()
@@ -140,6 +141,7 @@ class Measurer:
         ids = list(map(ProcId, table["pid"].tolist(), table["start_ticks"].tolist()))
         rows = {id_: row for row, id_ in enumerate(ids)}
         noticed, started = self._lives.step(snapshot, rows)
+        members = self._families.step(ids, table["ppid"].tolist(), snapshot.identities, _pool_members(snapshot))
         if before is None or not 0 < snapshot.at - before.at <= GAP_INTERVALS * self._interval * 1e9:
             self._owed = None
             return None
@@ -147,7 +149,6 @@ class Measurer:
         cpus = _cpus(snapshot)
         rate = rates(before.table, table, before.at, snapshot.at, before.uptime_ticks, cpus=cpus, owed=self._owed)
         self._owed = rate.owed
-        members = self._groups_of(ids, snapshot)
         names = self._remember(members)
         index = {name: i for i, name in enumerate(names)}
         at = np.fromiter((index[name] for name in members), dtype=np.int64, count=len(members))
@@ -204,24 +205,6 @@ class Measurer:
         """The class that the configuration gives a group; None where it says nothing."""
         return self._grouping.pinned(group)
 
-    def _groups_of(self, ids: Sequence[ProcId], snapshot: Snapshot) -> list[str]:
-        pool_members = {
-            worker: pool.pool
-            for pool in snapshot.pools
-            for worker in (*(w.id for w in pool.workers), *((pool.master,) if pool.master else ()))
-        }
-        known, fresh, members = self._names, dict[ProcId, tuple[Identity, str]](), list[str]()
-        for id_ in ids:
-            identity = snapshot.identities[id_]
-            entry = known.get(id_)
-            pool = pool_members.get(id_)
-            if entry is None or entry[0] is not identity or (pool is not None and entry[1] != pool):
-                entry = (identity, self._grouping.group_of(identity, id_, pool_members))
-            fresh[id_] = entry
-            members.append(entry[1])
-        self._names = fresh
-        return members
-
     def _remember(self, members: Sequence[str]) -> list[str]:
         """Sorted names of the groups of this tick: those with processes, and those that had some within the window."""
         present = set(members)
@@ -268,6 +251,15 @@ class Measurer:
                 }
                 values.append(tuple(channels[name] for name in CHANNELS))
         return keys, pools, np.array(values, dtype=np.float64).reshape(len(keys), len(CHANNELS))
+
+
+def _pool_members(snapshot: Snapshot) -> dict[ProcId, str]:
+    """Pool names by worker and master."""
+    return {
+        worker: pool.pool
+        for pool in snapshot.pools
+        for worker in (*(w.id for w in pool.workers), *((pool.master,) if pool.master else ()))
+    }
 
 
 def _behaviour(snapshot: Snapshot, ids: Sequence[ProcId], rate: Rates) -> dict[str, Floats]:

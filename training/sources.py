@@ -160,7 +160,7 @@ class _Builder:
     """Makes snapshots of columns."""
 
     def __init__(self) -> None:
-        self._identities: dict[tuple[str, str, str, str, int], Identity] = {}
+        self._identities: dict[tuple[str, str, str, str, int, int], Identity] = {}
         self._ahead: dict[str, int] = {}  # of each boot
 
     def snapshot(self, tick: Columns) -> Snapshot:
@@ -192,7 +192,7 @@ class _Builder:
         order = np.lexsort((table["start_ticks"], table["pid"]))
         table = table[order]
         ids = list(map(ProcId, table["pid"].tolist(), table["start_ticks"].tolist()))
-        texts = (tick[name][order].tolist() for name in ("comm", "program", "cgroup", "unit", "uid"))
+        texts = (tick[name][order].tolist() for name in ("comm", "program", "cgroup", "unit", "uid", "port"))
         identities = dict(zip(ids, itertools.starmap(self._identity, zip(*texts, strict=True)), strict=True))
         if len(identities) < len(ids):
             raise _FlawError("a process is there twice in one tick: it was not written by nicety, or its rows were sorted anew")
@@ -200,12 +200,13 @@ class _Builder:
         uptime = self._uptime(str(tick["boot_id"][0]), at, int(table["start_ticks"].max()))
         return Snapshot(at, int(tick["wall_ns"][0]), uptime, table, identities, HostSample((), 0, 0, None), ())
 
-    def _identity(self, comm: str, program: str, cgroup: str, unit: str, uid: int) -> Identity:
+    def _identity(self, comm: str, program: str, cgroup: str, unit: str, uid: int, port: int) -> Identity:
         """Equal ones are the same object, as a reader of /proc gives them."""
-        key = comm, program, cgroup, unit, uid
+        key = comm, program, cgroup, unit, uid, port
         found = self._identities.get(key)
         if found is None:
-            found = self._identities[key] = Identity(printable(comm), printable(program), printable(cgroup), printable(unit), uid)
+            names = printable(comm), printable(program), printable(cgroup), printable(unit)
+            found = self._identities[key] = Identity(*names, uid, port)
         return found
 
     def _uptime(self, boot: str, at: int, youngest: int) -> int:

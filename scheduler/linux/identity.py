@@ -109,7 +109,8 @@ def program(exe: str | None, comm: str, cmdline: bytes) -> str:
         return started if exe is not None and started != base and comm and started[:_COMM] == comm else base
     script = _script(_OPTIONS[name.rstrip("0123456789")], [os.fsdecode(arg) for arg in cmdline.split(b"\0")[1:]])
     if script is None:
-        return name if interpreter(comm) else f"{name} {comm}"  # a script run by its #! line gives its name to comm
+        # a script run by its #! line gives its name to comm; titles are "name: what it does", and a family has one name
+        return name if interpreter(comm) else f"{name} {comm.partition(':')[0] or comm}"
     return f"{name} {printable(script)[:_LONGEST]}"
 
 

@@ -89,8 +89,8 @@ class _Process:
 
     __slots__ = (
         *("clock", "comm", "cpu", "exec_mark", "fds", "fds_denied", "id", "identity", "io", "io_denied", "path", "pid"),
-        *("links", "ran", "retired", "row", "run_clock", "schedstat", "serves", "sockets", "sockets_denied", "stat_fd", "stat_raw"),
-        *("stdin", "threads", "unlooked"),
+        *("links", "port", "ran", "retired", "row", "run_clock", "schedstat", "serves", "sockets", "sockets_denied", "stat_fd"),
+        *("stat_raw", "stdin", "threads", "unlooked"),
     )
 
     def __init__(self, pid: int, path: str) -> None:
@@ -113,6 +113,7 @@ class _Process:
         self.io_denied = self.fds_denied = self.sockets_denied = False
         self.serves: int | None = None  # traits that its sockets give
         self.stdin = 0  # and its standard input
+        self.port = 0  # and the least on which they listen
         self.sockets: list[int] = []  # inodes of those among its descriptors
         self.links = -1  # descriptors that it had when they were looked through
         self.unlooked = True  # it ran since then
@@ -311,6 +312,7 @@ class ProcSource:
             # our own hundreds of descriptors are those kept here, and cost 3 ms: they are looked through once
             if executed or ((thorough or young or due) and process.pid != self._pid):
                 self._look(process, process.fds if slow else None, thorough, young)
+                self._name_port(process)
         if executed or (due and ran and process.stdin):
             fed = self._feeders.feeds(f"{self._root}/{int(fields[1])}", process.path)
             process.stdin = 0 if not fed else _FED if executed else process.stdin
@@ -417,7 +419,10 @@ class ProcSource:
                 process.fds = None
 
     def _look(self, process: _Process, count: int | None, thorough: bool, young: bool) -> None:
-        """What its sockets give: whether one listens, or leads to a display. `count`: descriptors that it has, if that is known."""
+        """What its sockets give: whether and where one listens, or leads to a display.
+
+        `count`: descriptors that it has, if that is known.
+        """
         try:
             count = self._descriptors(process) if count is None else count
             if thorough or count != process.links:
@@ -426,20 +431,28 @@ class ProcSource:
             elif not young:
                 return
         except PermissionError:
-            process.sockets_denied, process.serves = True, None
+            process.sockets_denied, process.serves, process.port = True, None, 0
             return
         except FileNotFoundError:  # a process that is gone shows at its next read
             return
         if not process.sockets:
-            process.serves = 0
+            process.serves = process.port = 0
             return
         listening = self._listeners.around(process.path)
         if listening is None:
-            process.serves = None
+            process.serves, process.port = None, 0
             return
         anybody, locally = (not inodes.isdisjoint(process.sockets) for inodes in (listening.inet, listening.unix))
         shows = not listening.shows.isdisjoint(process.sockets)
+        process.port = min((listening.ports[inode] for inode in process.sockets if inode in listening.ports), default=0)
         process.serves = _SERVES * anybody | _SERVES_LOCALLY * locally | _SHOWS * shows
+
+    def _name_port(self, process: _Process) -> None:
+        """Tell where it listens with what it is."""
+        identity = process.identity
+        if identity is not None and identity.port != process.port:
+            process.identity = replace(identity, port=process.port)
+            self._changed = True
 
     def _descriptors(self, process: _Process) -> int:
         """How many descriptors a process has."""
@@ -463,7 +476,7 @@ class ProcSource:
         except FileNotFoundError:
             os.stat(process.path)  # raises if the process is gone; else this kernel has no cgroups
             cgroup, unit = "/", ""
-        identity = Identity(name, what, cgroup, unit, os.stat(process.path).st_uid)
+        identity = Identity(name, what, cgroup, unit, os.stat(process.path).st_uid, process.port)
         if before is not None and (comm != process.comm or mark != process.exec_mark):
             process.io_denied = process.fds_denied = process.sockets_denied = False  # an exec may change what we may read
         if identity != before:

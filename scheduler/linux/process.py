@@ -17,6 +17,7 @@ class Seen:
 
     id: ProcId
     session: int
+    parent: int  # pid
     identity: Identity
 
 
@@ -36,7 +37,17 @@ def see(pid: int, proc: Path = Path("/proc")) -> Seen | None:
     except OSError:
         exe = None
     identity = Identity(comm, program(exe, comm, cmdline), cgroup, unit, uid)
-    return Seen(ProcId(pid, int(fields[19])), int(fields[3]), identity)
+    return Seen(ProcId(pid, int(fields[19])), int(fields[3]), int(fields[1]), identity)
+
+
+def ancestors(seen: Seen, proc: Path = Path("/proc")) -> Iterator[Seen]:
+    """Who started it, the nearest first, as far as they are still there."""
+    while seen.parent:
+        above = see(seen.parent, proc)
+        if above is None or above.id.start_ticks > seen.id.start_ticks:  # its pid is another's already
+            return
+        yield above
+        seen = above
 
 
 def see_all(proc: Path = Path("/proc")) -> Iterator[Seen]:

@@ -17,6 +17,7 @@ import struct
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 
 _SOCK_DIAG_BY_FAMILY = 20  # linux/sock_diag.h
 _NETLINK_SOCK_DIAG = 4
@@ -51,13 +52,18 @@ class SockDiag:
 
     def accept_queues(self, family: int) -> dict[int, int] | None:
         """Connections that wait, by inode of every listening TCP socket of an address family."""
-        answers = self._inet(family, socket.IPPROTO_TCP, _LISTEN)
-        return None if answers is None else dict(answers)
+        answers = self._inet_raw(family, socket.IPPROTO_TCP, _LISTEN)
+        return None if answers is None else {_inode(raw): struct.unpack_from("=I", raw, 56)[0] for raw in answers}
+
+    def ports(self, family: int) -> dict[int, int] | None:
+        """The port by inode of every listening TCP socket of an address family."""
+        answers = self._inet_raw(family, socket.IPPROTO_TCP, _LISTEN)
+        return None if answers is None else {_inode(raw): struct.unpack_from("!H", raw, 4)[0] for raw in answers}
 
     def unconnected_udp(self, family: int) -> frozenset[int] | None:
         """Inodes of UDP sockets that are bound and have no peer."""
-        answers = self._inet(family, socket.IPPROTO_UDP, _UNCONNECTED)
-        return None if answers is None else frozenset(inode for inode, _ in answers)
+        answers = self._inet_raw(family, socket.IPPROTO_UDP, _UNCONNECTED)
+        return None if answers is None else frozenset(map(_inode, answers))
 
     def unix_listening(self) -> dict[int, bytes] | None:
         """Name by inode of every listening unix socket: its path, or a zero byte and what follows it."""
@@ -86,7 +92,7 @@ class SockDiag:
             for raw in self._inet_raw(family, socket.IPPROTO_TCP, _ESTABLISHED) or ():
                 # struct inet_diag_sockid at 4: ports of both, address of it (16 bytes), address of the peer
                 here, there = _address(raw[8:24]), _address(raw[24:40])
-                ends[raw[4:6] + here + raw[6:8] + there] = int(struct.unpack_from("=I", raw, 68)[0])
+                ends[raw[4:6] + here + raw[6:8] + there] = _inode(raw)
         found = {}
         for key, inode in ends.items():
             other = ends.get(key[18:] + key[:18])
@@ -100,15 +106,9 @@ class SockDiag:
             self._netlink.close()
             self._netlink = None
 
-    def _inet(self, family: int, protocol: int, state: int) -> list[tuple[int, int]] | None:
-        """(inode, receive queue) of every socket in one state."""
-        answers = self._inet_raw(family, protocol, state)
-        if answers is None:
-            return None
-        # struct inet_diag_msg: 4 bytes, socket id of 48, expires, rqueue at 56, wqueue, uid, inode at 68
-        return [(struct.unpack_from("=I", raw, 68)[0], struct.unpack_from("=I", raw, 56)[0]) for raw in answers]
-
     def _inet_raw(self, family: int, protocol: int, state: int) -> list[bytes] | None:
+        """A struct inet_diag_msg of every socket in one state: 4 bytes, its port, those of a socket id of 48, expires, receive
+        queue at 56, send queue, uid, inode at 68."""
         # struct inet_diag_req_v2: family, protocol, extensions, pad, states, then an empty socket id of 48 bytes
         return self._ask(struct.pack("=BBBBI48x", family, protocol, 0, 0, 1 << state), _DUMP)
 
@@ -151,6 +151,11 @@ class SockDiag:
             return None
 
 
+def _inode(raw: bytes) -> int:
+    """Of a struct inet_diag_msg."""
+    return int(struct.unpack_from("=I", raw, 68)[0])
+
+
 def _attributes(raw: bytes) -> dict[int, bytes]:
     """Attributes of a unix socket by type: struct unix_diag_msg of 16 bytes, then length, type, value, each padded to 4."""
     found, at = {}, 16
@@ -176,15 +181,21 @@ def _address(raw: bytes) -> bytes:
 
 def accept_queues_of(net: str, family: int) -> dict[int, int] | None:
     """`SockDiag.accept_queues` from the tables in a directory like /proc/PID/net. None: it may not be read."""
-    lengths: dict[int, int] = {}
+    rows = _listening_tcp(net, family)
+    return None if rows is None else {int(fields[9]): int(fields[4].split(":")[1], 16) for fields in rows}
+
+
+def _ports_of(net: str, family: int) -> dict[int, int] | None:
+    rows = _listening_tcp(net, family)
+    return None if rows is None else {int(fields[9]): int(fields[1].split(":")[1], 16) for fields in rows}
+
+
+def _listening_tcp(net: str, family: int) -> list[list[str]] | None:
     try:
-        for fields in _rows(f"{net}/{'tcp' if family == socket.AF_INET else 'tcp6'}"):
-            if int(fields[3], 16) != _LISTEN:
-                break  # they come first
-            lengths[int(fields[9])] = int(fields[4].split(":")[1], 16)
+        rows = _rows(f"{net}/{'tcp' if family == socket.AF_INET else 'tcp6'}")
+        return list(takewhile(lambda fields: int(fields[3], 16) == _LISTEN, rows))  # they come first
     except OSError:
         return None
-    return lengths
 
 
 def _unconnected_udp_of(net: str, family: int) -> frozenset[int] | None:
@@ -223,6 +234,7 @@ class Listening:
     """Inodes of the sockets of one network namespace at which anybody may knock."""
 
     inet: frozenset[int]  # TCP sockets that listen, UDP sockets that are bound and have no peer; IPv4 and IPv6
+    ports: Mapping[int, int]  # of those that listen, by inode
     unix: frozenset[int]  # unix sockets that listen
     shows: frozenset[int]  # ends of connections to a display or sound server, its clients'; sock_diag alone knows them
 
@@ -268,14 +280,16 @@ class Listeners:
 
     def _read(self, net: str, diag: SockDiag | None) -> Listening | None:
         inet: set[int] = set()
+        ports: dict[int, int] = {}
         for family in (socket.AF_INET, socket.AF_INET6):
-            tcp = diag.accept_queues(family) if diag is not None else None
-            tcp = accept_queues_of(net, family) if tcp is None else tcp
+            tcp = diag.ports(family) if diag is not None else None
+            tcp = _ports_of(net, family) if tcp is None else tcp
             udp = diag.unconnected_udp(family) if diag is not None else None
             udp = _unconnected_udp_of(net, family) if udp is None else udp
             if tcp is None or udp is None:
                 return None
             inet.update(tcp, udp)
+            ports.update(tcp)
         named = diag.unix_listening() if diag is not None else None
         unix = _unix_listening_of(net) if named is None else frozenset(named)
         if unix is None:
@@ -283,7 +297,7 @@ class Listeners:
         shows = frozenset[int]()
         if diag is not None and named is not None and any(map(_SHOWS, named.values())):
             shows = diag.unix_connected_to(_SHOWS)
-        return Listening(frozenset(inet), unix, shows)
+        return Listening(frozenset(inet), ports, unix, shows)
 
 
 def _namespace(process: str) -> tuple[int, int] | None:

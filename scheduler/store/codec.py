@@ -76,6 +76,7 @@ class _Identity(msgspec.Struct, array_like=True, frozen=True):
     cgroup: str
     unit: str
     uid: int
+    port: int
 
 
 class _Pool(msgspec.Struct, array_like=True, frozen=True):
@@ -307,7 +308,7 @@ def _rest(now: Snapshot, before: Snapshot | None, gone: set[ProcId]) -> _Rest:
     forgotten: list[tuple[int, int]] = []
     if gone or now.identities != known:  # compared in C, values by `is` first: most ticks end here
         changed = [
-            _Identity(who.pid, who.start_ticks, it.comm, it.program, it.cgroup, it.unit, it.uid)
+            _Identity(who.pid, who.start_ticks, it.comm, it.program, it.cgroup, it.unit, it.uid, it.port)
             for who, it in now.identities.items()
             if known.get(who) != it or who in gone
         ]
@@ -348,7 +349,7 @@ def _snapshot(rest: _Rest, before: Snapshot | None, table: SampleTable, gone: ND
             if mutable.pop(ProcId(pid, start), None) is None:
                 raise CodecError(f"forgets the identity of process {pid}, which has none")
         for it in rest.identities:
-            mutable[ProcId(it.pid, it.start_ticks)] = Identity(it.comm, it.program, it.cgroup, it.unit, it.uid)
+            mutable[ProcId(it.pid, it.start_ticks)] = Identity(it.comm, it.program, it.cgroup, it.unit, it.uid, it.port)
         identities = mutable
     old = before.host if before is not None else HostSample((), 0, 0, None)
     pressure = rest.pressure_us

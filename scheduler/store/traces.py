@@ -53,7 +53,7 @@ from .database import (
 from .files import StoreError, private_directory, remove_with_companions, size_with_companions
 
 APPLICATION = 0x6E637472  # "nctr" in PRAGMA application_id: what `file` and any reader can tell the files by
-SCHEMA = 4
+SCHEMA = 5
 """Version of tables, codec and sample columns together: a change of any needs another number."""
 
 KEYFRAME_TICKS = 600

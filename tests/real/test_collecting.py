@@ -318,6 +318,18 @@ def test_a_young_service_is_known_in_the_tick_after_it_began_to_listen_and_no_mo
         assert served(read(source), child.pid) == Trait(0)
 
 
+def test_where_a_process_listens_is_part_of_what_it_is(source: ProcSource) -> None:
+    with python(SOCKETS) as child, socket.create_server(("127.0.0.1", 0)) as taken:
+        assert identity(read(source), child.pid).port == 0
+        tell(child, "s = [socket(), socket(), socket()]; [(one.bind(('127.0.0.1', 0)), one.listen()) for one in s[:2]]")
+        tell(child, "s[2].bind(('127.0.0.1', 0))")
+        mine = min(it.laddr.port for it in psutil.Process(child.pid).net_connections("tcp") if it.status == psutil.CONN_LISTEN)
+        assert identity(read(source), child.pid).port == mine
+        assert identity(read(source), os.getpid()).port in (0, taken.getsockname()[1]), "not another's"
+        tell(child, "[one.close() for one in s]")
+        assert identity(read(source), child.pid).port == 0
+
+
 def test_a_forked_worker_serves_what_it_inherited_and_an_exec_without_it_does_not(source: ProcSource) -> None:
     with python(SOCKETS + "import signal\n") as child:
         tell(child, LISTENS.format(""))

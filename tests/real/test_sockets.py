@@ -43,6 +43,9 @@ def test_sock_diag_and_the_tables_name_the_same_sockets(ours: bool, tmp_path: Pa
         all_here = {inode(one) for one in (tcp, tcp6, client, udp, udp6, peer, unix, unix_client)}
         assert got.inet & all_here == {inode(one) for one in (tcp, tcp6, udp, udp6)}
         assert got.unix & all_here == {inode(unix)}
+        assert {here: got.ports.get(here) for here in all_here & got.ports.keys()} == {
+            inode(one): one.getsockname()[1] for one in (tcp, tcp6)
+        }
     listeners.close()
 
 
@@ -95,7 +98,7 @@ def test_the_kernel_is_asked_once_until_it_is_forgotten() -> None:
 
 def test_a_protocol_that_sock_diag_does_not_know_is_unknown_and_not_empty() -> None:
     diag = SockDiag()
-    assert diag._inet(socket.AF_INET, 200, 7) is None
+    assert diag._inet_raw(socket.AF_INET, 200, 7) is None
     assert diag.accept_queues(socket.AF_INET) is not None, "the answer before it spoils no later one"
     diag.close()
 

@@ -52,7 +52,8 @@ def snapshot(tick: int, names: Sequence[str] = ("sleep", "worker"), known: Seque
         uptime_ticks=5,
         table=table,
         identities={
-            ProcId(10 + at, 2**63 + 1): Identity(name, f"{name} -x", "/a", "u.service", 1000) for at, name in enumerate(names)
+            ProcId(10 + at, 2**63 + 1): Identity(name, f"{name} -x", "/a", "u.service", 1000, 8001 if at == 0 else 0)
+            for at, name in enumerate(names)
         },
         host=HostSample((1,), 1, 1, None),
         pools=(),
@@ -113,7 +114,7 @@ def test_every_format_has_every_figure_and_nothing_for_what_was_not_read(tmp_pat
     unknown = dict.fromkeys(
         (
             *("wait_ns", "slices", "read_chars", "write_chars", "read_bytes", "write_bytes", "fds"),
-            *("serves", "serves_locally", "takes_keys", "shows"),
+            *("port", "serves", "serves_locally", "takes_keys", "shows"),
         ),
         "" if kind == "csv" else None,
     )
@@ -122,6 +123,7 @@ def test_every_format_has_every_figure_and_nothing_for_what_was_not_read(tmp_pat
         expected = {name: str(value) for name, value in expected.items()}
     assert rows[3] == expected
     whole = rows[2]
+    assert str(whole["port"]) == "8001"
     assert [str(whole[name]) for name in ("serves", "serves_locally", "terminal", "takes_keys")] == [
         "True",
         "False",

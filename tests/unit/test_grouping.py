@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nicety.models.records import Identity, Latency, ProcId
+from nicety.models.records import Identity, Latency
 from nicety.scheduler.config import parse
 from nicety.scheduler.grouping import Grouping
 
@@ -33,7 +33,6 @@ kind = "command"
 command = ["web"]
 latency = "latency"
 """
-PID = ProcId(42, 7)
 config = parse(CONFIG)
 grouping = Grouping(config)
 
@@ -47,34 +46,27 @@ def identity(program: str = "app", unit: str = "", cgroup: str = "/", uid: int =
     [
         (identity("postgres"), "database"),
         (identity("postgres", unit="postgresql.service"), "database"),
-        (identity("Postgres"), "program Postgres"),
+        (identity("Postgres"), None),
         (identity("twice"), "early"),
         (identity("python3 train.py", uid=1000, cgroup="/batch/a"), "mine"),
         (identity("python3 train.py", cgroup="/batch/a/b"), "training"),
-        (identity("python3 train.py", cgroup="/other"), "program python3 train.py"),
+        (identity("python3 train.py", cgroup="/other"), None),
         (identity("tar", unit="backup-home.service"), "backup"),
         (identity("nginx", unit="nginx.service"), "unit nginx.service"),
         (identity("job", unit="run-r1.scope"), "unit run-r1.scope"),
         (identity("app", unit="3f9a3f9a3f9a"), "container 3f9a3f9a3f9a"),
-        (identity("app"), "program app"),
+        (identity("app"), None),
     ],
 )
-def test_rules_come_first_then_units_then_programs(who: Identity, group: str) -> None:
-    assert grouping.group_of(who, PID, {}) == group
+def test_rules_come_first_then_units(who: Identity, group: str | None) -> None:
+    assert grouping.given(who) == group
 
 
 @pytest.mark.parametrize(
     "unit", ["session-3.scope", "session-c1.scope", "user@1000.service", "init.scope", "vte-spawn-1.scope", "tmux-spawn-a.scope"]
 )
-def test_what_somebody_started_in_a_login_is_grouped_by_program(unit: str) -> None:
-    assert grouping.group_of(identity("make", unit=unit), PID, {}) == "program make"
-
-
-def test_a_pool_owns_its_members_whatever_the_rules_say() -> None:
-    members = {PID: "web"}
-    assert grouping.group_of(identity("postgres"), PID, members) == "web"
-    assert grouping.group_of(identity("postgres"), ProcId(42, 8), members) == "database"
-    assert grouping.group_of(identity("postgres"), PID, {}) == "database"
+def test_what_somebody_started_in_a_login_is_not_grouped_by_that(unit: str) -> None:
+    assert grouping.given(identity("make", unit=unit)) is None
 
 
 def test_classes_are_those_of_rules_and_pools_and_else_not_known() -> None:
@@ -92,11 +84,11 @@ def test_classes_are_those_of_rules_and_pools_and_else_not_known() -> None:
 @given(st.lists(st.builds(identity, program=st.sampled_from(["postgres", "x", "twice"]), uid=st.integers(0, 3)), max_size=30))
 def test_answers_do_not_depend_on_what_was_asked_before(asked: list[Identity]) -> None:
     fresh = Grouping(config)
-    assert [fresh.group_of(who, PID, {}) for who in asked] == [Grouping(config).group_of(who, PID, {}) for who in asked]
+    assert [fresh.given(who) for who in asked] == [Grouping(config).given(who) for who in asked]
 
 
 def test_a_storm_of_programs_does_not_fill_memory() -> None:
     fresh = Grouping(parse(""))
     for number in range(10_000):
-        assert fresh.group_of(identity(f"p{number}"), PID, {}) == f"program p{number}"
+        assert fresh.given(identity(f"p{number}", unit=f"u{number}.service")) == f"unit u{number}.service"
     assert len(fresh._cache) <= 4096

@@ -313,6 +313,8 @@ def test_a_process_serves_what_listens_among_its_descriptors(
     got = row(source.read(1, 1, ()), 42)
     assert got["known"] & Known.SOCKETS
     assert got["traits"] == traits
+    listens = table.startswith("tcp") and traits == Trait.SERVES
+    assert source.read(2, 1, ()).identities[ProcId(42, 500)].port == (8080 if listens else 0)
 
 
 def test_what_a_process_serves_is_unknown_where_the_tables_cannot_be_read(tree: Tree, source: ProcSource) -> None:
@@ -471,6 +473,8 @@ PYTHON = "/usr/bin/python3.11"
         (PYTHON, "python3", "python3", "python3"),
         (PYTHON, "python3", "", "python3"),
         (PYTHON, "gunicorn", "gunicorn: worker [app]\0\0\0", "python3 gunicorn"),
+        (PYTHON, "gunicorn: maste", "gunicorn: master [app]\0\0\0", "python3 gunicorn"),
+        (PYTHON, ": odd", "\0\0\0", "python3 : odd"),
         (PYTHON, "python3", "python3\0/srv/w\n\x1b[2Jx.py", "python3 w\\x0a\\x1b[2Jx.py"),
         ("/usr/bin/pypy3.10", "pypy3", "pypy3\0job.py", "pypy3 job.py"),
         ("/usr/bin/perl", "perl", "perl\0-Mfeature=say\0-w\0report.pl\0s3cret", "perl report.pl"),

@@ -59,7 +59,7 @@ def a_session(id_: str = "5e551017", mode: str = "act", own: ProcId = DAEMON, **
 
 
 def a_seen(id_: ProcId, program: str, session: int = 0, cgroup: str = "/") -> Seen:
-    return Seen(id_, session or id_.pid, Identity(program, program, cgroup, "", 0))
+    return Seen(id_, session or id_.pid, 1, Identity(program, program, cgroup, "", 0))
 
 
 def groups(wait: float = 0.001) -> list[Group]:
