@@ -234,7 +234,9 @@ def _group_of(seen: Seen | None, above: Sequence[Seen], tick: Tick, session: Ses
         return None  # of another version
     line = (seen, *above)
     identities = {it.id: it.identity for it in line}
-    name = Families(Grouping(config)).step(tuple(identities), [it.parent for it in line], identities, {})[0]
+    name = Families(Grouping(config)).step(
+        tuple(identities), [it.parent for it in line], [it.session for it in line], identities, {}
+    )[0]
     named = [group for group in tick.groups if group.name == name or group.name.startswith(f"{name} :")]
     return named[0] if len(named) == 1 else None
 

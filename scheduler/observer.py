@@ -141,7 +141,7 @@ class Measurer:
         ids = list(map(ProcId, table["pid"].tolist(), table["start_ticks"].tolist()))
         rows = {id_: row for row, id_ in enumerate(ids)}
         noticed, started = self._lives.step(snapshot, rows)
-        members = self._families.step(ids, table["ppid"].tolist(), snapshot.identities, _pool_members(snapshot))
+        self._families.step(ids, table["ppid"].tolist(), table["session"].tolist(), snapshot.identities, _pool_members(snapshot))
         if before is None or not 0 < snapshot.at - before.at <= GAP_INTERVALS * self._interval * 1e9:
             self._owed = None
             return None
@@ -149,6 +149,7 @@ class Measurer:
         cpus = _cpus(snapshot)
         rate = rates(before.table, table, before.at, snapshot.at, before.uptime_ticks, cpus=cpus, owed=self._owed)
         self._owed = rate.owed
+        members = self._families.swarms(table, rate.brief, seconds)
         names = self._remember(members)
         index = {name: i for i, name in enumerate(names)}
         at = np.fromiter((index[name] for name in members), dtype=np.int64, count=len(members))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nicety.models.records import Identity, ProcId
+from nicety.models.records import SAMPLE, Identity, Known, ProcId, Trait
 from nicety.scheduler.config import parse
 from nicety.scheduler.families import Families, nameless
 from nicety.scheduler.grouping import Grouping
@@ -24,6 +25,9 @@ class Machine:
     config: str = ""
     pools: dict[ProcId, str] = field(default_factory=dict)
     table: dict[ProcId, tuple[int, Identity]] = field(default_factory=dict)
+    sessions: dict[int, int] = field(default_factory=dict)  # where it is not that of the shell
+    traits: dict[int, Trait] = field(default_factory=dict)
+    unseen: set[int] = field(default_factory=set)  # whose sockets cannot be seen
 
     def __post_init__(self) -> None:
         self.families = Families(Grouping(parse(self.config)))
@@ -48,11 +52,16 @@ class Machine:
         parent, identity = self.table[id_]
         self.table[id_] = (parent, replace(identity, **change))  # type: ignore[arg-type]  # fields of Identity
 
-    def groups(self) -> Mapping[int, str]:
-        """The group by pid, after a tick."""
+    def groups(self, brief: Mapping[int, float] | None = None) -> Mapping[int, str]:
+        """The group by pid, after a tick. `brief`: cores of brief children that came and went in it, by who waited for them."""
         ids = sorted(self.table)
         parents = [self.table[id_][0] for id_ in ids]
-        names = self.families.step(ids, parents, {id_: self.table[id_][1] for id_ in ids}, self.pools)
+        sessions = [self.sessions.get(id_.pid, SHELL) for id_ in ids]
+        self.families.step(ids, parents, sessions, {id_: self.table[id_][1] for id_ in ids}, self.pools)
+        table = np.zeros(len(ids), SAMPLE)
+        table["known"] = [0 if id_.pid in self.unseen else int(Known.SOCKETS) for id_ in ids]
+        table["traits"] = [int(self.traits.get(id_.pid, Trait(0))) for id_ in ids]
+        names = self.families.swarms(table, np.array([(brief or {}).get(id_.pid, 0.0) for id_ in ids]), 1.0)
         return {id_.pid: name for id_, name in zip(ids, names, strict=True)}
 
 
@@ -253,11 +262,161 @@ def test_any_tree_is_named_alike_whether_it_came_at_once_or_one_by_one(tree: lis
     assert at_once.groups() == (found or one_by_one.groups())
 
 
+# --- swarms -----------------------------------------------------------------------------------------------------------------------
+
+
+def build() -> Machine:
+    """A make typed into a shell, its recipes, and what shows of them in this tick."""
+    machine = Machine()
+    machine.start(100, "make")
+    machine.start(110, "make", 100)
+    machine.start(120, "sh -c", 110)
+    machine.start(121, "gcc", 120)
+    machine.start(122, "cc1", 121)
+    machine.start(200, "vim")
+    return machine
+
+
+def test_a_build_is_one_group_once_its_brief_work_shows() -> None:
+    machine = build()
+    before = machine.groups()
+    assert (before[121], before[122]) == ("program gcc", "program cc1")
+    machine.groups({110: 1.5})
+    found = machine.groups({110: 1.5})
+    assert {found[pid] for pid in (100, 110, 120, 121, 122)} == {"program make"}
+    assert (found[SHELL], found[200], found[SSHD]) == ("program bash", "program vim", "program sshd")
+    for pid in (120, 121, 122):
+        machine.end(pid)
+    machine.start(130, "as", 110)
+    machine.end(110)
+    machine.start(131, "ld", 100)
+    found = machine.groups()
+    assert (found[130], found[131]) == ("program as", "program make"), "whose parent nobody saw is not known to be of it"
+
+
+def test_what_was_seen_in_a_swarm_stays_in_it_when_its_parent_ends_or_it_becomes_another_program() -> None:
+    machine = build()
+    machine.groups({110: 1.5})
+    machine.end(121)
+    machine.becomes(122, program="as")
+    assert machine.groups()[122] == "program make"
+    machine.end(100)
+    assert machine.groups()[122] == "program make"
+
+
+def test_a_short_command_or_little_brief_work_is_no_swarm() -> None:
+    machine = build()
+    assert machine.groups({110: 0.5})[122] == "program cc1"
+    for _ in range(60):
+        found = machine.groups({110: 0.15})
+    assert found[122] == "program cc1"
+    for _ in range(3):
+        found = machine.groups({110: 0.5})
+    assert found[122] == "program make"
+
+
+def test_brief_work_of_several_that_one_drives_is_summed() -> None:
+    machine = Machine()
+    machine.start(100, "xargs")
+    for pid in range(110, 118):
+        machine.start(pid, "bash job.sh", 100)
+    for _ in range(20):
+        found = machine.groups(dict.fromkeys(range(110, 118), 0.05))
+    assert {found[pid] for pid in (100, *range(110, 118))} == {"program xargs"}
+
+
+@pytest.mark.parametrize("collector", [SHELL, SSHD])
+def test_a_shell_that_is_typed_into_and_what_starts_sessions_drive_nothing(collector: int) -> None:
+    machine = build()
+    for _ in range(9):
+        found = machine.groups({collector: 1.5})
+    assert (found[SHELL], found[100], found[122], found[200]) == ("program bash", "program make", "program cc1", "program vim")
+
+
+@pytest.mark.parametrize("trait", [Trait.SERVES, Trait.SERVES_LOCALLY, Trait.KEYS, Trait.SHOWS, Trait.ASKED])
+def test_brief_children_of_what_answers_somebody_are_no_swarm(trait: Trait) -> None:
+    machine = build()
+    machine.traits = {100: trait, 110: trait}
+    for _ in range(9):
+        found = machine.groups({110: 1.5})
+    assert found[122] == "program cc1"
+
+
+def test_what_cannot_be_looked_at_and_the_master_of_a_pool_drive_nothing() -> None:
+    machine = build()
+    machine.unseen = {100, 110}
+    for _ in range(9):
+        found = machine.groups({110: 1.5})
+    assert found[122] == "program cc1"
+    machine.unseen, machine.pools = set(), {ProcId(100, 100): "web", ProcId(110, 110): "web"}
+    for _ in range(9):
+        found = machine.groups({110: 1.5})
+    assert (found[100], found[122]) == ("web", "program cc1")
+
+
+def test_who_listens_or_takes_keys_within_a_swarm_is_no_part_of_it() -> None:
+    machine = build()
+    machine.start(140, "redis-server", 110, port=6379)
+    machine.start(150, "vim", 110)
+    machine.traits = {140: Trait.SERVES, 150: Trait.KEYS}
+    for _ in range(3):
+        found = machine.groups({110: 1.5})
+    assert (found[140], found[150], found[122]) == ("program redis-server :6379", "program vim", "program make")
+    machine.traits = {}
+    assert machine.groups({110: 1.5})[150] == "program vim", "it need not be seen twice"
+
+
+def test_a_swarm_ends_when_its_root_turns_out_to_answer_somebody() -> None:
+    machine = build()
+    for _ in range(3):
+        machine.groups({100: 1.5})
+    machine.traits = {100: Trait.SERVES}
+    found = machine.groups({100: 1.5})
+    assert (found[100], found[122]) == ("program make", "program cc1")
+
+
+def test_another_session_user_or_cgroup_is_another_matter() -> None:
+    machine = build()
+    machine.sessions = {110: 110, 120: 110, 121: 110, 122: 110}
+    machine.start(160, "daemon", 110)
+    for _ in range(3):
+        found = machine.groups({110: 1.5})
+    assert {found[pid] for pid in (110, 120, 121, 122)} == {"program make"}
+    assert found[160] == "program daemon"
+
+
+def test_a_line_that_only_wraps_a_build_does_not_name_it() -> None:
+    machine = Machine()
+    machine.start(100, "timeout")
+    machine.start(101, "sh -c", 100)
+    machine.start(102, "make", 101)
+    for _ in range(3):
+        found = machine.groups({102: 1.0})
+    assert (found[100], found[101], found[102]) == ("program timeout", "program sh -c pid 101", "program make")
+    loop = Machine()
+    loop.start(100, "sh -c", SSHD)
+    loop.start(101, "gzip", 100)
+    for _ in range(3):
+        found = loop.groups({100: 1.0})
+    assert (found[100], found[101]) == ("program sh -c pid 100", "program sh -c pid 100")
+
+
+def test_a_rule_names_the_swarm_of_what_it_names() -> None:
+    machine = build()
+    machine.families = Families(Grouping(parse("[groups.build]\nprogram = 'make'\n[groups.linker]\nprogram = 'ld'")))
+    machine.start(170, "ld", 121)
+    for _ in range(3):
+        found = machine.groups({110: 1.5})
+    assert (found[100], found[122], found[170]) == ("build", "build", "linker")
+
+
 def test_a_storm_of_programs_does_not_fill_memory() -> None:
     machine = Machine()
     for number in range(2000):
         machine.start(1000 + number, f"p{number}")
         machine.groups()
         machine.end(1000 + number)
+    machine.groups({1999: 1.0})
     machine.groups()
     assert len(machine.families._entries) == len(machine.table)
+    assert not machine.families._drivers
