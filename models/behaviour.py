@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .records import Behaviour, Latency, Spared
+from .records import Behaviour, Latency, Ruled, Spared
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -24,6 +24,7 @@ BEHAVIOUR_CHANNELS: tuple[str, ...] = (
     "processes",  # in the group
     "threads",  # of all of them
     "young",  # processes among them that are younger than YOUNG_SECONDS
+    "settled",  # processes among them that are older than SETTLED_SECONDS
     "cpu",  # cores used
     "brief",  # cores that its children used which came and went
     "wait",  # cores waited for in the run queue
@@ -44,6 +45,9 @@ BEHAVIOUR_CHANNELS: tuple[str, ...] = (
 
 YOUNG_SECONDS = 3.0
 """A process this young may still be starting: its start-up is not its behaviour."""
+
+SETTLED_SECONDS = 30.0
+"""A process this old has started: a Python or Java service has read its code and listens by then."""
 
 CLASSES: tuple[Latency, ...] = (Latency.LATENCY, Latency.BATCH, Latency.NONE)
 """Columns of the probabilities. NONE is a class here too: what behaves like neither."""
@@ -123,6 +127,21 @@ LOADING_SECONDS = 10.0
 loads is no different from batch work until it is used; nobody waits longer without turning to something else (Nielsen, Usability
 Engineering, 1993, ch. 5)."""
 
+START_FAULTS = 15_000.0
+"""Page faults per second of CPU from which a tick looks like a start. While ipykernel, dask, hypercorn, uvicorn and mpd read their
+code they took 34,000 to 56,000; a Python loop took 10,000 in its first tick, compressors and a compiler mostly below 13,000 after
+theirs (2026-12-01)."""
+
+START_SECONDS = 10.0
+"""Seconds of CPU time that a start may take (chosen: several times that of large Python and Java services). Not of the clock: an
+overloaded machine takes longer over it."""
+
+SWARM_SECONDS = 5.0
+"""Time for which brief children must use LITTLE_CORES before that makes a group batch work (chosen: a command is over by then)."""
+
+SWARM_KEPT_SECONDS = 10.0
+"""And for how long they may use less than half of it before it is no more (chosen: a link step, a slow test)."""
+
 LITTLE_CORES = 0.25
 """Mean CPU use, in cores, below which a group is not called batch: to demote it would win little, and what is asked now and then
 looks like it. What it waited for is not counted. Once called batch it stays so down to half of that in demand: demoted, it uses
@@ -154,6 +173,13 @@ _SUMS = (  # over ticks, weighted with what each says
     *("faults", "threads", "processes", "young", "busy", "wanted", "whole", "used", "demand"),
 )
 _IO = ("bytes", "cpu", "slices")  # since bytes come in lumps, they are compared with what was used in the same time
+_STATE = (
+    "spent",  # seconds of CPU so far
+    "starts",  # 1: it looks like a start
+    "settled",  # 1: it has a process older than SETTLED_SECONDS; 2: it had one, and has none now
+    "swarms",  # seconds for which brief children used enough
+    "brief",  # cores that they used in the last tick
+)
 _ANSWERS = ("serves", "serves_locally", "served_for", "keys", "shows", "asked")  # signs of somebody who waits for it
 _TRAITS = ("serves", "serves_locally", "served_for", "terminal", "keys", "shows", "fed", "asked")
 """What a group has, as last seen. Too few programs in training have one of the last three for a model to learn from."""
@@ -178,6 +204,7 @@ class Summaries:
         self._io_ticks = np.zeros(0)
         self._active = np.zeros(0)
         self._traits = np.zeros((0, len(_TRAITS)))
+        self._state = np.zeros((0, len(_STATE)))
         self._last = np.zeros(0, dtype=np.int64)
         self.forgotten: list[int] = []
         """Slots given up in the last step: what was kept of them elsewhere is void."""
@@ -247,17 +274,29 @@ class Summaries:
         """
         columns = [_SUMS.index(name) for name in ("mass", "processes", "used", "demand")]
         mass, processes, used, demand = self._sums[slots][:, columns].T
-        _, _, served_for, terminal, keys, shows, fed, asked = self._traits[slots].T  # NaN, not known, is no sign of anybody
+        serves, _, served_for, terminal, keys, shows, fed, asked = self._traits[slots].T  # NaN, not known, is no sign of anybody
+        spent, starts, _, swarms, _ = self._state[slots].T
         loads = self._active[slots] * self._interval < LOADING_SECONDS
         why = {
             Spared.KEYS: keys > 0,
             Spared.SHOWS: shows > 0,
             Spared.SERVER: served_for > 0,
             Spared.ASKED: asked > 0,
+            Spared.UNSEEN: np.isnan(serves),
+            Spared.YOUNG: (starts > 0) & (spent < START_SECONDS) & (swarms < SWARM_SECONDS) & ~held,
             Spared.LOADING: loads & ((terminal > 0) & (processes < 1.5 * mass) | (fed > 0)),
             Spared.LITTLE: np.where(held, demand < LITTLE_CORES / 2 * mass, used < LITTLE_CORES * mass),
         }
         return np.select(list(why.values()), [SPARED.index(reason) for reason in why], 0)
+
+    def swarms(self, slots: Ints) -> Floats:
+        """[n] Cores that brief children of each use, 0 where they have not long enough used enough to be a swarm."""
+        *_, swarms, brief = self._state[slots].T
+        return np.asarray(np.where(swarms >= SWARM_SECONDS, np.maximum(brief, np.finfo(np.float64).tiny), 0.0))
+
+    def renewed(self, slots: Ints) -> NDArray[np.bool_]:
+        """[n] Whether all processes of each have come lately, and take the place of others."""
+        return np.asarray(self._state[slots, _STATE.index("settled")] == 2)
 
     def _add(self, slots: Ints, values: Floats) -> NDArray[np.bool_]:
         values = np.clip(values, 0.0, _LARGEST)
@@ -300,6 +339,7 @@ class Summaries:
         )
         fade = np.exp(-weight / MEMORY_SECONDS)[:, None]
         self._sums[slots] = self._sums[slots] * fade + np.where(told[:, None], weight[:, None] * tick, 0.0)
+        self._follow(slots, channels, told)
         io = np.stack([np.where(spoken, chars, 0.0), cpu, slices], axis=1) * self._interval
         self._io[slots] = self._io[slots] * fade + np.where((there & spoken)[:, None], io, 0.0)
         self._io_ticks[slots] += there & spoken
@@ -311,6 +351,27 @@ class Summaries:
         unseen = np.isnan(values[:, [_COLUMN[name] for name in _TRAITS]]) | ~there[:, None]
         self._traits[slots] = np.where(unseen, had, seen)
         return np.asarray(told)
+
+    def _follow(self, slots: Ints, channels: Mapping[str, Floats], told: NDArray[np.bool_]) -> None:
+        """Bring up to date what is not averaged. A start shows by its faults: in this tick, or so far while all
+        processes are as young as a start takes at least."""
+        spent, starts, settled, swarms, _ = self._state[slots].T
+        there, cpu, brief = channels["processes"] > 0, channels["cpu"], channels["brief"]
+        cpu_so_far, faults_so_far = self._sums[slots][:, [_SUMS.index("cpu"), _SUMS.index("faults")]].T
+        faulting = channels["faults"] >= START_FAULTS * cpu
+        new = (channels["young"] >= channels["processes"]) & (faults_so_far >= START_FAULTS * cpu_so_far)
+        enough = brief >= np.where(swarms >= SWARM_SECONDS, LITTLE_CORES / 2, LITTLE_CORES)
+        swarms = np.clip(swarms + np.where(enough, self._interval, -self._interval), 0.0, SWARM_SECONDS + SWARM_KEPT_SECONDS)
+        self._state[slots] = np.stack(
+            [
+                spent + cpu * self._interval,
+                np.where(told, faulting | new, starts),
+                np.where(there, np.where(channels["settled"] > 0, 1.0, np.where(settled > 0, 2.0, 0.0)), settled),
+                swarms,
+                brief,
+            ],
+            axis=1,
+        )
 
     def _slots_of(self, groups: Sequence[str]) -> Ints:
         known = self._slots
@@ -329,6 +390,7 @@ class Summaries:
             self._io_ticks = np.append(self._io_ticks, np.zeros(more))
             self._active = np.append(self._active, np.zeros(more))
             self._traits = np.vstack([self._traits, np.full((more, len(_TRAITS)), np.nan)])
+            self._state = np.vstack([self._state, np.zeros((more, len(_STATE)))])
             self._last = np.append(self._last, np.zeros(more, dtype=np.int64))
             self._free = list(range(size + more - 1, size - 1, -1))
         slot = self._free.pop()
@@ -345,6 +407,7 @@ class Summaries:
             del self._slots[name]
             self._sums[slot] = self._io[slot] = self._io_ticks[slot] = self._active[slot] = 0.0
             self._traits[slot] = np.nan
+            self._state[slot] = 0.0
             self._free.append(slot)
             self.forgotten.append(slot)
 
@@ -441,7 +504,7 @@ class Behaviours:
         self._summaries = Summaries(interval)
         self._held = np.zeros(0, dtype=np.int64)  # by slot, as the rest
         self._told: list[Behaviour | None] = []
-        self._words = np.zeros((0, 4))  # probabilities, class and why it is spared that `_told` tells of
+        self._words = np.zeros((0, 5))  # probabilities, class, why it is spared and by what rule, as `_told` tells
 
     def step(self, groups: Sequence[str], values: Floats) -> list[Behaviour | None]:
         """What each group is taken for after this tick; None: it has done nothing yet.
@@ -459,17 +522,25 @@ class Behaviours:
             chances = model.probabilities(rows)
             before = self._held[fresh]
             held = decide(chances, before, self._certainty)
+            brief = self._summaries.swarms(fresh)
+            swarm = (brief > 0) & (held == _NONE)
+            held = np.where(swarm, _BATCH, held)
             spared = np.where(held == _BATCH, self._summaries.spared(fresh, before == _BATCH), 0)
-            self._held[fresh] = np.where(spared > 0, _NONE, held)
-            words = np.column_stack([chances[:, :2], self._held[fresh], spared])
+            held = np.where(spared > 0, _NONE, held)
+            succeeds = (before == _LATENCY) & (held != _LATENCY) & self._summaries.renewed(fresh)
+            self._held[fresh] = np.where(succeeds, _LATENCY, held)
+            ruled = np.select([succeeds, swarm & (held == _BATCH)], [RULED.index(Ruled.SUCCEEDS), RULED.index(Ruled.SWARM)], 0)
+            spared = np.where(succeeds, 0, spared)
+            words = np.column_stack([chances[:, :2], self._held[fresh], spared, ruled])
             news = (np.abs(words - self._words[fresh]) > NEWS).any(axis=1)
             self._words[fresh[news]] = words[news]
-            for slot, row, word in zip(fresh[news].tolist(), rows[news], words[news].tolist(), strict=True):
-                p_latency, p_batch, at, why = word
-                latency = CLASSES[int(at)]
-                evidence = () if latency is Latency.NONE else model.evidence(row, latency)
+            told_of = zip(fresh[news].tolist(), rows[news], words[news].tolist(), brief[news].tolist(), strict=True)
+            for slot, row, (p_latency, p_batch, at, why, rule), cores in told_of:
+                latency, by = CLASSES[int(at)], RULED[int(rule)]
+                evidence = () if latency is Latency.NONE or by is Ruled.SUCCEEDS else model.evidence(row, latency)
+                evidence = (("brief_cores", float(f"{cores:.3g}"), 0.0),) if by is Ruled.SWARM else evidence
                 chances_told = round(p_latency, 4), round(p_batch, 4)
-                self._told[slot] = Behaviour(latency, *chances_told, evidence, model.name, SPARED[int(why)])
+                self._told[slot] = Behaviour(latency, *chances_told, evidence, model.name, SPARED[int(why)], by)
         said = self._told
         return [said[slot] for slot in slots.tolist()]
 
@@ -477,13 +548,16 @@ class Behaviours:
         more = summaries.capacity - len(self._held)
         if more > 0:
             self._held = np.append(self._held, np.full(more, _NONE, dtype=np.int64))
-            self._words = np.vstack([self._words, np.full((more, 4), np.inf)])
+            self._words = np.vstack([self._words, np.full((more, 5), np.inf)])
             self._told += [None] * more
         for slot in summaries.forgotten:
             self._held[slot], self._words[slot], self._told[slot] = _NONE, np.inf, None
 
 
 _LATENCY, _BATCH, _NONE = 0, 1, 2
+
+RULED: tuple[Ruled | None, ...] = (None, *Ruled)
+"""Rules as they are noted with a class."""
 
 SPARED: tuple[Spared | None, ...] = (None, *Spared)
 """Reasons as `Summaries.spared` gives them."""

@@ -215,8 +215,17 @@ class Spared(StrEnum):
     SHOWS = "shows"  # it has a window, or plays sound
     SERVER = "server"  # it works for one that listens
     ASKED = "asked"  # its parent asks it through a pipe
+    UNSEEN = "unseen"  # its sockets cannot be seen, so it may serve somebody
+    YOUNG = "young"  # it is being started, as far as its page faults tell
     LOADING = "loading"  # alone in the foreground of a terminal, or fed by its parent, and only just at work
     LITTLE = "little"  # wants so little of a CPU that nothing is won by demoting it
+
+
+class Ruled(StrEnum):
+    """Why a group has a class that its probabilities would not give it."""
+
+    SWARM = "swarm"  # its work is done by processes that live for less than a tick
+    SUCCEEDS = "succeeds"  # it has just taken the place of what had that class
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +238,7 @@ class Behaviour:
     evidence: tuple[tuple[str, float, float], ...]  # (feature, its value, its push towards `latency`, in logits), strongest first
     source: str  # "behaviour 3f9a…" (artefact digest)
     spared: Spared | None = None  # why it is not called batch, though by its probabilities it would be
+    ruled: Ruled | None = None  # why it is called what it is, though by its probabilities it would not be
 
 
 class Anomaly(StrEnum):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from ..models.behaviour import LOADING_SECONDS
-from ..models.records import Behaviour, Latency, Spared
+from ..models.records import Behaviour, Latency, Ruled, Spared
 from .decision import Group, Session
 from .explain import figure, size
 
@@ -32,10 +32,19 @@ SPARED = {
     Spared.SHOWS: "but it has a window or plays sound",
     Spared.SERVER: "but it works for a server",
     Spared.ASKED: "but its parent asks it through a pipe",
+    Spared.UNSEEN: "but its sockets cannot be seen, so it may serve somebody",
+    Spared.YOUNG: "but it has only started, and may be reading its code",
     Spared.LOADING: f"but in its first {LOADING_SECONDS:.0f} s somebody may be waiting for it to load",
     Spared.LITTLE: "but it wants so little of a CPU that nothing would be won",
 }
 """Why what looks like batch work is not called so."""
+
+
+RULED = {
+    Ruled.SWARM: "by the rule for swarms: its work is done by processes that live for less than a tick",
+    Ruled.SUCCEEDS: "as what it has just taken the place of was",
+}
+"""Why something is called what it does not look like."""
 
 
 def class_of(group: Group, session: Session | None) -> str:
@@ -47,6 +56,8 @@ def class_of(group: Group, session: Session | None) -> str:
         if _pinned(group.name, session):
             return "none, by the configuration: hands off"
         return "not known: nothing was seen of how it behaves yet, or no behaviour model is in use; hands off"
+    if behaviour.ruled is not None:
+        return f"{name}, {RULED[behaviour.ruled]}"
     if behaviour.latency is not Latency.NONE:
         return f"{name} ({percent(_chance(behaviour))} sure, by {behaviour.source})"
     neither = 1.0 - behaviour.p_latency - behaviour.p_batch
@@ -105,6 +116,7 @@ PHRASES: Mapping[str, Callable[[float], str]] = {
     "bytes_per_cpu_second": lambda value: f"reads and writes {size(value)} per second of CPU",
     "bytes_per_run": lambda value: f"reads and writes {size(value)} each time that it runs",
     "faults_per_cpu_second": _per("takes {} page faults per second of CPU"),
+    "brief_cores": _per("its children that come and go use {} CPUs"),
     "threads": lambda value: "has one thread" if value < 1.5 else f"has {value:.0f} threads",
     "processes": lambda value: "is one process" if value < 1.5 else f"is {value:.0f} processes",
     "listens": _has("listens on a network socket", "has no listening network socket"),

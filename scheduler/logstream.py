@@ -24,7 +24,7 @@ from typing import Any, Protocol
 import msgspec
 
 from ..models.records import Latency
-from .class_words import CLASS, SPARED, evidence, percent
+from .class_words import CLASS, RULED, SPARED, evidence, percent
 from .decision import Decision, Effect, Group, Outcome, Refusal, Status, Tick, Verdict, encode
 from .explain import describe
 from .linux.text import printable
@@ -208,7 +208,8 @@ def _class(wall: int, group: Group, before: Latency, common: Mapping[str, Any]) 
         text = f"{group.name} is no longer taken for {CLASS[before]} ({sure}){why}: hands off"
     else:
         speaks, _ = evidence(behaviour)
-        text = f"{group.name} is taken for {CLASS[behaviour.latency]} ({percent(chances[behaviour.latency])})"
+        why = f", {RULED[behaviour.ruled]}" if behaviour.ruled else f" ({percent(chances[behaviour.latency])})"
+        text = f"{group.name} is taken for {CLASS[behaviour.latency]}{why}"
         text += f": {', '.join(speaks)}" if speaks else ""
     fields = {
         **common,
@@ -220,6 +221,7 @@ def _class(wall: int, group: Group, before: Latency, common: Mapping[str, Any]) 
         "evidence": [list(one) for one in behaviour.evidence],
         "source": behaviour.source,
         "spared": behaviour.spared or "",
+        "ruled": behaviour.ruled or "",
     }
     return Entry(wall, "class", INFO, "", "", "", text, fields)
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..models.anomaly import AnomalyModel, RobustZ, judge_pools, merged, score
-from ..models.behaviour import BEHAVIOUR_CHANNELS, YOUNG_SECONDS, BehaviourModel, Behaviours
+from ..models.behaviour import BEHAVIOUR_CHANNELS, SETTLED_SECONDS, YOUNG_SECONDS, BehaviourModel, Behaviours
 from ..models.demand import METRICS, Forecaster, Network
 from ..models.detectors import LEAST, NEAR
 from ..models.evidence import CHANNELS
@@ -273,9 +273,11 @@ def _behaviour(snapshot: Snapshot, ids: Sequence[ProcId], rate: Rates) -> dict[s
 
     sockets = (known & int(Known.SOCKETS)) != 0
     serves = has(Trait.SERVES)
+    age = snapshot.uptime_ticks - table["start_ticks"].astype(np.float64)  # in clock ticks
     return {
         "threads": table["threads"].astype(np.float64),
-        "young": ((snapshot.uptime_ticks - table["start_ticks"].astype(np.float64)) < YOUNG_SECONDS * USER_HZ).astype(np.float64),
+        "young": (age < YOUNG_SECONDS * USER_HZ).astype(np.float64),
+        "settled": (age > SETTLED_SECONDS * USER_HZ).astype(np.float64),
         "cpu": rate.cpu,
         "brief": rate.brief,
         "wait": rate.wait,

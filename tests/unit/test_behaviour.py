@@ -23,6 +23,9 @@ from nicety.models.behaviour import (
     LITTLE_CORES,
     LOADING_SECONDS,
     SEEN,
+    START_SECONDS,
+    SWARM_KEPT_SECONDS,
+    SWARM_SECONDS,
     BehaviourModel,
     Behaviours,
     Floats,
@@ -31,7 +34,7 @@ from nicety.models.behaviour import (
 )
 from nicety.models.checks import check_behaviour
 from nicety.models.features import uncontended
-from nicety.models.records import Behaviour, Latency, Spared
+from nicety.models.records import Behaviour, Latency, Ruled, Spared
 
 NAN = float("nan")
 
@@ -43,6 +46,7 @@ class Doing:
     processes: float = 1
     threads: float = 1
     young: float = 0
+    settled: float = 0
     cpu: float = 0.0
     brief: float = 0.0
     wait: float = 0.0
@@ -404,6 +408,93 @@ def test_what_is_given_keys_is_never_called_batch() -> None:
 @pytest.mark.parametrize("traits", [{}, {"terminal": NAN, "keys": NAN}, {"processes": 4, "threads": 4, "cpu": 3.96, "terminal": 4}])
 def test_work_for_which_nobody_waits_is_batch_at_once(traits: dict[str, float]) -> None:
     assert [*latencies(Behaviours(MODEL, 0.9), replace(HOG, **traits), 2)][-1] is Latency.BATCH
+
+
+STARTING = Doing(young=1, cpu=0.9, wait=0.1, slices=100, faults=35_000)
+
+
+def test_what_reads_its_code_is_not_called_batch_and_what_then_works_is() -> None:
+    behaviours = Behaviours(MODEL, 0.9)
+    assert set(latencies(behaviours, STARTING, 3)) == {Latency.NONE}
+    found = said(behaviours, STARTING)
+    assert found is not None
+    assert (found.spared, found.p_batch >= 0.9) == (Spared.YOUNG, True)
+    assert list(latencies(behaviours, HOG, 2)) == [Latency.BATCH] * 2
+    assert list(latencies(behaviours, STARTING, 2)) == [Latency.BATCH] * 2, "its predecessor was"
+
+
+def test_a_start_that_ends_within_a_tick_is_no_behaviour_until_the_process_is_older() -> None:
+    behaviours = Behaviours(MODEL, 0.9)
+    half = replace(STARTING, cpu=0.99, wait=0.01, faults=35_000)
+    assert list(latencies(behaviours, half, 1)) == [Latency.NONE]
+    assert list(latencies(behaviours, replace(HOG, young=1), 1)) == [Latency.NONE], "half of what it did was to start"
+    assert list(latencies(behaviours, HOG, 1)) == [Latency.BATCH]
+
+
+def test_a_start_may_take_long_where_the_cpu_is_short_and_not_for_ever() -> None:
+    squeezed = replace(STARTING, cpu=0.3, wait=1.5, threads=2, young=0, faults=10_000)
+    assert set(latencies(Behaviours(MODEL, 0.9), squeezed, int(START_SECONDS / 0.3) - 1)) == {Latency.NONE}
+    assert [*latencies(Behaviours(MODEL, 0.9), replace(STARTING, young=0), int(START_SECONDS / 0.9) + 2)][-1] is Latency.BATCH
+
+
+def test_a_service_that_is_deployed_anew_stays_what_it_was_while_it_starts() -> None:
+    behaviours = Behaviours(MODEL, 0.9)
+    assert [*latencies(behaviours, replace(SERVICE, settled=1), 20)][-1] is Latency.LATENCY
+    started = replace(STARTING, cpu=0.3, wait=0.6, faults=0)
+    assert set(latencies(behaviours, started, 25)) == {Latency.LATENCY}
+    found = said(behaviours, started)
+    assert found is not None
+    assert (found.ruled, found.spared, found.evidence) == (Ruled.SUCCEEDS, None, ())
+    assert set(latencies(behaviours, replace(SERVICE, young=0), 20)) == {Latency.LATENCY}
+    assert [*latencies(behaviours, replace(HOG, settled=1), 60)][-1] is Latency.BATCH, "it is settled, and no service any more"
+
+
+def test_without_a_predecessor_a_class_is_given_up_as_ever() -> None:
+    behaviours = Behaviours(MODEL, 0.9)
+    assert [*latencies(behaviours, SERVICE, 3)][-1] is Latency.LATENCY
+    assert [*latencies(behaviours, HOG, 20)][-1] is Latency.BATCH
+
+
+def test_what_may_serve_unseen_is_not_called_batch() -> None:
+    behaviours = Behaviours(MODEL, 0.9)
+    hidden = replace(HOG, serves=NAN, serves_locally=NAN, served_for=NAN, shows=NAN)
+    assert set(latencies(behaviours, hidden, 30)) == {Latency.NONE}
+    found = said(behaviours, hidden)
+    assert found is not None
+    assert found.spared is Spared.UNSEEN
+    assert list(latencies(behaviours, HOG, 1)) == [Latency.BATCH]
+
+
+SWARM = Doing(processes=3, threads=3, young=2, cpu=0.1, brief=1.4, wait=0.5, slices=4000, faults=20_000)
+
+
+def test_a_swarm_is_batch_after_some_seconds_and_until_its_work_is_over() -> None:
+    behaviours = Behaviours(MODEL, 0.9)
+    found = list(latencies(behaviours, SWARM, 12))
+    assert found.index(Latency.BATCH) == int(SWARM_SECONDS) - 1
+    assert set(found[int(SWARM_SECONDS) :]) == {Latency.BATCH}
+    last = said(behaviours, SWARM)
+    assert last is not None
+    assert (last.ruled, last.evidence, last.p_batch < 0.9) == (Ruled.SWARM, (("brief_cores", 1.4, 0.0),), True)
+    assert set(latencies(behaviours, replace(SWARM, brief=LITTLE_CORES * 0.6), 30)) == {Latency.BATCH}, "demoted, it does less"
+    linking = replace(SWARM, brief=0.0, wait=0.0)
+    assert list(latencies(behaviours, linking, 3)) == [Latency.BATCH] * 3
+    assert [*latencies(behaviours, linking, int(SWARM_KEPT_SECONDS))][-1] is Latency.NONE
+
+
+@pytest.mark.parametrize(
+    "awaited",
+    [{"keys": 1}, {"shows": 1}, {"served_for": 1}, {"fed": 1, "asked": 1}, {"serves": NAN}, {"serves": 1}],
+    ids=lambda traits: next(iter(traits)),
+)
+def test_a_swarm_that_somebody_waits_for_is_not_called_batch(awaited: dict[str, float]) -> None:
+    assert Latency.BATCH not in set(latencies(Behaviours(MODEL, 0.9), replace(SWARM, **awaited), 30))
+
+
+def test_a_command_or_little_brief_work_is_no_swarm() -> None:
+    behaviours = Behaviours(MODEL, 0.9)
+    assert Latency.BATCH not in set(latencies(behaviours, SWARM, int(SWARM_SECONDS) - 1))
+    assert Latency.BATCH not in set(latencies(behaviours, replace(SWARM, brief=LITTLE_CORES * 0.9), 60))
 
 
 def test_a_service_that_loads_is_latency_as_soon_as_it_shows() -> None:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from nicety.models.behaviour import BEHAVIOUR_FEATURES
-from nicety.models.records import Anomaly, Behaviour, Identity, Latency, ProcId, Score, Spared
+from nicety.models.records import Anomaly, Behaviour, Identity, Latency, ProcId, Ruled, Score, Spared
 from nicety.scheduler.account import Account, account, changes, locate
-from nicety.scheduler.class_words import PHRASES, class_of
+from nicety.scheduler.class_words import PHRASES, class_of, evidence
 from nicety.scheduler.config import Config, to_builtins
 from nicety.scheduler.decision import (
     Abilities,
@@ -247,6 +247,19 @@ def test_why_what_looks_like_batch_is_not_called_so_is_told() -> None:
     assert "but its parent asks it through a pipe:" in told[Spared.ASKED]
     assert "but in its first 10 s somebody may be waiting for it to load:" in told[Spared.LOADING]
     assert "but it wants so little of a CPU that nothing would be won:" in told[Spared.LITTLE]
+    assert "but its sockets cannot be seen, so it may serve somebody:" in told[Spared.UNSEEN]
+    assert "but it has only started, and may be reading its code:" in told[Spared.YOUNG]
+
+
+def test_a_class_that_a_rule_gave_says_so() -> None:
+    swarm = Behaviour(Latency.BATCH, 0.3, 0.4, (("brief_cores", 1.5, 0.0),), "behaviour x", None, Ruled.SWARM)
+    assert class_of(with_behaviour(groups()[2], swarm, Latency.BATCH), a_session()).startswith(
+        "batch, by the rule for swarms: its work is done by"
+    )
+    assert evidence(swarm) == (["its children that come and go use 1.5 CPUs"], [])
+    new = Behaviour(Latency.LATENCY, 0.0, 0.99, (), "behaviour x", None, Ruled.SUCCEEDS)
+    told = class_of(with_behaviour(groups()[2], new, Latency.LATENCY), a_session())
+    assert told == "latency-sensitive, as what it has just taken the place of was"
 
 
 def with_behaviour(group: Group, behaviour: Behaviour | None, latency: Latency | None = None) -> Group:
@@ -264,8 +277,8 @@ def test_a_pinned_class_is_the_configurations() -> None:
 
 
 def test_every_feature_of_the_model_has_words() -> None:
-    """All but the last, which is how much was seen and never evidence."""
-    assert set(PHRASES) == set(BEHAVIOUR_FEATURES[:-1])
+    """All but the last, which is how much was seen and never evidence; and the figure of the rule for swarms."""
+    assert set(PHRASES) == {*BEHAVIOUR_FEATURES[:-1], "brief_cores"}
     for name, phrase in PHRASES.items():
         for value in (0.0, 0.02, 0.5, 1.0, 1234.5):
             assert phrase(value).isprintable(), name
