@@ -30,7 +30,19 @@ IMPURE = {
     "signal",
 }
 POLICIES = (
-    *("pool_size", "reaction", "priority", "mechanisms", "slices", "placement", "assignment", "quarantine", "incident_words"),
+    *(
+        "pool_size",
+        "reaction",
+        "priority",
+        "mechanisms",
+        "supply",
+        "pairs",
+        "slices",
+        "placement",
+        "assignment",
+        "quarantine",
+        "incident_words",
+    ),
     "threshold",
     "policy",
 )

@@ -9,7 +9,7 @@ from typing import Protocol
 import msgspec
 
 from ...models.records import HORIZONS, QUANTILES
-from ..decision import Action, Control, Decision, Digest, Flag, Recycle, ResizePool, Status, Tick
+from ..decision import Action, Control, Decision, Digest, Flag, Note, Recycle, ResizePool, Status, Tick
 
 DONE = frozenset({Status.APPLIED, Status.OBSERVED, Status.UNCHANGED, Status.PARTIAL})
 """Outcomes after which a policy takes its wish for granted."""
@@ -46,6 +46,10 @@ class Policy(Protocol):
 
     def propose(self, tick: Tick) -> list[Decision]:
         """Wished changes with their reasons, ids still empty. Called once a tick, never on a gap."""
+        ...
+
+    def notes(self, tick: Tick, /) -> list[Note]:
+        """What holds for longer than a decision. Called after `propose`, with the same tick."""
         ...
 
     def skip(self) -> None:
