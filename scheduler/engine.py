@@ -6,7 +6,7 @@ same ticks, the same verdicts bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -30,10 +30,11 @@ from .decision import (
     Verdict,
 )
 from .guard import Guard, GuardMemory
+from .policies.pairs import Pause, pairs_of
 from .policies.placement import Placement, PlacementMemory
 from .policies.policy import Memory, Policy, Result
 from .policies.pool_size import PoolSize, PoolSizeMemory
-from .policies.priority import STRIKES, Priority, PriorityMemory, wait_share
+from .policies.priority import STRIKES, Ineffective, Priority, PriorityMemory, wait_share
 from .policies.quarantine import Quarantine, QuarantineMemory
 
 CHANGE = 0.25
@@ -137,6 +138,11 @@ class Engine:
         """The whole state before the next tick as plain data that JSON can hold."""
         result: dict[str, Any] = msgspec.to_builtins(self._memory)
         return result
+
+    @property
+    def pauses(self) -> Mapping[str, Pause]:
+        """Which groups are not demoted for whom for a while: what is worth keeping for the next run. To be read only."""
+        return self._memory.priority.pairs.pauses
 
     def step(self, tick: Tick) -> Verdict:
         """What is to be done, what was refused and what earlier changes led to. Ticks come in order of time."""
@@ -272,7 +278,7 @@ class Engine:
         now: dict[tuple[str, str], float | None] = {("queued", pool.name): pool.queued for pool in tick.pools}
         now.update({("wait", group.name): wait_share(group) for group in tick.groups})
         batch = _batch_demand(tick)
-        effects, going = list[Effect](), list[Watch]()
+        effects, going, vain = list[Effect](), list[Watch](), list[Ineffective]()
         for watch in self._memory.watches:
             watch.ticks += 1
             value = now.get((watch.kind, watch.of))
@@ -283,11 +289,14 @@ class Engine:
             if tick.at < watch.due:
                 going.append(watch)
             elif watch.applied and watch.count:
-                effects.append(self._effect(watch, tick, going))
+                effects.append(self._effect(watch, tick, going, vain))
         self._memory.watches = going
+        if vain:
+            self._priority.ineffective(vain, tick)
         return tuple(effects)
 
-    def _effect(self, watch: Watch, tick: Tick, going: list[Watch]) -> Effect:
+    def _effect(self, watch: Watch, tick: Tick, going: list[Watch], vain: list[Ineffective]) -> Effect:
+        """What came of it. Adds to `going` what is measured again, and to `vain` what had no effect."""
         after = watch.total / watch.count
         change = max(CHANGE * watch.before, LEAST_CHANGE[watch.kind])
         verdict = "helped" if after <= watch.before - change else "hurt" if after >= watch.before + change else "no effect"
@@ -296,7 +305,7 @@ class Engine:
             verdict = "more contention"
         if watch.policy == Priority.name and contended and verdict != "helped" and not watch.back:
             final = not watch.again and verdict != "more contention"
-            self._priority.ineffective(watch.group, watch.of, watch.control, tick, final)
+            vain.append(Ineffective(watch.group, watch.of, watch.control, final))
             if watch.again:
                 going.append(
                     msgspec.structs.replace(
@@ -313,6 +322,12 @@ class Engine:
             f"wait of group {watch.of}, cores per core of demand" if watch.kind == "wait" else f"queued work of pool {watch.of}"
         )
         return Effect(watch.decision, metric, watch.before, after, watch.ticks, verdict, 1 + len(watch.others))
+
+
+def first_memory(pauses: Iterable[Pause] = ()) -> dict[str, Any]:
+    """The memory of an engine that knows nothing but these pauses of an earlier run."""
+    result: dict[str, Any] = msgspec.to_builtins(EngineMemory(priority=PriorityMemory(pairs=pairs_of(pauses))))
+    return result
 
 
 def _batch_demand(tick: Tick) -> float:

@@ -5,6 +5,8 @@ A pause doubles each time, up to hours, and is forgotten after a long quiet. Tim
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from .policy import Memory
@@ -19,10 +21,13 @@ LONGEST = 4 * 3600.0
 """Seconds of the longest pause, and of the quiet after one in which it is forgotten (chosen)."""
 
 ANYBODY = ""
-"""The victim of a pause that holds for all: what starved, or held a lock, did so whoever was to gain by it."""
+"""The victim of a pause that holds for all: what starved, or held a lock, or cannot be lowered, is so whoever was to gain by it."""
 
-MOST = 1024
+MOST = 4096
 """Pauses that are remembered; of more, those that end first are forgotten."""
+
+RELIEVED, NO_EFFECT = "had to be put back", "had no effect"
+"""Why there is a pause, to follow "the demotion"."""
 
 
 class Pause(Memory):
@@ -30,6 +35,7 @@ class Pause(Memory):
 
     victim: str  # group, or `ANYBODY`
     contender: str  # group
+    why: str  # RELIEVED or NO_EFFECT
     seconds: float  # length of the last pause: the next one is twice as long
     until: int  # monotonic ns
 
@@ -41,35 +47,36 @@ class Pairs(Memory):
 
     def pause(self, victim: str, contender: str, at: int) -> Pause | None:
         """The pause in force for this pair, the longest of them if there are two."""
+        if not self.pauses:
+            return None
         found = [self.pauses.get(_key(name, contender)) for name in (victim, ANYBODY)]
         held = [pause for pause in found if pause is not None and at < pause.until]
         return max(held, key=lambda pause: pause.until, default=None)
 
     def relieved(self, contender: str, at: int) -> None:
         """A demotion of the contender did harm, and was put back at once."""
-        self._begin(ANYBODY, contender, FIRST_RELIEF, at)
+        self._begin(ANYBODY, contender, RELIEVED, FIRST_RELIEF, at)
 
     def without_effect(self, victim: str, contender: str, at: int) -> None:
-        """The victim waits as long with the contender demoted as it did before."""
-        self._begin(victim, contender, FIRST_NO_EFFECT, at)
+        """The victim waits as long with the contender demoted as it did before. `ANYBODY`: no mechanism is left to lower it by."""
+        self._begin(victim, contender, NO_EFFECT, FIRST_NO_EFFECT, at)
 
     def forget(self, at: int) -> None:
-        """Drop what is long over."""
-        if any(at - pause.until > LONGEST * 1e9 for pause in self.pauses.values()):
-            self.pauses = {key: pause for key, pause in self.pauses.items() if at - pause.until <= LONGEST * 1e9}
+        """Drop what is long over, and what is too much."""
+        if len(self.pauses) > MOST or any(at - pause.until > LONGEST * 1e9 for pause in self.pauses.values()):
+            kept = sorted(self.pauses.items(), key=lambda item: (-item[1].until, item[0]))[:MOST]
+            self.pauses = {key: pause for key, pause in kept if at - pause.until <= LONGEST * 1e9}
 
-    def _begin(self, victim: str, contender: str, first: float, at: int) -> None:
+    def _begin(self, victim: str, contender: str, why: str, first: float, at: int) -> None:
         key = _key(victim, contender)
         before = self.pauses.get(key)
-        if before is not None and at < before.until:
+        if before is not None and at < before.until and before.seconds >= first:
             return  # of the many changes of a group each may tell it
-        seconds = first if before is None else min(2 * before.seconds, LONGEST)
-        self.pauses[key] = Pause(victim, contender, seconds, at + round(seconds * 1e9))
-        if len(self.pauses) > MOST:
-            del self.pauses[min(self.pauses, key=lambda name: (self.pauses[name].until, name))]
+        seconds = first if before is None else max(first, min(2 * before.seconds, LONGEST))
+        self.pauses[key] = Pause(victim, contender, why, seconds, at + round(seconds * 1e9))
 
 
-def pairs_of(pauses: list[Pause]) -> Pairs:
+def pairs_of(pauses: Iterable[Pause]) -> Pairs:
     """The pauses of an earlier run, to begin with."""
     return Pairs({_key(pause.victim, pause.contender): pause for pause in pauses})
 

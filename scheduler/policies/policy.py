@@ -79,6 +79,15 @@ class Outlook:
         value = forecast.values[horizon][QUANTILES.index(quantile)]
         return max(value, 0.0) if math.isfinite(value) else None
 
+    def highest(self, target: str, metric: str, horizons: int, quantile: float) -> float | None:
+        """Largest forecast of the first so many of HORIZONS, at least 0; None if there is none that is a finite number."""
+        forecast = self._forecasts.get((target, metric))
+        if forecast is None:
+            return None
+        at = QUANTILES.index(quantile)
+        found = [values[at] for values in forecast.values[:horizons] if math.isfinite(values[at])]
+        return max(0.0, *found) if found else None
+
     def source(self, target: str, metric: str) -> str:
         """Who made the forecast, "" if there is none."""
         forecast = self._forecasts.get((target, metric))

@@ -29,7 +29,7 @@ from ..config import Config
 from ..decision import Control, Decision, Group, Member, Note, Restore, Set, Status, Tick, Why
 from ..rivals import touches, who_touches
 from .mechanisms import DEFAULT, LEVELS, Ground, Place, Step, place, value
-from .pairs import ANYBODY, Pairs
+from .pairs import ANYBODY, RELIEVED, Pairs
 from .policy import Memory, Outlook, Result, figures, knob
 from .slices import HARM, LONG_TICKS, Slices
 from .supply import ALONE, LEAST_FREED, WAIT_FLOOR, foreseen_use, helpers, lacks, others, throttled, unseen
@@ -147,6 +147,16 @@ class Case:
     lacks: float  # cores that the victim lacks
     frees: float  # cores that the demotion of the group can free
     together: float  # and the demotions of all for this victim
+
+
+@dataclass(frozen=True, slots=True)
+class Ineffective:
+    """A demotion that was measured without effect."""
+
+    contender: str
+    victim: str
+    control: Control
+    final: bool  # it is not measured again
 
 
 class Priority:
@@ -267,21 +277,23 @@ class Priority:
         key = knob(action, result.target)
         return [key] if key in held else []
 
-    def ineffective(self, contender: str, victim: str, control: Control, tick: Tick, final: bool) -> None:
-        """A demotion was measured, and the victim waits as long as before. `final`: it is not measured again.
+    def ineffective(self, found: Sequence[Ineffective], tick: Tick) -> None:
+        """Demotions were measured, and their victims wait as long as before.
 
         If the CPU split did not move either, that is a strike against the mechanism, and the next one is tried. If it did, the
         contender is not what the victim waits for: another mechanism would not help, and the pair is left alone for a while.
         """
-        if control is Control.SLICE or not any(held.group == contender and held.control is control for held in self._demoted()):
-            return
         batch = sum(group.cpu for group in tick.groups if group.latency is Latency.BATCH)
         rest = sum(group.cpu + group.wait for group in tick.groups if group.latency is Latency.LATENCY)
         left = max(0.0, tick.machine.cpus - rest) + UNYIELDING * tick.machine.cpus
-        if batch > left:
-            self._strike(control, contender, tick.at)
-        elif final:
-            self.memory.pairs.without_effect(victim, contender, tick.at)
+        held = {(held.group, held.control) for held in self._demoted()}
+        for each in found:
+            if (each.contender, each.control) not in held:
+                continue
+            if batch > left:
+                self._strike(each.control, each.contender, tick.at)
+            elif each.final:
+                self.memory.pairs.without_effect(each.victim, each.contender, tick.at)
 
     def _demoted(self) -> Iterable[Held]:
         return (held for held in self.memory.held.values() if held.control is not Control.SLICE)
@@ -317,8 +329,8 @@ class Priority:
         config, machine, outlook = self._config, tick.machine, Outlook(tick)
 
         def soon(group: Group) -> float:
-            said = [outlook.value(group.name, "cpu", horizon, config.quantile) for horizon in range(SOON)]
-            return max((value for value in said if value is not None), default=group.demand)
+            said = outlook.highest(group.name, "cpu", SOON, config.quantile)
+            return group.demand if said is None else said
 
         most = float(machine.cpus)
         expected = {group.name: min(soon(group), most) for group in (*protected, *contenders)}
@@ -458,7 +470,7 @@ class Priority:
             for control, members in single.items():
                 self._each(wishes, control, group, members, case.victim)
             if dropped and not found:  # whatever separates the two was tried
-                self.memory.pairs.without_effect(case.victim, group.name, tick.at)
+                self.memory.pairs.without_effect(ANYBODY, group.name, tick.at)
         return wishes
 
     def _places(self, tick: Tick) -> set[Place]:
@@ -629,8 +641,8 @@ class Priority:
         for group in left[:NAMED]:
             pause = None if case is None else self.memory.pairs.pause(case.victim, group.name, tick.at)
             if pause is not None:
-                what = "had to be put back" if pause.victim == ANYBODY else f"did not help {pause.victim}"
-                said.append(f"{group.name}: its demotion {what}: not again for {(pause.until - tick.at) / 1e9:.0f} s")
+                whom = f" for {pause.victim}" if pause.victim != ANYBODY else ""
+                said.append(f"{group.name}: its demotion{whom} {pause.why}: not again for {(pause.until - tick.at) / 1e9:.0f} s")
             elif case is not None:
                 said.append(f"{group.name}: its {group.cpu:.2f} cores are too little of what {case.victim} lacks")
         if len(left) > NAMED and case is not None:
@@ -697,9 +709,8 @@ class Priority:
             rule, reason = "unseen", "Most of the pressure comes from processes that nicety cannot see"
         elif pause is not None:
             seconds = (pause.until - tick.at) / 1e9
-            rule = "did harm" if pause.victim == ANYBODY else "no effect"
-            what = "had to be put back" if pause.victim == ANYBODY else f"does not help {held.victim}"
-            reason = f"The demotion of {held.group} {what}, and is not tried again for {seconds:.0f} s"
+            rule = "relieved" if pause.why == RELIEVED else "no effect"
+            reason = f"The demotion of {held.group} for {held.victim} {pause.why}: not again for {seconds:.0f} s"
         elif not self.memory.engaged:
             rule, reason = "contention over", f"Contention has been over for {config.release_after:g} s"
             flips = (f"an expected demand of at least {CALM:.0%} of the capacity would have kept it",)

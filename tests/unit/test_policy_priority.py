@@ -13,7 +13,7 @@ from nicety.scheduler.config import Priority as Section
 from nicety.scheduler.decision import Control, Decision, Group, Machine, Member, Restore, Set, Status, Tick
 from nicety.scheduler.policies.mechanisms import Ground, Place
 from nicety.scheduler.policies.policy import Result
-from nicety.scheduler.policies.priority import Priority, PriorityMemory
+from nicety.scheduler.policies.priority import Ineffective, Priority, PriorityMemory
 from nicety.scheduler.policies.slices import LONG_TICKS, SHORT_TICKS
 from nicety.scheduler.testing.ticks import a_forecast, a_group, a_machine, a_member, a_tick
 
@@ -293,9 +293,9 @@ def test_a_session_is_returned_through_a_member_that_lives() -> None:
 def test_a_mechanism_that_twice_had_no_effect_is_dropped_for_the_next_one() -> None:
     demotes = policy()
     step(demotes, contention(0))
-    demotes.ineffective("hogs", "service", Control.AUTOGROUP, contention(3), False)
+    demotes.ineffective([Ineffective("hogs", "service", Control.AUTOGROUP, False)], contention(3))
     assert step(demotes, contention(4)) == []
-    demotes.ineffective("hogs", "service", Control.AUTOGROUP, contention(6), True)
+    demotes.ineffective([Ineffective("hogs", "service", Control.AUTOGROUP, True)], contention(6))
     decisions = step(demotes, contention(7))
     assert restores(decisions) == [(Control.AUTOGROUP, ProcId(20, 20))]
     assert sets(decisions) == [(Control.NICE, ProcId(20, 20), 19), (Control.NICE, ProcId(21, 21), 19)]
@@ -307,7 +307,7 @@ def test_a_service_that_waits_for_itself_does_not_drop_the_mechanism_that_works_
     step(demotes, contention(0))
     overloaded = contention(3, service(cpu=1.9, wait=3.0), hogs(cpu=0.1, wait=3.9))
     for number in range(5):
-        demotes.ineffective("hogs", "service", Control.AUTOGROUP, overloaded, number == 4)
+        demotes.ineffective([Ineffective("hogs", "service", Control.AUTOGROUP, number == 4)], overloaded)
     assert demotes.memory.strikes == {}
     (returned,) = step(demotes, contention(4))
     assert (restores([returned]), returned.why.rule) == ([(Control.AUTOGROUP, ProcId(20, 20))], "no effect")
