@@ -423,7 +423,8 @@ class Priority:
         memory, cpus = self.memory, tick.machine.cpus
         needs = [Need(group.name, lacks(group, cpus), False) for group in view.suffering]
         if view.foreseen:
-            needs.append(Need(view.victim.name, min(view.beyond, float(cpus)), True))
+            cores = min(max(view.beyond, lacks(view.victim, cpus)), float(cpus))
+            needs.append(Need(view.victim.name, cores, True))
         if needs:
             memory.need = needs[0]
         return needs or ([memory.need] if memory.need is not None else [])

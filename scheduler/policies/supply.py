@@ -37,8 +37,12 @@ QUOTA = 0.5
 
 
 def lacks(group: Group, cpus: int) -> float:
-    """Cores that the group wants now and does not get: what it waits for, within its demand and the CPUs that there are."""
-    return max(0.0, min(group.wait, group.demand - group.cpu, cpus - group.cpu))
+    """Cores that others must give up for the group not to wait: what it waits for, at most the CPUs that it does not have.
+
+    While a thread waits others have its CPU: whoever uses less than is waited for cannot be all of them. Threads that wait for each
+    other count at most the rest of the CPUs. How much more work would be done without the wait (`Group.demand`) says nothing here.
+    """
+    return max(0.0, min(group.wait, cpus - group.cpu))
 
 
 def foreseen_use(group: Group, soon: float, machine: Machine) -> float:
