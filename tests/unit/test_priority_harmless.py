@@ -195,6 +195,17 @@ def test_the_effect_is_measured_on_the_victim_that_the_decision_names() -> None:
     assert (effect.metric, effect.verdict) == ("wait of group service, cores per core of demand", "helped")
 
 
+def test_the_effect_of_a_restore_is_measured_on_the_victim_that_it_was_for() -> None:
+    """Though another group waits a larger share of the little that it wants when the priority is given back."""
+    over = [service(cpu=0.2, wait=0.0), service(cpu=0.01, wait=0.004, name="quiet", pid=11), batch(cpu=0.1, wait=0.0)]
+    config = Config(priority=Section(slice_ms=0.0, release_after=2.0))
+    ticks = [tick(0, service(wait=1.0), batch()), *(tick(seq, *over, machine=a_machine(busy=0.3)) for seq in range(1, 8))]
+    history = effects_of(Engine(config, "s"), ticks)
+    (given,) = [d for _, verdict in history for d in verdict.decisions if isinstance(d.action, Restore)]
+    (metric,) = [effect.metric for _, verdict in history for effect in verdict.effects if effect.decision == given.id]
+    assert metric == "wait of group service, cores per core of demand"
+
+
 def test_many_decisions_about_a_group_have_one_effect() -> None:
     members = [a_member(pid, session=10) for pid in range(20, 40)]
     hogs = a_group("hogs", Latency.BATCH, members, cpu=1.5, wait=2.0)
@@ -207,11 +218,14 @@ def test_many_decisions_about_a_group_have_one_effect() -> None:
 
 # --- what cannot be seen ---------------------------------------------------------------------------------------------------------
 
-HIDDEN = a_machine(busy=2.0, unseen=1.3)
+
+def hidden(unseen: float = 1.3) -> Machine:
+    """Full, and so many cores of it are used by nobody visible."""
+    return a_machine(busy=2.0, unseen=unseen)
 
 
 def test_beside_unseen_hogs_nothing_is_demoted_and_that_is_noted() -> None:
-    demotes, now = policy(), tick(0, service(wait=1.0), batch(cpu=0.6), machine=HIDDEN)
+    demotes, now = policy(), tick(0, service(wait=1.0), batch(cpu=0.6), machine=hidden())
     assert step(demotes, now) == []
     (note,) = demotes.notes(now)
     assert note.topic == "unseen"
@@ -223,14 +237,14 @@ def test_what_is_held_is_given_back_when_the_pressure_turns_out_to_be_unseen() -
     demotes = policy()
     step(demotes, tick(0, service(wait=1.0), batch(cpu=0.6)))
     assert demotes.memory.held
-    given = step(demotes, tick(1, service(wait=1.0), batch(cpu=0.6), machine=HIDDEN))
+    given = step(demotes, tick(1, service(wait=1.0), batch(cpu=0.6), machine=hidden()))
     assert (returned(given), demotes.memory.held) == (["unseen"], {})
-    assert step(demotes, tick(2, service(wait=1.0), batch(cpu=0.6), machine=a_machine(busy=2.0, unseen=1.0))) == []
+    assert step(demotes, tick(2, service(wait=1.0), batch(cpu=0.6), machine=hidden(1.0))) == []
     assert demoted(step(demotes, tick(3, service(wait=1.0), batch(cpu=1.6)))) == ["hogs"]
 
 
 def test_a_verdict_has_the_notes() -> None:
-    verdict = Engine(PLAIN, "s").step(tick(0, service(wait=1.0), batch(cpu=0.6), machine=HIDDEN))
+    verdict = Engine(PLAIN, "s").step(tick(0, service(wait=1.0), batch(cpu=0.6), machine=hidden()))
     assert ([note.topic for note in verdict.notes], verdict.decisions) == (["unseen"], ())
 
 
