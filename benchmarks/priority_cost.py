@@ -1,10 +1,10 @@
-"""What a decision costs: CPU time of one step of the engine with as many latency as batch places, in sessions and in cgroups.
+"""What a decision costs: CPU time of one step of the engine with as many latency as batch places.
 
     python benchmarks/priority_cost.py [--json FILE]
 
 Every latency group waits, every batch group contends, and each of their processes has a session, or a cgroup and a session, of its
-own. "first" is the tick in which contention begins, "steady" one in which all are demoted. The best of several runs counts: what
-else the machine does only adds. The straight line goes from nothing through the figure of the most places.
+own, or all are in one session. "first" is the tick in which contention begins, "steady" one in which all are demoted. The best of
+several runs counts: what else the machine does only adds. The straight line goes from nothing through the figure of the most places.
 """
 
 from __future__ import annotations
@@ -38,8 +38,10 @@ def places(count: int, separation: str, wait: float) -> list[Group]:
     """`count` latency groups that wait so long, in cores, and `count` batch groups, of one process each."""
     groups = []
     for number in range(count):
-        cgroups = (f"/web/s{number}", f"/jobs/b{number}") if separation == "cgroups" else ("/", "/")
-        latency, batch = a_member(10_000 + number, cgroup=cgroups[0]), a_member(50_000 + number, cgroup=cgroups[1])
+        cgroups = (f"/web-{number}", f"/job-{number}") if separation == "cgroups" else ("/", "/")
+        session = 1 if separation == "one session" else 0
+        latency = a_member(10_000 + number, session, cgroups[0])
+        batch = a_member(50_000 + number, session, cgroups[1])
         groups.append(a_group(f"service {number:04}", Latency.LATENCY, [latency], cpu=0.03, wait=wait))
         groups.append(a_group(f"batch {number:04}", Latency.BATCH, [batch], cpu=0.06, wait=0.06))
     return groups
@@ -81,14 +83,14 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the claims and all figures to this file")
     arguments = parser.parse_args()
     claims, rows = Claims(), []
-    print("places  separation  tick    CPU ms  straight line")
-    for separation in ("sessions", "cgroups"):
+    print("places  separation   tick    CPU ms  straight line")
+    for separation in ("sessions", "cgroups", "one session"):
         found = {count: measured(count, separation) for count in SIZES}
         for index, tick in enumerate(("first", "steady")):
             slope = found[SIZES[-1]][index] / SIZES[-1]
             for count in SIZES:
                 seconds, line = found[count][index], slope * count
-                print(f"{count:>6}  {separation:<10}  {tick:<6}  {1e3 * seconds:6.2f}  {1e3 * line:6.2f}")
+                print(f"{count:>6}  {separation:<11}  {tick:<6}  {1e3 * seconds:6.2f}  {1e3 * line:6.2f}")
                 rows.append({"places": count, "separation": separation, "tick": tick, "seconds": seconds, "line": line})
             name = f"{AIM_PLACES} latency and {AIM_PLACES} batch places in {separation}, {tick} tick, ms of CPU"
             claims.at_most(name, 1e3 * found[AIM_PLACES][index], 1e3 * AIM_SECONDS)

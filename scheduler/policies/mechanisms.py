@@ -6,7 +6,7 @@ only, the nice of an autogroup among those of the root cgroup, the weight of a c
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 from itertools import pairwise
 
@@ -88,8 +88,17 @@ class Ground:
             found.append(each)
         return found
 
-    def spares(self, own: Place, step: Step) -> bool:
-        """Whether this step at `own` leaves alone all that must be."""
+    def ways(self, own: Place, closed: Collection[Control]) -> set[Step]:
+        """The first step of each of the `routes` that is not closed and leaves alone all that must be."""
+        found = set[Step]()
+        for steps in self.routes(own):
+            for step in steps:
+                if step[0] not in closed and self._spares(own, step):
+                    found.add(step)
+                    break
+        return found
+
+    def _spares(self, own: Place, step: Step) -> bool:
         control, path = step
         if control is Control.AUTOGROUP:
             return own[1] not in self._sessions

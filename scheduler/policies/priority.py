@@ -28,7 +28,7 @@ from ...models.records import Latency, ProcId
 from ..config import Config
 from ..decision import Control, Decision, Group, Member, Note, Restore, Set, Status, Tick, Why
 from ..rivals import touches, who_touches
-from .mechanisms import DEFAULT, LEVELS, Ground, Place, Step, place, value
+from .mechanisms import DEFAULT, LEVELS, Ground, Place, place, value
 from .pairs import ANYBODY, RELIEVED, Pairs
 from .policy import Memory, Outlook, Result, figures, knob
 from .slices import HARM, LONG_TICKS, Slices
@@ -45,6 +45,9 @@ VICTIMS = 4
 
 BRIEF = 0.5
 """Share of a group's CPU that brief children must use for only its lasting members to be demoted (chosen): the children inherit."""
+
+POOLS_SPARED = frozenset({Control.CPU_IDLE, Control.POLICY})
+"""Not used inside a pool: next to nothing is too little where workers share locks."""
 
 NAMED = 5
 """Contenders that a decision names as rejected, the busiest; of the others it says how many they are."""
@@ -191,7 +194,7 @@ class Priority:
             self._cases = self._helpful(tick, view, contenders)
             wishes = self._demotions(tick, contenders)
         elif memory.engaged:  # nobody to protect for the moment: a service that is started anew must not find the batch released
-            there = {group.name for group in contenders if not self._paused_since(group.name, tick.at)}
+            there = {group.name for group in contenders} - self._paused(tick.at)
             wishes = {key: held for key, held in memory.held.items() if held.group in there}
         demoted = any(held.control is not Control.SLICE for held in memory.held.values()) and bool(wishes)
         if self._config.slice_ms and view is not None:
@@ -429,49 +432,49 @@ class Priority:
             memory.need = needs[0]
         return needs or ([memory.need] if memory.need is not None else [])
 
-    def _paused_since(self, group: str, at: int) -> bool:
-        """Whether the group is held for a victim for which it is not demoted any more."""
-        return any(held.group == group and self.memory.pairs.pause(held.victim, group, at) is not None for held in self._demoted())
+    def _paused(self, at: int) -> set[str]:
+        """Groups that are held for a victim for which they are not demoted any more."""
+        pairs = self.memory.pairs
+        return {held.group for held in self._demoted() if pairs.pause(held.victim, held.group, at) is not None}
 
     def _demotions(self, tick: Tick, contenders: list[Group]) -> dict[str, Held]:
         """Every demotion that should be in force, by key."""
         places, untouchable = self._places(tick), frozenset(tick.protected)
         spared = places if tick.home is None else {*places, place(tick.home)}
         ground, theirs = Ground(places, spared, tick.machine), touches(tick.machine.rivals)
+        dropped = {name for name, strike in self.memory.strikes.items() if strike.count >= STRIKES}
+        ours = {(held.control, held.value) for held in self._demoted()}
         wishes: dict[str, Held] = {}
         for group in contenders:
             case = self._cases.get(group.name)
             if case is None:
                 continue
+            name, victim = group.name, case.victim
+            closed = theirs | (POOLS_SPARED if name in self._pools else frozenset())
+            tried = {control for control in DEFAULT if dropped and f"{control} {name}" in dropped} - closed
             by_place: dict[Place, list[Member]] = {}
             for member in group.members:
                 by_place.setdefault(place(member), []).append(member)
             single: dict[Control, list[Member]] = {}
-            dropped = found = False
+            found = False
             for own, members in sorted(by_place.items()):
-                ways = set[Step]()
-                for steps in ground.routes(own):
-                    open_ = [step for step in steps if ground.spares(own, step) and self._is_open(step, group.name, theirs)]
-                    kept = [step for step in open_ if not self._dropped(step[0], group.name)]
-                    dropped |= len(kept) < len(open_)
-                    ways.update(kept[:1])
+                ways = ground.ways(own, closed | tried)
                 found |= bool(ways)
                 for control, path in sorted(ways):
                     strength = self._value(group, control)
                     if control is Control.AUTOGROUP:
                         handle = next((member.id for member in members if member.id not in untouchable), members[0].id)
-                        target = f"group {group.name} session {own[1]}"
-                        wish = Held(control, handle, "", own[1], strength, group.name, target, case.victim)
+                        wish = Held(control, handle, "", own[1], strength, name, f"group {name} session {own[1]}", victim)
                         _add(wishes, f"{control} {own[1]}", wish)
                     elif path:
-                        wish = Held(control, None, path, 0, strength, group.name, f"cgroup {path}", case.victim)
+                        wish = Held(control, None, path, 0, strength, name, f"cgroup {path}", victim)
                         _add(wishes, f"{control} {path}", wish)
                     else:
                         single.setdefault(control, []).extend(members)
             for control, members in single.items():
-                self._each(wishes, control, group, members, case.victim)
-            if dropped and not found:  # whatever separates the two was tried
-                self.memory.pairs.without_effect(ANYBODY, group.name, tick.at)
+                self._each(wishes, control, group, members, victim, ours)
+            if tried and not found:
+                self.memory.pairs.without_effect(ANYBODY, name, tick.at)  # whatever separates the two was tried
         return wishes
 
     def _places(self, tick: Tick) -> set[Place]:
@@ -483,20 +486,29 @@ class Priority:
         kept = (group for group in groups if group.behaviour is None or group.name in self.memory.active)
         return {place(member) for group in kept for member in group.members}
 
-    def _each(self, wishes: dict[str, Held], control: Control, group: Group, members: list[Member], victim: str) -> None:
+    def _each(
+        self,
+        wishes: dict[str, Held],
+        control: Control,
+        group: Group,
+        members: list[Member],
+        victim: str,
+        ours: set[tuple[Control, int]],
+    ) -> None:
         """A wish for each process, parents first. One whose nice somebody chose is left out; one that inherited ours, from
         whomever, is not; and one that inherited the very value from a parent that has it needs no wish of its own."""
-        held, strength = self.memory.held, self._value(group, control)
-        ours = {each.value for each in held.values() if each.control is control}
-        steps = {value(Control.NICE, self._config.nice, self._config.weight, level) for level in range(LEVELS)}
+        held, strength, nice = self.memory.held, self._value(group, control), control is Control.NICE
+        most = min(self._config.nice, self._config.pool_nice) if group.name in self._pools else self._config.nice
+        steps = {value(Control.NICE, most, self._config.weight, level) for level in range(LEVELS)}
         lasting, lowered = self._lasting(group), set[int]()
         for member in sorted(members, key=lambda member: (member.id.start_ticks, member.id.pid)):
-            key, nice = f"{control} {member.id.pid}.{member.id.start_ticks}", control is Control.NICE
+            key = f"{control} {member.id.pid}.{member.id.start_ticks}"
             heir = nice and member.parent in lowered and member.nice in steps
             if key not in held and heir and member.nice == strength:
                 lowered.add(member.id.pid)
                 continue
-            if key not in held and (member.id.pid not in lasting or (nice and not heir and member.nice not in (0, *ours))):
+            chosen = nice and member.nice != 0 and not heir and (control, member.nice) not in ours
+            if key not in held and (chosen or member.id.pid not in lasting):
                 continue
             lowered.add(member.id.pid)
             target = f"group {group.name} pid {member.id.pid}"
@@ -514,11 +526,6 @@ class Priority:
             for member in group.members
             if member.parent not in pids or member.id.pid in parents or member.id.start_ticks <= self.memory.youngest
         }
-
-    def _is_open(self, step: Step, group: str, theirs: frozenset[Control]) -> bool:
-        """Whether this control may be used on the group at all: next to nothing is too little where workers share locks."""
-        control, _ = step
-        return control not in theirs and not (group in self._pools and control in (Control.CPU_IDLE, Control.POLICY))
 
     def _value(self, group: Group, control: Control) -> int:
         config = self._config
@@ -588,16 +595,19 @@ class Priority:
         decisions = []
         for number, (key, wish) in enumerate(self._wished.items(), 1):
             follow = left if number == len(self._wished) else 0
-            decisions.append(self._change(tick, view, groups[wish.group], key, wish, rejected, follow))
+            decisions.append(self._change(tick, view, groups, key, wish, rejected, follow))
         return decisions
 
-    def _change(self, tick: Tick, view: View, group: Group, key: str, wish: Held, rejected: Sequence[str], follow: int) -> Decision:
+    def _change(
+        self, tick: Tick, view: View, groups: Mapping[str, Group], key: str, wish: Held, rejected: Sequence[str], follow: int
+    ) -> Decision:
+        group = groups[wish.group]
         short = wish.control is Control.SLICE
         rule, text = self._slice_reason(wish) if short else self._reason(view, group, key, wish)
         trial = self.memory.slices.trials.get(wish.group)
         config = self._config
         case = None if short else self._cases.get(wish.group)
-        victim = next((each for each in (*view.suffering, view.victim) if each.name == wish.victim), view.victim)
+        victim = groups.get(wish.victim, view.victim)
         return Decision(
             id="",
             policy=self.name,

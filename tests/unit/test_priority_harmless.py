@@ -348,8 +348,10 @@ def places(count: int, separation: str) -> Tick:
     groups = list[Group]()
     for number in range(count):
         own, other = (f"/web-{number}", f"/job-{number}") if separation == "cgroups" else ("/", "/")
-        groups.append(a_group(f"service {number}", Latency.LATENCY, [a_member(1000 + number, cgroup=own)], cpu=0.03, wait=0.03))
-        groups.append(a_group(f"batch {number}", Latency.BATCH, [a_member(5000 + number, cgroup=other)], cpu=0.06, wait=0.06))
+        session = 1 if separation == "one session" else 0
+        latency, contender = a_member(1000 + number, session, own), a_member(5000 + number, session, other)
+        groups.append(a_group(f"service {number}", Latency.LATENCY, [latency], cpu=0.03, wait=0.03))
+        groups.append(a_group(f"batch {number}", Latency.BATCH, [contender], cpu=0.06, wait=0.06))
     cpus = max(2, count // 10)
     return a_tick(0, machine=a_machine(cpus=cpus, busy=float(cpus)), groups=groups)
 
@@ -365,7 +367,7 @@ def seconds_of_a_step(count: int, separation: str) -> float:
     return min(taken)
 
 
-@pytest.mark.parametrize("separation", ["sessions", "cgroups"])
+@pytest.mark.parametrize("separation", ["sessions", "cgroups", "one session"])
 def test_the_cost_of_a_step_grows_with_the_places_and_not_with_their_product(separation: str) -> None:
     """Four times as many cost four times as much; as each with each it would be sixteen times, with the spared ones 64."""
     assert seconds_of_a_step(400, separation) < 8 * seconds_of_a_step(100, separation)
