@@ -4,7 +4,7 @@
 
 Every latency group waits, every batch group contends, and each of their processes has a session, or a cgroup and a session, of its
 own, or all are in one session. "first" is the tick in which contention begins, "steady" one in which all are demoted. The best of
-several runs counts: what else the machine does only adds. The straight line goes from nothing through the figure of the most places.
+several runs counts: what else the machine does only adds. The straight line goes from nothing through the figure of most places.
 """
 
 from __future__ import annotations
