@@ -32,7 +32,7 @@ from .config import Config, ConfigError, PoolConfig, to_builtins
 from .control_socket import ControlError, ControlSocket
 from .deadlocks import Deadlocks
 from .decision import Decision, Flag, Group, Lesson, Outcome, Recalled, Recycle, Session, Set, Tick
-from .engine import Engine
+from .engine import Engine, first_memory
 from .explain import span
 from .linux import evidence
 from .linux.control import LinuxKernel
@@ -55,6 +55,7 @@ from .store.decisions import DecisionLog
 from .store.files import StoreError, private_directory
 from .store.ledger import Ledger, StateLock
 from .store.lessons import Lessons
+from .store.pauses import Pauses
 from .store.traces import TraceWriter
 
 log = logging.getLogger("nicety")
@@ -142,7 +143,8 @@ class Daemon:
         where = () if loaded.path is None else ("--config", str(loaded.path.absolute()))
         self._retraining = Retraining(paths.models, (*where, "--state-dir", str(paths.root)))
         self._retraining.configure(config.models, self._started)
-        self._begin(Engine(config, "").memory(), *self._recall())
+        self._pauses = Pauses(paths.root)
+        self._begin(first_memory(self._pauses.read(self._started, clock.wall())), *self._recall())
         handlers: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
             "status": self._status,
             "pause": self._pause,
@@ -186,6 +188,7 @@ class Daemon:
         for pool in self._pools.values():
             pool.close()
         self._retraining.close()
+        self._pauses.write(self._engine.pauses, self._clock.monotonic(), self._clock.wall(), last=True)
         self._event(NOTICE, "nicety stopped", ticks=self._ticks, missed=self._missed)
         self._socket.close()
         self._log.close()
@@ -252,6 +255,7 @@ class Daemon:
         tick = self._observer.tick(snapshot, self._outcomes, self._is_paused(at), deadlocks, lessons)
         memory = self._engine.memory() if self._log.keyframe_due else None
         verdict = self._engine.step(tick)
+        self._pauses.write(self._engine.pauses, at, self._clock.wall())
         looks = _looks(verdict.decisions)
         self._outcomes = (*self._actuator.settle(), *self._actuator.apply(verdict.decisions))
         self._log.append(tick, verdict, self._outcomes, memory, looks)
@@ -488,11 +492,11 @@ class Daemon:
         return {}
 
     def _undo_on_request(self, _request: dict[str, Any]) -> dict[str, Any]:
-        """Put everything back and pause. The engine starts afresh: nothing that it remembers is in force any more."""
+        """Put everything back and pause. The engine starts afresh: of what it remembers only the pauses of pairs still hold."""
         self._paused_until = float("inf")
         outcomes = self._actuator.undo()
         self._finish(outcomes)
-        self._go_on(Engine(self._config, "").memory())
+        self._go_on(first_memory(self._engine.pauses.values()))
         return {"outcomes": msgspec.to_builtins(outcomes)}
 
     def _status(self, _request: dict[str, Any]) -> dict[str, Any]:
@@ -563,6 +567,7 @@ class Daemon:
             "ledger": self._ledger.trouble if self._ledger is not None else "",
             "deadlocks": self._deadlocks.trouble,
             "lessons": self._unread,
+            "pauses": self._pauses.trouble,
         }
         if self._log.set_aside is not None:
             aside, self._log.set_aside = self._log.set_aside, None

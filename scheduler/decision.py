@@ -357,6 +357,7 @@ class Effect(Record, frozen=True):
     after: float
     ticks: int
     verdict: str  # helped, no effect, hurt; more contention: worse, but batch work wants far more than it did when it was decided
+    decisions: int = 1  # of one tick about the same group that were measured as one; `decision` is the first of them
 
 
 class Note(Record, frozen=True):

@@ -6,6 +6,7 @@ same ticks, the same verdicts bit for bit.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ from .decision import (
     Control,
     Decision,
     Effect,
+    Group,
     Outcome,
     Recycle,
     ResizePool,
@@ -28,10 +30,11 @@ from .decision import (
     Verdict,
 )
 from .guard import Guard, GuardMemory
+from .policies.pairs import Pause, pairs_of
 from .policies.placement import Placement, PlacementMemory
 from .policies.policy import Memory, Policy, Result
 from .policies.pool_size import PoolSize, PoolSizeMemory
-from .policies.priority import STRIKES, Priority, PriorityMemory, wait_share
+from .policies.priority import STRIKES, Ineffective, Priority, PriorityMemory, wait_share
 from .policies.quarantine import Quarantine, QuarantineMemory
 
 CHANGE = 0.25
@@ -59,10 +62,11 @@ class Issued(Memory):
 class Watch(Memory):
     """A decision whose effect is being measured."""
 
-    decision: str
+    decision: str  # of several that are measured as one, the first
     policy: str
-    target: str
+    group: str  # whose control was changed: a contender, a protected group with short slices, a pool
     control: Control
+    back: bool  # it was given back
     kind: str  # "wait" of a group or "queued" work of a pool
     of: str  # that group or pool
     before: float
@@ -75,6 +79,7 @@ class Watch(Memory):
     again: int = 0  # measurements still to make if this one finds no effect
     batch: float = 0.0  # cores that batch groups wanted when it was decided
     batch_total: float = 0.0  # and since then, summed as `total`
+    others: list[str] = msgspec.field(default_factory=list)  # the other decisions of the same tick that are measured with it
 
 
 class EngineMemory(Memory):
@@ -134,6 +139,11 @@ class Engine:
         result: dict[str, Any] = msgspec.to_builtins(self._memory)
         return result
 
+    @property
+    def pauses(self) -> Mapping[str, Pause]:
+        """Which groups are not demoted for whom for a while: what is worth keeping for the next run. To be read only."""
+        return self._memory.priority.pairs.pauses
+
     def step(self, tick: Tick) -> Verdict:
         """What is to be done, what was refused and what earlier changes led to. Ticks come in order of time."""
         self._hear(tick)
@@ -148,16 +158,14 @@ class Engine:
             for proposal in policy.propose(tick):
                 id_ = f"{self._session}-{tick.seq}.{len(proposals)}"
                 proposals.append(Decision(id_, proposal.policy, proposal.target, proposal.action, proposal.why))
-        if not proposals:
-            self._guard.review(tick, ())
-            return Verdict((), (), effects)
-        admitted, refusals = self._guard.review(tick, proposals)
+        notes = sorted((note for policy in self._policies for note in policy.notes(tick)), key=lambda note: note.topic)
+        admitted, refusals = self._guard.review(tick, proposals, self._priority.waiting)
         by_name = {policy.name: policy for policy in self._policies}
         for decision in admitted:
             by_name[decision.policy].admit(decision)
             self._issue(decision, tick.at)
-            self._watch(tick, decision)
-        return Verdict(tuple(admitted), tuple(refusals), effects)
+        self._watch_all(tick, admitted)
+        return Verdict(tuple(admitted), tuple(refusals), effects, tuple(notes))
 
     def validate(self) -> None:
         """Raises AssertionError if what is remembered contradicts itself. For tests: run after each step."""
@@ -190,9 +198,7 @@ class Engine:
             self._learn(outcome, tick.at)
         if tick.outcomes and memory.watches:
             changed = {outcome.decision: outcome.status in (Status.APPLIED, Status.PARTIAL) for outcome in tick.outcomes}
-            for watch in memory.watches:
-                watch.applied = changed.get(watch.decision, watch.applied)
-            memory.watches = [watch for watch in memory.watches if changed.get(watch.decision, True)]
+            memory.watches = [watch for watch in memory.watches if _hears(watch, changed)]
         late = [id_ for id_, issued in memory.issued.items() if tick.at - issued.at >= UNANSWERED_SECONDS * 1e9]
         for id_ in late:
             del memory.issued[id_]
@@ -220,11 +226,26 @@ class Engine:
 
     # --- effects --------------------------------------------------------------------------------------------------------------
 
-    def _watch(self, tick: Tick, decision: Decision) -> None:
+    def _watch_all(self, tick: Tick, admitted: list[Decision]) -> None:
+        """Watches what was decided. What several decisions of a tick do to one group for one victim is measured as one."""
+        groups = {group.name: group for group in tick.groups}
+        batch, made = _batch_demand(tick), dict[tuple[str, str, Control, bool, str], Watch]()
+        for decision in admitted:
+            watch = self._watch(tick, decision, groups)
+            if watch is None:
+                continue
+            first = made.setdefault((watch.policy, watch.group, watch.control, watch.back, watch.of), watch)
+            if first is not watch:
+                first.others.append(decision.id)
+                continue
+            watch.batch = batch
+            self._memory.watches.append(watch)
+
+    def _watch(self, tick: Tick, decision: Decision, groups: Mapping[str, Group]) -> Watch | None:
         """Notes the figure that the decision is to improve. After a restore or a shrink "no effect" is the good news.
 
-        The protected group's wait counts from the next tick on, for that covers the change as a whole; queued work from when the
-        new workers can have come up. The mean over `priority.effect_after` seconds is compared.
+        The wait of the victim that the decision names counts from the next tick on, for that covers the change as a whole; queued
+        work from when the new workers can have come up. The mean over `priority.effect_after` seconds is compared.
         """
         action = decision.action
         window = round(self._config.priority.effect_after * 1e9)
@@ -232,25 +253,24 @@ class Engine:
         if isinstance(action, ResizePool):
             pool = next((pool for pool in tick.pools if pool.name == action.pool), None)
             if pool is None or pool.queued is None:
-                return
-            control, kind, of, before = Control.POOL_SIZE, "queued", pool.name, pool.queued
+                return None
+            control, kind, of, before, about = Control.POOL_SIZE, "queued", pool.name, pool.queued, pool.name
             if action.size > pool.size:
                 since += round((pool.start_seconds or 0.0) * 1e9)
         elif isinstance(action, Set | Restore) and decision.policy in (Priority.name, Placement.name):
-            protected = [group for group in tick.groups if group.latency is Latency.LATENCY]
-            if not protected:
-                return
-            victim = max(protected, key=lambda group: (wait_share(group), group.name))
+            victim = _victim(tick, decision, groups)
+            if victim is None:
+                return None
+            known = decision.why.figures
+            about = str(known.get("contender", known.get("group", decision.target)))
             control, kind, of, before = action.control, "wait", victim.name, wait_share(victim)
             if isinstance(action, Set) and before >= self._config.priority.wait:
                 again = STRIKES - 1
         else:
-            return
-        watch = Watch(
-            decision.id, decision.policy, decision.target, control, kind, of, before, since, since - 1 + window, again=again
-        )
-        watch.batch = _batch_demand(tick)
-        self._memory.watches.append(watch)
+            return None
+        back = isinstance(action, Restore)
+        due = since - 1 + window
+        return Watch(decision.id, decision.policy, about, control, back, kind, of, before, since, due, again=again)
 
     def _measure(self, tick: Tick) -> tuple[Effect, ...]:
         if not self._memory.watches:
@@ -258,7 +278,7 @@ class Engine:
         now: dict[tuple[str, str], float | None] = {("queued", pool.name): pool.queued for pool in tick.pools}
         now.update({("wait", group.name): wait_share(group) for group in tick.groups})
         batch = _batch_demand(tick)
-        effects, going = list[Effect](), list[Watch]()
+        effects, going, vain = list[Effect](), list[Watch](), list[Ineffective]()
         for watch in self._memory.watches:
             watch.ticks += 1
             value = now.get((watch.kind, watch.of))
@@ -269,17 +289,23 @@ class Engine:
             if tick.at < watch.due:
                 going.append(watch)
             elif watch.applied and watch.count:
-                effects.append(self._effect(watch, tick, going))
+                effects.append(self._effect(watch, tick, going, vain))
         self._memory.watches = going
+        if vain:
+            self._priority.ineffective(vain, tick)
         return tuple(effects)
 
-    def _effect(self, watch: Watch, tick: Tick, going: list[Watch]) -> Effect:
+    def _effect(self, watch: Watch, tick: Tick, going: list[Watch], vain: list[Ineffective]) -> Effect:
+        """What came of it. Adds to `going` what is measured again, and to `vain` what had no effect."""
         after = watch.total / watch.count
         change = max(CHANGE * watch.before, LEAST_CHANGE[watch.kind])
         verdict = "helped" if after <= watch.before - change else "hurt" if after >= watch.before + change else "no effect"
         contended = watch.kind == "wait" and min(watch.before, after) >= self._config.priority.wait
-        if watch.policy == Priority.name and contended and verdict != "helped":
-            self._priority.ineffective(watch.target, watch.control, tick)
+        if verdict == "hurt" and watch.kind == "wait" and watch.batch_total / watch.count > MORE_BATCH * watch.batch:
+            verdict = "more contention"
+        if watch.policy == Priority.name and contended and verdict != "helped" and not watch.back:
+            final = not watch.again and verdict != "more contention"
+            vain.append(Ineffective(watch.group, watch.of, watch.control, final))
             if watch.again:
                 going.append(
                     msgspec.structs.replace(
@@ -292,14 +318,34 @@ class Engine:
                         again=watch.again - 1,
                     )
                 )
-        if verdict == "hurt" and watch.kind == "wait" and watch.batch_total / watch.count > MORE_BATCH * watch.batch:
-            verdict = "more contention"
         metric = (
             f"wait of group {watch.of}, cores per core of demand" if watch.kind == "wait" else f"queued work of pool {watch.of}"
         )
-        return Effect(watch.decision, metric, watch.before, after, watch.ticks, verdict)
+        return Effect(watch.decision, metric, watch.before, after, watch.ticks, verdict, 1 + len(watch.others))
+
+
+def first_memory(pauses: Iterable[Pause] = ()) -> dict[str, Any]:
+    """The memory of an engine that knows nothing but these pauses of an earlier run."""
+    result: dict[str, Any] = msgspec.to_builtins(EngineMemory(priority=PriorityMemory(pairs=pairs_of(pauses))))
+    return result
 
 
 def _batch_demand(tick: Tick) -> float:
     """Cores that batch groups want."""
     return sum(group.demand for group in tick.groups if group.latency is Latency.BATCH)
+
+
+def _victim(tick: Tick, decision: Decision, groups: Mapping[str, Group]) -> Group | None:
+    """The group that the decision is to help: the one that it names, else the latency group that waits most."""
+    named = decision.why.figures.get("victim")
+    if named is not None:
+        return groups.get(str(named))
+    protected = [group for group in tick.groups if group.latency is Latency.LATENCY]
+    return max(protected, key=lambda group: (wait_share(group), group.name), default=None)
+
+
+def _hears(watch: Watch, changed: Mapping[str, bool]) -> bool:
+    """Takes in which decisions changed something. Returns whether there is still anything to be measured."""
+    told = [changed[id_] for id_ in (watch.decision, *watch.others) if id_ in changed]
+    watch.applied |= any(told)
+    return not told or any(told)

@@ -33,7 +33,7 @@ from .decision import (
     encode,
 )
 from .fences import Limits
-from .policies.mechanisms import under
+from .policies.mechanisms import ancestors
 from .policies.policy import Memory, Result, knob
 
 FIRST_BACKOFF, LONGEST_BACKOFF = 2.0, 300.0
@@ -79,6 +79,34 @@ class GuardMemory(Memory):
     busy: dict[str, int] = msgspec.field(default_factory=dict)  # recycles that wait for a busy worker -> ns of the first wish
 
 
+class _Reach:
+    """Whom a change of a whole session or cgroup takes along: of each the first that was added."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[int, ProcId] = {}
+        self._cgroups: dict[str, ProcId] = {}
+
+    def add(self, member: Member) -> None:
+        """One more that could be taken along."""
+        self._sessions.setdefault(member.session, member.id)
+        for path in ancestors(member.cgroup):
+            self._cgroups.setdefault(path, member.id)
+
+    def taken(self, session: int | None, cgroup: str) -> ProcId | None:
+        """Who is in this session, or, if it is None, in this cgroup or below it."""
+        return self._cgroups.get(cgroup) if session is None else self._sessions.get(session)
+
+
+@dataclass(slots=True)
+class _Wide:
+    """Who must not be taken along by what changes whole sessions and cgroups."""
+
+    home: _Reach  # nicety itself
+    leaders: frozenset[int]  # pids of protected processes that are in no pool
+    protected: _Reach  # protected processes whose group has a class, but for those of pools
+    sheltered: _Reach  # programs of guard.protect
+
+
 @dataclass(slots=True)
 class _Turn:
     """What one tick's proposals are judged against."""
@@ -89,6 +117,8 @@ class _Turn:
     protected: frozenset[ProcId]
     turned: set[str] = field(default_factory=set)  # knobs that an admitted decision of this tick turns
     changes: int = 0
+    named: dict[str, bool] = field(default_factory=dict)  # group -> whether guard.protect names its program, as far as asked
+    wide: _Wide | None = None  # made for the first decision that needs it
 
 
 class Guard:
@@ -102,9 +132,15 @@ class Guard:
         if memory.session != session:  # hands off holds until the session ends
             memory.session, memory.hands_off = session, []
 
-    def review(self, tick: Tick, proposals: Iterable[Decision]) -> tuple[list[Decision], list[Refusal]]:
-        """(what is admitted, what is refused and was not so already), both in the order of the proposals."""
-        admitted, refused, standing = list[Decision](), list[Refusal](), dict[str, str]()
+    def review(
+        self, tick: Tick, proposals: Iterable[Decision], waiting: Collection[str] = ()
+    ) -> tuple[list[Decision], list[Refusal]]:
+        """(what is admitted, what is refused and was not so already), both in the order of the proposals.
+
+        `waiting`: "POLICY KNOB" of each wish that is left for a later tick: what was said to it stands until then.
+        """
+        admitted, refused = list[Decision](), list[Refusal]()
+        standing = {name: said for name, said in self.memory.standing.items() if name in waiting}
         turn: _Turn | None = None
         self._expire(tick)
         for decision in proposals:
@@ -212,32 +248,51 @@ class Guard:
                 return "never touch", f"Process {process.pid} is protected (guard.protect, pool master, init or nicety itself)."
         if not isinstance(action, Set) or (process is not None and not wide):
             return None
-        pools = {pool.name for pool in turn.tick.pools}
         session = turn.members[process][1].session if process is not None and process in turn.members else None
         if wide and session is None:
             return "never touch", "Its session is not known, so nobody knows whom it would take along."
-        home = turn.tick.home
-        if home is not None and (home.session == session if wide else under(home.cgroup, action.cgroup)):
+        reach = turn.wide = turn.wide or self._wide(turn)
+        if reach.home.taken(session, action.cgroup) is not None:
             return "never touch", "It would take nicety itself along."
-        own = {id_ for id_, (group, _) in turn.members.items() if group.name in pools}
-        if wide and any(id_.pid == session for id_ in turn.protected - own):
+        if session in reach.leaders:
             return "never touch", f"Session {session} is led by a protected process: its shell, or who started nicety."
-        for id_, (group, member) in turn.members.items():
-            covered = member.session == session if wide else under(member.cgroup, action.cgroup)
-            # a master may be demoted together with all of its pool, for then nobody in it overtakes anybody
-            if covered and group.name not in pools and self._is_protected(turn, id_):
-                return "never touch", f"It would take protected process {id_.pid} along."
-        for member in turn.tick.sheltered:
-            if member.session == session if wide else under(member.cgroup, action.cgroup):
-                return "never touch", f"It would take process {member.id.pid} along, which guard.protect names."
+        taken = reach.protected.taken(session, action.cgroup)
+        if taken is not None:
+            return "never touch", f"It would take protected process {taken.pid} along."
+        taken = reach.sheltered.taken(session, action.cgroup)
+        if taken is not None:
+            return "never touch", f"It would take process {taken.pid} along, which guard.protect names."
         return None
+
+    def _wide(self, turn: _Turn) -> _Wide:
+        """A master may be demoted together with all of its pool, for then nobody in it overtakes anybody."""
+        tick = turn.tick
+        home, protected, sheltered = _Reach(), _Reach(), _Reach()
+        if tick.home is not None:
+            home.add(tick.home)
+        pools = {pool.name for pool in tick.pools}
+        pooled = set[ProcId]()
+        for id_, (group, member) in turn.members.items():
+            if group.name in pools:
+                pooled.add(id_)
+            elif self._is_protected(turn, id_):
+                protected.add(member)
+        for member in tick.sheltered:
+            sheltered.add(member)
+        return _Wide(home, frozenset(id_.pid for id_ in turn.protected - pooled), protected, sheltered)
 
     def _is_protected(self, turn: _Turn, process: ProcId) -> bool:
         if process in turn.protected or process.pid in KERNEL_PIDS:
             return True
         entry = turn.members.get(process)
-        program = entry[0].name.removeprefix("program ") if entry is not None and entry[0].name.startswith("program ") else ""
-        return bool(program) and any(fnmatchcase(program, pattern) for pattern in self._config.guard.protect)
+        if entry is None:
+            return False
+        name = entry[0].name
+        if name not in turn.named:
+            program = name.removeprefix("program ") if name.startswith("program ") else ""
+            patterns = self._config.guard.protect
+            turn.named[name] = bool(program) and any(fnmatchcase(program, pattern) for pattern in patterns)
+        return turn.named[name]
 
     def _limits(self, turn: _Turn, decision: Decision) -> tuple[str, str] | None:
         action = decision.action

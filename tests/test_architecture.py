@@ -30,9 +30,8 @@ IMPURE = {
     "signal",
 }
 POLICIES = (
-    *("pool_size", "reaction", "priority", "mechanisms", "slices", "placement", "assignment", "quarantine", "incident_words"),
-    "threshold",
-    "policy",
+    *("pool_size", "reaction", "priority", "mechanisms", "supply", "pairs", "slices", "placement", "assignment", "quarantine"),
+    *("incident_words", "threshold", "policy"),
 )
 MODELS = (
     *("records", "features", "baseline", "experts", "demand", "drift", "rhythm", "scaling", "behaviour", "checks"),

@@ -6,12 +6,17 @@ only, the nice of an autogroup among those of the root cgroup, the weight of a c
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable
+from functools import lru_cache
+from itertools import pairwise
 
 from ..decision import Control, Machine, Member
 
 Place = tuple[str, int]
 """Where a process stands: (path in the cpu hierarchy, session)."""
+
+Step = tuple[Control, str]
+"""A control, and the cgroup to set it of: "" for one of processes or sessions."""
 
 SCHED_IDLE = 5
 
@@ -38,23 +43,77 @@ def place(member: Member) -> Place:
     return member.cgroup, member.session
 
 
-def routes(own: Place, other: Place, machine: Machine) -> Iterator[tuple[Control, str]]:
-    """Controls that may lower processes at `own` against those at `other`, with the cgroup to set it of, the best first.
+class Ground:
+    """Where the protected places of a tick are, so that the ways to any other place are looked up and not searched for.
 
-    Autogroups exist in the root cgroup only; a process in an ancestor of the other's cgroup has no weight of its own there.
+    `protected`: places of what is protected. `spared`: those, and what else must not be lowered with others. Building it costs one
+    pass over both; each question costs the depth of a cgroup path, however many places there are.
     """
-    weighs = Control.CPU_WEIGHT if machine.cpu_cgroup == "v2" else Control.CPU_SHARES
-    (cgroup, session), (other_cgroup, other_session) = own, other
-    if not machine.cpu_cgroup:
-        cgroup = other_cgroup = "/"
-    parting = _parting(cgroup, other_cgroup)
-    if parting is not None:
-        yield weighs, parting
-        yield Control.CPU_IDLE, parting
-    elif cgroup == "/" and machine.autogroup and (session != other_session or other_cgroup != "/"):
-        yield Control.AUTOGROUP, ""
-    yield Control.NICE, ""
-    yield Control.POLICY, ""
+
+    def __init__(self, protected: Iterable[Place], spared: Iterable[Place], machine: Machine) -> None:
+        kept, apart = set(protected), set(spared)
+        self._grouped = bool(machine.cpu_cgroup)
+        self._autogroup = machine.autogroup
+        self._weighs = Control.CPU_WEIGHT if machine.cpu_cgroup == "v2" else Control.CPU_SHARES
+        self._below: dict[str, int] = {}  # cgroup -> protected places in it and below it
+        self._at_root: dict[int, int] = {}  # session -> protected places of it in the root cgroup
+        for cgroup, session in kept:
+            at = cgroup if self._grouped else "/"
+            for path in ancestors(at):
+                self._below[path] = self._below.get(path, 0) + 1
+            if at == "/":
+                self._at_root[session] = self._at_root.get(session, 0) + 1
+        self._sessions = {session for _, session in apart}
+        self._cgroups = {path for cgroup, _ in apart for path in ancestors(cgroup)}
+
+    def routes(self, own: Place) -> list[list[Step]]:
+        """Ways to lower processes at `own` against the protected places: for each kind of separation the steps, the best first.
+
+        Autogroups exist in the root cgroup only; a process in an ancestor of the other's cgroup has no weight of its own there.
+        """
+        cgroup, session = own if self._grouped else ("/", own[1])
+        path = ancestors(cgroup)
+        each: list[Step] = [(Control.NICE, ""), (Control.POLICY, "")]
+        found = [
+            [(self._weighs, parting), (Control.CPU_IDLE, parting), *each]
+            for above, parting in pairwise(path)
+            if self._below.get(above, 0) > self._below.get(parting, 0)
+        ]
+        inside, beside = self._below.get(path[-1], 0), 0
+        if cgroup == "/" and self._autogroup:
+            beside = inside - self._at_root.get(session, 0)
+        if beside:
+            found.append([(Control.AUTOGROUP, ""), *each])
+        if inside > beside:
+            found.append(each)
+        return found
+
+    def ways(self, own: Place, closed: Collection[Control]) -> set[Step]:
+        """The first step of each of the `routes` that is not closed and leaves alone all that must be."""
+        found = set[Step]()
+        for steps in self.routes(own):
+            for step in steps:
+                if step[0] not in closed and self._spares(own, step):
+                    found.add(step)
+                    break
+        return found
+
+    def _spares(self, own: Place, step: Step) -> bool:
+        control, path = step
+        if control is Control.AUTOGROUP:
+            return own[1] not in self._sessions
+        return not path or path not in self._cgroups
+
+
+@lru_cache(maxsize=4096)
+def ancestors(cgroup: str) -> tuple[str, ...]:
+    """The cgroups that this one is in, from the root to itself.
+
+    >>> ancestors("/a/b"), ancestors("/")
+    (('/', '/a', '/a/b'), ('/',))
+    """
+    parts = [part for part in cgroup.split("/") if part]
+    return ("/", *("/" + "/".join(parts[: depth + 1]) for depth in range(len(parts))))
 
 
 def value(control: Control, nice: int, weight: int, level: int) -> int:
@@ -76,17 +135,3 @@ def value(control: Control, nice: int, weight: int, level: int) -> int:
         return 1
     whole, least = (100, weight) if control is Control.CPU_WEIGHT else (1024, 2 * weight)
     return least if level == 0 else max(least, round(whole / 1.25**eased))
-
-
-def under(cgroup: str, path: str) -> bool:
-    """Whether the cgroup is the one at `path` or below it."""
-    return cgroup == path or cgroup.startswith(path.rstrip("/") + "/")
-
-
-def _parting(cgroup: str, other: str) -> str | None:
-    """The ancestor of `cgroup` (or itself) just below where its path parts from `other`; None if `other` is it or below it."""
-    own, theirs = [part for part in cgroup.split("/") if part], [part for part in other.split("/") if part]
-    for depth, part in enumerate(own):
-        if depth >= len(theirs) or theirs[depth] != part:
-            return "/" + "/".join(own[: depth + 1])
-    return None

@@ -15,7 +15,7 @@ import msgspec
 
 from ...models.records import Latency, ProcId
 from ..config import Config
-from ..decision import Control, Decision, Restore, Set, Tick, Topology, Why, cpu_list
+from ..decision import Control, Decision, Note, Restore, Set, Tick, Topology, Why, cpu_list
 from .assignment import AWAY, SHARED, SPLIT, Layout, Objective, Plan, Request, layout_of, solve
 from .policy import Figures, Memory, Outlook, Result, figures, horizon_for
 
@@ -115,6 +115,10 @@ class Placement:
         if not wishes:
             self._end()
         return self._returns(tick, wishes, wanted) + [self._confine(target, wish, wanted) for target, wish in self._wished.items()]
+
+    def notes(self, _tick: Tick, /) -> list[Note]:
+        """Nothing: all that it has to say is in its decisions."""
+        return []
 
     def skip(self) -> None:
         """What was watched before a hole says nothing about what comes after it."""

@@ -9,7 +9,7 @@ from typing import Protocol
 import msgspec
 
 from ...models.records import HORIZONS, QUANTILES
-from ..decision import Action, Control, Decision, Digest, Flag, Recycle, ResizePool, Status, Tick
+from ..decision import Action, Control, Decision, Digest, Flag, Note, Recycle, ResizePool, Status, Tick
 
 DONE = frozenset({Status.APPLIED, Status.OBSERVED, Status.UNCHANGED, Status.PARTIAL})
 """Outcomes after which a policy takes its wish for granted."""
@@ -48,6 +48,10 @@ class Policy(Protocol):
         """Wished changes with their reasons, ids still empty. Called once a tick, never on a gap."""
         ...
 
+    def notes(self, tick: Tick, /) -> list[Note]:
+        """What holds for longer than a decision. Called after `propose`, with the same tick."""
+        ...
+
     def skip(self) -> None:
         """A gap: nothing was measured, so whatever must hold for some time starts anew."""
         ...
@@ -74,6 +78,15 @@ class Outlook:
             return None
         value = forecast.values[horizon][QUANTILES.index(quantile)]
         return max(value, 0.0) if math.isfinite(value) else None
+
+    def highest(self, target: str, metric: str, horizons: int, quantile: float) -> float | None:
+        """Largest forecast of the first so many of HORIZONS, at least 0; None if there is none that is a finite number."""
+        forecast = self._forecasts.get((target, metric))
+        if forecast is None:
+            return None
+        at = QUANTILES.index(quantile)
+        found = [values[at] for values in forecast.values[:horizons] if math.isfinite(values[at])]
+        return max(0.0, *found) if found else None
 
     def source(self, target: str, metric: str) -> str:
         """Who made the forecast, "" if there is none."""

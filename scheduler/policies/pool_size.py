@@ -24,7 +24,7 @@ import msgspec
 from ...models.records import HORIZONS, Latency
 from ...models.scaling import WORTH
 from ..config import Config
-from ..decision import START_MARGIN, START_UNKNOWN, Decision, Foretold, Group, Pool, ResizePool, Scaled, Tick, Why
+from ..decision import START_MARGIN, START_UNKNOWN, Decision, Foretold, Group, Note, Pool, ResizePool, Scaled, Tick, Why
 from .policy import Memory, Outlook, Result, figures, horizon_for, peak
 from .reaction import EPSILON, PANIC_THRESHOLD, reaction, up
 
@@ -158,6 +158,10 @@ class PoolSize:
         if not self._config.enabled:
             return []
         return [decision for pool in tick.pools if (decision := self._pool(tick, pool, outlook)) is not None]
+
+    def notes(self, _tick: Tick, /) -> list[Note]:
+        """Nothing: all that it has to say is in its decisions."""
+        return []
 
     def skip(self) -> None:
         """After a hole nobody knows what had sufficed meanwhile."""

@@ -1,8 +1,13 @@
 """Keeps latency groups fast beside batch groups: demotes the contender, and gives its priority back. Pure: knows no knob's file.
 
+Only what can help is demoted: a group whose CPU is a good part of what the victim lacks (`supply.py`). A pair of victim and
+contender that was relieved, or for which a demotion had no effect, is left alone for a while, longer each time (`pairs.py`).
+Where most of the pressure comes from processes that nobody sees, nothing is demoted at all.
+
 The mechanism is what separates the two (measured: nice does nothing across autogroups or cgroups): the weight of the contender's
 cgroup where the paths part; across sessions in the root cgroup with autogroup on, the nice of the contender's autogroup; else the
 nice of each of its processes. A mechanism that twice had no effect on a group is dropped for it, and the next one is tried.
+What a child inherits is not set again, and of a group of brief processes only those are demoted that last.
 
 Demotion begins in full, for half measures can hurt (measured: nice 5 beside 60 % load gave a p99 of 29 ms, nice 19 of 1.8), and is
 eased step by step while the protected groups wait less than their target. Once weights separate them, the protected group's time
@@ -14,26 +19,38 @@ that somebody else chose are never changed.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
 from ...models.records import Latency, ProcId
 from ..config import Config
-from ..decision import Control, Decision, Group, Machine, Member, Restore, Set, Status, Tick, Why
+from ..decision import Control, Decision, Group, Member, Note, Restore, Set, Status, Tick, Why
 from ..rivals import touches, who_touches
-from .mechanisms import DEFAULT, LEVELS, Place, place, routes, under, value
-from .policy import Memory, Outlook, Result, figures
+from .mechanisms import DEFAULT, LEVELS, Ground, Place, place, value
+from .pairs import ANYBODY, RELIEVED, Pairs
+from .policy import Memory, Outlook, Result, figures, knob
 from .slices import HARM, LONG_TICKS, Slices
+from .supply import ALONE, LEAST_FREED, WAIT_FLOOR, foreseen_use, helpers, lacks, others, throttled, unseen
 
 BUSY = 0.75
 """Share of the CPUs in use from which waiting is contention: below it, waits are wake-ups."""
 
-WAIT_FLOOR = 0.005
-"""Cores. 5 ms of waiting a second are noise, whatever share of the demand they are."""
-
 LATENCY_DEMAND, BATCH_DEMAND = 0.01, 0.05
 """Cores of demand from which a class counts as there: less cannot suffer, or cannot be what it suffers from."""
+
+VICTIMS = 4
+"""Latency groups, the worst first, for which contenders are looked for in a tick: a demotion for one serves all the others."""
+
+BRIEF = 0.5
+"""Share of a group's CPU that brief children must use for only its lasting members to be demoted (chosen): the children inherit."""
+
+POOLS_SPARED = frozenset({Control.CPU_IDLE, Control.POLICY})
+"""Not used inside a pool: next to nothing is too little where workers share locks."""
+
+NAMED = 5
+"""Contenders that a decision names as rejected, the busiest; of the others it says how many they are."""
 
 REMEMBERED_SECONDS = 120.0
 """How long a latency group that had work counts as there: a service may be idle for a while and must not wake up unprotected."""
@@ -55,9 +72,6 @@ UNYIELDING = 0.1
 
 DROPPED_SECONDS = 600.0
 """How long a dropped mechanism is not tried: what separates groups may change."""
-
-FIRST_RELIEF, LONGEST_RELIEF = 10.0, 3600.0
-"""Seconds for which a target that had to be relieved is not demoted again: the first time, and at most; it doubles in between."""
 
 LONGEST_EASE = 3600.0
 """Seconds without easing, at most: they double each time that easing had to be taken back."""
@@ -83,11 +97,12 @@ class Strike(Memory):
     at: int
 
 
-class Relieved(Memory):
-    """A target that the actuator had to put back at once."""
+class Need(Memory):
+    """What was lacking when there was contention last: a group that comes while it is not over is measured by it."""
 
-    count: int
-    until: int
+    victim: str
+    cores: float
+    foreseen: bool
 
 
 class PriorityMemory(Memory):
@@ -101,7 +116,11 @@ class PriorityMemory(Memory):
     active: dict[str, int] = msgspec.field(default_factory=dict)  # latency group -> ns when it last had work
     held: dict[str, Held] = msgspec.field(default_factory=dict)
     strikes: dict[str, Strike] = msgspec.field(default_factory=dict)
-    relieved: dict[str, Relieved] = msgspec.field(default_factory=dict)
+    pairs: Pairs = msgspec.field(default_factory=Pairs)
+    need: Need | None = None
+    unseen: bool = False  # most of the pressure comes from nobody visible
+    youngest: int = 0  # start of the youngest member a tick ago: who is no younger has lasted for a tick
+    tried: list[str] = msgspec.field(default_factory=list)  # wishes that had their turn while more are wished for than may change
     slices: Slices = msgspec.field(default_factory=Slices)
 
 
@@ -109,16 +128,38 @@ class PriorityMemory(Memory):
 class View:
     """Contention at a tick."""
 
-    victim: Group  # the latency group that waits most for its demand
+    victim: Group  # the latency group that waits most for its demand, of those that no quota of their own delays
     share: float  # its wait per demand
+    suffering: tuple[Group, ...]  # those that wait too much, the worst first, at most `VICTIMS`
     crowded: bool  # the CPUs are in use, and batch work is there
     suffers: bool
     foreseen: bool
     calm: bool
     content: bool  # all protected groups wait less than half of their target
-    expected: float  # cores of demand of all classed groups soon
+    expected: float  # cores of demand of all classed groups soon, at most the CPUs
     capacity: float  # cores that are left to them
+    beyond: float  # cores by which the sum of their demands will pass the capacity
     soon: dict[str, float]  # cores of demand expected of each classed group within `SOON`
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Why a group is to be demoted, or stays so."""
+
+    victim: str  # for whom
+    lacks: float  # cores that the victim lacks
+    frees: float  # cores that the demotion of the group can free
+    together: float  # and the demotions of all for this victim
+
+
+@dataclass(frozen=True, slots=True)
+class Ineffective:
+    """A demotion that was measured without effect."""
+
+    contender: str
+    victim: str
+    control: Control
+    final: bool  # it is not measured again
 
 
 class Priority:
@@ -129,39 +170,73 @@ class Priority:
     def __init__(self, config: Config, memory: PriorityMemory) -> None:
         self._config = config.priority
         self._pools = frozenset(config.pools)
+        self._most = config.guard.changes_per_tick
         self.memory = memory
+        self.waiting = frozenset[str]()  # "POLICY KNOB" of what is wished for and must wait for its turn: see `Guard.review`
+        self._cases: dict[str, Case] = {}  # of this tick, by contender
         self._wished: dict[str, Held] = {}  # of this tick: what `admit` looks up
         self._keys: dict[tuple[str, Control], str] = {}
 
     def propose(self, tick: Tick) -> list[Decision]:
         """Demotions of what contends, and restores of what does not any more."""
         memory = self.memory
+        memory.pairs.forget(tick.at)
         protected = self._protected(tick)
         contenders = [group for group in tick.groups if group.latency is Latency.BATCH and group.members]
+        memory.unseen = bool(self._config.enabled and protected) and unseen(tick.machine, protected, memory.unseen)
         view = self._view(tick, protected, contenders) if self._config.enabled and protected and contenders else None
         self._engage(tick, view)
         self._ease(tick, view)
         self._forget(tick.at)
         wishes: dict[str, Held] = {}
+        self._cases = {}
         if memory.engaged and view is not None:
-            wishes = self._demotions(tick, view, contenders)
+            self._cases = self._helpful(tick, view, contenders)
+            wishes = self._demotions(tick, contenders)
         elif memory.engaged:  # nobody to protect for the moment: a service that is started anew must not find the batch released
-            there = {group.name for group in contenders}
+            there = {group.name for group in contenders} - self._paused(tick.at)
             wishes = {key: held for key, held in memory.held.items() if held.group in there}
         demoted = any(held.control is not Control.SLICE for held in memory.held.values()) and bool(wishes)
         if self._config.slice_ms and view is not None:
             wishes |= self._slices(memory.slices.wanted(tick, protected, demoted, view.crowded, self._config.wait / 2))
+        memory.youngest = max((member.id.start_ticks for group in contenders for member in group.members), default=0)
+        self._wished, self._keys, self.waiting = {}, {}, frozenset()
         if not wishes and not memory.held:
+            memory.tried = []
             return []
         decisions = self._returns(tick, {group.name for group in (*contenders, *protected)}, wishes)
-        fresh = {}
-        for key, wish in sorted(wishes.items()):
-            held = memory.held.get(key)
-            if held is None or held.value != wish.value:
-                fresh[key] = wish
-        self._wished = fresh
-        self._keys = {(wish.target, wish.control): key for key, wish in fresh.items()}
-        return decisions + [self._change(tick, view, wish) for wish in fresh.values()]
+        self._wished, left = self._turn(wishes)
+        self._keys = {(wish.target, wish.control): key for key, wish in self._wished.items()}
+        return decisions + self._changes(tick, view, contenders, len(left))
+
+    def notes(self, tick: Tick, /) -> list[Note]:
+        """What keeps it from demoting anybody, to be called after `propose`."""
+        memory, machine = self.memory, tick.machine
+        if not self._config.enabled:
+            return []
+        protected = [group for group in tick.groups if group.latency is Latency.LATENCY and group.name in memory.active]
+        notes = [
+            Note(
+                topic=f"quota {group.name}",
+                text=f"{group.name} is stopped by the CPU quota of its own cgroup: nothing is demoted for what it waits.",
+                figures=figures(throttled_share=group.throttled, wait_cores=group.wait, cpu_cores=group.cpu),
+            )
+            for group in protected
+            if throttled(group)
+        ]
+        if memory.unseen:
+            text = (
+                "most of the pressure comes from processes that nicety cannot see: another container or guest, or whatever runs "
+                "outside of this namespace; nothing is demoted for it."
+            )
+            known = figures(
+                unseen_cores=machine.unseen,
+                stolen_cores=machine.steal,
+                cores_of_others=others(machine, protected),
+                busy_cores=machine.busy,
+            )
+            notes.append(Note("unseen", text, known))
+        return notes
 
     def skip(self) -> None:
         """After a hole nobody knows how long it has been calm, or what a slice did."""
@@ -173,44 +248,62 @@ class Priority:
         if isinstance(decision.action, Set):
             key = self._keys[decision.target, decision.action.control]
             self.memory.held[key] = self._wished[key]
+            if key in self.memory.tried:
+                self.memory.tried.remove(key)
             if decision.action.control is not Control.SLICE:
                 self.memory.slices.again()
 
     def learn(self, result: Result) -> None:
         """Drops what is not, or not any more, in force. A control that was refused is a strike against it."""
         action = result.action
-        if result.status is Status.RELIEVED:
-            before = self.memory.relieved.get(result.target)
-            count = 1 if before is None else before.count + (result.at >= before.until)  # it may be told twice
-            seconds = min(FIRST_RELIEF * 2.0 ** min(count - 1, 20), LONGEST_RELIEF)
-            self.memory.relieved[result.target] = Relieved(count, result.at + round(seconds * 1e9))
-        elif isinstance(action, Restore) and result.failed:
+        if isinstance(action, Restore) and result.failed:
             return  # still in force: to be returned again, when the guard lets it
-        elif isinstance(action, Set) and result.done:
+        if isinstance(action, Set) and result.done:
             return
-        for key in [key for key, held in self.memory.held.items() if _concerns(held, result)]:
+        for key in self._concerned(result):
             held = self.memory.held.pop(key)
-            if result.failed and held.control is Control.SLICE:
+            if result.status is Status.RELIEVED:
+                self.memory.pairs.relieved(held.group, result.at)
+            elif result.failed and held.control is Control.SLICE:
                 self.memory.slices.refused(held.group, result.at)
             elif result.failed:
-                self._strike(held, result.at)
+                self._strike(held.control, held.group, result.at)
 
-    def ineffective(self, target: str, control: Control, tick: Tick) -> None:
-        """A demotion was measured, and the protected group waits as long as before.
+    def _concerned(self, result: Result) -> list[str]:
+        """Keys of what is held of that which the outcome is about."""
+        action, held = result.action, self.memory.held
+        if not isinstance(action, Set | Restore):
+            return [key for key in held if action is None and held[key].target == result.target]
+        if action.control is Control.AUTOGROUP:
+            key = f"{action.control} {result.target.rpartition(' ')[2]}"
+            return [key] if key in held and held[key].target == result.target else []
+        key = knob(action, result.target)
+        return [key] if key in held else []
 
-        It is a strike only if the CPU split did not move either: a service that waits for itself is not helped by trying
-        another mechanism, and would lose the one that works.
+    def ineffective(self, found: Sequence[Ineffective], tick: Tick) -> None:
+        """Demotions were measured, and their victims wait as long as before.
+
+        If the CPU split did not move either, that is a strike against the mechanism, and the next one is tried. If it did, the
+        contender is not what the victim waits for: another mechanism would not help, and the pair is left alone for a while.
         """
         batch = sum(group.cpu for group in tick.groups if group.latency is Latency.BATCH)
         rest = sum(group.cpu + group.wait for group in tick.groups if group.latency is Latency.LATENCY)
         left = max(0.0, tick.machine.cpus - rest) + UNYIELDING * tick.machine.cpus
-        for held in self.memory.held.values():
-            if held.target == target and held.control == control and control is not Control.SLICE and batch > left:
-                self._strike(held, tick.at)
+        held = {(held.group, held.control) for held in self._demoted()}
+        for each in found:
+            if (each.contender, each.control) not in held:
+                continue
+            if batch > left:
+                self._strike(each.control, each.contender, tick.at)
+            elif each.final:
+                self.memory.pairs.without_effect(each.victim, each.contender, tick.at)
 
-    def _strike(self, held: Held, at: int) -> None:
+    def _demoted(self) -> Iterable[Held]:
+        return (held for held in self.memory.held.values() if held.control is not Control.SLICE)
+
+    def _strike(self, control: Control, group: str, at: int) -> None:
         """The many processes of a group count as one: strikes closer than a measurement are the same."""
-        name = f"{held.control} {held.group}"
+        name = f"{control} {group}"
         before = self.memory.strikes.get(name)
         if before is None:
             self.memory.strikes[name] = Strike(1, at)
@@ -224,8 +317,6 @@ class Priority:
     def _forget(self, at: int) -> None:
         memory = self.memory
         memory.strikes = {name: strike for name, strike in memory.strikes.items() if at - strike.at <= DROPPED_SECONDS * 1e9}
-        kept = LONGEST_RELIEF * 1e9
-        memory.relieved = {target: entry for target, entry in memory.relieved.items() if at - entry.until <= kept}
 
     # --- is there contention? -------------------------------------------------------------------------------------------------
 
@@ -241,10 +332,12 @@ class Priority:
         config, machine, outlook = self._config, tick.machine, Outlook(tick)
 
         def soon(group: Group) -> float:
-            said = [outlook.value(group.name, "cpu", horizon, config.quantile) for horizon in range(SOON)]
-            return max((value for value in said if value is not None), default=group.demand)
+            said = outlook.highest(group.name, "cpu", SOON, config.quantile)
+            return group.demand if said is None else said
 
-        expected = {group.name: soon(group) for group in (*protected, *contenders)}
+        most = float(machine.cpus)
+        expected = {group.name: min(soon(group), most) for group in (*protected, *contenders)}
+        expected |= {group.name: min(expected[group.name], group.cpu) for group in protected if throttled(group)}
         latency_soon = sum(expected[group.name] for group in protected)
         batch_soon = sum(expected[group.name] for group in contenders)
         latency_now, batch_now = sum(group.demand for group in protected), sum(group.demand for group in contenders)
@@ -252,33 +345,40 @@ class Priority:
         capacity = machine.cpus - max(0.0, machine.busy - classed)
         both = max(latency_now, latency_soon) >= LATENCY_DEMAND and max(batch_now, batch_soon) >= BATCH_DEMAND
         crowded = machine.busy >= BUSY * machine.cpus and batch_now >= BATCH_DEMAND
+        victims = [group for group in protected if not throttled(group)]
 
-        def waits(share: float) -> bool:
-            return any(group.wait > WAIT_FLOOR and wait_share(group) > share for group in protected)
+        def waiting(share: float) -> list[Group]:
+            return [group for group in victims if group.wait > WAIT_FLOOR and wait_share(group) > share]
 
-        victim = max(protected, key=lambda group: (wait_share(group), group.name))
+        worst = sorted(waiting(config.wait), key=lambda group: (wait_share(group), group.name), reverse=True)[:VICTIMS]
+        content = not waiting(config.wait / 2)
+        victim = max(victims or protected, key=lambda group: (wait_share(group), group.name))
         return View(
             victim=victim,
             share=wait_share(victim),
+            suffering=tuple(worst) if crowded else (),
             crowded=crowded,
-            suffers=crowded and waits(config.wait),
-            foreseen=both and latency_soon + batch_soon > capacity + EXCESS,
-            calm=not (crowded and waits(config.wait / 2)) and not (both and latency_soon + batch_soon >= CALM * capacity),
-            content=not waits(config.wait / 2),
-            expected=latency_soon + batch_soon,
+            suffers=crowded and bool(worst),
+            foreseen=both and bool(victims) and latency_soon + batch_soon > capacity + EXCESS,
+            calm=not (crowded and not content) and not (both and latency_soon + batch_soon >= CALM * capacity),
+            content=content,
+            expected=min(latency_soon + batch_soon, most),
             capacity=capacity,
+            beyond=latency_soon + batch_soon - capacity,
             soon=expected,
         )
 
     def _engage(self, tick: Tick, view: View | None) -> None:
         memory = self.memory
-        if view is not None and (view.suffers or view.foreseen):
+        if memory.unseen:
+            memory.engaged, memory.calm_since = False, None
+        elif view is not None and (view.suffers or view.foreseen):
             memory.engaged, memory.calm_since = True, None
         elif view is None or view.calm:
             if memory.calm_since is None:
                 memory.calm_since = tick.at
             if tick.at - memory.calm_since >= self._config.release_after * 1e9:
-                memory.engaged = False
+                memory.engaged, memory.need = False, None
         else:
             memory.calm_since = None
 
@@ -300,70 +400,132 @@ class Priority:
 
     # --- what should be in force ----------------------------------------------------------------------------------------------
 
-    def _demotions(self, tick: Tick, view: View, contenders: list[Group]) -> dict[str, Held]:
-        """Every demotion that should be in force, by key. Groups that were demoted stay so until all is over."""
-        machine, untouchable = tick.machine, frozenset(tick.protected)
-        places = self._places(tick)
-        spared = places if tick.home is None else [*places, place(tick.home)]
-        demoted = {held.group for held in self.memory.held.values()}
-        victim = view.victim.name
+    def _helpful(self, tick: Tick, view: View, contenders: list[Group]) -> dict[str, Case]:
+        """The groups that should be demoted: those that are stay so until all is over, others if they can help a victim."""
+        memory = self.memory
+        now = {group.name: group.cpu for group in contenders}
+        by_name = {group.name: group for group in tick.groups}
+        cases = dict[str, Case]()
+        for held in self._demoted():
+            if held.group in now and held.group not in cases and memory.pairs.pause(held.victim, held.group, tick.at) is None:
+                victim = by_name.get(held.victim)
+                lacking = 0.0 if victim is None else lacks(victim, tick.machine.cpus)
+                cases[held.group] = Case(held.victim, lacking, now[held.group], 0.0)
+        for need in self._needs(tick, view):
+            frees = now
+            if need.foreseen:
+                frees = {group.name: foreseen_use(group, view.soon[group.name], tick.machine) for group in contenders}
+            free = {name: cores for name, cores in frees.items() if memory.pairs.pause(need.victim, name, tick.at) is None}
+            able, together = helpers(free, need.cores)
+            for name in able:
+                cases.setdefault(name, Case(need.victim, need.cores, free[name], together))
+        return cases
+
+    def _needs(self, tick: Tick, view: View) -> list[Need]:
+        """Who lacks what, the worst first; while it is only not over yet, what was lacking last."""
+        memory, cpus = self.memory, tick.machine.cpus
+        needs = [Need(group.name, lacks(group, cpus), False) for group in view.suffering]
+        if view.foreseen:
+            cores = min(max(view.beyond, lacks(view.victim, cpus)), float(cpus))
+            needs.append(Need(view.victim.name, cores, True))
+        if needs:
+            memory.need = needs[0]
+        return needs or ([memory.need] if memory.need is not None else [])
+
+    def _paused(self, at: int) -> set[str]:
+        """Groups that are held for a victim for which they are not demoted any more."""
+        pairs = self.memory.pairs
+        return {held.group for held in self._demoted() if pairs.pause(held.victim, held.group, at) is not None}
+
+    def _demotions(self, tick: Tick, contenders: list[Group]) -> dict[str, Held]:
+        """Every demotion that should be in force, by key."""
+        places, untouchable = self._places(tick), frozenset(tick.protected)
+        spared = places if tick.home is None else {*places, place(tick.home)}
+        ground, theirs = Ground(places, spared, tick.machine), touches(tick.machine.rivals)
+        dropped = {name for name, strike in self.memory.strikes.items() if strike.count >= STRIKES}
+        ours = {(held.control, held.value) for held in self._demoted()}
         wishes: dict[str, Held] = {}
         for group in contenders:
-            if max(group.demand, view.soon[group.name]) < BATCH_DEMAND and group.name not in demoted:
+            case = self._cases.get(group.name)
+            if case is None:
                 continue
+            name, victim = group.name, case.victim
+            closed = theirs | (POOLS_SPARED if name in self._pools else frozenset())
+            tried = {control for control in DEFAULT if dropped and f"{control} {name}" in dropped} - closed
             by_place: dict[Place, list[Member]] = {}
             for member in group.members:
                 by_place.setdefault(place(member), []).append(member)
+            single: dict[Control, list[Member]] = {}
+            found = False
             for own, members in sorted(by_place.items()):
-                ways = {self._route(group, own, other, spared, machine) for other in places}
-                for control, path in sorted(way for way in ways if way is not None):
+                ways = ground.ways(own, closed | tried)
+                found |= bool(ways)
+                for control, path in sorted(ways):
                     strength = self._value(group, control)
                     if control is Control.AUTOGROUP:
                         handle = next((member.id for member in members if member.id not in untouchable), members[0].id)
-                        target = f"group {group.name} session {own[1]}"
-                        wish = Held(control, handle, "", own[1], strength, group.name, target, victim)
+                        wish = Held(control, handle, "", own[1], strength, name, f"group {name} session {own[1]}", victim)
                         _add(wishes, f"{control} {own[1]}", wish)
                     elif path:
-                        wish = Held(control, None, path, 0, strength, group.name, f"cgroup {path}", victim)
+                        wish = Held(control, None, path, 0, strength, name, f"cgroup {path}", victim)
                         _add(wishes, f"{control} {path}", wish)
                     else:
-                        self._each(wishes, control, group, members, strength, victim)
-        return {key: wish for key, wish in wishes.items() if not self._is_relieved(wish.target, tick.at)}
+                        single.setdefault(control, []).extend(members)
+            for control, members in single.items():
+                self._each(wishes, control, group, members, victim, ours)
+            if tried and not found:
+                self.memory.pairs.without_effect(ANYBODY, name, tick.at)  # whatever separates the two was tried
+        return wishes
 
-    def _places(self, tick: Tick) -> list[Place]:
+    def _places(self, tick: Tick) -> set[Place]:
         """Places of latency groups: what is protected from the contenders, and never demoted as a whole.
 
         A group that was only learned counts while it has work: the shell from which somebody starts a build waits in its session.
         """
         groups = (group for group in tick.groups if group.latency is Latency.LATENCY)
         kept = (group for group in groups if group.behaviour is None or group.name in self.memory.active)
-        return sorted({place(member) for group in kept for member in group.members})
+        return {place(member) for group in kept for member in group.members}
 
     def _each(
-        self, wishes: dict[str, Held], control: Control, group: Group, members: list[Member], strength: int, victim: str
+        self,
+        wishes: dict[str, Held],
+        control: Control,
+        group: Group,
+        members: list[Member],
+        victim: str,
+        ours: set[tuple[Control, int]],
     ) -> None:
-        """A wish for each process. One whose nice somebody chose is left out; one that inherited ours, from whomever, is not."""
-        ours = {held.value for held in self.memory.held.values() if held.control is control}
-        for member in members:
+        """A wish for each process, parents first. One whose nice somebody chose is left out; one that inherited ours, from
+        whomever, is not; and one that inherited the very value from a parent that has it needs no wish of its own."""
+        held, strength, nice = self.memory.held, self._value(group, control), control is Control.NICE
+        most = min(self._config.nice, self._config.pool_nice) if group.name in self._pools else self._config.nice
+        steps = {value(Control.NICE, most, self._config.weight, level) for level in range(LEVELS)}
+        lasting, lowered = self._lasting(group), set[int]()
+        for member in sorted(members, key=lambda member: (member.id.start_ticks, member.id.pid)):
             key = f"{control} {member.id.pid}.{member.id.start_ticks}"
-            if key in self.memory.held or control is not Control.NICE or member.nice in (0, *ours):
-                target = f"group {group.name} pid {member.id.pid}"
-                wishes[key] = Held(control, member.id, "", 0, strength, group.name, target, victim)
+            heir = nice and member.parent in lowered and member.nice in steps
+            if key not in held and heir and member.nice == strength:
+                lowered.add(member.id.pid)
+                continue
+            chosen = nice and member.nice != 0 and not heir and (control, member.nice) not in ours
+            if key not in held and (chosen or member.id.pid not in lasting):
+                continue
+            lowered.add(member.id.pid)
+            target = f"group {group.name} pid {member.id.pid}"
+            wishes[key] = Held(control, member.id, "", 0, strength, group.name, target, victim)
 
-    def _route(self, group: Group, own: Place, other: Place, spared: list[Place], machine: Machine) -> tuple[Control, str] | None:
-        """The first mechanism that separates the two places, spares those that must be, and was not dropped or left to a rival."""
-        theirs = touches(machine.rivals)
-        for control, path in routes(own, other, machine):
-            if self._dropped(control, group.name) or control in theirs:
-                continue
-            if control is Control.AUTOGROUP and any(session == own[1] for _, session in spared):
-                continue
-            if path and any(under(cgroup, path) for cgroup, _ in spared):
-                continue
-            if control in (Control.CPU_IDLE, Control.POLICY) and group.name in self._pools:
-                continue  # next to nothing is too little where workers share locks
-            return control, path
-        return None
+    def _lasting(self, group: Group) -> set[int]:
+        """Pids of the members that are worth a change of their own. Of a group of brief processes: those that others outside
+        started, those that started others, and those that were there a tick ago. What they start from now on inherits."""
+        pids = {member.id.pid for member in group.members}
+        if group.brief < BRIEF * group.cpu or not group.brief:
+            return pids
+        parents = {member.parent for member in group.members}
+        return {
+            member.id.pid
+            for member in group.members
+            if member.parent not in pids or member.id.pid in parents or member.id.start_ticks <= self.memory.youngest
+        }
 
     def _value(self, group: Group, control: Control) -> int:
         config = self._config
@@ -382,19 +544,35 @@ class Priority:
                 wishes[key] = Held(Control.SLICE, member.id, "", 0, length, group.name, target, group.name)
         return wishes
 
-    def _is_relieved(self, target: str, at: int) -> bool:
-        entry = self.memory.relieved.get(target)
-        return entry is not None and at < entry.until
-
     # --- decisions ------------------------------------------------------------------------------------------------------------
 
-    def _returns(self, tick: Tick, classed: set[str], wishes: dict[str, Held]) -> list[Decision]:
+    def _turn(self, wishes: Mapping[str, Held]) -> tuple[dict[str, Held], list[str]]:
+        """(what is new of them and has its turn now, keys of what must wait). No more than may change in a tick; sessions and
+        cgroups first, then the oldest processes; what was refused comes again when all the others had their turn."""
+        held, memory = self.memory.held, self.memory
+        fresh = [key for key, wish in wishes.items() if key not in held or held[key].value != wish.value]
+        fresh.sort(key=lambda key: (_order(wishes[key]), key))
+        if len(fresh) <= self._most:
+            memory.tried = []
+            return {key: wishes[key] for key in fresh}, []
+        tried = set(memory.tried)
+        ordered = sorted(fresh, key=lambda key: key in tried)
+        turn, left = set(ordered[: self._most]), ordered[self._most :]
+        over = not tried.isdisjoint(turn)  # all had their turn: a new round begins
+        memory.tried = [key for key in fresh if key in turn or (not over and key in tried)]
+        self.waiting = frozenset(f"{self.name} {_knob(wishes[key])}" for key in left)
+        return {key: wishes[key] for key in fresh if key in turn}, left
+
+    def _returns(self, tick: Tick, classed: set[str], wishes: Mapping[str, Held]) -> list[Decision]:
         memory, decisions = self.memory, list[Decision]()
         stale = [key for key in sorted(memory.held) if key not in wishes]
         if not stale:
             return []
-        members = [member for group in tick.groups for member in group.members]
-        present = {member.id for member in members}
+        present, first = set[ProcId](), dict[int, ProcId]()
+        for group in tick.groups:
+            for member in group.members:
+                present.add(member.id)
+                first[member.session] = min(first.get(member.session, member.id), member.id)
         for key in stale:
             held = memory.held[key]
             single = held.process is not None and held.control is not Control.AUTOGROUP
@@ -403,16 +581,33 @@ class Priority:
                 continue
             process = held.process
             if held.control is Control.AUTOGROUP and process not in present:
-                process = min((member.id for member in members if member.session == held.session), default=process)
-            decisions.append(self._return(held, process, held.group in classed))
+                process = first.get(held.session, process)
+            decisions.append(self._return(tick, held, process, held.group in classed))
         return decisions
 
-    def _change(self, tick: Tick, view: View | None, wish: Held) -> Decision:
+    def _changes(self, tick: Tick, view: View | None, contenders: list[Group], left: int) -> list[Decision]:
+        """The decisions for what has its turn, the last of which says how many wait for theirs."""
+        if not self._wished:
+            return []
         assert view is not None, "nothing is wished without contention"
-        group = next(group for group in tick.groups if group.name == wish.group)
-        rule, text = self._slice_reason(wish) if wish.control is Control.SLICE else self._reason(view, group, wish)
+        groups = {group.name: group for group in tick.groups}
+        rejected = self._refused(tick, contenders)
+        decisions = []
+        for number, (key, wish) in enumerate(self._wished.items(), 1):
+            follow = left if number == len(self._wished) else 0
+            decisions.append(self._change(tick, view, groups, key, wish, rejected, follow))
+        return decisions
+
+    def _change(
+        self, tick: Tick, view: View, groups: Mapping[str, Group], key: str, wish: Held, rejected: Sequence[str], follow: int
+    ) -> Decision:
+        group = groups[wish.group]
+        short = wish.control is Control.SLICE
+        rule, text = self._slice_reason(wish) if short else self._reason(view, group, key, wish)
         trial = self.memory.slices.trials.get(wish.group)
         config = self._config
+        case = None if short else self._cases.get(wish.group)
+        victim = groups.get(wish.victim, view.victim)
         return Decision(
             id="",
             policy=self.name,
@@ -420,30 +615,50 @@ class Priority:
             action=Set(wish.control, wish.process, wish.cgroup, wish.value, DEFAULT[wish.control]),
             why=Why(
                 rule=rule,
-                text=text,
+                text=text if not follow else f"{text} {follow} more follow.",
                 figures=figures(
                     victim=wish.victim,
-                    victim_wait_before=view.share,
-                    wait_with_short_slices=None if trial is None or wish.control is not Control.SLICE else trial.short,
-                    wait_without=None if trial is None or wish.control is not Control.SLICE else trial.long,
-                    victim_wait_cores=view.victim.wait,
-                    victim_demand_cores=view.victim.demand,
+                    victim_wait_before=wait_share(victim),
+                    wait_with_short_slices=None if trial is None or not short else trial.short,
+                    wait_without=None if trial is None or not short else trial.long,
+                    victim_wait_cores=victim.wait,
+                    victim_demand_cores=victim.demand,
+                    victim_lacks_cores=None if case is None else case.lacks,
                     wait_target=config.wait,
                     expected_cores=view.expected,
                     capacity_cores=view.capacity,
                     forecast_quantile=config.quantile,
-                    contender=None if wish.control is Control.SLICE else group.name,
-                    contender_cpu_cores=None if wish.control is Control.SLICE else group.cpu,
-                    contender_wait_cores=None if wish.control is Control.SLICE else group.wait,
-                    contender_processes=None if wish.control is Control.SLICE else group.processes,
+                    contender=None if short else group.name,
+                    contender_cpu_cores=None if short else group.cpu,
+                    contender_wait_cores=None if short else group.wait,
+                    contender_processes=None if short else group.processes,
+                    contender_frees_cores=None if case is None else case.frees,
+                    all_free_cores=None if case is None or not case.together else case.together,
                     mechanism=str(wish.control),
                     level=self.memory.level,
                     value=wish.value,
                 ),
-                rejected=self._rejected(tick, group, wish),
+                rejected=(*self._rejected(tick, group, wish), *(() if short else rejected)),
                 flips=self._flips(group, wish),
             ),
         )
+
+    def _refused(self, tick: Tick, contenders: list[Group]) -> tuple[str, ...]:
+        """Contenders that are not demoted though they are busy, and why not."""
+        left = [group for group in contenders if group.name not in self._cases and group.cpu > 0]
+        left.sort(key=lambda group: (-group.cpu, group.name))
+        case = max(self._cases.values(), key=lambda case: case.lacks, default=None)
+        said = []
+        for group in left[:NAMED]:
+            pause = None if case is None else self.memory.pairs.pause(case.victim, group.name, tick.at)
+            if pause is not None:
+                whom = f" for {pause.victim}" if pause.victim != ANYBODY else ""
+                said.append(f"{group.name}: its demotion{whom} {pause.why}: not again for {(pause.until - tick.at) / 1e9:.0f} s")
+            elif case is not None:
+                said.append(f"{group.name}: its {group.cpu:.2f} cores are too little of what {case.victim} lacks")
+        if len(left) > NAMED and case is not None:
+            said.append(f"{len(left) - NAMED} more groups that use less")
+        return tuple(said)
 
     def _flips(self, group: Group, wish: Held) -> tuple[str, ...]:
         config = self._config
@@ -453,22 +668,22 @@ class Priority:
             return f"{calm} and the demotions are over", f"a comparison in which it waits {HARM:.0%} less without"
         return (
             f"{calm} and the expected demand fits the capacity",
-            f"less than {BATCH_DEMAND:g} cores of demand by {group.name}",
+            f"less than {LEAST_FREED:g} cores used by {group.name}, or less than {ALONE:.0%} of what {wish.victim} lacks",
         )
 
-    def _reason(self, view: View, group: Group, wish: Held) -> tuple[str, str]:
-        same = (held for held in self.memory.held.values() if held.target == wish.target and held.control == wish.control)
-        held, victim = next(same, None), view.victim.name
+    def _reason(self, view: View, group: Group, key: str, wish: Held) -> tuple[str, str]:
+        held, victim = self.memory.held.get(key), wish.victim
         what = f"{wish.control} of {wish.target} to {wish.value}"
+        share = next((wait_share(each) for each in view.suffering if each.name == victim), None)
         if held is not None and self.memory.level:
             return "eased", f"{victim} waits for less than half of its target: {what}, a step gentler."
         if held is not None:
-            return "not eased any more", f"{victim} waits {view.share:.1%} of its demand since then: {what} again."
-        if view.suffers:
-            return "contention now", f"{victim} waits {view.share:.1%} of its demand for a CPU beside {group.name}: {what}."
+            return "not eased any more", f"{view.victim.name} waits {view.share:.1%} of its demand since then: {what} again."
+        if share is not None:
+            return "contention now", f"{victim} waits {share:.1%} of its demand for a CPU beside {group.name}: {what}."
         if view.foreseen:
-            expected = f"{view.expected:.2f} cores of demand are to be expected for {view.capacity:.2f}"
-            return "contention foreseen", f"{expected}, with {victim} beside {group.name}: {what}."
+            beyond = f"{view.beyond:.2f} cores more are expected to be wanted than the {view.capacity:.2f} that are left"
+            return "contention foreseen", f"{beyond}, with {victim} beside {group.name}: {what}."
         return "contention not over", f"{group.name} is demoted: {what} as well."
 
     def _slice_reason(self, wish: Held) -> tuple[str, str]:
@@ -497,10 +712,17 @@ class Priority:
             said.append(f"more than nice {self._config.pool_nice} inside a pool: a demoted lock holder would starve its siblings")
         return tuple(said)
 
-    def _return(self, held: Held, process: ProcId | None, there: bool) -> Decision:
+    def _return(self, tick: Tick, held: Held, process: ProcId | None, there: bool) -> Decision:
         config, flips = self._config, tuple[str, ...]()
         trial = self.memory.slices.trials.get(held.group)
-        if not self.memory.engaged:
+        pause = None if held.control is Control.SLICE else self.memory.pairs.pause(held.victim, held.group, tick.at)
+        if self.memory.unseen:
+            rule, reason = "unseen", "Most of the pressure comes from processes that nicety cannot see"
+        elif pause is not None:
+            seconds = (pause.until - tick.at) / 1e9
+            rule = "relieved" if pause.why == RELIEVED else "no effect"
+            reason = f"The demotion of {held.group} for {held.victim} {pause.why}: not again for {seconds:.0f} s"
+        elif not self.memory.engaged:
             rule, reason = "contention over", f"Contention has been over for {config.release_after:g} s"
             flips = (f"an expected demand of at least {CALM:.0%} of the capacity would have kept it",)
         elif not there:
@@ -524,15 +746,6 @@ class Priority:
         return Decision("", self.name, held.target, Restore(held.control, process, held.cgroup), why)
 
 
-def _concerns(held: Held, result: Result) -> bool:
-    action = result.action
-    if not isinstance(action, Set | Restore):
-        return action is None and held.target == result.target
-    single = held.process is not None and held.control is not Control.AUTOGROUP
-    same = action.process == held.process if single else held.target == result.target
-    return action.control == held.control and same
-
-
 def wait_share(group: Group) -> float:
     """Share of the time in which a group wanted a CPU for which it waited for one; 0 for one that wants next to nothing."""
     wanted = group.cpu + group.wait
@@ -545,3 +758,14 @@ def _add(wishes: dict[str, Held], key: str, wish: Held) -> None:
     gentler = before is None or (wish.value < before.value) == (wish.control is Control.AUTOGROUP)
     if gentler and (before is None or wish.value != before.value):
         wishes[key] = wish
+
+
+def _order(wish: Held) -> tuple[int, int]:
+    """Sessions and cgroups first, for one change of them does most; then processes by age; short slices last."""
+    if wish.process is None or wish.control is Control.AUTOGROUP:
+        return 0, 0
+    return 1 + (wish.control is Control.SLICE), wish.process.start_ticks
+
+
+def _knob(wish: Held) -> str:
+    return knob(Restore(wish.control, wish.process, wish.cgroup), wish.target)

@@ -24,7 +24,7 @@ from ...models.anomaly import BLOCK_SECONDS, alpha
 from ...models.records import Anomaly, Deadlock, ProcId, Score
 from ...models.waitgraph import UNLESS
 from ..config import Config
-from ..decision import LESSON_MARGIN, Action, Control, Crowd, Decision, Digest, Flag, Lesson, Recycle, Restore, Set, Tick, Why
+from ..decision import LESSON_MARGIN, Action, Control, Crowd, Decision, Digest, Flag, Lesson, Note, Recycle, Restore, Set, Tick, Why
 from ..fences import Limits, limits_in_words
 from .incident_words import WHAT, circle, onset, rarity, seconds, stories
 from .policy import Figures, Memory, Result, figures
@@ -154,6 +154,10 @@ class Quarantine:
                 decisions += self._treat(tick, key, incident, score, present)
         self._drop_ended()
         return [*decisions, *self._digest(tick.at)]
+
+    def notes(self, _tick: Tick, /) -> list[Note]:
+        """Nothing: all that it has to say is in its decisions."""
+        return []
 
     def skip(self) -> None:
         """After a hole no score is known to have lasted."""

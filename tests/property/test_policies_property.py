@@ -32,7 +32,7 @@ from nicety.scheduler.decision import (
     Status,
     Tick,
 )
-from nicety.scheduler.policies.mechanisms import routes
+from nicety.scheduler.policies.mechanisms import Ground
 from nicety.scheduler.policies.policy import Result
 from nicety.scheduler.policies.pool_size import PoolSize, PoolSizeMemory
 from nicety.scheduler.policies.priority import Priority, PriorityMemory
@@ -281,7 +281,7 @@ def test_a_route_never_lowers_the_root_or_what_the_other_is_in(
     own: tuple[str, int], other: tuple[str, int], machine: object
 ) -> None:
     assert isinstance(machine, type(a_machine()))
-    found = list(routes(own, other, machine))
+    (found,) = Ground([other], [other], machine).routes(own)
     assert found[-2:] == [(Control.NICE, ""), (Control.POLICY, "")]
     for control, path in found[:-2]:
         if control is Control.AUTOGROUP:

@@ -168,6 +168,16 @@ def test_a_refusal_that_stands_is_said_once_and_again_when_the_proposal_changes(
     assert rules(guards, world(6, paused=True), resize(18)) == ["paused"]
 
 
+def test_what_was_said_stands_while_the_wish_waits_for_its_turn() -> None:
+    guards = guard()
+    tick = world(protected=(HOG,))
+    assert rules(guards, tick, nice()) == ["never touch"]
+    assert guards.review(tick, [], {"priority nice 20.20"}) == ([], [])
+    assert rules(guards, tick, nice()) == ["stands"]
+    assert guards.review(tick, [], {"priority nice 21.21"}) == ([], [])
+    assert rules(guards, tick, nice()) == ["never touch"]
+
+
 def test_a_pool_in_trouble_is_left_alone() -> None:
     tick = world(pools=[a_pool(trouble="crash loop")])
     assert rules(guard(), tick, resize(5), decide(Recycle("web", WORKER), "w")) == ["trouble", "trouble"]

@@ -11,9 +11,9 @@ from nicety.models.records import Behaviour, Latency, ProcId
 from nicety.scheduler.config import Config, PoolConfig
 from nicety.scheduler.config import Priority as Section
 from nicety.scheduler.decision import Control, Decision, Group, Machine, Member, Restore, Set, Status, Tick
-from nicety.scheduler.policies.mechanisms import Place, routes
+from nicety.scheduler.policies.mechanisms import Ground, Place
 from nicety.scheduler.policies.policy import Result
-from nicety.scheduler.policies.priority import Priority, PriorityMemory
+from nicety.scheduler.policies.priority import Ineffective, Priority, PriorityMemory
 from nicety.scheduler.policies.slices import LONG_TICKS, SHORT_TICKS
 from nicety.scheduler.testing.ticks import a_forecast, a_group, a_machine, a_member, a_tick
 
@@ -113,11 +113,12 @@ CGROUP = [(Control.CPU_SHARES, "/batch"), (Control.CPU_IDLE, "/batch"), *EACH]
     ],
 )
 def test_routes_follow_what_separates_the_contenders(own: Place, other: Place, expected: list[tuple[Control, str]]) -> None:
-    assert list(routes(own, other, BUSY)) == expected
+    assert Ground([other], [other], BUSY).routes(own) == [expected]
 
 
 def test_without_a_cpu_controller_cgroups_do_not_separate() -> None:
-    assert list(routes(("/batch", 2), ("/web", 1), a_machine(cpu_cgroup=""))) == SESSION
+    other = ("/web", 1)
+    assert Ground([other], [other], a_machine(cpu_cgroup="")).routes(("/batch", 2)) == [SESSION]
 
 
 def test_a_session_or_cgroup_with_a_latency_process_in_it_is_never_demoted_as_a_whole() -> None:
@@ -187,7 +188,10 @@ def test_expected_demand_beyond_the_capacity_demotes_before_anybody_waits() -> N
     storm = a_tick(1, machine=a_machine(busy=0.5), groups=groups, forecasts=[a_forecast("hogs", "cpu", 1.7)])
     (decision,) = policy().propose(storm)
     assert decision.why.rule == "contention foreseen"
-    assert decision.why.figures["expected_cores"] == pytest.approx(2.1)
+    figures = decision.why.figures
+    assert figures["expected_cores"] == 2.0, "within the machine"
+    assert figures["victim_lacks_cores"] == pytest.approx(0.1)
+    assert figures["contender_frees_cores"] == pytest.approx(1.6)  # what it has and what is idle
 
 
 def test_what_others_use_is_no_capacity() -> None:
@@ -289,22 +293,24 @@ def test_a_session_is_returned_through_a_member_that_lives() -> None:
 def test_a_mechanism_that_twice_had_no_effect_is_dropped_for_the_next_one() -> None:
     demotes = policy()
     step(demotes, contention(0))
-    demotes.ineffective("group hogs session 20", Control.AUTOGROUP, contention(3))
+    demotes.ineffective([Ineffective("hogs", "service", Control.AUTOGROUP, False)], contention(3))
     assert step(demotes, contention(4)) == []
-    demotes.ineffective("group hogs session 20", Control.AUTOGROUP, contention(6))
+    demotes.ineffective([Ineffective("hogs", "service", Control.AUTOGROUP, True)], contention(6))
     decisions = step(demotes, contention(7))
     assert restores(decisions) == [(Control.AUTOGROUP, ProcId(20, 20))]
     assert sets(decisions) == [(Control.NICE, ProcId(20, 20), 19), (Control.NICE, ProcId(21, 21), 19)]
     assert "autogroup: 2 times refused or without effect on hogs" in decisions[-1].why.rejected
 
 
-def test_a_service_that_waits_for_itself_does_not_drop_the_mechanism_that_works() -> None:
+def test_a_service_that_waits_for_itself_does_not_drop_the_mechanism_that_works_but_the_pair_backs_off() -> None:
     demotes = policy()
     step(demotes, contention(0))
     overloaded = contention(3, service(cpu=1.9, wait=3.0), hogs(cpu=0.1, wait=3.9))
-    for _ in range(5):
-        demotes.ineffective("group hogs session 20", Control.AUTOGROUP, overloaded)
+    for number in range(5):
+        demotes.ineffective([Ineffective("hogs", "service", Control.AUTOGROUP, number == 4)], overloaded)
     assert demotes.memory.strikes == {}
+    (returned,) = step(demotes, contention(4))
+    assert (restores([returned]), returned.why.rule) == ([(Control.AUTOGROUP, ProcId(20, 20))], "no effect")
 
 
 def test_switched_off_it_gives_back_what_it_holds() -> None:
@@ -346,7 +352,7 @@ def test_a_demotion_is_eased_while_nobody_waits_and_all_of_it_is_back_on_the_fir
     assert [seq for seq, found in enumerate(later, 41) if found] == [61], "it waits twice as long after an easing that failed"
 
 
-def test_a_target_that_was_relieved_is_left_alone_for_a_while_and_longer_each_time() -> None:
+def test_a_group_that_was_relieved_is_left_alone_for_an_hour_and_longer_each_time() -> None:
     demotes = policy()
     quiet = []
     seq = 0
@@ -359,7 +365,7 @@ def test_a_target_that_was_relieved_is_left_alone_for_a_while_and_longer_each_ti
         while not sets(demotes.propose(contention(seq + 1))):
             seq += 1
         quiet.append(seq + 1 - since)
-    assert quiet == [10, 20]
+    assert quiet == [3600, 7200]
 
 
 def test_what_a_rival_tunes_is_left_to_it() -> None:
