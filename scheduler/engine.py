@@ -332,7 +332,7 @@ def first_memory(pauses: Iterable[Pause] = ()) -> dict[str, Any]:
 
 def _batch_demand(tick: Tick) -> float:
     """Cores that batch groups want."""
-    return sum(group.demand for group in tick.groups if group.latency is Latency.BATCH)
+    return sum((group.demand for group in tick.groups if group.latency is Latency.BATCH), 0.0)
 
 
 def _victim(tick: Tick, decision: Decision, groups: Mapping[str, Group]) -> Group | None:
