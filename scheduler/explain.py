@@ -7,6 +7,7 @@ Every page is made from what was logged, so it says what the decision rested on 
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -121,6 +122,31 @@ def size(number: float) -> str:
             return f"{number:.0f} B" if unit == "B" else f"{number:.1f} {unit}"
         number /= 1024
     return f"{number:.1f} TiB"
+
+
+_WAIT = re.compile(r"wait of group (.*), cores per core of demand")
+
+
+def effect_in_words(effect: Effect) -> str:
+    """What a change did, with the figure of whom it was to help.
+
+    >>> effect_in_words(Effect("s-1.0", "wait of group web, cores per core of demand", 0.31, 0.02, 3, "helped"))
+    'web waited for a CPU 31 % of its demand before, 2 % after 3 ticks'
+    """
+    wait = _WAIT.fullmatch(effect.metric)
+    if wait is None:
+        return f"{effect.metric}: {figure(effect.before)} before, {figure(effect.after)} after {effect.ticks} ticks"
+    before, after = share(effect.before), share(effect.after)
+    return f"{wait[1]} waited for a CPU {before} of its demand before, {after} after {effect.ticks} ticks"
+
+
+def share(value: float) -> str:
+    """A share of a wait: a wait may be many times the demand.
+
+    >>> share(0.312), share(0.004), share(0)
+    ('31 %', '0.4 %', '0 %')
+    """
+    return f"{figure(float(f'{value * 100:.2g}'))} %"
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]], width: int | None = None, fold: bool = False) -> str:
@@ -341,4 +367,4 @@ def _outcome(outcome: Outcome) -> str:
 
 
 def _effect(effect: Effect) -> str:
-    return f"{effect.verdict}: {effect.metric}: {figure(effect.before)} before, {figure(effect.after)} after {effect.ticks} ticks"
+    return f"{effect.verdict}: {effect_in_words(effect)}"
