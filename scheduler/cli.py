@@ -204,7 +204,10 @@ def _load(context: typer.Context, config: str | None, state_dir: str | None) -> 
 
     named: Named = context.obj
     loaded = load_config(config or named.config, os.environ, os.geteuid())
-    return loaded, state_paths(loaded.config, state_dir or named.state_dir, os.environ, os.geteuid())
+    paths = state_paths(loaded.config, state_dir or named.state_dir, os.environ, os.geteuid())
+    if paths.said and context.command.name != "run":  # which logs it
+        _say(f"nicety: {_printable(paths.said)}")
+    return loaded, paths
 
 
 def _seconds(text: str) -> float:

@@ -42,7 +42,7 @@ from .linux.own_session import OwnSession
 from .linux.proc import ProcSource
 from .linux.slices import LONGEST, SHORTEST, ask_for
 from .linux.waits import LinuxWaits
-from .logstream import ERROR, NOTICE, WARNING, open_log
+from .logstream import ERROR, NOTICE, WARNING, Forward, open_log
 from .notify import Notifier
 from .observer import Observer
 from .paths import Loaded, PathError, Paths, read_config
@@ -115,6 +115,8 @@ class Daemon:
         self._acting = config.daemon.act if act is None else act
         self._fixed = ("state_dir", "socket", "control_group", *(("act",) if act is None else ()))  # until the next start
         self._stream = open_log(os.environ, sys.stderr.fileno())
+        self._forward = Forward(self._stream)
+        log.addHandler(self._forward)
         self._notifier = Notifier(os.environ, os.getpid())
         self._facts = probe()
         self._kernel = LinuxKernel()
@@ -161,6 +163,8 @@ class Daemon:
         signal.signal(signal.SIGHUP, self._want_reload)
         mode = self._actuator.mode
         ask_for(SHORTEST)  # who wakes beside it waits a tenth of a millisecond and not several
+        if self._paths.said:
+            self._event(WARNING, self._paths.said)
         self._event(NOTICE, f"nicety {__version__} started, {'acting' if mode == 'act' else 'observing'}", mode=mode)
         self._notifier.ready(mode)
         for at in self._due(duration):
@@ -198,6 +202,7 @@ class Daemon:
             self._ledger.close()
         self._source.close()
         self._deadlocks.close()
+        log.removeHandler(self._forward)
 
     # --- a tick ----------------------------------------------------------------------------------------------------------------
 

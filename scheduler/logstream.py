@@ -15,10 +15,12 @@ import array
 import errno
 import fcntl
 import json
+import logging
 import math
 import os
 import select
 import socket
+import traceback
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -315,6 +317,25 @@ class LogStream:
             )
             entries.append(Entry(tick.wall, "event", NOTICE, "", "", "", text, {**common, "rival": name}))
         return entries
+
+
+class Forward(logging.Handler):
+    """Makes events of what is logged elsewhere in nicety, so that the log has one form: a pool's trouble, a tick that failed.
+
+    Warnings and errors only, as without any handler.
+    """
+
+    def __init__(self, stream: LogStream) -> None:
+        super().__init__(logging.WARNING)
+        self._stream = stream
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Tell it; an exception with its traceback in a field."""
+        fields = {"logger": record.name}
+        if record.exc_info and record.exc_info[0] is not None:
+            fields["traceback"] = "".join(traceback.format_exception(*record.exc_info))
+        priority = ERROR if record.levelno >= logging.ERROR else WARNING
+        self._stream.event(round(record.created * 1e9), priority, record.getMessage(), **fields)
 
 
 def open_log(environment: Mapping[str, str], descriptor: int) -> LogStream:

@@ -221,6 +221,15 @@ def test_a_damaged_model_is_named_and_the_one_that_nicety_comes_with_speaks(tmp_
     assert any(text.startswith("promoted demand model not used: ") for text in events)
 
 
+def test_the_log_is_json_whatever_a_pool_complains_about(tmp_path: Path) -> None:
+    pool = f'[pools.web]\nkind = "gunicorn"\npidfile = "{tmp_path}/no.pid"\n'
+    daemon = run(tmp_path, "run", "--observe", config=pool)
+    until(lambda: status(tmp_path / "state"))
+    events = [record for record in end(daemon) if record["kind"] == "event"]
+    (absent,) = [record for record in events if "no.pid does not exist" in record["text"]]
+    assert (absent["priority"], absent["logger"]) == (4, "nicety.scheduler.pools.main_process")
+
+
 def test_between_ticks_it_sleeps_where_there_is_no_pool_to_look_at(tmp_path: Path) -> None:
     daemon = run(tmp_path, "run", "--observe")
 

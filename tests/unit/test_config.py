@@ -113,14 +113,13 @@ GOLDEN: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "values and what they have to do with each other, in one round": (
-        '[daemon]\nact = "yes"\n[pools.w]\nkind = "command"\nminimum = 9\nmaximum = 3\n'
-        '[groups.g]\nlatency = "batch"\n[pools.x]\npid = 7\n',
+        '[daemon]\nact = "yes"\n[pools.w]\nkind = "command"\nminimum = 9\nmaximum = 3\n[groups.g]\nuid = -1\n[pools.x]\npid = 7\n',
         [
             "n.toml:2: daemon.act: must be true or false, not text",
             "n.toml:9: pools.x.kind: missing; this key has no default",
+            "n.toml:8: groups.g.uid: must be a whole number >= 0",
             "n.toml:5: pools.w.minimum: 9 is more than maximum = 3",
             'n.toml:3: pools.w: a command pool needs what to run: give command = ["program", "argument"]',
-            "n.toml:7: groups.g: matches nothing: give program, unit, cgroup or uid",
         ],
     ),
     "a value that is wrong is compared with nothing": (

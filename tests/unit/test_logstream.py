@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import pty
 import socket
 import struct
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +41,7 @@ from nicety.scheduler.decision import (
 )
 from nicety.scheduler.logstream import (
     BUFFER_LIMIT,
+    ERROR,
     INFO,
     NOTICE,
     OVER_NS,
@@ -46,6 +49,7 @@ from nicety.scheduler.logstream import (
     REMEMBERED,
     WARNING,
     Entry,
+    Forward,
     JournalSink,
     LogStream,
     StreamSink,
@@ -330,6 +334,26 @@ def test_what_was_told_long_ago_is_forgotten() -> None:
     assert len(stream._refused) == 300
     tell(stream, a_tick(302 + QUIET_NS // 10**9), decided())
     assert not stream._refused
+
+
+def test_what_is_logged_elsewhere_is_an_event() -> None:
+    sink = Kept()
+    handler, logger = Forward(LogStream(sink)), logging.getLogger("nicety.scheduler.pools.main_process")
+    logging.getLogger("nicety").addHandler(handler)
+    try:
+        logger.info("pool %s: adopted", "web")
+        logger.warning("pool %s: %s", "web", "pid file /run/web.pid does not exist")
+        try:
+            raise ValueError("odd")
+        except ValueError:
+            logger.exception("tick failed")
+    finally:
+        logging.getLogger("nicety").removeHandler(handler)
+    absent, failed = sink.entries
+    assert (absent.kind, absent.priority, absent.text) == ("event", WARNING, "pool web: pid file /run/web.pid does not exist")
+    assert abs(absent.wall - time.time_ns()) < 60 * 10**9
+    assert (failed.priority, failed.text) == (ERROR, "tick failed")
+    assert json.loads(json_line(failed))["traceback"].endswith("ValueError: odd\n")
 
 
 # --- sinks --------------------------------------------------------------------------------------------------------------------
