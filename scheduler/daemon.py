@@ -31,7 +31,7 @@ from .actuate import Acting, Observing, undo_from_ledger
 from .config import Config, ConfigError, PoolConfig, to_builtins
 from .control_socket import ControlError, ControlSocket
 from .deadlocks import Deadlocks
-from .decision import Decision, Flag, Group, Lesson, Outcome, Recalled, Recycle, Session, Set, Tick
+from .decision import Decision, Flag, Group, Lesson, Note, Outcome, Recalled, Recycle, Session, Set, Tick
 from .engine import Engine, first_memory
 from .explain import span
 from .linux import evidence
@@ -57,6 +57,7 @@ from .store.ledger import Ledger, StateLock
 from .store.lessons import Lessons
 from .store.pauses import Pauses
 from .store.traces import TraceWriter
+from .unmatched import Watch
 
 log = logging.getLogger("nicety")
 
@@ -128,6 +129,7 @@ class Daemon:
         self._outcomes: tuple[Outcome, ...] = ()
         self._failures = self._ticks = self._missed = 0
         self._last: Tick | None = None
+        self._notes: tuple[Note, ...] = ()  # what holds
         self._demoted = False  # something is
         self._troubles: dict[str, str] = {}
         self._closed = False
@@ -264,7 +266,12 @@ class Daemon:
         looks = _looks(verdict.decisions)
         self._outcomes = (*self._actuator.settle(), *self._actuator.apply(verdict.decisions))
         self._log.append(tick, verdict, self._outcomes, memory, looks)
-        self._stream.tick(self._session.id, self._actuator.mode, tick, verdict, self._outcomes)
+        notes = (*verdict.notes, *self._unmatched.notes(at, snapshot.identities))
+        self._stream.tick(
+            self._session.id, self._actuator.mode, tick, msgspec.structs.replace(verdict, notes=notes), self._outcomes
+        )
+        if not tick.gap:
+            self._notes = notes
         self._last = tick
         self._ticks += 1
         self._report_troubles()
@@ -354,6 +361,7 @@ class Daemon:
             BehaviourModel.from_arrays(behaviour.arrays, behaviour.digest) if behaviour else None,
         )
         self._observer.recall(past)
+        self._unmatched = Watch(config)
         self._engine = Engine.resume(config, self._session.id, memory, self._session.abilities.topology)
         self._log.begin(self._session)
         if self._traces is not None:
@@ -524,6 +532,7 @@ class Daemon:
             "retraining": self._retraining.state(now),
             "own_cpu_seconds": usage.ru_utime + usage.ru_stime,
             "own_memory_bytes": _resident_bytes(),
+            "notes": msgspec.to_builtins(self._notes),
             "pools": [
                 {
                     "pool": pool.name,

@@ -16,8 +16,6 @@ from typing import Any
 from ..models.records import HORIZONS, QUANTILES, Forecast, Score
 from .decision import (
     Action,
-    Control,
-    Digest,
     Effect,
     Flag,
     Outcome,
@@ -28,9 +26,8 @@ from .decision import (
     Set,
     Status,
     Tick,
-    cpu_list,
 )
-from .fences import Limits, limits_in_words
+from .gathered import describe
 from .linux.text import printable
 from .paths import Paths
 from .store.decisions import DecisionReader, LoggedDecision
@@ -40,9 +37,6 @@ WIDTH = 100
 
 UNITS = {"cpu": "cores", "rss": "MiB", "load": "Erlangs"}
 """How a forecast's metric is shown."""
-
-POLICIES = {0: "other", 1: "fifo", 2: "rr", 3: "batch", 5: "idle", 6: "deadline"}
-"""Scheduling policies by number (include/uapi/linux/sched.h)."""
 
 MEANING = {
     Status.APPLIED: "done, and read back",
@@ -59,37 +53,6 @@ MEANING = {
 
 class ExplainError(Exception):
     """What should be explained is not in the log; the text says what to do."""
-
-
-def describe(action: Action) -> str:
-    """What an action does, in a few words, without its target.
-
-    >>> describe(ResizePool("web", 5))
-    'size 5'
-    """
-    match action:
-        case ResizePool(size=size):
-            return f"size {size}"
-        case Recycle(worker=worker):
-            return f"recycle worker {worker.pid}"
-        case Flag(kind=kind, incident=incident, over=over):
-            return f"{kind} is over" if over else f"now taken for {kind}" if incident else f"flag {kind}"
-        case Digest(incidents=incidents):
-            return f"{incidents} more incidents"
-        case Restore(control=Control.FENCE):
-            return "let out of its fence"
-        case Restore(control=control):
-            return f"{control} back to what it was"
-        case Set(control=Control.AFFINITY, value=value):
-            return f"CPUs {cpu_list(value if isinstance(value, tuple) else (value,))}"
-        case Set(control=Control.FENCE, value=tuple(value)):
-            return f"fence in: {limits_in_words(Limits(*value))}"
-        case Set(control=Control.SLICE, value=int(value)):
-            return f"slice {value / 1e6:g} ms" if value else "the kernel's own slice"
-        case Set(control=Control.POLICY, value=int(value)):
-            return f"policy {POLICIES.get(value, value)}"
-        case Set(control=control, value=value):
-            return f"{control} {value}"
 
 
 def moment(wall: int, day: bool = True) -> str:

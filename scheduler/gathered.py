@@ -1,4 +1,4 @@
-"""Decisions that are one to a person: the same change of a group, however many of its processes it takes. Pure.
+"""Decisions in few words: what an action does, and which decisions are one to a person, the same change of a group. Pure.
 
 A policy proposes a change for each process, session or cgroup; the log, `nicety decisions` and `nicety status` say it once.
 """
@@ -10,15 +10,49 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TypeVar
 
-from .decision import Action, Control, Decision, Digest, Flag, Recycle, ResizePool, Restore, Set, Status, encode
-from .explain import describe
+from .decision import Action, Control, Decision, Digest, Flag, Recycle, ResizePool, Restore, Set, Status, cpu_list, encode
+from .fences import Limits, limits_in_words
 
 Item = TypeVar("Item")
+
+POLICIES = {0: "other", 1: "fifo", 2: "rr", 3: "batch", 5: "idle", 6: "deadline"}
+"""Scheduling policies by number (include/uapi/linux/sched.h)."""
 
 _MEMBER = re.compile(r"(?<=\S) (?:pid|session) \d+$")
 
 RANK = (Status.FAILED, Status.REFUSED, Status.FOREIGN, Status.PARTIAL)
 """Outcomes that mean trouble, the worst first."""
+
+
+def describe(action: Action) -> str:
+    """What an action does, in a few words, without its target.
+
+    >>> describe(ResizePool("web", 5))
+    'size 5'
+    """
+    match action:
+        case ResizePool(size=size):
+            return f"size {size}"
+        case Recycle(worker=worker):
+            return f"recycle worker {worker.pid}"
+        case Flag(kind=kind, incident=incident, over=over):
+            return f"{kind} is over" if over else f"now taken for {kind}" if incident else f"flag {kind}"
+        case Digest(incidents=incidents):
+            return f"{incidents} more incidents"
+        case Restore(control=Control.FENCE):
+            return "let out of its fence"
+        case Restore(control=control):
+            return f"{control} back to what it was"
+        case Set(control=Control.AFFINITY, value=value):
+            return f"CPUs {cpu_list(value if isinstance(value, tuple) else (value,))}"
+        case Set(control=Control.FENCE, value=tuple(value)):
+            return f"fence in: {limits_in_words(Limits(*value))}"
+        case Set(control=Control.SLICE, value=int(value)):
+            return f"slice {value / 1e6:g} ms" if value else "the kernel's own slice"
+        case Set(control=Control.POLICY, value=int(value)):
+            return f"policy {POLICIES.get(value, value)}"
+        case Set(control=control, value=value):
+            return f"{control} {value}"
 
 
 def group_of(target: str) -> str:

@@ -14,7 +14,8 @@ import msgspec
 
 from ..models.waitgraph import UNLESS
 from .decision import Decision, Digest, Flag, Lesson, Recycle, Restore, Session, Set
-from .explain import WIDTH, ExplainError, describe, figure, look_up, moment, paragraph, part, printed, size, span, table
+from .explain import WIDTH, ExplainError, figure, look_up, moment, paragraph, part, printed, size, span, table
+from .gathered import describe
 from .linux.evidence import STATES, Evidence
 from .policies.incident_words import WHAT, advice, rarity, stories
 from .store.decisions import DecisionReader, LoggedDecision

@@ -32,8 +32,8 @@ import msgspec
 from ..models.records import Latency
 from .class_words import CLASS, RULED, SPARED, evidence, percent
 from .decision import Decision, Effect, Group, Note, Outcome, Refusal, ResizePool, Restore, Set, Status, Tick, Verdict
-from .explain import describe, effect_in_words
-from .gathered import change, gather, group_of, headline, knob_of, likeness, plural, reason, subject, tally, worst
+from .explain import effect_in_words
+from .gathered import change, describe, gather, group_of, headline, knob_of, likeness, plural, reason, subject, tally, worst
 from .linux.text import printable
 from .rivals import RIVALS
 

@@ -18,7 +18,6 @@ from .decision import Control, Flag, Group, Session, Set, Tick, cpu_list
 from .explain import (
     WIDTH,
     decision_row,
-    describe,
     figure,
     moment,
     paragraph,
@@ -29,6 +28,7 @@ from .explain import (
     span,
     table,
 )
+from .gathered import describe
 from .policies.incident_words import WHAT
 from .rivals import touches
 

@@ -230,6 +230,31 @@ def test_the_log_is_json_whatever_a_pool_complains_about(tmp_path: Path) -> None
     assert (absent["priority"], absent["logger"]) == (4, "nicety.scheduler.pools.main_process")
 
 
+def test_a_group_that_matches_nothing_is_said_once_with_the_nearest_name_and_in_status(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("nicety.scheduler.unmatched.FIRST_NS", 300_000_000)
+    (tmp_path / "uvicornish").write_text("import time; time.sleep(60)")
+    server = subprocess.Popen([sys.executable, str(tmp_path / "uvicornish")])
+    state = tmp_path / "state"
+    config = parse('[daemon]\ninterval = 0.1\n[groups.api]\nprogram = "uvicornish"\n[groups.all]\nprogram = "*"\n')
+    try:
+        with StateLock(state) as lock:
+            daemon = Daemon(Loaded(config, None), Paths(state, state / "control.sock"), lock, SystemClock(), act=False)
+            assert daemon.run(duration=1.5) == 0
+            (note,) = daemon._status({})["notes"]
+            daemon.close()
+    finally:
+        server.kill()
+        server.wait()
+    said = '[groups.api] matches nothing (program = "uvicornish"); did you mean program = '
+    records = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    (once,) = [record for record in records if record["kind"] == "note"]
+    assert once["text"].startswith(said)
+    assert once["text"].endswith(' uvicornish"?')
+    assert (note["topic"], note["text"]) == ("groups api", once["text"])
+
+
 def test_between_ticks_it_sleeps_where_there_is_no_pool_to_look_at(tmp_path: Path) -> None:
     daemon = run(tmp_path, "run", "--observe")
 

@@ -31,6 +31,7 @@ from nicety.scheduler.decision import (
     Why,
     encode,
 )
+from nicety.scheduler.gathered import describe
 from nicety.scheduler.paths import Paths
 from nicety.scheduler.store.decisions import DecisionLog, DecisionReader
 from nicety.scheduler.testing.ticks import a_forecast, a_group, a_member, a_pool, a_tick
@@ -169,7 +170,7 @@ def test_a_row_has_outcome_effect_and_reason(paths: Paths) -> None:
     ],
 )
 def test_an_action_in_words(action: Action, words: str) -> None:
-    assert explain.describe(action) == words
+    assert describe(action) == words
 
 
 def test_every_outcome_has_a_meaning() -> None:
