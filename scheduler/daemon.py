@@ -34,6 +34,7 @@ from .deadlocks import Deadlocks
 from .decision import Decision, Flag, Group, Lesson, Note, Outcome, Recalled, Recycle, Session, Set, Tick
 from .engine import Engine, first_memory
 from .explain import span
+from .in_force import each, sum_up
 from .linux import evidence
 from .linux.control import LinuxKernel
 from .linux.facts import probe
@@ -512,8 +513,9 @@ class Daemon:
         self._go_on(first_memory(self._engine.pauses.values()))
         return {"outcomes": msgspec.to_builtins(outcomes)}
 
-    def _status(self, _request: dict[str, Any]) -> dict[str, Any]:
-        now, tick = self._clock.monotonic(), self._last
+    def _status(self, request: dict[str, Any]) -> dict[str, Any]:
+        """What the daemon does. With `full` each change of each thread as well: those may be thousands."""
+        now, wall, tick = self._clock.monotonic(), self._clock.wall(), self._last
         usage = resource.getrusage(resource.RUSAGE_SELF)
         entries = self._ledger.outstanding() if self._ledger is not None else ()
         return {
@@ -551,19 +553,17 @@ class Daemon:
                     "processes": group.processes,
                     "cpu": group.cpu,
                     "wait": group.wait,
+                    "memory_bytes": group.rss,
+                    "p_latency": group.behaviour.p_latency if group.behaviour else None,
+                    "p_batch": group.behaviour.p_batch if group.behaviour else None,
                 }
                 for group in (tick.groups if tick else ())
             ],
-            "changes_in_force": [
-                {
-                    "target": entry.target,
-                    "control": str(entry.control),
-                    "original": str(entry.original),
-                    "now": str(entry.new),
-                    "decision": entry.decision,
-                }
-                for entry in entries
+            "changes": [
+                {**change, "since_seconds": max(0.0, (wall - change["since_wall"]) / 1e9)}
+                for change in sum_up(entries, self._engine.made_for())
             ],
+            **({"changes_in_force": each(entries)} if request.get("full") else {}),
         }
 
     # --- telling -----------------------------------------------------------------------------------------------------------------

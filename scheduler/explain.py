@@ -9,9 +9,8 @@ from __future__ import annotations
 import math
 import re
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 from ..models.records import HORIZONS, QUANTILES, Forecast, Score
 from .decision import (
@@ -27,7 +26,7 @@ from .decision import (
     Status,
     Tick,
 )
-from .gathered import describe
+from .gathered import describe, gather, headline, likeness, reason, tally
 from .linux.text import printable
 from .paths import Paths
 from .store.decisions import DecisionReader, LoggedDecision
@@ -139,32 +138,52 @@ def _cut(line: str, width: int) -> str:
 
 DECISION_HEADERS = ("time", "id", "what", "outcome", "reason")
 
+LOOKED_AT = 5000
+"""Decisions that are read at most for a table that has a limit: several of a tick are one line."""
+
 LEAST_REASON = 24
 """Columns of a reason below which a table of decisions is not worth having."""
 
 
-def decision_row(logged: LoggedDecision, day: bool) -> tuple[str, ...]:
-    """A line of the table of decisions. `day`: the time with its date."""
-    decision, refusal, effects = logged.decision, logged.refusal, logged.effects
-    reason = decision.why.text if refusal is None else f"{refusal.rule}: {refusal.text}"
-    helped = f", {effects[-1].verdict}" if effects else ""
-    return moment(logged.wall, day), logged.id, f"{logged.target}: {describe(decision.action)}", logged.status + helped, reason
+def gathered(found: Iterable[LoggedDecision]) -> list[list[LoggedDecision]]:
+    """Decisions and refusals of a tick that are one to a person, in the order of the first of each."""
+
+    def key(logged: LoggedDecision) -> tuple[Hashable, ...]:
+        refusal = logged.refusal
+        return logged.session, logged.seq, likeness(logged.decision), None if refusal is None else refusal.rule
+
+    return gather(found, key)
 
 
-def decision_table(found: Sequence[LoggedDecision], day: bool, width: int | None) -> str:
-    """The table of decisions; where a terminal is too narrow for it, three lines each, so that outcome and reason are seen."""
-    rows = [decision_row(logged, day) for logged in found]
+def decision_row(alike: Sequence[LoggedDecision], day: bool) -> tuple[str, ...]:
+    """A line of the table of decisions, of those that are one. `day`: the time with its date."""
+    first, decisions = alike[0], [logged.decision for logged in alike]
+    refusal = first.refusal
+    why = reason(decisions) if refusal is None else f"{refusal.rule}: {refusal.text}"
+    verdicts = tally(logged.effects[-1].verdict for logged in alike if logged.effect_json)
+    came = ", ".join(filter(None, (tally(logged.status for logged in alike), verdicts)))
+    return moment(first.wall, day), first.id, headline(decisions), came, why
+
+
+def decision_table(found: Iterable[LoggedDecision], day: bool, width: int | None, most: int | None = None) -> str:
+    """The table of decisions, the latest `most` lines of it.
+
+    Where a terminal is too narrow for it each takes some lines, so that outcome and reason are seen whole.
+    """
+    rows = [decision_row(alike, day) for alike in gathered(found)[-most if most else None :]]
     left = sum(max(len(printable(row[column])) for row in (DECISION_HEADERS, *rows)) + 2 for column in range(4))
     if width is None or width - left >= LEAST_REASON:
         return table(DECISION_HEADERS, rows, width)
-    lines = [line for at, id_, what, outcome, reason in rows for line in (f"{at}  {id_}  {outcome}", f"  {what}", f"  {reason}")]
-    return "\n".join(_cut(printable(line), width) for line in lines)
+    lines = list[str]()
+    for at, id_, *texts in ((at, id_, outcome, what, why) for at, id_, what, outcome, why in rows):
+        lines += [f"{at}  {id_}", *(f"  {line}" for text in texts for line in paragraph(text, width - 2))]
+    return printed(lines)
 
 
-def decision_line(logged: LoggedDecision) -> str:
-    """One line for following decisions as they come."""
-    at, id_, what, outcome, reason = decision_row(logged, day=False)
-    return printable(f"{at}  {id_:<14}  {what:<40}  {outcome:<9}  {reason}")
+def decision_lines(found: Iterable[LoggedDecision]) -> list[str]:
+    """Lines for following decisions as they come."""
+    rows = [decision_row(alike, day=False) for alike in gathered(found)]
+    return [printable(f"{at}  {id_:<14}  {what:<40}  {outcome:<9}  {why}") for at, id_, what, outcome, why in rows]
 
 
 def page(paths: Paths, id_: str) -> str:
@@ -238,35 +257,7 @@ def score_of(action: Action, tick: Tick) -> Score | None:
     return min(found, key=lambda score: (score.kind != kind, score.p), default=None)
 
 
-# --- status and undo ----------------------------------------------------------------------------------------------------------
-
-
-def status_page(answer: Mapping[str, Any], width: int | None) -> str:
-    """The daemon's answer to `status`: lists of records as tables, everything else as a line each."""
-    plain = {key: value for key, value in answer.items() if not isinstance(value, list)}
-    lines = _figures({key.replace("_", " "): _told(key, value) for key, value in plain.items()})
-    for key, value in answer.items():
-        if isinstance(value, list) and value:
-            lines += ["", key.replace("_", " ")]
-            headers = tuple(value[0])
-            rows = [tuple(figure(row.get(name, "")) for name in headers) for row in value]
-            lines += table([name.replace("_", " ") for name in headers], rows, width).splitlines()
-    return "\n".join(printable(line) for line in lines)
-
-
-def _told(key: str, value: Any) -> str:
-    """A value of the daemon's answer for people; the unit is in its key."""
-    if value is None or value == "" or value == {}:
-        return "none"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_told(name, item)}" for name, item in value.items())
-    if key.endswith("bytes"):
-        return size(float(value))
-    if key.endswith("seconds"):
-        return span(float(value))
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return figure(value)
+# --- undo ----------------------------------------------------------------------------------------------------------
 
 
 def outcome_table(outcomes: Sequence[Outcome], width: int | None) -> str:

@@ -78,7 +78,7 @@ def process_page(about: Account) -> str:
     if about.place.score is not None:
         lines += part("Score", score_lines(about.place.score), wrap=False)
     if about.decisions:
-        shown = [decision_row(logged, day=True)[:4] for logged in about.decisions[:SHOWN]]
+        shown = [decision_row([logged], day=True)[:4] for logged in about.decisions[:SHOWN]]
         title = f"Decisions about it, latest first{' (the latest 10)' if len(about.decisions) > SHOWN else ''}; nicety why ID"
         lines += part(title, table(("time", "id", "what", "outcome"), shown, WIDTH - 2).splitlines(), wrap=False)
     if incident is None and (demotion is None or demotion.ended) and not favours and not others:

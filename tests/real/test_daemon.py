@@ -503,13 +503,13 @@ def test_a_pool_that_is_no_longer_configured_gets_its_size_back(tmp_path: Path) 
         others = "[daemon]\ninterval = 0.1\n[priority]\nenabled = false\n"  # whoever else is at work here is none of this test's
         pool = f'[pools.web]\nkind = "gunicorn"\npidfile = "{pidfile}"\nminimum = 3\nmaximum = 4\n'
         daemon = run(tmp_path, "run", "--act", config=others + pool)
-        until(lambda: workers() == 3 and (status(tmp_path / "state") or {}).get("changes_in_force"))
+        until(lambda: workers() == 3 and (status(tmp_path / "state") or {}).get("changes"))
         (tmp_path / "nicety.toml").write_text(others)
         ask(tmp_path / "state" / "control.sock", "reload", timeout_seconds=30)
         assert workers() == 2
         told = status(tmp_path / "state")
         assert told is not None
-        assert (told["changes_in_force"], told["pools"]) == ([], [])
+        assert (told["changes"], told["pools"]) == ([], [])
         lines = end(daemon)
         assert any(line["text"] == "size of pool web: 3 -> 2" for line in lines)
         assert replay(Paths(tmp_path / "state", tmp_path)).differences == []
