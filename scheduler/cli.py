@@ -835,6 +835,7 @@ def why(
     from .store.decisions import DecisionReader
 
     _, paths = _load(context, config, state_dir)
+    width = _width() or explain.WIDTH
     with DecisionReader(paths.decisions) as reader:
         if not what.isdecimal():
             logged, tick, session = explain.look_up(reader, what)
@@ -847,13 +848,13 @@ def why(
                 if as_json:
                     _print_json(incident_page.as_record(incident, looks))
                 else:
-                    print(incident_page.incident_page(incident, looks, session, time.time_ns()))
+                    print(incident_page.incident_page(incident, looks, session, time.time_ns(), width))
                 return
             if as_json:
                 forecasts = [] if tick is None else explain.forecasts_about(logged.decision.action, tick)
                 _print_json({**logged.to_builtins(), "forecasts": msgspec.to_builtins(forecasts)})
             else:
-                print(explain.decision_page(logged, tick, session))
+                print(explain.decision_page(logged, tick, session, width))
             return
         pid = int(what)
         seen = see(pid)
@@ -863,7 +864,7 @@ def why(
         if as_json:
             _print_json(as_record(about))
         else:
-            print(process_page(about))
+            print(process_page(about, width))
 
 
 @_command("replay", "nicety replay --session 3f9a01bc")

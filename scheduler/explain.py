@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import textwrap
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from datetime import UTC, datetime
 
 from ..models.records import HORIZONS, QUANTILES, Forecast, Score
@@ -32,7 +32,7 @@ from .paths import Paths
 from .store.decisions import DecisionReader, LoggedDecision
 
 WIDTH = 100
-"""Columns of a page."""
+"""Columns of a page where there is no terminal."""
 
 UNITS = {"cpu": "cores", "rss": "MiB", "load": "Erlangs"}
 """How a forecast's metric is shown."""
@@ -203,36 +203,50 @@ def look_up(reader: DecisionReader, id_: str) -> tuple[LoggedDecision, Tick | No
     return logged, None if there is None else there.tick, session
 
 
-def decision_page(logged: LoggedDecision, tick: Tick | None, session: Session | None) -> str:
-    """The page of a decision. Without its tick there are no forecasts on it."""
+def decision_page(logged: LoggedDecision, tick: Tick | None, session: Session | None, width: int = WIDTH) -> str:
+    """The page of a decision: what was decided, why and what came of it in a sentence each, then what that rests on.
+
+    Without its tick there are no forecasts on it. `width`: columns.
+    """
+    from .figure_words import in_words  # which has its words for numbers from here
+
     decision, refusal, outcomes, effects = logged.decision, logged.refusal, logged.outcomes, logged.effects
     why = decision.why
     mode = "" if session is None else f", {session.mode} mode"
-    lines = [
-        f"{decision.target}: {describe(decision.action)}",
-        f"  decision {decision.id} of policy {decision.policy}, {moment(logged.wall)}, tick {logged.seq}{mode}",
-    ]
+    sentences = (f"{decision.target}: {describe(decision.action)}.", f"{why.rule}: {why.text}", _came(logged))
+    lines = [line for sentence in sentences for line in paragraph(sentence, width)]
+    about = f"decision {decision.id} of policy {decision.policy}, {moment(logged.wall)}, tick {logged.seq}{mode}"
+    lines += ["", *paragraph(about, width)]
     if not logged.intact:
-        lines.append("  its checksum does not hold: the log was damaged or changed since")
-    lines += part("Why", [f"{why.rule}: {why.text}"])
-    lines += part("Figures", _figures(why.figures), wrap=False)
+        lines.append("its checksum does not hold: the log was damaged or changed since")
+    lines += part("Figures", _aligned(in_words(why.figures), width - 2), wrap=False)
     for forecast in [] if tick is None else forecasts_about(decision.action, tick):
         title = f"Forecast of {forecast.target} {forecast.metric}, {UNITS.get(forecast.metric, 'unknown unit')}"
         lines += part(title, _forecast(forecast), wrap=False)
     score = None if tick is None else score_of(decision.action, tick)
     if score is not None:
-        lines += part("Score", score_lines(score), wrap=False)
-    lines += part("Rejected", why.rejected or ["nothing else was considered"])
-    lines += part("Would have flipped it", why.flips or ["not said by the rule"])
-    if refusal is not None:
-        lines += part("What happened", [f"the guard refused: {refusal.rule}: {refusal.text}"])
-    else:
-        lines += part("What happened", [_outcome(outcome) for outcome in outcomes] or ["no outcome is in the log (yet)"])
+        lines += part("Score", score_lines(score), width=width)
+    lines += part("Rejected", why.rejected or ["nothing else was considered"], width=width)
+    lines += part("Would have flipped it", why.flips or ["not said by the rule"], width=width)
+    if outcomes:
+        lines += part("What happened", [_outcome(outcome) for outcome in outcomes], width=width)
     if effects:
-        lines += part("Did it help", [_effect(effect) for effect in effects])
-    elif any(outcome.status in (Status.APPLIED, Status.PARTIAL) for outcome in outcomes):
+        lines += part("Did it help", [_effect(effect) for effect in effects], width=width)
+    elif refusal is None and any(outcome.status in (Status.APPLIED, Status.PARTIAL) for outcome in outcomes):
         lines += part("Did it help", ["not measured (yet)"])
     return printed(lines)
+
+
+def _came(logged: LoggedDecision) -> str:
+    """What came of a decision, in a sentence."""
+    refusal, outcomes, effects = logged.refusal, logged.outcomes, logged.effects
+    if refusal is not None:
+        return f"The guard refused: {refusal.rule}: {refusal.text}"
+    if not outcomes:
+        return "No outcome is in the log (yet)."
+    meaning = MEANING[outcomes[-1].status]
+    came = f"{meaning[0].upper()}{meaning[1:]}"
+    return f"{came}; {_effect(effects[-1])}." if effects else f"{came}."
 
 
 def forecasts_about(action: Action, tick: Tick) -> list[Forecast]:
@@ -274,11 +288,11 @@ def printed(lines: Iterable[str]) -> str:
     return "\n".join(printable(line) for line in lines)
 
 
-def part(title: str, lines: Iterable[str], wrap: bool = True) -> list[str]:
-    """A titled part of a page: each line indented, and folded if `wrap`."""
+def part(title: str, lines: Iterable[str], wrap: bool = True, width: int = WIDTH) -> list[str]:
+    """A titled part of a page: each line indented, and folded to `width` columns if `wrap`."""
     body = list[str]()
     for line in lines:
-        first, *more = paragraph(line, WIDTH - 4) if wrap else [line]
+        first, *more = paragraph(line, width - 4) if wrap else [line]
         body += [f"  {first}", *(f"    {rest}" for rest in more)]
     return ["", title, *body]
 
@@ -297,9 +311,14 @@ def figure(value: float | int | str) -> str:
     return str(value)
 
 
-def _figures(figures: Mapping[str, float | int | str]) -> list[str]:
-    width = max(map(len, figures), default=0)
-    return [f"{name.ljust(width)}  {figure(value)}" for name, value in figures.items()]
+def _aligned(rows: Sequence[tuple[str, str]], width: int) -> list[str]:
+    """Labels and values below each other, the values folded."""
+    labels = max((len(printable(label)) for label, _ in rows), default=0) + 2
+    lines = list[str]()
+    for label, value in rows:
+        first, *more = paragraph(value, max(width - labels, 20))
+        lines += [f"{printable(label):<{labels}}{first}", *(" " * labels + line for line in more)]
+    return lines
 
 
 def _forecast(forecast: Forecast) -> list[str]:

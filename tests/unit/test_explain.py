@@ -107,7 +107,8 @@ def test_the_page_of_a_decision_answers_what_a_person_would_ask(paths: Paths) ->
         "decision s-1.0 of policy pool_size",
         "tick 1, act mode",
         "forecast floor: a load of 4 Erlang is to be expected.",
-        "load_now         3.142",
+        "Done, and read back; helped: wait of group web, cores: 0.8 before, 0.1 after 3 ticks.",
+        "3.142",
         "Forecast of web load, Erlangs",
         "4.25",
         "3 workers, which the reactive rule alone asks for",
@@ -120,7 +121,11 @@ def test_the_page_of_a_decision_answers_what_a_person_would_ask(paths: Paths) ->
 
 def test_the_page_of_a_refusal_names_the_rule_of_the_guard(paths: Paths) -> None:
     page = explain.page(paths, "s-1.1")
-    assert "the guard refused: limits: fewer than the minimum of 2" in page
+    assert page.splitlines()[:3] == [
+        "pool web: size 1.",
+        "forecast floor: a load of 4 Erlang is to be expected.",
+        "The guard refused: limits: fewer than the minimum of 2",
+    ]
     assert "Did it help" not in page
 
 
@@ -177,9 +182,17 @@ def test_every_outcome_has_a_meaning() -> None:
     assert set(explain.MEANING) == set(Status)
 
 
-def test_a_page_is_no_wider_than_it_says(paths: Paths) -> None:
-    page = explain.page(paths, "s-2.0")
-    assert max(map(len, page.splitlines())) <= explain.WIDTH
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_a_page_is_as_wide_as_the_screen(paths: Paths, width: int) -> None:
+    long = "a sentence of many words that no line of a screen can hold, whatever it is that somebody looks at it with " * 3
+    with DecisionReader(paths.decisions) as reader:
+        logged, tick, session = explain.look_up(reader, "s-2.0")
+    figures: dict[str, float | int | str] = {"victim": "redis", "victim_wait_cores": 0.31, "odd_name_seconds": 3, "source": long}
+    wordy = Decision("s-2.0", "priority", "group hogs pid 4711", logged.decision.action, Why("x", long, figures, (long,), (long,)))
+    page = explain.decision_page(replace(logged, decision_json=encode(wordy).decode()), tick, session, width)
+    assert 0.8 * width < max(map(len, page.splitlines())) <= width
+    assert "redis waited for a CPU  0.31 cores" in page
+    assert "odd name                3 s" in page
 
 
 def test_tables_are_cut_to_the_screen_and_whole_in_files() -> None:
