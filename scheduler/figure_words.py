@@ -14,8 +14,6 @@ Figure = float | int | str
 WORDS: Mapping[str, tuple[str, str]] = {
     # priority, placement
     "victim": ("for whom", ""),
-    "contender": ("who is demoted", ""),
-    "group": ("whose change it was", ""),
     "victim_wait_before": ("{victim} waited for a CPU, of what it wanted", "share"),
     "victim_wait_cores": ("{victim} waited for a CPU", "cores"),
     "victim_demand_cores": ("{victim} wanted", "cores"),
@@ -23,14 +21,16 @@ WORDS: Mapping[str, tuple[str, str]] = {
     "wait_target": ("it should wait at most", "share"),
     "wait_with_short_slices": ("{victim} waits with short slices", "share"),
     "wait_without": ("{victim} waits without them", "share"),
-    "expected_cores": ("to be expected of services and batch work soon", "cores"),
-    "capacity_cores": ("left to them by all others", "cores"),
-    "forecast_quantile": ("level of the forecast that counts", "share"),
+    "group": ("whose change it was", ""),
+    "contender": ("who is demoted", ""),
     "contender_cpu_cores": ("{contender} used", "cores"),
     "contender_wait_cores": ("{contender} waited for a CPU", "cores"),
     "contender_frees_cores": ("demoting {contender} could free", "cores"),
     "all_free_cores": ("demoting all that may be demoted could free", "cores"),
     "contender_processes": ("{contender} has", "processes"),
+    "expected_cores": ("to be expected of services and batch work soon", "cores"),
+    "capacity_cores": ("left to them by all others", "cores"),
+    "forecast_quantile": ("level of the forecast that counts", "share"),
     "mechanism": ("by what", ""),
     "level": ("eased by", "steps"),
     "value": ("value that is set", ""),
@@ -95,6 +95,9 @@ WORDS: Mapping[str, tuple[str, str]] = {
 }
 """Words and unit by name. In braces: the figure of that name, which is a group."""
 
+PLACES = {name: place for place, name in enumerate(WORDS)}
+"""Where each stands on a page."""
+
 ENDINGS = {"cores": "cores", "seconds": "s", "share": "share", "bytes": "bytes", "mib": "MiB", "workers": "workers"}
 """Units that names end in."""
 
@@ -103,14 +106,15 @@ WITHOUT = {"victim": "who is protected", "contender": "what is demoted"}
 
 
 def in_words(figures: Mapping[str, Figure]) -> list[tuple[str, str]]:
-    """Label and value of each figure, in the order that the rule gave them.
+    """Label and value of each figure, in the order of `WORDS`, the others last.
 
     >>> in_words({"victim": "redis", "victim_wait_cores": 0.3104, "wait_target": 0.05, "moon_phase_seconds": 3})
     [('for whom', 'redis'), ('redis waited for a CPU', '0.3104 cores'), ('it should wait at most', '5 %'), ('moon phase', '3 s')]
     """
     names = {name: str(figures.get(name, other)) for name, other in WITHOUT.items()}
     found = []
-    for name, value in figures.items():
+    for name in sorted(figures, key=lambda name: PLACES.get(name, len(WORDS))):
+        value = figures[name]
         label, unit = WORDS.get(name) or _unknown(name)
         for group, called in names.items():
             label = label.replace(f"{{{group}}}", called)

@@ -155,7 +155,8 @@ def _demoted(about: Account, change: Change) -> tuple[str, Rows]:
     rows.append(("by what", _mechanism(change.action, about) + _steps(change)))
     if not change.ended:
         rows.append(("given back", _brief(_giving_back(change))))
-    rows.append(("why this one", _brief(why.rejected) or "nothing else was considered"))
+    if why.rejected:
+        rows.append(("why this one", _brief(why.rejected)))
     rows.append(("decision", f"{change.last.logged.id}: {why.rule}: {why.text}"))
     return title, rows
 
