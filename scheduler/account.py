@@ -13,7 +13,7 @@ import msgspec
 
 from ..models.records import Latency, Score
 from .config import from_builtins
-from .decision import Decision, Effect, Group, Member, Outcome, Pool, Restore, Session, Set, Status, Tick, Worker
+from .decision import Decision, Effect, Group, Member, Note, Outcome, Pool, Restore, Session, Set, Status, Tick, Worker
 from .explain import ExplainError
 from .families import Families
 from .grouping import Grouping
@@ -168,6 +168,7 @@ class Account:
     changes: tuple[Change, ...]  # of this process, its session and its cgroups, the latest first
     protection: tuple[Change, ...]  # of others, for its group, the latest first
     decisions: tuple[LoggedDecision, ...]  # about it, the latest first
+    notes: tuple[Note, ...] = ()  # what held at the tick
 
     @property
     def name(self) -> str:
@@ -212,7 +213,8 @@ def account(reader: DecisionReader, pid: int, seen: Seen | None, above: Sequence
         everything = changes(reader.find(kind="priority", limit=LOOKED_AT), living)
         own_members = {member.id for member in place.group.members}  # a slice of its own is no demotion of others
         protection = [change for change in everything if change.concerns(name) and change.action.process not in own_members]
-    return Account(pid, seen, session, tick, place, tuple(own), tuple(protection), tuple(decisions))
+    notes = () if latest.verdict is None else latest.verdict.notes
+    return Account(pid, seen, session, tick, place, tuple(own), tuple(protection), tuple(decisions), notes)
 
 
 def locate(pid: int, tick: Tick, seen: Seen | None = None, session: Session | None = None, above: Sequence[Seen] = ()) -> Place:

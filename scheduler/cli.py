@@ -204,7 +204,10 @@ def _load(context: typer.Context, config: str | None, state_dir: str | None) -> 
 
     named: Named = context.obj
     loaded = load_config(config or named.config, os.environ, os.geteuid())
-    return loaded, state_paths(loaded.config, state_dir or named.state_dir, os.environ, os.geteuid())
+    paths = state_paths(loaded.config, state_dir or named.state_dir, os.environ, os.geteuid())
+    if paths.said and context.command.name != "run":  # which logs it
+        _say(f"nicety: {_printable(paths.said)}")
+    return loaded, paths
 
 
 def _seconds(text: str) -> float:
@@ -381,33 +384,22 @@ def status(context: typer.Context, as_json: JsonOption = False, config: ConfigOp
     Without a daemon: exit 1, and what a dead one left changed.
     """
     from .control_socket import NoDaemonError, ask
-    from .explain import status_page
+    from .status_page import WIDTH, changes_in_words, status_page
 
     _, paths = _load(context, config, state_dir)
     try:
-        answer = ask(paths.socket, "status")
+        answer = ask(paths.socket, "status", full=as_json)
     except NoDaemonError as error:
         from .doctor import outstanding
+        from .in_force import each, sum_up
 
-        left = [
-            {
-                "target": entry.target,
-                "control": str(entry.control),
-                "original": entry.original,
-                "now": entry.new,
-                "decision": entry.decision,
-            }
-            for entry in outstanding(paths)
-        ]
+        left = outstanding(paths)
         if as_json:
-            _print_json({"running": False, "changes": left})
+            _print_json({"running": False, "changes": sum_up(left, {}), "changes_in_force": each(left)})
         else:
             _say(f"nicety: {error}")
             if left:
-                from .explain import table
-
-                rows = [tuple(str(value) for value in entry.values()) for entry in left]
-                print(table(tuple(left[0]), rows, _width()))
+                print("\n".join(_printable(line) for line in changes_in_words(sum_up(left, {}), _width() or WIDTH)))
                 _say("these changes of a dead daemon are still in force; put them back: nicety undo")
         raise typer.Exit(FAILURE) from None
     if as_json:
@@ -661,14 +653,17 @@ def decisions(
     pid: Annotated[int | None, typer.Option(metavar="PID", help="Only about this process.")] = None,
     status: Annotated[Ending | None, typer.Option(help="Only those that ended so.")] = None,
     count: Annotated[
-        int | None, typer.Option("-n", min=1, metavar="N", help="At most the latest so many; 20 unless --since.")
+        int | None, typer.Option("-n", min=1, metavar="N", help="At most the latest so many lines; 20 unless --since.")
     ] = None,
     as_json: JsonOption = False,
     config: ConfigOption = None,
     state_dir: StateOption = None,
 ) -> None:
-    """List decisions and refusals, the latest last."""
-    from .explain import decision_line, decision_table
+    """List decisions and refusals, the latest last.
+
+    Decisions of a tick that do the same to one group are a line; --json has each by itself.
+    """
+    from .explain import LOOKED_AT, decision_lines, decision_table
     from .logstream import ascii_json
     from .store.decisions import DecisionReader, LoggedDecision
 
@@ -692,29 +687,38 @@ def decisions(
 
     with DecisionReader(paths.decisions) as reader:
         last = max((logged.n for logged in reader.find(limit=1)), default=0)
-        found = reader.find(**wanted, limit=limit)[::-1]
+        found = reader.find(**wanted, limit=limit if as_json or limit is None else max(limit, LOOKED_AT))[::-1]
         if as_json:
             for logged in found:
                 print(ascii_json(logged.to_builtins()))
         elif follow:
-            for logged in found:
-                print(decision_line(logged))
+            for line in decision_lines(found)[-limit if limit else None :]:
+                print(line)
         elif found:
-            print(decision_table(found, since is None or since > 43200, _width()))
+            print(decision_table(found, since is None or since > 43200, _width(), limit))
         else:
             _say("no decision fits; `nicety decisions` without options lists the latest")
         if not follow:
             return
-        sys.stdout.flush()
+        new = list[LoggedDecision]()
+
+        def tell() -> None:
+            for line in decision_lines(new):
+                print(line)
+            new.clear()
+            sys.stdout.flush()
 
         def wait() -> bool:
-            sys.stdout.flush()
+            tell()  # those of a tick are there together
             time.sleep(0.2)
             return True
 
+        tell()
         for logged in reader.follow(wait, last):
-            if fits(logged):
-                print(ascii_json(logged.to_builtins()) if as_json else decision_line(logged))
+            if fits(logged) and as_json:
+                print(ascii_json(logged.to_builtins()))
+            elif fits(logged):
+                new.append(logged)
 
 
 @anomalies_app.callback()
@@ -831,6 +835,7 @@ def why(
     from .store.decisions import DecisionReader
 
     _, paths = _load(context, config, state_dir)
+    width = _width() or explain.WIDTH
     with DecisionReader(paths.decisions) as reader:
         if not what.isdecimal():
             logged, tick, session = explain.look_up(reader, what)
@@ -843,13 +848,13 @@ def why(
                 if as_json:
                     _print_json(incident_page.as_record(incident, looks))
                 else:
-                    print(incident_page.incident_page(incident, looks, session, time.time_ns()))
+                    print(incident_page.incident_page(incident, looks, session, time.time_ns(), width))
                 return
             if as_json:
                 forecasts = [] if tick is None else explain.forecasts_about(logged.decision.action, tick)
                 _print_json({**logged.to_builtins(), "forecasts": msgspec.to_builtins(forecasts)})
             else:
-                print(explain.decision_page(logged, tick, session))
+                print(explain.decision_page(logged, tick, session, width))
             return
         pid = int(what)
         seen = see(pid)
@@ -859,7 +864,7 @@ def why(
         if as_json:
             _print_json(as_record(about))
         else:
-            print(process_page(about))
+            print(process_page(about, width))
 
 
 @_command("replay", "nicety replay --session 3f9a01bc")

@@ -10,7 +10,7 @@ import difflib
 import math
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -340,16 +340,18 @@ def parse(text: str, where: str = "configuration") -> Config:
     except (ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError; so are integers of 5,000 digits
         raise ConfigError([f"{where}: not valid TOML: {error}"]) from None
     problems: list[str] = []
+    faulty = set[tuple[str, ...]]()
 
     def report(path: tuple[str, ...], cause: str) -> None:
+        faulty.add(path)
         line = _line_of(text, path)
         problems.append(f"{where}{f':{line}' if line else ''}: {'.'.join(path)}: {cause}")
 
-    clean = _check(raw, Config, (), report)
-    if problems:
-        raise ConfigError(problems)
-    config = msgspec.convert(clean, Config)
-    _check_sense(config, report)
+    config = msgspec.convert(_check(raw, Config, (), report, faulty), Config)
+    for path, cause, keys in _senseless(config):
+        section = path[:-1] if path[-1] in keys else path
+        if not any((*section, key) in faulty for key in keys):  # what is told of a key already stands in for its value
+            report(path, cause)
     if problems:
         raise ConfigError(problems)
     return config
@@ -366,11 +368,17 @@ def from_builtins(data: dict[str, Any]) -> Config:
     return msgspec.convert(data, Config)
 
 
-Report = Any  # Callable[[tuple[str, ...], str], None]; spelt out it hides the recursion below
+Report = Callable[[tuple[str, ...], str], None]
+"""Takes the path of a key and what is wrong with it."""
 
 
-def _check(raw: dict[str, Any], cls: type[msgspec.Struct], path: tuple[str, ...], report: Report) -> dict[str, Any]:
-    """`raw` without its faulty keys; each fault is reported."""
+def _check(
+    raw: dict[str, Any], cls: type[msgspec.Struct], path: tuple[str, ...], report: Report, meant: set[tuple[str, ...]]
+) -> dict[str, Any]:
+    """`raw` without its faulty keys, and without sections that lack a key which has no default; each fault is reported.
+
+    `meant` gets the keys that unknown ones were probably meant for.
+    """
     hints = get_type_hints(cls, include_extras=True)
     clean: dict[str, Any] = {}
     for key, value in raw.items():
@@ -379,6 +387,7 @@ def _check(raw: dict[str, Any], cls: type[msgspec.Struct], path: tuple[str, ...]
             close = difflib.get_close_matches(key, hints, n=1, cutoff=0.5)
             hint = f'did you mean "{close[0]}"?' if close else f"known keys: {', '.join(sorted(hints))}"
             report(here, f"unknown key; {hint}")
+            meant.update((*path, name) for name in close)
             continue
         hint_type = hints[key]
         table, named = _table_of(hint_type)
@@ -393,10 +402,12 @@ def _check(raw: dict[str, Any], cls: type[msgspec.Struct], path: tuple[str, ...]
                     elif not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name):
                         report((*here, name), "a name has 1 to 64 letters, digits, '_', '-' or '.'")
                     else:
-                        entries[name] = _check(entry, table, (*here, name), report)
+                        checked = _check(entry, table, (*here, name), report, meant)
+                        if all(key in checked for key in table.__struct_fields__ if _required(table, key)):
+                            entries[name] = checked
                 clean[key] = entries
             else:
-                clean[key] = _check(value, table, here, report)
+                clean[key] = _check(value, table, here, report, meant)
             continue
         if isinstance(value, float) and not math.isfinite(value):
             report(here, f"{value} is not a finite number")
@@ -485,38 +496,57 @@ def _line_of(text: str, path: tuple[str, ...]) -> int | None:
     return best
 
 
-def _check_sense(config: Config, report: Report) -> None:
+Senseless = tuple[tuple[str, ...], str, tuple[str, ...]]
+"""Path of what does not fit, the cause, and the keys of its section that this rests on."""
+
+
+def _senseless(config: Config) -> Iterator[Senseless]:
     """What no single key can tell."""
     for section, level in (("pool_size", config.pool_size.quantile), ("priority", config.priority.quantile)):
         if level not in QUANTILES:
-            report((section, "quantile"), f"{level} is not a level that models forecast; choose one of {QUANTILES}")
+            cause = f"{level} is not a level that models forecast; choose one of {QUANTILES}"
+            yield (section, "quantile"), cause, ("quantile",)
     for name, pool in config.pools.items():
-        path = ("pools", name)
-        if pool.minimum > pool.maximum:
-            report((*path, "minimum"), f"{pool.minimum} is more than maximum = {pool.maximum}")
-        if pool.initial is not None and not pool.minimum <= pool.initial <= pool.maximum:
-            report((*path, "initial"), f"{pool.initial} is outside of minimum = {pool.minimum} and maximum = {pool.maximum}")
-        if pool.kind == "gunicorn" and not pool.pidfile and pool.pid is None:
-            report(path, 'a gunicorn pool needs its master: give pidfile = "..." (gunicorn --pid FILE) or pid = N')
-        if pool.kind == "uwsgi" and not pool.pidfile and pool.pid is None:
-            report(path, 'a uwsgi pool needs its master: give pidfile = "..." (uWSGI\'s pidfile) or pid = N')
-        if pool.kind == "uwsgi" and not (pool.stats and pool.fifo.startswith("/")):
-            report(path, 'a uwsgi pool needs stats = "HOST:PORT" or "/PATH", and fifo = "/PATH" (uWSGI\'s stats and master-fifo)')
-        if pool.kind == "celery" and not pool.pidfile and pool.pid is None:
-            report(path, 'a celery pool needs its main process: give pidfile = "..." (celery worker --pidfile FILE) or pid = N')
-        if pool.kind == "celery" and not re.match(r"\$[A-Za-z_]\w*$|[a-z][a-z0-9+.-]*://", pool.broker):
-            report((*path, "broker"), 'give a URL, "redis://HOST:PORT/DB", or an environment variable, "$NAME"')
-        if pool.kind != "command" and pool.minimum < 1:
-            report((*path, "minimum"), f"a pool of kind {pool.kind} keeps at least one worker: give 1 or more")
-        for key, kinds in KINDS_OF.items():
-            if pool.kind not in kinds and getattr(pool, key) != getattr(PoolConfig(kind=pool.kind), key):
-                report((*path, key), f"only pools of kind {' or '.join(kinds)} have this key: leave it out")
-        if pool.kind == "command" and not pool.command:
-            report(path, 'a command pool needs what to run: give command = ["program", "argument"]')
-        if pool.queue is not None and sum(map(bool, (pool.queue.files, pool.queue.command, pool.queue.redis_list))) != 1:
-            report((*path, "queue"), "give exactly one of files, command, redis_list")
-    for name in config.groups.keys() & config.pools.keys():
-        report(("groups", name), "a pool has this name already; names are shared, choose another")
+        yield from _senseless_pool(("pools", name), pool)
+    for name in sorted(config.groups.keys() & config.pools.keys()):
+        yield ("groups", name), "a pool has this name already; names are shared, choose another", ()
     for name, rule in config.groups.items():
         if not (rule.program or rule.unit or rule.cgroup or rule.uid is not None):
-            report(("groups", name), "matches nothing: give program, unit, cgroup or uid")
+            yield ("groups", name), "matches nothing: give program, unit, cgroup or uid", ("program", "unit", "cgroup", "uid")
+
+
+def _senseless_pool(path: tuple[str, ...], pool: PoolConfig) -> Iterator[Senseless]:
+    """The same of a pool."""
+    if pool.minimum > pool.maximum:
+        yield (*path, "minimum"), f"{pool.minimum} is more than maximum = {pool.maximum}", ("minimum", "maximum")
+    if pool.initial is not None and not pool.minimum <= pool.initial <= pool.maximum:
+        cause = f"{pool.initial} is outside of minimum = {pool.minimum} and maximum = {pool.maximum}"
+        yield (*path, "initial"), cause, ("initial", "minimum", "maximum")
+    if pool.kind in MASTERS and not pool.pidfile and pool.pid is None:
+        yield path, MASTERS[pool.kind], ("kind", "pidfile", "pid")
+    if pool.kind == "uwsgi" and not (pool.stats and pool.fifo.startswith("/")):
+        cause = 'a uwsgi pool needs stats = "HOST:PORT" or "/PATH", and fifo = "/PATH" (uWSGI\'s stats and master-fifo)'
+        yield path, cause, ("kind", "stats", "fifo")
+    if pool.kind == "celery" and not re.match(r"\$[A-Za-z_]\w*$|[a-z][a-z0-9+.-]*://", pool.broker):
+        cause = 'give a URL, "redis://HOST:PORT/DB", or an environment variable, "$NAME"'
+        yield (*path, "broker"), cause, ("kind", "broker")
+    if pool.kind != "command" and pool.minimum < 1:
+        cause = f"a pool of kind {pool.kind} keeps at least one worker: give 1 or more"
+        yield (*path, "minimum"), cause, ("kind", "minimum")
+    for key, kinds in KINDS_OF.items():
+        if pool.kind not in kinds and getattr(pool, key) != getattr(PoolConfig(kind=pool.kind), key):
+            yield (*path, key), f"only pools of kind {' or '.join(kinds)} have this key: leave it out", ("kind", key)
+    if pool.kind == "command" and not pool.command:
+        yield path, 'a command pool needs what to run: give command = ["program", "argument"]', ("kind", "command")
+    if pool.queue is not None and sum(map(bool, (pool.queue.files, pool.queue.command, pool.queue.redis_list))) != 1:
+        yield (*path, "queue"), "give exactly one of files, command, redis_list", ("files", "command", "redis_list")
+
+
+MASTERS: Mapping[str, str] = MappingProxyType(
+    {
+        "gunicorn": 'a gunicorn pool needs its master: give pidfile = "..." (gunicorn --pid FILE) or pid = N',
+        "uwsgi": 'a uwsgi pool needs its master: give pidfile = "..." (uWSGI\'s pidfile) or pid = N',
+        "celery": 'a celery pool needs its main process: give pidfile = "..." (celery worker --pidfile FILE) or pid = N',
+    }
+)
+"""What to say of a pool without its main process."""

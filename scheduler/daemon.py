@@ -31,9 +31,10 @@ from .actuate import Acting, Observing, undo_from_ledger
 from .config import Config, ConfigError, PoolConfig, to_builtins
 from .control_socket import ControlError, ControlSocket
 from .deadlocks import Deadlocks
-from .decision import Decision, Flag, Group, Lesson, Outcome, Recalled, Recycle, Session, Set, Tick
+from .decision import Decision, Flag, Group, Lesson, Note, Outcome, Recalled, Recycle, Session, Set, Tick
 from .engine import Engine, first_memory
 from .explain import span
+from .in_force import each, sum_up
 from .linux import evidence
 from .linux.control import LinuxKernel
 from .linux.facts import probe
@@ -42,7 +43,7 @@ from .linux.own_session import OwnSession
 from .linux.proc import ProcSource
 from .linux.slices import LONGEST, SHORTEST, ask_for
 from .linux.waits import LinuxWaits
-from .logstream import ERROR, NOTICE, WARNING, open_log
+from .logstream import ERROR, NOTICE, WARNING, Forward, open_log
 from .notify import Notifier
 from .observer import Observer
 from .paths import Loaded, PathError, Paths, read_config
@@ -57,6 +58,7 @@ from .store.ledger import Ledger, StateLock
 from .store.lessons import Lessons
 from .store.pauses import Pauses
 from .store.traces import TraceWriter
+from .unmatched import Watch
 
 log = logging.getLogger("nicety")
 
@@ -115,6 +117,8 @@ class Daemon:
         self._acting = config.daemon.act if act is None else act
         self._fixed = ("state_dir", "socket", "control_group", *(("act",) if act is None else ()))  # until the next start
         self._stream = open_log(os.environ, sys.stderr.fileno())
+        self._forward = Forward(self._stream)
+        log.addHandler(self._forward)
         self._notifier = Notifier(os.environ, os.getpid())
         self._facts = probe()
         self._kernel = LinuxKernel()
@@ -126,6 +130,7 @@ class Daemon:
         self._outcomes: tuple[Outcome, ...] = ()
         self._failures = self._ticks = self._missed = 0
         self._last: Tick | None = None
+        self._notes: tuple[Note, ...] = ()  # what holds
         self._demoted = False  # something is
         self._troubles: dict[str, str] = {}
         self._closed = False
@@ -161,6 +166,8 @@ class Daemon:
         signal.signal(signal.SIGHUP, self._want_reload)
         mode = self._actuator.mode
         ask_for(SHORTEST)  # who wakes beside it waits a tenth of a millisecond and not several
+        if self._paths.said:
+            self._event(WARNING, self._paths.said)
         self._event(NOTICE, f"nicety {__version__} started, {'acting' if mode == 'act' else 'observing'}", mode=mode)
         self._notifier.ready(mode)
         for at in self._due(duration):
@@ -198,6 +205,7 @@ class Daemon:
             self._ledger.close()
         self._source.close()
         self._deadlocks.close()
+        log.removeHandler(self._forward)
 
     # --- a tick ----------------------------------------------------------------------------------------------------------------
 
@@ -259,7 +267,12 @@ class Daemon:
         looks = _looks(verdict.decisions)
         self._outcomes = (*self._actuator.settle(), *self._actuator.apply(verdict.decisions))
         self._log.append(tick, verdict, self._outcomes, memory, looks)
-        self._stream.tick(self._session.id, self._actuator.mode, tick, verdict, self._outcomes)
+        notes = (*verdict.notes, *self._unmatched.notes(at, snapshot.identities))
+        self._stream.tick(
+            self._session.id, self._actuator.mode, tick, msgspec.structs.replace(verdict, notes=notes), self._outcomes
+        )
+        if not tick.gap:
+            self._notes = notes
         self._last = tick
         self._ticks += 1
         self._report_troubles()
@@ -349,6 +362,7 @@ class Daemon:
             BehaviourModel.from_arrays(behaviour.arrays, behaviour.digest) if behaviour else None,
         )
         self._observer.recall(past)
+        self._unmatched = Watch(config)
         self._engine = Engine.resume(config, self._session.id, memory, self._session.abilities.topology)
         self._log.begin(self._session)
         if self._traces is not None:
@@ -499,8 +513,9 @@ class Daemon:
         self._go_on(first_memory(self._engine.pauses.values()))
         return {"outcomes": msgspec.to_builtins(outcomes)}
 
-    def _status(self, _request: dict[str, Any]) -> dict[str, Any]:
-        now, tick = self._clock.monotonic(), self._last
+    def _status(self, request: dict[str, Any]) -> dict[str, Any]:
+        """What the daemon does. With `full` each change of each thread as well: those may be thousands."""
+        now, wall, tick = self._clock.monotonic(), self._clock.wall(), self._last
         usage = resource.getrusage(resource.RUSAGE_SELF)
         entries = self._ledger.outstanding() if self._ledger is not None else ()
         return {
@@ -519,6 +534,7 @@ class Daemon:
             "retraining": self._retraining.state(now),
             "own_cpu_seconds": usage.ru_utime + usage.ru_stime,
             "own_memory_bytes": _resident_bytes(),
+            "notes": msgspec.to_builtins(self._notes),
             "pools": [
                 {
                     "pool": pool.name,
@@ -537,19 +553,17 @@ class Daemon:
                     "processes": group.processes,
                     "cpu": group.cpu,
                     "wait": group.wait,
+                    "memory_bytes": group.rss,
+                    "p_latency": group.behaviour.p_latency if group.behaviour else None,
+                    "p_batch": group.behaviour.p_batch if group.behaviour else None,
                 }
                 for group in (tick.groups if tick else ())
             ],
-            "changes_in_force": [
-                {
-                    "target": entry.target,
-                    "control": str(entry.control),
-                    "original": str(entry.original),
-                    "now": str(entry.new),
-                    "decision": entry.decision,
-                }
-                for entry in entries
+            "changes": [
+                {**change, "since_seconds": max(0.0, (wall - change["since_wall"]) / 1e9)}
+                for change in sum_up(entries, self._engine.made_for())
             ],
+            **({"changes_in_force": each(entries)} if request.get("full") else {}),
         }
 
     # --- telling -----------------------------------------------------------------------------------------------------------------

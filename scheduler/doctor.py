@@ -17,9 +17,12 @@ from .linux.fence import Offer, offers
 from .linux.process import see_all
 from .linux.text import printable
 from .paths import Loaded, PathError, Paths, load_config, state_paths
+from .pools.pidfile import STARTED, named
+from .pools.signals import ProcessHandle
 from .rivals import RIVALS, reaches_others, rival
 from .store.files import StoreError, private_directory
 from .store.ledger import Entry, Ledger, LedgerError, StateLock
+from .unmatched import unmatched
 
 KERNEL_CONTROLS = tuple(control for control in Control if control is not Control.POOL_SIZE)
 """What a rival may touch; the size of a pool is its master's."""
@@ -54,6 +57,7 @@ def examine(
     result.append(_state(paths))
     result.append(_daemon(paths))
     result += _control_group(loaded.config, paths)
+    result += _entries(loaded.config, proc)
     result.append(_fences(loaded.config, proc))
     result += _models(loaded.config, paths)
     result += rivals(proc, uid)
@@ -153,6 +157,37 @@ def _control_group(config: Config, paths: Paths) -> Iterator[Finding]:
     if config.daemon.control_group and paths.socket.parent == paths.root:
         lost = f"members of {config.daemon.control_group} cannot reach {paths.socket}: the state directory is private"
         yield Finding("control group", False, lost, 'daemon.socket = "/run/nicety/control.sock"')
+
+
+def _entries(config: Config, proc: Path) -> Iterator[Finding]:
+    """Groups and pools of the configuration that nothing belongs to. A job that does not run now is no trouble: a near name is."""
+    if not (config.groups or config.pools):
+        return
+    ends = len(config.groups)
+    for group in unmatched(config, (seen.identity for seen in see_all(proc)) if config.groups else ()):
+        ends -= 1
+        fix = f"write {group.meant} in [groups.{group.group}]" if group.meant else ""
+        yield Finding("groups", not fix, printable(group.text), printable(fix))
+    if ends:
+        yield Finding("groups", True, f"{ends} of {len(config.groups)} have processes", "")
+    for name, pool in config.pools.items():
+        if pool.kind in STARTED:
+            yield _pool(name, named(proc, pool, None))
+
+
+def _pool(name: str, found: tuple[ProcessHandle, str] | str | None) -> Finding:
+    """Whether a pool's main process is there."""
+    if isinstance(found, str):
+        return Finding(
+            "pools",
+            False,
+            printable(f"[pools.{name}]: {found}"),
+            "start it, or correct the entry; until then the pool is not sized",
+        )
+    assert found is not None, "there is none before to compare with"
+    handle, source = found
+    handle.close()
+    return Finding("pools", True, printable(f"[pools.{name}]: {source}, pid {handle.id.pid}"), "")
 
 
 def _fences(config: Config, proc: Path) -> Finding:

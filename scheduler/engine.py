@@ -144,6 +144,10 @@ class Engine:
         """Which groups are not demoted for whom for a while: what is worth keeping for the next run. To be read only."""
         return self._memory.priority.pairs.pauses
 
+    def made_for(self) -> dict[tuple[str, Control], tuple[str, str]]:
+        """Of each change by the priority policy that is in force, by target and control: (its group, whom it protects)."""
+        return {(held.target, held.control): (held.group, held.victim) for held in self._memory.priority.held.values()}
+
     def step(self, tick: Tick) -> Verdict:
         """What is to be done, what was refused and what earlier changes led to. Ticks come in order of time."""
         self._hear(tick)

@@ -7,16 +7,14 @@ Every page is made from what was logged, so it says what the decision rested on 
 from __future__ import annotations
 
 import math
+import re
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 from ..models.records import HORIZONS, QUANTILES, Forecast, Score
 from .decision import (
     Action,
-    Control,
-    Digest,
     Effect,
     Flag,
     Outcome,
@@ -27,21 +25,17 @@ from .decision import (
     Set,
     Status,
     Tick,
-    cpu_list,
 )
-from .fences import Limits, limits_in_words
+from .gathered import describe, gather, headline, likeness, reason, tally
 from .linux.text import printable
 from .paths import Paths
 from .store.decisions import DecisionReader, LoggedDecision
 
 WIDTH = 100
-"""Columns of a page."""
+"""Columns of a page where there is no terminal."""
 
 UNITS = {"cpu": "cores", "rss": "MiB", "load": "Erlangs"}
 """How a forecast's metric is shown."""
-
-POLICIES = {0: "other", 1: "fifo", 2: "rr", 3: "batch", 5: "idle", 6: "deadline"}
-"""Scheduling policies by number (include/uapi/linux/sched.h)."""
 
 MEANING = {
     Status.APPLIED: "done, and read back",
@@ -58,37 +52,6 @@ MEANING = {
 
 class ExplainError(Exception):
     """What should be explained is not in the log; the text says what to do."""
-
-
-def describe(action: Action) -> str:
-    """What an action does, in a few words, without its target.
-
-    >>> describe(ResizePool("web", 5))
-    'size 5'
-    """
-    match action:
-        case ResizePool(size=size):
-            return f"size {size}"
-        case Recycle(worker=worker):
-            return f"recycle worker {worker.pid}"
-        case Flag(kind=kind, incident=incident, over=over):
-            return f"{kind} is over" if over else f"now taken for {kind}" if incident else f"flag {kind}"
-        case Digest(incidents=incidents):
-            return f"{incidents} more incidents"
-        case Restore(control=Control.FENCE):
-            return "let out of its fence"
-        case Restore(control=control):
-            return f"{control} back to what it was"
-        case Set(control=Control.AFFINITY, value=value):
-            return f"CPUs {cpu_list(value if isinstance(value, tuple) else (value,))}"
-        case Set(control=Control.FENCE, value=tuple(value)):
-            return f"fence in: {limits_in_words(Limits(*value))}"
-        case Set(control=Control.SLICE, value=int(value)):
-            return f"slice {value / 1e6:g} ms" if value else "the kernel's own slice"
-        case Set(control=Control.POLICY, value=int(value)):
-            return f"policy {POLICIES.get(value, value)}"
-        case Set(control=control, value=value):
-            return f"{control} {value}"
 
 
 def moment(wall: int, day: bool = True) -> str:
@@ -123,6 +86,31 @@ def size(number: float) -> str:
     return f"{number:.1f} TiB"
 
 
+_WAIT = re.compile(r"wait of group (.*), cores per core of demand")
+
+
+def effect_in_words(effect: Effect) -> str:
+    """What a change did, with the figure of whom it was to help.
+
+    >>> effect_in_words(Effect("s-1.0", "wait of group web, cores per core of demand", 0.31, 0.02, 3, "helped"))
+    'web waited for a CPU 31 % of its demand before, 2 % after 3 ticks'
+    """
+    wait = _WAIT.fullmatch(effect.metric)
+    if wait is None:
+        return f"{effect.metric}: {figure(effect.before)} before, {figure(effect.after)} after {effect.ticks} ticks"
+    before, after = share(effect.before), share(effect.after)
+    return f"{wait[1]} waited for a CPU {before} of its demand before, {after} after {effect.ticks} ticks"
+
+
+def share(value: float) -> str:
+    """A share of a wait: a wait may be many times the demand.
+
+    >>> share(0.312), share(0.004), share(0)
+    ('31 %', '0.4 %', '0 %')
+    """
+    return f"{figure(float(f'{value * 100:.2g}'))} %"
+
+
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]], width: int | None = None, fold: bool = False) -> str:
     """Aligned columns. Cells are made printable. With `width`, no line is longer: the last column is cut, or folded if `fold`."""
     cells = [[printable(cell) for cell in row] for row in (headers, *rows)]
@@ -150,32 +138,52 @@ def _cut(line: str, width: int) -> str:
 
 DECISION_HEADERS = ("time", "id", "what", "outcome", "reason")
 
+LOOKED_AT = 5000
+"""Decisions that are read at most for a table that has a limit: several of a tick are one line."""
+
 LEAST_REASON = 24
 """Columns of a reason below which a table of decisions is not worth having."""
 
 
-def decision_row(logged: LoggedDecision, day: bool) -> tuple[str, ...]:
-    """A line of the table of decisions. `day`: the time with its date."""
-    decision, refusal, effects = logged.decision, logged.refusal, logged.effects
-    reason = decision.why.text if refusal is None else f"{refusal.rule}: {refusal.text}"
-    helped = f", {effects[-1].verdict}" if effects else ""
-    return moment(logged.wall, day), logged.id, f"{logged.target}: {describe(decision.action)}", logged.status + helped, reason
+def gathered(found: Iterable[LoggedDecision]) -> list[list[LoggedDecision]]:
+    """Decisions and refusals of a tick that are one to a person, in the order of the first of each."""
+
+    def key(logged: LoggedDecision) -> tuple[Hashable, ...]:
+        refusal = logged.refusal
+        return logged.session, logged.seq, likeness(logged.decision), None if refusal is None else refusal.rule
+
+    return gather(found, key)
 
 
-def decision_table(found: Sequence[LoggedDecision], day: bool, width: int | None) -> str:
-    """The table of decisions; where a terminal is too narrow for it, three lines each, so that outcome and reason are seen."""
-    rows = [decision_row(logged, day) for logged in found]
+def decision_row(alike: Sequence[LoggedDecision], day: bool) -> tuple[str, ...]:
+    """A line of the table of decisions, of those that are one. `day`: the time with its date."""
+    first, decisions = alike[0], [logged.decision for logged in alike]
+    refusal = first.refusal
+    why = reason(decisions) if refusal is None else f"{refusal.rule}: {refusal.text}"
+    verdicts = tally(logged.effects[-1].verdict for logged in alike if logged.effect_json)
+    came = ", ".join(filter(None, (tally(logged.status for logged in alike), verdicts)))
+    return moment(first.wall, day), first.id, headline(decisions), came, why
+
+
+def decision_table(found: Iterable[LoggedDecision], day: bool, width: int | None, most: int | None = None) -> str:
+    """The table of decisions, the latest `most` lines of it.
+
+    Where a terminal is too narrow for it each takes some lines, so that outcome and reason are seen whole.
+    """
+    rows = [decision_row(alike, day) for alike in gathered(found)[-most if most else None :]]
     left = sum(max(len(printable(row[column])) for row in (DECISION_HEADERS, *rows)) + 2 for column in range(4))
     if width is None or width - left >= LEAST_REASON:
         return table(DECISION_HEADERS, rows, width)
-    lines = [line for at, id_, what, outcome, reason in rows for line in (f"{at}  {id_}  {outcome}", f"  {what}", f"  {reason}")]
-    return "\n".join(_cut(printable(line), width) for line in lines)
+    lines = list[str]()
+    for at, id_, *texts in ((at, id_, outcome, what, why) for at, id_, what, outcome, why in rows):
+        lines += [f"{at}  {id_}", *(f"  {line}" for text in texts for line in paragraph(text, width - 2))]
+    return printed(lines)
 
 
-def decision_line(logged: LoggedDecision) -> str:
-    """One line for following decisions as they come."""
-    at, id_, what, outcome, reason = decision_row(logged, day=False)
-    return printable(f"{at}  {id_:<14}  {what:<40}  {outcome:<9}  {reason}")
+def decision_lines(found: Iterable[LoggedDecision]) -> list[str]:
+    """Lines for following decisions as they come."""
+    rows = [decision_row(alike, day=False) for alike in gathered(found)]
+    return [printable(f"{at}  {id_:<14}  {what:<40}  {outcome:<9}  {why}") for at, id_, what, outcome, why in rows]
 
 
 def page(paths: Paths, id_: str) -> str:
@@ -195,36 +203,50 @@ def look_up(reader: DecisionReader, id_: str) -> tuple[LoggedDecision, Tick | No
     return logged, None if there is None else there.tick, session
 
 
-def decision_page(logged: LoggedDecision, tick: Tick | None, session: Session | None) -> str:
-    """The page of a decision. Without its tick there are no forecasts on it."""
+def decision_page(logged: LoggedDecision, tick: Tick | None, session: Session | None, width: int = WIDTH) -> str:
+    """The page of a decision: what was decided, why and what came of it in a sentence each, then what that rests on.
+
+    Without its tick there are no forecasts on it. `width`: columns.
+    """
+    from .figure_words import in_words  # which has its words for numbers from here
+
     decision, refusal, outcomes, effects = logged.decision, logged.refusal, logged.outcomes, logged.effects
     why = decision.why
     mode = "" if session is None else f", {session.mode} mode"
-    lines = [
-        f"{decision.target}: {describe(decision.action)}",
-        f"  decision {decision.id} of policy {decision.policy}, {moment(logged.wall)}, tick {logged.seq}{mode}",
-    ]
+    sentences = (f"{decision.target}: {describe(decision.action)}.", f"{why.rule}: {why.text}", _came(logged))
+    lines = [line for sentence in sentences for line in paragraph(sentence, width)]
+    about = f"decision {decision.id} of policy {decision.policy}, {moment(logged.wall)}, tick {logged.seq}{mode}"
+    lines += ["", *paragraph(about, width)]
     if not logged.intact:
-        lines.append("  its checksum does not hold: the log was damaged or changed since")
-    lines += part("Why", [f"{why.rule}: {why.text}"])
-    lines += part("Figures", _figures(why.figures), wrap=False)
+        lines.append("its checksum does not hold: the log was damaged or changed since")
+    lines += part("Figures", _aligned(in_words(why.figures), width - 2), wrap=False)
     for forecast in [] if tick is None else forecasts_about(decision.action, tick):
         title = f"Forecast of {forecast.target} {forecast.metric}, {UNITS.get(forecast.metric, 'unknown unit')}"
         lines += part(title, _forecast(forecast), wrap=False)
     score = None if tick is None else score_of(decision.action, tick)
     if score is not None:
-        lines += part("Score", score_lines(score), wrap=False)
-    lines += part("Rejected", why.rejected or ["nothing else was considered"])
-    lines += part("Would have flipped it", why.flips or ["not said by the rule"])
-    if refusal is not None:
-        lines += part("What happened", [f"the guard refused: {refusal.rule}: {refusal.text}"])
-    else:
-        lines += part("What happened", [_outcome(outcome) for outcome in outcomes] or ["no outcome is in the log (yet)"])
+        lines += part("Score", score_lines(score), width=width)
+    lines += part("Rejected", why.rejected or ["nothing else was considered"], width=width)
+    lines += part("Would have flipped it", why.flips or ["not said by the rule"], width=width)
+    if outcomes:
+        lines += part("What happened", [_outcome(outcome) for outcome in outcomes], width=width)
     if effects:
-        lines += part("Did it help", [_effect(effect) for effect in effects])
-    elif any(outcome.status in (Status.APPLIED, Status.PARTIAL) for outcome in outcomes):
+        lines += part("Did it help", [_effect(effect) for effect in effects], width=width)
+    elif refusal is None and any(outcome.status in (Status.APPLIED, Status.PARTIAL) for outcome in outcomes):
         lines += part("Did it help", ["not measured (yet)"])
     return printed(lines)
+
+
+def _came(logged: LoggedDecision) -> str:
+    """What came of a decision, in a sentence."""
+    refusal, outcomes, effects = logged.refusal, logged.outcomes, logged.effects
+    if refusal is not None:
+        return f"The guard refused: {refusal.rule}: {refusal.text}"
+    if not outcomes:
+        return "No outcome is in the log (yet)."
+    meaning = MEANING[outcomes[-1].status]
+    came = f"{meaning[0].upper()}{meaning[1:]}"
+    return f"{came}; {_effect(effects[-1])}." if effects else f"{came}."
 
 
 def forecasts_about(action: Action, tick: Tick) -> list[Forecast]:
@@ -249,35 +271,7 @@ def score_of(action: Action, tick: Tick) -> Score | None:
     return min(found, key=lambda score: (score.kind != kind, score.p), default=None)
 
 
-# --- status and undo ----------------------------------------------------------------------------------------------------------
-
-
-def status_page(answer: Mapping[str, Any], width: int | None) -> str:
-    """The daemon's answer to `status`: lists of records as tables, everything else as a line each."""
-    plain = {key: value for key, value in answer.items() if not isinstance(value, list)}
-    lines = _figures({key.replace("_", " "): _told(key, value) for key, value in plain.items()})
-    for key, value in answer.items():
-        if isinstance(value, list) and value:
-            lines += ["", key.replace("_", " ")]
-            headers = tuple(value[0])
-            rows = [tuple(figure(row.get(name, "")) for name in headers) for row in value]
-            lines += table([name.replace("_", " ") for name in headers], rows, width).splitlines()
-    return "\n".join(printable(line) for line in lines)
-
-
-def _told(key: str, value: Any) -> str:
-    """A value of the daemon's answer for people; the unit is in its key."""
-    if value is None or value == "" or value == {}:
-        return "none"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_told(name, item)}" for name, item in value.items())
-    if key.endswith("bytes"):
-        return size(float(value))
-    if key.endswith("seconds"):
-        return span(float(value))
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return figure(value)
+# --- undo ----------------------------------------------------------------------------------------------------------
 
 
 def outcome_table(outcomes: Sequence[Outcome], width: int | None) -> str:
@@ -294,11 +288,11 @@ def printed(lines: Iterable[str]) -> str:
     return "\n".join(printable(line) for line in lines)
 
 
-def part(title: str, lines: Iterable[str], wrap: bool = True) -> list[str]:
-    """A titled part of a page: each line indented, and folded if `wrap`."""
+def part(title: str, lines: Iterable[str], wrap: bool = True, width: int = WIDTH) -> list[str]:
+    """A titled part of a page: each line indented, and folded to `width` columns if `wrap`."""
     body = list[str]()
     for line in lines:
-        first, *more = paragraph(line, WIDTH - 4) if wrap else [line]
+        first, *more = paragraph(line, width - 4) if wrap else [line]
         body += [f"  {first}", *(f"    {rest}" for rest in more)]
     return ["", title, *body]
 
@@ -317,9 +311,14 @@ def figure(value: float | int | str) -> str:
     return str(value)
 
 
-def _figures(figures: Mapping[str, float | int | str]) -> list[str]:
-    width = max(map(len, figures), default=0)
-    return [f"{name.ljust(width)}  {figure(value)}" for name, value in figures.items()]
+def _aligned(rows: Sequence[tuple[str, str]], width: int) -> list[str]:
+    """Labels and values below each other, the values folded."""
+    labels = max((len(printable(label)) for label, _ in rows), default=0) + 2
+    lines = list[str]()
+    for label, value in rows:
+        first, *more = paragraph(value, max(width - labels, 20))
+        lines += [f"{printable(label):<{labels}}{first}", *(" " * labels + line for line in more)]
+    return lines
 
 
 def _forecast(forecast: Forecast) -> list[str]:
@@ -341,4 +340,4 @@ def _outcome(outcome: Outcome) -> str:
 
 
 def _effect(effect: Effect) -> str:
-    return f"{effect.verdict}: {effect.metric}: {figure(effect.before)} before, {figure(effect.after)} after {effect.ticks} ticks"
+    return f"{effect.verdict}: {effect_in_words(effect)}"

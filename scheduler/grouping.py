@@ -22,7 +22,7 @@ class Grouping:
     """The group that a process has by itself: by the first rule of the configuration in file order, else its unit or container."""
 
     def __init__(self, config: Config) -> None:
-        self._rules = [(name, _Rule(rule)) for name, rule in config.groups.items()]
+        self._rules = [(name, Rule(rule)) for name, rule in config.groups.items()]
         given = [(name, rule.latency) for name, rule in config.groups.items()]
         given += [(name, pool.latency) for name, pool in config.pools.items()]
         self._pinned = {name: latency for name, latency in given if latency is not None}
@@ -50,7 +50,7 @@ class Grouping:
         return f"unit {identity.unit}" if identity.unit.endswith((".service", ".scope")) else f"container {identity.unit}"
 
 
-class _Rule:
+class Rule:
     """A `GroupRule` with its globs compiled (as fnmatch.fnmatchcase does: `*` also crosses "/"). Keys that are not given match."""
 
     def __init__(self, rule: GroupRule) -> None:
@@ -60,6 +60,7 @@ class _Rule:
         self._uid = rule.uid
 
     def matches(self, identity: Identity) -> bool:
+        """Whether all keys that are given fit a process."""
         return (
             self._program.match(identity.program) is not None
             and self._unit.match(identity.unit) is not None

@@ -14,7 +14,8 @@ import msgspec
 
 from ..models.waitgraph import UNLESS
 from .decision import Decision, Digest, Flag, Lesson, Recycle, Restore, Session, Set
-from .explain import WIDTH, ExplainError, describe, figure, look_up, moment, paragraph, part, printed, size, span, table
+from .explain import WIDTH, ExplainError, figure, look_up, moment, paragraph, part, printed, size, span, table
+from .gathered import describe
 from .linux.evidence import STATES, Evidence
 from .policies.incident_words import WHAT, advice, rarity, stories
 from .store.decisions import DecisionReader, LoggedDecision
@@ -281,24 +282,26 @@ def _called_wrong(incident: Incident) -> str:
 # --- one ----------------------------------------------------------------------------------------------------------------------
 
 
-def incident_page(incident: Incident, looks: Sequence[Evidence], session: Session | None, now: int) -> str:
-    """Everything about one incident."""
+def incident_page(incident: Incident, looks: Sequence[Evidence], session: Session | None, now: int, width: int = WIDTH) -> str:
+    """Everything about one incident, at most `width` columns wide."""
     figures = incident.decision.why.figures
     state = "open" if incident.open else f"over: {incident.ending}"
     mode = "" if session is None else f", {session.mode} mode"
     lines = [
-        *_headline(incident, now if incident.open else (incident.ended or incident.latest).wall, WIDTH),
-        *paragraph(f"  incident {incident.id}, reported {moment(incident.first.wall)}, {state}{mode}", WIDTH),
+        *_headline(incident, now if incident.open else (incident.ended or incident.latest).wall, width),
+        *paragraph(f"  incident {incident.id}, reported {moment(incident.first.wall)}, {state}{mode}", width),
     ]
     if incident.lesson is not None:
-        lines += paragraph(f"  called wrong on {moment(incident.lesson.wall)}: nicety anomalies wrong --undo {incident.id}", WIDTH)
-    lines += ["", *_rows(_brief(incident), WIDTH)]
+        lines += paragraph(f"  called wrong on {moment(incident.lesson.wall)}: nicety anomalies wrong --undo {incident.id}", width)
+    lines += ["", *_rows(_brief(incident), width)]
     for look in looks:
-        lines += part(f"Process {look.id.pid} when it was reported, before anything was done", snapshot_lines(look))
+        lines += part(f"Process {look.id.pid} when it was reported, before anything was done", snapshot_lines(look), width=width)
     if not looks:
-        lines += part("Snapshot", ["none: the process was gone, or it may not be looked at"])
+        lines += part("Snapshot", ["none: the process was gone, or it may not be looked at"], width=width)
     lines += part("Figures", _aligned(figures), wrap=False)
-    lines += part("Would have flipped it", [text.replace(" ID", f" {incident.id}") for text in incident.decision.why.flips])
+    lines += part(
+        "Would have flipped it", [text.replace(" ID", f" {incident.id}") for text in incident.decision.why.flips], width=width
+    )
     return printed(lines)
 
 

@@ -6,6 +6,7 @@ Environment and user id are arguments, so that a test can be anybody.
 from __future__ import annotations
 
 import os
+import pwd
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,10 @@ from .config import Config, ConfigError, parse
 
 SOCKET_PATH_LIMIT = 107
 """Longest path of a unix socket in bytes: sizeof(sun_path) - 1, unix(7)."""
+
+
+_STATE = Path(".local", "state", "nicety")
+"""The state directory in a home directory (XDG Base Directory Specification)."""
 
 
 class PathError(Exception):
@@ -27,6 +32,7 @@ class Paths:
 
     root: Path
     socket: Path
+    said: str = ""  # why the state is not where it would be looked for, "" where it is
 
     @property
     def traces(self) -> Path:
@@ -70,7 +76,7 @@ def find_config(explicit: str | None, environment: Mapping[str, str], uid: int) 
     if uid != 0:
         base = environment.get("XDG_CONFIG_HOME")
         candidates.insert(0, (Path(base) if base else _home(environment) / ".config") / "nicety" / "nicety.toml")
-    return next((path for path in candidates if path.is_file()), None)
+    return next((path for path in candidates if os.path.isfile(path)), None)  # noqa: PTH113 - false where it may not be looked
 
 
 def load_config(explicit: str | None, environment: Mapping[str, str], uid: int) -> Loaded:
@@ -101,17 +107,56 @@ def read_config(path: Path, uid: int) -> Config:
 
 
 def state_paths(config: Config, explicit: str | None, environment: Mapping[str, str], uid: int) -> Paths:
-    """The files of the state directory: `explicit`, $NICETY_STATE_DIR, the configuration's, else the default of the user."""
+    """The files of the state directory: `explicit`, $NICETY_STATE_DIR, the configuration's, else the default of the user.
+
+    Where $HOME is a directory that the user may not write, as `sudo -u` and `su` leave root's behind, that is the home directory of
+    the password database; `said` says so. Raises PathError if that one cannot be used either.
+    """
     named = explicit or environment.get("NICETY_STATE_DIR") or config.daemon.state_dir
+    said = ""
     if named:
         root = Path(named).expanduser().absolute()
     elif uid == 0:
         root = Path("/var/lib/nicety")
+    elif environment.get("XDG_STATE_HOME"):
+        root = Path(environment["XDG_STATE_HOME"]) / "nicety"
     else:
-        base = environment.get("XDG_STATE_HOME")
-        root = (Path(base) if base else _home(environment) / ".local" / "state") / "nicety"
+        root, said = _own_state(_home(environment), uid)
     socket = Path(config.daemon.socket).expanduser().absolute() if config.daemon.socket else root / "control.sock"
-    return Paths(root, socket)
+    return Paths(root, socket, said)
+
+
+def _own_state(home: Path, uid: int) -> tuple[Path, str]:
+    """(state directory below a home directory that the user may write, what to say if that is not `home`)."""
+    root = home / _STATE
+    if _writable(root, home, uid):
+        return root, ""
+    cause = f"uid {uid} may not write {home} ($HOME)"
+    try:
+        own = Path(pwd.getpwuid(uid).pw_dir)
+    except KeyError:
+        raise PathError(f"{cause}, and has no home directory of its own; give --state-dir DIR") from None
+    if own == home or not own.is_dir() or not _writable(own / _STATE, own, uid):
+        raise PathError(f"{cause}, nor {own}; give --state-dir DIR")
+    return own / _STATE, f"{cause}: the state is kept in {own / _STATE}"
+
+
+def _writable(root: Path, home: Path, uid: int) -> bool:
+    """Whether the user may write `root`, or the nearest directory up to `home` that is there. What is not there is not judged."""
+    for path in (root, *root.parents):
+        try:
+            status = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            if path == home:
+                return True
+            continue
+        except OSError:
+            return False
+        bits = stat.S_IWUSR | stat.S_IXUSR
+        if status.st_uid != uid:
+            bits >>= 3 if status.st_gid in os.getgroups() else 6
+        return status.st_mode & bits == bits
+    return True
 
 
 def _home(environment: Mapping[str, str]) -> Path:

@@ -14,11 +14,11 @@ import msgspec
 from ..models.records import Behaviour, Latency
 from .account import Account, Change, Place
 from .class_words import behaves, class_of, evidence, percent
-from .decision import Control, Flag, Group, Session, Set, Tick, cpu_list
+from .config import Config
+from .decision import Control, Flag, Group, Set, Tick, cpu_list
 from .explain import (
     WIDTH,
     decision_row,
-    describe,
     figure,
     moment,
     paragraph,
@@ -29,11 +29,19 @@ from .explain import (
     span,
     table,
 )
+from .gathered import describe
 from .policies.incident_words import WHAT
+from .policies.priority import BATCH_DEMAND, BUSY, WAIT_FLOOR
 from .rivals import touches
 
-Rows = list[tuple[str, str]]
-"""Labels and texts."""
+Rows = list[tuple[str, str | tuple[str, ...]]]
+"""Labels and texts; of several texts as many as a line holds, for the page has the others below."""
+
+LITTLE = 0.2
+"""Share of what somebody waits for, below which what another uses is said to be too little to gain (chosen)."""
+
+BRIEF = frozenset({"given back", "why", "why this one"})
+"""Rows of which the page has all below: they take two lines at most."""
 
 SHOWN = 10
 """Decisions listed on a page."""
@@ -42,9 +50,9 @@ LABEL = 15
 """Columns of a page's labels."""
 
 
-def process_page(about: Account) -> str:
+def process_page(about: Account, width: int = WIDTH) -> str:
     """Everything about one process. The first ten lines answer what a person asks: what it is, what was done to it, for whom, what
-    that changed, and what gives it back."""
+    that changed, and what gives it back. `width`: columns."""
     demotion, others = _demotion(about)
     favours = [change for change in about.protection if not change.ended]
     latency = about.place.group is not None and about.place.group.latency is Latency.LATENCY
@@ -58,31 +66,33 @@ def process_page(about: Account) -> str:
     if incident is not None:
         told = f"reported: it {WHAT.get(incident.kind, incident.kind)}"
         title, rows = (told, [row for row in rows if row[0] != "why"]) if title == "left alone" else (f"{told}; {title}", rows)
-    lines = [*paragraph(f"process {about.pid} ({about.name or 'not running any more'}): {title}", WIDTH), *_rows(rows)]
+    lines = [*paragraph(f"process {about.pid} ({about.name or 'not running any more'}): {title}", width), *_rows(rows, width)]
     if incident is not None:
-        lines += part("Incident", [incident.text, f"all of it, with a snapshot and what to do: nicety why {incident.id}"])
+        more = f"all of it, with a snapshot and what to do: nicety why {incident.id}"
+        lines += part("Incident", [incident.text, more], width=width)
     if demotion is not None:
         why = demotion.last.decision.why
-        lines += part("Why this and nothing else", why.rejected or ["nothing else was considered"])
-        lines += part("What gives it back", _giving_back(demotion))
+        lines += part("Why this and nothing else", why.rejected or ["nothing else was considered"], width=width)
+        lines += part("What gives it back", _giving_back(demotion), width=width)
     if others:
-        lines += part("Also in force", [_mechanism(change.action, about) + f", {_since(about, change)}" for change in others])
+        also = [f"{_mechanism(change.action, about)}, {_since(about, change)}" for change in others]
+        lines += part("Also in force", also, width=width)
     if favours and demotion is None:
-        lines += part("What gives it back", _giving_back(favours[0]))
+        lines += part("What gives it back", _giving_back(favours[0]), width=width)
     if about.place.group is not None and about.place.group.behaviour is not None:
-        lines += part("What the class rests on", _basis(about.place.group.behaviour))
-    lines += part("As of", [_as_of(about)])
+        lines += part("What the class rests on", _basis(about.place.group.behaviour), width=width)
+    lines += part("As of", [_as_of(about)], width=width)
     facts = _facts(about.place)
     if facts:
-        lines += part("As a worker", facts)
+        lines += part("As a worker", facts, width=width)
     if about.place.score is not None:
-        lines += part("Score", score_lines(about.place.score), wrap=False)
+        lines += part("Score", score_lines(about.place.score), width=width)
     if about.decisions:
-        shown = [decision_row(logged, day=True)[:4] for logged in about.decisions[:SHOWN]]
+        shown = [decision_row([logged], day=True)[:4] for logged in about.decisions[:SHOWN]]
         title = f"Decisions about it, latest first{' (the latest 10)' if len(about.decisions) > SHOWN else ''}; nicety why ID"
-        lines += part(title, table(("time", "id", "what", "outcome"), shown, WIDTH - 2).splitlines(), wrap=False)
+        lines += part(title, table(("time", "id", "what", "outcome"), shown, width - 2).splitlines(), wrap=False)
     if incident is None and (demotion is None or demotion.ended) and not favours and not others:
-        lines += part("Why nothing is done", reasons(about.place, about.tick, about.session))
+        lines += part("Why nothing is done", reasons(about), width=width)
     return printed(lines)
 
 
@@ -145,7 +155,8 @@ def _demoted(about: Account, change: Change) -> tuple[str, Rows]:
     rows.append(("by what", _mechanism(change.action, about) + _steps(change)))
     if not change.ended:
         rows.append(("given back", _brief(_giving_back(change))))
-    rows.append(("why this one", _brief(why.rejected) or "nothing else was considered"))
+    if why.rejected:
+        rows.append(("why this one", _brief(why.rejected)))
     rows.append(("decision", f"{change.last.logged.id}: {why.rule}: {why.text}"))
     return title, rows
 
@@ -186,9 +197,7 @@ def _protected(about: Account, favours: Sequence[Change]) -> tuple[str, Rows]:
 
 
 def _left_alone(about: Account) -> tuple[str, Rows]:
-    rows = _who(about)
-    rows.append(("why", _brief(reasons(about.place, about.tick, about.session))))
-    return "left alone", rows
+    return "left alone", [("why", _brief(reasons(about))), *_who(about)]
 
 
 def _who(about: Account) -> Rows:
@@ -198,10 +207,10 @@ def _who(about: Account) -> Rows:
         return [("what it is", "in no group that the latest tick tells about: those with a class, pools, and the busiest")]
     many = f"one of {group.processes} of" if group.processes > 1 else "all of"
     nice = "" if member is None else f"; nice {member.nice}, session {member.session}, cgroup {member.cgroup}"
-    rows = [("what it is", f"{many} group {group.name}: uses {group.cpu:.2f} cores, waits for {group.wait:.2f}{nice}")]
+    rows: Rows = [("what it is", f"{many} group {group.name}: uses {group.cpu:.2f} cores, waits for {group.wait:.2f}{nice}")]
     rows.append(("class", class_of(group, about.session)))
     if group.behaviour is not None and evidence(group.behaviour)[0]:
-        rows.append(("because", _fitting(evidence(group.behaviour)[0])))
+        rows.append(("because", tuple(evidence(group.behaviour)[0])))
     return rows
 
 
@@ -297,20 +306,23 @@ def _as_of(about: Account) -> str:
     return f"tick {about.tick.seq}, {moment(about.tick.wall)}{mode}"
 
 
-def _rows(rows: Rows) -> list[str]:
+def _rows(rows: Rows, width: int) -> list[str]:
     """Label and text, the text folded below itself."""
     lines: list[str] = []
     for label, text in rows:
-        first, *more = paragraph(text, WIDTH - LABEL - 2) or [""]
+        folded = paragraph(text if isinstance(text, str) else _fitting(text, width - LABEL - 2), width - LABEL - 2)
+        if label in BRIEF and len(folded) > 2:
+            folded = [folded[0], f"{folded[1][: width - LABEL - 4]} …"]
+        first, *more = folded
         lines += [f"  {label:<{LABEL}}{first}", *(" " * (LABEL + 2) + line for line in more)]
     return lines
 
 
-def _fitting(texts: Sequence[str]) -> str:
-    """So many of these as a line of a page holds; the page has the others below."""
+def _fitting(texts: Sequence[str], width: int) -> str:
+    """So many of these as a line holds, at least one."""
     line = texts[0]
     for text in texts[1:]:
-        if len(line) + len(text) + 2 > WIDTH - LABEL - 2:
+        if len(line) + len(text) + 2 > width:
             break
         line += f", {text}"
     return line
@@ -318,13 +330,7 @@ def _fitting(texts: Sequence[str]) -> str:
 
 def _brief(lines: Sequence[str]) -> str:
     """The first of them; the page has the others below."""
-    return "" if not lines else _cut(lines[0])
-
-
-def _cut(text: str) -> str:
-    """So much of a text as two lines of a page hold."""
-    lines = paragraph(text, WIDTH - LABEL - 2)
-    return text if len(lines) <= 2 else " ".join(lines[:2])[: 2 * (WIDTH - LABEL - 4)] + " …"
+    return lines[0] if lines else ""
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -342,9 +348,10 @@ def _facts(place: Place) -> list[str]:
     ]
 
 
-def reasons(place: Place, tick: Tick, session: Session | None = None) -> list[str]:
+def reasons(about: Account) -> list[str]:
     """What keeps nicety from doing anything about a process, the strongest reason first."""
     said = []
+    place, tick, session = about.place, about.tick, about.session
     group = place.group
     if place.protected:
         said.append("it is protected: nicety never touches itself, its ancestors, pid 1, pool masters and guard.protect")
@@ -357,10 +364,7 @@ def reasons(place: Place, tick: Tick, session: Session | None = None) -> list[st
     elif group is not None and group.latency is Latency.NONE and place.pool is None:
         said.append(f"its class: {class_of(group, session)}; latency in a [groups.NAME] section pins one")
     if group is not None and group.latency is Latency.BATCH:
-        said.append(_calm(tick))
-        left = sorted(touches(tick.machine.rivals))
-        if left:
-            said.append(f"left to {_listed(tick.machine.rivals)} while it runs: {_listed(left)}; see `nicety doctor`")
+        said += _not_demoted(about, group)
     if group is not None and group.latency is Latency.LATENCY:
         said.append("it is protected from batch groups; nothing is changed about itself")
     if place.score is not None:
@@ -370,16 +374,47 @@ def reasons(place: Place, tick: Tick, session: Session | None = None) -> list[st
     return said or ["nothing called for it"]
 
 
-def _calm(tick: Tick) -> str:
-    """Why a batch group is not demoted."""
-    waiting = [group for group in tick.groups if group.latency is Latency.LATENCY]
+def _not_demoted(about: Account, group: Group) -> list[str]:
+    """Why a batch group is not demoted: who waits now, and what stands against doing something about it."""
+    machine = about.tick.machine
+    waiting = [each for each in about.tick.groups if each.latency is Latency.LATENCY]
     if not waiting:
-        return "no latency-sensitive group is there to be protected from it"
-    if not tick.machine.may_renice:
-        return "priorities cannot be put back without CAP_SYS_NICE, so none is changed; see `nicety doctor`"
-    worst = sorted(waiting, key=lambda group: (-_wait_share(group), group.name))[:3]
-    told = ", ".join(f"{group.name} waits {_share(_wait_share(group))} of its demand" for group in worst)
-    return f"no contention: {told}"
+        return ["no latency-sensitive group is there to be protected from it"]
+    worst = max(waiting, key=lambda each: (_wait_share(each), each.name))
+    config = {} if about.session is None else about.session.config
+    least = config.get("priority", {}).get("wait", Config().priority.wait)
+    waits = f"{worst.name} waits {_share(_wait_share(worst))} of its demand for a CPU"
+    if worst.wait <= WAIT_FLOOR or _wait_share(worst) <= least:
+        said = [f"nobody waits for long: {waits}, the longest of all; more than {_share(least)} is contention"]
+    else:
+        against = [*(note.text for note in about.notes), *_refused(about), *_no_use(about.tick, group, worst)]
+        waits += f" now ({worst.wait:.2f} cores)"
+        if not against:
+            last = "what nicety may change does not stand between them, or it was tried without effect"
+            against = [f"{last}; `nicety decisions --kind priority` has what was decided"]
+        said = [f"{waits}, and it is left alone: {against[0]}", *against[1:]]
+    if not machine.may_renice:
+        said.insert(0, "priorities cannot be put back without CAP_SYS_NICE, so none is changed; see `nicety doctor`")
+    left = sorted(touches(machine.rivals))
+    if left:
+        said.append(f"left to {_listed(machine.rivals)} while it runs: {_listed(left)}; see `nicety doctor`")
+    return said
+
+
+def _refused(about: Account) -> list[str]:
+    """What the guard said to the latest decision about the process, if that was a no."""
+    refusal = about.decisions[0].refusal if about.decisions else None
+    return [] if refusal is None else [f"the guard refused: {refusal.rule}: {refusal.text}"]
+
+
+def _no_use(tick: Tick, group: Group, worst: Group) -> list[str]:
+    """Why demoting a group would not help who waits, from the figures of the tick alone."""
+    machine = tick.machine
+    if machine.busy < BUSY * machine.cpus:
+        return [f"{machine.busy:.2f} of {machine.cpus} CPUs are in use, so such waits are wake-ups, and no contention"]
+    if group.cpu < max(BATCH_DEMAND, LITTLE * worst.wait):
+        return [f"there is nothing to gain: it uses {group.cpu:.2f} cores, and {worst.name} waits for {worst.wait:.2f}"]
+    return []
 
 
 # --- for programs -------------------------------------------------------------------------------------------------------------
@@ -397,7 +432,7 @@ def as_record(about: Account) -> dict[str, Any]:
         "evidence": [] if group is None or group.behaviour is None else [behaves(*it[:2]) for it in group.behaviour.evidence],
         "changes": [_record(change) for change in about.changes],
         "protection": [_record(change) for change in about.protection],
-        "reasons": reasons(about.place, about.tick, about.session),
+        "reasons": reasons(about),
         "decisions": [it.to_builtins() for it in about.decisions[:SHOWN]],
     }
 

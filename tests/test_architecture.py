@@ -41,6 +41,8 @@ PURE = [
     *(f"models/{name}.py" for name in MODELS),
     *(f"scheduler/{name}.py" for name in ("config", "decision", "observer", "crowding", "guard", "engine", "ports")),
     *(f"scheduler/{name}.py" for name in ("grouping", "families", "relief", "rivals", "deadlocks", "fences")),
+    *(f"scheduler/{name}.py" for name in ("gathered", "unmatched")),
+    *(f"scheduler/{name}.py" for name in ("gathered", "unmatched")),
     "scheduler/store/codec.py",
     *(f"scheduler/simulation/{name}.py" for name in ("arrivals", "queueing", "peers", "ours", "oracle")),
     *(f"scheduler/policies/{name}.py" for name in POLICIES),

@@ -224,7 +224,7 @@ class CeleryPool:
     # --- the main process -----------------------------------------------------------------------------------------------------
 
     def _find(self, present: ProcId | None) -> _Main | str | None:
-        found = named(self._proc_root, self._config, present, "the worker", "--pidfile ")
+        found = named(self._proc_root, self._config, present)
         return self._open(found[0]) if isinstance(found, tuple) else found
 
     def _open(self, handle: ProcessHandle) -> _Main | str:

@@ -23,7 +23,7 @@ _WALL_CLOCK = 1_000_000_000  # seconds: a heartbeat's time stamp is seconds sinc
 
 def find(proc_root: Path, config: PoolConfig, present: ProcId | None) -> ProcessHandle | str | None:
     """A new master to adopt, None when `present` still is the one that is configured, or a sentence on why there is none."""
-    found = named(proc_root, config, present, "gunicorn", "--pid ")
+    found = named(proc_root, config, present)
     if found is None or isinstance(found, str):
         return found
     handle, source = found

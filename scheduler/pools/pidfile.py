@@ -11,13 +11,16 @@ from .signals import ProcessHandle, open_process
 _MOST = 1 << 31  # a pid is a positive int
 
 
-def named(
-    proc_root: Path, config: PoolConfig, present: ProcId | None, program: str, option: str
-) -> tuple[ProcessHandle, str] | str | None:
+STARTED = {"gunicorn": ("gunicorn", "--pid "), "uwsgi": ("uWSGI", "pidfile = "), "celery": ("the worker", "--pidfile ")}
+"""What to start for a pool of each kind that is named by a pid, and the option by which it writes a pid file."""
+
+
+def named(proc_root: Path, config: PoolConfig, present: ProcId | None) -> tuple[ProcessHandle, str] | str | None:
     """(the process, what names it), None when it still is `present`, or a sentence on why there is none.
 
-    `program` and `option` are for that sentence: what to start, and how it is told to write a pid file, as in "gunicorn", "--pid ".
+    The pool is of a kind that `STARTED` has.
     """
+    program, option = STARTED[config.kind]
     pid = config.pid
     source = f"pid = {pid}"
     if config.pidfile:

@@ -208,7 +208,7 @@ class UwsgiPool:
 
     def _find(self, present: ProcId | None) -> _Master | str | None:
         # Whether it is a uWSGI is not asked: only the one that answers for it on the stats socket, and reads the FIFO, is used
-        found = named(self._proc_root, self._config, present, "uWSGI", "pidfile = ")
+        found = named(self._proc_root, self._config, present)
         if found is None or isinstance(found, str):
             return found
         handle, now = found[0], self._clock.monotonic()

@@ -168,7 +168,7 @@ def test_a_daemon_that_acts_can_be_asked_paused_and_told_to_undo(place: Place) -
     assert [outcome["status"] for outcome in json.loads(undone.stdout)] == ["applied", "applied"]
     assert place.put_back()
     status = place.status()
-    assert (status["paused"], status["changes_in_force"]) == (True, [])
+    assert (status["paused"], status["changes"]) == (True, [])
 
     assert place.nicety("resume").returncode == 0
     until(place.changed)
@@ -194,7 +194,7 @@ def test_what_a_killed_daemon_left_is_shown_and_put_back(place: Place) -> None:
 
     status = place.nicety("status", "--json")
     assert status.returncode == 1
-    assert len(json.loads(status.stdout)["changes"]) == 2
+    assert len(json.loads(status.stdout)["changes_in_force"]) == 2
     findings = json.loads(place.nicety("doctor", "--json").stdout)
     left = next(finding for finding in findings if finding["name"] == "daemon")
     assert (left["ok"], left["fix"]) == (False, "nicety undo")

@@ -221,6 +221,40 @@ def test_a_damaged_model_is_named_and_the_one_that_nicety_comes_with_speaks(tmp_
     assert any(text.startswith("promoted demand model not used: ") for text in events)
 
 
+def test_the_log_is_json_whatever_a_pool_complains_about(tmp_path: Path) -> None:
+    pool = f'[pools.web]\nkind = "gunicorn"\npidfile = "{tmp_path}/no.pid"\n'
+    daemon = run(tmp_path, "run", "--observe", config=pool)
+    until(lambda: status(tmp_path / "state"))
+    events = [record for record in end(daemon) if record["kind"] == "event"]
+    (absent,) = [record for record in events if "no.pid does not exist" in record["text"]]
+    assert (absent["priority"], absent["logger"]) == (4, "nicety.scheduler.pools.main_process")
+
+
+def test_a_group_that_matches_nothing_is_said_once_with_the_nearest_name_and_in_status(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("nicety.scheduler.unmatched.FIRST_NS", 300_000_000)
+    (tmp_path / "uvicornish").write_text("import time; time.sleep(60)")
+    server = subprocess.Popen([sys.executable, str(tmp_path / "uvicornish")])
+    state = tmp_path / "state"
+    config = parse('[daemon]\ninterval = 0.1\n[groups.api]\nprogram = "uvicornish"\n[groups.all]\nprogram = "*"\n')
+    try:
+        with StateLock(state) as lock:
+            daemon = Daemon(Loaded(config, None), Paths(state, state / "control.sock"), lock, SystemClock(), act=False)
+            assert daemon.run(duration=1.5) == 0
+            (note,) = daemon._status({})["notes"]
+            daemon.close()
+    finally:
+        server.kill()
+        server.wait()
+    said = '[groups.api] matches nothing (program = "uvicornish"); did you mean program = '
+    records = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    (once,) = [record for record in records if record["kind"] == "note"]
+    assert once["text"].startswith(said)
+    assert once["text"].endswith(' uvicornish"?')
+    assert (note["topic"], note["text"]) == ("groups api", once["text"])
+
+
 def test_between_ticks_it_sleeps_where_there_is_no_pool_to_look_at(tmp_path: Path) -> None:
     daemon = run(tmp_path, "run", "--observe")
 
@@ -469,13 +503,13 @@ def test_a_pool_that_is_no_longer_configured_gets_its_size_back(tmp_path: Path) 
         others = "[daemon]\ninterval = 0.1\n[priority]\nenabled = false\n"  # whoever else is at work here is none of this test's
         pool = f'[pools.web]\nkind = "gunicorn"\npidfile = "{pidfile}"\nminimum = 3\nmaximum = 4\n'
         daemon = run(tmp_path, "run", "--act", config=others + pool)
-        until(lambda: workers() == 3 and (status(tmp_path / "state") or {}).get("changes_in_force"))
+        until(lambda: workers() == 3 and (status(tmp_path / "state") or {}).get("changes"))
         (tmp_path / "nicety.toml").write_text(others)
         ask(tmp_path / "state" / "control.sock", "reload", timeout_seconds=30)
         assert workers() == 2
         told = status(tmp_path / "state")
         assert told is not None
-        assert (told["changes_in_force"], told["pools"]) == ([], [])
+        assert (told["changes"], told["pools"]) == ([], [])
         lines = end(daemon)
         assert any(line["text"] == "size of pool web: 3 -> 2" for line in lines)
         assert replay(Paths(tmp_path / "state", tmp_path)).differences == []

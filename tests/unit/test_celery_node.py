@@ -563,11 +563,11 @@ def test_user_and_pid_file_problems_are_told_with_the_next_step(tmp_path: Path) 
     assert (user.uid, user.gid) == (os.getuid(), os.getgid())
     assert user_of(PROC, 1 << 22) == "has ended"
     config = PoolConfig(kind="celery", pidfile=str(tmp_path / "pid"))
-    assert "does not exist: start the worker with --pidfile" in str(named(PROC, config, None, "the worker", "--pidfile "))
+    assert "does not exist: start the worker with --pidfile" in str(named(PROC, config, None))
     (tmp_path / "pid").write_text("many")
-    assert "holds 'many', which is no pid" in str(named(PROC, config, None, "the worker", "--pidfile "))
+    assert "holds 'many', which is no pid" in str(named(PROC, config, None))
     (tmp_path / "pid").write_text(f"{1 << 22}")
-    assert "does not run: it is stale" in str(named(PROC, config, None, "the worker", "--pidfile "))
+    assert "does not run: it is stale" in str(named(PROC, config, None))
 
 
 def test_a_read_from_a_pipe_of_its_own_is_work() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import pwd
 import subprocess
 import sys
 from collections.abc import Callable
@@ -296,6 +297,37 @@ def test_the_state_directory_is_the_one_named_nearest(tmp_path: Path) -> None:
     assert paths.state_paths(Config(), None, {**home, "NICETY_STATE_DIR": "/e"}, 1000).root == Path("/e")
     assert paths.state_paths(Config(), "/x", {**home, "NICETY_STATE_DIR": "/e"}, 1000).root == Path("/x")
     assert paths.state_paths(Config(), "/x", home, 0).socket == Path("/x/control.sock")
+
+
+@pytest.fixture
+def homes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path, int]:
+    """(root's home directory, one that a user may write, who he is); he came by `sudo -u`, which kept $HOME."""
+    roots, own, uid = tmp_path / "root", tmp_path / "u", 4242
+    for path, mode in ((roots, 0o700), (own, 0o777)):  # the latter stands for his own: only root could give it to him
+        path.mkdir()
+        path.chmod(mode)
+    monkeypatch.setattr(pwd, "getpwuid", lambda _uid: pwd.struct_passwd(("u", "x", uid, uid, "", str(own), "/bin/sh")))
+    return roots, own, uid
+
+
+def test_a_home_of_somebody_else_is_left_for_ones_own_and_that_is_said(homes: tuple[Path, Path, int]) -> None:
+    roots, own, uid = homes
+    found = paths.state_paths(Config(), None, {"HOME": str(roots)}, uid)
+    assert found.root == own / ".local/state/nicety"
+    assert found.said == f"uid 4242 may not write {roots} ($HOME): the state is kept in {own}/.local/state/nicety"
+    assert paths.state_paths(Config(), None, {"HOME": str(own)}, uid).said == ""
+    assert paths.state_paths(Config(), "/x", {"HOME": str(roots)}, uid) == paths.Paths(Path("/x"), Path("/x/control.sock"))
+
+
+def test_without_any_home_that_can_be_written_it_is_said_what_to_give(homes: tuple[Path, Path, int]) -> None:
+    roots, own, uid = homes
+    own.chmod(0o755)
+    with pytest.raises(PathError, match=rf"uid 4242 may not write {roots} \(\$HOME\), nor {own}; give --state-dir DIR"):
+        paths.state_paths(Config(), None, {"HOME": str(roots)}, uid)
+    made = roots / ".local/state/nicety"
+    made.mkdir(parents=True)
+    made.chmod(0o777)
+    assert paths.state_paths(Config(), None, {"HOME": str(roots)}, uid).root == made, "somebody made it for him"
 
 
 def test_the_configuration_is_the_one_named_nearest_and_never_of_the_working_directory(

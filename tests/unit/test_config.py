@@ -112,6 +112,27 @@ GOLDEN: dict[str, tuple[str, list[str]]] = {
             "n.toml:6: store.trace_bytes: must be a whole number >= 1048576",
         ],
     ),
+    "values and what they have to do with each other, in one round": (
+        '[daemon]\nact = "yes"\n[pools.w]\nkind = "command"\nminimum = 9\nmaximum = 3\n[groups.g]\nuid = -1\n[pools.x]\npid = 7\n',
+        [
+            "n.toml:2: daemon.act: must be true or false, not text",
+            "n.toml:9: pools.x.kind: missing; this key has no default",
+            "n.toml:8: groups.g.uid: must be a whole number >= 0",
+            "n.toml:5: pools.w.minimum: 9 is more than maximum = 3",
+            'n.toml:3: pools.w: a command pool needs what to run: give command = ["program", "argument"]',
+        ],
+    ),
+    "a value that is wrong is compared with nothing": (
+        '[pools.w]\nkind = "command"\ncommand = ["x"]\nminimum = 20\nmaximum = "many"\n',
+        ["n.toml:5: pools.w.maximum: must be a whole number, not text"],
+    ),
+    "a key that is misspelt is not missed": (
+        '[pools.w]\nkind = "gunicorn"\npidfil = "/run/w.pid"\n[groups.g]\nprogramm = "x"\n',
+        [
+            'n.toml:3: pools.w.pidfil: unknown key; did you mean "pidfile"?',
+            'n.toml:5: groups.g.programm: unknown key; did you mean "program"?',
+        ],
+    ),
 }
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,6 +59,37 @@ def test_it_says_how_long_the_daemon_has_run(state: Path) -> None:
     with a_daemon(state / "control.sock"):
         row = examined(state)["daemon"]
     assert (row.ok, row.what) == (True, "running, act mode, for 1 h 2 min; see `nicety status`")
+
+
+def test_an_entry_that_nothing_belongs_to_is_a_finding(state: Path, tmp_path: Path) -> None:
+    entries = (
+        f'[groups.mine]\nuid = {os.geteuid()}\n[groups.night]\nprogram = "zq-no-such-job"\n'
+        f'[pools.web]\nkind = "gunicorn"\npidfile = "{tmp_path}/web.pid"\n[pools.me]\nkind = "celery"\npid = {os.getpid()}\n'
+    )
+    file = tmp_path / "nicety.toml"
+    file.write_text(entries)
+    found = [it for it in doctor.examine(str(file), str(state), {}, os.geteuid()) if it.name in ("groups", "pools")]
+    night, rest, web, me = found
+    assert (night.ok, night.fix) == (True, ""), "a job of the night is no trouble by day"
+    assert night.what == '[groups.night] matches nothing (program = "zq-no-such-job"); nothing that runs now has such a name'
+    assert (rest.ok, rest.what) == (True, "1 of 2 have processes")
+    assert not web.ok
+    assert web.what.startswith(f"[pools.web]: pid file {tmp_path}/web.pid does not exist: start gunicorn with --pid")
+    assert (me.ok, me.what) == (True, f"[pools.me]: pid = {os.getpid()}, pid {os.getpid()}")
+
+
+def test_a_group_that_is_misspelt_is_a_finding_with_what_was_meant(state: Path) -> None:
+    (Path(state.parent) / "zqserver.py").write_text("import sys; print(flush=True); sys.stdin.read()")
+    server = subprocess.Popen([sys.executable, "zqserver.py"], cwd=state.parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert server.stdout is not None
+        server.stdout.readline()
+        groups = examined(state, '[groups.api]\nprogram = "zqserver"\n')["groups"]
+    finally:
+        server.communicate(timeout=10)
+    assert not groups.ok
+    assert groups.what.startswith('[groups.api] matches nothing (program = "zqserver"); did you mean program = "')
+    assert groups.fix.endswith(' zqserver.py" in [groups.api]')
 
 
 def test_the_models_that_nicety_comes_with_are_said_to_speak(state: Path) -> None:

@@ -31,6 +31,7 @@ from nicety.scheduler.decision import (
     Why,
     encode,
 )
+from nicety.scheduler.gathered import describe
 from nicety.scheduler.paths import Paths
 from nicety.scheduler.store.decisions import DecisionLog, DecisionReader
 from nicety.scheduler.testing.ticks import a_forecast, a_group, a_member, a_pool, a_tick
@@ -106,7 +107,8 @@ def test_the_page_of_a_decision_answers_what_a_person_would_ask(paths: Paths) ->
         "decision s-1.0 of policy pool_size",
         "tick 1, act mode",
         "forecast floor: a load of 4 Erlang is to be expected.",
-        "load_now         3.142",
+        "Done, and read back; helped: wait of group web, cores: 0.8 before, 0.1 after 3 ticks.",
+        "3.142",
         "Forecast of web load, Erlangs",
         "4.25",
         "3 workers, which the reactive rule alone asks for",
@@ -119,7 +121,11 @@ def test_the_page_of_a_decision_answers_what_a_person_would_ask(paths: Paths) ->
 
 def test_the_page_of_a_refusal_names_the_rule_of_the_guard(paths: Paths) -> None:
     page = explain.page(paths, "s-1.1")
-    assert "the guard refused: limits: fewer than the minimum of 2" in page
+    assert page.splitlines()[:3] == [
+        "pool web: size 1.",
+        "forecast floor: a load of 4 Erlang is to be expected.",
+        "The guard refused: limits: fewer than the minimum of 2",
+    ]
     assert "Did it help" not in page
 
 
@@ -145,7 +151,7 @@ def test_an_unknown_decision_is_an_error_with_a_next_step(paths: Paths) -> None:
 
 def test_a_row_has_outcome_effect_and_reason(paths: Paths) -> None:
     with DecisionReader(paths.decisions) as reader:
-        rows = {logged.id: explain.decision_row(logged, day=True) for logged in reader.find()}
+        rows = {logged.id: explain.decision_row([logged], day=True) for logged in reader.find()}
     assert rows["s-1.0"][2:] == ("pool web: size 6", "applied, helped", "a load of 4 Erlang is to be expected.")
     assert rows["s-1.1"][2:] == ("pool web: size 1", "refused by guard", "limits: fewer than the minimum of 2")
     assert rows["s-2.0"][3] == "foreign"
@@ -169,16 +175,24 @@ def test_a_row_has_outcome_effect_and_reason(paths: Paths) -> None:
     ],
 )
 def test_an_action_in_words(action: Action, words: str) -> None:
-    assert explain.describe(action) == words
+    assert describe(action) == words
 
 
 def test_every_outcome_has_a_meaning() -> None:
     assert set(explain.MEANING) == set(Status)
 
 
-def test_a_page_is_no_wider_than_it_says(paths: Paths) -> None:
-    page = explain.page(paths, "s-2.0")
-    assert max(map(len, page.splitlines())) <= explain.WIDTH
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_a_page_is_as_wide_as_the_screen(paths: Paths, width: int) -> None:
+    long = "a sentence of many words that no line of a screen can hold, whatever it is that somebody looks at it with " * 3
+    with DecisionReader(paths.decisions) as reader:
+        logged, tick, session = explain.look_up(reader, "s-2.0")
+    figures: dict[str, float | int | str] = {"victim": "redis", "victim_wait_cores": 0.31, "odd_name_seconds": 3, "source": long}
+    wordy = Decision("s-2.0", "priority", "group hogs pid 4711", logged.decision.action, Why("x", long, figures, (long,), (long,)))
+    page = explain.decision_page(replace(logged, decision_json=encode(wordy).decode()), tick, session, width)
+    assert 0.8 * width < max(map(len, page.splitlines())) <= width
+    assert "redis waited for a CPU  0.31 cores" in page
+    assert "odd name                3 s" in page
 
 
 def test_tables_are_cut_to_the_screen_and_whole_in_files() -> None:
@@ -187,18 +201,53 @@ def test_tables_are_cut_to_the_screen_and_whole_in_files() -> None:
     assert "x" * 200 in explain.table(("one", "two"), rows)
 
 
-def test_decisions_are_a_table_where_there_is_room_for_reasons_and_else_three_lines_each(paths: Paths) -> None:
+def test_decisions_are_a_table_where_there_is_room_for_reasons_and_else_some_lines_each(paths: Paths) -> None:
     with DecisionReader(paths.decisions) as reader:
         found = reader.find()
     wide, narrow = (explain.decision_table(found, True, width).splitlines() for width in (140, 60))
     assert (wide[0].split(), len(wide)) == (["time", "id", "what", "outcome", "reason"], 1 + len(found))
     assert max(map(len, narrow)) <= 60
-    assert len(narrow) == 3 * len(found)
-    for logged, (head, what, reason) in zip(found, zip(*[iter(narrow)] * 3, strict=True), strict=True):
+    at = [number for number, line in enumerate(narrow) if not line.startswith(" ")]
+    parts = [narrow[begin:end] for begin, end in zip(at, [*at[1:], None], strict=True)]
+    for logged, (head, *texts) in zip(found, parts, strict=True):
         assert head.split()[2] == logged.id
-        assert head.endswith(explain.decision_row(logged, day=True)[3])
-        assert what.startswith(f"  {logged.target}: ")
-        assert reason[2:30] == explain.decision_row(logged, day=True)[4][:28]
+        assert " ".join(" ".join(texts).split()) == " ".join(explain.decision_row([logged], day=True)[i] for i in (3, 2, 4)).strip()
+
+
+@pytest.fixture
+def swarm(tmp_path: Path) -> Paths:
+    """A log of three ticks, in each of which a group is demoted process by process."""
+    paths = Paths(tmp_path / "swarm", tmp_path / "swarm" / "control.sock")
+    log = DecisionLog(paths.root, 1 << 20)
+    log.begin(a_session())
+    for seq in range(3):
+        each = []
+        for n in range(4):
+            target = f"group hogs pid {4711 + n}"
+            why = Why("contention now", f"redis waits: nice of {target} to 19.", {"victim": "redis", "contender": "hogs"}, (), ())
+            each.append(Decision(f"s-{seq}.{n}", "priority", target, Set(Control.NICE, ProcId(4711 + n, 1), "", 19), why))
+        outcomes = tuple(
+            Outcome(it.id, Status.VANISHED if n == 3 else Status.APPLIED, it.target, "", 1) for n, it in enumerate(each)
+        )
+        effects = tuple(Effect(f"s-{seq - 1}.{n}", "wait", 0.4, 0.1, 3, "helped") for n in range(3)) if seq else ()
+        log.append(a_full_tick(seq), Verdict(tuple(each), (), effects), outcomes)
+    log.close()
+    return paths
+
+
+def test_decisions_about_a_group_are_one_line(swarm: Paths) -> None:
+    with DecisionReader(swarm.decisions) as reader:
+        found = reader.find()[::-1]
+    assert len(found) == 12
+    text = "redis waits: nice of 4 processes of group hogs to 19."
+    rows = [explain.decision_row(alike, day=True)[1:] for alike in explain.gathered(found)]
+    assert rows == [
+        ("s-0.0", "group hogs: nice 19 for 4 processes", "3 applied, 1 vanished, helped", text),
+        ("s-1.0", "group hogs: nice 19 for 4 processes", "3 applied, 1 vanished, helped", text),
+        ("s-2.0", "group hogs: nice 19 for 4 processes", "3 applied, 1 vanished", text),
+    ]
+    assert len(explain.decision_table(found, True, None, most=2).splitlines()) == 3
+    assert len(explain.decision_lines(found)) == 3
 
 
 def test_a_folded_table_keeps_every_word_below_its_column() -> None:
@@ -217,28 +266,11 @@ def test_nothing_that_is_shown_is_obeyed_by_a_terminal(paths: Paths) -> None:
     outcome = Outcome("x", Status.FAILED, hostile, hostile, 0)
     shown = [
         explain.decision_page(forged, tick, session),
-        explain.decision_line(forged),
+        *explain.decision_lines([forged]),
         explain.decision_table([forged], True, None),
         explain.decision_table([forged], True, 80),
         explain.outcome_table([outcome], None),
-        explain.status_page({"mode": hostile, "groups": [{"group": hostile, "cpu": 1.0}], hostile: 1}, None),
     ]
     for text in shown:
         assert all(line.isprintable() for line in text.split("\n")), text
         assert "\x1b" not in text
-
-
-def test_the_status_shows_units_and_tables() -> None:
-    page = explain.status_page(
-        {
-            "mode": "act",
-            "running_seconds": 3725.0,
-            "own_memory_bytes": 50 << 20,
-            "paused": False,
-            "pools": [{"pool": "web", "size": 4}],
-        },
-        None,
-    )
-    assert "running seconds   1 h 2 min" in page
-    assert "own memory bytes  50.0 MiB" in page
-    assert "pool  size\nweb   4" in page

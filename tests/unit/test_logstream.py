@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import pty
 import socket
 import struct
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +27,7 @@ from nicety.scheduler.decision import (
     Effect,
     Flag,
     Group,
+    Note,
     Outcome,
     Recycle,
     Refusal,
@@ -38,12 +41,15 @@ from nicety.scheduler.decision import (
 )
 from nicety.scheduler.logstream import (
     BUFFER_LIMIT,
+    ERROR,
     INFO,
     NOTICE,
+    OVER_NS,
     QUIET_NS,
     REMEMBERED,
     WARNING,
     Entry,
+    Forward,
     JournalSink,
     LogStream,
     StreamSink,
@@ -127,33 +133,197 @@ def test_the_same_refusal_is_told_once_until_it_was_away_for_a_while() -> None:
     sink = Kept()
     stream = LogStream(sink)
     refused = Verdict((), (Refusal(a_decision(), "cool-down", "changed 1 s ago"),), ())
-    for seq in range(200):  # longer than QUIET_NS, but never away for so long
+    seconds = QUIET_NS // 10**9
+    for seq in range(2 * seconds):  # longer than QUIET_NS, but never away for so long
         tell(stream, a_tick(seq), refused)
     assert sink.taken() == [("refusal", "pool web: size 5", "refused")]
-    for seq in range(200, 201 + QUIET_NS // 10**9):
+    for seq in range(2 * seconds, 3 * seconds + 1):
         tell(stream, a_tick(seq), decided())
-    tell(stream, a_tick(202 + QUIET_NS // 10**9), refused)
+    tell(stream, a_tick(3 * seconds + 2), refused)
     assert len(sink.taken()) == 1
 
 
-def test_another_reason_or_another_wish_is_news() -> None:
+def test_another_rule_is_news_and_the_same_refusal_of_another_size_or_process_is_not() -> None:
     sink = Kept()
     stream = LogStream(sink)
     for seq, (size, rule) in enumerate([(5, "cool-down"), (5, "budget"), (6, "budget"), (5, "cool-down"), (6, "budget")]):
         decision = a_decision(action=ResizePool("web", size))
         tell(stream, a_tick(seq), Verdict((), (Refusal(decision, rule, "."),), ()))
-    assert [what for _, what, _ in sink.taken()] == ["pool web: size 5", "pool web: size 5", "pool web: size 6"]
+    assert [entry.fields["refused_by"] for entry in sink.entries] == ["cool-down", "budget"]
+    sink.taken()
+    for seq, pid in enumerate((7, 8, 9), 5):
+        master = demotion(f"s-{seq}.0", pid, group="gunicorn")
+        tell(stream, a_tick(seq), Verdict((), (Refusal(master, "never touch", f"Process {pid} is protected."),), ()))
+    assert sink.taken() == [("refusal", "group gunicorn pid 7: nice 19", "refused")]
 
 
-def test_an_observed_decision_is_not_repeated_but_an_applied_one_is() -> None:
+def test_what_is_decided_again_is_counted_and_summed_up() -> None:
     sink = Kept()
     stream = LogStream(sink)
-    for seq in range(3):
-        tell(stream, a_tick(seq), decided(a_decision()), an_outcome(Status.OBSERVED))
-    assert len(sink.taken()) == 1
-    for seq in range(3, 6):
+    minutes = QUIET_NS // 60_000_000_000
+    for seq in range(60 * minutes):
+        status = Status.APPLIED if seq % 4 else Status.UNCHANGED
+        tell(stream, a_tick(seq), decided(a_decision(f"s-{seq}.0")), an_outcome(status, f"s-{seq}.0"))
+    assert sink.taken() == [("decision", "pool web: size 5", "unchanged")]
+    tell(stream, a_tick(60 * minutes), decided())
+    (again,) = sink.entries
+    assert (again.what, again.status) == ("pool web: size 5", "450 applied, 149 unchanged")
+    assert again.text.startswith(f"599 times more in {minutes} min; the latest: forecast floor: ")
+    assert (again.fields["count"], again.fields["statuses"]) == (599, {"applied": 450, "unchanged": 149})
+    assert again.id == "s-599.0"
+    sink.taken()
+    for seq in range(60 * minutes, 60 * minutes * 3 + 1):
         tell(stream, a_tick(seq), decided(a_decision()), an_outcome(Status.APPLIED))
-    assert len(sink.taken()) == 3
+    assert [text for _, _, text in sink.taken()] == ["applied"], "the next sum comes after twice the time"
+
+
+def demotion(id_: str, pid: int, group: str = "hogs", rule: str = "contention now", nice: int = 19) -> Decision:
+    target = f"group {group} pid {pid}"
+    why = Why(rule, f"redis waits: nice of {target} to {nice}.", {"victim": "redis", "contender": group}, (), ())
+    return Decision(id_, "priority", target, Set(Control.NICE, ProcId(pid, pid), "", nice), why)
+
+
+def came(status: Status, decision: Decision, detail: str = "") -> Outcome:
+    return Outcome(decision.id, status, decision.target, detail, 3)
+
+
+def test_a_decision_about_a_group_is_one_line_however_many_processes_it_takes() -> None:
+    sink = Kept()
+    four = [demotion(f"s-1.{n}", 40 + n) for n in range(4)]
+    outcomes = [
+        came(Status.APPLIED, four[0]),
+        came(Status.VANISHED, four[1], "gone"),
+        *(came(Status.APPLIED, it) for it in four[2:]),
+    ]
+    tell(LogStream(sink), a_tick(1), decided(*four), *outcomes)
+    (entry,) = sink.entries
+    assert (entry.id, entry.what, entry.status) == ("s-1.0", "group hogs: nice 19 for 4 processes", "3 applied, 1 vanished")
+    assert entry.text == "contention now: redis waits: nice of 4 processes of group hogs to 19."
+    assert entry.priority == NOTICE
+    record = json.loads(json_line(entry))
+    assert (record["count"], record["changed"]) == (4, 12)
+    assert record["decisions"] == ["s-1.0", "s-1.1", "s-1.2", "s-1.3"]
+    assert record["targets"][3] == "group hogs pid 43"
+    assert record["statuses"] == {"applied": 3, "vanished": 1}
+
+
+def test_other_groups_values_and_rules_are_decisions_of_their_own() -> None:
+    sink = Kept()
+    apart = [
+        demotion("s-1.0", 1),
+        demotion("s-1.1", 2, group="make"),
+        demotion("s-1.2", 3, nice=5),
+        demotion("s-1.3", 4, rule="eased"),
+    ]
+    tell(LogStream(sink), a_tick(1), decided(*apart), *(came(Status.APPLIED, it) for it in apart))
+    assert [entry.id for entry in sink.entries] == ["s-1.0", "s-1.1", "s-1.2"], "hogs get nice 19 by another rule, which is no news"
+
+
+def test_a_child_that_joins_is_no_new_line_but_trouble_with_it_is() -> None:
+    sink = Kept()
+    stream = LogStream(sink)
+    for seq in range(50):
+        child = demotion(f"s-{seq}.0", 100 + seq, rule="contention now" if seq == 0 else "contention not over")
+        tell(stream, a_tick(seq), decided(child), came(Status.APPLIED, child))
+    assert sink.taken() == [("decision", "group hogs pid 100: nice 19", "applied")]
+    child = demotion("s-50.0", 150)
+    tell(stream, a_tick(50), decided(child), came(Status.REFUSED, child, "EPERM"))
+    (entry,) = sink.entries
+    assert (entry.status, entry.priority) == ("refused", WARNING)
+    assert "[EPERM]" in entry.text
+
+
+def test_cgroups_of_a_group_are_one_decision() -> None:
+    sink = Kept()
+    apart = []
+    for n in range(3):
+        why = Why("contention now", "Somebody waits.", {"contender": "hogs", "victim": "redis"}, (), ())
+        apart.append(Decision(f"s-1.{n}", "priority", f"cgroup /h{n}", Set(Control.CPU_SHARES, None, f"/h{n}", 2), why))
+    tell(LogStream(sink), a_tick(1), decided(*apart), *(came(Status.APPLIED, it) for it in apart))
+    assert sink.taken() == [("decision", "group hogs: cpu.shares 2 for 3 cgroups", "applied")]
+
+
+def test_the_effects_of_a_decision_about_a_group_are_one_line_with_the_victims_figure() -> None:
+    sink = Kept()
+    stream = LogStream(sink)
+    four = [demotion(f"s-1.{n}", 40 + n) for n in range(4)]
+    tell(stream, a_tick(1), decided(*four), *(came(Status.APPLIED, it) for it in four))
+    sink.taken()
+    metric = "wait of group redis, cores per core of demand"
+    effects = tuple(Effect(it.id, metric, 0.31, 0.02, 3, "helped") for it in four)
+    tell(stream, a_tick(4), Verdict((), (), effects))
+    (entry,) = sink.entries
+    assert (entry.what, entry.status) == ("group hogs: nice 19", "helped")
+    assert entry.text == "redis waited for a CPU 31 % of its demand before, 2 % after 3 ticks"
+    assert entry.fields["decisions"] == ["s-1.0", "s-1.1", "s-1.2", "s-1.3"]
+    sink.taken()
+    tell(stream, a_tick(5), Verdict((), (), effects[:1]))
+    assert sink.taken() == []
+    tell(stream, a_tick(6), Verdict((), (), (Effect("s-1.0", metric, 0.02, 0.4, 3, "hurt"),)))
+    assert sink.taken() == [("effect", "group hogs: nice 19", "hurt")]
+
+
+def test_that_putting_back_changed_nothing_is_not_told() -> None:
+    sink = Kept()
+    stream = LogStream(sink)
+    back = a_decision("s-1.0", "group hogs pid 4", Restore(Control.NICE, ProcId(4, 4), ""), "priority")
+    tell(stream, a_tick(1), decided(back), came(Status.APPLIED, back))
+    sink.taken()
+    metric = "wait of group redis, cores per core of demand"
+    tell(stream, a_tick(4), Verdict((), (), (Effect("s-1.0", metric, 0.01, 0.01, 3, "no effect"),)))
+    assert sink.taken() == []
+    tell(stream, a_tick(5), Verdict((), (), (Effect("s-1.0", metric, 0.01, 0.5, 3, "hurt"),)))
+    assert sink.taken() == [("effect", "group hogs: nice back to what it was", "hurt")]
+
+
+def test_an_undo_is_a_line_a_group_and_ending() -> None:
+    sink = Kept()
+    outcomes = [Outcome(f"s-1.{n}", Status.APPLIED, f"group hogs pid {n}", "nice 19 -> 0", 2) for n in range(9)]
+    outcomes.append(Outcome("s-1.9", Status.FOREIGN, "group hogs pid 9", "nice is 3, not 19", 0))
+    LogStream(sink).undone(1, "5e551017", outcomes)
+    assert sink.taken() == [("outcome", "group hogs, 9 of them", "applied"), ("outcome", "group hogs pid 9", "foreign")]
+
+
+def test_a_note_is_said_when_it_appears_and_when_it_is_over() -> None:
+    sink = Kept()
+    stream = LogStream(sink)
+    seconds = OVER_NS // 10**9
+    there = Verdict((), (), (), (Note("unseen", "Most of the CPU goes to what nicety cannot see.", {"unseen_cores": 1.8}),))
+    for seq in range(101):
+        tell(stream, a_tick(seq), there if seq % 3 else decided())  # also while it comes and goes
+    (entry,) = sink.entries
+    assert (entry.kind, entry.text, entry.priority) == ("note", "Most of the CPU goes to what nicety cannot see.", NOTICE)
+    assert json.loads(json_line(entry))["topic"] == "unseen"
+    assert terminal_line(entry).endswith("note      Most of the CPU goes to what nicety cannot see.")
+    sink.taken()
+    for seq in range(101, 100 + seconds):
+        tell(stream, a_tick(seq), decided())
+    assert sink.entries == []
+    tell(stream, a_tick(100 + seconds), decided())
+    assert [entry.text for entry in sink.entries] == ["no longer so: Most of the CPU goes to what nicety cannot see."]
+    tell(stream, a_tick(101 + seconds), there)
+    assert len(sink.entries) == 2
+
+
+def test_a_class_that_keeps_changing_is_told_when_it_has_stayed_for_a_while() -> None:
+    sink = Kept()
+    stream = LogStream(sink)
+    for seq in range(QUIET_NS // 10**9):
+        tell(stream, a_tick(seq), Verdict((), (), ()))
+        tell(stream, a_tick(seq, groups=[taken_for((Latency.BATCH, Latency.NONE)[seq % 2])]), decided())
+    assert len(sink.entries) == 2
+    for seq in range(QUIET_NS // 10**9, QUIET_NS // 10**9 + 3):
+        tell(stream, a_tick(seq, groups=[taken_for(Latency.BATCH)]), decided())
+    assert len(sink.entries) == 3
+    assert sink.entries[2].text.startswith("program make is taken for batch")
+
+
+def test_what_is_remembered_has_a_limit() -> None:
+    stream = LogStream(Kept())
+    for seq in range(3):
+        storm = [demotion(f"s-{seq}.{n}", n, group=f"{seq}-{n}") for n in range(REMEMBERED // 2)]
+        tell(stream, a_tick(seq), decided(*storm), *(came(Status.APPLIED, it) for it in storm))
+    assert len(stream._told) == len(stream._made) == REMEMBERED
 
 
 def test_what_was_told_long_ago_is_forgotten() -> None:
@@ -161,7 +331,29 @@ def test_what_was_told_long_ago_is_forgotten() -> None:
     for seq in range(300):
         decision = a_decision(action=Flag("web", ProcId(seq, 1), "leak"))
         tell(stream, a_tick(seq), Verdict((), (Refusal(decision, "budget", "."),), ()))
-    assert len(stream._told) <= 62
+    assert len(stream._refused) == 300
+    tell(stream, a_tick(302 + QUIET_NS // 10**9), decided())
+    assert not stream._refused
+
+
+def test_what_is_logged_elsewhere_is_an_event() -> None:
+    sink = Kept()
+    handler, logger = Forward(LogStream(sink)), logging.getLogger("nicety.scheduler.pools.main_process")
+    logging.getLogger("nicety").addHandler(handler)
+    try:
+        logger.info("pool %s: adopted", "web")
+        logger.warning("pool %s: %s", "web", "pid file /run/web.pid does not exist")
+        try:
+            raise ValueError("odd")
+        except ValueError:
+            logger.exception("tick failed")
+    finally:
+        logging.getLogger("nicety").removeHandler(handler)
+    absent, failed = sink.entries
+    assert (absent.kind, absent.priority, absent.text) == ("event", WARNING, "pool web: pid file /run/web.pid does not exist")
+    assert abs(absent.wall - time.time_ns()) < 60 * 10**9
+    assert (failed.priority, failed.text) == (ERROR, "tick failed")
+    assert json.loads(json_line(failed))["traceback"].endswith("ValueError: odd\n")
 
 
 # --- sinks --------------------------------------------------------------------------------------------------------------------

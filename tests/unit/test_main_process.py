@@ -42,7 +42,7 @@ class Adapter:
         self.main = MainProcess("jobs", self.config, self.find, self.forget, title="the master", remedy="see its log")
 
     def find(self, present: ProcId | None) -> Open | str | None:
-        found = named(PROC, self.config, present, "it", "--pid ")
+        found = named(PROC, self.config, present)
         if found is None or isinstance(found, str):
             return found
         if self.objection:

@@ -23,7 +23,9 @@ from nicety.scheduler.decision import (
     Effect,
     Flag,
     Group,
+    Note,
     Outcome,
+    Refusal,
     Restore,
     Session,
     Set,
@@ -413,12 +415,37 @@ def a_full_tick(**changes: Any) -> Tick:
     return a_tick(4, **{**values, **changes})
 
 
+HOGS = a_group("hogs", Latency.BATCH, [a_member(4711, cgroup="/batch"), a_member(4712, cgroup="/batch")], cpu=1.5)
+FLASK = a_group("flask", Latency.LATENCY, [a_member(9000)], cpu=0.06, wait=1.94)
+FULL = a_machine(busy=1.98)
+
 REASONS: dict[str, tuple[int, dict[str, Any], str]] = {
     "protected": (1, {}, "it is protected: nicety never touches"),
     "paused": (4712, {"paused": True}, "nicety is paused"),
     "too small to be told about": (31337, {}, "a [groups.NAME] section"),
     "no class": (77, {}, "its class: not known"),
-    "no contention": (4712, {}, "no contention: web waits 20 % of its demand"),
+    "calm": (
+        4712,
+        {"groups": [a_group("web", Latency.LATENCY, [a_member(9000)], cpu=1.2, wait=0.02), HOGS]},
+        "nobody waits for long: web waits 1.6 % of its demand for a CPU, the longest of all; more than 5 % is contention",
+    ),
+    "wake-ups": (
+        4712,
+        {},
+        (
+            "web waits 20 % of its demand for a CPU now (0.30 cores), and it is left alone: "
+            "0.10 of 2 CPUs are in use, so such waits are wake-ups, and no contention"
+        ),
+    ),
+    "nothing to gain": (
+        4712,
+        {"machine": FULL, "groups": [FLASK, a_group("hogs", Latency.BATCH, [a_member(4712)], cpu=0.054)]},
+        (
+            "flask waits 97 % of its demand for a CPU now (1.94 cores), and it is left alone: "
+            "there is nothing to gain: it uses 0.05 cores, and flask waits for 1.94"
+        ),
+    ),
+    "no known reason": (4712, {"machine": FULL}, "and it is left alone: what nicety may change does not stand between them"),
     "no rights": (4712, {"machine": a_machine(may_renice=False)}, "without CAP_SYS_NICE"),
     "a rival": (4712, {"machine": a_machine(rivals=("ananicy",))}, "left to ananicy while it runs: cpu.shares, nice and policy"),
     "nobody to protect": (
@@ -445,7 +472,35 @@ def test_why_nothing_was_done(case: str) -> None:
 def test_there_is_always_a_reason_for_doing_nothing() -> None:
     tick = a_full_tick(scores=())
     for pid in (*range(9000, 9004), 77, 4711, 1, 31337):
-        assert reasons(locate(pid, tick), tick)
+        assert reasons(an_account(pid, tick))
+
+
+def test_what_waits_and_why_nothing_is_done_is_said_and_never_that_there_is_no_contention() -> None:
+    """Somebody waits 97 % of his demand: a note says why nothing is done about it, or the guard's no does."""
+    tick = a_full_tick(machine=FULL, groups=[FLASK, HOGS])
+    note = Note("unseen", "Most of the CPU goes to processes that nicety cannot see: nothing is demoted for that.", {})
+    about = replace(an_account(4712, tick), notes=(note,))
+    page = " ".join(process_page(about, 80).split())
+    waits = "flask waits 97 % of its demand for a CPU now (1.94 cores), and it is left alone: "
+    assert waits + note.text in page
+    assert "no contention" not in page
+
+
+def test_the_page_has_the_notes_of_its_tick_and_the_guards_no(tmp_path: Path) -> None:
+    log = Log(tmp_path)
+    action = Set(Control.NICE, ProcId(4712, 4712), "", 19)
+    no = Refusal(Decision("s-0.0", "priority", "group hogs pid 4712", action, Why("x", "y", {}, (), ())), "budget", "too many.")
+    verdict = Verdict((), (no,), (), (Note("unseen", "Most of it is unseen.", {}),))
+    log._log.append(a_full_tick(machine=FULL, groups=[FLASK, HOGS]), verdict, ())
+    page = " ".join(log.page(4712, a_seen(ProcId(4712, 4712), "x")).split())
+    assert "and it is left alone: Most of it is unseen." in page
+    assert "the guard refused: budget: too many." in page
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_the_page_is_as_wide_as_the_screen(log: Log, width: int) -> None:
+    page = process_page(log.about(HOG.pid, a_seen(HOG, "stress-ng")), width)
+    assert 0.7 * width < max(map(len, page.splitlines())) <= width
 
 
 def test_the_page_of_a_worker_tells_its_pool_and_its_score(tmp_path: Path) -> None:
