@@ -58,7 +58,7 @@ from .decision import (
 )
 from .families import Families
 from .grouping import Grouping
-from .policies.mechanisms import under
+from .policies.mechanisms import ancestors
 from .policies.threshold import FEW
 from .rivals import running
 
@@ -779,7 +779,7 @@ def _throttled(measured: Measured, snapshot: Snapshot, before: Snapshot) -> dict
     found: dict[str, float] = {}
     homes = {(measured.members[row], snapshot.identities[id_].cgroup) for id_, row in measured.rows.items()}
     for name, cgroup in homes:
-        share = max((share for path, share in stopped.items() if under(cgroup, path)), default=0.0)
+        share = max((stopped.get(path, 0.0) for path in ancestors(cgroup)), default=0.0)
         found[name] = max(share, found.get(name, 0.0))
     return found
 
