@@ -14,11 +14,13 @@ from .explain import span
 from .linux.cgroup import find
 from .linux.facts import Finding, findings, probe
 from .linux.fence import Offer, offers
+from .linux.host import MachineError
 from .linux.process import see_all
 from .linux.text import printable
 from .paths import Loaded, PathError, Paths, load_config, state_paths
 from .pools.pidfile import STARTED, named
 from .pools.signals import ProcessHandle
+from .ports import Clock
 from .rivals import RIVALS, reaches_others, rival
 from .store.files import StoreError, private_directory
 from .store.ledger import Entry, Ledger, LedgerError, StateLock
@@ -26,6 +28,12 @@ from .unmatched import unmatched
 
 KERNEL_CONTROLS = tuple(control for control in Control if control is not Control.POOL_SIZE)
 """What a rival may touch; the size of a pool is its master's."""
+
+LOOK_SECONDS = 0.5
+"""How long the machine is looked at (chosen): busy time is counted in steps of 10 ms."""
+
+FIRST_PID_NAMESPACE = 0xEFFFFFFC
+"""Inode of the pid namespace that the kernel makes at boot: PROC_PID_INIT_INO, include/linux/proc_ns.h."""
 
 LIMITED = {"cpu": "CPU", "pids": "processes", "memory": "memory"}
 LOST = {
@@ -40,7 +48,9 @@ def examine(
     config: str | None, state_dir: str | None, environment: Mapping[str, str], uid: int, proc: Path = Path("/proc")
 ) -> list[Finding]:
     """All findings: the machine's, then those of this installation."""
-    result = list(findings(probe(proc)))
+    from .daemon import SystemClock  # brings much that `status` without a daemon does without
+
+    result = [*findings(probe(proc)), visibility(proc, SystemClock())]
     try:
         loaded = load_config(config, environment, uid)
         result.append(_configuration(loaded))
@@ -67,6 +77,47 @@ def examine(
 def as_record(finding: Finding) -> dict[str, Any]:
     """For --json."""
     return asdict(finding)
+
+
+def visibility(proc: Path, clock: Clock) -> Finding:
+    """Whether all that runs on this machine can be seen: by the pid namespace, and by what its CPUs do for `LOOK_SECONDS`."""
+    from ..models.features import rates  # numpy, likewise
+    from .linux.proc import ProcSource
+    from .observer import UNSEEN_LEAST, machine_use
+
+    name, source = "visibility", None
+    try:
+        source = ProcSource(proc)
+        before = source.read(clock.monotonic(), clock.wall(), ())
+        clock.sleep_until(before.at + round(LOOK_SECONDS * 1e9))
+        now = source.read(clock.monotonic(), clock.wall(), ())
+    except MachineError as error:
+        return Finding(name, False, printable(str(error)), "")
+    finally:
+        if source is not None:
+            source.close()
+    cpus = len(now.host.cpu_busy_ns)
+    rate = rates(before.table, now.table, before.at, now.at, before.uptime_ticks, cpus=cpus)
+    use = machine_use(before, now, rate)
+    unseen = max(use.busy - use.seen, 0.0)
+    told = f"of {use.busy:.2f} cores in use now, {use.busy - unseen:.2f} are accounted for"
+    if use.steal >= UNSEEN_LEAST * cpus:
+        told += f"; {use.steal:.2f} more went to other guests of the host, and nobody here is demoted for that"
+    if own_namespace(proc):
+        lost = f"only processes of this pid namespace are seen: {told}. Nobody is demoted for what others outside do"
+        return Finding(name, False, lost, "run nicety outside of the container, or in the pid namespace of its host (--pid=host)")
+    if unseen >= UNSEEN_LEAST * cpus:
+        lost = f"{told}: the rest belongs to processes that {proc} hides, or of which nobody collects what they used"
+        return Finding(name, False, lost, f"run as root, or mount {proc} without hidepid")
+    return Finding(name, True, f"all processes of this machine are seen: {told}", "")
+
+
+def own_namespace(proc: Path) -> bool:
+    """Whether `proc` is of a pid namespace that is not the machine's first; False where that cannot be known."""
+    try:
+        return (proc / "self/ns/pid").stat().st_ino != FIRST_PID_NAMESPACE
+    except OSError:
+        return False
 
 
 def rivals(proc: Path, own_uid: int) -> Iterator[Finding]:

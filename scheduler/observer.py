@@ -482,11 +482,9 @@ class Observer:
         busy, steal, pressure = 0.0, 0.0, None
         if before is not None and measured is not None:
             elapsed = snapshot.at - before.at
-            then = before.host.cpu_busy_ns
-            busy = sum(max(now - was, 0) for now, was in zip(host.cpu_busy_ns, then, strict=False)) / elapsed
-            steal = max(host.steal_ns - before.host.steal_ns, 0) / elapsed
-            kernel = max(host.kernel_ns - before.host.kernel_ns, 0) / elapsed
-            self._unseen += (busy - kernel - _seen(measured, snapshot) - self._unseen) / UNSEEN_TICKS
+            use = machine_use(before, snapshot, measured.rates)
+            busy, steal = use.busy, use.steal
+            self._unseen += (busy - use.seen - self._unseen) / UNSEEN_TICKS
             if host.pressure_us is not None and before.host.pressure_us is not None:
                 cpu, memory, io = (
                     min(max(now - was, 0) * 1000 / elapsed, 1.0)
@@ -495,7 +493,7 @@ class Observer:
                 pressure = (cpu, memory, io)
         return Machine(
             cpus=cpus,
-            busy=min(busy, float(cpus)),
+            busy=busy,
             memory_total=host.memory_total,
             memory_available=host.memory_available,
             pressure=pressure,
@@ -503,7 +501,7 @@ class Observer:
             cpu_cgroup=self._abilities.cpu_cgroup,
             may_renice=self._abilities.may_renice,
             rivals=self._running_rivals(snapshot.identities),
-            steal=min(steal, float(cpus)),
+            steal=steal,
             unseen=self._unseen if self._unseen >= UNSEEN_LEAST * cpus > 0 else 0.0,
         )
 
@@ -781,18 +779,35 @@ def _throttled(measured: Measured, snapshot: Snapshot, before: Snapshot) -> dict
     found: dict[str, float] = {}
     homes = {(measured.members[row], snapshot.identities[id_].cgroup) for id_, row in measured.rows.items()}
     for name, cgroup in homes:
-        share = max((stopped[path] for path in ancestors(cgroup) if path in stopped), default=0.0)
+        share = max((stopped.get(path, 0.0) for path in ancestors(cgroup)), default=0.0)
         found[name] = max(share, found.get(name, 0.0))
     return found
 
 
-def _seen(measured: Measured, snapshot: Snapshot) -> float:
-    """Cores that visible processes used, with their brief children. One that was not visible before may have used all that it ever
-    did since then."""
-    rate, table = measured.rates, snapshot.table
+@dataclass(frozen=True, slots=True)
+class MachineUse:
+    """Cores of a machine between two snapshots."""
+
+    busy: float  # in use
+    steal: float  # that the hypervisor gave to others
+    seen: float  # in use by visible processes, their brief children and the kernel; may pass `busy` by what clocks differ
+
+
+def machine_use(before: Snapshot, now: Snapshot, rate: Rates) -> MachineUse:
+    """What the machine did between two snapshots, of which `rate` are the rates.
+
+    A process that was not visible before may have used all that it ever did since then.
+    """
+    host, then, elapsed, cpus = now.host, before.host, now.at - before.at, float(len(now.host.cpu_busy_ns))
+    busy = sum(max(here - was, 0) for here, was in zip(host.cpu_busy_ns, then.cpu_busy_ns, strict=False)) / elapsed
+    kernel = max(host.kernel_ns - then.kernel_ns, 0) / elapsed
     new = ~rate.known
-    most = np.minimum(table["cpu_ns"][new] / 1e9 / measured.seconds, table["threads"][new])
-    return float(rate.cpu.sum() + rate.brief.sum() + most.sum())
+    most = np.minimum(now.table["cpu_ns"][new] / elapsed, now.table["threads"][new])
+    return MachineUse(
+        busy=min(busy, cpus),
+        steal=min(max(host.steal_ns - then.steal_ns, 0) / elapsed, cpus),
+        seen=kernel + float(rate.cpu.sum() + rate.brief.sum() + most.sum()),
+    )
 
 
 def _member(id_: ProcId, record: np.void, identity: Identity) -> Member:

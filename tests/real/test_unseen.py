@@ -82,3 +82,16 @@ def test_a_build_of_thousands_of_processes_is_seen(tmp_path: Path) -> None:
     assert statistics.median(busy for busy, _ in seen) > 0.7 * (os.cpu_count() or 1)
     assert statistics.median(unseen for _, unseen in seen) == 0.0
     assert max(unseen for _, unseen in seen) < 0.3
+
+
+@pytest.mark.skipif(not capable(CAN_UNSHARE), reason="needs CAP_SYS_ADMIN to make a pid namespace")
+def test_doctor_says_that_a_namespace_hides_the_rest() -> None:
+    look = """if True:
+        from pathlib import Path
+        from nicety.scheduler.daemon import SystemClock
+        from nicety.scheduler.doctor import visibility
+        print(visibility(Path("/proc"), SystemClock()).what)"""
+    with running(sys.executable, "-c", HOG):
+        command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", look]
+        said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert said.startswith("only processes of this pid namespace are seen")

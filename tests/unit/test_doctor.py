@@ -11,13 +11,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from nicety.models.artifact import promote, save, shipped
+from nicety.models.records import SAMPLE, HostSample, PoolSample, Snapshot
 from nicety.scheduler import doctor
 from nicety.scheduler.control_socket import ControlSocket
 from nicety.scheduler.daemon import SystemClock
 from nicety.scheduler.linux.facts import Finding
+from nicety.scheduler.testing.clock import FakeClock
 
 
 def examined(state: Path, config: str = "") -> dict[str, Finding]:
@@ -53,6 +56,62 @@ def state(tmp_path: Path) -> Path:
     made = tmp_path / "state"
     made.mkdir(mode=0o700)
     return made
+
+
+def looked_at(
+    monkeypatch: pytest.MonkeyPatch, proc: Path, unseen: float, steal: float = 0.0, namespace: int = 0xEFFFFFFC
+) -> Finding:
+    """What is said of a machine of two CPUs on which visible processes use 0.5 cores, and somebody else besides."""
+    clock, closed = FakeClock(), list[bool]()
+    began = clock.monotonic()
+
+    class Source:
+        def __init__(self, root: Path) -> None:
+            assert root == proc
+
+        def read(self, at: int, wall: int, pools: tuple[PoolSample, ...]) -> Snapshot:
+            seconds = (at - began) / 1e9
+            table = np.zeros(1, dtype=SAMPLE)
+            table["pid"], table["cpu_ns"], table["threads"] = 7, round(0.5e9 * seconds), 4
+            busy = round((0.5 + unseen) * 1e9 * seconds)
+            host = HostSample((busy, 0), 1, 1, None, steal_ns=round(steal * 1e9 * seconds))
+            return Snapshot(at, wall, 100, table, {}, host, pools)
+
+        def close(self) -> None:
+            closed.append(True)
+
+    class Stat:
+        st_ino = namespace
+
+    monkeypatch.setattr("nicety.scheduler.linux.proc.ProcSource", Source)
+    monkeypatch.setattr(Path, "stat", lambda self: Stat() if self == proc / "self/ns/pid" else pytest.fail(str(self)))
+    found = doctor.visibility(proc, clock)
+    assert closed
+    return found
+
+
+@pytest.mark.parametrize(
+    ("unseen", "steal", "namespace", "ok", "told"),
+    [
+        (0.05, 0.0, 0xEFFFFFFC, True, "all processes of this machine are seen: of 0.55 cores in use now, 0.50 are accounted for"),
+        (1.25, 0.0, 0xEFFFFFFC, False, "of 1.75 cores in use now, 0.50 are accounted for: the rest belongs to processes that"),
+        (1.25, 0.0, 4026532345, False, "only processes of this pid namespace are seen: of 1.75 cores in use now, 0.50 are"),
+        (0.0, 0.75, 0xEFFFFFFC, True, "0.75 more went to other guests of the host"),
+    ],
+)
+def test_it_says_whether_all_of_the_machine_is_seen(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, unseen: float, steal: float, namespace: int, ok: bool, told: str
+) -> None:
+    found = looked_at(monkeypatch, tmp_path, unseen, steal, namespace)
+    assert found.ok is ok
+    assert told in found.what
+    assert bool(found.fix) is not ok
+
+
+def test_a_directory_that_is_no_procfs_is_a_finding(tmp_path: Path) -> None:
+    found = doctor.visibility(tmp_path, FakeClock())
+    assert not found.ok
+    assert "stat" in found.what
 
 
 def test_it_says_how_long_the_daemon_has_run(state: Path) -> None:
