@@ -441,16 +441,16 @@ def _outcome(wall: int, whose: str, alike: Sequence[Outcome], common: Mapping[st
 
 def _effect(wall: int, alike: Sequence[Effect], made: Decision | None, common: Mapping[str, Any]) -> Entry:
     """The line of effects that are one. `made`: the decision, where it is known still."""
-    first = alike[0]
+    first, count = alike[0], sum(effect.decisions for effect in alike)
     fields = {
         **common,
         "metric": first.metric,
         "before": first.before,
         "after": first.after,
         "ticks": first.ticks,
-        "count": len(alike),
+        "count": count,
         "decisions": [effect.decision for effect in alike],
-        "statuses": {first.verdict: len(alike)},
+        "statuses": {first.verdict: count},
     }
     what = first.metric if made is None else f"{subject(made)}: {describe(made.action)}"
     return Entry(wall, "effect", INFO, first.decision, what, first.verdict, effect_in_words(first), fields)

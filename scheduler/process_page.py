@@ -31,14 +31,12 @@ from .explain import (
 )
 from .gathered import describe
 from .policies.incident_words import WHAT
-from .policies.priority import BATCH_DEMAND, BUSY, WAIT_FLOOR
+from .policies.priority import BUSY
+from .policies.supply import WAIT_FLOOR, helpers, lacks
 from .rivals import touches
 
 Rows = list[tuple[str, str | tuple[str, ...]]]
 """Labels and texts; of several texts as many as a line holds, for the page has the others below."""
-
-LITTLE = 0.2
-"""Share of what somebody waits for, below which what another uses is said to be too little to gain (chosen)."""
 
 BRIEF = frozenset({"given back", "why", "why this one"})
 """Rows of which the page has all below: they take two lines at most."""
@@ -412,8 +410,10 @@ def _no_use(tick: Tick, group: Group, worst: Group) -> list[str]:
     machine = tick.machine
     if machine.busy < BUSY * machine.cpus:
         return [f"{machine.busy:.2f} of {machine.cpus} CPUs are in use, so such waits are wake-ups, and no contention"]
-    if group.cpu < max(BATCH_DEMAND, LITTLE * worst.wait):
-        return [f"there is nothing to gain: it uses {group.cpu:.2f} cores, and {worst.name} waits for {worst.wait:.2f}"]
+    lacking = lacks(worst, machine.cpus)
+    able, _ = helpers({each.name: each.cpu for each in tick.groups if each.latency is Latency.BATCH}, lacking)
+    if group.name not in able:
+        return [f"there is nothing to gain: it uses {group.cpu:.2f} cores, and {worst.name} lacks {lacking:.2f}"]
     return []
 
 

@@ -7,8 +7,8 @@ import random
 import pytest
 
 from nicety.models.records import Latency
-from nicety.scheduler.config import Config
-from nicety.scheduler.decision import Decision, Outcome, Set, Status, Tick
+from nicety.scheduler.config import parse
+from nicety.scheduler.decision import Decision, Outcome, Restore, Set, Status, Tick
 from nicety.scheduler.engine import Engine
 from nicety.scheduler.logstream import Entry, LogStream
 from nicety.scheduler.testing.ticks import a_group, a_machine, a_member, a_tick
@@ -17,8 +17,9 @@ HOUR = 3600
 READABLE = 60
 """Lines: one a second for a minute."""
 
-PROCESSES, NEW_A_TICK = 400, 24
-INTERVAL = 3
+PROCESSES, NEW_A_TICK = 400, 32
+INTERVAL = 4
+CONFIG = parse("[guard]\nchanges_per_tick = 400\n")
 
 
 class Kept:
@@ -35,11 +36,12 @@ class Kept:
         pass
 
 
-def a_busy_tick(seq: int, pids: list[int], waits: bool, outcomes: list[Outcome]) -> Tick:
-    """A service that waits for the CPU, or does not, beside hogs in its own session."""
-    redis = a_group("redis", Latency.LATENCY, [a_member(50, session=5)], cpu=0.3, wait=0.2 if waits else 0.0)
-    hogs = a_group("hogs", Latency.BATCH, [a_member(pid, session=5) for pid in pids], cpu=1.6 if waits else 0.02)
-    return a_tick(seq, machine=a_machine(busy=1.95 if waits else 0.4), groups=[redis, hogs], outcomes=outcomes, interval=INTERVAL)
+def a_busy_tick(seq: int, pids: list[int], share: float, outcomes: list[Outcome]) -> Tick:
+    """A service and hogs in its own session. `share`: how much of the hogs is in its way; it waits for that."""
+    redis = a_group("redis", Latency.LATENCY, [a_member(50, session=5)], cpu=0.3, wait=0.6 * share)
+    hogs = a_group("hogs", Latency.BATCH, [a_member(pid, session=5) for pid in pids], cpu=1.6 if share else 0.02)
+    machine = a_machine(busy=1.95 if share else 0.4)
+    return a_tick(seq, machine=machine, groups=[redis, hogs], outcomes=outcomes, interval=INTERVAL)
 
 
 def what_came(decision: Decision, chance: random.Random) -> Outcome:
@@ -51,20 +53,25 @@ def what_came(decision: Decision, chance: random.Random) -> Outcome:
 @pytest.fixture(scope="module")
 def hour() -> tuple[list[Entry], int]:
     """What the log has of an hour, and how many decisions were made in it."""
-    chance, sink, engine = random.Random(7), Kept(), Engine(Config(), "5e551017")
+    chance, sink, engine = random.Random(7), Kept(), Engine(CONFIG, "5e551017")
     stream = LogStream(sink)
     pids, outcomes, decided = list(range(1000, 1000 + PROCESSES)), list[Outcome](), 0
-    demoted = list[Decision]()
+    demoted = dict[int, Decision]()
     for seq in range(HOUR // INTERVAL):
-        waits = seq % 30 < 17  # contention comes and goes
+        there = seq % 30 < 17  # batch work comes and goes, and the waits with what of it is not demoted
         pids = [*pids[NEW_A_TICK:], *range(2000 + seq * NEW_A_TICK, 2000 + (seq + 1) * NEW_A_TICK)]
-        tick = a_busy_tick(seq, pids, waits, outcomes)
+        share = 0.01 + 0.99 * max(0.0, sum(pid not in demoted for pid in pids) / PROCESSES - 0.12) if there else 0.0
+        tick = a_busy_tick(seq, pids, share, outcomes)
         verdict = engine.step(tick)
         outcomes = [what_came(decision, chance) for decision in verdict.decisions]
         decided += len(verdict.decisions)
-        demoted = [*demoted, *(it for it in verdict.decisions if isinstance(it.action, Set))][-100:]
-        if demoted and seq % 20 == 13:
-            starved = demoted[-1]
+        for decision in verdict.decisions:
+            if isinstance(decision.action, Set) and decision.action.process is not None:
+                demoted[decision.action.process.pid] = decision
+            elif isinstance(decision.action, Restore) and decision.action.process is not None:
+                demoted.pop(decision.action.process.pid, None)
+        if seq > HOUR // INTERVAL - 30 and seq % 10 == 3:
+            starved = next(reversed(demoted.values()))
             outcomes.append(Outcome(starved.id, Status.RELIEVED, starved.target, f"pid {seq} starves: it got 15 ms", 1))
         stream.tick("5e551017", "act", tick, verdict, outcomes)
     return sink.entries, decided

@@ -442,7 +442,7 @@ REASONS: dict[str, tuple[int, dict[str, Any], str]] = {
         {"machine": FULL, "groups": [FLASK, a_group("hogs", Latency.BATCH, [a_member(4712)], cpu=0.054)]},
         (
             "flask waits 97 % of its demand for a CPU now (1.94 cores), and it is left alone: "
-            "there is nothing to gain: it uses 0.05 cores, and flask waits for 1.94"
+            "there is nothing to gain: it uses 0.05 cores, and flask lacks 1.94"
         ),
     ),
     "no known reason": (4712, {"machine": FULL}, "and it is left alone: what nicety may change does not stand between them"),
