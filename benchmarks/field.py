@@ -27,6 +27,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -42,6 +43,7 @@ from field_scenes import SCENES, Hand, Scene
 from field_stage import SceneError, Stage, cpu_seconds
 from latency_beside_batch import awake
 
+from nicety.scheduler.control_socket import ControlError, NoDaemonError, ask
 from nicety.scheduler.store.files import StoreError
 
 LEAD, WARM, SETTLE = 3.0, 10.0, 1.5
@@ -52,6 +54,9 @@ TRIAL = 6.0
 
 START = 12.0
 """Seconds that a scene takes to start and end, about."""
+
+ANSWER = 20.0
+"""Seconds after which the daemon's socket is taken not to answer at all."""
 
 UNANSWERED = 60.0
 """Seconds that count for a request which was never answered."""
@@ -67,6 +72,7 @@ class Mark:
     closes: float
     work: float | None  # cores that the batch used
     own: float | None  # cores that the daemon used
+    answer: float | None  # seconds in which its socket answered
 
 
 def measure(stage: Stage, condition: Condition, pair: int, seconds: float, daemon: int | None = None) -> Mark:
@@ -79,7 +85,17 @@ def measure(stage: Stage, condition: Condition, pair: int, seconds: float, daemo
     own = None if daemon is None or spent is None else (cpu_seconds(daemon) - spent) / (closes - opens)
     stage.check()
     work = None if began is None or ended is None else (ended - began) / (closes - opens)
-    return Mark(condition, pair, opens, closes, work, own)
+    return Mark(condition, pair, opens, closes, work, own, None if daemon is None else answer(stage.state))
+
+
+def answer(state: Path) -> float:
+    """Seconds in which the daemon's socket answers. Raises SceneError if it does not."""
+    began = time.monotonic()
+    try:
+        ask(state / "control.sock", "status", ANSWER)
+    except (NoDaemonError, ControlError) as error:
+        raise SceneError(f"the daemon's socket: {error}") from error
+    return time.monotonic() - began
 
 
 def windows(marks: list[Mark], rows: np.ndarray) -> list[Window]:
@@ -95,7 +111,8 @@ def windows(marks: list[Mark], rows: np.ndarray) -> list[Window]:
         p50, p99 = np.quantile(np.minimum(counted, UNANSWERED), (0.5, 0.99), method="higher")
         lost = int(np.isinf(latency[within]).sum())
         stood = int(np.sum((stalls >= mark.opens) & (stalls < mark.closes)))
-        found.append(Window(mark.condition, mark.pair, float(p50), float(p99), len(counted), lost, stood, mark.work, mark.own))
+        seen = (float(p50), float(p99), len(counted), lost, stood)
+        found.append(Window(mark.condition, mark.pair, *seen, mark.work, mark.own, mark.answer))
     return found
 
 
@@ -163,6 +180,7 @@ def run(scene: Scene, home: Path, pairs: int, seconds: float) -> Record:
             stage.end_load()
             found = windows(marks, stage.latencies())
             changes, relieved = field_log.read(stage.state, stage.roster, stage.roles)
+            missed = field_log.missed(stage.state)
         except (SceneError, StoreError) as error:
             return Record(scene.name, trouble=str(error))
         finally:
@@ -176,6 +194,7 @@ def run(scene: Scene, home: Path, pairs: int, seconds: float) -> Record:
         tuple(sorted(stage.roster.demoted)),
         scene.demotes,
         acted / 3600,
+        missed,
         tried=tried,
     )
 
@@ -194,9 +213,9 @@ def show(record: Record) -> None:
         batch = f", batch {np.mean(work):.3f} cores" if work else ""
         stood = f"{sum(window.stalls for window in mine)} stalls"
         print(f"  {condition:<8} p50 {p50:8.3f} ms, p99 {p99:8.3f} ms{batch}; {len(mine)} windows, {stood}", flush=True)
-    for change in record.changes:
-        whom = ", ".join(change.programs) or "?"
-        print(f"  demoted {change.target} by {change.control}: {whom}; frees {change.frees} of {change.lacks} cores", flush=True)
+    met = Counter((", ".join(change.programs) or "what is not the scene's", change.control) for change in record.changes)
+    for (whom, control), times in met.items():
+        print(f"  demoted {whom} by {control}: {times} times", flush=True)
 
 
 def longest(scene: Scene, pairs: int, seconds: float) -> float:

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
 
 import numpy as np
 from claims import Claims
@@ -25,6 +24,9 @@ so wide, unless p99 gains so much; and so much of what the best control picked b
 
 HAND_GAINS = 0.95
 """A control picked by hand gains where its whole interval of p99 lies below 1, and its ratio is at most this: chosen."""
+
+MISSED, ANSWER = 0.05, 0.2
+"""What issue 22 asks of the daemon at load 100, and here at any: share of ticks missed, seconds for an answer of its socket."""
 
 SUPPLIES = 0.25
 """Part of what the victim lacks that the contender must at least be able to free: chosen, "a good part" in decision 0012."""
@@ -69,6 +71,7 @@ class Window:
     stalls: int  # times that the machine stood still
     work: float | None  # cores that the batch used; None: the scene has none
     own: float | None = None  # cores that the daemon used; None: there was none
+    answer: float | None = None  # seconds in which its socket answered once
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,7 @@ class Record:
     kernel: tuple[str, ...] = ()  # what the kernel showed of demoted latency-sensitive processes
     demotes: bool = True  # False: in this scene no demotion can be right
     hours: float = 0.0  # that nicety ran
+    missed: float | None = None  # share of its ticks that the daemon did not make; None: too few to tell
     trouble: str = ""  # why the scene could not be run to its end
     tried: dict[str, tuple[float, float | None]] = field(default_factory=dict)  # control -> (p99, batch work) when it was chosen
 
@@ -229,6 +233,11 @@ def _claim_figures(claims: Claims, record: Record) -> None:
     claims.add(f"{name}: requests never answered with nicety, without {without}", lost, "for comparison", True)
     own = [window.own for window in windows if window.own is not None]
     claims.add(f"{name}: cores that the daemon used", float(np.mean(own)) if own else None, "for comparison", True)
+    if record.missed is not None:
+        claims.at_most(f"{name}: share of its ticks that the daemon missed", record.missed, MISSED)
+    answers = [window.answer for window in windows if window.answer is not None]
+    if answers:
+        claims.at_most(f"{name}: seconds until its socket answered, the longest of {len(answers)}", max(answers), ANSWER)
 
 
 def _claim_hand(claims: Claims, record: Record, p99: Interval) -> None:
@@ -251,7 +260,7 @@ def _claim_changes(claims: Claims, record: Record) -> None:
     met = sorted({program for change in changes for program in change.sensitive})
     _none(claims, f"{name}: latency-sensitive programs demoted, by the decision log", met)
     _none(claims, f"{name}: latency-sensitive programs demoted, as the kernel showed", sorted(set(record.kernel)))
-    _none(claims, f"{name}: demotions that could not supply", [change.decision for change in changes if cannot_supply(change)])
+    claims.at_most(f"{name}: demotions that could not supply", sum(map(cannot_supply, changes)), 0)
     claims.at_most(f"{name}: times that the same pair was relieved, an hour", relieved_an_hour(record), 1)
     if record.demotes:
         claims.add(f"{name}: demotions", len(changes), "for comparison", True)
@@ -267,5 +276,5 @@ def _shown(claims: Claims, said: str, found: Interval | None) -> None:
         claims.add(said, text, "for comparison", True)
 
 
-def _none(claims: Claims, said: str, which: Sequence[Any]) -> None:
-    claims.add(said, ", ".join(map(str, which)) or 0, "0", not which)
+def _none(claims: Claims, said: str, which: Sequence[str]) -> None:
+    claims.add(said, ", ".join(which) or "none", "none", not which)

@@ -35,6 +35,20 @@ def read(state: Path, roster: Roster, roles: dict[str, Role]) -> tuple[list[Chan
     return changes, relieved
 
 
+def missed(state: Path) -> float | None:
+    """Share of its ticks that the daemon did not make, over all its runs. Raises StoreError if there is no log."""
+    made = due = 0.0
+    with DecisionReader(state) as log:
+        for session in log.sessions():
+            if session.session is None:
+                continue
+            interval = float(session.session.config["daemon"]["interval"])
+            times = [logged.tick.at / 1e9 for logged in log.ticks(session.id) if logged.tick is not None]
+            if len(times) > 1:
+                made, due = made + len(times) - 1, due + round((times[-1] - times[0]) / interval)
+    return max(0.0, 1 - made / due) if due else None
+
+
 def demotes(decision: Decision) -> bool:
     """Whether it takes CPU from somebody."""
     action = decision.action

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -24,7 +25,7 @@ from field_load import MARKER
 POSTGRES = Path("/usr/lib/postgresql/15/bin")
 """Where Debian keeps what is not in PATH."""
 
-STACKS = ("uvicorn", "gunicorn", "gevent", "packaging", "dramatiq[redis]", "rq", "joblib")
+STACKS = ("uvicorn[standard]", "gunicorn", "gevent", "packaging", "dramatiq[redis]", "rq", "joblib")
 """Packages of the virtual environment; gunicorn's gevent worker needs packaging."""
 ANSWER = MARKER.decode()
 SCRIPT = f"local s = 0 for i = 1, tonumber(ARGV[1]) do s = s + i % 7 end return '{ANSWER}'"
@@ -68,6 +69,7 @@ class Program:
     needs: tuple[str, ...] = ()  # programs in PATH, "venv", "project", "postgres"
     before: Callable[[Site], None] = nothing
     after: Callable[[Site], None] = nothing  # once it is up
+    farewell: int = 0  # signal that ends it without a trace; 0: SIGKILL does
 
 
 # --- services -------------------------------------------------------------------------------------------------------------------
@@ -211,7 +213,8 @@ def postgres(role: Role = Role.SERVICE, scale: int = 5) -> Program:
         if role is Role.BATCH:
             run(as_postgres(str(POSTGRES / "pg_dump"), *at, "-Fc", "-f", f"{site.folder}/dump", "bench"))
 
-    return Program("postgres", role, command, listens=True, needs=("postgres", "setpriv"), before=before, after=after)
+    needs, fast = ("postgres", "setpriv"), signal.SIGINT  # killed, it would leave shared memory behind
+    return Program("postgres", role, command, listens=True, needs=needs, before=before, after=after, farewell=fast)
 
 
 def as_postgres(*words: str) -> list[str]:

@@ -25,8 +25,9 @@ from field_figures import SENSITIVE, Role
 from field_programs import POSTGRES, Program, Site, as_postgres
 from field_scenes import Hand, Layout, Requests, Scene, Way
 
-UP, DOWN = 90.0, 60.0
-"""Seconds for a program or the daemon to come up beside a hundred hogs, and to end."""
+UP, DOWN, FAREWELL = 90.0, 60.0, 10.0
+"""Seconds for a program or the daemon to come up beside a hundred hogs, for the daemon and the load to end, and for a program that
+is ended politely."""
 
 LOOK = 0.5
 """Seconds between two looks at all processes."""
@@ -34,7 +35,7 @@ LOOK = 0.5
 DEPLOY = 4.0
 """Seconds between two deploys."""
 
-QUOTA_PERIOD, QUOTA_ROOM, QUOTA_LOOK = 0.01, 1.3, 3.0
+QUOTA_PERIOD, QUOTA_ROOM, QUOTA_LOOK = 0.01, 1.6, 3.0
 """The throttled service's quota: seconds of a period, times the CPU that it uses on average, seconds over which that is seen."""
 
 LEAST = {"cpu.shares": "2", "cpu.weight": "1"}
@@ -79,7 +80,7 @@ def table() -> dict[int, Seen]:
         if not name.isdecimal():
             continue
         try:
-            fields = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
+            fields = Path(f"/proc/{name}/stat").read_text(errors="replace").rpartition(")")[2].split()
         except OSError:
             continue
         if fields[0] not in "ZX":
@@ -148,10 +149,16 @@ class Launcher:
         raise SceneError(f"process {pid} of the namespace is not to be found")
 
     def close(self) -> None:
-        """End it and all that is below it."""
-        for row in reversed(tree(table(), self.pid)):
+        """End it and all that is below it; stopped first, so that nobody forks out of sight meanwhile."""
+        stopped = set[int]()
+        while left := [row.pid for row in tree(table(), self.pid) if row.pid not in stopped]:
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGSTOP)
+            stopped.update(left)
+        for pid in (*(stopped - {self.pid}), self.pid):
             with contextlib.suppress(ProcessLookupError):
-                os.kill(row.pid, signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
         self._shell.wait()
         self._shell.stdin.close()
         self._shell.stdout.close()
@@ -208,6 +215,7 @@ class Stage:
         for thread in self._threads:
             thread.join()
         self.end_load()
+        self._farewell()
         for launcher in self._launchers:
             launcher.close()
         deadline = time.monotonic() + DOWN
@@ -218,9 +226,22 @@ class Stage:
                 except OSError:  # its processes are still on their way out
                     time.sleep(0.02)
 
+    def _farewell(self) -> None:
+        """End politely what would leave something behind."""
+        roots = []
+        for program in self.scene.programs:
+            root = self.roots.get(program.name)
+            if program.farewell and root is not None and alive(root):
+                os.kill(root, program.farewell)
+                roots.append(root)
+        deadline = time.monotonic() + FAREWELL
+        while any(map(alive, roots)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+
     def check(self) -> None:
         """Raises SceneError if something that should run has ended."""
         ended = [name for name, root in self.roots.items() if not alive(root)]
+        ended += ["the watch"] if not all(thread.is_alive() for thread in self._threads) else []
         ended += ["the load"] if any(load.poll() is not None for load in self._load) else []
         if ended:
             logs = (self.site.folder / f"{ended[0]}.log").read_text() if (self.site.folder / f"{ended[0]}.log").exists() else ""
