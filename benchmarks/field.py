@@ -130,6 +130,17 @@ def set_by_hand(stage: Stage, hand: Hand | None, condition: Condition) -> Iterat
 
 
 @contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C and SIGTERM change nothing while it lasts."""
+    before = {which: signal.signal(which, signal.SIG_IGN) for which in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for which, handler in before.items():
+            signal.signal(which, handler)
+
+
+@contextlib.contextmanager
 def acting(stage: Stage) -> Iterator[int]:
     """Nicety, when it has had time to find out what is what; its pid."""
     with stage.nicety() as daemon:
@@ -184,7 +195,8 @@ def run(scene: Scene, home: Path, pairs: int, seconds: float) -> Record:
         except (SceneError, StoreError) as error:
             return Record(scene.name, trouble=str(error))
         finally:
-            stage.close()
+            with uninterrupted():
+                stage.close()
     return Record(
         scene.name,
         tuple(found),

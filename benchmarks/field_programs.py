@@ -44,9 +44,10 @@ class Site:
         return self.ports.setdefault(name, free_port())
 
     def write(self, name: str, text: str) -> str:
-        """A file of the scene; its path."""
+        """A file of the scene; its path. One that is there already is left: another program may just read it."""
         path = self.folder / name
-        path.write_text(text)
+        if not path.exists():
+            path.write_text(text)
         return str(path)
 
     def tool(self, name: str) -> str:
