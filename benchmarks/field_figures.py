@@ -28,8 +28,9 @@ HAND_GAINS = 0.95
 MISSED, ANSWER = 0.05, 0.2
 """What issue 22 asks of the daemon at load 100, and here at any: share of ticks missed, seconds for an answer of its socket."""
 
-SUPPLIES = 0.25
-"""Part of what the victim lacks that the contender must at least be able to free: chosen, "a good part" in decision 0012."""
+SUPPLIES, LEAST_FREED = 0.5, 0.05
+"""Part of what the victim lacks that the contender, or all that are demoted together, must at least be able to free, and cores that
+each must: chosen, "a good part" in decision 0012."""
 
 BATCH_NARROW = 0.03
 """Half-width of the interval of batch work at which a scene may end early: what is asked of it is 3 %."""
@@ -87,6 +88,7 @@ class Change:
     contender: str
     lacks: float | None  # cores that the victim lacks; None: the decision does not say
     frees: float | None  # cores that the contender can free
+    together: float | None = None  # cores that it can free with all others that are demoted for the same; None: it is alone
 
 
 @dataclass(frozen=True)
@@ -186,8 +188,10 @@ def best(tried: dict[str, tuple[float, float | None]], unhindered: float | None)
 
 
 def cannot_supply(change: Change) -> bool:
-    """Whether what the contender can free is no good part of what the victim lacks, or the decision does not say."""
-    return change.lacks is None or change.frees is None or change.frees < SUPPLIES * change.lacks
+    """Whether what can be freed is no good part of what the victim lacks, or the decision does not say."""
+    if change.lacks is None or change.frees is None:
+        return True
+    return change.frees < LEAST_FREED or max(change.frees, change.together or 0.0) < SUPPLIES * change.lacks
 
 
 def relieved_an_hour(record: Record) -> float:

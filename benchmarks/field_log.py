@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from field_figures import SENSITIVE, Change, Role
-from field_stage import Roster
+from field_stage import Roster, ancestors
 
 from nicety.scheduler.decision import Control, Decision, Set, Status
-from nicety.scheduler.policies.mechanisms import under
 from nicety.scheduler.store.decisions import DecisionReader, LoggedDecision
 
 NO_DEMOTION = frozenset({Control.SLICE, Control.AFFINITY, Control.POOL_SIZE})
@@ -64,7 +63,7 @@ def change_of(decision: Decision, programs: set[str], roles: dict[str, Role]) ->
     """The record of a demotion that met these programs."""
     action, figures = decision.action, decision.why.figures
     assert isinstance(action, Set), "only that demotes"
-    lacks, frees = (_number(figures.get(name)) for name in ("victim_lacks_cores", "contender_frees_cores"))
+    supply = (_number(figures.get(name)) for name in ("victim_lacks_cores", "contender_frees_cores", "all_free_cores"))
     return Change(
         decision.id,
         str(action.control),
@@ -73,8 +72,7 @@ def change_of(decision: Decision, programs: set[str], roles: dict[str, Role]) ->
         tuple(sorted(name for name in programs if roles.get(name) in SENSITIVE)),
         str(figures.get("victim", "")),
         str(figures.get("contender", decision.target)),
-        lacks,
-        frees,
+        *supply,
     )
 
 
@@ -83,7 +81,8 @@ def met(log: DecisionReader, row: LoggedDecision, decision: Decision, roster: Ro
     action = decision.action
     assert isinstance(action, Set), "only that demotes"
     if action.process is None:
-        return set().union(*(names for cgroup, names in roster.cgroups.items() if under(cgroup, action.cgroup)))
+        below = (names for cgroup, names in roster.cgroups.items() if action.cgroup.strip("/") in ancestors(cgroup))
+        return set().union(*below)
     key = (action.process.pid, action.process.start_ticks)
     if action.control is not Control.AUTOGROUP:
         return set(roster.processes.get(key, ())) or _of_session(roster, _session(log, row, key))

@@ -136,12 +136,21 @@ def test_a_demoted_service_falls_short_whoever_shows_it(figures: ModuleType) -> 
 
 
 @pytest.mark.parametrize(
-    ("lacks", "frees", "can"), [(0.4, 0.1, True), (0.4, 0.09, False), (None, 1.0, False), (0.4, None, False), (0.0, 0.05, True)]
+    ("lacks", "frees", "together", "can"),
+    [
+        (0.4, 0.2, None, True),
+        (0.4, 0.19, None, False),
+        (0.4, 0.05, 0.2, True),
+        (0.4, 0.05, 0.19, False),
+        (0.4, 0.04, 1.0, False),
+        (None, 1.0, 1.0, False),
+        (0.4, None, 1.0, False),
+    ],
 )
 def test_a_demotion_must_be_able_to_supply_and_must_say_so(
-    figures: ModuleType, lacks: float | None, frees: float | None, can: bool
+    figures: ModuleType, lacks: float | None, frees: float | None, together: float | None, can: bool
 ) -> None:
-    assert figures.cannot_supply(change(figures, lacks=lacks, frees=frees)) is not can
+    assert figures.cannot_supply(change(figures, lacks=lacks, frees=frees, together=together)) is not can
 
 
 def test_the_same_pair_is_relieved_once_an_hour_at_most(figures: ModuleType) -> None:
@@ -253,10 +262,11 @@ def test_a_change_has_its_figures_and_the_sensitive_of_those_it_met(log: ModuleT
         "contender": "hogs",
         "victim_lacks_cores": 0.5,
         "contender_frees_cores": 1,
+        "all_free_cores": 1.5,
     }
     made = decision(Set(Control.NICE, ProcId(7, 70), "", 19), why)
     roles = {"redis": figures.Role.SERVICE, "hogs": figures.Role.BATCH}
     found = log.change_of(made, {"redis", "hogs"}, roles)
     assert (found.programs, found.sensitive) == (("hogs", "redis"), ("redis",))
-    assert (found.victim, found.contender, found.lacks, found.frees) == ("web", "hogs", 0.5, 1.0)
+    assert (found.victim, found.contender, found.lacks, found.frees, found.together) == ("web", "hogs", 0.5, 1.0, 1.5)
     assert log.change_of(decision(made.action), set(), roles).lacks is None
