@@ -105,7 +105,7 @@ def windows(marks: list[Mark], rows: np.ndarray) -> list[Window]:
     found = []
     for mark in marks:
         within = (planned >= mark.opens) & (planned < mark.closes)
-        counted = latency[within & up]
+        counted = latency[within & up] if np.any(within & up) else latency[within]
         if not len(counted):
             raise SceneError(f"no request was answered in a window of {mark.condition}")
         p50, p99 = np.quantile(np.minimum(counted, UNANSWERED), (0.5, 0.99), method="higher")

@@ -7,7 +7,7 @@ chance; unlike there a connection carries one request at a time, for not every H
 closes is opened again and its request repeated: a server that is redeployed does that. An answer is whole when it has `MARKER`.
 
 Each process writes `PREFIX.CPU`: three doubles a request (the moment for which it was planned, in monotonic seconds, its latency,
-and how late it was first sent), as answers come. What was not answered `DRAIN` seconds after SIGTERM has an infinite latency.
+and how late the process came to it), as answers come. What was not answered `DRAIN` seconds after SIGTERM has an infinite latency.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Request(NamedTuple):
     """One that waits or is under way."""
 
     due: float
-    late: float | None  # None: not sent yet
+    late: float  # seconds until this process came to it: not what it waits for a connection
 
 
 class Link:
@@ -66,8 +66,7 @@ class Service:
             link = self.idle.pop() if self.idle else self._connect(now)
             if link is None:
                 return
-            request = self.waiting.popleft()
-            link.request = Request(request.due, now - request.due if request.late is None else request.late)
+            link.request = self.waiting.popleft()
             self.busy[link.peer.fileno()] = link
             try:
                 link.peer.send(self.request)
@@ -142,7 +141,7 @@ def drive(services: list[Service], out: Path, seed: int, processes: int) -> None
             if end is None and stop.asked:
                 end, due = now + DRAIN, float("inf")
             while due <= now:
-                chance.choices(services, weights)[0].waiting.append(Request(due, None))
+                chance.choices(services, weights)[0].waiting.append(Request(due, now - due))
                 due += chance.expovariate(rate)
             for service in services:
                 service.send(now)
@@ -154,14 +153,14 @@ def drive(services: list[Service], out: Path, seed: int, processes: int) -> None
             for fd in ready:
                 request = by_fd[fd].receive(fd)
                 if request is not None:
-                    rows.extend((request.due, time.monotonic() - request.due, request.late or 0.0))
+                    rows.extend((request.due, time.monotonic() - request.due, request.late))
             if now >= flush:
                 file.write(rows.tobytes())
                 del rows[:]
                 flush = now + FLUSH
         for service in services:
             for request in service.left():
-                rows.extend((request.due, float("inf"), request.late or 0.0))
+                rows.extend((request.due, float("inf"), request.late))
         file.write(rows.tobytes())
 
 
