@@ -38,9 +38,10 @@ import field_log
 import field_programs
 import numpy as np
 from claims import Claims
+from contention import cpu_seconds
 from field_figures import Condition, Record, Window
 from field_scenes import SCENES, Hand, Scene
-from field_stage import SceneError, Stage, cpu_seconds
+from field_stage import SceneError, Stage
 from latency_beside_batch import awake
 
 from nicety.scheduler.control_socket import ControlError, NoDaemonError, ask
@@ -192,7 +193,7 @@ def run(scene: Scene, home: Path, pairs: int, seconds: float) -> Record:
             found = windows(marks, stage.latencies())
             changes, relieved = field_log.read(stage.state, stage.roster, stage.roles)
             missed = field_log.missed(stage.state)
-        except (SceneError, StoreError) as error:
+        except (SceneError, StoreError, OSError) as error:
             return Record(scene.name, trouble=str(error))
         finally:
             with uninterrupted():

@@ -501,12 +501,6 @@ def alive(pid: int) -> bool:
         return False
 
 
-def cpu_seconds(pid: int) -> float:
-    """CPU time of a process so far, without its children's. Raises OSError."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
-
-
 def wait_for_port(port: int, pid: int, log: Path) -> None:
     """Until somebody answers there. Raises SceneError."""
     deadline = time.monotonic() + UP
