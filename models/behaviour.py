@@ -175,7 +175,8 @@ _SUMS = (  # over ticks, weighted with what each says
 _IO = ("bytes", "cpu", "slices")  # since bytes come in lumps, they are compared with what was used in the same time
 _STATE = (
     "spent",  # seconds of CPU so far
-    "starts",  # 1: it looks like a start
+    "started",  # of them: in ticks that looked like a start
+    "starts",  # 1: it does now
     "settled",  # 1: it has a process older than SETTLED_SECONDS; 2: it had one, and has none now
     "swarms",  # seconds for which brief children used enough
     "brief",  # cores that they used in the last tick
@@ -275,7 +276,7 @@ class Summaries:
         columns = [_SUMS.index(name) for name in ("mass", "processes", "used", "demand")]
         mass, processes, used, demand = self._sums[slots][:, columns].T
         serves, _, served_for, terminal, keys, shows, fed, asked = self._traits[slots].T  # NaN, not known, is no sign of anybody
-        spent, starts, _, swarms, _ = self._state[slots].T
+        spent, _, starts, _, swarms, _ = self._state[slots].T
         loads = self._active[slots] * self._interval < LOADING_SECONDS
         why = {
             Spared.KEYS: keys > 0,
@@ -353,18 +354,22 @@ class Summaries:
         return np.asarray(told)
 
     def _follow(self, slots: Ints, channels: Mapping[str, Floats], told: NDArray[np.bool_]) -> None:
-        """Bring up to date what is not averaged. A start shows by its faults: in this tick, or so far while all
-        processes are as young as a start takes at least."""
-        spent, starts, settled, swarms, _ = self._state[slots].T
+        """Bring up to date what is not averaged.
+
+        A start shows by its faults: in this tick, or in most of what was used so far while all processes are young.
+        """
+        spent, started, starts, settled, swarms, _ = self._state[slots].T
         there, cpu, brief = channels["processes"] > 0, channels["cpu"], channels["brief"]
-        cpu_so_far, faults_so_far = self._sums[slots][:, [_SUMS.index("cpu"), _SUMS.index("faults")]].T
         faulting = channels["faults"] >= START_FAULTS * cpu
-        new = (channels["young"] >= channels["processes"]) & (faults_so_far >= START_FAULTS * cpu_so_far)
+        spent = spent + cpu * self._interval
+        started = started + np.where(faulting, cpu, 0.0) * self._interval
+        new = (channels["young"] >= channels["processes"]) & (started > spent / 2)
         enough = brief >= np.where(swarms >= SWARM_SECONDS, LITTLE_CORES / 2, LITTLE_CORES)
         swarms = np.clip(swarms + np.where(enough, self._interval, -self._interval), 0.0, SWARM_SECONDS + SWARM_KEPT_SECONDS)
         self._state[slots] = np.stack(
             [
-                spent + cpu * self._interval,
+                spent,
+                started,
                 np.where(told, faulting | new, starts),
                 np.where(there, np.where(channels["settled"] > 0, 1.0, np.where(settled > 0, 2.0, 0.0)), settled),
                 swarms,
@@ -523,7 +528,7 @@ class Behaviours:
             before = self._held[fresh]
             held = decide(chances, before, self._certainty)
             brief = self._summaries.swarms(fresh)
-            swarm = (brief > 0) & (held == _NONE)
+            swarm = (brief > 0) & (held != _LATENCY) & (chances[:, _BATCH] < self._certainty)
             held = np.where(swarm, _BATCH, held)
             spared = np.where(held == _BATCH, self._summaries.spared(fresh, before == _BATCH), 0)
             held = np.where(spared > 0, _NONE, held)

@@ -101,7 +101,8 @@ class Models(Section, frozen=True):
 
 
 class GroupRule(Section, frozen=True):
-    """`[groups.NAME]`: processes that belong together. All keys that are given must match; patterns are shell globs."""
+    """`[groups.NAME]`: processes that belong together, with those of their children whose names say nothing (`python -c`, `sh -c`).
+    All keys that are given must match; patterns are shell globs."""
 
     program: Annotated[str, Meta(description='Program, e.g. "postgres" or "python3 train.py".')] = ""
     unit: Annotated[str, Meta(description='systemd unit or container, e.g. "backup.service".')] = ""

@@ -41,8 +41,8 @@ _WRAPPERS = frozenset(
 )
 """Programs that run one other program in another way: what they run belongs where they do."""
 
-SWARM_CORES = 0.2
-"""Mean of the cores that brief children of a program use from which it drives a swarm (chosen: below that nothing is won)."""
+SWARM_CORES = 0.15
+"""Mean of the cores that brief children of a program use from which it drives a swarm (chosen: a full machine gives no more)."""
 
 SWARM_SECONDS = 3.0
 """Time over which that is averaged, and by which older use counts 1/e (chosen: one short command is no swarm)."""

@@ -427,8 +427,12 @@ def test_a_start_that_ends_within_a_tick_is_no_behaviour_until_the_process_is_ol
     behaviours = Behaviours(MODEL, 0.9)
     half = replace(STARTING, cpu=0.99, wait=0.01, faults=35_000)
     assert list(latencies(behaviours, half, 1)) == [Latency.NONE]
-    assert list(latencies(behaviours, replace(HOG, young=1), 1)) == [Latency.NONE], "half of what it did was to start"
-    assert list(latencies(behaviours, HOG, 1)) == [Latency.BATCH]
+    busy = replace(HOG, young=1, cpu=0.9, wait=0.0)
+    assert list(latencies(behaviours, busy, 1)) == [Latency.NONE], "most of what it did was to start"
+    assert list(latencies(behaviours, busy, 1)) == [Latency.BATCH]
+    grown = Behaviours(MODEL, 0.9)
+    assert list(latencies(grown, half, 1)) == [Latency.NONE]
+    assert list(latencies(grown, replace(busy, young=0), 1)) == [Latency.BATCH]
 
 
 def test_a_start_may_take_long_where_the_cpu_is_short_and_not_for_ever() -> None:
@@ -476,6 +480,7 @@ def test_a_swarm_is_batch_after_some_seconds_and_until_its_work_is_over() -> Non
     last = said(behaviours, SWARM)
     assert last is not None
     assert (last.ruled, last.evidence, last.p_batch < 0.9) == (Ruled.SWARM, (("brief_cores", 1.4, 0.0),), True)
+    assert said(behaviours, replace(SWARM, cpu=0.11)) == last, "it rests on the rule as long as the model would not say so"
     assert set(latencies(behaviours, replace(SWARM, brief=LITTLE_CORES * 0.6), 30)) == {Latency.BATCH}, "demoted, it does less"
     linking = replace(SWARM, brief=0.0, wait=0.0)
     assert list(latencies(behaviours, linking, 3)) == [Latency.BATCH] * 3

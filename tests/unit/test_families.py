@@ -64,6 +64,10 @@ class Machine:
         names = self.families.swarms(table, np.array([(brief or {}).get(id_.pid, 0.0) for id_ in ids]), 1.0)
         return {id_.pid: name for id_, name in zip(ids, names, strict=True)}
 
+    def after(self, ticks: int, brief: Mapping[int, float]) -> Mapping[int, str]:
+        """The group by pid, after some such ticks."""
+        return [self.groups(brief) for _ in range(ticks)][-1]
+
 
 def test_spawned_workers_of_a_server_and_of_a_pool_are_two_groups() -> None:
     machine = Machine()
@@ -307,11 +311,9 @@ def test_what_was_seen_in_a_swarm_stays_in_it_when_its_parent_ends_or_it_becomes
 def test_a_short_command_or_little_brief_work_is_no_swarm() -> None:
     machine = build()
     assert machine.groups({110: 0.5})[122] == "program cc1"
-    for _ in range(60):
-        found = machine.groups({110: 0.15})
+    found = machine.after(60, {110: 0.12})
     assert found[122] == "program cc1"
-    for _ in range(3):
-        found = machine.groups({110: 0.5})
+    found = machine.after(3, {110: 0.5})
     assert found[122] == "program make"
 
 
@@ -320,16 +322,14 @@ def test_brief_work_of_several_that_one_drives_is_summed() -> None:
     machine.start(100, "xargs")
     for pid in range(110, 118):
         machine.start(pid, "bash job.sh", 100)
-    for _ in range(20):
-        found = machine.groups(dict.fromkeys(range(110, 118), 0.05))
+    found = machine.after(20, dict.fromkeys(range(110, 118), 0.05))
     assert {found[pid] for pid in (100, *range(110, 118))} == {"program xargs"}
 
 
 @pytest.mark.parametrize("collector", [SHELL, SSHD])
 def test_a_shell_that_is_typed_into_and_what_starts_sessions_drive_nothing(collector: int) -> None:
     machine = build()
-    for _ in range(9):
-        found = machine.groups({collector: 1.5})
+    found = machine.after(9, {collector: 1.5})
     assert (found[SHELL], found[100], found[122], found[200]) == ("program bash", "program make", "program cc1", "program vim")
 
 
@@ -337,20 +337,17 @@ def test_a_shell_that_is_typed_into_and_what_starts_sessions_drive_nothing(colle
 def test_brief_children_of_what_answers_somebody_are_no_swarm(trait: Trait) -> None:
     machine = build()
     machine.traits = {100: trait, 110: trait}
-    for _ in range(9):
-        found = machine.groups({110: 1.5})
+    found = machine.after(9, {110: 1.5})
     assert found[122] == "program cc1"
 
 
 def test_what_cannot_be_looked_at_and_the_master_of_a_pool_drive_nothing() -> None:
     machine = build()
     machine.unseen = {100, 110}
-    for _ in range(9):
-        found = machine.groups({110: 1.5})
+    found = machine.after(9, {110: 1.5})
     assert found[122] == "program cc1"
     machine.unseen, machine.pools = set(), {ProcId(100, 100): "web", ProcId(110, 110): "web"}
-    for _ in range(9):
-        found = machine.groups({110: 1.5})
+    found = machine.after(9, {110: 1.5})
     assert (found[100], found[122]) == ("web", "program cc1")
 
 
@@ -359,8 +356,7 @@ def test_who_listens_or_takes_keys_within_a_swarm_is_no_part_of_it() -> None:
     machine.start(140, "redis-server", 110, port=6379)
     machine.start(150, "vim", 110)
     machine.traits = {140: Trait.SERVES, 150: Trait.KEYS}
-    for _ in range(3):
-        found = machine.groups({110: 1.5})
+    found = machine.after(3, {110: 1.5})
     assert (found[140], found[150], found[122]) == ("program redis-server :6379", "program vim", "program make")
     machine.traits = {}
     assert machine.groups({110: 1.5})[150] == "program vim", "it need not be seen twice"
@@ -379,8 +375,7 @@ def test_another_session_user_or_cgroup_is_another_matter() -> None:
     machine = build()
     machine.sessions = {110: 110, 120: 110, 121: 110, 122: 110}
     machine.start(160, "daemon", 110)
-    for _ in range(3):
-        found = machine.groups({110: 1.5})
+    found = machine.after(3, {110: 1.5})
     assert {found[pid] for pid in (110, 120, 121, 122)} == {"program make"}
     assert found[160] == "program daemon"
 
@@ -390,14 +385,12 @@ def test_a_line_that_only_wraps_a_build_does_not_name_it() -> None:
     machine.start(100, "timeout")
     machine.start(101, "sh -c", 100)
     machine.start(102, "make", 101)
-    for _ in range(3):
-        found = machine.groups({102: 1.0})
+    found = machine.after(3, {102: 1.0})
     assert (found[100], found[101], found[102]) == ("program timeout", "program sh -c pid 101", "program make")
     loop = Machine()
     loop.start(100, "sh -c", SSHD)
     loop.start(101, "gzip", 100)
-    for _ in range(3):
-        found = loop.groups({100: 1.0})
+    found = loop.after(3, {100: 1.0})
     assert (found[100], found[101]) == ("program sh -c pid 100", "program sh -c pid 100")
 
 
@@ -405,8 +398,7 @@ def test_a_rule_names_the_swarm_of_what_it_names() -> None:
     machine = build()
     machine.families = Families(Grouping(parse("[groups.build]\nprogram = 'make'\n[groups.linker]\nprogram = 'ld'")))
     machine.start(170, "ld", 121)
-    for _ in range(3):
-        found = machine.groups({110: 1.5})
+    found = machine.after(3, {110: 1.5})
     assert (found[100], found[122], found[170]) == ("build", "build", "linker")
 
 
