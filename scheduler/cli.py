@@ -331,6 +331,8 @@ def record(
 )
 def train(context: typer.Context) -> None:
     """Train models from the traces, and promote the better ones."""
+    from .interpreter import PYTHON
+
     named: Named = context.obj
     arguments = [] if named.config is None else ["--config", named.config]
     arguments += [] if named.state_dir is None else ["--state-dir", named.state_dir]
@@ -339,7 +341,8 @@ def train(context: typer.Context) -> None:
     # machine took 4-36 s instead of 0.4-2.5.
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     sys.stdout.flush()
-    os.execve(sys.executable, [sys.executable, "-m", "nicety.training", "train", *arguments], environment)  # noqa: S606 - no shell is the point
+    command = [*PYTHON, "-m", "nicety.training", "train", *arguments]
+    os.execve(command[0], command, environment)  # noqa: S606 - no shell is the point
 
 
 # --- the daemon ---------------------------------------------------------------------------------------------------------------
