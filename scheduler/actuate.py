@@ -263,6 +263,20 @@ class Acting:
         self._eased.clear()
         return (*self._told(), *self._undoer.undo())
 
+    def keep(self, held: Iterable[Restore | ResizePool]) -> tuple[Outcome, ...]:
+        """Put everything back but these: what a Restore names, and the sizes of pools. Waits as `undo` does; one outcome for each
+        thing that was put back."""
+        kept = set[Subject]()
+        for action in held:
+            subject = Subject(Control.POOL_SIZE, None, action.pool) if isinstance(action, ResizePool) else self._subject(action)
+            if not isinstance(subject, Trouble):
+                kept.add(subject)
+        for subject in self._ledger.subjects():
+            if subject.control is Control.POOL_SIZE and subject not in kept:
+                self._resizing.pop(subject.key, None)
+        self._groups = None
+        return (*self._told(), *self._undoer.undo(kept))
+
     def release(self, pools: Collection[str]) -> tuple[Outcome, ...]:
         """See `ports.Actuator`. Waits for the pools as `undo` does; one outcome for each whose size was changed."""
         for name in pools:

@@ -157,7 +157,8 @@ def _configuration(loaded: Loaded) -> Finding:
     if loaded.path is None:
         return Finding("configuration", True, "no file, the defaults hold (no class is pinned, no pool is known)", "")
     config = loaded.config
-    told = f"{loaded.path}: {len(config.groups)} groups, {len(config.pools)} pools, {'acts' if config.daemon.act else 'observes'}"
+    acts = f"acts on {', '.join(config.daemon.act_on) or 'everything'}" if config.daemon.act else "observes"
+    told = f"{loaded.path}: {len(config.groups)} groups, {len(config.pools)} pools, {acts}"
     return Finding("configuration", True, printable(told), "")
 
 
