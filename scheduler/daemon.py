@@ -322,8 +322,8 @@ class Daemon:
         return self._taught
 
     def _retrain(self, at: int) -> None:
-        """See to the training in the background. Models that it promoted are taken as a reload takes them: windows start anew, what
-        the engine remembers stays."""
+        """See to the training in the background. Models that it promoted are taken as a reload takes them: what does not rest on
+        the ones before stays."""
         news = self._retraining.turn(at)
         for priority, text in news.said:
             self._event(priority, text)
@@ -348,15 +348,15 @@ class Daemon:
     # --- sessions ----------------------------------------------------------------------------------------------------------------
 
     def _go_on(self, memory: dict[str, Any]) -> None:
-        """A new session after a reload or an undo: rhythms of the loads are kept, for reading them again would take longer than a
-        tick. Those of another interval cannot be, and are read again."""
+        """A new session after a reload, an undo, a training or a change of what is acted on: what was learned is kept. What was
+        learned at another interval cannot be, and only the rhythms of loads are read again."""
         before = self._session
         if before.config["daemon"]["interval"] != self._config.daemon.interval:
             self._begin(memory, *self._recall())
             return
-        loads = self._observer.loads
+        learned = self._observer
         self._begin(memory, [], None, before.id)
-        self._observer.keep(loads)
+        self._observer.follow(learned)
 
     def _begin(self, memory: dict[str, Any], past: Past, recalled: Recalled | None, follows: str = "") -> None:
         """A new session. `memory`: what the engine goes on from. The others: see `Session`, `past` being what is recalled."""
@@ -475,8 +475,9 @@ class Daemon:
     def _reload(self) -> str:
         """Read configuration and models again. Returns why the old ones stay, "" if the new ones are in force.
 
-        Windows start anew; rhythms of loads, and what the engine remembers, and so every change in force, stay. Pools whose section
-        did not change keep their adapter and their workers; those that are not configured any more get the size back that they had.
+        What was learned stays, but for what is defined otherwise now, and so does what the engine remembers, with every change in
+        force. Pools whose section did not change keep their adapter and their workers; those that are not configured any more get
+        the size back that they had.
         """
         path = self._loaded.path
         self._notifier.reloading(self._clock.monotonic())

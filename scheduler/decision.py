@@ -414,7 +414,7 @@ class Session(Record, frozen=True):
     artefacts: dict[str, str]  # "demand", "anomaly", "behaviour" -> digest, "" where none is loaded
     engine: dict[str, Any]  # `Engine.memory()` before the first tick
     recalled: Recalled | None = None  # None: nothing was looked for
-    follows: str = ""  # the session before, if what that knew of the loads of the pools was kept; "": it was not
+    follows: str = ""  # the session before, if what that had learned was kept; "": it was not
     scope: Scope = Scope()
 
 

@@ -173,7 +173,8 @@ def _judge(path: Path, found: os.stat_result, right: Callable[[int], bool], what
     if stat.S_ISLNK(found.st_mode):
         raise UnsafeError(f"{path} is a symbolic link, which is not followed; give the path it leads to: {os.path.realpath(path)}")
     if not right(found.st_mode):
-        raise UnsafeError(f"{path} is not {what}; move it away or choose another state directory")
+        kind = StoreError if stat.S_ISDIR(found.st_mode) else UnsafeError  # nothing can be read through a directory
+        raise kind(f"{path} is not {what}; move it away or choose another state directory")
     if found.st_uid != os.geteuid():
         raise UnsafeError(
             f"{path} belongs to user {found.st_uid}, and this runs as user {os.geteuid()}; choose another state directory, "

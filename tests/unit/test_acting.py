@@ -103,10 +103,7 @@ def test_what_is_not_kept_is_put_back_and_what_is_kept_stays(bench: Bench) -> No
     bench.look()
     bench.actuator.act_on(act_on(OBSERVE, HOGS, None))
     outcomes = bench.actuator.keep([back(ours)])
-    assert sorted((outcome.target, outcome.status) for outcome in outcomes if outcome.status is Status.APPLIED)[0] == (
-        "group make",
-        Status.APPLIED,
-    )
+    assert {outcome.target: outcome.status for outcome in outcomes}["group make"] is Status.APPLIED
     assert [bench.nice(each) for each in (ours, theirs)] == [19, 0]
     assert bench.look().requested == 2
     assert [entry.target for entry in bench.actuator.outstanding() if entry.control is not Control.POOL_SIZE] == ["group hogs"]
