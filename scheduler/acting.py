@@ -12,7 +12,7 @@ from typing import Any
 from ..models.records import PoolSample
 from .actuate import Acting, Observing
 from .decision import Control, Decision, Group, Outcome, ResizePool, Restore, Scope
-from .explain import span
+from .explain import moment, span
 from .ports import Clock, Kernel, PoolAdapter
 from .scope import EVERYTHING, OBSERVE, acts, things
 from .store.ledger import Entry, Ledger
@@ -134,17 +134,18 @@ def words(scope: Scope, now: int) -> str:
 
 
 def as_record(scope: Scope, now: int, wall: int) -> dict[str, Any]:
-    """The same for programs: what is acted on, for how many seconds, until when (wall clock, ns; None: no end), and what is not."""
+    """The same for programs: what is acted on, for how long and until when (local time), None where there is no end, and what is
+    not. `now`: monotonic ns, `wall`: ns since 1970."""
     return {
         "acting_on": [
             {
                 "thing": "everything" if grant.thing == EVERYTHING else grant.thing,
                 "seconds_left": None if grant.until is None else max(0.0, (grant.until - now) / 1e9),
-                "until": None if grant.until is None else wall + grant.until - now,
+                "until": None if grant.until is None else moment(wall + grant.until - now),
             }
             for grant in scope.grants
         ],
-        "spared": list(scope.spared),
+        "spared": [{"thing": thing} for thing in scope.spared],
     }
 
 

@@ -29,6 +29,7 @@ from nicety.scheduler.decision import (
     encode,
 )
 from nicety.scheduler.engine import Engine
+from nicety.scheduler.explain import moment, status_page
 from nicety.scheduler.scope import ACT, EVERYTHING, OBSERVE, POLICIES, ScopeError, act_on, acts, left, observe, resolve, things
 
 WORKER = ProcId(7, 1)
@@ -175,9 +176,20 @@ def test_it_is_told_what_acts_and_for_how_long() -> None:
     assert words(act_on(OBSERVE, (), 10**10), 0) == "acting on everything for another 10 s"
     assert words(observe(ACT, ("api", "policy pool_size")), 0) == "acting, but not on api, policy pool_size"
     assert as_record(hour, 60 * 10**9, 100 * 10**9) == {
-        "acting_on": [{"thing": "web", "seconds_left": 3540.0, "until": 3640 * 10**9}],
+        "acting_on": [{"thing": "web", "seconds_left": 3540.0, "until": moment(3640 * 10**9)}],
         "spared": [],
     }
+
+
+def test_status_shows_it_as_text_too() -> None:
+    scope = observe(act_on(act_on(OBSERVE, ("web",), 3600 * 10**9), ("policy priority",), None), ("api",))
+    page = status_page({"scope": words(scope, 0), **as_record(scope, 0, 0)}, None)
+    assert "acting on policy priority, web for another 1 h 0 min, but not on api" in page
+    assert any(line.split() == ["policy", "priority"] for line in page.splitlines()), "without an end"
+        "policy",
+        "priority",
+    ]
+    assert "None" not in page
 
 
 def test_the_header_of_a_session_says_it_and_older_headers_can_be_read() -> None:
