@@ -35,7 +35,6 @@ from .deadlocks import Deadlocks
 from .decision import Decision, Flag, Group, Lesson, Note, Outcome, Recalled, Recycle, Scope, Session, Set, Tick
 from .engine import Engine, first_memory
 from .explain import span
-from .grouping import Grouping
 from .in_force import each, sum_up
 from .linux import evidence
 from .linux.control import LinuxKernel
@@ -43,12 +42,11 @@ from .linux.facts import probe
 from .linux.own_cpu import stand_aside
 from .linux.own_session import OwnSession
 from .linux.proc import ProcSource
-from .linux.process import see_all
 from .linux.slices import LONGEST, SHORTEST, ask_for
 from .linux.waits import LinuxWaits
 from .logstream import ERROR, NOTICE, WARNING, Forward, open_log
 from .notify import Notifier
-from .observer import Observer
+from .observer import Observer, group_names
 from .paths import Loaded, PathError, Paths, read_config
 from .policies.priority import LATENCY_DEMAND
 from .pools.build import build
@@ -581,9 +579,13 @@ class Daemon:
             raise ControlError(str(error)) from None
 
     def _groups_now(self) -> set[str]:
-        """Groups that have processes now."""
-        grouping = Grouping(self._config)
-        return {grouping.group_of(seen.identity, seen.id, {}) for seen in see_all()}
+        """Groups that have processes now, and those of the last tick."""
+        source = ProcSource(slow_every=1)
+        try:
+            snapshot = source.read(self._clock.monotonic(), self._clock.wall(), tuple(self._samples.values()))
+        finally:
+            source.close()
+        return group_names(self._config, snapshot) | {group.name for group in (self._last.groups if self._last else ())}
 
     def _after(self, seconds: float | None) -> int | None:
         return None if seconds is None else self._clock.monotonic() + round(seconds * 1e9)

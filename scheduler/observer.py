@@ -129,6 +129,14 @@ class Measured:
     members: tuple[str, ...]  # group of each row of the table
 
 
+def group_names(config: Config, snapshot: Snapshot) -> set[str]:
+    """The groups of one snapshot by themselves: processes whose parents had ended before may have other names in a longer run."""
+    table = snapshot.table
+    ids = list(map(ProcId, table["pid"].tolist(), table["start_ticks"].tolist()))
+    families = Families(Grouping(config))
+    return set(families.step(ids, table["ppid"].tolist(), table["session"].tolist(), snapshot.identities, _pool_members(snapshot)))
+
+
 class Measurer:
     """Turns consecutive snapshots into measured values."""
 
@@ -214,7 +222,7 @@ class Measurer:
     def follow(self, before: Measurer, *, anew: bool) -> None:
         """Go on from the snapshot that another one has seen last. `anew`: groups and pools are not what they were, so processes are
         grouped anew."""
-        own = {"_config", "_interval", "_grouping", *(("_names",) if anew else ())}
+        own = {"_config", "_interval", "_grouping", *(("_families",) if anew else ())}
         vars(self).update((name, known) for name, known in vars(before).items() if name not in own)
 
     def pinned(self, group: str) -> Latency | None:
