@@ -511,7 +511,7 @@ def _senseless(config: Config) -> Iterator[Senseless]:
         try:
             resolve((word,), config.pools, config.groups, ())
         except ScopeError as error:
-            report(("daemon", "act_on"), f"{error}; a section [groups.NAME] gives a group a name")
+            yield ("daemon", "act_on"), f"{error}; a section [groups.NAME] gives a group a name", ("act_on",)
     for section, level in (("pool_size", config.pool_size.quantile), ("priority", config.priority.quantile)):
         if level not in QUANTILES:
             cause = f"{level} is not a level that models forecast; choose one of {QUANTILES}"

@@ -57,7 +57,8 @@ def status_page(answer: Record, width: int | None) -> str:
 
 
 def _facts(answer: Record, columns: int) -> list[str]:
-    rows = [("nicety", _head(answer)), ("cannot", str(answer.get("cannot", ""))), ("own cost", _cost(answer)), ("models", _models(answer))]
+    rows = [("nicety", _head(answer)), ("cannot", str(answer.get("cannot", "")))]
+    rows += [("own cost", _cost(answer)), ("models", _models(answer))]
     known = HEAD | COST | MODELS | LISTS
     rows += [(_named(key), _told(key, value)) for key, value in answer.items() if key not in known and not isinstance(value, list)]
     lines = list[str]()

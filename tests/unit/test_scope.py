@@ -184,7 +184,7 @@ def test_it_is_told_what_acts_and_for_how_long() -> None:
 
 def test_status_shows_it_as_text_too() -> None:
     scope = observe(act_on(act_on(OBSERVE, ("web",), 3600 * 10**9), ("policy priority",), None), ("api",))
-    answer = {"version": "1", "mode": "act", "scope": words(scope, 0), "cannot": "nothing will be demoted", **as_record(scope, 0, 0)}
+    answer = {"mode": "act", "scope": words(scope, 0), "cannot": "nothing will be demoted", **as_record(scope, 0, 0)}
     page = " ".join(status_page(answer, None).split())
     assert "acting on policy priority, web for another 1 h 0 min, but not on api" in page
     assert "cannot nothing will be demoted" in page
