@@ -21,6 +21,7 @@ import math
 import os
 import re
 import stat
+import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -50,6 +51,16 @@ MAX_BYTES = 64 << 20
 """Largest model file, packed or unpacked. A demand model takes about 0.2 MB."""
 
 MAX_CARD_BYTES = 1 << 20
+MAX_TEXT = 4096
+"""Longest text in a card: the names of the sets that a shipped model was made on take some hundreds. Chosen."""
+
+INTERVALS = (0.001, 86_400.0)
+"""Seconds a tick that a card may say, from less than any kernel clock counts to a day. Chosen."""
+
+MOST = 2**63 - 1
+"""Largest whole number in a card: what times in ns and arrays can hold."""
+
+MOST_FLOAT = sys.float_info.max
 HISTORY = 64  # promotions that can be gone back on; older ones are forgotten
 MAX_ARRAYS = 64
 
@@ -65,6 +76,9 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\.npy")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 Arrays = Mapping[str, NDArray[Any]]
+
+Cell = str | float | bool | list[float] | None
+"""What a card's table may hold; whole numbers are among them."""
 
 
 class ArtifactError(Exception):
@@ -291,13 +305,16 @@ def _features_digest(card: Card) -> str:
 
 
 def _card(text: bytes, path: Path, kind: str) -> Card:
-    """The card in `text`, if it belongs to a model for this version. Raises ArtifactError."""
+    """The card in `text`, if it belongs to a model for this version and all that it says is within what a card may say.
+
+    The one place where a card is judged: whoever gets one may rely on each figure. Raises ArtifactError.
+    """
     try:
         raw = json.loads(text)
         data = raw["data"]
         card = Card(
             kind=_text(raw["kind"]),
-            interval=_number(raw["interval"]),
+            interval=_number(raw["interval"], *INTERVALS),
             data=DataRange(
                 first_wall=_whole(data["first_wall"]),
                 last_wall=_whole(data["last_wall"]),
@@ -306,14 +323,14 @@ def _card(text: bytes, path: Path, kind: str) -> Card:
                 groups=_whole(data["groups"]),
                 digest=_text(data["digest"]),
             ),
-            metrics=tuple(dict(row) for row in raw["metrics"]),
+            metrics=_rows(raw["metrics"]),
             version=_text(raw["version"]),
             created=_whole(raw["created"]),
             cpus=_whole(raw["cpus"]),
-            features=tuple(map(_text, raw["features"])),
+            features=tuple(map(_text, _list(raw["features"]))),
             schema=_whole(raw["schema"]),
-            horizons=tuple(map(_whole, raw["horizons"])),
-            quantiles=tuple(map(_number, raw["quantiles"])),
+            horizons=tuple(map(_whole, _list(raw["horizons"]))),
+            quantiles=tuple(_number(each, 0.0, 1.0) for each in _list(raw["quantiles"])),
             window=_whole(raw["window"]),
             features_digest=_text(raw["features_digest"]),
             arrays_digest=_text(raw["arrays_digest"]),
@@ -329,27 +346,72 @@ def _card(text: bytes, path: Path, kind: str) -> Card:
         raise ArtifactError(
             f"{path}: the model was trained by nicety {card.version} on other features, horizons or quantiles; run: nicety train"
         )
-    if not 0 < card.interval < math.inf:
-        raise ArtifactError(f"{path}: {card.interval} is no interval in seconds; run: nicety train")
     return card
+
+
+def _rows(value: object) -> tuple[dict[str, Cell], ...]:
+    """The table of a card: rows of named cells."""
+    rows = []
+    for row in _list(value):
+        if not isinstance(row, dict):
+            raise TypeError(f"{_shown(row)} where a row of the table belongs")
+        rows.append({_text(name): _cell(each) for name, each in row.items()})
+    return tuple(rows)
+
+
+def _cell(value: object) -> Cell:
+    """A text, a number, nothing, or a list of numbers, as the tables of trainings have them."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, list):
+        return [_figure(each) for each in value]
+    return _figure(value)
+
+
+def _figure(value: object) -> float:
+    """A number of any sign, whole where it is written so."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return _whole(value, -MOST)
+    return _number(value, -MOST_FLOAT, MOST_FLOAT)
 
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{value!r} where a text belongs")
+        raise TypeError(f"{_shown(value)} where a text belongs")
+    if len(value) > MAX_TEXT or not value.isprintable():
+        raise ValueError(f"{_shown(value)} where a text of at most {MAX_TEXT} printable characters belongs")
     return value
 
 
-def _whole(value: object) -> int:
+def _list(value: object) -> list[object]:
+    if not isinstance(value, list):
+        raise TypeError(f"{_shown(value)} where a list belongs")
+    return value
+
+
+def _whole(value: object, least: int = 0) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{value!r} where a whole number belongs")
+        raise TypeError(f"{_shown(value)} where a whole number belongs")
+    if not least <= value <= MOST:
+        raise ValueError(f"{_shown(value)} is not within {least} and {MOST}")
     return value
 
 
-def _number(value: object) -> float:
+def _number(value: object, least: float, most: float) -> float:
+    """A number within the limits: of a whole one, which may be larger than any float, this is found out first."""
     if not isinstance(value, int | float) or isinstance(value, bool):
-        raise TypeError(f"{value!r} where a number belongs")
+        raise TypeError(f"{_shown(value)} where a number belongs")
+    if not least <= value <= most:
+        raise ValueError(f"{_shown(value)} is not a number within {least:g} and {most:g}")
     return float(value)
+
+
+def _shown(value: object) -> str:
+    """What a card says, short enough for a message."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 # --- the arrays ---------------------------------------------------------------------------------------------------------------

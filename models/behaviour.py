@@ -7,7 +7,7 @@ into probabilities; `Behaviours` decides and stays with what it decided. It must
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -409,12 +409,20 @@ class Summaries:
         for place, (last, name, slot) in enumerate(gone):
             if last >= oldest and place >= len(gone) - KEPT_GROUPS:
                 break
-            del self._slots[name]
-            self._sums[slot] = self._io[slot] = self._io_ticks[slot] = self._active[slot] = 0.0
-            self._traits[slot] = np.nan
-            self._state[slot] = 0.0
-            self._free.append(slot)
+            self._give_up(name)
             self.forgotten.append(slot)
+
+    def forget(self, groups: Iterable[str]) -> list[int]:
+        """These begin anew; unknown ones are left out. Their slots: what was kept of them elsewhere is void."""
+        return [self._give_up(name) for name in groups if name in self._slots]
+
+    def _give_up(self, group: str) -> int:
+        slot = self._slots.pop(group)
+        self._sums[slot] = self._io[slot] = self._io_ticks[slot] = self._active[slot] = 0.0
+        self._traits[slot] = np.nan
+        self._state[slot] = 0.0
+        self._free.append(slot)
+        return slot
 
 
 class BehaviourModel:
@@ -549,6 +557,18 @@ class Behaviours:
         said = self._told
         return [said[slot] for slot in slots.tolist()]
 
+    def follow(self, before: Behaviours, forgotten: Iterable[str]) -> None:
+        """Go on from what another one of the same interval knows, but for these groups; that one is not to be used any more.
+        Classes are kept where it had the same model and certainty, else they are told anew from what each group did."""
+        self._summaries = before._summaries
+        same = self._model is not None and before._model is not None and self._model.digest == before._model.digest
+        if same and self._certainty == before._certainty:
+            self._held, self._told, self._words = before._held, before._told, before._words
+        else:
+            self._fit_to(self._summaries)
+        for slot in self._summaries.forget(forgotten):
+            self._drop(slot)
+
     def _fit_to(self, summaries: Summaries) -> None:
         more = summaries.capacity - len(self._held)
         if more > 0:
@@ -556,7 +576,10 @@ class Behaviours:
             self._words = np.vstack([self._words, np.full((more, 5), np.inf)])
             self._told += [None] * more
         for slot in summaries.forgotten:
-            self._held[slot], self._words[slot], self._told[slot] = _NONE, np.inf, None
+            self._drop(slot)
+
+    def _drop(self, slot: int) -> None:
+        self._held[slot], self._words[slot], self._told[slot] = _NONE, np.inf, None
 
 
 _LATENCY, _BATCH, _NONE = 0, 1, 2

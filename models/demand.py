@@ -7,7 +7,7 @@ never saw. `Forecaster` lets it speak only where there is evidence, and keeps qu
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -385,6 +385,14 @@ class _Block:
         self._state["whole"][slot] = True
         return slot
 
+    def unsay(self) -> None:
+        """Nothing that was said counts any more."""
+        for name in ("due", "both"):
+            self._state[name][:] = _NOTHING
+        self._state["by_model"][:] = False
+        self._state["lately"][:] = 0
+        self._state["usual"][:] = 0
+
     def learn(self, slots: Ints, values: Floats, at: float, metric: Ints) -> Singles:
         """[S] what came, in units of each series, NaN where unknown, of `values` [n] of the series in `slots`."""
         now = np.full(self.experts.slots, np.nan)
@@ -602,6 +610,25 @@ class Forecaster:
         if refused and not self.trouble:
             self.trouble = f"{name} gave {refused} of {asked} forecasts that cannot be"
         return Answers(said, (FALLBACK, name), by_model)
+
+    def forget(self, keys: Iterable[Hashable]) -> None:
+        """These series begin anew with their next value; unknown ones are left out."""
+        for key in keys:
+            place = self._places.pop(key, None)
+            if place is not None:
+                number, slot = divmod(place, WIDTH)
+                self._blocks[number].free.append(slot)
+
+    def hear(self, model: DemandModel) -> None:
+        """Go on with another model in the place of the one that there was: what is known of the series stays, what was said and
+        learned of the model before goes. Raises ValueError if there was none."""
+        if self._model is None:
+            raise ValueError("there was no model, so nothing was kept to judge one by: make another forecaster")
+        self._model = model
+        self._watch = DriftWatch(METRICS)
+        self._common[1] = 0
+        for block in self._blocks:
+            block.unsay()
 
     def _learn(self, parts: Sequence[tuple[_Block, Ints, Ints]], values: Floats, at: float, metric: Ints) -> None:
         """Take in what came, and learn from what was said of it. All of it before anything is said: corrections are common."""

@@ -7,7 +7,7 @@ those of workers. The rows that models see are made from windows in `demand.dema
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -225,6 +225,14 @@ class Windows:
         index = np.fromiter((self._slots[key] for key in keys), dtype=np.int64, count=len(keys))
         order = (np.arange(WINDOW) + self._next) % WINDOW
         return self._ring[index][:, order], self._lengths[index]
+
+    def forget(self, keys: Iterable[Hashable]) -> None:
+        """These begin anew with their next value; unknown ones are left out."""
+        for key in keys:
+            slot = self._slots.pop(key, None)
+            if slot is not None:
+                self._lengths[slot] = 0
+                self._free.append(slot)
 
     def __len__(self) -> int:
         return len(self._slots)

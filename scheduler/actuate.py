@@ -19,7 +19,20 @@ from .linux.control import LinuxKernel
 from .linux.locks import LinuxLocks
 from .ports import Clock, Kernel, Kin, Knob, Locks, PoolAdapter, Trouble, Value
 from .relief import Case, Census, Demotion, Relief
-from .store.ledger import Chain, Entry, EntryStatus, Ledger, LedgerError, StateLock, Subject, believed, original, place, subject_of
+from .store.ledger import (
+    Chain,
+    Entry,
+    EntryStatus,
+    Ledger,
+    LedgerError,
+    StateLock,
+    Subject,
+    believed,
+    left_behind,
+    original,
+    place,
+    subject_of,
+)
 from .undo import INHERITED, PASSES, Family, Tally, Undoer, as_int, ids_of, leads, name_of, name_of_entry, shown
 
 CHECKS = 8
@@ -249,6 +262,20 @@ class Acting:
         self._groups = None
         self._eased.clear()
         return (*self._told(), *self._undoer.undo())
+
+    def keep(self, held: Iterable[Restore | ResizePool]) -> tuple[Outcome, ...]:
+        """Put everything back but these: what a Restore names, and the sizes of pools. Waits as `undo` does; one outcome for each
+        thing that was put back."""
+        kept = set[Subject]()
+        for action in held:
+            subject = Subject(Control.POOL_SIZE, None, action.pool) if isinstance(action, ResizePool) else self._subject(action)
+            if not isinstance(subject, Trouble):
+                kept.add(subject)
+        for subject in self._ledger.subjects():
+            if subject.control is Control.POOL_SIZE and subject not in kept:
+                self._resizing.pop(subject.key, None)
+        self._groups = None
+        return (*self._told(), *self._undoer.undo(kept))
 
     def release(self, pools: Collection[str]) -> tuple[Outcome, ...]:
         """See `ports.Actuator`. Waits for the pools as `undo` does; one outcome for each whose size was changed."""
@@ -638,16 +665,16 @@ def undo_from_ledger(
     """Put back what a dead daemon left changed, from its ledger alone: for `nicety undo`, and at the start of a daemon.
 
     `pools` makes adapters for the named pools (those that are configured); they are closed afterwards. `lock`: the caller's, if it
-    holds the state directory already. Raises StateBusyError while a daemon runs there, LedgerError for a ledger of another version.
+    holds the state directory already. Raises StateBusyError while a daemon runs there, LedgerError for a ledger of another version,
+    and for one that somebody else could have written: nothing is changed then.
     """
-    ledger_path = state_dir / "ledger.db"
-    if not ledger_path.exists():
+    if not left_behind(state_dir):
         return ()
     held = StateLock(state_dir) if lock is None else lock
     adapters: Mapping[str, PoolAdapter] = {}
     try:
         kernel = LinuxKernel(proc_root)
-        with closing(Ledger(ledger_path, kernel.boot_id())) as ledger:
+        with closing(Ledger(state_dir / "ledger.db", kernel.boot_id())) as ledger:
             notes = [Outcome("", Status.FAILED if note.lost else Status.UNCHANGED, "ledger", note.text, 0) for note in ledger.notes]
             names = tuple(sorted({entry.key for entry in ledger.outstanding() if entry.control is Control.POOL_SIZE}))
             if pools is not None and names:

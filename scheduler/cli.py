@@ -14,7 +14,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -26,6 +26,7 @@ import typer
 
 if TYPE_CHECKING:
     from .config import Config
+    from .decision import Outcome
     from .paths import Loaded, Paths
     from .ports import Clock, PoolAdapter
 
@@ -43,6 +44,7 @@ USER_ERRORS = frozenset(
         "scheduler.explain.ExplainError",
         "scheduler.linux.host.MachineError",
         "scheduler.paths.PathError",
+        "scheduler.scope.ScopeError",
         "scheduler.simulation.arrivals.LoadError",
         "scheduler.store.files.StoreError",
         "scheduler.store.ledger.LedgerError",
@@ -331,6 +333,8 @@ def record(
 )
 def train(context: typer.Context) -> None:
     """Train models from the traces, and promote the better ones."""
+    from .interpreter import PYTHON
+
     named: Named = context.obj
     arguments = [] if named.config is None else ["--config", named.config]
     arguments += [] if named.state_dir is None else ["--state-dir", named.state_dir]
@@ -339,34 +343,49 @@ def train(context: typer.Context) -> None:
     # machine took 4-36 s instead of 0.4-2.5.
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     sys.stdout.flush()
-    os.execve(sys.executable, [sys.executable, "-m", "nicety.training", "train", *arguments], environment)  # noqa: S606 - no shell is the point
+    command = [*PYTHON, "-m", "nicety.training", "train", *arguments]
+    os.execve(command[0], command, environment)  # noqa: S606 - no shell is the point
 
 
 # --- the daemon ---------------------------------------------------------------------------------------------------------------
 
 
-@_command("run", "nicety run --act")
+Things = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[THING]...", help='Policies, pools or groups, e.g. pool_size, web, "program make"; none: all.'),
+]
+ForOption = Annotated[
+    float | None, typer.Option("--for", parser=_seconds, metavar="TIME", help="Observe again after this time, e.g. 1h.")
+]
+
+
+@_command("run", "nicety run --act web --for 1h")
 def run(
     context: typer.Context,
+    things: Things = None,
     act: Annotated[
         bool | None, typer.Option("--act/--observe", help="Carry decisions out, or only log them.", show_default=False)
     ] = None,
+    act_seconds: ForOption = None,
     duration: Annotated[float | None, typer.Option(parser=_seconds, metavar="TIME", help="Stop after this time, e.g. 1h.")] = None,
     config: ConfigOption = None,
     state_dir: StateOption = None,
 ) -> None:
     """Run the daemon. Observes unless told to act.
 
-    It records, predicts and decides; it changes something only with --act or daemon.act = true. SIGHUP reads the configuration
-    again, SIGTERM and Ctrl-C end it and put everything back.
+    It records, predicts and decides; it changes something only with --act or daemon.act = true. With THINGs it acts on these alone
+    and observes the rest; `nicety act` and `nicety observe` change that while it runs. SIGHUP reads the configuration again,
+    SIGTERM and Ctrl-C end it and put everything back.
     """
+    if not act and (things or act_seconds is not None):
+        raise typer.BadParameter("THINGs and --for say what to act on: give --act as well")
     _load_numpy()
     from . import daemon
 
     loaded, paths = _load(context, config, state_dir)
     if sys.stderr.isatty():  # else only the daemon's log goes there, a record a line; its first one tells the mode
         _say(_intention(loaded.config.daemon.act if act is None else act, loaded.config.daemon.undo_on_exit))
-    raise typer.Exit(daemon.run(loaded, paths, act=act, duration=duration))
+    raise typer.Exit(daemon.run(loaded, paths, act=act, duration=duration, things=things or (), act_seconds=act_seconds))
 
 
 def _intention(acting: bool, undo: bool) -> str:
@@ -417,8 +436,7 @@ def undo(context: typer.Context, as_json: JsonOption = False, config: ConfigOpti
     import msgspec
 
     from .control_socket import NoDaemonError, ask
-    from .decision import Outcome, Status
-    from .explain import outcome_table
+    from .decision import Outcome
 
     loaded, paths = _load_for_undo(context, config, state_dir)
     try:
@@ -431,14 +449,24 @@ def undo(context: typer.Context, as_json: JsonOption = False, config: ConfigOpti
         clock = _clock()
         outcomes = undo_from_ledger(paths.root, clock, pools=lambda names: _foreign_pools(loaded.config, clock, paths, names))
         paused = False
+    if paused:
+        _say("the daemon is paused now; `nicety resume` lets it go on")
+    _print_undone(outcomes, as_json)
+
+
+def _print_undone(outcomes: Sequence[Outcome], as_json: bool) -> None:
+    """What was put back, and the exit code that says whether all was."""
+    import msgspec
+
+    from .decision import Status
+    from .explain import outcome_table
+
     if as_json:
         _print_json(msgspec.to_builtins(outcomes))
     elif outcomes:
         print(outcome_table(outcomes, _width()))
     else:
         _say("nothing is changed, so there is nothing to undo")
-    if paused:
-        _say("the daemon is paused now; `nicety resume` lets it go on")
     bad = {outcome.status for outcome in outcomes}
     if bad & {Status.FAILED, Status.REFUSED}:
         raise typer.Exit(FAILURE)
@@ -470,6 +498,49 @@ def _foreign_pools(config: Config, clock: Clock, paths: Paths, names: tuple[str,
 
     pools = {name: pool for name, pool in config.pools.items() if name in names and pool.kind != "command"}
     return build(msgspec.structs.replace(config, pools=pools), clock, state_dir=paths.root)
+
+
+@_command("act", "nicety act web --for 1h")
+def act(
+    context: typer.Context,
+    things: Things = None,
+    act_seconds: ForOption = None,
+    config: ConfigOption = None,
+    state_dir: StateOption = None,
+) -> None:
+    """Let the running daemon act on more: policies, pools or groups.
+
+    What it acts on already stays so. After the time it observes these again, and puts back what it changed for them.
+    """
+    from .control_socket import ask
+
+    _, paths = _load(context, config, state_dir)
+    answer = ask(paths.socket, "act", timeout_seconds=60.0, things=things or [], seconds=act_seconds)
+    _say(_printable(str(answer["scope"])))
+
+
+@_command("observe", "nicety observe web")
+def observe(
+    context: typer.Context,
+    things: Things = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+    state_dir: StateOption = None,
+) -> None:
+    """Let the running daemon only observe policies, pools or groups.
+
+    What it changed for them is put back at once. Exit 3 if something was left because somebody else has changed it since.
+    """
+    import msgspec
+
+    from .control_socket import ask
+    from .decision import Outcome
+
+    _, paths = _load(context, config, state_dir)
+    answer = ask(paths.socket, "observe", timeout_seconds=60.0, things=things or [])
+    if not as_json:
+        _say(_printable(str(answer["scope"])))
+    _print_undone(msgspec.convert(answer["outcomes"], tuple[Outcome, ...]), as_json)
 
 
 @_command("pause", "nicety pause --for 10m")

@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Meta, field
 
 from ..models.records import QUANTILES, Latency
+from .scope import ScopeError, resolve
 
 
 class ConfigError(ValueError):
@@ -47,6 +48,10 @@ class Daemon(Section, frozen=True):
 
     interval: Annotated[float, Meta(ge=0.05, le=60, description="Seconds between ticks.")] = 1.0
     act: Annotated[bool, Meta(description="Carry decisions out. False observes: same decisions, nothing written.")] = False
+    act_on: Annotated[
+        list[str],
+        Meta(description="With `act`: carry out only decisions of these policies, and about these pools and groups. []: all."),
+    ] = field(default_factory=list)
     undo_on_exit: Annotated[bool, Meta(description="Put every changed value back when the daemon stops.")] = True
     state_dir: Annotated[
         str, Meta(description='Traces, decision log, ledger, models. "" is /var/lib/nicety for root, else ~/.local/state/nicety.')
@@ -503,6 +508,11 @@ Senseless = tuple[tuple[str, ...], str, tuple[str, ...]]
 
 def _senseless(config: Config) -> Iterator[Senseless]:
     """What no single key can tell."""
+    for word in config.daemon.act_on:
+        try:
+            resolve((word,), config.pools, config.groups, ())
+        except ScopeError as error:
+            yield ("daemon", "act_on"), f"{error}; a section [groups.NAME] gives a group a name", ("act_on",)
     for section, level in (("pool_size", config.pool_size.quantile), ("priority", config.priority.quantile)):
         if level not in QUANTILES:
             cause = f"{level} is not a level that models forecast; choose one of {QUANTILES}"

@@ -27,11 +27,12 @@ from ..models.artifact import Artifact, ArtifactError, load_live, shipped
 from ..models.behaviour import BehaviourModel
 from ..models.demand import Network
 from ..models.records import Deadlock, Latency, PoolSample, ProcId, Snapshot
-from .actuate import Acting, Observing, undo_from_ledger
+from .acting import Scoped, as_record, unable, words
+from .actuate import undo_from_ledger
 from .config import Config, ConfigError, PoolConfig, to_builtins
 from .control_socket import ControlError, ControlSocket
 from .deadlocks import Deadlocks
-from .decision import Decision, Flag, Group, Lesson, Note, Outcome, Recalled, Recycle, Session, Set, Tick
+from .decision import Decision, Flag, Group, Lesson, Note, Outcome, Recalled, Recycle, Scope, Session, Set, Tick
 from .engine import Engine, first_memory
 from .explain import span
 from .in_force import each, sum_up
@@ -45,16 +46,17 @@ from .linux.slices import LONGEST, SHORTEST, ask_for
 from .linux.waits import LinuxWaits
 from .logstream import ERROR, NOTICE, WARNING, Forward, open_log
 from .notify import Notifier
-from .observer import Observer
+from .observer import Observer, group_names
 from .paths import Loaded, PathError, Paths, read_config
 from .policies.priority import LATENCY_DEMAND
 from .pools.build import build
-from .ports import Actuator, Clock, PoolAdapter
+from .ports import Clock, PoolAdapter
 from .recall import Past, recall
 from .retraining import Retraining
+from .scope import OBSERVE, ScopeError, act_on, acts, left, observe, resolve
 from .store.decisions import DecisionLog
 from .store.files import StoreError, private_directory
-from .store.ledger import Ledger, StateLock
+from .store.ledger import LedgerError, StateLock
 from .store.lessons import Lessons
 from .store.pauses import Pauses
 from .store.traces import TraceWriter
@@ -70,6 +72,9 @@ RECALL_SECONDS = 1.5
 
 SLOW = 0.25
 """Share of the interval for which a tick of a daemon that stands back may wait for a CPU: what it decides comes so much later."""
+
+FIXED = ("state_dir", "socket", "control_group")
+"""Keys of `[daemon]` that cannot change until the next start."""
 
 MOST_LOOKS = 8
 """Processes of which a snapshot is taken in a tick, at some milliseconds each."""
@@ -93,15 +98,24 @@ class SystemClock:
             time.sleep(left / 1e9)
 
 
-def run(loaded: Loaded, paths: Paths, *, act: bool | None, duration: float | None) -> int:
-    """Run until SIGTERM, SIGINT or `duration` seconds are over. `act` overrides `daemon.act`. Returns the exit code.
+def run(
+    loaded: Loaded,
+    paths: Paths,
+    *,
+    act: bool | None,
+    duration: float | None,
+    things: Sequence[str] = (),
+    act_seconds: float | None = None,
+) -> int:
+    """Run until SIGTERM, SIGINT or `duration` seconds are over. Returns the exit code.
 
-    Raises StateBusyError if another nicety uses the state directory, and ConfigError, PathError, ControlError for what is wrong at
-    the start; nothing has been changed then.
+    `act` overrides `daemon.act`, `things` override `daemon.act_on`; after `act_seconds` it observes. Raises StateBusyError if
+    another nicety uses the state directory, and ConfigError, PathError, ScopeError, ControlError for what is wrong at the start;
+    nothing has been changed then.
     """
     private_directory(paths.root)
     with StateLock(paths.root) as lock:
-        daemon = Daemon(loaded, paths, lock, SystemClock(), act)
+        daemon = Daemon(loaded, paths, lock, SystemClock(), act, things, act_seconds)
         try:
             return daemon.run(duration)
         finally:
@@ -111,11 +125,19 @@ def run(loaded: Loaded, paths: Paths, *, act: bool | None, duration: float | Non
 class Daemon:
     """The running program. Made with the state directory locked; what a dead daemon left changed is put back first."""
 
-    def __init__(self, loaded: Loaded, paths: Paths, lock: StateLock, clock: Clock, act: bool | None) -> None:
+    def __init__(
+        self,
+        loaded: Loaded,
+        paths: Paths,
+        lock: StateLock,
+        clock: Clock,
+        act: bool | None,
+        things: Sequence[str] = (),
+        act_seconds: float | None = None,
+    ) -> None:
         config = loaded.config
         self._loaded, self._config, self._paths, self._clock = loaded, config, paths, clock
-        self._acting = config.daemon.act if act is None else act
-        self._fixed = ("state_dir", "socket", "control_group", *(("act",) if act is None else ()))  # until the next start
+        self._told_to_act = act is not None  # by whoever started it: then the configuration is not asked
         self._stream = open_log(os.environ, sys.stderr.fileno())
         self._forward = Forward(self._stream)
         log.addHandler(self._forward)
@@ -136,8 +158,12 @@ class Daemon:
         self._closed = False
         self._recover(lock)
         self._pools = build(config, clock, state_dir=paths.root)
-        self._ledger = Ledger(paths.ledger, self._facts.boot_id) if self._acting else None
-        self._actuator = self._make_actuator()
+        self._actuator = Scoped(paths.ledger, self._kernel, self._pools, self._samples, clock)
+        scope = _configured(config) if act is None else OBSERVE
+        if act:
+            named = resolve(things or config.daemon.act_on, config.pools, config.groups, self._groups_now() if things else ())
+            scope = act_on(OBSERVE, named, self._after(act_seconds))
+        self._actuator.act_on(scope)
         self._source = ProcSource(slow_every=config.daemon.slow_every)
         self._deadlocks = Deadlocks(LinuxWaits())
         self._log = DecisionLog(paths.root, config.store.decision_bytes)
@@ -156,6 +182,8 @@ class Daemon:
             "resume": self._resume,
             "reload": self._reload_on_request,
             "undo": self._undo_on_request,
+            "act": self._act_on_request,
+            "observe": self._observe_on_request,
         }
         self._socket = ControlSocket(paths.socket, handlers, config.daemon.control_group, clock=clock)
 
@@ -164,12 +192,10 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         signal.signal(signal.SIGHUP, self._want_reload)
-        mode = self._actuator.mode
         ask_for(SHORTEST)  # who wakes beside it waits a tenth of a millisecond and not several
         if self._paths.said:
             self._event(WARNING, self._paths.said)
-        self._event(NOTICE, f"nicety {__version__} started, {'acting' if mode == 'act' else 'observing'}", mode=mode)
-        self._notifier.ready(mode)
+        self._tell_scope(f"nicety {__version__} started, ")
         for at in self._due(duration):
             try:
                 self._turn(at)
@@ -201,8 +227,7 @@ class Daemon:
         self._log.close()
         if self._traces is not None:
             self._traces.close()
-        if self._ledger is not None:
-            self._ledger.close()
+        self._actuator.close()
         self._source.close()
         self._deadlocks.close()
         log.removeHandler(self._forward)
@@ -255,6 +280,7 @@ class Daemon:
 
     def _turn(self, at: int) -> None:
         """One turn of the loop: read, record, observe, decide, act, log."""
+        self._end_grants(at)
         self._samples.update((name, pool.read()) for name, pool in sorted(self._pools.items()))
         snapshot = self._source.read(at, self._clock.wall(), tuple(self._samples.values()))
         if self._traces is not None:
@@ -294,8 +320,8 @@ class Daemon:
         return self._taught
 
     def _retrain(self, at: int) -> None:
-        """See to the training in the background. Models that it promoted are taken as a reload takes them: windows start anew, what
-        the engine remembers stays."""
+        """See to the training in the background. Models that it promoted are taken as a reload takes them: what does not rest on
+        the ones before stays."""
         news = self._retraining.turn(at)
         for priority, text in news.said:
             self._event(priority, text)
@@ -320,15 +346,15 @@ class Daemon:
     # --- sessions ----------------------------------------------------------------------------------------------------------------
 
     def _go_on(self, memory: dict[str, Any]) -> None:
-        """A new session after a reload or an undo: rhythms of the loads are kept, for reading them again would take longer than a
-        tick. Those of another interval cannot be, and are read again."""
+        """A new session after a reload, an undo, a training or a change of what is acted on: what was learned is kept. What was
+        learned at another interval cannot be, and only the rhythms of loads are read again."""
         before = self._session
         if before.config["daemon"]["interval"] != self._config.daemon.interval:
             self._begin(memory, *self._recall())
             return
-        loads = self._observer.loads
+        learned = self._observer
         self._begin(memory, [], None, before.id)
-        self._observer.keep(loads)
+        self._observer.follow(learned)
 
     def _begin(self, memory: dict[str, Any], past: Past, recalled: Recalled | None, follows: str = "") -> None:
         """A new session. `memory`: what the engine goes on from. The others: see `Session`, `past` being what is recalled."""
@@ -341,6 +367,7 @@ class Daemon:
             wall=self._clock.wall(),
             version=__version__,
             mode=self._actuator.mode,
+            scope=self._actuator.scope,
             own=self._kernel.itself(),
             abilities=self._facts.abilities,
             config=to_builtins(config),
@@ -423,11 +450,6 @@ class Daemon:
             self._event(NOTICE, f"no {kind} model yet, the baseline speaks; `nicety train` makes one")
         return artefact
 
-    def _make_actuator(self) -> Actuator:
-        if self._ledger is not None:
-            return Acting(self._ledger, self._kernel, self._pools, self._samples, self._clock)
-        return Observing(self._kernel, self._pools, self._samples)
-
     def _recover(self, lock: StateLock) -> None:
         """Put back what a daemon that was killed left changed."""
 
@@ -451,20 +473,25 @@ class Daemon:
     def _reload(self) -> str:
         """Read configuration and models again. Returns why the old ones stay, "" if the new ones are in force.
 
-        Windows start anew; rhythms of loads, and what the engine remembers, and so every change in force, stay. Pools whose section
-        did not change keep their adapter and their workers; those that are not configured any more get the size back that they had.
+        What was learned stays, but for what is defined otherwise now, and so does what the engine remembers, with every change in
+        force. Pools whose section did not change keep their adapter and their workers; those that are not configured any more get
+        the size back that they had.
         """
         path = self._loaded.path
         self._notifier.reloading(self._clock.monotonic())
         try:
             config = read_config(path, os.geteuid()) if path is not None else Config()
-            changed = [key for key in self._fixed if _differ(config, self._config, key)]
+            changed = [key for key in FIXED if _differ(config, self._config, key)]
             if changed:
                 raise ConfigError([f"daemon.{key}: cannot change while running; restart nicety" for key in changed])
+            rescoped = not self._told_to_act and _configured(config) != _configured(self._config)
+            trouble = self._prepare(_configured(config)) if rescoped else ""
+            if trouble:
+                raise ConfigError([f"daemon.act: {trouble}"])
             made = build(config, self._clock, state_dir=self._paths.root)
         except (ConfigError, PathError) as error:
             self._event(ERROR, f"reload: the old configuration stays in force: {error}")
-            self._notifier.ready(self._actuator.mode)
+            self._notifier.ready(self._words())
             return str(error)
         kept = {name for name in config.pools if config.pools[name] == self._config.pools.get(name)}
         leaving = sorted(self._pools.keys() - kept)
@@ -481,9 +508,12 @@ class Daemon:
             self._log.limit(config.store.decision_bytes)
         self._config = config
         self._retraining.configure(config.models, self._clock.monotonic())
-        self._go_on(self._engine.memory())
+        if rescoped:
+            self._rescope(_configured(config))
+        else:
+            self._go_on(self._engine.memory())
         self._event(NOTICE, "reloaded")
-        self._notifier.ready(self._actuator.mode)
+        self._notifier.ready(self._words())
         return ""
 
     def _reload_on_request(self, _request: dict[str, Any]) -> dict[str, Any]:
@@ -493,9 +523,7 @@ class Daemon:
         return {}
 
     def _pause(self, request: dict[str, Any]) -> dict[str, Any]:
-        seconds = request.get("seconds")
-        if seconds is not None and not (isinstance(seconds, int | float) and 0 < seconds < 1e9):
-            raise ControlError(f"pause: {seconds!r} is not a length of time in seconds")
+        seconds = _seconds_of(request)
         self._paused_until = float("inf") if seconds is None else self._clock.monotonic() + seconds * 1e9
         self._event(NOTICE, "paused" if seconds is None else f"paused for {seconds:g} s")
         return {}
@@ -513,14 +541,102 @@ class Daemon:
         self._go_on(first_memory(self._engine.pauses.values()))
         return {"outcomes": msgspec.to_builtins(outcomes)}
 
+    # --- what is acted on --------------------------------------------------------------------------------------------------------
+
+    def _act_on_request(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Act on what is named besides what is acted on already, on everything if nothing is named."""
+        seconds, named = _seconds_of(request), self._named(request)
+        scope = act_on(self._actuator.scope, named, self._after(seconds))
+        trouble = self._prepare(scope)
+        if trouble:
+            raise ControlError(trouble)
+        self._rescope(scope)
+        return self._scope_record()
+
+    def _observe_on_request(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Observe what is named, everything if nothing is named. What of it was in force is put back."""
+        outcomes = self._rescope(observe(self._actuator.scope, self._named(request)))
+        return self._scope_record() | {"outcomes": msgspec.to_builtins(outcomes)}
+
+    def _prepare(self, scope: Scope) -> str:
+        """Why this scope cannot be acted on, "" if it can."""
+        try:
+            trouble = self._actuator.prepare(scope)
+        except LedgerError as error:
+            trouble = str(error)
+        return f"cannot act: {trouble}" if trouble else ""
+
+    def _named(self, request: dict[str, Any]) -> tuple[str, ...]:
+        """The things that a request names."""
+        given = request.get("things", [])
+        if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
+            raise ControlError("things are a list of names of policies, pools and groups")
+        if not given:
+            return ()
+        try:
+            return resolve(given, self._config.pools, self._config.groups, self._groups_now())
+        except ScopeError as error:
+            raise ControlError(str(error)) from None
+
+    def _groups_now(self) -> set[str]:
+        """Groups that have processes now, and those of the last tick."""
+        source = ProcSource(slow_every=1)
+        try:
+            snapshot = source.read(self._clock.monotonic(), self._clock.wall(), tuple(self._samples.values()))
+        finally:
+            source.close()
+        return group_names(self._config, snapshot) | {group.name for group in (self._last.groups if self._last else ())}
+
+    def _after(self, seconds: float | None) -> int | None:
+        return None if seconds is None else self._clock.monotonic() + round(seconds * 1e9)
+
+    def _end_grants(self, now: int) -> None:
+        """Observe what was to be acted on until now."""
+        scope = left(self._actuator.scope, now)
+        if scope != self._actuator.scope:
+            self._event(NOTICE, "the time to act is over")
+            self._rescope(scope)
+
+    def _rescope(self, scope: Scope) -> tuple[Outcome, ...]:
+        """Go by another scope, in a session of its own: what leaves it is put back, what enters it is proposed again, and what
+        stays in it stays in force."""
+        before = self._actuator.scope
+        self._actuator.act_on(scope)
+        stays = [each.undone_by for each in self._engine.standing() if acts(before, each.about) and acts(scope, each.about)]
+        outcomes = self._actuator.keep(held for held in stays if held is not None)
+        self._finish(outcomes)
+        self._engine.forget(lambda each: acts(scope, each.about) and not acts(before, each.about))
+        self._go_on(self._engine.memory())
+        self._tell_scope("now ")
+        return outcomes
+
+    def _words(self) -> str:
+        return words(self._actuator.scope, self._clock.monotonic())
+
+    def _scope_record(self) -> dict[str, Any]:
+        now, wall = self._clock.monotonic(), self._clock.wall()
+        scope = self._actuator.scope
+        return {"mode": self._actuator.mode, "scope": words(scope, now), **as_record(scope, now, wall)}
+
+    def _tell_scope(self, start: str) -> None:
+        """Say what is acted on from now on, and before that what of it cannot be done."""
+        cannot = unable(self._kernel) if self._actuator.scope.grants else ""
+        if cannot:
+            self._event(WARNING, cannot)
+        scope = self._actuator.scope
+        named = {"things": [grant.thing for grant in scope.grants], "spared": list(scope.spared)} if scope.grants else {}
+        self._event(NOTICE, start + self._words(), mode=self._actuator.mode, **named)
+        self._notifier.ready(self._words())
+
     def _status(self, request: dict[str, Any]) -> dict[str, Any]:
         """What the daemon does. With `full` each change of each thread as well: those may be thousands."""
         now, wall, tick = self._clock.monotonic(), self._clock.wall(), self._last
+        entries = self._actuator.outstanding()
         usage = resource.getrusage(resource.RUSAGE_SELF)
-        entries = self._ledger.outstanding() if self._ledger is not None else ()
         return {
             "version": __version__,
-            "mode": self._actuator.mode,
+            **self._scope_record(),
+            "cannot": unable(self._kernel) if self._actuator.scope.grants else "",
             "paused": self._is_paused(now),
             "running_seconds": (now - self._started) / 1e9,
             "session": self._session.id,
@@ -578,7 +694,7 @@ class Daemon:
             "traces": self._traces.last_error if self._traces is not None else "",
             "decision log": self._log.last_error,
             "demand model": self._observer.trouble,
-            "ledger": self._ledger.trouble if self._ledger is not None else "",
+            "ledger": self._actuator.trouble,
             "deadlocks": self._deadlocks.trouble,
             "lessons": self._unread,
             "pauses": self._pauses.trouble,
@@ -632,6 +748,21 @@ def _is_let_go(before: PoolConfig, now: PoolConfig | None) -> bool:
     if now is None or before.kind == "command":
         return True
     return msgspec.structs.replace(now, minimum=before.minimum, maximum=before.maximum, latency=before.latency) != before
+
+
+def _configured(config: Config) -> Scope:
+    """What the configuration says is acted on."""
+    if not config.daemon.act:
+        return OBSERVE
+    return act_on(OBSERVE, resolve(config.daemon.act_on, config.pools, config.groups, ()), None)
+
+
+def _seconds_of(request: dict[str, Any]) -> float | None:
+    """The length of time that a request gives, None if it gives none."""
+    seconds = request.get("seconds")
+    if seconds is None or (isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 < seconds < 1e9):
+        return seconds
+    raise ControlError(f"{seconds!r} is not a length of time in seconds")
 
 
 def _differ(a: Config, b: Config, key: str) -> bool:

@@ -385,21 +385,37 @@ class Recalled(Record, frozen=True):
     wall: int  # wall clock ns
 
 
+class Grant(Record, frozen=True):
+    """A thing that is acted on."""
+
+    thing: str  # "*": everything; "policy NAME"; else a pool or group by its name
+    until: int | None = None  # monotonic ns at which it ends, as Tick.at; None: no end
+
+
+class Scope(Record, frozen=True):
+    """What is acted on; all else is observed. See `scheduler/scope.py`."""
+
+    grants: tuple[Grant, ...] = ()  # sorted by thing, each once; empty: everything is observed
+    spared: tuple[str, ...] = ()  # things that are observed although something wider is acted on; sorted
+
+
 class Session(Record, frozen=True):
-    """Header of a run of ticks in the decision log: all that is needed to replay them. A new one at start and at each reload."""
+    """Header of a run of ticks in the decision log: all that is needed to replay them. A new one at start, at each reload, and
+    whenever what is acted on changes."""
 
     id: str  # 8 hex digits
     boot_id: str
     wall: int
     version: str  # of nicety
-    mode: str  # observe or act
+    mode: str  # observe, or act where anything is acted on: `scope` says what
     own: ProcId  # the daemon
     abilities: Abilities
     config: dict[str, Any]  # the whole configuration in force, as `config.to_builtins` gives it
     artefacts: dict[str, str]  # "demand", "anomaly", "behaviour" -> digest, "" where none is loaded
     engine: dict[str, Any]  # `Engine.memory()` before the first tick
     recalled: Recalled | None = None  # None: nothing was looked for
-    follows: str = ""  # the session before, if what that knew of the loads of the pools was kept; "": it was not
+    follows: str = ""  # the session before, if what that had learned was kept; "": it was not
+    scope: Scope = Scope()
 
 
 def encode(record: object) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +24,7 @@ from .pools.signals import ProcessHandle
 from .ports import Clock
 from .rivals import RIVALS, reaches_others, rival
 from .store.files import StoreError, private_directory
-from .store.ledger import Entry, Ledger, LedgerError, StateLock
+from .store.ledger import Entry, Ledger, LedgerError, StateLock, left_behind
 from .unmatched import unmatched
 
 KERNEL_CONTROLS = tuple(control for control in Control if control is not Control.POOL_SIZE)
@@ -156,12 +157,13 @@ def _configuration(loaded: Loaded) -> Finding:
     if loaded.path is None:
         return Finding("configuration", True, "no file, the defaults hold (no class is pinned, no pool is known)", "")
     config = loaded.config
-    told = f"{loaded.path}: {len(config.groups)} groups, {len(config.pools)} pools, {'acts' if config.daemon.act else 'observes'}"
+    acts = f"acts on {', '.join(config.daemon.act_on) or 'everything'}" if config.daemon.act else "observes"
+    told = f"{loaded.path}: {len(config.groups)} groups, {len(config.pools)} pools, {acts}"
     return Finding("configuration", True, printable(told), "")
 
 
 def _state(paths: Paths) -> Finding:
-    if not paths.root.exists():
+    if not os.path.lexists(paths.root):
         return Finding("state directory", True, f"{paths.root}: not there yet, made when first needed", "")
     try:
         private_directory(paths.root)
@@ -183,7 +185,7 @@ def _daemon(paths: Paths) -> Finding:
 
 def outstanding(paths: Paths) -> tuple[Entry, ...]:
     """Changes that a dead daemon left in force, from its ledger. Raises StateBusyError while a daemon lives, LedgerError."""
-    if not paths.ledger.exists():
+    if not left_behind(paths.root):
         return ()
     with StateLock(paths.root):
         ledger = Ledger(paths.ledger, probe().boot_id)

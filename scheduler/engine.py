@@ -32,7 +32,7 @@ from .decision import (
 from .guard import Guard, GuardMemory
 from .policies.pairs import Pause, pairs_of
 from .policies.placement import Placement, PlacementMemory
-from .policies.policy import Memory, Policy, Result
+from .policies.policy import Gone, Memory, Policy, Result, Standing
 from .policies.pool_size import PoolSize, PoolSizeMemory
 from .policies.priority import STRIKES, Ineffective, Priority, PriorityMemory, wait_share
 from .policies.quarantine import Quarantine, QuarantineMemory
@@ -170,6 +170,18 @@ class Engine:
             self._issue(decision, tick.at)
         self._watch_all(tick, admitted)
         return Verdict(tuple(admitted), tuple(refusals), effects, tuple(notes))
+
+    def standing(self) -> tuple[Standing, ...]:
+        """What is taken to be so because it was decided: in force, or only observed."""
+        return tuple(standing for policy in self._policies for standing in policy.standing())
+
+    def forget(self, gone: Gone) -> None:
+        """These were only observed, and are to be carried out from now on: what still holds for them is proposed again, in full and
+        without the cool-down of a change that nobody made."""
+        pools = {thing for standing in self.standing() if gone(standing) for thing in standing.about}
+        for policy in self._policies:
+            policy.forget(gone)
+        self._guard.forget(pools)
 
     def validate(self) -> None:
         """Raises AssertionError if what is remembered contradicts itself. For tests: run after each step."""

@@ -158,6 +158,14 @@ class Guard:
         self.memory.standing = standing
         return admitted, refused
 
+    def forget(self, pools: Collection[str]) -> None:
+        """What was observed is to be carried out now: no change is cooling down, and nothing was recycled in these pools."""
+        memory = self.memory
+        memory.changed, memory.standing = {}, {}
+        for pool in pools:
+            memory.recycles.pop(pool, None)
+            memory.recycling.pop(pool, None)
+
     def learn(self, result: Result) -> None:
         """An outcome: back off from what failed, keep hands off what somebody else changed, forget what is gone.
 

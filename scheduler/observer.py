@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,7 +40,7 @@ from ..models.records import (
 )
 from ..models.rhythm import AHEAD, HOLE, Rhythm
 from ..models.scaling import Scaling
-from .config import Config
+from .config import Config, GroupRule, PoolConfig
 from .crowding import Crowding
 from .decision import (
     START_MARGIN,
@@ -61,6 +62,14 @@ from .grouping import Grouping
 from .policies.mechanisms import ancestors
 from .policies.threshold import FEW
 from .rivals import running
+
+OWN = frozenset(
+    {
+        *("_config", "_abilities", "_own", "_seq", "_measurer", "_named"),
+        *("_demand", "_forecaster", "_followed", "_spoken", "_scorer", "_behaviours"),
+    }
+)
+"""What of an observer rests on its session, configuration or models: not taken over as it is by the one that follows it."""
 
 MAX_GROUPS = 1000
 """Groups remembered at a time: thousands of short programs a minute must cost no memory. The longest gone are forgotten first."""
@@ -118,6 +127,14 @@ class Measured:
     rates: Rates  # aligned with the snapshot's table
     rows: dict[ProcId, int]  # row of each process in the table
     members: tuple[str, ...]  # group of each row of the table
+
+
+def group_names(config: Config, snapshot: Snapshot) -> set[str]:
+    """The groups of one snapshot by themselves: processes whose parents had ended before may have other names in a longer run."""
+    table = snapshot.table
+    ids = list(map(ProcId, table["pid"].tolist(), table["start_ticks"].tolist()))
+    families = Families(Grouping(config))
+    return set(families.step(ids, table["ppid"].tolist(), table["session"].tolist(), snapshot.identities, _pool_members(snapshot)))
 
 
 class Measurer:
@@ -201,6 +218,12 @@ class Measurer:
             rows=rows,
             members=tuple(members),
         )
+
+    def follow(self, before: Measurer, *, anew: bool) -> None:
+        """Go on from the snapshot that another one has seen last. `anew`: groups and pools are not what they were, so processes are
+        grouped anew."""
+        own = {"_config", "_interval", "_grouping", *(("_families",) if anew else ())}
+        vars(self).update((name, known) for name, known in vars(before).items() if name not in own)
 
     def pinned(self, group: str) -> Latency | None:
         """The class that the configuration gives a group; None where it says nothing."""
@@ -378,6 +401,7 @@ class Observer:
         self._abilities = abilities
         self._own = own
         self._measurer = Measurer(config)
+        self._demand = demand
         self._forecaster = Forecaster(demand, config.daemon.interval)
         self._followed = set[str]()  # groups that were told of once, and are still there
         self._spoken = frozenset[str]() if demand is None else demand.speaks
@@ -451,14 +475,37 @@ class Observer:
                 if pool.pool in self._config.pools:
                     self._follow(pool, offered_load(pool), at)
 
-    @property
-    def loads(self) -> Mapping[str, OfferedLoad]:
-        """What is known of the rhythms of the loads, by pool. For the observer that comes next, which changes it."""
-        return self._offered
+    def follow(self, before: Observer) -> None:
+        """Go on, before the first tick, from what an observer of the same machine and interval has learned; that one is not to be
+        used any more. Anew begins what another model tells, and what is known of groups and pools that are defined otherwise now.
 
-    def keep(self, loads: Mapping[str, OfferedLoad]) -> None:
-        """Go on from what the observer before this one knew of pools that are still there, before the first tick."""
-        self._offered = {name: load for name, load in loads.items() if name in self._config.pools}
+        Raises ValueError for one of another interval: nothing that it knows fits.
+        """
+        if before._config.daemon.interval != self._config.daemon.interval:
+            raise ValueError("an observer of another interval has nothing that could be gone on from")
+        pools = _redefined(before._config, self._config)
+        names = pools | _regrouped(before._config, self._config)
+        scored = before._config.quarantine.enabled and self._config.quarantine.enabled
+        own = {*OWN, *(() if scored else ("_loners",))}
+        vars(self).update((name, known) for name, known in vars(before).items() if name not in own)
+        self._measurer.follow(before._measurer, anew=bool(names))
+        self._series.forget(_keys_of(names))
+        self._follow_models(before, names)
+        for of_pools in (self._loads, self._offered, self._scalings, self._cpu_per_worker):
+            for name in pools:
+                of_pools.pop(name, None)
+
+    def _follow_models(self, before: Observer, names: Collection[str]) -> None:
+        """What each group did is known whatever the models are; what these said of it, while they are the same."""
+        self._behaviours.follow(before._behaviours, sorted(names))
+        ours, theirs = self._demand, before._demand
+        if (ours is None) != (theirs is None):
+            return
+        self._followed = before._followed - set(names)
+        self._forecaster = before._forecaster
+        self._forecaster.forget(_keys_of(names))
+        if ours is not None and theirs is not None and ours.digest != theirs.digest:
+            self._forecaster.hear(ours)
 
     @property
     def trouble(self) -> str:
@@ -812,6 +859,34 @@ def machine_use(before: Snapshot, now: Snapshot, rate: Rates) -> MachineUse:
 
 def _member(id_: ProcId, record: np.void, identity: Identity) -> Member:
     return Member(id_, int(record["session"]), identity.cgroup, int(record["nice"]), int(record["ppid"]))
+
+
+def _redefined(before: Config, now: Config) -> set[str]:
+    """Pools that came, went, or are others now: their limits and their class alone make no other pool."""
+
+    def same(a: PoolConfig | None, b: PoolConfig | None) -> bool:
+        if a is None or b is None:
+            return False
+        return msgspec.structs.replace(b, minimum=a.minimum, maximum=a.maximum, latency=a.latency, initial=a.initial) == a
+
+    return {name for name in before.pools.keys() | now.pools.keys() if not same(before.pools.get(name), now.pools.get(name))}
+
+
+def _regrouped(before: Config, now: Config) -> set[str]:
+    """Groups of the configuration that came, went, or match otherwise now; where the order of the rules changed, all of them."""
+
+    def rules(config: Config) -> dict[str, GroupRule]:
+        return {name: msgspec.structs.replace(rule, latency=None) for name, rule in config.groups.items()}
+
+    then, there = rules(before), rules(now)
+    if [name for name in then if name in there] != [name for name in there if name in then]:
+        return {*then, *there}
+    return {name for name in then.keys() | there.keys() if then.get(name) != there.get(name)}
+
+
+def _keys_of(names: Collection[str]) -> list[tuple[str, str]]:
+    """The series of groups and pools of these names."""
+    return [(name, metric) for name in sorted(names) for metric in METRICS]
 
 
 def _mean(history: Sequence[tuple[int, float]], since: float) -> float | None:

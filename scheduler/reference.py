@@ -108,7 +108,7 @@ def markdown() -> str:
         "nicety reads the file named by `--config` or `$NICETY_CONFIG`, else `$XDG_CONFIG_HOME/nicety/nicety.toml` (users),",
         "`/etc/nicety/nicety.toml`, else it runs on the defaults. Unknown keys, wrong types and numbers that are not finite are",
         "errors, all of them reported at once with file and line; `nicety doctor` checks a file without using it. SIGHUP",
-        "(`systemctl reload nicety`) reads it again; a file with errors changes nothing. `act`, `state_dir`, `socket` and",
+        "(`systemctl reload nicety`) reads it again; a file with errors changes nothing. `state_dir`, `socket` and",
         "`control_group` of `[daemon]` hold until the next start: a file that changes one of them is refused. A pool that is",
         "not in it any more gets the size back that it had.",
     ]

@@ -7,7 +7,7 @@ figure of the ticks is compared too. Reads only; must not know how a decision is
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from ..models.records import Snapshot
 from .config import from_builtins
 from .decision import Session, Tick, encode
 from .engine import Engine
-from .observer import Observer, OfferedLoad
+from .observer import Observer
 from .paths import Paths
 from .recall import recall_again
 from .store.decisions import DecisionReader, LoggedTick
@@ -112,14 +112,15 @@ class _Again:
         if self._snapshots is None:
             return
         if session.follows:
-            loads = None if previous is None else previous.loads(session.follows)
-            self._foretells = loads is not None
-            self._observer.keep(loads or {})
-            if loads is None:
-                found.notes.append(
-                    f"session {session.id}: rhythms not compared: it began with those of session {session.follows}, which was not "
-                    "made again as a whole"
-                )
+            learned = None if previous is None else previous.learned(session.follows)
+            if learned is not None:
+                self._observer.follow(learned)
+                return
+            self._snapshots = None
+            found.notes.append(
+                f"session {session.id}: figures not compared: it began with what session {session.follows} had learned, which "
+                "was not made again as a whole"
+            )
         elif session.recalled is not None:
             past = recall_again(traces, session.boot_id, session.id, session.recalled)
             self._foretells = past is not None
@@ -127,10 +128,10 @@ class _Again:
             if past is None:
                 found.notes.append(f"session {session.id}: rhythms not compared: the traces lack ticks recorded before it")
 
-    def loads(self, session: str) -> Mapping[str, OfferedLoad] | None:
-        """What it knows of the loads of pools after all of its ticks, if it is that session and all of them were made again."""
+    def learned(self, session: str) -> Observer | None:
+        """The observer after all of its ticks, if it is of that session and all of them were made again. To be used up."""
         whole = self._snapshots is not None and self._whole and self._foretells
-        return self._observer.loads if whole and self._session.id == session else None
+        return self._observer if whole and self._session.id == session else None
 
     def step(self, logged: LoggedTick) -> None:
         """Compare one tick."""

@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +19,11 @@ from typing import Any
 from ..models.artifact import FEATURES, ArtifactError, live_digest
 from .config import Models
 from .explain import size, span
+from .interpreter import PYTHON
 from .linux.text import printable
 from .logstream import INFO, NOTICE, WARNING
 
-TRAINING = (sys.executable, "-m", "nicety.training")
+TRAINING = (*PYTHON, "-m", "nicety.training")
 
 OWN_SHARE = 0.8
 """Share of its time and memory that training is told to keep to, so that it ends by itself with what it has before it is ended."""

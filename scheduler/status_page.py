@@ -29,10 +29,10 @@ Record = Mapping[str, Any]
 CONTROLS = {"autogroup": "nice of the session", "pool.size": "size"}
 """What some controls are called."""
 
-HEAD = frozenset({"version", "mode", "paused", "running_seconds", "session", "ticks", "missed_ticks", "cpus"})
+HEAD = frozenset({"version", "mode", "paused", "running_seconds", "session", "ticks", "missed_ticks", "cpus", "scope", "cannot"})
 COST = frozenset({"own_cpu_seconds", "own_memory_bytes", "trace_ticks_dropped", "decision_ticks_dropped"})
 MODELS = frozenset({"demand_model", "behaviour_model", "anomaly_model", "retraining"})
-LISTS = frozenset({"notes", "changes", "changes_in_force", "pools", "groups"})
+LISTS = frozenset({"acting_on", "spared", "notes", "changes", "changes_in_force", "pools", "groups"})
 
 
 def status_page(answer: Record, width: int | None) -> str:
@@ -57,7 +57,8 @@ def status_page(answer: Record, width: int | None) -> str:
 
 
 def _facts(answer: Record, columns: int) -> list[str]:
-    rows = [("nicety", _head(answer)), ("own cost", _cost(answer)), ("models", _models(answer))]
+    rows = [("nicety", _head(answer)), ("cannot", str(answer.get("cannot", "")))]
+    rows += [("own cost", _cost(answer)), ("models", _models(answer))]
     known = HEAD | COST | MODELS | LISTS
     rows += [(_named(key), _told(key, value)) for key, value in answer.items() if key not in known and not isinstance(value, list)]
     lines = list[str]()
@@ -70,7 +71,9 @@ def _facts(answer: Record, columns: int) -> list[str]:
 
 
 def _head(answer: Record) -> str:
-    mode = {"act": "acting", "observe": "observing: nothing is changed"}.get(str(answer.get("mode")), str(answer.get("mode", "")))
+    mode = {"act": str(answer.get("scope", "acting")), "observe": "observing: nothing is changed"}.get(
+        str(answer.get("mode")), str(answer.get("mode", ""))
+    )
     said = [str(answer.get("version", "")), mode, "paused: nothing new is decided" if answer.get("paused") else ""]
     if "running_seconds" in answer:
         said.append(f"for {span(float(answer['running_seconds']))}")

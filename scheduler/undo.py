@@ -121,12 +121,13 @@ class Undoer:
         self._asked = asked
         self._patience_ns = int(patience * 1e9)
 
-    def undo(self) -> tuple[Outcome, ...]:
-        """Put everything back that is open in the ledger, newest first; one outcome for each thing that was changed.
+    def undo(self, kept: Collection[Subject] = ()) -> tuple[Outcome, ...]:
+        """Put everything back that is open in the ledger but what is to be kept, newest first; one outcome for each thing that was
+        changed.
 
         Waits for pools, at most `patience` seconds. What could not be put back stays open: calling again tries again.
         """
-        subjects = self._ledger.subjects()
+        subjects = [subject for subject in self._ledger.subjects() if subject not in kept]
         newest = {subject: self._newest(subject) for subject in subjects}
         tallies = self.put_back([subject for subject in subjects if subject.control is not Control.POOL_SIZE], PATIENCE_NS)
         outcomes = [

@@ -9,7 +9,6 @@ import json
 import math
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ import numpy as np
 
 from ..decision import Flag, ResizePool, Status
 from ..explain import page, table
+from ..interpreter import PYTHON
 from ..paths import Paths
 from ..store.decisions import DecisionReader
 from .workload import SERVICE_WORKERS, DemoError, Feeder, Values, Workload, running
@@ -51,7 +51,7 @@ latency = "latency"
 
 [pools.spool]        # works off files: started and sized by nicety
 kind = "command"
-command = ["{python}", "{worker}", "{spool}"]
+command = [{python}, "{worker}", "{spool}"]
 initial = 3
 minimum = 3
 maximum = 6
@@ -117,7 +117,7 @@ def main(directory: Path, json_path: Path | None, say: Callable[[str], None]) ->
 
 def _demo(workload: Workload, directory: Path, json_path: Path | None, say: Callable[[str], None]) -> int:
     config, state = directory / "nicety.toml", directory / "state"
-    values = {"tick": TICK, "pidfile": workload.pidfile, "python": sys.executable, "spool": directory / "spool"}
+    values = {"tick": TICK, "pidfile": workload.pidfile, "python": ", ".join(map(json.dumps, PYTHON)), "spool": directory / "spool"}
     config.write_text(CONFIG.format(worker=Path(__file__).with_name("worker.py"), **values), encoding="utf-8")
     before = workload.values()
 
@@ -155,7 +155,7 @@ def _demo(workload: Workload, directory: Path, json_path: Path | None, say: Call
 
 def _command(directory: Path, arguments: list[str]) -> list[str]:
     common = ["--config", str(directory / "nicety.toml"), "--state-dir", str(directory / "state")]
-    return [sys.executable, "-m", "nicety.scheduler", *arguments, *common]
+    return [*PYTHON, "-m", "nicety.scheduler", *arguments, *common]
 
 
 def _nicety(directory: Path, name: str, arguments: list[str]) -> int:
@@ -175,9 +175,7 @@ def _half(workload: Workload, directory: Path, mode: str) -> Half:
         time.sleep(3)  # for the spool pool to come up: what both halves start with must be the same
         feeder.start()
         results = directory / f"load-{mode}.txt"
-        loading = subprocess.Popen(
-            [sys.executable, "-m", "nicety.scheduler.demo.load", str(workload.port), str(span), str(results)]
-        )
+        loading = subprocess.Popen([*PYTHON, "-m", "nicety.scheduler.demo.load", str(workload.port), str(span), str(results)])
         rounds, start, compared = workload.rounds(), time.monotonic(), (0, 0.0)
         wall = time.time_ns()
         while (at := time.monotonic() - start) < span:

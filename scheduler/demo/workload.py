@@ -11,13 +11,14 @@ import signal
 import socket
 import struct
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import cos, pi
 from pathlib import Path
+
+from ..interpreter import PYTHON
 
 HOGS = 4
 SERVICE_WORKERS = 3
@@ -111,10 +112,10 @@ class Workload:
         self.pidfile = directory / "gunicorn.pid"
         self._hog_file = directory / "hogs"
         self._hog_file.write_bytes(bytes(8 * HOGS))
-        service = [sys.executable, "-m", "gunicorn", "-w", str(SERVICE_WORKERS), "-b", f"127.0.0.1:{self.port}"]
+        service = [*PYTHON, "-m", "gunicorn", "-w", str(SERVICE_WORKERS), "-b", f"127.0.0.1:{self.port}"]
         service += ["--pid", str(self.pidfile), "--log-level", "error", "nicety.scheduler.demo.app:application"]
         self._service = subprocess.Popen(service, start_new_session=True, cwd=directory)
-        hogs = [sys.executable, "-m", "nicety.scheduler.demo.hog", str(self._hog_file), str(HOGS)]
+        hogs = [*PYTHON, "-m", "nicety.scheduler.demo.hog", str(self._hog_file), str(HOGS)]
         self._hogs = subprocess.Popen(hogs, start_new_session=True)
 
     def wait_until_up(self, seconds: float = 30.0) -> None:

@@ -16,8 +16,9 @@ import msgspec
 from ...models.records import Latency, ProcId
 from ..config import Config
 from ..decision import Control, Decision, Note, Restore, Set, Tick, Topology, Why, cpu_list
+from ..scope import policy
 from .assignment import AWAY, SHARED, SPLIT, Layout, Objective, Plan, Request, layout_of, solve
-from .policy import Figures, Memory, Outlook, Result, figures, horizon_for
+from .policy import Figures, Gone, Memory, Outlook, Result, Standing, figures, horizon_for
 
 STICKY_SECONDS = 15.0
 """How long a smaller demand must last before it counts: moving processes costs caches."""
@@ -145,6 +146,18 @@ class Placement:
         if not (isinstance(action, Set) and result.done) and not (isinstance(action, Restore) and result.failed):
             self.memory.confined.pop(result.target, None)
 
+    def standing(self) -> list[Standing]:
+        """Processes that are confined."""
+        return [self._standing(confined) for _, confined in sorted(self.memory.confined.items())]
+
+    def forget(self, gone: Gone) -> None:
+        """They are confined anew, if the plan still says so."""
+        memory = self.memory
+        memory.confined = {target: confined for target, confined in memory.confined.items() if not gone(self._standing(confined))}
+
+    def _standing(self, confined: Confined) -> Standing:
+        return Standing(frozenset({policy(self.name), confined.group}), Restore(Control.AFFINITY, confined.process, ""))
+
     # --- does it pay -----------------------------------------------------------------------------------------------------------
 
     def _look(self, tick: Tick) -> None:
@@ -263,7 +276,7 @@ class Placement:
                 f"{target} runs on CPUs {cpu_list(wish.cpus)}: placing the groups so is expected to gain {gain:.2f} cores that "
                 f"they lose to busy siblings, other caches and remote memory, and to cost batch {lost:.2f}."
             ),
-            figures=wanted.figures,
+            figures=wanted.figures | {"group": wish.group},
             rejected=(
                 "leaving all where the kernel puts it: it would lose the gain",
                 "weights alone: a sibling and a cache know of none",

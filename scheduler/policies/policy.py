@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
 from ...models.records import HORIZONS, QUANTILES
-from ..decision import Action, Control, Decision, Digest, Flag, Note, Recycle, ResizePool, Status, Tick
+from ..decision import Action, Control, Decision, Digest, Flag, Note, Recycle, ResizePool, Restore, Status, Tick
 
 DONE = frozenset({Status.APPLIED, Status.OBSERVED, Status.UNCHANGED, Status.PARTIAL})
 """Outcomes after which a policy takes its wish for granted."""
@@ -39,6 +40,17 @@ class Result:
         return self.status in (Status.REFUSED, Status.FAILED)
 
 
+class Standing(NamedTuple):
+    """Something that a policy takes to be so because it decided it: in force, or only observed."""
+
+    about: frozenset[str]  # things, as `scope.things` of the decision
+    undone_by: Restore | ResizePool | None  # names what holds it: what would put it back, or a pool's size; None: nothing does
+
+
+Gone = Callable[[Standing], bool]
+"""Says of which standing decisions nothing is to be remembered any more."""
+
+
 class Policy(Protocol):
     """Proposes changes. What was admitted and what came of it is told to it; it never asks whether anything is really written."""
 
@@ -62,6 +74,14 @@ class Policy(Protocol):
 
     def learn(self, result: Result) -> None:
         """What became of an admitted decision; of a change that somebody else made, every policy hears."""
+        ...
+
+    def standing(self) -> list[Standing]:
+        """What it takes to be so, in a fixed order."""
+        ...
+
+    def forget(self, gone: Gone) -> None:
+        """These were only observed, and are to be carried out from now on: whatever is still wished is proposed again."""
         ...
 
 

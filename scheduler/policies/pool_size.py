@@ -25,7 +25,8 @@ from ...models.records import HORIZONS, Latency
 from ...models.scaling import WORTH
 from ..config import Config
 from ..decision import START_MARGIN, START_UNKNOWN, Decision, Foretold, Group, Note, Pool, ResizePool, Scaled, Tick, Why
-from .policy import Memory, Outlook, Result, figures, horizon_for, peak
+from ..scope import policy
+from .policy import Gone, Memory, Outlook, Result, Standing, figures, horizon_for, peak
 from .reaction import EPSILON, PANIC_THRESHOLD, reaction, up
 
 MARGIN = 1.05
@@ -184,6 +185,18 @@ class PoolSize:
         memory = self.memory.pools.get(result.target.removeprefix("pool "))
         if memory is not None and not result.done and (result.action is None or isinstance(result.action, ResizePool)):
             memory.asked = None
+
+    def standing(self) -> list[Standing]:
+        """The sizes that were asked for."""
+        asked = [(name, memory.asked) for name, memory in sorted(self.memory.pools.items())]
+        return [Standing(frozenset({policy(self.name), name}), ResizePool(name, size)) for name, size in asked if size is not None]
+
+    def forget(self, gone: Gone) -> None:
+        """What the pool itself says counts again."""
+        for name, memory in sorted(self.memory.pools.items()):
+            about = frozenset({policy(self.name), name})
+            if memory.asked is not None and gone(Standing(about, ResizePool(name, memory.asked))):
+                memory.asked = None
 
     def _pool(self, tick: Tick, pool: Pool, outlook: Outlook) -> Decision | None:
         memory = self.memory.pools.setdefault(pool.name, PoolMemory())

@@ -28,9 +28,10 @@ from ...models.records import Latency, ProcId
 from ..config import Config
 from ..decision import Control, Decision, Group, Member, Note, Restore, Set, Status, Tick, Why
 from ..rivals import touches, who_touches
+from ..scope import policy
 from .mechanisms import DEFAULT, LEVELS, Ground, Place, place, value
 from .pairs import ANYBODY, RELIEVED, Pairs
-from .policy import Memory, Outlook, Result, figures, knob
+from .policy import Gone, Memory, Outlook, Result, Standing, figures, knob
 from .slices import HARM, LONG_TICKS, Slices
 from .supply import ALONE, LEAST_FREED, WAIT_FLOOR, foreseen_use, helpers, lacks, others, throttled, unseen
 
@@ -88,6 +89,7 @@ class Held(Memory):
     group: str
     target: str
     victim: str  # whom it protects
+    observed: bool = False  # nothing was written: what protects somebody else may have to be
 
 
 class Strike(Memory):
@@ -259,6 +261,8 @@ class Priority:
         if isinstance(action, Restore) and result.failed:
             return  # still in force: to be returned again, when the guard lets it
         if isinstance(action, Set) and result.done:
+            for key in self._concerned(result):
+                self.memory.held[key].observed = result.status is Status.OBSERVED
             return
         for key in self._concerned(result):
             held = self.memory.held.pop(key)
@@ -279,6 +283,23 @@ class Priority:
             return [key] if key in held and held[key].target == result.target else []
         key = knob(action, result.target)
         return [key] if key in held else []
+
+    def standing(self) -> list[Standing]:
+        """Demotions, and short slices."""
+        return [self._standing(held) for _, held in sorted(self.memory.held.items())]
+
+    def forget(self, gone: Gone) -> None:
+        """They are made anew where there still is contention: in full, and compared anew what a slice brings."""
+        memory = self.memory
+        left = {key: held for key, held in memory.held.items() if not gone(self._standing(held))}
+        for key in memory.held.keys() - left.keys():
+            memory.slices.trials.pop(memory.held[key].group, None)
+            memory.level, memory.content_since = 0, None
+        memory.held = left
+
+    def _standing(self, held: Held) -> Standing:
+        about = frozenset({policy(self.name), held.group, held.victim})
+        return Standing(about, Restore(held.control, held.process, held.cgroup))
 
     def ineffective(self, found: Sequence[Ineffective], tick: Tick) -> None:
         """Demotions were measured, and their victims wait as long as before.
@@ -550,7 +571,7 @@ class Priority:
         """(what is new of them and has its turn now, keys of what must wait). No more than may change in a tick; sessions and
         cgroups first, then the oldest processes; what was refused comes again when all the others had their turn."""
         held, memory = self.memory.held, self.memory
-        fresh = [key for key, wish in wishes.items() if key not in held or held[key].value != wish.value]
+        fresh = [key for key, wish in wishes.items() if key not in held or _differs(held[key], wish)]
         fresh.sort(key=lambda key: (_order(wishes[key]), key))
         if len(fresh) <= self._most:
             memory.tried = []
@@ -673,6 +694,8 @@ class Priority:
 
     def _reason(self, view: View, group: Group, key: str, wish: Held) -> tuple[str, str]:
         held, victim = self.memory.held.get(key), wish.victim
+        if held is not None and held.value == wish.value:
+            held = None  # only observed, for another victim
         what = f"{wish.control} of {wish.target} to {wish.value}"
         share = next((wait_share(each) for each in view.suffering if each.name == victim), None)
         if held is not None and self.memory.level:
@@ -758,6 +781,11 @@ def _add(wishes: dict[str, Held], key: str, wish: Held) -> None:
     gentler = before is None or (wish.value < before.value) == (wish.control is Control.AUTOGROUP)
     if gentler and (before is None or wish.value != before.value):
         wishes[key] = wish
+
+
+def _differs(held: Held, wish: Held) -> bool:
+    """Whether a wish comes to something else than what is held; what was only observed protects nobody yet."""
+    return held.value != wish.value or (held.observed and held.victim != wish.victim)
 
 
 def _order(wish: Held) -> tuple[int, int]:

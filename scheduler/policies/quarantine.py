@@ -26,8 +26,9 @@ from ...models.waitgraph import UNLESS
 from ..config import Config
 from ..decision import LESSON_MARGIN, Action, Control, Crowd, Decision, Digest, Flag, Lesson, Note, Recycle, Restore, Set, Tick, Why
 from ..fences import Limits, limits_in_words
+from ..scope import policy
 from .incident_words import WHAT, circle, onset, rarity, seconds, stories
-from .policy import Figures, Memory, Result, figures
+from .policy import Figures, Gone, Memory, Result, Standing, figures
 from .threshold import FEW, QUIET_SECONDS, Watched, chance, forget, reported_from, watch
 
 CONSENSUS = 0.8
@@ -194,6 +195,20 @@ class Quarantine:
                 incident.treated = False
             elif not (result.done and isinstance(action, Set | Recycle)) and not result.failed:
                 incident.demoted = None
+
+    def standing(self) -> list[Standing]:
+        """Workers that were demoted, fenced in or recycled."""
+        return [self._standing(incident) for _, incident in sorted(self.memory.incidents.items()) if incident.treated]
+
+    def forget(self, gone: Gone) -> None:
+        """They are treated anew, as long as their incident lasts."""
+        for incident in self.memory.incidents.values():
+            if incident.treated and gone(self._standing(incident)):
+                incident.treated, incident.demoted, incident.by, incident.left = False, None, "", 0
+
+    def _standing(self, incident: Incident) -> Standing:
+        held = None if incident.demoted is None else Restore(Control(incident.by), incident.demoted, "")
+        return Standing(frozenset({policy(self.name), incident.pool}), held)
 
     # --- following --------------------------------------------------------------------------------------------------------------
 
@@ -498,6 +513,7 @@ class Quarantine:
             rule=f"score of {score.kind}",
             text=told,
             figures=figures(
+                pool=score.pool,
                 kind=score.kind.value,
                 p=self._p(score),
                 alpha=line,
@@ -529,6 +545,7 @@ class Quarantine:
             rule="stuck together" if together else "wait in a circle",
             text=f"{_named(incident.ids)} of {incident.pool} {what} for {seconds(lasted)}: {'; '.join(lines)}.",
             figures=figures(
+                pool=incident.pool,
                 kind=Anomaly.DEADLOCK.value,
                 workers=len(incident.ids),
                 onset_seconds=lasted,

@@ -29,8 +29,9 @@ MAX_COMPLAINT = 4096
 """Bytes kept of what the agent writes to standard error."""
 
 BOOTSTRAP = (
-    "import json, sys\n"
+    "import sys\n"
     "if sys.path and sys.path[0] == '': del sys.path[0]\n"
+    "import json\n"
     "settings = json.loads(sys.stdin.readline())\n"
     "space = {'__name__': 'celery_agent'}\n"
     "exec(compile(settings.pop('script'), 'celery_agent.py', 'exec'), space)\n"

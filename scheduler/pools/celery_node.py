@@ -20,6 +20,7 @@ from typing import Any
 from ...models.records import PoolSample, ProcId, WorkerSample
 from ..config import PoolConfig
 from ..decision import Status
+from ..interpreter import SAFE_PATH
 from ..ports import Clock
 from .busy import ChildList, Doing
 from .celery_link import BOOTSTRAP, AgentLink, Answer, script
@@ -543,7 +544,7 @@ def _launch(python: str, user: User, environ: Mapping[str, str]) -> subprocess.P
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd="/",
-        env={name: value for name, value in environ.items() if name not in _NOT_FOR_AGENTS},
+        env={name: value for name, value in environ.items() if name not in _NOT_FOR_AGENTS} | SAFE_PATH,
         start_new_session=True,
         **identity,
     )

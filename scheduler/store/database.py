@@ -14,7 +14,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .files import StoreError, private_file
+from .files import StoreError, UnsafeError, for_root, private_file
 
 PAGE = 4096
 BUSY_SECONDS = 0.25
@@ -46,6 +46,10 @@ class WrongFormat(Exception):  # noqa: N818 - it is a fact about a file, and eac
         self.schema = schema
         """The version it has, None if it is not ours at all."""
         super().__init__(message)
+
+
+UNREADABLE = (*ERRORS, WrongFormat, UnsafeError)
+"""What `open_reader` may raise."""
 
 
 class Damaged(NamedTuple):
@@ -107,8 +111,9 @@ def open_writer(path: Path, *, application: int, schema: int, ddl: str, wal_page
 def open_reader(path: Path, *, application: int, schema: int) -> sqlite3.Connection | None:
     """A connection that only reads `path`, while it is being written or not; None for a file that has nothing in it yet.
 
-    Raises WrongFormat, and ERRORS.
+    Raises UNREADABLE: UnsafeError where root would read what somebody else could have written.
     """
+    for_root(path)
     uri = f"{path.absolute().as_uri()}?mode=ro"
     connection = sqlite3.connect(uri, uri=True, timeout=1.0, isolation_level=None)
     try:

@@ -21,11 +21,15 @@ class StoreError(Exception):
     """A store cannot be used. The message says the cause and what to do next."""
 
 
+class UnsafeError(StoreError):
+    """Somebody else could have put it there, or could change it."""
+
+
 def private_directory(path: Path) -> Path:
     """The directory `path`, made with mode 0700 (parents too) if it is not there.
 
-    Raises StoreError if it is a link, not a directory, somebody else's, or writable by others: whoever can write here could
-    make root follow a link.
+    Raises UnsafeError if it is a link, not a directory, somebody else's, or writable by others: whoever can write here could
+    make root follow a link. Raises StoreError if it cannot be made or looked at.
     """
     try:
         path.mkdir(mode=0o700, parents=True)
@@ -41,13 +45,15 @@ def private_file(path: Path) -> Path:
     """The regular file `path`, made with mode 0600 if it is not there. Its directory must have passed `private_directory`.
 
     An existing file is looked at without opening it: closing any descriptor of a file gives up all POSIX locks that this process
-    holds on it, so SQLite connections of the same process would lose theirs. Raises StoreError like `private_directory`, and
-    for a file with a second name (hard link).
+    holds on it, so SQLite connections of the same process would lose theirs. What SQLite keeps beside it is looked at too. Raises
+    like `private_directory`, and for a file with a second name (hard link).
     """
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except FileExistsError:
-        _check(path, stat.S_ISREG, "a regular file")
+        for suffix in ("", *COMPANIONS):
+            if not suffix or os.path.lexists(f"{path}{suffix}"):
+                _check(Path(f"{path}{suffix}"), stat.S_ISREG, "a regular file")
         return path
     except OSError as error:
         raise _cannot(f"cannot create {path}", error) from None
@@ -55,6 +61,39 @@ def private_file(path: Path) -> Path:
     for suffix in COMPANIONS:  # an orphaned write-ahead log would be played into the new database
         Path(f"{path}{suffix}").unlink(missing_ok=True)
     return path
+
+
+def private_descriptor(path: Path) -> int:
+    """A descriptor to read and write the regular file `path`, made with mode 0600 if it is not there; the caller closes it.
+
+    No link is followed, and nothing is written. Its directory must have passed `private_directory`. Raises like `private_file`.
+    Not for databases: see there.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags, 0o600)
+    except OSError as error:
+        if os.path.lexists(path):
+            _check(path, stat.S_ISREG, "a regular file")  # says more of a link or a directory than the errno does
+        raise _cannot(f"cannot open {path}", error) from None
+    try:
+        _judge(path, os.fstat(descriptor), stat.S_ISREG, "a regular file")
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def for_root(path: Path) -> None:
+    """Let root read only files that nobody else could have written, companions included; others may read what they can.
+
+    Raises UnsafeError. To be called before a database is opened for reading: SQLite would read what a link leads to.
+    """
+    if os.geteuid() != 0:
+        return
+    for suffix in ("", *COMPANIONS):
+        if os.path.lexists(f"{path}{suffix}"):
+            _check(Path(f"{path}{suffix}"), stat.S_ISREG, "a regular file")
 
 
 def size_with_companions(path: Path) -> int:
@@ -121,24 +160,30 @@ def sync_directory(path: Path) -> None:
 
 
 def _check(path: Path, right: Callable[[int], bool], what: str) -> None:
-    """Raise unless `path` itself (no link followed) is what it should be and nobody else can change it."""
+    """Raise StoreError unless `path` itself (no link followed) is what it should be and nobody else can change it."""
     try:
         found = path.lstat()
     except OSError as error:
         raise _cannot(f"cannot look at {path}", error) from None
+    _judge(path, found, right, what)
+
+
+def _judge(path: Path, found: os.stat_result, right: Callable[[int], bool], what: str) -> None:
+    """Raise UnsafeError unless what was found at `path` is what it should be and nobody else can change it."""
     if stat.S_ISLNK(found.st_mode):
-        raise StoreError(f"{path} is a symbolic link, which is not followed; give the path it leads to: {os.path.realpath(path)}")
+        raise UnsafeError(f"{path} is a symbolic link, which is not followed; give the path it leads to: {os.path.realpath(path)}")
     if not right(found.st_mode):
-        raise StoreError(f"{path} is not {what}; move it away or choose another state directory")
+        kind = StoreError if stat.S_ISDIR(found.st_mode) else UnsafeError  # nothing can be read through a directory
+        raise kind(f"{path} is not {what}; move it away or choose another state directory")
     if found.st_uid != os.geteuid():
-        raise StoreError(
+        raise UnsafeError(
             f"{path} belongs to user {found.st_uid}, and this runs as user {os.geteuid()}; choose another state directory, "
             f"or: chown -R {os.geteuid()} {path}"
         )
     if found.st_mode & 0o022:
-        raise StoreError(f"others may write to {path} (mode {stat.S_IMODE(found.st_mode):o}); run: chmod go-w {path}")
+        raise UnsafeError(f"others may write to {path} (mode {stat.S_IMODE(found.st_mode):o}); run: chmod go-w {path}")
     if stat.S_ISREG(found.st_mode) and found.st_nlink != 1:
-        raise StoreError(f"{path} has {found.st_nlink} names (hard links), so it could be changed through another; move it away")
+        raise UnsafeError(f"{path} has {found.st_nlink} names (hard links), so it could be changed through another; move it away")
 
 
 def _cannot(what: str, error: OSError) -> StoreError:

@@ -25,6 +25,7 @@ import msgspec
 from ...models.records import ProcId
 from ..decision import Control
 from ..ports import Knob, ThreadId, Value
+from .files import StoreError, UnsafeError, private_descriptor, private_directory, private_file
 
 VERSION = 1
 """Of the schema. A ledger of a newer version is refused, not guessed at."""
@@ -154,16 +155,17 @@ def believed(chain: Chain) -> tuple[Value, ...]:
 class StateLock:
     """The right to work with a state directory, held until `release` or the end of the process, however it ends.
 
-    Raises StateBusyError naming the other process, LedgerError if the file cannot be made.
+    Raises StateBusyError naming the other process, LedgerError if the file cannot be made, or if somebody else could have written
+    to the directory or put the file there: nothing is written then.
     """
 
     def __init__(self, state_dir: Path) -> None:
-        path = state_dir / "lock"
         try:
-            state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise LedgerError(f"{path}: {error.strerror}; give a state directory that you may write (--state-dir)") from None
+            self._fd = private_descriptor(private_directory(state_dir) / "lock")
+        except UnsafeError as error:
+            raise LedgerError(str(error)) from None
+        except StoreError as error:
+            raise LedgerError(f"{error}; or give a state directory that you may write (--state-dir)") from None
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -195,7 +197,8 @@ class Ledger:
     """The ledger in `path`. Its directory must be locked by the caller (StateLock): there is one writer.
 
     A damaged file is moved to `.bad.N` and what can be read of it taken over; `notes` says so. A file that cannot be written makes
-    `intend` raise, and leaves undo what could be read. Raises LedgerError only for a ledger of a newer version.
+    `intend` raise, and leaves undo what could be read. Raises LedgerError for a ledger of a newer version, for another program's
+    database, and for a file that somebody else could have put there or could change; such a file is left as it is.
     """
 
     def __init__(self, path: Path, boot_id: str) -> None:
@@ -337,12 +340,16 @@ class Ledger:
         """A connection to a ledger of our version, made if there is none. Write-ahead log, synced at each commit: one disk
         flush, and nobody who reads the file can hold up a write. Raises sqlite3.Error, _DamageError, LedgerError."""
         try:
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        except OSError as error:
-            raise sqlite3.OperationalError(error.strerror) from None
+            private_file(self._path)
+        except UnsafeError as error:
+            raise LedgerError(f"the ledger is not believed: {error}") from None
+        except StoreError as error:
+            raise sqlite3.OperationalError(str(error)) from None
         connection = sqlite3.connect(self._path, isolation_level=None, timeout=2.0)
         try:
             connection.text_factory = _text
+            connection.execute("pragma trusted_schema = off")
+            _check_ours(connection, self._path)  # before anything is changed in it
             connection.execute("pragma journal_mode = wal")
             connection.execute("pragma synchronous = full")
             connection.execute("pragma wal_autocheckpoint = 200")
@@ -495,6 +502,26 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
         if connection.in_transaction:
             connection.execute("rollback")
         raise
+
+
+def left_behind(state_dir: Path) -> bool:
+    """Whether there is a ledger in this directory. Makes and opens nothing.
+
+    Raises LedgerError if somebody else could have written to the directory: what lies there is not believed.
+    """
+    if not os.path.lexists(state_dir):
+        return False
+    try:
+        return os.path.lexists(private_directory(state_dir) / "ledger.db")
+    except StoreError as error:
+        raise LedgerError(str(error)) from None
+
+
+def _check_ours(connection: sqlite3.Connection, path: Path) -> None:
+    """Raise LedgerError for a sound database that has tables, and none of ours: it is another program's."""
+    tables = {name for (name,) in connection.execute("select name from sqlite_master where type = 'table'")}
+    if tables and not tables & {"meta", "entry"} and connection.execute("pragma quick_check(1)").fetchone() == ("ok",):
+        raise LedgerError(f"{path} is a database of something else; give nicety's own --state-dir, or move the file away")
 
 
 def _check(connection: sqlite3.Connection) -> None:

@@ -38,6 +38,7 @@ from .codec import CodecError, decode, decode_pools, encode
 from .database import (
     ERRORS,
     PAGE,
+    UNREADABLE,
     Damaged,
     WrongFormat,
     discard,
@@ -50,7 +51,7 @@ from .database import (
     used_bytes,
     walk,
 )
-from .files import StoreError, private_directory, remove_with_companions, size_with_companions
+from .files import StoreError, UnsafeError, private_directory, remove_with_companions, size_with_companions
 
 APPLICATION = 0x6E637472  # "nctr" in PRAGMA application_id: what `file` and any reader can tell the files by
 SCHEMA = 5
@@ -349,7 +350,7 @@ def _last_id(path: Path) -> int:
             return -1
         with closing(db):
             (last,) = db.execute("SELECT max(id) FROM ticks").fetchone()
-    except (*ERRORS, WrongFormat):
+    except UNREADABLE:
         return -1
     return last if isinstance(last, int) else -1
 
@@ -411,7 +412,7 @@ def newest_pools(paths: Path | Iterable[Path], *, before: str | None = None) -> 
     for file in sorted(files, key=lambda file: (file.first, file.path.name), reverse=True):
         try:
             db = open_reader(file.path, application=APPLICATION, schema=SCHEMA)
-        except (*ERRORS, WrongFormat) as error:
+        except UNREADABLE as error:
             unreadable = f"{file.path} cannot be read: {error}; give a trace file, or the state directory"
             continue
         if db is None:
@@ -436,7 +437,7 @@ def _first_of(files: list[_File], session: str) -> int:
                 continue
             with closing(db):
                 row = db.execute("SELECT min(number) FROM sessions WHERE session = ?", (session,)).fetchone()
-        except (*ERRORS, WrongFormat):
+        except UNREADABLE:
             continue
         if isinstance(row[0], int):
             return row[0] * _SEQS
@@ -622,7 +623,7 @@ class _Chain:
         for file in self._files:
             try:
                 db = open_reader(file.path, application=APPLICATION, schema=SCHEMA)
-            except (*ERRORS, WrongFormat):
+            except UNREADABLE:
                 continue  # said when its ticks are read
             if db is None:
                 continue
@@ -688,7 +689,7 @@ def _rows(path: Path) -> Iterator[tuple[int, _Row | _Accident]]:
     """Rows of a file and what comes between them, each with its place in the order."""
     try:
         db = open_reader(path, application=APPLICATION, schema=SCHEMA)
-    except (*ERRORS, WrongFormat) as error:
+    except UNREADABLE as error:
         yield -1, _Accident(path, f"the file cannot be read: {error}")
         return
     if db is None:
@@ -751,6 +752,6 @@ def _first_id(path: Path) -> int:
             return -1
         with closing(db):
             (first,) = db.execute("SELECT min(id) FROM ticks").fetchone()
-    except ERRORS:
+    except (*ERRORS, UnsafeError):
         return -1
     return first if isinstance(first, int) else -1

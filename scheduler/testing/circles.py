@@ -34,6 +34,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from ...models.records import ProcId
+from ..interpreter import PYTHON
 from ..pools.executor import Executor
 from .puppet import proc_id
 
@@ -76,7 +77,7 @@ class Circles:
     def __init__(self, *scenes: tuple[str, int]) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="circle-")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__, json.dumps(scenes)],
+            [*PYTHON, "-m", __name__, json.dumps(scenes)],
             env={**os.environ, "TMPDIR": self._folder.name},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

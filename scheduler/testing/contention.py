@@ -10,12 +10,12 @@ import json
 import os
 import select
 import subprocess
-import sys
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
 from ...models.records import ProcId
+from ..interpreter import PYTHON
 from .puppet import proc_id
 
 KINDS = ("flock", "fcntl", "mutex", "semaphore")
@@ -150,7 +150,7 @@ class Scene:
 
     def __init__(self, kind: str, cpu: int | None, hogs: int = 3, layout: str = "apart", *, peer: bool = False) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _PROGRAM, json.dumps([kind, cpu, hogs, layout, peer])],
+            [*PYTHON, "-I", "-S", "-c", _PROGRAM, json.dumps([kind, cpu, hogs, layout, peer])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

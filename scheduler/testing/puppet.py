@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from ...models.records import ProcId
+from ..interpreter import PYTHON
 
 _PROGRAM = r"""
 import os, signal, sys, threading
@@ -75,7 +75,7 @@ class Puppet:
 
     def __init__(self, *, session: bool = True) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _PROGRAM],
+            [*PYTHON, "-I", "-S", "-c", _PROGRAM],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

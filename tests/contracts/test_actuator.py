@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from nicety.models.records import ProcId
+from nicety.scheduler.acting import Scoped
 from nicety.scheduler.actuate import Acting, Observing
 from nicety.scheduler.decision import Action, Control, Decision, Flag, Recycle, ResizePool, Restore, Set, Status, Why
 from nicety.scheduler.linux.control import LinuxKernel
 from nicety.scheduler.ports import Actuator, Kernel, Knob, ThreadId, Trouble
+from nicety.scheduler.scope import OBSERVE, act_on
 from nicety.scheduler.store.ledger import Ledger
 from nicety.scheduler.testing.clock import FakeClock
 from nicety.scheduler.testing.kernel import FakeKernel
@@ -24,7 +26,7 @@ WHY = Why("test", "because", {}, (), ())
 class Stage:
     """An actuator, a living process, one that has ended, and a pool."""
 
-    def __init__(self, folder: Path, kernel: Kernel, process: ProcId, acts: bool) -> None:
+    def __init__(self, folder: Path, kernel: Kernel, process: ProcId, how: str) -> None:
         clock = FakeClock()
         pool = FakePool("web", clock, size=2)
         pool.probe()
@@ -33,10 +35,17 @@ class Stage:
         self.kernel = kernel
         self.worker = samples["web"].workers[0].id
         self.gone = ProcId(process.pid, process.start_ticks - 1)
-        self.ledger = Ledger(folder / "ledger.db", kernel.boot_id())
+        self.acts = how in ("acting", "scoped to all")
         self.actuator: Actuator
-        if acts:
-            self.actuator = Acting(self.ledger, kernel, {"web": pool}, samples, clock)
+        if how.startswith("scoped"):
+            scoped = Scoped(folder / "ledger.db", kernel, {"web": pool}, samples, clock)
+            scoped.act_on(act_on(OBSERVE, () if how == "scoped to all" else ("policy other",), None))
+            self.actuator, self.outstanding, self.close = scoped, scoped.outstanding, scoped.close
+            return
+        ledger = Ledger(folder / "ledger.db", kernel.boot_id())
+        self.outstanding, self.close = ledger.outstanding, ledger.close
+        if how == "acting":
+            self.actuator = Acting(ledger, kernel, {"web": pool}, samples, clock)
         else:
             self.actuator = Observing(kernel, {"web": pool}, samples)
 
@@ -62,19 +71,22 @@ class Stage:
         return [Decision(f"s-0.{index}", "policy", f"target {index}", action, WHY) for index, action in enumerate(actions)]
 
 
-@pytest.fixture(params=["observing", "acting", "observing on Linux", "acting on Linux"])
+HOW = ("observing", "acting", "scoped to all", "scoped to others")
+
+
+@pytest.fixture(params=[*HOW, *(f"{how} on Linux" for how in HOW)])
 def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
-    acts = request.param.startswith("acting")
+    how = request.param.removesuffix(" on Linux")
     if request.param.endswith("Linux"):
         with Puppet() as puppet:
-            made = Stage(tmp_path, LinuxKernel(), puppet.id, acts)
+            made = Stage(tmp_path, LinuxKernel(), puppet.id, how)
             yield made
-            made.ledger.close()
+            made.close()
         return
     kernel = FakeKernel()
-    made = Stage(tmp_path, kernel, kernel.start(), acts)
+    made = Stage(tmp_path, kernel, kernel.start(), how)
     yield made
-    made.ledger.close()
+    made.close()
 
 
 def test_every_decision_gets_one_outcome_in_order_whatever_becomes_of_it(stage: Stage) -> None:
@@ -101,14 +113,14 @@ def test_after_undo_everything_is_as_before_and_there_is_nothing_more_to_undo(st
     stage.actuator.apply(stage.decisions())
     stage.actuator.undo()
     assert [stage.kernel.read(knob) for knob in knobs] == before
-    assert stage.ledger.outstanding() == ()
+    assert stage.outstanding() == ()
     assert stage.actuator.undo() == ()
 
 
 def test_what_somebody_chose_is_left_by_both(stage: Stage) -> None:
     decision = Decision("s-0.1", "policy", "target", Set(Control.NICE, stage.process, "", 4, 77), WHY)
     (outcome,) = stage.actuator.apply([decision])
-    if stage.actuator.mode == "act" and stage.kernel.forbidden(Control.NICE):
+    if stage.acts and stage.kernel.forbidden(Control.NICE):
         assert outcome.status is Status.REFUSED
     else:
         now = stage.kernel.read(Knob(Control.NICE, stage.process, ThreadId(*stage.process), ""))  # 0, unless the tests run niced
@@ -118,7 +130,7 @@ def test_what_somebody_chose_is_left_by_both(stage: Stage) -> None:
 def test_observing_changes_nothing_and_acting_does(stage: Stage) -> None:
     (outcome,) = stage.actuator.apply(stage.decisions()[:1])
     (again,) = stage.actuator.apply(stage.decisions()[:1])
-    if stage.actuator.mode == "observe":
+    if not stage.acts:
         assert (outcome.status, again.status) == (Status.OBSERVED, Status.OBSERVED)
     elif stage.kernel.forbidden(Control.NICE):
         assert (outcome.status, again.status) == (Status.REFUSED, Status.REFUSED)

@@ -248,10 +248,10 @@ def test_a_reload_with_a_wrong_configuration_keeps_the_old_one(quiet: Place) -> 
     assert with_fault.returncode == 1
     assert "the old configuration stays in force" in with_fault.stderr
     assert "guard.nonsense: unknown key" in with_fault.stderr
-    quiet.config.write_text(quiet.good.replace("[daemon]", "[daemon]\nact = true"))
+    quiet.config.write_text(quiet.good.replace("[daemon]", '[daemon]\ncontrol_group = "nobody"'))
     refused = quiet.nicety("reload")
     assert refused.returncode == 1
-    assert "daemon.act: cannot change while running; restart nicety" in refused.stderr
+    assert "daemon.control_group: cannot change while running; restart nicety" in refused.stderr
     quiet.config.write_text(quiet.good)
     assert quiet.status()["session"] == session
     quiet.config.write_text(quiet.good + "[guard]\ncooldown = 3.0\n")

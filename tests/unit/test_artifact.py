@@ -135,7 +135,7 @@ def test_the_card_is_json_that_says_what_the_model_was_trained_on(tmp_path: Path
         ({"horizons": (1, 2, 3, 4, 5)}, "other features, horizons"),
         ({"quantiles": (0.1, 0.2, 0.3, 0.4)}, "other features, horizons"),
         ({"window": 64}, "other features"),
-        ({"interval": 0.0}, "no interval"),
+        ({"interval": 0.0}, "0.0 is not a number within 0.001 and 86400"),
     ],
 )
 def test_a_model_for_something_else_is_refused(tmp_path: Path, change: dict[str, Any], says: str) -> None:

@@ -503,3 +503,52 @@ def test_a_kernel_without_slices_is_asked_once() -> None:
             demotes.learn(Result(decision.action, decision.target, Status.REFUSED if short else Status.APPLIED, contention(seq).at))
     assert asked == 1
     assert demotes.memory.strikes == {}
+
+
+# --- what is acted on -------------------------------------------------------------------------------------------------------------
+
+
+def observed(demotes: Priority, tick: Tick) -> list[Decision]:
+    """Propose, admit everything, and tell that it was only observed."""
+    decisions = demotes.propose(tick)
+    for decision in decisions:
+        demotes.admit(decision)
+    for decision in decisions:
+        demotes.learn(Result(decision.action, decision.target, Status.OBSERVED, tick.at))
+    return decisions
+
+
+def test_what_was_only_observed_for_one_is_proposed_again_for_another() -> None:
+    """One of the two may be acted on, and the other not."""
+    demotes = policy()
+    other = a_group("other", Latency.LATENCY, [a_member(11, session=11)], cpu=0.4, wait=0.1)
+    (first,) = observed(demotes, contention(1, service(), other, hogs()))
+    assert first.why.figures["victim"] == "service"
+    assert observed(demotes, contention(2, service(), other, hogs())) == []
+    worse = a_group("other", Latency.LATENCY, [a_member(11, session=11)], cpu=0.4, wait=0.4)
+    (second,) = observed(demotes, contention(3, service(), worse, hogs()))
+    assert (second.action, second.why.figures["victim"]) == (first.action, "other")
+    assert second.why.rule == "contention now"
+
+
+def test_what_is_in_force_for_one_is_not_proposed_again_for_another() -> None:
+    demotes = policy()
+    step(demotes, contention(1))
+    worse = a_group("other", Latency.LATENCY, [a_member(11, session=11)], cpu=0.4, wait=0.4)
+    assert step(demotes, contention(2, service(), worse, hogs())) == []
+
+
+def test_what_is_forgotten_is_proposed_again_in_full_and_nothing_else() -> None:
+    demotes = policy()
+    make = hogs(a_member(30, session=30), name="make")
+    assert len(observed(demotes, contention(1, service(), hogs(), make))) == 2
+    standing = demotes.standing()
+    assert [each.about for each in standing] == [
+        frozenset({"policy priority", "hogs", "service"}),
+        frozenset({"policy priority", "make", "service"}),
+    ]
+    assert standing[0].undone_by == Restore(Control.AUTOGROUP, ProcId(20, 20), "")
+    demotes.memory.level = 2
+    demotes.forget(lambda each: "make" in each.about)
+    (again,) = observed(demotes, contention(2, service(), hogs(), make))
+    assert (again.target, sets([again])) == ("group make session 30", [(Control.AUTOGROUP, ProcId(30, 30), 19)])
