@@ -1,13 +1,15 @@
 """The daemon: the design's loop with the world plugged in. Reads the clock and decides nothing.
 
-One thread, one loop: a tick each `daemon.interval`; in between it looks at the pools and answers the control socket. Signals
-only set flags. The one `except Exception` of the runtime is here: a tick that fails is logged and changes nothing, and after
-`daemon.max_failures` of them in a row everything is put back and the daemon gives up.
+One thread, one loop: a tick each `daemon.interval`; in between it looks at the pools, puts back demotions that do harm, and
+answers the control socket. A tick has stages, and where one is slow, relief, socket and watchdog are seen to before the next one
+begins. Signals only set flags. Each step is run by `Steps`: an exception is told and counted, and the loop goes on; after
+`daemon.max_failures` turns in a row in which something failed, everything is put back and the daemon gives up.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import resource
 import secrets
@@ -15,6 +17,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -52,6 +55,7 @@ from .pools.build import build
 from .ports import Actuator, Clock, PoolAdapter
 from .recall import Past, recall
 from .retraining import Retraining
+from .steps import Fault, Steps
 from .store.decisions import DecisionLog
 from .store.files import StoreError, private_directory
 from .store.ledger import Ledger, StateLock
@@ -70,6 +74,19 @@ RECALL_SECONDS = 1.5
 
 SLOW = 0.25
 """Share of the interval for which a tick of a daemon that stands back may wait for a CPU: what it decides comes so much later."""
+
+ATTEND_NS = 20_000_000
+"""Time within a tick after which relief, socket and watchdog are seen to. Chosen: most ticks are over before that, and whoever
+waits for them does not notice it."""
+
+AGAIN_NS = 100_000_000
+"""After a step between two ticks failed, it is not tried again for so long. Chosen: a fault must not become a busy loop."""
+
+NOT_IN_THIS_TURN = math.inf
+"""When something is due that need not be looked at before the next tick."""
+
+READS_ONLY = frozenset({"status"})
+"""What the socket answers during a tick. All else waits until it is over, for it changes what the tick goes by."""
 
 MOST_LOOKS = 8
 """Processes of which a snapshot is taken in a tick, at some milliseconds each."""
@@ -94,7 +111,8 @@ class SystemClock:
 
 
 def run(loaded: Loaded, paths: Paths, *, act: bool | None, duration: float | None) -> int:
-    """Run until SIGTERM, SIGINT or `duration` seconds are over. `act` overrides `daemon.act`. Returns the exit code.
+    """Run until SIGTERM, SIGINT or `duration` seconds are over. `act` overrides `daemon.act`. Returns the exit code: 1 if the
+    daemon gave up, or if something failed while it ended.
 
     Raises StateBusyError if another nicety uses the state directory, and ConfigError, PathError, ControlError for what is wrong at
     the start; nothing has been changed then.
@@ -103,9 +121,10 @@ def run(loaded: Loaded, paths: Paths, *, act: bool | None, duration: float | Non
     with StateLock(paths.root) as lock:
         daemon = Daemon(loaded, paths, lock, SystemClock(), act)
         try:
-            return daemon.run(duration)
+            code = daemon.run(duration)
         finally:
-            daemon.close()
+            sound = daemon.close()
+        return code if sound else 1
 
 
 class Daemon:
@@ -128,7 +147,11 @@ class Daemon:
         self._stopping = self._reload_wanted = False
         self._paused_until: float | None = None  # monotonic ns; infinity: until resumed
         self._outcomes: tuple[Outcome, ...] = ()
-        self._failures = self._ticks = self._missed = 0
+        self._ticks = self._missed = 0
+        self._steps = Steps(self._tell_fault)
+        self._probe_at: float = self._started  # monotonic ns
+        self._relief_at: float = self._started
+        self._attended = self._started
         self._last: Tick | None = None
         self._notes: tuple[Note, ...] = ()  # what holds
         self._demoted = False  # something is
@@ -160,112 +183,157 @@ class Daemon:
         self._socket = ControlSocket(paths.socket, handlers, config.daemon.control_group, clock=clock)
 
     def run(self, duration: float | None = None) -> int:
-        """The loop. Returns 0, or 1 if too many ticks in a row failed."""
+        """The loop. Returns 0, or 1 if something failed in too many turns in a row."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         signal.signal(signal.SIGHUP, self._want_reload)
-        mode = self._actuator.mode
-        ask_for(SHORTEST)  # who wakes beside it waits a tenth of a millisecond and not several
+        mode, steps = self._actuator.mode, self._steps
+        steps.run("own slice", _ask_for_the_shortest)  # who wakes beside it waits a tenth of a millisecond and not several
         if self._paths.said:
             self._event(WARNING, self._paths.said)
         self._event(NOTICE, f"nicety {__version__} started, {'acting' if mode == 'act' else 'observing'}", mode=mode)
-        self._notifier.ready(mode)
-        for at in self._due(duration):
-            try:
-                self._turn(at)
-                self._failures = 0
-            except Exception:
-                self._failures += 1
-                log.exception("tick failed (%d of at most %d in a row)", self._failures, self._config.daemon.max_failures)
-                if self._failures >= self._config.daemon.max_failures:
-                    self._event(ERROR, "too many ticks failed in a row; putting everything back and giving up")
-                    return 1
-            self._notifier.watchdog()
-        return 0
+        steps.run("notifier", lambda: self._notifier.ready(mode))
+        due = self._clock.monotonic()
+        end = math.inf if duration is None else due + duration * 1e9
+        while True:
+            self._wait(due)
+            at = self._clock.monotonic()
+            if self._stopping or at >= end:
+                return 0
+            steps.run("own place", self._make_way)
+            if steps.stages(self._turn(at), self._attend):
+                steps.run("troubles", self._report_troubles)
+            steps.run("retraining", partial(self._retrain, at))
+            steps.run("notifier", self._notifier.watchdog)
+            steps.run("own slice", _ask_for_the_shortest)
+            due = self._next(due)
+            if steps.end_turn() >= self._config.daemon.max_failures:
+                self._event(ERROR, "something failed in too many turns in a row; putting everything back and giving up")
+                return 1
 
-    def close(self) -> None:
-        """Put everything back (unless `daemon.undo_on_exit` is off), give the pools back, close all files. Idempotent."""
+    def close(self) -> bool:
+        """Put everything back (unless `daemon.undo_on_exit` is off), give the pools back, close all files. Idempotent. What fails
+        is told, and keeps nothing else from being closed; False: something did."""
         if self._closed:
-            return
+            return True
         self._closed = True
-        self._notifier.stopping("putting everything back" if self._config.daemon.undo_on_exit else "stopping")
-        if self._config.daemon.undo_on_exit:
-            self._finish(self._actuator.undo())
-        self._own_session.step_back(demoted=False)
-        for pool in self._pools.values():
-            pool.close()
-        self._retraining.close()
-        self._pauses.write(self._engine.pauses, self._clock.monotonic(), self._clock.wall(), last=True)
+        self._steps.end_turn()
+        undo, run = self._config.daemon.undo_on_exit, self._steps.run
+        run("notifier", lambda: self._notifier.stopping("putting everything back" if undo else "stopping"))
+        if undo:
+            run("undo", lambda: self._finish(self._actuator.undo()))
+        run("own session", lambda: self._own_session.step_back(demoted=False))
+        for name, pool in self._pools.items():
+            run(f"closing pool {name}", pool.close)
+        run("closing retraining", self._retraining.close)
+        run("pauses", lambda: self._pauses.write(self._engine.pauses, self._clock.monotonic(), self._clock.wall(), last=True))
         self._event(NOTICE, "nicety stopped", ticks=self._ticks, missed=self._missed)
-        self._socket.close()
-        self._log.close()
-        if self._traces is not None:
-            self._traces.close()
-        if self._ledger is not None:
-            self._ledger.close()
-        self._source.close()
-        self._deadlocks.close()
+        for what, files in (("socket", self._socket), ("decision log", self._log), ("traces", self._traces)):
+            if files is not None:
+                run(f"closing {what}", files.close)
+        for what, rest in (("ledger", self._ledger), ("source", self._source), ("deadlocks", self._deadlocks)):
+            if rest is not None:
+                run(f"closing {what}", rest.close)
         log.removeHandler(self._forward)
+        return self._steps.end_turn() == 0
+
+    # --- between two ticks -------------------------------------------------------------------------------------------------------
+
+    def _wait(self, due: int) -> None:
+        """Until `due`: reload, look at the pools, put back demotions that do harm, answer the socket."""
+        self._probe_at = self._relief_at = self._clock.monotonic()
+        while not self._stopping:
+            self._reload_if_wanted()
+            self._probe()
+            self._relieve()
+            self._serve(min(due, self._probe_at, self._relief_at))
+            if self._clock.monotonic() >= due:
+                return
+
+    def _attend(self) -> None:
+        """During a tick, where it is slow: what must not wait until it is over."""
+        if self._clock.monotonic() < self._attended + ATTEND_NS:
+            return
+        self._relieve()
+        self._steps.run("control socket", lambda: self._socket.serve(0, READS_ONLY))
+        self._steps.run("notifier", self._notifier.watchdog)
+        self._attended = self._clock.monotonic()
+
+    def _probe(self) -> None:
+        """Look at the pools, if it is time."""
+        now = self._clock.monotonic()
+        if now < self._probe_at:
+            return
+        for name, pool in self._pools.items():
+            self._steps.run(f"probe of pool {name}", pool.probe)
+        self._probe_at = now + round(self._config.daemon.probe_interval * 1e9) if self._pools else NOT_IN_THIS_TURN
+
+    def _relieve(self) -> None:
+        """Put back demotions that do harm, if it is time to look for them."""
+        now = self._clock.monotonic()
+        if now < self._relief_at:
+            return
+        self._relief_at = now + AGAIN_NS  # if it fails
+        self._steps.run("relief", self._look_for_harm)
+        self._steps.run("own session", lambda: self._own_session.step_back(self._demoted))
+
+    def _look_for_harm(self) -> None:
+        pause = self._actuator.relieve(self._last.groups if self._last is not None else ())
+        self._demoted = pause is not None
+        self._relief_at = NOT_IN_THIS_TURN if pause is None else self._clock.monotonic() + round(pause * 1e9)
+
+    def _serve(self, until: float) -> None:
+        """Answer the socket until then, or until somebody was answered."""
+        seconds = max(0.0, until - self._clock.monotonic()) / 1e9
+        if not self._steps.run("control socket", lambda: self._socket.serve(seconds)):
+            again = self._clock.monotonic() + AGAIN_NS
+            self._clock.sleep_until(again if again < until else int(until))
+
+    def _reload_if_wanted(self) -> None:
+        if self._reload_wanted:
+            self._reload_wanted = False
+            self._steps.run("reload", self._reload)
+
+    def _make_way(self) -> None:
+        """Before a tick: not on the CPU of a service that something is demoted for, and not before it."""
+        if self._demoted and self._last is not None:
+            stand_aside(_services(self._last.groups))
+        if self._own_session.nice:
+            ask_for(LONGEST)  # its turn is far off, whatever it is owed: see `linux/own_session.py`
 
     # --- a tick ----------------------------------------------------------------------------------------------------------------
 
-    def _due(self, duration: float | None) -> Iterator[int]:
-        """Monotonic ns of each tick. Ticks that cannot be in time are skipped, not caught up with."""
-        start = due = self._clock.monotonic()
-        end = None if duration is None else start + round(duration * 1e9)
-        while True:
-            self._wait(due)
-            if self._reload_wanted:
-                self._reload_wanted = False
-                self._reload()
-            now = self._clock.monotonic()
-            if self._stopping or (end is not None and now >= end):
-                return
-            if self._demoted and self._last is not None:
-                stand_aside(_services(self._last.groups))
-            if self._own_session.nice:
-                ask_for(LONGEST)  # its turn is far off, whatever it is owed: see `linux/own_session.py`
-            yield now
-            ask_for(SHORTEST)
-            step = round(self._config.daemon.interval * 1e9)
-            took = max(0, self._clock.monotonic() - due)
-            late = took // step
-            self._missed += late
-            self._own_session.ticked(took, round(SLOW * step))
-            due += step * (late + 1)
+    def _next(self, due: int) -> int:
+        """Monotonic ns of the tick after the one of `due`. Ticks that cannot be in time are skipped, not caught up with."""
+        step = round(self._config.daemon.interval * 1e9)
+        took = max(0, self._clock.monotonic() - due)
+        late = took // step
+        self._missed += late
+        self._steps.run("own session", lambda: self._own_session.ticked(took, round(SLOW * step)))
+        return due + step * (late + 1)
 
-    def _wait(self, due: int) -> None:
-        """Until `due`: look at the pools, put back demotions that do harm, answer the socket."""
-        probe = relief = self._clock.monotonic()
-        while not (self._stopping or self._reload_wanted):
-            now = self._clock.monotonic()
-            if now >= probe:
-                for pool in self._pools.values():
-                    pool.probe()
-                probe = now + round(self._config.daemon.probe_interval * 1e9) if self._pools else due
-            if now >= relief:
-                pause = self._actuator.relieve(self._last.groups if self._last is not None else ())
-                self._own_session.step_back(demoted=pause is not None)
-                self._demoted = pause is not None
-                relief = due if pause is None else self._clock.monotonic() + round(pause * 1e9)
-            now = self._clock.monotonic()
-            if now >= due:
-                return
-            self._socket.serve(max(0, min(due, probe, relief) - now) / 1e9)
-
-    def _turn(self, at: int) -> None:
-        """One turn of the loop: read, record, observe, decide, act, log."""
+    def _turn(self, at: int) -> Iterator[str]:
+        """One turn of the loop. Gives the name of each stage before it begins."""
+        self._attended = at
+        yield "read"
         self._samples.update((name, pool.read()) for name, pool in sorted(self._pools.items()))
-        snapshot = self._source.read(at, self._clock.wall(), tuple(self._samples.values()))
+        snapshot = self._source.read(at, self._clock.wall(), tuple(self._samples.values()), self._attend)
+        yield "record"
         if self._traces is not None:
             self._traces.append(snapshot)
+        yield "observe"
         deadlocks, lessons = self._deadlocked(snapshot), self._learned()
         tick = self._observer.tick(snapshot, self._outcomes, self._is_paused(at), deadlocks, lessons)
+        yield "decide"
         memory = self._engine.memory() if self._log.keyframe_due else None
         verdict = self._engine.step(tick)
+        self._outcomes = ()  # they are told
         self._pauses.write(self._engine.pauses, at, self._clock.wall())
+        yield "act"
         looks = _looks(verdict.decisions)
-        self._outcomes = (*self._actuator.settle(), *self._actuator.apply(verdict.decisions))
+        self._outcomes = self._actuator.settle()
+        self._outcomes += self._actuator.apply(verdict.decisions)
+        yield "log"
         self._log.append(tick, verdict, self._outcomes, memory, looks)
         notes = (*verdict.notes, *self._unmatched.notes(at, snapshot.identities))
         self._stream.tick(
@@ -275,8 +343,6 @@ class Daemon:
             self._notes = notes
         self._last = tick
         self._ticks += 1
-        self._report_troubles()
-        self._retrain(at)
 
     def _deadlocked(self, snapshot: Snapshot) -> tuple[Deadlock, ...]:
         """Looked for where somebody would act on it."""
@@ -526,6 +592,7 @@ class Daemon:
             "session": self._session.id,
             "ticks": self._ticks,
             "missed_ticks": self._missed,
+            "faults": [msgspec.to_builtins(fault) for fault in self._steps.faults],
             "trace_ticks_dropped": self._traces.dropped if self._traces is not None else 0,
             "decision_ticks_dropped": self._log.dropped,
             "demand_model": self._session.artefacts["demand"][:12] or "baseline",
@@ -570,6 +637,11 @@ class Daemon:
 
     def _event(self, priority: int, text: str, **fields: Any) -> None:
         self._stream.event(self._clock.wall(), priority, text, **fields)
+
+    def _tell_fault(self, fault: Fault, traceback: str) -> None:
+        often = "" if fault.times == 1 else f", {fault.times} times by now"
+        row = f"turn {self._steps.failures + 1} of at most {self._config.daemon.max_failures} in a row"
+        self._event(ERROR, f"{fault.step} failed ({row}){often}: {fault.error}", place=fault.place, traceback=traceback)
 
     def _report_troubles(self) -> None:
         """Say once when a store starts to lose ticks or the demand model fails, and when it is well again; and of what the demand
@@ -632,6 +704,10 @@ def _is_let_go(before: PoolConfig, now: PoolConfig | None) -> bool:
     if now is None or before.kind == "command":
         return True
     return msgspec.structs.replace(now, minimum=before.minimum, maximum=before.maximum, latency=before.latency) != before
+
+
+def _ask_for_the_shortest() -> None:
+    ask_for(SHORTEST)
 
 
 def _differ(a: Config, b: Config, key: str) -> bool:

@@ -291,8 +291,8 @@ def test_no_tick_is_decided_on_by_a_daemon_whose_reader_fails_and_it_gives_up_in
         daemon = Daemon(Loaded(config, None), Paths(state, state / "control.sock"), lock, SystemClock(), act=False)
         daemon._source = Broken()  # type: ignore[assignment]
         assert daemon.run(duration=30) == 1
+        assert daemon._steps.failures == 3
         daemon.close()
-        assert daemon._failures == 3
     with DecisionReader(state) as log:
         assert list(log.ticks()) == []
 
@@ -300,7 +300,7 @@ def test_no_tick_is_decided_on_by_a_daemon_whose_reader_fails_and_it_gives_up_in
 class Broken:
     """A source that cannot read."""
 
-    def read(self, at: int, wall: int, pools: tuple[PoolSample, ...]) -> Snapshot:
+    def read(self, at: int, wall: int, pools: tuple[PoolSample, ...], between: Callable[[], None] | None = None) -> Snapshot:
         raise RuntimeError(f"no reading at {at}, {wall}, {len(pools)}")
 
     def close(self) -> None:
@@ -315,9 +315,11 @@ def test_a_failure_now_and_then_does_not_end_the_daemon(tmp_path: Path) -> None:
         real, calls = daemon._source, [0]
 
         class Flaky(Broken):
-            def read(self, at: int, wall: int, pools: tuple[PoolSample, ...]) -> Snapshot:
+            def read(
+                self, at: int, wall: int, pools: tuple[PoolSample, ...], between: Callable[[], None] | None = None
+            ) -> Snapshot:
                 calls[0] += 1
-                return real.read(at, wall, pools) if calls[0] % 2 else super().read(at, wall, pools)
+                return real.read(at, wall, pools, between) if calls[0] % 2 else super().read(at, wall, pools)
 
         daemon._source = Flaky()  # type: ignore[assignment]
         assert daemon.run(duration=0.6) == 0
