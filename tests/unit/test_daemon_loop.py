@@ -14,9 +14,11 @@ import pytest
 
 from nicety.models.records import SAMPLE, HostSample, Identity, PoolSample, ProcId, Snapshot, WorkerSample
 from nicety.scheduler import daemon as module
+from nicety.scheduler.budget import LEVELS
 from nicety.scheduler.config import parse
 from nicety.scheduler.daemon import Daemon
 from nicety.scheduler.decision import Decision, Group, Outcome, Status
+from nicety.scheduler.linux.slices import LONGEST, SHORTEST
 from nicety.scheduler.paths import Loaded, Paths
 from nicety.scheduler.store.ledger import StateLock
 from nicety.scheduler.testing.clock import FakeClock
@@ -167,8 +169,8 @@ def rig(make: Callable[..., Rig]) -> Rig:
 STEPS: dict[str, Callable[[Rig], tuple[Any, str]]] = {
     "own slice": lambda _: (module, "ask_for"),
     "own place": lambda _: (module, "stand_aside"),
-    "own session, between": lambda rig: (rig.daemon._own_session, "step_back"),
-    "own session, after a tick": lambda rig: (rig.daemon._own_session, "ticked"),
+    "own priority, between": lambda rig: (rig.daemon._own_priority, "follow"),
+    "own priority, after a tick": lambda rig: (rig.daemon._own_priority, "ticked"),
     "probe": lambda rig: (rig.pool, "probe"),
     "relief": lambda rig: (rig.actuator, "relieve"),
     "socket": lambda rig: (rig.socket, "serve"),
@@ -187,6 +189,7 @@ STEPS: dict[str, Callable[[Rig], tuple[Any, str]]] = {
     "log": lambda rig: (rig.daemon._log, "append"),
     "log, stream": lambda rig: (rig.daemon._stream, "tick"),
     "troubles": lambda rig: (rig.daemon, "_report_troubles"),
+    "budget": lambda rig: (rig.daemon._budget, "used"),
     "retraining": lambda rig: (rig.daemon._retraining, "turn"),
 }
 
@@ -261,7 +264,7 @@ def test_a_socket_that_always_fails_is_no_busy_loop(make: Callable[..., Rig], mo
 CLOSING: dict[str, Callable[[Rig], tuple[Any, str]]] = {
     "notifier": lambda rig: (rig.daemon._notifier, "stopping"),
     "undo": lambda rig: (rig.actuator, "undo"),
-    "own session": lambda rig: (rig.daemon._own_session, "step_back"),
+    "own priority": lambda rig: (rig.daemon._own_priority, "give_back"),
     "pool": lambda rig: (rig.pool, "close"),
     "retraining": lambda rig: (rig.daemon._retraining, "close"),
     "socket": lambda rig: (rig.socket, "close"),
@@ -352,3 +355,124 @@ def test_faults_are_in_the_status(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> 
     (fault,) = rig.daemon._status({})["faults"]
     assert (fault["step"], fault["error"], fault["times"]) == ("probe of pool jobs", "RuntimeError: injected", 2)
     assert os.path.basename(fault["place"]).startswith("test_daemon_loop.py:")  # noqa: PTH119 - no path
+
+
+class Costly:
+    """CPU time of a daemon that uses so much of a CPU."""
+
+    def __init__(self, rig: Rig, share: float) -> None:
+        self.rig, self.share = rig, share
+
+    def __call__(self) -> int:
+        return round(self.share * self.rig.clock.monotonic())
+
+
+def gaps(times: Sequence[int]) -> set[float]:
+    return {round(gap / 1e9, 2) for gap in np.diff(times)}
+
+
+def test_beyond_its_budget_each_level_is_applied_and_told_once(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_own_cpu_ns", Costly(rig, 0.05))
+    probes, looks, seen = list[int](), list[int](), list[tuple[Any, ...]]()
+    monkeypatch.setattr(rig.pool, "probe", lambda: probes.append(rig.clock.monotonic()))
+
+    def look(snapshot: Snapshot, _aloof: Collection[str]) -> tuple[str, ...]:
+        looks.append(snapshot.at)
+        return ("seen",)
+
+    real = rig.daemon._observer.tick
+
+    def tick(snapshot: Snapshot, outcomes: tuple[Outcome, ...], paused: bool, deadlocks: tuple[Any, ...], lessons: Any) -> Any:
+        seen.append(deadlocks)
+        return real(snapshot, outcomes, paused, (), lessons)
+
+    monkeypatch.setattr(rig.daemon._deadlocks, "turn", look)
+    monkeypatch.setattr(rig.daemon._observer, "tick", tick)
+
+    def forget() -> None:
+        for each in (probes, looks, rig.source.reads, seen):
+            each.clear()
+
+    assert rig.daemon.run(duration=29) == 0
+    assert (gaps(rig.source.reads), rig.source.slow_every, gaps(looks)) == ({1.0}, 10, {1.0})
+    usual = len(probes)
+    assert rig.daemon.run(duration=31) == 0
+    assert rig.source.slow_every == 20
+    forget()
+    assert rig.daemon.run(duration=29) == 0
+    assert len(probes) <= 0.6 * usual, "three to five a tick, where it was eight to ten"
+    assert rig.daemon.run(duration=3) == 0
+    forget()
+    assert rig.daemon.run(duration=26) == 0
+    assert gaps(looks) == {4.0}
+    assert set(seen) == {("seen",)}, "as last seen, never nothing"
+    assert rig.daemon.run(duration=5) == 0
+    forget()
+    assert rig.daemon.run(duration=20) == 0
+    assert gaps(rig.source.reads) == {2.0}
+    assert rig.daemon._missed == 0, "left out on purpose is not missed"
+    told = [text for text in rig.events if "daemon.budget" in text]
+    assert [text.partition("from now on ")[2] for text in told[:4]] == [what for _, what in LEVELS[1:]]
+    assert told[0].startswith("used 5.0% of a CPU in 30 s, more than daemon.budget (3.0%): ")
+    budget = rig.daemon._status({})["budget"]
+    assert (round(budget["share"], 3), budget["limit"], len(budget["reduced"])) == (0.05, 0.03, 4)
+
+
+def test_what_was_reduced_is_done_again_once_it_costs_little(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    cost = Costly(rig, 0.05)
+    monkeypatch.setattr(module, "_own_cpu_ns", cost)
+    assert rig.daemon.run(duration=40) == 0
+    assert rig.source.slow_every == 20
+    used = cost()
+    monkeypatch.setattr(module, "_own_cpu_ns", lambda: used)
+    assert rig.daemon.run(duration=160) == 0
+    assert rig.source.slow_every == 10
+    assert rig.events[-1].endswith(f"well within daemon.budget (3.0%): no longer {LEVELS[1][1]}")
+
+
+def test_a_reload_keeps_to_the_budget(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_own_cpu_ns", Costly(rig, 0.05))
+    assert rig.daemon.run(duration=40) == 0
+    path = rig.daemon._loaded.path
+    assert path is not None
+    path.write_text(CONFIG.replace("max_failures = 3", "slow_every = 7\nbudget = 0.2"))
+    assert rig.daemon._reload() == ""
+    assert rig.source.slow_every == 14
+    assert rig.daemon._budget.limit == 0.2
+
+
+@pytest.mark.parametrize(
+    ("demoted", "nice", "aside", "slices"),
+    [
+        (False, 0, False, {SHORTEST}),
+        (True, 0, True, {SHORTEST}),
+        (False, -5, True, {SHORTEST}),
+        (True, 19, True, {SHORTEST, LONGEST}),
+    ],
+)
+def test_it_makes_way_for_services_where_a_tick_could_stand_in_their_way(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, demoted: bool, nice: int, aside: bool, slices: set[int]
+) -> None:
+    asked: set[int] = set()
+    left: list[Sequence[ProcId]] = []
+
+    class Own:
+        trouble = ""
+
+        def __init__(self) -> None:
+            self.nice = nice
+
+        def begin(self) -> None:
+            pass
+
+        follow = ticked = lambda *_: None
+
+        def give_back(self) -> None:
+            pass
+
+    monkeypatch.setattr(rig.daemon, "_own_priority", Own())
+    monkeypatch.setattr(rig.actuator, "relieve", lambda _groups: 0.08 if demoted else None)
+    monkeypatch.setattr(module, "ask_for", asked.add)
+    monkeypatch.setattr(module, "stand_aside", left.append)
+    assert rig.daemon.run(duration=4) == 0
+    assert (bool(left), asked) == (aside, slices)
