@@ -2,8 +2,10 @@
 
 python benchmarks/overload.py [--load 100] [--seconds 60] [--one-session] [--observe] [--json FILE]
 
-First a daemon on the machine as it is, then one beside `--load` busy processes at nice 0, each in a session of its own, or all in
-one. Each daemon leads a session, as it does as a service, and has a state directory of its own. Everything is ended by its pid.
+First a daemon on the machine as it is, then one beside a small service and `--load` busy processes at nice 0, each in a session of
+its own, or all in one. The configuration names both, so the daemon demotes the busy ones. Each daemon leads a session, as it does
+as a service, and has a state directory of its own. Who asks is real-time, so that an answer's time is the daemon's. Everything is
+ended by its pid.
 """
 
 from __future__ import annotations
@@ -37,6 +39,23 @@ while True:
 """
 """Busy processes of one session, which end by themselves after `limit` seconds whatever becomes of us."""
 
+SERVICE = """
+import signal, sys, time
+signal.alarm(int(sys.argv[1]))
+while True:
+    sum(range(60000))
+    time.sleep(0.01)
+"""
+
+CONFIG = """
+[groups.service]
+program = "python* service.py"
+latency = "latency"
+[groups.hogs]
+program = "python* hog.py"
+latency = "batch"
+"""
+
 ASKED_EACH = 0.25
 """Seconds between two questions."""
 
@@ -45,11 +64,14 @@ PATIENCE = 60.0
 
 
 @contextlib.contextmanager
-def load(processes: int, one_session: bool, limit: int) -> Iterator[None]:
-    """So many busy processes, in as many sessions or in one."""
+def load(place: Path, processes: int, one_session: bool, limit: int) -> Iterator[None]:
+    """A service, and so many busy processes in as many sessions or in one."""
+    for name, text in (("service.py", SERVICE), ("hog.py", HOG)):
+        (place / name).write_text(text)
     sessions, each = (1, processes) if one_session else (processes, 1)
-    command = [sys.executable, "-S", "-E", "-c", HOG, str(limit), str(each)]
-    started = [subprocess.Popen(command, start_new_session=True) for _ in range(sessions)]
+    python = [sys.executable, "-S", "-E"]
+    commands = [[*python, "service.py", str(limit)], *([[*python, "hog.py", str(limit), str(each)]] * sessions)]
+    started = [subprocess.Popen(command, cwd=place, start_new_session=True) for command in commands]
     try:
         yield
     finally:
@@ -62,11 +84,13 @@ def load(processes: int, one_session: bool, limit: int) -> Iterator[None]:
 def measure(place: Path, seconds: float, act: bool) -> dict[str, Any]:
     """What a daemon does for so long: its ticks, CPU, and how long its answers took, seconds."""
     command = [sys.executable, "-m", "nicety.scheduler", "run", "--act" if act else "--observe", "--state-dir", str(place)]
-    (place.parent / f"{place.name}.toml").write_text("[models]\nretrain_hours = 0\n")
+    (place.parent / f"{place.name}.toml").write_text(CONFIG)
     command += ["--config", str(place.parent / f"{place.name}.toml")]
     with (place.parent / f"{place.name}.log").open("wb") as log:
         daemon = subprocess.Popen(command, stderr=log, start_new_session=True)
     try:
+        with contextlib.suppress(PermissionError):
+            os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
         first = _first_answer(place)
         answers, last, end = list[float](), first, time.monotonic() + seconds
         while time.monotonic() < end:
@@ -114,7 +138,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         calm = measure(Path(directory) / "calm", options.seconds, not options.observe)
         before = os.getloadavg()[0]
-        with load(options.load, options.one_session, limit=round(options.seconds) + 400):
+        with load(Path(directory), options.load, options.one_session, limit=round(options.seconds) + 400):
             busy = measure(Path(directory) / "busy", options.seconds, not options.observe)
     asked = [seconds * 1e3 for seconds in busy["answers"]]
     claims = Claims()
@@ -124,6 +148,7 @@ def main() -> None:
     claims.at_most("answers of its socket, slowest, ms", max(asked), 200)
     claims.add("its CPU a tick, ms", busy["cpu_ms_a_tick"], "", True)
     claims.add("its CPU a tick on the machine as it is, ms", calm["cpu_ms_a_tick"], "", True)
+    claims.add("changes in force at its end", busy["changes"], "", True)
     claims.add("exit codes", calm["exit"] or busy["exit"], "0", not (calm["exit"] or busy["exit"]))
     claims.close(options.json, load_before=before, calm=calm, busy=busy)
 

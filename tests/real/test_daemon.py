@@ -185,6 +185,43 @@ def test_its_own_session_steps_back_while_something_is_demoted(tmp_path: Path, c
 
 @pytest.mark.root
 @needs_root
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="this kernel has no autogroups")
+def test_where_its_ticks_wait_it_takes_the_share_that_it_needs_and_its_workers_do_not(tmp_path: Path) -> None:
+    pinned = ["taskset", "-c", str(min(os.sched_getaffinity(0)))]
+    hog = [*pinned, sys.executable, "-S", "-c", "import signal; signal.alarm(120)\nwhile True: pass"]
+    config = (
+        "[daemon]\ninterval = 0.2\n[priority]\nenabled = false\n"
+        '[pools.p]\nkind = "command"\ncommand = ["sleep", "300"]\nminimum = 1\nmaximum = 1\n'
+    )
+    daemon = run(tmp_path, "run", "--act", config=config, before=pinned, start_new_session=True)
+    until(lambda: status(tmp_path / "state"))
+
+    def session_nice(pid: int) -> int:
+        return int(Path(f"/proc/{pid}/autogroup").read_text().split()[-1])
+
+    def workers() -> list[int]:
+        return list(map(int, Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()))
+
+    hogs = [subprocess.Popen(hog, start_new_session=True) for _ in range(16)]
+    try:
+        until(lambda: session_nice(daemon.pid) < 0 and os.getpriority(os.PRIO_PROCESS, daemon.pid) < 0)
+        assert (status(tmp_path / "state") or {})["own_nice"] < 0
+        (old,) = until(workers)
+        os.kill(old, signal.SIGKILL)
+        new = until(lambda: [pid for pid in workers() if pid != old and session_nice(pid) == 0])
+        assert [os.getpriority(os.PRIO_PROCESS, pid) for pid in new] == [0]
+        assert [os.sched_getscheduler(pid) for pid in new] == [os.SCHED_OTHER]
+    finally:
+        for process in hogs:
+            process.kill()
+            process.wait()
+    daemon.send_signal(signal.SIGTERM)
+    daemon.communicate(timeout=30)
+    assert daemon.returncode == 0
+
+
+@pytest.mark.root
+@needs_root
 def test_it_stands_aside_for_services_once_something_is_demoted_for_them(
     tmp_path: Path, contention: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
