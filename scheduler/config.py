@@ -66,8 +66,22 @@ class Daemon(Section, frozen=True):
     probe_interval: Annotated[
         float, Meta(ge=0.01, le=10, description="Seconds between looks at the pools' busy workers and queues within a tick.")
     ] = 0.1
+    budget: Annotated[
+        float,
+        Meta(
+            ge=0.001,
+            le=1,
+            description="Share of one CPU that the daemon itself may use; beyond it, it does less often what can wait "
+            "(docs/cli.md says what).",
+        ),
+    ] = 0.03
     max_failures: Annotated[
-        int, Meta(ge=1, le=1000, description="Ticks in a row that may fail before the daemon undoes its changes and gives up.")
+        int,
+        Meta(
+            ge=1,
+            le=1000,
+            description="Ticks in a row in which something may fail; then the daemon undoes its changes and gives up.",
+        ),
     ] = 5
 
 

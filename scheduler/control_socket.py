@@ -17,7 +17,7 @@ import selectors
 import socket
 import stat
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,7 @@ class _Client:
     admin: bool
     received: bytearray = field(default_factory=bytearray)
     answer: bytes = b""  # what is still to be sent, once the request is there
+    waits: bool = False  # its request is there, and not to be answered yet
 
 
 class ControlSocket:
@@ -90,15 +91,23 @@ class ControlSocket:
         """A descriptor to wait for in another selector."""
         return self._selector.fileno()
 
-    def serve(self, timeout_seconds: float) -> None:
-        """Handle what is ready, waiting for it at most so long. An exception of a handler other than ControlError comes through."""
+    def serve(self, timeout_seconds: float, only: Container[str] | None = None) -> None:
+        """Handle what is ready, waiting for it at most so long. An exception of a handler other than ControlError comes through.
+
+        `only`: verbs that may be answered now. Other requests are kept, and answered first in the next call that allows them.
+        """
+        waiting = [client for client in self._clients.values() if client.waits]
+        if only is None and waiting:
+            for client in waiting:
+                self._advance(client, only)
+            timeout_seconds = 0.0
         for key, _ in self._selector.select(timeout_seconds):
             if key.fileobj is self._listener:
                 self._accept()
             elif key.fd in self._clients:
-                self._advance(self._clients[key.fd])
+                self._advance(self._clients[key.fd], only)
         now = self._clock.monotonic()
-        for client in [client for client in self._clients.values() if client.deadline <= now]:
+        for client in [client for client in self._clients.values() if client.deadline <= now and not client.waits]:
             self._drop(client)
 
     def close(self) -> None:
@@ -137,22 +146,27 @@ class ControlSocket:
             self._clients[channel.fileno()] = _Client(channel, deadline, admin)
             self._selector.register(channel, selectors.EVENT_READ)
 
-    def _advance(self, client: _Client) -> None:
+    def _advance(self, client: _Client, only: Container[str] | None) -> None:
         """One step of a client: read, answer or send."""
         try:
             if not client.answer:
-                chunk = client.channel.recv(REQUEST_LIMIT + 1)
-                if not chunk:
-                    self._drop(client)
-                    return
-                client.received += chunk
-                if b"\n" not in client.received and len(client.received) <= REQUEST_LIMIT:
-                    return
+                if not client.waits:
+                    chunk = client.channel.recv(REQUEST_LIMIT + 1)
+                    if not chunk:
+                        self._drop(client)
+                        return
+                    client.received += chunk
+                    if b"\n" not in client.received and len(client.received) <= REQUEST_LIMIT:
+                        return
                 try:
-                    client.answer = _line(self._answer(client))
+                    answer = self._answer(client, only)
                 except BaseException:
                     self._drop(client)
                     raise
+                client.waits = answer is None
+                if answer is None:
+                    return
+                client.answer = _line(answer)
             client.answer = client.answer[_send_some(client.channel, client.answer) :]
         except BlockingIOError:
             return
@@ -164,7 +178,8 @@ class ControlSocket:
         else:
             self._drop(client)
 
-    def _answer(self, client: _Client) -> dict[str, Any]:
+    def _answer(self, client: _Client, only: Container[str] | None) -> dict[str, Any] | None:
+        """None: it may not be answered yet."""
         line, end, _rest = bytes(client.received).partition(b"\n")
         if not end or len(line) > REQUEST_LIMIT:
             return {"ok": False, "error": f"a request has one line of at most {REQUEST_LIMIT} bytes"}
@@ -177,6 +192,8 @@ class ControlSocket:
             return {"ok": False, "error": f"unknown verb; known: {', '.join(sorted(self._handlers))}"}
         if not client.admin and verb not in GROUP_VERBS:
             return {"ok": False, "error": f'"{verb}" is only for root and the daemon\'s own user'}
+        if only is not None and verb not in only:
+            return None
         try:
             return {"ok": True, **self._handlers[verb](request)}
         except ControlError as error:

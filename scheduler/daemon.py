@@ -1,13 +1,15 @@
 """The daemon: the design's loop with the world plugged in. Reads the clock and decides nothing.
 
-One thread, one loop: a tick each `daemon.interval`; in between it looks at the pools and answers the control socket. Signals
-only set flags. The one `except Exception` of the runtime is here: a tick that fails is logged and changes nothing, and after
-`daemon.max_failures` of them in a row everything is put back and the daemon gives up.
+One thread, one loop: a tick each `daemon.interval`; in between it looks at the pools, puts back demotions that do harm, and
+answers the control socket. A tick has stages, and where one is slow, relief, socket and watchdog are seen to before the next one
+begins. Signals only set flags. Each step is run by `Steps`: an exception is told and counted, and the loop goes on; after
+`daemon.max_failures` turns in a row in which something failed, everything is put back and the daemon gives up.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import resource
 import secrets
@@ -15,6 +17,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -29,6 +32,7 @@ from ..models.demand import Network
 from ..models.records import Deadlock, Latency, PoolSample, ProcId, Snapshot
 from .acting import Scoped, as_record, unable, words
 from .actuate import undo_from_ledger
+from .budget import LEVELS, WINDOW_NS, Budget
 from .config import Config, ConfigError, PoolConfig, to_builtins
 from .control_socket import ControlError, ControlSocket
 from .deadlocks import Deadlocks
@@ -40,7 +44,7 @@ from .linux import evidence
 from .linux.control import LinuxKernel
 from .linux.facts import probe
 from .linux.own_cpu import stand_aside
-from .linux.own_session import OwnSession
+from .linux.own_priority import OwnPriority
 from .linux.proc import ProcSource
 from .linux.slices import LONGEST, SHORTEST, ask_for
 from .linux.waits import LinuxWaits
@@ -54,6 +58,7 @@ from .ports import Clock, PoolAdapter
 from .recall import Past, recall
 from .retraining import Retraining
 from .scope import OBSERVE, ScopeError, act_on, acts, left, observe, resolve
+from .steps import Fault, Steps
 from .store.decisions import DecisionLog
 from .store.files import StoreError, private_directory
 from .store.ledger import LedgerError, StateLock
@@ -71,7 +76,20 @@ RECALL_SECONDS = 1.5
 """Longest time that a start reads what pools did before: 4.5 hours of 300 processes and 16 workers take 0.7 to 1.1 s."""
 
 SLOW = 0.25
-"""Share of the interval for which a tick of a daemon that stands back may wait for a CPU: what it decides comes so much later."""
+"""Share of the interval for which the daemon may wait for a CPU: what it decides comes so much later."""
+
+ATTEND_NS = 20_000_000
+"""Time within a tick after which relief, socket and watchdog are seen to. Chosen: most ticks are over before that, and whoever
+waits for them does not notice it."""
+
+AGAIN_NS = 100_000_000
+"""After a step between two ticks failed, it is not tried again for so long. Chosen: a fault must not become a busy loop."""
+
+NOT_IN_THIS_TURN = math.inf
+"""When something is due that need not be looked at before the next tick."""
+
+READS_ONLY = frozenset({"status"})
+"""What the socket answers during a tick. All else waits until it is over, for it changes what the tick goes by."""
 
 FIXED = ("state_dir", "socket", "control_group")
 """Keys of `[daemon]` that cannot change until the next start."""
@@ -107,7 +125,8 @@ def run(
     things: Sequence[str] = (),
     act_seconds: float | None = None,
 ) -> int:
-    """Run until SIGTERM, SIGINT or `duration` seconds are over. Returns the exit code.
+    """Run until SIGTERM, SIGINT or `duration` seconds are over. Returns the exit code: 1 if the daemon gave up, or if something
+    failed while it ended.
 
     `act` overrides `daemon.act`, `things` override `daemon.act_on`; after `act_seconds` it observes. Raises StateBusyError if
     another nicety uses the state directory, and ConfigError, PathError, ScopeError, ControlError for what is wrong at the start;
@@ -117,9 +136,10 @@ def run(
     with StateLock(paths.root) as lock:
         daemon = Daemon(loaded, paths, lock, SystemClock(), act, things, act_seconds)
         try:
-            return daemon.run(duration)
+            code = daemon.run(duration)
         finally:
-            daemon.close()
+            sound = daemon.close()
+        return code if sound else 1
 
 
 class Daemon:
@@ -144,13 +164,19 @@ class Daemon:
         self._notifier = Notifier(os.environ, os.getpid())
         self._facts = probe()
         self._kernel = LinuxKernel()
-        self._own_session = OwnSession()
+        self._own_priority = OwnPriority()
         self._samples: dict[str, PoolSample] = {}
         self._started = clock.monotonic()
         self._stopping = self._reload_wanted = False
         self._paused_until: float | None = None  # monotonic ns; infinity: until resumed
         self._outcomes: tuple[Outcome, ...] = ()
-        self._failures = self._ticks = self._missed = 0
+        self._ticks = self._missed = 0
+        self._steps = Steps(self._tell_fault)
+        self._budget = Budget(config.daemon.budget)
+        self._seen_deadlocks: tuple[Deadlock, ...] = ()
+        self._probe_at: float = self._started  # monotonic ns
+        self._relief_at: float = self._started
+        self._attended = self._started
         self._last: Tick | None = None
         self._notes: tuple[Note, ...] = ()  # what holds
         self._demoted = False  # something is
@@ -188,110 +214,167 @@ class Daemon:
         self._socket = ControlSocket(paths.socket, handlers, config.daemon.control_group, clock=clock)
 
     def run(self, duration: float | None = None) -> int:
-        """The loop. Returns 0, or 1 if too many ticks in a row failed."""
+        """The loop. Returns 0, or 1 if something failed in too many turns in a row."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         signal.signal(signal.SIGHUP, self._want_reload)
-        ask_for(SHORTEST)  # who wakes beside it waits a tenth of a millisecond and not several
+        steps = self._steps
+        steps.run("own slice", _ask_for_the_shortest)  # who wakes beside it waits a tenth of a millisecond and not several
         if self._paths.said:
             self._event(WARNING, self._paths.said)
-        self._tell_scope(f"nicety {__version__} started, ")
-        for at in self._due(duration):
-            try:
-                self._turn(at)
-                self._failures = 0
-            except Exception:
-                self._failures += 1
-                log.exception("tick failed (%d of at most %d in a row)", self._failures, self._config.daemon.max_failures)
-                if self._failures >= self._config.daemon.max_failures:
-                    self._event(ERROR, "too many ticks failed in a row; putting everything back and giving up")
-                    return 1
-            self._notifier.watchdog()
-        return 0
+        steps.run("scope", partial(self._tell_scope, f"nicety {__version__} started, "))
+        steps.run("own priority", self._own_priority.begin)
+        due = self._clock.monotonic()
+        end = math.inf if duration is None else due + duration * 1e9
+        while True:
+            self._wait(due)
+            at = self._clock.monotonic()
+            if self._stopping or at >= end:
+                return 0
+            steps.run("own place", self._make_way)
+            steps.run("scope", partial(self._end_grants, at))
+            if steps.stages(self._turn(at), self._attend):
+                steps.run("troubles", self._report_troubles)
+            steps.run("budget", self._keep_to_budget)
+            steps.run("retraining", partial(self._retrain, at))
+            steps.run("notifier", self._notifier.watchdog)
+            steps.run("own slice", _ask_for_the_shortest)
+            due = self._next(due)
+            if steps.end_turn() >= self._config.daemon.max_failures:
+                self._event(ERROR, "something failed in too many turns in a row; putting everything back and giving up")
+                return 1
 
-    def close(self) -> None:
-        """Put everything back (unless `daemon.undo_on_exit` is off), give the pools back, close all files. Idempotent."""
+    def close(self) -> bool:
+        """Put everything back (unless `daemon.undo_on_exit` is off), give the pools back, close all files. Idempotent. What fails
+        is told, and keeps nothing else from being closed; False: something did."""
         if self._closed:
-            return
+            return True
         self._closed = True
-        self._notifier.stopping("putting everything back" if self._config.daemon.undo_on_exit else "stopping")
-        if self._config.daemon.undo_on_exit:
-            self._finish(self._actuator.undo())
-        self._own_session.step_back(demoted=False)
-        for pool in self._pools.values():
-            pool.close()
-        self._retraining.close()
-        self._pauses.write(self._engine.pauses, self._clock.monotonic(), self._clock.wall(), last=True)
+        self._steps.end_turn()
+        undo, run = self._config.daemon.undo_on_exit, self._steps.run
+        run("notifier", lambda: self._notifier.stopping("putting everything back" if undo else "stopping"))
+        if undo:
+            run("undo", lambda: self._finish(self._actuator.undo()))
+        run("own priority", self._own_priority.give_back)
+        for name, pool in self._pools.items():
+            run(f"closing pool {name}", pool.close)
+        run("closing retraining", self._retraining.close)
+        run("pauses", lambda: self._pauses.write(self._engine.pauses, self._clock.monotonic(), self._clock.wall(), last=True))
         self._event(NOTICE, "nicety stopped", ticks=self._ticks, missed=self._missed)
-        self._socket.close()
-        self._log.close()
-        if self._traces is not None:
-            self._traces.close()
-        self._actuator.close()
-        self._source.close()
-        self._deadlocks.close()
+        for what, files in (("socket", self._socket), ("decision log", self._log), ("traces", self._traces)):
+            if files is not None:
+                run(f"closing {what}", files.close)
+        for what, rest in (("ledger", self._actuator), ("source", self._source), ("deadlocks", self._deadlocks)):
+            run(f"closing {what}", rest.close)
         log.removeHandler(self._forward)
+        return self._steps.end_turn() == 0
+
+    # --- between two ticks -------------------------------------------------------------------------------------------------------
+
+    def _wait(self, due: int) -> None:
+        """Until `due`: reload, look at the pools, put back demotions that do harm, answer the socket."""
+        self._probe_at = self._relief_at = self._clock.monotonic()
+        while not self._stopping:
+            self._reload_if_wanted()
+            self._probe()
+            self._relieve()
+            self._serve(min(due, self._probe_at, self._relief_at))
+            if self._clock.monotonic() >= due:
+                return
+
+    def _attend(self) -> None:
+        """During a tick, where it is slow: what must not wait until it is over."""
+        if self._clock.monotonic() < self._attended + ATTEND_NS:
+            return
+        self._keep_up()
+        self._relieve()
+        self._steps.run("control socket", lambda: self._socket.serve(0, READS_ONLY))
+        self._steps.run("notifier", self._notifier.watchdog)
+        self._attended = self._clock.monotonic()
+
+    def _probe(self) -> None:
+        """Look at the pools, if it is time."""
+        now = self._clock.monotonic()
+        if now < self._probe_at:
+            return
+        for name, pool in self._pools.items():
+            self._steps.run(f"probe of pool {name}", pool.probe)
+        pause = round(self._config.daemon.probe_interval * 1e9) * self._budget.pace.probes
+        self._probe_at = now + pause if self._pools else NOT_IN_THIS_TURN
+
+    def _relieve(self) -> None:
+        """Put back demotions that do harm, if it is time to look for them."""
+        now = self._clock.monotonic()
+        if now < self._relief_at:
+            return
+        self._relief_at = now + AGAIN_NS  # if it fails
+        self._steps.run("relief", self._look_for_harm)
+        self._keep_up()
+
+    def _look_for_harm(self) -> None:
+        pause = self._actuator.relieve(self._last.groups if self._last is not None else ())
+        self._demoted = pause is not None
+        self._relief_at = NOT_IN_THIS_TURN if pause is None else self._clock.monotonic() + round(pause * 1e9)
+
+    def _keep_up(self) -> None:
+        """Have the share of a CPU that the ticks need, and no more while something is demoted."""
+        now, most = self._clock.monotonic(), round(SLOW * self._config.daemon.interval * 1e9)
+        self._steps.run("own priority", lambda: self._own_priority.follow(now, self._demoted, most))
+
+    def _serve(self, until: float) -> None:
+        """Answer the socket until then, or until somebody was answered."""
+        seconds = max(0.0, until - self._clock.monotonic()) / 1e9
+        if not self._steps.run("control socket", lambda: self._socket.serve(seconds)):
+            again = self._clock.monotonic() + AGAIN_NS
+            self._clock.sleep_until(again if again < until else int(until))
+
+    def _reload_if_wanted(self) -> None:
+        if self._reload_wanted:
+            self._reload_wanted = False
+            self._steps.run("reload", self._reload)
+
+    def _make_way(self) -> None:
+        """Before a tick that could keep a service waiting: leave its CPU, and have it go first."""
+        nice = self._own_priority.nice
+        if (self._demoted or nice < 0) and self._last is not None:
+            stand_aside(_services(self._last.groups))
+        if nice > 0:
+            ask_for(LONGEST)  # its turn is far off, whatever it is owed: see `linux/own_priority.py`
 
     # --- a tick ----------------------------------------------------------------------------------------------------------------
 
-    def _due(self, duration: float | None) -> Iterator[int]:
-        """Monotonic ns of each tick. Ticks that cannot be in time are skipped, not caught up with."""
-        start = due = self._clock.monotonic()
-        end = None if duration is None else start + round(duration * 1e9)
-        while True:
-            self._wait(due)
-            if self._reload_wanted:
-                self._reload_wanted = False
-                self._reload()
-            now = self._clock.monotonic()
-            if self._stopping or (end is not None and now >= end):
-                return
-            if self._demoted and self._last is not None:
-                stand_aside(_services(self._last.groups))
-            if self._own_session.nice:
-                ask_for(LONGEST)  # its turn is far off, whatever it is owed: see `linux/own_session.py`
-            yield now
-            ask_for(SHORTEST)
-            step = round(self._config.daemon.interval * 1e9)
-            took = max(0, self._clock.monotonic() - due)
-            late = took // step
-            self._missed += late
-            self._own_session.ticked(took, round(SLOW * step))
-            due += step * (late + 1)
+    def _next(self, due: int) -> int:
+        """Monotonic ns of the tick after the one of `due`. Ticks that cannot be in time are skipped, not caught up with."""
+        step = round(self._config.daemon.interval * 1e9)
+        now = self._clock.monotonic()
+        took = max(0, now - due)
+        ahead = max(took // step + 1, self._budget.pace.ticks)
+        self._missed += ahead - self._budget.pace.ticks
+        self._steps.run("own priority", lambda: self._own_priority.ticked(now, took, round(SLOW * step)))
+        return due + step * ahead
 
-    def _wait(self, due: int) -> None:
-        """Until `due`: look at the pools, put back demotions that do harm, answer the socket."""
-        probe = relief = self._clock.monotonic()
-        while not (self._stopping or self._reload_wanted):
-            now = self._clock.monotonic()
-            if now >= probe:
-                for pool in self._pools.values():
-                    pool.probe()
-                probe = now + round(self._config.daemon.probe_interval * 1e9) if self._pools else due
-            if now >= relief:
-                pause = self._actuator.relieve(self._last.groups if self._last is not None else ())
-                self._own_session.step_back(demoted=pause is not None)
-                self._demoted = pause is not None
-                relief = due if pause is None else self._clock.monotonic() + round(pause * 1e9)
-            now = self._clock.monotonic()
-            if now >= due:
-                return
-            self._socket.serve(max(0, min(due, probe, relief) - now) / 1e9)
-
-    def _turn(self, at: int) -> None:
-        """One turn of the loop: read, record, observe, decide, act, log."""
-        self._end_grants(at)
+    def _turn(self, at: int) -> Iterator[str]:
+        """One turn of the loop. Gives the name of each stage before it begins."""
+        self._attended = at
+        yield "read"
         self._samples.update((name, pool.read()) for name, pool in sorted(self._pools.items()))
-        snapshot = self._source.read(at, self._clock.wall(), tuple(self._samples.values()))
+        snapshot = self._source.read(at, self._clock.wall(), tuple(self._samples.values()), self._attend)
+        yield "record"
         if self._traces is not None:
             self._traces.append(snapshot)
+        yield "observe"
         deadlocks, lessons = self._deadlocked(snapshot), self._learned()
         tick = self._observer.tick(snapshot, self._outcomes, self._is_paused(at), deadlocks, lessons)
+        yield "decide"
         memory = self._engine.memory() if self._log.keyframe_due else None
         verdict = self._engine.step(tick)
+        self._outcomes = ()  # they are told
         self._pauses.write(self._engine.pauses, at, self._clock.wall())
+        yield "act"
         looks = _looks(verdict.decisions)
-        self._outcomes = (*self._actuator.settle(), *self._actuator.apply(verdict.decisions))
+        self._outcomes = self._actuator.settle()
+        self._outcomes += self._actuator.apply(verdict.decisions)
+        yield "log"
         self._log.append(tick, verdict, self._outcomes, memory, looks)
         notes = (*verdict.notes, *self._unmatched.notes(at, snapshot.identities))
         self._stream.tick(
@@ -301,15 +384,32 @@ class Daemon:
             self._notes = notes
         self._last = tick
         self._ticks += 1
-        self._report_troubles()
-        self._retrain(at)
 
     def _deadlocked(self, snapshot: Snapshot) -> tuple[Deadlock, ...]:
-        """Looked for where somebody would act on it."""
+        """Looked for where somebody would act on it; as last seen where the budget allows no look."""
         if not self._config.quarantine.enabled:
             return ()
+        if self._ticks % self._budget.pace.deadlocks:
+            return self._seen_deadlocks
         aloof = {name for name, pool in self._config.pools.items() if pool.kind in ALOOF}
-        return self._deadlocks.turn(snapshot, aloof)
+        self._seen_deadlocks = self._deadlocks.turn(snapshot, aloof)
+        return self._seen_deadlocks
+
+    def _keep_to_budget(self) -> None:
+        """Do less often what can wait where this daemon costs more than it may, and as usual again where it costs little."""
+        change = self._budget.used(self._clock.monotonic(), _own_cpu_ns())
+        if change is None:
+            return
+        self._set_pace()
+        used = f"used {change.share:.1%} of a CPU in {WINDOW_NS / 1e9:g} s"
+        limit = f"daemon.budget ({self._budget.limit:.1%})"
+        if change.up:
+            self._event(WARNING, f"{used}, more than {limit}: from now on {LEVELS[change.level][1]}")
+        else:
+            self._event(NOTICE, f"{used}, well within {limit}: no longer {LEVELS[change.level + 1][1]}")
+
+    def _set_pace(self) -> None:
+        self._source.slow_every = self._config.daemon.slow_every * self._budget.pace.details
 
     def _learned(self) -> tuple[Lesson, ...]:
         """What people said was no incident; as last read where the file cannot be."""
@@ -503,10 +603,11 @@ class Daemon:
             self._pools.pop(name).close()
             self._samples.pop(name, None)
         self._pools.update((name, pool) for name, pool in made.items() if name not in kept)
-        self._source.slow_every = config.daemon.slow_every
         if config.store.decision_bytes != self._config.store.decision_bytes:
             self._log.limit(config.store.decision_bytes)
         self._config = config
+        self._budget.limit = config.daemon.budget
+        self._set_pace()
         self._retraining.configure(config.models, self._clock.monotonic())
         if rescoped:
             self._rescope(_configured(config))
@@ -632,7 +733,6 @@ class Daemon:
         """What the daemon does. With `full` each change of each thread as well: those may be thousands."""
         now, wall, tick = self._clock.monotonic(), self._clock.wall(), self._last
         entries = self._actuator.outstanding()
-        usage = resource.getrusage(resource.RUSAGE_SELF)
         return {
             "version": __version__,
             **self._scope_record(),
@@ -642,13 +742,16 @@ class Daemon:
             "session": self._session.id,
             "ticks": self._ticks,
             "missed_ticks": self._missed,
+            "budget": {"share": self._budget.share, "limit": self._budget.limit, "reduced": self._budget.reduced},
+            "own_nice": self._own_priority.nice,
+            "faults": [msgspec.to_builtins(fault) for fault in self._steps.faults],
             "trace_ticks_dropped": self._traces.dropped if self._traces is not None else 0,
             "decision_ticks_dropped": self._log.dropped,
             "demand_model": self._session.artefacts["demand"][:12] or "baseline",
             "behaviour_model": self._session.artefacts["behaviour"][:12] or "none",
             "anomaly_model": self._session.artefacts["anomaly"][:12] or "baseline",
             "retraining": self._retraining.state(now),
-            "own_cpu_seconds": usage.ru_utime + usage.ru_stime,
+            "own_cpu_seconds": _own_cpu_ns() / 1e9,
             "own_memory_bytes": _resident_bytes(),
             "notes": msgspec.to_builtins(self._notes),
             "pools": [
@@ -687,6 +790,11 @@ class Daemon:
     def _event(self, priority: int, text: str, **fields: Any) -> None:
         self._stream.event(self._clock.wall(), priority, text, **fields)
 
+    def _tell_fault(self, fault: Fault, traceback: str) -> None:
+        often = "" if fault.times == 1 else f", {fault.times} times by now"
+        row = f"turn {self._steps.failures + 1} of at most {self._config.daemon.max_failures} in a row"
+        self._event(ERROR, f"{fault.step} failed ({row}){often}: {fault.error}", place=fault.place, traceback=traceback)
+
     def _report_troubles(self) -> None:
         """Say once when a store starts to lose ticks or the demand model fails, and when it is well again; and of what the demand
         model is heard no more, or again."""
@@ -698,6 +806,8 @@ class Daemon:
             "deadlocks": self._deadlocks.trouble,
             "lessons": self._unread,
             "pauses": self._pauses.trouble,
+            "own priority": self._own_priority.trouble,
+            "budget": self._budget.trouble,
         }
         if self._log.set_aside is not None:
             aside, self._log.set_aside = self._log.set_aside, None
@@ -765,8 +875,17 @@ def _seconds_of(request: dict[str, Any]) -> float | None:
     raise ControlError(f"{seconds!r} is not a length of time in seconds")
 
 
+def _ask_for_the_shortest() -> None:
+    ask_for(SHORTEST)
+
+
 def _differ(a: Config, b: Config, key: str) -> bool:
     return bool(getattr(a.daemon, key) != getattr(b.daemon, key))
+
+
+def _own_cpu_ns() -> int:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return round((usage.ru_utime + usage.ru_stime) * 1e9)
 
 
 def _resident_bytes() -> int:

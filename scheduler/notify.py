@@ -1,6 +1,7 @@
 """Tells the service manager how the daemon is: sd_notify(3) without libsystemd. Knows nothing of the daemon.
 
-Without $NOTIFY_SOCKET nothing is sent. WATCHDOG=1 is for the control loop after a finished tick, never for a timer (F14).
+Without $NOTIFY_SOCKET nothing is sent. WATCHDOG=1 is for the control loop, after a finished stage of a tick, and
+never for a timer (F14).
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Notifier:
         return self._send(f"STATUS={_line(status)}")
 
     def watchdog(self) -> bool:
-        """A tick was finished."""
+        """A tick, or a stage of one, was finished."""
         return self.watchdog_seconds is not None and self._send("WATCHDOG=1")
 
     def _send(self, message: str) -> bool:

@@ -5,7 +5,7 @@ Pure: only types. Contract suites in `tests/contracts` run on fake and real alik
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from ..models.records import PoolSample, ProcId, Snapshot
@@ -17,8 +17,11 @@ from .fences import Limits
 class Source(Protocol):
     """Reads the machine."""
 
-    def read(self, at: int, wall: int, pools: tuple[PoolSample, ...]) -> Snapshot:
-        """Everything at this instant. Processes that vanish while being read are left out; never raises for one process."""
+    def read(self, at: int, wall: int, pools: tuple[PoolSample, ...], between: Callable[[], None] | None = None) -> Snapshot:
+        """Everything at this instant. Processes that vanish while being read are left out; never raises for one process.
+
+        `between` is called again and again meanwhile, for what must not wait until everything is read. What it raises comes
+        through."""
         ...
 
     def close(self) -> None:

@@ -153,8 +153,8 @@ def _findings(facts: Facts) -> Iterator[Finding]:
         "renice",
         facts.may_renice,
         "priorities can be changed and put back (CAP_SYS_NICE)",
-        "nothing is reniced, for without CAP_SYS_NICE a raised nice could not be lowered again. Recording, forecasts and pools "
-        "of your own processes work",
+        "nothing is reniced, for without CAP_SYS_NICE a raised nice could not be lowered again, and on an overloaded machine the "
+        "daemon's own ticks come late. Recording, forecasts and pools of your own processes work",
         grant("CAP_SYS_NICE"),
     )
     if facts.autogroup:

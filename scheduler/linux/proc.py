@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from enum import Enum, auto
+from itertools import islice
 from operator import attrgetter
 from pathlib import Path
 from types import MappingProxyType
@@ -56,6 +57,7 @@ _YOUNG_TICKS = 30 * USER_HZ  # a Python or Java service has read its code and li
 _SHORT = 8  # this few descriptors are numbered without a gap as a rule, which saves listing them: a third of a look
 _MOST_LINKS = 256  # descriptors of a process that are looked at: services open what they listen on before they have clients
 _MOST_DESCRIPTORS = 1 << 15  # two a process and one a further thread; more costs the kernel more memory than it saves time
+_PIECE = 64  # processes that are read in a row: at most some milliseconds of them
 _RESERVE = 256  # descriptors left to the rest of the daemon
 _STAT_BYTES = 2048  # 52 numbers of at most 20 digits, and a name
 _NEVER = b""
@@ -151,15 +153,22 @@ class ProcSource:
         self._feeders = Feeders(self._listeners.peer)
         self._counts_fds = self._native and os.stat(f"{self._root}/self/fd").st_size > 0  # since Linux 6.2, needs no permission
 
-    def read(self, at: int, wall: int, pools: tuple[PoolSample, ...]) -> Snapshot:
-        """One sample of everything. Members of `pools` are read in full, others if they ran since the last call."""
+    def read(self, at: int, wall: int, pools: tuple[PoolSample, ...], between: Callable[[], None] | None = None) -> Snapshot:
+        """One sample of everything. Members of `pools` are read in full, others if they ran since the last call. `between` is
+        called after each `_PIECE` processes."""
         uptime_ticks = self._host.uptime_ticks()  # first: what starts after it and is missed now must count as born later
         self._uptime_ticks = uptime_ticks
         self._listeners.forget()
         self._feeders.forget()
         watched = {str(worker.id.pid) for pool in pools for worker in pool.workers}
         watched.update(str(pool.master.pid) for pool in pools if pool.master is not None)
-        alive = sorted(self._living(watched), key=attrgetter("pid"))
+        found: list[_Process] = []
+        living = self._living(watched)
+        while piece := list(islice(living, _PIECE)):
+            found += piece
+            if between is not None:
+                between()
+        alive = sorted(found, key=attrgetter("pid"))
         if len(alive) < len(self._processes):
             kept = {process.path for process in alive}
             for name in [name for name, process in self._processes.items() if process.path not in kept]:

@@ -178,6 +178,21 @@ def test_names_are_printable(world: World) -> None:
         assert identity.cgroup.startswith("/")
 
 
+def test_others_have_their_turn_while_it_reads_and_what_they_raise_comes_through(world: World) -> None:
+    pid = world.start()
+    calls = []
+    snapshot = world.source.read(world.now(), 7, (), lambda: calls.append(1))
+    assert calls
+    assert len(find(snapshot, pid)) == 1
+
+    def interrupt() -> None:
+        raise PermissionError("not the reader's")
+
+    with pytest.raises(PermissionError, match="not the reader's"):
+        world.source.read(world.now(), 7, (), interrupt)
+    assert len(find(read(world), pid)) == 1
+
+
 def test_close_may_be_called_twice(world: World) -> None:
     read(world)
     world.source.close()

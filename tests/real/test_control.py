@@ -508,59 +508,110 @@ def test_a_process_that_asks_for_a_short_slice_has_it_and_its_children_have_not(
     assert told == ["True", str(SHORTEST), "10", str(os.SCHED_OTHER)]
 
 
-STEPS = """
-from nicety.scheduler.linux import own_session
-SECOND, waits = 1_000_000_000, [7]
-own_session._waited = lambda: waits[0]
-own, file = own_session.OwnSession(), open("/proc/self/autogroup", "r+")
+LADDER = """
+import os, subprocess, sys
+from nicety.scheduler.linux import own_priority
+SECOND, now, waits = 1_000_000_000, [0], [7]
+own_priority._waited = lambda: waits[0]
+own = own_priority.OwnPriority()
 
-def nice():
-    file.seek(0)
-    return file.read().split()[-1]
+def session(set=None):
+    with open("/proc/self/autogroup", "r+") as file:
+        if set is not None:
+            file.write(str(set))
+        return file.read().split()[-1]
 
-def slow(waited=SECOND):
+def turn(demoted, waited=0):
+    now[0] += 60 * SECOND
     waits[0] += waited
-    own.ticked(took=SECOND, most=SECOND // 4)
+    own.ticked(now[0], SECOND, SECOND // 4)
+    own.follow(now[0], demoted, SECOND // 4)
+    return f"{session()}/{os.getpriority(os.PRIO_PROCESS, 0)}"
 
-told = []
-for demoted in (False, True, True, False):
-    own.step_back(demoted)
-    told.append(nice())
-slow()  # while nothing is demoted: no reason to step forward
-for demoted in (True, True, True, False, True):  # slow ticks count until nothing is demoted
-    own.step_back(demoted)
-    told.append(nice())
-    if demoted:
-        slow()
-        slow(waited=SECOND // 5)  # nor is what it did not wait for a CPU for
-file.write("3")
-file.flush()
-own.step_back(False)
-own.step_back(True)
-print(*told, nice())
+waits[0] += SECOND  # until the loop begins nothing counts
+own.begin()
+told = [turn(False), turn(True), turn(True, SECOND // 5), turn(True, SECOND), turn(True, SECOND)]
+child = "import os; print(os.nice(0), os.sched_getscheduler(0), open('/proc/self/autogroup').read().split()[-1])"
+born = subprocess.run([sys.executable, "-c", child], start_new_session=True, capture_output=True, text=True).stdout.split()
+own.give_back()
+given_back = f"{session()}/{os.getpriority(os.PRIO_PROCESS, 0)}"
+told += [turn(False, SECOND), own.trouble]
+session(3), os.setpriority(os.PRIO_PROCESS, 0, -3)
+told += [turn(False), turn(True), turn(True, SECOND)]
+own.give_back()
+told.append(turn(False))
+print(*told[:5], "|", *born, "|", given_back, "|", *told[5:], sep=" ")
 """
 
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: only CAP_SYS_NICE can climb")
+autogroups = pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="this kernel has no autogroups")
 
-@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="this kernel has no autogroups")
-@pytest.mark.parametrize(("leads", "told"), [(True, "0 19 19 0 19 10 0 0 19 3"), (False, "0 0 0 0 0 0 0 0 0 3")])
-def test_a_session_of_ones_own_steps_back_while_something_is_demoted_and_no_other(leads: bool, told: str) -> None:
-    inner = f"import subprocess, sys; sys.exit(subprocess.run([sys.executable, '-c', {STEPS!r}]).returncode)"
-    code = STEPS if leads else inner
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, start_new_session=True)
-    assert done.stdout.strip() == told
+
+def ladder(*before: str) -> list[str]:
+    """What the daemon's own nices were in `LADDER`, session / thread; as the leader of a session unless `before` says otherwise."""
+    command = [*before, sys.executable, "-c", LADDER]
+    return subprocess.run(command, capture_output=True, text=True, check=True, start_new_session=True).stdout.strip().split(" | ")
+
+
+@pytest.mark.root
+@needs_root
+@autogroups
+def test_its_own_priority_climbs_where_ticks_wait_and_no_child_inherits_it() -> None:
+    climbing, born, given_back, rest = ladder()
+    assert climbing.split() == ["0/0", "19/0", "19/0", "0/0", "-10/-10"]
+    assert born.split() == ["0", str(os.SCHED_OTHER), "0"]
+    assert given_back == "0/0"
+    assert rest.split()[0] == "-20/-20"
+    assert set(rest.split()[1:]) == {"3/-3"}, "what somebody else sets is left alone"
+
+
+@pytest.mark.root
+@needs_root
+@autogroups
+def test_in_the_session_of_another_only_its_own_thread_climbs() -> None:
+    climbing, born, given_back, rest = ladder("sh", "-c", '"$@"; true', "sh")
+    assert climbing.split() == ["0/0", "0/0", "0/0", "0/0", "0/-10"]
+    assert born.split() == ["0", str(os.SCHED_OTHER), "0"]
+    assert given_back == "0/0"
+    assert rest.split()[0] == "0/-20"
+
+
+@pytest.mark.root
+@needs_root
+@autogroups
+@pytest.mark.parametrize(
+    ("started", "climbed"), [(["nice", "-n", "-5"], ["-10/-10", "0/-5"]), (["nice", "-n", "7"], ["-10/7", "0/7"])]
+)
+def test_the_nice_that_it_was_started_with_is_not_lowered_and_one_above_0_is_left_alone(
+    started: list[str], climbed: list[str]
+) -> None:
+    climbing, born, given_back, _ = ladder(*started)
+    assert [climbing.split()[-1], given_back] == climbed
+    assert born.split()[0] == ("7" if "7" in started else "0")
+
+
+@autogroups
+def test_without_the_right_to_climb_it_stays_and_says_so() -> None:
+    code = LADDER.replace("session(3), os.setpriority(os.PRIO_PROCESS, 0, -3)", "")
+    powerless = ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all"] if os.geteuid() == 0 else []
+    command = [*powerless, sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, start_new_session=True)
+    assert " 0/0 ticks wait for a CPU, and without CAP_SYS_NICE the daemon cannot ask for more of it" in done.stdout
+    assert "-" not in done.stdout.replace("CAP_SYS_NICE", "")
 
 
 STOPPED = """
 import os, signal, time
-from nicety.scheduler.linux.own_session import OwnSession
-own, hogs, cpu = OwnSession(), [], min(os.sched_getaffinity(0))
+from nicety.scheduler.linux.own_priority import OwnPriority
+own, hogs, cpu = OwnPriority(), [], min(os.sched_getaffinity(0))
 os.sched_setaffinity(0, {cpu})
 
 def tick(busy):
     began = time.monotonic_ns()
     busy()
-    own.ticked(time.monotonic_ns() - began, 250_000_000)
-    own.step_back(True)
+    now = time.monotonic_ns()
+    own.ticked(now, now - began, 250_000_000)
+    own.follow(now, True, 250_000_000)
     return own.nice
 
 def stop():
@@ -582,8 +633,9 @@ def compete():
     while time.monotonic() < end:
         pass
 
-own.step_back(True)
-print(tick(stop), tick(compete))
+own.follow(time.monotonic_ns(), True, 250_000_000)
+own.begin()
+print(tick(stop), tick(compete) < 19)
 for pid in hogs:
     os.kill(pid, signal.SIGKILL)
 """
@@ -592,4 +644,4 @@ for pid in hogs:
 @pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="this kernel has no autogroups")
 def test_ticks_are_slow_where_they_wait_for_a_cpu_not_where_the_daemon_is_stopped() -> None:
     done = subprocess.run([sys.executable, "-c", STOPPED], capture_output=True, text=True, check=True, start_new_session=True)
-    assert done.stdout.strip() == "19 10"
+    assert done.stdout.strip() == "19 True"

@@ -168,7 +168,8 @@ def test_kill_nine_of_the_acting_daemon_at_random_moments_is_undone(tmp_path: Pa
 @pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="this kernel has no autogroups")
 def test_its_own_session_steps_back_while_something_is_demoted(tmp_path: Path, contention: list[int]) -> None:
     before = kernel_values(contention)
-    daemon = run(tmp_path, "run", "--act", config=ACTING, start_new_session=True)
+    config = ACTING.replace("interval = 0.1", "interval = 1.0")  # beside four hogs a tick waits for more than 25 ms, and climbs
+    daemon = run(tmp_path, "run", "--act", config=config, start_new_session=True)
     until(lambda: kernel_values(contention) != before)
     stood_back = (" nice 19\n", " nice 10\n")  # the second if a tick was slow at 19
     until(lambda: Path(f"/proc/{daemon.pid}/autogroup").read_text().endswith(stood_back))
@@ -180,6 +181,43 @@ def test_its_own_session_steps_back_while_something_is_demoted(tmp_path: Path, c
     assert undone["outcomes"]
     until(lambda: Path(f"/proc/{daemon.pid}/autogroup").read_text().endswith(" nice 0\n"))
     end(daemon)
+
+
+@pytest.mark.root
+@needs_root
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="this kernel has no autogroups")
+def test_where_its_ticks_wait_it_takes_the_share_that_it_needs_and_its_workers_do_not(tmp_path: Path) -> None:
+    pinned = ["taskset", "-c", str(min(os.sched_getaffinity(0)))]
+    hog = [*pinned, sys.executable, "-S", "-c", "import signal; signal.alarm(120)\nwhile True: pass"]
+    config = (
+        "[daemon]\ninterval = 0.2\n[priority]\nenabled = false\n"
+        '[pools.p]\nkind = "command"\ncommand = ["sleep", "300"]\nminimum = 1\nmaximum = 1\n'
+    )
+    daemon = run(tmp_path, "run", "--act", config=config, before=pinned, start_new_session=True)
+    until(lambda: status(tmp_path / "state"))
+
+    def session_nice(pid: int) -> int:
+        return int(Path(f"/proc/{pid}/autogroup").read_text().split()[-1])
+
+    def workers() -> list[int]:
+        return list(map(int, Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()))
+
+    hogs = [subprocess.Popen(hog, start_new_session=True) for _ in range(16)]
+    try:
+        until(lambda: session_nice(daemon.pid) < 0 and os.getpriority(os.PRIO_PROCESS, daemon.pid) < 0)
+        assert (status(tmp_path / "state") or {})["own_nice"] < 0
+        (old,) = until(workers)
+        os.kill(old, signal.SIGKILL)
+        new = until(lambda: [pid for pid in workers() if pid != old and session_nice(pid) == 0])
+        assert [os.getpriority(os.PRIO_PROCESS, pid) for pid in new] == [0]
+        assert [os.sched_getscheduler(pid) for pid in new] == [os.SCHED_OTHER]
+    finally:
+        for process in hogs:
+            process.kill()
+            process.wait()
+    daemon.send_signal(signal.SIGTERM)
+    daemon.communicate(timeout=30)
+    assert daemon.returncode == 0
 
 
 @pytest.mark.root
@@ -199,8 +237,7 @@ def test_it_stands_aside_for_services_once_something_is_demoted_for_them(
         daemon = Daemon(Loaded(parse(ACTING), None), Paths(state, state / "control.sock"), lock, SystemClock(), act=True)
         assert daemon.run(duration=3) == 0
         daemon.close()
-    assert {demoted for demoted, _ in told} == {True}
-    assert sorted(contention[:2]) in [pids for _, pids in told]
+    assert sorted(contention[:2]) in [pids for demoted, pids in told if demoted]
 
 
 def test_a_damaged_model_is_named_and_the_one_that_nicety_comes_with_speaks(tmp_path: Path) -> None:
@@ -291,8 +328,8 @@ def test_no_tick_is_decided_on_by_a_daemon_whose_reader_fails_and_it_gives_up_in
         daemon = Daemon(Loaded(config, None), Paths(state, state / "control.sock"), lock, SystemClock(), act=False)
         daemon._source = Broken()  # type: ignore[assignment]
         assert daemon.run(duration=30) == 1
+        assert daemon._steps.failures == 3
         daemon.close()
-        assert daemon._failures == 3
     with DecisionReader(state) as log:
         assert list(log.ticks()) == []
 
@@ -300,7 +337,7 @@ def test_no_tick_is_decided_on_by_a_daemon_whose_reader_fails_and_it_gives_up_in
 class Broken:
     """A source that cannot read."""
 
-    def read(self, at: int, wall: int, pools: tuple[PoolSample, ...]) -> Snapshot:
+    def read(self, at: int, wall: int, pools: tuple[PoolSample, ...], between: Callable[[], None] | None = None) -> Snapshot:
         raise RuntimeError(f"no reading at {at}, {wall}, {len(pools)}")
 
     def close(self) -> None:
@@ -315,9 +352,11 @@ def test_a_failure_now_and_then_does_not_end_the_daemon(tmp_path: Path) -> None:
         real, calls = daemon._source, [0]
 
         class Flaky(Broken):
-            def read(self, at: int, wall: int, pools: tuple[PoolSample, ...]) -> Snapshot:
+            def read(
+                self, at: int, wall: int, pools: tuple[PoolSample, ...], between: Callable[[], None] | None = None
+            ) -> Snapshot:
                 calls[0] += 1
-                return real.read(at, wall, pools) if calls[0] % 2 else super().read(at, wall, pools)
+                return real.read(at, wall, pools, between) if calls[0] % 2 else super().read(at, wall, pools)
 
         daemon._source = Flaky()  # type: ignore[assignment]
         assert daemon.run(duration=0.6) == 0

@@ -301,6 +301,50 @@ def test_a_client_that_reads_nothing_is_dropped_and_blocks_nobody(tmp_path: Path
         server.close()
 
 
+def test_a_request_that_may_not_be_answered_yet_is_answered_later_and_keeps_nobody_waiting(tmp_path: Path) -> None:
+    clock = Hand()
+    server = ControlSocket(tmp_path / "s", HANDLERS, "", clock=clock)
+    try:
+        with connect(tmp_path / "s") as first, connect(tmp_path / "s") as second, connect(tmp_path / "s") as third:
+            first.sendall(b'{"verb": "pause", "seconds": 7}\n')
+            second.sendall(b'{"verb": "status"}\n')
+            for _ in range(5):
+                server.serve(0, {"status"})
+            assert json.loads(second.recv(1000))["mode"] == "observe"
+            first.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                first.recv(1000)
+            clock.now = int(CLIENT_SECONDS * 1e9)  # however long it had to wait: that is none of its fault
+            server.serve(0, {"status"})
+            server.serve(60)  # at once, whoever else has nothing to say
+            assert json.loads(first.recv(1000)) == {"ok": True, "paused": 7}
+            assert third.recv(1000) == b""
+        assert not server._clients
+    finally:
+        server.close()
+
+
+def test_one_that_leaves_while_it_waits_is_let_go(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def undo(_request: dict[str, Any]) -> dict[str, Any]:
+        calls.append(1)
+        return {}
+
+    server = ControlSocket(tmp_path / "s", {"undo": undo}, "", clock=Hand())
+    try:
+        with connect(tmp_path / "s") as channel:
+            channel.sendall(b'{"verb": "undo"}\n')
+            for _ in range(3):
+                server.serve(0, ())
+        server.serve(0, ())
+        server.serve(0)
+        assert calls == [1], "it asked, and is obeyed though it did not wait for the answer"
+        assert not server._clients
+    finally:
+        server.close()
+
+
 def test_a_long_answer_arrives_whole(tmp_path: Path) -> None:
     server = ControlSocket(tmp_path / "s", {"status": lambda _request: {"text": "x" * 4_000_000}}, "", clock=Hand())
     answers: list[dict[str, Any]] = []

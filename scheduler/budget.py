@@ -1,0 +1,98 @@
+"""What the daemon itself may cost: beyond its budget it does less often what can wait, in this order. Pure.
+
+Nothing is guessed meanwhile: a value that was read less often is the one that was read last, as ever, and a tick that was left out
+is none, like one that was missed. Relief, the control socket and the watchdog are never reduced, nor is anything left out of a tick
+whose absence a decision would take for a sound machine, such as scores.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+WINDOW_NS = 30 * 10**9
+"""How long its CPU time is summed up. Chosen: longer than what comes by turns (slow reads, keyframes)."""
+
+CALM = 0.5
+"""Share of the budget below which something is done as usual again: the greatest saving halves the cost."""
+
+CALM_WINDOWS = 4
+"""Windows in a row below that. Chosen: two minutes."""
+
+
+class Pace(NamedTuple):
+    """How much less often than usual each thing is done: so many times."""
+
+    details: int = 1  # io and descriptor counts of ordinary processes
+    probes: int = 1  # looks at pools between two ticks
+    deadlocks: int = 1  # looks for deadlocks
+    ticks: int = 1  # everything; never more than 2: a gap of three intervals is a hole in the windows
+
+
+LEVELS: tuple[tuple[Pace, str], ...] = (
+    (Pace(), ""),
+    (Pace(2), "io and descriptor counts of ordinary processes half as often"),
+    (Pace(2, 4), "looks at pools between ticks a quarter as often"),
+    (Pace(2, 4, 4), "looks for deadlocks each fourth tick"),
+    (Pace(2, 4, 4, 2), "each second tick only"),
+)
+"""What is reduced on each level, on top of those before it. io counts no rarer than that: the class of a new group, which is told
+after 24 ticks, rests on them too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Another level, and why."""
+
+    level: int
+    share: float  # of one CPU, in the window that ended
+    up: bool  # more is reduced than before
+
+
+class Budget:
+    """Follows what the daemon costs. All times are ns."""
+
+    def __init__(self, limit: float) -> None:
+        """`limit`: share of one CPU."""
+        self.limit = limit
+        self.share: float | None = None
+        """Of one CPU, in the last whole window; None: there was none yet."""
+        self.level = 0
+        self._began: tuple[int, int] | None = None  # at, CPU time used then
+        self._calm = 0
+
+    @property
+    def pace(self) -> Pace:
+        """How often things are to be done now."""
+        return LEVELS[self.level][0]
+
+    @property
+    def reduced(self) -> tuple[str, ...]:
+        """What is done less often now, the first in order first."""
+        return tuple(what for _, what in LEVELS[1 : self.level + 1])
+
+    @property
+    def trouble(self) -> str:
+        """That all that can wait does, and it is not enough; "" if it is."""
+        if self.level < len(LEVELS) - 1 or self.share is None or self.share <= self.limit:
+            return ""
+        cause = f"more than {self.limit:.1%} of a CPU is used although all that can wait does"
+        return f"{cause}; raise daemon.interval or daemon.budget"
+
+    def used(self, at: int, cpu: int) -> Change | None:
+        """To be told after each tick the monotonic time, and how much CPU time the daemon has used so far. The change of level that
+        follows from it, if any."""
+        if self._began is None:
+            self._began = at, cpu
+        elapsed = at - self._began[0]
+        if elapsed < WINDOW_NS:
+            return None
+        self.share = (cpu - self._began[1]) / elapsed
+        self._began = at, cpu
+        self._calm = self._calm + 1 if self.share < CALM * self.limit else 0
+        step = 1 if self.share > self.limit else -1 if self._calm >= CALM_WINDOWS else 0
+        level = min(max(self.level + step, 0), len(LEVELS) - 1)
+        if level == self.level:
+            return None
+        self.level, self._calm = level, 0
+        return Change(level, self.share, step > 0)

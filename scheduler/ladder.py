@@ -1,0 +1,72 @@
+"""How much of the CPU the daemon asks for itself: as little as lets its ticks be in time. Pure.
+
+While something is demoted for a service, it stands back at nice 19, for what the batch no longer takes the daemon must not take
+instead. Where its ticks are late because it waited for a CPU it climbs, demoted or not, acting or not: a protection that comes late
+is none. Once it was calm for a while it goes down again, a rung at a time; where that was too early, the next try comes later.
+"""
+
+from __future__ import annotations
+
+import math
+
+NICES = (19, 10, 0, -5, -10, -15, -20)
+"""The rungs. 19: next to nothing, as the batch has it; 10: a tenth of the usual weight, enough beside sessions that nobody demoted;
+then each five steps of nice are about three times the weight (1.25 a step, sched_prio_to_weight in kernel/sched/core.c)."""
+
+BACK, USUAL = 0, 2
+"""Where it stands while something is demoted, and otherwise."""
+
+RUNG = 3.0
+"""How many times as much of a CPU a rung gives beside others, roughly: 1.25 ** 5."""
+
+CALM_NS, MOST_CALM_NS = 30 * 10**9, 16 * 60 * 10**9
+"""How long no tick was late before it goes a rung down: at first, and at most after tries that were too early. Chosen: a burst of
+load is over, or it is none, after half a minute; and a rung too high for a quarter of an hour costs others nothing that they
+feel."""
+
+
+class Ladder:
+    """Where the daemon stands. All times are monotonic ns."""
+
+    def __init__(self) -> None:
+        self._rung = USUAL
+        self._failed = -1  # highest rung on which ticks were late, as far as it remembers
+        self._patience = CALM_NS  # before it tries that rung again
+        self._since = 0  # a tick was late then, or it went down
+        self._lowered = False  # it went down since a tick was late
+        self._restless = False  # ticks were late, and it has not stood where it would like to for a while since
+
+    @property
+    def nice(self) -> int:
+        """What it asks for: one of `NICES`."""
+        return NICES[self._rung]
+
+    @property
+    def highest(self) -> bool:
+        """There is nothing more to ask for."""
+        return self._rung == len(NICES) - 1
+
+    def follow(self, at: int, demoted: bool) -> None:
+        """To be told often whether something is demoted. It stands back at once if its ticks were in time, forward in any case."""
+        rest = BACK if demoted else USUAL
+        self._rung = max(self._rung, rest)
+        below = self._rung - 1 if self._rung > USUAL else rest
+        if self._restless and at - self._since < (self._patience if below <= self._failed else CALM_NS):
+            return
+        if self._lowered and self._rung <= self._failed:  # that was not too early
+            self._failed, self._patience = self._rung - 1, max(CALM_NS, self._patience // 2)
+        if self._rung == rest:
+            self._restless = False
+        elif self._restless:
+            self._lowered, self._since = True, at
+        self._rung = below
+
+    def ticked(self, at: int, waited: int, most: int) -> None:
+        """To be told after each tick how many ns it waited for a CPU: more than `most` are too many. It climbs as many rungs as
+        make up for it."""
+        if waited <= most:
+            return
+        if self._lowered and at - self._since < self._patience:
+            self._patience = min(2 * self._patience, MOST_CALM_NS)
+        self._failed, self._since, self._lowered, self._restless = self._rung, at, False, True
+        self._rung = min(self._rung + math.ceil(math.log(waited / most, RUNG)), len(NICES) - 1)
