@@ -390,7 +390,7 @@ def test_the_daemon_looks_as_often_as_is_asked_for_and_else_once_a_tick(
     with StateLock(state) as lock:
         config = parse("[daemon]\ninterval = 0.3\nprobe_interval = 10.0\n")
         daemon = Daemon(Loaded(config, None), Paths(state, state / "control.sock"), lock, SystemClock(), act=False)
-        counting = daemon._actuator = Counting(pause)
+        counting = daemon._actuator._acting = Counting(pause)  # type: ignore[assignment]
         assert daemon.run(duration=1.5) == 0
         daemon.close()
     assert least <= counting.looks <= most

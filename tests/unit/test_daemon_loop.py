@@ -135,7 +135,8 @@ class Rig:
         daemon._socket.close()
         self.source, self.actuator, self.socket = FakeSource(self.clock), FakeActuator(self.clock), FakeSocket(self.clock)
         self.pool = FakePool()
-        daemon._source, daemon._actuator, daemon._socket = self.source, self.actuator, self.socket  # type: ignore[assignment]
+        daemon._source, daemon._socket = self.source, self.socket  # type: ignore[assignment]
+        daemon._actuator._acting = self.actuator  # type: ignore[assignment]
         daemon._pools["jobs"] = self.pool
         self.events: list[str] = []
         self.watchdogs: list[int] = []
@@ -184,8 +185,9 @@ STEPS: dict[str, Callable[[Rig], tuple[Any, str]]] = {
     "observe, lessons": lambda rig: (rig.daemon._lessons, "read"),
     "observe": lambda rig: (rig.daemon._observer, "tick"),
     "decide": lambda rig: (rig.daemon._engine, "step"),
+    "scope": lambda rig: (rig.daemon, "_end_grants"),
     "act, earlier ones": lambda rig: (rig.actuator, "settle"),
-    "act": lambda rig: (rig.actuator, "apply"),
+    "act": lambda rig: (rig.daemon._actuator, "apply"),
     "log": lambda rig: (rig.daemon._log, "append"),
     "log, stream": lambda rig: (rig.daemon._stream, "tick"),
     "troubles": lambda rig: (rig.daemon, "_report_troubles"),
@@ -270,7 +272,7 @@ CLOSING: dict[str, Callable[[Rig], tuple[Any, str]]] = {
     "socket": lambda rig: (rig.socket, "close"),
     "decision log": lambda rig: (rig.daemon._log, "close"),
     "traces": lambda rig: (rig.daemon._traces, "close"),
-    "ledger": lambda rig: (rig.daemon._ledger, "close"),
+    "ledger": lambda rig: (rig.daemon._actuator, "close"),
     "source": lambda rig: (rig.source, "close"),
     "deadlocks": lambda rig: (rig.daemon._deadlocks, "close"),
 }
