@@ -522,11 +522,15 @@ Senseless = tuple[tuple[str, ...], str, tuple[str, ...]]
 
 def _senseless(config: Config) -> Iterator[Senseless]:
     """What no single key can tell."""
+    meaningless = []
     for word in config.daemon.act_on:
         try:
             resolve((word,), config.pools, config.groups, ())
         except ScopeError as error:
-            yield ("daemon", "act_on"), f"{error}; a section [groups.NAME] gives a group a name", ("act_on",)
+            meaningless.append(str(error))
+    if meaningless:
+        cause = f"{'; '.join(meaningless)}; a section [groups.NAME] gives a group a name"
+        yield ("daemon", "act_on"), cause, ("act_on",)
     for section, level in (("pool_size", config.pool_size.quantile), ("priority", config.priority.quantile)):
         if level not in QUANTILES:
             cause = f"{level} is not a level that models forecast; choose one of {QUANTILES}"

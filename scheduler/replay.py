@@ -103,6 +103,7 @@ class _Again:
         self._snapshots = snapshots
         self._observer, self._predicts = _observer(session, models, found)
         self._next = next(snapshots, None) if snapshots is not None else None
+        self._made = 0  # ticks whose figures were made again
         self._whole = True  # every snapshot since the first tick was there, so windows are the same
         self._foretells = True  # what it began with of earlier sessions is there
 
@@ -159,8 +160,11 @@ class _Again:
 
     def finish(self) -> None:
         """Say what was not compared."""
-        if self._snapshots is not None and not self._whole:
-            self._found.notes.append(f"session {self._session.id}: the traces lack some of its ticks; figures compared up to there")
+        if self._snapshots is None or self._whole:
+            return
+        none = "figures not compared, the traces have none of its ticks"
+        some = "the traces lack some of its ticks; figures compared up to there"
+        self._found.notes.append(f"session {self._session.id}: {some if self._made else none}")
 
     def _observe(self, seq: int, tick: Tick) -> None:
         """Make the tick again from the snapshot of the same instant."""
@@ -175,6 +179,7 @@ class _Again:
         # what snapshots do not have
         again = self._observer.tick(self._next, tick.outcomes, tick.paused, tick.deadlocks, tick.lessons)
         self._found.observed += 1
+        self._made += 1
         if again.seq != tick.seq:
             self._whole = False
             return
@@ -224,7 +229,7 @@ def _observer(session: Session, models: Path, found: Replayed) -> tuple[Observer
 
 
 def _snapshots(place: Path, session: str, found: Replayed) -> Iterator[Snapshot] | None:
-    """The session's snapshots; None, with a note, where there are none."""
+    """The session's snapshots; None, with a note, where no traces can be read."""
     try:
         traces = read_traces(place, session=session)
         snapshots = (snapshot for _, snapshot in traces)
@@ -233,8 +238,7 @@ def _snapshots(place: Path, session: str, found: Replayed) -> Iterator[Snapshot]
         found.notes.append(f"session {session}: figures not compared with the traces: {error}")
         return None
     if first is None:
-        found.notes.append(f"session {session}: figures not compared, the traces have none of its ticks")
-        return None
+        return iter(())  # it may have had none, as where two reloads come at once
 
     def chained() -> Iterator[Snapshot]:
         yield first

@@ -89,7 +89,7 @@ class Held(Memory):
     group: str
     target: str
     victim: str  # whom it protects
-    observed: bool = False  # nothing was written: what protects somebody else may have to be
+    observed: list[str] = msgspec.field(default_factory=list)  # victims for whom nothing was written; for others it may have to be
 
 
 class Strike(Memory):
@@ -249,7 +249,10 @@ class Priority:
         """A change is in force from now on; a restore counts when its outcome is there."""
         if isinstance(decision.action, Set):
             key = self._keys[decision.target, decision.action.control]
+            before = self.memory.held.get(key)
             self.memory.held[key] = self._wished[key]
+            if before is not None:
+                self.memory.held[key].observed = before.observed
             if key in self.memory.tried:
                 self.memory.tried.remove(key)
             if decision.action.control is not Control.SLICE:
@@ -262,7 +265,8 @@ class Priority:
             return  # still in force: to be returned again, when the guard lets it
         if isinstance(action, Set) and result.done:
             for key in self._concerned(result):
-                self.memory.held[key].observed = result.status is Status.OBSERVED
+                held = self.memory.held[key]
+                held.observed = [*held.observed, held.victim] if result.status is Status.OBSERVED else []
             return
         for key in self._concerned(result):
             held = self.memory.held.pop(key)
@@ -432,6 +436,7 @@ class Priority:
                 victim = by_name.get(held.victim)
                 lacking = 0.0 if victim is None else lacks(victim, tick.machine.cpus)
                 cases[held.group] = Case(held.victim, lacking, now[held.group], 0.0)
+        observed = {held.group: set(held.observed) for held in self._demoted() if held.observed}
         for need in self._needs(tick, view):
             frees = now
             if need.foreseen:
@@ -439,7 +444,10 @@ class Priority:
             free = {name: cores for name, cores in frees.items() if memory.pairs.pause(need.victim, name, tick.at) is None}
             able, together = helpers(free, need.cores)
             for name in able:
-                cases.setdefault(name, Case(need.victim, need.cores, free[name], together))
+                again = name in observed and need.victim not in observed[name]  # not for them, so for this one
+                if again or name not in cases:
+                    cases[name] = Case(need.victim, need.cores, free[name], together)
+                    observed.pop(name, None)
         return cases
 
     def _needs(self, tick: Tick, view: View) -> list[Need]:
@@ -785,7 +793,7 @@ def _add(wishes: dict[str, Held], key: str, wish: Held) -> None:
 
 def _differs(held: Held, wish: Held) -> bool:
     """Whether a wish comes to something else than what is held; what was only observed protects nobody yet."""
-    return held.value != wish.value or (held.observed and held.victim != wish.victim)
+    return held.value != wish.value or (bool(held.observed) and wish.victim not in held.observed)
 
 
 def _order(wish: Held) -> tuple[int, int]:

@@ -134,10 +134,10 @@ def test_what_stays_in_the_scope_stays_in_force(tmp_path: Path) -> None:
     place = Place(tmp_path, act=True)
     try:
         assert place.asked(2) >= 2
-        before = place.call("status")["changes_in_force"]
+        before = place.call("status", full=True)["changes_in_force"]
         assert not place.call("observe", things=["placement"])["outcomes"]
         assert place.call("observe", things=["quarantine"])["scope"] == "acting, but not on policy placement, policy quarantine"
-        assert place.call("status")["changes_in_force"] == before
+        assert place.call("status", full=True)["changes_in_force"] == before
         place.run(0.5)
         assert place.requested() >= 2
         (outcome,) = place.call("observe", things=["pool_size"])["outcomes"]
@@ -156,7 +156,7 @@ def test_after_its_time_it_observes_and_has_put_everything_back(tmp_path: Path, 
         assert place.asked(2) >= 2
         place.call("act", things=["jobs"], seconds=0.2)
         place.run(1.5)
-        status = place.call("status")
+        status = place.call("status", full=True)
         assert (status["mode"], status["changes_in_force"]) == ("observe", [])
         assert place.requested() == 1
     finally:

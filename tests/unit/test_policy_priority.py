@@ -521,7 +521,7 @@ def observed(demotes: Priority, tick: Tick) -> list[Decision]:
 def test_what_was_only_observed_for_one_is_proposed_again_for_another() -> None:
     """One of the two may be acted on, and the other not."""
     demotes = policy()
-    other = a_group("other", Latency.LATENCY, [a_member(11, session=11)], cpu=0.4, wait=0.1)
+    other = a_group("other", Latency.LATENCY, [a_member(11, session=11)], cpu=0.4, wait=0.0)
     (first,) = observed(demotes, contention(1, service(), other, hogs()))
     assert first.why.figures["victim"] == "service"
     assert observed(demotes, contention(2, service(), other, hogs())) == []
@@ -529,6 +529,10 @@ def test_what_was_only_observed_for_one_is_proposed_again_for_another() -> None:
     (second,) = observed(demotes, contention(3, service(), worse, hogs()))
     assert (second.action, second.why.figures["victim"]) == (first.action, "other")
     assert second.why.rule == "contention now"
+    assert [observed(demotes, contention(seq, service(), worse, hogs())) for seq in range(4, 8)] == [[]] * 4, "once for each"
+    demotes.forget(lambda _: True)
+    assert len(step(demotes, contention(9, service(), worse, hogs()))) == 1
+    assert step(demotes, contention(10, service(), other, hogs())) == [], "what is in force protects both"
 
 
 def test_what_is_in_force_for_one_is_not_proposed_again_for_another() -> None:

@@ -160,10 +160,10 @@ def test_the_configuration_names_what_it_acts_on() -> None:
     assert parse(text).daemon.act_on == ["priority", "api"]
     with pytest.raises(ConfigError) as refused:
         parse(text.replace('"api"]', '"ap", "program make"]'), "x.toml")
-    first, second = refused.value.problems
-    assert first.startswith('x.toml:3: daemon.act_on: "ap" is no policy, pool or group that is known here; the nearest is "api"')
-    assert '"program make"' in second
-    assert "[groups.NAME]" in second
+    (said,) = refused.value.problems
+    assert said.startswith('x.toml:3: daemon.act_on: "ap" is no policy, pool or group that is known here; the nearest is "api"')
+    assert '"program make"' in said
+    assert said.endswith("a section [groups.NAME] gives a group a name")
 
 
 # --- words ------------------------------------------------------------------------------------------------------------------------
