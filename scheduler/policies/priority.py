@@ -161,7 +161,7 @@ class Ineffective:
     contender: str
     victim: str
     control: Control
-    final: bool  # it is not measured again
+    final: bool  # all of the demotion was measured, and is not again
 
 
 class Priority:
@@ -175,6 +175,7 @@ class Priority:
         self._most = config.guard.changes_per_tick
         self.memory = memory
         self.waiting = frozenset[str]()  # "POLICY KNOB" of what is wished for and must wait for its turn: see `Guard.review`
+        self.demoted_before = frozenset[tuple[str, Control]]()  # groups, and by what something of them was before the present tick
         self._cases: dict[str, Case] = {}  # of this tick, by contender
         self._wished: dict[str, Held] = {}  # of this tick: what `admit` looks up
         self._keys: dict[tuple[str, Control], str] = {}
@@ -183,6 +184,7 @@ class Priority:
         """Demotions of what contends, and restores of what does not any more."""
         memory = self.memory
         memory.pairs.forget(tick.at)
+        self.demoted_before = frozenset((held.group, held.control) for held in self._demoted())
         protected = self._protected(tick)
         contenders = [group for group in tick.groups if group.latency is Latency.BATCH and group.members]
         memory.unseen = bool(self._config.enabled and protected) and unseen(tick.machine, protected, memory.unseen)
