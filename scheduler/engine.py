@@ -339,7 +339,7 @@ class Engine:
         metric = (
             f"wait of group {watch.of}, cores per core of demand" if watch.kind == "wait" else f"queued work of pool {watch.of}"
         )
-        return Effect(watch.decision, metric, watch.before, after, watch.ticks, verdict, 1 + len(watch.others))
+        return Effect(watch.decision, metric, watch.before, after, watch.ticks, verdict, tuple(watch.others))
 
 
 def first_memory(pauses: Iterable[Pause] = ()) -> dict[str, Any]:

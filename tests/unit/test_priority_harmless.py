@@ -230,6 +230,7 @@ def test_many_decisions_about_a_group_have_one_effect() -> None:
     assert len(history[0][1].decisions) == 20
     (effect,) = history[3][1].effects
     assert (effect.decision, effect.decisions, effect.verdict) == ("s-0.0", 20, "no effect")
+    assert effect.others == tuple(f"s-0.{number}" for number in range(1, 20))
 
 
 # --- what cannot be seen ---------------------------------------------------------------------------------------------------------
