@@ -425,24 +425,32 @@ class Priority:
 
     def _helpful(self, tick: Tick, view: View, contenders: list[Group]) -> dict[str, Case]:
         """The groups that should be demoted: those that are stay so until all is over, others if they can help a victim."""
-        memory = self.memory
+        pairs, suffering = self.memory.pairs, {group.name for group in view.suffering}
         now = {group.name: group.cpu for group in contenders}
-        by_name = {group.name: group for group in tick.groups}
-        cases = dict[str, Case]()
-        for held in self._demoted():
-            if held.group in now and held.group not in cases and memory.pairs.pause(held.victim, held.group, tick.at) is None:
-                victim = by_name.get(held.victim)
-                lacking = 0.0 if victim is None else lacks(victim, tick.machine.cpus)
-                cases[held.group] = Case(held.victim, lacking, now[held.group], 0.0)
+        cases, kept = dict[str, Case](), self._kept(tick, now)
+        observed = {held.group for held in self._demoted() if held.observed}
+        cases |= {name: case for name, case in kept.items() if name not in observed}
         for need in self._needs(tick, view):
             frees = now
             if need.foreseen:
                 frees = {group.name: foreseen_use(group, view.soon[group.name], tick.machine) for group in contenders}
-            free = {name: cores for name, cores in frees.items() if memory.pairs.pause(need.victim, name, tick.at) is None}
+            free = {name: cores for name, cores in frees.items() if pairs.pause(need.victim, name, tick.at) is None}
             able, together = helpers(free, need.cores)
             for name in able:
-                cases.setdefault(name, Case(need.victim, need.cores, free[name], together))
-        return cases
+                if need.victim in suffering or name not in kept:
+                    cases.setdefault(name, Case(need.victim, need.cores, free[name], together))
+        return kept | cases
+
+    def _kept(self, tick: Tick, now: Mapping[str, float]) -> dict[str, Case]:
+        """The groups that are demoted already, for whom they are. One of which that was only observed may be for another soon."""
+        groups, kept = {group.name: group for group in tick.groups}, dict[str, Case]()
+        for held in self._demoted():
+            paused = self.memory.pairs.pause(held.victim, held.group, tick.at) is not None
+            if held.group in now and held.group not in kept and not paused:
+                victim = groups.get(held.victim)
+                lacking = 0.0 if victim is None else lacks(victim, tick.machine.cpus)
+                kept[held.group] = Case(held.victim, lacking, now[held.group], 0.0)
+        return kept
 
     def _needs(self, tick: Tick, view: View) -> list[Need]:
         """Who lacks what, the worst first; while it is only not over yet, what was lacking last."""
