@@ -357,7 +357,12 @@ class Effect(Record, frozen=True):
     after: float
     ticks: int
     verdict: str  # helped, no effect, hurt; more contention: worse, but batch work wants far more than it did when it was decided
-    decisions: int = 1  # of one tick about the same group that were measured as one; `decision` is the first of them
+    others: tuple[str, ...] = ()  # decisions of the same tick about the same group that were measured as one with `decision`
+
+    @property
+    def decisions(self) -> int:
+        """How many decisions it is the effect of."""
+        return 1 + len(self.others)
 
 
 class Note(Record, frozen=True):

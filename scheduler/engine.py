@@ -67,6 +67,7 @@ class Watch(Memory):
     group: str  # whose control was changed: a contender, a protected group with short slices, a pool
     control: Control
     back: bool  # it was given back
+    whole: bool  # nothing of the group was demoted like this before: what is measured is all that the demotion does
     kind: str  # "wait" of a group or "queued" work of a pool
     of: str  # that group or pool
     before: float
@@ -286,7 +287,8 @@ class Engine:
             return None
         back = isinstance(action, Restore)
         due = since - 1 + window
-        return Watch(decision.id, decision.policy, about, control, back, kind, of, before, since, due, again=again)
+        whole = (about, control) not in self._priority.demoted_before
+        return Watch(decision.id, decision.policy, about, control, back, whole, kind, of, before, since, due, again=again)
 
     def _measure(self, tick: Tick) -> tuple[Effect, ...]:
         if not self._memory.watches:
@@ -320,7 +322,7 @@ class Engine:
         if verdict == "hurt" and watch.kind == "wait" and watch.batch_total / watch.count > MORE_BATCH * watch.batch:
             verdict = "more contention"
         if watch.policy == Priority.name and contended and verdict != "helped" and not watch.back:
-            final = not watch.again and verdict != "more contention"
+            final = watch.whole and not watch.again and verdict != "more contention"
             vain.append(Ineffective(watch.group, watch.of, watch.control, final))
             if watch.again:
                 going.append(
@@ -337,7 +339,7 @@ class Engine:
         metric = (
             f"wait of group {watch.of}, cores per core of demand" if watch.kind == "wait" else f"queued work of pool {watch.of}"
         )
-        return Effect(watch.decision, metric, watch.before, after, watch.ticks, verdict, 1 + len(watch.others))
+        return Effect(watch.decision, metric, watch.before, after, watch.ticks, verdict, tuple(watch.others))
 
 
 def first_memory(pauses: Iterable[Pause] = ()) -> dict[str, Any]:

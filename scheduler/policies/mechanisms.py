@@ -135,3 +135,8 @@ def value(control: Control, nice: int, weight: int, level: int) -> int:
         return 1
     whole, least = (100, weight) if control is Control.CPU_WEIGHT else (1024, 2 * weight)
     return least if level == 0 else max(least, round(whole / 1.25**eased))
+
+
+def under(cgroup: str, path: str) -> bool:
+    """Whether the cgroup is the one at `path` or below it."""
+    return cgroup == path or cgroup.startswith(path.rstrip("/") + "/")

@@ -161,7 +161,7 @@ class Ineffective:
     contender: str
     victim: str
     control: Control
-    final: bool  # it is not measured again
+    final: bool  # all of the demotion was measured, and is not again
 
 
 class Priority:
@@ -175,6 +175,7 @@ class Priority:
         self._most = config.guard.changes_per_tick
         self.memory = memory
         self.waiting = frozenset[str]()  # "POLICY KNOB" of what is wished for and must wait for its turn: see `Guard.review`
+        self.demoted_before = frozenset[tuple[str, Control]]()  # groups, and by what something of them was before the present tick
         self._cases: dict[str, Case] = {}  # of this tick, by contender
         self._wished: dict[str, Held] = {}  # of this tick: what `admit` looks up
         self._keys: dict[tuple[str, Control], str] = {}
@@ -183,6 +184,7 @@ class Priority:
         """Demotions of what contends, and restores of what does not any more."""
         memory = self.memory
         memory.pairs.forget(tick.at)
+        self.demoted_before = frozenset((held.group, held.control) for held in self._demoted())
         protected = self._protected(tick)
         contenders = [group for group in tick.groups if group.latency is Latency.BATCH and group.members]
         memory.unseen = bool(self._config.enabled and protected) and unseen(tick.machine, protected, memory.unseen)
@@ -427,28 +429,33 @@ class Priority:
 
     def _helpful(self, tick: Tick, view: View, contenders: list[Group]) -> dict[str, Case]:
         """The groups that should be demoted: those that are stay so until all is over, others if they can help a victim."""
-        memory = self.memory
+        pairs, suffering = self.memory.pairs, {group.name for group in view.suffering}
         now = {group.name: group.cpu for group in contenders}
-        by_name = {group.name: group for group in tick.groups}
-        cases = dict[str, Case]()
-        for held in self._demoted():
-            if held.group in now and held.group not in cases and memory.pairs.pause(held.victim, held.group, tick.at) is None:
-                victim = by_name.get(held.victim)
-                lacking = 0.0 if victim is None else lacks(victim, tick.machine.cpus)
-                cases[held.group] = Case(held.victim, lacking, now[held.group], 0.0)
+        cases = self._kept(tick, now)
         observed = {held.group: set(held.observed) for held in self._demoted() if held.observed}
         for need in self._needs(tick, view):
             frees = now
             if need.foreseen:
                 frees = {group.name: foreseen_use(group, view.soon[group.name], tick.machine) for group in contenders}
-            free = {name: cores for name, cores in frees.items() if memory.pairs.pause(need.victim, name, tick.at) is None}
+            free = {name: cores for name, cores in frees.items() if pairs.pause(need.victim, name, tick.at) is None}
             able, together = helpers(free, need.cores)
             for name in able:
-                again = name in observed and need.victim not in observed[name]  # not for them, so for this one
-                if again or name not in cases:
+                again = need.victim in suffering and name in observed and need.victim not in observed[name]
+                if again or name not in cases:  # it was only observed, and not for this one
                     cases[name] = Case(need.victim, need.cores, free[name], together)
                     observed.pop(name, None)
         return cases
+
+    def _kept(self, tick: Tick, now: Mapping[str, float]) -> dict[str, Case]:
+        """The groups that are demoted already, for whom they are."""
+        groups, kept = {group.name: group for group in tick.groups}, dict[str, Case]()
+        for held in self._demoted():
+            paused = self.memory.pairs.pause(held.victim, held.group, tick.at) is not None
+            if held.group in now and held.group not in kept and not paused:
+                victim = groups.get(held.victim)
+                lacking = 0.0 if victim is None else lacks(victim, tick.machine.cpus)
+                kept[held.group] = Case(held.victim, lacking, now[held.group], 0.0)
+        return kept
 
     def _needs(self, tick: Tick, view: View) -> list[Need]:
         """Who lacks what, the worst first; while it is only not over yet, what was lacking last."""

@@ -340,10 +340,10 @@ class DecisionLog:
                 [(id_, decision, encode(each).decode()) for decision, looks in sorted(evidence.items()) for each in looks],
             )
             for effect in verdict.effects:
-                record = encode(effect).decode()
-                db.execute(
+                record = encode(msgspec.structs.replace(effect, others=())).decode()
+                db.executemany(
                     "INSERT INTO effects(tick, wall, decision, record) VALUES (?, ?, ?, ?)",
-                    (id_, tick.wall, effect.decision, record),
+                    [(id_, tick.wall, decision, record) for decision in (effect.decision, *effect.others)],
                 )
             db.execute("COMMIT")
         except BaseException:

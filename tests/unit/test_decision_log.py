@@ -143,6 +143,21 @@ def test_a_process_finds_what_was_decided_about_its_pool_cgroup_and_session(read
         assert ids(reader.find(pid=1)) == []
 
 
+def test_an_effect_of_several_decisions_is_found_by_each_of_them(tmp_path: Path) -> None:
+    log = DecisionLog(tmp_path, 1 << 30)
+    log.begin(session())
+    both = [decision(f"1-0.{number}", Set(Control.NICE, ProcId(number, 9), "", 19), f"pid {number}") for number in (50, 51)]
+    effect = Effect("1-0.50", "wait of web, cores", 0.5, 0.25, 3, "helped", ("1-0.51",))
+    log.append(tick(0), said(*both), ())
+    log.append(tick(1), Verdict((), (), (effect,)), ())
+    log.close()
+    with DecisionReader(tmp_path / "decisions.db") as reader:
+        found = [it.effects for it in reader.find(newest_first=False)]
+        verdicts = [it.verdict for it in reader.ticks()]
+    assert found == [(msgspec.structs.replace(effect, others=()),)] * 2
+    assert verdicts[1] == Verdict((), (), (effect,))
+
+
 def test_a_decision_has_its_reason_outcomes_and_effects(reader: DecisionReader) -> None:
     with reader:
         (resize,) = reader.find(id="1-0.0")

@@ -195,6 +195,22 @@ def test_the_effect_is_measured_on_the_victim_that_the_decision_names() -> None:
     assert (effect.metric, effect.verdict) == ("wait of group service, cores per core of demand", "helped")
 
 
+def test_a_further_member_whose_demotion_shows_no_effect_does_not_undo_what_works() -> None:
+    """What is left of the wait has other causes: that says nothing of the demotions before."""
+    engine = Engine(PLAIN, "s")
+    ticks = []
+    for seq in range(30):
+        members = [a_member(20, session=10), *([a_member(21, session=10)] if seq >= 10 else [])]
+        hogs = a_group("hogs", Latency.BATCH, members, cpu=1.6 if seq == 0 else 1.0, wait=2.0)
+        own = a_group("service", Latency.LATENCY, [a_member(10, session=10)], cpu=1.0, wait=1.0 if seq == 0 else 0.08)
+        ticks.append(tick(seq, own, hogs))
+    history = effects_of(engine, ticks)
+    acts = [(seq, type(d.action)) for seq, verdict in history for d in verdict.decisions]
+    assert acts == [(0, Set), (10, Set)]
+    assert [effect.verdict for _, verdict in history for effect in verdict.effects] == ["helped", "no effect", "no effect"]
+    assert engine.pauses == {}
+
+
 def test_the_effect_of_a_restore_is_measured_on_the_victim_that_it_was_for() -> None:
     """Though another group waits a larger share of the little that it wants when the priority is given back."""
     over = [service(cpu=0.2, wait=0.0), service(cpu=0.01, wait=0.004, name="quiet", pid=11), batch(cpu=0.1, wait=0.0)]
@@ -214,6 +230,7 @@ def test_many_decisions_about_a_group_have_one_effect() -> None:
     assert len(history[0][1].decisions) == 20
     (effect,) = history[3][1].effects
     assert (effect.decision, effect.decisions, effect.verdict) == ("s-0.0", 20, "no effect")
+    assert effect.others == tuple(f"s-0.{number}" for number in range(1, 20))
 
 
 # --- what cannot be seen ---------------------------------------------------------------------------------------------------------
