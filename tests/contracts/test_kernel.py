@@ -319,7 +319,7 @@ def test_a_cgroup_is_idle_or_has_a_weight_that_is_never_lost(world: World) -> No
 def test_kin_tells_parent_session_and_group_and_who_takes_over_an_orphan(world: World) -> None:
     process = world.start()
     child, orphan = world.fork(process), world.fork(process, orphan=True)
-    kin = {each.id: each for each in world.kernel.kin()}
+    kin = {each.id: each for each in world.kernel.kin().kin}
     assert list(kin) == sorted(kin)
     assert kin[process] == world.kernel.kin_of(process)
     assert kin[process].session == kin[process].group == process.pid
@@ -327,7 +327,7 @@ def test_kin_tells_parent_session_and_group_and_who_takes_over_an_orphan(world: 
     assert kin[child].session == kin[orphan].session == process.pid
     assert kin[orphan].parent != process.pid
     assert world.kernel.itself() in kin
-    fresh = {each.id for each in world.kernel.kin({process.pid, child.pid})}
+    fresh = {each.id for each in world.kernel.kin({process.pid, child.pid}).kin}
     assert orphan in fresh
     assert not {process, child} & fresh
 
