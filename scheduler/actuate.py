@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 from ..models.records import PoolSample, ProcId
 from .decision import Control, Decision, Digest, Flag, Group, Outcome, Recycle, ResizePool, Restore, Set, Status
-from .faults import is_gone
 from .fences import FENCED, Limits
 from .linux.control import LinuxKernel
 from .linux.locks import LinuxLocks

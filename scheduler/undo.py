@@ -168,7 +168,7 @@ class Undoer:
             leader = self.leader(subject)
             for chain in self._ledger.chains(subject).values():
                 status = self._put_knob_back(chain[-1].knob, chain, tally)
-                if status is EntryStatus.UNDONE:
+                if status in (EntryStatus.UNDONE, EntryStatus.INTENT):
                     self._note_fork(chain[-1].knob, forking)
                 if status is not None:
                     statuses.update(dict.fromkeys(ids_of(chain), status))
@@ -176,28 +176,33 @@ class Undoer:
                         heirs.append((subject, chain))
         left = self._put_heirs_back(heirs, tallies, forking, until)
         for subject, chain in heirs:
-            if subject in left:
-                for number in ids_of(chain):
-                    del statuses[number]
+            if subject not in left:
+                continue
+            for number in ids_of(chain):  # it stays open for its heirs; it may itself be back by now
+                if statuses.pop(number) is EntryStatus.UNDONE:
+                    statuses[number] = EntryStatus.INTENT
         if statuses:
             self._ledger.settle(statuses)
         return tallies
 
     def _put_knob_back(self, knob: Knob, chain: Chain, tally: Tally) -> EntryStatus | None:
-        """Restore one value if it is still ours. None: it could not be written and stays open."""
+        """Restore one value if it is still ours. None: it could not be written and stays open. INTENT: it was, and cannot be read
+        back now: it stays open, and may be either."""
         aim, wrote = original(chain), False
         busy: Trouble | None = None
         for _ in range(PASSES):
             now = self._kernel.read(knob)
             if isinstance(now, Trouble):
                 tally.trouble(now)
-                return EntryStatus.GONE if now.status is Status.VANISHED else None
+                if now.status is Status.VANISHED:
+                    return EntryStatus.GONE
+                return EntryStatus.INTENT if wrote else None
             whole = self._kernel.visible(knob, aim)
             ours = [self._kernel.visible(knob, value) for value in believed(chain) if value != aim]
             unseen = next((each for each in (whole, *ours) if isinstance(each, Trouble)), None)
             if unseen is not None:
                 tally.trouble(unseen)
-                return None
+                return EntryStatus.INTENT if wrote else None
             there = now == whole
             if there and (wrote or knob.control is not Control.AFFINITY or now not in ours):
                 tally.same += not wrote
@@ -219,7 +224,7 @@ class Undoer:
                 return EntryStatus.GONE
             elif trouble.status is not Status.FOREIGN:  # changed since it was read: look again whose the value is
                 tally.trouble(trouble)
-                return None
+                return EntryStatus.INTENT if wrote else None
         text = f"{name_of_entry(chain[-1])} does not stay at {shown(aim)}; tried {PASSES} times"
         tally.trouble(busy or Trouble(Status.FAILED, text))
         return None

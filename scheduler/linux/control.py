@@ -53,6 +53,7 @@ class LinuxKernel:
         self._fences = Fences(self._proc, self._cgroups, self.kin)
         self._slices = Slices()
         self._reserve = Reserve()
+        self._boot_id = ""
         self._may_renice = _may_renice(self._proc)
         self._readers: dict[Control, Callable[[int], Value]] = {**_READ, Control.SLICE: self._slices.read}
         self._writers: dict[Control, Callable[[int, Value], None]] = {**_WRITE, Control.SLICE: self._set_slice}
@@ -60,8 +61,9 @@ class LinuxKernel:
     # --- the machine -----------------------------------------------------------------------------------------------------------
 
     def boot_id(self) -> str:
-        """/proc/sys/kernel/random/boot_id"""
-        return _text(f"{self._proc}/sys/kernel/random/boot_id").strip()
+        """/proc/sys/kernel/random/boot_id, read once. Raises OSError."""
+        self._boot_id = self._boot_id or _text(f"{self._proc}/sys/kernel/random/boot_id").strip()
+        return self._boot_id
 
     def uptime_ticks(self) -> int:
         """The clock that start times are taken from, rounded down to clock ticks as they are."""

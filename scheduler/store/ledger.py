@@ -24,9 +24,9 @@ import msgspec
 
 from ...models.records import ProcId
 from ..decision import Control
-from ..faults import Fault, fault_of, is_gone
+from ..faults import is_gone
 from ..ports import Knob, ThreadId, Value
-from .files import StoreError, UnsafeError, private_descriptor, private_directory, private_file
+from .files import StoreError, UnsafeError, is_there, private_descriptor, private_directory, private_file
 
 VERSION = 1
 """Of the schema. A ledger of a newer version is refused, not guessed at."""
@@ -348,9 +348,10 @@ class Ledger:
         flush, and nobody who reads the file can hold up a write. Raises sqlite3.Error, _DamageError, LedgerError."""
         try:
             private_file(self._path)
+            self._inode = self._path.stat().st_ino
         except UnsafeError as error:
             raise LedgerError(f"the ledger is not believed: {error}") from None
-        except StoreError as error:
+        except (StoreError, OSError) as error:
             raise sqlite3.OperationalError(str(error)) from None
         connection = sqlite3.connect(self._path, isolation_level=None, timeout=2.0)
         try:
@@ -372,7 +373,6 @@ class Ledger:
         except BaseException:
             connection.close()
             raise
-        self._inode = self._path.stat().st_ino
         self._connection = connection
         return connection
 
@@ -534,12 +534,11 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
 def left_behind(state_dir: Path) -> bool:
     """Whether there is a ledger in this directory. Makes and opens nothing.
 
-    Raises LedgerError if somebody else could have written to the directory: what lies there is not believed.
+    Raises LedgerError if that cannot be told, or if somebody else could have written to the directory: what lies there is not
+    believed.
     """
-    if not os.path.lexists(state_dir):
-        return False
     try:
-        return os.path.lexists(private_directory(state_dir) / "ledger.db")
+        return is_there(state_dir) and is_there(private_directory(state_dir) / "ledger.db")
     except StoreError as error:
         raise LedgerError(str(error)) from None
 
