@@ -30,6 +30,9 @@ GAPS = 8
 TOOK = frozenset({Status.APPLIED, Status.PARTIAL, Status.OBSERVED, Status.UNCHANGED})
 """Outcomes after which a change is in force, or would be."""
 
+NOTHING_DONE = frozenset({Status.REFUSED, Status.FAILED, Status.BLOCKED, Status.LATER})
+"""Outcomes after which everything is as it was."""
+
 ENDED = {
     Status.APPLIED: "put back by an undo",
     Status.UNCHANGED: "put back by an undo",
@@ -111,7 +114,7 @@ def changes(decisions: Iterable[LoggedDecision], living: Callable[[str], bool]) 
         key = f"{living(logged.session)} {knob(action, decision.target)}"
         before = going.get(key)
         if isinstance(action, Restore):
-            if before is not None and outcomes[-1].status not in (Status.REFUSED, Status.FAILED):
+            if before is not None and outcomes[-1].status not in NOTHING_DONE:
                 done.append(Change(going.pop(key).steps, decision.why.text, logged.wall))
             continue
         step = Step(logged, decision, outcomes, logged.effects)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from ..models.records import PoolSample, ProcId
 from .decision import Control, Decision, Digest, Flag, Group, Outcome, Recycle, ResizePool, Restore, Set, Status
@@ -133,15 +134,15 @@ class Observing:
         knobs = _knobs(self._kernel, action)
         what, wanted = _name(action, knobs), _wanted(action)
         for knob in () if isinstance(knobs, Trouble) else knobs:
-            now = self._kernel.read(knob)
-            if isinstance(now, Trouble):
-                tally.trouble(now)
-            elif not _is_expected(self._kernel, action, knob, now):
-                tally.foreign.append(_chosen(action, now))
-            elif _is_so(self._kernel, knob, now, wanted):
+            seen = _seen(self._kernel, action, knob)
+            if isinstance(seen, Trouble):
+                tally.trouble(seen)
+            elif seen.chosen:
+                tally.foreign.append(_chosen(action, seen.now))
+            elif seen.so:
                 tally.same += 1
             else:
-                would.step(now, wanted)
+                would.step(seen.now, wanted)
         if isinstance(knobs, Trouble):
             tally.trouble(knobs)
         if tally.foreign or not would.changed:
@@ -390,31 +391,38 @@ class Acting:
         explain = self._ancestry(action, kin)
         for knob in knobs:
             plan.seen.add(knob)
-            now = self._kernel.read(knob)
             chain = self._ledger.chain(knob)
-            if isinstance(now, Trouble):
-                plan.tally.trouble(now)
+            seen = _seen(self._kernel, action, knob)
+            if isinstance(seen, Trouble):
+                plan.tally.trouble(seen)
                 continue
+            now = seen.now
             if self._ledger.is_foreign(knob):
                 plan.tally.foreign.append("somebody else has changed it before; hands off")
                 continue
-            if chain is not None and not self._undoer.is_ours(chain, now):
+            ours = True if chain is None else self._undoer.is_ours(chain, now)
+            if chain is not None and not ours:
                 plan.tally.foreign.append(f"somebody changed it from {shown(chain[-1].new)} to {shown(now)}")
                 plan.foreign[knob] = chain
                 continue
             source = explain(knob, now) if chain is None else chain
-            if source is None and not _is_expected(self._kernel, action, knob, now):
+            first = self._kernel.lasting(knob, now) if source is None else now if isinstance(source, Trouble) else original(source)
+            unknown = next((each for each in (ours, source, first) if isinstance(each, Trouble)), None)
+            if unknown is not None:
+                plan.tally.trouble(unknown)
+            elif source is None and seen.chosen:
                 plan.tally.foreign.append(_chosen(action, now))
-            elif _is_so(self._kernel, knob, now, _wanted(action)):
+            elif seen.so:
                 plan.tally.same += 1
             else:
-                first = self._kernel.lasting(knob, now) if source is None else original(source)
+                assert not isinstance(first, Trouble)
                 plan.moves.append(_Move(knob, now, _wanted(action), first, kin))
         if plan.tally.foreign:
             plan.moves.clear()
 
-    def _ancestry(self, action: Set, kin: Kin | None) -> Callable[[Knob, Value], Chain | None]:
-        """A function that says from which change of ours a thread without an entry has its value; None: not from us.
+    def _ancestry(self, action: Set, kin: Kin | None) -> Callable[[Knob, Value], Chain | Trouble | None]:
+        """A function that says from which change of ours a thread without an entry has its value; None: not from us; Trouble: it
+        cannot be told now.
 
         A thread or child that was born after a change of ours may have it from there: then it goes back to the parent's original,
         and nobody chose it.
@@ -424,12 +432,18 @@ class Acting:
         parents += [] if own is None else [pair for pair in self._undoer.leaders(action.control) if pair[0] != own]
         heirs: dict[ProcId, tuple[ProcId, ...]] = {}  # a scan of all processes is made once, and only if it is needed
 
-        def explain(knob: Knob, now: Value) -> Chain | None:
+        def explain(knob: Knob, now: Value) -> Chain | Trouble | None:
             for process, chain in parents:
-                if self._undoer.inherited(chain, knob, now) is None:
+                entry = self._undoer.inherited(chain, knob, now)
+                if isinstance(entry, Trouble):
+                    return entry
+                if entry is None:
                     continue
                 if process != own and not heirs:
-                    family = Family(self._kernel.kin())
+                    scan = self._kernel.kin()
+                    if scan.unread is not None:
+                        return scan.unread
+                    family = Family(scan.kin)
                     heirs.update({parent: family.heirs(parent, other) for parent, other in parents if parent != own})
                 if process == own or own in heirs[process]:
                     return chain
@@ -534,7 +548,7 @@ class Acting:
         except LedgerError as error:
             for plan in plans:
                 if plan.moves:
-                    plan.tally.trouble(Trouble(Status.FAILED, str(error)))
+                    plan.tally.trouble(Trouble(Status.BLOCKED, str(error)))  # what the disk does says nothing of the mechanism
                     plan.moves.clear()
             return {}
         return {place(move.knob): number for (_, move), number in zip(moves, ids, strict=True)}
@@ -570,15 +584,18 @@ class Acting:
             trouble = self._kernel.write(move.knob, move.old, move.new)
             if trouble is not None:
                 plan.tally.trouble(trouble)
-                statuses[number] = EntryStatus.GONE if trouble.status is Status.VANISHED else EntryStatus.FAILED
+                self._doubt(move, trouble, number, statuses)
                 continue
-            now = self._kernel.read(move.knob)
+            now, visible = self._kernel.read(move.knob), self._kernel.visible(move.knob, move.new)
             if isinstance(now, Trouble):
                 plan.tally.trouble(now)
                 # a process that has ended may have left a child with our value: its first thread stays open, `settle` looks
                 gone = now.status is Status.VANISHED and not leads(move.knob)
                 statuses[number] = EntryStatus.GONE if gone else EntryStatus.DONE
-            elif now == self._kernel.visible(move.knob, move.new):
+            elif isinstance(visible, Trouble):
+                plan.tally.trouble(visible)
+                statuses[number] = EntryStatus.DONE
+            elif now == visible:
                 plan.tally.step(move.old, move.new)
                 statuses[number] = EntryStatus.DONE
             elif now == move.old:
@@ -587,6 +604,14 @@ class Acting:
             else:
                 plan.tally.trouble(Trouble(Status.FOREIGN, f"set to {shown(move.new)}, read back as {shown(now)}"))
                 statuses[number] = EntryStatus.FOREIGN
+
+    def _doubt(self, move: _Move, trouble: Trouble, number: int, statuses: dict[int, EntryStatus]) -> None:
+        """A write that failed has as a rule changed nothing, and then its entry is closed. One that was made in part, as a fence
+        that could not be taken away again, or that cannot be looked at now, stays open: undo compares."""
+        if trouble.status is Status.VANISHED:
+            statuses[number] = EntryStatus.GONE
+        elif self._kernel.read(move.knob) == move.old or trouble.status is Status.FOREIGN:
+            statuses[number] = EntryStatus.FAILED
 
     def _follow_threads(self, plans: Sequence[_Plan], statuses: dict[int, EntryStatus]) -> None:
         """Threads that were started while the others were changed: each pass plans, records and changes those not yet seen."""
@@ -717,19 +742,29 @@ def _wanted(action: Set) -> Value:
     return FENCED if action.control is Control.FENCE else action.value
 
 
-def _is_expected(kernel: Kernel, action: Set, knob: Knob, now: Value) -> bool:
-    """Whether this is what the knob has if nobody chose anything for it."""
-    return action.expected is None or now == kernel.visible(knob, action.expected)
+class _Seen(NamedTuple):
+    """A knob, compared with what a decision says of it."""
+
+    now: Value
+    chosen: bool  # this is not what it has if nobody chose anything for it
+    so: bool  # it has the wanted value already: more than what a cpuset makes of an affinity whose CPUs are all away
+
+
+def _seen(kernel: Kernel, action: Set, knob: Knob) -> _Seen | Trouble:
+    """Read a knob and compare it; or why that cannot be done."""
+    now, wanted = kernel.read(knob), _wanted(action)
+    visible = kernel.visible(knob, wanted)
+    expected = None if action.expected is None else kernel.visible(knob, action.expected)
+    for each in (now, visible, expected):
+        if isinstance(each, Trouble):
+            return each
+    assert not isinstance(now, Trouble)
+    away = isinstance(now, tuple) and isinstance(wanted, tuple) and set(now).isdisjoint(wanted)
+    return _Seen(now, expected is not None and now != expected, not away and now == visible)
 
 
 def _chosen(action: Set, now: Value) -> str:
     return f"somebody chose {action.control} {shown(now)}"
-
-
-def _is_so(kernel: Kernel, knob: Knob, now: Value, value: Value) -> bool:
-    """Whether the knob has this value already: more than what a cpuset makes of an affinity whose CPUs are all away."""
-    away = isinstance(now, tuple) and isinstance(value, tuple) and set(now).isdisjoint(value)
-    return not away and now == kernel.visible(knob, value)
 
 
 def _reported(action: Flag | Digest) -> str:

@@ -468,7 +468,7 @@ def _print_undone(outcomes: Sequence[Outcome], as_json: bool) -> None:
     else:
         _say("nothing is changed, so there is nothing to undo")
     bad = {outcome.status for outcome in outcomes}
-    if bad & {Status.FAILED, Status.REFUSED}:
+    if bad & {Status.FAILED, Status.REFUSED, Status.BLOCKED, Status.LATER}:
         raise typer.Exit(FAILURE)
     if bad & {Status.FOREIGN, Status.PARTIAL}:
         raise typer.Exit(FINDINGS)

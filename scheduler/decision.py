@@ -181,6 +181,8 @@ class Status(StrEnum):
     REFUSED = "refused"  # the kernel or the pool said no: EPERM, limits
     FOREIGN = "foreign"  # somebody else changed the value meanwhile: left alone, hands off from now on
     FAILED = "failed"  # anything else; detail names the error
+    BLOCKED = "blocked"  # nicety could not: the ledger cannot be written, or descriptors or memory are used up. Says nothing of it
+    LATER = "later"  # the kernel asks to try a little later. Says nothing of it either
     RELIEVED = "relieved"  # put back at once by the actuator: it starved, or somebody waited for what it holds
 
 
@@ -344,7 +346,7 @@ class Refusal(Record, frozen=True):
     """The guard's no."""
 
     decision: Decision
-    rule: str  # paused, hands off, never touch, limits, trouble, last cpu, no undo, one change, cool-down, budget
+    rule: str  # paused, hands off, never touch, limits, trouble, last cpu, no undo, one change, blocked, cool-down, budget
     text: str
 
 

@@ -46,6 +46,8 @@ MEANING = {
     Status.REFUSED: "the kernel or the pool said no",
     Status.FOREIGN: "somebody else had changed it: left alone, hands off from now on",
     Status.FAILED: "failed",
+    Status.BLOCKED: "not done: nicety itself lacked something, no fault of the target",
+    Status.LATER: "not done: the kernel asks to try a little later",
     Status.RELIEVED: "put back at once: it starved, or somebody waited for what it holds",
 }
 

@@ -59,6 +59,10 @@ RENICES = frozenset({Control.NICE, Control.POLICY, Control.AUTOGROUP})
 """Controls that cannot be put back without CAP_SYS_NICE."""
 
 
+CHANGES = (Set, ResizePool, Recycle)
+"""What waits while nicety itself lacks something. What goes back, and what is only said, does not."""
+
+
 class Backoff(Memory):
     """What failed last."""
 
@@ -76,6 +80,7 @@ class GuardMemory(Memory):
     standing: dict[str, str] = msgspec.field(default_factory=dict)  # refusals that need not be repeated
     recycles: dict[str, list[int]] = msgspec.field(default_factory=dict)  # pool -> ns of recycles in the last hour
     recycling: dict[str, tuple[ProcId, int]] = msgspec.field(default_factory=dict)  # pool -> worker on its way out, since ns
+    blocked: Backoff | None = None  # nicety itself lacked something: nothing new until then, whatever it is of
     busy: dict[str, int] = msgspec.field(default_factory=dict)  # recycles that wait for a busy worker -> ns of the first wish
 
 
@@ -167,7 +172,8 @@ class Guard:
             memory.recycling.pop(pool, None)
 
     def learn(self, result: Result) -> None:
-        """An outcome: back off from what failed, keep hands off what somebody else changed, forget what is gone.
+        """An outcome: back off from what failed, and from everything while nicety itself lacks something; keep hands off what
+        somebody else changed, forget what is gone.
 
         A pool's size is not among that: its adapter says for how long somebody's choice is fresh, by `trouble`, and when it takes
         requests again.
@@ -177,10 +183,14 @@ class Guard:
         size = isinstance(result.action, ResizePool) or (result.action is None and result.target.startswith("pool "))
         if result.status is Status.FOREIGN and key not in memory.hands_off and not size:
             memory.hands_off = sorted([*memory.hands_off, key])
+        if result.status is Status.BLOCKED:
+            if memory.blocked is None or result.at >= memory.blocked.until:  # those of one tick count as one
+                memory.blocked = _longer(memory.blocked, result.at)
+            return
+        if result.done and isinstance(result.action, CHANGES):
+            memory.blocked = None
         if result.failed:
-            failures = memory.backoff[key].failures + 1 if key in memory.backoff else 1
-            seconds = min(FIRST_BACKOFF * 2.0 ** min(failures - 1, 20), LONGEST_BACKOFF)
-            memory.backoff[key] = Backoff(failures, result.at + round(seconds * 1e9))
+            memory.backoff[key] = _longer(memory.backoff.get(key), result.at)
             return
         memory.backoff.pop(key, None)
         if result.status is Status.VANISHED:
@@ -191,6 +201,8 @@ class Guard:
         memory.changed = {key: at for key, at in memory.changed.items() if tick.at - at < cooldown}
         forgotten = LONGEST_BACKOFF * 1e9
         memory.backoff = {key: entry for key, entry in memory.backoff.items() if tick.at - entry.until < forgotten}
+        if memory.blocked is not None and tick.at - memory.blocked.until >= forgotten:
+            memory.blocked = None
         hour = {pool: [at for at in times if tick.at - at < 3600e9] for pool, times in memory.recycles.items()}
         memory.recycles = {pool: times for pool, times in hour.items() if times}
         if memory.recycling or memory.busy:
@@ -238,6 +250,10 @@ class Guard:
             return "cool-down", f"It failed {backoff.failures} times: next try in {wait:.0f} s."
         if isinstance(action, Restore):
             return None
+        blocked = self.memory.blocked
+        if blocked is not None and tick.at < blocked.until:
+            wait = (blocked.until - tick.at) / 1e9
+            return "blocked", f"Nothing can be recorded or looked at: the ledger, descriptors or memory. Next try in {wait:.0f} s."
         if isinstance(action, Set) and key in self.memory.changed:
             return "cool-down", f"{decision.target} was changed less than {self._config.guard.cooldown:g} s ago."
         if turn.changes >= self._config.guard.changes_per_tick:
@@ -391,6 +407,13 @@ class Guard:
         if 0 < limits.cpu < LEAST_CPU:
             return "limits", f"{limits.cpu / 1000:g} cores are too few: a worker shares locks, and must be able to give them back."
         return None
+
+
+def _longer(before: Backoff | None, at: int) -> Backoff:
+    """The next pause, from `at` on: twice as long as the one before."""
+    failures = 1 if before is None else before.failures + 1
+    seconds = min(FIRST_BACKOFF * 2.0 ** min(failures - 1, 20), LONGEST_BACKOFF)
+    return Backoff(failures, at + round(seconds * 1e9))
 
 
 def _turn(tick: Tick) -> _Turn:

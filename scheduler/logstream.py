@@ -65,7 +65,7 @@ JOURNAL = "/run/systemd/journal/socket"
 CHANGED = frozenset({Status.APPLIED, Status.PARTIAL})
 """Something was changed, or an incident reported."""
 
-TROUBLE = frozenset({Status.FAILED, Status.REFUSED, Status.FOREIGN, Status.PARTIAL})
+TROUBLE = frozenset({Status.FAILED, Status.REFUSED, Status.FOREIGN, Status.PARTIAL, Status.BLOCKED, Status.LATER})
 
 
 @dataclass(frozen=True, slots=True)

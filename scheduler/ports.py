@@ -6,6 +6,7 @@ Pure: only types. Contract suites in `tests/contracts` run on fake and real alik
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Container, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
 from ..models.records import PoolSample, ProcId, Snapshot
@@ -134,11 +135,20 @@ class Kin(NamedTuple):
 
 
 class Trouble(NamedTuple):
-    """Why the kernel did not do it: VANISHED, REFUSED, FOREIGN (not the value that was expected) or FAILED."""
+    """Why the kernel did not do it: VANISHED, REFUSED, FOREIGN (not the value that was expected), BLOCKED, LATER or FAILED.
+
+    Only VANISHED says that the target is gone: `faults.py`.
+    """
 
     status: Status
     text: str  # cause and, where there is one, the fix
-    again: bool = False  # the kernel asks to try a little later (EAGAIN)
+
+
+class Scan(NamedTuple):
+    """One look at all processes."""
+
+    kin: tuple[Kin, ...]  # sorted by pid
+    unread: Trouble | None  # why somebody who is there could not be looked at: who is not in `kin` need not be gone
 
 
 class Kernel(Protocol):
@@ -160,8 +170,8 @@ class Kernel(Protocol):
         """Why this control must not be changed at all with our rights, for it could not be put back; "" if it may."""
         ...
 
-    def kin(self, known: Container[int] = ()) -> tuple[Kin, ...]:
-        """All processes that can be seen, sorted by pid, but for those with these pids."""
+    def kin(self, known: Container[int] = ()) -> Scan:
+        """All processes that are ours to see, but for those with these pids."""
         ...
 
     def kin_of(self, process: ProcId) -> Kin | Trouble:
@@ -172,9 +182,9 @@ class Kernel(Protocol):
         """Living threads, sorted; at least one."""
         ...
 
-    def user_time(self, process: ProcId, thread: ThreadId) -> int | None:
+    def user_time(self, process: ProcId, thread: ThreadId) -> int | Trouble | None:
         """CPU time in user mode so far, ns, of a thread that runs, wants to run, or cannot be interrupted, and so may be within a
-        fork(2). None: it sleeps or is gone."""
+        fork(2). None: it sleeps or is gone; Trouble: it cannot be told."""
         ...
 
     def autogroup(self, process: ProcId) -> str | Trouble:
@@ -190,16 +200,22 @@ class Kernel(Protocol):
         ...
 
     def write(self, knob: Knob, expected: Value, value: Value) -> Trouble | None:
-        """Set `value` if it is still this thread and it still has the value `expected`, as `read` gave it. None: done."""
+        """Set `value` if it is still this thread and it still has the value `expected`, as `read` gave it. None: it was set; that
+        it is there still is for `read` to say."""
         ...
 
-    def visible(self, knob: Knob, value: Value) -> Value:
-        """What `read` gives after `value` was set: a cpuset hides CPUs of an affinity, and may have changed since."""
+    def visible(self, knob: Knob, value: Value) -> Value | Trouble:
+        """What `read` gives after `value` was set: a cpuset hides CPUs of an affinity, and may have changed since. Never says
+        VANISHED."""
         ...
 
-    def lasting(self, knob: Knob, value: Value) -> Value:
+    def lasting(self, knob: Knob, value: Value) -> Value | Trouble:
         """What to write later to give `value` back for good: an affinity to all CPUs that the cpuset has now becomes all CPUs
-        that there can be, or the thread would not follow when its cpuset grows again."""
+        that there can be, or the thread would not follow when its cpuset grows again. Never VANISHED."""
+        ...
+
+    def reserve(self) -> AbstractContextManager[None]:
+        """Within it the descriptors that are kept back for undo are free: what must go back goes back when all others are taken."""
         ...
 
 
@@ -234,11 +250,11 @@ class Locks(Protocol):
         """Nothing is demoted any more: let go of what was kept open for the next look."""
         ...
 
-    def run(self, process: ProcId, thread: int = 0) -> Run | None:
+    def run(self, process: ProcId, thread: int = 0) -> Run | Trouble | None:
         """A process now, or one thread of it; None: it is gone."""
         ...
 
-    def cgroups(self, process: ProcId) -> tuple[str, ...]:
+    def cgroups(self, process: ProcId) -> tuple[str, ...] | Trouble:
         """Its paths in all hierarchies, each once; empty: it is gone."""
         ...
 

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from ..models.lives import USER_HZ
 from ..models.records import ProcId
 from .decision import Control, Member
+from .faults import UNKNOWN
 from .fences import parts_of
 from .ports import Kernel, Kin, Knob, Locks, Run, ThreadId, Trouble, Wait
 from .store.ledger import Chain, Ledger, Subject, original
@@ -210,6 +211,9 @@ class Relief:
         open_ = False
         for holder, subjects in by.items():
             run = self._locks.run(holder, wait.holder_thread if holder == wait.holder else 0)
+            if isinstance(run, Trouble):  # not known now: what was seen before still counts
+                open_ = True
+                continue
             if run is None or not run.runnable:
                 watch.holders.pop(holder, None)  # it waits for something else: its priority is not what it lacks
                 continue
@@ -243,6 +247,8 @@ class Relief:
             if all(subject in self._stretches and self._stretches[subject].calm > at for subject in self._slowed[process]):
                 continue
             run = self._locks.run(process)
+            if isinstance(run, Trouble):
+                continue
             for subject in self._slowed[process]:
                 stretch = self._stretches.setdefault(subject, _Stretch(at))
                 before = stretch.at.pop(process, None)
@@ -352,8 +358,14 @@ class Census:
         return tuple(sorted(found, key=str))
 
     def _scan(self) -> None:
-        """Look at all processes."""
-        kins = self._kernel.kin()
+        """Look at all processes. Where not all of them can be looked at, what was known before stays, and the next call of
+        `demotions` looks again."""
+        kins, unread = self._kernel.kin()
+        paths = {kin.id: self._locks.cgroups(kin.id) for kin in kins} if self._cgroups else {}
+        unseen = unread or next((each for each in paths.values() if isinstance(each, Trouble) and each.status in UNKNOWN), None)
+        if unseen is not None and self._scanned:
+            self._at = -SCAN_NS
+            return
         by_id = {kin.id: kin for kin in kins}
         self._scanned = frozenset(by_id)
         self._sessions = defaultdict(list)
@@ -373,7 +385,8 @@ class Census:
                                 heirs[heir].append(subject)
         found = {}
         for kin in kins:
-            direct = self._direct(kin.id, kin.session, self._locks.cgroups(kin.id) if self._cgroups else ())
+            cgroups = paths.get(kin.id, ())
+            direct = self._direct(kin.id, kin.session, () if isinstance(cgroups, Trouble) else cgroups)
             if direct or kin.id in heirs:
                 found[kin.id] = _joined(direct, heirs.get(kin.id, ()))
         self._strangers = found

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from ..models.records import PoolSample, ProcId
 from .decision import Control, Outcome, Status, cpu_list
+from .faults import UNKNOWN
 from .fences import parts_of
 from .ports import Clock, Kernel, Kin, Knob, PoolAdapter, Trouble, Value
 from .store.ledger import Chain, Entry, EntryStatus, Ledger, LedgerError, Subject, believed, original, place, subject_of
@@ -152,7 +153,8 @@ class Undoer:
         slices = [subject for subject in subjects if subject.control is Control.SLICE]
         others = [subject for subject in subjects if subject.control is not Control.SLICE]
         until = self._clock.monotonic() + patience
-        return self._put_back(others, until) | self._put_back(slices, until)
+        with self._kernel.reserve():
+            return self._put_back(others, until) | self._put_back(slices, until)
 
     def _put_back(self, subjects: Sequence[Subject], until: int) -> dict[Subject, Tally]:
         """First what we changed, then what was inherited of it, and only then close the entries, so that after a crash in between
@@ -160,13 +162,13 @@ class Undoer:
         tallies: dict[Subject, Tally] = {}
         statuses: dict[int, EntryStatus] = {}
         heirs: list[tuple[Subject, Chain]] = []
-        forking: dict[Knob, int] = {}
+        forking: dict[Knob, int | None] = {}
         for subject in subjects:
             tally = tallies[subject] = Tally()
             leader = self.leader(subject)
             for chain in self._ledger.chains(subject).values():
                 status = self._put_knob_back(chain[-1].knob, chain, tally)
-                if status is EntryStatus.UNDONE:
+                if status in (EntryStatus.UNDONE, EntryStatus.INTENT):
                     self._note_fork(chain[-1].knob, forking)
                 if status is not None:
                     statuses.update(dict.fromkeys(ids_of(chain), status))
@@ -174,23 +176,34 @@ class Undoer:
                         heirs.append((subject, chain))
         left = self._put_heirs_back(heirs, tallies, forking, until)
         for subject, chain in heirs:
-            if subject in left:
-                for number in ids_of(chain):
-                    del statuses[number]
+            if subject not in left:
+                continue
+            for number in ids_of(chain):  # it stays open for its heirs; it may itself be back by now
+                if statuses.pop(number) is EntryStatus.UNDONE:
+                    statuses[number] = EntryStatus.INTENT
         if statuses:
             self._ledger.settle(statuses)
         return tallies
 
     def _put_knob_back(self, knob: Knob, chain: Chain, tally: Tally) -> EntryStatus | None:
-        """Restore one value if it is still ours. None: it could not be written and stays open."""
+        """Restore one value if it is still ours. None: it could not be written and stays open. INTENT: it was, and cannot be read
+        back now: it stays open, and may be either."""
         aim, wrote = original(chain), False
+        busy: Trouble | None = None
         for _ in range(PASSES):
             now = self._kernel.read(knob)
             if isinstance(now, Trouble):
                 tally.trouble(now)
-                return EntryStatus.GONE if now.status is Status.VANISHED else None
+                if now.status is Status.VANISHED:
+                    return EntryStatus.GONE
+                return EntryStatus.INTENT if wrote else None
+            whole = self._kernel.visible(knob, aim)
             ours = [self._kernel.visible(knob, value) for value in believed(chain) if value != aim]
-            there = now == self._kernel.visible(knob, aim)
+            unseen = next((each for each in (whole, *ours) if isinstance(each, Trouble)), None)
+            if unseen is not None:
+                tally.trouble(unseen)
+                return EntryStatus.INTENT if wrote else None
+            there = now == whole
             if there and (wrote or knob.control is not Control.AFFINITY or now not in ours):
                 tally.same += not wrote
                 return EntryStatus.UNDONE
@@ -203,22 +216,24 @@ class Undoer:
                 if not wrote:
                     tally.step(now, aim)
                 wrote = True  # and is read back in the next turn
-            elif trouble.again:
+            elif trouble.status is Status.LATER:
+                busy = trouble
                 self._clock.sleep_until(self._clock.monotonic() + AGAIN_NS)
             elif trouble.status is Status.VANISHED:
                 tally.trouble(trouble)
                 return EntryStatus.GONE
             elif trouble.status is not Status.FOREIGN:  # changed since it was read: look again whose the value is
                 tally.trouble(trouble)
-                return None
-        tally.trouble(Trouble(Status.FAILED, f"{name_of_entry(chain[-1])} does not stay at {shown(aim)}; tried {PASSES} times"))
+                return EntryStatus.INTENT if wrote else None
+        text = f"{name_of_entry(chain[-1])} does not stay at {shown(aim)}; tried {PASSES} times"
+        tally.trouble(busy or Trouble(Status.FAILED, text))
         return None
 
     def _put_heirs_back(
-        self, chains: Sequence[tuple[Subject, Chain]], tallies: Mapping[Subject, Tally], forking: dict[Knob, int], until: int
+        self, chains: Sequence[tuple[Subject, Chain]], tallies: Mapping[Subject, Tally], forking: dict[Knob, int | None], until: int
     ) -> set[Subject]:
         """Restore what threads and children inherited, and again, for they fork meanwhile. Those whose heirs could not all be
-        written, as a slice cannot while the policy is SCHED_IDLE, or forked faster: all.
+        looked at or written, as a slice cannot while the policy is SCHED_IDLE, or forked faster: all.
 
         Who forks and ends before he is looked at hands our value on behind our back. So the scans after the first read new
         processes alone, which takes a millisecond and not ten, the newest first, and each is restored as soon as it is seen.
@@ -231,7 +246,8 @@ class Undoer:
         left: set[Subject] = set()
         enough, quiet, scans = 1, 0, 0
         while chains and scans < SCANS:
-            known.update((each.id.pid, each) for each in self._kernel.kin(known))
+            scan = self._kernel.kin(known)
+            known.update((each.id.pid, each) for each in scan.kin)
             family = Family(known.values())
             awake = {knob.process for knob in forking}
             quiet += 1
@@ -243,6 +259,9 @@ class Undoer:
                     if (subject, process) in settled:
                         continue
                     found, lost = self._heirs_in(subject, chain, process)
+                    if isinstance(lost, Trouble):
+                        tallies[subject].trouble(lost)
+                        left.add(subject)
                     found = [each for each in found if each[0] not in tried]
                     for knob, now, _entry in found:
                         tried.add(knob)
@@ -252,7 +271,7 @@ class Undoer:
                             self._note_fork(knob, forking)
                         else:
                             tallies[subject].trouble(trouble)
-                            if trouble.status in (Status.REFUSED, Status.FAILED):
+                            if trouble.status is Status.REFUSED or trouble.status in UNKNOWN:
                                 left.add(subject)
                     if lost and process != subject.process:
                         enough = CALM_IN_A_STORM
@@ -260,6 +279,10 @@ class Undoer:
                         quiet = 0
                     elif process not in awake:  # else a thread may still come
                         settled.add((subject, process))
+            if scan.unread is not None:  # somebody is there whom nobody has looked at: nobody knows whether he inherited
+                for subject, _ in chains:
+                    tallies[subject].trouble(scan.unread)
+                return {subject for subject, _ in chains}
             if quiet < enough:
                 scans += 1
             elif not forking or self._clock.monotonic() >= until:
@@ -270,21 +293,26 @@ class Undoer:
             tallies[subject].trouble(Trouble(Status.FAILED, f"children come faster than {SCANS} scans could follow: undo again"))
         return {subject for subject, _ in chains}
 
-    def _note_fork(self, knob: Knob, forking: dict[Knob, int]) -> None:
-        """To be called after the knob was put back: who sleeps then forks with the value that it has now, if at all."""
+    def _note_fork(self, knob: Knob, forking: dict[Knob, int | None]) -> None:
+        """To be called after the knob was put back: who sleeps then forks with the value that it has now, if at all. None in
+        `forking`: it could not be told what he does."""
         if knob.control in INHERITED and knob.process is not None and knob.thread is not None:
             used = self._kernel.user_time(knob.process, knob.thread)
             if used is not None:
-                forking[knob] = used
+                forking[knob] = None if isinstance(used, Trouble) else used
 
-    def _drop_past_fork(self, forking: dict[Knob, int]) -> bool:
+    def _drop_past_fork(self, forking: dict[Knob, int | None]) -> bool:
         """Forget those that are past any fork that they were in; whether there were such."""
         past = []
         for knob, before in forking.items():
             assert knob.process is not None
             assert knob.thread is not None
             used = self._kernel.user_time(knob.process, knob.thread)
-            if used is None or used - before >= PAST_FORK_NS:
+            if isinstance(used, Trouble):
+                continue
+            if before is None:
+                forking[knob] = used
+            if used is None or (before is not None and used - before >= PAST_FORK_NS):
                 past.append(knob)
         for knob in past:
             del forking[knob]
@@ -385,70 +413,97 @@ class Undoer:
         found = [(subject.process, self.leader(subject)) for subject in self._ledger.subjects() if subject.control is control]
         return [(process, chain) for process, chain in found if process is not None and chain is not None]
 
-    def inherited(self, chain: Chain, knob: Knob, now: Value) -> Entry | None:
-        """The change of ours that a thread born after it, and having exactly its value, may have it from."""
+    def inherited(self, chain: Chain, knob: Knob, now: Value) -> Entry | Trouble | None:
+        """The change of ours that a thread born after it, and having exactly its value, may have it from; Trouble: it cannot be
+        told now."""
         assert knob.thread is not None
         for entry in reversed(chain):
-            if knob.thread.start_ticks >= entry.since and now == self._kernel.visible(knob, entry.new):
-                return entry
+            if knob.thread.start_ticks >= entry.since:
+                visible = self._kernel.visible(knob, entry.new)
+                if now == visible or isinstance(visible, Trouble):
+                    return visible if isinstance(visible, Trouble) else entry
         return None
 
-    def heirs_of(self, subject: Subject, chain: Chain, family: Family) -> list[tuple[Knob, Value, Entry]]:
-        """Threads that have our value by inheritance and no entry of their own: (knob, value, the change that it is from)."""
+    def heirs_of(self, subject: Subject, chain: Chain, family: Family) -> list[tuple[Knob, Value, Entry]] | Trouble:
+        """Threads that have our value by inheritance and no entry of their own: (knob, value, the change that it is from); or why
+        one of them could not be looked at."""
         assert subject.process is not None
-        processes = (subject.process, *family.heirs(subject.process, chain))
-        return [each for process in processes for each in self._heirs_in(subject, chain, process)[0]]
+        heirs = []
+        for process in (subject.process, *family.heirs(subject.process, chain)):
+            found, lost = self._heirs_in(subject, chain, process)
+            if isinstance(lost, Trouble):
+                return lost
+            heirs += found
+        return heirs
 
-    def _heirs_in(self, subject: Subject, chain: Chain, process: ProcId) -> tuple[list[tuple[Knob, Value, Entry]], bool]:
+    def _heirs_in(self, subject: Subject, chain: Chain, process: ProcId) -> tuple[list[tuple[Knob, Value, Entry]], Trouble | bool]:
         """Those of one process that may have inherited; and whether one ended before it could be looked at: then the rest is
-        looked at again, for it may have started another."""
+        looked at again, for it may have started another. Trouble: one is there, and nobody knows what it has."""
         found: list[tuple[Knob, Value, Entry]] = []
+        missing: Trouble | None = None
         lost = False
         for _ in range(PASSES):
             threads = self._kernel.threads(process)
             if isinstance(threads, Trouble):
-                return [], True
-            found, missing = [], False
+                if threads.status is Status.VANISHED:
+                    return [], True
+                missing, lost = threads, True
+                continue
+            found, missing = [], None
             for thread in threads:
                 knob = Knob(subject.control, process, thread, "")
                 if self._ledger.chain(knob) is not None or self._ledger.is_foreign(knob):
                     continue
-                now = self._kernel.read(knob)
-                if isinstance(now, Trouble):
-                    missing = True
-                    continue
-                entry = None if now == self._kernel.visible(knob, original(chain)) else self.inherited(chain, knob, now)
-                if entry is not None:
-                    found.append((knob, now, entry))
-            if not missing:
+                heir = self._heir(chain, knob)
+                if isinstance(heir, Trouble):
+                    missing = heir if missing is None or missing.status not in UNKNOWN else missing
+                elif heir is not None:
+                    found.append(heir)
+            if missing is None:
                 break
             lost = True
-        return found, lost
+        return found, missing if missing is not None and missing.status in UNKNOWN else lost
+
+    def _heir(self, chain: Chain, knob: Knob) -> tuple[Knob, Value, Entry] | Trouble | None:
+        """This thread, if it has our value by inheritance."""
+        now, aim = self._kernel.read(knob), self._kernel.visible(knob, original(chain))
+        if isinstance(now, Trouble) or isinstance(aim, Trouble):
+            return now if isinstance(now, Trouble) else aim if isinstance(aim, Trouble) else None
+        entry = None if now == aim else self.inherited(chain, knob, now)
+        return entry if entry is None or isinstance(entry, Trouble) else (knob, now, entry)
 
     def end(self, chains: Mapping[Knob, Chain], status: EntryStatus) -> None:
         """Close the entries of knobs that are no longer ours to restore. Who inherited from them gets entries of their own first:
-        nothing is changed now, and undo will find them."""
+        nothing is changed now, and undo will find them. Where not all of them can be looked at or recorded, the entries stay open,
+        and are looked at again."""
         if not chains:
             return
         adopted: list[Entry] = []
         if any(leads(knob) for knob in chains):
-            family = Family(self._kernel.kin())
+            scan = self._kernel.kin()
+            if scan.unread is not None:
+                return
+            family = Family(scan.kin)
             for knob, chain in chains.items():
-                if not leads(knob):
-                    continue
-                for heir, now, entry in self.heirs_of(subject_of(knob), chain, family):
+                heirs = self.heirs_of(subject_of(knob), chain, family) if leads(knob) else []
+                if isinstance(heirs, Trouble):
+                    return
+                for heir, now, entry in heirs:
                     adopted.append(_adoption(entry, heir, now, original(chain), family.of(heir.process)))
         if adopted:
             try:
                 self._ledger.intend(adopted)
             except LedgerError:
-                return  # they stay open, and are looked at again
+                return
         self._ledger.settle({number: status for chain in chains.values() for number in ids_of(chain)})
 
-    def is_ours(self, chain: Chain, now: Value | Trouble) -> bool:
-        """Whether nobody but us has changed the value, as far as can be seen."""
+    def is_ours(self, chain: Chain, now: Value | Trouble) -> bool | Trouble:
+        """Whether nobody but us has changed the value, as far as can be seen; Trouble: it cannot be told now."""
         knob = chain[-1].knob
-        return isinstance(now, Trouble) or any(now == self._kernel.visible(knob, value) for value in believed(chain))
+        seen = [self._kernel.visible(knob, value) for value in believed(chain)]
+        if isinstance(now, Trouble) or now in seen:
+            return True
+        return next((each for each in seen if isinstance(each, Trouble)), False)
 
 
 @dataclass(slots=True)

@@ -40,7 +40,7 @@ MODELS = (
 PURE = [
     *(f"models/{name}.py" for name in MODELS),
     *(f"scheduler/{name}.py" for name in ("config", "decision", "observer", "crowding", "guard", "engine", "ports")),
-    *(f"scheduler/{name}.py" for name in ("grouping", "families", "relief", "rivals", "deadlocks", "fences", "scope")),
+    *(f"scheduler/{name}.py" for name in ("grouping", "families", "relief", "rivals", "deadlocks", "fences", "faults", "scope")),
     *(f"scheduler/{name}.py" for name in ("gathered", "unmatched", "steps", "ladder", "budget")),
     "scheduler/store/codec.py",
     *(f"scheduler/simulation/{name}.py" for name in ("arrivals", "queueing", "peers", "ours", "oracle")),

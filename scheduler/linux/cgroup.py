@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ..decision import Control, Status
+from ..faults import Fault, fault_of, is_gone, status_of
 from ..ports import Trouble, Value
 from .topology import parse_cpu_list
 
@@ -57,7 +58,10 @@ class Cgroups:
     def read(self, control: Control, cgroup: str) -> int | Trouble:
         """The value now. VANISHED if the cgroup is not there, REFUSED or FAILED with the cause otherwise."""
         file = self._file(control, cgroup)
-        return file if isinstance(file, Trouble) else self._weight_hidden(control, cgroup) or _read(file)
+        if isinstance(file, Trouble):
+            return file
+        hidden = self._weight_hidden(control, cgroup)
+        return _read(file) if hidden is None else hidden
 
     def write(self, control: Control, cgroup: str, expected: int, value: int) -> Trouble | None:
         """Set the value if it is the expected one, which is compared immediately before. None: done."""
@@ -86,7 +90,8 @@ class Cgroups:
         return None
 
     def allowed(self, lines: str) -> frozenset[int] | None:
-        """CPUs that the cpuset of a process allows now, from the text of its /proc/PID/cgroup; None where there are no cpusets."""
+        """CPUs that the cpuset of a process allows now, from the text of its /proc/PID/cgroup; None where there are no cpusets.
+        Raises OSError if that cannot be told."""
         for line in lines.splitlines():
             _, controllers, path = line.split(":", 2)
             if self.cpuset is not None and "cpuset" in controllers.split(","):
@@ -102,20 +107,26 @@ class Cgroups:
                     directory = directory.parent
         return None
 
-    def _is_idle(self, cgroup: str) -> bool:
+    def _is_idle(self, cgroup: str) -> bool | Trouble:
+        """Where the kernel knows no idle cgroups, none is."""
         file = self._file(Control.CPU_IDLE, cgroup)
-        return isinstance(file, Path) and _read(file) == 1
+        now = file if isinstance(file, Trouble) else _read(file)
+        if isinstance(now, Trouble):
+            return False if now.status in (Status.VANISHED, Status.REFUSED) else now
+        return now == 1
 
     def _weight_hidden(self, control: Control, cgroup: str) -> Trouble | None:
         """Why the weight cannot be known or set now; None if it can, or if it is no weight that is asked for."""
-        if control is Control.CPU_IDLE or not self._is_idle(cgroup):
-            return None
+        idle = False if control is Control.CPU_IDLE else self._is_idle(cgroup)
+        if isinstance(idle, Trouble) or not idle:
+            return idle or None
         return Trouble(Status.REFUSED, f"cgroup {cgroup} has cpu.idle 1, which hides its {control}")
 
     def _unfit_to_idle(self, cgroup: str) -> Trouble | None:
         """Why this cgroup must not be made idle; None if it may, or is."""
         control = Control.CPU_WEIGHT if self.shares is None else Control.CPU_SHARES
-        weight = DEFAULTS[control] if self._is_idle(cgroup) else self.read(control, cgroup)
+        idle = self._is_idle(cgroup)
+        weight = idle if isinstance(idle, Trouble) else DEFAULTS[control] if idle else self.read(control, cgroup)
         if isinstance(weight, Trouble):
             return weight
         if weight == DEFAULTS[control]:
@@ -132,10 +143,15 @@ class Cgroups:
         directory = mount.directory(cgroup)
         if directory is None:
             return Trouble(Status.FAILED, f"{cgroup!r} is no path of a cgroup")
-        if not directory.is_dir():
-            return Trouble(Status.VANISHED, f"cgroup {cgroup} is gone")
-        if not (directory / control.value).exists():
-            if any((directory / weight.value).exists() for weight in (Control.CPU_SHARES, Control.CPU_WEIGHT)):
+        try:
+            if not exists(directory):
+                return Trouble(Status.VANISHED, f"cgroup {cgroup} is gone")
+            there = exists(directory / control.value)
+            other = not there and any(exists(directory / weight.value) for weight in DEFAULTS if weight is not Control.CPU_IDLE)
+        except OSError as error:
+            return _trouble(error, directory / control.value)
+        if not there:
+            if other:
                 return Trouble(Status.REFUSED, f"this kernel has no {control} of cgroups: Linux 5.15 or newer has")
             return Trouble(
                 Status.REFUSED,
@@ -169,6 +185,17 @@ def foreign(expected: Value, now: Value) -> Trouble:
     return Trouble(Status.FOREIGN, f"somebody changed it from {expected} to {now}")
 
 
+def exists(path: Path) -> bool:
+    """Whether there is such a file or directory. Raises OSError if that cannot be told, which `Path.exists` takes for a no."""
+    try:
+        os.stat(path)  # noqa: PTH116 - the same that `Path.stat` does
+    except OSError as error:
+        if is_gone(error, cgroup=True):
+            return False
+        raise
+    return True
+
+
 def _unescape(text: str) -> str:
     """mountinfo writes space, tab, newline and backslash as octal, proc(5)."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
@@ -177,8 +204,10 @@ def _unescape(text: str) -> str:
 def _cpus(file: Path) -> frozenset[int] | None:
     try:
         return frozenset(parse_cpu_list(file.read_text())) or None
-    except OSError:
-        return None
+    except OSError as error:
+        if is_gone(error, cgroup=True):
+            return None
+        raise
 
 
 def _read(file: Path) -> int | Trouble:
@@ -197,8 +226,8 @@ def _number(file: Path, text: bytes) -> int | Trouble:
 
 
 def _trouble(error: OSError, file: Path) -> Trouble:
-    if error.errno in (errno.ENOENT, errno.ENODEV):
+    fault = fault_of(error, cgroup=True)
+    if fault is Fault.GONE:
         return Trouble(Status.VANISHED, f"cgroup {file.parent} is gone")
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return Trouble(Status.REFUSED, f"{file}: {error.strerror}; run as root, or have the cgroup delegated to this user")
-    return Trouble(Status.FAILED, f"{file}: {error.strerror}")
+    advice = "; run as root, or have the cgroup delegated to this user" if fault is Fault.DENIED else ""
+    return Trouble(status_of(error), f"{file}: {error.strerror}{advice}")

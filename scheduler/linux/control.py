@@ -10,15 +10,19 @@ from __future__ import annotations
 import errno
 import os
 import re
+import time
 from collections.abc import Callable, Container
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from ...models.records import ProcId
 from ..decision import Control, Status
+from ..faults import UNKNOWN, Fault, fault_of, is_gone, status_of
 from ..fences import Limits
-from ..ports import Kin, Knob, ThreadId, Trouble, Value
+from ..ports import Kin, Knob, Scan, ThreadId, Trouble, Value
 from .cgroup import Cgroups, find, foreign
 from .fence import Fences
+from .reserve import Reserve
 from .slices import LONGEST, SHORTEST, Slices
 
 PASSES = 8
@@ -48,19 +52,22 @@ class LinuxKernel:
         self._cgroups = find(_text(f"{self._proc}/self/mountinfo")) if cgroups is None else cgroups
         self._fences = Fences(self._proc, self._cgroups, self.kin)
         self._slices = Slices()
+        self._reserve = Reserve()
+        self._boot_id = ""
+        self._may_renice = _may_renice(self._proc)
         self._readers: dict[Control, Callable[[int], Value]] = {**_READ, Control.SLICE: self._slices.read}
         self._writers: dict[Control, Callable[[int, Value], None]] = {**_WRITE, Control.SLICE: self._set_slice}
 
     # --- the machine -----------------------------------------------------------------------------------------------------------
 
     def boot_id(self) -> str:
-        """/proc/sys/kernel/random/boot_id"""
-        return _text(f"{self._proc}/sys/kernel/random/boot_id").strip()
+        """/proc/sys/kernel/random/boot_id, read once. Raises OSError."""
+        self._boot_id = self._boot_id or _text(f"{self._proc}/sys/kernel/random/boot_id").strip()
+        return self._boot_id
 
     def uptime_ticks(self) -> int:
-        """/proc/uptime, rounded down to clock ticks as start times are."""
-        seconds, _, hundredths = _text(f"{self._proc}/uptime").split()[0].partition(".")
-        return (int(seconds) * 100 + int(hundredths)) * _TICKS // 100
+        """The clock that start times are taken from, rounded down to clock ticks as they are."""
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME) * _TICKS // 1_000_000_000
 
     def itself(self) -> ProcId:
         """The calling process."""
@@ -69,15 +76,8 @@ class LinuxKernel:
 
     def forbidden(self, control: Control) -> str:
         """Without CAP_SYS_NICE a nice can be raised but never lowered again, and SCHED_IDLE not be left: F50. An affinity and a
-        slice of one's own processes can be set and put back by everybody.
-
-        A capability within a user namespace does not count: the kernel asks for it in the first one (capable(), can_nice()).
-        """
-        if control not in (Control.NICE, Control.POLICY, Control.AUTOGROUP):
-            return ""
-        status = _text(f"{self._proc}/self/status")
-        effective = int(re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)[1], 16)  # type: ignore[index] # always there
-        if effective & _CAP_SYS_NICE and _text(f"{self._proc}/self/uid_map").split() == _ALL_IDS:
+        slice of one's own processes can be set and put back by everybody."""
+        if control not in (Control.NICE, Control.POLICY, Control.AUTOGROUP) or self._may_renice:
             return ""
         return (
             f"{control} is left alone: without CAP_SYS_NICE it could not be put back; "
@@ -86,26 +86,30 @@ class LinuxKernel:
 
     # --- processes -------------------------------------------------------------------------------------------------------------
 
-    def kin(self, known: Container[int] = ()) -> tuple[Kin, ...]:
-        """All processes that can be seen, by pid, but for these pids; those that vanish meanwhile are left out."""
-        found = []
-        pids = sorted(int(name) for name in os.listdir(self._proc) if name.isdigit())  # noqa: PTH208 - hot
+    def kin(self, known: Container[int] = ()) -> Scan:
+        """See `ports.Kernel`. Those that vanish meanwhile are left out, and those that we are denied twice: under hidepid they are
+        another user's, whom we could not change either."""
+        try:
+            pids = sorted(int(name) for name in os.listdir(self._proc) if name.isdigit())  # noqa: PTH208 - hot
+        except OSError as error:
+            return Scan((), Trouble(status_of(error), f"{self._proc} cannot be read: {error.strerror}"))
+        found, unread = list[Kin](), None
         for pid in pids:
             if pid in known:
                 continue
-            try:
-                found.append(_kin(pid, _stat(f"{self._proc}/{pid}/stat")))
-            except OSError:
-                continue
-        return tuple(found)
+            kin = self._kin_at(pid)
+            if isinstance(kin, Trouble) and kin.status is Status.REFUSED:
+                kin = self._kin_at(pid)
+            if not isinstance(kin, Trouble):
+                found.append(kin)
+            elif kin.status in UNKNOWN:
+                unread = unread or kin
+        return Scan(tuple(found), unread)
 
     def kin_of(self, process: ProcId) -> Kin | Trouble:
         """Parent, session and process group, from /proc/PID/stat."""
-        try:
-            kin = _kin(process.pid, _stat(f"{self._proc}/{process.pid}/stat"))
-        except OSError as error:
-            return self._vanished_or(error, process)
-        return kin if kin.id == process else _vanished(process)
+        kin = self._kin_at(process.pid)
+        return kin if isinstance(kin, Trouble) or kin.id == process else _vanished(process)
 
     def threads(self, process: ProcId) -> tuple[ThreadId, ...] | Trouble:
         """The living threads: /proc/PID/task is read until two scans agree, at most PASSES times.
@@ -119,13 +123,15 @@ class LinuxKernel:
                     return _vanished(process)
                 tids = sorted(map(int, os.listdir(f"{self._proc}/{process.pid}/task")))  # noqa: PTH208 - hot
             except OSError as error:
-                return self._vanished_or(error, process)
+                return _unseen(error, process.pid)
             threads = []
             for tid in tids:
                 try:
                     stat = _stat(f"{self._proc}/{process.pid}/task/{tid}/stat")
-                except OSError:
-                    continue
+                except OSError as error:
+                    if is_gone(error):
+                        continue
+                    return _unseen(error, process.pid)
                 if stat[0] not in (b"Z", b"X"):  # a leader that called pthread_exit before its threads stays as a zombie
                     threads.append(ThreadId(tid, int(stat[19])))
             if tuple(threads) == seen:
@@ -133,18 +139,20 @@ class LinuxKernel:
             seen = tuple(threads)
         return seen or _vanished(process)
 
-    def user_time(self, process: ProcId, thread: ThreadId) -> int | None:
+    def user_time(self, process: ProcId, thread: ThreadId) -> int | Trouble | None:
         """From /proc/PID/task/TID/stat, in steps of a clock tick."""
         try:
             stat = _stat(f"{self._proc}/{process.pid}/task/{thread.tid}/stat")
-        except OSError:
-            return None
+        except OSError as error:
+            return None if is_gone(error) else _unseen(error, process.pid)
         awake = stat[0] in (b"R", b"D") and int(stat[19]) == thread.start_ticks
         return int(stat[11]) * 1_000_000_000 // _TICKS if awake else None
 
     def autogroup(self, process: ProcId) -> str | Trouble:
         """ "autogroup-N" of /proc/PID/autogroup; the number counts up from boot and names it for good."""
         found = self._autogroup(process)
+        if found is None:
+            return Trouble(Status.REFUSED, self._no_autogroup(process))
         return found if isinstance(found, Trouble) else found[0]
 
     def fence(self, process: ProcId, limits: Limits) -> str | Trouble:
@@ -163,13 +171,14 @@ class LinuxKernel:
             member = self._member(knob)
             return member if isinstance(member, Trouble) else member[1]
         process, thread = _who(knob)
-        if not self._is(process, thread):
-            return _vanished(process, thread)
+        doubt = self._doubt(process, thread)
+        if doubt is not None:
+            return doubt
         try:
             value = self._readers[knob.control](thread.tid)
         except OSError as error:
             return self._error(error, knob)
-        return value if self._is(process, thread) else _vanished(process, thread)
+        return self._doubt(process, thread) or value
 
     def write(self, knob: Knob, expected: Value, value: Value) -> Trouble | None:
         """Compare and set. The order is that of F01: identity, value, set, identity.
@@ -187,91 +196,123 @@ class LinuxKernel:
         if knob.control is Control.FENCE:
             return self._write_fence(knob, expected, value)
         process, thread = _who(knob)
-        if not self._is(process, thread):
-            return _vanished(process, thread)
+        doubt = self._doubt(process, thread)
+        if doubt is not None:
+            return doubt
         read, write = self._readers[knob.control], self._writers[knob.control]
         try:
             before = read(thread.tid)
             if before != expected:
-                return foreign(expected, before) if self._is(process, thread) else _vanished(process, thread)
+                return self._doubt(process, thread) or foreign(expected, before)
             if knob.control is Control.POLICY and before not in FAIR_POLICIES:
                 return Trouble(Status.REFUSED, f"thread {thread.tid} is a real-time one: left alone")
             write(thread.tid, value)
         except OSError as error:
             return self._error(error, knob)
-        if self._is(process, thread):
-            return None
+        doubt = self._doubt(process, thread)
+        if doubt is None or doubt.status is not Status.VANISHED:
+            return None  # it was set; whether it can be looked at just now is another matter
         try:
             if read(thread.tid) == value:
                 write(thread.tid, before)
         except OSError:
             pass  # nobody has the number now
-        return _vanished(process, thread)
+        return doubt
 
-    def visible(self, knob: Knob, value: Value) -> Value:
+    def visible(self, knob: Knob, value: Value) -> Value | Trouble:
         """An affinity within the cpuset of now, all of the cpuset if they have no CPU in common (cpuset(7)); 0 for a slice of the
         default's length; else the value."""
         if knob.control is Control.SLICE and value:
             try:
                 return self._slices.visible(_number(value))
-            except OSError:
-                return value  # no slices here: reading one says so
+            except OSError as error:
+                return value if fault_of(error) is Fault.DENIED else self._error(error, knob)  # no slices here: reading one says so
         if knob.control is not Control.AFFINITY or isinstance(value, int):
             return value
         allowed = self._allowed(knob)
-        return value if allowed is None else tuple(sorted(allowed.intersection(value) or allowed))
+        if allowed is None or isinstance(allowed, Trouble):
+            return value if allowed is None else allowed
+        return tuple(sorted(allowed.intersection(value) or allowed))
 
-    def lasting(self, knob: Knob, value: Value) -> Value:
+    def lasting(self, knob: Knob, value: Value) -> Value | Trouble:
         """See `ports.Kernel`: from 6.2 the kernel keeps the mask that was asked for, and applies it to a cpuset that grows."""
-        if knob.control is not Control.AFFINITY or isinstance(value, int) or self._allowed(knob) != frozenset(value):
+        if knob.control is not Control.AFFINITY or isinstance(value, int):
             return value
+        allowed = self._allowed(knob)
+        if isinstance(allowed, Trouble) or allowed != frozenset(value):
+            return allowed if isinstance(allowed, Trouble) else value
         return tuple(range(max(os.sysconf("SC_NPROCESSORS_CONF"), value[-1] + 1)))
+
+    def reserve(self) -> AbstractContextManager[None]:
+        """See `ports.Kernel`."""
+        return self._reserve.lent()
 
     # --- below -----------------------------------------------------------------------------------------------------------------
 
-    def _is(self, process: ProcId, thread: ThreadId) -> bool:
-        """Whether this thread is there: a number that is another's now has another start time, or another process."""
+    def _kin_at(self, pid: int) -> Kin | Trouble:
+        """Whoever has this pid."""
         try:
-            return int(_stat(f"{self._proc}/{process.pid}/task/{thread.tid}/stat")[19]) == thread.start_ticks
-        except OSError:
-            return False
+            return _kin(pid, _stat(f"{self._proc}/{pid}/stat"))
+        except OSError as error:
+            return _unseen(error, pid)
 
-    def _allowed(self, knob: Knob) -> frozenset[int] | None:
+    def _doubt(self, process: ProcId, thread: ThreadId) -> Trouble | None:
+        """What speaks against this thread being there, None for nothing: a number that is another's now has another start time, or
+        another process."""
+        try:
+            there = int(_stat(f"{self._proc}/{process.pid}/task/{thread.tid}/stat")[19]) == thread.start_ticks
+        except OSError as error:
+            return _vanished(process, thread) if is_gone(error) else _unseen(error, process.pid)
+        return None if there else _vanished(process, thread)
+
+    def _allowed(self, knob: Knob) -> frozenset[int] | Trouble | None:
+        """CPUs of its cpuset; None where there are no cpusets, or it is gone."""
         process, _ = _who(knob)
         try:
             return self._cgroups.allowed(_text(f"{self._proc}/{process.pid}/cgroup"))
-        except OSError:
-            return None
+        except OSError as error:
+            return None if is_gone(error) else _unseen(error, process.pid)
 
-    def _autogroup(self, process: ProcId) -> tuple[str, int] | Trouble:
-        """(key, nice) of the autogroup of a process, by sched(7)."""
+    def _autogroup(self, process: ProcId) -> tuple[str, int] | Trouble | None:
+        """(key, nice) of the autogroup of a process, by sched(7); None: it is in none."""
         kin = self.kin_of(process)
         if isinstance(kin, Trouble):
             return kin
         try:
             text = _text(f"{self._proc}/{process.pid}/autogroup")
-        except FileNotFoundError:
-            gone = self.kin_of(process)
-            return gone if isinstance(gone, Trouble) else Trouble(Status.REFUSED, "this kernel has no autogroups")
         except OSError as error:
-            return self._vanished_or(error, process)
+            gone = self.kin_of(process) if is_gone(error) else _unseen(error, process.pid)
+            return gone if isinstance(gone, Trouble) else None  # this kernel has no autogroups
         match = re.fullmatch(r"/(autogroup-\d+) nice (-?\d+)\s*", text)
-        if match is None:
-            return Trouble(Status.REFUSED, f"pid {process.pid} is in no autogroup: it has been in no session of its own since boot")
         kin = self.kin_of(process)  # read before and after: what was read between is this process's
-        return kin if isinstance(kin, Trouble) else (match[1], int(match[2]))
+        if isinstance(kin, Trouble):
+            return kin
+        return None if match is None else (match[1], int(match[2]))
+
+    def _no_autogroup(self, process: ProcId) -> str:
+        """Why it is in none."""
+        if os.path.exists(f"{self._proc}/{process.pid}/autogroup"):  # noqa: PTH110 - as all paths here
+            return f"pid {process.pid} is in no autogroup: it has been in no session of its own since boot"
+        return "this kernel has no autogroups"
 
     def _member(self, knob: Knob) -> tuple[ProcId, int] | Trouble:
-        """(a living process of the autogroup, its nice): the knob's own process if it is still there, else any."""
+        """(a living process of the autogroup, its nice): the knob's own process if it is still there, else any. VANISHED only if
+        everybody could be looked at."""
         if knob.process is not None:
             found = self._autogroup(knob.process)
-            if not isinstance(found, Trouble) and found[0] == knob.key:
+            if not isinstance(found, Trouble) and found is not None and found[0] == knob.key:
                 return knob.process, found[1]
-        for kin in self.kin():
+        scan = self.kin()
+        unread = scan.unread
+        for kin in scan.kin:
             found = self._autogroup(kin.id)
-            if not isinstance(found, Trouble) and found[0] == knob.key:
+            if isinstance(found, Trouble) and found.status is Status.REFUSED:  # denied twice: see `kin`
+                found = self._autogroup(kin.id)
+            if isinstance(found, Trouble):
+                unread = unread or (found if found.status in UNKNOWN else None)
+            elif found is not None and found[0] == knob.key:
                 return kin.id, found[1]
-        return Trouble(Status.VANISHED, f"{knob.key} is gone")
+        return unread or Trouble(Status.VANISHED, f"{knob.key} is gone")
 
     def _write_autogroup(self, knob: Knob, expected: Value, value: int) -> Trouble | None:
         member = self._member(knob)
@@ -287,8 +328,10 @@ class LinuxKernel:
         try:
             # an open file of /proc/PID belongs to the process, not to the number: checked now, the write cannot go astray
             found = self._autogroup(process)
-            if isinstance(found, Trouble) or found[0] != knob.key:
-                return Trouble(Status.VANISHED, f"pid {process.pid} has left {knob.key}")
+            if isinstance(found, Trouble) and found.status is not Status.VANISHED:
+                return found
+            if isinstance(found, Trouble) or found is None or found[0] != knob.key:
+                return Trouble(Status.LATER, f"pid {process.pid} has left {knob.key}")  # which may have others
             last = int(os.pread(fd, 64, 0).split()[-1])  # "/autogroup-N nice M", once more: the look above took 60 us
             if last != expected:
                 return foreign(expected, last)
@@ -312,26 +355,40 @@ class LinuxKernel:
         self._slices.write(tid, _number(value))
 
     def _error(self, error: OSError, knob: Knob) -> Trouble:
-        if error.errno in (errno.ESRCH, errno.ENOENT):
+        """What came of a system call on a knob."""
+        fault = fault_of(error)
+        if fault is Fault.GONE:
             return Trouble(Status.VANISHED, f"{_name(knob)} is gone")
         if error.errno == errno.ENOSYS and knob.control is Control.SLICE:
             return Trouble(Status.REFUSED, "this kernel has no slices of threads: Linux 6.12 or newer has")
         if error.errno == errno.EOPNOTSUPP and knob.control is Control.SLICE:
             return Trouble(Status.REFUSED, f"{_name(knob)} is left alone: only SCHED_OTHER and SCHED_BATCH have slices")
-        if error.errno == errno.EAGAIN:
-            return Trouble(
-                Status.REFUSED, "the kernel takes one autogroup change in 0.1 s without CAP_SYS_ADMIN: later", again=True
-            )
-        if error.errno in (errno.EPERM, errno.EACCES):
+        if error.errno == errno.EAGAIN and knob.control is Control.AUTOGROUP:
+            return Trouble(Status.LATER, "the kernel takes one autogroup change in 0.1 s without CAP_SYS_ADMIN: later")
+        if fault is Fault.DENIED:
             return Trouble(Status.REFUSED, f"not permitted: {_NEEDS[knob.control]}")
         if error.errno == errno.EINVAL and knob.control is Control.AFFINITY:
             return Trouble(Status.FAILED, "none of these CPUs is online and in the cpuset of the process")
-        return Trouble(Status.FAILED, f"{knob.control} of {_name(knob)}: {error.strerror}")
+        return Trouble(status_of(error), f"{knob.control} of {_name(knob)}: {error.strerror}")
 
-    def _vanished_or(self, error: OSError, process: ProcId) -> Trouble:
-        if error.errno in (errno.ESRCH, errno.ENOENT):
-            return _vanished(process)
-        return Trouble(Status.REFUSED, f"pid {process.pid} cannot be looked at: {error.strerror}; run as root")
+
+def _unseen(error: OSError, pid: int) -> Trouble:
+    """Why a process could not be looked at, or that it is gone."""
+    if is_gone(error):
+        return Trouble(Status.VANISHED, f"pid {pid} is gone")
+    advice = "; run as root" if fault_of(error) is Fault.DENIED else ""
+    return Trouble(status_of(error), f"pid {pid} cannot be looked at: {error.strerror}{advice}")
+
+
+def _may_renice(proc: str) -> bool:
+    """Whether we have CAP_SYS_NICE. One of a user namespace does not count: the kernel asks for it in the first one (capable(),
+    can_nice()). Raises OSError, but for a procfs that does not say."""
+    try:
+        status, ids = _text(f"{proc}/self/status"), _text(f"{proc}/self/uid_map")
+    except FileNotFoundError:
+        return False
+    effective = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    return effective is not None and bool(int(effective[1], 16) & _CAP_SYS_NICE) and ids.split() == _ALL_IDS
 
 
 def _affinity(tid: int) -> Value:

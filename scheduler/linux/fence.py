@@ -25,9 +25,10 @@ from typing import NamedTuple
 
 from ...models.records import ProcId
 from ..decision import Status
+from ..faults import is_gone, status_of
 from ..fences import ALTERED, FENCED, Limits, Part, key_of, name_for, parts_of
-from ..ports import Kin, Trouble
-from .cgroup import Cgroups, Mount
+from ..ports import Kin, Scan, Trouble
+from .cgroup import Cgroups, Mount, exists
 
 PASSES = 64
 """Most scans of a fence that is to be emptied, or of the children of a process that is fenced in."""
@@ -54,9 +55,7 @@ _UNITS = (".service", ".scope", ".slice")
 class Fences:
     """Those of this machine. `kin`: all processes that can be seen."""
 
-    def __init__(
-        self, proc: str, cgroups: Cgroups, kin: Callable[[], Sequence[Kin]], systemd: Path = Path("/run/systemd/system")
-    ) -> None:
+    def __init__(self, proc: str, cgroups: Cgroups, kin: Callable[[], Scan], systemd: Path = Path("/run/systemd/system")) -> None:
         self._proc = proc
         self._cgroups = cgroups
         self._kin = kin
@@ -69,12 +68,16 @@ class Fences:
             if isinstance(text, Trouble):
                 return text
             tasks = self._alike(process, text)
+            return tasks if isinstance(tasks, Trouble) else self._planned(process, limits, text, tasks)
         except OSError as error:
-            return _vanished(process) if error.errno in (errno.ENOENT, errno.ESRCH) else _refused(f"{error.strerror}; run as root")
-        if isinstance(tasks, Trouble):
-            return tasks
-        family = (process, *(each.id for each in self._descendants(process)))
-        many = tasks + sum(_count(f"{self._proc}/{each.pid}/task") for each in family[1:])
+            return _vanished(process) if is_gone(error) else _failed(error)
+
+    def _planned(self, process: ProcId, limits: Limits, text: str, tasks: int) -> str | Trouble:
+        """`text`: of /proc/PID/cgroup; `tasks`: its threads. Raises OSError."""
+        family = self._descendants(process)
+        if isinstance(family, Trouble):
+            return family
+        many = tasks + sum(_count(f"{self._proc}/{each.id.pid}/task") for each in family)
         wanted = {
             controller: value
             for controller, value in (
@@ -106,23 +109,11 @@ class Fences:
 
     def read(self, key: str) -> int | Trouble:
         """FENCED while anything of it is there, ALTERED if somebody changed its limits, else 0."""
-        there = False
-        for part in parts_of(key):
-            directory = self._directory(part)
-            if directory is None or not directory.is_dir():
-                there = there or bool(directory is not None and self._left_on(part, directory.parent))
-                continue
-            there = True
-            for name, value in part.files.items():
-                try:
-                    now = (directory / name).read_text().strip()
-                except FileNotFoundError:  # the controller is not on yet, or off again
-                    continue
-                except OSError as error:
-                    return Trouble(Status.FAILED, f"{directory / name}: {error.strerror}")
-                if now not in (value, DEFAULTS[name]):
-                    return ALTERED
-        return FENCED if there else 0
+        try:
+            states = [self._state(part) for part in parts_of(key)]
+        except OSError as error:
+            return _failed(error)
+        return ALTERED if ALTERED in states else max(states)
 
     def build(self, process: ProcId, key: str) -> Trouble | None:
         """Make it, with its limits, and move the process and its children in. What fails is taken away again."""
@@ -132,7 +123,7 @@ class Fences:
                 self._make(part)
             trouble = self._enter(process, parts)
         except OSError as error:
-            trouble = Trouble(_status(error), f"{error.filename or 'cgroup'}: {error.strerror}")
+            trouble = _failed(error)
         if trouble is None:
             return None
         left = self.remove(key)
@@ -144,12 +135,30 @@ class Fences:
             try:
                 trouble = self._clear(part)
             except OSError as error:
-                return Trouble(_status(error), f"{error.filename or 'cgroup'}: {error.strerror}")
+                return _failed(error)
             if trouble is not None:
                 return trouble
         return None
 
     # --- looking ---------------------------------------------------------------------------------------------------------------
+
+    def _state(self, part: Part) -> int:
+        """See `read`. Raises OSError."""
+        directory = self._directory(part)
+        if directory is None:
+            return 0
+        if not exists(directory):
+            return FENCED if self._left_on(part, directory.parent) else 0
+        for name, value in part.files.items():
+            try:
+                now = (directory / name).read_text().strip()
+            except OSError as error:
+                if is_gone(error, cgroup=True):  # the controller is not on yet, or off again
+                    continue
+                raise
+            if now not in (value, DEFAULTS[name]):
+                return ALTERED
+        return FENCED
 
     def _mount(self, controller: str) -> Mount | None:
         """The hierarchy of v1 that has this controller."""
@@ -160,15 +169,17 @@ class Fences:
         return None if mount is None else mount.directory(part.cgroup)
 
     def _text_of(self, process: ProcId) -> str | Trouble:
-        """/proc/PID/cgroup of this very process."""
-        text = _text(f"{self._proc}/{process.pid}/cgroup")
-        return text if self._is(process) else _vanished(process)
+        """/proc/PID/cgroup of this very process. Raises OSError if it is there and cannot be read."""
+        try:
+            text = _text(f"{self._proc}/{process.pid}/cgroup")
+            return text if self._is(process) else _vanished(process)
+        except OSError as error:
+            if is_gone(error):
+                return _vanished(process)
+            raise
 
     def _is(self, process: ProcId) -> bool:
-        try:
-            fields = _text(f"{self._proc}/{process.pid}/stat").rpartition(")")[2].split()
-        except OSError:
-            return False
+        fields = _text(f"{self._proc}/{process.pid}/stat").rpartition(")")[2].split()
         return int(fields[19]) == process.start_ticks and fields[0] not in "ZX" and not int(fields[6]) & PF_EXITING
 
     def _alike(self, process: ProcId, text: str) -> int | Trouble:
@@ -177,8 +188,10 @@ class Fences:
         for tid in tids:
             try:
                 other = _text(f"{self._proc}/{process.pid}/task/{tid}/cgroup")
-            except OSError:  # it ended meanwhile
-                continue
+            except OSError as error:
+                if is_gone(error):
+                    continue
+                raise
             if other != text:
                 return _refused(f"threads of pid {process.pid} are in different cgroups, and could not all be put back")
         return len(tids)
@@ -253,10 +266,13 @@ class Fences:
             directory = directory.parent
         return f"systemd runs {units[-1]} and has not delegated its cgroup: Delegate=cpu memory pids in the unit" if units else ""
 
-    def _descendants(self, process: ProcId) -> list[Kin]:
-        """Children of the process and theirs, in the order of their birth."""
+    def _descendants(self, process: ProcId) -> list[Kin] | Trouble:
+        """Children of the process and theirs, in the order of their birth; why not all of them could be looked for."""
         below, found = {process.pid}, list[Kin]()
-        waiting = sorted(self._kin(), key=lambda kin: (kin.id.start_ticks, kin.id.pid))
+        scan = self._kin()
+        if scan.unread is not None:
+            return scan.unread
+        waiting = sorted(scan.kin, key=lambda kin: (kin.id.start_ticks, kin.id.pid))
         while True:
             more = [kin for kin in waiting if kin.parent in below and kin.id != process]
             if not more:
@@ -283,14 +299,18 @@ class Fences:
                 raise OSError(errno.EINVAL, f"the kernel made {now} of {value}", str(directory / name))
 
     def _enter(self, process: ProcId, parts: Sequence[Part]) -> Trouble | None:
-        """The process first, so that those born from now on are born inside; then its children, until a scan finds none outside."""
+        """The process first, so that those born from now on are born inside; then its children, until a scan finds none outside.
+        Raises OSError."""
         for part in parts:
             trouble = self._move(process, part)
             if trouble is not None:
                 return trouble
         for _ in range(PASSES):
             moved = False
-            for kin in self._descendants(process):
+            family = self._descendants(process)
+            if isinstance(family, Trouble):
+                return family
+            for kin in family:
                 for part in parts:
                     if self._stands(kin.id, part) == str(PurePosixPath(part.cgroup).parent):
                         trouble = self._move(kin.id, part)
@@ -302,15 +322,13 @@ class Fences:
         return Trouble(Status.FAILED, f"children of pid {process.pid} come faster than {PASSES} scans could follow")
 
     def _stands(self, process: ProcId, part: Part) -> str | None:
-        """The cgroup that it is in; None: it is gone."""
-        try:
-            text = self._text_of(process)
-        except OSError:
-            return None
+        """The cgroup that it is in; None: it is gone. Raises OSError."""
+        text = self._text_of(process)
         return None if isinstance(text, Trouble) else _path(text, part.controller)
 
     def _move(self, process: ProcId, part: Part) -> Trouble | None:
-        """Into the fence, from the cgroup above and from nowhere else, looked up before and after. All its threads go along."""
+        """Into the fence, from the cgroup above and from nowhere else, looked up before and after. All its threads go along.
+        Raises OSError."""
         directory = self._directory(part)
         assert directory is not None
         above = str(PurePosixPath(part.cgroup).parent)
@@ -321,8 +339,10 @@ class Fences:
             return Trouble(Status.FOREIGN, f"somebody moved pid {process.pid} from cgroup {above} to {where}")
         try:
             _write(directory / "cgroup.procs", str(process.pid))
-        except ProcessLookupError:
-            return _vanished(process)
+        except OSError as error:
+            if is_gone(error) and exists(directory):
+                return _vanished(process)
+            raise
         where = self._stands(process, part)
         if where is None:
             return _vanished(process)
@@ -333,7 +353,7 @@ class Fences:
     def _clear(self, part: Part) -> Trouble | None:
         """Raises OSError."""
         directory = self._directory(part)
-        if directory is None or not directory.is_dir():
+        if directory is None or not exists(directory):
             self._turn_off(part, directory)
             return None
         # thread by thread where the kernel lets us: somebody may have moved some of them elsewhere
@@ -342,8 +362,9 @@ class Fences:
             for tid in _numbers(directory / name):
                 try:
                     _write(directory.parent / name, tid)
-                except ProcessLookupError:
-                    continue
+                except OSError as error:
+                    if not is_gone(error):
+                        raise
             try:
                 directory.rmdir()
             except FileNotFoundError:
@@ -359,9 +380,7 @@ class Fences:
                 continue
             self._turn_off(part, directory)
             return None
-        return Trouble(
-            Status.FAILED, f"processes come to {directory} faster than {PASSES} scans could follow: undo again", again=True
-        )
+        return Trouble(Status.LATER, f"processes come to {directory} faster than {PASSES} scans could follow: undo again")
 
     def _turn_off(self, part: Part, directory: Path | None) -> None:
         """Controllers that were turned on for it alone; where somebody has cgroups of his own by now, he may need them."""
@@ -371,8 +390,8 @@ class Fences:
             _write(directory.parent / "cgroup.subtree_control", f"-{controller}")
 
     def _left_on(self, part: Part, above: Path) -> list[str]:
-        """Controllers that nobody needs any more."""
-        if not part.turned_on or not above.is_dir() or any(entry.is_dir() for entry in above.iterdir()):
+        """Controllers that nobody needs any more. Raises OSError."""
+        if not part.turned_on or not exists(above) or any(entry.is_dir() for entry in above.iterdir()):
             return []
         return sorted(set(part.turned_on) & set(_text(f"{above}/cgroup.subtree_control").split()))
 
@@ -422,25 +441,35 @@ def _quotas(directory: Path, top: Path) -> Iterator[int]:
     while directory.is_relative_to(top):
         try:
             quota, period = (int((directory / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
-        except (OSError, ValueError):  # a kernel without quotas says so when one is written
+        except ValueError:
             return
+        except OSError as error:
+            if is_gone(error, cgroup=True):  # a kernel without quotas says so when one is written
+                return
+            raise
         if quota > 0:
             yield quota * PERIOD_US // period
         directory = directory.parent
 
 
 def _numbers(file: Path) -> Iterator[str]:
+    """Of a file of a cgroup; none if that is gone. Raises OSError."""
     try:
         return iter(file.read_text().split())
-    except FileNotFoundError:
-        return iter(())
+    except OSError as error:
+        if is_gone(error, cgroup=True):
+            return iter(())
+        raise
 
 
 def _count(directory: str) -> int:
+    """Entries; 0 if it is gone. Raises OSError."""
     try:
         return len(os.listdir(directory))  # noqa: PTH208 - hot
-    except OSError:
-        return 0
+    except OSError as error:
+        if is_gone(error):
+            return 0
+        raise
 
 
 def _write(file: Path, text: str) -> None:
@@ -459,10 +488,11 @@ def _text(path: str) -> str:
     return Path(path).read_text(encoding="utf-8", errors="surrogateescape")
 
 
-def _status(error: OSError) -> Status:
-    return (
-        Status.REFUSED if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EOPNOTSUPP) else Status.FAILED
-    )
+def _failed(error: OSError) -> Trouble:
+    """What came of a system call on a file of a cgroup or of /proc. That this is not there is no proof that the process is gone."""
+    status = Status.FAILED if is_gone(error) else status_of(error)
+    advice = "; run as root" if status is Status.REFUSED else ""
+    return Trouble(status, f"{error.filename or 'cgroup'}: {error.strerror}{advice}")
 
 
 def _refused(text: str) -> Trouble:

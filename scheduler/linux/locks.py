@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...models.records import ProcId
-from ..ports import Run, Wait
+from ..faults import Fault, fault_of, is_gone, status_of
+from ..ports import Run, Trouble, Wait
 from .calls import FILE_LOCKS, FUTEX, FUTEX_WAIT
 from .holders import (
     Area,
@@ -114,11 +115,11 @@ class _Threads:
         for tid, fd in opened.items():
             try:
                 raw = os.pread(fd, 256, 0)
-            except PermissionError:
-                self.denied = True
-                continue
-            except OSError:  # it has ended
-                self._open[process] = (look - FRESH, opened)
+            except OSError as error:
+                if fault_of(error) is Fault.DENIED:
+                    self.denied = True
+                elif is_gone(error):
+                    self._open[process] = (look - FRESH, opened)
                 continue
             words = raw.split()
             if words and words[0] in self._numbers and len(words) >= 7:
@@ -143,7 +144,7 @@ class _Threads:
             if opened.keys() != before.keys() and int(stat_fields(f"{base}/stat")[19]) != process.start_ticks:
                 raise ProcessLookupError(process.pid)
         except OSError as error:
-            self.denied = self.denied or isinstance(error, PermissionError)
+            self.denied = self.denied or fault_of(error) is Fault.DENIED
             for fd in {*opened.values(), *before.values()}:
                 os.close(fd)
             opened = before = {}
@@ -212,7 +213,7 @@ class LinuxLocks:
         self._for_files, self._filers, self._waited = (), frozenset(), frozenset()
         self._files_at, self._files_pause = self._look - STRANGERS, 0
 
-    def run(self, process: ProcId, thread: int = 0) -> Run | None:
+    def run(self, process: ProcId, thread: int = 0) -> Run | Trouble | None:
         """See `ports.Locks`. Of a process with more threads than are looked at one by one, CPU is counted in ticks of 10 ms."""
         base = f"{self._proc}/{process.pid}"
         try:
@@ -222,25 +223,26 @@ class LinuxLocks:
             if stat[17] == b"1" and thread in (0, process.pid):
                 return Run(stat[0] == b"R", int(read(f"{base}/schedstat").split()[0]))
             tids = [thread] if thread else thread_ids(base)
-        except OSError:
-            return None
+        except OSError as error:
+            return None if is_gone(error) else _unseen(process, error)
         runnable, cpu = False, 0
         for tid in tids[:THREADS]:
             try:
                 runnable = runnable or stat_fields(f"{base}/task/{tid}/stat")[0] == b"R"
                 cpu += int(read(f"{base}/task/{tid}/schedstat").split()[0])
-            except OSError:
-                continue
+            except OSError as error:
+                if not is_gone(error):
+                    return _unseen(process, error)
         if len(tids) > THREADS:
             cpu = (int(stat[11]) + int(stat[12])) * 10_000_000
         return Run(runnable, cpu)
 
-    def cgroups(self, process: ProcId) -> tuple[str, ...]:
+    def cgroups(self, process: ProcId) -> tuple[str, ...] | Trouble:
         """See `ports.Locks`."""
         try:
             lines = read(f"{self._proc}/{process.pid}/cgroup").decode("utf-8", "replace").splitlines()
-        except OSError:
-            return ()
+        except OSError as error:
+            return () if is_gone(error) else _unseen(process, error)
         return tuple(sorted({line.split(":", 2)[2] for line in lines}))
 
     # --- file locks ------------------------------------------------------------------------------------------------------------
@@ -457,6 +459,10 @@ class LinuxLocks:
             self._areas = {process: self._areas[process] for process in self._everybody if process in self._areas}
         if len(self._open) > 4096:
             self._open.clear()
+
+
+def _unseen(process: ProcId, error: OSError) -> Trouble:
+    return Trouble(status_of(error), f"pid {process.pid} cannot be looked at: {error.strerror}")
 
 
 def _system_call(thread: str) -> tuple[int, tuple[int, ...]]:

@@ -37,6 +37,11 @@ class Result:
     @property
     def failed(self) -> bool:
         """It may be tried again later."""
+        return self.telling or self.status in (Status.BLOCKED, Status.LATER)
+
+    @property
+    def telling(self) -> bool:
+        """It failed in a way that is evidence about the mechanism: a full disk, or a kernel that is busy, is none."""
         return self.status in (Status.REFUSED, Status.FAILED)
 
 

@@ -274,9 +274,9 @@ class Priority:
             held = self.memory.held.pop(key)
             if result.status is Status.RELIEVED:
                 self.memory.pairs.relieved(held.group, result.at)
-            elif result.failed and held.control is Control.SLICE:
+            elif result.telling and held.control is Control.SLICE:
                 self.memory.slices.refused(held.group, result.at)
-            elif result.failed:
+            elif result.telling:
                 self._strike(held.control, held.group, result.at)
 
     def _concerned(self, result: Result) -> list[str]:

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from ..faults import is_gone
+
 COMPANIONS = ("-wal", "-shm", "-journal")
 """What SQLite keeps beside a database file. They belong to it: counted, moved and deleted with it."""
 
@@ -52,7 +54,7 @@ def private_file(path: Path) -> Path:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except FileExistsError:
         for suffix in ("", *COMPANIONS):
-            if not suffix or os.path.lexists(f"{path}{suffix}"):
+            if not suffix or is_there(Path(f"{path}{suffix}")):
                 _check(Path(f"{path}{suffix}"), stat.S_ISREG, "a regular file")
         return path
     except OSError as error:
@@ -92,8 +94,19 @@ def for_root(path: Path) -> None:
     if os.geteuid() != 0:
         return
     for suffix in ("", *COMPANIONS):
-        if os.path.lexists(f"{path}{suffix}"):
+        if is_there(Path(f"{path}{suffix}")):
             _check(Path(f"{path}{suffix}"), stat.S_ISREG, "a regular file")
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is anything at `path`, a link that leads nowhere included. Raises StoreError if that cannot be told."""
+    try:
+        path.lstat()
+    except OSError as error:
+        if is_gone(error):
+            return False
+        raise _cannot(f"cannot look at {path}", error) from None
+    return True
 
 
 def size_with_companions(path: Path) -> int:

@@ -24,8 +24,9 @@ import msgspec
 
 from ...models.records import ProcId
 from ..decision import Control
+from ..faults import is_gone
 from ..ports import Knob, ThreadId, Value
-from .files import StoreError, UnsafeError, private_descriptor, private_directory, private_file
+from .files import StoreError, UnsafeError, is_there, private_descriptor, private_directory, private_file
 
 VERSION = 1
 """Of the schema. A ledger of a newer version is refused, not guessed at."""
@@ -168,7 +169,10 @@ class StateLock:
             raise LedgerError(f"{error}; or give a state directory that you may write (--state-dir)") from None
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except OSError as error:
+            if not isinstance(error, BlockingIOError):
+                os.close(self._fd)
+                raise LedgerError(f"{state_dir} cannot be locked: {error.strerror}") from None
             holder = os.pread(self._fd, 20, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(self._fd)
             raise StateBusyError(
@@ -197,8 +201,9 @@ class Ledger:
     """The ledger in `path`. Its directory must be locked by the caller (StateLock): there is one writer.
 
     A damaged file is moved to `.bad.N` and what can be read of it taken over; `notes` says so. A file that cannot be written makes
-    `intend` raise, and leaves undo what could be read. Raises LedgerError for a ledger of a newer version, for another program's
-    database, and for a file that somebody else could have put there or could change; such a file is left as it is.
+    `intend` raise, and leaves undo what could be read. One that cannot be read either makes `intend` raise until it can, and
+    `notes` says that nothing is known of it. Raises LedgerError for a ledger of a newer version, for another program's database,
+    and for a file that somebody else could have put there or could change; such a file is left as it is.
     """
 
     def __init__(self, path: Path, boot_id: str) -> None:
@@ -211,6 +216,7 @@ class Ledger:
         self._subjects: dict[Subject, dict[Knob, Chain]] = {}
         self._entries: dict[int, Entry] = {}  # the open ones
         self._foreign: set[Knob] = set()
+        self._unread = False  # not all of the file could be read yet
         self._dirty: dict[int, Entry | None] = {}  # to be written; None: to be deleted
         self._next = 1
         self._pruned = 0
@@ -231,6 +237,7 @@ class Ledger:
 
         Raises LedgerError if they are not: then nothing may be changed, and nothing is recorded.
         """
+        self._read_late()
         named = [msgspec.structs.replace(entry, id=self._next + index) for index, entry in enumerate(entries)]
         for entry in named:
             self._dirty[entry.id] = entry
@@ -341,9 +348,10 @@ class Ledger:
         flush, and nobody who reads the file can hold up a write. Raises sqlite3.Error, _DamageError, LedgerError."""
         try:
             private_file(self._path)
+            self._inode = self._path.stat().st_ino
         except UnsafeError as error:
             raise LedgerError(f"the ledger is not believed: {error}") from None
-        except StoreError as error:
+        except (StoreError, OSError) as error:
             raise sqlite3.OperationalError(str(error)) from None
         connection = sqlite3.connect(self._path, isolation_level=None, timeout=2.0)
         try:
@@ -365,7 +373,6 @@ class Ledger:
         except BaseException:
             connection.close()
             raise
-        self._inode = self._path.stat().st_ino
         self._connection = connection
         return connection
 
@@ -377,7 +384,18 @@ class Ledger:
             if entry is None:
                 raise _DamageError
             entries.append(entry)
-        self._adopt(entries)
+        self._adopt(entry for entry in entries if entry.id not in self._dirty)
+
+    def _read_late(self) -> None:
+        """Take over what could not be read when the ledger was opened: new rows must not take its numbers. Raises LedgerError."""
+        if not self._unread:
+            return
+        try:
+            self._load(self._open())
+        except (sqlite3.Error, _DamageError, UnicodeDecodeError) as error:
+            self.close()
+            raise LedgerError(self._explain(error)) from None
+        self._unread = False
 
     def _adopt(self, entries: Iterable[Entry]) -> None:
         rebooted = 0
@@ -411,11 +429,11 @@ class Ledger:
                 if companion.exists():
                     companion.rename(bad.with_name(bad.name + suffix))
         except OSError as error:
-            self._adopt(_salvage(self._path))
+            self._adopt(_salvage(self._path)[0])
             self.trouble = f"{self._path} is damaged and cannot be moved aside ({error.strerror}); move it away by hand"
             self.notes += (Note(self.trouble, True),)
             return
-        rows = _salvage(bad)
+        rows, _ = _salvage(bad)
         self._dirty.update({row.id: row for row in rows if row.boot_id == self._boot_id})
         self._adopt(rows)
         text = f"the ledger was damaged and is kept as {bad}; {len(self._entries)} open changes could be read of it"
@@ -424,9 +442,14 @@ class Ledger:
     def _read_only(self, error: sqlite3.Error) -> None:
         """The file cannot be opened for writing: take what can be read, so that undo works; changes are refused from now on."""
         self._explain(error)
-        self.notes += (Note(self.trouble, False),)
-        if self._path.exists():
-            self._adopt(_salvage(self._path))
+        rows, whole = _salvage(self._path)
+        self._unread = not whole
+        if whole:
+            self.notes += (Note(self.trouble, False),)
+        else:
+            text = f"not all of the ledger {self._path} can be read ({error}): what is still changed is not known; {_advice(error)}"
+            self.notes += (Note(f"{text}, then undo again", True),)
+        self._adopt(rows)
 
     def _flush(self) -> None:
         """Write what differs from the file in one durable transaction. Raises sqlite3.Error; then all is as before."""
@@ -473,16 +496,20 @@ class Ledger:
         return connection
 
     def _explain(self, error: Exception) -> str:
-        code = (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
-        advice = {
-            sqlite3.SQLITE_FULL: "free some space",
-            sqlite3.SQLITE_READONLY: "make it writable",
-            sqlite3.SQLITE_CANTOPEN: "check that its directory exists and is writable",
-            sqlite3.SQLITE_BUSY: "somebody holds it open for writing; close that program",
-            sqlite3.SQLITE_IOERR: "check the disk: full, over quota or failing",
-        }.get(code, "check that it is writable and not damaged")
-        self.trouble = f"the ledger {self._path} cannot be written ({error}): nothing is changed without it; {advice}"
+        self.trouble = f"the ledger {self._path} cannot be written ({error}): nothing is changed without it; {_advice(error)}"
         return self.trouble
+
+
+def _advice(error: Exception) -> str:
+    """What can be done about an error of SQLite."""
+    code = (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
+    return {
+        sqlite3.SQLITE_FULL: "free some space",
+        sqlite3.SQLITE_READONLY: "make it writable",
+        sqlite3.SQLITE_CANTOPEN: "check that its directory exists and is writable, and that descriptors are left",
+        sqlite3.SQLITE_BUSY: "somebody holds it open for writing; close that program",
+        sqlite3.SQLITE_IOERR: "check the disk: full, over quota or failing",
+    }.get(code, "check that it is writable and not damaged")
 
 
 class _DamageError(Exception):
@@ -507,12 +534,11 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
 def left_behind(state_dir: Path) -> bool:
     """Whether there is a ledger in this directory. Makes and opens nothing.
 
-    Raises LedgerError if somebody else could have written to the directory: what lies there is not believed.
+    Raises LedgerError if that cannot be told, or if somebody else could have written to the directory: what lies there is not
+    believed.
     """
-    if not os.path.lexists(state_dir):
-        return False
     try:
-        return os.path.lexists(private_directory(state_dir) / "ledger.db")
+        return is_there(state_dir) and is_there(private_directory(state_dir) / "ledger.db")
     except StoreError as error:
         raise LedgerError(str(error)) from None
 
@@ -584,9 +610,14 @@ def _value(text: str) -> Value:
     return value
 
 
-def _salvage(path: Path) -> list[Entry]:
-    """Every entry of a file that may be damaged or unwritable whose checksum holds. Changes nothing."""
-    entries = []
+def _salvage(path: Path) -> tuple[list[Entry], bool]:
+    """Every entry of a file that may be damaged or unwritable whose checksum holds; and whether that is all that was in it, as far
+    as can be told. Changes nothing."""
+    entries: list[Entry] = []
+    whole = False
+    if not _has(path):
+        return entries, True
+    log = path.with_name(f"{path.name}-wal")  # an immutable reader leaves it out
     # the write-ahead log belongs to it; where that cannot be used, the file alone
     for options in ("mode=ro", "mode=ro&immutable=1"):
         try:
@@ -603,13 +634,22 @@ def _salvage(path: Path) -> list[Entry]:
                     continue
                 if entry is not None:
                     entries.append(entry)
+            whole = len(entries) == len(numbers) and ("immutable" not in options or not _has(log))
         except (sqlite3.Error, UnicodeDecodeError):
             pass
         finally:
             connection.close()
-        if entries:
+        if entries or whole:
             break
-    return entries
+    return entries, whole
+
+
+def _has(path: Path) -> bool:
+    """Whether there may be something in this file."""
+    try:
+        return path.stat().st_size > 0
+    except OSError as error:
+        return not is_gone(error)
 
 
 def _text(raw: bytes) -> str:

@@ -6,13 +6,14 @@ port's methods are what the actuator may do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ...models.records import ProcId
 from ..decision import Control, Status
 from ..fences import FENCED, Limits, Part, key_of, name_for
-from ..ports import Kin, Knob, ThreadId, Trouble, Value
+from ..ports import Kin, Knob, Scan, ThreadId, Trouble, Value
 
 THREADED = (Control.NICE, Control.AFFINITY, Control.POLICY, Control.SLICE)
 WEIGHTS = {Control.CPU_SHARES: 1024, Control.CPU_WEIGHT: 100}  # with what a new cgroup has
@@ -58,7 +59,8 @@ class FakeKernel:
     """`ports.Kernel`. Starts with init, pid 1, which is also the one who acts unless a test says otherwise.
 
     `privileged` False behaves like a user without CAP_SYS_NICE. `before_write` is called with each knob before it is written: a
-    test looks there at what is durable already, raises to crash, or changes the world within the race.
+    test looks there at what is durable already, raises to crash, or changes the world within the race. `faults`: pids of which a
+    look or a change fails with this trouble. `exhausted`: what all of them fail with but within `reserve`, as without descriptors.
     """
 
     def __init__(self, cpus: int = 4, boot_id: str = "00000000-0000-4000-8000-000000000001") -> None:
@@ -68,6 +70,9 @@ class FakeKernel:
         self.privileged = True
         self.before_write: Callable[[Knob], None] | None = None
         self.writes: list[tuple[Knob, Value]] = []
+        self.faults: dict[int, Trouble] = {}
+        self.exhausted: Trouble | None = None
+        self._reserved = 0
         self.autogroups: dict[str, int] = {}
         self.cgroups: dict[tuple[Control, str], int] = {}  # a cgroup is there if it has a weight, and is idle if it has CPU_IDLE 1
         self.fences: dict[str, int] = {}  # by key: 0, FENCED or ALTERED
@@ -154,18 +159,21 @@ class FakeKernel:
             return ""
         return f"{control} is left alone: without CAP_SYS_NICE it could not be put back"
 
-    def kin(self, known: Container[int] = ()) -> tuple[Kin, ...]:
-        """All processes by pid, but for these."""
-        return tuple(self._kin(self.processes[pid]) for pid in sorted(self.processes) if pid not in known)
+    def kin(self, known: Container[int] = ()) -> Scan:
+        """All processes by pid, but for these, and for those that a test made fail."""
+        pids = [pid for pid in sorted(self.processes) if pid not in known]
+        faults = [fault for pid in pids if (fault := self._fault(pid)) is not None]
+        seen = tuple(self._kin(self.processes[pid]) for pid in pids if self._fault(pid) is None)
+        return Scan(seen, faults[0] if faults else None)
 
     def kin_of(self, process: ProcId) -> Kin | Trouble:
         """Where it stands."""
         found = self._process(process)
         return found if isinstance(found, Trouble) else self._kin(found)
 
-    def user_time(self, process: ProcId, thread: ThreadId) -> int | None:  # noqa: ARG002 - the port's
+    def user_time(self, process: ProcId, thread: ThreadId) -> int | Trouble | None:  # noqa: ARG002 - the port's
         """All sleep but while a test says otherwise."""
-        return None
+        return self._fault(process.pid)
 
     def threads(self, process: ProcId) -> tuple[ThreadId, ...] | Trouble:
         """Its threads."""
@@ -189,6 +197,9 @@ class FakeKernel:
 
     def read(self, knob: Knob) -> Value | Trouble:
         """The value now."""
+        fault = self._fault(knob.process.pid if knob.process is not None else 0)
+        if fault is not None:
+            return fault
         if knob.control is Control.FENCE:
             return self.fences.get(knob.key, 0)
         if knob.control in THREADED:
@@ -223,21 +234,34 @@ class FakeKernel:
         self.writes.append((knob, value))
         return None
 
-    def visible(self, knob: Knob, value: Value) -> Value:
+    def visible(self, knob: Knob, value: Value) -> Value | Trouble:
         """Within the cpuset, or all of it; a slice of the default's length is the default."""
         if knob.control is Control.SLICE and value == DEFAULT_SLICE:
             return 0
         found = self._find(knob) if knob.control is Control.AFFINITY else None
+        if isinstance(found, Trouble) and found.status is not Status.VANISHED:
+            return found
         if found is None or isinstance(found, Trouble) or isinstance(value, int):
             return value
         return _clipped(value, found[0].cpuset)
 
-    def lasting(self, knob: Knob, value: Value) -> Value:
+    def lasting(self, knob: Knob, value: Value) -> Value | Trouble:
         """All CPUs for a whole cpuset."""
         found = self._find(knob) if knob.control is Control.AFFINITY else None
+        if isinstance(found, Trouble) and found.status is not Status.VANISHED:
+            return found
         if found is None or isinstance(found, Trouble) or value != found[0].cpuset:
             return value
         return self.cpus
+
+    @contextmanager
+    def reserve(self) -> Iterator[None]:
+        """Within it nothing is exhausted."""
+        self._reserved += 1
+        try:
+            yield
+        finally:
+            self._reserved -= 1
 
     # --- below -----------------------------------------------------------------------------------------------------------------
 
@@ -285,13 +309,22 @@ class FakeKernel:
         self.autogroups[key] = 0
         return key
 
+    def _fault(self, pid: int) -> Trouble | None:
+        return self.faults.get(pid) or (None if self._reserved else self.exhausted)
+
     def _process(self, process: ProcId) -> FakeProcess | Trouble:
+        fault = self._fault(process.pid)
+        if fault is not None:
+            return fault
         found = self.processes.get(process.pid)
         return found if found is not None and found.id == process else Trouble(Status.VANISHED, f"pid {process.pid} is gone")
 
     def _find(self, knob: Knob) -> tuple[FakeProcess, FakeThread] | Trouble:
         assert knob.process is not None
         assert knob.thread is not None
+        fault = self._fault(knob.process.pid)
+        if fault is not None:
+            return fault
         process = self.processes.get(knob.process.pid)
         thread = None if process is None else process.threads.get(knob.thread.tid)
         if process is None or thread is None or thread.id != knob.thread:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from ...models.records import ProcId
-from ..ports import Run, Wait
+from ..ports import Run, Trouble, Wait
 
 
 class FakeLocks:
@@ -15,6 +15,7 @@ class FakeLocks:
     def __init__(self) -> None:
         self.waiting: list[Wait] = []
         self.running: dict[ProcId, Run] = {}
+        self.unseen: dict[ProcId, Trouble] = {}  # who cannot be looked at
         self.paths: dict[ProcId, tuple[str, ...]] = {}
         self.reads = self.rests = 0
 
@@ -36,12 +37,12 @@ class FakeLocks:
         """Counted."""
         self.rests += 1
 
-    def run(self, process: ProcId, thread: int = 0) -> Run | None:  # noqa: ARG002 - one thread is all
+    def run(self, process: ProcId, thread: int = 0) -> Run | Trouble | None:  # noqa: ARG002 - one thread is all
         """As set."""
         self.reads += 1
-        return self.running.get(process)
+        return self.unseen.get(process) or self.running.get(process)
 
-    def cgroups(self, process: ProcId) -> tuple[str, ...]:
+    def cgroups(self, process: ProcId) -> tuple[str, ...] | Trouble:
         """As set."""
         self.reads += 1
-        return self.paths.get(process, ())
+        return self.unseen.get(process) or self.paths.get(process, ())

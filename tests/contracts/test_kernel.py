@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -35,6 +37,7 @@ class World(Protocol):
     def thread(self, process: ProcId) -> int: ...
     def end(self, process: ProcId) -> None: ...
     def cgroup(self) -> str: ...
+    def blinded(self, process: ProcId) -> AbstractContextManager[object]: ...
     def close(self) -> None: ...
 
 
@@ -63,6 +66,12 @@ class FakeWorld:
     def cgroup(self) -> str:
         self.fake.cgroups[Control.CPU_SHARES, "/made"] = 1024
         return "/made"
+
+    @contextmanager
+    def blinded(self, process: ProcId) -> Iterator[None]:
+        self.fake.faults[process.pid] = Trouble(Status.BLOCKED, "Too many open files")
+        yield
+        del self.fake.faults[process.pid]
 
     def close(self) -> None:
         pass
@@ -99,6 +108,20 @@ class RealWorld:
             self._group = None
             pytest.skip(f"no cgroup can be made: {error.strerror}")
         return f"/{self._group.name}"
+
+    @contextmanager
+    def blinded(self, process: ProcId) -> Iterator[None]:
+        """Whatever is opened of this process fails, as without descriptors."""
+        real = os.open
+
+        def fail(path: str, *rest: int) -> int:
+            if str(path).startswith(f"/proc/{process.pid}/"):
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            return real(path, *rest)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "open", fail)
+            yield
 
     def close(self) -> None:
         if self._group is not None:
@@ -319,7 +342,7 @@ def test_a_cgroup_is_idle_or_has_a_weight_that_is_never_lost(world: World) -> No
 def test_kin_tells_parent_session_and_group_and_who_takes_over_an_orphan(world: World) -> None:
     process = world.start()
     child, orphan = world.fork(process), world.fork(process, orphan=True)
-    kin = {each.id: each for each in world.kernel.kin()}
+    kin = {each.id: each for each in world.kernel.kin().kin}
     assert list(kin) == sorted(kin)
     assert kin[process] == world.kernel.kin_of(process)
     assert kin[process].session == kin[process].group == process.pid
@@ -327,7 +350,7 @@ def test_kin_tells_parent_session_and_group_and_who_takes_over_an_orphan(world: 
     assert kin[child].session == kin[orphan].session == process.pid
     assert kin[orphan].parent != process.pid
     assert world.kernel.itself() in kin
-    fresh = {each.id for each in world.kernel.kin({process.pid, child.pid})}
+    fresh = {each.id for each in world.kernel.kin({process.pid, child.pid}).kin}
     assert orphan in fresh
     assert not {process, child} & fresh
 
@@ -384,3 +407,32 @@ def test_the_boot_has_a_name_and_time_does_not_stand_still(world: World) -> None
 @pytest.mark.skipif(os.geteuid() != 0, reason="only who may lower a nice can set one")
 def test_who_may_lower_a_nice_is_forbidden_nothing(world: World) -> None:
     assert [world.kernel.forbidden(control) for control in Control] == [""] * len(Control)
+
+
+def test_who_cannot_be_looked_at_is_not_gone(world: World) -> None:
+    process, other = world.start(), world.start()
+    where = knob(Control.NICE, process)
+    with world.blinded(process):
+        scan = world.kernel.kin()
+        answers = [
+            world.kernel.read(where),
+            world.kernel.write(where, 0, 5),
+            world.kernel.threads(process),
+            world.kernel.kin_of(process),
+            world.kernel.autogroup(process),
+            world.kernel.user_time(process, ThreadId(*process)),
+            scan.unread,
+        ]
+        assert [answer.status for answer in answers if isinstance(answer, Trouble)] == [Status.BLOCKED] * len(answers)
+        seen = {kin.id for kin in scan.kin}
+        assert other in seen
+        assert process not in seen
+        assert world.kernel.kin({process.pid}).unread is None, "whom nobody asks for need not be looked at"
+    assert world.kernel.kin().unread is None
+    assert value(world, where) == 0
+
+
+def test_a_reserve_may_be_asked_for_within_another(world: World) -> None:
+    process = world.start()
+    with world.kernel.reserve(), world.kernel.reserve():
+        assert value(world, knob(Control.NICE, process)) == 0

@@ -275,7 +275,7 @@ def later(then):
     while kernel.uptime_ticks() <= then:
         time.sleep(0.001)
 reused = touched = caught = 0
-plain = LinuxKernel._is
+plain = LinuxKernel._doubt
 for turn in range(12):
     pid = child()
     identity = ProcId(pid, ticks(pid))
@@ -294,9 +294,9 @@ for turn in range(12):
                 end(pid)
                 impostor = child(pid)
             return answer
-        LinuxKernel._is = check
+        LinuxKernel._doubt = check
     trouble = kernel.write(knob, 0, 10)
-    LinuxKernel._is = plain
+    LinuxKernel._doubt = plain
     reused += impostor == pid
     caught += trouble is not None and trouble.status is Status.VANISHED
     touched += os.getpriority(os.PRIO_PROCESS, impostor) != 0
@@ -404,7 +404,7 @@ os.setgroups([])
 os.setgid(65534)
 os.setuid(65534)
 kernel = LinuxKernel()
-own, init = kernel.itself(), kernel.kin()[0].id
+own, init = kernel.itself(), kernel.kin().kin[0].id
 def knob(process):
     return Knob(Control.SLICE, process, ThreadId(*process), "")
 print(kernel.read(knob(own)), kernel.write(knob(own), 0, 300_000), kernel.read(knob(own)))
@@ -482,7 +482,7 @@ def test_names_with_parentheses_and_newlines_do_not_shift_the_fields(tmp_path: P
     (tmp_path / "42" / "stat").write_text("42 (a) b\n) R 1 2) S 7 8 9 " + "0 " * 15 + "4711 0\n")
     (tmp_path / "self").mkdir()
     (tmp_path / "self" / "mountinfo").write_text("")
-    kin = LinuxKernel(tmp_path).kin()
+    kin = LinuxKernel(tmp_path).kin().kin
     assert [(each.id, each.parent, each.group, each.session) for each in kin] == [(ProcId(42, 4711), 7, 8, 9)]
 
 

@@ -24,7 +24,7 @@ from nicety.scheduler.linux.cgroup import find
 from nicety.scheduler.linux.control import LinuxKernel
 from nicety.scheduler.linux.fence import Fences
 from nicety.scheduler.linux.identity import cgroup_and_unit
-from nicety.scheduler.ports import Trouble
+from nicety.scheduler.ports import Scan, Trouble
 from nicety.scheduler.store.ledger import StateBusyError
 from nicety.scheduler.testing.bench import WHY, Bench
 from nicety.scheduler.testing.puppet import Puppet, proc_id
@@ -370,7 +370,7 @@ def test_a_process_that_ends_is_gone_for_it_is_in_the_root_by_then(tmp_path: Pat
     for folder in (tmp_path / "20", task):
         (folder / "cgroup").write_text("0::/nowhere\n")
     (tmp_path / "20" / "stat").write_text(f"20 (a) R 1 20 20 0 -1 {flags} " + " ".join(["0"] * 12) + " 7\n")
-    answer = Fences(str(tmp_path), FOUND, lambda: ()).plan(ProcId(20, 7), Limits(300, 0, 0))
+    answer = Fences(str(tmp_path), FOUND, lambda: Scan((), None)).plan(ProcId(20, 7), Limits(300, 0, 0))
     assert isinstance(answer, Trouble)
     assert answer.status is status
 
@@ -400,7 +400,7 @@ def test_a_cgroup_of_systemd_is_ours_only_where_it_was_given_away(places: Places
         with Puppet() as puppet:
             places.admit(puppet.id)
             (unit / "cgroup.procs").write_text(str(puppet.pid))
-            fences = Fences("/proc", replace(FOUND, manager=None), lambda: (), systemd=tmp_path)
+            fences = Fences("/proc", replace(FOUND, manager=None), lambda: Scan((), None), systemd=tmp_path)
             answer = fences.plan(puppet.id, Limits(300, 0, 0))
             assert isinstance(answer, Trouble)
             assert "Delegate=" in answer.text

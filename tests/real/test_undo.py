@@ -329,7 +329,7 @@ state = Path(sys.argv[1])
 ledger = Ledger(state / "ledger.db", kernel.boot_id())
 acting = Acting(ledger, kernel, {}, {}, Clock())
 pid = child()
-identity = next(kin.id for kin in kernel.kin() if kin.id.pid == pid)
+identity = next(kin.id for kin in kernel.kin().kin if kin.id.pid == pid)
 why = Why("t", "t", {}, (), ())
 print(acting.apply([Decision("s-0.0", "p", "t", Set(Control.NICE, identity, "", 10), why)])[0].status.value)
 while kernel.uptime_ticks() <= identity.start_ticks:

@@ -180,7 +180,7 @@ def test_a_ledger_that_cannot_be_written_stops_changes_and_undo_still_works(tmp_
     outcomes = bench.apply(
         *(set_nice(other, 5 + each) for each in range(1)), *(set_nice(bench.kernel.start(), 3) for _ in range(200))
     )
-    assert {outcome.status for outcome in outcomes} == {Status.FAILED}
+    assert {outcome.status for outcome in outcomes} == {Status.BLOCKED}
     assert all("nothing is changed without it" in outcome.detail and "free some space" in outcome.detail for outcome in outcomes)
     assert bench.nice(other.pid) == 0
     (outcome,) = bench.actuator.undo()
@@ -1210,3 +1210,113 @@ TestWorld.settings = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
+
+
+# --- what cannot be looked at -----------------------------------------------------------------------------------------------------
+
+FULL = Trouble(Status.BLOCKED, "Too many open files")
+
+
+def test_whom_nobody_can_look_at_is_not_gone(bench: Bench) -> None:
+    process = bench.kernel.start()
+    bench.apply(set_nice(process, 10))
+    bench.kernel.exhausted = FULL
+    for _ in range(40):
+        assert bench.actuator.settle() == ()
+    assert open_rows(bench) == 1
+    (outcome,) = bench.actuator.undo()
+    assert outcome.status is Status.APPLIED, "a few descriptors were kept back for it"
+    bench.kernel.exhausted = None
+    assert bench.nice(process.pid) == 0
+
+
+def test_an_undo_that_cannot_look_at_its_target_says_so_and_keeps_the_entry(bench: Bench) -> None:
+    process = bench.kernel.start()
+    bench.apply(set_nice(process, 10))
+    bench.kernel.faults[process.pid] = FULL
+    (outcome,) = bench.actuator.undo()
+    assert (outcome.status, outcome.detail) == (Status.BLOCKED, FULL.text)
+    assert open_rows(bench) == 1
+    del bench.kernel.faults[process.pid]
+    assert [outcome.status for outcome in bench.actuator.undo()] == [Status.APPLIED]
+    assert (bench.nice(process.pid), open_rows(bench)) == (0, 0)
+
+
+@pytest.mark.parametrize("status", [Status.BLOCKED, Status.LATER, Status.FAILED])
+def test_an_heir_that_cannot_be_looked_at_keeps_the_entry_open(bench: Bench, status: Status) -> None:
+    process = bench.kernel.start()
+    bench.apply(set_nice(process, 10))
+    heir = bench.kernel.fork(process.pid)
+    bench.kernel.faults[heir.pid] = Trouble(status, "not now")
+    (outcome,) = bench.actuator.undo()
+    assert (outcome.status, bench.nice(process.pid)) == (Status.PARTIAL, 0)
+    assert "not now" in outcome.detail
+    assert open_rows(bench) == 1
+    for _ in range(40):
+        assert bench.actuator.settle() == (), "what undo put back is nobody's change by hand"
+    bench.kernel.faults.clear()
+    assert bench.actuator.undo()[0].status is Status.APPLIED
+    assert (bench.nice(heir.pid), open_rows(bench)) == (0, 0)
+
+
+def test_an_ended_parent_is_closed_only_when_all_could_be_looked_at(bench: Bench) -> None:
+    process = bench.kernel.start()
+    bench.apply(set_nice(process, 10))
+    heir = bench.kernel.fork(process.pid)
+    bench.kernel.exit(process.pid)
+    bench.kernel.faults[heir.pid] = FULL
+    for _ in range(40):
+        bench.actuator.settle()
+    assert open_rows(bench) == 1
+    bench.kernel.faults.clear()
+    for _ in range(40):
+        bench.actuator.settle()
+    assert [entry.process for entry in bench.ledger.outstanding()] == [heir], "it was adopted"
+    bench.actuator.undo()
+    assert bench.nice(heir.pid) == 0
+
+
+def test_a_child_is_not_called_changed_by_hand_where_its_parent_cannot_be_found(bench: Bench) -> None:
+    process = bench.kernel.start()
+    bench.apply(Set(Control.NICE, process, "", 10, expected=0))
+    heir, other = bench.kernel.fork(process.pid), bench.kernel.start()
+    bench.kernel.faults[other.pid] = FULL
+    (outcome,) = bench.apply(Set(Control.NICE, heir, "", 15, expected=0))
+    assert outcome.status is Status.BLOCKED
+    bench.kernel.faults.clear()
+    assert bench.apply(Set(Control.NICE, heir, "", 15, expected=0))[0].status is Status.APPLIED
+    bench.actuator.undo()
+    assert [bench.nice(each.pid) for each in (process, heir)] == [0, 0]
+
+
+def test_a_change_that_cannot_be_read_back_stays_open(bench: Bench) -> None:
+    process = bench.kernel.start()
+    stored = bench.kernel._store
+
+    def store(knob: Knob, value: Value) -> None:
+        stored(knob, value)
+        bench.kernel.faults[process.pid] = FULL
+
+    bench.kernel._store = store  # type: ignore[method-assign]
+    (outcome,) = bench.apply(set_nice(process, 10))
+    assert outcome.status is Status.BLOCKED
+    assert open_rows(bench) == 1
+    bench.kernel._store = stored  # type: ignore[method-assign]
+    bench.kernel.faults.clear()
+    bench.actuator.undo()
+    assert (bench.nice(process.pid), open_rows(bench)) == (0, 0)
+
+
+def test_a_write_that_failed_half_way_stays_open(bench: Bench) -> None:
+    process = bench.kernel.start()
+    write = bench.kernel.write
+
+    def half(knob: Knob, expected: Value, value: Value) -> Trouble | None:
+        write(knob, expected, value)
+        return Trouble(Status.BLOCKED, "Too many open files; what was made of it could not be taken away")
+
+    bench.kernel.write = half  # type: ignore[method-assign]
+    bench.apply(Set(Control.FENCE, process, "", (300, 0, 0)))
+    bench.kernel.write = write  # type: ignore[method-assign]
+    assert open_rows(bench) == 1, "the fence is there"
+    assert [outcome.status for outcome in bench.actuator.undo()] == [Status.APPLIED]

@@ -343,3 +343,42 @@ def test_who_may_be_busy_is_taken_for_it(busy: float | None, rule: str) -> None:
     guards = Guard(Config(), "s", GuardMemory())
     pool = a_pool(workers=tuple(msgspec.structs.replace(worker, busy=busy) for worker in a_pool().workers))
     assert rules(guards, world(1, pools=[pool]), decide(Recycle("web", WORKER), "worker", "quarantine")) == [rule]
+
+
+# --- what nicety itself lacks -----------------------------------------------------------------------------------------------------
+
+
+def blocked(guards: Guard, seq: int, decision: Decision) -> None:
+    guards.learn(Result(decision.action, decision.target, Status.BLOCKED, world(seq).at))
+
+
+def test_while_nothing_can_be_recorded_nothing_new_is_tried_and_that_is_said_once() -> None:
+    guards, changes = guard(), [nice(), resize(5), decide(Recycle("web", WORKER), "w")]
+    tick = world(1, pools=[idle(a_pool())])
+    assert rules(guards, tick, nice()) == [""]
+    blocked(guards, 1, nice())
+    again = [rules(guards, msgspec.structs.replace(tick, seq=2), *changes) for _ in range(2)]
+    assert again[0] == ["blocked"] * 3, "also what would have turned something else"
+    assert again[1] == ["stands"] * 3
+    assert guards.memory.backoff == {}, "it is no fault of the target"
+    assert rules(guards, tick, decide(Restore(Control.NICE, HOG, ""), "t"), decide(Flag("web", WORKER, "leak"), "w")) == ["", ""]
+
+
+def test_it_is_tried_again_after_a_pause_that_doubles_and_ends_when_something_can_be_done() -> None:
+    guards, first = guard(cooldown=0.0), nice()
+    blocked(guards, 1, first)
+    blocked(guards, 1, nice(ProcId(21, 21)))
+    assert guards.memory.blocked is not None
+    assert guards.memory.blocked.failures == 1, "those of one tick are one"
+    assert rules(guards, world(2), first) == ["blocked"]
+    assert rules(guards, world(3), first) == [""]
+    blocked(guards, 3, first)
+    assert [rules(guards, world(seq), first) for seq in (4, 6, 7)] == [["blocked"], ["stands"], [""]]
+    guards.learn(Result(first.action, first.target, Status.APPLIED, world(7).at))
+    assert guards.memory.blocked is None
+
+
+def test_what_comes_later_is_waited_for_where_it_is_and_nowhere_else() -> None:
+    guards = guard()
+    guards.learn(Result(nice().action, nice().target, Status.LATER, world(1).at))
+    assert rules(guards, world(2), nice(), nice(ProcId(21, 21))) == ["cool-down", ""]

@@ -556,3 +556,28 @@ def test_what_is_forgotten_is_proposed_again_in_full_and_nothing_else() -> None:
     demotes.forget(lambda each: "make" in each.about)
     (again,) = observed(demotes, contention(2, service(), hogs(), make))
     assert (again.target, sets([again])) == ("group make session 30", [(Control.AUTOGROUP, ProcId(30, 30), 19)])
+
+
+@pytest.mark.parametrize("slice_ms", [0.0, 0.1])
+def test_a_full_disk_is_no_strike_against_a_mechanism(slice_ms: float) -> None:
+    demotes = policy(slice_ms=slice_ms)
+    asked: list[Control] = []
+    for seq in range(1, 60):
+        tick = contention(seq)
+        decisions = demotes.propose(tick)
+        asked += [decision.action.control for decision in decisions if isinstance(decision.action, Set)]
+        for decision in decisions:
+            demotes.admit(decision)
+            demotes.learn(Result(decision.action, decision.target, Status.BLOCKED, tick.at))
+    assert set(asked) == {asked[0]}, "nothing was done, so nothing was shown to be without effect"
+    assert demotes.memory.strikes == {}
+    assert demotes.memory.held == {}
+
+
+def test_a_restore_that_the_disk_held_up_is_asked_for_again() -> None:
+    demotes = policy()
+    step(demotes, contention(1))
+    (key,) = demotes.memory.held
+    held = demotes.memory.held[key]
+    demotes.learn(Result(Restore(held.control, held.process, held.cgroup), held.target, Status.BLOCKED, contention(2).at))
+    assert key in demotes.memory.held

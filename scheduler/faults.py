@@ -1,0 +1,68 @@
+"""What an error of a system call means. The one place that decides it. Pure: knows errnos and statuses, no file and no kernel.
+
+Only GONE says something about whether a target is there. After anything else it is *not known now*: what is recorded of it stays
+recorded, and is looked at again. FULL and LATER say nothing about a target or a mechanism either: see `decision.Status`.
+"""
+
+from __future__ import annotations
+
+import errno
+from enum import StrEnum
+
+from .decision import Status
+
+
+class Fault(StrEnum):
+    """What an errno means."""
+
+    GONE = "gone"  # it is not there any more
+    DENIED = "denied"  # not allowed, or this kernel does not have it
+    FULL = "full"  # descriptors, memory, disk or quota are used up: ours or the machine's, never the target's
+    LATER = "later"  # busy or interrupted: the same call may succeed in a moment
+    BROKEN = "broken"  # the medium fails, or an error that nobody expects here
+
+
+_MEANING = {
+    Fault.GONE: (errno.ENOENT, errno.ESRCH),
+    Fault.DENIED: (errno.EPERM, errno.EACCES, errno.EROFS, errno.ENOSYS, errno.EOPNOTSUPP),
+    Fault.FULL: (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS),
+    Fault.LATER: (errno.EAGAIN, errno.EINTR, errno.EBUSY),
+}
+_FAULTS = {number: fault for fault, numbers in _MEANING.items() for number in numbers}
+_STATUSES = {
+    Fault.GONE: Status.VANISHED,
+    Fault.DENIED: Status.REFUSED,
+    Fault.FULL: Status.BLOCKED,
+    Fault.LATER: Status.LATER,
+    Fault.BROKEN: Status.FAILED,
+}
+
+
+def fault_of(error: OSError, *, cgroup: bool = False) -> Fault:
+    """What this error means. `cgroup`: it comes from a file of a cgroup, which gives ENODEV when the cgroup was removed while the
+    file was open; elsewhere ENODEV is no proof of anything.
+
+    >>> fault_of(OSError(errno.EMFILE, "Too many open files"))
+    <Fault.FULL: 'full'>
+    """
+    if cgroup and error.errno == errno.ENODEV:
+        return Fault.GONE
+    return _FAULTS.get(error.errno or 0, Fault.BROKEN)
+
+
+def is_gone(error: OSError, *, cgroup: bool = False) -> bool:
+    """Whether this error proves that what was asked for is not there any more."""
+    return fault_of(error, cgroup=cgroup) is Fault.GONE
+
+
+def status_of(error: OSError, *, cgroup: bool = False) -> Status:
+    """The status of an outcome that ends with this error.
+
+    >>> status_of(OSError(errno.EIO, "Input/output error"))
+    <Status.FAILED: 'failed'>
+    """
+    return _STATUSES[fault_of(error, cgroup=cgroup)]
+
+
+UNKNOWN = frozenset({Status.BLOCKED, Status.LATER, Status.FAILED})
+"""Statuses of a look that say nothing about what was looked at. After REFUSED it is known at least that it is not ours to see."""

@@ -1,0 +1,47 @@
+"""Descriptors that are kept back, so that undo works when all others are taken. Must not know what they are used for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+SPARE = 6
+"""What an undo has open at once: three files of the ledger and its directory, two of /proc."""
+
+
+class Reserve:
+    """So many descriptors that nobody uses. They are taken when it is made; who finds none free then begins with fewer."""
+
+    def __init__(self, count: int = SPARE) -> None:
+        self._count = count
+        self._held: list[int] = []
+        self._lent = 0
+        self._take()
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """Within it, and within those that are within it, the descriptors are free. Afterwards they are taken again."""
+        self._lent += 1
+        self.close()
+        try:
+            yield
+        finally:
+            self._lent -= 1
+            if not self._lent:
+                self._take()
+
+    def close(self) -> None:
+        """Give them back. Idempotent."""
+        while self._held:
+            os.close(self._held.pop())
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _take(self) -> None:
+        try:
+            while len(self._held) < self._count:
+                self._held.append(os.open("/", os.O_PATH | os.O_CLOEXEC))
+        except OSError:
+            return  # the next time that it was lent it tries again
