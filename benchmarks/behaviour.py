@@ -278,6 +278,9 @@ def cost(model: BehaviourModel, groups: int = 1000, ticks: int = 40) -> float:
     base = rng.gamma(1.0, 0.3, (groups, len(BEHAVIOUR_CHANNELS)))
     base[:, :2] = 1 + rng.integers(0, 4, (groups, 2))
     base[:, BEHAVIOUR_CHANNELS.index("slices")] *= 300
+    base[:, BEHAVIOUR_CHANNELS.index("brief")] *= rng.random(groups) < 0.02  # few start what comes and goes
+    used = [BEHAVIOUR_CHANNELS.index(name) for name in ("cpu", "brief", "wait")]
+    base[:, BEHAVIOUR_CHANNELS.index("demand")] = base[:, used].sum(axis=1)  # as measured, it is never less than what was used
     traits = slice(BEHAVIOUR_CHANNELS.index("serves"), None)
     base[:, traits] = rng.random(base[:, traits].shape) < 0.2
     names, behaviours, spent = [f"program {i}" for i in range(groups)], Behaviours(model, CERTAINTY), []

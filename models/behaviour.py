@@ -127,10 +127,10 @@ LOADING_SECONDS = 10.0
 loads is no different from batch work until it is used; nobody waits longer without turning to something else (Nielsen, Usability
 Engineering, 1993, ch. 5)."""
 
-START_FAULTS = 15_000.0
+START_FAULTS = 12_000.0
 """Page faults per second of CPU from which a tick looks like a start. While ipykernel, dask, hypercorn, uvicorn and mpd read their
-code they took 34,000 to 56,000; a Python loop took 10,000 in its first tick, compressors and a compiler mostly below 13,000 after
-theirs (2026-12-01)."""
+code they took 34,000 to 56,000, and 14,000 to 62,000 at a load of 60 on 2 CPUs; a Python loop took 10,000 in its first tick,
+compressors and a compiler mostly below 13,000 after theirs (2026-12-01)."""
 
 START_SECONDS = 10.0
 """Seconds of CPU time that a start may take (chosen: several times that of large Python and Java services). Not of the clock: an
@@ -205,7 +205,7 @@ class Summaries:
         self._io_ticks = np.zeros(0)
         self._active = np.zeros(0)
         self._traits = np.zeros((0, len(_TRAITS)))
-        self._state = np.zeros((0, len(_STATE)))
+        self._state = np.zeros((len(_STATE), 0))
         self._last = np.zeros(0, dtype=np.int64)
         self.forgotten: list[int] = []
         """Slots given up in the last step: what was kept of them elsewhere is void."""
@@ -276,7 +276,7 @@ class Summaries:
         columns = [_SUMS.index(name) for name in ("mass", "processes", "used", "demand")]
         mass, processes, used, demand = self._sums[slots][:, columns].T
         serves, _, served_for, terminal, keys, shows, fed, asked = self._traits[slots].T  # NaN, not known, is no sign of anybody
-        spent, _, starts, _, swarms, _ = self._state[slots].T
+        spent, _, starts, _, swarms, _ = self._state[:, slots]
         loads = self._active[slots] * self._interval < LOADING_SECONDS
         why = {
             Spared.KEYS: keys > 0,
@@ -292,12 +292,12 @@ class Summaries:
 
     def swarms(self, slots: Ints) -> Floats:
         """[n] Cores that brief children of each use, 0 where they have not long enough used enough to be a swarm."""
-        *_, swarms, brief = self._state[slots].T
+        swarms, brief = self._state[-2:, slots]
         return np.asarray(np.where(swarms >= SWARM_SECONDS, np.maximum(brief, np.finfo(np.float64).tiny), 0.0))
 
     def renewed(self, slots: Ints) -> NDArray[np.bool_]:
         """[n] Whether all processes of each have come lately, and take the place of others."""
-        return np.asarray(self._state[slots, _STATE.index("settled")] == 2)
+        return np.asarray(self._state[_STATE.index("settled"), slots] == 2)
 
     def _add(self, slots: Ints, values: Floats) -> NDArray[np.bool_]:
         values = np.clip(values, 0.0, _LARGEST)
@@ -358,7 +358,7 @@ class Summaries:
 
         A start shows by its faults: in this tick, or in most of what was used so far while all processes are young.
         """
-        spent, started, starts, settled, swarms, _ = self._state[slots].T
+        spent, started, starts, settled, swarms, _ = self._state[:, slots]
         there, cpu, brief = channels["processes"] > 0, channels["cpu"], channels["brief"]
         faulting = channels["faults"] >= START_FAULTS * cpu
         spent = spent + cpu * self._interval
@@ -366,17 +366,10 @@ class Summaries:
         new = (channels["young"] >= channels["processes"]) & (started > spent / 2)
         enough = brief >= np.where(swarms >= SWARM_SECONDS, LITTLE_CORES / 2, LITTLE_CORES)
         swarms = np.clip(swarms + np.where(enough, self._interval, -self._interval), 0.0, SWARM_SECONDS + SWARM_KEPT_SECONDS)
-        self._state[slots] = np.stack(
-            [
-                spent,
-                started,
-                np.where(told, faulting | new, starts),
-                np.where(there, np.where(channels["settled"] > 0, 1.0, np.where(settled > 0, 2.0, 0.0)), settled),
-                swarms,
-                brief,
-            ],
-            axis=1,
-        )
+        now = np.where(channels["settled"] > 0, 1.0, np.where(settled > 0, 2.0, 0.0))
+        changed = (spent, started, np.where(told, faulting | new, starts), np.where(there, now, settled), swarms, brief)
+        for row, values in zip(self._state, changed, strict=True):
+            row[slots] = values
 
     def _slots_of(self, groups: Sequence[str]) -> Ints:
         known = self._slots
@@ -395,7 +388,7 @@ class Summaries:
             self._io_ticks = np.append(self._io_ticks, np.zeros(more))
             self._active = np.append(self._active, np.zeros(more))
             self._traits = np.vstack([self._traits, np.full((more, len(_TRAITS)), np.nan)])
-            self._state = np.vstack([self._state, np.zeros((more, len(_STATE)))])
+            self._state = np.hstack([self._state, np.zeros((len(_STATE), more))])
             self._last = np.append(self._last, np.zeros(more, dtype=np.int64))
             self._free = list(range(size + more - 1, size - 1, -1))
         slot = self._free.pop()
@@ -420,7 +413,7 @@ class Summaries:
         slot = self._slots.pop(group)
         self._sums[slot] = self._io[slot] = self._io_ticks[slot] = self._active[slot] = 0.0
         self._traits[slot] = np.nan
-        self._state[slot] = 0.0
+        self._state[:, slot] = 0.0
         self._free.append(slot)
         return slot
 
@@ -538,13 +531,14 @@ class Behaviours:
             brief = self._summaries.swarms(fresh)
             swarm = (brief > 0) & (held != _LATENCY) & (chances[:, _BATCH] < self._certainty)
             held = np.where(swarm, _BATCH, held)
-            spared = np.where(held == _BATCH, self._summaries.spared(fresh, before == _BATCH), 0)
-            held = np.where(spared > 0, _NONE, held)
+            spared, batch = np.zeros(len(fresh), dtype=np.int64), np.flatnonzero(held == _BATCH)
+            spared[batch] = self._summaries.spared(fresh[batch], before[batch] == _BATCH)
+            held[spared > 0] = _NONE
             succeeds = (before == _LATENCY) & (held != _LATENCY) & self._summaries.renewed(fresh)
-            self._held[fresh] = np.where(succeeds, _LATENCY, held)
-            ruled = np.select([succeeds, swarm & (held == _BATCH)], [RULED.index(Ruled.SUCCEEDS), RULED.index(Ruled.SWARM)], 0)
-            spared = np.where(succeeds, 0, spared)
-            words = np.column_stack([chances[:, :2], self._held[fresh], spared, ruled])
+            held[succeeds], spared[succeeds] = _LATENCY, 0
+            ruled = succeeds * RULED.index(Ruled.SUCCEEDS) + (swarm & (held == _BATCH)) * RULED.index(Ruled.SWARM)
+            self._held[fresh] = held
+            words = np.column_stack([chances[:, :2], held, spared, ruled])
             news = (np.abs(words - self._words[fresh]) > NEWS).any(axis=1)
             self._words[fresh[news]] = words[news]
             told_of = zip(fresh[news].tolist(), rows[news], words[news].tolist(), brief[news].tolist(), strict=True)

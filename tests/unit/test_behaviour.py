@@ -436,7 +436,7 @@ def test_a_start_that_ends_within_a_tick_is_no_behaviour_until_the_process_is_ol
 
 
 def test_a_start_may_take_long_where_the_cpu_is_short_and_not_for_ever() -> None:
-    squeezed = replace(STARTING, cpu=0.3, wait=1.5, threads=2, young=0, faults=10_000)
+    squeezed = replace(STARTING, cpu=0.3, wait=1.5, threads=2, young=0, faults=6_000)
     assert set(latencies(Behaviours(MODEL, 0.9), squeezed, int(START_SECONDS / 0.3) - 1)) == {Latency.NONE}
     assert [*latencies(Behaviours(MODEL, 0.9), replace(STARTING, young=0), int(START_SECONDS / 0.9) + 2)][-1] is Latency.BATCH
 
