@@ -98,6 +98,7 @@ def measure(place: Path, seconds: float, act: bool) -> dict[str, Any]:
             last = ask(place / "control.sock", "status", PATIENCE)
             answers.append(time.monotonic() - asked)
             time.sleep(ASKED_EACH)
+        changes = len(ask(place / "control.sock", "status", PATIENCE, full=True)["changes_in_force"])
     finally:
         daemon.send_signal(signal.SIGTERM)
         code = daemon.wait(120)
@@ -108,8 +109,9 @@ def measure(place: Path, seconds: float, act: bool) -> dict[str, Any]:
         "share_missed": missed / max(ticks + missed, 1),
         "cpu_ms_a_tick": (last["own_cpu_seconds"] - first["own_cpu_seconds"]) / max(ticks, 1) * 1e3,
         "answers": sorted(answers),
-        "nice": last.get("own_nice"),
-        "changes": len(last["changes_in_force"]),
+        "nice": last["own_nice"],
+        "budget": last["budget"],
+        "changes": changes,
         "processes": sum(group["processes"] for group in last["groups"]),
         "exit": code,
     }
