@@ -197,6 +197,7 @@ def test_the_kernel_remembers_an_affinity_that_a_cpuset_hides_and_so_do_we(cpuse
         whole = kernel.read(knob)
         assert whole == (0, 1)
         lasting = kernel.lasting(knob, whole)
+        assert not isinstance(lasting, Trouble)
         assert kernel.write(knob, whole, (1,)) is None
         (cpuset_group / "cpuset.cpus").write_text("0")
         assert kernel.read(knob) == kernel.visible(knob, (1,)) == (0,)

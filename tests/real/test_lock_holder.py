@@ -21,7 +21,7 @@ from nicety.scheduler.linux.control import LinuxKernel
 from nicety.scheduler.linux.holders import FileLock, file_locks
 from nicety.scheduler.linux.locks import AGAIN, ALIKE, LASTING, STRANGERS, LinuxLocks
 from nicety.scheduler.paths import Loaded, Paths
-from nicety.scheduler.ports import Wait
+from nicety.scheduler.ports import Run, Wait
 from nicety.scheduler.store.ledger import Ledger, StateLock
 from nicety.scheduler.testing.contention import KINDS, Scene, last_cpu
 
@@ -62,7 +62,7 @@ def test_who_waits_for_a_lock_and_who_holds_it_is_seen(kind: str) -> None:
         else:
             assert (wait.holder, wait.possible) == (None, (scene.holder,))
         run = locks.run(scene.holder)
-        assert run is not None
+        assert isinstance(run, Run)
         assert run.cpu > 0
         assert locks.run(scene.holder._replace(start_ticks=1)) is None
 
