@@ -134,9 +134,10 @@ def _brief(
     row_after = np.full(count + 1, -1, dtype=np.intp)  # of each process of `before`; the last: of nobody
     row_after[at[there]] = np.flatnonzero(there)
     gone = np.flatnonzero(row_after[:-1] < 0)
-    fresh = np.zeros(count + 1)
-    fresh[gone] = before["cpu_ns"][gone].astype(np.float64) + before["child_cpu_ns"][gone].astype(np.float64)
-    counted = fresh if owed is None else fresh + np.append(owed, 0.0)
+    waits, fresh = np.zeros(count + 1) if owed is None else np.append(owed, 0.0), np.zeros(count + 1)
+    fresh[gone] = before["cpu_ns"][gone].astype(np.float64) + before["child_cpu_ns"][gone].astype(np.float64) + waits[gone]
+    waits[gone] = 0.0  # who is gone leaves what he owed: his heir gains it with the rest of him
+    counted = fresh + waits
     if not counted.any():
         return collected, np.zeros(len(collected))
     parents = _parents(before)

@@ -21,7 +21,7 @@ from nicety.scheduler.observer import Observer
 
 CGROUPS = find(Path("/proc/self/mountinfo").read_text())
 HOG = "import time\nend = time.monotonic() + 30\nwhile time.monotonic() < end: pass"
-QUOTA = 0.05  # of a CPU: little enough that it is used up early in each period on a busy machine too
+QUOTA = 0.01  # of a CPU, the least there is: used up as soon as it runs, on a busy machine too
 
 
 @pytest.fixture
@@ -71,5 +71,5 @@ def test_a_hog_that_its_quota_stops_is_told_from_one_that_waits_for_others(limit
         source.close()
     assert statistics.median(group.cpu for group in seen) == pytest.approx(QUOTA, abs=0.03)
     stopped = statistics.median(group.throttled for group in seen)
-    assert 0.4 < stopped <= 1 - QUOTA + 0.05
+    assert 0.3 < stopped <= 1 - QUOTA + 0.05
     assert stopped <= statistics.median(group.wait for group in seen) + 0.1, "being stopped is a part of waiting"

@@ -185,3 +185,12 @@ def test_brief_children_never_used_more_than_the_cpus_could_do() -> None:
 def test_a_circle_of_parents_in_a_torn_table_ends() -> None:
     before = table(SHELL, {**MAKE, "ppid": 30, "cpu_ns": SECOND}, {**CHILD, "cpu_ns": SECOND})
     assert rates(before, table({**SHELL, "child_cpu_ns": SECOND}), 0, SECOND, 100).brief.tolist() == [1.0]
+
+
+def test_who_ends_before_he_gained_what_he_owed_leaves_it_to_who_collects_him() -> None:
+    first = table(SHELL, MAKE, {**CHILD, "cpu_ns": 50 * SECOND})
+    second, third = table(SHELL, MAKE), table(SHELL)
+    owed = rates(first, second, 0, SECOND, 100).owed
+    owed = rates(second, third, SECOND, 2 * SECOND, 200, owed=owed).owed
+    last = rates(third, table({**SHELL, "child_cpu_ns": round(50.25 * SECOND)}), 2 * SECOND, 3 * SECOND, 300, owed=owed)
+    assert last.brief.tolist() == [0.25]
