@@ -198,7 +198,8 @@ class _Builder:
             raise _FlawError("a process is there twice in one tick: it was not written by nicety, or its rows were sorted anew")
         at = int(tick["at_ns"][0])
         uptime = self._uptime(str(tick["boot_id"][0]), at, int(table["start_ticks"].max()))
-        return Snapshot(at, int(tick["wall_ns"][0]), uptime, table, identities, HostSample((), 0, 0, None), ())
+        host = HostSample((0,) * int(tick["machine_cpus"][0]), 0, 0, None)  # how busy they were is in no export
+        return Snapshot(at, int(tick["wall_ns"][0]), uptime, table, identities, host, ())
 
     def _identity(self, comm: str, program: str, cgroup: str, unit: str, uid: int, port: int) -> Identity:
         """Equal ones are the same object, as a reader of /proc gives them."""

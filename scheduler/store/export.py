@@ -27,6 +27,7 @@ COLUMNS: dict[str, str] = {
     "at_ns": "int64",
     "wall": "string",
     "wall_ns": "int64",
+    "machine_cpus": "uint16",
     "pid": "uint32",
     "start_ticks": "uint64",
     "comm": "string",
@@ -65,7 +66,8 @@ COLUMNS: dict[str, str] = {
     "asked": "bool_",
 }
 """Columns of a sample file and their Arrow types. `session` is the recording's, `kernel_session` getsid(2) of the process;
-`cpu_exact` is false where cpu_ns counts in steps of 10 ms; the last seven are of `Trait`."""
+`machine_cpus` are the CPUs of the machine, more of which nothing can use; `cpu_exact` is false where cpu_ns counts in steps of
+10 ms; the last seven are of `Trait`."""
 
 DECISION_COLUMNS = (
     *("wall", "wall_ns", "id", "session", "seq", "policy", "action", "target", "pids", "status"),
@@ -210,6 +212,7 @@ def _samples(session: str, boot_id: str, snapshot: Any) -> dict[str, list[Any]]:
         "at_ns": [snapshot.at] * n,
         "wall": [_iso(snapshot.wall)] * n,
         "wall_ns": [snapshot.wall] * n,
+        "machine_cpus": [len(snapshot.host.cpu_busy_ns)] * n,
         "comm": [it.comm for it in ids],
         "program": [it.program for it in ids],
         "cgroup": [it.cgroup for it in ids],
