@@ -431,7 +431,8 @@ def status(context: typer.Context, as_json: JsonOption = False, config: ConfigOp
 def undo(context: typer.Context, as_json: JsonOption = False, config: ConfigOption = None, state_dir: StateOption = None) -> None:
     """Put every changed value back.
 
-    A running daemon does it itself and pauses. Exit 3 if something was left because somebody else has changed it since.
+    A running daemon does it itself and pauses. Exit 3 if something was left because somebody else has changed it since,
+    or not all of it could be put back; 1 if it could not be looked at or written.
     """
     import msgspec
 
