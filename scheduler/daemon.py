@@ -75,8 +75,9 @@ ALOOF = ("gunicorn", "uwsgi", "celery")
 RECALL_SECONDS = 1.5
 """Longest time that a start reads what pools did before: 4.5 hours of 300 processes and 16 workers take 0.7 to 1.1 s."""
 
-SLOW = 0.25
-"""Share of the interval for which the daemon may wait for a CPU: what it decides comes so much later."""
+SLOW, SLOW_STANDING_BACK = 0.1, 0.25
+"""Share of the interval for which the daemon may wait for a CPU, and for which it may while it stands back: what it decides, and
+what it answers, comes so much later."""
 
 ATTEND_NS = 20_000_000
 """Time within a tick after which relief, socket and watchdog are seen to. Chosen: most ticks are over before that, and whoever
@@ -318,8 +319,12 @@ class Daemon:
 
     def _keep_up(self) -> None:
         """Have the share of a CPU that the ticks need, and no more while something is demoted."""
-        now, most = self._clock.monotonic(), round(SLOW * self._config.daemon.interval * 1e9)
-        self._steps.run("own priority", lambda: self._own_priority.follow(now, self._demoted, most))
+        now = self._clock.monotonic()
+        self._steps.run("own priority", lambda: self._own_priority.follow(now, self._demoted, self._most_wait()))
+
+    def _most_wait(self) -> int:
+        """ns that it may wait for a CPU in a tick."""
+        return round((SLOW_STANDING_BACK if self._own_priority.nice > 0 else SLOW) * self._config.daemon.interval * 1e9)
 
     def _serve(self, until: float) -> None:
         """Answer the socket until then, or until somebody was answered."""
@@ -350,7 +355,7 @@ class Daemon:
         took = max(0, now - due)
         ahead = max(took // step + 1, self._budget.pace.ticks)
         self._missed += ahead - self._budget.pace.ticks
-        self._steps.run("own priority", lambda: self._own_priority.ticked(now, took, round(SLOW * step)))
+        self._steps.run("own priority", lambda: self._own_priority.ticked(now, took, self._most_wait()))
         return due + step * ahead
 
     def _turn(self, at: int) -> Iterator[str]:
