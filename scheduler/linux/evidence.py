@@ -19,7 +19,7 @@ import platform
 import socket
 import struct
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ...models.records import ProcId
@@ -86,6 +86,7 @@ def look(process: ProcId, proc: Path = Path("/proc")) -> Evidence | None:
     if len(fields) < 20:
         return None  # ended meanwhile
     targets = _targets(place / "fd")
+    held = Counter((targets or {}).values())  # who leaks descriptors has many of one file
     states, children = _tasks(place)
     return Evidence(
         id=process,
@@ -99,8 +100,8 @@ def look(process: ProcId, proc: Path = Path("/proc")) -> Evidence | None:
         thread_states=states,
         children=tuple(_child(proc, pid) for pid in children),
         descriptors=None if targets is None else len(targets),
-        descriptor_kinds=_counted(_kind(target) for target in (targets or {}).values()),
-        descriptor_targets=_counted(_what(target) for target in (targets or {}).values())[:TARGETS],
+        descriptor_kinds=_named(_kind, held),
+        descriptor_targets=_named(_what, held)[:TARGETS],
         descriptor_limit=_limit(place),
         memory=_memory(place),
         mappings=_mappings(place),
@@ -192,8 +193,16 @@ def _what(target: str) -> str:
     return printable(target)[:100] if target.startswith("/") else f"{_kind(target)}s"
 
 
-def _counted(values: Iterable[str]) -> tuple[tuple[str, int], ...]:
-    counts = Counter(values)
+def _named(name: Callable[[str], str], held: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
+    """How many there are by the name of what they are, most first."""
+    counts: Counter[str] = Counter()
+    for target, many in held.items():
+        counts[name(target)] += many
+    return _sorted(counts)
+
+
+def _sorted(counts: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
+    """Most first."""
     return tuple(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
@@ -213,7 +222,7 @@ def _tasks(place: Path) -> tuple[tuple[tuple[str, int], ...], list[int]]:
         found.append(f"{state} in {where}" if where else state)
         if len(children) < CHILDREN:
             children += [int(pid) for pid in _read(task / "children").split()]
-    return _counted(found)[:TARGETS], sorted(children)[:CHILDREN]
+    return _sorted(Counter(found))[:TARGETS], sorted(children)[:CHILDREN]
 
 
 def _child(proc: Path, pid: int) -> tuple[int, str, str]:
