@@ -6,6 +6,7 @@ only ones in a procfs made of links, so that a cycle has some hundred calls and 
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import shutil
@@ -142,6 +143,7 @@ def world() -> Iterator[World]:
         made = World(Path(folder))
         yield made
         made.puppet.close()
+        gc.collect()  # the descriptors that each of hundreds of kernels keeps back
         for cgroup in made.cgroups:
             for _ in range(1000):
                 with suppress(OSError):
@@ -173,9 +175,9 @@ class Cycle:
 
     def run(self) -> None:
         """Nothing of it may raise."""
-        clock, groups = FakeClock(), groups_of(self.world)
+        clock, groups, locks = FakeClock(), groups_of(self.world), LinuxLocks(self.world.proc)
         with closing(Ledger(self.state / "ledger.db", self._kernel.boot_id())) as ledger:
-            acting = Acting(ledger, self._kernel, {}, {}, clock, locks=LinuxLocks(self.world.proc))
+            acting = Acting(ledger, self._kernel, {}, {}, clock, locks=locks)
             acting.apply(decided(self._actions[0], 0))
             with self.calls.paused():
                 self.heir = self.world.child()
@@ -185,6 +187,7 @@ class Cycle:
                 acting.apply(decided(self._actions[1], 1))
                 acting.settle()
             self.undone = acting.undo()
+        locks.rest()
 
     def rows(self) -> list[tuple[str, str, str]]:
         """What the file says: (control, status, decision)."""
