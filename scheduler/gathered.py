@@ -20,7 +20,7 @@ POLICIES = {0: "other", 1: "fifo", 2: "rr", 3: "batch", 5: "idle", 6: "deadline"
 
 _MEMBER = re.compile(r"(?<=\S) (?:pid|session) \d+$")
 
-RANK = (Status.FAILED, Status.REFUSED, Status.FOREIGN, Status.PARTIAL)
+RANK = (Status.FAILED, Status.BLOCKED, Status.REFUSED, Status.LATER, Status.FOREIGN, Status.PARTIAL)
 """Outcomes that mean trouble, the worst first."""
 
 
