@@ -56,6 +56,9 @@ NAMED = 5
 REMEMBERED_SECONDS = 120.0
 """How long a latency group that had work counts as there: a service may be idle for a while and must not wake up unprotected."""
 
+STOPPED_SECONDS = 60.0
+"""How long a group that its own quota stopped is no victim of others (chosen: a service that is asked in bursts is stopped in those)."""
+
 SOON = 3
 """Foreseen is what the first so many horizons say (1, 3 and 6 ticks): a demotion acts at once, further ahead it buys nothing."""
 
@@ -121,6 +124,7 @@ class PriorityMemory(Memory):
     pairs: Pairs = msgspec.field(default_factory=Pairs)
     need: Need | None = None
     unseen: bool = False  # most of the pressure comes from nobody visible
+    stopped: dict[str, int] = msgspec.field(default_factory=dict)  # latency group -> ns when its own quota last explained its wait
     youngest: int = 0  # start of the youngest member a tick ago: who is no younger has lasted for a tick
     tried: list[str] = msgspec.field(default_factory=list)  # wishes that had their turn while more are wished for than may change
     slices: Slices = msgspec.field(default_factory=Slices)
@@ -186,6 +190,7 @@ class Priority:
         memory.pairs.forget(tick.at)
         self.demoted_before = frozenset((held.group, held.control) for held in self._demoted())
         protected = self._protected(tick)
+        self._note_stopped(tick, protected)
         contenders = [group for group in tick.groups if group.latency is Latency.BATCH and group.members]
         memory.unseen = bool(self._config.enabled and protected) and unseen(tick.machine, protected, memory.unseen)
         view = self._view(tick, protected, contenders) if self._config.enabled and protected and contenders else None
@@ -226,7 +231,7 @@ class Priority:
                 figures=figures(throttled_share=group.throttled, wait_cores=group.wait, cpu_cores=group.cpu),
             )
             for group in protected
-            if throttled(group)
+            if group.name in memory.stopped
         ]
         if memory.unseen:
             text = (
@@ -355,6 +360,13 @@ class Priority:
         }
         return [group for group in groups if group.name in memory.active]
 
+    def _note_stopped(self, tick: Tick, protected: list[Group]) -> None:
+        """Whom its own quota stops is no victim until that has not been seen for a while: a quota bites now and then."""
+        memory = self.memory
+        memory.stopped = {name: at for name, at in memory.stopped.items() if tick.at - at <= STOPPED_SECONDS * 1e9} | {
+            group.name: tick.at for group in protected if throttled(group)
+        }
+
     def _view(self, tick: Tick, protected: list[Group], contenders: list[Group]) -> View:
         config, machine, outlook = self._config, tick.machine, Outlook(tick)
 
@@ -364,7 +376,7 @@ class Priority:
 
         most = float(machine.cpus)
         expected = {group.name: min(soon(group), most) for group in (*protected, *contenders)}
-        expected |= {group.name: min(expected[group.name], group.cpu) for group in protected if throttled(group)}
+        expected |= {group.name: min(expected[group.name], group.cpu) for group in protected if group.name in self.memory.stopped}
         latency_soon = sum(expected[group.name] for group in protected)
         batch_soon = sum(expected[group.name] for group in contenders)
         latency_now, batch_now = sum(group.demand for group in protected), sum(group.demand for group in contenders)
@@ -372,7 +384,7 @@ class Priority:
         capacity = machine.cpus - max(0.0, machine.busy - classed)
         both = max(latency_now, latency_soon) >= LATENCY_DEMAND and max(batch_now, batch_soon) >= BATCH_DEMAND
         crowded = machine.busy >= BUSY * machine.cpus and batch_now >= BATCH_DEMAND
-        victims = [group for group in protected if not throttled(group)]
+        victims = [group for group in protected if group.name not in self.memory.stopped]
 
         def waiting(share: float) -> list[Group]:
             return [group for group in victims if group.wait > WAIT_FLOOR and wait_share(group) > share]

@@ -70,9 +70,10 @@ def helpers(frees: Mapping[str, float], lacking: float) -> tuple[frozenset[str],
 def throttled(group: Group) -> bool:
     """Whether its own quota explains what the group waits for.
 
-    While a cgroup is stopped all its runnable threads wait: cpu + wait of them on average. So a share of that is the quota's.
+    While a cgroup is stopped all its runnable threads wait: cpu + wait of them on average, but at least one, for only what wants to
+    run is stopped. So a share of that is the quota's.
     """
-    return group.wait > WAIT_FLOOR and group.throttled * (group.cpu + group.wait) >= QUOTA * group.wait
+    return group.wait > WAIT_FLOOR and group.throttled * max(1.0, group.cpu + group.wait) >= QUOTA * group.wait
 
 
 def others(machine: Machine, protected: Sequence[Group]) -> float:

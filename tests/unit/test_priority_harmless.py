@@ -275,6 +275,15 @@ def test_nothing_is_demoted_for_a_group_that_its_own_quota_stops() -> None:
     assert decision.why.figures["victim"] == "web"
 
 
+def test_a_quota_that_stops_a_group_now_and_then_is_believed_for_a_minute() -> None:
+    demotes = policy()
+    assert step(demotes, tick(0, service(cpu=0.08, wait=0.1, throttled=0.1), batch(cpu=1.4))) == []
+    now = tick(59, service(cpu=0.08, wait=0.1), batch(cpu=1.4))
+    assert step(demotes, now) == []
+    assert [note.topic for note in demotes.notes(now)] == ["quota service"]
+    assert demoted(step(demotes, tick(61, service(cpu=0.08, wait=0.1), batch(cpu=1.4)))) == ["hogs"]
+
+
 def test_expected_demand_stays_within_the_machine() -> None:
     said = [a_forecast("hogs", "cpu", 106.6), a_forecast("service", "cpu", 50.0)]
     (decision,) = step(policy(), tick(0, service(), batch(), forecasts=said))

@@ -59,6 +59,7 @@ def test_what_is_foreseen_of_a_group_is_what_it_has_and_what_is_idle() -> None:
     [
         (0.5, 0.5, 0.5, True),  # one thread at half a CPU of quota
         (0.5, 3.5, 0.87, True),  # four of them
+        (0.08, 0.1, 0.1, True),  # mostly idle, and stopped when it has work
         (0.4, 0.2, 0.05, False),  # stopped now and then, delayed by others
         (0.4, 0.2, 0.0, False),
         (0.4, 0.004, 0.5, False),  # it does not wait
