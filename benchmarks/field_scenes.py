@@ -23,6 +23,7 @@ class Way(StrEnum):
 
     NICE = "nice 19"
     AUTOGROUP = "autogroup 19"
+    IDLE = "SCHED_IDLE"
     CHILD = "a child cgroup of the least weight"
     AFFINITY = "one CPU only"
 
@@ -43,7 +44,7 @@ def by_hand(*names: str, ways: tuple[Way, ...] = (Way.NICE, Way.AUTOGROUP, Way.A
     return tuple(Hand(way, names) for way in ways)
 
 
-TOGETHER = (Way.NICE, Way.CHILD, Way.AFFINITY)
+TOGETHER = (Way.NICE, Way.IDLE, Way.CHILD, Way.AFFINITY)
 """What can help in one session and cgroup: there are no autogroups there."""
 
 

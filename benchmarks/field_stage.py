@@ -429,6 +429,8 @@ class Stage:
                         for tid in map(int, os.listdir(f"/proc/{row.pid}/task")):  # noqa: PTH208
                             if hand.way is Way.NICE:
                                 os.setpriority(os.PRIO_PROCESS, tid, 19 if lowered else 0)
+                            elif hand.way is Way.IDLE:
+                                os.sched_setscheduler(tid, os.SCHED_IDLE if lowered else os.SCHED_OTHER, os.sched_param(0))
                             else:
                                 os.sched_setaffinity(tid, cpus)
 
