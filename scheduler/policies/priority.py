@@ -57,7 +57,7 @@ REMEMBERED_SECONDS = 120.0
 """How long a latency group that had work counts as there: a service may be idle for a while and must not wake up unprotected."""
 
 STOPPED_SECONDS = 60.0
-"""How long a group that its own quota stopped is no victim of others (chosen: a service that is asked in bursts is stopped then)."""
+"""How long a group that its own quota stopped is no victim of others (chosen: what is asked in bursts is stopped in those)."""
 
 SOON = 3
 """Foreseen is what the first so many horizons say (1, 3 and 6 ticks): a demotion acts at once, further ahead it buys nothing."""
