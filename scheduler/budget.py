@@ -33,8 +33,8 @@ LEVELS: tuple[tuple[Pace, str], ...] = (
     (Pace(), ""),
     (Pace(2), "io and descriptor counts of ordinary processes half as often"),
     (Pace(2, 4), "looks at pools between ticks a quarter as often"),
-    (Pace(2, 4, 4), "looks for deadlocks each fourth tick"),
-    (Pace(2, 4, 4, 2), "each second tick only"),
+    (Pace(2, 4, 4), "looks for deadlocks every fourth tick"),
+    (Pace(2, 4, 4, 2), "every second tick only"),
 )
 """What is reduced on each level, on top of those before it. io counts no rarer than that: the class of a new group, which is told
 after 24 ticks, rests on them too."""
