@@ -13,6 +13,7 @@ import re
 import time
 from collections.abc import Callable, Container
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 from ...models.records import ProcId
@@ -50,13 +51,13 @@ class LinuxKernel:
     def __init__(self, proc_root: Path = Path("/proc"), cgroups: Cgroups | None = None) -> None:
         self._proc = str(proc_root)
         self._cgroups = find(_text(f"{self._proc}/self/mountinfo")) if cgroups is None else cgroups
-        self._fences = Fences(self._proc, self._cgroups, self.kin)
+        self._fences = Fences(self._proc, self._cgroups, partial(_scan, self._proc))
         self._slices = Slices()
         self._reserve = Reserve()
         self._boot_id = ""
         self._may_renice = _may_renice(self._proc)
         self._readers: dict[Control, Callable[[int], Value]] = {**_READ, Control.SLICE: self._slices.read}
-        self._writers: dict[Control, Callable[[int, Value], None]] = {**_WRITE, Control.SLICE: self._set_slice}
+        self._writers: dict[Control, Callable[[int, Value], None]] = {**_WRITE, Control.SLICE: partial(_set_slice, self._slices)}
 
     # --- the machine -----------------------------------------------------------------------------------------------------------
 
@@ -89,26 +90,11 @@ class LinuxKernel:
     def kin(self, known: Container[int] = ()) -> Scan:
         """See `ports.Kernel`. Those that vanish meanwhile are left out, and those that we are denied twice: under hidepid they are
         another user's, whom we could not change either."""
-        try:
-            pids = sorted(int(name) for name in os.listdir(self._proc) if name.isdigit())  # noqa: PTH208 - hot
-        except OSError as error:
-            return Scan((), Trouble(status_of(error), f"{self._proc} cannot be read: {error.strerror}"))
-        found, unread = list[Kin](), None
-        for pid in pids:
-            if pid in known:
-                continue
-            kin = self._kin_at(pid)
-            if isinstance(kin, Trouble) and kin.status is Status.REFUSED:
-                kin = self._kin_at(pid)
-            if not isinstance(kin, Trouble):
-                found.append(kin)
-            elif kin.status in UNKNOWN:
-                unread = unread or kin
-        return Scan(tuple(found), unread)
+        return _scan(self._proc, known)
 
     def kin_of(self, process: ProcId) -> Kin | Trouble:
         """Parent, session and process group, from /proc/PID/stat."""
-        kin = self._kin_at(process.pid)
+        kin = _kin_at(self._proc, process.pid)
         return kin if isinstance(kin, Trouble) or kin.id == process else _vanished(process)
 
     def threads(self, process: ProcId) -> tuple[ThreadId, ...] | Trouble:
@@ -249,13 +235,6 @@ class LinuxKernel:
 
     # --- below -----------------------------------------------------------------------------------------------------------------
 
-    def _kin_at(self, pid: int) -> Kin | Trouble:
-        """Whoever has this pid."""
-        try:
-            return _kin(pid, _stat(f"{self._proc}/{pid}/stat"))
-        except OSError as error:
-            return _unseen(error, pid)
-
     def _doubt(self, process: ProcId, thread: ThreadId) -> Trouble | None:
         """What speaks against this thread being there, None for nothing: a number that is another's now has another start time, or
         another process."""
@@ -351,9 +330,6 @@ class LinuxKernel:
         assert knob.process is not None
         return self._fences.build(knob.process, knob.key)
 
-    def _set_slice(self, tid: int, value: Value) -> None:
-        self._slices.write(tid, _number(value))
-
     def _error(self, error: OSError, knob: Knob) -> Trouble:
         """What came of a system call on a knob."""
         fault = fault_of(error)
@@ -389,6 +365,38 @@ def _may_renice(proc: str) -> bool:
         return False
     effective = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
     return effective is not None and bool(int(effective[1], 16) & _CAP_SYS_NICE) and ids.split() == _ALL_IDS
+
+
+def _scan(proc: str, known: Container[int] = ()) -> Scan:
+    """All processes below `proc` but those with these pids."""
+    try:
+        pids = sorted(int(name) for name in os.listdir(proc) if name.isdigit())  # noqa: PTH208 - hot
+    except OSError as error:
+        return Scan((), Trouble(status_of(error), f"{proc} cannot be read: {error.strerror}"))
+    found, unread = list[Kin](), None
+    for pid in pids:
+        if pid in known:
+            continue
+        kin = _kin_at(proc, pid)
+        if isinstance(kin, Trouble) and kin.status is Status.REFUSED:
+            kin = _kin_at(proc, pid)
+        if not isinstance(kin, Trouble):
+            found.append(kin)
+        elif kin.status in UNKNOWN:
+            unread = unread or kin
+    return Scan(tuple(found), unread)
+
+
+def _kin_at(proc: str, pid: int) -> Kin | Trouble:
+    """Whoever has this pid."""
+    try:
+        return _kin(pid, _stat(f"{proc}/{pid}/stat"))
+    except OSError as error:
+        return _unseen(error, pid)
+
+
+def _set_slice(slices: Slices, tid: int, value: Value) -> None:
+    slices.write(tid, _number(value))
 
 
 def _affinity(tid: int) -> Value:
