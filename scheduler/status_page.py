@@ -58,8 +58,8 @@ def status_page(answer: Record, width: int | None) -> str:
 
 def _facts(answer: Record, columns: int) -> list[str]:
     rows = [("nicety", _head(answer)), ("cannot", str(answer.get("cannot", "")))]
-    rows += [("own cost", _cost(answer)), ("models", _models(answer))]
-    known = HEAD | COST | MODELS | LISTS
+    rows += [("own cost", _cost(answer)), ("budget", _budget(answer)), ("models", _models(answer))]
+    known = HEAD | COST | MODELS | LISTS | {"budget"}
     rows += [(_named(key), _told(key, value)) for key, value in answer.items() if key not in known and not isinstance(value, list)]
     lines = list[str]()
     for label, text in rows:
@@ -95,6 +95,16 @@ def _cost(answer: Record) -> str:
     lost = [("trace", answer.get("trace_ticks_dropped", 0)), ("decision", answer.get("decision_ticks_dropped", 0))]
     said += [f"{plural(int(many), f'{store} tick')} lost" for store, many in lost if many]
     return ", ".join(said)
+
+
+def _budget(answer: Record) -> str:
+    budget = answer.get("budget")
+    if not isinstance(budget, dict):
+        return ""
+    used = "not measured yet" if budget["share"] is None else f"{share(float(budget['share']))} used"
+    reduced = budget["reduced"]
+    said = f"; less often: {'; '.join(reduced)}" if reduced else ""
+    return f"{used}, of {share(float(budget['limit']))} of one CPU{said}"
 
 
 def _models(answer: Record) -> str:

@@ -68,9 +68,9 @@ def test_it_is_the_page_that_a_person_reads() -> None:
         "nicety      0.1.0, acting, for 1 h 2 min, 3720 ticks (2 missed), session",
         "            5e551017",
         "own cost    37.2 s of CPU (1 % of one CPU), 50.0 MiB, 3 decision ticks lost",
+        "budget      1.2 % used, of 3 % of one CPU",
         "models      demand 0123456789ab, behaviour none, anomaly baseline, retraining in",
         "            5 h 0 min",
-        "budget      share 0.012, limit 0.03, reduced none",
         "",
         "What holds now",
         "  Most of the CPU goes to processes that nicety cannot see.",
@@ -147,3 +147,10 @@ def test_names_are_never_obeyed_by_a_terminal() -> None:
     answer = {**ANSWER, "mode": hostile, "groups": [a_row(hostile)], hostile: 1, "changes": [a_change(group=hostile)]}
     page = status_page({**answer, "notes": [{"text": hostile}], "odd": [hostile]}, 80)
     assert all(line.isprintable() for line in page.split("\n")), page
+
+
+def test_the_budget_says_what_is_done_less_often() -> None:
+    before = status_page({"version": "0.1.0", "budget": {"share": None, "limit": 0.03, "reduced": []}}, 80)
+    assert "budget      not measured yet, of 3 % of one CPU" in before.splitlines()
+    over = status_page({"version": "0.1.0", "budget": {"share": 0.05, "limit": 0.03, "reduced": ["a", "b"]}}, 80)
+    assert "budget      5 % used, of 3 % of one CPU; less often: a; b" in over.splitlines()
