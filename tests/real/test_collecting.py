@@ -576,6 +576,8 @@ def test_without_rights_the_rest_is_read_and_the_gaps_are_named() -> None:
         from nicety.models.records import Known
         child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
         while b"stdin" not in open(f"/proc/{child.pid}/cmdline", "rb").read(): time.sleep(0.01)
+        # what it used is counted when it leaves the CPU or at the next clock tick
+        while open(f"/proc/{child.pid}/stat").read().rpartition(")")[2].split()[0] != "S": time.sleep(0.01)
         os.setresuid(65534, 65534, 65534)
         source = ProcSource()
         for _ in range(2):
