@@ -352,7 +352,7 @@ def train(context: typer.Context) -> None:
 
 Things = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[THING]...", help='Policies, pools or groups, e.g. pool_size, web, "program make"; none: all.'),
+    typer.Argument(metavar="THING", help='Policies, pools or groups, e.g. pool_size, web, "program make"; none: all.'),
 ]
 ForOption = Annotated[
     float | None, typer.Option("--for", parser=_seconds, metavar="TIME", help="Observe again after this time, e.g. 1h.")
