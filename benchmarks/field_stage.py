@@ -35,7 +35,7 @@ LOOK = 0.5
 DEPLOY = 4.0
 """Seconds between two deploys."""
 
-QUOTA_PERIOD, QUOTA_ROOM, QUOTA_LOOK = 0.01, 1.6, 3.0
+QUOTA_PERIOD, QUOTA_ROOM, QUOTA_LOOK = 0.05, 1.15, 3.0
 """The throttled service's quota: seconds of a period, times the CPU that it uses on average, seconds over which that is seen."""
 
 LEAST = {"cpu.shares": "2", "cpu.weight": "1"}
