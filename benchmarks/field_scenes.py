@@ -94,6 +94,7 @@ class Scene:
     layout: Layout = Layout.SESSIONS
     inside: frozenset[str] = frozenset()  # programs in a pid namespace of their own, and nicety with them; (): no namespace
     quota: str = ""  # program that its own cgroup's quota throttles
+    apart: str = ""  # program that has the last CPU to itself: it and the others cannot delay each other
     deploys: str = ""  # program that is redeployed (SIGHUP) again and again
     demotes: bool = True  # whether a demotion can be right
 
@@ -101,7 +102,7 @@ class Scene:
     def needs(self) -> set[str]:
         """What must be installed for it."""
         own = {need for program in self.programs for need in program.needs}
-        tools = {"setsid", "sh"} | ({"unshare"} if self.inside else set())
+        tools = {"setsid", "sh"} | ({"unshare"} if self.inside else set()) | ({"taskset"} if self.apart else set())
         return own | tools | ({"chrt"} if any(isinstance(load, Transactions) for load in self.load) else set())
 
 
@@ -125,11 +126,11 @@ SCENES = (
     ),
     Scene(
         "quota",
-        "a service that its own cgroup's quota throttles, beside an innocent batch job",
-        (programs.redis(), programs.hogs(2, rest=0.005)),
-        (asks_redis(400),),
-        by_hand("hogs"),
+        "a service that its own cgroup's quota throttles, beside batch work on a CPU of its own that cannot delay it",
+        (programs.redis(), programs.hogs(3)),
+        (asks_redis(200, turns=340_000),),
         quota="redis",
+        apart="hogs",
         demotes=False,
     ),
     Scene(

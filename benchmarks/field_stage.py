@@ -35,7 +35,7 @@ LOOK = 0.5
 DEPLOY = 4.0
 """Seconds between two deploys."""
 
-QUOTA_PERIOD, QUOTA_ROOM, QUOTA_LOOK = 0.05, 1.15, 3.0
+QUOTA_PERIOD, QUOTA_ROOM, QUOTA_LOOK = 0.05, 1.3, 3.0
 """The throttled service's quota: seconds of a period, times the CPU that it uses on average, seconds over which that is seen."""
 
 LEAST = {"cpu.shares": "2", "cpu.weight": "1"}
@@ -270,13 +270,20 @@ class Stage:
             words = program.command(self.site)
             launcher = self._inside if program.name in self.scene.inside else self._outside
             alone = [] if self.scene.layout is Layout.TOGETHER else ["setsid"]
-            prefix = [*alone, *(into(cgroup) if cgroup is not None else [])]
+            prefix = [*alone, *(into(cgroup) if cgroup is not None else []), *self._pinned(program.name)]
             root = self.roots[program.name] = launcher.start([*prefix, *words], self.site.folder / f"{program.name}.log")
             if program.listens:
                 wait_for_port(self.site.port(program.name), root, self.site.folder / f"{program.name}.log")
             program.after(self.site)
         except (OSError, RuntimeError, subprocess.SubprocessError) as error:
             raise SceneError(f"{program.name}: {error}") from error
+
+    def _pinned(self, name: str) -> list[str]:
+        """Prefix of a command that keeps programs of a scene apart."""
+        if not self.scene.apart:
+            return []
+        *first, last = sorted(os.sched_getaffinity(0))
+        return ["taskset", "-c", ",".join(map(str, [last] if name == self.scene.apart else first))]
 
     # --- the load ---------------------------------------------------------------------------------------------------------------
 
