@@ -40,6 +40,7 @@ from .decision import Decision, Flag, Group, Lesson, Note, Outcome, Recalled, Re
 from .engine import Engine, first_memory
 from .explain import span
 from .in_force import each, sum_up
+from .ladder import Rest
 from .linux import evidence
 from .linux.control import LinuxKernel
 from .linux.facts import probe
@@ -181,6 +182,7 @@ class Daemon:
         self._last: Tick | None = None
         self._notes: tuple[Note, ...] = ()  # what holds
         self._demoted = False  # something is
+        self._served: tuple[ProcId, ...] = ()  # processes of services that had work in the last tick
         self._troubles: dict[str, str] = {}
         self._closed = False
         self._recover(lock)
@@ -318,9 +320,15 @@ class Daemon:
         self._relief_at = NOT_IN_THIS_TURN if pause is None else self._clock.monotonic() + round(pause * 1e9)
 
     def _keep_up(self) -> None:
-        """Have the share of a CPU that the ticks need, and no more while something is demoted."""
+        """Have the share of a CPU that the ticks need, and no more beside a service."""
         now = self._clock.monotonic()
-        self._steps.run("own priority", lambda: self._own_priority.follow(now, self._demoted, self._most_wait()))
+        self._steps.run("own priority", lambda: self._own_priority.follow(now, self._rest(), self._most_wait()))
+
+    def _rest(self) -> Rest:
+        """How far it stands back while its ticks are in time."""
+        if self._demoted:
+            return Rest.BACK
+        return Rest.ASIDE if self._served else Rest.USUAL
 
     def _most_wait(self) -> int:
         """ns that it may wait for a CPU in a tick."""
@@ -340,10 +348,8 @@ class Daemon:
 
     def _make_way(self) -> None:
         """Before a tick that could keep a service waiting: leave its CPU, and have it go first."""
-        nice = self._own_priority.nice
-        if (self._demoted or nice < 0) and self._last is not None:
-            stand_aside(_services(self._last.groups))
-        if nice > 0:
+        stand_aside(self._served)
+        if self._own_priority.nice > 0:
             ask_for(LONGEST)  # its turn is far off, whatever it is owed: see `linux/own_priority.py`
 
     # --- a tick ----------------------------------------------------------------------------------------------------------------
@@ -387,7 +393,7 @@ class Daemon:
         )
         if not tick.gap:
             self._notes = notes
-        self._last = tick
+        self._last, self._served = tick, _services(tick.groups)
         self._ticks += 1
 
     def _deadlocked(self, snapshot: Snapshot) -> tuple[Deadlock, ...]:
@@ -853,7 +859,7 @@ def _looks(decisions: Sequence[Decision]) -> dict[str, tuple[evidence.Evidence, 
 
 
 def _services(groups: Sequence[Group]) -> tuple[ProcId, ...]:
-    """Processes of latency groups that have work, those of the group that wants most first: for them something is demoted."""
+    """Processes of latency groups that have work, those of the group that wants most first: the daemon makes way for them."""
     working = [group for group in groups if group.latency is Latency.LATENCY and group.demand >= LATENCY_DEMAND]
     return tuple(member.id for group in sorted(working, key=lambda group: -group.demand) for member in group.members)
 

@@ -1,20 +1,29 @@
 """How much of the CPU the daemon asks for itself: as little as lets its ticks be in time. Pure.
 
 While something is demoted for a service, it stands back at nice 19, for what the batch no longer takes the daemon must not take
-instead. Where its ticks are late because it waited for a CPU it climbs, demoted or not, acting or not: a protection that comes late
-is none. Once it was calm for a while it goes down again, a rung at a time; where that was too early, the next try comes later.
+instead. While a service has work and nothing is demoted, it stands at nice 10: a tick in one piece is what delays a service on a
+machine that has nothing else to do. Where its ticks are late because it waited for a CPU it climbs, whatever is demoted, acting or
+not: a protection that comes late is none. Once it was calm for a while it goes down again, a rung at a time; where that was too
+early, the next try comes later.
 """
 
 from __future__ import annotations
 
 import math
+from enum import IntEnum
 
 NICES = (19, 10, 0, -5, -10, -15, -20)
 """The rungs. 19: next to nothing, as the batch has it; 10: a tenth of the usual weight, enough beside sessions that nobody demoted;
 then each five steps of nice are about three times the weight (1.25 a step, sched_prio_to_weight in kernel/sched/core.c)."""
 
-BACK, USUAL = 0, 2
-"""Where it stands while something is demoted, and otherwise."""
+
+class Rest(IntEnum):
+    """The rung on which it stands while its ticks are in time."""
+
+    BACK = 0  # something is demoted
+    ASIDE = 1  # a service has work, and nothing is demoted
+    USUAL = 2
+
 
 RUNG = 3.0
 """How many times as much of a CPU a rung gives beside others, roughly: 1.25 ** 5."""
@@ -29,7 +38,7 @@ class Ladder:
     """Where the daemon stands. All times are monotonic ns."""
 
     def __init__(self) -> None:
-        self._rung = USUAL
+        self._rung: int = Rest.USUAL
         self._failed = -1  # highest rung on which ticks were late, as far as it remembers
         self._patience = CALM_NS  # before it tries that rung again
         self._since = 0  # a tick was late then, or it went down
@@ -46,11 +55,10 @@ class Ladder:
         """There is nothing more to ask for."""
         return self._rung == len(NICES) - 1
 
-    def follow(self, at: int, demoted: bool) -> None:
-        """To be told often whether something is demoted. It stands back at once if its ticks were in time, forward in any case."""
-        rest = BACK if demoted else USUAL
+    def follow(self, at: int, rest: Rest) -> None:
+        """To be called often with where it should rest. It goes down at once if its ticks were in time, up in any case."""
         self._rung = max(self._rung, rest)
-        below = self._rung - 1 if self._rung > USUAL else rest
+        below = self._rung - 1 if self._rung > Rest.USUAL else rest
         if self._restless and at - self._since < (self._patience if below <= self._failed else CALM_NS):
             return
         if self._lowered and self._rung <= self._failed:  # that was not too early

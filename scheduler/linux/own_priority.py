@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ..ladder import Ladder
+from ..ladder import Ladder, Rest
 
 NO_RIGHT = "ticks wait for a CPU, and without CAP_SYS_NICE the daemon cannot ask for more of it"
 AT_THE_TOP = "ticks wait for a CPU at the highest priority that the daemon asks for"
@@ -59,13 +59,13 @@ class OwnPriority:
         """To be told when the loop begins: what this thread waited for before does not count."""
         self._waited = _waited()
 
-    def follow(self, at: int, demoted: bool, most: int) -> None:
-        """To be told often, also during a slow tick, whether something is demoted; `at` is monotonic ns. If this thread has waited
-        for a CPU for more than `most` ns since the last tick, it climbs at once. Never raises."""
+    def follow(self, at: int, rest: Rest, most: int) -> None:
+        """To be called often, also during a slow tick, with where the daemon should rest; `at` is monotonic ns. If this thread has
+        waited for a CPU for more than `most` ns since the last tick, it climbs at once. Never raises."""
         now = _waited()
         if now is not None and self._waited is not None and now - self._waited > most:
             self.ticked(at, 0, most)
-        self._ladder.follow(at, demoted)
+        self._ladder.follow(at, rest)
         self._give(self._ladder.nice)
 
     def ticked(self, at: int, took: int, most: int) -> None:

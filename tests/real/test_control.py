@@ -511,6 +511,7 @@ def test_a_process_that_asks_for_a_short_slice_has_it_and_its_children_have_not(
 
 LADDER = """
 import os, subprocess, sys
+from nicety.scheduler.ladder import Rest
 from nicety.scheduler.linux import own_priority
 SECOND, now, waits = 1_000_000_000, [0], [7]
 own_priority._waited = lambda: waits[0]
@@ -526,7 +527,7 @@ def turn(demoted, waited=0):
     now[0] += 60 * SECOND
     waits[0] += waited
     own.ticked(now[0], SECOND, SECOND // 4)
-    own.follow(now[0], demoted, SECOND // 4)
+    own.follow(now[0], Rest.BACK if demoted else Rest.USUAL, SECOND // 4)
     return f"{session()}/{os.getpriority(os.PRIO_PROCESS, 0)}"
 
 waits[0] += SECOND  # until the loop begins nothing counts
@@ -603,6 +604,7 @@ def test_without_the_right_to_climb_it_stays_and_says_so() -> None:
 
 STOPPED = """
 import os, signal, time
+from nicety.scheduler.ladder import Rest
 from nicety.scheduler.linux.own_priority import OwnPriority
 own, hogs, cpu = OwnPriority(), [], min(os.sched_getaffinity(0))
 os.sched_setaffinity(0, {cpu})
@@ -612,7 +614,7 @@ def tick(busy):
     busy()
     now = time.monotonic_ns()
     own.ticked(now, now - began, 250_000_000)
-    own.follow(now, True, 250_000_000)
+    own.follow(now, Rest.BACK, 250_000_000)
     return own.nice
 
 def stop():
@@ -634,7 +636,7 @@ def compete():
     while time.monotonic() < end:
         pass
 
-own.follow(time.monotonic_ns(), True, 250_000_000)
+own.follow(time.monotonic_ns(), Rest.BACK, 250_000_000)
 own.begin()
 print(tick(stop), tick(compete) < 19)
 for pid in hogs:

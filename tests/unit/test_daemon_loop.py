@@ -18,6 +18,7 @@ from nicety.scheduler.budget import LEVELS
 from nicety.scheduler.config import parse
 from nicety.scheduler.daemon import Daemon
 from nicety.scheduler.decision import Decision, Group, Outcome, Status
+from nicety.scheduler.ladder import Rest
 from nicety.scheduler.linux.slices import LONGEST, SHORTEST
 from nicety.scheduler.paths import Loaded, Paths
 from nicety.scheduler.store.ledger import StateLock
@@ -444,19 +445,22 @@ def test_a_reload_keeps_to_the_budget(rig: Rig, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize(
-    ("demoted", "nice", "aside", "slices"),
+    ("demoted", "served", "nice", "rest", "slices"),
     [
-        (False, 0, False, {SHORTEST}),
-        (True, 0, True, {SHORTEST}),
-        (False, -5, True, {SHORTEST}),
-        (True, 19, True, {SHORTEST, LONGEST}),
+        (False, False, 0, Rest.USUAL, {SHORTEST}),
+        (False, True, 10, Rest.ASIDE, {SHORTEST, LONGEST}),
+        (True, True, 0, Rest.BACK, {SHORTEST}),
+        (False, True, -5, Rest.ASIDE, {SHORTEST}),
+        (True, True, 19, Rest.BACK, {SHORTEST, LONGEST}),
     ],
 )
-def test_it_makes_way_for_services_where_a_tick_could_stand_in_their_way(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch, demoted: bool, nice: int, aside: bool, slices: set[int]
+def test_it_makes_way_for_services_that_have_work(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, demoted: bool, served: bool, nice: int, rest: Rest, slices: set[int]
 ) -> None:
     asked: set[int] = set()
     left: list[Sequence[ProcId]] = []
+    rests: list[Rest] = []
+    services = (ProcId(4711, 1),) if served else ()
 
     class Own:
         trouble = ""
@@ -467,7 +471,10 @@ def test_it_makes_way_for_services_where_a_tick_could_stand_in_their_way(
         def begin(self) -> None:
             pass
 
-        follow = ticked = lambda *_: None
+        ticked = staticmethod(lambda *_: None)
+
+        def follow(self, _at: int, rest: Rest, _most: int) -> None:
+            rests.append(rest)
 
         def give_back(self) -> None:
             pass
@@ -476,5 +483,7 @@ def test_it_makes_way_for_services_where_a_tick_could_stand_in_their_way(
     monkeypatch.setattr(rig.actuator, "relieve", lambda _groups: 0.08 if demoted else None)
     monkeypatch.setattr(module, "ask_for", asked.add)
     monkeypatch.setattr(module, "stand_aside", left.append)
+    monkeypatch.setattr(module, "_services", lambda _groups: services)
     assert rig.daemon.run(duration=4) == 0
-    assert (bool(left), asked) == (aside, slices)
+    assert (left[-1], asked) == (services, slices)
+    assert rests[-1] is rest

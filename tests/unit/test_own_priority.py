@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from nicety.scheduler.ladder import NICES
+from nicety.scheduler.ladder import NICES, Rest
 from nicety.scheduler.linux import own_priority
 from nicety.scheduler.linux.own_priority import ANOTHERS, AT_THE_TOP, OwnPriority
 
@@ -54,7 +54,7 @@ def test_in_the_middle_of_a_slow_tick_it_climbs_at_once_and_only_once_for_what_i
     seen = []
     for waited in (0, SECOND // 4, 1, SECOND // 8, SECOND // 4):
         waits[0] += waited
-        own.follow(SECOND, demoted=False, most=SECOND // 4)
+        own.follow(SECOND, Rest.USUAL, most=SECOND // 4)
         seen.append(own._ladder.nice)
     assert seen == [0, 0, -5, -5, -10]
     own.ticked(SECOND, SECOND, SECOND // 4)
