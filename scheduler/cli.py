@@ -929,7 +929,10 @@ def why(
                 print(explain.decision_page(logged, tick, session, width))
             return
         pid = int(what)
-        seen = see(pid)
+        try:
+            seen = see(pid)
+        except OSError as error:
+            raise explain.ExplainError(f"process {pid} cannot be looked at: {error.strerror}; run this as root") from error
         about = account(reader, pid, seen, () if seen is None else tuple(ancestors(seen)))
         if about.seen is None and not about.decisions and about.place.unknown:
             raise explain.ExplainError(f'no process {pid} runs, and the log knows none; "{what}" is no id of a decision either')

@@ -25,7 +25,7 @@ from pathlib import Path
 from ...models.records import ProcId
 from ..decision import Record
 from .calls import NUMBERS
-from .process import see
+from .process import Seen, see
 from .text import printable
 
 THREADS, CHILDREN, DESCRIPTORS, TARGETS, MAPPINGS, FRAMES = 64, 16, 1024, 6, 5, 24
@@ -77,9 +77,9 @@ class Evidence(Record, frozen=True):
 
 
 def look(process: ProcId, proc: Path = Path("/proc")) -> Evidence | None:
-    """The snapshot; None if the process is gone or its pid is another's."""
+    """The snapshot; None if the process is gone, its pid is another's, or it cannot be looked at now."""
     place = proc / str(process.pid)
-    seen = see(process.pid, proc)
+    seen = _seen(process.pid, proc)
     if seen is None or seen.id != process:
         return None
     fields = _stat(place)
@@ -226,8 +226,15 @@ def _tasks(place: Path) -> tuple[tuple[tuple[str, int], ...], list[int]]:
 
 
 def _child(proc: Path, pid: int) -> tuple[int, str, str]:
-    seen, fields = see(pid, proc), _stat(proc / str(pid))
+    seen, fields = _seen(pid, proc), _stat(proc / str(pid))
     return pid, "" if seen is None else seen.identity.program, fields[0].decode("ascii") if fields else "X"
+
+
+def _seen(pid: int, proc: Path) -> Seen | None:
+    try:
+        return see(pid, proc)
+    except OSError:  # not ours to see, or no descriptor is free: a snapshot is what can be seen
+        return None
 
 
 def _stat(place: Path) -> list[bytes]:

@@ -34,6 +34,7 @@ from typing import TypeVar
 import numpy as np
 
 from ...models.records import SAMPLE, Identity, Known, PoolSample, ProcId, SampleTable, Snapshot, Trait
+from ..faults import Fault, fault_of
 from .host import USER_HZ, HostReader
 from .identity import base_name, cgroup_and_unit, program, says_more
 from .quotas import Quotas
@@ -73,6 +74,10 @@ class _Found(Enum):
     GONE = auto()  # vanished, or its pid is another's now
     KERNEL = auto()  # a kernel thread
     CLOSED = auto()  # not ours to read, or in a form that we do not know
+    UNKNOWN = auto()  # not now: no descriptor or memory is free, or the read was interrupted or failed
+
+
+_FOUND = {Fault.GONE: _Found.GONE, Fault.DENIED: _Found.CLOSED}
 
 
 class _Thread:
@@ -220,7 +225,10 @@ class ProcSource:
                 if 0 < now == process.run_clock and not due and name not in watched:
                     yield process
                     continue
-            if self._attempt(process, now, due, name in watched) is not _Found.READ:
+            found = self._attempt(process, now, due, name in watched)
+            if found is _Found.UNKNOWN:
+                process.stat_raw, process.run_clock = _NEVER, -1  # as it was read last; what changed is read in the next tick
+            elif found is not _Found.READ:
                 self._forget(name)
                 process = self._admitted(name)  # its pid may be another's already
                 if process is None:
@@ -271,9 +279,9 @@ class ProcSource:
         """Read all of a process that may have changed. Here, and only here, its failures become values."""
         try:
             return self._refresh(process, now, due, watched)
-        except (FileNotFoundError, ProcessLookupError):
-            return _Found.GONE
-        except (OSError, ValueError, IndexError, struct.error):  # no permission, or a form of stat that we do not know
+        except OSError as error:
+            return _FOUND.get(fault_of(error), _Found.UNKNOWN)
+        except (ValueError, IndexError, struct.error):  # a form of stat that we do not know
             return _Found.CLOSED
 
     def _forget(self, name: str) -> None:

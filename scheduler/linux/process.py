@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...models.records import Identity, ProcId
+from ..faults import is_gone
 from .identity import cgroup_and_unit, program
 from .text import printable
 
@@ -22,7 +24,10 @@ class Seen:
 
 
 def see(pid: int, proc: Path = Path("/proc")) -> Seen | None:
-    """What runs as this pid, None if nothing does. A program whose executable may not be read goes by its comm."""
+    """What runs as this pid, None if nothing does. A program whose executable may not be read goes by its comm.
+
+    Raises OSError if the process may be there and cannot be looked at: with `hidepid` another user's, or no descriptor is free.
+    """
     directory = proc / str(pid)
     try:
         comm = printable((directory / "comm").read_bytes().rstrip(b"\n").decode("utf-8", "backslashreplace"))
@@ -30,8 +35,12 @@ def see(pid: int, proc: Path = Path("/proc")) -> Seen | None:
         cmdline = (directory / "cmdline").read_bytes()
         cgroup, unit = cgroup_and_unit((directory / "cgroup").read_bytes())
         uid = directory.stat().st_uid
-    except (OSError, ValueError):
-        return None  # ended, or ended meanwhile
+    except OSError as error:
+        if is_gone(error):
+            return None
+        raise
+    if len(fields) <= 19:
+        return None  # it ended while it was read
     try:
         exe = str((directory / "exe").readlink())
     except OSError:
@@ -41,9 +50,11 @@ def see(pid: int, proc: Path = Path("/proc")) -> Seen | None:
 
 
 def ancestors(seen: Seen, proc: Path = Path("/proc")) -> Iterator[Seen]:
-    """Who started it, the nearest first, as far as they are still there."""
+    """Who started it, the nearest first, as far as they are still there and may be seen."""
     while seen.parent:
-        above = see(seen.parent, proc)
+        above = None
+        with suppress(PermissionError):
+            above = see(seen.parent, proc)
         if above is None or above.id.start_ticks > seen.id.start_ticks:  # its pid is another's already
             return
         yield above
@@ -51,8 +62,9 @@ def ancestors(seen: Seen, proc: Path = Path("/proc")) -> Iterator[Seen]:
 
 
 def see_all(proc: Path = Path("/proc")) -> Iterator[Seen]:
-    """What runs now, by pid. Who ends meanwhile is left out."""
+    """What runs now and may be seen, by pid. Who ends meanwhile is left out."""
     for pid in sorted(int(entry.name) for entry in proc.iterdir() if entry.name.isdigit()):
-        seen = see(pid, proc)
-        if seen is not None:
-            yield seen
+        with suppress(PermissionError):
+            seen = see(pid, proc)
+            if seen is not None:
+                yield seen

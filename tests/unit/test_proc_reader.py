@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import mmap
 import os
@@ -10,6 +11,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given, settings
@@ -214,6 +216,38 @@ def test_a_process_in_an_unknown_form_spoils_only_itself(tree: Tree, source: Pro
     assert seen[-1] == {10, 11, 12}
     (tree.root / "11" / "stat").write_text("")
     assert set(source.read(6, 1, ()).table["pid"].tolist()) == {10, 12}
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM, errno.EIO, errno.EINTR])
+def test_a_read_that_fails_for_now_says_nothing_about_the_process(
+    tree: Tree, source: ProcSource, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    tree.process(42, schedstat="100 10 1")
+    before = row(source.read(1, 1, ()), 42)
+    tree.process(42, schedstat="900 90 9")
+    tree.process(43)
+    real = source._pread
+
+    def fails(fd: int, path: str, size: int) -> tuple[bytes, int]:
+        raise OSError(number, "injected", path)
+
+    monkeypatch.setattr(source, "_pread", fails)
+    during = source.read(2, 2, ())
+    assert during.table["pid"].tolist() == [42]
+    assert row(during, 42) == before
+    monkeypatch.setattr(source, "_pread", real)
+    after = source.read(3, 3, ())
+    assert after.table["pid"].tolist() == [42, 43], "the new one too, at once"
+    assert row(after, 42)["cpu_ns"] == 900
+
+
+def test_a_process_that_is_closed_to_us_from_now_on_is_left_out(
+    tree: Tree, source: ProcSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree.process(42)
+    source.read(1, 1, ())
+    monkeypatch.setattr(source, "_pread", Mock(side_effect=PermissionError(errno.EACCES, "injected")))
+    assert source.read(2, 2, ()).table["pid"].tolist() == []
 
 
 def test_a_pid_with_another_start_is_another_process(tree: Tree, source: ProcSource) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -211,3 +213,22 @@ def test_a_process_that_calls_itself_a_rival_is_none() -> None:
     assert seen is not None
     assert seen.identity.comm == "ananicy"
     assert rival(seen.identity.program) is None
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES])
+def test_what_cannot_be_looked_at_is_not_said_to_be_gone(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    real = Path.read_bytes
+
+    def closed(path: Path) -> bytes:
+        if path.match(f"{os.getpid()}/comm"):
+            raise OSError(number, "injected")
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", closed)
+    with pytest.raises(OSError, match="injected"):
+        see(os.getpid())
+
+
+def test_another_users_process_that_is_hidden_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "read_bytes", Mock(side_effect=PermissionError(errno.EACCES, "injected")))
+    assert list(see_all()) == []
