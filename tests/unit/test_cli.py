@@ -272,6 +272,28 @@ def test_undo_with_nothing_to_undo_is_no_error(nicety: Invoke) -> None:
     assert "nothing to undo" in result.err
 
 
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (Status.APPLIED, 0),
+        (Status.VANISHED, 0),
+        (Status.FOREIGN, 3),
+        (Status.PARTIAL, 3),
+        (Status.BLOCKED, 1),
+        (Status.LATER, 1),
+        (Status.FAILED, 1),
+        (Status.REFUSED, 1),
+    ],
+)
+def test_undo_ends_well_only_if_all_is_back(nicety: Invoke, monkeypatch: pytest.MonkeyPatch, status: Status, code: int) -> None:
+    back = Outcome("", Status.APPLIED, "pid 7", "nice of pid 7: 19 -> 0", 0)
+    left = Outcome("", status, "pid 8", "nice of pid 8: what became of it", 0)
+    monkeypatch.setattr("nicety.scheduler.actuate.undo_from_ledger", lambda *_, **__: (back, left))
+    result = nicety("undo")
+    assert result.code == code
+    assert "what became of it" in result.out
+
+
 def test_a_broken_configuration_does_not_keep_anybody_from_undoing(
     nicety: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
