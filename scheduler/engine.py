@@ -316,8 +316,7 @@ class Engine:
     def _effect(self, watch: Watch, tick: Tick, going: list[Watch], vain: list[Ineffective]) -> Effect:
         """What came of it. Adds to `going` what is measured again, and to `vain` what had no effect."""
         after = watch.total / watch.count
-        change = max(CHANGE * watch.before, LEAST_CHANGE[watch.kind])
-        verdict = "helped" if after <= watch.before - change else "hurt" if after >= watch.before + change else "no effect"
+        verdict = _verdict(watch.kind, watch.before, after)
         contended = watch.kind == "wait" and min(watch.before, after) >= self._config.priority.wait
         if verdict == "hurt" and watch.kind == "wait" and watch.batch_total / watch.count > MORE_BATCH * watch.batch:
             verdict = "more contention"
@@ -346,6 +345,27 @@ def first_memory(pauses: Iterable[Pause] = ()) -> dict[str, Any]:
     """The memory of an engine that knows nothing but these pauses of an earlier run."""
     result: dict[str, Any] = msgspec.to_builtins(EngineMemory(priority=PriorityMemory(pairs=pairs_of(pauses))))
     return result
+
+
+def _verdict(kind: str, before: float, after: float) -> str:
+    """Whether a figure became better.
+
+    A wait is better if its victim waits a quarter less *for each second of CPU that it gets*: that is what its requests feel. As a
+    share of its demand, a wait of 97 % could hardly get better at all: beside a hundred hogs 90 % is a third of it.
+
+    >>> _verdict("wait", 0.97, 0.9), _verdict("wait", 0.97, 0.965), _verdict("wait", 0.1, 0.07), _verdict("wait", 0.1, 0.14)
+    ('helped', 'no effect', 'helped', 'hurt')
+    """
+    least = LEAST_CHANGE[kind]
+    change = max(CHANGE * before, least)
+    if kind == "wait" and before - after >= least and _per_cpu(after) <= (1 - CHANGE) * _per_cpu(before):
+        return "helped"
+    return "helped" if after <= before - change else "hurt" if after >= before + change else "no effect"
+
+
+def _per_cpu(share: float) -> float:
+    """Seconds of waiting for each second of CPU, of a share of the demand."""
+    return share / max(1.0 - share, 1e-9)
 
 
 def _batch_demand(tick: Tick) -> float:

@@ -27,6 +27,7 @@ from nicety.scheduler.decision import (
     encode,
 )
 from nicety.scheduler.engine import Engine
+from nicety.scheduler.engine import _verdict as judge
 from nicety.scheduler.testing.clock import FakeClock
 from nicety.scheduler.testing.machine import FakeHogs, FakeMachine, FakePool, FakeService
 from nicety.scheduler.testing.ticks import a_forecast, a_group, a_machine, a_member, a_pool, a_tick
@@ -401,3 +402,21 @@ def test_a_step_on_a_large_machine_takes_about_a_millisecond() -> None:
         outcomes = tuple(Outcome(d.id, Status.APPLIED, d.target, "", 1) for d in verdict.decisions)
     assert len(engine.memory()["priority"]["held"]) == 200  # 165 of batch demoted, 35 of services with short slices
     assert sorted(taken)[50] < 2e-3
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "verdict"),
+    [
+        (0.97, 0.90, "helped"),  # 32 seconds of waiting for each of CPU, then 9
+        (0.97, 0.965, "no effect"),
+        (0.60, 0.48, "helped"),
+        (0.60, 0.56, "no effect"),
+        (0.60, 0.76, "hurt"),
+        (0.97, 0.99, "no effect"),  # no share is a quarter more than this
+        (0.10, 0.07, "helped"),
+        (0.030, 0.022, "no effect"),  # less than a hundredth of the demand is noise
+        (1.0, 0.5, "helped"),  # it got no CPU at all
+    ],
+)
+def test_a_wait_is_measured_by_what_is_waited_for_each_second_of_cpu(before: float, after: float, verdict: str) -> None:
+    assert judge("wait", before, after) == verdict
