@@ -5,7 +5,8 @@ demoted and sees the rest through `ports.Locks`.
 
 Two rules. *Lock*: somebody who is not demoted waits for a lock that a demoted process holds, or may hold, and that process wants
 the CPU and gets less than half of it. *Starved*: a demoted process, session or cgroup wanted the CPU all of `starve_seconds` long
-and got less than `floor` of one; a tenth of that time is enough where others, demoted like it, wait for its lock.
+and got less than `floor` of one, or less than its part of `TOGETHER` where so many are demoted that not all can have `floor`; a
+tenth of that time is enough where others, demoted like it, wait for its lock.
 """
 
 from __future__ import annotations
@@ -42,6 +43,10 @@ TRIES = 4
 
 PEERS = 10
 """Where peers that are demoted alike wait for its lock, a process counts as starved so many times sooner: after 1 s, not 10."""
+
+TOGETHER = 0.2
+"""Share of one CPU that sessions and cgroups must get together, at most, for none to count as starved (chosen): at load 100 on two
+CPUs nobody has much more than `floor`, demoted or not, and what one gets less another one has, not the service."""
 
 VISITS, VISIT_NS = 4, 400_000_000
 """Most demoted processes whose progress is read in a look, 30 us each: a group of 100 is gone through in 1 s; and how often at most
@@ -122,6 +127,7 @@ class Relief:
         self._slowed: dict[ProcId, tuple[Subject, ...]] = {}  # by what
         self._turn: tuple[ProcId, ...] = ()  # its keys
         self._single = 1  # how many processes are demoted one by one
+        self._wide = 1  # how many sessions and cgroups are demoted
 
     def limit(self, starve_seconds: float, floor: float) -> None:
         """New limits, from the next look on."""
@@ -162,6 +168,7 @@ class Relief:
         self._slowed = {process: tuple(slowed[process]) for process in sorted(slowed)}
         self._turn = tuple(self._slowed)
         self._single = max(1, len({demotion.subject.process for demotion in demotions} - {None}))
+        self._wide = max(1, sum(demotion.subject.process is None for demotion in demotions))
         stretches = {}
         for demotion in demotions:
             stretch = self._stretches.get(demotion.subject)
@@ -265,7 +272,8 @@ class Relief:
         cases = []
         for subject in touched:
             stretch = self._stretches[subject]
-            enough = self._floor * self._starve_ns / (self._single if subject.process is not None else 1)
+            floor = min(self._floor, TOGETHER / self._wide) if subject.process is None else self._floor / self._single
+            enough = floor * self._starve_ns
             plenty, asleep = stretch.got >= enough, not any(run.runnable for run in stretch.at.values())
             if plenty or asleep or stretch.calm:
                 calm = plenty or (asleep and subject.process is not None)  # of many, others may have woken up

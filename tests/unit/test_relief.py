@@ -215,6 +215,16 @@ def test_a_session_starves_as_a_whole_or_not_at_all(watch: Watch) -> None:
     assert cases[0].subjects == (SESSION,)
 
 
+@pytest.mark.parametrize(("share", "starves"), [(0.003, False), (0.001, True)])
+def test_of_a_hundred_sessions_none_starves_that_gets_its_part(watch: Watch, share: float, starves: bool) -> None:
+    members = [ProcId(pid, pid) for pid in range(100, 200)]
+    watch.demotions = tuple(Demotion(Subject(Control.AUTOGROUP, None, f"autogroup-{it.pid}"), (it,)) for it in members)
+    for process in members:
+        watch.locks.burn(process, 0.0)
+    _, cases = watch.watch(30.0, dict.fromkeys(members, share))
+    assert bool(cases) is starves
+
+
 def test_those_who_sleep_do_not_hide_the_one_that_starves_among_them(watch: Watch) -> None:
     members = watch.demote_session(100)
     for process in members:
