@@ -1,12 +1,14 @@
 """Whether the behaviour model tells services from batch work, on programs that it was not trained on.
 
     python benchmarks/behaviour.py CORPUS... [--json FILE] [--ship] [--compare]
+    python benchmarks/behaviour.py CORPUS... --shipped [--json FILE]
 
 A CORPUS is what `behaviour_programs.py record` wrote; several must have the same labels. The model is fitted to the programs that
 are not in `held_out.txt`; then every performance of a held-out program is judged as the daemon would from a cold start, tick by
 tick. `--ship` writes the model to `models/shipped`; it is the one that was judged, so it has never seen the held-out programs.
-`--compare` adds what a random forest and a single rule make of the same rows. `--training-only` does not look at the held-out
-programs at all.
+`--shipped` judges the model that nicety comes with instead of fitting one; a corpus of held-out programs alone is enough for that
+(`behaviour_programs.py record --held-out`). `--compare` adds what a random forest and a single rule make of the same rows.
+`--training-only` does not look at the held-out programs at all.
 
 What is counted: a performance is one program in one recorded session. It is *decided* if it is called latency-sensitive or batch.
 Of a program that is neither, hands off is the right answer, so the decided share is of the two classes only, and every class given
@@ -32,7 +34,7 @@ from claims import Claims
 from shipping import ship
 
 from nicety import __version__
-from nicety.models.artifact import FEATURES, Card, DataRange
+from nicety.models.artifact import FEATURES, Card, DataRange, shipped
 from nicety.models.behaviour import BEHAVIOUR_CHANNELS, BEHAVIOUR_FEATURES, CLASSES, BehaviourModel, Behaviours, Floats, Summaries
 from nicety.models.records import Latency, Spared
 from nicety.scheduler.config import Config, parse
@@ -292,7 +294,7 @@ def cost(model: BehaviourModel, groups: int = 1000, ticks: int = 40) -> float:
     return statistics.median(spent)
 
 
-def shipped(fitted: Fitted, corpus: Corpus, rows: Sequence[Mapping[str, Any]]) -> str:
+def made_shipped(fitted: Fitted, corpus: Corpus, rows: Sequence[Mapping[str, Any]]) -> str:
     """Make it the model that nicety comes with; its digest."""
     card = Card(
         kind="behaviour",
@@ -333,26 +335,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", type=Path, nargs="+")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--shipped", action="store_true", help="judge the model that nicety comes with, and fit none")
     parser.add_argument("--ship", action="store_true", help="write the model to models/shipped")
     parser.add_argument("--compare", action="store_true", help="fit other models to the same rows too")
     parser.add_argument("--training-only", action="store_true", help="do not look at held-out programs")
     arguments = parser.parse_args()
+    if arguments.shipped and (arguments.ship or arguments.compare or arguments.training_only):
+        parser.error("--shipped fits no model: it goes with --json only")
     corpus = load(*arguments.corpus)
-    training = frozenset(corpus.classes) - corpus.held_out
-    programs = programs_of(corpus, training)
-    began = time.process_time()
-    fitted = fit_behaviour(programs)
-    print(
-        f"{len(programs.names)} training programs of {len(set(programs.families))} families, {len(programs.rows)} rows, fitted in "
-        f"{time.process_time() - began:.1f} s of CPU; strength {fitted.strength:g}, temperature {fitted.temperature:.2f}, loss on "
-        f"programs without their family {fitted.loss(programs):.3f} (always the commonest: {_blind(programs):.3f})\n"
-    )
-    if arguments.compare:
-        headers = ("model, by family left out", "loss", "decided", "right", "latency called batch")
-        print(table(headers, compared(programs, fitted)) + "\n")
+    if arguments.shipped:
+        artefact = shipped("behaviour")
+        if artefact is None:
+            raise SystemExit("nicety comes with no behaviour model here")
+        print(f"the model that nicety comes with: {artefact.digest[:8]}\n")
+        judge(BehaviourModel.from_arrays(artefact.arrays, artefact.digest), corpus).close(arguments.json)
+        return
+    fitted, programs = fit(corpus, compare=arguments.compare)
     unseen = [{"programs": len(programs.names), "loss_without_family": fitted.loss(programs), "blind": _blind(programs)}]
-    headers = ("probability", "latency: programs", "said", "true", "batch: programs", "said", "true")
-    print(table(headers, calibration(fitted.chances, programs)) + "\n")
     if arguments.training_only:
         rows = [
             [row.program, row.latency, row.said, f"{row.p_latency:.0%}", f"{row.p_batch:.0%}", f"{row.loss:.2f}"]
@@ -360,9 +359,47 @@ def main() -> None:
         ]
         print(table(("training program", "is", "without its family called", "p latency", "p batch", "loss"), rows))
         if arguments.ship:
-            print(f"shipped as {shipped(fitted, corpus, unseen)[:8]}")
+            print(f"shipped as {made_shipped(fitted, corpus, unseen)[:8]}")
         return
-    model = BehaviourModel.from_arrays(fitted.arrays, "")
+    verdict = judge(BehaviourModel.from_arrays(fitted.arrays, ""), corpus)
+    if arguments.ship:
+        print(f"shipped as {made_shipped(fitted, corpus, [*unseen, *verdict.metrics])[:8]}")
+    verdict.close(arguments.json, calibration=calibration(fitted.chances, programs), training_loss=fitted.loss(programs))
+
+
+def fit(corpus: Corpus, *, compare: bool) -> tuple[Fitted, Programs]:
+    """A model of the programs that are not held out, and those programs. Prints how well it knows them without their family."""
+    programs = programs_of(corpus, frozenset(corpus.classes) - corpus.held_out)
+    began = time.process_time()
+    fitted = fit_behaviour(programs)
+    print(
+        f"{len(programs.names)} training programs of {len(set(programs.families))} families, {len(programs.rows)} rows, fitted in "
+        f"{time.process_time() - began:.1f} s of CPU; strength {fitted.strength:g}, temperature {fitted.temperature:.2f}, loss on "
+        f"programs without their family {fitted.loss(programs):.3f} (always the commonest: {_blind(programs):.3f})\n"
+    )
+    if compare:
+        headers = ("model, by family left out", "loss", "decided", "right", "latency called batch")
+        print(table(headers, compared(programs, fitted)) + "\n")
+    headers = ("probability", "latency: programs", "said", "true", "batch: programs", "said", "true")
+    print(table(headers, calibration(fitted.chances, programs)) + "\n")
+    return fitted, programs
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a model made of the held-out programs."""
+
+    claims: Claims
+    metrics: list[dict[str, Any]]  # for its card: programs, decided and right after so many ticks
+    rows: dict[str, Any]  # for --json
+
+    def close(self, path: Path | None, **more: Any) -> None:
+        """Print the claims and write everything to the path, if there is one."""
+        self.claims.close(path, **self.rows, **more)
+
+
+def judge(model: BehaviourModel, corpus: Corpus) -> Judged:
+    """Every performance of a held-out program, as the daemon would see it. Prints them."""
     every = perform(model, corpus, corpus.held_out)
     performances = [mine for mine in every if mine.active >= MOMENTS[0]]
     idle = sorted(corpus.held_out - {mine.program for mine in performances})
@@ -371,9 +408,8 @@ def main() -> None:
     if idle:
         print(f"not judged, for they did something in fewer than {MOMENTS[0]} ticks of every session: {', '.join(idle)}\n")
     claims = Claims()
-    end = score(performances, MOMENTS[-1])
-    claims.at_least("held-out programs judged", end.programs, 20)
-    metrics = [*unseen]
+    claims.at_least("held-out programs judged", score(performances, MOMENTS[-1]).programs, 20)
+    metrics = []
     for moment in MOMENTS:
         now = score(performances, moment)
         claims.at_least(f"right among decided, after {moment} ticks", now.right, 0.90)
@@ -392,16 +428,12 @@ def main() -> None:
     if spans["latency"]:
         claims.at_most("ticks until a service is latency, median", statistics.median(spans["latency"]), 5)
     claims.at_most("ms of CPU a tick of 1,000 active groups, median", cost(model), 2)
-    if arguments.ship:
-        print(f"shipped as {shipped(fitted, corpus, metrics)[:8]}")
-    claims.close(
-        arguments.json,
-        programs=[dict(zip(columns, row, strict=True)) for row in by_program(performances)],
-        ticks_until_right={kind: [None if math.isinf(after) else after for after in found] for kind, found in spans.items()},
-        calibration=calibration(fitted.chances, programs),
-        training_loss=fitted.loss(programs),
-        not_judged=idle,
-    )
+    rows = {
+        "programs": [dict(zip(columns, row, strict=True)) for row in by_program(performances)],
+        "ticks_until_right": {kind: [None if math.isinf(after) else after for after in found] for kind, found in spans.items()},
+        "not_judged": idle,
+    }
+    return Judged(claims, metrics, rows)
 
 
 def _blind(programs: Programs) -> float:

@@ -1,6 +1,6 @@
 """Programs that a Debian machine really runs, each started, used and stopped for real and recorded with what its users care about.
 
-    python benchmarks/behaviour_programs.py record --state-dir DIR [--only NAME ...] [--seconds 24] [--sessions 36]
+    python benchmarks/behaviour_programs.py record --state-dir DIR [--only NAME ...] [--held-out] [--seconds 24] [--sessions 36]
     python benchmarks/behaviour_programs.py check --state-dir DIR
 
 A recording is a state directory: `traces`, `labels.toml` (nicety's own configuration: a group for each program, with its class) and
@@ -942,6 +942,8 @@ def check(state: Path) -> dict[str, _Seen]:
 
 def record(arguments: argparse.Namespace) -> None:
     chosen = [BY_NAME[name] for name in arguments.only] if arguments.only else list(PROGRAMS)
+    if arguments.held_out:
+        chosen = [program for program in chosen if program.held_out]
     lacking = missing(chosen)
     if lacking:
         install = ["apt-get", "install", "-y", "--no-install-recommends", *lacking]
@@ -985,6 +987,7 @@ def main() -> None:
     recorder = commands.add_parser("record", help="start the programs and record them")
     recorder.add_argument("--state-dir", type=Path, required=True)
     recorder.add_argument("--only", nargs="+", choices=sorted(BY_NAME), metavar="NAME", help="only these programs")
+    recorder.add_argument("--held-out", action="store_true", help="only programs that no model is trained on")
     recorder.add_argument("--seconds", type=int, default=22, help="of each session")
     recorder.add_argument("--sessions", type=int, default=36)
     recorder.add_argument("--seed", type=int, default=1)
