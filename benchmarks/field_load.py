@@ -174,7 +174,7 @@ def main() -> int:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     except PermissionError:
         print("not permitted to be real-time: waits of the generator itself are measured too", file=sys.stderr)
-    stop, children = Stop(), list[int]()
+    stop, children, parent = Stop(), list[int](), os.getppid()
     cpus = sorted(os.sched_getaffinity(0))
     for cpu in cpus:
         child = os.fork()
@@ -184,7 +184,7 @@ def main() -> int:
             drive(services, asked.out.with_name(f"{asked.out.name}.{cpu}"), asked.seed * 1000 + cpu, len(cpus))
             os._exit(0)
         children.append(child)
-    while not stop.asked and all(os.waitpid(child, os.WNOHANG) == (0, 0) for child in children):
+    while not stop.asked and os.getppid() == parent and all(os.waitpid(child, os.WNOHANG) == (0, 0) for child in children):
         time.sleep(0.1)
     early = not stop.asked
     for child in children:

@@ -44,7 +44,9 @@ LEAST = {"cpu.shares": "2", "cpu.weight": "1"}
 TICKS = os.sysconf("SC_CLK_TCK")
 
 LAUNCH = """
-import os, sys
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: what its programs leave behind stays below it
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # and is reaped
 for line in sys.stdin:  # a program a line: where its output goes, then its words
     log, *words = line.rstrip("\\n").split("\\t")
     pid = os.fork()
@@ -52,8 +54,31 @@ for line in sys.stdin:  # a program a line: where its output goes, then its word
         out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         for source, target in ((os.open(os.devnull, os.O_RDONLY), 0), (out, 1), (out, 2)):
             os.dup2(source, target)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.execvp(words[0], words)
     print(pid, flush=True)
+
+def below():
+    children = {}
+    for name in filter(str.isdecimal, os.listdir("/proc")):
+        try:
+            parent = open(f"/proc/{name}/stat").read().rpartition(")")[2].split()[1]
+        except OSError:
+            continue
+        children.setdefault(int(parent), []).append(int(name))
+    found, left = [], [os.getpid()]
+    while left:
+        mine = children.get(left.pop(), [])
+        found += mine
+        left += mine
+    return found
+
+while mine := below():  # whoever started it is gone, however that ended
+    for pid in mine:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
 """
 
 
