@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable
 from functools import lru_cache
 from itertools import pairwise
 
+from ...models.records import ProcId
 from ..decision import Control, Machine, Member
 
 Place = tuple[str, int]
@@ -103,6 +104,28 @@ class Ground:
         if control is Control.AUTOGROUP:
             return own[1] not in self._sessions
         return not path or path not in self._cgroups
+
+
+class Descent:
+    """Who descends from whom, as far as these members tell: all that a fence takes along."""
+
+    def __init__(self, members: Iterable[Member]) -> None:
+        self._children: dict[int, list[Member]] = {}
+        for member in members:
+            if member.parent:
+                self._children.setdefault(member.parent, []).append(member)
+
+    def below(self, process: ProcId) -> list[Member]:
+        """The descendants of a process."""
+        found, seen = list[Member](), {process.pid}
+        waiting = [process.pid]
+        while waiting:
+            for child in self._children.get(waiting.pop(), ()):
+                if child.id.pid not in seen:
+                    seen.add(child.id.pid)
+                    found.append(child)
+                    waiting.append(child.id.pid)
+        return found
 
 
 @lru_cache(maxsize=4096)
