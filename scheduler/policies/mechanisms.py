@@ -1,7 +1,8 @@
 """By which controls processes at one place can be lowered against those at another. Pure: a table of what Linux separates by what.
 
 Measured (`benchmarks/latency_beside_batch.py`, conditions "nice 19"): the nice of processes counts within their autogroup or cgroup
-only, the nice of an autogroup among those of the root cgroup, the weight of a cgroup among its siblings.
+only, the nice of an autogroup among those of the root cgroup, the weight of a cgroup among its siblings. Inside one cgroup a weight
+separates best too: that of a cgroup below it, made for the purpose (a fence), where the work is a swarm.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ DEFAULT: dict[Control, int] = {
     Control.CPU_WEIGHT: 100,
     Control.CPU_IDLE: 0,
     Control.SLICE: 0,
+    Control.FENCE: 0,
 }
 """What a control is where nobody chose anything: any other value is somebody's wish, and left alone."""
 
@@ -70,7 +72,8 @@ class Ground:
     def routes(self, own: Place) -> list[list[Step]]:
         """Ways to lower processes at `own` against the protected places: for each kind of separation the steps, the best first.
 
-        Autogroups exist in the root cgroup only; a process in an ancestor of the other's cgroup has no weight of its own there.
+        Autogroups exist in the root cgroup only; a process in an ancestor of the other's cgroup has no weight of its own there, but
+        in a fence. Across cgroups a fence does nothing: it is inside of its own.
         """
         cgroup, session = own if self._grouped else ("/", own[1])
         path = ancestors(cgroup)
@@ -83,10 +86,11 @@ class Ground:
         inside, beside = self._below.get(path[-1], 0), 0
         if cgroup == "/" and self._autogroup:
             beside = inside - self._at_root.get(session, 0)
+        within = [(Control.FENCE, ""), *each] if self._grouped else each
         if beside:
-            found.append([(Control.AUTOGROUP, ""), *each])
+            found.append([(Control.AUTOGROUP, ""), *within])
         if inside > beside:
-            found.append(each)
+            found.append(within)
         return found
 
     def ways(self, own: Place, closed: Collection[Control]) -> set[Step]:
@@ -156,6 +160,8 @@ def value(control: Control, nice: int, weight: int, level: int) -> int:
         return SCHED_IDLE
     if control is Control.CPU_IDLE:
         return 1
+    if control is Control.FENCE:  # its weight, on v1 too
+        return weight
     whole, least = (100, weight) if control is Control.CPU_WEIGHT else (1024, 2 * weight)
     return least if level == 0 else max(least, round(whole / 1.25**eased))
 
