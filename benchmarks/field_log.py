@@ -8,6 +8,7 @@ from field_figures import SENSITIVE, Change, Role
 from field_stage import Roster, ancestors
 
 from nicety.scheduler.decision import Control, Decision, Set, Status
+from nicety.scheduler.fences import name_for
 from nicety.scheduler.store.decisions import DecisionReader, LoggedDecision
 
 NO_DEMOTION = frozenset({Control.SLICE, Control.AFFINITY, Control.POOL_SIZE})
@@ -84,6 +85,10 @@ def met(log: DecisionReader, row: LoggedDecision, decision: Decision, roster: Ro
         below = (names for cgroup, names in roster.cgroups.items() if action.cgroup.strip("/") in ancestors(cgroup))
         return set().union(*below)
     key = (action.process.pid, action.process.start_ticks)
+    if action.control is Control.FENCE:  # with all that was in it
+        inside = (names for cgroup, names in roster.cgroups.items() if name_for(action.process) in cgroup.split("/"))
+        fenced = set(roster.processes.get(key, ())).union(*inside)
+        return fenced or _of_session(roster, _session(log, row, key))
     if action.control is not Control.AUTOGROUP:
         return set(roster.processes.get(key, ())) or _of_session(roster, _session(log, row, key))
     session = roster.session_of.get(key)

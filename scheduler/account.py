@@ -13,7 +13,7 @@ import msgspec
 
 from ..models.records import Latency, Score
 from .config import from_builtins
-from .decision import Decision, Effect, Group, Member, Note, Outcome, Pool, Restore, Session, Set, Status, Tick, Worker
+from .decision import Control, Decision, Effect, Group, Member, Note, Outcome, Pool, Restore, Session, Set, Status, Tick, Worker
 from .explain import ExplainError
 from .families import Families
 from .grouping import Grouping
@@ -203,6 +203,9 @@ def account(reader: DecisionReader, pid: int, seen: Seen | None, above: Sequence
     cgroup = seen.identity.cgroup if seen is not None else place.member.cgroup if place.member is not None else "/"
     for target in (*([f"session {sid}"] if sid else ()), *(f"cgroup {path}" for path in _and_above(cgroup))):
         found |= {it.n: it for it in reader.find(target=target, limit=LOOKED_AT) if f" {it.target}".endswith(f" {target}")}
+    for parent in above:  # what it was born into
+        theirs = (it for it in reader.find(pid=parent.id.pid, limit=LOOKED_AT) if _is_about(it, parent))
+        found |= {it.n: it for it in theirs if getattr(it.decision.action, "control", None) is Control.FENCE}
     decisions = sorted(found.values(), key=lambda it: -it.n)
 
     def living(id_: str) -> bool:

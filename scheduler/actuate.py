@@ -7,15 +7,15 @@ Knows the kernel, the pools and the clock only as ports. Must not know policies,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from ..models.records import PoolSample, ProcId
+from ..models.records import Latency, PoolSample, ProcId
 from .decision import Control, Decision, Digest, Flag, Group, Outcome, Recycle, ResizePool, Restore, Set, Status
-from .fences import FENCED, Limits
+from .fences import FENCED, Limits, weighs_only
 from .linux.control import LinuxKernel
 from .linux.locks import LinuxLocks
 from .ports import Clock, Kernel, Kin, Knob, Locks, PoolAdapter, Trouble, Value
@@ -298,12 +298,23 @@ class Acting:
             members = {member.id: member for group in groups for member in group.members}
             self._demotions = self._census.demotions(at, tuple(members.values()))
             self._members, self._groups = tuple(members), groups
+            for case in self._taken_along(groups):
+                self._ease(case)
+                self._groups = None
         looked = self._relief.look(at, self._demotions, self._members, self._census.of)
         for case in looked.cases:
             self._ease(case)
         if looked.cases:
             self._groups = None
         return looked.pause / 1e9 if self._demotions else None
+
+    def _taken_along(self, groups: Sequence[Group]) -> Iterator[Case]:
+        """Fences of swarms in which a latency-sensitive process is: it was born there, and nobody decided that of it."""
+        latency = {member.id: group.name for group in groups if group.latency is Latency.LATENCY for member in group.members}
+        for subject, processes in self._demotions:
+            first = next((process for process in processes if process in latency), None)
+            if first is not None and subject.control is Control.FENCE and weighs_only(subject.key):
+                yield Case((subject,), f"pid {first.pid} of {latency[first]} is in the cgroup of a swarm, where it was started")
 
     def _ease(self, case: Case) -> None:
         """Put back what a case names, in every detail as Restore does."""

@@ -266,7 +266,7 @@ class Control(StrEnum):
     CPU_WEIGHT = "cpu.weight"  # int 1..10000, cgroup v2
     CPU_IDLE = "cpu.idle"  # int 0 or 1, both versions of cgroups
     SLICE = "slice"  # int ns 100_000..100_000_000 that a thread runs before it is asked to yield; 0: the kernel's default
-    FENCE = "fence"  # three ints, `fences.Limits`: a cgroup of its own below the one that the process is in
+    FENCE = "fence"  # four ints, `fences.Limits`: a cgroup of its own below the one that the process is in, for it and its children
     POOL_SIZE = "pool.size"  # int, a pool's size: only in the ledger; decided by ResizePool
 
 

@@ -244,13 +244,17 @@ def _pool(name: str, found: tuple[ProcessHandle, str] | str | None) -> Finding:
 
 
 def _fences(config: Config, proc: Path) -> Finding:
-    """What a fence could limit here. What it could not is a trouble only for who asks for fences."""
+    """What a fence could limit here. What it could not is a trouble only for who asks for fences of workers: a swarm that gets none
+    is reniced."""
     files = (proc / "self/mountinfo", proc / "self/cgroup")
     mounts, own = (file.read_text(errors="backslashreplace") if file.exists() else "" for file in files)
     found = offers(find(mounts), own)
     can = [f"{LIMITED[it.controller]} (cgroup {it.version}{_only(it)})" for it in found if not it.trouble]
     lost = [f"not {LIMITED[it.controller]}: {printable(it.trouble)}, so {LOST[it.controller]}" for it in found if it.trouble]
-    told = "; ".join([f"limits of {', '.join(can)} for a worker that misbehaves" if can else "none can be made", *lost])
+    weighs = ["a weight for a swarm inside one cgroup"] if any(it.controller == "cpu" and not it.trouble for it in found) else []
+    told = "; ".join(
+        [f"limits of {', '.join(can)} for a worker that misbehaves" if can else "none can be made", *weighs, *lost],
+    )
     if not (config.quarantine.enabled and config.quarantine.action == "fence"):
         return Finding("fences", True, f'{told}; none is asked for (quarantine.action = "fence" would)', "")
     fix = (

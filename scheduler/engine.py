@@ -196,7 +196,7 @@ class Engine:
             assert (held.process is None) == (held.cgroup != ""), f"{key}: a process or a cgroup"
             assert not {key, held.target} & set(memory.guard.hands_off), f"{key}: held although hands off"
             pooled = held.control is Control.NICE and held.group in config.pools
-            assert not pooled or held.value <= 5, f"{key}: workers share locks"
+            assert not pooled or held.strength <= 5, f"{key}: workers share locks"
         for target in memory.placement.confined:
             assert target not in memory.guard.hands_off, f"{target}: confined although hands off"
         for pool_name, times in memory.guard.recycles.items():

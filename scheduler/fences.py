@@ -1,7 +1,8 @@
-"""What a fence is: a cgroup of its own for a process that harms others, below the one that it is in. Pure: names and their coding.
+"""What a fence is: a cgroup of its own for a process that harms others or drives a swarm, below the one that it is in. Pure: names
+and their coding.
 
 The ledger and the actuator call a fence by its key, which says all that is to be made and taken away again, hierarchy by hierarchy.
-Must not know how cgroups are written (`linux/fence.py`) nor whom to fence (`policies/quarantine.py`).
+Must not know how cgroups are written (`linux/fence.py`) nor whom to fence (`policies/quarantine.py`, `policies/priority.py`).
 """
 
 from __future__ import annotations
@@ -19,15 +20,24 @@ FENCED = 1
 ALTERED = -1
 """Value of one whose limits somebody else has changed."""
 
+WEIGHTS = frozenset({"cpu.shares", "cpu.weight"})
+"""Files of a fence by which those in it have less of the CPU only while others want it."""
+
 _NAME = re.compile(r"/nicety-fence-\d+-\d+(?=/|$)")
 
 
 class Limits(NamedTuple):
-    """What a fence leaves to those in it; 0: as much as they like."""
+    """What a fence leaves to those in it; 0: as much as they like, and as usual."""
 
     cpu: int  # thousandths of a core
     memory: int  # bytes from which on the kernel takes memory back
     tasks: int  # processes and threads more than there are when it is made
+    weight: int = 0  # against the rest of the cgroup above, as cgroup v2 counts it: 1..10000, 100 is usual
+
+    @property
+    def weighs_only(self) -> bool:
+        """Whether it holds nobody back while the CPU is free."""
+        return self == Limits(0, 0, 0, self.weight)
 
 
 class Part(msgspec.Struct, frozen=True, array_like=True):
@@ -55,6 +65,11 @@ def parts_of(key: str) -> tuple[Part, ...]:
     return msgspec.json.decode(key, type=tuple[Part, ...])
 
 
+def weighs_only(key: str) -> bool:
+    """Whether the fence of this key takes nothing but weight: it is there for a swarm."""
+    return all(part.files.keys() <= WEIGHTS for part in parts_of(key))
+
+
 def outside(cgroup: str) -> str:
     """The path of a cgroup without a fence in it: who is fenced belongs where it was.
 
@@ -69,8 +84,11 @@ def limits_in_words(limits: Limits) -> str:
 
     >>> limits_in_words(Limits(300, 0, 8)), limits_in_words(Limits(0, 64 << 20, 0))
     ('0.30 cores and 8 processes more', 'memory beyond 64 MiB is taken back first')
+    >>> limits_in_words(Limits(0, 0, 0, 1))
+    'weight 1 instead of 100'
     """
     parts = [f"{limits.cpu / 1000:.2f} cores"] if limits.cpu else []
     parts += [f"{limits.tasks} processes more"] if limits.tasks else []
     parts += [f"memory beyond {limits.memory >> 20} MiB is taken back first"] if limits.memory else []
+    parts += [f"weight {limits.weight} instead of 100"] if limits.weight else []
     return " and ".join(parts)

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 
 import msgspec
 
-from ..models.records import ProcId
+from ..models.records import Latency, ProcId
 from .config import Config
 from .decision import (
     Control,
@@ -33,7 +33,7 @@ from .decision import (
     encode,
 )
 from .fences import Limits
-from .policies.mechanisms import ancestors
+from .policies.mechanisms import Descent, ancestors
 from .policies.policy import Memory, Result, knob
 
 FIRST_BACKOFF, LONGEST_BACKOFF = 2.0, 300.0
@@ -124,6 +124,7 @@ class _Turn:
     changes: int = 0
     named: dict[str, bool] = field(default_factory=dict)  # group -> whether guard.protect names its program, as far as asked
     wide: _Wide | None = None  # made for the first decision that needs it
+    descent: Descent | None = None  # likewise
 
 
 class Guard:
@@ -398,14 +399,40 @@ class Guard:
         return None
 
     def _fence_limits(self, turn: _Turn, action: Set) -> tuple[str, str] | None:
-        if action.process not in turn.workers:
-            return "limits", "Only a worker of a pool is fenced in."
         value = action.value
         if not isinstance(value, tuple) or len(value) != len(Limits._fields) or min(value) < 0 or not any(value):
             return "limits", f"{value} are no limits of a fence."
         limits = Limits(*value)
+        if limits.weighs_only:
+            return self._weight_limits(turn, action, limits.weight)
+        if action.process not in turn.workers:
+            return "limits", "Only a worker of a pool is fenced in by limits."
         if 0 < limits.cpu < LEAST_CPU:
             return "limits", f"{limits.cpu / 1000:g} cores are too few: a worker shares locks, and must be able to give them back."
+        low, high = WEIGHTS[Control.CPU_WEIGHT]
+        if limits.weight and not low <= limits.weight <= high:
+            return "limits", f"weight {limits.weight} is not within {low} and {high}."
+        return None
+
+    def _weight_limits(self, turn: _Turn, action: Set, weight: int) -> tuple[str, str] | None:
+        """Of a fence that takes nothing but weight: anybody may be in it but who is protected, for whatever reason, and workers."""
+        assert action.process is not None, "it is in a group, or in a pool"
+        low, high = WEIGHTS[Control.CPU_WEIGHT]
+        if not low <= weight <= high:
+            return "limits", f"weight {weight} is not within {low} and {high}."
+        if action.process in turn.workers:
+            return "limits", "Workers share locks: none is given less weight than its siblings."
+        tick = turn.tick
+        apart = {each.id: each for each in (*tick.sheltered, *((tick.home,) if tick.home is not None else ()))}
+        if turn.descent is None:
+            known = apart | {id_: member for id_, (_, member) in turn.members.items()}
+            turn.descent = Descent(known.values())
+        for member in turn.descent.below(action.process):
+            entry = turn.members.get(member.id)
+            latency = entry is not None and entry[0].latency is Latency.LATENCY
+            if latency or member.id in apart or member.id in turn.workers or self._is_protected(turn, member.id):
+                what = "latency-sensitive" if latency else "protected"
+                return "never touch", f"It would take {what} process {member.id.pid} along, which descends from it."
         return None
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .decision import Control
+from .fences import parts_of
 from .gathered import group_of
 from .ports import Knob
 from .store.ledger import Entry, place
@@ -31,8 +32,9 @@ class _Sum:
 def sum_up(entries: Iterable[Entry], made_for: MadeFor) -> list[dict[str, Any]]:
     """One record for each group, control and value, in the order in which they were first changed.
 
-    group; control; original and now (values); processes, threads, sessions and cgroups that it takes; protects (a group, "" where
-    it is for nobody or not known); decision (the first that is in force) and decisions (how many); since_wall (ns since 1970).
+    group; control; original and now (values; of a fence its limits); processes, threads, sessions and cgroups that it takes;
+    protects (a group, "" where it is for nobody or not known); decision (the first that is in force) and decisions (how many);
+    since_wall (ns since 1970).
     """
     began: dict[Knob, Entry] = {}
     newest: dict[Knob, Entry] = {}
@@ -45,11 +47,13 @@ def sum_up(entries: Iterable[Entry], made_for: MadeFor) -> list[dict[str, Any]]:
         group, protects = made_for.get((entry.target, entry.control), ("", ""))
         group = f"group {group}" if group else group_of(entry.target)
         protects = "" if group == f"group {protects}" else protects  # a slice of its own
-        key = (group, entry.control, str(entry.original), str(entry.new), protects)
+        key = (group, entry.control, *_values(entry), protects)
         one = sums.setdefault(key, _Sum(entry, protects, began[knob].wall))
         one.since = min(one.since, began[knob].wall)
         one.decisions.add(entry.decision)
-        if entry.key:
+        if entry.control is Control.FENCE:
+            one.processes.add(entry.process)
+        elif entry.key:
             one.keys.add(entry.key)
         else:
             one.processes.add(entry.process)
@@ -57,14 +61,23 @@ def sum_up(entries: Iterable[Entry], made_for: MadeFor) -> list[dict[str, Any]]:
     return [_record(key[0], one) for key, one in sums.items()]
 
 
+def _values(entry: Entry) -> tuple[str, str]:
+    """What it was, and what it is."""
+    if entry.control is not Control.FENCE:
+        return str(entry.original), str(entry.new)
+    limits = ", ".join(f"{file} {value}" for part in parts_of(entry.key) for file, value in part.files.items())
+    return "none", limits if entry.new else "none"
+
+
 def _record(group: str, one: _Sum) -> dict[str, Any]:
     first = one.first
+    original, now = _values(first)
     sessions = len(one.keys) if first.control is Control.AUTOGROUP else 0
     return {
         "group": group,
         "control": str(first.control),
-        "original": str(first.original),
-        "now": str(first.new),
+        "original": original,
+        "now": now,
         "processes": len(one.processes),
         "threads": one.threads,
         "sessions": sessions,

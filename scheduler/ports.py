@@ -192,7 +192,8 @@ class Kernel(Protocol):
         ...
 
     def fence(self, process: ProcId, limits: Limits) -> str | Trouble:
-        """The key of a fence that could be made for this process now, see `fences.Part`. Changes nothing."""
+        """The key of a fence that could be made for this process now, see `fences.Part`. Changes nothing. UNCHANGED for a weight
+        alone if it is in a fence already."""
         ...
 
     def read(self, knob: Knob) -> Value | Trouble:

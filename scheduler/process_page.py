@@ -29,6 +29,7 @@ from .explain import (
     span,
     table,
 )
+from .fences import Limits, limits_in_words
 from .gathered import describe
 from .policies.incident_words import WHAT
 from .policies.priority import BUSY
@@ -275,6 +276,10 @@ def _mechanism(action: Set, about: Account | None) -> str:
             return f"cgroup {action.cgroup}{inside}, runs only when nothing else wants the CPU (cpu.idle {value})"
         case Control.CPU_SHARES:
             return f"{value} shares instead of 1024 for cgroup {action.cgroup}{inside}"
+        case Control.FENCE:
+            whose = "" if action.process is None else f" of process {action.process.pid} and all that it started"
+            limits = limits_in_words(Limits(*value)) if isinstance(value, tuple) else ""
+            return f"a cgroup{whose}: {limits}"
         case Control.CPU_WEIGHT:
             return f"weight {value} instead of 100 for cgroup {action.cgroup}{inside}"
         case _:

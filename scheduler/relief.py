@@ -12,7 +12,7 @@ tenth of that time is enough where others, demoted like it, wait for its lock.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -316,7 +316,7 @@ class Census:
         single: dict[ProcId, list[Subject]] = defaultdict(list)
         for subject in self._subjects:
             process = subject.process
-            if subject.control is Control.FENCE:  # for whom it was made; a scan finds his children in it
+            if subject.control is Control.FENCE:  # for whom it was made; his children are in it, and a scan finds who else is
                 process = next(iter(self._ledger.chains(subject).values()))[-1].process
             if process is not None:
                 single[process].append(subject)
@@ -336,8 +336,14 @@ class Census:
         found = {process: tuple(each for each in kept if each in in_force) for process, kept in self._strangers.items()}
         for process, subjects in self._single.items():
             found[process] = _joined(subjects, found.get(process, ()))
+        fenced = {
+            process.pid: [each for each in subjects if each.control is Control.FENCE] for process, subjects in self._single.items()
+        }
+        parents = {member.id.pid: member.parent for member in members} if any(fenced.values()) else {}
         for member in members:
             subjects = self._direct(member.id, member.session, (member.cgroup,))
+            if parents:
+                subjects = _joined(subjects, [each for pid in _above(member.parent, parents) for each in fenced.get(pid, ())])
             if subjects:
                 found[member.id] = _joined(subjects, found.get(member.id, ()))
         self._of = {process: subjects for process, subjects in found.items() if subjects}
@@ -427,6 +433,15 @@ def _who(subject: Subject) -> str:
     if subject.control is Control.FENCE:
         return f"the fence {parts_of(subject.key)[0].cgroup}"
     return f"pid {subject.process.pid}" if subject.process is not None else subject.key
+
+
+def _above(pid: int, parents: Mapping[int, int]) -> Iterator[int]:
+    """A process and those that it descends from, as far as their parents are known."""
+    seen = set[int]()
+    while pid and pid not in seen:
+        yield pid
+        seen.add(pid)
+        pid = parents.get(pid, 0)
 
 
 def _joined(some: Sequence[Subject], more: Sequence[Subject]) -> tuple[Subject, ...]:

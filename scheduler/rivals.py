@@ -38,7 +38,7 @@ _ANANICY = "renices by a list of program names, and sets their policy, io class 
 RIVALS: Mapping[str, Rival] = {
     # github.com/Nefelim4ag/Ananicy, ananicy.py: os.setpriority, schedtool, ionice, oom_score_adj; makes v1 cpu cgroups of its own,
     # writes their cpu.shares and quota and moves processes into them.
-    "ananicy": _rival(_ANANICY, "systemctl disable --now ananicy", Control.NICE, Control.POLICY, Control.CPU_SHARES),
+    "ananicy": _rival(_ANANICY, "systemctl disable --now ananicy", Control.NICE, Control.POLICY, Control.CPU_SHARES, Control.FENCE),
     # Its successors. github.com/fpucore/ananicy-cpp-ng, src/platform/linux/priority.cpp: setpriority of each thread,
     # sched_setscheduler, ioprio_set, oom_score_adj; cgroups.cpp: CPUQuota of slices of its own. It lists autogroups, and sets none.
     "ananicy-cpp": _rival(_ANANICY, "systemctl disable --now ananicy-cpp", Control.NICE, Control.POLICY),

@@ -26,7 +26,7 @@ LABEL = 12
 
 Record = Mapping[str, Any]
 
-CONTROLS = {"autogroup": "nice of the session", "pool.size": "size"}
+CONTROLS = {"autogroup": "nice of the session", "fence": "cgroup of its own", "pool.size": "size"}
 """What some controls are called."""
 
 HEAD = frozenset({"version", "mode", "paused", "running_seconds", "session", "ticks", "missed_ticks", "cpus", "scope", "cannot"})

@@ -26,7 +26,7 @@ from typing import NamedTuple
 from ...models.records import ProcId
 from ..decision import Status
 from ..faults import is_gone, status_of
-from ..fences import ALTERED, FENCED, Limits, Part, key_of, name_for, parts_of
+from ..fences import ALTERED, FENCED, Limits, Part, key_of, name_for, outside, parts_of
 from ..ports import Kin, Scan, Trouble
 from .cgroup import Cgroups, Mount, exists
 
@@ -38,7 +38,9 @@ PERIOD_US = 100_000
 
 DEFAULTS = {
     "cpu.cfs_quota_us": "-1",
+    "cpu.shares": "1024",
     "cpu.max": f"max {PERIOD_US}",
+    "cpu.weight": "100",
     "pids.max": "max",
     "memory.high": "max",
     "memory.soft_limit_in_bytes": str((1 << 63) - os.sysconf("SC_PAGESIZE")),
@@ -67,6 +69,8 @@ class Fences:
             text = self._text_of(process)
             if isinstance(text, Trouble):
                 return text
+            if limits.weighs_only and _is_fenced(text):
+                return Trouble(Status.UNCHANGED, f"pid {process.pid} is in a fence already")
             tasks = self._alike(process, text)
             return tasks if isinstance(tasks, Trouble) else self._planned(process, limits, text, tasks)
         except OSError as error:
@@ -74,33 +78,27 @@ class Fences:
 
     def _planned(self, process: ProcId, limits: Limits, text: str, tasks: int) -> str | Trouble:
         """`text`: of /proc/PID/cgroup; `tasks`: its threads. Raises OSError."""
-        family = self._descendants(process)
-        if isinstance(family, Trouble):
-            return family
-        many = tasks + sum(_count(f"{self._proc}/{each.id.pid}/task") for each in family)
-        wanted = {
-            controller: value
-            for controller, value in (
-                ("cpu", limits.cpu * PERIOD_US // 1000),
-                ("pids", many + limits.tasks if limits.tasks else 0),
-                ("memory", limits.memory),
-            )
-            if value
-        }
+        if limits.tasks:
+            family = self._descendants(process)
+            if isinstance(family, Trouble):
+                return family
+            tasks += sum(_count(f"{self._proc}/{each.id.pid}/task") for each in family)
+            limits = limits._replace(tasks=tasks + limits.tasks)  # from here on: all that there may be
+        wanted = {"cpu": limits.cpu or limits.weight, "pids": limits.tasks, "memory": limits.memory}
         parts, lacks = list[Part](), list[str]()
-        unified = dict[str, int]()
-        for controller, value in wanted.items():
+        unified = list[str]()
+        for controller in (name for name, value in wanted.items() if value):
             mount = self._mount(controller)
             if mount is None:
-                unified[controller] = value
+                unified.append(controller)
                 continue
-            part = self._part_v1(process, text, controller, mount, value)
+            part = self._part_v1(process, text, controller, mount, limits)
             if isinstance(part, Part):
                 parts.append(part)
             else:
                 lacks.append(part)
         if unified:
-            whole, missing = self._part_v2(process, text, unified)
+            whole, missing = self._part_v2(process, text, unified, limits)
             parts += [whole] if whole is not None else []
             lacks += missing
         if not parts:
@@ -196,7 +194,7 @@ class Fences:
                 return _refused(f"threads of pid {process.pid} are in different cgroups, and could not all be put back")
         return len(tids)
 
-    def _part_v1(self, process: ProcId, text: str, controller: str, mount: Mount, value: int) -> Part | str:
+    def _part_v1(self, process: ProcId, text: str, controller: str, mount: Mount, limits: Limits) -> Part | str:
         path = _path(text, controller)
         directory = None if path is None else mount.directory(path)
         if path is None or directory is None or not directory.is_dir():
@@ -204,12 +202,17 @@ class Fences:
         no = self._not_ours(text, path, directory)
         if no:
             return no
-        name = {"cpu": "cpu.cfs_quota_us", "memory": "memory.soft_limit_in_bytes", "pids": "pids.max"}[controller]
-        if controller == "cpu":  # the kernel takes no quota beyond that of the cgroups above
-            value = min((value, *_quotas(directory, mount.point)))
-        return Part(controller, _below(path, process), {name: str(value)})
+        quota = limits.cpu * PERIOD_US // 1000
+        if quota:  # the kernel takes none beyond that of the cgroups above
+            quota = min((quota, *_quotas(directory, mount.point)))
+        files = {
+            "cpu": {"cpu.cfs_quota_us": quota, "cpu.shares": 2 * limits.weight},
+            "memory": {"memory.soft_limit_in_bytes": limits.memory},
+            "pids": {"pids.max": limits.tasks},
+        }
+        return Part(controller, _below(path, process), {name: str(value) for name, value in files[controller].items() if value})
 
-    def _part_v2(self, process: ProcId, text: str, wanted: dict[str, int]) -> tuple[Part | None, list[str]]:
+    def _part_v2(self, process: ProcId, text: str, wanted: Sequence[str], limits: Limits) -> tuple[Part | None, list[str]]:
         """(the part, what it lacks)"""
         mount, path = self._cgroups.weight, _path(text, "")
         directory = None if mount is None or path is None else mount.directory(path)
@@ -218,10 +221,10 @@ class Fences:
         offered, on = (set(_text(f"{directory}/{name}").split()) for name in ("cgroup.controllers", "cgroup.subtree_control"))
         lacks = [f"the {controller} controller is not given to cgroup {path}" for controller in wanted if controller not in offered]
         root = not (directory / "cgroup.type").exists()
-        usable = {controller: value for controller, value in wanted.items() if controller in offered}
+        usable = [controller for controller in wanted if controller in offered]
         if not root:
             if "memory" in usable:
-                del usable["memory"]
+                usable.remove("memory")
                 lacks.append(f"on cgroup v2 memory of one process of {path} has no limit of its own unless its siblings are moved")
             if usable and on - _THREADED - {"cpuset", "perf_event"}:
                 return None, [*lacks, f"cgroup {path} hands {', '.join(sorted(on - _THREADED))} on to cgroups below it"]
@@ -231,16 +234,19 @@ class Fences:
         if no or not usable:
             return None, [*lacks, *([no] if no else [])]
         files = {
-            "cpu": ("cpu.max", f"{usable.get('cpu')} {PERIOD_US}"),
-            "pids": ("pids.max", str(usable.get("pids"))),
-            "memory": ("memory.high", str(usable.get("memory"))),
+            "cpu": {
+                "cpu.max": f"{limits.cpu * PERIOD_US // 1000} {PERIOD_US}" if limits.cpu else "",
+                "cpu.weight": str(limits.weight or ""),
+            },
+            "pids": {"pids.max": str(limits.tasks)},
+            "memory": {"memory.high": str(limits.memory)},
         }
-        limits = dict(files[controller] for controller in usable)
-        return Part("", _below(path, process), limits, tuple(sorted(set(usable) - on)), threaded=not root), lacks
+        written = {name: value for controller in usable for name, value in files[controller].items() if value}
+        return Part("", _below(path, process), written, tuple(sorted(set(usable) - on)), threaded=not root), lacks
 
     def _not_ours(self, text: str, path: str, directory: Path) -> str:
         """Why no cgroup must be made there, "" if one may."""
-        if "nicety-fence-" in path:
+        if outside(path) != path:
             return "it is in a fence already"
         for file in (directory, directory / "cgroup.procs"):
             if not os.access(file, os.W_OK, effective_ids=True):
@@ -430,6 +436,11 @@ def _path(text: str, controller: str) -> str | None:
         if (number == "0" and not controllers) if not controller else controller in controllers.split(","):
             return re.sub(r" \(deleted\)$", "", path)
     return None
+
+
+def _is_fenced(text: str) -> bool:
+    """Whether a path of /proc/PID/cgroup leads into a fence."""
+    return any(outside(path) != path for path in (line.split(":", 2)[2] for line in text.splitlines()))
 
 
 def _below(path: str, process: ProcId) -> str:

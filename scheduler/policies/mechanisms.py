@@ -1,7 +1,8 @@
 """By which controls processes at one place can be lowered against those at another. Pure: a table of what Linux separates by what.
 
 Measured (`benchmarks/latency_beside_batch.py`, conditions "nice 19"): the nice of processes counts within their autogroup or cgroup
-only, the nice of an autogroup among those of the root cgroup, the weight of a cgroup among its siblings.
+only, the nice of an autogroup among those of the root cgroup, the weight of a cgroup among its siblings. Inside one cgroup a weight
+separates best too: that of a cgroup below it, made for the purpose (a fence), where the work is a swarm.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Collection, Iterable
 from functools import lru_cache
 from itertools import pairwise
 
+from ...models.records import ProcId
 from ..decision import Control, Machine, Member
 
 Place = tuple[str, int]
@@ -28,6 +30,7 @@ DEFAULT: dict[Control, int] = {
     Control.CPU_WEIGHT: 100,
     Control.CPU_IDLE: 0,
     Control.SLICE: 0,
+    Control.FENCE: 0,
 }
 """What a control is where nobody chose anything: any other value is somebody's wish, and left alone."""
 
@@ -69,7 +72,8 @@ class Ground:
     def routes(self, own: Place) -> list[list[Step]]:
         """Ways to lower processes at `own` against the protected places: for each kind of separation the steps, the best first.
 
-        Autogroups exist in the root cgroup only; a process in an ancestor of the other's cgroup has no weight of its own there.
+        Autogroups exist in the root cgroup only; a process in an ancestor of the other's cgroup has no weight of its own there, but
+        in a fence. Across cgroups a fence does nothing: it is inside of its own.
         """
         cgroup, session = own if self._grouped else ("/", own[1])
         path = ancestors(cgroup)
@@ -82,10 +86,11 @@ class Ground:
         inside, beside = self._below.get(path[-1], 0), 0
         if cgroup == "/" and self._autogroup:
             beside = inside - self._at_root.get(session, 0)
+        within = [(Control.FENCE, ""), *each] if self._grouped else each
         if beside:
-            found.append([(Control.AUTOGROUP, ""), *each])
+            found.append([(Control.AUTOGROUP, ""), *within])
         if inside > beside:
-            found.append(each)
+            found.append(within)
         return found
 
     def ways(self, own: Place, closed: Collection[Control]) -> set[Step]:
@@ -103,6 +108,28 @@ class Ground:
         if control is Control.AUTOGROUP:
             return own[1] not in self._sessions
         return not path or path not in self._cgroups
+
+
+class Descent:
+    """Who descends from whom, as far as these members tell: all that a fence takes along."""
+
+    def __init__(self, members: Iterable[Member]) -> None:
+        self._children: dict[int, list[Member]] = {}
+        for member in members:
+            if member.parent:
+                self._children.setdefault(member.parent, []).append(member)
+
+    def below(self, process: ProcId) -> list[Member]:
+        """The descendants of a process."""
+        found, seen = list[Member](), {process.pid}
+        waiting = [process.pid]
+        while waiting:
+            for child in self._children.get(waiting.pop(), ()):
+                if child.id.pid not in seen:
+                    seen.add(child.id.pid)
+                    found.append(child)
+                    waiting.append(child.id.pid)
+        return found
 
 
 @lru_cache(maxsize=4096)
@@ -133,6 +160,8 @@ def value(control: Control, nice: int, weight: int, level: int) -> int:
         return SCHED_IDLE
     if control is Control.CPU_IDLE:
         return 1
+    if control is Control.FENCE:  # its weight, on v1 too
+        return weight
     whole, least = (100, weight) if control is Control.CPU_WEIGHT else (1024, 2 * weight)
     return least if level == 0 else max(least, round(whole / 1.25**eased))
 

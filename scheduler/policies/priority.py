@@ -7,7 +7,9 @@ Where most of the pressure comes from processes that nobody sees, nothing is dem
 The mechanism is what separates the two (measured: nice does nothing across autogroups or cgroups): the weight of the contender's
 cgroup where the paths part; across sessions in the root cgroup with autogroup on, the nice of the contender's autogroup; else the
 nice of each of its processes. A mechanism that twice had no effect on a group is dropped for it, and the next one is tried.
-What a child inherits is not set again, and of a group of brief processes only those are demoted that last.
+What a child inherits is not set again, and of a group of brief processes, a swarm, only those are demoted that last. Inside one
+cgroup a swarm gets a cgroup of its own below that one, with the least weight, where one may be made (a fence): who started it is
+moved there with all its children.
 
 Demotion begins in full, for half measures can hurt (measured: nice 5 beside 60 % load gave a p99 of 29 ms, nice 19 of 1.8), and is
 eased step by step while the protected groups wait less than their target. Once weights separate them, the protected group's time
@@ -27,9 +29,10 @@ import msgspec
 from ...models.records import Latency, ProcId
 from ..config import Config
 from ..decision import Control, Decision, Group, Member, Note, Restore, Set, Status, Tick, Why
+from ..fences import Limits
 from ..rivals import touches, who_touches
 from ..scope import policy
-from .mechanisms import DEFAULT, LEVELS, Ground, Place, place, value
+from .mechanisms import DEFAULT, LEVELS, Descent, Ground, Place, place, value
 from .pairs import ANYBODY, RELIEVED, Pairs
 from .policy import Gone, Memory, Outlook, Result, Standing, figures, knob
 from .slices import HARM, LONG_TICKS, Slices
@@ -47,8 +50,11 @@ VICTIMS = 4
 BRIEF = 0.5
 """Share of a group's CPU that brief children must use for only its lasting members to be demoted (chosen): the children inherit."""
 
-POOLS_SPARED = frozenset({Control.CPU_IDLE, Control.POLICY})
+POOLS_SPARED = frozenset({Control.CPU_IDLE, Control.POLICY, Control.FENCE})
 """Not used inside a pool: next to nothing is too little where workers share locks."""
+
+TOLD = (Control.CPU_WEIGHT, Control.CPU_SHARES, Control.CPU_IDLE, Control.AUTOGROUP, Control.FENCE, Control.NICE)
+"""Controls of which a decision says that they were dropped for the group."""
 
 NAMED = 5
 """Contenders that a decision names as rejected, the busiest; of the others it says how many they are."""
@@ -74,6 +80,9 @@ STRIKES = 2
 UNYIELDING = 0.1
 """Share of the machine that demoted groups may use beyond what the latency groups leave: four hogs at nice 19 keep about 0.06."""
 
+MIXED_SECONDS = 60.0
+"""How long a swarm is not fenced in after something descended from it that is not to be lowered (chosen: it may start another)."""
+
 DROPPED_SECONDS = 600.0
 """How long a dropped mechanism is not tried: what separates groups may change."""
 
@@ -88,11 +97,17 @@ class Held(Memory):
     process: ProcId | None
     cgroup: str
     session: int  # for AUTOGROUP, else 0
-    value: int
+    value: int | tuple[int, ...]  # of FENCE `fences.Limits`
     group: str
     target: str
     victim: str  # whom it protects
     observed: list[str] = msgspec.field(default_factory=list)  # victims for whom nothing was written; for others it may have to be
+    inside: bool = False  # FENCE: it is in one that was there already, and has none of its own
+
+    @property
+    def strength(self) -> int:
+        """The value as one number: of a fence its weight."""
+        return self.value if isinstance(self.value, int) else Limits(*self.value).weight
 
 
 class Strike(Memory):
@@ -125,6 +140,7 @@ class PriorityMemory(Memory):
     need: Need | None = None
     unseen: bool = False  # most of the pressure comes from nobody visible
     stopped: dict[str, int] = msgspec.field(default_factory=dict)  # latency group -> ns when its own quota last explained its wait
+    mixed: dict[str, int] = msgspec.field(default_factory=dict)  # swarm -> ns when what must not be lowered last descended from it
     youngest: int = 0  # start of the youngest member a tick ago: who is no younger has lasted for a tick
     tried: list[str] = msgspec.field(default_factory=list)  # wishes that had their turn while more are wished for than may change
     slices: Slices = msgspec.field(default_factory=Slices)
@@ -274,9 +290,14 @@ class Priority:
             for key in self._concerned(result):
                 held = self.memory.held[key]
                 held.observed = [*held.observed, held.victim] if result.status is Status.OBSERVED else []
+                held.inside = held.control is Control.FENCE and result.status is Status.UNCHANGED
             return
         for key in self._concerned(result):
             held = self.memory.held.pop(key)
+            if held.control is Control.FENCE:  # who else was in it is out, or is looked at anew
+                inside = [key for key, each in self.memory.held.items() if each.inside and each.group == held.group]
+                for each in inside:
+                    del self.memory.held[each]
             if result.status is Status.RELIEVED:
                 self.memory.pairs.relieved(held.group, result.at)
             elif result.telling and held.control is Control.SLICE:
@@ -349,6 +370,7 @@ class Priority:
     def _forget(self, at: int) -> None:
         memory = self.memory
         memory.strikes = {name: strike for name, strike in memory.strikes.items() if at - strike.at <= DROPPED_SECONDS * 1e9}
+        memory.mixed = {name: seen for name, seen in memory.mixed.items() if at - seen <= MIXED_SECONDS * 1e9}
 
     # --- is there contention? -------------------------------------------------------------------------------------------------
 
@@ -491,14 +513,16 @@ class Priority:
         spared = places if tick.home is None else {*places, place(tick.home)}
         ground, theirs = Ground(places, spared, tick.machine), touches(tick.machine.rivals)
         dropped = {name for name, strike in self.memory.strikes.items() if strike.count >= STRIKES}
-        ours = {(held.control, held.value) for held in self._demoted()}
+        ours = {(held.control, held.strength) for held in self._demoted()}
         wishes: dict[str, Held] = {}
+        fencing = self._fencing(tick, contenders)
         for group in contenders:
             case = self._cases.get(group.name)
             if case is None:
                 continue
             name, victim = group.name, case.victim
             closed = theirs | (POOLS_SPARED if name in self._pools else frozenset())
+            closed |= frozenset() if name in fencing else {Control.FENCE}
             tried = {control for control in DEFAULT if dropped and f"{control} {name}" in dropped} - closed
             by_place: dict[Place, list[Member]] = {}
             for member in group.members:
@@ -510,7 +534,9 @@ class Priority:
                 found |= bool(ways)
                 for control, path in sorted(ways):
                     strength = self._value(group, control)
-                    if control is Control.AUTOGROUP:
+                    if control is Control.FENCE:
+                        single.setdefault(control, []).extend(members)
+                    elif control is Control.AUTOGROUP:
                         handle = next((member.id for member in members if member.id not in untouchable), members[0].id)
                         wish = Held(control, handle, "", own[1], strength, name, f"group {name} session {own[1]}", victim)
                         _add(wishes, f"{control} {own[1]}", wish)
@@ -520,7 +546,10 @@ class Priority:
                     else:
                         single.setdefault(control, []).extend(members)
             for control, members in single.items():
-                self._each(wishes, control, group, members, victim, ours)
+                if control is Control.FENCE:
+                    wishes |= self._fences(group, members, fencing[name], victim, ours)
+                else:
+                    self._each(wishes, control, group, members, victim, ours)
             if tried and not found:
                 self.memory.pairs.without_effect(ANYBODY, name, tick.at)  # whatever separates the two was tried
         return wishes
@@ -550,7 +579,7 @@ class Priority:
         steps = {value(Control.NICE, most, self._config.weight, level) for level in range(LEVELS)}
         lasting, lowered = self._lasting(group), set[int]()
         for member in sorted(members, key=lambda member: (member.id.start_ticks, member.id.pid)):
-            key = f"{control} {member.id.pid}.{member.id.start_ticks}"
+            key = _key(control, member)
             heir = nice and member.parent in lowered and member.nice in steps
             if key not in held and heir and member.nice == strength:
                 lowered.add(member.id.pid)
@@ -562,11 +591,65 @@ class Priority:
             target = f"group {group.name} pid {member.id.pid}"
             wishes[key] = Held(control, member.id, "", 0, strength, group.name, target, victim)
 
+    def _fencing(self, tick: Tick, contenders: list[Group]) -> dict[str, list[Member]]:
+        """The swarms that may be fenced in, and whom to make the fences for. A swarm that is fenced in stays one.
+
+        A fence takes along all that descends from who it is made for. So there is none where some of that is protected, or in a
+        group that is not demoted, and not for a while after that was seen.
+        """
+        memory = self.memory
+        lowered = self._cases.keys() - self._pools
+        fenced = {held.group for held in self._demoted() if held.control is Control.FENCE}
+        swarms = [group for group in contenders if group.name in lowered and (group.name in fenced or _is_swarm(group))]
+        if not swarms or not tick.machine.cpu_cgroup:
+            return {}
+        apart = (*tick.sheltered, *((tick.home,) if tick.home is not None else ()))
+        spared = {member.id for group in tick.groups if group.name not in lowered for member in group.members}
+        spared |= {*tick.protected, *(member.id for member in apart)}
+        known = {member.id: member for member in (*apart, *(member for group in tick.groups for member in group.members))}
+        descent, found = Descent(known.values()), dict[str, list[Member]]()
+        for group in swarms:
+            roots = self._roots(group, descent)
+            if any(each.id in spared for root in roots for each in (root, *descent.below(root.id))):
+                memory.mixed[group.name] = tick.at
+            if group.name not in memory.mixed:
+                found[group.name] = roots
+        return found
+
+    def _roots(self, group: Group, descent: Descent) -> list[Member]:
+        """The members of a swarm that others outside started and that last, and those that are fenced in, the oldest first. None
+        that descends from another: it is in that one's fence."""
+        pids, parents = {member.id.pid for member in group.members}, {member.parent for member in group.members}
+        roots, inside, youngest = list[Member](), set[ProcId](), self.memory.youngest
+        for member in sorted(group.members, key=lambda member: (member.id.start_ticks, member.id.pid)):
+            lasts = member.id.pid in parents or not youngest or member.id.start_ticks <= youngest
+            first = member.parent not in pids and lasts and member.id not in inside
+            if first or _key(Control.FENCE, member) in self.memory.held:
+                roots.append(member)
+                inside |= {child.id for child in descent.below(member.id)}
+        return roots
+
+    def _fences(
+        self, group: Group, members: list[Member], roots: list[Member], victim: str, ours: set[tuple[Control, int]]
+    ) -> dict[str, Held]:
+        """A wish for each root of a swarm that is among these members. One whose nice somebody chose is left out, and so are all
+        that descend from it. While a fence of the swarm is taken away none is made: who was in it comes out first."""
+        held, there, wishes = self.memory.held, {member.id for member in members}, dict[str, Held]()
+        limits = tuple(Limits(0, 0, 0, self._value(group, Control.FENCE)))
+        for root in roots:
+            key = _key(Control.FENCE, root)
+            chosen = root.nice != 0 and (Control.NICE, root.nice) not in ours
+            if root.id in there and (key in held or not chosen):
+                target = f"group {group.name} pid {root.id.pid}"
+                wishes[key] = Held(Control.FENCE, root.id, "", 0, limits, group.name, target, victim)
+        made = {key for key, it in held.items() if it.control is Control.FENCE and it.group == group.name and not it.inside}
+        return wishes if made <= wishes.keys() else {key: wish for key, wish in wishes.items() if key in held}
+
     def _lasting(self, group: Group) -> set[int]:
         """Pids of the members that are worth a change of their own. Of a group of brief processes: those that others outside
         started, those that started others, and those that were there a tick ago. What they start from now on inherits."""
         pids = {member.id.pid for member in group.members}
-        if group.brief < BRIEF * group.cpu or not group.brief:
+        if not _is_swarm(group):
             return pids
         parents = {member.parent for member in group.members}
         return {
@@ -587,7 +670,7 @@ class Priority:
         wishes, length = {}, round(self._config.slice_ms * 1e6)
         for group in groups:
             for member in group.members:
-                key = f"{Control.SLICE} {member.id.pid}.{member.id.start_ticks}"
+                key = _key(Control.SLICE, member)
                 target = f"group {group.name} pid {member.id.pid}"
                 wishes[key] = Held(Control.SLICE, member.id, "", 0, length, group.name, target, group.name)
         return wishes
@@ -623,14 +706,15 @@ class Priority:
                 first[member.session] = min(first.get(member.session, member.id), member.id)
         for key in stale:
             held = memory.held[key]
-            single = held.process is not None and held.control is not Control.AUTOGROUP
-            if single and held.process not in present and held.group in classed:
-                del memory.held[key]  # the process is gone, and its value with it
+            single = held.process is not None and held.control not in (Control.AUTOGROUP, Control.FENCE)
+            if held.inside or (single and held.process not in present and held.group in classed):
+                del memory.held[key]  # the process is gone, and its value with it; or nothing was made for it
                 continue
             process = held.process
             if held.control is Control.AUTOGROUP and process not in present:
                 process = first.get(held.session, process)
-            decisions.append(self._return(tick, held, process, held.group in classed))
+            alive = held.control is not Control.FENCE or process in present
+            decisions.append(self._return(tick, held, process, held.group in classed, alive))
         return decisions
 
     def _changes(self, tick: Tick, view: View | None, contenders: list[Group], left: int) -> list[Decision]:
@@ -683,8 +767,8 @@ class Priority:
                     contender_frees_cores=None if case is None else case.frees,
                     all_free_cores=None if case is None or not case.together else case.together,
                     mechanism=str(wish.control),
-                    level=self.memory.level,
-                    value=wish.value,
+                    level=0 if wish.control is Control.FENCE else self.memory.level,  # it is not eased
+                    value=wish.strength,
                 ),
                 rejected=(*self._rejected(tick, group, wish), *(() if short else rejected)),
                 flips=self._flips(group, wish),
@@ -724,6 +808,8 @@ class Priority:
         if held is not None and held.value == wish.value:
             held = None  # only observed, for another victim
         what = f"{wish.control} of {wish.target} to {wish.value}"
+        if wish.control is Control.FENCE:
+            what = f"{wish.target}, with all that it started, into a cgroup of its own with weight {wish.strength} instead of 100"
         share = next((wait_share(each) for each in view.suffering if each.name == victim), None)
         if held is not None and self.memory.level:
             return "eased", f"{victim} waits for less than half of its target: {what}, a step gentler."
@@ -737,7 +823,7 @@ class Priority:
         return "contention not over", f"{group.name} is demoted: {what} as well."
 
     def _slice_reason(self, wish: Held) -> tuple[str, str]:
-        trial, what = self.memory.slices.trials.get(wish.group), f"time slices of {wish.value / 1e6:g} ms"
+        trial, what = self.memory.slices.trials.get(wish.group), f"time slices of {wish.strength / 1e6:g} ms"
         if trial is not None and trial.phase == "kept" and trial.long is None:
             return "short slice", f"{wish.group} waits for {trial.short:.1%} of its demand with them: {wish.target} gets {what}."
         if trial is not None and trial.phase == "kept":
@@ -750,7 +836,7 @@ class Priority:
         theirs = touches(tick.machine.rivals)
         said = [
             f"{control}: {STRIKES} times refused or without effect on {group.name}"
-            for control in (Control.CPU_WEIGHT, Control.CPU_SHARES, Control.CPU_IDLE, Control.AUTOGROUP, Control.NICE)
+            for control in TOLD
             if self._dropped(control, group.name)
         ]
         said += [f"{control}: left to {', '.join(who_touches(control, tick.machine.rivals))}" for control in sorted(theirs)]
@@ -758,11 +844,16 @@ class Priority:
             said.append("nice of each process: does nothing across sessions while autogroup is on")
         elif wish.cgroup:
             said.append("nice of each process, or of its autogroup: does nothing across cgroups")
+        elif wish.control is Control.FENCE:
+            said.append("nice of each process: takes less from a swarm than a weight of its own")
+        elif group.name in self.memory.mixed:
+            said.append("a cgroup of its own: something that is not to be demoted descends from it, or did a moment ago")
         if group.name in self._pools:
             said.append(f"more than nice {self._config.pool_nice} inside a pool: a demoted lock holder would starve its siblings")
         return tuple(said)
 
-    def _return(self, tick: Tick, held: Held, process: ProcId | None, there: bool) -> Decision:
+    def _return(self, tick: Tick, held: Held, process: ProcId | None, there: bool, alive: bool) -> Decision:
+        """`there`: its group has its class still; `alive`: whom a fence was made for runs still."""
         config, flips = self._config, tuple[str, ...]()
         trial = self.memory.slices.trials.get(held.group)
         pause = None if held.control is Control.SLICE else self.memory.pairs.pause(held.victim, held.group, tick.at)
@@ -777,6 +868,8 @@ class Priority:
             flips = (f"an expected demand of at least {CALM:.0%} of the capacity would have kept it",)
         elif not there:
             rule, reason = "contender gone", f"{held.group} is gone, or has another class now"
+        elif not alive:
+            rule, reason = "root gone", f"The process of {held.group} that was fenced in has ended"
         elif held.control is Control.SLICE and trial is not None and trial.phase == "long":
             rule, reason = "slice compared", f"{held.group} runs {LONG_TICKS} ticks without shorter slices, to see what they bring"
         elif held.control is Control.SLICE and trial is not None and trial.phase == "dropped":
@@ -786,10 +879,13 @@ class Priority:
             rule, reason = "nothing demoted", f"Nothing is demoted beside {held.group} any more"
         else:
             rule, reason = "mechanism changed", f"Something else separates {held.group} from what it is demoted for"
+        what = f"{held.control} of {held.target} back to what it was"
+        if held.control is Control.FENCE:
+            what = f"{held.target} and all that it started are let out of their cgroup"
         why = Why(
             rule=rule,
-            text=f"{reason}: {held.control} of {held.target} back to what it was.",
-            figures=figures(group=held.group, victim=held.victim, value=held.value, release_after_seconds=config.release_after),
+            text=f"{reason}: {what}.",
+            figures=figures(group=held.group, victim=held.victim, value=held.strength, release_after_seconds=config.release_after),
             rejected=(),
             flips=flips,
         )
@@ -805,9 +901,19 @@ def wait_share(group: Group) -> float:
 def _add(wishes: dict[str, Held], key: str, wish: Held) -> None:
     """Of two groups that share a session or cgroup the gentler value counts: one of them may be a pool."""
     before = wishes.get(key)
-    gentler = before is None or (wish.value < before.value) == (wish.control is Control.AUTOGROUP)
+    gentler = before is None or (wish.strength < before.strength) == (wish.control is Control.AUTOGROUP)
     if gentler and (before is None or wish.value != before.value):
         wishes[key] = wish
+
+
+def _is_swarm(group: Group) -> bool:
+    """Whether most of what it uses is used by children that come and go."""
+    return group.brief >= BRIEF * group.cpu and group.brief > 0
+
+
+def _key(control: Control, member: Member) -> str:
+    """Of a wish for one process."""
+    return f"{control} {member.id.pid}.{member.id.start_ticks}"
 
 
 def _differs(held: Held, wish: Held) -> bool:
@@ -816,8 +922,8 @@ def _differs(held: Held, wish: Held) -> bool:
 
 
 def _order(wish: Held) -> tuple[int, int]:
-    """Sessions and cgroups first, for one change of them does most; then processes by age; short slices last."""
-    if wish.process is None or wish.control is Control.AUTOGROUP:
+    """Sessions, cgroups and swarms first, for one change of them does most; then processes by age; short slices last."""
+    if wish.process is None or wish.control in (Control.AUTOGROUP, Control.FENCE):
         return 0, 0
     return 1 + (wish.control is Control.SLICE), wish.process.start_ticks
 

@@ -47,6 +47,7 @@ class FakeProcess:
     group: int
     autogroup: str
     cpuset: tuple[int, ...]
+    fence: str = ""  # key of the one that it is in
     threads: dict[int, FakeThread] = field(default_factory=dict)
 
     @property
@@ -102,7 +103,9 @@ class FakeKernel:
     def fork(self, parent: int, *, pid: int | None = None) -> ProcId:
         """A child with the values of its parent's first thread."""
         mother = self.processes[parent]
-        return self._born(parent, mother.session, mother.group, mother.autogroup, mother.cpuset, mother.leader, pid).id
+        child = self._born(parent, mother.session, mother.group, mother.autogroup, mother.cpuset, mother.leader, pid)
+        child.fence = mother.fence
+        return child.id
 
     def spawn(self, pid: int) -> ThreadId:
         """Another thread, with the values of the first."""
@@ -192,8 +195,12 @@ class FakeKernel:
         found = self._process(process)
         if isinstance(found, Trouble):
             return found
+        if found.fence:
+            return Trouble(Status.UNCHANGED if limits.weighs_only else Status.REFUSED, "it is in a fence already")
         name = f"/{name_for(process)}"
-        return key_of((Part("cpu", name, {"limits": " ".join(map(str, limits))}),))
+        files = {} if limits.weighs_only else {"limits": " ".join(map(str, limits[:3]))}
+        files |= {"cpu.shares": str(2 * limits.weight)} if limits.weight else {}
+        return key_of((Part("cpu", name, files),))
 
     def read(self, knob: Knob) -> Value | Trouble:
         """The value now."""
@@ -366,6 +373,9 @@ class FakeKernel:
         if knob.control is Control.FENCE:
             assert isinstance(value, int)
             self.fences[knob.key] = value
+            for process in self._family(knob.process) if value else list(self.processes.values()):
+                if process.fence in ("", knob.key):
+                    process.fence = knob.key if value else ""
             return
         if knob.control not in THREADED:
             assert isinstance(value, int)
@@ -411,6 +421,13 @@ class FakeKernel:
         fits = isinstance(value, int) and low <= value <= high and (knob.control is not Control.POLICY or value in FAIR)
         fits = fits or (knob.control is Control.SLICE and value == 0)
         return None if fits else Trouble(Status.FAILED, f"{knob.control} {value} is not possible")
+
+    def _family(self, first: ProcId | None) -> list[FakeProcess]:
+        """A process and all that descends from it."""
+        found = [process for process in self.processes.values() if process.id == first]
+        for process in found:
+            found += [child for child in self.processes.values() if child.parent == process.id.pid and child not in found]
+        return found
 
     def _kin(self, process: FakeProcess) -> Kin:
         return Kin(process.id, process.parent, process.session, process.group)

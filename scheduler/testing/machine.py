@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
 import numpy as np
 
 from ...models.features import uncontended
@@ -34,6 +35,7 @@ from ..decision import (
     Verdict,
     Worker,
 )
+from ..fences import Limits
 from .clock import FakeClock
 from .ticks import GIB
 
@@ -91,6 +93,7 @@ class FakeHogs:
     count: Callable[[float], int] = lambda _: 4
     session: int = 200
     cgroup: str = "/"
+    brief: float = 0.0  # share of their CPU that their children use; if there are such, the first has started all the others
 
 
 @dataclass(slots=True)
@@ -253,12 +256,13 @@ class FakeMachine:
         )
 
     def _bury(self, groups: Sequence[Group]) -> None:
-        """What was set of a process or session goes with it; a cgroup stays."""
+        """What was set of a process or session goes with it; a cgroup stays, and so does a fence."""
         members = [member for group in groups for member in group.members]
         there = {str(member.id.pid) for member in members} | {str(w.id.pid) for pool in self._pools.values() for w in pool.workers}
         sessions = {str(member.session) for member in members}
         for control, target in sorted(self.knobs):
             alive = target in sessions if control is Control.AUTOGROUP else target in there or target.startswith("/")
+            alive |= control is Control.FENCE  # its directory
             if not alive:
                 del self.knobs[control, target]
 
@@ -345,6 +349,9 @@ class FakeMachine:
         if autogroup and service.session != hogs.session:
             value = self.knobs.get((Control.AUTOGROUP, str(hogs.session)), 0)
             return float(1.25 ** -(value if isinstance(value, int) else 0))
+        fence = self.knobs.get((Control.FENCE, str(self._hog_ids(1)[0].pid)))
+        if isinstance(fence, tuple):
+            return Limits(*fence).weight / 100
         return float(sum(1.25 ** -self._nice(id_) for id_ in ids))
 
     def _contenders(self) -> list[Group]:
@@ -361,8 +368,12 @@ class FakeMachine:
             groups.append(self._group(service.name, Latency.LATENCY, used, wait, 50 << 20, (member,)))
         if hogs and ids:
             cpu = min(float(len(ids)), self._cpus - used)
-            members = tuple(Member(id_, hogs.session, hogs.cgroup, self._nice(id_)) for id_ in ids)
-            groups.append(self._group(hogs.name, Latency.BATCH, cpu, len(ids) - cpu, 1 << 20, members))
+            first = ids[0].pid if hogs.brief else 0
+            members = tuple(
+                Member(id_, hogs.session, hogs.cgroup, self._nice(id_), 1 if id_.pid == first else first) for id_ in ids
+            )
+            group = self._group(hogs.name, Latency.BATCH, cpu, len(ids) - cpu, 1 << 20, members)
+            groups.append(msgspec.structs.replace(group, brief=hogs.brief * cpu))
         return groups
 
     def _group(self, name: str, latency: Latency, cpu: float, wait: float, rss: int, members: tuple[Member, ...]) -> Group:

@@ -14,6 +14,7 @@ import pytest
 
 from nicety.models.records import ProcId
 from nicety.scheduler.decision import Control, Status
+from nicety.scheduler.fences import Limits, name_for, parts_of
 from nicety.scheduler.linux.cgroup import find
 from nicety.scheduler.linux.control import LinuxKernel
 from nicety.scheduler.ports import Kernel, Knob, ThreadId, Trouble, Value
@@ -314,6 +315,29 @@ def test_the_slice_of_an_idle_thread_is_left(world: World) -> None:
     assert trouble.status is Status.REFUSED
     assert "SCHED_BATCH" in trouble.text
     assert value(world, where) == 0
+
+
+def test_a_fence_by_weight_takes_children_along_and_leaves_nobody_in_it(world: World) -> None:
+    weight = Limits(0, 0, 0, 1)
+    process = world.start()
+    child = world.fork(process)
+    key = world.kernel.fence(process, weight)
+    if isinstance(key, Trouble):
+        pytest.skip(key.text)
+    assert [part.files for part in parts_of(key)] in ([{"cpu.shares": "2"}], [{"cpu.weight": "1"}])
+    where = Knob(Control.FENCE, process, None, key)
+    assert value(world, where) == 0, "it is only planned"
+    assert world.kernel.write(where, 0, 1) is None
+    assert value(world, where) == 1
+    for each in (process, child, world.fork(process)):
+        answers = world.kernel.fence(each, weight), world.kernel.fence(each, Limits(300, 0, 0))
+        assert [each.status for each in answers if isinstance(each, Trouble)] == [Status.UNCHANGED, Status.REFUSED]
+    world.end(process)
+    assert world.kernel.write(where, 1, 0) is None
+    assert value(world, where) == 0
+    again = world.kernel.fence(child, weight)
+    assert isinstance(again, str), again
+    assert name_for(child) in again
 
 
 def test_a_cgroup_is_idle_or_has_a_weight_that_is_never_lost(world: World) -> None:

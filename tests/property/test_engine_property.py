@@ -6,6 +6,7 @@ import json
 import math
 from itertools import pairwise
 
+import msgspec
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -34,11 +35,15 @@ def groups(draw: st.DrawFn) -> list[Group]:
         if draw(st.booleans()):
             pids = draw(st.sets(st.integers(first, first + 4), min_size=1, max_size=4))
             members = [
-                a_member(pid, draw(st.sampled_from([5, 6, first])), draw(st.sampled_from(["/", "/a", "/a/b"])))
+                msgspec.structs.replace(
+                    a_member(pid, draw(st.sampled_from([5, 6, first])), draw(st.sampled_from(["/", "/a", "/a/b"]))),
+                    parent=draw(st.sampled_from([0, 1, first, first + 1, 20, 30])),
+                )
                 for pid in sorted(pids)
             ]
             latency = draw(st.sampled_from([Latency.LATENCY, Latency.BATCH]))
-            found.append(a_group(name, latency, members, cpu=draw(st.floats(0, 2)), wait=draw(st.sampled_from([0.0, 0.01, 1.0]))))
+            group = a_group(name, latency, members, cpu=draw(st.floats(0, 2)), wait=draw(st.sampled_from([0.0, 0.01, 1.0])))
+            found.append(msgspec.structs.replace(group, brief=draw(st.sampled_from([0.0, group.cpu]))))
     return found
 
 
@@ -120,6 +125,15 @@ def play(engine: Engine, history: list[tuple[Tick, list[Status]]]) -> tuple[list
     return seen, verdicts[1:]
 
 
+def offspring(tick: Tick, pid: int) -> set[int]:
+    """Pids of all that descends from a process, searched generation by generation."""
+    parents = {member.id.pid: member.parent for group in tick.groups for member in group.members}
+    found = {pid}
+    for _ in parents:
+        found |= {child for child, parent in parents.items() if parent in found}
+    return found - {pid}
+
+
 @settings(max_examples=60, deadline=None)
 @given(histories())
 def test_limits_budget_and_protection_hold_whatever_happens(history: list[tuple[Tick, list[Status]]]) -> None:
@@ -147,8 +161,13 @@ def test_limits_budget_and_protection_hold_whatever_happens(history: list[tuple[
                 assert tick.machine.may_renice
                 assert isinstance(action.value, int)
                 assert 0 <= action.value <= (5 if action.process in pooled else 19)
-            if action.control in (Control.NICE, Control.AFFINITY):
+            if action.control in (Control.NICE, Control.AFFINITY, Control.FENCE):
                 assert action.process not in PROTECTED
+            if action.control is Control.FENCE:
+                assert tick.machine.cpu_cgroup
+                assert action.process is not None
+                latency = {m.id.pid for g in tick.groups if g.latency is Latency.LATENCY for m in g.members}
+                assert not offspring(tick, action.process.pid) & (latency | {p.pid for p in (*PROTECTED, *pooled)})
             if action.control is Control.AUTOGROUP:
                 assert action.process is not None
                 apart = {m.id for g in tick.groups if g.name not in limits for m in g.members}

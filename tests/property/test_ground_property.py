@@ -48,6 +48,8 @@ def routes(own: Place, other: Place, machine: Machine) -> Iterator[Step]:
         yield Control.CPU_IDLE, parted
     elif cgroup == "/" and machine.autogroup and (session != other_session or other_cgroup != "/"):
         yield Control.AUTOGROUP, ""
+    if parted is None and machine.cpu_cgroup:
+        yield Control.FENCE, ""
     yield Control.NICE, ""
     yield Control.POLICY, ""
 
@@ -65,7 +67,7 @@ def spares(own: Place, step: Step, spared: Sequence[Place]) -> bool:
     st.lists(PLACES, min_size=1, max_size=8),
     st.lists(PLACES, max_size=2),
     MACHINES,
-    st.sets(st.sampled_from([Control.AUTOGROUP, Control.CPU_SHARES, Control.CPU_IDLE, Control.NICE])),
+    st.sets(st.sampled_from([Control.AUTOGROUP, Control.CPU_SHARES, Control.CPU_IDLE, Control.FENCE, Control.NICE])),
 )
 def test_the_ways_are_those_of_each_pair(
     own: Place, places: list[Place], more: list[Place], machine: Machine, closed: set[Control]

@@ -1,4 +1,4 @@
-"""A swarm inside one cgroup: what lasts is demoted, what it starts inherits, and undo leaves nothing of it behind."""
+"""A swarm inside one cgroup: it is fenced in, or what lasts is niced; what it starts inherits, and undo leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ import pytest
 from nicety.models.records import Latency, ProcId
 from nicety.scheduler.config import Config
 from nicety.scheduler.config import Priority as Section
-from nicety.scheduler.decision import Control, Group, Member, Set, Status
+from nicety.scheduler.decision import Control, Decision, Group, Member, Restore, Set, Status, Tick
+from nicety.scheduler.fences import name_for
 from nicety.scheduler.linux.cgroup import find
+from nicety.scheduler.policies.policy import Result
 from nicety.scheduler.policies.priority import Priority, PriorityMemory
 from nicety.scheduler.testing.bench import Bench
-from nicety.scheduler.testing.puppet import Puppet
+from nicety.scheduler.testing.puppet import Puppet, proc_id
 from nicety.scheduler.testing.ticks import a_group, a_machine, a_tick
 
 DRIVER = r"""
@@ -49,9 +51,10 @@ def cgroup() -> Iterator[Path]:
         yield made
     finally:
         deadline = time.monotonic() + 10
-        while (made / "cgroup.procs").read_text() and time.monotonic() < deadline:
-            time.sleep(0.02)
-        made.rmdir()
+        for each in (*(entry for entry in made.iterdir() if entry.is_dir()), made):  # a fence, where a test failed
+            while (each / "cgroup.procs").read_text() and time.monotonic() < deadline:
+                time.sleep(0.02)
+            each.rmdir()
 
 
 @pytest.fixture
@@ -78,10 +81,11 @@ def swarm(session: int, path: str) -> list[Member]:
     return sorted(found, key=lambda member: member.id)
 
 
-def jobs(session: int, seconds: float, path: str = "/swarm") -> dict[ProcId, int]:
-    """Nice of each job that was seen within so many seconds, as it was seen last."""
+def jobs(session: int, seconds: float, least: int = 0, path: str = "/swarm") -> dict[ProcId, int]:
+    """Nice of each job that was seen within so many seconds, as it was seen last. It takes longer until so many were seen, at most
+    half a minute: the machine may be full."""
     seen, deadline = dict[ProcId, int](), time.monotonic() + seconds
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline or (len(seen) < least and time.monotonic() < deadline + 30):
         seen |= {member.id: member.nice for member in swarm(session, path) if member.id.pid != session}
         time.sleep(0.005)
     return seen
@@ -97,8 +101,9 @@ def test_children_inherit_the_demotion_of_what_lasts_and_undo_finds_them_all(tmp
     with Bench(tmp_path / "state") as bench, Puppet() as puppet:
         (cgroup / "cgroup.procs").write_text(str(puppet.pid))
         service = a_group("service", Latency.LATENCY, [Member(puppet.id, puppet.pid, path, 0)], cpu=0.3, wait=0.6)
-        assert len(jobs(driver, 0.5)) >= 3
-        first = a_tick(0, machine=a_machine(busy=2.0), groups=[service, build(swarm(driver, path))])
+        assert len(jobs(driver, 0.5, 3)) >= 3
+        machine = a_machine(busy=2.0, cpu_cgroup="", autogroup=False)
+        first = a_tick(0, machine=machine, groups=[service, build(swarm(driver, path))])
         decisions = demotes.propose(first)
         for decision in decisions:
             demotes.admit(decision)
@@ -107,10 +112,10 @@ def test_children_inherit_the_demotion_of_what_lasts_and_undo_finds_them_all(tmp
         named = [msgspec.structs.replace(decision, id=f"s-0.{number}") for number, decision in enumerate(decisions)]
         assert [outcome.status for outcome in bench.actuator.apply(named)] == [Status.APPLIED]
         time.sleep(0.2)  # what was started before has ended
-        seen = jobs(driver, 1.0)
+        seen = jobs(driver, 1.0, 5)
         assert len(seen) >= 5
         assert set(seen.values()) == {19}, "each has it from its parent"
-        second = a_tick(1, machine=a_machine(busy=2.0), groups=[service, build(swarm(driver, path))])
+        second = a_tick(1, machine=machine, groups=[service, build(swarm(driver, path))])
         assert demotes.propose(second) == [], "no decision for what inherited"
         assert {outcome.status for outcome in bench.actuator.undo()} <= {Status.APPLIED, Status.UNCHANGED}
         assert bench.ledger.outstanding() == ()
@@ -118,3 +123,84 @@ def test_children_inherit_the_demotion_of_what_lasts_and_undo_finds_them_all(tmp
         assert {member.nice for member in swarm(driver, path)} == {0}
         assert set(jobs(driver, 0.5).values()) == {0}
         assert os.getpriority(os.PRIO_PROCESS, puppet.pid) == 0
+
+
+def paths(session: int) -> set[str]:
+    """The cpu cgroups of all processes of the session that are there now. Who is about to end is in the root already."""
+    found = set()
+    for member in swarm(session, ""):
+        try:
+            lines = Path(f"/proc/{member.id.pid}/cgroup").read_text().splitlines()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        found |= {path for _, controllers, path in (line.split(":", 2) for line in lines) if "cpu" in controllers.split(",")}
+    return found - {"/"}
+
+
+class Deciding:
+    """The policy and the actuator, tick after tick, with outcomes told."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.policy = Priority(Config(priority=Section(slice_ms=0.0)), PriorityMemory())
+        self.bench = bench
+
+    def step(self, tick: Tick) -> list[Decision]:
+        decisions = [msgspec.structs.replace(it, id=f"s-{tick.seq}.{n}") for n, it in enumerate(self.policy.propose(tick))]
+        for decision in decisions:
+            self.policy.admit(decision)
+        outcomes = self.bench.actuator.apply(decisions)
+        for decision, outcome in zip(decisions, outcomes, strict=True):
+            self.policy.learn(Result(decision.action, decision.target, outcome.status, tick.at))
+        assert {outcome.status for outcome in outcomes} <= {Status.APPLIED}, outcomes
+        return decisions
+
+
+@pytest.mark.parametrize("how", ["undo", "restore", "root gone"])
+def test_a_swarm_is_moved_into_a_cgroup_of_the_least_weight_and_out_again(
+    tmp_path: Path, cgroup: Path, driver: int, how: str
+) -> None:
+    path = f"/{cgroup.name}"
+    with Bench(tmp_path / "state") as bench, Puppet() as puppet:
+        deciding = Deciding(bench)
+        (cgroup / "cgroup.procs").write_text(str(puppet.pid))
+        service = a_group("service", Latency.LATENCY, [Member(puppet.id, puppet.pid, path, 0)], cpu=0.3, wait=0.6)
+
+        def tick(seq: int) -> Tick:
+            return a_tick(seq, machine=a_machine(busy=2.0), groups=[service, build(swarm(driver, path))])
+
+        assert len(jobs(driver, 0.5, 3)) >= 3
+        root = next(member.id for member in swarm(driver, path) if member.id.pid == driver)
+        (decision,) = deciding.step(tick(0))
+        assert decision.action == Set(Control.FENCE, root, "", (0, 0, 0, 1), 0)
+        fence = cgroup / name_for(root)
+        assert (fence / "cpu.shares").read_text().strip() == "2"
+        assert (cgroup / "cpu.shares").read_text().strip() == "1024"
+        assert paths(driver) == {f"{path}/{fence.name}"}, "all that descends from it"
+        seen = jobs(driver, 1.0, 5)
+        assert len(seen) >= 5
+        assert set(seen.values()) == {0}, "nothing is niced"
+        assert paths(driver) == {f"{path}/{fence.name}"}, "and what it started since"
+        assert (cgroup / "cgroup.procs").read_text().split() == [str(puppet.pid)]
+        assert deciding.step(tick(1)) == []
+        if how == "undo":
+            assert [outcome.status for outcome in bench.actuator.undo()] == [Status.APPLIED]
+        elif how == "restore":
+            decisions = deciding.step(a_tick(2, machine=a_machine(busy=2.0), groups=[service]))
+            assert [it.action for it in decisions] == [Restore(Control.FENCE, root, "")]
+        else:
+            os.kill(driver, signal.SIGKILL)
+            os.waitid(os.P_PID, driver, os.WEXITED | os.WNOWAIT)
+            orphan = subprocess.Popen(["sleep", "30"], start_new_session=True)  # as if it had been born there
+            try:
+                (fence / "cgroup.procs").write_text(str(orphan.pid))
+                left = Member(proc_id(orphan.pid), orphan.pid, path, 0, 1)
+                decisions = deciding.step(a_tick(2, machine=a_machine(busy=2.0), groups=[service, build([left])]))
+                assert [it.action for it in decisions] == [Restore(Control.FENCE, root, "")]
+                assert f"{path}\n" in Path(f"/proc/{orphan.pid}/cgroup").read_text()
+            finally:
+                orphan.kill()
+                orphan.wait()
+        assert not fence.exists()
+        assert paths(driver) <= {path}
+        assert bench.ledger.outstanding() == ()
+        assert [entry.name for entry in cgroup.iterdir() if entry.is_dir()] == []

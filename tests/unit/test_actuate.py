@@ -472,6 +472,23 @@ def test_where_no_fence_can_be_made_the_outcome_says_why(bench: Bench) -> None:
     assert bench.kernel.fences == {}
 
 
+def test_who_is_in_the_fence_of_a_swarm_already_has_none_of_its_own_and_comes_out_with_the_others(bench: Bench) -> None:
+    root = bench.kernel.start()
+    child = bench.kernel.fork(root.pid)
+    weight = (0, 0, 0, 1)
+    (outcome,) = bench.apply(Set(Control.FENCE, root, "", weight, 0))
+    assert outcome.detail == f"fence of pid {root.pid} (cpu.shares 2): 0 -> 1"
+    bench.kernel.exit(root.pid)
+    (outcome,) = bench.apply(Set(Control.FENCE, child, "", weight, 0))
+    assert (outcome.status, outcome.detail) == (Status.UNCHANGED, "it is in a fence already")
+    assert len(bench.ledger.outstanding()) == 1
+    (outcome,) = bench.apply(back(child, Control.FENCE))
+    assert outcome.status is Status.UNCHANGED, "nothing was made for it"
+    (outcome,) = bench.apply(back(root, Control.FENCE))
+    assert (outcome.status, bench.kernel.processes[child.pid].fence) == (Status.APPLIED, "")
+    assert open_rows(bench) == 0
+
+
 def test_a_cgroup_is_made_idle_and_back_and_never_loses_a_weight_by_it(bench: Bench) -> None:
     bench.kernel.cgroups[Control.CPU_SHARES, "/a"] = 1024
     (made,) = bench.apply(Set(Control.CPU_IDLE, None, "/a", 1, 0))

@@ -219,6 +219,7 @@ def test_what_a_fence_cannot_limit_is_a_finding_for_who_asks_for_fences(
     file.write_text(f'[quarantine]\naction = "{action}"\n')
     (row,) = [it for it in doctor.examine(str(file), str(tmp_path / "state"), {}, os.geteuid(), proc) if it.name == "fences"]
     assert told in row.what
+    assert ("a weight for a swarm inside one cgroup" in row.what) is bool(mounts)
     assert row.ok is (action == "flag" or lost is None)
     assert lost is None or lost in row.what
     assert bool(row.fix) is not row.ok

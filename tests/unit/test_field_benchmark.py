@@ -226,7 +226,7 @@ def decision(action: Any, figures: dict[str, float | int | str] | None = None) -
         (Control.CPU_SHARES, 1024, False),
         (Control.CPU_WEIGHT, 99, True),
         (Control.CPU_IDLE, 1, True),
-        (Control.FENCE, (1, 2, 3), True),
+        (Control.FENCE, (0, 0, 0, 1), True),
         (Control.SLICE, 100_000, False),
         (Control.AFFINITY, (0,), False),
     ],
@@ -254,6 +254,10 @@ def test_a_session_or_cgroup_is_demoted_with_all_that_is_in_it(log: ModuleType, 
     assert met(Control.AUTOGROUP, ProcId(8, 1)) == {"redis", "hogs"}
     assert met(Control.CPU_SHARES, None, "/a") == {"build"}
     assert met(Control.CPU_SHARES, None, "/aa") == set()
+    roster.cgroups["/a/nicety-fence-8-1"].add("sh")
+    roster.cgroups["/a/nicety-fence-8-1/below"].add("cc1")
+    roster.cgroups["/a/nicety-fence-88-1"].add("redis")
+    assert met(Control.FENCE, ProcId(8, 1)) == {"hogs", "sh", "cc1"}, "who drives it, and who was born in it"
 
 
 def test_a_change_has_its_figures_and_the_sensitive_of_those_it_met(log: ModuleType, figures: ModuleType) -> None:

@@ -17,6 +17,7 @@ from nicety.scheduler.decision import (
     Decision,
     Flag,
     Group,
+    Member,
     Pool,
     Recycle,
     ResizePool,
@@ -138,12 +139,21 @@ def test_cpu_numbers_may_have_holes() -> None:
 @pytest.mark.parametrize(
     ("process", "value", "rule"),
     [
-        (WORKER, (300, 0, 8), ""),
-        (WORKER, (99, 0, 8), "limits"),  # a lock would be held ten times as long
-        (WORKER, (0, 0, 0), "limits"),
-        (WORKER, (300, -1, 0), "limits"),
+        (WORKER, (300, 0, 8, 0), ""),
+        (WORKER, (99, 0, 8, 0), "limits"),  # a lock would be held ten times as long
+        (WORKER, (0, 0, 0, 0), "limits"),
+        (WORKER, (300, -1, 0, 0), "limits"),
         (WORKER, 300, "limits"),
-        (HOG, (300, 0, 8), "limits"),  # no worker
+        (WORKER, (300, 0, 8), "limits"),
+        (WORKER, (300, 0, 8, 10_001), "limits"),
+        (WORKER, (0, 0, 0, 1), "limits"),  # it shares locks with its siblings
+        (HOG, (300, 0, 8, 0), "limits"),  # no worker
+        (HOG, (300, 0, 8, 1), "limits"),
+        (HOG, (0, 0, 0, 1), ""),
+        (HOG, (0, 0, 0, 10_000), ""),
+        (HOG, (0, 0, 0, 10_001), "limits"),
+        (HOG, (0, 0, 0, -1), "limits"),
+        (ProcId(20, 21), (0, 0, 0, 1), "never touch"),  # the pid, but another process
     ],
 )
 def test_only_workers_are_fenced_in_and_never_so_that_they_cannot_give_a_lock_back(
@@ -151,6 +161,44 @@ def test_only_workers_are_fenced_in_and_never_so_that_they_cannot_give_a_lock_ba
 ) -> None:
     tick = world(1, pools=[a_pool("web", 3, first_pid=WORKER.pid)])
     assert rules(guard(), tick, decide(Set(Control.FENCE, process, "", value))) == [rule]
+
+
+LOOP = a_member(20, session=20)
+SHELL = Member(ProcId(21, 21), 20, "/", 0, parent=20)
+
+
+def below(pid: int, parent: int = 21) -> Member:
+    return Member(ProcId(pid, pid), 20, "/", 0, parent)
+
+
+@pytest.mark.parametrize(
+    ("changes", "latency", "rule"),
+    [
+        ({}, Latency.BATCH, ""),
+        ({}, Latency.LATENCY, "never touch"),
+        ({"protected": (ProcId(50, 50),)}, Latency.BATCH, "never touch"),
+        ({"protected": (HOG,)}, Latency.BATCH, "never touch"),
+        ({"home": below(60)}, Latency.BATCH, "never touch"),
+        ({"home": below(60, parent=61)}, Latency.BATCH, ""),
+        ({"sheltered": (below(60),)}, Latency.BATCH, "never touch"),
+        ({"pools": [a_pool("web", 3, first_pid=50)]}, Latency.BATCH, "never touch"),
+    ],
+    ids=["batch", "latency", "protected", "itself", "home", "home elsewhere", "guard.protect", "worker"],
+)
+def test_a_swarm_is_fenced_in_unless_it_takes_somebody_along_that_must_not_be(
+    changes: dict[str, object], latency: Latency, rule: str
+) -> None:
+    """The third generation is what counts: the loop is of the hogs, and so is the shell that it started."""
+    batch = a_group("hogs", Latency.BATCH, [LOOP, SHELL], cpu=2.0)
+    other = a_group("other", latency, [below(50)])
+    tick = a_tick(1, groups=[batch, other], **changes)  # type: ignore[arg-type]
+    assert rules(guard(), tick, decide(Set(Control.FENCE, HOG, "", (0, 0, 0, 1)))) == [rule]
+
+
+def test_the_guard_counts_a_fence_as_one_change_that_cools_down() -> None:
+    guards, fence = guard(changes_per_tick=1), decide(Set(Control.FENCE, HOG, "", (0, 0, 0, 1)), "group hogs pid 20")
+    assert rules(guards, world(1), fence, nice(ProcId(21, 21))) == ["", "budget"]
+    assert rules(guards, world(2), fence) == ["cool-down"]
 
 
 def test_a_paused_guard_refuses_all() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from nicety.models.records import ProcId
 from nicety.scheduler.decision import Control
+from nicety.scheduler.fences import Part, key_of
 from nicety.scheduler.in_force import each, sum_up
 from nicety.scheduler.ports import ThreadId
+from nicety.scheduler.status_page import changes_in_words
 from nicety.scheduler.store.ledger import Entry, EntryStatus
 
 SECOND = 10**9
@@ -73,6 +75,22 @@ def test_cgroups_and_sessions_go_to_the_group_that_they_were_changed_for() -> No
     shares, autogroup = sum_up(entries, made)
     assert (shares["group"], shares["cgroups"], shares["original"], shares["now"]) == ("group hogs", 2, "1024", "2")
     assert (autogroup["group"], autogroup["sessions"], autogroup["cgroups"], autogroup["processes"]) == ("group hogs", 1, 0, 0)
+
+
+def test_a_fence_is_told_by_whom_it_was_made_for_and_what_it_leaves() -> None:
+    weight = key_of((Part("cpu", "/a/nicety-fence-1-1", {"cpu.shares": "2"}),))
+    quota = key_of(
+        (
+            Part("cpu", "/a/nicety-fence-2-2", {"cpu.cfs_quota_us": "30000", "cpu.shares": "4"}),
+            Part("pids", "/x", {"pids.max": "9"}),
+        )
+    )
+    entries = [an_entry(pid, control=Control.FENCE, thread=None, key=key, new=1) for pid, key in ((1, weight), (2, quota))]
+    first, second = sum_up(entries, {("group hogs pid 1", Control.FENCE): ("hogs", "redis")})
+    assert (first["original"], first["now"], first["processes"], first["cgroups"]) == ("none", "cpu.shares 2", 1, 0)
+    assert (first["group"], first["protects"]) == ("group hogs", "redis")
+    assert second["now"] == "cpu.cfs_quota_us 30000, cpu.shares 4, pids.max 9"
+    assert "group hogs: cgroup of its own none -> cpu.shares 2 for 1 process" in "\n".join(changes_in_words([first], 100))
 
 
 def test_what_differs_is_a_line_of_its_own_and_a_slice_protects_nobody_else() -> None:

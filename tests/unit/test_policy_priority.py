@@ -97,7 +97,8 @@ def place(cgroup: str, session: int) -> tuple[str, int]:
 
 
 EACH = [(Control.NICE, ""), (Control.POLICY, "")]
-SESSION = [(Control.AUTOGROUP, ""), *EACH]
+WITHIN = [(Control.FENCE, ""), *EACH]
+SESSION = [(Control.AUTOGROUP, ""), *WITHIN]
 CGROUP = [(Control.CPU_SHARES, "/batch"), (Control.CPU_IDLE, "/batch"), *EACH]
 
 
@@ -106,10 +107,10 @@ CGROUP = [(Control.CPU_SHARES, "/batch"), (Control.CPU_IDLE, "/batch"), *EACH]
     [
         (("/batch", 2), ("/", 1), CGROUP),
         (("/", 2), ("/web", 1), SESSION),
-        (("/a", 2), ("/a/web", 1), EACH),  # its ancestor: never lowered
-        (("/a", 2), ("/a", 1), EACH),  # autogroups are in the root only
+        (("/a", 2), ("/a/web", 1), WITHIN),  # its ancestor: never lowered
+        (("/a", 2), ("/a", 1), WITHIN),  # autogroups are in the root only
         (("/", 2), ("/", 1), SESSION),
-        (("/", 1), ("/", 1), EACH),
+        (("/", 1), ("/", 1), WITHIN),
     ],
 )
 def test_routes_follow_what_separates_the_contenders(own: Place, other: Place, expected: list[tuple[Control, str]]) -> None:
@@ -118,7 +119,7 @@ def test_routes_follow_what_separates_the_contenders(own: Place, other: Place, e
 
 def test_without_a_cpu_controller_cgroups_do_not_separate() -> None:
     other = ("/web", 1)
-    assert Ground([other], [other], a_machine(cpu_cgroup="")).routes(("/batch", 2)) == [SESSION]
+    assert Ground([other], [other], a_machine(cpu_cgroup="")).routes(("/batch", 2)) == [[(Control.AUTOGROUP, ""), *EACH]]
 
 
 def test_a_session_or_cgroup_with_a_latency_process_in_it_is_never_demoted_as_a_whole() -> None:

@@ -316,9 +316,9 @@ def fenced(seq: int, p: float, kind: Anomaly, cpu: tuple[float, ...] = (0.2, 0.9
 @pytest.mark.parametrize(
     ("kind", "limits"),
     [
-        (Anomaly.SPIN, (375, 0, 0)),  # 1.5 times the median of its siblings
-        (Anomaly.LEAK, (0, 110 << 20, 0)),
-        (Anomaly.FORK_STORM, (375, 0, 25)),
+        (Anomaly.SPIN, (375, 0, 0, 0)),  # 1.5 times the median of its siblings
+        (Anomaly.LEAK, (0, 110 << 20, 0, 0)),
+        (Anomaly.FORK_STORM, (375, 0, 25, 0)),
     ],
 )
 def test_a_fence_leaves_a_worker_what_its_siblings_use(kind: Anomaly, limits: tuple[int, ...]) -> None:

@@ -20,6 +20,7 @@ from nicety.scheduler.policies.priority import Priority, PriorityMemory
 from nicety.scheduler.testing.ticks import a_forecast, a_group, a_machine, a_member, a_tick
 
 FULL = a_machine(busy=2.0)
+UNGROUPED = a_machine(busy=2.0, cpu_cgroup="")
 
 
 def policy(most: int = 32, **changes: object) -> Priority:
@@ -303,9 +304,10 @@ OWN = a_group("service", Latency.LATENCY, [a_member(10, session=10)], cpu=0.3, w
 def test_of_a_swarm_those_are_demoted_that_last_and_not_each_child() -> None:
     make, shell = a_child(100, parent=1), a_child(101, parent=100)
     demotes = policy()
-    decided = step(demotes, tick(0, OWN, swarm(make, shell, a_child(102, 101), a_child(103, 100))))
-    assert processes(decided) == [100, 101]
-    decided = step(demotes, tick(1, OWN, swarm(make, shell, a_child(104, 101, nice=19), a_child(105, 100, nice=19))))
+    first = tick(0, OWN, swarm(make, shell, a_child(102, 101), a_child(103, 100)), machine=UNGROUPED)
+    assert processes(step(demotes, first)) == [100, 101]
+    later = swarm(make, shell, a_child(104, 101, nice=19), a_child(105, 100, nice=19))
+    decided = step(demotes, tick(1, OWN, later, machine=UNGROUPED))
     assert processes(decided) == [], "they inherited it"
     assert returned(decided) == []
 
@@ -313,8 +315,8 @@ def test_of_a_swarm_those_are_demoted_that_last_and_not_each_child() -> None:
 def test_a_child_that_was_there_a_tick_ago_lasts_and_is_demoted_too() -> None:
     make, old = a_child(100, parent=1), a_child(103, parent=100)
     demotes = policy()
-    assert processes(step(demotes, tick(0, OWN, swarm(make, old)))) == [100]
-    assert processes(step(demotes, tick(1, OWN, swarm(make, old)))) == [103]
+    assert processes(step(demotes, tick(0, OWN, swarm(make, old), machine=UNGROUPED))) == [100]
+    assert processes(step(demotes, tick(1, OWN, swarm(make, old), machine=UNGROUPED))) == [103]
 
 
 def test_a_group_of_lasting_processes_is_demoted_one_by_one() -> None:

@@ -122,13 +122,13 @@ class Log:
         values: dict[str, Any] = {"groups": groups(), **changes}
         self._log.append(a_tick(self._seq, **values), Verdict(decisions, (), tuple(effects)), outcomes)
 
-    def about(self, pid: int, seen: Seen | None) -> Account:
+    def about(self, pid: int, seen: Seen | None, above: Sequence[Seen] = ()) -> Account:
         self._log.close()
         with DecisionReader(self.directory / "decisions.db") as reader:
-            return account(reader, pid, seen)
+            return account(reader, pid, seen, above)
 
-    def page(self, pid: int, seen: Seen | None) -> str:
-        return process_page(self.about(pid, seen))
+    def page(self, pid: int, seen: Seen | None, above: Sequence[Seen] = ()) -> str:
+        return process_page(self.about(pid, seen, above))
 
 
 def done(id_: str, status: Status = Status.APPLIED, detail: str = "", target: str = TARGET) -> Outcome:
@@ -203,6 +203,18 @@ def test_a_cgroup_is_demoted_with_all_below_it(tmp_path: Path, cgroup: str, demo
     log.tick(demotion("s-1.0", action, "cgroup /batch"), outcomes=[done("s-1.0", target="cgroup /batch")])
     page = log.page(CHILD.pid, a_seen(CHILD, "stress-ng", cgroup=cgroup))
     assert ("10 shares instead of 1024 for cgroup /batch, which it is in" in " ".join(page.split())) is demoted
+
+
+@pytest.mark.parametrize("who", [HOG, CHILD])
+def test_a_swarm_in_a_cgroup_of_its_own_is_told_of_its_root_and_of_what_it_started(tmp_path: Path, who: ProcId) -> None:
+    log, root = Log(tmp_path), a_seen(HOG, "make")
+    fence, niced = Set(Control.FENCE, HOG, "", (0, 0, 0, 1)), Set(Control.NICE, HOG, "", 19)
+    target = "group program stress-ng pid 4711"
+    decisions = demotion("5e551017-1.0", fence, target, level=0, value=1), demotion("5e551017-1.1", niced, target)
+    log.tick(*decisions, outcomes=[done("5e551017-1.0", target=target), done("5e551017-1.1", target=target)])
+    page = log.page(who.pid, *((root,) if who == HOG else (a_seen(CHILD, "cc1", HOG.pid), [root])))
+    assert "a cgroup of process 4711 and all that it started: weight 1 instead of 100" in page
+    assert ("nice 19 of every thread" in page) is (who == HOG), "only of a fence is said that a child is in it"
 
 
 def test_the_page_of_a_protected_process_names_from_whom_and_by_what(log: Log) -> None:
@@ -447,7 +459,11 @@ REASONS: dict[str, tuple[int, dict[str, Any], str]] = {
     ),
     "no known reason": (4712, {"machine": FULL}, "and it is left alone: what nicety may change does not stand between them"),
     "no rights": (4712, {"machine": a_machine(may_renice=False)}, "without CAP_SYS_NICE"),
-    "a rival": (4712, {"machine": a_machine(rivals=("ananicy",))}, "left to ananicy while it runs: cpu.shares, nice and policy"),
+    "a rival": (
+        4712,
+        {"machine": a_machine(rivals=("ananicy",))},
+        "left to ananicy while it runs: cpu.shares, fence, nice and",
+    ),
     "nobody to protect": (
         4712,
         {"groups": [a_group("hogs", Latency.BATCH, [a_member(4712)])]},

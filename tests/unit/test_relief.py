@@ -305,15 +305,20 @@ class Bench:
         (outcome,) = self.actuator.apply([decision])
         return outcome
 
-    def tick(self, *batch: ProcId, cgroup: str = "/") -> None:
-        """The groups of a tick, with these processes in one of them."""
+    def tick(
+        self, *batch: ProcId, cgroup: str = "/", parents: dict[ProcId, int] | None = None, served: ProcId | None = None
+    ) -> None:
+        """The groups of a tick, with these processes in one of them. `served`: one more process of the service."""
+        above = parents or {}
 
         def members(processes: tuple[ProcId, ...], path: str) -> tuple[Member, ...]:
-            return tuple(Member(process, self.kernel.processes[process.pid].session, path, 0) for process in processes)
+            return tuple(
+                Member(process, self.kernel.processes[process.pid].session, path, 0, above.get(process, 0)) for process in processes
+            )
 
         self.groups = (
             Group("batch", Latency.BATCH, len(batch), 1.0, 0.0, 1.0, 0, members(batch, cgroup)),
-            Group("web", Latency.LATENCY, 1, 0.1, 0.0, 0.1, 0, members((self.waiter,), "/")),
+            Group("web", Latency.LATENCY, 1, 0.1, 0.0, 0.1, 0, members((self.waiter, *((served,) if served else ())), "/")),
         )
 
     def held_by(self, process: ProcId) -> None:
@@ -352,6 +357,42 @@ def test_a_relief_is_told_once_and_names_the_decision_that_it_takes_back(bench: 
     assert f"pid {bench.waiter.pid} has waited" in outcome.detail
     assert f"nice of pid {holder.pid}: 19 -> 0" in outcome.detail
     assert bench.actuator.settle() == ()
+
+
+def test_a_swarm_is_let_out_of_its_cgroup_when_somebody_waits_for_what_a_child_of_it_holds(bench: Bench) -> None:
+    root = bench.kernel.start()
+    child = bench.kernel.fork(root.pid)
+    bench.tick(root, child, parents={child: root.pid})
+    bench.apply(Set(Control.FENCE, root, "", (0, 0, 0, 1), 0))
+    bench.held_by(child)
+    bench.look()
+    assert (bench.kernel.processes[child.pid].fence, bench.ledger.outstanding()) == ("", ())
+    (outcome,) = bench.actuator.settle()
+    assert outcome.status is Status.RELIEVED
+    assert f"pid {bench.waiter.pid} has waited" in outcome.detail
+
+
+def test_a_service_that_was_started_from_a_fenced_swarm_is_let_out_and_one_elsewhere_lets_nobody_out(bench: Bench) -> None:
+    root = bench.kernel.start()
+    bench.tick(root)
+    bench.apply(Set(Control.FENCE, root, "", (0, 0, 0, 1), 0))
+    bench.look()
+    assert bench.actuator.settle() == ()
+    own = bench.kernel.fork(root.pid)
+    bench.tick(root, parents={own: root.pid}, served=own)
+    bench.look()
+    assert bench.kernel.processes[own.pid].fence == ""
+    (outcome,) = bench.actuator.settle()
+    assert outcome.status is Status.RELIEVED
+    assert outcome.detail.startswith(f"pid {own.pid} of web is in the cgroup of a swarm, where it was started; ")
+
+
+def test_a_worker_of_a_service_that_was_fenced_in_for_what_it_did_stays_in(bench: Bench) -> None:
+    worker = bench.kernel.start()
+    bench.tick(served=worker)
+    bench.apply(Set(Control.FENCE, worker, "", (300, 0, 8, 0), 0))
+    bench.look()
+    assert bench.kernel.processes[worker.pid].fence != ""
 
 
 def test_what_was_decided_before_the_relief_was_known_does_not_demote_again(bench: Bench) -> None:
