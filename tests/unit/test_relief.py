@@ -11,8 +11,9 @@ import pytest
 from nicety.models.records import Latency, ProcId
 from nicety.scheduler.actuate import Acting, Observing
 from nicety.scheduler.decision import Action, Control, Decision, Group, Member, Outcome, Restore, Set, Status, Why
+from nicety.scheduler.fences import name_for
 from nicety.scheduler.ports import Trouble, Value, Wait
-from nicety.scheduler.relief import AGAIN_NS, LOOK_NS, Case, Demotion, Looked, Relief
+from nicety.scheduler.relief import AGAIN_NS, LOOK_NS, SCAN_NS, Case, Demotion, Looked, Relief
 from nicety.scheduler.store.ledger import Ledger, Subject
 from nicety.scheduler.testing.clock import FakeClock
 from nicety.scheduler.testing.kernel import FakeKernel
@@ -372,14 +373,23 @@ def test_a_swarm_is_let_out_of_its_cgroup_when_somebody_waits_for_what_a_child_o
     assert f"pid {bench.waiter.pid} has waited" in outcome.detail
 
 
-def test_a_service_that_was_started_from_a_fenced_swarm_is_let_out_and_one_elsewhere_lets_nobody_out(bench: Bench) -> None:
+@pytest.mark.parametrize("orphan", [False, True])
+def test_a_service_that_was_started_from_a_fenced_swarm_is_let_out_and_one_elsewhere_lets_nobody_out(
+    bench: Bench, orphan: bool
+) -> None:
+    """An orphan is found by where it is, which a scan of all processes tells."""
     root = bench.kernel.start()
     bench.tick(root)
     bench.apply(Set(Control.FENCE, root, "", (0, 0, 0, 1), 0))
     bench.look()
     assert bench.actuator.settle() == ()
     own = bench.kernel.fork(root.pid)
-    bench.tick(root, parents={own: root.pid}, served=own)
+    bench.locks.paths[own] = (f"/{name_for(root)}",)
+    bench.tick(root, parents={own: 1 if orphan else root.pid}, served=own)
+    bench.look()
+    assert (bench.kernel.processes[own.pid].fence != "") is orphan, "not known yet"
+    bench.clock.advance(SCAN_NS)
+    bench.tick(root, parents={own: 1 if orphan else root.pid}, served=own)
     bench.look()
     assert bench.kernel.processes[own.pid].fence == ""
     (outcome,) = bench.actuator.settle()
