@@ -264,8 +264,8 @@ class Priority(Section, frozen=True):
         Meta(
             ge=0,
             le=0.5,
-            description="Share of one CPU that what is demoted gets at least: each session or cgroup (of more than twenty, its part "
-            "of 0.2), and all that are demoted one by one together.",
+            description="Share of one CPU that what is demoted gets at least: each session or cgroup (of more than twenty, its "
+            "part of 0.2), and all that are demoted one by one together.",
         ),
     ] = 0.01
     effect_after: Annotated[Seconds, Meta(description="Seconds after which the effect of a change is measured.")] = 3.0

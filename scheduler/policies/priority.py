@@ -50,6 +50,10 @@ VICTIMS = 4
 BRIEF = 0.5
 """Share of a group's CPU that brief children must use for only its lasting members to be demoted (chosen): the children inherit."""
 
+SWARM_SECONDS = 60.0
+"""How long a group counts as a swarm after most of its CPU was used by brief children (chosen): compilers run for seconds at times,
+and a build that links is one process."""
+
 POOLS_SPARED = frozenset({Control.CPU_IDLE, Control.POLICY, Control.FENCE})
 """Not used inside a pool: next to nothing is too little where workers share locks."""
 
@@ -140,6 +144,7 @@ class PriorityMemory(Memory):
     need: Need | None = None
     unseen: bool = False  # most of the pressure comes from nobody visible
     stopped: dict[str, int] = msgspec.field(default_factory=dict)  # latency group -> ns when its own quota last explained its wait
+    swarms: dict[str, int] = msgspec.field(default_factory=dict)  # group -> ns when most of its CPU was last used by brief children
     mixed: dict[str, int] = msgspec.field(default_factory=dict)  # swarm -> ns when what must not be lowered last descended from it
     youngest: int = 0  # start of the youngest member a tick ago: who is no younger has lasted for a tick
     tried: list[str] = msgspec.field(default_factory=list)  # wishes that had their turn while more are wished for than may change
@@ -204,6 +209,7 @@ class Priority:
         """Demotions of what contends, and restores of what does not any more."""
         memory = self.memory
         memory.pairs.forget(tick.at)
+        memory.swarms |= {group.name: tick.at for group in tick.groups if _is_swarm(group)}
         self.demoted_before = frozenset((held.group, held.control) for held in self._demoted())
         protected = self._protected(tick)
         self._note_stopped(tick, protected)
@@ -303,7 +309,9 @@ class Priority:
             elif result.telling and held.control is Control.SLICE:
                 self.memory.slices.refused(held.group, result.at)
             elif result.telling:
-                self._strike(held.control, held.group, result.at)
+                # where one may not make a cgroup, another try says nothing new, and meanwhile nothing would be demoted
+                final = held.control is Control.FENCE and result.status is Status.REFUSED
+                self._strike(held.control, held.group, result.at, STRIKES if final else 1)
 
     def _concerned(self, result: Result) -> list[str]:
         """Keys of what is held of that which the outcome is about."""
@@ -354,12 +362,12 @@ class Priority:
     def _demoted(self) -> Iterable[Held]:
         return (held for held in self.memory.held.values() if held.control is not Control.SLICE)
 
-    def _strike(self, control: Control, group: str, at: int) -> None:
+    def _strike(self, control: Control, group: str, at: int, times: int = 1) -> None:
         """The many processes of a group count as one: strikes closer than a measurement are the same."""
         name = f"{control} {group}"
         before = self.memory.strikes.get(name)
-        if before is None:
-            self.memory.strikes[name] = Strike(1, at)
+        if before is None or before.count < times:
+            self.memory.strikes[name] = Strike(times, at)
         elif at - before.at >= self._config.effect_after * 0.5e9:
             self.memory.strikes[name] = Strike(before.count + 1, at)
 
@@ -370,6 +378,7 @@ class Priority:
     def _forget(self, at: int) -> None:
         memory = self.memory
         memory.strikes = {name: strike for name, strike in memory.strikes.items() if at - strike.at <= DROPPED_SECONDS * 1e9}
+        memory.swarms = {name: seen for name, seen in memory.swarms.items() if at - seen <= SWARM_SECONDS * 1e9}
         memory.mixed = {name: seen for name, seen in memory.mixed.items() if at - seen <= MIXED_SECONDS * 1e9}
 
     # --- is there contention? -------------------------------------------------------------------------------------------------
@@ -600,7 +609,8 @@ class Priority:
         memory = self.memory
         lowered = self._cases.keys() - self._pools
         fenced = {held.group for held in self._demoted() if held.control is Control.FENCE}
-        swarms = [group for group in contenders if group.name in lowered and (group.name in fenced or _is_swarm(group))]
+        known_as = fenced | memory.swarms.keys()
+        swarms = [group for group in contenders if group.name in lowered and group.name in known_as]
         if not swarms or not tick.machine.cpu_cgroup:
             return {}
         apart = (*tick.sheltered, *((tick.home,) if tick.home is not None else ()))

@@ -15,7 +15,7 @@ from nicety.scheduler.decision import Control, Decision, Group, Machine, Member,
 from nicety.scheduler.engine import Engine
 from nicety.scheduler.gathered import describe
 from nicety.scheduler.policies.policy import Result
-from nicety.scheduler.policies.priority import MIXED_SECONDS, Ineffective, Priority, PriorityMemory
+from nicety.scheduler.policies.priority import MIXED_SECONDS, SWARM_SECONDS, Ineffective, Priority, PriorityMemory
 from nicety.scheduler.testing.machine import FakeHogs, FakeMachine, FakeService
 from nicety.scheduler.testing.ticks import a_group, a_machine, a_member, a_pool, a_tick
 
@@ -211,11 +211,26 @@ def test_an_orphan_that_is_in_the_fence_already_has_nothing_to_give_back_and_is_
     assert other.memory.held == {}
 
 
-def test_refused_or_without_effect_twice_and_each_process_is_niced() -> None:
+def test_where_no_cgroup_may_be_made_each_process_is_niced_in_the_next_tick() -> None:
     demotes, build = policy(effect_after=3.0), swarm(MAKE, SHELL)
-    asked = [control for seq in range(4) for control, _, _ in sets(step(demotes, tick(seq, OWN, build), Status.REFUSED))]
-    assert asked[:2] == [Control.FENCE, Control.FENCE]
-    assert asked[-1] is Control.NICE
+    asked = [{control for control, _, _ in sets(step(demotes, tick(seq, OWN, build), Status.REFUSED))} for seq in range(2)]
+    assert asked == [{Control.FENCE}, {Control.NICE}]
+
+
+def test_a_swarm_is_one_for_a_while_after_its_children_were_brief() -> None:
+    demotes = policy()
+    none = msgspec.structs.replace(swarm(MAKE, SHELL), latency=Latency.NONE, members=())
+    step(demotes, tick(0, OWN, none))  # not known as batch work yet
+    compiles = swarm(MAKE, SHELL, brief=0.3)  # each for longer than a tick
+    assert sets(step(demotes, tick(1, OWN, compiles))) == [(Control.FENCE, 100, WEIGHT)]
+    later = policy()
+    step(later, tick(0, OWN, none))
+    decided = sets(step(later, tick(round(SWARM_SECONDS) + 1, OWN, compiles)))
+    assert {control for control, _, _ in decided} == {Control.NICE}
+
+
+def test_a_fence_without_effect_twice_gives_way_to_nice() -> None:
+    build = swarm(MAKE, SHELL)
     demotes = policy()
     step(demotes, tick(0, OWN, build))
     for seq in (3, 6):
