@@ -50,9 +50,9 @@ VICTIMS = 4
 BRIEF = 0.5
 """Share of a group's CPU that brief children must use for only its lasting members to be demoted (chosen): the children inherit."""
 
-SWARM_SECONDS = 60.0
-"""How long a group counts as a swarm after most of its CPU was used by brief children (chosen): compilers run for seconds at times,
-and a build that links is one process."""
+SWARM, SWARM_SECONDS = 0.1, 60.0
+"""Share of the CPU that brief children use in a tick for a group to count as a swarm, and how long it stays one after that (chosen:
+of `make -j4` they use a fifth in many ticks, for compilers run for seconds at times, and a build that links is one process)."""
 
 POOLS_SPARED = frozenset({Control.CPU_IDLE, Control.POLICY, Control.FENCE})
 """Not used inside a pool: next to nothing is too little where workers share locks."""
@@ -144,7 +144,7 @@ class PriorityMemory(Memory):
     need: Need | None = None
     unseen: bool = False  # most of the pressure comes from nobody visible
     stopped: dict[str, int] = msgspec.field(default_factory=dict)  # latency group -> ns when its own quota last explained its wait
-    swarms: dict[str, int] = msgspec.field(default_factory=dict)  # group -> ns when most of its CPU was last used by brief children
+    swarms: dict[str, int] = msgspec.field(default_factory=dict)  # group -> ns when it last had brief children
     mixed: dict[str, int] = msgspec.field(default_factory=dict)  # swarm -> ns when what must not be lowered last descended from it
     youngest: int = 0  # start of the youngest member a tick ago: who is no younger has lasted for a tick
     tried: list[str] = msgspec.field(default_factory=list)  # wishes that had their turn while more are wished for than may change
@@ -209,7 +209,7 @@ class Priority:
         """Demotions of what contends, and restores of what does not any more."""
         memory = self.memory
         memory.pairs.forget(tick.at)
-        memory.swarms |= {group.name: tick.at for group in tick.groups if _is_swarm(group)}
+        memory.swarms |= {group.name: tick.at for group in tick.groups if _is_brief(group, SWARM)}
         self.demoted_before = frozenset((held.group, held.control) for held in self._demoted())
         protected = self._protected(tick)
         self._note_stopped(tick, protected)
@@ -659,7 +659,7 @@ class Priority:
         """Pids of the members that are worth a change of their own. Of a group of brief processes: those that others outside
         started, those that started others, and those that were there a tick ago. What they start from now on inherits."""
         pids = {member.id.pid for member in group.members}
-        if not _is_swarm(group):
+        if not _is_brief(group, BRIEF):
             return pids
         parents = {member.parent for member in group.members}
         return {
@@ -916,9 +916,9 @@ def _add(wishes: dict[str, Held], key: str, wish: Held) -> None:
         wishes[key] = wish
 
 
-def _is_swarm(group: Group) -> bool:
-    """Whether most of what it uses is used by children that come and go."""
-    return group.brief >= BRIEF * group.cpu and group.brief > 0
+def _is_brief(group: Group, share: float) -> bool:
+    """Whether children that come and go use at least this share of what it uses."""
+    return group.brief >= share * group.cpu and group.brief > 0
 
 
 def _key(control: Control, member: Member) -> str:

@@ -10,7 +10,9 @@ seeds. The demo ran on a real machine: its ticks are kept too (`demo.ticks`), an
 from __future__ import annotations
 
 import argparse
+import lzma
 import math
+import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -163,7 +165,7 @@ def mixed() -> Run:
 
 def demo() -> Iterator[tuple[Tick, Verdict]]:
     """The demo on a real machine, from the ticks that were kept of it."""
-    session, *ticks = zlib.decompress(TICKS.read_bytes()).splitlines()
+    session, *ticks = lzma.decompress(TICKS.read_bytes()).splitlines()
     kept = msgspec.json.decode(session, type=Session)
     engine = Engine(from_builtins(kept.config), SESSION, topology=kept.abilities.topology)
     for line in ticks:
@@ -174,12 +176,17 @@ def demo() -> Iterator[tuple[Tick, Verdict]]:
 
 
 def keep_ticks(state: Path) -> None:
-    """Keep the ticks of the demo whose state directory this is: those of its last session that decided something."""
+    """Keep the ticks of the demo whose state directory this is: those of its last session that decided something, without the names
+    of the machine and of its directories."""
     with DecisionReader(state) as reader:
         sessions = {row.session for row in reader.find()}
         found = [session for session in reader.sessions() if session.id in sessions and session.session is not None]
         ticks = [encode(logged.tick) for logged in reader.ticks(found[-1].id) if logged.tick is not None]
-        TICKS.write_bytes(zlib.compress(b"\n".join([encode(found[-1].session), *ticks]), 9))
+        session = msgspec.structs.replace(found[-1].session, boot_id="")
+    kept = b"\n".join([encode(session), *ticks])
+    for path, name in ((HERE.parents[1], b"/opt/nicety"), (state.resolve().parent, b"/tmp/demo")):
+        kept = kept.replace(os.fsencode(path), name)
+    TICKS.write_bytes(lzma.compress(kept, preset=9))
 
 
 def log(verdicts: Iterable[tuple[Tick, Verdict]]) -> Iterator[str]:

@@ -92,7 +92,7 @@ def test_the_weight_is_as_configured() -> None:
 @pytest.mark.parametrize(
     ("group", "machine", "pools"),
     [
-        (swarm(MAKE, SHELL, brief=0.7), FULL, ()),
+        (swarm(MAKE, SHELL, brief=0.1), FULL, ()),
         (swarm(MAKE, SHELL, brief=0.0, cpu=1.5), FULL, ()),
         (swarm(MAKE, SHELL), a_machine(busy=2.0, cpu_cgroup=""), ()),
         (swarm(MAKE, SHELL), FULL, ("build",)),
@@ -221,7 +221,7 @@ def test_a_swarm_is_one_for_a_while_after_its_children_were_brief() -> None:
     demotes = policy()
     none = msgspec.structs.replace(swarm(MAKE, SHELL), latency=Latency.NONE, members=())
     step(demotes, tick(0, OWN, none))  # not known as batch work yet
-    compiles = swarm(MAKE, SHELL, brief=0.3)  # each for longer than a tick
+    compiles = swarm(MAKE, SHELL, brief=0.1)  # each for longer than a tick
     assert sets(step(demotes, tick(1, OWN, compiles))) == [(Control.FENCE, 100, WEIGHT)]
     later = policy()
     step(later, tick(0, OWN, none))
