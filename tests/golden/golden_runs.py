@@ -182,7 +182,9 @@ def keep_ticks(state: Path) -> None:
         sessions = {row.session for row in reader.find()}
         found = [session for session in reader.sessions() if session.id in sessions and session.session is not None]
         ticks = [encode(logged.tick) for logged in reader.ticks(found[-1].id) if logged.tick is not None]
-        session = msgspec.structs.replace(found[-1].session, boot_id="")
+        session = found[-1].session
+        assert session is not None, "only those were taken"
+        session = msgspec.structs.replace(session, boot_id="")
     kept = b"\n".join([encode(session), *ticks])
     for path, name in ((HERE.parents[1], b"/opt/nicety"), (state.resolve().parent, b"/tmp/demo")):
         kept = kept.replace(os.fsencode(path), name)
