@@ -171,7 +171,8 @@ def test_its_own_session_steps_back_while_something_is_demoted(tmp_path: Path, c
     config = ACTING.replace("interval = 0.1", "interval = 1.0")  # beside four hogs a tick waits for more than 25 ms, and climbs
     daemon = run(tmp_path, "run", "--act", config=config, start_new_session=True)
     until(lambda: kernel_values(contention) != before)
-    until(lambda: Path(f"/proc/{daemon.pid}/autogroup").read_text().endswith(" nice 19\n"))
+    stood_back = (" nice 19\n", " nice 10\n")  # the second if a tick was slow at 19
+    until(lambda: Path(f"/proc/{daemon.pid}/autogroup").read_text().endswith(stood_back))
     if has_slices():
         slices = Slices()
         until(lambda: slices.read(daemon.pid) == LONGEST, pause=0.001)  # in a tick
