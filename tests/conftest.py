@@ -14,10 +14,25 @@ import pytest
 from hypothesis import settings
 
 from nicety.scheduler import cli
+from nicety.scheduler.decision import Tick, Verdict
+from nicety.scheduler.engine import Engine
 
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+
+@pytest.fixture(autouse=True)
+def _engines_stay_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an engine remembers is checked after each step, in every test that has one."""
+    step = Engine.step
+
+    def checked(self: Engine, tick: Tick) -> Verdict:
+        verdict = step(self, tick)
+        self.validate()
+        return verdict
+
+    monkeypatch.setattr(Engine, "step", checked)
 
 
 @dataclass(frozen=True)

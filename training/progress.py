@@ -161,7 +161,7 @@ def duration(seconds: float) -> str:
     """Seconds for people.
 
     >>> [duration(value) for value in (0.04, 12.3, 750, 9000, 200_000)]
-    ['0.0 s', '12.3 s', '12 min 30 s', '2 h 30 min', '2 d 8 h']
+    ['0.0 s', '12.3 s', '12 min 30 s', '2 h 30 min', '2 d 7 h']
     """
     if seconds < 60:
         return f"{seconds:.1f} s"

@@ -246,6 +246,25 @@ def test_a_target_that_is_gone_is_an_outcome_and_its_siblings_are_set(bench: Ben
     assert "gone" in outcomes[1].detail
 
 
+def test_a_process_that_ends_before_its_value_is_read_back_may_have_left_a_child_with_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process, real, children = bench.kernel.start(), bench.kernel.write, list[ProcId]()
+
+    def write(knob: Knob, expected: Value, value: Value) -> Trouble | None:
+        trouble = real(knob, expected, value)
+        if not children:
+            children.append(bench.kernel.fork(process.pid))
+            bench.kernel.exit(process.pid)
+        return trouble
+
+    monkeypatch.setattr(bench.kernel, "write", write)
+    (outcome,) = bench.apply(set_nice(process, 10))
+    assert (outcome.status, bench.nice(children[0].pid)) == (Status.VANISHED, 10)
+    bench.actuator.undo()
+    assert bench.nice(children[0].pid) == 0
+
+
 def test_a_reused_pid_is_not_touched(bench: Bench) -> None:
     process = bench.kernel.start()
     bench.kernel.exit(process.pid)

@@ -245,6 +245,32 @@ def test_a_longer_wait_is_not_blamed_on_a_demotion_that_came_before_the_contenti
     assert verdicts == [verdict]
 
 
+@pytest.mark.parametrize(("gap", "effects"), [(False, 1), (True, 0)])
+def test_what_a_gap_hides_is_not_measured(gap: bool, effects: int) -> None:
+    """The machine slept right after the decision: the waits since then say nothing of it."""
+    engine, outcomes, measured = Engine(PLAIN, "s"), tuple[Outcome, ...](), 0
+    for seq in range(8):
+        wait, wanted = (0.4, 4.0) if seq == 0 else (0.001, 1.0)
+        service = a_group("service", Latency.LATENCY, [a_member(10)], cpu=0.4, wait=wait)
+        hogs = a_group("hogs", Latency.BATCH, [a_member(20, session=20)], cpu=1.0, wait=wanted - 1.0)
+        tick = a_tick(seq, machine=a_machine(busy=1.5), groups=[service, hogs], outcomes=outcomes, gap=gap and seq == 1)
+        said = engine.step(tick)
+        outcomes = tuple(Outcome(d.id, Status.APPLIED, d.target, "", 1) for d in said.decisions)
+        measured += sum(effect.decision == "s-0.0" for effect in said.effects)
+    assert measured == effects
+
+
+def test_an_outcome_that_does_not_come_is_not_waited_for_longer_than_ten_minutes() -> None:
+    engine = Engine(PLAIN, "s")
+    service = a_group("service", Latency.LATENCY, [a_member(10)], cpu=0.4, wait=0.4)
+    hogs = a_group("hogs", Latency.BATCH, [a_member(20, session=20)], cpu=1.6, wait=2.4)
+    (decision, *_) = engine.step(a_tick(0, machine=a_machine(busy=2.0), groups=[service, hogs])).decisions
+    engine.step(a_tick(599, groups=[service]))
+    assert decision.id in engine.memory()["issued"]
+    engine.step(a_tick(600, groups=[service]))
+    assert decision.id not in engine.memory()["issued"]
+
+
 def test_without_the_right_to_renice_nothing_is_proposed_in_vain_more_than_once() -> None:
     history = control(beside_hogs(may_renice=False), 60)
     assert sets(history) == []

@@ -89,6 +89,15 @@ def test_a_lone_worker_is_held_against_its_own_past_by_the_observer_the_same_eac
     assert dict(score.evidence)["threads_times_own_past"] == pytest.approx(316 / 20)
 
 
+def test_what_is_measured_is_over_the_time_that_really_passed() -> None:
+    measurer = Measurer(parse(""), 1.0)
+    assert measurer.measure(snapshot(1)) is None
+    for tick, seconds in ((2, 1.0), (4, 2.0)):
+        measured = measurer.measure(snapshot(tick))
+        assert measured is not None
+        assert measured.seconds == seconds
+
+
 @pytest.mark.parametrize(("machine", "expected"), [(20, 12.0), (3, 3.0)])
 def test_children_that_come_and_go_between_two_ticks_are_known_by_their_page_faults(machine: int, expected: float) -> None:
     """1,200 faults a second are twelve children; but no more than the whole machine started."""

@@ -559,6 +559,19 @@ def test_what_is_forgotten_is_proposed_again_in_full_and_nothing_else() -> None:
     assert (again.target, sets([again])) == ("group make session 30", [(Control.AUTOGROUP, ProcId(30, 30), 19)])
 
 
+def test_processes_of_a_group_that_are_refused_together_are_one_strike() -> None:
+    demotes, beside = policy(), hogs(*(a_member(pid, session=SERVICE.session) for pid in (20, 21, 22)))
+    for seq, strikes in ((1, 1), (4, 2)):
+        tick = contention(seq, service(), beside)
+        decisions = demotes.propose(tick)
+        assert len(decisions) == 3
+        for decision in decisions:
+            demotes.admit(decision)
+        for decision in decisions:
+            demotes.learn(Result(decision.action, decision.target, Status.REFUSED, tick.at))
+        assert {name: strike.count for name, strike in demotes.memory.strikes.items()} == {"nice hogs": strikes}
+
+
 @pytest.mark.parametrize("slice_ms", [0.0, 0.1])
 def test_a_full_disk_is_no_strike_against_a_mechanism(slice_ms: float) -> None:
     demotes = policy(slice_ms=slice_ms)
