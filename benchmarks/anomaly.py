@@ -21,15 +21,15 @@ from pathlib import Path
 import numpy as np
 from claims import Claims
 
-from nicety.models.anomaly import AnomalyModel, RobustZ, Scorer, alpha, score
-from nicety.models.detectors import KINDS
-from nicety.models.evidence import CHANNELS
+from nicety.models.anomaly.detectors import KINDS
+from nicety.models.anomaly.evidence import CHANNELS
+from nicety.models.anomaly.model import AnomalyModel, RobustZ, Scorer, alpha, score
 from nicety.models.features import WorkerWindows
 from nicety.models.records import WINDOW, Anomaly, PoolSample, ProcId, WorkerSample
-from nicety.scheduler.config import Quarantine, parse
+from nicety.scheduler.config.sections import Quarantine, parse
 from nicety.scheduler.demo import worker as demo_worker
-from nicety.scheduler.linux.proc import ProcSource
-from nicety.scheduler.observer import Measurer
+from nicety.scheduler.observe.observer import Measurer
+from nicety.scheduler.read.proc import ProcSource
 from nicety.training.anomaly_cases import CHARACTERS, FAULTS, WorkerTick, faulty, healthy_pool, together
 from nicety.training.anomaly_fit import WorkerTraces, fit_anomaly
 

@@ -46,7 +46,7 @@ from campaign_truth import (
 )
 from claims import Claims
 
-from nicety.scheduler.config import Quarantine
+from nicety.scheduler.config.sections import Quarantine
 
 DEFAULT = Quarantine().false_alarms_per_day
 FOR_EVER = 1 << 62

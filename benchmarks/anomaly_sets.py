@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 from claims import Claims
 from vus import Bools, Floats, area
 
-from nicety.models.novelty import Novelty
+from nicety.models.anomaly.novelty import Novelty
 
 VARIABLE = "NICETY_DATA"
 SETS: dict[str, tuple[str, float]] = {

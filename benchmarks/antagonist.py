@@ -23,11 +23,11 @@ from pathlib import Path
 from claims import Claims
 
 from nicety.models.records import Anomaly, PoolSample, ProcId, Score, WorkerSample
-from nicety.scheduler import crowding
-from nicety.scheduler.config import parse
-from nicety.scheduler.linux.proc import ProcSource
-from nicety.scheduler.linux.process import see
-from nicety.scheduler.observer import Measurer
+from nicety.scheduler.config.sections import parse
+from nicety.scheduler.observe import crowding
+from nicety.scheduler.observe.observer import Measurer
+from nicety.scheduler.read.proc import ProcSource
+from nicety.scheduler.read.process import see
 
 INTERVAL, SECONDS = 0.5, 8.0
 GROUPS = ("hogs", "build", "encode")

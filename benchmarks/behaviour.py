@@ -37,20 +37,11 @@ from nicety import __version__
 from nicety.models.artifact import FEATURES, Card, DataRange, shipped
 from nicety.models.behaviour import BEHAVIOUR_CHANNELS, BEHAVIOUR_FEATURES, CLASSES, BehaviourModel, Behaviours, Floats, Summaries
 from nicety.models.records import Latency, Spared
-from nicety.scheduler.config import Config, parse
-from nicety.scheduler.explain import table
-from nicety.scheduler.observer import Measurer
+from nicety.scheduler.config.sections import Config, parse
+from nicety.scheduler.explain.decision_page import table
+from nicety.scheduler.observe.observer import Measurer
 from nicety.scheduler.store.traces import read_traces
-from nicety.training.behaviour_fit import (
-    CERTAINTY,
-    Fitted,
-    Programs,
-    Sightings,
-    fit_behaviour,
-    folds,
-    log_loss,
-    verdicts,
-)
+from nicety.training.behaviour_fit import CERTAINTY, Fitted, Programs, Sightings, fit_behaviour, folds, log_loss, verdicts
 
 MOMENTS = (5, 10, 20)
 """Ticks of activity after which a verdict is looked at."""

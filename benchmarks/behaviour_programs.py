@@ -82,10 +82,10 @@ from behaviour_acts import (
 from behaviour_stage import Stage
 
 from nicety.models.records import Latency, ProcId, Snapshot, Trait
-from nicety.scheduler.config import parse
-from nicety.scheduler.linux.facts import probe
-from nicety.scheduler.linux.proc import ProcSource
-from nicety.scheduler.observer import Measurer
+from nicety.scheduler.config.sections import parse
+from nicety.scheduler.observe.observer import Measurer
+from nicety.scheduler.read.facts import probe
+from nicety.scheduler.read.proc import ProcSource
 from nicety.scheduler.store.traces import TraceWriter, read_traces
 
 SHOWS = 0.0005

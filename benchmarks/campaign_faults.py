@@ -20,7 +20,7 @@ from campaign_pool import ANSWER
 from campaign_pools import PROC, CampaignPool, Character
 from campaign_truth import ANTAGONIST, LEAKS, LIGHT, SECOND, Fault, Process
 
-from nicety.scheduler.pools.signals import read_stat
+from nicety.scheduler.pools.sensing.signals import read_stat
 
 HUNGRY = ("spin", "starved")
 """Kinds that take a CPU for themselves: one of each at a time, else all pools would be their victims."""

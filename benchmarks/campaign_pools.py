@@ -23,7 +23,7 @@ from campaign_pool import BUSY, ORDER, READY, REQUEST, Board
 from campaign_truth import SECOND, Event, Process
 
 from nicety.models.records import PoolSample, ProcId, WorkerSample
-from nicety.scheduler.pools.signals import read_stat
+from nicety.scheduler.pools.sensing.signals import read_stat
 
 PROC = Path("/proc")
 

@@ -20,10 +20,10 @@ from campaign_pools import CampaignError, CampaignPool, sizes
 from campaign_truth import SECOND, Event, Fault, Header, Truth
 
 from nicety.models.records import Deadlock
-from nicety.scheduler.deadlocks import Deadlocks
-from nicety.scheduler.linux.facts import probe
-from nicety.scheduler.linux.proc import ProcSource
-from nicety.scheduler.linux.waits import LinuxWaits
+from nicety.scheduler.observe.deadlocks import Deadlocks
+from nicety.scheduler.read.facts import probe
+from nicety.scheduler.read.proc import ProcSource
+from nicety.scheduler.read.waits import LinuxWaits
 from nicety.scheduler.store.traces import TraceWriter
 
 INTERVAL = 1.0

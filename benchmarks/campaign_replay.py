@@ -15,12 +15,12 @@ from campaign_pools import CampaignError
 from campaign_record import read_deadlocks
 from campaign_truth import SECOND, Alarm, Process, Truth
 
-from nicety.models.anomaly import AnomalyModel, alpha
+from nicety.models.anomaly.model import AnomalyModel, alpha
 from nicety.models.records import ProcId, Score, Snapshot
-from nicety.scheduler.config import Config, parse
+from nicety.scheduler.config.sections import Config, parse
+from nicety.scheduler.decide.engine import Engine
 from nicety.scheduler.decision import Abilities, Flag
-from nicety.scheduler.engine import Engine
-from nicety.scheduler.observer import GAP_INTERVALS, Measurer, Observer
+from nicety.scheduler.observe.observer import GAP_INTERVALS, Measurer, Observer
 from nicety.scheduler.store.traces import read_traces
 from nicety.training.anomaly_cases import WorkerTick
 from nicety.training.anomaly_fit import AnomalyFit, WorkerTraces, fit_anomaly

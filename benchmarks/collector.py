@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 from claims import Claims
 
-from nicety.scheduler.linux.proc import ProcSource
+from nicety.scheduler.read.proc import ProcSource
 
 BOUND_MS = 5.0  # of CPU a tick beside 500 processes: a quarter of the 2 % of one CPU that the whole daemon may use at 1 Hz
 BOUND_RATIO = 5.0  # times cheaper than psutil

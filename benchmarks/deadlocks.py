@@ -24,9 +24,9 @@ from pathlib import Path
 from claims import Claims
 
 from nicety.models.records import Deadlock, PoolSample, ProcId, WorkerSample
-from nicety.scheduler.deadlocks import Deadlocks
-from nicety.scheduler.linux.proc import ProcSource
-from nicety.scheduler.linux.waits import LinuxWaits
+from nicety.scheduler.observe.deadlocks import Deadlocks
+from nicety.scheduler.read.proc import ProcSource
+from nicety.scheduler.read.waits import LinuxWaits
 from nicety.scheduler.testing.circles import CIRCLES, HEALTHY, Circle, Circles
 from nicety.scheduler.testing.puppet import proc_id
 

@@ -39,10 +39,10 @@ sys.path.insert(0, str(Path(__file__).parent))  # spawned workers of CPython's t
 from claims import Claims
 
 import nicety
-from nicety.scheduler.config import PoolConfig
+from nicety.scheduler.config.sections import PoolConfig
 from nicety.scheduler.decision import Status
-from nicety.scheduler.pools import Executor
-from nicety.scheduler.pools.executor_pool import ExecutorPool
+from nicety.scheduler.executor import Executor
+from nicety.scheduler.pools.executor import ExecutorPool
 
 # --- time per small task ------------------------------------------------------------------------------------------------------
 
@@ -146,7 +146,7 @@ SUBSTITUTION = """
 import sys
 sys.path[:0] = {path!r}
 import concurrent.futures, concurrent.futures.process
-from nicety.scheduler.pools import Executor
+from nicety.scheduler.executor import Executor
 concurrent.futures.ProcessPoolExecutor = concurrent.futures.process.ProcessPoolExecutor = Executor
 """
 

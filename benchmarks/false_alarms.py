@@ -18,12 +18,12 @@ import msgspec
 import numpy as np
 from claims import Claims
 
-from nicety.models.anomaly import BLOCK_SECONDS, KINDS, alpha
+from nicety.models.anomaly.model import BLOCK_SECONDS, KINDS, alpha
 from nicety.models.records import ProcId, Score
-from nicety.scheduler.config import Config
-from nicety.scheduler.config import Quarantine as Section
+from nicety.scheduler.config.sections import Config
+from nicety.scheduler.config.sections import Quarantine as Section
+from nicety.scheduler.decide.policies.quarantine import Quarantine, QuarantineMemory
 from nicety.scheduler.decision import Flag, Pool, Tick
-from nicety.scheduler.policies.quarantine import Quarantine, QuarantineMemory
 from nicety.scheduler.testing.ticks import a_pool, a_tick
 
 POOLS, WORKERS = 10, 100

@@ -2,7 +2,7 @@
 
     python benchmarks/false_discoveries.py [--json FILE]
 
-100 workers, p-values of blocks of a minute as `models/anomaly.py` promises them: uniform for the healthy. Three fleets: nothing
+100 workers, p-values of blocks of a minute as `models/anomaly/model.py` promises them: uniform for the healthy. Three fleets: nothing
 happens; each hour a deploy makes all workers odd together for a minute, by a factor of 100 in one kind, and nobody is at fault; and
 faults come by the day, each for five minutes, with p-values from 1e-4 to 1e-12. `docs/decisions/0009` says what follows from it.
 
@@ -20,7 +20,7 @@ import numpy as np
 from claims import Claims
 from numpy.typing import NDArray
 
-from nicety.models.anomaly import BLOCK_SECONDS, KINDS, POOL_KINDS, alpha
+from nicety.models.anomaly.model import BLOCK_SECONDS, KINDS, POOL_KINDS, alpha
 
 WORKERS, TYPES = 100, len(KINDS) + len(POOL_KINDS)
 SET = 10.0  # false alarms a day per 100 workers: enough to count

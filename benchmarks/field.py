@@ -44,7 +44,7 @@ from field_scenes import SCENES, Hand, Scene
 from field_stage import SceneError, Stage
 from latency_beside_batch import awake
 
-from nicety.scheduler.control_socket import ControlError, NoDaemonError, ask
+from nicety.scheduler.service.control_socket import ControlError, NoDaemonError, ask
 from nicety.scheduler.store.files import StoreError
 
 LEAD, WARM, SETTLE = 3.0, 10.0, 1.5

@@ -49,8 +49,8 @@ from shipping import ship
 
 from nicety import __version__
 from nicety.models import artifact
-from nicety.models import demand as runtime
-from nicety.models.demand import DEMAND_FEATURES, METRICS, Arrays, Forecaster, Network
+from nicety.models.forecast import demand as runtime
+from nicety.models.forecast.demand import DEMAND_FEATURES, METRICS, Arrays, Forecaster, Network
 from nicety.models.records import HORIZONS as TICKS
 from nicety.models.records import QUANTILES
 from nicety.training.fit import fit_demand

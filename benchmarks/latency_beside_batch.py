@@ -70,8 +70,8 @@ from contention import (
     weights,
 )
 
+from nicety.scheduler.act.knobs.slices import Slices
 from nicety.scheduler.decision import Control, Set, Status
-from nicety.scheduler.linux.slices import Slices
 from nicety.scheduler.store.decisions import DecisionReader
 
 LOADS = (0.2, 0.6)

@@ -26,11 +26,11 @@ from pathlib import Path
 from claims import Claims
 
 from nicety.models.records import Latency, ProcId
-from nicety.scheduler.actuate import Acting
-from nicety.scheduler.daemon import SystemClock
+from nicety.scheduler.act.actuate import Acting
+from nicety.scheduler.act.knobs.control import LinuxKernel
 from nicety.scheduler.decision import Control, Decision, Group, Member, Outcome, Set, Status, Why
-from nicety.scheduler.linux.cgroup import find
-from nicety.scheduler.linux.control import LinuxKernel
+from nicety.scheduler.read.cgroup import find
+from nicety.scheduler.service.clock import SystemClock
 from nicety.scheduler.store.ledger import Ledger
 from nicety.scheduler.testing.contention import KINDS, Scene, last_cpu
 from nicety.scheduler.testing.puppet import proc_id

@@ -25,7 +25,7 @@ from typing import Any
 
 from claims import Claims
 
-from nicety.scheduler.control_socket import ControlError, ask
+from nicety.scheduler.service.control_socket import ControlError, ask
 
 HOG = """
 import os, signal, sys

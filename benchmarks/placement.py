@@ -20,7 +20,7 @@ import numpy as np
 from claims import Claims
 from placement_oracle import a_problem, a_topology, optimum
 
-from nicety.scheduler.policies.assignment import Layout, Objective, Request, solve
+from nicety.scheduler.decide.policies.assignment import Layout, Objective, Request, solve
 
 NOTHING = 1e-6
 """Cores. The oracle's own tolerance."""

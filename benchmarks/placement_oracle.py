@@ -1,6 +1,6 @@
 """The exact optimum of a placement problem by mixed integer programming (HiGHS in scipy), and random problems to compare on.
 
-For `benchmarks/placement.py` and the tests. The programme is written from the formula in `scheduler/policies/assignment.py`, with a
+For `benchmarks/placement.py` and the tests. The programme is written from the formula in `scheduler/decide/policies/assignment.py`, with a
 variable for each group in each place, and one for each number of cores kept in each domain.
 """
 
@@ -14,8 +14,8 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import lil_matrix
 
+from nicety.scheduler.decide.policies.assignment import CROWDED, MOVED_CORE, SHARED, Layout, Objective, Request
 from nicety.scheduler.decision import Topology
-from nicety.scheduler.policies.assignment import CROWDED, MOVED_CORE, SHARED, Layout, Objective, Request
 
 
 class Optimum(NamedTuple):

@@ -29,11 +29,11 @@ from pathlib import Path
 import pool_rigs as rigs
 from claims import Claims
 
-from nicety.scheduler.daemon import SystemClock
-from nicety.scheduler.pools.celery_node import CeleryPool
-from nicety.scheduler.pools.gunicorn import GunicornPool
-from nicety.scheduler.pools.uwsgi import UwsgiPool
+from nicety.scheduler.pools.celery.adapter import CeleryPool
+from nicety.scheduler.pools.gunicorn.adapter import GunicornPool
+from nicety.scheduler.pools.uwsgi.adapter import UwsgiPool
 from nicety.scheduler.ports import PoolAdapter
+from nicety.scheduler.service.clock import SystemClock
 
 MAXIMUM = 5
 

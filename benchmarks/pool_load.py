@@ -111,7 +111,7 @@ def executor(targets: list[str], planned: Floats, services: Floats, found: Float
     """A program with an executor of its own."""
     from concurrent.futures import Future
 
-    from nicety.scheduler.pools import Executor
+    from nicety.scheduler.executor import Executor
 
     name, size, start = targets[0].split(":")
     pool = Executor(int(size), initializer=time.sleep, initargs=(float(start),), name=name)

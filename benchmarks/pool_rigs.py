@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from nicety.scheduler.config import PoolConfig
+from nicety.scheduler.config.sections import PoolConfig
 from nicety.scheduler.ports import PoolAdapter
 
 PATIENCE = 120.0

@@ -16,9 +16,9 @@ from pathlib import Path
 from claims import Claims
 
 from nicety.models.records import Latency
-from nicety.scheduler.config import Config
+from nicety.scheduler.config.sections import Config
+from nicety.scheduler.decide.engine import Engine
 from nicety.scheduler.decision import Group, Outcome, Status, Tick
-from nicety.scheduler.engine import Engine
 from nicety.scheduler.testing.ticks import a_forecast, a_group, a_machine, a_member, a_tick
 
 SIZES = (50, 100, 200, 400, 800)

@@ -19,7 +19,7 @@ import msgspec
 from claims import Claims
 
 from nicety.models.records import ProcId
-from nicety.scheduler.config import Config, to_builtins
+from nicety.scheduler.config.sections import Config, to_builtins
 from nicety.scheduler.decision import Abilities, Decision, Outcome, ResizePool, Session, Status, Verdict, Why
 from nicety.scheduler.store.decisions import DecisionLog
 from nicety.scheduler.testing.ticks import a_pool, a_tick

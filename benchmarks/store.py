@@ -25,7 +25,7 @@ from claims import Claims
 
 from nicety.models.records import SAMPLE, HostSample, Identity, Latency, PoolSample, ProcId, Snapshot, WorkerSample
 from nicety.scheduler.decision import Abilities, Decision, Outcome, ResizePool, Session, Status, Verdict, Why
-from nicety.scheduler.linux.proc import ProcSource
+from nicety.scheduler.read.proc import ProcSource
 from nicety.scheduler.store.decisions import DecisionLog, DecisionReader
 from nicety.scheduler.store.traces import TraceWriter, read_traces
 from nicety.scheduler.testing.ticks import a_forecast, a_group, a_member, a_pool, a_tick

@@ -23,17 +23,8 @@ from typing import Any
 import numpy as np
 from claims import Claims
 
-from nicety.models.baseline import BASELINES
-from nicety.models.records import (
-    SAMPLE,
-    HostSample,
-    Identity,
-    Known,
-    PoolSample,
-    ProcId,
-    Snapshot,
-    WorkerSample,
-)
+from nicety.models.forecast.baseline import BASELINES
+from nicety.models.records import SAMPLE, HostSample, Identity, Known, PoolSample, ProcId, Snapshot, WorkerSample
 from nicety.scheduler.store.traces import TraceWriter
 
 GROUPS, POOLS, PROCESSES = 40, 3, 200

@@ -32,10 +32,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .anomaly import AnomalyModel
+from .anomaly.evidence import CHANNELS
+from .anomaly.model import AnomalyModel
 from .behaviour import BEHAVIOUR_FEATURES, BehaviourModel
-from .demand import DEMAND_FEATURES, Network
-from .evidence import CHANNELS
+from .forecast.demand import DEMAND_FEATURES, Network
 from .records import HORIZONS, QUANTILES, WINDOW
 
 SCHEMA = 1

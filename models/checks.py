@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from .anomaly import Scorer, score
-from .baseline import Floats, Forecasts, Ints
+from .anomaly.detectors import KINDS
+from .anomaly.evidence import CHANNELS
+from .anomaly.model import Scorer, score
 from .behaviour import BEHAVIOUR_FEATURES, CLASSES, SEEN, BehaviourModel
-from .demand import MIN_TICKS, DemandModel, answer, fallback, forecasts, rows
-from .detectors import KINDS
-from .evidence import CHANNELS
-from .experts import Experts
 from .features import told
+from .forecast.baseline import Floats, Forecasts, Ints
+from .forecast.demand import MIN_TICKS, DemandModel, answer, fallback, forecasts, rows
+from .forecast.experts import Experts
 from .records import HORIZONS, QUANTILES, WINDOW, Latency, ProcId
 
 

@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec
 import typer
 
 if TYPE_CHECKING:
-    from .config import Config
+    from .config.paths import Loaded, Paths
+    from .config.sections import Config
     from .decision import Outcome
-    from .paths import Loaded, Paths
     from .ports import Clock, PoolAdapter
 
 FAILURE, FINDINGS = 1, 3  # and 2 for wrong usage, which typer gives
@@ -96,7 +96,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of 
 
 def main() -> None:
     """Entry point of the `nicety` program."""
-    from .linux.text import escape_unencodable
+    from .read.text import escape_unencodable
 
     escape_unencodable(sys.stdout, sys.stderr)
     app(prog_name="nicety")
@@ -184,13 +184,13 @@ def _say(text: str) -> None:
 
 
 def _printable(text: str) -> str:
-    from .linux.text import printable
+    from .read.text import printable
 
     return printable(text)
 
 
 def _print_json(value: object) -> None:
-    from .logstream import ascii_json
+    from .explain.logstream import ascii_json
 
     print(ascii_json(value))
 
@@ -202,7 +202,7 @@ def _width() -> int | None:
 
 def _load(context: typer.Context, config: str | None, state_dir: str | None) -> tuple[Loaded, Paths]:
     """The configuration and the files of the state directory."""
-    from .paths import load_config, state_paths
+    from .config.paths import load_config, state_paths
 
     named: Named = context.obj
     loaded = load_config(config or named.config, os.environ, os.geteuid())
@@ -227,7 +227,7 @@ def _seconds_or_none(text: str) -> float:
 
 
 def _clock() -> Clock:
-    from .daemon import SystemClock
+    from .service.clock import SystemClock
 
     return SystemClock()
 
@@ -272,8 +272,8 @@ def _options(
 @_command("doctor", "nicety doctor")
 def doctor(context: typer.Context, as_json: JsonOption = False, config: ConfigOption = None, state_dir: StateOption = None) -> None:
     """Say what works here, what does not, and the fix. Exit 3 if something is missing."""
-    from . import doctor as examination
-    from .explain import table
+    from .explain.decision_page import table
+    from .service import doctor as examination
 
     named: Named = context.obj
     findings = examination.examine(config or named.config, state_dir or named.state_dir, os.environ, os.geteuid())
@@ -300,7 +300,7 @@ def record(
     state_dir: StateOption = None,
 ) -> None:
     """Record traces of all processes, for training. Changes nothing; Ctrl-C ends it."""
-    from . import recording
+    from .service import recording
 
     loaded, paths = _load(context, config, state_dir)
     every = loaded.config.daemon.interval if interval is None else interval
@@ -402,15 +402,15 @@ def status(context: typer.Context, as_json: JsonOption = False, config: ConfigOp
 
     Without a daemon: exit 1, and what a dead one left changed.
     """
-    from .control_socket import NoDaemonError, ask
-    from .status_page import WIDTH, changes_in_words, status_page
+    from .explain.status_page import WIDTH, changes_in_words, status_page
+    from .service.control_socket import NoDaemonError, ask
 
     _, paths = _load(context, config, state_dir)
     try:
         answer = ask(paths.socket, "status", full=as_json)
     except NoDaemonError as error:
-        from .doctor import outstanding
-        from .in_force import each, sum_up
+        from .explain.in_force import each, sum_up
+        from .service.doctor import outstanding
 
         left = outstanding(paths)
         if as_json:
@@ -436,8 +436,8 @@ def undo(context: typer.Context, as_json: JsonOption = False, config: ConfigOpti
     """
     import msgspec
 
-    from .control_socket import NoDaemonError, ask
     from .decision import Outcome
+    from .service.control_socket import NoDaemonError, ask
 
     loaded, paths = _load_for_undo(context, config, state_dir)
     try:
@@ -445,7 +445,7 @@ def undo(context: typer.Context, as_json: JsonOption = False, config: ConfigOpti
         outcomes = msgspec.convert(answer["outcomes"], tuple[Outcome, ...])
         paused = True
     except NoDaemonError:
-        from .actuate import undo_from_ledger
+        from .act.actuate import undo_from_ledger
 
         clock = _clock()
         outcomes = undo_from_ledger(paths.root, clock, pools=lambda names: _foreign_pools(loaded.config, clock, paths, names))
@@ -460,7 +460,7 @@ def _print_undone(outcomes: Sequence[Outcome], as_json: bool) -> None:
     import msgspec
 
     from .decision import Status
-    from .explain import outcome_table
+    from .explain.decision_page import outcome_table
 
     if as_json:
         _print_json(msgspec.to_builtins(outcomes))
@@ -477,8 +477,8 @@ def _print_undone(outcomes: Sequence[Outcome], as_json: bool) -> None:
 
 def _load_for_undo(context: typer.Context, config: str | None, state_dir: str | None) -> tuple[Loaded, Paths]:
     """As `_load`; but where the state directory is named, a broken configuration must not keep anybody from undoing."""
-    from .config import Config, ConfigError
-    from .paths import Loaded, PathError, state_paths
+    from .config.paths import Loaded, PathError, state_paths
+    from .config.sections import Config, ConfigError
 
     try:
         return _load(context, config, state_dir)
@@ -513,7 +513,7 @@ def act(
 
     What it acts on already stays so. After the time it observes these again, and puts back what it changed for them.
     """
-    from .control_socket import ask
+    from .service.control_socket import ask
 
     _, paths = _load(context, config, state_dir)
     answer = ask(paths.socket, "act", timeout_seconds=60.0, things=things or [], seconds=act_seconds)
@@ -534,8 +534,8 @@ def observe(
     """
     import msgspec
 
-    from .control_socket import ask
     from .decision import Outcome
+    from .service.control_socket import ask
 
     _, paths = _load(context, config, state_dir)
     answer = ask(paths.socket, "observe", timeout_seconds=60.0, things=things or [])
@@ -557,7 +557,7 @@ def pause(
 
     What it has changed stays so; `nicety undo` puts it back.
     """
-    from .control_socket import ask
+    from .service.control_socket import ask
 
     _, paths = _load(context, config, state_dir)
     ask(paths.socket, "pause", seconds=duration)
@@ -567,7 +567,7 @@ def pause(
 @_command("resume", "nicety resume")
 def resume(context: typer.Context, config: ConfigOption = None, state_dir: StateOption = None) -> None:
     """End a pause."""
-    from .control_socket import ask
+    from .service.control_socket import ask
 
     _, paths = _load(context, config, state_dir)
     ask(paths.socket, "resume")
@@ -580,7 +580,7 @@ def reload(context: typer.Context, config: ConfigOption = None, state_dir: State
 
     A configuration with errors changes nothing: the old one stays in force, and the errors are shown.
     """
-    from .control_socket import ask
+    from .service.control_socket import ask
 
     _, paths = _load(context, config, state_dir)
     ask(paths.socket, "reload", timeout_seconds=30.0)
@@ -606,8 +606,8 @@ def models_list(
 
     Exit 3 if a file is damaged or a model does not fit this version: it is named with the reason.
     """
-    from . import model_page
-    from .explain import table
+    from .explain import model_page
+    from .explain.decision_page import table
 
     _, paths = _load(context, config, state_dir)
     found, troubles = model_page.look(paths.models)
@@ -636,7 +636,7 @@ def models_promote(
     A running daemon takes it at once. What was live before can be had back: nicety models rollback KIND.
     """
     from ..models.artifact import promote
-    from .model_page import choose
+    from .explain.model_page import choose
 
     _, paths = _load(context, config, state_dir)
     chosen, own = choose(paths.models, kind, digest)
@@ -667,7 +667,7 @@ def models_rollback(
 
 def _tell_daemon(paths: Paths) -> None:
     """Let a running daemon take the models that are live now."""
-    from .control_socket import ControlError, NoDaemonError, ask
+    from .service.control_socket import ControlError, NoDaemonError, ask
 
     try:
         ask(paths.socket, "reload", timeout_seconds=30.0)
@@ -735,8 +735,8 @@ def decisions(
 
     Decisions of a tick that do the same to one group are a line; --json has each by itself.
     """
-    from .explain import LOOKED_AT, decision_lines, decision_table
-    from .logstream import ascii_json
+    from .explain.decision_page import LOOKED_AT, decision_lines, decision_table
+    from .explain.logstream import ascii_json
     from .store.decisions import DecisionReader, LoggedDecision
 
     _, paths = _load(context, config, state_dir)
@@ -812,7 +812,7 @@ def _anomalies(
 
 
 def _list_anomalies(context: typer.Context, since: float, as_json: bool, config: str | None, state_dir: str | None) -> None:
-    from . import incident_page
+    from .explain import incident_page
     from .store.decisions import DecisionReader
     from .store.lessons import Lessons
 
@@ -832,7 +832,7 @@ def _list_anomalies(context: typer.Context, since: float, as_json: bool, config:
         _say("no incident in this time; `nicety anomalies --since 30d` looks further back")
     wall = None if latest is None or latest.tick is None else latest.tick.wall
     if wall is not None and now - wall > STALE_SECONDS * 1e9:
-        from .explain import moment
+        from .words import moment
 
         _say(f"nicety: nobody looks on: the last tick was at {moment(wall)}; `nicety run` goes on")
     if any(incident.open for incident in found):
@@ -853,11 +853,12 @@ def anomalies_wrong(
     highest of this one. A running daemon learns it with its next tick; if the incident is open it ends, and what was done about it
     is put back.
     """
-    from . import incident_page
     from .decision import LESSON_MARGIN, Lesson
-    from .explain import ExplainError, figure
+    from .explain import incident_page
+    from .explain.decision_page import ExplainError
     from .store.decisions import DecisionReader
     from .store.lessons import Lessons
+    from .words import figure
 
     _, paths = _load(context, config, state_dir)
     lessons = Lessons(paths.root)
@@ -899,11 +900,11 @@ def why(
     """
     import msgspec
 
-    from . import explain
-    from .account import account
     from .decision import Flag
-    from .linux.process import ancestors, see
-    from .process_page import as_record, process_page
+    from .explain import decision_page as explain
+    from .explain.account import account
+    from .explain.process_page import as_record, process_page
+    from .read.process import ancestors, see
     from .store.decisions import DecisionReader
 
     _, paths = _load(context, config, state_dir)
@@ -912,7 +913,7 @@ def why(
         if not what.isdecimal():
             logged, tick, session = explain.look_up(reader, what)
             if isinstance(logged.decision.action, Flag):
-                from . import incident_page
+                from .explain import incident_page
                 from .store.lessons import Lessons
 
                 incident = incident_page.find(reader, Lessons(paths.root).read(), what)
@@ -960,7 +961,7 @@ def replay(
     """
     from dataclasses import asdict
 
-    from .explain import ExplainError
+    from .explain.decision_page import ExplainError
     from .store.decisions import DecisionReader
 
     _, paths = _load(context, config, state_dir)
@@ -1083,7 +1084,7 @@ def simulate(
         if file is not None and not Path(file).parent.is_dir():
             raise typer.BadParameter(f"there is no folder {Path(file).parent}", param_hint=name)
     _load_numpy()
-    from .explain import table
+    from .explain.decision_page import table
     from .simulation import run as simulation
     from .simulation.arrivals import Load
     from .simulation.tracefile import read
@@ -1162,7 +1163,7 @@ def simulate(
         _print_json(record)
         return
     if json_path is not None:
-        from .logstream import ascii_json
+        from .explain.logstream import ascii_json
 
         Path(json_path).write_text(ascii_json(record) + "\n", encoding="utf-8")
     lines = [mean.cells() for mean in summary] + ([] if itself is None else [itself.cells()])

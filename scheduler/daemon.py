@@ -15,7 +15,6 @@ import resource
 import secrets
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -25,48 +24,49 @@ from typing import Any
 import msgspec
 
 from .. import __version__
-from ..models.anomaly import AnomalyModel
+from ..models.anomaly.model import AnomalyModel
 from ..models.artifact import Artifact, ArtifactError, load_live, shipped
 from ..models.behaviour import BehaviourModel
-from ..models.demand import Network
+from ..models.forecast.demand import Network
 from ..models.records import Deadlock, Latency, PoolSample, ProcId, Snapshot
-from .acting import Scoped, as_record, unable, words
-from .actuate import undo_from_ledger
-from .budget import LEVELS, WINDOW_NS, Budget
-from .config import Config, ConfigError, PoolConfig, to_builtins
-from .control_socket import ControlError, ControlSocket
-from .deadlocks import Deadlocks
+from .act.actuate import undo_from_ledger
+from .act.knobs.control import LinuxKernel
+from .act.knobs.slices import LONGEST, SHORTEST, ask_for
+from .act.scoped import Scoped, as_record, unable, words
+from .config.paths import Loaded, PathError, Paths, read_config
+from .config.sections import Config, ConfigError, PoolConfig, to_builtins
+from .decide.engine import Engine, first_memory
+from .decide.policies.priority import LATENCY_DEMAND
 from .decision import Decision, Flag, Group, Lesson, Note, Outcome, Recalled, Recycle, Scope, Session, Set, Tick
-from .engine import Engine, first_memory
-from .explain import span
-from .in_force import each, sum_up
-from .ladder import Rest
-from .linux import evidence
-from .linux.control import LinuxKernel
-from .linux.facts import probe
-from .linux.own_cpu import stand_aside
-from .linux.own_priority import OwnPriority
-from .linux.proc import ProcSource
-from .linux.slices import LONGEST, SHORTEST, ask_for
-from .linux.waits import LinuxWaits
-from .logstream import ERROR, NOTICE, WARNING, Forward, open_log
-from .notify import Notifier
-from .observer import Observer, group_names
-from .paths import Loaded, PathError, Paths, read_config
-from .policies.priority import LATENCY_DEMAND
+from .explain.in_force import each, sum_up
+from .explain.logstream import ERROR, NOTICE, WARNING, Forward, open_log
+from .observe.deadlocks import Deadlocks
+from .observe.observer import Observer, group_names
+from .observe.unmatched import Watch
 from .pools.build import build
 from .ports import Clock, PoolAdapter
-from .recall import Past, recall
-from .retraining import Retraining
+from .read import evidence
+from .read.facts import probe
+from .read.proc import ProcSource
+from .read.waits import LinuxWaits
 from .scope import OBSERVE, ScopeError, act_on, acts, left, observe, resolve
-from .steps import Fault, Steps
+from .service.budget import LEVELS, WINDOW_NS, Budget
+from .service.clock import SystemClock
+from .service.control_socket import ControlError, ControlSocket
+from .service.ladder import Rest
+from .service.notify import Notifier
+from .service.own_cpu import stand_aside
+from .service.own_priority import OwnPriority
+from .service.recall import Past, recall
+from .service.retraining import Retraining
+from .service.steps import Fault, Steps
 from .store.decisions import DecisionLog
 from .store.files import StoreError, private_directory
 from .store.ledger import LedgerError, StateLock
 from .store.lessons import Lessons
 from .store.pauses import Pauses
 from .store.traces import TraceWriter
-from .unmatched import Watch
+from .words import span
 
 log = logging.getLogger("nicety")
 
@@ -98,24 +98,6 @@ FIXED = ("state_dir", "socket", "control_group")
 
 MOST_LOOKS = 8
 """Processes of which a snapshot is taken in a tick, at some milliseconds each."""
-
-
-class SystemClock:
-    """The real `Clock`."""
-
-    def monotonic(self) -> int:
-        """ns"""
-        return time.monotonic_ns()
-
-    def wall(self) -> int:
-        """ns since 1970"""
-        return time.time_ns()
-
-    def sleep_until(self, at: int) -> None:
-        """Sleep until `monotonic()` is at least `at`."""
-        left = at - time.monotonic_ns()
-        if left > 0:
-            time.sleep(left / 1e9)
 
 
 def run(
@@ -350,7 +332,7 @@ class Daemon:
         """Before a tick that could keep a service waiting: leave its CPU, and have it go first."""
         stand_aside(self._served)
         if self._own_priority.nice > 0:
-            ask_for(LONGEST)  # its turn is far off, whatever it is owed: see `linux/own_priority.py`
+            ask_for(LONGEST)  # its turn is far off, whatever it is owed: see `service/own_priority.py`
 
     # --- a tick ----------------------------------------------------------------------------------------------------------------
 

@@ -66,7 +66,7 @@ START_UNKNOWN = 5.0
 
 
 class Foretold(Record, frozen=True):
-    """What the load of a pool did at the same phase of earlier periods: see `models/rhythm.py`. Loads in Erlangs."""
+    """What the load of a pool did at the same phase of earlier periods: see `models/forecast/rhythm.py`. Loads in Erlangs."""
 
     period: float  # seconds
     seen: int  # periods in which it was seen
@@ -165,7 +165,7 @@ class Machine(Record, frozen=True):
     autogroup: bool  # as in Abilities
     cpu_cgroup: str
     may_renice: bool
-    rivals: tuple[str, ...] = ()  # running programs that tune processes too (`scheduler/rivals.py`), sorted
+    rivals: tuple[str, ...] = ()  # running programs that tune processes too (`scheduler/observe/rivals.py`), sorted
     steal: float = 0.0  # cores that the hypervisor gave to others
     unseen: float = 0.0  # cores in use that no visible process accounts for, smoothed: other containers, what runs outside
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
+from ..models.anomaly.waitgraph import Look
 from ..models.records import PoolSample, ProcId, Snapshot
-from ..models.waitgraph import Look
 from .decision import Control, Decision, Group, Outcome, Status
 from .fences import Limits
 

@@ -14,17 +14,17 @@ from typing import Any
 
 import msgspec
 
-from ..models.anomaly import AnomalyModel
+from ..models.anomaly.model import AnomalyModel
 from ..models.artifact import Artifact, ArtifactError, load, shipped
 from ..models.behaviour import BehaviourModel
-from ..models.demand import Network
+from ..models.forecast.demand import Network
 from ..models.records import Snapshot
-from .config import from_builtins
+from .config.paths import Paths
+from .config.sections import from_builtins
+from .decide.engine import Engine
 from .decision import Session, Tick, encode
-from .engine import Engine
-from .observer import Observer
-from .paths import Paths
-from .recall import recall_again
+from .observe.observer import Observer
+from .service.recall import recall_again
 from .store.decisions import DecisionReader, LoggedTick
 from .store.traces import TraceError, read_traces
 

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import settings
 
 from nicety.scheduler import cli
+from nicety.scheduler.decide.engine import Engine
 from nicety.scheduler.decision import Tick, Verdict
-from nicety.scheduler.engine import Engine
 
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):

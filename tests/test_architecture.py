@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -29,22 +30,27 @@ IMPURE = {
     "datetime",
     "signal",
 }
-POLICIES = (
-    *("pool_size", "reaction", "priority", "mechanisms", "supply", "pairs", "slices", "placement", "assignment", "quarantine"),
-    *("incident_words", "threshold", "policy"),
+FLOORS = (
+    *("models", "", "config", "read", "observe", "decide", "store", "act", "executor", "pools", "explain", "service", "drivers"),
+    "edges",
 )
-MODELS = (
-    *("records", "features", "baseline", "experts", "demand", "drift", "rhythm", "scaling", "behaviour", "checks"),
-    *("siblings", "evidence", "detectors", "lives", "anomaly", "waitgraph", "novelty", "loners", "packed"),
-)
+"""Rooms of `scheduler/`, each of which may import those before it and none after. "": the nouns, modules of the top level that every
+room may name; `DRIVERS` run the flow, `EDGES` start it."""
+
+DRIVERS = frozenset({"daemon", "replay"})
+EDGES = frozenset({"cli", "__main__", "simulation", "demo", "testing"})
+
+PURE_ROOMS = ("observe", "decide")
+"""What is imported by a module of these, however far away, is pure too."""
+
 PURE = [
-    *(f"models/{name}.py" for name in MODELS),
-    *(f"scheduler/{name}.py" for name in ("config", "decision", "observer", "crowding", "guard", "engine", "ports")),
-    *(f"scheduler/{name}.py" for name in ("grouping", "families", "relief", "rivals", "deadlocks", "fences", "faults", "scope")),
-    *(f"scheduler/{name}.py" for name in ("gathered", "unmatched", "steps", "ladder", "budget")),
-    "scheduler/store/codec.py",
+    *(f"models/{name}.py" for name in ("records", "features", "behaviour", "checks", "scaling")),
+    *(str(path.relative_to(ROOT)) for room in ("models/forecast", "models/anomaly") for path in sorted((ROOT / room).glob("*.py"))),
+    *(str(path.relative_to(ROOT)) for room in PURE_ROOMS for path in sorted((ROOT / "scheduler" / room).rglob("*.py"))),
+    *(f"scheduler/{name}.py" for name in ("decision", "ports", "fences", "faults", "scope", "cgroup_paths")),
+    *("scheduler/config/sections.py", "scheduler/act/relief.py", "scheduler/explain/gathered.py", "scheduler/store/codec.py"),
+    *(f"scheduler/service/{name}.py" for name in ("steps", "ladder", "budget")),
     *(f"scheduler/simulation/{name}.py" for name in ("arrivals", "queueing", "peers", "ours", "oracle")),
-    *(f"scheduler/policies/{name}.py" for name in POLICIES),
 ]
 
 
@@ -88,6 +94,85 @@ def test_imports_point_down_only() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def modules() -> dict[str, Path]:
+    """Our modules by dotted name below the root."""
+    found = {}
+    for path in sources():
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def reached(name: str, known: Mapping[str, Path]) -> set[str]:
+    """Modules of ours that this one imports."""
+    path = known[name]
+    package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = [*package[: len(package) - node.level + 1], *(node.module.split(".") if node.module else ())]
+            for alias in node.names:
+                target = ".".join([*base, alias.name])
+                found.add(target if target in known else ".".join(base))
+    return found & known.keys()
+
+
+def room_of(name: str) -> str:
+    """Where a module is: see `FLOORS`."""
+    layer, *rest = name.split(".")
+    if layer != "scheduler" or not rest:
+        return layer
+    if rest[0] in DRIVERS:
+        return "drivers"
+    if rest[0] in EDGES:
+        return "edges"
+    return rest[0] if rest[0] in FLOORS else ""
+
+
+def test_rooms_import_only_those_before_them() -> None:
+    known, rank = modules(), {room: floor for floor, room in enumerate(FLOORS)}
+    wrong = []
+    for name in sorted(known):
+        room = room_of(name)
+        for target in sorted(reached(name, known)) if room in rank else ():
+            other = room_of(target)
+            if other != room and (other not in rank or rank[other] > rank[room]):
+                wrong.append(f"{name} ({room or 'nouns'}) imports {target} ({other or 'nouns'})")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_folder_of_the_scheduler_is_a_room() -> None:
+    folders = {path.name for path in (ROOT / "scheduler").iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert folders <= {*FLOORS, *EDGES}
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    known = modules()
+    graph = {name: {target for target in reached(name, known) if not name.startswith(f"{target}.")} for name in known}
+    try:
+        tuple(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        raise AssertionError(" -> ".join(error.args[1])) from None
+
+
+@pytest.mark.parametrize("room", PURE_ROOMS)
+def test_what_a_pure_room_reaches_is_pure(room: str) -> None:
+    known = modules()
+    left, seen = [name for name in known if name.startswith(f"scheduler.{room}.")], set[str]()
+    while left:
+        name = left.pop()
+        if name not in seen:
+            seen.add(name)
+            left += reached(name, known)
+    wrong = [
+        f"{name}:{line}: {module}"
+        for name in sorted(seen)
+        for level, module, line in imports(known[name])
+        if level == 0 and module.split(".")[0] in IMPURE
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
 def test_own_code_is_imported_relatively() -> None:
     wrong = [
         f"{path.relative_to(ROOT)}:{line}: absolute import of {name}"
@@ -102,7 +187,7 @@ def test_only_training_imports_the_training_stack() -> None:
     wrong = [
         f"{path.relative_to(ROOT)}:{line}: {name}"
         for path in sources()
-        if path.relative_to(ROOT).parts[0] != "training" and path != ROOT / "scheduler/pools/joblib_backend.py"  # for programs
+        if path.relative_to(ROOT).parts[0] != "training" and path != ROOT / "scheduler/executor/joblib_backend.py"  # for programs
         for level, name, line in imports(path)
         if level == 0 and name.split(".")[0] in HEAVY - {"pyarrow"} and (str(path.relative_to(ROOT)), name) not in DRAWS
     ]
@@ -131,8 +216,8 @@ def test_pure_modules_know_no_clock_file_process_or_chance(name: str) -> None:
 
 def test_the_time_is_read_in_one_place_of_the_runtime() -> None:
     readers = {"monotonic", "monotonic_ns", "time", "time_ns", "perf_counter"}
-    allowed = {"scheduler/daemon.py", "scheduler/cli.py"}
-    allowed |= {f"scheduler/pools/executor_{name}.py" for name in ("core", "crew", "tasks", "worker")}  # in a user's program
+    allowed = {"scheduler/service/clock.py", "scheduler/cli.py"}
+    allowed |= {f"scheduler/executor/{name}.py" for name in ("core", "crew", "tasks", "worker")}  # in a user's program
     wrong = [
         f"{path.relative_to(ROOT)}:{node.lineno}: time.{node.attr}"
         for path in sources()

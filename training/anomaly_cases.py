@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..models.detectors import MIB
-from ..models.evidence import CHANNELS
+from ..models.anomaly.detectors import MIB
+from ..models.anomaly.evidence import CHANNELS
 from ..models.features import Floats
 from ..models.records import Anomaly, ProcId
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..models.anomaly import BLOCK_SECONDS, PRIOR_SHAPE, AnomalyModel, RobustZ, Scorer, Tail, alpha, judge, prior
-from ..models.detectors import KINDS, Rows, worker_rows
-from ..models.evidence import CHANNELS
+from ..models.anomaly.detectors import KINDS, Rows, worker_rows
+from ..models.anomaly.evidence import CHANNELS
+from ..models.anomaly.model import BLOCK_SECONDS, PRIOR_SHAPE, AnomalyModel, RobustZ, Scorer, Tail, alpha, judge, prior
 from ..models.features import Floats, WorkerWindows
 from ..models.records import WINDOW, Anomaly, ProcId
-from ..scheduler.config import Quarantine
+from ..scheduler.config.sections import Quarantine
 from .anomaly_cases import FAULTS, WorkerTick, faulty
 
 CALIBRATED_SHARE = 0.6

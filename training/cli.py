@@ -25,9 +25,9 @@ import typer
 
 from .. import __version__
 from ..models.artifact import FEATURES, ArtifactError, Card, load
-from ..scheduler.config import ConfigError
-from ..scheduler.linux.text import escape_unencodable, printable
-from ..scheduler.paths import Loaded, PathError, Paths, load_config, state_paths
+from ..scheduler.config.paths import Loaded, PathError, Paths, load_config, state_paths
+from ..scheduler.config.sections import ConfigError
+from ..scheduler.read.text import escape_unencodable, printable
 from ..scheduler.store.files import StoreError, replacing
 from .dataset import Dataset, DatasetError
 from .gather import gather

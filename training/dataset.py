@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..models.artifact import DataRange
-from ..models.demand import MIN_TICKS
+from ..models.forecast.demand import MIN_TICKS
 from ..models.records import HORIZONS, WINDOW, Snapshot
-from ..scheduler.config import Config
-from ..scheduler.observer import BUSY_CORES, Measurer
+from ..scheduler.config.sections import Config
+from ..scheduler.observe.observer import BUSY_CORES, Measurer
 from ..scheduler.store.traces import Recording
 from .anomaly_cases import WorkerTick
 from .anomaly_fit import WorkerTraces

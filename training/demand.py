@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from ..models.artifact import Arrays, Artifact, ArtifactError, shipped
-from ..models.demand import DEMAND_FEATURES, METRICS, Network
-from ..models.experts import Floats
+from ..models.forecast.demand import DEMAND_FEATURES, METRICS, Network
+from ..models.forecast.experts import Floats
 from .dataset import LEAST_TICKS, Dataset, DatasetError, origins, split
 from .evaluate import evaluate, losses
 from .fit import ROWS, fit_demand, predict

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..models.baseline import BASELINES, Forecasts
 from ..models.features import Floats
+from ..models.forecast.baseline import BASELINES, Forecasts
 from ..models.records import HORIZONS, QUANTILES, WINDOW
 from .stream import Run, Samples
 

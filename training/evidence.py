@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..models.experts import EXPERTS
+from ..models.forecast.experts import EXPERTS
 from ..models.records import HORIZONS, QUANTILES
 from .stream import Run
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..models.demand import DEMAND_FEATURES, FARTHEST, HIDDEN, METRICS, Arrays, Network
-from ..models.experts import Floats, Singles
+from ..models.forecast.demand import DEMAND_FEATURES, FARTHEST, HIDDEN, METRICS, Arrays, Network
+from ..models.forecast.experts import Floats, Singles
 from ..models.records import QUANTILES
 from .dataset import DatasetError
 from .stream import Samples

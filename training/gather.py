@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from ..models.records import Snapshot
-from ..scheduler.config import Config
+from ..scheduler.config.sections import Config
 from ..scheduler.store.traces import Recording, TraceSession
 from .dataset import MAX_RUN, Dataset, DatasetError, build
 from .pieces import VALUE_BYTES, WORKER_BYTES, Piece, latest, moment, newest, packed, size, together, unpacked

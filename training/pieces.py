@@ -18,10 +18,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from ..models.anomaly.evidence import CHANNELS
 from ..models.artifact import DataRange
 from ..models.behaviour import SEEN
-from ..models.demand import METRICS, MIN_TICKS
-from ..models.evidence import CHANNELS
+from ..models.forecast.demand import METRICS, MIN_TICKS
 from ..models.records import Latency, ProcId
 from .anomaly_cases import WorkerTick
 from .anomaly_fit import WorkerTraces

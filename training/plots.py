@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..models.baseline import BASELINES
+from ..models.forecast.baseline import BASELINES
 from ..models.records import HORIZONS, QUANTILES
 from .evaluate import DemandTable
 from .evidence import UPPER, Evidence, Fan, Floats, coverage, leans

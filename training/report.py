@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..models.records import HORIZONS, QUANTILES
-from ..scheduler.explain import table
+from ..scheduler.explain.decision_page import table
 from .anomaly_fit import AnomalyRow
 from .behaviour_fit import BehaviourTable
 from .dataset import Dataset

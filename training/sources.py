@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..models.records import SAMPLE, HostSample, Identity, Known, ProcId, Snapshot, Trait
-from ..scheduler.linux.text import printable
+from ..scheduler.read.text import printable
 from ..scheduler.store.export import COLUMNS
 from ..scheduler.store.files import StoreError
 from ..scheduler.store.traces import FILE_NAME, Lost, Recording, TraceSession, read_traces, sessions

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..models.demand import DEMAND_FEATURES, fallback, rows
-from ..models.experts import Experts, Floats, Ints, Singles
+from ..models.forecast.demand import DEMAND_FEATURES, fallback, rows
+from ..models.forecast.experts import Experts, Floats, Ints, Singles
 from ..models.records import HORIZONS, QUANTILES
 
 TOGETHER = 1024

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..config.paths import Paths
 from ..decision import Flag, ResizePool, Status
-from ..explain import page, table
+from ..explain.decision_page import page, table
 from ..interpreter import PYTHON
-from ..paths import Paths
 from ..store.decisions import DecisionReader
 from .workload import SERVICE_WORKERS, DemoError, Feeder, Values, Workload, running
 

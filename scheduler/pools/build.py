@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from ..config import Config, ConfigError
+from ..config.sections import Config, ConfigError
 from ..ports import Clock, PoolAdapter
-from .celery_node import CeleryPool
-from .command import CommandPool
-from .executor_pool import ExecutorPool
-from .gunicorn import GunicornPool
-from .uwsgi import UwsgiPool
+from .celery.adapter import CeleryPool
+from .command.adapter import CommandPool
+from .executor import ExecutorPool
+from .gunicorn.adapter import GunicornPool
+from .uwsgi.adapter import UwsgiPool
 
 
 def build(

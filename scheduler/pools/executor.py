@@ -1,164 +1,345 @@
-"""`Executor`: a ProcessPoolExecutor whose number of workers can be changed at any time, by its program and by nicety.
+"""A program's `nicety.scheduler.pools.Executor` as a pool: found by its name, watched and sized through its board.
 
-Runs in the user's program, which may never have heard of a daemon. What is behind it is in `executor_core.py`.
+Must not know policies or what the tasks do. Nothing is signalled: the program starts and ends its workers itself, between tasks.
+What a board says is believed only of processes of the board's own user, else a user could have strangers' processes treated as his.
 """
 
 from __future__ import annotations
 
-import functools
-import itertools
-import multiprocessing
+import logging
 import os
-import sys
-import threading
-import weakref
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, _base
-from multiprocessing.context import BaseContext
-from multiprocessing.process import BaseProcess
+import pwd
+import statistics
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
 
-from .executor_core import Core
-from .executor_crew import Options
-from .executor_forker import ForkedProcess
-from .executor_forks import is_exiting
-from .executor_tasks import UnreadableTask, WorkerLost
+from ...models.records import PoolSample, ProcId, WorkerSample
+from ..config.sections import PoolConfig
+from ..decision import Status
+from ..executor.board import BoardFile, BoardView, Doing, State, Word, WorkerView, boards
+from ..ports import Clock
+from .sensing.hands_off import QUIET, HandsOff
+from .sensing.signals import ProcessHandle, identify, open_process
+from .sensing.tally import Tally
 
-__all__ = ["Executor", "UnreadableTask", "WorkerLost"]
+log = logging.getLogger(__name__)
 
-P = ParamSpec("P")
-T = TypeVar("T")
+_SECOND = 1_000_000_000
+ANSWER_NS = 5 * _SECOND
+"""An executor looks at its board twice a second; one that has not answered after so long does not react."""
+_LOOK_NS = _SECOND
 
 
-class Executor(_base.Executor):
-    """ProcessPoolExecutor with `resize`; arguments and behaviour are the original's unless said otherwise here.
+@dataclass(slots=True)
+class _Request:
+    word: int  # as it stands on the board
+    size: int
+    at: int
 
-    `max_workers` is the size to begin with, and the most that nicety may ask for; `minimum` the least. `name` is what nicety's
-    configuration calls the executor by; the name of the program if not given. A task whose worker ends is run again up to
-    `retries` times, and after that fails alone with `WorkerLost`.
 
-    >>> with Executor(2, name="squares") as executor:
-    ...     executor.resize(1)
-    ...     list(executor.map(abs, [-1, 2]))
-    [1, 2]
-    """
+@dataclass(slots=True)
+class _Attached:
+    board: BoardFile
+    handle: ProcessHandle
+    uid: int
+    view: BoardView
+    own_resizes: int  # as seen by the last probe
+
+
+class ExecutorPool:
+    """Adapter for `[pools.NAME] kind = "executor"`."""
 
     def __init__(
         self,
-        max_workers: int | None = None,
-        mp_context: BaseContext | None = None,
-        initializer: Callable[..., object] | None = None,
-        initargs: tuple[Any, ...] = (),
+        name: str,
+        config: PoolConfig,
+        clock: Clock,
+        proc_root: Path = Path("/proc"),
         *,
-        max_tasks_per_child: int | None = None,
-        name: str | None = None,
-        minimum: int = 1,
-        retries: int = 0,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
-        if max_workers is None:
-            max_workers = max(os.cpu_count() or 1, minimum)
-        elif max_workers <= 0:
-            raise ValueError("max_workers must be greater than 0")
-        if not 1 <= minimum <= max_workers:
-            raise ValueError(f"minimum must be from 1 to max_workers = {max_workers}, not {minimum}")
-        if retries < 0:
-            raise ValueError("retries must not be negative")
-        if initializer is not None and not callable(initializer):
-            raise TypeError("initializer must be a callable")
-        if mp_context is None:
-            mp_context = multiprocessing.get_context("spawn" if max_tasks_per_child is not None else None)
-        if max_tasks_per_child is not None:
-            if not isinstance(max_tasks_per_child, int):
-                raise TypeError("max_tasks_per_child must be an integer")
-            if max_tasks_per_child <= 0:
-                raise ValueError("max_tasks_per_child must be >= 1")
-            if mp_context.get_start_method(allow_none=False) == "fork":
-                raise ValueError("max_tasks_per_child is incompatible with the 'fork' start method; supply a different mp_context")
-        self.name = Path(sys.argv[0] if sys.argv else "").name or "python" if name is None else name
-        self._options = Options(self.name, mp_context, initializer, initargs, max_tasks_per_child, minimum, retries)
-        self._maximum = max_workers
-        self._begin_lock = threading.Lock()
+        self.name = name
+        self._wanted = config.executor or name
+        self._user = config.user
+        self._clock = clock
+        self._proc_root = proc_root
+        self._environ = os.environ if environ is None else environ
+        self._attached: _Attached | None = None
+        self._absence = "not looked for yet"
+        self._lost = ""  # what has become of the last executor
+        self._look_at = 0
+        self._request: _Request | None = None
+        self._tally = Tally(name)
+        self._hands_off = HandsOff(name)  # its program resized it: the executor itself follows no request for as long
+        self._recycling: deque[ProcId] = deque()  # the first one is asked for on the board
+        self._known: dict[ProcId, bool] = {}  # workers, and whether they are what the board says
+        self._busy: dict[ProcId, int] = {}  # busy ns of workers until the last read
+        self._read_at: int | None = None  # when that was; None: not since this executor was found
+        self._start_seconds: float | None = None
         self._closed = False
-        self._core: Core | None = None
 
-    @property
-    def size(self) -> int:
-        """Workers that there may be: what was last asked for, by the program or by nicety."""
-        return self._maximum if self._core is None else self._core.target
+    # --- the port -------------------------------------------------------------------------------------------------------------
 
-    @property
-    def _max_workers(self) -> int:
-        """Other libraries (dask, for one) read the size of a ProcessPoolExecutor here."""
-        return self.size
+    def probe(self) -> None:
+        """Look at the board."""
+        if self._closed:
+            return
+        now = self._clock.monotonic()
+        attached = self._refresh(now)
+        if attached is None:
+            return
+        self._tally.queue(attached.view.queued)
+        self._follow_up(attached, now)
 
-    @property
-    def _processes(self) -> dict[int, BaseProcess | ForkedProcess]:
-        """Workers by pid. Programs that want to kill the workers of a ProcessPoolExecutor look here."""
-        return {} if self._core is None else dict(self._core.processes)
+    def read(self) -> PoolSample:
+        """Busy is exact here: time spent with tasks over the time since the last read, not a share of the probes."""
+        if self._tally.is_empty():
+            self.probe()
+        now = self._clock.monotonic()
+        found = [] if self._attached is None else self._workers(self._attached)
+        workers = [WorkerSample(worker, self._share(worker, view, now), view.doing is not Doing.STARTING) for worker, view in found]
+        for gone in self._known.keys() - {worker for worker, _ in found}:
+            del self._known[gone]
+            self._busy.pop(gone, None)
+        sample = self._tally.sample(
+            workers,
+            requested=self._requested(),
+            master=None if self._attached is None else self._attached.handle.id,
+            trouble=self._trouble(now)[1],
+            start_seconds=self._start_seconds,
+        )
+        self._read_at = None if self._attached is None else now
+        return sample
 
-    def resize(self, size: int) -> None:
-        """Have `size` workers from now on. Returns at once: new ones are started, superfluous ones end between two tasks.
-
-        Before the first task it starts them too, so that they are up when that comes; with the start method "fork" they see the
-        program as it is now. For a minute after it, nicety does not resize this executor. Raises ValueError for a size below 1,
-        RuntimeError after shutdown, BrokenProcessPool if the executor is broken.
-        """
+    def resize(self, size: int) -> tuple[Status, str]:
+        """Ask for `size` workers, within what the program allows. The executor sees it within half a second."""
         if size < 1:
-            raise ValueError(f"an executor has at least one worker, {size} is none; to end it, call shutdown()")
-        core = self._core or self._begin(size, "cannot resize")
-        core.resize(size)
+            return Status.REFUSED, f"an executor keeps at least one worker, {size} cannot be asked of it"
+        now = self._clock.monotonic()
+        status, trouble = self._trouble(now)
+        if trouble or self._attached is None:
+            return status, trouble
+        view = self._attached.view
+        if not view.minimum <= size <= view.maximum:
+            limits = f"minimum={view.minimum}, max_workers={view.maximum}"
+            return Status.REFUSED, f"{size} is outside of what the program allows: {limits}"
+        before = self._requested()
+        if size == before:
+            return Status.UNCHANGED, f"pool {self.name} has been asked for {size} already"
+        try:
+            self._request = _Request(self._attached.board.ask(Word.ASKED, size), size, now)
+        except (OSError, ValueError) as error:
+            return Status.FAILED, f"the executor's board cannot be written: {error}"
+        return Status.APPLIED, f"asked for {size} workers, {before} before"
 
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Run `fn(*args, **kwargs)` in a worker."""
-        core = self._core or self._begin(self._maximum, "cannot schedule new futures")
-        return core.submit(fn, args, kwargs)
+    def recycle(self, worker: ProcId) -> tuple[Status, str]:
+        """Let this worker finish its task and end; the executor starts another in its place."""
+        attached = self._refresh(self._clock.monotonic())
+        view = None if attached is None else _find(attached.view, worker)
+        if attached is None or view is None or view.doing is Doing.DRAINING:
+            return Status.VANISHED, f"pid {worker.pid} is no worker of pool {self.name}"
+        if worker not in self._recycling:
+            self._recycling.append(worker)
+            if len(self._recycling) == 1:
+                self._ask_next(attached)
+        return Status.APPLIED, f"asked for another worker in place of pid {worker.pid}"
 
-    def map(
-        self, fn: Callable[..., T], *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1, **more: Any
-    ) -> Iterator[T]:
-        """As `map(fn, *iterables)`, with `chunksize` calls to a task. `more` is what the Python in use has beyond (buffersize)."""
-        if chunksize < 1:
-            raise ValueError("chunksize must be >= 1.")
-        chunks = _chunks(zip(*iterables, strict=False), chunksize)
-        return _flattened(super().map(functools.partial(_run_chunk, fn), chunks, timeout=timeout, **more))
+    def close(self) -> None:
+        """Let go of the executor; it keeps the size that it has."""
+        self._detach("closed")
+        self._closed = True
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more tasks, and end the workers when those that were submitted are done."""
-        with self._begin_lock:
-            self._closed = True
-        if self._core is not None:
-            self._core.close("cannot schedule new futures after shutdown", cancel=cancel_futures)
-            if wait:
-                self._core.thread.join()
+    @property
+    def board(self) -> BoardView | None:
+        """The board as last seen, with counts and sums of waiting and service times; None: no executor is there."""
+        return None if self._attached is None else self._attached.view
 
-    def _begin(self, size: int, refusal: str) -> Core:
-        """What is behind it, made now for `size` workers if it was not yet."""
-        with self._begin_lock:
-            if self._core is not None:
-                return self._core
-            if self._closed:
-                raise RuntimeError(f"{refusal} after shutdown")
-            if is_exiting():
-                raise RuntimeError(f"{refusal} after interpreter shutdown")
-            core = Core(self._options, size, self._maximum)
-            weakref.finalize(self, core.abandon).atexit = False
-            self._core = core
-            return core
+    # --- the executor ---------------------------------------------------------------------------------------------------------
+
+    def _refresh(self, now: int) -> _Attached | None:
+        """The executor with its board read anew; None with `_absence` set when there is none."""
+        if self._closed:
+            return None
+        attached = self._attached
+        if attached is not None:
+            try:
+                attached.view = attached.board.read()
+            except (OSError, ValueError) as error:
+                self._lose(f"the board of executor {self._wanted!r} cannot be read any more: {error}", now)
+            else:
+                pid = attached.handle.id.pid
+                if attached.view.state is State.ENDED:
+                    self._lose(f"executor {self._wanted!r} of pid {pid} was shut down", now)
+                elif attached.view.state is State.BROKEN:
+                    why = "a worker's initializer failed, or none could be started: its program has been told"
+                    self._lose(f"executor {self._wanted!r} of pid {pid} is broken ({why}, and has to make another)", now)
+                elif attached.handle.exited():
+                    self._lose(f"the program of executor {self._wanted!r}, pid {pid}, has ended: start it again", now)
+        if self._attached is None and now >= self._look_at:
+            self._look_at = now + _LOOK_NS
+            self._look()
+        if self._attached is not None and self._attached.view.starts_ns:
+            self._start_seconds = statistics.median(self._attached.view.starts_ns) / _SECOND
+        return self._attached
+
+    def _look(self) -> None:
+        uid = os.geteuid()
+        if self._user:
+            try:
+                uid = pwd.getpwnam(self._user).pw_uid
+            except KeyError:
+                self._absence = f"there is no user {self._user!r}; correct pools.{self.name}.user"
+                return
+        # another user's runtime directory is not the one that our environment names
+        environ = {k: v for k, v in self._environ.items() if k == "NICETY_RUN_DIR" or uid == os.geteuid()}
+        paths, trouble = boards(environ, uid)
+        others = 0
+        for path in paths:
+            found = self._open(path, uid)
+            if found is None:
+                continue
+            if self._attached is None:
+                self._attached = found
+                self._request = None
+                log.info("pool %s: adopted executor %r of pid %d", self.name, self._wanted, found.handle.id.pid)
+            else:
+                others += 1
+                found.board.close()
+                found.handle.close()
+        if others:
+            log.warning(
+                "pool %s: %d more executors are named %r, the oldest is sized; give them different names, Executor(name=...)",
+                self.name,
+                others,
+                self._wanted,
+            )
+        if self._attached is not None:
+            self._lost = ""
+            return
+        none = f"no executor named {self._wanted!r} of uid {uid} has begun to work yet: start its program, Executor(name=...)"
+        self._absence = (self._lost or none) + (f" ({trouble})" if trouble else "")
+
+    def _open(self, path: Path, uid: int) -> _Attached | None:
+        """The executor of this board, if it is alive and the one that we look for."""
+        try:
+            board = BoardFile(path, uid)
+        except (OSError, ValueError):
+            return None
+        view = board.read()
+        handle = None
+        if view.name == self._wanted and view.state not in {State.ENDED, State.BROKEN}:
+            owner = ProcId(*view.owner)
+            if self._belongs(owner.pid, uid):
+                handle = open_process(self._proc_root, owner.pid, owner)
+        if handle is None:
+            board.close()
+            return None
+        return _Attached(board, handle, uid, view, view.own_resizes)
+
+    def _lose(self, absence: str, now: int) -> None:
+        log.warning("pool %s: %s", self.name, absence)
+        self._detach(absence)
+        self._lost = absence
+        self._look_at = now
+
+    def _detach(self, absence: str) -> None:
+        if self._attached is not None:
+            self._attached.board.close()
+            self._attached.handle.close()
+            self._attached = None
+        self._absence = absence
+        self._request = None
+        self._hands_off.end()
+        self._recycling.clear()
+        self._known.clear()
+        self._busy.clear()
+        self._read_at = None
+        self._tally.forget()
+
+    # --- workers --------------------------------------------------------------------------------------------------------------
+
+    def _workers(self, attached: _Attached) -> list[tuple[ProcId, WorkerView]]:
+        """Workers that are there and are what the board says, sorted."""
+        found = []
+        for view in attached.view.workers:
+            worker = ProcId(view.pid, view.start_ticks)
+            if worker not in self._known:
+                self._known[worker] = self._belongs(worker.pid, attached.uid)
+            if self._known[worker] and identify(self._proc_root, worker.pid) == worker:
+                found.append((worker, view))
+        return sorted(found, key=lambda pair: pair[0])
+
+    def _belongs(self, pid: int, uid: int) -> bool:
+        """Whether the process is the user's. Root may name anybody: its programs start workers for others."""
+        try:
+            return uid == 0 or (self._proc_root / str(pid)).stat().st_uid == uid
+        except OSError:
+            return False
+
+    def _share(self, worker: ProcId, view: WorkerView, now: int) -> float | None:
+        """Share of the time since the last read that the worker was busy."""
+        total = view.busy_ns + (max(0, now - view.since) if view.since else 0)
+        before = self._busy.get(worker, 0)  # one that has come since then was busy since then
+        self._busy[worker] = total
+        if self._read_at is None or now <= self._read_at:
+            return None
+        return min(1.0, max(0.0, (total - before) / (now - self._read_at)))
+
+    def _ask_next(self, attached: _Attached) -> None:
+        try:
+            attached.board.ask(Word.RECYCLE, self._recycling[0].pid)
+        except (OSError, ValueError) as error:
+            log.warning("pool %s: the executor's board cannot be written: %s", self.name, error)
+            self._recycling.clear()
+
+    # --- sizing ---------------------------------------------------------------------------------------------------------------
+
+    def _follow_up(self, attached: _Attached, now: int) -> None:
+        """What has become of our requests, and whether the program has resized the executor itself."""
+        view, request = attached.view, self._request
+        self._hands_off.lasts(now, view.target)
+        if request is not None and view.answered == request.word:
+            self._request = None
+            if view.target != request.size:
+                self._hold(view, now)
+        if self._resized(attached):
+            self._hold(view, now)
+        if self._recycling:
+            worker = _find(view, self._recycling[0])
+            if worker is None or worker.doing is Doing.DRAINING:
+                self._recycling.popleft()
+                if self._recycling:
+                    self._ask_next(attached)
+
+    def _resized(self, attached: _Attached) -> bool:
+        before, attached.own_resizes = attached.own_resizes, attached.view.own_resizes
+        return before != attached.own_resizes
+
+    def _hold(self, view: BoardView, now: int) -> None:
+        self._request = None
+        self._hands_off.begin(f"resized by its own program to {view.target} workers: {QUIET}", Status.FOREIGN, now)
+
+    def _requested(self) -> int:
+        if self._attached is None:
+            return 0
+        return self._attached.view.target if self._request is None else self._request.size
+
+    def _trouble(self, now: int) -> tuple[Status, str]:
+        """Why the pool cannot be resized now; "" if it can."""
+        if self._attached is None:
+            return Status.REFUSED, self._absence
+        view = self._attached.view
+        if view.state is not State.RUNNING:
+            return Status.REFUSED, f"executor {self._wanted!r} of pid {view.owner[0]} is being shut down by its program"
+        if self._hands_off.text:
+            return self._hands_off.answer(self._hands_off.text)
+        if self._request is not None and now - self._request.at >= ANSWER_NS:
+            seconds = (now - self._request.at) // _SECOND
+            return Status.FAILED, f"the executor did not look at its board for {seconds} s: is pid {view.owner[0]} stopped?"
+        return Status.APPLIED, ""
 
 
-def _chunks(calls: Iterator[tuple[Any, ...]], size: int) -> Iterator[tuple[tuple[Any, ...], ...]]:
-    while chunk := tuple(itertools.islice(calls, size)):
-        yield chunk
-
-
-def _run_chunk(fn: Callable[..., T], chunk: tuple[tuple[Any, ...], ...]) -> list[T]:
-    return [fn(*arguments) for arguments in chunk]
-
-
-def _flattened(lists: Iterable[list[T]]) -> Iterator[T]:
-    """The elements of the lists; holds on to none that it has given out."""
-    for elements in lists:
-        elements.reverse()
-        while elements:
-            yield elements.pop()
+def _find(view: BoardView, worker: ProcId) -> WorkerView | None:
+    return next((found for found in view.workers if (found.pid, found.start_ticks) == worker), None)

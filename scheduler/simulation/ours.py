@@ -1,6 +1,6 @@
 """nicety itself as a rule: what the daemon sees goes through the real `Observer` and the real `Engine`, tick by tick.
 
-It must hold no policy: whatever is decided here is decided by `scheduler/policies/pool_size.py`. The pool stands alone on a machine
+It must hold no policy: whatever is decided here is decided by `scheduler/decide/policies/pool_size.py`. The pool stands alone on a machine
 that is large enough for all of its workers, so only the load and the configured limits count.
 """
 
@@ -9,12 +9,12 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
-from ...models.demand import Network
+from ...models.forecast.demand import Network
 from ...models.records import SAMPLE, HostSample, Identity, Known, PoolSample, ProcId, SampleTable, Snapshot, WorkerSample
-from ..config import Config, Placement, PoolConfig, Priority, Quarantine
+from ..config.sections import Config, Placement, PoolConfig, Priority, Quarantine
+from ..decide.engine import Engine
 from ..decision import Abilities, Outcome, ResizePool, Status, Tick, Verdict
-from ..engine import Engine
-from ..observer import Observer
+from ..observe.observer import Observer
 from .queueing import Seen, WorkerSeen
 
 POOL = "pool"

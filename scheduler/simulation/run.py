@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from ...models import artifact
-from ...models.demand import Network
-from ..config import Config
+from ...models.forecast.demand import Network
+from ..config.sections import Config
 from .arrivals import Load, LoadError, Recorded, Trace, drawn_from, fitted, made_up
 from .oracle import Oracle
 from .ours import Nicety

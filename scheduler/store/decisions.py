@@ -8,7 +8,7 @@ One SQLite file `decisions.db` in the state directory. `number` is a session's p
     memories   id, memory (zlib of JSON): the engine's memory before that tick; replay can begin there
     decisions  a row for each decision and refusal, for people and queries; pids beside it in `pids`
     outcomes, effects  each as it came, by the decision's id
-    evidence   snapshots of the processes that a decision is about (JSON `linux.evidence.Evidence`), taken before it was done
+    evidence   snapshots of the processes that a decision is about (JSON `read.evidence.Evidence`), taken before it was done
 
 What proves a tick is kept apart from the tick, so a figure that was changed is found and named. When the budget is used up the
 oldest ticks go, up to a memory or to the next session, with all that belongs to them.
@@ -51,7 +51,7 @@ from .files import StoreError, private_directory, set_aside
 
 if TYPE_CHECKING:
     from ..decision import Action, Decision, Effect, Outcome, Refusal, Session, Tick, Verdict
-    from ..linux.evidence import Evidence
+    from ..read.evidence import Evidence
 
 APPLICATION = 0x6E636465  # "ncde" in PRAGMA application_id
 SCHEMA = 4
@@ -676,7 +676,7 @@ class DecisionReader:
 
     def evidence(self, decision: str) -> tuple[Evidence, ...]:
         """The snapshots that were taken before this decision was carried out."""
-        from ..linux.evidence import Evidence
+        from ..read.evidence import Evidence
 
         try:
             rows = self._db.execute("SELECT record FROM evidence WHERE decision = ? ORDER BY n", (decision,)).fetchall()

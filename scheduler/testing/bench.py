@@ -10,11 +10,11 @@ from types import TracebackType
 from typing import Self
 
 from ...models.records import PoolSample
-from ..actuate import Acting
-from ..daemon import SystemClock
+from ..act.actuate import Acting
+from ..act.knobs.control import LinuxKernel
 from ..decision import Action, Decision, Outcome, Why
-from ..linux.control import LinuxKernel
 from ..ports import PoolAdapter
+from ..service.clock import SystemClock
 from ..store.ledger import Ledger, StateLock
 
 WHY = Why("test", "because", {}, (), ())

@@ -34,8 +34,8 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from ...models.records import ProcId
+from ..executor.api import Executor
 from ..interpreter import PYTHON
-from ..pools.executor import Executor
 from .puppet import proc_id
 
 CIRCLES = (

@@ -1,6 +1,6 @@
 """System calls of this process that fail when a test wants it: the Nth of them, with an errno. Nothing of what it fails is done.
 
-At the boundary between Python and the kernel: `os`, `open`, what `linux/slices.py` calls itself, and what SQLite calls.
+At the boundary between Python and the kernel: `os`, `open`, what `act/knobs/slices.py` calls itself, and what SQLite calls.
 Python repeats most calls after EINTR by itself; here it reaches the code that called, which is harder. Reads of an open text
 file and fsync(2) are not among them: `tests/faults/test_nth_call.py` fails such calls with strace.
 """
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..linux import slices
+from ..act.knobs import slices
 
 CALLS = (
     *("open", "read", "pread", "write", "pwrite", "listdir", "stat", "readlink", "mkdir", "rmdir"),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+from ...models.anomaly.waitgraph import Halt, Look, Thread
 from ...models.records import ProcId
-from ...models.waitgraph import Halt, Look, Thread
 
 
 class FakeWaits:

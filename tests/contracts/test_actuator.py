@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from nicety.models.records import ProcId
-from nicety.scheduler.acting import Scoped
-from nicety.scheduler.actuate import Acting, Observing
+from nicety.scheduler.act.actuate import Acting, Observing
+from nicety.scheduler.act.knobs.control import LinuxKernel
+from nicety.scheduler.act.scoped import Scoped
 from nicety.scheduler.decision import Action, Control, Decision, Flag, Recycle, ResizePool, Restore, Set, Status, Why
-from nicety.scheduler.linux.control import LinuxKernel
 from nicety.scheduler.ports import Actuator, Kernel, Knob, ThreadId, Trouble
 from nicety.scheduler.scope import OBSERVE, act_on
 from nicety.scheduler.store.ledger import Ledger

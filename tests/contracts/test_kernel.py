@@ -13,11 +13,11 @@ from typing import Protocol
 import pytest
 
 from nicety.models.records import ProcId
+from nicety.scheduler.act.knobs.control import LinuxKernel
 from nicety.scheduler.decision import Control, Status
 from nicety.scheduler.fences import Limits, name_for, parts_of
-from nicety.scheduler.linux.cgroup import find
-from nicety.scheduler.linux.control import LinuxKernel
 from nicety.scheduler.ports import Kernel, Knob, ThreadId, Trouble, Value
+from nicety.scheduler.read.cgroup import find
 from nicety.scheduler.testing.kernel import FakeKernel
 from nicety.scheduler.testing.puppet import Puppet
 

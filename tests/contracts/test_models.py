@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from nicety.models.artifact import shipped
-from nicety.models.baseline import BASELINES, Floats, Forecasts, Ints, LastValue
 from nicety.models.checks import CheckError, Streamed, check_forecaster
-from nicety.models.demand import Network
+from nicety.models.forecast.baseline import BASELINES, Floats, Forecasts, Ints, LastValue
+from nicety.models.forecast.demand import Network
 from nicety.models.records import WINDOW
 from nicety.training.fit import fit_demand
 from nicety.training.stream import Run, stream

@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 
 from nicety.models.records import ProcId
-from nicety.scheduler.config import PoolConfig
-from nicety.scheduler.daemon import SystemClock
+from nicety.scheduler.config.sections import PoolConfig
 from nicety.scheduler.decision import Status
-from nicety.scheduler.pools.celery_node import CeleryPool
-from nicety.scheduler.pools.command import CommandPool
-from nicety.scheduler.pools.executor_pool import ExecutorPool
-from nicety.scheduler.pools.gunicorn import GunicornPool
-from nicety.scheduler.pools.uwsgi import UwsgiPool
+from nicety.scheduler.pools.celery.adapter import CeleryPool
+from nicety.scheduler.pools.command.adapter import CommandPool
+from nicety.scheduler.pools.executor import ExecutorPool
+from nicety.scheduler.pools.gunicorn.adapter import GunicornPool
+from nicety.scheduler.pools.uwsgi.adapter import UwsgiPool
 from nicety.scheduler.ports import Clock, PoolAdapter
+from nicety.scheduler.service.clock import SystemClock
 from nicety.scheduler.testing.clock import FakeClock
 from nicety.scheduler.testing.driver import PoolDriver
 from nicety.scheduler.testing.pool import FakePool
@@ -43,7 +43,7 @@ AsynPool.timers = property(lambda pool: {pool.maintain_pool: 0.1})
 
 PROGRAM = """
 import multiprocessing, signal, sys
-from nicety.scheduler.pools import Executor
+from nicety.scheduler.executor import Executor
 executor = Executor(int(sys.argv[1]), multiprocessing.get_context("forkserver"), name="web")
 executor.submit(int).result()
 signal.pause()

@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from nicety.models.records import SAMPLE, Known, PoolSample, ProcId, SampleTable, Snapshot, WorkerSample
-from nicety.scheduler.linux.proc import ProcSource
 from nicety.scheduler.ports import Source
+from nicety.scheduler.read.proc import ProcSource
 
 COUNTERS = (
     *("cpu_ns", "wait_ns", "slices", "minor_faults", "major_faults", "child_faults", "child_cpu_ns"),

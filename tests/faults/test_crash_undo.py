@@ -22,12 +22,12 @@ import msgspec
 import pytest
 
 from nicety.models.records import ProcId
-from nicety.scheduler.actuate import undo_from_ledger
-from nicety.scheduler.daemon import SystemClock
+from nicety.scheduler.act.actuate import undo_from_ledger
+from nicety.scheduler.act.knobs.control import LinuxKernel
 from nicety.scheduler.decision import Control, Outcome, Status
-from nicety.scheduler.linux.cgroup import find
-from nicety.scheduler.linux.control import LinuxKernel
 from nicety.scheduler.ports import Trouble, Value
+from nicety.scheduler.read.cgroup import find
+from nicety.scheduler.service.clock import SystemClock
 from nicety.scheduler.store.ledger import Ledger
 from nicety.scheduler.testing.puppet import Puppet
 

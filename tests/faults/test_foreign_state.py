@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from nicety.scheduler.actuate import undo_from_ledger
-from nicety.scheduler.daemon import SystemClock
+from nicety.scheduler.act.actuate import undo_from_ledger
+from nicety.scheduler.act.knobs.control import LinuxKernel
 from nicety.scheduler.decision import Control
-from nicety.scheduler.linux.control import LinuxKernel
 from nicety.scheduler.ports import ThreadId
+from nicety.scheduler.service.clock import SystemClock
 from nicety.scheduler.store.ledger import Entry, EntryStatus, Ledger, LedgerError, StateLock
 from nicety.scheduler.testing.puppet import Puppet
 

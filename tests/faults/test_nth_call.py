@@ -21,13 +21,13 @@ from pathlib import Path
 import pytest
 
 from nicety.models.records import Latency, ProcId
-from nicety.scheduler.actuate import Acting, undo_from_ledger
+from nicety.scheduler.act.actuate import Acting, undo_from_ledger
+from nicety.scheduler.act.knobs.control import LinuxKernel
+from nicety.scheduler.act.knobs.slices import Slices
 from nicety.scheduler.decision import Action, Control, Decision, Group, Member, Outcome, Restore, Set, Status, Why
 from nicety.scheduler.fences import Limits
-from nicety.scheduler.linux.cgroup import find
-from nicety.scheduler.linux.control import LinuxKernel
-from nicety.scheduler.linux.locks import LinuxLocks
-from nicety.scheduler.linux.slices import Slices
+from nicety.scheduler.read.cgroup import find
+from nicety.scheduler.read.locks import LinuxLocks
 from nicety.scheduler.store.ledger import Ledger, LedgerError
 from nicety.scheduler.testing.clock import FakeClock
 from nicety.scheduler.testing.failing import EVERY, FailingCalls

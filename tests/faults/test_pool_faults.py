@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from nicety.models.records import PoolSample
-from nicety.scheduler.config import PoolConfig
-from nicety.scheduler.daemon import SystemClock
+from nicety.scheduler.config.sections import PoolConfig
 from nicety.scheduler.decision import Status
-from nicety.scheduler.pools.command import CommandPool
-from nicety.scheduler.pools.gunicorn import RETRIES, GunicornPool
+from nicety.scheduler.pools.command.adapter import CommandPool
+from nicety.scheduler.pools.gunicorn.adapter import RETRIES, GunicornPool
 from nicety.scheduler.ports import PoolAdapter
+from nicety.scheduler.service.clock import SystemClock
 from nicety.scheduler.testing.clock import ShiftedClock
 from nicety.scheduler.testing.driver import PoolDriver
 from nicety.scheduler.testing.web import APPLICATION, free_port

@@ -16,18 +16,7 @@ import numpy as np
 import pytest
 
 from nicety.models.records import SAMPLE, HostSample, Identity, ProcId, Snapshot
-from nicety.scheduler.decision import (
-    Abilities,
-    Decision,
-    Outcome,
-    ResizePool,
-    Session,
-    Status,
-    Tick,
-    Verdict,
-    Why,
-    encode,
-)
+from nicety.scheduler.decision import Abilities, Decision, Outcome, ResizePool, Session, Status, Tick, Verdict, Why, encode
 from nicety.scheduler.store.decisions import DecisionLog, DecisionReader
 from nicety.scheduler.store.files import StoreError
 from nicety.scheduler.store.traces import Lost, TraceError, TraceWriter, read_traces

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import msgspec
 
-from nicety.scheduler.config import Config, from_builtins, parse
+from nicety.scheduler.config.sections import Config, from_builtins, parse
+from nicety.scheduler.decide.engine import Engine
 from nicety.scheduler.decision import Control, Session, Tick, Topology, Verdict, encode
-from nicety.scheduler.engine import Engine
 from nicety.scheduler.store.decisions import DecisionReader
 from nicety.scheduler.testing.machine import FakeHogs, FakeMachine, FakePool, FakeService
 

@@ -7,9 +7,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nicety.models.anomaly import RobustZ, score
-from nicety.models.detectors import KINDS, worker_rows
-from nicety.models.evidence import CHANNELS
+from nicety.models.anomaly.detectors import KINDS, worker_rows
+from nicety.models.anomaly.evidence import CHANNELS
+from nicety.models.anomaly.model import RobustZ, score
 from nicety.models.features import told
 from nicety.models.records import WINDOW, ProcId
 

@@ -14,13 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nicety.models.artifact import ArtifactError, Card, DataRange, load, promote, save
-from nicety.models.demand import DEMAND_FEATURES, Network
+from nicety.models.forecast.demand import DEMAND_FEATURES, Network
 from nicety.models.records import QUANTILES
-from nicety.scheduler import model_page
-from nicety.scheduler.config import Config
-from nicety.scheduler.doctor import _models
-from nicety.scheduler.logstream import ascii_json
-from nicety.scheduler.paths import Paths
+from nicety.scheduler.config.paths import Paths
+from nicety.scheduler.config.sections import Config
+from nicety.scheduler.explain import model_page
+from nicety.scheduler.explain.logstream import ascii_json
+from nicety.scheduler.service.doctor import _models
 
 FIELDS = [
     *("kind", "interval", "metrics", "version", "created", "cpus", "features", "schema", "horizons", "quantiles", "window"),

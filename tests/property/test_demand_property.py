@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from nicety.models.baseline import BASELINES, LARGEST, Ints
-from nicety.models.demand import Forecaster, rows
-from nicety.models.experts import Experts, Floats, Singles
+from nicety.models.forecast.baseline import BASELINES, LARGEST, Ints
+from nicety.models.forecast.demand import Forecaster, rows
+from nicety.models.forecast.experts import Experts, Floats, Singles
 from nicety.models.records import QUANTILES, WINDOW
 
 values = st.one_of(

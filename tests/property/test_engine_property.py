@@ -11,9 +11,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nicety.models.records import HORIZONS, QUANTILES, Anomaly, Forecast, Latency, ProcId, Score
-from nicety.scheduler.config import Config, Guard, Placement, PoolConfig, Priority, Quarantine
+from nicety.scheduler.config.sections import Config, Guard, Placement, PoolConfig, Priority, Quarantine
+from nicety.scheduler.decide.engine import Engine
 from nicety.scheduler.decision import Control, Group, Outcome, Recycle, ResizePool, Restore, Set, Status, Tick, Verdict, encode
-from nicety.scheduler.engine import Engine
 from nicety.scheduler.testing.machine import FakeHogs, FakeMachine, FakePool, FakeService
 from nicety.scheduler.testing.ticks import a_group, a_machine, a_member, a_pool, a_tick
 

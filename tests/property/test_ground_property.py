@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nicety.models.records import Latency, ProcId
-from nicety.scheduler.config import Config
+from nicety.scheduler.config.sections import Config
+from nicety.scheduler.decide.guard import Guard, GuardMemory
+from nicety.scheduler.decide.policies.mechanisms import Ground, Place, Step
 from nicety.scheduler.decision import Control, Decision, Machine, Member, Set, Tick, Why
-from nicety.scheduler.guard import Guard, GuardMemory
-from nicety.scheduler.policies.mechanisms import Ground, Place, Step
 from nicety.scheduler.testing.ticks import a_group, a_machine, a_member, a_pool, a_tick
 
 PATHS = st.sampled_from(["/", "/a", "/a/b", "/a/b/c", "/a/x", "/ab", "/b", "/b/c", "/b/c/d/e"])

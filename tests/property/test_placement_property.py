@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nicety.models.records import Latency
-from nicety.scheduler.config import Config
-from nicety.scheduler.config import Placement as Section
+from nicety.scheduler.config.sections import Config
+from nicety.scheduler.config.sections import Placement as Section
+from nicety.scheduler.decide.policies.assignment import FORBIDDEN, Layout, Request, costs_by_kept, solve
+from nicety.scheduler.decide.policies.placement import Placement, PlacementMemory
 from nicety.scheduler.decision import Set, Topology
-from nicety.scheduler.policies.assignment import FORBIDDEN, Layout, Request, costs_by_kept, solve
-from nicety.scheduler.policies.placement import Placement, PlacementMemory
 from nicety.scheduler.testing.ticks import a_group, a_machine, a_member, a_tick
 
 DEMAND = st.one_of(st.floats(0.0, 3.0), st.floats(0.0, 40.0), st.sampled_from([0.0, 1.0, 2.0, 1e-9, 1e6]))

@@ -11,12 +11,17 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from nicety.models.anomaly import alpha
+from nicety.models.anomaly.model import alpha
+from nicety.models.forecast.rhythm import Rhythm
 from nicety.models.records import HORIZONS, QUANTILES, Anomaly, Blocked, Deadlock, Forecast, Latency, ProcId, Score
-from nicety.models.rhythm import Rhythm
-from nicety.scheduler.config import Config
-from nicety.scheduler.config import PoolSize as Section
-from nicety.scheduler.config import Quarantine as QuarantineSection
+from nicety.scheduler.config.sections import Config
+from nicety.scheduler.config.sections import PoolSize as Section
+from nicety.scheduler.config.sections import Quarantine as QuarantineSection
+from nicety.scheduler.decide.policies.mechanisms import Ground
+from nicety.scheduler.decide.policies.policy import Result
+from nicety.scheduler.decide.policies.pool_size import PoolSize, PoolSizeMemory
+from nicety.scheduler.decide.policies.priority import Priority, PriorityMemory
+from nicety.scheduler.decide.policies.quarantine import Quarantine, QuarantineMemory
 from nicety.scheduler.decision import (
     Control,
     Digest,
@@ -32,11 +37,6 @@ from nicety.scheduler.decision import (
     Status,
     Tick,
 )
-from nicety.scheduler.policies.mechanisms import Ground
-from nicety.scheduler.policies.policy import Result
-from nicety.scheduler.policies.pool_size import PoolSize, PoolSizeMemory
-from nicety.scheduler.policies.priority import Priority, PriorityMemory
-from nicety.scheduler.policies.quarantine import Quarantine, QuarantineMemory
 from nicety.scheduler.testing.ticks import a_group, a_machine, a_member, a_pool, a_tick
 
 WILD = st.one_of(

@@ -7,8 +7,8 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nicety.models.anomaly.waitgraph import PATIENCE_NS, Halt, Look, Thread, Watch, in_vain
 from nicety.models.records import ProcId
-from nicety.models.waitgraph import PATIENCE_NS, Halt, Look, Thread, Watch, in_vain
 
 THREADS = [Thread(ProcId(pid, 1), 10 * pid + number) for pid in range(6) for number in range(2)]
 

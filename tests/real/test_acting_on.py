@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from nicety.scheduler.config import parse
-from nicety.scheduler.control_socket import ControlError
-from nicety.scheduler.daemon import Daemon, SystemClock
+from nicety.scheduler.config.paths import Loaded, Paths
+from nicety.scheduler.config.sections import parse
+from nicety.scheduler.daemon import Daemon
 from nicety.scheduler.decision import Grant, ResizePool, Scope, Session, Status
-from nicety.scheduler.paths import Loaded, Paths
 from nicety.scheduler.replay import replay
 from nicety.scheduler.scope import ScopeError
+from nicety.scheduler.service.clock import SystemClock
+from nicety.scheduler.service.control_socket import ControlError
 from nicety.scheduler.store.decisions import DecisionReader
 from nicety.scheduler.store.ledger import StateLock
 
@@ -255,7 +256,7 @@ def test_a_name_that_means_nothing_ends_the_start(tmp_path: Path) -> None:
 def test_without_the_right_to_renice_that_is_said_before_it_starts(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nicety.scheduler.linux.control.LinuxKernel.forbidden", lambda _, control: f"{control} is left alone")
+    monkeypatch.setattr("nicety.scheduler.act.knobs.control.LinuxKernel.forbidden", lambda _, control: f"{control} is left alone")
     place = Place(tmp_path, act=True)
     try:
         place.run(0.2)

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from nicety.scheduler.config import PoolConfig
-from nicety.scheduler.daemon import SystemClock
+from nicety.scheduler.config.sections import PoolConfig
 from nicety.scheduler.decision import Status
-from nicety.scheduler.pools.celery_node import CeleryPool
+from nicety.scheduler.pools.celery.adapter import CeleryPool
+from nicety.scheduler.service.clock import SystemClock
 from nicety.scheduler.testing.driver import PoolDriver
 from nicety.scheduler.testing.web import free_port
 

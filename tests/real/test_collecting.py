@@ -17,10 +17,10 @@ import numpy as np
 import psutil
 import pytest
 
+from nicety.models.anomaly.lives import CHILD_FAULTS
 from nicety.models.features import rates
-from nicety.models.lives import CHILD_FAULTS
 from nicety.models.records import SAMPLE, Identity, Known, PoolSample, ProcId, Snapshot, Trait, WorkerSample
-from nicety.scheduler.linux.proc import ProcSource
+from nicety.scheduler.read.proc import ProcSource
 
 DEADLINE = 20.0  # seconds for anything that a loaded machine may delay
 CAN_SETUID, CAN_UNSHARE = 7, 21  # CAP_SETUID, CAP_SYS_ADMIN
@@ -488,7 +488,7 @@ def test_all_descriptors_are_given_back(source: ProcSource) -> None:
 
 def script(code: str, *prefix: str) -> str:
     """What a Python script of its own process prints."""
-    head = "import os, resource, subprocess, sys, time\nfrom nicety.scheduler.linux.proc import ProcSource\n"
+    head = "import os, resource, subprocess, sys, time\nfrom nicety.scheduler.read.proc import ProcSource\n"
     command = [*prefix, sys.executable, "-c", head + textwrap.dedent(code)]
     return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=60).stdout
 

@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 
 from nicety.models.records import ProcId
+from nicety.scheduler.act.knobs.control import LinuxKernel
+from nicety.scheduler.act.knobs.slices import SHORTEST, Slices
+from nicety.scheduler.act.knobs.weights import write_weight
 from nicety.scheduler.decision import Control, Status
-from nicety.scheduler.linux.cgroup import Cgroups, Mount, find
-from nicety.scheduler.linux.control import LinuxKernel
-from nicety.scheduler.linux.slices import SHORTEST, Slices
 from nicety.scheduler.ports import Knob, ThreadId, Trouble
+from nicety.scheduler.read.cgroup import Cgroups, Mount, find
 from nicety.scheduler.testing.puppet import Puppet, proc_id
 
 HERE = find(Path("/proc/self/mountinfo").read_text())
@@ -121,7 +122,7 @@ def test_cpu_weight_is_written_and_read_back(unified: Cgroups) -> None:
     ],
 )
 def test_a_cgroup_without_weight_says_why(unified: Cgroups, cgroup: str, status: Status, text: str) -> None:
-    for answer in (unified.read(Control.CPU_WEIGHT, cgroup), unified.write(Control.CPU_WEIGHT, cgroup, 100, 5)):
+    for answer in (unified.read(Control.CPU_WEIGHT, cgroup), write_weight(unified, Control.CPU_WEIGHT, cgroup, 100, 5)):
         assert isinstance(answer, Trouble)
         assert answer.status is status
         assert text in answer.text
@@ -133,14 +134,14 @@ def test_a_weight_is_hidden_while_the_cgroup_is_idle_and_an_older_kernel_has_no_
     assert (missing.status, missing.text) == (Status.REFUSED, "this kernel has no cpu.idle of cgroups: Linux 5.15 or newer has")
     assert unified.read(Control.CPU_WEIGHT, "/batch.slice") == 100
     (tmp_path / "batch.slice" / "cpu.idle").write_text("0\n")
-    assert unified.write(Control.CPU_IDLE, "/batch.slice", 0, 1) is None
+    assert write_weight(unified, Control.CPU_IDLE, "/batch.slice", 0, 1) is None
     assert unified.read(Control.CPU_IDLE, "/batch.slice") == 1
     hidden = unified.read(Control.CPU_WEIGHT, "/batch.slice")
     assert isinstance(hidden, Trouble)
     assert hidden.text == "cgroup /batch.slice has cpu.idle 1, which hides its cpu.weight"
-    assert unified.write(Control.CPU_IDLE, "/batch.slice", 1, 0) is None
+    assert write_weight(unified, Control.CPU_IDLE, "/batch.slice", 1, 0) is None
     (tmp_path / "batch.slice" / "cpu.weight").write_text("300\n")
-    lost = unified.write(Control.CPU_IDLE, "/batch.slice", 0, 1)
+    lost = write_weight(unified, Control.CPU_IDLE, "/batch.slice", 0, 1)
     assert lost is not None
     assert "cpu.weight 300, which cpu.idle would lose" in lost.text
     assert unified.read(Control.CPU_IDLE, "/batch.slice") == 0
@@ -376,7 +377,7 @@ def test_a_real_time_thread_has_no_slice() -> None:
 
 def test_the_default_slice_is_found_whatever_nice_and_policy_we_run_with() -> None:
     slices_or_skip()
-    code = "import os; from nicety.scheduler.linux.slices import Slices; os.nice(5); {}; print(Slices().read(os.getpid()))"
+    code = "import os; from nicety.scheduler.act.knobs.slices import Slices; os.nice(5); {}; print(Slices().read(os.getpid()))"
     for policy in ("0, 0", "3, 0", "3 | os.SCHED_RESET_ON_FORK, 0", *(["5, 0"] if os.geteuid() == 0 else [])):
         number, priority = policy.split(",")
         change = f"os.sched_setscheduler(0, {number}, os.sched_param({priority}))"
@@ -388,7 +389,7 @@ def test_the_default_slice_is_found_whatever_nice_and_policy_we_run_with() -> No
 
 def test_a_kernel_without_slices_is_refused_with_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = LinuxKernel()
-    monkeypatch.setattr("nicety.scheduler.linux.slices._get_number", -1)
+    monkeypatch.setattr("nicety.scheduler.act.knobs.slices._get_number", -1)
     with Puppet() as puppet:
         knob = Knob(Control.SLICE, puppet.id, ThreadId(*puppet.id), "")
         for answer in (kernel.read(knob), kernel.write(knob, 0, 400_000)):
@@ -447,7 +448,7 @@ def test_without_the_capability_what_could_not_be_put_back_is_forbidden() -> Non
 @pytest.mark.root
 @root
 def test_a_capability_within_a_user_namespace_does_not_count() -> None:
-    code = "from nicety.scheduler.linux.control import LinuxKernel; from nicety.scheduler.decision import Control; "
+    code = "from nicety.scheduler.act.knobs.control import LinuxKernel; from nicety.scheduler.decision import Control; "
     code += "print(bool(LinuxKernel().forbidden(Control.NICE)))"
     result = subprocess.run(["unshare", "-Ur", sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
     if result.returncode and "unshare" in result.stderr:

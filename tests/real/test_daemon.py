@@ -19,13 +19,14 @@ import pytest
 
 from nicety.models.artifact import live_digest, shipped
 from nicety.models.records import SAMPLE, HostSample, PoolSample, ProcId, Snapshot, WorkerSample
-from nicety.scheduler.config import parse
-from nicety.scheduler.control_socket import ControlError, ask
-from nicety.scheduler.daemon import Daemon, SystemClock, _is_let_go
-from nicety.scheduler.linux.facts import probe
-from nicety.scheduler.linux.slices import LONGEST, SHORTEST, Slices
-from nicety.scheduler.paths import Loaded, Paths
+from nicety.scheduler.act.knobs.slices import LONGEST, SHORTEST, Slices
+from nicety.scheduler.config.paths import Loaded, Paths
+from nicety.scheduler.config.sections import parse
+from nicety.scheduler.daemon import Daemon, _is_let_go
+from nicety.scheduler.read.facts import probe
 from nicety.scheduler.replay import replay
+from nicety.scheduler.service.clock import SystemClock
+from nicety.scheduler.service.control_socket import ControlError, ask
 from nicety.scheduler.store.decisions import DecisionReader
 from nicety.scheduler.store.ledger import StateLock
 from nicety.scheduler.store.traces import TraceWriter
@@ -264,13 +265,13 @@ def test_the_log_is_json_whatever_a_pool_complains_about(tmp_path: Path) -> None
     until(lambda: status(tmp_path / "state"))
     events = [record for record in end(daemon) if record["kind"] == "event"]
     (absent,) = [record for record in events if "no.pid does not exist" in record["text"]]
-    assert (absent["priority"], absent["logger"]) == (4, "nicety.scheduler.pools.main_process")
+    assert (absent["priority"], absent["logger"]) == (4, "nicety.scheduler.pools.sensing.main_process")
 
 
 def test_a_group_that_matches_nothing_is_said_once_with_the_nearest_name_and_in_status(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("nicety.scheduler.unmatched.FIRST_NS", 300_000_000)
+    monkeypatch.setattr("nicety.scheduler.observe.unmatched.FIRST_NS", 300_000_000)
     (tmp_path / "uvicornish").write_text("import time; time.sleep(60)")
     server = subprocess.Popen([sys.executable, str(tmp_path / "uvicornish")])
     state = tmp_path / "state"

@@ -19,14 +19,14 @@ from pathlib import Path
 
 import pytest
 
+from nicety.models.anomaly.waitgraph import UNLESS
 from nicety.models.records import Deadlock, PoolSample, ProcId, WorkerSample
-from nicety.models.waitgraph import UNLESS
-from nicety.scheduler.deadlocks import Deadlocks
-from nicety.scheduler.linux.calls import NUMBERS
-from nicety.scheduler.linux.holders import stat_fields
-from nicety.scheduler.linux.proc import ProcSource
-from nicety.scheduler.linux.waits import LinuxWaits
-from nicety.scheduler.paths import Paths
+from nicety.scheduler.config.paths import Paths
+from nicety.scheduler.observe.deadlocks import Deadlocks
+from nicety.scheduler.read.calls import NUMBERS
+from nicety.scheduler.read.holders import stat_fields
+from nicety.scheduler.read.proc import ProcSource
+from nicety.scheduler.read.waits import LinuxWaits
 from nicety.scheduler.replay import replay
 from nicety.scheduler.store.decisions import DecisionReader
 from nicety.scheduler.testing.circles import CIRCLES, HEALTHY, Circle, Circles

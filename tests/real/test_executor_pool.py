@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from nicety.models.records import PoolSample
-from nicety.scheduler.config import Config, ConfigError, PoolConfig, parse
-from nicety.scheduler.daemon import SystemClock
+from nicety.scheduler.config.sections import Config, ConfigError, PoolConfig, parse
 from nicety.scheduler.decision import Status
 from nicety.scheduler.pools.build import build
-from nicety.scheduler.pools.executor_pool import ExecutorPool
+from nicety.scheduler.pools.executor import ExecutorPool
 from nicety.scheduler.ports import PoolAdapter
+from nicety.scheduler.service.clock import SystemClock
 from nicety.scheduler.testing.clock import ShiftedClock
 from nicety.scheduler.testing.driver import PoolDriver
 
@@ -26,7 +26,7 @@ SECOND = 1_000_000_000
 
 PROGRAM = """
 import multiprocessing, os, sys, time
-from nicety.scheduler.pools import Executor
+from nicety.scheduler.executor import Executor
 def work(seconds):
     began = time.monotonic()
     time.sleep(seconds)

@@ -16,15 +16,15 @@ from pathlib import Path
 import pytest
 
 from nicety.models.records import ProcId
-from nicety.scheduler.actuate import Observing, undo_from_ledger
-from nicety.scheduler.daemon import SystemClock
+from nicety.scheduler.act.actuate import Observing, undo_from_ledger
+from nicety.scheduler.act.knobs.control import LinuxKernel
+from nicety.scheduler.act.knobs.fence import Fences
 from nicety.scheduler.decision import Control, Decision, Group, Member, Outcome, Restore, Set, Status
 from nicety.scheduler.fences import Limits, Part, key_of, name_for, parts_of
-from nicety.scheduler.linux.cgroup import Cgroups, Mount, find
-from nicety.scheduler.linux.control import LinuxKernel
-from nicety.scheduler.linux.fence import Fences
-from nicety.scheduler.linux.identity import cgroup_and_unit
 from nicety.scheduler.ports import Scan, Trouble
+from nicety.scheduler.read.cgroup import Cgroups, Mount, find
+from nicety.scheduler.read.identity import cgroup_and_unit
+from nicety.scheduler.service.clock import SystemClock
 from nicety.scheduler.store.ledger import StateBusyError
 from nicety.scheduler.testing.bench import WHY, Bench
 from nicety.scheduler.testing.puppet import Puppet, proc_id

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from nicety.scheduler.config import PoolConfig
-from nicety.scheduler.daemon import SystemClock
+from nicety.scheduler.config.sections import PoolConfig
 from nicety.scheduler.decision import Status
-from nicety.scheduler.pools.gunicorn import GunicornPool
+from nicety.scheduler.pools.gunicorn.adapter import GunicornPool
+from nicety.scheduler.service.clock import SystemClock
 from nicety.scheduler.testing.driver import PoolDriver, load
 from nicety.scheduler.testing.web import APPLICATION, Clients, free_port, get
 

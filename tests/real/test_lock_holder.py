@@ -11,17 +11,18 @@ from pathlib import Path
 import pytest
 
 from nicety.models.records import Latency, ProcId
-from nicety.scheduler.actuate import Acting
-from nicety.scheduler.config import parse
-from nicety.scheduler.daemon import Daemon, SystemClock
+from nicety.scheduler.act.actuate import Acting
+from nicety.scheduler.act.knobs.control import LinuxKernel
+from nicety.scheduler.config.paths import Loaded, Paths
+from nicety.scheduler.config.sections import parse
+from nicety.scheduler.daemon import Daemon
 from nicety.scheduler.decision import Control, Decision, Group, Member, Outcome, Set, Status, Why
-from nicety.scheduler.linux.calls import FUTEX
-from nicety.scheduler.linux.cgroup import find
-from nicety.scheduler.linux.control import LinuxKernel
-from nicety.scheduler.linux.holders import FileLock, file_locks
-from nicety.scheduler.linux.locks import AGAIN, ALIKE, LASTING, STRANGERS, LinuxLocks
-from nicety.scheduler.paths import Loaded, Paths
 from nicety.scheduler.ports import Run, Wait
+from nicety.scheduler.read.calls import FUTEX
+from nicety.scheduler.read.cgroup import find
+from nicety.scheduler.read.holders import FileLock, file_locks
+from nicety.scheduler.read.locks import AGAIN, ALIKE, LASTING, STRANGERS, LinuxLocks
+from nicety.scheduler.service.clock import SystemClock
 from nicety.scheduler.store.ledger import Ledger, StateLock
 from nicety.scheduler.testing.contention import KINDS, Scene, last_cpu
 
@@ -149,7 +150,7 @@ def test_the_table_of_locks_is_read_ever_more_rarely_while_one_wait_lasts(tmp_pa
         reads.append(proc)
         return file_locks(proc)
 
-    monkeypatch.setattr("nicety.scheduler.linux.locks.file_locks", counted)
+    monkeypatch.setattr("nicety.scheduler.read.locks.file_locks", counted)
     read_at: list[int] = []
     for look in range(2000):
         before = len(reads)

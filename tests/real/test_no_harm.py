@@ -20,13 +20,13 @@ from pathlib import Path
 import pytest
 
 from nicety.models.records import ProcId
-from nicety.scheduler.actuate import undo_from_ledger
-from nicety.scheduler.daemon import SystemClock
+from nicety.scheduler.act.actuate import undo_from_ledger
+from nicety.scheduler.act.knobs.control import LinuxKernel
+from nicety.scheduler.act.knobs.slices import Slices
 from nicety.scheduler.decision import Action, Control, Restore, Set, Status
-from nicety.scheduler.linux.cgroup import find
-from nicety.scheduler.linux.control import LinuxKernel
-from nicety.scheduler.linux.slices import Slices
 from nicety.scheduler.ports import Knob, Trouble, Value
+from nicety.scheduler.read.cgroup import find
+from nicety.scheduler.service.clock import SystemClock
 from nicety.scheduler.testing.bench import Bench
 from nicety.scheduler.testing.puppet import Puppet, proc_id
 

@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from nicety.scheduler.control_socket import ControlError, ask
-from nicety.scheduler.paths import Paths
+from nicety.scheduler.config.paths import Paths
 from nicety.scheduler.replay import replay
+from nicety.scheduler.service.control_socket import ControlError, ask
 from nicety.scheduler.store.decisions import DecisionReader
 
 

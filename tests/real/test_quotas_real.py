@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from nicety.models.records import ProcId
-from nicety.scheduler.config import parse
+from nicety.scheduler.config.sections import parse
 from nicety.scheduler.decision import Abilities, Group
-from nicety.scheduler.linux.cgroup import find
-from nicety.scheduler.linux.proc import ProcSource
-from nicety.scheduler.observer import Observer
+from nicety.scheduler.observe.observer import Observer
+from nicety.scheduler.read.cgroup import find
+from nicety.scheduler.read.proc import ProcSource
 
 CGROUPS = find(Path("/proc/self/mountinfo").read_text())
 HOG = "import time\nend = time.monotonic() + 30\nwhile time.monotonic() < end: pass"

@@ -16,14 +16,15 @@ import pytest
 import typer
 from typer.core import TyperGroup
 
+from nicety.models.anomaly.detectors import KINDS
 from nicety.models.artifact import FEATURES, Card, DataRange, promote, save
-from nicety.models.detectors import KINDS
-from nicety.scheduler.config import Models, parse
-from nicety.scheduler.daemon import Daemon, SystemClock
-from nicety.scheduler.logstream import INFO, NOTICE, WARNING
-from nicety.scheduler.observer import Observer
-from nicety.scheduler.paths import Loaded, Paths
-from nicety.scheduler.retraining import GRACE_NS, TRAINING, News, Retraining
+from nicety.scheduler.config.paths import Loaded, Paths
+from nicety.scheduler.config.sections import Models, parse
+from nicety.scheduler.daemon import Daemon
+from nicety.scheduler.explain.logstream import INFO, NOTICE, WARNING
+from nicety.scheduler.observe.observer import Observer
+from nicety.scheduler.service.clock import SystemClock
+from nicety.scheduler.service.retraining import GRACE_NS, TRAINING, News, Retraining
 from nicety.scheduler.store.ledger import StateLock
 from nicety.training import cli as training
 
@@ -303,8 +304,8 @@ def test_closing_ends_it_and_what_it_started(trial: Trial) -> None:
 def test_kill_nine_of_the_daemon_ends_it(tmp_path: Path) -> None:
     (tmp_path / "training.py").write_text(SLEEP)
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom nicety.scheduler.config import Models\n"
-        "from nicety.scheduler.retraining import Retraining\n"
+        "import sys, time\nfrom pathlib import Path\nfrom nicety.scheduler.config.sections import Models\n"
+        "from nicety.scheduler.service.retraining import Retraining\n"
         f"it = Retraining(Path({str(tmp_path)!r}), (), (sys.executable, {str(tmp_path / 'training.py')!r}))\n"
         f"it.configure(Models(retrain_hours=1.0), 0)\nit.turn({HOUR})\nprint(it.state({HOUR}), flush=True)\ntime.sleep(60)\n"
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nicety.scheduler.linux.sockets import Listeners, SockDiag, socket_inode
+from nicety.scheduler.read.sockets import Listeners, SockDiag, socket_inode
 
 SELF = f"/proc/{os.getpid()}"
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from nicety.models.records import Trait
-from nicety.scheduler.linux.proc import ProcSource
-from nicety.scheduler.linux.sockets import Listeners
-from nicety.scheduler.linux.stdin import Feeders, awaits_input
+from nicety.scheduler.read.proc import ProcSource
+from nicety.scheduler.read.sockets import Listeners
+from nicety.scheduler.read.stdin import Feeders, awaits_input
 
 SELF = f"/proc/{os.getpid()}"
 ECHO = "import sys\nfor line in sys.stdin: print(line)"

@@ -13,13 +13,13 @@ import msgspec
 import pytest
 
 from nicety.models.records import Latency, ProcId
-from nicety.scheduler.config import Config
-from nicety.scheduler.config import Priority as Section
+from nicety.scheduler.config.sections import Config
+from nicety.scheduler.config.sections import Priority as Section
+from nicety.scheduler.decide.policies.policy import Result
+from nicety.scheduler.decide.policies.priority import Priority, PriorityMemory
 from nicety.scheduler.decision import Control, Decision, Group, Member, Restore, Set, Status, Tick
 from nicety.scheduler.fences import name_for
-from nicety.scheduler.linux.cgroup import find
-from nicety.scheduler.policies.policy import Result
-from nicety.scheduler.policies.priority import Priority, PriorityMemory
+from nicety.scheduler.read.cgroup import find
 from nicety.scheduler.testing.bench import Bench
 from nicety.scheduler.testing.puppet import Puppet, proc_id
 from nicety.scheduler.testing.ticks import a_group, a_machine, a_tick

@@ -16,19 +16,19 @@ from pathlib import Path
 import pytest
 
 from nicety.models.records import ProcId
-from nicety.scheduler.actuate import undo_from_ledger
-from nicety.scheduler.config import PoolConfig
-from nicety.scheduler.daemon import SystemClock
+from nicety.scheduler.act.actuate import undo_from_ledger
+from nicety.scheduler.act.knobs.control import LinuxKernel
+from nicety.scheduler.act.knobs.slices import Slices
+from nicety.scheduler.act.undo import PAST_FORK_NS
+from nicety.scheduler.config.sections import PoolConfig
 from nicety.scheduler.decision import Control, ResizePool, Restore, Set, Status
-from nicety.scheduler.linux.cgroup import find
-from nicety.scheduler.linux.control import LinuxKernel
-from nicety.scheduler.linux.slices import Slices
-from nicety.scheduler.pools.gunicorn import GunicornPool
+from nicety.scheduler.pools.gunicorn.adapter import GunicornPool
 from nicety.scheduler.ports import PoolAdapter, ThreadId
+from nicety.scheduler.read.cgroup import find
+from nicety.scheduler.service.clock import SystemClock
 from nicety.scheduler.store.ledger import StateBusyError
 from nicety.scheduler.testing.bench import Bench
 from nicety.scheduler.testing.puppet import Puppet
-from nicety.scheduler.undo import PAST_FORK_NS
 
 root = pytest.mark.skipif(os.geteuid() != 0, reason="lowering a nice again needs CAP_SYS_NICE; made for root")
 

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from nicety.scheduler.config import PoolConfig
-from nicety.scheduler.daemon import SystemClock
+from nicety.scheduler.config.sections import PoolConfig
 from nicety.scheduler.decision import Status
-from nicety.scheduler.pools import uwsgi
-from nicety.scheduler.pools.uwsgi import UwsgiPool
+from nicety.scheduler.pools.uwsgi import adapter as uwsgi
+from nicety.scheduler.pools.uwsgi.adapter import UwsgiPool
+from nicety.scheduler.service.clock import SystemClock
 from nicety.scheduler.testing.driver import PoolDriver, load
 from nicety.scheduler.testing.web import APPLICATION, Address, Clients, free_port, get
 

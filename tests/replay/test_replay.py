@@ -16,8 +16,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from nicety.scheduler.config.paths import Paths
 from nicety.scheduler.decision import Tick, encode
-from nicety.scheduler.paths import Paths
 from nicety.scheduler.replay import replay
 from nicety.scheduler.store.decisions import DecisionReader
 from nicety.scheduler.store.files import StoreError

@@ -23,14 +23,14 @@ STARTS = {
 
 STARTERS = {
     "scheduler/cli.py",
-    "scheduler/retraining.py",
+    "scheduler/service/retraining.py",
     "scheduler/demo/run.py",
     "scheduler/demo/workload.py",
     "scheduler/testing/contention.py",
     "scheduler/testing/puppet.py",
     "scheduler/testing/circles.py",
-    "scheduler/pools/command.py",  # what the configuration names: a worker, a counter of waiting work
-    "scheduler/pools/celery_node.py",  # an interpreter that may be older: SAFE_PATH
+    "scheduler/pools/command/adapter.py",  # what the configuration names: a worker, a counter of waiting work
+    "scheduler/pools/celery/adapter.py",  # an interpreter that may be older: SAFE_PATH
 }
 """Files that start processes. Whoever adds one sees to it that an interpreter gets PYTHON or SAFE_PATH."""
 
@@ -47,7 +47,7 @@ def test_this_interpreter_is_named_in_one_place_only() -> None:
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute) and ast.unparse(node) == "sys.executable"
     }
-    said = {"scheduler/pools/celery_agent.py"}  # in a message, of the interpreter that runs the agent
+    said = {"scheduler/pools/celery/agent.py"}  # in a message, of the interpreter that runs the agent
     assert named - said == {"scheduler/interpreter.py"}
 
 
@@ -65,7 +65,7 @@ def test_processes_are_started_in_known_places_only() -> None:
         if isinstance(node, ast.ImportFrom) and node.module in STARTS and node.level == 0
     }
     assert not taken, "under their full names they are found"
-    typed = {"scheduler/pools/celery_link.py", "scheduler/pools/queues.py"}  # as a type only
+    typed = {"scheduler/pools/celery/link.py", "scheduler/pools/command/queues.py"}  # as a type only
     assert starters - typed == STARTERS
 
 

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nicety.models.records import ProcId
-from nicety.scheduler.acting import as_record, words
-from nicety.scheduler.config import Config, ConfigError, parse
+from nicety.scheduler.act.scoped import as_record, words
+from nicety.scheduler.config.sections import Config, ConfigError, parse
+from nicety.scheduler.decide.engine import Engine
 from nicety.scheduler.decision import (
     Abilities,
     Action,
@@ -28,10 +29,9 @@ from nicety.scheduler.decision import (
     Why,
     encode,
 )
-from nicety.scheduler.engine import Engine
-from nicety.scheduler.explain import moment
+from nicety.scheduler.explain.status_page import status_page
 from nicety.scheduler.scope import ACT, EVERYTHING, OBSERVE, POLICIES, ScopeError, act_on, acts, left, observe, resolve, things
-from nicety.scheduler.status_page import status_page
+from nicety.scheduler.words import moment
 
 WORKER = ProcId(7, 1)
 

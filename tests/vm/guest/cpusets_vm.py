@@ -12,8 +12,8 @@ from bench import HOG, affinity, bench, group, offline, until, work
 
 from nicety.models.records import ProcId
 from nicety.scheduler.decision import Control, Set, Status
-from nicety.scheduler.linux import topology
-from nicety.scheduler.linux.cgroup import find
+from nicety.scheduler.read import topology
+from nicety.scheduler.read.cgroup import find
 from nicety.scheduler.testing.puppet import Puppet
 
 ALL = tuple(range(8))

@@ -13,7 +13,7 @@ from typing import Any
 from bench import UNIFIED, bench
 
 from nicety.scheduler.decision import Control, Set, Status
-from nicety.scheduler.linux.facts import CpuCgroup, probe
+from nicety.scheduler.read.facts import CpuCgroup, probe
 from nicety.scheduler.testing.puppet import Puppet
 
 SWITCH = Path("/proc/sys/kernel/sched_autogroup_enabled")

@@ -6,7 +6,7 @@ import os
 
 from bench import offline
 
-from nicety.scheduler.linux import topology
+from nicety.scheduler.read import topology
 
 SOCKETS = ((0, 1, 2, 3), (4, 5, 6, 7))
 CORES = {

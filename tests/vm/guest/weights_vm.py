@@ -14,7 +14,7 @@ from typing import Any
 from bench import HOG, UNIFIED, Group, bench, group, until, work
 
 from nicety.scheduler.decision import Control, Restore, Set, Status
-from nicety.scheduler.linux.facts import probe
+from nicety.scheduler.read.facts import probe
 from nicety.scheduler.testing.puppet import Puppet
 
 NOBODY = 65534

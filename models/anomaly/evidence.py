@@ -1,0 +1,247 @@
+"""What is known of the workers of pools lately, and how it is summed up: the `View` that every test of a kind looks at. Pure.
+
+It knows channels, means and clocks; what is suspicious is said in `detectors.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..features import Floats, Singles
+from ..records import WINDOW
+from .siblings import Flags, Ints, Siblings
+
+_T = TypeVar("_T", bound=np.generic)
+
+CHANNELS = ("cpu", "wait", "rss", "slices", "chars", "busy", "fds", "queued", "threads", "forks")
+"""Per worker and tick: cores run, cores waited for in the run queue, resident bytes, times put on a CPU per second, bytes read and
+written per second, busy share 0..1, open descriptors, the pool's queued work per worker, threads, processes started per second by
+the worker and its descendants. NaN unknown."""
+
+WARM_UP = 10.0
+"""Seconds at the start of a worker's life in view that are no evidence: imports, first requests, connections."""
+
+USUAL = 0.5
+"""Seconds below which a usual pause is not told apart: tasks shorter than that are all "at once" to whoever waits."""
+
+SEEN_SHARE = 0.75
+"""Share of a span that must have been seen for a mean over it."""
+
+ENOUGH = 3
+"""Workers from which a pool says what is usual. Of two, who is the odd one? Then the worker's own past is asked too."""
+
+PAST_SECONDS = 24.0
+"""Least of a worker's own past to compare it with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the test of one kind says of each worker of a view."""
+
+    score: Floats  # [n] nonconformity, 0 or more; NaN: no evidence
+    size: Floats  # [n] share of what matters to anybody; 0 also where something that has to be there besides is not
+    at: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))  # workers that the figures are of, rising
+    figures: dict[str, Floats] = field(default_factory=dict)  # name -> [len(at)]; NaN: not known
+
+    @property
+    def material(self) -> Flags:
+        """[n] large enough to matter."""
+        return self.size >= 1.0
+
+
+class View:
+    """Windows of workers ordered by pool, and what the tests share of them, made when first asked for."""
+
+    def __init__(
+        self,
+        windows: Singles,
+        lengths: Ints,
+        siblings: Siblings,
+        interval: float,
+        available: float | None,
+        least: float,
+        places: Ints | None = None,
+    ) -> None:
+        """`windows` [len(CHANNELS), WINDOW, all] as `features.WorkerWindows.view` gives them; `places` [n] of the workers in them,
+        None for all; `lengths` [n]; `interval`: seconds a tick; `available`: bytes of memory that are left, None where unknown;
+        `least`: share of what matters from which on outliers are told."""
+        self.siblings, self.interval, self.available, self.least = siblings, interval, available, least
+        self.lengths, self.n = lengths, len(lengths)
+        self.alone, self.few = siblings.size < 2, siblings.size < ENOUGH
+        self._windows, self._places = windows, places
+        self._values: dict[str, Singles] = {}
+        self._known: dict[str, Flags | None] = {}
+        self._means: dict[tuple[str, int, int], Floats] = {}
+        self._counts: dict[tuple[int, int], Ints] = {}
+        self._usual: dict[str, Floats] = {}
+        self._demand: Singles | None = None
+        used, age = self.known("cpu"), WINDOW - np.clip(lengths, 0, WINDOW)
+        if age.any():
+            # A full window does not tell when the worker was born: then all of it counts, and the tests ask for lasting evidence.
+            grown = np.arange(WINDOW)[:, None] >= np.where(age > 0, age + max(math.ceil(WARM_UP / interval), 2), 0)
+            used = grown if used is None else used & grown
+        self.used = used  # [WINDOW, n] known and after the warm-up; None: all
+        self.ticks = self.count(slice(None))  # [n] of those
+
+    def part(self, workers: Flags) -> tuple[Ints, View]:
+        """(places in this view, view) of these workers and all their siblings."""
+        at = np.flatnonzero(self.siblings.anywhere(workers))
+        if len(at) == self.n:
+            return at, self
+        places = at if self._places is None else self._places[at]
+        own = Siblings(self.siblings.index[at])
+        return at, View(self._windows, self.lengths[at], own, self.interval, self.available, self.least, places)
+
+    def values(self, channel: str) -> Singles:
+        """[WINDOW, n], 0 where not known. Not to be written to."""
+        self._read(channel)
+        return self._values[channel]
+
+    def known(self, channel: str) -> Flags | None:
+        """[WINDOW, n] whether the value is known; None: always."""
+        self._read(channel)
+        return self._known[channel]
+
+    def now(self, channel: str) -> Flags:
+        """[n] whether the latest value is known."""
+        known = self.known(channel)
+        return np.ones(self.n, dtype=np.bool_) if known is None else known[-1]
+
+    @property
+    def demand(self) -> Singles:
+        """[WINDOW, n] cores run and waited for."""
+        if self._demand is None:
+            self._demand = self.values("cpu") + self.values("wait")
+        return self._demand
+
+    def seen(self, channel: str, at: slice = slice(None)) -> Flags | None:
+        """[ticks of `at`, n] known and after the warm-up; None: all."""
+        known = self.known(channel)
+        flags = self.used if known is None else known if self.used is None else known & self.used
+        return None if flags is None else flags[at]
+
+    def count(self, at: slice) -> Ints:
+        """[n] ticks of `at` that are known and after the warm-up."""
+        start, stop, _ = at.indices(WINDOW)
+        if (start, stop) not in self._counts:
+            full = np.full(self.n, stop - start)
+            self._counts[start, stop] = full if self.used is None else np.count_nonzero(self.used[at], axis=0)
+        return self._counts[start, stop]
+
+    def mean(self, channel: str, at: slice = slice(None), share: float = 0.0) -> Floats:
+        """[n] over the ticks `at` that are known and after the warm-up; NaN where there is none, or less than `share` of them."""
+        start, stop, _ = at.indices(WINDOW)
+        if (channel, start, stop) not in self._means:
+            seen = self.seen(channel, at)
+            values = self.values(channel)[at]
+            sums = total(values if seen is None else np.where(seen, values, np.float32(0.0)))
+            count = np.full(self.n, stop - start) if seen is None else np.count_nonzero(seen, axis=0)
+            self._means[channel, start, stop] = ratio(sums, count)
+        mean = self._means[channel, start, stop]
+        return np.where(self.count(at) >= share * (stop - start), mean, np.nan) if share else mean
+
+    def pieces(self, channel: str, ticks: int, share: float) -> Floats:
+        """[WINDOW // ticks, n] means over pieces of so many ticks, the oldest first; NaN where less than `share` is known and
+        after the warm-up."""
+        many = WINDOW // ticks
+        at = slice(WINDOW - many * ticks, WINDOW)
+        values, seen = self.values(channel)[at], self.seen(channel, at)
+        shape = (many, ticks, self.n)
+        if seen is None:
+            return np.asarray(np.add.reduce(values.reshape(shape), axis=1, dtype=np.float64) / ticks)
+        sums = np.add.reduce(np.where(seen, values, np.float32(0.0)).reshape(shape), axis=1, dtype=np.float64)
+        count = np.count_nonzero(seen.reshape(shape), axis=1)
+        return np.where(count >= share * ticks, ratio(sums, count), np.nan)
+
+    def usual(self, channel: str) -> Floats:
+        """[n] the siblings' median of means over the window; of the worker itself where it is alone."""
+        if channel not in self._usual:
+            means = self.mean(channel)
+            self._usual[channel] = np.where(self.alone, means, self.siblings.median(means))
+        return self._usual[channel]
+
+    def stretches(self, seconds: float) -> tuple[list[slice], slice]:
+        """(three stretches that end now, each a third of `seconds`, the latest first; all that was before them)."""
+        ticks = min(max(math.ceil(seconds / 3 / self.interval), 4), WINDOW // 3)
+        return [slice(WINDOW - (back + 1) * ticks, WINDOW - back * ticks) for back in range(3)], slice(0, WINDOW - 3 * ticks)
+
+    def compared(self, theirs: Floats, past: Floats, before: slice) -> Floats:
+        """[n] what is usual: `theirs` (the siblings' median); where they are few, or say nothing, the higher of it and of the
+        worker's own `past`, the mean over `before`; NaN where that is too short."""
+        long_enough = self.count(before) * self.interval >= PAST_SECONDS
+        own = np.where(long_enough, np.fmax(theirs, past), np.nan)
+        return np.asarray(np.where(self.few | np.isnan(theirs), own, theirs))
+
+    def whom(self, at: Ints, before: slice | None = None, theirs: Floats | None = None) -> dict[str, Floats]:
+        """Figures that say what workers `at` were compared with: so many siblings, and seconds of their own past where these are
+        few or (`theirs` is NaN) say nothing."""
+        past = np.full(len(at), np.nan) if before is None else self.count(before)[at] * self.interval
+        asked = self.few if theirs is None else self.few | np.isnan(theirs)
+        return {"siblings": self.siblings.size[at] - 1.0, "own_past_seconds": np.where(asked[at], past, np.nan)}
+
+    def clock(self, advance: Floats | Singles, reset: Flags) -> tuple[Floats, Floats, Floats]:
+        """(seconds on the clock now, its usual reading, seconds of the worker's own past) of a clock that advances by `advance` a
+        tick and is set to 0 by `reset`, both [WINDOW, n].
+
+        The usual reading is that at a random instant: of the siblings (their median), or of the worker's own time before the
+        current stretch, whichever is longer. A random instant falls into long stretches more often, as whoever waits does.
+        """
+        clock = np.array(advance, dtype=np.float32)
+        if self.used is not None:
+            reset = reset & self.used
+            clock *= self.used
+        keep = (~reset).astype(np.float32)
+        now = np.zeros(self.n, dtype=np.float32)
+        for at, kept in zip(clock, keep, strict=True):
+            np.add(at, now, out=at)
+            now = np.multiply(at, kept, out=at)
+        last = np.where(reset.any(axis=0), WINDOW - np.argmax(reset[::-1], axis=0), 0)  # ticks up to the last reset
+        before = np.arange(WINDOW)[:, None] < last
+        theirs = self.siblings.median(ratio(total(clock), self.ticks))
+        past = np.count_nonzero(before if self.used is None else self.used & before, axis=0)
+        own = ratio(total(clock * before), past)
+        usual = np.fmax(np.fmax(theirs, own), max(USUAL, self.interval / 2))
+        return now.astype(np.float64), usual, past * self.interval
+
+    def _read(self, channel: str) -> None:
+        if channel in self._values:
+            return
+        raw = self._windows[CHANNELS.index(channel)]
+        # ticks first in memory too: sums over ticks depend on it
+        raw = np.ascontiguousarray(raw) if self._places is None else raw.take(self._places, axis=1)
+        unknown = np.isnan(raw)
+        if unknown.any():
+            self._values[channel] = np.where(unknown, np.float32(0.0), raw)
+            known = ~unknown
+            start = WINDOW - np.clip(self.lengths, 0, WINDOW)
+            self._known[channel] = known if not start.any() else known & (np.arange(WINDOW)[:, None] >= start)
+        else:
+            self._values[channel], self._known[channel] = raw, None
+
+
+def ratio(above: Floats | Singles, below: Floats | Ints) -> Floats:
+    """above / below, NaN where there is nothing below."""
+    there = below > 0
+    return np.where(there, above / np.where(there, below, 1), np.nan)
+
+
+def total(values: Singles) -> Floats:
+    """Sums [n] over the first axis, the same to the bit whoever else is there: numpy adds row by row, but for a single column."""
+    if values.shape[1] == 1:
+        return total(np.repeat(values, 2, axis=1))[:1]
+    return np.asarray(np.add.reduce(values, axis=0), dtype=np.float64)
+
+
+def highest(flags: NDArray[_T], ticks: int) -> NDArray[_T]:
+    """Highest value within the last `ticks`, at each tick (first axis). In steps that double, for windows are short."""
+    result, reach = flags.copy(), 1
+    while reach < min(ticks, WINDOW):
+        step = min(reach, ticks - reach)
+        result[step:] = np.maximum(result[step:], result[:-step])
+        reach += step
+    return result

@@ -1,0 +1,194 @@
+"""Workers without enough siblings, held against their own past for what has no name: the outlier test of lone workers. Pure.
+
+Of one or two workers nobody can say which is the odd one. `Loners` follows each of them: how novel its traits are at each tick
+(`novelty.Novelty`), and the highest level that each trait ever had. It says outlier of a worker that has left all of its past
+in some trait and stays there; what becomes of a score is `model.py`'s business.
+
+A change of load is no anomaly: traits say what a worker holds, and how it works for a second of CPU, not how much it works. And
+what a worker holds under a load that it never had before is not compared at all: connections, threads and caches come with load.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..features import Floats, Singles
+from ..records import WINDOW, ProcId
+from .detectors import MIB, OUTLIER_SECONDS, OUTLIER_TICKS, OUTLIER_TIMES
+from .evidence import CHANNELS, ENOUGH, SEEN_SHARE, Found, View
+from .novelty import Novelty
+from .siblings import Ints, Siblings
+
+HELD: tuple[tuple[str, float, float], ...] = (
+    ("rss", 16 * MIB, 0.2),
+    ("fds", 64.0, 0.2),
+    ("threads", 16.0, 0.2),
+    ("chars_per_cpu", 65_536.0, 0.5),
+    ("slices_per_cpu", 100.0, 0.5),
+)
+"""Traits that are compared, as `detectors.TRAITS` but for demand, which is load, and for larger units of descriptors and threads:
+nobody shows of a lone worker that a crowd of clients came, or that executors have filled up."""
+
+DEMAND_UNIT = 0.05
+"""Cores below which differences of load vanish."""
+
+WORKS_CORES = 0.1
+"""Cores of demand from which work for a second of CPU is a trait: below it is made of timers and health checks."""
+
+LOAD_TIMES = 2.0
+"""So many times the highest load that a worker ever had is a load that it does not know."""
+
+STRETCHES = 8
+"""The span of the test is cut into so many; in each a worker must be above all that it ever had in one: a large request is not."""
+
+LEARNT_SECONDS = 120.0
+"""Least of its own past to hold a worker against: some of what it does, it does once a minute."""
+
+ACCEPTED_SECONDS = 3600.0
+"""What has lasted so long is how the worker is from now on."""
+
+BATCH = 16
+"""Workers that share one `Novelty`: more are added as they come."""
+
+
+class Loners:
+    """Follows the workers of pools of fewer than `ENOUGH`. Wants every tick, in order; who is not there at one is forgotten, and so
+    is who has found siblings. About 20 KiB a worker, as many as there ever were at a time."""
+
+    def __init__(self, interval: float) -> None:
+        """`interval`: seconds a tick."""
+        if not 0 < interval < math.inf:
+            raise ValueError(f"interval must be seconds above 0, not {interval}")
+        self._interval = interval
+        self._short = min(math.ceil(max(OUTLIER_SECONDS / interval, OUTLIER_TICKS) / STRETCHES), WINDOW)  # ticks of a stretch
+        lag = self._short * STRETCHES * 3 // 2  # levels that are older are past: it may have begun slowly
+        self._slots: dict[ProcId, int] = {}
+        self._free: list[int] = []
+        self._watches: list[Novelty] = []
+        self._next = 0  # column of the rings that this tick writes
+        self._levels = np.full((0, lag, len(HELD) + 1), np.nan)  # ring of means over a stretch: traits, then load
+        self._scores = np.full((0, lag), np.nan)  # ring of novelty
+        self._away = np.full((0, lag, len(HELD)), np.nan)  # ring of deviations
+        self._highest = np.full((0, len(HELD) + 1), np.nan)  # of the levels that are past
+        self._learnt = np.zeros(0, dtype=np.int64)  # ticks that made it
+        self._since = np.zeros(0, dtype=np.int64)  # ticks that the worker has been away from its past
+        self._score = np.zeros(0)  # of that: the highest
+        self._deviations = np.zeros((0, len(HELD)))  # and each trait's then
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def step(self, keys: Sequence[ProcId], pools: Sequence[str], windows: Singles, lengths: Ints) -> Found:
+        """What this tick says of each worker; of those that are not alone, or whose past is short, NaN.
+
+        `windows` [len(CHANNELS), WINDOW, n] and `lengths` [n] as `features.WorkerWindows.view` gives them, this tick the last.
+        """
+        n, sizes = len(keys), Counter(pools)
+        lone = np.array([i for i, pool in enumerate(pools) if sizes[pool] < ENOUGH], dtype=np.int64)
+        fresh = self._assign([keys[i] for i in lone.tolist()])
+        at = np.fromiter((self._slots[keys[i]] for i in lone.tolist()), dtype=np.int64, count=len(lone))
+        score, size = np.full(n, np.nan), np.zeros(n)
+        if not len(lone):
+            return Found(score, size)
+        view = View(windows, lengths[lone], Siblings(np.arange(len(lone))), self._interval, None, 1.0, lone)
+        column, lag = self._next, self._levels.shape[1]
+        self._next = (column + 1) % lag
+        past = self._levels[at, column]  # as old as the ring is long
+        stretch = slice(WINDOW - self._short, WINDOW)
+        self._levels[at, column] = _levels({name: view.mean(name, stretch, SEEN_SHARE) for name in CHANNELS})
+        lately = self._levels[at[:, None], (column - self._short * np.arange(STRETCHES)) % lag]
+        self._watch(at, _levels({name: windows[row, -1, lone].astype(np.float64) for row, name in enumerate(CHANNELS)}), fresh)
+
+        highest = self._highest[at]
+        with np.errstate(invalid="ignore"):
+            apart = lately.min(axis=1)[:, :-1] - highest[:, :-1]
+            known_load = lately[:, :, -1].max(axis=1) - highest[:, -1] <= math.log(LOAD_TIMES)
+        traits = np.where(known_load[:, None], apart, np.nan)
+        enough = self._learnt[at] * self._interval >= LEARNT_SECONDS
+        left = (np.nan_to_num(traits, nan=-1.0) >= math.log(OUTLIER_TIMES)).any(axis=1) & enough
+        left &= self._since[at] * self._interval < ACCEPTED_SECONDS
+        begins = left & (self._since[at] == 0)
+        if begins.any():
+            self._remember(at[begins])
+        self._since[at] = np.where(left, self._since[at] + 1, 0)
+        stays = at[~left]
+        self._highest[stays] = np.fmax(self._highest[stays], past[~left])
+        self._learnt[stays] += np.isfinite(past[~left]).any(axis=1)
+        farthest = np.nan_to_num(traits, nan=0.0).max(axis=1)
+        score[lone] = np.where(enough, np.where(left, self._score[at] * farthest, 0.0), np.nan)
+        size[lone] = left
+        return Found(score, size, lone[left], self._figures(at[left], traits[left]))
+
+    def _figures(self, at: Ints, traits: Floats) -> dict[str, Floats]:
+        """Times the highest level of the past, and standard deviations when it went, by trait."""
+        names = [name for name, _, _ in HELD]
+        return {
+            **{f"{name}_times_own_past": np.exp(traits[:, column]) for column, name in enumerate(names)},
+            **{f"{name}_deviations": self._deviations[at, column] for column, name in enumerate(names)},
+            "seconds": (self._since[at] + STRETCHES * self._short - 1) * self._interval,
+            "own_past_seconds": self._learnt[at] * self._interval,
+        }
+
+    def _watch(self, at: Ints, values: Floats, fresh: Ints) -> None:
+        """One more tick of novelty."""
+        every = np.full((len(self._watches) * BATCH, len(HELD)), np.nan)
+        every[at] = values[:, :-1]
+        new = np.zeros(len(every), dtype=np.bool_)
+        new[fresh] = True
+        column = (self._next - 1) % self._scores.shape[1]
+        for number, watch in enumerate(self._watches):
+            part = slice(number * BATCH, (number + 1) * BATCH)
+            self._scores[part, column] = watch.step(every[part], new[part])
+            self._away[part, column] = watch.deviations()
+
+    def _remember(self, at: Ints) -> None:
+        """The highest novelty while these left their past."""
+        scores = np.nan_to_num(self._scores[at], nan=0.0)
+        when = scores.argmax(axis=1)
+        self._score[at] = scores.max(axis=1)
+        self._deviations[at] = self._away[at, when]
+
+    def _assign(self, keys: Sequence[ProcId]) -> Ints:
+        """Slots for these workers and for no others; those that are new."""
+        wanted = set(keys)
+        for gone in [key for key in self._slots if key not in wanted]:
+            self._free.append(self._slots.pop(gone))
+        new = [key for key in keys if key not in self._slots]
+        if len(new) > len(self._free):
+            self._grow(len(new) - len(self._free))
+        fresh = np.array([self._free.pop() for _ in new], dtype=np.int64)
+        self._slots.update(zip(new, fresh.tolist(), strict=True))
+        for state in (self._levels, self._scores, self._away, self._highest):
+            state[fresh] = np.nan
+        self._learnt[fresh] = self._since[fresh] = 0
+        return fresh
+
+    def _grow(self, least: int) -> None:
+        batches = math.ceil(least / BATCH)
+        size, more = len(self._learnt), batches * BATCH
+        self._watches += [Novelty(BATCH, len(HELD), [spread for _, _, spread in HELD]) for _ in range(batches)]
+        self._free.extend(range(size + more - 1, size - 1, -1))
+        self._levels, self._scores, self._away, self._highest, self._learnt, self._since, self._score, self._deviations = (
+            np.concatenate([state, np.zeros((more, *state.shape[1:]), dtype=state.dtype)])
+            for state in (
+                *(self._levels, self._scores, self._away, self._highest),
+                *(self._learnt, self._since, self._score, self._deviations),
+            )
+        )
+
+
+def _levels(means: dict[str, Floats]) -> Floats:
+    """[n, len(HELD) + 1] traits and load, as log1p of so many units. NaN: not known, or too little is done to say."""
+    load = means["cpu"] + means["wait"]
+    with np.errstate(invalid="ignore"):
+        works = np.where(load >= WORKS_CORES, load, np.nan)
+    held = {
+        **{name: means[name] for name in ("rss", "fds", "threads")},
+        "chars_per_cpu": means["chars"] / works,
+        "slices_per_cpu": means["slices"] / works,
+    }
+    return np.log1p(np.column_stack([*(held[name] / unit for name, unit, _ in HELD), load / DEMAND_UNIT]))

@@ -1,0 +1,281 @@
+"""Judges workers of pools: how rare is it among healthy ones to score as they do, and what is that called. Pure.
+
+`detectors.worker_rows` and `lives.Lives` say how unlike its siblings and its own past each is, by kind; a scorer (`RobustZ` or the
+calibrated `AnomalyModel`) turns that into p-values; `judge` names the kind. It must not know what becomes of a score: thresholds,
+patience and actions are the policy's.
+
+A p-value here answers: what share of healthy worker-blocks (a worker over `BLOCK_SECONDS`, or its life if shorter) has a highest
+score as high as this? Block maxima take care of autocorrelation: neighbouring ticks share nearly all of their window, so counting
+ticks would call every odd minute a hundred odd events.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..features import Floats, Singles
+from ..records import Anomaly, ProcId, Score
+from .detectors import KINDS, NEAR, Rows, worker_rows
+from .evidence import Found
+from .lives import POOL_KINDS, Noticed
+from .siblings import Ints
+
+BLOCK_SECONDS = 60.0
+"""Length of a block. Long against the reach of what workers do (requests, collections), short against an hour of traces."""
+
+LINE: Mapping[Anomaly, float] = {
+    Anomaly.LEAK: 16.0,  # growth beyond the siblings' twice what matters, each step rising
+    Anomaly.FD_LEAK: 16.0,  # so much, or once where siblings do as much: `detectors.LEAKING`
+    Anomaly.THREAD_LEAK: 16.0,
+    Anomaly.FORK_STORM: 1.7,  # 5.5 times what is usual and one more, a second
+    Anomaly.SWITCH_STORM: 2.0,  # 7.4 times the siblings' rate for the same work
+    Anomaly.SPIN: 20.0,  # times the usual stretch of work
+    Anomaly.STUCK: 20.0,  # times the usual pause
+    Anomaly.STARVED: 1.5,  # 4.5 times the siblings' ratio of wait to run, and that waits for two thirds of what it wants
+    Anomaly.SLOW: 8.0,  # standard deviations of the siblings' own pieces, and 3 times their cost
+    Anomaly.OUTLIER: 12.0,  # robust standard deviations
+    Anomaly.CRASH_LOOP: 2.5,  # workers that end soon, one after the other
+    Anomaly.ZOMBIE: 25.0,  # seconds
+}
+"""The score that `RobustZ` calls as rare as `RARE`. Pauses of Poisson work are exponential, so 20 times the usual is e^-20 for one
+pause; `PRIOR_SHAPE` makes it `RARE` for a block because real pauses have heavier tails."""
+
+LINE_ALONE = 5.0
+"""The same for outliers against their own past: novelty times the logarithm of how far above its past a worker stays.
+
+Block maxima of 137 real workers, each taken as if it had no siblings (23 worker-hours with enough past), and of the healthy
+characters of `training.anomaly_cases` (113 hours): the highest is 0.60. What is as rare as `RARE` lies at 2.4 to 3.6 by the highest
+1 to 2 % of the blocks and the shape below, at 4.2 to 4.9 by all of them and their own shape. See docs/anomaly-sets.md."""
+
+PRIOR_RATE, PRIOR_SHAPE, RARE = 0.2, 0.1, 5e-7
+"""The baseline's tail: share of blocks that score above 0, the shape of the generalised Pareto distribution beyond, and the share
+beyond `LINE`: one false alarm a day of 100 workers with twelve kinds is 5.8e-7. An exponential tail is shape 0; 0.1 decays like a
+power of 10."""
+
+LEAST_P = 1e-12
+"""No p-value below this: no amount of traces says more."""
+
+NOTED = 0.05
+"""Evidence goes with p-values up to this: nobody asks why a healthy worker is healthy."""
+
+NAMED = 1e-3
+"""A worker with a cause this rare is not accused of what follows from it meanwhile."""
+
+CAUSES: Mapping[Anomaly, tuple[Anomaly, ...]] = {
+    Anomaly.LEAK: (Anomaly.FD_LEAK, Anomaly.THREAD_LEAK, Anomaly.FORK_STORM),  # buffers, stacks, page tables
+    Anomaly.FD_LEAK: (Anomaly.THREAD_LEAK, Anomaly.FORK_STORM),  # what each thread opens, pipes to each child
+    Anomaly.SWITCH_STORM: (Anomaly.THREAD_LEAK, Anomaly.FORK_STORM),
+    Anomaly.SPIN: (Anomaly.FORK_STORM, Anomaly.SWITCH_STORM),
+    Anomaly.STUCK: (Anomaly.STARVED,),
+    Anomaly.SLOW: tuple(kind for kind in KINDS if kind not in (Anomaly.SLOW, Anomaly.OUTLIER)),
+    Anomaly.OUTLIER: tuple(kind for kind in KINDS if kind is not Anomaly.OUTLIER),
+}
+"""What may come of what: a kind is not reported while one of its causes is `NAMED`."""
+
+
+class Scorer(Protocol):
+    """What turns scores into p-values, trained or not."""
+
+    def tails(self, interval: float) -> tuple[str, Mapping[Anomaly, Tail]]:
+        """(`Score.source`, healthy distribution by kind) for ticks of `interval` seconds."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """The healthy distribution of a kind's block maxima: conformal rank among those seen, beyond them a generalised Pareto tail.
+
+    Peaks over a threshold tend to that distribution (Pickands 1975, Balkema and de Haan 1974; Coles 2001, chapter 4).
+    """
+
+    seen: Floats  # block maxima of healthy workers, rising; may be empty
+    threshold: float
+    rate: float  # share of blocks above the threshold
+    shape: float  # above 0: heavier than exponential
+    scale: float
+
+    def p(self, scores: Floats) -> Floats:
+        """Share of healthy worker-blocks that reach these scores; NaN for NaN. In (0, 1]."""
+        n = len(self.seen)
+        rank = (1.0 + n - np.searchsorted(self.seen, scores, side="left")) / (n + 1.0)
+        over = np.maximum(scores - self.threshold, 0.0)
+        beyond = self.rate * (1.0 + self.shape * over / self.scale) ** (-1.0 / self.shape)
+        p = np.where(scores <= self.threshold, np.maximum(rank, self.rate), beyond)
+        return np.where(np.isnan(scores), np.nan, np.clip(p, 1e-300, 1.0))
+
+
+def prior(kind: Anomaly) -> Tail:
+    """The baseline's tail of a kind, through (`LINE`, `RARE`); also what calibration starts from."""
+    return _through(LINE[kind])
+
+
+def _through(line: float) -> Tail:
+    scale = line * PRIOR_SHAPE / ((PRIOR_RATE / RARE) ** PRIOR_SHAPE - 1.0)
+    return Tail(np.zeros(0), 0.0, PRIOR_RATE, PRIOR_SHAPE, scale)
+
+
+ALONE = _through(LINE_ALONE)
+"""The tail of outliers against their own past, with every scorer: calibration sees too few lone workers."""
+
+
+class RobustZ:
+    """The scorer without training: fixed, conservative tails. Finds what is blatant, says nothing about what is merely odd."""
+
+    source = "baseline robust z"
+
+    def __init__(self) -> None:
+        self._tails = {kind: prior(kind) for kind in (*KINDS, *POOL_KINDS)}
+
+    def tails(self, interval: float) -> tuple[str, Mapping[Anomaly, Tail]]:
+        """The same at every interval."""
+        del interval
+        return self.source, self._tails
+
+
+class AnomalyModel:
+    """The scorer with tails calibrated on traces of healthy workers; those of kinds that are said of pools are the baseline's, for
+    healthy pools give next to nothing to calibrate them on."""
+
+    def __init__(self, tails: Mapping[Anomaly, Tail], digest: str, interval: float) -> None:
+        self.source = f"anomaly {digest[:12]}"
+        self.interval = interval
+        self._tails = {**{kind: prior(kind) for kind in POOL_KINDS}, **tails}
+        self._baseline = RobustZ()
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]], digest: str, interval: float) -> AnomalyModel:
+        """The model from an artefact's arrays: KIND_seen (block maxima, rising) and KIND_tail (threshold, rate, shape, scale).
+
+        `interval`: seconds a tick of the traces it was calibrated on. Raises ValueError for arrays that no calibration makes.
+        """
+        tails = {}
+        for kind in KINDS:
+            missing = [name for name in (f"{kind}_seen", f"{kind}_tail") if name not in arrays]
+            if missing:
+                raise ValueError(f"anomaly model lacks {', '.join(missing)}; train again")
+            seen = np.asarray(arrays[f"{kind}_seen"], dtype=np.float64)
+            tail = np.asarray(arrays[f"{kind}_tail"], dtype=np.float64)
+            if seen.ndim != 1 or tail.shape != (4,) or not (np.isfinite(seen).all() and np.isfinite(tail).all()):
+                raise ValueError(f"anomaly model: {kind} must have finite block maxima [n] and a tail of 4 figures; train again")
+            threshold, rate, shape, scale = tail.tolist()
+            if (np.diff(seen) < 0).any() or not (0 < rate <= 1 and shape > 0 and scale > 0 and threshold >= 0):
+                raise ValueError(f"anomaly model: {kind} has no sensible distribution; train again")
+            tails[kind] = Tail(seen, threshold, rate, shape, scale)
+        if not 0 < interval < math.inf:
+            raise ValueError(f"anomaly model: interval must be seconds above 0, not {interval}; train again")
+        return cls(tails, digest, interval)
+
+    def tails(self, interval: float) -> tuple[str, Mapping[Anomaly, Tail]]:
+        """The calibrated tails; the baseline's for ticks more than twice as long or short as those of the calibration."""
+        if not 0.5 <= interval / self.interval <= 2.0:
+            return self._baseline.tails(interval)
+        return self.source, self._tails
+
+
+def alpha(false_alarms_per_day_per_100_workers: float, kinds: int = len(KINDS) + len(POOL_KINDS)) -> float:
+    """The p-value below which to alarm, so that 100 healthy workers give so many false alarms a day.
+
+    Bonferroni over the blocks of a day, the workers and the kinds: all are tried, each may err.
+    """
+    if not (false_alarms_per_day_per_100_workers > 0 and kinds > 0):
+        raise ValueError(f"false alarms and kinds must be above 0, not {false_alarms_per_day_per_100_workers} and {kinds}")
+    return min(false_alarms_per_day_per_100_workers / (86_400.0 / BLOCK_SECONDS * 100.0 * kinds), 1.0)
+
+
+def score(
+    scorer: Scorer,
+    ids: Sequence[ProcId],
+    pools: Sequence[str],
+    windows: Singles,
+    lengths: Ints,
+    interval: float,
+    available: float | None = None,
+    alone: Found | None = None,
+    least: float = NEAR,
+) -> list[Score]:
+    """The most unusual kind of each worker, sorted by id. Workers of which nothing can be said yet have no score, and those that
+    are not unusual no evidence.
+
+    Arguments as of `worker_rows`; `alone`: what `loners.Loners` says of the same workers. What is rare but too small to matter has
+    p = 1.
+    """
+    if not ids:
+        return []
+    rows = worker_rows(pools, windows, lengths, interval, available, least)
+    return judge(scorer, ids, pools, rows if alone is None else rows.joined(alone), interval, least)
+
+
+def judge(
+    scorer: Scorer, ids: Sequence[ProcId], pools: Sequence[str], rows: Rows, interval: float, least: float = NEAR
+) -> list[Score]:
+    """`score` from rows that are there already: several scorers can judge the same. Sizes below `least` are not told."""
+    source, tails = scorer.tails(interval)
+    known = ~np.isnan(rows.scores)
+    first = np.argmax(known, axis=1).tolist()  # of those that do nothing unusual
+    unusual = _unusual(rows, tails, least)
+    scores = []
+    for i, (id_, pool, anything) in enumerate(zip(ids, pools, np.any(known, axis=1).tolist(), strict=True)):
+        if i in unusual:
+            kind, chance, size = unusual[i]
+            noted = rows.figures(kind, i).items() if chance <= NOTED or size >= least else ()
+            figures = tuple((name, round(figure, 6)) for name, figure in noted)
+            scores.append(Score(id_, pool, kind, float(rows.scores[i, KINDS.index(kind)]), chance, figures, source, size))
+        elif anything:
+            scores.append(Score(id_, pool, KINDS[first[i]], 0.0, 1.0, (), source))
+    return sorted(scores, key=attrgetter("id"))
+
+
+def _unusual(rows: Rows, tails: Mapping[Anomaly, Tail], least: float) -> dict[int, tuple[Anomaly, float, float]]:
+    """(kind, p, size) of the workers that are odd in some way: the least p, and the cause where one may come of the other; where
+    nothing matters, what comes nearest to it."""
+    where = np.flatnonzero(((rows.sizes >= least) & (rows.scores > 0)).any(axis=1))
+    if not len(where):
+        return {}
+    scores, material = rows.scores[where], rows.material[where]
+    raw = np.column_stack([tails[kind].p(scores[:, column]) for column, kind in enumerate(KINDS)])
+    lines = np.tile([LINE[kind] for kind in KINDS], (len(where), 1))
+    if rows.alone is not None:
+        column, theirs = KINDS.index(Anomaly.OUTLIER), ~np.isnan(rows.alone.score[where])
+        raw[theirs, column], lines[theirs, column] = ALONE.p(scores[theirs, column]), LINE_ALONE
+    raw = np.where(np.isnan(raw), np.inf, raw)
+    p = np.where(material, np.clip(raw, LEAST_P, 1.0), 1.0)
+    sizes = np.nan_to_num(np.minimum(rows.sizes[where], scores / lines))
+    for consequence, causes in CAUSES.items():
+        caused = raw[:, [KINDS.index(cause) for cause in causes]].min(axis=1) < NAMED
+        p[caused, KINDS.index(consequence)], sizes[caused, KINDS.index(consequence)] = 1.0, 0.0
+    # the least p; among equals the largest of those that do not matter, then the least raw p, then the first kind; never a kind
+    # without evidence
+    chosen = np.lexsort((raw, np.where(p < 1.0, 0.0, -sizes), np.where(np.isinf(raw), np.inf, p)), axis=1)[:, 0]
+    at = np.arange(len(where)), chosen
+    found = zip(where.tolist(), chosen.tolist(), p[at].tolist(), sizes[at].tolist(), strict=True)
+    return {i: (KINDS[kind], chance, size) for i, kind, chance, size in found}
+
+
+def judge_pools(scorer: Scorer, noticed: Sequence[Noticed], interval: float) -> list[Score]:
+    """Scores of what was noticed of whole pools: kinds that are no single worker's doing. Sorted by id, and by kind."""
+    source, tails = scorer.tails(interval)
+    scores = []
+    for seen in noticed:
+        chance = float(np.clip(tails[seen.kind].p(np.array([seen.value]))[0], LEAST_P, 1.0))
+        figures = tuple((name, round(figure, 6)) for name, figure in seen.figures) if chance <= NOTED else ()
+        scores.append(Score(seen.id, seen.pool, seen.kind, seen.value, chance, figures, source, seen.value / LINE[seen.kind]))
+    return sorted(scores, key=attrgetter("id", "kind"))
+
+
+def merged(pools: Sequence[Score], workers: Sequence[Score]) -> list[Score]:
+    """One score a worker, sorted by id: the least p; among equals what is said of its pool. Of masters all that is said: one whose
+    workers crash may leave zombies too, and the one does not explain the other."""
+    least, others = {said.id: said for said in workers}, list[Score]()
+    for said in reversed(pools):
+        if said.id not in least:
+            others.append(said)
+        elif said.p <= least[said.id].p:
+            least[said.id] = said
+    return sorted([*least.values(), *others], key=attrgetter("id", "kind"))

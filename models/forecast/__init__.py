@@ -1,0 +1,1 @@
+"""What a series will be: experts, the network, seasonality, drift."""

@@ -1,0 +1,191 @@
+"""Whether the demand model is worth hearing: its losses and coverage beside the baseline's, as forecasts come true. Pure.
+
+A model that was better when it was promoted need not stay so. Where it has become worse than the baseline on the same forecasts,
+the baseline speaks; the model goes on being judged, and is heard again once it has been better for long enough. Knows losses and
+coverage, not how forecasts are made.
+
+The test of losses is Page's cumulative sum (Page 1954, "Continuous inspection schemes", Biometrika 41): what the model lost more
+than the baseline adds up, less an allowance, and never falls below 0; above a limit the model is worse. Losses are counted in what
+the baseline usually loses on that series, so the hours in which nothing happens weigh little and bursts weigh much, as they do for
+whoever relies on the forecasts. They are heavy-tailed: a difference is capped, and the limit is higher where the baseline's own
+losses scatter more. Coverage and losses of single quantiles are exponentially weighted means. They count where the baseline's
+coverage is much nearer to what it should be, and its loss smaller: when a load changes its habits nobody's quantiles hold, and no
+quantile covers counts exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..records import QUANTILES
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+ALLOWANCE = 0.2
+"""Share of the loss by which a model may be worse without adding to the evidence: what chance does to one that is good."""
+
+LIMIT = 20.0
+"""Evidence at which a model is not heard any more, in usual losses. With ALLOWANCE and CAP found by simulation (docs/models.md): a
+model that loses twice as much is known after 25 to 60 ticks of a single series, and one that is as good is not given up in
+1,000,000."""
+
+SCATTER, MOST = 20.0, 60.0
+"""The limit is at least so many times the variance of the baseline's losses, and at most so much. By chance a sum of steps of
+variance v and mean -ALLOWANCE passes a limit L with probability exp(-2 ALLOWANCE L / v) (Kingman 1962, "On queues in heavy
+traffic"): with the first number that is exp(-8)."""
+
+CAP = 6.0
+"""Most that one series' difference counts in a tick. A model that is off by far, or says NaN, is known after
+LIMIT / (CAP - ALLOWANCE) ticks: 4."""
+
+BACK_ALLOWANCE, BACK = 0.05, 4.0
+"""Coming back: the model must be better by the first at least, and so many times the evidence takes longer than going did."""
+
+AVERAGE = 0.005
+"""Rate at which mean and variance of the baseline's losses are followed."""
+
+WILD = 10.0
+"""Losses of one quantile above so many usual ones count as so many: one jump must not hide what follows."""
+
+LEAST = 1.0
+"""Losses that are never taken for nothing, in usual ones: a ratio is never relative to less."""
+
+LARGEST = 1e100
+"""Losses above this are as large, so that sums stay finite."""
+
+LEVELS: tuple[int, ...] = (QUANTILES.index(0.9), QUANTILES.index(0.95))
+"""The quantiles whose coverage is watched: limits and pool sizes rest on them."""
+
+COVERAGE_TICKS = 120
+"""Ticks that coverage is averaged over, and that must have been seen before it counts."""
+
+MOST_MISSES, LEAST_MISSES = 3.0, 0.1
+"""A quantile is too low if it is missed so many times as often as it should be, too high if so much less often."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A metric of which the model is not heard any more, or is again."""
+
+    metric: str
+    heard: bool
+    reason: str  # a sentence with figures
+
+
+class DriftWatch:
+    """Says of each metric whether the model is heard; at first it is. Keeps a few numbers a metric, and knows neither clock nor
+    chance: the same steps give the same answers."""
+
+    def __init__(self, metrics: Sequence[str]) -> None:
+        n = len(metrics)
+        self._metrics = tuple(metrics)
+        self.heard: Bools = np.ones(n, dtype=np.bool_)
+        """[metrics] whether the model is heard. Not to be written to."""
+        self._ticks = np.zeros(n, dtype=np.int64)  # with a forecast that came true
+        self._swing = np.zeros((2, n))  # mean of the baseline's loss a tick, capped, and of its square
+        self._evidence = np.zeros(n)  # against the model while it is heard, for it while it is not
+        self._since = np.zeros(n, dtype=np.int64)  # ticks since there was none
+        self._lost = np.zeros((2, n))  # in that time, by model and baseline
+        self._recent = np.zeros((2, n, len(QUANTILES)))  # loss of model and baseline lately
+        self._covered = np.zeros((2, n, len(QUANTILES)))  # share of values below the quantiles of model and baseline lately
+
+    def step(
+        self,
+        metric: Ints,
+        model_loss: Floats,
+        baseline_loss: Floats,
+        model_covered: Floats,
+        baseline_covered: Floats,
+        counts: Floats,
+    ) -> tuple[Change, ...]:
+        """Take in what came true at a tick, to be called once a tick. Says what changes by it.
+
+        A row is a series: `metric` [n] is its place in the metrics, `counts` [n] how many of its forecasts came true, the losses
+        [n, len(QUANTILES)] sums of their pinball losses, and `covered`, of the same shape, how many values lay below each quantile;
+        one that is equal to it counts as the level. The unit of losses is what the baseline usually loses on that series in a
+        forecast, all quantiles together. Model and baseline made the same forecasts, whoever was heard. NaN is the worst loss of a
+        model; of the baseline it is no evidence.
+        """
+        count = len(self._metrics)
+        known = np.isfinite(baseline_loss).all(axis=1) & (counts > 0)
+        if not known.all():
+            rows = np.flatnonzero(known)
+            metric, model_loss, baseline_loss = metric[rows], model_loss[rows], baseline_loss[rows]
+            model_covered, baseline_covered, counts = model_covered[rows], baseline_covered[rows], counts[rows]
+        total = np.bincount(metric, counts, count)
+        here = total > 0
+
+        def mean(sums: Floats) -> Floats:
+            """[metrics] a forecast of sums [n] over forecasts."""
+            return np.bincount(metric, sums, count) / np.where(here, total, 1.0)
+
+        def means(sums: Floats) -> Floats:
+            """[metrics, quantiles]."""
+            return np.stack([mean(column) for column in sums.T], axis=1)
+
+        self._ticks += here
+        model = np.where(np.isnan(model_loss), LARGEST, np.minimum(model_loss, LARGEST))
+        baseline = np.minimum(baseline_loss, LARGEST)
+        most = WILD * counts[:, None]
+        losses = np.stack([means(np.minimum(model, most)), means(np.minimum(baseline, most))])
+        excess = mean(np.clip(model.sum(axis=1) - baseline.sum(axis=1), -CAP * counts, CAP * counts))
+        swing = mean(np.minimum(baseline.sum(axis=1), CAP * counts))
+        self._swing += self._rate(here, AVERAGE)[:, 0] * (np.stack([swing, swing**2]) - self._swing)
+        covered = np.stack([means(model_covered), means(baseline_covered)])
+        lately = self._rate(here, 1 / COVERAGE_TICKS)
+        self._recent += lately * (losses - self._recent)
+        self._covered += lately * (covered - self._covered)
+        step = np.where(self.heard, excess - ALLOWANCE, -excess - BACK_ALLOWANCE)
+        self._evidence = np.where(here, np.maximum(self._evidence + step, 0.0), self._evidence)
+        self._since += here
+        self._lost += np.where(here, losses.sum(axis=2), 0.0)
+        changes = [change for at in np.flatnonzero(here).tolist() if (change := self._judge(at)) is not None]
+        for change in changes:
+            at = self._metrics.index(change.metric)
+            self.heard[at] = change.heard
+            self._evidence[at] = 0.0
+        none = self._evidence == 0
+        self._since[none] = 0
+        self._lost[:, none] = 0.0
+        return tuple(changes)
+
+    def _rate(self, here: Bools, slowest: float) -> Floats:
+        """[metrics, 1] rate of an average: of the plain mean at first."""
+        return np.where(here, np.maximum(slowest, 1.0 / np.maximum(self._ticks, 1)), 0.0)[:, None]
+
+    def _judge(self, at: int) -> Change | None:
+        """What is to change about a metric."""
+        name, heard = self._metrics[at], bool(self.heard[at])
+        variance = self._swing[1, at] - self._swing[0, at] ** 2
+        limit = min(max(LIMIT, SCATTER * variance), MOST)
+        enough = bool(self._evidence[at] > (limit if heard else BACK * limit))
+        amiss = self._amiss(at)
+        ratio = self._lost[0, at] / max(self._lost[1, at], LEAST)
+        lost = f"it lost {ratio:.2f} times what the baseline did over {self._since[at]} ticks"
+        if heard and (enough or amiss):
+            return Change(name, False, f"the demand model is not heard of {name} any more: {lost if enough else amiss}")
+        if not heard and enough and not amiss:
+            return Change(name, True, f"the demand model is heard of {name} again: {lost}")
+        return None
+
+    def _amiss(self, at: int) -> str:
+        """What is wrong with the model's coverage and not with the baseline's; "" for nothing."""
+        if self._ticks[at] < COVERAGE_TICKS:
+            return ""
+        for level in LEVELS:
+            target = QUANTILES[level]
+            (model, baseline), (lost, less) = self._covered[:, at, level].tolist(), self._recent[:, at, level].tolist()
+            misses = (1 - model) / (1 - target)
+            wrong = not LEAST_MISSES <= misses <= MOST_MISSES
+            if wrong and lost > less + ALLOWANCE * LEAST / len(QUANTILES) and abs(baseline - target) < abs(model - target) / 2:
+                return (
+                    f"its {target:.0%} quantile was above {model:.1%} of the values of the last {COVERAGE_TICKS} ticks, the "
+                    f"baseline's above {baseline:.1%}"
+                )
+        return ""

@@ -1,0 +1,513 @@
+"""What simple forecasters say of many series, how far off each has been, and the point that they agree on. Pure.
+
+All series advance together, one value a step; nothing is kept of a series but a state of fixed size, so a step costs the same
+after a year. Thirteen experts forecast each series at each horizon: what one of them has lost lately is the best hint at what to
+trust (aggregation of experts by past loss: Vovk 1990; Cesa-Bianchi and Lugosi 2006). `Outlook` has the point that they agree on,
+how far off that has been, and the rows that a trained model makes more of.
+
+Arrays have the series last: `[..., slots]`. Values are in units of a series' first value that is not 0, so no scale is special.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..records import HORIZONS
+from .packed import packed, unpacked
+
+Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+PAST = 192
+"""Ticks of a series that are kept, and the longest period that is looked for among them."""
+
+SHORTEST = 3
+"""Least period in ticks."""
+
+SMOOTHING = (0.5, 0.2, 0.07, 0.02)
+"""Rates of the exponentially weighted means."""
+
+MEDIANS = (9, 25)
+"""Ticks of the running medians: means that one outlier does not move."""
+
+CALENDAR = ((600, 144), (60, 60), (3600, 168))
+"""Profiles by the clock: (seconds of a bin, bins). The day in ten minutes, the hour in minutes, the week in hours, all in UTC: a
+period of local time is one of UTC too, but for two days a year."""
+
+EXPERTS: tuple[str, ...] = (
+    "last value",
+    *(f"mean {rate:g}" for rate in SMOOTHING),
+    *(f"median {size}" for size in MEDIANS),
+    "period",
+    "period shifted",
+    "regression",
+    "day",
+    "hour",
+    "week",
+)
+FLAT = 1 + len(SMOOTHING) + len(MEDIANS)
+"""The first so many say the same for all horizons."""
+TOLD = FLAT + 2
+"""What the first so many said can be worked out later from the past; what the others said has to be kept."""
+
+FORGET = 0.03
+"""Rate at which losses are forgotten: they are those of the last 30 ticks or so."""
+
+POWER = 12
+"""Weight of an expert is its loss to this power, inverted: nearly the best alone, and the mean of those that are as good."""
+
+LEVELS: tuple[float, ...] = (0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
+"""Quantile levels that are kept of the errors of the common point."""
+
+BINS, REACH = 20, 24.0
+"""Bins of the histogram of those errors, in units of their mean size, and how far it reaches; bins are wider further out."""
+
+KEEP = 0.02
+"""Rate at which the histogram forgets."""
+
+GUESS, SURE = 0.1, 8
+"""Size of errors, as a share of the level, of a series that nothing is known of; gone after so many errors were seen."""
+
+_H = np.asarray(HORIZONS)
+FIRST = np.concatenate([[0], np.cumsum(_H)[:-1]])  # ring of a horizon: as many rows as it has ticks
+RING = int(_H.sum())
+LONGEST = max(HORIZONS)
+_SCALE = np.arcsinh(REACH * 2)
+_EDGES = np.sinh(np.linspace(-_SCALE, _SCALE, BINS + 1)) / 2
+_TINY = np.float32(1e-9)
+
+
+def _guess() -> Singles:
+    """[BINS] what is believed of errors before any was seen: Laplace's distribution, with more at the ends."""
+    below = np.where(_EDGES < 0, 0.5 * np.exp(np.minimum(_EDGES, 0)), 1 - 0.5 * np.exp(-np.maximum(_EDGES, 0)))
+    mass = np.diff(below) + 0.002
+    return np.asarray(mass / mass.sum(), dtype=np.float32)
+
+
+PRIOR = _guess()
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What is known of each series after a step. In units of `unit` where nothing else is said."""
+
+    unit: Floats  # [S] of the series, in its own values
+    points: Singles  # [H, E, S] what the experts say
+    base: Singles  # [H, S] what they agree on
+    spread: Singles  # [H, S] mean size of the errors of `base`; 0: it made none
+    tails: Singles  # [H, LEVELS, S] quantiles of those errors, in units of `spread`
+    level: Singles  # [S]
+
+
+@dataclass(frozen=True, slots=True)
+class _Then:
+    """What was so at the tick that lies each horizon ago: [H, ...]. Means nothing before a series began."""
+
+    values: Singles  # [H, S]
+    means: Singles  # [H, SMOOTHING, S]
+    medians: Singles  # [H, MEDIANS, S]
+    season: Singles  # [H, S] what the period said of now
+    slips: Singles  # [H, S] what it would have been shifted by
+    scales: Singles  # [H, S] what the regressions took for the size of a deviation
+
+
+class Experts:
+    """The state of many series. A slot that is not in use may be stepped along; what comes out of it means nothing."""
+
+    def __init__(self, slots: int, interval: float) -> None:
+        """`interval`: seconds a step."""
+        self._interval = interval
+        self.tick = -1  # of the last step
+        self.slots = 0
+        self.state: dict[str, NDArray[Any]] = {name: np.zeros((*shape, 0), dtype=dtype) for name, (shape, dtype) in _SHAPES.items()}
+        self.unit = np.ones(0)  # [slots] see `Outlook`
+        self._last = np.zeros(0)
+        self.age: Ints = np.zeros(0, dtype=np.int64)  # values seen of each series
+        self.period: Ints = np.zeros(0, dtype=np.int64)
+        """[slots] the lag in ticks at which values came nearest, the shorter of two that are as good."""
+        self.grow(slots)
+
+    def grow(self, slots: int) -> None:
+        """Make room for so many series; those that are there keep their slots."""
+        more = slots - self.slots
+        if more <= 0:
+            return
+        for name, array in self.state.items():
+            self.state[name] = widened(array, more)
+        self.unit, self._last = widened(self.unit, more), widened(self._last, more)
+        self.age, self.period = widened(self.age, more), widened(self.period, more)
+        self.slots = slots
+        self._start(np.arange(slots) >= slots - more)
+
+    def shrink(self, slots: int) -> None:
+        """Keep the first so many series only."""
+        self.state = {name: np.ascontiguousarray(array[..., :slots]) for name, array in self.state.items()}
+        self.unit, self._last = self.unit[:slots].copy(), self._last[:slots].copy()
+        self.age, self.period = self.age[:slots].copy(), self.period[:slots].copy()
+        self.slots = slots
+
+    def step(self, values: Floats, at: Floats, fresh: Bools) -> Outlook:
+        """Advance all by one value: `learn`, then `look`."""
+        self.learn(values, at, fresh)
+        return self.look(at)
+
+    def learn(self, values: Floats, at: Floats, fresh: Bools) -> None:
+        """Take in one value of each.
+
+        `values` [slots], at least 0, NaN where unknown: the last one stands for it. `at` [slots]: seconds since 1970. `fresh`
+        [slots]: where another series begins.
+        """
+        self.tick += 1
+        self._start(fresh)
+        values = np.where(np.isfinite(values), np.maximum(values, 0.0), self._last)
+        self._last = values
+        scaleless = (self.unit == 1.0) & (values > 0) & ~self._scaled()
+        if scaleless.any():
+            self.unit[scaleless] = values[scaleless]
+            self.state["scaled"][scaleless] = 1
+        self.age += 1
+        with np.errstate(over="ignore"):
+            y = np.minimum(values / self.unit, 1e12).astype(np.float32)
+        first = self.age == 1
+        if first.any():
+            self._begin(first, y)
+        then = self._then()
+        self._judge(y, then)
+        self._remember(y)
+        self._profile(y, at)
+        self._regress(y, then)
+
+    @property
+    def row(self) -> int:
+        """Row of `state["past"]` that has the newest value; older ones lie before it, modulo `PAST`."""
+        return self.tick % PAST
+
+    @property
+    def due(self) -> Ints:
+        """[H] rows of a ring of `RING` that have what was said of this tick at each horizon, and take what is said next."""
+        return np.asarray(FIRST + self.tick % _H)
+
+    # --- the state ---------------------------------------------------------------------------------------------------------------
+
+    def _scaled(self) -> Bools:
+        return self.state["scaled"] > 0
+
+    def _start(self, fresh: Bools) -> None:
+        """Forget what slots held before."""
+        at = np.flatnonzero(fresh)
+        if not len(at):
+            return
+        for array in self.state.values():
+            array[..., at] = 0
+        self.state["profile"][..., at] = np.nan
+        self.state["bin"][..., at] = -1
+        self.state["lags"][..., at] = SHORTEST
+        self.state["scales"][..., at] = 1
+        self.state["pending"][..., at] = np.nan
+        self.state["tails"][..., at] = PRIOR[:, None]
+        self.state["covariance"][..., at] = (np.eye(_P) * 3.0)[None, :, :, None]
+        self.unit[at], self._last[at], self.age[at], self.period[at] = 1.0, 0.0, 0, SHORTEST
+
+    def _begin(self, first: Bools, y: Singles) -> None:
+        """Before its start a series stood at its first value."""
+        at = np.flatnonzero(first)
+        state = self.state
+        state["past"][:, at] = y[at]
+        state["means"][:, at] = y[at]
+        state["largest"][at] = y[at]
+        state["loss"][:, :, at] = GUESS * y[at] * _DOUBTS[:, None]
+
+    # --- the errors of earlier forecasts ------------------------------------------------------------------------------------------
+
+    def _then(self) -> _Then:
+        """Put together from the past: a period and a median are values of it, so it is enough to know which."""
+        state, past, column = self.state, self.state["past"], np.arange(self.slots)
+        ring = (self.tick - _H) % LONGEST
+        lag = state["lags"][ring].astype(np.int64)
+        back = -(-_H[:, None] // lag) * lag  # 1..PAST - 1: still among the past
+        return _Then(
+            past[(self.tick - _H) % PAST],
+            state["recent_means"][ring],
+            past[state["median_rows"][ring], column],
+            past[(self.tick - back) % PAST, column],
+            state["slips"][ring],
+            state["scales"][ring],
+        )
+
+    def _judge(self, y: Singles, then: _Then) -> None:
+        """Learn from what was said of this value."""
+        state, n = self.state, self.age
+        seen = n[None, :] - _H[:, None]  # [H, S] errors known at each horizon, this one included
+        known = seen >= 1
+        if not known.any():
+            return
+        rate = np.where(known, np.maximum(FORGET, 1.0 / (np.maximum(seen, 0) + 2.0)), 0.0).astype(np.float32)
+        base = state["pending"][self.due]
+        told = unpacked(state["told"][self.due], base[:, None])
+        loss = state["loss"]
+        said_then = (
+            then.values[:, None],
+            then.means,
+            then.medians,
+            then.season[:, None],
+            np.maximum(then.season + then.slips, 0)[:, None],
+            told,
+        )
+        for block, said in zip(_BLOCKS, said_then, strict=True):
+            missed = np.abs(y - said)
+            missed -= loss[:, block]
+            missed *= rate[:, None]
+            np.copyto(missed, 0.0, where=~known[:, None])
+            loss[:, block] += missed
+        error = y - base  # [H, S]
+        error = np.where(known, error, 0.0).astype(np.float32)
+        size = np.abs(error)
+        spreads = state["spread"]
+        fresh = 1.0 / np.maximum(seen, 1)
+        z = error / np.maximum(self._spread(), _TINY)
+        for at, slowest in enumerate(_SPREADS):
+            step = np.where(known, np.maximum(slowest, fresh), 0.0).astype(np.float32)
+            spreads[at] += step * (size - spreads[at])
+        bias = state["bias"]
+        bias[2] = bias[1]
+        bias[1] = np.where(known, error, bias[1])
+        bias[0] += np.where(known, np.float32(0.1), np.float32(0)) * (error - bias[0])
+        place = np.floor((np.arcsinh(np.clip(z, -REACH, REACH) * 2) + _SCALE) * (BINS / (2 * _SCALE)))
+        place = np.clip(place, 0, BINS - 1).astype(np.int64)
+        forget = np.where(known, np.maximum(KEEP, 1.0 / (np.maximum(seen, 0) + 12.0)), 0.0).astype(np.float32)
+        tails = state["tails"]
+        tails *= (1 - forget)[:, None, :]
+        tails[np.arange(len(_H))[:, None], place, np.arange(self.slots)[None, :]] += forget
+
+    def _remember(self, y: Singles) -> None:
+        """Take the value into past, means, trend and period."""
+        state = self.state
+        past = state["past"]
+        where = self.row
+        decay = np.maximum(0.01, 1.0 / np.maximum(self.age, 1)).astype(np.float32)
+        cycle = state["cycle"]  # [lag - SHORTEST]
+        for lags, rows in self._back(where):
+            d = past[rows][::-1] - y
+            np.abs(d, out=d)
+            d -= cycle[lags]
+            d *= decay
+            cycle[lags] += d
+        slip = y - past[(where - self.period) % PAST, np.arange(self.slots)]
+        state["slip"] += np.float32(0.3) * (slip - state["slip"])
+        state["cycle1"] += decay * (np.abs(past[(where - 1) % PAST] - y) - state["cycle1"])
+        still = state["still"]
+        still[0] += FORGET * ((y == past[(where - 1) % PAST]) - still[0])
+        still[1] += FORGET * ((y <= _TINY) - still[1])
+        past[where] = y
+        self.period = SHORTEST + np.argmin(cycle * _LONGER, axis=0)
+        means = state["means"]
+        for at, rate in enumerate(SMOOTHING):
+            means[at] += np.maximum(np.float32(rate), 1.0 / np.maximum(self.age, 1)).astype(np.float32) * (y - means[at])
+        state["largest"][:] = np.maximum(state["largest"], y)
+
+    @property
+    def level(self) -> Singles:
+        """[slots] slow mean of each series, in its unit."""
+        return np.asarray(self.state["means"][3])
+
+    @staticmethod
+    def _back(where: int) -> Iterator[tuple[slice, slice]]:
+        """(lags, rows of the past that lie so far back, to be reversed) in two pieces, for a value that will go to row `where`."""
+        # Row of lag L is where - L: lags SHORTEST..where go to rows 0..where - SHORTEST, longer ones wrap around
+        near = where - SHORTEST + 1
+        if near > 0:
+            yield slice(0, near), slice(0, near)
+        start = max(near, 0)
+        if start < _LAGS:
+            top = where - SHORTEST - start + PAST  # row of the first of them
+            yield slice(start, _LAGS), slice(top - (_LAGS - start) + 1, top + 1)
+
+    def _profile(self, y: Singles, at: Floats) -> None:
+        """Take the value into the profiles by the clock. A bin takes what it saw when it is left."""
+        state = self.state
+        column = np.arange(self.slots)
+        offset = 0
+        for which, (seconds, bins) in enumerate(CALENDAR):
+            now = (at // seconds).astype(np.int64) % bins
+            held = state["bin"][which].astype(np.int64)
+            left = np.flatnonzero((held != now) & (held >= 0))
+            if len(left):
+                row = offset + held[left]
+                old, mean = state["profile"][row, left], state["within"][which, 0, left]
+                state["profile"][row, left] = np.where(np.isnan(old), mean, old + np.float32(0.4) * (mean - old))
+            changed = held != now
+            count = np.where(changed, 0.0, state["within"][which, 1]) + 1
+            mean = np.where(changed, 0.0, state["within"][which, 0])
+            state["within"][which, 0] = mean + (y - mean) / count
+            state["within"][which, 1] = count
+            state["bin"][which] = now
+            known = state["profile"][offset + now, column]
+            shift = state["shift"][which]
+            state["shift"][which] = np.where(np.isnan(known), 0.0, shift + np.float32(0.2) * (y - known - shift))
+            offset += bins
+
+    def _regress(self, y: Singles, then: _Then) -> None:
+        """Recursive least squares (Ljung and Söderström 1983), one for each horizon: learn from what was put in so long ago."""
+        state = self.state
+        w, p = state["weights"], state["covariance"]  # [H, P, S], [H, P, P, S]
+        scale = np.maximum(state["deviation"], _TINY)
+        known = self.age[None, :] > _H[:, None]
+        x = self._inputs(then.values, then.means[:, 1], then.season, then.means[:, _CENTRE], then.scales)
+        x *= known[:, None]
+        target = np.clip((y - then.means[:, _CENTRE]) / scale, -8, 8)
+        px = (p * x[:, None]).sum(axis=2)
+        gain = px / (_MEMORY + (x * px).sum(axis=1))[:, None]
+        gain = np.where(known[:, None], gain, 0).astype(np.float32)
+        w += gain * (target - (w * x).sum(axis=1)).astype(np.float32)[:, None]
+        np.clip(w, -2, 2, out=w)
+        p -= gain[:, :, None] * px[:, None]
+        p /= _MEMORY
+        np.clip(p, -30, 30, out=p)
+        state["deviation"] += FORGET * (np.abs(y - state["means"][2]) - state["deviation"])
+
+    def _predict(self, y: Singles, season: Singles) -> Singles:
+        """[H, S] what the regressions say, of `season` [H, S], the values a whole number of periods before each horizon."""
+        state = self.state
+        centre, scale = state["means"][_CENTRE], np.maximum(state["deviation"], _TINY)
+        state["scales"][self.tick % LONGEST] = scale
+        x = self._inputs(y, state["means"][1], season, centre, scale)
+        return np.asarray(centre + scale * np.clip((state["weights"] * x).sum(axis=1), -8, 8))
+
+    @staticmethod
+    def _inputs(y: Singles, mean: Singles, season: Singles, centre: Singles, scale: Singles) -> Singles:
+        """[H, P, S] what the regressions are given. Each argument is [H, S], or [S] where it is one for all horizons."""
+        x = np.empty((len(_H), _P, season.shape[-1]), dtype=np.float32)
+        x[:, 0], x[:, 1], x[:, 2] = y, mean, season
+        x -= centre[..., None, :]
+        x /= scale[..., None, :]
+        return np.clip(x, -8, 8, out=x)
+
+    # --- looking ahead -----------------------------------------------------------------------------------------------------------
+
+    def look(self, at: Floats) -> Outlook:
+        """What is known after what was learned; to be called once a step."""
+        state = self.state
+        points = np.empty((len(_H), len(EXPERTS), self.slots), dtype=np.float32)
+        where = self.row
+        y = state["past"][where]
+        ring = self.tick % LONGEST
+        state["recent_means"][ring] = state["means"]
+        points[:, 0] = y
+        points[:, 1 : 1 + len(SMOOTHING)] = state["means"]
+        recent = state["past"][(where - np.arange(max(MEDIANS))) % PAST]
+        for place, size in enumerate(MEDIANS):
+            median = np.partition(recent[:size], size // 2, axis=0)[size // 2]
+            ago = ((recent[:size] == median) * _AGES[:size]).max(axis=0)
+            state["median_rows"][ring, place] = (where - ago.astype(np.int64)) % PAST
+            points[:, 1 + len(SMOOTHING) + place] = median
+        column = np.arange(self.slots)
+        lag = self.period
+        back = -(-_H[:, None] // lag) * lag - _H[:, None]  # [H, S] ticks before now
+        season = state["past"][(where - back) % PAST, column]
+        points[:, FLAT] = season
+        points[:, FLAT + 1] = season + state["slip"]
+        points[:, FLAT + 2] = self._predict(y, season)
+        offset = 0
+        for which, (seconds, bins) in enumerate(CALENDAR):
+            then = ((at[None, :] + _H[:, None] * self._interval) // seconds).astype(np.int64) % bins
+            known = state["profile"][offset + then, column]
+            points[:, FLAT + 3 + which] = np.where(np.isnan(known), state["means"][1], known + state["shift"][which])
+            offset += bins
+        np.maximum(points, 0, out=points)
+        base = self._agree(points, y)
+        spread = self._spread()
+        due = self.due
+        state["lags"][ring], state["slips"][ring] = lag, state["slip"]
+        state["told"][due] = packed(points[:, TOLD:], base[:, None])
+        state["pending"][due] = base
+        return Outlook(self.unit.copy(), points, base, spread, self._tails(), self.level.copy())
+
+    def _agree(self, points: Singles, y: Singles) -> Singles:
+        """[H, S] the experts' mean, weighted by what they lost lately."""
+        loss = self.state["loss"] + _TINY
+        ratio = loss.min(axis=1, keepdims=True) / loss
+        ratio *= ratio
+        ratio *= ratio
+        weight = ratio * ratio * ratio
+        return np.asarray(y + (weight * (points - y)).sum(axis=1) / weight.sum(axis=1), dtype=np.float32)
+
+    def _spread(self) -> Singles:
+        """[H, S] size of errors to expect: what was seen, and with few errors that of the shorter horizon."""
+        level = self.state["means"][1]
+        seen = np.maximum(self.age[None, :] - _H[:, None], 0)
+        trust = np.minimum(seen / SURE, 1.0).astype(np.float32)
+        spread = np.empty((len(_H), self.slots), dtype=np.float32)
+        shorter = np.float32(GUESS) * level
+        for h in range(len(_H)):
+            shorter = shorter + trust[h] * (self.state["spread"][1, h] - shorter)
+            spread[h] = shorter
+        return spread
+
+    def _tails(self) -> Singles:
+        """[H, LEVELS, S] quantiles in the histogram of errors."""
+        mass = np.cumsum(self.state["tails"], axis=1)  # [H, BINS, S]
+        mass /= mass[:, -1:, :]
+        result = np.empty((len(_H), len(LEVELS), self.slots), dtype=np.float32)
+        rows, column = np.arange(len(_H))[:, None], np.arange(self.slots)[None, :]
+        for at, level in enumerate(LEVELS):
+            bin_ = np.minimum(np.count_nonzero(mass < level, axis=1), BINS - 1)
+            high = mass[rows, bin_, column]
+            low = np.where(bin_ > 0, mass[rows, np.maximum(bin_ - 1, 0), column], 0.0)
+            inside = np.clip((level - low) / np.maximum(high - low, 1e-6), 0.0, 1.0)
+            result[:, at] = _EDGES[bin_] + inside * (_EDGES[bin_ + 1] - _EDGES[bin_])
+        return result
+
+
+_P = 3
+_LAGS = PAST - SHORTEST
+_LONGER = (1 + 0.001 * np.arange(SHORTEST, PAST, dtype=np.float32))[:, None]
+_DOUBTS = np.array([1, 0.9, 0.9, 1, 1.2, 1, 1.1, 1.5, 1.4, 1.3, 1.3, 1.3, 1.3], dtype=np.float32)
+_MEMORY = np.float32(0.99)
+_SPREADS = (0.2, FORGET, 0.005)
+_AGES = np.arange(max(MEDIANS), dtype=np.uint8)[:, None]
+_CENTRE = 2  # the mean that the regressions go around
+_MEANS = 1 + len(SMOOTHING)
+_BLOCKS = (slice(0, 1), slice(1, _MEANS), slice(_MEANS, FLAT), slice(FLAT, FLAT + 1), slice(FLAT + 1, TOLD), slice(TOLD, None))
+_SINGLES: dict[str, tuple[int, ...]] = {
+    "scaled": (),
+    "past": (PAST,),
+    "cycle": (_LAGS,),
+    "profile": (sum(bins for _, bins in CALENDAR),),
+    "cycle1": (),
+    "still": (2,),
+    "largest": (),
+    "means": (len(SMOOTHING),),
+    "within": (len(CALENDAR), 2),
+    "bin": (len(CALENDAR),),
+    "shift": (len(CALENDAR),),
+    "deviation": (),
+    "slip": (),
+    "weights": (len(_H), _P),
+    "covariance": (len(_H), _P, _P),
+    "loss": (len(_H), len(EXPERTS)),
+    "recent_means": (LONGEST, len(SMOOTHING)),  # rings: one row for each of the last ticks
+    "scales": (LONGEST,),
+    "slips": (LONGEST,),
+    "pending": (RING,),
+    "spread": (len(_SPREADS), len(_H)),
+    "bias": (3, len(_H)),
+    "tails": (len(_H), BINS),
+}
+_SHAPES: dict[str, tuple[tuple[int, ...], type]] = {
+    **{name: (shape, np.float32) for name, shape in _SINGLES.items()},
+    "lags": ((LONGEST,), np.uint8),
+    "median_rows": ((LONGEST, len(MEDIANS)), np.uint8),  # which rows of the past they are
+    "told": ((RING, len(EXPERTS) - TOLD), np.uint16),  # around `pending`
+}
+
+
+def widened(array: NDArray[Any], more: int) -> NDArray[Any]:
+    """With room for so many more along the last axis, all 0."""
+    return np.concatenate([array, np.zeros((*array.shape[:-1], more), dtype=array.dtype)], axis=-1)

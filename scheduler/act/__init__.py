@@ -1,0 +1,1 @@
+"""Does what was decided, writes the ledger first, and undoes it."""

@@ -1,0 +1,1 @@
+"""The knobs of the kernel: nice, affinity, policy, autogroup, weights, slices, fences."""

@@ -1,0 +1,489 @@
+"""The knobs of the real kernel: nice, affinity, policy and slice of threads, nice of autogroups, weight and idleness of cgroups,
+fences. `ports.Kernel`.
+
+Knows system calls and /proc. Must not know decisions, policies or the ledger. A pid or tid is never trusted alone: its start time
+is compared immediately before and after each change, and the value with what is expected.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import time
+from collections.abc import Callable, Container
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+
+from ....models.records import ProcId
+from ...decision import Control, Status
+from ...faults import UNKNOWN, Fault, fault_of, is_gone, status_of
+from ...fences import Limits
+from ...ports import Kin, Knob, Scan, ThreadId, Trouble, Value
+from ...read.cgroup import Cgroups, find
+from .fence import Fences
+from .reserve import Reserve
+from .slices import LONGEST, SHORTEST, Slices
+from .weights import foreign, write_weight
+
+PASSES = 8
+"""Most scans of a process whose threads come and go while they are listed (F02)."""
+
+FAIR_POLICIES = {os.SCHED_OTHER, os.SCHED_BATCH, os.SCHED_IDLE}
+"""Policies that are set. Real-time ones starve everybody, and going back to one would need its priority too."""
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_CAP_SYS_NICE = 1 << 23  # include/uapi/linux/capability.h
+_ALL_IDS = ["0", "0", "4294967295"]  # /proc/self/uid_map of the first user namespace
+_OF_CGROUPS = (Control.CPU_SHARES, Control.CPU_WEIGHT, Control.CPU_IDLE)
+_NEEDS = {
+    Control.NICE: "needs CAP_SYS_NICE: run as root, or give the service AmbientCapabilities=CAP_SYS_NICE",
+    Control.AFFINITY: "another user's process needs CAP_SYS_NICE: run as root, or AmbientCapabilities=CAP_SYS_NICE",
+    Control.POLICY: "needs CAP_SYS_NICE: run as root, or give the service AmbientCapabilities=CAP_SYS_NICE",
+    Control.SLICE: "another user's process needs CAP_SYS_NICE: run as root, or AmbientCapabilities=CAP_SYS_NICE",
+    Control.AUTOGROUP: "another user's session needs root, or AmbientCapabilities=CAP_SYS_NICE CAP_DAC_OVERRIDE",
+}
+
+
+class LinuxKernel:
+    """`ports.Kernel` of this machine. `cgroups`: where the hierarchies are; None looks into the mount table."""
+
+    def __init__(self, proc_root: Path = Path("/proc"), cgroups: Cgroups | None = None) -> None:
+        self._proc = str(proc_root)
+        self._cgroups = find(_text(f"{self._proc}/self/mountinfo")) if cgroups is None else cgroups
+        self._fences = Fences(self._proc, self._cgroups, partial(_scan, self._proc))
+        self._slices = Slices()
+        self._reserve = Reserve()
+        self._boot_id = ""
+        self._may_renice = _may_renice(self._proc)
+        self._readers: dict[Control, Callable[[int], Value]] = {**_READ, Control.SLICE: self._slices.read}
+        self._writers: dict[Control, Callable[[int, Value], None]] = {**_WRITE, Control.SLICE: partial(_set_slice, self._slices)}
+
+    # --- the machine -----------------------------------------------------------------------------------------------------------
+
+    def boot_id(self) -> str:
+        """/proc/sys/kernel/random/boot_id, read once. Raises OSError."""
+        self._boot_id = self._boot_id or _text(f"{self._proc}/sys/kernel/random/boot_id").strip()
+        return self._boot_id
+
+    def uptime_ticks(self) -> int:
+        """The clock that start times are taken from, rounded down to clock ticks as they are."""
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME) * _TICKS // 1_000_000_000
+
+    def itself(self) -> ProcId:
+        """The calling process."""
+        stat = _stat(f"{self._proc}/self/stat")
+        return ProcId(int(Path(f"{self._proc}/self").readlink().name), int(stat[19]))
+
+    def forbidden(self, control: Control) -> str:
+        """Without CAP_SYS_NICE a nice can be raised but never lowered again, and SCHED_IDLE not be left: F50. An affinity and a
+        slice of one's own processes can be set and put back by everybody."""
+        if control not in (Control.NICE, Control.POLICY, Control.AUTOGROUP) or self._may_renice:
+            return ""
+        return (
+            f"{control} is left alone: without CAP_SYS_NICE it could not be put back; "
+            "run as root, or give the service AmbientCapabilities=CAP_SYS_NICE"
+        )
+
+    # --- processes -------------------------------------------------------------------------------------------------------------
+
+    def kin(self, known: Container[int] = ()) -> Scan:
+        """See `ports.Kernel`. Those that vanish meanwhile are left out, and those that we are denied twice: under hidepid they are
+        another user's, whom we could not change either."""
+        return _scan(self._proc, known)
+
+    def kin_of(self, process: ProcId) -> Kin | Trouble:
+        """Parent, session and process group, from /proc/PID/stat."""
+        kin = _kin_at(self._proc, process.pid)
+        return kin if isinstance(kin, Trouble) or kin.id == process else _vanished(process)
+
+    def threads(self, process: ProcId) -> tuple[ThreadId, ...] | Trouble:
+        """The living threads: /proc/PID/task is read until two scans agree, at most PASSES times.
+
+        A directory that changes while it is read may leave out entries. What starts after the last scan is the caller's to find.
+        """
+        seen: tuple[ThreadId, ...] | None = None
+        for _ in range(PASSES):
+            try:
+                if int(_stat(f"{self._proc}/{process.pid}/stat")[19]) != process.start_ticks:
+                    return _vanished(process)
+                tids = sorted(map(int, os.listdir(f"{self._proc}/{process.pid}/task")))  # noqa: PTH208 - hot
+            except OSError as error:
+                return _unseen(error, process.pid)
+            threads = []
+            for tid in tids:
+                try:
+                    stat = _stat(f"{self._proc}/{process.pid}/task/{tid}/stat")
+                except OSError as error:
+                    if is_gone(error):
+                        continue
+                    return _unseen(error, process.pid)
+                if stat[0] not in (b"Z", b"X"):  # a leader that called pthread_exit before its threads stays as a zombie
+                    threads.append(ThreadId(tid, int(stat[19])))
+            if tuple(threads) == seen:
+                break
+            seen = tuple(threads)
+        return seen or _vanished(process)
+
+    def user_time(self, process: ProcId, thread: ThreadId) -> int | Trouble | None:
+        """From /proc/PID/task/TID/stat, in steps of a clock tick."""
+        try:
+            stat = _stat(f"{self._proc}/{process.pid}/task/{thread.tid}/stat")
+        except OSError as error:
+            return None if is_gone(error) else _unseen(error, process.pid)
+        awake = stat[0] in (b"R", b"D") and int(stat[19]) == thread.start_ticks
+        return int(stat[11]) * 1_000_000_000 // _TICKS if awake else None
+
+    def autogroup(self, process: ProcId) -> str | Trouble:
+        """ "autogroup-N" of /proc/PID/autogroup; the number counts up from boot and names it for good."""
+        found = self._autogroup(process)
+        if found is None:
+            return Trouble(Status.REFUSED, self._no_autogroup(process))
+        return found if isinstance(found, Trouble) else found[0]
+
+    def fence(self, process: ProcId, limits: Limits) -> str | Trouble:
+        """See `fence.Fences.plan`."""
+        return self._fences.plan(process, limits)
+
+    # --- knobs -----------------------------------------------------------------------------------------------------------------
+
+    def read(self, knob: Knob) -> Value | Trouble:
+        """The value now; VANISHED if it is not this thread, autogroup or cgroup any more."""
+        if knob.control in _OF_CGROUPS:
+            return self._cgroups.read(knob.control, knob.key)
+        if knob.control is Control.FENCE:
+            return self._fences.read(knob.key)
+        if knob.control is Control.AUTOGROUP:
+            member = self._member(knob)
+            return member if isinstance(member, Trouble) else member[1]
+        process, thread = _who(knob)
+        doubt = self._doubt(process, thread)
+        if doubt is not None:
+            return doubt
+        try:
+            value = self._readers[knob.control](thread.tid)
+        except OSError as error:
+            return self._error(error, knob)
+        return self._doubt(process, thread) or value
+
+    def write(self, knob: Knob, expected: Value, value: Value) -> Trouble | None:
+        """Compare and set. The order is that of F01: identity, value, set, identity.
+
+        Should the thread end and its number be given to another between the first check and the set, the other gets back the
+        value that it had.
+        """
+        wrong = _malformed(knob.control, value)
+        if wrong:
+            return Trouble(Status.FAILED, wrong)
+        if knob.control in _OF_CGROUPS:
+            return write_weight(self._cgroups, knob.control, knob.key, _number(expected), _number(value))
+        if knob.control is Control.AUTOGROUP:
+            return self._write_autogroup(knob, expected, _number(value))
+        if knob.control is Control.FENCE:
+            return self._write_fence(knob, expected, value)
+        process, thread = _who(knob)
+        doubt = self._doubt(process, thread)
+        if doubt is not None:
+            return doubt
+        read, write = self._readers[knob.control], self._writers[knob.control]
+        try:
+            before = read(thread.tid)
+            if before != expected:
+                return self._doubt(process, thread) or foreign(expected, before)
+            if knob.control is Control.POLICY and before not in FAIR_POLICIES:
+                return Trouble(Status.REFUSED, f"thread {thread.tid} is a real-time one: left alone")
+            write(thread.tid, value)
+        except OSError as error:
+            return self._error(error, knob)
+        doubt = self._doubt(process, thread)
+        if doubt is None or doubt.status is not Status.VANISHED:
+            return None  # it was set; whether it can be looked at just now is another matter
+        try:
+            if read(thread.tid) == value:
+                write(thread.tid, before)
+        except OSError:
+            pass  # nobody has the number now
+        return doubt
+
+    def visible(self, knob: Knob, value: Value) -> Value | Trouble:
+        """An affinity within the cpuset of now, all of the cpuset if they have no CPU in common (cpuset(7)); 0 for a slice of the
+        default's length; else the value."""
+        if knob.control is Control.SLICE and value:
+            try:
+                return self._slices.visible(_number(value))
+            except OSError as error:
+                return value if fault_of(error) is Fault.DENIED else self._error(error, knob)  # no slices here: reading one says so
+        if knob.control is not Control.AFFINITY or isinstance(value, int):
+            return value
+        allowed = self._allowed(knob)
+        if allowed is None or isinstance(allowed, Trouble):
+            return value if allowed is None else allowed
+        return tuple(sorted(allowed.intersection(value) or allowed))
+
+    def lasting(self, knob: Knob, value: Value) -> Value | Trouble:
+        """See `ports.Kernel`: from 6.2 the kernel keeps the mask that was asked for, and applies it to a cpuset that grows."""
+        if knob.control is not Control.AFFINITY or isinstance(value, int):
+            return value
+        allowed = self._allowed(knob)
+        if isinstance(allowed, Trouble) or allowed != frozenset(value):
+            return allowed if isinstance(allowed, Trouble) else value
+        return tuple(range(max(os.sysconf("SC_NPROCESSORS_CONF"), value[-1] + 1)))
+
+    def reserve(self) -> AbstractContextManager[None]:
+        """See `ports.Kernel`."""
+        return self._reserve.lent()
+
+    # --- below -----------------------------------------------------------------------------------------------------------------
+
+    def _doubt(self, process: ProcId, thread: ThreadId) -> Trouble | None:
+        """What speaks against this thread being there, None for nothing: a number that is another's now has another start time, or
+        another process."""
+        try:
+            there = int(_stat(f"{self._proc}/{process.pid}/task/{thread.tid}/stat")[19]) == thread.start_ticks
+        except OSError as error:
+            return _vanished(process, thread) if is_gone(error) else _unseen(error, process.pid)
+        return None if there else _vanished(process, thread)
+
+    def _allowed(self, knob: Knob) -> frozenset[int] | Trouble | None:
+        """CPUs of its cpuset; None where there are no cpusets, or it is gone."""
+        process, _ = _who(knob)
+        try:
+            return self._cgroups.allowed(_text(f"{self._proc}/{process.pid}/cgroup"))
+        except OSError as error:
+            return None if is_gone(error) else _unseen(error, process.pid)
+
+    def _autogroup(self, process: ProcId) -> tuple[str, int] | Trouble | None:
+        """(key, nice) of the autogroup of a process, by sched(7); None: it is in none."""
+        kin = self.kin_of(process)
+        if isinstance(kin, Trouble):
+            return kin
+        try:
+            text = _text(f"{self._proc}/{process.pid}/autogroup")
+        except OSError as error:
+            gone = self.kin_of(process) if is_gone(error) else _unseen(error, process.pid)
+            return gone if isinstance(gone, Trouble) else None  # this kernel has no autogroups
+        match = re.fullmatch(r"/(autogroup-\d+) nice (-?\d+)\s*", text)
+        kin = self.kin_of(process)  # read before and after: what was read between is this process's
+        if isinstance(kin, Trouble):
+            return kin
+        return None if match is None else (match[1], int(match[2]))
+
+    def _no_autogroup(self, process: ProcId) -> str:
+        """Why it is in none."""
+        if os.path.exists(f"{self._proc}/{process.pid}/autogroup"):  # noqa: PTH110 - as all paths here
+            return f"pid {process.pid} is in no autogroup: it has been in no session of its own since boot"
+        return "this kernel has no autogroups"
+
+    def _member(self, knob: Knob) -> tuple[ProcId, int] | Trouble:
+        """(a living process of the autogroup, its nice): the knob's own process if it is still there, else any. VANISHED only if
+        everybody could be looked at."""
+        if knob.process is not None:
+            found = self._autogroup(knob.process)
+            if not isinstance(found, Trouble) and found is not None and found[0] == knob.key:
+                return knob.process, found[1]
+        scan = self.kin()
+        unread = scan.unread
+        for kin in scan.kin:
+            found = self._autogroup(kin.id)
+            if isinstance(found, Trouble) and found.status is Status.REFUSED:  # denied twice: see `kin`
+                found = self._autogroup(kin.id)
+            if isinstance(found, Trouble):
+                unread = unread or (found if found.status in UNKNOWN else None)
+            elif found is not None and found[0] == knob.key:
+                return kin.id, found[1]
+        return unread or Trouble(Status.VANISHED, f"{knob.key} is gone")
+
+    def _write_autogroup(self, knob: Knob, expected: Value, value: int) -> Trouble | None:
+        member = self._member(knob)
+        if isinstance(member, Trouble):
+            return member
+        process, before = member
+        if before != expected:
+            return foreign(expected, before)
+        try:
+            fd = os.open(f"{self._proc}/{process.pid}/autogroup", os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            return self._error(error, knob)
+        try:
+            # an open file of /proc/PID belongs to the process, not to the number: checked now, the write cannot go astray
+            found = self._autogroup(process)
+            if isinstance(found, Trouble) and found.status is not Status.VANISHED:
+                return found
+            if isinstance(found, Trouble) or found is None or found[0] != knob.key:
+                return Trouble(Status.LATER, f"pid {process.pid} has left {knob.key}")  # which may have others
+            last = int(os.pread(fd, 64, 0).split()[-1])  # "/autogroup-N nice M", once more: the look above took 60 us
+            if last != expected:
+                return foreign(expected, last)
+            os.write(fd, b"%d" % value)
+        except OSError as error:
+            return self._error(error, knob)
+        finally:
+            os.close(fd)
+        return None
+
+    def _write_fence(self, knob: Knob, expected: Value, value: Value) -> Trouble | None:
+        now = self._fences.read(knob.key)
+        if isinstance(now, Trouble) or now != expected:
+            return now if isinstance(now, Trouble) else foreign(expected, now)
+        if not value:
+            return self._fences.remove(knob.key)
+        assert knob.process is not None
+        return self._fences.build(knob.process, knob.key)
+
+    def _error(self, error: OSError, knob: Knob) -> Trouble:
+        """What came of a system call on a knob."""
+        fault = fault_of(error)
+        if fault is Fault.GONE:
+            return Trouble(Status.VANISHED, f"{_name(knob)} is gone")
+        if error.errno == errno.ENOSYS and knob.control is Control.SLICE:
+            return Trouble(Status.REFUSED, "this kernel has no slices of threads: Linux 6.12 or newer has")
+        if error.errno == errno.EOPNOTSUPP and knob.control is Control.SLICE:
+            return Trouble(Status.REFUSED, f"{_name(knob)} is left alone: only SCHED_OTHER and SCHED_BATCH have slices")
+        if error.errno == errno.EAGAIN and knob.control is Control.AUTOGROUP:
+            return Trouble(Status.LATER, "the kernel takes one autogroup change in 0.1 s without CAP_SYS_ADMIN: later")
+        if fault is Fault.DENIED:
+            return Trouble(Status.REFUSED, f"not permitted: {_NEEDS[knob.control]}")
+        if error.errno == errno.EINVAL and knob.control is Control.AFFINITY:
+            return Trouble(Status.FAILED, "none of these CPUs is online and in the cpuset of the process")
+        return Trouble(status_of(error), f"{knob.control} of {_name(knob)}: {error.strerror}")
+
+
+def _unseen(error: OSError, pid: int) -> Trouble:
+    """Why a process could not be looked at, or that it is gone."""
+    if is_gone(error):
+        return Trouble(Status.VANISHED, f"pid {pid} is gone")
+    advice = "; run as root" if fault_of(error) is Fault.DENIED else ""
+    return Trouble(status_of(error), f"pid {pid} cannot be looked at: {error.strerror}{advice}")
+
+
+def _may_renice(proc: str) -> bool:
+    """Whether we have CAP_SYS_NICE. One of a user namespace does not count: the kernel asks for it in the first one (capable(),
+    can_nice()). Raises OSError, but for a procfs that does not say."""
+    try:
+        status, ids = _text(f"{proc}/self/status"), _text(f"{proc}/self/uid_map")
+    except FileNotFoundError:
+        return False
+    effective = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    return effective is not None and bool(int(effective[1], 16) & _CAP_SYS_NICE) and ids.split() == _ALL_IDS
+
+
+def _scan(proc: str, known: Container[int] = ()) -> Scan:
+    """All processes below `proc` but those with these pids."""
+    try:
+        pids = sorted(int(name) for name in os.listdir(proc) if name.isdigit())  # noqa: PTH208 - hot
+    except OSError as error:
+        return Scan((), Trouble(status_of(error), f"{proc} cannot be read: {error.strerror}"))
+    found, unread = list[Kin](), None
+    for pid in pids:
+        if pid in known:
+            continue
+        kin = _kin_at(proc, pid)
+        if isinstance(kin, Trouble) and kin.status is Status.REFUSED:
+            kin = _kin_at(proc, pid)
+        if not isinstance(kin, Trouble):
+            found.append(kin)
+        elif kin.status in UNKNOWN:
+            unread = unread or kin
+    return Scan(tuple(found), unread)
+
+
+def _kin_at(proc: str, pid: int) -> Kin | Trouble:
+    """Whoever has this pid."""
+    try:
+        return _kin(pid, _stat(f"{proc}/{pid}/stat"))
+    except OSError as error:
+        return _unseen(error, pid)
+
+
+def _set_slice(slices: Slices, tid: int, value: Value) -> None:
+    slices.write(tid, _number(value))
+
+
+def _affinity(tid: int) -> Value:
+    return tuple(sorted(os.sched_getaffinity(tid)))
+
+
+def _nice(tid: int) -> Value:
+    return os.getpriority(os.PRIO_PROCESS, tid)
+
+
+def _policy(tid: int) -> Value:
+    return os.sched_getscheduler(tid) & ~os.SCHED_RESET_ON_FORK
+
+
+def _set_affinity(tid: int, value: Value) -> None:
+    os.sched_setaffinity(tid, value if isinstance(value, tuple) else (value,))
+
+
+def _set_nice(tid: int, value: Value) -> None:
+    os.setpriority(os.PRIO_PROCESS, tid, _number(value))
+
+
+def _set_policy(tid: int, value: Value) -> None:
+    # the flag is the program's own choice, and stays as it is; the kernel keeps nice and slice by itself
+    kept = os.sched_getscheduler(tid) & os.SCHED_RESET_ON_FORK
+    os.sched_setscheduler(tid, _number(value) | kept, os.sched_param(0))
+
+
+_READ: dict[Control, Callable[[int], Value]] = {Control.NICE: _nice, Control.AFFINITY: _affinity, Control.POLICY: _policy}
+_WRITE: dict[Control, Callable[[int, Value], None]] = {
+    Control.NICE: _set_nice,
+    Control.AFFINITY: _set_affinity,
+    Control.POLICY: _set_policy,
+}
+
+
+def _malformed(control: Control, value: Value) -> str:
+    """Why the kernel must not be asked for this: it would clamp a nice silently, and give real-time to who may have it."""
+    if control is Control.AFFINITY:
+        return "" if isinstance(value, tuple) and value and min(value) >= 0 else f"an affinity is a list of CPUs, not {value!r}"
+    if isinstance(value, tuple):
+        return f"{control} is a number, not {value!r}"
+    if control in (Control.NICE, Control.AUTOGROUP) and not -20 <= value <= 19:
+        return f"nice {value} is not within -20..19"
+    if control is Control.SLICE and value and not SHORTEST <= value <= LONGEST:
+        return f"slice {value} is neither 0 nor within {SHORTEST}..{LONGEST} ns"
+    if control is Control.POLICY and value not in FAIR_POLICIES:
+        return f"policy {value} is not one of {sorted(FAIR_POLICIES)}: real-time policies are never set"
+    return ""
+
+
+def _number(value: Value) -> int:
+    assert isinstance(value, int)
+    return value
+
+
+def _who(knob: Knob) -> tuple[ProcId, ThreadId]:
+    assert knob.process is not None
+    assert knob.thread is not None
+    assert knob.thread.tid > 0, "0 would mean ourselves"
+    return knob.process, knob.thread
+
+
+def _name(knob: Knob) -> str:
+    return knob.key or f"thread {knob.thread.tid if knob.thread else '?'}"
+
+
+def _vanished(process: ProcId, thread: ThreadId | None = None) -> Trouble:
+    what = f"pid {process.pid}" if thread is None or thread.tid == process.pid else f"thread {thread.tid} of pid {process.pid}"
+    return Trouble(Status.VANISHED, f"{what} is gone")
+
+
+def _text(path: str) -> str:
+    with open(path, encoding="utf-8", errors="replace") as file:  # noqa: PTH123 - hot
+        return file.read()
+
+
+def _stat(path: str) -> list[bytes]:
+    """Fields of a stat file from the state (3) on. The name before may hold anything: it ends at the last parenthesis."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        raw = os.read(fd, 2048)
+    finally:
+        os.close(fd)
+    return raw[raw.rindex(b")") + 2 :].split()
+
+
+def _kin(pid: int, stat: list[bytes]) -> Kin:
+    return Kin(ProcId(pid, int(stat[19])), int(stat[1]), int(stat[3]), int(stat[2]))

@@ -1,0 +1,155 @@
+"""The actuator of the daemon: acts on what the scope names, and observes the rest. And what people are told of it.
+
+Knows scopes, the ledger's file and both other actuators. Must not know policies, configuration or the decision log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...models.records import PoolSample
+from ..decision import Control, Decision, Group, Outcome, ResizePool, Restore, Scope
+from ..ports import Clock, Kernel, PoolAdapter
+from ..scope import EVERYTHING, OBSERVE, acts, things
+from ..store.ledger import Entry, Ledger
+from ..words import moment, span
+from .actuate import Acting, Observing
+
+
+class Scoped:
+    """The actuator that acts on some things. Restores always act: only what was really changed can be restored.
+
+    The ledger is opened when something is acted on for the first time, and kept until `close`: what is in force there is relieved,
+    settled and undone whatever the scope is by then. `samples` as in `Acting`.
+    """
+
+    def __init__(
+        self,
+        ledger: Path,
+        kernel: Kernel,
+        pools: Mapping[str, PoolAdapter],
+        samples: Mapping[str, PoolSample],
+        clock: Clock,
+    ) -> None:
+        self.mode = "observe"
+        self.scope = OBSERVE
+        self._path = ledger
+        self._kernel = kernel
+        self._pools = pools
+        self._samples = samples
+        self._clock = clock
+        self._observing = Observing(kernel, pools, samples)
+        self._acting: Acting | None = None
+        self._ledger: Ledger | None = None
+        self._limits: tuple[float, float] | None = None
+
+    def prepare(self, scope: Scope) -> str:
+        """Open the ledger if something of the scope is acted on and it is not open yet. Why it cannot be written, "" if it can.
+        Raises LedgerError if it cannot be used at all."""
+        if not scope.grants or self._acting is not None:
+            return ""
+        self._ledger = Ledger(self._path, self._kernel.boot_id())
+        self._acting = Acting(self._ledger, self._kernel, self._pools, self._samples, self._clock)
+        if self._limits is not None:
+            self._acting.limit(*self._limits)
+        return self._ledger.trouble
+
+    def act_on(self, scope: Scope) -> None:
+        """Go by this scope from the next decision on; what is in force stays so, see `keep`. Raises LedgerError as `prepare`."""
+        self.prepare(scope)
+        self.scope = scope
+        self.mode = "act" if scope.grants else "observe"
+
+    def keep(self, held: Iterable[Restore | ResizePool]) -> tuple[Outcome, ...]:
+        """Put everything back but these, see `Acting.keep`."""
+        return () if self._acting is None else self._acting.keep(held)
+
+    @property
+    def trouble(self) -> str:
+        """Why the ledger could not be written the last time, "" if it could or is not needed."""
+        return "" if self._ledger is None else self._ledger.trouble
+
+    def outstanding(self) -> tuple[Entry, ...]:
+        """What is in force, the oldest first."""
+        return () if self._ledger is None else self._ledger.outstanding()
+
+    def close(self) -> None:
+        """Give the ledger back."""
+        if self._ledger is not None:
+            self._ledger.close()
+
+    # --- ports.Actuator --------------------------------------------------------------------------------------------------------
+
+    def apply(self, decisions: Sequence[Decision]) -> tuple[Outcome, ...]:
+        """One outcome a decision, in order."""
+        acting = [decision for decision in decisions if self._acts(decision)]
+        if self._acting is None or not acting:
+            return self._observing.apply(decisions)
+        carried = iter(self._acting.apply(acting))
+        return tuple(next(carried) if self._acts(decision) else self._observing.apply((decision,))[0] for decision in decisions)
+
+    def settle(self) -> tuple[Outcome, ...]:
+        """See `Acting.settle`."""
+        return () if self._acting is None else self._acting.settle()
+
+    def undo(self) -> tuple[Outcome, ...]:
+        """See `Acting.undo`."""
+        return () if self._acting is None else self._acting.undo()
+
+    def release(self, pools: Collection[str]) -> tuple[Outcome, ...]:
+        """See `Acting.release`."""
+        return () if self._acting is None else self._acting.release(pools)
+
+    def limit(self, starve_seconds: float, floor: float) -> None:
+        """See `ports.Actuator`."""
+        self._limits = starve_seconds, floor
+        if self._acting is not None:
+            self._acting.limit(starve_seconds, floor)
+
+    def relieve(self, groups: Sequence[Group]) -> float | None:
+        """See `Acting.relieve`."""
+        return None if self._acting is None else self._acting.relieve(groups)
+
+    def _acts(self, decision: Decision) -> bool:
+        return self._acting is not None and (isinstance(decision.action, Restore) or acts(self.scope, things(decision)))
+
+
+def words(scope: Scope, now: int) -> str:
+    """What is acted on, for people. `now`: monotonic ns.
+
+    >>> from nicety.scheduler.decision import Grant
+    >>> words(Scope((Grant("web", 3600 * 10**9),), ("policy priority",)), 0)
+    'acting on web for another 1 h 0 min, but not on policy priority'
+    """
+    if not scope.grants:
+        return "observing"
+    parts = []
+    for grant in scope.grants:
+        left = "" if grant.until is None else f" for another {span((grant.until - now) / 1e9)}"
+        parts.append(("everything" if grant.thing == EVERYTHING else grant.thing) + left)
+    text = "acting" if parts == ["everything"] else f"acting on {', '.join(parts)}"
+    return text + (f", but not on {', '.join(scope.spared)}" if scope.spared else "")
+
+
+def as_record(scope: Scope, now: int, wall: int) -> dict[str, Any]:
+    """The same for programs: what is acted on, for how long and until when (local time), None where there is no end, and what is
+    not. `now`: monotonic ns, `wall`: ns since 1970."""
+    return {
+        "acting_on": [
+            {
+                "thing": "everything" if grant.thing == EVERYTHING else grant.thing,
+                "seconds_left": None if grant.until is None else max(0.0, (grant.until - now) / 1e9),
+                "until": None if grant.until is None else moment(wall + grant.until - now),
+            }
+            for grant in scope.grants
+        ],
+        "spared": [{"thing": thing} for thing in scope.spared],
+    }
+
+
+def unable(kernel: Kernel) -> str:
+    """What an acting daemon cannot do with its rights, with the reason and what to do; "" if it may all."""
+    reason = kernel.forbidden(Control.NICE)
+    return f"nothing will be demoted by nice, autogroup or scheduling policy: {reason}" if reason else ""

@@ -1,0 +1,21 @@
+"""Paths of cgroups as /proc/PID/cgroup has them, compared as text. Pure: knows no mount."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+
+@lru_cache(maxsize=4096)
+def ancestors(cgroup: str) -> tuple[str, ...]:
+    """The cgroups that this one is in, from the root to itself.
+
+    >>> ancestors("/a/b"), ancestors("/")
+    (('/', '/a', '/a/b'), ('/',))
+    """
+    parts = [part for part in cgroup.split("/") if part]
+    return ("/", *("/" + "/".join(parts[: depth + 1]) for depth in range(len(parts))))
+
+
+def under(cgroup: str, path: str) -> bool:
+    """Whether the cgroup is the one at `path` or below it."""
+    return cgroup == path or cgroup.startswith(path.rstrip("/") + "/")

@@ -1,0 +1,1 @@
+"""What may be configured, and where everything lies. Knows files and environment, no machine."""

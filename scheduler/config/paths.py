@@ -1,0 +1,169 @@
+"""Where things lie: which configuration is read, and where state is kept. Creates nothing and knows nothing of the contents.
+
+Environment and user id are arguments, so that a test can be anybody.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from .sections import Config, ConfigError, parse
+
+SOCKET_PATH_LIMIT = 107
+"""Longest path of a unix socket in bytes: sizeof(sun_path) - 1, unix(7)."""
+
+
+_STATE = Path(".local", "state", "nicety")
+"""The state directory in a home directory (XDG Base Directory Specification)."""
+
+
+class PathError(Exception):
+    """A file or directory cannot be used; the text says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """The files of one state directory."""
+
+    root: Path
+    socket: Path
+    said: str = ""  # why the state is not where it would be looked for, "" where it is
+
+    @property
+    def traces(self) -> Path:
+        """Directory of the trace store."""
+        return self.root / "traces"
+
+    @property
+    def decisions(self) -> Path:
+        """The decision log."""
+        return self.root / "decisions.db"
+
+    @property
+    def ledger(self) -> Path:
+        """The ledger of original values."""
+        return self.root / "ledger.db"
+
+    @property
+    def models(self) -> Path:
+        """Directory of promoted artefacts."""
+        return self.root / "models"
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration and where it came from."""
+
+    config: Config
+    path: Path | None  # None: no file, the defaults are in force
+
+
+def find_config(explicit: str | None, environment: Mapping[str, str], uid: int) -> Path | None:
+    """The configuration file to read; None if there is none, which means the defaults.
+
+    In this order: `explicit`, $NICETY_CONFIG, for users $XDG_CONFIG_HOME/nicety/nicety.toml, /etc/nicety/nicety.toml. The working
+    directory is not looked into: a file that lies there must not tell a daemon what to run.
+    """
+    named = explicit or environment.get("NICETY_CONFIG")
+    if named:
+        return Path(named)
+    candidates = [Path("/etc/nicety/nicety.toml")]
+    if uid != 0:
+        base = environment.get("XDG_CONFIG_HOME")
+        candidates.insert(0, (Path(base) if base else _home(environment) / ".config") / "nicety" / "nicety.toml")
+    return next((path for path in candidates if os.path.isfile(path)), None)  # noqa: PTH113 - false where it may not be looked
+
+
+def load_config(explicit: str | None, environment: Mapping[str, str], uid: int) -> Loaded:
+    """Find, read and parse the configuration.
+
+    Raises ConfigError with every problem in it, PathError if the file cannot be read or is not safe to obey.
+    """
+    path = find_config(explicit, environment, uid)
+    return Loaded(Config(), None) if path is None else Loaded(read_config(path, uid), path)
+
+
+def read_config(path: Path, uid: int) -> Config:
+    """Read and parse one file; also what a reload calls. Errors as in `load_config`."""
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            data = file.read()
+    except OSError as error:
+        raise PathError(f"configuration {path}: {error.strerror}; check the path, or leave --config out for the defaults") from None
+    if uid == 0 and stat.S_ISREG(mode) and mode & stat.S_IWOTH:
+        raise PathError(f"configuration {path}: everybody may write it, so root will not obey it; chmod o-w {path}")
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError([f"{path}:{line}: not UTF-8 (byte {data[error.start]:#04x}); save the file as UTF-8"]) from None
+    return parse(text, str(path))
+
+
+def state_paths(config: Config, explicit: str | None, environment: Mapping[str, str], uid: int) -> Paths:
+    """The files of the state directory: `explicit`, $NICETY_STATE_DIR, the configuration's, else the default of the user.
+
+    Where $HOME is a directory that the user may not write, as `sudo -u` and `su` leave root's behind, that is the home directory of
+    the password database; `said` says so. Raises PathError if that one cannot be used either.
+    """
+    named = explicit or environment.get("NICETY_STATE_DIR") or config.daemon.state_dir
+    said = ""
+    if named:
+        root = Path(named).expanduser().absolute()
+    elif uid == 0:
+        root = Path("/var/lib/nicety")
+    elif environment.get("XDG_STATE_HOME"):
+        root = Path(environment["XDG_STATE_HOME"]) / "nicety"
+    else:
+        root, said = _own_state(_home(environment), uid)
+    socket = Path(config.daemon.socket).expanduser().absolute() if config.daemon.socket else root / "control.sock"
+    return Paths(root, socket, said)
+
+
+def _own_state(home: Path, uid: int) -> tuple[Path, str]:
+    """(state directory below a home directory that the user may write, what to say if that is not `home`)."""
+    root = home / _STATE
+    if _writable(root, home, uid):
+        return root, ""
+    cause = f"uid {uid} may not write {home} ($HOME)"
+    try:
+        own = Path(pwd.getpwuid(uid).pw_dir)
+    except KeyError:
+        raise PathError(f"{cause}, and has no home directory of its own; give --state-dir DIR") from None
+    if own == home or not own.is_dir() or not _writable(own / _STATE, own, uid):
+        raise PathError(f"{cause}, nor {own}; give --state-dir DIR")
+    return own / _STATE, f"{cause}: the state is kept in {own / _STATE}"
+
+
+def _writable(root: Path, home: Path, uid: int) -> bool:
+    """Whether the user may write `root`, or the nearest directory up to `home` that is there. What is not there is not judged."""
+    for path in (root, *root.parents):
+        try:
+            status = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            if path == home:
+                return True
+            continue
+        except OSError:
+            return False
+        bits = stat.S_IWUSR | stat.S_IXUSR
+        if status.st_uid != uid:
+            bits >>= 3 if status.st_gid in os.getgroups() else 6
+        return status.st_mode & bits == bits
+    return True
+
+
+def _home(environment: Mapping[str, str]) -> Path:
+    home = environment.get("HOME")
+    if home:
+        return Path(home)
+    try:
+        return Path.home()
+    except RuntimeError:
+        raise PathError("there is no home directory ($HOME is not set); give --state-dir and --config") from None

@@ -1,0 +1,212 @@
+"""Writes `configs/default.toml` and `docs/configuration.md` from `config/sections.py`: `python -m nicety.scheduler.config.reference`.
+
+A test holds both files to what this makes, so no key goes undocumented. Knows the layout of the checkout, not what a key means.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from ...models.records import Latency
+from .sections import Config, GroupRule, PoolConfig, Queue
+
+WIDTH = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key of a section."""
+
+    name: str
+    type: str  # for people: "number", "one of flag, demote, recycle"
+    limits: str  # "0.05 to 60", "" if any
+    default: Any  # msgspec.NODEFAULT: must be given; None: not set
+    description: str
+
+
+EXAMPLES: dict[type[msgspec.Struct], tuple[str, dict[str, Any]]] = {
+    GroupRule: (
+        "groups.reports",
+        {"program": "python3 report.py", "uid": 1000, "unit": "reports.service", "cgroup": "/batch/*", "latency": "batch"},
+    ),
+    PoolConfig: (
+        "pools.resize",
+        {
+            "kind": "command",
+            "initial": 2,
+            "latency": "batch",
+            "pidfile": "/run/app/gunicorn.pid",
+            "pid": 4711,
+            "command": ["/usr/bin/python3", "/srv/app/worker.py"],
+            "directory": "/srv/app",
+            "user": "app",
+        },
+    ),
+    Queue: ("pools.resize.queue", {"files": "/var/spool/app/new/*"}),
+}
+"""Sections that have no defaults because the user names them: shown in the default file as comments, with these values."""
+
+
+def keys(section: type[msgspec.Struct]) -> Iterator[Key]:
+    """Every plain key of a section, in the order of its class. Nested sections are left out."""
+    hints = get_type_hints(section, include_extras=True)
+    for item in msgspec.structs.fields(section):
+        description, limits, plain = "", "", hints[item.name]
+        for meta in _metas(plain):
+            description = meta.description or description
+            limits = _limits(meta) or limits
+        kind = _type(plain)
+        if kind is None:
+            continue
+        default = item.default_factory() if item.default_factory is not msgspec.NODEFAULT else item.default
+        yield Key(item.name, kind, limits, default, description)
+
+
+def sections() -> Iterator[tuple[str, type[msgspec.Struct]]]:
+    """(name, class) of the sections that always exist, in the order of `Config`."""
+    for name, hint in get_type_hints(Config).items():
+        if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+            yield name, hint
+
+
+def default_toml() -> str:
+    """The text of `configs/default.toml`."""
+    lines = [
+        "# Every key of nicety's configuration with its default. Copy what you change to /etc/nicety/nicety.toml, or for a daemon",
+        "# of your own to ~/.config/nicety/nicety.toml: a key that is not there has the value below.",
+        "# Generated from scheduler/config/sections.py by `python -m nicety.scheduler.config.reference`.",
+    ]
+    for name, section in sections():
+        lines += ["", *_comment(_doc(section)), f"[{name}]"]
+        for key in keys(section):
+            lines += [*_comment(_remark(key)), f"{key.name} = {_toml(key.default)}"]
+    for section, (name, values) in EXAMPLES.items():
+        lines += ["", *_comment(_doc(section)), f"# [{name}]"]
+        for key in keys(section):
+            value = values.get(key.name, key.default)
+            lines += [*_comment("  " + _remark(key)), f"# {key.name} = {_toml(value)}"]
+    return "\n".join(lines) + "\n"
+
+
+def markdown() -> str:
+    """The text of `docs/configuration.md`."""
+    lines = [
+        "# Configuration",
+        "",
+        "Generated from `scheduler/config/sections.py` by `python -m nicety.scheduler.config.reference`; [default.toml](../configs/default.toml)",
+        "has the same keys ready to copy, [examples](../configs/examples) whole files.",
+        "",
+        "nicety reads the file named by `--config` or `$NICETY_CONFIG`, else `$XDG_CONFIG_HOME/nicety/nicety.toml` (users),",
+        "`/etc/nicety/nicety.toml`, else it runs on the defaults. Unknown keys, wrong types and numbers that are not finite are",
+        "errors, all of them reported at once with file and line; `nicety doctor` checks a file without using it. SIGHUP",
+        "(`systemctl reload nicety`) reads it again; a file with errors changes nothing. `state_dir`, `socket` and",
+        "`control_group` of `[daemon]` hold until the next start: a file that changes one of them is refused. A pool that is",
+        "not in it any more gets the size back that it had.",
+    ]
+    named: dict[type[msgspec.Struct], str] = {GroupRule: "groups.NAME", PoolConfig: "pools.NAME", Queue: "pools.NAME.queue"}
+    for name, section in [*sections(), *((title, section) for section, title in named.items())]:
+        lines += ["", f"## [{name}]", "", _doc(section), "", "| key | type | default | meaning |", "|---|---|---|---|"]
+        lines += [
+            f"| `{key.name}` | {_cell(_kind(key))} | {_cell(_shown(key.default))} | {_cell(key.description)} |"
+            for key in keys(section)
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Write both files into the checkout that this module lies in."""
+    root = Path(__file__).resolve().parents[2]
+    for path, text in ((root / "configs" / "default.toml", default_toml()), (root / "docs" / "configuration.md", markdown())):
+        path.write_text(text, encoding="utf-8")
+        sys.stderr.write(f"wrote {path.relative_to(root)}\n")
+    return 0
+
+
+def _metas(hint: Any) -> Iterator[msgspec.Meta]:
+    """Every Meta in a hint, also inside of `… | None`."""
+    if isinstance(hint, msgspec.Meta):
+        yield hint
+    for part in get_args(hint):
+        yield from _metas(part)
+
+
+def _type(hint: Any) -> str | None:
+    """The type in words; None for a nested section."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _type(arguments[0])
+    if origin is Literal:
+        return "one of " + ", ".join(f'"{value}"' for value in arguments)
+    if hint is Latency:
+        return "one of " + ", ".join(f'"{value}"' for value in Latency)
+    if origin is list:
+        return "list of strings"
+    if origin in (UnionType, Union):
+        rest = [part for part in arguments if part is not type(None)]
+        return _type(rest[0])
+    return {bool: "true or false", int: "whole number", float: "number", str: "text"}.get(hint)
+
+
+def _limits(meta: msgspec.Meta) -> str:
+    low = "" if meta.ge is None else f"{_number(meta.ge)}"
+    above = "" if meta.gt is None else f"more than {_number(meta.gt)}"
+    high = "" if meta.le is None else f"{_number(meta.le)}"
+    if above:
+        return f"{above}, at most {high}" if high else above
+    if low and high:
+        return f"{low} to {high}"
+    return f"at least {low}" if low else f"at most {high}" if high else ""
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if float(value).is_integer() else str(value)
+
+
+def _kind(key: Key) -> str:
+    return f"{key.type}, {key.limits}" if key.limits else key.type
+
+
+def _remark(key: Key) -> str:
+    """Description and limits, as the default file has them before the key."""
+    told = [part for part in (key.limits, key.type if key.type.startswith("one of") else "") if part]
+    return (
+        key.description
+        + (f" ({'; '.join(told)})" if told else "")
+        + (" Must be given." if key.default is msgspec.NODEFAULT else "")
+    )
+
+
+def _doc(section: type[msgspec.Struct]) -> str:
+    return " ".join((section.__doc__ or "").split())
+
+
+def _shown(default: Any) -> str:
+    if default is msgspec.NODEFAULT:
+        return "must be given"
+    return "not set" if default is None else f"`{_toml(default)}`"
+
+
+def _toml(value: Any) -> str:
+    """A value as TOML writes it; JSON's strings, numbers and lists are TOML's too."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _comment(text: str) -> list[str]:
+    return [f"# {line}" for line in textwrap.wrap(text, WIDTH, subsequent_indent=text[: len(text) - len(text.lstrip())])]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

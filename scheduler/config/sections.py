@@ -1,0 +1,581 @@
+"""The configuration: every key with its default, unit and a sentence. Pure: text in, `Config` out, all errors in one report.
+
+`configs/default.toml` and `docs/configuration.md` are generated from these classes (`python -m nicety.scheduler.config.reference`), and
+a test holds them to it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta, field
+
+from ...models.records import QUANTILES, Latency
+from ..scope import ScopeError, resolve
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be used; `problems` has one line for each cause."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of the sections: flat, every key has a default."""
+
+
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+Ticks = Annotated[int, Meta(ge=1, le=100_000)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Pid = Annotated[int, Meta(ge=2)]
+Count = Annotated[int, Meta(ge=0, le=10_000)]
+Uid = Annotated[int, Meta(ge=0, le=0xFFFF_FFFE)]
+Nice = Annotated[int, Meta(ge=-20, le=19)]
+Level = Annotated[float, Meta(ge=min(QUANTILES), le=max(QUANTILES))]
+
+
+class Daemon(Section, frozen=True):
+    """The control loop."""
+
+    interval: Annotated[float, Meta(ge=0.05, le=60, description="Seconds between ticks.")] = 1.0
+    act: Annotated[bool, Meta(description="Carry decisions out. False observes: same decisions, nothing written.")] = False
+    act_on: Annotated[
+        list[str],
+        Meta(description="With `act`: carry out only decisions of these policies, and about these pools and groups. []: all."),
+    ] = field(default_factory=list)
+    undo_on_exit: Annotated[bool, Meta(description="Put every changed value back when the daemon stops.")] = True
+    state_dir: Annotated[
+        str, Meta(description='Traces, decision log, ledger, models. "" is /var/lib/nicety for root, else ~/.local/state/nicety.')
+    ] = ""
+    socket: Annotated[str, Meta(description='Control socket. "" is control.sock in the state directory.')] = ""
+    control_group: Annotated[
+        str, Meta(description='Unix group whose members may pause and reload, besides root and the daemon\'s own user. "": nobody.')
+    ] = ""
+    slow_every: Annotated[
+        Ticks, Meta(description="Read io counters and descriptor counts of ordinary processes each so many ticks.")
+    ] = 10
+    probe_interval: Annotated[
+        float, Meta(ge=0.01, le=10, description="Seconds between looks at the pools' busy workers and queues within a tick.")
+    ] = 0.1
+    budget: Annotated[
+        float,
+        Meta(
+            ge=0.001,
+            le=1,
+            description="Share of one CPU that the daemon itself may use; beyond it, it does less often what can wait "
+            "(docs/cli.md says what).",
+        ),
+    ] = 0.03
+    max_failures: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1000,
+            description="Ticks in a row in which something may fail; then the daemon undoes its changes and gives up.",
+        ),
+    ] = 5
+
+
+class Store(Section, frozen=True):
+    """What is kept on disk."""
+
+    traces: Annotated[bool, Meta(description="Record a trace while running, for training and replay.")] = True
+    trace_bytes: Annotated[
+        int, Meta(ge=1 << 20, le=1 << 50, description="Budget of all traces in bytes; the oldest day goes first.")
+    ] = 1 << 30
+    decision_bytes: Annotated[
+        int, Meta(ge=1 << 20, le=1 << 50, description="Budget of the decision log in bytes; the oldest sessions go first.")
+    ] = 256 << 20
+
+
+class Models(Section, frozen=True):
+    """Which models speak, and when they are trained again."""
+
+    demand: Annotated[bool, Meta(description="Use the promoted demand model; false lets the baseline speak.")] = True
+    anomaly: Annotated[bool, Meta(description="Use the promoted anomaly model; false lets the robust z baseline speak.")] = True
+    behaviour: Annotated[
+        bool, Meta(description="Learn the class of groups by their behaviour; false knows only the classes that are given.")
+    ] = True
+    certainty: Annotated[
+        float, Meta(gt=0.5, lt=1, description="Probability from which a group's class is taken for known; below it: hands off.")
+    ] = 0.9
+    retrain_hours: Annotated[
+        float, Meta(ge=0, le=8760, description="Hours of running without a training until one begins in the background; 0: never.")
+    ] = 0.0
+    retrain_seconds: Annotated[
+        float, Meta(ge=10, le=86_400, description="Seconds after which a training in the background is ended, done or not.")
+    ] = 1800.0
+    retrain_bytes: Annotated[
+        int, Meta(ge=256 << 20, le=1 << 50, description="Bytes of memory above which a training in the background is ended.")
+    ] = 1 << 30
+
+
+class GroupRule(Section, frozen=True):
+    """`[groups.NAME]`: processes that belong together, with those of their children whose names say nothing (`python -c`, `sh -c`).
+    All keys that are given must match; patterns are shell globs."""
+
+    program: Annotated[str, Meta(description='Program, e.g. "postgres" or "python3 train.py".')] = ""
+    unit: Annotated[str, Meta(description='systemd unit or container, e.g. "backup.service".')] = ""
+    cgroup: Annotated[str, Meta(description='Path in the cpu hierarchy, e.g. "/batch/*".')] = ""
+    uid: Annotated[Uid | None, Meta(description="Numeric user id.")] = None
+    latency: Annotated[
+        Latency | None,
+        Meta(description='"latency": protect; "batch": may be demoted for it; "none": hands off; not given: learned.'),
+    ] = None
+
+
+class Queue(Section, frozen=True):
+    """`[pools.NAME.queue]`: where a command pool's waiting work is counted. Exactly one of files, command, redis_list."""
+
+    files: Annotated[str, Meta(description='Glob of files waiting, e.g. "/var/spool/app/new/*".')] = ""
+    command: Annotated[list[str], Meta(description="Command (argument list, no shell) that prints the count.")] = field(
+        default_factory=list
+    )
+    redis_list: Annotated[
+        str, Meta(description='Redis list, "redis://127.0.0.1:6379/0/queue" or "unix:///run/redis.sock/0/queue".')
+    ] = ""
+    every: Annotated[Seconds, Meta(description="Seconds between counts.")] = 1.0
+
+
+class PoolConfig(Section, frozen=True):
+    """`[pools.NAME]`: a pool that nicety may size."""
+
+    kind: Annotated[Literal["gunicorn", "uwsgi", "celery", "executor", "command"], Meta(description="Adapter.")]
+    minimum: Annotated[int, Meta(ge=0, le=10_000, description="Never fewer workers.")] = 1
+    maximum: Annotated[int, Meta(ge=1, le=10_000, description="Never more workers.")] = 8
+    initial: Annotated[
+        Count | None, Meta(description="command: workers to start with, and to keep in observe mode; else the minimum.")
+    ] = None
+    latency: Annotated[Latency | None, Meta(description="Class of the workers as a group; not given: learned.")] = None
+    pidfile: Annotated[str, Meta(description="gunicorn, uwsgi, celery: pid file of the main process.")] = ""
+    pid: Annotated[Pid | None, Meta(description="gunicorn, uwsgi, celery: its pid, instead of a pid file.")] = None
+    stats: Annotated[str, Meta(description='uwsgi: its stats socket, "HOST:PORT" or the path of a unix socket.')] = ""
+    fifo: Annotated[str, Meta(description="uwsgi: path of its master FIFO.")] = ""
+    broker: Annotated[
+        str, Meta(description='celery: URL of the broker, or "$NAME": taken from an environment variable of nicety or the worker.')
+    ] = "$CELERY_BROKER_URL"
+    node: Annotated[str, Meta(description='celery: name of the node, "%h" in it is the host name; "" is "celery@%h".')] = ""
+    queues: Annotated[list[str], Meta(min_length=1, description="celery: names of the queues that the node works on.")] = field(
+        default_factory=lambda: ["celery"]
+    )
+    python: Annotated[str, Meta(description='celery: Python with Celery in it, to ask the node; "" is the one that runs it.')] = ""
+    command: Annotated[list[str], Meta(description="command: the worker's argument list; no shell.")] = field(default_factory=list)
+    directory: Annotated[str, Meta(description='command: working directory of the workers; "" is the daemon\'s.')] = ""
+    executor: Annotated[str, Meta(description='executor: its name, as in Executor(name=...); "" is the name of the pool.')] = ""
+    user: Annotated[
+        str, Meta(description='command: user to run the workers as (needs root); executor: whose it is; "" is the daemon\'s.')
+    ] = ""
+    drain_timeout: Annotated[
+        Seconds, Meta(description="command: seconds a worker may take to finish after SIGTERM before SIGKILL.")
+    ] = 30.0
+    queue: Annotated[Queue | None, Meta(description="command: where waiting work is counted.")] = None
+
+
+KINDS_OF: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        **dict.fromkeys(("pidfile", "pid"), ("gunicorn", "uwsgi", "celery")),
+        **dict.fromkeys(("stats", "fifo"), ("uwsgi",)),
+        **dict.fromkeys(("broker", "node", "queues", "python"), ("celery",)),
+        **dict.fromkeys(("initial", "command", "directory", "drain_timeout", "queue"), ("command",)),
+        "executor": ("executor",),
+        "user": ("command", "executor"),
+    }
+)
+"""Keys of pools that only some kinds have, and which."""
+
+
+class PoolSize(Section, frozen=True):
+    """The pool size policy."""
+
+    enabled: Annotated[bool, Meta(description="Propose pool sizes.")] = True
+    quantile: Annotated[
+        Level,
+        Meta(description="Level of the offered load forecast to size for where no rhythm is trusted: 0.5, 0.9, 0.95 or 0.99."),
+    ] = 0.5
+    foretold_target: Annotated[
+        float,
+        Meta(gt=0, le=1, description="Busy share of a worker to aim at where the load is foretold, by its rhythm or a forecast."),
+    ] = 0.9
+    target: Annotated[
+        float, Meta(gt=0, le=1, description="Reactive rule: busy share of a worker to aim at. 0.7 is Knative's default.")
+    ] = 0.7
+    cpu_headroom: Annotated[
+        Share, Meta(description="Never size a pool so that predicted CPU demand passes this share of the machine.")
+    ] = 0.95
+    memory_headroom: Annotated[
+        Share, Meta(description="Never size a pool so that memory use passes this share of the machine.")
+    ] = 0.9
+    down_after: Annotated[Seconds, Meta(description="Shrink only when fewer workers sufficed for so many seconds.")] = 10.0
+    cooldown_up: Annotated[Seconds, Meta(description="Seconds between two growths of a pool.")] = 1.0
+    cooldown_down: Annotated[Seconds, Meta(description="Seconds between any change of a pool and a shrink.")] = 5.0
+
+
+class Priority(Section, frozen=True):
+    """The priority policy: protect latency groups from batch groups."""
+
+    enabled: Annotated[bool, Meta(description="Propose demotions.")] = True
+    quantile: Annotated[Level, Meta(description="Level of the demand forecast compared with capacity: 0.5, 0.9, 0.95 or 0.99.")] = (
+        0.9
+    )
+    wait: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=10,
+            description="Run-queue wait of a latency group, as a share of the time that it wants a CPU, that counts as contention.",
+        ),
+    ] = 0.05
+    release_after: Annotated[
+        Seconds, Meta(description="Give the priority back when contention has been over for so many seconds.")
+    ] = 15.0
+    nice: Annotated[int, Meta(ge=1, le=19, description="Nice for demoted processes and autogroups.")] = 19
+    pool_nice: Annotated[
+        int, Meta(ge=1, le=5, description="Nice for demoted workers inside a pool, where locks are shared: never more than 5.")
+    ] = 5
+    weight: Annotated[
+        int, Meta(ge=1, le=10_000, description="cgroup v2 weight of a demoted cgroup; its v1 shares are twice that.")
+    ] = 1
+    slice_ms: Annotated[
+        float, Meta(ge=0, le=100, description="Time slice of protected processes while others are demoted; 0: never.")
+    ] = 0.1
+    ease_after: Annotated[
+        Seconds, Meta(description="Make a demotion a step gentler when nobody waited half as much as `wait` for so many seconds.")
+    ] = 60.0
+    starve_seconds: Annotated[
+        float,
+        Meta(
+            ge=1,
+            le=600,
+            description="Seconds that a demoted process may want the CPU and get less than `floor` of one before it is put back at "
+            "once; a tenth of it where others, demoted like it, wait for its lock.",
+        ),
+    ] = 10.0
+    floor: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=0.5,
+            description="Share of one CPU that what is demoted gets at least: each session or cgroup (of more than twenty, its "
+            "part of 0.2), and all that are demoted one by one together.",
+        ),
+    ] = 0.01
+    effect_after: Annotated[Seconds, Meta(description="Seconds after which the effect of a change is measured.")] = 3.0
+
+
+class Placement(Section, frozen=True):
+    """The placement policy: keep batch groups off some CPUs. Only pays where CPUs are many: it halves the batch on two."""
+
+    enabled: Annotated[bool, Meta(description="Propose CPU affinities.")] = False
+    minimum_cpus: Annotated[int, Meta(ge=2, description="Do nothing on machines with fewer CPUs.")] = 4
+    slack: Annotated[Share, Meta(description="CPUs kept for latency groups beyond their forecast, as a share of it.")] = 0.25
+
+
+class Quarantine(Section, frozen=True):
+    """The quarantine policy: report workers that misbehave, and on request act."""
+
+    enabled: Annotated[bool, Meta(description="Flag workers.")] = True
+    false_alarms_per_day: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=1000,
+            description="False alarms a day accepted per 100 workers. Up to 1 only what matters is reported; beyond, smaller "
+            "things too, until as many come.",
+        ),
+    ] = 1.0
+    patience: Annotated[Seconds, Meta(description="A score must stay significant for so many seconds.")] = 5.0
+    action: Annotated[
+        Literal["flag", "demote", "fence", "recycle"],
+        Meta(
+            description="What to do besides: nothing, demote the worker, fence it in (a cgroup of its own that leaves it what its "
+            "siblings use of CPU, memory or processes), or drain and replace it."
+        ),
+    ] = "flag"
+    recycles_per_hour: Annotated[
+        int, Meta(ge=0, le=3600, description="At most so many workers of a pool are recycled in an hour.")
+    ] = 6
+    busy_deadline: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=86_400,
+            description="Seconds that a worker to be recycled may go on being busy; then it is drained all the same.",
+        ),
+    ] = 60.0
+    alarms_per_day: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=100_000,
+            description="Incidents reported and acted on one by one in 24 hours; more are summed up in one line an hour.",
+        ),
+    ] = 50
+
+
+class Guard(Section, frozen=True):
+    """Hard limits on everything that any policy proposes."""
+
+    changes_per_tick: Annotated[int, Meta(ge=0, le=10_000, description="At most so many decisions are admitted in a tick.")] = 32
+    cooldown: Annotated[
+        float, Meta(ge=0, le=86_400, description="Seconds before the same control of the same target may change again.")
+    ] = 2.0
+    protect: Annotated[
+        list[str],
+        Meta(description="Programs never touched, besides pid 1, kernel threads, nicety and its ancestors, and pool masters."),
+    ] = field(default_factory=lambda: ["systemd*", "sshd*", "dbus-*", "login", "agetty", "Xorg", "gnome-shell"])
+    nice_floor: Annotated[Nice, Meta(description="Never set a nice below this.")] = 0
+
+
+class Config(Section, frozen=True):
+    """The whole file."""
+
+    daemon: Daemon = field(default_factory=Daemon)
+    store: Store = field(default_factory=Store)
+    models: Models = field(default_factory=Models)
+    pool_size: PoolSize = field(default_factory=PoolSize)
+    priority: Priority = field(default_factory=Priority)
+    placement: Placement = field(default_factory=Placement)
+    quarantine: Quarantine = field(default_factory=Quarantine)
+    guard: Guard = field(default_factory=Guard)
+    groups: dict[str, GroupRule] = field(default_factory=dict)
+    pools: dict[str, PoolConfig] = field(default_factory=dict)
+
+
+def parse(text: str, where: str = "configuration") -> Config:
+    """The configuration in `text` (TOML).
+
+    Raises ConfigError with a line for every problem: "FILE:LINE: section.key: cause; what to do".
+    """
+    try:
+        raw = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError; so are integers of 5,000 digits
+        raise ConfigError([f"{where}: not valid TOML: {error}"]) from None
+    problems: list[str] = []
+    faulty = set[tuple[str, ...]]()
+
+    def report(path: tuple[str, ...], cause: str) -> None:
+        faulty.add(path)
+        line = _line_of(text, path)
+        problems.append(f"{where}{f':{line}' if line else ''}: {'.'.join(path)}: {cause}")
+
+    config = msgspec.convert(_check(raw, Config, (), report, faulty), Config)
+    for path, cause, keys in _senseless(config):
+        section = path[:-1] if path[-1] in keys else path
+        if not any((*section, key) in faulty for key in keys):  # what is told of a key already stands in for its value
+            report(path, cause)
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def to_builtins(config: Config) -> dict[str, Any]:
+    """Plain dicts, for the session header of the decision log."""
+    result: dict[str, Any] = msgspec.to_builtins(config)
+    return result
+
+
+def from_builtins(data: dict[str, Any]) -> Config:
+    """The inverse of `to_builtins`."""
+    return msgspec.convert(data, Config)
+
+
+Report = Callable[[tuple[str, ...], str], None]
+"""Takes the path of a key and what is wrong with it."""
+
+
+def _check(
+    raw: dict[str, Any], cls: type[msgspec.Struct], path: tuple[str, ...], report: Report, meant: set[tuple[str, ...]]
+) -> dict[str, Any]:
+    """`raw` without its faulty keys, and without sections that lack a key which has no default; each fault is reported.
+
+    `meant` gets the keys that unknown ones were probably meant for.
+    """
+    hints = get_type_hints(cls, include_extras=True)
+    clean: dict[str, Any] = {}
+    for key, value in raw.items():
+        here = (*path, key)
+        if key not in hints:
+            close = difflib.get_close_matches(key, hints, n=1, cutoff=0.5)
+            hint = f'did you mean "{close[0]}"?' if close else f"known keys: {', '.join(sorted(hints))}"
+            report(here, f"unknown key; {hint}")
+            meant.update((*path, name) for name in close)
+            continue
+        hint_type = hints[key]
+        table, named = _table_of(hint_type)
+        if table is not None:
+            if not isinstance(value, dict):
+                report(here, f"must be a table, e.g. [{'.'.join(here)}]")
+            elif named:
+                entries = {}
+                for name, entry in value.items():
+                    if not isinstance(entry, dict):
+                        report((*here, name), f"must be a table, [{'.'.join(here)}.{name}]")
+                    elif not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name):
+                        report((*here, name), "a name has 1 to 64 letters, digits, '_', '-' or '.'")
+                    else:
+                        checked = _check(entry, table, (*here, name), report, meant)
+                        if all(key in checked for key in table.__struct_fields__ if _required(table, key)):
+                            entries[name] = checked
+                clean[key] = entries
+            else:
+                clean[key] = _check(value, table, here, report, meant)
+            continue
+        if isinstance(value, float) and not math.isfinite(value):
+            report(here, f"{value} is not a finite number")
+            continue
+        try:
+            msgspec.convert(value, hint_type)
+        except msgspec.ValidationError as error:
+            allowed = ", ".join(f'"{choice}"' for choice in _choices(hint_type))
+            report(here, _in_words(str(error)) + (f"; one of {allowed}" if allowed else ""))
+            continue
+        if any("\0" in text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)):
+            report(here, "holds a NUL character, which no path or argument can")
+            continue
+        clean[key] = value
+    for name in cls.__struct_fields__:
+        if name in hints and name not in raw and _required(cls, name):
+            report((*path, name), "missing; this key has no default")
+    return clean
+
+
+_WORDS = {
+    "bool": "true or false",
+    "str": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "array": "a list",
+    "object": "a table",
+}
+
+
+def _in_words(message: str) -> str:
+    """What msgspec says of a value, in the words of docs/configuration.md.
+
+    >>> _in_words("Expected `int | null`, got `str`")
+    'must be a whole number, not text'
+    """
+
+    def words(match: re.Match[str]) -> str:
+        return " or ".join(_WORDS.get(name, name) for name in match[1].split(" | ") if name != "null")
+
+    text = re.sub(r" - at `\$\[(\d+)\]`", lambda match: f" (number {int(match[1]) + 1} of the list)", message)
+    text = re.sub(r"^Invalid enum value '(.*)'", r'"\1" is no value of it', text)
+    return re.sub(r"`([a-z |]+)`", words, text).replace("Expected ", "must be ", 1).replace(", got ", ", not ", 1)
+
+
+def _required(cls: type[msgspec.Struct], name: str) -> bool:
+    info = next(f for f in msgspec.structs.fields(cls) if f.name == name)
+    return info.required
+
+
+def _table_of(hint: Any) -> tuple[type[msgspec.Struct] | None, bool]:
+    """(section class, is it a table of named sections) behind a type hint, (None, False) for a plain value."""
+    if get_origin(hint) is Annotated:
+        hint = get_args(hint)[0]
+    if get_origin(hint) is dict:
+        return get_args(hint)[1], True
+    for part in (hint, *get_args(hint)):
+        if isinstance(part, type) and issubclass(part, msgspec.Struct):
+            return part, False
+    return None, False
+
+
+def _choices(hint: Any) -> tuple[Any, ...]:
+    """The values of an enumeration or Literal behind a type hint, () for any other."""
+    if get_origin(hint) is Annotated:
+        hint = get_args(hint)[0]
+    return tuple(Latency) if Latency in (hint, *get_args(hint)) else get_args(hint) if get_origin(hint) is Literal else ()
+
+
+def _line_of(text: str, path: tuple[str, ...]) -> int | None:
+    """Line of the key `path`, else of its nearest table; None if neither is found. tomllib keeps no positions."""
+    section: tuple[str, ...] = ()
+    best = None
+    for number, line in enumerate(text.splitlines(), 1):
+        header = re.match(r"\s*\[\[?\s*([^\]]+?)\s*\]", line)
+        if header:
+            section = tuple(part.strip().strip("\"'") for part in header[1].split("."))
+            if section == path[: len(section)]:
+                best = number
+            if section == path:
+                return number
+            continue
+        key = re.match(r"\s*([A-Za-z0-9_.\"'-]+)\s*=", line)
+        if key and (*section, *(part.strip("\"'") for part in key[1].split("."))) == path:
+            return number
+    return best
+
+
+Senseless = tuple[tuple[str, ...], str, tuple[str, ...]]
+"""Path of what does not fit, the cause, and the keys of its section that this rests on."""
+
+
+def _senseless(config: Config) -> Iterator[Senseless]:
+    """What no single key can tell."""
+    meaningless = []
+    for word in config.daemon.act_on:
+        try:
+            resolve((word,), config.pools, config.groups, ())
+        except ScopeError as error:
+            meaningless.append(str(error))
+    if meaningless:
+        cause = f"{'; '.join(meaningless)}; a section [groups.NAME] gives a group a name"
+        yield ("daemon", "act_on"), cause, ("act_on",)
+    for section, level in (("pool_size", config.pool_size.quantile), ("priority", config.priority.quantile)):
+        if level not in QUANTILES:
+            cause = f"{level} is not a level that models forecast; choose one of {QUANTILES}"
+            yield (section, "quantile"), cause, ("quantile",)
+    for name, pool in config.pools.items():
+        yield from _senseless_pool(("pools", name), pool)
+    for name in sorted(config.groups.keys() & config.pools.keys()):
+        yield ("groups", name), "a pool has this name already; names are shared, choose another", ()
+    for name, rule in config.groups.items():
+        if not (rule.program or rule.unit or rule.cgroup or rule.uid is not None):
+            yield ("groups", name), "matches nothing: give program, unit, cgroup or uid", ("program", "unit", "cgroup", "uid")
+
+
+def _senseless_pool(path: tuple[str, ...], pool: PoolConfig) -> Iterator[Senseless]:
+    """The same of a pool."""
+    if pool.minimum > pool.maximum:
+        yield (*path, "minimum"), f"{pool.minimum} is more than maximum = {pool.maximum}", ("minimum", "maximum")
+    if pool.initial is not None and not pool.minimum <= pool.initial <= pool.maximum:
+        cause = f"{pool.initial} is outside of minimum = {pool.minimum} and maximum = {pool.maximum}"
+        yield (*path, "initial"), cause, ("initial", "minimum", "maximum")
+    if pool.kind in MASTERS and not pool.pidfile and pool.pid is None:
+        yield path, MASTERS[pool.kind], ("kind", "pidfile", "pid")
+    if pool.kind == "uwsgi" and not (pool.stats and pool.fifo.startswith("/")):
+        cause = 'a uwsgi pool needs stats = "HOST:PORT" or "/PATH", and fifo = "/PATH" (uWSGI\'s stats and master-fifo)'
+        yield path, cause, ("kind", "stats", "fifo")
+    if pool.kind == "celery" and not re.match(r"\$[A-Za-z_]\w*$|[a-z][a-z0-9+.-]*://", pool.broker):
+        cause = 'give a URL, "redis://HOST:PORT/DB", or an environment variable, "$NAME"'
+        yield (*path, "broker"), cause, ("kind", "broker")
+    if pool.kind != "command" and pool.minimum < 1:
+        cause = f"a pool of kind {pool.kind} keeps at least one worker: give 1 or more"
+        yield (*path, "minimum"), cause, ("kind", "minimum")
+    for key, kinds in KINDS_OF.items():
+        if pool.kind not in kinds and getattr(pool, key) != getattr(PoolConfig(kind=pool.kind), key):
+            yield (*path, key), f"only pools of kind {' or '.join(kinds)} have this key: leave it out", ("kind", key)
+    if pool.kind == "command" and not pool.command:
+        yield path, 'a command pool needs what to run: give command = ["program", "argument"]', ("kind", "command")
+    if pool.queue is not None and sum(map(bool, (pool.queue.files, pool.queue.command, pool.queue.redis_list))) != 1:
+        yield (*path, "queue"), "give exactly one of files, command, redis_list", ("files", "command", "redis_list")
+
+
+MASTERS: Mapping[str, str] = MappingProxyType(
+    {
+        "gunicorn": 'a gunicorn pool needs its master: give pidfile = "..." (gunicorn --pid FILE) or pid = N',
+        "uwsgi": 'a uwsgi pool needs its master: give pidfile = "..." (uWSGI\'s pidfile) or pid = N',
+        "celery": 'a celery pool needs its main process: give pidfile = "..." (celery worker --pidfile FILE) or pid = N',
+    }
+)
+"""What to say of a pool without its main process."""

@@ -1,0 +1,457 @@
+"""The only place that refuses: limits, budget, cool-down, back-off, and what must never be touched. Pure: knows no policy.
+
+Restores pass all but a pause, hands off and a back-off: giving back is allowed. Flags change nothing: only a pause stops them.
+A worker that is busy is not recycled before its deadline.
+A refusal that stands, the same no to the same proposal, is said once and not again each tick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+import msgspec
+
+from ...models.records import Latency, ProcId
+from ..cgroup_paths import ancestors
+from ..config.sections import Config
+from ..decision import (
+    Control,
+    Decision,
+    Digest,
+    Flag,
+    Group,
+    Member,
+    Pool,
+    Recycle,
+    Refusal,
+    ResizePool,
+    Restore,
+    Set,
+    Status,
+    Tick,
+    encode,
+)
+from ..fences import Limits
+from .policies.mechanisms import Descent
+from .policies.policy import Memory, Result, knob
+
+FIRST_BACKOFF, LONGEST_BACKOFF = 2.0, 300.0
+"""Seconds until something that failed may be tried again: the first time, and at most; it doubles in between."""
+
+RECYCLING_SECONDS = 60.0
+"""A recycled worker that is still there after so long does not hold up the others any more."""
+
+KERNEL_PIDS = (1, 2)
+"""init and kthreadd, whatever the observer says."""
+
+POLICIES = (0, 3, 5)
+"""SCHED_OTHER, SCHED_BATCH, SCHED_IDLE: real-time classes can take the machine."""
+
+WEIGHTS = {Control.CPU_SHARES: (2, 262_144), Control.CPU_WEIGHT: (1, 10_000), Control.CPU_IDLE: (0, 1)}
+LEAST_CPU = 100
+"""Thousandths of a core that a fence leaves at least: with less, a lock would be held ten times as long and more."""
+
+SLICES = (100_000, 100_000_000)
+"""Limits of the kernel; slices in ns."""
+
+RENICES = frozenset({Control.NICE, Control.POLICY, Control.AUTOGROUP})
+"""Controls that cannot be put back without CAP_SYS_NICE."""
+
+
+CHANGES = (Set, ResizePool, Recycle)
+"""What waits while nicety itself lacks something. What goes back, and what is only said, does not."""
+
+
+class Backoff(Memory):
+    """What failed last."""
+
+    failures: int
+    until: int  # ns
+
+
+class GuardMemory(Memory):
+    """What the guard remembers. Keys are knobs, see `policies.policy.knob`."""
+
+    session: str = ""
+    changed: dict[str, int] = msgspec.field(default_factory=dict)  # ns of the last Set, while it is cooling down
+    backoff: dict[str, Backoff] = msgspec.field(default_factory=dict)
+    hands_off: list[str] = msgspec.field(default_factory=list)  # knobs or targets that others changed in this session, sorted
+    standing: dict[str, str] = msgspec.field(default_factory=dict)  # refusals that need not be repeated
+    recycles: dict[str, list[int]] = msgspec.field(default_factory=dict)  # pool -> ns of recycles in the last hour
+    recycling: dict[str, tuple[ProcId, int]] = msgspec.field(default_factory=dict)  # pool -> worker on its way out, since ns
+    blocked: Backoff | None = None  # nicety itself lacked something: nothing new until then, whatever it is of
+    busy: dict[str, int] = msgspec.field(default_factory=dict)  # recycles that wait for a busy worker -> ns of the first wish
+
+
+class _Reach:
+    """Whom a change of a whole session or cgroup takes along: of each the first that was added."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[int, ProcId] = {}
+        self._cgroups: dict[str, ProcId] = {}
+
+    def add(self, member: Member) -> None:
+        """One more that could be taken along."""
+        self._sessions.setdefault(member.session, member.id)
+        for path in ancestors(member.cgroup):
+            self._cgroups.setdefault(path, member.id)
+
+    def taken(self, session: int | None, cgroup: str) -> ProcId | None:
+        """Who is in this session, or, if it is None, in this cgroup or below it."""
+        return self._cgroups.get(cgroup) if session is None else self._sessions.get(session)
+
+
+@dataclass(slots=True)
+class _Wide:
+    """Who must not be taken along by what changes whole sessions and cgroups."""
+
+    home: _Reach  # nicety itself
+    leaders: frozenset[int]  # pids of protected processes that are in no pool
+    protected: _Reach  # protected processes whose group has a class, but for those of pools
+    sheltered: _Reach  # programs of guard.protect
+
+
+@dataclass(slots=True)
+class _Turn:
+    """What one tick's proposals are judged against."""
+
+    tick: Tick
+    members: dict[ProcId, tuple[Group, Member]]
+    workers: dict[ProcId, str]  # worker -> pool
+    protected: frozenset[ProcId]
+    turned: set[str] = field(default_factory=set)  # knobs that an admitted decision of this tick turns
+    changes: int = 0
+    named: dict[str, bool] = field(default_factory=dict)  # group -> whether guard.protect names its program, as far as asked
+    wide: _Wide | None = None  # made for the first decision that needs it
+    descent: Descent | None = None  # likewise
+
+
+class Guard:
+    """Judges proposals, one tick after the other."""
+
+    def __init__(self, config: Config, session: str, memory: GuardMemory, online: Collection[int] = ()) -> None:
+        """`online`: numbers of the CPUs, which may have holes (SMT switched off); (): they count up from 0."""
+        self._config = config
+        self._online = frozenset(online)
+        self.memory = memory
+        if memory.session != session:  # hands off holds until the session ends
+            memory.session, memory.hands_off = session, []
+
+    def review(
+        self, tick: Tick, proposals: Iterable[Decision], waiting: Collection[str] = ()
+    ) -> tuple[list[Decision], list[Refusal]]:
+        """(what is admitted, what is refused and was not so already), both in the order of the proposals.
+
+        `waiting`: "POLICY KNOB" of each wish that is left for a later tick: what was said to it stands until then.
+        """
+        admitted, refused = list[Decision](), list[Refusal]()
+        standing = {name: said for name, said in self.memory.standing.items() if name in waiting}
+        turn: _Turn | None = None
+        self._expire(tick)
+        for decision in proposals:
+            turn = turn or _turn(tick)
+            no = self._judge(turn, decision)
+            if no is None:
+                self._admit(turn, decision)
+                admitted.append(decision)
+                continue
+            rule, text = no
+            name, said = f"{decision.policy} {_key(decision)}", f"{rule} {encode(decision.action).decode()}"
+            if self.memory.standing.get(name) != said:
+                refused.append(Refusal(decision, rule, text))
+            standing[name] = said
+        self.memory.standing = standing
+        return admitted, refused
+
+    def forget(self, pools: Collection[str]) -> None:
+        """What was observed is to be carried out now: no change is cooling down, and nothing was recycled in these pools."""
+        memory = self.memory
+        memory.changed, memory.standing = {}, {}
+        for pool in pools:
+            memory.recycles.pop(pool, None)
+            memory.recycling.pop(pool, None)
+
+    def learn(self, result: Result) -> None:
+        """An outcome: back off from what failed, and from everything while nicety itself lacks something; keep hands off what
+        somebody else changed, forget what is gone.
+
+        A pool's size is not among that: its adapter says for how long somebody's choice is fresh, by `trouble`, and when it takes
+        requests again.
+        """
+        memory = self.memory
+        key = result.target if result.action is None else knob(result.action, result.target)
+        size = isinstance(result.action, ResizePool) or (result.action is None and result.target.startswith("pool "))
+        if result.status is Status.FOREIGN and key not in memory.hands_off and not size:
+            memory.hands_off = sorted([*memory.hands_off, key])
+        if result.status is Status.BLOCKED:
+            if memory.blocked is None or result.at >= memory.blocked.until:  # those of one tick count as one
+                memory.blocked = _longer(memory.blocked, result.at)
+            return
+        if result.done and isinstance(result.action, CHANGES):
+            memory.blocked = None
+        if result.failed:
+            memory.backoff[key] = _longer(memory.backoff.get(key), result.at)
+            return
+        memory.backoff.pop(key, None)
+        if result.status is Status.VANISHED:
+            memory.changed.pop(key, None)
+
+    def _expire(self, tick: Tick) -> None:
+        memory, cooldown = self.memory, self._config.guard.cooldown * 1e9
+        memory.changed = {key: at for key, at in memory.changed.items() if tick.at - at < cooldown}
+        forgotten = LONGEST_BACKOFF * 1e9
+        memory.backoff = {key: entry for key, entry in memory.backoff.items() if tick.at - entry.until < forgotten}
+        if memory.blocked is not None and tick.at - memory.blocked.until >= forgotten:
+            memory.blocked = None
+        hour = {pool: [at for at in times if tick.at - at < 3600e9] for pool, times in memory.recycles.items()}
+        memory.recycles = {pool: times for pool, times in hour.items() if times}
+        if memory.recycling or memory.busy:
+            there = {worker.id for pool in tick.pools for worker in pool.workers}
+            names = {f"recycle {id_.pid}.{id_.start_ticks}" for id_ in there}
+            memory.busy = {key: at for key, at in memory.busy.items() if key in names}
+            memory.recycling = {
+                pool: (worker, at)
+                for pool, (worker, at) in memory.recycling.items()
+                if worker in there and tick.at - at < RECYCLING_SECONDS * 1e9
+            }
+
+    def _admit(self, turn: _Turn, decision: Decision) -> None:
+        action = decision.action
+        turn.turned.add(_key(decision))
+        if isinstance(action, Set | ResizePool | Recycle):
+            turn.changes += 1
+        if isinstance(action, Set):
+            self.memory.changed[_key(decision)] = turn.tick.at
+        if isinstance(action, Recycle):
+            self.memory.recycles.setdefault(action.pool, []).append(turn.tick.at)
+            self.memory.recycling[action.pool] = (action.worker, turn.tick.at)
+
+    def _judge(self, turn: _Turn, decision: Decision) -> tuple[str, str] | None:
+        """(rule, sentence) of the no, None for a yes. The order is from what never changes to what may be over in a moment."""
+        tick, action, key = turn.tick, decision.action, _key(decision)
+        if tick.paused:
+            return "paused", "nicety is paused: nothing is changed until it is resumed."
+        if isinstance(action, Flag | Digest):
+            return None
+        if decision.target in self.memory.hands_off or key in self.memory.hands_off:
+            return "hands off", f"Somebody else changed {decision.target}: it is left alone until the next start or reload."
+        if not isinstance(action, Restore):
+            no = self._never(turn, decision) or self._limits(turn, decision)
+            if no is not None:
+                return no
+        if key in turn.turned:
+            return (
+                "one change",
+                f"{decision.target} is changed by another decision of this tick already: never back and forth in one.",
+            )
+        backoff = self.memory.backoff.get(key)
+        if backoff is not None and tick.at < backoff.until:
+            wait = (backoff.until - tick.at) / 1e9
+            return "cool-down", f"It failed {backoff.failures} times: next try in {wait:.0f} s."
+        if isinstance(action, Restore):
+            return None
+        blocked = self.memory.blocked
+        if blocked is not None and tick.at < blocked.until:
+            wait = (blocked.until - tick.at) / 1e9
+            return "blocked", f"Nothing can be recorded or looked at: the ledger, descriptors or memory. Next try in {wait:.0f} s."
+        if isinstance(action, Set) and key in self.memory.changed:
+            return "cool-down", f"{decision.target} was changed less than {self._config.guard.cooldown:g} s ago."
+        if turn.changes >= self._config.guard.changes_per_tick:
+            return "budget", f"{turn.changes} changes in this tick already, guard.changes_per_tick allows no more."
+        return None
+
+    def _never(self, turn: _Turn, decision: Decision) -> tuple[str, str] | None:
+        """Processes that are never touched, by themselves or with the session or cgroup they are in."""
+        action = decision.action
+        process = action.worker if isinstance(action, Recycle) else action.process if isinstance(action, Set) else None
+        wide = isinstance(action, Set) and action.control is Control.AUTOGROUP
+        if process is not None:
+            if process not in turn.members and process not in turn.workers:
+                return "never touch", f"Process {process.pid} is in no group with a class and in no pool: hands off."
+            if not wide and self._is_protected(turn, process):
+                return "never touch", f"Process {process.pid} is protected (guard.protect, pool master, init or nicety itself)."
+        if not isinstance(action, Set) or (process is not None and not wide):
+            return None
+        session = turn.members[process][1].session if process is not None and process in turn.members else None
+        if wide and session is None:
+            return "never touch", "Its session is not known, so nobody knows whom it would take along."
+        reach = turn.wide = turn.wide or self._wide(turn)
+        if reach.home.taken(session, action.cgroup) is not None:
+            return "never touch", "It would take nicety itself along."
+        if session in reach.leaders:
+            return "never touch", f"Session {session} is led by a protected process: its shell, or who started nicety."
+        taken = reach.protected.taken(session, action.cgroup)
+        if taken is not None:
+            return "never touch", f"It would take protected process {taken.pid} along."
+        taken = reach.sheltered.taken(session, action.cgroup)
+        if taken is not None:
+            return "never touch", f"It would take process {taken.pid} along, which guard.protect names."
+        return None
+
+    def _wide(self, turn: _Turn) -> _Wide:
+        """A master may be demoted together with all of its pool, for then nobody in it overtakes anybody."""
+        tick = turn.tick
+        home, protected, sheltered = _Reach(), _Reach(), _Reach()
+        if tick.home is not None:
+            home.add(tick.home)
+        pools = {pool.name for pool in tick.pools}
+        pooled = set[ProcId]()
+        for id_, (group, member) in turn.members.items():
+            if group.name in pools:
+                pooled.add(id_)
+            elif self._is_protected(turn, id_):
+                protected.add(member)
+        for member in tick.sheltered:
+            sheltered.add(member)
+        return _Wide(home, frozenset(id_.pid for id_ in turn.protected - pooled), protected, sheltered)
+
+    def _is_protected(self, turn: _Turn, process: ProcId) -> bool:
+        if process in turn.protected or process.pid in KERNEL_PIDS:
+            return True
+        entry = turn.members.get(process)
+        if entry is None:
+            return False
+        name = entry[0].name
+        if name not in turn.named:
+            program = name.removeprefix("program ") if name.startswith("program ") else ""
+            patterns = self._config.guard.protect
+            turn.named[name] = bool(program) and any(fnmatchcase(program, pattern) for pattern in patterns)
+        return turn.named[name]
+
+    def _limits(self, turn: _Turn, decision: Decision) -> tuple[str, str] | None:
+        action = decision.action
+        if isinstance(action, ResizePool):
+            return self._pool_limits(turn, action)
+        if isinstance(action, Recycle):
+            return self._recycle_limits(turn, action)
+        if isinstance(action, Set):
+            return self._value_limits(turn, action)
+        return None
+
+    def _pool_limits(self, turn: _Turn, action: ResizePool) -> tuple[str, str] | None:
+        pool = next((pool for pool in turn.tick.pools if pool.name == action.pool), None)
+        if pool is None:
+            return "limits", f"There is no pool {action.pool}."
+        if not pool.minimum <= action.size <= pool.maximum:
+            return "limits", f"{action.size} workers are not within {pool.minimum} and {pool.maximum}."
+        if pool.trouble:
+            return "trouble", f"The pool cannot be resized now: {pool.trouble}."
+        return None
+
+    def _recycle_limits(self, turn: _Turn, action: Recycle) -> tuple[str, str] | None:
+        pool = next((pool for pool in turn.tick.pools if pool.name == action.pool), None)
+        if pool is None or turn.workers.get(action.worker) != action.pool:
+            return "limits", f"Process {action.worker.pid} is no worker of pool {action.pool}."
+        if pool.trouble:
+            return "trouble", f"The pool cannot replace a worker now: {pool.trouble}."
+        if action.pool in self.memory.recycling:
+            return (
+                "budget",
+                f"Worker {self.memory.recycling[action.pool][0].pid} of {action.pool} is being recycled: one at a time.",
+            )
+        most = self._config.quarantine.recycles_per_hour
+        if len(self.memory.recycles.get(action.pool, ())) >= most:
+            return "budget", f"{most} workers of {action.pool} were recycled within an hour (quarantine.recycles_per_hour)."
+        if self._must_wait(turn, pool, action):
+            deadline = self._config.quarantine.busy_deadline
+            return "busy", f"Worker {action.worker.pid} is busy: it is drained when it is idle, after {deadline:g} s in any case."
+        return None
+
+    def _must_wait(self, turn: _Turn, pool: Pool, action: Recycle) -> bool:
+        """Whether it may be in the middle of its work and its deadline has not come. Who cannot say whether it is busy may be."""
+        worker = next(worker for worker in pool.workers if worker.id == action.worker)
+        first = self.memory.busy.setdefault(knob(action, ""), turn.tick.at)
+        return worker.busy != 0 and turn.tick.at - first < self._config.quarantine.busy_deadline * 1e9
+
+    def _value_limits(self, turn: _Turn, action: Set) -> tuple[str, str] | None:
+        control, value, machine = action.control, action.value, turn.tick.machine
+        if control in RENICES and not machine.may_renice:
+            return "no undo", "Without CAP_SYS_NICE a raised nice could never be lowered again; run as root or grant it."
+        if control is Control.FENCE:
+            return self._fence_limits(turn, action)
+        if control is Control.AFFINITY:
+            online = self._online or frozenset(range(machine.cpus))
+            if not isinstance(value, tuple) or not value or not online.issuperset(value):
+                return "limits", f"CPUs {value} are not a part of {sorted(online)}."
+            if len(set(value)) >= len(online):
+                return "last cpu", "It would leave no CPU to the rest of the system."
+            return None
+        if not isinstance(value, int):
+            return "limits", f"{control} takes one number."
+        if control in WEIGHTS:
+            low, high = WEIGHTS[control]
+            if not action.cgroup.startswith("/") or action.cgroup == "/":
+                return "limits", "The root cgroup has no weight."
+            return None if low <= value <= high else ("limits", f"{control} {value} is not within {low} and {high}.")
+        if control is Control.SLICE:
+            low, high = SLICES
+            return None if low <= value <= high else ("limits", f"A slice of {value} ns is not within {low} and {high}.")
+        if control is Control.POLICY:
+            return None if value in POLICIES else ("limits", f"Scheduling policy {value} is not one of {POLICIES}.")
+        if control not in (Control.NICE, Control.AUTOGROUP):
+            return "limits", f"{control} is not set by itself."
+        floor, pool_nice = self._config.guard.nice_floor, self._config.priority.pool_nice
+        if not floor <= value <= 19:
+            return "limits", f"nice {value} is not within guard.nice_floor = {floor} and 19."
+        if action.process in turn.workers and value > pool_nice:
+            return "limits", f"nice {value} is more than priority.pool_nice = {pool_nice}: workers share locks."
+        return None
+
+    def _fence_limits(self, turn: _Turn, action: Set) -> tuple[str, str] | None:
+        value = action.value
+        if not isinstance(value, tuple) or len(value) != len(Limits._fields) or min(value) < 0 or not any(value):
+            return "limits", f"{value} are no limits of a fence."
+        limits = Limits(*value)
+        if limits.weighs_only:
+            return self._weight_limits(turn, action, limits.weight)
+        if action.process not in turn.workers:
+            return "limits", "Only a worker of a pool is fenced in by limits."
+        if 0 < limits.cpu < LEAST_CPU:
+            return "limits", f"{limits.cpu / 1000:g} cores are too few: a worker shares locks, and must be able to give them back."
+        low, high = WEIGHTS[Control.CPU_WEIGHT]
+        if limits.weight and not low <= limits.weight <= high:
+            return "limits", f"weight {limits.weight} is not within {low} and {high}."
+        return None
+
+    def _weight_limits(self, turn: _Turn, action: Set, weight: int) -> tuple[str, str] | None:
+        """Of a fence that takes nothing but weight: anybody may be in it but who is protected, for whatever reason, and workers."""
+        assert action.process is not None, "it is in a group, or in a pool"
+        low, high = WEIGHTS[Control.CPU_WEIGHT]
+        if not low <= weight <= high:
+            return "limits", f"weight {weight} is not within {low} and {high}."
+        if action.process in turn.workers:
+            return "limits", "Workers share locks: none is given less weight than its siblings."
+        tick = turn.tick
+        apart = {each.id: each for each in (*tick.sheltered, *((tick.home,) if tick.home is not None else ()))}
+        if turn.descent is None:
+            known = apart | {id_: member for id_, (_, member) in turn.members.items()}
+            turn.descent = Descent(known.values())
+        for member in turn.descent.below(action.process):
+            entry = turn.members.get(member.id)
+            latency = entry is not None and entry[0].latency is Latency.LATENCY
+            if latency or member.id in apart or member.id in turn.workers or self._is_protected(turn, member.id):
+                what = "latency-sensitive" if latency else "protected"
+                return "never touch", f"It would take {what} process {member.id.pid} along, which descends from it."
+        return None
+
+
+def _longer(before: Backoff | None, at: int) -> Backoff:
+    """The next pause, from `at` on: twice as long as the one before."""
+    failures = 1 if before is None else before.failures + 1
+    seconds = min(FIRST_BACKOFF * 2.0 ** min(failures - 1, 20), LONGEST_BACKOFF)
+    return Backoff(failures, at + round(seconds * 1e9))
+
+
+def _turn(tick: Tick) -> _Turn:
+    return _Turn(
+        tick=tick,
+        members={member.id: (group, member) for group in tick.groups for member in group.members},
+        workers={worker.id: pool.name for pool in tick.pools for worker in pool.workers},
+        protected=frozenset(tick.protected),
+    )
+
+
+def _key(decision: Decision) -> str:
+    return knob(decision.action, decision.target)

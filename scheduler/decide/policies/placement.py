@@ -1,0 +1,342 @@
+"""Places latency and batch groups on CPUs by what these share and by predicted demand, where that pays. Pure: knows no knob's file.
+
+Weights alone protect as well on a machine whose CPUs share nothing but a cache (measured on two CPUs: one CPU each halves the
+batch, and p99 is worse than with the right weight). So nothing is confined unless the machine has SMT siblings, several last-level
+caches or several nodes; the demand of batch fits into what it is left; and the expected gain is worth it. What turns out to cost
+batch work is taken back. Which CPUs: `assignment.py`. Why it is off by default: docs/decisions/0006-placement.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import fmean
+
+import msgspec
+
+from ....models.records import Latency, ProcId
+from ...config.sections import Config
+from ...decision import Control, Decision, Note, Restore, Set, Tick, Topology, Why, cpu_list
+from ...scope import policy
+from .assignment import AWAY, SHARED, SPLIT, Layout, Objective, Plan, Request, layout_of, solve
+from .policy import Figures, Gone, Memory, Outlook, Result, Standing, figures, horizon_for
+
+STICKY_SECONDS = 15.0
+"""How long a smaller demand must last before it counts: moving processes costs caches."""
+
+LATENCY_DEMAND, BATCH_DEMAND = 0.01, 0.05
+"""Cores of demand below which a group is not placed: it disturbs nobody, and moving it costs more than it could gain."""
+
+WORTH, WORTH_SHARE = 0.1, 0.1
+"""Gain from which groups are confined: so many cores, and such a part of the latency demand. Half of it keeps them confined."""
+
+KERNEL_STAYS = 0.5
+"""Part of the time that the kernel by itself keeps a group in one cache and node. A guess, on the side of confining less."""
+
+LOSS, LOSS_SHARE = 0.05, 0.03
+"""Cores of batch work that waits beside idle CPUs, in all and as a part of the batch demand, more than before: it did not pay."""
+
+HURT = 1.25
+"""Neither did it if latency groups wait so many times as long as before."""
+
+GIVEN_UP_SECONDS = 600.0
+"""How long nothing is confined after it did not pay."""
+
+
+class Confined(Memory):
+    """A process that is confined."""
+
+    process: ProcId
+    group: str
+    cpus: tuple[int, ...]
+
+
+class Look(Memory):
+    """What is watched to see whether confining pays, at a tick."""
+
+    at: int
+    loss: float  # cores of batch work that waited although CPUs were idle
+    wait: float  # run-queue wait of the latency groups per demand
+
+
+class PlacementMemory(Memory):
+    """What the policy remembers."""
+
+    peaks: dict[str, list[tuple[int, float]]] = msgspec.field(default_factory=dict)  # demand by group, values falling
+    groups: dict[str, tuple[int, ...]] = msgspec.field(default_factory=dict)  # CPUs of the plan in force
+    kept: tuple[int, ...] | None = None  # CPUs that the plan keeps from batch; None: no plan is in force
+    changed: int = 0  # ns, when the plan last changed
+    looks: list[Look] = msgspec.field(default_factory=list)  # of the last `priority.effect_after` seconds
+    before: Look | None = None  # means of it before anything was confined
+    until: int = 0  # ns until which nothing is confined, because it did not pay
+    confined: dict[str, Confined] = msgspec.field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What this tick's plan comes to."""
+
+    groups: dict[str, tuple[int, ...]]
+    kept: tuple[int, ...] | None
+    figures: Figures
+    reason: str  # why there is no plan, "" if there is one
+
+
+class Placement:
+    """The policy."""
+
+    name = "placement"
+
+    def __init__(self, config: Config, memory: PlacementMemory, topology: Topology = Topology()) -> None:  # noqa: B008  # a constant
+        self._config = config.placement
+        self._quantile = config.priority.quantile
+        self._interval = config.daemon.interval
+        self._window = round(config.priority.effect_after * 1e9)
+        self._normal = tuple(cpu for cpu in topology.online if cpu not in topology.isolated)
+        self._layout = _layout(config, topology)
+        self.memory = memory
+        self._wished: dict[str, Confined] = {}  # of this tick, by target
+        self._next: _Wanted | None = None
+
+    def propose(self, tick: Tick) -> list[Decision]:
+        """Affinities for the groups that are placed, or their return."""
+        memory = self.memory
+        if self._layout is None and not memory.confined:
+            return []
+        self._look(tick)
+        wanted = self._wanted(tick)
+        protected = frozenset(tick.protected)
+        wishes: dict[str, Confined] = {}
+        for group in tick.groups:
+            cpus = wanted.groups.get(group.name)
+            for member in group.members if cpus else ():
+                if cpus and member.id not in protected:
+                    wishes[f"group {group.name} pid {member.id.pid}"] = Confined(member.id, group.name, cpus)
+        self._next = wanted
+        self._wished = {target: wish for target, wish in wishes.items() if memory.confined.get(target) != wish}
+        if not wishes:
+            self._end()
+        return self._returns(tick, wishes, wanted) + [self._confine(target, wish, wanted) for target, wish in self._wished.items()]
+
+    def notes(self, _tick: Tick, /) -> list[Note]:
+        """Nothing: all that it has to say is in its decisions."""
+        return []
+
+    def skip(self) -> None:
+        """What was watched before a hole says nothing about what comes after it."""
+        self.memory.looks = []
+
+    def admit(self, decision: Decision) -> None:
+        """The confinement is in force from now on; a return counts when its outcome is there."""
+        memory, wanted = self.memory, self._next
+        if isinstance(decision.action, Set):
+            memory.confined[decision.target] = self._wished[decision.target]
+        if wanted is None or wanted.kept is None:
+            return
+        if memory.kept is None and memory.looks:
+            memory.before = _mean(memory.looks)
+        if (memory.groups, memory.kept) != (wanted.groups, wanted.kept):
+            memory.groups, memory.kept = wanted.groups, wanted.kept
+            memory.changed = memory.looks[-1].at if memory.looks else memory.changed
+
+    def learn(self, result: Result) -> None:
+        """Drops what is not, or not any more, in force."""
+        action = result.action
+        if isinstance(action, Set | Restore) and action.control is not Control.AFFINITY:
+            return
+        if not (isinstance(action, Set) and result.done) and not (isinstance(action, Restore) and result.failed):
+            self.memory.confined.pop(result.target, None)
+
+    def standing(self) -> list[Standing]:
+        """Processes that are confined."""
+        return [self._standing(confined) for _, confined in sorted(self.memory.confined.items())]
+
+    def forget(self, gone: Gone) -> None:
+        """They are confined anew, if the plan still says so."""
+        memory = self.memory
+        memory.confined = {target: confined for target, confined in memory.confined.items() if not gone(self._standing(confined))}
+
+    def _standing(self, confined: Confined) -> Standing:
+        return Standing(frozenset({policy(self.name), confined.group}), Restore(Control.AFFINITY, confined.process, ""))
+
+    # --- does it pay -----------------------------------------------------------------------------------------------------------
+
+    def _look(self, tick: Tick) -> None:
+        """Notes what this tick shows, and gives up if confining turned out to cost what it should not."""
+        memory, machine = self.memory, tick.machine
+        latency = [group for group in tick.groups if group.latency is Latency.LATENCY]
+        batch = [group for group in tick.groups if group.latency is Latency.BATCH]
+        loss = min(sum(group.wait for group in batch), max(0.0, machine.cpus - machine.busy))
+        wanted = sum(group.cpu + group.wait for group in latency)
+        memory.looks.append(Look(tick.at, loss, sum(group.wait for group in latency) / wanted if wanted >= LATENCY_DEMAND else 0.0))
+        while memory.looks[0].at <= tick.at - self._window:
+            memory.looks.pop(0)
+        if memory.kept is None or memory.before is None or tick.at - memory.changed < 2 * self._window:
+            return
+        now, before = _mean(memory.looks), memory.before
+        allowed = max(LOSS, LOSS_SHARE * sum(group.demand for group in batch))
+        if now.loss > before.loss + allowed or now.wait > HURT * before.wait + 0.01:
+            memory.until = tick.at + round(GIVEN_UP_SECONDS * 1e9)
+
+    def _end(self) -> None:
+        memory = self.memory
+        memory.groups, memory.kept, memory.before = {}, None, None
+
+    # --- what is wanted --------------------------------------------------------------------------------------------------------
+
+    def _wanted(self, tick: Tick) -> _Wanted:
+        """The plan for the demand that is to be expected, or why there is none."""
+        memory, layout = self.memory, self._layout
+        if layout is None or not self._config.enabled:
+            memory.peaks = {}
+            return _Wanted({}, None, {}, "placement does not pay on this machine, or is disabled")
+        demand = self._expected(tick)
+        classes = {group.name: group.latency is Latency.LATENCY for group in tick.groups}
+        latency = sum(value for name, value in demand.items() if classes[name]) * (1 + self._config.slack)
+        batch = sum(value for name, value in demand.items() if not classes[name])
+        cpus = sum(map(len, layout.cpus))
+        known = figures(latency_cores_with_slack=latency, batch_cores=batch, usable_cpus=cpus, forecast_quantile=self._quantile)
+        if not latency or not batch:
+            return _Wanted({}, None, known, "there are not both latency and batch groups with work")
+        if tick.at < memory.until:
+            seconds = (memory.until - tick.at) / 1e9
+            return _Wanted({}, None, known, f"confining did not pay; it is tried again in {seconds:.0f} s")
+        if latency + batch > cpus:
+            reason = f"{latency + batch:.2f} cores are expected for {cpus} CPUs: confining would cost batch work, weights do not"
+            return _Wanted({}, None, known, reason)
+        requests = tuple(self._request(layout, name, value, latency=classes[name]) for name, value in sorted(demand.items()))
+        objective, plan = solve(layout, requests, memory.kept)
+        gain, lost = _gain(objective, plan), _lost(objective, plan)
+        worth = max(WORTH, WORTH_SHARE * latency) * (1.0 if memory.kept is None else 0.5)
+        kept = layout.cpus_of(plan.kept)
+        known |= figures(gain_cores=gain, worth_cores=worth, batch_cores_lost=lost, kept_cpus=len(kept))
+        if lost > 0.01 * batch:
+            return _Wanted({}, None, known, f"the plan would cost {lost:.2f} cores of batch work")
+        if gain < worth:
+            return _Wanted({}, None, known, f"the gain is {gain:.2f} cores, and has to be {worth:.2f} to be worth it")
+        return _Wanted({name: cpu_set for name, cpu_set in objective.cpu_sets(plan).items() if cpu_set}, kept, known, "")
+
+    def _expected(self, tick: Tick) -> dict[str, float]:
+        """Cores that each group to be placed will want at most in the sticky time."""
+        memory, outlook = self.memory, Outlook(tick)
+        horizon = horizon_for(STICKY_SECONDS, self._interval)
+        demand: dict[str, float] = {}
+        for group in tick.groups:
+            if group.latency is Latency.NONE or not group.members:
+                continue
+            value = max(group.demand, outlook.value(group.name, "cpu", horizon, self._quantile) or 0.0)
+            peaks = memory.peaks.setdefault(group.name, [])
+            while peaks and peaks[-1][1] <= value:
+                peaks.pop()
+            peaks.append((tick.at, min(value, 1e6)))
+            while peaks[0][0] < tick.at - STICKY_SECONDS * 1e9:
+                peaks.pop(0)
+            if peaks[0][1] >= (LATENCY_DEMAND if group.latency is Latency.LATENCY else BATCH_DEMAND):
+                demand[group.name] = peaks[0][1]
+        for name in memory.peaks.keys() - {group.name for group in tick.groups}:
+            del memory.peaks[name]
+        return demand
+
+    def _request(self, layout: Layout, name: str, demand: float, *, latency: bool) -> Request:
+        """The memory of a group is where it was confined to before; else nobody knows, and it will be where the group runs."""
+        cpus = self.memory.groups.get(name, ())
+        nodes = layout.nodes[layout.place_of(cpus)] if cpus else None
+        memory = tuple(nodes.tolist()) if nodes is not None and nodes.max() == 1.0 else ()
+        return Request(name, latency, demand * (1 + self._config.slack) if latency else demand, cpus, memory)
+
+    # --- decisions -------------------------------------------------------------------------------------------------------------
+
+    def _returns(self, tick: Tick, wishes: dict[str, Confined], wanted: _Wanted) -> list[Decision]:
+        memory = self.memory
+        stale = [target for target in sorted(memory.confined) if target not in wishes]
+        if not stale:
+            return []
+        classed = {group.name for group in tick.groups if group.latency is not Latency.NONE}
+        present = {member.id for group in tick.groups for member in group.members}
+        decisions = []
+        for target in stale:
+            confined = memory.confined[target]
+            if confined.process not in present and confined.group in classed:
+                del memory.confined[target]  # the process is gone
+                continue
+            why = Why(
+                rule="placement over",
+                text=f"{target} may use its CPUs again: {wanted.reason or 'the plan leaves its group free'}.",
+                figures=wanted.figures,
+                rejected=("keeping it confined: it has to pay all the time",),
+                flips=(),
+            )
+            decisions.append(Decision("", self.name, target, Restore(Control.AFFINITY, confined.process, ""), why))
+        return decisions
+
+    def _confine(self, target: str, wish: Confined, wanted: _Wanted) -> Decision:
+        gain, lost = wanted.figures["gain_cores"], wanted.figures["batch_cores_lost"]
+        why = Why(
+            rule="placement pays",
+            text=(
+                f"{target} runs on CPUs {cpu_list(wish.cpus)}: placing the groups so is expected to gain {gain:.2f} cores that "
+                f"they lose to busy siblings, other caches and remote memory, and to cost batch {lost:.2f}."
+            ),
+            figures=wanted.figures | {"group": wish.group},
+            rejected=(
+                "leaving all where the kernel puts it: it would lose the gain",
+                "weights alone: a sibling and a cache know of none",
+            ),
+            flips=(
+                f"a gain below {float(wanted.figures['worth_cores']):.2f} cores",
+                f"more than {wanted.figures['usable_cpus']} cores of demand in all",
+                "batch work that waits beside idle CPUs",
+            ),
+        )
+        return Decision("", self.name, target, Set(Control.AFFINITY, wish.process, "", wish.cpus, self._normal or None), why)
+
+
+def _layout(config: Config, topology: Topology) -> Layout | None:
+    """None where CPUs are few, share nothing that placing could spare, or are not known."""
+    try:
+        layout = layout_of(topology)
+    except ValueError:
+        return None
+    siblings = any(len(core) > 1 for domain in layout.domains for core in domain.cores)
+    many = sum(map(len, layout.cpus)) >= config.placement.minimum_cpus
+    return layout if many and (siblings or len(layout.domains) > 1) else None
+
+
+def _gain(objective: Objective, plan: Plan) -> float:
+    """Cores that the plan is expected to gain over what the kernel does by itself: it uses idle cores before siblings."""
+    layout, requests = objective.layout, objective.requests
+    latency = sum(request.demand for request in requests if request.latency)
+    whole = sum(request.demand for request in requests)
+    cores = sum(len(domain.cores) for domain in layout.domains)
+    machine = len(layout.places) - 1
+    kernel = SHARED * latency * min(1.0, max(0.0, whole - cores) / cores)
+    planned = -_lost(objective, plan)
+    for i, place in enumerate(plan.places):
+        kernel += (1 - KERNEL_STAYS) * _running(objective, i, machine)
+        planned += _running(objective, i, place)
+    loads = objective.loads(plan.places)
+    free = objective.without_moves()
+    planned += sum(free.domain_cost(d, loads[d][0], loads[d][1], kept) for d, kept in enumerate(plan.kept))
+    return kernel - planned
+
+
+def _running(objective: Objective, request: int, place: int) -> float:
+    """What a group loses in a place to other caches and nodes, also where the plan may not put it."""
+    layout, demand = objective.layout, objective.requests[request].demand
+    memory = objective.requests[request].memory
+    nodes = layout.nodes[place]
+    away = 1.0 - (float(nodes @ memory) if memory else float(nodes.max()))
+    return demand * (SPLIT * (1.0 - float(layout.parts[place].max())) + AWAY * away)
+
+
+def _lost(objective: Objective, plan: Plan) -> float:
+    """Cores of batch work that have no CPU under the plan."""
+    lost = 0.0
+    for domain, (latency, batch, _) in enumerate(objective.loads(plan.places)):
+        cpus = objective.layout.kept_cpus[domain]
+        taken = cpus[plan.kept[domain]]
+        lost += max(0.0, batch + max(0.0, latency - taken) - (cpus[-1] - taken))
+    return lost
+
+
+def _mean(looks: list[Look]) -> Look:
+    return Look(looks[-1].at, fmean(look.loss for look in looks), fmean(look.wait for look in looks))

@@ -1,0 +1,168 @@
+"""What every policy is, and what it reads of the forecasts. Pure: knows ticks and decisions, no knob and no model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from ....models.records import HORIZONS, QUANTILES
+from ...decision import Action, Control, Decision, Digest, Flag, Note, Recycle, ResizePool, Restore, Status, Tick
+
+DONE = frozenset({Status.APPLIED, Status.OBSERVED, Status.UNCHANGED, Status.PARTIAL})
+"""Outcomes after which a policy takes its wish for granted."""
+
+
+class Memory(msgspec.Struct, forbid_unknown_fields=True):
+    """Base of what policies and guard remember between ticks: plain data, so that it can be logged and resumed from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """An outcome beside what it is the outcome of."""
+
+    action: Action | None  # None: nothing of ours, somebody else changed the target
+    target: str
+    status: Status
+    at: int  # ns of the tick that brought it
+
+    @property
+    def done(self) -> bool:
+        """What was wanted is so, or would be if we were not only observing: both modes decide alike."""
+        return self.status in DONE
+
+    @property
+    def failed(self) -> bool:
+        """It may be tried again later."""
+        return self.telling or self.status in (Status.BLOCKED, Status.LATER)
+
+    @property
+    def telling(self) -> bool:
+        """It failed in a way that is evidence about the mechanism: a full disk, or a kernel that is busy, is none."""
+        return self.status in (Status.REFUSED, Status.FAILED)
+
+
+class Standing(NamedTuple):
+    """Something that a policy takes to be so because it decided it: in force, or only observed."""
+
+    about: frozenset[str]  # things, as `scope.things` of the decision
+    undone_by: Restore | ResizePool | None  # names what holds it: what would put it back, or a pool's size; None: nothing does
+
+
+Gone = Callable[[Standing], bool]
+"""Says of which standing decisions nothing is to be remembered any more."""
+
+
+class Policy(Protocol):
+    """Proposes changes. What was admitted and what came of it is told to it; it never asks whether anything is really written."""
+
+    name: str
+
+    def propose(self, tick: Tick) -> list[Decision]:
+        """Wished changes with their reasons, ids still empty. Called once a tick, never on a gap."""
+        ...
+
+    def notes(self, tick: Tick, /) -> list[Note]:
+        """What holds for longer than a decision. Called after `propose`, with the same tick."""
+        ...
+
+    def skip(self) -> None:
+        """A gap: nothing was measured, so whatever must hold for some time starts anew."""
+        ...
+
+    def admit(self, decision: Decision) -> None:
+        """The guard let this proposal of the present tick through."""
+        ...
+
+    def learn(self, result: Result) -> None:
+        """What became of an admitted decision; of a change that somebody else made, every policy hears."""
+        ...
+
+    def standing(self) -> list[Standing]:
+        """What it takes to be so, in a fixed order."""
+        ...
+
+    def forget(self, gone: Gone) -> None:
+        """These were only observed, and are to be carried out from now on: whatever is still wished is proposed again."""
+        ...
+
+
+class Outlook:
+    """The forecasts of a tick, by target, metric, horizon and quantile; values that are not finite are as good as absent."""
+
+    def __init__(self, tick: Tick) -> None:
+        self._forecasts = {(forecast.target, forecast.metric): forecast for forecast in tick.forecasts}
+
+    def value(self, target: str, metric: str, horizon: int, quantile: float) -> float | None:
+        """Forecast at index `horizon` of HORIZONS, at least 0; None if there is none or it is not a finite number."""
+        forecast = self._forecasts.get((target, metric))
+        if forecast is None:
+            return None
+        value = forecast.values[horizon][QUANTILES.index(quantile)]
+        return max(value, 0.0) if math.isfinite(value) else None
+
+    def highest(self, target: str, metric: str, horizons: int, quantile: float) -> float | None:
+        """Largest forecast of the first so many of HORIZONS, at least 0; None if there is none that is a finite number."""
+        forecast = self._forecasts.get((target, metric))
+        if forecast is None:
+            return None
+        at = QUANTILES.index(quantile)
+        found = [values[at] for values in forecast.values[:horizons] if math.isfinite(values[at])]
+        return max(0.0, *found) if found else None
+
+    def source(self, target: str, metric: str) -> str:
+        """Who made the forecast, "" if there is none."""
+        forecast = self._forecasts.get((target, metric))
+        return "" if forecast is None else forecast.source
+
+
+def horizon_for(seconds: float | None, interval: float) -> int:
+    """Index of the nearest of HORIZONS that is at least `seconds` ahead, else the furthest; the middle one if unknown."""
+    if seconds is None:
+        return len(HORIZONS) // 2
+    return next((i for i, ticks in enumerate(HORIZONS) if ticks * interval >= seconds), len(HORIZONS) - 1)
+
+
+def peak(peaks: list[tuple[int, int]], at: int, value: int, seconds: float) -> int:
+    """Largest value of the last `seconds` with `value` at `at` added. `peaks` is the memory of it: (ns, value), values falling."""
+    while peaks and peaks[-1][1] <= value:
+        peaks.pop()
+    peaks.append((at, value))
+    while peaks[0][0] < at - seconds * 1e9:
+        peaks.pop(0)
+    return peaks[0][1]
+
+
+def knob(action: Action, target: str) -> str:
+    """Name of what an action turns, the same for whoever turns it: what cool-downs, back-offs and hands off go by.
+
+    An autogroup is named by the target, for any of its processes may stand for it.
+    """
+    if isinstance(action, ResizePool):
+        return f"{Control.POOL_SIZE} {action.pool}"
+    if isinstance(action, Recycle):
+        return f"recycle {action.worker.pid}.{action.worker.start_ticks}"
+    if isinstance(action, Flag):
+        return f"flag {action.kind} {action.worker.pid}.{action.worker.start_ticks}"
+    if isinstance(action, Digest):
+        return "digest"
+    if action.process is None:
+        return f"{action.control} {action.cgroup}"
+    if action.control is Control.AUTOGROUP:
+        return f"{action.control} {target}"
+    return f"{action.control} {action.process.pid}.{action.process.start_ticks}"
+
+
+Figures = dict[str, float | int | str]
+
+
+def figures(**values: float | int | str | None) -> Figures:
+    """Figures of a `Why`: unknown and not finite ones are left out, for JSON has no word for them."""
+    return {
+        name: value
+        for name, value in values.items()
+        if value is not None and (not isinstance(value, float) or math.isfinite(value))
+    }

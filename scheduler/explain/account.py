@@ -1,0 +1,266 @@
+"""What the log has about one process: where it belongs, what was changed of it and for whom. `explain/process_page.py` puts it into words.
+
+A change of a session or of a cgroup is a change of every process in it, whoever was named when it was decided. Whether a change is
+in force is told by the log alone: by what came of it, by later decisions about the same knob, and by whose daemon it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from ...models.records import Latency, Score
+from ..config.sections import from_builtins
+from ..decide.policies.policy import knob
+from ..decision import Control, Decision, Effect, Group, Member, Note, Outcome, Pool, Restore, Session, Set, Status, Tick, Worker
+from ..observe.families import Families
+from ..observe.grouping import Grouping
+from ..read.process import Seen
+from ..store.decisions import DecisionReader, LoggedDecision
+from .decision_page import ExplainError
+
+LOOKED_AT = 1000
+"""Decisions of the log that are looked through for a process, the latest first: some hours of a machine that is never calm."""
+
+GAPS = 8
+"""Ticks looked back from the latest to one that was measured."""
+
+TOOK = frozenset({Status.APPLIED, Status.PARTIAL, Status.OBSERVED, Status.UNCHANGED})
+"""Outcomes after which a change is in force, or would be."""
+
+NOTHING_DONE = frozenset({Status.REFUSED, Status.FAILED, Status.BLOCKED, Status.LATER})
+"""Outcomes after which everything is as it was."""
+
+ENDED = {
+    Status.APPLIED: "put back by an undo",
+    Status.UNCHANGED: "put back by an undo",
+    Status.VANISHED: "what was changed has ended",
+    Status.FOREIGN: "somebody else changed it: left alone since",
+    Status.RELIEVED: "put back at once: it starved, or somebody waited for what it holds",
+}
+"""Later outcomes of a change that end it. The others are of an undo that failed: then it is in force still."""
+
+
+# --- what was changed ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A logged decision, decoded."""
+
+    logged: LoggedDecision
+    decision: Decision
+    outcomes: tuple[Outcome, ...]
+    effects: tuple[Effect, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One knob that was turned, in one step or several."""
+
+    steps: tuple[Step, ...]  # oldest first; none was taken back before the next
+    ended: str  # how it ended, "" while it is in force
+    ended_wall: int | None  # ns; None: in force, or not told by the log
+
+    @property
+    def last(self) -> Step:
+        """The step whose value is, or was, in force."""
+        return self.steps[-1]
+
+    @property
+    def action(self) -> Set:
+        """What the last step set."""
+        action = self.last.decision.action
+        assert isinstance(action, Set)
+        return action
+
+    @property
+    def since(self) -> int:
+        """Wall time of the first step, ns."""
+        return self.steps[0].logged.wall
+
+    @property
+    def victim(self) -> str:
+        """The group that it was made for; "" for a change that is for nobody else, as a quarantine is."""
+        return str(self.last.decision.why.figures.get("victim", ""))
+
+    @property
+    def contender(self) -> str:
+        """The group that was demoted."""
+        return str(self.last.decision.why.figures.get("contender", ""))
+
+    @property
+    def observed(self) -> bool:
+        """Nothing was written: it would be so if nicety acted."""
+        return self.last.outcomes[0].status is Status.OBSERVED
+
+    def concerns(self, victim: str) -> bool:
+        """Whether any step was made for this group."""
+        return any(step.decision.why.figures.get("victim") == victim for step in self.steps)
+
+
+def changes(decisions: Iterable[LoggedDecision], living: Callable[[str], bool]) -> list[Change]:
+    """The changes of kernel controls in these decisions, the latest first. `living`: whether a session is of the last daemon, whose
+    changes may be in force: a daemon puts back what an earlier one left."""
+    done: list[Change] = []
+    going: dict[str, Change] = {}
+    for logged in sorted(decisions, key=lambda logged: logged.n):
+        decision = logged.decision
+        action, outcomes = decision.action, logged.outcomes
+        if logged.refusal_json is not None or not isinstance(action, Set | Restore) or not outcomes:
+            continue
+        key = f"{living(logged.session)} {knob(action, decision.target)}"
+        before = going.get(key)
+        if isinstance(action, Restore):
+            if before is not None and outcomes[-1].status not in NOTHING_DONE:
+                done.append(Change(going.pop(key).steps, decision.why.text, logged.wall))
+            continue
+        step = Step(logged, decision, outcomes, logged.effects)
+        end = next((_ended(later) for later in outcomes[1:] if later.status in ENDED), "")
+        if outcomes[0].status not in TOOK:
+            if before is not None and outcomes[0].status in ENDED:
+                done.append(Change(going.pop(key).steps, _ended(outcomes[0]), logged.wall))
+            continue
+        change = Change((*(before.steps if before is not None else ()), step), end, None)
+        going.pop(key, None)
+        if end:
+            done.append(change)
+        else:
+            going[key] = change
+    for change in going.values():
+        gone = "" if living(change.last.logged.session) else "its daemon ended, and the next one put it back"
+        done.append(Change(change.steps, gone, None))
+    return sorted(done, key=lambda change: -change.last.logged.n)
+
+
+def _ended(outcome: Outcome) -> str:
+    return ENDED[outcome.status] + (f": {outcome.detail}" if outcome.detail else "")
+
+
+# --- a process ----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a process is found in a tick; None where it is not."""
+
+    group: Group | None
+    member: Member | None
+    pool: Pool | None
+    worker: Worker | None
+    score: Score | None
+    protected: bool
+
+    @property
+    def unknown(self) -> bool:
+        """Nothing in the tick is about it."""
+        return self.group is None and self.pool is None and self.score is None and not self.protected
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """All that the log has about a process."""
+
+    pid: int
+    seen: Seen | None  # what runs there now
+    session: Session | None
+    tick: Tick
+    place: Place
+    changes: tuple[Change, ...]  # of this process, its session and its cgroups, the latest first
+    protection: tuple[Change, ...]  # of others, for its group, the latest first
+    decisions: tuple[LoggedDecision, ...]  # about it, the latest first
+    notes: tuple[Note, ...] = ()  # what held at the tick
+
+    @property
+    def name(self) -> str:
+        """What runs there now, "" if nothing does."""
+        return "" if self.seen is None else self.seen.identity.program
+
+    def in_force(self) -> list[Change]:
+        """Changes of it that are so now."""
+        return [change for change in self.changes if not change.ended]
+
+
+def account(reader: DecisionReader, pid: int, seen: Seen | None, above: Sequence[Seen] = ()) -> Account:
+    """Gather what the log has about a process. `above`: its ancestors, the nearest first.
+
+    Raises ExplainError if the log has no tick at all, StoreError.
+    """
+    latest = reader.latest()
+    for _ in range(GAPS):  # a gap tells nothing: nor does the tick that an undo at the end is logged with
+        if latest is None or latest.tick is None or not latest.tick.gap:
+            break
+        latest = reader.tick(latest.session, latest.seq - 1) or latest
+    if latest is None or latest.tick is None:
+        raise ExplainError(f"{reader.path} has no tick that can be read yet; `nicety run` adds some")
+    sessions = {it.id: it.session for it in reader.sessions() if it.session is not None}
+    session, tick = sessions.get(latest.session), latest.tick
+    place = locate(pid, tick, seen, session, above)
+    found = {it.n: it for it in reader.find(pid=pid, limit=LOOKED_AT) if _is_about(it, seen)}
+    sid = seen.session if seen is not None else place.member.session if place.member is not None else 0
+    cgroup = seen.identity.cgroup if seen is not None else place.member.cgroup if place.member is not None else "/"
+    for target in (*([f"session {sid}"] if sid else ()), *(f"cgroup {path}" for path in _and_above(cgroup))):
+        found |= {it.n: it for it in reader.find(target=target, limit=LOOKED_AT) if f" {it.target}".endswith(f" {target}")}
+    for parent in above:  # what it was born into
+        theirs = (it for it in reader.find(pid=parent.id.pid, limit=LOOKED_AT) if _is_about(it, parent))
+        found |= {it.n: it for it in theirs if getattr(it.decision.action, "control", None) is Control.FENCE}
+    decisions = sorted(found.values(), key=lambda it: -it.n)
+
+    def living(id_: str) -> bool:
+        one = sessions.get(id_)
+        return one is not None and session is not None and (one.own, one.boot_id) == (session.own, session.boot_id)
+
+    own = changes(decisions, living)
+    protection = list[Change]()
+    if place.group is not None and place.group.latency is Latency.LATENCY:
+        name = place.group.name
+        everything = changes(reader.find(kind="priority", limit=LOOKED_AT), living)
+        own_members = {member.id for member in place.group.members}  # a slice of its own is no demotion of others
+        protection = [change for change in everything if change.concerns(name) and change.action.process not in own_members]
+    notes = () if latest.verdict is None else latest.verdict.notes
+    return Account(pid, seen, session, tick, place, tuple(own), tuple(protection), tuple(decisions), notes)
+
+
+def locate(pid: int, tick: Tick, seen: Seen | None = None, session: Session | None = None, above: Sequence[Seen] = ()) -> Place:
+    """Find a process in a tick. Members of groups without a class are not logged: those are found by what runs there now."""
+    same = [(g, m) for g in tick.groups for m in g.members if m.id.pid == pid and (seen is None or seen.id == m.id)]
+    group, member = same[0] if same else (_group_of(seen, above, tick, session), None)
+    pool, worker = next(((p, w) for p in tick.pools for w in p.workers if w.id.pid == pid), (None, None))
+    score = min((score for score in tick.scores if score.id.pid == pid), key=lambda score: score.p, default=None)
+    return Place(group, member, pool, worker, score, any(id_.pid == pid for id_ in tick.protected))
+
+
+def _group_of(seen: Seen | None, above: Sequence[Seen], tick: Tick, session: Session | None) -> Group | None:
+    """The group that a process has by its family; where that listens is not looked up, so no two groups may differ by it alone."""
+    if seen is None or session is None:
+        return None
+    try:
+        config = from_builtins(session.config)
+    except msgspec.ValidationError:
+        return None  # of another version
+    line = (seen, *above)
+    identities = {it.id: it.identity for it in line}
+    name = Families(Grouping(config)).step(
+        tuple(identities), [it.parent for it in line], [it.session for it in line], identities, {}
+    )[0]
+    named = [group for group in tick.groups if group.name == name or group.name.startswith(f"{name} :")]
+    return named[0] if len(named) == 1 else None
+
+
+def _is_about(logged: LoggedDecision, seen: Seen | None) -> bool:
+    """Not of a process that had the pid before."""
+    action = logged.decision.action
+    process = action.process if isinstance(action, Set | Restore) else None
+    return seen is None or process is None or process.pid != seen.id.pid or process == seen.id
+
+
+def _and_above(cgroup: str) -> list[str]:
+    """A cgroup and those that it is in, but the root.
+
+    >>> _and_above("/a/b")
+    ['/a/b', '/a']
+    """
+    parts = [name for name in cgroup.split("/") if name]
+    return ["/" + "/".join(parts[: depth + 1]) for depth in reversed(range(len(parts)))]

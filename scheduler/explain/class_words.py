@@ -1,0 +1,151 @@
+"""What a program is taken for, in words: its class, how sure that is, and what it rests on. Reads a group as it was logged.
+
+The one table from the features of `models.behaviour` to what they mean to people; a feature that it lacks is shown by its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from ...models.behaviour import LOADING_SECONDS
+from ...models.records import Behaviour, Latency, Ruled, Spared
+from ..decision import Group, Session
+from ..words import figure, size
+
+
+def percent(share: float) -> str:
+    """A share for people; certainty is never quite whole.
+
+    >>> percent(0.974), percent(0.9996), percent(0.0004), percent(0.0)
+    ('97 %', 'over 99 %', 'under 1 %', '0 %')
+    """
+    if 0.99 < share < 1:
+        return "over 99 %"
+    return "under 1 %" if 0 < share < 0.005 else f"{share:.0%}".replace("%", " %")
+
+
+CLASS = {Latency.LATENCY: "latency-sensitive", Latency.BATCH: "batch", Latency.NONE: "neither"}
+"""What a class is called."""
+
+SPARED = {
+    Spared.KEYS: "but somebody may be at its keys",
+    Spared.SHOWS: "but it has a window or plays sound",
+    Spared.SERVER: "but it works for a server",
+    Spared.ASKED: "but its parent asks it through a pipe",
+    Spared.UNSEEN: "but its sockets cannot be seen, so it may serve somebody",
+    Spared.YOUNG: "but it has only started, and may be reading its code",
+    Spared.LOADING: f"but in its first {LOADING_SECONDS:.0f} s somebody may be waiting for it to load",
+    Spared.LITTLE: "but it wants so little of a CPU that nothing would be won",
+}
+"""Why what looks like batch work is not called so."""
+
+
+RULED = {
+    Ruled.SWARM: "by the rule for swarms: its work is done by processes that live for less than a tick",
+    Ruled.SUCCEEDS: "as what it has just taken the place of was",
+}
+"""Why something is called what it does not look like."""
+
+
+def class_of(group: Group, session: Session | None) -> str:
+    """The class of a group, how sure that is, and who says so."""
+    behaviour, name = group.behaviour, CLASS[group.latency]
+    if behaviour is None:
+        if group.latency is not Latency.NONE:
+            return f"{name}, by the configuration"
+        if _pinned(group.name, session):
+            return "none, by the configuration: hands off"
+        return "not known: nothing was seen of how it behaves yet, or no behaviour model is in use; hands off"
+    if behaviour.ruled is not None:
+        return f"{name}, {RULED[behaviour.ruled]}"
+    if behaviour.latency is not Latency.NONE:
+        return f"{name} ({percent(_chance(behaviour))} sure, by {behaviour.source})"
+    neither = 1.0 - behaviour.p_latency - behaviour.p_batch
+    needed = _certainty(session)
+    if needed is not None and neither >= needed:
+        return f"neither latency-sensitive nor batch ({percent(neither)} sure, by {behaviour.source}): hands off"
+    if behaviour.spared is not None:
+        sure = f"looks like batch ({percent(behaviour.p_batch)} sure, by {behaviour.source})"
+        return f"not called batch: {sure}, {SPARED[behaviour.spared]}: hands off"
+    told = f"not sure: {percent(behaviour.p_latency)} latency-sensitive, {percent(behaviour.p_batch)} batch"
+    if needed is None:
+        return f"{told} (by {behaviour.source}): hands off"
+    if behaviour.p_batch >= needed:
+        least = percent((1.0 - needed) / 2)
+        return f"{told}; batch takes at most {least} latency-sensitive as well: hands off (by {behaviour.source})"
+    return f"{told}; at least {percent(needed)} is needed: hands off (by {behaviour.source})"
+
+
+def _chance(behaviour: Behaviour) -> float:
+    return behaviour.p_latency if behaviour.latency is Latency.LATENCY else behaviour.p_batch
+
+
+def _certainty(session: Session | None) -> float | None:
+    """The probability that a class takes, as configured when the tick was made; None: not known."""
+    value = None if session is None else session.config.get("models", {}).get("certainty")
+    return value if isinstance(value, float) else None
+
+
+def _pinned(group: str, session: Session | None) -> bool:
+    config = {} if session is None else session.config
+    return any(config.get(section, {}).get(group, {}).get("latency") is not None for section in ("groups", "pools"))
+
+
+def _per(text: str) -> Callable[[float], str]:
+    return lambda value: text.format(figure(value))
+
+
+def _has(yes: str, no: str) -> Callable[[float], str]:
+    return lambda value: yes if value >= 0.5 else no
+
+
+PHRASES: Mapping[str, Callable[[float], str]] = {
+    "burst_ms": _per("runs {} ms at a time"),
+    "runs_per_second": _per("is put on a CPU {} times a second"),
+    "busy_per_thread": lambda value: (
+        ("never sleeps" if value >= 0.95 else "seldom sleeps" if value >= 0.5 else "mostly sleeps")
+        + f" (each thread wants a CPU {percent(value)} of the time)"
+    ),
+    "cores_wanted": lambda value: "wants a whole CPU or more" if value >= 1 else f"wants {percent(value)} of a CPU",
+    "whole_cores": lambda value: (
+        f"wants whole CPUs {percent(value)} of the time, as threads that never sleep do"
+        if value >= 0.05
+        else "hardly ever wants whole CPUs, as threads that never sleep would"
+    ),
+    "wait_per_cpu": _per("waits {} s for a CPU per second that it runs"),
+    "bytes_per_cpu_second": lambda value: f"reads and writes {size(value)} per second of CPU",
+    "bytes_per_run": lambda value: f"reads and writes {size(value)} each time that it runs",
+    "faults_per_cpu_second": _per("takes {} page faults per second of CPU"),
+    "brief_cores": _per("its children that come and go use {} CPUs"),
+    "threads": lambda value: "has one thread" if value < 1.5 else f"has {value:.0f} threads",
+    "processes": lambda value: "is one process" if value < 1.5 else f"is {value:.0f} processes",
+    "listens": _has("listens on a network socket", "has no listening network socket"),
+    "listens_locally": _has("listens on a local socket", "has no listening local socket"),
+    "works_for_listener": _has("its parent listens on a socket, as a server's master does", "its parent serves nobody"),
+    "in_terminal": _has("is in the foreground of a terminal", "is not in the foreground of a terminal"),
+    "takes_keys": _has("is given each key that is typed, as an editor is", "is given no single keys, as an editor would be"),
+    "young": lambda value: (
+        f"{percent(value)} of its processes have just started" if value >= 0.005 else "none of its processes has just started"
+    ),
+    "unsteadiness": lambda value: f"its CPU use is {'steady' if value < 0.3 else 'unsteady'} (varies by {percent(value)})",
+    "irregularity": lambda value: (
+        f"wakes {'like a clock' if value < 0.3 else 'irregularly'} (the number a tick varies by {percent(value)})"
+    ),
+}
+"""What the features of `models.behaviour` mean to people, by name."""
+
+
+def behaves(feature: str, value: float) -> str:
+    """A figure of how a program behaves, in words.
+
+    >>> behaves("burst_ms", 3.9), behaves("moon_phase", 0.25)
+    ('runs 3.9 ms at a time', 'moon phase 0.25')
+    """
+    phrase = PHRASES.get(feature)
+    return f"{feature.replace('_', ' ')} {figure(value)}" if phrase is None else phrase(value)
+
+
+def evidence(behaviour: Behaviour) -> tuple[list[str], list[str]]:
+    """What speaks for the class and what against it, each the strongest first."""
+    said = [(behaves(feature, value), push) for feature, value, push in behaviour.evidence]
+    return [text for text, push in said if push >= 0], [text for text, push in said if push < 0]

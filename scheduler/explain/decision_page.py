@@ -1,0 +1,282 @@
+"""Records into words: the page of a decision, the tables of `decisions`, `status` and `undo`. Reads the decision log and nothing
+else; `explain/process_page.py` has the page of a process.
+
+Every page is made from what was logged, so it says what the decision rested on and not what is true by now.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Hashable, Iterable, Sequence
+
+from ...models.records import HORIZONS, QUANTILES, Forecast, Score
+from ..config.paths import Paths
+from ..decision import Action, Effect, Flag, Outcome, Recycle, ResizePool, Restore, Session, Set, Status, Tick
+from ..read.text import printable
+from ..store.decisions import DecisionReader, LoggedDecision
+from ..words import figure, moment, share
+from .gathered import describe, gather, headline, likeness, reason, tally
+
+WIDTH = 100
+"""Columns of a page where there is no terminal."""
+
+UNITS = {"cpu": "cores", "rss": "MiB", "load": "Erlangs"}
+"""How a forecast's metric is shown."""
+
+MEANING = {
+    Status.APPLIED: "done, and read back",
+    Status.OBSERVED: "observed only: nothing was written",
+    Status.UNCHANGED: "was so already",
+    Status.PARTIAL: "done in part",
+    Status.VANISHED: "the target was gone",
+    Status.REFUSED: "the kernel or the pool said no",
+    Status.FOREIGN: "somebody else had changed it: left alone, hands off from now on",
+    Status.FAILED: "failed",
+    Status.BLOCKED: "not done: nicety itself lacked something, no fault of the target",
+    Status.LATER: "not done: the kernel asks to try a little later",
+    Status.RELIEVED: "put back at once: it starved, or somebody waited for what it holds",
+}
+
+
+class ExplainError(Exception):
+    """What should be explained is not in the log; the text says what to do."""
+
+
+_WAIT = re.compile(r"wait of group (.*), cores per core of demand")
+
+
+def effect_in_words(effect: Effect) -> str:
+    """What a change did, with the figure of whom it was to help.
+
+    >>> effect_in_words(Effect("s-1.0", "wait of group web, cores per core of demand", 0.31, 0.02, 3, "helped"))
+    'web waited for a CPU 31 % of its demand before, 2 % after 3 ticks'
+    """
+    wait = _WAIT.fullmatch(effect.metric)
+    if wait is None:
+        return f"{effect.metric}: {figure(effect.before)} before, {figure(effect.after)} after {effect.ticks} ticks"
+    before, after = share(effect.before), share(effect.after)
+    return f"{wait[1]} waited for a CPU {before} of its demand before, {after} after {effect.ticks} ticks"
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], width: int | None = None, fold: bool = False) -> str:
+    """Aligned columns. Cells are made printable. With `width`, no line is longer: the last column is cut, or folded if `fold`."""
+    cells = [[printable(cell) for cell in row] for row in (headers, *rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(headers))]
+    left = sum(widths[:-1]) + 2 * (len(widths) - 1)
+    lines: list[str] = []
+    for row in cells:
+        line = "  ".join(cell.ljust(at) for cell, at in zip(row, widths, strict=True)).rstrip()
+        if width is None or len(line) <= width:
+            lines.append(line)
+        elif fold and width - left >= 20:
+            first, *more = textwrap.wrap(row[-1], width - left, break_on_hyphens=False)
+            lines += [line[:left] + first, *(" " * left + part for part in more)]
+        else:
+            lines.append(_cut(line, width))
+    return "\n".join(lines)
+
+
+def _cut(line: str, width: int) -> str:
+    return line if len(line) <= width else line[: max(width - 1, 1)] + "…"
+
+
+# --- decisions ----------------------------------------------------------------------------------------------------------------
+
+
+DECISION_HEADERS = ("time", "id", "what", "outcome", "reason")
+
+LOOKED_AT = 5000
+"""Decisions that are read at most for a table that has a limit: several of a tick are one line."""
+
+LEAST_REASON = 24
+"""Columns of a reason below which a table of decisions is not worth having."""
+
+
+def gathered(found: Iterable[LoggedDecision]) -> list[list[LoggedDecision]]:
+    """Decisions and refusals of a tick that are one to a person, in the order of the first of each."""
+
+    def key(logged: LoggedDecision) -> tuple[Hashable, ...]:
+        refusal = logged.refusal
+        return logged.session, logged.seq, likeness(logged.decision), None if refusal is None else refusal.rule
+
+    return gather(found, key)
+
+
+def decision_row(alike: Sequence[LoggedDecision], day: bool) -> tuple[str, ...]:
+    """A line of the table of decisions, of those that are one. `day`: the time with its date."""
+    first, decisions = alike[0], [logged.decision for logged in alike]
+    refusal = first.refusal
+    why = reason(decisions) if refusal is None else f"{refusal.rule}: {refusal.text}"
+    verdicts = tally(logged.effects[-1].verdict for logged in alike if logged.effect_json)
+    came = ", ".join(filter(None, (tally(logged.status for logged in alike), verdicts)))
+    return moment(first.wall, day), first.id, headline(decisions), came, why
+
+
+def decision_table(found: Iterable[LoggedDecision], day: bool, width: int | None, most: int | None = None) -> str:
+    """The table of decisions, the latest `most` lines of it.
+
+    Where a terminal is too narrow for it each takes some lines, so that outcome and reason are seen whole.
+    """
+    rows = [decision_row(alike, day) for alike in gathered(found)[-most if most else None :]]
+    left = sum(max(len(printable(row[column])) for row in (DECISION_HEADERS, *rows)) + 2 for column in range(4))
+    if width is None or width - left >= LEAST_REASON:
+        return table(DECISION_HEADERS, rows, width)
+    lines = list[str]()
+    for at, id_, *texts in ((at, id_, outcome, what, why) for at, id_, what, outcome, why in rows):
+        lines += [f"{at}  {id_}", *(f"  {line}" for text in texts for line in paragraph(text, width - 2))]
+    return printed(lines)
+
+
+def decision_lines(found: Iterable[LoggedDecision]) -> list[str]:
+    """Lines for following decisions as they come."""
+    rows = [decision_row(alike, day=False) for alike in gathered(found)]
+    return [printable(f"{at}  {id_:<14}  {what:<40}  {outcome:<9}  {why}") for at, id_, what, outcome, why in rows]
+
+
+def page(paths: Paths, id_: str) -> str:
+    """Everything about one decision, from the log: the answer of `nicety why ID`. Raises ExplainError, StoreError."""
+    with DecisionReader(paths.decisions) as reader:
+        return decision_page(*look_up(reader, id_))
+
+
+def look_up(reader: DecisionReader, id_: str) -> tuple[LoggedDecision, Tick | None, Session | None]:
+    """A decision with its tick and session; None for what the log has lost. Raises ExplainError, StoreError."""
+    found = reader.find(id=id_, limit=1)
+    if not found:
+        raise ExplainError(f'no decision "{id_}" in {reader.path}; `nicety decisions` lists them, a number is taken for a pid')
+    logged = found[0]
+    there = reader.tick(logged.session, logged.seq)
+    session = next((it.session for it in reader.sessions() if it.id == logged.session), None)
+    return logged, None if there is None else there.tick, session
+
+
+def decision_page(logged: LoggedDecision, tick: Tick | None, session: Session | None, width: int = WIDTH) -> str:
+    """The page of a decision: what was decided, why and what came of it in a sentence each, then what that rests on.
+
+    Without its tick there are no forecasts on it. `width`: columns.
+    """
+    from .figure_words import in_words  # which has its words for numbers from here
+
+    decision, refusal, outcomes, effects = logged.decision, logged.refusal, logged.outcomes, logged.effects
+    why = decision.why
+    mode = "" if session is None else f", {session.mode} mode"
+    sentences = (f"{decision.target}: {describe(decision.action)}.", f"{why.rule}: {why.text}", _came(logged))
+    lines = [line for sentence in sentences for line in paragraph(sentence, width)]
+    about = f"decision {decision.id} of policy {decision.policy}, {moment(logged.wall)}, tick {logged.seq}{mode}"
+    lines += ["", *paragraph(about, width)]
+    if not logged.intact:
+        lines.append("its checksum does not hold: the log was damaged or changed since")
+    lines += part("Figures", _aligned(in_words(why.figures), width - 2), wrap=False)
+    for forecast in [] if tick is None else forecasts_about(decision.action, tick):
+        title = f"Forecast of {forecast.target} {forecast.metric}, {UNITS.get(forecast.metric, 'unknown unit')}"
+        lines += part(title, _forecast(forecast), wrap=False)
+    score = None if tick is None else score_of(decision.action, tick)
+    if score is not None:
+        lines += part("Score", score_lines(score), width=width)
+    lines += part("Rejected", why.rejected or ["nothing else was considered"], width=width)
+    lines += part("Would have flipped it", why.flips or ["not said by the rule"], width=width)
+    if outcomes:
+        lines += part("What happened", [_outcome(outcome) for outcome in outcomes], width=width)
+    if effects:
+        lines += part("Did it help", [_effect(effect) for effect in effects], width=width)
+    elif refusal is None and any(outcome.status in (Status.APPLIED, Status.PARTIAL) for outcome in outcomes):
+        lines += part("Did it help", ["not measured (yet)"])
+    return printed(lines)
+
+
+def _came(logged: LoggedDecision) -> str:
+    """What came of a decision, in a sentence."""
+    refusal, outcomes, effects = logged.refusal, logged.outcomes, logged.effects
+    if refusal is not None:
+        return f"The guard refused: {refusal.rule}: {refusal.text}"
+    if not outcomes:
+        return "No outcome is in the log (yet)."
+    meaning = MEANING[outcomes[-1].status]
+    came = f"{meaning[0].upper()}{meaning[1:]}"
+    return f"{came}; {_effect(effects[-1])}." if effects else f"{came}."
+
+
+def forecasts_about(action: Action, tick: Tick) -> list[Forecast]:
+    """The tick's forecasts that such an action may rest on: a pool's load and CPU, the CPU of the group of a process or cgroup."""
+    match action:
+        case ResizePool(pool=name):
+            wanted = {(name, "load"), (name, "cpu")}
+        case Set(process=process, cgroup=cgroup) | Restore(process=process, cgroup=cgroup):
+            members = [(group.name, member) for group in tick.groups for member in group.members]
+            wanted = {(name, "cpu") for name, member in members if member.id == process or (cgroup and member.cgroup == cgroup)}
+        case _:
+            wanted = set()
+    return [forecast for forecast in tick.forecasts if (forecast.target, forecast.metric) in wanted]
+
+
+def score_of(action: Action, tick: Tick) -> Score | None:
+    """The score that a flag or recycling rests on."""
+    if not isinstance(action, Flag | Recycle):
+        return None
+    found = [score for score in tick.scores if score.id == action.worker]
+    kind = action.kind if isinstance(action, Flag) else ""
+    return min(found, key=lambda score: (score.kind != kind, score.p), default=None)
+
+
+# --- undo ----------------------------------------------------------------------------------------------------------
+
+
+def outcome_table(outcomes: Sequence[Outcome], width: int | None) -> str:
+    """What an undo did, line by line."""
+    rows = [(outcome.target, str(outcome.status), outcome.detail) for outcome in outcomes]
+    return table(("target", "outcome", "detail"), rows, width, fold=True)
+
+
+# --- parts --------------------------------------------------------------------------------------------------------------------
+
+
+def printed(lines: Iterable[str]) -> str:
+    """Lines as they go to the screen, without anything that a terminal would obey."""
+    return "\n".join(printable(line) for line in lines)
+
+
+def part(title: str, lines: Iterable[str], wrap: bool = True, width: int = WIDTH) -> list[str]:
+    """A titled part of a page: each line indented, and folded to `width` columns if `wrap`."""
+    body = list[str]()
+    for line in lines:
+        first, *more = paragraph(line, width - 4) if wrap else [line]
+        body += [f"  {first}", *(f"    {rest}" for rest in more)]
+    return ["", title, *body]
+
+
+def paragraph(text: str, width: int) -> list[str]:
+    """A text in lines of at most `width`, made printable first: what is escaped is longer. At least one line."""
+    return textwrap.wrap(printable(text), width, break_on_hyphens=False) or [""]
+
+
+def _aligned(rows: Sequence[tuple[str, str]], width: int) -> list[str]:
+    """Labels and values below each other, the values folded."""
+    labels = max((len(printable(label)) for label, _ in rows), default=0) + 2
+    lines = list[str]()
+    for label, value in rows:
+        first, *more = paragraph(value, max(width - labels, 20))
+        lines += [f"{printable(label):<{labels}}{first}", *(" " * labels + line for line in more)]
+    return lines
+
+
+def _forecast(forecast: Forecast) -> list[str]:
+    scale = 1 / (1 << 20) if forecast.metric == "rss" else 1.0
+    rows = [(f"{level:.0%}", *(figure(round(row[at] * scale, 3)) for row in forecast.values)) for at, level in enumerate(QUANTILES)]
+    return [*table(("ticks ahead", *map(str, HORIZONS)), rows).splitlines(), f"by {forecast.source}"]
+
+
+def score_lines(score: Score) -> list[str]:
+    """A score and the figures that it rests on."""
+    evidence = ", ".join(f"{name} {figure(value)}" for name, value in score.evidence)
+    return [f"{score.kind}: {figure(score.value)}, p = {score.p:.2g}, by {score.source}", *([evidence] if evidence else [])]
+
+
+def _outcome(outcome: Outcome) -> str:
+    detail = f": {outcome.detail}" if outcome.detail else ""
+    changed = f" ({outcome.changed} written)" if outcome.changed else ""
+    return f"{outcome.target}: {MEANING[outcome.status]}{changed}{detail}"
+
+
+def _effect(effect: Effect) -> str:
+    return f"{effect.verdict}: {effect_in_words(effect)}"

@@ -1,0 +1,141 @@
+"""The figures of a decision in words with units: the one table from the names that rules log to what they mean to people. Pure.
+
+A name that it lacks is shown as it is, with the unit that its ending tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..words import figure, share, size
+
+Figure = float | int | str
+
+WORDS: Mapping[str, tuple[str, str]] = {
+    # priority, placement
+    "victim": ("for whom", ""),
+    "victim_wait_before": ("{victim} waited for a CPU, of what it wanted", "share"),
+    "victim_wait_cores": ("{victim} waited for a CPU", "cores"),
+    "victim_demand_cores": ("{victim} wanted", "cores"),
+    "victim_lacks_cores": ("{victim} lacks", "cores"),
+    "wait_target": ("it should wait at most", "share"),
+    "wait_with_short_slices": ("{victim} waits with short slices", "share"),
+    "wait_without": ("{victim} waits without them", "share"),
+    "group": ("whose change it was", ""),
+    "contender": ("who is demoted", ""),
+    "contender_cpu_cores": ("{contender} used", "cores"),
+    "contender_wait_cores": ("{contender} waited for a CPU", "cores"),
+    "contender_frees_cores": ("demoting {contender} could free", "cores"),
+    "all_free_cores": ("demoting all that may be demoted could free", "cores"),
+    "contender_processes": ("{contender} has", "processes"),
+    "expected_cores": ("to be expected of services and batch work soon", "cores"),
+    "capacity_cores": ("left to them by all others", "cores"),
+    "forecast_quantile": ("level of the forecast that counts", "share"),
+    "mechanism": ("by what", ""),
+    "level": ("eased by", "steps"),
+    "value": ("value that is set", ""),
+    "release_after_seconds": ("given back when it was calm for", "s"),
+    "unseen_cores": ("used by what nicety cannot see", "cores"),
+    "stolen_cores": ("taken by the hypervisor", "cores"),
+    "cores_of_others": ("taken by others than services", "cores"),
+    "busy_cores": ("in use on the machine", "cores"),
+    "cpu_cores": ("used", "cores"),
+    "wait_cores": ("waited for a CPU", "cores"),
+    "throttled_share": ("stopped by its own quota", "share"),
+    "latency_cores_with_slack": ("services want, with slack", "cores"),
+    "batch_cores": ("batch work wants", "cores"),
+    "usable_cpus": ("CPUs that may be used", ""),
+    "kept_cpus": ("CPUs kept for services", ""),
+    "gain_cores": ("won by it", "cores"),
+    "worth_cores": ("from which it is worth it", "cores"),
+    "batch_cores_lost": ("lost to batch work", "cores"),
+    # pool size
+    "load_now": ("work at hand now", "workers' worth"),
+    "load_60s": ("the same, mean of 60 s", "workers' worth"),
+    "load_6s": ("the same, mean of 6 s", "workers' worth"),
+    "load_since_fall": ("the same, mean since it fell", "workers' worth"),
+    "fallen_seconds": ("since it fell", "s"),
+    "queued": ("work that waits", "pieces"),
+    "forecast_median": ("forecast, median", "workers' worth"),
+    "forecast_used": ("forecast that counts", "workers' worth"),
+    "forecast_source": ("who made the forecast", ""),
+    "horizon_seconds": ("how far ahead", "s"),
+    "start_seconds": ("a worker takes to start", "s"),
+    "rhythm": ("rhythm of the load", ""),
+    "rhythm_period_seconds": ("its period", "s"),
+    "rhythm_seen": ("periods that were seen", ""),
+    "rhythm_right": ("how much of the newest one was as predicted", "share"),
+    "rhythm_abrupt": ("how abrupt it is, logarithm of the load", ""),
+    "rhythm_horizon_seconds": ("how far ahead the rhythm is looked at", "s"),
+    "foretold_now": ("by the rhythm, at most now", "workers' worth"),
+    "foretold_median": ("by the rhythm, median until then", "workers' worth"),
+    "foretold_high": ("by the rhythm, at most until then", "workers' worth"),
+    "workers_by_rhythm": ("by the rhythm", "workers"),
+    "workers_by_forecast": ("by the forecast", "workers"),
+    "workers_by_reactive_rule": ("by the reactive rule", "workers"),
+    "workers_by_cpu_headroom": ("at most, for the CPUs", "workers"),
+    "workers_by_memory_headroom": ("at most, for the memory", "workers"),
+    "workers_by_scaling_curve": ("at most, for how it scales", "workers"),
+    "scaling_single_cores": ("one worker at work uses", "cores"),
+    "scaling_contention": ("contention, of the scaling law", ""),
+    "scaling_coherency": ("coherency, of the scaling law", ""),
+    "scaling_sizes_seen": ("sizes that were seen", ""),
+    "scaling_largest_seen": ("the largest of them", "workers"),
+    "minimum": ("never fewer than", "workers"),
+    "maximum": ("never more than", "workers"),
+    "limit_that_bound": ("limit that decided", ""),
+    "size": ("workers there are", "workers"),
+    "current": ("workers asked for before", "workers"),
+    # quarantine
+    "p": ("chance of such a score without a fault", ""),
+    "alpha": ("chance from which it is reported", ""),
+    "onset_seconds": ("it began before", "s"),
+    "patience_seconds": ("it must last", "s"),
+    "significant_seconds": ("it has lasted", "s"),
+    "siblings": ("workers that it is compared with", ""),
+    "unusual_siblings": ("of them as unusual", ""),
+    "source": ("who scored it", ""),
+}
+"""Words and unit by name. In braces: the figure of that name, which is a group."""
+
+PLACES = {name: place for place, name in enumerate(WORDS)}
+"""Where each stands on a page."""
+
+ENDINGS = {"cores": "cores", "seconds": "s", "share": "share", "bytes": "bytes", "mib": "MiB", "workers": "workers"}
+"""Units that names end in."""
+
+WITHOUT = {"victim": "who is protected", "contender": "what is demoted"}
+"""What stands for a group that the figures do not name."""
+
+
+def in_words(figures: Mapping[str, Figure]) -> list[tuple[str, str]]:
+    """Label and value of each figure, in the order of `WORDS`, the others last.
+
+    >>> in_words({"victim": "redis", "victim_wait_cores": 0.3104, "wait_target": 0.05, "moon_phase_seconds": 3})
+    [('for whom', 'redis'), ('redis waited for a CPU', '0.3104 cores'), ('it should wait at most', '5 %'), ('moon phase', '3 s')]
+    """
+    names = {name: str(figures.get(name, other)) for name, other in WITHOUT.items()}
+    found = []
+    for name in sorted(figures, key=lambda name: PLACES.get(name, len(WORDS))):
+        value = figures[name]
+        label, unit = WORDS.get(name) or _unknown(name)
+        for group, called in names.items():
+            label = label.replace(f"{{{group}}}", called)
+        found.append((label, _value(value, unit)))
+    return found
+
+
+def _unknown(name: str) -> tuple[str, str]:
+    head, _, last = name.rpartition("_")
+    unit = ENDINGS.get(last, "") if head else ""
+    return (head if unit else name).replace("_", " "), unit
+
+
+def _value(value: Figure, unit: str) -> str:
+    if isinstance(value, str):
+        return value
+    if unit == "share":
+        return share(value)
+    if unit == "bytes":
+        return size(value)
+    return f"{figure(value)} {unit}".rstrip()

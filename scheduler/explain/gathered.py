@@ -1,0 +1,172 @@
+"""Decisions in few words: what an action does, and which decisions are one to a person, the same change of a group. Pure.
+
+A policy proposes a change for each process, session or cgroup; the log, `nicety decisions` and `nicety status` say it once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import TypeVar
+
+from ..decision import Action, Control, Decision, Digest, Flag, Recycle, ResizePool, Restore, Set, Status, cpu_list, encode
+from ..fences import Limits, limits_in_words
+
+Item = TypeVar("Item")
+
+POLICIES = {0: "other", 1: "fifo", 2: "rr", 3: "batch", 5: "idle", 6: "deadline"}
+"""Scheduling policies by number (include/uapi/linux/sched.h)."""
+
+_MEMBER = re.compile(r"(?<=\S) (?:pid|session) \d+$")
+
+RANK = (Status.FAILED, Status.BLOCKED, Status.REFUSED, Status.LATER, Status.FOREIGN, Status.PARTIAL)
+"""Outcomes that mean trouble, the worst first."""
+
+
+def describe(action: Action) -> str:
+    """What an action does, in a few words, without its target.
+
+    >>> describe(ResizePool("web", 5))
+    'size 5'
+    """
+    match action:
+        case ResizePool(size=size):
+            return f"size {size}"
+        case Recycle(worker=worker):
+            return f"recycle worker {worker.pid}"
+        case Flag(kind=kind, incident=incident, over=over):
+            return f"{kind} is over" if over else f"now taken for {kind}" if incident else f"flag {kind}"
+        case Digest(incidents=incidents):
+            return f"{incidents} more incidents"
+        case Restore(control=Control.FENCE):
+            return "let out of its fence"
+        case Restore(control=control):
+            return f"{control} back to what it was"
+        case Set(control=Control.AFFINITY, value=value):
+            return f"CPUs {cpu_list(value if isinstance(value, tuple) else (value,))}"
+        case Set(control=Control.FENCE, value=tuple(value)):
+            return f"fence in: {limits_in_words(Limits(*value))}"
+        case Set(control=Control.SLICE, value=int(value)):
+            return f"slice {value / 1e6:g} ms" if value else "the kernel's own slice"
+        case Set(control=Control.POLICY, value=int(value)):
+            return f"policy {POLICIES.get(value, value)}"
+        case Set(control=control, value=value):
+            return f"{control} {value}"
+
+
+def group_of(target: str) -> str:
+    """A target without the process or session of it: what many decisions have in common.
+
+    >>> group_of("group hogs pid 4711"), group_of("group program make session 12"), group_of("pool web worker 9")
+    ('group hogs', 'group program make', 'pool web worker 9')
+    """
+    return _MEMBER.sub("", target)
+
+
+def subject(decision: Decision) -> str:
+    """Whom a decision is about: the group, also where its cgroup is what is changed."""
+    if decision.target.startswith("cgroup "):
+        figures = decision.why.figures
+        name = figures.get("contender") or figures.get("group")
+        if name:
+            return f"group {name}"
+    return group_of(decision.target)
+
+
+def change(action: Action) -> str:
+    """What an action does to whatever it is done to: the same for each process of a group."""
+    if isinstance(action, Flag | Recycle | Digest):
+        return encode(action).decode()  # each is about a worker of its own
+    return describe(action)
+
+
+def knob_of(action: Action) -> str:
+    """What an action turns, whatever the value: what a standing refusal is about."""
+    if isinstance(action, Set | Restore):
+        return f"{action.__struct_config__.tag} {action.control}"
+    return "size" if isinstance(action, ResizePool) else change(action)
+
+
+def likeness(decision: Decision) -> tuple[Hashable, ...]:
+    """Decisions of one tick that are equal in this are one."""
+    return (
+        decision.policy,
+        subject(decision),
+        change(decision.action),
+        decision.why.rule,
+        decision.why.figures.get("victim", ""),
+    )
+
+
+def gather(items: Iterable[Item], key: Callable[[Item], Hashable]) -> list[list[Item]]:
+    """Items with equal keys together, each and all in the order in which they came.
+
+    >>> gather([1, 2, 3, 4], lambda number: number % 2)
+    [[1, 3], [2, 4]]
+    """
+    found: dict[Hashable, list[Item]] = {}
+    for item in items:
+        found.setdefault(key(item), []).append(item)
+    return list(found.values())
+
+
+def many(actions: Sequence[Action]) -> str:
+    """How many things are changed, in words.
+
+    >>> many([Set(Control.CPU_WEIGHT, None, path, 1) for path in ("/a", "/b")])
+    '2 cgroups'
+    """
+    kinds = Counter(_kind(action) for action in actions)
+    return ", ".join(plural(number, kind) for kind, number in kinds.items())
+
+
+def plural(number: int, noun: str) -> str:
+    """A number with its noun.
+
+    >>> plural(1, "process"), plural(4, "process"), plural(2, "core")
+    ('1 process', '4 processes', '2 cores')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}{'es' if noun.endswith('s') else 's'}"
+
+
+def _kind(action: Action) -> str:
+    if not isinstance(action, Set | Restore):
+        return "change"
+    if action.process is None:
+        return "cgroup"
+    return "session" if action.control is Control.AUTOGROUP else "process"
+
+
+def headline(decisions: Sequence[Decision]) -> str:
+    """What is decided, of whom: "group hogs: nice 19 for 4 processes"."""
+    first = decisions[0]
+    if len(decisions) == 1:
+        return f"{first.target}: {describe(first.action)}"
+    return f"{subject(first)}: {describe(first.action)} for {many([it.action for it in decisions])}"
+
+
+def reason(decisions: Sequence[Decision]) -> str:
+    """The sentence of the first, said of all of them."""
+    first = decisions[0]
+    if len(decisions) == 1:
+        return first.why.text
+    return first.why.text.replace(first.target, f"{many([it.action for it in decisions])} of {subject(first)}")
+
+
+def tally(statuses: Iterable[str]) -> str:
+    """How many things ended: one word where they ended alike, else counted.
+
+    >>> tally(["applied", "applied"]), tally(["applied", "vanished", "applied"]), tally([])
+    ('applied', '2 applied, 1 vanished', '')
+    """
+    counts = Counter(statuses)
+    if len(counts) < 2:
+        return next(iter(counts), "")
+    return ", ".join(f"{number} {status}" for status, number in counts.most_common())
+
+
+def worst(statuses: Iterable[str]) -> str:
+    """The worst trouble among these statuses, "" if none is trouble."""
+    found = set(statuses)
+    return next((str(status) for status in RANK if status in found), "")

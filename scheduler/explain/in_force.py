@@ -1,0 +1,106 @@
+"""What is in force, a line a group: the ledger has an entry for each thread and each step. Pure; knows no file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..decision import Control
+from ..fences import parts_of
+from ..ports import Knob
+from ..store.ledger import Entry, place
+from .gathered import group_of
+
+MadeFor = Mapping[tuple[str, Control], tuple[str, str]]
+"""Of a change, by its target and control: the group that it is made of, and whom it protects; see `Engine.made_for`."""
+
+
+@dataclass(slots=True)
+class _Sum:
+    """Changes of one group that are alike."""
+
+    first: Entry
+    protects: str
+    since: int  # ns since 1970
+    processes: set[object] = field(default_factory=set)
+    threads: int = 0
+    keys: set[str] = field(default_factory=set)  # cgroups, autogroups, pools
+    decisions: set[str] = field(default_factory=set)
+
+
+def sum_up(entries: Iterable[Entry], made_for: MadeFor) -> list[dict[str, Any]]:
+    """One record for each group, control and value, in the order in which they were first changed.
+
+    group; control; original and now (values; of a fence its limits); processes, threads, sessions and cgroups that it takes;
+    protects (a group, "" where it is for nobody or not known); decision (the first that is in force) and decisions (how many);
+    since_wall (ns since 1970).
+    """
+    began: dict[Knob, Entry] = {}
+    newest: dict[Knob, Entry] = {}
+    for entry in entries:
+        knob = place(entry.knob)
+        began.setdefault(knob, entry)
+        newest[knob] = entry
+    sums: dict[tuple[str, Control, str, str, str], _Sum] = {}
+    for knob, entry in newest.items():
+        group, protects = made_for.get((entry.target, entry.control), ("", ""))
+        group = f"group {group}" if group else group_of(entry.target)
+        protects = "" if group == f"group {protects}" else protects  # a slice of its own
+        key = (group, entry.control, *_values(entry), protects)
+        one = sums.setdefault(key, _Sum(entry, protects, began[knob].wall))
+        one.since = min(one.since, began[knob].wall)
+        one.decisions.add(entry.decision)
+        if entry.control is Control.FENCE:
+            one.processes.add(entry.process)
+        elif entry.key:
+            one.keys.add(entry.key)
+        else:
+            one.processes.add(entry.process)
+            one.threads += 1
+    return [_record(key[0], one) for key, one in sums.items()]
+
+
+def _values(entry: Entry) -> tuple[str, str]:
+    """What it was, and what it is."""
+    if entry.control is not Control.FENCE:
+        return str(entry.original), str(entry.new)
+    limits = ", ".join(f"{file} {value}" for part in parts_of(entry.key) for file, value in part.files.items())
+    return "none", limits if entry.new else "none"
+
+
+def _record(group: str, one: _Sum) -> dict[str, Any]:
+    first = one.first
+    original, now = _values(first)
+    sessions = len(one.keys) if first.control is Control.AUTOGROUP else 0
+    return {
+        "group": group,
+        "control": str(first.control),
+        "original": original,
+        "now": now,
+        "processes": len(one.processes),
+        "threads": one.threads,
+        "sessions": sessions,
+        "cgroups": 0 if first.control in (Control.AUTOGROUP, Control.POOL_SIZE) else len(one.keys),
+        "protects": one.protects,
+        "decision": first.decision,
+        "decisions": len(one.decisions),
+        "since_wall": one.since,
+    }
+
+
+def each(entries: Iterable[Entry]) -> list[dict[str, Any]]:
+    """Every entry by itself: one for each thread and step."""
+    return [
+        {
+            "target": entry.target,
+            "control": str(entry.control),
+            "original": str(entry.original),
+            "now": str(entry.new),
+            "decision": entry.decision,
+            "process": None if entry.process is None else entry.process.pid,
+            "thread": None if entry.thread is None else entry.thread.tid,
+            "wall": entry.wall,
+        }
+        for entry in entries
+    ]

@@ -1,0 +1,380 @@
+"""Incidents into words, for somebody who was woken by one: what, since when, how sure, compared with whom, what to do (`nicety
+anomalies`, `nicety why ID`). Reads the decision log and the lessons and nothing else.
+
+An incident is told of by the flags of the quarantine policy: one begins it, one may correct its kind, one ends it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from ...models.anomaly.waitgraph import UNLESS
+from ..decide.policies.incident_words import WHAT, advice, rarity, stories
+from ..decision import Decision, Digest, Flag, Lesson, Recycle, Restore, Session, Set
+from ..read.evidence import STATES, Evidence
+from ..store.decisions import DecisionReader, LoggedDecision
+from ..words import figure, moment, size, span
+from .decision_page import WIDTH, ExplainError, look_up, paragraph, part, printed, table
+from .gathered import describe
+
+MOST_FLAGS = 2000
+"""Flags of the log that are looked through, the latest first."""
+
+PEAK_TICKS = 3600
+"""Ticks of an incident that are looked through for its highest score: an hour at 1 Hz takes half a second."""
+
+LABEL = 12
+"""Columns of labels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """One incident as the log has it."""
+
+    first: LoggedDecision  # the flag that began it
+    latest: LoggedDecision  # that or the one that corrected its kind: its why is what is known
+    ended: LoggedDecision | None
+    acts: tuple[LoggedDecision, ...]  # what was done about it, oldest first
+    watched: bool  # the daemon that reported it is the last one that ran
+    lesson: Lesson | None  # somebody said that it was none
+
+    @property
+    def id(self) -> str:
+        """Of the flag that began it."""
+        return self.first.id
+
+    @property
+    def decision(self) -> Decision:
+        """What is known of it."""
+        return self.latest.decision
+
+    @property
+    def flag(self) -> Flag:
+        """Of whom, and what it is taken for."""
+        action = self.decision.action
+        assert isinstance(action, Flag)
+        return action
+
+    @property
+    def open(self) -> bool:
+        """It goes on, as far as is known."""
+        return self.ended is None and self.watched
+
+    @property
+    def since(self) -> int:
+        """Wall time ns from which it was there, by its own evidence."""
+        return self.first.wall - round(float(self.first.decision.why.figures.get("onset_seconds", 0.0)) * 1e9)
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes that it is of."""
+        return [id_.pid for id_ in (self.flag.worker, *self.flag.others)]
+
+    @property
+    def who(self) -> str:
+        """The processes for people."""
+        return f"{self.flag.pool} {'worker' if len(self.pids) == 1 else 'workers'} {', '.join(map(str, self.pids))}"
+
+    @property
+    def what(self) -> str:
+        """What they do, in a few words."""
+        together = self.decision.why.rule == "stuck together"
+        what = "is stuck together" if together else WHAT.get(self.flag.kind, self.flag.kind)
+        return what.replace("is ", "are ", 1) if len(self.pids) > 1 else what
+
+    @property
+    def ending(self) -> str:
+        """How it ended, "" while it is open."""
+        if self.ended is not None:
+            return self.ended.decision.why.text.partition(" is over: ")[2].partition(". It was")[0] or "over"
+        return "" if self.watched else "the daemon that reported it has ended"
+
+
+def incidents(reader: DecisionReader, lessons: Iterable[Lesson], since: int | None = None) -> list[Incident]:
+    """Incidents that were reported or were open since then (wall ns), the latest first."""
+    flags = reader.find(kind="flag", limit=MOST_FLAGS)
+    taught = {lesson.id: lesson for lesson in lessons}
+    living = _living(reader)
+    begun, corrected, ended = dict[str, LoggedDecision](), dict[str, LoggedDecision](), dict[str, LoggedDecision]()
+    for logged in flags:  # latest first
+        action = logged.decision.action
+        if logged.refusal_json is not None or not isinstance(action, Flag):
+            continue
+        if not action.incident:
+            begun.setdefault(logged.id, logged)
+        elif action.over:
+            ended.setdefault(action.incident, logged)
+        else:
+            corrected.setdefault(action.incident, logged)
+    found = []
+    for id_, first in begun.items():
+        end = ended.get(id_)
+        incident = Incident(
+            first=first,
+            latest=corrected.get(id_, first),
+            ended=end,
+            acts=_acts(reader, first, end),
+            watched=first.session in living,
+            lesson=taught.get(id_),
+        )
+        if since is None or incident.open or max(first.wall, 0 if end is None else end.wall) >= since:
+            found.append(incident)
+    return found
+
+
+def find(reader: DecisionReader, lessons: Iterable[Lesson], id_: str) -> Incident:
+    """The incident that a decision with this id began, corrected or ended. Raises ExplainError."""
+    logged, _, _ = look_up(reader, id_)
+    action = logged.decision.action
+    if not isinstance(action, Flag):
+        raise ExplainError(f"{id_} is no incident but: {logged.target}: {describe(action)}; `nicety anomalies` lists incidents")
+    begun = action.incident or id_
+    for incident in incidents(reader, lessons):
+        if incident.id == begun:
+            return incident
+    raise ExplainError(f"the log has lost what began the incident of {id_}; `nicety anomalies` lists those that it has")
+
+
+def peak(reader: DecisionReader, incident: Incident, latest: int) -> float:
+    """Its highest score; of a circle the seconds that it lasted. `latest`: wall ns of the last tick of the log."""
+    figures = incident.decision.why.figures
+    if incident.flag.kind == "deadlock":
+        end = incident.ended.wall if incident.ended is not None else max(latest, incident.first.wall)
+        return float(figures.get("onset_seconds", 0.0)) + (end - incident.latest.wall) / 1e9
+    first = incident.first.seq
+    last = first + PEAK_TICKS
+    if incident.ended is not None and incident.ended.session == incident.first.session:
+        last = min(last, incident.ended.seq)
+    seen = (
+        score.value
+        for score in reader.scores(incident.first.session, first, last)
+        if score.id == incident.flag.worker and score.kind == incident.flag.kind
+    )
+    return max((float(figures.get("score", 0.0)), *seen))
+
+
+def _living(reader: DecisionReader) -> set[str]:
+    """Sessions of the daemon that ran last: a reload begins another session of the same daemon, which remembers."""
+    known = [it for it in reader.sessions() if it.session is not None]
+    if not known or known[-1].session is None:
+        return set()
+    last = known[-1].session
+    return {it.id for it in known if it.session is not None and (it.session.own, it.session.boot_id) == (last.own, last.boot_id)}
+
+
+def _acts(reader: DecisionReader, first: LoggedDecision, end: LoggedDecision | None) -> tuple[LoggedDecision, ...]:
+    """What the policy did about the same target in its time, and what the guard refused."""
+    until = None if end is None else end.wall + 1
+    found = reader.find(kind="quarantine", target=first.target, since=first.wall, until=until, newest_first=False, limit=100)
+    return tuple(it for it in found if it.target == first.target and isinstance(it.decision.action, Set | Restore | Recycle))
+
+
+# --- the list -------------------------------------------------------------------------------------------------------------------
+
+
+def list_page(
+    found: Sequence[Incident], digests: Sequence[LoggedDecision], lessons: Sequence[Lesson], now: int, width: int | None
+) -> str:
+    """Open incidents with all that is needed to act, those that are over in a line each, and what was called wrong."""
+    width = min(width or WIDTH, 120)
+    going, past = [it for it in found if it.open], [it for it in found if not it.open]
+    lines = [f"{len(going)} open, {len(past)} over"]
+    for incident in going:
+        lines += ["", *_headline(incident, now, width)]
+        lines += _rows([*_brief(incident), ("all of it", f"nicety why {incident.id}")], width)
+    if past:
+        rows = [(moment(it.first.wall), it.id, f"{it.who} {it.what}", f"{_called_wrong(it)}{it.ending}") for it in past]
+        lines += ["", *table(("reported", "id", "what", "how it ended"), rows, width, fold=True).splitlines()]
+    for digest in digests:
+        lines += ["", *paragraph(f"{moment(digest.wall)}: {digest.decision.why.text}", width)]
+    if lessons:
+        lines += ["", "Called wrong: what looks like it must be stronger (nicety anomalies wrong --undo ID)"]
+        said = [(it.id, it.pool, it.kind, figure(it.value), moment(it.wall)) for it in lessons]
+        lines += table(("id", "pool", "kind", "highest score", "said"), said, width).splitlines()
+    return printed(lines)
+
+
+def _headline(incident: Incident, now: int, width: int) -> list[str]:
+    lasted = span(max(0.0, (now - incident.since) / 1e9))
+    return paragraph(f"{incident.who} {incident.what}, since {moment(incident.since, day=False)} ({lasted})", width)
+
+
+def _brief(incident: Incident) -> list[tuple[str, str]]:
+    """Label and text: what a person needs before anything else."""
+    figures, kind = incident.decision.why.figures, incident.flag.kind
+    doing, compared = stories(kind, evidence_of(figures))
+    rows = [("what", doing)] if doing else []
+    rows += [("", str(figures[name])) for name in sorted(figures) if name.startswith("wait_")]
+    if rows and not rows[0][0]:
+        rows[0] = ("what", rows[0][1])
+    if "neighbour" in figures:
+        rows.append(("neighbour", _neighbour(figures)))
+    if "siblings" in figures:
+        rows.append(("compared", "; ".join(filter(None, (compared, _siblings(figures))))))
+    rows.append(("how sure", _how_sure(figures)))
+    done = _done(incident)
+    rows.append(("done", done))
+    first, *more = advice(kind, incident.pids[0], incident.flag.pool, incident.id)
+    rows += [("what to do", first), *(("", text) for text in more)]
+    return rows
+
+
+def evidence_of(figures: Mapping[str, float | int | str]) -> dict[str, float]:
+    """The evidence among the figures of a why."""
+    mark = "evidence_"
+    return {name.removeprefix(mark): float(value) for name, value in figures.items() if name.startswith(mark)}
+
+
+def _neighbour(figures: Mapping[str, Any]) -> str:
+    text = f"{figures['neighbour']}: {figures['neighbour_cores']:.2f} cores on the CPUs where it waits, nice "
+    text += f"{figures['neighbour_nice']} against its {figures['worker_nice']}"
+    if figures.get("neighbour_cgroup") != figures.get("worker_cgroup"):
+        text += f", cgroup {figures['neighbour_cgroup']} beside its {figures['worker_cgroup']}"
+    return text
+
+
+def _siblings(figures: Mapping[str, Any]) -> str:
+    many = int(figures["siblings"])
+    if many == 0:
+        return "it has no siblings: compared with its own past only"
+    return f"{figures['unusual_siblings']} of its {many} sibling{'s' if many > 1 else ''} looked so at the same time"
+
+
+def _how_sure(figures: Mapping[str, Any]) -> str:
+    p = figures.get("p")
+    if p is None and any(UNLESS in str(figures[name]) for name in figures if name.startswith("wait_")):
+        return (
+            "the kernel shows which processes hold and wait, not which thread of them: it is no deadlock if one of those that wake "
+            "again and again frees what its process holds; they went round and did not"
+        )
+    if p is None:
+        return "the kernel shows who waits for whom: there is no chance in it but that they stop waiting by themselves"
+    text = f"{rarity(float(p))} healthy worker-minutes look so"
+    line = figures.get("alpha")
+    text += f"; reported from {rarity(float(line))} on (quarantine.false_alarms_per_day)" if line is not None else ""
+    before = figures.get("taken_before")
+    return (
+        text + (f"; was taken for {before} before" if before else "") + (f"; by {figures['source']}" if "source" in figures else "")
+    )
+
+
+def _done(incident: Incident) -> str:
+    """What nicety did about it."""
+    if not incident.acts:
+        rejected = incident.decision.why.rejected
+        return f"nothing: not {rejected[0]}" if rejected else 'nothing: reported only (quarantine.action = "flag")'
+    return "; ".join(
+        f"{moment(it.wall, day=False)} {describe(it.decision.action)}: {it.status}" + _refused(it) for it in incident.acts
+    )
+
+
+def _refused(logged: LoggedDecision) -> str:
+    return "" if logged.refusal is None else f" ({logged.refusal.text})"
+
+
+def _called_wrong(incident: Incident) -> str:
+    return "called wrong; " if incident.lesson is not None else ""
+
+
+# --- one ----------------------------------------------------------------------------------------------------------------------
+
+
+def incident_page(incident: Incident, looks: Sequence[Evidence], session: Session | None, now: int, width: int = WIDTH) -> str:
+    """Everything about one incident, at most `width` columns wide."""
+    figures = incident.decision.why.figures
+    state = "open" if incident.open else f"over: {incident.ending}"
+    mode = "" if session is None else f", {session.mode} mode"
+    lines = [
+        *_headline(incident, now if incident.open else (incident.ended or incident.latest).wall, width),
+        *paragraph(f"  incident {incident.id}, reported {moment(incident.first.wall)}, {state}{mode}", width),
+    ]
+    if incident.lesson is not None:
+        lines += paragraph(f"  called wrong on {moment(incident.lesson.wall)}: nicety anomalies wrong --undo {incident.id}", width)
+    lines += ["", *_rows(_brief(incident), width)]
+    for look in looks:
+        lines += part(f"Process {look.id.pid} when it was reported, before anything was done", snapshot_lines(look), width=width)
+    if not looks:
+        lines += part("Snapshot", ["none: the process was gone, or it may not be looked at"], width=width)
+    lines += part("Figures", _aligned(figures), wrap=False)
+    lines += part(
+        "Would have flipped it", [text.replace(" ID", f" {incident.id}") for text in incident.decision.why.flips], width=width
+    )
+    return printed(lines)
+
+
+def snapshot_lines(look: Evidence) -> list[str]:
+    """A snapshot in words."""
+    where = f" in {look.wchan}" if look.wchan else ""
+    lines = [f"{look.program}: {STATES.get(look.state, look.state)}{where}; {look.cpu_seconds:.1f} s of CPU so far"]
+    if look.syscall:
+        lines.append(f"system call: {look.syscall}")
+    if look.stack:
+        lines.append(f"kernel stack: {' < '.join(name.partition('+')[0] for name in look.stack)}")
+    threads = ", ".join(f"{many} {state}" for state, many in look.thread_states)
+    lines.append(f"threads: {look.threads}" + (f" ({threads})" if look.threads > 1 and threads else ""))
+    if look.descriptors is not None:
+        kinds = ", ".join(f"{many} {kind}" for kind, many in look.descriptor_kinds)
+        limit = f" of at most {look.descriptor_limit}" if look.descriptor_limit is not None else ""
+        lines.append(f"descriptors: {look.descriptors}{limit}: {kinds}")
+        lines.append(f"most of them: {', '.join(f'{many} {name}' for name, many in look.descriptor_targets)}")
+    if look.memory:
+        lines.append(f"memory: {', '.join(f'{size(value)} {name}' for name, value in look.memory)}")
+    if look.mappings:
+        lines.append(f"largest address ranges: {', '.join(f'{size(value)} {name}' for name, value in look.mappings)}")
+    if look.children:
+        lines.append(f"children: {', '.join(f'{pid} {name} ({state})' for pid, name, state in look.children)}")
+    return lines
+
+
+def _aligned(figures: Mapping[str, float | int | str]) -> list[str]:
+    width = max(map(len, figures), default=0)
+    return [f"{name.ljust(width)}  {figure(value)}" for name, value in figures.items()]
+
+
+def _rows(rows: Iterable[tuple[str, str]], width: int) -> list[str]:
+    """Label and text, the text folded beside its label."""
+    lines = list[str]()
+    for label, text in rows:
+        first, *more = paragraph(text, width - LABEL - 2)
+        lines += [f"  {label:<{LABEL}}{first}", *(" " * (LABEL + 2) + line for line in more)]
+    return lines
+
+
+# --- for programs -------------------------------------------------------------------------------------------------------------
+
+
+def as_record(incident: Incident, looks: Sequence[Evidence] = ()) -> dict[str, Any]:
+    """For --json."""
+    figures = incident.decision.why.figures
+    doing, compared = stories(incident.flag.kind, evidence_of(figures))
+    return {
+        "id": incident.id,
+        "pool": incident.flag.pool,
+        "pids": incident.pids,
+        "kind": incident.flag.kind,
+        "what": incident.what,
+        "doing": doing,
+        "compared": compared,
+        "text": incident.decision.why.text,
+        "since": incident.since,
+        "reported": incident.first.wall,
+        "open": incident.open,
+        "ended": None if incident.ended is None else incident.ended.wall,
+        "ending": incident.ending,
+        "p": figures.get("p"),
+        "figures": dict(figures),
+        "done": [it.to_builtins() for it in incident.acts],
+        "advice": list(advice(incident.flag.kind, incident.pids[0], incident.flag.pool, incident.id)),
+        "called_wrong": incident.lesson is not None,
+        "evidence": msgspec.to_builtins(looks),
+    }
+
+
+def digests(reader: DecisionReader, since: int | None) -> list[LoggedDecision]:
+    """Lines that sum up what was beyond the budget, oldest first."""
+    found = reader.find(kind="digest", since=since, newest_first=False, limit=24)
+    return [it for it in found if isinstance(it.decision.action, Digest) and it.refusal_json is None]

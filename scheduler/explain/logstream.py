@@ -1,0 +1,613 @@
+"""The log for people and machines: one line for each decision about a group, refusal, late outcome and effect, for a group that is
+taken for another class, for a note, and for a rival that came or ended; nothing when nothing changes.
+
+However many processes a decision takes it is one line, and what was said is not said again: repetitions are counted and summed up
+in a line after ten minutes, then twenty, up to an hour. The decision log has each of them.
+
+JSON lines when the output is a file or a pipe, aligned lines at a terminal, native fields when systemd connected us to its journal.
+Strings from the machine were sanitised when they were read; each sink escapes again what it could be fooled by (F43). A reader who
+is slow or gone costs lines, counted in `dropped`, never a tick. Knows no policy and reads no clock: times are those of the ticks.
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import fcntl
+import json
+import logging
+import math
+import os
+import select
+import socket
+import traceback
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import msgspec
+
+from ...models.records import Latency
+from ..decision import Decision, Effect, Group, Note, Outcome, Refusal, ResizePool, Restore, Set, Status, Tick, Verdict
+from ..observe.rivals import RIVALS
+from ..read.text import printable
+from .class_words import CLASS, RULED, SPARED, evidence, percent
+from .decision_page import effect_in_words
+from .gathered import change, describe, gather, group_of, headline, knob_of, likeness, plural, reason, subject, tally, worst
+
+INFO, NOTICE, WARNING, ERROR = 6, 5, 4, 3
+"""Priorities of syslog(3)."""
+
+QUIET_NS = 600 * 10**9
+"""What was said is not said again for so long (chosen). What came again meanwhile is then summed up in a line, and the time
+doubles. A standing refusal is said again only after it was away for so long."""
+
+LONGEST_QUIET_NS = 3600 * 10**9
+"""The longest time between two such lines (chosen)."""
+
+OVER_NS = 60 * 10**9
+"""A note is over when it was away for so long (chosen): what comes and goes is one note."""
+
+BUFFER_LIMIT = 1 << 20
+"""Bytes kept for a reader that does not read; what comes on top is dropped. 1 MiB is some 2,000 lines."""
+
+REMEMBERED = 4096
+"""Groups whose class is remembered, so that a periodic job is told once, and decisions of which an effect or a late outcome may
+come. The longest unseen are forgotten first."""
+
+PLAIN = frozenset({"class", "note", "event"})
+"""Kinds of entries that are about no decision."""
+
+JOURNAL = "/run/systemd/journal/socket"
+
+CHANGED = frozenset({Status.APPLIED, Status.PARTIAL})
+"""Something was changed, or an incident reported."""
+
+TROUBLE = frozenset({Status.FAILED, Status.REFUSED, Status.FOREIGN, Status.PARTIAL, Status.BLOCKED, Status.LATER})
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the log."""
+
+    wall: int  # ns since 1970
+    kind: str  # decision, refusal, outcome, effect, class, note, event
+    priority: int
+    id: str  # of the decision, "" for a class or an event
+    what: str  # "pool web: size 5"
+    status: str
+    text: str  # the reason, a sentence
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Sink(Protocol):
+    """Where entries go."""
+
+    dropped: int
+
+    def write(self, entry: Entry) -> None:
+        """Take an entry; never blocks, never raises."""
+        ...
+
+    def flush(self) -> None:
+        """Pass on what is still held, as far as the reader takes it."""
+        ...
+
+
+@dataclass(slots=True)
+class _Told:
+    """What was said, and what came of the same kind since."""
+
+    at: int  # monotonic ns when a line about it was last written
+    seen: int  # when it last was so
+    quiet: int = QUIET_NS
+    last: Entry | None = None  # the latest that was not written
+    times: int = 0  # of those
+    statuses: Counter[str] = field(default_factory=Counter)  # of those
+    wall: int = 0  # of the line
+
+
+@dataclass(slots=True)
+class _Taken:
+    """What a group was last said to be taken for."""
+
+    latency: Latency
+    at: int  # monotonic ns
+    before: Latency | None  # what was said before that
+
+
+@dataclass(slots=True)
+class _Noted:
+    """A note that was said and is not over."""
+
+    note: Note
+    seen: int  # monotonic ns
+
+
+class LogStream:
+    """Turns ticks into entries and gives them to a sink."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._told: dict[Hashable, _Told] = {}  # the longest unseen first
+        self._refused: dict[Hashable, int] = {}  # refusals that were said -> monotonic ns when they last stood
+        self._made: dict[str, Decision] = {}  # by id, the oldest first
+        self._classes: dict[str, _Taken] = {}  # of groups by their behaviour; the longest unseen first
+        self._notes: dict[str, _Noted] = {}  # by topic
+        self._rivals: tuple[str, ...] = ()
+
+    @property
+    def dropped(self) -> int:
+        """Lines that nobody took."""
+        return self._sink.dropped
+
+    def tick(self, session: str, mode: str, tick: Tick, verdict: Verdict, outcomes: Sequence[Outcome]) -> None:
+        """Tell what a tick decided and what came of it."""
+        for entry in self._entries(session, mode, tick, verdict, outcomes):
+            self._sink.write(entry)
+        self._sink.flush()
+
+    def event(self, wall: int, priority: int, text: str, **fields: Any) -> None:
+        """Tell something that is no decision: start, reload, pause, failure. `wall`: ns since 1970."""
+        self._sink.write(Entry(wall, "event", priority, "", "", "", text, fields))
+        self._sink.flush()
+
+    def undone(self, wall: int, session: str, outcomes: Sequence[Outcome]) -> None:
+        """Tell what an undo put back and what it left."""
+        for alike in gather(outcomes, lambda outcome: (group_of(outcome.target), outcome.status)):
+            self._sink.write(_outcome(wall, group_of(alike[0].target), alike, {"session": session}))
+        self._sink.flush()
+
+    def _entries(self, session: str, mode: str, tick: Tick, verdict: Verdict, outcomes: Sequence[Outcome]) -> list[Entry]:
+        common = {"session": session, "tick": tick.seq, "mode": mode}
+        entries = self._rivals_of(tick, common) + self._classes_of(tick, common) + self._notes_of(tick, verdict.notes, common)
+        entries += self._decisions_of(tick, verdict, outcomes, common)
+        entries += self._refusals_of(tick, verdict.refusals, common)
+        entries += self._outcomes_of(tick, verdict, outcomes, common)
+        entries += self._effects_of(tick, verdict.effects, common)
+        return entries + self._again(tick)
+
+    # --- what is said once -----------------------------------------------------------------------------------------------------
+
+    def _first(self, at: int, key: Hashable, what: str, entry: Entry) -> list[Entry]:
+        """The entry if nothing like it was said lately; else it is counted, to be summed up as `what`."""
+        told = self._told.pop(key, None)
+        if told is None:
+            self._told[key] = _Told(at, at, wall=entry.wall)
+            while len(self._told) > REMEMBERED:
+                del self._told[next(iter(self._told))]
+            return [entry]
+        self._told[key] = told
+        told.seen, told.last = at, replace(entry, what=what)
+        told.times += entry.fields["count"]
+        told.statuses.update(entry.fields["statuses"])
+        return []
+
+    def _again(self, tick: Tick) -> list[Entry]:
+        """What was counted for long enough, each in a line; and what was away for long enough is forgotten."""
+        entries = []
+        for key, told in list(self._told.items()):
+            if tick.at - told.at < told.quiet:
+                continue
+            if told.last is None:
+                if tick.at - told.seen >= told.quiet:
+                    del self._told[key]
+                continue
+            entries.append(_summed(tick.wall, told))
+            quiet = min(2 * told.quiet, LONGEST_QUIET_NS)
+            self._told[key] = _Told(tick.at, tick.at, quiet, wall=tick.wall)
+        return entries
+
+    def _decisions_of(self, tick: Tick, verdict: Verdict, outcomes: Sequence[Outcome], common: Mapping[str, Any]) -> list[Entry]:
+        result: dict[str, Outcome] = {}
+        for outcome in outcomes:
+            result.setdefault(outcome.decision, outcome)
+        entries = []
+        for alike in gather(verdict.decisions, likeness):
+            came = [result[decision.id] for decision in alike if decision.id in result]
+            for decision in alike:
+                self._made[decision.id] = decision
+            entry, first = _decision(tick.wall, alike, came, common), alike[0]
+            trouble = worst(outcome.status for outcome in came if outcome.status is not Status.PARTIAL)  # of many some are gone
+            key = ("decision", first.policy, subject(first), change(first.action), trouble)
+            if isinstance(first.action, Set | Restore | ResizePool) or not {outcome.status for outcome in came} & CHANGED:
+                entries += self._first(tick.at, key, f"{subject(first)}: {describe(first.action)}", entry)
+            else:
+                entries.append(entry)  # an incident, or what is done about it: each is news
+        while len(self._made) > REMEMBERED:
+            del self._made[next(iter(self._made))]
+        return entries
+
+    def _refusals_of(self, tick: Tick, refusals: Sequence[Refusal], common: Mapping[str, Any]) -> list[Entry]:
+        """A refusal that stands is said once, whichever process of the group it is about this time."""
+        entries = []
+        for alike in gather(refusals, _refused):
+            key = _refused(alike[0])
+            if key not in self._refused:
+                entries.append(_refusal(tick.wall, alike, common))
+            self._refused[key] = tick.at
+        for key in [key for key, seen in self._refused.items() if tick.at - seen > QUIET_NS]:
+            del self._refused[key]
+        return entries
+
+    def _outcomes_of(self, tick: Tick, verdict: Verdict, outcomes: Sequence[Outcome], common: Mapping[str, Any]) -> list[Entry]:
+        """Outcomes of earlier decisions."""
+        own = {decision.id for decision in verdict.decisions}
+        late = [outcome for outcome in outcomes if outcome.decision not in own]
+        entries = []
+        for alike in gather(late, lambda outcome: (self._whose(outcome), outcome.status)):
+            whose, status = self._whose(alike[0]), alike[0].status
+            entries += self._first(tick.at, ("outcome", whose, status), whose, _outcome(tick.wall, whose, alike, common))
+        return entries
+
+    def _whose(self, outcome: Outcome) -> str:
+        made = self._made.get(outcome.decision)
+        return group_of(outcome.target) if made is None else subject(made)
+
+    def _effects_of(self, tick: Tick, effects: Sequence[Effect], common: Mapping[str, Any]) -> list[Entry]:
+        """One line for a decision about a group: did it help? Of what was put back only what did not do well."""
+        entries = []
+        for alike in gather(effects, self._measured):
+            first = alike[0]
+            made = self._made.get(first.decision)
+            if made is not None and isinstance(made.action, Restore) and first.verdict != "hurt":
+                continue
+            key = ("effect", *self._measured(first)[:2], first.verdict == "hurt")
+            entry = _effect(tick.wall, alike, made, common)
+            entries += self._first(tick.at, key, entry.what, entry)
+        return entries
+
+    def _measured(self, effect: Effect) -> tuple[str, str, str, str]:
+        """What effects have in common that are one: (of whom, of what, measured on what, how it ended)."""
+        made = self._made.get(effect.decision)
+        whose, what = ("", "") if made is None else (subject(made), knob_of(made.action))
+        return whose or effect.metric, what, effect.metric, effect.verdict
+
+    # --- what holds for a while ------------------------------------------------------------------------------------------------
+
+    def _notes_of(self, tick: Tick, notes: Sequence[Note], common: Mapping[str, Any]) -> list[Entry]:
+        """Each note when its topic appears and when it is over."""
+        entries = []
+        for note in notes:
+            if note.topic not in self._notes:
+                entries.append(_note(tick.wall, note, over=False, common=common))
+            self._notes[note.topic] = _Noted(note, tick.at)
+        for topic, noted in list(self._notes.items()):
+            if tick.at - noted.seen >= OVER_NS:
+                entries.append(_note(tick.wall, noted.note, over=True, common=common))
+                del self._notes[topic]
+        return entries
+
+    def _classes_of(self, tick: Tick, common: Mapping[str, Any]) -> list[Entry]:
+        """Groups that are taken for another class than was told last; what nobody was told of is none.
+
+        That a group goes back to the class that it had before is told only after a while.
+        """
+        entries = []
+        for group in tick.groups:
+            if group.behaviour is None:
+                continue  # pinned, or not known yet
+            taken = self._classes.pop(group.name, None) or _Taken(Latency.NONE, tick.at, None)
+            self._classes[group.name] = taken
+            latency = group.behaviour.latency
+            if latency is taken.latency or (latency is taken.before and tick.at - taken.at < QUIET_NS):
+                continue
+            entries.append(_class(tick.wall, group, taken.latency, common))
+            said = taken.before is not None or taken.latency is not Latency.NONE
+            self._classes[group.name] = _Taken(latency, tick.at, taken.latency if said else None)
+        while len(self._classes) > REMEMBERED:
+            del self._classes[next(iter(self._classes))]
+        return entries
+
+    def _rivals_of(self, tick: Tick, common: Mapping[str, Any]) -> list[Entry]:
+        before, self._rivals = self._rivals, tick.machine.rivals
+        entries = []
+        for name in sorted({*before} ^ {*self._rivals}):
+            rival = RIVALS.get(name)
+            if rival is None or not rival.touches:
+                continue
+            theirs = ", ".join(sorted(rival.touches))
+            came = name in self._rivals
+            text = (
+                f"{name} runs, which {rival.what}: left to it while it runs: {theirs}"
+                if came
+                else f"{name} ended: no longer left to it: {theirs}"
+            )
+            entries.append(Entry(tick.wall, "event", NOTICE, "", "", "", text, {**common, "rival": name}))
+        return entries
+
+
+class Forward(logging.Handler):
+    """Makes events of what is logged elsewhere in nicety, so that the log has one form: a pool's trouble, a tick that failed.
+
+    Warnings and errors only, as without any handler.
+    """
+
+    def __init__(self, stream: LogStream) -> None:
+        super().__init__(logging.WARNING)
+        self._stream = stream
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Tell it; an exception with its traceback in a field."""
+        fields = {"logger": record.name}
+        if record.exc_info and record.exc_info[0] is not None:
+            fields["traceback"] = "".join(traceback.format_exception(*record.exc_info))
+        priority = ERROR if record.levelno >= logging.ERROR else WARNING
+        self._stream.event(round(record.created * 1e9), priority, record.getMessage(), **fields)
+
+
+def open_log(environment: Mapping[str, str], descriptor: int) -> LogStream:
+    """The log that fits what `descriptor` is connected to."""
+    status = os.fstat(descriptor)
+    if environment.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}":
+        return LogStream(JournalSink(JOURNAL))
+    return LogStream(StreamSink(descriptor, terminal_line if os.isatty(descriptor) else json_line))
+
+
+# --- entries ------------------------------------------------------------------------------------------------------------------
+
+
+def _decision(wall: int, alike: Sequence[Decision], came: Sequence[Outcome], common: Mapping[str, Any]) -> Entry:
+    """The line of decisions that are one, with what came of them."""
+    first = alike[0]
+    text = f"{first.why.rule}: {reason(alike)}"
+    named: dict[str, Any] = {name: str(first.why.figures[name]) for name in ("victim", "mechanism") if name in first.why.figures}
+    if any(value not in text for value in named.values()):
+        text += f" [{', '.join(f'{name} {value}' for name, value in named.items())}]"
+    trouble = worst(outcome.status for outcome in came)
+    told = [outcome for outcome in came if outcome.status == trouble] or list(came)
+    detail = next((outcome.detail for outcome in told if outcome.detail), "")
+    if detail and {outcome.status for outcome in told}.isdisjoint((Status.APPLIED, Status.OBSERVED)):
+        text = f"{text} [{detail}]"
+    return Entry(
+        wall,
+        "decision",
+        WARNING if trouble or first.policy == "quarantine" else NOTICE,
+        first.id,
+        headline(alike),
+        tally(outcome.status for outcome in came),
+        text,
+        {
+            **common,
+            **_of(alike),
+            **named,
+            "detail": detail,
+            "changed": sum(outcome.changed for outcome in came),
+            "statuses": _statuses(came),
+        },
+    )
+
+
+def _class(wall: int, group: Group, before: Latency, common: Mapping[str, Any]) -> Entry:
+    behaviour = group.behaviour
+    assert behaviour is not None
+    chances = {Latency.LATENCY: behaviour.p_latency, Latency.BATCH: behaviour.p_batch}
+    if behaviour.latency is Latency.NONE:
+        sure = ", ".join(f"{CLASS[latency]} {percent(chance)}" for latency, chance in chances.items())
+        why = f", {SPARED[behaviour.spared]}" if behaviour.spared else ""
+        text = f"{group.name} is no longer taken for {CLASS[before]} ({sure}){why}: hands off"
+    else:
+        speaks, _ = evidence(behaviour)
+        why = f", {RULED[behaviour.ruled]}" if behaviour.ruled else f" ({percent(chances[behaviour.latency])})"
+        text = f"{group.name} is taken for {CLASS[behaviour.latency]}{why}"
+        text += f": {', '.join(speaks)}" if speaks else ""
+    fields = {
+        **common,
+        "group": group.name,
+        "class": str(behaviour.latency),
+        "before": str(before),
+        "p_latency": behaviour.p_latency,
+        "p_batch": behaviour.p_batch,
+        "evidence": [list(one) for one in behaviour.evidence],
+        "source": behaviour.source,
+        "spared": behaviour.spared or "",
+        "ruled": behaviour.ruled or "",
+    }
+    return Entry(wall, "class", INFO, "", "", "", text, fields)
+
+
+def _refusal(wall: int, alike: Sequence[Refusal], common: Mapping[str, Any]) -> Entry:
+    decisions, first = [no.decision for no in alike], alike[0]
+    text = first.text.replace(first.decision.target, subject(first.decision)) if len(alike) > 1 else first.text
+    fields = {**common, **_of(decisions), "refused_by": first.rule}
+    return Entry(wall, "refusal", INFO, first.decision.id, headline(decisions), "refused", f"{first.rule}: {text}", fields)
+
+
+def _refused(no: Refusal) -> Hashable:
+    """Refusals that are equal in this are one that stands."""
+    return no.decision.policy, subject(no.decision), knob_of(no.decision.action), no.rule
+
+
+def _outcome(wall: int, whose: str, alike: Sequence[Outcome], common: Mapping[str, Any]) -> Entry:
+    """The line of outcomes of one status. `whose`: what to call them where they are many."""
+    first = alike[0]
+    more = f" (and {len(alike) - 1} more)" if len(alike) > 1 else ""
+    fields = {
+        **common,
+        "target": first.target,
+        "detail": first.detail,
+        "changed": sum(outcome.changed for outcome in alike),
+        "count": len(alike),
+        "decisions": list(dict.fromkeys(outcome.decision for outcome in alike)),
+        "targets": list(dict.fromkeys(outcome.target for outcome in alike)),
+        "statuses": _statuses(alike),
+    }
+    what = first.target if len(alike) == 1 else f"{whose}, {len(alike)} of them"
+    priority = WARNING if first.status in TROUBLE else NOTICE
+    return Entry(wall, "outcome", priority, first.decision, what, str(first.status), first.detail + more, fields)
+
+
+def _effect(wall: int, alike: Sequence[Effect], made: Decision | None, common: Mapping[str, Any]) -> Entry:
+    """The line of effects that are one. `made`: the decision, where it is known still."""
+    first, count = alike[0], sum(effect.decisions for effect in alike)
+    fields = {
+        **common,
+        "metric": first.metric,
+        "before": first.before,
+        "after": first.after,
+        "ticks": first.ticks,
+        "count": count,
+        "decisions": [effect.decision for effect in alike],
+        "statuses": {first.verdict: count},
+    }
+    what = first.metric if made is None else f"{subject(made)}: {describe(made.action)}"
+    return Entry(wall, "effect", INFO, first.decision, what, first.verdict, effect_in_words(first), fields)
+
+
+def _note(wall: int, note: Note, over: bool, common: Mapping[str, Any]) -> Entry:
+    text = f"no longer so: {note.text}" if over else note.text
+    fields = {**common, "topic": note.topic, "figures": note.figures, "over": over}
+    return Entry(wall, "note", NOTICE, "", "", "", text, fields)
+
+
+def _summed(wall: int, told: _Told) -> Entry:
+    """The line of what came again since one was written."""
+    last = told.last
+    assert last is not None
+    minutes = max(1, round((wall - told.wall) / 60e9))
+    text = f"{plural(told.times, 'time')} more in {minutes} min; the latest: {last.text}"
+    fields = {**last.fields, "count": told.times, "statuses": dict(told.statuses), "again_seconds": (wall - told.wall) / 1e9}
+    return replace(last, wall=wall, status=tally(told.statuses.elements()), text=text, fields=fields)
+
+
+def _statuses(outcomes: Sequence[Outcome]) -> dict[str, int]:
+    return dict(Counter(str(outcome.status) for outcome in outcomes))
+
+
+def _of(alike: Sequence[Decision]) -> dict[str, Any]:
+    first = alike[0]
+    return {
+        "policy": first.policy,
+        "target": first.target,
+        "action": msgspec.to_builtins(first.action),
+        "rule": first.why.rule,
+        "figures": first.why.figures,
+        "count": len(alike),
+        "decisions": [decision.id for decision in alike],
+        "targets": [decision.target for decision in alike],
+    }
+
+
+# --- sinks --------------------------------------------------------------------------------------------------------------------
+
+
+def json_line(entry: Entry) -> str:
+    """The entry as one line of JSON in plain ASCII: no byte of it can end the line or reach a terminal as a command."""
+    at = datetime.fromtimestamp(entry.wall / 1e9, UTC).isoformat(timespec="milliseconds")
+    record: dict[str, Any] = {"at": at, "kind": entry.kind, "priority": entry.priority}
+    if entry.kind not in PLAIN:
+        record |= {"decision": entry.id, "what": entry.what, "status": entry.status}
+    return ascii_json({**record, "text": entry.text, **entry.fields})
+
+
+def terminal_line(entry: Entry) -> str:
+    """The entry as an aligned line, local time, without anything that a terminal would obey."""
+    at = datetime.fromtimestamp(entry.wall / 1e9, UTC).astimezone().strftime("%H:%M:%S")
+    if entry.kind in PLAIN:
+        extra = "".join(f" {key}={value}" for key, value in entry.fields.items()) if entry.kind == "event" else ""
+        return printable(f"{at}  {entry.kind:<8}  {entry.text}{extra}")
+    return printable(f"{at}  {entry.kind:<8}  {entry.id:<14}  {entry.what:<40}  {entry.status:<9}  {entry.text}")
+
+
+class StreamSink:
+    """Lines to a descriptor: a file, a pipe or a terminal."""
+
+    def __init__(self, descriptor: int, line: Any) -> None:
+        """`line`: from an Entry to its text, `json_line` or `terminal_line`."""
+        self.dropped = 0
+        self._descriptor = descriptor
+        self._line = line
+        self._held = bytearray()
+
+    def write(self, entry: Entry) -> None:
+        """As in Sink."""
+        data = self._line(entry).encode("utf-8", "backslashreplace") + b"\n"
+        if len(self._held) + len(data) > BUFFER_LIMIT:
+            self.dropped += 1
+        else:
+            self._held += data
+
+    def flush(self) -> None:
+        """As in Sink. Writes at most PIPE_BUF bytes at once: so much a pipe that polls writable takes without blocking."""
+        while self._held:
+            poll = select.poll()
+            poll.register(self._descriptor, select.POLLOUT)
+            ready = poll.poll(0)
+            if not ready:
+                return
+            try:
+                written = os.write(self._descriptor, self._held[: select.PIPE_BUF])
+            except BlockingIOError:
+                return
+            except OSError:  # the reader left, or the disk is full: these lines are lost, the daemon goes on
+                self.dropped += self._held.count(b"\n")
+                self._held.clear()
+                return
+            del self._held[:written]
+
+
+class JournalSink:
+    """The journal's native protocol (systemd.io/JOURNAL_NATIVE_PROTOCOL), searchable: `journalctl NICETY_POLICY=pool_size`."""
+
+    def __init__(self, address: str) -> None:
+        self.dropped = 0
+        self._address = address
+
+    def write(self, entry: Entry) -> None:
+        """As in Sink."""
+        head = f"{entry.what}: {entry.status}: " if entry.what else ""
+        fields = {"MESSAGE": printable(head + entry.text), "PRIORITY": str(entry.priority), "SYSLOG_IDENTIFIER": "nicety"}
+        fields["NICETY_KIND"] = entry.kind
+        if entry.id:
+            fields |= {"NICETY_DECISION": entry.id, "NICETY_STATUS": entry.status}
+        for name, value in entry.fields.items():
+            fields["NICETY_" + name.upper()] = printable(value) if isinstance(value, str) else ascii_json(value)
+        data = b"".join(_journal_field(name, value.encode("utf-8", "backslashreplace")) for name, value in fields.items())
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+                channel.setblocking(False)
+                self._send(channel, data)
+        except OSError:
+            self.dropped += 1
+
+    def flush(self) -> None:
+        """As in Sink; nothing is held."""
+
+    def _send(self, channel: socket.socket, data: bytes) -> None:
+        try:
+            channel.sendto(data, self._address)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EMSGSIZE, errno.ENOBUFS):  # too long for a datagram
+                raise
+        memory = os.memfd_create("nicety-log", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            os.write(memory, data)
+            fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL)
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [memory]))]
+            channel.sendmsg([b""], rights, 0, self._address)
+        finally:
+            os.close(memory)
+
+
+def _journal_field(name: str, value: bytes) -> bytes:
+    if b"\n" in value:  # then its length tells where it ends, and no line in it can pass for a field
+        return name.encode() + b"\n" + len(value).to_bytes(8, "little") + value + b"\n"
+    return name.encode() + b"=" + value + b"\n"
+
+
+def ascii_json(value: Any) -> str:
+    """JSON in printable ASCII on one line; what JSON has no word for (NaN, infinity) becomes null."""
+    return json.dumps(_finite(value), ensure_ascii=True, allow_nan=False).replace("\x7f", "\\u007f")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

@@ -1,0 +1,144 @@
+"""The models of a state directory in words: `nicety models list`. Knows cards and which model is live, not how any is made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ...models.artifact import FEATURES, ArtifactError, Card, history, live_digest, saved, shipped
+from ...models.forecast.baseline import BASELINES
+from ..words import moment, span
+
+HEADERS = ("kind", "model", "state", "trained", "on", "nicety", "how it did")
+
+Row = Mapping[str, Any]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A model that there is."""
+
+    kind: str
+    digest: str
+    live: bool  # used by the next daemon, if the configuration wants this kind
+    previous: bool  # what `rollback` goes back to
+    shipped: bool  # comes with nicety
+    card: Card | None  # None: it cannot be used
+    trouble: str  # why not
+
+
+def look(models: Path) -> tuple[list[Listed], list[str]]:
+    """(models by kind, the youngest first; what is wrong with their files, a sentence each)."""
+    troubles: list[str] = []
+    return [each for kind in FEATURES for each in _of_kind(models, kind, troubles)], troubles
+
+
+def _of_kind(models: Path, kind: str, troubles: list[str]) -> list[Listed]:
+    """The user's, then the one that comes with nicety."""
+
+    def known(read: Callable[[], T]) -> T | None:
+        try:
+            return read()
+        except ArtifactError as error:
+            troubles.append(str(error))
+            return None
+
+    past = known(lambda: history(models, kind)) or ()
+    live = known(lambda: live_digest(models, kind))
+    cards = known(lambda: saved(models, kind)) or {}
+    before = [digest for digest in past if digest != live][-1:]  # what `rollback` goes back to, if anything
+    found = []
+    for digest, card in cards.items():
+        usable, trouble = (card, "") if isinstance(card, Card) else (None, str(card))
+        found.append(Listed(kind, digest, digest == live, [digest] == before, False, usable, trouble))
+    troubles += [each.trouble for each in found if each.trouble]
+    if live is not None and live not in cards:
+        troubles.append(f"the live {kind} model {live[:12]} is not there; run: nicety models rollback {kind}, or nicety train")
+    found.sort(key=lambda each: (-(each.card.created if each.card else 0), each.digest))
+    coming = known(lambda: shipped(kind))
+    if coming is not None:
+        found.append(Listed(kind, coming.digest, live is None, before == [None], True, coming.card, ""))
+    return found
+
+
+def choose(models: Path, kind: str, start: str) -> tuple[str, bool]:
+    """(digest of the one model of this kind whose digest begins so, whether it is one of `models` and not shipped). Raises
+    ArtifactError."""
+    coming = shipped(kind)
+    known = [(digest, True) for digest in saved(models, kind)] + ([] if coming is None else [(coming.digest, False)])
+    fit = [(digest, own) for digest, own in known if digest.startswith(start.lower())]
+    if len(fit) == 1:
+        return fit[0]
+    if fit:
+        names = ", ".join(digest[:12] for digest, _ in fit)
+        raise ArtifactError(f'{len(fit)} {kind} models begin with "{start}": {names}; give more of the digest')
+    raise ArtifactError(
+        f'no {kind} model begins with "{start}"; `nicety models list` shows what there is, `nicety train` makes one'
+    )
+
+
+def row(model: Listed) -> tuple[str, ...]:
+    """A line of the table, as HEADERS."""
+    states = [name for name in ("live", "previous", "shipped") if getattr(model, name)]
+    if model.card is None:
+        return model.kind, model.digest[:12], ", ".join([*states, "unusable"]), "", "", "", model.trouble
+    card, data = model.card, model.card.data
+    on = f"{data.groups} groups, {data.ticks} ticks of {card.interval:g} s"
+    if data.last_wall > data.first_wall:
+        on += f" in {span((data.last_wall - data.first_wall) / 1e9)}"
+    return model.kind, model.digest[:12], ", ".join(states) or "saved", moment(card.created), on, card.version, score(card)
+
+
+def as_record(model: Listed) -> dict[str, Any]:
+    """The same for JSON, with all of the digest."""
+    card = model.card
+    state = {name: getattr(model, name) for name in ("kind", "digest", "live", "previous", "shipped", "trouble")}
+    if card is None:
+        return state
+    return state | {
+        "created": card.created,
+        "version": card.version,
+        "interval_seconds": card.interval,
+        "ticks": card.data.ticks,
+        "groups": card.data.groups,
+        "processes": card.data.processes,
+        "first_wall": card.data.first_wall,
+        "last_wall": card.data.last_wall,
+        "cpus": card.cpus,
+        "score": score(card),
+        "metrics": [dict(each) for each in card.metrics],
+    }
+
+
+def score(card: Card) -> str:
+    """How it did on held-out time, as the table in its card says; "" where that does not."""
+    if not card.metrics:
+        return ""
+    try:
+        return {"demand": _demand, "anomaly": _anomaly, "behaviour": _behaviour}[card.kind](card.metrics)
+    except (LookupError, TypeError, ValueError, ArithmeticError):
+        return ""  # a card of another version
+
+
+def _demand(rows: Sequence[Row]) -> str:
+    """The geometric mean of its losses relative to the last value's; the first forecaster of the table is the model."""
+    losses = {(each["forecaster"], each["metric"], each["horizon"]): each["wql"] for each in rows}
+    name, anchor = rows[0]["forecaster"], BASELINES[0].name
+    logs = [math.log(loss / losses[anchor, *where]) for (who, *where), loss in losses.items() if who == name]
+    return f"loss {math.exp(sum(logs) / len(logs)):.2f} of the last value's"
+
+
+def _anomaly(rows: Sequence[Row]) -> str:
+    found, injected, alarms = (sum(int(each[key]) for each in rows) for key in ("found", "injected", "false_alarms"))
+    return f"found {found} of {injected}, {alarms} false alarms"
+
+
+def _behaviour(rows: Sequence[Row]) -> str:
+    if "loss_without_family" in rows[0]:
+        return f"loss {rows[0]['loss_without_family']:.3f} on {rows[0]['programs']} programs not seen"
+    mine = [float(each["loss"]) for each in rows if each["model"] == rows[0]["model"]]
+    return f"loss {sum(mine) / len(mine):.3f} on {len(mine)} groups"

@@ -1,0 +1,453 @@
+"""The page of a process: what it is, what was done to it, for whom, and what gives it back (`nicety why PID`). Words only.
+
+Its first ten lines answer that; the rest is what they rest on. Knows the log only by `explain/account.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from ...models.records import Behaviour, Latency
+from ..config.sections import Config
+from ..decide.policies.incident_words import WHAT
+from ..decide.policies.priority import BUSY
+from ..decide.policies.supply import WAIT_FLOOR, helpers, lacks
+from ..decision import Control, Flag, Group, Set, Tick, cpu_list
+from ..fences import Limits, limits_in_words
+from ..observe.rivals import touches
+from ..words import figure, moment, size, span
+from .account import Account, Change, Place
+from .class_words import behaves, class_of, evidence, percent
+from .decision_page import WIDTH, decision_row, paragraph, part, printed, score_lines, table
+from .gathered import describe
+
+Rows = list[tuple[str, str | tuple[str, ...]]]
+"""Labels and texts; of several texts as many as a line holds, for the page has the others below."""
+
+BRIEF = frozenset({"given back", "why", "why this one"})
+"""Rows of which the page has all below: they take two lines at most."""
+
+SHOWN = 10
+"""Decisions listed on a page."""
+
+LABEL = 15
+"""Columns of a page's labels."""
+
+
+def process_page(about: Account, width: int = WIDTH) -> str:
+    """Everything about one process. The first ten lines answer what a person asks: what it is, what was done to it, for whom, what
+    that changed, and what gives it back. `width`: columns."""
+    demotion, others = _demotion(about)
+    favours = [change for change in about.protection if not change.ended]
+    latency = about.place.group is not None and about.place.group.latency is Latency.LATENCY
+    if demotion is not None:
+        title, rows = _demoted(about, demotion)
+    elif latency:
+        title, rows = _protected(about, favours)
+    else:
+        title, rows = _left_alone(about)
+    incident = _incident(about)
+    if incident is not None:
+        told = f"reported: it {WHAT.get(incident.kind, incident.kind)}"
+        title, rows = (told, [row for row in rows if row[0] != "why"]) if title == "left alone" else (f"{told}; {title}", rows)
+    lines = [*paragraph(f"process {about.pid} ({about.name or 'not running any more'}): {title}", width), *_rows(rows, width)]
+    if incident is not None:
+        more = f"all of it, with a snapshot and what to do: nicety why {incident.id}"
+        lines += part("Incident", [incident.text, more], width=width)
+    if demotion is not None:
+        why = demotion.last.decision.why
+        lines += part("Why this and nothing else", why.rejected or ["nothing else was considered"], width=width)
+        lines += part("What gives it back", _giving_back(demotion), width=width)
+    if others:
+        also = [f"{_mechanism(change.action, about)}, {_since(about, change)}" for change in others]
+        lines += part("Also in force", also, width=width)
+    if favours and demotion is None:
+        lines += part("What gives it back", _giving_back(favours[0]), width=width)
+    if about.place.group is not None and about.place.group.behaviour is not None:
+        lines += part("What the class rests on", _basis(about.place.group.behaviour), width=width)
+    lines += part("As of", [_as_of(about)], width=width)
+    facts = _facts(about.place)
+    if facts:
+        lines += part("As a worker", facts, width=width)
+    if about.place.score is not None:
+        lines += part("Score", score_lines(about.place.score), width=width)
+    if about.decisions:
+        shown = [decision_row([logged], day=True)[:4] for logged in about.decisions[:SHOWN]]
+        title = f"Decisions about it, latest first{' (the latest 10)' if len(about.decisions) > SHOWN else ''}; nicety why ID"
+        lines += part(title, table(("time", "id", "what", "outcome"), shown, width - 2).splitlines(), wrap=False)
+    if incident is None and (demotion is None or demotion.ended) and not favours and not others:
+        lines += part("Why nothing is done", reasons(about), width=width)
+    return printed(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class _Incident:
+    """An open incident of the process."""
+
+    id: str
+    kind: str
+    text: str
+
+
+def _incident(about: Account) -> _Incident | None:
+    """The latest incident of the process that is not over."""
+    over, told = set[str](), dict[str, _Incident]()
+    for logged in about.decisions:  # the latest first
+        action = logged.decision.action
+        if not isinstance(action, Flag) or logged.refusal_json is not None:
+            continue
+        id_ = action.incident or logged.id
+        if action.over:
+            over.add(id_)
+        elif id_ not in over and about.session is not None and logged.session == about.session.id:
+            told.setdefault(id_, _Incident(id_, action.kind, logged.decision.why.text))
+    return next(iter(told.values()), None)
+
+
+def _demotion(about: Account) -> tuple[Change | None, list[Change]]:
+    """The change to tell about, and the others that are in force. Of those in force the one that was made for somebody and is the
+    latest; else the last one that ended."""
+    group = "" if about.place.group is None else about.place.group.name
+    mine = [  # neither made for itself nor a placement, which takes no priority from anybody
+        change
+        for change in about.changes
+        if not (change.victim and change.victim == group) and change.last.decision.policy != "placement"
+    ]
+    force = [change for change in about.in_force() if change in mine]
+    told = next(iter(sorted(force, key=lambda change: change.victim == "")), None)
+    if told is None and not (about.place.group is not None and about.place.group.latency is Latency.LATENCY):
+        told = next((change for change in mine if change.victim), None)
+    return told, [change for change in about.in_force() if change is not told]
+
+
+def _demoted(about: Account, change: Change) -> tuple[str, Rows]:
+    """Title and first rows for a process that was demoted."""
+    why, whom = change.last.decision.why, f" for {change.victim}" if change.victim else f" by {change.last.decision.policy}"
+    word = "fenced in" if change.action.control is Control.FENCE else "demoted"
+    if change.ended:
+        until = "" if change.ended_wall is None else f" until {moment(change.ended_wall, day=False)}"
+        title = f"not {word} now; it was{whom} from {moment(change.since, day=False)}{until}"
+    elif change.observed:
+        title = f"would be {word}{whom} (observe mode), {_since(about, change)}"
+    else:
+        title = f"{word}{whom}, {_since(about, change)}"
+    rows = _who(about)
+    if change.victim:
+        rows.append(("for whom", _wait(about, change)))
+    if change.ended:
+        rows.append(("ended", change.ended))
+    rows.append(("by what", _mechanism(change.action, about) + _steps(change)))
+    if not change.ended:
+        rows.append(("given back", _brief(_giving_back(change))))
+    if why.rejected:
+        rows.append(("why this one", _brief(why.rejected)))
+    rows.append(("decision", f"{change.last.logged.id}: {why.rule}: {why.text}"))
+    return title, rows
+
+
+def _protected(about: Account, favours: Sequence[Change]) -> tuple[str, Rows]:
+    """Title and first rows for a process of a latency group."""
+    group = about.place.group
+    assert group is not None
+    rows = _who(about)
+    now = f"waits {_share(_wait_share(group))} of its demand for a CPU now"
+    if favours:
+        first = min(favours, key=lambda change: change.since)
+        names = sorted({change.contender or "a contender" for change in favours})
+        seems = "would be protected" if favours[0].observed else "protected"
+        title = f"{seems} from {_listed(names)}, {_since(about, first)}"
+        rows.append(("its wait", _wait(about, first, subject=False)))
+        means: dict[str, list[str]] = {}
+        for change in favours:
+            told = f"{change.contender or change.last.decision.target}: {_mechanism(change.action, None)}{_steps(change)}"
+            means.setdefault(told, []).append(change.last.logged.id)
+        for told, ids in list(means.items())[:2]:
+            rows.append(("by what", f"{told} ({ids[0]}{f' and {len(ids) - 1} more' if len(ids) > 1 else ''})"))
+        if len(means) > 2:
+            rows.append(("", f"and {len(means) - 2} more; `nicety decisions --kind priority` lists them"))
+    else:
+        title = "latency-sensitive, and nothing is demoted for it now"
+        rows.append(("its wait", now))
+        past = next(iter(about.protection), None)
+        if past is not None:
+            until = "" if past.ended_wall is None else f" until {moment(past.ended_wall, day=False)}"
+            told = f"from {past.contender or past.last.decision.target}, {moment(past.since, day=False)}{until}: {past.ended}"
+            rows.append(("was protected", told))
+    itself = [_mechanism(change.action, about) for change in about.in_force() if change.victim == group.name]
+    rows.append(("about itself", _listed(itself) if itself else "nothing is changed"))
+    if favours:
+        rows.append(("given back", _brief(_giving_back(favours[0]))))
+    return title, rows
+
+
+def _left_alone(about: Account) -> tuple[str, Rows]:
+    return "left alone", [("why", _brief(reasons(about))), *_who(about)]
+
+
+def _who(about: Account) -> Rows:
+    """What a process is and what its group is taken for."""
+    group, member = about.place.group, about.place.member
+    if group is None:
+        return [("what it is", "in no group that the latest tick tells about: those with a class, pools, and the busiest")]
+    many = f"one of {group.processes} of" if group.processes > 1 else "all of"
+    nice = "" if member is None else f"; nice {member.nice}, session {member.session}, cgroup {member.cgroup}"
+    rows: Rows = [("what it is", f"{many} group {group.name}: uses {group.cpu:.2f} cores, waits for {group.wait:.2f}{nice}")]
+    rows.append(("class", class_of(group, about.session)))
+    if group.behaviour is not None and evidence(group.behaviour)[0]:
+        rows.append(("because", tuple(evidence(group.behaviour)[0])))
+    return rows
+
+
+def _basis(behaviour: Behaviour) -> list[str]:
+    speaks, against = evidence(behaviour)
+    told = f"latency-sensitive {percent(behaviour.p_latency)}, batch {percent(behaviour.p_batch)}, by {behaviour.source}"
+    return [told, *speaks, *(f"against it: {text}" for text in against)]
+
+
+def _wait(about: Account, change: Change, subject: bool = True) -> str:
+    """The victim's wait before the change, after it, and now."""
+    figures = change.steps[0].decision.why.figures
+    said = []
+    before = figures.get("victim_wait_before")
+    if isinstance(before, int | float):
+        said.append(f"waited {_share(before)} of its demand for a CPU before")
+    effects = [effect for step in change.steps for effect in step.effects]
+    if effects:
+        last = effects[-1]
+        said.append(f"{_share(last.after)} {last.ticks} ticks later ({last.verdict})")
+    elif not change.observed:
+        said.append("not measured yet after it")
+    victim = next((group for group in about.tick.groups if group.name == change.victim), None)
+    if victim is not None and not change.ended:
+        said.append(f"{_share(_wait_share(victim))} now")
+    target = change.last.decision.why.figures.get("wait_target")
+    wished = f"; wished: at most {_share(target)}" if isinstance(target, int | float) else ""
+    return (f"{change.victim}: " if subject else "") + ", ".join(said) + wished
+
+
+def _wait_share(group: Group) -> float:
+    wanted = group.cpu + group.wait
+    return group.wait / wanted if wanted > 0 else 0.0
+
+
+def _share(share: float) -> str:
+    """A share of a wait: a wait may be many times the demand.
+
+    >>> _share(0.312), _share(0.004), _share(0)
+    ('31 %', '0.4 %', '0 %')
+    """
+    return f"{figure(float(f'{share * 100:.2g}'))} %"
+
+
+def _mechanism(action: Set, about: Account | None) -> str:
+    """What was set, with what that means. `about`: whose page it is on."""
+    value = action.value
+    inside = "" if about is None else ", which it is in"
+    match action.control:
+        case Control.AUTOGROUP:
+            session = "its session" if about is not None else "a session"
+            if about is not None and about.seen is not None:
+                session += f" {about.seen.session}"
+            return f"nice {value} of {session} as a whole (autogroup)"
+        case Control.NICE:
+            return f"nice {value} of every thread"
+        case Control.POLICY:
+            return f"{describe(action)} of every thread"
+        case Control.AFFINITY:
+            return f"only CPUs {cpu_list(value if isinstance(value, tuple) else (value,))}"
+        case Control.SLICE:
+            return f"{describe(action)} of every thread before it is asked to yield"
+        case Control.CPU_IDLE:
+            return f"cgroup {action.cgroup}{inside}, runs only when nothing else wants the CPU (cpu.idle {value})"
+        case Control.CPU_SHARES:
+            return f"{value} shares instead of 1024 for cgroup {action.cgroup}{inside}"
+        case Control.FENCE:
+            whose = "" if action.process is None else f" of process {action.process.pid} and all that it started"
+            limits = limits_in_words(Limits(*value)) if isinstance(value, tuple) else ""
+            return f"a cgroup{whose}: {limits}"
+        case Control.CPU_WEIGHT:
+            return f"weight {value} instead of 100 for cgroup {action.cgroup}{inside}"
+        case _:
+            return describe(action)
+
+
+def _steps(change: Change) -> str:
+    """How far the change is from the strongest one, by the level that its rule logged: 0, or the steps that it was eased by."""
+    level = change.last.decision.why.figures.get("level")
+    many = len(change.steps)
+    return (f"; eased by {figure(level)}" if level else "") + (f"; set {many} times since then" if many > 1 else "")
+
+
+def _giving_back(change: Change) -> list[str]:
+    """What would end a change: what its rule said, and what always does."""
+    said = [flip.removeprefix("it is given back ") for flip in change.last.decision.why.flips]
+    return [*said, "`nicety undo`, the end of the daemon, or a value set by hand, which is then left alone"]
+
+
+def _since(about: Account, change: Change) -> str:
+    how, seconds = "wished" if change.observed else "in force", max(0.0, (about.tick.wall - change.since) / 1e9)
+    return f"{how} since {moment(change.since, day=False)} ({span(seconds)})"
+
+
+def _as_of(about: Account) -> str:
+    mode = "" if about.session is None else f", {about.session.mode} mode"
+    return f"tick {about.tick.seq}, {moment(about.tick.wall)}{mode}"
+
+
+def _rows(rows: Rows, width: int) -> list[str]:
+    """Label and text, the text folded below itself."""
+    lines: list[str] = []
+    for label, text in rows:
+        folded = paragraph(text if isinstance(text, str) else _fitting(text, width - LABEL - 2), width - LABEL - 2)
+        if label in BRIEF and len(folded) > 2:
+            folded = [folded[0], f"{folded[1][: width - LABEL - 4]} …"]
+        first, *more = folded
+        lines += [f"  {label:<{LABEL}}{first}", *(" " * (LABEL + 2) + line for line in more)]
+    return lines
+
+
+def _fitting(texts: Sequence[str], width: int) -> str:
+    """So many of these as a line holds, at least one."""
+    line = texts[0]
+    for text in texts[1:]:
+        if len(line) + len(text) + 2 > width:
+            break
+        line += f", {text}"
+    return line
+
+
+def _brief(lines: Sequence[str]) -> str:
+    """The first of them; the page has the others below."""
+    return lines[0] if lines else ""
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+
+
+def _facts(place: Place) -> list[str]:
+    if place.pool is None or place.worker is None:
+        return []
+    pool, worker = place.pool, place.worker
+    busy = "" if worker.busy is None else f", busy {percent(worker.busy)} of the time"
+    return [
+        f"worker of pool {pool.name} ({pool.size} workers), {'ready' if worker.ready else 'starting'}{busy}",
+        f"uses {worker.cpu:.2f} cores, waits for {worker.wait:.2f}, {size(worker.rss)} resident",
+    ]
+
+
+def reasons(about: Account) -> list[str]:
+    """What keeps nicety from doing anything about a process, the strongest reason first."""
+    said = []
+    place, tick, session = about.place, about.tick, about.session
+    group = place.group
+    if place.protected:
+        said.append("it is protected: nicety never touches itself, its ancestors, pid 1, pool masters and guard.protect")
+    if tick.paused:
+        said.append("nicety is paused; `nicety resume` ends it")
+    if group is None and place.pool is None:
+        said.append(
+            'its group uses too little to be told about; a [groups.NAME] section with latency = "latency" or "batch" pins a class'
+        )
+    elif group is not None and group.latency is Latency.NONE and place.pool is None:
+        said.append(f"its class: {class_of(group, session)}; latency in a [groups.NAME] section pins one")
+    if group is not None and group.latency is Latency.BATCH:
+        said += _not_demoted(about, group)
+    if group is not None and group.latency is Latency.LATENCY:
+        said.append("it is protected from batch groups; nothing is changed about itself")
+    if place.score is not None:
+        said.append(f"as a worker it is not unusual enough to report: p = {place.score.p:.2g} ({place.score.kind})")
+    if place.pool is not None and place.pool.trouble:
+        said.append(f"its pool cannot be resized now: {place.pool.trouble}")
+    return said or ["nothing called for it"]
+
+
+def _not_demoted(about: Account, group: Group) -> list[str]:
+    """Why a batch group is not demoted: who waits now, and what stands against doing something about it."""
+    machine = about.tick.machine
+    waiting = [each for each in about.tick.groups if each.latency is Latency.LATENCY]
+    if not waiting:
+        return ["no latency-sensitive group is there to be protected from it"]
+    worst = max(waiting, key=lambda each: (_wait_share(each), each.name))
+    config = {} if about.session is None else about.session.config
+    least = config.get("priority", {}).get("wait", Config().priority.wait)
+    waits = f"{worst.name} waits {_share(_wait_share(worst))} of its demand for a CPU"
+    if worst.wait <= WAIT_FLOOR or _wait_share(worst) <= least:
+        said = [f"nobody waits for long: {waits}, the longest of all; more than {_share(least)} is contention"]
+    else:
+        against = [*(note.text for note in about.notes), *_refused(about), *_no_use(about.tick, group, worst)]
+        waits += f" now ({worst.wait:.2f} cores)"
+        if not against:
+            last = "what nicety may change does not stand between them, or it was tried without effect"
+            against = [f"{last}; `nicety decisions --kind priority` has what was decided"]
+        said = [f"{waits}, and it is left alone: {against[0]}", *against[1:]]
+    if not machine.may_renice:
+        said.insert(0, "priorities cannot be put back without CAP_SYS_NICE, so none is changed; see `nicety doctor`")
+    left = sorted(touches(machine.rivals))
+    if left:
+        said.append(f"left to {_listed(machine.rivals)} while it runs: {_listed(left)}; see `nicety doctor`")
+    return said
+
+
+def _refused(about: Account) -> list[str]:
+    """What the guard said to the latest decision about the process, if that was a no."""
+    refusal = about.decisions[0].refusal if about.decisions else None
+    return [] if refusal is None else [f"the guard refused: {refusal.rule}: {refusal.text}"]
+
+
+def _no_use(tick: Tick, group: Group, worst: Group) -> list[str]:
+    """Why demoting a group would not help who waits, from the figures of the tick alone."""
+    machine = tick.machine
+    if machine.busy < BUSY * machine.cpus:
+        return [f"{machine.busy:.2f} of {machine.cpus} CPUs are in use, so such waits are wake-ups, and no contention"]
+    lacking = lacks(worst, machine.cpus)
+    able, _ = helpers({each.name: each.cpu for each in tick.groups if each.latency is Latency.BATCH}, lacking)
+    if group.name not in able:
+        return [f"there is nothing to gain: it uses {group.cpu:.2f} cores, and {worst.name} lacks {lacking:.2f}"]
+    return []
+
+
+# --- for programs -------------------------------------------------------------------------------------------------------------
+
+
+def as_record(about: Account) -> dict[str, Any]:
+    """For --json."""
+    group = about.place.group
+    return {
+        "pid": about.pid,
+        "name": about.name,
+        "seq": about.tick.seq,
+        **msgspec.to_builtins(about.place),
+        "class": "" if group is None else class_of(group, about.session),
+        "evidence": [] if group is None or group.behaviour is None else [behaves(*it[:2]) for it in group.behaviour.evidence],
+        "changes": [_record(change) for change in about.changes],
+        "protection": [_record(change) for change in about.protection],
+        "reasons": reasons(about),
+        "decisions": [it.to_builtins() for it in about.decisions[:SHOWN]],
+    }
+
+
+def _record(change: Change) -> dict[str, Any]:
+    figures = change.steps[0].decision.why.figures
+    effects = [effect for step in change.steps for effect in step.effects]
+    return {
+        "decision": change.last.logged.id,
+        "target": change.last.decision.target,
+        "action": msgspec.to_builtins(change.action),
+        "victim": change.victim,
+        "contender": change.contender,
+        "victim_wait_before": figures.get("victim_wait_before"),
+        "victim_wait_after": effects[-1].after if effects else None,
+        "verdict": effects[-1].verdict if effects else "",
+        "rejected": list(change.last.decision.why.rejected),
+        "given_back_by": _giving_back(change),
+        "since": change.since,
+        "in_force": not change.ended,
+        "observed": change.observed,
+        "ended": change.ended,
+        "ended_wall": change.ended_wall,
+    }

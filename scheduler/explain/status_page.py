@@ -1,0 +1,246 @@
+"""The daemon's answer to `status` in words: what it does, what holds, what is in force, a line for each pool and group.
+
+Fits a terminal of 80 columns; ids are never cut. What the answer has and this page does not know is shown as it is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..words import figure, moment, share, size, span
+from .class_words import percent
+from .decision_page import paragraph, printed
+from .gathered import plural
+
+WIDTH = 100
+"""Columns where the output is no terminal."""
+
+SHOWN = 20
+"""Groups that are shown, those that use the most; --json has all."""
+
+LEAST_NAME = 16
+"""Columns that the name of a group or pool has at least."""
+
+LABEL = 12
+"""Columns of the labels of the first part."""
+
+Record = Mapping[str, Any]
+
+CONTROLS = {"autogroup": "nice of the session", "fence": "cgroup of its own", "pool.size": "size"}
+"""What some controls are called."""
+
+HEAD = frozenset({"version", "mode", "paused", "running_seconds", "session", "ticks", "missed_ticks", "cpus", "scope", "cannot"})
+COST = frozenset({"own_cpu_seconds", "own_memory_bytes", "trace_ticks_dropped", "decision_ticks_dropped"})
+MODELS = frozenset({"demand_model", "behaviour_model", "anomaly_model", "retraining"})
+LISTS = frozenset({"acting_on", "spared", "notes", "changes", "changes_in_force", "pools", "groups"})
+
+
+def status_page(answer: Record, width: int | None) -> str:
+    """The page. `width`: of the terminal, None if there is none."""
+    columns = width or WIDTH
+    lines = _facts(answer, columns)
+    notes = answer.get("notes") or ()
+    if notes:
+        lines += ["", "What holds now", *(line for note in notes for line in _folded(note["text"], columns))]
+    lines += ["", *changes_in_words(answer.get("changes") or (), columns)]
+    if answer.get("pools"):
+        lines += ["", *_pools(answer["pools"], columns)]
+    if answer.get("groups"):
+        lines += ["", *_groups(answer["groups"], columns)]
+    for key, value in answer.items():
+        if key not in LISTS and isinstance(value, list) and value:
+            lines += ["", _named(key), *(line for item in value for line in _folded(_told(key, item), columns))]
+    return printed(lines)
+
+
+# --- the daemon ---------------------------------------------------------------------------------------------------------------
+
+
+def _facts(answer: Record, columns: int) -> list[str]:
+    rows = [("nicety", _head(answer)), ("cannot", str(answer.get("cannot", "")))]
+    rows += [("own cost", _cost(answer)), ("budget", _budget(answer)), ("models", _models(answer))]
+    known = HEAD | COST | MODELS | LISTS | {"budget"}
+    rows += [(_named(key), _told(key, value)) for key, value in answer.items() if key not in known and not isinstance(value, list)]
+    lines = list[str]()
+    for label, text in rows:
+        if text:
+            label = f"{label:<{LABEL - 2}}  "
+            first, *more = paragraph(text, columns - len(label))
+            lines += [label + first, *(" " * LABEL + line for line in more)]
+    return lines
+
+
+def _head(answer: Record) -> str:
+    mode = {"act": str(answer.get("scope", "acting")), "observe": "observing: nothing is changed"}.get(
+        str(answer.get("mode")), str(answer.get("mode", ""))
+    )
+    said = [str(answer.get("version", "")), mode, "paused: nothing new is decided" if answer.get("paused") else ""]
+    if "running_seconds" in answer:
+        said.append(f"for {span(float(answer['running_seconds']))}")
+    if "ticks" in answer:
+        missed = answer.get("missed_ticks", 0)
+        said.append(f"{plural(int(answer['ticks']), 'tick')}" + (f" ({missed} missed)" if missed else ""))
+    said.append(f"session {answer['session']}" if "session" in answer else "")
+    return ", ".join(part for part in said if part)
+
+
+def _cost(answer: Record) -> str:
+    said = []
+    seconds, running = answer.get("own_cpu_seconds"), answer.get("running_seconds")
+    if seconds is not None:
+        part = f" ({share(float(seconds) / float(running))} of one CPU)" if running else ""
+        said.append(f"{float(seconds):.1f} s of CPU{part}")
+    if "own_memory_bytes" in answer:
+        said.append(size(float(answer["own_memory_bytes"])))
+    lost = [("trace", answer.get("trace_ticks_dropped", 0)), ("decision", answer.get("decision_ticks_dropped", 0))]
+    said += [f"{plural(int(many), f'{store} tick')} lost" for store, many in lost if many]
+    return ", ".join(said)
+
+
+def _budget(answer: Record) -> str:
+    budget = answer.get("budget")
+    if not isinstance(budget, dict):
+        return ""
+    used = "not measured yet" if budget["share"] is None else f"{share(float(budget['share']))} used"
+    reduced = budget["reduced"]
+    said = f"; less often: {'; '.join(reduced)}" if reduced else ""
+    return f"{used}, of {share(float(budget['limit']))} of one CPU{said}"
+
+
+def _models(answer: Record) -> str:
+    said = [f"{kind} {answer[f'{kind}_model']}" for kind in ("demand", "behaviour", "anomaly") if f"{kind}_model" in answer]
+    retraining = answer.get("retraining")
+    return ", ".join([*said, *([f"retraining {retraining}"] if retraining and retraining != "off" else [])])
+
+
+# --- changes ------------------------------------------------------------------------------------------------------------------
+
+
+def changes_in_words(changes: Sequence[Record], columns: int) -> list[str]:
+    """What is in force, as `in_force.sum_up` has it."""
+    if not changes:
+        return ["Nothing is changed"]
+    lines = ["Changes in force"]
+    for change in changes:
+        what, why = _what(change), _why(change)
+        if len(what) + len(why) + 4 <= columns:
+            lines.append(f"  {what}, {why}")
+        else:
+            lines += [*_folded(what, columns), *(f"  {line}" for line in _folded(why, columns - 2))]
+    return lines
+
+
+def _what(change: Record) -> str:
+    """As in: group hogs: nice 0 -> 19 for 4 processes (12 threads)."""
+    kinds = (("processes", "process"), ("sessions", "session"), ("cgroups", "cgroup"))
+    many = ", ".join(plural(change[kind], noun) for kind, noun in kinds if change[kind])
+    threads = f" ({plural(change['threads'], 'thread')})" if change["threads"] > change["processes"] else ""
+    takes = f" for {many}{threads}" if many else ""
+    control = change["control"]
+    before, now = (_value(control, change[name]) for name in ("original", "now"))
+    return f"{change['group']}: {CONTROLS.get(control, control)} {before} -> {now}{takes}"
+
+
+def _value(control: str, value: str) -> str:
+    if control == "slice" and value.isdecimal():
+        return f"{int(value) / 1e6:g} ms" if int(value) else "the kernel's"
+    return f"{value} workers" if control == "pool.size" else value
+
+
+def _why(change: Record) -> str:
+    """As in: protects redis, decision 5e551017-3.0 and 2 more, since 12 s."""
+    protects = f"protects {change['protects']}, " if change["protects"] else ""
+    more = f" and {change['decisions'] - 1} more" if change["decisions"] > 1 else ""
+    since = span(change["since_seconds"]) if "since_seconds" in change else moment(change["since_wall"])
+    return f"{protects}decision {change['decision']}{more}, since {since}"
+
+
+# --- pools and groups ---------------------------------------------------------------------------------------------------------
+
+
+def _pools(pools: Sequence[Record], columns: int) -> list[str]:
+    headers = ("pool", "workers", "wanted", "busy", "queued")
+    rows = [(it["pool"], *(_number(it.get(name)) for name in ("size", "requested", "busy", "queued"))) for it in pools]
+    lines = _columns(headers, rows, columns, left=1)
+    troubles = [f"{pool['pool']}: {pool['trouble']}" for pool in pools if pool.get("trouble")]
+    return [*lines, *(line for trouble in troubles for line in _folded(trouble, columns))]
+
+
+def _number(value: Any) -> str:
+    return "?" if value is None or value == "unknown" else f"{value:.1f}" if isinstance(value, float) else str(value)
+
+
+def _groups(groups: Sequence[Record], columns: int) -> list[str]:
+    there = [group for group in groups if group["processes"]]
+    ordered = sorted(there, key=lambda group: (-group["cpu"], group["group"]))
+    shown, rest = ordered[:SHOWN], ordered[SHOWN:]
+    headers = ("group", "class", "processes", "cores", "waits", "memory")
+    rows = [
+        (
+            it["group"],
+            _class(it),
+            str(it["processes"]),
+            f"{it['cpu']:.2f}",
+            percent(it["wait"] / (it["cpu"] + it["wait"])) if it["cpu"] + it["wait"] > 0 else "0 %",
+            size(it["memory_bytes"]) if "memory_bytes" in it else "",
+        )
+        for it in shown
+    ]
+    lines = _columns(headers, rows, columns, left=2)
+    if rest:
+        lines.append(f"and {plural(len(rest), 'group')} more with {sum(it['cpu'] for it in rest):.2f} cores; --json has them")
+    return lines
+
+
+def _class(group: Record) -> str:
+    """The class and how sure it is, "given" where the configuration says it; of what has none what it is rather than not."""
+    name, chances = str(group["class"]), {kind: group.get(f"p_{kind}") for kind in ("latency", "batch")}
+    if name in chances:
+        chance = chances[name]
+        return f"{name}, given" if chance is None else f"{name} {percent(chance)}"
+    likely = next((f", {kind} {percent(chance)}" for kind, chance in chances.items() if chance is not None and chance > 0.5), "")
+    return f"{name}{likely}"
+
+
+def _columns(headers: Sequence[str], rows: Sequence[Sequence[str]], columns: int, left: int) -> list[str]:
+    """Aligned columns: the first `left` of them to the left, the others to the right. The first is cut so that the line fits."""
+    cells = [headers, *rows]
+    widths = [max(len(row[at]) for row in cells) for at in range(len(headers))]
+    others = sum(widths[1:]) + 2 * (len(widths) - 1)
+    widths[0] = min(widths[0], max(columns - others, LEAST_NAME))
+    lines = []
+    for row in cells:
+        name = row[0] if len(row[0]) <= widths[0] else row[0][: widths[0] - 1] + "…"
+        aligned = [(str.ljust if at < left else str.rjust)(cell, widths[at]) for at, cell in enumerate((name, *row[1:]))]
+        lines.append("  ".join(aligned).rstrip())
+    return lines
+
+
+# --- words --------------------------------------------------------------------------------------------------------------------
+
+
+def _folded(text: str, columns: int) -> list[str]:
+    first, *more = paragraph(text, columns - 4)
+    return [f"  {first}", *(f"    {line}" for line in more)]
+
+
+def _named(key: str) -> str:
+    return key.replace("_", " ")
+
+
+def _told(key: str, value: Any) -> str:
+    """A value of the daemon's answer for people; the unit is in its key."""
+    if value is None or value == "" or value == {} or value == []:
+        return "none"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{_named(name)} {_told(name, item)}" for name, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(_told(key, item) for item in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if key.endswith("bytes"):
+        return size(float(value))
+    if key.endswith("seconds"):
+        return span(float(value))
+    return figure(value)

@@ -1,1 +1,0 @@
-"""Everything that touches the kernel. Roots of /proc and /sys are arguments."""

@@ -1,0 +1,121 @@
+"""Who runs on the CPUs on which a starved worker waits. Pure: knows snapshots and rates, not what becomes of it.
+
+A worker that waits stands in the queue of the CPU that it ran on last, and stays there as long as no other is idle. So the groups
+are ranked by what they used of that CPU, tick by tick, for as long as it can be looked back.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...models.anomaly.model import NOTED
+from ...models.features import Floats
+from ...models.records import Anomaly, ProcId, Score, Snapshot
+from ..decision import Crowd, Member, Neighbour
+
+LOOK_BACK_SECONDS = 24.0
+"""As far as the starvation test of `models` looks."""
+
+LEAST_CORES = 0.001
+"""What uses less of a CPU keeps nobody waiting."""
+
+NEIGHBOURS = 4
+"""Groups told of."""
+
+MOST_TICKS = 256
+"""Ticks looked back at most, whatever the interval is."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """One tick."""
+
+    at: int  # ns, its end
+    seconds: float
+    used: Mapping[int, Sequence[tuple[str, ProcId, float]]]  # CPU -> (group, process, cores on it) of what ran
+    waited: Mapping[ProcId, int]  # worker -> the CPU that it ran on last
+
+
+class Crowding:
+    """Remembers for a while who ran where."""
+
+    def __init__(self, online: Sequence[int] = ()) -> None:
+        """`online`: numbers of the CPUs, which may have holes (SMT switched off); (): they count up from 0."""
+        self._online = online
+        self._looks: deque[_Look] = deque(maxlen=MOST_TICKS)
+
+    def push(
+        self,
+        snapshot: Snapshot,
+        cpu: Floats,
+        groups: Sequence[str],
+        rows: Mapping[ProcId, int],
+        workers: Sequence[ProcId],
+        seconds: float,
+    ) -> None:
+        """One tick. `cpu` [n] is the cores, `groups` [n] the group of each row of the table. Nothing is kept without workers."""
+        while self._looks and self._looks[0].at < snapshot.at - LOOK_BACK_SECONDS * 1e9:
+            self._looks.popleft()
+        if not workers:
+            self._looks.clear()
+            return
+        table, cpus = snapshot.table, self._online or range(max(len(snapshot.host.cpu_busy_ns), 1))
+        used: dict[int, list[tuple[str, ProcId, float]]] = defaultdict(list)
+        ran: NDArray[np.int64] = np.flatnonzero(cpu >= LEAST_CORES)
+        last, threads = table["last_cpu"], table["threads"]
+        for row in ran.tolist():
+            id_ = ProcId(int(table["pid"][row]), int(table["start_ticks"][row]))
+            if threads[row] > 1:  # the kernel tells the CPU of the first thread only, and the others may be anywhere
+                for one in cpus:
+                    used[one].append((groups[row], id_, float(cpu[row]) / len(cpus)))
+            else:
+                used[int(last[row])].append((groups[row], id_, float(cpu[row])))
+        waited = {id_: int(last[rows[id_]]) for id_ in workers}
+        self._looks.append(_Look(snapshot.at, seconds, dict(used), waited))
+
+    def of(self, scores: Sequence[Score], snapshot: Snapshot) -> tuple[Crowd, ...]:
+        """The neighbours of each worker that is scored as starved, sorted by worker."""
+        starved = sorted(score.id for score in scores if score.kind is Anomaly.STARVED and score.p <= NOTED)
+        if not starved:
+            return ()
+        index = {
+            ProcId(pid, start): row
+            for row, (pid, start) in enumerate(
+                zip(snapshot.table["pid"].tolist(), snapshot.table["start_ticks"].tolist(), strict=True)
+            )
+        }
+        return tuple(self._crowd(id_, snapshot, index) for id_ in starved)
+
+    def _crowd(self, worker: ProcId, snapshot: Snapshot, index: Mapping[ProcId, int]) -> Crowd:
+        total, by_process = defaultdict[str, float](float), defaultdict[tuple[str, ProcId], float](float)
+        seconds, where = 0.0, set[int]()
+        for look in self._looks:
+            at = look.waited.get(worker)
+            if at is None:
+                continue
+            seconds += look.seconds
+            where.add(at)
+            for group, id_, cores in look.used.get(at, ()):
+                if id_ != worker:
+                    total[group] += cores * look.seconds
+                    by_process[group, id_] += cores * look.seconds
+        neighbours = list[Neighbour]()
+        for group in sorted(total, key=lambda name: (-total[name], name))[:NEIGHBOURS]:
+            most = max((id_ for name, id_ in by_process if name == group), key=lambda id_: (by_process[group, id_], id_))
+            who = _member(most, snapshot, index)
+            neighbours.append(Neighbour(group, total[group] / seconds, who.nice, who.session, who.cgroup))
+        return Crowd(_member(worker, snapshot, index), tuple(sorted(where)), seconds, tuple(neighbours))
+
+
+def _member(id_: ProcId, snapshot: Snapshot, index: Mapping[ProcId, int]) -> Member:
+    """What a process is now; one that has ended has no session any more."""
+    row = index.get(id_)
+    if row is None:
+        return Member(id_, 0, "", 0)
+    record = snapshot.table[row]
+    return Member(id_, int(record["session"]), snapshot.identities[id_].cgroup, int(record["nice"]), int(record["ppid"]))

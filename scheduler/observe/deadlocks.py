@@ -1,0 +1,89 @@
+"""Deadlocks among the workers of pools: who stands still is looked at, and what lasts is told. Pure but for the port that it asks.
+
+A healthy machine costs nothing: only workers that have not run for `SETTLED_NS` are looked at. `models/anomaly/waitgraph.py` decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from ...models.anomaly.waitgraph import Look, Watch
+from ...models.records import Deadlock, ProcId, Snapshot
+from ..ports import Waits
+
+SETTLED_NS = 3_000_000_000
+"""How long a worker has not run before it is looked at. With the patience of `Watch` a deadlock is told after 8 to 10 s."""
+
+HARDLY = 0.02
+"""Cores that a worker with several threads uses at most, over `SETTLED_NS`, to be looked at although it runs."""
+
+ASLEEP = frozenset(map(ord, "SD"))
+"""States of a process that waits: a stopped one waits for whoever stopped it, one that wants a CPU for its turn."""
+
+
+class Deadlocks:
+    """Looks once a tick."""
+
+    def __init__(self, waits: Waits) -> None:
+        self._waits = waits
+        self._watch = Watch()
+        self._since: dict[ProcId, tuple[int, int, int]] = {}  # (run time, slices, when that was first seen)
+        self._paces: dict[ProcId, tuple[int, int, bool]] = {}  # (run time, when it was, whether it hardly ran before)
+        self._restless: list[ProcId] = []
+        self._resting = True
+
+    @property
+    def trouble(self) -> str:
+        """Why it cannot be seen what workers wait for; "" if it can."""
+        return self._waits.trouble
+
+    def turn(self, snapshot: Snapshot, aloof: Collection[str] = ()) -> tuple[Deadlock, ...]:
+        """The deadlocks at this snapshot. `aloof`: pools whose masters take no part in what their workers wait for."""
+        still = self._still(snapshot)
+        if still or self._restless:
+            workers = sorted(worker.id for pool in snapshot.pools for worker in pool.workers)
+            masters = sorted(pool.master for pool in snapshot.pools if pool.master is not None)
+            apart = {pool.master for pool in snapshot.pools if pool.pool in aloof and pool.master is not None}
+            look = self._waits.look(still, workers, masters, apart, self._restless)
+        else:
+            look = Look((), frozenset(), frozenset())
+            if not self._resting:
+                self._waits.rest()
+        self._resting = not (still or self._restless)
+        return self._watch.step(snapshot.at, look)
+
+    def close(self) -> None:
+        """Give what the port holds back."""
+        self._waits.close()
+
+    def _still(self, snapshot: Snapshot) -> dict[ProcId, int]:
+        """Workers that sleep and have not run for a while, with when they were first seen so, by pid."""
+        workers = sorted(worker.id for pool in snapshot.pools for worker in pool.workers)
+        table = snapshot.table
+        pids = table["pid"]
+        rows = pids.searchsorted([worker.pid for worker in workers]).tolist() if workers else []
+        since: dict[ProcId, tuple[int, int, int]] = {}
+        still: dict[ProcId, int] = {}
+        paces, self._restless = self._paces, []
+        self._paces = {}
+        for worker, row in zip(workers, rows, strict=True):
+            if row >= len(table):
+                continue
+            record = table[row]
+            if (int(record["pid"]), int(record["start_ticks"])) != worker or int(record["state"]) not in ASLEEP:
+                continue
+            run, slices = int(record["cpu_ns"]), int(record["slices"])
+            before = self._since.get(worker)
+            at = before[2] if before is not None and before[:2] == (run, slices) else snapshot.at
+            since[worker] = run, slices, at
+            if snapshot.at - at >= SETTLED_NS:
+                still[worker] = at
+            if int(record["threads"]) > 1:
+                pace = paces.get(worker, (run, snapshot.at, False))
+                if snapshot.at - pace[1] >= SETTLED_NS:
+                    pace = run, snapshot.at, run - pace[0] <= HARDLY * (snapshot.at - pace[1])
+                self._paces[worker] = pace
+                if pace[2] and worker not in still:
+                    self._restless.append(worker)
+        self._since = since
+        return still

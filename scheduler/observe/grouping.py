@@ -1,0 +1,69 @@
+"""What the configuration and the unit of a process say about its group, and what that group's users care about. Pure.
+
+`observe/families.py` names those of which they say nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from fnmatch import translate
+
+from ...models.records import Identity, Latency
+from ..config.sections import Config, GroupRule
+
+_CACHED = 4096  # identities remembered; emptied when full, so that a storm of program names costs time, not memory
+
+_LOGIN = re.compile(r"init\.scope|session-[^/]*\.scope|user@\d+\.service|.*-spawn-[^/]*\.scope")
+"""Units that hold whatever somebody starts in a login or a terminal (pam_systemd(8), systemd.special(7), VTE, tmux). They say
+nothing about what belongs together, so programs in them are grouped by name."""
+
+
+class Grouping:
+    """The group that a process has by itself: by the first rule of the configuration in file order, else its unit or container."""
+
+    def __init__(self, config: Config) -> None:
+        self._rules = [(name, Rule(rule)) for name, rule in config.groups.items()]
+        given = [(name, rule.latency) for name, rule in config.groups.items()]
+        given += [(name, pool.latency) for name, pool in config.pools.items()]
+        self._pinned = {name: latency for name, latency in given if latency is not None}
+        self._cache: dict[Identity, str | None] = {}
+
+    def given(self, identity: Identity) -> str | None:
+        """Name of the group: that of a rule, "unit NAME" or "container ID"; None where nothing but its family can tell."""
+        if identity in self._cache:
+            return self._cache[identity]
+        if len(self._cache) >= _CACHED:
+            self._cache.clear()
+        group = self._cache[identity] = self._by_identity(identity)
+        return group
+
+    def pinned(self, group: str) -> Latency | None:
+        """The class that the configuration gives to a group; None where it says nothing."""
+        return self._pinned.get(group)
+
+    def _by_identity(self, identity: Identity) -> str | None:
+        for name, rule in self._rules:
+            if rule.matches(identity):
+                return name
+        if not identity.unit or _LOGIN.fullmatch(identity.unit):
+            return None
+        return f"unit {identity.unit}" if identity.unit.endswith((".service", ".scope")) else f"container {identity.unit}"
+
+
+class Rule:
+    """A `GroupRule` with its globs compiled (as fnmatch.fnmatchcase does: `*` also crosses "/"). Keys that are not given match."""
+
+    def __init__(self, rule: GroupRule) -> None:
+        self._program, self._unit, self._cgroup = (
+            re.compile(translate(glob or "*")) for glob in (rule.program, rule.unit, rule.cgroup)
+        )
+        self._uid = rule.uid
+
+    def matches(self, identity: Identity) -> bool:
+        """Whether all keys that are given fit a process."""
+        return (
+            self._program.match(identity.program) is not None
+            and self._unit.match(identity.unit) is not None
+            and self._cgroup.match(identity.cgroup) is not None
+            and self._uid in (None, identity.uid)
+        )

@@ -1,0 +1,893 @@
+"""Snapshots to ticks: what was read becomes what the decisions may see. Pure.
+
+`Measurer` is the one place where counters turn into the values of groups, pools and workers, for the runtime and for training.
+`Observer` adds windows, forecasts and scores and builds the `Tick`. Both keep state, so they want the snapshots in order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ...models.anomaly.detectors import FEW, LEAST, NEAR
+from ...models.anomaly.evidence import CHANNELS
+from ...models.anomaly.lives import CHILD_FAULTS, USER_HZ, Lives, Noticed
+from ...models.anomaly.loners import Loners
+from ...models.anomaly.model import AnomalyModel, RobustZ, judge_pools, merged, score
+from ...models.behaviour import BEHAVIOUR_CHANNELS, SETTLED_SECONDS, YOUNG_SECONDS, BehaviourModel, Behaviours
+from ...models.features import Floats, Rates, Windows, WorkerWindows, rates
+from ...models.forecast.demand import METRICS, Forecaster, Network
+from ...models.forecast.rhythm import AHEAD, HOLE, Rhythm
+from ...models.records import (
+    WINDOW,
+    Behaviour,
+    Deadlock,
+    Forecast,
+    Identity,
+    Known,
+    Latency,
+    PoolSample,
+    ProcId,
+    Score,
+    Snapshot,
+    Trait,
+)
+from ...models.scaling import Scaling
+from ..cgroup_paths import ancestors
+from ..config.sections import Config, GroupRule, PoolConfig
+from ..decision import (
+    START_MARGIN,
+    START_UNKNOWN,
+    Abilities,
+    Foretold,
+    Group,
+    Lesson,
+    Machine,
+    Member,
+    Outcome,
+    Pool,
+    Scaled,
+    Tick,
+    Worker,
+)
+from .crowding import Crowding
+from .families import Families
+from .grouping import Grouping
+from .rivals import running
+
+OWN = frozenset(
+    {
+        *("_config", "_abilities", "_own", "_seq", "_measurer", "_named"),
+        *("_demand", "_forecaster", "_followed", "_spoken", "_scorer", "_behaviours"),
+    }
+)
+"""What of an observer rests on its session, configuration or models: not taken over as it is by the one that follows it."""
+
+MAX_GROUPS = 1000
+"""Groups remembered at a time: thousands of short programs a minute must cost no memory. The longest gone are forgotten first."""
+
+BUSY_GROUPS = 32
+"""Groups without a class that a tick reports and forecasts, the largest by demand: the rest is idle or noise."""
+
+BUSY_CORES = 0.02
+"""Mean demand, in cores over the window, from which a group without a class is reported."""
+
+GAP_INTERVALS = 3.0
+"""A hole longer than this many intervals (suspend, SIGSTOP, overload) makes rates meaningless: the next tick only re-baselines."""
+
+BACKLOG = 0.5
+"""Waiting work for each busy worker, from which it says that the pool is too small and not what is offered to it."""
+
+PROGRAMS = 4096
+"""Most names of programs that are remembered."""
+
+WORKED_OFF = 3
+"""Ticks in which little waits after which a backlog is over: what is left of it is then worked off too."""
+
+STABLE_SECONDS, PANIC_SECONDS = 60.0, 6.0
+"""Windows of the reactive rule: Knative's defaults (stable-window 60 s, panic window 10 % of it)."""
+
+
+UNSEEN_TICKS = 5
+"""Ticks over which what no visible process accounts for is smoothed (chosen): the kernel counts busy time in steps of 10 ms, and
+children that come and go when they are collected."""
+
+UNSEEN_LEAST = 0.1
+"""Share of the CPUs that must be in use by nobody visible to be said so. On 2 CPUs, busy with builds, disk writes or loopback
+traffic, what was not accounted for stayed below 0.02 of them, and came to 0.1 for two ticks when a storm of processes was ended
+from outside: the kernel tells nobody of the last of a child whose parent ignores SIGCHLD."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The values of one tick, of everything, before any model."""
+
+    seconds: float  # since the snapshot before
+    groups: tuple[str, ...]  # sorted; those of the array fields below
+    processes: Floats
+    cpu: Floats  # cores
+    brief: Floats  # of them: used by children that came and went
+    wait: Floats  # cores
+    demand: Floats  # cores that it would have used by itself on this machine
+    rss: Floats  # bytes
+    behaviour: Floats  # [len(groups), len(BEHAVIOUR_CHANNELS)]
+    series: dict[tuple[str, str], float]  # (group or pool, metric) -> value: what demand models learn and forecast
+    worker_keys: list[ProcId]  # of ready workers, sorted within their pool
+    worker_pools: list[str]
+    workers: Floats  # [len(worker_keys), len(CHANNELS)]
+    noticed: tuple[Noticed, ...]  # of whole pools
+    rates: Rates  # aligned with the snapshot's table
+    rows: dict[ProcId, int]  # row of each process in the table
+    members: tuple[str, ...]  # group of each row of the table
+
+
+def group_names(config: Config, snapshot: Snapshot) -> set[str]:
+    """The groups of one snapshot by themselves: processes whose parents had ended before may have other names in a longer run."""
+    table = snapshot.table
+    ids = list(map(ProcId, table["pid"].tolist(), table["start_ticks"].tolist()))
+    families = Families(Grouping(config))
+    return set(families.step(ids, table["ppid"].tolist(), table["session"].tolist(), snapshot.identities, _pool_members(snapshot)))
+
+
+class Measurer:
+    """Turns consecutive snapshots into measured values."""
+
+    def __init__(self, config: Config, interval: float | None = None) -> None:
+        self._config = config
+        self._interval = interval or config.daemon.interval
+        self._grouping = Grouping(config)
+        self._families = Families(self._grouping)
+        self._before: Snapshot | None = None
+        self._owed: Floats | None = None  # `Rates.owed` of the snapshot before
+        self._present: set[str] = set()
+        self._absent: dict[str, int] = {}  # group -> ticks since it last had a process
+        self._lives = Lives()
+
+    def measure(self, snapshot: Snapshot) -> Measured | None:
+        """Values since the snapshot before; None for the first one and after a gap."""
+        before, self._before = self._before, snapshot
+        table = snapshot.table
+        ids = list(map(ProcId, table["pid"].tolist(), table["start_ticks"].tolist()))
+        rows = {id_: row for row, id_ in enumerate(ids)}
+        noticed, started = self._lives.step(snapshot, rows)
+        self._families.step(ids, table["ppid"].tolist(), table["session"].tolist(), snapshot.identities, _pool_members(snapshot))
+        if before is None or not 0 < snapshot.at - before.at <= GAP_INTERVALS * self._interval * 1e9:
+            self._owed = None
+            return None
+        seconds = (snapshot.at - before.at) / 1e9
+        cpus = _cpus(snapshot)
+        rate = rates(before.table, table, before.at, snapshot.at, before.uptime_ticks, cpus=cpus, owed=self._owed)
+        self._owed = rate.owed
+        members = self._families.swarms(table, rate.brief, seconds)
+        names = self._remember(members)
+        index = {name: i for i, name in enumerate(names)}
+        at = np.fromiter((index[name] for name in members), dtype=np.int64, count=len(members))
+
+        def total(values: Floats | None) -> Floats:
+            return np.bincount(at, weights=values, minlength=len(names)).astype(np.float64)
+
+        brief = total(rate.brief)
+        cpu, wait = total(rate.cpu) + brief, total(rate.wait)
+        rss = total(table["rss_bytes"].astype(np.float64))
+        demand = np.minimum(total(rate.demand) + brief, cpus)
+        series: dict[tuple[str, str], float] = {}
+        for name, d, r in zip(names, demand.tolist(), rss.tolist(), strict=True):
+            series[name, "cpu"] = d
+            series[name, "rss"] = r
+        for pool in snapshot.pools:
+            load = offered_load(pool)
+            if load is not None:
+                series[pool.pool, "load"] = load
+        forks = {id_: count / seconds for id_, count in started.items()}
+        most = max(snapshot.host.forks - before.host.forks, 0) / seconds
+        keys, pools, workers = self._workers(snapshot, rate, rows, forks, most)
+
+        def known_total(values: Floats) -> Floats:
+            """Of the processes of which it is known; NaN where it is known of none."""
+            known = ~np.isnan(values)
+            count = total(known.astype(np.float64))
+            return np.asarray(np.where(count > 0, total(np.where(known, values, 0.0)), np.nan))
+
+        processes = total(None)
+        channels = {"processes": np.ones(len(table)), **_behaviour(snapshot, ids, rate)}
+        behaviour = np.stack([known_total(channels[name]) for name in BEHAVIOUR_CHANNELS], axis=1)
+        return Measured(
+            seconds=seconds,
+            groups=tuple(names),
+            processes=processes,
+            cpu=cpu,
+            brief=brief,
+            wait=wait,
+            demand=demand,
+            rss=rss,
+            behaviour=behaviour,
+            series=series,
+            worker_keys=keys,
+            worker_pools=pools,
+            workers=workers,
+            noticed=tuple(noticed),
+            rates=rate,
+            rows=rows,
+            members=tuple(members),
+        )
+
+    def follow(self, before: Measurer, *, anew: bool) -> None:
+        """Go on from the snapshot that another one has seen last. `anew`: groups and pools are not what they were, so processes are
+        grouped anew."""
+        own = {"_config", "_interval", "_grouping", *(("_families",) if anew else ())}
+        vars(self).update((name, known) for name, known in vars(before).items() if name not in own)
+
+    def pinned(self, group: str) -> Latency | None:
+        """The class that the configuration gives a group; None where it says nothing."""
+        return self._grouping.pinned(group)
+
+    def _remember(self, members: Sequence[str]) -> list[str]:
+        """Sorted names of the groups of this tick: those with processes, and those that had some within the window."""
+        present = set(members)
+        gone = {name: ticks + 1 for name, ticks in self._absent.items() if name not in present and ticks < WINDOW}
+        for name in sorted(self._present - present):
+            gone[name] = 1
+        excess = len(present) + len(gone) - MAX_GROUPS
+        if excess > 0:
+            for name in sorted(gone, key=lambda name: (-gone[name], name))[:excess]:
+                del gone[name]
+        self._absent = gone
+        self._present = present
+        return sorted(present | gone.keys())
+
+    def _workers(
+        self, snapshot: Snapshot, rate: Rates, rows: Mapping[ProcId, int], forks: Mapping[ProcId, float], most_forks: float
+    ) -> tuple[list[ProcId], list[str], Floats]:
+        """(workers, their pools, values of `CHANNELS`). `forks`: processes started a second that are still there; `most_forks`: on
+        the whole machine, so that one child that does much is not taken for many."""
+        keys, pools, values = list[ProcId](), list[str](), list[tuple[float, ...]]()
+        table = snapshot.table
+        for pool in snapshot.pools:
+            queued = math.nan if pool.queued is None else pool.queued / max(pool.size, 1)
+            limits = self._config.pools.get(pool.pool)
+            guessed = limits is not None and limits.kind == "command"  # by what they do: who rests may have no work, or be stuck
+            for worker in pool.workers:
+                row = rows.get(worker.id)
+                if row is None or not worker.ready or table[row]["state"] == ord("Z"):
+                    continue  # one that has ended has a kind of its own
+                record = table[row]
+                keys.append(worker.id)
+                pools.append(pool.pool)
+                channels = {
+                    "cpu": float(rate.cpu[row]),
+                    "wait": float(rate.wait[row]),
+                    "rss": float(record["rss_bytes"]),
+                    "slices": float(rate.slices[row]),
+                    "chars": float(rate.chars[row]),
+                    "busy": math.nan if worker.busy is None or (worker.busy == 0 and guessed) else worker.busy,
+                    "fds": float(record["fds"]) if record["known"] & Known.FDS else math.nan,
+                    "queued": queued,
+                    "threads": float(record["threads"]),
+                    "forks": max(forks.get(worker.id, 0.0), min(float(rate.child_faults[row]) / CHILD_FAULTS, most_forks)),
+                }
+                values.append(tuple(channels[name] for name in CHANNELS))
+        return keys, pools, np.array(values, dtype=np.float64).reshape(len(keys), len(CHANNELS))
+
+
+def _pool_members(snapshot: Snapshot) -> dict[ProcId, str]:
+    """Pool names by worker and master."""
+    return {
+        worker: pool.pool
+        for pool in snapshot.pools
+        for worker in (*(w.id for w in pool.workers), *((pool.master,) if pool.master else ()))
+    }
+
+
+def _behaviour(snapshot: Snapshot, ids: Sequence[ProcId], rate: Rates) -> dict[str, Floats]:
+    """Each of `BEHAVIOUR_CHANNELS` but the first, by process; NaN where it is not known."""
+    table = snapshot.table
+    traits, known = table["traits"], table["known"]
+
+    def has(trait: Trait) -> Floats:
+        return np.asarray(((traits & int(trait)) != 0).astype(np.float64))
+
+    sockets = (known & int(Known.SOCKETS)) != 0
+    serves = has(Trait.SERVES)
+    age = snapshot.uptime_ticks - table["start_ticks"].astype(np.float64)  # in clock ticks
+    return {
+        "threads": table["threads"].astype(np.float64),
+        "young": (age < YOUNG_SECONDS * USER_HZ).astype(np.float64),
+        "settled": (age > SETTLED_SECONDS * USER_HZ).astype(np.float64),
+        "cpu": rate.cpu,
+        "brief": rate.brief,
+        "wait": rate.wait,
+        "demand": rate.demand + rate.brief,
+        "slices": rate.slices,
+        "chars": rate.chars,
+        "faults": rate.faults,
+        "serves": np.where(sockets, serves, np.nan),
+        "serves_locally": np.where(sockets, has(Trait.SERVES_LOCALLY), np.nan),
+        "served_for": _served_for(snapshot, ids, sockets, serves > 0),
+        "terminal": has(Trait.TERMINAL),
+        "keys": np.where((known & int(Known.KEYS)) != 0, has(Trait.KEYS), np.nan),
+        "shows": np.where(sockets, has(Trait.SHOWS), np.nan),
+        "fed": has(Trait.FED),
+        "asked": has(Trait.ASKED),
+    }
+
+
+def _served_for(snapshot: Snapshot, ids: Sequence[ProcId], looked: NDArray[np.bool_], serves: NDArray[np.bool_]) -> Floats:
+    """[n] 1 where the parent serves and is of the same unit, NaN where the parent's sockets were not looked at.
+
+    A parent of another unit has only started it: systemd listens for services until they run, and so may what starts containers.
+    """
+    pids, parents = snapshot.table["pid"], snapshot.table["ppid"]
+    found = np.where(np.isin(parents, pids[looked]), 0.0, np.nan)
+    units = {ids[row].pid: snapshot.identities[ids[row]].unit for row in np.flatnonzero(looked & serves).tolist()}
+    for row in np.flatnonzero(np.isin(parents, list(units))).tolist():
+        found[row] = float(snapshot.identities[ids[row]].unit == units[int(parents[row])])
+    return np.asarray(found)
+
+
+def offered_load(pool: PoolSample) -> float | None:
+    """Offered load of a pool now in Erlangs: busy workers and work that waits. None where no worker tells whether it is busy.
+
+    A worker that starts does something too, but serves nobody: counted, the workers of one growth would ask for the next.
+    """
+    ready = [worker for worker in pool.workers if worker.ready]
+    told = [worker.busy for worker in ready or pool.workers if worker.busy is not None]
+    if not told and pool.workers:
+        return None
+    return (sum(told) if ready else 0.0) + (pool.queued or 0.0)
+
+
+class OfferedLoad:
+    """The load that is offered to a pool, in Erlangs, as far as it is known while work waits, for its rhythm."""
+
+    def __init__(self, rhythm: Rhythm) -> None:
+        self.rhythm = rhythm
+        self._queued = 0.0  # of the tick before
+        self._since: int | None = None  # tick since when much has waited
+        self._busy = 0.0  # summed since then
+        self._calm = 0  # newest of them in which little waited
+
+    def step(self, tick: int, load: float | None, queued: float, maximum: float) -> None:
+        """Tell the rhythm what is known of this tick. Load above `maximum` is not worth remembering.
+
+        As long as little waits, it is what is busy. While much waits and no less than before, more comes than is served: at least
+        what is busy, at most all that is there. While a backlog is worked off, less comes than is busy. Once it is worked off, as
+        much was served as had come: on average the load was what had been busy. Not so after minutes: when it came is then lost.
+        """
+        before, self._queued = self._queued, queued
+        if load is None:
+            self._since = None
+            self.rhythm.step(tick, None)
+            return
+        busy = load - queued
+        waits = queued > busy * BACKLOG
+        if waits and self._since is None:
+            self._since, self._busy = tick, 0.0
+        if self._since is not None:
+            self._busy += busy
+            self._calm = 0 if waits else self._calm + 1
+        if waits:
+            least, most = (busy, load) if queued >= before else (0.0, busy)
+        else:
+            least = most = busy
+        self.rhythm.step(tick, min(most, maximum), least)
+        if self._since is not None and self._calm == WORKED_OFF:
+            ticks = tick - self._since + 1
+            if ticks <= HOLE:
+                self.rhythm.settle(ticks, min(self._busy / ticks, maximum))
+            self._since = None
+
+
+class Observer:
+    """Builds the tick: the measured values, their windows, forecasts and scores. The same snapshots give the same ticks."""
+
+    def __init__(
+        self,
+        config: Config,
+        abilities: Abilities,
+        own: ProcId,
+        demand: Network | None,
+        anomaly: AnomalyModel | None,
+        behaviour: BehaviourModel | None,
+    ) -> None:
+        self._config = config
+        self._abilities = abilities
+        self._own = own
+        self._measurer = Measurer(config)
+        self._demand = demand
+        self._forecaster = Forecaster(demand, config.daemon.interval)
+        self._followed = set[str]()  # groups that were told of once, and are still there
+        self._spoken = frozenset[str]() if demand is None else demand.speaks
+        self._scorer = anomaly or RobustZ()
+        self._behaviours = Behaviours(behaviour, config.models.certainty, config.daemon.interval)
+        self._series = Windows(1)
+        self._workers = WorkerWindows(len(CHANNELS))
+        self._loners = Loners(config.daemon.interval)
+        self._loads: dict[str, deque[tuple[int, float]]] = {}
+        self._offered: dict[str, OfferedLoad] = {}
+        self._scalings: dict[str, Scaling] = {}
+        self._named: dict[str, bool] = {}  # whether `guard.protect` names a program
+        self._cpu_per_worker: dict[str, float] = {}
+        self._before: Snapshot | None = None
+        self._crowding = Crowding(abilities.topology.online)
+        self._rivals: tuple[Mapping[ProcId, Identity] | None, tuple[str, ...]] = (None, ())  # of these identities
+        self._seq = -1
+        self._unseen = 0.0  # cores, smoothed; below 0 by as much as the measurement is off
+
+    def tick(
+        self,
+        snapshot: Snapshot,
+        outcomes: tuple[Outcome, ...],
+        paused: bool,
+        deadlocks: tuple[Deadlock, ...] = (),
+        lessons: tuple[Lesson, ...] = (),
+    ) -> Tick:
+        """The tick of this snapshot. `deadlocks`: what `Deadlocks` saw of the machine beside it; no trace has that. `lessons`: what
+        people said was no incident."""
+        self._seq += 1
+        measured = self._measurer.measure(snapshot)
+        before, self._before = self._before, snapshot
+        if measured is None or before is None:
+            for scaling in self._scalings.values():
+                scaling.step(None, None)
+            self._unseen = 0.0
+            machine = self._machine(snapshot)
+            return Tick(self._seq, snapshot.at, snapshot.wall, True, paused, machine, (), (), (), (), (), outcomes)
+        keys = sorted(measured.series)
+        self._series.push(keys, np.array([[measured.series[key]] for key in keys]).reshape(len(keys), 1))
+        self._workers.push(measured.worker_keys, measured.workers)
+        classes = self._classes(measured)
+        reported = self._reported(measured, snapshot, classes)
+        sheltered = self._sheltered(measured, snapshot)
+        scores = self._scores(measured, snapshot.host.memory_available)
+        self._crowding.push(snapshot, measured.rates.cpu, measured.members, measured.rows, measured.worker_keys, measured.seconds)
+        return Tick(
+            seq=self._seq,
+            at=snapshot.at,
+            wall=snapshot.wall,
+            gap=False,
+            paused=paused,
+            machine=self._machine(snapshot, before, measured),
+            protected=self._protected(measured, snapshot, sheltered),
+            groups=self._groups(measured, snapshot, before, reported, classes),
+            pools=tuple(self._pool(pool, measured, snapshot) for pool in sorted(snapshot.pools, key=lambda pool: pool.pool)),
+            forecasts=self._forecasts(measured, reported, snapshot),
+            scores=scores,
+            outcomes=outcomes,
+            home=self._home(measured, snapshot),
+            deadlocks=deadlocks,
+            crowds=self._crowding.of(scores, snapshot),
+            lessons=lessons,
+            sheltered=sheltered,
+        )
+
+    def recall(self, past: Sequence[tuple[int, tuple[PoolSample, ...]]]) -> None:
+        """Follow the loads of pools as they were in (monotonic ns, pools), oldest first, before the first tick."""
+        for at, pools in past:
+            for pool in pools:
+                if pool.pool in self._config.pools:
+                    self._follow(pool, offered_load(pool), at)
+
+    def follow(self, before: Observer) -> None:
+        """Go on, before the first tick, from what an observer of the same machine and interval has learned; that one is not to be
+        used any more. Anew begins what another model tells, and what is known of groups and pools that are defined otherwise now.
+
+        Raises ValueError for one of another interval: nothing that it knows fits.
+        """
+        if before._config.daemon.interval != self._config.daemon.interval:
+            raise ValueError("an observer of another interval has nothing that could be gone on from")
+        pools = _redefined(before._config, self._config)
+        names = pools | _regrouped(before._config, self._config)
+        scored = before._config.quarantine.enabled and self._config.quarantine.enabled
+        own = {*OWN, *(() if scored else ("_loners",))}
+        vars(self).update((name, known) for name, known in vars(before).items() if name not in own)
+        self._measurer.follow(before._measurer, anew=bool(names))
+        self._series.forget(_keys_of(names))
+        self._follow_models(before, names)
+        for of_pools in (self._loads, self._offered, self._scalings, self._cpu_per_worker):
+            for name in pools:
+                of_pools.pop(name, None)
+
+    def _follow_models(self, before: Observer, names: Collection[str]) -> None:
+        """What each group did is known whatever the models are; what these said of it, while they are the same."""
+        self._behaviours.follow(before._behaviours, sorted(names))
+        ours, theirs = self._demand, before._demand
+        if (ours is None) != (theirs is None):
+            return
+        self._followed = before._followed - set(names)
+        self._forecaster = before._forecaster
+        self._forecaster.forget(_keys_of(names))
+        if ours is not None and theirs is not None and ours.digest != theirs.digest:
+            self._forecaster.hear(ours)
+
+    @property
+    def trouble(self) -> str:
+        """Why the demand model could not be used at the last tick, so that the baseline spoke; "" if it could."""
+        return self._forecaster.trouble
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """Of what the demand model was given up at the last tick, or heard again, a sentence each."""
+        return tuple(change.reason for change in self._forecaster.changes)
+
+    def closing(self, at: int, wall: int, outcomes: tuple[Outcome, ...]) -> Tick | None:
+        """A last tick without a snapshot, for the log to hang an undo on: nothing is decided on it. None before the first tick."""
+        if self._before is None:
+            return None
+        self._seq += 1
+        return Tick(self._seq, at, wall, True, True, self._machine(self._before), (), (), (), (), (), outcomes)
+
+    def _machine(self, snapshot: Snapshot, before: Snapshot | None = None, measured: Measured | None = None) -> Machine:
+        host, cpus = snapshot.host, len(snapshot.host.cpu_busy_ns)
+        busy, steal, pressure = 0.0, 0.0, None
+        if before is not None and measured is not None:
+            elapsed = snapshot.at - before.at
+            use = machine_use(before, snapshot, measured.rates)
+            busy, steal = use.busy, use.steal
+            self._unseen += (busy - use.seen - self._unseen) / UNSEEN_TICKS
+            if host.pressure_us is not None and before.host.pressure_us is not None:
+                cpu, memory, io = (
+                    min(max(now - was, 0) * 1000 / elapsed, 1.0)
+                    for now, was in zip(host.pressure_us, before.host.pressure_us, strict=True)
+                )
+                pressure = (cpu, memory, io)
+        return Machine(
+            cpus=cpus,
+            busy=busy,
+            memory_total=host.memory_total,
+            memory_available=host.memory_available,
+            pressure=pressure,
+            autogroup=self._abilities.autogroup,
+            cpu_cgroup=self._abilities.cpu_cgroup,
+            may_renice=self._abilities.may_renice,
+            rivals=self._running_rivals(snapshot.identities),
+            steal=steal,
+            unseen=self._unseen if self._unseen >= UNSEEN_LEAST * cpus > 0 else 0.0,
+        )
+
+    def _running_rivals(self, identities: Mapping[ProcId, Identity]) -> tuple[str, ...]:
+        """Programs that tune processes too. Looked for only when some process came, ended or became another program."""
+        if self._rivals[0] is not identities:
+            own = identities.get(self._own)
+            self._rivals = identities, running(identities.values(), 0 if own is None else own.uid)
+        return self._rivals[1]
+
+    def _classes(self, measured: Measured) -> dict[str, tuple[Latency, Behaviour | None]]:
+        """(class, what it was learned from) of each group: as the configuration says, else as it behaves.
+
+        The daemon's own has none but a pinned one: with those who ask it for its status it may look like a service, and what it
+        does about waiting must never be for itself.
+        """
+        learned = self._behaviours.step(measured.groups, measured.behaviour)
+        row = measured.rows.get(self._own)
+        ours = None if row is None else measured.members[row]
+        classes: dict[str, tuple[Latency, Behaviour | None]] = {}
+        for name, behaviour in zip(measured.groups, learned, strict=True):
+            pinned = self._measurer.pinned(name)
+            if pinned is not None:
+                classes[name] = pinned, None
+            elif name == ours:
+                classes[name] = Latency.NONE, None
+            else:
+                classes[name] = Latency.NONE if behaviour is None else behaviour.latency, behaviour
+        return classes
+
+    def _reported(
+        self, measured: Measured, snapshot: Snapshot, classes: Mapping[str, tuple[Latency, Behaviour | None]]
+    ) -> tuple[str, ...]:
+        """Groups that the tick tells about: those with a class, pools, and the busiest others."""
+        pools = {pool.pool for pool in snapshot.pools}
+        named = {name for name in measured.groups if name in pools or classes[name][0] is not Latency.NONE}
+        others = [name for name in measured.groups if name not in named]
+        if others:
+            windows, _ = self._series.view([(name, "cpu") for name in others])
+            means = np.nanmean(windows[:, :, 0], axis=1)
+            ranked = sorted(((-float(mean), name) for mean, name in zip(means, others, strict=True) if mean >= BUSY_CORES))
+            named.update(name for _, name in ranked[:BUSY_GROUPS])
+        return tuple(sorted(named))
+
+    def _groups(
+        self,
+        measured: Measured,
+        snapshot: Snapshot,
+        before: Snapshot,
+        reported: Sequence[str],
+        classes: Mapping[str, tuple[Latency, Behaviour | None]],
+    ) -> tuple[Group, ...]:
+        index = {name: i for i, name in enumerate(measured.groups)}
+        members: dict[str, list[Member]] = {name: [] for name in reported if classes[name][0] is not Latency.NONE}
+        table = snapshot.table
+        if members:
+            sessions, nices, parents = table["session"].tolist(), table["nice"].tolist(), table["ppid"].tolist()
+            for id_, row in measured.rows.items():
+                group = members.get(measured.members[row])
+                if group is not None:
+                    group.append(Member(id_, sessions[row], snapshot.identities[id_].cgroup, nices[row], parents[row]))
+        throttled = _throttled(measured, snapshot, before)
+        result = []
+        for name in reported:
+            i = index[name]
+            cpu, wait = float(measured.cpu[i]), float(measured.wait[i])
+            result.append(
+                Group(
+                    name=name,
+                    latency=classes[name][0],
+                    processes=int(measured.processes[i]),
+                    cpu=cpu,
+                    wait=wait,
+                    demand=float(measured.demand[i]),
+                    rss=int(measured.rss[i]),
+                    members=tuple(sorted(members.get(name, ()), key=lambda member: member.id)),
+                    behaviour=classes[name][1],
+                    brief=float(measured.brief[i]),
+                    throttled=throttled.get(name, 0.0),
+                )
+            )
+        return tuple(result)
+
+    def _home(self, measured: Measured, snapshot: Snapshot) -> Member | None:
+        row = measured.rows.get(self._own)
+        if row is None:
+            return None
+        return _member(self._own, snapshot.table[row], snapshot.identities[self._own])
+
+    def _pool(self, pool: PoolSample, measured: Measured, snapshot: Snapshot) -> Pool:
+        limits = self._config.pools[pool.pool]
+        load = offered_load(pool)
+        history = self._loads.setdefault(pool.pool, deque())
+        if load is not None:
+            history.append((snapshot.at, load))
+        while history and history[0][0] < snapshot.at - STABLE_SECONDS * 1e9:
+            history.popleft()
+        workers, ran, waited, busy, largest = [], 0.0, 0.0, 0.0, 0
+        at_work = done = 0.0  # of workers that tell whether they are busy
+        for worker in pool.workers:
+            row = measured.rows.get(worker.id)
+            if row is None:
+                continue
+            cpu, wait = float(measured.rates.cpu[row]), float(measured.rates.wait[row])
+            rss = int(snapshot.table[row]["rss_bytes"])
+            workers.append(Worker(worker.id, worker.ready, worker.busy, cpu, wait, rss))
+            largest = max(largest, rss)
+            if worker.ready:
+                ran, waited, busy = ran + cpu, waited + wait, busy + (worker.busy or 0.0)
+                if worker.busy is not None:
+                    at_work, done = at_work + worker.busy, done + cpu
+        return Pool(
+            name=pool.pool,
+            size=pool.size,
+            requested=pool.requested,
+            minimum=limits.minimum,
+            maximum=limits.maximum,
+            busy=busy if load is not None else None,
+            queued=pool.queued,
+            load=load,
+            load_stable=_mean(history, snapshot.at - STABLE_SECONDS * 1e9),
+            load_panic=_mean(history, snapshot.at - PANIC_SECONDS * 1e9),
+            start_seconds=pool.start_seconds,
+            cpu_per_worker=self._cores_per_busy_worker(pool.pool, ran, waited, busy, _cpus(snapshot)),
+            rss_per_worker=largest,
+            workers=tuple(workers),
+            trouble=pool.trouble,
+            foretold=self._foretold(pool, load, snapshot.at),
+            scaling=self._scaled(pool.pool, at_work, None if load is None else done),
+        )
+
+    def _scaled(self, pool: str, busy: float, done: float | None) -> Scaled | None:
+        """What is known of its scaling. CPU used stands for work done, which few frameworks tell; the kernel tells CPU of all."""
+        scaling = self._scalings.setdefault(pool, Scaling())
+        scaling.step(busy, done)
+        curve = scaling.curve()
+        if curve is None:
+            return None
+        return Scaled(
+            single=curve.single,
+            contention=curve.contention,
+            coherency=curve.coherency,
+            sizes=curve.sizes,
+            largest=curve.largest,
+            adds=curve.adds,
+            worth=curve.worth,
+            certain=curve.certain,
+        )
+
+    def _follow(self, pool: PoolSample, load: float | None, at: int) -> Rhythm:
+        """Tell the rhythm of a pool's load what it is now."""
+        interval = self._config.daemon.interval
+        offered = self._offered.setdefault(pool.pool, OfferedLoad(Rhythm(interval, stagger=len(self._offered))))
+        offered.step(round(at / (interval * 1e9)), load, pool.queued or 0.0, self._config.pools[pool.pool].maximum)
+        return offered.rhythm
+
+    def _foretold(self, pool: PoolSample, load: float | None, at: int) -> Foretold | None:
+        """What the load's rhythm says of the coming start time."""
+        interval = self._config.daemon.interval
+        rhythm = self._follow(pool, load, at)
+        horizon = START_MARGIN * (START_UNKNOWN if pool.start_seconds is None else pool.start_seconds)
+        ahead = rhythm.ahead(math.ceil(min(horizon / interval, AHEAD)) + 1)
+        later = rhythm.ahead(math.ceil(min(max(horizon, self._config.pool_size.down_after) / interval, AHEAD)) + 1)
+        soon = rhythm.ahead(math.ceil(min(self._config.pool_size.cooldown_down / interval, AHEAD)))
+        if ahead is None or later is None or soon is None:
+            return None
+        return Foretold(
+            period=ahead.period * interval,
+            seen=ahead.seen,
+            right=ahead.right,
+            trusted=ahead.trusted,
+            abrupt=ahead.abrupt,
+            horizon=horizon,
+            median=ahead.median,
+            high=ahead.high,
+            later=later.most,
+            least=soon.least,
+            now=ahead.now,
+        )
+
+    def _cores_per_busy_worker(self, pool: str, ran: float, waited: float, busy: float, cpus: float) -> float:
+        """Cores that one busy worker would take if nobody stood in its way; smoothed over about 20 ticks, 1 until work was seen.
+
+        Of its busy time a worker runs, waits for a CPU, or waits for something else. Without the second, it runs for
+        ran / (busy - waited) of it, as in `features.uncontended`. Threads can make that more than 1, and no more than `cpus`.
+        """
+        own = busy - waited
+        if own >= 0.25:
+            now = min(ran / own, cpus)
+            before = self._cpu_per_worker.get(pool)
+            self._cpu_per_worker[pool] = now if before is None else before + 0.05 * (now - before)
+        return self._cpu_per_worker.get(pool, 1.0)
+
+    def _forecasts(self, measured: Measured, reported: Sequence[str], snapshot: Snapshot) -> tuple[Forecast, ...]:
+        """Forecasts of the groups that the tick tells about. A group is followed from the first time on, so that its history is
+        there when it is told of again."""
+        wanted = set(reported)
+        self._followed = {name for name in self._followed | wanted if (name, "cpu") in measured.series}
+        keys = sorted(key for key in measured.series if key[0] in self._followed or key[1] == "load")
+        values = np.array([measured.series[key] for key in keys])
+        ask = np.array([metric in self._spoken for _, metric in keys], dtype=np.bool_)
+        limits = {"rss": float(snapshot.host.memory_total), "cpu": _cpus(snapshot)}
+        most = np.array([limits.get(metric, math.inf) for _, metric in keys])
+        of = np.array([METRICS.index(metric) for _, metric in keys], dtype=np.int64)
+        forecasts = self._forecaster.step(keys, values, snapshot.wall / 1e9, of, ask, most)
+        return tuple(
+            Forecast(target, metric, *forecasts[which])
+            for which, (target, metric) in enumerate(keys)
+            if target in wanted or metric == "load"
+        )
+
+    def _scores(self, measured: Measured, available: int) -> tuple[Score, ...]:
+        """Of all workers, and of masters whose pools have trouble; none where nobody would act on them."""
+        if not self._config.quarantine.enabled:
+            return ()
+        interval = self._config.daemon.interval
+        windows, lengths = self._workers.view()
+        keys, pools = measured.worker_keys, measured.worker_pools
+        alone = self._loners.step(keys, pools, windows, lengths)
+        least = LEAST if self._config.quarantine.false_alarms_per_day > FEW else NEAR
+        workers = score(self._scorer, keys, pools, windows, lengths, interval, available, alone, least)
+        return tuple(merged(judge_pools(self._scorer, measured.noticed, interval), workers))
+
+    def _protected(self, measured: Measured, snapshot: Snapshot, sheltered: Sequence[Member]) -> tuple[ProcId, ...]:
+        """Never to be touched: nicety and its ancestors, pid 1, masters, and what `guard.protect` names."""
+        table, rows = snapshot.table, measured.rows
+        by_pid = {id_.pid: id_ for id_ in rows}
+        found = {self._own}
+        parent = by_pid.get(self._own.pid)
+        while parent is not None:
+            found.add(parent)
+            up = by_pid.get(int(table[rows[parent]]["ppid"]))
+            parent = up if up not in found else None
+        if 1 in by_pid:
+            found.add(by_pid[1])
+        found.update(pool.master for pool in snapshot.pools if pool.master is not None)
+        found.update(member.id for member in sheltered)
+        return tuple(sorted(found))
+
+    def _sheltered(self, measured: Measured, snapshot: Snapshot) -> tuple[Member, ...]:
+        """What `guard.protect` names, in whatever group it is: a session or cgroup is not demoted with it."""
+        table, found = snapshot.table, list[Member]()
+        for id_, row in measured.rows.items():
+            identity = snapshot.identities[id_]
+            named = self._named.get(identity.program)
+            if named is None:
+                if len(self._named) >= PROGRAMS:
+                    self._named.clear()
+                named = self._named[identity.program] = any(
+                    fnmatchcase(identity.program, pattern) for pattern in self._config.guard.protect
+                )
+            if named:
+                found.append(_member(id_, table[row], identity))
+        return tuple(sorted(found, key=lambda member: member.id))
+
+
+def _cpus(snapshot: Snapshot) -> float:
+    """CPUs of the machine; infinite where that was not recorded."""
+    return float(len(snapshot.host.cpu_busy_ns)) or math.inf
+
+
+def _throttled(measured: Measured, snapshot: Snapshot, before: Snapshot) -> dict[str, float]:
+    """Groups of which a quota stopped a cgroup -> share of the tick for which it did, the most of their cgroups.
+
+    The kernel adds up CPUs, so a cgroup with threads on many may be stopped for less: it is 1 at most.
+    """
+    then = dict(before.quotas)
+    stopped = {
+        quota.cgroup: min(more / 1e9 / measured.seconds, 1.0)
+        for quota in snapshot.quotas
+        if (more := quota.throttled_ns - then.get(quota.cgroup, quota.throttled_ns)) > 0
+    }
+    if not stopped:
+        return {}
+    found: dict[str, float] = {}
+    homes = {(measured.members[row], snapshot.identities[id_].cgroup) for id_, row in measured.rows.items()}
+    for name, cgroup in homes:
+        share = max((stopped.get(path, 0.0) for path in ancestors(cgroup)), default=0.0)
+        found[name] = max(share, found.get(name, 0.0))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class MachineUse:
+    """Cores of a machine between two snapshots."""
+
+    busy: float  # in use
+    steal: float  # that the hypervisor gave to others
+    seen: float  # in use by visible processes, their brief children and the kernel; may pass `busy` by what clocks differ
+
+
+def machine_use(before: Snapshot, now: Snapshot, rate: Rates) -> MachineUse:
+    """What the machine did between two snapshots, of which `rate` are the rates.
+
+    A process that was not visible before may have used all that it ever did since then.
+    """
+    host, then, elapsed, cpus = now.host, before.host, now.at - before.at, float(len(now.host.cpu_busy_ns))
+    busy = sum(max(here - was, 0) for here, was in zip(host.cpu_busy_ns, then.cpu_busy_ns, strict=False)) / elapsed
+    kernel = max(host.kernel_ns - then.kernel_ns, 0) / elapsed
+    new = ~rate.known
+    most = np.minimum(now.table["cpu_ns"][new] / elapsed, now.table["threads"][new])
+    return MachineUse(
+        busy=min(busy, cpus),
+        steal=min(max(host.steal_ns - then.steal_ns, 0) / elapsed, cpus),
+        seen=kernel + float(rate.cpu.sum() + rate.brief.sum() + most.sum()),
+    )
+
+
+def _member(id_: ProcId, record: np.void, identity: Identity) -> Member:
+    return Member(id_, int(record["session"]), identity.cgroup, int(record["nice"]), int(record["ppid"]))
+
+
+def _redefined(before: Config, now: Config) -> set[str]:
+    """Pools that came, went, or are others now: their limits and their class alone make no other pool."""
+
+    def same(a: PoolConfig | None, b: PoolConfig | None) -> bool:
+        if a is None or b is None:
+            return False
+        return msgspec.structs.replace(b, minimum=a.minimum, maximum=a.maximum, latency=a.latency, initial=a.initial) == a
+
+    return {name for name in before.pools.keys() | now.pools.keys() if not same(before.pools.get(name), now.pools.get(name))}
+
+
+def _regrouped(before: Config, now: Config) -> set[str]:
+    """Groups of the configuration that came, went, or match otherwise now; where the order of the rules changed, all of them."""
+
+    def rules(config: Config) -> dict[str, GroupRule]:
+        return {name: msgspec.structs.replace(rule, latency=None) for name, rule in config.groups.items()}
+
+    then, there = rules(before), rules(now)
+    if [name for name in then if name in there] != [name for name in there if name in then]:
+        return {*then, *there}
+    return {name for name in then.keys() | there.keys() if then.get(name) != there.get(name)}
+
+
+def _keys_of(names: Collection[str]) -> list[tuple[str, str]]:
+    """The series of groups and pools of these names."""
+    return [(name, metric) for name in sorted(names) for metric in METRICS]
+
+
+def _mean(history: Sequence[tuple[int, float]], since: float) -> float | None:
+    recent = [load for at, load in history if at > since]
+    return sum(recent) / len(recent) if recent else None

@@ -1,0 +1,209 @@
+"""The wire to the Celery agent: one helper process, one request at a time, and nothing that ever waits.
+
+Must not know what the requests mean. An agent that dies, hangs or talks nonsense is ended and started again, ever less often.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+log = logging.getLogger(__name__)
+
+_SECOND = 1_000_000_000
+START_NS = 60 * _SECOND
+"""The agent must be up after so long; importing Celery takes 0.5 s, and on a machine that is short of CPU far more."""
+ANSWER_NS = 30 * _SECOND
+"""An agent that owes an answer for so long hangs: its own waits for node and broker end after 25 s at most."""
+MAX_BACK_OFF_NS = 60 * _SECOND
+MAX_ANSWER = 1 << 20
+"""Bytes of one answer; `stats` of 1,000 processes is 10 kB."""
+MAX_COMPLAINT = 4096
+"""Bytes kept of what the agent writes to standard error."""
+
+BOOTSTRAP = (
+    "import sys\n"
+    "if sys.path and sys.path[0] == '': del sys.path[0]\n"
+    "import json\n"
+    "settings = json.loads(sys.stdin.readline())\n"
+    "space = {'__name__': 'celery_agent'}\n"
+    "exec(compile(settings.pop('script'), 'celery_agent.py', 'exec'), space)\n"
+    "space['serve'](settings)\n"
+)
+"""What the interpreter is given: the agent comes as text through standard input, so that its user need not be able to read our
+files, no neighbour of a script can be imported as `celery`, and no password is seen in an argument list."""
+
+
+def script() -> str:
+    """The agent's text."""
+    return Path(__file__).with_name("agent.py").read_text(encoding="utf-8")
+
+
+class Answer(NamedTuple):
+    """What came of a request. `error` is "" where all went well; `lost`: the agent ended, and nobody knows how far it got."""
+
+    do: str
+    result: Any
+    error: str = ""
+    lost: bool = False
+
+
+@dataclass(slots=True)
+class _Request:
+    number: int
+    do: str
+    late: int  # when the agent counts as hung
+
+
+class AgentLink:
+    """The agent, with its restarts. `launch` starts the process and may raise OSError; `settings` is its first line."""
+
+    def __init__(self, name: str, launch: Callable[[], subprocess.Popen[bytes]], settings: Mapping[str, Any]) -> None:
+        self._name = name
+        self._launch = launch
+        self._greeting = json.dumps(settings).encode() + b"\n"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._up = False
+        self._late = 0
+        self._unsent = b""
+        self._output = b""
+        self._complaint = b""
+        self._request: _Request | None = None
+        self._number = 0
+        self._failures = 0
+        self._next_start = 0
+        self.problem = ""
+        """Why there is no agent to talk to; "" while there is one, or the first is on its way."""
+
+    def ready(self) -> bool:
+        """Whether a request may be sent now."""
+        return self._up and self._request is None
+
+    def ask(self, now: int, do: str, **more: Any) -> None:
+        """Send a request. Only while `ready`."""
+        assert self.ready()
+        self._number += 1
+        self._request = _Request(self._number, do, now + ANSWER_NS)
+        self._unsent += json.dumps({"id": self._number, "do": do, **more}).encode() + b"\n"
+        self._send()
+
+    def step(self, now: int) -> Answer | None:
+        """Start, feed and hear the agent, as far as that goes without waiting; the answer to the last request, once it is there."""
+        if self._process is None:
+            if now < self._next_start:
+                return None
+            try:
+                self._process = self._launch()
+            except OSError as error:
+                return self._failed(f"cannot be started: {error}", now)
+            for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
+                assert stream is not None
+                os.set_blocking(stream.fileno(), False)
+            self._unsent, self._late = self._greeting, now + START_NS
+        self._send()
+        ended = self._process.poll() is not None  # looked at first: what it wrote before its end is still read
+        self._hear()
+        while b"\n" in self._output:
+            line, self._output = self._output.split(b"\n", 1)
+            try:
+                message = json.loads(line)
+                known = isinstance(message, dict)
+            except ValueError:
+                message, known = {}, False
+            if known and "fatal" in message:
+                return self._failed(str(message["fatal"]), now)
+            if known and "ready" in message:
+                self._up = True
+            elif known and self._request is not None and message.get("id") == self._request.number:
+                do, self._request = self._request.do, None
+                self._failures, self.problem = 0, ""
+                return Answer(do, message.get("ok"), str(message.get("error", "")))
+            else:
+                return self._failed(f"it wrote {line[:60]!r}, which is no answer", now)
+        if ended:
+            return self._failed(self._last_words(), now)
+        if len(self._output) > MAX_ANSWER:
+            return self._failed(f"its answer is longer than {MAX_ANSWER} bytes", now)
+        if not self._up and now >= self._late:
+            return self._failed(f"it was not up after {START_NS // _SECOND} s", now)
+        if self._request is not None and now >= self._request.late:
+            return self._failed(f"it did not answer {self._request.do!r} within {ANSWER_NS // _SECOND} s", now)
+        return None
+
+    def close(self) -> None:
+        """End the agent. Returns when it has ended."""
+        if self._process is None:
+            return
+        process, self._process = self._process, None
+        try:
+            os.killpg(process.pid, signal.SIGKILL)  # its session is its own
+        except ProcessLookupError:
+            pass
+        process.wait()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            assert stream is not None
+            try:
+                stream.close()
+            except BrokenPipeError:
+                pass
+        self._up = False
+        self._unsent = self._output = b""
+        self._request = None
+
+    def _failed(self, cause: str, now: int) -> Answer | None:
+        """End it, wait longer than last time, and say that the request under way is lost."""
+        lost = self._request
+        self.close()
+        self._complaint = b""
+        self._failures += 1
+        self._next_start = now + min(MAX_BACK_OFF_NS, _SECOND << min(self._failures - 1, 6))
+        text = f"the Celery agent does not run: {cause}"
+        if text != self.problem:
+            log.warning("pool %s: %s", self._name, text)
+        self.problem = text
+        return None if lost is None else Answer(lost.do, None, text, lost=True)
+
+    def _send(self) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        try:
+            while self._unsent:
+                self._unsent = self._unsent[os.write(self._process.stdin.fileno(), self._unsent) :]
+        except BlockingIOError:
+            pass
+        except BrokenPipeError:  # it has ended; `step` finds out why
+            self._unsent = b""
+
+    def _hear(self) -> None:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        self._output += _read(self._process.stdout.fileno(), MAX_ANSWER)
+        self._complaint = (self._complaint + _read(self._process.stderr.fileno(), MAX_ANSWER))[-MAX_COMPLAINT:]
+
+    def _last_words(self) -> str:
+        assert self._process is not None
+        lines = [line for line in self._complaint.decode("utf-8", "replace").splitlines() if line.strip()]
+        code = self._process.returncode
+        return f"it ended with status {code}" + (f" ({lines[-1].strip()[:200]})" if lines else "")
+
+
+def _read(fd: int, most: int) -> bytes:
+    """What is there to read, up to about `most` bytes."""
+    found = b""
+    while len(found) <= most:
+        try:
+            block = os.read(fd, 1 << 16)
+        except BlockingIOError:
+            break
+        if not block:
+            break
+        found += block
+    return found

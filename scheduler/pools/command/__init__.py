@@ -1,0 +1,1 @@
+"""Adapter of pools that are nothing but a command."""

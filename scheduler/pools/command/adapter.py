@@ -1,0 +1,379 @@
+"""A pool of copies of one command that nicety starts and supervises: started at once, drained by SIGTERM, restarted with back-off.
+
+Must not know policies or what the command does. Only its own children are ever waited for or signalled.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import logging
+import os
+import pwd
+import random
+import signal
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ....models.records import PoolSample, ProcId, WorkerSample
+from ...config.sections import PoolConfig
+from ...decision import Status
+from ...ports import Clock
+from ..sensing.busy import Activity, Doing
+from ..sensing.signals import identify
+from ..sensing.tally import Tally
+from .queues import WaitingWork, counter
+
+log = logging.getLogger(__name__)
+
+_SECOND = 1_000_000_000
+AT_ONCE_NS = _SECOND
+"""A worker that lives shorter than this has failed to start, whatever its exit status."""
+HEALTHY_NS = 30 * _SECOND
+"""After so long without a failure the back-off starts anew."""
+MAX_BACK_OFF = 60.0
+"""Longest wait between two tries, seconds; systemd's and Kubernetes' back-offs end at 60 s to 5 min."""
+JITTER = 0.1
+"""A wait is longer or shorter by up to this share, so that pools that fail together do not retry together."""
+READY_NS = 10 * _SECOND
+"""A worker that was never seen waiting for work counts as up after so long: it came up under load."""
+STARTS_PER_PROBE = 4
+"""A start costs some milliseconds (fork and exec); more than these wait for the next probe."""
+LOG_BYTES = 8 << 20
+"""The pool's log is rotated (one old file is kept) when a worker starts and it is larger than this."""
+_PR_SET_PDEATHSIG = 1
+_NOT_FOR_WORKERS = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
+
+
+@dataclass(slots=True)
+class _Worker:
+    number: int
+    process: subprocess.Popen[bytes]
+    id: ProcId
+    born: int
+    activity: Activity
+    ready: bool = False
+    doing: Doing = Doing.UNKNOWN
+    busy: int = 0
+    known: int = 0
+    replacement: _Worker | None = None  # started in its place; it drains when that one is ready
+    drain_by: int | None = None  # when it gets SIGKILL; None: it works on
+    killed: bool = False
+
+    def kill(self) -> None:
+        """End it and all that it started: its session is its own, and its number too until it has been waited for."""
+        self.killed = True
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+
+class CommandPool:
+    """Adapter for `[pools.NAME] kind = "command"`.
+
+    Nothing runs before the first probe. `probe`, `resize` and `recycle` must be called from a thread that lives as long as the
+    pool: the kernel sends workers SIGTERM when the thread that started them ends, so they drain when the daemon is killed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: PoolConfig,
+        clock: Clock,
+        proc_root: Path = Path("/proc"),
+        *,
+        log_file: Path,
+        seed: int,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name = name
+        self._config = config
+        self._clock = clock
+        self._proc_root = proc_root
+        self._log_file = log_file
+        self._chance = random.Random(seed)  # noqa: S311 - spreads retries, protects nothing
+        self._environ = {
+            key: value for key, value in (os.environ if environ is None else environ).items() if key not in _NOT_FOR_WORKERS
+        }
+        self._target = config.minimum if config.initial is None else config.initial
+        self._workers: list[_Worker] = []
+        self._tally = Tally(name)
+        self._probes = 0
+        self._failures = 0  # in a row
+        self._failed_at = 0
+        self._next_start = 0
+        self._cause = ""  # of the last failure
+        self._at_once = False  # the last failure was a failure to start
+        self._closed = False
+        self._waiting: WaitingWork | None = None
+        if config.queue is not None:
+            self._waiting = WaitingWork(name, counter(config.queue, self._start_counting), config.queue.every, clock)
+
+    # --- the port -------------------------------------------------------------------------------------------------------------
+
+    def probe(self) -> None:
+        """Reap, look at workers and queue, start and drain what is due."""
+        if self._closed:
+            return
+        now = self._clock.monotonic()
+        self._reap(now)
+        self._look(now)
+        if self._waiting is not None:
+            self._waiting.probe()
+            count = self._waiting.waiting()
+            if count is not None:
+                self._tally.queue(count)
+        self._supervise(now)
+        self._probes += 1
+
+    def read(self) -> PoolSample:
+        """Shares and means over the probes since the last read. Workers that drain are among `workers` until they have ended."""
+        if self._probes == 0:
+            self.probe()
+        sample = self._tally.sample(
+            (
+                WorkerSample(worker.id, worker.busy / worker.known if worker.known else None, worker.ready)
+                for worker in self._workers
+            ),
+            requested=self._target,
+            master=None,
+            trouble=self._trouble(self._clock.monotonic()),
+        )
+        self._probes = 0
+        for worker in self._workers:
+            worker.busy = worker.known = 0
+        return sample
+
+    def resize(self, size: int) -> tuple[Status, str]:
+        """Ask for `size` workers. Growing is refused while the command fails to start; shrinking drains idle workers first."""
+        if not self._config.minimum <= size <= self._config.maximum:
+            return Status.REFUSED, f"{size} is outside of minimum = {self._config.minimum} and maximum = {self._config.maximum}"
+        before = self._target
+        if size == before:
+            return Status.UNCHANGED, f"pool {self.name} has been asked for {size} already"
+        now = self._clock.monotonic()
+        trouble = self._trouble(now)
+        if trouble and size > before:
+            return Status.REFUSED, trouble
+        self._target = size
+        self._supervise(now)
+        return Status.APPLIED, f"asked for {size} workers, {before} before"
+
+    def recycle(self, worker: ProcId) -> tuple[Status, str]:
+        """Start another worker, and drain this one when that one is up."""
+        now = self._clock.monotonic()
+        old = next((w for w in self._workers if w.id == worker), None)
+        if old is None:
+            return Status.VANISHED, f"pid {worker.pid} is no worker of pool {self.name}"
+        if old.drain_by is not None or old.replacement is not None:
+            return Status.UNCHANGED, f"worker {old.number} (pid {worker.pid}) is leaving already"
+        if now < self._next_start or self._trouble(now):
+            return Status.REFUSED, self._trouble(now) or f"{self._cause}; a new worker may start in a moment"
+        new = self._start(now)
+        if new is None:
+            return Status.FAILED, self._trouble(now)
+        old.replacement = new
+        return Status.APPLIED, f"worker {old.number} (pid {worker.pid}) drains when worker {new.number} (pid {new.id.pid}) is up"
+
+    def close(self) -> None:
+        """Drain and end all workers: returns when they have ended, after `drain_timeout` at the latest."""
+        self._closed = True
+        if self._waiting is not None:
+            self._waiting.close()
+        now = self._clock.monotonic()
+        for worker in self._workers:
+            self._drain(worker, now)
+        while self._workers:
+            now = self._clock.monotonic()
+            self._reap(now)
+            self._kill_late(now)
+            if self._workers:
+                self._clock.sleep_until(now + _SECOND // 50)
+
+    # --- what is there --------------------------------------------------------------------------------------------------------
+
+    def _reap(self, now: int) -> None:
+        for worker in list(self._workers):
+            status = worker.process.poll()
+            if status is None:
+                continue
+            if worker.killed or worker.drain_by is not None:
+                log.info("pool %s: worker %d (pid %d) has left, %s", self.name, worker.number, worker.id.pid, _status(status))
+            worker.activity.close()
+            self._workers.remove(worker)
+            for other in self._workers:
+                if other.replacement is worker:
+                    other.replacement = None
+            if worker.drain_by is None and (status != 0 or now - worker.born < AT_ONCE_NS):
+                self._failed(worker.born, now - worker.born < AT_ONCE_NS, _status(status), now)
+
+    def _look(self, now: int) -> None:
+        for worker in self._workers:
+            doing = worker.activity.look(now)
+            worker.doing = doing
+            if doing in (Doing.IDLE, Doing.BUSY):
+                worker.known += 1
+                worker.busy += doing is Doing.BUSY
+            if not worker.ready:
+                if doing is Doing.IDLE:
+                    self._tally.start((now - worker.born) / _SECOND)
+                worker.ready = doing is Doing.IDLE or now - worker.born >= READY_NS
+        steady_since = max([self._failed_at, *(worker.born for worker in self._workers)])
+        if self._failures and now - steady_since >= HEALTHY_NS and len(self._staying()) >= self._target:
+            self._failures = 0
+
+    # --- supervision ----------------------------------------------------------------------------------------------------------
+
+    def _supervise(self, now: int) -> None:
+        if self._closed:
+            return
+        self._kill_late(now)
+        for worker in self._workers:
+            if worker.replacement is not None and worker.replacement.ready and worker.drain_by is None:
+                self._drain(worker, now)
+        staying = self._staying()
+        for worker in sorted(staying, key=lambda w: (w.doing is not Doing.IDLE, -w.born, -w.number))[
+            : max(0, len(staying) - self._target)
+        ]:
+            self._drain(worker, now)
+        if now < self._next_start:
+            return
+        missing = min(self._target - len(staying), STARTS_PER_PROBE)
+        if self._failures > 1:  # one at a time until one has shown that it lives
+            missing = min(missing, int(all(now - worker.born >= AT_ONCE_NS for worker in self._workers)))
+        for _ in range(missing):
+            if self._start(now) is None:
+                break
+
+    def _staying(self) -> list[_Worker]:
+        return [worker for worker in self._workers if worker.drain_by is None and worker.replacement is None]
+
+    def _start(self, now: int) -> _Worker | None:
+        """A new worker, None when it could not be started."""
+        taken = {worker.number for worker in self._workers}
+        number = next(n for n in range(1, len(taken) + 2) if n not in taken)
+        try:
+            output = self._open_log()
+            try:
+                process = self._popen(self._config.command, {"NICETY_WORKER": str(number)}, stdout=output, stderr=output)
+            finally:
+                os.close(output)
+        except (OSError, LookupError) as error:
+            self._failed(now, True, f"cannot be started: {error}", now)
+            return None
+        found = identify(self._proc_root, process.pid)
+        if found is None:  # it has ended already; start times are read before it can be waited for
+            self._failed(now, True, _status(process.wait()), now)
+            return None
+        worker = _Worker(number, process, found, now, Activity(self._proc_root, process.pid))
+        self._workers.append(worker)
+        return worker
+
+    def _drain(self, worker: _Worker, now: int) -> None:
+        if worker.drain_by is not None:
+            return
+        worker.drain_by = now + int(self._config.drain_timeout * _SECOND)
+        if worker.process.poll() is None:
+            worker.process.send_signal(signal.SIGTERM)
+
+    def _kill_late(self, now: int) -> None:
+        for worker in self._workers:
+            if worker.drain_by is not None and now >= worker.drain_by and not worker.killed:
+                limit = f"{self._config.drain_timeout:g} s"
+                log.warning("pool %s: worker pid %d did not end within %s of SIGTERM: killed", self.name, worker.id.pid, limit)
+                worker.kill()
+
+    def _failed(self, born: int, at_once: bool, cause: str, now: int) -> None:
+        """A worker ended as it should not. Workers that were there before the last failure and fail with it count once."""
+        if not self._failures or born >= self._failed_at:
+            self._failures += 1
+            delay = min(MAX_BACK_OFF, 2.0 ** min(self._failures - 1, 10)) * self._chance.uniform(1 - JITTER, 1 + JITTER)
+            self._next_start = now + int(delay * _SECOND)
+            self._failed_at = now
+        self._at_once = at_once
+        self._cause = f"worker exits at once ({cause})" if at_once else f"worker ended ({cause})"
+        log.warning("pool %s: %s, failure %d in a row; see %s", self.name, self._cause, self._failures, self._log_file)
+
+    def _trouble(self, now: int) -> str:
+        """Only what keeps the pool from being resized: a command that fails to start, or again and again."""
+        if not self._failures or not (self._at_once or self._failures > 1):
+            return ""
+        if now < self._next_start:
+            seconds = (self._next_start - now) / _SECOND
+            return f"{self._cause}, next try in {seconds:.0f} s; see {self._log_file}"
+        tried = [worker.born for worker in self._workers if worker.born >= self._failed_at]
+        if (tried and now - min(tried) >= AT_ONCE_NS) or (not tried and len(self._staying()) >= self._target):
+            return ""
+        return f"{self._cause}, trying again; see {self._log_file}"
+
+    # --- processes ------------------------------------------------------------------------------------------------------------
+
+    def _start_counting(self, command: list[str]) -> subprocess.Popen[bytes]:
+        return self._popen(command, {}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+
+    def _popen(self, command: list[str], extra: dict[str, str], *, stdout: int, stderr: int) -> subprocess.Popen[bytes]:
+        """A process of the pool: session, user, folder and environment. Raises OSError, LookupError (no such user)."""
+        identity: dict[str, Any] = {}
+        environ = {**self._environ, "NICETY_POOL": self.name, **extra}
+        if self._config.user:
+            try:
+                entry = pwd.getpwnam(self._config.user)
+            except KeyError:
+                raise LookupError(f"there is no user {self._config.user!r}; correct pools.{self.name}.user") from None
+            environ |= {"HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name}
+            if entry.pw_uid != os.geteuid():
+                groups = os.getgrouplist(entry.pw_name, entry.pw_gid)
+                identity = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": groups}
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            cwd=self._config.directory or None,
+            env=environ,
+            start_new_session=True,
+            preexec_fn=functools.partial(_become_worker, _prctl(), os.getpid()),
+            **identity,
+        )
+
+    def _open_log(self) -> int:
+        """The pool's log for appending, rotated when it is full."""
+        self._log_file.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+        try:
+            if self._log_file.stat().st_size > LOG_BYTES:
+                self._log_file.replace(self._log_file.with_suffix(".log.1"))
+        except FileNotFoundError:
+            pass
+        return os.open(self._log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+
+
+@functools.cache
+def _prctl() -> Any:
+    return ctypes.CDLL(None, use_errno=True).prctl
+
+
+def _become_worker(prctl: Any, parent: int) -> None:
+    """In the child before exec: die with the daemon, and start with no signal blocked or ignored.
+
+    Runs after the change of user, which would clear the death signal. All that it calls was looked up before the fork.
+    """
+    prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+    if os.getppid() != parent:  # the daemon ended before the line above
+        os._exit(1)
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _status(code: int) -> str:
+    """An exit status for people."""
+    if code >= 0:
+        return f"status {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"

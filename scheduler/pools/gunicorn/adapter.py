@@ -1,0 +1,334 @@
+"""A running gunicorn as a pool: found by its master, watched through the kernel, sized by TTIN and TTOU.
+
+Must not know policies or what the application does. Nothing is asked of gunicorn but the two signals: one at a time, the next only
+when the effect of the last one is seen, since two that are pending together arrive as one.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+from ....models.records import PoolSample, ProcId, WorkerSample
+from ...config.sections import PoolConfig
+from ...decision import Status
+from ...ports import Clock
+from ..sensing.busy import CallView, ChildList, Doing, serving
+from ..sensing.hands_off import QUIET, ForeignSize, HandsOff
+from ..sensing.listening import AcceptQueue
+from ..sensing.main_process import MainProcess
+from ..sensing.signals import ProcessHandle, age_seconds, read_stat, send_to
+from ..sensing.tally import Tally
+from .master import find, has_beaten, is_worker
+
+log = logging.getLogger(__name__)
+
+_SECOND = 1_000_000_000
+SETTLE_NS = 3 * _SECOND // 2
+"""The number of workers must stand still for so long before it is believed to be the size that the master wants: a starting master
+spawns one worker each 0.1 s at most (gunicorn/arbiter.py, spawn_workers)."""
+STEP_NS = 5 * _SECOND
+"""A TTIN that has shown no worker after so long was lost. The master handles a signal within milliseconds."""
+PACE_NS = _SECOND
+"""The next signal may follow an effect that cannot be seen (a drained worker still at its last request) after so long."""
+HAND_UP_NS = _SECOND
+HAND_DOWN_NS = 3 * _SECOND
+"""More, or fewer, workers than the master should have, for so long: somebody else resized it. A crashed worker is replaced in less
+(the master wakes up on SIGCHLD, and each second)."""
+DRAIN_NS = 60 * _SECOND
+"""A shrink of which nothing is seen for so long was lost; twice gunicorn's default graceful_timeout."""
+RETRIES = 3
+"""Signals without effect in a row before the pool is reported as not reacting."""
+_REFRESH_NS = 5 * _SECOND
+
+
+@dataclass(slots=True)
+class _Worker:
+    id: ProcId
+    view: CallView
+    newborn: bool  # not ready when first seen: its start time can be measured
+    over: bool  # came when the master should have spawned none
+    ready: bool = False
+    probes: int = 0
+    busy: int = 0
+    known: int = 0
+    idle_at: int = -1  # last time seen waiting for work, ns
+
+
+@dataclass(slots=True)
+class _Step:
+    """The one signal that is under way."""
+
+    number: signal.Signals
+    at: int
+    workers: int  # seen when it was sent
+
+
+@dataclass(slots=True)
+class _Master:
+    handle: ProcessHandle
+    accept: AcceptQueue
+    children: ChildList  # the arbiter forks in its main thread: only that one gets Python's signals
+    refresh_at: int
+
+    def close(self) -> None:
+        self.handle.close()
+        self.accept.close()
+        self.children.close()
+
+
+class GunicornPool:
+    """Adapter for one gunicorn master and its workers. Signals go to the master alone, except for `recycle`."""
+
+    def __init__(self, name: str, config: PoolConfig, clock: Clock, proc_root: Path = Path("/proc")) -> None:
+        self.name = name
+        self._config = config
+        self._clock = clock
+        self._proc_root = proc_root
+        self._master = MainProcess(
+            name, config, self._find, self._forget, title="gunicorn's master", remedy="see its error log for why"
+        )
+        self._workers: dict[int, _Worker] = {}
+        self._changed_at = 0  # when the set of workers last changed
+        self._settled = False
+        self._believed = 0  # the size that the master wants, as we know it
+        self._target: int | None = None  # the size that we want; None: whatever is there
+        self._step: _Step | None = None
+        self._shrunk_at: int | None = None  # last TTOU, while workers that it should drain are still there
+        self._retries = 0
+        self._foreign = ForeignSize(HAND_UP_NS, HAND_DOWN_NS)
+        self._hands_off = HandsOff(name)
+        self._tally = Tally(name)
+        self._loop = False  # workers with event loops or threads: busy cannot be told
+        self._closed = False
+
+    # --- the port -------------------------------------------------------------------------------------------------------------
+
+    def probe(self) -> None:
+        """Look at master, workers and accept queue; send the next signal when its turn has come."""
+        if self._closed:
+            return
+        now = self._clock.monotonic()
+        master = self._master.look(now)
+        if master is not None:
+            self._look(master, now)
+            self._steer(master, now)
+
+    def read(self) -> PoolSample:
+        """Shares and means over the probes since the last read. Workers that drain are among `workers` until they have ended."""
+        if self._tally.is_empty() and all(worker.probes == 0 for worker in self._workers.values()):
+            self.probe()
+        sample = self._tally.sample(
+            (
+                WorkerSample(worker.id, None if self._loop or not worker.known else worker.busy / worker.known, worker.ready)
+                for worker in self._workers.values()
+            ),
+            requested=self._requested(),
+            master=self._master.id,
+            trouble=self._trouble(),
+        )
+        for worker in self._workers.values():
+            worker.probes = worker.busy = worker.known = 0
+        return sample
+
+    def resize(self, size: int) -> tuple[Status, str]:
+        """Ask for `size` workers; the signals follow in the probes to come. gunicorn itself cannot go below one worker."""
+        if size < 1:
+            return Status.REFUSED, f"gunicorn keeps at least one worker, {size} cannot be asked of it"
+        trouble = self._trouble()
+        if trouble:
+            return self._hands_off.answer(trouble)
+        before = self._requested()
+        if size == before:
+            return Status.UNCHANGED, f"pool {self.name} has been asked for {size} already"
+        self._target, self._retries = size, 0
+        if self._master.present is not None:
+            self._steer(self._master.present, self._clock.monotonic())
+        return Status.APPLIED, f"asked for {size} workers, {before} before"
+
+    def recycle(self, worker: ProcId) -> tuple[Status, str]:
+        """Let this worker finish its request and end (SIGTERM); the master starts another in its place."""
+        known = self._workers.get(worker.pid)
+        if known is None or known.id != worker:
+            return Status.VANISHED, f"pid {worker.pid} is no worker of pool {self.name}"
+        return send_to(self._proc_root, worker, signal.SIGTERM)
+
+    def close(self) -> None:
+        """Let go of the pool; it stays as it is."""
+        self._master.let_go("closed")
+        self._closed = True
+
+    # --- the master -----------------------------------------------------------------------------------------------------------
+
+    def _find(self, present: ProcId | None) -> _Master | str | None:
+        found = find(self._proc_root, self._config, present)
+        if found is None or isinstance(found, str):
+            return found
+        accept, children = AcceptQueue(self._proc_root, found.id.pid), ChildList(self._proc_root, found.id.pid)
+        return _Master(found, accept, children, refresh_at=self._clock.monotonic() + _REFRESH_NS)
+
+    def _forget(self) -> None:
+        """Nothing is known of workers any more, and nothing believed."""
+        for worker in self._workers.values():
+            worker.view.close()
+        self._workers.clear()
+        self._settled = self._loop = False
+        self._believed, self._target, self._step, self._shrunk_at = 0, None, None, None
+        self._foreign.reset()
+        self._hands_off.end()
+        self._tally.forget()
+
+    # --- what is there --------------------------------------------------------------------------------------------------------
+
+    def _look(self, master: _Master, now: int) -> None:
+        if now >= master.refresh_at:
+            master.refresh_at = now + _REFRESH_NS
+            master.accept.refresh()
+        present = master.children.pids(now)
+        for pid in self._workers.keys() - set(present):
+            self._drop(pid, now)
+        for pid in present:
+            if pid not in self._workers:
+                self._admit(master, pid, now)
+        for worker in list(self._workers.values()):
+            doing = serving(worker.view, master.accept.descriptors)
+            if doing is Doing.GONE:
+                self._drop(worker.id.pid, now)
+                continue
+            worker.probes += 1
+            if doing in (Doing.IDLE, Doing.BUSY):
+                worker.known += 1
+                worker.busy += doing is Doing.BUSY
+            if doing is Doing.LOOP and not self._loop:
+                self._loop = True
+                log.info("pool %s: workers with event loops or threads, how many requests they have is not known", self.name)
+            if doing in (Doing.IDLE, Doing.LOOP):
+                worker.idle_at = now
+            if not worker.ready:
+                if not is_worker(
+                    self._proc_root, worker.id.pid, master.handle.id.pid
+                ):  # it has become another program since the fork
+                    self._drop(worker.id.pid, now)
+                    continue
+                worker.ready = doing in (Doing.IDLE, Doing.LOOP) or has_beaten(self._proc_root, worker.id.pid)
+                if worker.ready and worker.newborn:
+                    self._tally.start(age_seconds(self._proc_root, worker.id))
+                worker.newborn = worker.newborn or not worker.ready
+        waiting = master.accept.waiting()
+        if waiting is not None:
+            self._tally.queue(waiting)
+
+    def _admit(self, master: _Master, pid: int, now: int) -> None:
+        stat = read_stat(self._proc_root, pid)
+        if (
+            stat is None
+            or stat.state in "ZX"
+            or stat.ppid != master.handle.id.pid
+            or not is_worker(self._proc_root, pid, master.handle.id.pid)
+        ):
+            return
+        try:
+            view = CallView(self._proc_root, pid)
+        except ProcessLookupError:
+            return
+        over = self._settled and len(self._workers) >= self._believed
+        self._workers[pid] = _Worker(ProcId(pid, stat.start_ticks), view, newborn=self._settled, over=over)
+        self._changed_at = now
+
+    def _drop(self, pid: int, now: int) -> None:
+        self._workers.pop(pid).view.close()
+        self._changed_at = now
+
+    # --- sizing ---------------------------------------------------------------------------------------------------------------
+
+    def _steer(self, master: _Master, now: int) -> None:
+        """At most one signal, and only when the effect of the last one is known."""
+        seen = len(self._workers)
+        if not self._settled:
+            self._believed = seen
+            self._settled = seen > 0 and now - self._changed_at >= SETTLE_NS
+            if not self._settled:
+                return
+        if self._hands_off.text:
+            self._believed = seen
+            if self._hands_off.lasts(now, seen, self._changed_at):
+                return
+        if self._step is not None and not self._step_is_over(self._step, seen, now):
+            return
+        self._watch_for_hands(seen, now)
+        if self._shrink_was_lost(seen, now):
+            self._believed, self._shrunk_at = seen, None
+            self._retry(signal.SIGTTOU, now)
+        if self._hands_off.text or self._target is None or self._target == self._believed:
+            return
+        number, change = (signal.SIGTTIN, 1) if self._target > self._believed else (signal.SIGTTOU, -1)
+        status, text = master.handle.send(number)
+        if status is not Status.APPLIED:
+            self._hold(text, Status.REFUSED, now)
+            return
+        self._step = _Step(number, now, seen)
+        self._believed += change
+        if number is signal.SIGTTOU:
+            self._shrunk_at = now
+
+    def _step_is_over(self, step: _Step, seen: int, now: int) -> bool:
+        """Whether the next signal may be sent: the effect is seen, or surely past though it cannot be seen."""
+        if step.number is signal.SIGTTIN:
+            shown = seen >= self._believed and (seen > step.workers or now - step.at >= PACE_NS)
+            lost = seen < self._believed and now - step.at >= STEP_NS
+        else:
+            shown, lost = seen < step.workers or now - step.at >= PACE_NS, False
+        if shown:
+            self._step = None
+            self._retries = 0 if seen != step.workers else self._retries
+        elif lost:
+            self._step = None
+            self._believed = seen
+            self._retry(step.number, now)
+        return self._step is None
+
+    def _shrink_was_lost(self, seen: int, now: int) -> bool:
+        """Whether the workers beyond the size that the master should want do not drain: idle long after TTOU, or there for ever."""
+        excess = seen - self._believed
+        if excess <= 0:
+            self._shrunk_at = None
+        if self._shrunk_at is None or self._foreign.suspected:
+            return False
+        since = self._shrunk_at
+        oldest = sorted(self._workers.values(), key=lambda w: (w.id.start_ticks, w.id.pid))[:excess]
+        if not self._loop and all(worker.idle_at >= since + HAND_DOWN_NS for worker in oldest):
+            return True
+        return now - max(since, self._changed_at) >= DRAIN_NS
+
+    def _retry(self, number: signal.Signals, now: int) -> None:
+        self._retries += 1
+        if self._retries > RETRIES:
+            text = f"gunicorn's master did not react to {number.name}, sent {self._retries} times: see its error log"
+            self._hold(text, Status.FAILED, now)
+
+    def _watch_for_hands(self, seen: int, now: int) -> None:
+        """The master spawns only while it has fewer workers than it wants, and replaces a lost one at once; else it was resized."""
+        over = seen > self._believed and any(worker.over for worker in self._workers.values())
+        if self._foreign.seen(now, above=over, below=seen < self._believed):
+            text = f"resized by hand to {seen} workers ({self._believed} were asked for): {QUIET}"
+            self._hold(text, Status.FOREIGN, now)
+        elif not over:
+            for worker in self._workers.values():
+                worker.over = False
+
+    def _hold(self, text: str, status: Status, now: int) -> None:
+        self._hands_off.begin(text, status, now)
+        self._step = self._target = self._shrunk_at = None
+        self._foreign.reset()
+        self._retries = 0
+        self._believed = len(self._workers)
+        for worker in self._workers.values():
+            worker.over = False
+
+    def _requested(self) -> int:
+        return self._believed if self._target is None else self._target
+
+    def _trouble(self) -> str:
+        return self._master.absence if self._master.present is None else self._hands_off.text

@@ -1,0 +1,1 @@
+"""What adapters share: how busy workers are, who listens, signals."""

@@ -1,0 +1,372 @@
+"""What a worker is doing, from the kernel's view of it: the system call in which it is blocked, with no change to the worker.
+
+Must not know pools or time keeping. /proc/PID/syscall and /proc/PID/mem need the right to trace the process (same user, or
+CAP_SYS_PTRACE; under Yama only descendants); where it is missing, /proc/PID/wchan tells the same more coarsely.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import Path
+from types import MappingProxyType
+
+from ...read.calls import NUMBERS, Call, parse_call
+from .signals import parse_stat, read_stat
+
+
+class Doing(Enum):
+    """What a worker is seen doing at one instant."""
+
+    IDLE = "waits for work"
+    BUSY = "works, or waits for something that its work needs"
+    LOOP = "waits in an event loop: may hold any number of unfinished requests"
+    UNKNOWN = "no right to see"
+    GONE = "has ended"
+
+
+# Kernel functions that /proc/PID/wchan names, without the compiler's suffixes. "0" is a thread that is not blocked.
+_WCHAN: Mapping[str, str] = MappingProxyType(
+    {
+        "0": "running",
+        "do_select": "select",
+        "do_poll": "poll",
+        "do_sys_poll": "poll",
+        "poll_schedule_timeout": "poll",
+        "ep_poll": "epoll_wait",
+        "do_epoll_wait": "epoll_wait",
+        "inet_csk_accept": "accept",
+        "hrtimer_nanosleep": "clock_nanosleep",
+        "do_nanosleep": "clock_nanosleep",
+        "futex_wait_queue": "futex",
+        "futex_wait_queue_me": "futex",
+        "futex_do_wait": "futex",
+        "do_wait": "wait4",
+        "sigsuspend": "rt_sigsuspend",
+        "do_sigtimedwait": "rt_sigtimedwait",
+        "do_sys_pause": "pause",
+        "inotify_read": "rt_sigsuspend",  # a read that only ever waits to be told
+    }
+)
+
+_SELECT = frozenset({"select", "pselect6"})
+_POLL = frozenset({"poll", "ppoll"})
+_EPOLL = frozenset({"epoll_wait", "epoll_pwait", "epoll_pwait2"})
+_ACCEPT = frozenset({"accept", "accept4"})
+_WAIT = frozenset({"wait4", "waitid"})
+_READ = frozenset({"read", "recvfrom", "recvmsg"})
+_IDLE = (
+    _SELECT
+    | _POLL
+    | _EPOLL
+    | _ACCEPT
+    | {"pause", "nanosleep", "clock_nanosleep", "rt_sigtimedwait", "rt_sigsuspend", "futex", "restart_syscall"}
+    | {"semop", "semtimedop", "msgrcv", "mq_timedreceive", "io_getevents", "io_uring_enter"}
+)
+_NOTICES = re.compile(r"anon_inode:(\[?inotify|\[?eventfd|\[?timerfd|\[?signalfd|inotify)")
+_QUIET_READ_NS = 1_000_000_000  # a read from a pipe or socket that has lasted so long waits for work, not for an answer
+_MAX_THREADS = 64  # looked at per process and probe
+_MAX_DEPTH = 3  # of children that a worker waits for
+
+
+class CallView:
+    """Held descriptors on one thread's system call. Opened for one process, it never shows another that got the same pid."""
+
+    def __init__(self, proc_root: Path, pid: int, tid: int | None = None, machine: str | None = None) -> None:
+        self._process = proc_root / str(pid)
+        self._thread = self._process if tid is None else self._process / "task" / str(tid)
+        self._names = NUMBERS.get(machine or os.uname().machine)
+        self._syscall = -1 if self._names is None else _open(self._thread / "syscall")
+        self._wchan = -1
+        self._mem: int | None = None  # opened at first need
+
+    def call(self) -> Call | None:
+        """Where the thread is now; None: no right to see. Raises ProcessLookupError when it has ended."""
+        if self._syscall >= 0 and self._names is not None:
+            try:
+                return parse_call(os.pread(self._syscall, 256, 0), self._names)
+            except PermissionError:
+                os.close(self._syscall)
+                self._syscall = -1
+        return self._coarse_call()
+
+    def memory(self, address: int, size: int) -> bytes | None:
+        """`size` bytes of the process's memory; None: no right, or not mapped."""
+        if self._mem is None:
+            self._mem = _open(self._process / "mem")
+        if self._mem < 0 or not 0 < address < 1 << 63:
+            return None
+        try:
+            raw = os.pread(self._mem, size, address)
+        except OSError:  # EIO where nothing is mapped, EPERM, ESRCH
+            return None
+        return raw if len(raw) == size else None
+
+    def epoll_targets(self, fd: int) -> frozenset[int] | None:
+        """Descriptors that an epoll descriptor watches; None: no right to see."""
+        try:
+            text = (self._process / "fdinfo" / str(fd)).read_text(encoding="ascii")
+        except OSError:
+            return None
+        return frozenset(int(line.split()[1]) for line in text.splitlines() if line.startswith("tfd:"))
+
+    def link(self, fd: int) -> str:
+        """What a descriptor is, as /proc/PID/fd names it; "" where that cannot be seen."""
+        try:
+            return str((self._process / "fd" / str(fd)).readlink())
+        except OSError:
+            return ""
+
+    def ended(self) -> bool:
+        """Whether it is a zombie or gone. A zombie shows no system call, as a page fault does."""
+        return self._state() in "ZX"
+
+    def close(self) -> None:
+        """Give the descriptors back."""
+        for fd in (self._syscall, self._wchan, -1 if self._mem is None else self._mem):
+            if fd >= 0:
+                os.close(fd)
+        self._syscall = self._wchan = -1
+        self._mem = -1
+
+    def _coarse_call(self) -> Call | None:
+        if self._wchan < 0:
+            self._wchan = _open(self._thread / "wchan")
+        if self._wchan < 0:
+            return None
+        try:
+            symbol = os.pread(self._wchan, 128, 0).decode("ascii", "replace").strip()
+        except PermissionError:
+            return None
+        name = _WCHAN.get(symbol.split(".")[0].removeprefix("__"))
+        if name == "running":
+            state = self._state()
+            if state == "S":
+                return None  # the kernel keeps its function names to itself
+            if state in "ZX":
+                return Call("none", ())
+        return Call(name or "other", ())
+
+    def _state(self) -> str:
+        try:
+            return parse_stat((self._thread / "stat").read_bytes()).state
+        except (FileNotFoundError, ProcessLookupError):
+            return "X"
+
+
+def _open(path: Path) -> int:
+    """A descriptor, -1 where we have no right. Raises ProcessLookupError when the process has ended."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except PermissionError:
+        return -1
+    except FileNotFoundError:
+        if path.parent.is_dir():  # a kernel without this file
+            return -1
+        raise ProcessLookupError(str(path)) from None
+
+
+def serving(view: CallView, listeners: frozenset[int]) -> Doing:
+    """What a worker is doing that serves connections from the listening descriptors `listeners`.
+
+    Idle only while it waits for one of the listeners: a worker that waits for its database in poll(), or sleeps by select() without
+    descriptors, is busy. Where memory or the listeners cannot be seen, every wait for descriptors counts as idle.
+    """
+    try:
+        call = view.call()
+    except ProcessLookupError:
+        return Doing.GONE
+    if call is None:
+        return Doing.UNKNOWN
+    if call.name == "none" and view.ended():
+        return Doing.GONE
+    if call.name in _ACCEPT:
+        return Doing.IDLE
+    if call.name in _SELECT:
+        return Doing.IDLE if _select_waits_for(view, call, listeners) else Doing.BUSY
+    if call.name in _POLL:
+        return Doing.IDLE if _poll_waits_for(view, call, listeners) else Doing.BUSY
+    if call.name in _EPOLL:
+        targets = view.epoll_targets(call.args[0]) if call.args else None
+        return Doing.LOOP if targets is None or not listeners or targets & listeners else Doing.BUSY
+    return Doing.BUSY
+
+
+def _select_waits_for(view: CallView, call: Call, listeners: frozenset[int]) -> bool:
+    if not call.args:
+        return True
+    count, address = call.args[0] & 0xFFFFFFFF, call.args[1]
+    if not count or not address:  # a sleep, or a wait until something can be written
+        return False
+    raw = view.memory(address, min(count + 7, 8192) // 8)
+    if raw is None or not listeners:
+        return True
+    return any(fd // 8 < len(raw) and raw[fd // 8] >> fd % 8 & 1 for fd in listeners)
+
+
+def _poll_waits_for(view: CallView, call: Call, listeners: frozenset[int]) -> bool:
+    if not call.args:
+        return True
+    address, count = call.args[0], min(call.args[1] & 0xFFFFFFFF, 256)
+    if not count:
+        return False
+    raw = view.memory(address, 8 * count)
+    if raw is None or not listeners:
+        return True
+    return any(fd in listeners for fd, _events in struct.iter_unpack("=ii", raw))
+
+
+class Activity:
+    """What a process of any program is doing, from the waits of all its threads and of the children that it waits for.
+
+    Busy: a thread runs, is in disk wait, or is blocked in a call that is no wait for work. Idle: all threads sleep, or wait for
+    descriptors, locks, signals or notices. A read from a pipe or socket is busy for its first second (an answer is awaited), idle
+    after that (work is). A worker that sleeps *as* its work, or whose work is a long wait for others, looks idle.
+    """
+
+    def __init__(self, proc_root: Path, pid: int, depth: int = 0) -> None:
+        self._proc_root = proc_root
+        self._pid = pid
+        self._depth = depth
+        self._stat = -1
+        self._view: CallView | None = None
+        self._reading: tuple[bytes, int] | None = None  # (times scheduled, since ns) of a read under way
+
+    def look(self, now: int) -> Doing:
+        """What it is doing at `now` (ns, any steady clock)."""
+        try:
+            return self._look(now)
+        except (ProcessLookupError, FileNotFoundError):
+            return Doing.GONE
+
+    def close(self) -> None:
+        """Give the descriptors back."""
+        if self._stat >= 0:
+            os.close(self._stat)
+            self._stat = -1
+        if self._view is not None:
+            self._view.close()
+            self._view = None
+
+    def _look(self, now: int) -> Doing:
+        if self._stat < 0:
+            self._stat = os.open(self._proc_root / str(self._pid) / "stat", os.O_RDONLY | os.O_CLOEXEC)
+        stat = parse_stat(os.pread(self._stat, 4096, 0))
+        if stat.state in "ZX":
+            return Doing.GONE
+        if stat.state in "Tt":  # stopped: it does nothing
+            return Doing.IDLE
+        if stat.state in "RD":
+            return Doing.BUSY
+        if self._view is None:
+            self._view = CallView(self._proc_root, self._pid)
+        doing = self._thread(self._view, now)
+        if doing is Doing.IDLE and stat.threads > 1:
+            doing = self._other_threads()
+        return doing
+
+    def _thread(self, view: CallView, now: int) -> Doing:
+        call = view.call()
+        if call is None:
+            return Doing.UNKNOWN
+        if call.name in _WAIT:
+            return self._children(now)
+        if call.name in _READ and call.args:
+            return self._read(view, call.args[0], now)
+        self._reading = None
+        return Doing.IDLE if call.name in _IDLE else Doing.BUSY
+
+    def _read(self, view: CallView, fd: int, now: int) -> Doing:
+        link = view.link(fd & 0xFFFFFFFF)
+        if _NOTICES.match(link):
+            return Doing.IDLE
+        if not link.startswith(("socket:", "pipe:", "/dev/")) and "fifo" not in link:
+            return Doing.BUSY  # a file: the disk answers
+        scheduled = (self._proc_root / str(self._pid) / "schedstat").read_bytes().split()[-1]
+        if self._reading is None or self._reading[0] != scheduled:
+            self._reading = (scheduled, now)
+        return Doing.IDLE if now - self._reading[1] >= _QUIET_READ_NS else Doing.BUSY
+
+    def _other_threads(self) -> Doing:
+        threads = sorted(int(name) for name in _names(self._proc_root / str(self._pid) / "task"))
+        for tid in threads[:_MAX_THREADS]:
+            if tid == self._pid:
+                continue
+            try:
+                view = CallView(self._proc_root, self._pid, tid)
+            except ProcessLookupError:
+                continue
+            try:
+                call = view.call()
+            except ProcessLookupError:
+                continue
+            finally:
+                view.close()
+            if call is not None and call.name not in _IDLE | _READ:
+                return Doing.BUSY
+        return Doing.IDLE
+
+    def _children(self, now: int) -> Doing:
+        """A worker that waits for its children does what they do: a shell script is busy while its command is."""
+        if self._depth >= _MAX_DEPTH:
+            return Doing.BUSY
+        doing = Doing.IDLE
+        for pid in children(self._proc_root, self._pid)[:_MAX_THREADS]:
+            child = Activity(self._proc_root, pid, self._depth + 1)
+            try:
+                if child.look(now) is Doing.BUSY:
+                    doing = Doing.BUSY
+            finally:
+                child.close()
+        return doing
+
+
+def _names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+def children(proc_root: Path, pid: int) -> list[int]:
+    """Pids of the children that the process's main thread has started, sorted; by a scan where the kernel keeps no list."""
+    try:
+        return sorted(int(word) for word in (proc_root / str(pid) / "task" / str(pid) / "children").read_bytes().split())
+    except ProcessLookupError:
+        return []
+    except FileNotFoundError:
+        if not (proc_root / str(pid)).is_dir():
+            return []
+    pids = (int(name) for name in _names(proc_root) if name.isdigit())
+    return sorted(child for child in pids if (stat := read_stat(proc_root, child)) is not None and stat.ppid == pid)
+
+
+class ChildList:
+    """The children of one process, as `children` gives them, for ten looks a second: by a descriptor that stays open."""
+
+    def __init__(self, proc_root: Path, pid: int) -> None:
+        self._proc_root, self._pid = proc_root, pid
+        try:
+            self._listing = os.open(proc_root / str(pid) / "task" / str(pid) / "children", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            self._listing = -1  # the kernel keeps no list
+        self._scan_at = 0
+        self._scanned: list[int] = []
+
+    def pids(self, now: int) -> list[int]:
+        """Their pids, sorted; [] when the process is gone. Up to a second old where all of /proc has to be searched for them."""
+        if self._listing >= 0:
+            try:
+                return sorted(int(word) for word in os.pread(self._listing, 1 << 17, 0).split())
+            except ProcessLookupError:
+                return []
+        if now >= self._scan_at:
+            self._scan_at = now + 1_000_000_000
+            self._scanned = children(self._proc_root, self._pid)
+        return self._scanned
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        if self._listing >= 0:
+            os.close(self._listing)
+            self._listing = -1

@@ -1,0 +1,84 @@
+"""The accept queues of a process's listening sockets: connections that wait for a worker. Must not know pools.
+
+A process in another network namespace is read through its own /proc/PID/net; unix sockets there cannot be counted.
+"""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+from ...read.sockets import SockDiag, accept_queues_of, socket_inode
+
+
+class AcceptQueue:
+    """Connections waiting at the listening sockets that a process holds."""
+
+    def __init__(self, proc_root: Path, pid: int) -> None:
+        self._process = proc_root / str(pid)
+        self._self_net = proc_root / "self" / "ns" / "net"
+        self._diag = SockDiag()
+        self._inet: dict[int, frozenset[int]] = {}  # address family -> inodes
+        self._unix: frozenset[int] = frozenset()
+        self._elsewhere = False
+        self.descriptors: frozenset[int] = frozenset()
+        """Numbers of the listening descriptors in the process; forked workers have the same."""
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look for the listening sockets again (they change on reload)."""
+        held = self._sockets()
+        self._elsewhere = self._other_namespace()
+        self._inet = {}
+        for family in (socket.AF_INET, socket.AF_INET6):
+            listening = self._inet_lengths(family)
+            inodes = frozenset(listening or ()) & held.keys()
+            if inodes:
+                self._inet[family] = inodes
+        self._unix = frozenset((None if self._elsewhere else self._diag.unix_listening()) or ()) & held.keys()
+        inodes = frozenset().union(self._unix, *self._inet.values())
+        self.descriptors = frozenset(fd for inode in sorted(inodes) for fd in held[inode])
+
+    def waiting(self) -> int | None:
+        """Connections that no worker has accepted yet; None: no listening socket, or it cannot be seen."""
+        total, seen = 0, False
+        for family, inodes in sorted(self._inet.items()):
+            lengths = self._inet_lengths(family) or {}
+            for inode in sorted(inodes & lengths.keys()):
+                total, seen = total + lengths[inode], True
+        for inode in sorted(self._unix):
+            length = self._diag.unix_accept_queue(inode)
+            if length is not None:
+                total, seen = total + length, True
+        return total if seen else None
+
+    def close(self) -> None:
+        """Give the netlink socket back."""
+        self._diag.close()
+
+    def _sockets(self) -> dict[int, tuple[int, ...]]:
+        """Descriptors of the process by socket inode; empty when it is gone or may not be looked at."""
+        held: dict[int, tuple[int, ...]] = {}
+        try:
+            paths = list((self._process / "fd").iterdir())
+        except OSError:
+            return held
+        for path in paths:
+            try:
+                inode = socket_inode(str(path.readlink()))
+            except OSError:  # closed meanwhile
+                continue
+            if inode is not None:
+                held[inode] = (*held.get(inode, ()), int(path.name))
+        return held
+
+    def _other_namespace(self) -> bool:
+        try:
+            return self._self_net.stat().st_ino != (self._process / "ns" / "net").stat().st_ino
+        except OSError:
+            return False
+
+    def _inet_lengths(self, family: int) -> dict[int, int] | None:
+        """Accept queue by inode of every listening TCP socket around the process; None: cannot be seen."""
+        lengths = None if self._elsewhere else self._diag.accept_queues(family)
+        return accept_queues_of(f"{self._process}/net", family) if lengths is None else lengths

@@ -1,0 +1,96 @@
+"""The main process of a pool that somebody else runs: looked for, adopted, and let go when it ends or another takes its place.
+
+Must not know what kind of program it is, sizes or workers. An adapter says how it is found, and forgets its pool when told to.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+from ....models.records import ProcId
+from ...config.sections import PoolConfig
+from .signals import ProcessHandle
+
+log = logging.getLogger(__name__)
+
+LOOK_NS = 1_000_000_000
+"""A main process is looked for so often: to find one that was restarted, or one that another has handed over to."""
+
+
+class Opened(Protocol):
+    """What an adapter has open on a main process."""
+
+    handle: ProcessHandle
+
+    def close(self) -> None:
+        """Give all descriptors back."""
+
+
+T = TypeVar("T", bound=Opened)
+
+
+class MainProcess(Generic[T]):
+    """Which process it is at the moment, if any.
+
+    `find` is given the present one. It returns a new one, opened, None when the present one still is the one
+    that is configured, or a sentence on why there is none. `forget` is called when one is let go, and before a new one counts.
+    `title` and `remedy` are for people: "gunicorn's master", "see its error log for why".
+    """
+
+    def __init__(
+        self,
+        pool: str,
+        config: PoolConfig,
+        find: Callable[[ProcId | None], T | str | None],
+        forget: Callable[[], None],
+        *,
+        title: str,
+        remedy: str,
+    ) -> None:
+        self.present: T | None = None
+        self.absence = "not looked for yet"
+        """Why there is none; of no meaning while there is one."""
+        self._pool = pool
+        # A bare pid is worth one process: whoever has it next is a stranger
+        self._once = config.pid is not None and not config.pidfile
+        self._find = find
+        self._forget = forget
+        self._title, self._remedy = title, remedy
+        self._found = False  # there has been one
+        self._look_at = 0
+
+    @property
+    def id(self) -> ProcId | None:
+        """Who it is, None when there is none."""
+        return None if self.present is None else self.present.handle.id
+
+    def look(self, now: int) -> T | None:
+        """The one that is there now, adopted anew if it was restarted or replaced; None when there is none, see `absence`."""
+        if self.present is not None and self.present.handle.exited():
+            pid = self.present.handle.id.pid
+            self.let_go(f"{self._title}, pid {pid}, has ended: {self._remedy}, and start it again")
+            log.warning("pool %s: %s", self._pool, self.absence)
+            self._look_at = now
+        if now < self._look_at or (self._once and self._found):
+            return self.present
+        self._look_at = now + LOOK_NS
+        found = self._find(self.id)
+        if isinstance(found, str):
+            if self.present is None and found != self.absence:
+                self.absence = found
+                log.warning("pool %s: %s", self._pool, found)
+        elif found is not None:
+            self.let_go("")
+            self.present, self._found = found, True
+            log.info("pool %s: adopted %s, pid %d", self._pool, self._title, found.handle.id.pid)
+        return self.present
+
+    def let_go(self, absence: str) -> None:
+        """Forget it and its pool, because of `absence`."""
+        if self.present is not None:
+            self.present.close()
+            self.present = None
+        self.absence = absence
+        self._forget()

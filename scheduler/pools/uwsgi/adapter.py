@@ -1,0 +1,498 @@
+"""A running uWSGI as a pool: watched through its stats socket, sized by + and - on its master FIFO.
+
+Must not know policies or what the application does. It takes `cheaper-algo = manual`: then the master keeps the number of workers
+that it was last told, and its stats say which that is. What is asked for is seen in the stats before anything else is asked.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import re
+import signal
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from ....models.records import PoolSample, ProcId, WorkerSample
+from ...config.sections import PoolConfig
+from ...decision import Status
+from ...ports import Clock
+from ..sensing.busy import CallView
+from ..sensing.hands_off import QUIET, HandsOff
+from ..sensing.listening import AcceptQueue
+from ..sensing.main_process import MainProcess
+from ..sensing.pidfile import named
+from ..sensing.signals import ProcessHandle, age_seconds, identify, open_process, read_stat
+from ..sensing.tally import Tally
+from . import stats as facts
+
+log = logging.getLogger(__name__)
+
+_SECOND = 1_000_000_000
+STEP_NS = 5 * _SECOND
+"""A command that shows nothing in the stats after so long was lost. The master obeys once a second (core/master.c). A - waits there
+for a worker that is idle at that moment: it was lost only if somebody has been idle all the time."""
+STEP_ANSWERS = 20
+"""As many answers must have come since, too: a master that does not answer does not obey either."""
+CANCEL_NS = 5 * _SECOND // 2
+"""A - that is cancelled may have been obeyed just before: after two turns of the master it is known."""
+RETRIES = 3
+"""Commands without effect in a row before the pool is reported as not reacting."""
+SILENT_NS = 5 * _SECOND
+"""Without an answer for so long, workers that have ended are dropped by looking at the processes themselves."""
+OLDEST = (2, 0, 16)
+"""Since this version - takes a worker that is idle (uwsgi_calc_cheaper). Before, it took the oldest, be it at a request or not, and
+killed it if that took long."""
+OLDEST_THREADED = (2, 0, 27)
+"""Since this version the threads of a worker that goes finish what they have. Before, they were cancelled: with 2.0.21, 6 of 497
+requests were lost in 8 shrinks, with 2.0.30 none of 745 in 12."""
+MOMENT_NS = _SECOND // 50
+"""So long recycling looks for a moment at which the worker sleeps within a request."""
+_LOOK_NS = _SECOND // 4000
+_REFRESH_NS = 5 * _SECOND
+_ALGORITHM = re.compile(r"\s*-*cheaper-algo2?\s*[= ]\s*([\w.-]+)\s*")
+_OUTSIDE = frozenset({"running", "none", "epoll_wait", "epoll_pwait", "epoll_pwait2"})
+"""Where a worker is at work, or waits for a connection: all others are waits of the application."""
+_MAX_CONFIGURATION = 1 << 16  # bytes read of an .ini file
+
+
+@dataclass(slots=True)
+class _Worker:
+    id: ProcId
+    place: facts.Worker  # as the last answer had it
+    newborn: bool  # came while we watched: its start can be measured
+    ready: bool = False
+    probes: int = 0
+    busy: float = 0.0
+
+
+@dataclass(slots=True)
+class _Step:
+    """What was written to the FIFO and is not yet seen."""
+
+    commands: str
+    before: int  # workers that the master wanted then
+    expected: int
+    since: int  # from when on the master could have obeyed without a break, ns
+    not_before: int = 0  # it is not over earlier, ns
+    answers: int = 0  # heard since
+
+
+@dataclass(slots=True)
+class _Master:
+    handle: ProcessHandle
+    accept: AcceptQueue
+    refresh_at: int
+    room: int = 0  # `processes`; 0: not heard yet
+    wanted: int = 0  # workers that the master wants, as of the last answer
+    heard_at: int = 0
+    version: str = ""
+    cores: int = 0  # requests that a worker can have at a time; 0: unknown
+    unfit: str = ""  # why this one cannot be sized at all
+
+    def close(self) -> None:
+        self.handle.close()
+        self.accept.close()
+
+
+class UwsgiPool:
+    """Adapter for one uWSGI master and its workers. No signal is ever sent but by `recycle`, to a worker."""
+
+    def __init__(self, name: str, config: PoolConfig, clock: Clock, proc_root: Path = Path("/proc")) -> None:
+        """Raises ValueError for a stats address that is none."""
+        self.name = name
+        self._config = config
+        self._clock = clock
+        self._proc_root = proc_root
+        self._stats = facts.StatsSocket(config.stats)
+        self._master = MainProcess(name, config, self._find, self._forget, title="uWSGI's master", remedy="see its log for why")
+        self._silence = ""  # why there is no answer
+        self._workers: dict[int, _Worker] = {}
+        self._believed = 0  # workers that the master should want, as we know it
+        self._target: int | None = None  # the size that we want; None: whatever is there
+        self._step: _Step | None = None
+        self._retries = 0
+        self._hands_off = HandsOff(name)
+        self._tally = Tally(name)
+        self._closed = False
+
+    # --- the port -------------------------------------------------------------------------------------------------------------
+
+    def probe(self) -> None:
+        """Take the answer to the last probe's question, look at the accept queue, send what is due, and ask again."""
+        if self._closed:
+            return
+        now = self._clock.monotonic()
+        before, master = self._master.present, self._master.look(now)
+        if master is None:
+            return
+        if master is not before:
+            self._check_fitness(master)
+        try:
+            answer = self._stats.take(now)
+            if answer is not None:
+                self._hear(master, answer, now)
+            if not self._stats.asked():  # else our own connection may be one of those that wait
+                self._count(master, now)
+            self._stats.ask(now)
+        except facts.StatsError as error:
+            self._fall_silent(str(error))
+        if now - master.heard_at >= SILENT_NS:
+            for pid in [pid for pid, worker in self._workers.items() if identify(self._proc_root, pid) != worker.id]:
+                del self._workers[pid]
+
+    def read(self) -> PoolSample:
+        """Shares and means over the probes since the last read. Workers that drain are among `workers` until they have ended."""
+        if self._tally.is_empty() and all(worker.probes == 0 for worker in self._workers.values()):
+            self.probe()
+        sample = self._tally.sample(
+            (
+                WorkerSample(worker.id, worker.busy / worker.probes if worker.probes else None, worker.ready)
+                for worker in self._workers.values()
+            ),
+            requested=self._requested(),
+            master=self._master.id,
+            trouble=self._trouble(),
+        )
+        for worker in self._workers.values():
+            worker.probes, worker.busy = 0, 0.0
+        return sample
+
+    def resize(self, size: int) -> tuple[Status, str]:
+        """Ask for `size` workers; the commands follow in the probes to come. At least one, at most uWSGI's `processes`."""
+        if size < 1:
+            return Status.REFUSED, f"nobody would serve with {size} workers: at least one is kept"
+        trouble = self._trouble()
+        if trouble:
+            return self._hands_off.answer(trouble)
+        assert self._master.present is not None
+        room = self._master.present.room
+        if size > room:
+            return Status.REFUSED, f"uWSGI has room for {room} workers, not {size}: raise `processes` in its configuration"
+        before = self._requested()
+        if size == before:
+            return Status.UNCHANGED, f"pool {self.name} has been asked for {size} already"
+        self._target, self._retries = size, 0
+        return Status.APPLIED, f"asked for {size} workers, {before} before"
+
+    def recycle(self, worker: ProcId) -> tuple[Status, str]:
+        """Let this worker finish its request and end (SIGHUP, as in uWSGI's own reload); the master starts another in its place."""
+        known = self._workers.get(worker.pid)
+        if known is None or known.id != worker:
+            return Status.VANISHED, f"pid {worker.pid} is no worker of pool {self.name}"
+        if not known.place.wanted:
+            return Status.UNCHANGED, f"worker {known.place.id} (pid {worker.pid}) is leaving already"
+        master = self._master.present
+        if len(known.place.cores) != 1 and master is not None and master.unfit:
+            return Status.REFUSED, master.unfit
+        if self._loops(known):
+            return Status.REFUSED, "a worker with an event loop (async, gevent) would drop its requests on SIGHUP: reload uWSGI"
+        handle = open_process(self._proc_root, worker.pid, worker)
+        if handle is None:
+            return Status.VANISHED, f"pid {worker.pid} is gone"
+        try:
+            self._await_request(worker.pid)
+            return handle.send(signal.SIGHUP)
+        finally:
+            handle.close()
+
+    def close(self) -> None:
+        """Let go of the pool; it stays as it is."""
+        self._master.let_go("closed")
+        self._stats.close()
+        self._closed = True
+
+    # --- the master -----------------------------------------------------------------------------------------------------------
+
+    def _find(self, present: ProcId | None) -> _Master | str | None:
+        # Whether it is a uWSGI is not asked: only the one that answers for it on the stats socket, and reads the FIFO, is used
+        found = named(self._proc_root, self._config, present)
+        if found is None or isinstance(found, str):
+            return found
+        handle, now = found[0], self._clock.monotonic()
+        return _Master(handle, AcceptQueue(self._proc_root, handle.id.pid), refresh_at=now + _REFRESH_NS, heard_at=now)
+
+    def _forget(self) -> None:
+        """Nothing is known of workers any more, and nothing believed."""
+        self._workers.clear()
+        self._believed, self._target, self._step, self._retries = 0, None, None, 0
+        self._hands_off.end()
+        self._tally.forget()
+        self._stats.again()
+        self._silence = f"uWSGI's stats socket {self._stats.where} has not answered yet"
+
+    def _check_fitness(self, master: _Master) -> None:
+        """Whether uWSGI sizes itself, as far as its arguments and .ini files say so, or loses requests when it shrinks."""
+        algorithm = _other_algorithm(self._proc_root, master.handle.id.pid)
+        found = re.match(r"(\d+)\.(\d+)\.(\d+)", master.version)
+        version = (9,) if found is None else tuple(map(int, found.groups()))
+        unfit = ""
+        if algorithm:
+            unfit = f"uWSGI sizes itself (cheaper-algo = {algorithm}); {self._remedy()}"
+        elif version < OLDEST:
+            unfit = f"uWSGI {master.version} takes away workers that are at a request: nicety sizes 2.0.16 and later"
+        elif version < OLDEST_THREADED and master.cores != 1:
+            unfit = f"uWSGI {master.version} loses requests of workers with threads when they go: use threads = 1, or 2.0.27"
+        elif any(worker.ready and self._loops(worker) for worker in self._workers.values()):
+            unfit = "workers with an event loop (async, gevent) may lose requests when they go: nicety does not size them"
+        if unfit and not master.unfit:
+            log.warning("pool %s: %s", self.name, unfit)
+        master.unfit = unfit
+
+    def _loops(self, worker: _Worker) -> bool:
+        """Whether a worker serves more requests at a time than it has threads."""
+        found = read_stat(self._proc_root, worker.id.pid)
+        return found is not None and found.threads < len(worker.place.cores)
+
+    def _await_request(self, pid: int) -> None:
+        """Return when the worker sleeps within a request, at the latest after MOMENT_NS: it may have none, or compute all the time.
+
+        SIGHUP ends a worker at once that has taken a connection and not marked it yet (gracefully_kill in core/uwsgi.c).
+        """
+        until = self._clock.monotonic() + MOMENT_NS
+        try:
+            view = CallView(self._proc_root, pid)
+        except ProcessLookupError:
+            return
+        try:
+            while (call := view.call()) is not None and call.name in _OUTSIDE and self._clock.monotonic() < until:
+                self._clock.sleep_until(self._clock.monotonic() + _LOOK_NS)
+        except ProcessLookupError:
+            return
+        finally:
+            view.close()
+
+    # --- what is there --------------------------------------------------------------------------------------------------------
+
+    def _hear(self, master: _Master, answer: facts.Stats, now: int) -> None:
+        """Take an answer in, and act on it."""
+        pid = master.handle.id.pid
+        if answer.pid != pid:
+            where = f"uWSGI's stats socket {self._stats.where}"
+            self._fall_silent(f"{where} answers for pid {answer.pid}, not for {pid}: correct stats, pidfile or pid")
+            return
+        first = master.room == 0
+        if self._silence and not first:
+            log.info("pool %s: uWSGI's stats socket %s answers again", self.name, self._stats.where)
+        self._silence = ""
+        master.heard_at, master.room, master.version = now, len(answer.workers), answer.version
+        master.cores = max(len(place.cores) for place in answer.workers)
+        master.wanted = sum(place.wanted for place in answer.workers)
+        there = {place.pid: place for place in answer.workers if place.pid}
+        for gone in self._workers.keys() - there.keys():
+            del self._workers[gone]
+        for place in there.values():
+            worker = self._known(master, place, newborn=not (first and place.accepting))
+            if worker is None:
+                continue
+            worker.probes += 1
+            worker.busy += place.busy
+            if not worker.ready and place.accepting:
+                worker.ready = True
+                if worker.newborn:
+                    self._tally.start(age_seconds(self._proc_root, worker.id))
+        if first:
+            self._believed = master.wanted
+            self._check_fitness(master)
+        self._steer(master, answer, now)
+
+    def _known(self, master: _Master, place: facts.Worker, newborn: bool) -> _Worker | None:
+        """The worker in a place, admitted if it is new; None: it is no child of the master that we can see, or has ended."""
+        worker = self._workers.get(place.pid)
+        if worker is not None and worker.place.respawn_count == place.respawn_count and worker.place.id == place.id:
+            worker.place = place
+            return worker
+        self._workers.pop(place.pid, None)
+        found = read_stat(self._proc_root, place.pid)
+        if found is None or found.state in "ZX" or found.ppid != master.handle.id.pid:
+            return None
+        worker = _Worker(ProcId(place.pid, found.start_ticks), place, newborn)
+        self._workers[place.pid] = worker
+        return worker
+
+    def _count(self, master: _Master, now: int) -> None:
+        """The accept queue, from the kernel: uWSGI's own figure is a second old, and always 0 for unix sockets."""
+        if now >= master.refresh_at:
+            master.refresh_at = now + _REFRESH_NS
+            master.accept.refresh()
+            self._check_fitness(master)  # a reload keeps the pid, and may bring another configuration
+        waiting = master.accept.waiting()
+        if waiting is not None:
+            self._tally.queue(waiting)
+
+    def _fall_silent(self, text: str) -> None:
+        if text != self._silence:
+            log.warning("pool %s: %s", self.name, text)
+        self._silence = text
+
+    # --- sizing ---------------------------------------------------------------------------------------------------------------
+
+    def _steer(self, master: _Master, answer: facts.Stats, now: int) -> None:
+        """Compare what the master wants with what it was told; send the next command when the effect of the last is seen."""
+        wanted = master.wanted
+        if any(place.status == "pause" for place in answer.workers):
+            self._hold("paused by hand (p on the master FIFO, or SIGTSTP): p again resumes it", Status.FOREIGN, now)
+            return
+        if self._hands_off.text:
+            changed_at = 0 if wanted == self._believed else now
+            self._believed = wanted
+            if self._hands_off.lasts(now, wanted, changed_at):
+                return
+        if self._step is not None:
+            self._follow(self._step, wanted, _somebody_idle(answer), now)
+        elif wanted != self._believed:
+            self._resized_by_hand(wanted, now)
+        if self._target is not None and not master.unfit and not self._hands_off.text:
+            self._command(master, answer, self._target, now)
+
+    def _follow(self, step: _Step, wanted: int, idle: bool, now: int) -> None:
+        """See what came of the commands that are under way."""
+        step.answers += 1
+        if step.commands == "-" and not idle:
+            step.since, step.answers = now, 0
+        if wanted == step.expected and now >= step.not_before:
+            self._step, self._believed, self._retries = None, wanted, 0
+        elif not min(step.before, step.expected) <= wanted <= max(step.before, step.expected):
+            self._resized_by_hand(wanted, now)
+        elif now - step.since >= STEP_NS and step.answers >= STEP_ANSWERS:
+            self._step, self._believed = None, wanted
+            self._retry(f"uWSGI's master does not obey {step.commands!r} on its FIFO; {self._remedy()}", now)
+
+    def _command(self, master: _Master, answer: facts.Stats, target: int, now: int) -> None:
+        """Send what brings the pool nearer to its target, if that can be done now.
+
+        All workers that are missing at once: the master starts as many as it finds + when its second is over. Of workers that are
+        too many only one at a time, and only while somebody is idle, so that as little as possible waits at the master when the
+        target changes. What does wait there is cancelled by a +: the master adds up what it finds.
+        """
+        wanted, step = master.wanted, self._step
+        waiting = step is not None and step.commands == "-"
+        if step is not None and not waiting:
+            return
+        coming = wanted if step is None else step.expected
+        if target > coming:
+            free = sum(place.pid == 0 and not place.wanted for place in answer.workers)  # a worker that drains keeps its place
+            change = min(target, wanted + free) - coming
+            commands = "+" * change
+        elif target < coming and not waiting and _somebody_idle(answer):
+            change, commands = -1, "-"
+        else:
+            return
+        if change == 0:
+            return
+        problem = _write(self._proc_root, master.handle.id.pid, Path(self._config.fifo), commands)
+        if problem:
+            self._retry(problem, now)
+            return
+        self._step = _Step(commands, coming, coming + change, since=now, not_before=now + CANCEL_NS if waiting else 0)
+
+    def _retry(self, problem: str, now: int) -> None:
+        self._retries += 1
+        if self._retries > RETRIES:
+            self._hold(problem, Status.FAILED, now)
+
+    def _resized_by_hand(self, wanted: int, now: int) -> None:
+        asked = self._believed if self._step is None else self._step.expected
+        text = (
+            f"resized to {wanted} workers by somebody else ({asked} were asked for): {QUIET}; "
+            "a cheaper-algo other than manual does that too"
+        )
+        self._hold(text, Status.FOREIGN, now)
+
+    def _hold(self, text: str, status: Status, now: int) -> None:
+        self._hands_off.begin(text, status, now)
+        self._step = self._target = None
+        self._retries = 0
+        if self._master.present is not None:
+            self._believed = self._master.present.wanted
+
+    def _remedy(self) -> str:
+        return (
+            "put into its configuration and restart it: master = true, processes = N, cheaper = 1, cheaper-algo = manual, "
+            f"master-fifo = {self._config.fifo}"
+        )
+
+    def _requested(self) -> int:
+        return self._believed if self._target is None else self._target
+
+    def _trouble(self) -> str:
+        master = self._master.present
+        if master is None:
+            return self._master.absence
+        return master.unfit or self._silence or self._hands_off.text
+
+
+def _somebody_idle(answer: facts.Stats) -> bool:
+    """Whether there is a worker that a - could take: one without any request."""
+    return any(place.wanted and place.pid and not place.busy for place in answer.workers)
+
+
+def _write(proc_root: Path, master: int, path: Path, commands: str) -> str:
+    """Write commands to the FIFO that the master reads; "" or why that was not done.
+
+    uWSGI makes the FIFO anew after each writer, so it is opened anew for each command. What is no FIFO, or one that another
+    process reads, gets nothing.
+    """
+    try:
+        fifo = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            return f"there is no FIFO {path}: start uWSGI with master-fifo = {path}, or correct fifo"
+        if error.errno == errno.ENXIO:
+            return f"nobody reads FIFO {path}: see uWSGI's log, or correct fifo"
+        return f"FIFO {path} cannot be written to ({error.strerror}): run nicety as uWSGI's user, or correct fifo"
+    try:
+        if not stat.S_ISFIFO(os.fstat(fifo).st_mode):
+            return f"{path} is no FIFO: nothing is written to it; correct fifo"
+        if not _holds(proc_root, master, os.fstat(fifo)):
+            return f"FIFO {path} is not read by uWSGI's master, pid {master}: nothing is written to it; correct fifo"
+        os.write(fifo, commands.encode("ascii"))
+    except OSError as error:  # EAGAIN: full; EPIPE: made anew just now
+        return f"FIFO {path} takes nothing ({error.strerror}): see uWSGI's log"
+    finally:
+        os.close(fifo)
+    return ""
+
+
+def _holds(proc_root: Path, pid: int, file: os.stat_result) -> bool:
+    """Whether a process has a file open; True where that may not be seen."""
+    folder = proc_root / str(pid) / "fd"
+    try:
+        descriptors = list(folder.iterdir())
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    for descriptor in descriptors:
+        try:
+            found = descriptor.stat()
+        except OSError:  # closed meanwhile
+            continue
+        if (found.st_dev, found.st_ino) == (file.st_dev, file.st_ino):
+            return True
+    return False
+
+
+def _other_algorithm(proc_root: Path, pid: int) -> str:
+    """The cheaper-algo that a uWSGI's arguments, or .ini files among them, give it; "" where no other than manual is found.
+
+    A configuration of another kind is not read: there it shows in a pool that changes its size by itself.
+    """
+    process = proc_root / str(pid)
+    try:
+        arguments = (process / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
+    except OSError:
+        return ""
+    lines = [" ".join(pair) for pair in zip(arguments, [*arguments[1:], ""], strict=True) if pair[0].startswith("-")]
+    lines += [word for word in arguments if word.startswith("-") and "=" in word]
+    for name in (word.rpartition("=")[2] for word in arguments):
+        if name.endswith(".ini"):
+            try:
+                with (process / "cwd" / name).open(encoding="utf-8", errors="replace") as file:
+                    lines += file.read(_MAX_CONFIGURATION).splitlines()
+            except OSError:
+                continue
+    found = [match[1] for line in lines if (match := _ALGORITHM.fullmatch(line))]
+    return next((name for name in found if name != "manual"), "")

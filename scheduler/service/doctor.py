@@ -1,0 +1,302 @@
+"""`nicety doctor`: everything that decides how much nicety can do here, with what is lost and what to type. Changes nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ..act.knobs.fence import Offer, offers
+from ..config.paths import Loaded, PathError, Paths, load_config, state_paths
+from ..config.sections import Config, ConfigError
+from ..decision import Control
+from ..observe.rivals import RIVALS, reaches_others, rival
+from ..observe.unmatched import unmatched
+from ..pools.sensing.pidfile import STARTED, named
+from ..pools.sensing.signals import ProcessHandle
+from ..ports import Clock
+from ..read.cgroup import find
+from ..read.facts import Finding, findings, probe
+from ..read.host import MachineError
+from ..read.process import see_all
+from ..read.text import printable
+from ..store.files import StoreError, private_directory
+from ..store.ledger import Entry, Ledger, LedgerError, StateLock, left_behind
+from ..words import span
+from .clock import SystemClock
+from .control_socket import ControlError, NoDaemonError, ask
+
+KERNEL_CONTROLS = tuple(control for control in Control if control is not Control.POOL_SIZE)
+"""What a rival may touch; the size of a pool is its master's."""
+
+LOOK_SECONDS = 0.5
+"""How long the machine is looked at (chosen): busy time is counted in steps of 10 ms."""
+
+FIRST_PID_NAMESPACE = 0xEFFFFFFC
+"""Inode of the pid namespace that the kernel makes at boot: PROC_PID_INIT_INO, include/linux/proc_ns.h."""
+
+LIMITED = {"cpu": "CPU", "pids": "processes", "memory": "memory"}
+LOST = {
+    "cpu": "spins and switch storms go on as they are",
+    "pids": "fork storms are kept from the CPU alone",
+    "memory": "leaks go on as they are",
+}
+"""What a fence limits by each controller, and what it means that it cannot."""
+
+
+def examine(
+    config: str | None, state_dir: str | None, environment: Mapping[str, str], uid: int, proc: Path = Path("/proc")
+) -> list[Finding]:
+    """All findings: the machine's, then those of this installation."""
+    result = [*findings(probe(proc)), visibility(proc, SystemClock())]
+    try:
+        loaded = load_config(config, environment, uid)
+        result.append(_configuration(loaded))
+    except (ConfigError, PathError) as error:
+        lines = error.problems if isinstance(error, ConfigError) else [str(error)]
+        result += [
+            Finding("configuration", False, line, "correct the file; until then the daemon does not start") for line in lines
+        ]
+        loaded = Loaded(Config(), None)
+    try:
+        paths = state_paths(loaded.config, state_dir, environment, uid)
+    except PathError as error:
+        return [*result, Finding("state directory", False, str(error), "")]
+    result.append(_state(paths))
+    result.append(_daemon(paths))
+    result += _control_group(loaded.config, paths)
+    result += _entries(loaded.config, proc)
+    result.append(_fences(loaded.config, proc))
+    result += _models(loaded.config, paths)
+    result += rivals(proc, uid)
+    return result
+
+
+def as_record(finding: Finding) -> dict[str, Any]:
+    """For --json."""
+    return asdict(finding)
+
+
+def visibility(proc: Path, clock: Clock) -> Finding:
+    """Whether all that runs on this machine can be seen: by the pid namespace, and by what its CPUs do for `LOOK_SECONDS`."""
+    from ...models.features import rates  # numpy, likewise
+    from ..observe.observer import UNSEEN_LEAST, machine_use
+    from ..read.proc import ProcSource
+
+    name, source = "visibility", None
+    try:
+        source = ProcSource(proc)
+        before = source.read(clock.monotonic(), clock.wall(), ())
+        clock.sleep_until(before.at + round(LOOK_SECONDS * 1e9))
+        now = source.read(clock.monotonic(), clock.wall(), ())
+    except MachineError as error:
+        return Finding(name, False, printable(str(error)), "")
+    finally:
+        if source is not None:
+            source.close()
+    cpus = len(now.host.cpu_busy_ns)
+    rate = rates(before.table, now.table, before.at, now.at, before.uptime_ticks, cpus=cpus)
+    use = machine_use(before, now, rate)
+    unseen = max(use.busy - use.seen, 0.0)
+    told = f"of {use.busy:.2f} cores in use now, {use.busy - unseen:.2f} are accounted for"
+    if use.steal >= UNSEEN_LEAST * cpus:
+        told += f"; {use.steal:.2f} more went to other guests of the host, and nobody here is demoted for that"
+    if own_namespace(proc):
+        lost = f"only processes of this pid namespace are seen: {told}. Nobody is demoted for what others outside do"
+        return Finding(name, False, lost, "run nicety outside of the container, or in the pid namespace of its host (--pid=host)")
+    if unseen >= UNSEEN_LEAST * cpus:
+        lost = f"{told}: the rest belongs to processes that {proc} hides, or of which nobody collects what they used"
+        return Finding(name, False, lost, f"run as root, or mount {proc} without hidepid")
+    return Finding(name, True, f"all processes of this machine are seen: {told}", "")
+
+
+def own_namespace(proc: Path) -> bool:
+    """Whether `proc` is of a pid namespace that is not the machine's first; False where that cannot be known."""
+    try:
+        return (proc / "self/ns/pid").stat().st_ino != FIRST_PID_NAMESPACE
+    except OSError:
+        return False
+
+
+def rivals(proc: Path, own_uid: int) -> Iterator[Finding]:
+    """Other programs that tune processes: what they do, what nicety leaves to them, and how to stop one of the two.
+
+    What a service manager sets (CPUWeight=, Nice=) is no finding: those are its user's words, and are respected.
+    """
+    found: dict[str, tuple[int, int]] = {}  # name -> lowest pid, uid; one that reaches others goes before one that does not
+    for seen in see_all(proc):
+        name, uid = rival(seen.identity.program), seen.identity.uid
+        if name is not None and (name not in found or (reaches_others(uid, own_uid) > reaches_others(found[name][1], own_uid))):
+            found[name] = (seen.id.pid, uid)
+    meet = {name: where for name, where in sorted(found.items()) if RIVALS[name].touches}
+    harmless = [f"{name} {RIVALS[name].what}" for name in sorted(found) if name not in meet]
+    for name, (pid, uid) in meet.items():
+        one = RIVALS[name]
+        theirs = _listed(one.touches)
+        if not reaches_others(uid, own_uid):
+            told = f"{name} (pid {pid}, of uid {uid}) reaches only processes of its user: what it sets of theirs is left alone"
+            yield Finding("rival tuners", True, told, "")
+            continue
+        left = _listed(control for control in KERNEL_CONTROLS if control not in one.touches)
+        lost = f"{name} (pid {pid}) {one.what}: while it runs, nicety leaves {theirs} to it and uses only {left}"
+        yield Finding("rival tuners", False, lost, f"let one of the two do it: {one.stop}; or leave nicety observing")
+    if not meet:
+        told = f"none runs that changes what nicety changes ({'; '.join(harmless)})" if harmless else "none runs"
+        yield Finding("rival tuners", True, told, "")
+
+
+def _listed(controls: Iterable[Control]) -> str:
+    names = sorted(controls)
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def _configuration(loaded: Loaded) -> Finding:
+    if loaded.path is None:
+        return Finding("configuration", True, "no file, the defaults hold (no class is pinned, no pool is known)", "")
+    config = loaded.config
+    acts = f"acts on {', '.join(config.daemon.act_on) or 'everything'}" if config.daemon.act else "observes"
+    told = f"{loaded.path}: {len(config.groups)} groups, {len(config.pools)} pools, {acts}"
+    return Finding("configuration", True, printable(told), "")
+
+
+def _state(paths: Paths) -> Finding:
+    if not os.path.lexists(paths.root):
+        return Finding("state directory", True, f"{paths.root}: not there yet, made when first needed", "")
+    try:
+        private_directory(paths.root)
+    except StoreError as error:
+        return Finding("state directory", False, str(error), "or name another with --state-dir")
+    return Finding("state directory", True, str(paths.root), "")
+
+
+def _daemon(paths: Paths) -> Finding:
+    try:
+        answer = ask(paths.socket, "status", 2.0)
+    except NoDaemonError:
+        return _ledger(paths)
+    except ControlError as error:
+        return Finding("daemon", False, str(error), "")
+    mode = printable(str(answer.get("mode", "?")))
+    return Finding("daemon", True, f"running, {mode} mode, for {span(answer['running_seconds'])}; see `nicety status`", "")
+
+
+def outstanding(paths: Paths) -> tuple[Entry, ...]:
+    """Changes that a dead daemon left in force, from its ledger. Raises StateBusyError while a daemon lives, LedgerError."""
+    if not left_behind(paths.root):
+        return ()
+    with StateLock(paths.root):
+        ledger = Ledger(paths.ledger, probe().boot_id)
+        try:
+            return ledger.outstanding()
+        finally:
+            ledger.close()
+
+
+def _ledger(paths: Paths) -> Finding:
+    """Without a daemon nothing must be left changed."""
+    try:
+        left = len(outstanding(paths))
+    except LedgerError as error:
+        return Finding("daemon", False, f"not running, and its ledger cannot be read: {error}", "nicety undo")
+    if left:
+        return Finding("daemon", False, f"not running, but {left} of its changes are still in force", "nicety undo")
+    return Finding("daemon", True, "not running, nothing left changed", "")
+
+
+def _control_group(config: Config, paths: Paths) -> Iterator[Finding]:
+    if config.daemon.control_group and paths.socket.parent == paths.root:
+        lost = f"members of {config.daemon.control_group} cannot reach {paths.socket}: the state directory is private"
+        yield Finding("control group", False, lost, 'daemon.socket = "/run/nicety/control.sock"')
+
+
+def _entries(config: Config, proc: Path) -> Iterator[Finding]:
+    """Groups and pools of the configuration that nothing belongs to. A job that does not run now is no trouble: a near name is."""
+    if not (config.groups or config.pools):
+        return
+    ends = len(config.groups)
+    for group in unmatched(config, (seen.identity for seen in see_all(proc)) if config.groups else ()):
+        ends -= 1
+        fix = f"write {group.meant} in [groups.{group.group}]" if group.meant else ""
+        yield Finding("groups", not fix, printable(group.text), printable(fix))
+    if ends:
+        yield Finding("groups", True, f"{ends} of {len(config.groups)} have processes", "")
+    for name, pool in config.pools.items():
+        if pool.kind in STARTED:
+            yield _pool(name, named(proc, pool, None))
+
+
+def _pool(name: str, found: tuple[ProcessHandle, str] | str | None) -> Finding:
+    """Whether a pool's main process is there."""
+    if isinstance(found, str):
+        return Finding(
+            "pools",
+            False,
+            printable(f"[pools.{name}]: {found}"),
+            "start it, or correct the entry; until then the pool is not sized",
+        )
+    assert found is not None, "there is none before to compare with"
+    handle, source = found
+    handle.close()
+    return Finding("pools", True, printable(f"[pools.{name}]: {source}, pid {handle.id.pid}"), "")
+
+
+def _fences(config: Config, proc: Path) -> Finding:
+    """What a fence could limit here. What it could not is a trouble only for who asks for fences of workers: a swarm that gets none
+    is reniced."""
+    files = (proc / "self/mountinfo", proc / "self/cgroup")
+    mounts, own = (file.read_text(errors="backslashreplace") if file.exists() else "" for file in files)
+    found = offers(find(mounts), own)
+    can = [f"{LIMITED[it.controller]} (cgroup {it.version}{_only(it)})" for it in found if not it.trouble]
+    lost = [f"not {LIMITED[it.controller]}: {printable(it.trouble)}, so {LOST[it.controller]}" for it in found if it.trouble]
+    weighs = ["a weight for a swarm inside one cgroup"] if any(it.controller == "cpu" and not it.trouble for it in found) else []
+    told = "; ".join(
+        [f"limits of {', '.join(can)} for a worker that misbehaves" if can else "none can be made", *weighs, *lost],
+    )
+    if not (config.quarantine.enabled and config.quarantine.action == "fence"):
+        return Finding("fences", True, f'{told}; none is asked for (quarantine.action = "fence" would)', "")
+    fix = (
+        "run as root, or have a cgroup delegated to this user; a controller that is nowhere was left out of the kernel or its boot"
+    )
+    return Finding("fences", not lost, told, fix if lost else "")
+
+
+def _only(offer: Offer) -> str:
+    """Where on v2 it can be had alone."""
+    return ", right below its root only" if offer.version == "v2" and offer.controller == "memory" else ""
+
+
+def _models(config: Config, paths: Paths) -> Iterator[Finding]:
+    """No model of one's own is no trouble: the one that nicety comes with speaks, or the baseline. One that cannot be used is."""
+    from ...models.artifact import ArtifactError, load_live, shipped  # brings numpy, which `status` without a daemon does without
+
+    kinds = (
+        ("demand", config.models.demand, "the baseline speaks"),
+        ("anomaly", config.models.anomaly, "the baseline speaks"),
+        ("behaviour", config.models.behaviour, "only classes that are given are known"),
+    )
+    for kind, wanted, without in kinds:
+        name = f"{kind} model"
+        if not wanted:
+            yield Finding(name, True, f"switched off (models.{kind}): {without}", "")
+            continue
+        try:
+            coming = shipped(kind)
+        except ArtifactError as error:
+            yield Finding(name, False, f"the one that nicety comes with cannot be used: {error}", "install nicety again")
+            coming = None
+        instead = without if coming is None else f"the one that nicety comes with speaks ({coming.digest[:12]})"
+        try:
+            artefact = load_live(paths.models, kind)
+        except ArtifactError as error:
+            yield Finding(name, False, f"cannot be used, so {instead}: {error}", "nicety train")
+            continue
+        if artefact is None:
+            yield Finding(name, True, f"none of your own yet, {instead}; `nicety record` and `nicety train` make one", "")
+        elif kind != "behaviour" and artefact.card.interval != config.daemon.interval:  # that one is of rates per second
+            theirs, ours = f"{artefact.card.interval:g} s", f"{config.daemon.interval:g} s"
+            lost = f"trained for {theirs} a tick, daemon.interval is {ours}: {instead}"
+            yield Finding(name, False, lost, f"record and train at {ours}, or set daemon.interval to {theirs}")
+        else:
+            yield Finding(name, True, artefact.digest[:12], "")

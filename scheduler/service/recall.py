@@ -1,0 +1,63 @@
+"""What pools did before this session, from our own traces: so that the rhythm of a load need not be learned again.
+
+Reads; must not know what a rhythm is. Reading is bounded in time, and what cannot be read is as good as never recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from ...models.forecast.rhythm import MEMORY
+from ...models.records import PoolSample
+from ..decision import Recalled
+from ..store.files import StoreError
+from ..store.traces import PoolsTick, newest_pools
+
+Past = list[tuple[int, tuple[PoolSample, ...]]]
+"""(monotonic ns of this boot, the pools then), oldest first."""
+
+MOST = 2 * MEMORY
+"""Ticks times pools that are looked back on: following one load for MEMORY ticks takes 0.3 to 0.7 s of CPU (a cloud machine's)."""
+
+
+def recall(traces: Path, boot_id: str, at: int, wall: int, pools: int, in_time: Callable[[], bool]) -> tuple[Past, Recalled]:
+    """As many ticks as a rhythm remembers, fewer where there are more `pools`, or where it is not `in_time` to read on.
+
+    `at`, `wall`: now, in ns. Raises StoreError where nothing can be read.
+    """
+    most = min(MEMORY, MOST // max(pools, 1))
+    found = _newest(traces, most, None, in_time)
+    return _timed(found, boot_id, at, wall), Recalled(len(found), at, wall)
+
+
+def recall_again(traces: Path, boot_id: str, session: str, recalled: Recalled) -> Past | None:
+    """The same for a replay of that session; None if the traces have it no more."""
+    try:
+        found = _newest(traces, recalled.ticks, session, lambda: True)
+    except StoreError:
+        return None
+    return _timed(found, boot_id, recalled.at, recalled.wall) if len(found) == recalled.ticks else None
+
+
+def _newest(traces: Path, most: int, before: str | None, in_time: Callable[[], bool]) -> list[PoolsTick]:
+    pieces: list[list[PoolsTick]] = []
+    if most > 0:
+        for piece in newest_pools(traces, before=before):
+            pieces.append(piece)
+            if sum(map(len, pieces)) >= most or not in_time():
+                break
+    ticks = [tick for piece in reversed(pieces) for tick in piece]
+    return ticks[max(len(ticks) - most, 0) :]
+
+
+def _timed(ticks: list[PoolsTick], boot_id: str, at: int, wall: int) -> Past:
+    """Ticks of earlier boots by the wall clock. What would then come too late is left out."""
+
+    def placed() -> Iterator[tuple[int, tuple[PoolSample, ...]]]:
+        for tick in ticks:
+            when = tick.at if tick.recording.boot_id == boot_id else at - (wall - tick.wall)
+            if when < at:
+                yield when, tick.pools
+
+    return list(placed())

@@ -1,0 +1,104 @@
+"""`nicety record`: reads the machine and stores what it read. Decides nothing, starts nothing, changes nothing."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from ..config.paths import Paths
+from ..config.sections import Config
+from ..pools.build import build
+from ..ports import Clock
+from ..read.facts import probe
+from ..read.proc import ProcSource
+from ..store.files import size_with_companions
+from ..store.ledger import StateLock
+from ..store.traces import TraceWriter
+from ..words import size, span
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a recording is."""
+
+    seconds: float
+    ticks: int
+    processes: int  # in the last tick
+    written: int  # bytes that the traces grew by; negative when old days were dropped for the budget
+    dropped: int  # ticks that could not be written
+    trouble: str  # why the last one could not, "" if none
+
+    def line(self) -> str:
+        """All of it for people."""
+        lost = f", {self.dropped} ticks lost" if self.dropped else ""
+        grown = f", {size(max(self.written, 0))}"
+        return f"{span(self.seconds)}: {self.ticks} ticks, {self.processes} processes{grown}{lost}"
+
+
+class Interrupted(Exception):  # noqa: N818 - the usual end of a recording, not an error
+    """Ctrl-C or SIGTERM ended the recording; everything is written."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        super().__init__(progress.line())
+
+
+def record(
+    config: Config, paths: Paths, clock: Clock, interval: float, duration: float | None, tell: Callable[[Progress], None]
+) -> Progress:
+    """Record a tick each `interval` seconds for `duration` seconds (None: until KeyboardInterrupt, which comes out as Interrupted).
+
+    Pools that run already are observed as pools; command pools are not started. Missed ticks are skipped, not caught up.
+    Raises StateBusyError while another nicety uses the state directory, StoreError if it cannot be used.
+    """
+    running = {name: pool for name, pool in config.pools.items() if pool.kind != "command"}
+    config = msgspec.structs.replace(config, pools=running)
+    with StateLock(paths.root):
+        writer = TraceWriter(
+            paths.root,
+            boot_id=probe().boot_id,
+            session=secrets.token_hex(4),
+            budget_bytes=config.store.trace_bytes,
+            interval=interval,
+        )
+        source = ProcSource(slow_every=config.daemon.slow_every)
+        pools = build(config, clock, state_dir=paths.root)
+        step, look = round(interval * 1e9), round(min(config.daemon.probe_interval, interval) * 1e9)
+        began = clock.monotonic()
+        size_before = _stored(paths)
+        progress = Progress(0.0, 0, 0, 0, 0, "")
+        due = began
+        try:
+            while duration is None or due - began <= duration * 1e9:
+                while (now := clock.monotonic()) < due:
+                    for pool in pools.values():
+                        pool.probe()
+                    clock.sleep_until(min(due, now + look) if pools else due)
+                snapshot = source.read(now, clock.wall(), tuple(pool.read() for pool in pools.values()))
+                writer.append(snapshot)
+                progress = Progress(
+                    seconds=(now - began) / 1e9,
+                    ticks=progress.ticks + 1,
+                    processes=len(snapshot.table),
+                    written=_stored(paths) - size_before,
+                    dropped=writer.dropped,
+                    trouble=writer.last_error,
+                )
+                tell(progress)
+                due += step * max(1, -(-(clock.monotonic() - due) // step))
+        except KeyboardInterrupt:
+            raise Interrupted(progress) from None
+        finally:
+            for pool in pools.values():
+                pool.close()
+            source.close()
+            writer.close()
+    return progress
+
+
+def _stored(paths: Paths) -> int:
+    """Bytes of all trace files."""
+    return sum(size_with_companions(path) for path in sorted(paths.traces.glob("*.db")))

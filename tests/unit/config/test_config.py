@@ -1,0 +1,253 @@
+"""Wrong configurations get one report with every cause, place and next step; no text makes the parser fail otherwise."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import get_type_hints
+
+import msgspec
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from nicety.models.records import Latency
+from nicety.scheduler.config.sections import KINDS_OF, Config, ConfigError, PoolConfig, from_builtins, parse, to_builtins
+
+SECTIONS = "daemon, groups, guard, models, placement, pool_size, pools, priority, quarantine, store"
+
+MODELS = "anomaly, behaviour, certainty, demand, retrain_bytes, retrain_hours, retrain_seconds"
+
+
+def problems(text: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        parse(text, "n.toml")
+    return caught.value.problems
+
+
+GOLDEN: dict[str, tuple[str, list[str]]] = {
+    "unknown key with a near one": (
+        "[daemon]\nintervall = 2\n",
+        ['n.toml:2: daemon.intervall: unknown key; did you mean "interval"?'],
+    ),
+    "unknown key with no near one": (
+        "[models]\nxyz = 2\n",
+        [f"n.toml:2: models.xyz: unknown key; known keys: {MODELS}"],
+    ),
+    "unknown section": ("\n[nonsense]\nx = 1\n", [f"n.toml:2: nonsense: unknown key; known keys: {SECTIONS}"]),
+    "not a number": ("[daemon]\ninterval = nan\n", ["n.toml:2: daemon.interval: nan is not a finite number"]),
+    "infinity": ("[priority]\nwait = inf\n", ["n.toml:2: priority.wait: inf is not a finite number"]),
+    "wrong type": ('[daemon]\nact = "yes"\n', ["n.toml:2: daemon.act: must be true or false, not text"]),
+    "truth is no number": ("[daemon]\ninterval = true\n", ["n.toml:2: daemon.interval: must be a number, not true or false"]),
+    "wrong type in a list": (
+        '[guard]\nprotect = ["a", 3]\n',
+        ["n.toml:2: guard.protect: must be text, not a whole number (number 2 of the list)"],
+    ),
+    "out of limits": ("[store]\ntrace_bytes = 1\n", ["n.toml:2: store.trace_bytes: must be a whole number >= 1048576"]),
+    "no such class": (
+        '[groups.x]\nprogram = "a"\nlatency = "fast"\n',
+        ['n.toml:3: groups.x.latency: "fast" is no value of it; one of "latency", "batch", "none"'],
+    ),
+    "no such action": (
+        '[quarantine]\naction = "kill"\n',
+        ['n.toml:2: quarantine.action: "kill" is no value of it; one of "flag", "demote", "fence", "recycle"'],
+    ),
+    "a level that models do not forecast": (
+        "[pool_size]\nquantile = 0.7\n",
+        ["n.toml:2: pool_size.quantile: 0.7 is not a level that models forecast; choose one of (0.5, 0.9, 0.95, 0.99)"],
+    ),
+    "section that is no table": ("pools = 3\n", ["n.toml:1: pools: must be a table, e.g. [pools]"]),
+    "named section that is no table": ("[groups]\nx = 1\n", ["n.toml:2: groups.x: must be a table, [groups.x]"]),
+    "bad name": (
+        '[pools."a b"]\nkind = "command"\n',
+        ["n.toml:1: pools.a b: a name has 1 to 64 letters, digits, '_', '-' or '.'"],
+    ),
+    "key without default": ("[pools.web]\nminimum = 3\n", ["n.toml:1: pools.web.kind: missing; this key has no default"]),
+    "gunicorn without master": (
+        '[pools.web]\nkind = "gunicorn"\n',
+        ['n.toml:1: pools.web: a gunicorn pool needs its master: give pidfile = "..." (gunicorn --pid FILE) or pid = N'],
+    ),
+    "no worker where one is always kept": (
+        '[pools.web]\nkind = "gunicorn"\npid = 7\nminimum = 0\n',
+        ["n.toml:4: pools.web.minimum: a pool of kind gunicorn keeps at least one worker: give 1 or more"],
+    ),
+    "keys of another kind": (
+        '[pools.web]\nkind = "gunicorn"\npid = 7\nuser = "www"\n[pools.web.queue]\nfiles = "/x/*"\n',
+        [
+            "n.toml:5: pools.web.queue: only pools of kind command have this key: leave it out",
+            "n.toml:4: pools.web.user: only pools of kind command or executor have this key: leave it out",
+        ],
+    ),
+    "command pool without command": (
+        '[pools.w]\nkind = "command"\n',
+        ['n.toml:1: pools.w: a command pool needs what to run: give command = ["program", "argument"]'],
+    ),
+    "minimum over maximum": (
+        '[pools.w]\nkind = "command"\ncommand = ["x"]\nminimum = 9\nmaximum = 3\n',
+        ["n.toml:4: pools.w.minimum: 9 is more than maximum = 3"],
+    ),
+    "two queues": (
+        '[pools.w]\nkind = "command"\ncommand = ["x"]\n[pools.w.queue]\nfiles = "a"\nredis_list = "b"\n',
+        ["n.toml:4: pools.w.queue: give exactly one of files, command, redis_list"],
+    ),
+    "a name for two things": (
+        '[groups.w]\nprogram = "x"\n[pools.w]\nkind = "command"\ncommand = ["x"]\n',
+        ["n.toml:1: groups.w: a pool has this name already; names are shared, choose another"],
+    ),
+    "a group of nothing": (
+        '[groups.g]\nlatency = "batch"\n',
+        ["n.toml:1: groups.g: matches nothing: give program, unit, cgroup or uid"],
+    ),
+    "a character that no path can hold": (
+        '[daemon]\nstate_dir = "a\\u0000b"\n',
+        ["n.toml:2: daemon.state_dir: holds a NUL character, which no path or argument can"],
+    ),
+    "not TOML": ("x = [1,\n", ["n.toml: not valid TOML: Invalid value (at end of document)"]),
+    "all at once, in the order of the file": (
+        '[daemon]\nintervall = 2\nact = "yes"\ninterval = nan\n[store]\ntrace_bytes = 1\n',
+        [
+            'n.toml:2: daemon.intervall: unknown key; did you mean "interval"?',
+            "n.toml:3: daemon.act: must be true or false, not text",
+            "n.toml:4: daemon.interval: nan is not a finite number",
+            "n.toml:6: store.trace_bytes: must be a whole number >= 1048576",
+        ],
+    ),
+    "values and what they have to do with each other, in one round": (
+        '[daemon]\nact = "yes"\n[pools.w]\nkind = "command"\nminimum = 9\nmaximum = 3\n[groups.g]\nuid = -1\n[pools.x]\npid = 7\n',
+        [
+            "n.toml:2: daemon.act: must be true or false, not text",
+            "n.toml:9: pools.x.kind: missing; this key has no default",
+            "n.toml:8: groups.g.uid: must be a whole number >= 0",
+            "n.toml:5: pools.w.minimum: 9 is more than maximum = 3",
+            'n.toml:3: pools.w: a command pool needs what to run: give command = ["program", "argument"]',
+        ],
+    ),
+    "a value that is wrong is compared with nothing": (
+        '[pools.w]\nkind = "command"\ncommand = ["x"]\nminimum = 20\nmaximum = "many"\n',
+        ["n.toml:5: pools.w.maximum: must be a whole number, not text"],
+    ),
+    "a key that is misspelt is not missed": (
+        '[pools.w]\nkind = "gunicorn"\npidfil = "/run/w.pid"\n[groups.g]\nprogramm = "x"\n',
+        [
+            'n.toml:3: pools.w.pidfil: unknown key; did you mean "pidfile"?',
+            'n.toml:5: groups.g.programm: unknown key; did you mean "program"?',
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", GOLDEN)
+def test_the_report_of(case: str) -> None:
+    text, expected = GOLDEN[case]
+    assert problems(text) == expected
+
+
+def test_the_error_itself_reads_as_the_report() -> None:
+    with pytest.raises(ConfigError, match=r"^n\.toml:2: .*\nn\.toml:3: ") as caught:
+        parse("[daemon]\na = 1\nb = 2\n", "n.toml")
+    assert str(caught.value).splitlines() == caught.value.problems
+
+
+def test_nothing_is_a_whole_configuration() -> None:
+    assert parse("") == Config()
+
+
+def test_values_arrive_where_they_belong() -> None:
+    config = parse(
+        '[daemon]\nact = true\ninterval = 2\n[groups.db]\nunit = "postgres*"\nlatency = "latency"\n'
+        '[pools.w]\nkind = "command"\ncommand = ["run", "it"]\nqueue.files = "/q/*"\n'
+    )
+    assert config.daemon.act
+    assert config.daemon.interval == 2.0
+    assert config.groups["db"].latency is Latency.LATENCY
+    assert config.pools["w"].command == ["run", "it"]
+    assert config.pools["w"].queue is not None
+    assert config.pools["w"].queue.files == "/q/*"
+
+
+def test_a_configuration_survives_the_decision_log() -> None:
+    config = parse('[pools.w]\nkind = "command"\ncommand = ["x"]\nqueue.command = ["count"]\n[groups.g]\nuid = 7\n')
+    assert from_builtins(json.loads(json.dumps(to_builtins(config)))) == config
+
+
+# --- whatever is written ------------------------------------------------------------------------------------------------------
+
+KEYS = ["daemon", "interval", "act", "groups", "pools", "x", "kind", "queue", "files", "program", "uid", "latency", "quantile", ""]
+scalars = st.one_of(
+    st.booleans(),
+    st.integers(min_value=-(10**400), max_value=10**400),
+    st.floats(),
+    st.text(max_size=5),
+    st.sampled_from(["command", "gunicorn", "latency", "batch"]),
+    st.dates(),
+    st.times(),
+)
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=4), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def toml(value: object) -> str:
+    """TOML of a value, all tables inline."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return json.dumps(value).replace("\x7f", "\\u007f")
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{toml(key)} = {toml(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(toml, value)) + "]"
+    if isinstance(value, float):
+        return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf") if math.isinf(value) else repr(value)
+    return str(value)
+
+
+def parses_or_explains(text: str) -> None:
+    causes: list[str] = []
+    try:
+        config = parse(text, "n.toml")
+    except ConfigError as error:
+        causes, config = error.problems, Config()
+        assert causes
+    assert all(cause.startswith("n.toml") for cause in causes)
+    assert from_builtins(to_builtins(config)) == config
+    json.dumps(to_builtins(config), allow_nan=False)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.dictionaries(st.sampled_from(KEYS), values, max_size=4))
+def test_any_document_parses_or_is_explained(document: dict[str, object]) -> None:
+    parses_or_explains("\n".join(f"{toml(key)} = {toml(value)}" for key, value in document.items()))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(alphabet="abx=[]{}.\"'\n\\#,019-+eETZ_ \t:", max_size=60))
+@example("x = " + "[" * 100_000)
+@example("x = " + "9" * 5_000)
+@example("a." * 1_000 + "c = 1")
+def test_any_text_parses_or_is_explained(text: str) -> None:
+    parses_or_explains(text)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    section=st.sampled_from(["daemon", "store", "pool_size", "priority", "placement", "quarantine", "guard"]),
+    key=st.sampled_from(sorted({key for section in to_builtins(Config()).values() for key in section})),
+    value=scalars,
+)
+def test_no_value_of_any_key_gets_past_its_limits(section: str, key: str, value: object) -> None:
+    parses_or_explains(f"[{section}]\n{key} = {toml(value)}\n")
+
+
+def test_a_key_that_only_some_kinds_of_pools_have_says_which() -> None:
+    told = dict[str, str]()
+    for key, hint in get_type_hints(PoolConfig, include_extras=True).items():
+        descriptions = [meta.description for meta in hint.__metadata__ if isinstance(meta, msgspec.Meta) and meta.description]
+        told[key] = descriptions[-1]
+    for key, text in told.items():
+        before = text.partition(": ")[0] if ": " in text else ""
+        named = {kind for kind in ("gunicorn", "uwsgi", "celery", "executor", "command") if kind in before.split(", ")}
+        assert named <= set(KINDS_OF.get(key, ()))
+        assert all(kind in text for kind in KINDS_OF.get(key, ()))
