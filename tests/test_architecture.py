@@ -5,11 +5,11 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from graphlib import CycleError, TopologicalSorter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from structure import EDGES, FLOORS, against, cycle, diagram, modules, reached, room_of
 
 ROOT = Path(__file__).parents[1]
 LAYERS = {"models": set[str](), "scheduler": {"models"}, "training": {"models", "scheduler"}}
@@ -30,16 +30,6 @@ IMPURE = {
     "datetime",
     "signal",
 }
-FLOORS = (
-    *("models", "", "config", "read", "observe", "decide", "store", "act", "executor", "pools", "explain", "service", "drivers"),
-    "edges",
-)
-"""Rooms of `scheduler/`, each of which may import those before it and none after. "": the nouns, modules of the top level that every
-room may name; `DRIVERS` run the flow, `EDGES` start it."""
-
-DRIVERS = frozenset({"daemon", "replay"})
-EDGES = frozenset({"cli", "__main__", "simulation", "demo", "testing"})
-
 PURE_ROOMS = ("observe", "decide")
 """What is imported by a module of these, however far away, is pure too."""
 
@@ -94,50 +84,8 @@ def test_imports_point_down_only() -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def modules() -> dict[str, Path]:
-    """Our modules by dotted name below the root."""
-    found = {}
-    for path in sources():
-        parts = path.relative_to(ROOT).with_suffix("").parts
-        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
-
-
-def reached(name: str, known: Mapping[str, Path]) -> set[str]:
-    """Modules of ours that this one imports."""
-    path = known[name]
-    package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            base = [*package[: len(package) - node.level + 1], *(node.module.split(".") if node.module else ())]
-            for alias in node.names:
-                target = ".".join([*base, alias.name])
-                found.add(target if target in known else ".".join(base))
-    return found & known.keys()
-
-
-def room_of(name: str) -> str:
-    """Where a module is: see `FLOORS`."""
-    layer, *rest = name.split(".")
-    if layer != "scheduler" or not rest:
-        return layer
-    if rest[0] in DRIVERS:
-        return "drivers"
-    if rest[0] in EDGES:
-        return "edges"
-    return rest[0] if rest[0] in FLOORS else ""
-
-
 def test_rooms_import_only_those_before_them() -> None:
-    known, rank = modules(), {room: floor for floor, room in enumerate(FLOORS)}
-    wrong = []
-    for name in sorted(known):
-        room = room_of(name)
-        for target in sorted(reached(name, known)) if room in rank else ():
-            other = room_of(target)
-            if other != room and (other not in rank or rank[other] > rank[room]):
-                wrong.append(f"{name} ({room or 'nouns'}) imports {target} ({other or 'nouns'})")
+    wrong = [f"{name} ({room_of(name)}) imports {target} ({room_of(target)})" for name, target in against(modules(ROOT))]
     assert not wrong, "\n".join(wrong)
 
 
@@ -147,17 +95,17 @@ def test_every_folder_of_the_scheduler_is_a_room() -> None:
 
 
 def test_no_module_imports_itself_by_way_of_others() -> None:
-    known = modules()
-    graph = {name: {target for target in reached(name, known) if not name.startswith(f"{target}.")} for name in known}
-    try:
-        tuple(TopologicalSorter(graph).static_order())
-    except CycleError as error:
-        raise AssertionError(" -> ".join(error.args[1])) from None
+    assert cycle(modules(ROOT)) == []
+
+
+def test_the_picture_of_the_rooms_is_true() -> None:
+    page = (ROOT / "docs/architecture.md").read_text()
+    assert f"```\n{diagram(modules(ROOT))}\n```" in page, "python benchmarks/structure.py --diagram"
 
 
 @pytest.mark.parametrize("room", PURE_ROOMS)
 def test_what_a_pure_room_reaches_is_pure(room: str) -> None:
-    known = modules()
+    known = modules(ROOT)
     left, seen = [name for name in known if name.startswith(f"scheduler.{room}.")], set[str]()
     while left:
         name = left.pop()
