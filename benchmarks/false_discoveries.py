@@ -2,9 +2,10 @@
 
     python benchmarks/false_discoveries.py [--json FILE]
 
-100 workers, p-values of blocks of a minute as `models/anomaly/model.py` promises them: uniform for the healthy. Three fleets: nothing
-happens; each hour a deploy makes all workers odd together for a minute, by a factor of 100 in one kind, and nobody is at fault; and
-faults come by the day, each for five minutes, with p-values from 1e-4 to 1e-12. `docs/decisions/0009` says what follows from it.
+100 workers, p-values of blocks of a minute as `models/anomaly/model.py` promises them: uniform for the healthy. Three fleets:
+nothing happens; each hour a deploy makes all workers odd together for a minute, by a factor of 100 in one kind, and nobody is at
+fault; and faults come by the day, each for five minutes, with p-values from 1e-4 to 1e-12. `docs/decisions/0009` says what follows
+from it.
 
 - line: alarms at p <= false alarms / (blocks x workers x kinds), as the quarantine policy does
 - BH: Benjamini and Hochberg (1995) over the workers and kinds of a block, at the level that gives a healthy fleet the same rate

@@ -1,7 +1,7 @@
 """The exact optimum of a placement problem by mixed integer programming (HiGHS in scipy), and random problems to compare on.
 
-For `benchmarks/placement.py` and the tests. The programme is written from the formula in `scheduler/decide/policies/assignment.py`, with a
-variable for each group in each place, and one for each number of cores kept in each domain.
+For `benchmarks/placement.py` and the tests. The programme is written from the formula in `scheduler/decide/policies/assignment.py`,
+with a variable for each group in each place, and one for each number of cores kept in each domain.
 """
 
 from __future__ import annotations

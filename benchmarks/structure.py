@@ -3,9 +3,9 @@
     python benchmarks/structure.py [--root DIR] [--json FILE]
     python benchmarks/structure.py --diagram
 
-A room is a folder of `scheduler/`, or `models` and `training`; the modules at the top of `scheduler/` are its nouns, its drivers (the
-loop and the replay) or its edges (the command line and what only tests and trials need). Data flows through the rooms in the order
-of `FLOORS`: a room may import those before it. `--root` measures another checkout, in which every folder counts as a room.
+A room is a folder of `scheduler/`, or `models` and `training`; the modules at the top of `scheduler/` are its nouns, its drivers
+(the loop and the replay) or its edges (the command line and what only tests and trials need). Data flows through the rooms in the
+order of `FLOORS`: a room may import those before it. `--root` measures another checkout, in which every folder counts as a room.
 `--diagram` prints the picture of docs/architecture.md; `tests/test_architecture.py` holds both to each other.
 """
 

@@ -2,7 +2,8 @@
 and their coding.
 
 The ledger and the actuator call a fence by its key, which says all that is to be made and taken away again, hierarchy by hierarchy.
-Must not know how cgroups are written (`act/knobs/fence.py`) nor whom to fence (`decide/policies/quarantine.py`, `decide/policies/priority.py`).
+Must not know how cgroups are written (`act/knobs/fence.py`) nor whom to fence (`decide/policies/quarantine.py`,
+`decide/policies/priority.py`).
 """
 
 from __future__ import annotations

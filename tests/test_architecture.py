@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from structure import EDGES, FLOORS, against, cycle, diagram, modules, reached, room_of
 
 ROOT = Path(__file__).parents[1]
+structure: Any = importlib.import_module("structure")  # of benchmarks/
 LAYERS = {"models": set[str](), "scheduler": {"models"}, "training": {"models", "scheduler"}}
 HEAVY = {"sklearn", "scipy", "pandas", "pyarrow", "joblib", "matplotlib"}
 DRAWS = {("scheduler/simulation/plot.py", "matplotlib.figure")}  # where asked to, never in the daemon
@@ -85,33 +87,36 @@ def test_imports_point_down_only() -> None:
 
 
 def test_rooms_import_only_those_before_them() -> None:
-    wrong = [f"{name} ({room_of(name)}) imports {target} ({room_of(target)})" for name, target in against(modules(ROOT))]
+    wrong = [
+        f"{name} ({structure.room_of(name)}) imports {target} ({structure.room_of(target)})"
+        for name, target in structure.against(structure.modules(ROOT))
+    ]
     assert not wrong, "\n".join(wrong)
 
 
 def test_every_folder_of_the_scheduler_is_a_room() -> None:
     folders = {path.name for path in (ROOT / "scheduler").iterdir() if path.is_dir() and path.name != "__pycache__"}
-    assert folders <= {*FLOORS, *EDGES}
+    assert folders <= {*structure.FLOORS, *structure.EDGES}
 
 
 def test_no_module_imports_itself_by_way_of_others() -> None:
-    assert cycle(modules(ROOT)) == []
+    assert structure.cycle(structure.modules(ROOT)) == []
 
 
 def test_the_picture_of_the_rooms_is_true() -> None:
     page = (ROOT / "docs/architecture.md").read_text()
-    assert f"```\n{diagram(modules(ROOT))}\n```" in page, "python benchmarks/structure.py --diagram"
+    assert f"```\n{structure.diagram(structure.modules(ROOT))}\n```" in page, "python benchmarks/structure.py --diagram"
 
 
 @pytest.mark.parametrize("room", PURE_ROOMS)
 def test_what_a_pure_room_reaches_is_pure(room: str) -> None:
-    known = modules(ROOT)
+    known = structure.modules(ROOT)
     left, seen = [name for name in known if name.startswith(f"scheduler.{room}.")], set[str]()
     while left:
         name = left.pop()
         if name not in seen:
             seen.add(name)
-            left += reached(name, known)
+            left += structure.reached(name, known)
     wrong = [
         f"{name}:{line}: {module}"
         for name in sorted(seen)

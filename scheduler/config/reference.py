@@ -1,4 +1,4 @@
-"""Writes `configs/default.toml` and `docs/configuration.md` from `config/sections.py`: `python -m nicety.scheduler.config.reference`.
+"""Writes `configs/default.toml` and `docs/configuration.md` from `sections.py`: `python -m nicety.scheduler.config.reference`.
 
 A test holds both files to what this makes, so no key goes undocumented. Knows the layout of the checkout, not what a key means.
 """
@@ -102,8 +102,8 @@ def markdown() -> str:
     lines = [
         "# Configuration",
         "",
-        "Generated from `scheduler/config/sections.py` by `python -m nicety.scheduler.config.reference`; [default.toml](../configs/default.toml)",
-        "has the same keys ready to copy, [examples](../configs/examples) whole files.",
+        "Generated from `scheduler/config/sections.py` by `python -m nicety.scheduler.config.reference`.",
+        "[default.toml](../configs/default.toml) has the same keys ready to copy, [examples](../configs/examples) whole files.",
         "",
         "nicety reads the file named by `--config` or `$NICETY_CONFIG`, else `$XDG_CONFIG_HOME/nicety/nicety.toml` (users),",
         "`/etc/nicety/nicety.toml`, else it runs on the defaults. Unknown keys, wrong types and numbers that are not finite are",

@@ -1,7 +1,7 @@
 """The configuration: every key with its default, unit and a sentence. Pure: text in, `Config` out, all errors in one report.
 
-`configs/default.toml` and `docs/configuration.md` are generated from these classes (`python -m nicety.scheduler.config.reference`), and
-a test holds them to it.
+`configs/default.toml` and `docs/configuration.md` are generated from these classes (`python -m nicety.scheduler.config.reference`),
+and a test holds them to it.
 """
 
 from __future__ import annotations

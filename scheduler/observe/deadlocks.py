@@ -1,6 +1,7 @@
 """Deadlocks among the workers of pools: who stands still is looked at, and what lasts is told. Pure but for the port that it asks.
 
-A healthy machine costs nothing: only workers that have not run for `SETTLED_NS` are looked at. `models/anomaly/waitgraph.py` decides.
+A healthy machine costs nothing: only workers that have not run for `SETTLED_NS` are looked at. `models/anomaly/waitgraph.py`
+decides.
 """
 
 from __future__ import annotations

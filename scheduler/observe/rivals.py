@@ -1,10 +1,10 @@
 """Programs that tune processes too: what each one changes, and what nicety therefore leaves to it while it runs. Pure.
 
-Knows names only: `observe/observer.py` finds them among the identities of a snapshot, `service/doctor.py` in /proc. What each one really touches
-was read in its source or manual, named beside it. No rivals are: a service manager (CPUWeight= is its user's word about one unit,
-and counts as anybody's), rtkit-daemon (it gives a thread what that thread asks for), one-shot renicers (renice, schedtool, cron's
-reniced: a value that is not the expected one is left alone), power-profiles-daemon and tlp (no process), and sched_ext schedulers,
-which `read/facts.py` finds under any name where the kernel tells of them.
+Knows names only: `observe/observer.py` finds them among the identities of a snapshot, `service/doctor.py` in /proc. What each one
+really touches was read in its source or manual, named beside it. No rivals are: a service manager (CPUWeight= is its user's word
+about one unit, and counts as anybody's), rtkit-daemon (it gives a thread what that thread asks for), one-shot renicers (renice,
+schedtool, cron's reniced: a value that is not the expected one is left alone), power-profiles-daemon and tlp (no process), and
+sched_ext schedulers, which `read/facts.py` finds under any name where the kernel tells of them.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """What blocked workers wait for, and who could end it: locks on files, futexes in shared memory, pipes, sockets, children.
 
 Reads /proc and sock_diag only, from the workers on to whoever they wait for. Must not know what a deadlock is beyond
-`models/anomaly/waitgraph.py`, nor what is done about it. In doubt a thread is left out, and whoever waits for it gets on: one that runs,
-sleeps, waits with a time limit, for a client, a timer, a terminal, a remote machine, a signal or the disk, that is stopped, or in a
-call that is not known here. `syscall`, `fd`, `maps` and `mem` of a process take ptrace rights.
+`models/anomaly/waitgraph.py`, nor what is done about it. In doubt a thread is left out, and whoever waits for it gets on: one that
+runs, sleeps, waits with a time limit, for a client, a timer, a terminal, a remote machine, a signal or the disk, that is stopped,
+or in a call that is not known here. `syscall`, `fd`, `maps` and `mem` of a process take ptrace rights.
 """
 
 # ruff: noqa: PTH115, PTH116, PTH208 -- Path objects cost more than the system calls

@@ -1,7 +1,7 @@
 """nicety itself as a rule: what the daemon sees goes through the real `Observer` and the real `Engine`, tick by tick.
 
-It must hold no policy: whatever is decided here is decided by `scheduler/decide/policies/pool_size.py`. The pool stands alone on a machine
-that is large enough for all of its workers, so only the load and the configured limits count.
+It must hold no policy: whatever is decided here is decided by `scheduler/decide/policies/pool_size.py`. The pool stands alone on a
+machine that is large enough for all of its workers, so only the load and the configured limits count.
 """
 
 from __future__ import annotations

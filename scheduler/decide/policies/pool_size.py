@@ -1,9 +1,9 @@
 """Sizes pools: what the load's rhythm foretells, else a reactive rule with a forecast as its floor, within limits and headroom.
 Pure: knows no adapter and no model.
 
-- Rhythm, where the load has one that is trusted (`models/forecast/rhythm.py`): enough for what earlier periods did from now until 1.2 worker
-  start times ahead, and for what is busy and queued now. Of what the reactive rule holds after a fall nothing is kept if the fall
-  was foretold and came. As soon as something else comes, the rhythm is not trusted and the other two speak.
+- Rhythm, where the load has one that is trusted (`models/forecast/rhythm.py`): enough for what earlier periods did from now until
+  1.2 worker start times ahead, and for what is busy and queued now. Of what the reactive rule holds after a fall nothing is kept if
+  the fall was foretold and came. As soon as something else comes, the rhythm is not trusted and the other two speak.
 - Reactive rule: Knative's autoscaler, see `reaction.py`. KPA holds the most of a panic for 60 s and starts in one; here
   `down_after` does that job. Where the load fell to less than half for good, its mean begins anew there: else a spike that is over
   would be paid for a minute longer.
