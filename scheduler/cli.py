@@ -38,12 +38,12 @@ INTERRUPTED = 130  # as a shell reports a program that SIGINT ended
 USER_ERRORS = frozenset(
     {
         "models.artifact.ArtifactError",
-        "scheduler.config.ConfigError",
-        "scheduler.control_socket.ControlError",
+        "scheduler.config.sections.ConfigError",
+        "scheduler.service.control_socket.ControlError",
         "scheduler.demo.workload.DemoError",
-        "scheduler.explain.ExplainError",
-        "scheduler.linux.host.MachineError",
-        "scheduler.paths.PathError",
+        "scheduler.explain.decision_page.ExplainError",
+        "scheduler.read.host.MachineError",
+        "scheduler.config.paths.PathError",
         "scheduler.scope.ScopeError",
         "scheduler.simulation.arrivals.LoadError",
         "scheduler.store.files.StoreError",

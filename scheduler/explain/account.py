@@ -1,4 +1,4 @@
-"""What the log has about one process: where it belongs, what was changed of it and for whom. `explain/process_page.py` has the words.
+"""What the log has about one process: where it belongs, what was changed of it, for whom. `explain/process_page.py` has the words.
 
 A change of a session or of a cgroup is a change of every process in it, whoever was named when it was decided. Whether a change is
 in force is told by the log alone: by what came of it, by later decisions about the same knob, and by whose daemon it was.
