@@ -22,7 +22,7 @@ STARTS = {
 }
 
 STARTERS = {
-    "scheduler/cli.py",
+    "scheduler/cli/running.py",
     "scheduler/service/retraining.py",
     "scheduler/demo/run.py",
     "scheduler/demo/workload.py",

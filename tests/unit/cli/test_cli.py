@@ -16,6 +16,7 @@ import pytest
 
 from nicety.models.records import ProcId
 from nicety.scheduler import cli
+from nicety.scheduler.cli import shared
 from nicety.scheduler.config import paths
 from nicety.scheduler.config.paths import PathError
 from nicety.scheduler.config.sections import Config, ConfigError, to_builtins
@@ -95,7 +96,7 @@ def test_wrong_usage_is_exit_2_with_a_hint_on_stderr(nicety: Invoke, arguments: 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200), ("1d", 86400), (" 5 s ", 5)])
 def test_lengths_of_time(text: str, seconds: float) -> None:
-    assert cli._seconds(text) == seconds
+    assert shared.duration(text) == seconds
 
 
 # --- what a user can get wrong ------------------------------------------------------------------------------------------------
@@ -177,7 +178,7 @@ def test_a_fault_of_ours_leaves_its_traceback_in_a_file(
         cli.app(args=["why", "s-3.0"], prog_name="nicety")
 
 
-@pytest.mark.parametrize("name", sorted(cli.USER_ERRORS))
+@pytest.mark.parametrize("name", sorted(shared.USER_ERRORS))
 def test_every_error_that_is_named_as_the_users_exists(name: str) -> None:
     module, _, kind = name.rpartition(".")
     assert issubclass(getattr(importlib.import_module(f"nicety.{module}"), kind), Exception)

@@ -27,7 +27,7 @@ from nicety.models.artifact import (
     saved,
     shipped,
 )
-from nicety.scheduler import cli
+from nicety.scheduler.cli.models import ModelKind
 from nicety.scheduler.explain import model_page
 from nicety.scheduler.service.clock import SystemClock
 from nicety.scheduler.service.control_socket import ControlError, ControlSocket
@@ -172,7 +172,7 @@ def test_all_that_was_saved_is_found_and_what_cannot_be_used_has_its_reason(mode
 
 
 def test_the_kinds_that_can_be_chosen_are_those_that_there_are() -> None:
-    assert set(cli.ModelKind) == set(FEATURES)
+    assert set(ModelKind) == set(FEATURES)
 
 
 def test_the_list_says_what_is_live_what_was_and_what_there_is(nicety: Invoke, models: Path) -> None:

@@ -1,0 +1,352 @@
+"""Commands about the daemon and the machine: doctor, record, train, run, status, undo, act, observe, pause, resume, reload."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .shared import (
+    FAILURE,
+    FINDINGS,
+    ConfigOption,
+    JsonOption,
+    Named,
+    StateOption,
+    columns,
+    command,
+    duration,
+    ended_by_signals,
+    escaped,
+    load_files,
+    load_numpy,
+    print_json,
+    say,
+    system_clock,
+)
+
+if TYPE_CHECKING:
+    from ..config.paths import Loaded, Paths
+    from ..config.sections import Config
+    from ..decision import Outcome
+    from ..ports import Clock, PoolAdapter
+
+
+@command("doctor", "nicety doctor")
+def doctor(context: typer.Context, as_json: JsonOption = False, config: ConfigOption = None, state_dir: StateOption = None) -> None:
+    """Say what works here, what does not, and the fix. Exit 3 if something is missing."""
+    from ..explain.decision_page import table
+    from ..service import doctor as examination
+
+    named: Named = context.obj
+    findings = examination.examine(config or named.config, state_dir or named.state_dir, os.environ, os.geteuid())
+    if as_json:
+        print_json([examination.as_record(finding) for finding in findings])
+    else:
+        rows = [(finding.name, "ok" if finding.ok else "not ok", finding.what) for finding in findings]
+        print(table(("what", "state", "detail"), rows, columns(), fold=True))
+        fixes = list(dict.fromkeys((finding.name, finding.fix) for finding in findings if finding.fix))
+        if fixes:
+            print("\n" + table(("not ok", "what to do"), fixes, columns(), fold=True))
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(FINDINGS)
+
+
+@command("record", "nicety record --duration 10m")
+def record(
+    context: typer.Context,
+    interval: Annotated[
+        float | None, typer.Option(parser=duration, metavar="TIME", help="Time between samples, instead of daemon.interval.")
+    ] = None,
+    duration: Annotated[float | None, typer.Option(parser=duration, metavar="TIME", help="Stop after this time, e.g. 10m.")] = None,
+    config: ConfigOption = None,
+    state_dir: StateOption = None,
+) -> None:
+    """Record traces of all processes, for training. Changes nothing; Ctrl-C ends it."""
+    from ..service import recording
+
+    loaded, paths = load_files(context, config, state_dir)
+    every = loaded.config.daemon.interval if interval is None else interval
+    unstarted = [name for name, pool in loaded.config.pools.items() if pool.kind == "command"]
+    if unstarted:
+        say(f"not started by record, so not recorded as pools: {', '.join(unstarted)} (`nicety run` starts command pools)")
+    say(f"recording every {every:g} s into {paths.traces}" + (f" for {duration:g} s" if duration else "; Ctrl-C ends it"))
+    live = sys.stderr.isatty()
+
+    def progress(state: recording.Progress) -> None:
+        if live:
+            print(f"\r{state.line()}\x1b[K", end="", file=sys.stderr, flush=True)
+
+    try:
+        with ended_by_signals():
+            state = recording.record(loaded.config, paths, system_clock(), every, duration, progress)
+    except recording.Interrupted as ended:
+        state = ended.progress
+    say(("\r\x1b[K" if live else "") + f"recorded {state.line()}")
+    if state.trouble:
+        say(f"nicety: not all was recorded: {state.trouble}")
+        raise typer.Exit(FAILURE)
+
+
+@command(
+    "train",
+    "nicety train --since 7d",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    add_help_option=False,
+)
+def train(context: typer.Context) -> None:
+    """Train models from the traces, and promote the better ones."""
+    from ..interpreter import PYTHON
+
+    named: Named = context.obj
+    arguments = [] if named.config is None else ["--config", named.config]
+    arguments += [] if named.state_dir is None else ["--state-dir", named.state_dir]
+    arguments += context.args
+    # A process of its own: training loads scikit-learn, which nothing else may. One OpenMP thread: with more, a fit on a busy
+    # machine took 4-36 s instead of 0.4-2.5.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    sys.stdout.flush()
+    command = [*PYTHON, "-m", "nicety.training", "train", *arguments]
+    os.execve(command[0], command, environment)  # noqa: S606 - no shell is the point
+
+
+Things = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="THING", help='Policies, pools or groups, e.g. pool_size, web, "program make"; none: all.'),
+]
+
+
+ForOption = Annotated[
+    float | None, typer.Option("--for", parser=duration, metavar="TIME", help="Observe again after this time, e.g. 1h.")
+]
+
+
+@command("run", "nicety run --act web --for 1h")
+def run(
+    context: typer.Context,
+    things: Things = None,
+    act: Annotated[
+        bool | None, typer.Option("--act/--observe", help="Carry decisions out, or only log them.", show_default=False)
+    ] = None,
+    act_seconds: ForOption = None,
+    duration: Annotated[float | None, typer.Option(parser=duration, metavar="TIME", help="Stop after this time, e.g. 1h.")] = None,
+    config: ConfigOption = None,
+    state_dir: StateOption = None,
+) -> None:
+    """Run the daemon. Observes unless told to act.
+
+    It records, predicts and decides; it changes something only with --act or daemon.act = true. With THINGs it acts on these alone
+    and observes the rest; `nicety act` and `nicety observe` change that while it runs. SIGHUP reads the configuration again,
+    SIGTERM and Ctrl-C end it and put everything back.
+    """
+    if not act and (things or act_seconds is not None):
+        raise typer.BadParameter("THINGs and --for say what to act on: give --act as well")
+    load_numpy()
+    from .. import daemon
+
+    loaded, paths = load_files(context, config, state_dir)
+    if sys.stderr.isatty():  # else only the daemon's log goes there, a record a line; its first one tells the mode
+        say(_intention(loaded.config.daemon.act if act is None else act, loaded.config.daemon.undo_on_exit))
+    raise typer.Exit(daemon.run(loaded, paths, act=act, duration=duration, things=things or (), act_seconds=act_seconds))
+
+
+def _intention(acting: bool, undo: bool) -> str:
+    if not acting:
+        return "observing: writes nothing; --act to act"
+    return (
+        "acting: what is changed is put back at the end" if undo else "acting: what is changed stays so; `nicety undo` puts it back"
+    )
+
+
+@command("status", "nicety status --json")
+def status(context: typer.Context, as_json: JsonOption = False, config: ConfigOption = None, state_dir: StateOption = None) -> None:
+    """Say what the daemon is doing.
+
+    Without a daemon: exit 1, and what a dead one left changed.
+    """
+    from ..explain.status_page import WIDTH, changes_in_words, status_page
+    from ..service.control_socket import NoDaemonError, ask
+
+    _, paths = load_files(context, config, state_dir)
+    try:
+        answer = ask(paths.socket, "status", full=as_json)
+    except NoDaemonError as error:
+        from ..explain.in_force import each, sum_up
+        from ..service.doctor import outstanding
+
+        left = outstanding(paths)
+        if as_json:
+            print_json({"running": False, "changes": sum_up(left, {}), "changes_in_force": each(left)})
+        else:
+            say(f"nicety: {error}")
+            if left:
+                print("\n".join(escaped(line) for line in changes_in_words(sum_up(left, {}), columns() or WIDTH)))
+                say("these changes of a dead daemon are still in force; put them back: nicety undo")
+        raise typer.Exit(FAILURE) from None
+    if as_json:
+        print_json({"running": True, **answer})
+    else:
+        print(status_page(answer, columns()))
+
+
+@command("undo", "nicety undo")
+def undo(context: typer.Context, as_json: JsonOption = False, config: ConfigOption = None, state_dir: StateOption = None) -> None:
+    """Put every changed value back.
+
+    A running daemon does it itself and pauses. Exit 3 if something was left because somebody else has changed it since,
+    or not all of it could be put back; 1 if it could not be looked at or written.
+    """
+    import msgspec
+
+    from ..decision import Outcome
+    from ..service.control_socket import NoDaemonError, ask
+
+    loaded, paths = _load_for_undo(context, config, state_dir)
+    try:
+        answer = ask(paths.socket, "undo", timeout_seconds=60.0)
+        outcomes = msgspec.convert(answer["outcomes"], tuple[Outcome, ...])
+        paused = True
+    except NoDaemonError:
+        from ..act.actuate import undo_from_ledger
+
+        clock = system_clock()
+        outcomes = undo_from_ledger(paths.root, clock, pools=lambda names: _foreign_pools(loaded.config, clock, paths, names))
+        paused = False
+    if paused:
+        say("the daemon is paused now; `nicety resume` lets it go on")
+    _print_undone(outcomes, as_json)
+
+
+def _print_undone(outcomes: Sequence[Outcome], as_json: bool) -> None:
+    """What was put back, and the exit code that says whether all was."""
+    import msgspec
+
+    from ..decision import Status
+    from ..explain.decision_page import outcome_table
+
+    if as_json:
+        print_json(msgspec.to_builtins(outcomes))
+    elif outcomes:
+        print(outcome_table(outcomes, columns()))
+    else:
+        say("nothing is changed, so there is nothing to undo")
+    bad = {outcome.status for outcome in outcomes}
+    if bad & {Status.FAILED, Status.REFUSED, Status.BLOCKED, Status.LATER}:
+        raise typer.Exit(FAILURE)
+    if bad & {Status.FOREIGN, Status.PARTIAL}:
+        raise typer.Exit(FINDINGS)
+
+
+def _load_for_undo(context: typer.Context, config: str | None, state_dir: str | None) -> tuple[Loaded, Paths]:
+    """As `load_files`; but where the state directory is named, a broken configuration must not keep anybody from undoing."""
+    from ..config.paths import Loaded, PathError, state_paths
+    from ..config.sections import Config, ConfigError
+
+    try:
+        return load_files(context, config, state_dir)
+    except (ConfigError, PathError) as error:
+        named = state_dir or context.obj.state_dir or os.environ.get("NICETY_STATE_DIR")
+        if not named:
+            say("nicety: the state directory may be named in it; `nicety undo --state-dir DIR` undoes without the configuration")
+            raise
+        say(f"nicety: {error}\nnicety: undoing without the configuration: pool sizes are not put back")
+        return Loaded(Config(), None), state_paths(Config(), named, os.environ, os.geteuid())
+
+
+def _foreign_pools(config: Config, clock: Clock, paths: Paths, names: tuple[str, ...]) -> dict[str, PoolAdapter]:
+    """Adapters of pools that outlive the daemon. Workers of command pools end with their daemon: there is no size to put back."""
+    import msgspec
+
+    from ..pools.build import build
+
+    pools = {name: pool for name, pool in config.pools.items() if name in names and pool.kind != "command"}
+    return build(msgspec.structs.replace(config, pools=pools), clock, state_dir=paths.root)
+
+
+@command("act", "nicety act web --for 1h")
+def act(
+    context: typer.Context,
+    things: Things = None,
+    act_seconds: ForOption = None,
+    config: ConfigOption = None,
+    state_dir: StateOption = None,
+) -> None:
+    """Let the running daemon act on more: policies, pools or groups.
+
+    What it acts on already stays so. After the time it observes these again, and puts back what it changed for them.
+    """
+    from ..service.control_socket import ask
+
+    _, paths = load_files(context, config, state_dir)
+    answer = ask(paths.socket, "act", timeout_seconds=60.0, things=things or [], seconds=act_seconds)
+    say(escaped(str(answer["scope"])))
+
+
+@command("observe", "nicety observe web")
+def observe(
+    context: typer.Context,
+    things: Things = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+    state_dir: StateOption = None,
+) -> None:
+    """Let the running daemon only observe policies, pools or groups.
+
+    What it changed for them is put back at once. Exit 3 if something was left because somebody else has changed it since.
+    """
+    import msgspec
+
+    from ..decision import Outcome
+    from ..service.control_socket import ask
+
+    _, paths = load_files(context, config, state_dir)
+    answer = ask(paths.socket, "observe", timeout_seconds=60.0, things=things or [])
+    if not as_json:
+        say(escaped(str(answer["scope"])))
+    _print_undone(msgspec.convert(answer["outcomes"], tuple[Outcome, ...]), as_json)
+
+
+@command("pause", "nicety pause --for 10m")
+def pause(
+    context: typer.Context,
+    duration: Annotated[
+        float | None, typer.Option("--for", parser=duration, metavar="TIME", help="Resume by itself after this time.")
+    ] = None,
+    config: ConfigOption = None,
+    state_dir: StateOption = None,
+) -> None:
+    """Let the daemon decide nothing new for a while.
+
+    What it has changed stays so; `nicety undo` puts it back.
+    """
+    from ..service.control_socket import ask
+
+    _, paths = load_files(context, config, state_dir)
+    ask(paths.socket, "pause", seconds=duration)
+    say("paused" + (f" for {duration:g} s" if duration else "; `nicety resume` ends it"))
+
+
+@command("resume", "nicety resume")
+def resume(context: typer.Context, config: ConfigOption = None, state_dir: StateOption = None) -> None:
+    """End a pause."""
+    from ..service.control_socket import ask
+
+    _, paths = load_files(context, config, state_dir)
+    ask(paths.socket, "resume")
+    say("resumed")
+
+
+@command("reload", "nicety reload")
+def reload(context: typer.Context, config: ConfigOption = None, state_dir: StateOption = None) -> None:
+    """Let the daemon read its configuration and models again.
+
+    A configuration with errors changes nothing: the old one stays in force, and the errors are shown.
+    """
+    from ..service.control_socket import ask
+
+    _, paths = load_files(context, config, state_dir)
+    ask(paths.socket, "reload", timeout_seconds=30.0)
+    say("reloaded")

@@ -1,0 +1,283 @@
+"""Commands that try and share: simulate, export, demo."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .shared import (
+    FINDINGS,
+    ConfigOption,
+    StateOption,
+    columns,
+    command,
+    duration,
+    duration_or_none,
+    escaped,
+    load_files,
+    load_numpy,
+    print_json,
+    say,
+)
+
+if TYPE_CHECKING:
+    pass
+
+
+class LoadShape(StrEnum):
+    """What `simulate --load` takes: the shapes of `simulation.arrivals`."""
+
+    STEPS = "steps"
+    SPIKES = "spikes"
+    DIURNAL = "diurnal"
+    NOISE = "noise"
+    CHANGE = "change"
+
+
+@command("simulate", "nicety simulate --pool web")
+def simulate(
+    context: typer.Context,
+    trace: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="TRACE",
+            help="Arrivals: CSV or Parquet with t_submit, or with count. Or what nicety recorded: a state directory, a trace file.",
+            show_default=False,
+        ),
+    ] = None,
+    pool: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Pool of the recording; without TRACE: of our own.", show_default=False),
+    ] = None,
+    load: Annotated[LoadShape | None, typer.Option(help="Made up load, instead of a file; steps if neither.")] = None,
+    start: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="From a worker's start to its first request.", show_default="4, or as recorded"),
+    ] = None,
+    rules: Annotated[
+        list[str] | None,
+        typer.Option("--rule", metavar="NAME", help='Rule to run, more than once if wished; "all": every one.', show_default=False),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="Runs with other chance; figures are their means.")] = 3,
+    minimum: Annotated[
+        int | None, typer.Option(min=1, max=10_000, help="Never fewer workers.", show_default="2, or the recorded pool's")
+    ] = None,
+    maximum: Annotated[
+        int | None, typer.Option(min=1, max=10_000, help="Never more workers.", show_default="32, or the recorded pool's")
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(parser=duration, metavar="TIME", help="Time to simulate, e.g. 4h.", show_default="1h")
+    ] = None,
+    warmup: Annotated[
+        float | None,
+        typer.Option(
+            parser=duration_or_none,
+            metavar="TIME",
+            help="Time at the beginning that does not count; 3h, to see what was learned.",
+            show_default="120, or a quarter of a short recording",
+        ),
+    ] = None,
+    service: Annotated[float, typer.Option(metavar="SECONDS", help="Mean time that a request takes.")] = 0.2,
+    json_path: Annotated[
+        str | None,
+        typer.Option("--json", metavar="FILE", help='Write all figures there; "-": to stdout, no table.', show_default=False),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw size against load as PNG; needs nicety[report].", show_default=False)
+    ] = None,
+    config: ConfigOption = None,
+    state_dir: StateOption = None,
+) -> None:
+    """Try the pool size policy beside the rules of other schedulers.
+
+    The policy that runs in the daemon, with your configuration, the rules of ten other schedulers, and oracles that know the load
+    to come size a simulated pool. Shown are latency, workers used and workers started; docs/simulation.md says how to read it.
+    """
+    seconds = 3600.0 if seconds is None else seconds
+    for name, value, low, high in (
+        ("--start", start, 0.0, 600.0),
+        ("--seconds", seconds, 60.0, 604_800.0),
+        ("--warmup", warmup, 0.0, seconds - 30.0),
+        ("--service", service, 1e-4, 600.0),
+    ):
+        if value is not None and not low <= value <= high:
+            raise typer.BadParameter(f"{value:g} is not between {low:g} and {high:g}", param_hint=name)
+    if (trace is not None or pool is not None) and load is not None:
+        raise typer.BadParameter("give a file or --load, not both", param_hint="TRACE")
+    for rule in rules or ():
+        if "," in rule:
+            raise typer.BadParameter(f"one name each: --rule {' --rule '.join(rule.split(','))}", param_hint="--rule")
+    if trace is not None and not trace.exists() and str(trace) in tuple(LoadShape):
+        raise typer.BadParameter(f"there is no such file; the made up load is --load {trace}", param_hint="TRACE")
+    for name, file in (("--json", json_path), ("--plot", plot)):
+        if file is not None and not Path(file).parent.is_dir():
+            raise typer.BadParameter(f"there is no folder {Path(file).parent}", param_hint=name)
+    load_numpy()
+    from ..explain.decision_page import table
+    from ..simulation import run as simulation
+    from ..simulation.arrivals import Load
+    from ..simulation.tracefile import read
+
+    loaded, paths = load_files(context, config, state_dir)
+    recorded = None
+    if pool is not None or (trace is not None and (trace.is_dir() or trace.suffix == ".db")):
+        from ..simulation.recorded import read as read_recorded
+
+        recorded = read_recorded(trace or paths.traces, pool, seconds)
+    least, most = simulation.limits(recorded, loaded.config)
+    minimum, maximum = minimum or least, maximum or most
+    if minimum > maximum:
+        raise typer.BadParameter(f"{minimum} is more than --maximum {maximum}", param_hint="--minimum")
+    measured = None if recorded is None else recorded.start_seconds
+    start = start if start is not None else simulation.START if measured is None else measured
+    if warmup is None:
+        warmup = simulation.WARMUP if recorded is None else min(simulation.WARMUP, recorded.seconds / 4)
+    usual = [f"fixed-{maximum}" if recorded is not None and rule == "fixed-32" else rule for rule in simulation.USUAL]
+    chosen = list(dict.fromkeys(rules or usual))
+    if "all" in chosen:
+        chosen = list(dict.fromkeys((*simulation.ALL, *(rule for rule in chosen if rule != "all"))))
+    simulation.check(chosen)
+    if plot is not None:
+        from ..simulation.plot import figure
+
+        figure()  # is matplotlib there? Not to be found out after minutes
+    source = recorded or (read(trace) if trace is not None else str(load or LoadShape.STEPS))
+    live = sys.stderr.isatty()
+    found: list[simulation.Figures] = []
+
+    def prepared(seed: int) -> Load:
+        made = simulation.prepare(source, seed, seconds=seconds, maximum=maximum, service=service)
+        if seed == 1 and made.scaled:
+            say(escaped(f"{made.name}: {made.seconds:g} s of it, {made.scaled}"))
+            if recorded is not None:
+                known = "no start was measured" if measured is None else f"measured {measured:.3g} s"
+                say(f"start {start:.3g} s ({known}), {minimum} to {maximum} workers")
+        return made
+
+    runs = simulation.run(
+        chosen,
+        [prepared],
+        [start],
+        range(1, seeds + 1),
+        minimum=minimum,
+        maximum=maximum,
+        warmup=warmup,
+        initial=None if recorded is None else min(max(int(recorded.sizes[0]), minimum), maximum),
+        config=loaded.config,
+    )
+
+    def progress(done: str) -> None:
+        if live:
+            print(f"\r{len(found)} of {len(chosen) * seeds}{done}\x1b[K", end="", file=sys.stderr, flush=True)
+
+    progress("")
+    for figures in runs:
+        found.append(figures)
+        progress(f": {figures.rule}")
+    if live:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    summary = simulation.means(found)
+    itself = None if recorded is None else simulation.as_it_was(recorded, warmup)
+    if plot is not None:
+        from ..simulation.plot import plot as draw
+
+        draw(plot, found)
+        say(f"{plot}: drawn")
+    record: dict[str, Any] = {
+        "means": [mean.as_record() for mean in summary],
+        "runs": [figures.as_record() for figures in found],
+        "recorded": None if itself is None else itself.as_record(),
+    }
+    if json_path == "-":
+        print_json(record)
+        return
+    if json_path is not None:
+        from ..explain.logstream import ascii_json
+
+        Path(json_path).write_text(ascii_json(record) + "\n", encoding="utf-8")
+    lines = [mean.cells() for mean in summary] + ([] if itself is None else [itself.cells()])
+    print(table(simulation.HEADERS, lines, columns()))
+
+
+class Exportable(StrEnum):
+    """What can be exported."""
+
+    TRACES = "traces"
+    DECISIONS = "decisions"
+
+
+class Format(StrEnum):
+    """File formats of an export."""
+
+    CSV = "csv"
+    JSONL = "jsonl"
+    PARQUET = "parquet"
+
+
+@command("export", "nicety export traces --format parquet -o traces.parquet --since 1d")
+def export(
+    context: typer.Context,
+    what: Annotated[Exportable, typer.Argument(metavar="WHAT", help="Samples of all processes, or decisions and refusals.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="File to write; appears whole or not at all.")],
+    form: Annotated[Format, typer.Option("--format", help="parquet needs the extra nicety[parquet].")] = Format.CSV,
+    since: Annotated[
+        float | None, typer.Option(parser=duration, metavar="TIME", help="Only of the last so much time, e.g. 1d.")
+    ] = None,
+    config: ConfigOption = None,
+    state_dir: StateOption = None,
+) -> None:
+    """Write traces or decisions for other programs.
+
+    Exit 3 if a part of them was damaged and is not in the file.
+    """
+    from ..store.export import export as export_traces
+    from ..store.export import export_decisions
+
+    _, paths = load_files(context, config, state_dir)
+    begin = None if since is None else time.time_ns() - round(since * 1e9)
+    live = sys.stderr.isatty()
+
+    def progress(ticks: int) -> None:
+        if live and ticks % 100 == 0:
+            print(f"\r{ticks} ticks\x1b[K", end="", file=sys.stderr, flush=True)
+
+    if what is Exportable.DECISIONS:
+        if form is Format.PARQUET:
+            raise typer.BadParameter("decisions are exported as csv or jsonl", param_hint="--format")
+        done = export_decisions(paths.decisions, out, "csv" if form is Format.CSV else "jsonl", since=begin)
+    else:
+        done = export_traces(paths.root, out, form.value, since=begin, progress=progress)
+    say(("\r\x1b[K" if live else "") + f"{out}: {done.rows} rows" + (f" of {done.ticks} ticks" if done.ticks else ""))
+    for loss in done.lost:
+        say(escaped(f"nicety: not exported: {loss}"))
+    if done.lost:
+        raise typer.Exit(FINDINGS)
+
+
+@command("demo", "nicety demo")
+def demo(
+    directory: Annotated[
+        Path | None, typer.Option("--dir", help="Where to leave logs, traces and models.", show_default=False)
+    ] = None,
+    json_path: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the figures there.", show_default=False)
+    ] = None,
+) -> None:
+    """See the whole loop at work on a bundled workload.
+
+    Takes a few minutes: a web service, batch hogs and a spool with faulty workers, without nicety and with it. Everything is put
+    back afterwards.
+    """
+    import tempfile
+
+    from ..demo.run import main as show
+
+    if directory is None:
+        directory = Path(tempfile.mkdtemp(prefix="nicety-demo-"))
+    raise typer.Exit(show(directory, json_path, functools.partial(print, flush=True)))
