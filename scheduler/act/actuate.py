@@ -32,8 +32,9 @@ from ..store.ledger import (
     place,
     subject_of,
 )
+from .census import Census, Demotion
 from .knobs.control import LinuxKernel
-from .relief import Case, Census, Demotion, Relief
+from .relief import Case, Relief
 from .undo import INHERITED, PASSES, Family, Tally, Undoer, as_int, ids_of, leads, name_of, name_of_entry, shown
 
 CHECKS = 8

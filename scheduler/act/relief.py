@@ -12,18 +12,17 @@ tenth of that time is enough where others, demoted like it, wait for its lock.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ...models.anomaly.lives import USER_HZ
 from ...models.records import ProcId
-from ..decision import Control, Member
-from ..faults import UNKNOWN
+from ..decision import Control
 from ..fences import parts_of
-from ..ports import Kernel, Kin, Knob, Locks, Run, ThreadId, Trouble, Wait
-from ..store.ledger import Chain, Ledger, Subject, original
-from .undo import INHERITED, Family, leads
+from ..ports import Locks, Run, Trouble, Wait
+from ..store.ledger import Subject
+from .census import Demotion
 
 LOOK_NS = 80_000_000
 """Between two looks while something is demoted: 0.2 % of a CPU beside 100 processes (`benchmarks/lock_holder.py`)."""
@@ -63,20 +62,6 @@ _TICK_NS = 1_000_000_000 // USER_HZ
 
 SCHED_BATCH, SCHED_IDLE = 3, 5
 """sched(7)."""
-
-SCAN_NS = 5_000_000_000
-"""Between two scans of all processes for those that no classed group has, but that sit in a demoted session or cgroup or inherited:
-25 us a process. In between, a process that is new is looked up when it turns out to hold a lock."""
-
-SCANS = 3
-"""Most such scans of one tick: many short programs that wait for a lock must not cost one each."""
-
-
-class Demotion(NamedTuple):
-    """A change in force that makes something slower."""
-
-    subject: Subject
-    processes: tuple[ProcId, ...]  # that it slows, as far as known
 
 
 class Case(NamedTuple):
@@ -290,171 +275,7 @@ class Relief:
         return cases
 
 
-class Census:
-    """Who is slowed by which of the changes that are in force, as the ledger and the kernel have it."""
-
-    def __init__(self, ledger: Ledger, kernel: Kernel, locks: Locks) -> None:
-        self._ledger = ledger
-        self._kernel = kernel
-        self._locks = locks
-        self._subjects: tuple[Subject, ...] = ()
-        self._single: dict[ProcId, tuple[Subject, ...]] = {}  # demotions of a process
-        self._cgroups: dict[Subject, tuple[str, ...]] = {}  # of a cgroup, with its paths
-        self._sessions: dict[int, list[Subject]] = {}  # of an autogroup, by the sessions in it
-        self._strangers: dict[ProcId, tuple[Subject, ...]] = {}  # whom the last scan found, heirs included
-        self._scanned: frozenset[ProcId] = frozenset()
-        self._of: dict[ProcId, tuple[Subject, ...]] = {}  # all that is known
-        self._at = 0
-        self._scans = 0  # since the last call of `demotions`
-
-    def demotions(self, at: int, members: Sequence[Member]) -> tuple[Demotion, ...]:
-        """Everything in force at `at`, monotonic ns; `members`: the processes of the last tick."""
-        before, self._subjects = self._subjects, self._demoting()
-        if not self._subjects:
-            self._of, self._scanned = {}, frozenset()
-            return ()
-        single: dict[ProcId, list[Subject]] = defaultdict(list)
-        for subject in self._subjects:
-            process = subject.process
-            if subject.control is Control.FENCE:  # for whom it was made; his children are in it, and a scan finds who else is
-                process = next(iter(self._ledger.chains(subject).values()))[-1].process
-            if process is not None:
-                single[process].append(subject)
-        self._single = {process: tuple(subjects) for process, subjects in single.items()}
-        wide = {subject for subject in self._subjects if subject.process is None}
-        self._cgroups = {
-            each: tuple(part.cgroup for part in parts_of(each.key)) if each.control is Control.FENCE else (each.key,)
-            for each in sorted(wide, key=str)
-            if each.control is not Control.AUTOGROUP
-        }
-        self._scans = 0
-        if at - self._at >= SCAN_NS or not self._scanned or not wide <= set(before):
-            self._at = at
-            self._scan()
-        in_force = set(self._subjects)
-        self._sessions = {number: [each for each in kept if each in in_force] for number, kept in self._sessions.items()}
-        found = {process: tuple(each for each in kept if each in in_force) for process, kept in self._strangers.items()}
-        for process, subjects in self._single.items():
-            found[process] = _joined(subjects, found.get(process, ()))
-        fenced = {
-            process.pid: [each for each in subjects if each.control is Control.FENCE] for process, subjects in self._single.items()
-        }
-        parents = {member.id.pid: member.parent for member in members} if any(fenced.values()) else {}
-        for member in members:
-            subjects = self._direct(member.id, member.session, (member.cgroup,))
-            if parents:
-                subjects = _joined(subjects, [each for pid in _above(member.parent, parents) for each in fenced.get(pid, ())])
-            if subjects:
-                found[member.id] = _joined(subjects, found.get(member.id, ()))
-        self._of = {process: subjects for process, subjects in found.items() if subjects}
-        slowed: dict[Subject, list[ProcId]] = {subject: [] for subject in self._subjects}
-        for process in sorted(self._of):
-            for subject in self._of[process]:
-                slowed[subject].append(process)
-        return tuple(Demotion(subject, tuple(processes)) for subject, processes in slowed.items() if processes)
-
-    def of(self, process: ProcId) -> tuple[Subject, ...]:
-        """What slows this process. One that is new is cause for another scan, a few times between two calls of `demotions`."""
-        if process not in self._of and process not in self._scanned and self._scans < SCANS:
-            self._scans += 1
-            self._scan()
-            self._of = {**self._strangers, **self._of}
-            self._scanned |= {process}
-        return self._of.get(process, ())
-
-    def _demoting(self) -> tuple[Subject, ...]:
-        """What has been made slower: sorted, for the ledger's order is that of its latest entries."""
-        found = [
-            subject
-            for subject in self._ledger.subjects()
-            if any(_demotes(chain) for chain in self._ledger.chains(subject).values())
-        ]
-        return tuple(sorted(found, key=str))
-
-    def _scan(self) -> None:
-        """Look at all processes. Where not all of them can be looked at, what was known before stays, and the next call of
-        `demotions` looks again."""
-        kins, unread = self._kernel.kin()
-        paths = {kin.id: self._locks.cgroups(kin.id) for kin in kins} if self._cgroups else {}
-        unseen = unread or next((each for each in paths.values() if isinstance(each, Trouble) and each.status in UNKNOWN), None)
-        if unseen is not None and self._scanned:
-            self._at = -SCAN_NS
-            return
-        by_id = {kin.id: kin for kin in kins}
-        self._scanned = frozenset(by_id)
-        self._sessions = defaultdict(list)
-        heirs: dict[ProcId, list[Subject]] = defaultdict(list)
-        family: Family | None = None
-        for subject in self._subjects:
-            chains = self._ledger.chains(subject)
-            if subject.control is Control.AUTOGROUP:
-                for session in self._sessions_of(subject, chains.values(), by_id):
-                    self._sessions[session].append(subject)
-            elif subject.control in INHERITED and subject.process is not None:
-                for knob, chain in chains.items():
-                    if leads(knob):
-                        family = family or Family(kins)
-                        for heir in family.heirs(subject.process, chain):
-                            if self._has_inherited(heir, knob, chain):
-                                heirs[heir].append(subject)
-        found = {}
-        for kin in kins:
-            cgroups = paths.get(kin.id, ())
-            direct = self._direct(kin.id, kin.session, () if isinstance(cgroups, Trouble) else cgroups)
-            if direct or kin.id in heirs:
-                found[kin.id] = _joined(direct, heirs.get(kin.id, ()))
-        self._strangers = found
-
-    def _direct(self, process: ProcId, session: int, cgroups: Sequence[str]) -> tuple[Subject, ...]:
-        """The demotions that a process, its session or a cgroup above it is the subject of."""
-        above = tuple(
-            subject
-            for subject, paths in self._cgroups.items()
-            if any(f"{cgroup}/".startswith(f"{path.rstrip('/')}/") for cgroup in cgroups for path in paths)
-        )
-        return (*self._single.get(process, ()), *self._sessions.get(session, ()), *above)
-
-    def _sessions_of(self, subject: Subject, chains: Iterable[Chain], by_id: Mapping[ProcId, Kin]) -> set[int]:
-        """The sessions of an autogroup: that of the process it was set through, or of any that is in it when that has ended."""
-        through = {chain[-1].process for chain in chains}
-        sessions = {by_id[process].session for process in through if process is not None and process in by_id}
-        if sessions:
-            return sessions
-        first = {kin.session: kin.id for kin in by_id.values()}
-        return {session for session, process in first.items() if self._kernel.autogroup(process) == subject.key}
-
-    def _has_inherited(self, heir: ProcId, knob: Knob, chain: Chain) -> bool:
-        """Whether an heir still has a value of ours in its first thread."""
-        now = self._kernel.read(knob._replace(process=heir, thread=ThreadId(*heir)))
-        return not isinstance(now, Trouble) and now in {entry.new for entry in chain}
-
-
 def _who(subject: Subject) -> str:
     if subject.control is Control.FENCE:
         return f"the fence {parts_of(subject.key)[0].cgroup}"
     return f"pid {subject.process.pid}" if subject.process is not None else subject.key
-
-
-def _above(pid: int, parents: Mapping[int, int]) -> Iterator[int]:
-    """A process and those that it descends from, as far as their parents are known."""
-    seen = set[int]()
-    while pid and pid not in seen:
-        yield pid
-        seen.add(pid)
-        pid = parents.get(pid, 0)
-
-
-def _joined(some: Sequence[Subject], more: Sequence[Subject]) -> tuple[Subject, ...]:
-    return tuple(dict.fromkeys((*some, *more)))
-
-
-def _demotes(chain: Chain) -> bool:
-    """Whether the newest value gives less of the CPU than the one before our first change."""
-    now, first = chain[-1].new, original(chain)
-    if not isinstance(now, int) or not isinstance(first, int):
-        return False
-    if chain[-1].control in (Control.NICE, Control.AUTOGROUP, Control.CPU_IDLE, Control.FENCE):
-        return now > first
-    if chain[-1].control in (Control.CPU_SHARES, Control.CPU_WEIGHT):
-        return now < first
-    return chain[-1].control is Control.POLICY and now != first and now in (SCHED_BATCH, SCHED_IDLE)

@@ -10,7 +10,8 @@ import pytest
 
 from nicety.models.records import Latency, ProcId
 from nicety.scheduler.act.actuate import Acting, Observing
-from nicety.scheduler.act.relief import AGAIN_NS, LOOK_NS, SCAN_NS, Case, Demotion, Looked, Relief
+from nicety.scheduler.act.census import SCAN_NS, Demotion
+from nicety.scheduler.act.relief import AGAIN_NS, LOOK_NS, Case, Looked, Relief
 from nicety.scheduler.decision import Action, Control, Decision, Group, Member, Outcome, Restore, Set, Status, Why
 from nicety.scheduler.fences import name_for
 from nicety.scheduler.ports import Trouble, Value, Wait
