@@ -43,7 +43,7 @@ from numpy.typing import NDArray
 from nicety.models.records import PoolSample
 from nicety.scheduler.config.sections import Config, PoolConfig
 from nicety.scheduler.decision import ResizePool, Status
-from nicety.scheduler.observe.observer import offered_load
+from nicety.scheduler.observe.loads import offered_load
 from nicety.scheduler.pools.build import build
 from nicety.scheduler.pools.sensing.signals import read_stat
 from nicety.scheduler.ports import PoolAdapter

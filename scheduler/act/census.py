@@ -14,6 +14,9 @@ from ..ports import Kernel, Kin, Knob, Locks, ThreadId, Trouble
 from ..store.ledger import Chain, Ledger, Subject, original
 from .undo import INHERITED, Family, leads
 
+SCHED_BATCH, SCHED_IDLE = 3, 5
+"""sched(7)."""
+
 SCAN_NS = 5_000_000_000
 """Between two scans of all processes for those that no classed group has, but that sit in a demoted session or cgroup or inherited:
 25 us a process. In between, a process that is new is looked up when it turns out to hold a lock."""

@@ -60,9 +60,6 @@ GAP_NS = 1_000_000_000
 
 _TICK_NS = 1_000_000_000 // USER_HZ
 
-SCHED_BATCH, SCHED_IDLE = 3, 5
-"""sched(7)."""
-
 
 class Case(NamedTuple):
     """Why to put back these demotions."""

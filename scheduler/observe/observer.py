@@ -24,7 +24,7 @@ from ...models.anomaly.model import AnomalyModel, RobustZ, judge_pools, merged, 
 from ...models.behaviour import BEHAVIOUR_CHANNELS, SETTLED_SECONDS, YOUNG_SECONDS, BehaviourModel, Behaviours
 from ...models.features import Floats, Rates, Windows, WorkerWindows, rates
 from ...models.forecast.demand import METRICS, Forecaster, Network
-from ...models.forecast.rhythm import AHEAD, HOLE, Rhythm
+from ...models.forecast.rhythm import AHEAD, Rhythm
 from ...models.records import (
     WINDOW,
     Behaviour,
@@ -60,6 +60,7 @@ from ..decision import (
 from .crowding import Crowding
 from .families import Families
 from .grouping import Grouping
+from .loads import OfferedLoad, offered_load
 from .rivals import running
 
 OWN = frozenset(
@@ -82,14 +83,8 @@ BUSY_CORES = 0.02
 GAP_INTERVALS = 3.0
 """A hole longer than this many intervals (suspend, SIGSTOP, overload) makes rates meaningless: the next tick only re-baselines."""
 
-BACKLOG = 0.5
-"""Waiting work for each busy worker, from which it says that the pool is too small and not what is offered to it."""
-
 PROGRAMS = 4096
 """Most names of programs that are remembered."""
-
-WORKED_OFF = 3
-"""Ticks in which little waits after which a backlog is over: what is left of it is then worked off too."""
 
 STABLE_SECONDS, PANIC_SECONDS = 60.0, 6.0
 """Windows of the reactive rule: Knative's defaults (stable-window 60 s, panic window 10 % of it)."""
@@ -329,59 +324,6 @@ def _served_for(snapshot: Snapshot, ids: Sequence[ProcId], looked: NDArray[np.bo
     for row in np.flatnonzero(np.isin(parents, list(units))).tolist():
         found[row] = float(snapshot.identities[ids[row]].unit == units[int(parents[row])])
     return np.asarray(found)
-
-
-def offered_load(pool: PoolSample) -> float | None:
-    """Offered load of a pool now in Erlangs: busy workers and work that waits. None where no worker tells whether it is busy.
-
-    A worker that starts does something too, but serves nobody: counted, the workers of one growth would ask for the next.
-    """
-    ready = [worker for worker in pool.workers if worker.ready]
-    told = [worker.busy for worker in ready or pool.workers if worker.busy is not None]
-    if not told and pool.workers:
-        return None
-    return (sum(told) if ready else 0.0) + (pool.queued or 0.0)
-
-
-class OfferedLoad:
-    """The load that is offered to a pool, in Erlangs, as far as it is known while work waits, for its rhythm."""
-
-    def __init__(self, rhythm: Rhythm) -> None:
-        self.rhythm = rhythm
-        self._queued = 0.0  # of the tick before
-        self._since: int | None = None  # tick since when much has waited
-        self._busy = 0.0  # summed since then
-        self._calm = 0  # newest of them in which little waited
-
-    def step(self, tick: int, load: float | None, queued: float, maximum: float) -> None:
-        """Tell the rhythm what is known of this tick. Load above `maximum` is not worth remembering.
-
-        As long as little waits, it is what is busy. While much waits and no less than before, more comes than is served: at least
-        what is busy, at most all that is there. While a backlog is worked off, less comes than is busy. Once it is worked off, as
-        much was served as had come: on average the load was what had been busy. Not so after minutes: when it came is then lost.
-        """
-        before, self._queued = self._queued, queued
-        if load is None:
-            self._since = None
-            self.rhythm.step(tick, None)
-            return
-        busy = load - queued
-        waits = queued > busy * BACKLOG
-        if waits and self._since is None:
-            self._since, self._busy = tick, 0.0
-        if self._since is not None:
-            self._busy += busy
-            self._calm = 0 if waits else self._calm + 1
-        if waits:
-            least, most = (busy, load) if queued >= before else (0.0, busy)
-        else:
-            least = most = busy
-        self.rhythm.step(tick, min(most, maximum), least)
-        if self._since is not None and self._calm == WORKED_OFF:
-            ticks = tick - self._since + 1
-            if ticks <= HOLE:
-                self.rhythm.settle(ticks, min(self._busy / ticks, maximum))
-            self._since = None
 
 
 class Observer:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ...models.records import PoolSample, ProcId
-from ..observe.observer import offered_load
+from ..observe.loads import offered_load
 from ..store.traces import PoolsTick, newest_pools
 from .arrivals import LoadError, Recorded
 

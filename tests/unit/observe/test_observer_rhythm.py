@@ -14,7 +14,8 @@ from nicety.models.records import SAMPLE, HostSample, Identity, PoolSample, Proc
 from nicety.scheduler.config.sections import parse
 from nicety.scheduler.decide.engine import Engine
 from nicety.scheduler.decision import Abilities, Foretold, Tick, encode
-from nicety.scheduler.observe.observer import Observer, OfferedLoad
+from nicety.scheduler.observe.loads import OfferedLoad
+from nicety.scheduler.observe.observer import Observer
 from nicety.scheduler.service.recall import Past, recall, recall_again
 from nicety.scheduler.store.traces import TraceWriter
 
