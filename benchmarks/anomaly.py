@@ -28,7 +28,7 @@ from nicety.models.features import WorkerWindows
 from nicety.models.records import WINDOW, Anomaly, PoolSample, ProcId, WorkerSample
 from nicety.scheduler.config.sections import Quarantine, parse
 from nicety.scheduler.demo import worker as demo_worker
-from nicety.scheduler.observe.observer import Measurer
+from nicety.scheduler.observe.measure import Measurer
 from nicety.scheduler.read.proc import ProcSource
 from nicety.training.anomaly_cases import CHARACTERS, FAULTS, WorkerTick, faulty, healthy_pool, together
 from nicety.training.anomaly_fit import WorkerTraces, fit_anomaly

@@ -25,7 +25,7 @@ from claims import Claims
 from nicety.models.records import Anomaly, PoolSample, ProcId, Score, WorkerSample
 from nicety.scheduler.config.sections import parse
 from nicety.scheduler.observe import crowding
-from nicety.scheduler.observe.observer import Measurer
+from nicety.scheduler.observe.measure import Measurer
 from nicety.scheduler.read.proc import ProcSource
 from nicety.scheduler.read.process import see
 

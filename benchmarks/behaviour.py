@@ -39,7 +39,7 @@ from nicety.models.behaviour import BEHAVIOUR_CHANNELS, BEHAVIOUR_FEATURES, CLAS
 from nicety.models.records import Latency, Spared
 from nicety.scheduler.config.sections import Config, parse
 from nicety.scheduler.explain.decision_page import table
-from nicety.scheduler.observe.observer import Measurer
+from nicety.scheduler.observe.measure import Measurer
 from nicety.scheduler.store.traces import read_traces
 from nicety.training.behaviour_fit import CERTAINTY, Fitted, Programs, Sightings, fit_behaviour, folds, log_loss, verdicts
 

@@ -83,7 +83,7 @@ from behaviour_stage import Stage
 
 from nicety.models.records import Latency, ProcId, Snapshot, Trait
 from nicety.scheduler.config.sections import parse
-from nicety.scheduler.observe.observer import Measurer
+from nicety.scheduler.observe.measure import Measurer
 from nicety.scheduler.read.facts import probe
 from nicety.scheduler.read.proc import ProcSource
 from nicety.scheduler.store.traces import TraceWriter, read_traces

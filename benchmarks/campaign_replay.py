@@ -20,7 +20,8 @@ from nicety.models.records import ProcId, Score, Snapshot
 from nicety.scheduler.config.sections import Config, parse
 from nicety.scheduler.decide.engine import Engine
 from nicety.scheduler.decision import Abilities, Flag
-from nicety.scheduler.observe.observer import GAP_INTERVALS, Measurer, Observer
+from nicety.scheduler.observe.measure import GAP_INTERVALS, Measurer
+from nicety.scheduler.observe.observer import Observer
 from nicety.scheduler.store.traces import read_traces
 from nicety.training.anomaly_cases import WorkerTick
 from nicety.training.anomaly_fit import AnomalyFit, WorkerTraces, fit_anomaly

@@ -41,7 +41,8 @@ from .decision import Decision, Flag, Group, Lesson, Note, Outcome, Recalled, Re
 from .explain.in_force import each, sum_up
 from .explain.logstream import ERROR, NOTICE, WARNING, Forward, open_log
 from .observe.deadlocks import Deadlocks
-from .observe.observer import Observer, group_names
+from .observe.measure import group_names
+from .observe.observer import Observer
 from .observe.unmatched import Watch
 from .pools.build import build
 from .ports import Clock, PoolAdapter

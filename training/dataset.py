@@ -19,7 +19,8 @@ from ..models.artifact import DataRange
 from ..models.forecast.demand import MIN_TICKS
 from ..models.records import HORIZONS, WINDOW, Snapshot
 from ..scheduler.config.sections import Config
-from ..scheduler.observe.observer import BUSY_CORES, Measurer
+from ..scheduler.observe.measure import Measurer
+from ..scheduler.observe.observer import BUSY_CORES
 from ..scheduler.store.traces import Recording
 from .anomaly_cases import WorkerTick
 from .anomaly_fit import WorkerTraces

@@ -18,7 +18,7 @@ from nicety.models.artifact import shipped
 from nicety.models.behaviour import BehaviourModel, Behaviours
 from nicety.models.records import Behaviour, Latency, Ruled
 from nicety.scheduler.config.sections import parse
-from nicety.scheduler.observe.observer import Measured, Measurer
+from nicety.scheduler.observe.measure import Measured, Measurer
 from nicety.scheduler.read.proc import ProcSource
 
 DEADLINE = 40.0  # seconds for anything that a loaded machine may delay

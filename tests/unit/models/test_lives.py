@@ -13,7 +13,8 @@ from nicety.models.anomaly.model import RobustZ, alpha, judge_pools, merged
 from nicety.models.records import SAMPLE, Anomaly, HostSample, Identity, PoolSample, ProcId, Score, Snapshot, WorkerSample
 from nicety.scheduler.config.sections import parse
 from nicety.scheduler.decision import Abilities
-from nicety.scheduler.observe.observer import Measurer, Observer
+from nicety.scheduler.observe.measure import Measurer
+from nicety.scheduler.observe.observer import Observer
 
 MASTER = ProcId(50, 100)
 SECOND = 10**9

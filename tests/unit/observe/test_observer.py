@@ -27,7 +27,8 @@ from nicety.models.records import (
 from nicety.scheduler.config.sections import Config, parse
 from nicety.scheduler.decision import Abilities, Group, Machine, Member, Tick
 from nicety.scheduler.observe.loads import offered_load
-from nicety.scheduler.observe.observer import Measurer, Observer
+from nicety.scheduler.observe.measure import Measurer
+from nicety.scheduler.observe.observer import Observer
 
 OWN, SERVICE, HOG = ProcId(5, 100), ProcId(10, 200), ProcId(20, 300)
 IDENTITIES = {

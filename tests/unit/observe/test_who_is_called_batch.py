@@ -11,7 +11,7 @@ from nicety.models.artifact import shipped
 from nicety.models.behaviour import BehaviourModel, Behaviours
 from nicety.models.records import SAMPLE, Behaviour, HostSample, Identity, Known, Latency, ProcId, Snapshot, Trait
 from nicety.scheduler.config.sections import parse
-from nicety.scheduler.observe.observer import Measured, Measurer
+from nicety.scheduler.observe.measure import Measured, Measurer
 
 MS = 1_000_000
 AGE = 1000  # clock ticks for which a process that is no newcomer has been there

@@ -1,0 +1,265 @@
+"""Two snapshots to what each group and worker did between them: rates, groups, features. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...models.anomaly.evidence import CHANNELS
+from ...models.anomaly.lives import CHILD_FAULTS, USER_HZ, Lives, Noticed
+from ...models.behaviour import BEHAVIOUR_CHANNELS, SETTLED_SECONDS, YOUNG_SECONDS
+from ...models.features import Floats, Rates, rates
+from ...models.records import (
+    WINDOW,
+    Known,
+    Latency,
+    ProcId,
+    Snapshot,
+    Trait,
+)
+from ..config.sections import Config
+from .families import Families
+from .grouping import Grouping
+from .loads import offered_load
+
+MAX_GROUPS = 1000
+"""Groups remembered at a time: thousands of short programs a minute must cost no memory. The longest gone are forgotten first."""
+
+
+GAP_INTERVALS = 3.0
+"""A hole longer than this many intervals (suspend, SIGSTOP, overload) makes rates meaningless: the next tick only re-baselines."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The values of one tick, of everything, before any model."""
+
+    seconds: float  # since the snapshot before
+    groups: tuple[str, ...]  # sorted; those of the array fields below
+    processes: Floats
+    cpu: Floats  # cores
+    brief: Floats  # of them: used by children that came and went
+    wait: Floats  # cores
+    demand: Floats  # cores that it would have used by itself on this machine
+    rss: Floats  # bytes
+    behaviour: Floats  # [len(groups), len(BEHAVIOUR_CHANNELS)]
+    series: dict[tuple[str, str], float]  # (group or pool, metric) -> value: what demand models learn and forecast
+    worker_keys: list[ProcId]  # of ready workers, sorted within their pool
+    worker_pools: list[str]
+    workers: Floats  # [len(worker_keys), len(CHANNELS)]
+    noticed: tuple[Noticed, ...]  # of whole pools
+    rates: Rates  # aligned with the snapshot's table
+    rows: dict[ProcId, int]  # row of each process in the table
+    members: tuple[str, ...]  # group of each row of the table
+
+
+def group_names(config: Config, snapshot: Snapshot) -> set[str]:
+    """The groups of one snapshot by themselves: processes whose parents had ended before may have other names in a longer run."""
+    table = snapshot.table
+    ids = list(map(ProcId, table["pid"].tolist(), table["start_ticks"].tolist()))
+    families = Families(Grouping(config))
+    return set(families.step(ids, table["ppid"].tolist(), table["session"].tolist(), snapshot.identities, _pool_members(snapshot)))
+
+
+class Measurer:
+    """Turns consecutive snapshots into measured values."""
+
+    def __init__(self, config: Config, interval: float | None = None) -> None:
+        self._config = config
+        self._interval = interval or config.daemon.interval
+        self._grouping = Grouping(config)
+        self._families = Families(self._grouping)
+        self._before: Snapshot | None = None
+        self._owed: Floats | None = None  # `Rates.owed` of the snapshot before
+        self._present: set[str] = set()
+        self._absent: dict[str, int] = {}  # group -> ticks since it last had a process
+        self._lives = Lives()
+
+    def measure(self, snapshot: Snapshot) -> Measured | None:
+        """Values since the snapshot before; None for the first one and after a gap."""
+        before, self._before = self._before, snapshot
+        table = snapshot.table
+        ids = list(map(ProcId, table["pid"].tolist(), table["start_ticks"].tolist()))
+        rows = {id_: row for row, id_ in enumerate(ids)}
+        noticed, started = self._lives.step(snapshot, rows)
+        self._families.step(ids, table["ppid"].tolist(), table["session"].tolist(), snapshot.identities, _pool_members(snapshot))
+        if before is None or not 0 < snapshot.at - before.at <= GAP_INTERVALS * self._interval * 1e9:
+            self._owed = None
+            return None
+        seconds = (snapshot.at - before.at) / 1e9
+        cpus = cpus_of(snapshot)
+        rate = rates(before.table, table, before.at, snapshot.at, before.uptime_ticks, cpus=cpus, owed=self._owed)
+        self._owed = rate.owed
+        members = self._families.swarms(table, rate.brief, seconds)
+        names = self._remember(members)
+        index = {name: i for i, name in enumerate(names)}
+        at = np.fromiter((index[name] for name in members), dtype=np.int64, count=len(members))
+
+        def total(values: Floats | None) -> Floats:
+            return np.bincount(at, weights=values, minlength=len(names)).astype(np.float64)
+
+        brief = total(rate.brief)
+        cpu, wait = total(rate.cpu) + brief, total(rate.wait)
+        rss = total(table["rss_bytes"].astype(np.float64))
+        demand = np.minimum(total(rate.demand) + brief, cpus)
+        series: dict[tuple[str, str], float] = {}
+        for name, d, r in zip(names, demand.tolist(), rss.tolist(), strict=True):
+            series[name, "cpu"] = d
+            series[name, "rss"] = r
+        for pool in snapshot.pools:
+            load = offered_load(pool)
+            if load is not None:
+                series[pool.pool, "load"] = load
+        forks = {id_: count / seconds for id_, count in started.items()}
+        most = max(snapshot.host.forks - before.host.forks, 0) / seconds
+        keys, pools, workers = self._workers(snapshot, rate, rows, forks, most)
+
+        def known_total(values: Floats) -> Floats:
+            """Of the processes of which it is known; NaN where it is known of none."""
+            known = ~np.isnan(values)
+            count = total(known.astype(np.float64))
+            return np.asarray(np.where(count > 0, total(np.where(known, values, 0.0)), np.nan))
+
+        processes = total(None)
+        channels = {"processes": np.ones(len(table)), **_behaviour(snapshot, ids, rate)}
+        behaviour = np.stack([known_total(channels[name]) for name in BEHAVIOUR_CHANNELS], axis=1)
+        return Measured(
+            seconds=seconds,
+            groups=tuple(names),
+            processes=processes,
+            cpu=cpu,
+            brief=brief,
+            wait=wait,
+            demand=demand,
+            rss=rss,
+            behaviour=behaviour,
+            series=series,
+            worker_keys=keys,
+            worker_pools=pools,
+            workers=workers,
+            noticed=tuple(noticed),
+            rates=rate,
+            rows=rows,
+            members=tuple(members),
+        )
+
+    def follow(self, before: Measurer, *, anew: bool) -> None:
+        """Go on from the snapshot that another one has seen last. `anew`: groups and pools are not what they were, so processes are
+        grouped anew."""
+        own = {"_config", "_interval", "_grouping", *(("_families",) if anew else ())}
+        vars(self).update((name, known) for name, known in vars(before).items() if name not in own)
+
+    def pinned(self, group: str) -> Latency | None:
+        """The class that the configuration gives a group; None where it says nothing."""
+        return self._grouping.pinned(group)
+
+    def _remember(self, members: Sequence[str]) -> list[str]:
+        """Sorted names of the groups of this tick: those with processes, and those that had some within the window."""
+        present = set(members)
+        gone = {name: ticks + 1 for name, ticks in self._absent.items() if name not in present and ticks < WINDOW}
+        for name in sorted(self._present - present):
+            gone[name] = 1
+        excess = len(present) + len(gone) - MAX_GROUPS
+        if excess > 0:
+            for name in sorted(gone, key=lambda name: (-gone[name], name))[:excess]:
+                del gone[name]
+        self._absent = gone
+        self._present = present
+        return sorted(present | gone.keys())
+
+    def _workers(
+        self, snapshot: Snapshot, rate: Rates, rows: Mapping[ProcId, int], forks: Mapping[ProcId, float], most_forks: float
+    ) -> tuple[list[ProcId], list[str], Floats]:
+        """(workers, their pools, values of `CHANNELS`). `forks`: processes started a second that are still there; `most_forks`: on
+        the whole machine, so that one child that does much is not taken for many."""
+        keys, pools, values = list[ProcId](), list[str](), list[tuple[float, ...]]()
+        table = snapshot.table
+        for pool in snapshot.pools:
+            queued = math.nan if pool.queued is None else pool.queued / max(pool.size, 1)
+            limits = self._config.pools.get(pool.pool)
+            guessed = limits is not None and limits.kind == "command"  # by what they do: who rests may have no work, or be stuck
+            for worker in pool.workers:
+                row = rows.get(worker.id)
+                if row is None or not worker.ready or table[row]["state"] == ord("Z"):
+                    continue  # one that has ended has a kind of its own
+                record = table[row]
+                keys.append(worker.id)
+                pools.append(pool.pool)
+                channels = {
+                    "cpu": float(rate.cpu[row]),
+                    "wait": float(rate.wait[row]),
+                    "rss": float(record["rss_bytes"]),
+                    "slices": float(rate.slices[row]),
+                    "chars": float(rate.chars[row]),
+                    "busy": math.nan if worker.busy is None or (worker.busy == 0 and guessed) else worker.busy,
+                    "fds": float(record["fds"]) if record["known"] & Known.FDS else math.nan,
+                    "queued": queued,
+                    "threads": float(record["threads"]),
+                    "forks": max(forks.get(worker.id, 0.0), min(float(rate.child_faults[row]) / CHILD_FAULTS, most_forks)),
+                }
+                values.append(tuple(channels[name] for name in CHANNELS))
+        return keys, pools, np.array(values, dtype=np.float64).reshape(len(keys), len(CHANNELS))
+
+
+def _pool_members(snapshot: Snapshot) -> dict[ProcId, str]:
+    """Pool names by worker and master."""
+    return {
+        worker: pool.pool
+        for pool in snapshot.pools
+        for worker in (*(w.id for w in pool.workers), *((pool.master,) if pool.master else ()))
+    }
+
+
+def _behaviour(snapshot: Snapshot, ids: Sequence[ProcId], rate: Rates) -> dict[str, Floats]:
+    """Each of `BEHAVIOUR_CHANNELS` but the first, by process; NaN where it is not known."""
+    table = snapshot.table
+    traits, known = table["traits"], table["known"]
+
+    def has(trait: Trait) -> Floats:
+        return np.asarray(((traits & int(trait)) != 0).astype(np.float64))
+
+    sockets = (known & int(Known.SOCKETS)) != 0
+    serves = has(Trait.SERVES)
+    age = snapshot.uptime_ticks - table["start_ticks"].astype(np.float64)  # in clock ticks
+    return {
+        "threads": table["threads"].astype(np.float64),
+        "young": (age < YOUNG_SECONDS * USER_HZ).astype(np.float64),
+        "settled": (age > SETTLED_SECONDS * USER_HZ).astype(np.float64),
+        "cpu": rate.cpu,
+        "brief": rate.brief,
+        "wait": rate.wait,
+        "demand": rate.demand + rate.brief,
+        "slices": rate.slices,
+        "chars": rate.chars,
+        "faults": rate.faults,
+        "serves": np.where(sockets, serves, np.nan),
+        "serves_locally": np.where(sockets, has(Trait.SERVES_LOCALLY), np.nan),
+        "served_for": _served_for(snapshot, ids, sockets, serves > 0),
+        "terminal": has(Trait.TERMINAL),
+        "keys": np.where((known & int(Known.KEYS)) != 0, has(Trait.KEYS), np.nan),
+        "shows": np.where(sockets, has(Trait.SHOWS), np.nan),
+        "fed": has(Trait.FED),
+        "asked": has(Trait.ASKED),
+    }
+
+
+def _served_for(snapshot: Snapshot, ids: Sequence[ProcId], looked: NDArray[np.bool_], serves: NDArray[np.bool_]) -> Floats:
+    """[n] 1 where the parent serves and is of the same unit, NaN where the parent's sockets were not looked at.
+
+    A parent of another unit has only started it: systemd listens for services until they run, and so may what starts containers.
+    """
+    pids, parents = snapshot.table["pid"], snapshot.table["ppid"]
+    found = np.where(np.isin(parents, pids[looked]), 0.0, np.nan)
+    units = {ids[row].pid: snapshot.identities[ids[row]].unit for row in np.flatnonzero(looked & serves).tolist()}
+    for row in np.flatnonzero(np.isin(parents, list(units))).tolist():
+        found[row] = float(snapshot.identities[ids[row]].unit == units[int(parents[row])])
+    return np.asarray(found)
+
+
+def cpus_of(snapshot: Snapshot) -> float:
+    """CPUs of the machine; infinite where that was not recorded."""
+    return float(len(snapshot.host.cpu_busy_ns)) or math.inf
