@@ -1,1 +1,1 @@
-"""What is measured and what is predicted. Pure and numpy only, but for `artifact.py`, which reads and writes model files."""
+"""Measurement and prediction. Pure and numpy only, except `artifact.py`, which reads and writes model files."""

@@ -1,14 +1,14 @@
-"""Model files: arrays and a card, written whole, and checked before they are used. Knows the layout, not what a model says.
+"""Model files: arrays and a card, written atomically and checked before use. Knows the layout, not what a model says.
 
     models/KIND/DIGEST/card.json    what the model is and what it was trained on; DIGEST is its SHA-256
     models/KIND/DIGEST/model.npz    its arrays; the card has their SHA-256
-    models/KIND/live                the digest of the promoted one
-    models/KIND/history             what was live before, a line each, the latest last: a digest, or "none"
+    models/KIND/live                the digest of the promoted model
+    models/KIND/history             what was live before, one per line, the latest last: a digest, or "none"
 
-The package has a directory of the same form with the models that are there before the user has trained any: `shipped`.
+The package has a directory of the same form, `shipped`, with the models for users who have trained none.
 
-Everything read is taken for hostile: sizes and shapes are checked before anything is decompressed, nothing is ever unpickled, and
-files that others could have written are refused. Uses numpy and the standard library only.
+All input is treated as hostile: sizes and shapes are checked before anything is decompressed, nothing is ever unpickled, and files
+that others could have written are refused. Uses numpy and the standard library only.
 """
 
 from __future__ import annotations
@@ -39,29 +39,29 @@ from .forecast.demand import DEMAND_FEATURES, Network
 from .records import HORIZONS, QUANTILES, WINDOW
 
 SCHEMA = 1
-"""Version of card and arrays together: a change of either, or of what a feature means, needs another number."""
+"""Version of card and arrays together: a change of either, or of what a feature means, needs a new number."""
 
 FEATURES: Mapping[str, tuple[str, ...]] = {"demand": DEMAND_FEATURES, "anomaly": CHANNELS, "behaviour": BEHAVIOUR_FEATURES}
-"""Kinds of models, and what each is given."""
+"""Kinds of models, and the inputs of each."""
 
 SHIPPED = Path(__file__).resolve().parent / "shipped"
-"""Models that come with the package: read only, and as trusted as the code beside them."""
+"""Models that come with the package: read-only, and as trusted as the code beside them."""
 
 MAX_BYTES = 64 << 20
 """Largest model file, packed or unpacked. A demand model takes about 0.2 MB."""
 
 MAX_CARD_BYTES = 1 << 20
 MAX_TEXT = 4096
-"""Longest text in a card: the names of the sets that a shipped model was made on take some hundreds. Chosen."""
+"""Longest text in a card (chosen). The names of the sets that a shipped model was trained on take some hundreds of characters."""
 
 INTERVALS = (0.001, 86_400.0)
-"""Seconds a tick that a card may say, from less than any kernel clock counts to a day. Chosen."""
+"""Limits of a card's seconds per tick (chosen): from less than any kernel clock counts to a day."""
 
 MOST = 2**63 - 1
-"""Largest whole number in a card: what times in ns and arrays can hold."""
+"""Largest whole number in a card: the largest that times in ns and arrays can hold."""
 
 MOST_FLOAT = sys.float_info.max
-HISTORY = 64  # promotions that can be gone back on; older ones are forgotten
+HISTORY = 64  # most promotions that can be rolled back; older ones are forgotten
 MAX_ARRAYS = 64
 
 DTYPES = ("<f8", "<f4", "<i4", "<i8", "|b1", "|u1")
@@ -69,8 +69,8 @@ _MAGIC = b"\x93NUMPY\x01\x00"
 _HEADER = re.compile(
     rb".{10}\{'descr': '([<|][a-z]\d)', 'fortran_order': False, 'shape': \((\d{1,9},|\d{1,9}, \d{1,9})\), \} *\n", re.DOTALL
 )
-"""The head of an npy file as numpy writes it for a plain array of one or two dimensions. numpy's own reader evaluates the header as
-Python text, in several ways for the sake of old files; nothing here needs that."""
+"""The header of an npy file as numpy writes it for a plain array of one or two dimensions. numpy's own reader evaluates the header
+as Python text, in several ways for the sake of old files; nothing here needs that."""
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\.npy")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -78,7 +78,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 Arrays = Mapping[str, NDArray[Any]]
 
 Cell = str | float | bool | list[float] | None
-"""What a card's table may hold; whole numbers are among them."""
+"""What a card's table may hold, whole numbers included."""
 
 
 class ArtifactError(Exception):
@@ -99,12 +99,12 @@ class DataRange:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What a model is. All a reader must know before using its arrays."""
+    """What a model is: all a reader must know before using its arrays."""
 
     kind: str  # one of FEATURES
-    interval: float  # seconds a tick
+    interval: float  # seconds per tick
     data: DataRange
-    metrics: tuple[Mapping[str, Any], ...]  # the table of held-out time that it was promoted by
+    metrics: tuple[Mapping[str, Any], ...]  # the results on held-out time for which it was promoted
     version: str  # of nicety
     created: int  # wall clock ns
     cpus: int  # of the machine that trained it
@@ -127,7 +127,7 @@ class Artifact:
 
 
 def save(directory: Path, kind: str, card: Card, arrays: Arrays) -> str:
-    """Write a model below `directory` and return its digest. It goes live only by `promote`. Raises ArtifactError."""
+    """Write a model below `directory` and return its digest. Only `promote` makes it live. Raises ArtifactError."""
     if card.kind != kind:
         raise ArtifactError(f"a card of kind {card.kind} does not fit a {kind} model; this is a fault of the caller")
     packed = _pack(arrays)
@@ -148,7 +148,7 @@ def save(directory: Path, kind: str, card: Card, arrays: Arrays) -> str:
 
 
 def promote(directory: Path, kind: str, digest: str | None) -> None:
-    """Make a saved model the live one, at once and wholly; None: none, so that the shipped one or the baseline speaks.
+    """Make a saved model the live one, atomically. None: no saved model, so that the shipped one or the baseline is used.
 
     Raises ArtifactError, and then the old one stays live.
     """
@@ -158,18 +158,18 @@ def promote(directory: Path, kind: str, digest: str | None) -> None:
     try:
         before = live_digest(directory, kind)
     except ArtifactError:
-        pass  # whatever that was, it cannot be gone back to
+        pass  # whatever it was, it cannot be rolled back to
     else:
         if before == digest:
             return
         past = (*past, before)[-HISTORY:]
-    # History first: should the machine stop in between, what is live is in it too, and `rollback` passes over that
+    # History first: if the machine stops in between, it also holds what is live, and `rollback` skips that
     _set_live(directory, kind, digest, past, history_first=True)
 
 
 def rollback(directory: Path, kind: str) -> str | None:
-    """Make live again what was live before, and say what that was; None: no saved model. Raises ArtifactError where there is
-    nothing to go back to that can be used."""
+    """Make live again what was live before, and return its digest; None: no saved model. Raises ArtifactError if there is nothing
+    to go back to, or if it cannot be used."""
     now, past = live_digest(directory, kind), list(history(directory, kind))
     while past and past[-1] == now:
         past.pop()
@@ -192,7 +192,7 @@ def rollback(directory: Path, kind: str) -> str | None:
 
 
 def history(directory: Path, kind: str) -> tuple[str | None, ...]:
-    """What was live before, the latest last; None: no saved model. Raises ArtifactError for a file that says anything else."""
+    """What was live before, the latest last; None: no saved model. Raises ArtifactError for a file with any other content."""
     path = directory / kind / "history"
     try:
         text = _read(path, HISTORY * 65)
@@ -210,7 +210,7 @@ def history(directory: Path, kind: str) -> tuple[str | None, ...]:
 
 
 def saved(directory: Path, kind: str) -> dict[str, Card | ArtifactError]:
-    """Every model below `directory` by its digest, sorted: its card, or why it cannot be used."""
+    """All models below `directory`, sorted by digest: the card, or why the model cannot be used."""
     try:
         names = sorted(path.name for path in (directory / kind).iterdir() if _DIGEST.fullmatch(path.name))
     except FileNotFoundError:
@@ -227,7 +227,7 @@ def saved(directory: Path, kind: str) -> dict[str, Card | ArtifactError]:
 
 
 def live_digest(directory: Path, kind: str) -> str | None:
-    """Digest of the live model; None if none was promoted. Raises ArtifactError for a file that says anything else."""
+    """Digest of the live model; None if none was promoted. Raises ArtifactError for a file with any other content."""
     path = directory / kind / "live"
     try:
         _check(os.lstat(directory), directory, stat.S_ISDIR)
@@ -275,7 +275,7 @@ def load(directory: Path, kind: str, digest: str | None = None) -> Artifact:
 
 
 def load_live(directory: Path, kind: str) -> Artifact | None:
-    """The live model; None if none was promoted yet. Raises ArtifactError if there is one that cannot be used."""
+    """The live model; None if none was promoted yet. Raises ArtifactError if it cannot be used."""
     digest = live_digest(directory, kind)
     return None if digest is None else load(directory, kind, digest)
 
@@ -299,15 +299,15 @@ def _try(kind: str, arrays: Arrays, digest: str, interval: float) -> None:
 
 
 def _features_digest(card: Card) -> str:
-    """Tells at a glance whether two models are given the same."""
+    """Equal for models with the same inputs and outputs."""
     text = json.dumps([card.schema, card.features, card.horizons, card.quantiles, card.window])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _card(text: bytes, path: Path, kind: str) -> Card:
-    """The card in `text`, if it belongs to a model for this version and all that it says is within what a card may say.
+    """The card in `text`, if its model is for this version and all its values are within a card's limits.
 
-    The one place where a card is judged: whoever gets one may rely on each figure. Raises ArtifactError.
+    The only place where a card is checked: every figure of a returned card is valid. Raises ArtifactError.
     """
     try:
         raw = json.loads(text)
@@ -360,7 +360,7 @@ def _rows(value: object) -> tuple[dict[str, Cell], ...]:
 
 
 def _cell(value: object) -> Cell:
-    """A text, a number, nothing, or a list of numbers, as the tables of trainings have them."""
+    """A text, a number, None, or a list of numbers, as in the tables of trainings."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -371,7 +371,7 @@ def _cell(value: object) -> Cell:
 
 
 def _figure(value: object) -> float:
-    """A number of any sign, whole where it is written so."""
+    """A number of any sign, whole if written so."""
     if isinstance(value, int) and not isinstance(value, bool):
         return _whole(value, -MOST)
     return _number(value, -MOST_FLOAT, MOST_FLOAT)
@@ -400,7 +400,7 @@ def _whole(value: object, least: int = 0) -> int:
 
 
 def _number(value: object, least: float, most: float) -> float:
-    """A number within the limits: of a whole one, which may be larger than any float, this is found out first."""
+    """A number within the limits. They are checked before conversion: a whole number may be larger than any float."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise TypeError(f"{_shown(value)} where a number belongs")
     if not least <= value <= most:
@@ -409,7 +409,7 @@ def _number(value: object, least: float, most: float) -> float:
 
 
 def _shown(value: object) -> str:
-    """What a card says, short enough for a message."""
+    """A value of a card, short enough for a message."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -418,7 +418,7 @@ def _shown(value: object) -> str:
 
 
 def _pack(arrays: Arrays) -> bytes:
-    """The same arrays give the same bytes: sorted, without times."""
+    """The bytes of an npz. The same arrays give the same bytes: sorted, without times."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in sorted(arrays):
@@ -431,7 +431,7 @@ def _pack(arrays: Arrays) -> bytes:
 
 
 def _unpack(packed: bytes) -> dict[str, NDArray[Any]]:
-    """The arrays in the bytes of an npz. Raises ValueError; what is said to be too large is not unpacked."""
+    """The arrays in the bytes of an npz. Raises ValueError. What declares itself too large is not unpacked."""
     try:
         with zipfile.ZipFile(io.BytesIO(packed)) as archive:
             members = archive.infolist()
@@ -478,8 +478,8 @@ def _array(name: str, data: bytes, size: int) -> NDArray[Any]:
 def _check(found: os.stat_result, path: Path, right: Callable[[int], bool]) -> None:
     """Raise ArtifactError for a file or folder that somebody else could have put there or could change.
 
-    What the package brings is judged as its code is: who owns or may change that can do all that a model could and more, so its
-    owner and group are trusted (a checkout with umask 002, a daemon of root from somebody's virtual environment). Others are not.
+    Files of the package are judged as its code is: whoever owns or may change that code can do all that a model could, and more. So
+    its owner and group are trusted (a checkout with umask 002, a daemon of root from a user's virtual environment). Others are not.
     """
     if stat.S_ISLNK(found.st_mode) or not right(found.st_mode):
         raise ArtifactError(f"{path} is a link or not what belongs there; move it away and run: nicety train")
@@ -496,7 +496,7 @@ def _check(found: os.stat_result, path: Path, right: Callable[[int], bool]) -> N
 
 
 def _read(path: Path, most: int) -> bytes:
-    """The bytes of a file that passes `_check` and has at most `most`. Raises OSError, ArtifactError."""
+    """The bytes of a file that passes `_check` and has at most `most` bytes. Raises OSError, ArtifactError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
         found = os.fstat(descriptor)
@@ -507,7 +507,7 @@ def _read(path: Path, most: int) -> bytes:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all, durably. Raises OSError."""
+    """Write a file atomically and durably. Raises OSError."""
     temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.part")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
@@ -531,7 +531,7 @@ def _sync(folder: Path) -> None:
 
 
 def _set_live(directory: Path, kind: str, digest: str | None, past: Sequence[str | None], history_first: bool) -> None:
-    """Write both files. Raises ArtifactError."""
+    """Write both files, `history` first or last. Raises ArtifactError."""
     live, folder = directory / kind / "live", directory / kind
     lines = "".join(f"{each or 'none'}\n" for each in past).encode()
     try:

@@ -1,8 +1,8 @@
-"""Tells what a program's users care about by the way it behaves: it answers somebody who waits, or only gets work done. Pure.
+"""Infers from a program's behaviour what its users care about: latency, or only that work gets done. Pure.
 
-`BEHAVIOUR_CHANNELS` are what is measured of a group in one tick, as `scheduler.observer.Measurer` does it live and in training.
-`Summaries` makes one row of `BEHAVIOUR_FEATURES` a group of the ticks so far, live and in training; `BehaviourModel` turns a row
-into probabilities; `Behaviours` decides and stays with what it decided. It must not know what is done about a class.
+`BEHAVIOUR_CHANNELS` are measured of a group in one tick. `scheduler.observer.Measurer` measures them, live and in training.
+`Summaries` turns the ticks so far into one row of `BEHAVIOUR_FEATURES` per group, live and in training. `BehaviourModel` turns a
+row into probabilities. `Behaviours` decides, and keeps what it decided. Must not know what is done about a class.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ BEHAVIOUR_CHANNELS: tuple[str, ...] = (
     "young",  # processes among them that are younger than YOUNG_SECONDS
     "settled",  # processes among them that are older than SETTLED_SECONDS
     "cpu",  # cores used
-    "brief",  # cores that its children used which came and went
+    "brief",  # cores used by its children that came and went
     "wait",  # cores waited for in the run queue
-    "demand",  # cores that it would have used by itself, its brief children with it
+    "demand",  # cores it would have used without contention, its brief children included
     "slices",  # times put on a CPU, per second; NaN: the kernel does not tell
     "chars",  # bytes read and written per second, cached ones too; NaN: not known
     "faults",  # page faults per second
-    "serves",  # processes with a listening TCP or receiving UDP socket; NaN: could not be seen of any
+    "serves",  # processes with a listening TCP or receiving UDP socket; NaN: not visible for any of them
     "serves_locally",  # processes with a listening unix socket, likewise
-    "served_for",  # processes whose parent serves so and is of the same unit: workers of a server that closed the socket
+    "served_for",  # processes of the same unit as a parent that serves so: workers of a server that closed the socket
     "terminal",  # processes in the foreground of a terminal
-    "keys",  # processes that are given each key typed in it: what answers a person; NaN: could not be seen of any
+    "keys",  # processes that are given each key typed in it, so they answer a person; NaN: not visible for any of them
     "shows",  # processes connected to a display or sound server, likewise
     "fed",  # processes that get their standard input from their parent, through a pipe
-    "asked",  # those of them that were seen to wait for it
+    "asked",  # those of them that were seen waiting for it
 )
-"""Columns of what is measured of a group, summed over its processes."""
+"""Channels measured of a group, summed over its processes."""
 
 YOUNG_SECONDS = 3.0
 """A process this young may still be starting: its start-up is not its behaviour."""
 
 SETTLED_SECONDS = 30.0
-"""A process this old has started: a Python or Java service has read its code and listens by then."""
+"""A process this old has started: by then a Python or Java service has read its code and listens."""
 
 CLASSES: tuple[Latency, ...] = (Latency.LATENCY, Latency.BATCH, Latency.NONE)
-"""Columns of the probabilities. NONE is a class here too: what behaves like neither."""
+"""Columns of the probabilities. NONE is a class here too: behaves like neither."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +58,18 @@ class Feature:
     """One column of the rows that the model sees."""
 
     name: str  # for people, with its unit
-    low: float  # what is beyond counts as that much
-    high: float
-    log: bool  # the row has the decadic logarithm
+    low: float  # values below count as this
+    high: float  # values above count as this
+    log: bool  # the row holds the decadic logarithm
 
 
 _FEATURES = (
-    Feature("burst_ms", 0.01, 1e3, True),  # CPU time a time it is put on a CPU
+    Feature("burst_ms", 0.01, 1e3, True),  # CPU time per time it is put on a CPU
     Feature("runs_per_second", 0.1, 1e5, True),  # times put on a CPU
-    Feature("busy_per_thread", 0.0, 1.0, False),  # cores wanted by each thread: at 1 it never sleeps
+    Feature("busy_per_thread", 0.0, 1.0, False),  # cores wanted per thread: at 1 it never sleeps
     Feature("cores_wanted", 0.0, 1.0, False),  # by all together, up to one
     Feature("whole_cores", 0.0, 1.0, False),  # share of the time in which it wanted 1, 2, 3... cores: threads that never sleep
-    Feature("wait_per_cpu", 1e-3, 1e2, True),  # run-queue wait by CPU time
+    Feature("wait_per_cpu", 1e-3, 1e2, True),  # run-queue wait divided by CPU time
     Feature("bytes_per_cpu_second", 1e1, 1e10, True),
     Feature("bytes_per_run", 1e0, 1e7, True),
     Feature("faults_per_cpu_second", 1e0, 1e6, True),
@@ -80,117 +80,118 @@ _FEATURES = (
     Feature("works_for_listener", 0.0, 1.0, False),  # share of its processes whose parent does, and is of the same unit
     Feature("in_terminal", 0.0, 1.0, False),
     Feature("takes_keys", 0.0, 1.0, False),  # its terminal gives it each key as it is typed
-    Feature("young", 0.0, 1.0, False),  # share of its processes that are
-    Feature("unsteadiness", 0.0, 2.0, False),  # standard deviation of its CPU use by the mean
+    Feature("young", 0.0, 1.0, False),  # share of its processes that are young
+    Feature("unsteadiness", 0.0, 2.0, False),  # standard deviation of its CPU use divided by the mean
     Feature("irregularity", 0.0, 2.0, False),  # the same of the times it is put on a CPU: what beats like a clock answers nobody
-    Feature("seconds_seen", 0.0, 1e3, False),  # evidence: seconds of activity not squeezed by others, the last MEMORY_SECONDS of it
+    Feature("seconds_seen", 0.0, 1e3, False),  # evidence: seconds of activity not squeezed by others, of the last MEMORY_SECONDS
 )
 BEHAVIOUR_FEATURES: tuple[str, ...] = tuple(feature.name for feature in _FEATURES)
-"""Columns of the rows that the model sees. The last says how much it has to go by, not what it is like."""
+"""Columns of the rows that the model sees. The last says how much evidence there is, not what the group is like."""
 
 SEEN = len(BEHAVIOUR_FEATURES) - 1
-"""Column of the evidence seen."""
+"""Column that holds the amount of evidence."""
 
 KNOTS = 5
-"""Places in a feature's range between which its push is a straight line."""
+"""Points in a feature's range. Between two of them its push is a straight line."""
 
 MEMORY_SECONDS = 15.0
-"""Seconds of activity after which earlier ones count 1/e: a start-up of 3 s is outweighed soon, minutes of pause forget nothing."""
+"""Seconds of activity after which earlier ones count 1/e. A start-up of 3 s is soon outweighed; minutes of pause forget nothing."""
 
 QUIET_CORES = 0.001
 """CPU use below which a tick says nothing: a millisecond a second is housekeeping."""
 
 FULL_CORES = 0.01
-"""CPU use at which a tick counts half a full one: a service that answers 50 times a second uses about that."""
+"""CPU use at which a tick counts half: a service that answers 50 times a second uses about that."""
 
 SQUEEZED = 0.5
-"""Share of its demand that a group must have got for a tick to count wholly: four hogs on two CPUs get that. Below it, others made
-it behave as it did: a service beside hogs is always runnable, too."""
+"""Share of its demand that a group must have got for a tick to count fully: four hogs on two CPUs get that. Below it, others made
+it behave as it did: beside hogs a service, too, is always runnable."""
 
 STARVED = 0.25
-"""Share of what it ran and waited for below which a tick of a group that used less than LITTLE_CORES says nothing (chosen: half of
-SQUEEZED). How it waits tells what others do, and with so little CPU there is next to nothing else to go by. Unless it has what
-answers somebody, a socket for one: that does not rest on waiting, and a service that starts beside hogs must be known."""
+"""Share of what it ran and waited for. Below it, a tick of a group that used less than LITTLE_CORES says nothing (chosen: half of
+SQUEEZED): how it waits shows what others do, and so little CPU shows next to nothing else. Not applied to a group with a sign that
+it answers somebody, such as a socket: a sign does not rest on waiting, and a service that starts beside hogs must be known."""
 
 WHOLE = 0.04
-"""How near to a whole number of cores demand must be to count as that: the collector reads a group's processes within a few ms of
-each other, and a hog is off the CPU for less than 1 %."""
+"""Largest distance from a whole number of cores at which demand counts as whole: the collector reads a group's processes within a
+few ms of each other, and a hog is off the CPU for less than 1 %."""
 
 CHARS_TICKS = 10
-"""Ticks after which bytes are known: those of processes outside pools are read each `daemon.slow_every` = 10 ticks."""
+"""Ticks after which bytes are known: processes outside pools are read every `daemon.slow_every` = 10 ticks."""
 
 UNSTEADY_TICKS = 4
 """Ticks of activity from which a standard deviation means something."""
 
 LOADING_SECONDS = 10.0
-"""Seconds of activity before a process alone in the foreground of a terminal, or one that its parent feeds, is called batch. What
-loads is no different from batch work until it is used; nobody waits longer without turning to something else (Nielsen, Usability
+"""Seconds of activity before a process alone in the foreground of a terminal, or fed by its parent, is called batch. A program that
+is loading looks like batch work until it is used; nobody waits longer without turning to something else (Nielsen, Usability
 Engineering, 1993, ch. 5)."""
 
 START_FAULTS = 12_000.0
-"""Page faults per second of CPU from which a tick looks like a start. While ipykernel, dask, hypercorn, uvicorn and mpd read their
-code they took 34,000 to 56,000, and 14,000 to 62,000 at a load of 60 on 2 CPUs; a Python loop took 10,000 in its first tick,
-compressors and a compiler mostly below 13,000 after theirs (2026-12-01)."""
+"""Page faults per second of CPU from which a tick looks like a start. ipykernel, dask, hypercorn, uvicorn and mpd took 34,000 to
+56,000 while they read their code, and 14,000 to 62,000 at a load of 60 on 2 CPUs. A Python loop took 10,000 in its first tick;
+compressors and a compiler mostly took below 13,000 after theirs (2026-12-01)."""
 
 START_SECONDS = 10.0
-"""Seconds of CPU time that a start may take (chosen: several times that of large Python and Java services). Not of the clock: an
-overloaded machine takes longer over it."""
+"""Seconds of CPU time that a start may take (chosen: several times that of large Python and Java services). Not wall-clock seconds:
+an overloaded machine takes longer."""
 
 SWARM_SECONDS = 5.0
-"""Time for which brief children must use LITTLE_CORES before that makes a group batch work (chosen: a command is over by then)."""
+"""Seconds for which brief children must use LITTLE_CORES to make a group batch work (chosen: a command is over by then)."""
 
 SWARM_KEPT_SECONDS = 10.0
-"""And for how long they may use less than half of it before it is no more (chosen: a link step, a slow test)."""
+"""Seconds for which they may then use less than half of it before it no longer is (chosen: a link step, a slow test)."""
 
 LITTLE_CORES = 0.25
-"""Mean CPU use, in cores, below which a group is not called batch: to demote it would win little, and what is asked now and then
-looks like it. What it waited for is not counted. Once called batch it stays so down to half of that in demand: demoted, it uses
-less. Of the moments at which programs in training look like batch work and are it, 7 % are below (1 % at 0.1, 21 % at 0.5)."""
+"""Mean CPU use, in cores, below which a group is not called batch: demoting it would win little, and a program that is asked now
+and then looks like it. What it waited for does not count. Once called batch, it stays so down to half of that in demand, because a
+demoted group uses less. Of the moments at which training programs look like batch work and are, 7 % are below (1 % at 0.1, 21 % at
+0.5)."""
 
 KEPT_SECONDS = 600.0
-"""A group that is gone is remembered for so long: the next round of a periodic job is known when it starts."""
+"""Seconds for which a group that is gone is remembered, so that the next round of a periodic job is known when it starts."""
 
 KEPT_GROUPS = 1024
-"""Gone groups remembered at most; the longest gone are forgotten first, so a storm of short programs costs no memory."""
+"""Most gone groups remembered. The longest gone are forgotten first, so a storm of short programs costs no memory."""
 
 LOOSEN = 0.3
-"""A class once held is kept until its probability is that far below the certainty that was asked for."""
+"""A class, once held, is kept until its probability is this far below the required certainty."""
 
 NEWS = 0.02
-"""Change of a probability below which the words about it stay as they are: 1,000 new ones a tick would cost more than the model."""
+"""Change of a probability below which its report stays as it is: 1,000 new reports a tick would cost more than the model."""
 
 EVIDENCE = 4
-"""Features named as evidence."""
+"""Most features named as evidence."""
 
 LEAST_PUSH = 0.05
-"""Logits below which a feature is no evidence."""
+"""Logits below which a push is no evidence."""
 
-_MOST = 1e3  # logits; a table beyond is no model
-_LARGEST = 1e15  # of any channel; what is beyond was no measurement
+_MOST = 1e3  # logits; a table with larger ones is no model
+_LARGEST = 1e15  # of any channel; a larger value was no measurement
 _COLUMN = {name: column for column, name in enumerate(BEHAVIOUR_CHANNELS)}
-_SUMS = (  # over ticks, weighted with what each says
+_SUMS = (  # over ticks, weighted by how much each tick says
     *("mass", "cpu", "square", "wait", "known", "slices", "jitter"),
     *("faults", "threads", "processes", "young", "busy", "wanted", "whole", "used", "demand"),
 )
-_IO = ("bytes", "cpu", "slices")  # since bytes come in lumps, they are compared with what was used in the same time
+_IO = ("bytes", "cpu", "slices")  # bytes come in lumps, so they are compared with what was used in the same time
 _STATE = (
     "spent",  # seconds of CPU so far
     "started",  # of them: in ticks that looked like a start
-    "starts",  # 1: it does now
-    "settled",  # 1: it has a process older than SETTLED_SECONDS; 2: it had one, and has none now
+    "starts",  # 1: it looks like a start now
+    "settled",  # 1: it has a process older than SETTLED_SECONDS; 2: it had one, and now has none
     "swarms",  # seconds for which brief children used enough
     "brief",  # cores that they used in the last tick
 )
-_ANSWERS = ("serves", "serves_locally", "served_for", "keys", "shows", "asked")  # signs of somebody who waits for it
+_ANSWERS = ("serves", "serves_locally", "served_for", "keys", "shows", "asked")  # signs that somebody waits for it
 _TRAITS = ("serves", "serves_locally", "served_for", "terminal", "keys", "shows", "fed", "asked")
-"""What a group has, as last seen. Too few programs in training have one of the last three for a model to learn from."""
+"""What a group has, as last seen. Too few training programs have one of the last three for a model to learn from."""
 
 
 class Summaries:
     """What each group did so far, as rows of `BEHAVIOUR_FEATURES`.
 
-    Averages over ticks, weighted with how much a tick says: by the CPU time used, less where others squeezed the group. What a
-    group has (sockets, a terminal) is as last seen. Bounded: gone groups are forgotten by `KEPT_SECONDS` and `KEPT_GROUPS`.
+    Averages over ticks, weighted by how much a tick says: by the CPU time used, less where others squeezed the group. What a group
+    has (sockets, a terminal) is as last seen. Memory is bounded: gone groups are forgotten by `KEPT_SECONDS` and `KEPT_GROUPS`.
     """
 
     def __init__(self, interval: float = 1.0) -> None:
@@ -208,15 +209,15 @@ class Summaries:
         self._state = np.zeros((len(_STATE), 0))
         self._last = np.zeros(0, dtype=np.int64)
         self.forgotten: list[int] = []
-        """Slots given up in the last step: what was kept of them elsewhere is void."""
+        """Slots released in the last step: anything kept about them elsewhere is void."""
 
     @property
     def capacity(self) -> int:
-        """Slots that there are; they only become more."""
+        """Number of slots; it never shrinks."""
         return len(self._sums)
 
     def step(self, groups: Sequence[str], values: Floats) -> tuple[Ints, NDArray[np.bool_]]:
-        """Take in a tick: (slot of each group, whether the tick told anything about it). The order of groups does not matter."""
+        """Take in a tick. Returns (slot of each group, whether the tick said anything about it). Groups may come in any order."""
         values = np.asarray(values, dtype=np.float64)
         if values.shape != (len(groups), len(BEHAVIOUR_CHANNELS)):
             raise ValueError(f"{values.shape} values where ({len(groups)}, {len(BEHAVIOUR_CHANNELS)}) belong")
@@ -229,7 +230,7 @@ class Summaries:
         return slots, self._add(slots, values)
 
     def rows(self, slots: Ints) -> Floats:
-        """[n, len(BEHAVIOUR_FEATURES)]; NaN where nothing is known."""
+        """[n, len(BEHAVIOUR_FEATURES)]; NaN where not known."""
         mass, cpu, square, wait, known, slices, jitter, faults, threads, processes, young, busy, wanted, whole, *_ = self._sums[
             slots
         ].T
@@ -269,9 +270,9 @@ class Summaries:
         return _clipped(rows)
 
     def spared(self, slots: Ints, held: NDArray[np.bool_]) -> Ints:
-        """[n] Why each is not to be called batch, whatever it looks like: a place in `SPARED`, the first that holds; 0: it may be.
+        """[n] Why each must not be called batch, whatever it looks like: index into `SPARED`, the first that holds; 0: it may be.
 
-        `held` [n]: it is called batch already.
+        `held` [n]: it is already called batch.
         """
         columns = [_SUMS.index(name) for name in ("mass", "processes", "used", "demand")]
         mass, processes, used, demand = self._sums[slots][:, columns].T
@@ -291,12 +292,12 @@ class Summaries:
         return np.select(list(why.values()), [SPARED.index(reason) for reason in why], 0)
 
     def swarms(self, slots: Ints) -> Floats:
-        """[n] Cores that brief children of each use, 0 where they have not long enough used enough to be a swarm."""
+        """[n] Cores that brief children of each group use; 0 if they have not used enough for long enough to be a swarm."""
         swarms, brief = self._state[-2:, slots]
         return np.asarray(np.where(swarms >= SWARM_SECONDS, np.maximum(brief, np.finfo(np.float64).tiny), 0.0))
 
     def renewed(self, slots: Ints) -> NDArray[np.bool_]:
-        """[n] Whether all processes of each have come lately, and take the place of others."""
+        """[n] Whether all processes of each group came lately and took the place of others."""
         return np.asarray(self._state[_STATE.index("settled"), slots] == 2)
 
     def _add(self, slots: Ints, values: Floats) -> NDArray[np.bool_]:
@@ -354,9 +355,9 @@ class Summaries:
         return np.asarray(told)
 
     def _follow(self, slots: Ints, channels: Mapping[str, Floats], told: NDArray[np.bool_]) -> None:
-        """Bring up to date what is not averaged.
+        """Update what is not averaged.
 
-        A start shows by its faults: in this tick, or in most of what was used so far while all processes are young.
+        Page faults show a start: in this tick, or in most of the CPU time used so far while all processes are young.
         """
         spent, started, starts, settled, swarms, _ = self._state[:, slots]
         there, cpu, brief = channels["processes"] > 0, channels["cpu"], channels["brief"]
@@ -396,7 +397,7 @@ class Summaries:
         return slot
 
     def _forget(self) -> None:
-        """Give up what is gone for too long, and the longest gone of too many."""
+        """Release groups that are gone for too long, and if too many are gone the longest gone."""
         gone = sorted((int(self._last[slot]), name, slot) for name, slot in self._slots.items() if self._last[slot] < self._tick)
         oldest = self._tick - KEPT_SECONDS / self._interval
         for place, (last, name, slot) in enumerate(gone):
@@ -406,7 +407,7 @@ class Summaries:
             self.forgotten.append(slot)
 
     def forget(self, groups: Iterable[str]) -> list[int]:
-        """These begin anew; unknown ones are left out. Their slots: what was kept of them elsewhere is void."""
+        """Start these groups anew; unknown ones are skipped. Returns their slots: anything kept about them elsewhere is void."""
         return [self._give_up(name) for name in groups if name in self._slots]
 
     def _give_up(self, group: str) -> int:
@@ -425,18 +426,18 @@ class BehaviourModel:
     """
 
     def __init__(self, knots: Floats, pushes: Floats, start: Floats, halfway: float, digest: str) -> None:
-        """`knots` [F, K], rising; `pushes` [F, K, 3] at them and `start` [3] in logits; `halfway` in seconds. See `from_arrays`."""
+        """`knots` [F, K], rising; `pushes` [F, K, 3] at the knots and `start` [3], in logits. `halfway` in seconds."""
         self._knots = knots
         self._start = start
         self._halfway = halfway
         self.digest = digest
         slopes = np.diff(pushes, axis=1) / np.diff(knots, axis=1)[:, :, None]
         bends = np.concatenate([pushes[:, :1], slopes[:, :1], np.diff(slopes, axis=1)], axis=1)
-        self._bends = bends[:, :, :, None]  # of a line: its level where it begins, and what its slope changes by at each knot
+        self._bends = bends[:, :, :, None]  # of each line: level at the start, first slope, change of slope at each knot
 
     @classmethod
     def from_arrays(cls, arrays: Arrays, digest: str) -> BehaviourModel:
-        """The model in an artefact's arrays. Raises ValueError where they are none. Arrays called `program_*` are not looked at."""
+        """The model in an artefact's arrays. Raises ValueError if they are no model. Arrays called `program_*` are ignored."""
         shapes = {"knots": (SEEN, KNOTS), "pushes": (SEEN, KNOTS * len(CLASSES)), "start": (len(CLASSES),), "halfway": (1,)}
         wrong = sorted(name for name in arrays if name not in shapes and not name.startswith("program_"))
         if wrong:
@@ -460,10 +461,11 @@ class BehaviourModel:
         return f"behaviour {self.digest[:8]}".rstrip()
 
     def probabilities(self, rows: Floats) -> Floats:
-        """[n, 3] for rows [n, len(BEHAVIOUR_FEATURES)], in the order of `CLASSES`. Each row's depend on that row only."""
+        """[n, 3] for rows [n, len(BEHAVIOUR_FEATURES)], in the order of `CLASSES`. Each result depends on its own row only."""
         columns = np.ascontiguousarray(rows[:, :SEEN].T)
         total = np.zeros((len(CLASSES), len(rows)))
-        # one after another: how numpy sums over an axis depends on how many rows there are, and small arrays stay in the cache
+        # One feature after the other: the result of numpy's sum over an axis depends on the number of rows, and small arrays stay
+        # in the cache.
         for values, knots, bends in zip(columns, self._knots.tolist(), self._bends, strict=True):
             known = ~np.isnan(values)
             values = np.minimum(np.where(known, values, knots[0]), knots[-1])
@@ -487,7 +489,7 @@ class BehaviourModel:
         )
 
     def _push(self, row: Floats) -> Floats:
-        """[F, 3] in logits, linear between the knots and level beyond them; 0 where the feature is not known."""
+        """[F, 3] in logits: linear between the knots, constant beyond them; 0 where the feature is not known."""
         known, knots = ~np.isnan(row[:SEEN, None]), self._knots
         values = np.minimum(np.where(known, row[:SEEN, None], knots[:, :1]), knots[:, -1:])
         parts = np.concatenate([known, np.maximum(values - knots[:, :-1], 0.0)], axis=1)
@@ -499,23 +501,23 @@ class BehaviourModel:
 
 
 class Behaviours:
-    """Keeps what each group did, and says what it is taken for. The same ticks give the same answers in any order of groups."""
+    """Remembers what each group did, and reports its class. The same ticks give the same answers in any order of groups."""
 
     def __init__(self, model: BehaviourModel | None, certainty: float, interval: float = 1.0) -> None:
-        """`certainty`: probability from which a class is taken for true; `interval`: seconds a tick. No model: nothing is said."""
+        """`certainty`: probability from which a class is believed. `interval`: seconds per tick. No model: no class is reported."""
         if not 0.5 < certainty < 1:
             raise ValueError(f"certainty {certainty} is not between 0.5 and 1")
         self._model = model
         self._certainty = certainty
         self._summaries = Summaries(interval)
-        self._held = np.zeros(0, dtype=np.int64)  # by slot, as the rest
+        self._held = np.zeros(0, dtype=np.int64)  # by slot, like the rest
         self._told: list[Behaviour | None] = []
-        self._words = np.zeros((0, 5))  # probabilities, class, why it is spared and by what rule, as `_told` tells
+        self._words = np.zeros((0, 5))  # probabilities, class, why it is spared and by which rule, as in `_told`
 
     def step(self, groups: Sequence[str], values: Floats) -> list[Behaviour | None]:
-        """What each group is taken for after this tick; None: it has done nothing yet.
+        """The class of each group after this tick; None: it has done nothing yet.
 
-        To be called once a tick with all groups there are: `values` [n, len(BEHAVIOUR_CHANNELS)] as measured.
+        Call once per tick with all groups that exist. `values` [n, len(BEHAVIOUR_CHANNELS)] as measured.
         """
         model = self._model
         if model is None:
@@ -552,8 +554,8 @@ class Behaviours:
         return [said[slot] for slot in slots.tolist()]
 
     def follow(self, before: Behaviours, forgotten: Iterable[str]) -> None:
-        """Go on from what another one of the same interval knows, but for these groups; that one is not to be used any more.
-        Classes are kept where it had the same model and certainty, else they are told anew from what each group did."""
+        """Continue from another one of the same interval, except for the `forgotten` groups; that one must not be used any more.
+        Classes are kept if it had the same model and certainty. Otherwise they are decided anew from what each group did."""
         self._summaries = before._summaries
         same = self._model is not None and before._model is not None and self._model.digest == before._model.digest
         if same and self._certainty == before._certainty:
@@ -579,17 +581,17 @@ class Behaviours:
 _LATENCY, _BATCH, _NONE = 0, 1, 2
 
 RULED: tuple[Ruled | None, ...] = (None, *Ruled)
-"""Rules as they are noted with a class."""
+"""Rules, as noted with a class."""
 
 SPARED: tuple[Spared | None, ...] = (None, *Spared)
-"""Reasons as `Summaries.spared` gives them."""
+"""Reasons, as indexed by `Summaries.spared`."""
 
 
 def decide(chances: Floats, held: Ints, certainty: float) -> Ints:
-    """The class of each group as a place in `CLASSES`, given the probabilities and what it was held for before.
+    """The class of each group as an index into `CLASSES`, from the probabilities and the class held before.
 
-    To be demoted costs a service more than to be left alone costs batch work: to be called batch, a group must also be at most half
-    as likely to be latency-sensitive as what certainty leaves.
+    Demotion costs a service more than being left alone costs batch work. So to be called batch, the probability that a group is
+    latency-sensitive must also be at most half of what `certainty` leaves.
     """
     rows = np.arange(len(chances))
     latency = chances[:, _LATENCY] >= certainty
@@ -616,5 +618,5 @@ def _clipped(rows: Floats) -> Floats:
 
 
 def _for_people(column: int, value: float) -> float:
-    """A value of a row without its logarithm, three digits."""
+    """A value of a row without its logarithm, to three digits."""
     return float(f"{10.0**value if _FEATURES[column].log else value:.3g}")

@@ -1,6 +1,6 @@
-"""What every model must do, as functions that raise `CheckError` with the first broken promise. Pure.
+"""What every model must do, as functions that raise `CheckError` at the first broken promise. Pure.
 
-Knows interfaces, no implementation. Shipped, so that whoever writes another model can hold it to the same.
+Knows interfaces, not implementations. Shipped, so that authors of other models can check them in the same way.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class CheckError(AssertionError):
 
 
 def series_zoo() -> tuple[Floats, Ints]:
-    """(windows [n, WINDOW], lengths [n]) of every kind that live data has been: the same at each call."""
+    """(windows [n, WINDOW], lengths [n]) of every kind seen in live data: the same at each call."""
     rng = np.random.default_rng(20_240_229)
     t = np.arange(WINDOW)
     walk = np.abs(np.cumsum(rng.normal(0, 1, WINDOW)) + 20)
@@ -54,7 +54,7 @@ def series_zoo() -> tuple[Floats, Ints]:
 
 
 class Streamed:
-    """A demand model, or what speaks without one, as a forecaster of windows: it is shown them tick by tick."""
+    """A demand model, or the fallback without one, as a forecaster of windows: it is fed them tick by tick."""
 
     def __init__(self, model: DemandModel | None) -> None:
         self._model = model
@@ -89,11 +89,11 @@ class Streamed:
 
 
 LEAST_SLOTS = 8
-"""numpy adds up a single series in another order than several."""
+"""Extra series, because numpy sums a single series in another order than several."""
 
 
 def check_forecaster(model: Forecasts) -> None:
-    """All that holds for every forecaster, trained or not, whatever the series. Raises CheckError."""
+    """All that holds for every forecaster, trained or not, for any series. Raises CheckError."""
     windows, lengths = series_zoo()
     given = windows.copy()
     said = model.predict(windows, lengths)
@@ -111,7 +111,7 @@ def check_forecaster(model: Forecasts) -> None:
 
 
 def _check_independence(model: Forecasts, windows: Floats, lengths: Ints, said: Floats) -> None:
-    """A forecast depends on its own series only, to the last bit: else replay depends on what else ran."""
+    """A forecast depends on its own series only, to the last bit. Otherwise a replay would depend on what else ran."""
     order = np.random.default_rng(1).permutation(len(windows))
     _hold(np.array_equal(said[order], model.predict(windows[order], lengths[order])), "does not depend on the order of series")
     for row in range(len(windows)):
@@ -124,7 +124,7 @@ def _check_independence(model: Forecasts, windows: Floats, lengths: Ints, said: 
 
 
 def _check_known_series(model: Forecasts) -> None:
-    """Where the answer is plain."""
+    """Series for which the answer is obvious."""
     constant = model.predict(np.full((2, WINDOW), [[0.0], [7.0]]), np.full(2, WINDOW))
     _hold(bool(np.allclose(constant, [[[0.0]], [[7.0]]], rtol=1e-9, atol=1e-12)), "says that a constant stays what it is")
     one = np.full((1, WINDOW), np.nan)
@@ -157,7 +157,7 @@ def _which(wrong: np.ndarray) -> list[int]:
 
 
 def check_scorer(scorer: Scorer) -> None:
-    """All that holds for every scorer of workers, trained or not, whatever the windows. Raises CheckError."""
+    """All that holds for every scorer of workers, trained or not, for any windows. Raises CheckError."""
     rng = np.random.default_rng(3)
     ids = [ProcId(100 + i, 1) for i in range(24)]
     pools = ["alone", *("pair" for _ in range(2)), *("many" for _ in range(9)), *("torn" for _ in range(12))]
@@ -198,7 +198,7 @@ def check_scorer(scorer: Scorer) -> None:
 
 
 def check_behaviour(model: BehaviourModel) -> None:
-    """All that holds for every behaviour model, whatever the rows. Raises CheckError."""
+    """All that holds for every behaviour model, for any rows. Raises CheckError."""
     rng = np.random.default_rng(5)
     rows = rng.uniform(-3.0, 8.0, (60, len(BEHAVIOUR_FEATURES)))
     rows[:, SEEN] = rng.uniform(0.01, 20.0, 60)

@@ -1,7 +1,7 @@
-"""Counters become rates here and nowhere else, live and in training. Pure.
+"""Turns counters into rates, live and in training; nothing else does. Pure.
 
-`rates` compares two sample tables; `Windows` keeps the last `WINDOW` values of many series, all on one tick clock, `WorkerWindows`
-those of workers. The rows that models see are made from windows in `demand.demand_rows` and `detectors.worker_rows`.
+`rates` compares two sample tables. `Windows` keeps the last `WINDOW` values of many series, all on one tick clock, `WorkerWindows`
+those of workers. `anomaly.detectors.worker_rows` scores workers from their windows.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from .records import WINDOW, Known, SampleTable
 
 RUNNABLE = 0.04
-"""How much longer than a tick a thread may seem to have run and waited: counters of a process are read within a few ms of each
+"""How much longer than a tick a thread may seem to have run and waited: a process's counters are read within a few ms of each
 other, at other moments each tick (chosen, as `behaviour.WHOLE`)."""
 
 DEPTH = 32
-"""Ancestors that are looked at for who collected a child (chosen: trees of processes are seldom a third as deep)."""
+"""Most ancestors searched for the one that collected a child (chosen: trees of processes are seldom a third as deep)."""
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
@@ -31,15 +31,15 @@ class Rates:
     """What each process of the later table did between two tables. Arrays are aligned with it; unknown is NaN."""
 
     cpu: Floats  # cores used
-    brief: Floats  # cores that its children used which were in at most one of the tables, as far as somebody waited for them
+    brief: Floats  # cores used by its children that were in at most one of the tables, as far as a process waited for them
     wait: Floats  # cores waited for in the run queue; 0 where the kernel does not tell
-    demand: Floats  # cores that it would have used by itself on this machine, of `uncontended`, without its brief children
+    demand: Floats  # cores that it would have used by itself on this machine, from `uncontended`, without its brief children
     slices: Floats  # times put on a CPU, per second; NaN unknown
     child_faults: Floats  # minor page faults per second of children that it has waited for
     faults: Floats  # major and minor page faults per second
     chars: Floats  # bytes read and written per second, cached ones too; NaN unknown
-    known: NDArray[np.bool_]  # False: first seen in this table and older than the earlier one, so its rates are not known (0)
-    owed: Floats  # ns that were counted of children that are gone and that nobody has collected yet: for the next `rates`
+    known: NDArray[np.bool_]  # False: first seen in this table but older than the earlier one, so its rates are unknown (0)
+    owed: Floats  # ns already counted of children that are gone but not yet collected: input of the next `rates`
 
 
 def rates(
@@ -54,9 +54,9 @@ def rates(
 ) -> Rates:
     """Rates between two sample tables.
 
-    `before_at`, `after_at`: monotonic ns. `uptime_before`: clock ticks since boot at `before_at`: a process that started later
-    than that was born in between, and all its counters count. Counters that went back count as 0 (F40). `cpus`: how many there
-    are; more than those can do is not believed of brief children. `owed`: `Rates.owed` of `before`, where that is known.
+    `before_at`, `after_at`: monotonic ns. `uptime_before`: clock ticks since boot at `before_at`; a process that started later was
+    born in between, and all its counters count. Counters that went back count as 0 (F40). `cpus`: number of CPUs; brief children
+    are not believed to use more. `owed`: `Rates.owed` of `before`, if known.
     """
     seconds = (after_at - before_at) / 1e9
     if seconds <= 0:
@@ -100,16 +100,16 @@ def rates(
 
 
 def uncontended(cpu: Floats, wait: Floats, threads: Floats, cpus: float) -> Floats:
-    """Cores that processes would have used had nobody stood in their way, at least what they used, at most `cpus`.
+    """Cores that processes would have used without contention: at least what they used, at most `cpus`.
 
-    Waiting is not work. A thread runs, waits for a CPU, sleeps, and begins anew. Of a second in which it runs for c and waits for w
-    it sleeps for 1 - c - w. By itself it would not wait: it would run for c / (1 - w) of the time. That is a closed system with a
-    think time, as in the interactive response time law (Lazowska et al., Quantitative System Performance, 1984, ch. 3). It is never
-    more than c + w, and that much only of a thread that never sleeps. Work that comes by itself, not when the work before is done,
-    is c however long it waits: of that this is the upper limit.
+    Waiting is not work. A thread runs, waits for a CPU, sleeps, and begins again. In a second in which it runs for c and waits for
+    w it sleeps for 1 - c - w. By itself it would not wait: it would run for c / (1 - w) of the time. That is a closed system with
+    a think time, as in the interactive response time law (Lazowska et al., Quantitative System Performance, 1984, ch. 3). It is
+    never more than c + w, and equals that only for a thread that never sleeps. Work that arrives independently, not when earlier
+    work is done, is c however long it waits: for such work this is the upper limit.
 
-    Which of the `threads` of a process waited is not known. The fewer they were the more they wanted, so it is taken for the fewest
-    that can have run and waited for that long together; a thread can do RUNNABLE more than that in a tick as it is measured.
+    It is not known which `threads` of a process waited. The fewer they were, the more they wanted. So the fewest are assumed that
+    can have run and waited for that long together. A measured thread can exceed a tick by RUNNABLE.
     """
     both = cpu + wait
     fewest = np.maximum(np.minimum(np.ceil(both / (1.0 + RUNNABLE)), threads), 1.0)
@@ -121,22 +121,22 @@ def uncontended(cpu: Floats, wait: Floats, threads: Floats, cpus: float) -> Floa
 def _brief(
     before: SampleTable, at: NDArray[np.intp], there: NDArray[np.bool_], collected: Floats, owed: Floats | None
 ) -> tuple[Floats, Floats]:
-    """(ns that brief children of each process of the later table used, ns that are still owed), none of it below 0.
+    """(ns used by brief children of each process of the later table, ns that are still owed), none below 0.
 
-    `at`: its row in `before` where it was `there`; `collected`: what it gained by waiting for children. With a child it gains all
-    that this one ever used. What was counted of it already is taken off its nearest ancestor that lives, for that one has waited
-    for it, or for the ancestors in between that had. Those may also have left it to one further up: what is more than an ancestor
-    gained is taken off its own ancestors. And a table is not read in one instant: a child may be gone from it while its parent was
-    read just before it gained. So what nobody gained is owed, and taken off the parent's gain in the next table. Not later: where a
-    parent ignores SIGCHLD, nobody ever gains it.
+    `at`: its row in `before` where it was `there`. `collected`: what it gained by waiting for children. With a child it gains all
+    that the child ever used. What was already counted of the child is subtracted from its nearest living ancestor, which has waited
+    for it, or for the ancestors in between that had. Those may also have left it to an ancestor further up: what exceeds an
+    ancestor's gain is subtracted from that one's own ancestors. And a table is not read in one instant: a child may be missing from
+    it while its parent was read just before it gained. So what no ancestor gained is owed, and subtracted from the parent's gain in
+    the next table. Not later: where a parent ignores SIGCHLD, no process ever gains it.
     """
     count = len(before)
-    row_after = np.full(count + 1, -1, dtype=np.intp)  # of each process of `before`; the last: of nobody
+    row_after = np.full(count + 1, -1, dtype=np.intp)  # of each process of `before`; the last entry: no process
     row_after[at[there]] = np.flatnonzero(there)
     gone = np.flatnonzero(row_after[:-1] < 0)
     waits, fresh = np.zeros(count + 1) if owed is None else np.append(owed, 0.0), np.zeros(count + 1)
     fresh[gone] = before["cpu_ns"][gone].astype(np.float64) + before["child_cpu_ns"][gone].astype(np.float64) + waits[gone]
-    waits[gone] = 0.0  # who is gone leaves what he owed: his heir gains it with the rest of him
+    waits[gone] = 0.0  # what a gone process owed passes to its heir, which gains it with the rest
     counted = fresh + waits
     if not counted.any():
         return collected, np.zeros(len(collected))
@@ -144,7 +144,7 @@ def _brief(
     heirs = _heirs(parents, row_after)
 
     def taken(off: Floats) -> Floats:
-        """What is taken off each process of the later table."""
+        """What is subtracted from each process of the later table."""
         return np.asarray(np.where(there, np.bincount(heirs, weights=off, minlength=count + 1)[at], 0.0))
 
     left = collected - taken(counted)
@@ -163,14 +163,14 @@ def _brief(
 
 
 def _parents(table: SampleTable) -> NDArray[np.intp]:
-    """[len(table) + 1] Row of each process's parent; len(table) where it is not in the table, and for nobody itself."""
+    """[len(table) + 1] Row of each process's parent; len(table) if it is not in the table, and for the last entry (no process)."""
     pids = table["pid"]
     place = np.minimum(np.searchsorted(pids, table["ppid"]), len(table) - 1)
     return np.append(np.where(pids[place] == table["ppid"], place, len(table)), len(table))
 
 
 def _heirs(parents: NDArray[np.intp], row_after: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Of each process itself if it lives, else its nearest ancestor that does; the last row (nobody) where there is none.
+    """Each process itself if it lives, else its nearest living ancestor; the last row (no process) if there is none.
 
     Each round looks twice as far up as the one before.
     """
@@ -186,12 +186,12 @@ def _heirs(parents: NDArray[np.intp], row_after: NDArray[np.intp]) -> NDArray[np
 
 
 def _keys(table: SampleTable) -> NDArray[np.uint64]:
-    """One sortable number a process: pid above, start ticks below (40 bits of ticks last 348 years at 100 Hz)."""
+    """One sortable number per process: pid above, start ticks below (40 bits of ticks last 348 years at 100 Hz)."""
     return np.asarray((table["pid"].astype(np.uint64) << np.uint64(40)) | table["start_ticks"].astype(np.uint64))
 
 
 class Windows:
-    """The last `WINDOW` values of many series with `channels` values a tick. A series that is not pushed at a tick is forgotten."""
+    """The last `WINDOW` values of many series with `channels` values a tick. A series not pushed at a tick is forgotten."""
 
     def __init__(self, channels: int) -> None:
         self.channels = channels
@@ -228,7 +228,7 @@ class Windows:
         return self._ring[index][:, order], self._lengths[index]
 
     def forget(self, keys: Iterable[Hashable]) -> None:
-        """These begin anew with their next value; unknown ones are left out."""
+        """Start these series anew at their next value; unknown keys are skipped."""
         for key in keys:
             slot = self._slots.pop(key, None)
             if slot is not None:
@@ -247,11 +247,10 @@ class Windows:
 
 
 class WorkerWindows:
-    """The last `WINDOW` values of all workers, [channels, ticks, workers] in single precision: tests run over many workers at once,
-    tick by tick, so the workers of a tick lie side by side.
+    """The last `WINDOW` values of all workers, [channels, ticks, workers] in single precision. Tests run over many workers at once,
+    tick by tick, so the workers of a tick are adjacent.
 
-    The ring is twice as long as a window and each tick is written twice, so that a window is always one piece and `view` copies
-    nothing.
+    The ring is twice as long as a window and each tick is written twice. So a window is always one piece and `view` copies nothing.
     """
 
     def __init__(self, channels: int) -> None:
@@ -271,14 +270,14 @@ class WorkerWindows:
 
     def view(self) -> tuple[Singles, NDArray[np.int64]]:
         """(windows [channels, WINDOW, workers], oldest first, NaN where unknown and before the start; lengths [workers]), in the
-        order of the keys of the last push. Not to be written to, and good until the next push."""
+        order of the keys of the last push. Not to be written to, and valid until the next push."""
         return self._ring[:, self._next : self._next + WINDOW], self._lengths
 
     def __len__(self) -> int:
         return len(self._keys)
 
     def _arrange(self, keys: Sequence[Hashable]) -> None:
-        """Makes room for these workers, and moves those that stay to their new places."""
+        """Make room for these workers, and move those that stay to their new places."""
         before, lengths = self.view()
         place = {key: column for column, key in enumerate(self._keys)}
         there = [(column, place[key]) for column, key in enumerate(keys) if key in place]
@@ -291,7 +290,7 @@ class WorkerWindows:
 
 
 def told(values: Floats) -> Singles:
-    """Measured values in single precision; NaN for what is not known: no number, below 0, or beyond single precision."""
+    """Measured values in single precision; NaN for what is unknown: not a number, below 0, or beyond single precision."""
     with np.errstate(over="ignore", invalid="ignore"):
         single = values.astype(np.float32)
         return np.asarray(np.where((single >= 0) & (single < np.inf), single, np.float32(np.nan)))

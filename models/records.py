@@ -1,7 +1,7 @@
-"""The nouns of measurement: what one process is called, what was read of it, what is predicted.
+"""The records of measurement: how a process is named, what was read of it, what is predicted. Pure.
 
-Pure: knows no clock, file or process. Counters are raw and monotonic; rates are made in `features.py` and nowhere else.
-Unknown is `None`, or in the sample table a cleared bit of `known`.
+Must not know clocks, files or processes. Counters are raw and monotonic; only `features.py` makes rates of them. Unknown is `None`,
+or in the sample table a cleared bit of `known`.
 """
 
 from __future__ import annotations
@@ -40,29 +40,29 @@ class Latency(StrEnum):
 
     LATENCY = "latency"  # answers somebody who waits: protect
     BATCH = "batch"  # only throughput counts: may be demoted
-    NONE = "none"  # neither, or not known: hands off
+    NONE = "none"  # neither, or not known: leave alone
 
 
 class Known(IntFlag):
-    """Bits of `SAMPLE['known']`: which optional counters of the row were really read."""
+    """Bits of `SAMPLE['known']`: which optional counters of the row were actually read."""
 
-    WAIT = 1  # cpu_ns exact and wait_ns, slices: /proc/PID/task/*/schedstat was there; else cpu_ns is utime+stime, 10 ms coarse
+    WAIT = 1  # exact cpu_ns, and wait_ns, slices: /proc/PID/task/*/schedstat was there; else cpu_ns is utime+stime, 10 ms coarse
     IO = 2  # read_chars, write_chars, read_bytes, write_bytes: /proc/PID/io was readable
     FDS = 4  # fds: /proc/PID/fd was readable
-    SOCKETS = 8  # traits SERVES, SERVES_LOCALLY and SHOWS: the descriptors could be looked through
-    KEYS = 16  # trait KEYS: it is in no terminal, or that could be asked
+    SOCKETS = 8  # traits SERVES, SERVES_LOCALLY and SHOWS: the descriptors could be searched
+    KEYS = 16  # trait KEYS: it is in no terminal, or the terminal could be asked
 
 
 class Trait(IntFlag):
-    """Bits of `SAMPLE['traits']`: what a process has, as far as it was looked for."""
+    """Bits of `SAMPLE['traits']`: what a process has, as far as it was searched."""
 
     SERVES = 1  # a listening TCP socket, or a UDP one that takes datagrams from anybody
     SERVES_LOCALLY = 2  # a listening unix socket
     TERMINAL = 4  # it is in the foreground of a terminal
-    KEYS = 8  # that gives it each key as it is typed, not lines
-    SHOWS = 16  # connected to a display or sound server: somebody may be looking at it, or listening
+    KEYS = 8  # and that terminal gives it each key as it is typed, not lines
+    SHOWS = 16  # connected to a display or sound server: somebody may be watching or listening
     FED = 32  # its parent holds the other end of its standard input
-    ASKED = 64  # and it was seen to wait for that: it answers questions
+    ASKED = 64  # and it was seen waiting for that: it answers questions
 
 
 _COLUMNS = [
@@ -75,8 +75,8 @@ _COLUMNS = [
     ("slices", "<u8"),  # times a thread was put on a CPU, likewise
     ("minor_faults", "<u8"),
     ("major_faults", "<u8"),
-    ("child_faults", "<u8"),  # minor ones of children that it has waited for, and theirs
-    ("child_cpu_ns", "<u8"),  # CPU time of children that it has waited for, and theirs; in steps of 10 ms
+    ("child_faults", "<u8"),  # minor ones of children that it has waited for, and of their children
+    ("child_cpu_ns", "<u8"),  # CPU time of children that it has waited for, and of their children; in steps of 10 ms
     ("rss_bytes", "<u8"),
     ("read_chars", "<u8"),
     ("write_chars", "<u8"),
@@ -94,10 +94,10 @@ _COLUMNS = [
 
 
 def __getattr__(name: str) -> Any:
-    """`SAMPLE`, the dtype of the sample table: one row has the raw counters of one process at one instant; and `SampleTable`, an
-    array of it sorted by (pid, start_ticks), each process once.
+    """`SAMPLE`: dtype of the sample table. A row has raw counters of one process at one instant. `SampleTable`: an array of them,
+    sorted by (pid, start_ticks), each process once.
 
-    Made when first asked for: importing numpy takes 0.1 s, and commands that only read a log do without.
+    Both are made on first use: importing numpy takes 0.1 s, and commands that only read a log do not need it.
     """
     if name not in ("SAMPLE", "SampleTable"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -110,14 +110,14 @@ def __getattr__(name: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a process is, apart from its counters. Strings are already free of control characters."""
+    """What a process is, apart from its counters. Strings are free of control characters."""
 
     comm: str
     program: str  # base name of the executable; for an interpreter "python3 worker.py" or "python3 -m module"
     cgroup: str  # path in the cpu hierarchy (v1 cpu controller, else v2), "/" for the root
     unit: str  # systemd unit or container of the cgroup path, "" if none
     uid: int
-    port: int = 0  # the least TCP port on which it listens; 0: none, or not known
+    port: int = 0  # lowest TCP port on which it listens; 0: none, or not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +129,8 @@ class HostSample:
     memory_available: int
     pressure_us: tuple[int, int, int] | None  # "some" totals of cpu, memory, io; None where the kernel has no PSI
     forks: int = 0  # processes and threads started since boot
-    steal_ns: int = 0  # that the hypervisor gave to others while a CPU had something to run, all CPUs together
-    kernel_ns: int = 0  # part of the busy time that no row of a table can have: interrupts, and kernel threads where they show
+    steal_ns: int = 0  # time the hypervisor gave to others while a CPU had something to run, over all CPUs
+    kernel_ns: int = 0  # busy time that no row of a table can have: interrupts, and kernel threads where they show
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ class WorkerSample:
 
     id: ProcId
     busy: float | None  # share of the probes since the last read in which it was busy, 0..1; None: unknown
-    ready: bool  # has come up (first seen waiting for work, or working)
+    ready: bool  # has come up: was seen waiting for work, or working
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,31 +147,31 @@ class PoolSample:
     """One pool as its adapter sees it at one instant."""
 
     pool: str
-    size: int  # workers that are there, starting ones too
-    requested: int  # size last asked of the pool, by us or by its own start
+    size: int  # existing workers, starting ones too
+    requested: int  # size last requested, by nicety or by the pool's own start
     queued: float | None  # mean work waiting over the probes since the last read; None: unknown
     workers: tuple[WorkerSample, ...]  # sorted by id
     master: ProcId | None
     start_seconds: float | None  # measured median from spawn to ready; None: none seen yet
-    trouble: str  # "" or why the pool cannot be resized now: crash loop, master gone, resized by hand, no permission
+    trouble: str  # why the pool cannot be resized now, else "": crash loop, master gone, resized by hand, no permission
 
 
 @dataclass(frozen=True, slots=True)
 class Blocked:
-    """A thread that waits for what another process has to do."""
+    """A thread that waits for something another process has to do."""
 
     waiter: ProcId
     thread: int
-    since: int  # monotonic ns at which it was first seen in this very wait
+    since: int  # monotonic ns at which it was first seen in this same wait
     what: str  # for people, without control characters: "flock on inode 7 of device 08:01", "reading pipe 4711"
-    holder: ProcId | None  # who has to do it; None: the kernel cannot tell
+    holder: ProcId | None  # the process that has to do it; None: the kernel cannot tell
 
 
 @dataclass(frozen=True, slots=True)
 class Deadlock:
-    """Processes that wait for each other in a circle: each one's holder is the next one's waiter, the last one's the first.
+    """Processes that wait for each other in a circle: each one's holder is the next one's waiter, the last one's is the first.
 
-    Or, with no holder known, that wait together for one thing that nobody frees. The least waiter comes first.
+    Or, with no known holder, processes that all wait for one thing that nobody frees. The lowest waiter comes first.
     """
 
     waits: tuple[Blocked, ...]
@@ -181,12 +181,12 @@ class Quota(NamedTuple):
     """A cgroup that may use no more than some CPU time in each period (v1 cpu.cfs_quota_us, v2 cpu.max)."""
 
     cgroup: str  # path in the cpu hierarchy, as in `Identity`
-    throttled_ns: int  # for which it was stopped for that reason since it was made, summed over CPUs
+    throttled_ns: int  # time for which the limit stopped it, since it was made, summed over CPUs
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All that was read at one instant: what the trace store keeps and the observer derives from."""
+    """All that was read at one instant: the trace store keeps it, and the observer derives from it."""
 
     at: int  # monotonic ns
     wall: int  # wall clock ns since 1970, for people only
@@ -195,12 +195,12 @@ class Snapshot:
     identities: Mapping[ProcId, Identity]  # of each process in `table`
     host: HostSample
     pools: tuple[PoolSample, ...]
-    quotas: tuple[Quota, ...] = ()  # of those that the processes of `table` are in or below, sorted by cgroup
+    quotas: tuple[Quota, ...] = ()  # of the cgroups that contain the processes of `table`, at any depth, sorted by cgroup
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Quantiles of a future value, with where they come from."""
+    """Quantiles of a future value, and their source."""
 
     target: str  # group or pool name
     metric: str  # "cpu": cores of demand; "rss": bytes; "load": Erlangs of a pool
@@ -209,36 +209,36 @@ class Forecast:
 
 
 class Spared(StrEnum):
-    """Why a group that looks like batch work is not called so."""
+    """Why a group that looks like batch work is not called batch."""
 
-    KEYS = "keys"  # its terminal gives it each key that is typed
+    KEYS = "keys"  # its terminal gives it each key as it is typed
     SHOWS = "shows"  # it has a window, or plays sound
-    SERVER = "server"  # it works for one that listens
+    SERVER = "server"  # it works for a process that listens
     ASKED = "asked"  # its parent asks it through a pipe
     UNSEEN = "unseen"  # its sockets cannot be seen, so it may serve somebody
-    YOUNG = "young"  # it is being started, as far as its page faults tell
-    LOADING = "loading"  # alone in the foreground of a terminal, or fed by its parent, and only just at work
-    LITTLE = "little"  # wants so little of a CPU that nothing is won by demoting it
+    YOUNG = "young"  # it is starting, as far as its page faults show
+    LOADING = "loading"  # alone in the foreground of a terminal, or fed by its parent, and has only just begun to work
+    LITTLE = "little"  # wants so little CPU that demoting it would win nothing
 
 
 class Ruled(StrEnum):
-    """Why a group has a class that its probabilities would not give it."""
+    """The rule that gave a group a class its probabilities would not give it."""
 
-    SWARM = "swarm"  # its work is done by processes that live for less than a tick
-    SUCCEEDS = "succeeds"  # it has just taken the place of what had that class
+    SWARM = "swarm"  # processes that live for less than a tick do its work
+    SUCCEEDS = "succeeds"  # it has just taken the place of a group's processes that had that class
 
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """What a group is taken for by the way it behaves, and what that rests on."""
+    """The class of a group, inferred from its behaviour, and what that rests on."""
 
-    latency: Latency  # NONE: neither, or too unsure to say
+    latency: Latency  # NONE: neither, or too uncertain
     p_latency: float  # calibrated probability that it is latency-sensitive
     p_batch: float  # and that it is batch work
     evidence: tuple[tuple[str, float, float], ...]  # (feature, its value, its push towards `latency`, in logits), strongest first
     source: str  # "behaviour 3f9a…" (artefact digest)
-    spared: Spared | None = None  # why it is not called batch, though by its probabilities it would be
-    ruled: Ruled | None = None  # why it is called what it is, though by its probabilities it would not be
+    spared: Spared | None = None  # why it is not called batch, though its probabilities say so
+    ruled: Ruled | None = None  # the rule behind its class, where its probabilities say otherwise
 
 
 class Anomaly(StrEnum):
@@ -248,15 +248,15 @@ class Anomaly(StrEnum):
     FD_LEAK = "fd-leak"  # open descriptors keep growing
     THREAD_LEAK = "thread-leak"  # threads keep growing
     SPIN = "spin"  # CPU without progress
-    STUCK = "stuck"  # no progress while siblings go on
+    STUCK = "stuck"  # no progress while siblings make some
     DEADLOCK = "deadlock"  # waits in a circle with others
-    SLOW = "slow"  # much more CPU or time for the work that siblings do
+    SLOW = "slow"  # much more CPU or time than siblings for the same work
     STARVED = "starved"  # waits for a CPU far longer than it runs: a victim
     FORK_STORM = "fork-storm"  # starts processes far faster than siblings and its own past
     SWITCH_STORM = "switch-storm"  # is put on a CPU far more often for the same work
-    CRASH_LOOP = "crash-loop"  # workers of a pool end soon after they started, again and again: said of its master
+    CRASH_LOOP = "crash-loop"  # workers of a pool end soon after they started, again and again: reported of its master
     ZOMBIE = "zombie"  # has ended, and nobody asks for its exit status
-    OUTLIER = "outlier"  # unlike its siblings, or its own past, in a way that has no name
+    OUTLIER = "outlier"  # unlike its siblings, or its own past, in a way without a name
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,4 +270,4 @@ class Score:
     p: float  # calibrated: share of healthy worker-windows that score as high
     evidence: tuple[tuple[str, float], ...]  # named figures for people, units in the name
     source: str  # "anomaly 3f9a…" or "baseline robust z"
-    size: float = 0.0  # share of what is reported by default, of how large it is and of how rare; known from half of it on
+    size: float = 0.0  # share of the default reporting limit that it reaches, the smaller of size and rarity; not known below half

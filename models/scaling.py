@@ -1,12 +1,12 @@
-"""How much more a pool does with more workers at work: its scaling curve, fitted to what it showed itself. Pure.
+"""How much more a pool does with more workers at work: its scaling curve, fitted to observations. Pure.
 
-Gunther's Universal Scalability Law, X(n) = L n / (1 + a (n - 1) + b n (n - 1)): n workers at work do as much as X / L of them would
-if none stood in another's way. a: what they queue for (a CPU quota, few CPUs, a lock); b: what they cost each other (caches,
-thrashing). a = b = 0 unless shown otherwise. N. Gunther, Guerrilla Capacity Planning, 2007, chapters 4 to 6.
+Gunther's Universal Scalability Law, X(n) = L n / (1 + a (n - 1) + b n (n - 1)): n workers at work do X / L times as much as one.
+a: what they queue for (a CPU quota, few CPUs, a lock). b: what they cost each other (caches, thrashing). a = b = 0 unless observed
+otherwise. N. Gunther, Guerrilla Capacity Planning, 2007, chapters 4 to 6.
 
-`Scaling` sees of each tick how many workers were busy and how much they did, and says how many are worth having. It must not know
-what the answer is used for. Only a pool that computes has such a limit: what a worker that waits for others does (a database, a
-disk) says nothing about the machine. Whether it computes is seen with few workers at work, where none stands in another's way.
+`Scaling` is given how many workers were busy in each tick and how much they did, and says how many are worth having. Must not know
+what the answer is used for. Only a pool that computes has such a limit: what a worker does that waits for others (a database, a
+disk) says nothing about the machine. Whether a pool computes is seen with few workers at work, which do not hinder each other.
 """
 
 from __future__ import annotations
@@ -23,73 +23,73 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 WORTH = 0.05
-"""One more worker must do this share of what a single one does, to be worth having."""
+"""Share of a single worker's output that one more worker must add to be worth having."""
 
 COMPUTES = 0.5
-"""Least that a single worker at work must do in cores: one that runs for less than half of its time waits for something else."""
+"""Least cores of a single worker at work: one that runs for less than half of its time waits for something else."""
 
 SIZES = 3
-"""Numbers of workers at work of which enough must be known: a curve with two bends cannot be seen in fewer."""
+"""Least numbers of workers that must be known well: fewer do not show a curve with two bends."""
 
 ENOUGH = 12
-"""Ticks of each: the median of twelve is off by a third of what a single one is."""
+"""Least ticks for each number: the median of twelve has a third of the error of a single tick."""
 
 SPAN = 2.0
-"""Times the least of these numbers that the largest must be."""
+"""Least ratio of the largest of these numbers to the smallest."""
 
 FITS = 0.15
-"""Relative error (root mean square) of the fit, beyond which the law does not explain the pool."""
+"""Relative error (root mean square) of the fit beyond which the law does not explain the pool."""
 
 KEPT = 48
-"""Newest ticks kept of each number of workers."""
+"""Newest ticks kept for each number of workers."""
 
 FORGET = 7200
-"""Ticks after which what was seen counts no more: two hours at 1 Hz. The pool then grows and shows it anew."""
+"""Ticks after which observations no longer count: two hours at 1 Hz. The pool then grows and shows it anew."""
 
 MEAN, APART = 5, 10
-"""Ticks that are averaged, and from the beginning of one mean to that of the other, when two times near each other are compared."""
+"""When two nearby times are compared: ticks in each mean, and ticks from the start of one mean to the start of the other."""
 
 MOVED = 0.25
-"""Share by which the number of workers at work must differ between them (and by one at least)."""
+"""Share by which the number of workers at work must differ between them, and by one at least."""
 
 NEAR = 0.75
-"""Share of the limit from which workers at work tell of it. With fewer the law errs where the pool has a sharp bend."""
+"""Share of the limit from which workers at work give evidence of it. With fewer, the law errs where the pool has a sharp bend."""
 
 PAIRS = 6
-"""Comparisons needed, near the limit: load that is of another kind when there is more of it looks like a limit otherwise."""
+"""Comparisons needed near the limit: without them, load that changes its kind as it grows looks like a limit."""
 
 LITTLE = 0.4
-"""Most that more workers may have done there, as a share of what those before did each. Where nothing limits them it is 1."""
+"""Most that each additional worker may add there, as a share of what each one before it did. Without a limit it is 1."""
 
 BETTER = 1.15
-"""Times more than the curve says, if done now: then it is the curve of another time."""
+"""Times the curve's value beyond which present output shows that the curve is out of date."""
 
 EVERY = 16
 """Ticks between two fits."""
 
 LARGEST = 1e6
-"""Values above count as that."""
+"""Limit of values."""
 
-_PRIOR = 0.02  # weight of a = b = 0 beside the sizes: keeps what few sizes cannot tell apart from growing without end
-_FEW = 12  # workers up to which each number is its own
+_PRIOR = 0.02  # weight of a = b = 0 beside the sizes: else a few sizes could not be told from endless growth
+_FEW = 12  # up to this many workers each number is its own size
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
     """A fitted curve."""
 
-    single: float  # L: what one worker at work does, in cores
+    single: float  # L: output of one worker at work, in cores
     contention: float  # a
     coherency: float  # b
     sizes: int  # numbers of workers at work that it rests on
     largest: float  # the largest of them
     error: float  # of the fit, relative
-    adds: float | None  # more done for each worker more near the limit, in cores; None: not seen
-    worth: int | None  # workers beyond which one more is not worth having; None: not within what was seen
+    adds: float | None  # output added by each additional worker near the limit, in cores; None: not seen
+    worth: int | None  # workers beyond which one more is not worth having; None: beyond what was seen
     certain: bool
 
     def done(self, workers: float) -> float:
-        """X: what so many workers at work do, in cores."""
+        """X: output of this many workers at work, in cores."""
         return self.single * workers / (1 + self.contention * (workers - 1) + self.coherency * workers * (workers - 1))
 
 
@@ -100,12 +100,12 @@ class Scaling:
         self._tick = 0
         self._seen: dict[int, deque[tuple[int, float, float]]] = {}  # by size: (tick, busy, done)
         self._newest: deque[tuple[float, float]] = deque(maxlen=APART + MEAN)
-        self._pairs: deque[tuple[int, float, float]] = deque(maxlen=256)  # (tick, workers midway, done more for each more)
+        self._pairs: deque[tuple[int, float, float]] = deque(maxlen=256)  # (tick, workers midway, output per added worker)
         self._curve: Curve | None = None
         self._fitted = -EVERY
 
     def step(self, busy: float | None, done: float | None) -> None:
-        """Take a tick: mean number of workers at work, and what they did together in cores. Unknown, or no such number: skipped."""
+        """Take a tick: mean number of workers at work, and their total output in cores. Unknown or invalid values are skipped."""
         self._tick += 1
         if busy is None or done is None or not math.isfinite(busy) or not math.isfinite(done) or busy < 0 or done < 0:
             self._newest.clear()
@@ -118,14 +118,14 @@ class Scaling:
         self._compare()
 
     def curve(self) -> Curve | None:
-        """What is known; None while too few sizes were seen."""
+        """The present curve; None while too few sizes were seen."""
         if self._tick - self._fitted >= EVERY:
             self._fitted = self._tick
             self._curve = self._fit()
         return self._curve
 
     def _compare(self) -> None:
-        """Did more workers do more, within seconds? The kind of work hardly changes meanwhile."""
+        """Did more workers do more, within seconds? In such a time the kind of work hardly changes."""
         if len(self._newest) < APART + MEAN:
             return
         values = list(self._newest)
@@ -172,13 +172,13 @@ class Scaling:
         return Curve(single, contention, coherency, len(points), float(sizes[-1]), error, added, worth, sure)
 
     def _agrees(self, curve: Curve, near: float) -> bool:
-        """With so many at work or more, what is done now is not much more than the curve says."""
+        """Whether present output is not much more than the curve says; True with fewer than `near` workers at work."""
         busy, done = _mean(list(self._newest)) if self._newest else (0.0, 0.0)
         return busy < near or done <= BETTER * curve.done(busy)
 
 
 def _size(busy: float) -> int:
-    """Numbers of workers that are taken together: each its own up to `_FEW`, then eight each time they double."""
+    """The class of a number of workers: each its own up to `_FEW`, then eight classes per doubling."""
     return round(busy) if busy < _FEW else _FEW + round(8 * math.log2(busy / _FEW))
 
 
@@ -187,10 +187,10 @@ def _mean(values: Sequence[tuple[float, float]]) -> tuple[float, float]:
 
 
 def _law(sizes: Floats, each: Floats) -> tuple[float, float, float]:
-    """(L, a, b) that fit best what each worker did at these numbers of workers, none of them negative.
+    """(L, a, b), none negative, that best fit what each worker did at these numbers of workers.
 
-    1 / each is linear in 1 / L, a / L and b / L; weighted by `each`, errors are relative ones. With three unknowns all choices of
-    those that are zero can be tried.
+    1 / each is linear in 1 / L, a / L and b / L. Weighted by `each`, errors are relative. With three unknowns, all choices of those
+    that are zero can be tried.
     """
     columns = np.stack([each, each * (sizes - 1), each * sizes * (sizes - 1)], axis=1)
     prior = _PRIOR * np.diag([0.0, 1.0, 1.0])

@@ -1,9 +1,9 @@
-"""The daemon: the design's loop with the world plugged in. Reads the clock and decides nothing.
+"""The daemon: runs the design's loop on the real system. Reads the clock and decides nothing.
 
-One thread, one loop: a tick each `daemon.interval`; in between it looks at the pools, puts back demotions that do harm, and
-answers the control socket. A tick has stages, and where one is slow, relief, socket and watchdog are seen to before the next one
-begins. Signals only set flags. Each step is run by `Steps`: an exception is told and counted, and the loop goes on; after
-`daemon.max_failures` turns in a row in which something failed, everything is put back and the daemon gives up.
+One thread, one loop: a tick every `daemon.interval`; in between it looks at the pools, restores demotions that do harm, and
+answers the control socket. A tick has stages; if one is slow, relief, socket and watchdog are served before the next one begins.
+Signals only set flags. Each step is run by `Steps`: an exception is reported and counted, and the loop goes on; after
+`daemon.max_failures` turns in a row in which something failed, everything is restored and the daemon gives up.
 """
 
 from __future__ import annotations
@@ -75,30 +75,30 @@ ALOOF = ("gunicorn", "uwsgi", "celery")
 """Kinds of pools whose masters map semaphores only because these were made before the fork, and never post them."""
 
 RECALL_SECONDS = 1.5
-"""Longest time that a start reads what pools did before: 4.5 hours of 300 processes and 16 workers take 0.7 to 1.1 s."""
+"""Longest time that a start reads past pool activity: 4.5 hours of 300 processes and 16 workers take 0.7 to 1.1 s."""
 
 SLOW, SLOW_STANDING_BACK = 0.1, 0.25
-"""Share of the interval for which the daemon may wait for a CPU, and for which it may while it stands back: what it decides, and
-what it answers, comes so much later."""
+"""Share of the interval for which the daemon may wait for a CPU, usually and while it stands back: its decisions and answers come
+this much later."""
 
 ATTEND_NS = 20_000_000
-"""Time within a tick after which relief, socket and watchdog are seen to. Chosen: most ticks are over before that, and whoever
-waits for them does not notice it."""
+"""Time within a tick after which relief, socket and watchdog are served. Chosen: most ticks are over before that, and a client
+does not notice such a wait."""
 
 AGAIN_NS = 100_000_000
-"""After a step between two ticks failed, it is not tried again for so long. Chosen: a fault must not become a busy loop."""
+"""How long to wait before retrying a step that failed between two ticks. Chosen: a fault must not become a busy loop."""
 
 NOT_IN_THIS_TURN = math.inf
-"""When something is due that need not be looked at before the next tick."""
+"""Due time of something that need not be looked at before the next tick."""
 
 READS_ONLY = frozenset({"status"})
-"""What the socket answers during a tick. All else waits until it is over, for it changes what the tick goes by."""
+"""What the socket answers during a tick. All else waits until it is over, because it changes what the tick uses."""
 
 FIXED = ("state_dir", "socket", "control_group")
 """Keys of `[daemon]` that cannot change until the next start."""
 
 MOST_LOOKS = 8
-"""Processes of which a snapshot is taken in a tick, at some milliseconds each."""
+"""Maximum number of processes of which a snapshot is taken in a tick, at some milliseconds each."""
 
 
 def run(
@@ -128,7 +128,7 @@ def run(
 
 
 class Daemon:
-    """The running program. Made with the state directory locked; what a dead daemon left changed is put back first."""
+    """The running program. Made with the state directory locked; first restores what a dead daemon left changed."""
 
     def __init__(
         self,
@@ -142,7 +142,7 @@ class Daemon:
     ) -> None:
         config = loaded.config
         self._loaded, self._config, self._paths, self._clock = loaded, config, paths, clock
-        self._told_to_act = act is not None  # by whoever started it: then the configuration is not asked
+        self._told_to_act = act is not None  # by the caller: then `daemon.act` does not count
         self._stream = open_log(os.environ, sys.stderr.fileno())
         self._forward = Forward(self._stream)
         log.addHandler(self._forward)
@@ -163,8 +163,8 @@ class Daemon:
         self._relief_at: float = self._started
         self._attended = self._started
         self._last: Tick | None = None
-        self._notes: tuple[Note, ...] = ()  # what holds
-        self._demoted = False  # something is
+        self._notes: tuple[Note, ...] = ()  # those that hold now
+        self._demoted = False  # whether something is
         self._served: tuple[ProcId, ...] = ()  # processes of services that had work in the last tick
         self._troubles: dict[str, str] = {}
         self._closed = False
@@ -205,7 +205,7 @@ class Daemon:
             signal.signal(number, self._stop)
         signal.signal(signal.SIGHUP, self._want_reload)
         steps = self._steps
-        steps.run("own slice", _ask_for_the_shortest)  # who wakes beside it waits a tenth of a millisecond and not several
+        steps.run("own slice", _ask_for_the_shortest)  # a task that wakes beside it waits 0.1 ms instead of several
         if self._paths.said:
             self._event(WARNING, self._paths.said)
         steps.run("scope", partial(self._tell_scope, f"nicety {__version__} started, "))
@@ -231,8 +231,8 @@ class Daemon:
                 return 1
 
     def close(self) -> bool:
-        """Put everything back (unless `daemon.undo_on_exit` is off), give the pools back, close all files. Idempotent. What fails
-        is told, and keeps nothing else from being closed; False: something did."""
+        """Restore everything (unless `daemon.undo_on_exit` is off), release the pools, close all files. Idempotent. A failure is
+        reported and does not keep the rest from being closed; False: something failed."""
         if self._closed:
             return True
         self._closed = True
@@ -258,7 +258,7 @@ class Daemon:
     # --- between two ticks -------------------------------------------------------------------------------------------------------
 
     def _wait(self, due: int) -> None:
-        """Until `due`: reload, look at the pools, put back demotions that do harm, answer the socket."""
+        """Until `due`: reload, look at the pools, restore demotions that do harm, answer the socket."""
         self._probe_at = self._relief_at = self._clock.monotonic()
         while not self._stopping:
             self._reload_if_wanted()
@@ -269,7 +269,7 @@ class Daemon:
                 return
 
     def _attend(self) -> None:
-        """During a tick, where it is slow: what must not wait until it is over."""
+        """In a slow tick: do what must not wait until it is over."""
         if self._clock.monotonic() < self._attended + ATTEND_NS:
             return
         self._keep_up()
@@ -289,7 +289,7 @@ class Daemon:
         self._probe_at = now + pause if self._pools else NOT_IN_THIS_TURN
 
     def _relieve(self) -> None:
-        """Put back demotions that do harm, if it is time to look for them."""
+        """Restore demotions that do harm, if it is time to look for them."""
         now = self._clock.monotonic()
         if now < self._relief_at:
             return
@@ -303,22 +303,22 @@ class Daemon:
         self._relief_at = NOT_IN_THIS_TURN if pause is None else self._clock.monotonic() + round(pause * 1e9)
 
     def _keep_up(self) -> None:
-        """Have the share of a CPU that the ticks need, and no more beside a service."""
+        """Keep the share of a CPU that the ticks need, and no more than that beside a service."""
         now = self._clock.monotonic()
         self._steps.run("own priority", lambda: self._own_priority.follow(now, self._rest(), self._most_wait()))
 
     def _rest(self) -> Rest:
-        """How far it stands back while its ticks are in time."""
+        """How far it stands back while its ticks are on time."""
         if self._demoted:
             return Rest.BACK
         return Rest.ASIDE if self._served else Rest.USUAL
 
     def _most_wait(self) -> int:
-        """ns that it may wait for a CPU in a tick."""
+        """The longest that it may wait for a CPU in a tick, ns."""
         return round((SLOW_STANDING_BACK if self._own_priority.nice > 0 else SLOW) * self._config.daemon.interval * 1e9)
 
     def _serve(self, until: float) -> None:
-        """Answer the socket until then, or until somebody was answered."""
+        """Answer the socket until then, or until a request was answered."""
         seconds = max(0.0, until - self._clock.monotonic()) / 1e9
         if not self._steps.run("control socket", lambda: self._socket.serve(seconds)):
             again = self._clock.monotonic() + AGAIN_NS
@@ -330,7 +330,7 @@ class Daemon:
             self._steps.run("reload", self._reload)
 
     def _make_way(self) -> None:
-        """Before a tick that could keep a service waiting: leave its CPU, and have it go first."""
+        """Before a tick that could delay a service: leave its CPU, and let it run first."""
         stand_aside(self._served)
         if self._own_priority.nice > 0:
             ask_for(LONGEST)  # its turn is far off, whatever it is owed: see `service/own_priority.py`
@@ -338,7 +338,7 @@ class Daemon:
     # --- a tick ----------------------------------------------------------------------------------------------------------------
 
     def _next(self, due: int) -> int:
-        """Monotonic ns of the tick after the one of `due`. Ticks that cannot be in time are skipped, not caught up with."""
+        """Monotonic ns of the tick after the one of `due`. Ticks that cannot be on time are skipped, not made up for."""
         step = round(self._config.daemon.interval * 1e9)
         now = self._clock.monotonic()
         took = max(0, now - due)
@@ -348,7 +348,7 @@ class Daemon:
         return due + step * ahead
 
     def _turn(self, at: int) -> Iterator[str]:
-        """One turn of the loop. Gives the name of each stage before it begins."""
+        """One turn of the loop. Yields the name of each stage before it begins."""
         self._attended = at
         yield "read"
         self._samples.update((name, pool.read()) for name, pool in sorted(self._pools.items()))
@@ -362,7 +362,7 @@ class Daemon:
         yield "decide"
         memory = self._engine.memory() if self._log.keyframe_due else None
         verdict = self._engine.step(tick)
-        self._outcomes = ()  # they are told
+        self._outcomes = ()  # they are reported
         self._pauses.write(self._engine.pauses, at, self._clock.wall())
         yield "act"
         looks = _looks(verdict.decisions)
@@ -380,7 +380,7 @@ class Daemon:
         self._ticks += 1
 
     def _deadlocked(self, snapshot: Snapshot) -> tuple[Deadlock, ...]:
-        """Looked for where somebody would act on it; as last seen where the budget allows no look."""
+        """Deadlocks, looked for if a policy would act on them; as last seen if the budget allows no look."""
         if not self._config.quarantine.enabled:
             return ()
         if self._ticks % self._budget.pace.deadlocks:
@@ -390,7 +390,7 @@ class Daemon:
         return self._seen_deadlocks
 
     def _keep_to_budget(self) -> None:
-        """Do less often what can wait where this daemon costs more than it may, and as usual again where it costs little."""
+        """Do deferrable work less often if this daemon costs more than it may, and as usual again once it costs little."""
         change = self._budget.used(self._clock.monotonic(), _own_cpu_ns())
         if change is None:
             return
@@ -406,7 +406,7 @@ class Daemon:
         self._source.slow_every = self._config.daemon.slow_every * self._budget.pace.details
 
     def _learned(self) -> tuple[Lesson, ...]:
-        """What people said was no incident; as last read where the file cannot be."""
+        """What people said was no incident; as last read if the file cannot be read."""
         try:
             self._taught, self._unread = self._lessons.read(), ""
         except StoreError as error:
@@ -414,8 +414,8 @@ class Daemon:
         return self._taught
 
     def _retrain(self, at: int) -> None:
-        """See to the training in the background. Models that it promoted are taken as a reload takes them: what does not rest on
-        the ones before stays."""
+        """Supervise the training in the background. Models that it promoted are put to use as in a reload: what does not depend on
+        the old ones stays."""
         news = self._retraining.turn(at)
         for priority, text in news.said:
             self._event(priority, text)
@@ -424,7 +424,7 @@ class Daemon:
             self._event(NOTICE, "the promoted models are in use")
 
     def _finish(self, outcomes: tuple[Outcome, ...]) -> None:
-        """Log what an undo outside of a turn did, as a last tick of the session in which nothing is decided."""
+        """Log what an undo outside a turn did, as a last tick of the session in which nothing is decided."""
         self._stream.undone(self._clock.wall(), self._session.id, outcomes)
         tick = self._observer.closing(self._clock.monotonic(), self._clock.wall(), self._outcomes)
         if tick is not None:
@@ -440,8 +440,8 @@ class Daemon:
     # --- sessions ----------------------------------------------------------------------------------------------------------------
 
     def _go_on(self, memory: dict[str, Any]) -> None:
-        """A new session after a reload, an undo, a training or a change of what is acted on: what was learned is kept. What was
-        learned at another interval cannot be, and only the rhythms of loads are read again."""
+        """Begin a new session after a reload, an undo, a training or a change of scope; what was learned is kept. After a change of
+        the interval it cannot be, and only the rhythms of loads are read again."""
         before = self._session
         if before.config["daemon"]["interval"] != self._config.daemon.interval:
             self._begin(memory, *self._recall())
@@ -451,7 +451,7 @@ class Daemon:
         self._observer.follow(learned)
 
     def _begin(self, memory: dict[str, Any], past: Past, recalled: Recalled | None, follows: str = "") -> None:
-        """A new session. `memory`: what the engine goes on from. The others: see `Session`, `past` being what is recalled."""
+        """Begin a new session. `memory`: what the engine goes on from. The others: see `Session`, `past` being what is recalled."""
         config = self._config
         self._actuator.limit(config.priority.starve_seconds, config.priority.floor)
         demand, anomaly, behaviour = (self._model(kind) for kind in ("demand", "anomaly", "behaviour"))
@@ -499,7 +499,7 @@ class Daemon:
             )
 
     def _recall(self) -> tuple[Past, Recalled | None]:
-        """What the pools did in the newest hours, as the traces have it; nothing where there are none, or they cannot be read."""
+        """What the pools did in the newest hours, from the traces; nothing if there are no traces, or they cannot be read."""
         pools = len(self._config.pools)
         if not pools or not self._config.store.traces or not any(self._paths.traces.glob("*.db")):
             return [], None
@@ -520,8 +520,8 @@ class Daemon:
         return past, recalled
 
     def _model(self, kind: str) -> Artifact | None:
-        """The promoted artefact if the configuration wants it and it fits, else the one that nicety comes with; None: neither can
-        be used, and the baseline speaks."""
+        """The promoted artefact if the configuration wants it and it fits, else the shipped one; None: neither can be used, and the
+        baseline takes over."""
         if not getattr(self._config.models, kind):
             return None
         try:
@@ -537,7 +537,7 @@ class Daemon:
             )
             artefact = None
         try:
-            artefact = artefact or shipped(kind)  # made on many intervals, or of rates per second: it fits any
+            artefact = artefact or shipped(kind)  # trained at many intervals, or on rates per second: it fits any
         except ArtifactError as error:
             self._event(WARNING, f"the {kind} model that nicety comes with cannot be used: {error}")
         if artefact is None:
@@ -545,7 +545,7 @@ class Daemon:
         return artefact
 
     def _recover(self, lock: StateLock) -> None:
-        """Put back what a daemon that was killed left changed."""
+        """Restore what a killed daemon left changed."""
 
         def adapters(names: tuple[str, ...]) -> dict[str, PoolAdapter]:
             pools = {name: pool for name, pool in self._config.pools.items() if name in names and pool.kind != "command"}
@@ -567,9 +567,9 @@ class Daemon:
     def _reload(self) -> str:
         """Read configuration and models again. Returns why the old ones stay, "" if the new ones are in force.
 
-        What was learned stays, but for what is defined otherwise now, and so does what the engine remembers, with every change in
-        force. Pools whose section did not change keep their adapter and their workers; those that are not configured any more get
-        the size back that they had.
+        What was learned stays, except what is defined differently now, and so does what the engine remembers, with every change in
+        force. Pools whose section did not change keep their adapter and their workers; those that are no longer configured get back
+        the size that they had.
         """
         path = self._loaded.path
         self._notifier.reloading(self._clock.monotonic())
@@ -629,7 +629,7 @@ class Daemon:
         return {}
 
     def _undo_on_request(self, _request: dict[str, Any]) -> dict[str, Any]:
-        """Put everything back and pause. The engine starts afresh: of what it remembers only the pauses of pairs still hold."""
+        """Restore everything and pause. The engine starts afresh: of what it remembers only the pauses of pairs still hold."""
         self._paused_until = float("inf")
         outcomes = self._actuator.undo()
         self._finish(outcomes)
@@ -639,7 +639,7 @@ class Daemon:
     # --- what is acted on --------------------------------------------------------------------------------------------------------
 
     def _act_on_request(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Act on what is named besides what is acted on already, on everything if nothing is named."""
+        """Act on what is named in addition to what is acted on already; on everything if nothing is named."""
         seconds, named = _seconds_of(request), self._named(request)
         scope = act_on(self._actuator.scope, named, self._after(seconds))
         trouble = self._prepare(scope)
@@ -649,7 +649,7 @@ class Daemon:
         return self._scope_record()
 
     def _observe_on_request(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Observe what is named, everything if nothing is named. What of it was in force is put back."""
+        """Observe what is named, everything if nothing is named. Changes in force there are restored."""
         outcomes = self._rescope(observe(self._actuator.scope, self._named(request)))
         return self._scope_record() | {"outcomes": msgspec.to_builtins(outcomes)}
 
@@ -686,14 +686,14 @@ class Daemon:
         return None if seconds is None else self._clock.monotonic() + round(seconds * 1e9)
 
     def _end_grants(self, now: int) -> None:
-        """Observe what was to be acted on until now."""
+        """Observe what was granted only until now."""
         scope = left(self._actuator.scope, now)
         if scope != self._actuator.scope:
             self._event(NOTICE, "the time to act is over")
             self._rescope(scope)
 
     def _rescope(self, scope: Scope) -> tuple[Outcome, ...]:
-        """Go by another scope, in a session of its own: what leaves it is put back, what enters it is proposed again, and what
+        """Switch to another scope, in a session of its own: what leaves it is restored, what enters it is proposed again, and what
         stays in it stays in force."""
         before = self._actuator.scope
         self._actuator.act_on(scope)
@@ -714,7 +714,7 @@ class Daemon:
         return {"mode": self._actuator.mode, "scope": words(scope, now), **as_record(scope, now, wall)}
 
     def _tell_scope(self, start: str) -> None:
-        """Say what is acted on from now on, and before that what of it cannot be done."""
+        """Report what is acted on from now on, and before that what of it cannot be done."""
         cannot = unable(self._kernel) if self._actuator.scope.grants else ""
         if cannot:
             self._event(WARNING, cannot)
@@ -724,7 +724,7 @@ class Daemon:
         self._notifier.ready(self._words())
 
     def _status(self, request: dict[str, Any]) -> dict[str, Any]:
-        """What the daemon does. With `full` each change of each thread as well: those may be thousands."""
+        """What the daemon does. With `full` also each change of each thread: those may be thousands."""
         now, wall, tick = self._clock.monotonic(), self._clock.wall(), self._last
         entries = self._actuator.outstanding()
         return {
@@ -779,7 +779,7 @@ class Daemon:
             **({"changes_in_force": each(entries)} if request.get("full") else {}),
         }
 
-    # --- telling -----------------------------------------------------------------------------------------------------------------
+    # --- reports -----------------------------------------------------------------------------------------------------------------
 
     def _event(self, priority: int, text: str, **fields: Any) -> None:
         self._stream.event(self._clock.wall(), priority, text, **fields)
@@ -790,8 +790,8 @@ class Daemon:
         self._event(ERROR, f"{fault.step} failed ({row}){often}: {fault.error}", place=fault.place, traceback=traceback)
 
     def _report_troubles(self) -> None:
-        """Say once when a store starts to lose ticks or the demand model fails, and when it is well again; and of what the demand
-        model is heard no more, or again."""
+        """Report once when a store starts to lose ticks or the demand model fails, and when it recovers; and for what the demand
+        model is no longer used, or used again."""
         troubles = {
             "traces": self._traces.last_error if self._traces is not None else "",
             "decision log": self._log.last_error,
@@ -819,7 +819,7 @@ class Daemon:
 
 
 def _looks(decisions: Sequence[Decision]) -> dict[str, tuple[evidence.Evidence, ...]]:
-    """Snapshots, by decision, of the processes that an incident is of; before anything is done to them. Of each process one."""
+    """Snapshots, by decision, of the processes that an incident is about, taken before they are changed. One per process."""
     taken: dict[ProcId, evidence.Evidence | None] = {}
     found: dict[str, tuple[evidence.Evidence, ...]] = {}
     for decision in decisions:
@@ -842,27 +842,27 @@ def _looks(decisions: Sequence[Decision]) -> dict[str, tuple[evidence.Evidence, 
 
 
 def _services(groups: Sequence[Group]) -> tuple[ProcId, ...]:
-    """Processes of latency groups that have work, those of the group that wants most first: the daemon makes way for them."""
+    """Processes of latency groups that have work, those of the group with most demand first: the daemon makes way for them."""
     working = [group for group in groups if group.latency is Latency.LATENCY and group.demand >= LATENCY_DEMAND]
     return tuple(member.id for group in sorted(working, key=lambda group: -group.demand) for member in group.members)
 
 
 def _is_let_go(before: PoolConfig, now: PoolConfig | None) -> bool:
-    """Whether these are not two sections about one pool that runs on. Workers of a command end with their adapter."""
+    """Whether to release a pool: not if both sections are about one that runs on. A command's workers end with its adapter."""
     if now is None or before.kind == "command":
         return True
     return msgspec.structs.replace(now, minimum=before.minimum, maximum=before.maximum, latency=before.latency) != before
 
 
 def _configured(config: Config) -> Scope:
-    """What the configuration says is acted on."""
+    """The scope that the configuration gives."""
     if not config.daemon.act:
         return OBSERVE
     return act_on(OBSERVE, resolve(config.daemon.act_on, config.pools, config.groups, ()), None)
 
 
 def _seconds_of(request: dict[str, Any]) -> float | None:
-    """The length of time that a request gives, None if it gives none."""
+    """The duration that a request gives, None if it gives none."""
     seconds = request.get("seconds")
     if seconds is None or (isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 < seconds < 1e9):
         return seconds

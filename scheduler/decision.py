@@ -1,6 +1,6 @@
-"""The nouns of deciding and acting: Tick, Decision, Refusal, Outcome, Effect. Pure data; every one of them is logged.
+"""The nouns of deciding and acting: Tick, Decision, Refusal, Outcome, Effect. Pure data; all of it is logged.
 
-A Tick holds all that the policies may look at, so `engine.step` can be run again from the log alone.
+A Tick holds everything that the policies may look at, so `engine.step` can be run again from the log alone.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ class Member(Record, frozen=True, array_like=True):
 
 
 class Group(Record, frozen=True):
-    """A group that has a class, or is a pool, or uses much: rates over the last tick and its members if it has a class."""
+    """A group that has a class, is a pool, or uses much: rates over the last tick, and its members if it has a class."""
 
     name: str
-    latency: Latency  # as the configuration has it, else as it behaves
+    latency: Latency  # as configured, else as it behaves
     processes: int
     cpu: float  # cores used
     wait: float  # cores waited for in the run queue
-    demand: float  # cores that it would have used by itself on this machine: from `cpu` to cpu + wait, at most the CPUs
+    demand: float  # cores that it would have used alone on this machine: from `cpu` to cpu + wait, at most the CPUs
     rss: int  # bytes
     members: tuple[Member, ...]
-    behaviour: Behaviour | None = None  # None: the configuration says the class, or nothing is known yet
-    brief: float = 0.0  # of `cpu`: cores that children used which came and went between two ticks
-    throttled: float = 0.0  # share of the tick for which a quota of its own cgroup stopped it, CPUs added up, 0..1
+    behaviour: Behaviour | None = None  # None: the class is configured, or nothing is known yet
+    brief: float = 0.0  # part of `cpu`: cores used by children that came and went between two ticks
+    throttled: float = 0.0  # share of the tick, over its CPUs, for which the quota of its own cgroup stopped it, 0..1
 
 
 class Worker(Record, frozen=True):
@@ -59,38 +59,38 @@ class Worker(Record, frozen=True):
 
 
 START_MARGIN = 1.2
-"""Worker start times that pools are sized ahead: the start was measured as a median, half of all starts take longer."""
+"""Pools are sized this many worker start times ahead: the start time is a measured median, so half of all starts take longer."""
 
 START_UNKNOWN = 5.0
-"""Seconds that a start is taken for until one was seen."""
+"""Assumed seconds of a start until one was seen."""
 
 
 class Foretold(Record, frozen=True):
-    """What the load of a pool did at the same phase of earlier periods: see `models/forecast/rhythm.py`. Loads in Erlangs."""
+    """The load of a pool as its rhythm predicts it from earlier periods: see `models/forecast/rhythm.py`. Loads in Erlangs."""
 
     period: float  # seconds
     seen: int  # periods in which it was seen
-    right: float  # at most 1: how much of the newest period the one before foretold
-    trusted: bool  # the newest periods came as foretold, and nothing else has since
-    abrupt: float  # its sharpest rise and fall together, beyond what a mean of a minute follows, in logarithms of 1 + load
-    horizon: float  # seconds from now that `median` and `high` are for: START_MARGIN start times
+    right: float  # at most 1: how much of the newest period the one before predicted
+    trusted: bool  # the newest periods came as predicted, and nothing else has since
+    abrupt: float  # sharpest rise and sharpest fall added, beyond what a mean of a minute follows, in logarithms of 1 + load
+    horizon: float  # seconds from now that `median` and `high` cover: START_MARGIN start times
     median: float  # largest median until then
     high: float  # largest upper quantile until then
     later: float  # largest median until `pool_size.down_after` from now, at least until `horizon`
     least: float  # least median until `pool_size.cooldown_down` from now
-    now: float  # upper quantile of the present
+    now: float  # upper quantile for now
 
 
 class Scaled(Record, frozen=True):
-    """How much more a pool does with more workers at work, as it showed itself: see `models/scaling.py`."""
+    """How much more a pool does with more busy workers, as measured on it: see `models/scaling.py`."""
 
-    single: float  # cores that one worker at work uses
+    single: float  # cores that a single busy worker uses
     contention: float  # of the Universal Scalability Law
     coherency: float
-    sizes: int  # numbers of workers at work that it rests on
+    sizes: int  # numbers of busy workers that the curve rests on
     largest: float  # the largest of them
-    adds: float | None  # cores used more for each worker more, near the limit; None: not seen
-    worth: int | None  # workers beyond which one more is not worth having; None: not within what was seen
+    adds: float | None  # cores added by each further worker near the limit; None: not seen
+    worth: int | None  # number of workers beyond which another is not worth having; None: not within what was seen
     certain: bool
 
 
@@ -104,29 +104,29 @@ class Pool(Record, frozen=True):
     maximum: int
     busy: float | None  # busy workers
     queued: float | None  # work waiting
-    load: float | None  # offered load now, Erlangs: busy + queued; None: cannot be known
+    load: float | None  # offered load now, Erlangs: busy + queued; None: unknown
     load_stable: float | None  # mean load over the last 60 s (the reactive rule's stable window)
     load_panic: float | None  # mean load over the last 6 s (its panic window)
     start_seconds: float | None
-    cpu_per_worker: float  # cores that a busy worker would take if nobody stood in its way
+    cpu_per_worker: float  # cores that a busy worker would use if nothing else wanted them
     rss_per_worker: int  # bytes, largest now
     workers: tuple[Worker, ...]
     trouble: str
-    foretold: Foretold | None = None  # None: the load has no rhythm that is known
+    foretold: Foretold | None = None  # None: no rhythm of the load is known
     scaling: Scaled | None = None  # None: too few sizes were seen under load
 
 
 class Topology(Record, frozen=True):
-    """CPUs by what they share. Each of the groupings has every online CPU once; groups and their members are in rising order.
+    """CPUs by what they share. Each grouping has every online CPU once; groups and their members are in ascending order.
 
-    All empty where nobody looked.
+    All empty if the machine was not examined.
     """
 
     online: tuple[int, ...] = ()
-    allowed: tuple[int, ...] = ()  # online ones that this process may use: what a cpuset or container leaves of them
-    isolated: tuple[int, ...] = ()  # kept from the scheduler at boot (isolcpus): never to be handed out
+    allowed: tuple[int, ...] = ()  # online CPUs that this process may use: what a cpuset or container leaves
+    isolated: tuple[int, ...] = ()  # kept from the scheduler at boot (isolcpus): never used
     cores: tuple[tuple[int, ...], ...] = ()  # SMT siblings together
-    caches: tuple[tuple[int, ...], ...] = ()  # sharing the last-level cache; the package where the kernel does not tell
+    caches: tuple[tuple[int, ...], ...] = ()  # sharing the last-level cache; the package if the kernel does not report it
     nodes: tuple[tuple[int, ...], ...] = ()  # NUMA nodes that have CPUs
 
 
@@ -146,11 +146,11 @@ def cpu_list(cpus: Iterable[int]) -> str:
 
 
 class Abilities(Record, frozen=True):
-    """What this machine and our rights allow, found out once at start."""
+    """What this machine and our rights allow, determined once at start."""
 
     autogroup: bool  # kernel.sched_autogroup_enabled
-    cpu_cgroup: str  # "v1", "v2" or "": which hierarchy has a cpu controller that we may write
-    may_renice: bool  # CAP_SYS_NICE: without it nothing is reniced, for it could not be undone
+    cpu_cgroup: str  # "v1", "v2" or "": the hierarchy with a cpu controller that we may write
+    may_renice: bool  # CAP_SYS_NICE: without it nothing is reniced, because it could not be undone
     topology: Topology = Topology()
 
 
@@ -165,9 +165,9 @@ class Machine(Record, frozen=True):
     autogroup: bool  # as in Abilities
     cpu_cgroup: str
     may_renice: bool
-    rivals: tuple[str, ...] = ()  # running programs that tune processes too (`scheduler/observe/rivals.py`), sorted
+    rivals: tuple[str, ...] = ()  # running programs that also tune processes (`scheduler/observe/rivals.py`), sorted
     steal: float = 0.0  # cores that the hypervisor gave to others
-    unseen: float = 0.0  # cores in use that no visible process accounts for, smoothed: other containers, what runs outside
+    unseen: float = 0.0  # cores in use by no visible process, smoothed: other containers, what runs outside
 
 
 class Status(StrEnum):
@@ -175,15 +175,15 @@ class Status(StrEnum):
 
     APPLIED = "applied"  # read back and equal to what was wanted
     OBSERVED = "observed"  # observe mode: nothing was written
-    UNCHANGED = "unchanged"  # was so already
+    UNCHANGED = "unchanged"  # already had the wanted value
     PARTIAL = "partial"  # some threads or processes were gone or refused; detail says which
     VANISHED = "vanished"  # the target was gone
     REFUSED = "refused"  # the kernel or the pool said no: EPERM, limits
     FOREIGN = "foreign"  # somebody else changed the value meanwhile: left alone, hands off from now on
     FAILED = "failed"  # anything else; detail names the error
-    BLOCKED = "blocked"  # nicety could not: the ledger cannot be written, or descriptors or memory are used up. Says nothing of it
-    LATER = "later"  # the kernel asks to try a little later. Says nothing of it either
-    RELIEVED = "relieved"  # put back at once by the actuator: it starved, or somebody waited for what it holds
+    BLOCKED = "blocked"  # nicety could not: ledger not writable, or descriptors or memory used up. Says nothing about the target
+    LATER = "later"  # the kernel asks to try again soon. Says nothing about the target either
+    RELIEVED = "relieved"  # put back at once by the actuator: it starved, or somebody waited for a lock that it holds
 
 
 class Neighbour(Record, frozen=True, array_like=True):
@@ -191,9 +191,9 @@ class Neighbour(Record, frozen=True, array_like=True):
 
     group: str
     cores: float  # that it used there, mean over `Crowd.seconds`
-    nice: int  # of its process that ran most there
-    session: int  # likewise
-    cgroup: str  # likewise
+    nice: int  # of the group's process that ran most there
+    session: int  # of the same process
+    cgroup: str  # of the same process
 
 
 class Crowd(Record, frozen=True):
@@ -201,22 +201,22 @@ class Crowd(Record, frozen=True):
 
     worker: Member
     cpus: tuple[int, ...]  # where it waited, sorted
-    seconds: float  # over which that was seen
+    seconds: float  # over which this was seen
     neighbours: tuple[Neighbour, ...]  # without the worker itself, the busiest first
 
 
 LESSON_MARGIN = 1.5
-"""Times the highest score of an incident that somebody called wrong, below which what looks like it is not reported: from one run
-of a job to the next scores scatter, and within so much the baseline's tails fall to a twentieth."""
+"""Times the highest score of an incident that somebody called wrong; below that, a similar one is not reported: scores scatter from
+one run of a job to the next, and within this margin the baseline's tails fall to a twentieth."""
 
 
 class Lesson(Record, frozen=True):
-    """Somebody said that an incident was none: what looks like it must be stronger to be reported."""
+    """Somebody said that an incident was wrong: a similar one must be stronger to be reported."""
 
     id: str  # of the flag
     pool: str
     kind: str  # models.records.Anomaly
-    value: float  # highest score of the incident, in the scorer's unit; of a deadlock: seconds that it lasted
+    value: float  # highest score of the incident, in the scorer's unit; for a deadlock: seconds that it lasted
     wall: int  # ns, when it was said
 
 
@@ -231,20 +231,20 @@ class Outcome(Record, frozen=True):
 
 
 class Tick(Record, frozen=True):
-    """One turn of the control loop: all that the decisions of this turn rest on."""
+    """One turn of the control loop: everything that its decisions rest on."""
 
     seq: int  # counts up from 0 in a session
     at: int  # monotonic ns
-    wall: int  # wall clock ns, for people only
-    gap: bool  # first tick, or after a hole of more than 3 intervals: rates are not to be trusted, nothing is decided
+    wall: int  # wall clock ns, only for display
+    gap: bool  # first tick, or after a gap of more than 3 intervals: rates are not to be trusted, nothing is decided
     paused: bool
     machine: Machine
-    protected: tuple[ProcId, ...]  # never to be touched: nicety, its ancestors, pid 1, pool masters, configured programs; sorted
+    protected: tuple[ProcId, ...]  # never touched: nicety, its ancestors, pid 1, pool masters, configured programs; sorted
     groups: tuple[Group, ...]  # sorted by name
     pools: tuple[Pool, ...]  # sorted by name
     forecasts: tuple[Forecast, ...]  # sorted by (target, metric)
-    scores: tuple[Score, ...]  # of every ready worker the least p-value, of masters all that is said; sorted by id and kind
-    outcomes: tuple[Outcome, ...]  # of the decisions of the tick before, and of the pools and undo since
+    scores: tuple[Score, ...]  # for each ready worker the least p-value, for masters all scores; sorted by id and kind
+    outcomes: tuple[Outcome, ...]  # of the previous tick's decisions, and of pools and undo since then
     home: Member | None = None  # nicety itself: its session and its cgroup are never demoted
     deadlocks: tuple[Deadlock, ...] = ()  # among the workers of pools, sorted by the first waiter
     crowds: tuple[Crowd, ...] = ()  # of workers that are scored as starved, sorted by id
@@ -256,7 +256,7 @@ class Tick(Record, frozen=True):
 
 
 class Control(StrEnum):
-    """A knob of the kernel that the actuator knows. The value's type is given."""
+    """A knob of the kernel that the actuator can turn. Comments give the value's type."""
 
     NICE = "nice"  # int -20..19, every thread of a process
     AFFINITY = "affinity"  # list of CPU numbers, every thread of a process
@@ -266,22 +266,22 @@ class Control(StrEnum):
     CPU_WEIGHT = "cpu.weight"  # int 1..10000, cgroup v2
     CPU_IDLE = "cpu.idle"  # int 0 or 1, both versions of cgroups
     SLICE = "slice"  # int ns 100_000..100_000_000 that a thread runs before it is asked to yield; 0: the kernel's default
-    FENCE = "fence"  # four ints, `fences.Limits`: a cgroup of its own below the one that the process is in, for it and its children
+    FENCE = "fence"  # four ints, `fences.Limits`: a cgroup below the process's own, for the process and its children
     POOL_SIZE = "pool.size"  # int, a pool's size: only in the ledger; decided by ResizePool
 
 
 class Set(Record, frozen=True, tag="set"):
-    """Give a control of a process (all threads), of its autogroup or of a cgroup a value."""
+    """Set a control of a process (all threads), of its autogroup or of a cgroup to a value."""
 
     control: Control
     process: ProcId | None  # for NICE, AFFINITY, POLICY, SLICE, AUTOGROUP, FENCE
     cgroup: str  # for CPU_SHARES, CPU_WEIGHT, CPU_IDLE; else ""
     value: int | tuple[int, ...]
-    expected: int | tuple[int, ...] | None = None  # what it is unless we changed it: any other value is somebody's wish; None: any
+    expected: int | tuple[int, ...] | None = None  # its value unless we changed it: any other is somebody's choice; None: any
 
 
 class Restore(Record, frozen=True, tag="restore"):
-    """Put a control back to what it was before our first change, as the ledger has it."""
+    """Put a control back to its value before our first change, as the ledger has it."""
 
     control: Control
     process: ProcId | None
@@ -303,10 +303,10 @@ class Recycle(Record, frozen=True, tag="recycle"):
 
 
 class Flag(Record, frozen=True, tag="flag"):
-    """Report an incident: a worker misbehaves, is now taken for another kind, or does so no more. Changes nothing."""
+    """Report an incident: a worker misbehaves, is now taken for another kind, or has stopped. Changes nothing."""
 
     pool: str
-    worker: ProcId  # of a circle the least; a pool's master or a worker's child where the kind is said of those
+    worker: ProcId  # of a circle the lowest id; a pool's master or a worker's child if the kind is about those
     kind: str  # models.records.Anomaly
     others: tuple[ProcId, ...] = ()  # the others of a circle
     incident: str = ""  # id of the flag that began the incident; "": this one does
@@ -314,7 +314,7 @@ class Flag(Record, frozen=True, tag="flag"):
 
 
 class Digest(Record, frozen=True, tag="digest"):
-    """Say how many incidents were not reported one by one, for the day's budget of alarms was used up. Changes nothing."""
+    """Report how many incidents were not reported one by one because the day's budget of alarms was used up. Changes nothing."""
 
     incidents: int
 
@@ -323,11 +323,11 @@ Action = Set | Restore | ResizePool | Recycle | Flag | Digest
 
 
 class Why(Record, frozen=True):
-    """The reason, in figures that a person would ask for."""
+    """The reason, in the figures that a person would ask for."""
 
-    rule: str  # name of the rule that spoke, e.g. "forecast floor"
+    rule: str  # name of the rule that decided, e.g. "forecast floor"
     text: str  # one sentence
-    figures: dict[str, float | int | str]  # named inputs, units in the name where not plain
+    figures: dict[str, float | int | str]  # named inputs, units in the name where not obvious
     rejected: tuple[str, ...]  # what else was considered, and why not
     flips: tuple[str, ...]  # what would have changed the decision
 
@@ -343,7 +343,7 @@ class Decision(Record, frozen=True):
 
 
 class Refusal(Record, frozen=True):
-    """The guard's no."""
+    """The guard's refusal."""
 
     decision: Decision
     rule: str  # paused, hands off, never touch, limits, trouble, last cpu, no undo, one change, blocked, cool-down, budget
@@ -351,32 +351,32 @@ class Refusal(Record, frozen=True):
 
 
 class Effect(Record, frozen=True):
-    """Did it help: a figure at the time of the decision and some ticks later."""
+    """Whether a decision helped: a figure at the time of the decision and some ticks later."""
 
     decision: str
     metric: str  # e.g. "wait of group web, cores"
     before: float
     after: float
     ticks: int
-    verdict: str  # helped, no effect, hurt; more contention: worse, but batch work wants far more than it did when it was decided
-    others: tuple[str, ...] = ()  # decisions of the same tick about the same group that were measured as one with `decision`
+    verdict: str  # helped, no effect, hurt; more contention: worse, but batch work wants far more than at the decision
+    others: tuple[str, ...] = ()  # decisions of the same tick about the same group, measured together with `decision`
 
     @property
     def decisions(self) -> int:
-        """How many decisions it is the effect of."""
+        """How many decisions the effect covers."""
         return 1 + len(self.others)
 
 
 class Note(Record, frozen=True):
-    """Something that holds for longer than a decision and that people should know; given in each tick as long as it holds."""
+    """Something that holds for longer than a decision and that people should know; given in each tick while it holds."""
 
-    topic: str  # what it is about, the same as long as it is the same thing: "unseen", "quota web"
-    text: str  # a sentence for people, without figures that change each tick
-    figures: dict[str, float | int | str]  # as of this tick, units in the name where not plain
+    topic: str  # what it is about, unchanged while that is the same thing: "unseen", "quota web"
+    text: str  # a sentence for people, without figures that change every tick
+    figures: dict[str, float | int | str]  # as of this tick, units in the name where not obvious
 
 
 class Verdict(Record, frozen=True):
-    """All that `engine.step` says about a tick."""
+    """Everything that `engine.step` returns for a tick."""
 
     decisions: tuple[Decision, ...]  # admitted, in the order to apply
     refusals: tuple[Refusal, ...]
@@ -385,7 +385,7 @@ class Verdict(Record, frozen=True):
 
 
 class Recalled(Record, frozen=True):
-    """What a session began with of earlier ones: that many of the ticks recorded before it, for the rhythms of its pools."""
+    """What a session took from earlier ones at its start: this many ticks recorded before it, for the rhythms of its pools."""
 
     ticks: int
     at: int  # monotonic ns at that time
@@ -393,41 +393,41 @@ class Recalled(Record, frozen=True):
 
 
 class Grant(Record, frozen=True):
-    """A thing that is acted on."""
+    """Something that nicety acts on."""
 
     thing: str  # "*": everything; "policy NAME"; else a pool or group by its name
     until: int | None = None  # monotonic ns at which it ends, as Tick.at; None: no end
 
 
 class Scope(Record, frozen=True):
-    """What is acted on; all else is observed. See `scheduler/scope.py`."""
+    """What is acted on; everything else is observed. See `scheduler/scope.py`."""
 
     grants: tuple[Grant, ...] = ()  # sorted by thing, each once; empty: everything is observed
     spared: tuple[str, ...] = ()  # things that are observed although something wider is acted on; sorted
 
 
 class Session(Record, frozen=True):
-    """Header of a run of ticks in the decision log: all that is needed to replay them. A new one at start, at each reload, and
-    whenever what is acted on changes."""
+    """Header of a run of ticks in the decision log: all that is needed to replay them. A new one is written at start, at reloads,
+    and whenever what is acted on changes."""
 
     id: str  # 8 hex digits
     boot_id: str
     wall: int
     version: str  # of nicety
-    mode: str  # observe, or act where anything is acted on: `scope` says what
+    mode: str  # observe, or act if anything is acted on: `scope` says what
     own: ProcId  # the daemon
     abilities: Abilities
     config: dict[str, Any]  # the whole configuration in force, as `config.to_builtins` gives it
     artefacts: dict[str, str]  # "demand", "anomaly", "behaviour" -> digest, "" where none is loaded
     engine: dict[str, Any]  # `Engine.memory()` before the first tick
-    recalled: Recalled | None = None  # None: nothing was looked for
-    follows: str = ""  # the session before, if what that had learned was kept; "": it was not
+    recalled: Recalled | None = None  # None: no earlier ticks were looked for
+    follows: str = ""  # the session before, if what it had learned was kept; "": it was not
     scope: Scope = Scope()
 
 
 def encode(record: object) -> bytes:
     """Canonical JSON of a record: equal records give equal bytes, doubles keep every bit.
 
-    NaN and infinity have no place in a record (JSON has no word for them): whoever makes one puts None or leaves it out.
+    NaN and infinity must not be in a record (JSON cannot hold them): code that makes one puts None or leaves it out.
     """
     return msgspec.json.encode(record, order="deterministic")

@@ -1,7 +1,7 @@
-"""What an error of a system call means. The one place that decides it. Pure: knows errnos and statuses, no file and no kernel.
+"""What an error of a system call means; the only place that decides it. Pure: knows errnos and statuses, no file and no kernel.
 
-Only GONE says something about whether a target is there. After anything else it is *not known now*: what is recorded of it stays
-recorded, and is looked at again. FULL and LATER say nothing about a target or a mechanism either: see `decision.Status`.
+Only GONE says that a target is not there. After any other error that is *unknown*: what is recorded of the target stays recorded
+and is looked at again. FULL and LATER say nothing about a target or a mechanism either: see `decision.Status`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from .decision import Status
 class Fault(StrEnum):
     """What an errno means."""
 
-    GONE = "gone"  # it is not there any more
+    GONE = "gone"  # it does not exist any more
     DENIED = "denied"  # not allowed, or this kernel does not have it
     FULL = "full"  # descriptors, memory, disk or quota are used up: ours or the machine's, never the target's
     LATER = "later"  # busy or interrupted: the same call may succeed in a moment
-    BROKEN = "broken"  # the medium fails, or an error that nobody expects here
+    BROKEN = "broken"  # the medium fails, or an error that is not expected here
 
 
 _MEANING = {
@@ -51,7 +51,7 @@ def fault_of(error: OSError, *, cgroup: bool = False) -> Fault:
 
 
 def is_gone(error: OSError, *, cgroup: bool = False) -> bool:
-    """Whether this error proves that what was asked for is not there any more."""
+    """Whether this error proves that the target does not exist any more."""
     return fault_of(error, cgroup=cgroup) is Fault.GONE
 
 
@@ -65,4 +65,4 @@ def status_of(error: OSError, *, cgroup: bool = False) -> Status:
 
 
 UNKNOWN = frozenset({Status.BLOCKED, Status.LATER, Status.FAILED})
-"""Statuses of a look that say nothing about what was looked at. After REFUSED it is known at least that it is not ours to see."""
+"""Statuses of a look that say nothing about its target. After REFUSED it is at least known that we may not see it."""

@@ -1,8 +1,8 @@
 """What a fence is: a cgroup of its own for a process that harms others or drives a swarm, below the one that it is in. Pure: names
 and their coding.
 
-The ledger and the actuator call a fence by its key, which says all that is to be made and taken away again, hierarchy by hierarchy.
-Must not know how cgroups are written (`act/knobs/fence.py`) nor whom to fence (`decide/policies/quarantine.py`,
+The ledger and the actuator call a fence by its key, which lists everything to be made and removed, hierarchy by hierarchy. Must not
+know how cgroups are written (`act/knobs/fence.py`) nor which process to fence (`decide/policies/quarantine.py`,
 `decide/policies/priority.py`).
 """
 
@@ -19,25 +19,25 @@ FENCED = 1
 """Value of `Control.FENCE` while the fence is there; 0: it is not."""
 
 ALTERED = -1
-"""Value of one whose limits somebody else has changed."""
+"""Value of a fence whose limits somebody else has changed."""
 
 WEIGHTS = frozenset({"cpu.shares", "cpu.weight"})
-"""Files of a fence by which those in it have less of the CPU only while others want it."""
+"""Files of a fence that limit its processes' CPU only while others want it."""
 
 _NAME = re.compile(r"/nicety-fence-\d+-\d+(?=/|$)")
 
 
 class Limits(NamedTuple):
-    """What a fence leaves to those in it; 0: as much as they like, and as usual."""
+    """What a fence leaves to the processes in it; 0: no limit."""
 
     cpu: int  # thousandths of a core
-    memory: int  # bytes from which on the kernel takes memory back
-    tasks: int  # processes and threads more than there are when it is made
-    weight: int = 0  # against the rest of the cgroup above, as cgroup v2 counts it: 1..10000, 100 is usual
+    memory: int  # bytes above which the kernel reclaims memory
+    tasks: int  # processes and threads in addition to those there when it is made
+    weight: int = 0  # against the rest of the cgroup above, as cgroup v2 counts it: 1..10000, 100 is the default
 
     @property
     def weighs_only(self) -> bool:
-        """Whether it holds nobody back while the CPU is free."""
+        """Whether it limits nothing while the CPU is free."""
         return self == Limits(0, 0, 0, self.weight)
 
 
@@ -45,19 +45,19 @@ class Part(msgspec.Struct, frozen=True, array_like=True):
     """A fence in one hierarchy."""
 
     controller: str  # of cgroup v1; "": the one hierarchy of v2
-    cgroup: str  # its path, as in /proc/PID/cgroup; what it is made for comes from the cgroup above
+    cgroup: str  # its path, as in /proc/PID/cgroup; its processes come from the cgroup above
     files: dict[str, str]  # limits: what is written, and read back
-    turned_on: tuple[str, ...] = ()  # controllers that the cgroup above has to give to its children for it (v2)
-    threaded: bool = False  # v2: the cgroup above has processes, so it shares all but CPU and tasks with them
+    turned_on: tuple[str, ...] = ()  # controllers that the cgroup above must enable for its children (v2)
+    threaded: bool = False  # v2: the cgroup above has processes, so the fence shares all but CPU and tasks with them
 
 
 def name_for(process: ProcId) -> str:
-    """Of the directory."""
+    """Name of the fence's directory."""
     return f"nicety-fence-{process.pid}-{process.start_ticks}"
 
 
 def key_of(parts: tuple[Part, ...]) -> str:
-    """The parts as a text."""
+    """The parts as text."""
     return msgspec.json.encode(parts).decode()
 
 
@@ -67,12 +67,12 @@ def parts_of(key: str) -> tuple[Part, ...]:
 
 
 def weighs_only(key: str) -> bool:
-    """Whether the fence of this key takes nothing but weight: it is there for a swarm."""
+    """Whether the fence of this key takes only weight: it is there for a swarm."""
     return all(part.files.keys() <= WEIGHTS for part in parts_of(key))
 
 
 def outside(cgroup: str) -> str:
-    """The path of a cgroup without a fence in it: who is fenced belongs where it was.
+    """The path of a cgroup without a fence in it: a fenced process belongs where it was.
 
     >>> outside("/system.slice/web.service/nicety-fence-4711-99"), outside("/nicety-fence-1-2"), outside("/a")
     ('/system.slice/web.service', '/', '/a')
@@ -81,7 +81,7 @@ def outside(cgroup: str) -> str:
 
 
 def limits_in_words(limits: Limits) -> str:
-    """For people.
+    """The limits for people.
 
     >>> limits_in_words(Limits(300, 0, 8)), limits_in_words(Limits(0, 64 << 20, 0))
     ('0.30 cores and 8 processes more', 'memory beyond 64 MiB is taken back first')

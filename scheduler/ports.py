@@ -1,4 +1,4 @@
-"""The ports: what the daemon needs of the world, as protocols. Each has a real implementation and a fake in `testing.py`.
+"""The ports: what the daemon needs from the world, as protocols. Each has a real implementation and a fake in `testing.py`.
 
 Pure: only types. Contract suites in `tests/contracts` run on fake and real alike.
 """
@@ -21,12 +21,12 @@ class Source(Protocol):
     def read(self, at: int, wall: int, pools: tuple[PoolSample, ...], between: Callable[[], None] | None = None) -> Snapshot:
         """Everything at this instant. Processes that vanish while being read are left out; never raises for one process.
 
-        `between` is called again and again meanwhile, for what must not wait until everything is read. What it raises comes
+        `between` is called repeatedly meanwhile, for work that must not wait until everything is read. Its exceptions pass
         through."""
         ...
 
     def close(self) -> None:
-        """Give all descriptors back."""
+        """Close all descriptors."""
         ...
 
 
@@ -36,7 +36,7 @@ class Actuator(Protocol):
     mode: str  # "observe" or "act"
 
     def apply(self, decisions: Sequence[Decision]) -> tuple[Outcome, ...]:
-        """One outcome a decision, in order. Never raises for a target that is gone or refuses."""
+        """One outcome per decision, in order. Never raises for a target that is gone or refuses."""
         ...
 
     def settle(self) -> tuple[Outcome, ...]:
@@ -48,28 +48,28 @@ class Actuator(Protocol):
         ...
 
     def release(self, pools: Collection[str]) -> tuple[Outcome, ...]:
-        """Put the sizes of these pools back, for nicety lets go of them; nothing for those whose size it has not changed."""
+        """Restore the sizes of these pools because nicety releases them; does nothing for those whose size it has not changed."""
         ...
 
     def limit(self, starve_seconds: float, floor: float) -> None:
-        """From now on, what counts as starving: configuration `priority.starve_seconds` and `priority.floor`."""
+        """Set what counts as starving from now on: configuration `priority.starve_seconds` and `priority.floor`."""
         ...
 
     def relieve(self, groups: Sequence[Group]) -> float | None:
-        """A look between two ticks, `groups` being those of the last one: put a demotion back at once where it starves somebody or
-        keeps somebody waiting for a lock. The outcomes come with the next `settle`. Seconds until the next look is due; None:
+        """A look between two ticks, `groups` being those of the last one: restore a demotion at once if it starves a process or
+        keeps one waiting for a lock. The outcomes come with the next `settle`. Returns seconds until the next look is due; None:
         nothing is demoted, so there is nothing to look for. Never raises for a target."""
         ...
 
 
 class PoolAdapter(Protocol):
-    """A resizable set of workers. Requests return at once; what came of them is observed in later samples."""
+    """A resizable set of workers. Requests return at once; their results are observed in later samples."""
 
     name: str
 
     def probe(self) -> None:
         """Cheap look at busy workers and queue; called several times a tick, its means go into the next `read`.
-        Also the adapter's turn to do its upkeep (start, reap, next paced signal). Never blocks, never raises."""
+        The adapter also does its upkeep here (start, reap, next paced signal). Never blocks, never raises."""
         ...
 
     def read(self) -> PoolSample:
@@ -85,7 +85,7 @@ class PoolAdapter(Protocol):
         ...
 
     def close(self) -> None:
-        """Give the pool back: a pool that nicety started is drained and stopped, a foreign one is left as it is."""
+        """Release the pool: a pool that nicety started is drained and stopped, a foreign one is left as it is."""
         ...
 
 
@@ -106,7 +106,7 @@ class Clock(Protocol):
 
 
 Value = int | tuple[int, ...]
-"""A control's value: a tuple of CPU numbers, sorted, for AFFINITY, else an int."""
+"""A control's value: for AFFINITY a sorted tuple of CPU numbers, else an int."""
 
 
 class ThreadId(NamedTuple):
@@ -135,27 +135,27 @@ class Kin(NamedTuple):
 
 
 class Trouble(NamedTuple):
-    """Why the kernel did not do it: VANISHED, REFUSED, FOREIGN (not the value that was expected), BLOCKED, LATER or FAILED.
+    """Why the kernel did not do it: VANISHED, REFUSED, FOREIGN (not the expected value), BLOCKED, LATER or FAILED.
 
     Only VANISHED says that the target is gone: `faults.py`.
     """
 
     status: Status
-    text: str  # cause and, where there is one, the fix
+    text: str  # cause and, if there is one, the fix
 
 
 class Scan(NamedTuple):
     """One look at all processes."""
 
     kin: tuple[Kin, ...]  # sorted by pid
-    unread: Trouble | None  # why somebody who is there could not be looked at: who is not in `kin` need not be gone
+    unread: Trouble | None  # why a present process could not be looked at: one that is not in `kin` need not be gone
 
 
 class Kernel(Protocol):
     """The knobs of the kernel. Never raises for a target: what is wrong with it is a `Trouble`."""
 
     def boot_id(self) -> str:
-        """This boot's name: nothing that was set in another boot is there any more."""
+        """This boot's name: nothing that was set in another boot still exists."""
         ...
 
     def uptime_ticks(self) -> int:
@@ -167,15 +167,15 @@ class Kernel(Protocol):
         ...
 
     def forbidden(self, control: Control) -> str:
-        """Why this control must not be changed at all with our rights, for it could not be put back; "" if it may."""
+        """Why our rights do not allow a change of this control, because it could not be restored; "" if they do."""
         ...
 
     def kin(self, known: Container[int] = ()) -> Scan:
-        """All processes that are ours to see, but for those with these pids."""
+        """All processes that we may see, except those with these pids."""
         ...
 
     def kin_of(self, process: ProcId) -> Kin | Trouble:
-        """Where this process stands."""
+        """Where this process stands among the others."""
         ...
 
     def threads(self, process: ProcId) -> tuple[ThreadId, ...] | Trouble:
@@ -184,7 +184,7 @@ class Kernel(Protocol):
 
     def user_time(self, process: ProcId, thread: ThreadId) -> int | Trouble | None:
         """CPU time in user mode so far, ns, of a thread that runs, wants to run, or cannot be interrupted, and so may be within a
-        fork(2). None: it sleeps or is gone; Trouble: it cannot be told."""
+        fork(2). None: it sleeps or is gone; Trouble: unknown."""
         ...
 
     def autogroup(self, process: ProcId) -> str | Trouble:
@@ -192,31 +192,31 @@ class Kernel(Protocol):
         ...
 
     def fence(self, process: ProcId, limits: Limits) -> str | Trouble:
-        """The key of a fence that could be made for this process now, see `fences.Part`. Changes nothing. UNCHANGED for a weight
-        alone if it is in a fence already."""
+        """The key of a fence that could be made for this process now, see `fences.Part`. Changes nothing. UNCHANGED for limits with
+        a weight alone if the process is in a fence already."""
         ...
 
     def read(self, knob: Knob) -> Value | Trouble:
-        """The value now."""
+        """The present value."""
         ...
 
     def write(self, knob: Knob, expected: Value, value: Value) -> Trouble | None:
-        """Set `value` if it is still this thread and it still has the value `expected`, as `read` gave it. None: it was set; that
-        it is there still is for `read` to say."""
+        """Set `value` if this is still the same thread and still has the value `expected`, as `read` gave it. None: it was set;
+        only `read` shows whether it stayed."""
         ...
 
     def visible(self, knob: Knob, value: Value) -> Value | Trouble:
-        """What `read` gives after `value` was set: a cpuset hides CPUs of an affinity, and may have changed since. Never says
+        """What `read` gives after `value` was set: a cpuset hides CPUs of an affinity, and may have changed since. Never
         VANISHED."""
         ...
 
     def lasting(self, knob: Knob, value: Value) -> Value | Trouble:
-        """What to write later to give `value` back for good: an affinity to all CPUs that the cpuset has now becomes all CPUs
-        that there can be, or the thread would not follow when its cpuset grows again. Never VANISHED."""
+        """What to write later to restore `value` for good. An affinity to all CPUs that the cpuset has now becomes all possible
+        CPUs: else the thread would not follow when its cpuset grows again. Never VANISHED."""
         ...
 
     def reserve(self) -> AbstractContextManager[None]:
-        """Within it the descriptors that are kept back for undo are free: what must go back goes back when all others are taken."""
+        """Frees, while in it, the descriptors kept back for undo: restores then work even when all others are taken."""
         ...
 
 
@@ -224,12 +224,12 @@ class Wait(NamedTuple):
     """A thread that waits for a lock."""
 
     waiter: ProcId
-    thread: int  # tid; 0: which of its threads cannot be told
-    turn: int  # how often the thread was given a CPU: the same while it is one and the same wait
-    lock: str  # a name for people, the same as long as it is the same lock
-    holder: ProcId | None  # who holds it, where the kernel or the lock says so
-    holder_thread: int  # tid of the thread that does; 0: it cannot be told
-    possible: tuple[ProcId, ...]  # where nobody says so: who can
+    thread: int  # tid; 0: unknown which of its threads
+    turn: int  # how often the thread was given a CPU: unchanged during one wait
+    lock: str  # a name for people, unchanged while it is the same lock
+    holder: ProcId | None  # the process that holds it, if the kernel or the lock says so
+    holder_thread: int  # tid of the thread that holds it; 0: unknown
+    possible: tuple[ProcId, ...]  # processes that can hold it, if nothing says which
 
 
 class Run(NamedTuple):
@@ -243,16 +243,16 @@ class Locks(Protocol):
     """Who waits for whom. Never raises for a process: what cannot be seen is left out."""
 
     def waits(self, demoted: Collection[ProcId], others: Sequence[ProcId]) -> tuple[Wait, ...]:
-        """Waits that were seen now, of anybody for a lock on a file, and of these processes for a lock in shared memory. One call
-        is one look, and need not see everything: what lasts is seen by one of the next."""
+        """Waits seen now, of any process for a lock on a file, and of these processes for a lock in shared memory. One call is one
+        look and need not see everything: a wait that lasts is seen by one of the next."""
         ...
 
     def rest(self) -> None:
-        """Nothing is demoted any more: let go of what was kept open for the next look."""
+        """Nothing is demoted any more: close what was kept open for the next look."""
         ...
 
     def run(self, process: ProcId, thread: int = 0) -> Run | Trouble | None:
-        """A process now, or one thread of it; None: it is gone."""
+        """The present state of a process, or of one thread of it; None: it is gone."""
         ...
 
     def cgroups(self, process: ProcId) -> tuple[str, ...] | Trouble:
@@ -261,11 +261,11 @@ class Locks(Protocol):
 
 
 class Waits(Protocol):
-    """What blocked workers wait for, and who could end it. Never raises for a process: what cannot be seen gets on."""
+    """What blocked workers wait for, and which processes could end the wait. Never raises for a process: an unseen one gets on."""
 
     @property
     def trouble(self) -> str:
-        """Why the last look saw nothing of some workers, "" if it could."""
+        """Why the last look saw nothing of some workers; "" if it saw all."""
         ...
 
     def look(
@@ -276,17 +276,17 @@ class Waits(Protocol):
         aloof: Collection[ProcId],
         restless: Sequence[ProcId] = (),
     ) -> Look:
-        """Who waits in vain of the workers that have not run since some instant (`still`, monotonic ns), and of those whom they
-        wait for. `workers` and `masters` of all pools are asked first whether they could help. `aloof`: masters that share memory
-        with their workers, but never post a semaphore of theirs. `restless`: workers with several threads that hardly run: some
-        thread may stand still in them too. A look need not see everything: what lasts is seen by a later one.
+        """Which processes wait in vain: workers that have not run since some instant (`still`, monotonic ns), and the processes
+        they wait for. `workers` and `masters` of all pools are checked first for whether they could help. `aloof`: masters that
+        share memory with their workers, but never post a semaphore of theirs. `restless`: workers with several threads that hardly
+        run: a thread in them may also stand still. A look need not see everything: what lasts is seen by a later one.
         """
         ...
 
     def rest(self) -> None:
-        """Nobody stands still: let go of what was kept for the next look."""
+        """No worker stands still: release what was kept for the next look."""
         ...
 
     def close(self) -> None:
-        """Give all descriptors back."""
+        """Close all descriptors."""
         ...

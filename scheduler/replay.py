@@ -1,7 +1,7 @@
-"""The decision log once more: the same ticks through the same engine must give the same decisions, bit for bit.
+"""Replays the decision log: the same ticks through the same engine must give the same decisions, bit for bit.
 
-From the log alone for decisions; where the traces still have a session's snapshots, they go through the observer again, and every
-figure of the ticks is compared too. Reads only; must not know how a decision is made.
+Decisions are replayed from the log alone. If the traces still have a session's snapshots, they go through the observer again, and
+every figure of the ticks is compared too. Reads only. Must not know how a decision is made.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ TOLERANCE = 1e-9
 """Relative difference allowed in forecasts and scores: sums of floats may be ordered differently by another build of numpy."""
 
 PREDICTED = ("forecasts", "scores", "crowds", "groups", "protected")
-"""Parts of a tick that need the artefacts to be made again: what groups are reported depends on their class."""
+"""Parts of a tick that need the artefacts to be computed again: a group's class decides whether the group is reported."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Where the log and what was made again disagree."""
+    """Where the log and the replay disagree."""
 
     session: str
     seq: int
@@ -54,7 +54,7 @@ class Replayed:
     ticks: int = 0
     decisions: int = 0
     refusals: int = 0
-    observed: int = 0  # ticks whose figures were made again from the traces
+    observed: int = 0  # ticks whose figures were computed again from the traces
     differences: list[Difference] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # what could not be compared, and why
 
@@ -86,7 +86,7 @@ def replay(paths: Paths, *, session: str | None = None, trace: Path | None = Non
                     continue
                 again.step(logged)
                 if len(found.differences) - before >= most:
-                    previous = None  # what it knows is not all
+                    previous = None  # it has not learned all
                     found.notes.append(f"session {each.id}: {most} differences or more; the rest was not compared")
                     break
             again.finish()
@@ -94,7 +94,7 @@ def replay(paths: Paths, *, session: str | None = None, trace: Path | None = Non
 
 
 class _Again:
-    """One session, made again tick by tick."""
+    """One session, replayed tick by tick."""
 
     def __init__(self, session: Session, models: Path, snapshots: Iterator[Snapshot] | None, found: Replayed) -> None:
         self._session = session
@@ -103,12 +103,12 @@ class _Again:
         self._snapshots = snapshots
         self._observer, self._predicts = _observer(session, models, found)
         self._next = next(snapshots, None) if snapshots is not None else None
-        self._made = 0  # ticks whose figures were made again
+        self._made = 0  # ticks whose figures were computed again
         self._whole = True  # every snapshot since the first tick was there, so windows are the same
-        self._foretells = True  # what it began with of earlier sessions is there
+        self._foretells = True  # what the session took from earlier ones is there
 
     def begin(self, traces: Path, previous: _Again | None) -> None:
-        """Begin with what the session began with."""
+        """Start from what the session started with."""
         session, found = self._session, self._found
         if self._snapshots is None:
             return
@@ -130,7 +130,7 @@ class _Again:
                 found.notes.append(f"session {session.id}: rhythms not compared: the traces lack ticks recorded before it")
 
     def learned(self, session: str) -> Observer | None:
-        """The observer after all of its ticks, if it is of that session and all of them were made again. To be used up."""
+        """The observer after all of its ticks, if it is of that session and all of them were replayed. The caller takes it over."""
         whole = self._snapshots is not None and self._whole and self._foretells
         return self._observer if whole and self._session.id == session else None
 
@@ -141,7 +141,7 @@ class _Again:
         for component in logged.damage:
             self._differ(logged.seq, component, "its checksum does not hold: changed after it was written", "")
         if logged.tick is None:
-            self._engine = None  # cannot go on before the next memory
+            self._engine = None  # cannot continue before the next memory
             return
         self._observe(logged.seq, logged.tick)
         if self._engine is None:
@@ -167,7 +167,7 @@ class _Again:
         self._found.notes.append(f"session {self._session.id}: {some if self._made else none}")
 
     def _observe(self, seq: int, tick: Tick) -> None:
-        """Make the tick again from the snapshot of the same instant."""
+        """Compute the tick again from the snapshot of the same instant."""
         if not self._whole or self._snapshots is None:
             return
         while self._next is not None and self._next.at < tick.at:
@@ -176,7 +176,7 @@ class _Again:
             if not (tick.gap and tick.paused):  # the last tick of a session has no snapshot
                 self._whole = False
             return
-        # what snapshots do not have
+        # the arguments that snapshots do not have
         again = self._observer.tick(self._next, tick.outcomes, tick.paused, tick.deadlocks, tick.lessons)
         self._found.observed += 1
         self._made += 1
@@ -200,7 +200,7 @@ class _Again:
 
 
 def _observer(session: Session, models: Path, found: Replayed) -> tuple[Observer, dict[str, bool]]:
-    """The session's observer, and which of its predictions can be made again: those whose artefact is still there."""
+    """The session's observer, and which of its predictions can be computed again: those whose artefact is still there."""
     predicts = dict.fromkeys(PREDICTED, True)
 
     def artefact(kind: str, *parts: str) -> Artifact | None:
@@ -229,7 +229,7 @@ def _observer(session: Session, models: Path, found: Replayed) -> tuple[Observer
 
 
 def _snapshots(place: Path, session: str, found: Replayed) -> Iterator[Snapshot] | None:
-    """The session's snapshots; None, with a note, where no traces can be read."""
+    """The session's snapshots; None, with a note, if no traces can be read."""
     try:
         traces = read_traces(place, session=session)
         snapshots = (snapshot for _, snapshot in traces)
@@ -238,7 +238,7 @@ def _snapshots(place: Path, session: str, found: Replayed) -> Iterator[Snapshot]
         found.notes.append(f"session {session}: figures not compared with the traces: {error}")
         return None
     if first is None:
-        return iter(())  # it may have had none, as where two reloads come at once
+        return iter(())  # it may have had none, e.g. when two reloads come at once
 
     def chained() -> Iterator[Snapshot]:
         yield first
@@ -248,7 +248,7 @@ def _snapshots(place: Path, session: str, found: Replayed) -> Iterator[Snapshot]
 
 
 def _differences(recorded: Any, again: Any, tolerance: float, where: str = "") -> Iterator[tuple[str, str, str]]:
-    """(path, recorded, made again) of each leaf in which two trees of plain data differ."""
+    """(path, recorded, computed again) of each leaf in which two trees of plain data differ."""
     if isinstance(recorded, dict) and isinstance(again, dict):
         for key in sorted(recorded.keys() | again.keys()):
             yield from _differences(recorded.get(key), again.get(key), tolerance, f"{where}.{key}" if where else str(key))

@@ -1,7 +1,7 @@
 """What nicety acts on: everything, or some policies, pools and groups, each until a time; it observes the rest. Pure.
 
-A decision acts if everything is granted, or its policy, or its pool, or the group that it changes, or the group that it protects;
-unless one of these is spared. `docs/acting.md` has the table. Must not know how anything is carried out.
+A decision acts if everything is granted, or its policy, its pool, the group that it changes or the group that it protects; unless
+one of these is spared. `docs/acting.md` has the table. Must not know how anything is carried out.
 """
 
 from __future__ import annotations
@@ -12,29 +12,29 @@ from collections.abc import Collection, Iterable, Sequence
 from .decision import Decision, Flag, Grant, Recycle, ResizePool, Scope
 
 EVERYTHING = "*"
-"""The thing that stands for all of them. No group can be called so."""
+"""The thing that stands for all things. No group can have this name."""
 
 POLICIES = ("placement", "pool_size", "priority", "quarantine")
 
 OBSERVE, ACT = Scope(), Scope((Grant(EVERYTHING),))
 
 CONCERNS = ("victim", "contender", "group", "pool")
-"""Figures of a decision's reason that name a group: whom it protects, whom it changes."""
+"""Figures of a decision's reason that name a group: the one it protects, the one it changes."""
 
 _KINDS = ("policy", "pool", "group")
 
 
 class ScopeError(ValueError):
-    """Something is named that cannot be acted on; the text says why, and what to do."""
+    """Something is named that cannot be acted on; the text gives the reason and the fix."""
 
 
 def policy(name: str) -> str:
-    """The thing that a policy is."""
+    """The thing that stands for a policy."""
     return f"policy {name}"
 
 
 def things(decision: Decision) -> frozenset[str]:
-    """What a decision is about: its policy, its pool, whom it changes and whom it protects."""
+    """What a decision is about: its policy, its pool, the group it changes and the group it protects."""
     action, figures = decision.action, decision.why.figures
     found = {policy(decision.policy), *(str(figures[name]) for name in CONCERNS if name in figures)}
     if isinstance(action, ResizePool | Recycle | Flag):
@@ -43,13 +43,13 @@ def things(decision: Decision) -> frozenset[str]:
 
 
 def acts(scope: Scope, about: Collection[str]) -> bool:
-    """Whether what is about these things is carried out."""
+    """Whether a decision about these things is carried out."""
     granted = any(grant.thing == EVERYTHING or grant.thing in about for grant in scope.grants)
     return granted and not any(thing in about for thing in scope.spared)
 
 
 def act_on(scope: Scope, named: Sequence[str], until: int | None) -> Scope:
-    """The scope with these things acted on, everything if none is named, until then (monotonic ns; None: no end)."""
+    """The scope with these things acted on (everything if none is named) until this time (monotonic ns; None: no end)."""
     added = tuple(named) or (EVERYTHING,)
     grants = {grant.thing: grant for grant in scope.grants} | {thing: Grant(thing, until) for thing in added}
     spared = set() if EVERYTHING in added else set(scope.spared) - set(added)
@@ -57,14 +57,14 @@ def act_on(scope: Scope, named: Sequence[str], until: int | None) -> Scope:
 
 
 def observe(scope: Scope, named: Sequence[str]) -> Scope:
-    """The scope with these things observed, everything if none is named. What is still granted acts on all but them."""
+    """The scope with these things observed (everything if none is named). Remaining grants act on all but them."""
     if not named:
         return OBSERVE
     return _scope((grant for grant in scope.grants if grant.thing not in named), {*scope.spared, *named})
 
 
 def left(scope: Scope, now: int) -> Scope:
-    """The scope without what has ended by then (monotonic ns)."""
+    """The scope without the grants that have ended by then (monotonic ns)."""
     if all(grant.until is None or grant.until > now for grant in scope.grants):
         return scope
     return _scope((grant for grant in scope.grants if grant.until is None or grant.until > now), scope.spared)
@@ -73,8 +73,8 @@ def left(scope: Scope, now: int) -> Scope:
 def resolve(words: Iterable[str], pools: Collection[str], groups: Collection[str], seen: Collection[str]) -> tuple[str, ...]:
     """The things that people name, each once, in order: policies, pools and groups of the configuration, groups seen now.
 
-    "policy NAME", "pool NAME" and "group NAME" say which is meant where a policy and a pool or group share a name. Raises
-    ScopeError for a name that means nothing here, or two things.
+    "policy NAME", "pool NAME" and "group NAME" say which is meant if a policy and a pool or group share a name. Raises ScopeError
+    for a name that means nothing here, or two things.
     """
     return tuple(dict.fromkeys(_resolve(word, pools, {*groups, *seen}) for word in words))
 

@@ -1,4 +1,4 @@
-"""Figures for people: times, lengths of time, bytes, shares. Pure."""
+"""Figures for people: times, durations, bytes, shares. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def moment(wall: int, day: bool = True) -> str:
 
 
 def span(seconds: float) -> str:
-    """A length of time for people.
+    """A duration for people.
 
     >>> span(3725)
     '1 h 2 min'

@@ -1,7 +1,7 @@
 """Seeded pools of workers that are healthy in many ways, and faults to put into any worker's values. For calibrating and testing
 scorers.
 
-It knows what workers do, not how they are scored. The characters are those that fool detectors: bursts, idleness, garbage
+Knows what workers do, not how they are scored. The characters are those that fool detectors: bursts, idleness, garbage
 collection, warm-up, load steps, deploys, uneven balancing, long computations, large requests, many connections at once, executors
 of threads that fill up, programs that start others.
 """
@@ -70,14 +70,14 @@ def healthy_pool(
     keys = [ProcId(first_pid + i, 1) for i in range(workers)]
     load = _load(character, ticks, interval, rng)
     replace = {}
-    if character == "deploy":  # in the middle, one worker a second or so
+    if character == "deploy":  # from the middle on, one worker every 1.3 s
         replace = {round(ticks / 2 + i * 1.3 / interval): i for i in range(workers)}
     result = []
     for tick in range(ticks):
         if tick in replace:
             i = replace[tick]
             lives[i], keys[i] = _Life(rng, character, tick * interval), ProcId(keys[i].pid + 10_000, 2 + tick)
-        # an uneven balancer fills the first worker before it asks the next
+        # an uneven balancer fills the first worker before it uses the next
         shares = np.clip(load[tick] * workers - np.arange(workers), 0, 1) if character == "uneven" else np.full(workers, load[tick])
         queued = max(float(load[tick]) - 0.85, 0.0) * 4 * rng.random()
         rows = [life.tick(tick * interval, float(share), interval, queued, rng) for life, share in zip(lives, shares, strict=True)]
@@ -100,7 +100,7 @@ def together(pools: Sequence[Sequence[WorkerTick]]) -> list[WorkerTick]:
 def faulty(kind: Anomaly, values: Floats, interval: float, strength: float = 1.0) -> Floats:
     """`values` [ticks, len(CHANNELS)] of a healthy worker as they would be with a fault since the first tick.
 
-    Strength 1 is what nobody would dispute: a leak of 3 MiB a second or 2 % of the level a second, whichever is more, 4 descriptors
+    Strength 1 is beyond dispute: a leak of 3 MiB a second or 2 % of the level a second, whichever is more, 4 descriptors
     or 2 threads a second, a few percent of the CPU it wants, 8 times the CPU for the same work, 5,000 switches or 25 processes a
     second. Unknown values stay unknown.
     """
@@ -118,7 +118,7 @@ def faulty(kind: Anomaly, values: Floats, interval: float, strength: float = 1.0
         result[:, _AT["forks"]] += np.round(strength * 25 * interval) / interval
         result[:, _AT["cpu"]] = np.minimum(result[:, _AT["cpu"]] + 0.1 * strength, 1.0)
         return result
-    if kind is Anomaly.SLOW:  # what does not get done waits: the balancer gives it as much as before
+    if kind is Anomaly.SLOW:  # unfinished work waits: the balancer gives it as much as before
         times = 1.0 + 7.0 * strength
         demand = values[:, _AT["cpu"]] + values[:, _AT["wait"]]
         done = np.minimum(1.0, 1.0 / np.maximum(times * demand, 1e-9))  # share of its work
@@ -145,7 +145,7 @@ def faulty(kind: Anomaly, values: Floats, interval: float, strength: float = 1.0
 
 
 def _load(character: str, ticks: int, interval: float, rng: np.random.Generator) -> Floats:
-    """Share of the pool's capacity that is asked for, by tick."""
+    """Share of the pool's capacity that is demanded, by tick."""
     base = np.full(ticks, 0.55)
     if character == "idle":
         return np.full(ticks, 0.004)
@@ -177,9 +177,9 @@ class _Life:
         self._growth = rng.uniform(0.7, 1.3)
         self._busy_for = 0.0  # seconds left of a long computation or of a large request
         self._beat = rng.uniform(0, 1)
-        self._threads = 4.0  # of its executor, which grows with what is asked at once, to 28 more
-        self._held = 0.0  # connections that are open, beside the usual
-        self._crowd_until = 0.0  # seconds, while clients come in
+        self._threads = 4.0  # of its executor, which grows with concurrent work, by up to 28
+        self._held = 0.0  # open connections beyond the usual ones
+        self._crowd_until = 0.0  # seconds; until then clients come in
 
     def tick(self, at: float, load: float, interval: float, queued: float, rng: np.random.Generator) -> list[float]:
         """The values of one tick in the order of `CHANNELS`."""
@@ -216,7 +216,7 @@ class _Life:
         ]
 
     def _connections(self, at: float, interval: float, rng: np.random.Generator) -> float:
-        """A crowd comes within seconds, stays, and goes again."""
+        """Connections: a crowd comes within seconds, stays, and leaves."""
         if self._character != "connections":
             return 0.0
         if at >= self._crowd_until and rng.random() < interval / 60:
@@ -226,7 +226,7 @@ class _Life:
         return self._held
 
     def _executor(self, at: float, tasks: float, rng: np.random.Generator) -> float:
-        """Threads: an executor starts one for what finds all others busy, up to 32, and keeps it."""
+        """Threads: an executor starts one for work that finds all others busy, up to 32, and keeps it."""
         if self._character == "threads" and at > 30 + self._phase:
             self._threads = min(self._threads + float(rng.binomial(round(tasks), 0.05 * self._growth)), 32.0)
         return self._threads

@@ -1,7 +1,7 @@
 """Calibrates the anomaly scorer on traces, and checks it on later time against the baseline. Knows no files: traces in, arrays out.
 
-The scores are the runtime's own (`models.detectors.worker_rows` over `features.WorkerWindows`), replayed tick by tick. Nothing is
-learned but how high healthy workers score: for each kind the highest scores of worker-blocks, and a tail beyond them.
+The scores are the runtime's own (`models.anomaly.detectors.worker_rows` over `models.features.WorkerWindows`), replayed tick by
+tick. The model learns only how high healthy workers score: for each kind the highest scores of worker-blocks, and a tail beyond.
 """
 
 from __future__ import annotations
@@ -22,35 +22,35 @@ from ..scheduler.config.sections import Quarantine
 from .anomaly_cases import FAULTS, WorkerTick, faulty
 
 CALIBRATED_SHARE = 0.6
-"""Share of each session, from its start, that calibrates; the rest checks."""
+"""Share of each session, from its start, that calibrates; the rest checks (chosen)."""
 
 PRIOR_BLOCKS = 10.0
-"""The baseline's tail counts as so many excesses: a minute of traces of a small pool hardly moves it, an hour overrules it."""
+"""Weight of the baseline's tail in excesses: a minute of traces of a small pool hardly moves it, an hour overrules it."""
 
 SHAPE_BLOCKS = 50.0
-"""Excesses from which the tail's shape is believed half. Estimates of it from fewer than some dozens are useless (Hosking and
+"""Excesses at which the tail's own shape counts half. Estimates of it from less than a few dozen are useless (Hosking and
 Wallis 1987)."""
 
 TAIL_SHARE = 0.1
-"""The highest so many blocks make the tail, at least 2: the usual choice for peaks over a threshold (Coles 2001, chapter 4)."""
+"""Share of the blocks, the highest, that make the tail, at least 2: usual for peaks over a threshold (Coles 2001, chapter 4)."""
 
 SUSPECT_WORKERS = 0.25
-"""If the baseline accuses at most this share of the workers of a kind until their end, they are taken for faulty and left out."""
+"""If the baseline accuses at most this share of a kind's workers until their end, they count as faulty and are left out."""
 
 EVIDENCE_SECONDS = 10.0
-"""A block with evidence for less time than this says nothing of a block."""
+"""A block with evidence for less time than this is not used."""
 
 LOOK_SECONDS = 2.0
-"""Seconds between looks at the scores: they move slowly, for their windows are long."""
+"""Seconds between looks at the scores: they move slowly because their windows are long."""
 
 MOST_LOOKED_AT = 400_000
-"""Worker-looks of a calibration; longer traces are looked at more rarely."""
+"""Worker-looks of a calibration; longer traces are looked at less often."""
 
 FAULTS_PER_KIND = 12
-"""Faults injected of each kind, spread over workers and time."""
+"""Faults injected of each kind, spread over workers and time (chosen)."""
 
 REACTION_SECONDS = 60.0
-"""A fault not found by then is missed."""
+"""A fault not found within these seconds is missed (chosen)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,22 +62,22 @@ class WorkerTraces:
 
 @dataclass(frozen=True, slots=True)
 class AnomalyRow:
-    """One kind's line of the table."""
+    """One kind's row of the table."""
 
     kind: Anomaly
     blocks: int  # healthy blocks it was calibrated on
     injected: int
-    found: int  # named right, within `REACTION_SECONDS`
+    found: int  # named correctly, within `REACTION_SECONDS`
     delay: float | None  # median seconds until found; None: none was
     baseline_found: int
     baseline_delay: float | None
-    false_alarms: int  # incidents on held-out time as it was
+    false_alarms: int  # incidents on held-out time without injected faults
     baseline_false_alarms: int
 
 
 @dataclass(frozen=True, slots=True)
 class AnomalyFit:
-    """What calibration gives: the model as arrays, and how it did on held-out time."""
+    """The result of a calibration: the model as arrays, and how it did on held-out time."""
 
     arrays: Mapping[str, NDArray[np.float64]]  # what `AnomalyModel.from_arrays` takes
     features: tuple[str, ...]  # CHANNELS, for the card
@@ -136,7 +136,8 @@ def fit_tail(highest: Floats, kind: Anomaly) -> Tail:
     """The healthy distribution from block maxima, starting from the baseline's.
 
     Scale and shape of the generalised Pareto tail by moments (Hosking and Wallis 1987), both shrunk towards the baseline's: the
-    scale as if `PRIOR_BLOCKS` excesses of the baseline had been seen, the shape, never lighter than its, by `SHAPE_BLOCKS`.
+    scale as if `PRIOR_BLOCKS` excesses of the baseline had been seen, the shape, never lighter than the baseline's, by
+    `SHAPE_BLOCKS`.
     """
     seen, start = np.sort(highest), prior(kind)
     n = len(seen)
@@ -165,7 +166,7 @@ def _stride(sessions: Sequence[Sequence[WorkerTick]], interval: float) -> int:
 
 
 def _looks(ticks: Sequence[WorkerTick], interval: float, stride: int, start: int = 0) -> Iterator[tuple[int, WorkerTick, Rows]]:
-    """(tick, its workers, their scores) each `stride` ticks from `start` on; windows see all that was before."""
+    """(tick, its workers, their scores) every `stride` ticks from `start` on; windows see all earlier ticks."""
     windows = WorkerWindows(len(CHANNELS))
     for number, tick in enumerate(ticks):
         windows.push(tick.keys, tick.values)
@@ -198,8 +199,8 @@ def _healthy(blocks: Sequence[tuple[tuple[int, ProcId], int, float]], baseline: 
     """Block maxima without those of workers that seem truly faulty.
 
     A fault does not heal: the blocks that the baseline accuses and that last until the worker's end are left out, with the one
-    before, in which it may have begun, unless so many workers are accused that it must be how the pool behaves. What was odd and
-    passed is healthy, and stays.
+    before, in which the fault may have begun. If too many workers are accused, it must be how the pool behaves, and all stay. What
+    was odd and passed is healthy, and stays.
     """
     line = alpha(Quarantine().false_alarms_per_day)
     lives: dict[tuple[int, ProcId], list[float]] = {}
@@ -219,7 +220,7 @@ def _healthy(blocks: Sequence[tuple[tuple[int, ProcId], int, float]], baseline: 
 
 
 def _accused(tick: WorkerTick, rows: Rows, interval: float, scorer: Scorer) -> dict[ProcId, Anomaly]:
-    """Workers below the line, with their kind, at the default of false alarms."""
+    """Workers below the line, with their kind, at the default rate of false alarms."""
     line = alpha(Quarantine().false_alarms_per_day)
     scores = judge(scorer, tick.keys, tick.pools, rows, interval)
     return {found.id: found.kind for found in scores if found.p < line}
@@ -228,7 +229,7 @@ def _accused(tick: WorkerTick, rows: Rows, interval: float, scorer: Scorer) -> d
 def _incidents(
     ticks: Sequence[WorkerTick], start: int, interval: float, stride: int, scorers: Sequence[Scorer]
 ) -> list[list[Anomaly]]:
-    """Kinds of the alarms that each scorer would have given from tick `start` on: accused throughout the default patience."""
+    """Kinds of the alarms that each scorer would have raised from tick `start` on: accused throughout the default patience."""
     patience = Quarantine().patience
     since: list[dict[tuple[ProcId, Anomaly], int]] = [{} for _ in scorers]
     raised: list[set[tuple[ProcId, Anomaly]]] = [set() for _ in scorers]
@@ -252,12 +253,12 @@ class _Trial:
 
     kind: Anomaly
     worker: ProcId
-    before: Sequence[WorkerTick]  # a window at most
+    before: Sequence[WorkerTick]  # at most a window
     after: Sequence[WorkerTick]  # since the fault
 
 
 def _trials(sessions: Sequence[Sequence[WorkerTick]], cuts: Sequence[int], interval: float) -> list[_Trial]:
-    """Faults put into workers on held-out time: into those who work, have siblings that work, and live on long enough."""
+    """Faults put into workers on held-out time: workers that work, have siblings that work, and live long enough."""
     places = []
     for session, cut in zip(sessions, cuts, strict=True):
         length = math.ceil(REACTION_SECONDS / interval)
@@ -276,7 +277,7 @@ def _trials(sessions: Sequence[Sequence[WorkerTick]], cuts: Sequence[int], inter
 
 
 def _lives(session: Sequence[WorkerTick], start: int, stop: int) -> list[tuple[ProcId, str, Floats]]:
-    """(worker, pool, values up to `stop`) of those that are there at the end."""
+    """(worker, pool, values up to `stop`) of the workers that exist at the end."""
     found: dict[ProcId, tuple[str, list[Floats]]] = {}
     for tick in session[start:stop]:
         for worker, pool, values in zip(tick.keys, tick.pools, tick.values, strict=True):
@@ -302,16 +303,16 @@ def _break(
     broken = faulty(kind, np.array([tick.values[i] for tick, i in zip(after, own, strict=True)]), interval)
     for tick, i, values in zip(after, own, broken, strict=True):
         tick.values[i] = values
-        if kind is Anomaly.STUCK:  # what it holds or would have taken waits
+        if kind is Anomaly.STUCK:  # the work that it holds or would have taken waits
             queued = tick.values[:, CHANNELS.index("queued")]
             tick.values[:, CHANNELS.index("queued")] = np.where(np.isnan(queued), np.nan, np.maximum(queued, 1 / len(tick.keys)))
     return _Trial(kind, worker, before, after)
 
 
 def _delays(trials: Sequence[_Trial], interval: float, stride: int, scorers: Sequence[Scorer]) -> list[list[float | None]]:
-    """Seconds until each scorer names each trial's fault throughout the patience; None: not in time.
+    """Seconds until each scorer has named each trial's fault throughout the patience; None: not in time.
 
-    All trials are replayed side by side, as pools of their own that go wrong at the same moment.
+    All trials are replayed side by side, as separate pools that go wrong at the same moment.
     """
     if not trials:
         return []
@@ -345,12 +346,12 @@ def _delays(trials: Sequence[_Trial], interval: float, stride: int, scorers: Seq
 
 
 def _apart(worker: ProcId, lane: int) -> ProcId:
-    """The same worker in another trial is another one."""
+    """The worker under an id that is unique to its trial."""
     return ProcId(worker.pid + (lane << 32), worker.start_ticks)
 
 
 def _present(lanes: Sequence[Sequence[WorkerTick | None]], number: int) -> list[tuple[int, WorkerTick]]:
-    """Trials that have a tick of this number, with it."""
+    """Trials that have a tick with this number, each with that tick."""
     ticks = ((lane, ticks[number]) for lane, ticks in enumerate(lanes) if number < len(ticks))
     return [(lane, tick) for lane, tick in ticks if tick is not None]
 

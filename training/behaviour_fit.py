@@ -1,7 +1,7 @@
-"""Fits the behaviour model to programs whose class is known, and says how it does on programs it has not seen.
+"""Fits the behaviour model to programs whose class is known, and measures it on programs it has not seen.
 
 Knows rows of `BEHAVIOUR_FEATURES`, not traces. All rows of a program, and of all programs of its family (two compressors, two
-releases of one server), are on the same side of every split: what is asked is how it does on something else.
+releases of one server), are on the same side of every split: the question is how the model does on something else.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from ..models.behaviour import CLASSES, KNOTS, SEEN, Arrays, BehaviourModel, Flo
 from ..models.records import Latency
 
 CERTAINTY = 0.9
-"""Probability from which the tables here count a program as decided: the configuration's default, `models.certainty`."""
+"""Probability from which the tables here count a program as decided: the default of `models.certainty`."""
 
 HALFWAY = 0.15
 """Seconds of evidence at which pushes count half: one tick of a hog counts 87 %, a tick of a service at 20 % of a CPU 86 %."""
 
 STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
-"""Inverse penalties tried; the one with the least loss on programs not fitted to, calibrated, is taken."""
+"""Inverse penalties tried; the one with the least calibrated loss on programs left out of the fit is taken."""
 
 BENT = 0.5
-"""Scale of the bends against the straight part of a push: with few programs a bend must be worth twice as much."""
+"""Scale of the bends against the straight part of a push: with few programs a bend must gain twice as much."""
 
 FOLDS = 20
-"""Parts of the families, each predicted by a model of the others: with 80 programs the others are 95 % of them."""
+"""Parts of the families, each predicted by a model of the others: with 80 programs the others are 95 %."""
 
 MOMENTS = (1, 2, 3, 5, 10, 20, 40)
-"""Ticks with something to see, of each program, at which its rows are taken: early ones too, for early ones are decided on."""
+"""Active ticks of a program at which its rows are taken: early ones too, because decisions are made early."""
 
 LATER = 10
-"""Active ticks between later rows."""
+"""Active ticks between later rows (chosen)."""
 
 MOST_ROWS = 200
 """Rows kept of a group: more of the same teach nothing."""
@@ -81,7 +81,7 @@ class Programs:
         return np.asarray(places[self.owners])
 
     def weights(self) -> Floats:
-        """Of each row: every program counts the same, and so does every family by the square root of its programs."""
+        """Of each row: every program of a family counts the same, and a family counts as the square root of its programs."""
         sizes = {family: self.families.count(family) for family in self.families}
         each = np.array([sizes[family] ** -0.5 for family in self.families])
         rows = np.bincount(self.owners, minlength=len(self.names))
@@ -91,20 +91,20 @@ class Programs:
 
 @dataclass(frozen=True, slots=True)
 class ProgramRow:
-    """How one program was judged by a model that had not seen it, or nothing of its family."""
+    """How a model judged one program without having seen it or its family."""
 
     model: str
     program: str
-    latency: Latency  # what it is
+    latency: Latency  # its true class
     said: Latency  # what it is taken for in the end
     p_latency: float
     p_batch: float
-    loss: float  # mean over its rows, of what is certain beforehand 1.1
+    loss: float  # mean over its rows; 1.1 for a model without any knowledge
 
 
 @dataclass(frozen=True, slots=True)
 class BehaviourTable:
-    """How the new model and the running one do on the user's own groups in held-out time, and on programs they never saw."""
+    """How the new and the running model do on the user's groups in held-out time, and on programs they never saw."""
 
     rows: tuple[ProgramRow, ...]  # a group and model each, on held-out time
     unseen: tuple[float, float]  # mean loss on programs without their family in the fit: with the user's groups, and without
@@ -118,14 +118,14 @@ class BehaviourTable:
         return float(np.mean([row.loss for row in self.rows if row.model == model]))
 
     def harm(self, model: str) -> int:
-        """Latency-sensitive groups taken for batch: the error that costs most."""
+        """Latency-sensitive groups taken for batch: the most costly error."""
         wrong = (row for row in self.rows if row.latency is Latency.LATENCY and row.said is Latency.BATCH)
         return sum(row.model == model for row in wrong)
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A model's arrays, and how the same recipe did on programs that it had not seen."""
+    """A model's arrays, and how the same recipe did on programs it had not seen."""
 
     arrays: Arrays
     chances: Floats  # [n, 3] of each row, by a model without its family
@@ -133,7 +133,7 @@ class Fitted:
     temperature: float
 
     def loss(self, programs: Programs) -> float:
-        """Mean loss of programs not seen."""
+        """Mean loss on unseen programs."""
         return log_loss(self.chances, programs)
 
 
@@ -146,7 +146,7 @@ def fit_behaviour(programs: Programs) -> Fitted:
             "say the class of more groups: [groups.NAME] latency = ..."
         )
     programs = replace(programs, rows=rounded(programs.rows))
-    with threadpool_limits(1):  # more threads than one take ten times as long on a busy machine
+    with threadpool_limits(1):  # on a busy machine more threads take ten times as long
         tried = []
         for strength, logits in _out_of_fold(programs):
             temperature = _temperature(logits, programs)
@@ -157,13 +157,13 @@ def fit_behaviour(programs: Programs) -> Fitted:
 
 
 def log_loss(chances: Floats, programs: Programs) -> float:
-    """Mean of the programs of the negative logarithm of what was given to the truth."""
+    """Mean over the programs of the negative logarithm of the probability given to the true class."""
     right = chances[np.arange(len(chances)), programs.answers()]
     return float(np.average(-np.log(np.maximum(right, 1e-9)), weights=programs.weights()))
 
 
 def verdicts(model: str, chances: Floats, programs: Programs, certainty: float = CERTAINTY) -> tuple[ProgramRow, ...]:
-    """What each program is taken for after its rows, one after another, as the runtime does it."""
+    """What each program is taken for after its rows, in order, as in the runtime."""
     found = []
     right = -np.log(np.maximum(chances[np.arange(len(chances)), programs.answers()], 1e-9))
     for place, name in enumerate(programs.names):
@@ -201,8 +201,8 @@ class Sighted:
 
 
 class Sightings:
-    """Collects rows of some groups as they go: at `MOMENTS` of their activity since the last `cut`, then every `LATER` active
-    ticks. A group has at most `MOST_ROWS`; beyond it, every other row goes.
+    """Collects rows of groups over time: at `MOMENTS` of their activity since the last `cut`, then every `LATER` active ticks.
+    A group has at most `MOST_ROWS`; beyond it every other row is dropped.
     """
 
     def __init__(self, interval: float) -> None:
@@ -213,12 +213,12 @@ class Sightings:
         self._classes: dict[str, Latency] = {}
 
     def cut(self) -> None:
-        """What comes next was recorded at another time: begin anew, as a daemon would."""
+        """What comes next was recorded at another time: start afresh, as a daemon would."""
         self._summaries = Summaries(self._interval)
         self._active = {}
 
     def add(self, tick: int, groups: Sequence[str], values: Floats, classes: Mapping[str, Latency]) -> None:
-        """What was measured of all groups at a tick; `classes`: of those whose rows are to be kept."""
+        """Take what was measured of all groups at a tick; rows are kept of the groups in `classes`."""
         self._classes.update(classes)
         slots, told = self._summaries.step(groups, values)
         for place in np.flatnonzero(told).tolist():
@@ -233,7 +233,7 @@ class Sightings:
                     del mine[::2]
 
     def finish(self) -> Sighted:
-        """All that was kept, by group and tick."""
+        """All kept rows, by group and tick."""
         found = [(group, tick, row) for group, rows in sorted(self._rows.items()) for tick, row in rows]
         return Sighted(
             tuple(group for group, _, _ in found),
@@ -244,7 +244,7 @@ class Sightings:
 
 
 def packed(programs: Programs) -> dict[str, NDArray[np.generic]]:
-    """The programs as arrays for the artefact, so that others can be added to them. Three digits of each value are kept."""
+    """The programs as arrays for the artefact, so that others can be added to them. Values keep three decimals."""
     owned = {"program_names": programs.names, "program_families": programs.families}
     texts = {
         name: np.array([list(text.encode()[:NAME_BYTES].ljust(NAME_BYTES, b"\0")) for text in values], dtype=np.uint8)
@@ -259,7 +259,7 @@ def packed(programs: Programs) -> dict[str, NDArray[np.generic]]:
 
 
 def unpacked(arrays: Arrays) -> Programs:
-    """The programs that a model was trained on, from its arrays. Raises ValueError if they are not there as `packed` puts them."""
+    """The programs that a model was trained on, from its arrays. Raises ValueError if they are not as `packed` writes them."""
     try:
         names, families, classes, rows, owners = (
             arrays[f"program_{name}"] for name in ("names", "families", "classes", "rows", "owners")
@@ -292,7 +292,7 @@ def unpacked(arrays: Arrays) -> Programs:
 
 
 def rounded(rows: Floats) -> Floats:
-    """Rows as the artefact holds them, to three decimals: finer is noise of the measurement, and does not compress."""
+    """Rows as the artefact holds them, to three decimals: finer digits are noise of the measurement and do not compress."""
     return np.round(rows, 3).astype(np.float32).astype(np.float64)
 
 
@@ -309,7 +309,7 @@ def folds(programs: Programs) -> Iterator[tuple[list[int], list[int]]]:
 
 
 def _out_of_fold(programs: Programs) -> Iterator[tuple[float, Floats]]:
-    """For each strength the logits of every row, by a model that was fitted without its family."""
+    """For each strength the logits of every row, by a model fitted without its family."""
     for strength in STRENGTHS:
         logits = np.zeros((len(programs.rows), len(CLASSES)))
         for fitted, judged in folds(programs):
@@ -321,9 +321,9 @@ def _out_of_fold(programs: Programs) -> Iterator[tuple[float, Floats]]:
 
 
 def _temperature(logits: Floats, programs: Programs) -> float:
-    """What all logits are divided by so that probabilities are as often right as they say, on programs not fitted to.
+    """The divisor of all logits that calibrates probabilities on programs left out of the fit.
 
-    Not below 1: so few programs cannot prove that a model knows better than it says.
+    Not below 1: so few programs cannot prove that a model is too cautious.
     """
     tried = np.geomspace(1.0, 4.0, 41).tolist()
     return float(min(tried, key=lambda temperature: log_loss(softmax(logits / temperature), programs)))
@@ -349,14 +349,14 @@ def _arrays(programs: Programs, strength: float, temperature: float) -> dict[str
         model = LogisticRegression(C=strength, max_iter=1000, tol=1e-5)
         model.fit(np.concatenate(design, axis=1), programs.answers(), sample_weight=weights)
         coefficients, start = model.coef_, model.intercept_
-    if len(classes) == 2:  # scikit-learn has one row then, towards the second
+    if len(classes) == 2:  # scikit-learn then has one row, for the second class
         coefficients, start = np.concatenate([-coefficients, coefficients]) / 2, np.concatenate([-start, start]) / 2
     pushes = np.zeros((SEEN, KNOTS, len(CLASSES)))
     size = bases[0].shape[1]
     for column, (basis, centre) in enumerate(zip(bases, centres, strict=True)):
         own = coefficients[:, column * size : (column + 1) * size]
         pushes[column][:, classes] = (basis - centre) @ own.T
-    begin = np.full(len(CLASSES), start.min() - 5.0)  # a class without programs is not expected
+    begin = np.full(len(CLASSES), start.min() - 5.0)  # a class without programs is made unlikely
     begin[classes] = start
     begin -= begin.mean()
     return {

@@ -1,8 +1,8 @@
-"""Traces become what models learn from: series of demand, ticks of workers, and what groups whose class the configuration says did.
+"""Turns traces into what models learn from: demand series, worker ticks, and the behaviour of groups with a configured class.
 Knows traces and the observer, no model.
 
-Values come from `scheduler.observer.Measurer`, which the runtime uses too. A series is cut where its group went away and at every
-gap, so no window reaches across a hole. Time is counted in ticks over all sessions, in the order they were recorded.
+Values come from `scheduler.observe.measure.Measurer`, which the runtime uses too. A series is cut where its group went away and at
+every gap, so no window reaches across a hole. Time is counted in ticks over all sessions, in the order they were recorded.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from .behaviour_fit import Sighted, Sightings
 from .stream import Run
 
 MAX_VALUES = 40_000_000
-"""Values of demand series kept, 160 MB; beyond it the oldest series go. A day at 1 Hz of 40 groups has 7 million."""
+"""Values of demand series kept, 160 MB; beyond it the oldest series are dropped. A day at 1 Hz of 40 groups has 7 million."""
 
 MAX_WORKER_TICKS = 2_000_000
-"""Worker-ticks kept, about 420 MB at 209 bytes; beyond it the oldest sessions go. A day at 1 Hz of 20 workers has 1.7
+"""Worker-ticks kept, about 420 MB at 209 bytes; beyond it the oldest sessions are dropped. A day at 1 Hz of 20 workers has 1.7
 million."""
 
 MAX_RUN = 86_400
-"""Ticks after which a series is cut, so that the oldest part of an endless one can go."""
+"""Ticks after which a series is cut, so that the oldest part of an endless one can be dropped."""
 
 
 class DatasetError(Exception):
-    """The traces do not make a data set. The message says why and what to do next."""
+    """The traces cannot be used as a data set. The message says why and what to do next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +57,17 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Ticks from `first` up to, not including, `last`: origins lie in it, and so does what they are compared with."""
+    """Ticks from `first` up to, not including, `last`: origins lie in it, and so do their targets."""
 
     first: int
     last: int
 
 
 def split(ticks: int) -> tuple[Span, Span]:
-    """Time to fit on, and held out to judge: 80 and 20 %, but at least `LEAST_SPAN` ticks for the latter.
+    """The time to fit on and the held-out time to judge on: 80 and 20 %, but at least `LEAST_SPAN` ticks for the latter.
 
-    No target of one lies in the other, so the longest horizon is the gap between the origins of both. Raises DatasetError if the
-    time is too short for that.
+    No target of one lies in the other, so the gap between their origins is the longest horizon. Raises DatasetError if the time is
+    too short for that.
     """
     if ticks < LEAST_TICKS:
         raise DatasetError(f"{ticks} ticks are too few to fit and test on; at least {LEAST_TICKS} are needed")
@@ -76,10 +76,10 @@ def split(ticks: int) -> tuple[Span, Span]:
 
 
 LEAST_SPAN = max(HORIZONS) + 20
-"""Least ticks to test on: 20 origins of the longest horizon."""
+"""Fewest ticks to test on: 20 origins of the longest horizon."""
 
 LEAST_TICKS = LEAST_SPAN + MIN_TICKS + max(HORIZONS) + 60
-"""Least ticks of traces: besides, 60 origins of the longest horizon to fit on."""
+"""Fewest ticks of traces: they also leave 60 origins of the longest horizon to fit on."""
 
 
 def build(
@@ -87,7 +87,7 @@ def build(
 ) -> Dataset:
     """Read all traces. Memory is bounded by `MAX_VALUES` and `MAX_WORKER_TICKS`. Raises DatasetError if they hold nothing usable.
 
-    Only sessions recorded at the configuration's interval are used: a model counts in ticks. `progress` is told every snapshot.
+    Only sessions recorded at the configuration's interval are used: a model counts in ticks. `progress` gets every snapshot.
     """
     interval = config.daemon.interval
     builder, workers, sightings = _Runs(), _Workers(), Sightings(interval)
@@ -138,8 +138,8 @@ def build(
 
 
 def origins(runs: Sequence[Run], span: Span, most: int, seed: int) -> list[NDArray[np.int64]]:
-    """At most `most` origins of the span, as places in each run, drawn evenly from all series and ticks in it; all of them where
-    there are no more. An origin has seen `MIN_TICKS` ticks of its series, and the longest horizon lies in the span."""
+    """At most `most` origins of the span, as places in each run, drawn evenly from all series and ticks in it; all if there are no
+    more. An origin has seen `MIN_TICKS` ticks of its series, and the longest horizon lies in the span."""
     inside = [np.arange(*_inside(run, span)) for run in runs]
     total = sum(map(len, inside))
     if total <= most:
@@ -182,12 +182,12 @@ class _Runs:
         self.ticks += 1
 
     def cut(self) -> None:
-        """What comes next does not follow what was before."""
+        """Close all series: the next tick does not follow the last."""
         for key in list(self._open):
             self._close(key)
 
     def finish(self) -> tuple[Run, ...]:
-        """All that was kept: the series that the observer would forecast."""
+        """The kept series that the observer would forecast."""
         self.cut()
         busy = {
             (run.target, run.start)
@@ -216,7 +216,7 @@ class _Runs:
 
 
 def _busy(demand: NDArray[np.float32]) -> bool:
-    """The observer would have reported the group: its mean demand over a window was large enough."""
+    """Whether the observer would have reported the group: its mean demand over some window was large enough."""
     size = min(WINDOW, len(demand))
     sums = np.cumsum(np.concatenate([[0.0], demand.astype(np.float64)]))
     return bool(((sums[size:] - sums[:-size]).max() / size) >= BUSY_CORES)
@@ -245,11 +245,11 @@ class _Workers:
             self._counts.pop(0)
 
     def cut(self) -> None:
-        """What comes next does not follow what was before."""
+        """Begin a new session: the next tick does not follow the last."""
         self._new = True
 
     def finish(self) -> WorkerTraces:
-        """All that was kept and has workers."""
+        """The kept sessions that have workers."""
         if self._dropped:
             self.skipped.append(f"the workers of the oldest {self._dropped} ticks: more than {MAX_WORKER_TICKS} worker-ticks")
         return WorkerTraces(tuple(session for session, count in zip(self._sessions, self._counts, strict=True) if count))

@@ -1,5 +1,5 @@
-"""Trains the demand model on a data set: which origins, what it starts from, how it did on held-out time. Knows data sets and the
-artefact store, not traces.
+"""Trains the demand model on a data set: picks origins, the starting model, and measures it on held-out time. Knows data sets and
+the artefact store, not traces.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from .report import Result
 from .stream import Run, Samples, stream
 
 ORIGINS = ROWS // 5
-"""Origins to fit on, at the most: each has five horizons."""
+"""Most origins to fit on: each has five horizons."""
 
 TEST_ORIGINS = 15_000
-"""Origins to test on, at the most."""
+"""Most origins to test on (chosen)."""
 
 BYTES = 5200
-"""Memory that an origin takes at most while training: its rows, what is drawn of them, and what is judged."""
+"""Most memory that an origin takes while training: its rows, what is drawn from them, and what is judged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A demand model, how it did, and what to show of it."""
+    """A demand model, how it did, and what the report shows of it."""
 
     arrays: Arrays  # {} if it failed
     result: Result
@@ -41,11 +41,11 @@ class Trained:
     test: Samples | None = None  # held-out origins
     said: Floats | None = None  # [n, H, Q] the model's forecasts of them
     baseline: Floats | None = None  # [n, H, Q] those of the experts alone
-    leans: Mapping[str, float] = field(default_factory=dict)  # feature: by what factor the loss grows without it
+    leans: Mapping[str, float] = field(default_factory=dict)  # feature: share by which the loss grows without it
 
 
 def train_demand(dataset: Dataset, models: Path, seed: int, budget: Budget, progress: Progress) -> tuple[Trained, list[str]]:
-    """(a demand model, what was remarkable, a sentence each). The data set's newest time is held out to judge it."""
+    """(a demand model, notable events in one sentence each). The data set's newest time is held out to judge it."""
     said: list[str] = []
     try:
         spans = split(dataset.ticks)
@@ -106,7 +106,7 @@ def metrics(runs: tuple[Run, ...], samples: Samples) -> list[str]:
 
 
 def _base(said: list[str]) -> Artifact | None:
-    """The model to start from: the one that nicety comes with."""
+    """The model to start from: the shipped one; None if it cannot be used."""
     try:
         return shipped("demand")
     except ArtifactError as error:
@@ -115,11 +115,11 @@ def _base(said: list[str]) -> Artifact | None:
 
 
 SHOWN = 2000
-"""Origins that are enough to see what a model leans on."""
+"""Origins that are enough to see what a model leans on (chosen)."""
 
 
 def lean_on(model: Network, samples: Samples, seed: int) -> dict[str, float]:
-    """By what share the loss grows when a feature is shuffled among the origins: permutation importance (Breiman 2001)."""
+    """Share by which the loss grows when a feature is shuffled among the origins: permutation importance (Breiman 2001)."""
     rng = np.random.default_rng(seed)
     some = samples.part(np.sort(rng.permutation(len(samples))[:SHOWN]))
     known = np.isfinite(some.targets)

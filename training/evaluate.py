@@ -1,7 +1,7 @@
 """How forecasters did on held-out time: accuracy and coverage by metric and horizon. Knows forecasts, not how they were made.
 
-wQL is the weighted quantile loss: twice the pinball loss over the sum of values, mean of the quantiles; 0 is perfect. To compare
-over metrics, a forecaster's `score` is the geometric mean of its wQL relative to the last value's: below 1 is better than that.
+wQL is the weighted quantile loss: twice the pinball loss over the sum of values, mean over the quantiles; 0 is perfect. Across
+metrics, a forecaster's `score` is the geometric mean of its wQL relative to the last value's: below 1 is better than that.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from ..models.records import HORIZONS, QUANTILES, WINDOW
 from .stream import Run, Samples
 
 BLOCK = 4096
-"""Origins that a baseline is asked for together, so that their windows never need all their memory at once."""
+"""Origins given to a baseline at a time, to bound the memory of their windows (chosen)."""
 
 NEGLIGIBLE = 1e-4
-"""A loss of a hundredth of a percent of the values is as good as none: added to both sides of a ratio, so that series that stand
-still do not decide."""
+"""A loss of 0.01 % of the values counts as none. It is added to both sides of a ratio, so that series that stand still do not
+decide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class DemandTable:
         return float(np.exp(np.mean(ratios)))
 
     def metrics(self) -> list[str]:
-        """Sorted."""
+        """The metrics, sorted."""
         return sorted({row.metric for row in self.rows})
 
     def forecasters(self) -> list[str]:
@@ -77,7 +77,7 @@ def evaluate(forecasts: Mapping[str, Floats], test: Samples, runs: Sequence[Run]
 
 
 def _predict(baseline: Forecasts, test: Samples, runs: Sequence[Run]) -> Floats:
-    """[n, H, Q] what a baseline says at the origins of samples."""
+    """[n, H, Q] forecasts of a baseline at the origins of samples."""
     said = np.empty((len(test), len(HORIZONS), len(QUANTILES)))
     for first in range(0, len(test), BLOCK):
         part = slice(first, min(first + BLOCK, len(test)))
@@ -90,7 +90,7 @@ def _predict(baseline: Forecasts, test: Samples, runs: Sequence[Run]) -> Floats:
 
 
 def losses(values: Floats, said: Floats) -> tuple[float, tuple[float, ...]]:
-    """(wQL, coverage of each quantile) of forecasts [n, Q] of `values` [n]. All values 0: the loss per value instead of per sum."""
+    """(wQL, coverage of each quantile) of forecasts [n, Q] of `values` [n]. If all values are 0, the loss per value instead."""
     levels = np.asarray(QUANTILES)
     error = values[:, None] - said
     pinball = np.maximum(levels * error, (levels - 1) * error).sum(axis=0)

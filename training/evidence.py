@@ -1,5 +1,5 @@
-"""What a demand model said on held-out time, as far as people want to see it: by group, by horizon, as fans over the series; and
-what the model leans on. Plain figures; knows no pictures and no page."""
+"""A demand model's forecasts of held-out time, as far as people want to see it: by group, by horizon, as fans over the series;
+and what the model leans on. Plain figures; must not know pictures or the page."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 SHOWN_TICKS = 180
-"""Ticks of a series in a picture, the longest horizon behind the last fan not counted."""
+"""Ticks of a series in a picture, not counting the longest horizon after the last fan."""
 
 FANS = 3
 """Forecasts drawn into a picture; they do not overlap."""
@@ -27,7 +27,7 @@ LEAST_FORECASTS = 20
 """Held-out forecasts from which a group is ranked: as many as the shortest held-out time has."""
 
 STILL = 0.002
-"""A group whose fallback loses less of its values than this stands still: there is nothing to do better, and nothing to see."""
+"""A group whose fallback loses less of its values than this stands still: nothing to improve, and nothing to see."""
 
 UPPER = QUANTILES.index(0.95)
 
@@ -51,29 +51,29 @@ LEANS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("how far ahead it is asked", ("horizon",)),
     ("how long the series has been seen", ("age",)),
 )
-"""Columns of a demand row in groups that people can tell apart: what they are, how their names begin. The first that fits
+"""Columns of a demand row in groups that people can tell apart: what they are, and how their names begin. The first match
 counts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Forecasts of held-out time and what came. In the series' own values."""
+    """Forecasts of held-out time and what followed. In the series' own values."""
 
     runs: tuple[Run, ...]
     run: Ints  # [n] place in `runs`
-    origin: Ints  # [n] place in the run, after whose value was forecast
+    origin: Ints  # [n] place in the run after whose value the forecast was made
     targets: Floats  # [n, H]; NaN: unknown
     said: Floats  # [n, H, Q] by the new model
-    baseline: Floats  # [n, H, Q] by what speaks without a model
-    leans: Mapping[str, float]  # column -> share of the loss that it saves
+    baseline: Floats  # [n, H, Q] by the experts without a model
+    leans: Mapping[str, float]  # column -> share by which the loss grows when it is shuffled
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """All but the runs and the columns."""
+        """All but the runs and `leans`."""
         return {name: getattr(self, name) for name in ("run", "origin", "targets", "said", "baseline")}
 
     @classmethod
     def of(cls, runs: tuple[Run, ...], leans: Mapping[str, float], arrays: Mapping[str, NDArray[Any]]) -> Evidence:
-        """What `arrays` gave. Raises ValueError, KeyError where it does not fit."""
+        """The inverse of `arrays`. Raises ValueError or KeyError where they do not fit."""
         it = cls(runs, arrays["run"], arrays["origin"], arrays["targets"], arrays["said"], arrays["baseline"], leans)
         n, h, q = len(it.run), len(HORIZONS), len(QUANTILES)
         shapes = (it.origin.shape, it.targets.shape, it.said.shape, it.baseline.shape)
@@ -84,7 +84,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class GroupRow:
-    """How one series of a group went."""
+    """How the forecasts of one series of a group did."""
 
     target: str
     metric: str
@@ -103,7 +103,7 @@ class GroupRow:
 class Forecast:
     """One forecast in a picture."""
 
-    at: int  # tick of the picture after whose value it was made
+    at: int  # tick of the picture, after whose value it was made
     said: Floats  # [H, Q]
     baseline: Floats  # [H, Q]
 
@@ -118,7 +118,7 @@ class Fan:
 
 
 def by_group(evidence: Evidence) -> list[GroupRow]:
-    """Every series of every group with enough forecasts, the best first relative to the fallback."""
+    """Every series of every group with enough forecasts, best first relative to the fallback."""
     names = [(run.target, run.metric) for run in evidence.runs]
     keys = sorted({names[which] for which in np.unique(evidence.run).tolist()})
     index = {key: at for at, key in enumerate(keys)}
@@ -144,7 +144,7 @@ def moving(rows: Sequence[GroupRow]) -> list[GroupRow]:
 
 
 def chosen(rows: Sequence[GroupRow], most: int, first: Sequence[str] = ("target",)) -> list[GroupRow]:
-    """The first rows, no group twice where there are others. `first`: what all of the first ones must have different."""
+    """The first `most` rows, no group twice while others remain. `first`: attributes in which the first rows must all differ."""
     taken: list[GroupRow] = []
     for apart in (first, ("target",), ()):
         for row in rows:
@@ -155,7 +155,7 @@ def chosen(rows: Sequence[GroupRow], most: int, first: Sequence[str] = ("target"
 
 
 def fan(evidence: Evidence, row: GroupRow) -> Fan:
-    """The end of the held-out time of a series, of the run of it that has the most forecasts."""
+    """The end of a series' held-out time, from its run with the most forecasts."""
     counts = np.bincount(evidence.run, minlength=len(evidence.runs))
     mine = [at for at, run in enumerate(evidence.runs) if (run.target, run.metric) == (row.target, row.metric)]
     which = max(mine, key=lambda at: int(counts[at]))
@@ -187,7 +187,7 @@ def coverage(targets: Floats, said: Floats) -> Floats:
 
 
 def leans(found: Mapping[str, float]) -> list[tuple[str, float]]:
-    """(group of columns, share of the loss that they save), the largest first, without those that make no difference."""
+    """(group of columns, share of the loss that they save), the largest first, without those at 0."""
     total: dict[str, float] = {}
     for name, share in found.items():
         group = (
@@ -200,7 +200,7 @@ def leans(found: Mapping[str, float]) -> list[tuple[str, float]]:
 
 
 def _pinball(targets: Floats, said: Floats) -> Floats:
-    """[n] twice the pinball loss, mean of the quantiles, sum of the horizons that are known."""
+    """[n] twice the pinball loss: mean over the quantiles, sum over the known horizons."""
     levels = np.asarray(QUANTILES)
     error = targets[:, :, None] - said
     loss = 2 * np.maximum(levels * error, (levels - 1) * error).mean(axis=2)

@@ -1,6 +1,5 @@
-"""Fits the demand model: a small neural network that corrects what the experts' own errors say, by gradient descent on the pinball
-loss. It starts from the model that nicety comes with and goes part of the way to what fits the samples best. Knows samples, not
-traces.
+"""Fits the demand model: a small neural network that corrects the quantiles of the experts' own errors, by gradient descent on the
+pinball loss. It starts from the shipped model and goes part of the way to the best fit to the samples. Knows samples, not traces.
 """
 
 from __future__ import annotations
@@ -19,27 +18,27 @@ from .dataset import DatasetError
 from .stream import Samples
 
 ROWS = 250_000
-"""Rows (origin and horizon) that are fitted to, drawn from all. On the public traces twice as many gained nothing."""
+"""Rows (origin and horizon) in the fit, drawn from all. On the public traces twice as many gained nothing."""
 
 HEAVY = 0.8
-"""Share of the rows drawn by what they weigh: the loss of many series lies in a few rows, and each should be seen often."""
+"""Share of the rows drawn by weight: in many series a few rows carry the loss, and each of them should be seen often."""
 
 LEAST_ROWS = 500
-"""Rows below which nothing is fitted."""
+"""With fewer rows nothing is fitted (chosen)."""
 
 BATCH = 1024
-"""Rows of a step."""
+"""Rows in a step (chosen)."""
 
 DROPOUT = 0.1
-"""Share of inputs that a step does without (Srivastava et al. 2014)."""
+"""Share of inputs that a step drops (Srivastava et al. 2014)."""
 
 Progress = Callable[[int, int], bool]
-"""Is told (steps done, steps in all); false: end early, with what there is."""
+"""Called with (steps done, steps in all); false ends the fit early, with what there is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """A descent: from where, how many steps, how large, and how strongly it is pulled back to where it began."""
+    """A descent: number of steps, step size, and strength of the pull back to the weights it began with."""
 
     steps: int
     rate: float
@@ -47,23 +46,23 @@ class Course:
 
 
 FRESH = Course(4000, 3e-3, 0.3)
-"""From nothing: the pull to 0 is the usual decay of weights (decoupled: Loshchilov, Hutter 2017). On the public traces a third as
-much lost 0.3 %, three times as much 2 %."""
+"""From nothing: the pull to 0 is decoupled weight decay (Loshchilov, Hutter 2017). On the public traces a third of it lost 0.3 %,
+three times as much 2 %."""
 
 ONWARD = Course(600, 5e-4, 0.3)
-"""From a model that knows other machines."""
+"""From a model trained on other machines."""
 
 PART = 0.6
-"""How far to go from such a model to what the descent found, in a straight line between the weights: both ends are worse (Wortsman
-et al. 2022, "Robust fine-tuning of zero-shot models"). On the public traces 0.5 to 0.7 came to the same."""
+"""How far to go from such a model to the result of the descent, in a straight line between the weights: both ends are worse
+(Wortsman et al. 2022, "Robust fine-tuning of zero-shot models"). On the public traces 0.5 to 0.7 gave the same."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What the network is fitted to, one row for each origin and horizon with an answer."""
+    """What the network is fitted to: one row for each origin and horizon with an answer."""
 
     made: Singles  # [n, F]
-    start: Singles  # [n, Q] what the fallback answers
+    start: Singles  # [n, Q] the fallback's answers
     answers: Singles  # [n]
     weights: Singles  # [n]
 
@@ -71,10 +70,10 @@ class Rows:
 def fit_demand(
     train: Samples, sets: Sequence[str], seed: int, base: Arrays | None, progress: Progress = lambda _done, _total: True
 ) -> Arrays:
-    """Arrays of a `Network` that speaks of every metric: who judges it may silence it.
+    """Arrays of a `Network` that speaks for every metric; the judge may silence it.
 
-    `sets`: what each origin belongs to, such as its metric; each set counts the same. `base`: the model to start from, if any. The
-    same arguments give the same arrays. Raises DatasetError if too little moves in the samples.
+    `sets`: the set of each origin, such as its metric; all sets count the same. `base`: the model to start from, if any. The same
+    arguments give the same arrays. Raises DatasetError if too little moves in the samples.
     """
     rows = training_rows(train, sets, seed)
     if len(rows.made) < LEAST_ROWS:
@@ -88,9 +87,9 @@ def fit_demand(
 
 
 def training_rows(samples: Samples, sets: Sequence[str], seed: int) -> Rows:
-    """At most `ROWS` of the rows of samples that have an answer, drawn by what they weigh; each set has the same share of the loss.
+    """At most `ROWS` rows of samples that have an answer, drawn by weight; each set has the same share of the loss.
 
-    A row weighs the spread that its answer is in units of: the loss is then that of the values, relative to that of their set.
+    A row's weight is its spread, the unit of its answer: the loss is then that of the values, relative to that of their set.
     """
     rng = np.random.default_rng(seed)
     right = samples.answers()
@@ -124,7 +123,7 @@ def training_rows(samples: Samples, sets: Sequence[str], seed: int) -> Rows:
 
 
 def descend(rows: Rows, course: Course, seed: int, base: Arrays | None, progress: Progress) -> dict[str, NDArray[np.float32]]:
-    """The weights of a network after a descent: Adam (Kingma, Ba 2014) with a step that grows at first and then falls to 0."""
+    """The weights of a network after a descent: Adam (Kingma, Ba 2014) with a step that first grows and then falls to 0."""
     rng = np.random.default_rng(seed)
     mean, spread = rows.made.mean(axis=0), rows.made.std(axis=0)
     descent = _Descent(mean, np.where(spread > 1e-3, spread, np.float32(1)), rng, base, course.pull)
@@ -142,7 +141,7 @@ def descend(rows: Rows, course: Course, seed: int, base: Arrays | None, progress
 
 
 class _Descent:
-    """A network while it is fitted, to rows less their mean and in units of their spread."""
+    """A network during the fit, on standardised rows: less their mean, in units of their spread."""
 
     def __init__(self, mean: Singles, spread: Singles, rng: np.random.Generator, base: Arrays | None, pull: float) -> None:
         self._mean, self._spread, self._rng, self._pull = mean, spread, rng, pull
@@ -197,7 +196,7 @@ class _Descent:
             p[name] -= np.float32(rate) * move.astype(np.float32)
 
     def weights(self) -> dict[str, NDArray[np.float32]]:
-        """The weights for rows as they are."""
+        """The weights for rows that are not standardised."""
         made = {name: value.copy() for name, value in self._p.items()}
         for weights, bias in _FIRST:
             made[weights] = (made[weights] / self._spread[:, None]).astype(np.float32)
@@ -206,7 +205,7 @@ class _Descent:
 
 
 _FIRST = (("hidden1", "bias1"), ("straight", "bias3"))
-"""Weights that rows go through as they are, and the bias beside each."""
+"""Weights that are applied to rows directly, and the bias of each."""
 
 
 def _logistic(x: NDArray[np.floating[Any]]) -> Singles:
@@ -214,7 +213,7 @@ def _logistic(x: NDArray[np.floating[Any]]) -> Singles:
 
 
 def predict(model: Network, samples: Samples) -> Floats:
-    """[n, H, Q] what a model says at the origins of samples, without the online correction."""
+    """[n, H, Q] forecasts of a model at the origins of samples, without the online correction."""
     n, horizons, features = samples.rows.shape
     said = model.answers(samples.rows.reshape(n * horizons, features), samples.start.reshape(n * horizons, len(QUANTILES)))
     return samples.values(said.reshape(n, horizons, len(QUANTILES)).astype(np.float64))

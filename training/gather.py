@@ -1,6 +1,5 @@
-"""Reads the traces of many machines, piece by piece: memory stays bounded, time too, and a reading that was interrupted goes on
-behind its last whole piece. Knows where snapshots come from and how a data set is built of them, not what is learned of
-it.
+"""Reads the traces of many machines, piece by piece: memory and time stay bounded, and an interrupted reading resumes after its
+last whole piece. Knows where snapshots come from and how a data set is built from them, not what is learned from it.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ from .resume import Parts
 from .sources import Machine, Read
 
 KEPT, READ = 0.25, 0.15
-"""Shares of the memory for the values of all series, and for the piece that is being read; the rest is for learning from them."""
+"""Shares of the memory for the values of all series, and for the piece being read; the rest is for learning from them."""
 
 LEAST_PIECE = 3600
-"""Ticks from which a piece ends with its recording session: an hour at 1 Hz, which takes some ten seconds to read."""
+"""Ticks from which a piece ends with its recording session: an hour at 1 Hz, which takes about ten seconds to read."""
 
 PROBE = 200
-"""Ticks, the newest of the longest recording, that are read to see how long reading takes, where time is limited."""
+"""Ticks, the newest of the longest recording, that are read to measure how long reading takes when time is limited."""
 
 SAFETY = 0.8
 """Share of the time for reading that the estimate may fill."""
@@ -45,11 +44,11 @@ class Gathered:
 
 
 class _Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is read. An interrupted reading that goes on has the same one."""
+    """What is read. A resumed reading keeps the plan of the interrupted one."""
 
     since: int | None  # ns since 1970
     until: int
-    ticks: int  # about so many
+    ticks: int  # approximate
     left_out: tuple[str, ...] = ()
 
 
@@ -63,10 +62,10 @@ def gather(
     parts: Parts,
     say: Callable[[str], None],
 ) -> Gathered:
-    """All that the machines recorded at the configuration's interval since `since`, as far as time and memory go: the newest.
+    """All that the machines recorded at the configuration's interval since `since`, as far as time and memory allow: the newest.
 
-    `now`: wall clock ns: what is recorded later is not read. `parts` keeps pieces until the training is done. Raises DatasetError
-    if there is nothing usable, StoreError for traces that cannot be read at all."""
+    `now`: wall clock ns; what is recorded later is not read. `parts` keeps pieces until the training is done. Raises DatasetError
+    if nothing is usable, StoreError for traces that cannot be read at all."""
     progress.step("reading", 0, 0)
     plan = _planned(machines, config, since, now, budget, parts)
     reading = _Reading(config, budget, progress, parts, say, plan)
@@ -94,11 +93,11 @@ def gather(
 
 
 class _ChangedError(Exception):
-    """The traces are not what they were when the pieces were kept."""
+    """The traces have changed since the pieces were kept."""
 
 
 class _Reading:
-    """What was read so far."""
+    """What has been read so far."""
 
     def __init__(
         self, config: Config, budget: Budget, progress: Progress, parts: Parts, say: Callable[[str], None], plan: _Plan
@@ -148,7 +147,7 @@ class _Reading:
         self.lost += [f"{it.path}: {it.ticks if it.ticks is not None else 'some'} ticks: {it.reason}" for it in read.lost]
 
     def _piece(self, name: str, cutter: _Cutter, resumed: bool) -> Dataset | None:
-        """The next piece, from what was kept if it was; None if nothing was recorded in it twice in a row."""
+        """The next piece, as it was kept if it was; None if it holds no two consecutive snapshots."""
         part = self._parts.load(name) if resumed else None
         if part is not None:
             try:
@@ -179,7 +178,7 @@ class _Reading:
 
 
 class _Cutter:
-    """Snapshots of a machine, cut where a recording session ends, or after a day at 1 Hz, where series are cut anyway. The same
+    """Cuts the snapshots of a machine where a recording session ends, or after a day at 1 Hz, where series are cut anyway. The same
     snapshots are cut at the same places."""
 
     def __init__(self, read: Read, interval: float, most: int, going_on: Callable[[], bool]) -> None:
@@ -215,7 +214,7 @@ class _Cutter:
                 self.others[recording.interval] = self.others.get(recording.interval, 0) + 1
                 continue
             ticks += 1
-            # CPU and memory of each group, of which there are at most as many as processes
+            # CPU and memory of each group; there are at most as many groups as processes
             taken += 2 * VALUE_BYTES * len(snapshot.table) + WORKER_BYTES * sum(len(pool.workers) for pool in snapshot.pools)
             self._digest.update(
                 f"{recording.id} {recording.boot_id} {snapshot.at} {snapshot.wall} {len(snapshot.table)}\n".encode()
@@ -223,7 +222,7 @@ class _Cutter:
             yield recording, snapshot
 
     def seen(self) -> str:
-        """Digest of which snapshots the last piece had."""
+        """Digest of the snapshots in the last piece."""
         return self._digest.hexdigest()
 
 
@@ -234,7 +233,7 @@ def _planned(machines: Sequence[Machine], config: Config, since: int | None, now
         try:
             return msgspec.convert(kept.plain, _Plan)
         except msgspec.ValidationError:
-            pass  # another version's; a new plan is as good
+            pass  # from another version; a new plan is as good
     interval = config.daemon.interval
     found = {machine.name: machine.sessions(interval) for machine in machines}
     sessions = [session for mine in found.values() for session in mine if session.interval == interval]
@@ -253,7 +252,7 @@ def _planned(machines: Sequence[Machine], config: Config, since: int | None, now
 
 
 def _shorter(sessions: Sequence[TraceSession], plan: _Plan, ticks: float) -> _Plan:
-    """The plan with the newest so many ticks only."""
+    """The plan reduced to about the newest `ticks` ticks."""
     first, last = (np.array([getattr(session, name) / 1e9 for session in sessions]) for name in ("first_wall", "last_wall"))
     since = latest(first, last, np.array([float(session.ticks) for session in sessions]), ticks)
     kept = _ticks_since(sessions, round(since * 1e9))
@@ -262,7 +261,7 @@ def _shorter(sessions: Sequence[TraceSession], plan: _Plan, ticks: float) -> _Pl
 
 
 def _ticks_since(sessions: Sequence[TraceSession], since: int | None) -> int:
-    """About so many ticks were recorded since then."""
+    """About how many ticks were recorded since then."""
     if since is None:
         return sum(session.ticks for session in sessions)
     shares = (
@@ -272,10 +271,10 @@ def _ticks_since(sessions: Sequence[TraceSession], since: int | None) -> int:
 
 
 def _seconds_a_tick(machine: Machine, sessions: Sequence[TraceSession], config: Config, budget: Budget) -> float:
-    """How long it takes to read a tick of a machine, by its newest; 0 if that cannot be seen."""
+    """Seconds to read a tick of a machine, measured on its newest; 0 if that cannot be measured."""
     newest_wall = max(session.last_wall for session in sessions)
     snapshots = iter(machine.read(config.daemon.interval, newest_wall - round(PROBE * config.daemon.interval * 1e9), None))
-    first = next(snapshots, None)  # what is passed over is behind
+    first = next(snapshots, None)  # reading it has skipped all earlier ticks
     if first is None:
         return 0.0
     begin = budget.clock()

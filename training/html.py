@@ -1,5 +1,5 @@
-"""The report of a training as one page for a browser: for somebody who never saw the project. Knows results, not how they came
-about.
+"""The report of a training as one page for a browser: for a reader who does not know the project. Knows results, not how they were
+made.
 
 One file without scripts and without anything from elsewhere. Names that come from traces are anybody's: all text passes `escape`.
 """
@@ -25,10 +25,10 @@ from .progress import duration, size
 from .report import Course, Result, covered
 
 PICTURES = 4
-"""Fans of good groups, and as many of bad ones."""
+"""Number of fans of good groups, and of bad ones."""
 
 WORST = 12
-"""Groups in the table of the worst."""
+"""Groups in the table of the worst (chosen)."""
 
 KINDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
@@ -60,7 +60,7 @@ FORECASTERS: Mapping[str, str] = MappingProxyType(
 )
 
 OTHERS: Mapping[str, str] = MappingProxyType({"running": "in use until now", "shipped": "what nicety comes with"})
-"""By how their names begin."""
+"""By the beginning of their names."""
 
 STYLE = """
 :root { color-scheme: light; }
@@ -104,13 +104,13 @@ dd { margin: 0; overflow-wrap: anywhere; }
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """All that the page tells."""
+    """All that the page shows."""
 
     dataset: Dataset
     course: Course
     results: Sequence[Result]
     cards: Sequence[Card]  # of the models that were made
-    evidence: Evidence | None  # None: there is no demand model, or nothing to show of it
+    evidence: Evidence | None  # None: no demand model, or nothing to show of it
     created: int  # wall clock ns
     version: str
 
@@ -407,7 +407,7 @@ def _table(
     own: int | None = None,
     notes: Sequence[str] = (),
 ) -> str:
-    """A table; `numbers`: columns of figures, `own`: row to stand out, `notes`: below the first cell of each row."""
+    """A table; `numbers`: columns of figures, `own`: the row to highlight, `notes`: below the first cell of each row."""
 
     def cells(tag: str, row: Sequence[str], note: str = "") -> str:
         looks = ("n" if at in numbers else "name" for at in range(len(row)))

@@ -24,7 +24,7 @@ from .report import Result
 from .resume import Part
 
 HELD_OUT = 0.2
-"""Share of the time that a behaviour model is judged on: the last of it."""
+"""Share of the time, the newest, that a behaviour model is judged on (chosen)."""
 
 SEED = 20_240_229
 
@@ -46,7 +46,7 @@ class Made:
     arrays: Arrays  # {} if there is no model
     result: Result
     evidence: Evidence | None = None
-    remarks: tuple[str, ...] = ()  # what was remarkable, a sentence each
+    remarks: tuple[str, ...] = ()  # notable events, one sentence each
 
 
 def train_kind(kind: Kind, dataset: Dataset, models: Path, budget: Budget, progress: Progress) -> Made:
@@ -60,7 +60,7 @@ def train_kind(kind: Kind, dataset: Dataset, models: Path, budget: Budget, progr
 
 
 def packed(made: Made, dataset: Dataset) -> tuple[Any, dict[str, Any]]:
-    """What was made of a data set as plain data and arrays, to be kept."""
+    """The result of a training as plain data and arrays, to be kept."""
     shown = {} if made.evidence is None else made.evidence.arrays()
     plain = {
         "data": dataset.data.digest,
@@ -72,7 +72,7 @@ def packed(made: Made, dataset: Dataset) -> tuple[Any, dict[str, Any]]:
 
 
 def kept(part: Part, dataset: Dataset) -> Made | None:
-    """What was packed; None if it was made of another data set. Raises ValueError for anything else."""
+    """The packed result; None if it was made from another data set. Raises ValueError for anything else."""
     try:
         if part.plain["data"] != dataset.data.digest:
             return None
@@ -93,7 +93,7 @@ def _evidence(trained: Trained) -> Evidence | None:
 
 
 def _anomaly(dataset: Dataset) -> Made:
-    """An anomaly model and how it did."""
+    """Fit an anomaly model and judge it."""
     if not dataset.workers.sessions:
         return _not_made("anomaly", "not trained", "the traces have no pool with workers; configure pools and record")
     try:
@@ -105,7 +105,7 @@ def _anomaly(dataset: Dataset) -> Made:
 
 
 def _behaviour(dataset: Dataset, models: Path) -> Made:
-    """A behaviour model of the programs that nicety comes with and the groups with a class in the configuration, and how it did."""
+    """Fit a behaviour model to the shipped programs and the groups with a class in the configuration, and judge it."""
     own = dataset.sighted.programs()
     if not own.names:
         missing = (
@@ -140,7 +140,7 @@ def _behaviour(dataset: Dataset, models: Path) -> Made:
 
 
 def _known_programs(say: Callable[[str], None]) -> Programs | None:
-    """The programs that the shipped model was trained on; None, and said, if they cannot be had."""
+    """The programs that the shipped model was trained on; None, with a remark, if they cannot be used."""
     try:
         artefact = shipped("behaviour")
         return None if artefact is None else unpacked(artefact.arrays)
@@ -150,7 +150,7 @@ def _known_programs(say: Callable[[str], None]) -> Programs | None:
 
 
 def _running_behaviour(models: Path, say: Callable[[str], None]) -> Artifact | None:
-    """What a daemon would use now: the user's model, else the shipped one. Rates are per second, so it fits any interval."""
+    """The model that a daemon would use now: the user's, else the shipped one. Rates are per second, so it fits any interval."""
     try:
         live = load_live(models, "behaviour")
     except ArtifactError as error:
@@ -158,7 +158,7 @@ def _running_behaviour(models: Path, say: Callable[[str], None]) -> Artifact | N
         live = None
     try:
         return live or shipped("behaviour")
-    except ArtifactError:  # told when its programs were asked for
+    except ArtifactError:  # reported when its programs were read
         return None
 
 

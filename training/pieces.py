@@ -1,8 +1,8 @@
-"""Pieces of data sets: put together to one, kept within a size, and turned into plain arrays and back. Knows no files.
+"""Pieces of data sets: merged into one, kept within a size, and turned into plain arrays and back. Must not know files.
 
-A piece is what one machine recorded in one stretch of time. Put together, machines end at the same tick whatever their clocks say,
-so the time that is held out is the end of each; a machine that recorded for less than the longest one's held-out time is only
-judged on."""
+A piece is what one machine recorded in one stretch of time. When merged, all machines end at the same tick whatever their clocks
+say, so the held-out time is the end of each. A machine that recorded for less than the held-out time of the longest is only judged
+on."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Piece:
     """What one machine did in one stretch of time."""
 
     machine: int  # place among the machines
-    start: int  # ticks of this machine before it
+    start: int  # ticks of this machine before this piece
     dataset: Dataset
 
 
@@ -53,15 +53,15 @@ def size(pieces: Sequence[Piece]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Bounded:
-    """What of some pieces is kept."""
+    """What is kept of some pieces."""
 
     pieces: list[Piece]
-    since: float  # seconds since 1970 from which on there are values of series; 0 if all were kept
-    workers: int  # worker-ticks that are gone
+    since: float  # seconds since 1970 from which values of series are kept; 0 if all were kept
+    workers: int  # worker-ticks that were dropped
 
 
 def newest(pieces: Sequence[Piece], most: int) -> Bounded:
-    """What fits into `most` bytes of the values of pieces: the newest by the clock. Workers get at most half of it."""
+    """The newest values of pieces, by the clock, that fit into `most` bytes. Workers get at most half of it."""
     if size(pieces) <= most:
         return Bounded(list(pieces), 0.0, 0)
     ticks = sum(map(_worker_ticks, pieces))
@@ -81,8 +81,7 @@ def newest(pieces: Sequence[Piece], most: int) -> Bounded:
 
 
 def latest(first: NDArray[np.float64], last: NDArray[np.float64], counts: NDArray[np.float64], most: float) -> float:
-    """The earliest time after which at most `most` things happened, where `counts` of them are spread evenly from `first` to
-    `last`."""
+    """The earliest time after which at most `most` things happened, with `counts` of them spread evenly from `first` to `last`."""
     low, high = float(first.min()), float(last.max())
     for _ in range(60):
         middle = (low + high) / 2
@@ -92,8 +91,8 @@ def latest(first: NDArray[np.float64], last: NDArray[np.float64], counts: NDArra
 
 
 def together(pieces: Sequence[Piece], names: Sequence[str]) -> Dataset:
-    """One data set of pieces that each machine recorded one after the other. `names`: of the machines. With several, what a series
-    belongs to is called MACHINE/GROUP."""
+    """One data set of pieces, those of each machine in the order it recorded them. `names`: of the machines. With several machines
+    a target is called MACHINE/GROUP."""
     if len(names) == 1 and len(pieces) == 1:
         return pieces[0].dataset
     totals = [
@@ -148,7 +147,7 @@ def _worker_ticks(piece: Piece) -> int:
 
 
 def _since(runs: Sequence[Run], since: float, interval: float) -> tuple[Run, ...]:
-    """What lies behind a time, as arrays of their own: the old ones may be part of a larger one."""
+    """What lies after a time, copied: the old arrays may be part of a larger one."""
     kept = []
     for run in runs:
         gone = min(max(math.ceil((since - run.at) / interval), 0), len(run.values))
@@ -158,7 +157,7 @@ def _since(runs: Sequence[Run], since: float, interval: float) -> tuple[Run, ...
 
 
 def _with_newest_workers(pieces: Sequence[Piece], most: int) -> list[Piece]:
-    """Pieces with at most so many worker-ticks, the newest sessions'; one is cut where there are too many."""
+    """Pieces with at most `most` worker-ticks, of the newest sessions; a session that does not fit is cut."""
     order = sorted(range(len(pieces)), key=lambda at: pieces[at].dataset.data.last_wall, reverse=True)
     kept = list(pieces)
     for at in order:
@@ -185,7 +184,7 @@ def _digest(runs: Sequence[Run]) -> str:
 
 def _sighted(pieces: Sequence[Piece], offsets: Sequence[int]) -> Sighted:
     """What groups with a class did on all machines: a group is the same program everywhere. At most `MOST_ROWS` of each, spread
-    over them; rows by group, machine and tick."""
+    over its rows by machine and tick."""
     classes: dict[str, Latency] = {}
     found: dict[str, list[tuple[int, NDArray[np.float64]]]] = {}
     for piece in pieces:
@@ -208,7 +207,7 @@ def _sighted(pieces: Sequence[Piece], offsets: Sequence[int]) -> Sighted:
 
 
 class _Plain(msgspec.Struct, forbid_unknown_fields=True):
-    """What of a data set is not in arrays."""
+    """The part of a data set that is not in arrays."""
 
     interval: float
     ticks: int
@@ -222,7 +221,7 @@ class _Plain(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def packed(dataset: Dataset) -> tuple[Any, Arrays]:
-    """A data set as plain data, as JSON has it, and arrays."""
+    """A data set as plain data, as in JSON, and arrays."""
     ticks = [tick for session in dataset.workers.sessions for tick in session]
     pools = sorted({pool for tick in ticks for pool in tick.pools})
     groups = sorted(set(dataset.sighted.groups))
@@ -252,7 +251,7 @@ def packed(dataset: Dataset) -> tuple[Any, Arrays]:
 
 
 def unpacked(plain: Any, arrays: Mapping[str, NDArray[Any]]) -> Dataset:
-    """The data set that was packed. Raises ValueError for anything else."""
+    """The inverse of `packed`. Raises ValueError for anything else."""
     try:
         it = msgspec.convert(plain, _Plain)
         shapes = {name: (array.dtype.str, array.shape[1:]) for name, array in arrays.items()}
@@ -310,7 +309,7 @@ def _places(names: Sequence[str], values: Sequence[str]) -> NDArray[np.int32]:
 
 
 def _split(values: NDArray[Any], lengths: Sequence[int]) -> list[NDArray[Any]]:
-    """Parts of so many rows. Raises ValueError unless they are all there are."""
+    """Parts of the given lengths. Raises ValueError unless they add up to all rows."""
     if sum(lengths) != len(values) or min(lengths, default=0) < 0:
         raise ValueError(f"{len(values)} rows where {sum(lengths)} belong")
     return np.split(values, np.cumsum(lengths)[:-1]) if lengths else []

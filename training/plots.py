@@ -1,6 +1,6 @@
 """The pictures of the report as SVG text, drawn by matplotlib (extra `report`). Knows figures, not where they are shown.
 
-No name that comes from traces is drawn: names are the page's, which escapes them.
+Must not draw a name that comes from traces: names are left to the page, which escapes them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ACTUAL, OWN, FALLBACK, GRID = "#1d1d1f", "#1f5fbf", "#d9822b", "#d8dce2"
-"""Colours that stay apart for the colour-blind too: what came, the model, what speaks without it."""
+"""Colours that the colour-blind can tell apart too: what came, the model, the forecast without a model."""
 
 METRIC_WORDS: Mapping[str, str] = MappingProxyType({"cpu": "CPU demand", "rss": "memory", "load": "load of pools"})
 
@@ -32,7 +32,7 @@ BANDS = ("#7ea6e0", "#aec8ee", "#dbe7f8")
 """Between the quantiles, from the inside out."""
 
 ANCHOR = BASELINES[0].name
-"""What losses are shown relative to, as in `DemandTable.score`."""
+"""The forecaster that losses are shown relative to, as in `DemandTable.score`."""
 
 OTHERS = ("#8c8c8c", "#6b9080", "#b08ea2", "#a4a86a", "#7d8ca3", "#c2a68c", "#5f5f5f", "#9cc4c4")
 
@@ -87,7 +87,7 @@ def fan_svg(fan: Fan, interval: float, number: int) -> str:
             axes.plot(at[:1], [now], marker="o", markersize=5, color=OWN, zorder=6)
         axes.set_ylim(*_reach(values, [forecast.said / scale for forecast in fan.forecasts]))
         axes.set_xlim(0, ticks[-1] + interval)
-        axes.locator_params(axis="y", nbins=5)  # else ticks depend on the size of the axes, and that on the ticks
+        axes.locator_params(axis="y", nbins=5)  # else ticks and the size of the axes depend on each other
         axes.set_xlabel("seconds")
         axes.set_ylabel(unit)
     return done[0]
@@ -155,7 +155,7 @@ def leans_svg(found: Mapping[str, float], number: int) -> str:
 
 @contextmanager
 def _figure(width: float, height: float, number: int) -> Iterator[tuple[Figure, list[str]]]:
-    """(a figure of so many inches, where its SVG is put at the end)."""
+    """(a figure of so many inches, the list that gets its SVG at the end)."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -169,7 +169,7 @@ def _figure(width: float, height: float, number: int) -> Iterator[tuple[Figure, 
 
 
 def _inline(svg: str, number: int) -> str:
-    """What stands inside a page: without the XML head, and with ids of its own, for a page has them only once."""
+    """The SVG to be put into a page: without the XML head, and with ids that are unique on the page."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r'\bid="([^"]+)"', rf'id="p{number}-\1"', svg)
     svg = re.sub(r"url\(#([^)]+)\)", rf"url(#p{number}-\1)", svg)
@@ -179,7 +179,7 @@ def _inline(svg: str, number: int) -> str:
 
 
 def _horizons(axes: Axes, interval: float) -> range:
-    """Places of the horizons, evenly spread, with their seconds as ticks."""
+    """Evenly spread places of the horizons, with their seconds as ticks."""
     places = range(len(HORIZONS))
     axes.set_xticks(places, [f"{h * interval:g}" for h in HORIZONS])
     return places
@@ -193,7 +193,7 @@ def _scale(fan: Fan) -> tuple[float, str]:
 
 
 def _reach(values: Floats, forecasts: list[Floats]) -> tuple[float, float]:
-    """Ends of the axis of a series: from 0 where values come near it; a far 99 % level is cut off, lest the rest be a line."""
+    """Ends of the axis of a series: from 0 where values come near it; a far 99 % level is cut off, or the rest would be a line."""
     likely = max([float(values.max()), *(float(said[:, UPPER].max()) for said in forecasts)])
     high = max([likely, *(min(float(said.max()), 1.4 * likely) for said in forecasts)])
     low = min([float(values.min()), *(float(said.min()) for said in forecasts)])
@@ -207,6 +207,6 @@ def _ratio(loss: float | None, anchor: float | None) -> float:
 
 
 def _top(loss: Mapping[tuple[str, str, int], float]) -> float:
-    """Upper end of the axes: far losers are cut off, so that the others stay apart."""
+    """Upper end of the axes: forecasters that lose far more are cut off, so that the others stay apart."""
     ratios = [_ratio(found, loss.get((ANCHOR, metric, horizon))) for (_, metric, horizon), found in loss.items()]
     return float(np.clip(np.nanmax([1.0, *ratios]) * 1.05, 1.1, 2.0))

@@ -1,8 +1,8 @@
 """What a training may take, and how far it is: for people on stderr, and for stages that must end in time. Knows stages by name
 only.
 
-A stage calls `Progress.step` as it goes and ends early, with what there is, when that says false. On a terminal there is a bar with
-the time left; anywhere there is a line when a stage is over.
+A stage calls `Progress.step` as it goes; when that returns false, it ends early with what there is. On a terminal a bar shows the
+time left; everywhere a line is printed when a stage is over.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
 SHARES: Mapping[str, float] = MappingProxyType({"reading": 0.5, "experts": 0.5, "fitting": 0.7})
-"""Share of the time left at its start that a stage may take; others may take all of it. What is left at the end is for the other
-kinds of models and the report."""
+"""Share of the time left at its start that a stage may take; other stages may take all of it. The rest is for the other kinds of
+models and the report."""
 
 WORDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
@@ -33,33 +33,33 @@ WORDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "report": ("writing the report", ""),
     }
 )
-"""What a stage is called, and what its steps are."""
+"""What a stage is called, and what its steps are called."""
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What may be taken."""
+    """How much time and memory a training may take."""
 
-    ends: float  # when `clock` says so; inf: never
-    memory: int  # bytes beyond those that the process has already
+    ends: float  # time of `clock`; inf: never
+    memory: int  # bytes beyond those that the process already has
     clock: Callable[[], float] = time.monotonic
 
     def left(self) -> float:
-        """Seconds; inf without a limit."""
+        """Seconds left; inf without a limit."""
         return max(self.ends - self.clock(), 0.0) if math.isfinite(self.ends) else math.inf
 
 
 class Progress(Protocol):
-    """Is told how far a stage is."""
+    """Takes reports of how far a stage is."""
 
     def step(self, name: str, done: int, total: int) -> bool:
-        """Stage `name` has done so much of `total` (0: not known). True: go on; false: the time is used up, end early with what
-        there is. The first call of another name, or with less done than before, begins a stage."""
+        """Stage `name` has done `done` of `total` (0: unknown). True: go on; false: the time is used up, end early with what there
+        is. The first call with another name, or with less done than before, begins a stage."""
         ...
 
 
 class Stages:
-    """A `Progress` that talks to people."""
+    """A `Progress` that reports to people."""
 
     def __init__(self, budget: Budget, out: TextIO) -> None:
         """`out`: stderr."""
@@ -84,7 +84,7 @@ class Stages:
         return not stage.late
 
     def end(self) -> None:
-        """The stage is over."""
+        """End the stage."""
         stage, self._stage = self._stage, None
         if self._bars is not None:
             self._bars.stop()
@@ -105,7 +105,7 @@ class Stages:
 
     @contextmanager
     def shown(self) -> Iterator[Stages]:
-        """Leaves the terminal as it was, however training ends. A stage that was interrupted is not told to be over."""
+        """Leaves the terminal as it was, however training ends. An interrupted stage is not reported as over."""
         try:
             yield self
             self.end()

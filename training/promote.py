@@ -1,5 +1,5 @@
-"""Whether a new model may go live: only if it beats the running one and every baseline on held-out time; of behaviour, which has no
-baseline and gains by the user's own programs, if it is not worse.
+"""Whether a new model may go live: only if it beats the running one and every baseline on held-out time. A behaviour model, which
+has no baseline and gains from the user's own programs, must only not be worse.
 
 Knows tables of results and the artefact store, not how models are made.
 """
@@ -16,30 +16,30 @@ from .behaviour_fit import BehaviourTable
 from .evaluate import DemandTable
 
 MARGIN = 0.001
-"""A score must be better by so much, relatively: the same model trained again must not replace itself for the sake of rounding."""
+"""A score must be better by this share: retraining the same model must not replace it because of rounding."""
 
 
 WORSE = 1.02
-"""A loss must not be larger than by this factor: a fit to some more programs moves that of the others by a percent either way."""
+"""A loss may be larger by at most this factor: fitting more programs moves the loss of the others by a percent either way."""
 
 SLIGHT = 0.02
-"""Loss that is as good as none (98 % given to the truth): so near to perfect a factor says nothing."""
+"""A loss that counts as none (98 % given to the truth): so near to perfect a factor says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """May it go live, and why or why not in one sentence."""
+    """Whether a model may go live, and why or why not in one sentence."""
 
     beats: bool
     reason: str
-    speaks: frozenset[str] = frozenset()  # metrics at which a demand model is to speak
+    speaks: frozenset[str] = frozenset()  # metrics that a demand model is to speak for
 
 
 def judge(table: DemandTable, candidate: str, heard: Mapping[str, frozenset[str]] = MappingProxyType({})) -> Judgement:
-    """Compare the candidate with everybody else in the table, metric by metric: it is to speak where it beats all.
+    """Compare the candidate with all others in the table, metric by metric: it is to speak for those in which it beats them all.
 
-    `heard`: of what a running model in the table speaks, by its name; elsewhere it does not count. Where it is the best of all,
-    none of that may be lost.
+    `heard`: by name of a running model in the table, the metrics that it speaks for; it does not count in others. A metric in which
+    it is the best of all must not be lost.
     """
     speaks, said, lost = set[str](), list[str](), list[str]()
     for metric in table.metrics():
@@ -61,8 +61,8 @@ def judge(table: DemandTable, candidate: str, heard: Mapping[str, frozenset[str]
 
 
 def judge_behaviour(table: BehaviourTable) -> Judgement:
-    """Compare the new model, the first of the table, with the running one, if there is one; and with itself without the user's
-    groups on programs that neither saw.
+    """Compare the new model, the first of the table, with the running one, if any; and on programs that neither saw, with the same
+    model fitted without the user's groups.
     """
     new, *others = table.models()
     own, harm = table.loss(new), table.harm(new)
@@ -81,7 +81,7 @@ def judge_behaviour(table: BehaviourTable) -> Judgement:
 
 
 def running(directory: Path, kind: str, interval: float) -> tuple[Artifact | None, str]:
-    """(the live artefact if it can be compared with, else None; why it cannot, "" if there is none or it can)."""
+    """(the live artefact, None if there is none or it cannot be compared with; why it cannot, else "")."""
     try:
         digest = live_digest(directory, kind)
         artefact = None if digest is None else load(directory, kind, digest)
@@ -93,7 +93,7 @@ def running(directory: Path, kind: str, interval: float) -> tuple[Artifact | Non
 
 
 def go_live(directory: Path, card: Card, arrays: Arrays) -> str:
-    """Save the model and promote it; its digest. Raises ArtifactError, and then the old one stays live."""
+    """Save the model and promote it; returns its digest. Raises ArtifactError; then the old one stays live."""
     digest = save(directory, card.kind, card, arrays)
     promote(directory, card.kind, digest)
     return digest

@@ -1,4 +1,4 @@
-"""The result of a training as text for people and as plain data for JSON. Knows results, not how they came about."""
+"""The result of a training as text for people and as plain data for JSON. Knows results, not how they were made."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .dataset import Dataset
 from .evaluate import DemandRow, DemandTable
 
 OUTCOMES = ("promoted", "would be promoted", "refused", "failed", "not trained")
-"""What became of a kind of model. "not trained": there was nothing to train it on, which is no fault."""
+"""What became of a kind of model. "not trained": there was nothing to train it on, which is not a failure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Course:
 
 
 def text(dataset: Dataset, course: Course, results: Sequence[Result]) -> str:
-    """What the user is told on stdout."""
+    """What the user sees on stdout."""
     data = dataset.data
     minutes = data.ticks * dataset.interval / 60
     read = f"{data.ticks} ticks of {dataset.interval:g} s ({minutes:.0f} min), up to {data.processes} processes"
@@ -61,7 +61,7 @@ def text(dataset: Dataset, course: Course, results: Sequence[Result]) -> str:
 
 
 def plain(dataset: Dataset, course: Course, results: Sequence[Result], page: str) -> dict[str, Any]:
-    """The same, and all figures, as what JSON can say. `page`: where the report is, "" if there is none."""
+    """The same, and all figures, as plain data for JSON. `page`: where the report is, "" if none was written."""
     return {
         "ticks": dataset.data.ticks,
         "interval_seconds": dataset.interval,
@@ -95,7 +95,7 @@ def metrics(result: Result) -> tuple[dict[str, Any], ...]:
 
 
 def _scores(result: Result) -> dict[str, float]:
-    """The figure that each model of a table is compared by; less is better."""
+    """The figure by which the models of a table are compared; less is better."""
     if result.demand is not None:
         return {name: result.demand.score(name) for name in result.demand.forecasters()}
     if result.behaviour is not None:

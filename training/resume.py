@@ -1,12 +1,12 @@
-"""What an unfinished training has done so far, kept so that the same training started again goes on from there. Knows names, plain
-data and arrays, not what they mean.
+"""What an unfinished training has done so far, kept so that the same training resumes there when it is started again. Knows names,
+plain data and arrays, not what they mean.
 
     STATE/training/KEY/NAME.part    one result; KEY is a digest of what the training was asked for
     STATE/training/KEY/lock         held by the training that is under way
 
 A part is a line that says what it is, the SHA-256 of all that follows, the length of a JSON head, the head, and the bytes of the
-arrays. Everything read is taken for hostile: only a whole file of our own that nobody else could have written is believed, its
-arrays are of plain numbers, nothing is unpickled. A part that cannot be used is left out with a sentence, and its work is done
+arrays. Everything read is treated as hostile: only a whole file of our own that nobody else could have written is accepted, its
+arrays hold plain numbers, nothing is unpickled. A part that cannot be used is skipped with a sentence, and its work is done
 again."""
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from ..scheduler.store.files import StoreError, private_directory, replacing
 
 STALE_SECONDS = 7 * 86_400
-"""Interrupted trainings that were not taken up again for so long are removed."""
+"""Interrupted trainings that were not resumed for this long are removed (chosen)."""
 
 MAGIC = b"nicety training part 1\n"
 DTYPES = ("<f8", "<f4", "<i8", "<i4", "<u8", "<u4", "|b1", "|u1")
@@ -46,16 +46,16 @@ Arrays = Mapping[str, NDArray[Any]]
 class Part:
     """What was saved under a name. The arrays are read-only."""
 
-    plain: Any  # as JSON has it
+    plain: Any  # as in JSON
     arrays: dict[str, NDArray[Any]]
 
 
 class Parts:
-    """The parts of one training. Where they cannot be kept they are not, which is said once; training goes on without."""
+    """The parts of one training. If they cannot be kept, that is reported once and training goes on without."""
 
     def __init__(self, directory: Path, asked: Mapping[str, Any], most: int, say: Callable[[str], None]) -> None:
-        """`directory`: the state directory. `asked`: what the training was asked for, plain data: only the same finds the parts
-        again. `most`: bytes of a part that is still read. `say` is told what is wrong, a sentence each."""
+        """`directory`: the state directory. `asked`: what the training was asked for, plain data: only the same request finds the
+        parts again. `most`: largest part in bytes that is read. `say` is called with each problem, a sentence each."""
         self._say = say
         self._most = most
         self._lock: int | None = None
@@ -78,7 +78,7 @@ class Parts:
 
     @property
     def kept(self) -> bool:
-        """Whether an interrupted training goes on where it was."""
+        """Whether an interrupted training can be resumed."""
         return self._place is not None
 
     def load(self, name: str) -> Part | None:
@@ -95,7 +95,7 @@ class Parts:
             return None
 
     def save(self, name: str, plain: Any, arrays: Arrays) -> None:
-        """Keep a result; whole or not at all."""
+        """Keep a result, whole or not at all."""
         path = self._path(name)
         if path is None:
             return
@@ -133,7 +133,7 @@ class Parts:
         self.close()
 
     def close(self) -> None:
-        """Let go; the parts stay."""
+        """Release the lock; the parts stay."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -193,7 +193,7 @@ def _forget_stale(root: Path, key: str) -> None:
 
 
 def _remove(place: Path) -> None:
-    """Remove a folder of parts; what does not belong there stays, and so does the folder then."""
+    """Remove a folder of parts. Files that do not belong there stay, and then so does the folder."""
     try:
         for path in place.iterdir():
             if path.suffix == ".part" or path.name == "lock":

@@ -1,9 +1,8 @@
-"""Where traces come from: the machines behind the paths that were given, and what each recorded. Knows files, not what they are
-for.
+"""Where traces come from: the machines behind the given paths, and what each recorded. Knows files, not what they are for.
 
 A machine is a folder of trace files (a trace store, or the state directory around it), or a folder of Parquet files as
-`nicety export traces --format parquet` writes them; a folder of such folders is a fleet. A file is taken for itself: trace files of
-one folder belong together, each Parquet file is a machine of its own.
+`nicety export traces --format parquet` writes them; a folder of such folders is a fleet. A path may also be a file: trace files of
+one folder belong together, each Parquet file is a machine.
 """
 
 from __future__ import annotations
@@ -25,19 +24,19 @@ from ..scheduler.store.files import StoreError
 from ..scheduler.store.traces import FILE_NAME, Lost, Recording, TraceSession, read_traces, sessions
 
 DEPTH = 4
-"""Folders in folders that are looked through for machines: fleet/region/machine/traces."""
+"""How deep folders are searched for machines: fleet/region/machine/traces."""
 
 BATCH = 1 << 16
-"""Rows of a Parquet file that are read together: as many as `nicety export` puts into a row group."""
+"""Rows of a Parquet file that are read at a time: as many as `nicety export` puts into a row group."""
 
 TICKS_PER_SECOND = 100
-"""Of `start_ticks` and `uptime_ticks`: USER_HZ."""
+"""Unit of `start_ticks` and `uptime_ticks`: USER_HZ."""
 
 Columns = dict[str, NDArray[Any]]
 
 
 class Read(Protocol):
-    """Snapshots in the order they were recorded; afterwards `lost` has what could not be had."""
+    """Snapshots in the order they were recorded; after the iteration `lost` has what could not be read."""
 
     lost: list[Lost]
 
@@ -57,9 +56,9 @@ class Machine:
         return _parquet_sessions(self.paths, interval) if self.parquet else sessions(self.paths)
 
     def read(self, interval: float, since: int | None = None, until: int | None = None) -> Read:
-        """The snapshots with since <= wall < until (ns). Raises StoreError, also while it is read.
+        """The snapshots with since <= wall < until (ns). Raises StoreError, also during the iteration.
 
-        `interval`: seconds a tick, for Parquet, which does not say: what is within 10 % of it is taken for it.
+        `interval`: seconds a tick, for Parquet, which does not record it: a measured one within 10 % counts as this.
         """
         if self.parquet:
             return ParquetRead(self.paths, interval, since, until)
@@ -67,7 +66,7 @@ class Machine:
 
 
 def machines(given: Sequence[Path]) -> list[Machine]:
-    """The machines behind some paths, sorted by name. Raises StoreError if there is none, or a path cannot be read."""
+    """The machines behind some paths, sorted by name. Raises StoreError if there are none, or a path cannot be read."""
     found: dict[tuple[Path, bool], tuple[str, tuple[Path, ...]]] = {}
     for path in given:
         try:
@@ -114,7 +113,7 @@ def _found(path: Path, given: Path, depth: int) -> Iterator[tuple[Path, str, tup
 
 
 def _name(folder: Path, given: Path) -> str:
-    """A machine's name: the way to its folder from the one that was given, or that one's own name."""
+    """A machine's name: the path to its folder from the given one, or the given folder's own name."""
     folder, given = folder.absolute(), given.absolute()
     parts = [part for part in folder.relative_to(given).parts if part != "traces"]
     if parts:
@@ -126,8 +125,7 @@ def _name(folder: Path, given: Path) -> str:
 
 
 class ParquetRead:
-    """The snapshots in Parquet files, as `Read`. There is only what processes did: the host's counters and pools are not in
-    them."""
+    """The snapshots in Parquet files, as `Read`. They hold only what processes did, no host counters and no pools."""
 
     def __init__(self, paths: Sequence[Path], interval: float, since: int | None, until: int | None) -> None:
         self._paths = paths
@@ -157,11 +155,11 @@ class _FlawError(Exception):
 
 
 class _Builder:
-    """Makes snapshots of columns."""
+    """Builds snapshots from columns."""
 
     def __init__(self) -> None:
         self._identities: dict[tuple[str, str, str, str, int, int], Identity] = {}
-        self._ahead: dict[str, int] = {}  # of each boot
+        self._ahead: dict[str, int] = {}  # by boot: clock ticks of suspension seen so far
 
     def snapshot(self, tick: Columns) -> Snapshot:
         """The columns of one tick. Raises _FlawError."""
@@ -198,11 +196,11 @@ class _Builder:
             raise _FlawError("a process is there twice in one tick: it was not written by nicety, or its rows were sorted anew")
         at = int(tick["at_ns"][0])
         uptime = self._uptime(str(tick["boot_id"][0]), at, int(table["start_ticks"].max()))
-        host = HostSample((0,) * int(tick["machine_cpus"][0]), 0, 0, None)  # how busy they were is in no export
+        host = HostSample((0,) * int(tick["machine_cpus"][0]), 0, 0, None)  # no export has how busy they were
         return Snapshot(at, int(tick["wall_ns"][0]), uptime, table, identities, host, ())
 
     def _identity(self, comm: str, program: str, cgroup: str, unit: str, uid: int, port: int) -> Identity:
-        """Equal ones are the same object, as a reader of /proc gives them."""
+        """Equal identities are the same object, as a reader of /proc gives them."""
         key = comm, program, cgroup, unit, uid, port
         found = self._identities.get(key)
         if found is None:
@@ -211,15 +209,15 @@ class _Builder:
         return found
 
     def _uptime(self, boot: str, at: int, youngest: int) -> int:
-        """Clock ticks since boot, which is not in the files: the monotonic clock, and the time for which the machine was suspended,
-        which shows by processes that started later than that clock could know."""
+        """Clock ticks since boot, which the files lack: the monotonic clock, plus the time that the machine was suspended. It shows
+        in processes that started later than the monotonic clock allows."""
         own = at * TICKS_PER_SECOND // 10**9
         self._ahead[boot] = max(self._ahead.get(boot, 0), youngest - own)
         return own + self._ahead[boot]
 
 
 def _parquet_sessions(paths: Sequence[Path], interval: float) -> list[TraceSession]:
-    """What sessions are in Parquet files. The time between ticks is their median; one near `interval` is taken for that."""
+    """The sessions in Parquet files. The time between ticks is their median; a median near `interval` counts as `interval`."""
     found: dict[tuple[str, str], list[tuple[int, int]]] = {}
     for path in paths:
         try:
@@ -231,7 +229,7 @@ def _parquet_sessions(paths: Sequence[Path], interval: float) -> list[TraceSessi
                     if not ticks or ticks[-1][0] != at:
                         ticks.append((at, wall))
         except _FlawError:
-            continue  # told when it is read
+            continue  # reported when it is read
     result = []
     for (session, boot), ticks in found.items():
         times = np.array(ticks)
@@ -242,7 +240,7 @@ def _parquet_sessions(paths: Sequence[Path], interval: float) -> list[TraceSessi
 
 
 def _ticks(path: Path, since: int | None, until: int | None) -> Iterator[Columns]:
-    """The columns of one tick after the other. Raises as `_batches`."""
+    """The columns of one tick after another. Raises as `_batches`."""
     rest: Columns = {}
     for batch in _batches(path, [name for name in COLUMNS if name != "wall"], since, until):
         whole = {name: np.concatenate([rest[name], column]) for name, column in batch.items()} if rest else batch
@@ -261,10 +259,10 @@ def _edges(columns: Columns) -> NDArray[np.int64]:
 
 
 def _batches(path: Path, names: Sequence[str], since: int | None, until: int | None) -> Iterator[Columns]:
-    """Columns of a file, some rows at a time, without row groups that hold nothing of the time. Null is 0, false or "", and
-    `known NAME` says where it is not.
+    """Columns of a file, some rows at a time; row groups that hold nothing of the time are skipped. Null becomes 0, false or "",
+    and `known NAME` says where a value is not null.
 
-    Raises StoreError if it is no export of nicety, _FlawError where it is damaged.
+    Raises StoreError if it is not an export of nicety, _FlawError where it is damaged.
     """
     try:
         import pyarrow
@@ -291,7 +289,7 @@ def _batches(path: Path, names: Sequence[str], since: int | None, until: int | N
 
 
 def _overlaps(group: Any, since: int | None, until: int | None) -> bool:
-    """Whether a row group may hold ticks of the time."""
+    """Whether a row group may hold ticks of the time asked for."""
     for at in range(group.num_columns):
         column = group.column(at)
         if column.path_in_schema == "wall_ns" and column.statistics is not None and column.statistics.has_min_max:

@@ -1,5 +1,5 @@
-"""Series run through the experts of the runtime, and what these said at chosen origins kept: what a demand model learns from and is
-judged on. Knows runs and experts, not where runs come from.
+"""Runs series through the experts of the runtime and keeps what they say at chosen origins: a demand model learns from it and is
+judged on it. Knows runs and experts, not where runs come from.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..models.forecast.experts import Experts, Floats, Ints, Singles
 from ..models.records import HORIZONS, QUANTILES
 
 TOGETHER = 1024
-"""Series that advance together: enough that numpy does the work, few enough that their state stays in the cache."""
+"""Series that advance together: enough for numpy to do the work, few enough for their state to stay in the cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Samples:
         return len(self.run)
 
     def answers(self) -> Floats:
-        """[n, H] the answer that would have been right; NaN where there is none, because the series ended or did not move."""
+        """[n, H] the right answer; NaN where none exists because the series ended or did not move."""
         return np.asarray((self.targets - self.point) / np.where(self.spread > 0, self.spread, np.nan))
 
     def values(self, answers: Floats) -> Floats:
@@ -66,7 +66,7 @@ def stream(
 ) -> Samples:
     """Samples at `origins`, places in each run, sorted by run and place. The same arguments give the same samples.
 
-    `progress` is told how many values are behind; false ends early, and origins that were not reached are left out.
+    `progress` is called with the number of values done; false ends early, and origins that were not reached are left out.
     """
     total = sum(len(places) for places in origins)
     h, q = len(HORIZONS), len(QUANTILES)
@@ -101,7 +101,7 @@ def stream(
 
 
 CHUNK = 512
-"""Ticks of a batch that are laid out together."""
+"""Ticks of a batch that are laid out at a time (chosen)."""
 
 
 def _advance(
@@ -109,7 +109,7 @@ def _advance(
 ) -> Iterator[tuple[int, Ints]]:
     """Run a batch, sorted by the last origin, longest first, from the start of each run, and fill its rows of `made`.
 
-    Yields (values that are behind, rows that were filled since) as it goes.
+    Yields (values done, rows filled since the last yield).
     """
     lasts = np.array([int(origins[which][-1]) for which in batch])
     where = np.concatenate([origins[which] for which in batch])

@@ -1,1 +1,1 @@
-"""What is unusual about a worker."""
+"""Finds what is unusual about a worker."""

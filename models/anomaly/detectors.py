@@ -1,8 +1,8 @@
-"""One test for each kind of misbehaviour that a worker shows by itself: windows become scores, with the figures behind them. Pure.
+"""One test for each kind of misbehaviour that a worker shows by itself: windows become scores, with figures. Pure.
 
-A score says how unlike its siblings, and where these are few its own past, a worker is in one named way. `model.py` judges how
-rare that is. Only workers that could be in trouble at all are looked at closely, together with their pools: each test begins with a
-bound that costs little and lets nobody pass whose trouble would matter. The others score 0.
+A score says how unlike its siblings a worker is in one named way, or unlike its own past where siblings are few. `model.py` judges
+how rare that is. Each test begins with a cheap bound that misses no trouble that would matter. Only workers beyond it, and their
+pools, are looked at closely. The others score 0.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from .siblings import Flags, Ints, Siblings
 MIB = float(1 << 20)
 
 NEAR = 0.5
-"""Share of what matters from which a worker is looked at closely: who is about to get a name should not be called an outlier."""
+"""Share of what matters from which a worker is looked at closely: one about to get a named kind must not be called an outlier."""
 
 FEW = 1.0
-"""False alarms a day per 100 workers, the default, up to which nothing is reported that does not matter."""
+"""False alarms a day per 100 workers (the default) up to which only what matters is reported."""
 
 LEAST = 0.1
-"""The same for outliers where smaller things are asked for: nothing else comes in all sizes."""
+"""The same share for outliers where smaller things are asked for: no other kind comes in all sizes."""
 
 SEGMENTS = 8
-"""A span of the leak test is cut into so many segments; seven steps between them must mostly rise."""
+"""Segments of a span of the leak test. The seven steps between them must mostly rise."""
 
 STEADY = 2.0
-"""Times the average step that the largest one of steady growth is: crowds come at once, leaks with each request."""
+"""Steady growth: its largest step is at most this many times the average step. Crowds come at once, leaks with each request."""
 
 LEAK_WHOLE_SECONDS = 60.0
-"""Shortest window that is believed without a past to compare with: collectors and caches swing with periods of up to a minute."""
+"""Shortest window believed without a past to compare with: collectors and caches oscillate with periods of up to a minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,127 +47,127 @@ class _Leaking:
     channel: str
     name: str  # in figures
     unit: float
-    least_compared: float  # absolute, of workers with siblings that do as much
-    least: float  # of those whose siblings do not: who does nothing does not show that nothing has to grow
-    least_alone: float  # and of those without siblings
+    least_compared: float  # absolute, for workers whose siblings do as much
+    least: float  # for those whose siblings do less: an idle sibling does not show that growth is unnecessary
+    least_alone: float  # for those without siblings
     share: float  # of the worker's own level
     seconds: float  # shortest span
-    weight: float  # of the evidence of steady growth where siblings do as much and stand still: counts do so to the last one
-    young: bool  # whether siblings that stand still are enough to believe it of a worker that is no older than the span
+    weight: float  # of steady growth where siblings do as much and stand still; higher for counts, which stand still exactly
+    young: bool  # whether siblings that stand still are enough evidence against a worker that is no older than the span
 
 
 LEAKING: Mapping[Anomaly, _Leaking] = {
-    # Allocators round up to arenas of 1 MiB and 64 MiB heaps of which a few MiB are touched; a large worker moves by some percent.
-    # Loading one large request or result takes seconds, and is given back.
+    # Allocators round up to arenas of 1 MiB, and to 64 MiB heaps of which a few MiB are touched; a large worker moves by a few %.
+    # Loading one large request or result takes seconds, and the memory is given back.
     Anomaly.LEAK: _Leaking("rss", "mib", MIB, 8 * MIB, 8 * MIB, 8 * MIB, 0.05, 12.0, 1.0, young=False),
-    # Connections kept open come by dozens, and crowds of clients by hundreds within some ten seconds.
+    # Connections kept open come by dozens; crowds of clients come by hundreds within about ten seconds.
     Anomaly.FD_LEAK: _Leaking("fds", "fds", 1.0, 16.0, 32.0, 128.0, 0.2, 24.0, 2.0, young=True),
-    # Executors of threads fill up to some dozens (Python's default: at most 32), one by one, one worker's before another's.
+    # Thread executors fill up to some dozens (Python's default: at most 32), one by one, one worker's before another's.
     Anomaly.THREAD_LEAK: _Leaking("threads", "threads", 1.0, 10.0, 16.0, 64.0, 0.2, 24.0, 1.0, young=True),
 }
 
 AS_MUCH = 1 / 3
-"""Share of a worker's work (bytes, or times put on a CPU where those are not known) from which a sibling does as much."""
+"""Share of a worker's work from which a sibling does as much. Work is bytes, or times put on a CPU where bytes are not known."""
 
 PROGRESS_CPU, PROGRESS_SLICES, PROGRESS_CHARS = 0.002, 3.0, 64.0
-"""What a worker that only keeps itself alive does at most: cores, wake-ups a second, bytes a second. gunicorn's workers wake once a
-second to touch a file, Celery's and uWSGI's timers are of that order; each wake-up costs about 0.1 ms."""
+"""Most that a worker does which only keeps itself alive: cores, wake-ups a second, bytes a second. gunicorn's workers wake once a
+second to touch a file; Celery's and uWSGI's timers are of that order; each wake-up costs about 0.1 ms."""
 
 GONE_ON = 2.0
-"""A sibling that made progress within so many seconds is going on."""
+"""Seconds since its last progress within which a sibling is still going on."""
 
 QUEUED_FOR = 0.1
-"""Cores waited in the run queue from which a worker without progress is a victim, not stuck."""
+"""Cores waited for in the run queue from which a worker without progress is a victim, not stuck."""
 
 STUCK_SECONDS, STUCK_TIMES = 10.0, 20.0
-"""Least standstill that matters: seconds, and times the usual pause. A slow database or a large upload takes seconds too."""
+"""Shortest standstill that matters: seconds, and times the usual pause. A slow database or a large upload takes seconds too."""
 
 SPIN_CORES, SPIN_MORE, SPIN_RUNS = 0.8, 0.3, 0.03
-"""Demand (run and wait) of a worker that never pauses; what one that pauses takes more than its siblings at least; and cores
-that it must really run within `GONE_ON` seconds (else it is a victim: on a machine that is full a spinner has 0.1 cores, one that
-is starved 0.01)."""
+"""Demand (run and wait) of a worker that never pauses; least that a worker with pauses takes beyond its siblings; least cores that
+it must actually run within `GONE_ON` seconds. Below the last it is a victim: on a full machine a spinner has 0.1 cores, a starved
+worker 0.01."""
 
 SPIN_CHARS, SPIN_WORK = 256.0, 1024.0
-"""Bytes a second that count as progress; and those that siblings move, a second and for a second of CPU, where work shows as bytes:
-then a pause is no progress. Health checks alone are some hundreds a second."""
+"""Bytes a second that count as progress; bytes that siblings move, per second and per second of CPU, where work shows as bytes.
+There a pause is no progress. Health checks alone are some hundreds a second."""
 
 SPIN_SECONDS, SPIN_SECONDS_WEAK, SPIN_WEAK = 20.0, 30.0, 3.0
-"""Least spin that matters, and the same where siblings show no I/O to compare with: then a long computation looks alike, so it
-takes longer, and the score is divided by `SPIN_WEAK`."""
+"""Shortest spin that matters; the same where siblings show no I/O to compare with; and by how much the score is then divided.
+Without I/O a long computation looks like a spin, hence the longer time and the lower score."""
 
 ALONE_SECONDS = 60.0
-"""Least spin or standstill that matters of a worker without siblings: nobody shows that it could have been shorter."""
+"""Shortest spin or standstill that matters for a worker without siblings: none shows that it could have been shorter."""
 
 STARVED_SECONDS, STARVED_SHARE, STARVED_CORES, STARVED_ODDS, GREEDY = 24.0, 2 / 3, 0.3, 2.0, 4.0
-"""Span of the starvation test; least share of its demand that a starved worker waits, and least cores that it waits for; times the
-siblings' odds of waiting against running (on a full machine all wait, and nobody is singled out); and times what siblings run from
-which a worker is no victim: it waits because it never has enough."""
+"""Span of the starvation test, in seconds. Least share of its demand that a starved worker waits. Least cores it waits for. Least
+times the siblings' odds of waiting against running: on a full machine all wait, and no worker is singled out. Times what siblings
+run beyond which a worker is no victim: it waits because it never has enough."""
 
 SLOW_PIECE = 3.0
-"""Seconds of a piece of the slowness test. In shorter ones are too few requests to compare, in longer ones one large request after
-the other looks as if all of them were slow."""
+"""Seconds of a piece of the slowness test. Shorter pieces hold too few requests to compare. In longer ones one large request after
+another looks as if all were slow."""
 
 SLOW_TIMES = 3.0
 """Least factor that matters."""
 
 SLOW_PIECE_TIMES = 2.0
-"""Factor by which a piece shows it."""
+"""Factor from which a piece counts as slow."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Slowness:
-    """How long to look at workers that take so much."""
+    """How long to watch workers that take this much."""
 
-    pieces: int  # the span
-    share: float  # of the pieces in which the worker did anything, that must show it: large requests are healthy, and fill some
+    pieces: int  # length of the span
+    share: float  # of the pieces in which the worker did anything, that must be slow: large requests are healthy, and fill some
     cpu: float  # least cores
     busy: float  # least share of the time that it is busy without waiting for a CPU
 
     @property
     def takes(self) -> Floats:
-        """[2, 1] what a slow worker takes at least."""
+        """[2, 1] least that a slow worker takes."""
         return np.array([[self.cpu], [self.busy]])
 
 
 SLOWNESS = (
     _Slowness(10, 0.8, 0.1, 0.5),
-    # Who takes 1 % of a core for what siblings do in 0.2 % will take all of it when the load comes. How long requests last is seen
-    # by looking at workers some ten times a second, so a twentieth of the span is some 20 sightings.
+    # A worker that takes 1 % of a core for what siblings do in 0.2 % will take all of it when the load comes. How long requests
+    # last is known from some ten probes a second, so a twentieth of the span is some 20 sightings.
     _Slowness(16, 0.7, 0.01, 0.05),
 )
-"""Less is believed after a longer time: it is made of fewer requests, and they differ."""
+"""Lower limits need a longer time: they rest on fewer requests, and requests differ."""
 
 SLOW_SHOWN = 0.6
-"""Share of all pieces of the span that must show it, those too in which the worker did nothing."""
+"""Share of all pieces of the span that must be slow, counting those in which the worker did nothing."""
 
 SLOW_FLOOR = 0.25
-"""Share of what a slow worker takes at least that siblings are taken to take: nobody knows of what less is made: timers, health
-checks, rounding."""
+"""Siblings are taken to use at least this share of what a slow worker uses at least: smaller amounts are timers, health checks and
+rounding."""
 
 SLOW_SPREAD = 0.25
 """Least scatter of a piece, as a share of what siblings take in one: requests differ."""
 
 WHOLE = 1e5
-"""Parts into which what pieces took is divided: squares of thousands of workers fit into 53 bits."""
+"""Resolution of what pieces took, as whole numbers: sums of squares over thousands of workers fit into 53 bits."""
 
 SLOW_CHARS, SLOW_SLICES = 128.0, 10.0
-"""Work a second below which what it costs says nothing: bytes, or where those are not known times put on a CPU."""
+"""Work a second below which its cost says nothing: bytes, or times put on a CPU where bytes are not known."""
 
 SWITCH_SECONDS, SWITCH_RATE, SWITCH_TIMES = 24.0, 1000.0, 4.0
-"""Span of the switch storm test; least rate a second that matters (at some 5 us each, half a percent of a CPU); least factor
-for the same CPU time and for the same bytes."""
+"""Span of the switch storm test, in seconds; least rate a second that matters (at about 5 us each, half a percent of a CPU); least
+factor for the same CPU time and for the same bytes."""
 
 FORK_SECONDS, FORK_RATE, FORK_RATE_ALONE = 18.0, 5.0, 20.0
-"""Span of the fork storm test, and least processes a second beyond what siblings or the past explain, with and without siblings.
-Those that came and went between two ticks are known only by the page faults they had: see `lives.CHILD_FAULTS`."""
+"""Span of the fork storm test, in seconds; least processes a second beyond what siblings or the past explain, with and without
+siblings. Those that came and went between two ticks are known only by their page faults: see `lives.CHILD_FAULTS`."""
 
 COMPARABLE, COMPARABLE_CHARS = 0.02, 4096.0
-"""Cores of demand from which a sibling shows how much switching and starting of processes comes with the work; and bytes a second
-from which it does so where it moves as many as others: those of some ten requests, more than of heartbeats and health checks."""
+"""Cores of demand from which a sibling shows how many switches and new processes come with the work; bytes a second from which it
+does so if it moves as many as others: those of some ten requests, more than heartbeats and health checks."""
 
 OUTLIER_TICKS, OUTLIER_SECONDS, OUTLIER_TIMES = 30, 60.0, 4.0
-"""Span of the outlier test, the longest of all so that kinds with a name come first; and least factor above the siblings'
-median."""
+"""Span of the outlier test, in ticks and in seconds: the longest of all, so that named kinds come first. And the least factor above
+the siblings' median."""
 
 TRAITS: tuple[tuple[str, float, float], ...] = (
     ("rss", 16 * MIB, 0.2),
@@ -177,9 +177,8 @@ TRAITS: tuple[tuple[str, float, float], ...] = (
     ("chars_per_cpu", 65_536.0, 0.5),
     ("slices_per_cpu", 100.0, 0.5),
 )
-"""What the outlier test compares: name, unit below which differences vanish (values are log1p(x / unit)), and least spread in that
-scale. Work is compared per CPU second, because balancers that prefer one worker (an epoll set wakes the last sleeper first) are
-healthy."""
+"""What the outlier test compares: name, unit below which differences vanish (values are log1p(x / unit)), least spread on that
+scale. Work is compared per CPU second: balancers that prefer one worker are healthy (an epoll set wakes the last sleeper first)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,9 +186,9 @@ class Rows:
     """What the windows say about each worker."""
 
     scores: Floats  # [n, len(KINDS)] nonconformity, 0 or more; NaN: no evidence
-    sizes: Floats  # [n, len(KINDS)] share of what matters to anybody; below 1 the p-value is 1
+    sizes: Floats  # [n, len(KINDS)] share of what matters; below 1 the p-value is 1
     found: Mapping[Anomaly, Found]  # the same by kind, with figures
-    places: Ints  # [n] of each worker in `found`
+    places: Ints  # [n] index of each worker in `found`
     alone: Found | None = None  # outliers against their own past, in the order of the workers
 
     @property
@@ -198,14 +197,14 @@ class Rows:
         return self.sizes >= 1.0
 
     def joined(self, alone: Found) -> Rows:
-        """The same, with what `loners.Loners` says of the workers that have too few siblings to be an outlier among them."""
+        """The same, with what `loners.Loners` says of workers that have too few siblings to be an outlier among them."""
         scores, sizes = self.scores.copy(), self.sizes.copy()
         column, theirs = KINDS.index(Anomaly.OUTLIER), ~np.isnan(alone.score)
         scores[theirs, column], sizes[theirs, column] = alone.score[theirs], alone.size[theirs]
         return replace(self, scores=scores, sizes=sizes, alone=alone)
 
     def figures(self, kind: Anomaly, worker: int) -> dict[str, float]:
-        """The figures of a worker that was looked at closely, without what is not known."""
+        """The figures of a worker that was looked at closely; unknown ones are left out."""
         found, place = self.found[kind], self.places[worker]
         if kind is Anomaly.OUTLIER and self.alone is not None and not math.isnan(self.alone.score[worker]):
             found, place = self.alone, np.int64(worker)
@@ -219,12 +218,11 @@ class Rows:
 def worker_rows(
     pools: Sequence[str], windows: Singles, lengths: Ints, interval: float, available: float | None = None, least: float = NEAR
 ) -> Rows:
-    """Scores by kind of workers from their windows.
+    """Scores of workers by kind, from their windows.
 
     `pools` [n]: the pool of each worker. `windows` [len(CHANNELS), WINDOW, n] and `lengths` [n] as `features.WorkerWindows.view`
-    gives them. `interval`: seconds a tick. `available`: bytes of memory that are left on the machine; None unknown. `least`: share
-    of what matters from which on outliers are told. The order of workers has no influence. NaN inside a window is a tick that is
-    not known.
+    gives them. `interval`: seconds per tick. `available`: bytes of memory left on the machine; None: unknown. `least`: share of
+    what matters from which outliers are reported. The order of workers is irrelevant. NaN inside a window: a tick not known.
     """
     n = len(pools)
     if windows.shape != (len(CHANNELS), WINDOW, n) or np.shape(lengths) != (n,):
@@ -238,7 +236,7 @@ def worker_rows(
     number = {name: i for i, name in enumerate(sorted(set(pools)))}
     index = np.fromiter((number[name] for name in pools), dtype=np.int64, count=n)
     places = np.arange(n)
-    if (np.diff(index) < 0).any():  # not so from the observer
+    if (np.diff(index) < 0).any():  # never so from the observer
         order = np.argsort(index, kind="stable")
         windows, lengths, index, places = windows[:, :, order], lengths[order], index[order], np.argsort(order)
     view = View(windows, lengths, Siblings(index), interval, available, least)
@@ -249,12 +247,12 @@ def worker_rows(
 
 
 def _quiet(view: View, seen: Flags) -> Found:
-    """Nobody is in trouble; of those not `seen` nothing can be said."""
+    """No worker is in trouble; NaN for those not `seen`."""
     return Found(np.where(seen, 0.0, np.nan), np.zeros(view.n))
 
 
 def _close(view: View, seen: Flags, near: Flags, look: Callable[[View], Found]) -> Found:
-    """What a close look finds of the pools of the workers that are `near` trouble; nothing of others."""
+    """What a close look finds in the pools of workers that are `near` trouble. Other pools are not looked at."""
     near = near & seen
     if not near.any():
         return _quiet(view, seen)
@@ -268,12 +266,12 @@ def _close(view: View, seen: Flags, near: Flags, look: Callable[[View], Found]) 
 
 
 def _leak(view: View, what: _Leaking) -> Found:
-    """What keeps entering new territory, beyond what the siblings hold or gained.
+    """A value that keeps reaching new heights, beyond what the siblings hold or gained.
 
-    On trailing spans of several lengths: the least value of the last eighth, above the highest least value of all eighths before.
-    Least values see through what is held for a short time, and a sawtooth (garbage collection, caches with expiry) comes back to
-    old heights. A span needs a past of its own length to be compared with; only the whole window, if it is long, goes without, and
-    what few siblings have (`young`). Without siblings only the whole window counts.
+    On trailing spans of several lengths: the lowest value of the last eighth, above the highest of the lowest values of all eighths
+    before. Lowest values ignore what is held for a short time. A sawtooth (garbage collection, caches with expiry) returns to old
+    heights. A span needs a past of its own length to compare with. Two exceptions need none: the whole window if it is long, and
+    kinds with `young` among enough siblings. Without siblings only the whole window counts.
     """
     ticks, interval = view.ticks, view.interval
     seen = np.zeros(view.n, dtype=np.bool_)
@@ -292,25 +290,26 @@ def _leak(view: View, what: _Leaking) -> Found:
 
 
 def _old_enough(view: View, what: _Leaking, length: int) -> Flags:
-    """[n] whether a span of so many ticks a segment can be compared: with a past of its own length, or with three siblings."""
+    """[n] whether a span of this many ticks a segment can be compared: with a past of its own length, or with enough siblings."""
     span = length * SEGMENTS
     return ~view.alone & (view.ticks >= np.where(view.few | (not what.young), 2 * span, span))
 
 
 def _witnessed(view: View) -> Flags:
-    """[n] whether there are siblings, two or more, that do as much."""
+    """[n] whether it has two or more siblings that do as much."""
     bytes_, slices = (view.usual(name) >= AS_MUCH * view.mean(name) for name in ("chars", "slices"))
     return ~view.few & np.where(np.isnan(view.mean("chars")), slices, bytes_)
 
 
 def _enough(view: View, what: _Leaking) -> Floats:
-    """[n] the least growth that matters, whatever the level."""
+    """[n] least growth that matters, at any level."""
     return np.where(view.alone, what.least_alone, np.where(_witnessed(view), what.least_compared, what.least))
 
 
 def _segments(view: View, what: _Leaking) -> list[tuple[int, Singles]]:
-    """(ticks a segment, least values [segments, n], infinite where nothing is known) of the spans of the leak test, the next always
-    a third or a half longer: what has just begun fills a short one before a long one."""
+    """The spans of the leak test: (ticks per segment, lowest values [segments, n], infinite where none is known).
+
+    Each span is a third or a half longer than the one before: what has just begun fills a short span before a long one."""
     seen, least = view.seen(what.channel), view.values(what.channel)
     if seen is not None:
         least = np.where(seen, least, np.float32(np.inf))
@@ -324,14 +323,14 @@ def _segments(view: View, what: _Leaking) -> list[tuple[int, Singles]]:
 
 
 def _joined(values: Singles, many: int) -> Singles:
-    """Least values of so many neighbours each, [len // many, n]. What is left over is at the start."""
+    """Lowest of every `many` neighbours, [len // many, n]. What is left over is at the start."""
     values = values[len(values) % many :]
     return np.asarray(np.minimum.reduce([values[first::many] for first in range(many)]))
 
 
 def _leak_closely(view: View, what: _Leaking) -> Found:
-    """Most steps must rise, the later half must not level off (a warm-up does), what siblings hold as well is no leak, and where
-    siblings swing by much, much is needed."""
+    """Most steps must rise. The later half must not level off, as a warm-up does. What siblings hold too is no leak. Where siblings
+    oscillate by much, much growth is needed."""
     siblings, interval, n = view.siblings, view.interval, view.n
     best, size, span = np.full(n, np.nan), np.zeros(n), np.zeros(n, dtype=np.int64)
     enough, witnessed = _enough(view, what), _witnessed(view)
@@ -345,14 +344,14 @@ def _leak_closely(view: View, what: _Leaking) -> Found:
         before = np.where(np.isfinite(earlier), earlier, np.float32(0.0)).max(axis=0)
         now, growth = last[-1], last[-1] - before
         swing = before - np.where(fits, least.min(axis=0), np.float32(0.0))
-        # where all siblings are too young for the span, it is as after a deploy: what they gained since they are there counts
+        # where all siblings are too young for the span, as after a deploy, what they gained since they began counts
         there = np.isfinite(least[-1])
         first = np.take_along_axis(least[-SEGMENTS:], np.isfinite(least[-SEGMENTS:]).argmax(axis=0)[None], axis=0)[0]
         young = np.where(there, [least[-1] - np.where(there, first, 0.0), least[-1]], np.nan)
         old, young = siblings.median(np.where(fits, [growth, now, np.maximum(swing, growth)], np.nan)), siblings.median(young)
         theirs, level = np.where(np.isnan(old[:2]), young, old[:2])
         swing = old[2]
-        fits &= view.alone | (siblings.total(there) - there >= siblings.size // 2)  # or nobody shows that it could stand still
+        fits &= view.alone | (siblings.total(there) - there >= siblings.size // 2)  # else none shows that it could stand still
         theirs = np.fmax(theirs, 0.0)
         excess = np.fmin(growth - np.nan_to_num(theirs), now - level)
         matters = np.fmax(np.maximum(enough, what.share * before), swing)
@@ -387,8 +386,8 @@ def _leak_closely(view: View, what: _Leaking) -> Found:
 
 
 def _spin(view: View) -> Found:
-    """CPU without progress: seconds on a CPU, or in line for one, since the last I/O; where nobody shows that work needs I/O, since
-    the last pause too. In units of the usual."""
+    """CPU without progress: seconds on a CPU, or waiting for one, since the last I/O, in units of the usual. Where no sibling shows
+    that work needs I/O: since the last I/O or pause."""
     throughout, part = _hungry(view)
     lately = _lately(view)
     seen = view.ticks > 0
@@ -402,13 +401,13 @@ def _spin(view: View) -> Found:
 
 
 def _lately(view: View) -> slice:
-    """The last half of the least spin that matters."""
+    """The last half of the shortest spin that matters."""
     return slice(WINDOW - min(max(math.ceil(NEAR * SPIN_SECONDS / view.interval), 1), WINDOW), WINDOW)
 
 
 def _hungry(view: View) -> tuple[Flags, Floats]:
-    """([n] whether it takes a CPU throughout, lately; [n] the part of one that it takes, over the least spin that matters).
-    Who does not run at all is a victim."""
+    """([n] whether it takes a CPU throughout, lately; [n] share of a CPU it takes, over the shortest spin that matters).
+    False and 0 for a worker that does not run at all: it is a victim."""
     lately = _lately(view)
     running = highest(view.demand[lately] >= SPIN_CORES, 2)
     if view.used is not None:
@@ -429,13 +428,13 @@ def _spin_closely(view: View) -> Found:
     if known is not None:
         moved &= known
     ran = highest(view.values("cpu"), int(max(GONE_ON / view.interval, 2.0)) + 1)
-    # one tick that fell short is no pause: the clocks of reader and kernel do not agree on where a tick ends
+    # a single tick below is no pause: the clocks of reader and kernel differ on where a tick ends
     running = highest(view.demand >= SPIN_CORES, 2)
     per_cpu = ratio(view.mean("chars"), cpu)
     theirs = np.where(view.alone, per_cpu, view.siblings.median(np.where(cpu >= PROGRESS_CPU, per_cpu, np.nan)))
     comparable = view.now("chars") & (theirs >= SPIN_WORK) & (view.usual("chars") >= SPIN_WORK)
     told = comparable & ~view.alone
-    # nor is it a pause to stand in line: that only shows nothing
+    # waiting for a CPU is no pause either: it only shows nothing
     shown = view.interval * np.minimum(view.demand, np.float32(1.0)) * (ran >= SPIN_RUNS)
     seconds, usual, past = view.clock(shown, moved | ~(running | told))
     long = np.where(view.alone, ALONE_SECONDS, np.where(comparable, SPIN_SECONDS, SPIN_SECONDS_WEAK))
@@ -462,16 +461,16 @@ def _spin_closely(view: View) -> Found:
 
 
 def _progress(view: View, at: slice = slice(None)) -> Flags:
-    """[ticks of `at`, n] whether a worker does more than keep itself alive, or is kept from it."""
+    """[ticks of `at`, n] whether a worker does more than keep itself alive, or is kept from doing so."""
     cpu = np.fmax(0.02 * view.usual("cpu"), PROGRESS_CPU).astype(np.float32)
-    # a heartbeat that falls into a short tick looks like many a second
+    # one heartbeat in a short tick looks like many a second
     slices = np.fmax(0.1 * view.usual("slices"), max(PROGRESS_SLICES, 2 / view.interval)).astype(np.float32)
     chars = np.fmax(0.02 * view.usual("chars"), PROGRESS_CHARS).astype(np.float32)
     progress = (view.values("cpu")[at] > cpu) | (view.values("wait")[at] > QUEUED_FOR)
     progress |= view.values("slices")[at] > slices
     progress |= view.values("chars")[at] > chars
-    # Where nobody tells whether it is busy, one that wakes at all (a heartbeat, a wait for work that times out) is taken for idle:
-    # at the end of the line of an uneven balancer there may be no work for minutes.
+    # Where it is not known to be busy, a worker that wakes at all is taken for idle (a heartbeat, a wait for work that times out):
+    # the last worker of an uneven balancer may have no work for minutes.
     busy = view.known("busy")
     if busy is not None:
         progress |= ~busy[at] & (view.values("slices")[at] > 0)
@@ -487,7 +486,7 @@ def _untold(view: View, at: slice = slice(None)) -> Flags | None:
 
 
 def _stuck(view: View) -> Found:
-    """No progress though there is work and siblings go on: such seconds since the last progress, in units of the usual."""
+    """No progress though there is work and siblings go on: seconds of that since the last progress, in units of the usual."""
     lately = slice(WINDOW - min(max(math.ceil(NEAR * STUCK_SECONDS / view.interval), 1), WINDOW), WINDOW)
     seen = view.ticks > 0
     near = seen & ~_progress(view, lately).any(axis=0)
@@ -500,9 +499,9 @@ def _stuck(view: View) -> Found:
 
 
 def _stuck_closely(view: View) -> Found:
-    """The clock stands while there is nothing to do (neither busy nor anything queued lately; a queue that is there for a moment
-    counts for its share) and while most siblings stand still too. Where neither busy nor queued is known, going siblings are
-    taken for work; without siblings that is no evidence.
+    """The clock stops while there is nothing to do: neither busy nor anything queued lately (a mean queue below one counts for its
+    share). It also stops while most siblings stand still. Where neither busy nor queued is known, siblings that go on show that
+    there is work; without siblings there is no evidence.
     """
     siblings, interval = view.siblings, view.interval
     progress = _progress(view)
@@ -512,7 +511,7 @@ def _stuck_closely(view: View) -> Found:
     go_on = (siblings.total(going) - going >= (others + 1) // 2) & (others > 0)
     queue = np.minimum(view.values("queued") * siblings.size.astype(np.float32), np.float32(1.0))
     busy = view.known("busy")
-    told = np.minimum(view.values("busy"), np.float32(1.0))  # one that waits for work is not stuck, whatever waits for others
+    told = np.minimum(view.values("busy"), np.float32(1.0))  # a worker that waits for work is not stuck, whatever others queue
     work = told if busy is None else np.where(busy, told, highest(queue, lately))
     untold = _untold(view)
     if untold is not None:
@@ -539,7 +538,7 @@ def _stuck_closely(view: View) -> Found:
 
 
 def _starved(view: View) -> Found:
-    """In line for a CPU far longer than on one, and far more so than the siblings, throughout three stretches of time."""
+    """Waits for a CPU far longer than it runs, and far more so than the siblings, throughout three stretches of time."""
     stretches, _ = view.stretches(STARVED_SECONDS)
     waits = np.array([view.mean("wait", at, SEEN_SHARE) for at in stretches])
     runs = np.array([view.mean("cpu", at, SEEN_SHARE) for at in stretches])
@@ -558,7 +557,7 @@ def _starved_closely(view: View) -> Found:
     usual = np.array([view.compared(median, past, before) for median in theirs])
     everybody = np.arange(view.n)
     moved = np.array([view.mean("chars", at) for at in stretches])
-    idles = (ran >= SPIN_RUNS) & (moved < _least_moved(view)).all(axis=0)  # what it is given it spins away
+    idles = (ran >= SPIN_RUNS) & (moved < _least_moved(view)).all(axis=0)  # it spins away the CPU time that it gets
     odds = ratio(share * (1.0 - their_share), their_share * (1.0 - share))  # NaN: siblings want nothing, or it ran nothing
     greedy = (ran > GREEDY * view.siblings.median(ran) + COMPARABLE) | idles
     return Found(
@@ -587,8 +586,10 @@ def _takes(cpu: Floats, busy: Floats, wait: Floats) -> Floats:
 
 
 def _costs(view: View, how: _Slowness) -> tuple[Floats, Floats, Floats, Floats]:
-    """([2, n] CPU seconds for a unit of work, and seconds busy without waiting for a CPU, at least of the floor; [2, n] what is
-    usual among siblings; [2, n] what is taken; [n] units of work a second). NaN where too little is done to say.
+    """CPU and busy time for the work, as four arrays; NaN where too little is done to say.
+
+    [2, n] CPU seconds for a unit of work, and seconds busy without waiting for a CPU, at least the floor; [2, n] what is usual
+    among siblings; [2, n] what is taken; [n] units of work a second.
 
     Work is bytes moved where those are known of all siblings, else times put on a CPU.
     """
@@ -598,14 +599,14 @@ def _costs(view: View, how: _Slowness) -> tuple[Floats, Floats, Floats, Floats]:
     work = np.where(by_bytes, chars, slices)
     work = np.where(work >= np.where(by_bytes, SLOW_CHARS, SLOW_SLICES), work, np.nan)
     takes, least = _takes(cpu, busy, wait), SLOW_FLOOR * how.takes
-    # a worker with little to do waits most as it is woken, before it is busy: what siblings waited is left in what they took
+    # an almost idle worker waits most when it is woken, before it is busy: so what siblings waited is not subtracted
     usual = view.siblings.median(np.maximum(_takes(cpu, busy, np.zeros(view.n)), least) / work)
     return np.maximum(takes, least) / work, usual, takes, work
 
 
 def _slow(view: View) -> Found:
-    """Much more CPU, or busy for much longer, for the work that siblings do, nearly throughout a span: beyond what siblings' own
-    pieces of such a length scatter by. Three workers or more: of what a single one does, nobody knows how long it should take."""
+    """Takes much more CPU, or is busy for much longer, than siblings for the same work, nearly throughout a span, and beyond the
+    scatter of the siblings' own pieces. Needs three workers: nothing says how long a single one's work should take."""
     seen, near = np.zeros(view.n, dtype=np.bool_), np.zeros(view.n, dtype=np.bool_)
     for how in SLOWNESS:
         costs, usual, takes, _ = _costs(view, how)
@@ -636,8 +637,8 @@ def _slow_closely(view: View) -> Found:
 
 
 def _slow_over(view: View, how: _Slowness) -> tuple[Floats, Floats, Floats]:
-    """([n] scores, [n] sizes, [6, n] figures) by one span: what a worker took beyond what its siblings would have, in standard
-    deviations of that for siblings."""
+    """([n] scores, [n] sizes, [6, n] figures) for one span. A score is what a worker took beyond what its siblings would have, in
+    standard deviations of the same for siblings."""
     siblings, (ticks, span) = view.siblings, _slow_span(view, how)
     costs, usual, takes, work = _costs(view, how)
     times, least = costs / usual, SLOW_FLOOR * how.takes
@@ -654,7 +655,7 @@ def _slow_over(view: View, how: _Slowness) -> tuple[Floats, Floats, Floats]:
     throughout = (shown >= how.share * np.count_nonzero(worked, axis=0)) & (shown >= SLOW_SHOWN * how.pieces)
     lasting = throughout & (takes >= how.takes)
 
-    # sums of squares of what siblings took less what they would have by the worker's `usual`; whole numbers: the same in any order
+    # squares of what siblings took beyond what they would have by the worker's `usual`; whole numbers: the same in any order
     most, highest_work = (siblings.highest(np.where(known, each, 0.0).max(axis=0)) for each in (taken, done))
     a, w = (_whole(np.where(known, each, 0.0), top) for each, top in ((taken, most), (done, highest_work)))
     pieces, aa, aw, ww = (siblings.sums(each.sum(axis=0)) for each in (known.astype(np.int64), a * a, a * w, w * w))
@@ -677,7 +678,7 @@ def _whole(values: Floats, top: Floats) -> Ints:
 
 
 def _switch_storm(view: View) -> Found:
-    """Put on a CPU far more often than the siblings, both for the same CPU time and, where bytes are known, for the same bytes,
+    """Put on a CPU far more often than the siblings, for the same CPU time and, where bytes are known, for the same bytes,
     throughout three stretches of time."""
     stretches, _ = view.stretches(SWITCH_SECONDS)
     slices = np.array([view.mean("slices", at, SEEN_SHARE) for at in stretches])
@@ -690,7 +691,7 @@ def _switch_storm_closely(view: View) -> Found:
     stretches, before = view.stretches(SWITCH_SECONDS)
 
     def rates(at: slice) -> list[Floats]:
-        """[3, n] times put on a CPU a second; in logarithms for a CPU second and for a KiB."""
+        """[3, n] times put on a CPU: a second; then logarithms, for a CPU second and for a KiB."""
         slices, chars = view.mean("slices", at), view.mean("chars", at)
         per_cpu = (slices + 10) / (view.mean("cpu", at) + view.mean("wait", at) + 0.05)
         return [slices, np.log(per_cpu), np.log((slices + 10) / (chars / 1024 + 1))]
@@ -703,7 +704,7 @@ def _switch_storm_closely(view: View) -> Found:
         usual = np.array([view.compared(median, own, before) for median, own in zip(theirs, past, strict=True)])
         apart = np.where(np.isnan(now[0]), np.nan, np.fmin(now[1] - usual[1], now[2] - usual[2]))
         lowest, times = np.minimum(lowest, apart), np.minimum(times, now[0] - usual[0])
-    # a single thread that never pauses is put on a CPU anew only because others push it off
+    # a single thread that never pauses is put on a CPU again only because others preempt it
     pushed = np.all([view.mean("cpu", at) + view.mean("wait", at) >= SPIN_CORES for at in stretches], axis=0)
     pushed &= view.mean("threads", slice(stretches[-1].start, WINDOW)) <= 1
     lowest = np.where(pushed, 0.0, lowest)
@@ -723,15 +724,15 @@ def _switch_storm_closely(view: View) -> Found:
 
 
 def _works(view: View, at: slice) -> Flags:
-    """[n] whether a worker does enough to be compared with, or as much as any of its siblings: of small work, too, it can be seen
-    how much switching comes with it. Balancers that prefer one worker leave others idle."""
+    """[n] whether a worker wants enough CPU to be compared with, or moves enough bytes, `AS_MUCH` of its pool's most. Small work,
+    too, shows how many switches come with it. Balancers that prefer one worker leave others idle."""
     chars = view.mean("chars", at)
     moves = (chars >= COMPARABLE_CHARS) & (chars >= AS_MUCH * view.siblings.highest(np.nan_to_num(chars)))
     return np.asarray(moves | (view.mean("cpu", at) + view.mean("wait", at) >= COMPARABLE))
 
 
 def _fork_storm(view: View) -> Found:
-    """The worker and its descendants start processes far faster than the siblings do, for the time and for the CPU, throughout
+    """The worker and its descendants start processes far faster than the siblings do, per second and per CPU second, throughout
     three stretches of time."""
     stretches, _ = view.stretches(FORK_SECONDS)
     forks = np.array([view.mean("forks", at, SEEN_SHARE) for at in stretches])
@@ -744,7 +745,7 @@ def _fork_storm_closely(view: View) -> Found:
     stretches, before = view.stretches(FORK_SECONDS)
 
     def rates(at: slice) -> list[Floats]:
-        """[2, n] processes started a second, and for a CPU second."""
+        """[2, n] processes started, per second and per CPU second."""
         forks = view.mean("forks", at)
         return [forks, forks / (view.mean("cpu", at) + view.mean("wait", at) + 0.05)]
 
@@ -772,10 +773,9 @@ def _fork_storm_closely(view: View) -> Found:
 
 
 def _outlier(view: View) -> Found:
-    """Far above the siblings in some trait, in both halves of a long span: robust z (median, MAD) of logarithms. Three workers or
-    more.
+    """Far above the siblings in a trait, in both halves of a long span: robust z (median, MAD) of logarithms. Needs 3 workers.
 
-    Only upwards: who does less than the others has less to do, or is stuck, which has a name.
+    Only upwards: a worker that does less than the others has less to do, or is stuck, which is a kind of its own.
     """
     half = min(max(OUTLIER_TICKS, math.ceil(OUTLIER_SECONDS / view.interval)), WINDOW) // 2
     value = _traits(view, slice(WINDOW - half, WINDOW))
@@ -793,7 +793,7 @@ def _outlier(view: View) -> Found:
 
 
 def _traits(view: View, at: slice) -> Floats:
-    """[len(TRAITS), n] in the scale in which they are compared."""
+    """[len(TRAITS), n] on the scale on which they are compared."""
     rss, fds, threads, cpu, wait, chars, slices = (
         view.mean(name, at, SEEN_SHARE) for name in ("rss", "fds", "threads", "cpu", "wait", "chars", "slices")
     )
@@ -838,4 +838,4 @@ TESTS: Mapping[Anomaly, Callable[[View], Found]] = {
 }
 
 KINDS: tuple[Anomaly, ...] = tuple(TESTS)
-"""Columns of `Rows.scores`. At equal p the earlier one is reported."""
+"""Columns of `Rows.scores`. At equal p the earlier kind is reported."""

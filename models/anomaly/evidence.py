@@ -1,6 +1,6 @@
-"""What is known of the workers of pools lately, and how it is summed up: the `View` that every test of a kind looks at. Pure.
+"""Recent measurements of pool workers, and their summaries: the `View` that every test of a kind uses. Pure.
 
-It knows channels, means and clocks; what is suspicious is said in `detectors.py`.
+Knows channels, means and clocks. `detectors.py` says what is suspicious.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ written per second, busy share 0..1, open descriptors, the pool's queued work pe
 the worker and its descendants. NaN unknown."""
 
 WARM_UP = 10.0
-"""Seconds at the start of a worker's life in view that are no evidence: imports, first requests, connections."""
+"""Seconds at the start of a worker's life in the window that are no evidence: imports, first requests, connections."""
 
 USUAL = 0.5
-"""Seconds below which a usual pause is not told apart: tasks shorter than that are all "at once" to whoever waits."""
+"""Usual pauses shorter than this count as this, in seconds: to a client all shorter tasks finish "at once"."""
 
 SEEN_SHARE = 0.75
 """Share of a span that must have been seen for a mean over it."""
 
 ENOUGH = 3
-"""Workers from which a pool says what is usual. Of two, who is the odd one? Then the worker's own past is asked too."""
+"""Workers from which a pool shows what is usual. With two, either may be the odd one, so the worker's own past is used too."""
 
 PAST_SECONDS = 24.0
-"""Least of a worker's own past to compare it with."""
+"""Least seconds of a worker's own past to compare it with."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What the test of one kind says of each worker of a view."""
+    """Result of the test of one kind for each worker of a view."""
 
     score: Floats  # [n] nonconformity, 0 or more; NaN: no evidence
-    size: Floats  # [n] share of what matters to anybody; 0 also where something that has to be there besides is not
-    at: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))  # workers that the figures are of, rising
+    size: Floats  # [n] share of what matters; 0 also where a further condition of the kind is not met
+    at: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))  # workers that have figures, rising
     figures: dict[str, Floats] = field(default_factory=dict)  # name -> [len(at)]; NaN: not known
 
     @property
@@ -55,7 +55,7 @@ class Found:
 
 
 class View:
-    """Windows of workers ordered by pool, and what the tests share of them, made when first asked for."""
+    """Windows of workers ordered by pool, and what the tests share of them, computed on first use."""
 
     def __init__(
         self,
@@ -67,9 +67,9 @@ class View:
         least: float,
         places: Ints | None = None,
     ) -> None:
-        """`windows` [len(CHANNELS), WINDOW, all] as `features.WorkerWindows.view` gives them; `places` [n] of the workers in them,
-        None for all; `lengths` [n]; `interval`: seconds a tick; `available`: bytes of memory that are left, None where unknown;
-        `least`: share of what matters from which on outliers are told."""
+        """`windows` [len(CHANNELS), WINDOW, all] as from `features.WorkerWindows.view`. `places` [n]: columns of the workers in
+        them, None for all. `lengths` [n]. `interval`: seconds per tick. `available`: bytes of memory left, None if unknown.
+        `least`: share of what matters from which outliers are reported."""
         self.siblings, self.interval, self.available, self.least = siblings, interval, available, least
         self.lengths, self.n = lengths, len(lengths)
         self.alone, self.few = siblings.size < 2, siblings.size < ENOUGH
@@ -82,11 +82,11 @@ class View:
         self._demand: Singles | None = None
         used, age = self.known("cpu"), WINDOW - np.clip(lengths, 0, WINDOW)
         if age.any():
-            # A full window does not tell when the worker was born: then all of it counts, and the tests ask for lasting evidence.
+            # A full window does not show when the worker began: then all of it counts, and the tests ask for lasting evidence.
             grown = np.arange(WINDOW)[:, None] >= np.where(age > 0, age + max(math.ceil(WARM_UP / interval), 2), 0)
             used = grown if used is None else used & grown
         self.used = used  # [WINDOW, n] known and after the warm-up; None: all
-        self.ticks = self.count(slice(None))  # [n] of those
+        self.ticks = self.count(slice(None))  # [n] how many of those
 
     def part(self, workers: Flags) -> tuple[Ints, View]:
         """(places in this view, view) of these workers and all their siblings."""
@@ -134,7 +134,7 @@ class View:
         return self._counts[start, stop]
 
     def mean(self, channel: str, at: slice = slice(None), share: float = 0.0) -> Floats:
-        """[n] over the ticks `at` that are known and after the warm-up; NaN where there is none, or less than `share` of them."""
+        """[n] mean over the ticks `at` that are known and after the warm-up; NaN if there are none, or fewer than `share`."""
         start, stop, _ = at.indices(WINDOW)
         if (channel, start, stop) not in self._means:
             seen = self.seen(channel, at)
@@ -146,8 +146,8 @@ class View:
         return np.where(self.count(at) >= share * (stop - start), mean, np.nan) if share else mean
 
     def pieces(self, channel: str, ticks: int, share: float) -> Floats:
-        """[WINDOW // ticks, n] means over pieces of so many ticks, the oldest first; NaN where less than `share` is known and
-        after the warm-up."""
+        """[WINDOW // ticks, n] means over pieces of `ticks`, the oldest first; NaN where less than `share` is known and after the
+        warm-up."""
         many = WINDOW // ticks
         at = slice(WINDOW - many * ticks, WINDOW)
         values, seen = self.values(channel)[at], self.seen(channel, at)
@@ -159,27 +159,27 @@ class View:
         return np.where(count >= share * ticks, ratio(sums, count), np.nan)
 
     def usual(self, channel: str) -> Floats:
-        """[n] the siblings' median of means over the window; of the worker itself where it is alone."""
+        """[n] the siblings' median of means over the window; the worker's own mean where it is alone."""
         if channel not in self._usual:
             means = self.mean(channel)
             self._usual[channel] = np.where(self.alone, means, self.siblings.median(means))
         return self._usual[channel]
 
     def stretches(self, seconds: float) -> tuple[list[slice], slice]:
-        """(three stretches that end now, each a third of `seconds`, the latest first; all that was before them)."""
+        """(three stretches that end now, each a third of `seconds`, the latest first; everything before them)."""
         ticks = min(max(math.ceil(seconds / 3 / self.interval), 4), WINDOW // 3)
         return [slice(WINDOW - (back + 1) * ticks, WINDOW - back * ticks) for back in range(3)], slice(0, WINDOW - 3 * ticks)
 
     def compared(self, theirs: Floats, past: Floats, before: slice) -> Floats:
-        """[n] what is usual: `theirs` (the siblings' median); where they are few, or say nothing, the higher of it and of the
+        """[n] what is usual: `theirs`, the siblings' median. Where siblings are few or say nothing: the higher of that and of the
         worker's own `past`, the mean over `before`; NaN where that is too short."""
         long_enough = self.count(before) * self.interval >= PAST_SECONDS
         own = np.where(long_enough, np.fmax(theirs, past), np.nan)
         return np.asarray(np.where(self.few | np.isnan(theirs), own, theirs))
 
     def whom(self, at: Ints, before: slice | None = None, theirs: Floats | None = None) -> dict[str, Floats]:
-        """Figures that say what workers `at` were compared with: so many siblings, and seconds of their own past where these are
-        few or (`theirs` is NaN) say nothing."""
+        """Figures that say what workers `at` were compared with: number of siblings, and seconds of own past where siblings are
+        few or say nothing (`theirs` is NaN)."""
         past = np.full(len(at), np.nan) if before is None else self.count(before)[at] * self.interval
         asked = self.few if theirs is None else self.few | np.isnan(theirs)
         return {"siblings": self.siblings.size[at] - 1.0, "own_past_seconds": np.where(asked[at], past, np.nan)}
@@ -188,8 +188,8 @@ class View:
         """(seconds on the clock now, its usual reading, seconds of the worker's own past) of a clock that advances by `advance` a
         tick and is set to 0 by `reset`, both [WINDOW, n].
 
-        The usual reading is that at a random instant: of the siblings (their median), or of the worker's own time before the
-        current stretch, whichever is longer. A random instant falls into long stretches more often, as whoever waits does.
+        The usual reading is that at a random instant: the siblings' median, or that of the worker's own time before the current
+        stretch, whichever is longer. A random instant falls into long stretches more often, and so does a client that waits.
         """
         clock = np.array(advance, dtype=np.float32)
         if self.used is not None:
@@ -212,7 +212,7 @@ class View:
         if channel in self._values:
             return
         raw = self._windows[CHANNELS.index(channel)]
-        # ticks first in memory too: sums over ticks depend on it
+        # ticks first in memory too: sums over ticks depend on the layout
         raw = np.ascontiguousarray(raw) if self._places is None else raw.take(self._places, axis=1)
         unknown = np.isnan(raw)
         if unknown.any():
@@ -225,20 +225,20 @@ class View:
 
 
 def ratio(above: Floats | Singles, below: Floats | Ints) -> Floats:
-    """above / below, NaN where there is nothing below."""
+    """above / below; NaN where `below` is 0."""
     there = below > 0
     return np.where(there, above / np.where(there, below, 1), np.nan)
 
 
 def total(values: Singles) -> Floats:
-    """Sums [n] over the first axis, the same to the bit whoever else is there: numpy adds row by row, but for a single column."""
+    """Sums [n] over the first axis, the same to the bit with any neighbours: numpy adds row by row, but not a single column."""
     if values.shape[1] == 1:
         return total(np.repeat(values, 2, axis=1))[:1]
     return np.asarray(np.add.reduce(values, axis=0), dtype=np.float64)
 
 
 def highest(flags: NDArray[_T], ticks: int) -> NDArray[_T]:
-    """Highest value within the last `ticks`, at each tick (first axis). In steps that double, for windows are short."""
+    """Highest value within the last `ticks`, at each tick (first axis). The reach doubles in each step."""
     result, reach = flags.copy(), 1
     while reach < min(ticks, WINDOW):
         step = min(reach, ticks - reach)

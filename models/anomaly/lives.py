@@ -1,6 +1,6 @@
-"""What can be told of a pool from who is in it, who has ended, and who began: crash loops, zombies, and who starts processes. Pure.
+"""What a pool's members, ends and starts reveal: crash loops, zombies, and which workers start processes. Pure.
 
-It keeps what it has seen, so it wants the snapshots in order.
+Keeps state between snapshots, so they must come in order.
 """
 
 from __future__ import annotations
@@ -16,37 +16,37 @@ import numpy as np
 from ..records import Anomaly, PoolSample, ProcId, Snapshot
 
 POOL_KINDS: tuple[Anomaly, ...] = (Anomaly.CRASH_LOOP, Anomaly.ZOMBIE)
-"""Kinds that are said of a pool's master, or of a worker, beside what windows say."""
+"""Kinds reported of a pool's master, or of a worker, beside those from windows."""
 
 USER_HZ = 100.0
 """Clock ticks a second in /proc, whatever HZ is: include/asm-generic/param.h."""
 
 SOON, SOON_SHARE = 20.0, 0.25
-"""A worker that ends within so many seconds has hardly served; where workers usually live not much longer (one task each, a low
-max_requests), within this share of what is usual."""
+"""A worker that ends within SOON seconds has hardly served. Where workers usually live not much longer (one task each, a low
+max_requests): within SOON_SHARE of the usual life."""
 
 CRASH_WINDOW, CRASHES = 90.0, 3
-"""Workers that end soon within so many seconds, each begun after the one before had ended, that make a loop. A deploy replaces each
-worker once: those that end are old. A second deploy on its heels makes one such end, a third one two."""
+"""A crash loop: within CRASH_WINDOW seconds CRASHES workers end soon, each begun after the one before had ended. A deploy replaces
+each worker once, and those that end are old. A second deploy soon after makes one such end, a third makes two."""
 
 LIVES = 50
-"""Latest lives that say what is usual in a pool."""
+"""Newest lives from which the usual life in a pool is computed."""
 
 ZOMBIE_SECONDS = 30.0
-"""Seconds for which a process that has ended may wait to be asked for its exit status. Python asks for those of forgotten children
-when it starts the next one."""
+"""Seconds for which a process that has ended may wait until its exit status is collected. Python collects forgotten children when
+it starts the next one."""
 
 CHILD_FAULTS = 100.0
-"""Minor page faults of a child that ends at once: 50 of /bin/true (Linux 6.18, x86-64), 220 of a forked Python that does nothing,
-760 of a fresh one. They tell of children that came and went between two ticks."""
+"""Minor page faults of a child that ends at once: 50 for /bin/true (Linux 6.18, x86-64), 220 for a forked Python that does nothing,
+760 for a fresh one. They reveal children that came and went between two ticks."""
 
 DEPTH = 16
-"""Generations below a worker that are looked at."""
+"""Generations below a worker that are searched."""
 
 
 @dataclass(frozen=True, slots=True)
 class Noticed:
-    """Something about a pool, before anybody says how rare it is."""
+    """Something noticed about a pool, before its rarity is judged."""
 
     id: ProcId
     pool: str
@@ -57,10 +57,10 @@ class Noticed:
 
 @dataclass(slots=True)
 class _Pool:
-    """What is remembered of one pool. Times are seconds since boot."""
+    """State of one pool. Times are seconds since boot."""
 
     requested: int
-    workers: dict[ProcId, bool] = field(default_factory=dict)  # those that have not ended, and whether they ever were ready
+    workers: dict[ProcId, bool] = field(default_factory=dict)  # those that have not ended, and whether they were ever ready
     ended: list[tuple[float, float]] = field(default_factory=list)  # (began, ended) of those that ended soon, in that order
     lives: deque[float] = field(default_factory=lambda: deque(maxlen=LIVES))  # seconds, of the other lives
     let_go: int = 0  # workers by which the pool was made smaller, and that have not ended yet
@@ -72,11 +72,11 @@ class Lives:
     def __init__(self) -> None:
         self._pools: dict[str, _Pool] = {}
         self._zombies: dict[ProcId, float] = {}  # since when, seconds since boot
-        self._owners: dict[ProcId, ProcId] = {}  # processes that descend from a worker, and that worker
-        self._uptime = 0  # clock ticks, of the snapshot before
+        self._owners: dict[ProcId, ProcId] = {}  # from processes that descend from a worker to that worker
+        self._uptime = 0  # clock ticks, of the previous snapshot
 
     def step(self, snapshot: Snapshot, rows: Mapping[ProcId, int]) -> tuple[list[Noticed], dict[ProcId, int]]:
-        """(what is noticed now, processes that workers and their descendants started since the step before, 0 left out).
+        """(what is noticed now, number of processes that each worker and its descendants started since the last step, 0 left out).
 
         `rows`: the row of each process in the snapshot's table.
         """
@@ -100,8 +100,8 @@ class Lives:
         return noticed, started
 
     def _started(self, snapshot: Snapshot, rows: Mapping[ProcId, int]) -> dict[ProcId, int]:
-        """How many processes that began since the step before descend from each worker. A process whose parent ended before it was
-        ever seen has no worker."""
+        """How many processes that began since the last step descend from each worker. A process whose parent ended before the
+        process was first seen has no worker."""
         table, owners = snapshot.table, {id_: owner for id_, owner in self._owners.items() if id_ in rows}
         workers = {worker.id for pool in snapshot.pools for worker in pool.workers}
         fresh = np.flatnonzero(table["start_ticks"] >= self._uptime)
@@ -128,8 +128,8 @@ class Lives:
         return started
 
     def _unreaped(self, pools: Sequence[PoolSample], dead: Mapping[ProcId, int], now: float) -> list[Noticed]:
-        """Who leaves processes unreaped for long: a master, or a worker. Not where most of its siblings do so too: then it is how
-        their program deals with children."""
+        """Masters and workers that leave processes unreaped for long. Not a worker if most of its siblings do so too: then it is
+        how their program treats children."""
         self._zombies = {id_: self._zombies.get(id_, now) for id_ in dead}
         noticed = []
         for pool in pools if dead else ():
@@ -151,7 +151,7 @@ class Lives:
 
 
 def _follow(pool: PoolSample, memory: _Pool, gone: set[ProcId], now: float) -> None:
-    """Who has ended, and how long it lived. Ends by which the pool was made smaller do not count."""
+    """Record which workers ended, and how long they lived. Ends by which the pool was made smaller do not count."""
     fewer = memory.requested - pool.requested
     memory.let_go = max(memory.let_go + fewer, 0) if fewer > 0 else memory.let_go if fewer == 0 else 0
     memory.requested = pool.requested
@@ -173,13 +173,13 @@ def _follow(pool: PoolSample, memory: _Pool, gone: set[ProcId], now: float) -> N
 
 
 def _usual_life(pool: PoolSample, memory: _Pool, now: float) -> float:
-    """Seconds, median of those that ended (but for those that ended soon) and of those that are there; 0 where there is none."""
+    """Median seconds of the lives that ended (except those that ended soon) and of existing workers; 0 if there are none."""
     ages = [now - worker.id.start_ticks / USER_HZ for worker in pool.workers]
     return median([*memory.lives, *ages]) if memory.lives or ages else 0.0
 
 
 def _crash_loop(pool: PoolSample, memory: _Pool, now: float) -> Noticed | None:
-    """As many workers as ended soon, each begun after the one before had ended."""
+    """A crash loop, scored by how many workers ended soon, each begun after the one before had ended; None: no loop."""
     chain, last = 0, -math.inf
     for began, ended in memory.ended:
         if began >= last - 1.0:  # the end was noticed a tick late

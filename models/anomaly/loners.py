@@ -1,11 +1,11 @@
-"""Workers without enough siblings, held against their own past for what has no name: the outlier test of lone workers. Pure.
+"""The outlier test of lone workers: compares workers that have too few siblings with their own past. Pure.
 
 Of one or two workers nobody can say which is the odd one. `Loners` follows each of them: how novel its traits are at each tick
-(`novelty.Novelty`), and the highest level that each trait ever had. It says outlier of a worker that has left all of its past
-in some trait and stays there; what becomes of a score is `model.py`'s business.
+(`novelty.Novelty`), and the highest level that each trait ever had. It reports a worker as an outlier that has left all of its past
+in some trait and stays there. `model.py` decides what becomes of a score.
 
-A change of load is no anomaly: traits say what a worker holds, and how it works for a second of CPU, not how much it works. And
-what a worker holds under a load that it never had before is not compared at all: connections, threads and caches come with load.
+A change of load is no anomaly: traits say what a worker holds, and how it works per second of CPU, not how much it works. And what
+a worker holds under a load that it never had before is not compared at all: connections, threads and caches come with load.
 """
 
 from __future__ import annotations
@@ -30,42 +30,42 @@ HELD: tuple[tuple[str, float, float], ...] = (
     ("chars_per_cpu", 65_536.0, 0.5),
     ("slices_per_cpu", 100.0, 0.5),
 )
-"""Traits that are compared, as `detectors.TRAITS` but for demand, which is load, and for larger units of descriptors and threads:
-nobody shows of a lone worker that a crowd of clients came, or that executors have filled up."""
+"""Traits that are compared: `detectors.TRAITS` without demand, which is load, and with larger units for descriptors and threads. A
+lone worker has no siblings to show that a crowd of clients came, or that executors have filled up."""
 
 DEMAND_UNIT = 0.05
 """Cores below which differences of load vanish."""
 
 WORKS_CORES = 0.1
-"""Cores of demand from which work for a second of CPU is a trait: below it is made of timers and health checks."""
+"""Cores of demand from which work per second of CPU is a trait: below, it is made of timers and health checks."""
 
 LOAD_TIMES = 2.0
-"""So many times the highest load that a worker ever had is a load that it does not know."""
+"""A load is new to a worker from this many times the highest load that it ever had."""
 
 STRETCHES = 8
-"""The span of the test is cut into so many; in each a worker must be above all that it ever had in one: a large request is not."""
+"""Stretches of the test's span. In each a worker must be above all it ever had in one: one large request does not do that."""
 
 LEARNT_SECONDS = 120.0
-"""Least of its own past to hold a worker against: some of what it does, it does once a minute."""
+"""Least seconds of its own past to compare a worker with: some of what it does, it does once a minute."""
 
 ACCEPTED_SECONDS = 3600.0
-"""What has lasted so long is how the worker is from now on."""
+"""After this many seconds a change counts as the worker's new normal."""
 
 BATCH = 16
-"""Workers that share one `Novelty`: more are added as they come."""
+"""Workers that share one `Novelty`. More are added as workers come."""
 
 
 class Loners:
-    """Follows the workers of pools of fewer than `ENOUGH`. Wants every tick, in order; who is not there at one is forgotten, and so
-    is who has found siblings. About 20 KiB a worker, as many as there ever were at a time."""
+    """Follows the workers of pools of fewer than `ENOUGH`. Needs every tick, in order. A worker that is missing at a tick is
+    forgotten, and so is one that has found siblings. About 20 KiB per worker, for the most there ever were at a time."""
 
     def __init__(self, interval: float) -> None:
-        """`interval`: seconds a tick."""
+        """`interval`: seconds per tick."""
         if not 0 < interval < math.inf:
             raise ValueError(f"interval must be seconds above 0, not {interval}")
         self._interval = interval
         self._short = min(math.ceil(max(OUTLIER_SECONDS / interval, OUTLIER_TICKS) / STRETCHES), WINDOW)  # ticks of a stretch
-        lag = self._short * STRETCHES * 3 // 2  # levels that are older are past: it may have begun slowly
+        lag = self._short * STRETCHES * 3 // 2  # older levels count as past: the change may have begun slowly
         self._slots: dict[ProcId, int] = {}
         self._free: list[int] = []
         self._watches: list[Novelty] = []
@@ -74,16 +74,16 @@ class Loners:
         self._scores = np.full((0, lag), np.nan)  # ring of novelty
         self._away = np.full((0, lag, len(HELD)), np.nan)  # ring of deviations
         self._highest = np.full((0, len(HELD) + 1), np.nan)  # of the levels that are past
-        self._learnt = np.zeros(0, dtype=np.int64)  # ticks that made it
+        self._learnt = np.zeros(0, dtype=np.int64)  # ticks of past that it was made from
         self._since = np.zeros(0, dtype=np.int64)  # ticks that the worker has been away from its past
-        self._score = np.zeros(0)  # of that: the highest
-        self._deviations = np.zeros((0, len(HELD)))  # and each trait's then
+        self._score = np.zeros(0)  # the highest novelty when it left its past
+        self._deviations = np.zeros((0, len(HELD)))  # and each trait's deviation then
 
     def __len__(self) -> int:
         return len(self._slots)
 
     def step(self, keys: Sequence[ProcId], pools: Sequence[str], windows: Singles, lengths: Ints) -> Found:
-        """What this tick says of each worker; of those that are not alone, or whose past is short, NaN.
+        """The result of this tick for each worker; NaN for those that are not alone, or whose past is short.
 
         `windows` [len(CHANNELS), WINDOW, n] and `lengths` [n] as `features.WorkerWindows.view` gives them, this tick the last.
         """
@@ -124,7 +124,7 @@ class Loners:
         return Found(score, size, lone[left], self._figures(at[left], traits[left]))
 
     def _figures(self, at: Ints, traits: Floats) -> dict[str, Floats]:
-        """Times the highest level of the past, and standard deviations when it went, by trait."""
+        """By trait: times the highest level of the past, and standard deviations when the worker left it."""
         names = [name for name, _, _ in HELD]
         return {
             **{f"{name}_times_own_past": np.exp(traits[:, column]) for column, name in enumerate(names)},
@@ -134,7 +134,7 @@ class Loners:
         }
 
     def _watch(self, at: Ints, values: Floats, fresh: Ints) -> None:
-        """One more tick of novelty."""
+        """Feed one more tick to the novelty scores."""
         every = np.full((len(self._watches) * BATCH, len(HELD)), np.nan)
         every[at] = values[:, :-1]
         new = np.zeros(len(every), dtype=np.bool_)
@@ -146,14 +146,14 @@ class Loners:
             self._away[part, column] = watch.deviations()
 
     def _remember(self, at: Ints) -> None:
-        """The highest novelty while these left their past."""
+        """Note the highest novelty of the time in which these workers left their past."""
         scores = np.nan_to_num(self._scores[at], nan=0.0)
         when = scores.argmax(axis=1)
         self._score[at] = scores.max(axis=1)
         self._deviations[at] = self._away[at, when]
 
     def _assign(self, keys: Sequence[ProcId]) -> Ints:
-        """Slots for these workers and for no others; those that are new."""
+        """Give slots to these workers and to no others. Returns the slots of new ones."""
         wanted = set(keys)
         for gone in [key for key in self._slots if key not in wanted]:
             self._free.append(self._slots.pop(gone))
@@ -182,7 +182,7 @@ class Loners:
 
 
 def _levels(means: dict[str, Floats]) -> Floats:
-    """[n, len(HELD) + 1] traits and load, as log1p of so many units. NaN: not known, or too little is done to say."""
+    """[n, len(HELD) + 1] traits and load, as log1p of their units. NaN: not known, or too little work to say."""
     load = means["cpu"] + means["wait"]
     with np.errstate(invalid="ignore"):
         works = np.where(load >= WORKS_CORES, load, np.nan)

@@ -1,12 +1,12 @@
-"""Judges workers of pools: how rare is it among healthy ones to score as they do, and what is that called. Pure.
+"""Judges workers of pools: how rare such scores are among healthy workers, and what kind of misbehaviour it is. Pure.
 
-`detectors.worker_rows` and `lives.Lives` say how unlike its siblings and its own past each is, by kind; a scorer (`RobustZ` or the
-calibrated `AnomalyModel`) turns that into p-values; `judge` names the kind. It must not know what becomes of a score: thresholds,
-patience and actions are the policy's.
+`detectors.worker_rows` and `lives.Lives` say how unlike its siblings and its own past each worker is, by kind. A scorer (`RobustZ`
+or the calibrated `AnomalyModel`) turns that into p-values. `judge` names the kind. Must not know what becomes of a score:
+thresholds, patience and actions belong to the policy.
 
 A p-value here answers: what share of healthy worker-blocks (a worker over `BLOCK_SECONDS`, or its life if shorter) has a highest
-score as high as this? Block maxima take care of autocorrelation: neighbouring ticks share nearly all of their window, so counting
-ticks would call every odd minute a hundred odd events.
+score at least this high? Block maxima handle autocorrelation: neighbouring ticks share nearly all of their window, so counting
+ticks would count one odd minute as a hundred odd events.
 """
 
 from __future__ import annotations
@@ -28,45 +28,45 @@ from .lives import POOL_KINDS, Noticed
 from .siblings import Ints
 
 BLOCK_SECONDS = 60.0
-"""Length of a block. Long against the reach of what workers do (requests, collections), short against an hour of traces."""
+"""Length of a block. Long compared with what workers do (requests, collections), short compared with an hour of traces."""
 
 LINE: Mapping[Anomaly, float] = {
-    Anomaly.LEAK: 16.0,  # growth beyond the siblings' twice what matters, each step rising
-    Anomaly.FD_LEAK: 16.0,  # so much, or once where siblings do as much: `detectors.LEAKING`
+    Anomaly.LEAK: 16.0,  # growth beyond the siblings': twice what matters, each step rising
+    Anomaly.FD_LEAK: 16.0,  # the same, or once what matters where siblings do as much: `detectors.LEAKING`
     Anomaly.THREAD_LEAK: 16.0,
-    Anomaly.FORK_STORM: 1.7,  # 5.5 times what is usual and one more, a second
+    Anomaly.FORK_STORM: 1.7,  # 5.5 times (usual rate + 1), per second
     Anomaly.SWITCH_STORM: 2.0,  # 7.4 times the siblings' rate for the same work
     Anomaly.SPIN: 20.0,  # times the usual stretch of work
     Anomaly.STUCK: 20.0,  # times the usual pause
-    Anomaly.STARVED: 1.5,  # 4.5 times the siblings' ratio of wait to run, and that waits for two thirds of what it wants
+    Anomaly.STARVED: 1.5,  # 4.5 times the siblings' ratio of wait to run, and waits for two thirds of what it wants
     Anomaly.SLOW: 8.0,  # standard deviations of the siblings' own pieces, and 3 times their cost
     Anomaly.OUTLIER: 12.0,  # robust standard deviations
     Anomaly.CRASH_LOOP: 2.5,  # workers that end soon, one after the other
     Anomaly.ZOMBIE: 25.0,  # seconds
 }
-"""The score that `RobustZ` calls as rare as `RARE`. Pauses of Poisson work are exponential, so 20 times the usual is e^-20 for one
-pause; `PRIOR_SHAPE` makes it `RARE` for a block because real pauses have heavier tails."""
+"""The score to which `RobustZ` gives the p-value `RARE`. Pauses of Poisson work are exponential, so for one pause 20 times the
+usual is e^-20. `PRIOR_SHAPE` makes it `RARE` for a block, because real pauses have heavier tails."""
 
 LINE_ALONE = 5.0
 """The same for outliers against their own past: novelty times the logarithm of how far above its past a worker stays.
 
-Block maxima of 137 real workers, each taken as if it had no siblings (23 worker-hours with enough past), and of the healthy
-characters of `training.anomaly_cases` (113 hours): the highest is 0.60. What is as rare as `RARE` lies at 2.4 to 3.6 by the highest
-1 to 2 % of the blocks and the shape below, at 4.2 to 4.9 by all of them and their own shape. See docs/anomaly-sets.md."""
+The highest block maximum is 0.60, of 137 real workers, each taken as if it had no siblings (23 worker-hours with enough past), and
+of the healthy characters of `training.anomaly_cases` (113 hours). A score as rare as `RARE` is 2.4 to 3.6 by the highest 1 to 2 %
+of the blocks and the shape below, 4.2 to 4.9 by all of them and their own shape. See docs/anomaly-sets.md."""
 
 PRIOR_RATE, PRIOR_SHAPE, RARE = 0.2, 0.1, 5e-7
-"""The baseline's tail: share of blocks that score above 0, the shape of the generalised Pareto distribution beyond, and the share
-beyond `LINE`: one false alarm a day of 100 workers with twelve kinds is 5.8e-7. An exponential tail is shape 0; 0.1 decays like a
+"""The baseline's tail: share of blocks that score above 0, shape of the generalised Pareto distribution beyond, and share of blocks
+beyond `LINE`. One false alarm a day of 100 workers with twelve kinds is 5.8e-7. Shape 0 is an exponential tail; 0.1 decays like a
 power of 10."""
 
 LEAST_P = 1e-12
-"""No p-value below this: no amount of traces says more."""
+"""Lowest p-value: no amount of traces supports a lower one."""
 
 NOTED = 0.05
-"""Evidence goes with p-values up to this: nobody asks why a healthy worker is healthy."""
+"""Highest p-value that comes with evidence: nobody asks why a healthy worker is healthy."""
 
 NAMED = 1e-3
-"""A worker with a cause this rare is not accused of what follows from it meanwhile."""
+"""A cause this rare hides its consequences: the worker is not reported for them meanwhile."""
 
 CAUSES: Mapping[Anomaly, tuple[Anomaly, ...]] = {
     Anomaly.LEAK: (Anomaly.FD_LEAK, Anomaly.THREAD_LEAK, Anomaly.FORK_STORM),  # buffers, stacks, page tables
@@ -77,11 +77,11 @@ CAUSES: Mapping[Anomaly, tuple[Anomaly, ...]] = {
     Anomaly.SLOW: tuple(kind for kind in KINDS if kind not in (Anomaly.SLOW, Anomaly.OUTLIER)),
     Anomaly.OUTLIER: tuple(kind for kind in KINDS if kind is not Anomaly.OUTLIER),
 }
-"""What may come of what: a kind is not reported while one of its causes is `NAMED`."""
+"""Possible causes of each kind: a kind is not reported while one of its causes is `NAMED`."""
 
 
 class Scorer(Protocol):
-    """What turns scores into p-values, trained or not."""
+    """Turns scores into p-values, trained or not."""
 
     def tails(self, interval: float) -> tuple[str, Mapping[Anomaly, Tail]]:
         """(`Score.source`, healthy distribution by kind) for ticks of `interval` seconds."""
@@ -90,7 +90,7 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """The healthy distribution of a kind's block maxima: conformal rank among those seen, beyond them a generalised Pareto tail.
+    """The healthy distribution of a kind's block maxima: conformal rank among those seen, a generalised Pareto tail beyond.
 
     Peaks over a threshold tend to that distribution (Pickands 1975, Balkema and de Haan 1974; Coles 2001, chapter 4).
     """
@@ -102,7 +102,7 @@ class Tail:
     scale: float
 
     def p(self, scores: Floats) -> Floats:
-        """Share of healthy worker-blocks that reach these scores; NaN for NaN. In (0, 1]."""
+        """Share of healthy worker-blocks that reach these scores, in (0, 1]; NaN for NaN."""
         n = len(self.seen)
         rank = (1.0 + n - np.searchsorted(self.seen, scores, side="left")) / (n + 1.0)
         over = np.maximum(scores - self.threshold, 0.0)
@@ -112,7 +112,7 @@ class Tail:
 
 
 def prior(kind: Anomaly) -> Tail:
-    """The baseline's tail of a kind, through (`LINE`, `RARE`); also what calibration starts from."""
+    """The baseline's tail of a kind, through (`LINE`, `RARE`). Calibration starts from it too."""
     return _through(LINE[kind])
 
 
@@ -122,11 +122,11 @@ def _through(line: float) -> Tail:
 
 
 ALONE = _through(LINE_ALONE)
-"""The tail of outliers against their own past, with every scorer: calibration sees too few lone workers."""
+"""The tail of outliers against their own past, for every scorer: calibration sees too few lone workers."""
 
 
 class RobustZ:
-    """The scorer without training: fixed, conservative tails. Finds what is blatant, says nothing about what is merely odd."""
+    """The scorer without training: fixed, conservative tails. Finds what is blatant, not what is merely odd."""
 
     source = "baseline robust z"
 
@@ -134,14 +134,14 @@ class RobustZ:
         self._tails = {kind: prior(kind) for kind in (*KINDS, *POOL_KINDS)}
 
     def tails(self, interval: float) -> tuple[str, Mapping[Anomaly, Tail]]:
-        """The same at every interval."""
+        """The same tails at every interval."""
         del interval
         return self.source, self._tails
 
 
 class AnomalyModel:
-    """The scorer with tails calibrated on traces of healthy workers; those of kinds that are said of pools are the baseline's, for
-    healthy pools give next to nothing to calibrate them on."""
+    """The scorer with tails calibrated on traces of healthy workers. Kinds that are reported of pools keep the baseline's tails,
+    because healthy pools give next to nothing to calibrate on."""
 
     def __init__(self, tails: Mapping[Anomaly, Tail], digest: str, interval: float) -> None:
         self.source = f"anomaly {digest[:12]}"
@@ -153,7 +153,7 @@ class AnomalyModel:
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]], digest: str, interval: float) -> AnomalyModel:
         """The model from an artefact's arrays: KIND_seen (block maxima, rising) and KIND_tail (threshold, rate, shape, scale).
 
-        `interval`: seconds a tick of the traces it was calibrated on. Raises ValueError for arrays that no calibration makes.
+        `interval`: seconds per tick of the traces it was calibrated on. Raises ValueError for arrays that no calibration makes.
         """
         tails = {}
         for kind in KINDS:
@@ -173,16 +173,16 @@ class AnomalyModel:
         return cls(tails, digest, interval)
 
     def tails(self, interval: float) -> tuple[str, Mapping[Anomaly, Tail]]:
-        """The calibrated tails; the baseline's for ticks more than twice as long or short as those of the calibration."""
+        """The calibrated tails; the baseline's if ticks are more than twice as long or short as in the calibration."""
         if not 0.5 <= interval / self.interval <= 2.0:
             return self._baseline.tails(interval)
         return self.source, self._tails
 
 
 def alpha(false_alarms_per_day_per_100_workers: float, kinds: int = len(KINDS) + len(POOL_KINDS)) -> float:
-    """The p-value below which to alarm, so that 100 healthy workers give so many false alarms a day.
+    """The p-value below which to alarm, so that 100 healthy workers give this many false alarms a day.
 
-    Bonferroni over the blocks of a day, the workers and the kinds: all are tried, each may err.
+    Bonferroni over the blocks of a day, the workers and the kinds: each is a test that may err.
     """
     if not (false_alarms_per_day_per_100_workers > 0 and kinds > 0):
         raise ValueError(f"false alarms and kinds must be above 0, not {false_alarms_per_day_per_100_workers} and {kinds}")
@@ -200,10 +200,10 @@ def score(
     alone: Found | None = None,
     least: float = NEAR,
 ) -> list[Score]:
-    """The most unusual kind of each worker, sorted by id. Workers of which nothing can be said yet have no score, and those that
-    are not unusual no evidence.
+    """The most unusual kind of each worker, sorted by id. A worker of which nothing can be said yet has no score; one that is not
+    unusual has no evidence.
 
-    Arguments as of `worker_rows`; `alone`: what `loners.Loners` says of the same workers. What is rare but too small to matter has
+    Arguments as of `worker_rows`. `alone`: what `loners.Loners` says of the same workers. What is rare but too small to matter has
     p = 1.
     """
     if not ids:
@@ -215,10 +215,10 @@ def score(
 def judge(
     scorer: Scorer, ids: Sequence[ProcId], pools: Sequence[str], rows: Rows, interval: float, least: float = NEAR
 ) -> list[Score]:
-    """`score` from rows that are there already: several scorers can judge the same. Sizes below `least` are not told."""
+    """`score` from given rows, so that several scorers can judge the same. Sizes below `least` are not reported."""
     source, tails = scorer.tails(interval)
     known = ~np.isnan(rows.scores)
-    first = np.argmax(known, axis=1).tolist()  # of those that do nothing unusual
+    first = np.argmax(known, axis=1).tolist()  # for those that do nothing unusual
     unusual = _unusual(rows, tails, least)
     scores = []
     for i, (id_, pool, anything) in enumerate(zip(ids, pools, np.any(known, axis=1).tolist(), strict=True)):
@@ -233,8 +233,8 @@ def judge(
 
 
 def _unusual(rows: Rows, tails: Mapping[Anomaly, Tail], least: float) -> dict[int, tuple[Anomaly, float, float]]:
-    """(kind, p, size) of the workers that are odd in some way: the least p, and the cause where one may come of the other; where
-    nothing matters, what comes nearest to it."""
+    """(kind, p, size) of each worker that is odd in some way: the kind of the least p, without kinds that another one causes. Where
+    nothing matters, the kind that comes nearest to mattering."""
     where = np.flatnonzero(((rows.sizes >= least) & (rows.scores > 0)).any(axis=1))
     if not len(where):
         return {}
@@ -250,8 +250,8 @@ def _unusual(rows: Rows, tails: Mapping[Anomaly, Tail], least: float) -> dict[in
     for consequence, causes in CAUSES.items():
         caused = raw[:, [KINDS.index(cause) for cause in causes]].min(axis=1) < NAMED
         p[caused, KINDS.index(consequence)], sizes[caused, KINDS.index(consequence)] = 1.0, 0.0
-    # the least p; among equals the largest of those that do not matter, then the least raw p, then the first kind; never a kind
-    # without evidence
+    # The least p. Among equal p: the largest size of those that do not matter, then the least raw p, then the first kind. Never a
+    # kind without evidence.
     chosen = np.lexsort((raw, np.where(p < 1.0, 0.0, -sizes), np.where(np.isinf(raw), np.inf, p)), axis=1)[:, 0]
     at = np.arange(len(where)), chosen
     found = zip(where.tolist(), chosen.tolist(), p[at].tolist(), sizes[at].tolist(), strict=True)
@@ -259,7 +259,7 @@ def _unusual(rows: Rows, tails: Mapping[Anomaly, Tail], least: float) -> dict[in
 
 
 def judge_pools(scorer: Scorer, noticed: Sequence[Noticed], interval: float) -> list[Score]:
-    """Scores of what was noticed of whole pools: kinds that are no single worker's doing. Sorted by id, and by kind."""
+    """Scores of what was noticed of whole pools: kinds that no single worker causes. Sorted by id and kind."""
     source, tails = scorer.tails(interval)
     scores = []
     for seen in noticed:
@@ -270,8 +270,8 @@ def judge_pools(scorer: Scorer, noticed: Sequence[Noticed], interval: float) -> 
 
 
 def merged(pools: Sequence[Score], workers: Sequence[Score]) -> list[Score]:
-    """One score a worker, sorted by id: the least p; among equals what is said of its pool. Of masters all that is said: one whose
-    workers crash may leave zombies too, and the one does not explain the other."""
+    """One score per worker, sorted by id: the least p; among equals the pool's score. Masters keep all their scores: a master whose
+    workers crash may leave zombies too, and neither explains the other."""
     least, others = {said.id: said for said in workers}, list[Score]()
     for said in reversed(pools):
         if said.id not in least:

@@ -1,20 +1,20 @@
-"""How unlike its own past a series of several features is: the score for what has no name, and for what has no siblings. Pure.
+"""Scores how unlike its own past a series of several features is, for what has no name and no siblings. Pure.
 
-Made for any features: counts, bytes, shares, seconds, 1 to about 40 of them, in any unit. Knows neither what they mean nor what
-becomes of a score: calibration (`model.Tail`), thresholds and patience are others'.
+Works for any features: counts, bytes, shares, seconds, 1 to about 40 of them, in any unit. Must not know what they mean, nor what
+becomes of a score: calibration (`model.Tail`), thresholds and patience are elsewhere.
 
 Each feature is compared with its exponentially weighted means at three time scales. The three deviations of all features together,
 in standard deviations of their own past, have the squared Mahalanobis distance
 
     d = w' ((1 - SHRINKAGE) C + SHRINKAGE I)^-1 w / dimensions
 
-with the correlations C of the past (Mahalanobis 1936; shrinkage as Ledoit and Wolf 2004, with a fixed weight). The order of 1
-is normal. A jump, a ramp, a burst and a quiet are all deviations; so is a combination that never was, of values that are each
-usual. The score is the mean of d over the last few ticks: what lasts counts more. A tick is scored before it is learnt, so a
-score knows nothing later than its tick. Everything that was seen is learnt, faults too; what stays is normal in the end.
+with the correlations C of the past (Mahalanobis 1936; shrinkage as Ledoit and Wolf 2004, with a fixed weight). A distance of the
+order of 1 is normal. A jump, a ramp, a burst and a lull are all deviations; so is a new combination of values that are each usual.
+The score is the mean of d over the last few ticks: what lasts counts more. A tick is scored before it is learnt, so a score knows
+nothing later than its tick. All that was seen is learnt, faults too: what stays becomes normal in the end.
 
-State is fixed: about two matrices of (3 x features)^2 a series, whatever its length. Every choice, with what others would give on
-five public sets: docs/anomaly-sets.md.
+State is fixed: about two matrices of (3 x features)^2 per series, whatever its length. For every choice, with what others would
+give on five public sets: docs/anomaly-sets.md.
 """
 
 from __future__ import annotations
@@ -31,37 +31,37 @@ RATES: tuple[float, ...] = (0.3, 0.1, 0.03)
 """Rates of the means that values are compared with: about the last 3, 10 and 33 ticks."""
 
 SHRINKAGE = 0.3
-"""Weight of "no correlation" against the correlations seen: features that moved together by chance, or always, must not make every
-tick on which they do not a wonder."""
+"""Weight of "no correlation" against the observed correlations. Without it, features that moved together by chance, or always,
+would score very high on any tick on which they do not."""
 
 MOST = 30.0
-"""Most standard deviations that one deviation counts. What never moved has no standard deviation: its first move counts so."""
+"""Limit of one deviation, in standard deviations. A feature that never moved has none: its first move counts as this."""
 
 LASTING = 0.18
 """Rate of the mean over distances: 1 - e^(-1/5), so about the last five ticks."""
 
 WARM_UP = 30
-"""Ticks without a score: the first differences are all of the past there is."""
+"""Ticks without a score: the first differences are all the past there is."""
 
 MEMORY = 50_000
-"""Ticks that are remembered, by weight: most of a day at 1 to 2 s a tick."""
+"""Ticks remembered, by weight: most of a day at 1 to 2 s a tick."""
 
 RENEWED = 20
-"""Correlations and standard deviations are worked out anew when the past has grown by 1 / RENEWED: their own error is larger."""
+"""Correlations and standard deviations are recomputed when the past has grown by 1 / RENEWED: their own error is larger."""
 
 STILL = 1e-6
 """Standard deviations below this share of a feature's usual size are rounding."""
 
 LEAST = 1e-150
-"""No standard deviation is below this, so that nothing is divided by 0."""
+"""Least standard deviation, so that nothing is divided by 0."""
 
 LARGEST = 1e100
-"""Values beyond so many times the first are as large, so that their squares stay finite."""
+"""Limit of values, in times the first one, so that their squares stay finite."""
 
 
 class Novelty:
-    """Follows `series` series of `features` features each. Series do not influence each other, nor does the order or the unit of
-    features; the same values give the same scores.
+    """Follows `series` series of `features` features each. Series do not influence each other. The order and the unit of features
+    do not matter. The same values give the same scores.
 
     >>> watch = Novelty(1, 2)
     >>> quiet = [float(watch.step(np.array([[t % 3, 5 - t % 3]]))[0]) for t in range(300)][-1]
@@ -71,7 +71,7 @@ class Novelty:
     """
 
     def __init__(self, series: int, features: int, least: Sequence[float] | None = None) -> None:
-        """`least` [features]: standard deviations below which differences mean nothing to anybody, in the features' units."""
+        """`least` [features]: standard deviations below which differences do not matter, in the features' units."""
         if series < 1 or features < 1:
             raise ValueError(f"series and features must be 1 or more, not {series} and {features}")
         if least is not None and len(least) != features:
@@ -88,14 +88,14 @@ class Novelty:
         self._means = np.zeros((n, len(RATES), features))
         self._power = np.zeros((n, len(RATES), features))  # mean square of deviations, over ticks on which the feature was known
         self._products = np.zeros((n, p, p))  # mean products of deviations
-        self._deviation = np.ones((n, len(RATES), features))  # standard deviations as last worked out
+        self._deviation = np.ones((n, len(RATES), features))  # standard deviations as last computed
         self._inverse = np.zeros((n, p, p))
         self._lately = np.zeros(n)  # the score
         self._last = np.zeros((n, len(RATES), features))  # of the last tick: deviations in standard deviations
         self._parts = np.zeros((n, len(RATES), features))  # of the last tick: what each adds to the distance
 
     def step(self, values: Floats, fresh: Bools | None = None) -> Floats:
-        """[series] scores of this tick, then learns it. NaN: too little past to say, or no feature is known.
+        """[series] scores of this tick, which is then learnt. NaN: too little past, or no feature is known.
 
         `values` [series, features]; NaN and infinity are unknown. `fresh` [series]: a row that is another series from now on.
         """
@@ -115,13 +115,13 @@ class Novelty:
         return scores
 
     def deviations(self) -> Floats:
-        """[series, features] how far each feature was from its own past at the last tick, in standard deviations, above or below:
+        """[series, features] how far each feature was from its own past at the last tick, in standard deviations, above or below,
         at the time scale where it was farthest."""
         farthest = np.abs(self._last).argmax(axis=1)
         return np.asarray(np.take_along_axis(self._last, farthest[:, None], axis=1)[:, 0])
 
     def shares(self) -> Floats:
-        """[series, features] what each feature added to the distance of the last tick, 0..1; all 0 where there was none."""
+        """[series, features] share of the last tick's distance that each feature added, 0..1; all 0 if the distance was 0."""
         parts = np.maximum(self._parts.sum(axis=1), 0.0)
         total = parts.sum(axis=1, keepdims=True)
         return np.asarray(parts / np.where(total > 0, total, 1.0))
@@ -169,7 +169,7 @@ class Novelty:
         self._products += (weight[:, 0] * flat)[:, :, None] * flat[:, None, :]
 
     def _renew(self, due: NDArray[np.int64]) -> None:
-        """Standard deviations and the inverse of the correlations of these series, from what was learnt."""
+        """Recompute standard deviations and the inverse correlations of these series from what was learnt."""
         unit = np.where(self._unit[due] > 0, self._unit[due], 1.0)
         floor = np.maximum(np.maximum(STILL * self._size[due], LEAST), self._least / unit)[:, None]
         self._deviation[due] = np.maximum(np.sqrt(self._power[due]), floor)

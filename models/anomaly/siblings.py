@@ -1,4 +1,4 @@
-"""Who shares a pool with whom, and what is usual among them. Pure: knows numbers, not what they mean."""
+"""Which workers share a pool, and what is usual among them. Pure: knows numbers, not what they mean."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Siblings:
         return np.asarray(np.logical_or.reduceat(flags, self.starts, axis=-1)[..., self.index])
 
     def _ordered(self, values: Floats) -> tuple[Ints, Ints, Ints]:
-        """(a key for each value that sorts by pool, then by value; those in order; known values of the pool). All [rows, n].
+        """(a key for each value that sorts by pool, then by value; the sorted keys; known values of the pool). All [rows, n].
 
         Keys are integers, pool above and the value in single precision below: an order of magnitude faster than sorting by two
         keys."""

@@ -1,14 +1,14 @@
-"""Who waits for whom, and who waits in vain: blocked threads to deadlocks. Pure.
+"""From blocked threads to deadlocks: finds threads that wait for each other and that nothing can free. Pure.
 
-A thread that is blocked waits for one thing, and that thing can be done by any of some processes, or only by the thread that owns a
-mutex. So a thread gets on if one of them gets on; whoever runs, waits with a time limit or waits for the outside world gets on by
-itself. What is left over waits in vain. That is the communication model of Chandy, Misra and Haas (1983), solved by its least fixed
-point: with locks, where only one process can help, it finds the cycles; with a pipe that has many writers it finds that all of them
-are stuck, and none that still could write.
+A blocked thread waits for one thing. Any of some processes can do that thing, or only the thread that owns a mutex. So a thread
+gets on if one of them gets on. A thread that runs, waits with a time limit or waits for the outside world gets on by itself. The
+rest waits in vain. This is the communication model of Chandy, Misra and Haas (1983), solved by its least fixed point: with locks,
+where only one process can help, it finds the cycles; with a pipe that has many writers, it finds that all of them are stuck, and
+reports none that could still write.
 
-A lock is given back by whoever took it, and as a rule by the thread that took it; the kernel tells the process only. So for whoever
-waits for a lock, threads of its holder that do nothing but wake by the clock, such as a heartbeat, do not count as help: they went
-round again and again and did not free it. For a pipe they do, for another thread may be the one that writes to it.
+A lock is released by the process that took it, usually by the same thread, but the kernel reports only the process. So for a thread
+that waits for a lock, those threads of the holder do not count as help that only wake by the clock, such as a heartbeat: they woke
+again and again and did not release it. For a pipe they do, because another thread may be the one that writes to it.
 
 A look at a machine is not of one instant: a request and its answer may cross while it is read, and look like a circle. So only
 threads count that have not run for `patience` between looks.
@@ -24,11 +24,11 @@ from typing import NamedTuple
 from ..records import Blocked, Deadlock, ProcId
 
 PATIENCE_NS = 5_000_000_000
-"""How long all of them must have stood still before their circle is called a deadlock."""
+"""How long all threads of a circle must have stood still before it is called a deadlock."""
 
 
 UNLESS = "unless another thread of its holder frees it: all of them only wake by the clock"
-"""How sure it is where the kernel cannot tell which thread took a lock."""
+"""Reservation where the kernel cannot say which thread took a lock."""
 
 
 class Thread(NamedTuple):
@@ -40,33 +40,33 @@ class Thread(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Halt:
-    """A thread that is blocked, and who could end that."""
+    """A blocked thread, and the processes that could unblock it."""
 
     thread: Thread
-    turn: int  # how often it was put on a CPU: the same while it is one and the same wait
+    turn: int  # how often it was put on a CPU: unchanged as long as it is the same wait
     what: str  # for people, without control characters
-    helpers: tuple[ProcId, ...]  # any thread of any of these processes can; empty: nobody was found yet
-    owner: int | None  # only this thread of the first of `helpers` can; None: any thread
-    named: bool  # whether the kernel or the lock says that it is they; False: a semaphore, which anybody who maps it can post
-    sure: bool  # whether everybody was asked who could help; until then nothing is called
+    helpers: tuple[ProcId, ...]  # any thread of any of these processes can help; empty: none found yet
+    owner: int | None  # only this thread of the first of `helpers` can help; None: any thread
+    named: bool  # whether the kernel or the lock names them; False: a semaphore, which any process that maps it can post
+    sure: bool  # whether all possible helpers were examined; until then nothing is reported
     lock: bool = False  # whether it waits for a lock that one of `helpers` has taken
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What was seen at once. Whoever is not in it gets on."""
+    """What was seen in one look. A thread that is not in it gets on."""
 
     halts: tuple[Halt, ...]
     whole: frozenset[ProcId]  # processes all of whose threads are in `halts`
-    roots: frozenset[ProcId]  # the workers that were asked about
+    roots: frozenset[ProcId]  # the workers that the look is about
     ticking: frozenset[ProcId] = frozenset()  # processes all of whose other threads only wake by the clock, again and again
 
 
 def in_vain(
     halts: Mapping[Thread, Halt], whole: Collection[ProcId], ticking: Collection[ProcId] = frozenset()
 ) -> dict[Thread, Halt]:
-    """Those of `halts` that nobody can help: the complement of the least set of threads that get on."""
-    waiting: dict[Thread | ProcId, list[Thread]] = {}  # who hopes for a thread, or for any thread of a process
+    """Those of `halts` that nothing can help: the complement of the least set of threads that get on."""
+    waiting: dict[Thread | ProcId, list[Thread]] = {}  # threads that hope for a thread, or for any thread of a process
     free: deque[Thread] = deque()
     for thread, halt in halts.items():
         hopes: list[Thread | ProcId] = [*halt.helpers]
@@ -87,7 +87,7 @@ def in_vain(
 
 
 class Watch:
-    """Looks in a row: keeps since when each thread waits in vain."""
+    """Successive looks: keeps since when each thread waits in vain."""
 
     def __init__(self, patience: int = PATIENCE_NS) -> None:
         self._patience = patience
@@ -116,7 +116,7 @@ def _deadlock(
     since: Mapping[Thread, tuple[int, str, int]],
     look: Look,
 ) -> Deadlock | None:
-    """What to say of threads that all wait for each other; None: it is the matter of one process."""
+    """The deadlock to report of threads that all wait for each other; None: only one process is involved."""
 
     roots = look.roots
 
@@ -147,7 +147,7 @@ def _deadlock(
 
 
 def _circle(knot: Sequence[Thread], stuck: Mapping[Thread, Halt]) -> list[Thread]:
-    """The shortest circle through more than one process in which every holder is named; empty: there is none."""
+    """The shortest circle through more than one process in which every holder is named; empty if there is none."""
     inside = _by_process(knot)
     best: list[Thread] = []
     for start in sorted(knot):
@@ -165,7 +165,7 @@ def _circle(knot: Sequence[Thread], stuck: Mapping[Thread, Halt]) -> list[Thread
                 path.append(before[path[-1]])
             if not best or len(path) < len(best):
                 best = path[::-1]
-            if len(best) == 2:  # there is no shorter one
+            if len(best) == 2:  # no circle is shorter
                 break
     return best
 
@@ -189,7 +189,7 @@ def _by_process(threads: Iterable[Thread]) -> dict[ProcId, list[Thread]]:
 
 
 def _knots(stuck: Mapping[Thread, Halt]) -> Iterator[list[Thread]]:
-    """Sets of at least two threads each of which waits for each other one, directly or through others: the strongly connected
+    """Sets of two or more threads each of which waits for every other one, directly or through others: the strongly connected
     components, by Tarjan's algorithm without recursion."""
     inside = _by_process(stuck)
     number: dict[Thread, int] = {}

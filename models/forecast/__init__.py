@@ -1,1 +1,1 @@
-"""What a series will be: experts, the network, seasonality, drift."""
+"""Forecasts of a series: experts, the network, seasonality, drift."""

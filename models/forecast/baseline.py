@@ -1,7 +1,7 @@
-"""Forecasters that need no training: the bar that a trained demand model has to pass. Pure.
+"""Forecasters that need no training: a trained demand model has to beat them. Pure.
 
-All share one interface: `predict(windows, lengths)` with windows as `features.Windows` gives them, forecasts as `records.Forecast`
-holds them. They work on values in units of the largest value of each window, so no scale is special and nothing overflows.
+All share one interface: `predict(windows, lengths)`, windows as from `features.Windows`, forecasts as in `records.Forecast`.
+They work on values in units of each window's largest value, so no scale is special and nothing overflows.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 LARGEST = 1e300
-"""No forecast is above this, so that sums of a few stay finite."""
+"""Limit of a forecast, so that sums of a few stay finite."""
 
 DOUBT = np.interp(QUANTILES, (0.5, 0.9, 0.99), (0.0, 0.2, 0.4))
-"""Spread of a series of which hardly anything is known, as a share of its level: modest, and gone after `ENOUGH` errors."""
+"""Spread of a series of which hardly anything is known, as a share of its level: modest, and unused after `ENOUGH` errors."""
 
 ENOUGH = 8
-"""Errors from which their own quantiles are taken alone; with fewer, those of the next shorter horizon have a part."""
+"""Errors from which only their own quantiles are used; with fewer, those of the next shorter horizon are mixed in."""
 
 
 class Forecasts(Protocol):
@@ -38,14 +38,14 @@ class Forecasts(Protocol):
         ...
 
     def predict(self, windows: Floats, lengths: Ints) -> Floats:
-        """[n, len(HORIZONS), len(QUANTILES)]: finite, at least 0, rising in the quantile. Each series is on its own: neither its
-        neighbours nor its row have an influence. NaN only for a series of which no value is known."""
+        """[n, len(HORIZONS), len(QUANTILES)]: finite, at least 0, rising in the quantile. Each series is independent of its
+        neighbours and of its row. NaN only for a series with no known value."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Windows made fit for arithmetic."""
+    """Windows made ready for arithmetic."""
 
     values: Floats  # [n, WINDOW] in units of `unit`, 0..1; unknown values inside repeat the last known one; NaN before the start
     counts: Ints  # [n] ticks since the first known value, 0: nothing is known
@@ -53,7 +53,7 @@ class History:
 
 
 def history(windows: Floats, lengths: Ints) -> History:
-    """`windows` [n, WINDOW], with values that are not finite or older than `lengths` as unknown, and negative ones as 0."""
+    """`windows` [n, WINDOW] as a History: values that are not finite or older than `lengths` are unknown, negative ones 0."""
     if windows.ndim != 2 or windows.shape[1] != WINDOW or len(lengths) != len(windows):
         raise ValueError(f"windows must be [n, {WINDOW}] with n lengths, not {windows.shape} with {len(lengths)}")
     column = np.arange(WINDOW)
@@ -72,7 +72,7 @@ def history(windows: Floats, lengths: Ints) -> History:
 
 
 def finish(past: History, forecasts: Floats) -> Floats:
-    """Forecasts in units of the series, in the series' own: at least 0, rising, finite wherever anything is known."""
+    """Forecasts converted from units of the series to its own: at least 0, rising, finite wherever anything is known."""
     with np.errstate(over="ignore"):
         result = np.clip(np.sort(forecasts, axis=2) * past.unit[:, None, None], 0.0, LARGEST)
     result[past.counts == 0] = np.nan
@@ -80,9 +80,9 @@ def finish(past: History, forecasts: Floats) -> Floats:
 
 
 def quantiles(ordered: Floats, counts: Ints) -> Floats:
-    """[n, Q] quantiles at `QUANTILES` of rows [n, m] sorted with NaN last, of which the first `counts` [n] are known; NaN for none.
+    """[n, Q] quantiles at `QUANTILES` of rows [n, m] sorted with NaN last; the first `counts` [n] are known; NaN if none is.
 
-    Rank q (m + 1), Weibull's: what a new value stays below with probability q. The usual q (m - 1) is too low for the upper
+    Rank q (m + 1), Weibull's: a new value stays below it with probability q. The usual q (m - 1) is too low for the upper
     quantiles of few values: a bare p95 of 12 samples covers 88 %.
     """
     top = np.maximum(counts - 1, 0)[:, None]
@@ -96,7 +96,7 @@ def quantiles(ordered: Floats, counts: Ints) -> Floats:
 def error_quantiles(errors: Iterable[tuple[Floats, Ints]], level: Floats) -> Floats:
     """[n, H, Q] quantiles of the errors at each horizon, given as ([n, m], NaN for none; [n] how many there are). Overwrites them.
 
-    With few errors those of the next shorter horizon have a part, at the shortest `DOUBT` of the level.
+    With few errors, those of the next shorter horizon are mixed in, and at the shortest horizon `DOUBT` times the level.
     """
     shorter = level[:, None] * DOUBT
     result = []
@@ -110,13 +110,13 @@ def error_quantiles(errors: Iterable[tuple[Floats, Ints]], level: Floats) -> Flo
 
 
 def lagged(past: History, points: Floats) -> Iterator[tuple[Floats, Ints]]:
-    """For each horizon the errors of `points` [n, WINDOW] as forecasts of the value so many ticks later, for `error_quantiles`."""
+    """For each horizon, errors of `points` [n, WINDOW] as forecasts of the value that much later, for `error_quantiles`."""
     for h in HORIZONS:  # one at a time: 264 series of 128 ticks then stay in the cache
         yield past.values[:, h:] - points[:, :-h], np.maximum(past.counts - h, 0)
 
 
 def ewma(values: Floats, alpha: float) -> Floats:
-    """[n, WINDOW] exponentially weighted mean up to each tick, started at the first value; NaN before it."""
+    """[n, WINDOW] exponentially weighted mean up to each tick, started at the first value; NaN before that."""
     levels = np.array(values.T, order="C")  # a copy, a tick a row: the loop below runs over contiguous memory
     started = not np.isnan(levels[0]).any()
     for level, now in pairwise(levels):
@@ -130,10 +130,10 @@ def ewma(values: Floats, alpha: float) -> Floats:
 
 
 def period(past: History) -> Ints:
-    """[n] the period in ticks that explains the window best, 0 for none.
+    """[n] the period in ticks that explains the window best; 0: none.
 
-    The autocorrelation's highest local maximum between 4 ticks and half of the window that reaches `SEASONAL`, of the values less
-    their mean; the first of those that nearly reach it, since its multiples are maxima too.
+    The highest local maximum of the autocorrelation of the values minus their mean, between 4 ticks and half of the window, if it
+    reaches `SEASONAL`. Of those that nearly reach it the first, since multiples of a period are maxima too.
     """
     found = np.zeros(len(past.values), dtype=np.int64)
     there = np.isfinite(past.values)
@@ -143,7 +143,7 @@ def period(past: History) -> Ints:
     correlation = np.fft.irfft(spectrum.real**2 + spectrum.imag**2, axis=1)[:, : WINDOW // 2 + 2]
     overlap = np.maximum(past.counts[:, None] - np.arange(WINDOW // 2 + 2), 1)
     variance = correlation[:, :1] / np.maximum(past.counts[:, None], 1)
-    flat = variance[:, 0] <= 1e-12  # in units of the largest value: what rounding leaves of a constant
+    flat = variance[:, 0] <= 1e-12  # in units of the largest value: the rounding error of a constant
     strength = correlation / overlap / np.where(flat[:, None], 1.0, variance)
     middle = strength[:, 1:-1]
     peak = (middle > strength[:, :-2]) & (middle >= strength[:, 2:])
@@ -158,13 +158,13 @@ def period(past: History) -> Ints:
 
 
 SEASONAL = 0.5
-"""Least autocorrelation that counts as a period. Of 20,000 windows of noise (gamma, exponential) 0.02 and 0.2 % reach it when full,
-1 and 3 % with 64 values, 8 and 11 % with 32; at 0.4 it would be 0.8 and 2.4 % of the full ones."""
+"""Least autocorrelation of a period. Of 20,000 windows of noise (gamma, exponential) 0.02 and 0.2 % reach it when full, 1 and 3 %
+with 64 values, 8 and 11 % with 32; at 0.4 it would be 0.8 and 2.4 % of the full ones."""
 
 
 def seasonal_points(past: History, periods: Ints) -> tuple[Floats, Ints]:
-    """([n, H] the value a whole number of periods before each horizon, the last value where there is no period; [n, H] how many
-    ticks before the horizon it lies)."""
+    """([n, H] the value a whole number of periods before each horizon, or the last value without a period; [n, H] how many ticks
+    before the horizon it lies)."""
     ahead = np.asarray(HORIZONS)[None, :]
     step = np.maximum(periods[:, None], 1)
     back = np.where(periods[:, None] > 0, -(-ahead // step) * step, ahead)
@@ -173,7 +173,7 @@ def seasonal_points(past: History, periods: Ints) -> tuple[Floats, Ints]:
 
 @dataclass(frozen=True, slots=True)
 class LastValue:
-    """The last value, with the quantiles of its own errors at each horizon over the window. The anchor of all comparisons."""
+    """The last value, with the quantiles of its own errors at each horizon over the window. The reference for all comparisons."""
 
     name: str = "last value"
 
@@ -219,7 +219,7 @@ class WindowQuantile:
 
 @dataclass(frozen=True, slots=True)
 class SeasonalNaive:
-    """The value one period ago, with the quantiles of its own errors; without a period the last value."""
+    """The value one period ago, with the quantiles of its own errors; without a period, the last value."""
 
     name: str = "seasonal naive"
 
@@ -238,4 +238,4 @@ class SeasonalNaive:
 
 
 BASELINES: tuple[Forecasts, ...] = (LastValue(), Ewma(), WindowQuantile(), SeasonalNaive())
-"""All of them, the anchor first: what a trained model has to beat."""
+"""All baselines, the reference first: a trained model has to beat them."""

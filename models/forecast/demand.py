@@ -1,8 +1,9 @@
-"""Forecasts demand: the rows that the model sees, the trained model, and the forecaster that speaks for it at run time. Pure.
+"""Forecasts demand: the rows that the model sees, the trained model, and the forecaster that applies it at run time. Pure.
 
-`experts` says on what point simple forecasters agree and how far off that has been. The model, a small neural network, says how the
-next values lie around that point, in units of those errors, so one model serves groups of any size and any metric, also such as it
-never saw. `Forecaster` lets it speak only where there is evidence, and keeps quantiles right by how they came out.
+`experts` gives the point on which simple forecasters agree, and how large its errors have been. The model, a small neural network,
+says how the next values lie around that point, in units of those errors. So one model serves groups of any size and any metric,
+also metrics it never saw. `Forecaster` uses the model only where there is evidence, and corrects quantiles by how earlier ones
+came out.
 """
 
 from __future__ import annotations
@@ -24,33 +25,33 @@ Values = tuple[tuple[float, ...], ...]
 Arrays = Mapping[str, NDArray[Any]]
 
 METRICS: tuple[str, ...] = ("cpu", "rss", "load")
-"""What is forecast, see `records.Forecast`: a model may be good at one and not at another."""
+"""Metrics that are forecast, see `records.Forecast`: a model may be good at one and not at another."""
 
 MIN_TICKS = 8
-"""Ticks of history below which a model says what the experts say: training has seen no shorter ones."""
+"""Ticks of history below which the experts' answer is used: training has seen no shorter ones."""
 
 FALLBACK = "baseline experts"
-"""What `Forecast.source` says where no model speaks."""
+"""`Forecast.source` where no model is used."""
 
 HIDDEN = 32
-"""Units of each of the two hidden layers: what 1,000 groups in 20 ms allow."""
+"""Units in each of the two hidden layers: as many as 1,000 groups in 20 ms allow."""
 
 FARTHEST = 30.0
-"""Answers beyond so many spreads count as that far."""
+"""Limit of an answer, in spreads."""
 
 BLOCK = 320
-"""Rows that are evaluated together: enough that BLAS does the work, few enough that what it works in stays in the cache."""
+"""Rows that are evaluated together: enough that BLAS does the work, few enough that its working memory stays in the cache."""
 
 WIDTH = 256
-"""Series that are stepped together: enough that numpy does the work, few enough that what it works in is little, and stays in the
+"""Series that are stepped together: enough that numpy does the work, few enough that its working memory is small and stays in the
 cache."""
 
 FEW = 4.0
-"""Forecasts below so many are whole numbers where all values of a series were: requests a second, commands in work. What comes in
-ones and twos is never 0.4, and a median of 0.4 costs a sixth more than one of 0 there. Above, a fraction matters little. Chosen on
-the histories of the public arrivals, asked at thousands of origins: it gains 3 % of accuracy on counts of about one a tick, 2 % on
-one that idles, and costs the others nothing. 8 gains no more, and takes the 90 % quantile of PlanetLab's whole per cents of CPU
-from 91.1 to 91.8 % instead of 91.4 %."""
+"""Forecasts below this are whole numbers where all values of a series were: requests a second, commands in work. What comes in ones
+and twos is never 0.4, and a median of 0.4 costs a sixth more there than one of 0. Above, a fraction matters little. Chosen on the
+histories of the public arrivals, asked at thousands of origins: it gains 3 % of accuracy on counts of about one a tick, 2 % on one
+that idles, and costs the others nothing. 8 gains no more, and takes the 90 % quantile of PlanetLab's whole per cents of CPU from
+91.1 to 91.8 % instead of 91.4 %."""
 
 _LAGS = (1, 2, 3, 5, 8, 12, 18, 27)
 _EXTREMES = (6, 24, 96)
@@ -85,12 +86,12 @@ DEMAND_FEATURES: tuple[str, ...] = (
     "loss at the period",
     "age",
 )
-"""Columns of a demand row: experts and values less the common point, in units of its spread; losses relative to its spread; the
+"""Columns of a demand row: experts and values minus the common point, in units of its spread; losses relative to its spread; the
 quantiles of its errors; and figures of the series' shape. All but shares are logarithms that keep the sign."""
 
 
 def rows(experts: Experts, seen: Outlook) -> Singles:
-    """[len(DEMAND_FEATURES), H, S]: what the model is given of each series at each horizon after a step. Free of scale."""
+    """[len(DEMAND_FEATURES), H, S] the model's input for each series at each horizon after a step. Free of scale."""
     state = experts.state
     where, column = experts.row, np.arange(len(seen.unit))
     past = state["past"]
@@ -137,7 +138,7 @@ def rows(experts: Experts, seen: Outlook) -> Singles:
     np.clip(made[:at], -1e6, 1e6, out=made[:at])
     np.log(made[losses] + np.float32(0.01), out=made[losses])
     for begin, end in ((0, losses.start), (losses.stop, at)):
-        for first in range(begin, end, 8):  # a few at a time: less to work in
+        for first in range(begin, end, 8):  # a few at a time, to keep the working memory small
             part = made[first : min(first + 8, end)]
             sign = np.sign(part)
             np.abs(part, out=part)
@@ -167,25 +168,25 @@ def rows(experts: Experts, seen: Outlook) -> Singles:
 
 
 def fallback(seen: Outlook) -> Singles:
-    """[H, Q, S] what the common point's own errors say, in units of its spread: what speaks without a model."""
+    """[H, Q, S] quantiles of the common point's own errors, in units of its spread: the answer without a model."""
     return seen.tails[:, _FALLBACK]
 
 
 def forecasts(seen: Outlook, answers: Singles) -> Floats:
-    """[S, H, Q] forecasts in the series' own values, at least 0 and rising, from quantiles [H, Q, S] of the errors of the common
-    point in units of its spread."""
+    """[S, H, Q] forecasts in the series' own values, at least 0 and rising. `answers` [H, Q, S]: quantiles of the common point's
+    errors, in units of its spread."""
     said = seen.base[:, None, :].astype(np.float64) + seen.spread[:, None, :] * np.sort(answers, axis=1)
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(np.clip(said * seen.unit, 0.0, LARGEST).transpose(2, 0, 1))
 
 
 def counted(said: Floats, whole: Bools) -> Floats:
-    """Forecasts in the series' own values, those below FEW as whole numbers where `whole` says so; it broadcasts."""
+    """Forecasts in the series' own values; those below FEW become whole numbers where `whole` is set. `whole` broadcasts."""
     return np.where(whole & (said < FEW), np.rint(said), said)
 
 
 class DemandModel(Protocol):
-    """What `Forecaster` can ask: `Network`, or what takes its place."""
+    """What `Forecaster` needs of a model: `Network`, or a replacement."""
 
     @property
     def name(self) -> str:
@@ -193,13 +194,13 @@ class DemandModel(Protocol):
         ...
 
     def answers(self, made: Singles, start: Singles) -> Singles:
-        """[n, Q] quantiles of errors in units of their spread, from rows [n, len(DEMAND_FEATURES)] and what the fallback answers
-        [n, Q]. Each row is on its own."""
+        """[n, Q] quantiles of errors in units of their spread, from rows [n, len(DEMAND_FEATURES)] and the fallback's answers
+        [n, Q]. Each row is independent."""
         ...
 
 
 def silu(x: Singles) -> Singles:
-    """x times its logistic: Elfwing, Uchibe, Doya 2017."""
+    """x times its logistic function (Elfwing, Uchibe, Doya 2017)."""
     made = np.maximum(x, np.float32(-60))
     np.negative(made, out=made)
     np.exp(made, out=made)
@@ -208,9 +209,9 @@ def silu(x: Singles) -> Singles:
 
 
 class Network:
-    """The trained model: two hidden layers and a straight way past them, added to what the fallback answers.
+    """The trained model: two hidden layers and a linear path past them, added to the fallback's answers.
 
-    `speaks`: the metrics at which it beat the baselines when it was promoted; of the others it is not to be asked.
+    `speaks`: the metrics at which it beat the baselines when it was promoted. It must not be used for others.
     """
 
     SHAPES: Mapping[str, tuple[int, ...]] = {
@@ -224,7 +225,7 @@ class Network:
     }
 
     def __init__(self, arrays: Arrays, digest: str) -> None:
-        """`arrays`: float32 of `SHAPES`, `speaks` bool [len(METRICS)]. Raises ValueError for others."""
+        """`arrays`: float32 of `SHAPES`, and `speaks` bool [len(METRICS)]. Raises ValueError for anything else."""
         wanted: dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
         wanted = {name: (shape, np.dtype(np.float32)) for name, shape in self.SHAPES.items()}
         wanted["speaks"] = (len(METRICS),), np.dtype(np.bool_)
@@ -243,7 +244,7 @@ class Network:
 
     @property
     def name(self) -> str:
-        """What `Forecast.source` says."""
+        """As in `Forecast.source`."""
         return f"demand {self.digest[:8]}"
 
     def answers(self, made: Singles, start: Singles) -> Singles:
@@ -258,14 +259,14 @@ class Network:
         return np.asarray(np.clip(said + start, -FARTHEST, FARTHEST))
 
     def _times(self, rows: Floats, name: str) -> Singles:
-        """A product in double precision, rounded to single: BLAS adds up in an order that depends on its kernel and on where a row
-        stands, and single precision would show that in the last bits."""
+        """A product in double precision, rounded to single. BLAS sums in an order that depends on its kernel and on a row's
+        position; in single precision that would show in the last bits."""
         return (rows @ self._weights[name]).astype(np.float32)
 
 
 def answer(model: DemandModel, made: Singles, start: Singles) -> Singles:
-    """[H, Q, S] answers of a model, rising, to rows [F, H, S] and the fallback's answers [H, Q, S]. Raises ValueError if it gives
-    something else."""
+    """[H, Q, S] a model's answers, rising, for rows [F, H, S] and the fallback's answers [H, Q, S]. Raises ValueError if the
+    model's shape is wrong."""
     features, horizons, n = made.shape
     first = np.ascontiguousarray(start.transpose(0, 2, 1)).reshape(horizons * n, len(QUANTILES))
     said = model.answers(made.reshape(features, -1).T, first)
@@ -275,46 +276,46 @@ def answer(model: DemandModel, made: Singles, start: Singles) -> Singles:
 
 
 COMMON_RATE, MOST_UP = 0.002, 3.0
-"""Step of the online correction for all series together, and most of it, in widths of the forecast. It is an insurance for series
-unlike those of the training, and forgets nothing; there is none downwards."""
+"""Step and limit of the online correction common to all series, in widths of the forecast. It is an insurance for series unlike
+those in training. It forgets nothing, and never goes downwards."""
 
 GAIN, LATE, LOWERED = 1.5, 50, 0.05
-"""Of that for one series: a quantile is moved by GAIN x the share of passes beyond what it promises, in widths; a pass counts 1/e
-after LATE ticks, for most come of a load that changed its habits, and say nothing any more when that is over. LOWERED is the most
-of it downwards: what a calm hour takes from the upper quantiles is missing when it ends. Twice as much took coverage of the 90 %
-quantile where load grows (Nezha) below 85 %; with none a load that falls to a tenth is covered 3.4 points too much."""
+"""The same for one series: a quantile is moved by GAIN x the share of passes beyond what it promises, in widths. A pass counts 1/e
+after LATE ticks, because most come from a load that changed its habits, and say nothing once that is over. LOWERED is the limit
+downwards: what a calm hour takes from the upper quantiles is missing when it ends. Twice as much took coverage of the 90 % quantile
+where load grows (Nezha) below 85 %; with none, a load that falls to a tenth is covered 3.4 points too much."""
 
 ABSURD = 100.0
-"""A forecast above so many times the largest value of its series is refused: no row that the model learned from says so much."""
+"""A forecast above this many times the largest value of its series is refused: no row in training says so much."""
 
 
 LATELY = 1 / 32
-"""Rate of the losses that decide on the model's share in a series' forecast."""
+"""Rate of the recent losses that decide the model's share in a series' forecast."""
 
 PATIENCE, STEEP = (1.25, 1.4), 8
-"""The model's share in a quantile is 1 / (1 + (its loss / (PATIENCE x the fallback's)) ** STEEP), of losses lately: six sevenths or
-more where both lose the same, a half where it loses PATIENCE times as much, next to nothing at twice that. The second patience is
-for quantiles that the model has above the fallback's: lowering them is what may leave a group without room. It is for series whose
-load has just changed its habits, from which the experts recover sooner than a model that never saw the like. On public traces it
-gains up to 1 % of accuracy."""
+"""The model's share in a quantile is 1 / (1 + (its loss / (PATIENCE x the fallback's)) ** STEEP), of recent losses: six sevenths
+or more where both lose the same, a half where it loses PATIENCE times as much, next to nothing at twice that. The second patience
+is for quantiles that the model puts above the fallback's: lowering them is what may leave a group without room. This is for
+series whose load has just changed its habits: the experts recover sooner than a model that never saw such a change. On public
+traces it gains up to 1 % of accuracy."""
 
 NOTHING = 2.5e-4
-"""Losses much below such a share of a series' level are nothing, whatever their ratio: where a series stands still both lose next
-to nothing, the fallback less, and the model must not be without a say when it moves again. Four and ten times as much came to the
-same in coverage where load grows (Nezha: 86 and 91 %, without it 85 and 89 %), but is noticed when a load falls to a tenth."""
+"""Losses much below this share of a series' level count as nothing, whatever their ratio. Where a series stands still both lose
+next to nothing, the fallback less, and the model must keep its share for when the series moves again. Four and ten times as much
+gave the same coverage where load grows (Nezha: 86 and 91 %, without it 85 and 89 %), but shows when a load falls to a tenth."""
 
 USUAL = 0.001
-"""Slowest rate of what the fallback usually loses on a series: a quarter of an hour at a tick a second, so what is little in a
-quiet minute counts for little."""
+"""Slowest rate of the fallback's usual loss on a series: a quarter of an hour at a tick a second, so a small loss in a quiet minute
+counts for little."""
 
 JUMP = 100.0
-"""A loss above so many usual ones counts as so many there."""
+"""Limit of a loss in that average, in usual losses."""
 
 WORST = np.float32(1e30)
-"""A loss above that counts as that, and so does no number."""
+"""Limit of a loss. NaN counts as this."""
 
 WATCHED = (1, 6)
-"""Horizons at which the model is judged beside the fallback while it runs: near enough to know soon."""
+"""Horizons at which the running model is compared with the fallback: near enough to know soon."""
 
 _H = np.asarray(HORIZONS)
 _WATCHED = np.asarray(WATCHED)
@@ -322,12 +323,12 @@ _AT = np.array([HORIZONS.index(horizon) for horizon in WATCHED])
 _WATCHED_FIRST = np.concatenate([[0], np.cumsum(_WATCHED)[:-1]])
 _LEVELS = np.asarray(QUANTILES, dtype=np.float32)[:, None]
 _NOTHING = packed(np.full(1, np.nan, dtype=np.float32), np.zeros(1, dtype=np.float32))
-_LITTLE = np.float32(1e-9)  # of a series in units of its first value: no loss at all
+_LITTLE = np.float32(1e-9)  # of a series in units of its first value: counts as no loss
 
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
-    """What came true of forecasts of the model, for `DriftWatch.step`: n series."""
+    """Outcomes of the model's and the fallback's forecasts, for `DriftWatch.step`: n series."""
 
     metric: Ints
     model_loss: Floats
@@ -338,33 +339,33 @@ class _Judged:
 
 
 class _Block:
-    """Up to `WIDTH` series that are stepped together, with the state of each. A slot is free or has a series."""
+    """Up to `WIDTH` series that are stepped together, and their state. A slot is free or holds a series."""
 
     def __init__(self, interval: float, judged: bool) -> None:
-        """`judged`: whether there is a model, of which is kept what it said."""
+        """`judged`: there is a model, so its forecasts are kept to be judged."""
         self.experts = Experts(0, interval)
         self.free: list[int] = []
-        self._fresh: Bools = np.zeros(0, dtype=np.bool_)  # where a series begins at the next step
+        self._fresh: Bools = np.zeros(0, dtype=np.bool_)  # slots whose series begins at the next step
         shapes: dict[str, tuple[tuple[int, ...], type]] = {
             "metric": ((), np.int8),
             "own": ((len(HORIZONS), len(QUANTILES)), np.float32),  # the series' own correction, in widths
-            "by_model": ((LONGEST,), np.bool_),  # who spoke at each of the last ticks
-            # What was said, in units of the series, packed around the common point (`pending` of the experts); NaN: nothing
+            "by_model": ((LONGEST,), np.bool_),  # whether the model's forecast was used, at each of the last ticks
+            # Forecasts in units of the series, packed around the common point (`pending` of the experts); NaN: none
             "due": ((RING, len(QUANTILES)), np.uint16),
-            "both": ((int(_WATCHED.sum()) if judged else 0, 2, len(QUANTILES)), np.uint16),  # by fallback and by model
+            "both": ((int(_WATCHED.sum()) if judged else 0, 2, len(QUANTILES)), np.uint16),  # of fallback and model
             "whole": ((), np.bool_),  # all values of the series were whole numbers
-            "lately": ((2, len(QUANTILES)), np.float32),  # what fallback and model lost lately a forecast
-            "usual": ((), np.float32),  # what the fallback loses in all quantiles together; 0: nothing judged yet
+            "lately": ((2, len(QUANTILES)), np.float32),  # recent loss per forecast, of fallback and model
+            "usual": ((), np.float32),  # the fallback's usual loss, over all quantiles; 0: nothing judged yet
         }
         self._state: dict[str, NDArray[Any]] = {name: np.zeros((*shape, 0), dtype) for name, (shape, dtype) in shapes.items()}
 
     @property
     def empty(self) -> bool:
-        """Whether no slot has a series."""
+        """Whether no slot holds a series."""
         return len(self.free) == self.experts.slots
 
     def widen(self, lack: int) -> int:
-        """Make room for so many more series, if they are not too many; says how many slots there are more."""
+        """Add up to `lack` slots, within WIDTH. Returns how many were added."""
         size = self.experts.slots
         more = min(max(lack, size // 4, 8), WIDTH - size)
         if more > 0:
@@ -375,7 +376,7 @@ class _Block:
         return more
 
     def begin(self) -> int:
-        """A slot for a series that begins."""
+        """A slot for a new series."""
         slot = self.free.pop()
         self._fresh[slot] = True
         self._state["own"][..., slot] = 0
@@ -386,7 +387,7 @@ class _Block:
         return slot
 
     def unsay(self) -> None:
-        """Nothing that was said counts any more."""
+        """Drop all forecasts that are still to be judged."""
         for name in ("due", "both"):
             self._state[name][:] = _NOTHING
         self._state["by_model"][:] = False
@@ -394,7 +395,7 @@ class _Block:
         self._state["usual"][:] = 0
 
     def learn(self, slots: Ints, values: Floats, at: float, metric: Ints) -> Singles:
-        """[S] what came, in units of each series, NaN where unknown, of `values` [n] of the series in `slots`."""
+        """[S] new values in units of each series, NaN where unknown, from `values` [n] of the series in `slots`."""
         now = np.full(self.experts.slots, np.nan)
         now[slots] = values
         self._state["metric"][slots] = metric
@@ -405,14 +406,14 @@ class _Block:
             return np.asarray(now / self.experts.unit, dtype=np.float32)
 
     def correct(self, came: Singles) -> tuple[Floats, Ints]:
-        """Move the series' own corrections by the forecasts that come true at this tick; `came` as `learn` gives it: where it is
-        NaN nothing moves. Returns errors [2, H, Q] and forecasts [2, H] that came true, of the fallback and of the model."""
+        """Move the series' own corrections by the forecasts due at this tick. `came` as from `learn`; where it is NaN nothing
+        moves. Returns errors [2, H, Q] and counts [2, H] of the forecasts that were due, of the fallback and of the model."""
         base = self.experts.state["pending"][self.experts.due][:, None]
         due = self._counted(unpacked(self._state["due"][self.experts.due], base))  # [H, Q, S]
         by_model = self._state["by_model"][(self.experts.tick - _H) % LONGEST]  # [H, S]
-        # An equal value is evidence of neither: else the quantiles of a series that stands still would wander
+        # An equal value is evidence of neither; otherwise the quantiles of a series that stands still would drift
         error = np.where(came > due, _LEVELS, np.where(came < due, _LEVELS - 1, np.float32(0)))
-        error[:, 0] = 0  # the median is no limit of anything
+        error[:, 0] = 0  # the median is no limit
         own = self._state["own"]
         own += (np.float32(GAIN) * error - own) / np.float32(LATE)
         np.maximum(own, -LOWERED, out=own)
@@ -422,7 +423,7 @@ class _Block:
         return sums, np.stack([source.sum(axis=1) for source in sources])
 
     def judge(self, came: Singles) -> _Judged | None:
-        """What came of what fallback and model said; `came` as `learn` gives it."""
+        """Compare due forecasts of fallback and model with the values; `came` as from `learn`. None if none is due."""
         place = _WATCHED_FIRST + self.experts.tick % _WATCHED
         base = self.experts.state["pending"][self.experts.due[_AT]]
         both = self._counted(unpacked(self._state["both"][place], base[:, None, None]))  # [W, 2, Q, S]
@@ -436,7 +437,7 @@ class _Block:
             error = value - both
             loss = np.where(due[:, None, None], np.maximum(_LEVELS * error, (_LEVELS - 1) * error), 0).sum(axis=0) / counts
         loss[1] = np.where(np.isnan(loss[1]), WORST, loss[1])
-        np.minimum(loss, WORST, out=loss)  # [2, Q, n] a forecast, in units of the series
+        np.minimum(loss, WORST, out=loss)  # [2, Q, n] per forecast, in units of the series
         lately, usual = self._state["lately"], self._state["usual"]
         lately[..., series] += np.float32(LATELY) * (loss - lately[..., series])
         lost = np.minimum(loss[0].sum(axis=0), JUMP * usual[series])
@@ -451,7 +452,7 @@ class _Block:
         return _Judged(metric, sums[1].T, sums[0].T, covered[1].T, covered[0].T, counts[moves].astype(np.float64))
 
     def _counted(self, said: Singles) -> Singles:
-        """[..., S] forecasts in units of the series, that were packed, as they were said where that was in whole numbers."""
+        """[..., S] unpacked forecasts in units of the series, rounded again where they were given as whole numbers."""
         whole = self._state["whole"]
         if not whole.any():
             return said
@@ -460,8 +461,9 @@ class _Block:
         return np.where(whole, counted(values, whole) / self.experts.unit, said).astype(np.float32)
 
     def forecast(self, at: float, slots: Ints, ask: Bools, model: DemandModel | None, heard: Bools, common: Singles) -> _Said:
-        """Of the series in `slots`, after `learn` and `correct`; `ask` [n]: where the model should speak if it can, of `heard`
-        metrics, see `DriftWatch`. `common` [2, H, Q]: corrections of what the fallback says, and the model."""
+        """Forecasts of the series in `slots`, after `learn` and `correct`. `ask` [n]: where to use the model if possible. `heard`:
+        metrics for which it is used, see `DriftWatch`. `common` [2, H, Q]: corrections of the fallback's and the model's
+        forecasts."""
         seen = self.experts.look(np.full(self.experts.slots, at))
         answers = fallback(seen)
         asked = np.sort(slots[ask & (self.experts.age[slots] >= MIN_TICKS)])
@@ -478,8 +480,8 @@ class _Block:
         return _Said(said[slots], spoke[slots], len(asked), refused, failure)
 
     def _ask(self, seen: Outlook, asked: Ints, model: DemandModel, heard: Bools, answers: Singles) -> tuple[Bools, int, str]:
-        """Overwrite `answers` with the model's in the slots asked, where it makes sense and is heard. Returns where, how many of
-        its forecasts cannot be, and why it gave none; "" if it did."""
+        """Overwrite `answers` with the model's in the slots asked, where these are plausible and the model is heard. Returns
+        where, how many of its forecasts are impossible, and why it gave none; "" if it did."""
         spoke = np.zeros(self.experts.slots, dtype=np.bool_)
         said = np.full((len(HORIZONS), len(QUANTILES), len(asked)), np.nan, dtype=np.float32)
         good, refused, failure = np.zeros(len(asked), dtype=np.bool_), 0, ""
@@ -487,7 +489,7 @@ class _Block:
             try:
                 made = rows(self.experts, seen)
                 said[:] = answer(model, made if len(asked) == made.shape[2] else made[:, :, asked], answers[:, :, asked])
-            except Exception as error:  # a model is data from outside: whatever it breaks, the experts speak
+            except Exception as error:  # a model is data from outside: whatever fails in it, the experts' answer is used
                 failure = f"{model.name} failed: {type(error).__name__}: {error}"
             else:
                 with np.errstate(over="ignore", invalid="ignore"):
@@ -505,7 +507,7 @@ class _Block:
         return spoke, refused, failure
 
     def _keep(self, seen: Outlook, asked: Ints, fallback_: Singles, model: Singles) -> None:
-        """What fallback and model said of the slots asked, to be judged when it comes true. Of others nothing is."""
+        """Keep the forecasts of fallback and model for the slots asked, to be judged when they fall due. Others get NaN."""
         place = _WATCHED_FIRST + self.experts.tick % _WATCHED
         both = np.full((len(WATCHED), 2, len(QUANTILES), self.experts.slots), np.nan, dtype=np.float32)
         base, spread = seen.base[_AT][:, None, asked], seen.spread[_AT][:, None, asked]
@@ -515,11 +517,11 @@ class _Block:
             self._state["both"][place] = packed(both, seen.base[_AT][:, None, None])
         usual = self._state["usual"]
         fresh = asked[usual[asked] == 0]
-        usual[fresh] = seen.spread[_AT[0], fresh]  # about what a forecast of Laplace's distribution loses
+        usual[fresh] = seen.spread[_AT[0], fresh]  # about the loss of a forecast from Laplace's distribution
         self._state["lately"][..., fresh] = usual[fresh] / len(QUANTILES)
 
     def _share(self, patience: float) -> Singles:
-        """[Q, slots] the model's share in what is said: less where it lost more than the fallback lately."""
+        """[Q, slots] the model's share in the forecast: less where it recently lost more than the fallback."""
         fallback_, model = self._state["lately"]
         little = _LITTLE + np.float32(NOTHING) * self.experts.level
         ratio = (model + little) / (patience * (fallback_ + little))
@@ -533,16 +535,16 @@ class _Said:
     values: Floats  # [n, H, Q] in the series' own values
     by_model: Bools  # [n]
     asked: int  # forecasts that the model was asked for
-    refused: int  # of those, how many cannot be
-    failure: str  # why the model could not speak at all; "" for nothing
+    refused: int  # those of them that are impossible
+    failure: str  # why the model could not answer at all; "" if it could
 
 
 class Answers:
-    """The forecasts of a step: (values as in `records.Forecast`, source) of each series. Kept as arrays, an eighth of what tuples
-    take, and made into those where it is looked at: the daemon follows more groups than it tells about."""
+    """The forecasts of a step: (values as in `records.Forecast`, source) for each series. Kept as arrays, an eighth the size of
+    tuples. Tuples are made on access: the daemon follows more groups than it reports."""
 
     def __init__(self, values: Floats, sources: Sequence[str], by: Bools) -> None:
-        """`values` [n, H, Q]; `by` [n]: which of the two sources."""
+        """`values` [n, H, Q]; `by` [n]: index into the two `sources`."""
         self._values, self._sources, self._by = values, sources, by
 
     def __len__(self) -> int:
@@ -556,21 +558,21 @@ class Answers:
 
 
 class Forecaster:
-    """Forecasts many series tick by tick: the model where it may and can speak, the experts' own errors elsewhere.
+    """Forecasts many series tick by tick: by the model where it is allowed and able, else by the experts' own errors.
 
-    The quantiles of both are corrected by how earlier ones came out: adaptive conformal inference, in the form of quantile tracking
-    (Angelopoulos, Candès, Tibshirani 2023, "Conformal PID control for time series prediction"). Each upper quantile of each horizon
-    moves up by a step x level when the value was above it, down by the step x (1 - level) when below. One correction is common to
-    all series of the same source and adds up, the integral; that of a series fades, and is in proportion to how often it was passed
-    lately. Where the model has become worse than the fallback, it is not heard (`drift`).
-    State is bounded by the most series of a step; the same steps give the same forecasts.
+    The quantiles of both are corrected by how earlier ones came out: adaptive conformal inference, in the form of quantile
+    tracking (Angelopoulos, Candès, Tibshirani 2023, "Conformal PID control for time series prediction"). Each upper quantile of
+    each horizon moves up by a step x level when the value was above it, down by the step x (1 - level) when below. One correction
+    is common to all series of the same source and accumulates: the integral. That of a series fades, and is proportional to how
+    often it was passed recently. Where the model has become worse than the fallback, it is not used (`drift`).
+    Memory is bounded by the most series in a step. The same steps give the same forecasts.
     """
 
     def __init__(self, model: DemandModel | None, interval: float) -> None:
-        """`interval`: seconds a tick."""
+        """`interval`: seconds per tick."""
         self._model = model
-        self.trouble = ""  # why the model could not speak where it was asked, at the last step; "" for nothing
-        self.changes: tuple[Change, ...] = ()  # of what the model was given up, or heard again, at the last step
+        self.trouble = ""  # why the model could not answer where it was asked, at the last step; "" if it could
+        self.changes: tuple[Change, ...] = ()  # metrics for which the model was dropped, or used again, at the last step
         self._interval = interval
         self._watch = DriftWatch(METRICS)
         self._blocks: list[_Block] = []
@@ -579,17 +581,17 @@ class Forecaster:
 
     @property
     def slots(self) -> int:
-        """Series that there is room for."""
+        """Series that there are slots for."""
         return sum(block.experts.slots for block in self._blocks)
 
     def step(
         self, keys: Sequence[Hashable], values: Floats, at: float, metric: Ints, ask: Bools, most: Floats | None = None
     ) -> Answers:
-        """Forecasts of each series, after its value of this tick [n], NaN where that is unknown.
+        """Forecasts of each series after its value of this tick [n], NaN where unknown.
 
-        To be called once a tick; a series that is left out is forgotten. `at`: seconds since 1970. `metric` [n]: place in `METRICS`
-        of what a series is of. `ask` [n]: where the model should speak if it can. `most` [n]: what a series cannot be above, such
-        as the memory of the machine. Raises ValueError for a series of which no value is known: leave it out.
+        Call once per tick; a series that is left out is forgotten. `at`: seconds since 1970. `metric` [n]: index into `METRICS`.
+        `ask` [n]: where to use the model if possible. `most` [n]: upper limit of a series, such as the memory of the machine.
+        Raises ValueError for a series with no known value: leave it out.
         """
         if any(value != value and key not in self._places for key, value in zip(keys, values.tolist(), strict=True)):
             raise ValueError("a series begins with an unknown value: there is nothing to forecast it from")
@@ -612,7 +614,7 @@ class Forecaster:
         return Answers(said, (FALLBACK, name), by_model)
 
     def forget(self, keys: Iterable[Hashable]) -> None:
-        """These series begin anew with their next value; unknown ones are left out."""
+        """Start these series anew at their next value; unknown keys are skipped."""
         for key in keys:
             place = self._places.pop(key, None)
             if place is not None:
@@ -620,8 +622,8 @@ class Forecaster:
                 self._blocks[number].free.append(slot)
 
     def hear(self, model: DemandModel) -> None:
-        """Go on with another model in the place of the one that there was: what is known of the series stays, what was said and
-        learned of the model before goes. Raises ValueError if there was none."""
+        """Continue with another model in place of the present one. What is known of the series stays; forecasts and corrections
+        of the old model are dropped. Raises ValueError if there was no model."""
         if self._model is None:
             raise ValueError("there was no model, so nothing was kept to judge one by: make another forecaster")
         self._model = model
@@ -631,7 +633,7 @@ class Forecaster:
             block.unsay()
 
     def _learn(self, parts: Sequence[tuple[_Block, Ints, Ints]], values: Floats, at: float, metric: Ints) -> None:
-        """Take in what came, and learn from what was said of it. All of it before anything is said: corrections are common."""
+        """Take in the new values, and learn from the forecasts due. All before any forecast is made: corrections are common."""
         errors, counts = np.zeros_like(self._common, dtype=np.float64), np.zeros((2, len(HORIZONS)), dtype=np.int64)
         judged: list[_Judged] = []
         for block, mine, slots in parts:
@@ -651,7 +653,7 @@ class Forecaster:
             )
 
     def _assign(self, keys: Sequence[Hashable]) -> Ints:
-        """The place of each series; of those that are not named any more it is free."""
+        """The place of each series. Places of series no longer named are freed."""
         wanted = dict.fromkeys(keys)
         for gone in [key for key in self._places if key not in wanted]:
             number, slot = divmod(self._places.pop(gone), WIDTH)
@@ -668,6 +670,6 @@ class Forecaster:
         for number, block in enumerate(self._blocks):
             while new and block.free:
                 self._places[new.pop()] = number * WIDTH + block.begin()
-        while self._blocks and self._blocks[-1].empty:  # gives its memory back
+        while self._blocks and self._blocks[-1].empty:  # releases its memory
             self._blocks.pop()
         return np.fromiter((self._places[key] for key in keys), dtype=np.int64, count=len(keys))

@@ -1,16 +1,16 @@
-"""Whether the demand model is worth hearing: its losses and coverage beside the baseline's, as forecasts come true. Pure.
+"""Whether to use the demand model: compares its losses and coverage with the baseline's as forecasts come due. Pure.
 
 A model that was better when it was promoted need not stay so. Where it has become worse than the baseline on the same forecasts,
-the baseline speaks; the model goes on being judged, and is heard again once it has been better for long enough. Knows losses and
-coverage, not how forecasts are made.
+the baseline is used. The model is still judged, and used again once it has been better for long enough. Knows losses and coverage,
+not how forecasts are made.
 
-The test of losses is Page's cumulative sum (Page 1954, "Continuous inspection schemes", Biometrika 41): what the model lost more
-than the baseline adds up, less an allowance, and never falls below 0; above a limit the model is worse. Losses are counted in what
-the baseline usually loses on that series, so the hours in which nothing happens weigh little and bursts weigh much, as they do for
-whoever relies on the forecasts. They are heavy-tailed: a difference is capped, and the limit is higher where the baseline's own
-losses scatter more. Coverage and losses of single quantiles are exponentially weighted means. They count where the baseline's
-coverage is much nearer to what it should be, and its loss smaller: when a load changes its habits nobody's quantiles hold, and no
-quantile covers counts exactly.
+The test of losses is Page's cumulative sum (Page 1954, "Continuous inspection schemes", Biometrika 41): the model's excess loss
+over the baseline is summed up, less an allowance, and never falls below 0. Above a limit the model is worse. Losses are in units
+of what the baseline usually loses on that series. So the hours in which nothing happens weigh little and bursts weigh much, as
+they do for users of the forecasts. Losses are heavy-tailed: a difference is capped, and the limit is higher where the baseline's
+own losses scatter more. Coverage and losses of single quantiles are exponentially weighted means. They count only where the
+baseline's coverage is much nearer to its target, and its loss smaller: when a load changes its habits no model's quantiles hold,
+and no quantile covers counts exactly.
 """
 
 from __future__ import annotations
@@ -28,36 +28,36 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 ALLOWANCE = 0.2
-"""Share of the loss by which a model may be worse without adding to the evidence: what chance does to one that is good."""
+"""Share of the loss by which a model may be worse without adding to the evidence: chance does this much to a good one."""
 
 LIMIT = 20.0
-"""Evidence at which a model is not heard any more, in usual losses. With ALLOWANCE and CAP found by simulation (docs/models.md): a
-model that loses twice as much is known after 25 to 60 ticks of a single series, and one that is as good is not given up in
-1,000,000."""
+"""Evidence from which a model is not used any more, in usual losses. Found with ALLOWANCE and CAP by simulation (docs/models.md): a
+model that loses twice as much is detected after 25 to 60 ticks of a single series; one that is equally good is not dropped in
+1,000,000 ticks."""
 
 SCATTER, MOST = 20.0, 60.0
-"""The limit is at least so many times the variance of the baseline's losses, and at most so much. By chance a sum of steps of
+"""The limit is at least SCATTER times the variance of the baseline's losses, and at most MOST. By chance, a sum of steps of
 variance v and mean -ALLOWANCE passes a limit L with probability exp(-2 ALLOWANCE L / v) (Kingman 1962, "On queues in heavy
-traffic"): with the first number that is exp(-8)."""
+traffic"): exp(-8) with SCATTER."""
 
 CAP = 6.0
-"""Most that one series' difference counts in a tick. A model that is off by far, or says NaN, is known after
+"""Most that one series' difference counts in a tick. A model that is far off, or says NaN, is detected after
 LIMIT / (CAP - ALLOWANCE) ticks: 4."""
 
 BACK_ALLOWANCE, BACK = 0.05, 4.0
-"""Coming back: the model must be better by the first at least, and so many times the evidence takes longer than going did."""
+"""To be used again the model must be better by at least BACK_ALLOWANCE, and needs BACK times the evidence that dropped it."""
 
 AVERAGE = 0.005
-"""Rate at which mean and variance of the baseline's losses are followed."""
+"""Rate of the averages that follow mean and variance of the baseline's losses."""
 
 WILD = 10.0
-"""Losses of one quantile above so many usual ones count as so many: one jump must not hide what follows."""
+"""Limit of one quantile's loss, in usual ones: one jump must not hide what follows."""
 
 LEAST = 1.0
-"""Losses that are never taken for nothing, in usual ones: a ratio is never relative to less."""
+"""Least divisor of a ratio of losses, in usual losses."""
 
 LARGEST = 1e100
-"""Losses above this are as large, so that sums stay finite."""
+"""Limit of losses, so that sums stay finite."""
 
 LEVELS: tuple[int, ...] = (QUANTILES.index(0.9), QUANTILES.index(0.95))
 """The quantiles whose coverage is watched: limits and pool sizes rest on them."""
@@ -66,12 +66,12 @@ COVERAGE_TICKS = 120
 """Ticks that coverage is averaged over, and that must have been seen before it counts."""
 
 MOST_MISSES, LEAST_MISSES = 3.0, 0.1
-"""A quantile is too low if it is missed so many times as often as it should be, too high if so much less often."""
+"""A quantile is too low if missed more than MOST_MISSES times as often as promised, too high if less than LEAST_MISSES times."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A metric of which the model is not heard any more, or is again."""
+    """A metric for which the model is dropped, or used again."""
 
     metric: str
     heard: bool
@@ -79,7 +79,7 @@ class Change:
 
 
 class DriftWatch:
-    """Says of each metric whether the model is heard; at first it is. Keeps a few numbers a metric, and knows neither clock nor
+    """Says for each metric whether the model is heard; at first it is. Keeps a few numbers per metric, and uses neither clock nor
     chance: the same steps give the same answers."""
 
     def __init__(self, metrics: Sequence[str]) -> None:
@@ -87,13 +87,13 @@ class DriftWatch:
         self._metrics = tuple(metrics)
         self.heard: Bools = np.ones(n, dtype=np.bool_)
         """[metrics] whether the model is heard. Not to be written to."""
-        self._ticks = np.zeros(n, dtype=np.int64)  # with a forecast that came true
+        self._ticks = np.zeros(n, dtype=np.int64)  # ticks with a forecast that came due
         self._swing = np.zeros((2, n))  # mean of the baseline's loss a tick, capped, and of its square
-        self._evidence = np.zeros(n)  # against the model while it is heard, for it while it is not
-        self._since = np.zeros(n, dtype=np.int64)  # ticks since there was none
-        self._lost = np.zeros((2, n))  # in that time, by model and baseline
-        self._recent = np.zeros((2, n, len(QUANTILES)))  # loss of model and baseline lately
-        self._covered = np.zeros((2, n, len(QUANTILES)))  # share of values below the quantiles of model and baseline lately
+        self._evidence = np.zeros(n)  # against the model while it is heard, for it otherwise
+        self._since = np.zeros(n, dtype=np.int64)  # ticks since there was no evidence
+        self._lost = np.zeros((2, n))  # lost in that time, by model and baseline
+        self._recent = np.zeros((2, n, len(QUANTILES)))  # recent loss of model and baseline
+        self._covered = np.zeros((2, n, len(QUANTILES)))  # recent share of values below the quantiles of model and baseline
 
     def step(
         self,
@@ -104,13 +104,13 @@ class DriftWatch:
         baseline_covered: Floats,
         counts: Floats,
     ) -> tuple[Change, ...]:
-        """Take in what came true at a tick, to be called once a tick. Says what changes by it.
+        """Take in the forecasts that came due at a tick; call once per tick. Returns what changes by it.
 
-        A row is a series: `metric` [n] is its place in the metrics, `counts` [n] how many of its forecasts came true, the losses
-        [n, len(QUANTILES)] sums of their pinball losses, and `covered`, of the same shape, how many values lay below each quantile;
-        one that is equal to it counts as the level. The unit of losses is what the baseline usually loses on that series in a
-        forecast, all quantiles together. Model and baseline made the same forecasts, whoever was heard. NaN is the worst loss of a
-        model; of the baseline it is no evidence.
+        A row is a series. `metric` [n]: its index in the metrics. `counts` [n]: how many of its forecasts came due. The losses
+        [n, len(QUANTILES)] are sums of pinball losses. `covered`, of the same shape, is how many values lay below each quantile;
+        one equal to it counts as the level. The unit of losses is what the baseline usually loses on that series in a forecast,
+        over all quantiles. Model and baseline made the same forecasts, whichever was used. NaN is the worst loss of a model; of
+        the baseline it is no evidence.
         """
         count = len(self._metrics)
         known = np.isfinite(baseline_loss).all(axis=1) & (counts > 0)
@@ -122,11 +122,11 @@ class DriftWatch:
         here = total > 0
 
         def mean(sums: Floats) -> Floats:
-            """[metrics] a forecast of sums [n] over forecasts."""
+            """[metrics] mean per forecast, from sums [n] over forecasts."""
             return np.bincount(metric, sums, count) / np.where(here, total, 1.0)
 
         def means(sums: Floats) -> Floats:
-            """[metrics, quantiles]."""
+            """[metrics, quantiles] the same for each quantile."""
             return np.stack([mean(column) for column in sums.T], axis=1)
 
         self._ticks += here
@@ -156,11 +156,11 @@ class DriftWatch:
         return tuple(changes)
 
     def _rate(self, here: Bools, slowest: float) -> Floats:
-        """[metrics, 1] rate of an average: of the plain mean at first."""
+        """[metrics, 1] rate of an average: that of the plain mean at first."""
         return np.where(here, np.maximum(slowest, 1.0 / np.maximum(self._ticks, 1)), 0.0)[:, None]
 
     def _judge(self, at: int) -> Change | None:
-        """What is to change about a metric."""
+        """The change due for a metric; None: no change."""
         name, heard = self._metrics[at], bool(self.heard[at])
         variance = self._swing[1, at] - self._swing[0, at] ** 2
         limit = min(max(LIMIT, SCATTER * variance), MOST)
@@ -175,7 +175,7 @@ class DriftWatch:
         return None
 
     def _amiss(self, at: int) -> str:
-        """What is wrong with the model's coverage and not with the baseline's; "" for nothing."""
+        """What is wrong with the model's coverage and not with the baseline's; "" if nothing is."""
         if self._ticks[at] < COVERAGE_TICKS:
             return ""
         for level in LEVELS:

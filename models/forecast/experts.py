@@ -1,9 +1,9 @@
-"""What simple forecasters say of many series, how far off each has been, and the point that they agree on. Pure.
+"""Simple forecasts of many series, the size of their past errors, and the point on which they agree. Pure.
 
-All series advance together, one value a step; nothing is kept of a series but a state of fixed size, so a step costs the same
-after a year. Thirteen experts forecast each series at each horizon: what one of them has lost lately is the best hint at what to
-trust (aggregation of experts by past loss: Vovk 1990; Cesa-Bianchi and Lugosi 2006). `Outlook` has the point that they agree on,
-how far off that has been, and the rows that a trained model makes more of.
+All series advance together, one value a step. Only a state of fixed size is kept of each, so the cost of a step does not grow.
+Thirteen experts forecast each series at each horizon. What an expert lost lately is the best hint at whom to trust (aggregation of
+experts by past loss: Vovk 1990; Cesa-Bianchi and Lugosi 2006). `Outlook` has the point on which they agree, the size of its errors,
+and the material for the rows of a trained model.
 
 Arrays have the series last: `[..., slots]`. Values are in units of a series' first value that is not 0, so no scale is special.
 """
@@ -26,20 +26,20 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 PAST = 192
-"""Ticks of a series that are kept, and the longest period that is looked for among them."""
+"""Ticks of a series that are kept. The longest period searched for is one less."""
 
 SHORTEST = 3
-"""Least period in ticks."""
+"""Shortest period in ticks."""
 
 SMOOTHING = (0.5, 0.2, 0.07, 0.02)
 """Rates of the exponentially weighted means."""
 
 MEDIANS = (9, 25)
-"""Ticks of the running medians: means that one outlier does not move."""
+"""Ticks of the running medians: like means, but one outlier does not move them."""
 
 CALENDAR = ((600, 144), (60, 60), (3600, 168))
 """Profiles by the clock: (seconds of a bin, bins). The day in ten minutes, the hour in minutes, the week in hours, all in UTC: a
-period of local time is one of UTC too, but for two days a year."""
+period in local time is one in UTC too, except on two days a year."""
 
 EXPERTS: tuple[str, ...] = (
     "last value",
@@ -53,30 +53,30 @@ EXPERTS: tuple[str, ...] = (
     "week",
 )
 FLAT = 1 + len(SMOOTHING) + len(MEDIANS)
-"""The first so many say the same for all horizons."""
+"""The first FLAT experts say the same for all horizons."""
 TOLD = FLAT + 2
-"""What the first so many said can be worked out later from the past; what the others said has to be kept."""
+"""What the first TOLD experts said can be recomputed from the past; what the others said must be kept."""
 
 FORGET = 0.03
-"""Rate at which losses are forgotten: they are those of the last 30 ticks or so."""
+"""Rate at which losses are forgotten: they cover the last 30 ticks or so."""
 
 POWER = 12
-"""Weight of an expert is its loss to this power, inverted: nearly the best alone, and the mean of those that are as good."""
+"""An expert's weight is 1 / loss ** POWER: nearly the best one alone, or the mean of those that are equally good."""
 
 LEVELS: tuple[float, ...] = (0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
-"""Quantile levels that are kept of the errors of the common point."""
+"""Quantile levels kept of the common point's errors."""
 
 BINS, REACH = 20, 24.0
-"""Bins of the histogram of those errors, in units of their mean size, and how far it reaches; bins are wider further out."""
+"""Bins of the histogram of those errors, and its reach, in units of their mean size. Bins are wider further out."""
 
 KEEP = 0.02
 """Rate at which the histogram forgets."""
 
 GUESS, SURE = 0.1, 8
-"""Size of errors, as a share of the level, of a series that nothing is known of; gone after so many errors were seen."""
+"""Size of errors assumed for a series of which nothing is known, as a share of its level; unused after so many errors were seen."""
 
 _H = np.asarray(HORIZONS)
-FIRST = np.concatenate([[0], np.cumsum(_H)[:-1]])  # ring of a horizon: as many rows as it has ticks
+FIRST = np.concatenate([[0], np.cumsum(_H)[:-1]])  # first row of each horizon's ring: a ring has a row per tick of the horizon
 RING = int(_H.sum())
 LONGEST = max(HORIZONS)
 _SCALE = np.arcsinh(REACH * 2)
@@ -85,7 +85,7 @@ _TINY = np.float32(1e-9)
 
 
 def _guess() -> Singles:
-    """[BINS] what is believed of errors before any was seen: Laplace's distribution, with more at the ends."""
+    """[BINS] distribution assumed before any error was seen: Laplace's, with heavier ends."""
     below = np.where(_EDGES < 0, 0.5 * np.exp(np.minimum(_EDGES, 0)), 1 - 0.5 * np.exp(-np.maximum(_EDGES, 0)))
     mass = np.diff(below) + 0.002
     return np.asarray(mass / mass.sum(), dtype=np.float32)
@@ -96,11 +96,11 @@ PRIOR = _guess()
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What is known of each series after a step. In units of `unit` where nothing else is said."""
+    """What is known of each series after a step. In units of `unit` unless stated otherwise."""
 
-    unit: Floats  # [S] of the series, in its own values
+    unit: Floats  # [S] unit of the series, in its own values
     points: Singles  # [H, E, S] what the experts say
-    base: Singles  # [H, S] what they agree on
+    base: Singles  # [H, S] the point on which they agree
     spread: Singles  # [H, S] mean size of the errors of `base`; 0: it made none
     tails: Singles  # [H, LEVELS, S] quantiles of those errors, in units of `spread`
     level: Singles  # [S]
@@ -108,21 +108,21 @@ class Outlook:
 
 @dataclass(frozen=True, slots=True)
 class _Then:
-    """What was so at the tick that lies each horizon ago: [H, ...]. Means nothing before a series began."""
+    """The state at the tick each horizon ago: [H, ...]. Meaningless before a series began."""
 
     values: Singles  # [H, S]
     means: Singles  # [H, SMOOTHING, S]
     medians: Singles  # [H, MEDIANS, S]
-    season: Singles  # [H, S] what the period said of now
-    slips: Singles  # [H, S] what it would have been shifted by
-    scales: Singles  # [H, S] what the regressions took for the size of a deviation
+    season: Singles  # [H, S] what the period predicted for now
+    slips: Singles  # [H, S] the shift that would have been added to it
+    scales: Singles  # [H, S] the size of a deviation that the regressions used
 
 
 class Experts:
-    """The state of many series. A slot that is not in use may be stepped along; what comes out of it means nothing."""
+    """The state of many series. A slot not in use may be stepped along; its results mean nothing."""
 
     def __init__(self, slots: int, interval: float) -> None:
-        """`interval`: seconds a step."""
+        """`interval`: seconds per step."""
         self._interval = interval
         self.tick = -1  # of the last step
         self.slots = 0
@@ -131,11 +131,11 @@ class Experts:
         self._last = np.zeros(0)
         self.age: Ints = np.zeros(0, dtype=np.int64)  # values seen of each series
         self.period: Ints = np.zeros(0, dtype=np.int64)
-        """[slots] the lag in ticks at which values came nearest, the shorter of two that are as good."""
+        """[slots] the lag in ticks at which values were nearest; of two equally good ones the shorter."""
         self.grow(slots)
 
     def grow(self, slots: int) -> None:
-        """Make room for so many series; those that are there keep their slots."""
+        """Make room for this many series; existing ones keep their slots."""
         more = slots - self.slots
         if more <= 0:
             return
@@ -147,7 +147,7 @@ class Experts:
         self._start(np.arange(slots) >= slots - more)
 
     def shrink(self, slots: int) -> None:
-        """Keep the first so many series only."""
+        """Keep only the first `slots` series."""
         self.state = {name: np.ascontiguousarray(array[..., :slots]) for name, array in self.state.items()}
         self.unit, self._last = self.unit[:slots].copy(), self._last[:slots].copy()
         self.age, self.period = self.age[:slots].copy(), self.period[:slots].copy()
@@ -159,9 +159,9 @@ class Experts:
         return self.look(at)
 
     def learn(self, values: Floats, at: Floats, fresh: Bools) -> None:
-        """Take in one value of each.
+        """Take in one value of each series.
 
-        `values` [slots], at least 0, NaN where unknown: the last one stands for it. `at` [slots]: seconds since 1970. `fresh`
+        `values` [slots], at least 0; NaN where unknown: the last one is repeated. `at` [slots]: seconds since 1970. `fresh`
         [slots]: where another series begins.
         """
         self.tick += 1
@@ -186,12 +186,12 @@ class Experts:
 
     @property
     def row(self) -> int:
-        """Row of `state["past"]` that has the newest value; older ones lie before it, modulo `PAST`."""
+        """Row of `state["past"]` that holds the newest value; older ones lie before it, modulo `PAST`."""
         return self.tick % PAST
 
     @property
     def due(self) -> Ints:
-        """[H] rows of a ring of `RING` that have what was said of this tick at each horizon, and take what is said next."""
+        """[H] rows of a ring of `RING` that hold the forecasts for this tick at each horizon, and receive the next forecasts."""
         return np.asarray(FIRST + self.tick % _H)
 
     # --- the state ---------------------------------------------------------------------------------------------------------------
@@ -200,7 +200,7 @@ class Experts:
         return self.state["scaled"] > 0
 
     def _start(self, fresh: Bools) -> None:
-        """Forget what slots held before."""
+        """Clear the `fresh` slots."""
         at = np.flatnonzero(fresh)
         if not len(at):
             return
@@ -216,7 +216,7 @@ class Experts:
         self.unit[at], self._last[at], self.age[at], self.period[at] = 1.0, 0.0, 0, SHORTEST
 
     def _begin(self, first: Bools, y: Singles) -> None:
-        """Before its start a series stood at its first value."""
+        """Assume that before its start a series stood at its first value."""
         at = np.flatnonzero(first)
         state = self.state
         state["past"][:, at] = y[at]
@@ -227,11 +227,11 @@ class Experts:
     # --- the errors of earlier forecasts ------------------------------------------------------------------------------------------
 
     def _then(self) -> _Then:
-        """Put together from the past: a period and a median are values of it, so it is enough to know which."""
+        """Rebuild from the past: a period's or median's forecast is one of its values, so its position is enough."""
         state, past, column = self.state, self.state["past"], np.arange(self.slots)
         ring = (self.tick - _H) % LONGEST
         lag = state["lags"][ring].astype(np.int64)
-        back = -(-_H[:, None] // lag) * lag  # 1..PAST - 1: still among the past
+        back = -(-_H[:, None] // lag) * lag  # 1..PAST - 1: still within the past
         return _Then(
             past[(self.tick - _H) % PAST],
             state["recent_means"][ring],
@@ -242,7 +242,7 @@ class Experts:
         )
 
     def _judge(self, y: Singles, then: _Then) -> None:
-        """Learn from what was said of this value."""
+        """Learn from the forecasts of this value."""
         state, n = self.state, self.age
         seen = n[None, :] - _H[:, None]  # [H, S] errors known at each horizon, this one included
         known = seen >= 1
@@ -319,7 +319,7 @@ class Experts:
 
     @staticmethod
     def _back(where: int) -> Iterator[tuple[slice, slice]]:
-        """(lags, rows of the past that lie so far back, to be reversed) in two pieces, for a value that will go to row `where`."""
+        """(lags, rows of the past that far back, to be reversed) in two pieces, for a value that will go to row `where`."""
         # Row of lag L is where - L: lags SHORTEST..where go to rows 0..where - SHORTEST, longer ones wrap around
         near = where - SHORTEST + 1
         if near > 0:
@@ -330,7 +330,7 @@ class Experts:
             yield slice(start, _LAGS), slice(top - (_LAGS - start) + 1, top + 1)
 
     def _profile(self, y: Singles, at: Floats) -> None:
-        """Take the value into the profiles by the clock. A bin takes what it saw when it is left."""
+        """Take the value into the profiles by the clock. A bin takes its mean when the clock leaves it."""
         state = self.state
         column = np.arange(self.slots)
         offset = 0
@@ -354,7 +354,7 @@ class Experts:
             offset += bins
 
     def _regress(self, y: Singles, then: _Then) -> None:
-        """Recursive least squares (Ljung and Söderström 1983), one for each horizon: learn from what was put in so long ago."""
+        """Recursive least squares (Ljung and Söderström 1983), one per horizon: learn from the inputs of that many ticks ago."""
         state = self.state
         w, p = state["weights"], state["covariance"]  # [H, P, S], [H, P, P, S]
         scale = np.maximum(state["deviation"], _TINY)
@@ -373,7 +373,7 @@ class Experts:
         state["deviation"] += FORGET * (np.abs(y - state["means"][2]) - state["deviation"])
 
     def _predict(self, y: Singles, season: Singles) -> Singles:
-        """[H, S] what the regressions say, of `season` [H, S], the values a whole number of periods before each horizon."""
+        """[H, S] the regressions' forecasts. `season` [H, S]: the values a whole number of periods before each horizon."""
         state = self.state
         centre, scale = state["means"][_CENTRE], np.maximum(state["deviation"], _TINY)
         state["scales"][self.tick % LONGEST] = scale
@@ -382,7 +382,7 @@ class Experts:
 
     @staticmethod
     def _inputs(y: Singles, mean: Singles, season: Singles, centre: Singles, scale: Singles) -> Singles:
-        """[H, P, S] what the regressions are given. Each argument is [H, S], or [S] where it is one for all horizons."""
+        """[H, P, S] inputs of the regressions. Each argument is [H, S], or [S] if the same for all horizons."""
         x = np.empty((len(_H), _P, season.shape[-1]), dtype=np.float32)
         x[:, 0], x[:, 1], x[:, 2] = y, mean, season
         x -= centre[..., None, :]
@@ -392,7 +392,7 @@ class Experts:
     # --- looking ahead -----------------------------------------------------------------------------------------------------------
 
     def look(self, at: Floats) -> Outlook:
-        """What is known after what was learned; to be called once a step."""
+        """Forecast from what was learned; call once per step."""
         state = self.state
         points = np.empty((len(_H), len(EXPERTS), self.slots), dtype=np.float32)
         where = self.row
@@ -439,7 +439,7 @@ class Experts:
         return np.asarray(y + (weight * (points - y)).sum(axis=1) / weight.sum(axis=1), dtype=np.float32)
 
     def _spread(self) -> Singles:
-        """[H, S] size of errors to expect: what was seen, and with few errors that of the shorter horizon."""
+        """[H, S] expected size of errors: the observed one, and while errors are few partly that of the shorter horizon."""
         level = self.state["means"][1]
         seen = np.maximum(self.age[None, :] - _H[:, None], 0)
         trust = np.minimum(seen / SURE, 1.0).astype(np.float32)
@@ -472,7 +472,7 @@ _DOUBTS = np.array([1, 0.9, 0.9, 1, 1.2, 1, 1.1, 1.5, 1.4, 1.3, 1.3, 1.3, 1.3], 
 _MEMORY = np.float32(0.99)
 _SPREADS = (0.2, FORGET, 0.005)
 _AGES = np.arange(max(MEDIANS), dtype=np.uint8)[:, None]
-_CENTRE = 2  # the mean that the regressions go around
+_CENTRE = 2  # the mean that the regressions are centred on
 _MEANS = 1 + len(SMOOTHING)
 _BLOCKS = (slice(0, 1), slice(1, _MEANS), slice(_MEANS, FLAT), slice(FLAT, FLAT + 1), slice(FLAT + 1, TOLD), slice(TOLD, None))
 _SINGLES: dict[str, tuple[int, ...]] = {
@@ -503,11 +503,11 @@ _SINGLES: dict[str, tuple[int, ...]] = {
 _SHAPES: dict[str, tuple[tuple[int, ...], type]] = {
     **{name: (shape, np.float32) for name, shape in _SINGLES.items()},
     "lags": ((LONGEST,), np.uint8),
-    "median_rows": ((LONGEST, len(MEDIANS)), np.uint8),  # which rows of the past they are
-    "told": ((RING, len(EXPERTS) - TOLD), np.uint16),  # around `pending`
+    "median_rows": ((LONGEST, len(MEDIANS)), np.uint8),  # the rows of the past that hold the medians
+    "told": ((RING, len(EXPERTS) - TOLD), np.uint16),  # packed around `pending`
 }
 
 
 def widened(array: NDArray[Any], more: int) -> NDArray[Any]:
-    """With room for so many more along the last axis, all 0."""
+    """The array with `more` more entries along the last axis, all 0."""
     return np.concatenate([array, np.zeros((*array.shape[:-1], more), dtype=array.dtype)], axis=-1)

@@ -1,10 +1,10 @@
-"""What lies around a point that is known exactly, in two bytes instead of four. Pure.
+"""Values near a point that is known exactly, in two bytes instead of four. Pure.
 
-Kept is how far off the point it is, as the first half of a single (bfloat16), rounded: what is read is off by at most 1 in 256 of
-that distance, whatever the scale, and a power of 2 as factor of both changes no bit. What is equal to the point, or 0, is read as
-just that: on series that stand still or idle it matters whether a value is above what was said of it, equal or below. It is for
-what is read once, such as what was said of ticks to come. What a little is added to at each tick would be stuck where the little is
-less than the rounding.
+The difference from the point is kept as the first half of a single (bfloat16), rounded. So a value read back is off by at most 1 in
+256 of that difference, at any scale, and multiplying both by a power of 2 changes no bit. A value equal to the point, or 0, is read
+back exactly: on series that stand still or idle it matters whether a value is above its forecast, equal or below. Made for what is
+read once, such as forecasts of coming ticks. Do not use it for a sum that grows a little each tick: it would get stuck where the
+increment is less than the rounding.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 Singles = NDArray[np.float32]
 Halves = NDArray[np.uint16]
 
-_HALF = np.uint32(0x8000)  # of the last bit that is kept
+_HALF = np.uint32(0x8000)  # half of the last bit that is kept
 
 
 def packed(values: Singles, point: Singles) -> Halves:

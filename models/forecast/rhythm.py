@@ -1,14 +1,14 @@
-"""What a series does again and again: a cron spike each five minutes, a step each quarter of an hour. Pure.
+"""What a series does again and again: a cron spike every five minutes, a step every quarter of an hour. Pure.
 
-`Rhythm` remembers some hours of one series, finds the period with which it repeats, and says what it did at the same phase in
-earlier periods. It is trusted only where that foretold the newest periods, and given up within ticks when something else comes. It
-must not know what its answers are used for.
+`Rhythm` remembers some hours of one series, finds the period with which it repeats, and reports what it did at the same phase in
+earlier periods. It is trusted only where that predicted the newest periods, and dropped within ticks when something else comes.
+Must not know what its answers are used for.
 
-How a period is found: changes that a mean of `TREND` ticks does not foresee are compared with themselves some time earlier
-(autocorrelation by FFT); the best lags are tried on the newest period, which the one before must foretell. Chance is measured on
-the same data: the earlier period turned by some eighths of itself must foretell much less. So neither noise nor a slow wave counts.
+How a period is found: changes that a mean of `TREND` ticks does not follow are compared with themselves some time earlier
+(autocorrelation by FFT). The best lags are tried on the newest period, which the one before must predict. Chance is measured on the
+same data: the earlier period, turned by some eighths of itself, must predict much less. So neither noise nor a slow wave counts.
 
-Values are kept as logarithms of 1 + value, for a load of 2 that doubles matters as one of 20 does.
+Values are kept as logarithms of 1 + value, because a load of 2 that doubles matters as much as one of 20 that does.
 """
 
 from __future__ import annotations
@@ -23,121 +23,121 @@ Singles = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 
 MEMORY = 16384
-"""Ticks remembered: 4.5 hours at 1 Hz, so that what comes each hour is seen four times. 192 KiB a series."""
+"""Ticks remembered: 4.5 hours at 1 Hz, so that an hourly event is seen four times. 192 KiB a series."""
 
 SHORTEST = 20
-"""Least period in ticks: shorter ones are over before a worker has started."""
+"""Shortest period in ticks: shorter ones are over before a worker has started."""
 
 AHEAD = 128
-"""Ticks that can be asked for at most."""
+"""Most ticks ahead that can be asked for."""
 
 TREND = 60
-"""Ticks of the mean that a change must differ from to count when periods are looked for: what is slower needs no foretelling."""
+"""Ticks of the mean that a change must differ from to count in the search for periods: slower changes need no prediction."""
 
 SMOOTH = 3
-"""Ticks that values are averaged over: a short mean hardly blurs a step, and takes away much of the chance of arrivals."""
+"""Ticks that values are averaged over: a short mean hardly blurs a step, and removes much of the chance in arrivals."""
 
 CALM = 6
-"""Ticks on both sides of one that an answer is the median of: less chance, the same edges. What lasts no longer is not foretold."""
+"""An answer is the median over this many ticks on both sides: less chance, the same edges. Anything this short is not predicted."""
 
 LEVELS = (60, 30, 15)
-"""Ticks that an answer is the mean of where nothing much is to change in them: the most of these where it is so."""
+"""Ticks that an answer is the mean of where little changes within them: the most of these for which that holds."""
 
 PERIODS = 7
-"""Newest periods that an answer rests on: more would remember habits longer than they last."""
+"""Newest periods that an answer rests on: with more, habits would be remembered longer than they last."""
 
 UPPER = 0.8
-"""Quantile over the periods that `Ahead.high` is: of six the second highest, so one odd period does not decide."""
+"""Quantile over the periods that `Ahead.high` is: the second highest of six, so one odd period does not decide."""
 
 SLACKS = (1, 3, 6)
-"""Ticks that a rise or fall may come early or late, the least that explains the series is taken."""
+"""Ticks that a rise or fall may come early or late. The least that explains the series is taken."""
 
 CALENDAR = (60, 120, 180, 240, 300, 600, 900, 1200, 1800, 3600, 5400)
-"""Seconds between runs of what people put into crontabs. Such a period needs to be confirmed once, others twice."""
+"""Usual seconds between runs in crontabs. Such a period must be confirmed once, others twice."""
 
 TRUST = 0.5
-"""Least skill (see `Ahead.right`) to be trusted. A spike of a minute each hour in noise has 0.66, one each five minutes 0.85; the
-best of many lags of noise alone reaches 0.6 now and then, but hardly in two periods running, and is not abrupt."""
+"""Least skill (see `Ahead.right`) to be trusted. In noise, a spike of a minute every hour has 0.66, one every five minutes 0.85.
+The best of many lags of pure noise reaches 0.6 now and then, but hardly in two successive periods, and is not abrupt."""
 
 LEAST_SWING = 0.25
 """Difference of the logarithms below which a rhythm is not worth following: a load that moves by less than 28 %."""
 
 SHORT, ABRUPT = 12, 1.0
-"""Least difference between the sharpest rise and fall (mean of SHORT ticks less that of the TREND ticks before, in logarithms) that
-came in two periods alike. A wave that a mean of a minute follows needs no foretelling."""
+"""Least sum of the sharpest rise and fall found alike in two periods (mean of SHORT ticks minus that of the TREND ticks before, in
+logarithms). A wave that a mean of a minute follows needs no prediction."""
 
 WRONG = 0.25
-"""Share of the swing that a value may be off for some ticks; beyond it the rhythm is wrong."""
+"""Share of the swing that values may be off for some ticks; beyond it the rhythm is wrong."""
 
 CLEAN = 0.3
-"""Difference of the logarithms between what a value was at most and at least, below which it counts as known."""
+"""Difference of the logarithms between a value's upper and lower limit below which it counts as known."""
 
 HOLE = 300
-"""Ticks without a value after which everything is forgotten; in shorter holes the last value stands."""
+"""Ticks without a value after which everything is forgotten; in shorter gaps the last value is repeated."""
 
 LARGEST = 1e9
-"""Values above count as that."""
+"""Limit of values."""
 
 BLOCK = 64
-"""Ticks for which answers are made together."""
+"""Ticks for which answers are computed together."""
 
 _WINDOWS = ((1024, 16), (4096, 64), (MEMORY, 512))  # (newest ticks that are searched, ticks between two searches)
-_TURNS = 8  # places that the earlier period is turned to, the right one included
-_WIDTH = 128  # ticks that must be foretold at least, also by short periods
-_LIKELY = 0.2  # autocorrelation of a lag that is worth a try
+_TURNS = 8  # turns of the earlier period, the right one included
+_WIDTH = 128  # least ticks that must be predicted, also by short periods
+_LIKELY = 0.2  # autocorrelation from which a lag is tried
 _TRIES = 4  # lags tried in one search
 _SLACKER = 0.1  # by which more slack must be better
-_OFF = 2  # ticks a period that rises and falls may be off and still come at the same time
-_BETTER = 0.05  # and a longer period
-_MUCH_BETTER = 0.2  # and another period than one that is trusted
-_LITTLE_BETTER = 0.01  # and one near that, or another than one that was wrong lately
-_KEPT = 0.8  # share of LEAST_SWING and ABRUPT that keeps a rhythm: one at the limit would come and go
-_NEAR = 0.03  # share of a period
-_PIECE = 0.2  # the same of a period that people write: few lengths are, by chance two spikes are hardly so far apart
-_PART = 0.8  # of a period that must be remembered beside the one before: the first that was seen need not be whole
+_OFF = 2  # ticks that a period with rises and falls may be off and still count as on time
+_BETTER = 0.05  # by which a longer period must be better
+_MUCH_BETTER = 0.2  # by which a period must be better than another that is trusted
+_LITTLE_BETTER = 0.01  # the same for one close to the trusted one, or against one that was wrong lately
+_KEPT = 0.8  # share of LEAST_SWING and ABRUPT that keeps a rhythm: one at the limit would oscillate
+_NEAR = 0.03  # share of a period within which another one is the same
+_PIECE = 0.2  # as _PART, for calendar periods: they are few, so two spikes are hardly so far apart by chance
+_PART = 0.8  # of a period that must be remembered beside the one before: the first one seen may be incomplete
 
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """What earlier periods foretell of the coming ticks."""
+    """What earlier periods predict for the coming ticks."""
 
     period: float  # ticks
     seen: int  # periods in which it was seen
-    right: float  # skill in the newest period: share of the errors by chance that were avoided; 1: all came true, 0: no better
-    trusted: bool  # foretold the newest periods, and nothing else has come since
+    right: float  # skill in the newest period: share of the errors by chance that were avoided; 1: no error, 0: as by chance
+    trusted: bool  # it predicted the newest periods, and nothing else has come since
     abrupt: float  # sharpest rise and fall together, beyond what a mean of TREND ticks follows, in logarithms of 1 + value
-    now: float  # the upper quantile of the present tick
-    median: float  # largest median in the time asked for; the mean where they differ by little
-    high: float  # the same of upper quantiles
+    now: float  # the upper quantile at the present tick
+    median: float  # largest median in the time asked for; the mean where they differ little
+    high: float  # the same for upper quantiles
     most: float  # the largest median, chance included
-    least: float  # the least
+    least: float  # the smallest median
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
     period: float
-    slack: int  # ticks within which a value is no surprise
+    slack: int  # ticks within which a value is as predicted
     jitter: int  # ticks by which rises and falls came early or late in the newest PERIODS
-    jittered: int  # tick at which that was seen last
+    jittered: int  # tick at which that was last seen
     right: float
-    checked: int  # newest periods that the period before foretold, one after the other; at most 2
-    needed: int  # of these to be trusted
+    checked: int  # newest successive periods that the period before predicted; at most 2
+    needed: int  # how many of these make it trusted
     swing: float  # of the newest period, in logarithms
     abrupt: float  # see `_abruptness`
-    since: int  # tick from which on it was seen
-    verified: int  # tick of the last look
-    shifts: tuple[float, ...]  # by how much the newest period lies above each of the PERIODS before it, in logarithms
+    since: int  # tick from which it was seen
+    verified: int  # tick of the last verification
+    shifts: tuple[float, ...]  # how far the newest period lies above each of the PERIODS before it, in logarithms
 
     @property
     def score(self) -> float:
-        """Of two periods that foretell nearly as much the one that people write is the better guess."""
+        """Of two periods that predict nearly as well, the calendar one is the better guess."""
         return self.right + (0.1 if self.needed == 1 else 0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """Answers for each tick from `at` on. `median` and `high` are values; `floor` and `ceiling`, between which no value is a
-    surprise, are logarithms."""
+    """Answers for each tick from `at` on. `median` and `high` are values. `floor` and `ceiling` are logarithms: a value between
+    them is no surprise."""
 
     at: int
     median: Singles
@@ -147,13 +147,13 @@ class _Block:
 
 
 class Rhythm:
-    """One series. The same steps give the same answers, and a step costs the same after a year."""
+    """One series. The same steps give the same answers, and the cost of a step does not grow."""
 
     def __init__(self, interval: float = 1.0, stagger: int = 0) -> None:
-        """`interval`: seconds a tick. `stagger`: any number, so that many series do not all search at the same tick."""
+        """`interval`: seconds per tick. `stagger`: any number; different ones keep many series from searching at the same tick."""
         self._interval = interval
         self._stagger = stagger
-        self._levels = np.zeros((2, MEMORY + MEMORY // 2), dtype=np.float32)  # logarithms of what a value was at least, at most
+        self._levels = np.zeros((2, MEMORY + MEMORY // 2), dtype=np.float32)  # logarithms of each value's lower and upper limit
         self._forget()
 
     def _forget(self) -> None:
@@ -163,14 +163,14 @@ class Rhythm:
         self._last: list[tuple[float, float]] = []  # newest values
         self._found: _Found | None = None
         self._block: _Block | None = None
-        self._off = 0.0  # how far the newest values are from what was foretold, in logarithms
-        self._wrong_until = -1  # tick before which it is not trusted
+        self._off = 0.0  # mean error of the newest values against the prediction, in logarithms
+        self._wrong_until = -1  # tick until which it is not trusted
 
     def step(self, tick: int, value: float | None, least: float | None = None) -> None:
         """Take the value of a tick; ticks rise. None or no finite number: unknown.
 
-        `least`: what the value was for sure where `value` is what it was at most, e.g. work that waits because there were too few
-        workers counts in full only in `value`. Answers rest on what was known well, where there is such a period.
+        `least`: lower limit of the value, where `value` is only its upper limit. Example: work that waits because there were too
+        few workers counts in full only in `value`. Answers rest on well-known values where some period has them.
         """
         if self._tick is not None:
             missed = tick - self._tick
@@ -197,13 +197,13 @@ class Rhythm:
             self._block = self._foretell(tick, self._found)
 
     def settle(self, ticks: int, mean: float) -> None:
-        """It turned out what the newest values were on average, of which single ones were uncertain: they count as that."""
+        """Replace the newest values by their `mean`, now that it is known: single ones were uncertain."""
         count = min(ticks, self._count)
         if count > 0 and math.isfinite(mean):
             self._newest(count)[:] = math.log1p(min(max(mean, 0.0), LARGEST))
 
     def ahead(self, ticks: int) -> Ahead | None:
-        """What is foretold of the present tick and the next `ticks`, at most AHEAD; None: nothing repeats."""
+        """The prediction for the present tick and the next `ticks`, at most AHEAD; None: nothing repeats."""
         found, block = self._found, self._block
         if found is None or block is None or self._tick is None:
             return None
@@ -224,18 +224,18 @@ class Rhythm:
 
     @property
     def nbytes(self) -> int:
-        """Size of what is remembered of the series."""
+        """Bytes used for the remembered series."""
         return self._levels.nbytes
 
     def levels(self, ticks: int) -> Singles:
-        """Logarithms of 1 + the newest values, as it remembers them: at most, where only limits are known."""
+        """Logarithms of 1 + the newest values as remembered: the upper limit, where only limits are known."""
         return np.array(self._newest(min(ticks, self._count))[1])
 
     def _trusted(self, found: _Found, tick: int) -> bool:
         return found.right >= TRUST and found.checked >= found.needed and tick >= self._wrong_until
 
     def _calendar(self, period: float) -> float | None:
-        """The period that people would have written, if it is that but for a tick or half a per cent."""
+        """The calendar period that this one matches within a tick or half a per cent; None if none matches."""
         for seconds in CALENDAR:
             exact = seconds / self._interval
             if abs(period - exact) <= max(1.0, 0.005 * exact):
@@ -261,7 +261,7 @@ class Rhythm:
     # --- is it still right? ------------------------------------------------------------------------------------------------------
 
     def _judge(self, tick: int) -> None:
-        """Compare the newest value with what was foretold of it; a rhythm that is off for some ticks is wrong for a period."""
+        """Compare the newest value with its prediction. A rhythm that is off for some ticks is not trusted for a period."""
         if self._found is None or self._block is None:
             self._off = 0.0
             return
@@ -278,7 +278,7 @@ class Rhythm:
     # --- the period --------------------------------------------------------------------------------------------------------------
 
     def _search(self, tick: int) -> None:
-        """Now and then look for a period, and whether the one that was found still holds."""
+        """Search for a period, and verify the one that was found, each at intervals."""
         found = self._found
         now = tick + self._stagger
         held = found is not None and self._trusted(found, tick)
@@ -300,7 +300,7 @@ class Rhythm:
             self._found = found
 
     def _best(self, tick: int, count: int, held: _Found | None) -> _Found | None:
-        """The best of what is held and of the lags at which the newest `count` values look alike."""
+        """The best of the held period and of the lags at which the newest `count` values are alike."""
         best = held
         trusted = held is not None and self._trusted(held, tick)
         for period in self._candidates(self._newest(count)[1]):
@@ -343,7 +343,7 @@ class Rhythm:
         return sorted({self._refined(lag, alike) for lag in known[:_TRIES]})
 
     def _refined(self, lag: int, alike: NDArray[np.float64]) -> float:
-        """The period to a part of a tick, by the lags of several periods; one that people would write where it is near."""
+        """The period to a fraction of a tick, from the lags of several periods; a calendar period where one is near."""
         times = min((len(alike) - 1) // lag, 4)
         period = float(lag)
         if times > 1:
@@ -352,7 +352,7 @@ class Rhythm:
         return self._calendar(period) or period
 
     def _verify(self, period: float, tick: int, before: _Found | None) -> _Found | None:
-        """What is to be said of a period, and was said of it before; None where too little is remembered or nothing moves."""
+        """Assess a period, given the assessment before; None where too little is remembered or nothing moves."""
         whole = round(period)
         slacks = [slack for slack in SLACKS if slack == 1 or slack <= whole // 8]
         width = min(max(whole, _WIDTH), self._count - whole - max(slacks))
@@ -383,11 +383,11 @@ class Rhythm:
 
     @staticmethod
     def _skill(levels: Singles, period: int, slack: int, width: int) -> tuple[float, float]:
-        """(share of the errors by chance that the period before the newest `width` of the values [2, n] avoids; ticks that are off
-        by most of the swing, which is a rise or fall at another time).
+        """(share of the errors by chance that the period before avoids for the newest `width` of the values [2, n]; ticks that
+        are off by most of the swing, i.e. a rise or fall at another time).
 
-        Differences in level between the periods do not count: their median is taken out. Nor does a value that was known well,
-        beside one of which only limits are known, as long as it is within them.
+        Differences in level between the periods do not count: their median is subtracted. Nor do errors between a well-known
+        value and one of which only limits are known, as long as it is within them.
         """
         earlier = levels[:, levels.shape[1] - width - period - slack :]
         low, high = _spread(earlier, slack, np.minimum), _spread(earlier, slack, np.maximum)
@@ -407,7 +407,7 @@ class Rhythm:
         return 1 - float(sums[0]) / chance if chance > 0 else 0.0, float((errors[0] > np.ptp(most) / 2).sum())
 
     def _shifts(self, period: float) -> tuple[float, ...]:
-        """By how much the newest period lies above the first, second... before it, in logarithms."""
+        """How far the newest period lies above the first, second... before it, in logarithms."""
         most = self._newest(self._count)[1]
         whole, shifts = round(period), []
         for times in range(1, PERIODS + 1):
@@ -421,7 +421,7 @@ class Rhythm:
     # --- what comes --------------------------------------------------------------------------------------------------------------
 
     def _foretell(self, tick: int, found: _Found) -> _Block:
-        """Answers for this tick and those after it, from the values a whole number of periods before each."""
+        """Answers for this tick and those after it, from the values a whole number of periods earlier."""
         slack = found.slack
         least, most = self._newest(self._count)
         ahead = np.arange(-slack - CALM, AHEAD + BLOCK + 1 + slack + CALM)
@@ -452,9 +452,9 @@ class Rhythm:
 
 
 def _abruptness(level: Singles, period: int) -> float:
-    """How much faster than a mean of TREND values follows it rises and falls, in the newest period and the one before alike: the
-    sharpest rise and fall together, in logarithms. Where the period before is not remembered, a rise counts as much as the fall
-    that came in both, and a fall as the rise."""
+    """The sharpest rise and fall together, in logarithms, beyond what a mean of TREND values follows, that the newest period and
+    the one before share. Where the period before is not remembered, a rise counts at most as much as the fall that came in both,
+    and a fall as the rise."""
     sums = np.concatenate([[0.0], np.cumsum(level, dtype=np.float64)])
     at = np.arange(SHORT, len(level) - SHORT + 1)
     start = np.maximum(at - TREND, 0)
@@ -474,12 +474,12 @@ def _back(level: Singles) -> Singles:
 
 
 def _near(period: float, other: float) -> bool:
-    """The same period, but for a better guess of its length."""
+    """Whether they are the same period, up to a better guess of its length."""
     return abs(period - other) <= _NEAR * other
 
 
 def _largest(values: Singles, ticks: int) -> float:
-    """The largest of so many, or the mean where that is little less: the largest of many is chance. Where nothing much is to change
+    """The largest of the next `ticks`, or their mean where it is little less: the largest of many is chance. Where little changes
     for longer, the mean of that time."""
     for count in LEVELS:
         if count > ticks and math.log1p(float(values[:count].max())) - math.log1p(float(values[:count].min())) <= LEAST_SWING:
@@ -494,7 +494,7 @@ def _medians(values: Singles) -> Singles:
 
 
 def _spread(values: Singles, slack: int, extreme: np.ufunc) -> Singles:
-    """[rows, n - 2 slack] extreme of the values [rows, n] within `slack` of each that has so many on both sides."""
+    """[rows, n - 2 slack] extreme of the values [rows, n] within `slack` of each one that has enough neighbours."""
     n = values.shape[1] - 2 * slack
     result = values[:, :n].copy()
     for shift in range(1, 2 * slack + 1):
@@ -503,8 +503,8 @@ def _spread(values: Singles, slack: int, extreme: np.ufunc) -> Singles:
 
 
 def _widened(values: Singles, slack: int) -> Singles:
-    """[rows, n - 2 slack] the values [rows, n], and where one within `slack` is much higher that one: a rise may come early, a fall
-    late. What is little higher is chance."""
+    """[rows, n - 2 slack] the values [rows, n], replaced by a much higher one within `slack`: a rise may come early, a fall late. A
+    slightly higher one is chance."""
     wide, own = _spread(values, slack, np.maximum), values[:, slack : values.shape[1] - slack]
     return np.asarray(np.where(wide - own > LEAST_SWING, wide, own))
 
@@ -516,7 +516,7 @@ def _calmed(values: Singles) -> Singles:
 
 
 def _quantile(values: Singles, use: Bools, level: float) -> Singles:
-    """Quantile over the first axis of the values to be used, interpolated; 0 where there is none."""
+    """Interpolated quantile over the first axis of the values in `use`; 0 where there are none."""
     count = use.sum(axis=0)
     ordered = np.sort(np.where(use, values, np.float32(np.inf)), axis=0)
     place = level * np.maximum(count - 1, 0)

@@ -1,1 +1,1 @@
-"""Does what was decided, writes the ledger first, and undoes it."""
+"""Carries out decisions, writes the ledger first, and undoes changes."""

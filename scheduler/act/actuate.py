@@ -2,7 +2,7 @@
 writes nothing, Acting does.
 
 Knows the kernel, the pools and the clock only as ports. Must not know policies, configuration or the decision log.
-`docs/decisions/0003-ledger-and-undo.md` has the rules: what is durable when, what is put back, and who inherited.
+`docs/decisions/0003-ledger-and-undo.md` has the rules: what is durable when, what is restored, and what was inherited.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ from .relief import Case, Relief
 from .undo import INHERITED, PASSES, Family, Tally, Undoer, as_int, ids_of, leads, name_of, name_of_entry, shown
 
 CHECKS = 8
-"""Values compared with the kernel in each `settle`, besides a 32nd of all: each of them within half a minute at 1 Hz."""
+"""Values compared with the kernel in each `settle`, plus a 32nd of all: each value is compared within half a minute at 1 Hz."""
 
 GONE_EVERY = 16
-"""`settle` calls between looks for what ended processes have left to their children: that takes a scan of all processes."""
+"""`settle` calls between searches for what ended processes left to their children: each search scans all processes."""
 
 
 @dataclass(slots=True)
@@ -57,14 +57,14 @@ class _Move:
 
 @dataclass(slots=True)
 class _Plan:
-    """A decision, looked at: what it comes to."""
+    """What a decision comes to, after a look at its target."""
 
     decision: Decision
     what: str
     moves: list[_Move] = field(default_factory=list)
     subject: Subject | None = None  # what it changes: no two plans of one turn share one
-    seen: set[Knob] = field(default_factory=set)  # what was looked at
-    foreign: dict[Knob, Chain] = field(default_factory=dict)  # what of ours was found changed by somebody else
+    seen: set[Knob] = field(default_factory=set)  # looked at
+    foreign: dict[Knob, Chain] = field(default_factory=dict)  # changes of ours that somebody else has overwritten
     tally: Tally = field(default_factory=Tally)
     outcome: Outcome | None = None  # where no tally is kept: pools and flags
 
@@ -86,7 +86,7 @@ class Observing:
         self._samples = samples
 
     def apply(self, decisions: Sequence[Decision]) -> tuple[Outcome, ...]:
-        """One outcome a decision: OBSERVED, UNCHANGED where there is nothing to change, or why it could not be looked at."""
+        """One outcome per decision: OBSERVED, UNCHANGED if there is nothing to change, or why it could not be looked at."""
         return tuple(self._look(decision) for decision in decisions)
 
     def settle(self) -> tuple[Outcome, ...]:
@@ -155,10 +155,10 @@ class Observing:
 
 
 class Acting:
-    """The actuator that acts. Whatever it changes is in the ledger first.
+    """The actuator that acts. Everything it changes is in the ledger first.
 
-    `samples`: the latest sample of each pool; the daemon keeps it up to date, and `undo_from_ledger`, which has none, gives an
-    empty one. `patience`: seconds that `undo` waits for pools to come back to their size. `locks`: None reads this machine's;
+    `samples`: the latest sample of each pool; the daemon keeps it up to date. `patience`: seconds that `undo` waits for pools to
+    return to their size. `locks`: None reads this machine's;
     `starve_seconds` and `floor` are those of `relief.Relief`.
     """
 
@@ -184,24 +184,24 @@ class Acting:
         self._undoer = Undoer(ledger, kernel, pools, clock, self._asked_of, patience)
         self._boot_id = kernel.boot_id()
         self._resizing: dict[str, tuple[Decision, int]] = {}  # pools on their way to a size
-        self._requests: dict[str, tuple[PoolSample, int]] = {}  # what was asked of a pool since this sample of it
+        self._requests: dict[str, tuple[PoolSample, int]] = {}  # what was requested of a pool since this sample of it
         self._cursor = 0
         self._gone: dict[Knob, Chain] = {}  # first threads of ended processes, whose children may have inherited
         self._turns = 0
         self._locks = LinuxLocks() if locks is None else locks
         self._relief = Relief(self._locks, starve_seconds, floor)
         self._census = Census(ledger, kernel, self._locks)
-        self._groups: Sequence[Group] | None = None  # that the next line goes by; None: what is in force may have changed
+        self._groups: Sequence[Group] | None = None  # that the next two lines are from; None: what is in force may have changed
         self._demotions: tuple[Demotion, ...] = ()
         self._members: tuple[ProcId, ...] = ()
-        self._relieved: list[Outcome] = []  # not yet told
-        self._eased: dict[Subject, str] = {}  # put back since the last turn, or tried to, and why
+        self._relieved: list[Outcome] = []  # not yet reported
+        self._eased: dict[Subject, str] = {}  # restored since the last turn, or attempted, and why
 
     # --- ports.Actuator --------------------------------------------------------------------------------------------------------
 
     def apply(self, decisions: Sequence[Decision]) -> tuple[Outcome, ...]:
-        """One outcome a decision, in order. All intents of the call go to the ledger in one write, unless two decisions are
-        about the same thing: then the second looks after the first is done."""
+        """One outcome per decision, in order. All intents of the call go to the ledger in one write, unless two decisions are
+        about the same thing: then the second is looked at after the first is done."""
         self._groups = None
         outcomes: list[Outcome] = []
         while len(outcomes) < len(decisions):
@@ -220,10 +220,10 @@ class Acting:
         return tuple(outcomes)
 
     def settle(self) -> tuple[Outcome, ...]:
-        """Pools that have reached their size or got into trouble, and values that somebody else was found to have changed.
+        """Reports pools that have reached their size or failed, and values that somebody else was found to have changed.
 
-        Each call compares some of the changed values with the kernel, in turn. Whoever put a value back to what it was has
-        changed it too: that is the plainest way to say hands off. What was relieved since the last call comes first.
+        Each call compares some of the changed values with the kernel, in turn. Restoring a value by hand counts as changing it:
+        that is the plainest way to say hands off. Reliefs since the last call come first.
         """
         outcomes = [*self._told(), *self._look_at_pools()]
         entries = [chain for subject in self._ledger.subjects() for chain in self._ledger.chains(subject).values()]
@@ -233,7 +233,7 @@ class Acting:
             chain = entries[self._cursor]
             newest = chain[-1]
             if newest.control is Control.POOL_SIZE or self._ledger.chain(newest.knob) != chain:
-                continue  # the latter were put back in this turn
+                continue  # in the second case they were restored in this turn
             now = self._kernel.read(newest.knob)
             if isinstance(now, Trouble):
                 if now.status is not Status.VANISHED:
@@ -255,9 +255,9 @@ class Acting:
         return tuple(outcomes)
 
     def undo(self) -> tuple[Outcome, ...]:
-        """Put everything back that is open in the ledger, newest first; one outcome for each thing that was changed.
+        """Restore everything open in the ledger, newest first; one outcome for each thing that was changed.
 
-        Waits for pools, at most `patience` seconds. What could not be put back stays open: calling again tries again.
+        Waits for pools, at most `patience` seconds. What could not be restored stays open: call again to retry.
         """
         self._resizing.clear()
         self._gone = {}
@@ -266,8 +266,8 @@ class Acting:
         return (*self._told(), *self._undoer.undo())
 
     def keep(self, held: Iterable[Restore | ResizePool]) -> tuple[Outcome, ...]:
-        """Put everything back but these: what a Restore names, and the sizes of pools. Waits as `undo` does; one outcome for each
-        thing that was put back."""
+        """Restore everything but these: what a Restore names, and the sizes of pools. Waits as `undo` does; one outcome for each
+        thing that was restored."""
         kept = set[Subject]()
         for action in held:
             subject = Subject(Control.POOL_SIZE, None, action.pool) if isinstance(action, ResizePool) else self._subject(action)
@@ -293,7 +293,7 @@ class Acting:
         self._relief.limit(starve_seconds, floor)
 
     def relieve(self, groups: Sequence[Group]) -> float | None:
-        """See `ports.Actuator`. A session or cgroup is put back as a whole, a process with all its threads and heirs."""
+        """See `ports.Actuator`. A session or cgroup is restored as a whole, a process with all its threads and heirs."""
         at = self._clock.monotonic()
         if groups is not self._groups:
             members = {member.id: member for group in groups for member in group.members}
@@ -310,7 +310,7 @@ class Acting:
         return looked.pause / 1e9 if self._demotions else None
 
     def _taken_along(self, groups: Sequence[Group]) -> Iterator[Case]:
-        """Fences of swarms in which a latency-sensitive process is: it was born there, and nobody decided that of it."""
+        """Fences of swarms that contain a latency-sensitive process: it was started there; no decision put it there."""
         latency = {member.id: group.name for group in groups if group.latency is Latency.LATENCY for member in group.members}
         for subject, processes in self._demotions:
             first = next((process for process in processes if process in latency), None)
@@ -318,7 +318,7 @@ class Acting:
                 yield Case((subject,), f"pid {first.pid} of {latency[first]} is in the cgroup of a swarm, where it was started")
 
     def _ease(self, case: Case) -> None:
-        """Put back what a case names, in every detail as Restore does."""
+        """Restore what a case names, exactly as Restore does."""
         newest = {
             subject: max((chain[-1] for chain in chains.values()), key=lambda entry: entry.id)
             for subject in case.subjects
@@ -370,7 +370,7 @@ class Acting:
             plan.tally.trouble(knobs)
             return plan
         plan.subject = subject_of(knobs[0])
-        if plan.subject in self._eased:  # decided before it was known
+        if plan.subject in self._eased:  # decided before the relief was known
             text = f"{plan.what} was decided before a relief was known, and is left as it is: {self._eased[plan.subject]}"
             plan.outcome = Outcome(decision.id, Status.RELIEVED, decision.target, text, 0)
             return plan
@@ -378,8 +378,8 @@ class Acting:
         return plan
 
     def _wanted_by_others(self, action: Set) -> Trouble | None:
-        """Whether somebody waits for a lock of a process that is to be fenced in: held back, it would hold up all of them. What one
-        look does not see, and what comes later, the relief sees."""
+        """Trouble if a process waits for a lock of the process to be fenced: held back, it would hold up all waiters. The relief
+        sees what one look does not see and what comes later."""
         if action.control is not Control.FENCE or action.process is None:
             return None
         process = action.process
@@ -389,7 +389,7 @@ class Acting:
         return None
 
     def _look(self, plan: _Plan, action: Set, knobs: Iterable[Knob]) -> None:
-        """Compare these knobs with what is wanted and with what we believe, and add what is to be changed to the plan.
+        """Compare these knobs with what is wanted and with what we believe, and add what must be changed to the plan.
 
         One thread that somebody else changed makes the whole decision FOREIGN: renice(1) reaches the first thread only.
         """
@@ -433,16 +433,16 @@ class Acting:
             plan.moves.clear()
 
     def _ancestry(self, action: Set, kin: Kin | None) -> Callable[[Knob, Value], Chain | Trouble | None]:
-        """A function that says from which change of ours a thread without an entry has its value; None: not from us; Trouble: it
-        cannot be told now.
+        """Returns a function that says which change of ours a thread without an entry has its value from; None: none of ours;
+        Trouble: this cannot be determined now.
 
-        A thread or child that was born after a change of ours may have it from there: then it goes back to the parent's original,
+        A thread or child started after a change of ours may have it from there: then it goes back to the parent's original,
         and nobody chose it.
         """
         own = None if kin is None else kin.id
         parents = [] if own is None else [(own, chain) for chain in self._ledger.chains(Subject(action.control, own, "")).values()]
         parents += [] if own is None else [pair for pair in self._undoer.leaders(action.control) if pair[0] != own]
-        heirs: dict[ProcId, tuple[ProcId, ...]] = {}  # a scan of all processes is made once, and only if it is needed
+        heirs: dict[ProcId, tuple[ProcId, ...]] = {}  # from one scan of all processes, made only if it is needed
 
         def explain(knob: Knob, now: Value) -> Chain | Trouble | None:
             for process, chain in parents:
@@ -464,7 +464,7 @@ class Acting:
         return explain
 
     def _subject(self, action: Restore) -> Subject | Trouble:
-        """What the ledger calls the target of a Restore."""
+        """The ledger's subject for the target of a Restore."""
         if action.control is Control.FENCE:
             fences = [it for it in self._ledger.outstanding() if it.control is Control.FENCE and it.process == action.process]
             return fences[-1].subject if fences else Subject(Control.FENCE, action.process, "")
@@ -472,7 +472,7 @@ class Acting:
             return Subject(action.control, action.process if action.control in INHERITED else None, action.cgroup)
         assert action.process is not None
         key = self._kernel.autogroup(action.process)
-        if isinstance(key, Trouble):  # the process has ended, the autogroup that it was in may live
+        if isinstance(key, Trouble):  # the process has ended, but its autogroup may still exist
             for entry in self._ledger.outstanding():
                 if entry.control is Control.AUTOGROUP and entry.process == action.process:
                     return entry.subject
@@ -496,10 +496,10 @@ class Acting:
             return plan
         chain = self._ledger.chain(knob)
         if chain is not None and chain[-1].process != knob.process:
-            self._ledger.settle(dict.fromkeys(ids_of(chain), EntryStatus.GONE))  # the pool was restarted, at a size of its own
+            self._ledger.settle(dict.fromkeys(ids_of(chain), EntryStatus.GONE))  # the pool was restarted, with its own size
             chain = None
         elif chain is not None and asked not in believed(chain):
-            # the adapter knows how long to keep its hands off; when it takes requests again, the size by hand is what to go back to
+            # the adapter decides how long to keep hands off; once it takes requests again, the size set by hand is the original
             self._ledger.settle(dict.fromkeys(ids_of(chain), EntryStatus.FOREIGN))
             chain = None
         first = asked if chain is None else original(chain)
@@ -509,8 +509,8 @@ class Acting:
     # --- changing --------------------------------------------------------------------------------------------------------------
 
     def _carry_out(self, plans: Sequence[_Plan]) -> None:
-        """Intents of all plans in one durable write; then what is to be put back, then the changes; then the threads that
-        appeared meanwhile; then what became of all of it, in one write."""
+        """Record the intents of all plans in one durable write; then restore, then change, then follow threads that appeared
+        meanwhile; then record all results in one write."""
         ids = self._intend(plans)
         restores = {plan.subject: plan for plan in plans if isinstance(plan.decision.action, Restore) and plan.subject is not None}
         for subject, tally in self._undoer.put_back(list(restores)).items():
@@ -527,8 +527,8 @@ class Acting:
             self._give_way(plan)
 
     def _give_way(self, plan: _Plan) -> None:
-        """Close what somebody else has changed, and give back what the plan's process has of us besides: half of a process is
-        nobody's wish. renice(1) reaches the first thread only, and means the process."""
+        """Close what somebody else has changed, and restore the rest of what we changed in the plan's process: nobody wants half a
+        process changed. renice(1) reaches the first thread only, and means the process."""
         if not plan.tally.foreign:
             return
         foreign = {
@@ -544,13 +544,13 @@ class Acting:
             plan.tally.notes.append(f"{restored.changed} other threads were put back")
 
     def _yield(self, foreign: Mapping[Knob, Chain], subject: Subject | None = None) -> Tally | None:
-        """Close these as somebody else's, and put back what we changed of the other threads of the process."""
+        """Close these as somebody else's, and restore what we changed of the other threads of the process."""
         self._undoer.end(foreign, EntryStatus.FOREIGN)
         subject = subject or subject_of(next(iter(foreign)))
         return self._undoer.put_back([subject])[subject] if subject.control in INHERITED else None
 
     def _intend(self, plans: Sequence[_Plan]) -> dict[Knob, int]:
-        """Ids of the entries by place. If the ledger cannot be written, the moves are taken out of the plans."""
+        """Ids of the entries by place. If the ledger cannot be written, the moves are removed from the plans."""
         moves = [(plan, move) for plan in plans for move in plan.moves]
         if not moves:
             return {}
@@ -560,7 +560,7 @@ class Acting:
         except LedgerError as error:
             for plan in plans:
                 if plan.moves:
-                    plan.tally.trouble(Trouble(Status.BLOCKED, str(error)))  # what the disk does says nothing of the mechanism
+                    plan.tally.trouble(Trouble(Status.BLOCKED, str(error)))  # a disk failure says nothing about the mechanism
                     plan.moves.clear()
             return {}
         return {place(move.knob): number for (_, move), number in zip(moves, ids, strict=True)}
@@ -587,7 +587,7 @@ class Acting:
         )
 
     def _make(self, plan: _Plan, ids: Mapping[Knob, int], statuses: dict[int, EntryStatus]) -> None:
-        """Make the moves of a plan whose intents are durable; what became of each goes into `statuses`."""
+        """Make the moves of a plan whose intents are durable; the result of each goes into `statuses`."""
         for move in plan.moves:
             number = ids[place(move.knob)]
             if move.knob.control is Control.POOL_SIZE:
@@ -601,7 +601,7 @@ class Acting:
             now, visible = self._kernel.read(move.knob), self._kernel.visible(move.knob, move.new)
             if isinstance(now, Trouble):
                 plan.tally.trouble(now)
-                # a process that has ended may have left a child with our value: its first thread stays open, `settle` looks
+                # an ended process may have left a child with our value: its first thread's entry stays open for `settle`
                 gone = now.status is Status.VANISHED and not leads(move.knob)
                 statuses[number] = EntryStatus.GONE if gone else EntryStatus.DONE
             elif isinstance(visible, Trouble):
@@ -618,15 +618,15 @@ class Acting:
                 statuses[number] = EntryStatus.FOREIGN
 
     def _doubt(self, move: _Move, trouble: Trouble, number: int, statuses: dict[int, EntryStatus]) -> None:
-        """A write that failed has as a rule changed nothing, and then its entry is closed. One that was made in part, as a fence
-        that could not be taken away again, or that cannot be looked at now, stays open: undo compares."""
+        """A failed write has usually changed nothing, and then its entry is closed. One made in part (a fence that could
+        not be removed again), or one whose result cannot be read now, keeps its entry open: undo compares."""
         if trouble.status is Status.VANISHED:
             statuses[number] = EntryStatus.GONE
         elif self._kernel.read(move.knob) == move.old or trouble.status is Status.FOREIGN:
             statuses[number] = EntryStatus.FAILED
 
     def _follow_threads(self, plans: Sequence[_Plan], statuses: dict[int, EntryStatus]) -> None:
-        """Threads that were started while the others were changed: each pass plans, records and changes those not yet seen."""
+        """Change threads started while the others were changed: each pass plans, records and changes those not yet seen."""
         watched = [plan for plan in plans if plan.tally.changed and isinstance(plan.decision.action, Set)]
         watched = [plan for plan in watched if plan.moves[0].knob.control in INHERITED and not plan.tally.foreign]
         for _ in range(PASSES):
@@ -663,7 +663,7 @@ class Acting:
         return Outcome(decision.id, status, decision.target, text, int(status is Status.APPLIED))
 
     def _asked_of(self, name: str) -> int | None:
-        """The size that the pool is asked for now, which a sample from before our last request cannot know; None: not read yet."""
+        """The size currently requested of the pool, which a sample from before our last request lacks; None: not read yet."""
         sample = self._samples.get(name)
         if sample is None:
             return None
@@ -671,7 +671,7 @@ class Acting:
         return size if seen is sample else sample.requested
 
     def _look_at_pools(self) -> list[Outcome]:
-        """What became of the sizes that were asked for."""
+        """Outcomes of the sizes that were requested."""
         outcomes = []
         for name in sorted(self._resizing):
             decision, size = self._resizing[name]
@@ -699,7 +699,7 @@ def undo_from_ledger(
     lock: StateLock | None = None,
     patience: float = 10.0,
 ) -> tuple[Outcome, ...]:
-    """Put back what a dead daemon left changed, from its ledger alone: for `nicety undo`, and at the start of a daemon.
+    """Restore what a dead daemon left changed, from its ledger alone: for `nicety undo`, and at the start of a daemon.
 
     `pools` makes adapters for the named pools (those that are configured); they are closed afterwards. `lock`: the caller's, if it
     holds the state directory already. Raises StateBusyError while a daemon runs there, LedgerError for a ledger of another version,
@@ -725,7 +725,7 @@ def undo_from_ledger(
 
 
 def _knobs(kernel: Kernel, action: Set) -> tuple[Knob, ...] | Trouble:
-    """Where the values of this action are."""
+    """The knobs that hold the values of this action."""
     if action.control in (Control.CPU_SHARES, Control.CPU_WEIGHT, Control.CPU_IDLE):
         return (Knob(action.control, None, None, action.cgroup),)
     if action.process is None or action.control is Control.POOL_SIZE:
@@ -750,7 +750,7 @@ def _name(action: Set, knobs: tuple[Knob, ...] | Trouble) -> str:
 
 
 def _wanted(action: Set) -> Value:
-    """What the knob is to have: the limits of a fence are in its key."""
+    """The value the knob is to have: the limits of a fence are in its key."""
     return FENCED if action.control is Control.FENCE else action.value
 
 
@@ -758,8 +758,8 @@ class _Seen(NamedTuple):
     """A knob, compared with what a decision says of it."""
 
     now: Value
-    chosen: bool  # this is not what it has if nobody chose anything for it
-    so: bool  # it has the wanted value already: more than what a cpuset makes of an affinity whose CPUs are all away
+    chosen: bool  # its value is not the one expected where nobody chose any
+    so: bool  # it has the wanted value already, and not just what a cpuset makes of an affinity whose CPUs are all away
 
 
 def _seen(kernel: Kernel, action: Set, knob: Knob) -> _Seen | Trouble:
@@ -780,7 +780,7 @@ def _chosen(action: Set, now: Value) -> str:
 
 
 def _reported(action: Flag | Digest) -> str:
-    """What a report comes to."""
+    """What a report says."""
     if isinstance(action, Digest):
         return f"{action.incidents} incidents told of in one line"
     return f"reported that {action.kind} is over" if action.over else f"reported as {action.kind}"

@@ -1,4 +1,4 @@
-"""Who is slowed by which of the changes in force, as the ledger and the kernel have it. Knows both only as ports."""
+"""Finds which processes are slowed by which changes in force, from the ledger and the kernel. Knows both only as ports."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ SCHED_BATCH, SCHED_IDLE = 3, 5
 """sched(7)."""
 
 SCAN_NS = 5_000_000_000
-"""Between two scans of all processes for those that no classed group has, but that sit in a demoted session or cgroup or inherited:
-25 us a process. In between, a process that is new is looked up when it turns out to hold a lock."""
+"""Time between two scans of all processes, for those in no classed group that are in a demoted session or cgroup or have inherited:
+25 us per process. In between, a new process is looked up when it turns out to hold a lock."""
 
 
 SCANS = 3
-"""Most such scans of one tick: many short programs that wait for a lock must not cost one each."""
+"""Maximum of such scans per tick: many short programs that wait for a lock must not cost one each."""
 
 
 class Demotion(NamedTuple):
@@ -34,7 +34,7 @@ class Demotion(NamedTuple):
 
 
 class Census:
-    """Who is slowed by which of the changes that are in force, as the ledger and the kernel have it."""
+    """Which processes are slowed by which changes in force, from the ledger and the kernel."""
 
     def __init__(self, ledger: Ledger, kernel: Kernel, locks: Locks) -> None:
         self._ledger = ledger
@@ -44,14 +44,14 @@ class Census:
         self._single: dict[ProcId, tuple[Subject, ...]] = {}  # demotions of a process
         self._cgroups: dict[Subject, tuple[str, ...]] = {}  # of a cgroup, with its paths
         self._sessions: dict[int, list[Subject]] = {}  # of an autogroup, by the sessions in it
-        self._strangers: dict[ProcId, tuple[Subject, ...]] = {}  # whom the last scan found, heirs included
+        self._strangers: dict[ProcId, tuple[Subject, ...]] = {}  # those that the last scan found, heirs included
         self._scanned: frozenset[ProcId] = frozenset()
         self._of: dict[ProcId, tuple[Subject, ...]] = {}  # all that is known
         self._at = 0
         self._scans = 0  # since the last call of `demotions`
 
     def demotions(self, at: int, members: Sequence[Member]) -> tuple[Demotion, ...]:
-        """Everything in force at `at`, monotonic ns; `members`: the processes of the last tick."""
+        """All demotions in force at `at`, monotonic ns; `members`: the processes of the last tick."""
         before, self._subjects = self._subjects, self._demoting()
         if not self._subjects:
             self._of, self._scanned = {}, frozenset()
@@ -59,7 +59,7 @@ class Census:
         single: dict[ProcId, list[Subject]] = defaultdict(list)
         for subject in self._subjects:
             process = subject.process
-            if subject.control is Control.FENCE:  # for whom it was made; his children are in it, and a scan finds who else is
+            if subject.control is Control.FENCE:  # the process it was made for; its children are in it, and a scan finds the others
                 process = next(iter(self._ledger.chains(subject).values()))[-1].process
             if process is not None:
                 single[process].append(subject)
@@ -97,7 +97,7 @@ class Census:
         return tuple(Demotion(subject, tuple(processes)) for subject, processes in slowed.items() if processes)
 
     def of(self, process: ProcId) -> tuple[Subject, ...]:
-        """What slows this process. One that is new is cause for another scan, a few times between two calls of `demotions`."""
+        """What slows this process. A new one causes another scan, a few times between two calls of `demotions`."""
         if process not in self._of and process not in self._scanned and self._scans < SCANS:
             self._scans += 1
             self._scan()
@@ -106,7 +106,7 @@ class Census:
         return self._of.get(process, ())
 
     def _demoting(self) -> tuple[Subject, ...]:
-        """What has been made slower: sorted, for the ledger's order is that of its latest entries."""
+        """What has been made slower; sorted, because the ledger orders by latest entries."""
         found = [
             subject
             for subject in self._ledger.subjects()
@@ -115,8 +115,8 @@ class Census:
         return tuple(sorted(found, key=str))
 
     def _scan(self) -> None:
-        """Look at all processes. Where not all of them can be looked at, what was known before stays, and the next call of
-        `demotions` looks again."""
+        """Read all processes. If not all of them can be read, what was known before stays, and the next call of `demotions` scans
+        again."""
         kins, unread = self._kernel.kin()
         paths = {kin.id: self._locks.cgroups(kin.id) for kin in kins} if self._cgroups else {}
         unseen = unread or next((each for each in paths.values() if isinstance(each, Trouble) and each.status in UNKNOWN), None)
@@ -149,7 +149,7 @@ class Census:
         self._strangers = found
 
     def _direct(self, process: ProcId, session: int, cgroups: Sequence[str]) -> tuple[Subject, ...]:
-        """The demotions that a process, its session or a cgroup above it is the subject of."""
+        """The demotions whose subject is the process, its session or a cgroup above it."""
         above = tuple(
             subject
             for subject, paths in self._cgroups.items()
@@ -158,7 +158,7 @@ class Census:
         return (*self._single.get(process, ()), *self._sessions.get(session, ()), *above)
 
     def _sessions_of(self, subject: Subject, chains: Iterable[Chain], by_id: Mapping[ProcId, Kin]) -> set[int]:
-        """The sessions of an autogroup: that of the process it was set through, or of any that is in it when that has ended."""
+        """The sessions of an autogroup: that of the process it was set through, or, if it has ended, of any process in it."""
         through = {chain[-1].process for chain in chains}
         sessions = {by_id[process].session for process in through if process is not None and process in by_id}
         if sessions:
@@ -173,7 +173,7 @@ class Census:
 
 
 def _above(pid: int, parents: Mapping[int, int]) -> Iterator[int]:
-    """A process and those that it descends from, as far as their parents are known."""
+    """A process and its ancestors, as far as their parents are known."""
     seen = set[int]()
     while pid and pid not in seen:
         yield pid

@@ -1,12 +1,12 @@
-"""Decides what to put back at once: a demotion that starves its process, or keeps somebody waiting for a lock. Pure.
+"""Decides what to restore at once: a demotion that starves its process, or makes another one wait for a lock. Pure.
 
-A reflex below the decisions, many times a tick. Must not know how locks are found or demotions are put back: it is given what is
+A reflex below the decisions, many times a tick. Must not know how locks are found or demotions are restored: it is given what is
 demoted and sees the rest through `ports.Locks`.
 
-Two rules. *Lock*: somebody who is not demoted waits for a lock that a demoted process holds, or may hold, and that process wants
-the CPU and gets less than half of it. *Starved*: a demoted process, session or cgroup wanted the CPU all of `starve_seconds` long
-and got less than `floor` of one, or less than its part of `TOGETHER` where so many are demoted that not all can have `floor`; a
-tenth of that time is enough where others, demoted like it, wait for its lock.
+Two rules. *Lock*: a process that is not demoted waits for a lock that a demoted process holds, or may hold, and the holder wants
+the CPU and gets less than half of one. *Starved*: a demoted process, session or cgroup wanted the CPU throughout `starve_seconds`
+and got less than `floor` of one, or less than its part of `TOGETHER` if so many are demoted that not all can have `floor`; a
+tenth of that time is enough if others, demoted like it, wait for its lock.
 """
 
 from __future__ import annotations
@@ -25,51 +25,51 @@ from ..store.ledger import Subject
 from .census import Demotion
 
 LOOK_NS = 80_000_000
-"""Between two looks while something is demoted: 0.2 % of a CPU beside 100 processes (`benchmarks/lock_holder.py`)."""
+"""Time between two looks while something is demoted: 0.2 % of a CPU beside 100 processes (`benchmarks/lock_holder.py`)."""
 
 AGAIN_NS = 10_000_000
-"""Between two looks while somebody waits and it is not yet clear for what."""
+"""Time between two looks while a process waits and it is not yet clear for what."""
 
 SURE_NS = 10_000_000
-"""How long one and the same wait must have been watched: to the second look. A lock that is held for a moment is free by then, and
+"""How long the same wait must have been watched: until the second look. A lock that is held for a moment is free by then, and
 a demoted thread among others has had its slice of 3 to 4 ms or waits for hundreds (benchmark)."""
 
 SLOWED = 0.5
-"""Share of a CPU from which the holder is not what the wait comes from: without us it would be twice as fast at best."""
+"""Share of a CPU from which the wait is not blamed on the demotion: without it the holder would be twice as fast at best."""
 
 TRIES = 4
-"""Times that a wait is watched at the faster pace. A lock held for long by somebody who runs well is looked at at the usual one."""
+"""Times a wait is watched at the faster pace. A lock held for long by a holder that runs well is then looked at as usual."""
 
 PEERS = 10
-"""Where peers that are demoted alike wait for its lock, a process counts as starved so many times sooner: after 1 s, not 10."""
+"""If peers that are demoted alike wait for its lock, a process counts as starved this many times sooner: after 1 s, not 10."""
 
 TOGETHER = 0.2
 """Share of one CPU that sessions and cgroups must get together, at most, for none to count as starved (chosen): at load 100 on two
-CPUs nobody has much more than `floor`, demoted or not, and what one gets less another one has, not the service."""
+CPUs none has much more than `floor`, demoted or not, and what one loses goes to another one, not to the service."""
 
 VISITS, VISIT_NS = 4, 400_000_000
-"""Most demoted processes whose progress is read in a look, 30 us each: a group of 100 is gone through in 1 s; and how often at most
-that of one is."""
+"""Maximum demoted processes whose progress is read in one look, 30 us each: a group of 100 takes 2 s; and the least time between
+two reads of the same one."""
 
 CALM = 10
-"""Who has got what is enough for all of `starve_seconds`, or is demoted alone and does not want the CPU, is not visited for this
-part of it: what is seen then begins a new stretch, so somebody starves for so much longer at most."""
+"""A demotion that got enough for all of `starve_seconds`, or a process demoted alone that does not want the CPU, is not visited for
+this part of that time. What is seen then begins a new stretch, so starvation is found later by this much at most."""
 
 GAP_NS = 1_000_000_000
-"""After so long without a look (the daemon was stopped, or the machine slept) nobody knows what a process wanted meanwhile."""
+"""After this long without a look (the daemon was stopped, or the machine slept) it is unknown what a process wanted meanwhile."""
 
 _TICK_NS = 1_000_000_000 // USER_HZ
 
 
 class Case(NamedTuple):
-    """Why to put back these demotions."""
+    """Why to restore these demotions."""
 
     subjects: tuple[Subject, ...]
     text: str  # for people, with the figures
 
 
 class Looked(NamedTuple):
-    """What came of a look."""
+    """The result of a look."""
 
     cases: tuple[Case, ...]
     pause: int  # ns until the next one
@@ -77,11 +77,11 @@ class Looked(NamedTuple):
 
 @dataclass(slots=True)
 class _Stretch:
-    """Progress of something that wants the CPU, since a moment from which on it has had less than enough."""
+    """Progress of something that wants the CPU, since the moment from which it has had less than enough."""
 
     since: int
     got: int = 0  # ns of CPU
-    calm: int = 0  # no visit before that; 0: it is under watch
+    calm: int = 0  # no visit before that; 0: it is watched
     at: dict[ProcId, Run] = field(default_factory=dict)  # of each process, when it was last visited
 
 
@@ -95,8 +95,8 @@ class _Watch:
 
 
 class Relief:
-    """The watchdog. `starve_seconds`, `floor`: see above; `floor` is a share of one CPU, of which those that are demoted one by
-    one have to get their part each, and a session or cgroup as a whole."""
+    """The watchdog. `starve_seconds`, `floor`: see above; `floor` is a share of one CPU. Processes demoted one by one must each get
+    their part of it, and a session or cgroup as a whole."""
 
     def __init__(self, locks: Locks, starve_seconds: float = 10.0, floor: float = 0.01) -> None:
         self._locks = locks
@@ -123,8 +123,8 @@ class Relief:
         others: Sequence[ProcId],
         stranger: Callable[[ProcId], Sequence[Subject]] = lambda _: (),
     ) -> Looked:
-        """One look at `at`, monotonic ns. `others`: who may wait, besides those that are demoted; `stranger`: which of the
-        demotions slow a process that is in neither, for a lock may be anybody's."""
+        """One look at `at`, monotonic ns. `others`: processes that may wait, besides the demoted ones; `stranger`: which of the
+        demotions slow a process that is in neither, because any process may hold a lock."""
         if not demotions:
             if self._known:
                 self._locks.rest()
@@ -141,7 +141,7 @@ class Relief:
         return Looked(tuple(cases), AGAIN_NS if hurry else LOOK_NS)
 
     def _know(self, demotions: Sequence[Demotion]) -> None:
-        """What is in force has changed, or who is slowed by it."""
+        """Take over new demotions: what is in force, or which processes it slows, has changed."""
         self._known = demotions
         slowed: dict[ProcId, list[Subject]] = defaultdict(list)
         for demotion in demotions:
@@ -165,7 +165,7 @@ class Relief:
     def _look_at_waits(
         self, at: int, others: Sequence[ProcId], stranger: Callable[[ProcId], Sequence[Subject]]
     ) -> tuple[list[Case], bool]:
-        """(what to put back because somebody waits for it, whether to look again soon)."""
+        """(what to restore because a process waits for it, whether to look again soon)."""
         slowed = self._slowed
         cases: list[Case] = []
         watches: dict[tuple[ProcId, int, int, str], _Watch] = {}
@@ -195,8 +195,8 @@ class Relief:
         share: float,
         cases: list[Case],
     ) -> bool:
-        """Compare what those who hold this lock, or may, got since they were first seen wanting the CPU while it is waited for.
-        Whether one of them is to be looked at again soon."""
+        """Compare what the holders of this lock, or possible holders, got since they were first seen wanting the CPU during this
+        wait. Returns whether one of them is to be looked at again soon."""
         open_ = False
         for holder, subjects in by.items():
             run = self._locks.run(holder, wait.holder_thread if holder == wait.holder else 0)
@@ -204,7 +204,7 @@ class Relief:
                 open_ = True
                 continue
             if run is None or not run.runnable:
-                watch.holders.pop(holder, None)  # it waits for something else: its priority is not what it lacks
+                watch.holders.pop(holder, None)  # it waits for something else, not for its priority
                 continue
             since, before = watch.holders.setdefault(holder, (at, run.cpu))
             got, span = run.cpu - before, at - since
@@ -258,11 +258,11 @@ class Relief:
             enough = floor * self._starve_ns
             plenty, asleep = stretch.got >= enough, not any(run.runnable for run in stretch.at.values())
             if plenty or asleep or stretch.calm:
-                calm = plenty or (asleep and subject.process is not None)  # of many, others may have woken up
+                calm = plenty or (asleep and subject.process is not None)  # in a session or cgroup others may be awake
                 stretch.since, stretch.got = at, 0
                 stretch.calm = 0
                 if calm:
-                    stretch.calm, stretch.at = at + self._starve_ns // CALM, {}  # what is got from then on is no matter
+                    stretch.calm, stretch.at = at + self._starve_ns // CALM, {}  # what it gets until then does not count
             elif at - stretch.since >= self._starve_ns:
                 who = _who(subject)
                 seconds, got = (at - stretch.since) / 1e9, stretch.got / 1e6

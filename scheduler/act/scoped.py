@@ -1,6 +1,6 @@
-"""The actuator of the daemon: acts on what the scope names, and observes the rest. And what people are told of it.
+"""The actuator of the daemon: acts on what the scope names, and observes the rest. Also says what is acted on.
 
-Knows scopes, the ledger's file and both other actuators. Must not know policies, configuration or the decision log.
+Knows scopes, the ledger file and both other actuators. Must not know policies, configuration or the decision log.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from .actuate import Acting, Observing
 class Scoped:
     """The actuator that acts on some things. Restores always act: only what was really changed can be restored.
 
-    The ledger is opened when something is acted on for the first time, and kept until `close`: what is in force there is relieved,
-    settled and undone whatever the scope is by then. `samples` as in `Acting`.
+    The ledger is opened when something is acted on for the first time, and stays open until `close`: what is in force there is
+    relieved, settled and undone whatever the scope is by then. `samples` as in `Acting`.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Scoped:
         self._limits: tuple[float, float] | None = None
 
     def prepare(self, scope: Scope) -> str:
-        """Open the ledger if something of the scope is acted on and it is not open yet. Why it cannot be written, "" if it can.
+        """Open the ledger if the scope acts on something and it is not open yet. Returns why it cannot be written, "" if it can.
         Raises LedgerError if it cannot be used at all."""
         if not scope.grants or self._acting is not None:
             return ""
@@ -57,33 +57,33 @@ class Scoped:
         return self._ledger.trouble
 
     def act_on(self, scope: Scope) -> None:
-        """Go by this scope from the next decision on; what is in force stays so, see `keep`. Raises LedgerError as `prepare`."""
+        """Use this scope from the next decision on; what is in force stays so, see `keep`. Raises LedgerError as `prepare` does."""
         self.prepare(scope)
         self.scope = scope
         self.mode = "act" if scope.grants else "observe"
 
     def keep(self, held: Iterable[Restore | ResizePool]) -> tuple[Outcome, ...]:
-        """Put everything back but these, see `Acting.keep`."""
+        """Restore everything but these, see `Acting.keep`."""
         return () if self._acting is None else self._acting.keep(held)
 
     @property
     def trouble(self) -> str:
-        """Why the ledger could not be written the last time, "" if it could or is not needed."""
+        """Why the last write of the ledger failed, "" if it succeeded or is not needed."""
         return "" if self._ledger is None else self._ledger.trouble
 
     def outstanding(self) -> tuple[Entry, ...]:
-        """What is in force, the oldest first."""
+        """What is in force, oldest first."""
         return () if self._ledger is None else self._ledger.outstanding()
 
     def close(self) -> None:
-        """Give the ledger back."""
+        """Close the ledger."""
         if self._ledger is not None:
             self._ledger.close()
 
     # --- ports.Actuator --------------------------------------------------------------------------------------------------------
 
     def apply(self, decisions: Sequence[Decision]) -> tuple[Outcome, ...]:
-        """One outcome a decision, in order."""
+        """One outcome per decision, in order."""
         acting = [decision for decision in decisions if self._acts(decision)]
         if self._acting is None or not acting:
             return self._observing.apply(decisions)
@@ -134,7 +134,7 @@ def words(scope: Scope, now: int) -> str:
 
 
 def as_record(scope: Scope, now: int, wall: int) -> dict[str, Any]:
-    """The same for programs: what is acted on, for how long and until when (local time), None where there is no end, and what is
+    """The same for programs: what is acted on, for how long and until when (local time; None if there is no end), and what is
     not. `now`: monotonic ns, `wall`: ns since 1970."""
     return {
         "acting_on": [
@@ -150,6 +150,6 @@ def as_record(scope: Scope, now: int, wall: int) -> dict[str, Any]:
 
 
 def unable(kernel: Kernel) -> str:
-    """What an acting daemon cannot do with its rights, with the reason and what to do; "" if it may all."""
+    """What an acting daemon cannot do with its rights, with the reason and the remedy; "" if it may do everything."""
     reason = kernel.forbidden(Control.NICE)
     return f"nothing will be demoted by nice, autogroup or scheduling policy: {reason}" if reason else ""

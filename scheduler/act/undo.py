@@ -1,4 +1,4 @@
-"""Puts back what the actuator changed: kernel values, what was inherited of them, pool sizes. Works from the ledger alone.
+"""Restores what the actuator changed: kernel values, what was inherited of them, and pool sizes. Works from the ledger alone.
 
 Knows the kernel, the pools and the clock only as ports. Must not know decisions or where a change came from.
 `docs/decisions/0003-ledger-and-undo.md` has the rules.
@@ -18,39 +18,39 @@ from ..ports import Clock, Kernel, Kin, Knob, PoolAdapter, Trouble, Value
 from ..store.ledger import Chain, Entry, EntryStatus, Ledger, LedgerError, Subject, believed, original, place, subject_of
 
 PASSES = 8
-"""Most rescans for threads that appeared meanwhile (F02), and most attempts to put a value back."""
+"""Maximum rescans for threads that appeared meanwhile (F02), and maximum attempts to restore a value."""
 
 SCANS = 64
-"""Most rescans for children that inherited. Who forks faster keeps the entries open, for the next undo."""
+"""Maximum rescans for children that inherited. If they fork faster, the entries stay open for the next undo."""
 
 CALM, CALM_IN_A_STORM = 2, 8
-"""So many scans in a row must find nobody with our value where there are children, and where some of them end while we look:
-chains of processes that fork a successor every 15 ms and end got through one scan in 4 of 15 undos, and through three scans of all
-processes in 3 of 25 on a loaded machine; in none of 30 as it is now (the storm of tests/real/test_no_harm.py)."""
+"""Consecutive scans that must find no process with our value: where there are children, and where some of them end during a scan.
+Chains of processes that fork a successor every 15 ms and end got through one scan in 4 of 15 undos, and through three scans of all
+processes in 3 of 25 on a loaded machine; with these values in none of 30 (the storm of tests/real/test_no_harm.py)."""
 
 PAST_FORK_NS = 20_000_000
-"""User time after which a thread is past any fork(2) that it was in: all of that is kernel time. A child gets the values that its
-parent had when the fork began, and is seen when it ends: of a process with 512 MiB in small pages 9 to 14 ms later."""
+"""User time after which a thread is past any fork(2) it was in: fork(2) uses kernel time only. A child gets the values its parent
+had when the fork began, and becomes visible when it ends: 9 to 14 ms later for a process with 512 MiB in small pages."""
 
 PATIENCE_NS, PATIENCE_IN_A_TICK_NS, LOOK_NS = 5_000_000_000, 100_000_000, 5_000_000
-"""How long threads are waited for that may be within a fork(2): at the end, in a tick; and between two looks at them."""
+"""How long to wait for threads that may be within a fork(2), at the end and in a tick; and the time between two looks at them."""
 
 INHERITED = frozenset({Control.NICE, Control.AFFINITY, Control.POLICY, Control.SLICE})
-"""Controls of threads, copied by fork(2) and clone(2). An autogroup, a cgroup and a pool have one value for all their members."""
+"""Per-thread controls, which fork(2) and clone(2) copy. An autogroup, a cgroup and a pool have one value for all their members."""
 
 AGAIN_NS = 110_000_000
-"""The kernel lets an autogroup be changed once in HZ/10 ticks, 0.1 s (kernel/sched/autogroup.c)."""
+"""The kernel accepts a change of an autogroup once in HZ/10 ticks, 0.1 s (kernel/sched/autogroup.c)."""
 
 POLL_NS = 100_000_000
-"""Between two looks at a pool that is on its way back."""
+"""Time between two looks at a pool that is returning to its size (chosen)."""
 
 STEADY_NS = 500_000_000
-"""A pool must have had its size for so long before it counts as put back: a signal that was under way shows within that."""
+"""How long a pool must have its size before it counts as restored: a signal that was under way takes effect within that time."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """What has happened to one decision, or to one subject of an undo."""
+    """What happened to one decision, or to one subject of an undo."""
 
     changed: int = 0
     same: int = 0
@@ -61,13 +61,13 @@ class Tally:
     notes: list[str] = field(default_factory=list)
 
     def step(self, before: Value, after: Value) -> None:
-        """One value was changed."""
+        """Record that one value was changed."""
         self.changed += 1
         if (before, after) not in self.steps:
             self.steps.append((before, after))
 
     def trouble(self, trouble: Trouble) -> None:
-        """One value was not, and why."""
+        """Record why one value was not changed."""
         if trouble.status is Status.VANISHED:
             self.gone += 1
         elif trouble.status is Status.FOREIGN:
@@ -76,7 +76,7 @@ class Tally:
             self.troubles.append(trouble)
 
     def status(self) -> Status:
-        """All of it in a word; a value that somebody else changed outweighs the rest, for it makes the target hands off."""
+        """All of it as one status; a value that somebody else changed outweighs the rest, because it makes the target hands-off."""
         if self.foreign:
             return Status.FOREIGN
         if self.troubles:
@@ -86,7 +86,7 @@ class Tally:
         return Status.VANISHED if self.gone and not self.same else Status.UNCHANGED
 
     def outcome(self, decision: str, target: str, what: str) -> Outcome:
-        """All of it in a sentence about `what`."""
+        """All of it as a sentence about `what`."""
         parts = [f"{shown(before)} -> {shown(after)}" for before, after in self.steps]
         if self.changed:
             parts[0] = f"{what}: {parts[0]}"
@@ -100,10 +100,10 @@ class Tally:
 
 
 class Undoer:
-    """Whoever acts has one, and so has `nicety undo`, to restore what the ledger has.
+    """Restores what the ledger has; used by the actuator and by `nicety undo`.
 
-    `asked`: the size that a running daemon's pool is asked for now, None for a pool that is seen for the first time.
-    `patience`: seconds to wait for pools to come back to their size.
+    `asked`: the size that is currently requested of a running daemon's pool; None for a pool that is seen for the first time.
+    `patience`: seconds to wait for pools to return to their size.
     """
 
     def __init__(
@@ -123,10 +123,9 @@ class Undoer:
         self._patience_ns = int(patience * 1e9)
 
     def undo(self, kept: Collection[Subject] = ()) -> tuple[Outcome, ...]:
-        """Put everything back that is open in the ledger but what is to be kept, newest first; one outcome for each thing that was
-        changed.
+        """Restore everything open in the ledger except `kept`, newest first; one outcome for each thing that was changed.
 
-        Waits for pools, at most `patience` seconds. What could not be put back stays open: calling again tries again.
+        Waits for pools, at most `patience` seconds. What could not be restored stays open: call again to retry.
         """
         subjects = [subject for subject in self._ledger.subjects() if subject not in kept]
         newest = {subject: self._newest(subject) for subject in subjects}
@@ -138,7 +137,7 @@ class Undoer:
         return (*outcomes, *self.sizes_back({subject.key for subject in subjects if subject.control is Control.POOL_SIZE}))
 
     def sizes_back(self, pools: Collection[str]) -> tuple[Outcome, ...]:
-        """The part of `undo` that is about the sizes of these pools."""
+        """The part of `undo` for the sizes of these pools."""
         subjects = [each for each in self._ledger.subjects() if each.control is Control.POOL_SIZE and each.key in pools]
         return tuple(self._size_back([self._newest(subject) for subject in subjects]))
 
@@ -148,8 +147,8 @@ class Undoer:
     # --- putting back ----------------------------------------------------------------------------------------------------------
 
     def put_back(self, subjects: Sequence[Subject], patience: int = PATIENCE_IN_A_TICK_NS) -> dict[Subject, Tally]:
-        """Put these kernel values back, slices after all else: SCHED_IDLE has none. `patience`: ns to wait, where it is needed,
-        for threads that may be within a fork(2)."""
+        """Restore these kernel values, slices last: SCHED_IDLE has none. `patience`: ns to wait, if needed, for threads that may be
+        within a fork(2)."""
         slices = [subject for subject in subjects if subject.control is Control.SLICE]
         others = [subject for subject in subjects if subject.control is not Control.SLICE]
         until = self._clock.monotonic() + patience
@@ -157,8 +156,8 @@ class Undoer:
             return self._put_back(others, until) | self._put_back(slices, until)
 
     def _put_back(self, subjects: Sequence[Subject], until: int) -> dict[Subject, Tally]:
-        """First what we changed, then what was inherited of it, and only then close the entries, so that after a crash in between
-        the next undo does the rest."""
+        """Restore what we changed, then what was inherited of it, and only then close the entries: after a crash in between, the
+        next undo does the rest."""
         tallies: dict[Subject, Tally] = {}
         statuses: dict[int, EntryStatus] = {}
         heirs: list[tuple[Subject, Chain]] = []
@@ -178,7 +177,7 @@ class Undoer:
         for subject, chain in heirs:
             if subject not in left:
                 continue
-            for number in ids_of(chain):  # it stays open for its heirs; it may itself be back by now
+            for number in ids_of(chain):  # it stays open for its heirs; it may itself be restored by now
                 if statuses.pop(number) is EntryStatus.UNDONE:
                     statuses[number] = EntryStatus.INTENT
         if statuses:
@@ -186,8 +185,8 @@ class Undoer:
         return tallies
 
     def _put_knob_back(self, knob: Knob, chain: Chain, tally: Tally) -> EntryStatus | None:
-        """Restore one value if it is still ours. None: it could not be written and stays open. INTENT: it was, and cannot be read
-        back now: it stays open, and may be either."""
+        """Restore one value if it is still ours. None: it could not be written and stays open. INTENT: it was written but cannot be
+        read back now; it stays open and may have either value."""
         aim, wrote = original(chain), False
         busy: Trouble | None = None
         for _ in range(PASSES):
@@ -210,19 +209,19 @@ class Undoer:
             if not there and now not in ours:
                 tally.foreign.append(f"somebody changed {name_of_entry(chain[-1])} from {shown(chain[-1].new)} to {shown(now)}")
                 return EntryStatus.FOREIGN
-            # an affinity that looks right through a shrunken cpuset is written too: the kernel remembers the mask asked for (F49)
+            # an affinity that looks right through a shrunken cpuset is written too: the kernel remembers the requested mask (F49)
             trouble = self._kernel.write(knob, now, aim)
             if trouble is None:
                 if not wrote:
                     tally.step(now, aim)
-                wrote = True  # and is read back in the next turn
+                wrote = True  # the next pass reads it back
             elif trouble.status is Status.LATER:
                 busy = trouble
                 self._clock.sleep_until(self._clock.monotonic() + AGAIN_NS)
             elif trouble.status is Status.VANISHED:
                 tally.trouble(trouble)
                 return EntryStatus.GONE
-            elif trouble.status is not Status.FOREIGN:  # changed since it was read: look again whose the value is
+            elif trouble.status is not Status.FOREIGN:  # changed since it was read: check again whose value it is
                 tally.trouble(trouble)
                 return EntryStatus.INTENT if wrote else None
         text = f"{name_of_entry(chain[-1])} does not stay at {shown(aim)}; tried {PASSES} times"
@@ -232,13 +231,13 @@ class Undoer:
     def _put_heirs_back(
         self, chains: Sequence[tuple[Subject, Chain]], tallies: Mapping[Subject, Tally], forking: dict[Knob, int | None], until: int
     ) -> set[Subject]:
-        """Restore what threads and children inherited, and again, for they fork meanwhile. Those whose heirs could not all be
-        looked at or written, as a slice cannot while the policy is SCHED_IDLE, or forked faster: all.
+        """Restore what threads and children inherited; repeat, because they fork meanwhile. Returns the subjects whose heirs could
+        not all be examined or written (a slice cannot while the policy is SCHED_IDLE); all subjects if heirs fork faster.
 
-        Who forks and ends before he is looked at hands our value on behind our back. So the scans after the first read new
-        processes alone, which takes a millisecond and not ten, the newest first, and each is restored as soon as it is seen.
-        Who was put back within a fork has a child with our value that nobody sees yet. So it goes on, no longer than `until`, as
-        long as there are some in `forking`: threads that were put back, with their user time then.
+        A process that forks and ends before it is examined passes our value on unseen. So the scans after the first read only new
+        processes, which takes 1 ms instead of 10, newest first, and each is restored as soon as it is seen. A thread that was
+        restored within a fork has a child with our value that is not visible yet. So scanning goes on, at most to `until`, while
+        `forking` has threads: those that were restored, with their user time at that moment.
         """
         known: dict[int, Kin] = {}
         settled: set[tuple[Subject, ProcId]] = set()
@@ -277,9 +276,9 @@ class Undoer:
                         enough = CALM_IN_A_STORM
                     if found:
                         quiet = 0
-                    elif process not in awake:  # else a thread may still come
+                    elif process not in awake:  # else a thread may still appear
                         settled.add((subject, process))
-            if scan.unread is not None:  # somebody is there whom nobody has looked at: nobody knows whether he inherited
+            if scan.unread is not None:  # a process could not be read: whether it inherited is unknown
                 for subject, _ in chains:
                     tallies[subject].trouble(scan.unread)
                 return {subject for subject, _ in chains}
@@ -287,22 +286,22 @@ class Undoer:
                 scans += 1
             elif not forking or self._clock.monotonic() >= until:
                 return left
-            elif not self._drop_past_fork(forking):  # a child that came of it is there now: one more scan
+            elif not self._drop_past_fork(forking):  # its child is visible now: one more scan
                 self._clock.sleep_until(self._clock.monotonic() + LOOK_NS)
         for subject, _ in chains:
             tallies[subject].trouble(Trouble(Status.FAILED, f"children come faster than {SCANS} scans could follow: undo again"))
         return {subject for subject, _ in chains}
 
     def _note_fork(self, knob: Knob, forking: dict[Knob, int | None]) -> None:
-        """To be called after the knob was put back: who sleeps then forks with the value that it has now, if at all. None in
-        `forking`: it could not be told what he does."""
+        """Note the thread of a knob that was just restored. One that sleeps now can only fork with its current value, and is left
+        out. None in `forking`: its user time could not be read."""
         if knob.control in INHERITED and knob.process is not None and knob.thread is not None:
             used = self._kernel.user_time(knob.process, knob.thread)
             if used is not None:
                 forking[knob] = None if isinstance(used, Trouble) else used
 
     def _drop_past_fork(self, forking: dict[Knob, int | None]) -> bool:
-        """Forget those that are past any fork that they were in; whether there were such."""
+        """Drop the threads that are past any fork they were in; returns whether there were any."""
         past = []
         for knob, before in forking.items():
             assert knob.process is not None
@@ -319,7 +318,7 @@ class Undoer:
         return bool(past)
 
     def _size_back(self, entries: Sequence[Entry]) -> list[Outcome]:
-        """Ask pools for the size that they had before us, and wait for them together."""
+        """Ask pools for the size they had before us, and wait for them together."""
         tracks = [_Track(entry, original(self._ledger.chains(entry.subject)[place(entry.knob)])) for entry in entries]
         start = self._clock.monotonic()
         while True:
@@ -333,7 +332,7 @@ class Undoer:
             self._clock.sleep_until(now + POLL_NS)
 
     def _step_back(self, track: _Track, now: int, late: bool) -> None:
-        """One look at a pool on its way back; sets the outcome, and closes the entries, when it has come to an end."""
+        """Look once at a pool that is returning to its size; when that has ended, set the outcome and close the entries."""
         entry, name = track.entry, track.entry.key
         assert entry.process is not None
         chain = self._ledger.chains(entry.subject)[place(entry.knob)]
@@ -374,8 +373,8 @@ class Undoer:
     def _ask_back(self, track: _Track, chain: Chain, adapter: PoolAdapter, sample: PoolSample, now: int, late: bool) -> None:
         """Request the old size, unless somebody else has resized the pool.
 
-        In a running daemon the adapter knows what it asked for. After a crash a pool may be anywhere on the way between the sizes
-        of before and after; one that stays outside of that was resized by somebody else.
+        In a running daemon the adapter knows what it asked for. After a crash a pool may have any size between those before and
+        after the change; one that stays outside that range was resized by somebody else.
         """
         name, known = track.entry.key, self._asked(track.entry.key)
         sizes = [as_int(value) for entry in chain for value in (entry.original, entry.new)]
@@ -400,7 +399,7 @@ class Undoer:
     # --- who inherited ---------------------------------------------------------------------------------------------------------
 
     def leader(self, subject: Subject) -> Chain | None:
-        """The chain of a process's first thread, which stands for the process: what it forks and spawns goes by its values."""
+        """The chain of a process's first thread, which represents the process: what it forks and spawns inherits its values."""
         if subject.control not in INHERITED or subject.process is None:
             return None
         for knob, chain in self._ledger.chains(subject).items():
@@ -409,13 +408,13 @@ class Undoer:
         return None
 
     def leaders(self, control: Control) -> list[tuple[ProcId, Chain]]:
-        """Every process whose first thread's value of this control we have changed, the latest change first."""
+        """Every process whose first thread's value of this control we changed, latest change first."""
         found = [(subject.process, self.leader(subject)) for subject in self._ledger.subjects() if subject.control is control]
         return [(process, chain) for process, chain in found if process is not None and chain is not None]
 
     def inherited(self, chain: Chain, knob: Knob, now: Value) -> Entry | Trouble | None:
-        """The change of ours that a thread born after it, and having exactly its value, may have it from; Trouble: it cannot be
-        told now."""
+        """The change of ours that a thread may have its value from: it started after the change and has exactly that value.
+        Trouble: this cannot be determined now."""
         assert knob.thread is not None
         for entry in reversed(chain):
             if knob.thread.start_ticks >= entry.since:
@@ -425,8 +424,8 @@ class Undoer:
         return None
 
     def heirs_of(self, subject: Subject, chain: Chain, family: Family) -> list[tuple[Knob, Value, Entry]] | Trouble:
-        """Threads that have our value by inheritance and no entry of their own: (knob, value, the change that it is from); or why
-        one of them could not be looked at."""
+        """Threads that inherited our value and have no entry of their own: (knob, value, the change it is from); or why one of them
+        could not be examined."""
         assert subject.process is not None
         heirs = []
         for process in (subject.process, *family.heirs(subject.process, chain)):
@@ -437,8 +436,8 @@ class Undoer:
         return heirs
 
     def _heirs_in(self, subject: Subject, chain: Chain, process: ProcId) -> tuple[list[tuple[Knob, Value, Entry]], Trouble | bool]:
-        """Those of one process that may have inherited; and whether one ended before it could be looked at: then the rest is
-        looked at again, for it may have started another. Trouble: one is there, and nobody knows what it has."""
+        """Threads of one process that may have inherited; and whether one ended before it could be examined: then the rest is
+        examined again, because it may have started another. Trouble: a thread exists whose value is unknown."""
         found: list[tuple[Knob, Value, Entry]] = []
         missing: Trouble | None = None
         lost = False
@@ -465,7 +464,7 @@ class Undoer:
         return found, missing if missing is not None and missing.status in UNKNOWN else lost
 
     def _heir(self, chain: Chain, knob: Knob) -> tuple[Knob, Value, Entry] | Trouble | None:
-        """This thread, if it has our value by inheritance."""
+        """This thread, if it inherited our value."""
         now, aim = self._kernel.read(knob), self._kernel.visible(knob, original(chain))
         if isinstance(now, Trouble) or isinstance(aim, Trouble):
             return now if isinstance(now, Trouble) else aim if isinstance(aim, Trouble) else None
@@ -473,9 +472,9 @@ class Undoer:
         return entry if entry is None or isinstance(entry, Trouble) else (knob, now, entry)
 
     def end(self, chains: Mapping[Knob, Chain], status: EntryStatus) -> None:
-        """Close the entries of knobs that are no longer ours to restore. Who inherited from them gets entries of their own first:
-        nothing is changed now, and undo will find them. Where not all of them can be looked at or recorded, the entries stay open,
-        and are looked at again."""
+        """Close the entries of knobs that are no longer ours to restore. Threads that inherited from them first get their own
+        entries: nothing is changed now, and undo will find them. If not all of them can be examined or recorded, the entries stay
+        open and are examined again."""
         if not chains:
             return
         adopted: list[Entry] = []
@@ -498,7 +497,7 @@ class Undoer:
         self._ledger.settle({number: status for chain in chains.values() for number in ids_of(chain)})
 
     def is_ours(self, chain: Chain, now: Value | Trouble) -> bool | Trouble:
-        """Whether nobody but us has changed the value, as far as can be seen; Trouble: it cannot be told now."""
+        """Whether nobody but us changed the value, as far as can be seen; Trouble: this cannot be determined now."""
         knob = chain[-1].knob
         seen = [self._kernel.visible(knob, value) for value in believed(chain)]
         if isinstance(now, Trouble) or now in seen:
@@ -508,13 +507,13 @@ class Undoer:
 
 @dataclass(slots=True)
 class _Track:
-    """A pool on its way back."""
+    """A pool that is returning to its size."""
 
     entry: Entry
     first: Value
-    asked: int | None = None  # size when the old one was asked for
+    asked: int | None = None  # size when the old one was requested
     steady: int | None = None  # since when it has its size, ns
-    strange: int | None = None  # since when its size is none that we can explain
+    strange: int | None = None  # since when its size is one that we cannot explain, ns
     outcome: Outcome | None = None
 
     @property
@@ -526,7 +525,7 @@ class _Track:
 
 
 class Family:
-    """One scan of the processes, to find who may have inherited from whom."""
+    """One scan of the processes, to find which may have inherited from which."""
 
     def __init__(self, kin: Collection[Kin]) -> None:
         self._by_pid = {each.id.pid: each for each in kin}
@@ -535,13 +534,13 @@ class Family:
             self._children[each.parent].append(each)
 
     def of(self, process: ProcId | None) -> Kin | None:
-        """Where this process stands; None if it is not there any more."""
+        """The entry of this process in the scan; None if it no longer exists."""
         found = None if process is None else self._by_pid.get(process.pid)
         return found if found is not None and found.id == process else None
 
     def heirs(self, process: ProcId, chain: Chain) -> tuple[ProcId, ...]:
-        """Processes born since the first change in `chain` that descend from `process` through such processes, or whose parent
-        ended and that are still in the session or process group that `process` was in; and the descendants of those."""
+        """Processes started since the first change in `chain` that descend from `process` through such processes, or lost their
+        parent and are still in the session or process group that `process` was in; and the descendants of those."""
         since = min(entry.since for entry in chain)
         sessions = {entry.session for entry in chain if self._is_of_then(entry.session, process, since)}
         groups = {entry.group for entry in chain if self._is_of_then(entry.group, process, since)}
@@ -559,14 +558,14 @@ class Family:
         return tuple(sorted(found))
 
     def _is_of_then(self, number: int | None, process: ProcId, since: int) -> bool:
-        """Whether a session or group of this number can still be the one that `process` was in. The number is its leader's pid, and
-        not given away while it has members: a leader that was born since has made another. 0: of another pid namespace, no help."""
+        """Whether a session or group of this number can still be the one `process` was in. The number is its leader's pid, not
+        reused while it has members: a leader started since then made another one. 0: from another pid namespace, no help."""
         leader = self._by_pid.get(number or 0)
         return bool(number) and (leader is None or leader.id == process or leader.id.start_ticks < since)
 
     def _orphaned(self, each: Kin) -> bool:
-        """Taken over by init or a subreaper, which is in another session or is pid 1; a living parent of the same session has given
-        it its value, or has not."""
+        """Whether init or a subreaper took it over, which is pid 1 or in another session. With a living parent in the same session,
+        that parent decides what it inherited."""
         parent = self._by_pid.get(each.parent)
         return parent is None or each.parent == 1 or parent.session != each.session
 
@@ -594,7 +593,7 @@ def _adoption(entry: Entry, heir: Knob, now: Value, first: Value, kin: Kin | Non
 
 
 def leads(knob: Knob) -> bool:
-    """Whether this is the first thread of its process."""
+    """Whether this is an inherited control of the first thread of its process."""
     return knob.control in INHERITED and knob.process is not None and knob.thread == tuple(knob.process)
 
 
@@ -618,13 +617,13 @@ def as_int(value: Value) -> int:
 
 
 def name_of_entry(entry: Entry) -> str:
-    """What an entry is a change of, for people."""
+    """What an entry changed, for people."""
     whose = entry.control in INHERITED or entry.control is Control.FENCE
     return name_of(entry.control, entry.process if whose else None, entry.key)
 
 
 def name_of(control: Control, process: ProcId | None, key: str) -> str:
-    """What a subject is called, for people. `key`: of a fence, "" as long as none is planned."""
+    """The name of a subject, for people. `key`: of a fence, "" until one is planned."""
     if control is Control.FENCE and key:
         made = "; ".join(f"{file} {value}" for part in parts_of(key) for file, value in part.files.items())
         return f"fence of pid {process.pid if process is not None else '?'} ({made})"

@@ -1,1 +1,1 @@
-"""What may be configured, and where everything lies. Knows files and environment, no machine."""
+"""The configuration, and where files lie. Knows files and environment. Must not know the machine."""

@@ -1,6 +1,6 @@
-"""Where things lie: which configuration is read, and where state is kept. Creates nothing and knows nothing of the contents.
+"""Where files lie: which configuration is read, and where state is kept. Creates nothing. Must not know the contents.
 
-Environment and user id are arguments, so that a test can be anybody.
+Environment and user id are arguments, so that a test can be any user.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Paths:
 
     root: Path
     socket: Path
-    said: str = ""  # why the state is not where it would be looked for, "" where it is
+    said: str = ""  # why the state is not in its usual place, "" if it is
 
     @property
     def traces(self) -> Path:
@@ -64,10 +64,10 @@ class Loaded:
 
 
 def find_config(explicit: str | None, environment: Mapping[str, str], uid: int) -> Path | None:
-    """The configuration file to read; None if there is none, which means the defaults.
+    """The configuration file to read; None means the defaults.
 
     In this order: `explicit`, $NICETY_CONFIG, for users $XDG_CONFIG_HOME/nicety/nicety.toml, /etc/nicety/nicety.toml. The working
-    directory is not looked into: a file that lies there must not tell a daemon what to run.
+    directory is not searched: a file there must not decide what a daemon runs.
     """
     named = explicit or environment.get("NICETY_CONFIG")
     if named:
@@ -109,8 +109,8 @@ def read_config(path: Path, uid: int) -> Config:
 def state_paths(config: Config, explicit: str | None, environment: Mapping[str, str], uid: int) -> Paths:
     """The files of the state directory: `explicit`, $NICETY_STATE_DIR, the configuration's, else the default of the user.
 
-    Where $HOME is a directory that the user may not write, as `sudo -u` and `su` leave root's behind, that is the home directory of
-    the password database; `said` says so. Raises PathError if that one cannot be used either.
+    If the user may not write $HOME, as when `sudo -u` or `su` leaves root's, the home directory of the password database is used;
+    `said` reports that. Raises PathError if that one cannot be used either.
     """
     named = explicit or environment.get("NICETY_STATE_DIR") or config.daemon.state_dir
     said = ""
@@ -142,7 +142,7 @@ def _own_state(home: Path, uid: int) -> tuple[Path, str]:
 
 
 def _writable(root: Path, home: Path, uid: int) -> bool:
-    """Whether the user may write `root`, or the nearest directory up to `home` that is there. What is not there is not judged."""
+    """Whether the user may write `root`, or the nearest directory up to `home` that exists. True if none does."""
     for path in (root, *root.parents):
         try:
             status = path.stat()

@@ -1,6 +1,6 @@
 """Writes `configs/default.toml` and `docs/configuration.md` from `sections.py`: `python -m nicety.scheduler.config.reference`.
 
-A test holds both files to what this makes, so no key goes undocumented. Knows the layout of the checkout, not what a key means.
+A test compares both files with its output, so no key goes undocumented. Knows the layout of the checkout, not what a key means.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ EXAMPLES: dict[type[msgspec.Struct], tuple[str, dict[str, Any]]] = {
     ),
     Queue: ("pools.resize.queue", {"files": "/var/spool/app/new/*"}),
 }
-"""Sections that have no defaults because the user names them: shown in the default file as comments, with these values."""
+"""Sections without defaults because the user names them: shown in the default file as comments, with these values."""
 
 
 def keys(section: type[msgspec.Struct]) -> Iterator[Key]:
@@ -123,7 +123,7 @@ def markdown() -> str:
 
 
 def main() -> int:
-    """Write both files into the checkout that this module lies in."""
+    """Write both files into the checkout that has this module."""
     root = Path(__file__).resolve().parents[2]
     for path, text in ((root / "configs" / "default.toml", default_toml()), (root / "docs" / "configuration.md", markdown())):
         path.write_text(text, encoding="utf-8")
@@ -132,7 +132,7 @@ def main() -> int:
 
 
 def _metas(hint: Any) -> Iterator[msgspec.Meta]:
-    """Every Meta in a hint, also inside of `… | None`."""
+    """Every Meta in a hint, also inside `… | None`."""
     if isinstance(hint, msgspec.Meta):
         yield hint
     for part in get_args(hint):

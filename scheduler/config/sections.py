@@ -1,7 +1,7 @@
 """The configuration: every key with its default, unit and a sentence. Pure: text in, `Config` out, all errors in one report.
 
 `configs/default.toml` and `docs/configuration.md` are generated from these classes (`python -m nicety.scheduler.config.reference`),
-and a test holds them to it.
+and a test compares them.
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ KINDS_OF: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "user": ("command", "executor"),
     }
 )
-"""Keys of pools that only some kinds have, and which."""
+"""Keys of pools that only some kinds have, and those kinds."""
 
 
 class PoolSize(Section, frozen=True):
@@ -370,7 +370,7 @@ def parse(text: str, where: str = "configuration") -> Config:
     config = msgspec.convert(_check(raw, Config, (), report, faulty), Config)
     for path, cause, keys in _senseless(config):
         section = path[:-1] if path[-1] in keys else path
-        if not any((*section, key) in faulty for key in keys):  # what is told of a key already stands in for its value
+        if not any((*section, key) in faulty for key in keys):  # a reported key has its default here
             report(path, cause)
     if problems:
         raise ConfigError(problems)
@@ -389,15 +389,15 @@ def from_builtins(data: dict[str, Any]) -> Config:
 
 
 Report = Callable[[tuple[str, ...], str], None]
-"""Takes the path of a key and what is wrong with it."""
+"""Called with the path of a key and what is wrong with it."""
 
 
 def _check(
     raw: dict[str, Any], cls: type[msgspec.Struct], path: tuple[str, ...], report: Report, meant: set[tuple[str, ...]]
 ) -> dict[str, Any]:
-    """`raw` without its faulty keys, and without sections that lack a key which has no default; each fault is reported.
+    """`raw` without its faulty keys, and without sections that lack a required key; each fault is reported.
 
-    `meant` gets the keys that unknown ones were probably meant for.
+    `meant` gets the keys that unknown ones probably stand for.
     """
     hints = get_type_hints(cls, include_extras=True)
     clean: dict[str, Any] = {}
@@ -459,7 +459,7 @@ _WORDS = {
 
 
 def _in_words(message: str) -> str:
-    """What msgspec says of a value, in the words of docs/configuration.md.
+    """A message of msgspec about a value, in the words of docs/configuration.md.
 
     >>> _in_words("Expected `int | null`, got `str`")
     'must be a whole number, not text'
@@ -517,11 +517,11 @@ def _line_of(text: str, path: tuple[str, ...]) -> int | None:
 
 
 Senseless = tuple[tuple[str, ...], str, tuple[str, ...]]
-"""Path of what does not fit, the cause, and the keys of its section that this rests on."""
+"""Path of a problem, its cause, and the keys of its section that it rests on."""
 
 
 def _senseless(config: Config) -> Iterator[Senseless]:
-    """What no single key can tell."""
+    """Problems that no single key shows."""
     meaningless = []
     for word in config.daemon.act_on:
         try:
@@ -545,7 +545,7 @@ def _senseless(config: Config) -> Iterator[Senseless]:
 
 
 def _senseless_pool(path: tuple[str, ...], pool: PoolConfig) -> Iterator[Senseless]:
-    """The same of a pool."""
+    """The same for one pool."""
     if pool.minimum > pool.maximum:
         yield (*path, "minimum"), f"{pool.minimum} is more than maximum = {pool.maximum}", ("minimum", "maximum")
     if pool.initial is not None and not pool.minimum <= pool.initial <= pool.maximum:
@@ -578,4 +578,4 @@ MASTERS: Mapping[str, str] = MappingProxyType(
         "celery": 'a celery pool needs its main process: give pidfile = "..." (celery worker --pidfile FILE) or pid = N',
     }
 )
-"""What to say of a pool without its main process."""
+"""What to report for a pool without its main process."""

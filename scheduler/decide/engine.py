@@ -1,6 +1,6 @@
 """Ticks to verdicts: policies propose, the guard admits or refuses, effects are measured. Pure and deterministic.
 
-Knows no clock, mode, log or kernel. Everything that it remembers is in `memory()`: an engine that is resumed from it gives, for the
+Must not know clocks, modes, logs or the kernel. Its whole state is in `memory()`: an engine that is resumed from it gives, for the
 same ticks, the same verdicts bit for bit.
 """
 
@@ -38,16 +38,16 @@ from .policies.priority import STRIKES, Ineffective, Priority, PriorityMemory, w
 from .policies.quarantine import Quarantine, QuarantineMemory
 
 CHANGE = 0.25
-"""Share of the value before by which a figure must have moved to count as better or worse: short means scatter by a tenth."""
+"""A figure counts as better or worse if it moved by this share of the value before: means over a short time scatter by a tenth."""
 
 LEAST_CHANGE = {"wait": 0.01, "queued": 0.5}
-"""And at least so much: cores of wait per core of demand; pieces of work."""
+"""And by at least this much: cores of wait per core of demand; pieces of work."""
 
 MORE_BATCH = 1.5
-"""Times what batch groups wanted when it was decided, from which a longer wait says nothing of it: they only came then."""
+"""A longer wait says nothing about the decision if batch groups now want this many times as much: they only came afterwards."""
 
 UNANSWERED_SECONDS = 600.0
-"""A decision whose outcome has not come by then is forgotten: pools that drain long ones are given that time."""
+"""A decision is forgotten if its outcome has not come by then: pools that drain slowly are given that time."""
 
 
 class Issued(Memory):
@@ -64,10 +64,10 @@ class Watch(Memory):
 
     decision: str  # of several that are measured as one, the first
     policy: str
-    group: str  # whose control was changed: a contender, a protected group with short slices, a pool
+    group: str  # the group that was changed: a contender, a protected group with short slices, a pool
     control: Control
-    back: bool  # it was given back
-    whole: bool  # nothing of the group was demoted like this before: what is measured is all that the demotion does
+    back: bool  # it was a restore
+    whole: bool  # nothing of the group was demoted in this way before: the measurement covers the whole demotion
     kind: str  # "wait" of a group or "queued" work of a pool
     of: str  # that group or pool
     before: float
@@ -76,10 +76,10 @@ class Watch(Memory):
     ticks: int = 0  # since the decision
     total: float = 0.0
     count: int = 0
-    applied: bool = False  # the outcome says that something was really changed
+    applied: bool = False  # the outcome says that something was changed
     again: int = 0  # measurements still to make if this one finds no effect
     batch: float = 0.0  # cores that batch groups wanted when it was decided
-    batch_total: float = 0.0  # and since then, summed as `total`
+    batch_total: float = 0.0  # and since then, summed like `total`
     others: list[str] = msgspec.field(default_factory=list)  # the other decisions of the same tick that are measured with it
 
 
@@ -126,9 +126,9 @@ class Engine:
         memory: dict[str, Any],
         topology: Topology = Topology(),  # noqa: B008
     ) -> Engine:
-        """An engine that goes on from `memory()` of another one, as after a reload or in the middle of a log.
+        """An engine that continues from the `memory()` of another one, as after a reload or in the middle of a log.
 
-        In a new session hands-off targets are free again. Raises ValueError if `memory` is none.
+        In a new session hands-off targets are free again. Raises ValueError if `memory` is not the memory of an engine.
         """
         try:
             return cls(config, session, msgspec.convert(memory, EngineMemory), topology)
@@ -142,20 +142,20 @@ class Engine:
 
     @property
     def pauses(self) -> Mapping[str, Pause]:
-        """Which groups are not demoted for whom for a while: what is worth keeping for the next run. To be read only."""
+        """Which groups are not demoted for which victims for a while, to be kept for the next run. Read only."""
         return self._memory.priority.pairs.pauses
 
     def made_for(self) -> dict[tuple[str, Control], tuple[str, str]]:
-        """Of each change by the priority policy that is in force, by target and control: (its group, whom it protects)."""
+        """For each change of the priority policy that is in force, by target and control: (its group, the group it protects)."""
         return {(held.target, held.control): (held.group, held.victim) for held in self._memory.priority.held.values()}
 
     def step(self, tick: Tick) -> Verdict:
-        """What is to be done, what was refused and what earlier changes led to. Ticks come in order of time."""
+        """What to do, what was refused, and what earlier changes led to. Ticks come in order of time."""
         self._hear(tick)
         if tick.gap:
             for policy in self._policies:
                 policy.skip()
-            self._memory.watches = []  # what they compare was not measured
+            self._memory.watches = []  # the figures they compare were not measured
             return Verdict((), (), ())
         effects = self._measure(tick)
         proposals: list[Decision] = []
@@ -173,19 +173,19 @@ class Engine:
         return Verdict(tuple(admitted), tuple(refusals), effects, tuple(notes))
 
     def standing(self) -> tuple[Standing, ...]:
-        """What is taken to be so because it was decided: in force, or only observed."""
+        """What the policies take to be so because they decided it: in force, or only observed."""
         return tuple(standing for policy in self._policies for standing in policy.standing())
 
     def forget(self, gone: Gone) -> None:
-        """These were only observed, and are to be carried out from now on: what still holds for them is proposed again, in full and
-        without the cool-down of a change that nobody made."""
+        """These were only observed and are to be carried out from now on: what still applies is proposed again, in full and without
+        the cool-down of a change that was never made."""
         pools = {thing for standing in self.standing() if gone(standing) for thing in standing.about}
         for policy in self._policies:
             policy.forget(gone)
         self._guard.forget(pools)
 
     def validate(self) -> None:
-        """Raises AssertionError if what is remembered contradicts itself. For tests: run after each step."""
+        """Raises AssertionError if the memory contradicts itself. For tests: run after each step."""
         memory, config = self._memory, self._config
         for name, pool in memory.pool_size.pools.items():
             values = [value for _, value in pool.peaks]
@@ -209,7 +209,7 @@ class Engine:
         assert len(sizes) == len(set(sizes)), "of a pool only the newest size is waited for"
 
     def _hear(self, tick: Tick) -> None:
-        """Tells guard and policies what became of earlier decisions."""
+        """Reports to the guard and the policies what became of earlier decisions."""
         memory = self._memory
         for outcome in tick.outcomes:
             self._learn(outcome, tick.at)
@@ -223,9 +223,9 @@ class Engine:
     def _learn(self, outcome: Outcome, at: int) -> None:
         issued = self._memory.issued.get(outcome.decision)
         if issued is None and outcome.status not in (Status.FOREIGN, Status.RELIEVED):
-            return  # superseded, or of an undo that somebody asked for: nothing that is relied on
+            return  # superseded, or from an undo that somebody asked for: nothing relies on it
         if issued is not None and not isinstance(issued.action, ResizePool | Recycle):
-            del self._memory.issued[outcome.decision]  # pools report more than once: taken, then what came of it
+            del self._memory.issued[outcome.decision]  # pools report more than once: taken, then the result
         target = outcome.target if issued is None else issued.target
         result = Result(None if issued is None else issued.action, target, outcome.status, at)
         self._guard.learn(result)
@@ -244,7 +244,7 @@ class Engine:
     # --- effects --------------------------------------------------------------------------------------------------------------
 
     def _watch_all(self, tick: Tick, admitted: list[Decision]) -> None:
-        """Watches what was decided. What several decisions of a tick do to one group for one victim is measured as one."""
+        """Watches the decisions. Several decisions of a tick that change one group for one victim are measured as one."""
         groups = {group.name: group for group in tick.groups}
         batch, made = _batch_demand(tick), dict[tuple[str, str, Control, bool, str], Watch]()
         for decision in admitted:
@@ -261,8 +261,8 @@ class Engine:
     def _watch(self, tick: Tick, decision: Decision, groups: Mapping[str, Group]) -> Watch | None:
         """Notes the figure that the decision is to improve. After a restore or a shrink "no effect" is the good news.
 
-        The wait of the victim that the decision names counts from the next tick on, for that covers the change as a whole; queued
-        work from when the new workers can have come up. The mean over `priority.effect_after` seconds is compared.
+        The wait of the victim that the decision names counts from the next tick on, the first that covers the whole change;
+        queued work counts from when the new workers can be up. The mean over `priority.effect_after` seconds is compared.
         """
         action = decision.action
         window = round(self._config.priority.effect_after * 1e9)
@@ -314,7 +314,7 @@ class Engine:
         return tuple(effects)
 
     def _effect(self, watch: Watch, tick: Tick, going: list[Watch], vain: list[Ineffective]) -> Effect:
-        """What came of it. Adds to `going` what is measured again, and to `vain` what had no effect."""
+        """The effect of a decision. Adds to `going` what is measured again, and to `vain` what had no effect."""
         after = watch.total / watch.count
         verdict = _verdict(watch.kind, watch.before, after)
         contended = watch.kind == "wait" and min(watch.before, after) >= self._config.priority.wait
@@ -342,7 +342,7 @@ class Engine:
 
 
 def first_memory(pauses: Iterable[Pause] = ()) -> dict[str, Any]:
-    """The memory of an engine that knows nothing but these pauses of an earlier run."""
+    """The memory of a new engine that knows only these pauses of an earlier run."""
     result: dict[str, Any] = msgspec.to_builtins(EngineMemory(priority=PriorityMemory(pairs=pairs_of(pauses))))
     return result
 
@@ -374,7 +374,7 @@ def _batch_demand(tick: Tick) -> float:
 
 
 def _victim(tick: Tick, decision: Decision, groups: Mapping[str, Group]) -> Group | None:
-    """The group that the decision is to help: the one that it names, else the latency group that waits most."""
+    """The group that the decision is to help: the one it names, else the latency group that waits most."""
     named = decision.why.figures.get("victim")
     if named is not None:
         return groups.get(str(named))
@@ -383,7 +383,7 @@ def _victim(tick: Tick, decision: Decision, groups: Mapping[str, Group]) -> Grou
 
 
 def _hears(watch: Watch, changed: Mapping[str, bool]) -> bool:
-    """Takes in which decisions changed something. Returns whether there is still anything to be measured."""
+    """Notes which decisions changed something. Returns whether there is still something to measure."""
     told = [changed[id_] for id_ in (watch.decision, *watch.others) if id_ in changed]
     watch.applied |= any(told)
     return not told or any(told)

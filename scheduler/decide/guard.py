@@ -1,8 +1,7 @@
 """The only place that refuses: limits, budget, cool-down, back-off, and what must never be touched. Pure: knows no policy.
 
-Restores pass all but a pause, hands off and a back-off: giving back is allowed. Flags change nothing: only a pause stops them.
-A worker that is busy is not recycled before its deadline.
-A refusal that stands, the same no to the same proposal, is said once and not again each tick.
+Only a pause, hands off, an earlier change in the same tick and a back-off stop a restore. Flags change nothing: only a pause stops
+them. A busy worker is not recycled before its deadline. The same refusal of the same proposal is reported once, not in every tick.
 """
 
 from __future__ import annotations
@@ -38,10 +37,10 @@ from .policies.mechanisms import Descent
 from .policies.policy import Memory, Result, knob
 
 FIRST_BACKOFF, LONGEST_BACKOFF = 2.0, 300.0
-"""Seconds until something that failed may be tried again: the first time, and at most; it doubles in between."""
+"""Seconds until something that failed may be tried again: the first delay, and the longest; it doubles in between."""
 
 RECYCLING_SECONDS = 60.0
-"""A recycled worker that is still there after so long does not hold up the others any more."""
+"""A recycled worker that is still there after this long does not hold up the others any more."""
 
 KERNEL_PIDS = (1, 2)
 """init and kthreadd, whatever the observer says."""
@@ -51,21 +50,21 @@ POLICIES = (0, 3, 5)
 
 WEIGHTS = {Control.CPU_SHARES: (2, 262_144), Control.CPU_WEIGHT: (1, 10_000), Control.CPU_IDLE: (0, 1)}
 LEAST_CPU = 100
-"""Thousandths of a core that a fence leaves at least: with less, a lock would be held ten times as long and more."""
+"""Thousandths of a core that a fence leaves at least: with less, a lock would be held ten times as long or more."""
 
 SLICES = (100_000, 100_000_000)
-"""Limits of the kernel; slices in ns."""
+"""Limits of the kernel for slices, in ns."""
 
 RENICES = frozenset({Control.NICE, Control.POLICY, Control.AUTOGROUP})
-"""Controls that cannot be put back without CAP_SYS_NICE."""
+"""Controls that cannot be restored without CAP_SYS_NICE."""
 
 
 CHANGES = (Set, ResizePool, Recycle)
-"""What waits while nicety itself lacks something. What goes back, and what is only said, does not."""
+"""Actions that wait while nicety itself lacks something. Restores and reports do not."""
 
 
 class Backoff(Memory):
-    """What failed last."""
+    """The latest failures."""
 
     failures: int
     until: int  # ns
@@ -81,12 +80,12 @@ class GuardMemory(Memory):
     standing: dict[str, str] = msgspec.field(default_factory=dict)  # refusals that need not be repeated
     recycles: dict[str, list[int]] = msgspec.field(default_factory=dict)  # pool -> ns of recycles in the last hour
     recycling: dict[str, tuple[ProcId, int]] = msgspec.field(default_factory=dict)  # pool -> worker on its way out, since ns
-    blocked: Backoff | None = None  # nicety itself lacked something: nothing new until then, whatever it is of
+    blocked: Backoff | None = None  # nicety itself lacked something: no new change until then, whatever the target
     busy: dict[str, int] = msgspec.field(default_factory=dict)  # recycles that wait for a busy worker -> ns of the first wish
 
 
 class _Reach:
-    """Whom a change of a whole session or cgroup takes along: of each the first that was added."""
+    """Processes that a change of a whole session or cgroup takes along: for each session or cgroup the first one added."""
 
     def __init__(self) -> None:
         self._sessions: dict[int, ProcId] = {}
@@ -99,17 +98,17 @@ class _Reach:
             self._cgroups.setdefault(path, member.id)
 
     def taken(self, session: int | None, cgroup: str) -> ProcId | None:
-        """Who is in this session, or, if it is None, in this cgroup or below it."""
+        """A process in this session, or, if that is None, in this cgroup or below it."""
         return self._cgroups.get(cgroup) if session is None else self._sessions.get(session)
 
 
 @dataclass(slots=True)
 class _Wide:
-    """Who must not be taken along by what changes whole sessions and cgroups."""
+    """Processes that a change of a whole session or cgroup must not take along."""
 
     home: _Reach  # nicety itself
     leaders: frozenset[int]  # pids of protected processes that are in no pool
-    protected: _Reach  # protected processes whose group has a class, but for those of pools
+    protected: _Reach  # protected processes whose group has a class, except those of pools
     sheltered: _Reach  # programs of guard.protect
 
 
@@ -132,7 +131,7 @@ class Guard:
     """Judges proposals, one tick after the other."""
 
     def __init__(self, config: Config, session: str, memory: GuardMemory, online: Collection[int] = ()) -> None:
-        """`online`: numbers of the CPUs, which may have holes (SMT switched off); (): they count up from 0."""
+        """`online`: numbers of the CPUs, which may have gaps (SMT switched off); (): they count up from 0."""
         self._config = config
         self._online = frozenset(online)
         self.memory = memory
@@ -142,9 +141,9 @@ class Guard:
     def review(
         self, tick: Tick, proposals: Iterable[Decision], waiting: Collection[str] = ()
     ) -> tuple[list[Decision], list[Refusal]]:
-        """(what is admitted, what is refused and was not so already), both in the order of the proposals.
+        """(admitted decisions, refusals that are new), both in the order of the proposals.
 
-        `waiting`: "POLICY KNOB" of each wish that is left for a later tick: what was said to it stands until then.
+        `waiting`: "POLICY KNOB" of each wish that is left for a later tick: its last refusal stands until then.
         """
         admitted, refused = list[Decision](), list[Refusal]()
         standing = {name: said for name, said in self.memory.standing.items() if name in waiting}
@@ -166,7 +165,7 @@ class Guard:
         return admitted, refused
 
     def forget(self, pools: Collection[str]) -> None:
-        """What was observed is to be carried out now: no change is cooling down, and nothing was recycled in these pools."""
+        """What was only observed is to be carried out now: drops the cool-downs, and the recycles of these pools."""
         memory = self.memory
         memory.changed, memory.standing = {}, {}
         for pool in pools:
@@ -174,11 +173,11 @@ class Guard:
             memory.recycling.pop(pool, None)
 
     def learn(self, result: Result) -> None:
-        """An outcome: back off from what failed, and from everything while nicety itself lacks something; keep hands off what
-        somebody else changed, forget what is gone.
+        """Takes in an outcome: backs off from what failed, and from everything while nicety itself lacks something; keeps hands off
+        what somebody else changed; forgets what is gone.
 
-        A pool's size is not among that: its adapter says for how long somebody's choice is fresh, by `trouble`, and when it takes
-        requests again.
+        Hands off does not apply to a pool's size: with `trouble` its adapter says for how long somebody's choice is fresh, and when
+        the pool takes requests again.
         """
         memory = self.memory
         key = result.target if result.action is None else knob(result.action, result.target)
@@ -229,7 +228,7 @@ class Guard:
             self.memory.recycling[action.pool] = (action.worker, turn.tick.at)
 
     def _judge(self, turn: _Turn, decision: Decision) -> tuple[str, str] | None:
-        """(rule, sentence) of the no, None for a yes. The order is from what never changes to what may be over in a moment."""
+        """(rule, sentence) of a refusal; None: admitted. The order is from what never changes to what may be over in a moment."""
         tick, action, key = turn.tick, decision.action, _key(decision)
         if tick.paused:
             return "paused", "nicety is paused: nothing is changed until it is resumed."
@@ -263,7 +262,7 @@ class Guard:
         return None
 
     def _never(self, turn: _Turn, decision: Decision) -> tuple[str, str] | None:
-        """Processes that are never touched, by themselves or with the session or cgroup they are in."""
+        """Refuses processes that are never touched, by themselves or with the session or cgroup they are in."""
         action = decision.action
         process = action.worker if isinstance(action, Recycle) else action.process if isinstance(action, Set) else None
         wide = isinstance(action, Set) and action.control is Control.AUTOGROUP
@@ -291,7 +290,7 @@ class Guard:
         return None
 
     def _wide(self, turn: _Turn) -> _Wide:
-        """A master may be demoted together with all of its pool, for then nobody in it overtakes anybody."""
+        """What wide changes must not take along. A master may be demoted with its whole pool: then nothing in it overtakes it."""
         tick = turn.tick
         home, protected, sheltered = _Reach(), _Reach(), _Reach()
         if tick.home is not None:
@@ -360,7 +359,7 @@ class Guard:
         return None
 
     def _must_wait(self, turn: _Turn, pool: Pool, action: Recycle) -> bool:
-        """Whether it may be in the middle of its work and its deadline has not come. Who cannot say whether it is busy may be."""
+        """Whether the worker may be at work before its deadline. One that does not report whether it is busy may be at work."""
         worker = next(worker for worker in pool.workers if worker.id == action.worker)
         first = self.memory.busy.setdefault(knob(action, ""), turn.tick.at)
         return worker.busy != 0 and turn.tick.at - first < self._config.quarantine.busy_deadline * 1e9
@@ -416,7 +415,7 @@ class Guard:
         return None
 
     def _weight_limits(self, turn: _Turn, action: Set, weight: int) -> tuple[str, str] | None:
-        """Of a fence that takes nothing but weight: anybody may be in it but who is protected, for whatever reason, and workers."""
+        """Judges a fence that takes only weight: any process may be in it except workers, latency processes and protected ones."""
         assert action.process is not None, "it is in a group, or in a pool"
         low, high = WEIGHTS[Control.CPU_WEIGHT]
         if not low <= weight <= high:
@@ -438,7 +437,7 @@ class Guard:
 
 
 def _longer(before: Backoff | None, at: int) -> Backoff:
-    """The next pause, from `at` on: twice as long as the one before."""
+    """The next pause, starting at `at`: twice as long as the one before."""
     failures = 1 if before is None else before.failures + 1
     seconds = min(FIRST_BACKOFF * 2.0 ** min(failures - 1, 20), LONGEST_BACKOFF)
     return Backoff(failures, at + round(seconds * 1e9))

@@ -1,4 +1,4 @@
-"""The executor: a process pool for programs that nicety can size. `from nicety.scheduler.executor import Executor`."""
+"""The executor: a process pool for programs that nicety can resize. `from nicety.scheduler.executor import Executor`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Executor", "UnreadableTask", "WorkerLost"]
 
 
 def __getattr__(name: str) -> Any:
-    """The executor, when it is asked for: the daemon, which sees it through `board.py`, has no use for the rest."""
+    """Import the executor on first use: the daemon, which sees it through `board.py`, does not need it."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from . import api

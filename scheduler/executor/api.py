@@ -1,6 +1,6 @@
 """`Executor`: a ProcessPoolExecutor whose number of workers can be changed at any time, by its program and by nicety.
 
-Runs in the user's program, which may never have heard of a daemon. What is behind it is in `core.py`.
+Runs in the user's program, on machines with or without a daemon. The implementation is in `core.py`.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ T = TypeVar("T")
 
 
 class Executor(_base.Executor):
-    """ProcessPoolExecutor with `resize`; arguments and behaviour are the original's unless said otherwise here.
+    """ProcessPoolExecutor with `resize`; arguments and behaviour are the original's unless stated otherwise here.
 
-    `max_workers` is the size to begin with, and the most that nicety may ask for; `minimum` the least. `name` is what nicety's
-    configuration calls the executor by; the name of the program if not given. A task whose worker ends is run again up to
-    `retries` times, and after that fails alone with `WorkerLost`.
+    `max_workers` is the initial size and the most that nicety may ask for; `minimum` is the least. `name` identifies the executor
+    in nicety's configuration; the default is the program's name. A task whose worker ends is run again up to `retries` times;
+    after that the task alone fails, with `WorkerLost`.
 
     >>> with Executor(2, name="squares") as executor:
     ...     executor.resize(1)
@@ -84,25 +84,25 @@ class Executor(_base.Executor):
 
     @property
     def size(self) -> int:
-        """Workers that there may be: what was last asked for, by the program or by nicety."""
+        """The number of workers allowed: what was last asked for, by the program or by nicety."""
         return self._maximum if self._core is None else self._core.target
 
     @property
     def _max_workers(self) -> int:
-        """Other libraries (dask, for one) read the size of a ProcessPoolExecutor here."""
+        """Other libraries (such as dask) read the size of a ProcessPoolExecutor here."""
         return self.size
 
     @property
     def _processes(self) -> dict[int, BaseProcess | ForkedProcess]:
-        """Workers by pid. Programs that want to kill the workers of a ProcessPoolExecutor look here."""
+        """Workers by pid. Programs that kill the workers of a ProcessPoolExecutor look here."""
         return {} if self._core is None else dict(self._core.processes)
 
     def resize(self, size: int) -> None:
-        """Have `size` workers from now on. Returns at once: new ones are started, superfluous ones end between two tasks.
+        """Have `size` workers from now on. Returns at once: new workers are started, superfluous ones end between two tasks.
 
-        Before the first task it starts them too, so that they are up when that comes; with the start method "fork" they see the
-        program as it is now. For a minute after it, nicety does not resize this executor. Raises ValueError for a size below 1,
-        RuntimeError after shutdown, BrokenProcessPool if the executor is broken.
+        Before the first task it also starts the workers, so that they are up when the task comes; with the start method "fork" they
+        see the program as it is now. For a minute afterwards, nicety does not resize this executor. Raises ValueError for a size
+        below 1, RuntimeError after shutdown, BrokenProcessPool if the executor is broken.
         """
         if size < 1:
             raise ValueError(f"an executor has at least one worker, {size} is none; to end it, call shutdown()")
@@ -117,14 +117,14 @@ class Executor(_base.Executor):
     def map(
         self, fn: Callable[..., T], *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1, **more: Any
     ) -> Iterator[T]:
-        """As `map(fn, *iterables)`, with `chunksize` calls to a task. `more` is what the Python in use has beyond (buffersize)."""
+        """As `map(fn, *iterables)`, with `chunksize` calls per task. `more`: further arguments of newer Pythons (buffersize)."""
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
         chunks = _chunks(zip(*iterables, strict=False), chunksize)
         return _flattened(super().map(functools.partial(_run_chunk, fn), chunks, timeout=timeout, **more))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more tasks, and end the workers when those that were submitted are done."""
+        """Accept no more tasks, and end the workers when all submitted tasks are done."""
         with self._begin_lock:
             self._closed = True
         if self._core is not None:
@@ -133,7 +133,7 @@ class Executor(_base.Executor):
                 self._core.thread.join()
 
     def _begin(self, size: int, refusal: str) -> Core:
-        """What is behind it, made now for `size` workers if it was not yet."""
+        """The core, created now for `size` workers if it did not exist."""
         with self._begin_lock:
             if self._core is not None:
                 return self._core
@@ -157,7 +157,7 @@ def _run_chunk(fn: Callable[..., T], chunk: tuple[tuple[Any, ...], ...]) -> list
 
 
 def _flattened(lists: Iterable[list[T]]) -> Iterator[T]:
-    """The elements of the lists; holds on to none that it has given out."""
+    """The elements of the lists; keeps no reference to an element that it has yielded."""
     for elements in lists:
         elements.reverse()
         while elements:

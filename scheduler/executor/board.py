@@ -1,15 +1,15 @@
 """The board of an executor: a file of shared memory through which a program's executor and nicety see each other.
 
-The program writes all of it but two words, by which nicety asks for a size and for the replacement of a worker. Both sides run on
-one machine. Must not know pools, policies or the executor, and imports nothing that would make a user's program slow to start.
+The program writes all of it except two words, with which nicety requests a size and the replacement of a worker. Both run on one
+machine. Must not know pools, policies or the executor, and imports nothing that would make a user's program slow to start.
 
-A board is a row of unsigned 64-bit words in the byte order of the machine (little-endian wherever nicety runs; the magic tells). An
-aligned word is stored and loaded whole, so no reader sees half of one. Words are not locked together: sums may be a task apart.
+A board is an array of unsigned 64-bit words in the machine's byte order (little-endian wherever nicety runs; the magic shows it).
+Aligned words are stored and loaded whole, so no reader sees half of one. Words are not locked together: sums may be a task apart.
 
     words 0..   the header, see `Word`
-    NAME_AT     8 words: the executor's name, UTF-8, filled up with zeros
-    STARTS_AT   16 words: how long the last starts of workers took, ns; start number n is at n % 16
-    SLOTS_AT    CAPACITY slots of 6 words, see `Slot`; a slot whose state is FREE says nothing
+    NAME_AT     8 words: the executor's name, UTF-8, padded with zeros
+    STARTS_AT   16 words: how long the last starts of workers took, ns; start number n is at index n % 16
+    SLOTS_AT    CAPACITY slots of 6 words, see `Slot`; a slot whose state is FREE is empty
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from pathlib import Path
 MAGIC = int.from_bytes(b"NICETYXB", "little")
 VERSION = 1
 CAPACITY = 1024
-"""Slots. Workers beyond are not shown, and nicety never asks for more."""
+"""Number of slots. Workers beyond it are not shown, and nicety never asks for more."""
 SUFFIX = ".board"
 
 
 class Word(IntEnum):
-    """Where each word of the header is."""
+    """Index of each word in the header."""
 
     MAGIC = 0
     VERSION = 1
@@ -43,16 +43,16 @@ class Word(IntEnum):
     TARGET = 7  # the size in force
     OWN_RESIZES = 8  # how often the program itself called resize()
     ASKED = 9  # written by nicety: request number << 32 | size
-    ANSWERED = 10  # the last request that was looked at
+    ANSWERED = 10  # the last request that was read
     RECYCLE = 11  # written by nicety: request number << 32 | pid of the worker to replace
     QUEUED = 12  # tasks that wait for a worker
     FINISHED = 13  # tasks that were run
-    WAIT_NS = 14  # sum over them, from submit to the begin of the run
+    WAIT_NS = 14  # sum over them, from submit to the start of the run
     SERVICE_NS = 15  # sum over them, the run itself
     LOST = 16  # tasks that failed because their worker ended
     RETRIED = 17  # times that a task was run again for that reason
     STARTS = 18  # workers that have come up
-    SLOTS = 19  # slots that were ever used: those beyond are free
+    SLOTS = 19  # slots ever used: those beyond are free
 
 
 NAME_AT = 24
@@ -66,7 +66,7 @@ BOARD_BYTES = HEADER_BYTES + CAPACITY * SLOT_WORDS * 8
 
 
 class State(IntEnum):
-    """What becomes of the executor."""
+    """The executor's state."""
 
     RUNNING = 1
     CLOSING = 2  # shutdown() was called, tasks may still run
@@ -75,14 +75,14 @@ class State(IntEnum):
 
 
 class Slot(IntEnum):
-    """Where each word of a slot is."""
+    """Index of each word in a slot."""
 
     PID = 0
     START = 1  # start time in clock ticks since boot
-    STATE = 2  # of Doing; written last when a worker comes, first when it is gone
-    BUSY_NS = 3  # sum of the runs that are over
-    SINCE = 4  # monotonic ns at which the run under way began, 0: none
-    TASKS = 5  # runs that are over
+    STATE = 2  # of Doing; written last when a worker comes, first when it goes
+    BUSY_NS = 3  # sum of the finished runs
+    SINCE = 4  # monotonic ns at which the current run began, 0: none
+    TASKS = 5  # finished runs
 
 
 class Doing(IntEnum):
@@ -97,7 +97,7 @@ class Doing(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class WorkerView:
-    """A worker as the board has it."""
+    """A worker as the board shows it."""
 
     pid: int
     start_ticks: int
@@ -127,37 +127,37 @@ class BoardView:
     service_ns: int
     lost: int
     retried: int
-    starts_ns: tuple[int, ...]  # the last ones, in no order
+    starts_ns: tuple[int, ...]  # the last ones, unordered
     workers: tuple[WorkerView, ...]
 
 
 def directories(environ: Mapping[str, str], uid: int) -> tuple[Path, ...]:
-    """Where executors of this user keep their boards, best first.
+    """Where this user's executors keep their boards, best first.
 
-    $NICETY_RUN_DIR alone if it is set; else /run/nicety for root and the user's runtime directory for others, and a directory
-    in /tmp for programs that were started without one (by cron, say).
+    $NICETY_RUN_DIR alone if it is set. Otherwise /run/nicety for root and the user's runtime directory for others, and a directory
+    in /tmp for programs started without a runtime directory (by cron, for example).
     """
     named = environ.get("NICETY_RUN_DIR")
     if named:
         return (Path(named),)
-    # for root not $XDG_RUNTIME_DIR: sudo may have left that of another user
+    # not $XDG_RUNTIME_DIR for root: sudo may have left another user's
     runtime = Path("/run") if uid == 0 else Path(environ.get("XDG_RUNTIME_DIR") or f"/run/user/{uid}")
     return runtime / "nicety", Path(f"/tmp/nicety-{uid}")  # noqa: S108 - of mode 0700, and refused if it is not ours
 
 
 def is_private(path: Path, uid: int) -> bool:
-    """Whether this is a real directory of the user into which nobody else may write. Raises OSError if it cannot be looked at."""
+    """Whether this is a real directory of the user that nobody else may write to. Raises OSError if it cannot be read."""
     found = path.lstat()
     return stat.S_ISDIR(found.st_mode) and found.st_uid == uid and not found.st_mode & 0o022
 
 
 def pid_namespace() -> int:
-    """The namespace in which our pids mean what they say: part of a board's file name, since directories may be shared."""
+    """The namespace in which our pids are valid: part of a board's file name, because directories may be shared."""
     return Path("/proc/self/ns/pid").stat().st_ino
 
 
 def start_ticks(pid: int) -> int | None:
-    """Start time of a process; None when it is gone. The name in its stat line may hold blanks: count after the last ")"."""
+    """Start time of a process; None if it is gone. The name in its stat line may hold blanks: count after the last ")"."""
     try:
         line = Path(f"/proc/{pid}/stat").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
@@ -170,10 +170,10 @@ def start_ticks(pid: int) -> int | None:
 
 
 class Board:
-    """The board of an executor of this process. Without a place for its file it works all the same, and nicety does not see it."""
+    """The board of an executor of this process. Without a place for its file it still works, but nicety does not see it."""
 
     def __init__(self, name: str, environ: Mapping[str, str], number: int) -> None:
-        """`number` tells the executors of one process apart. Raises OSError only when there is no memory."""
+        """`number` distinguishes the executors of one process. Raises OSError only if there is no memory."""
         self._pid = os.getpid()
         start = start_ticks(self._pid) or 0
         self.path: Path | None = None
@@ -198,7 +198,7 @@ class Board:
         self._free: list[int] = []
 
     def publish(self) -> None:
-        """From now on readers take the board for one: the magic is written last."""
+        """From now on readers accept the board: the magic is written last."""
         self.words[Word.MAGIC] = MAGIC
 
     def started(self, ns: int) -> None:
@@ -208,7 +208,7 @@ class Board:
         self.words[Word.STARTS] = count + 1
 
     def take_slot(self, pid: int) -> int:
-        """A slot for a new worker, as the index of its first word; 0 when all are taken: that worker is not shown."""
+        """A slot for a new worker, as the index of its first word; 0 if all are taken: then the worker is not shown."""
         if self._free:
             slot = self._free.pop()
         else:
@@ -225,13 +225,13 @@ class Board:
         return slot
 
     def give_slot(self, slot: int) -> None:
-        """The worker of this slot has ended."""
+        """Free the slot of a worker that has ended."""
         if slot:
             self.words[slot + Slot.STATE] = Doing.FREE
             self._free.append(slot)
 
     def touch(self) -> None:
-        """Keep the file from being cleaned away as old: writing to the memory leaves its time as it is."""
+        """Keep the file from being removed as old: writing to the memory does not change its time."""
         if self.path is not None:
             try:
                 os.utime(self.path)
@@ -239,7 +239,7 @@ class Board:
                 pass
 
     def remove(self) -> None:
-        """The executor has ended; if it broke, that is still said. In a forked copy of the owner this does nothing."""
+        """Remove the file: the executor has ended. BROKEN stays visible. In a forked copy of the owner this does nothing."""
         if os.getpid() != self._pid:
             return
         if self.words[Word.STATE] != State.BROKEN:
@@ -263,7 +263,7 @@ class Board:
         path = directory / file_name
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            os.posix_fallocate(descriptor, 0, BOARD_BYTES)  # a full file system is found out here, not by SIGBUS at a store
+            os.posix_fallocate(descriptor, 0, BOARD_BYTES)  # a full file system fails here, not with SIGBUS at a store
             memory = mmap.mmap(descriptor, BOARD_BYTES)
         finally:
             os.close(descriptor)
@@ -272,7 +272,7 @@ class Board:
 
 
 def _remove_orphans(directory: Path) -> None:
-    """Boards whose owner was killed. Those of other pid namespaces are left alone: whose pids they name cannot be told."""
+    """Remove boards whose owner was killed. Boards of other pid namespaces stay: their pids mean nothing here."""
     own = pid_namespace()
     for path in sorted(directory.glob(f"*{SUFFIX}")):
         identity = _identity(path)
@@ -284,7 +284,7 @@ def _remove_orphans(directory: Path) -> None:
 
 
 def _identity(path: Path) -> tuple[int, int, int] | None:
-    """(pid namespace, pid, start ticks) of a board's file name."""
+    """(pid namespace, pid, start ticks) from a board's file name."""
     parts = path.name.removesuffix(SUFFIX).split("-")
     if len(parts) != 4 or not all(part.isdecimal() for part in parts):
         return None
@@ -295,8 +295,8 @@ def _identity(path: Path) -> tuple[int, int, int] | None:
 
 
 class BoardFile:
-    """Somebody's board. It is read and written by system calls, not mapped: its owner may cut the file short at any time, which
-    would kill whoever has it mapped."""
+    """Another process's board. It is read and written by system calls, not mapped: its owner may truncate the file at any time,
+    which would kill a process that has it mapped."""
 
     def __init__(self, path: Path, uid: int) -> None:
         """Raises OSError; ValueError with the cause if it is no board of this user."""
@@ -312,7 +312,7 @@ class BoardFile:
             raise
 
     def read(self) -> BoardView:
-        """The board now. Raises ValueError when it is none, or of another version."""
+        """The board now. Raises ValueError if it is no board, or of another version."""
         header = self._words(0, SLOTS_AT)
         if header[Word.MAGIC] != MAGIC:
             raise ValueError(f"{self.path} is no executor's board")
@@ -351,7 +351,7 @@ class BoardFile:
         )
 
     def ask(self, word: Word, value: int) -> int:
-        """Write a request into ASKED or RECYCLE: what stands there afterwards. Its number is one more than the last one's."""
+        """Write a request into ASKED or RECYCLE and return the word written. Its number is the last request's plus one."""
         assert word in (Word.ASKED, Word.RECYCLE)
         last = self._words(word, 1)[0]
         request = (((last >> 32) + 1) & 0xFFFF_FFFF) << 32 | value
@@ -359,7 +359,7 @@ class BoardFile:
         return request
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the descriptor."""
         os.close(self._descriptor)
 
     def _words(self, first: int, count: int) -> tuple[int, ...]:
@@ -374,7 +374,7 @@ _STATES = frozenset(State)
 
 
 def boards(environ: Mapping[str, str], uid: int) -> tuple[list[Path], str]:
-    """Files of boards of this user and of our pid namespace, oldest owner first; and why a directory could not be looked into."""
+    """Boards of this user in our pid namespace, oldest owner first; and why a directory could not be read."""
     found: list[tuple[int, int, str, Path]] = []
     trouble = ""
     own = pid_namespace()

@@ -1,15 +1,15 @@
-"""What is behind an `Executor`: the manager thread, which brings tasks (executor_tasks.py) and workers (executor_crew.py) together.
+"""The core of an `Executor`: the manager thread, which brings tasks (tasks.py) and workers (crew.py) together.
 
-Runs in the user's program and imports nothing but the standard library, the board and the other parts of the executor.
+Runs in the user's program and imports only the standard library, the board and the other parts of the executor.
 
     submit() -> waiting -> [manager thread] -> channel of a worker -> task runs -> channel -> [manager thread] -> future
 
-Each worker has a channel of its own, and the manager gives it a task when it is idle; a worker that finishes within SHORT_NS is
-given its next ones ahead, which the manager takes back when the worker ends or another one has nothing to do. So a worker that is
-killed takes one task with it, and a worker that leaves takes none.
+Each worker has its own channel, and the manager gives it a task when it is idle. A worker that finishes a task within SHORT_NS gets
+its next ones ahead; the manager takes them back when that worker ends or another one is idle. So a killed worker takes one task
+with it, and a leaving worker none.
 
-Only the manager thread touches workers. With the start method "fork" they are children of a forker (see there), which is forked by
-the thread that submits the first task (or resizes before it), before the manager exists.
+Only the manager thread touches workers. With the start method "fork" they are children of a forker (see forker.py). The thread that
+submits the first task, or resizes before it, forks the forker before the manager exists.
 """
 
 from __future__ import annotations
@@ -40,21 +40,22 @@ log = logging.getLogger(__name__)
 
 _SECOND = 1_000_000_000
 LOOK_SECONDS = 0.5
-"""The board is looked at when a task comes or ends, and at least so often."""
+"""The board is read when a task comes or ends, and at least this often."""
 HANDS_OFF_NS = 60 * _SECOND
-"""After the program's own resize() no request of nicety is followed for so long: who wrote the program knows better."""
+"""For this long after the program's own resize(), requests of nicety are ignored: the program's author knows better."""
 AHEAD = 4
-"""Tasks that such a worker has at most, the one that it runs included."""
+"""Limit of the tasks that a quick worker has at once, including the running one."""
 AHEAD_BYTES = 8 << 10
-"""Only tasks that are smaller are given ahead: AHEAD of them fit into a socket's buffer."""
+"""Only smaller tasks are given ahead: AHEAD of them fit into a socket's buffer."""
 STARTS_PER_TURN = 4
-"""A fork costs some milliseconds; between so many the manager sees to its tasks."""
+"""Workers started before the manager looks after its tasks again; a fork costs some milliseconds."""
 FAILED_STARTS = 3
-"""Workers in a row that end before they are up, or within AT_ONCE_NS without a task, after which the executor is broken."""
+"""The executor is broken after this many workers in a row ended before they were up, or within AT_ONCE_NS without a task."""
 AT_ONCE_NS = _SECOND
 RETRY_START_NS = _SECOND
 TOUCH_NS = 3600 * _SECOND
-"""Files in /tmp are removed when they are 10 days old (tmpfiles.d), in runtime directories from 6 hours on (XDG specification)."""
+"""How often the board's file is touched. Old files are removed: in /tmp after 10 days (tmpfiles.d), in runtime directories from
+6 hours on (XDG specification)."""
 
 _QUEUED, _FINISHED, _WAIT_NS, _SERVICE_NS = (int(word) for word in (Word.QUEUED, Word.FINISHED, Word.WAIT_NS, Word.SERVICE_NS))
 _ASKED, _RECYCLE = int(Word.ASKED), int(Word.RECYCLE)
@@ -64,10 +65,10 @@ _numbers = itertools.count(1)
 
 
 class Core:
-    """Workers, tasks and the manager thread. Holds no reference to the Executor, so that this one can be collected."""
+    """Workers, tasks and the manager thread. Holds no reference to the Executor, so that the Executor can be collected."""
 
     def __init__(self, options: Options, size: int, maximum: int) -> None:
-        """Forks, if forking is the start method, and starts the manager."""
+        """Fork, if that is the start method, and start the manager."""
         self._options = options
         self._board = Board(options.name, os.environ, next(_numbers))
         self._words = self._board.words
@@ -77,9 +78,9 @@ class Core:
         self._closing = ""
         self._cancel = False
         self._abandoned = False
-        self._lock = threading.Lock()  # orders submit() against the end: nothing is submitted after the last look
+        self._lock = threading.Lock()  # orders submit() and the end: nothing is submitted after the last look
         self._waiting: deque[Task] = deque()
-        self._answered: list[Worker] = []  # finished a task in this turn, and may be given more
+        self._answered: list[Worker] = []  # finished a task in this turn and can take more
         self._running = 0  # tasks that workers have
         self._ahead = 0  # of these, given ahead
         self._number = 0
@@ -87,7 +88,7 @@ class Core:
         self._next_start = 0
         self._own_resize_at: int | None = None
         self._touch_at = time.monotonic_ns() + TOUCH_NS
-        self._hungry = False  # the manager could do something with a task, and is, or will be, asleep
+        self._hungry = False  # the manager could use a task, and sleeps or is about to
         self._asked = self._recycled = 0
         self._words[Word.MINIMUM] = options.minimum
         self._words[Word.MAXIMUM] = min(maximum, CAPACITY)
@@ -117,7 +118,7 @@ class Core:
     # --- called by any thread -------------------------------------------------------------------------------------------------
 
     def submit(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[Any]:
-        """A future for the call. Raises RuntimeError after shutdown, BrokenProcessPool when broken."""
+        """A future for the call. Raises RuntimeError after shutdown, BrokenProcessPool if broken."""
         future: Future[Any] = Future()
         task = Task(future, (fn, args, kwargs))
         with self._lock:
@@ -133,7 +134,7 @@ class Core:
         return future
 
     def resize(self, size: int) -> None:
-        """The program's own wish."""
+        """Set the size for the program itself."""
         with self._lock:
             if self.broken:
                 raise self._broken_error()
@@ -149,28 +150,28 @@ class Core:
         self._rouse()
 
     def close(self, why: str, *, cancel: bool) -> None:
-        """Take no more tasks, because of `why`."""
+        """Accept no more tasks, because of `why`."""
         with self._lock:
             self._closing = self._closing or why
             self._cancel = self._cancel or cancel
         self._rouse()
 
     def abandon(self) -> None:
-        """The Executor was collected. May be called in the middle of anything, by any thread, so it takes no lock."""
+        """The Executor was collected. Any thread may call this at any point, so it takes no lock."""
         self._abandoned = True
         self._rouse()
 
     def forget(self) -> None:
-        """In a forked child: close what is the parent's."""
+        """In a forked child: close what belongs to the parent."""
         self.broken = "this executor belongs to the process that made it; a forked child needs one of its own"
-        self._lock = threading.Lock()  # a thread that is not in this process may have held it
+        self._lock = threading.Lock()  # a thread that does not exist in this process may have held it
         self._hungry = False
         self._crew.forget()
         os.close(self._wake)
         self._wake = -1
 
     def __del__(self) -> None:
-        """Only now can nobody rouse the manager any more: a number that was closed earlier could mean another file by then."""
+        """Close the wake descriptor only now, when nothing can rouse the manager: its number could be reused by another file."""
         if getattr(self, "_wake", -1) >= 0:
             os.close(self._wake)
 
@@ -191,9 +192,9 @@ class Core:
             self._end()
 
     def _turn(self) -> bool:
-        """See to everything that is due, then sleep until something happens. True when all is over."""
+        """Do everything that is due, then sleep until something happens. True when the executor is finished."""
         crew = self._crew
-        self._hungry = True  # before looking at the queue: a task that comes after the look rouses us
+        self._hungry = True  # set before the look at the queue: a later task rouses us
         more_starts = self._look_after()
         self._dispatch()
         if self._is_over():
@@ -217,13 +218,13 @@ class Core:
         if done:
             if self._waiting:
                 self._look_after()
-                self._dispatch()  # workers go on while futures are resolved
+                self._dispatch()  # workers continue while futures are resolved
             while done:
                 resolve(*done.pop(0))
         return False
 
     def _is_over(self) -> bool:
-        """Whether there is nothing left to do, ever. Ends the workers when only they are left."""
+        """Whether nothing is left to do, for good. Ends the workers when only they are left."""
         if not (self._closing or self._abandoned or self.broken):
             return False
         self._words[Word.STATE] = State.BROKEN if self.broken else State.CLOSING
@@ -238,7 +239,7 @@ class Core:
         return not self._crew.workers
 
     def _cancel_waiting(self) -> None:
-        """All but those that workers which are just coming up would have been given already by the original."""
+        """Cancel all tasks but those that the original would have given to workers that are still coming up."""
         self._cancel = False
         kept: list[Task] = []
         free = max(0, self.target - self._running)
@@ -247,13 +248,13 @@ class Core:
             if len(kept) < free or task.running or not task.future.cancel():
                 kept.append(task)
             else:
-                task.future.set_running_or_notify_cancel()  # tells those who wait for it
+                task.future.set_running_or_notify_cancel()  # notifies those that wait for it
         self._waiting.extend(kept)
 
     # --- tasks ----------------------------------------------------------------------------------------------------------------
 
     def _dispatch(self) -> None:
-        """Give waiting tasks to idle workers, and ahead to quick ones."""
+        """Give waiting tasks to idle workers, and ahead to quick workers."""
         waiting, idle = self._waiting, self._crew.idle
         while waiting and idle:
             self._give(idle[-1])
@@ -272,7 +273,7 @@ class Core:
         )
 
     def _give(self, worker: Worker) -> bool:
-        """Hand the next waiting task to this worker. False when it cannot be given ahead."""
+        """Give the next waiting task to this worker. False if it cannot be given ahead."""
         task = self._waiting.popleft()
         if not task.running:
             if not task.future.set_running_or_notify_cancel():
@@ -319,7 +320,7 @@ class Core:
         return True
 
     def _receive(self, worker: Worker, done: list[Done]) -> bool:
-        """One answer of this worker; False when there is none."""
+        """Receive one answer of this worker; False if there is none."""
         try:
             packet = receive(worker.channel, ANSWER)
         except BlockingIOError:
@@ -330,7 +331,7 @@ class Core:
         return True
 
     def _take(self, worker: Worker, head: tuple[int, ...], body: Body, done: list[Done]) -> None:
-        """What an answer means."""
+        """Process an answer."""
         kind, number, began, ended = head
         words, slot = self._words, worker.slot
         if kind == READY:
@@ -340,7 +341,7 @@ class Core:
             worker.failure = bytes(body).decode("utf-8", "replace")
             return
         task = worker.tasks.pop(number, None)
-        if task is None:  # it was failed when the executor broke
+        if task is None:  # it has failed already, when the executor broke
             return
         self._running -= 1
         self._failed_starts = 0
@@ -362,7 +363,7 @@ class Core:
         done.append((task.future, kind, body))
 
     def _take_back(self, worker: Worker) -> bool:
-        """Put one task that the worker was given ahead back to the front of the queue; False when it has begun all of them."""
+        """Take back one task that the worker got ahead, to the front of the queue; False if it has begun all of them."""
         try:
             packet = receive(worker.far, TASK, socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -378,7 +379,7 @@ class Core:
         return True
 
     def _share(self) -> None:
-        """Some workers have nothing to do while others have tasks that they have not begun."""
+        """Move tasks not yet begun from busy workers to idle ones."""
         idle = self._crew.idle
         for worker in self._crew.workers:
             while len(worker.tasks) > 1 and idle:
@@ -390,7 +391,7 @@ class Core:
     # --- workers --------------------------------------------------------------------------------------------------------------
 
     def _look_after(self) -> bool:
-        """Follow requests, start missing workers, drain those that are too many. True: more are to be started at once."""
+        """Follow requests, start missing workers, drain excess workers. True: more workers must be started at once."""
         words, crew = self._words, self._crew
         now = time.monotonic_ns()
         if now >= self._touch_at:
@@ -421,13 +422,13 @@ class Core:
             except OSError as error:
                 self._start_failed(f"a worker cannot be started: {error}", error)
                 return False
-            except Exception as error:  # what the initializer and its arguments do when they are pickled for spawn
+            except Exception as error:  # raised by the initializer and its arguments when they are pickled for spawn
                 self._break(f"a worker cannot be started: {error!r}", error)
                 return False
         return missing > STARTS_PER_TURN
 
     def _follow(self, request: int, now: int) -> None:
-        """nicety asks for a size. Not followed while the program's own wish is fresh, or outside of what the program allows."""
+        """Follow nicety's request for a size, unless the program's own resize is recent or the size is outside its limits."""
         words = self._words
         with self._lock:
             self._asked = request
@@ -448,13 +449,13 @@ class Core:
             self._break(f"{text}; given up after {self._failed_starts} tries", error)
 
     def _drain(self, worker: Worker) -> None:
-        """Let this worker end when it has done the task that it runs; what it was given ahead goes back to the queue."""
+        """Let this worker end after its running task; tasks that it got ahead go back to the queue."""
         while len(worker.tasks) > 1 and self._take_back(worker):
             self._ahead -= 1
         self._crew.let_go(worker)
 
     def _bury(self, worker: Worker, done: list[Done]) -> None:
-        """A worker has ended: take what it left behind. At most the task that it ran is lost."""
+        """A worker has ended: take over what it left. At most the task that it ran is lost."""
         while self._receive(worker, done):
             pass
         self._ahead -= max(0, len(worker.tasks) - 1)
@@ -492,7 +493,7 @@ class Core:
     # --- the end --------------------------------------------------------------------------------------------------------------
 
     def _break(self, text: str, cause: BaseException | str | None) -> None:
-        """Fail everything, now and later, as the original does when any of its workers dies."""
+        """Fail all tasks, now and later, as the original does when any worker dies."""
         if self.broken:
             return
         if isinstance(cause, BaseException):
@@ -519,7 +520,7 @@ class Core:
         return error
 
     def _end(self) -> None:
-        """Give everything back. The manager's last act."""
+        """Release everything: the manager's last action."""
         self._board.remove()
         with no_forks():
             owners.pop(id(self), None)

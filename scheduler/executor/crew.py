@@ -1,6 +1,6 @@
-"""The workers of an executor as their owner has them: started, counted, let go and struck off.
+"""The workers of an executor on its owner's side: started, counted, drained and removed.
 
-Runs in the user's program. Must not know what they are given to do; that is the core's.
+Runs in the user's program. Must not know what the workers are given to do; the core does.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .tasks import Task
 from .worker import serve
 
 SHORT_NS = 2_000_000
-"""A worker whose last task took less is given tasks ahead: handing over costs about 0.03 ms, so beyond it nothing is won."""
+"""A worker whose last task took less is given tasks ahead: a handover costs about 0.03 ms, so longer tasks gain nothing from it."""
 
 _STATE = int(Slot.STATE)
 _IDLE, _DRAINING = int(Doing.IDLE), int(Doing.DRAINING)
@@ -32,7 +32,7 @@ _IDLE, _DRAINING = int(Doing.IDLE), int(Doing.DRAINING)
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What stays as it is for the life of an executor."""
+    """Settings that stay the same for the life of an executor."""
 
     name: str
     context: BaseContext
@@ -44,7 +44,7 @@ class Options:
 
 
 class Worker:
-    """One worker: its process, its channel, and the tasks that it has."""
+    """One worker: its process, its channel and its tasks."""
 
     __slots__ = (
         "born",
@@ -65,8 +65,8 @@ class Worker:
     def __init__(self, process: BaseProcess | ForkedProcess, channel: socket.socket, far: socket.socket) -> None:
         self.process = process
         self.channel = channel
-        self.far = far  # the worker's end: what it has not received can be taken back there
-        self.slot = 0  # on the board; 0: it is not shown
+        self.far = far  # the worker's end, where tasks that it has not received can be taken back
+        self.slot = 0  # on the board; 0: not shown
         self.born = time.monotonic_ns()
         self.tasks: dict[int, Task] = {}  # by number, in the order they were given; it runs the first
         self.given = 0
@@ -77,7 +77,7 @@ class Worker:
         try:
             self.exit_fd = os.pidfd_open(process.pid or 0)
             self.owns_exit_fd = True
-        except OSError:  # a child of the forkserver that has ended already, or a kernel or container without pidfds
+        except OSError:  # an ended child of the forkserver, or a kernel or container without pidfds
             if isinstance(process, ForkedProcess):
                 process.kill()
                 raise
@@ -85,7 +85,7 @@ class Worker:
             self.owns_exit_fd = False
 
     def close(self) -> None:
-        """Give the descriptors back."""
+        """Close the descriptors."""
         self.channel.close()
         self.far.close()
         if self.owns_exit_fd:
@@ -108,7 +108,7 @@ class Worker:
 
 
 class Crew:
-    """All workers that there are, and who of them is idle, on its way up, or to stay. Only the manager thread touches them."""
+    """All workers, and which of them are idle, starting or staying. Only the manager thread touches them."""
 
     def __init__(self, options: Options, board: Board) -> None:
         self._options = options
@@ -120,26 +120,26 @@ class Crew:
         self.workers: list[Worker] = []
         self.by_channel: dict[int, Worker] = {}
         self.by_exit: dict[int, Worker] = {}
-        self.idle: list[Worker] = []  # the last one was at work last
+        self.idle: list[Worker] = []  # the last one worked most recently
         self.staying = 0  # workers that are not draining
         self.starting = 0  # of these, not up yet
         self.epoll = select.epoll()
 
     def begin(self) -> None:
-        """Fork the forker, if that is how workers are made. Called by the thread that begins it."""
+        """Fork the forker, if workers are forked. Called by the thread that creates the core."""
         if self.forks:
             with no_forks():
                 self._forker = Forker(self._context, self._options.initializer, self._options.initargs, newborn)
 
     def start(self) -> None:
-        """One more worker. Raises OSError, and what pickling the initializer raises."""
+        """Start one more worker. Raises OSError, and what pickling the initializer raises."""
         with no_forks():
             channel, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             newborn.extend((channel, far))
         worker: Worker | None = None
         try:
             channel.setblocking(False)
-            far.setblocking(True)  # a default timeout of the program's sockets is not meant for it
+            far.setblocking(True)  # the program's default socket timeout must not apply to it
             process = self._new_process(far)
             worker = Worker(process, channel, far)
         finally:
@@ -168,7 +168,7 @@ class Crew:
         return process
 
     def is_up(self, worker: Worker) -> None:
-        """This worker has come up, and waits for its first task."""
+        """This worker has come up and waits for its first task."""
         worker.ready = True
         self._board.started(time.monotonic_ns() - worker.born)
         if not worker.draining:
@@ -176,13 +176,13 @@ class Crew:
             self.rest(worker)
 
     def rest(self, worker: Worker) -> None:
-        """This worker has nothing to do."""
+        """Mark this worker as idle."""
         self.idle.append(worker)
         if worker.slot:
             self._board.words[worker.slot + _STATE] = _IDLE
 
     def let_go(self, worker: Worker) -> None:
-        """Have this worker end when it has done what it has."""
+        """Drain this worker: it ends when it has done its tasks."""
         worker.draining = True
         self.staying -= 1
         if not worker.ready:
@@ -197,8 +197,8 @@ class Crew:
             pass
 
     def dispensable(self, target: int) -> Worker | None:
-        """The next worker to let go of when more than `target` are to stay and one has nothing to do: one that is not up yet, the
-        youngest first, then the largest."""
+        """The next worker to drain while more than `target` stay and one has nothing to do: first workers that are not up yet, the
+        youngest first, then the idle worker with the most memory."""
         if self.staying <= target:
             return None
         for worker in reversed(self.workers):
@@ -207,7 +207,7 @@ class Crew:
         return max(self.idle, key=_resident_pages, default=None)
 
     def strike_off(self, worker: Worker) -> None:
-        """This worker has ended."""
+        """Remove this worker: it has ended."""
         if isinstance(worker.process, ForkedProcess):
             worker.process.reap()
         else:
@@ -229,7 +229,7 @@ class Crew:
         self._board.give_slot(worker.slot)
 
     def forget(self) -> None:
-        """In a forked child: close what is the parent's."""
+        """In a forked child: close what belongs to the parent."""
         for worker in self.workers:
             worker.close()
         if self._forker is not None:
@@ -237,20 +237,20 @@ class Crew:
         self.epoll.close()
 
     def disband(self) -> None:
-        """Give all descriptors of workers back."""
+        """Close all descriptors of workers."""
         for worker in self.workers:
             worker.close()
         self.workers.clear()
         self.epoll.close()
 
     def end(self) -> None:
-        """Let the forker end."""
+        """End the forker."""
         if self._forker is not None:
             self._forker.close()
 
 
 def _resident_pages(worker: Worker) -> int:
-    """Resident memory of a worker; 0 when it is gone."""
+    """Resident pages of a worker; 0 if it is gone."""
     try:
         return int(Path(f"/proc/{worker.process.pid}/statm").read_bytes().split()[1])
     except (OSError, IndexError):

@@ -1,10 +1,10 @@
 """The forker of an executor that forks: a copy of the program as it was at the first task (or a resize before it), of which all
 workers are children.
 
-Forking a program whose threads run copies the locks that they hold at that moment, and nobody in the child will ever release them:
-a child that is forked while another thread reads a line from standard input hangs already when multiprocessing closes its copy.
-So the program is forked once, by the thread that submits the first task, as the original executor forks all its workers; a worker
-that comes later is forked from this copy, which has no threads and does nothing else.
+Forking a program with running threads copies the locks that they hold at that moment, and nothing in the child ever releases them.
+For example, a child forked while another thread reads a line from standard input hangs when multiprocessing closes its copy. So the
+program is forked once, by the thread that submits the first task, as the original executor forks all its workers. Later workers are
+forked from this copy, which has no threads and does nothing else.
 
 Must not know tasks or the board.
 """
@@ -24,18 +24,18 @@ from typing import Any
 from .worker import serve
 
 _NUMBER = struct.Struct("<q")
-"""A request with a descriptor asks for a worker on that channel, the answer is its pid, or minus an errno; one with a pid asks for
-the exit code of that child, which has ended."""
+"""A message to or from the forker. A request with a descriptor asks for a worker on that channel; the answer is its pid, or minus
+an errno. A request with a pid asks for the exit code of that child, which has ended."""
 _UNKNOWN = 1 << 32
-"""Exit code of a child whose status somebody else has taken."""
+"""Exit code of a child whose status another caller has taken."""
 ANSWER_SECONDS = 10.0
-"""A fork of a large program takes some 10 ms. A forker that does not answer for so long was stopped, and is given up."""
+"""A fork of a large program takes some 10 ms. A forker that does not answer within this time was stopped, and is given up."""
 
 _Handler = Callable[[int, FrameType | None], Any] | int | None
 
 
 class ForkedProcess:
-    """A worker that the forker has started; what programs use of multiprocessing's Process."""
+    """A worker that the forker has started, with the parts of multiprocessing's Process that programs use."""
 
     def __init__(self, forker: Forker, pid: int) -> None:
         self._forker = forker
@@ -44,7 +44,7 @@ class ForkedProcess:
         self.exitcode: int | None = None
 
     def is_alive(self) -> bool:
-        """Whether its executor has not seen it end."""
+        """True until its executor has seen it end."""
         return not self._ended.is_set()
 
     def join(self, timeout: float | None = None) -> None:
@@ -60,7 +60,7 @@ class ForkedProcess:
         self._send(signal.SIGKILL)
 
     def reap(self) -> None:
-        """Fetch the exit code: it has ended. The pid stays its own until then."""
+        """Fetch the exit code after its end. The pid stays reserved until then."""
         self.exitcode = self._forker.exit_code(self.pid)
         self._ended.set()
 
@@ -82,7 +82,7 @@ class Forker:
         initargs: tuple[Any, ...],
         in_child: list[socket.socket],
     ) -> None:
-        """Forks. `in_child` is a list whose sockets the child closes; for the time of the fork our end is put into it."""
+        """Fork. The child closes the sockets in the list `in_child`; during the fork, our end is in it too."""
         self._control, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         in_child.append(self._control)
         try:
@@ -99,14 +99,14 @@ class Forker:
             other.close()
 
     def start(self, channel: socket.socket) -> ForkedProcess:
-        """A worker on this end of a channel. Raises OSError."""
+        """Start a worker on this end of a channel. Raises OSError."""
         pid = self._ask(lambda: socket.send_fds(self._control, [_NUMBER.pack(0)], [channel.fileno()]))
         if pid < 0:
             raise OSError(-pid, os.strerror(-pid))
         return ForkedProcess(self, pid)
 
     def exit_code(self, pid: int) -> int | None:
-        """How this child ended; None: nobody can tell."""
+        """The exit code of this child; None if it is unknown."""
         try:
             code = self._ask(lambda: self._control.send(_NUMBER.pack(pid)))
         except OSError:
@@ -114,12 +114,12 @@ class Forker:
         return None if code == _UNKNOWN else code
 
     def close(self) -> None:
-        """End the forker and wait for it. Its workers have ended, or are about to."""
+        """End the forker and wait for it. Its workers have ended, or are about to end."""
         self._control.close()
         self._process.join()
 
     def forget(self) -> None:
-        """In a forked child of the owner."""
+        """In a forked child of the owner: close our end."""
         self._control.close()
 
     def _ask(self, send: Callable[[], object]) -> int:
@@ -127,7 +127,7 @@ class Forker:
             send()
             answer = self._control.recv(_NUMBER.size)
         except OSError as error:
-            self._control.close()  # an answer that comes too late must not be taken for the next one
+            self._control.close()  # a late answer must not be taken for the next one
             raise OSError(error.errno, "the process that forks the workers does not answer any more") from error
         if not answer:
             self._control.close()
@@ -137,7 +137,7 @@ class Forker:
 
 
 def _breed(context: Any, control: socket.socket, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
-    """The forker: one request after the other until the owner hangs up, or is gone."""
+    """The forker's loop: serve one request after the other until the owner hangs up or is gone."""
     on_interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program and its tasks
     children: dict[int, BaseProcess] = {}
     while True:
@@ -168,7 +168,7 @@ def _work(
     initializer: Callable[..., object] | None,
     initargs: tuple[Any, ...],
 ) -> None:
-    """A worker."""
+    """Run one worker in a forked child."""
     control.close()
     signal.signal(signal.SIGINT, signal.default_int_handler if on_interrupt is None else on_interrupt)
     serve(channel, initializer, initargs)

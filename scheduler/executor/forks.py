@@ -1,7 +1,7 @@
-"""What a forked child must not have of the executors of its parent, and what they finish before the interpreter ends.
+"""What a forked child must not keep of its parent's executors, and what they finish before the interpreter ends.
 
-Runs in the user's program. A child that kept our ends of the channels, its own among them, would keep workers from noticing that
-their owner is gone.
+Runs in the user's program. If a child kept our ends of the channels, its own among them, workers would not notice that their owner
+is gone.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from typing import Protocol
 
 
 class Owner(Protocol):
-    """What has workers: a core, to this module."""
+    """An object that has workers: to this module, a core."""
 
     thread: threading.Thread
 
     def forget(self) -> None:
-        """In a forked child: close what is the parent's."""
+        """In a forked child: close what belongs to the parent."""
 
     def close(self, why: str, *, cancel: bool) -> None:
-        """Take no more tasks, because of `why`."""
+        """Accept no more tasks, because of `why`."""
 
 
 owners: dict[int, Owner] = {}
 """Executors of this process that have workers, by id."""
 newborn: list[socket.socket] = []
-"""Sockets that are in no books yet, of workers and forkers that are being started; a forked child closes them."""
+"""Sockets of workers and forkers that are being started, not yet registered elsewhere; a forked child closes them."""
 _lock = threading.RLock()
 _exiting: list[bool] = []
 """Not empty: the interpreter is about to end."""
 
 
 def no_forks() -> threading.RLock:
-    """A lock for as long as descriptors are made or closed: no child is born between a socket and its place in the books."""
+    """A lock to hold while descriptors are made or closed: no child is forked between creating a socket and registering it."""
     return _lock
 
 
@@ -63,8 +63,8 @@ def _after_fork_in_parent() -> None:
 
 
 def _at_exit() -> None:
-    """Finish what was submitted, as the original does, and when it does: before the program's atexit handlers take away what tasks
-    may need, and before its other threads are waited for."""
+    """Finish the submitted tasks, as the original does, and at the same time: before the program's atexit handlers remove what
+    tasks may need, and before its other threads are joined."""
     _exiting.append(True)
     present = list(owners.values())
     for owner in present:

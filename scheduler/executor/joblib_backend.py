@@ -1,6 +1,6 @@
 """joblib on an `Executor`: `register()`, then `Parallel(n_jobs=4, backend="nicety")`.
 
-Only programs import this; the daemon never does, since joblib is heavy.
+Only programs import this module. The daemon never does, because joblib is heavy.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from joblib.parallel import cpu_count
 from .api import Executor
 
 _NOT_OURS = ("max_nbytes", "temp_folder", "mmap_mode", "verbose", "context")
-"""What joblib tells every backend of processes: mostly how large arrays are shared. Here they are pickled."""
+"""Options that joblib passes to every process backend, mostly on how to share large arrays. Here arrays are pickled."""
 
 
 def register(make_default: bool = False) -> None:
-    """Make the backend known to joblib as "nicety".
+    """Register the backend with joblib as "nicety".
 
     >>> import joblib
     >>> register()
@@ -33,10 +33,10 @@ def register(make_default: bool = False) -> None:
 
 
 class ExecutorBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]  # joblib has no types
-    """Runs batches in an executor of its own for the time of a `Parallel`, or in the one that is given: `executor=...`.
+    """Runs batches in its own executor for the time of a `Parallel`, or in the one given as `executor=...`.
 
     Other keywords are those of `Executor` (mp_context, name, retries, ...). Functions and arguments are pickled by cloudpickle, as
-    joblib's own default backend does, so lambdas and functions of notebooks work.
+    in joblib's own default backend, so lambdas and functions of notebooks work.
     """
 
     supports_retrieve_callback = True
@@ -49,7 +49,7 @@ class ExecutorBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
         self._futures: set[Future[Any]] = set()
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
-        """The number of workers for `n_jobs`; negative counts from the number of CPUs, as everywhere in joblib."""
+        """The number of workers for `n_jobs`; a negative value counts from the number of CPUs, as everywhere in joblib."""
         if n_jobs == 0:
             raise ValueError("n_jobs == 0 in Parallel has no meaning")
         if n_jobs is None or multiprocessing.current_process().daemon:  # a daemonic process may have no children
@@ -65,7 +65,7 @@ class ExecutorBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
         executor: Executor | None = None,
         **options: Any,
     ) -> int:
-        """Called by joblib at the begin of a `Parallel`: the number of workers."""
+        """Called by joblib at the start of a `Parallel`; returns the number of workers."""
         options = {**self.backend_kwargs, **options}
         for key in _NOT_OURS:
             options.pop(key, None)
@@ -96,20 +96,20 @@ class ExecutorBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
     apply_async = submit  # its name before joblib 1.5
 
     def retrieve_result_callback(self, future: Future[Any]) -> Any:
-        """What the batch returned; raises what it raised."""
+        """The result of the batch; raises what the batch raised."""
         return future.result()
 
     def terminate(self) -> None:
-        """The `Parallel` is over."""
+        """End the `Parallel`."""
         if self._executor is not None and self._owned:
             self._executor.shutdown()
         self._executor = None
         self.reset_batch_stats()
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
-        """A batch has failed: end the others. Returns when all have, for joblib would take a late one for one of the next call.
+        """End the other batches after one has failed. Return when all have ended: joblib would take a late one for the next call's.
 
-        In an executor that was given, batches that run are waited for; its workers are not ours to kill.
+        In a given executor, running batches are waited for: its workers are not ours to kill.
         """
         futures = list(self._futures)
         for future in futures:
@@ -127,5 +127,5 @@ class ExecutorBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
 
 
 def _set_environment(environment: dict[str, str]) -> None:
-    """Bound the threads of numerical libraries that the worker loads later."""
+    """Limit the threads of numerical libraries that the worker loads later."""
     os.environ.update(environment)

@@ -1,4 +1,4 @@
-"""A task of an executor from its submission to its future: what is kept of it, and how an answer or a failure gets there.
+"""A task of an executor from its submission to its future: what is kept of it, and how an answer or a failure reaches the future.
 
 Runs in the user's program. Must not know workers or the board.
 """
@@ -16,15 +16,15 @@ from .worker import UNREADABLE, VALUE, Body
 
 
 class WorkerLost(BrokenProcessPool):
-    """The worker ended while it ran this task. Other tasks are not concerned, and the executor goes on."""
+    """The worker ended while it ran this task. Other tasks are not affected, and the executor continues."""
 
 
 class UnreadableTask(BrokenProcessPool):
-    """The task, or what it returned, could not be unpickled on the other side. Other tasks are not concerned."""
+    """The task, or its result, could not be unpickled on the other side. Other tasks are not affected."""
 
 
 class Task:
-    """One call, and what has become of it so far."""
+    """One call and its state."""
 
     __slots__ = ("call", "future", "payload", "running", "submitted", "tries")
 
@@ -33,16 +33,16 @@ class Task:
         self.call: tuple[Any, ...] | None = call  # function, args, kwargs; dropped when no longer needed
         self.payload: bytes | None = None  # the call, pickled
         self.submitted = time.monotonic_ns()
-        self.running = False  # the future says so: it cannot be cancelled any more
-        self.tries = 0  # workers that ended while they ran it
+        self.running = False  # as in the future: it cannot be cancelled any more
+        self.tries = 0  # workers that ended while running it
 
 
 Done = tuple[Future[Any], int, Body | BaseException]
-"""A future with the kind of its answer and what it brings; an exception for ERROR that came up on our side."""
+"""A future with the kind of its answer and the payload; an exception for an ERROR that arose on our side."""
 
 
 def resolve(future: Future[Any], kind: int, body: Body | BaseException) -> None:
-    """Give a future what its worker answered. Callbacks of the program run here."""
+    """Give a future its worker's answer. Callbacks of the program run here."""
     if isinstance(body, BaseException):
         fail(future, body)
         return
@@ -76,5 +76,5 @@ def fail(future: Future[Any], error: BaseException) -> None:
 
 
 def remote(text: str) -> BaseException:
-    """A traceback from elsewhere, as the cause of an error: what the original raises, too."""
+    """A traceback from elsewhere, as the cause of an error, as the original raises it."""
     return _RemoteTraceback(f'\n"""\n{text}"""')  # type: ignore[arg-type]  # typeshed wants a traceback here

@@ -1,10 +1,10 @@
-"""The worker of an executor: takes tasks from its channel, runs them one after the other, sends what came of them.
+"""The worker of an executor: takes tasks from its channel, runs them one after the other, sends the results.
 
-Runs in a process of the user's program and imports nothing but the standard library. Must not know pools or the board.
+Runs in a process of the user's program and imports only the standard library. Must not know pools or the board.
 
-The channel is a pair of SOCK_SEQPACKET sockets: the kernel keeps packets whole, so whoever receives a packet, worker or owner, has
-all of that task and the other has nothing. That is how the owner takes back a task that the worker has not begun. What does not fit
-into a packet lies in a memfd, whose descriptor comes with the packet: neither side ever waits for the other to read on.
+The channel is a pair of SOCK_SEQPACKET sockets. The kernel keeps packets whole: the side that receives a packet, worker or owner,
+has all of that task and the other side nothing. That is how the owner takes back a task that the worker has not begun. A payload
+too large for a packet goes into a memfd, whose descriptor comes with the packet: neither side ever waits for the other to read.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 PACKET = 32 << 10
-"""Bytes of a packet at most. A socket buffer holds several (208 KiB by default)."""
+"""Limit of a packet in bytes. A socket buffer holds several packets (208 KiB by default)."""
 
 TASK = struct.Struct("<Q")
 """Head of a packet to the worker: the task's number. The pickled (function, args, kwargs) follows."""
 ANSWER = struct.Struct("<BQQQ")
-"""Head of a packet to the owner: kind, number, begin and end of the run in monotonic ns. What it brings follows."""
+"""Head of a packet to the owner: kind, number, begin and end of the run in monotonic ns. The payload follows."""
 _ROOM = socket.CMSG_SPACE(struct.calcsize("i"))
 
 READY, VALUE, ERROR, UNREADABLE, FAILED = range(5)
-"""Kinds of answers: it has come up; a result, pickled; an exception, pickled; a task that cannot be unpickled, as text; the
+"""Kinds of answers: the worker is up; a pickled result; a pickled exception; a task that cannot be unpickled, as text; the
 initializer failed, as text."""
 
 Body = memoryview | mmap.mmap
-"""What follows the head of a packet, or lies in the memfd that came with it."""
+"""The payload after the head of a packet, or in the memfd that came with it."""
 
 
 def dumps(value: Any) -> bytes:
-    """The value pickled, with multiprocessing's own ways to pickle sockets, connections and the like."""
+    """Pickle the value, with multiprocessing's own ways of pickling sockets, connections and the like."""
     buffer = io.BytesIO()
     ForkingPickler(buffer, pickle.HIGHEST_PROTOCOL).dump(value)
     return buffer.getvalue()
 
 
 def send(channel: socket.socket, head: bytes, payload: bytes) -> None:
-    """One packet. Raises OSError; then nothing was sent."""
+    """Send one packet. After an OSError nothing was sent."""
     if len(head) + len(payload) <= PACKET:
         channel.send(head + payload)
         return
@@ -63,7 +63,7 @@ def send(channel: socket.socket, head: bytes, payload: bytes) -> None:
 
 
 def receive(channel: socket.socket, head: struct.Struct, flags: int = 0) -> tuple[tuple[int, ...], Body] | None:
-    """Head and body of a packet; None: the other side has hung up. Raises BlockingIOError if there is none and it must not wait."""
+    """Head and body of a packet; None: the other side hung up. Raises BlockingIOError if none is there and it must not wait."""
     packet, extra, _, _ = channel.recvmsg(PACKET, _ROOM, flags | socket.MSG_CMSG_CLOEXEC)
     if not packet:
         return None
@@ -77,7 +77,7 @@ def receive(channel: socket.socket, head: struct.Struct, flags: int = 0) -> tupl
 
 
 def serve(channel: socket.socket, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
-    """Run tasks until the owner hangs up, or is gone."""
+    """Run tasks until the owner hangs up or is gone."""
     channel.settimeout(None)  # the program may have set a default timeout for all sockets
     try:
         if initializer is not None:
@@ -91,11 +91,11 @@ def serve(channel: socket.socket, initializer: Callable[..., object] | None, ini
         while _serve_one(channel):
             pass
     except (ConnectionError, KeyboardInterrupt):
-        return  # nobody is there to answer; or Ctrl-C between two tasks: end without a traceback on the terminal
+        return  # the owner is gone, or Ctrl-C between two tasks: end without a traceback on the terminal
 
 
 def _serve_one(channel: socket.socket) -> bool:
-    """Take one task and run it; False when there will be none any more."""
+    """Receive one task and run it; False if no more will come."""
     packet = receive(channel, TASK)
     if packet is None:
         return False
@@ -123,11 +123,11 @@ def _serve_one(channel: socket.socket) -> bool:
 
 
 def _with_traceback(error: BaseException) -> _ExceptionWithTraceback:
-    """Makes the error again on the other side, its traceback as text in its cause."""
+    """Wrap the error so that the other side rebuilds it, with the traceback as text in its cause."""
     assert error.__traceback__ is not None
     return _ExceptionWithTraceback(error, error.__traceback__)
 
 
 def _traceback() -> bytes:
-    """That of the exception being handled; it fits into a packet."""
+    """The traceback of the exception being handled, cut to fit into a packet."""
     return traceback.format_exc().encode("utf-8", "replace")[-PACKET // 2 :]

@@ -1,1 +1,1 @@
-"""Says what was decided, why, and what came of it: pages, tables, log lines."""
+"""Shows what was decided, why, and what came of it: pages, tables, log lines."""

@@ -1,7 +1,7 @@
-"""What the log has about one process: where it belongs, what was changed of it, for whom. `explain/process_page.py` has the words.
+"""What the log has about one process: its place, what was changed of it, and for whom. `explain/process_page.py` has the words.
 
-A change of a session or of a cgroup is a change of every process in it, whoever was named when it was decided. Whether a change is
-in force is told by the log alone: by what came of it, by later decisions about the same knob, and by whose daemon it was.
+A change of a session or cgroup is a change of every process in it, whichever one the decision named. Whether a change is in force
+follows from the log alone: from its outcomes, from later decisions about the same knob, and from whose daemon it was.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from ..store.decisions import DecisionReader, LoggedDecision
 from .decision_page import ExplainError
 
 LOOKED_AT = 1000
-"""Decisions of the log that are looked through for a process, the latest first: some hours of a machine that is never calm."""
+"""Decisions of the log searched for a process, the latest first: some hours of a machine that is never calm."""
 
 GAPS = 8
-"""Ticks looked back from the latest to one that was measured."""
+"""Ticks to go back from the latest one to a measured one."""
 
 TOOK = frozenset({Status.APPLIED, Status.PARTIAL, Status.OBSERVED, Status.UNCHANGED})
-"""Outcomes after which a change is in force, or would be."""
+"""Outcomes after which a change is in force, or would be in act mode."""
 
 NOTHING_DONE = frozenset({Status.REFUSED, Status.FAILED, Status.BLOCKED, Status.LATER})
-"""Outcomes after which everything is as it was."""
+"""Outcomes after which nothing has changed."""
 
 ENDED = {
     Status.APPLIED: "put back by an undo",
@@ -40,7 +40,7 @@ ENDED = {
     Status.FOREIGN: "somebody else changed it: left alone since",
     Status.RELIEVED: "put back at once: it starved, or somebody waited for what it holds",
 }
-"""Later outcomes of a change that end it. The others are of an undo that failed: then it is in force still."""
+"""Later outcomes that end a change. The other ones are of a failed undo: the change is still in force."""
 
 
 # --- what was changed ---------------------------------------------------------------------------------------------------------
@@ -58,11 +58,11 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One knob that was turned, in one step or several."""
+    """One changed knob, in one step or several."""
 
-    steps: tuple[Step, ...]  # oldest first; none was taken back before the next
+    steps: tuple[Step, ...]  # oldest first; none was restored before the next
     ended: str  # how it ended, "" while it is in force
-    ended_wall: int | None  # ns; None: in force, or not told by the log
+    ended_wall: int | None  # ns; None: in force, or not in the log
 
     @property
     def last(self) -> Step:
@@ -83,7 +83,7 @@ class Change:
 
     @property
     def victim(self) -> str:
-        """The group that it was made for; "" for a change that is for nobody else, as a quarantine is."""
+        """The group that the change was made for; "" for a change for no other group, such as a quarantine."""
         return str(self.last.decision.why.figures.get("victim", ""))
 
     @property
@@ -93,7 +93,7 @@ class Change:
 
     @property
     def observed(self) -> bool:
-        """Nothing was written: it would be so if nicety acted."""
+        """Whether nothing was written, because nicety only observed."""
         return self.last.outcomes[0].status is Status.OBSERVED
 
     def concerns(self, victim: str) -> bool:
@@ -102,8 +102,8 @@ class Change:
 
 
 def changes(decisions: Iterable[LoggedDecision], living: Callable[[str], bool]) -> list[Change]:
-    """The changes of kernel controls in these decisions, the latest first. `living`: whether a session is of the last daemon, whose
-    changes may be in force: a daemon puts back what an earlier one left."""
+    """The changes of kernel controls in these decisions, the latest first. `living`: whether a session belongs to the last daemon,
+    whose changes may be in force: a daemon restores what an earlier one left."""
     done: list[Change] = []
     going: dict[str, Change] = {}
     for logged in sorted(decisions, key=lambda logged: logged.n):
@@ -144,7 +144,7 @@ def _ended(outcome: Outcome) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a process is found in a tick; None where it is not."""
+    """Where a process is in a tick; None: not found there."""
 
     group: Group | None
     member: Member | None
@@ -155,41 +155,41 @@ class Place:
 
     @property
     def unknown(self) -> bool:
-        """Nothing in the tick is about it."""
+        """Whether nothing in the tick concerns it."""
         return self.group is None and self.pool is None and self.score is None and not self.protected
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """All that the log has about a process."""
+    """Everything in the log about a process."""
 
     pid: int
-    seen: Seen | None  # what runs there now
+    seen: Seen | None  # the process with the pid now
     session: Session | None
     tick: Tick
     place: Place
     changes: tuple[Change, ...]  # of this process, its session and its cgroups, the latest first
-    protection: tuple[Change, ...]  # of others, for its group, the latest first
+    protection: tuple[Change, ...]  # of other groups, made for its group, the latest first
     decisions: tuple[LoggedDecision, ...]  # about it, the latest first
     notes: tuple[Note, ...] = ()  # what held at the tick
 
     @property
     def name(self) -> str:
-        """What runs there now, "" if nothing does."""
+        """The program that runs there now; "" if none does."""
         return "" if self.seen is None else self.seen.identity.program
 
     def in_force(self) -> list[Change]:
-        """Changes of it that are so now."""
+        """Its changes that are in force."""
         return [change for change in self.changes if not change.ended]
 
 
 def account(reader: DecisionReader, pid: int, seen: Seen | None, above: Sequence[Seen] = ()) -> Account:
-    """Gather what the log has about a process. `above`: its ancestors, the nearest first.
+    """Collect what the log has about a process. `above`: its ancestors, the nearest first.
 
     Raises ExplainError if the log has no tick at all, StoreError.
     """
     latest = reader.latest()
-    for _ in range(GAPS):  # a gap tells nothing: nor does the tick that an undo at the end is logged with
+    for _ in range(GAPS):  # a gap has no data, like the tick that a final undo is logged with
         if latest is None or latest.tick is None or not latest.tick.gap:
             break
         latest = reader.tick(latest.session, latest.seq - 1) or latest
@@ -203,7 +203,7 @@ def account(reader: DecisionReader, pid: int, seen: Seen | None, above: Sequence
     cgroup = seen.identity.cgroup if seen is not None else place.member.cgroup if place.member is not None else "/"
     for target in (*([f"session {sid}"] if sid else ()), *(f"cgroup {path}" for path in _and_above(cgroup))):
         found |= {it.n: it for it in reader.find(target=target, limit=LOOKED_AT) if f" {it.target}".endswith(f" {target}")}
-    for parent in above:  # what it was born into
+    for parent in above:  # fences that it was born into
         theirs = (it for it in reader.find(pid=parent.id.pid, limit=LOOKED_AT) if _is_about(it, parent))
         found |= {it.n: it for it in theirs if getattr(it.decision.action, "control", None) is Control.FENCE}
     decisions = sorted(found.values(), key=lambda it: -it.n)
@@ -224,7 +224,7 @@ def account(reader: DecisionReader, pid: int, seen: Seen | None, above: Sequence
 
 
 def locate(pid: int, tick: Tick, seen: Seen | None = None, session: Session | None = None, above: Sequence[Seen] = ()) -> Place:
-    """Find a process in a tick. Members of groups without a class are not logged: those are found by what runs there now."""
+    """Find a process in a tick. Members of groups without a class are not logged: they are found by what runs there now."""
     same = [(g, m) for g in tick.groups for m in g.members if m.id.pid == pid and (seen is None or seen.id == m.id)]
     group, member = same[0] if same else (_group_of(seen, above, tick, session), None)
     pool, worker = next(((p, w) for p in tick.pools for w in p.workers if w.id.pid == pid), (None, None))
@@ -233,7 +233,7 @@ def locate(pid: int, tick: Tick, seen: Seen | None = None, session: Session | No
 
 
 def _group_of(seen: Seen | None, above: Sequence[Seen], tick: Tick, session: Session | None) -> Group | None:
-    """The group that a process has by its family; where that listens is not looked up, so no two groups may differ by it alone."""
+    """The group of a process by its family. Whether it listens is not checked, so no two groups may differ only in that."""
     if seen is None or session is None:
         return None
     try:
@@ -250,14 +250,14 @@ def _group_of(seen: Seen | None, above: Sequence[Seen], tick: Tick, session: Ses
 
 
 def _is_about(logged: LoggedDecision, seen: Seen | None) -> bool:
-    """Not of a process that had the pid before."""
+    """Whether it is not about another process that had the pid before."""
     action = logged.decision.action
     process = action.process if isinstance(action, Set | Restore) else None
     return seen is None or process is None or process.pid != seen.id.pid or process == seen.id
 
 
 def _and_above(cgroup: str) -> list[str]:
-    """A cgroup and those that it is in, but the root.
+    """A cgroup and its ancestors, without the root.
 
     >>> _and_above("/a/b")
     ['/a/b', '/a']

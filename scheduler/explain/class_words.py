@@ -1,6 +1,6 @@
-"""What a program is taken for, in words: its class, how sure that is, and what it rests on. Reads a group as it was logged.
+"""A program's class in words: the class, how sure it is, and the evidence. Reads a group as it was logged.
 
-The one table from the features of `models.behaviour` to what they mean to people; a feature that it lacks is shown by its name.
+The only table from the features of `models.behaviour` to their meaning for people; a feature not in it is shown by its name.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ..words import figure, size
 
 
 def percent(share: float) -> str:
-    """A share for people; certainty is never quite whole.
+    """A share for people; a share that is not exactly certain never shows as 100 %.
 
     >>> percent(0.974), percent(0.9996), percent(0.0004), percent(0.0)
     ('97 %', 'over 99 %', 'under 1 %', '0 %')
@@ -37,18 +37,18 @@ SPARED = {
     Spared.LOADING: f"but in its first {LOADING_SECONDS:.0f} s somebody may be waiting for it to load",
     Spared.LITTLE: "but it wants so little of a CPU that nothing would be won",
 }
-"""Why what looks like batch work is not called so."""
+"""Why a group that looks like batch work is not called batch."""
 
 
 RULED = {
     Ruled.SWARM: "by the rule for swarms: its work is done by processes that live for less than a tick",
     Ruled.SUCCEEDS: "as what it has just taken the place of was",
 }
-"""Why something is called what it does not look like."""
+"""Why a group is given a class that it does not look like."""
 
 
 def class_of(group: Group, session: Session | None) -> str:
-    """The class of a group, how sure that is, and who says so."""
+    """The class of a group, how sure it is, and its source."""
     behaviour, name = group.behaviour, CLASS[group.latency]
     if behaviour is None:
         if group.latency is not Latency.NONE:
@@ -81,7 +81,7 @@ def _chance(behaviour: Behaviour) -> float:
 
 
 def _certainty(session: Session | None) -> float | None:
-    """The probability that a class takes, as configured when the tick was made; None: not known."""
+    """The probability needed for a class, as configured when the tick was made; None: unknown."""
     value = None if session is None else session.config.get("models", {}).get("certainty")
     return value if isinstance(value, float) else None
 
@@ -132,11 +132,11 @@ PHRASES: Mapping[str, Callable[[float], str]] = {
         f"wakes {'like a clock' if value < 0.3 else 'irregularly'} (the number a tick varies by {percent(value)})"
     ),
 }
-"""What the features of `models.behaviour` mean to people, by name."""
+"""The meaning of each feature of `models.behaviour` in words, by name."""
 
 
 def behaves(feature: str, value: float) -> str:
-    """A figure of how a program behaves, in words.
+    """A figure about a program's behaviour, in words.
 
     >>> behaves("burst_ms", 3.9), behaves("moon_phase", 0.25)
     ('runs 3.9 ms at a time', 'moon phase 0.25')
@@ -146,6 +146,6 @@ def behaves(feature: str, value: float) -> str:
 
 
 def evidence(behaviour: Behaviour) -> tuple[list[str], list[str]]:
-    """What speaks for the class and what against it, each the strongest first."""
+    """What speaks for the class and what against it, the strongest of each first."""
     said = [(behaves(feature, value), push) for feature, value, push in behaviour.evidence]
     return [text for text, push in said if push >= 0], [text for text, push in said if push < 0]

@@ -1,7 +1,7 @@
-"""Records into words: the page of a decision, the tables of `decisions`, `status` and `undo`. Reads the decision log and nothing
-else; `explain/process_page.py` has the page of a process.
+"""Records in words: the page of a decision, the tables of `decisions`, `status` and `undo`. Reads only the decision log;
+`explain/process_page.py` has the page of a process.
 
-Every page is made from what was logged, so it says what the decision rested on and not what is true by now.
+Every page is built from the log, so it shows what the decision was based on and not what is true now.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..words import figure, moment, share
 from .gathered import describe, gather, headline, likeness, reason, tally
 
 WIDTH = 100
-"""Columns of a page where there is no terminal."""
+"""Columns of a page without a terminal."""
 
 UNITS = {"cpu": "cores", "rss": "MiB", "load": "Erlangs"}
 """How a forecast's metric is shown."""
@@ -47,7 +47,7 @@ _WAIT = re.compile(r"wait of group (.*), cores per core of demand")
 
 
 def effect_in_words(effect: Effect) -> str:
-    """What a change did, with the figure of whom it was to help.
+    """What a change did, with the figure of the group that it was to help.
 
     >>> effect_in_words(Effect("s-1.0", "wait of group web, cores per core of demand", 0.31, 0.02, 3, "helped"))
     'web waited for a CPU 31 % of its demand before, 2 % after 3 ticks'
@@ -87,14 +87,14 @@ def _cut(line: str, width: int) -> str:
 DECISION_HEADERS = ("time", "id", "what", "outcome", "reason")
 
 LOOKED_AT = 5000
-"""Decisions that are read at most for a table that has a limit: several of a tick are one line."""
+"""A table with a limit reads at most this many decisions: several of a tick are one line."""
 
 LEAST_REASON = 24
 """Columns of a reason below which a table of decisions is not worth having."""
 
 
 def gathered(found: Iterable[LoggedDecision]) -> list[list[LoggedDecision]]:
-    """Decisions and refusals of a tick that are one to a person, in the order of the first of each."""
+    """Decisions and refusals of a tick that a person sees as one, in the order of the first of each."""
 
     def key(logged: LoggedDecision) -> tuple[Hashable, ...]:
         refusal = logged.refusal
@@ -104,7 +104,7 @@ def gathered(found: Iterable[LoggedDecision]) -> list[list[LoggedDecision]]:
 
 
 def decision_row(alike: Sequence[LoggedDecision], day: bool) -> tuple[str, ...]:
-    """A line of the table of decisions, of those that are one. `day`: the time with its date."""
+    """A line of the table of decisions, for decisions shown as one. `day`: whether the time has its date."""
     first, decisions = alike[0], [logged.decision for logged in alike]
     refusal = first.refusal
     why = reason(decisions) if refusal is None else f"{refusal.rule}: {refusal.text}"
@@ -114,9 +114,9 @@ def decision_row(alike: Sequence[LoggedDecision], day: bool) -> tuple[str, ...]:
 
 
 def decision_table(found: Iterable[LoggedDecision], day: bool, width: int | None, most: int | None = None) -> str:
-    """The table of decisions, the latest `most` lines of it.
+    """The table of decisions, its latest `most` lines.
 
-    Where a terminal is too narrow for it each takes some lines, so that outcome and reason are seen whole.
+    On a terminal too narrow for the table, each decision takes several lines, so that outcome and reason are shown whole.
     """
     rows = [decision_row(alike, day) for alike in gathered(found)[-most if most else None :]]
     left = sum(max(len(printable(row[column])) for row in (DECISION_HEADERS, *rows)) + 2 for column in range(4))
@@ -129,13 +129,13 @@ def decision_table(found: Iterable[LoggedDecision], day: bool, width: int | None
 
 
 def decision_lines(found: Iterable[LoggedDecision]) -> list[str]:
-    """Lines for following decisions as they come."""
+    """Lines for following decisions as they are made."""
     rows = [decision_row(alike, day=False) for alike in gathered(found)]
     return [printable(f"{at}  {id_:<14}  {what:<40}  {outcome:<9}  {why}") for at, id_, what, outcome, why in rows]
 
 
 def page(paths: Paths, id_: str) -> str:
-    """Everything about one decision, from the log: the answer of `nicety why ID`. Raises ExplainError, StoreError."""
+    """Everything about one decision, from the log: the answer to `nicety why ID`. Raises ExplainError, StoreError."""
     with DecisionReader(paths.decisions) as reader:
         return decision_page(*look_up(reader, id_))
 
@@ -152,11 +152,11 @@ def look_up(reader: DecisionReader, id_: str) -> tuple[LoggedDecision, Tick | No
 
 
 def decision_page(logged: LoggedDecision, tick: Tick | None, session: Session | None, width: int = WIDTH) -> str:
-    """The page of a decision: what was decided, why and what came of it in a sentence each, then what that rests on.
+    """The page of a decision: what was decided, why and what came of it in a sentence each, then the evidence.
 
-    Without its tick there are no forecasts on it. `width`: columns.
+    Without its tick it has no forecasts. `width`: columns.
     """
-    from .figure_words import in_words  # which has its words for numbers from here
+    from .figure_words import in_words  # imported only when a page is made
 
     decision, refusal, outcomes, effects = logged.decision, logged.refusal, logged.outcomes, logged.effects
     why = decision.why
@@ -198,7 +198,7 @@ def _came(logged: LoggedDecision) -> str:
 
 
 def forecasts_about(action: Action, tick: Tick) -> list[Forecast]:
-    """The tick's forecasts that such an action may rest on: a pool's load and CPU, the CPU of the group of a process or cgroup."""
+    """The tick's forecasts that an action may be based on: a pool's load and CPU, the CPU of the group of a process or cgroup."""
     match action:
         case ResizePool(pool=name):
             wanted = {(name, "load"), (name, "cpu")}
@@ -211,7 +211,7 @@ def forecasts_about(action: Action, tick: Tick) -> list[Forecast]:
 
 
 def score_of(action: Action, tick: Tick) -> Score | None:
-    """The score that a flag or recycling rests on."""
+    """The score that a flag or recycling is based on."""
     if not isinstance(action, Flag | Recycle):
         return None
     found = [score for score in tick.scores if score.id == action.worker]
@@ -223,7 +223,7 @@ def score_of(action: Action, tick: Tick) -> Score | None:
 
 
 def outcome_table(outcomes: Sequence[Outcome], width: int | None) -> str:
-    """What an undo did, line by line."""
+    """What an undo did, one line for each outcome."""
     rows = [(outcome.target, str(outcome.status), outcome.detail) for outcome in outcomes]
     return table(("target", "outcome", "detail"), rows, width, fold=True)
 
@@ -232,7 +232,7 @@ def outcome_table(outcomes: Sequence[Outcome], width: int | None) -> str:
 
 
 def printed(lines: Iterable[str]) -> str:
-    """Lines as they go to the screen, without anything that a terminal would obey."""
+    """Lines ready for the screen, without anything that a terminal would obey."""
     return "\n".join(printable(line) for line in lines)
 
 
@@ -246,12 +246,12 @@ def part(title: str, lines: Iterable[str], wrap: bool = True, width: int = WIDTH
 
 
 def paragraph(text: str, width: int) -> list[str]:
-    """A text in lines of at most `width`, made printable first: what is escaped is longer. At least one line."""
+    """A text in lines of at most `width`, made printable first because escaping lengthens it. At least one line."""
     return textwrap.wrap(printable(text), width, break_on_hyphens=False) or [""]
 
 
 def _aligned(rows: Sequence[tuple[str, str]], width: int) -> list[str]:
-    """Labels and values below each other, the values folded."""
+    """Labels and values in two columns, the values folded."""
     labels = max((len(printable(label)) for label, _ in rows), default=0) + 2
     lines = list[str]()
     for label, value in rows:
@@ -267,7 +267,7 @@ def _forecast(forecast: Forecast) -> list[str]:
 
 
 def score_lines(score: Score) -> list[str]:
-    """A score and the figures that it rests on."""
+    """A score and the figures that it is based on."""
     evidence = ", ".join(f"{name} {figure(value)}" for name, value in score.evidence)
     return [f"{score.kind}: {figure(score.value)}, p = {score.p:.2g}, by {score.source}", *([evidence] if evidence else [])]
 

@@ -1,6 +1,6 @@
-"""The figures of a decision in words with units: the one table from the names that rules log to what they mean to people. Pure.
+"""The figures of a decision in words with units: the only table from the names that rules log to words for people. Pure.
 
-A name that it lacks is shown as it is, with the unit that its ending tells.
+A name not in the table is shown as it is, with the unit that its ending implies.
 """
 
 from __future__ import annotations
@@ -96,16 +96,16 @@ WORDS: Mapping[str, tuple[str, str]] = {
     "unusual_siblings": ("of them as unusual", ""),
     "source": ("who scored it", ""),
 }
-"""Words and unit by name. In braces: the figure of that name, which is a group."""
+"""Words and unit by name. A name in braces stands for the figure of that name, which is a group."""
 
 PLACES = {name: place for place, name in enumerate(WORDS)}
-"""Where each stands on a page."""
+"""The position of each on a page."""
 
 ENDINGS = {"cores": "cores", "seconds": "s", "share": "share", "bytes": "bytes", "mib": "MiB", "workers": "workers"}
-"""Units that names end in."""
+"""Units implied by the endings of names."""
 
 WITHOUT = {"victim": "who is protected", "contender": "what is demoted"}
-"""What stands for a group that the figures do not name."""
+"""Words for a group that the figures do not name."""
 
 
 def in_words(figures: Mapping[str, Figure]) -> list[tuple[str, str]]:

@@ -1,6 +1,6 @@
-"""Decisions in few words: what an action does, and which decisions are one to a person, the same change of a group. Pure.
+"""Decisions in few words: what an action does, and which decisions a person sees as one: the same change of a group. Pure.
 
-A policy proposes a change for each process, session or cgroup; the log, `nicety decisions` and `nicety status` say it once.
+A policy proposes a change for each process, session or cgroup; the log, `nicety decisions` and `nicety status` show it once.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def describe(action: Action) -> str:
 
 
 def group_of(target: str) -> str:
-    """A target without the process or session of it: what many decisions have in common.
+    """A target without its process or session: the part that many decisions share.
 
     >>> group_of("group hogs pid 4711"), group_of("group program make session 12"), group_of("pool web worker 9")
     ('group hogs', 'group program make', 'pool web worker 9')
@@ -65,7 +65,7 @@ def group_of(target: str) -> str:
 
 
 def subject(decision: Decision) -> str:
-    """Whom a decision is about: the group, also where its cgroup is what is changed."""
+    """The group that a decision is about, even if its cgroup is what is changed."""
     if decision.target.startswith("cgroup "):
         figures = decision.why.figures
         name = figures.get("contender") or figures.get("group")
@@ -75,21 +75,21 @@ def subject(decision: Decision) -> str:
 
 
 def change(action: Action) -> str:
-    """What an action does to whatever it is done to: the same for each process of a group."""
+    """What an action does, whatever its target: the same for each process of a group."""
     if isinstance(action, Flag | Recycle | Digest):
         return encode(action).decode()  # each is about a worker of its own
     return describe(action)
 
 
 def knob_of(action: Action) -> str:
-    """What an action turns, whatever the value: what a standing refusal is about."""
+    """What an action changes, whatever the value: the subject of a standing refusal."""
     if isinstance(action, Set | Restore):
         return f"{action.__struct_config__.tag} {action.control}"
     return "size" if isinstance(action, ResizePool) else change(action)
 
 
 def likeness(decision: Decision) -> tuple[Hashable, ...]:
-    """Decisions of one tick that are equal in this are one."""
+    """The key for decisions of one tick that are shown as one: equal keys are one decision."""
     return (
         decision.policy,
         subject(decision),
@@ -100,7 +100,7 @@ def likeness(decision: Decision) -> tuple[Hashable, ...]:
 
 
 def gather(items: Iterable[Item], key: Callable[[Item], Hashable]) -> list[list[Item]]:
-    """Items with equal keys together, each and all in the order in which they came.
+    """Items with equal keys together, groups and items in the order in which they came.
 
     >>> gather([1, 2, 3, 4], lambda number: number % 2)
     [[1, 3], [2, 4]]
@@ -139,7 +139,7 @@ def _kind(action: Action) -> str:
 
 
 def headline(decisions: Sequence[Decision]) -> str:
-    """What is decided, of whom: "group hogs: nice 19 for 4 processes"."""
+    """What is decided, and about what: "group hogs: nice 19 for 4 processes"."""
     first = decisions[0]
     if len(decisions) == 1:
         return f"{first.target}: {describe(first.action)}"
@@ -147,7 +147,7 @@ def headline(decisions: Sequence[Decision]) -> str:
 
 
 def reason(decisions: Sequence[Decision]) -> str:
-    """The sentence of the first, said of all of them."""
+    """The sentence of the first decision, worded for all of them."""
     first = decisions[0]
     if len(decisions) == 1:
         return first.why.text
@@ -155,7 +155,7 @@ def reason(decisions: Sequence[Decision]) -> str:
 
 
 def tally(statuses: Iterable[str]) -> str:
-    """How many things ended: one word where they ended alike, else counted.
+    """How many things ended in which way: one word if all ended alike, otherwise counts.
 
     >>> tally(["applied", "applied"]), tally(["applied", "vanished", "applied"]), tally([])
     ('applied', '2 applied, 1 vanished', '')
@@ -167,6 +167,6 @@ def tally(statuses: Iterable[str]) -> str:
 
 
 def worst(statuses: Iterable[str]) -> str:
-    """The worst trouble among these statuses, "" if none is trouble."""
+    """The worst trouble among these statuses; "" if there is none."""
     found = set(statuses)
     return next((str(status) for status in RANK if status in found), "")

@@ -1,4 +1,4 @@
-"""What is in force, a line a group: the ledger has an entry for each thread and each step. Pure; knows no file."""
+"""What is in force, one line per group: the ledger has an entry for each thread and each step. Pure; knows no file."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ..store.ledger import Entry, place
 from .gathered import group_of
 
 MadeFor = Mapping[tuple[str, Control], tuple[str, str]]
-"""Of a change, by its target and control: the group that it is made of, and whom it protects; see `Engine.made_for`."""
+"""For a change, by its target and control: the group that was changed, and the group that it protects; see `Engine.made_for`."""
 
 
 @dataclass(slots=True)
 class _Sum:
-    """Changes of one group that are alike."""
+    """Equal changes of one group."""
 
     first: Entry
     protects: str
@@ -32,8 +32,8 @@ class _Sum:
 def sum_up(entries: Iterable[Entry], made_for: MadeFor) -> list[dict[str, Any]]:
     """One record for each group, control and value, in the order in which they were first changed.
 
-    group; control; original and now (values; of a fence its limits); processes, threads, sessions and cgroups that it takes;
-    protects (a group, "" where it is for nobody or not known); decision (the first that is in force) and decisions (how many);
+    group; control; original and now (values; for a fence its limits); processes, threads, sessions and cgroups that it affects;
+    protects (a group, "" if none or unknown); decision (the first in force) and decisions (how many);
     since_wall (ns since 1970).
     """
     began: dict[Knob, Entry] = {}
@@ -62,7 +62,7 @@ def sum_up(entries: Iterable[Entry], made_for: MadeFor) -> list[dict[str, Any]]:
 
 
 def _values(entry: Entry) -> tuple[str, str]:
-    """What it was, and what it is."""
+    """The original value and the present one."""
     if entry.control is not Control.FENCE:
         return str(entry.original), str(entry.new)
     limits = ", ".join(f"{file} {value}" for part in parts_of(entry.key) for file, value in part.files.items())

@@ -1,7 +1,7 @@
-"""Incidents into words, for somebody who was woken by one: what, since when, how sure, compared with whom, what to do (`nicety
-anomalies`, `nicety why ID`). Reads the decision log and the lessons and nothing else.
+"""Incidents in words, for a person woken by one: what, since when, how sure, compared with which workers, what to do
+(`nicety anomalies`, `nicety why ID`). Reads only the decision log and the lessons.
 
-An incident is told of by the flags of the quarantine policy: one begins it, one may correct its kind, one ends it.
+An incident is logged as flags of the quarantine policy: one begins it, one may correct its kind, one ends it.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from .decision_page import WIDTH, ExplainError, look_up, paragraph, part, printe
 from .gathered import describe
 
 MOST_FLAGS = 2000
-"""Flags of the log that are looked through, the latest first."""
+"""Flags of the log that are searched, the latest first."""
 
 PEAK_TICKS = 3600
-"""Ticks of an incident that are looked through for its highest score: an hour at 1 Hz takes half a second."""
+"""Ticks of an incident searched for its highest score: an hour at 1 Hz takes half a second."""
 
 LABEL = 12
 """Columns of labels."""
@@ -36,47 +36,47 @@ class Incident:
     """One incident as the log has it."""
 
     first: LoggedDecision  # the flag that began it
-    latest: LoggedDecision  # that or the one that corrected its kind: its why is what is known
+    latest: LoggedDecision  # that one, or the one that corrected its kind: its why is the present state
     ended: LoggedDecision | None
     acts: tuple[LoggedDecision, ...]  # what was done about it, oldest first
-    watched: bool  # the daemon that reported it is the last one that ran
-    lesson: Lesson | None  # somebody said that it was none
+    watched: bool  # whether the last daemon that ran reported it
+    lesson: Lesson | None  # a person called it wrong
 
     @property
     def id(self) -> str:
-        """Of the flag that began it."""
+        """The id of the flag that began it."""
         return self.first.id
 
     @property
     def decision(self) -> Decision:
-        """What is known of it."""
+        """The decision with the latest knowledge about it."""
         return self.latest.decision
 
     @property
     def flag(self) -> Flag:
-        """Of whom, and what it is taken for."""
+        """The workers, and the kind of incident."""
         action = self.decision.action
         assert isinstance(action, Flag)
         return action
 
     @property
     def open(self) -> bool:
-        """It goes on, as far as is known."""
+        """Whether it continues, as far as is known."""
         return self.ended is None and self.watched
 
     @property
     def since(self) -> int:
-        """Wall time ns from which it was there, by its own evidence."""
+        """Wall time from which it existed, ns, by its own evidence."""
         return self.first.wall - round(float(self.first.decision.why.figures.get("onset_seconds", 0.0)) * 1e9)
 
     @property
     def pids(self) -> list[int]:
-        """The processes that it is of."""
+        """The processes of the incident."""
         return [id_.pid for id_ in (self.flag.worker, *self.flag.others)]
 
     @property
     def who(self) -> str:
-        """The processes for people."""
+        """The processes in words."""
         return f"{self.flag.pool} {'worker' if len(self.pids) == 1 else 'workers'} {', '.join(map(str, self.pids))}"
 
     @property
@@ -88,14 +88,14 @@ class Incident:
 
     @property
     def ending(self) -> str:
-        """How it ended, "" while it is open."""
+        """How it ended; "" while it is open."""
         if self.ended is not None:
             return self.ended.decision.why.text.partition(" is over: ")[2].partition(". It was")[0] or "over"
         return "" if self.watched else "the daemon that reported it has ended"
 
 
 def incidents(reader: DecisionReader, lessons: Iterable[Lesson], since: int | None = None) -> list[Incident]:
-    """Incidents that were reported or were open since then (wall ns), the latest first."""
+    """Incidents that were reported or open since then (wall ns), the latest first."""
     flags = reader.find(kind="flag", limit=MOST_FLAGS)
     taught = {lesson.id: lesson for lesson in lessons}
     living = _living(reader)
@@ -140,7 +140,7 @@ def find(reader: DecisionReader, lessons: Iterable[Lesson], id_: str) -> Inciden
 
 
 def peak(reader: DecisionReader, incident: Incident, latest: int) -> float:
-    """Its highest score; of a circle the seconds that it lasted. `latest`: wall ns of the last tick of the log."""
+    """Its highest score; for a deadlock, the seconds that it lasted. `latest`: wall ns of the last tick of the log."""
     figures = incident.decision.why.figures
     if incident.flag.kind == "deadlock":
         end = incident.ended.wall if incident.ended is not None else max(latest, incident.first.wall)
@@ -158,7 +158,7 @@ def peak(reader: DecisionReader, incident: Incident, latest: int) -> float:
 
 
 def _living(reader: DecisionReader) -> set[str]:
-    """Sessions of the daemon that ran last: a reload begins another session of the same daemon, which remembers."""
+    """Sessions of the last daemon: a reload begins another session of the same daemon, which keeps its memory."""
     known = [it for it in reader.sessions() if it.session is not None]
     if not known or known[-1].session is None:
         return set()
@@ -167,7 +167,7 @@ def _living(reader: DecisionReader) -> set[str]:
 
 
 def _acts(reader: DecisionReader, first: LoggedDecision, end: LoggedDecision | None) -> tuple[LoggedDecision, ...]:
-    """What the policy did about the same target in its time, and what the guard refused."""
+    """What the policy did to the same target during the incident, and what the guard refused."""
     until = None if end is None else end.wall + 1
     found = reader.find(kind="quarantine", target=first.target, since=first.wall, until=until, newest_first=False, limit=100)
     return tuple(it for it in found if it.target == first.target and isinstance(it.decision.action, Set | Restore | Recycle))
@@ -179,7 +179,7 @@ def _acts(reader: DecisionReader, first: LoggedDecision, end: LoggedDecision | N
 def list_page(
     found: Sequence[Incident], digests: Sequence[LoggedDecision], lessons: Sequence[Lesson], now: int, width: int | None
 ) -> str:
-    """Open incidents with all that is needed to act, those that are over in a line each, and what was called wrong."""
+    """Open incidents with all that is needed to act, one line for each closed one, and the lessons."""
     width = min(width or WIDTH, 120)
     going, past = [it for it in found if it.open], [it for it in found if not it.open]
     lines = [f"{len(going)} open, {len(past)} over"]
@@ -204,7 +204,7 @@ def _headline(incident: Incident, now: int, width: int) -> list[str]:
 
 
 def _brief(incident: Incident) -> list[tuple[str, str]]:
-    """Label and text: what a person needs before anything else."""
+    """Label and text: what a person needs first."""
     figures, kind = incident.decision.why.figures, incident.flag.kind
     doing, compared = stories(kind, evidence_of(figures))
     rows = [("what", doing)] if doing else []
@@ -263,7 +263,7 @@ def _how_sure(figures: Mapping[str, Any]) -> str:
 
 
 def _done(incident: Incident) -> str:
-    """What nicety did about it."""
+    """What nicety did about it, in words."""
     if not incident.acts:
         rejected = incident.decision.why.rejected
         return f"nothing: not {rejected[0]}" if rejected else 'nothing: reported only (quarantine.action = "flag")'
@@ -375,6 +375,6 @@ def as_record(incident: Incident, looks: Sequence[Evidence] = ()) -> dict[str, A
 
 
 def digests(reader: DecisionReader, since: int | None) -> list[LoggedDecision]:
-    """Lines that sum up what was beyond the budget, oldest first."""
+    """Lines that sum up the incidents beyond the budget, oldest first."""
     found = reader.find(kind="digest", since=since, newest_first=False, limit=24)
     return [it for it in found if isinstance(it.decision.action, Digest) and it.refusal_json is None]

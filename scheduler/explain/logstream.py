@@ -1,12 +1,12 @@
-"""The log for people and machines: one line for each decision about a group, refusal, late outcome and effect, for a group that is
-taken for another class, for a note, and for a rival that came or ended; nothing when nothing changes.
+"""The log for people and machines: one line for each decision about a group, refusal, late outcome and effect, for a group whose
+class changes, for a note, and for a rival that starts or ends. Nothing is logged when nothing changes.
 
-However many processes a decision takes it is one line, and what was said is not said again: repetitions are counted and summed up
-in a line after ten minutes, then twenty, up to an hour. The decision log has each of them.
+A decision is one line, however many processes it concerns. What was logged is not repeated: repetitions are counted and summed up
+in one line after ten minutes, then after twenty, and so on up to an hour. The decision log has each of them.
 
-JSON lines when the output is a file or a pipe, aligned lines at a terminal, native fields when systemd connected us to its journal.
-Strings from the machine were sanitised when they were read; each sink escapes again what it could be fooled by (F43). A reader who
-is slow or gone costs lines, counted in `dropped`, never a tick. Knows no policy and reads no clock: times are those of the ticks.
+The form is JSON lines if the output is a file or a pipe, aligned lines on a terminal, native fields if systemd connected us to its
+journal. Strings from the machine were sanitised when read; each sink escapes again whatever could fool it (F43). A slow or absent
+reader costs lines, counted in `dropped`, never a tick. Knows no policy and reads no clock: times are those of the ticks.
 """
 
 from __future__ import annotations
@@ -41,29 +41,29 @@ INFO, NOTICE, WARNING, ERROR = 6, 5, 4, 3
 """Priorities of syslog(3)."""
 
 QUIET_NS = 600 * 10**9
-"""What was said is not said again for so long (chosen). What came again meanwhile is then summed up in a line, and the time
-doubles. A standing refusal is said again only after it was away for so long."""
+"""For this long, what was logged is not logged again (chosen). Repetitions in that time are then summed up in one line, and the
+time doubles. A standing refusal is logged again only after it was absent for this long."""
 
 LONGEST_QUIET_NS = 3600 * 10**9
-"""The longest time between two such lines (chosen)."""
+"""The longest time between two such summaries (chosen)."""
 
 OVER_NS = 60 * 10**9
-"""A note is over when it was away for so long (chosen): what comes and goes is one note."""
+"""A note is over after it was absent for this long (chosen): a note that comes and goes is one note."""
 
 BUFFER_LIMIT = 1 << 20
-"""Bytes kept for a reader that does not read; what comes on top is dropped. 1 MiB is some 2,000 lines."""
+"""Bytes kept for a reader that does not read; anything beyond is dropped. 1 MiB is some 2,000 lines."""
 
 REMEMBERED = 4096
-"""Groups whose class is remembered, so that a periodic job is told once, and decisions of which an effect or a late outcome may
-come. The longest unseen are forgotten first."""
+"""Number of groups whose class is remembered, so that a periodic job is logged once, and of decisions that an effect or a late
+outcome may still concern. The longest unseen are forgotten first."""
 
 PLAIN = frozenset({"class", "note", "event"})
-"""Kinds of entries that are about no decision."""
+"""Kinds of entries that concern no decision."""
 
 JOURNAL = "/run/systemd/journal/socket"
 
 CHANGED = frozenset({Status.APPLIED, Status.PARTIAL})
-"""Something was changed, or an incident reported."""
+"""Statuses after which something was changed, or an incident reported."""
 
 TROUBLE = frozenset({Status.FAILED, Status.REFUSED, Status.FOREIGN, Status.PARTIAL, Status.BLOCKED, Status.LATER})
 
@@ -92,35 +92,35 @@ class Sink(Protocol):
         ...
 
     def flush(self) -> None:
-        """Pass on what is still held, as far as the reader takes it."""
+        """Pass on what is still held, as far as the reader accepts it."""
         ...
 
 
 @dataclass(slots=True)
 class _Told:
-    """What was said, and what came of the same kind since."""
+    """A line that was logged, and its repetitions since."""
 
-    at: int  # monotonic ns when a line about it was last written
-    seen: int  # when it last was so
+    at: int  # monotonic ns when its line was last written
+    seen: int  # when it last occurred
     quiet: int = QUIET_NS
-    last: Entry | None = None  # the latest that was not written
-    times: int = 0  # of those
-    statuses: Counter[str] = field(default_factory=Counter)  # of those
+    last: Entry | None = None  # the latest repetition, not written
+    times: int = 0  # number of repetitions
+    statuses: Counter[str] = field(default_factory=Counter)  # of the repetitions
     wall: int = 0  # of the line
 
 
 @dataclass(slots=True)
 class _Taken:
-    """What a group was last said to be taken for."""
+    """The class that was last logged for a group."""
 
     latency: Latency
     at: int  # monotonic ns
-    before: Latency | None  # what was said before that
+    before: Latency | None  # the class logged before that
 
 
 @dataclass(slots=True)
 class _Noted:
-    """A note that was said and is not over."""
+    """A note that was logged and is not over."""
 
     note: Note
     seen: int  # monotonic ns
@@ -132,7 +132,7 @@ class LogStream:
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
         self._told: dict[Hashable, _Told] = {}  # the longest unseen first
-        self._refused: dict[Hashable, int] = {}  # refusals that were said -> monotonic ns when they last stood
+        self._refused: dict[Hashable, int] = {}  # logged refusals -> monotonic ns when they last occurred
         self._made: dict[str, Decision] = {}  # by id, the oldest first
         self._classes: dict[str, _Taken] = {}  # of groups by their behaviour; the longest unseen first
         self._notes: dict[str, _Noted] = {}  # by topic
@@ -140,22 +140,22 @@ class LogStream:
 
     @property
     def dropped(self) -> int:
-        """Lines that nobody took."""
+        """Lines that were lost."""
         return self._sink.dropped
 
     def tick(self, session: str, mode: str, tick: Tick, verdict: Verdict, outcomes: Sequence[Outcome]) -> None:
-        """Tell what a tick decided and what came of it."""
+        """Log what a tick decided and what came of it."""
         for entry in self._entries(session, mode, tick, verdict, outcomes):
             self._sink.write(entry)
         self._sink.flush()
 
     def event(self, wall: int, priority: int, text: str, **fields: Any) -> None:
-        """Tell something that is no decision: start, reload, pause, failure. `wall`: ns since 1970."""
+        """Log something that is no decision: start, reload, pause, failure. `wall`: ns since 1970."""
         self._sink.write(Entry(wall, "event", priority, "", "", "", text, fields))
         self._sink.flush()
 
     def undone(self, wall: int, session: str, outcomes: Sequence[Outcome]) -> None:
-        """Tell what an undo put back and what it left."""
+        """Log what an undo restored and what it left."""
         for alike in gather(outcomes, lambda outcome: (group_of(outcome.target), outcome.status)):
             self._sink.write(_outcome(wall, group_of(alike[0].target), alike, {"session": session}))
         self._sink.flush()
@@ -172,7 +172,7 @@ class LogStream:
     # --- what is said once -----------------------------------------------------------------------------------------------------
 
     def _first(self, at: int, key: Hashable, what: str, entry: Entry) -> list[Entry]:
-        """The entry if nothing like it was said lately; else it is counted, to be summed up as `what`."""
+        """The entry if nothing like it was logged lately; otherwise it is counted, to be summed up as `what`."""
         told = self._told.pop(key, None)
         if told is None:
             self._told[key] = _Told(at, at, wall=entry.wall)
@@ -186,7 +186,7 @@ class LogStream:
         return []
 
     def _again(self, tick: Tick) -> list[Entry]:
-        """What was counted for long enough, each in a line; and what was away for long enough is forgotten."""
+        """One line for everything counted for long enough; what was absent for long enough is forgotten."""
         entries = []
         for key, told in list(self._told.items()):
             if tick.at - told.at < told.quiet:
@@ -210,18 +210,18 @@ class LogStream:
             for decision in alike:
                 self._made[decision.id] = decision
             entry, first = _decision(tick.wall, alike, came, common), alike[0]
-            trouble = worst(outcome.status for outcome in came if outcome.status is not Status.PARTIAL)  # of many some are gone
+            trouble = worst(outcome.status for outcome in came if outcome.status is not Status.PARTIAL)  # of many, some are gone
             key = ("decision", first.policy, subject(first), change(first.action), trouble)
             if isinstance(first.action, Set | Restore | ResizePool) or not {outcome.status for outcome in came} & CHANGED:
                 entries += self._first(tick.at, key, f"{subject(first)}: {describe(first.action)}", entry)
             else:
-                entries.append(entry)  # an incident, or what is done about it: each is news
+                entries.append(entry)  # an incident, or an action on one: each is news
         while len(self._made) > REMEMBERED:
             del self._made[next(iter(self._made))]
         return entries
 
     def _refusals_of(self, tick: Tick, refusals: Sequence[Refusal], common: Mapping[str, Any]) -> list[Entry]:
-        """A refusal that stands is said once, whichever process of the group it is about this time."""
+        """Log a standing refusal once, whichever process of the group it concerns this time."""
         entries = []
         for alike in gather(refusals, _refused):
             key = _refused(alike[0])
@@ -247,7 +247,7 @@ class LogStream:
         return group_of(outcome.target) if made is None else subject(made)
 
     def _effects_of(self, tick: Tick, effects: Sequence[Effect], common: Mapping[str, Any]) -> list[Entry]:
-        """One line for a decision about a group: did it help? Of what was put back only what did not do well."""
+        """One line for a decision about a group: did it help? For restores, only if it hurt."""
         entries = []
         for alike in gather(effects, self._measured):
             first = alike[0]
@@ -260,7 +260,7 @@ class LogStream:
         return entries
 
     def _measured(self, effect: Effect) -> tuple[str, str, str, str]:
-        """What effects have in common that are one: (of whom, of what, measured on what, how it ended)."""
+        """What effects share that are logged as one: (subject, knob, metric, verdict)."""
         made = self._made.get(effect.decision)
         whose, what = ("", "") if made is None else (subject(made), knob_of(made.action))
         return whose or effect.metric, what, effect.metric, effect.verdict
@@ -268,7 +268,7 @@ class LogStream:
     # --- what holds for a while ------------------------------------------------------------------------------------------------
 
     def _notes_of(self, tick: Tick, notes: Sequence[Note], common: Mapping[str, Any]) -> list[Entry]:
-        """Each note when its topic appears and when it is over."""
+        """Log each note when its topic appears and when it is over."""
         entries = []
         for note in notes:
             if note.topic not in self._notes:
@@ -281,9 +281,9 @@ class LogStream:
         return entries
 
     def _classes_of(self, tick: Tick, common: Mapping[str, Any]) -> list[Entry]:
-        """Groups that are taken for another class than was told last; what nobody was told of is none.
+        """Log groups whose class differs from the one logged last; a group never logged counts as without a class.
 
-        That a group goes back to the class that it had before is told only after a while.
+        A return to the previous class is logged only after a while.
         """
         entries = []
         for group in tick.groups:
@@ -320,9 +320,9 @@ class LogStream:
 
 
 class Forward(logging.Handler):
-    """Makes events of what is logged elsewhere in nicety, so that the log has one form: a pool's trouble, a tick that failed.
+    """Turns nicety's other log records into events, so that the log has one form: a pool's trouble, a failed tick.
 
-    Warnings and errors only, as without any handler.
+    Takes warnings and errors only, as Python does without any handler.
     """
 
     def __init__(self, stream: LogStream) -> None:
@@ -330,7 +330,7 @@ class Forward(logging.Handler):
         self._stream = stream
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Tell it; an exception with its traceback in a field."""
+        """Log it as an event; an exception has its traceback in a field."""
         fields = {"logger": record.name}
         if record.exc_info and record.exc_info[0] is not None:
             fields["traceback"] = "".join(traceback.format_exception(*record.exc_info))
@@ -339,7 +339,7 @@ class Forward(logging.Handler):
 
 
 def open_log(environment: Mapping[str, str], descriptor: int) -> LogStream:
-    """The log that fits what `descriptor` is connected to."""
+    """The log in the form that fits what `descriptor` is connected to."""
     status = os.fstat(descriptor)
     if environment.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}":
         return LogStream(JournalSink(JOURNAL))
@@ -350,7 +350,7 @@ def open_log(environment: Mapping[str, str], descriptor: int) -> LogStream:
 
 
 def _decision(wall: int, alike: Sequence[Decision], came: Sequence[Outcome], common: Mapping[str, Any]) -> Entry:
-    """The line of decisions that are one, with what came of them."""
+    """The line for decisions logged as one, with what came of them."""
     first = alike[0]
     text = f"{first.why.rule}: {reason(alike)}"
     named: dict[str, Any] = {name: str(first.why.figures[name]) for name in ("victim", "mechanism") if name in first.why.figures}
@@ -416,12 +416,12 @@ def _refusal(wall: int, alike: Sequence[Refusal], common: Mapping[str, Any]) -> 
 
 
 def _refused(no: Refusal) -> Hashable:
-    """Refusals that are equal in this are one that stands."""
+    """Refusals equal in this key are one standing refusal."""
     return no.decision.policy, subject(no.decision), knob_of(no.decision.action), no.rule
 
 
 def _outcome(wall: int, whose: str, alike: Sequence[Outcome], common: Mapping[str, Any]) -> Entry:
-    """The line of outcomes of one status. `whose`: what to call them where they are many."""
+    """The line for outcomes of one status. `whose`: what to call them if they are many."""
     first = alike[0]
     more = f" (and {len(alike) - 1} more)" if len(alike) > 1 else ""
     fields = {
@@ -440,7 +440,7 @@ def _outcome(wall: int, whose: str, alike: Sequence[Outcome], common: Mapping[st
 
 
 def _effect(wall: int, alike: Sequence[Effect], made: Decision | None, common: Mapping[str, Any]) -> Entry:
-    """The line of effects that are one. `made`: the decision, where it is known still."""
+    """The line for effects logged as one. `made`: the decision, if it is still remembered."""
     first, count = alike[0], sum(effect.decisions for effect in alike)
     fields = {
         **common,
@@ -463,7 +463,7 @@ def _note(wall: int, note: Note, over: bool, common: Mapping[str, Any]) -> Entry
 
 
 def _summed(wall: int, told: _Told) -> Entry:
-    """The line of what came again since one was written."""
+    """The line that sums up the repetitions since the last line."""
     last = told.last
     assert last is not None
     minutes = max(1, round((wall - told.wall) / 60e9))
@@ -503,7 +503,7 @@ def json_line(entry: Entry) -> str:
 
 
 def terminal_line(entry: Entry) -> str:
-    """The entry as an aligned line, local time, without anything that a terminal would obey."""
+    """The entry as an aligned line in local time, without anything that a terminal would obey."""
     at = datetime.fromtimestamp(entry.wall / 1e9, UTC).astimezone().strftime("%H:%M:%S")
     if entry.kind in PLAIN:
         extra = "".join(f" {key}={value}" for key, value in entry.fields.items()) if entry.kind == "event" else ""
@@ -515,7 +515,7 @@ class StreamSink:
     """Lines to a descriptor: a file, a pipe or a terminal."""
 
     def __init__(self, descriptor: int, line: Any) -> None:
-        """`line`: from an Entry to its text, `json_line` or `terminal_line`."""
+        """`line`: converts an Entry to its text, `json_line` or `terminal_line`."""
         self.dropped = 0
         self._descriptor = descriptor
         self._line = line
@@ -530,7 +530,7 @@ class StreamSink:
             self._held += data
 
     def flush(self) -> None:
-        """As in Sink. Writes at most PIPE_BUF bytes at once: so much a pipe that polls writable takes without blocking."""
+        """As in Sink. Writes at most PIPE_BUF bytes at once: that much a pipe that polls writable takes without blocking."""
         while self._held:
             poll = select.poll()
             poll.register(self._descriptor, select.POLLOUT)
@@ -541,7 +541,7 @@ class StreamSink:
                 written = os.write(self._descriptor, self._held[: select.PIPE_BUF])
             except BlockingIOError:
                 return
-            except OSError:  # the reader left, or the disk is full: these lines are lost, the daemon goes on
+            except OSError:  # the reader left, or the disk is full: these lines are lost, the daemon continues
                 self.dropped += self._held.count(b"\n")
                 self._held.clear()
                 return
@@ -593,13 +593,13 @@ class JournalSink:
 
 
 def _journal_field(name: str, value: bytes) -> bytes:
-    if b"\n" in value:  # then its length tells where it ends, and no line in it can pass for a field
+    if b"\n" in value:  # a length is written, so no line of the value can pass for a field
         return name.encode() + b"\n" + len(value).to_bytes(8, "little") + value + b"\n"
     return name.encode() + b"=" + value + b"\n"
 
 
 def ascii_json(value: Any) -> str:
-    """JSON in printable ASCII on one line; what JSON has no word for (NaN, infinity) becomes null."""
+    """JSON in printable ASCII on one line; values that JSON lacks (NaN, infinity) become null."""
     return json.dumps(_finite(value), ensure_ascii=True, allow_nan=False).replace("\x7f", "\\u007f")
 
 

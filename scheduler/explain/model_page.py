@@ -1,4 +1,4 @@
-"""The models of a state directory in words: `nicety models list`. Knows cards and which model is live, not how any is made."""
+"""The models of a state directory in words: `nicety models list`. Knows cards and which model is live, not how models are made."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A model that there is."""
+    """A model in the list."""
 
     kind: str
     digest: str
-    live: bool  # used by the next daemon, if the configuration wants this kind
-    previous: bool  # what `rollback` goes back to
+    live: bool  # the next daemon uses it, if the configuration enables this kind
+    previous: bool  # the one that `rollback` returns to
     shipped: bool  # comes with nicety
-    card: Card | None  # None: it cannot be used
-    trouble: str  # why not
+    card: Card | None  # None: unusable
+    trouble: str  # why it is unusable
 
 
 def look(models: Path) -> tuple[list[Listed], list[str]]:
@@ -38,7 +38,7 @@ def look(models: Path) -> tuple[list[Listed], list[str]]:
 
 
 def _of_kind(models: Path, kind: str, troubles: list[str]) -> list[Listed]:
-    """The user's, then the one that comes with nicety."""
+    """The user's models, then the one shipped with nicety."""
 
     def known(read: Callable[[], T]) -> T | None:
         try:
@@ -50,7 +50,7 @@ def _of_kind(models: Path, kind: str, troubles: list[str]) -> list[Listed]:
     past = known(lambda: history(models, kind)) or ()
     live = known(lambda: live_digest(models, kind))
     cards = known(lambda: saved(models, kind)) or {}
-    before = [digest for digest in past if digest != live][-1:]  # what `rollback` goes back to, if anything
+    before = [digest for digest in past if digest != live][-1:]  # the one that `rollback` returns to, if any
     found = []
     for digest, card in cards.items():
         usable, trouble = (card, "") if isinstance(card, Card) else (None, str(card))
@@ -66,7 +66,7 @@ def _of_kind(models: Path, kind: str, troubles: list[str]) -> list[Listed]:
 
 
 def choose(models: Path, kind: str, start: str) -> tuple[str, bool]:
-    """(digest of the one model of this kind whose digest begins so, whether it is one of `models` and not shipped). Raises
+    """(digest of the one model of this kind whose digest begins with `start`, whether it is in `models` and not shipped). Raises
     ArtifactError."""
     coming = shipped(kind)
     known = [(digest, True) for digest in saved(models, kind)] + ([] if coming is None else [(coming.digest, False)])
@@ -82,7 +82,7 @@ def choose(models: Path, kind: str, start: str) -> tuple[str, bool]:
 
 
 def row(model: Listed) -> tuple[str, ...]:
-    """A line of the table, as HEADERS."""
+    """A line of the table, in the order of HEADERS."""
     states = [name for name in ("live", "previous", "shipped") if getattr(model, name)]
     if model.card is None:
         return model.kind, model.digest[:12], ", ".join([*states, "unusable"]), "", "", "", model.trouble
@@ -94,7 +94,7 @@ def row(model: Listed) -> tuple[str, ...]:
 
 
 def as_record(model: Listed) -> dict[str, Any]:
-    """The same for JSON, with all of the digest."""
+    """The same for JSON, with the full digest."""
     card = model.card
     state = {name: getattr(model, name) for name in ("kind", "digest", "live", "previous", "shipped", "trouble")}
     if card is None:
@@ -115,7 +115,7 @@ def as_record(model: Listed) -> dict[str, Any]:
 
 
 def score(card: Card) -> str:
-    """How it did on held-out time, as the table in its card says; "" where that does not."""
+    """How it did on held-out time, as the table in its card shows; "" if the table does not show it."""
     if not card.metrics:
         return ""
     try:
@@ -125,7 +125,7 @@ def score(card: Card) -> str:
 
 
 def _demand(rows: Sequence[Row]) -> str:
-    """The geometric mean of its losses relative to the last value's; the first forecaster of the table is the model."""
+    """The geometric mean of its losses relative to the last value's; the table's first forecaster is the model."""
     losses = {(each["forecaster"], each["metric"], each["horizon"]): each["wql"] for each in rows}
     name, anchor = rows[0]["forecaster"], BASELINES[0].name
     logs = [math.log(loss / losses[anchor, *where]) for (who, *where), loss in losses.items() if who == name]

@@ -1,6 +1,6 @@
-"""The page of a process: what it is, what was done to it, for whom, and what gives it back (`nicety why PID`). Words only.
+"""The page of a process: what it is, what was done to it, for whom, and what restores it (`nicety why PID`). Words only.
 
-Its first ten lines answer that; the rest is what they rest on. Knows the log only by `explain/account.py`.
+Its first ten lines answer that; the rest is the evidence. Knows the log only through `explain/account.py`.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from .decision_page import WIDTH, decision_row, paragraph, part, printed, score_
 from .gathered import describe
 
 Rows = list[tuple[str, str | tuple[str, ...]]]
-"""Labels and texts; of several texts as many as a line holds, for the page has the others below."""
+"""Labels and texts. Of several texts, only as many are shown as fit on a line: the page has all of them below."""
 
 BRIEF = frozenset({"given back", "why", "why this one"})
-"""Rows of which the page has all below: they take two lines at most."""
+"""Rows whose full text is below on the page: they take two lines at most."""
 
 SHOWN = 10
 """Decisions listed on a page."""
@@ -40,7 +40,7 @@ LABEL = 15
 
 def process_page(about: Account, width: int = WIDTH) -> str:
     """Everything about one process. The first ten lines answer what a person asks: what it is, what was done to it, for whom, what
-    that changed, and what gives it back. `width`: columns."""
+    that changed, and what restores it. `width`: columns."""
     demotion, others = _demotion(about)
     favours = [change for change in about.protection if not change.ended]
     latency = about.place.group is not None and about.place.group.latency is Latency.LATENCY
@@ -94,7 +94,7 @@ class _Incident:
 
 
 def _incident(about: Account) -> _Incident | None:
-    """The latest incident of the process that is not over."""
+    """The latest incident of the process that is still open."""
     over, told = set[str](), dict[str, _Incident]()
     for logged in about.decisions:  # the latest first
         action = logged.decision.action
@@ -109,10 +109,10 @@ def _incident(about: Account) -> _Incident | None:
 
 
 def _demotion(about: Account) -> tuple[Change | None, list[Change]]:
-    """The change to tell about, and the others that are in force. Of those in force the one that was made for somebody and is the
-    latest; else the last one that ended."""
+    """The change that the page is about, and the others in force. The first is the latest change in force, one with a victim before
+    all others; if none is in force, the last one that ended."""
     group = "" if about.place.group is None else about.place.group.name
-    mine = [  # neither made for itself nor a placement, which takes no priority from anybody
+    mine = [  # neither made for its own group nor a placement, which lowers no priority
         change
         for change in about.changes
         if not (change.victim and change.victim == group) and change.last.decision.policy != "placement"
@@ -189,7 +189,7 @@ def _left_alone(about: Account) -> tuple[str, Rows]:
 
 
 def _who(about: Account) -> Rows:
-    """What a process is and what its group is taken for."""
+    """What a process is, and the class of its group."""
     group, member = about.place.group, about.place.member
     if group is None:
         return [("what it is", "in no group that the latest tick tells about: those with a class, pools, and the busiest")]
@@ -235,7 +235,7 @@ def _wait_share(group: Group) -> float:
 
 
 def _share(share: float) -> str:
-    """A share of a wait: a wait may be many times the demand.
+    """A share of a wait. A wait may be many times the demand.
 
     >>> _share(0.312), _share(0.004), _share(0)
     ('31 %', '0.4 %', '0 %')
@@ -244,7 +244,7 @@ def _share(share: float) -> str:
 
 
 def _mechanism(action: Set, about: Account | None) -> str:
-    """What was set, with what that means. `about`: whose page it is on."""
+    """What was set and what that means. `about`: the process of the page."""
     value = action.value
     inside = "" if about is None else ", which it is in"
     match action.control:
@@ -276,14 +276,14 @@ def _mechanism(action: Set, about: Account | None) -> str:
 
 
 def _steps(change: Change) -> str:
-    """How far the change is from the strongest one, by the level that its rule logged: 0, or the steps that it was eased by."""
+    """How far the change is from the strongest one, by the level that its rule logged: 0, or the number of easing steps."""
     level = change.last.decision.why.figures.get("level")
     many = len(change.steps)
     return (f"; eased by {figure(level)}" if level else "") + (f"; set {many} times since then" if many > 1 else "")
 
 
 def _giving_back(change: Change) -> list[str]:
-    """What would end a change: what its rule said, and what always does."""
+    """What would end a change: what its rule said, and what always ends one."""
     said = [flip.removeprefix("it is given back ") for flip in change.last.decision.why.flips]
     return [*said, "`nicety undo`, the end of the daemon, or a value set by hand, which is then left alone"]
 
@@ -299,7 +299,7 @@ def _as_of(about: Account) -> str:
 
 
 def _rows(rows: Rows, width: int) -> list[str]:
-    """Label and text, the text folded below itself."""
+    """Label and text, the text folded in its own column."""
     lines: list[str] = []
     for label, text in rows:
         folded = paragraph(text if isinstance(text, str) else _fitting(text, width - LABEL - 2), width - LABEL - 2)
@@ -311,7 +311,7 @@ def _rows(rows: Rows, width: int) -> list[str]:
 
 
 def _fitting(texts: Sequence[str], width: int) -> str:
-    """So many of these as a line holds, at least one."""
+    """As many of these as fit on a line, at least one."""
     line = texts[0]
     for text in texts[1:]:
         if len(line) + len(text) + 2 > width:
@@ -321,7 +321,7 @@ def _fitting(texts: Sequence[str], width: int) -> str:
 
 
 def _brief(lines: Sequence[str]) -> str:
-    """The first of them; the page has the others below."""
+    """The first line; the page has the others below."""
     return lines[0] if lines else ""
 
 
@@ -341,7 +341,7 @@ def _facts(place: Place) -> list[str]:
 
 
 def reasons(about: Account) -> list[str]:
-    """What keeps nicety from doing anything about a process, the strongest reason first."""
+    """What keeps nicety from changing a process, the strongest reason first."""
     said = []
     place, tick, session = about.place, about.tick, about.session
     group = place.group
@@ -367,7 +367,7 @@ def reasons(about: Account) -> list[str]:
 
 
 def _not_demoted(about: Account, group: Group) -> list[str]:
-    """Why a batch group is not demoted: who waits now, and what stands against doing something about it."""
+    """Why a batch group is not demoted: which group waits now, and what speaks against helping it."""
     machine = about.tick.machine
     waiting = [each for each in about.tick.groups if each.latency is Latency.LATENCY]
     if not waiting:
@@ -394,13 +394,13 @@ def _not_demoted(about: Account, group: Group) -> list[str]:
 
 
 def _refused(about: Account) -> list[str]:
-    """What the guard said to the latest decision about the process, if that was a no."""
+    """The guard's refusal of the latest decision about the process, if it refused it."""
     refusal = about.decisions[0].refusal if about.decisions else None
     return [] if refusal is None else [f"the guard refused: {refusal.rule}: {refusal.text}"]
 
 
 def _no_use(tick: Tick, group: Group, worst: Group) -> list[str]:
-    """Why demoting a group would not help who waits, from the figures of the tick alone."""
+    """Why demoting a group would not help the group that waits, from the figures of the tick alone."""
     machine = tick.machine
     if machine.busy < BUSY * machine.cpus:
         return [f"{machine.busy:.2f} of {machine.cpus} CPUs are in use, so such waits are wake-ups, and no contention"]

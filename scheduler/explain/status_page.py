@@ -1,6 +1,6 @@
 """The daemon's answer to `status` in words: what it does, what holds, what is in force, a line for each pool and group.
 
-Fits a terminal of 80 columns; ids are never cut. What the answer has and this page does not know is shown as it is named.
+Fits a terminal of 80 columns; ids are never cut. Parts of the answer that this page does not know are shown under their names.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from .decision_page import paragraph, printed
 from .gathered import plural
 
 WIDTH = 100
-"""Columns where the output is no terminal."""
+"""Columns if the output is no terminal."""
 
 SHOWN = 20
-"""Groups that are shown, those that use the most; --json has all."""
+"""Number of groups shown, those with the most use; --json has all."""
 
 LEAST_NAME = 16
-"""Columns that the name of a group or pool has at least."""
+"""Fewest columns for the name of a group or pool."""
 
 LABEL = 12
-"""Columns of the labels of the first part."""
+"""Columns of the labels in the first part."""
 
 Record = Mapping[str, Any]
 
 CONTROLS = {"autogroup": "nice of the session", "fence": "cgroup of its own", "pool.size": "size"}
-"""What some controls are called."""
+"""Display names of some controls."""
 
 HEAD = frozenset({"version", "mode", "paused", "running_seconds", "session", "ticks", "missed_ticks", "cpus", "scope", "cannot"})
 COST = frozenset({"own_cpu_seconds", "own_memory_bytes", "trace_ticks_dropped", "decision_ticks_dropped"})
@@ -118,7 +118,7 @@ def _models(answer: Record) -> str:
 
 
 def changes_in_words(changes: Sequence[Record], columns: int) -> list[str]:
-    """What is in force, as `in_force.sum_up` has it."""
+    """What is in force, from the records of `in_force.sum_up`."""
     if not changes:
         return ["Nothing is changed"]
     lines = ["Changes in force"]
@@ -132,7 +132,7 @@ def changes_in_words(changes: Sequence[Record], columns: int) -> list[str]:
 
 
 def _what(change: Record) -> str:
-    """As in: group hogs: nice 0 -> 19 for 4 processes (12 threads)."""
+    """For example: group hogs: nice 0 -> 19 for 4 processes (12 threads)."""
     kinds = (("processes", "process"), ("sessions", "session"), ("cgroups", "cgroup"))
     many = ", ".join(plural(change[kind], noun) for kind, noun in kinds if change[kind])
     threads = f" ({plural(change['threads'], 'thread')})" if change["threads"] > change["processes"] else ""
@@ -149,7 +149,7 @@ def _value(control: str, value: str) -> str:
 
 
 def _why(change: Record) -> str:
-    """As in: protects redis, decision 5e551017-3.0 and 2 more, since 12 s."""
+    """For example: protects redis, decision 5e551017-3.0 and 2 more, since 12 s."""
     protects = f"protects {change['protects']}, " if change["protects"] else ""
     more = f" and {change['decisions'] - 1} more" if change["decisions"] > 1 else ""
     since = span(change["since_seconds"]) if "since_seconds" in change else moment(change["since_wall"])
@@ -194,7 +194,7 @@ def _groups(groups: Sequence[Record], columns: int) -> list[str]:
 
 
 def _class(group: Record) -> str:
-    """The class and how sure it is, "given" where the configuration says it; of what has none what it is rather than not."""
+    """The class and its certainty, "given" if configured; for a group without a class, its likelier class if over 50 %."""
     name, chances = str(group["class"]), {kind: group.get(f"p_{kind}") for kind in ("latency", "batch")}
     if name in chances:
         chance = chances[name]
@@ -204,7 +204,7 @@ def _class(group: Record) -> str:
 
 
 def _columns(headers: Sequence[str], rows: Sequence[Sequence[str]], columns: int, left: int) -> list[str]:
-    """Aligned columns: the first `left` of them to the left, the others to the right. The first is cut so that the line fits."""
+    """Aligned columns: the first `left` of them left-aligned, the others right-aligned. The first is cut so that the line fits."""
     cells = [headers, *rows]
     widths = [max(len(row[at]) for row in cells) for at in range(len(headers))]
     others = sum(widths[1:]) + 2 * (len(widths) - 1)
@@ -230,7 +230,7 @@ def _named(key: str) -> str:
 
 
 def _told(key: str, value: Any) -> str:
-    """A value of the daemon's answer for people; the unit is in its key."""
+    """A value of the daemon's answer for people; its key gives the unit."""
     if value is None or value == "" or value == {} or value == []:
         return "none"
     if isinstance(value, Mapping):

@@ -1,7 +1,7 @@
-"""Who runs on the CPUs on which a starved worker waits. Pure: knows snapshots and rates, not what becomes of it.
+"""Which groups run on the CPUs on which a starved worker waits. Pure: knows snapshots and rates, not what is done with the answer.
 
-A worker that waits stands in the queue of the CPU that it ran on last, and stays there as long as no other is idle. So the groups
-are ranked by what they used of that CPU, tick by tick, for as long as it can be looked back.
+A waiting worker is in the queue of the CPU that it ran on last, and stays there while no other CPU is idle. So the groups are
+ranked by what they used of that CPU, tick by tick, as far back as is remembered.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from ...models.records import Anomaly, ProcId, Score, Snapshot
 from ..decision import Crowd, Member, Neighbour
 
 LOOK_BACK_SECONDS = 24.0
-"""As far as the starvation test of `models` looks."""
+"""How far to look back: as far as the starvation test of `models`."""
 
 LEAST_CORES = 0.001
-"""What uses less of a CPU keeps nobody waiting."""
+"""A process that uses less of a CPU keeps nobody waiting."""
 
 NEIGHBOURS = 4
-"""Groups told of."""
+"""Most groups that are reported."""
 
 MOST_TICKS = 256
-"""Ticks looked back at most, whatever the interval is."""
+"""Most ticks to look back, whatever the interval is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +42,10 @@ class _Look:
 
 
 class Crowding:
-    """Remembers for a while who ran where."""
+    """Remembers for a while which process ran where."""
 
     def __init__(self, online: Sequence[int] = ()) -> None:
-        """`online`: numbers of the CPUs, which may have holes (SMT switched off); (): they count up from 0."""
+        """`online`: numbers of the CPUs, which may have gaps (SMT switched off); (): they count up from 0."""
         self._online = online
         self._looks: deque[_Look] = deque(maxlen=MOST_TICKS)
 
@@ -58,7 +58,7 @@ class Crowding:
         workers: Sequence[ProcId],
         seconds: float,
     ) -> None:
-        """One tick. `cpu` [n] is the cores, `groups` [n] the group of each row of the table. Nothing is kept without workers."""
+        """Add a tick. `cpu` [n] is the cores, `groups` [n] the group of each row of the table. Without workers, nothing is kept."""
         while self._looks and self._looks[0].at < snapshot.at - LOOK_BACK_SECONDS * 1e9:
             self._looks.popleft()
         if not workers:
@@ -70,7 +70,7 @@ class Crowding:
         last, threads = table["last_cpu"], table["threads"]
         for row in ran.tolist():
             id_ = ProcId(int(table["pid"][row]), int(table["start_ticks"][row]))
-            if threads[row] > 1:  # the kernel tells the CPU of the first thread only, and the others may be anywhere
+            if threads[row] > 1:  # the kernel reports the first thread's CPU only; the others may be anywhere
                 for one in cpus:
                     used[one].append((groups[row], id_, float(cpu[row]) / len(cpus)))
             else:
@@ -113,7 +113,7 @@ class Crowding:
 
 
 def _member(id_: ProcId, snapshot: Snapshot, index: Mapping[ProcId, int]) -> Member:
-    """What a process is now; one that has ended has no session any more."""
+    """What a process is now; a process that has ended has no session."""
     row = index.get(id_)
     if row is None:
         return Member(id_, 0, "", 0)

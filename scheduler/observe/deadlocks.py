@@ -1,6 +1,6 @@
-"""Deadlocks among the workers of pools: who stands still is looked at, and what lasts is told. Pure but for the port that it asks.
+"""Deadlocks among the workers of pools: workers that stand still are looked into, what lasts is reported. Pure but for its port.
 
-A healthy machine costs nothing: only workers that have not run for `SETTLED_NS` are looked at. `models/anomaly/waitgraph.py`
+A healthy machine costs nothing: only workers that have not run for `SETTLED_NS` are looked into. `models/anomaly/waitgraph.py`
 decides.
 """
 
@@ -13,13 +13,13 @@ from ...models.records import Deadlock, ProcId, Snapshot
 from ..ports import Waits
 
 SETTLED_NS = 3_000_000_000
-"""How long a worker has not run before it is looked at. With the patience of `Watch` a deadlock is told after 8 to 10 s."""
+"""How long a worker has not run before it is looked into. With the patience of `Watch` a deadlock is reported after 8 to 10 s."""
 
 HARDLY = 0.02
-"""Cores that a worker with several threads uses at most, over `SETTLED_NS`, to be looked at although it runs."""
+"""Most cores that a worker with several threads may use, over `SETTLED_NS`, to be looked into although it runs."""
 
 ASLEEP = frozenset(map(ord, "SD"))
-"""States of a process that waits: a stopped one waits for whoever stopped it, one that wants a CPU for its turn."""
+"""States of a process that waits. No others: a stopped process waits for what stopped it, a runnable one for a CPU."""
 
 
 class Deadlocks:
@@ -54,11 +54,11 @@ class Deadlocks:
         return self._watch.step(snapshot.at, look)
 
     def close(self) -> None:
-        """Give what the port holds back."""
+        """Release what the port holds."""
         self._waits.close()
 
     def _still(self, snapshot: Snapshot) -> dict[ProcId, int]:
-        """Workers that sleep and have not run for a while, with when they were first seen so, by pid."""
+        """Workers that sleep and have not run for a while, with the time when they were first seen so, in order of pid."""
         workers = sorted(worker.id for pool in snapshot.pools for worker in pool.workers)
         table = snapshot.table
         pids = table["pid"]

@@ -1,10 +1,11 @@
-"""Which processes belong together by who started whom, and what they are called. Pure: from identities and the table of parents.
+"""Groups processes by which started which, and names the groups. Pure: from identities and the table of parents.
 
 A program that says what it is has a group of its own. A child that does not (code given as an argument, what `multiprocessing`
-spawns, a bare interpreter) belongs to the nearest ancestor that does, and so does a child that runs the same program as its parent.
+spawns, a bare interpreter) belongs to the nearest ancestor that does. So does a child that runs the same program as its parent.
 Two applications of one server are told apart by the TCP port on which their family listens.
 
-A swarm is work of processes that live for less than a tick, as a build's are. What shows of it belongs with what drives it.
+A swarm is work of processes that live for less than a tick, such as a build's. What is visible of it belongs to the process that
+drives it.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _SILENT = _SHELLS | {
     *("python3 honcho", "ruby foreman", "node pm2", "gnome-terminal-server", "konsole", "xfce4-terminal", "xterm", "urxvt"),
     *("alacritty", "kitty", "foot", "wezterm-gui", "code"),
 }
-"""Programs that start things that have nothing to do with each other: sessions, supervisors, terminals, shells typed into."""
+"""Programs that start unrelated things: sessions, supervisors, terminals, shells typed into."""
 
 _WRAPPERS = frozenset(
     {
@@ -39,26 +40,26 @@ _WRAPPERS = frozenset(
         *("setpriv", "setsid", "stdbuf", "strace", "su", "sudo", "taskset", "time", "timeout", "unshare"),
     }
 )
-"""Programs that run one other program in another way: what they run belongs where they do."""
+"""Programs that run one other program in a changed way: it belongs where they belong."""
 
 SWARM_CORES = 0.15
-"""Mean of the cores that brief children of a program use from which it drives a swarm (chosen: a full machine gives no more)."""
+"""Mean cores used by brief children of a program from which it drives a swarm (chosen: a full machine gives no more)."""
 
 SWARM_SECONDS = 3.0
-"""Time over which that is averaged, and by which older use counts 1/e (chosen: one short command is no swarm)."""
+"""Time over which that is averaged, and after which older use counts 1/e (chosen: one short command is no swarm)."""
 
-_FAINT = 0.01  # cores of brief children that are not looked after
+_FAINT = 0.01  # cores of brief children, below which they are ignored
 _STANDS_ALONE = int(Trait.SERVES | Trait.KEYS | Trait.SHOWS)
-"""Traits of a process that somebody may wait for: it is no part of a swarm."""
+"""Traits of a process that somebody may wait for: it is not part of a swarm."""
 
 _NO_DRIVER = _STANDS_ALONE | int(Trait.SERVES_LOCALLY | Trait.ASKED)
-"""Traits of a process whose brief children answer somebody: what they do is no swarm."""
+"""Traits of a process whose brief children answer somebody: their work is no swarm."""
 
 _INTERPRETER = r"(?:python|pypy)\d?|perl|ruby|node|php|java"
 _NAMELESS = re.compile(
     rf"(?:{_INTERPRETER})(?: (?:-[cepEr]|--eval|--print))?"  # code as an argument or from standard input, or typed in
     r"|(?:bash|dash|ksh|sh|zsh) -c"
-    r"|(?:python|pypy)\d? -m (?:multiprocessing|joblib\.externals\.loky|loky|pyspark)\..*"  # what those modules start workers with
+    r"|(?:python|pypy)\d? -m (?:multiprocessing|joblib\.externals\.loky|loky|pyspark)\..*"  # how those modules start workers
     r"|java (?:surefirebooter.*|forkedbooter.*|.*\.GradleWorkerMain|.*\.ForkedBooter|.*\.(?:Jar|Properties|War)Launcher)"
     r"|java .*\.classworlds\.launcher\.Launcher"
 )
@@ -75,18 +76,18 @@ def nameless(program: str) -> bool:
 
 
 class _Family:
-    """Processes that go by one name."""
+    """Processes that share one name."""
 
     __slots__ = ("_base", "name", "port")
 
     def __init__(self, name: str, base: str | None = None) -> None:
-        """`base`: what the port is added to, once there is one; None: the name is given."""
+        """`base`: the name to which the port is added, once there is one; None: the name is given."""
         self.name = name
         self.port = 0
         self._base = base
 
     def listen(self, port: int) -> bool:
-        """A process of it listens there. The first port stays, so that the name does. Returns whether the name has changed."""
+        """Note that a process of it listens there. The first port stays, so the name does too. Returns whether the name changed."""
         if not port or self.port or self._base is None:
             return False
         self.port, self.name = port, f"{self._base} :{port}"
@@ -101,20 +102,20 @@ class _Entry:
     def __init__(self, identity: Identity, family: _Family, given: bool) -> None:
         self.identity = identity
         self.family = family
-        self.given = given  # by a pool, a rule or a unit: no kinship changes that
-        self.swarm: _Swarm | None = None  # that it descends from
-        self.alone = False  # it was seen to stand alone all the same
+        self.given = given  # by a pool, a rule or a unit: kinship does not change it
+        self.swarm: _Swarm | None = None  # from which it descends
+        self.alone = False  # it was seen to stand alone nevertheless
 
     @property
     def name(self) -> str:
-        """Of its group."""
+        """The name of its group."""
         if self.swarm is None or self.given or self.alone or self.swarm.over:
             return self.family.name
         return self.swarm.family.name
 
 
 class _Swarm:
-    """All that descends from a program whose children are mostly brief."""
+    """All descendants of a program whose children are mostly brief."""
 
     __slots__ = ("family", "over")
 
@@ -124,7 +125,7 @@ class _Swarm:
 
 
 class Families:
-    """Names the group of every process, and keeps it as long as the process is the same: also when its parent has ended."""
+    """Names the group of every process. The name stays while the process is the same, also when its parent has ended."""
 
     def __init__(self, grouping: Grouping) -> None:
         self._grouping = grouping
@@ -134,7 +135,7 @@ class Families:
         self._pools: Mapping[ProcId, str] = {}
         self._names: list[str] = []
         self._kin = _Kin((), (), (), {})
-        self._drivers: dict[ProcId, float] = {}  # mean cores of brief children by what drives them
+        self._drivers: dict[ProcId, float] = {}  # mean cores of brief children, by driver
         self._swarms: dict[ProcId, _Swarm] = {}  # by their living roots
 
     def step(
@@ -147,8 +148,8 @@ class Families:
     ) -> Sequence[str]:
         """The group of each process.
 
-        `parents`: their pids; `pools`: pool names by worker and master. Pools and rules name their groups; others are called
-        "unit NAME", "container ID" or "program NAME", which no pool or rule can be (names have no spaces).
+        `parents`: their pids; `pools`: pool names by worker and master. Pools and rules name their groups; other groups are called
+        "unit NAME", "container ID" or "program NAME", which no pool or rule can be (their names have no spaces).
         """
         if identities is self._identities and pools == self._pools and ids == self._ids:
             return self._names
@@ -167,9 +168,9 @@ class Families:
         return self._names
 
     def swarms(self, table: SampleTable, brief: Floats, seconds: float) -> Sequence[str]:
-        """The group of each process of the last step, swarms gathered.
+        """The group of each process of the last step, with swarms gathered.
 
-        `table`: their samples; `brief`: cores that brief children of each used in the last `seconds`, of `Rates`.
+        `table`: their samples; `brief`: cores that brief children of each used in the last `seconds`, from `Rates`.
         """
         rows = np.flatnonzero(brief >= _FAINT).tolist()
         if not rows and not self._drivers and not self._swarms:
@@ -193,7 +194,7 @@ class Families:
         return self._names
 
     def _gather(self, root: ProcId) -> None:
-        """Make a swarm of a process and all that descends from it."""
+        """Make a swarm of a process and all of its descendants."""
         swarm = self._swarms[root] = _Swarm(self._entries[root].family)
         within: dict[int, bool] = {}
         for row, id_ in enumerate(self._ids):
@@ -210,7 +211,7 @@ class Families:
                 self._entries[id_].swarm = swarm
 
     def _part(self, table: SampleTable) -> bool:
-        """Note which members of swarms stand alone. Returns whether any do that did not before."""
+        """Note which members of swarms stand alone. Returns whether any are new."""
         if not self._swarms:
             return False
         news = False
@@ -225,13 +226,13 @@ class Families:
 
 
 def _fits(entry: _Entry, pool: str | None) -> bool:
-    """Whether a process whose pool is `pool` may keep its entry: who leaves a pool is still at its work."""
+    """Whether a process whose pool is `pool` may keep its entry: a process that leaves a pool is still at its work."""
     return pool is None or entry.family.name == pool
 
 
 def _driver(row: int, kin: _Kin, barred: NDArray[np.bool_], pools: Container[ProcId]) -> ProcId | None:
-    """What drives the brief children of a process: its topmost ancestor of one session, cgroup and user that says what it is, below
-    all that starts unrelated things or answers somebody. None: those are brief children of such a one itself."""
+    """The driver of the brief children of a process: its topmost ancestor of the same session, cgroup and user that says what it
+    is, below any that starts unrelated things or answers somebody. None: they are brief children of such an ancestor itself."""
     named = unnamed = None
     for at in (row, *kin.fellows(row)):
         id_, program = kin.ids[at], kin.identity(at).program
@@ -245,7 +246,7 @@ def _driver(row: int, kin: _Kin, barred: NDArray[np.bool_], pools: Container[Pro
 
 
 class _Kin:
-    """Who is whose parent, by rows of one table."""
+    """Which process is whose parent, by rows of one table."""
 
     def __init__(
         self, ids: Sequence[ProcId], parents: Sequence[int], sessions: Sequence[int], identities: Mapping[ProcId, Identity]
@@ -257,7 +258,7 @@ class _Kin:
 
     @cached_property
     def _rows(self) -> dict[int, int]:
-        """By pid; not made before somebody asks."""
+        """Rows by pid; built on first use."""
         return {id_.pid: row for row, id_ in enumerate(self.ids)}
 
     def identity(self, row: int) -> Identity:
@@ -265,12 +266,12 @@ class _Kin:
         return self._identities[self.ids[row]]
 
     def parent(self, row: int) -> int | None:
-        """The row of the parent; None if that is not there, or its pid is another's already."""
+        """The row of the parent; None if it is not there, or its pid is reused."""
         up = self._rows.get(self._parents[row])
         return up if up is not None and up != row and self.ids[up].start_ticks <= self.ids[row].start_ticks else None
 
     def relative(self, row: int) -> int | None:
-        """The parent, if it is of the same user and unit."""
+        """The parent, if it has the same user and unit."""
         up = self.parent(row)
         if up is None:
             return None
@@ -278,12 +279,12 @@ class _Kin:
         return up if (one.uid, one.unit) == (other.uid, other.unit) else None
 
     def fellow(self, row: int) -> int | None:
-        """The relative, if it is of the same session."""
+        """The relative, if it is in the same session."""
         up = self.relative(row)
         return up if up is not None and self._sessions[up] == self._sessions[row] else None
 
     def fellows(self, row: int) -> Iterator[int]:
-        """The ancestors of one user, unit and session, nearest first."""
+        """The ancestors with the same user, unit and session, nearest first."""
         seen = {row}
         while (up := self.fellow(row)) is not None and up not in seen:
             seen.add(up)
@@ -304,13 +305,13 @@ class _Arrivals:
     ) -> None:
         self._grouping = grouping
         self._known = known  # the entries before this tick
-        self._fresh = fresh  # those that hold now
+        self._fresh = fresh  # those that are valid now
         self._ids = kin.ids
         self._kin = kin
         self._pools = pools
 
     def settle(self, stale: Sequence[int]) -> None:
-        """Give each of these rows its entry; parents before their children."""
+        """Give each of these rows its entry, parents before their children."""
         for row in stale:
             chain = [row, *self._above(row)]
             while chain:
@@ -322,7 +323,7 @@ class _Arrivals:
         """Rows of the ancestors without an entry, nearest first."""
         seen = {row}
         while (up := self._kin.parent(row)) is not None and up not in seen and self._ids[up] not in self._fresh:
-            seen.add(up)  # a pid that was given out again between two reads may look like its own ancestor
+            seen.add(up)  # a pid that was reused between two reads may look like its own ancestor
             yield up
             row = up
 
@@ -362,14 +363,14 @@ class _Arrivals:
             program = self._kin.identity(up).program
             if program in _SILENT:
                 return None
-            # a shell's line may start things that have nothing to do with each other, an interpreter's code spawns its own workers
+            # a shell's line may start unrelated things; an interpreter's code spawns its own workers
             if program not in _WRAPPERS and not (nameless(program) and _is_shell(program) and not shell):
                 return up
             row = up
         return None
 
     def _relative(self, row: int) -> int | None:
-        """The parent, if it is of the same user and unit, and has its entry."""
+        """The parent, if it has the same user and unit, and has its entry."""
         up = self._kin.relative(row)
         return up if up is not None and self._ids[up] in self._fresh else None
 
@@ -379,5 +380,5 @@ def _is_shell(program: str) -> bool:
 
 
 def _same_program(one: Identity, other: Identity) -> bool:
-    """Whether a process is still what it was, as far as groups go: it may have begun to listen, or changed its comm."""
+    """Whether a process is still the same for grouping: it may have begun to listen, or changed its comm."""
     return (one.program, one.cgroup, one.unit, one.uid) == (other.program, other.cgroup, other.unit, other.uid)

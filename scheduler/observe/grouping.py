@@ -1,6 +1,6 @@
-"""What the configuration and the unit of a process say about its group, and what that group's users care about. Pure.
+"""The group of a process by the configuration and its unit, and the class that the configuration gives to groups. Pure.
 
-`observe/families.py` names those of which they say nothing.
+`observe/families.py` names the groups of processes of which neither says anything.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from ..config.sections import Config, GroupRule
 _CACHED = 4096  # identities remembered; emptied when full, so that a storm of program names costs time, not memory
 
 _LOGIN = re.compile(r"init\.scope|session-[^/]*\.scope|user@\d+\.service|.*-spawn-[^/]*\.scope")
-"""Units that hold whatever somebody starts in a login or a terminal (pam_systemd(8), systemd.special(7), VTE, tmux). They say
-nothing about what belongs together, so programs in them are grouped by name."""
+"""Units that hold whatever a user starts in a login or a terminal (pam_systemd(8), systemd.special(7), VTE, tmux). They do not say
+what belongs together, so programs in them are grouped by name."""
 
 
 class Grouping:
-    """The group that a process has by itself: by the first rule of the configuration in file order, else its unit or container."""
+    """The group that a process has by itself: that of the first rule that matches, in file order, else its unit or container."""
 
     def __init__(self, config: Config) -> None:
         self._rules = [(name, Rule(rule)) for name, rule in config.groups.items()]
@@ -29,7 +29,7 @@ class Grouping:
         self._cache: dict[Identity, str | None] = {}
 
     def given(self, identity: Identity) -> str | None:
-        """Name of the group: that of a rule, "unit NAME" or "container ID"; None where nothing but its family can tell."""
+        """Name of the group: that of a rule, "unit NAME" or "container ID"; None if only its family can decide."""
         if identity in self._cache:
             return self._cache[identity]
         if len(self._cache) >= _CACHED:
@@ -38,7 +38,7 @@ class Grouping:
         return group
 
     def pinned(self, group: str) -> Latency | None:
-        """The class that the configuration gives to a group; None where it says nothing."""
+        """The class that the configuration gives to a group; None if it gives none."""
         return self._pinned.get(group)
 
     def _by_identity(self, identity: Identity) -> str | None:
@@ -51,7 +51,7 @@ class Grouping:
 
 
 class Rule:
-    """A `GroupRule` with its globs compiled (as fnmatch.fnmatchcase does: `*` also crosses "/"). Keys that are not given match."""
+    """A `GroupRule` with compiled globs (as in fnmatch.fnmatchcase: `*` also crosses "/"). Keys that are not given match."""
 
     def __init__(self, rule: GroupRule) -> None:
         self._program, self._unit, self._cgroup = (
@@ -60,7 +60,7 @@ class Rule:
         self._uid = rule.uid
 
     def matches(self, identity: Identity) -> bool:
-        """Whether all keys that are given fit a process."""
+        """Whether all keys that are given match a process."""
         return (
             self._program.match(identity.program) is not None
             and self._unit.match(identity.unit) is not None

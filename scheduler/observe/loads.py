@@ -1,4 +1,4 @@
-"""The load that is offered to a pool: busy workers and waiting work, and what is known of it while work is piled up. Pure."""
+"""The load offered to a pool: busy workers and waiting work, and what is known of it while work is queued. Pure."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from ...models.records import (
 )
 
 BACKLOG = 0.5
-"""Waiting work for each busy worker, from which it says that the pool is too small and not what is offered to it."""
+"""Waiting work per busy worker above which it shows that the pool is too small, not what is offered to it."""
 
 
 WORKED_OFF = 3
-"""Ticks in which little waits after which a backlog is over: what is left of it is then worked off too."""
+"""Ticks with little waiting after which a backlog is over: the rest of it is worked off by then too."""
 
 
 def offered_load(pool: PoolSample) -> float | None:
-    """Offered load of a pool now in Erlangs: busy workers and work that waits. None where no worker tells whether it is busy.
+    """Offered load of a pool now in Erlangs: busy workers and waiting work. None if no worker reports whether it is busy.
 
-    A worker that starts does something too, but serves nobody: counted, the workers of one growth would ask for the next.
+    A starting worker does something too, but serves nobody: if it counted, the workers of one resize would ask for the next.
     """
     ready = [worker for worker in pool.workers if worker.ready]
     told = [worker.busy for worker in ready or pool.workers if worker.busy is not None]
@@ -28,21 +28,22 @@ def offered_load(pool: PoolSample) -> float | None:
 
 
 class OfferedLoad:
-    """The load that is offered to a pool, in Erlangs, as far as it is known while work waits, for its rhythm."""
+    """The load offered to a pool, in Erlangs, as far as it is known while work waits; it feeds the rhythm."""
 
     def __init__(self, rhythm: Rhythm) -> None:
         self.rhythm = rhythm
-        self._queued = 0.0  # of the tick before
-        self._since: int | None = None  # tick since when much has waited
-        self._busy = 0.0  # summed since then
-        self._calm = 0  # newest of them in which little waited
+        self._queued = 0.0  # of the previous tick
+        self._since: int | None = None  # tick since which much has waited
+        self._busy = 0.0  # sum since then
+        self._calm = 0  # how many of the latest ticks had little waiting
 
     def step(self, tick: int, load: float | None, queued: float, maximum: float) -> None:
-        """Tell the rhythm what is known of this tick. Load above `maximum` is not worth remembering.
+        """Update the rhythm with what is known of this tick. Load above `maximum` is not worth remembering.
 
-        As long as little waits, it is what is busy. While much waits and no less than before, more comes than is served: at least
-        what is busy, at most all that is there. While a backlog is worked off, less comes than is busy. Once it is worked off, as
-        much was served as had come: on average the load was what had been busy. Not so after minutes: when it came is then lost.
+        While little waits, the load is what is busy. While much waits, and no less than before, more arrives than is served: the
+        load is at least what is busy, at most all that is there. While a backlog is worked off, less arrives than is busy. Once it
+        is worked off, as much was served as had arrived: the mean load was the mean of what was busy. After minutes this no longer
+        holds: when the work arrived is then lost.
         """
         before, self._queued = self._queued, queued
         if load is None:

@@ -1,4 +1,4 @@
-"""Two snapshots to what each group and worker did between them: rates, groups, features. Pure."""
+"""Turns two snapshots into what each group and worker did between them: rates, groups, features. Pure."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ from .grouping import Grouping
 from .loads import offered_load
 
 MAX_GROUPS = 1000
-"""Groups remembered at a time: thousands of short programs a minute must cost no memory. The longest gone are forgotten first."""
+"""Groups remembered at a time: thousands of short programs a minute must cost no memory. Those gone longest are forgotten first."""
 
 
 GAP_INTERVALS = 3.0
-"""A hole longer than this many intervals (suspend, SIGSTOP, overload) makes rates meaningless: the next tick only re-baselines."""
+"""A gap of more intervals (suspend, SIGSTOP, overload) makes rates meaningless: the next tick only sets a new baseline."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """The values of one tick, of everything, before any model."""
+    """All values of one tick, before any model."""
 
-    seconds: float  # since the snapshot before
+    seconds: float  # since the previous snapshot
     groups: tuple[str, ...]  # sorted; those of the array fields below
     processes: Floats
     cpu: Floats  # cores
-    brief: Floats  # of them: used by children that came and went
+    brief: Floats  # part of `cpu`: used by children that came and went
     wait: Floats  # cores
-    demand: Floats  # cores that it would have used by itself on this machine
+    demand: Floats  # cores that it would have used alone on this machine
     rss: Floats  # bytes
     behaviour: Floats  # [len(groups), len(BEHAVIOUR_CHANNELS)]
     series: dict[tuple[str, str], float]  # (group or pool, metric) -> value: what demand models learn and forecast
@@ -58,7 +58,7 @@ class Measured:
 
 
 def group_names(config: Config, snapshot: Snapshot) -> set[str]:
-    """The groups of one snapshot by themselves: processes whose parents had ended before may have other names in a longer run."""
+    """The groups of one snapshot alone. Processes whose parents had ended before may have other names in a longer run."""
     table = snapshot.table
     ids = list(map(ProcId, table["pid"].tolist(), table["start_ticks"].tolist()))
     families = Families(Grouping(config))
@@ -74,13 +74,13 @@ class Measurer:
         self._grouping = Grouping(config)
         self._families = Families(self._grouping)
         self._before: Snapshot | None = None
-        self._owed: Floats | None = None  # `Rates.owed` of the snapshot before
+        self._owed: Floats | None = None  # `Rates.owed` of the previous snapshot
         self._present: set[str] = set()
         self._absent: dict[str, int] = {}  # group -> ticks since it last had a process
         self._lives = Lives()
 
     def measure(self, snapshot: Snapshot) -> Measured | None:
-        """Values since the snapshot before; None for the first one and after a gap."""
+        """Values since the previous snapshot; None for the first one and after a gap."""
         before, self._before = self._before, snapshot
         table = snapshot.table
         ids = list(map(ProcId, table["pid"].tolist(), table["start_ticks"].tolist()))
@@ -119,7 +119,7 @@ class Measurer:
         keys, pools, workers = self._workers(snapshot, rate, rows, forks, most)
 
         def known_total(values: Floats) -> Floats:
-            """Of the processes of which it is known; NaN where it is known of none."""
+            """Sum over the processes for which it is known; NaN if it is known for none."""
             known = ~np.isnan(values)
             count = total(known.astype(np.float64))
             return np.asarray(np.where(count > 0, total(np.where(known, values, 0.0)), np.nan))
@@ -148,13 +148,12 @@ class Measurer:
         )
 
     def follow(self, before: Measurer, *, anew: bool) -> None:
-        """Go on from the snapshot that another one has seen last. `anew`: groups and pools are not what they were, so processes are
-        grouped anew."""
+        """Continue from the last snapshot of another measurer. `anew`: groups and pools have changed, so regroup processes."""
         own = {"_config", "_interval", "_grouping", *(("_families",) if anew else ())}
         vars(self).update((name, known) for name, known in vars(before).items() if name not in own)
 
     def pinned(self, group: str) -> Latency | None:
-        """The class that the configuration gives a group; None where it says nothing."""
+        """The class that the configuration gives to a group; None if it gives none."""
         return self._grouping.pinned(group)
 
     def _remember(self, members: Sequence[str]) -> list[str]:
@@ -174,18 +173,18 @@ class Measurer:
     def _workers(
         self, snapshot: Snapshot, rate: Rates, rows: Mapping[ProcId, int], forks: Mapping[ProcId, float], most_forks: float
     ) -> tuple[list[ProcId], list[str], Floats]:
-        """(workers, their pools, values of `CHANNELS`). `forks`: processes started a second that are still there; `most_forks`: on
-        the whole machine, so that one child that does much is not taken for many."""
+        """(workers, their pools, values of `CHANNELS`). `forks`: processes started per second that still exist; `most_forks`: on
+        the whole machine, so that one child that does much does not count as many."""
         keys, pools, values = list[ProcId](), list[str](), list[tuple[float, ...]]()
         table = snapshot.table
         for pool in snapshot.pools:
             queued = math.nan if pool.queued is None else pool.queued / max(pool.size, 1)
             limits = self._config.pools.get(pool.pool)
-            guessed = limits is not None and limits.kind == "command"  # by what they do: who rests may have no work, or be stuck
+            guessed = limits is not None and limits.kind == "command"  # from what it does: at rest, it may have no work or be stuck
             for worker in pool.workers:
                 row = rows.get(worker.id)
                 if row is None or not worker.ready or table[row]["state"] == ord("Z"):
-                    continue  # one that has ended has a kind of its own
+                    continue  # a worker that has ended has a kind of its own
                 record = table[row]
                 keys.append(worker.id)
                 pools.append(pool.pool)
@@ -215,7 +214,7 @@ def _pool_members(snapshot: Snapshot) -> dict[ProcId, str]:
 
 
 def _behaviour(snapshot: Snapshot, ids: Sequence[ProcId], rate: Rates) -> dict[str, Floats]:
-    """Each of `BEHAVIOUR_CHANNELS` but the first, by process; NaN where it is not known."""
+    """Each of `BEHAVIOUR_CHANNELS` but the first, by process; NaN where it is unknown."""
     table = snapshot.table
     traits, known = table["traits"], table["known"]
 
@@ -248,9 +247,9 @@ def _behaviour(snapshot: Snapshot, ids: Sequence[ProcId], rate: Rates) -> dict[s
 
 
 def _served_for(snapshot: Snapshot, ids: Sequence[ProcId], looked: NDArray[np.bool_], serves: NDArray[np.bool_]) -> Floats:
-    """[n] 1 where the parent serves and is of the same unit, NaN where the parent's sockets were not looked at.
+    """[n] 1 where the parent serves and is in the same unit, NaN where the parent's sockets were not read.
 
-    A parent of another unit has only started it: systemd listens for services until they run, and so may what starts containers.
+    A parent in another unit has only started it: systemd listens for services until they run, and so may what starts containers.
     """
     pids, parents = snapshot.table["pid"], snapshot.table["ppid"]
     found = np.where(np.isin(parents, pids[looked]), 0.0, np.nan)
@@ -261,5 +260,5 @@ def _served_for(snapshot: Snapshot, ids: Sequence[ProcId], looked: NDArray[np.bo
 
 
 def cpus_of(snapshot: Snapshot) -> float:
-    """CPUs of the machine; infinite where that was not recorded."""
+    """CPUs of the machine; infinite if that was not recorded."""
     return float(len(snapshot.host.cpu_busy_ns)) or math.inf

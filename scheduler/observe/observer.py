@@ -1,7 +1,7 @@
-"""Snapshots to ticks: what was read becomes what the decisions may see. Pure.
+"""Turns snapshots into ticks: what was read becomes what decisions may see. Pure.
 
 `Measurer` is the one place where counters turn into the values of groups, pools and workers, for the runtime and for training.
-`Observer` adds windows, forecasts and scores and builds the `Tick`. Both keep state, so they want the snapshots in order.
+`Observer` adds windows, forecasts and scores and builds the `Tick`. Both keep state, so they need the snapshots in order.
 """
 
 from __future__ import annotations
@@ -63,29 +63,29 @@ OWN = frozenset(
         *("_demand", "_forecaster", "_followed", "_spoken", "_scorer", "_behaviours"),
     }
 )
-"""What of an observer rests on its session, configuration or models: not taken over as it is by the one that follows it."""
+"""Attributes of an observer that depend on its session, configuration or models: `follow` does not copy them as they are."""
 
 BUSY_GROUPS = 32
-"""Groups without a class that a tick reports and forecasts, the largest by demand: the rest is idle or noise."""
+"""Most groups without a class that a tick reports and forecasts, the largest by demand: the rest is idle or noise."""
 
 BUSY_CORES = 0.02
-"""Mean demand, in cores over the window, from which a group without a class is reported."""
+"""Least mean demand, in cores over the window, at which a group without a class is reported."""
 
 PROGRAMS = 4096
-"""Most names of programs that are remembered."""
+"""Most program names that are remembered."""
 
 STABLE_SECONDS, PANIC_SECONDS = 60.0, 6.0
 """Windows of the reactive rule: Knative's defaults (stable-window 60 s, panic window 10 % of it)."""
 
 
 UNSEEN_TICKS = 5
-"""Ticks over which what no visible process accounts for is smoothed (chosen): the kernel counts busy time in steps of 10 ms, and
-children that come and go when they are collected."""
+"""Ticks over which CPU use that no visible process accounts for is smoothed (chosen): the kernel counts busy time in steps of
+10 ms, and counts children that come and go only when they are collected."""
 
 UNSEEN_LEAST = 0.1
-"""Share of the CPUs that must be in use by nobody visible to be said so. On 2 CPUs, busy with builds, disk writes or loopback
-traffic, what was not accounted for stayed below 0.02 of them, and came to 0.1 for two ticks when a storm of processes was ended
-from outside: the kernel tells nobody of the last of a child whose parent ignores SIGCHLD."""
+"""Share of the CPUs that unseen work must use before it is reported. On 2 CPUs, busy with builds, disk writes or loopback traffic,
+unaccounted use stayed below 0.02 of them. It reached 0.1 for two ticks when a storm of processes was ended from outside: the kernel
+does not report the last CPU use of a child whose parent ignores SIGCHLD."""
 
 
 class Observer:
@@ -106,7 +106,7 @@ class Observer:
         self._measurer = Measurer(config)
         self._demand = demand
         self._forecaster = Forecaster(demand, config.daemon.interval)
-        self._followed = set[str]()  # groups that were told of once, and are still there
+        self._followed = set[str]()  # groups that were reported once and still exist
         self._spoken = frozenset[str]() if demand is None else demand.speaks
         self._scorer = anomaly or RobustZ()
         self._behaviours = Behaviours(behaviour, config.models.certainty, config.daemon.interval)
@@ -120,9 +120,9 @@ class Observer:
         self._cpu_per_worker: dict[str, float] = {}
         self._before: Snapshot | None = None
         self._crowding = Crowding(abilities.topology.online)
-        self._rivals: tuple[Mapping[ProcId, Identity] | None, tuple[str, ...]] = (None, ())  # of these identities
+        self._rivals: tuple[Mapping[ProcId, Identity] | None, tuple[str, ...]] = (None, ())  # (identities, the rivals among them)
         self._seq = -1
-        self._unseen = 0.0  # cores, smoothed; below 0 by as much as the measurement is off
+        self._unseen = 0.0  # cores, smoothed; negative by as much as the measurement is off
 
     def tick(
         self,
@@ -132,8 +132,8 @@ class Observer:
         deadlocks: tuple[Deadlock, ...] = (),
         lessons: tuple[Lesson, ...] = (),
     ) -> Tick:
-        """The tick of this snapshot. `deadlocks`: what `Deadlocks` saw of the machine beside it; no trace has that. `lessons`: what
-        people said was no incident."""
+        """The tick of this snapshot. `deadlocks`: what `Deadlocks` saw on the live machine; a trace has none. `lessons`: what users
+        reported as no incident."""
         self._seq += 1
         measured = self._measurer.measure(snapshot)
         before, self._before = self._before, snapshot
@@ -172,17 +172,17 @@ class Observer:
         )
 
     def recall(self, past: Sequence[tuple[int, tuple[PoolSample, ...]]]) -> None:
-        """Follow the loads of pools as they were in (monotonic ns, pools), oldest first, before the first tick."""
+        """Replay the past loads of pools, (monotonic ns, pools), oldest first, before the first tick."""
         for at, pools in past:
             for pool in pools:
                 if pool.pool in self._config.pools:
                     self._follow(pool, offered_load(pool), at)
 
     def follow(self, before: Observer) -> None:
-        """Go on, before the first tick, from what an observer of the same machine and interval has learned; that one is not to be
-        used any more. Anew begins what another model tells, and what is known of groups and pools that are defined otherwise now.
+        """Continue, before the first tick, from what an observer of the same machine and interval has learned. Do not use that one
+        afterwards. Outputs of another model start anew, and so do groups and pools whose definition has changed.
 
-        Raises ValueError for one of another interval: nothing that it knows fits.
+        Raises ValueError if the interval differs: nothing learned fits then.
         """
         if before._config.daemon.interval != self._config.daemon.interval:
             raise ValueError("an observer of another interval has nothing that could be gone on from")
@@ -199,7 +199,7 @@ class Observer:
                 of_pools.pop(name, None)
 
     def _follow_models(self, before: Observer, names: Collection[str]) -> None:
-        """What each group did is known whatever the models are; what these said of it, while they are the same."""
+        """What each group did is kept with any model; what a model said about it only if the model is the same."""
         self._behaviours.follow(before._behaviours, sorted(names))
         ours, theirs = self._demand, before._demand
         if (ours is None) != (theirs is None):
@@ -212,16 +212,16 @@ class Observer:
 
     @property
     def trouble(self) -> str:
-        """Why the demand model could not be used at the last tick, so that the baseline spoke; "" if it could."""
+        """Why the demand model could not be used at the last tick, so that the baseline forecast; "" if it could."""
         return self._forecaster.trouble
 
     @property
     def changes(self) -> tuple[str, ...]:
-        """Of what the demand model was given up at the last tick, or heard again, a sentence each."""
+        """For what the demand model was given up at the last tick, or used again: a sentence each."""
         return tuple(change.reason for change in self._forecaster.changes)
 
     def closing(self, at: int, wall: int, outcomes: tuple[Outcome, ...]) -> Tick | None:
-        """A last tick without a snapshot, for the log to hang an undo on: nothing is decided on it. None before the first tick."""
+        """A last tick without a snapshot, for the log to attach an undo; nothing is decided on it. None before the first tick."""
         if self._before is None:
             return None
         self._seq += 1
@@ -256,17 +256,17 @@ class Observer:
         )
 
     def _running_rivals(self, identities: Mapping[ProcId, Identity]) -> tuple[str, ...]:
-        """Programs that tune processes too. Looked for only when some process came, ended or became another program."""
+        """Programs that also tune processes. Searched only when a process started, ended or became another program."""
         if self._rivals[0] is not identities:
             own = identities.get(self._own)
             self._rivals = identities, running(identities.values(), 0 if own is None else own.uid)
         return self._rivals[1]
 
     def _classes(self, measured: Measured) -> dict[str, tuple[Latency, Behaviour | None]]:
-        """(class, what it was learned from) of each group: as the configuration says, else as it behaves.
+        """(class, the behaviour that it was learned from) of each group: as configured, else as it behaves.
 
-        The daemon's own has none but a pinned one: with those who ask it for its status it may look like a service, and what it
-        does about waiting must never be for itself.
+        The daemon's own group has no class unless it is pinned: with clients that ask for its status it may look like a service,
+        and what nicety does against waiting must never favour nicety.
         """
         learned = self._behaviours.step(measured.groups, measured.behaviour)
         row = measured.rows.get(self._own)
@@ -285,7 +285,7 @@ class Observer:
     def _reported(
         self, measured: Measured, snapshot: Snapshot, classes: Mapping[str, tuple[Latency, Behaviour | None]]
     ) -> tuple[str, ...]:
-        """Groups that the tick tells about: those with a class, pools, and the busiest others."""
+        """Groups that the tick reports: those with a class, pools, and the busiest others."""
         pools = {pool.pool for pool in snapshot.pools}
         named = {name for name in measured.groups if name in pools or classes[name][0] is not Latency.NONE}
         others = [name for name in measured.groups if name not in named]
@@ -350,7 +350,7 @@ class Observer:
         while history and history[0][0] < snapshot.at - STABLE_SECONDS * 1e9:
             history.popleft()
         workers, ran, waited, busy, largest = [], 0.0, 0.0, 0.0, 0
-        at_work = done = 0.0  # of workers that tell whether they are busy
+        at_work = done = 0.0  # of workers that report whether they are busy
         for worker in pool.workers:
             row = measured.rows.get(worker.id)
             if row is None:
@@ -384,7 +384,8 @@ class Observer:
         )
 
     def _scaled(self, pool: str, busy: float, done: float | None) -> Scaled | None:
-        """What is known of its scaling. CPU used stands for work done, which few frameworks tell; the kernel tells CPU of all."""
+        """The scaling of a pool; None if unknown. CPU used stands for work done, because few frameworks report work, while the
+        kernel reports all CPU use."""
         scaling = self._scalings.setdefault(pool, Scaling())
         scaling.step(busy, done)
         curve = scaling.curve()
@@ -402,14 +403,14 @@ class Observer:
         )
 
     def _follow(self, pool: PoolSample, load: float | None, at: int) -> Rhythm:
-        """Tell the rhythm of a pool's load what it is now."""
+        """Update the rhythm of a pool's load with its present value."""
         interval = self._config.daemon.interval
         offered = self._offered.setdefault(pool.pool, OfferedLoad(Rhythm(interval, stagger=len(self._offered))))
         offered.step(round(at / (interval * 1e9)), load, pool.queued or 0.0, self._config.pools[pool.pool].maximum)
         return offered.rhythm
 
     def _foretold(self, pool: PoolSample, load: float | None, at: int) -> Foretold | None:
-        """What the load's rhythm says of the coming start time."""
+        """What the rhythm of the load forecasts for the coming start time."""
         interval = self._config.daemon.interval
         rhythm = self._follow(pool, load, at)
         horizon = START_MARGIN * (START_UNKNOWN if pool.start_seconds is None else pool.start_seconds)
@@ -433,10 +434,10 @@ class Observer:
         )
 
     def _cores_per_busy_worker(self, pool: str, ran: float, waited: float, busy: float, cpus: float) -> float:
-        """Cores that one busy worker would take if nobody stood in its way; smoothed over about 20 ticks, 1 until work was seen.
+        """Cores that one busy worker would use without contention; smoothed over about 20 ticks, 1 until work was seen.
 
-        Of its busy time a worker runs, waits for a CPU, or waits for something else. Without the second, it runs for
-        ran / (busy - waited) of it, as in `features.uncontended`. Threads can make that more than 1, and no more than `cpus`.
+        While busy, a worker runs, waits for a CPU, or waits for something else. Without the second, it runs for
+        ran / (busy - waited) of the time, as in `features.uncontended`. Threads can make that more than 1, but at most `cpus`.
         """
         own = busy - waited
         if own >= 0.25:
@@ -446,8 +447,8 @@ class Observer:
         return self._cpu_per_worker.get(pool, 1.0)
 
     def _forecasts(self, measured: Measured, reported: Sequence[str], snapshot: Snapshot) -> tuple[Forecast, ...]:
-        """Forecasts of the groups that the tick tells about. A group is followed from the first time on, so that its history is
-        there when it is told of again."""
+        """Forecasts of the groups that the tick reports. A group is followed from its first report on, so that its history exists
+        when it is reported again."""
         wanted = set(reported)
         self._followed = {name for name in self._followed | wanted if (name, "cpu") in measured.series}
         keys = sorted(key for key in measured.series if key[0] in self._followed or key[1] == "load")
@@ -464,7 +465,7 @@ class Observer:
         )
 
     def _scores(self, measured: Measured, available: int) -> tuple[Score, ...]:
-        """Of all workers, and of masters whose pools have trouble; none where nobody would act on them."""
+        """Scores of all workers, and of masters whose pools have trouble; none if nothing would act on them."""
         if not self._config.quarantine.enabled:
             return ()
         interval = self._config.daemon.interval
@@ -476,7 +477,7 @@ class Observer:
         return tuple(merged(judge_pools(self._scorer, measured.noticed, interval), workers))
 
     def _protected(self, measured: Measured, snapshot: Snapshot, sheltered: Sequence[Member]) -> tuple[ProcId, ...]:
-        """Never to be touched: nicety and its ancestors, pid 1, masters, and what `guard.protect` names."""
+        """Processes that are never touched: nicety and its ancestors, pid 1, masters, and what `guard.protect` names."""
         table, rows = snapshot.table, measured.rows
         by_pid = {id_.pid: id_ for id_ in rows}
         found = {self._own}
@@ -492,7 +493,7 @@ class Observer:
         return tuple(sorted(found))
 
     def _sheltered(self, measured: Measured, snapshot: Snapshot) -> tuple[Member, ...]:
-        """What `guard.protect` names, in whatever group it is: a session or cgroup is not demoted with it."""
+        """Processes that `guard.protect` names, in any group: the session or cgroup of such a process is not demoted."""
         table, found = snapshot.table, list[Member]()
         for id_, row in measured.rows.items():
             identity = snapshot.identities[id_]
@@ -509,9 +510,9 @@ class Observer:
 
 
 def _throttled(measured: Measured, snapshot: Snapshot, before: Snapshot) -> dict[str, float]:
-    """Groups of which a quota stopped a cgroup -> share of the tick for which it did, the most of their cgroups.
+    """Groups with a cgroup that a quota stopped -> share of the tick for which it was stopped, the largest of their cgroups.
 
-    The kernel adds up CPUs, so a cgroup with threads on many may be stopped for less: it is 1 at most.
+    The kernel adds up CPUs, so a cgroup with threads on many may have been stopped for less: the share is at most 1.
     """
     then = dict(before.quotas)
     stopped = {
@@ -535,13 +536,13 @@ class MachineUse:
 
     busy: float  # in use
     steal: float  # that the hypervisor gave to others
-    seen: float  # in use by visible processes, their brief children and the kernel; may pass `busy` by what clocks differ
+    seen: float  # in use by visible processes, their brief children and the kernel; clock differences may put it above `busy`
 
 
 def machine_use(before: Snapshot, now: Snapshot, rate: Rates) -> MachineUse:
-    """What the machine did between two snapshots, of which `rate` are the rates.
+    """What the machine did between two snapshots; `rate` holds the rates between them.
 
-    A process that was not visible before may have used all that it ever did since then.
+    A process that was not visible before may have used all of its CPU time since then.
     """
     host, then, elapsed, cpus = now.host, before.host, now.at - before.at, float(len(now.host.cpu_busy_ns))
     busy = sum(max(here - was, 0) for here, was in zip(host.cpu_busy_ns, then.cpu_busy_ns, strict=False)) / elapsed
@@ -560,7 +561,7 @@ def _member(id_: ProcId, record: np.void, identity: Identity) -> Member:
 
 
 def _redefined(before: Config, now: Config) -> set[str]:
-    """Pools that came, went, or are others now: their limits and their class alone make no other pool."""
+    """Pools that came, went or were redefined. Other limits or another class alone do not redefine a pool."""
 
     def same(a: PoolConfig | None, b: PoolConfig | None) -> bool:
         if a is None or b is None:
@@ -571,7 +572,7 @@ def _redefined(before: Config, now: Config) -> set[str]:
 
 
 def _regrouped(before: Config, now: Config) -> set[str]:
-    """Groups of the configuration that came, went, or match otherwise now; where the order of the rules changed, all of them."""
+    """Groups of the configuration that came, went or match otherwise now; all of them if the order of the rules has changed."""
 
     def rules(config: Config) -> dict[str, GroupRule]:
         return {name: msgspec.structs.replace(rule, latency=None) for name, rule in config.groups.items()}
@@ -583,7 +584,7 @@ def _regrouped(before: Config, now: Config) -> set[str]:
 
 
 def _keys_of(names: Collection[str]) -> list[tuple[str, str]]:
-    """The series of groups and pools of these names."""
+    """The keys of the series of groups and pools with these names."""
     return [(name, metric) for name in sorted(names) for metric in METRICS]
 
 

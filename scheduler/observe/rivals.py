@@ -1,10 +1,10 @@
-"""Programs that tune processes too: what each one changes, and what nicety therefore leaves to it while it runs. Pure.
+"""Programs that also tune processes: what each one changes, and what nicety therefore leaves to it while it runs. Pure.
 
 Knows names only: `observe/observer.py` finds them among the identities of a snapshot, `service/doctor.py` in /proc. What each one
-really touches was read in its source or manual, named beside it. No rivals are: a service manager (CPUWeight= is its user's word
-about one unit, and counts as anybody's), rtkit-daemon (it gives a thread what that thread asks for), one-shot renicers (renice,
-schedtool, cron's reniced: a value that is not the expected one is left alone), power-profiles-daemon and tlp (no process), and
-sched_ext schedulers, which `read/facts.py` finds under any name where the kernel tells of them.
+really touches was read in its source or manual, named beside it. Not rivals are: a service manager (its CPUWeight= is its user's
+word about one unit, and counts like anybody's), rtkit-daemon (it gives a thread what that thread asks for), one-shot renicers
+(renice, schedtool, cron's reniced: a value that is not the expected one is left alone), power-profiles-daemon and tlp (no process),
+and sched_ext schedulers, which `read/facts.py` finds under any name where the kernel reports them.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from ...models.records import Identity
 from ..decision import Control
 
 COMM_LETTERS = 15
-"""A program whose executable may not be read is known by its comm: so many letters (TASK_COMM_LEN - 1)."""
+"""Letters of a comm (TASK_COMM_LEN - 1): a program whose executable may not be read is known by its comm."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rival:
-    """A program that tunes processes, or one that is often taken for such."""
+    """A program that tunes processes, or is often taken for one that does."""
 
-    touches: frozenset[Control]  # of the knobs that nicety knows, those that it writes; none: they do not meet
+    touches: frozenset[Control]  # the controls of nicety that it writes too; none: they do not meet
     what: str  # what it does, to follow its name
     stop: str  # what to type to stop it
 
@@ -51,7 +51,7 @@ RIVALS: Mapping[str, Rival] = {
         *(Control.NICE, Control.POLICY),
     ),
     # github.com/FeralInteractive/gamemode: gamemode-sched.c setpriority and SCHED_ISO, gamemode-cpu.c sched_setaffinity,
-    # gamemode-ioprio.c; only of processes that asked for it. The governor is no concern of ours.
+    # gamemode-ioprio.c; only of processes that asked for it. The governor does not concern nicety.
     "gamemoded": _rival(
         "raises the priority of games that ask for it, pins them to CPUs and changes the frequency governor",
         "systemctl --user disable --now gamemoded",
@@ -104,14 +104,14 @@ RIVALS: Mapping[str, Rival] = {
     "nohang": _rival("kills processes when memory runs out, and changes none", "systemctl disable --now nohang"),
     "systemd-oomd": _rival("kills cgroups when memory runs out, and changes none", "systemctl disable --now systemd-oomd"),
 }
-"""By base name of the executable or script."""
+"""Rivals by base name of the executable or script."""
 
 _CUT = {name[:COMM_LETTERS]: name for name in RIVALS}
 
 
 @lru_cache(maxsize=4096)
 def rival(program: str) -> str | None:
-    """The rival that such a program is (`Identity.program`, so an interpreter with its script), None if it is none.
+    """The rival that a program is, None if it is none. `program`: as in `Identity.program`, so an interpreter with its script.
 
     >>> rival("python3 tuned"), rival("system76-schedu"), rival("python3 tuned.py")
     ('tuned', 'system76-scheduler', None)
@@ -121,12 +121,12 @@ def rival(program: str) -> str | None:
 
 
 def running(identities: Iterable[Identity], own_uid: int) -> tuple[str, ...]:
-    """Rivals among these processes that reach others than their own user's, sorted.
+    """Rivals among these processes that reach processes of other users, sorted.
 
-    Those run as root, or as the user that nicety runs as. Anybody else may call a program "ananicy", and can only renice what is
-    his: what he sets there is left alone process by process, as every value that is not the expected one.
-    A set-uid program that he starts by a link of such a name does pass for root's: while it runs, nicety does without the controls
-    that the true one touches, and no more.
+    These run as root, or as the user that nicety runs as. Any other user may call a program "ananicy", but it can only renice that
+    user's processes: what it sets there is left alone process by process, like every value that is not the expected one.
+    A set-uid program that a user starts by a link of such a name does pass for root's. While it runs, nicety does without the
+    controls that the true one touches, and no more.
     """
     names = {rival(identity.program) for identity in identities if reaches_others(identity.uid, own_uid)}
     return tuple(sorted(name for name in names if name is not None))
@@ -138,7 +138,7 @@ def reaches_others(uid: int, own_uid: int) -> bool:
 
 
 def touches(rivals: Sequence[str]) -> frozenset[Control]:
-    """Controls that are left to these rivals while they run. A name that is no rival's (of a log of another version) touches none.
+    """Controls that are left to these rivals while they run. A name that is no rival (from a log of another version) touches none.
 
     >>> sorted(touches(["tuned", "irqbalance"]))
     [<Control.AFFINITY: 'affinity'>, <Control.POLICY: 'policy'>]
@@ -147,5 +147,5 @@ def touches(rivals: Sequence[str]) -> frozenset[Control]:
 
 
 def who_touches(control: Control, rivals: Sequence[str]) -> tuple[str, ...]:
-    """Which of these rivals a control is left to, sorted: for `rejected`."""
+    """Which of these rivals a control is left to, sorted; for `rejected`."""
     return tuple(sorted(name for name in rivals if name in RIVALS and control in RIVALS[name].touches))

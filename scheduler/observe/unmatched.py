@@ -1,4 +1,4 @@
-"""Groups of the configuration that nothing belongs to, with the nearest name that there is. Pure."""
+"""Groups of the configuration that no process belongs to, with the nearest name that exists. Pure."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from ..decision import Note
 from .grouping import Rule
 
 FIRST_NS = 10 * 10**9
-"""From the first tick of a configuration until its groups are looked for (chosen): what is started with nicety is there by then."""
+"""From the first tick of a configuration to the first search for its groups (chosen): what is started with nicety runs by then."""
 
 AGAIN_NS = 60 * 10**9
-"""Between two such looks (chosen): they take some milliseconds beside 10,000 processes."""
+"""Between two such searches (chosen): each takes some milliseconds with 10,000 processes."""
 
 MOST = 1000
-"""Names that a name is compared with: some 20 µs each."""
+"""Most names that a name is compared with: about 20 µs each."""
 
 NEAR = 0.6
-"""Likeness from which a name is taken to be meant (difflib's own default)."""
+"""Similarity from which a name is taken as the one meant (difflib's own default)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Unmatched:
 
 
 def unmatched(config: Config, identities: Iterable[Identity]) -> list[Unmatched]:
-    """The groups whose rules fit none of these processes, or only what rules before them took; in the configuration's order."""
+    """The groups whose rules match no process, or only those that earlier rules took; in the order of the configuration."""
     there = dict.fromkeys(identities)
     rules = {name: Rule(rule) for name, rule in config.groups.items()}
     found = []
@@ -79,7 +79,7 @@ def _absent(name: str, rule: GroupRule, there: Mapping[Identity, object]) -> Unm
 
 
 def nearest(wanted: str, names: Collection[str]) -> str:
-    """The name that was probably meant, "" if none is near.
+    """The name that was probably meant; "" if none is near.
 
     >>> nearest("uvicorn", {"python3 uvicorn", "postgres"}), nearest("postgress", {"postgres"}), nearest("mysqld", {"redis-server"})
     ('python3 uvicorn', 'postgres', '')
@@ -97,7 +97,7 @@ def nearest(wanted: str, names: Collection[str]) -> str:
 
 
 def _is_last_word(core: str, name: str) -> bool:
-    """An interpreter's script, with or without its ending."""
+    """Whether it is an interpreter's script, with or without its ending."""
     word = name.rpartition(" ")[2]
     return core in (name, word, word.rpartition(".")[0])
 
@@ -107,15 +107,15 @@ def _begins(core: str, name: str) -> bool:
 
 
 class Watch:
-    """Looks now and then, and gives a note for each group that matches nothing."""
+    """Searches now and then, and gives a note for each group that matches nothing."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._at: int | None = None  # monotonic ns of the next look
+        self._at: int | None = None  # monotonic ns of the next search
         self._notes: tuple[Note, ...] = ()
 
     def notes(self, at: int, identities: Mapping[ProcId, Identity]) -> tuple[Note, ...]:
-        """Notes at a tick. `at`: monotonic ns; `identities`: all processes that are there."""
+        """Notes at a tick. `at`: monotonic ns; `identities`: all processes that exist."""
         if not self._config.groups:
             return ()
         if self._at is None:

@@ -1,4 +1,4 @@
-"""The pools of a configuration as adapters. Must not know what is done with them."""
+"""Builds the adapters for a configuration's pools. Must not know what is done with them."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def build(
 ) -> dict[str, PoolAdapter]:
     """An adapter for each `[pools.NAME]`, by name. Nothing is started or signalled before the first probe.
 
-    `state_dir` takes the output of command pools' workers (`pools/NAME.log`). `environ` is what workers inherit, by default the
-    process's own: a daemon that sets variables for itself gives the environment that it was started with.
-    Raises ConfigError for a queue that cannot be read, and a stats socket that is none.
+    `state_dir` takes the output of command pools' workers (`pools/NAME.log`). Workers inherit `environ`, by default the process's
+    own. A daemon that sets variables for itself passes the environment that it was started with.
+    Raises ConfigError for a queue that cannot be read and for an invalid stats address.
     """
     pools: dict[str, PoolAdapter] = {}
     problems = []

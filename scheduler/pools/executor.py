@@ -1,7 +1,7 @@
-"""A program's `nicety.scheduler.pools.Executor` as a pool: found by its name, watched and sized through its board.
+"""A program's `nicety.scheduler.executor.Executor` as a pool: found by its name, watched and resized through its board.
 
 Must not know policies or what the tasks do. Nothing is signalled: the program starts and ends its workers itself, between tasks.
-What a board says is believed only of processes of the board's own user, else a user could have strangers' processes treated as his.
+A board is believed only about processes of its own user. Otherwise a user could have other users' processes treated as his.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 _SECOND = 1_000_000_000
 ANSWER_NS = 5 * _SECOND
-"""An executor looks at its board twice a second; one that has not answered after so long does not react."""
+"""An executor looks at its board twice a second; one that has not answered after this time does not react."""
 _LOOK_NS = _SECOND
 
 
@@ -68,15 +68,15 @@ class ExecutorPool:
         self._environ = os.environ if environ is None else environ
         self._attached: _Attached | None = None
         self._absence = "not looked for yet"
-        self._lost = ""  # what has become of the last executor
+        self._lost = ""  # what became of the last executor
         self._look_at = 0
         self._request: _Request | None = None
         self._tally = Tally(name)
-        self._hands_off = HandsOff(name)  # its program resized it: the executor itself follows no request for as long
+        self._hands_off = HandsOff(name)  # its program resized it: for that time the executor itself ignores requests
         self._recycling: deque[ProcId] = deque()  # the first one is asked for on the board
-        self._known: dict[ProcId, bool] = {}  # workers, and whether they are what the board says
+        self._known: dict[ProcId, bool] = {}  # workers, and whether they are the processes that the board says
         self._busy: dict[ProcId, int] = {}  # busy ns of workers until the last read
-        self._read_at: int | None = None  # when that was; None: not since this executor was found
+        self._read_at: int | None = None  # when that was; None: not read since this executor was found
         self._start_seconds: float | None = None
         self._closed = False
 
@@ -94,7 +94,7 @@ class ExecutorPool:
         self._follow_up(attached, now)
 
     def read(self) -> PoolSample:
-        """Busy is exact here: time spent with tasks over the time since the last read, not a share of the probes."""
+        """Busy is exact here: time spent on tasks over the time since the last read, not a share of the probes."""
         if self._tally.is_empty():
             self.probe()
         now = self._clock.monotonic()
@@ -114,7 +114,7 @@ class ExecutorPool:
         return sample
 
     def resize(self, size: int) -> tuple[Status, str]:
-        """Ask for `size` workers, within what the program allows. The executor sees it within half a second."""
+        """Ask for `size` workers, within the program's limits. The executor sees it within half a second."""
         if size < 1:
             return Status.REFUSED, f"an executor keeps at least one worker, {size} cannot be asked of it"
         now = self._clock.monotonic()
@@ -135,7 +135,7 @@ class ExecutorPool:
         return Status.APPLIED, f"asked for {size} workers, {before} before"
 
     def recycle(self, worker: ProcId) -> tuple[Status, str]:
-        """Let this worker finish its task and end; the executor starts another in its place."""
+        """Let this worker finish its task and end; the executor starts a replacement."""
         attached = self._refresh(self._clock.monotonic())
         view = None if attached is None else _find(attached.view, worker)
         if attached is None or view is None or view.doing is Doing.DRAINING:
@@ -147,19 +147,19 @@ class ExecutorPool:
         return Status.APPLIED, f"asked for another worker in place of pid {worker.pid}"
 
     def close(self) -> None:
-        """Let go of the executor; it keeps the size that it has."""
+        """Release the executor; it keeps its size."""
         self._detach("closed")
         self._closed = True
 
     @property
     def board(self) -> BoardView | None:
-        """The board as last seen, with counts and sums of waiting and service times; None: no executor is there."""
+        """The board as last seen, with counts and sums of waiting and service times; None if no executor is there."""
         return None if self._attached is None else self._attached.view
 
     # --- the executor ---------------------------------------------------------------------------------------------------------
 
     def _refresh(self, now: int) -> _Attached | None:
-        """The executor with its board read anew; None with `_absence` set when there is none."""
+        """The executor with its board read again; None, with `_absence` set, if there is no executor."""
         if self._closed:
             return None
         attached = self._attached
@@ -222,7 +222,7 @@ class ExecutorPool:
         self._absence = (self._lost or none) + (f" ({trouble})" if trouble else "")
 
     def _open(self, path: Path, uid: int) -> _Attached | None:
-        """The executor of this board, if it is alive and the one that we look for."""
+        """The executor of this board, if it is alive and the one we look for."""
         try:
             board = BoardFile(path, uid)
         except (OSError, ValueError):
@@ -261,7 +261,7 @@ class ExecutorPool:
     # --- workers --------------------------------------------------------------------------------------------------------------
 
     def _workers(self, attached: _Attached) -> list[tuple[ProcId, WorkerView]]:
-        """Workers that are there and are what the board says, sorted."""
+        """Workers that exist and are what the board says, sorted."""
         found = []
         for view in attached.view.workers:
             worker = ProcId(view.pid, view.start_ticks)
@@ -272,16 +272,16 @@ class ExecutorPool:
         return sorted(found, key=lambda pair: pair[0])
 
     def _belongs(self, pid: int, uid: int) -> bool:
-        """Whether the process is the user's. Root may name anybody: its programs start workers for others."""
+        """Whether the process is the user's. Root may name any process: its programs start workers for other users."""
         try:
             return uid == 0 or (self._proc_root / str(pid)).stat().st_uid == uid
         except OSError:
             return False
 
     def _share(self, worker: ProcId, view: WorkerView, now: int) -> float | None:
-        """Share of the time since the last read that the worker was busy."""
+        """Share of the time since the last read during which the worker was busy."""
         total = view.busy_ns + (max(0, now - view.since) if view.since else 0)
-        before = self._busy.get(worker, 0)  # one that has come since then was busy since then
+        before = self._busy.get(worker, 0)  # a worker that came since then has been busy only since then
         self._busy[worker] = total
         if self._read_at is None or now <= self._read_at:
             return None
@@ -297,7 +297,7 @@ class ExecutorPool:
     # --- sizing ---------------------------------------------------------------------------------------------------------------
 
     def _follow_up(self, attached: _Attached, now: int) -> None:
-        """What has become of our requests, and whether the program has resized the executor itself."""
+        """Check what became of our request, and whether the program has resized the executor itself."""
         view, request = attached.view, self._request
         self._hands_off.lasts(now, view.target)
         if request is not None and view.answered == request.word:

@@ -1,4 +1,4 @@
-"""The system call that a thread is in, as /proc/PID/syscall tells it. Must not know what a call means for whoever asks."""
+"""The system call that a thread is in, as /proc/PID/syscall reports it. Must not know what a call means to its callers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Call(NamedTuple):
     args: tuple[int, ...]  # the call's arguments; () where only the name is known
 
 
-# Linux's own tables: arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h. (x86_64, aarch64)
+# The kernel's tables: arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h. (x86_64, aarch64)
 _TABLE: dict[str, tuple[int | None, int | None]] = {
     "read": (0, 63),
     "write": (1, 64),
@@ -62,12 +62,12 @@ NUMBERS: Mapping[str, Mapping[int, str]] = MappingProxyType(
         for column, machine in enumerate(("x86_64", "aarch64"))
     }
 )
-"""System call names by machine and number, of the calls that tell something."""
+"""System call names by machine and number, of the calls that say something."""
 
-# Numbers alone, also of machines of which no more is known here
+# Numbers alone, also for machines of which no more is known here
 
 FUTEX = {"x86_64": {202}, "aarch64": {98}, "riscv64": {98}, "loongarch64": {98}, "s390x": {238}, "ppc64le": {221}, "ppc64": {221}}
-"""Number of futex(2) by machine: include/uapi/asm-generic/unistd.h and arch/*/kernel/syscalls. Others: nothing is known."""
+"""Number of futex(2) by machine: include/uapi/asm-generic/unistd.h and arch/*/kernel/syscalls. Other machines are unknown."""
 
 FUTEX_WAIT = 455
 """futex_wait(2), since 6.7, the same number everywhere."""
@@ -77,7 +77,7 @@ FILE_LOCKS = {"x86_64": {72, 73}, "aarch64": {25, 32}, "riscv64": {25, 32}, "loo
 
 
 def is_timed(call: Call) -> bool:
-    """Whether the call ends by the clock, if nothing else ends it before."""
+    """Whether the call ends by the clock if nothing else ends it first."""
     name, args = call
     if len(args) != 6:
         return False
@@ -90,7 +90,7 @@ def is_timed(call: Call) -> bool:
 
 
 def stack_pointer(line: bytes) -> int:
-    """Of the same line; 0: not told."""
+    """The stack pointer in the same line; 0 if it is not there."""
     fields = line.split()
     return int(fields[-2], 16) if len(fields) >= 3 else 0
 

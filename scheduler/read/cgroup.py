@@ -1,7 +1,7 @@
 """Reads the weight of a cgroup (v1 cpu.shares, v2 cpu.weight), whether it is idle (cpu.idle), and the CPUs that a cpuset allows.
 Knows files below a mount; `act/knobs/weights.py` writes them.
 
-The kernel hides the weight of a cgroup that is idle.
+The kernel hides the weight of an idle cgroup.
 
 Paths are those of /proc/PID/cgroup; mounts are arguments, found in the mount table by `find`.
 """
@@ -19,18 +19,18 @@ from ..ports import Trouble
 from .topology import parse_cpu_list
 
 DEFAULTS = {Control.CPU_SHARES: 1024, Control.CPU_WEIGHT: 100, Control.CPU_IDLE: 0}
-"""What a new cgroup has."""
+"""The values of a new cgroup."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A cgroup hierarchy and where it can be reached."""
+    """A cgroup hierarchy and where it is mounted."""
 
     point: Path
     root: str  # the part of the hierarchy that is mounted there: "/" unless a container sees only its own part
 
     def directory(self, cgroup: str) -> Path | None:
-        """Where the cgroup of this path is, None if this mount does not show it."""
+        """The directory of the cgroup with this path, None if this mount does not show it."""
         path = PurePosixPath(cgroup)
         if not path.is_absolute() or ".." in path.parts:
             return None
@@ -41,14 +41,14 @@ class Mount:
 
 @dataclass(frozen=True, slots=True)
 class Cgroups:
-    """The hierarchies of this machine; None where there is none."""
+    """The hierarchies of this machine; None for each that it does not have."""
 
     shares: Mount | None  # v1 with the cpu controller
     weight: Mount | None  # v2
     cpuset: Mount | None  # v1 with the cpuset controller
     memory: Mount | None = None  # v1 with the memory controller
     pids: Mount | None = None  # v1 with the pids controller
-    manager: Mount | None = None  # v1 without a controller, by which systemd knows what belongs to which unit
+    manager: Mount | None = None  # v1 without a controller, by which systemd tracks which process belongs to which unit
 
     def read(self, control: Control, cgroup: str) -> int | Trouble:
         """The value now. VANISHED if the cgroup is not there, REFUSED or FAILED with the cause otherwise."""
@@ -59,8 +59,8 @@ class Cgroups:
         return _read(file) if hidden is None else hidden
 
     def allowed(self, lines: str) -> frozenset[int] | None:
-        """CPUs that the cpuset of a process allows now, from the text of its /proc/PID/cgroup; None where there are no cpusets.
-        Raises OSError if that cannot be told."""
+        """CPUs that the cpuset of a process allows now, from the text of its /proc/PID/cgroup; None if there are no cpusets.
+        Raises OSError if that cannot be read."""
         for line in lines.splitlines():
             _, controllers, path = line.split(":", 2)
             if self.cpuset is not None and "cpuset" in controllers.split(","):
@@ -77,7 +77,7 @@ class Cgroups:
         return None
 
     def is_idle(self, cgroup: str) -> bool | Trouble:
-        """Where the kernel knows no idle cgroups, none is."""
+        """Whether a cgroup is idle. False on a kernel without idle cgroups."""
         file = self.file(Control.CPU_IDLE, cgroup)
         now = file if isinstance(file, Trouble) else _read(file)
         if isinstance(now, Trouble):
@@ -85,14 +85,14 @@ class Cgroups:
         return now == 1
 
     def hidden(self, control: Control, cgroup: str) -> Trouble | None:
-        """Why the weight cannot be known or set now; None if it can, or if it is no weight that is asked for."""
+        """Why the weight cannot be known or set now; None if it can, or if `control` is no weight."""
         idle = False if control is Control.CPU_IDLE else self.is_idle(cgroup)
         if isinstance(idle, Trouble) or not idle:
             return idle or None
         return Trouble(Status.REFUSED, f"cgroup {cgroup} has cpu.idle 1, which hides its {control}")
 
     def file(self, control: Control, cgroup: str) -> Path | Trouble:
-        """Where the value is, or why there is none."""
+        """The file of the value, or why there is none."""
         v1, v2 = (self.shares, "v1 cpu hierarchy"), (self.weight, "cgroup v2 hierarchy")
         either = v2 if self.shares is None else v1  # a controller is in one hierarchy only
         mount, name = {Control.CPU_SHARES: v1, Control.CPU_WEIGHT: v2, Control.CPU_IDLE: either}[control]
@@ -139,7 +139,7 @@ def find(mountinfo: str) -> Cgroups:
 
 
 def exists(path: Path) -> bool:
-    """Whether there is such a file or directory. Raises OSError if that cannot be told, which `Path.exists` takes for a no."""
+    """Whether the file or directory exists. Raises OSError if that cannot be known, which `Path.exists` takes for a no."""
     try:
         os.stat(path)  # noqa: PTH116 - the same that `Path.stat` does
     except OSError as error:
@@ -179,7 +179,7 @@ def number(file: Path, text: bytes) -> int | Trouble:
 
 
 def trouble_of(error: OSError, file: Path) -> Trouble:
-    """What came of a system call on a file of a cgroup."""
+    """The trouble that a failed system call on a file of a cgroup means."""
     fault = fault_of(error, cgroup=True)
     if fault is Fault.GONE:
         return Trouble(Status.VANISHED, f"cgroup {file.parent} is gone")

@@ -1,12 +1,11 @@
-"""A snapshot of one process for whoever has to find out why it misbehaved, taken before anything is done to it. Must not know kinds
-or policies.
+"""A snapshot of one process, taken before anything is done to it, to find out why it misbehaved. Must not know kinds or policies.
 
-Read from /proc and nothing else: it stops, slows and changes nothing. So there is no stack of Python or other user code in it: that
-needs ptrace(2), which stops the process, or code inside of it; `py-spy dump` takes one by hand. For the same reason the size of a
-mapping is its address range, and resident memory is split by /proc/PID/status: smaps walks all page tables, and holds up the
-process's own memory calls meanwhile.
+Reads only /proc: it stops, slows and changes nothing. So it has no stack of Python or other user code: that needs ptrace(2), which
+stops the process, or code inside of it; `py-spy dump` takes one by hand. For the same reason the size of a mapping is its address
+range, and resident memory is split by /proc/PID/status: smaps walks all page tables, and blocks the process's own memory calls
+meanwhile.
 
-Bounded in every list and read, so that it takes a few milliseconds and KiB whatever the process has
+Every list and read is bounded, so that a snapshot takes a few milliseconds and KiB whatever the process has
 (`tests/unit/test_evidence.py`). What cannot be read (not ours, not root, gone meanwhile) is left out. Names are made printable.
 """
 
@@ -29,10 +28,10 @@ from .process import Seen, see
 from .text import printable
 
 THREADS, CHILDREN, DESCRIPTORS, TARGETS, MAPPINGS, FRAMES = 64, 16, 1024, 6, 5, 24
-"""Threads and children looked at, descriptors counted, targets, mappings and frames of the kernel's stack kept."""
+"""Most threads and children read, descriptors counted, and targets, mappings and frames of the kernel's stack kept."""
 
 MAPS_BYTES, NET_BYTES = 256 << 10, 512 << 10
-"""Bytes read of maps and of net/tcp: 3,000 mappings or connections."""
+"""Most bytes read of maps and of net/tcp: 3,000 mappings or connections."""
 
 STATES = {
     "R": "running or in line for a CPU",
@@ -44,7 +43,7 @@ STATES = {
     "I": "idle",
     "X": "gone",
 }
-"""proc_pid_stat(5)."""
+"""States of a process: proc_pid_stat(5)."""
 
 ON_DESCRIPTOR = frozenset(
     {
@@ -56,12 +55,12 @@ ON_DESCRIPTOR = frozenset(
 
 
 class Evidence(Record, frozen=True):
-    """What a process was doing. Empty or None: not to be read."""
+    """What a process was doing. Empty or None: it cannot be read."""
 
     id: ProcId
-    program: str  # name of what runs, no arguments: those may hold secrets
+    program: str  # name of what runs, without arguments: those may hold secrets
     state: str  # letter of proc_pid_stat(5)
-    wchan: str  # function of the kernel that it waits in
+    wchan: str  # kernel function that it waits in
     syscall: str  # "recvfrom on 5, tcp to 10.0.0.3:5432"
     stack: tuple[str, ...]  # of the kernel, innermost first; root only
     cpu_seconds: float
@@ -70,14 +69,14 @@ class Evidence(Record, frozen=True):
     children: tuple[tuple[int, str, str], ...]  # (pid, name, state), sorted
     descriptors: int | None
     descriptor_kinds: tuple[tuple[str, int], ...]  # (file, socket, pipe, ..., how many), most first
-    descriptor_targets: tuple[tuple[str, int], ...]  # (path or what else, how many), most first
+    descriptor_targets: tuple[tuple[str, int], ...]  # (path or other name, how many), most first
     descriptor_limit: int | None
     memory: tuple[tuple[str, int], ...]  # (anonymous, files, shared, swapped, heap), bytes
     mappings: tuple[tuple[str, int], ...]  # largest address ranges, bytes
 
 
 def look(process: ProcId, proc: Path = Path("/proc")) -> Evidence | None:
-    """The snapshot; None if the process is gone, its pid is another's, or it cannot be looked at now."""
+    """The snapshot; None if the process is gone, its pid is reused, or it cannot be read now."""
     place = proc / str(process.pid)
     seen = _seen(process.pid, proc)
     if seen is None or seen.id != process:
@@ -86,7 +85,7 @@ def look(process: ProcId, proc: Path = Path("/proc")) -> Evidence | None:
     if len(fields) < 20:
         return None  # ended meanwhile
     targets = _targets(place / "fd")
-    held = Counter((targets or {}).values())  # who leaks descriptors has many of one file
+    held = Counter((targets or {}).values())  # a process that leaks descriptors has many of one file
     states, children = _tasks(place)
     return Evidence(
         id=process,
@@ -109,7 +108,7 @@ def look(process: ProcId, proc: Path = Path("/proc")) -> Evidence | None:
 
 
 def _read(path: Path, most: int = 64 << 10) -> bytes:
-    """At most so many bytes of a file of /proc; nothing of what cannot be read."""
+    """At most `most` bytes of a file of /proc; nothing if it cannot be read."""
     try:
         with path.open("rb", buffering=0) as file:
             data = bytearray()
@@ -131,7 +130,7 @@ def _stack(place: Path) -> tuple[str, ...]:
 
 
 def _syscall(place: Path, targets: dict[int, str] | None) -> str:
-    """The system call that the first thread is in, and on what."""
+    """The system call that the first thread is in, and its target."""
     words = _read(place / "syscall").split()
     if not words or words[0] == b"running":
         return "" if not words else "none: running"
@@ -164,7 +163,7 @@ def _peer(place: Path, target: str) -> str:
 
 
 def _targets(place: Path) -> dict[int, str] | None:
-    """What each descriptor leads to; None where that may not be read."""
+    """What each descriptor leads to; None if that may not be read."""
     found: dict[int, str] = {}
     try:
         with os.scandir(place) as entries:
@@ -187,14 +186,14 @@ def _kind(target: str) -> str:
 
 
 def _what(target: str) -> str:
-    """A target as it is told of: anonymous ones by their kind, for each has a number of its own."""
+    """The name of a target in the snapshot: anonymous targets go by their kind, because each has its own number."""
     if target.startswith("anon_inode:"):
         return printable(target)[:100]
     return printable(target)[:100] if target.startswith("/") else f"{_kind(target)}s"
 
 
 def _named(name: Callable[[str], str], held: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
-    """How many there are by the name of what they are, most first."""
+    """How many there are by name, most first."""
     counts: Counter[str] = Counter()
     for target, many in held.items():
         counts[name(target)] += many
@@ -202,7 +201,7 @@ def _named(name: Callable[[str], str], held: Mapping[str, int]) -> tuple[tuple[s
 
 
 def _sorted(counts: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
-    """Most first."""
+    """The counts, most first."""
     return tuple(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
@@ -238,7 +237,7 @@ def _seen(pid: int, proc: Path) -> Seen | None:
 
 
 def _stat(place: Path) -> list[bytes]:
-    """Fields of stat from the state on; a name may hold blanks and parentheses. None of a task that is gone."""
+    """Fields of stat from the state on; a name may hold blanks and parentheses. Empty if the task is gone."""
     return _read(place / "stat").rpartition(b")")[2].split()
 
 
@@ -261,13 +260,13 @@ def _memory(place: Path) -> tuple[tuple[str, int], ...]:
 
 
 def _mappings(place: Path) -> tuple[tuple[str, int], ...]:
-    """The largest address ranges, those of one name together."""
+    """The largest address ranges, added up by name."""
     sizes: Counter[str] = Counter()
     for line in _read(place / "maps", MAPS_BYTES).splitlines():
         words = line.split(None, 5)
         try:
             start, end = (int(word, 16) for word in words[0].split(b"-"))
         except (ValueError, IndexError):
-            continue  # the last line of a read that ended in it
+            continue  # the last line, where the read was cut off
         sizes[printable(words[5])[:100] if len(words) > 5 else "anonymous"] += end - start
     return tuple(sizes.most_common(MAPPINGS))

@@ -1,4 +1,4 @@
-"""What works on this machine with our rights, what does not, and what to type about it. Read once; must not change anything."""
+"""What works on this machine with our rights, what does not, and what to type to fix it. Read once; must not change anything."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CAPABILITIES = {
     "CAP_SYS_PTRACE": 19,
     "CAP_SYS_NICE": 23,
 }
-"""Those that something of ours may need, with their bits (linux/capability.h)."""
+"""Capabilities that nicety may need, with their bits (linux/capability.h)."""
 
 _ALL_IDS = ["0", "0", str(2**32 - 1)]  # /proc/self/uid_map of the first user namespace
 _ENOUGH_DESCRIPTORS = 4096  # about 2,000 processes, two kept open for each; beyond that the reader opens files each time
@@ -31,11 +31,11 @@ _ENOUGH_DESCRIPTORS = 4096  # about 2,000 processes, two kept open for each; bey
 
 @dataclass(frozen=True, slots=True)
 class CpuCgroup:
-    """Where the cpu controller can be found. `version` "" : nowhere."""
+    """Where the cpu controller is. `version` "": nowhere."""
 
     version: str  # "v1", "v2" or ""
     mount: str  # mount point of the hierarchy, "" without one
-    writable: bool  # we may change weights there: in all of it, or in the part delegated to us
+    writable: bool  # we may change weights there: everywhere, or in the part delegated to us
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,21 +44,21 @@ class Facts:
 
     kernel: str  # release
     python: str
-    boot_id: str  # changes with each boot; "" where the kernel does not tell
+    boot_id: str  # changes with each boot; "" if the kernel does not report it
     topology: Topology
     root: bool  # effective uid 0
-    user_namespace: bool  # in a user namespace that is not the first: capabilities do not reach the machine's own processes
-    capabilities: tuple[str, ...]  # effective ones of those that matter here, sorted
+    user_namespace: bool  # in a user namespace other than the first: capabilities do not reach the machine's own processes
+    capabilities: tuple[str, ...]  # effective ones among those that matter here, sorted
     schedstat: bool  # run-queue wait of threads
     pressure: bool  # PSI
     autogroup: bool | None  # kernel.sched_autogroup_enabled; None: a kernel without autogroups
     cpu_cgroup: CpuCgroup
     sched_ext: str  # name of the BPF scheduler that runs in place of the kernel's own, "" if none does
-    hidepid: str  # option of the proc mount by which others' processes are hidden: "", "noaccess", "invisible", "ptraceable"
+    hidepid: str  # option of the proc mount that hides other users' processes: "", "noaccess", "invisible", "ptraceable"
     descriptors: int | None  # hard limit; None: unlimited
 
     def may(self, *capabilities: str) -> bool:
-        """Do we have all of these, and do they count outside of a user namespace?"""
+        """Whether we have all of these, and they count outside of a user namespace."""
         return not self.user_namespace and set(capabilities) <= set(self.capabilities)
 
     @property
@@ -68,12 +68,12 @@ class Facts:
 
     @property
     def may_set_autogroup(self) -> bool:
-        """/proc/PID/autogroup of others can be written, and lowered again (proc(5))."""
+        """Whether /proc/PID/autogroup of others can be written, and lowered again (proc(5))."""
         return self.may("CAP_DAC_OVERRIDE", "CAP_SYS_NICE")
 
     @property
     def may_read_io_of_others(self) -> bool:
-        """/proc/PID/io of other users' processes: needs ptrace rights and the right to pass their directories."""
+        """Whether /proc/PID/io of other users' processes can be read: takes ptrace rights and access to their directories."""
         return self.may("CAP_SYS_PTRACE") and (self.may("CAP_DAC_READ_SEARCH") or self.may("CAP_DAC_OVERRIDE"))
 
     @property
@@ -95,12 +95,12 @@ class Finding:
 
     name: str
     ok: bool
-    what: str  # what works; or what does not, and what is lost by it
+    what: str  # what works; or what does not, and what is lost
     fix: str  # what to type; "" if all is well
 
 
 def probe(proc_root: Path = Path("/proc"), sys_root: Path = Path("/sys")) -> Facts:
-    """Look at everything below the two roots. What cannot be read counts as missing; never raises for it."""
+    """Look at everything below the two roots. What cannot be read counts as missing and never raises."""
     status = dict(line.split(":", 1) for line in _text(proc_root / "self/status").splitlines() if ":" in line)
     effective = int(status.get("CapEff", "0").strip() or "0", 16)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -125,7 +125,7 @@ def probe(proc_root: Path = Path("/proc"), sys_root: Path = Path("/sys")) -> Fac
 
 
 def findings(facts: Facts) -> tuple[Finding, ...]:
-    """What the facts mean for the user, one row a capability: what works, what does not, what is lost, and how to get it."""
+    """What the facts mean for the user, one row per capability: what works, what does not, what is lost, and how to get it."""
     return tuple(_findings(facts))
 
 
@@ -236,7 +236,7 @@ def _findings(facts: Facts) -> Iterator[Finding]:
 
 
 def _grant(facts: Facts, *capabilities: str) -> str:
-    """How to get capabilities, as far as this process could have them."""
+    """How to get capabilities, as far as this process can have them."""
     names = [name for name in capabilities if name not in facts.capabilities]
     if not names:
         return "run nicety outside of the user namespace (rootless container) that it is in: its capabilities do not count there"
@@ -308,14 +308,14 @@ def _cpu_cgroup(mounts: list[_Mount], own: str) -> CpuCgroup:
 
 
 def _sched_ext(directory: Path) -> str:
-    """Documentation/scheduler/sched-ext.rst"""
+    """Name of the BPF scheduler that runs, "" if none does: Documentation/scheduler/sched-ext.rst."""
     if _text(directory / "state") not in ("enabled", "enabling"):
         return ""
     return printable(_text(directory / "root/ops") or "unknown")
 
 
 def _hidepid(mounts: list[_Mount], proc_root: Path) -> str:
-    """Option of the last mount at `proc_root`; its words and its numbers mean the same (proc(5))."""
+    """Option of the last mount at `proc_root`. Its words and its numbers mean the same (proc(5))."""
     words = {"0": "", "off": "", "1": "noaccess", "2": "invisible", "4": "ptraceable"}
     value = ""
     for mount in mounts:
@@ -325,7 +325,7 @@ def _hidepid(mounts: list[_Mount], proc_root: Path) -> str:
 
 
 def _text(path: Path) -> str:
-    """The stripped text of a file, "" where it cannot be read: that is what a fact is about."""
+    """The stripped text of a file, "" if it cannot be read: that is a fact too."""
     try:
         return path.read_bytes().decode("utf-8", "backslashreplace").strip()
     except OSError:

@@ -1,7 +1,7 @@
-"""Where the kernel, or a lock itself, says who holds it: /proc/locks, shared mappings, the word of a mutex.
+"""Who holds a lock, where the kernel or the lock itself says so: /proc/locks, shared mappings, the word of a mutex.
 
-One look at one thing, nothing is remembered. Raises OSError for what is gone or not ours to see, unless it says otherwise. Must not
-know why somebody asks.
+One look at one thing; nothing is remembered. Raises OSError for what is gone or not ours to see, unless it says otherwise. Must not
+know why it is called.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ PROCESS_SHARED = 128
 """PTHREAD_MUTEX_PSHARED_BIT in the kind of a mutex: nptl/pthreadP.h."""
 
 STACK = 4096
-"""Bytes of the stack of a thread that waits for a semaphore within which Python's object for it is found: 300 to 700 on 3.11."""
+"""Bytes of a thread's stack in which Python's object for the semaphore that it waits for is searched: at 300 to 700 on 3.11."""
 
 TID_IN_PTHREAD = {"x86_64": 0x2D0, "aarch64": 0xD0}
-"""Offset of `tid` in glibc's struct pthread (nptl/descr.h): behind a tcbhead_t padded to 704 bytes, and two pointers of a list."""
+"""Offset of `tid` in glibc's struct pthread (nptl/descr.h): after a tcbhead_t padded to 704 bytes and two pointers of a list."""
 
 Place = tuple[str, int]
-"""A file or shared memory object: device as /proc/PID/maps has it, inode."""
+"""A file or shared memory object: (device as in /proc/PID/maps, inode)."""
 
 
 class Area(NamedTuple):
-    """A mapping that others can share."""
+    """A mapping that other processes can share."""
 
     start: int
     end: int
@@ -47,7 +47,7 @@ class Area(NamedTuple):
 
 
 class FutexWait(NamedTuple):
-    """A wait in futex(2) or futex_wait(2), as its arguments tell it."""
+    """A wait in futex(2) or futex_wait(2), from its arguments."""
 
     address: int
     private: bool  # between threads of one process
@@ -56,10 +56,10 @@ class FutexWait(NamedTuple):
 
 
 class FileLock(NamedTuple):
-    """A line of /proc/locks: a lock that is held, or with `waits` one that is waited for."""
+    """A line of /proc/locks: a lock that is held, or with `waits` a request that waits for one."""
 
     kind: str  # POSIX, FLOCK, OFDLCK
-    pid: int  # who asked for it; -1: of an open file description, or of a process that we do not see
+    pid: int  # the process that asked for it; -1: an open file description, or a process that we cannot see
     device: str
     inode: int
     span: tuple[str, str]  # first and last byte, as the kernel writes them
@@ -70,7 +70,7 @@ _SHARED = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) .w.s ([0-9a-f]+) (\S+) (\d+) *(.
 
 
 def futex_wait(args: Sequence[int], *, new: bool) -> FutexWait | None:
-    """Of the six arguments; `new`: of futex_wait(2). None: it waits for nothing."""
+    """The wait in these six arguments; `new`: of futex_wait(2). None: it waits for nothing."""
     if new:
         return FutexWait(args[0], bool(args[3] & PRIVATE), inherits=False, timed=args[4] != 0)
     command = args[1] & 0x7F
@@ -82,7 +82,7 @@ def futex_wait(args: Sequence[int], *, new: bool) -> FutexWait | None:
 def shared_areas(process: str) -> tuple[Area, ...]:
     """Shared writable mappings of the process with this directory in procfs."""
     raw = read(f"{process}/maps")
-    if b"w-s " not in raw and b"wxs " not in raw:  # as a rule; looking line by line takes longer than the kernel took
+    if b"w-s " not in raw and b"wxs " not in raw:  # usually; matching line by line takes longer than the kernel took
         return ()
     areas = []
     for match in _SHARED.finditer(raw.decode("utf-8", "replace")):
@@ -92,10 +92,10 @@ def shared_areas(process: str) -> tuple[Area, ...]:
 
 
 def owner_tid(process: str, address: int, *, inherits: bool) -> int:
-    """Tid of the owner of a mutex; 0 for a semaphore, a condition variable, what is not glibc's, and what cannot be read.
+    """Tid of the owner of a mutex; 0 for a semaphore, a condition variable, a lock not of glibc, and what cannot be read.
 
-    A contended pthread_mutex_t has the word 2, the owner's tid 8 bytes on and its kind 16 bytes on (sysdeps/nptl/bits/
-    struct_mutex.h); one that is robust or inherits priority has the tid in the word. It is a number of the owner's pid namespace.
+    A contended pthread_mutex_t has the word 2, the owner's tid at offset 8 and its kind at offset 16 (sysdeps/nptl/bits/
+    struct_mutex.h). One that is robust or inherits priority has the tid in the word. The tid is of the owner's pid namespace.
     """
     try:
         fd = os.open(f"{process}/mem", os.O_RDONLY | os.O_CLOEXEC)
@@ -114,15 +114,15 @@ def owner_tid(process: str, address: int, *, inherits: bool) -> int:
 
 
 class Taken(NamedTuple):
-    """A semaphore as a CPython process sees it that uses it as a lock."""
+    """A semaphore as seen by a CPython process that uses it as a lock."""
 
     address: int  # of the object that stands for it
-    held: bool  # this process took it and did not give it back
-    thread: int  # pthread_t of who did
+    held: bool  # this process took it and has not released it
+    thread: int  # pthread_t of the thread that did
 
 
 def lock_object(memory: int, semaphore: int, address: int) -> Taken | None:
-    """What a CPython process knows of this semaphore, if the object at this address stands for it, and for a lock: SemLock in
+    """What a CPython process knows of this semaphore, if the object at this address stands for it and is used as a lock: SemLock in
     Modules/_multiprocessing/semaphore.c, from its `handle` on, the same since 3.3. `memory`: its /proc/PID/mem, open."""
     try:
         raw = os.pread(memory, 28, address)
@@ -137,7 +137,7 @@ def lock_object(memory: int, semaphore: int, address: int) -> Taken | None:
 
 
 def lock_objects_on(memory: int, semaphore: int, stack: int) -> Taken | None:
-    """The same of a thread that waits for it: its stack has the object, for it is to be told when the wait is over."""
+    """The same for a thread that waits for it: the object is on its stack, because it is updated when the wait ends."""
     try:
         raw = os.pread(memory, STACK, stack)
     except (OSError, OverflowError):
@@ -151,7 +151,7 @@ def lock_objects_on(memory: int, semaphore: int, stack: int) -> Taken | None:
 
 
 def tid_of(memory: int, thread: int, machine: str) -> int:
-    """Tid in glibc's descriptor of a thread; 0: it is not known where. Whoever asks checks that there is such a thread."""
+    """Tid in glibc's descriptor of a thread; 0 if its place is unknown. The caller must check that such a thread exists."""
     try:
         return int.from_bytes(os.pread(memory, 4, thread + TID_IN_PTHREAD[machine]), "little") if machine in TID_IN_PTHREAD else 0
     except (OSError, OverflowError):
@@ -159,8 +159,8 @@ def tid_of(memory: int, thread: int, machine: str) -> int:
 
 
 def file_locks(proc: str) -> Iterator[tuple[FileLock, FileLock]]:
-    """(lock that is waited for, one who waits for it), each waiter once: proc_locks(5). Those who wait behind each other, below it
-    with an arrow, all wait for the one that is held."""
+    """(lock that is held, request that waits for it), each waiter once: proc_locks(5). Requests that wait behind each other, below
+    the lock with an arrow, all wait for the lock that is held."""
     text = read(f"{proc}/locks").decode("ascii", "replace")
     held: FileLock | None = None
     for line in text.splitlines() if "->" in text else ():
@@ -176,7 +176,7 @@ def file_locks(proc: str) -> Iterator[tuple[FileLock, FileLock]]:
 
 
 def identify(proc: str, pid: int) -> ProcId | None:
-    """The process with this pid; None: there is none."""
+    """The process with this pid; None if it does not exist."""
     if pid <= 0:
         return None
     try:
@@ -186,7 +186,7 @@ def identify(proc: str, pid: int) -> ProcId | None:
 
 
 def process_of(proc: str, tid: int) -> ProcId | None:
-    """The process of a thread: /proc/TID is there for every thread, though not listed."""
+    """The process of a thread. /proc/TID exists for every thread, though it is not listed."""
     try:
         match = re.search(rb"^Tgid:\s*(\d+)$", read(f"{proc}/{tid}/status"), re.MULTILINE)
     except OSError:
@@ -195,12 +195,12 @@ def process_of(proc: str, tid: int) -> ProcId | None:
 
 
 def turns(thread: str) -> int:
-    """How often a thread was given a CPU: while that stays the same, it waits for one and the same thing."""
+    """How often a thread was given a CPU: while the count stays the same, it is in the same wait."""
     return int(read(f"{thread}/schedstat").split()[2])
 
 
 def thread_ids(process: str) -> list[int]:
-    """Its threads, sorted."""
+    """The threads of a process, sorted."""
     return sorted(map(int, os.listdir(f"{process}/task")))  # noqa: PTH208 - hot
 
 
@@ -211,7 +211,7 @@ def stat_fields(path: str) -> list[bytes]:
 
 
 def read(path: str) -> bytes:
-    """All of a file of /proc, which is read page by page."""
+    """The whole text of a file of /proc, which is read page by page."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         parts = [os.read(fd, 65536)]

@@ -1,6 +1,6 @@
 """Reads the machine as a whole: CPU time, memory, pressure, uptime. Must not know any process.
 
-Files stay open and are read again from their start: half the cost of opening them each time.
+Files stay open and are read again from the start: that costs half of opening them each time.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from pathlib import Path
 from ...models.records import HostSample
 
 USER_HZ: int = os.sysconf("SC_CLK_TCK")
-"""Clock ticks a second in everything that /proc prints (proc(5)); not the kernel's own HZ."""
+"""Clock ticks per second in everything that /proc prints (proc(5)); not the kernel's own HZ."""
 
 _TICK_NS = 1_000_000_000 // USER_HZ
 _RESOURCES = ("cpu", "memory", "io")
 
 
 class MachineError(RuntimeError):
-    """A file without which there is no sample of the machine is missing or odd; says which, and what to do."""
+    """A file needed to sample the machine is missing or odd; says which, and what to do."""
 
 
 class HostReader:
     """Reads `root`/stat, meminfo, pressure and uptime.
 
-    Raises MachineError, here and in the reads, when one of the first two or the last cannot be used.
+    Raises MachineError, here and in the reads, if stat, meminfo or uptime cannot be used.
     """
 
     def __init__(self, root: Path = Path("/proc")) -> None:
@@ -40,7 +40,7 @@ class HostReader:
             raise
 
     def read(self) -> HostSample:
-        """Counters of this instant. Busy is all but idle, iowait and steal: steal is what the hypervisor gave to others."""
+        """Counters of this instant. Busy is all but idle, iowait and steal (what the hypervisor gave to others)."""
         busy, forks, steal, interrupts = self._cpu()
         memory, pressure = self._memory(), self._pressures()
         return HostSample(busy, *memory, pressure_us=pressure, forks=forks, steal_ns=steal, kernel_ns=interrupts)
@@ -55,12 +55,12 @@ class HostReader:
             raise self._odd("uptime") from None
 
     def close(self) -> None:
-        """Give the descriptors back."""
+        """Close all descriptors."""
         while self._fds:
             os.close(self._fds.popitem()[1])
 
     def _cpu(self) -> tuple[tuple[int, ...], int, int, int]:
-        """Busy ns of each CPU, what was started since boot, and ns of all CPUs that were stolen and that interrupts took."""
+        """Busy ns of each CPU, processes started since boot, and ns of all CPUs that were stolen and that interrupts used."""
         busy: dict[int, int] = {}
         stolen = interrupts = 0
         text = self._required("stat")
@@ -83,7 +83,7 @@ class HostReader:
         return tuple(busy[cpu] for cpu in sorted(busy)), forks, stolen, interrupts
 
     def _memory(self) -> tuple[int, int]:
-        """(all there is, what is available), bytes."""
+        """(total, available), bytes."""
         try:
             memory = {key: value for key, _, value in (line.partition(b":") for line in self._required("meminfo").splitlines())}
             total, available = (int(memory[key].split()[0]) * 1024 for key in (b"MemTotal", b"MemAvailable"))
@@ -92,7 +92,7 @@ class HostReader:
         return total, available
 
     def _pressures(self) -> tuple[int, int, int] | None:
-        """Totals of "some" in µs; None for good once one of them cannot be read (no PSI, or psi=0)."""
+        """Totals of "some" in µs; None from then on once one of them cannot be read (no PSI, or psi=0)."""
         if not self._pressure:
             return None
         try:
@@ -114,7 +114,7 @@ class HostReader:
         return MachineError(f"{self._root / name}: not in the form of proc(5); is {self._root} a procfs?")
 
     def _pread(self, name: str) -> bytes:
-        """The whole file, of a descriptor that stays open. The buffer grows with the file (a line a CPU)."""
+        """The whole file, from a descriptor that stays open. The buffer grows with the file (a line per CPU)."""
         fd = self._fds.get(name)
         if fd is None:
             fd = self._fds[name] = os.open(self._root / name, os.O_RDONLY | os.O_CLOEXEC)

@@ -1,6 +1,6 @@
 """What a process is: program, script, unit, container. Text of /proc in, names out; must not know counters or policies.
 
-Only the script or module of an interpreter is taken from a command line, never another argument: those hold secrets.
+Only an interpreter's script or module is taken from a command line, never another argument: those hold secrets.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ..fences import outside
 from .text import printable
 
 _COMM = 15  # TASK_COMM_LEN less its final zero
-_LONGEST = 96  # characters of a name kept; longer script names add nothing for people and much to logs
+_LONGEST = 96  # characters of a name kept; longer script names help nobody and bloat logs
 
 
 class _Options(NamedTuple):
@@ -25,7 +25,7 @@ class _Options(NamedTuple):
     runs: tuple[str, ...] = ()  # name the module or archive to run
     attached: tuple[str, ...] = ()  # the rest of the word is their value
     words: bool = False  # options of one dash are words, not clusters
-    modules: bool = False  # what runs is shown with its option, as one would type it
+    modules: bool = False  # what runs is shown with its option, as people type it
 
 
 # Sources: python -h, pypy -h, perlrun(1), ruby(1), node --help, bash(1), dash(1), zshmisc(1), java(1), php(1).
@@ -65,7 +65,7 @@ SHORT_ID = 12
 
 
 def interpreter(name: str) -> str | None:
-    """The interpreter behind a base name, as people type it, None for any other program.
+    """The interpreter behind a base name, as people type it; None for any other program.
 
     >>> interpreter("python3.11"), interpreter("perl5.36.0"), interpreter("postgres")
     ('python3', 'perl', None)
@@ -78,22 +78,22 @@ def interpreter(name: str) -> str | None:
 
 
 def base_name(exe: str | None, comm: str) -> str:
-    """Base name of the executable at `exe`; `comm`, already printable, where it cannot be read (None) or has no name of its own."""
+    """Base name of the executable at `exe`; `comm`, already printable, if it cannot be read (None) or has no name of its own."""
     if exe is None or exe.startswith("/memfd:"):
         return comm
     return printable(exe.removesuffix(" (deleted)").rpartition("/")[2])[:_LONGEST] or comm
 
 
 def says_more(base: str, comm: str) -> bool:
-    """Whether the command line is needed to name a program: interpreters, and what was started by a link to its executable."""
+    """Whether naming a program needs its command line: interpreters, and programs started by a link to their executable."""
     return interpreter(base) is not None or not base.startswith(comm)
 
 
 def program(exe: str | None, comm: str, cmdline: bytes) -> str:
     r"""Name of what runs: the executable's base name, and an interpreter's script or module.
 
-    One executable may be several programs by the name that it is started with (redis-server is a link to redis-check-rdb in
-    Debian, busybox is hundreds): the kernel takes that name for comm, and it is the first argument.
+    One executable may be several programs, by the name that it is started with (redis-server is a link to redis-check-rdb in
+    Debian, busybox is hundreds). The kernel uses that name as comm, and it is the first argument.
 
     `cmdline`: the text of /proc/PID/cmdline; only needed if `says_more`.
 
@@ -115,7 +115,7 @@ def program(exe: str | None, comm: str, cmdline: bytes) -> str:
 
 
 def _script(how: _Options, arguments: list[str]) -> str | None:
-    """Script or module among an interpreter's arguments, None if there is none. Code given as an argument shows as its option."""
+    """Script or module among an interpreter's arguments, None if it has none. Code given as an argument shows as its option."""
     rest = iter(arguments)
     for argument in rest:
         if argument == "--":
@@ -156,8 +156,8 @@ def _option(argument: str, how: _Options) -> tuple[str, str]:
 def cgroup_and_unit(text: bytes) -> tuple[str, str]:
     r"""(path in the cpu hierarchy, systemd unit or container or "") from the text of /proc/PID/cgroup (cgroups(7)).
 
-    The path is the v1 cpu controller's, else that of v2; whom nicety has fenced in belongs where he was. The unit is looked for
-    on all lines: in hybrid set-ups only some have it. The deepest component that names one counts.
+    The path is that of the v1 cpu controller, else that of v2. A process that nicety has fenced belongs where it was before. The
+    unit is searched on all lines: in hybrid set-ups only some have it. The deepest component that names one counts.
 
     >>> cgroup_and_unit(b"4:cpu,cpuacct:/\n1:name=systemd:/system.slice/web.service\n0::/\n")
     ('/', 'web.service')

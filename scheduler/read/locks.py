@@ -1,7 +1,8 @@
-"""Who waits for whom: file locks, and futexes in shared memory, with the holder where the kernel or the lock itself names it.
+"""Which threads wait for which processes: file locks, and futexes in shared memory, with the holder where it is named.
 
-Reads /proc only. Must not know demotions, decisions or the ledger. A lock between threads of one process (a private futex) is left
-out: they all have the same priority. What takes ptrace rights (`syscall`, `maps`, `mem`) is left out where they are missing.
+The kernel or the lock itself names the holder. Reads /proc only. Must not know demotions, decisions or the ledger. A lock between
+threads of one process (a private futex) is left out: its threads all have the same priority. What needs ptrace rights (`syscall`,
+`maps`, `mem`) is left out where they are missing.
 """
 
 from __future__ import annotations
@@ -32,43 +33,43 @@ from .holders import (
 from .text import printable
 
 READS, FAR = 32, 6
-"""Threads whose system call is read in a look, 4 to 8 us each, of those that may share memory with somebody demoted and of others:
-50 of these are seen through in two thirds of a second. They can only wait for a file."""
+"""Threads whose system call is read per look, 4 to 8 us each: READS of those that may share memory with a demoted process, FAR of
+the others, which can only wait for a file. 50 of the others are covered in two thirds of a second."""
 
 ALIKE = 4
-"""Looks between two at one demoted process: what it waits for beside others that are demoted alike is no matter of milliseconds
+"""Looks between two at one demoted process: a wait among equally demoted processes is not urgent to the millisecond
 (`relief.PEERS`)."""
 
 KEPT = 256
-"""Most threads for which a descriptor stays open between two looks: opening it for each takes three times as long."""
+"""Most threads whose descriptor stays open between two looks: opening it each time takes three times as long."""
 
 QUEUE = 3
-"""Waiters that are followed for each lock, demoted and not: one is enough to have it freed."""
+"""Waiters followed per lock, demoted and not demoted: one is enough to have it freed."""
 
 THREADS = 32
-"""Most threads of a process that are looked at one by one."""
+"""Most threads of a process that are read one by one."""
 
 FRESH = 12
-"""Looks for which it is believed which threads a process has, and what one that may hold a lock maps or has open: reading that
-takes 80 us and more. A second at the usual pace."""
+"""Looks for which it is believed which threads a process has, and what a possible holder maps or has open: reading that takes
+80 us and more. One second at the usual pace."""
 
 SETTLED = 250
-"""Looks for which it is believed what a process maps that waits for nothing: it decides only who is looked at sooner."""
+"""Looks for which the maps of a process that waits for nothing are believed: they only decide which processes are read sooner."""
 
 MAPS = 2
-"""Processes whose maps are read in a look, in turn, to know beforehand who shares memory: 100 within 4 s. Until then each may."""
+"""Processes whose maps are read per look, in turn, to learn which share memory: 100 within 4 s. Until then each process may."""
 
 AGAIN, STRANGERS, LASTING = 3, 12, 125
-"""Looks between two of /proc/locks while the same threads wait for files, or while it cannot be seen who does; while nobody does,
-for those that are in no group; and at most while one wait lasts, twice as many each time that nothing has changed. The kernel stops
-all locking for a grace period of RCU to write it: 7 to 14 ms here."""
+"""Looks between two reads of /proc/locks. AGAIN: while the same threads wait for files, or while it cannot be seen which do.
+STRANGERS: while none does, for processes in no group. While one wait lasts, the pause doubles each time that nothing has changed,
+up to LASTING. The kernel stops all locking for a grace period of RCU to write that file: 7 to 14 ms here."""
 
 DESCRIPTORS = 256
 """Most descriptors of a process that are compared with a locked file."""
 
 
 class _Futex(NamedTuple):
-    """A thread that waits on a futex which is not private."""
+    """A thread that waits on a futex that is not private."""
 
     process: ProcId
     tid: int
@@ -96,15 +97,15 @@ class _Call(NamedTuple):
 
 
 class _Threads:
-    """Threads that are blocked in some system calls, read through descriptors that stay open: they belong to the thread, whoever
-    has its number later. `numbers`: of the calls."""
+    """Threads that are blocked in some system calls, read through descriptors that stay open: a descriptor belongs to its thread,
+    even if the tid is reused. `numbers`: of the calls."""
 
     def __init__(self, proc: str, numbers: Iterable[int]) -> None:
         self._proc = proc
         self._numbers = frozenset(str(number).encode() for number in numbers)
         self._open: dict[ProcId, tuple[int, dict[int, int]]] = {}  # (look of the list, descriptor by tid)
         self._count = 0
-        self.denied = False  # the right to see it was missing, since this was last set
+        self.denied = False  # ptrace rights were missing, since this was last reset
 
     def calls(self, process: ProcId, look: int) -> tuple[int, list[_Call]]:
         """(threads looked at, those of them that are blocked in one of the calls)."""
@@ -129,7 +130,7 @@ class _Threads:
         return len(opened), found
 
     def keep(self, processes: Collection[ProcId]) -> None:
-        """Close what belongs to anybody else."""
+        """Close the descriptors of all other processes."""
         for process in [process for process in self._open if process not in processes]:
             self._close(process)
 
@@ -170,25 +171,25 @@ class LinuxLocks:
         self._file_locks = FILE_LOCKS.get(machine, set())
         self._look = 0
         self._threads = _Threads(self._proc, {*self._futex, FUTEX_WAIT, *self._file_locks})
-        self._turns = [0, 0]  # whose turn it is, of those that may share memory with somebody demoted and of the rest
-        self._ranks: tuple[list[ProcId], list[ProcId]] | None = None  # both
+        self._turns = [0, 0]  # next turns, among those that may share memory with a demoted process and among the rest
+        self._ranks: tuple[list[ProcId], list[ProcId]] | None = None  # both rows
         self._filers: frozenset[tuple[ProcId, int]] = frozenset()  # threads in a call that locks a file, in the last look
         self._for_files: tuple[Wait, ...] = ()  # what the last look at /proc/locks found
         self._files_at = -STRANGERS  # the look in which that was
-        self._files_pause = 0  # looks until the next, where longer than usual
+        self._files_pause = 0  # looks until the next, if longer than usual
         self._areas: dict[ProcId, tuple[int, tuple[Area, ...]]] = {}  # with the look in which they were read
         self._open: dict[tuple[ProcId, int], tuple[int, bool]] = {}  # whether this inode is open there
         self._waited: frozenset[ProcId] = frozenset()
-        self._mapping = 0  # whose turn it is to be mapped
+        self._mapping = 0  # next turn to read maps
         self._demoted: Collection[ProcId] | None = None
-        self._slowed: frozenset[ProcId] = frozenset()  # the same, to look up
-        self._looked_at: dict[ProcId, int] = {}  # the look in which each of them last was
+        self._slowed: frozenset[ProcId] = frozenset()  # the same as a set
+        self._looked_at: dict[ProcId, int] = {}  # demoted process -> the look in which it was last read
         self._others: Sequence[ProcId] | None = None
         self._everybody: list[ProcId] = []  # both of them
 
     def waits(self, demoted: Collection[ProcId], others: Sequence[ProcId]) -> tuple[Wait, ...]:
-        """See `ports.Locks`: all file locks, and the futexes of as many processes as a look may cost, in turn; those that share
-        memory with somebody demoted first."""
+        """See `ports.Locks`: all file locks, and the futexes of as many processes as one look may cost, in turn. Processes that
+        share memory with a demoted one come first."""
         self._look += 1
         locks: dict[tuple[Place, int], _Lock] = {}
         waited, filers, found = set(), set(), []
@@ -214,7 +215,7 @@ class LinuxLocks:
         self._files_at, self._files_pause = self._look - STRANGERS, 0
 
     def run(self, process: ProcId, thread: int = 0) -> Run | Trouble | None:
-        """See `ports.Locks`. Of a process with more threads than are looked at one by one, CPU is counted in ticks of 10 ms."""
+        """See `ports.Locks`. With more threads than are read one by one, CPU is counted in ticks of 10 ms."""
         base = f"{self._proc}/{process.pid}"
         try:
             stat = stat_fields(f"{base}/stat")
@@ -261,17 +262,17 @@ class LinuxLocks:
             self._files_at, self._for_files = self._look, found
 
     def _still_waits(self, wait: Wait) -> bool:
-        """Whether this is one and the same wait."""
+        """Whether this is still the same wait."""
         try:
             return not wait.thread or turns(f"{self._proc}/{wait.waiter.pid}/task/{wait.thread}") == wait.turn
         except OSError:
             return False
 
     def _file_waits(self, demoted: Collection[ProcId]) -> Iterable[Wait]:
-        """/proc/locks: a lock, and below it, with an arrow, who waits for it: proc(5).
+        """Waits in /proc/locks: a lock, and below it, with an arrow, each process that waits for it: proc(5).
 
-        flock(2) names who called it, and the descriptor may have been inherited since (`flock FILE COMMAND`); an open file
-        description lock names nobody. Then whoever demoted has the file open may hold it.
+        flock(2) names the process that called it, and others may have inherited the descriptor since (`flock FILE COMMAND`). An
+        open file description lock names none. Then any demoted process that has the file open may hold it.
         """
         try:
             pairs = list(file_locks(self._proc))
@@ -294,7 +295,7 @@ class LinuxLocks:
             yield Wait(waiter, thread, turn, lock, certain, 0, tuple(possible))
 
     def _blocked_thread(self, process: ProcId) -> tuple[int, int]:
-        """(thread that waits for a file lock, its count of turns on a CPU); (0, 0) if it cannot be told."""
+        """(thread that waits for a file lock, its count of turns on a CPU); (0, 0) if it is not known."""
         base = f"{self._proc}/{process.pid}"
         try:
             tids = thread_ids(base)[:THREADS]
@@ -305,7 +306,7 @@ class LinuxLocks:
             return 0, 0
 
     def _has_open(self, process: ProcId, inode: int) -> bool:
-        """Compared by inode alone: the device of /proc/locks is not that of stat(2) on overlay and btrfs."""
+        """Compares by inode alone: the device in /proc/locks is not that of stat(2) on overlay and btrfs."""
         age, known = self._open.get((process, inode), (-2 * FRESH, False))
         if self._look - age < FRESH + process.pid % FRESH:
             return known
@@ -318,15 +319,15 @@ class LinuxLocks:
                 except OSError:
                     continue
         except OSError:
-            pass  # no right to look: /proc/locks itself still names a holder
+            pass  # not permitted: /proc/locks itself still names a holder
         self._open[process, inode] = (self._look, known)
         return known
 
     # --- futexes ---------------------------------------------------------------------------------------------------------------
 
     def _calls(self, demoted: Collection[ProcId], others: Sequence[ProcId]) -> Iterable[_Call]:
-        """Blocked threads: of those that waited in the last look, and in turn the next few of those that share memory with somebody
-        demoted, or may, and of the rest; those that are demoted themselves not each time."""
+        """Blocked threads: those that waited in the last look, then in turn the next few of the processes that share memory with a
+        demoted one, or may, and of the rest. Demoted processes are not read each time."""
         if not (self._futex or self._file_locks):
             return
         if demoted is not self._demoted or others is not self._others:
@@ -351,7 +352,7 @@ class LinuxLocks:
                     yield from calls
 
     def _was_looked_at(self, process: ProcId) -> bool:
-        """Whether it is demoted, and was looked at a moment ago; else it is now."""
+        """Whether it is demoted and was read a moment ago. If it was not, it counts as read now."""
         if process not in self._slowed:
             return False
         if self._look - self._looked_at.get(process, -ALIKE) < ALIKE:
@@ -360,7 +361,7 @@ class LinuxLocks:
         return False
 
     def _row(self, rank: int) -> list[ProcId]:
-        """Those who share memory with somebody demoted, or may, and the rest: they are looked at in turn."""
+        """Processes that share memory with a demoted one, or may (rank 0), and the rest (rank 1): they are read in turn."""
         if self._ranks is None:
             theirs = {area.place for process in self._demoted or () for area in self._known(process) or ()}
             near = {process for process in self._everybody if self._may_share(process, theirs)}
@@ -368,7 +369,7 @@ class LinuxLocks:
         return self._ranks[rank]
 
     def _refresh(self) -> None:
-        """Read what the next few processes map, if what is known of them is old."""
+        """Read what the next few processes map, if what is known of it is old."""
         count = len(self._everybody)
         for step in range(min(MAPS, count)):
             process = self._everybody[(self._mapping + step) % count]
@@ -385,15 +386,15 @@ class LinuxLocks:
         return areas is None or any(area.place in theirs for area in areas)
 
     def _futex_of(self, call: _Call) -> _Futex | None:
-        """What is waited for, if it is a futex that is not private."""
+        """The futex that is waited for, if it is not private."""
         if call.number not in self._futex and call.number != FUTEX_WAIT:
             return None
         wait = futex_wait(call.arguments, new=call.number == FUTEX_WAIT)
         return None if wait is None or wait.private else _Futex(call.process, call.tid, wait.address, wait.inherits)
 
     def _resolve(self, futex: _Futex, demoted: frozenset[ProcId], locks: dict[tuple[Place, int], _Lock]) -> Wait | None:
-        """What the futex is, and who holds it or may. None: nobody demoted can, it cannot be told, or enough others wait for it.
-        `locks`: of this look."""
+        """What the futex is, and which process holds it or may. None: no demoted process can, it is not known, or enough others
+        wait for it. `locks`: of this look."""
         area = self._area(futex.process, futex.address)
         if area is None:
             return None
@@ -418,7 +419,8 @@ class LinuxLocks:
     def _owner(self, futex: _Futex, area: Area) -> tuple[ProcId | None, int]:
         """(process, tid) of the owner of a mutex. (None, 0) for a semaphore, a condition variable, and what is not glibc's.
 
-        A tid counts only if its process maps the same object: another pid namespace has other numbers, what is no mutex has any.
+        A tid counts only if its process maps the same object: another pid namespace numbers differently, and what is no mutex may
+        hold any number.
         """
         tid = owner_tid(f"{self._proc}/{futex.process.pid}", futex.address, inherits=futex.inherits)
         process = process_of(self._proc, tid) if tid else None
@@ -433,7 +435,7 @@ class LinuxLocks:
         return any(area.place == place for area in areas)
 
     def _area(self, process: ProcId, address: int) -> Area | None:
-        """The shared mapping that an address is in."""
+        """The shared mapping that contains an address."""
         for again in (False, True):
             areas = self._map(process) if again else self._areas.get(process, (0, ()))[1]
             for area in areas:
@@ -442,7 +444,7 @@ class LinuxLocks:
         return None
 
     def _map(self, process: ProcId) -> tuple[Area, ...]:
-        """Shared writable mappings, from /proc/PID/maps."""
+        """Read the shared writable mappings from /proc/PID/maps."""
         try:
             areas = shared_areas(f"{self._proc}/{process.pid}")
         except OSError:
@@ -466,7 +468,7 @@ def _unseen(process: ProcId, error: OSError) -> Trouble:
 
 
 def _system_call(thread: str) -> tuple[int, tuple[int, ...]]:
-    """(number, six arguments) of the call that a thread is blocked in; (-1, ()) for one that runs or is in none: proc(5)."""
+    """(number, six arguments) of the call that a thread is blocked in; (-1, ()) if it runs or is in no call: proc(5)."""
     words = read(f"{thread}/syscall").split()
     if len(words) < 7:
         return -1, ()
@@ -474,7 +476,7 @@ def _system_call(thread: str) -> tuple[int, tuple[int, ...]]:
 
 
 def _thread_count(process: str) -> int:
-    """-1: it is gone. /proc/PID/task has a link for each thread, and two of its own."""
+    """The number of threads; -1 if it is gone. /proc/PID/task has a link for each thread, and two of its own."""
     try:
         return os.stat(f"{process}/task").st_nlink - 2  # noqa: PTH116 - hot
     except OSError:

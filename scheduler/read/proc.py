@@ -1,15 +1,16 @@
 """Reads the processes of this machine: one row of raw counters each, and what each of them is. Must not know rates or policies.
 
-An idle process costs one system call a tick: the kernel's CPU clock of a process (clock_getcpuclockid(3)) stands still exactly
-while none of its threads runs, and a process that has not run has no new counters. Those of its children are no exception: they
-grow while it waits for one, which takes CPU, and not at all where it ignores SIGCHLD. What ran is read in full, from descriptors
-that stay open: they belong to the process, not to its pid, so a reused pid shows as ESRCH. What others may change while a process
-sleeps (resident pages, nice, cgroup, terminal) is looked at each few ticks. `benchmarks/collector.py` measures the cost.
+An idle process costs one system call a tick. The kernel's CPU clock of a process (clock_getcpuclockid(3)) stands still exactly
+while none of its threads runs, and a process that has not run has no new counters. The counters of its children are no exception:
+they grow while it waits for a child, which takes CPU, and not at all where it ignores SIGCHLD. A process that ran is read in
+full, from descriptors that stay open. They belong to the process, not to its pid, so a reused pid shows as ESRCH. What others may
+change while a process sleeps (resident pages, nice, cgroup, terminal) is read every few ticks. `benchmarks/collector.py` measures
+the cost.
 
-Whether a process serves needs a look through its descriptors, at 3 us each. They are looked through when it is first seen, after an
-exec, and when it ran and their number has changed: while it is young that is asked each tick, for that is when services begin to
-listen, later on its slow turns. A young one may also begin to listen with what it has, so its sockets are compared each time.
-Whether its parent feeds it is looked up after an exec, and while it is so on its slow turns.
+Whether a process serves is seen only in its descriptors, at 3 us each. They are read when it is first seen, after an exec, and when
+it ran and their number has changed. The number is read each tick while the process is young, because that is when services begin to
+listen, and later on its slow turns. A young process may also begin to listen with descriptors that it has, so its sockets are
+compared each time. Whether its parent feeds it is read after an exec, and on its slow turns while it is fed.
 """
 
 # ruff: noqa: PTH115, PTH116, PTH208 -- Path objects cost more than the system calls, a thousand times a tick
@@ -53,16 +54,16 @@ _ROW = struct.Struct("<" + "".join(_CODES[SAMPLE[name].str] for name in SAMPLE.n
 
 _KERNEL_THREAD = 0x00200000  # PF_KTHREAD in field 9 of stat, include/linux/sched.h; "child of pid 2" is wrong in containers
 _CPUCLOCK_SCHED = 2  # clock id of a whole process: ~pid << 3 | 2, include/linux/posix-timers.h
-_IDENTITY_TURNS = 6  # slow turns between looks for what shows nowhere else: a move to another cgroup, one descriptor for another
+_IDENTITY_TURNS = 6  # slow turns between checks for what shows nowhere else: another cgroup, a replaced descriptor
 _YOUNG_TICKS = 30 * USER_HZ  # a Python or Java service has read its code and listens by then
-_SHORT = 8  # this few descriptors are numbered without a gap as a rule, which saves listing them: a third of a look
-_MOST_LINKS = 256  # descriptors of a process that are looked at: services open what they listen on before they have clients
-_MOST_DESCRIPTORS = 1 << 15  # two a process and one a further thread; more costs the kernel more memory than it saves time
-_PIECE = 64  # processes that are read in a row: at most some milliseconds of them
+_SHORT = 8  # so few descriptors usually have no gap in their numbers, which saves listing them: a third of a look
+_MOST_LINKS = 256  # descriptors of a process that are read: services open what they listen on before they have clients
+_MOST_DESCRIPTORS = 1 << 15  # two a process and one per further thread; more costs the kernel more memory than it saves time
+_PIECE = 64  # processes that are read in a row: a few milliseconds at most
 _RESERVE = 256  # descriptors left to the rest of the daemon
 _STAT_BYTES = 2048  # 52 numbers of at most 20 digits, and a name
 _NEVER = b""
-_UNKNOWN = b"0"  # what the kernel writes in place of addresses that we may not know
+_UNKNOWN = b"0"  # what the kernel writes in place of addresses that are not ours to know
 _WAIT, _IO, _FDS, _SOCKETS, _ASKED = map(int, Known)  # operators of IntFlag cost 1 us each
 _SERVES, _SERVES_LOCALLY, _TERMINAL, _KEYS, _SHOWS, _FED, _ASKED_BY_PIPE = map(int, Trait)
 
@@ -71,10 +72,10 @@ class _Found(Enum):
     """How an attempt to read a process ended."""
 
     READ = auto()
-    GONE = auto()  # vanished, or its pid is another's now
+    GONE = auto()  # it ended, or its pid is reused
     KERNEL = auto()  # a kernel thread
-    CLOSED = auto()  # not ours to read, or in a form that we do not know
-    UNKNOWN = auto()  # not now: no descriptor or memory is free, or the read was interrupted or failed
+    CLOSED = auto()  # not ours to read, or in an unknown format
+    UNKNOWN = auto()  # not now: no free descriptor or memory, or the read was interrupted or failed
 
 
 _FOUND = {Fault.GONE: _Found.GONE, Fault.DENIED: _Found.CLOSED}
@@ -92,7 +93,7 @@ class _Thread:
 
 
 class _Process:
-    """What is kept of one process between ticks."""
+    """What is kept about one process between ticks."""
 
     __slots__ = (
         *("clock", "comm", "cpu", "exec_mark", "fds", "fds_denied", "id", "identity", "io", "io_denied", "path", "pid"),
@@ -109,7 +110,7 @@ class _Process:
         self.clock = (~pid << 3) | _CPUCLOCK_SCHED
         self.run_clock = -1  # what `clock` showed at the last full read
         self.stat_fd = -1
-        self.stat_raw = _NEVER  # as `row` was made from
+        self.stat_raw = _NEVER  # from which `row` was made
         self.schedstat = True  # this kernel has it, as far as known
         self.threads: dict[int, _Thread] = {}
         self.retired = (0, 0, 0)  # counters of threads that are gone
@@ -118,11 +119,11 @@ class _Process:
         self.io: tuple[int, ...] | None = None
         self.fds: int | None = None
         self.io_denied = self.fds_denied = self.sockets_denied = False
-        self.serves: int | None = None  # traits that its sockets give
-        self.stdin = 0  # and its standard input
-        self.port = 0  # and the least on which they listen
-        self.sockets: list[int] = []  # inodes of those among its descriptors
-        self.links = -1  # descriptors that it had when they were looked through
+        self.serves: int | None = None  # traits from its sockets
+        self.stdin = 0  # traits from its standard input
+        self.port = 0  # the lowest on which its sockets listen
+        self.sockets: list[int] = []  # inodes of the sockets among its descriptors
+        self.links = -1  # number of its descriptors when they were last read
         self.unlooked = True  # it ran since then
         self.row = b""
 
@@ -130,9 +131,9 @@ class _Process:
 class ProcSource:
     """`ports.Source` of the real machine, or of a tree at `root` in the form of procfs.
 
-    `slow_every`: ticks between reads of io counters and descriptor counts of processes in no pool; may be set anew. Raises
-    MachineError (host.py) if `root` is no procfs. With many processes the soft descriptor limit is raised, to the hard one at
-    most; `close` puts it back.
+    `slow_every`: ticks between reads of io counters and descriptor counts of processes in no pool; may be changed. Raises
+    MachineError (host.py) if `root` is no procfs. With many processes the soft descriptor limit is raised, at most to the hard one;
+    `close` restores it.
     """
 
     def __init__(self, root: Path = Path("/proc"), *, slow_every: int = 10) -> None:
@@ -140,9 +141,9 @@ class ProcSource:
         self.slow_every = slow_every
         self._tick = 0
         self._processes: dict[str, _Process] = {}
-        self._skipped: set[str] = set()  # closed ones; looked at again each `slow_every` ticks, for pids are reused
-        self._kernel: dict[str, int] = {}  # kernel threads among them -> ns that their CPU clock showed
-        self._kernel_ns = 0  # that they used while they were watched
+        self._skipped: set[str] = set()  # closed processes; retried every `slow_every` ticks, because pids are reused
+        self._kernel: dict[str, int] = {}  # kernel threads among them -> ns of their CPU clock
+        self._kernel_ns = 0  # used by them while they were watched
         self._identities: Mapping[ProcId, Identity] = MappingProxyType({})
         self._changed = False
         self._open = 0
@@ -159,9 +160,9 @@ class ProcSource:
         self._counts_fds = self._native and os.stat(f"{self._root}/self/fd").st_size > 0  # since Linux 6.2, needs no permission
 
     def read(self, at: int, wall: int, pools: tuple[PoolSample, ...], between: Callable[[], None] | None = None) -> Snapshot:
-        """One sample of everything. Members of `pools` are read in full, others if they ran since the last call. `between` is
-        called after each `_PIECE` processes."""
-        uptime_ticks = self._host.uptime_ticks()  # first: what starts after it and is missed now must count as born later
+        """One sample of everything. Members of `pools` are read in full, other processes if they ran since the last call. `between`
+        is called after every `_PIECE` processes."""
+        uptime_ticks = self._host.uptime_ticks()  # first: a process that starts after it and is missed now must count as born later
         self._uptime_ticks = uptime_ticks
         self._listeners.forget()
         self._feeders.forget()
@@ -192,7 +193,7 @@ class ProcSource:
         return Snapshot(at, wall, uptime_ticks, table, self._identities, host, pools, self._quotas.read(self._cgroups))
 
     def close(self) -> None:
-        """Give all descriptors back, and the descriptor limit."""
+        """Close all descriptors and restore the descriptor limit."""
         for name in list(self._processes):
             self._forget(name)
         self._host.close()
@@ -203,7 +204,7 @@ class ProcSource:
     # --- which processes there are --------------------------------------------------------------------------------------------
 
     def _living(self, watched: set[str]) -> Iterator[_Process]:
-        """Every process that is there, its row up to date. The loop that decides what a tick costs."""
+        """Every living process, its row up to date. This loop decides what a tick costs."""
         names = self._with_room(lambda: os.listdir(self._root))
         tick, slow_every, processes, skipped, native = self._tick, self.slow_every, self._processes, self._skipped, self._native
         clock, now = time.clock_gettime_ns, -1
@@ -221,16 +222,16 @@ class ProcSource:
                     now = clock(process.clock)
                 except OSError:
                     continue  # gone since it was listed
-                # 0 proves nothing: so every process begins, a later one with this pid too
+                # 0 proves nothing: every process starts at 0, also a later one with this pid
                 if 0 < now == process.run_clock and not due and name not in watched:
                     yield process
                     continue
             found = self._attempt(process, now, due, name in watched)
             if found is _Found.UNKNOWN:
-                process.stat_raw, process.run_clock = _NEVER, -1  # as it was read last; what changed is read in the next tick
+                process.stat_raw, process.run_clock = _NEVER, -1  # keeps its last row; what changed is read in the next tick
             elif found is not _Found.READ:
                 self._forget(name)
-                process = self._admitted(name)  # its pid may be another's already
+                process = self._admitted(name)  # its pid may be reused already
                 if process is None:
                     continue
             yield process
@@ -239,7 +240,7 @@ class ProcSource:
             skipped.intersection_update(names)
 
     def _watch_kernel(self) -> None:
-        """Add up what kernel threads used: they have no row, but they are no unseen work either. 0.3 us for each."""
+        """Add up what kernel threads used: they have no row, but their work is not unseen either. 0.3 us each."""
         clock, kernel, ended = time.clock_gettime_ns, self._kernel, list[str]()
         for name, before in kernel.items():
             try:
@@ -253,7 +254,7 @@ class ProcSource:
             del kernel[name]
 
     def _admitted(self, name: str) -> _Process | None:
-        """A process read for the first time, None if it is gone or closed."""
+        """A process read for the first time; None if it is gone or closed."""
         process = _Process(int(name), f"{self._root}/{name}")
         try:
             found = self._attempt(process, time.clock_gettime_ns(process.clock) if self._native else -1, due=True, watched=True)
@@ -276,12 +277,12 @@ class ProcSource:
         return None
 
     def _attempt(self, process: _Process, now: int, due: bool, watched: bool) -> _Found:
-        """Read all of a process that may have changed. Here, and only here, its failures become values."""
+        """Read everything of a process that may have changed. Only here do its failures become values."""
         try:
             return self._refresh(process, now, due, watched)
         except OSError as error:
             return _FOUND.get(fault_of(error), _Found.UNKNOWN)
-        except (ValueError, IndexError, struct.error):  # a form of stat that we do not know
+        except (ValueError, IndexError, struct.error):  # an unknown format of stat
             return _Found.CLOSED
 
     def _forget(self, name: str) -> None:
@@ -291,7 +292,7 @@ class ProcSource:
     # --- one process ----------------------------------------------------------------------------------------------------------
 
     def _refresh(self, process: _Process, now: int, due: bool, watched: bool) -> _Found:
-        """`now`: its CPU clock read before this call, ns; -1 where `root` is not our own procfs."""
+        """Read one process. `now`: its CPU clock read before this call, ns; -1 where `root` is not our own procfs."""
         raw, process.stat_fd = self._pread(process.stat_fd, f"{process.path}/stat", _STAT_BYTES)
         turn = due and not (self._tick + process.pid) % (self.slow_every * _IDENTITY_TURNS)
         if raw == process.stat_raw and now == process.run_clock != -1 and not (watched or turn or process.ran):
@@ -309,7 +310,7 @@ class ProcSource:
         if process.schedstat:
             self._read_threads(process, threads)
         run, wait, slices = map(sum, zip(process.retired, *(thread.counters for thread in process.threads.values()), strict=True))
-        ticks = (int(fields[11]) + int(fields[12])) * _TICK_NS  # threads that came and went unseen are in it, and in `now`
+        ticks = (int(fields[11]) + int(fields[12])) * _TICK_NS  # includes threads that came and went unseen; so does `now`
         process.cpu = max(process.cpu, now if now >= 0 else max(run, ticks))
         ran = now < 0 or now != process.run_clock
         process.ran |= ran
@@ -319,14 +320,14 @@ class ProcSource:
         if slow:
             self._read_slow(process)
         mark = fields[45] if len(fields) > 45 else _UNKNOWN  # where its arguments lie: moves with each exec
-        ends = fields[20] == b"0"  # without memory it has no executable any more: a zombie, or on its way to be one
+        ends = fields[20] == b"0"  # without memory it has no executable any more: it is a zombie or about to be one
         executed = comm != process.comm or mark != process.exec_mark
         if process.identity is None or executed or turn:
             self._identify(process, comm, mark, same_program=ends or not (executed or mark == _UNKNOWN))
         if process.unlooked and not process.sockets_denied:
             young = ran and self._uptime_ticks - id_.start_ticks < _YOUNG_TICKS
             thorough = executed or turn or (young and due)
-            # our own hundreds of descriptors are those kept here, and cost 3 ms: they are looked through once
+            # our own descriptors are the hundreds kept here and cost 3 ms: they are read once
             if executed or ((thorough or young or due) and process.pid != self._pid):
                 self._look(process, process.fds if slow else None, thorough, young)
                 self._name_port(process)
@@ -374,9 +375,9 @@ class ProcSource:
         return _Found.READ
 
     def _read_threads(self, process: _Process, count: int) -> None:
-        """Run-queue counters of all threads. /proc/PID/schedstat is the main thread's only.
+        """Read the run-queue counters of all threads. /proc/PID/schedstat has only the main thread's.
 
-        New threads need a look at the task directory; there are none if the known ones are all alive and `count` is theirs.
+        The task directory is listed only for new threads: none exist if all known threads are alive and their number is `count`.
         """
         threads = process.threads
         gone = [tid for tid, thread in threads.items() if not self._read_thread(process, tid, thread)]
@@ -395,7 +396,7 @@ class ProcSource:
             process.schedstat = False
 
     def _retire(self, process: _Process, tid: int) -> None:
-        """A thread is gone; what it used stays with the process."""
+        """Remove a thread that is gone; the process keeps what it used."""
         thread = process.threads.pop(tid)
         process.retired = _added(process.retired, thread.counters)
         self._drop(thread.fd)
@@ -411,13 +412,13 @@ class ProcSource:
             run, wait, slices = map(int, raw.split())
             if (
                 run < thread.counters[0] or wait < thread.counters[1] or slices < thread.counters[2]
-            ):  # another thread with its number, seen by path
+            ):  # another thread with the same tid, read by path
                 process.retired = _added(process.retired, thread.counters)
             thread.raw, thread.counters = raw, (run, wait, slices)
         return True
 
     def _read_slow(self, process: _Process) -> None:
-        """io counters and the number of descriptors: dear, and often not permitted."""
+        """Read the io counters and the number of descriptors: expensive, and often not permitted."""
         process.ran = False
         if not process.io_denied:
             try:
@@ -436,9 +437,9 @@ class ProcSource:
                 process.fds = None
 
     def _look(self, process: _Process, count: int | None, thorough: bool, young: bool) -> None:
-        """What its sockets give: whether and where one listens, or leads to a display.
+        """Find out what its sockets give: whether and where one listens, or leads to a display.
 
-        `count`: descriptors that it has, if that is known.
+        `count`: the number of its descriptors, if known.
         """
         try:
             count = self._descriptors(process) if count is None else count
@@ -465,19 +466,19 @@ class ProcSource:
         process.serves = _SERVES * anybody | _SERVES_LOCALLY * locally | _SHOWS * shows
 
     def _name_port(self, process: _Process) -> None:
-        """Tell where it listens with what it is."""
+        """Put the port on which it listens into its identity."""
         identity = process.identity
         if identity is not None and identity.port != process.port:
             process.identity = replace(identity, port=process.port)
             self._changed = True
 
     def _descriptors(self, process: _Process) -> int:
-        """How many descriptors a process has."""
+        """The number of descriptors of a process."""
         path = f"{process.path}/fd"
         return (self._counts_fds and os.stat(path).st_size) or len(os.listdir(path))
 
     def _identify(self, process: _Process, comm: bytes, mark: bytes, same_program: bool) -> None:
-        """Find out what a process is. `same_program`: it cannot have changed, only where the process is."""
+        """Find out what a process is. `same_program`: the program cannot have changed, only where the process is."""
         name = printable(comm)
         before = process.identity
         if same_program and before is not None:
@@ -504,7 +505,7 @@ class ProcSource:
     # --- descriptors ----------------------------------------------------------------------------------------------------------
 
     def _pread(self, fd: int, path: str, size: int) -> tuple[bytes, int]:
-        """(text of a file, the descriptor to give next time). -1 is no descriptor; beyond the budget it stays -1."""
+        """(text of a file, the descriptor to pass next time). -1 means no descriptor; beyond the budget it stays -1."""
         if fd >= 0:
             return os.pread(fd, size, 0), fd
         fd = self._with_room(lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
@@ -527,7 +528,7 @@ class ProcSource:
             self._open -= 1
 
     def _release(self, process: _Process) -> None:
-        """Close what is open of a process. It can still be read."""
+        """Close the descriptors of a process. It can still be read."""
         for thread in process.threads.values():
             self._drop(thread.fd)
             thread.fd = -1
@@ -535,7 +536,7 @@ class ProcSource:
         process.stat_fd = -1
 
     def _with_room(self, call: Callable[[], T]) -> T:
-        """The result of a call that needs a descriptor. If there are none, others need more than was left to them: keep fewer."""
+        """The result of a call that needs a descriptor. If none is free, others need more than was left to them: keep fewer."""
         try:
             return call()
         except OSError as error:
@@ -547,7 +548,7 @@ class ProcSource:
         return call()
 
     def _raise_limit(self) -> None:
-        """Raise the soft limit, if that can help: to the hard one at most."""
+        """Raise the soft limit if that can help, at most to the hard one."""
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         most = _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MOST_DESCRIPTORS)
         if _within(soft) == self._budget and soft < most:
@@ -555,7 +556,7 @@ class ProcSource:
             self._budget = _within(most)
 
     def _shows_our_pids(self) -> bool:
-        """Is `root` the procfs of our own pid namespace, so that its pids name CPU clocks?"""
+        """Whether `root` is the procfs of our own pid namespace, so that its pids name CPU clocks."""
         try:
             mine = os.readlink(f"{self._root}/self")
             return mine == str(os.getpid()) and time.clock_gettime_ns((~int(mine) << 3) | _CPUCLOCK_SCHED) > 0
@@ -564,7 +565,7 @@ class ProcSource:
 
 
 def _within(limit: int) -> int:
-    """Descriptors that may be kept open under a soft limit."""
+    """The number of descriptors that may be kept open under a soft limit."""
     return _MOST_DESCRIPTORS if limit == resource.RLIM_INFINITY else max(0, min(limit, _MOST_DESCRIPTORS) - _RESERVE)
 
 
@@ -573,7 +574,7 @@ def _added(a: tuple[int, int, int], b: tuple[int, int, int]) -> tuple[int, int, 
 
 
 def _sockets(path: str, count: int) -> list[int]:
-    """Inodes of the sockets in a directory like /proc/PID/fd that has so many entries."""
+    """Inodes of the sockets in a directory like /proc/PID/fd that has `count` entries."""
     if count <= _SHORT:
         try:
             return _inodes([os.readlink(f"{path}/{fd}") for fd in range(count)])
@@ -594,7 +595,7 @@ def _inodes(links: Iterable[str]) -> list[int]:
 
 
 def _whole(path: str) -> bytes:
-    """The text of a file, its first 64 KiB."""
+    """The first 64 KiB of a file."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return os.pread(fd, 1 << 16, 0)

@@ -1,4 +1,4 @@
-"""One look at one process, for commands; `proc.py` is how the daemon reads all of them. Must not know groups or classes."""
+"""Reads one process once, for commands; the daemon reads all of them with `proc.py`. Must not know groups or classes."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Seen:
 
 
 def see(pid: int, proc: Path = Path("/proc")) -> Seen | None:
-    """What runs as this pid, None if nothing does. A program whose executable may not be read goes by its comm.
+    """What runs as this pid, None if nothing does. A program whose executable may not be read is named by its comm.
 
-    Raises OSError if the process may be there and cannot be looked at: with `hidepid` another user's, or no descriptor is free.
+    Raises OSError if the process may exist but cannot be read: another user's with `hidepid`, or no descriptor is free.
     """
     directory = proc / str(pid)
     try:
@@ -50,19 +50,19 @@ def see(pid: int, proc: Path = Path("/proc")) -> Seen | None:
 
 
 def ancestors(seen: Seen, proc: Path = Path("/proc")) -> Iterator[Seen]:
-    """Who started it, the nearest first, as far as they are still there and may be seen."""
+    """The processes that started it, nearest first, as far as they still exist and may be seen."""
     while seen.parent:
         above = None
         with suppress(PermissionError):
             above = see(seen.parent, proc)
-        if above is None or above.id.start_ticks > seen.id.start_ticks:  # its pid is another's already
+        if above is None or above.id.start_ticks > seen.id.start_ticks:  # its pid is reused
             return
         yield above
         seen = above
 
 
 def see_all(proc: Path = Path("/proc")) -> Iterator[Seen]:
-    """What runs now and may be seen, by pid. Who ends meanwhile is left out."""
+    """What runs now and may be seen, by pid. A process that ends meanwhile is left out."""
     for pid in sorted(int(entry.name) for entry in proc.iterdir() if entry.name.isdigit()):
         with suppress(PermissionError):
             seen = see(pid, proc)

@@ -1,7 +1,7 @@
-"""For how long cgroups were stopped because a CPU quota of theirs was used up. Reads files below a mount; must not know processes.
+"""For how long cgroups were stopped because their CPU quota was used up. Reads files below a mount; must not know processes.
 
-A quota counts for all that is below: so each ancestor of a process's cgroup is looked at too. Whether a cgroup has a quota is
-looked up when it is first heard of, and each `LOOK_TICKS`; only those that have one are read each tick.
+A quota counts for everything below it, so each ancestor of a process's cgroup is read too. Whether a cgroup has a quota is read
+when it is first seen, and every `LOOK_TICKS`. Only those that have one are read each tick.
 """
 
 from __future__ import annotations
@@ -13,33 +13,33 @@ from ...models.records import Quota
 from .cgroup import Cgroups, find
 
 LOOK_TICKS = 30
-"""Reads after which it is looked again whether a cgroup has a quota (chosen): somebody may set one. Each read looks at as many."""
+"""Reads after which a cgroup is checked again for a quota (chosen): one may have been set. Each read checks an equal share."""
 
 
 class Quotas:
-    """Reads the quotas of cgroups. Whatever cannot be read has none: errors of the file system are never raised."""
+    """Reads the quotas of cgroups. What cannot be read has none: errors of the file system are never raised."""
 
     def __init__(self, cgroups: Cgroups) -> None:
         self._v1 = cgroups.shares is not None
         self._mount = cgroups.shares or cgroups.weight
-        self._heard: Collection[str] = ()  # of the last read
-        self._places: dict[str, Path] = {}  # cgroup -> its directory: of all that were heard of, and their ancestors
-        self._order: list[str] = []  # of them
+        self._heard: Collection[str] = ()  # the cgroups of the last read
+        self._places: dict[str, Path] = {}  # cgroup -> its directory: of all that were passed in, and their ancestors
+        self._order: list[str] = []  # the cgroups in `_places`, sorted
         self._limited: set[str] = set()
         self._turn = 0
 
     @classmethod
     def of(cls, root: Path) -> Quotas:
-        """Of the hierarchies that are mounted where the procfs at `root` belongs; of none where that does not say."""
+        """Quotas of the hierarchies mounted where the procfs at `root` belongs; of none if it does not say."""
         try:
             return cls(find((root / "self/mountinfo").read_text()))
         except (OSError, UnicodeDecodeError):
             return cls(Cgroups(None, None, None))
 
     def read(self, cgroups: Collection[str]) -> tuple[Quota, ...]:
-        """Those of these cgroups and their ancestors that have a quota now, sorted. Paths are those in the cpu hierarchy.
+        """The quotas that these cgroups and their ancestors have now, sorted. Paths are those in the cpu hierarchy.
 
-        The same object as last time is taken for the same cgroups.
+        The same object as last time is taken as the same cgroups.
         """
         if self._mount is None:
             return ()
@@ -66,7 +66,7 @@ class Quotas:
         self._order = sorted(self._places)
 
     def _look(self, cgroup: str) -> None:
-        """Find out whether it has a quota."""
+        """Check whether it has a quota."""
         try:
             if self._v1:
                 limited = int((self._places[cgroup] / "cpu.cfs_quota_us").read_bytes()) >= 0
@@ -80,7 +80,7 @@ class Quotas:
             self._limited.discard(cgroup)
 
     def _throttled(self, cgroup: str) -> int | None:
-        """ns since it was made; None where that cannot be read."""
+        """ns since the cgroup was made; None if that cannot be read."""
         name, unit = (b"throttled_time", 1) if self._v1 else (b"throttled_usec", 1000)
         try:
             for line in (self._places[cgroup] / "cpu.stat").read_bytes().splitlines():

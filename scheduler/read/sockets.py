@@ -1,8 +1,8 @@
 """Which sockets of a network namespace listen or lead to a display, and how long accept queues are. Must not know what that means.
 
-The kernel's sock_diag (man 7 sock_diag) answers for sockets in one state alone, so the cost does not grow with the connections of
-the machine; only where a display or sound server listens are connected unix sockets asked for too. It knows our own network
-namespace only; another one, and a kernel or sandbox without it, is read from the tables in /proc/PID/net, where the
+The kernel's sock_diag (man 7 sock_diag) answers for sockets in one state only, so the cost does not grow with the connections of
+the machine. Connected unix sockets are queried too, but only where a display or sound server listens. sock_diag covers only our own
+network namespace. Another one, and a kernel or sandbox without sock_diag, is read from the tables in /proc/PID/net, where the
 LISTEN rows of TCP come first.
 """
 
@@ -42,16 +42,16 @@ def socket_inode(link: str) -> int | None:
 
 
 class SockDiag:
-    """Questions to sock_diag about our own network namespace. None is the answer where the kernel gives none.
+    """Queries to sock_diag about our own network namespace. The answer is None if the kernel gives none.
 
-    Its netlink socket is opened by the first question, and by the next one after a failure.
+    The first query opens the netlink socket, and so does the next one after a failure.
     """
 
     def __init__(self) -> None:
         self._netlink: socket.socket | None = None
 
     def accept_queues(self, family: int) -> dict[int, int] | None:
-        """Connections that wait, by inode of every listening TCP socket of an address family."""
+        """Waiting connections by inode of every listening TCP socket of an address family."""
         answers = self._inet_raw(family, socket.IPPROTO_TCP, _LISTEN)
         return None if answers is None else {_inode(raw): struct.unpack_from("=I", raw, 56)[0] for raw in answers}
 
@@ -71,8 +71,8 @@ class SockDiag:
         return None if answers is None else {inode: _name(attributes) for inode, attributes in answers}
 
     def unix_connected_to(self, wanted: Callable[[bytes], object]) -> frozenset[int]:
-        """Inodes of the sockets that a unix socket of a wanted name has accepted a connection of."""
-        # the end that was accepted bears the name of the socket that listened, and knows its peer
+        """Inodes of the sockets from which a unix socket with a wanted name has accepted a connection."""
+        # the accepted end bears the name of the listening socket, and knows its peer
         answers = self._unix(1 << _ESTABLISHED, _SHOW_NAME | _SHOW_PEER) or ()
         peers = (attributes.get(_ATTR_PEER) for _, attributes in answers if wanted(_name(attributes)))
         return frozenset(int.from_bytes(peer[:4], sys.byteorder) for peer in peers if peer)
@@ -82,11 +82,11 @@ class SockDiag:
         return self._unix_attribute(inode, 1 << _LISTEN, _SHOW_RQLEN, _ATTR_RQLEN)
 
     def unix_peer(self, inode: int) -> int | None:
-        """Inode of the unix socket that this one is connected to, 0 if nobody has accepted it yet; None: it has none."""
+        """Inode of the unix socket that this one is connected to, 0 if it is not accepted yet; None: it has no peer."""
         return self._unix_attribute(inode, 0xFFFFFFFF, _SHOW_PEER, _ATTR_PEER)
 
     def tcp_pairs(self) -> dict[int, int]:
-        """The other end by inode of each established TCP connection both ends of which are here."""
+        """The other end, by inode, of each established TCP connection that has both ends here."""
         ends: dict[bytes, int] = {}  # address and port of an end, then of its peer -> inode
         for family in (socket.AF_INET, socket.AF_INET6):
             for raw in self._inet_raw(family, socket.IPPROTO_TCP, _ESTABLISHED) or ():
@@ -101,14 +101,14 @@ class SockDiag:
         return found
 
     def close(self) -> None:
-        """Give the netlink socket back."""
+        """Close the netlink socket."""
         if self._netlink is not None:
             self._netlink.close()
             self._netlink = None
 
     def _inet_raw(self, family: int, protocol: int, state: int) -> list[bytes] | None:
-        """A struct inet_diag_msg of every socket in one state: 4 bytes, its port, those of a socket id of 48, expires, receive
-        queue at 56, send queue, uid, inode at 68."""
+        """A struct inet_diag_msg of every socket in one state: 4 bytes, a socket id of 48 bytes that begins with its port, expires,
+        receive queue at 56, send queue, uid, inode at 68."""
         # struct inet_diag_req_v2: family, protocol, extensions, pad, states, then an empty socket id of 48 bytes
         return self._ask(struct.pack("=BBBBI48x", family, protocol, 0, 0, 1 << state), _DUMP)
 
@@ -118,7 +118,7 @@ class SockDiag:
         return None if answers is None else [(struct.unpack_from("=I", raw, 4)[0], _attributes(raw)) for raw in answers]
 
     def _unix_attribute(self, inode: int, states: int, show: int, wanted: int) -> int | None:
-        """A 32 bit attribute of one unix socket in one of some states."""
+        """A 32-bit attribute of one unix socket in one of some states."""
         request = struct.pack("=BBHIIIII", socket.AF_UNIX, 0, 0, states, inode, show, 0xFFFFFFFF, 0xFFFFFFFF)
         for raw in self._ask(request, 0) or ():
             value = _attributes(raw).get(wanted)
@@ -127,7 +127,7 @@ class SockDiag:
         return None
 
     def _ask(self, request: bytes, flags: int) -> list[bytes] | None:
-        """The answers to one request; None when it is refused. The kernel answers at once."""
+        """The answers to one request; None if it is refused. The kernel answers at once."""
         header = struct.pack("=IHHII", 16 + len(request), _SOCK_DIAG_BY_FAMILY, _REQUEST | flags, 0, 0)
         answers: list[bytes] = []
         try:
@@ -146,13 +146,13 @@ class SockDiag:
                     at += (length + 3) & ~3
                 if not flags:
                     return answers
-        except OSError:  # no sock_diag here; or half an answer is left in it
+        except OSError:  # no sock_diag here, or half an answer is left in the socket
             self.close()
             return None
 
 
 def _inode(raw: bytes) -> int:
-    """Of a struct inet_diag_msg."""
+    """The inode in a struct inet_diag_msg."""
     return int(struct.unpack_from("=I", raw, 68)[0])
 
 
@@ -172,7 +172,7 @@ def _name(attributes: Mapping[int, bytes]) -> bytes:
 
 
 def _address(raw: bytes) -> bytes:
-    """An address of 16 bytes: IPv4 as it stands in the answers about IPv4 sockets, also where an IPv6 socket talks to one."""
+    """An address of 16 bytes: IPv4 in the form used for IPv4 sockets, also if an IPv6 socket is connected to one."""
     return raw[12:] + bytes(12) if raw.startswith(bytes(10) + b"\xff\xff") else raw
 
 
@@ -180,7 +180,7 @@ def _address(raw: bytes) -> bytes:
 
 
 def accept_queues_of(net: str, family: int) -> dict[int, int] | None:
-    """`SockDiag.accept_queues` from the tables in a directory like /proc/PID/net. None: it may not be read."""
+    """`SockDiag.accept_queues` from the tables in a directory like /proc/PID/net. None if they may not be read."""
     rows = _listening_tcp(net, family)
     return None if rows is None else {int(fields[9]): int(fields[4].split(":")[1], 16) for fields in rows}
 
@@ -214,7 +214,7 @@ def _unix_listening_of(net: str) -> frozenset[int] | None:
 
 
 def _rows(path: str) -> Iterator[list[str]]:
-    """The rows of a table, split at blanks; none where this kernel has no such sockets (IPv6 switched off)."""
+    """The rows of a table, split at blanks; none if this kernel has no such sockets (IPv6 switched off)."""
     try:
         table = open(path, encoding="utf-8", errors="replace")  # noqa: PTH123, SIM115 - as above; closed below. Unix paths are any bytes
     except FileNotFoundError:
@@ -231,18 +231,18 @@ def _rows(path: str) -> Iterator[list[str]]:
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """Inodes of the sockets of one network namespace at which anybody may knock."""
+    """Inodes of the sockets of one network namespace that anybody may contact."""
 
     inet: frozenset[int]  # TCP sockets that listen, UDP sockets that are bound and have no peer; IPv4 and IPv6
     ports: Mapping[int, int]  # of those that listen, by inode
     unix: frozenset[int]  # unix sockets that listen
-    shows: frozenset[int]  # ends of connections to a display or sound server, its clients'; sock_diag alone knows them
+    shows: frozenset[int]  # the clients' ends of connections to a display or sound server; only sock_diag knows them
 
 
 class Listeners:
     """What listens in the network namespace of a process, looked up at most once between two calls of `forget`.
 
-    `proc_root` is a procfs; `ours`: it shows the processes of this kernel, so that sock_diag speaks of the same sockets.
+    `proc_root` is a procfs; `ours`: it shows the processes of this kernel, so that sock_diag reports the same sockets.
     """
 
     def __init__(self, proc_root: str, *, ours: bool) -> None:
@@ -250,16 +250,16 @@ class Listeners:
         try:
             self._own = _namespace(f"{proc_root}/self")
             self._ours = ours
-        except OSError:  # of a sandbox that hides it: all are read from their tables
+        except OSError:  # a sandbox hides it: all namespaces are read from their tables
             self._own, self._ours = None, False
         self._known: dict[tuple[int, int] | str, Listening | None] = {}
 
     def forget(self) -> None:
-        """Sockets may have come and gone: the next question is asked anew."""
+        """Sockets may have come and gone: query them anew."""
         self._known.clear()
 
     def around(self, process: str) -> Listening | None:
-        """What listens around the process with this directory in procfs; None: it cannot be seen."""
+        """What listens in the network namespace of the process with this procfs directory; None: it cannot be seen."""
         try:
             namespace = _namespace(process)
         except OSError:  # gone, or not ours to look at
@@ -271,11 +271,11 @@ class Listeners:
         return self._known[key]
 
     def peer(self, inode: int) -> int | None:
-        """Inode of the unix socket that one of our own namespace is connected to, None if there is none."""
+        """Inode of the unix socket that one of our own namespace is connected to, None if it has no peer."""
         return (self._diag.unix_peer(inode) or None) if self._ours else None
 
     def close(self) -> None:
-        """Give the netlink socket back."""
+        """Close the netlink socket."""
         self._diag.close()
 
     def _read(self, net: str, diag: SockDiag | None) -> Listening | None:
@@ -301,7 +301,7 @@ class Listeners:
 
 
 def _namespace(process: str) -> tuple[int, int] | None:
-    """What tells the network namespace of a process from others; None on a kernel that has but one."""
+    """What tells the network namespace of a process from others; None on a kernel that has only one."""
     try:
         stat = os.stat(f"{process}/ns/net")
     except FileNotFoundError:

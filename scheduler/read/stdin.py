@@ -1,7 +1,7 @@
 """Whether a process gets its standard input from its parent, and whether it waits for it. Must not know what that means.
 
-A helper that answers somebody through a pipe (a spelling checker, a language server, a chess engine) is fed by its parent and waits
-for the next question. A part of a shell pipeline is not fed by its parent; what a supervisor starts with a pipe never waits for it.
+A helper that answers through a pipe (a spelling checker, a language server, a chess engine) is fed by its parent and waits for the
+next question. A part of a shell pipeline is not fed by its parent; what a supervisor starts with a pipe never waits for it.
 """
 
 # ruff: noqa: PTH115, PTH208 -- Path objects cost more than the system calls
@@ -18,13 +18,13 @@ from .sockets import socket_inode
 
 _READS = ("read", "readv", "recvfrom", "recvmsg")
 _NAMES = NUMBERS.get(platform.machine(), {})
-_MOST_LINKS = 4096  # descriptors of a parent that are looked at
+_MOST_LINKS = 4096  # descriptors of a parent that are read
 
 
 class Feeders:
-    """What processes hold the other end of others' standard input. Looks at each at most once between two calls of `forget`.
+    """Which processes hold the other end of others' standard input. Each is read at most once between two calls of `forget`.
 
-    `peer`: inode of the other end of a unix socket, None where there is none.
+    `peer`: inode of the other end of a unix socket, None if it has none.
     """
 
     def __init__(self, peer: Callable[[int], int | None]) -> None:
@@ -36,7 +36,7 @@ class Feeders:
         self._ends.clear()
 
     def feeds(self, parent: str, path: str) -> bool:
-        """Whether a process feeds another, both directories like /proc/PID. False where that cannot be seen."""
+        """Whether a process feeds another; both are directories like /proc/PID. False if that cannot be seen."""
         try:
             link = os.readlink(f"{path}/fd/0")
         except OSError:  # closed, gone, or not ours
@@ -68,7 +68,7 @@ def _ends(path: str) -> Iterator[str]:
 
 
 def awaits_input(path: str) -> bool:
-    """Whether the main thread of a process is in a call that reads its standard input. False where ptrace rights are lacking."""
+    """Whether the main thread of a process is in a call that reads its standard input. False without ptrace rights."""
     try:
         fd = os.open(f"{path}/syscall", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

@@ -1,11 +1,11 @@
-"""Whether a terminal gives what runs in it each key as it is typed. Must not know what that means for a process.
+"""Whether a terminal passes each key to what runs in it as it is typed. Must not know what that means for a process.
 
-Editors, pagers, prompts and games take their terminal out of canonical mode (termios(3)), for they answer each key; what only works
-leaves it to give whole lines. The mode belongs to the terminal, which must be opened to be asked: for reading, without waiting and
-without becoming its owner, so nobody notices. Through /proc/PID/fd it is the right one in containers, too.
+Editors, pagers, prompts and games take their terminal out of canonical mode (termios(3)), because they answer each key; what only
+works leaves it to pass whole lines. The mode belongs to the terminal, which must be opened to read it: for reading, without waiting
+and without becoming its owner, so nobody notices. Opened through /proc/PID/fd, it is the right one in containers, too.
 
-A file of a user's own file system (FUSE) may keep whoever asks for its attributes waiting for good, so the kind of file system that
-a descriptor is on is looked up first, in /proc/PID/mountinfo.
+A file on a user's own file system (FUSE) may block forever whatever asks for its attributes. So the kind of file system that a
+descriptor is on is read first, from /proc/PID/mountinfo.
 """
 
 # ruff: noqa: PTH116 -- Path objects cost more than the system calls
@@ -23,10 +23,10 @@ _MOUNT = b"mnt_id:"
 
 
 def takes_keys(path: str, terminal: int) -> bool | None:
-    """Whether the terminal that a process is in gives it single keys. `path`: /proc/PID; `terminal`: field 7 of its stat.
+    """Whether the terminal that a process is in passes single keys. `path`: /proc/PID; `terminal`: field 7 of its stat.
 
-    None where that is not known: none of its standard descriptors is that terminal, or it may not be opened. Serial lines are
-    left alone: to open one may raise its signals.
+    None if that is not known: none of its standard descriptors is that terminal, or it may not be opened. Serial lines are left
+    alone, because opening one may raise its signals.
     """
     major, minor = terminal >> 8 & 0xFFF, terminal & 0xFF | terminal >> 12 & 0xFFF00  # new_decode_dev, include/linux/kdev_t.h
     if major not in _PSEUDO and not (major == _VIRTUAL and minor < _CONSOLES):
@@ -49,7 +49,7 @@ def takes_keys(path: str, terminal: int) -> bool | None:
 
 
 def _opened(path: str, number: int, device: int) -> int:
-    """A descriptor of our own on what a process has as that number, -1 if it is not that device. Raises OSError."""
+    """Our own descriptor for the file that a process has under that number, -1 if it is not that device. Raises OSError."""
     mount = next((line.split()[1] for line in _lines(f"{path}/fdinfo/{number}") if line.startswith(_MOUNT)), b"")
     kinds = (line.partition(b" - ")[2].split(b" ", 1)[0] for line in _lines(f"{path}/mountinfo") if line.startswith(mount + b" "))
     name = f"{path}/fd/{number}"

@@ -1,6 +1,6 @@
-"""Names that strangers chose (comm, cgroups, scripts), made fit for logs and terminals. Must not know who reads them.
+"""Makes names that strangers chose (comm, cgroups, scripts) safe for logs and terminals. Must not know who reads them.
 
-Sanitised once, where the bytes come in: everything after the reader may print, log or compare these strings as they are.
+They are sanitised once, where the bytes come in: everything after the reader may print, log or compare these strings as they are.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _escaped(code: int) -> str:
 
 
 def escape_unencodable(*streams: object) -> None:
-    """From now on what the encoding of a stream has no letter for (Latin-1, ASCII) is escaped there: names may have any."""
+    """Escape from now on what a stream's encoding (Latin-1, ASCII) has no letter for: names may hold any."""
     for stream in streams:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

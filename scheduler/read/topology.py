@@ -1,4 +1,4 @@
-"""Which CPUs there are and what they share: cores, caches, memory nodes. Read once; must not know who uses them."""
+"""Which CPUs exist and what they share: cores, caches, memory nodes. Read once; must not know what uses them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ..decision import Topology
 def read(sys_root: Path = Path("/sys"), allowed: Iterable[int] | None = None) -> Topology:
     """The topology below `sys_root`. `allowed`: CPUs that may be used; None asks the kernel for this process.
 
-    What sysfs does not tell (virtual machines, containers) is taken apart as far as is safe: every CPU a core of its own, all
-    CPUs of a package one cache, all CPUs one node.
+    What sysfs does not report (virtual machines, containers) is assumed as far as is safe: every CPU is a core of its own, all CPUs
+    of a package share one cache, and all CPUs are one node.
     """
     cpus = sys_root / "devices/system/cpu"
     may = set(os.sched_getaffinity(0) if allowed is None else allowed)
@@ -32,7 +32,7 @@ def read(sys_root: Path = Path("/sys"), allowed: Iterable[int] | None = None) ->
 
 
 def parse_cpu_list(text: str) -> tuple[int, ...]:
-    """CPU numbers of a list in the kernel's form, rising.
+    """CPU numbers of a list in the kernel's form, ascending.
 
     >>> parse_cpu_list("0-3,8,10-11")
     (0, 1, 2, 3, 8, 10, 11)
@@ -45,7 +45,7 @@ def parse_cpu_list(text: str) -> tuple[int, ...]:
 
 
 def _cpu_list(path: Path) -> tuple[int, ...]:
-    """The list in a file, () if there is none."""
+    """The list in a file; () if it is missing or empty."""
     return parse_cpu_list(_text(path))
 
 
@@ -55,7 +55,7 @@ def _siblings(directory: Path, cpu: int) -> tuple[int, ...]:
 
 
 def _caches(cpus: Path, online: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """Per CPU, those that share its highest data cache above level 2, else its package."""
+    """For each CPU, those that share its highest data cache above level 2, else its package."""
     packages: dict[str, list[int]] = {}
     for cpu in online:
         packages.setdefault(_text(cpus / f"cpu{cpu}/topology/physical_package_id"), []).append(cpu)
@@ -72,7 +72,7 @@ def _caches(cpus: Path, online: tuple[int, ...]) -> list[tuple[int, ...]]:
 
 
 def _partition(online: tuple[int, ...], groups: list[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
-    """`groups` without doubles and CPUs that are offline; a CPU that is in none becomes one of its own."""
+    """`groups` without duplicates and offline CPUs; a CPU that is in none becomes a group of its own."""
     rest = set(online)
     parts = []
     for group in [*groups, *((cpu,) for cpu in online)]:
@@ -84,7 +84,7 @@ def _partition(online: tuple[int, ...], groups: list[tuple[int, ...]]) -> tuple[
 
 
 def _text(path: Path) -> str:
-    """The stripped text of a file, "" where it cannot be read: sysfs leaves out what it does not know."""
+    """The stripped text of a file, "" if it cannot be read: sysfs leaves out what it does not know."""
     try:
         return path.read_text().strip()
     except OSError:

@@ -1,9 +1,10 @@
-"""What blocked workers wait for, and who could end it: locks on files, futexes in shared memory, pipes, sockets, children.
+"""What blocked workers wait for and which processes can unblock them: file locks, shared futexes, pipes, sockets, children.
 
-Reads /proc and sock_diag only, from the workers on to whoever they wait for. Must not know what a deadlock is beyond
-`models/anomaly/waitgraph.py`, nor what is done about it. In doubt a thread is left out, and whoever waits for it gets on: one that
-runs, sleeps, waits with a time limit, for a client, a timer, a terminal, a remote machine, a signal or the disk, that is stopped,
-or in a call that is not known here. `syscall`, `fd`, `maps` and `mem` of a process take ptrace rights.
+Reads only /proc and sock_diag, starting from the workers and following what they wait for. Must not know what a deadlock is beyond
+`models/anomaly/waitgraph.py`, nor what is done about it. In doubt a thread is left out, and what waits for it counts as able to
+proceed. Left out is a thread that runs, sleeps or is stopped; that waits with a time limit, or for a client, a timer, a terminal,
+a remote machine, a signal or the disk; or that is in a system call not known here. `syscall`, `fd`, `maps` and `mem` of a process
+need ptrace rights.
 """
 
 # ruff: noqa: PTH115, PTH116, PTH208 -- Path objects cost more than the system calls
@@ -46,48 +47,48 @@ from .sockets import SockDiag, socket_inode
 from .text import printable
 
 THREADS = 64
-"""A process with more threads is not looked into: one of so many gets on."""
+"""A process with more threads is not looked into: with so many, one is assumed to proceed."""
 
 FIRST = 100
-"""Workers that are looked into in a look, in turn, of those that did not wait in vain in the last one: 50 us each."""
+"""Workers looked into per look, in turn, among those that were not stuck in the last one: 50 us each."""
 
 MOST = 400
-"""Processes that are looked into in a look, helpers too."""
+"""Most processes looked into per look, helpers included."""
 
 NEAR = 512
 """Workers and masters that are asked first whether they can help."""
 
 SWEPT, SWEEP, MOST_SWEPT = 100, 5, 400
-"""Of all other processes, those asked in a look while somebody seems to wait in vain, at 0.2 ms each: so many, or more if a sweep
-took more looks than that, but never more than the last."""
+"""While something seems stuck, all other processes are swept, at 0.2 ms each: SWEPT per look, or more so that a sweep takes at most
+SWEEP looks, but never more than MOST_SWEPT."""
 
 DESCRIPTORS = 4096
-"""A process with more may have anything open."""
+"""A process with more descriptors may have anything open."""
 
 FRESH = 60
-"""Looks, to twice as many, for which it is believed who else could help, and that whoever gets on is still the one to wait for."""
+"""Looks for which the answers of a sweep are believed. Excuses (this process proceeds) last up to twice as long."""
 
 PAIRS = 5
-"""Looks between two questions for all TCP connections: the kernel walks its whole table for it, 20 ms where that is large."""
+"""Looks between two queries for all TCP connections: the kernel walks its whole table, which takes 20 ms if that is large."""
 
 POLLED = 256
-"""Most descriptors of a poll(2) that are looked at."""
+"""Most descriptors of one poll(2) or epoll(7) that are examined."""
 
 BEATS = 4
-"""Looks in a row in which a thread was found in one and the same timed wait and had run in between, from which it only wakes by the
-clock."""
+"""Looks after which a thread counts as ticking: each found it in the same timed wait, and it had run in between. Only the clock
+wakes it."""
 
 MISSED = 4
-"""To so many of those looks it may be found running once: who works is found so more often."""
+"""For every MISSED of those looks, at most one may find it running: a thread that works is found running more often."""
 
 WORK_NS = 500_000
-"""CPU a turn from which a thread works, whatever it waits for in between: a heartbeat of Python takes 0.05 to 0.2 ms."""
+"""CPU per turn above which a thread works, whatever it waits for in between: a heartbeat in Python takes 0.05 to 0.2 ms."""
 
 MAIN, OTHERS = 20, 1
-"""Workers that hardly run whose first thread is looked at in a look, and of which all threads are: 10 us, and 30 us a thread."""
+"""Of the workers that hardly run, a look examines the first thread of MAIN (10 us each), all threads of OTHERS (30 us a thread)."""
 
 IN, OUT = 0x1, 0x4
-"""POLLIN, POLLOUT and those of epoll(7)."""
+"""POLLIN and POLLOUT, the same in epoll(7)."""
 
 _READS, _WRITES = {"read", "readv", "recvfrom", "recvmsg", "recvmmsg"}, {"write", "writev", "sendto", "sendmsg", "sendmmsg"}
 _SELECTS, _EPOLLS = {"select", "pselect6"}, {"epoll_wait", "epoll_pwait", "epoll_pwait2"}
@@ -101,8 +102,8 @@ def _bits(*signals: int) -> int:
 
 
 _TOLD = _bits(1, 3, 10, 12, 14, 15, 18, 26, 27, 29, *range(35, 65))
-"""Signals by which the outside tells a program something, HUP QUIT USR1 USR2 ALRM TERM CONT VTALRM PROF IO and real-time ones: a
-parent that reads with handlers for them may wait for one. Without INT, which every Python program handles."""
+"""Signals that the outside uses to notify a program: HUP QUIT USR1 USR2 ALRM TERM CONT VTALRM PROF IO and the real-time ones. A
+parent that reads and handles one of them may be waiting for it. INT is left out, because every Python program handles it."""
 
 _INTERRUPT = _bits(2)
 
@@ -115,53 +116,53 @@ class Ask(NamedTuple):
 
 
 class _Need(NamedTuple):
-    """What a thread is blocked for."""
+    """What a thread is blocked on."""
 
     what: str
-    asks: tuple[Ask, ...]  # whoever answers one of them can help
+    asks: tuple[Ask, ...]  # a process that answers one of them can help
     owner: int | None = None  # as in `Halt`
     named: bool = True
     lock: bool = False
 
 
 class _Seen:
-    """A process as it was read in some look. `needs`: by tid, None for a thread that gets on by itself."""
+    """A process as it was read in some look. `needs`: by tid; None for a thread that proceeds by itself."""
 
     __slots__ = ("look", "needs", "ticking")
 
     def __init__(self, look: int, needs: dict[int, _Need | None], ticking: frozenset[int] = frozenset()) -> None:
         self.look = look
         self.needs = needs
-        self.ticking = ticking  # threads that get on by the clock alone
+        self.ticking = ticking  # threads that only the clock wakes
 
     @property
     def lively(self) -> bool:
-        """A thread of it gets on by itself, or nothing is known of it."""
+        """A thread of it proceeds by itself, or nothing is known of it."""
         return not self.needs or None in self.needs.values()
 
     @property
     def ticks(self) -> bool:
-        """All of its threads that get on do so by the clock, and one does not."""
+        """All its threads that proceed are woken only by the clock, and at least one other does not proceed."""
         return bool(self.ticking) and {tid for tid, need in self.needs.items() if need is None} == self.ticking < self.needs.keys()
 
 
 class _Beat(NamedTuple):
-    """A thread that is found in one and the same timed wait."""
+    """A thread that is found repeatedly in the same timed wait."""
 
     where: tuple[str, int]  # call, stack pointer
-    look: int  # the last one
-    turn: int  # in it
-    rounds: int  # looks in which it had run since the one before
-    missed: int  # looks in which it was found running, or waiting for a CPU
+    look: int  # the latest
+    turn: int  # at that look
+    rounds: int  # looks that found that it had run since the look before
+    missed: int  # looks that found it running, or waiting for a CPU
     first: tuple[int, int]  # (turn, ns of CPU) when it was first found there
 
 
 class _Excuse(NamedTuple):
-    """Why a worker does not wait in vain."""
+    """Why a worker is not stuck."""
 
-    since: int  # as long as it has not run again
-    made: int  # in this look
-    by: tuple[ProcId, ...]  # these get on; empty: it does by itself
+    since: int  # valid until it runs again
+    made: int  # the look in which it was made
+    by: tuple[ProcId, ...]  # these proceed; empty: the worker proceeds by itself
 
 
 class LinuxWaits:
@@ -173,39 +174,39 @@ class LinuxWaits:
         self._machine = machine
         self._number = 0  # of the look
         self._beats: dict[Thread, _Beat] = {}
-        self._busy_turns = [0, 0]  # whose turn it is of those that hardly run
-        self._beating: frozenset[ProcId] = frozenset()  # those of them that a thread of waits for a lock
+        self._busy_turns = [0, 0]  # next turns among the workers that hardly run
+        self._beating: frozenset[ProcId] = frozenset()  # those of them with a thread that waits for a lock
         self._diag = SockDiag()
-        self._pairs: dict[int, int | None] = {}  # TCP sockets, as last asked
+        self._pairs: dict[int, int | None] = {}  # peers of TCP sockets, as of the last query
         self._pairs_at = -PAIRS
         self._still: Mapping[ProcId, int] = {}
         self._near: Sequence[ProcId] = ()
-        self._enough: set[ProcId] = set()  # that they get on by themselves excuses others: no matter what else they wait for
+        self._enough: set[ProcId] = set()  # they proceed by themselves, so they excuse others: no matter what else they wait for
         self._workers: Collection[ProcId] = frozenset()
         self._aloof: Collection[ProcId] = frozenset()
         self._seen: dict[ProcId, _Seen] = {}
-        self._expanded: set[ProcId] = set()  # those of them whose helpers are in it too
-        self._nearby: dict[Ask, list[ProcId]] = {}  # in this look
+        self._expanded: set[ProcId] = set()  # those of `_seen` whose helpers are in it too
+        self._nearby: dict[Ask, list[ProcId]] = {}  # of this look
         self._held_by: dict[ProcId, frozenset[FileLock]] = {}
         self._parents: set[int] = set()  # pids of the parents of those in `_seen`
         self._hidden: set[ProcId] = set()  # workers that we may not look into
-        self._locks: list[tuple[FileLock, FileLock]] | None = None  # of this look, when asked for
+        self._locks: list[tuple[FileLock, FileLock]] | None = None  # of this look, once queried
         self._caught: dict[ProcId, int] = {}  # of this look
-        self._takers: dict[tuple[Place, int], list[tuple[ProcId, int | None]]] = {}  # of this look: who has a semaphore
+        self._takers: dict[tuple[Place, int], list[tuple[ProcId, int | None]]] = {}  # of this look: holders of a semaphore
         self._links: dict[ProcId, tuple[int, dict[str, list[int]] | None]] = {}  # descriptors by what they are; None: too many
         self._maps: dict[ProcId, tuple[int, tuple[Area, ...]]] = {}
         self._objects: dict[ProcId, tuple[int, int, int, int]] = {}  # (still since, semaphore, stack, Python's object for it or 0)
         self._excuses: dict[ProcId, _Excuse] = {}
-        self._suspects: set[ProcId] = set()  # those of the last look that waited in vain
-        self._turn = 0  # whose turn it is
+        self._suspects: set[ProcId] = set()  # those that were stuck in the last look
+        self._turn = 0  # next turn among the workers to look into
         self._offspring: dict[ProcId, list[int]] = {}
         self._sweep: deque[int] = deque()  # pids that are still to be asked
         self._asking: dict[Ask, set[ProcId]] = {}  # in this sweep
-        self._listed: set[int] = set()  # pids that it knows of
+        self._listed: set[int] = set()  # pids that this sweep knows
         self._pace = SWEPT  # processes a look
-        self._told: dict[Ask, tuple[int, frozenset[ProcId]]] = {}  # look in which the sweep ended, and who can help
+        self._told: dict[Ask, tuple[int, frozenset[ProcId]]] = {}  # look in which the sweep ended, and processes that can help
         self._kept: dict[ProcId, tuple[_Seen, list[Halt]]] = {}  # see `_sure`
-        self._stands: dict[ProcId, dict[int, tuple[int, int]]] = {}  # threads that wait in vain: (turn, look since which it is so)
+        self._stands: dict[ProcId, dict[int, tuple[int, int]]] = {}  # stuck threads: (turn, look since which it is so)
 
     @property
     def trouble(self) -> str:
@@ -286,7 +287,7 @@ class LinuxWaits:
             self._offspring.clear()
 
     def _roots(self) -> list[ProcId]:
-        """Workers to look into: those that waited in vain, and in turn some of those that nothing excuses."""
+        """Workers to look into: those that were stuck in the last look, and in turn some of those that nothing excuses."""
         again = [process for process in self._still if process in self._suspects]
         others = [process for process in self._still if process not in self._suspects and not self._excused(process)]
         if len(others) > FIRST:
@@ -296,7 +297,7 @@ class LinuxWaits:
         return [*again, *others]
 
     def _look_at_restless(self, restless: Sequence[ProcId]) -> list[ProcId]:
-        """Those of the workers that hardly run of which a thread waits for a lock."""
+        """Workers that hardly run and have a thread that waits for a lock."""
         found = [process for process in restless if process in self._beating]
         rest = [process for process in restless if process not in self._beating]
         for rank, most in enumerate((MAIN, OTHERS)):
@@ -327,11 +328,11 @@ class LinuxWaits:
         )
 
     def _excusers(self) -> list[ProcId]:
-        """Those who excuse others: they have to get on in this look too."""
+        """Processes that excuse others: they must proceed in this look too."""
         return sorted({process for worker in self._still if self._excused(worker) for process in self._excuses[worker].by})
 
     def _expand(self, processes: Iterable[ProcId]) -> bool:
-        """Look into these, and on into those near who could help them. False: nothing new was seen."""
+        """Look into these, and into the near processes that could help them. False: nothing new was seen."""
         queue, news = deque(processes), False
         while queue and len(self._seen) < MOST:
             process = queue.popleft()
@@ -351,11 +352,11 @@ class LinuxWaits:
         return news
 
     def _nearest(self, need: _Need) -> list[ProcId]:
-        """Whoever near could help."""
+        """Near processes that could help."""
         return [process for ask in need.asks for process in self._found_near(ask)]
 
     def _found_near(self, ask: Ask) -> list[ProcId]:
-        """Whoever near could help in this way; only the first that gets on by itself, if there is one, for that is enough."""
+        """Near processes that could help in this way, up to the first that proceeds by itself: that one is enough."""
         if ask.kind == "is":
             return [process for process in ask.key if isinstance(process, ProcId)]
         found = self._nearby.get(ask)
@@ -377,8 +378,8 @@ class LinuxWaits:
         return seen
 
     def _stuck(self) -> dict[Thread, Halt]:
-        """Threads that nobody can help, of what was seen. A need for which nobody was found who could help is one that cannot be
-        seen from here."""
+        """Threads that no process seen can help. A need is left out if no helper was found and not all processes have been asked:
+        what it waits for cannot be seen from here."""
         halts: dict[Thread, Halt] = {}
         for process in sorted(self._expanded - self._enough):
             kept = self._kept.get(process)
@@ -396,7 +397,7 @@ class LinuxWaits:
         return in_vain(halts, {process for process in self._expanded if not self._seen[process].lively}, ticking)
 
     def _frees(self, process: ProcId, ask: Ask) -> bool:
-        """Whether it gets on by itself and could do what is asked for; whose other threads only tick, frees no lock."""
+        """Whether it proceeds by itself and could do what is asked. A process whose other threads only tick frees no lock."""
         seen = self._see(process)
         return seen.lively and not (ask.kind == "lock" and seen.ticks)
 
@@ -408,7 +409,7 @@ class LinuxWaits:
         return tuple(sorted(found))
 
     def _dated(self, stuck: Mapping[Thread, Halt]) -> dict[Thread, Halt]:
-        """With how often each had run. Who does not sleep, is gone, or has run since it was kept gets on."""
+        """With their turns. Dropped, because it proceeds: a thread that does not sleep, is gone, or ran since it was kept."""
         dated = {}
         for thread, halt in stuck.items():
             turn = self._turns(thread)
@@ -426,7 +427,7 @@ class LinuxWaits:
         return frozenset(each for each in processes if all(Thread(each, tid) in halts for tid in self._seen[each].needs))
 
     def _ticking(self, halts: Collection[Thread]) -> frozenset[ProcId]:
-        """Processes all of whose threads are among these, but for those that wake by the clock."""
+        """Processes all of whose threads are among these, except those that only the clock wakes."""
         processes = {thread.process for thread in halts}
         return frozenset(
             each
@@ -436,7 +437,7 @@ class LinuxWaits:
         )
 
     def _turns(self, thread: Thread) -> int | None:
-        """How often it gave up the CPU or lost it: counted by every kernel."""
+        """How often it gave up the CPU or lost it, which every kernel counts. None if it does not sleep or is gone."""
         try:
             text = read(f"{self._proc}/{thread.process.pid}/task/{thread.tid}/status")
         except OSError:
@@ -446,7 +447,7 @@ class LinuxWaits:
         return sum(map(int, counts)) if found is not None and found[1] == b"S" and counts else None
 
     def _remember(self, roots: Iterable[ProcId], halts: Mapping[Thread, Halt]) -> None:
-        """Who waited in vain, and why the others did not."""
+        """Note which workers are stuck, and why the others are not."""
         stuck = {thread.process for thread in halts}
         whole = {process for process in stuck if all(Thread(process, tid) in halts for tid in self._seen[process].needs)}
         self._suspects = stuck.intersection(self._still)
@@ -466,29 +467,29 @@ class LinuxWaits:
             self._excuses[process] = _Excuse(self._still[process], self._number, tuple(sorted(each for each in by if each)))
 
     def _is_single(self, need: _Need) -> bool:
-        """Whether the thread that can help is all of its process."""
+        """Whether the thread that can help is the only one of its process."""
         process = need.asks[0].key[0]
         return isinstance(process, ProcId) and process in self._seen and len(self._seen[process].needs) == 1
 
     def _first_on(self, need: _Need, whole: Collection[ProcId]) -> ProcId | None:
-        """The first of those who can help that gets on; None: whoever it is cannot be seen from here."""
+        """The first process that can help and proceeds; None: it cannot be seen from here."""
         return next((process for process in self._helpers(need) if process not in whole and process in self._seen), None)
 
     # --- who else could help ---------------------------------------------------------------------------------------------------
 
     def _known_further(self) -> list[ProcId]:
-        """Those of whom a sweep found that they could help somebody who was looked into."""
+        """Processes that a sweep found able to help one that was looked into."""
         needs = (need for seen in self._seen.values() for need in seen.needs.values() if need is not None)
         told = {process for need in needs for ask in need.asks for process in self._further(ask)}
         return sorted(told - self._expanded)
 
     def _further(self, ask: Ask) -> frozenset[ProcId] | set[ProcId]:
-        """Those of whom the last sweep found that they could help in this way, or this one has so far."""
+        """Processes found able to help in this way by the last sweep, or so far by this one."""
         return self._asking[ask] if ask in self._asking else self._told.get(ask, (0, frozenset[ProcId]()))[1]
 
     def _sweep_on(self, halts: Mapping[Thread, Halt]) -> None:
-        """Ask the next of all processes what those who seem to wait in vain need to know. A sweep answers the questions that were
-        there when it began, and ends when it has asked those born meanwhile too."""
+        """Ask the next of all processes the questions of the threads that seem stuck. A sweep answers the questions that existed
+        when it began. It ends once the processes born meanwhile have been asked too."""
         wanted = self._questions(halts)
         self._told = {ask: told for ask, told in self._told.items() if ask in wanted or self._number - told[0] < FRESH}
         self._asking = {ask: found for ask, found in self._asking.items() if ask in wanted}
@@ -499,7 +500,7 @@ class LinuxWaits:
             self._asking = {ask: set() for ask in unknown}
             first = min(halts).process.pid
             self._listed = {process.pid for process in self._near}
-            self._sweep = deque(sorted(self._unlisted(), key=lambda pid: abs(pid - first)))  # a family has numbers alike
+            self._sweep = deque(sorted(self._unlisted(), key=lambda pid: abs(pid - first)))  # pids of a family are close
             self._pace = min(max(SWEPT, -(-len(self._sweep) // SWEEP)), MOST_SWEPT)
         for _ in range(min(self._pace, len(self._sweep))):
             self._ask(identify(self._proc, self._sweep.popleft()))
@@ -512,13 +513,13 @@ class LinuxWaits:
             self._asking = {}
 
     def _unlisted(self) -> list[int]:
-        """Pids that are not in the list of this sweep, and are now."""
+        """Pids that exist now and are not yet listed in this sweep."""
         pids = [pid for pid in _pids(self._proc) if pid not in self._listed]
         self._listed.update(pids)
         return pids
 
     def _ask(self, process: ProcId | None) -> None:
-        """All questions of this sweep. One who can help and gets on by itself is answer enough."""
+        """Put all questions of this sweep to it. A process that can help and proceeds by itself ends its question."""
         if process is None:
             return
         for ask in [ask for ask in self._asking if self._answers(process, ask)]:
@@ -529,12 +530,12 @@ class LinuxWaits:
             else:
                 turns = ((tid, self._turns(Thread(process, tid))) for tid in seen.needs)
                 self._stands[process] = {tid: self._standing(process, tid, turn) for tid, turn in turns if turn is not None}
-        if process not in self._still:  # what it has open may be something else at the next look
+        if process not in self._still:  # it may have something else open at the next look
             self._links.pop(process, None)
             self._maps.pop(process, None)
 
     def _questions(self, halts: Mapping[Thread, Halt]) -> dict[Ask, int]:
-        """What has to be known, with the look until which somebody could have come to help who could not before."""
+        """The questions to ask, each with the first look whose answer counts: before it, a process could still become a helper."""
         wanted: dict[Ask, int] = {}
         for thread, halt in halts.items():
             if thread.process in self._kept:
@@ -546,19 +547,19 @@ class LinuxWaits:
         return wanted
 
     def _settled(self, halt: Halt) -> int:
-        """The look since which a thread and those who could help it stand still: none of them can have passed anything on since."""
+        """The look since which a thread and its possible helpers stand still: none of them can have passed anything on since."""
         everybody = (halt.thread.process, *halt.helpers)
         return max((look for process in everybody for _, look in self._stands.get(process, {}).values()), default=0)
 
     def _standing(self, process: ProcId, tid: int, turn: int) -> tuple[int, int]:
-        """(turn, look since which a thread stands still in it)"""
+        """(turn, look since which the thread stands still in it)"""
         before, look = self._stands.get(process, {}).get(tid, (-1, 0))
         return turn, look if before == turn else self._number
 
     def _sure(self, halts: Mapping[Thread, Halt]) -> dict[Thread, Halt]:
-        """With whether everybody was asked who could help, and what they wait for was read, when they all stood still already.
+        """Mark as sure: all processes that can help were asked, and what they wait for was read, after all of them stood still.
 
-        A process that is sure of all its threads is kept: as long as none of them runs, nothing about them can change.
+        A process with all of its threads sure is kept: as long as none of them runs, nothing about them can change.
         """
         stands: dict[ProcId, dict[int, tuple[int, int]]] = {}
         for (process, tid), halt in halts.items():
@@ -579,8 +580,8 @@ class LinuxWaits:
         return sure
 
     def _answers(self, process: ProcId, ask: Ask) -> bool:
-        """Whether it can help in this way. One that may not be looked into counts only as a parent: what its children have, it may
-        have too."""
+        """Whether it can help in this way. A process that may not be looked into counts only if it is a parent: it may have what
+        its children have."""
         if ask.kind == "is":
             return process in ask.key
         if ask.kind == "maps":
@@ -595,7 +596,7 @@ class LinuxWaits:
         return ask.key[0] in self._held(process, links)
 
     def _held(self, process: ProcId, links: Mapping[str, Sequence[int]]) -> frozenset[FileLock]:
-        """Locks of the files that it has open."""
+        """Locks on the files that it has open."""
         held = self._held_by.get(process)
         if held is None:
             base = f"{self._proc}/{process.pid}/fdinfo"
@@ -604,7 +605,7 @@ class LinuxWaits:
         return held
 
     def _descriptors(self, process: ProcId) -> dict[str, list[int]] | None:
-        """Descriptors by what their links say; None: it may have anything open. Those of one that stands still do not change."""
+        """Descriptors by the text of their links; None: it may have anything open. Fixed while it stands still."""
         since = self._still.get(process, -self._number)
         known = self._links.get(process)
         if known is not None and known[0] == since:
@@ -644,7 +645,7 @@ class LinuxWaits:
     # --- what a thread waits for -----------------------------------------------------------------------------------------------
 
     def _needs(self, process: ProcId) -> tuple[dict[int, _Need | None], frozenset[int]]:
-        """Of each thread, and which get on by the clock alone; empty for a process that is gone, stopped or not ours to see."""
+        """The need of each thread, and the threads that only the clock wakes; empty if it is gone, stopped or not ours to see."""
         base = f"{self._proc}/{process.pid}"
         if self._names is None:
             return {}, frozenset()
@@ -653,7 +654,7 @@ class LinuxWaits:
             fields = stat_fields(f"{base}/stat")
             if int(fields[19]) != process.start_ticks or fields[0] in (b"Z", b"X", b"T", b"t") or int(fields[17]) > THREADS:
                 return {}, frozenset()
-            self._parents.update({int(fields[1])} - {1})  # init hands out nothing that its children share
+            self._parents.update({int(fields[1])} - {1})  # init passes on nothing that its children share
             needs = {}
             for tid in thread_ids(base):
                 line = read(f"{base}/task/{tid}/syscall")
@@ -692,7 +693,7 @@ class LinuxWaits:
         return beat.rounds >= BEATS and beat.missed * MISSED <= beat.rounds
 
     def _cpu(self, thread: Thread) -> int:
-        """ns that it has had; 0: not told."""
+        """ns that it has used; 0 if that cannot be read."""
         try:
             return int(read(f"{self._proc}/{thread.process.pid}/task/{thread.tid}/schedstat").split()[0])
         except OSError:
@@ -749,9 +750,9 @@ class LinuxWaits:
         if not wait.private:
             areas = self._areas(process)
             area = next((area for area in areas if area.start <= wait.address < area.end), None)
-        if area is None:  # also a thread that waits for the end of another
+        if area is None:  # also a thread that joins another
             if tid == process.pid and (process not in self._workers or self._handles(process) & (_TOLD | _INTERRUPT)):
-                return None  # what a program's first thread waits for, only the program knows; a signal may be it
+                return None  # only the program knows what its first thread waits for; it may be a signal
             return _Need("another thread of its own", (Ask("is", (process,)),))
         at = wait.address - area.start + area.offset
         where = f"{at:#x} in {printable(area.path) or 'shared memory'} (inode {area.place[1]})"
@@ -768,10 +769,10 @@ class LinuxWaits:
         return _Need(f"{word} {where}", (Ask("maps", area.place),), named=False)
 
     def _taken(self, process: ProcId, semaphore: int, area: Area, stack: int) -> tuple[ProcId, int | None] | None:
-        """Who took a semaphore that Python programs use as a lock (multiprocessing.Lock, RLock), and in which thread.
+        """Which process took a semaphore that Python programs use as a lock (multiprocessing.Lock, RLock), and in which thread.
 
-        Each process counts by itself whether it took it, in an object that has the same address in all that were forked from who
-        made it. None: no such lock, or not one of those near has it alone.
+        Each process counts for itself whether it took it, in an object that has the same address in all processes forked from the
+        one that made it. None: no such lock, or not exactly one near process holds it.
         """
         since = self._still.get(process, -self._number)
         known = self._objects.get(process)
@@ -831,7 +832,7 @@ class LinuxWaits:
         return _Need(what, (Ask("is", tuple(children)),)) if children else None
 
     def _children(self, process: ProcId) -> list[int]:
-        """Pids; from all processes where the kernel keeps no list. Whoever waits for their end starts no more of them."""
+        """Pids, searched in all processes where the kernel keeps no list. A process that waits for children starts no more."""
         base = f"{self._proc}/{process.pid}"
         try:
             return sorted(int(word) for tid in thread_ids(base) for word in read(f"{base}/task/{tid}/children").split())
@@ -908,7 +909,7 @@ class LinuxWaits:
         return raw if len(raw) == size else b""
 
     def _one(self, process: ProcId, fd: int, event: int) -> _Need | None:
-        """A pipe or a connection that another process has the other end of; None: anything else, which the outside moves."""
+        """A pipe or a connection whose other end is in another process; None: anything else, which the outside drives."""
         base = f"{self._proc}/{process.pid}/fd/{fd}"
         try:
             link = os.readlink(base)
@@ -931,11 +932,11 @@ class LinuxWaits:
             name = f"{kind} socket {inode} (peer {peer})"
             ask = Ask("fd", (f"socket:[{peer}]", 0))
         if event == IN and self._handles(process) & _TOLD and self._answers(process, ask):
-            return None  # a handler of a signal writes to it: the self-pipe trick
+            return None  # a signal handler writes to it: the self-pipe trick
         return _Need(f"{doing} {name}", (ask,))
 
     def _is_fifo(self, process: ProcId, path: str) -> bool:
-        """Asked only of a file whose reader sleeps: a look at one on a dead network disk would hang."""
+        """Stats a file only if its reader sleeps: a stat on a dead network disk would hang."""
         return stat_fields(f"{self._proc}/{process.pid}/stat")[0] == b"S" and stat.S_ISFIFO(os.stat(path).st_mode)
 
     def _tcp_peer(self, inode: int) -> int | None:
@@ -956,7 +957,7 @@ class LinuxWaits:
 
 
 def _int32(word: int) -> int:
-    """A 32 bit argument of a system call, signed."""
+    """A 32-bit argument of a system call, signed."""
     return (word & 0xFFFFFFFF) - ((word & 0x80000000) << 1)
 
 
@@ -966,7 +967,7 @@ def _int(value: object) -> int:
 
 
 def _mode(path: str) -> int:
-    """How a descriptor was opened: the owner's bits of its link, proc_pid_fd(5). -1 matches no mode but that of a socket."""
+    """How a descriptor was opened: the owner's bits of its link, proc_pid_fd(5). 0 (unreadable) matches only a socket's mode."""
     try:
         return os.lstat(path).st_mode
     except OSError:

@@ -1,1 +1,1 @@
-"""What a daemon is besides its loop: its socket, its own priority and budget, recording, retraining, doctor."""
+"""The parts of the daemon besides its loop: its socket, its own priority and budget, recording, retraining, doctor."""

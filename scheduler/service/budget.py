@@ -1,7 +1,7 @@
-"""What the daemon itself may cost: beyond its budget it does less often what can wait, in this order. Pure.
+"""Limits what the daemon itself costs: beyond its budget it does deferrable work less often, in this order. Pure.
 
-Nothing is guessed meanwhile: a value that was read less often is the one that was read last, as ever, and a tick that was left out
-is none, like one that was missed. Relief, the control socket and the watchdog are never reduced, nor is anything left out of a tick
+Nothing is guessed meanwhile: a value that is read less often is the one that was read last, as always, and a tick that is left out
+counts like a missed one. Relief, the control socket and the watchdog are never reduced, nor is anything left out of a tick
 whose absence a decision would take for a sound machine, such as scores.
 """
 
@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 WINDOW_NS = 30 * 10**9
-"""How long its CPU time is summed up. Chosen: longer than what comes by turns (slow reads, keyframes)."""
+"""How long its CPU time is summed up. Chosen: longer than the period of periodic work (slow reads, keyframes)."""
 
 CALM = 0.5
-"""Share of the budget below which something is done as usual again: the greatest saving halves the cost."""
+"""Share of the budget below which a level is taken back: the greatest saving halves the cost."""
 
 CALM_WINDOWS = 4
-"""Windows in a row below that. Chosen: two minutes."""
+"""Consecutive windows below that. Chosen: two minutes."""
 
 
 class Pace(NamedTuple):
-    """How much less often than usual each thing is done: so many times."""
+    """The factor by which each thing is done less often than usual."""
 
     details: int = 1  # io and descriptor counts of ordinary processes
     probes: int = 1  # looks at pools between two ticks
@@ -36,13 +36,13 @@ LEVELS: tuple[tuple[Pace, str], ...] = (
     (Pace(2, 4, 4), "looks for deadlocks every fourth tick"),
     (Pace(2, 4, 4, 2), "every second tick only"),
 )
-"""What is reduced on each level, on top of those before it. io counts no rarer than that: the class of a new group, which is told
-after 24 ticks, rests on them too."""
+"""What is reduced on each level, on top of those before it. io counts are reduced no further: the class of a new group, which is
+given after 24 ticks, rests on them too."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Another level, and why."""
+    """A change of level, and why."""
 
     level: int
     share: float  # of one CPU, in the window that ended
@@ -56,7 +56,7 @@ class Budget:
         """`limit`: share of one CPU."""
         self.limit = limit
         self.share: float | None = None
-        """Of one CPU, in the last whole window; None: there was none yet."""
+        """Share of one CPU in the last whole window; None: there was none yet."""
         self.level = 0
         self._began: tuple[int, int] | None = None  # at, CPU time used then
         self._calm = 0
@@ -68,20 +68,20 @@ class Budget:
 
     @property
     def reduced(self) -> tuple[str, ...]:
-        """What is done less often now, the first in order first."""
+        """What is done less often now, in order."""
         return tuple(what for _, what in LEVELS[1 : self.level + 1])
 
     @property
     def trouble(self) -> str:
-        """That all that can wait does, and it is not enough; "" if it is."""
+        """Says that everything that can wait is reduced and it is not enough; "" if it is."""
         if self.level < len(LEVELS) - 1 or self.share is None or self.share <= self.limit:
             return ""
         cause = f"more than {self.limit:.1%} of a CPU is used although all that can wait does"
         return f"{cause}; raise daemon.interval or daemon.budget"
 
     def used(self, at: int, cpu: int) -> Change | None:
-        """To be told after each tick the monotonic time, and how much CPU time the daemon has used so far. The change of level that
-        follows from it, if any."""
+        """Call after each tick with the monotonic time and the CPU time used so far. Returns the change of level
+        that follows, if any."""
         if self._began is None:
             self._began = at, cpu
         elapsed = at - self._began[0]

@@ -1,10 +1,10 @@
 """The control socket: who may ask what of a running daemon, and how to ask. Knows no verb's meaning: handlers are arguments.
 
-Protocol: the client sends one line of JSON, `{"verb": "status", ...}`, and is sent one line back, `{"ok": true, ...}` or
-`{"ok": false, "error": "cause; next step"}`; then the connection ends. The kernel says who asks (SO_PEERCRED): root and the
-daemon's own user may everything, members of the control group may look, pause, resume and reload, others are refused at once.
-Nothing here blocks: `serve` handles what is ready, a client that dawdles is dropped after `CLIENT_SECONDS`, and when there are too
-many the oldest goes first, so no crowd of slow clients keeps an honest one out (F42).
+Protocol: the client sends one line of JSON, `{"verb": "status", ...}`, and receives one line, `{"ok": true, ...}` or
+`{"ok": false, "error": "cause; next step"}`; then the connection ends. The kernel says who is asking (SO_PEERCRED): root and the
+daemon's own user may do everything, members of the control group may look, pause, resume and reload, others are refused at once.
+Nothing here blocks: `serve` handles what is ready, a slow client is dropped after `CLIENT_SECONDS`, and beyond `CLIENT_LIMIT` the
+oldest is dropped first, so no crowd of slow clients keeps an honest one out (F42).
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ REPLY_LIMIT = 16 << 20
 """Bytes of an answer that a client reads; a status with a thousand groups takes under 1 MiB."""
 
 CLIENT_LIMIT = 32
-"""Connections kept open; one beyond drops the oldest."""
+"""Connections kept open; one more drops the oldest."""
 
 ACCEPT_LIMIT = 64
-"""Connections accepted in one call of `serve`, so that a flood cannot hold the loop: 64 take under 2 ms."""
+"""Connections accepted in one call of `serve`, so that a flood cannot hold up the loop: 64 take under 2 ms."""
 
 CLIENT_SECONDS = 5.0
-"""From connecting to having read the answer."""
+"""Time limit from connecting to having read the answer."""
 
 GROUP_VERBS = frozenset({"status", "pause", "resume", "reload"})
 """What members of the control group may ask for."""
@@ -47,7 +47,7 @@ SO_PEERGROUPS = 59
 """Supplementary groups of the peer, include/uapi/asm-generic/socket.h (Linux 4.13); no constant in Python 3.11."""
 
 Handler = Callable[[dict[str, Any]], dict[str, Any]]
-"""Takes the request without its verb, gives the answer; raises ControlError to refuse."""
+"""Takes the request without its verb, returns the answer; raises ControlError to refuse."""
 
 
 class ControlError(Exception):
@@ -64,8 +64,8 @@ class _Client:
     deadline: int  # monotonic ns
     admin: bool
     received: bytearray = field(default_factory=bytearray)
-    answer: bytes = b""  # what is still to be sent, once the request is there
-    waits: bool = False  # its request is there, and not to be answered yet
+    answer: bytes = b""  # what is still to be sent, once the request has arrived
+    waits: bool = False  # its request has arrived, and must not be answered yet
 
 
 class ControlSocket:
@@ -92,7 +92,7 @@ class ControlSocket:
         return self._selector.fileno()
 
     def serve(self, timeout_seconds: float, only: Container[str] | None = None) -> None:
-        """Handle what is ready, waiting for it at most so long. An exception of a handler other than ControlError comes through.
+        """Handle what is ready, waiting at most this long. Exceptions of a handler other than ControlError propagate.
 
         `only`: verbs that may be answered now. Other requests are kept, and answered first in the next call that allows them.
         """
@@ -179,7 +179,7 @@ class ControlSocket:
             self._drop(client)
 
     def _answer(self, client: _Client, only: Container[str] | None) -> dict[str, Any] | None:
-        """None: it may not be answered yet."""
+        """The answer to its request; None: it must not be answered yet."""
         line, end, _rest = bytes(client.received).partition(b"\n")
         if not end or len(line) > REQUEST_LIMIT:
             return {"ok": False, "error": f"a request has one line of at most {REQUEST_LIMIT} bytes"}
@@ -236,7 +236,7 @@ def ask(path: Path, verb: str, timeout_seconds: float = CLIENT_SECONDS, **argume
             try:
                 channel.sendall(_line({"verb": verb, **arguments}))
             except ConnectionError:
-                pass  # refused before it listened to us; the reason is waiting to be read
+                pass  # refused before it read our request; the reason is waiting to be read
             data = bytearray()
             while b"\n" not in data and len(data) <= REPLY_LIMIT:
                 chunk = channel.recv(65536)
@@ -262,7 +262,7 @@ def ask(path: Path, verb: str, timeout_seconds: float = CLIENT_SECONDS, **argume
 
 
 def _listen(path: Path, group: int | None) -> socket.socket:
-    """A listening socket at `path` that was never open to more people than it is now."""
+    """A listening socket at `path` that was never open to more users than it is now."""
     if len(os.fsencode(path)) + 8 > SOCKET_PATH_LIMIT:  # 8: the temporary name is longer by that
         raise ControlError(f"{path}: too long for a unix socket (at most {SOCKET_PATH_LIMIT - 8} bytes); set daemon.socket")
     _check_place(path)
@@ -292,7 +292,7 @@ def _listen(path: Path, group: int | None) -> socket.socket:
 
 
 def _check_place(path: Path) -> None:
-    """Refuse a directory that others may write, a file that is no socket, and a socket at which somebody answers."""
+    """Refuse a directory that others may write to, a file that is not a socket, and a socket with a listener."""
     try:
         place = path.parent.stat()
     except OSError as error:
@@ -323,7 +323,7 @@ def _group_id(name: str) -> int | None:
 
 
 def _send_some(channel: socket.socket, data: bytes) -> int:
-    """Bytes sent; 0 if the other end takes none now."""
+    """Bytes sent; 0 if the other end accepts none now."""
     try:
         return channel.send(data, socket.MSG_NOSIGNAL)
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""`nicety doctor`: everything that decides how much nicety can do here, with what is lost and what to type. Changes nothing."""
+"""`nicety doctor`: everything that decides how much nicety can do here, what is lost, and what to type. Changes nothing."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from .clock import SystemClock
 from .control_socket import ControlError, NoDaemonError, ask
 
 KERNEL_CONTROLS = tuple(control for control in Control if control is not Control.POOL_SIZE)
-"""What a rival may touch; the size of a pool is its master's."""
+"""What a rival may touch; the size of a pool belongs to its master."""
 
 LOOK_SECONDS = 0.5
-"""How long the machine is looked at (chosen): busy time is counted in steps of 10 ms."""
+"""How long the machine is observed (chosen): busy time is counted in steps of 10 ms."""
 
 FIRST_PID_NAMESPACE = 0xEFFFFFFC
 """Inode of the pid namespace that the kernel makes at boot: PROC_PID_INIT_INO, include/linux/proc_ns.h."""
@@ -43,7 +43,7 @@ LOST = {
     "pids": "fork storms are kept from the CPU alone",
     "memory": "leaks go on as they are",
 }
-"""What a fence limits by each controller, and what it means that it cannot."""
+"""What a fence limits by each controller, and the consequence if it cannot."""
 
 
 def examine(
@@ -81,7 +81,7 @@ def as_record(finding: Finding) -> dict[str, Any]:
 
 def visibility(proc: Path, clock: Clock) -> Finding:
     """Whether all that runs on this machine can be seen: by the pid namespace, and by what its CPUs do for `LOOK_SECONDS`."""
-    from ...models.features import rates  # numpy, likewise
+    from ...models.features import rates  # brings numpy
     from ..observe.observer import UNSEEN_LEAST, machine_use
     from ..read.proc import ProcSource
 
@@ -113,7 +113,7 @@ def visibility(proc: Path, clock: Clock) -> Finding:
 
 
 def own_namespace(proc: Path) -> bool:
-    """Whether `proc` is of a pid namespace that is not the machine's first; False where that cannot be known."""
+    """Whether `proc` is of a pid namespace that is not the machine's first; False if that cannot be known."""
     try:
         return (proc / "self/ns/pid").stat().st_ino != FIRST_PID_NAMESPACE
     except OSError:
@@ -123,7 +123,7 @@ def own_namespace(proc: Path) -> bool:
 def rivals(proc: Path, own_uid: int) -> Iterator[Finding]:
     """Other programs that tune processes: what they do, what nicety leaves to them, and how to stop one of the two.
 
-    What a service manager sets (CPUWeight=, Nice=) is no finding: those are its user's words, and are respected.
+    What a service manager sets (CPUWeight=, Nice=) is no finding: its user chose that, and it is respected.
     """
     found: dict[str, tuple[int, int]] = {}  # name -> lowest pid, uid; one that reaches others goes before one that does not
     for seen in see_all(proc):
@@ -183,7 +183,7 @@ def _daemon(paths: Paths) -> Finding:
 
 
 def outstanding(paths: Paths) -> tuple[Entry, ...]:
-    """Changes that a dead daemon left in force, from its ledger. Raises StateBusyError while a daemon lives, LedgerError."""
+    """Changes that a dead daemon left in force, from its ledger. Raises StateBusyError while a daemon runs, and LedgerError."""
     if not left_behind(paths.root):
         return ()
     with StateLock(paths.root):
@@ -212,7 +212,7 @@ def _control_group(config: Config, paths: Paths) -> Iterator[Finding]:
 
 
 def _entries(config: Config, proc: Path) -> Iterator[Finding]:
-    """Groups and pools of the configuration that nothing belongs to. A job that does not run now is no trouble: a near name is."""
+    """Groups and pools of the configuration that match nothing. A job that does not run is no trouble; a nearly right name is."""
     if not (config.groups or config.pools):
         return
     ends = len(config.groups)
@@ -228,7 +228,7 @@ def _entries(config: Config, proc: Path) -> Iterator[Finding]:
 
 
 def _pool(name: str, found: tuple[ProcessHandle, str] | str | None) -> Finding:
-    """Whether a pool's main process is there."""
+    """Whether a pool's main process exists."""
     if isinstance(found, str):
         return Finding(
             "pools",
@@ -243,8 +243,8 @@ def _pool(name: str, found: tuple[ProcessHandle, str] | str | None) -> Finding:
 
 
 def _fences(config: Config, proc: Path) -> Finding:
-    """What a fence could limit here. What it could not is a trouble only for who asks for fences of workers: a swarm that gets none
-    is reniced."""
+    """What a fence could limit here. What it cannot limit is a trouble only if fences of workers are configured: a swarm that gets
+    none is reniced."""
     files = (proc / "self/mountinfo", proc / "self/cgroup")
     mounts, own = (file.read_text(errors="backslashreplace") if file.exists() else "" for file in files)
     found = offers(find(mounts), own)
@@ -263,12 +263,12 @@ def _fences(config: Config, proc: Path) -> Finding:
 
 
 def _only(offer: Offer) -> str:
-    """Where on v2 it can be had alone."""
+    """The only place on v2 where it is available."""
     return ", right below its root only" if offer.version == "v2" and offer.controller == "memory" else ""
 
 
 def _models(config: Config, paths: Paths) -> Iterator[Finding]:
-    """No model of one's own is no trouble: the one that nicety comes with speaks, or the baseline. One that cannot be used is."""
+    """Having no model of one's own is no trouble: the shipped one or the baseline is used. One that cannot be used is."""
     from ...models.artifact import ArtifactError, load_live, shipped  # brings numpy, which `status` without a daemon does without
 
     kinds = (

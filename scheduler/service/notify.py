@@ -1,7 +1,7 @@
-"""Tells the service manager how the daemon is: sd_notify(3) without libsystemd. Knows nothing of the daemon.
+"""Reports the daemon's state to the service manager: sd_notify(3) without libsystemd. Knows nothing about the daemon.
 
-Without $NOTIFY_SOCKET nothing is sent. WATCHDOG=1 is for the control loop, after a finished stage of a tick, and
-never for a timer (F14).
+Without $NOTIFY_SOCKET nothing is sent. WATCHDOG=1 is sent by the control loop, after a finished stage of a tick, and
+never by a timer (F14).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Notifier:
         microseconds = environment.get("WATCHDOG_USEC", "")
         ours = not meant or not pid or meant == str(pid)
         self.watchdog_seconds = int(microseconds) / 1e6 if self._address and ours and microseconds.isdecimal() else None
-        """The manager acts when it hears nothing for so long; None: no watchdog. Ticks must come at least twice as often."""
+        """The manager acts if it hears nothing for this long; None: no watchdog. Ticks must come at least twice as often."""
 
     def ready(self, status: str) -> bool:
         """Start-up or reload is finished."""
@@ -36,7 +36,7 @@ class Notifier:
         return self._send(f"RELOADING=1\nMONOTONIC_USEC={monotonic_ns // 1000}")
 
     def stopping(self, status: str) -> bool:
-        """The daemon is on its way out."""
+        """The daemon is about to end."""
         return self._send(f"STOPPING=1\nSTATUS={_line(status)}")
 
     def status(self, status: str) -> bool:
@@ -48,7 +48,7 @@ class Notifier:
         return self.watchdog_seconds is not None and self._send("WATCHDOG=1")
 
     def _send(self, message: str) -> bool:
-        """True if the manager took it. A manager that is gone or busy must not stop the daemon, so failing is a value."""
+        """True if the manager accepted it. A missing or busy manager must not stop the daemon, so failure is a return value."""
         if not self._address:
             return False
         try:

@@ -1,9 +1,9 @@
-"""The CPU that the daemon itself runs on: while something is demoted for a service it is not the service's, if there is another.
+"""The CPU that the daemon itself runs on: not that of a service that has work, if there is another.
 Must not know decisions, or why something is demoted.
 
-The scheduler leaves a thread that wakes where it ran last, as long as no CPU is idle, and so the daemon shares the service's CPU or
-does not for as long as chance will have it. Where it does, what comes during a tick waits longer, nice 19 or not. So it moves away,
-and may use every CPU again at once: whatever it starts must not inherit an affinity.
+The scheduler leaves a waking thread on its last CPU as long as no CPU is idle, so it is chance whether the daemon shares the
+service's CPU. If it does, what comes during a tick waits longer, nice 19 or not. So it moves away, and may use every CPU again at
+once: what it starts must not inherit an affinity.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from ...models.records import ProcId
 from ..read.holders import stat_fields
 
 MOST = 4
-"""Most processes that are looked at, 25 us each."""
+"""Maximum processes that are looked at, 25 us each."""
 
 PROCESSOR = 36
-"""Field 39 of proc_pid_stat(5), of those behind the name: the CPU that the first thread ran on last."""
+"""Field 39 of proc_pid_stat(5), counted after the name: the CPU that the first thread ran on last."""
 
 _libc = ctypes.CDLL(None)
 
@@ -40,7 +40,7 @@ def stand_aside(services: Sequence[ProcId]) -> None:
 
 
 def _last_cpu(process: ProcId) -> int:
-    """-1: it is gone."""
+    """The CPU that it ran on last; -1: it is gone."""
     try:
         return int(stat_fields(f"/proc/{process.pid}/stat")[PROCESSOR])
     except (OSError, ValueError):

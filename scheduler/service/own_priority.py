@@ -1,18 +1,18 @@
-"""The daemon's own priority: where `Ladder` stands, made true. Knows /proc/self/autogroup and setpriority(2). Must not know
+"""The daemon's own priority: applies what `Ladder` chooses. Knows /proc/self/autogroup and setpriority(2). Must not know
 decisions, the ledger, or why something is demoted.
 
-A tick is some ten milliseconds of CPU in one piece. Beside a session at nice 0 it has half of a CPU until it is done, at nice 19
-next to nothing, beside a hundred busy sessions a hundredth. To stand back takes more than a nice: what a session waited for a CPU
-the kernel owes it (EEVDF, the lag), and a tick that is owed some milliseconds runs them before a service that wakes up beside it.
-So a tick of a daemon that stands back asks for the longest slice, which puts its deadline behind everybody's, and for the shortest
+A tick is some ten milliseconds of CPU in one piece. Beside a session at nice 0 it gets half of a CPU until it is done, at nice 19
+next to nothing, beside a hundred busy sessions a hundredth. Standing back takes more than a nice: the kernel owes a session what it
+waited for a CPU (EEVDF, the lag), and a tick that is owed some milliseconds runs them before a service that wakes up beside it.
+So a daemon that stands back requests the longest slice for a tick, which puts its deadline behind all others, and the shortest
 before it sleeps, which bounds what it is owed to 4 ms (entity_lag in kernel/sched/fair.c). And it runs on another CPU if there is
 one: `own_cpu.py`.
 
-Two values, for one of them counts, depending on where it was started, and the other does no harm. The nice of its session counts
-beside other sessions in the root cgroup; only a session that the daemon itself leads is changed, nobody else is in it, and its nice
-ends with it. The nice of its one thread counts within a session or a cgroup; it is only raised above what it was started with,
-never lowered, and the flag for that is set, so what the daemon starts has nice 0 (SCHED_RESET_ON_FORK). Who started it at a nice
-above 0 wants it to stand back.
+It sets two values, because one of them counts, depending on where it was started, and the other does no harm. The nice of its
+session counts beside other sessions in the root cgroup; it is changed only if the daemon itself leads the session: nothing else is
+in it, and its nice ends with it. The nice of its one thread counts within a session or a cgroup; it is only set below what it was
+at the start, never above, and with the flag SCHED_RESET_ON_FORK, so what the daemon starts has nice 0. A start at a nice above 0
+means that it should stand back.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ANOTHERS = ", which counts only within the session of whoever started it: start 
 
 
 class OwnPriority:
-    """Follows a ladder; lets go for good of a value that somebody else chose."""
+    """Follows a ladder; releases for good a value that somebody else chose."""
 
     def __init__(self, ladder: Ladder | None = None) -> None:
         self._ladder = Ladder() if ladder is None else ladder
@@ -39,16 +39,16 @@ class OwnPriority:
         self._base = os.getpriority(os.PRIO_PROCESS, 0)
         self._own: int | None = self._base if self._base <= 0 and _resets_on_fork() else None
         self._may_rise = True
-        self._late = self._late_at_the_top = False  # the last tick was
+        self._late = self._late_at_the_top = False  # whether the last tick was
 
     @property
     def nice(self) -> int:
-        """What it has: the nice of its session, where that was changed, else its own; 0 where neither is ours."""
+        """The nice of its session if that was changed, else its own; 0 if neither is ours."""
         return self._session or self._own or 0
 
     @property
     def trouble(self) -> str:
-        """Why its ticks are late and will be; "" if they are in time, or may be soon."""
+        """Why its ticks are late and will stay so; "" if they are on time, or may be soon."""
         if not self._late:
             return ""
         if not self._may_rise:
@@ -56,11 +56,11 @@ class OwnPriority:
         return AT_THE_TOP + ("" if self._leads else ANOTHERS) if self._late_at_the_top else ""
 
     def begin(self) -> None:
-        """To be told when the loop begins: what this thread waited for before does not count."""
+        """Call when the loop begins: what this thread waited for before does not count."""
         self._waited = _waited()
 
     def follow(self, at: int, rest: Rest, most: int) -> None:
-        """To be called often, also during a slow tick, with where the daemon should rest; `at` is monotonic ns. If this thread has
+        """Call often, also during a slow tick, with the rung where the daemon should rest; `at` is monotonic ns. If this thread has
         waited for a CPU for more than `most` ns since the last tick, it climbs at once. Never raises."""
         now = _waited()
         if now is not None and self._waited is not None and now - self._waited > most:
@@ -69,8 +69,8 @@ class OwnPriority:
         self._give(self._ladder.nice)
 
     def ticked(self, at: int, took: int, most: int) -> None:
-        """To be told after each tick how many ns it was from when it was due to its end. What counts is how long this thread waited
-        for a CPU since it was told last, where the kernel tells that: a daemon that was stopped, a machine that slept, or a slow
+        """Call after each tick with the ns from when it was due to its end. What counts is how long this thread waited for a CPU
+        since the last call, if the kernel reports that: a daemon that was stopped, a machine that slept, or a slow
         disk is no reason to climb."""
         before, self._waited = self._waited, _waited()
         waited = took if before is None or self._waited is None else self._waited - before
@@ -79,7 +79,7 @@ class OwnPriority:
         self._ladder.ticked(at, waited, most)
 
     def give_back(self) -> None:
-        """What it was started with. Never raises."""
+        """Restore what it was started with. Never raises."""
         self._give(0)
 
     def _give(self, wanted: int) -> None:
@@ -98,7 +98,7 @@ class OwnPriority:
             self._path.write_text(str(wanted))
             self._session = wanted
         except BlockingIOError:
-            pass  # without CAP_SYS_ADMIN one change in a tenth of a second: the next look makes it
+            pass  # without CAP_SYS_ADMIN one change per 0.1 s: the next call makes it
         except PermissionError:
             self._refused(wanted)
         except (OSError, ValueError, IndexError):
@@ -117,7 +117,7 @@ class OwnPriority:
             self._refused(wanted)
 
     def _refused(self, wanted: int) -> None:
-        """By the kernel. To rise is a matter of rights, anything else of somebody's rules."""
+        """Note that the kernel refused. A refused rise is a matter of rights, anything else of somebody's rules."""
         if wanted < 0:
             self._may_rise = False
         else:
@@ -136,8 +136,8 @@ def _resets_on_fork() -> bool:
 
 
 def _waited() -> int | None:
-    """ns for which this thread was ready to run and had no CPU, so far; None where the kernel does not count that."""
+    """ns for which this thread was ready to run and had no CPU, so far; None if the kernel does not count that."""
     try:
-        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) or None  # "0 0 0" where it is compiled in, but off
+        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) or None  # "0 0 0" if it is compiled in, but off
     except (OSError, ValueError, IndexError):
         return None

@@ -1,6 +1,6 @@
-"""What pools did before this session, from our own traces: so that the rhythm of a load need not be learned again.
+"""What pools did before this session, from our own traces, so that the rhythm of a load need not be learned again.
 
-Reads; must not know what a rhythm is. Reading is bounded in time, and what cannot be read is as good as never recorded.
+Reads; must not know what a rhythm is. Reading is bounded in time, and what cannot be read counts as never recorded.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ Past = list[tuple[int, tuple[PoolSample, ...]]]
 """(monotonic ns of this boot, the pools then), oldest first."""
 
 MOST = 2 * MEMORY
-"""Ticks times pools that are looked back on: following one load for MEMORY ticks takes 0.3 to 0.7 s of CPU (a cloud machine's)."""
+"""Maximum ticks times pools to look back on: following one load for MEMORY ticks takes 0.3 to 0.7 s of CPU (a cloud machine's)."""
 
 
 def recall(traces: Path, boot_id: str, at: int, wall: int, pools: int, in_time: Callable[[], bool]) -> tuple[Past, Recalled]:
-    """As many ticks as a rhythm remembers, fewer where there are more `pools`, or where it is not `in_time` to read on.
+    """As many ticks as a rhythm remembers, fewer if there are more `pools`, or if it is not `in_time` to read on.
 
-    `at`, `wall`: now, in ns. Raises StoreError where nothing can be read.
+    `at`, `wall`: now, in ns. Raises StoreError if nothing can be read.
     """
     most = min(MEMORY, MOST // max(pools, 1))
     found = _newest(traces, most, None, in_time)
@@ -32,7 +32,7 @@ def recall(traces: Path, boot_id: str, at: int, wall: int, pools: int, in_time: 
 
 
 def recall_again(traces: Path, boot_id: str, session: str, recalled: Recalled) -> Past | None:
-    """The same for a replay of that session; None if the traces have it no more."""
+    """The same for a replay of that session; None if the traces no longer have it."""
     try:
         found = _newest(traces, recalled.ticks, session, lambda: True)
     except StoreError:
@@ -52,7 +52,7 @@ def _newest(traces: Path, most: int, before: str | None, in_time: Callable[[], b
 
 
 def _timed(ticks: list[PoolsTick], boot_id: str, at: int, wall: int) -> Past:
-    """Ticks of earlier boots by the wall clock. What would then come too late is left out."""
+    """Place ticks of earlier boots by the wall clock. Those that would not lie in the past are left out."""
 
     def placed() -> Iterator[tuple[int, tuple[PoolSample, ...]]]:
         for tick in ticks:

@@ -22,12 +22,12 @@ from ..words import size, span
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a recording is."""
+    """The progress of a recording."""
 
     seconds: float
     ticks: int
     processes: int  # in the last tick
-    written: int  # bytes that the traces grew by; negative when old days were dropped for the budget
+    written: int  # bytes by which the traces grew; negative if old days were dropped for the budget
     dropped: int  # ticks that could not be written
     trouble: str  # why the last one could not, "" if none
 
@@ -49,9 +49,9 @@ class Interrupted(Exception):  # noqa: N818 - the usual end of a recording, not 
 def record(
     config: Config, paths: Paths, clock: Clock, interval: float, duration: float | None, tell: Callable[[Progress], None]
 ) -> Progress:
-    """Record a tick each `interval` seconds for `duration` seconds (None: until KeyboardInterrupt, which comes out as Interrupted).
+    """Record a tick every `interval` seconds for `duration` seconds (None: until KeyboardInterrupt, raised as Interrupted).
 
-    Pools that run already are observed as pools; command pools are not started. Missed ticks are skipped, not caught up.
+    Pools that run already are observed as pools; command pools are not started. Missed ticks are skipped, not made up for.
     Raises StateBusyError while another nicety uses the state directory, StoreError if it cannot be used.
     """
     running = {name: pool for name, pool in config.pools.items() if pool.kind != "command"}

@@ -1,6 +1,6 @@
-"""Training in the background: starts it when it is due, keeps it idle and within its time and memory, and says what came of it.
+"""Training in the background: starts it when it is due, keeps it idle and within its time and memory, and reports the result.
 
-Knows how to run `python -m nicety.training` and to read its result, not how models are made. Nothing here waits, but for `close`.
+Knows how to run `python -m nicety.training` and to read its result, not how models are made. Nothing here waits, except `close`.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from ..words import size, span
 TRAINING = (*PYTHON, "-m", "nicety.training")
 
 OWN_SHARE = 0.8
-"""Share of its time and memory that training is told to keep to, so that it ends by itself with what it has before it is ended."""
+"""Share of its time and memory that training gets as its limits, so that it ends by itself with what it has before it is ended."""
 
 GRACE_NS = 10 * 10**9
-"""From SIGTERM to SIGKILL."""
+"""Time from SIGTERM to SIGKILL."""
 
 CLOSING_SECONDS = 2.0
-"""The same when the daemon ends: all that a training has to do then is to leave its parts for the next one."""
+"""The same when the daemon ends: then a training only has to leave its parts for the next one."""
 
 RESULT_BYTES, TALK_BYTES = 16 << 20, 1 << 16
-"""Most that is read of what a training printed: its result, and the end of its talk."""
+"""Maximum bytes that are read of a training's output: its result, and the end of its messages."""
 
 _PR_SET_PDEATHSIG = 1
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -43,7 +43,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What a turn has to tell."""
+    """What a turn has to report."""
 
     said: tuple[tuple[int, str], ...] = ()  # (priority, sentence) for the log
     promoted: bool = False  # another model is live than when the training began
@@ -51,22 +51,22 @@ class News:
 
 @dataclass(slots=True)
 class _Child:
-    """A training under way. Its session, and so its process group, is its own."""
+    """A training under way, in a session and process group of its own."""
 
     process: subprocess.Popen[bytes]
     began: int  # monotonic ns
     result: int  # descriptor of the memory file that it writes its result to
-    talk: int  # the same of its talk
+    talk: int  # the same for its messages
     live: dict[str, str | None]  # when it began
-    ended_for: str = ""  # why it was told to end
-    kill_at: int = 0  # when it gets SIGKILL, once it was told
+    ended_for: str = ""  # why it was asked to end
+    kill_at: int = 0  # when it gets SIGKILL, once it was asked
 
 
 class Retraining:
     """Trains in the background, `models.retrain_hours` after the last one ended; never two at a time. All times are monotonic ns.
 
     `turn` must be called from a thread that lives as long as the daemon: the kernel ends the training when the thread that started
-    it ends, however that happens.
+    it ends, for whatever reason.
     """
 
     def __init__(self, models: Path, arguments: Sequence[str], command: Sequence[str] = TRAINING) -> None:
@@ -78,7 +78,7 @@ class Retraining:
         self._child: _Child | None = None
 
     def configure(self, config: Models, now: int) -> None:
-        """From now on, how often and within what. With other hours, the first one comes after so many."""
+        """Set how often and within what limits to train from now on. If the hours change, the first training comes after them."""
         changed = config.retrain_hours != self._config.retrain_hours
         self._config = config
         if changed:
@@ -87,7 +87,7 @@ class Retraining:
             self._tell_to_end(self._child, now, "models.retrain_hours is 0 now")
 
     def turn(self, now: int) -> News:
-        """Start what is due, look after what runs, take in what has ended. Takes some milliseconds at a start, else none."""
+        """Start what is due, supervise what runs, collect what has ended. Takes some milliseconds at a start, otherwise none."""
         if self._child is not None:
             return self._look(self._child, now)
         if self._due is None or now < self._due:
@@ -141,11 +141,11 @@ class Retraining:
         return _Child(process, now, result, talk, self._live())
 
     def _look(self, child: _Child, now: int) -> News:
-        """Has it ended, or passed a limit?"""
+        """Check whether it has ended or passed a limit."""
         if os.waitid(os.P_PID, child.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
             self._child = None
             self._put_off(now)
-            _reap(child)  # what it had started ends with it
+            _reap(child)  # ends what it had started
             news = News(_outcome(child, self._next(now)), self._live() != child.live)
             _forget(child)
             return news
@@ -166,7 +166,7 @@ class Retraining:
             _signal(child, signal.SIGTERM)
 
     def _put_off(self, now: int) -> None:
-        """The next one is due after its hours from now, if there is to be one."""
+        """Make the next one due after its hours from now, if there is to be one."""
         hours = self._config.retrain_hours
         self._due = now + round(hours * 3600e9) if hours else None
 
@@ -193,17 +193,17 @@ def _prctl() -> Any:
 
 
 def _end_with_parent(prctl: Any, parent: int) -> None:
-    """In the child before exec: SIGTERM when the daemon dies. All that it calls was looked up before the fork."""
+    """In the child before exec: SIGTERM when the daemon dies. Everything it calls was looked up before the fork."""
     prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
     if os.getppid() != parent:  # the daemon ended before the line above
         os._exit(1)
 
 
 def _make_idle(pid: int) -> None:
-    """Only CPU time that nobody else wants, and the first choice when memory is short.
+    """Give it only CPU time that nothing else wants, and make it the first choice when memory is short.
 
-    By the parent after the start, which waits for the exec: an idle child would get to that when the machine is idle. Its session
-    has an autogroup of its own, in which SCHED_IDLE yields to nobody else: so the autogroup gets the least weight too. The
+    Done by the parent after the start, which waits for the exec: an idle child would get there only when the machine is idle. Its
+    session has an autogroup of its own, in which SCHED_IDLE yields to nothing else: so the autogroup gets the least weight too. The
     kernel serves the disk requests of SCHED_IDLE as idle ones: task_nice_ioclass in include/linux/ioprio.h.
     """
     for act in (
@@ -233,7 +233,7 @@ def _resident(pid: int) -> int:
 
 
 def _signal(child: _Child, number: int) -> None:
-    """To all that it is made of; its number is its own until it has been waited for."""
+    """Signal all its processes; its number is its own until it has been waited for."""
     try:
         os.killpg(child.process.pid, number)
     except ProcessLookupError:
@@ -268,7 +268,7 @@ def _outcome(child: _Child, again: str) -> tuple[tuple[int, str], ...]:
 
 
 def _end_of(descriptor: int) -> str:
-    """The end of what was said."""
+    """The end of its messages."""
     length = os.fstat(descriptor).st_size
     return os.pread(descriptor, TALK_BYTES, max(length - TALK_BYTES, 0)).decode(errors="replace").rstrip()
 
@@ -287,4 +287,4 @@ def _kind(kind: str, outcome: str, reason: str, digest: str) -> tuple[int, str]:
 
 
 _PRIORITIES = {"promoted": NOTICE, "refused": NOTICE, "not trained": INFO}
-"""By outcome, see `training.report.OUTCOMES`; any other is a trouble."""
+"""By outcome, see `training.report.OUTCOMES`; any other outcome is a trouble."""

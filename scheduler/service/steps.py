@@ -1,4 +1,4 @@
-"""What keeps the loop going: runs its steps, and makes an exception of one a fault that is counted and told. Knows no step. Pure.
+"""Keeps the loop going: runs its steps, and turns an exception into a fault that is counted and reported. Knows no step. Pure.
 
 A fault ends the step that it came from and no other. The one `except Exception` of the runtime is here.
 """
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 KNOWN = 64
-"""Most distinct faults that are kept, the longest unseen go first. Chosen: a daemon with more of them has given up long ago."""
+"""Maximum distinct faults that are kept, the longest unseen go first. Chosen: a daemon with more of them has given up long ago."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class Fault:
     """An exception of a step. The same step, type and place are one and the same fault."""
 
     step: str
-    error: str  # type and text, as it came last
+    error: str  # type and text, of the latest one
     place: str  # "file.py:line" that raised it
     times: int
 
@@ -27,8 +27,8 @@ class Steps:
     """Runs the steps of one turn after another."""
 
     def __init__(self, tell: Callable[[Fault, str], None]) -> None:
-        """`tell` is called with a fault and its traceback when it comes for the first time, and when it has come 10, 100, 1000
-        times."""
+        """`tell` is called with a fault and its traceback when it comes for the first time, and for the 10th, 100th, 1000th
+        time."""
         self._tell = tell
         self._faults: dict[tuple[str, str, str], Fault] = {}
         self._sound = True  # nothing has failed in this turn
@@ -50,7 +50,7 @@ class Steps:
         return True
 
     def stages(self, stages: Iterator[str], between: Callable[[], None]) -> bool:
-        """Run a step that is cut into stages: an iterator that gives the name of each before it begins. `between` is called before
+        """Run a step that is cut into stages: an iterator that yields the name of each before it begins. `between` is called before
         each. False: a stage failed, and those after it were not begun."""
         name = ""
         try:
@@ -63,7 +63,7 @@ class Steps:
         return True
 
     def end_turn(self) -> int:
-        """A turn is over. Returns `failures`, with this turn."""
+        """End a turn. Returns `failures`, including this turn."""
         self.failures = 0 if self._sound else self.failures + 1
         self._sound = True
         return self.failures

@@ -1,7 +1,7 @@
-"""Loads: when requests arrive and how long each takes, made up by shape and seed or taken from a trace or a recorded pool. Pure.
+"""Loads: when requests arrive and how long each takes, synthetic by shape and seed, or from a trace or a recorded pool. Pure.
 
-Shapes are intensities in Erlangs for a pool of at most 32 workers, and grow with the maximum. Requests come at random at that
-intensity (Poisson), service times are log-normal. What is random is drawn from the seed alone.
+Shapes are intensities in Erlangs for a pool of at most 32 workers, and scale with the maximum. Requests arrive at random at that
+intensity (Poisson), service times are log-normal. Everything random is drawn from the seed alone.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 SCATTER = 0.8
-"""Sigma of log-normal service times: the slowest twentieth takes 2.7 times the mean, as web requests do (the published table that
-docs/simulation.md compares with has 0.54 s for a mean of 0.2 s)."""
+"""Sigma of log-normal service times: their 95 % quantile is 2.7 times the mean, as of web requests (the published table in
+docs/simulation.md has 0.54 s for a mean of 0.2 s)."""
 
 FULL = 32
-"""Workers at most that the shapes are written for."""
+"""Most workers of the pool that the shapes are written for."""
 
 PEAK = 0.7
-"""Erlangs a worker that a trace's busiest minutes are scaled to, with all workers that are allowed: what Knative's rule aims at."""
+"""Erlangs a worker in a trace's busiest minutes after scaling, with all allowed workers: the target of Knative's rule."""
 
 BUSIEST = 0.995
-"""Share of a trace's minutes that are below that peak. The rest are freaks which no scale would fit."""
+"""Share of a trace's minutes that are below that peak. The rest are outliers that no scale would fit."""
 
 LONGEST_ROW = 10.0
-"""Seconds that one row of counts may last when played: within it the load is flat."""
+"""Seconds that one row of counts may last at most when played: within it the load is flat."""
 
 MOST_REQUESTS = 5e7
-"""Requests of a load at most, with all workers busy all the time: a hundred bytes each must fit into memory."""
+"""Most requests of a load, with all workers busy all the time: at a hundred bytes each they must fit into memory."""
 
 MOST_SLOWER = 1e4
-"""Single requests are played slower by so much at most; if there are still too many, they are thinned out."""
+"""Single requests are slowed down by at most this factor; if there are still too many, they are thinned out."""
 
 
 class LoadError(Exception):
@@ -50,13 +50,13 @@ class Load:
     seconds: float
     arrivals: Floats  # [n] seconds from the start, rising
     services: Floats  # [n] seconds each takes
-    erlangs: Floats  # [ceil(seconds)] offered load of each second, without the chance of single requests: what an oracle knows
-    scaled: str  # how a trace was fitted to the pool; "" for a made up load
+    erlangs: Floats  # [ceil(seconds)] offered load of each second, without the randomness of single requests: what an oracle knows
+    scaled: str  # how a trace was fitted to the pool; "" for a synthetic load
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Arrivals that somebody recorded: single requests, or counts in equal intervals."""
+    """Arrivals from a recording: single requests, or counts in equal intervals."""
 
     name: str
     times: Floats  # [n] seconds, rising: of each request, or of the beginning of each interval
@@ -72,22 +72,22 @@ class Recorded:
     name: str
     step: float  # seconds of a tick
     busy: Floats  # [n] mean workers at work
-    queued: Floats  # [n] mean work waiting, 0 where nothing tells
-    sizes: Floats  # [n] workers there, starting ones too
-    born: Floats  # seconds from the beginning at which a worker was first seen, of all that came meanwhile
+    queued: Floats  # [n] mean work waiting, 0 where unknown
+    sizes: Floats  # [n] workers, starting ones too
+    born: Floats  # seconds from the beginning at which each new worker was first seen
     start_seconds: float | None  # as measured last; None: no start was seen
-    holes: float  # seconds in which nothing was recorded, left out
+    holes: float  # seconds without a recording, left out
 
     @property
     def seconds(self) -> float:
-        """How long it is."""
+        """Its length."""
         return len(self.busy) * self.step
 
     def offered(self, service: float) -> Floats:
         """[n] load that arrived, in Erlangs, if a request takes `service` seconds: what was served, and what the queue grew by.
 
-        Not what was busy and queued: who waits for a minute would count for as many requests as a minute has ticks. The growth
-        is that of a service time, for between two ticks single requests come and go.
+        Not what was busy and queued: a request that waits for a minute would count once a tick. The growth is taken over a service
+        time, because single requests come and go between two ticks.
         """
         n = len(self.busy)
         reach = max(round(service / self.step / 2), 1)
@@ -110,8 +110,8 @@ def made_up(shape: str, seconds: float, maximum: int, service: float, seed: int)
 
 
 def drawn_from(recorded: Recorded, service: float, seed: int) -> Load:
-    """The load that a recorded pool had: requests come at random at the intensity that was seen, and take `service` seconds on
-    average, for no trace has single requests. Neither faster nor scaled."""
+    """The load that a recorded pool had: requests arrive at random at the recorded intensity and take `service` seconds on average,
+    because no trace has single requests. Neither sped up nor scaled."""
     erlangs = recorded.offered(service)
     seconds, step = recorded.seconds, recorded.step
     if float(erlangs.sum()) * step / service > MOST_REQUESTS:
@@ -149,25 +149,25 @@ def steady(erlangs: float, seconds: float, service: float, seed: int) -> Load:
 
 
 def _steps(seconds: int, chance: np.random.Generator) -> Floats:
-    """2 Erlangs, and 12 for a third of each ten minutes. Where in the period it begins is drawn."""
+    """2 Erlangs, and 12 for a third of every ten minutes. The phase is random."""
     at = np.arange(seconds) + chance.integers(600)
     return np.where(at % 600 < 200, 12.0, 2.0)
 
 
 def _spikes(seconds: int, _chance: np.random.Generator) -> Floats:
-    """3 Erlangs, and 18 for a minute each ten minutes by the clock, as something in cron causes."""
+    """3 Erlangs, and 18 for a minute every ten minutes by the clock, as a cron job causes."""
     return np.where(np.arange(seconds) % 600 < 60, 18.0, 3.0)
 
 
 def _diurnal(seconds: int, chance: np.random.Generator) -> Floats:
-    """A wave between 3 and 16 Erlangs: a day in twenty minutes. It begins anywhere in the day."""
+    """A wave between 3 and 16 Erlangs: a day in twenty minutes. The phase is random."""
     at = np.arange(seconds) + chance.integers(1200)
     return np.asarray(9.5 - 6.5 * np.cos(2 * np.pi * at / 1200))
 
 
 def _noise(seconds: int, chance: np.random.Generator) -> Floats:
-    """About 8 Erlangs with nothing in it to learn: a level that wanders over some 20 s by a third, and bursts of a few seconds at
-    random, one in two minutes or so."""
+    """About 8 Erlangs with nothing to learn: a level that varies by a third over about 20 s, and random bursts of a few seconds,
+    about one in two minutes."""
     keep = np.exp(-1 / 20)
     wander, level = np.zeros(seconds), 0.0
     for second, push in enumerate(chance.normal(0, np.sqrt(1 - keep**2), seconds).tolist()):
@@ -180,7 +180,7 @@ def _noise(seconds: int, chance: np.random.Generator) -> Floats:
 
 
 def _change(seconds: int, chance: np.random.Generator) -> Floats:
-    """A load that changes its habits: steps of one period, then of another and twice as high, then none of it, then a wave."""
+    """A load that changes its pattern: steps of one period, steps of another period and twice as high, none, then a wave."""
     at, part = np.arange(seconds), max(seconds // 4, 1)
     shift = chance.integers(180)
     first = np.where((at + shift) % 180 < 60, 10.0, 3.0)
@@ -193,19 +193,19 @@ def _change(seconds: int, chance: np.random.Generator) -> Floats:
 SHAPES: Mapping[str, Callable[[int, np.random.Generator], Floats]] = MappingProxyType(
     {"steps": _steps, "spikes": _spikes, "diurnal": _diurnal, "noise": _noise, "change": _change}
 )
-"""Made up loads: (seconds, chance) -> Erlangs of each second."""
+"""Synthetic loads: (seconds, chance) -> Erlangs of each second."""
 
 
 # --- traces -------------------------------------------------------------------------------------------------------------------
 
 
 def fitted(trace: Trace, seconds: float, maximum: int, service: float, seed: int) -> Load:
-    """A piece of a trace, so long as is asked for or as there is, scaled to a pool of at most `maximum` workers.
+    """A piece of a trace, as long as asked for or as long as the trace, scaled to a pool of at most `maximum` workers.
 
     Arrivals keep their pattern. The trace is played faster until its busiest minutes (of play) offer `PEAK` Erlangs a worker with
-    requests of `service` seconds on average; no faster than that it lasts for `seconds`, then its requests take longer instead.
-    Recorded service times keep their proportions. Counts whose rows would last longer than `LONGEST_ROW` are played faster than
-    that and thinned out; within a row requests come at random. The seed draws which piece it is.
+    requests of `service` seconds on average. It is never played so fast that it ends before `seconds`; its requests take longer
+    instead. Recorded service times keep their proportions. Counts whose rows would last longer than `LONGEST_ROW` are played faster
+    than that and thinned out; within a row requests come at random. The seed picks the piece.
     """
     _check(seconds, maximum, service)
     chance = np.random.default_rng([seed, len(trace.times)])
@@ -220,7 +220,7 @@ def fitted(trace: Trace, seconds: float, maximum: int, service: float, seed: int
     slowest = min(trace.step / LONGEST_ROW if trace.step else fastest / MOST_SLOWER, fastest)
 
     def takes(speed: float) -> float:
-        """Mean service time at which the busiest minutes come to the wanted peak, played at so many times its speed."""
+        """Mean service time at which the busiest minutes reach the wanted peak when played `speed` times as fast."""
         bins = max(int(span / (60 * speed)), 1)
         width = span / bins
         minutes = np.bincount(np.minimum(((trace.times - begin) / width).astype(np.int64), bins - 1), work, bins)
@@ -260,7 +260,7 @@ def fitted(trace: Trace, seconds: float, maximum: int, service: float, seed: int
 
 
 def _smoothed(arrivals: Floats, services: Floats, seconds: float) -> Floats:
-    """[seconds] work that arrives a second, as the mean over ten: what is left of chance in it is small beside the load."""
+    """[seconds] work that arrives a second, mean over ten: the randomness left in it is small beside the load."""
     size = int(np.ceil(seconds))
     work = np.bincount(np.minimum(arrivals.astype(np.int64), size - 1), services, size)
     summed = np.concatenate([[0.0], np.cumsum(work)])
@@ -269,7 +269,7 @@ def _smoothed(arrivals: Floats, services: Floats, seconds: float) -> Floats:
 
 
 def _within(counts: NDArray[np.int64], step: float, chance: np.random.Generator) -> Floats:
-    """Times of so many requests in each interval, at random within it."""
+    """Times of the counted requests, at random within each interval."""
     begins = np.repeat(np.arange(len(counts)) * step, counts)
     return np.sort(begins + chance.random(len(begins)) * step)
 

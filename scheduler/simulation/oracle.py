@@ -1,4 +1,4 @@
-"""What a perfect forecast would buy: it knows the offered load of each second to come, but not when single requests do. Pure."""
+"""What a perfect forecast would gain: it knows the offered load of each coming second, not single requests. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .queueing import Floats, Seen
 
 
 class Oracle:
-    """Enough workers for the largest load until a worker that is started now can work, each busy for the share `target`."""
+    """Enough workers for the largest load until a worker started now is ready, each busy for the share `target`."""
 
     period = 1.0
     wants_workers = False

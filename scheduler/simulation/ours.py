@@ -1,7 +1,7 @@
 """nicety itself as a rule: what the daemon sees goes through the real `Observer` and the real `Engine`, tick by tick.
 
-It must hold no policy: whatever is decided here is decided by `scheduler/decide/policies/pool_size.py`. The pool stands alone on a
-machine that is large enough for all of its workers, so only the load and the configured limits count.
+Must not contain policy: everything is decided by `scheduler/decide/policies/pool_size.py`. The pool is alone on a machine that is
+large enough for all of its workers, so only the load and the configured limits count.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .queueing import Seen, WorkerSeen
 POOL = "pool"
 _SECOND = 1_000_000_000
 _BEGIN = 1_767_225_600 * _SECOND
-"""Wall clock at 0: midnight UTC, for the calendar of the forecasts. Nothing else reads it."""
+"""Wall clock ns at 0: midnight UTC, for the calendar of the forecasts. Nothing else reads it."""
 
 _UPTIME = 1_000_000
 """Clock ticks since boot at 0."""
@@ -33,7 +33,7 @@ _MEMORY = 1 << 50
 
 
 def configured(config: Config, minimum: int, maximum: int) -> Config:
-    """`config` with one pool of these limits and the pool size policy alone: the others have nothing to do with a pool's size."""
+    """`config` with one pool of these limits and only the pool size policy: the others do not set a pool's size."""
     pool = PoolConfig(kind="command", minimum=minimum, maximum=maximum, command=["worker"])
     return msgspec.structs.replace(
         config,
@@ -46,14 +46,14 @@ def configured(config: Config, minimum: int, maximum: int) -> Config:
 
 
 class Nicety:
-    """The policy under simulation. Workers and queue are looked at each `daemon.probe_interval`, as an adapter does; each
+    """The policy under simulation. Workers and queue are probed every `daemon.probe_interval`, as an adapter does; every
     `daemon.interval` is a tick."""
 
     wants_workers = True
 
     def __init__(self, config: Config, minimum: int, maximum: int, demand: Network | None, *, forecasts: bool = True) -> None:
-        """`demand`: the model that the daemon would use, None: the experts speak. `forecasts`: False hides them and
-        the load's rhythm from the policy, which leaves its reactive rule."""
+        """`demand`: the model that the daemon would use; None: the experts forecast. `forecasts`: False hides them and the load's
+        rhythm from the policy, which leaves its reactive rule."""
         self.name = "nicety" if forecasts else "nicety-reactive"
         self._config = configured(config, minimum, maximum)
         self._probes_a_tick = max(1, round(config.daemon.interval / config.daemon.probe_interval))
@@ -66,13 +66,13 @@ class Nicety:
         self._wanted: int | None = None
         self._outcomes: tuple[Outcome, ...] = ()
         self._probes = 0
-        self._busy: dict[int, int] = {}  # probes of this tick at which a worker was busy
+        self._busy: dict[int, int] = {}  # by worker: probes of this tick at which it was busy
         self._queued = 0
-        self._ran: dict[int, int] = {}  # ns of CPU of each worker, as the probes have it
-        self._total = 0  # of all workers ever
+        self._ran: dict[int, int] = {}  # by worker: ns of CPU, according to the probes
+        self._total = 0  # ns of CPU of all workers ever
         self._identities: dict[ProcId, Identity] = {}
         self.last: tuple[Tick, Verdict] | None = None
-        """What the engine saw and said last."""
+        """The last tick that the engine saw, and its verdict."""
 
     def size(self, seen: Seen) -> int:
         """See `Rule`."""
@@ -121,7 +121,7 @@ class Nicety:
             start_seconds=seen.start_seconds,
             trouble="",
         )
-        if ids != list(self._identities):  # the same mapping as long as nobody came or went: the observer then looks no further
+        if ids != list(self._identities):  # the same mapping while no worker comes or goes: the observer then looks no further
             self._identities = dict.fromkeys(ids, _WORKER)
         return Snapshot(
             at=at,
@@ -134,7 +134,7 @@ class Nicety:
         )
 
     def _table(self, ids: list[ProcId], workers: tuple[WorkerSeen, ...]) -> SampleTable:
-        """The counters of the workers. A busy worker runs: what it does is CPU-bound, on a machine with a CPU for each."""
+        """The counters of the workers. A busy worker runs: its work is CPU-bound, and the machine has a CPU for each."""
         step = round(self.period * _SECOND)
         ran = {worker.id: self._ran.get(worker.id, 0) + step * self._busy.get(worker.id, 0) for worker in workers}
         self._total += step * sum(self._busy.values())

@@ -1,8 +1,8 @@
-"""How others size a pool, written from what their documentation and sources say they do, with their defaults. Pure.
+"""How others size a pool, written from their documentation and sources, with their defaults. Pure.
 
-One request a worker, so concurrency targets are of one. What a rule of theirs looks at that a simulated pool has not (memory, pods
-that are missing) is left out. `at_least` and `at_most` are the pool's limits. Some of these rules were made for another use: each
-row of a table says what the rule does here, not how good it is at home.
+A worker takes one request at a time, so concurrency targets are of one. Inputs of a rule that a simulated pool lacks (memory,
+missing pods) are left out. `at_least` and `at_most` are the pool's limits. Some of these rules were made for another use: each row
+of a table says what the rule does here, not how good it is at home.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from types import MappingProxyType
 from .queueing import Rule, Seen
 
 EPSILON = 1e-9
-"""Taken off before rounding up, so that 2.8 / 0.7 asks for 4 on every machine."""
+"""Subtracted before rounding up, so that 2.8 / 0.7 asks for 4 on every machine."""
 
 
 def _up(value: float) -> int:
@@ -23,7 +23,7 @@ def _up(value: float) -> int:
 
 
 class Fixed:
-    """Always as many."""
+    """Always the same size."""
 
     wants_workers = False
     period = 1.0
@@ -33,15 +33,15 @@ class Fixed:
         self.workers = workers
 
     def size(self, _seen: Seen) -> int:
-        """The same each time."""
+        """The fixed size."""
         return self.workers
 
 
-# --- uWSGI: cheaper algorithms, asked by its master each second ---------------------------------------------------------------
+# --- uWSGI: cheaper algorithms, asked by its master every second --------------------------------------------------------------
 
 
 class _Cheaper:
-    """What they share: one worker less means the oldest that is idle, and waits until there is one."""
+    """What they share: one worker less means the oldest idle one, and waits until one is idle."""
 
     period = 1.0
     wants_workers = False
@@ -50,19 +50,19 @@ class _Cheaper:
         self._low, self._high = at_least, at_most
 
     def size(self, seen: Seen) -> int:
-        """`change` applied."""
+        """The size after `change`."""
         change = self.change(seen)
         if change < 0 and seen.idle == 0:
             return seen.size
         return seen.size + change
 
     def change(self, seen: Seen) -> int:
-        """Workers more, or -1."""
+        """Workers to add, or -1."""
         raise NotImplementedError
 
 
 class UwsgiSpare(_Cheaper):
-    """One spare worker is stable. A worker that starts is not busy, so it counts as spare."""
+    """Keeps one spare worker. A starting worker is not busy, so it counts as spare."""
 
     name = "uwsgi-spare"
     OVERLOAD = 3
@@ -93,7 +93,7 @@ class UwsgiSpare(_Cheaper):
 
 
 class UwsgiSpare2(_Cheaper):
-    """Keeps as many idle workers as the least number says; one less after ten seconds with more."""
+    """Keeps `at_least` workers idle; one less after ten seconds with more."""
 
     name = "uwsgi-spare2"
     IDLE = 10
@@ -134,7 +134,7 @@ class UwsgiBacklog(_Cheaper):
 
 
 class UwsgiBusyness(_Cheaper):
-    """By the share of time in which workers were busy, credited at the end of a request; with emergencies by the accept queue."""
+    """By the share of time that workers were busy, credited at the end of a request; with emergencies by the accept queue."""
 
     name = "uwsgi-busyness"
     wants_workers = True
@@ -232,9 +232,9 @@ class UwsgiBusyness(_Cheaper):
 
 
 class Celery:
-    """As many as there are messages taken from the broker, at once; less after 30 s without growth, and never before the first.
+    """As many workers as messages taken from the broker, at once; fewer after 30 s without growth, never before the first growth.
 
-    It is asked on each message; ten times a second here. Messages taken: at most four times the limit.
+    It is asked on each message; here ten times a second. Messages taken: at most four times the limit.
     """
 
     name = "celery"
@@ -260,7 +260,7 @@ class Celery:
 
 
 class PhpDynamic:
-    """php-fpm, pm = dynamic: one to three spare children, looked after each second; starts double while they do not suffice."""
+    """php-fpm, pm = dynamic: one to three spare children, checked every second; starts double while they do not suffice."""
 
     name = "php-dynamic"
     period = 1.0
@@ -288,9 +288,9 @@ class PhpDynamic:
 
 
 class PhpOndemand:
-    """php-fpm, pm = ondemand: a child more for a connection that finds none idle, one less each second after 10 s idle.
+    """php-fpm, pm = ondemand: one child more for a connection that finds none idle, one less every second after 10 s idle.
 
-    Connections are looked at ten times a second here.
+    Connections are checked ten times a second here.
     """
 
     name = "php-ondemand"
@@ -317,7 +317,7 @@ class PhpOndemand:
 
 
 class Dask:
-    """Adaptive: workers that clear all that is there in five seconds. Idle ones go that were wanted gone three seconds running."""
+    """Adaptive: enough workers to clear all tasks in five seconds. Idle workers go after being surplus three seconds in a row."""
 
     name = "dask"
     period = 1.0
@@ -331,7 +331,7 @@ class Dask:
 
     def size(self, seen: Seen) -> int:
         """See `Rule`."""
-        mean = seen.service_seconds or 0.5  # what its scheduler takes for a task of which nothing is known
+        mean = seen.service_seconds or 0.5  # its scheduler's default for an unknown task
         occupancy = (seen.busy + seen.queued) * mean
         tasks = seen.busy + seen.queued
         wanted = min(_up(occupancy / self.TARGET), tasks)
@@ -352,7 +352,7 @@ class Dask:
 
 
 class Horizon:
-    """Laravel Horizon with one queue: everything as soon as something is ready to run, one worker a time, each three seconds."""
+    """Laravel Horizon with one queue: the maximum as soon as a job is ready to run, by one worker every three seconds."""
 
     name = "horizon"
     period = 3.0
@@ -372,11 +372,11 @@ class Horizon:
         return seen.size
 
 
-# --- of pods ------------------------------------------------------------------------------------------------------------------
+# --- for pods -----------------------------------------------------------------------------------------------------------------
 
 
 class _Stabilized:
-    """What the HPA does with a wish: the largest of five minutes before it shrinks, and a limit on the pace."""
+    """What the HPA makes of a wish: it shrinks to the largest of five minutes, and limits the pace."""
 
     DOWN = 300.0
     PODS, PERCENT = 4, 1.0
@@ -386,7 +386,7 @@ class _Stabilized:
         self._wishes: deque[tuple[float, int]] = deque()
 
     def settle(self, at: float, size: int, wish: int) -> int:
-        """The size that comes of it."""
+        """The resulting size."""
         self._wishes.append((at, wish))
         while self._wishes[0][0] <= at - self.DOWN:
             self._wishes.popleft()
@@ -398,7 +398,7 @@ class _Stabilized:
 class Hpa:
     """Kubernetes, horizontal pod autoscaler by CPU: busy share of ready pods against 80 %.
 
-    Pods that are not ready count as idle when it would grow; where that changes its mind, nothing happens.
+    Pods that are not ready count as idle when it would grow; if that reverses the decision, nothing happens.
     """
 
     period = 15.0
@@ -428,7 +428,7 @@ class Hpa:
 
 
 class Kpa:
-    """Knative: mean requests in flight of 60 s over 70 % of a worker each; a panic when 6 s ask for twice the ready ones."""
+    """Knative: mean requests in flight over 60 s, 70 % of a worker each; panics when 6 s ask for twice the ready workers."""
 
     name = "kpa"
     period = 2.0
@@ -469,7 +469,7 @@ class Kpa:
 
 
 class Keda:
-    """The length of a list: a worker for each five that wait, by the HPA's rules from one worker on."""
+    """The length of a list: a worker for every five that wait, by the HPA's rules from one worker on."""
 
     name = "keda-5"
     period = 15.0
@@ -488,7 +488,7 @@ class Keda:
 
 
 class RayServe:
-    """Mean of 30 s of requests in flight over one a replica; grows after 30 s of wanting to, shrinks after 600 s."""
+    """Mean requests in flight over 30 s, one a replica; grows after it wanted to for 30 s, shrinks after 600 s."""
 
     name = "ray-serve-1"
     period = 0.1
@@ -500,7 +500,7 @@ class RayServe:
         self._low, self._high = at_least, at_most
         self._loads: deque[float] = deque(maxlen=round(self.LOOK_BACK / self.period))
         self._sum = 0.0
-        self._direction = 0  # ticks in a row in which it wanted to grow, negative: to shrink
+        self._direction = 0  # ticks in a row in which it wanted to grow; negative: to shrink
 
     def size(self, seen: Seen) -> int:
         """See `Rule`."""
@@ -525,7 +525,7 @@ class RayServe:
 
 
 class Holt:
-    """Platformatic: Holt's linear trend of the busy workers, 1.2 start times ahead, one worker up a decision."""
+    """Platformatic: Holt's linear trend of the busy workers, 1.2 start times ahead, at most one worker up in a decision."""
 
     name = "holt"
     period = 1.0
@@ -602,4 +602,4 @@ PEERS: Mapping[str, Callable[[int, int], Rule]] = MappingProxyType(
         )
     }
 )
-"""Rules by name: made with the least and the most workers of the pool."""
+"""Rules by name; each takes the fewest and the most workers of the pool."""

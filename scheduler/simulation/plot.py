@@ -1,4 +1,4 @@
-"""Draws size against load, through matplotlib of the extra `report`. Knows figures, not how they came about."""
+"""Draws size against load with matplotlib (extra `report`). Knows figures, not how they were made."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LOAD, WORKERS = "#d8dce2", "#1f5fbf"
 
 
 def figure(**options: Any) -> Any:
-    """An empty picture. Raises LoadError where matplotlib is missing."""
+    """An empty picture. Raises LoadError if matplotlib is missing."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -24,7 +24,7 @@ def figure(**options: Any) -> Any:
 
 
 def plot(path: Path, figures: Sequence[Figures]) -> None:
-    """Draw size against load of each rule, of the first seed, as PNG. Raises LoadError where matplotlib is missing."""
+    """Draw size against load of each rule for the first seed, as PNG. Raises LoadError if matplotlib is missing."""
     shown = [each for each in figures if (each.seed, each.start_seconds) == (figures[0].seed, figures[0].start_seconds)]
     picture = figure(figsize=(11, 1.6 * len(shown) + 0.8), layout="constrained")
     for place, each in enumerate(shown):

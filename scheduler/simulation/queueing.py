@@ -1,7 +1,7 @@
 """One queue, first come first served, and workers that take time to start and finish their request before they leave. Pure.
 
-Knows arrivals and how long each request takes; it must not know who decides about the number of workers, nor why. A rule is shown
-`Seen` and nothing else, so it can use only what it could see of a real pool.
+Knows arrivals and how long each request takes. Must not know who decides the number of workers, or why. A rule gets `Seen` and
+nothing else, so it can use only what it could see of a real pool.
 """
 
 from __future__ import annotations
@@ -21,59 +21,59 @@ Floats = NDArray[np.float64]
 class WorkerSeen(NamedTuple):
     """One worker at one instant."""
 
-    id: int  # counts up in the order of being started
+    id: int  # counts up in the order of starts
     born: float  # seconds at which it was started
     ready: bool
     busy: bool
     leaving: bool  # asked to go, finishes its request
     idle_seconds: float  # since it was last busy or came up; 0 while busy or starting
-    finished_seconds: float  # service time of all that it has finished: what a worker that counts at the end of a request says
+    finished_seconds: float  # service time of all finished requests, as a worker reports that counts at the end of each
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A pool at one instant, as somebody who runs it could see it."""
+    """A pool at one instant, as its operator could see it."""
 
     at: float  # seconds since the start
-    size: int  # workers wanted: those that start count, those that leave do not
+    size: int  # workers wanted: starting ones count, leaving ones do not
     ready: int  # of these, up
     idle: int  # of those, without work
     busy: int  # at work, leaving ones too
     queued: int  # requests that wait
     arrived: int  # requests so far
-    busy_mean: float  # workers at work, exact mean since the look before
+    busy_mean: float  # workers at work, exact mean since the last look
     queued_mean: float  # requests waiting, likewise
-    service_seconds: float | None  # mean over the requests that are finished; None: none is
-    start_seconds: float | None  # from being started to ready, as measured; None: none was seen to come up
+    service_seconds: float | None  # mean over the finished requests; None: none is
+    start_seconds: float | None  # from start to ready, as measured; None: no worker has come up yet
     workers: tuple[WorkerSeen, ...]  # by id, leaving ones too; empty unless the rule asks for them
 
     @property
     def load(self) -> float:
-        """Requests in the pool, mean since the look before: offered load in Erlangs as long as nothing waits."""
+        """Requests in the pool, mean since the last look: offered load in Erlangs as long as nothing waits."""
         return self.busy_mean + self.queued_mean
 
 
 class Rule(Protocol):
-    """Decides on the size of a pool."""
+    """Decides the size of a pool."""
 
     name: str
     period: float  # seconds between two looks
     wants_workers: bool  # fill in `Seen.workers`, which takes time
 
     def size(self, seen: Seen) -> int:
-        """Workers wanted from now on. What is beyond the limits is cut off by whoever asks."""
+        """Workers wanted from now on. The caller cuts it to the limits."""
         ...
 
 
 class Queue:
-    """The pool. Time goes on by `advance`, which serves what arrives, and stands still in `look` and `resize`.
+    """The pool. `advance` moves time and serves what arrives; `look` and `resize` take no time.
 
-    A request is given to a worker only at the instant at which its service begins, so workers that come or go in between change
-    who serves it. Idle workers are taken in the order in which they became idle.
+    A request is given to a worker only at the instant its service begins, so workers that come or go before can change who serves
+    it. Idle workers are taken in the order in which they became idle.
     """
 
     def __init__(self, arrivals: Floats, services: Floats, start_seconds: float, size: int) -> None:
-        """`arrivals`: seconds, rising. `services`: how long each takes. `size`: workers that are there and ready at 0."""
+        """`arrivals`: seconds, rising. `services`: how long each takes. `size`: workers that are ready at 0."""
         if size < 1:
             raise ValueError("a pool that is simulated has at least one worker")
         if len(arrivals) != len(services):
@@ -85,25 +85,25 @@ class Queue:
         self._arrival_sums: list[float] = np.concatenate([[0.0], np.cumsum(arrivals)]).tolist()
         self._service_sums: list[float] = np.concatenate([[0.0], np.cumsum(services)]).tolist()
         self._begun: list[float] = []  # when the service of each request began
-        self._by: list[int] = []  # and which worker it was
+        self._by: list[int] = []  # and by which worker
         self._begun_sum = 0.0
         self._arrived = 0
-        self._free = [(0.0, worker) for worker in range(size)]  # heap of (when without work, worker), all that stay
+        self._free = [(0.0, worker) for worker in range(size)]  # heap of (when free, worker), without leaving ones
         self._born = dict.fromkeys(range(size), 0.0)
         self._starting: deque[tuple[float, int]] = deque()  # (when ready, worker), in this order
         self._leaving: list[tuple[float, int]] = []  # (when gone, worker)
         self._gone: list[tuple[float, float]] = []  # (born, gone) of those that have left or will
         self._came_up = False
         self.started: list[float] = []
-        """When each worker was started that was not there at 0."""
+        """Start time of each worker that did not exist at 0."""
         self._next = size
         self._looked = (0.0, 0.0, 0.0)  # (when, seconds worked, seconds waited) at the last look
         self._credited = 0
         self._given: dict[int, float] = {}  # service time of all that a worker was given
-        self._last: dict[int, float] = {}  # and of the last of it
+        self._last: dict[int, float] = {}  # and of its last request
 
     def advance(self, until: float) -> None:
-        """Let time pass. Whatever begins before `until` is done."""
+        """Let time pass: every request that can begin before `until` begins."""
         arrivals, services, free = self._arrivals, self._services, self._free
         begun, by = self._begun, self._by
         first = at = len(begun)
@@ -123,8 +123,8 @@ class Queue:
         self.now = until
 
     def resize(self, size: int) -> None:
-        """Start workers, or let some go: first those that have not come up, which ends them at once, then idle ones, the longest
-        idle first, then busy ones, the oldest first, which finish their request."""
+        """Start workers, or let some go: first those that have not come up, which end at once; then idle ones, the longest idle
+        first; then busy ones, the oldest first, which finish their request."""
         excess = len(self._free) - max(size, 1)
         if excess < 0:
             for _ in range(-excess):
@@ -156,7 +156,7 @@ class Queue:
             heapq.heapify(self._free)
 
     def look(self, workers: bool = False) -> Seen:
-        """What can be seen now."""
+        """What an operator could see now."""
         now, arrivals = self.now, self._arrivals
         self._come_up()
         self._arrived = bisect.bisect_left(arrivals, now, self._arrived)
@@ -220,22 +220,21 @@ class Queue:
         return np.asarray(latencies[arrivals >= since])
 
     def lives(self, until: float) -> tuple[Floats, Floats]:
-        """(when each worker was started, when it left) of all, in no order; those that are there leave at `until`."""
+        """(when each worker was started, when it left), in no order; workers still there leave at `until`."""
         lives = self._gone + [(self._born[worker], until) for _, worker in self._free]
         born, gone = np.array(lives).T
         return born, np.minimum(gone, until)
 
 
 def worker_seconds(born: Floats, gone: Floats, since: float, until: float) -> float:
-    """Time that all workers together were there in a span, starting and leaving ones too."""
+    """Worker-seconds in a span, those of starting and leaving workers too."""
     return float(np.maximum(np.minimum(gone, until) - np.maximum(born, since), 0.0).sum())
 
 
 def play(queue: Queue, rule: Rule, minimum: int, maximum: int, seconds: float) -> None:
-    """Let a rule run a pool for so long, then let the workers that are there finish what is left.
+    """Let a rule run a pool for `seconds`, then let the workers that are there finish the rest.
 
-    The sizes of a rule are cut to the limits. It is asked once each period, from the end of the first on: at 0 there is nothing to
-    be seen.
+    The sizes of a rule are cut to the limits. It is asked once a period, from the end of the first: at 0 there is nothing to see.
     """
     turn = 1
     while (at := turn * rule.period) <= seconds:

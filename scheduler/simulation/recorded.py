@@ -1,4 +1,4 @@
-"""Reads what nicety recorded of a pool: the newest part of a trace store, laid out as a load can be made of it."""
+"""Reads what nicety recorded of a pool: the newest part of a trace store, laid out for a load to be made from it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ..store.traces import PoolsTick, newest_pools
 from .arrivals import LoadError, Recorded
 
 HOLE = 60.0
-"""Seconds without a tick in which the pool is taken to have gone on as before; longer holes are left out."""
+"""Seconds without a tick in which the pool is taken to have gone on as before; longer gaps are left out."""
 
 
 def read(traces: Path, name: str | None, seconds: float) -> Recorded:
-    """The newest `seconds` of a pool, or as much as there is; `name` may be None where there is one pool only.
+    """The newest `seconds` of a pool, or as much as exists; `name` may be None if there is only one pool.
 
-    `traces`: a trace file, or a state directory. Raises LoadError, and TraceError where it is none.
+    `traces`: a trace file, or a state directory. Raises LoadError, and TraceError if it is neither.
     """
     if not traces.exists():
         raise LoadError(f"{traces}: nothing is recorded there; `nicety record` and `nicety run` record, or say where: TRACE")
@@ -92,7 +92,7 @@ def _laid_out(ticks: Iterable[PoolsTick], name: str, seconds: float) -> Recorded
 
 
 def _passed(before: PoolsTick, tick: PoolsTick) -> float:
-    """Seconds between two ticks; by the wall clock where the machine was started again."""
+    """Seconds between two ticks; by the wall clock if the machine was restarted between them."""
     if before.recording.boot_id == tick.recording.boot_id:
         return (tick.at - before.at) / 1e9
     return (tick.wall - before.wall) / 1e9

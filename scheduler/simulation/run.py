@@ -1,4 +1,4 @@
-"""Runs rules on loads: one rule on one load gives `Figures`; many of them a table. Knows no clock and no chance of its own."""
+"""Runs rules on loads: one rule on one load gives `Figures`; many give a table. Must not use a clock or unseeded randomness."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from .peers import PEERS, Fixed
 from .queueing import Floats, Queue, Rule, play, worker_seconds
 
 WARMUP = 120.0
-"""Seconds at the beginning that do not count: the pool's first size is nobody's decision."""
+"""Seconds at the beginning that do not count: no rule chose the pool's first size."""
 
 MINIMUM, MAXIMUM = 2, 32
 START = 4.0
-"""Seconds from a worker's start to its first request, where neither is said nor measured what it takes."""
+"""Seconds from a worker's start to its first request, if neither given nor measured (chosen)."""
 
 ORACLES = (0.8, 0.7)
 OURS = ("nicety", "nicety-reactive")
@@ -34,20 +34,20 @@ ALL = (*OURS, *PEERS, "fixed-8", "fixed-16", "fixed-32", *(f"oracle-{100 * targe
 """Every rule, as `nicety simulate --rule all` runs them."""
 
 USUAL = ("nicety", "nicety-reactive", "kpa", "hpa-80", "celery", "uwsgi-busyness", "fixed-32", "oracle-80", "oracle-70")
-"""Those that it runs unless told otherwise."""
+"""Those that it runs by default."""
 
 
 @dataclass(frozen=True, slots=True)
 class Track:
     """What happened, second by second, for a picture."""
 
-    workers: Floats  # there at the end of each second, starting and leaving ones too
+    workers: Floats  # at the end of each second, starting and leaving ones too
     erlangs: Floats  # offered load, as `Load` has it
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What came of one rule on one load. Of the time after the warm-up."""
+    """The result of one rule on one load. Of the time after the warm-up."""
 
     rule: str
     load: str
@@ -57,7 +57,7 @@ class Figures:
     p50: float  # seconds from arrival to end of a request
     p95: float
     p99: float
-    workers: float  # mean that were there, starting and leaving ones too
+    workers: float  # mean number, starting and leaving ones too
     worker_seconds: float
     spawns_per_hour: float
     track: Track = field(compare=False, repr=False)
@@ -84,10 +84,10 @@ def simulate(
 ) -> Figures:
     """Run one rule on one load.
 
-    `rule`: one of `ALL`, "fixed-N" or "oracle-N". `load`: the name of a made up one, a trace, or a load that is ready. `warmup`:
-    seconds at the beginning that do not count; hours of it show what has been learned by then. `initial`: workers that a pool
-    which is not fixed has at the beginning; else a third of the way from the minimum to the maximum. `config`, `demand`: for nicety
-    itself; the defaults and the model that nicety comes with unless given. Raises LoadError.
+    `rule`: one of `ALL`, "fixed-N" or "oracle-N". `load`: the name of a synthetic one, a trace, or a prepared load. `warmup`:
+    seconds at the beginning that do not count; hours of it show what has been learned by then. `initial`: workers at the beginning,
+    unless the pool is fixed; None: a third of the way from the minimum to the maximum. `config`, `demand`: for nicety itself; by
+    default the configuration's defaults and the shipped model. Raises LoadError.
     """
     if not isinstance(load, Load):
         load = prepare(load, seed, seconds=seconds, maximum=maximum, service=service)
@@ -126,7 +126,7 @@ def simulate(
 
 
 def prepare(load: str | Trace | Recorded, seed: int, *, seconds: float, maximum: int, service: float) -> Load:
-    """The load with this seed. Raises LoadError."""
+    """The load for this seed. Raises LoadError."""
     if isinstance(load, str):
         return made_up(load, seconds, maximum, service, seed)
     if isinstance(load, Recorded):
@@ -135,8 +135,8 @@ def prepare(load: str | Trace | Recorded, seed: int, *, seconds: float, maximum:
 
 
 def limits(recorded: Recorded | None, config: Config) -> tuple[int, int]:
-    """(fewest, most) workers where nobody says: of a recorded pool what the configuration has for it, else so that it can become
-    twice as large as it was."""
+    """(fewest, most) workers by default: of a recorded pool its configured limits; if it has none, limits that let it grow to twice
+    its largest size."""
     if recorded is None:
         return MINIMUM, MAXIMUM
     pool = config.pools.get(recorded.name)
@@ -147,12 +147,12 @@ def limits(recorded: Recorded | None, config: Config) -> tuple[int, int]:
 
 
 def first_size(minimum: int, maximum: int) -> int:
-    """Workers that a pool has at the beginning: 12 between 2 and 32."""
+    """Workers that a pool begins with: 12 between 2 and 32."""
     return max(round((2 * minimum + maximum) / 3), 1)
 
 
 def check(rules: Iterable[str]) -> None:
-    """Raises LoadError for the first name that is no rule, before anything is run."""
+    """Raises LoadError for the first name that is no rule, before any run."""
     nothing = Load("", 0.0, np.zeros(0), np.zeros(0), np.zeros(0), "")
     for rule in rules:
         if rule not in OURS:
@@ -162,7 +162,7 @@ def check(rules: Iterable[str]) -> None:
 def make(
     rule: str, load: Load, start_seconds: float, minimum: int, maximum: int, config: Config | None, demand: Network | None
 ) -> Rule:
-    """A rule by its name. Raises LoadError for a name that none has."""
+    """A rule by its name. Raises LoadError for an unknown name."""
     if rule in OURS:
         config = config or Config()
         model = demand if demand is not None else shipped_demand() if config.models.demand else None
@@ -181,7 +181,7 @@ def make(
 
 @lru_cache(maxsize=1)
 def shipped_demand() -> Network | None:
-    """The demand model that nicety comes with, as the daemon takes it where none was trained."""
+    """The shipped demand model, as the daemon uses it if none was trained."""
     found = artifact.shipped("demand")
     return None if found is None else Network(found.arrays, found.digest)
 
@@ -199,7 +199,7 @@ def run(
     initial: int | None = None,
     demand: Network | None = None,
 ) -> Iterator[Figures]:
-    """Every rule on every load with every start time and seed, one after the other. A load is made of a seed when it is needed."""
+    """Every rule on every load with every start time and seed, in turn. A load is made from a seed when it is needed."""
     for load in loads:
         for seed in seeds:
             made = load(seed)
@@ -286,11 +286,11 @@ def means(figures: Iterable[Figures]) -> list[Mean]:
 
 @dataclass(frozen=True, slots=True)
 class AsItWas:
-    """What a recorded pool itself had in the time that counts, to stand beside the rules. Its latency nobody knows."""
+    """How a recorded pool itself did in the time that counts, to compare with the rules. Its latency is unknown."""
 
     load: str
     seconds: float
-    workers: float  # mean that were there, starting and leaving ones too
+    workers: float  # mean number, starting and leaving ones too
     worker_seconds: float
     spawns_per_hour: float
 
@@ -304,7 +304,7 @@ class AsItWas:
 
 
 def as_it_was(recorded: Recorded, warmup: float) -> AsItWas:
-    """`warmup`: seconds that do not count."""
+    """The figures of the recorded pool itself. `warmup`: seconds that do not count."""
     sizes = recorded.sizes[min(int(warmup / recorded.step), len(recorded.sizes) - 1) :]
     counted = len(sizes) * recorded.step
     workers, came = float(sizes.mean()), int((recorded.born > recorded.seconds - counted).sum())

@@ -1,9 +1,9 @@
-"""Reads arrival traces: CSV by the standard library, Parquet by pyarrow where it is installed. Knows the columns, not their use.
+"""Reads arrival traces: CSV by the standard library, Parquet by pyarrow if it is installed. Knows the columns, not their use.
 
-Columns, others are left alone:
+Columns (others are ignored):
 
-    count                one row an interval; with `t` in seconds or a number of rows, else a row is a second
-    t_submit or t        one row a request, in seconds; with `service_s` where it is known how long each took
+    count                one row an interval, which `t` begins, in seconds; without `t` a row is a second
+    t_submit or t        one row a request, in seconds; `service_s` is how long each took, if known
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ Floats = NDArray[np.float64]
 COLUMNS = ("t_submit", "t", "count", "service_s")
 
 MOST_ROWS = 20_000_000
-"""Rows beyond which a file is refused before all memory is gone."""
+"""Files with more rows are refused before they use up all memory."""
 
 
 def read(path: Path) -> Trace:
-    """The trace in a file. Raises LoadError with cause and next step, OSError where it cannot be opened."""
+    """The trace in a file. Raises LoadError with cause and next step, OSError if it cannot be opened."""
     columns = _parquet(path) if path.suffix == ".parquet" else _csv(path)
     times = columns.get("t_submit", columns.get("t"))
     counts, services = columns.get("count"), columns.get("service_s")

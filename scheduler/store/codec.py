@@ -1,4 +1,4 @@
-"""Snapshots to bytes and back: what changed since the snapshot before, column by column. Pure; knows no file and no session.
+"""Snapshots to bytes and back: what changed since the previous snapshot, column by column. Pure; knows no file and no session.
 
 `encode(now, before)` and `decode(data, before)` are inverses: `before` is the snapshot that was encoded just before, None for a
 keyframe that needs none. A row that equals its process's row in `before` is not written, so unchanged rows carry forward.
@@ -6,14 +6,14 @@ keyframe that needs none. A row that equals its process's row in `before` is not
 One record, before zlib (level 1; all numbers little-endian):
 
     header      u4 rows of the table, u4 rows written, u4 rows gone, u4 bytes of the rest
-    mask        1 bit a byte plane of the written rows: is there anything but zeros in it
+    mask        1 bit per byte plane of the written rows: whether it has anything but zeros
     planes      each plane with its bit set: one byte of one column, of all written rows
     mask, planes likewise of the positions that are gone
     rest        msgpack: uptime, identities, host, pools, quotas
 
-The columns of a written row: the gap to the written row before it (u4), 1 if the process is new (u1), then the columns of
+The columns of a written row: the gap to the previous written row (u4), 1 if the process is new (u1), then the columns of
 `SAMPLE` as zigzag differences to the process's row in `before` (to zeros for a new one). Small differences have zero high bytes,
-whole planes of zeros cost a bit, and bytes of equal weight lie together for zlib.
+whole planes of zeros cost one bit, and bytes of equal weight are adjacent for zlib.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from ...models.records import SAMPLE, HostSample, Identity, PoolSample, ProcId, Quota, SampleTable, Snapshot, WorkerSample
 
 MAX_ROWS = 1 << 21
-"""Rows a table can have; more is damage. Linux allows 2^22 tasks, but a reader should not have to find 1 GiB for one record."""
+"""Maximum rows of a table; more is damage. Linux allows 2^22 tasks, but a reader should not have to find 1 GiB for one record."""
 
 MAX_BYTES = 1 << 28
 """A record that unpacks to more is damage: MAX_ROWS new rows just fit."""
@@ -45,7 +45,7 @@ class CodecError(ValueError):
 
 
 class _Width(NamedTuple):
-    """The columns of SAMPLE that are `size` bytes wide, to be handled in one go."""
+    """The columns of SAMPLE that are `size` bytes wide, handled together."""
 
     size: int
     unsigned: np.dtype[np.unsignedinteger[Any]]
@@ -91,11 +91,11 @@ class _Pool(msgspec.Struct, array_like=True, frozen=True):
 
 
 class _Rest(msgspec.Struct, array_like=True, frozen=True):
-    """All but the table. Counters are differences to the snapshot before (to 0 where it has none)."""
+    """All but the table. Counters are differences to the snapshot before (to 0 if it has none)."""
 
     uptime_ticks: int
     identities: list[_Identity]  # new or changed
-    forgotten: list[tuple[int, int]]  # identities that went though their process did not
+    forgotten: list[tuple[int, int]]  # identities that are gone although their process is not
     cpu_busy_ns: list[int]
     memory_total: int
     memory_available: int
@@ -141,7 +141,7 @@ def encode(now: Snapshot, before: Snapshot | None) -> bytes:
 def decode(data: bytes, before: Snapshot | None, *, at: int, wall: int) -> Snapshot:
     """The snapshot that `encode` had; `before` must be the one decoded just before (ignored times apart), None for a keyframe.
 
-    The table is read-only: the next record builds on it. Raises CodecError for anything else than a record that follows `before`.
+    The table is read-only: the next record builds on it. Raises CodecError for anything but a record that follows `before`.
     """
     raw = _unzipped(data)
     n, n_written, n_gone, n_rest = _HEADER.unpack_from(raw)
@@ -222,7 +222,7 @@ def _ids(before: Snapshot, where: NDArray[np.intp]) -> tuple[list[int], list[int
 
 
 def _written_planes(rows: Bytes2, base: Bytes2, written: NDArray[np.intp], there: NDArray[np.bool_]) -> Bytes2:
-    """Byte planes of the rows to write, one a row of the result."""
+    """Byte planes of the rows to write, one per row of the result."""
     now, then = rows[written], base[written]
     planes = [_gaps(written), (~there[written]).astype(np.uint8)[np.newaxis]]
     for width in _WIDTHS:
@@ -233,7 +233,7 @@ def _written_planes(rows: Bytes2, base: Bytes2, written: NDArray[np.intp], there
 
 
 def _rebuilt(old_rows: Bytes2, gone: NDArray[np.intp], written: NDArray[np.intp], planes: Bytes2, n: int) -> Bytes2:
-    """The inverse: the rows of the table from those of the one before."""
+    """The inverse of `_written_planes`: the rows of the table from those of the one before."""
     new = planes[4]
     if (new > 1).any():
         raise CodecError("a row is new or not: other marks cannot be")
@@ -258,13 +258,13 @@ def _rebuilt(old_rows: Bytes2, gone: NDArray[np.intp], written: NDArray[np.intp]
 
 
 def _columns(rows: Bytes2, width: _Width) -> NDArray[np.unsignedinteger[Any]]:
-    """The columns of one width as numbers. `take`, for indexing by a list of columns would not leave them side by side."""
+    """The columns of one width as numbers. Uses `take`: indexing by a list of columns would not leave them adjacent."""
     numbers: NDArray[np.unsignedinteger[Any]] = rows.take(width.where, axis=1).view(width.unsigned)
     return numbers
 
 
 def _gaps(positions: NDArray[np.intp]) -> Bytes2:
-    """Byte planes of rising positions, each as the number of places skipped since the one before."""
+    """Byte planes of rising positions, each as the number of places skipped since the previous one."""
     gaps = (np.diff(positions, prepend=-1) - 1).astype("<u4")
     return gaps.view(np.uint8).reshape(len(positions), 4).T
 
@@ -285,7 +285,7 @@ def _squeeze(planes: Bytes2) -> bytes:
 
 
 def _unsqueeze(raw: bytes, offset: int, count: int, width: int) -> tuple[Bytes2, int]:
-    """The inverse of `_squeeze`, and the offset behind it."""
+    """The inverse of `_squeeze`, and the offset after it."""
     mask_bytes = (count + 7) // 8
     if len(raw) - offset < mask_bytes:
         raise CodecError("the record ends within a mask")
@@ -397,7 +397,7 @@ def _pools(rest: _Rest, before: tuple[PoolSample, ...]) -> tuple[PoolSample, ...
 
 
 def _cpus_before(count: int, old: HostSample) -> tuple[int, ...]:
-    """What per-CPU counters are differences to: zeros once the number of online CPUs has changed."""
+    """The base of the per-CPU counter differences: zeros once the number of online CPUs has changed."""
     return old.cpu_busy_ns if len(old.cpu_busy_ns) == count else (0,) * count
 
 

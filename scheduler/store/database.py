@@ -1,6 +1,6 @@
-"""What the stores share of SQLite: opening, telling the disk's errors from bugs, walking past damage, giving pages back.
+"""SQLite code that the stores share: opening, separating disk errors from bugs, reading past damage, releasing pages.
 
-Knows nothing of what the rows mean. A store is one file in write-ahead mode with one writer and any number of readers: a commit
+Knows nothing about what the rows mean. A store is one file in write-ahead mode with one writer and any number of readers: a commit
 is a write without fsync, so after `kill -9` of the writer everything committed is there (after a power cut, all up to the last
 checkpoint). A file that was closed in order goes back to a plain rollback journal: it is then one file that can be read from
 a read-only place, where the write-ahead log's shared memory could not be made.
@@ -60,7 +60,7 @@ class Damaged(NamedTuple):
 
 
 def trouble(error: Exception) -> str:
-    """What went wrong on the disk, for people. An error that is not the disk's is a bug, and raised again."""
+    """What went wrong on the disk, for people. Any other error is a bug, and is raised again."""
     if is_damage(error):
         return f"the file is damaged ({error})"
     if isinstance(error, sqlite3.Error):
@@ -74,21 +74,21 @@ def trouble(error: Exception) -> str:
 
 
 def is_damage(error: Exception) -> bool:
-    """The file's content is at fault, so another try with the same file cannot help."""
+    """Whether the file's content is at fault, so another try with the same file cannot help."""
     code = getattr(error, "sqlite_errorcode", None)
     return isinstance(error, UnicodeDecodeError) or (code is not None and code & 0xFF in _DAMAGED)
 
 
 def open_writer(path: Path, *, application: int, schema: int, ddl: str, wal_pages: int) -> sqlite3.Connection:
-    """A connection that writes `path`, made with tables `ddl` if it is new or empty.
+    """A connection that writes `path`; a new or empty file gets the tables `ddl`.
 
     `wal_pages`: the write-ahead log is copied into the file at this size. Raises StoreError (unsafe file), WrongFormat, and
-    ERRORS, for which see `trouble`.
+    ERRORS, see `trouble`.
     """
     private_file(path)
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
     try:
-        known = _format(connection, application, schema)  # before anything is changed in a file of somebody else
+        known = _format(connection, application, schema)  # before anything is changed in somebody else's file
         connection.execute(f"PRAGMA page_size={PAGE}")
         connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # only takes effect in a new file, before its first table
         connection.execute("PRAGMA journal_mode=WAL").fetchone()
@@ -109,9 +109,9 @@ def open_writer(path: Path, *, application: int, schema: int, ddl: str, wal_page
 
 
 def open_reader(path: Path, *, application: int, schema: int) -> sqlite3.Connection | None:
-    """A connection that only reads `path`, while it is being written or not; None for a file that has nothing in it yet.
+    """A connection that only reads `path`, whether it is being written or not; None for a file without content.
 
-    Raises UNREADABLE: UnsafeError where root would read what somebody else could have written.
+    Raises UNREADABLE: UnsafeError if root would read what somebody else could have written.
     """
     for_root(path)
     uri = f"{path.absolute().as_uri()}?mode=ro"
@@ -120,7 +120,7 @@ def open_reader(path: Path, *, application: int, schema: int) -> sqlite3.Connect
         try:
             known = _format(connection, application, schema)
         except sqlite3.OperationalError as error:
-            # In write-ahead mode but without its log: closed by a crash of the machine and now in a place where nothing can be
+            # In write-ahead mode but without its log: the machine crashed, and the file is now in a place where nothing can be
             # written, so nobody else writes either, and it may be read as it is.
             if Path(f"{path}-wal").exists():
                 raise sqlite3.OperationalError(
@@ -141,7 +141,7 @@ def open_reader(path: Path, *, application: int, schema: int) -> sqlite3.Connect
 
 
 def _format(connection: sqlite3.Connection, application: int, schema: int) -> bool:
-    """Is it ours? False for a file without tables."""
+    """Whether it is ours; False for a file without tables."""
     (found_application,) = connection.execute("PRAGMA application_id").fetchone()
     (found_schema,) = connection.execute("PRAGMA user_version").fetchone()
     if (found_application, found_schema) == (application, schema):
@@ -155,7 +155,7 @@ def _format(connection: sqlite3.Connection, application: int, schema: int) -> bo
 
 
 def seal(connection: sqlite3.Connection) -> str:
-    """Close a writer's connection and leave a single plain file behind if no reader holds it; "" or what the disk said."""
+    """Close a writer's connection and leave a single plain file if no reader holds it; returns "" or the disk error."""
     said = ""
     try:
         with closing(connection):
@@ -167,7 +167,7 @@ def seal(connection: sqlite3.Connection) -> str:
 
 
 def discard(connection: sqlite3.Connection) -> None:
-    """Close a connection after an error; what it says about that adds nothing."""
+    """Close a connection after an error; another error adds nothing."""
     try:
         connection.close()
     except ERRORS:
@@ -175,14 +175,14 @@ def discard(connection: sqlite3.Connection) -> None:
 
 
 def used_bytes(connection: sqlite3.Connection) -> int:
-    """Bytes of the file that hold something: new rows first go where old ones were dropped."""
+    """Bytes of the file that are in use: new rows first go where old ones were dropped."""
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     (free,) = connection.execute("PRAGMA freelist_count").fetchone()
     return int(pages - free) * PAGE
 
 
 def shrink(connection: sqlite3.Connection, limit: int, at_most: int = 256) -> None:
-    """Give free pages back to the disk while the file is larger than `limit` bytes, `at_most` pages now."""
+    """Release free pages to the disk while the file is larger than `limit` bytes, `at_most` pages per call."""
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     (free,) = connection.execute("PRAGMA freelist_count").fetchone()
     excess = min(int(pages) - limit // PAGE, int(free), at_most)
@@ -203,7 +203,7 @@ def walk(
 ) -> Iterator[tuple[Any, ...] | Damaged]:
     """All rows with after < key <= until in rising order of the integer primary key, which comes first in each row.
 
-    Goes on behind what cannot be read, and says so by a `Damaged` in its place. Rows are fetched in chunks, so that no read
+    Continues after what cannot be read, with a `Damaged` in its place. Rows are fetched in chunks, so that no read
     transaction stays open while the caller works: the writer's log could not be emptied meanwhile. Names are the caller's own.
     """
     query = f"SELECT {key}, {columns} FROM {table} WHERE {key} >= ? AND {key} <= ? ORDER BY {key} LIMIT ?"  # noqa: S608
@@ -233,7 +233,7 @@ def walk(
             if len(rows) < count:
                 return
         elif count > 1:
-            count = 1  # sqlite3 steps ahead: a row before one that fails is not given out unless it is asked for alone
+            count = 1  # sqlite3 steps ahead: a row before one that fails is returned only if it is requested alone
         else:
             yield Damaged(first - 1, reason)
             found = _behind(lambda key: not fetch(key, 1)[1], first, until)
@@ -243,7 +243,7 @@ def walk(
 
 
 def _behind(readable: Callable[[int], bool], first: int, until: int) -> int | None:
-    """A key above `first` from which rows can be read again, about the least one; None if there is none. Doubles, then halves."""
+    """A key above `first` from which rows can be read again, about the lowest one; None if there is none. Doubles, then bisects."""
     step = 1
     while not readable(first + step):
         step *= 2

@@ -1,4 +1,4 @@
-"""The decision log: each tick, what was decided, refused and done, and whether it helped. It must not know why it was decided.
+"""The decision log: each tick, what was decided, refused and done, and whether it helped. Must not know why it was decided.
 
 One SQLite file `decisions.db` in the state directory. `number` is a session's place in the file, a tick's id is number << 32 | seq.
 
@@ -10,10 +10,10 @@ One SQLite file `decisions.db` in the state directory. `number` is a session's p
     outcomes, effects  each as it came, by the decision's id
     evidence   snapshots of the processes that a decision is about (JSON `read.evidence.Evidence`), taken before it was done
 
-What proves a tick is kept apart from the tick, so a figure that was changed is found and named. When the budget is used up the
-oldest ticks go, up to a memory or to the next session, with all that belongs to them.
+The proof of a tick is stored apart from the tick, so a changed figure is found and named. When the budget is used up, the oldest
+ticks are dropped, up to a memory or to the next session, with everything that belongs to them.
 
-Reading needs no numpy: the types of `decision` are imported where a record is turned into one.
+Reading needs no numpy: the types of `decision` are imported only where a record is decoded into one.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ if TYPE_CHECKING:
 
 APPLICATION = 0x6E636465  # "ncde" in PRAGMA application_id
 SCHEMA = 4
-"""Version of the tables and of every record in them: a change of a type in `decision` needs another number."""
+"""Version of the tables and of every record in them: a change of a type in `decision` needs a new number."""
 
 KEYFRAME_TICKS = 600
-"""The engine's memory is wanted so often: what a replay of a log whose beginning is dropped has to skip, ten minutes at 1 Hz."""
+"""The engine's memory is stored this often: a replay of a log whose beginning was dropped skips at most this, 10 min at 1 Hz."""
 
 REFUSED_BY_GUARD = "refused by guard"
 NO_OUTCOME = "no outcome"
@@ -108,7 +108,7 @@ class LoggedSession:
 
 @dataclass(frozen=True, slots=True)
 class LoggedTick:
-    """A tick of the log with all that came of it. What is damaged and cannot be read is None."""
+    """A tick of the log with all that came of it. Parts that cannot be read are None."""
 
     session: str
     seq: int
@@ -116,7 +116,7 @@ class LoggedTick:
     tick: Tick | None
     verdict: Verdict | None
     outcomes: tuple[Outcome, ...] | None
-    memory: dict[str, Any] | None  # the engine's before this tick, where it was kept
+    memory: dict[str, Any] | None  # the engine's before this tick, if it was kept
     damage: tuple[str, ...]  # components whose checksum does not hold, e.g. "pools[web]"; () if whole
 
 
@@ -149,7 +149,7 @@ class LoggedDecision:
 
     @property
     def refusal(self) -> Refusal | None:
-        """The guard's no."""
+        """The guard's refusal; None if it was admitted."""
         from ..decision import Refusal
 
         return None if self.refusal_json is None else msgspec.json.decode(self.refusal_json, type=Refusal)
@@ -163,7 +163,7 @@ class LoggedDecision:
 
     @property
     def effects(self) -> tuple[Effect, ...]:
-        """Did it help; () where it is not measured."""
+        """Whether it helped; () if it is not measured."""
         from ..decision import Effect
 
         return tuple(msgspec.json.decode(text, type=Effect) for text in self.effect_json)
@@ -193,8 +193,8 @@ class LoggedDecision:
 class DecisionLog:
     """Appends ticks to the decision log of a state directory.
 
-    Trouble with the disk never raises after the constructor: the tick is dropped and counted, and logging goes on by itself. A
-    log that is damaged, or of another schema, is set aside as `decisions.N.db`, not deleted.
+    Disk trouble never raises after the constructor: the tick is dropped and counted, and logging resumes by itself. A log that is
+    damaged, or of another schema, is set aside as `decisions.N.db`, not deleted.
     """
 
     def __init__(self, directory: Path, budget_bytes: int) -> None:
@@ -215,19 +215,20 @@ class DecisionLog:
         self.dropped = 0
         """Ticks that could not be written."""
         self.last_error = ""
-        """Why the last one could not, and what to do; "" if the last tick was written."""
+        """Why the last one could not be written, and what to do; "" if the last tick was written."""
         self.set_aside: Path | None = None
-        """Where an unusable log was moved to, None if there was none or whoever asks has told of it."""
+        """Where an unusable log was moved to, None if there was none or it has been reported."""
 
     def limit(self, budget_bytes: int) -> None:
-        """From now on the log may take so many bytes. Opens the file anew: the write-ahead log is a part of it."""
+        """Limit the log to this many bytes from now on. Reopens the file: the write-ahead log is part of it."""
         self.close()
         self._budget = budget_bytes
         self._wal_pages = min(256, max(8, budget_bytes // (8 * PAGE)))
 
     @property
     def keyframe_due(self) -> bool:
-        """Should the next tick come with the engine's memory: each `KEYFRAME_TICKS`, sooner in a small budget or after a drop."""
+        """Whether the next tick should come with the engine's memory: every `KEYFRAME_TICKS`, sooner in a small budget or after a
+        drop."""
         return (
             self._broken
             or self._full
@@ -256,9 +257,9 @@ class DecisionLog:
         memory: Mapping[str, Any] | None = None,
         evidence: Mapping[str, Sequence[Evidence]] | None = None,
     ) -> None:
-        """Write a tick, what was said about it, and what came of that; it is committed when this returns.
+        """Write a tick, the verdict on it, and the outcomes; it is committed when this returns.
 
-        `memory`: the engine's before this tick, see `keyframe_due`. `evidence`: snapshots by decision. Raises ValueError out of
+        `memory`: the engine's before this tick, see `keyframe_due`. `evidence`: snapshots by decision. Raises ValueError if out of
         order or before `begin`.
         """
         if self._session is None:
@@ -295,13 +296,13 @@ class DecisionLog:
             self.last_error = trouble(error)
 
     def close(self) -> None:
-        """Leave a single plain file behind. May be called twice; like `append` never raises for the disk."""
+        """Leave a single plain file behind. May be called twice; like `append`, never raises for the disk."""
         if self._db is not None:
             db, self._db = self._db, None
             self.last_error = seal(db) or self.last_error
 
     def _broken_by(self, seq: int) -> bool:
-        """Does a tick with this seq leave a hole, so that the engine's memory is not what the log would give?"""
+        """Whether a tick with this seq leaves a gap, so that the engine's memory is not what the log would give."""
         return self._last_seq >= 0 and seq != self._last_seq + 1
 
     def _write(
@@ -332,7 +333,7 @@ class DecisionLog:
                 self._write_decision(db, id_, tick, decision, None)
             for refusal in verdict.refusals:
                 self._write_decision(db, id_, tick, refusal.decision, refusal)
-            # The daemon passes outcomes on into the next tick, which may have more of its own.
+            # The daemon passes outcomes on to the next tick, which may add its own.
             self._write_outcomes(db, id_, tick.wall, [it for it in tick.outcomes if it not in self._last_outcomes])
             self._write_outcomes(db, id_, tick.wall, outcomes)
             db.executemany(
@@ -445,14 +446,14 @@ class DecisionLog:
             self._db = None
 
     def _keep_budget(self, db: sqlite3.Connection) -> None:
-        """Drop the oldest ticks while there is too much; one stretch a tick."""
+        """Drop the oldest ticks while there is too much; one stretch per tick."""
         limit = self._budget - (self._wal_pages + 8) * PAGE - self._budget // 16
         used = used_bytes(db)
         self._full = used > limit and not self._drop_oldest(db)
         shrink(db, limit)
 
     def _drop_oldest(self, db: sqlite3.Connection) -> bool:
-        """Drop ticks up to where a replay can begin next; False if there is no such place."""
+        """Drop ticks up to the next place where a replay can begin; False if there is no such place."""
         (first,) = db.execute("SELECT min(id) FROM ticks").fetchone()
         if first is None:
             return False
@@ -480,7 +481,7 @@ class DecisionLog:
 
 
 def _begin(db: sqlite3.Connection, session: Session) -> int:
-    """Write the session's row; its number."""
+    """Write the session's row; returns its number."""
     from ..decision import encode
 
     record = encode(session)
@@ -533,7 +534,7 @@ _NAMES: dict[str, Callable[[Any], str]] = {
     "forecasts": lambda forecast: f"{forecast.target} {forecast.metric}",
     "scores": lambda score: f"{score.id.pid} {score.kind}",
 }
-"""The parts of a tick that have a checksum for each of their elements, and what an element is called."""
+"""The parts of a tick that have a checksum for each of their elements, and the name of an element."""
 
 
 def _components(tick: Tick) -> list[tuple[str, list[tuple[str, bytes]]]]:
@@ -554,7 +555,7 @@ def _components(tick: Tick) -> list[tuple[str, list[tuple[str, bytes]]]]:
 
 
 def _sums(tick: Tick) -> bytes:
-    """For each part how many components it has, then the CRC32 of each component; all u4, little-endian."""
+    """The number of components of each part, then the CRC32 of each component; all u4, little-endian."""
     parts = _components(tick)
     counts = [len(components) for _, components in parts]
     crcs = [zlib.crc32(data) for _, components in parts for _, data in components]
@@ -562,7 +563,7 @@ def _sums(tick: Tick) -> bytes:
 
 
 def _differing(tick: Tick, sums: bytes) -> tuple[str, ...]:
-    """The components of a tick that are not as `_sums` had them."""
+    """The components of a tick that differ from what `_sums` had."""
     parts = _components(tick)
     numbers = struct.unpack(f"<{len(sums) // 4}I", sums[: len(sums) // 4 * 4])
     counts, crcs = numbers[: len(parts)], iter(numbers[len(parts) :])
@@ -583,7 +584,7 @@ def _digest(data: bytes) -> bytes:
 
 
 def _crc(id_: int, data: bytes) -> int:
-    """Of a record in its place."""
+    """CRC32 of a record and its id."""
     return zlib.crc32(data, zlib.crc32(struct.pack("<Q", id_)))
 
 
@@ -597,7 +598,7 @@ def _row_crc(values: tuple[Any, ...], decision: str, refusal: str | None) -> int
 class DecisionReader:
     """Reads a decision log, also while the daemon writes it. A context manager.
 
-    Methods raise StoreError for a log that is damaged where they look; `ticks` and `all_decisions` go on behind the damage.
+    Methods raise StoreError for a log that is damaged where they read; `ticks` and `all_decisions` go on after the damage.
     """
 
     def __init__(self, path: Path) -> None:
@@ -631,7 +632,7 @@ class DecisionReader:
         self.close()
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the file."""
         self._db.close()
 
     def find(
@@ -648,7 +649,7 @@ class DecisionReader:
         limit: int | None = None,
         newest_first: bool = True,
     ) -> list[LoggedDecision]:
-        """Decisions and refusals for which everything given holds.
+        """Decisions and refusals that match everything given.
 
         since <= wall < until (ns); `kind`: policy or action tag; `target`: a part of it; `pid`: a process it is about; `status`: as
         in LoggedDecision.
@@ -685,7 +686,7 @@ class DecisionReader:
             raise self._broken(error) from None
 
     def scores(self, session: str, first: int, last: int) -> Iterator[Score]:
-        """Scores of the ticks `first` to `last` of a session, quicker than whole ticks. What is damaged is left out."""
+        """Scores of the ticks `first` to `last` of a session, faster than reading whole ticks. Damaged ones are left out."""
         number = next((number for number, id_ in reversed(self._numbers()) if id_ == session), None)
         if number is None:
             return
@@ -700,9 +701,9 @@ class DecisionReader:
                     continue
 
     def follow(self, wait: Callable[[], bool], after: int | None = None) -> Iterator[LoggedDecision]:
-        """New decisions as they come. `wait` is called when there are none: it sleeps, and returns False to end this.
+        """New decisions as they come. `wait` is called when there are none: it sleeps, and returns False to stop.
 
-        `after`: the `n` of the last one seen; None: begin with the next that comes.
+        `after`: the `n` of the last one seen; None: begin with the next one.
         """
         if after is None:
             after = max((it.n for it in self.find(limit=1)), default=0)
@@ -715,7 +716,7 @@ class DecisionReader:
                 return
 
     def all_decisions(self) -> Iterator[LoggedDecision | str]:
-        """Every decision and refusal, oldest first; in place of what cannot be read, why."""
+        """Every decision and refusal, oldest first; for one that cannot be read, the reason."""
         for row in walk(self._db, "decisions", _COLUMNS, key="n", after=0):
             if isinstance(row, Damaged):
                 yield f"decisions after number {row.after} cannot be read: {row.reason}"
@@ -749,7 +750,7 @@ class DecisionReader:
         return found
 
     def ticks(self, session: str | None = None) -> Iterator[LoggedTick]:
-        """The ticks of a session, or of all, in order. Where ticks are missing there is one LoggedTick that says so."""
+        """The ticks of a session, or of all, in order. Where ticks are missing, one LoggedTick says so."""
         for number, id_ in self._numbers():
             if session is not None and id_ != session:
                 continue
@@ -791,7 +792,7 @@ class DecisionReader:
         """(number, id) of the sessions; a session whose row cannot be read has no id."""
         known = {row[0]: str(row[1]) for row in walk(self._db, "sessions", "id", key="number") if not isinstance(row, Damaged)}
         number = -1
-        while True:  # one look-up a session, not a scan of the ticks
+        while True:  # one look-up per session, not a scan of the ticks
             try:
                 row = self._db.execute("SELECT id FROM ticks WHERE id >= ? ORDER BY id LIMIT 1", ((number + 1) * _SEQS,)).fetchone()
             except ERRORS:
@@ -803,7 +804,7 @@ class DecisionReader:
         return sorted(known.items())
 
     def _proven(self, low: int, high: int) -> tuple[int | None, int | None]:
-        """First and last tick of a session of which there is a verdict; None where that cannot be read."""
+        """First and last tick of a session that has a verdict; None if that cannot be read."""
         try:
             first, last = self._db.execute("SELECT min(id), max(id) FROM verdicts WHERE id BETWEEN ? AND ?", (low, high)).fetchone()
         except ERRORS:
@@ -885,7 +886,7 @@ class DecisionReader:
 
 
 class _Scores(msgspec.Struct):
-    """Of a tick nothing but this."""
+    """The scores of a tick and nothing else."""
 
     scores: tuple[Score, ...]
 

@@ -1,7 +1,7 @@
-"""Traces and decisions for other programs: csv, jsonl, parquet. It must not know how either is stored.
+"""Traces and decisions for other programs: csv, jsonl, parquet. Must not know how either is stored.
 
-A sample file has a row for each process at each tick: raw counters, never rates; what was not read is empty or null. The file
-appears whole or not at all. Parquet needs pyarrow, which is imported when it is asked for and never by the daemon.
+A sample file has one row per process and tick: raw counters, never rates; what was not read is empty or null. The file
+appears whole or not at all. Parquet needs pyarrow, which is imported only on request and never by the daemon.
 """
 
 from __future__ import annotations
@@ -66,14 +66,14 @@ COLUMNS: dict[str, str] = {
     "asked": "bool_",
 }
 """Columns of a sample file and their Arrow types. `session` is the recording's, `kernel_session` getsid(2) of the process;
-`machine_cpus` are the CPUs of the machine, more of which nothing can use; `cpu_exact` is false where cpu_ns counts in steps of
+`machine_cpus` is the number of CPUs of the machine, the most that anything can use; `cpu_exact` is false if cpu_ns is in steps of
 10 ms; the last seven are of `Trait`."""
 
 DECISION_COLUMNS = (
     *("wall", "wall_ns", "id", "session", "seq", "policy", "action", "target", "pids", "status"),
     *("rule", "why", "figures", "refused_by", "refused_because", "outcome", "effect", "before", "after"),
 )
-"""Columns of decisions as csv; jsonl has the records whole."""
+"""Columns of decisions as csv; jsonl has the whole records."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -86,22 +86,22 @@ class Exported:
 
     rows: int
     ticks: int  # 0 for decisions
-    lost: tuple[str, ...]  # a line for each loss, "" never
+    lost: tuple[str, ...]  # one line per loss, never ""
 
 
 class _Sink(Protocol):
     """Rows into one format."""
 
     def write(self, columns: Mapping[str, list[Any]]) -> None:
-        """As many rows as each column has values, None for unknown."""
+        """Write as many rows as each column has values, None for unknown."""
         ...
 
     def finish(self) -> None:
-        """The last bytes of the file."""
+        """Write the last bytes of the file."""
         ...
 
     def close(self) -> None:
-        """Let go of the file, finished or not: nothing is written to it from now on."""
+        """Release the file, finished or not: nothing is written to it from now on."""
         ...
 
 
@@ -117,7 +117,7 @@ def export(
 ) -> Exported:
     """Write the samples of traces to `out`. Paths, times and session as for `traces.read_traces`.
 
-    `progress` is called with the number of ticks done after each. Raises TraceError without traces, StoreError where `out` cannot
+    `progress` is called after each tick with the number of ticks done. Raises TraceError without traces, StoreError if `out` cannot
     be written, or pyarrow is missing; then `out` is as it was.
     """
     from .traces import read_traces  # brings numpy, which decisions do without
@@ -260,7 +260,7 @@ def _decision_cells(it: LoggedDecision) -> dict[str, Any]:
 
 
 def _iso(wall: int) -> str:
-    """UTC with microseconds; "" for a time that no calendar has."""
+    """UTC with microseconds; "" for a time outside the calendar."""
     try:
         return (_EPOCH + timedelta(microseconds=wall // 1000)).isoformat(timespec="microseconds").replace("+00:00", "Z")
     except OverflowError:
@@ -300,7 +300,7 @@ class _Csv:
         self._text.flush()
 
     def close(self) -> None:
-        """Leave the file open for whoever opened it."""
+        """Leave the file open for its owner."""
         if not self._file.closed:
             self._text.detach()
 
@@ -309,7 +309,7 @@ class _Csv:
 
 
 class _JsonLines:
-    """A JSON object a line."""
+    """One JSON object per line."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -330,7 +330,7 @@ class _JsonLines:
 
 
 class _Parquet:
-    """Row groups of `_PARQUET_ROWS`, zstd, with page checksums: Parquet's default reads flipped bytes without a word."""
+    """Row groups of `_PARQUET_ROWS`, zstd, with page checksums: Parquet's default reads flipped bytes without an error."""
 
     def __init__(self, file: BinaryIO) -> None:
         try:
@@ -353,12 +353,12 @@ class _Parquet:
             self._write_waiting()
 
     def finish(self) -> None:
-        """The last row group and the footer."""
+        """Write the last row group and the footer."""
         self._write_waiting()
         self._writer.close()
 
     def close(self) -> None:
-        """Without this an unfinished writer writes its footer when it is collected, into a file that is closed by then."""
+        """Without this an unfinished writer writes its footer when it is garbage-collected, into a file that is closed by then."""
         self._writer.is_open = False
 
     def _write_waiting(self) -> None:

@@ -1,6 +1,6 @@
-"""Safe files of the state directory: private, ours, no links; and whole-or-nothing replacement of files that users ask for.
+"""Safe files of the state directory: private, ours, no links; and atomic replacement of files that users ask for.
 
-Knows nothing of what is stored. Everything here raises `StoreError` with cause and next step.
+Knows nothing about what is stored. Everything here raises `StoreError` with cause and next step.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def private_directory(path: Path) -> Path:
 def private_file(path: Path) -> Path:
     """The regular file `path`, made with mode 0600 if it is not there. Its directory must have passed `private_directory`.
 
-    An existing file is looked at without opening it: closing any descriptor of a file gives up all POSIX locks that this process
-    holds on it, so SQLite connections of the same process would lose theirs. What SQLite keeps beside it is looked at too. Raises
+    An existing file is checked without opening it: closing any descriptor of a file releases all POSIX locks that this process
+    holds on it, so SQLite connections of the same process would lose theirs. What SQLite keeps beside it is checked too. Raises
     like `private_directory`, and for a file with a second name (hard link).
     """
     try:
@@ -60,7 +60,7 @@ def private_file(path: Path) -> Path:
     except OSError as error:
         raise _cannot(f"cannot create {path}", error) from None
     os.close(descriptor)
-    for suffix in COMPANIONS:  # an orphaned write-ahead log would be played into the new database
+    for suffix in COMPANIONS:  # an orphaned write-ahead log would be replayed into the new database
         Path(f"{path}{suffix}").unlink(missing_ok=True)
     return path
 
@@ -69,14 +69,14 @@ def private_descriptor(path: Path) -> int:
     """A descriptor to read and write the regular file `path`, made with mode 0600 if it is not there; the caller closes it.
 
     No link is followed, and nothing is written. Its directory must have passed `private_directory`. Raises like `private_file`.
-    Not for databases: see there.
+    Not for databases: see `private_file`.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         descriptor = os.open(path, flags, 0o600)
     except OSError as error:
         if os.path.lexists(path):
-            _check(path, stat.S_ISREG, "a regular file")  # says more of a link or a directory than the errno does
+            _check(path, stat.S_ISREG, "a regular file")  # says more about a link or a directory than the errno does
         raise _cannot(f"cannot open {path}", error) from None
     try:
         _judge(path, os.fstat(descriptor), stat.S_ISREG, "a regular file")
@@ -89,7 +89,7 @@ def private_descriptor(path: Path) -> int:
 def for_root(path: Path) -> None:
     """Let root read only files that nobody else could have written, companions included; others may read what they can.
 
-    Raises UnsafeError. To be called before a database is opened for reading: SQLite would read what a link leads to.
+    Raises UnsafeError. Call it before opening a database for reading: SQLite would follow a link.
     """
     if os.geteuid() != 0:
         return
@@ -99,7 +99,7 @@ def for_root(path: Path) -> None:
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is anything at `path`, a link that leads nowhere included. Raises StoreError if that cannot be told."""
+    """Whether there is anything at `path`, a link that leads nowhere included. Raises StoreError if that cannot be determined."""
     try:
         path.lstat()
     except OSError as error:
@@ -121,13 +121,13 @@ def size_with_companions(path: Path) -> int:
 
 
 def remove_with_companions(path: Path) -> None:
-    """Delete a database: first what lies beside it, so that a crash in between leaves no log that a new file would be fed with."""
+    """Delete a database: companions first, so that a crash in between leaves no log to be replayed into a new file."""
     for suffix in (*COMPANIONS, ""):
         Path(f"{path}{suffix}").unlink(missing_ok=True)
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a database that cannot be used to the first free NAME.N.db, so that nothing is lost; the new path."""
+    """Rename a database that cannot be used to the first free NAME.N.db, so that nothing is lost; returns the new path."""
     number = 1
     while os.path.lexists(aside := path.with_name(f"{path.stem}.{number}{path.suffix}")):
         number += 1
@@ -141,7 +141,7 @@ def set_aside(path: Path) -> Path:
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Write a file that appears whole or not at all: temporary name in the same directory, fsync, rename, fsync of the directory.
 
-    A link at `path` is replaced, never followed. Raises StoreError; the temporary file is gone then, `path` is as it was.
+    A link at `path` is replaced, never followed. Raises StoreError; then the temporary file is gone, and `path` is as it was.
     """
     if path.is_dir() and not path.is_symlink():
         raise StoreError(f"{path} is a directory; give the name of a file in it")

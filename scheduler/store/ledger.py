@@ -1,10 +1,10 @@
-"""The ledger: durable record of what every changed value was before, from which everything is undone.
+"""The ledger: a durable record of what every changed value was before, from which everything is undone.
 
-Knows rows, files and locks. Must not know the kernel, decisions' meaning or when to restore.
+Knows rows, files and locks. Must not know the kernel, the meaning of decisions, or when to restore.
 
-`intend` returns when the rows are on the disk; only then may the change be made. Memory holds what is open, the file is its copy:
-a write that failed is repeated with the next one. Every row carries the value before our first change and a checksum, so that
-each row that can still be read in a damaged file is right by itself.
+`intend` returns when the rows are on disk; only then may the change be made. Memory holds what is open, and the file is its copy:
+a failed write is repeated with the next one. Every row carries the value before our first change and a checksum, so each row that
+can still be read in a damaged file is correct by itself.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from ..ports import Knob, ThreadId, Value
 from .files import StoreError, UnsafeError, is_there, private_descriptor, private_directory, private_file
 
 VERSION = 1
-"""Of the schema. A ledger of a newer version is refused, not guessed at."""
+"""Schema version. A ledger of another version is refused, not guessed at."""
 
 KEEP = 1000
-"""Rows that stay in the file for whoever looks into it; open ones and hands-off ones stay in any case."""
+"""Number of newest rows that stay in the file for inspection; open and foreign ones stay in any case."""
 
 _CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG}
 """Primary result codes that mean damage in the file; SQLITE_ERROR is a schema that lost its table or a column."""
@@ -61,13 +61,13 @@ class StateBusyError(LedgerError):
 
 
 class EntryStatus(StrEnum):
-    """How far a change has come. The first two are open: undo looks at them."""
+    """How far a change has come. The first two are open: undo examines them."""
 
     INTENT = "intent"  # may or may not have happened
     DONE = "done"  # made and read back
-    UNDONE = "undone"  # put back
+    UNDONE = "undone"  # restored
     FOREIGN = "foreign"  # somebody else changed the value after us: never touched again
-    GONE = "gone"  # the target is no more, or the machine was rebooted
+    GONE = "gone"  # the target no longer exists, or the machine was rebooted
     FAILED = "failed"  # the kernel or the pool refused: nothing was changed
 
 
@@ -94,9 +94,9 @@ class Entry(msgspec.Struct, frozen=True):
     process: ProcId | None  # AUTOGROUP: the member it was set through; POOL_SIZE: the pool's master
     thread: ThreadId | None
     key: str  # cgroup path, autogroup or pool name; "" for a thread
-    session: int | None  # of the process when its value was changed: children that inherited are found by it
+    session: int | None  # of the process when its value was changed: used to find children that inherited
     group: int | None  # process group, likewise
-    since: int  # uptime in clock ticks before the change: who inherited was born later
+    since: int  # uptime in clock ticks before the change: threads that inherited started later
     original: Value  # before our first change
     old: Value  # before this change
     new: Value
@@ -104,7 +104,7 @@ class Entry(msgspec.Struct, frozen=True):
 
     @property
     def subject(self) -> Subject:
-        """What this is a change of, as decisions name it."""
+        """What this changes, as decisions name it."""
         return subject_of(self.knob)
 
     @property
@@ -118,10 +118,10 @@ Chain = tuple[Entry, ...]
 
 
 class Note(NamedTuple):
-    """Something that whoever opened the ledger must be told."""
+    """A message for the caller that opened the ledger."""
 
     text: str
-    lost: bool  # whether changes may remain that cannot be undone any more
+    lost: bool  # whether changes may remain that can no longer be undone
 
 
 def subject_of(knob: Knob) -> Subject:
@@ -130,7 +130,7 @@ def subject_of(knob: Knob) -> Subject:
 
 
 def place(knob: Knob) -> Knob:
-    """The knob without what does not name it: an autogroup is the same through whichever member, a pool with any master."""
+    """The knob without what does not identify it: an autogroup is the same through any member, a pool with any master."""
     return knob._replace(process=None) if knob.key else knob
 
 
@@ -140,10 +140,10 @@ def original(chain: Chain) -> Value:
 
 
 def believed(chain: Chain) -> tuple[Value, ...]:
-    """The values that the knob may have if nobody but us touched it, likeliest first.
+    """The values that the knob may have if nobody but us changed it, likeliest first.
 
-    The newest change that is known to be done, and later ones of which a crash left unknown whether they happened; with none
-    done, it may also still be as it was found, which for a value that was inherited from us is not the original.
+    The newest change that is known to be done, and later ones that a crash left uncertain; with none done, also the value as it was
+    found, which is not the original if it was inherited from us.
     """
     values: list[Value] = []
     for entry in reversed(chain):
@@ -154,10 +154,10 @@ def believed(chain: Chain) -> tuple[Value, ...]:
 
 
 class StateLock:
-    """The right to work with a state directory, held until `release` or the end of the process, however it ends.
+    """The right to use a state directory, held until `release` or the end of the process, however it ends.
 
-    Raises StateBusyError naming the other process, LedgerError if the file cannot be made, or if somebody else could have written
-    to the directory or put the file there: nothing is written then.
+    Raises StateBusyError naming the other process, and LedgerError if the file cannot be made, or if somebody else could have
+    written to the directory or put the file there: nothing is written then.
     """
 
     def __init__(self, state_dir: Path) -> None:
@@ -178,14 +178,14 @@ class StateLock:
             raise StateBusyError(
                 f"{state_dir} is in use by the nicety process with pid {holder}; stop it, or give another --state-dir"
             ) from None
-        try:  # the number is for people: with a full disk the lock holds all the same
+        try:  # the pid is for people: the lock holds even if the disk is full
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
         except OSError:
             pass
 
     def release(self) -> None:
-        """Let others in. Idempotent."""
+        """Release the lock. Idempotent."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -198,12 +198,12 @@ class StateLock:
 
 
 class Ledger:
-    """The ledger in `path`. Its directory must be locked by the caller (StateLock): there is one writer.
+    """The ledger in `path`. The caller must lock its directory (StateLock): there is one writer.
 
-    A damaged file is moved to `.bad.N` and what can be read of it taken over; `notes` says so. A file that cannot be written makes
-    `intend` raise, and leaves undo what could be read. One that cannot be read either makes `intend` raise until it can, and
-    `notes` says that nothing is known of it. Raises LedgerError for a ledger of a newer version, for another program's database,
-    and for a file that somebody else could have put there or could change; such a file is left as it is.
+    A damaged file is moved to `.bad.N` and what can be read of it is taken over; `notes` says so. If the file cannot be written,
+    `intend` raises, and undo has what could be read. If it cannot be read either, `intend` raises until it can be, and `notes` says
+    that its content is unknown. Raises LedgerError for a ledger of another version, for another program's database, and for a file
+    that somebody else could have put there or could change; such a file is left as it is.
     """
 
     def __init__(self, path: Path, boot_id: str) -> None:
@@ -233,7 +233,7 @@ class Ledger:
     # --- what is asked of it ---------------------------------------------------------------------------------------------------
 
     def intend(self, entries: Sequence[Entry]) -> tuple[int, ...]:
-        """Record these changes before they are made; their ids, in order. On return they are on the disk.
+        """Record these changes before they are made; returns their ids, in order. On return they are on disk.
 
         Raises LedgerError if they are not: then nothing may be changed, and nothing is recorded.
         """
@@ -253,8 +253,8 @@ class Ledger:
         return tuple(entry.id for entry in named)
 
     def settle(self, statuses: Mapping[int, EntryStatus]) -> None:
-        """Note what became of entries, by id, in one write. Never raises: a failed write is repeated with the next one, and
-        undo does not depend on it, for it compares."""
+        """Record what became of entries, by id, in one write. Never raises: a failed write is repeated with the next one, and
+        undo does not depend on it, because it compares."""
         for number, status in statuses.items():
             entry = self._entries.get(number)
             if entry is None:
@@ -278,7 +278,7 @@ class Ledger:
         return tuple(self._entries[number] for number in sorted(self._entries))
 
     def subjects(self) -> tuple[Subject, ...]:
-        """What has open entries; the one with the newest entry first."""
+        """Subjects that have open entries; the one with the newest entry first."""
         newest = {subject: max(chain[-1].id for chain in chains.values()) for subject, chains in self._subjects.items()}
         return tuple(sorted(newest, key=newest.__getitem__, reverse=True))
 
@@ -300,7 +300,7 @@ class Ledger:
         return place(knob) in self._foreign
 
     def close(self) -> None:
-        """Give the file back."""
+        """Close the file."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -328,9 +328,9 @@ class Ledger:
             del self._subjects[entry.subject]
 
     def _merge(self, done: Entry) -> None:
-        """Drop earlier changes that `done` stands for, so that a value that goes to and fro for days keeps a short chain.
+        """Drop earlier changes that `done` covers, so that a value that oscillates for days keeps a short chain.
 
-        For threads one entry a value stays, with the earliest `since`: children may have inherited any of them.
+        For threads one entry per value stays, with the earliest `since`: children may have inherited any of them.
         """
         chain = self._subjects[done.subject][place(done.knob)]
         for entry in chain:
@@ -345,7 +345,7 @@ class Ledger:
 
     def _open(self) -> sqlite3.Connection:
         """A connection to a ledger of our version, made if there is none. Write-ahead log, synced at each commit: one disk
-        flush, and nobody who reads the file can hold up a write. Raises sqlite3.Error, _DamageError, LedgerError."""
+        flush, and no reader of the file can delay a write. Raises sqlite3.Error, _DamageError, LedgerError."""
         try:
             private_file(self._path)
             self._inode = self._path.stat().st_ino
@@ -377,7 +377,7 @@ class Ledger:
         return connection
 
     def _load(self, connection: sqlite3.Connection) -> None:
-        """Take the rows of the file into memory. Raises _DamageError before anything is taken if one row is wrong."""
+        """Load the rows of the file. Raises _DamageError before anything is loaded if one row is wrong."""
         entries = []
         for (number,) in connection.execute("select id from entry order by id").fetchall():
             entry = _row(connection, number)
@@ -387,7 +387,7 @@ class Ledger:
         self._adopt(entry for entry in entries if entry.id not in self._dirty)
 
     def _read_late(self) -> None:
-        """Take over what could not be read when the ledger was opened: new rows must not take its numbers. Raises LedgerError."""
+        """Load what could not be read when the ledger was opened: new rows must not take its numbers. Raises LedgerError."""
         if not self._unread:
             return
         try:
@@ -417,7 +417,7 @@ class Ledger:
             self._explain(error)
 
     def _quarantine(self) -> None:
-        """Move the damaged file aside and go on with a new one that has every row whose checksum holds."""
+        """Move the damaged file aside and continue with a new one that has every row whose checksum holds."""
         self.close()
         number = 1
         while (bad := self._path.with_name(f"{self._path.name}.bad.{number}")).exists():
@@ -440,7 +440,7 @@ class Ledger:
         self.notes += (Note(f"{text}; others, if there were any, cannot be undone any more", True),)
 
     def _read_only(self, error: sqlite3.Error) -> None:
-        """The file cannot be opened for writing: take what can be read, so that undo works; changes are refused from now on."""
+        """The file cannot be opened for writing: load what can be read, so that undo works; changes are refused from now on."""
         self._explain(error)
         rows, whole = _salvage(self._path)
         self._unread = not whole
@@ -452,7 +452,7 @@ class Ledger:
         self._adopt(rows)
 
     def _flush(self) -> None:
-        """Write what differs from the file in one durable transaction. Raises sqlite3.Error; then all is as before."""
+        """Write what differs from the file in one durable transaction. Raises sqlite3.Error; then everything is as before."""
         if not self._dirty:
             return
         connection = self._writable()
@@ -471,7 +471,7 @@ class Ledger:
                 if prune:
                     connection.execute("delete from entry where id < ? and status not in ('intent', 'done', 'foreign')", (cut,))
         except sqlite3.Error:
-            self.close()  # opened anew next time: after an i/o error a connection is not to be trusted
+            self.close()  # reopened next time: after an i/o error a connection cannot be trusted
             raise
         self._dirty.clear()
         self.trouble = ""
@@ -479,8 +479,8 @@ class Ledger:
             self._pruned = cut
 
     def _writable(self) -> sqlite3.Connection:
-        """A connection to the file that is at `path` now. After a failure, or if somebody removed the file, all open entries
-        are written again with the next flush."""
+        """A connection to the file that is now at `path`. After a failure, or if somebody removed the file, the next flush writes
+        all open entries again."""
         if self._connection is not None:
             try:
                 if self._path.stat().st_ino == self._inode:
@@ -501,7 +501,7 @@ class Ledger:
 
 
 def _advice(error: Exception) -> str:
-    """What can be done about an error of SQLite."""
+    """What to do about an error of SQLite."""
     code = (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
     return {
         sqlite3.SQLITE_FULL: "free some space",
@@ -534,7 +534,7 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
 def left_behind(state_dir: Path) -> bool:
     """Whether there is a ledger in this directory. Makes and opens nothing.
 
-    Raises LedgerError if that cannot be told, or if somebody else could have written to the directory: what lies there is not
+    Raises LedgerError if that cannot be determined, or if somebody else could have written to the directory: its content is not
     believed.
     """
     try:
@@ -544,7 +544,7 @@ def left_behind(state_dir: Path) -> bool:
 
 
 def _check_ours(connection: sqlite3.Connection, path: Path) -> None:
-    """Raise LedgerError for a sound database that has tables, and none of ours: it is another program's."""
+    """Raise LedgerError for a sound database that has tables but none of ours: it is another program's."""
     tables = {name for (name,) in connection.execute("select name from sqlite_master where type = 'table'")}
     if tables and not tables & {"meta", "entry"} and connection.execute("pragma quick_check(1)").fetchone() == ("ok",):
         raise LedgerError(f"{path} is a database of something else; give nicety's own --state-dir, or move the file away")
@@ -579,7 +579,7 @@ def _crc(row: Sequence[object]) -> int:
 
 
 def _row(connection: sqlite3.Connection, number: int) -> Entry | None:
-    """The entry with this id, None if its checksum does not hold. Raises sqlite3.Error where the file has a hole."""
+    """The entry with this id, None if its checksum does not hold. Raises sqlite3.Error if the file has a hole."""
     row = connection.execute(f"select {_COLUMNS} from entry where id = ?", (number,)).fetchone()  # noqa: S608 - constants
     if row is None or row[-1] != _crc(row[:-1]):
         return None
@@ -611,14 +611,14 @@ def _value(text: str) -> Value:
 
 
 def _salvage(path: Path) -> tuple[list[Entry], bool]:
-    """Every entry of a file that may be damaged or unwritable whose checksum holds; and whether that is all that was in it, as far
-    as can be told. Changes nothing."""
+    """Every entry whose checksum holds in a file that may be damaged or unwritable; and whether that is all it had, as far as can
+    be determined. Changes nothing."""
     entries: list[Entry] = []
     whole = False
     if not _has(path):
         return entries, True
-    log = path.with_name(f"{path.name}-wal")  # an immutable reader leaves it out
-    # the write-ahead log belongs to it; where that cannot be used, the file alone
+    log = path.with_name(f"{path.name}-wal")  # an immutable reader ignores it
+    # the write-ahead log belongs to it; if that cannot be used, the file alone
     for options in ("mode=ro", "mode=ro&immutable=1"):
         try:
             connection = sqlite3.connect(f"{path.absolute().as_uri()}?{options}", uri=True, isolation_level=None)
@@ -645,7 +645,7 @@ def _salvage(path: Path) -> tuple[list[Entry], bool]:
 
 
 def _has(path: Path) -> bool:
-    """Whether there may be something in this file."""
+    """Whether this file may have content."""
     try:
         return path.stat().st_size > 0
     except OSError as error:

@@ -1,6 +1,6 @@
 """What people said was no incident: `lessons.json` in the state directory, written by `nicety anomalies wrong`, read by the daemon.
 
-A small file, replaced as a whole: a reader sees the lessons before a change or after it. Knows nothing of what a lesson changes.
+A small file, replaced as a whole: a reader sees the lessons before a change or after it. Knows nothing about what a lesson changes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..decision import Lesson
 from .files import StoreError, private_directory, replacing
 
 MOST_BYTES = 1 << 20
-"""Of the file; a lesson takes 120."""
+"""Maximum size of the file; a lesson takes 120 bytes."""
 
 
 class Lessons:
@@ -29,7 +29,7 @@ class Lessons:
         self._known: tuple[Lesson, ...] = ()
 
     def read(self) -> tuple[Lesson, ...]:
-        """Those in force, sorted by id. The file is read only if it is not as before. Raises StoreError if it cannot be."""
+        """The lessons in force, sorted by id. The file is read only if it has changed. Raises StoreError if it cannot be read."""
         try:
             status = self.path.stat()
         except FileNotFoundError:
@@ -49,13 +49,13 @@ class Lessons:
             kept[lesson.id] = lesson
 
     def remove(self, id_: str) -> Lesson | None:
-        """Take a lesson back; None if there is none of this id. Raises StoreError."""
+        """Remove and return a lesson; None if there is none of this id. Raises StoreError."""
         with self._changing() as kept:
             return kept.pop(id_, None)
 
     @contextmanager
     def _changing(self) -> Iterator[dict[str, Lesson]]:
-        """The lessons to be changed; one process at a time."""
+        """The lessons, to be changed; one process at a time."""
         directory = os.open(private_directory(self.path.parent), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(directory, fcntl.LOCK_EX)

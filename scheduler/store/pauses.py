@@ -1,7 +1,7 @@
-"""Which groups are not demoted for whom for a while, across restarts: `pauses.json` in the state directory, of the daemon alone.
+"""Pauses of demotion between pairs of groups, across restarts: `pauses.json` in the state directory, used by the daemon alone.
 
-A small file, replaced as a whole. In it the pauses end at a time of the wall clock: the monotonic one begins anew at each boot.
-Knows nothing of why there is a pause.
+A small file, replaced as a whole. Its pauses end at a time of the wall clock, because the monotonic clock begins anew at each boot.
+Knows nothing about why there is a pause.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from ..decide.policies.pairs import LONGEST, Pause
 from .files import StoreError, replacing
 
 MOST_BYTES = 4 << 20
-"""Of the file; a pause takes 200."""
+"""Maximum size of the file; a pause takes 200 bytes."""
 
 EVERY_NS = 10 * 10**9
-"""The file is written at most so often: of pauses that come in between, those of the last seconds before a crash are lost."""
+"""Shortest time between two writes of the file: new pauses of the last seconds before a crash are lost."""
 
 LONGEST_NS = round(LONGEST * 1e9)
 
@@ -40,14 +40,14 @@ class Pauses:
     def __init__(self, directory: Path) -> None:
         self.path = directory / "pauses.json"
         self.trouble = ""
-        """Why they cannot be read or kept; "" if all is well."""
+        """Why they cannot be read or written; "" if all is well."""
         self._written: dict[str, Pause] = {}
         self._at: int | None = None  # monotonic ns of the last try
 
     def read(self, at: int, wall: int) -> list[Pause]:
-        """Those of the run before, as of now: monotonic and wall clock ns. None where the file cannot be used, see `trouble`.
+        """The pauses of the previous run, as of now: monotonic and wall clock ns. Empty if the file cannot be used, see `trouble`.
 
-        A clock that was set makes no pause longer than it was to be.
+        A clock that was set makes no pause longer than it was meant to be.
         """
         try:
             with self.path.open("rb") as file:
@@ -67,7 +67,7 @@ class Pauses:
         return pauses
 
     def write(self, pauses: Mapping[str, Pause], at: int, wall: int, *, last: bool = False) -> None:
-        """Keep these, if they are not what was kept before. `last`: whenever that was. Never raises, see `trouble`."""
+        """Write these if they differ from what was written last. `last`: even within `EVERY_NS`. Never raises, see `trouble`."""
         if pauses == self._written or (not last and self._at is not None and at - self._at < EVERY_NS):
             return
         self._at = at

@@ -1,20 +1,20 @@
-"""The trace store: every snapshot, on disk within a byte budget, and back exactly. It must not know what snapshots are used for.
+"""The trace store: every snapshot, on disk within a byte budget, read back exactly. Must not know what snapshots are used for.
 
-A file `traces/YYYY-MM-DD.db` a day (UTC, by the wall clock of the tick) in the state directory, SQLite, one row a tick:
+One file `traces/YYYY-MM-DD.db` per day (UTC, by the tick's wall clock) in the state directory, SQLite, one row per tick:
 
     ticks     id         session number << 32 | seq: the order of everything in a store, whatever the wall clock did
               at, wall   monotonic ns, wall ns
               rows       processes in the table
-              crc        CRC32 of id, at, wall, rows, recording and data; goes on from the crc of the tick before unless keyframe
+              crc        CRC32 of id, at, wall, rows, recording and data; continues the crc of the tick before unless keyframe
               recording  JSON of the session (id, boot_id, interval) in a keyframe, else null
-              data       `codec.encode`: the changes since the tick before, or in a keyframe everything
+              data       `codec.encode`: the changes since the tick before, or everything in a keyframe
     sessions  number, session, boot_id, interval; the seqs from first to last must be here (last is null while it is written)
 
-Keyframes stand at the start of a session and of a file, after every tick that could not be written, and every 600 ticks, so one
-damaged row costs no more than the ticks up to the next keyframe. What only stands in the write-ahead log of a writer that was
-killed is guarded by SQLite alone: damage there ends the recording at that place without a word.
+Keyframes come at the start of a session and of a file, after every tick that could not be written, and every 600 ticks, so one
+damaged row costs no more than the ticks up to the next keyframe. What exists only in the write-ahead log of a killed writer is
+guarded by SQLite alone: damage there ends the recording at that place without a report.
 
-A file of another schema, or a damaged one, is never written to: recording goes on in `YYYY-MM-DD.1.db` and so on.
+A file of another schema, or a damaged one, is never written to: recording continues in `YYYY-MM-DD.1.db` and so on.
 """
 
 from __future__ import annotations
@@ -53,15 +53,15 @@ from .database import (
 )
 from .files import StoreError, UnsafeError, private_directory, remove_with_companions, size_with_companions
 
-APPLICATION = 0x6E637472  # "nctr" in PRAGMA application_id: what `file` and any reader can tell the files by
+APPLICATION = 0x6E637472  # "nctr" in PRAGMA application_id: by which `file` and any reader can recognize the files
 SCHEMA = 5
-"""Version of tables, codec and sample columns together: a change of any needs another number."""
+"""Version of tables, codec and sample columns together: a change of any of them needs a new number."""
 
 KEYFRAME_TICKS = 600
-"""Ten minutes at 1 Hz. A keyframe of 500 processes takes about 20 KB: 0.07 bytes a process-sample."""
+"""Ten minutes at 1 Hz. A keyframe of 500 processes takes about 20 KB: 0.07 bytes per process-sample."""
 
 FILE_NAME = re.compile(r"\d{4}-\d\d-\d\d(?:\.\d+)?\.db")
-"""What the trace files of a store are called: their day, and a number for more than one."""
+"""Names of the trace files of a store: their day, and a number if there is more than one."""
 
 _HEAD = struct.Struct("<QqqI")
 _SEQS = 1 << 32
@@ -80,7 +80,7 @@ class TraceError(StoreError):
 
 
 class Recording(msgspec.Struct, frozen=True):
-    """Who recorded a tick."""
+    """The session that recorded a tick."""
 
     id: str  # of the session
     boot_id: str
@@ -102,22 +102,22 @@ class TraceSession:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Ticks that cannot be had."""
+    """Ticks that cannot be read."""
 
     path: Path
-    session: str  # "" where that is not known
+    session: str  # "" if unknown
     first: int | None  # seq
     last: int | None
-    ticks: int | None  # at least so many, exactly so many where `last` is known; None: nothing is known
+    ticks: int | None  # at least this many, exactly this many if `last` is known; None: unknown
     reason: str
 
 
 class TraceWriter:
     """Appends snapshots to the store in a state directory.
 
-    Trouble with the disk never raises after the constructor: the tick is dropped and counted, and recording goes on by itself
-    with a keyframe when the disk is well again. The budget holds for all files together: the oldest day that is not being written
-    goes first, then the oldest ticks of the current file.
+    Disk trouble never raises after the constructor: the tick is dropped and counted, and recording resumes by itself with a
+    keyframe when the disk works again. The budget holds for all files together: the oldest day that is not being written is deleted
+    first, then the oldest ticks of the current file.
     """
 
     def __init__(self, directory: Path, *, boot_id: str, session: str, budget_bytes: int, interval: float) -> None:
@@ -126,7 +126,7 @@ class TraceWriter:
         self._recording = Recording(session, boot_id, float(interval))
         self._header = msgspec.json.encode(self._recording).decode()
         self._budget = budget_bytes
-        # The log is small against the budget, so that what is dropped soon frees something; 1 MiB is a minute or more of ticks.
+        # The log is small against the budget, so that dropping ticks soon frees space; 1 MiB is a minute or more of ticks.
         self._wal_pages = min(256, max(8, budget_bytes // (8 * PAGE)))
         self._db: sqlite3.Connection | None = None
         self._path: Path | None = None
@@ -161,10 +161,10 @@ class TraceWriter:
             if self._over or self._bytes_since_check >= self._budget // 64:
                 self._keep_budget(db)
         except (*ERRORS, OSError, StoreError) as error:
-            self.last_error = trouble(error)  # the tick is in; the budget is tried again at the next
+            self.last_error = trouble(error)  # the tick is written; the budget is tried again at the next one
 
     def close(self) -> None:
-        """End the session in order. May be called twice; like `append` never raises for the disk."""
+        """End the session in order. May be called twice; like `append`, never raises for the disk."""
         if self._db is not None:
             self._leave(self._db)
 
@@ -192,7 +192,7 @@ class TraceWriter:
         self._bytes_since_check += len(data)
 
     def _drop(self, error: Exception) -> None:
-        """Count a tick that was not written, and start afresh with the next."""
+        """Count a tick that was not written, and begin with a keyframe at the next."""
         self.last_error = trouble(error)
         self.dropped += 1
         if self._path is not None and is_damage(error):
@@ -213,7 +213,7 @@ class TraceWriter:
         return self._db
 
     def _still_there(self) -> bool:
-        """The open file has not been deleted or replaced under us: what is written to a deleted file is lost."""
+        """Whether the open file has not been deleted or replaced under us: what is written to a deleted file is lost."""
         assert self._path is not None
         try:
             return self._path.stat().st_ino == self._inode
@@ -249,7 +249,7 @@ class TraceWriter:
         raise StoreError(f"{self._directory} has a thousand files of {name} that cannot be used; move them away")
 
     def _begin(self, db: sqlite3.Connection, seq: int) -> None:
-        """Note in the file that this session's ticks from `seq` on are in it."""
+        """Record in the file that it has this session's ticks from `seq` on."""
         recording = self._recording
         if self._number is None:
             self._number = 1 + max([0, *(_last_id(path) // _SEQS for path in _files_of(self._directory))])
@@ -268,7 +268,7 @@ class TraceWriter:
             raise
 
     def _leave(self, db: sqlite3.Connection) -> None:
-        """Finish the open file: what must be in it is noted, and it becomes a single plain file."""
+        """Finish the open file: record what must be in it, and make it a single plain file."""
         self._db = None
         self._before = None
         try:
@@ -289,7 +289,7 @@ class TraceWriter:
     # --- budget ---------------------------------------------------------------------------------------------------------------
 
     def _keep_budget(self, db: sqlite3.Connection) -> None:
-        """Drop what is oldest while there is too much; a bounded piece of work, the rest at the next ticks."""
+        """Drop the oldest data while there is too much; bounded work per call, the rest at the next ticks."""
         self._bytes_since_check = 0
         sizes = {path: size_with_companions(path) for path in _files_of(self._directory) if path != self._path}
         # What the open file may hold: the budget without the others, the write-ahead log and its index, and growth until next time.
@@ -305,7 +305,7 @@ class TraceWriter:
         shrink(db, limit)
 
     def _drop_oldest(self, db: sqlite3.Connection) -> bool:
-        """Drop the file's oldest ticks up to the next keyframe; False if there is none."""
+        """Drop the file's oldest ticks up to the next keyframe; False if there is no such keyframe."""
         row = db.execute(
             "SELECT id FROM ticks WHERE recording IS NOT NULL AND id > (SELECT min(id) FROM ticks) ORDER BY id LIMIT 1"
         ).fetchone()
@@ -333,7 +333,7 @@ def _note(db: sqlite3.Connection, number: int, recording: Recording, first: int,
 
 
 def _crc(tick: int, at: int, wall: int, rows: int, recording: str | None, data: bytes, before: int) -> int:
-    """`before`: the crc of the tick before, which a keyframe has no use for."""
+    """`before`: the crc of the tick before, which a keyframe does not use."""
     head = zlib.crc32(_HEAD.pack(tick, at, wall, rows), before if recording is None else 0)
     return zlib.crc32(data, zlib.crc32((recording or "").encode(), head))
 
@@ -363,14 +363,14 @@ def read_traces(
 ) -> TraceRead:
     """The snapshots with since <= wall < until (ns) of all sessions, or of one, in the order they were recorded.
 
-    `paths`: trace files, state directories, or folders with those of many machines below them. Raises TraceError if there are
-    no traces, and for a file of another schema version; damage is reported in `lost` and does not end the reading.
+    `paths`: trace files, state directories, or folders with those of many machines below them. Raises TraceError if there are no
+    traces, and for a file of another schema version; damage is reported in `lost` and does not stop the reading.
     """
     return TraceRead(_stores(paths), since, until, session)
 
 
 def sessions(paths: Path | Iterable[Path]) -> list[TraceSession]:
-    """What sessions there are, oldest first within a store. Raises TraceError like `read_traces`."""
+    """The sessions, oldest first within a store. Raises TraceError like `read_traces`."""
     found: dict[tuple[Path, Recording], TraceSession] = {}
     for store, recording, tick in TraceRead(_stores(paths), None, None, None).ticks():
         old = found.get((store, recording))
@@ -397,11 +397,11 @@ class PoolsTick:
 
 
 def newest_pools(paths: Path | Iterable[Path], *, before: str | None = None) -> Iterator[list[PoolsTick]]:
-    """The pools of a store's ticks, in pieces from keyframe to keyframe: the newest piece first, within it the oldest tick.
+    """The pools of a store's ticks, in pieces from keyframe to keyframe: newest piece first, oldest tick first within it.
 
-    For whoever needs the newest hours only, and soon: take pieces until it is enough. `before`: only what was recorded before
-    that session; nothing if it is not there. What is damaged is left out. Raises TraceError like `read_traces`, where `paths`
-    are of more than one machine, and where nothing of them can be read.
+    For callers that need the newest hours only, and soon: take pieces until it is enough. `before`: only what was recorded before
+    that session; nothing if it is not there. Damaged ticks are left out. Raises TraceError like `read_traces`, if `paths` are of
+    more than one machine, and if nothing of them can be read.
     """
     stores = _stores(paths)
     if len(stores) > 1:
@@ -429,7 +429,7 @@ def newest_pools(paths: Path | Iterable[Path], *, before: str | None = None) -> 
 
 
 def _first_of(files: list[_File], session: str) -> int:
-    """The least id that a tick of this session can have; 0 if there is none of it."""
+    """The least id that a tick of this session can have; 0 if it is not there."""
     for file in files:
         try:
             db = open_reader(file.path, application=APPLICATION, schema=SCHEMA)
@@ -445,7 +445,7 @@ def _first_of(files: list[_File], session: str) -> int:
 
 
 def _keyframe_before(db: sqlite3.Connection, end: int) -> int | None:
-    """The greatest id below `end` of a keyframe; None if there is none, or it cannot be read."""
+    """The greatest id of a keyframe below `end`; None if there is no such keyframe, or it cannot be read."""
     try:
         row = db.execute("SELECT id FROM ticks WHERE id < ? AND recording IS NOT NULL ORDER BY id DESC LIMIT 1", (end,)).fetchone()
     except ERRORS:
@@ -454,7 +454,7 @@ def _keyframe_before(db: sqlite3.Connection, end: int) -> int | None:
 
 
 def _pools_from(db: sqlite3.Connection, key: int, end: int) -> list[PoolsTick]:
-    """The ticks from a keyframe on that are whole, up to the first one that is not."""
+    """The whole ticks from a keyframe on, up to the first damaged one."""
     found: list[PoolsTick] = []
     recording, crc = Recording("", "", 0.0), 0
     for row in walk(db, "ticks", "at, wall, rows, crc, recording, data", after=key - 1, until=end - 1):
@@ -475,9 +475,9 @@ def _pools_from(db: sqlite3.Connection, key: int, end: int) -> list[PoolsTick]:
 
 
 class TraceRead:
-    """Iterate for (recording, snapshot); afterwards `lost` has what could not be had. Each iteration reads afresh.
+    """Iterate for (recording, snapshot); afterwards `lost` has what could not be read. Each iteration reads afresh.
 
-    Tables are read-only, for the next snapshot builds on them; identities may be shared between snapshots.
+    Tables are read-only, because the next snapshot builds on them; identities may be shared between snapshots.
     """
 
     def __init__(self, stores: dict[Path, list[_File]], since: int | None, until: int | None, session: str | None) -> None:
@@ -489,12 +489,12 @@ class TraceRead:
 
     def __iter__(self) -> Iterator[tuple[Recording, Snapshot]]:
         before: Snapshot | None = None
-        waiting: list[_Row] = []  # since the last one decoded, from a keyframe on: only decoded if something later is wanted
+        waiting: list[_Row] = []  # since the last decoded one, from a keyframe on: only decoded if something later is wanted
         for _, recording, tick in self.ticks():
             if tick.recording is not None:
                 before, waiting = None, []
             elif before is None and not waiting:
-                continue  # behind a tick that could not be decoded
+                continue  # after a tick that could not be decoded
             waiting.append(tick)
             if (
                 (self._session is not None and recording.id != self._session)
@@ -548,14 +548,14 @@ class _Row:
 
 @dataclass(frozen=True, slots=True)
 class _Accident:
-    """Something in a file that cannot be read, between the rows before and after it."""
+    """Something unreadable in a file, between the rows before and after it."""
 
     path: Path
     reason: str
 
 
 class _Chain:
-    """Tells whole ticks of a store from lost ones. Only a row whose checksum holds is believed, also in what its id is."""
+    """Separates whole ticks of a store from lost ones. Only a row whose checksum holds is believed, even about its id."""
 
     def __init__(self, lost: list[Lost], files: list[_File]) -> None:
         self._lost = lost
@@ -569,7 +569,7 @@ class _Chain:
         self._rejected = 0  # rows since then that cannot be believed
 
     def whole(self) -> Iterator[tuple[Recording, _Row]]:
-        """The whole ticks; what is not goes to `lost`."""
+        """Yields the whole ticks; the others are added to `lost`."""
         accidents = self._expect()
         for row in _merged(self._files):
             if isinstance(row, _Accident):
@@ -618,13 +618,13 @@ class _Chain:
         return ""
 
     def _expect(self) -> list[_Accident]:
-        """Read what must be there, and what of that cannot be read."""
+        """Read which ticks must be there; returns what of that cannot be read."""
         accidents = []
         for file in self._files:
             try:
                 db = open_reader(file.path, application=APPLICATION, schema=SCHEMA)
             except UNREADABLE:
-                continue  # said when its ticks are read
+                continue  # reported when its ticks are read
             if db is None:
                 continue
             with closing(db):
@@ -640,7 +640,7 @@ class _Chain:
         return accidents
 
     def _finish(self, upto: int | None) -> None:
-        """No more rows of the sessions before `upto` (None: of any): what was expected of them and has not come is lost."""
+        """No rows are left of the sessions before `upto` (None: of any): what was expected of them and did not come is lost."""
         path = self._accident.path if self._accident else self._files[-1].path
         for number, (_, first, last) in sorted(self._expected.items()):
             if number < self._number or (upto is not None and number >= upto):
@@ -651,14 +651,14 @@ class _Chain:
         self._flush()
 
     def _lose(self, path: Path, number: int, first: int, last: int) -> None:
-        """Ticks first..last of a session are lost, by the accident there was, if there was one."""
+        """Report ticks first..last of a session as lost, by the accident if there was one."""
         session = self._expected.get(number, (self._recording.id, 0, None))[0]
         at = self._accident or _Accident(path, "not there: not written for want of disk, or dropped, or the file is damaged")
         self._lost.append(Lost(at.path, session, first, last, last - first + 1, at.reason))
         self._accident, self._rejected = None, 0
 
     def _flush(self) -> None:
-        """An accident whose extent no row tells."""
+        """Report an accident whose extent no row shows."""
         if self._accident is not None:
             session = self._expected.get(self._number, ("", 0, None))[0]
             first = self._next % _SEQS if session else None
@@ -667,7 +667,7 @@ class _Chain:
 
 
 def _merged(files: list[_File]) -> Iterator[_Row | _Accident]:
-    """Rows of all files of a store by rising id. Files are opened when their turn comes: most do not overlap."""
+    """Rows of all files of a store by rising id. Each file is opened when its turn comes: most do not overlap."""
     waiting = sorted(files, key=lambda file: file.first, reverse=True)
     heap: list[tuple[int, int, _Row | _Accident, Iterator[tuple[int, _Row | _Accident]]]] = []
 
@@ -686,7 +686,7 @@ def _merged(files: list[_File]) -> Iterator[_Row | _Accident]:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, _Row | _Accident]]:
-    """Rows of a file and what comes between them, each with its place in the order."""
+    """Rows of a file and accidents between them, each with its place in the order."""
     try:
         db = open_reader(path, application=APPLICATION, schema=SCHEMA)
     except UNREADABLE as error:
@@ -734,12 +734,12 @@ def _stores(paths: Path | Iterable[Path]) -> dict[Path, list[_File]]:
 def _trace_files(path: Path) -> list[Path]:
     try:
         if path.is_dir():
-            next(path.iterdir(), None)  # rglob passes over what it may not read
+            next(path.iterdir(), None)  # rglob skips what it may not read
             return [found for found in path.rglob("*.db") if FILE_NAME.fullmatch(found.name)]
         path.stat()
     except OSError as error:
         raise TraceError(f"cannot read {path}: {os.strerror(error.errno or 0)}; check the path and its permissions") from None
-    if not os.access(path, os.R_OK):  # opening it would do to a writer in this process what `private_file` tells of
+    if not os.access(path, os.R_OK):  # opening it would do to a writer in this process what `private_file` describes
         raise TraceError(f"no permission to read {path}; run this as the user who recorded it")
     return [path]
 

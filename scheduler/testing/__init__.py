@@ -1,1 +1,1 @@
-"""Fakes of what the runtime needs of the world: clock, machine, kernel, pool. Shipped, for tests of your own configuration."""
+"""Fakes of what the runtime needs from the world: clock, machine, kernel, pool. Shipped, so you can test your own configuration."""

@@ -1,6 +1,6 @@
-"""Acting on this machine for real, with a ledger of the test's own: what the daemon does with decisions, without a daemon.
+"""Acts on this machine for real, with the test's own ledger: what the daemon does with decisions, without a daemon.
 
-Must not know what is done to whom. Leaving the `with` block closes the ledger and changes nothing back: tests of undo do that.
+Must not know what is done to which process. Leaving the `with` block closes the ledger and restores nothing, for tests of undo.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from ..service.clock import SystemClock
 from ..store.ledger import Ledger, StateLock
 
 WHY = Why("test", "because", {}, (), ())
-"""The reason of all that is done."""
+"""The reason of every decision."""
 
 
 class Bench:
-    """An actuator, its ledger and the lock of its state directory. `pools` and `samples` may be filled by whoever has pools."""
+    """An actuator, its ledger and the lock of its state directory. A test with pools fills `pools` and `samples`."""
 
     def __init__(self, state: Path, kernel: LinuxKernel | None = None) -> None:
         self.state = state
@@ -34,11 +34,11 @@ class Bench:
         self.actuator = Acting(self.ledger, self.kernel, self.pools, self.samples, SystemClock())
 
     def apply(self, *actions: Action) -> tuple[Outcome, ...]:
-        """Do these in one go."""
+        """Apply these actions together."""
         return self.actuator.apply([Decision(f"s-0.{index}", "p", "t", action, WHY) for index, action in enumerate(actions)])
 
     def close(self) -> None:
-        """As if the daemon had died: nothing is put back. Idempotent."""
+        """As if the daemon had died: nothing is restored. Idempotent."""
         self.ledger.close()
         self.lock.release()
 

@@ -1,4 +1,4 @@
-"""Real processes that wait for each other in a circle, and others that only look so. For tests and benchmarks of deadlocks.
+"""Real processes that wait for each other in a circle, and others that only look like it. For tests and benchmarks of deadlocks.
 
     with Circles(("flock", 3), ("convoy", 2)) as circles:
         circles.scenes[0].workers
@@ -44,10 +44,10 @@ CIRCLES = (
     *("process lock", "process lock, busy parent", "process lock in a pool", "process lock in an executor"),
     *("flock, heartbeat", "open file lock, heartbeat", "process lock, heartbeat", "mutex, heartbeat"),
 )
-"""Ways to wait for each other. fcntl(2) refuses a circle of its own locks alone (EDEADLK): its last wait is for a flock.
-The lively master looks after its workers again and again, as that of a pool does, and maps their semaphores; so does a busy parent,
-of whom nobody knows that he does not post them. A process lock is one of multiprocessing. With a heartbeat each worker has another
-thread that wakes again and again."""
+"""Ways to wait for each other. fcntl(2) refuses a circle of only its own locks (EDEADLK), so its last wait is for a flock. The
+lively master checks its workers again and again, as that of a pool does, and maps their semaphores; so does a busy parent, and
+nothing shows that it does not post them. A process lock is one of multiprocessing. With a heartbeat each worker has another thread
+that wakes again and again."""
 
 HEALTHY = (
     *("accept lock", "accept mutex", "idle pipe", "idle sockets", "convoy", "token ring", "request reply", "timed", "signal"),
@@ -55,7 +55,7 @@ HEALTHY = (
     *("pool, busy parent", "executor", "lock as a signal", "process lock convoy", "heartbeat convoy", "receiving threads"),
     *("lock of a waiting thread", "lock of a working thread"),
 )
-"""What is well, and looks alike: see the functions below."""
+"""Healthy scenes that look alike: see the functions below."""
 
 Step = Callable[[int], object]
 
@@ -64,7 +64,7 @@ _WAIT_FOREVER = -1
 
 
 class Circle(NamedTuple):
-    """A scene that runs: its workers have reached the place where they wait, or work."""
+    """A running scene: its workers have reached the place where they wait, or work."""
 
     kind: str
     supervisor: ProcId
@@ -102,7 +102,7 @@ class Circles:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        with contextlib.suppress(ProcessLookupError):  # workers of an executor outlive who is killed
+        with contextlib.suppress(ProcessLookupError):  # workers of an executor outlive a killed owner
             os.killpg(self._process.pid, signal.SIGKILL)
         self._folder.cleanup()
 
@@ -117,7 +117,7 @@ class Circles:
 
 
 def main(scenes: Sequence[tuple[str, int]]) -> None:
-    """Run the scenes until stdin is closed; of each, the supervisor's pid and those of the workers go to stdout as JSON."""
+    """Run the scenes until stdin is closed; the pids of each supervisor and its workers go to stdout as JSON."""
     supervisors, told = [], []
     for kind, size in scenes:
         reading, writing = os.pipe()
@@ -164,7 +164,7 @@ def _fork(work: Callable[[], object]) -> int:
 
 
 def _workers(size: int, first: Step, then: Step) -> list[int]:
-    """Fork workers that all do the first step, and when all have, the second."""
+    """Fork workers that all do the first step, and when all have done it, the second."""
     ready, go = os.pipe(), os.pipe()
 
     def work(number: int) -> None:
@@ -301,7 +301,7 @@ def _process_lock(size: int) -> tuple[Step, Step]:
 
 
 _shared: list[tuple[list[Lock], mmap.mmap]] = []
-"""Of the tasks of a pool, who inherit it: locks, and the pids of those who hold them."""
+"""For the tasks of a pool, which inherit it: locks, and the pids of the processes that hold them."""
 
 
 def _task(number: int) -> None:
@@ -314,7 +314,7 @@ def _task(number: int) -> None:
 
 
 def _tasks(kind: str, size: int, tell: Callable[[Sequence[int]], object]) -> None:
-    """Tasks of a pool that has idle workers besides, and a parent that goes on."""
+    """Tasks of a pool that also has idle workers, and a parent that goes on."""
     context = multiprocessing.get_context("fork")
     pids = mmap.mmap(-1, 4096)
     _shared.append(([context.Lock() for _ in range(size)], pids))
@@ -332,7 +332,7 @@ def _tasks(kind: str, size: int, tell: Callable[[Sequence[int]], object]) -> Non
 
 
 def _mixed(size: int) -> tuple[Step, Step]:
-    """The first waits for a flock, the last for a mutex, all others for something to read from a pipe."""
+    """The first waits for a flock, the last for a mutex, the others for data from a pipe."""
     mutex = _mutexes(1, robust=False)
     (path,) = _files(1)
     pipe = os.pipe()
@@ -426,7 +426,7 @@ def _healthy(kind: str) -> Callable[[str, int, Callable[[Sequence[int]], object]
 
 
 def _accept_lock(kind: str, size: int, tell: Callable[[Sequence[int]], object]) -> None:
-    """Prefork siblings of which one waits for a client, and the others for the lock that it holds."""
+    """Prefork siblings: one waits for a client, the others for the lock that it holds."""
     if kind == "accept lock":
         take, _ = _flock(1)
     else:
@@ -458,7 +458,7 @@ def _idle_channel(kind: str, size: int, tell: Callable[[Sequence[int]], object])
 
 
 def _convoy(kind: str, size: int, tell: Callable[[Sequence[int]], object]) -> None:
-    """Workers that take two locks in the same order, and sleep with both."""
+    """Workers that take two locks in the same order, and sleep while they hold both."""
     paths = _files(2)
 
     def work(_: int) -> None:
@@ -478,7 +478,7 @@ def _convoy(kind: str, size: int, tell: Callable[[Sequence[int]], object]) -> No
 
 
 def _token_ring(_: str, size: int, tell: Callable[[Sequence[int]], object]) -> None:
-    """All read from a ring of pipes but one, which sleeps before it passes the token on."""
+    """All but one read from a ring of pipes; that one sleeps before it passes the token on."""
     pipes = [os.pipe() for _ in range(size)]
 
     def work(number: int) -> None:
@@ -493,7 +493,7 @@ def _token_ring(_: str, size: int, tell: Callable[[Sequence[int]], object]) -> N
 
 
 def _request_reply(_: str, size: int, tell: Callable[[Sequence[int]], object]) -> None:
-    """Clients that wait for a server that works, sleeps and answers one after the other: always somebody waits for somebody."""
+    """Clients of a server that works, sleeps and answers one after the other: somebody always waits for somebody."""
     pairs = [socket.socketpair() for _ in range(size)]
 
     def client(number: int) -> None:
@@ -514,7 +514,7 @@ def _request_reply(_: str, size: int, tell: Callable[[Sequence[int]], object]) -
 
 
 def _timed(_: str, size: int, tell: Callable[[Sequence[int]], object]) -> None:
-    """A circle that ends by itself: locks that are waited for with a time limit."""
+    """A circle that ends by itself: lock waits with a time limit."""
     locks = [multiprocessing.get_context("fork").Lock() for _ in range(size)]
 
     def want(number: int) -> None:
@@ -525,7 +525,7 @@ def _timed(_: str, size: int, tell: Callable[[Sequence[int]], object]) -> None:
 
 
 def _told_by_signal(kind: str, size: int, tell: Callable[[Sequence[int]], object]) -> None:
-    """Workers that wait for work from a parent that is told by signals: in a read from them, or waiting for an event."""
+    """Workers that wait for work from a parent that gets signals: in a read from them, or waiting for an event."""
     work, answers = os.pipe(), os.pipe()
     workers = [_fork(lambda: os.read(work[0], 1)) for _ in range(size)]
     signal.signal(signal.SIGUSR1, lambda *_: os.write(work[1], b"."))
@@ -537,7 +537,7 @@ def _told_by_signal(kind: str, size: int, tell: Callable[[Sequence[int]], object
 
 
 def _self_pipe(_: str, size: int, tell: Callable[[Sequence[int]], object]) -> None:
-    """Workers that are told by signals, whose handler writes to the pipe that they read; all inherited both ends of it."""
+    """Workers that get signals and read a pipe that their handler writes to; all inherited both ends of it."""
     pipe = os.pipe()
     signal.signal(signal.SIGUSR1, lambda *_: os.write(pipe[1], b"."))
     tell(_workers(size, lambda _: None, lambda _: os.read(pipe[0], 1)))
@@ -546,7 +546,7 @@ def _self_pipe(_: str, size: int, tell: Callable[[Sequence[int]], object]) -> No
 
 def _multiprocessing_pool(kind: str, size: int, tell: Callable[[Sequence[int]], object]) -> None:
     """One worker reads from the queue and holds its lock, the others wait for that; the parent waits for an event, no signal."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as of a program that a shell has started in the background
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a program that a shell has started in the background
     with multiprocessing.get_context("fork").Pool(size, _end_with_parent) as pool:
         pool.map(abs, range(10 * size))
         tell(sorted(child.pid for child in multiprocessing.active_children() if child.pid is not None))
@@ -564,8 +564,8 @@ def _executor(_: str, size: int, tell: Callable[[Sequence[int]], object]) -> Non
 
 
 def _lock_as_a_signal(_: str, size: int, tell: Callable[[Sequence[int]], object]) -> None:
-    """Workers that wait until the parent, which took it, gives a lock back as a signal to begin; each holds a lock of its own, and
-    the parent waits for none."""
+    """Workers that wait until the parent releases a lock, which it took, as a signal to begin; each holds its own lock, and the
+    parent waits for none."""
     first, _then = _process_lock(size)
     start, _again = _process_lock(1)
     start(0)
@@ -574,7 +574,7 @@ def _lock_as_a_signal(_: str, size: int, tell: Callable[[Sequence[int]], object]
 
 
 def _process_lock_convoy(_: str, size: int, tell: Callable[[Sequence[int]], object]) -> None:
-    """Workers that take two locks in the same order and sleep with both; the parent goes on."""
+    """Workers that take two locks in the same order and sleep while they hold both; the parent goes on."""
     locks = [multiprocessing.get_context("fork").Lock() for _ in range(2)]
 
     def work(_: int) -> None:
@@ -588,7 +588,7 @@ def _process_lock_convoy(_: str, size: int, tell: Callable[[Sequence[int]], obje
 
 
 def _receiving_threads(_: str, size: int, tell: Callable[[Sequence[int]], object]) -> None:
-    """Peers of which a thread reads what the next one may say, and another one, which wakes again and again, may say something."""
+    """Peers: one thread reads what the next peer may send; another, which wakes again and again, may send something."""
     first, then = _channel("unix read", size)
 
     def hold(number: int) -> None:
@@ -600,8 +600,8 @@ def _receiving_threads(_: str, size: int, tell: Callable[[Sequence[int]], object
 
 
 def _lock_of_a_thread(kind: str, size: int, tell: Callable[[Sequence[int]], object]) -> None:
-    """Each worker has a thread that holds a lock for its own work, which takes long, and one that waits for the lock of the next:
-    no circle, for none that holds waits. The work is a wait for a slow answer, or here and there and some CPU."""
+    """Each worker has a thread that holds a lock for its own long work, and one that waits for the next worker's lock: no circle,
+    because no holder waits. The work is a wait for a slow answer, or now and then some CPU."""
     first, then = _flock(size)
 
     def work() -> None:
@@ -624,7 +624,7 @@ def _lock_of_a_thread(kind: str, size: int, tell: Callable[[Sequence[int]], obje
 
 
 def _process_pool_executor(_: str, size: int, tell: Callable[[Sequence[int]], object]) -> None:
-    """The same, of another make; the parent waits for a client."""
+    """The same as `_multiprocessing_pool`, of another make; the parent waits for a client."""
     context = multiprocessing.get_context("fork")
     with concurrent.futures.ProcessPoolExecutor(size, mp_context=context, initializer=_end_with_parent) as pool:
         list(pool.map(time.sleep, [0.2] * size))
@@ -634,7 +634,7 @@ def _process_pool_executor(_: str, size: int, tell: Callable[[Sequence[int]], ob
 
 
 def _thread_pool(_: str, size: int, tell: Callable[[Sequence[int]], object]) -> None:
-    """Workers with idle threads, and one that waits for clients while another has a lock that a sibling waits for."""
+    """Workers with idle threads: one thread waits for clients while another holds a lock that a sibling waits for."""
     take, _then = _flock(1)
 
     def work(_: int) -> None:
@@ -649,7 +649,7 @@ def _thread_pool(_: str, size: int, tell: Callable[[Sequence[int]], object]) -> 
 
 
 def _remote(_: str, size: int, tell: Callable[[Sequence[int]], object]) -> None:
-    """Workers that wait for a peer which nobody here is: its end of the connection is with the program that waits for stdin."""
+    """Workers that wait for a peer that is none of them: the supervisor has the other end of the connection, and pauses."""
     take, _then = _flock(1)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = server.getsockname()
@@ -667,7 +667,7 @@ def _remote(_: str, size: int, tell: Callable[[Sequence[int]], object]) -> None:
 
 
 def _listening_helper(_: str, size: int, tell: Callable[[Sequence[int]], object]) -> None:
-    """A helper that is in no pool keeps the writing end of the pipe, and waits for a client."""
+    """A helper outside the pool keeps the writing end of the pipe open, and waits for a client."""
     pipe = os.pipe()
     with socket.create_server(("127.0.0.1", 0)) as server:
         _fork(server.accept)

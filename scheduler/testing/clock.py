@@ -1,4 +1,4 @@
-"""Clocks that move when they are told to. Know nothing of real time."""
+"""Clocks that tests move. Must not know real time."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ class FakeClock:
         self._wall += ns
 
     def set_wall(self, wall: int) -> None:
-        """Set the wall clock, forwards or backwards; the monotonic clock does not notice."""
+        """Set the wall clock, forwards or backwards; the monotonic clock is not affected."""
         self._wall = wall
 
 
 class ShiftedClock:
-    """Another clock, the real one say, plus what a test adds to `shift` (ns): a minute is over at once for whoever looks at it.
+    """Another clock, such as the real one, plus what a test adds to `shift` (ns): for its users a minute passes at once.
 
-    `sleeps=False` is for code that must never wait: to sleep is an AssertionError.
+    `sleeps=False` is for code that must never wait: sleeping is an AssertionError.
     """
 
     def __init__(self, clock: Clock, *, sleeps: bool = True) -> None:

@@ -1,7 +1,7 @@
 """Real processes around one lock: a holder that burns CPU in its critical section, a waiter that wants it, hogs beside them.
 
-For tests and benchmarks of what a demotion does to those who wait. Must not know what is demoted how. The processes are forks of
-one program of the standard library, so that they can share any kind of lock; leaving the `with` block ends them all.
+For tests and benchmarks of what a demotion does to waiters. Must not know what is demoted or how. The processes are forks of one
+program of the standard library, so that they can share any kind of lock; leaving the `with` block ends them all.
 """
 
 from __future__ import annotations
@@ -142,9 +142,9 @@ if kind in ("flock", "fcntl"):
 
 
 class Scene:
-    """A holder, a waiter and hogs. `cpu`: where holder and hogs must run; None: anywhere.
+    """A holder, a waiter and hogs. `cpu`: the CPU for holder and hogs; None: any.
 
-    `layout`: "one" session for all, "apart" the waiter in one of its own, "sessions" one each. `peer`: holder and waiter are peers
+    `layout`: "one" session for all, "apart": the waiter has its own, "sessions": one each. `peer`: holder and waiter are peers
     that both work with short sections (`work`), instead of one waiting for the other (`hold`, `wait`).
     """
 
@@ -166,7 +166,7 @@ class Scene:
         self.hogs: tuple[ProcId, ...] = tuple(pids[2:])
 
     def start(self) -> None:
-        """Let the hogs go."""
+        """Start the hogs."""
         self._ask("start")
         self._answer()
 
@@ -178,7 +178,7 @@ class Scene:
     def wait(self, section: float, meanwhile: Callable[[], float | None]) -> float:
         """The waiter asks for the lock while the holder burns `section` seconds of CPU in it. Seconds that the waiter was blocked.
 
-        `meanwhile` is called again and again until then; it returns the seconds until it wants to be called again.
+        `meanwhile` is called repeatedly until then; it returns the seconds until its next call, None for no further one.
         """
         self._ask(f"wait {section!r}")
         return float(self._until(meanwhile))
@@ -186,13 +186,13 @@ class Scene:
     def work(
         self, section: float, outside: float, seconds: float, meanwhile: Callable[[], float | None]
     ) -> tuple[tuple[float, float], tuple[float, float]]:
-        """Both peers work for so long: sections of so many seconds of CPU, as many outside between. (rounds, longest wait) each."""
+        """Both peers work for `seconds`: sections of `section` seconds of CPU, `outside` between. (rounds, longest wait) each."""
         self._ask(f"work {section!r} {outside!r} {seconds!r}")
         first, second = self._until(meanwhile)
         return (first[0], first[1]), (second[0], second[1])
 
     def close(self) -> None:
-        """End them all. Idempotent."""
+        """End all processes. Idempotent."""
         if self._process.poll() is None:
             assert self._process.stdin is not None
             self._process.stdin.close()
@@ -233,5 +233,5 @@ class Scene:
 
 
 def last_cpu() -> int:
-    """The CPU to pin to: the last one that we may use, for the first has the most interrupts."""
+    """The CPU to pin to: the last one that we may use, because the first has the most interrupts."""
     return max(os.sched_getaffinity(0))

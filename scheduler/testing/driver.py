@@ -1,6 +1,6 @@
-"""Drives the adapter of a pool as the daemon does, and waits for what is to be seen: for tests beside the real thing.
+"""Drives the adapter of a pool as the daemon does, and waits for expected samples: for tests with real pools.
 
-Must not know kinds of pools. Time is that of a clock, so the same test can be of a fake.
+Must not know kinds of pools. Time comes from a clock, so the same test works with a fake.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ _SECOND = 1_000_000_000
 
 
 class PoolDriver:
-    """A pool that is probed and read, each time until a condition holds or its time is up.
+    """A pool that is probed and read until a condition holds or the time is up.
 
-    `tick` seconds are between two reads, `interval` between two probes. `told` is what the framework has to say when something does
-    not come: its log, say.
+    `tick`: seconds between two reads; `interval`: between two probes. `told` returns what the framework reports when something does
+    not come, such as its log.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class PoolDriver:
         self._told = told
 
     def over(self, seconds: float, interval: float | None = None) -> PoolSample:
-        """The sample of the seconds to come."""
+        """The sample of the coming seconds."""
         pause = int((self._interval if interval is None else interval) * _SECOND)
         end = self._clock.monotonic() + int(seconds * _SECOND)
         while True:
@@ -55,7 +55,7 @@ class PoolDriver:
         return sample
 
     def samples(self, seconds: float) -> list[PoolSample]:
-        """All samples of the seconds to come, at least one."""
+        """All samples of the coming seconds, at least one."""
         end = self._clock.monotonic() + int(seconds * _SECOND)
         samples = [self.over(self._tick)]
         while self._clock.monotonic() < end:
@@ -63,11 +63,11 @@ class PoolDriver:
         return samples
 
     def up(self, size: int) -> PoolSample:
-        """The pool with so many workers, all up and nothing wrong."""
+        """The first sample with `size` workers, all ready, and no trouble."""
         return self.until(lambda s: s.size == s.requested == size and all(w.ready for w in s.workers) and not s.trouble)
 
     def settle(self, size: int) -> PoolSample:
-        """The pool resized to so many workers, as soon as it can be."""
+        """Resize the pool to `size` workers once it has no trouble; the first sample with them all ready."""
         self.until(lambda s: not s.trouble)
         self.pool.resize(size)
         return self.up(size)

@@ -1,7 +1,7 @@
-"""System calls of this process that fail when a test wants it: the Nth of them, with an errno. Nothing of what it fails is done.
+"""System calls of this process that fail on demand: the Nth call, with an errno. A failed call has no effect.
 
 At the boundary between Python and the kernel: `os`, `open`, what `act/knobs/slices.py` calls itself, and what SQLite calls.
-Python repeats most calls after EINTR by itself; here it reaches the code that called, which is harder. Reads of an open text
+Python itself retries most calls after EINTR; here EINTR reaches the caller, which is harder. Reads of an open text
 file and fsync(2) are not among them: `tests/faults/test_nth_call.py` fails such calls with strace.
 """
 
@@ -33,11 +33,11 @@ IN_SQLITE = {
     "pwrite64": (ctypes.c_ssize_t, ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64),
     "ftruncate": (ctypes.c_int, ctypes.c_int, ctypes.c_int64),
 }
-"""Those that SQLite lets be replaced (xSetSystemCall of its unix VFS), with their types, the result first."""
+"""Calls that SQLite lets us replace (xSetSystemCall of its unix VFS), with their types, result first."""
 
 
 class FailingCalls:
-    """Counts calls, and fails one of them. Leaving the `with` block takes it out of the process. `sqlite`: those of SQLite too."""
+    """Counts calls, and fails one of them. Leaving the `with` block removes it from the process. `sqlite`: SQLite's calls too."""
 
     def __init__(self, *, sqlite: bool = True) -> None:
         self.count = 0
@@ -65,7 +65,7 @@ class FailingCalls:
 
     @contextmanager
     def failing(self, number: int, code: int) -> Iterator[None]:
-        """Within it the call with this number, from 1 on, fails with this errno. 0: none, they are counted."""
+        """Within it call `number`, counted from 1, fails with errno `code`. 0: calls are only counted."""
         self.count, self.names = 0, []
         self._fail, self._code, self._counting = number, code, True
         try:
@@ -75,7 +75,7 @@ class FailingCalls:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """What a test does in the middle is neither counted nor failed."""
+        """Calls that a test makes within it are neither counted nor failed."""
         before, self._counting = self._counting, False
         try:
             yield
@@ -84,11 +84,11 @@ class FailingCalls:
 
     @property
     def reached(self) -> bool:
-        """Whether there was a call with the number that was to fail."""
+        """Whether the call that was to fail has been made."""
         return self.count >= self._fail
 
     def due(self, name: str) -> int:
-        """The errno that this call is to fail with, 0 for none."""
+        """The errno that this call must fail with, 0 for none."""
         if not self._counting:
             return 0
         self.count += 1
@@ -114,7 +114,7 @@ class FailingCalls:
         self._set(module, name, call)
 
     def _enter_sqlite(self) -> None:
-        """Where Python has a SQLite of its own inside, that one is left alone."""
+        """Replace SQLite's calls; a SQLite that is built into Python is left alone."""
         path = ctypes.util.find_library("sqlite3")
         if path is None:
             return
@@ -157,7 +157,7 @@ class _Libc:
 
 
 class _Vfs(ctypes.Structure):
-    """sqlite3_vfs of version 3, https://www.sqlite.org/c3ref/vfs.html; what is not called is an address."""
+    """sqlite3_vfs of version 3, https://www.sqlite.org/c3ref/vfs.html; what is not called is only an address."""
 
 
 _Vfs._fields_ = [
@@ -173,4 +173,4 @@ _Vfs._fields_ = [
 ]
 
 EVERY = {name: getattr(errno, name) for name in ("EMFILE", "ENFILE", "ENOMEM", "EIO", "ENOSPC", "EACCES", "EINTR")}
-"""The errors that every call is failed with."""
+"""The errors that every call is made to fail with."""

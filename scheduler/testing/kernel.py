@@ -1,7 +1,7 @@
 """A kernel in memory behind `ports.Kernel`: processes that fork, spawn, exit and reuse pids, with the inheritance rules of Linux.
 
-For tests and simulations. Must not touch the machine that it runs on. What a test does to this world are the plain methods; the
-port's methods are what the actuator may do.
+For tests and simulations. Must not touch the machine that it runs on. Tests change this world by the plain methods; the port's
+methods are what the actuator may do.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from ..fences import FENCED, Limits, Part, key_of, name_for
 from ..ports import Kin, Knob, Scan, ThreadId, Trouble, Value
 
 THREADED = (Control.NICE, Control.AFFINITY, Control.POLICY, Control.SLICE)
-WEIGHTS = {Control.CPU_SHARES: 1024, Control.CPU_WEIGHT: 100}  # with what a new cgroup has
+WEIGHTS = {Control.CPU_SHARES: 1024, Control.CPU_WEIGHT: 100}  # with the value of a new cgroup
 DEFAULT_SLICE = 3_000_000
 FAIR = (0, 3, 5)  # SCHED_OTHER, SCHED_BATCH, SCHED_IDLE
-SLICED = (0, 3)  # those whose threads have slices
+SLICED = (0, 3)  # policies whose threads have slices
 
 
 @dataclass
 class FakeThread:
-    """A thread and its values. `affinity` is the mask that was asked for; the process's cpuset hides a part of it.
+    """A thread and its values. `affinity` is the requested mask; the process's cpuset hides a part of it.
 
     `slice` ns, 0 for the default. `reset_on_fork`: its children and threads begin with the default slice, and no nice below 0.
     """
@@ -47,7 +47,7 @@ class FakeProcess:
     group: int
     autogroup: str
     cpuset: tuple[int, ...]
-    fence: str = ""  # key of the one that it is in
+    fence: str = ""  # key of its fence
     threads: dict[int, FakeThread] = field(default_factory=dict)
 
     @property
@@ -57,11 +57,11 @@ class FakeProcess:
 
 
 class FakeKernel:
-    """`ports.Kernel`. Starts with init, pid 1, which is also the one who acts unless a test says otherwise.
+    """`ports.Kernel`. Starts with init, pid 1, which is also the acting process unless a test says otherwise.
 
-    `privileged` False behaves like a user without CAP_SYS_NICE. `before_write` is called with each knob before it is written: a
-    test looks there at what is durable already, raises to crash, or changes the world within the race. `faults`: pids of which a
-    look or a change fails with this trouble. `exhausted`: what all of them fail with but within `reserve`, as without descriptors.
+    `privileged` False behaves like a user without CAP_SYS_NICE. `before_write` is called with each knob before it is written: there
+    a test checks what is durable already, raises to crash, or changes the world within the race. `faults`: pids for which a look or
+    a change fails with this trouble. `exhausted`: trouble of all looks and changes outside `reserve`, as without descriptors.
     """
 
     def __init__(self, cpus: int = 4, boot_id: str = "00000000-0000-4000-8000-000000000001") -> None:
@@ -75,9 +75,9 @@ class FakeKernel:
         self.exhausted: Trouble | None = None
         self._reserved = 0
         self.autogroups: dict[str, int] = {}
-        self.cgroups: dict[tuple[Control, str], int] = {}  # a cgroup is there if it has a weight, and is idle if it has CPU_IDLE 1
+        self.cgroups: dict[tuple[Control, str], int] = {}  # a cgroup exists if it has a weight, and is idle if it has CPU_IDLE 1
         self.fences: dict[str, int] = {}  # by key: 0, FENCED or ALTERED
-        self.unfenced = ""  # why nobody can be fenced in
+        self.unfenced = ""  # why no process can be fenced
         self.has_slices = True  # Linux 6.12 and newer
         self.processes: dict[int, FakeProcess] = {}
         self._numbers = 0
@@ -136,7 +136,7 @@ class FakeKernel:
         self.processes[pid].cpuset = cpus
 
     def knob(self, control: Control, pid: int, tid: int | None = None) -> Knob:
-        """The knob of a thread, the first unless told otherwise, or of its autogroup."""
+        """The knob of a thread, by default the first, or of its autogroup."""
         process = self.processes[pid]
         if control is Control.AUTOGROUP:
             return Knob(control, process.id, None, process.autogroup)
@@ -149,33 +149,33 @@ class FakeKernel:
         return self.boot
 
     def uptime_ticks(self) -> int:
-        """Each birth has a tick of its own: later than all that are there, no later than the next."""
+        """Later than all births so far, no later than the next: each birth has its own tick."""
         return self.ticks + 1
 
     def itself(self) -> ProcId:
-        """Who acts."""
+        """The acting process."""
         return self.own
 
     def forbidden(self, control: Control) -> str:
-        """As without CAP_SYS_NICE unless `privileged`."""
+        """The reasons of a process without CAP_SYS_NICE, unless `privileged`."""
         if self.privileged or control not in (Control.NICE, Control.POLICY, Control.AUTOGROUP):
             return ""
         return f"{control} is left alone: without CAP_SYS_NICE it could not be put back"
 
     def kin(self, known: Container[int] = ()) -> Scan:
-        """All processes by pid, but for these, and for those that a test made fail."""
+        """All processes by pid, except those in `known` and those that a test made fail."""
         pids = [pid for pid in sorted(self.processes) if pid not in known]
         faults = [fault for pid in pids if (fault := self._fault(pid)) is not None]
         seen = tuple(self._kin(self.processes[pid]) for pid in pids if self._fault(pid) is None)
         return Scan(seen, faults[0] if faults else None)
 
     def kin_of(self, process: ProcId) -> Kin | Trouble:
-        """Where it stands."""
+        """Its parent, session and process group."""
         found = self._process(process)
         return found if isinstance(found, Trouble) else self._kin(found)
 
     def user_time(self, process: ProcId, thread: ThreadId) -> int | Trouble | None:  # noqa: ARG002 - the port's
-        """All sleep but while a test says otherwise."""
+        """None: all sleep, unless a test sets a fault."""
         return self._fault(process.pid)
 
     def threads(self, process: ProcId) -> tuple[ThreadId, ...] | Trouble:
@@ -189,7 +189,7 @@ class FakeKernel:
         return found if isinstance(found, Trouble) else found.autogroup
 
     def fence(self, process: ProcId, limits: Limits) -> str | Trouble:
-        """In one hierarchy, below the root."""
+        """A fence in one hierarchy, below the root."""
         if self.unfenced:
             return Trouble(Status.REFUSED, self.unfenced)
         found = self._process(process)
@@ -242,7 +242,7 @@ class FakeKernel:
         return None
 
     def visible(self, knob: Knob, value: Value) -> Value | Trouble:
-        """Within the cpuset, or all of it; a slice of the default's length is the default."""
+        """An affinity within the cpuset, or all of the cpuset; a slice of the default's length is the default."""
         if knob.control is Control.SLICE and value == DEFAULT_SLICE:
             return 0
         found = self._find(knob) if knob.control is Control.AFFINITY else None
@@ -263,7 +263,7 @@ class FakeKernel:
 
     @contextmanager
     def reserve(self) -> Iterator[None]:
-        """Within it nothing is exhausted."""
+        """Within it `exhausted` has no effect."""
         self._reserved += 1
         try:
             yield
@@ -298,7 +298,7 @@ class FakeKernel:
         return FakeThread(identity, like.nice, like.policy, like.affinity, like.slice)
 
     def is_free(self, pid: int) -> bool:
-        """May the kernel hand this number out? Not while it names a thread, or a session or group that has members."""
+        """Whether the kernel may hand out this number: not while it names a thread, or a session or group that has members."""
         return all(pid not in (*each.threads, each.session, each.group) for each in self.processes.values())
 
     def _number(self, wanted: int | None) -> int:
@@ -348,7 +348,7 @@ class FakeKernel:
         return thread.policy if control is Control.POLICY else _clipped(thread.affinity, process.cpuset)
 
     def _of_cgroup(self, knob: Knob) -> int | Trouble:
-        """A weight is hidden while the cgroup is idle."""
+        """The value of a cgroup; a weight is hidden while the cgroup is idle."""
         there = any((weight, knob.key) in self.cgroups for weight in WEIGHTS)
         idle = self.cgroups.get((Control.CPU_IDLE, knob.key), 0)
         if knob.control is Control.CPU_IDLE and there:
@@ -358,7 +358,7 @@ class FakeKernel:
         return Trouble(Status.REFUSED, "an idle cgroup hides its weight") if idle else self.cgroups[knob.control, knob.key]
 
     def _unfit(self, knob: Knob, value: Value) -> Trouble | None:
-        """What the real one refuses because of another value of the same thread or cgroup."""
+        """What the real kernel refuses because of another value of the same thread or cgroup."""
         if knob.control is Control.SLICE:
             found = self._find(knob)
             if not isinstance(found, Trouble) and found[1].policy not in SLICED:
@@ -400,7 +400,7 @@ class FakeKernel:
             found[1].policy = value
 
     def _wrong(self, knob: Knob, value: Value) -> Trouble | None:
-        """What the real one refuses to be asked for."""
+        """What the real kernel refuses as a value."""
         if knob.control is Control.AFFINITY:
             found = self._find(knob)
             if isinstance(found, Trouble):
@@ -423,7 +423,7 @@ class FakeKernel:
         return None if fits else Trouble(Status.FAILED, f"{knob.control} {value} is not possible")
 
     def _family(self, first: ProcId | None) -> list[FakeProcess]:
-        """A process and all that descends from it."""
+        """A process and all its descendants."""
         found = [process for process in self.processes.values() if process.id == first]
         for process in found:
             found += [child for child in self.processes.values() if child.parent == process.id.pid and child not in found]

@@ -1,4 +1,4 @@
-"""Waits that a test sets, behind `ports.Locks`. Must not read the machine."""
+"""Lock waits that a test sets, behind `ports.Locks`. Must not read the machine."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from ..ports import Run, Trouble, Wait
 
 
 class FakeLocks:
-    """`ports.Locks`. `waiting`: what each look sees; `running`: whoever is not in it is gone; `reads` counts what a look
-    costs, `rests` how often it was told to let go."""
+    """`ports.Locks`. `waiting`: what each look sees; `running`: a process that is not in it is gone; `reads` counts the cost of
+    looks, `rests` the calls of `rest`."""
 
     def __init__(self) -> None:
         self.waiting: list[Wait] = []
         self.running: dict[ProcId, Run] = {}
-        self.unseen: dict[ProcId, Trouble] = {}  # who cannot be looked at
+        self.unseen: dict[ProcId, Trouble] = {}  # processes that cannot be looked at
         self.paths: dict[ProcId, tuple[str, ...]] = {}
         self.reads = self.rests = 0
 
     def burn(self, process: ProcId, seconds: float) -> None:
-        """A process that wants the CPU gets so much of it."""
+        """A process that wants the CPU gets `seconds` of it."""
         before = self.running.get(process, Run(True, 0))
         self.running[process] = Run(True, before.cpu + round(seconds * 1e9))
 
@@ -29,7 +29,7 @@ class FakeLocks:
         self.running[process] = Run(False, self.running.get(process, Run(True, 0)).cpu)
 
     def waits(self, demoted: Collection[ProcId], others: Sequence[ProcId]) -> tuple[Wait, ...]:  # noqa: ARG002 - the port's
-        """All of them: a real look may miss some."""
+        """All waits; a real look may miss some."""
         self.reads += 1
         return tuple(self.waiting)
 

@@ -1,6 +1,6 @@
 """A small seeded machine for closed-loop tests of the engine: pools that queue, a service whose waits react to demotion, hogs.
 
-It makes `Tick`s and carries `Decision`s out; it knows neither the kernel nor the engine's insides. The model is crude on purpose:
+It makes `Tick`s and carries out `Decision`s. Must not know the kernel or the engine's insides. The model is crude on purpose:
 arrivals are Poisson, service times exponential, and a service waits in proportion to the weight that competes with it.
 """
 
@@ -52,7 +52,7 @@ Z = (0.0, 1.2816, 1.6449, 2.3263)
 
 
 class Decides(Protocol):
-    """What decides."""
+    """What makes decisions."""
 
     def step(self, tick: Tick) -> Verdict:
         """The verdict on a tick."""
@@ -67,7 +67,7 @@ class FakePool:
     rate: Callable[[float], float]  # arrivals a second, by the time in seconds since the start
     service_seconds: float = 0.2
     start_seconds: float = 2.0
-    cores: float = 0.2  # that a busy worker takes
+    cores: float = 0.2  # that a busy worker uses
     size: int = 1
     minimum: int = 1
     maximum: int = 16
@@ -93,7 +93,7 @@ class FakeHogs:
     count: Callable[[float], int] = lambda _: 4
     session: int = 200
     cgroup: str = "/"
-    brief: float = 0.0  # share of their CPU that their children use; if there are such, the first has started all the others
+    brief: float = 0.0  # share of their CPU that their children use; if above 0, the first is the parent of all others
 
 
 @dataclass(slots=True)
@@ -118,7 +118,7 @@ class _Pool:
 
 
 class FakeMachine:
-    """The machine. `seed` None takes chance from the system: two such machines differ.
+    """The machine. `seed` None is seeded by the system: two such machines differ.
 
     `act` False is a machine under an observing actuator: decisions change nothing and come back as OBSERVED. With `foresee` the
     forecasts of pools know the coming rate; otherwise all forecasts are quantiles of the last 30 ticks.
@@ -141,7 +141,7 @@ class FakeMachine:
     ) -> None:
         self.clock = FakeClock()
         self.knobs: dict[tuple[Control, str], int | tuple[int, ...]] = {}
-        """Everything that is not as it was: empty again when all is restored."""
+        """Every changed value: empty again when all is restored."""
         self.refusing: set[Control] = set()
         """Controls that the kernel refuses."""
         self._chance = np.random.default_rng(seed)
@@ -158,7 +158,7 @@ class FakeMachine:
             pool.workers = [self._spawn(0.0) for _ in range(pool.requested)]
 
     def run(self, engine: Decides, ticks: int) -> list[tuple[Tick, Verdict]]:
-        """Let `engine` control the machine for so many ticks."""
+        """Let `engine` control the machine for `ticks` ticks."""
         history = []
         for _ in range(ticks):
             tick = self.tick()
@@ -182,7 +182,7 @@ class FakeMachine:
     # --- acting ---------------------------------------------------------------------------------------------------------------
 
     def apply(self, decisions: Sequence[Decision]) -> None:
-        """Carry decisions out; the next tick has the outcomes."""
+        """Carry out decisions; the next tick has the outcomes."""
         for decision in decisions:
             status, detail = self._apply(decision) if self._act else (Status.OBSERVED, "nothing was written")
             self._outcomes.append(Outcome(decision.id, status, decision.target, detail, int(status is Status.APPLIED)))
@@ -256,7 +256,7 @@ class FakeMachine:
         )
 
     def _bury(self, groups: Sequence[Group]) -> None:
-        """What was set of a process or session goes with it; a cgroup stays, and so does a fence."""
+        """What was set on a process or session ends with it; a cgroup stays, and so does a fence."""
         members = [member for group in groups for member in group.members]
         there = {str(member.id.pid) for member in members} | {str(w.id.pid) for pool in self._pools.values() for w in pool.workers}
         sessions = {str(member.session) for member in members}
@@ -340,7 +340,7 @@ class FakeMachine:
         return value if isinstance(value, int) else 0
 
     def _pressure(self, service: FakeService, hogs: FakeHogs, ids: Sequence[ProcId]) -> float:
-        """Weight that competes with the service, in tasks of nice 0: what separates the two decides which knob moves it."""
+        """Weight that competes with the service, in tasks of nice 0. What separates the two decides which knob moves it."""
         autogroup, cpu_cgroup, _ = self._machine
         if cpu_cgroup and service.cgroup != hogs.cgroup:
             control, whole = (Control.CPU_WEIGHT, 100) if cpu_cgroup == "v2" else (Control.CPU_SHARES, 1024)
@@ -377,7 +377,7 @@ class FakeMachine:
         return groups
 
     def _group(self, name: str, latency: Latency, cpu: float, wait: float, rss: int, members: tuple[Member, ...]) -> Group:
-        """Of processes with as many threads as they want; all run and wait for the same time."""
+        """A group of processes with as many threads as they want; all run and wait for the same time."""
         each = np.full(len(members), 1 / len(members))
         demand = uncontended(cpu * each, wait * each, np.full(len(members), np.inf), self._cpus).sum()
         return Group(name, latency, len(members), cpu, wait, min(float(demand), float(self._cpus)), rss, members)

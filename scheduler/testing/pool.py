@@ -1,7 +1,7 @@
-"""A pool that exists only in memory: seeded, moved by its clock, behind the same contract as the real adapters.
+"""A pool that exists only in memory: seeded, driven by its clock, with the same contract as the real adapters.
 
-Must not touch processes, files or the system's time. Behaves like gunicorn: workers come up after `start_seconds`, shrinking
-lets the oldest finish, a lost worker is replaced, and who resizes it by hand is left alone for a while.
+Must not touch processes, files or the system's time. Behaves like gunicorn: workers come up after `start_seconds`, a shrinking pool
+drains its oldest workers, a lost worker is replaced, and after a resize by hand the pool is left alone for a while.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ class _Worker:
     id: ProcId
     born: int
     ready_at: int
-    measured: bool  # its start time has been counted, or is none
+    measured: bool  # its start time has been counted, or it has none
     gone_at: int | None = None  # draining until then
     busy: float = 0.0
 
 
 class FakePool:
-    """A pool of pretended workers.
+    """A pool of simulated workers.
 
-    `load` is the offered load in Erlangs: as much of it as there are ready workers is busy, the rest is queued. Set it at will.
+    `load` is the offered load in Erlangs: the ready workers take as much of it as they can, the rest is queued. Set it at any time.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class FakePool:
         self.maximum = maximum
         self.load = 0.0
         self.requests: list[int] = []
-        """Every size that was asked for and taken."""
+        """Every size that was asked for and accepted."""
         self._clock = clock
         self._start_seconds = start_seconds
         self._drain_seconds = drain_seconds
@@ -72,7 +72,7 @@ class FakePool:
     # --- the port -------------------------------------------------------------------------------------------------------------
 
     def probe(self) -> None:
-        """Let pretended time pass: workers come up, leave, are replaced; spread the load over the ready ones."""
+        """Let simulated time pass: workers come up, leave, are replaced; the load is spread over the ready ones."""
         if self._closed:
             return
         now = self._clock.monotonic()
@@ -144,7 +144,7 @@ class FakePool:
         return Status.VANISHED, f"pid {worker.pid} is no worker of pool {self.name}"
 
     def close(self) -> None:
-        """Leave the pretended pool as it is."""
+        """Leave the simulated pool as it is."""
         self._closed = True
 
     # --- what tests do to it --------------------------------------------------------------------------------------------------
@@ -154,7 +154,7 @@ class FakePool:
         self._workers = [known for known in self._workers if known.id != worker]
 
     def resize_by_hand(self, size: int) -> None:
-        """Somebody else gives the pool another size: hands off for HANDS_OFF_SECONDS."""
+        """Somebody else resizes the pool: requests are refused for HANDS_OFF_SECONDS."""
         self._foreign_until = self._clock.monotonic() + int(HANDS_OFF_SECONDS * _SECOND)
         self._trouble = f"resized by hand to {size} workers ({self._wanted} were asked for): hands off"
         self._wanted = size
@@ -165,7 +165,7 @@ class FakePool:
         self._trouble, self._foreign_until = "the master has ended: start it again", 0
 
     def start_master(self) -> None:
-        """A new master, with the size wanted last."""
+        """A new master, with the last wanted size."""
         self._master, self._trouble = self._new_id(), ""
 
     def _spawn(self, *, ready: bool = False) -> _Worker:

@@ -1,6 +1,6 @@
-"""A real process that does what it is told: spawns and ends threads, forks, starts sessions. For tests of what touches the kernel.
+"""A real process under the control of a test: it spawns and ends threads, forks, starts sessions. For tests that touch the kernel.
 
-Must not know what is tested with it. The puppet's own program uses nothing but the standard library, and starts in 20 ms.
+Must not know what is tested with it. The puppet's own program uses only the standard library, and starts in 20 ms.
 """
 
 from __future__ import annotations
@@ -101,11 +101,11 @@ class Puppet:
         return child
 
     def churn(self, seconds: float) -> None:
-        """Start and end threads, a few hundred a second, for so long."""
+        """Start and end threads, a few hundred a second, for `seconds`."""
         self._ask(f"churn {seconds}")
 
     def end(self) -> None:
-        """Kill it and reap it; what it forked lives on until `close`."""
+        """Kill it and reap it; its forks live on until `close`."""
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
@@ -113,7 +113,7 @@ class Puppet:
                 pipe.close()
 
     def close(self) -> None:
-        """End it and what it forked. Idempotent."""
+        """End it and its forks. Idempotent."""
         for child in self._children:
             try:
                 handle = os.pidfd_open(child.pid)
@@ -143,7 +143,7 @@ class Puppet:
 
 
 def proc_id(pid: int) -> ProcId:
-    """Who has this pid now. Raises OSError if nobody has."""
+    """The process that has this pid now. Raises OSError if none has."""
     ticks = _start_ticks(pid)
     if ticks is None:
         raise ProcessLookupError(pid)

@@ -1,4 +1,4 @@
-"""Plain values of the records that a tick consists of, to be varied by tests. Knows no machine and no engine."""
+"""Plain values of the records in a tick, for tests to vary. Must not know machine or engine."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def a_group(name: str, latency: Latency, members: Iterable[Member] = (), cpu: fl
 
 
 def a_pool(name: str = "web", size: int = 4, load: float | None = 2.0, first_pid: int = 9000, **changes: object) -> Pool:
-    """A pool with `size` ready workers and a load that has been so for a while."""
+    """A pool with `size` ready workers and a load that has been steady for a while."""
     workers = tuple(Worker(ProcId(pid, pid), True, 0.5, 0.1, 0.0, 50 << 20) for pid in range(first_pid, first_pid + size))
     values: dict[str, object] = {
         "name": name,

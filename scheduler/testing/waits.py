@@ -1,4 +1,4 @@
-"""Looks that a test sets, behind `ports.Waits`. Must not read the machine."""
+"""Thread waits that a test sets, behind `ports.Waits`. Must not read the machine."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from ...models.records import ProcId
 
 
 class FakeWaits:
-    """`ports.Waits`. `halts`: threads that wait in vain, each the only one of its process; `asked`: who was asked about, look by
-    look; `aloof`: the masters of the last one."""
+    """`ports.Waits`. `halts`: threads that wait in vain, each the only one of its process; `asked`: the processes asked about, look
+    by look; `aloof`: the masters of the last look."""
 
     def __init__(self) -> None:
         self.halts: list[Halt] = []
@@ -22,7 +22,7 @@ class FakeWaits:
         self.trouble = ""
 
     def wait(self, process: ProcId, what: str, *helpers: ProcId, turn: int = 1, named: bool = True) -> None:
-        """A process waits for others from now on."""
+        """From now on a process waits for others."""
         self.halts = [halt for halt in self.halts if halt.thread.process != process]
         self.halts.append(Halt(Thread(process, process.pid), turn, what, helpers, None, named, sure=True))
 
@@ -34,7 +34,7 @@ class FakeWaits:
         aloof: Collection[ProcId],
         restless: Sequence[ProcId] = (),
     ) -> Look:
-        """All of them."""
+        """All halts."""
         self.asked.append(dict(still))
         self.restless = tuple(restless)
         self.aloof = tuple(sorted(aloof))

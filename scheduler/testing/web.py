@@ -1,4 +1,4 @@
-"""A web application and its clients, for tests of pools that serve HTTP. Knows neither pools nor the servers."""
+"""A web application and its clients, for tests of pools that serve HTTP. Must not know pools or servers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Address = str | tuple[str, int]
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody has."""
+    """A free port of 127.0.0.1."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -49,7 +49,7 @@ def free_port() -> int:
 
 
 def get(address: Address, path: str) -> int:
-    """The status of one request by a connection of its own. Raises OSError, HTTPException, ValueError for a wrong answer."""
+    """The status of one request over its own connection. Raises OSError, HTTPException, ValueError for a wrong answer."""
     connection = http.client.HTTPConnection("127.0.0.1", timeout=30)
     connection.sock = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
     connection.sock.settimeout(30)
@@ -68,14 +68,14 @@ def get(address: Address, path: str) -> int:
 class Clients:
     """Closed-loop clients, each a thread that asks again as soon as it has its answer; `once`: they ask only once.
 
-    They ask between entering and leaving the context. Leaving waits for the answers that are due.
+    They ask between entering and leaving the context. Leaving waits for outstanding answers.
     """
 
     def __init__(self, address: Address, count: int, path: str, *, once: bool = False) -> None:
         self.answers: list[int] = []
         """HTTP status of each answer."""
         self.failures: list[Exception] = []
-        """What became of the requests without a right answer."""
+        """The errors of requests without a right answer."""
         self._address, self._path, self._once = address, path, once
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._run) for _ in range(count)]

@@ -28,10 +28,10 @@ from .slices import LONGEST, SHORTEST, Slices
 from .weights import foreign, write_weight
 
 PASSES = 8
-"""Most scans of a process whose threads come and go while they are listed (F02)."""
+"""Maximum scans of a process whose threads come and go while they are listed (F02)."""
 
 FAIR_POLICIES = {os.SCHED_OTHER, os.SCHED_BATCH, os.SCHED_IDLE}
-"""Policies that are set. Real-time ones starve everybody, and going back to one would need its priority too."""
+"""Policies that are set. Real-time ones starve everything else, and restoring one would need its priority too."""
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _CAP_SYS_NICE = 1 << 23  # include/uapi/linux/capability.h
@@ -47,7 +47,7 @@ _NEEDS = {
 
 
 class LinuxKernel:
-    """`ports.Kernel` of this machine. `cgroups`: where the hierarchies are; None looks into the mount table."""
+    """`ports.Kernel` of this machine. `cgroups`: where the hierarchies are; None reads the mount table."""
 
     def __init__(self, proc_root: Path = Path("/proc"), cgroups: Cgroups | None = None) -> None:
         self._proc = str(proc_root)
@@ -68,7 +68,7 @@ class LinuxKernel:
         return self._boot_id
 
     def uptime_ticks(self) -> int:
-        """The clock that start times are taken from, rounded down to clock ticks as they are."""
+        """The present time of the clock that start times are taken from, rounded down to clock ticks as they are."""
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME) * _TICKS // 1_000_000_000
 
     def itself(self) -> ProcId:
@@ -77,8 +77,8 @@ class LinuxKernel:
         return ProcId(int(Path(f"{self._proc}/self").readlink().name), int(stat[19]))
 
     def forbidden(self, control: Control) -> str:
-        """Without CAP_SYS_NICE a nice can be raised but never lowered again, and SCHED_IDLE not be left: F50. An affinity and a
-        slice of one's own processes can be set and put back by everybody."""
+        """Without CAP_SYS_NICE a nice can be raised but never lowered again, and SCHED_IDLE cannot be left: F50. Everybody can set
+        and restore affinity and slice of their own processes."""
         if control not in (Control.NICE, Control.POLICY, Control.AUTOGROUP) or self._may_renice:
             return ""
         return (
@@ -89,8 +89,8 @@ class LinuxKernel:
     # --- processes -------------------------------------------------------------------------------------------------------------
 
     def kin(self, known: Container[int] = ()) -> Scan:
-        """See `ports.Kernel`. Those that vanish meanwhile are left out, and those that we are denied twice: under hidepid they are
-        another user's, whom we could not change either."""
+        """See `ports.Kernel`. Leaves out processes that vanish meanwhile, and those denied twice: under hidepid they are
+        another user's, and we could not change them either."""
         return _scan(self._proc, known)
 
     def kin_of(self, process: ProcId) -> Kin | Trouble:
@@ -101,7 +101,7 @@ class LinuxKernel:
     def threads(self, process: ProcId) -> tuple[ThreadId, ...] | Trouble:
         """The living threads: /proc/PID/task is read until two scans agree, at most PASSES times.
 
-        A directory that changes while it is read may leave out entries. What starts after the last scan is the caller's to find.
+        A directory that changes while it is read may omit entries. The caller must find those that start after the last scan.
         """
         seen: tuple[ThreadId, ...] | None = None
         for _ in range(PASSES):
@@ -136,7 +136,7 @@ class LinuxKernel:
         return int(stat[11]) * 1_000_000_000 // _TICKS if awake else None
 
     def autogroup(self, process: ProcId) -> str | Trouble:
-        """ "autogroup-N" of /proc/PID/autogroup; the number counts up from boot and names it for good."""
+        """ "autogroup-N" of /proc/PID/autogroup; the number counts up from boot and is never reused."""
         found = self._autogroup(process)
         if found is None:
             return Trouble(Status.REFUSED, self._no_autogroup(process))
@@ -149,7 +149,7 @@ class LinuxKernel:
     # --- knobs -----------------------------------------------------------------------------------------------------------------
 
     def read(self, knob: Knob) -> Value | Trouble:
-        """The value now; VANISHED if it is not this thread, autogroup or cgroup any more."""
+        """The value now; VANISHED if the thread, autogroup or cgroup no longer exists."""
         if knob.control in _OF_CGROUPS:
             return self._cgroups.read(knob.control, knob.key)
         if knob.control is Control.FENCE:
@@ -170,8 +170,8 @@ class LinuxKernel:
     def write(self, knob: Knob, expected: Value, value: Value) -> Trouble | None:
         """Compare and set. The order is that of F01: identity, value, set, identity.
 
-        Should the thread end and its number be given to another between the first check and the set, the other gets back the
-        value that it had.
+        If the thread ends and its number goes to another between the first check and the set, the other gets back the value that
+        it had.
         """
         wrong = _malformed(knob.control, value)
         if wrong:
@@ -198,7 +198,7 @@ class LinuxKernel:
             return self._error(error, knob)
         doubt = self._doubt(process, thread)
         if doubt is None or doubt.status is not Status.VANISHED:
-            return None  # it was set; whether it can be looked at just now is another matter
+            return None  # it was set, even if it cannot be read just now
         try:
             if read(thread.tid) == value:
                 write(thread.tid, before)
@@ -207,8 +207,8 @@ class LinuxKernel:
         return doubt
 
     def visible(self, knob: Knob, value: Value) -> Value | Trouble:
-        """An affinity within the cpuset of now, all of the cpuset if they have no CPU in common (cpuset(7)); 0 for a slice of the
-        default's length; else the value."""
+        """An affinity within the present cpuset, all of the cpuset if they share no CPU (cpuset(7)); 0 for a slice of the default
+        length; else the value."""
         if knob.control is Control.SLICE and value:
             try:
                 return self._slices.visible(_number(value))
@@ -222,7 +222,7 @@ class LinuxKernel:
         return tuple(sorted(allowed.intersection(value) or allowed))
 
     def lasting(self, knob: Knob, value: Value) -> Value | Trouble:
-        """See `ports.Kernel`: from 6.2 the kernel keeps the mask that was asked for, and applies it to a cpuset that grows."""
+        """See `ports.Kernel`: since 6.2 the kernel keeps the requested mask, and applies it to a cpuset that grows."""
         if knob.control is not Control.AFFINITY or isinstance(value, int):
             return value
         allowed = self._allowed(knob)
@@ -237,8 +237,7 @@ class LinuxKernel:
     # --- below -----------------------------------------------------------------------------------------------------------------
 
     def _doubt(self, process: ProcId, thread: ThreadId) -> Trouble | None:
-        """What speaks against this thread being there, None for nothing: a number that is another's now has another start time, or
-        another process."""
+        """Why this thread cannot be taken to exist, None if it does: a reused number has another start time, or another process."""
         try:
             there = int(_stat(f"{self._proc}/{process.pid}/task/{thread.tid}/stat")[19]) == thread.start_ticks
         except OSError as error:
@@ -246,7 +245,7 @@ class LinuxKernel:
         return None if there else _vanished(process, thread)
 
     def _allowed(self, knob: Knob) -> frozenset[int] | Trouble | None:
-        """CPUs of its cpuset; None where there are no cpusets, or it is gone."""
+        """CPUs of its cpuset; None if there are no cpusets, or it is gone."""
         process, _ = _who(knob)
         try:
             return self._cgroups.allowed(_text(f"{self._proc}/{process.pid}/cgroup"))
@@ -276,8 +275,8 @@ class LinuxKernel:
         return "this kernel has no autogroups"
 
     def _member(self, knob: Knob) -> tuple[ProcId, int] | Trouble:
-        """(a living process of the autogroup, its nice): the knob's own process if it is still there, else any. VANISHED only if
-        everybody could be looked at."""
+        """(a living process of the autogroup, its nice): the knob's own process if it still exists, else any. VANISHED only if all
+        processes could be read."""
         if knob.process is not None:
             found = self._autogroup(knob.process)
             if not isinstance(found, Trouble) and found is not None and found[0] == knob.key:
@@ -306,13 +305,13 @@ class LinuxKernel:
         except OSError as error:
             return self._error(error, knob)
         try:
-            # an open file of /proc/PID belongs to the process, not to the number: checked now, the write cannot go astray
+            # an open file of /proc/PID belongs to the process, not to the number: checked now, the write cannot hit another one
             found = self._autogroup(process)
             if isinstance(found, Trouble) and found.status is not Status.VANISHED:
                 return found
             if isinstance(found, Trouble) or found is None or found[0] != knob.key:
-                return Trouble(Status.LATER, f"pid {process.pid} has left {knob.key}")  # which may have others
-            last = int(os.pread(fd, 64, 0).split()[-1])  # "/autogroup-N nice M", once more: the look above took 60 us
+                return Trouble(Status.LATER, f"pid {process.pid} has left {knob.key}")  # others may be in it
+            last = int(os.pread(fd, 64, 0).split()[-1])  # "/autogroup-N nice M", read again: the check above took 60 us
             if last != expected:
                 return foreign(expected, last)
             os.write(fd, b"%d" % value)
@@ -332,7 +331,7 @@ class LinuxKernel:
         return self._fences.build(knob.process, knob.key)
 
     def _error(self, error: OSError, knob: Knob) -> Trouble:
-        """What came of a system call on a knob."""
+        """Trouble from a system call on a knob."""
         fault = fault_of(error)
         if fault is Fault.GONE:
             return Trouble(Status.VANISHED, f"{_name(knob)} is gone")
@@ -350,7 +349,7 @@ class LinuxKernel:
 
 
 def _unseen(error: OSError, pid: int) -> Trouble:
-    """Why a process could not be looked at, or that it is gone."""
+    """Why a process could not be read, or that it is gone."""
     if is_gone(error):
         return Trouble(Status.VANISHED, f"pid {pid} is gone")
     advice = "; run as root" if fault_of(error) is Fault.DENIED else ""
@@ -358,8 +357,8 @@ def _unseen(error: OSError, pid: int) -> Trouble:
 
 
 def _may_renice(proc: str) -> bool:
-    """Whether we have CAP_SYS_NICE. One of a user namespace does not count: the kernel asks for it in the first one (capable(),
-    can_nice()). Raises OSError, but for a procfs that does not say."""
+    """Whether we have CAP_SYS_NICE. One of a user namespace does not count: the kernel requires it in the first one (capable(),
+    can_nice()). Raises OSError, except for a procfs that does not say."""
     try:
         status, ids = _text(f"{proc}/self/status"), _text(f"{proc}/self/uid_map")
     except FileNotFoundError:
@@ -369,7 +368,7 @@ def _may_renice(proc: str) -> bool:
 
 
 def _scan(proc: str, known: Container[int] = ()) -> Scan:
-    """All processes below `proc` but those with these pids."""
+    """All processes below `proc` except those with these pids."""
     try:
         pids = sorted(int(name) for name in os.listdir(proc) if name.isdigit())  # noqa: PTH208 - hot
     except OSError as error:
@@ -389,7 +388,7 @@ def _scan(proc: str, known: Container[int] = ()) -> Scan:
 
 
 def _kin_at(proc: str, pid: int) -> Kin | Trouble:
-    """Whoever has this pid."""
+    """The process that has this pid."""
     try:
         return _kin(pid, _stat(f"{proc}/{pid}/stat"))
     except OSError as error:
@@ -421,7 +420,7 @@ def _set_nice(tid: int, value: Value) -> None:
 
 
 def _set_policy(tid: int, value: Value) -> None:
-    # the flag is the program's own choice, and stays as it is; the kernel keeps nice and slice by itself
+    # the flag is the program's own choice and stays; the kernel keeps nice and slice by itself
     kept = os.sched_getscheduler(tid) & os.SCHED_RESET_ON_FORK
     os.sched_setscheduler(tid, _number(value) | kept, os.sched_param(0))
 
@@ -435,7 +434,7 @@ _WRITE: dict[Control, Callable[[int, Value], None]] = {
 
 
 def _malformed(control: Control, value: Value) -> str:
-    """Why the kernel must not be asked for this: it would clamp a nice silently, and give real-time to who may have it."""
+    """Why the kernel must not be asked for this: it silently clamps a nice, and grants real-time to a process that may have it."""
     if control is Control.AFFINITY:
         return "" if isinstance(value, tuple) and value and min(value) >= 0 else f"an affinity is a list of CPUs, not {value!r}"
     if isinstance(value, tuple):

@@ -1,17 +1,17 @@
-"""Fences: makes a cgroup below the one that a process is in, moves the process and its children there, and takes it away again.
+"""Fences: makes a cgroup below the one that a process is in, moves the process and its children there, and removes it again.
 
-Knows cgroup files. Must not know whom to fence, nor the ledger. Why this can be undone exactly:
+Knows cgroup files. Must not know which process to fence, nor the ledger. Why this can be undone exactly:
 
-- The cgroup that a process came from is the directory above its fence. The kernel removes no cgroup that has others below it, so it
-  is there as long as the fence is.
-- Whoever is in the fence when it is taken away goes up, children that were born in it too, until the kernel itself says that it is
+- The cgroup that a process came from is the directory above its fence. The kernel removes no cgroup that has others below it, so
+  it exists as long as the fence does.
+- When the fence is removed, the processes in it move up, also children that were born in it, until the kernel says that it is
   empty: rmdir(2) of a cgroup with processes fails.
-- Nothing that was there before is changed: the limits are the fence's own and go with it. On v2 the cgroup above may have to hand
-  the cpu and pids controllers on to its children; that is taken back when the fence is gone.
+- Nothing that was there before is changed: the limits are the fence's own and go with it. On v2 the cgroup above may have to
+  enable the cpu and pids controllers for its children; they are disabled again when the fence is gone.
 
-On v2 a cgroup with processes cannot have limits for some of them, but for CPU and tasks, in a threaded cgroup
-(Documentation/admin-guide/cgroup-v2.rst, "Threads"): the siblings need not be moved, and whoever manages the cgroup above sees the
-same processes in it as before. Memory can only be fenced in on v1, or right below the root.
+On v2 a cgroup with processes cannot have limits for some of them, except for CPU and tasks in a threaded cgroup
+(Documentation/admin-guide/cgroup-v2.rst, "Threads"): the siblings need not be moved, and the manager of the cgroup above sees the
+same processes in it as before. Memory can only be fenced on v1, or directly below the root.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from ...ports import Kin, Scan, Trouble
 from ...read.cgroup import Cgroups, Mount, exists
 
 PASSES = 64
-"""Most scans of a fence that is to be emptied, or of the children of a process that is fenced in."""
+"""Maximum scans of a fence that is being emptied, or of the children of a process that is being fenced."""
 
 PERIOD_US = 100_000
-"""Of a CPU quota: the kernel's default, which is not changed."""
+"""Period of a CPU quota: the kernel's default, which is not changed."""
 
 DEFAULTS = {
     "cpu.cfs_quota_us": "-1",
@@ -45,17 +45,17 @@ DEFAULTS = {
     "memory.high": "max",
     "memory.soft_limit_in_bytes": str((1 << 63) - os.sysconf("SC_PAGESIZE")),
 }
-"""What a new cgroup has: a fence that was only half made has it too."""
+"""Values of a new cgroup; a half-made fence has them too."""
 
 PF_EXITING = 0x4
-"""Flag of a process that ends, include/linux/sched.h: while it does, it leaves its cgroup for the root."""
+"""Flag of a process that is exiting, include/linux/sched.h: it leaves its cgroup for the root."""
 
 _THREADED = frozenset({"cpu", "pids"})
 _UNITS = (".service", ".scope", ".slice")
 
 
 class Fences:
-    """Those of this machine. `kin`: all processes that can be seen."""
+    """Fences of this machine. `kin`: scans all processes that can be seen."""
 
     def __init__(self, proc: str, cgroups: Cgroups, kin: Callable[[], Scan], systemd: Path = Path("/run/systemd/system")) -> None:
         self._proc = proc
@@ -64,7 +64,7 @@ class Fences:
         self._systemd = systemd
 
     def plan(self, process: ProcId, limits: Limits) -> str | Trouble:
-        """The key of a fence for this process, from what is there now; or why there can be none. Changes nothing."""
+        """The key of a fence for this process, from the present state; or why there can be none. Changes nothing."""
         try:
             text = self._text_of(process)
             if isinstance(text, Trouble):
@@ -77,13 +77,13 @@ class Fences:
             return _vanished(process) if is_gone(error) else _failed(error)
 
     def _planned(self, process: ProcId, limits: Limits, text: str, tasks: int) -> str | Trouble:
-        """`text`: of /proc/PID/cgroup; `tasks`: its threads. Raises OSError."""
+        """`text`: of /proc/PID/cgroup; `tasks`: the number of its threads. Raises OSError."""
         if limits.tasks:
             family = self._descendants(process)
             if isinstance(family, Trouble):
                 return family
             tasks += sum(_count(f"{self._proc}/{each.id.pid}/task") for each in family)
-            limits = limits._replace(tasks=tasks + limits.tasks)  # from here on: all that there may be
+            limits = limits._replace(tasks=tasks + limits.tasks)  # from here on: the total that is allowed
         wanted = {"cpu": limits.cpu or limits.weight, "pids": limits.tasks, "memory": limits.memory}
         parts, lacks = list[Part](), list[str]()
         unified = list[str]()
@@ -106,7 +106,7 @@ class Fences:
         return key_of(tuple(parts))
 
     def read(self, key: str) -> int | Trouble:
-        """FENCED while anything of it is there, ALTERED if somebody changed its limits, else 0."""
+        """FENCED while any part of it exists, ALTERED if somebody changed its limits, else 0."""
         try:
             states = [self._state(part) for part in parts_of(key)]
         except OSError as error:
@@ -114,7 +114,7 @@ class Fences:
         return ALTERED if ALTERED in states else max(states)
 
     def build(self, process: ProcId, key: str) -> Trouble | None:
-        """Make it, with its limits, and move the process and its children in. What fails is taken away again."""
+        """Make it, with its limits, and move the process and its children in. If that fails, it is removed again."""
         parts = parts_of(key)
         try:
             for part in parts:
@@ -128,7 +128,7 @@ class Fences:
         return trouble if left is None else Trouble(trouble.status, f"{trouble.text}; {left.text}")
 
     def remove(self, key: str) -> Trouble | None:
-        """Move whoever is in it to where it came from, and take it away. Idempotent."""
+        """Move the processes in it to where they came from, and remove it. Idempotent."""
         for part in parts_of(key):
             try:
                 trouble = self._clear(part)
@@ -159,7 +159,7 @@ class Fences:
         return FENCED
 
     def _mount(self, controller: str) -> Mount | None:
-        """The hierarchy of v1 that has this controller."""
+        """The v1 hierarchy that has this controller."""
         return {"cpu": self._cgroups.shares, "memory": self._cgroups.memory, "pids": self._cgroups.pids}[controller]
 
     def _directory(self, part: Part) -> Path | None:
@@ -167,7 +167,7 @@ class Fences:
         return None if mount is None else mount.directory(part.cgroup)
 
     def _text_of(self, process: ProcId) -> str | Trouble:
-        """/proc/PID/cgroup of this very process. Raises OSError if it is there and cannot be read."""
+        """/proc/PID/cgroup, checked to be of this process. Raises OSError if it exists and cannot be read."""
         try:
             text = _text(f"{self._proc}/{process.pid}/cgroup")
             return text if self._is(process) else _vanished(process)
@@ -181,7 +181,7 @@ class Fences:
         return int(fields[19]) == process.start_ticks and fields[0] not in "ZX" and not int(fields[6]) & PF_EXITING
 
     def _alike(self, process: ProcId, text: str) -> int | Trouble:
-        """How many threads it has, if all are where the first one is: moved together, they could not be told apart later."""
+        """The number of its threads, if all are in the cgroups of the first: moved together, they could not be told apart later."""
         tids = os.listdir(f"{self._proc}/{process.pid}/task")  # noqa: PTH208 - hot
         for tid in tids:
             try:
@@ -203,7 +203,7 @@ class Fences:
         if no:
             return no
         quota = limits.cpu * PERIOD_US // 1000
-        if quota:  # the kernel takes none beyond that of the cgroups above
+        if quota:  # the kernel accepts none beyond that of the cgroups above
             quota = min((quota, *_quotas(directory, mount.point)))
         files = {
             "cpu": {"cpu.cfs_quota_us": quota, "cpu.shares": 2 * limits.weight},
@@ -254,8 +254,8 @@ class Fences:
         return self._undelegated(text)
 
     def _undelegated(self, text: str) -> str:
-        """Whether systemd runs the cgroup and has not given it away: "A single writer" of systemd's CGROUP_DELEGATION. It marks
-        what it gives away by an attribute."""
+        """Why systemd forbids it, "" if it does not: it manages the cgroup and has not delegated it ("A single writer" of systemd's
+        CGROUP_DELEGATION). An extended attribute marks what is delegated."""
         mount = self._cgroups.manager or self._cgroups.weight
         path = _path(text, "name=systemd" if self._cgroups.manager is not None else "")
         if mount is None or path is None or not self._systemd.is_dir():
@@ -273,7 +273,7 @@ class Fences:
         return f"systemd runs {units[-1]} and has not delegated its cgroup: Delegate=cpu memory pids in the unit" if units else ""
 
     def _descendants(self, process: ProcId) -> list[Kin] | Trouble:
-        """Children of the process and theirs, in the order of their birth; why not all of them could be looked for."""
+        """Children of the process and theirs, in order of birth; or why not all of them could be looked for."""
         below, found = {process.pid}, list[Kin]()
         scan = self._kin()
         if scan.unread is not None:
@@ -305,7 +305,7 @@ class Fences:
                 raise OSError(errno.EINVAL, f"the kernel made {now} of {value}", str(directory / name))
 
     def _enter(self, process: ProcId, parts: Sequence[Part]) -> Trouble | None:
-        """The process first, so that those born from now on are born inside; then its children, until a scan finds none outside.
+        """Move the process first, so that later children are born inside; then its children, until a scan finds none outside.
         Raises OSError."""
         for part in parts:
             trouble = self._move(process, part)
@@ -328,12 +328,12 @@ class Fences:
         return Trouble(Status.FAILED, f"children of pid {process.pid} come faster than {PASSES} scans could follow")
 
     def _stands(self, process: ProcId, part: Part) -> str | None:
-        """The cgroup that it is in; None: it is gone. Raises OSError."""
+        """The cgroup that it is in; None if it is gone. Raises OSError."""
         text = self._text_of(process)
         return None if isinstance(text, Trouble) else _path(text, part.controller)
 
     def _move(self, process: ProcId, part: Part) -> Trouble | None:
-        """Into the fence, from the cgroup above and from nowhere else, looked up before and after. All its threads go along.
+        """Move it into the fence, only from the cgroup above, checked before and after. All its threads go along.
         Raises OSError."""
         directory = self._directory(part)
         assert directory is not None
@@ -362,7 +362,7 @@ class Fences:
         if directory is None or not exists(directory):
             self._turn_off(part, directory)
             return None
-        # thread by thread where the kernel lets us: somebody may have moved some of them elsewhere
+        # thread by thread where the kernel allows it: somebody may have moved some of them elsewhere
         name = "tasks" if part.controller else "cgroup.threads" if part.threaded else "cgroup.procs"
         for _ in range(PASSES):
             for tid in _numbers(directory / name):
@@ -389,31 +389,31 @@ class Fences:
         return Trouble(Status.LATER, f"processes come to {directory} faster than {PASSES} scans could follow: undo again")
 
     def _turn_off(self, part: Part, directory: Path | None) -> None:
-        """Controllers that were turned on for it alone; where somebody has cgroups of his own by now, he may need them."""
+        """Turn off controllers that were turned on for it alone; if somebody has made cgroups there by now, they may need them."""
         if directory is None:
             return
         for controller in self._left_on(part, directory.parent):
             _write(directory.parent / "cgroup.subtree_control", f"-{controller}")
 
     def _left_on(self, part: Part, above: Path) -> list[str]:
-        """Controllers that nobody needs any more. Raises OSError."""
+        """Controllers that nothing needs any more. Raises OSError."""
         if not part.turned_on or not exists(above) or any(entry.is_dir() for entry in above.iterdir()):
             return []
         return sorted(set(part.turned_on) & set(_text(f"{above}/cgroup.subtree_control").split()))
 
 
 class Offer(NamedTuple):
-    """What becomes of one limit of a fence on this machine."""
+    """Whether and how this machine can have one limit of a fence."""
 
     controller: str  # cpu, pids or memory
-    version: str  # of the cgroup hierarchy that has it: "v1" or "v2"; "" if it cannot be had
-    trouble: str  # why it cannot be had, "" if it can
+    version: str  # of the cgroup hierarchy that has it: "v1" or "v2"; "" if unavailable
+    trouble: str  # why it is unavailable, "" if it is not
 
 
 def offers(cgroups: Cgroups, own: str) -> tuple[Offer, ...]:
-    """Whether CPU, processes and memory of a worker can be limited, as far as can be told without one.
+    """Whether CPU, processes and memory of a worker can be limited, as far as can be determined without one.
 
-    `own`: text of /proc/self/cgroup: the part of a hierarchy that was delegated to us counts.
+    `own`: text of /proc/self/cgroup: the part of a hierarchy that is delegated to us counts.
     """
     found = []
     for controller, v1 in (("cpu", cgroups.shares), ("pids", cgroups.pids), ("memory", cgroups.memory)):
@@ -430,7 +430,7 @@ def offers(cgroups: Cgroups, own: str) -> tuple[Offer, ...]:
 
 
 def _path(text: str, controller: str) -> str | None:
-    """Of the lines of /proc/PID/cgroup; "" is v2."""
+    """The path in the lines of /proc/PID/cgroup; `controller` "" is v2."""
     for line in text.splitlines():
         number, controllers, path = line.split(":", 2)
         if (number == "0" and not controllers) if not controller else controller in controllers.split(","):
@@ -464,7 +464,7 @@ def _quotas(directory: Path, top: Path) -> Iterator[int]:
 
 
 def _numbers(file: Path) -> Iterator[str]:
-    """Of a file of a cgroup; none if that is gone. Raises OSError."""
+    """Words of a cgroup file; none if it is gone. Raises OSError."""
     try:
         return iter(file.read_text().split())
     except OSError as error:
@@ -474,7 +474,7 @@ def _numbers(file: Path) -> Iterator[str]:
 
 
 def _count(directory: str) -> int:
-    """Entries; 0 if it is gone. Raises OSError."""
+    """Number of entries; 0 if it is gone. Raises OSError."""
     try:
         return len(os.listdir(directory))  # noqa: PTH208 - hot
     except OSError as error:
@@ -484,7 +484,7 @@ def _count(directory: str) -> int:
 
 
 def _write(file: Path, text: str) -> None:
-    """In one write(2), as the kernel wants it."""
+    """Write in one write(2), as the kernel requires."""
     fd = os.open(file, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(fd, text.encode())
@@ -500,7 +500,7 @@ def _text(path: str) -> str:
 
 
 def _failed(error: OSError) -> Trouble:
-    """What came of a system call on a file of a cgroup or of /proc. That this is not there is no proof that the process is gone."""
+    """Trouble from a system call on a file of a cgroup or of /proc. A missing file does not prove that the process is gone."""
     status = Status.FAILED if is_gone(error) else status_of(error)
     advice = "; run as root" if status is Status.REFUSED else ""
     return Trouble(status, f"{error.filename or 'cgroup'}: {error.strerror}{advice}")

@@ -1,4 +1,4 @@
-"""Descriptors that are kept back, so that undo works when all others are taken. Must not know what they are used for."""
+"""Keeps spare file descriptors, so that undo works when all others are taken. Must not know what they are used for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SPARE = 6
 
 
 class Reserve:
-    """So many descriptors that nobody uses. They are taken when it is made; who finds none free then begins with fewer."""
+    """A number of unused descriptors. They are taken when it is made; if too few are free, it begins with fewer."""
 
     def __init__(self, count: int = SPARE) -> None:
         self._count = count
@@ -21,7 +21,7 @@ class Reserve:
 
     @contextmanager
     def lent(self) -> Iterator[None]:
-        """Within it, and within those that are within it, the descriptors are free. Afterwards they are taken again."""
+        """Within it, also when nested, the descriptors are free. Afterwards they are taken again."""
         self._lent += 1
         self.close()
         try:
@@ -32,7 +32,7 @@ class Reserve:
                 self._take()
 
     def close(self) -> None:
-        """Give them back. Idempotent."""
+        """Release them. Idempotent."""
         while self._held:
             os.close(self._held.pop())
 
@@ -44,4 +44,4 @@ class Reserve:
             while len(self._held) < self._count:
                 self._held.append(os.open("/", os.O_PATH | os.O_CLOEXEC))
         except OSError:
-            return  # the next time that it was lent it tries again
+            return  # it tries again after the next loan

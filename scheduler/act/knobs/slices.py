@@ -1,8 +1,8 @@
 """The slice of a thread: how long it runs before it yields to a peer. Knows sched_getattr(2) and sched_setattr(2), for which Python
 has no functions. Must not know processes' classes, decisions or the ledger.
 
-Linux 6.12 and newer let a fair thread (SCHED_OTHER, SCHED_BATCH) have a slice of its own, `sched_attr.sched_runtime`; 0 asks for
-the default. What the kernel reports is the length alone, not whether it was asked for: `Slices` finds out what the default is.
+Since Linux 6.12 a fair thread (SCHED_OTHER, SCHED_BATCH) can have a slice of its own, `sched_attr.sched_runtime`; 0 requests the
+default. The kernel reports only the length, not whether it was requested: `Slices` finds out what the default is.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import threading
 from typing import NamedTuple
 
 SHORTEST, LONGEST = 100_000, 100_000_000
-"""ns; the kernel clamps to them silently (__setparam_fair in kernel/sched/syscalls.c)."""
+"""ns; the kernel silently clamps to them (__setparam_fair in kernel/sched/syscalls.c)."""
 
 _NUMBERS = {
     "x86_64": (314, 315),
@@ -48,14 +48,14 @@ class Slices:
     """Slices of threads, with 0 for the default. Every call raises OSError: ESRCH, EPERM, ENOSYS where this kernel has no slices,
     EOPNOTSUPP where the thread's policy has none.
 
-    A slice counts as the default if a new thread that asks for the default has it, or had it since we began: the default changes
-    when CPUs come and go, and a thread that sleeps then shows the old one until it wakes. Somebody's own slice of exactly that
-    length cannot be told from it; to a kernel whose default does not change, the two are the same.
+    A slice counts as the default if a new thread that requests the default has it, or had it since we began: the default changes
+    when CPUs come and go, and a sleeping thread shows the old one until it wakes. A slice of exactly that length which somebody set
+    cannot be distinguished from it; to a kernel whose default does not change, the two are the same.
     """
 
     def __init__(self) -> None:
         self._defaults: set[int] = set()
-        self._own: set[int] = set()  # lengths that were found not to be the default while there were `_cpus`
+        self._own: set[int] = set()  # lengths found not to be the default while there were `_cpus`
         self._cpus: int | None = None
 
     def read(self, tid: int) -> int:
@@ -68,8 +68,8 @@ class Slices:
     def write(self, tid: int, length: int) -> None:
         """Give a thread this slice, 0 for the default; its nice, policy and reset-on-fork flag stay.
 
-        The system call sets the nice with the slice, so it is read immediately before: whoever renices the thread in that
-        microsecond loses. Without CAP_SYS_NICE the kernel refuses to undo his raise, and nothing is set.
+        The system call sets the nice with the slice, so it is read immediately before: a renice of the thread in that microsecond
+        is lost. Without CAP_SYS_NICE the kernel refuses to undo it if it was a raise, and nothing is set.
         """
         now = _get(tid)
         if now.policy not in _HAVE_SLICES:
@@ -77,7 +77,7 @@ class Slices:
         _set(tid, _Attributes(0, _KEEP_POLICY, now.nice, length))
 
     def visible(self, length: int) -> int:
-        """What `read` gives for a thread that has this slice: 0 if it is the default."""
+        """What `read` returns for a thread that has this slice: 0 if it is the default."""
         cpus = os.cpu_count()
         if cpus != self._cpus:
             self._cpus = cpus
@@ -93,7 +93,7 @@ class Slices:
 def ask_for(length: int) -> bool:
     """Give the calling thread this slice, ns.
 
-    What it starts has the default again: the flag for that is set with it. False: this kernel has no slices, nothing is changed.
+    Its children have the default again: the flag for that is set with it. False: this kernel has no slices, nothing is changed.
     """
     try:
         now = _get(0)
@@ -105,7 +105,7 @@ def ask_for(length: int) -> bool:
 
 
 def _default() -> int:
-    """The kernel's default now: what a thread of ours has that has just asked for it. Takes 0.1 ms."""
+    """The kernel's present default: what a new thread of ours has that has just requested it. Takes 0.1 ms."""
     found: list[int | OSError] = []
 
     def ask() -> None:

@@ -1,8 +1,8 @@
 """Sets the weight of a cgroup (v1 cpu.shares, v2 cpu.weight), and whether it is idle (cpu.idle). Must not know processes' classes,
 decisions or the ledger.
 
-An idle cgroup has the least weight. The kernel hides the one that it had, refuses to set it, and gives it the default when the
-cgroup is idle no longer (sched_group_set_idle in kernel/sched/fair.c): so only a cgroup that has the default is made idle.
+An idle cgroup has the least weight. The kernel hides its old weight, refuses to set it, and resets it to the default when the
+cgroup is no longer idle (sched_group_set_idle in kernel/sched/fair.c): so only a cgroup that has the default is made idle.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ def write_weight(cgroups: Cgroups, control: Control, cgroup: str, expected: int,
 
 
 def foreign(expected: Value, now: Value) -> Trouble:
-    """The value is not the one that was expected."""
+    """The value is not the expected one."""
     return Trouble(Status.FOREIGN, f"somebody changed it from {expected} to {now}")
 
 
 def _unfit_to_idle(cgroups: Cgroups, cgroup: str) -> Trouble | None:
-    """Why this cgroup must not be made idle; None if it may, or is."""
+    """Why this cgroup must not be made idle; None if it may be, or is."""
     control = Control.CPU_WEIGHT if cgroups.shares is None else Control.CPU_SHARES
     idle = cgroups.is_idle(cgroup)
     weight = idle if isinstance(idle, Trouble) else DEFAULTS[control] if idle else cgroups.read(control, cgroup)

@@ -1,10 +1,10 @@
-"""Which CPUs each group should have: the objective, and a fast search for its least value. Pure: knows no tick and no knob.
+"""Which CPUs each group should have: the objective, and a fast search for its minimum. Pure: knows no tick and no knob.
 
-A *domain* is what one last-level cache in one memory node holds of the usable CPUs. A group is placed as a whole in a *place*: a
-domain, a node, or the machine, over whose CPUs the kernel is taken to spread it evenly. In each domain the first so many physical
-cores are *kept*: no batch group may use them. Latency groups may use every CPU of their place.
+A *domain* is the usable CPUs that share a last-level cache within one memory node. A group is placed as a whole in a *place*: a
+domain, a node, or the machine; the kernel is assumed to spread it evenly over the CPUs there. In each domain the first physical
+cores, as many as the plan says, are *kept*: no batch group may use them. Latency groups may use every CPU of their place.
 
-The cost of a plan, in cores that somebody loses (`benchmarks/placement_oracle.py` has the same as a mixed integer programme):
+The cost of a plan, in cores that somebody loses (`benchmarks/placement_oracle.py` has the same as a mixed integer program):
 
     for each domain, with latency demand L, batch demand B, k of its n cores kept (kept CPUs c, the rest b)
         SHARED  * max(0, L - k)                           latency work with a busy SMT sibling, or on a core with batch work
@@ -35,52 +35,52 @@ from numpy.typing import NDArray
 from ...decision import Topology
 
 SHARED = 0.4
-"""Lost of a core by a thread whose sibling is busy: two threads on one core do the work of 1.2 to 1.3 cores, so 0.6 each
+"""Part of a core that a thread loses if its sibling is busy: two threads on one core do the work of 1.2 to 1.3 cores, so 0.6 each
 (Marr et al., Hyper-Threading Technology Architecture and Microarchitecture, 2002)."""
 
 CROWDED = 0.2
-"""And by one whose CPU has demoted batch work: with the right weight p99 is 1.0 to 1.4 of that alone, docs/placement.md.
-A core of batch work that is lost counts 1, more than both together, so batch work is never given up for latency."""
+"""Part that a thread loses if its CPU also has demoted batch work: with the right weight p99 is 1.0 to 1.4 of that alone,
+docs/placement.md. A lost core of batch work counts 1, more than both together, so batch work is never given up for latency."""
 
 SPLIT = 0.1
 """Lost by work whose data is in another last-level cache of the node: a miss there costs two to three times a hit."""
 
 AWAY = 0.25
-"""Lost by work whose memory is in another node: remote memory takes 1.4 to 2 times as long (distances 14 to 21 in sysfs), and work
-is not only waiting for memory."""
+"""Lost by work whose memory is in another node: remote memory takes 1.4 to 2 times as long (distances 14 to 21 in sysfs), but work
+does not only wait for memory."""
 
 MOVED, MOVED_WORK, MOVED_CORE = 0.02, 0.02, 0.01
-"""Cores: a move costs some milliseconds of refilling caches; as a rate it is set so high that noise in the demand moves nobody."""
+"""Cores: a move costs some milliseconds of refilling caches; the rate is set so high that noise in the demand moves nothing."""
 
 HANDFULS = 24
-"""All groups are put in by so many handfuls of the same demand; up to so many groups one by one, keeping several ways."""
+"""Groups are inserted in this many handfuls of equal demand; up to this many groups one by one, keeping several ways."""
 
 AT_ONCE, SHORT = 4, 4
-"""Moves that may touch a domain in one step of a descent, and steps of one that only shows what a start or a change is worth."""
+"""Moves that may touch a domain in one step of a descent; steps of a descent that only shows what a start or a change is worth."""
 
 MANY = 64
-"""Groups above which none is placed from scratch while a placement is in force: the work is better spent on that one."""
+"""With more groups, none is placed from scratch while a placement is in force: the work is better spent on improving that one."""
 
 EXCHANGED, REBUILT = 24, 8
-"""Largest groups of which pairs are exchanged; and groups taken out at once and put back, which is nearly a search of all ways and
-comes first where there are no more."""
+"""The largest groups among which pairs are exchanged; and groups taken out at once and put back, which is nearly an exhaustive
+search, and comes first if there are no more groups."""
 
 BUDGET, CHECK = 75.0, 9.0
-"""Work for a plan, and to see whether what is in force can be made better. One is an evaluation of few moves: 0.06 to 0.1 ms with
-all that surrounds it.
+"""Work allowed for a plan, and for checking whether the placement in force can be improved. A unit is an evaluation of a few moves:
+0.06 to 0.1 ms with its overhead.
 
-All of these were chosen on seeds 0-49 and 100-149 of benchmarks/placement.py, MANY on 150-199 and 300-349 too. What that is worth
-on others: docs/placement.md.
+All of these were chosen on seeds 0-49 and 100-149 of benchmarks/placement.py, MANY on 150-199 and 300-349 too. Results on other
+seeds: docs/placement.md.
 """
 
 ELEMENTS = 8000
-"""Costs in one evaluation that take as long again as starting it."""
+"""Costs in one evaluation that take as long as starting it."""
 
 FORBIDDEN = 1e9
-"""Cores. Stands for infinite in the search, so that the difference of two is a number; more than any cost."""
+"""Cores. Stands for infinity in the search, so that the difference of two is a number; more than any cost."""
 
 TINY = 1e-9
-"""Cores. Less is rounding."""
+"""Cores. Smaller differences are rounding."""
 
 HALF = 0.5
 """A sum of ones above this is at least one, whatever the rounding."""
@@ -98,8 +98,8 @@ class Request:
     name: str
     latency: bool  # else batch
     demand: float  # cores, at the quantile that is planned for
-    current: tuple[int, ...] = ()  # CPUs that it is confined to; (): none, it may use all
-    memory: tuple[float, ...] = ()  # part of its memory in each node of the topology; (): not known, it will be where it runs
+    current: tuple[int, ...] = ()  # CPUs that it is confined to; (): not confined, it may use all
+    memory: tuple[float, ...] = ()  # share of its memory in each node of the topology; (): unknown, assumed to be where it runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ class Plan:
 
 
 class Layout:
-    """A machine's domains and places: what does not depend on who is to be placed. Raises ValueError below two usable cores."""
+    """A machine's domains and places: what does not depend on the groups. Raises ValueError below two usable cores."""
 
     def __init__(self, topology: Topology) -> None:
         self.domains = domains(topology)
@@ -135,32 +135,32 @@ class Layout:
         """Domains of each place, the machine last."""
         self.cpus = tuple(domain.cpus for domain in self.domains)
         self.kept_cpus = tuple(tuple(accumulate(map(len, domain.cores), initial=0)) for domain in self.domains)
-        """By domain and number of kept cores: how many CPUs they have."""
+        """CPUs in the kept cores, by domain and number of kept cores."""
         sizes = np.zeros((len(self.places), len(self.domains)))
         for place, members in enumerate(self.places):
             for member in members:
                 sizes[place, member] = len(self.cpus[member])
         self.parts: Floats = sizes / sizes.sum(axis=1, keepdims=True)
-        """By place and domain: part of the place's CPUs."""
+        """Share of the place's CPUs that is in the domain, by place and domain."""
         self.members: Floats = (sizes > 0).astype(float)
-        """By place and domain: 1 if the domain is in the place."""
+        """1 if the domain is in the place, by place and domain."""
         none = np.zeros((len(self.domains), 1))
         self.padded = (np.hstack([self.parts.T, none]), np.hstack([self.members.T, none]))
-        """`parts` and `members` by domain and place, with a last place that is nowhere."""
+        """`parts` and `members` by domain and place, with an added last place that is nowhere."""
         self.touched = tuple(tuple(frozenset((*one, *other)) for other in self.places) for one in self.places)
-        """By place and place: domains of either."""
+        """Domains of either of two places, by place and place."""
         self.nodes: Floats = np.zeros((len(self.places), len(topology.nodes)))
-        """By place and node: part of the place's CPUs."""
+        """Share of the place's CPUs that is in the node, by place and node."""
         for number, domain in enumerate(self.domains):
             self.nodes[:, domain.node] += self.parts[:, number]
         count = len(self.domains)
         kinds = [0 if len(members) == 1 else 2 if len(members) == count else 1 for members in self.places]
         self.kinds: Numbers = np.unique(kinds, return_inverse=True)[1].astype(np.intp)
-        """By place: 0 for a domain, then the kinds of wider places. Two places of a kind have no domain in common."""
+        """By place: 0 for a domain, then the kinds of wider places. Two places of one kind have no domain in common."""
         self.shares: Floats = np.zeros((count, 2 + int(self.kinds.max())))
-        """By domain: 0, and its part of the place of each kind that it is in."""
+        """By domain: 0, then its share of the place of each kind that it is in."""
         self.sums: Floats = np.zeros((len(self.places), count, 1 + int(self.kinds.max())))
-        """By place, domain and kind: 1 if the domain is in the place and the place of the kind."""
+        """1 if the domain is in the place and the place is of the kind, by place, domain and kind."""
         for place, members in enumerate(self.places):
             self.shares[list(members), 1 + self.kinds[place]] = self.parts[place, list(members)]
             self.sums[place, list(members), self.kinds[place]] = 1.0
@@ -169,7 +169,7 @@ class Layout:
         self._domain_of = {cpu: number for number, cpus in enumerate(self.cpus) for cpu in cpus}
 
     def _closed(self) -> list[int]:
-        """Places that batch may not have: nothing there is open to it, or nothing that a smaller place has not."""
+        """Places that batch may not have: nothing there is open to it, or nothing more than in a smaller place."""
         closed, seen = list[int](), set[tuple[int, ...]]([()])
         for place, members in sorted(enumerate(self.places), key=lambda entry: len(entry[1])):
             open_ = tuple(member for member in members if len(self.domains[member].cores) > self.domains[member].reserved)
@@ -179,13 +179,13 @@ class Layout:
         return closed
 
     def place_of(self, cpus: tuple[int, ...]) -> int:
-        """The smallest place with all of these CPUs; the machine for none."""
+        """The smallest place that has all these CPUs; the machine if there are none."""
         used = {self._domain_of[cpu] for cpu in cpus if cpu in self._domain_of}
         found = [place for place, members in enumerate(self.places) if used and used <= set(members)]
         return min(found, key=lambda place: len(self.places[place])) if found else len(self.places) - 1
 
     def most_kept(self, domain: int, *, batch: bool) -> int:
-        """Cores that may be kept in a domain, with batch work there or without."""
+        """Most cores that may be kept in a domain, with batch work there or without."""
         cores, reserved = len(self.domains[domain].cores), self.domains[domain].reserved
         return max(cores - 1, reserved) if batch else cores
 
@@ -197,15 +197,15 @@ class Layout:
 
 @lru_cache(maxsize=4)
 def layout_of(topology: Topology) -> Layout:
-    """The layout of a topology; a machine has one, so it is made once."""
+    """The layout of a topology, cached: a machine has only one."""
     return Layout(topology)
 
 
 class Objective:
-    """A problem with its costs as tables. The search here and the exact solver of the tests read the same ones."""
+    """A problem with its costs as tables. The search here and the exact solver of the tests read the same tables."""
 
     def __init__(self, layout: Layout, requests: tuple[Request, ...], kept_now: tuple[int, ...] | None = None) -> None:
-        """`kept_now`: CPUs that are kept from batch at present, None if nothing is confined.
+        """`kept_now`: CPUs that are kept from batch now; None if nothing is confined.
 
         Raises ValueError if two requests have one name.
         """
@@ -218,28 +218,28 @@ class Objective:
         self.demands, self.batch_demands = demand, np.where(self.is_batch, demand, 0.0)
         self.latency_demands: Floats = demand - self.batch_demands
         self._columns: Numbers = 1 + self.is_batch * (1 + len(layout.places))
-        """By request: what to add to its place, -1 for nowhere, for a row of nowhere and each place for latency, then for batch."""
+        """By request: offset from its place (-1: nowhere) to a row: nowhere and each place for latency, then the same for batch."""
         unknown = 1.0 - layout.nodes.max(axis=1)
         away = np.tile(unknown, (len(demand), 1))
         known = [i for i, request in enumerate(self.requests) if request.memory]
         if known:
             away[known] = 1.0 - np.array([self.requests[i].memory for i in known]) @ layout.nodes.T
         self.running: Floats = demand[:, None] * (SPLIT * (1.0 - layout.parts.max(axis=1))[None, :] + AWAY * away)
-        """By request and place: SPLIT and AWAY; infinite where it may not be."""
+        """SPLIT and AWAY by request and place; infinite where the request may not be."""
         self.running[np.ix_(np.flatnonzero(self.is_batch), np.array(layout.closed, dtype=np.intp))] = inf
         found = {cpus: layout.place_of(cpus) for cpus in {request.current for request in self.requests}}
         now = None if kept_now is None else set(kept_now)
         kept = tuple(-1 if now is None else sum(now.issuperset(core) for core in domain.cores) for domain in layout.domains)
         self.moving: Floats = MOVED + MOVED_WORK * demand
-        """By request: what it costs to move it."""
+        """What moving each request costs."""
         self._anchor(tuple(found[request.current] for request in self.requests), kept)
 
     def _anchor(self, places: tuple[int, ...], kept: tuple[int, ...]) -> None:
         layout = self.layout
         self.places_now, self.kept_now = places, kept
-        """Where the requests are, and how many cores are kept in each domain, -1 if nothing is confined."""
+        """Where the requests are, and how many cores are kept in each domain; -1 if nothing is confined."""
         self.linear: Floats = self.running + self.moving[:, None]
-        """By request and place: what it costs whatever the others do."""
+        """What it costs whatever the others do, by request and place."""
         rows = np.arange(len(places))
         self.linear[rows, places] = self.running[rows, places]
         most = 1 + max(len(domain.cores) for domain in layout.domains)
@@ -258,7 +258,7 @@ class Objective:
         """Cost of each domain."""
 
     def after(self, plan: Plan) -> Objective:
-        """The same problem with the plan in force."""
+        """The same problem with this plan in force."""
         again = copy(self)
         again._anchor(plan.places, plan.kept)  # noqa: SLF001  # its own kind
         return again
@@ -270,7 +270,7 @@ class Objective:
         return again
 
     def domain_cost(self, domain: int, latency: float, batch: float, kept: int) -> float:
-        """Cost of a domain with these demands and so many kept cores."""
+        """Cost of a domain with these demands and this many kept cores."""
         cpus, now = self.layout.kept_cpus[domain], self.kept_now[domain]
         crowded = max(0.0, latency - cpus[kept])
         lost = max(0.0, batch + crowded - (cpus[-1] - cpus[kept]))
@@ -283,7 +283,7 @@ class Objective:
         return list(zip(latency[:, 0].tolist(), batch[:, 0].tolist(), groups[:, 0].round().astype(int).tolist(), strict=True))
 
     def loads_of(self, places: Numbers) -> Loads:
-        """The same as columns; place -1: nowhere."""
+        """The same as columns; place -1 is nowhere."""
         layout, places = self.layout, places + self._columns
         size = 1 + len(layout.places)
         latency, batch = np.bincount(places, self.demands, 2 * size).reshape(2, size)[:, 1:] @ layout.parts
@@ -291,13 +291,13 @@ class Objective:
         return latency[:, None], batch[:, None], groups[:, None]
 
     def cost(self, plan: Plan) -> float:
-        """What is to be made small. Infinite for a plan that is not allowed."""
+        """The cost to minimize. Infinite for a plan that is not allowed."""
         costs, places = self._by_kept(plan.places), list(plan.places)
         cost = self.linear[np.arange(len(places)), places].sum() + costs[np.arange(len(costs)), list(plan.kept)].sum()
         return float(cost) if cost < FORBIDDEN else inf
 
     def with_kept(self, places: tuple[int, ...]) -> Plan:
-        """These places with the best number of kept cores for each domain, the fewest of the best."""
+        """These places with the best number of kept cores for each domain; among equals the fewest."""
         return Plan(places, tuple(self._by_kept(places).argmin(axis=1).tolist()))
 
     def _by_kept(self, places: tuple[int, ...]) -> Floats:
@@ -305,7 +305,7 @@ class Objective:
         return costs_by_kept(self.tables, latency, batch, groups > HALF)[:, :, 0]
 
     def cpu_sets(self, plan: Plan) -> dict[str, tuple[int, ...]]:
-        """By name: the CPUs that the plan confines a group to; () for a latency group that may use all."""
+        """CPUs that the plan confines each group to, by name; () for a latency group that may use all."""
         kept = set(self.layout.cpus_of(plan.kept))
         found = {}
         for request, place in zip(self.requests, plan.places, strict=True):
@@ -319,7 +319,7 @@ class Objective:
 
 
 def domains(topology: Topology) -> tuple[Domain, ...]:
-    """The usable CPUs, which are allowed and not isolated, by cache and node; in the order of their lowest CPUs."""
+    """The usable CPUs (allowed and not isolated) by cache and node, in the order of their lowest CPU."""
     usable = set(topology.allowed) - set(topology.isolated)
     found = []
     for node, members in enumerate(topology.nodes):
@@ -347,22 +347,22 @@ class Tables(NamedTuple):
     """What domains cost."""
 
     by_kept: Floats
-    """Four by domain and number of kept cores, with a last axis of one: SHARED for each core that is kept, less the third; the same
-    and CROWDED for each CPU of these; MOVED_CORE, infinite where so many may not be kept; the CPUs that are left to batch, less
-    FORBIDDEN where it needs the last core."""
+    """Four tables by domain and number of kept cores, with a last axis of one: SHARED for each kept core, less the third table; the
+    same plus CROWDED for each CPU of the kept cores; MOVED_CORE, infinite where that many may not be kept; the CPUs left to batch,
+    minus FORBIDDEN where batch needs the last core."""
     cpus: Floats
-    """By domain, and an axis of one."""
+    """CPUs by domain, with an axis of one."""
 
     def of(self, domains: Numbers) -> Tables:
-        """The tables of these domains, each as often as it is named."""
+        """The tables of these domains, one entry each time a domain is named."""
         return Tables(self.by_kept[:, domains], self.cpus[domains])
 
 
 def costs_by_kept(tables: Tables, latency: Floats, batch: Floats, any_batch: Flags) -> Floats:
     """Cost by domain, number of kept cores and load, for loads by domain. One call for very many: this is where the time goes.
 
-    Of the objective's terms (see above) those of latency are convex in it, so they are the largest of three lines; and batch loses
-    the larger of what it lacks itself and, whatever is kept, of what both lack. FORBIDDEN or more is not allowed.
+    The latency terms of the objective (see above) are convex in latency, so they are the largest of three lines. Batch loses the
+    larger of what it lacks itself and, whatever is kept, of what both lack. FORBIDDEN or more is not allowed.
     """
     shared, crowded, moved, room = tables.by_kept
     wanted = np.where(any_batch, batch, -2 * FORBIDDEN)  # no batch group: nothing is barred
@@ -376,10 +376,10 @@ def costs_by_kept(tables: Tables, latency: Floats, batch: Floats, any_batch: Fla
 
 
 def solve(layout: Layout, requests: tuple[Request, ...], kept_now: tuple[int, ...] | None = None) -> tuple[Objective, Plan]:
-    """A plan of nearly the least cost, and the objective that it is of. The order of requests does not matter.
+    """A plan of nearly the least cost, and its objective. The order of requests does not matter.
 
-    Solving again from the plan gives the plan: each round takes the result of the one before as where the groups are now, and only
-    a lower cost replaces it. Moves that were free then cost something, so what is better in a later round is better in the first.
+    Solving again from the plan gives the plan: each round starts with the groups where the round before put them, and only a lower
+    cost replaces that. Moves that were free then cost something, so what is better in a later round is better in the first.
     """
     objective = Objective(layout, requests, kept_now)
     if not requests:
@@ -399,9 +399,9 @@ class _Search:
     """Local search that evaluates all moves of a kind at once, in arrays.
 
     From a start it descends: at every step it knows each group's best move, and makes the best of these. It gathers batch work in
-    few domains. Then it exchanges pairs, tries each domain with a kept core more and less, and takes groups out, the largest first,
-    and puts them back in the best way. It counts its evaluations and gives up after so many: the work is bounded, and the same
-    everywhere.
+    few domains. Then it exchanges pairs, tries each domain with one kept core more and one less, and takes groups out, the largest
+    first, and puts them back in the best way. It counts its evaluations and stops at a budget: the work is bounded, and the same on
+    every machine.
     """
 
     def __init__(self, objective: Objective) -> None:
@@ -416,7 +416,7 @@ class _Search:
 
     @property
     def in_force(self) -> bool:
-        """There is a placement already, and it is allowed."""
+        """Whether there is a placement already that is allowed."""
         return min(self._objective.kept_now) >= 0 and isfinite(self._cost_now)
 
     @cached_property
@@ -429,7 +429,7 @@ class _Search:
         return Plan(self._objective.places_now, self._objective.kept_now)
 
     def improved(self, *, hasty: bool = False) -> Plan | None:
-        """What can be made of the placement in force; None if nothing better. `hasty`: the first better thing will do."""
+        """The improved placement in force; None if nothing better is found. `hasty`: stop at the first improvement."""
         objective = self._objective
         if not self.in_force:
             return None
@@ -438,7 +438,7 @@ class _Search:
         return plan if objective.cost(plan) < self._cost_now - TINY else None
 
     def found(self) -> Plan:
-        """The best of what comes of a placement from scratch, if the groups are few, and of that in force, if there is one."""
+        """The better of a placement from scratch, if the groups are few, and the improved one in force, if there is one."""
         self._budget = BUDGET
         starts = [] if self.in_force and len(self._groups) > MANY else [self._built()]
         if min(self._objective.kept_now) >= 0:
@@ -450,12 +450,12 @@ class _Search:
         return self._objective.with_kept(tuple(places.tolist()))
 
     def _total(self, places: Numbers, loads: Loads | None = None) -> float:
-        """Cost of places with the best kept cores; `loads` of them, if they are known."""
+        """Cost of places with the best kept cores; `loads`: those of the places, if known."""
         latency, batch, groups = self._objective.loads_of(places) if loads is None else loads
         return float(self._least(latency, batch, groups > HALF).sum() + self._linear[places, self._groups].sum())
 
     def _least(self, latency: Floats, batch: Floats, any_batch: Flags, tables: Tables | None = None) -> Floats:
-        """Cost of domains with the best kept cores; the first axis is that of the domains."""
+        """Cost of domains with the best kept cores; the first axis is the domains."""
         tables = self._objective.tables if tables is None else tables
         shape, flat = latency.shape, (len(latency), -1)
         self._work += 1 + latency.size * tables.by_kept.shape[2] / ELEMENTS
@@ -464,7 +464,7 @@ class _Search:
         return least
 
     def _built(self) -> Numbers:
-        """Places for all groups from scratch: those first that lose most if they do not get the best place."""
+        """Places for all groups from scratch, first those that lose most if they do not get the best place."""
         best = np.sort(self._linear, axis=0)
         keen = self._order[np.argsort((best[0] - best[min(1, len(best) - 1)])[self._order], kind="stable")]
         nowhere: Numbers = np.full(len(keen), -1)
@@ -473,7 +473,7 @@ class _Search:
     def _gathered(self, places: Numbers) -> Numbers:
         """All batch work in the fewest domains that have room for it, those with most of it now, if that costs less.
 
-        Each domain with batch work loses what is left of its last core; and a domain without any is emptied in no single move.
+        Each domain with batch work loses the rest of its last core, and no single move empties a domain of batch work.
         """
         batch = self._objective.loads_of(places)[1][:, 0]
         order = np.argsort(-batch, kind="stable")
@@ -483,7 +483,7 @@ class _Search:
         return min(places, self._emptied(places, order[enough:]), key=self._total)
 
     def _emptied(self, places: Numbers, closed: Numbers) -> Numbers:
-        """Moves all batch work out of these domains, if it can be elsewhere."""
+        """Moves all batch work out of these domains, if it can go elsewhere."""
         barred: Flags = np.any(self._members[closed] > HALF, axis=0)
         out: Flags = self._objective.is_batch & barred[places]
         if not out.any() or barred[:-1].all():
@@ -492,7 +492,7 @@ class _Search:
         return self._descended(other, steps=SHORT)
 
     def _put(self, places: Numbers, groups: Numbers, barred: Numbers | None = None) -> Numbers:
-        """Takes groups out and puts them back by the handful, each group where it adds least; `barred`: places for none of them."""
+        """Takes groups out and puts them back by the handful, each group where it adds least; `barred`: places for none."""
         demands = self._objective.demands
         before = np.cumsum(demands[groups]) - demands[groups]
         handful = (before * (HANDFULS / max(demands.sum(), TINY))).astype(int)
@@ -506,7 +506,7 @@ class _Search:
         return places
 
     def _values(self, places: Numbers, groups: Numbers) -> Floats:
-        """By place and group: what groups that are nowhere add to the cost, each for itself."""
+        """What each group that is nowhere adds to the cost by itself, by place and group."""
         objective = self._objective
         latency, batch, there = objective.loads_of(places)
         shares = self._layout.shares[:, :, None]
@@ -519,12 +519,12 @@ class _Search:
         return self._linear[:, groups] + self._added(costs)
 
     def _added(self, costs: Floats) -> Floats:
-        """By place and group: what the group adds there, from costs by domain, 0 or kind of place, and group."""
+        """What the group adds in the place, by place and group, from costs by domain, 0 or kind of place, and group."""
         added: Floats = self._layout.sums @ (costs[:, 1:] - costs[:, :1]).reshape(-1, costs.shape[2])
         return added
 
     def _inserted(self, places: Numbers, groups: Numbers) -> Numbers:
-        """Takes groups out and puts them back one after the other, keeping as many ways after each as cost little more than one."""
+        """Takes groups out and puts them back one by one, keeping as many ways after each as cost little more than one."""
         objective, kinds, sums = self._objective, self._layout.kinds, self._layout.sums
         places = places.copy()
         places[groups] = -1
@@ -567,7 +567,7 @@ class _Search:
         return places
 
     def _polished(self, places: Numbers, *, hasty: bool = False) -> Numbers:
-        """What the budget makes of places; `hasty`: only the first improvement."""
+        """Improves places within the budget; `hasty`: only the first improvement."""
         start = places
         places = self._descended(places, steps=1 if hasty else inf)
         if hasty and (places != start).any():
@@ -598,13 +598,13 @@ class _Search:
         return places
 
     def _domain_costs(self, places: Numbers) -> Floats:
-        """By domain and number of kept cores."""
+        """Costs by domain and number of kept cores."""
         latency, batch, groups = self._objective.loads_of(places)
         self._work += 1
         return costs_by_kept(self._objective.tables, latency, batch, groups > HALF)[:, :, 0]
 
     def _reshaped(self, places: Numbers, kept: Numbers, domain: int, change: int) -> Numbers:
-        """Lets a domain keep a core more or less, and moves groups with all kept cores fixed. With all kept, batch leaves."""
+        """Lets a domain keep one core more or less, and moves groups with all kept cores fixed. If all are kept, batch leaves."""
         layout, tables = self._layout, self._objective.tables
         kept = kept.copy()
         kept[domain] += change
@@ -617,7 +617,7 @@ class _Search:
         return self._descended(places, fixed, steps=SHORT)
 
     def _descended(self, places: Numbers, fixed: Tables | None = None, *, steps: float = inf) -> Numbers:
-        """Makes the best moves of single groups, step by step, until none makes it better. `fixed`: with kept cores given."""
+        """Makes the best moves of single groups, step by step, until none improves. `fixed`: tables with the kept cores given."""
         objective, groups, is_batch = self._objective, self._groups, self._objective.is_batch
         tables = objective.tables if fixed is None else fixed
         shares = self._layout.shares[:, :, None]
@@ -654,7 +654,7 @@ class _Search:
                 loads = objective.loads_of(moved)
                 total = self._total(moved, loads)
                 if total > before - HALF * gains[moved != places].sum():
-                    at_once = 1  # the moves are in each other's way
+                    at_once = 1  # the moves conflict
                 else:
                     places, changed = moved, touched
             if at_once == 1:
@@ -662,7 +662,7 @@ class _Search:
         return places
 
     def _moved(self, places: Numbers, best: Numbers, groups: Numbers, at_once: int) -> tuple[Numbers, Numbers]:
-        """(places after moves to the best ones, as long as no domain is touched by more than `at_once`; domains touched)."""
+        """(places after moves to the best ones, while no domain is touched by more than `at_once`; domains touched)."""
         times, full = [0] * self._count, set[int]()
         ways = zip(groups.tolist(), places[groups].tolist(), best[groups].tolist(), strict=True)
         places = places.copy()
@@ -679,7 +679,7 @@ class _Search:
         return places, np.flatnonzero(times)
 
     def _exchanged(self, places: Numbers) -> Numbers | None:
-        """The best exchange of two of the largest groups between two domains; None if none makes it better."""
+        """The best exchange of two of the largest groups between two domains; None if none improves."""
         objective, linear = self._objective, self._linear
         largest = self._order[:EXCHANGED]
         largest = largest[places[largest] < self._count]
@@ -689,7 +689,7 @@ class _Search:
         owns = objective.latency_demands, objective.batch_demands, objective.is_batch.astype(float)
         latency, batch, there = (
             load[here] - own[largest, None] + own[largest] for load, own in zip(objective.loads_of(places), owns, strict=True)
-        )  # of the domain of each group, if it leaves and another comes
+        )  # of each group's domain, if it leaves and another comes
         then = self._least(latency, batch, there > HALF, objective.tables.of(here))
         gains = self._domain_costs(places).min(axis=1)[here, None] - then
         gains += linear[here, largest][:, None] - linear[here, largest[:, None]]

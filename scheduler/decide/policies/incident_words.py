@@ -1,7 +1,6 @@
 """Kinds of misbehaviour in words: what it is, how rare, compared with whom, what to do. Pure: knows figures, no record and no log.
 
-The one table from the evidence of `models.anomaly` to what it means to somebody who was woken by it; evidence that it lacks is
-shown by its name.
+The only table from the evidence of `models.anomaly` to its meaning for somebody woken by it; other evidence is shown by its name.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ WHAT: Mapping[str, str] = {
     Anomaly.ZOMBIE: "leaves ended processes behind (zombies)",
     Anomaly.OUTLIER: "stands out",
 }
-"""What a process does that has this kind."""
+"""What a process of this kind does."""
 
 STOP = 'kill -TERM {pid} lets it finish and end, and {pool} start another; quarantine.action = "recycle" does so by itself'
 
@@ -90,7 +89,7 @@ ADVICE: Mapping[str, tuple[str, ...]] = {
         "If it is meant to be so: nicety anomalies wrong ID",
     ),
 }
-"""What to do, the first thing first. The names of fields are filled in."""
+"""What to do, the first thing first. Field names are filled in."""
 
 TRAITS: Mapping[str, str] = {
     "rss": "memory",
@@ -103,11 +102,11 @@ TRAITS: Mapping[str, str] = {
 """Names of `models.detectors.TRAITS`, and of `models.loners.HELD`."""
 
 MENTIONED = 1.5
-"""Times the most of its own past from which another trait is worth a word."""
+"""Another trait is mentioned from this many times the most of its own past."""
 
 
 def stories(kind: str, evidence: Evidence) -> tuple[str, str]:
-    """(what it does, compared with whom), each a part of a sentence; "" for what there is nothing to say of.
+    """(what it does, compared with whom), each a part of a sentence; "" if there is nothing to say.
 
     >>> stories("spin", {"cpu_cores": 0.99, "seconds_without_io_or_pause": 31.0, "usual_seconds": 0.5})
     ('uses 0.99 cores and has neither paused nor read or written anything for 31 s', 'usual are 0.5 s')
@@ -132,7 +131,7 @@ def rarity(p: float) -> str:
 
 
 def circle(waits: Sequence[Blocked], at: int) -> tuple[str, ...]:
-    """Who waits for what and whom, a line a waiter. `at`: monotonic ns now."""
+    """Which process waits for what and for which process, one line per waiter. `at`: monotonic ns now."""
     lines = []
     for wait in waits:
         whom = "who has to free it cannot be told" if wait.holder is None else f"held by {wait.holder.pid}"
@@ -141,17 +140,17 @@ def circle(waits: Sequence[Blocked], at: int) -> tuple[str, ...]:
 
 
 def advice(kind: str, pid: int, pool: str, id_: str) -> tuple[str, ...]:
-    """What to do now. `id_`: of the incident."""
+    """What to do now. `id_`: id of the incident."""
     return tuple(text.format(pid=pid, pool=pool).replace(" ID", f" {id_}") for text in ADVICE.get(kind, ADVICE[Anomaly.OUTLIER]))
 
 
 def onset(evidence: Evidence) -> float:
-    """Seconds that it had lasted by its own evidence; 0 where that does not tell."""
+    """Seconds that it had lasted by its own evidence; 0 if the evidence does not say."""
     return max((value for name, value in evidence.items() if name == "seconds" or name.startswith("seconds_without")), default=0.0)
 
 
 def seconds(value: float) -> str:
-    """A length of time.
+    """A duration.
 
     >>> seconds(0.5), seconds(31.2), seconds(190)
     ('0.5 s', '31 s', '3 min 10 s')
@@ -306,7 +305,7 @@ def _traits(evidence: Evidence, ending: str) -> dict[str, float]:
 
 
 def _named(evidence: Evidence) -> tuple[str, str]:
-    """Any other evidence: figures by their names, what is said of siblings, limits and usual ones apart."""
+    """Any other evidence: figures by their names; those of siblings, limits and usual values apart."""
     mine, theirs = list[str](), list[str]()
     for name, value in evidence.items():
         text = f"{name.replace('_', ' ')} {_figure(value)}"

@@ -1,8 +1,8 @@
-"""By which controls processes at one place can be lowered against those at another. Pure: a table of what Linux separates by what.
+"""Controls that lower processes at one place against those at another. Pure: a table of what Linux separates by what.
 
-Measured (`benchmarks/latency_beside_batch.py`, conditions "nice 19"): the nice of processes counts within their autogroup or cgroup
-only, the nice of an autogroup among those of the root cgroup, the weight of a cgroup among its siblings. Inside one cgroup a weight
-separates best too: that of a cgroup below it, made for the purpose (a fence), where the work is a swarm.
+Measured (`benchmarks/latency_beside_batch.py`, conditions "nice 19"): the nice of a process counts only within its autogroup or
+cgroup, the nice of an autogroup only among those of the root cgroup, the weight of a cgroup only among its siblings. Inside one
+cgroup a weight separates best too if the work is a swarm: that of a child cgroup made for the purpose (a fence).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Place = tuple[str, int]
 """Where a process stands: (path in the cpu hierarchy, session)."""
 
 Step = tuple[Control, str]
-"""A control, and the cgroup to set it of: "" for one of processes or sessions."""
+"""A control, and the cgroup to set it on; "" for a control of processes or sessions."""
 
 SCHED_IDLE = 5
 
@@ -32,25 +32,25 @@ DEFAULT: dict[Control, int] = {
     Control.SLICE: 0,
     Control.FENCE: 0,
 }
-"""What a control is where nobody chose anything: any other value is somebody's wish, and left alone."""
+"""The value of a control that nobody chose: any other value is somebody's choice and left alone."""
 
 EASE = 5
-"""Steps of nice by which a demotion is eased at a time: each is a quarter of weight, five of them a factor of three."""
+"""A demotion is eased by this many steps of nice at a time: each is a quarter of weight, five are a factor of three."""
 
 LEVELS = 4
-"""Strengths of a demotion: full, and three times eased; then it is next to none."""
+"""Strengths of a demotion: full, and three times eased; the last is next to none."""
 
 
 def place(member: Member) -> Place:
-    """Where this process stands."""
+    """Where this process is."""
     return member.cgroup, member.session
 
 
 class Ground:
-    """Where the protected places of a tick are, so that the ways to any other place are looked up and not searched for.
+    """Where the protected places of a tick are, so that the ways to lower any other place are looked up and not searched for.
 
-    `protected`: places of what is protected. `spared`: those, and what else must not be lowered with others. Building it costs one
-    pass over both; each question costs the depth of a cgroup path, however many places there are.
+    `protected`: places of what is protected. `spared`: those, and what else must not be lowered with others. Building it takes one
+    pass over both; each lookup takes time by the depth of a cgroup path, however many places there are.
     """
 
     def __init__(self, protected: Iterable[Place], spared: Iterable[Place], machine: Machine) -> None:
@@ -70,10 +70,10 @@ class Ground:
         self._cgroups = {path for cgroup, _ in apart for path in ancestors(cgroup)}
 
     def routes(self, own: Place) -> list[list[Step]]:
-        """Ways to lower processes at `own` against the protected places: for each kind of separation the steps, the best first.
+        """Ways to lower processes at `own` against the protected places: for each kind of separation its steps, the best first.
 
-        Autogroups exist in the root cgroup only; a process in an ancestor of the other's cgroup has no weight of its own there, but
-        in a fence. Across cgroups a fence does nothing: it is inside of its own.
+        Autogroups exist only in the root cgroup. A process in an ancestor of the other's cgroup has no weight of its own there,
+        except in a fence. Across cgroups a fence does nothing: it is inside its own cgroup.
         """
         cgroup, session = own if self._grouped else ("/", own[1])
         path = ancestors(cgroup)
@@ -94,7 +94,7 @@ class Ground:
         return found
 
     def ways(self, own: Place, closed: Collection[Control]) -> set[Step]:
-        """The first step of each of the `routes` that is not closed and leaves alone all that must be."""
+        """For each of the `routes`, its first step that is not closed and that takes along nothing that must be spared."""
         found = set[Step]()
         for steps in self.routes(own):
             for step in steps:
@@ -111,7 +111,7 @@ class Ground:
 
 
 class Descent:
-    """Who descends from whom, as far as these members tell: all that a fence takes along."""
+    """Which process descends from which, as far as these members show: everything that a fence takes along."""
 
     def __init__(self, members: Iterable[Member]) -> None:
         self._children: dict[int, list[Member]] = {}
@@ -133,7 +133,7 @@ class Descent:
 
 
 def value(control: Control, nice: int, weight: int, level: int) -> int:
-    """What a demotion of this strength sets: 0 is full, as configured (`nice`, cgroup v2 `weight`), each further one gentler.
+    """The value that a demotion of this strength sets: 0 is full, as configured (`nice`, cgroup v2 `weight`), each next gentler.
 
     The weight of a nice is the kernel's, 1.25 a step (kernel/sched/core.c, sched_prio_to_weight).
 

@@ -1,9 +1,9 @@
-"""Places latency and batch groups on CPUs by what these share and by predicted demand, where that pays. Pure: knows no knob's file.
+"""Places latency and batch groups on CPUs by what CPUs share and by forecast demand, where that pays. Pure: knows no knob's file.
 
-Weights alone protect as well on a machine whose CPUs share nothing but a cache (measured on two CPUs: one CPU each halves the
-batch, and p99 is worse than with the right weight). So nothing is confined unless the machine has SMT siblings, several last-level
-caches or several nodes; the demand of batch fits into what it is left; and the expected gain is worth it. What turns out to cost
-batch work is taken back. Which CPUs: `assignment.py`. Why it is off by default: docs/decisions/0006-placement.md.
+Weights alone protect as well on a machine whose CPUs share nothing but a cache (measured on two CPUs: with one CPU each, batch is
+halved and p99 is worse than with the right weight). So nothing is confined unless the machine has SMT siblings, several last-level
+caches or several nodes; the demand of batch fits into what it is left; and the expected gain is worth it. A placement that turns
+out to cost batch work is taken back. Which CPUs: `assignment.py`. Why it is off by default: docs/decisions/0006-placement.md.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from .assignment import AWAY, SHARED, SPLIT, Layout, Objective, Plan, Request, l
 from .policy import Figures, Gone, Memory, Outlook, Result, Standing, figures, horizon_for
 
 STICKY_SECONDS = 15.0
-"""How long a smaller demand must last before it counts: moving processes costs caches."""
+"""How long a smaller demand must last before it counts: moving processes costs cache contents."""
 
 LATENCY_DEMAND, BATCH_DEMAND = 0.01, 0.05
-"""Cores of demand below which a group is not placed: it disturbs nobody, and moving it costs more than it could gain."""
+"""Cores of demand below which a group is not placed: it disturbs no other group, and moving it costs more than it could gain."""
 
 WORTH, WORTH_SHARE = 0.1, 0.1
-"""Gain from which groups are confined: so many cores, and such a part of the latency demand. Half of it keeps them confined."""
+"""Least gain for confining groups: in cores, and as a part of the latency demand. Half of it keeps them confined."""
 
 KERNEL_STAYS = 0.5
-"""Part of the time that the kernel by itself keeps a group in one cache and node. A guess, on the side of confining less."""
+"""Share of the time for which the kernel by itself keeps a group in one cache and node. A guess, set to confine less."""
 
 LOSS, LOSS_SHARE = 0.05, 0.03
-"""Cores of batch work that waits beside idle CPUs, in all and as a part of the batch demand, more than before: it did not pay."""
+"""Placing did not pay if this much more batch work waits beside idle CPUs than before: in cores, and as a part of batch demand."""
 
 HURT = 1.25
-"""Neither did it if latency groups wait so many times as long as before."""
+"""Nor did it pay if latency groups wait this many times as long as before."""
 
 GIVEN_UP_SECONDS = 600.0
-"""How long nothing is confined after it did not pay."""
+"""How long nothing is confined after placing did not pay."""
 
 
 class Confined(Memory):
@@ -51,7 +51,7 @@ class Confined(Memory):
 
 
 class Look(Memory):
-    """What is watched to see whether confining pays, at a tick."""
+    """What is watched at a tick to see whether confining pays."""
 
     at: int
     loss: float  # cores of batch work that waited although CPUs were idle
@@ -66,19 +66,19 @@ class PlacementMemory(Memory):
     kept: tuple[int, ...] | None = None  # CPUs that the plan keeps from batch; None: no plan is in force
     changed: int = 0  # ns, when the plan last changed
     looks: list[Look] = msgspec.field(default_factory=list)  # of the last `priority.effect_after` seconds
-    before: Look | None = None  # means of it before anything was confined
+    before: Look | None = None  # their mean before anything was confined
     until: int = 0  # ns until which nothing is confined, because it did not pay
     confined: dict[str, Confined] = msgspec.field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """What this tick's plan comes to."""
+    """The result of this tick's planning."""
 
     groups: dict[str, tuple[int, ...]]
     kept: tuple[int, ...] | None
     figures: Figures
-    reason: str  # why there is no plan, "" if there is one
+    reason: str  # why there is no plan; "" if there is one
 
 
 class Placement:
@@ -98,7 +98,7 @@ class Placement:
         self._next: _Wanted | None = None
 
     def propose(self, tick: Tick) -> list[Decision]:
-        """Affinities for the groups that are placed, or their return."""
+        """Affinities for the groups that are placed, and restores."""
         memory = self.memory
         if self._layout is None and not memory.confined:
             return []
@@ -118,15 +118,15 @@ class Placement:
         return self._returns(tick, wishes, wanted) + [self._confine(target, wish, wanted) for target, wish in self._wished.items()]
 
     def notes(self, _tick: Tick, /) -> list[Note]:
-        """Nothing: all that it has to say is in its decisions."""
+        """Nothing: everything is said in the decisions."""
         return []
 
     def skip(self) -> None:
-        """What was watched before a hole says nothing about what comes after it."""
+        """What was watched before a gap says nothing about what comes after it."""
         self.memory.looks = []
 
     def admit(self, decision: Decision) -> None:
-        """The confinement is in force from now on; a return counts when its outcome is there."""
+        """The confinement counts as in force from now on; a restore counts when its outcome is known."""
         memory, wanted = self.memory, self._next
         if isinstance(decision.action, Set):
             memory.confined[decision.target] = self._wished[decision.target]
@@ -139,7 +139,7 @@ class Placement:
             memory.changed = memory.looks[-1].at if memory.looks else memory.changed
 
     def learn(self, result: Result) -> None:
-        """Drops what is not, or not any more, in force."""
+        """Drops what is not, or no longer, in force."""
         action = result.action
         if isinstance(action, Set | Restore) and action.control is not Control.AFFINITY:
             return
@@ -151,7 +151,7 @@ class Placement:
         return [self._standing(confined) for _, confined in sorted(self.memory.confined.items())]
 
     def forget(self, gone: Gone) -> None:
-        """They are confined anew, if the plan still says so."""
+        """They are confined again if the plan still says so."""
         memory = self.memory
         memory.confined = {target: confined for target, confined in memory.confined.items() if not gone(self._standing(confined))}
 
@@ -161,7 +161,7 @@ class Placement:
     # --- does it pay -----------------------------------------------------------------------------------------------------------
 
     def _look(self, tick: Tick) -> None:
-        """Notes what this tick shows, and gives up if confining turned out to cost what it should not."""
+        """Notes what this tick shows, and gives up if confining turned out to cost too much."""
         memory, machine = self.memory, tick.machine
         latency = [group for group in tick.groups if group.latency is Latency.LATENCY]
         batch = [group for group in tick.groups if group.latency is Latency.BATCH]
@@ -184,7 +184,7 @@ class Placement:
     # --- what is wanted --------------------------------------------------------------------------------------------------------
 
     def _wanted(self, tick: Tick) -> _Wanted:
-        """The plan for the demand that is to be expected, or why there is none."""
+        """The plan for the expected demand, or why there is none."""
         memory, layout = self.memory, self._layout
         if layout is None or not self._config.enabled:
             memory.peaks = {}
@@ -216,7 +216,7 @@ class Placement:
         return _Wanted({name: cpu_set for name, cpu_set in objective.cpu_sets(plan).items() if cpu_set}, kept, known, "")
 
     def _expected(self, tick: Tick) -> dict[str, float]:
-        """Cores that each group to be placed will want at most in the sticky time."""
+        """Most cores that each group to be placed is expected to want within the sticky time."""
         memory, outlook = self.memory, Outlook(tick)
         horizon = horizon_for(STICKY_SECONDS, self._interval)
         demand: dict[str, float] = {}
@@ -237,7 +237,7 @@ class Placement:
         return demand
 
     def _request(self, layout: Layout, name: str, demand: float, *, latency: bool) -> Request:
-        """The memory of a group is where it was confined to before; else nobody knows, and it will be where the group runs."""
+        """A group's memory is where the group was confined before; else it is unknown, and will be where the group runs."""
         cpus = self.memory.groups.get(name, ())
         nodes = layout.nodes[layout.place_of(cpus)] if cpus else None
         memory = tuple(nodes.tolist()) if nodes is not None and nodes.max() == 1.0 else ()
@@ -291,7 +291,7 @@ class Placement:
 
 
 def _layout(config: Config, topology: Topology) -> Layout | None:
-    """None where CPUs are few, share nothing that placing could spare, or are not known."""
+    """None if the CPUs are few or unknown, or share nothing that placing could relieve."""
     try:
         layout = layout_of(topology)
     except ValueError:
@@ -302,7 +302,7 @@ def _layout(config: Config, topology: Topology) -> Layout | None:
 
 
 def _gain(objective: Objective, plan: Plan) -> float:
-    """Cores that the plan is expected to gain over what the kernel does by itself: it uses idle cores before siblings."""
+    """Cores that the plan is expected to gain over the kernel's own placement: the kernel uses idle cores before siblings."""
     layout, requests = objective.layout, objective.requests
     latency = sum(request.demand for request in requests if request.latency)
     whole = sum(request.demand for request in requests)
@@ -320,7 +320,7 @@ def _gain(objective: Objective, plan: Plan) -> float:
 
 
 def _running(objective: Objective, request: int, place: int) -> float:
-    """What a group loses in a place to other caches and nodes, also where the plan may not put it."""
+    """What a group in a place loses to other caches and nodes, also where the plan may not put it."""
     layout, demand = objective.layout, objective.requests[request].demand
     memory = objective.requests[request].memory
     nodes = layout.nodes[place]

@@ -1,4 +1,4 @@
-"""What every policy is, and what it reads of the forecasts. Pure: knows ticks and decisions, no knob and no model."""
+"""What every policy is, and how it reads the forecasts. Pure: knows ticks and decisions, no knob and no model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ....models.records import HORIZONS, QUANTILES
 from ...decision import Action, Control, Decision, Digest, Flag, Note, Recycle, ResizePool, Restore, Status, Tick
 
 DONE = frozenset({Status.APPLIED, Status.OBSERVED, Status.UNCHANGED, Status.PARTIAL})
-"""Outcomes after which a policy takes its wish for granted."""
+"""Outcomes after which a policy takes its wish as fulfilled."""
 
 
 class Memory(msgspec.Struct, forbid_unknown_fields=True):
@@ -22,26 +22,26 @@ class Memory(msgspec.Struct, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """An outcome beside what it is the outcome of."""
+    """An outcome with its action and target."""
 
-    action: Action | None  # None: nothing of ours, somebody else changed the target
+    action: Action | None  # None: not ours, somebody else changed the target
     target: str
     status: Status
     at: int  # ns of the tick that brought it
 
     @property
     def done(self) -> bool:
-        """What was wanted is so, or would be if we were not only observing: both modes decide alike."""
+        """The wish is fulfilled, or would be if we did not only observe: both modes decide alike."""
         return self.status in DONE
 
     @property
     def failed(self) -> bool:
-        """It may be tried again later."""
+        """The action may be tried again later."""
         return self.telling or self.status in (Status.BLOCKED, Status.LATER)
 
     @property
     def telling(self) -> bool:
-        """It failed in a way that is evidence about the mechanism: a full disk, or a kernel that is busy, is none."""
+        """The failure is evidence about the mechanism: a full disk or a busy kernel is not."""
         return self.status in (Status.REFUSED, Status.FAILED)
 
 
@@ -49,20 +49,20 @@ class Standing(NamedTuple):
     """Something that a policy takes to be so because it decided it: in force, or only observed."""
 
     about: frozenset[str]  # things, as `scope.things` of the decision
-    undone_by: Restore | ResizePool | None  # names what holds it: what would put it back, or a pool's size; None: nothing does
+    undone_by: Restore | ResizePool | None  # what would restore it, or a pool's size; identifies what holds it; None: nothing does
 
 
 Gone = Callable[[Standing], bool]
-"""Says of which standing decisions nothing is to be remembered any more."""
+"""Says which standing decisions are to be forgotten."""
 
 
 class Policy(Protocol):
-    """Proposes changes. What was admitted and what came of it is told to it; it never asks whether anything is really written."""
+    """Proposes changes. It is called with what was admitted and with outcomes; it never asks whether anything is really written."""
 
     name: str
 
     def propose(self, tick: Tick) -> list[Decision]:
-        """Wished changes with their reasons, ids still empty. Called once a tick, never on a gap."""
+        """Wished changes with their reasons, ids still empty. Called once a tick, never after a gap."""
         ...
 
     def notes(self, tick: Tick, /) -> list[Note]:
@@ -70,34 +70,34 @@ class Policy(Protocol):
         ...
 
     def skip(self) -> None:
-        """A gap: nothing was measured, so whatever must hold for some time starts anew."""
+        """A gap: nothing was measured, so everything that must hold for some time starts anew."""
         ...
 
     def admit(self, decision: Decision) -> None:
-        """The guard let this proposal of the present tick through."""
+        """The guard admitted this proposal of the present tick."""
         ...
 
     def learn(self, result: Result) -> None:
-        """What became of an admitted decision; of a change that somebody else made, every policy hears."""
+        """The outcome of an admitted decision. A change that somebody else made is reported to every policy."""
         ...
 
     def standing(self) -> list[Standing]:
-        """What it takes to be so, in a fixed order."""
+        """What the policy takes to be so, in a fixed order."""
         ...
 
     def forget(self, gone: Gone) -> None:
-        """These were only observed, and are to be carried out from now on: whatever is still wished is proposed again."""
+        """These were only observed and are to be carried out from now on: what is still wished is proposed again."""
         ...
 
 
 class Outlook:
-    """The forecasts of a tick, by target, metric, horizon and quantile; values that are not finite are as good as absent."""
+    """The forecasts of a tick, by target, metric, horizon and quantile; values that are not finite count as absent."""
 
     def __init__(self, tick: Tick) -> None:
         self._forecasts = {(forecast.target, forecast.metric): forecast for forecast in tick.forecasts}
 
     def value(self, target: str, metric: str, horizon: int, quantile: float) -> float | None:
-        """Forecast at index `horizon` of HORIZONS, at least 0; None if there is none or it is not a finite number."""
+        """Forecast at index `horizon` of HORIZONS, at least 0; None if there is none or it is not finite."""
         forecast = self._forecasts.get((target, metric))
         if forecast is None:
             return None
@@ -105,7 +105,7 @@ class Outlook:
         return max(value, 0.0) if math.isfinite(value) else None
 
     def highest(self, target: str, metric: str, horizons: int, quantile: float) -> float | None:
-        """Largest forecast of the first so many of HORIZONS, at least 0; None if there is none that is a finite number."""
+        """Largest forecast of the first `horizons` of HORIZONS, at least 0; None if none is finite."""
         forecast = self._forecasts.get((target, metric))
         if forecast is None:
             return None
@@ -114,7 +114,7 @@ class Outlook:
         return max(0.0, *found) if found else None
 
     def source(self, target: str, metric: str) -> str:
-        """Who made the forecast, "" if there is none."""
+        """Source of the forecast; "" if there is none."""
         forecast = self._forecasts.get((target, metric))
         return "" if forecast is None else forecast.source
 
@@ -127,7 +127,7 @@ def horizon_for(seconds: float | None, interval: float) -> int:
 
 
 def peak(peaks: list[tuple[int, int]], at: int, value: int, seconds: float) -> int:
-    """Largest value of the last `seconds` with `value` at `at` added. `peaks` is the memory of it: (ns, value), values falling."""
+    """Largest value of the last `seconds`, after adding `value` at `at`. `peaks` is its memory: (ns, value), values falling."""
     while peaks and peaks[-1][1] <= value:
         peaks.pop()
     peaks.append((at, value))
@@ -137,9 +137,9 @@ def peak(peaks: list[tuple[int, int]], at: int, value: int, seconds: float) -> i
 
 
 def knob(action: Action, target: str) -> str:
-    """Name of what an action turns, the same for whoever turns it: what cool-downs, back-offs and hands off go by.
+    """Name of what an action changes, the same for every action on it: the key for cool-downs, back-offs and hands off.
 
-    An autogroup is named by the target, for any of its processes may stand for it.
+    An autogroup is named by the target, because any of its processes may represent it.
     """
     if isinstance(action, ResizePool):
         return f"{Control.POOL_SIZE} {action.pool}"
@@ -160,7 +160,7 @@ Figures = dict[str, float | int | str]
 
 
 def figures(**values: float | int | str | None) -> Figures:
-    """Figures of a `Why`: unknown and not finite ones are left out, for JSON has no word for them."""
+    """Figures of a `Why`: unknown and non-finite ones are left out, because JSON cannot hold them."""
     return {
         name: value
         for name, value in values.items()

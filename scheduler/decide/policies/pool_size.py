@@ -1,16 +1,16 @@
-"""Sizes pools: what the load's rhythm foretells, else a reactive rule with a forecast as its floor, within limits and headroom.
+"""Sizes pools: by the load's rhythm, else by a reactive rule with a forecast as its floor, within limits and headroom.
 Pure: knows no adapter and no model.
 
 - Rhythm, where the load has one that is trusted (`models/forecast/rhythm.py`): enough for what earlier periods did from now until
-  1.2 worker start times ahead, and for what is busy and queued now. Of what the reactive rule holds after a fall nothing is kept if
-  the fall was foretold and came. As soon as something else comes, the rhythm is not trusted and the other two speak.
-- Reactive rule: Knative's autoscaler, see `reaction.py`. KPA holds the most of a panic for 60 s and starts in one; here
-  `down_after` does that job. Where the load fell to less than half for good, its mean begins anew there: else a spike that is over
+  1.2 worker start times ahead, and for what is busy and queued now. If a fall was predicted and came, nothing is kept of what the
+  reactive rule holds after a fall. As soon as the load deviates, the rhythm is not trusted and the other two decide.
+- Reactive rule: Knative's autoscaler, see `reaction.py`. KPA holds the peak of a panic for 60 s and starts in one; here
+  `down_after` does that job. When the load fell to less than half for good, its mean begins anew there: else a spike that is over
   would be paid for a minute longer.
-- Forecast floor: the forecast 1.2 worker start times ahead, by default its median. Upper quantiles would cost workers all the time
-  for what a rhythm or a panic does when it is needed: see docs/decisions/0008.
-- Headroom bounds growth, and takes away what only a forecast asked for; it never takes workers that are needed now. So does the
-  pool's scaling curve (`models/scaling.py`), where it is certain: workers that would do nothing more are not started.
+- Forecast floor: the forecast 1.2 worker start times ahead, by default its median. Upper quantiles would always cost workers for
+  what a rhythm or a panic supplies when it is needed: see docs/decisions/0008.
+- Headroom bounds growth, and takes away what only a forecast asked for; it never takes workers that are needed now. The pool's
+  scaling curve (`models/scaling.py`) does the same where it is certain: workers that would add nothing are not started.
 """
 
 from __future__ import annotations
@@ -31,45 +31,45 @@ from .reaction import EPSILON, PANIC_THRESHOLD, reaction, up
 
 MARGIN = 1.05
 """A pool shrinks only to what would serve this multiple of the load: between load / MARGIN and load nothing changes, so load that
-wobbles around a threshold causes no flapping. A twentieth: a tenth cost 3 % more workers than Knative's rule on a constant load. By
-less than that a rhythm makes no pool grow either: it is chance of what is foretold."""
+wobbles around a threshold causes no flapping. A twentieth: a tenth cost 3 % more workers than Knative's rule on a constant load. A
+rhythm that asks for less than that more does not grow a pool either: so little is chance in the prediction."""
 
 GRADUAL, SHARP = 2.0, 2.5
-"""How sharply a load rises and falls (`Foretold.abrupt`) up to which it is sized for `target`, and from which for
-`foretold_target`. What comes gradually the reactive rule serves well: with less room than it leaves, latency would suffer."""
+"""How sharply a load rises and falls (`Foretold.abrupt`): up to the first it is sized for `target`, from the second for
+`foretold_target`. The reactive rule serves a gradual load well: with less room than that rule leaves, latency would suffer."""
 
 SCALING = "scaling curve"
-"""What the limit is called that the pool's own scaling sets."""
+"""Name of the limit that the pool's own scaling sets."""
 
 STABLE = 60.0
 """Seconds of `Pool.load_stable`."""
 
 CALM, SMALL = 60.0, 4
-"""A pool shrinks to so few workers or less only if no 6 s of the last so many seconds would have been a panic there. Few workers
-have no room: two requests at once are a panic of one. Without this hold, which is as long as Knative's for all sizes, a pool with
-half an Erlang grew and shrank each 15 s."""
+"""A pool shrinks to this many workers or fewer only if no 6 s window within this many seconds would have been a panic there. Few
+workers have no room: two requests at once are a panic of one. Without this hold, which is as long as Knative's for all sizes, a
+pool with half an Erlang grew and shrank every 15 s."""
 
 CLIFF = 0.75
-"""A fall to this share of the workers or less that the rhythm foretold is followed as soon as it has come: `down_after` is then
-looked ahead instead of back. And what is less of a fall waits where such a one is near."""
+"""A predicted fall to this share of the workers or less is followed as soon as it has come: `down_after` then looks ahead instead
+of back. A smaller shrink waits while such a fall is near."""
 
 LASTING = 10.0
-"""Seconds at most that more work than the rhythm foretold must be there before workers are started for it; a worker start time
-where that is less. By then the rhythm is not trusted any more, if it is wrong."""
+"""Longest time, in seconds, that more work than the rhythm predicted must last before workers are started for it; a worker start
+time if that is shorter. By then the rhythm, if it is wrong, is not trusted any more."""
 
 FALL, PATIENCE = 0.5, 2.5
-"""Where the mean load of 6 s is below that share of its mean of 60 s and stays so for that many worker start times (`down_after` at
-least), it has fallen. The longer workers take to come back, the longer they are kept; a pool whose patience is more than half of
-STABLE waits until the mean has fallen itself."""
+"""The load has fallen if its 6 s mean is below this share of its 60 s mean and stays so for this many worker start times (at least
+`down_after`). The longer workers take to come back, the longer they are kept; a pool whose patience is more than half of STABLE
+waits until the mean itself has fallen."""
 
 WARY = 600.0
-"""Seconds for which no fall is followed at once after one that was regretted: a panic came within STABLE of it."""
+"""For this many seconds after a fall that was regretted, none is followed at once: regretted means a panic within STABLE of it."""
 
 
 class Fallen(Memory):
     """The load since it fell."""
 
-    at: int  # ns of the tick at which it was seen
+    at: int  # ns of the tick at which the fall was seen
     total: float  # Erlangs, summed over the ticks since
     ticks: int
 
@@ -82,14 +82,14 @@ class Fallen(Memory):
 class PoolMemory(Memory):
     """What is remembered of one pool."""
 
-    asked: int | None = None  # size last asked for; None: nothing that still stands
+    asked: int | None = None  # size last asked for; None: no request still stands
     seen: int | None = None  # `requested` at the last tick
-    since: int | None = None  # ns since when needs are known without a hole
+    since: int | None = None  # ns since when needs are known without a gap
     peaks: list[tuple[int, int]] = msgspec.field(default_factory=list)  # (ns, workers), falling: maximum of the last `down_after`
     present: list[tuple[int, int]] = msgspec.field(default_factory=list)  # (ns, minus workers) needed in the last LASTING
     rushes: list[tuple[int, int]] = msgspec.field(default_factory=list)  # the same of what 6 s asked for, of the last CALM
-    falling: Fallen | None = None  # since it is low, which may be a lull
-    fallen: Fallen | None = None  # since it fell for good, within the last minute
+    falling: Fallen | None = None  # since the load is low, which may be a lull
+    fallen: Fallen | None = None  # since the load fell for good, within the last minute
     wary_until: int = 0  # ns before which no fall is followed, after one that was regretted
     grown_at: int | None = None
     changed_at: int | None = None
@@ -106,25 +106,25 @@ class Need:
     """What a pool needs at a tick, and where each part comes from."""
 
     workers: int  # what to grow to
-    sufficient: int  # what to shrink to at most: the need with MARGIN
+    sufficient: int  # what to shrink to at least: the need with MARGIN
     rule: str
-    forecast: float | None  # Erlangs at the wished quantile
+    forecast: float | None  # Erlangs at the configured quantile
     by_forecast: int | None
     by_reaction: int | None
-    mean: float | None  # load that the reactive rule took, in Erlangs: of 60 s, or since it fell
+    mean: float | None  # load that the reactive rule used, in Erlangs: of 60 s, or since it fell
     fallen: float | None  # seconds since it fell; None: the mean is of 60 s
-    by_rhythm: int | None  # None: none is trusted
-    ahead: int | None  # enough for the next `down_after` as the rhythm foretells it, and for now
+    by_rhythm: int | None  # None: no rhythm is trusted
+    ahead: int | None  # enough for the next `down_after` as the rhythm predicts it, and for now
     horizon: int
     by_cpu: int | None
     by_memory: int | None
     by_scaling: int | None  # None: no curve is certain
     wish: int  # before limits
-    bound: str  # which limit changed the wish, "" if none
+    bound: str  # which limit changed the wish; "" if none
 
 
 def fair_share(capacity: float, others: Sequence[float]) -> float:
-    """What is left of `capacity` for one more who wants as much as he can get, dealt out max-min fairly beside these demands.
+    """What is left of `capacity` for one more that wants all it can get, shared max-min fairly with these demands.
 
     >>> fair_share(2.0, [0.25, 0.25]), fair_share(2.0, [5.0, 0.5]), fair_share(-1.0, [])
     (1.5, 0.75, 0.0)
@@ -150,7 +150,7 @@ class PoolSize:
         self._at = 0  # ns of the present tick
 
     def propose(self, tick: Tick) -> list[Decision]:
-        """At most one size a pool."""
+        """At most one size per pool."""
         self._at = tick.at
         outlook = Outlook(tick)
         there = {pool.name for pool in tick.pools}
@@ -161,11 +161,11 @@ class PoolSize:
         return [decision for pool in tick.pools if (decision := self._pool(tick, pool, outlook)) is not None]
 
     def notes(self, _tick: Tick, /) -> list[Note]:
-        """Nothing: all that it has to say is in its decisions."""
+        """Nothing: everything is said in the decisions."""
         return []
 
     def skip(self) -> None:
-        """After a hole nobody knows what had sufficed meanwhile."""
+        """After a gap it is unknown what had sufficed meanwhile."""
         for memory in self.memory.pools.values():
             memory.since, memory.peaks = None, []
             memory.falling = memory.fallen = None
@@ -181,7 +181,7 @@ class PoolSize:
             memory.asked = decision.action.size
 
     def learn(self, result: Result) -> None:
-        """A size that was not taken is not asked for any more: what the pool itself says counts again."""
+        """A size that was not taken is not asked for any more: the pool's own size counts again."""
         memory = self.memory.pools.get(result.target.removeprefix("pool "))
         if memory is not None and not result.done and (result.action is None or isinstance(result.action, ResizePool)):
             memory.asked = None
@@ -192,7 +192,7 @@ class PoolSize:
         return [Standing(frozenset({policy(self.name), name}), ResizePool(name, size)) for name, size in asked if size is not None]
 
     def forget(self, gone: Gone) -> None:
-        """What the pool itself says counts again."""
+        """The pool's own size counts again."""
         for name, memory in sorted(self.memory.pools.items()):
             about = frozenset({policy(self.name), name})
             if memory.asked is not None and gone(Standing(about, ResizePool(name, memory.asked))):
@@ -230,12 +230,12 @@ class PoolSize:
             and _passed(tick.at, memory.changed_at, self._config.cooldown_down, self._interval)
         ):
             if need.by_rhythm is not None and enough <= CLIFF * current and pool.load is not None:
-                memory.fallen = Fallen(tick.at, pool.load, 1)  # if the rhythm is given up now, what is over must not count
+                memory.fallen = Fallen(tick.at, pool.load, 1)  # if the rhythm is given up now, the past load must not count
             return self._decision(pool, need, enough, current, outlook)
         return None
 
     def _falls_further(self, enough: int, pool: Pool, need: Need, memory: PoolMemory) -> bool:
-        """Is a much larger shrink at hand, which a small one now would only put off by `cooldown_down`?"""
+        """Is a much larger shrink near, which a small one now would only delay by `cooldown_down`?"""
         foretold, falling = pool.foretold, memory.falling
         if need.by_rhythm is None or foretold is None:
             return falling is not None and self._workers(falling.mean, pool, self._config.target) <= CLIFF * enough
@@ -244,7 +244,7 @@ class PoolSize:
         return least <= CLIFF * min(enough, self._workers(foretold.median, pool, share))
 
     def _mean(self, at: int, pool: Pool, memory: PoolMemory) -> float | None:
-        """Mean load for the reactive rule: of 60 s, or since the load fell, if it has stayed low for long enough."""
+        """Mean load for the reactive rule: over 60 s, or since the load fell, if it has stayed low for long enough."""
         if pool.load is None or pool.load_stable is None or pool.load_panic is None or pool.start_seconds is None:
             memory.falling = memory.fallen = None
             return pool.load_stable
@@ -265,7 +265,7 @@ class PoolSize:
         return mean
 
     def _remember(self, at: int, sufficient: int, memory: PoolMemory) -> int | None:
-        """Largest need of the last `down_after` seconds; None while it has not been watched for so long."""
+        """Largest need of the last `down_after` seconds; None while it has not been watched for that long."""
         if memory.since is None:
             memory.since = at
         most = peak(memory.peaks, at, sufficient, self._config.down_after)
@@ -274,7 +274,7 @@ class PoolSize:
     # --- what is needed ----------------------------------------------------------------------------------------------------------
 
     def _need(self, tick: Tick, pool: Pool, outlook: Outlook, current: int, mean: float | None) -> Need | None:
-        """None: neither a rhythm nor a forecast nor a history of the load."""
+        """None if there is no rhythm, no forecast and no history of the load."""
         config, fallen = self._config, self.memory.pools[pool.name].fallen
         horizon = horizon_for(None if pool.start_seconds is None else START_MARGIN * pool.start_seconds, self._interval)
         forecast = outlook.value(pool.name, "load", horizon, config.quantile)
@@ -285,7 +285,7 @@ class PoolSize:
         if by_rhythm is not None:
             needed_now = kept = self._lasting(tick.at, pool)
             if (pool.load or 0.0) < (pool.load_panic or 0.0) and not _gradual(pool):
-                needed_now = min(needed_now, current)  # it gets less: whoever is there copes
+                needed_now = min(needed_now, current)  # the load decreases: the present workers cope
             wish, sufficient = max(by_rhythm, needed_now), max(self._by_rhythm(pool, MARGIN) or 0, kept)
             rule = "rhythm" if by_rhythm >= needed_now else "present load"
         elif reacts is None and by_forecast is None:
@@ -323,7 +323,7 @@ class PoolSize:
 
     @staticmethod
     def _workers(load: float, pool: Pool, share: float) -> int:
-        """Workers for a load that is expected, each busy for that share."""
+        """Workers for an expected load, each busy for that share."""
         return min(up(min(load, pool.maximum) / share), pool.maximum)
 
     def _share(self, foretold: Foretold) -> float:
@@ -332,7 +332,7 @@ class PoolSize:
         return self._config.target + sharp * (self._config.foretold_target - self._config.target)
 
     def _by_rhythm(self, pool: Pool, margin: float = 1.0) -> int | None:
-        """Workers for `margin` times what is foretold until a worker that starts now is up; None: no rhythm is trusted."""
+        """Workers for `margin` times the predicted load until a worker that starts now is up; None: no rhythm is trusted."""
         foretold = pool.foretold
         if foretold is None or not foretold.trusted:
             return None
@@ -342,27 +342,27 @@ class PoolSize:
         return max(self._workers(median, pool, self._share(foretold)), min(round(high), pool.maximum))
 
     def _ahead(self, pool: Pool) -> int:
-        """Enough for the next `down_after` as the rhythm foretells it, and for the load now or of the last 6 s, the smaller."""
+        """Enough for the next `down_after` as the rhythm predicts it, and for the load now or of the last 6 s, the smaller."""
         recent = up(min(pool.load or 0.0, pool.load_panic or 0.0) / (PANIC_THRESHOLD * self._config.target))
         foretold = pool.foretold
         later = 0 if foretold is None else self._workers(max(foretold.later, 0.0), pool, self._share(foretold))
         return min(max(later, recent), pool.maximum)
 
     def _lasting(self, at: int, pool: Pool) -> int:
-        """Workers that were needed all the time that one takes to start: for what is over by then none need be started."""
+        """Workers that were needed for a whole worker start time: for work that is over by then none need be started."""
         lasting = 0.0 if _gradual(pool) else min(START_UNKNOWN if pool.start_seconds is None else pool.start_seconds, LASTING)
         return -peak(self.memory.pools[pool.name].present, at, -_present(pool, self._config.target), lasting)
 
     def _cpu_bound(self, tick: Tick, pool: Pool, horizon: int, outlook: Outlook) -> int | None:
-        """Workers that fill the pool's share of the CPU headroom, the one that crosses the line included: without it a pool of
+        """Workers that fill the pool's share of the CPU headroom, including the one that crosses the line: without it a pool of
         CPU-bound workers could never use the last part of the machine. None: workers take no CPU worth counting.
 
-        The share is max-min fair, as the kernel deals it out: whoever wants less than an equal part has what he wants, and the
-        others divide the rest. So on a machine that others keep busy the pool may still grow into its part.
+        The share is max-min fair, as the kernel deals it out: a group that wants less than an equal part gets what it wants, and
+        the others divide the rest. So on a machine that others keep busy the pool may still grow into its part.
 
-        Everything else = the median demand forecast of each other group, where there is none its demand now, and what runs outside
-        of the listed groups. Batch groups do not count unless they are pools: batch work stretches to whatever is left, so its
-        demand says nothing about headroom, and the scheduler shares with it or demotes it.
+        Everything else = the median demand forecast of each other group (its demand now if there is no forecast), and what runs
+        outside of the listed groups. Batch groups do not count unless they are pools: batch work stretches to whatever is left, so
+        its demand says nothing about headroom, and the scheduler shares with it or demotes it.
         """
         if pool.cpu_per_worker <= 0:
             return None
@@ -377,7 +377,7 @@ class PoolSize:
         return max(0, math.ceil(min(share / pool.cpu_per_worker, pool.maximum) - EPSILON))
 
     def _memory_bound(self, tick: Tick, pool: Pool) -> int | None:
-        """Workers that fit under the memory headroom, those that are there included; None: their size is not known."""
+        """Workers that fit under the memory headroom, the present ones included; None: their size is not known."""
         if pool.rss_per_worker <= 0:
             return None
         machine = tick.machine
@@ -386,8 +386,8 @@ class PoolSize:
 
     @staticmethod
     def _scaling_bound(pool: Pool) -> int | None:
-        """Workers worth having, by what the pool showed itself. Here counts what headroom cannot see: a CPU quota of its cgroup,
-        CPUs that it may not use, a lock that its workers share."""
+        """Workers worth having by the pool's own scaling curve. It shows what headroom cannot see: a CPU quota of the cgroup, CPUs
+        that the pool may not use, a lock that its workers share."""
         scaling = pool.scaling
         return None if scaling is None or not scaling.certain or scaling.worth is None else max(scaling.worth, 1)
 
@@ -516,7 +516,7 @@ class PoolSize:
 
 
 def _present(pool: Pool, target: float) -> int:
-    """Workers that are busy, and so many that no more waits than what would be a panic of the reactive rule. Over some ticks: one
+    """Busy workers, or as many as keep waiting work below a panic of the reactive rule, whichever is more. Over some ticks: one
     alone may be chance."""
     load = pool.load or 0.0
     recent = load if pool.load_panic is None else min(load, pool.load_panic)
@@ -525,7 +525,7 @@ def _present(pool: Pool, target: float) -> int:
 
 
 def _gradual(pool: Pool) -> bool:
-    """Does what is foretold come so gradually that the reactive rule would serve it well, with its room?"""
+    """Does the predicted load change so gradually that the reactive rule would serve it well, with its room?"""
     return pool.foretold is not None and pool.foretold.abrupt < SHARP
 
 

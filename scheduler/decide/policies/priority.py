@@ -1,19 +1,19 @@
-"""Keeps latency groups fast beside batch groups: demotes the contender, and gives its priority back. Pure: knows no knob's file.
+"""Keeps latency groups fast beside batch groups: demotes contenders and restores them later. Pure: knows no knob's file.
 
-Only what can help is demoted: a group whose CPU is a good part of what the victim lacks (`supply.py`). A pair of victim and
-contender that was relieved, or for which a demotion had no effect, is left alone for a while, longer each time (`pairs.py`).
-Where most of the pressure comes from processes that nobody sees, nothing is demoted at all.
+Only a contender that can help is demoted: one whose CPU use is a good part of what the victim lacks (`supply.py`). After a relief,
+or a demotion without effect, the pair of victim and contender is left alone for a while, longer each time (`pairs.py`). Where most
+of the pressure comes from processes that nicety cannot see, nothing is demoted at all.
 
-The mechanism is what separates the two (measured: nice does nothing across autogroups or cgroups): the weight of the contender's
-cgroup where the paths part; across sessions in the root cgroup with autogroup on, the nice of the contender's autogroup; else the
-nice of each of its processes. A mechanism that twice had no effect on a group is dropped for it, and the next one is tried.
-What a child inherits is not set again, and of a group of brief processes, a swarm, only those are demoted that last. Inside one
-cgroup a swarm gets a cgroup of its own below that one, with the least weight, where one may be made (a fence): who started it is
-moved there with all its children.
+The mechanism is the one that separates the two (measured: nice does nothing across autogroups or cgroups): the weight of the
+contender's cgroup where the paths part; across sessions in the root cgroup with autogroup on, the nice of the contender's
+autogroup; else the nice of each of its processes. A mechanism that had no effect on a group twice is dropped for it, and the next
+one is tried. What a child inherits is not set again. In a group of brief processes (a swarm) only those that last are demoted.
+Inside one cgroup a swarm gets a child cgroup of its own with the least weight (a fence), where one may be made: the process that
+started the swarm is moved there with all its children.
 
-Demotion begins in full, for half measures can hurt (measured: nice 5 beside 60 % load gave a p99 of 29 ms, nice 19 of 1.8), and is
-eased step by step while the protected groups wait less than their target. Once weights separate them, the protected group's time
-slice is shortened (see `slices.py`).
+Demotion begins in full, because half measures can hurt (measured: nice 5 beside 60 % load gave a p99 of 29 ms, nice 19 one of
+1.8 ms). It is eased step by step while the protected groups wait less than half of their target. Once weights separate the two,
+the protected group's time slice is shortened (see `slices.py`).
 
 An autogroup or a cgroup is demoted as a whole, whatever else is in it; one that holds a latency process or nicety never is. Values
 that somebody else chose are never changed.
@@ -39,59 +39,59 @@ from .slices import HARM, LONG_TICKS, Slices
 from .supply import ALONE, LEAST_FREED, WAIT_FLOOR, foreseen_use, helpers, lacks, others, throttled, unseen
 
 BUSY = 0.75
-"""Share of the CPUs in use from which waiting is contention: below it, waits are wake-ups."""
+"""Waiting is contention when at least this share of the CPUs is in use; below it, waits are wake-ups."""
 
 LATENCY_DEMAND, BATCH_DEMAND = 0.01, 0.05
-"""Cores of demand from which a class counts as there: less cannot suffer, or cannot be what it suffers from."""
+"""Least demand in cores for a class to count as present: with less it cannot suffer, or cannot be what the other suffers from."""
 
 VICTIMS = 4
-"""Latency groups, the worst first, for which contenders are looked for in a tick: a demotion for one serves all the others."""
+"""Contenders are looked for in a tick for this many latency groups, the worst first: a demotion for one serves the others too."""
 
 BRIEF = 0.5
-"""Share of a group's CPU that brief children must use for only its lasting members to be demoted (chosen): the children inherit."""
+"""If brief children use this share of a group's CPU, only its lasting members are demoted (chosen): the children inherit."""
 
 SWARM, SWARM_SECONDS = 0.1, 60.0
-"""Share of the CPU that brief children use in a tick for a group to count as a swarm, and how long it stays one after that (chosen:
-of `make -j4` they use a fifth in many ticks, for compilers run for seconds at times, and a build that links is one process)."""
+"""A group is a swarm if brief children use this share of its CPU in a tick, and stays one for this long after (chosen: in `make
+-j4` they use a fifth in many ticks, but compilers run for seconds at times, and a build that links is one process)."""
 
 POOLS_SPARED = frozenset({Control.CPU_IDLE, Control.POLICY, Control.FENCE})
-"""Not used inside a pool: next to nothing is too little where workers share locks."""
+"""Not used inside a pool: they leave next to no CPU, which is too little where workers share locks."""
 
 TOLD = (Control.CPU_WEIGHT, Control.CPU_SHARES, Control.CPU_IDLE, Control.AUTOGROUP, Control.FENCE, Control.NICE)
-"""Controls of which a decision says that they were dropped for the group."""
+"""Controls that a decision lists when they were dropped for the group."""
 
 NAMED = 5
-"""Contenders that a decision names as rejected, the busiest; of the others it says how many they are."""
+"""A decision names this many rejected contenders, the busiest, and gives the number of the others."""
 
 REMEMBERED_SECONDS = 120.0
-"""How long a latency group that had work counts as there: a service may be idle for a while and must not wake up unprotected."""
+"""A latency group counts as present for this long after it had work: a service may be idle and must not wake up unprotected."""
 
 STOPPED_SECONDS = 60.0
-"""How long a group that its own quota stopped is no victim of others (chosen: what is asked in bursts is stopped in those)."""
+"""How long a group that its own quota stopped is no victim of others (chosen: bursty requests are stopped in bursts)."""
 
 SOON = 3
-"""Foreseen is what the first so many horizons say (1, 3 and 6 ticks): a demotion acts at once, further ahead it buys nothing."""
+"""Contention is forecast from this many horizons (1, 3 and 6 ticks): a demotion acts at once, so looking further gains nothing."""
 
 EXCESS = 0.05
-"""Cores by which the expected demand must pass the capacity: on a full machine without waits both are equal but for rounding."""
+"""Cores by which the expected demand must exceed the capacity: on a full machine without waits the two differ only by rounding."""
 
 CALM = 0.9
-"""Contention is over when the expected demand is below this share of the capacity: the band keeps it from flapping."""
+"""Contention is over when the expected demand is below this share of the capacity: the gap prevents flapping."""
 
 STRIKES = 2
-"""Times without effect after which a mechanism is dropped for a group."""
+"""A mechanism is dropped for a group after it had no effect this many times."""
 
 UNYIELDING = 0.1
 """Share of the machine that demoted groups may use beyond what the latency groups leave: four hogs at nice 19 keep about 0.06."""
 
 MIXED_SECONDS = 60.0
-"""How long a swarm is not fenced in after something descended from it that is not to be lowered (chosen: it may start another)."""
+"""How long a swarm is not fenced in after it had a descendant that must not be demoted (chosen: it may start another)."""
 
 DROPPED_SECONDS = 600.0
-"""How long a dropped mechanism is not tried: what separates groups may change."""
+"""How long a dropped mechanism is not tried again: what separates groups may change."""
 
 LONGEST_EASE = 3600.0
-"""Seconds without easing, at most: they double each time that easing had to be taken back."""
+"""Longest time before the next easing, in seconds: it doubles each time that easing had to be taken back."""
 
 
 class Held(Memory):
@@ -101,28 +101,28 @@ class Held(Memory):
     process: ProcId | None
     cgroup: str
     session: int  # for AUTOGROUP, else 0
-    value: int | tuple[int, ...]  # of FENCE `fences.Limits`
+    value: int | tuple[int, ...]  # for FENCE `fences.Limits`
     group: str
     target: str
-    victim: str  # whom it protects
-    observed: list[str] = msgspec.field(default_factory=list)  # victims for whom nothing was written; for others it may have to be
-    inside: bool = False  # FENCE: it is in one that was there already, and has none of its own
+    victim: str  # the group it protects
+    observed: list[str] = msgspec.field(default_factory=list)  # victims for which nothing was written; for others it may have to be
+    inside: bool = False  # FENCE: the process was in a fence already, and has none of its own
 
     @property
     def strength(self) -> int:
-        """The value as one number: of a fence its weight."""
+        """The value as one number; for a fence its weight."""
         return self.value if isinstance(self.value, int) else Limits(*self.value).weight
 
 
 class Strike(Memory):
-    """What a mechanism failed to do for a group."""
+    """How often a mechanism failed for a group."""
 
     count: int
     at: int
 
 
 class Need(Memory):
-    """What was lacking when there was contention last: a group that comes while it is not over is measured by it."""
+    """What was lacking in the last contention: a group that appears before it is over is measured by it."""
 
     victim: str
     cores: float
@@ -136,18 +136,18 @@ class PriorityMemory(Memory):
     calm_since: int | None = None
     level: int = 0  # how far the demotion is eased, see `mechanisms.value`
     content_since: int | None = None  # since when all protected groups have waited less than half of their target
-    ease_seconds: float = 0.0  # how long they must have, 0: as configured
+    ease_seconds: float = 0.0  # how long they must have done so; 0: as configured
     active: dict[str, int] = msgspec.field(default_factory=dict)  # latency group -> ns when it last had work
     held: dict[str, Held] = msgspec.field(default_factory=dict)
     strikes: dict[str, Strike] = msgspec.field(default_factory=dict)
     pairs: Pairs = msgspec.field(default_factory=Pairs)
     need: Need | None = None
-    unseen: bool = False  # most of the pressure comes from nobody visible
+    unseen: bool = False  # most of the pressure comes from processes that nicety cannot see
     stopped: dict[str, int] = msgspec.field(default_factory=dict)  # latency group -> ns when its own quota last explained its wait
     swarms: dict[str, int] = msgspec.field(default_factory=dict)  # group -> ns when it last had brief children
-    mixed: dict[str, int] = msgspec.field(default_factory=dict)  # swarm -> ns when what must not be lowered last descended from it
-    youngest: int = 0  # start of the youngest member a tick ago: who is no younger has lasted for a tick
-    tried: list[str] = msgspec.field(default_factory=list)  # wishes that had their turn while more are wished for than may change
+    mixed: dict[str, int] = msgspec.field(default_factory=dict)  # swarm -> ns when it last had a descendant that may not be demoted
+    youngest: int = 0  # start of the youngest member a tick ago: a process that is no younger has lasted a tick
+    tried: list[str] = msgspec.field(default_factory=list)  # wishes that had their turn, while there are more than may change
     slices: Slices = msgspec.field(default_factory=Slices)
 
 
@@ -155,7 +155,7 @@ class PriorityMemory(Memory):
 class View:
     """Contention at a tick."""
 
-    victim: Group  # the latency group that waits most for its demand, of those that no quota of their own delays
+    victim: Group  # the latency group that waits most per demand, except those that their own quota stops
     share: float  # its wait per demand
     suffering: tuple[Group, ...]  # those that wait too much, the worst first, at most `VICTIMS`
     crowded: bool  # the CPUs are in use, and batch work is there
@@ -163,30 +163,30 @@ class View:
     foreseen: bool
     calm: bool
     content: bool  # all protected groups wait less than half of their target
-    expected: float  # cores of demand of all classed groups soon, at most the CPUs
-    capacity: float  # cores that are left to them
-    beyond: float  # cores by which the sum of their demands will pass the capacity
+    expected: float  # demand in cores expected soon of all classed groups, at most the CPUs
+    capacity: float  # cores left to classed groups
+    beyond: float  # cores by which the sum of their demands is expected to exceed the capacity
     soon: dict[str, float]  # cores of demand expected of each classed group within `SOON`
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Why a group is to be demoted, or stays so."""
+    """Why a group is to be or to stay demoted."""
 
-    victim: str  # for whom
+    victim: str  # the group it is demoted for
     lacks: float  # cores that the victim lacks
-    frees: float  # cores that the demotion of the group can free
-    together: float  # and the demotions of all for this victim
+    frees: float  # cores that demoting the group can free
+    together: float  # cores that all demotions for this victim can free
 
 
 @dataclass(frozen=True, slots=True)
 class Ineffective:
-    """A demotion that was measured without effect."""
+    """A demotion that had no effect when measured."""
 
     contender: str
     victim: str
     control: Control
-    final: bool  # all of the demotion was measured, and is not again
+    final: bool  # the whole demotion was measured, and will not be again
 
 
 class Priority:
@@ -199,14 +199,14 @@ class Priority:
         self._pools = frozenset(config.pools)
         self._most = config.guard.changes_per_tick
         self.memory = memory
-        self.waiting = frozenset[str]()  # "POLICY KNOB" of what is wished for and must wait for its turn: see `Guard.review`
-        self.demoted_before = frozenset[tuple[str, Control]]()  # groups, and by what something of them was before the present tick
+        self.waiting = frozenset[str]()  # "POLICY KNOB" of each wish that must wait for its turn: see `Guard.review`
+        self.demoted_before = frozenset[tuple[str, Control]]()  # (group, control) in force before the present tick
         self._cases: dict[str, Case] = {}  # of this tick, by contender
         self._wished: dict[str, Held] = {}  # of this tick: what `admit` looks up
         self._keys: dict[tuple[str, Control], str] = {}
 
     def propose(self, tick: Tick) -> list[Decision]:
-        """Demotions of what contends, and restores of what does not any more."""
+        """Demotes what contends and restores what no longer does."""
         memory = self.memory
         memory.pairs.forget(tick.at)
         memory.swarms |= {group.name: tick.at for group in tick.groups if _is_brief(group, SWARM)}
@@ -224,7 +224,7 @@ class Priority:
         if memory.engaged and view is not None:
             self._cases = self._helpful(tick, view, contenders)
             wishes = self._demotions(tick, contenders)
-        elif memory.engaged:  # nobody to protect for the moment: a service that is started anew must not find the batch released
+        elif memory.engaged:  # nothing to protect at the moment: a service that restarts must not find the batch restored
             there = {group.name for group in contenders} - self._paused(tick.at)
             wishes = {key: held for key, held in memory.held.items() if held.group in there}
         demoted = any(held.control is not Control.SLICE for held in memory.held.values()) and bool(wishes)
@@ -241,7 +241,7 @@ class Priority:
         return decisions + self._changes(tick, view, contenders, len(left))
 
     def notes(self, tick: Tick, /) -> list[Note]:
-        """What keeps it from demoting anybody, to be called after `propose`."""
+        """What keeps the policy from demoting. To be called after `propose`."""
         memory, machine = self.memory, tick.machine
         if not self._config.enabled:
             return []
@@ -270,12 +270,12 @@ class Priority:
         return notes
 
     def skip(self) -> None:
-        """After a hole nobody knows how long it has been calm, or what a slice did."""
+        """After a gap it is unknown how long it has been calm, or what a slice did."""
         self.memory.calm_since = self.memory.content_since = None
         self.memory.slices.again()
 
     def admit(self, decision: Decision) -> None:
-        """A change is in force from now on; a restore counts when its outcome is there."""
+        """A change counts as in force from now on; a restore counts when its outcome is known."""
         if isinstance(decision.action, Set):
             key = self._keys[decision.target, decision.action.control]
             before = self.memory.held.get(key)
@@ -288,10 +288,10 @@ class Priority:
                 self.memory.slices.again()
 
     def learn(self, result: Result) -> None:
-        """Drops what is not, or not any more, in force. A control that was refused is a strike against it."""
+        """Drops what is not, or no longer, in force. A refusal is a strike against the control."""
         action = result.action
         if isinstance(action, Restore) and result.failed:
-            return  # still in force: to be returned again, when the guard lets it
+            return  # still in force: to be restored again, when the guard admits it
         if isinstance(action, Set) and result.done:
             for key in self._concerned(result):
                 held = self.memory.held[key]
@@ -300,7 +300,7 @@ class Priority:
             return
         for key in self._concerned(result):
             held = self.memory.held.pop(key)
-            if held.control is Control.FENCE:  # who else was in it is out, or is looked at anew
+            if held.control is Control.FENCE:  # other processes in it are out, or are judged anew
                 inside = [key for key, each in self.memory.held.items() if each.inside and each.group == held.group]
                 for each in inside:
                     del self.memory.held[each]
@@ -309,12 +309,12 @@ class Priority:
             elif result.telling and held.control is Control.SLICE:
                 self.memory.slices.refused(held.group, result.at)
             elif result.telling:
-                # where one may not make a cgroup, another try says nothing new, and meanwhile nothing would be demoted
+                # without the right to make a cgroup, another try tells nothing new, and meanwhile nothing would be demoted
                 final = held.control is Control.FENCE and result.status is Status.REFUSED
                 self._strike(held.control, held.group, result.at, STRIKES if final else 1)
 
     def _concerned(self, result: Result) -> list[str]:
-        """Keys of what is held of that which the outcome is about."""
+        """Keys of the held changes that the outcome is about."""
         action, held = result.action, self.memory.held
         if not isinstance(action, Set | Restore):
             return [key for key in held if action is None and held[key].target == result.target]
@@ -325,11 +325,11 @@ class Priority:
         return [key] if key in held else []
 
     def standing(self) -> list[Standing]:
-        """Demotions, and short slices."""
+        """Demotions and short slices."""
         return [self._standing(held) for _, held in sorted(self.memory.held.items())]
 
     def forget(self, gone: Gone) -> None:
-        """They are made anew where there still is contention: in full, and compared anew what a slice brings."""
+        """What was forgotten is proposed again while contention lasts: demotions in full, slices with a new comparison."""
         memory = self.memory
         left = {key: held for key, held in memory.held.items() if not gone(self._standing(held))}
         for key in memory.held.keys() - left.keys():
@@ -342,10 +342,11 @@ class Priority:
         return Standing(about, Restore(held.control, held.process, held.cgroup))
 
     def ineffective(self, found: Sequence[Ineffective], tick: Tick) -> None:
-        """Demotions were measured, and their victims wait as long as before.
+        """Takes in demotions after which the victims wait as long as before.
 
-        If the CPU split did not move either, that is a strike against the mechanism, and the next one is tried. If it did, the
-        contender is not what the victim waits for: another mechanism would not help, and the pair is left alone for a while.
+        If the CPU split did not move either, the mechanism gets a strike; after STRIKES of them the next one is tried. If it moved,
+        the contender is not what the victim waits for: another mechanism would not help. Once the whole demotion was measured, the
+        pair is left alone for a while.
         """
         batch = sum(group.cpu for group in tick.groups if group.latency is Latency.BATCH)
         rest = sum(group.cpu + group.wait for group in tick.groups if group.latency is Latency.LATENCY)
@@ -363,7 +364,7 @@ class Priority:
         return (held for held in self.memory.held.values() if held.control is not Control.SLICE)
 
     def _strike(self, control: Control, group: str, at: int, times: int = 1) -> None:
-        """The many processes of a group count as one: strikes closer than a measurement are the same."""
+        """Counts the many processes of a group as one: strikes closer together than half a measurement are one strike."""
         name = f"{control} {group}"
         before = self.memory.strikes.get(name)
         if before is None or before.count < times:
@@ -384,7 +385,7 @@ class Priority:
     # --- is there contention? -------------------------------------------------------------------------------------------------
 
     def _protected(self, tick: Tick) -> list[Group]:
-        """Latency groups that have work now, or had some a while ago."""
+        """Latency groups that have work now, or had some within REMEMBERED_SECONDS."""
         memory, groups = self.memory, [group for group in tick.groups if group.latency is Latency.LATENCY and group.members]
         memory.active = {name: at for name, at in memory.active.items() if tick.at - at <= REMEMBERED_SECONDS * 1e9} | {
             group.name: tick.at for group in groups if group.demand >= LATENCY_DEMAND
@@ -392,7 +393,7 @@ class Priority:
         return [group for group in groups if group.name in memory.active]
 
     def _note_stopped(self, tick: Tick, protected: list[Group]) -> None:
-        """Whom its own quota stops is no victim until that has not been seen for a while: a quota bites now and then."""
+        """A group that its own quota stops is no victim until STOPPED_SECONDS after the last time: quotas bite now and then."""
         memory = self.memory
         memory.stopped = {name: at for name, at in memory.stopped.items() if tick.at - at <= STOPPED_SECONDS * 1e9} | {
             group.name: tick.at for group in protected if throttled(group)
@@ -453,7 +454,7 @@ class Priority:
             memory.calm_since = None
 
     def _ease(self, tick: Tick, view: View | None) -> None:
-        """As much demotion as the target needs: a step weaker after a while without waits, all of it back on the first one."""
+        """Demotes as much as the target needs: a step weaker after a while without waits, in full again on the first wait."""
         memory = self.memory
         demoted = any(held.control is not Control.SLICE for held in memory.held.values())
         if not memory.engaged or view is None or not demoted:
@@ -471,7 +472,7 @@ class Priority:
     # --- what should be in force ----------------------------------------------------------------------------------------------
 
     def _helpful(self, tick: Tick, view: View, contenders: list[Group]) -> dict[str, Case]:
-        """The groups that should be demoted: those that are stay so until all is over, others if they can help a victim."""
+        """The groups that should be demoted: demoted ones until contention is over, others if they can help a victim."""
         pairs, suffering = self.memory.pairs, {group.name for group in view.suffering}
         now = {group.name: group.cpu for group in contenders}
         cases = self._kept(tick, now)
@@ -484,13 +485,13 @@ class Priority:
             able, together = helpers(free, need.cores)
             for name in able:
                 again = need.victim in suffering and name in observed and need.victim not in observed[name]
-                if again or name not in cases:  # it was only observed, and not for this one
+                if again or name not in cases:  # only observed, and not for this victim
                     cases[name] = Case(need.victim, need.cores, free[name], together)
                     observed.pop(name, None)
         return cases
 
     def _kept(self, tick: Tick, now: Mapping[str, float]) -> dict[str, Case]:
-        """The groups that are demoted already, for whom they are."""
+        """The groups that are demoted already, each with its victim."""
         groups, kept = {group.name: group for group in tick.groups}, dict[str, Case]()
         for held in self._demoted():
             paused = self.memory.pairs.pause(held.victim, held.group, tick.at) is not None
@@ -501,7 +502,7 @@ class Priority:
         return kept
 
     def _needs(self, tick: Tick, view: View) -> list[Need]:
-        """Who lacks what, the worst first; while it is only not over yet, what was lacking last."""
+        """What each victim lacks, the worst first; if none suffers at the moment, what was lacking last."""
         memory, cpus = self.memory, tick.machine.cpus
         needs = [Need(group.name, lacks(group, cpus), False) for group in view.suffering]
         if view.foreseen:
@@ -512,7 +513,7 @@ class Priority:
         return needs or ([memory.need] if memory.need is not None else [])
 
     def _paused(self, at: int) -> set[str]:
-        """Groups that are held for a victim for which they are not demoted any more."""
+        """Demoted groups whose pair with their victim is paused."""
         pairs = self.memory.pairs
         return {held.group for held in self._demoted() if pairs.pause(held.victim, held.group, at) is not None}
 
@@ -560,13 +561,13 @@ class Priority:
                 else:
                     self._each(wishes, control, group, members, victim, ours)
             if tried and not found:
-                self.memory.pairs.without_effect(ANYBODY, name, tick.at)  # whatever separates the two was tried
+                self.memory.pairs.without_effect(ANYBODY, name, tick.at)  # every mechanism that separates the two was tried
         return wishes
 
     def _places(self, tick: Tick) -> set[Place]:
-        """Places of latency groups: what is protected from the contenders, and never demoted as a whole.
+        """Places of latency groups: protected from the contenders, and never demoted as a whole.
 
-        A group that was only learned counts while it has work: the shell from which somebody starts a build waits in its session.
+        A group whose class was only learned counts while it has work: the shell that started a build waits in the build's session.
         """
         groups = (group for group in tick.groups if group.latency is Latency.LATENCY)
         kept = (group for group in groups if group.behaviour is None or group.name in self.memory.active)
@@ -581,8 +582,8 @@ class Priority:
         victim: str,
         ours: set[tuple[Control, int]],
     ) -> None:
-        """A wish for each process, parents first. One whose nice somebody chose is left out; one that inherited ours, from
-        whomever, is not; and one that inherited the very value from a parent that has it needs no wish of its own."""
+        """Adds a wish for each process, parents first. A process whose nice somebody chose is left out; one that inherited our
+        nice is not. One that inherited exactly this value from a demoted parent needs no wish of its own."""
         held, strength, nice = self.memory.held, self._value(group, control), control is Control.NICE
         most = min(self._config.nice, self._config.pool_nice) if group.name in self._pools else self._config.nice
         steps = {value(Control.NICE, most, self._config.weight, level) for level in range(LEVELS)}
@@ -601,10 +602,10 @@ class Priority:
             wishes[key] = Held(control, member.id, "", 0, strength, group.name, target, victim)
 
     def _fencing(self, tick: Tick, contenders: list[Group]) -> dict[str, list[Member]]:
-        """The swarms that may be fenced in, and whom to make the fences for. A swarm that is fenced in stays one.
+        """The swarms that may be fenced in, and the members to fence. A swarm that is fenced in stays a swarm.
 
-        A fence takes along all that descends from who it is made for. So there is none where some of that is protected, or in a
-        group that is not demoted, and not for a while after that was seen.
+        A fence takes along all descendants of its process. So none is made where a descendant is protected or in a group that is
+        not demoted, nor for a while after that was seen.
         """
         memory = self.memory
         lowered = self._cases.keys() - self._pools
@@ -627,8 +628,8 @@ class Priority:
         return found
 
     def _roots(self, group: Group, descent: Descent) -> list[Member]:
-        """The members of a swarm that others outside started and that last, and those that are fenced in, the oldest first. None
-        that descends from another: it is in that one's fence."""
+        """The lasting members of a swarm that were started from outside it, and those that are fenced in, the oldest first. A
+        descendant of another root is in that one's fence, and left out unless it is held."""
         pids, parents = {member.id.pid for member in group.members}, {member.parent for member in group.members}
         roots, inside, youngest = list[Member](), set[ProcId](), self.memory.youngest
         for member in sorted(group.members, key=lambda member: (member.id.start_ticks, member.id.pid)):
@@ -642,8 +643,8 @@ class Priority:
     def _fences(
         self, group: Group, members: list[Member], roots: list[Member], victim: str, ours: set[tuple[Control, int]]
     ) -> dict[str, Held]:
-        """A wish for each root of a swarm that is among these members. One whose nice somebody chose is left out, and so are all
-        that descend from it. While a fence of the swarm is taken away none is made: who was in it comes out first."""
+        """A wish for each root of a swarm among these members. A root whose nice somebody chose is left out with its descendants.
+        While a fence of the swarm is being removed, none is made: its processes come out first."""
         held, there, wishes = self.memory.held, {member.id for member in members}, dict[str, Held]()
         limits = tuple(Limits(0, 0, 0, self._value(group, Control.FENCE)))
         for root in roots:
@@ -656,8 +657,8 @@ class Priority:
         return wishes if made <= wishes.keys() else {key: wish for key, wish in wishes.items() if key in held}
 
     def _lasting(self, group: Group) -> set[int]:
-        """Pids of the members that are worth a change of their own. Of a group of brief processes: those that others outside
-        started, those that started others, and those that were there a tick ago. What they start from now on inherits."""
+        """Pids of the members that are worth a change of their own. In a group of brief processes: those started from outside,
+        those that started others, and those that were there a tick ago. What they start from now on inherits."""
         pids = {member.id.pid for member in group.members}
         if not _is_brief(group, BRIEF):
             return pids
@@ -688,8 +689,8 @@ class Priority:
     # --- decisions ------------------------------------------------------------------------------------------------------------
 
     def _turn(self, wishes: Mapping[str, Held]) -> tuple[dict[str, Held], list[str]]:
-        """(what is new of them and has its turn now, keys of what must wait). No more than may change in a tick; sessions and
-        cgroups first, then the oldest processes; what was refused comes again when all the others had their turn."""
+        """(new wishes that have their turn now, keys of those that must wait). At most as many as may change in a tick: sessions
+        and cgroups first, then the oldest processes. A refused wish comes again after all the others had their turn."""
         held, memory = self.memory.held, self.memory
         fresh = [key for key, wish in wishes.items() if key not in held or _differs(held[key], wish)]
         fresh.sort(key=lambda key: (_order(wishes[key]), key))
@@ -718,7 +719,7 @@ class Priority:
             held = memory.held[key]
             single = held.process is not None and held.control not in (Control.AUTOGROUP, Control.FENCE)
             if held.inside or (single and held.process not in present and held.group in classed):
-                del memory.held[key]  # the process is gone, and its value with it; or nothing was made for it
+                del memory.held[key]  # the process is gone with its value; or nothing was made for it
                 continue
             process = held.process
             if held.control is Control.AUTOGROUP and process not in present:
@@ -728,7 +729,7 @@ class Priority:
         return decisions
 
     def _changes(self, tick: Tick, view: View | None, contenders: list[Group], left: int) -> list[Decision]:
-        """The decisions for what has its turn, the last of which says how many wait for theirs."""
+        """The decisions for this turn; the last one says how many wishes wait."""
         if not self._wished:
             return []
         assert view is not None, "nothing is wished without contention"
@@ -777,7 +778,7 @@ class Priority:
                     contender_frees_cores=None if case is None else case.frees,
                     all_free_cores=None if case is None or not case.together else case.together,
                     mechanism=str(wish.control),
-                    level=0 if wish.control is Control.FENCE else self.memory.level,  # it is not eased
+                    level=0 if wish.control is Control.FENCE else self.memory.level,  # a fence is not eased
                     value=wish.strength,
                 ),
                 rejected=(*self._rejected(tick, group, wish), *(() if short else rejected)),
@@ -786,7 +787,7 @@ class Priority:
         )
 
     def _refused(self, tick: Tick, contenders: list[Group]) -> tuple[str, ...]:
-        """Contenders that are not demoted though they are busy, and why not."""
+        """Busy contenders that are not demoted, and why."""
         left = [group for group in contenders if group.name not in self._cases and group.cpu > 0]
         left.sort(key=lambda group: (-group.cpu, group.name))
         case = max(self._cases.values(), key=lambda case: case.lacks, default=None)
@@ -863,7 +864,7 @@ class Priority:
         return tuple(said)
 
     def _return(self, tick: Tick, held: Held, process: ProcId | None, there: bool, alive: bool) -> Decision:
-        """`there`: its group has its class still; `alive`: whom a fence was made for runs still."""
+        """`there`: its group still has its class; `alive`: the process that a fence was made for still runs."""
         config, flips = self._config, tuple[str, ...]()
         trial = self.memory.slices.trials.get(held.group)
         pause = None if held.control is Control.SLICE else self.memory.pairs.pause(held.victim, held.group, tick.at)
@@ -903,13 +904,13 @@ class Priority:
 
 
 def wait_share(group: Group) -> float:
-    """Share of the time in which a group wanted a CPU for which it waited for one; 0 for one that wants next to nothing."""
+    """Share of the time a group wanted a CPU that it spent waiting for one; 0 for a group that wants next to nothing."""
     wanted = group.cpu + group.wait
     return group.wait / wanted if wanted >= WAIT_FLOOR else 0.0
 
 
 def _add(wishes: dict[str, Held], key: str, wish: Held) -> None:
-    """Of two groups that share a session or cgroup the gentler value counts: one of them may be a pool."""
+    """Adds a wish. Of two groups that share a session or cgroup the gentler value counts: one of them may be a pool."""
     before = wishes.get(key)
     gentler = before is None or (wish.strength < before.strength) == (wish.control is Control.AUTOGROUP)
     if gentler and (before is None or wish.value != before.value):
@@ -917,22 +918,22 @@ def _add(wishes: dict[str, Held], key: str, wish: Held) -> None:
 
 
 def _is_brief(group: Group, share: float) -> bool:
-    """Whether children that come and go use at least this share of what it uses."""
+    """Whether brief children use at least this share of the group's CPU."""
     return group.brief >= share * group.cpu and group.brief > 0
 
 
 def _key(control: Control, member: Member) -> str:
-    """Of a wish for one process."""
+    """Key of a wish for one process."""
     return f"{control} {member.id.pid}.{member.id.start_ticks}"
 
 
 def _differs(held: Held, wish: Held) -> bool:
-    """Whether a wish comes to something else than what is held; what was only observed protects nobody yet."""
+    """Whether a wish differs from what is held: in its value, or in a victim for which the change was not even observed."""
     return held.value != wish.value or (bool(held.observed) and wish.victim not in held.observed)
 
 
 def _order(wish: Held) -> tuple[int, int]:
-    """Sessions, cgroups and swarms first, for one change of them does most; then processes by age; short slices last."""
+    """Sessions, cgroups and swarms first, because one such change does most; then processes by age; short slices last."""
     if wish.process is None or wish.control in (Control.AUTOGROUP, Control.FENCE):
         return 0, 0
     return 1 + (wish.control is Control.SLICE), wish.process.start_ticks

@@ -1,15 +1,15 @@
 """Reports workers that misbehave, and on the user's request demotes, fences in or recycles them. Pure: knows scores, not how
 they are made.
 
-An incident is of one worker, of one circle of workers that wait for each other, or of one kind of trouble of a master. Whatever
-kinds a worker is scored for meanwhile, it is reported once, as the kind with the strongest evidence, corrected at most once, and
-once more when it is over.
+An incident is about one worker, one circle of workers that wait for each other, or one kind of trouble of a master. Whatever kinds
+a worker is scored for meanwhile, it is reported once, as the kind with the strongest evidence. The kind is corrected at most once,
+and the end of the incident is reported too.
 
-How often it is wrong is the user's to say: `alpha` shares the false alarms of a day among the blocks, workers and kinds tried
-(Bonferroni). That bounds their expected number whatever depends on whatever, and a healthy fleet gets what was set
-(`benchmarks/false_alarms.py`); `docs/decisions/0009-false-alarms-a-day.md` says why it is no share of false discoveries. What does
-not matter is not reported, so real workers give fewer; who accepts more than the default gets smaller things reported until as many
-come (`threshold.py`, `docs/decisions/0010-what-does-not-matter.md`).
+The user sets how often a report may be wrong: `alpha` shares the false alarms of a day among the blocks, workers and kinds tried
+(Bonferroni). That bounds their expected number whatever the dependences, and a healthy fleet gets as many as were set
+(`benchmarks/false_alarms.py`); `docs/decisions/0009-false-alarms-a-day.md` says why it is not a share of false discoveries. What
+does not matter is not reported, so real workers give fewer. A user who accepts more than the default gets smaller things reported
+until as many come (`threshold.py`, `docs/decisions/0010-what-does-not-matter.md`).
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ from .policy import Figures, Gone, Memory, Result, Standing, figures
 from .threshold import QUIET_SECONDS, Watched, chance, forget, reported_from, watch
 
 CONSENSUS = 0.8
-"""Share of its time that a score must have been significant: one odd tick in a run neither makes nor ends an incident."""
+"""Share of its time for which a score must have been significant: one odd tick in a run neither makes nor ends an incident."""
 
 RENAMED_AFTER, RENAMED_TIMES = 20.0, 2.0
-"""Seconds after its report, and times the evidence of the kind reported, from which an incident is taken for another kind. Kinds
-with a clock (spin, stuck) need 10 to 20 s to be material, so what came first may have been the general score."""
+"""An incident is taken for another kind from this many seconds after its report, with this many times the evidence of the kind
+reported. Kinds with a clock (spin, stuck) need 10 to 20 s to be material, so the general score may have come first."""
 
 DIGEST_SECONDS = 3600.0
-"""Between two lines that sum up what is beyond the budget of alarms."""
+"""Between two lines that sum up the incidents beyond the budget of alarms."""
 
 VICTIMS = frozenset({Anomaly.STARVED})
 """Kinds that happen to a worker instead of being done by it: reported, never acted on."""
@@ -69,25 +69,26 @@ FENCED_IN: Mapping[str, frozenset[str]] = {
     Anomaly.SWITCH_STORM: frozenset({"cpu"}),
     Anomaly.FORK_STORM: frozenset({"cpu", "tasks"}),
 }
-"""By what a fence keeps a worker of this kind from harming others. Of the rest nobody else has less."""
+"""Limits of a fence that keep a worker of this kind from harming others. The other kinds take nothing from anybody."""
 
 DOUBTFUL_SECONDS = 60.0
-"""A circle in which another thread could free a lock is acted on after so long: a slow answer has come by then."""
+"""A circle in which another thread could release a lock is acted on only after this long: a slow answer has come by then."""
 
 LEAST_CORES, LEAST_MEMORY, LEAST_TASKS = 0.1, 64 << 20, 8
-"""What a fence leaves in any case: a lock is given back within 90 ms more, a request has room, a shell can start a pipeline."""
+"""What a fence leaves in any case: a lock is released within 90 ms more, a request has room, a shell can start a pipeline."""
 
 ROOM = 1.5
-"""Times the median of siblings' cores that a fence leaves: who works like them again is told from who takes all that it gets."""
+"""A fence leaves this many times the median of the siblings' cores: room to tell one that works like them again from one that takes
+all that it gets."""
 
 PRESSING = 0.8
-"""Share of the CPU that a fence leaves from which a worker is taken to want more."""
+"""A worker that uses this share of the CPU that its fence leaves is taken to want more."""
 
 FORK_SECONDS = 10.0
-"""A fence has room for the processes that siblings start in so long: as if each of theirs lived that long."""
+"""A fence has room for the processes that siblings start in this time: as if each of theirs lived that long."""
 
 OF_OTHERS = frozenset({Anomaly.CRASH_LOOP, Anomaly.ZOMBIE})
-"""Kinds that are no running worker's: there is nothing to demote, and nothing to recycle."""
+"""Kinds that no running worker causes: there is nothing to demote and nothing to recycle."""
 
 
 class Incident(Memory):
@@ -97,7 +98,7 @@ class Incident(Memory):
     ids: list[ProcId]  # sorted; more than one only in a circle
     last: int  # ns, when it was last significant
     circle: bool = False
-    worker: bool = False  # it was seen among a pool's workers, so it is over when it is not there
+    worker: bool = False  # it was seen among a pool's workers, so the incident is over when it is gone
     since: int | None = None  # ns, beginning of the present streak
     held: int = 0  # ns of the streak in which it was significant
     before: int | None = None  # ns, the last tick of the streak
@@ -105,24 +106,24 @@ class Incident(Memory):
     kind: str = ""  # as reported
     id: str = ""  # of the flag that reported it; "": not reported
     reported: int = 0  # ns
-    named: list[ProcId] = msgspec.field(default_factory=list)  # in the report of a circle; who joined it later is not acted on
+    named: list[ProcId] = msgspec.field(default_factory=list)  # members in a circle's report; later ones are not acted on
     renamed: bool = False
     muted: bool = False  # beyond the budget
     treated: bool = False  # demoted or recycled, if that was asked for
     demoted: ProcId | None = None  # or fenced in
-    by: str = ""  # the control by which it was
-    left: int = 0  # thousandths of a core that its fence leaves it; 0: no fence, or not by that
-    over: bool = False  # and said so, or taken over by a circle
+    by: str = ""  # the control by which it was demoted
+    left: int = 0  # thousandths of a core that its fence leaves; 0: no fence, or no limit on CPU
+    over: bool = False  # and reported as over, or taken over by a circle
 
 
 class QuarantineMemory(Memory):
-    """What the policy remembers: incidents, and what was reported within a day."""
+    """What the policy remembers: incidents, and the reports of the last day."""
 
     incidents: dict[str, Incident] = msgspec.field(default_factory=dict)  # by target
     alarms: list[int] = msgspec.field(default_factory=list)  # ns of the reports of the last 24 h
     beyond: dict[str, int] = msgspec.field(default_factory=dict)  # "kind of pool" -> incidents since the last digest
     digested: int | None = None  # ns of the last digest
-    watched: Watched = msgspec.field(default_factory=Watched)  # only where more is accepted than what matters gives
+    watched: Watched = msgspec.field(default_factory=Watched)  # used only if more false alarms are accepted than what matters gives
 
 
 class Quarantine:
@@ -135,12 +136,12 @@ class Quarantine:
         self._nice = min(config.priority.pool_nice, config.priority.nice)
         self._accepted = config.quarantine.false_alarms_per_day
         self._alpha = alpha(self._accepted)
-        self._from = math.inf  # size from which on is reported what does not matter
+        self._from = math.inf  # size from which what does not matter is reported
         self.memory = memory
         self._at = 0
 
     def propose(self, tick: Tick) -> list[Decision]:
-        """Reports of incidents that lasted, what is to be done about them, and returns when they are over."""
+        """Reports of incidents that lasted, what to do about them, and restores when they are over."""
         self._at = tick.at
         self._forget(tick.at)
         self._drop_ended()
@@ -173,11 +174,11 @@ class Quarantine:
         return [*decisions, *self._digest(tick.at)]
 
     def notes(self, _tick: Tick, /) -> list[Note]:
-        """Nothing: all that it has to say is in its decisions."""
+        """Nothing: everything is said in the decisions."""
         return []
 
     def skip(self) -> None:
-        """After a hole no score is known to have lasted."""
+        """After a gap no score is known to have lasted."""
         self.memory.watched.open, self.memory.watched.at = {}, None
         for incident in self.memory.incidents.values():
             _break(incident)
@@ -199,7 +200,7 @@ class Quarantine:
                 incident.left = action.value[0] if isinstance(action.value, tuple) else 0
 
     def learn(self, result: Result) -> None:
-        """What failed may be tried again in the same incident; what is gone, or somebody else's now, is dropped."""
+        """What failed may be tried again in the same incident; what is gone, or was changed by somebody else, is dropped."""
         action = result.action
         ours = isinstance(action, Set | Restore) and action.control in (Control.NICE, Control.FENCE)
         process = action.process if isinstance(action, Set | Restore) and ours else None
@@ -217,7 +218,7 @@ class Quarantine:
         return [self._standing(incident) for _, incident in sorted(self.memory.incidents.items()) if incident.treated]
 
     def forget(self, gone: Gone) -> None:
-        """They are treated anew, as long as their incident lasts."""
+        """Those workers are treated again, as long as their incident lasts."""
         for incident in self.memory.incidents.values():
             if incident.treated and gone(self._standing(incident)):
                 incident.treated, incident.demoted, incident.by, incident.left = False, None, "", 0
@@ -236,8 +237,8 @@ class Quarantine:
             del self.memory.incidents[key]
 
     def _follow_scores(self, tick: Tick, present: set[ProcId]) -> None:
-        """Brings the streaks of workers up to this tick. Who is in a circle is scored for it, not for being stuck in it. What is
-        said of a master are incidents of their own, one a kind: its workers crash whether or not it leaves zombies."""
+        """Brings the streaks of workers up to this tick. A worker in a circle is scored for the circle, not for being stuck in it.
+        A master has an incident of its own for each kind: its workers crash whether or not it leaves zombies."""
         circled = {id_ for it in self.memory.incidents.values() if it.circle and not it.over for id_ in it.ids}
         for score in tick.scores:
             if score.id in circled or not self._odd(score) or not self._beyond_lessons(tick.lessons, score):
@@ -253,7 +254,7 @@ class Quarantine:
             self._significant(tick.at, incident, score.kind, -math.log10(self._p(score)))
 
     def _watch(self, tick: Tick, present: set[ProcId]) -> None:
-        """Learns how often comes up what does not matter, if the user accepts more false alarms than what matters gives."""
+        """Learns how often small things come up, if the user accepts more false alarms than what matters gives."""
         if self._accepted <= FEW:
             return
         watched = self.memory.watched
@@ -267,15 +268,15 @@ class Quarantine:
         self._from = reported_from(watched, self._accepted)
 
     def _odd(self, score: Score) -> bool:
-        """Whether it is to be reported if it lasts."""
+        """Whether the score is to be reported if it lasts."""
         return score.p <= self._alpha or self._lesser(score)
 
     def _p(self, score: Score) -> float:
-        """How rare it is; of what does not matter, as learned here."""
+        """How rare the score is; for what does not matter, as learned on this machine."""
         return chance(self.memory.watched, score.size) if self._lesser(score) else score.p
 
     def _lesser(self, score: Score) -> bool:
-        """Whether it is reported although it does not matter."""
+        """Whether the score is reported although it does not matter."""
         return score.p > self._alpha and score.size >= self._from
 
     def _follow_circles(self, tick: Tick) -> None:
@@ -295,7 +296,7 @@ class Quarantine:
             self._significant(tick.at, incident, Anomaly.DEADLOCK, 1.0)
 
     def _significant(self, at: int, incident: Incident, kind: str, weight: float) -> None:
-        """Notes it for this tick; a second kind in the same tick is only more evidence."""
+        """Notes a significant score in this tick; a second kind in the same tick only adds evidence."""
         step = 0 if incident.before is None else at - incident.before
         if incident.since is None:
             incident.since, incident.held = at, 0
@@ -305,14 +306,14 @@ class Quarantine:
         incident.last = at
 
     def _rest(self, at: int, incident: Incident) -> None:
-        """Ends the streak where the score was significant for too little of it."""
+        """Ends the streak if the score was significant for too little of it."""
         if incident.since is not None and incident.last != at and incident.held < CONSENSUS * (at - incident.since):
             _break(incident)
         elif incident.since is not None:
             incident.before = at
 
     def _beyond_lessons(self, lessons: Iterable[Lesson], score: Score) -> bool:
-        """Not what somebody called wrong, or much more of it."""
+        """Whether the score is unlike what somebody called wrong, or much stronger."""
         return all(
             score.value > LESSON_MARGIN * lesson.value
             for lesson in lessons
@@ -330,7 +331,7 @@ class Quarantine:
     # --- what is to be said and done --------------------------------------------------------------------------------------------
 
     def _told(self, tick: Tick, incident: Incident) -> Score | Deadlock | None:
-        """What this tick says about an incident; None: nothing that is significant."""
+        """What this tick says about an incident; None: nothing significant."""
         if incident.last != tick.at:
             return None
         if incident.circle:
@@ -340,7 +341,7 @@ class Quarantine:
         return min(found, key=lambda it: (it.kind != kind, it.p), default=None)
 
     def _lasted(self, at: int, incident: Incident) -> bool:
-        """Long enough, and for most of that time. A circle's waits have lasted before they were told of, so two ticks do."""
+        """Long enough, and for most of that time. A circle's waits have lasted before they are reported, so two ticks do."""
         if incident.since is None:
             return False
         needed = min(self._config.patience, 1.0) if incident.circle else self._config.patience
@@ -356,13 +357,13 @@ class Quarantine:
             )
         kind = _strongest(incident)
         score = next((it for it in tick.scores if it.id == told.id and it.kind == kind), told)
-        if score.kind != kind:  # the strongest over the patience is not what is said now: what is said now has the figures
+        if score.kind != kind:  # the strongest over the patience is not seen now: take the kind that has figures
             kind = score.kind
         return self._decide(key, Flag(incident.pool, incident.ids[0], kind), self._why(tick, incident, score))
 
     def _rename(self, tick: Tick, key: str, incident: Incident, told: Score | Deadlock) -> list[Decision]:
-        """A second line, once, where most evidence since the report is of another kind. The general kind is no correction."""
-        fenced = incident.by == Control.FENCE and incident.demoted is not None  # what it lacks now, it lacks by that
+        """A second report, once, if most evidence since the first is of another kind. The general kind is no correction."""
+        fenced = incident.by == Control.FENCE and incident.demoted is not None  # the fence causes what it lacks now
         if incident.renamed or fenced or isinstance(told, Deadlock) or tick.at - incident.reported < RENAMED_AFTER * 1e9:
             return []
         kind = _strongest(incident)
@@ -380,7 +381,7 @@ class Quarantine:
         if wanted == "flag" or incident.treated or self._spared(wanted, told):
             return []
         worker = incident.ids[0]
-        if isinstance(told, Deadlock):  # who came last has the least to lose
+        if isinstance(told, Deadlock):  # the last to come has the least to lose
             named = [wait for wait in told.waits if wait.waiter in (incident.named or incident.ids)]
             if not named:
                 return []
@@ -407,7 +408,7 @@ class Quarantine:
         return [self._decide(key, Set(Control.NICE, worker, "", self._nice), why)]
 
     def _spared(self, wanted: str, told: Score | Deadlock) -> str:
-        """Why this kind is not acted on, "" if it is."""
+        """Why this kind is not acted on; "" if it is."""
         if isinstance(told, Deadlock):
             if any(wait.holder is None for wait in told.waits):
                 return "acting on it: who holds what they wait for cannot be told, and ending one that waits frees nothing"
@@ -427,19 +428,19 @@ class Quarantine:
         return ""
 
     def _end(self, tick: Tick, incident: Incident, present: set[ProcId]) -> str:
-        """Why an incident is over, "" while it is not."""
+        """Why an incident is over; "" while it is not."""
         if incident.id and any(lesson.id == incident.id for lesson in tick.lessons):
             return "somebody said that it is none (nicety anomalies wrong)"
         if incident.worker and incident.ids[0] not in present:
             return f"worker {incident.ids[0].pid} has ended"
         if incident.left and incident.demoted is not None and _presses(tick, incident):
-            incident.last = tick.at  # its fence hides what it does, and is not taken from it for that
+            incident.last = tick.at  # its fence hides what it does, and is not removed for that
         if tick.at - incident.last >= QUIET_SECONDS * 1e9:
             return f"nothing unusual was seen for {QUIET_SECONDS:g} s"
         return ""
 
     def _finish(self, key: str, incident: Incident, end: str) -> list[Decision]:
-        """The return of what was taken, and the line that ends it. What was never reported just goes."""
+        """The restore of what was changed, and the report of the end. An incident that was never reported just goes."""
         decisions = []
         who = f"{_named(incident.ids)} of {incident.pool}"
         if incident.demoted is not None:
@@ -498,7 +499,7 @@ class Quarantine:
             incident.named = [action.worker, *action.others]
 
     def _taken_over(self, incident: Incident) -> Incident | None:
-        """A report of one of the circle's workers, which the circle now explains."""
+        """A reported incident of one of the circle's workers, which the circle now explains."""
         mine = set(incident.ids)
         found = (it for _, it in sorted(self.memory.incidents.items()) if it.id and not it.circle and not it.over)
         return next((it for it in found if it.ids[0] in mine and not it.renamed), None)
@@ -573,7 +574,7 @@ class Quarantine:
 
 
 def _limits(tick: Tick, score: Score) -> Limits | None:
-    """What a fence leaves to this worker: what its siblings use. None: by that it would be kept from nothing."""
+    """What a fence leaves to this worker: what its siblings use. None if those limits would keep it from nothing."""
     pool = next((pool for pool in tick.pools if pool.name == score.pool), None)
     own = None if pool is None else next((worker for worker in pool.workers if worker.id == score.id), None)
     if pool is None or own is None:
@@ -592,7 +593,7 @@ def _limits(tick: Tick, score: Score) -> Limits | None:
 
 
 def _presses(tick: Tick, incident: Incident) -> bool:
-    """Whether a worker uses all the CPU that its fence leaves it, and that is more than its siblings use by now."""
+    """Whether a worker uses all the CPU that its fence leaves, and more than its siblings use now."""
     workers = next((pool.workers for pool in tick.pools if pool.name == incident.pool), ())
     own = next((1000 * worker.cpu for worker in workers if worker.id == incident.demoted), 0.0)
     siblings = [1000 * worker.cpu for worker in workers if worker.id != incident.demoted]
@@ -630,7 +631,7 @@ def _neighbour(crowd: Crowd | None) -> Figures:
 
 
 def _break(incident: Incident) -> None:
-    """Nothing of what it had counts any more for its duration."""
+    """Ends the streak; the evidence of an unreported incident is dropped too."""
     incident.since, incident.before, incident.held = None, None, 0
     if not incident.id:
         incident.evidence = {}

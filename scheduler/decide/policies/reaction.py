@@ -1,7 +1,7 @@
-"""What a pool needs by what was seen of it so far: Knative's autoscaler (KPA), without the hold after a panic. Pure.
+"""What a pool needs by its load so far: Knative's autoscaler (KPA), without the hold after a panic. Pure.
 
-Mean load of 60 s, or of less where it fell, over a target utilisation, never less than half of the ready workers, and in a panic,
-when a 6 s window asks for twice the ready workers, what that window asks for. It must know no forecast.
+Mean load of 60 s (or since it fell) over a target utilisation, but at least half of the ready workers; in a panic, when a 6 s
+window asks for twice the ready workers, at least what that window asks for. Must not know any forecast.
 """
 
 from __future__ import annotations
@@ -31,16 +31,15 @@ class Reaction:
 
 
 def up(workers: float) -> int:
-    """Whole workers for a part of one."""
+    """Whole workers for a fraction."""
     return math.ceil(workers - EPSILON)
 
 
 def reaction(pool: Pool, mean: float | None, target: float, margin: float, *, fallen: bool = False) -> Reaction | None:
-    """Knative's rule for that mean load with that busy share of a worker to aim at; None without a history of the load.
+    """Knative's rule for this mean load and this target utilisation of a worker; None without a history of the load.
 
-    After a panic the mean of 60 s still climbs, and asks for less than there is to do. So a pool is not shrunk below what the last
-    6 s ask for; that is what Knative's hold is for. `fallen`: the mean is that since the load fell, which halves need not be gone
-    through for.
+    After a panic the mean of 60 s still climbs, and asks for too little. So a pool is not shrunk below what the last 6 s ask for;
+    Knative has its hold for that. `fallen`: the mean is that since the load fell, so the pool need not shrink by halves.
     """
     if mean is None:
         return None

@@ -1,10 +1,10 @@
-"""The short time slice of a protected group: given with the demotion, looked at later, and taken back where it does harm. Pure.
+"""The short time slice of a protected group: set with the demotion, evaluated later, and dropped where it does harm. Pure.
 
-A short slice alone buys little (EEVDF only picks whom to run next by it); on top of weight it is the best control that a person
-could pick for most services, and makes some others wait longer (decision 0005). What three ticks wait scatters more than what a
-slice wins, so it is not asked to prove itself first: after `SHORT_TICKS` with it the group runs `LONG_TICKS` without, and
-it is dropped only if those were clearly better. All of them are of one stretch of contention: between two bursts of a batch nobody
-waits, whatever the slice. A group that waits little with it is not made to wait longer to learn that: it keeps it.
+A short slice alone gains little (EEVDF uses it only to pick what to run next). On top of weight it is the best control for most
+services, and makes some others wait longer (decision 0005). The waits of three ticks scatter more than a slice gains, so the slice
+need not prove itself first: after `SHORT_TICKS` with it the group runs `LONG_TICKS` without it, and the slice is dropped only if
+those were clearly better. All these ticks are from one stretch of contention: between two bursts of batch work nothing waits,
+whatever the slice. A group that waits little with the slice keeps it: it is not made to wait longer for the comparison.
 """
 
 from __future__ import annotations
@@ -15,38 +15,38 @@ from ...decision import Group, Tick
 from .policy import Memory
 
 SETTLE_TICKS = 1
-"""Ticks after a change that are not counted: they saw both."""
+"""Ticks after a change that are not counted: they saw both states."""
 
 SHORT_TICKS = 60
-"""Ticks with the short slice whose waits are the measure. Contention that has lasted for so long may last as long again, and the
-look without is then a twelfth of it; one that is shorter is over before anything could be won by knowing better."""
+"""Ticks with the short slice whose waits are the measure. Contention that has lasted this long may last as long again; the ticks
+without are then a twelfth of it; a shorter one is over before a comparison could gain anything."""
 
 LONG_TICKS = 5
-"""Ticks without it that are compared with them: few, for most groups wait longer in them."""
+"""Ticks without it for the comparison: few, because most groups wait longer in them."""
 
 HARM = 0.1
-"""Share of its wait that a group must be without for its slice to be dropped: less is within the scatter of five ticks."""
+"""The slice is dropped if the group waits less without it by this share: less than that is within the scatter of five ticks."""
 
 AGAIN_SECONDS = 600.0
-"""How long what was found is believed."""
+"""How long a result is believed."""
 
 LEAST_DEMAND = 0.02
-"""Cores of demand from which a group has work that a slice could speed up, and whose waits can be compared."""
+"""Least demand in cores for a group to have work that a slice could speed up, and waits that can be compared."""
 
 MOST_PROCESSES = 64
-"""A group of more processes is no service that wakes for each request; its threads are left alone."""
+"""A group of more processes is not a service that wakes for each request; its threads are left alone."""
 
 
 class Trial(Memory):
-    """How far the comparison of a group is."""
+    """State of the comparison for a group."""
 
-    phase: str = "short"  # short, long: measured with and without; kept, dropped: found
+    phase: str = "short"  # short, long: measuring with and without; kept, dropped: results
     ticks: int = -SETTLE_TICKS  # of this phase; below 0: not counted yet
     wait: float = 0.0  # cores, summed over the ticks counted
     demand: float = 0.0  # cores run and waited for
     short: float | None = None  # wait per demand with the short slice, once measured
     long: float | None = None  # and without
-    until: int = 0  # ns, of what was found
+    until: int = 0  # ns until which the result is valid
 
 
 class Slices(Memory):
@@ -55,8 +55,8 @@ class Slices(Memory):
     trials: dict[str, Trial] = msgspec.field(default_factory=dict)
 
     def wanted(self, tick: Tick, protected: list[Group], demoted: bool, crowded: bool, little: float) -> list[Group]:
-        """Groups that should have the short slice in this tick. To be called once a tick; `demoted`: weights are in force,
-        `crowded`: batch work wants the CPUs now, `little`: wait as a share of demand, below which there is nothing to be won."""
+        """Groups that should have the short slice in this tick. To be called once a tick. `demoted`: weights are in force.
+        `crowded`: batch work wants the CPUs now. `little`: share of the demand; below it nothing can be gained."""
         if not demoted:
             self.trials = {name: trial for name, trial in self.trials.items() if trial.until > tick.at}
             return []
@@ -78,13 +78,13 @@ class Slices(Memory):
         return chosen
 
     def again(self) -> None:
-        """The demotion was changed: what was measured before it is no measure any more."""
+        """The demotion was changed: measurements from before are no longer valid."""
         for name, trial in self.trials.items():
             if not trial.until:
                 self.trials[name] = Trial()
 
     def refused(self, group: str, at: int) -> None:
-        """The kernel does not do it."""
+        """The kernel refuses the slice."""
         self.trials[group] = Trial(phase="dropped", until=at + round(AGAIN_SECONDS * 1e9))
 
     def _count(self, trial: Trial, group: Group, at: int, little: float) -> None:

@@ -1,13 +1,13 @@
-"""From which share of what matters on is reported, if the user accepts more false alarms than that gives. Pure: counts, knows
+"""From which share of what matters on to report, if the user accepts more false alarms than that gives. Pure: counts, knows
 no kind and no word.
 
 What matters (10 s of standstill, 16 descriptors) is so far beyond what healthy workers do that it hardly ever gives a false alarm,
-whatever p-value is asked for. Who accepts more of them gets smaller things reported, as many as were asked for: how often something
-of a size comes up is learned from the workers of this machine. Outliers come in all sizes, other kinds from half of what matters.
+whatever p-value is asked for. A user who accepts more of them gets smaller things reported, as many as were asked for: how often
+each size comes up is learned from the workers of this machine. Outliers come in all sizes, other kinds from half of what matters.
 
-For each of a ladder of sizes is counted how many reports there would have been, had it been the least size that is reported: one
-when a worker has held that size for the patience and the consensus that a report asks for, and the next after `QUIET_SECONDS`
-without it. Workers that were reported for what matters are taken for faulty, and do not count.
+For each step of a ladder of sizes it counts how many reports there would have been with that as the least reported size: one when
+a worker has held the size for the patience and the consensus that a report asks for, and the next after `QUIET_SECONDS` without it.
+Workers that were reported for what matters are taken to be faulty, and do not count.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from ....models.anomaly.detectors import LEAST
 from .policy import Memory
 
 STEPS, STEP = 86, 2 ** (1 / 16)
-"""Of the ladder: from `LEAST` to four times what matters, where p-values take that for usual."""
+"""Steps of the ladder and the factor between two: from `LEAST` to four times what matters, where p-values count it as usual."""
 
 ENOUGH = 100.0
-"""When so many alarms would have been accepted, what was counted is halved: habits change, and so many fix a rate to a tenth."""
+"""After this many accepted alarms the counts are halved: habits change, and this many fix a rate to a tenth."""
 
 QUIET_SECONDS = 60.0
-"""An incident is over when nothing of it was seen for so long; what comes after is a new one, and reported again."""
+"""An incident is over when nothing of it was seen for this long; what comes after is a new one and is reported again."""
 
 
 class Odd(Memory):
@@ -35,12 +35,12 @@ class Odd(Memory):
 
     seen: list[tuple[int, float]]  # (ns, size) of the ticks within the patience, 0 where there was nothing; the oldest first
     last: list[int] = msgspec.field(default_factory=list)  # ns, by step of the ladder, when it was last of this size
-    held: list[bool] = msgspec.field(default_factory=list)  # by step: whether it would have been reported, and is not over
-    healthy: bool = True  # was not reported for what matters
+    held: list[bool] = msgspec.field(default_factory=list)  # by step: whether it would have been reported and is not over
+    healthy: bool = True  # not reported for what matters
 
 
 class Watched(Memory):
-    """What was seen of workers that are healthy for all that is known."""
+    """What was seen of workers that are healthy as far as known."""
 
     open: dict[str, Odd] = msgspec.field(default_factory=dict)  # by worker
     counts: list[int] = msgspec.field(default_factory=lambda: [0] * STEPS)  # reports that would be over, by step of the ladder
@@ -73,15 +73,15 @@ def watch(
 
 
 def forget(memory: Watched, accepted: float) -> None:
-    """Halves what was counted once it is enough. `accepted`: alarms a day per 100 workers."""
+    """Halves the counts once there are enough. `accepted`: alarms a day per 100 workers."""
     if _due(memory, accepted) >= ENOUGH:
         memory.counts = [count // 2 for count in memory.counts]
         memory.worker_seconds /= 2
 
 
 def reported_from(memory: Watched, accepted: float) -> float:
-    """The least size of which, with one more, no more than `accepted` a day per 100 workers came, nor of any larger one; infinite
-    where there is none."""
+    """The least size such that, counting one more, it and every larger size came up at most `accepted` times a day per 100 workers;
+    infinite if there is none."""
     due, result = _due(memory, accepted), math.inf
     for step, count in reversed(list(enumerate(_reports(memory)))):
         if count + 1 > due:
@@ -91,7 +91,7 @@ def reported_from(memory: Watched, accepted: float) -> float:
 
 
 def chance(memory: Watched, size: float) -> float:
-    """The share of worker-minutes in which something of this size comes up, with one more than did."""
+    """The share of worker-minutes in which something of this size comes up, counting one more than did."""
     return min((_reports(memory)[_step(size)] + 1) / max(memory.worker_seconds / 60.0, 1.0), 1.0)
 
 
@@ -117,7 +117,7 @@ def _due(memory: Watched, accepted: float) -> float:
 
 
 def _reports(memory: Watched) -> list[int]:
-    """How many there would have been, by step of the ladder, those that are not over too."""
+    """Reports there would have been, by step of the ladder, including those that are not over."""
     many = list(memory.counts)
     for odd in memory.open.values():
         if odd.healthy:
@@ -127,5 +127,5 @@ def _reports(memory: Watched) -> list[int]:
 
 
 def _step(size: float) -> int:
-    """The highest of the ladder that is not above this size."""
+    """The highest step of the ladder that is not above this size."""
     return min(int(math.log(size / LEAST, STEP) + 1e-9), STEPS - 1)

@@ -1,1 +1,1 @@
-"""Adapter of Celery."""
+"""The Celery adapter."""

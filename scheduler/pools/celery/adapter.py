@@ -1,7 +1,7 @@
 """A running Celery worker (prefork pool) as a pool: found by its main process, watched through the kernel, sized by remote control.
 
-Must not know policies, Celery's modules or what the tasks do. What has to be asked of Celery or its broker goes through an agent
-(`agent.py`), one request at a time; the answer is taken in a later probe.
+Must not know policies, Celery's modules or what the tasks do. An agent (`agent.py`) queries Celery and its broker, one request at
+a time; the answer is taken in a later probe.
 """
 
 from __future__ import annotations
@@ -36,45 +36,45 @@ log = logging.getLogger(__name__)
 _SECOND = 1_000_000_000
 STATS_NS = 5 * _SECOND
 STATS_PACE_NS = _SECOND // 5
-"""The node is asked for its processes each 5 s, and when they have changed, though not again within the latter."""
+"""The node is asked for its processes every 5 s, and when they have changed, but at most once per STATS_PACE_NS."""
 LOAD_NS = _SECOND
 """How often waiting work is counted."""
 STALE = 5
-"""A count older than so many of these intervals is no count any more."""
+"""A count older than this many intervals is dropped."""
 ACTIVE_NS = _SECOND
-"""How often the node is asked who is at a task since when, while a resize depends on it."""
+"""How often the node is asked which processes work on a task, and since when, while a resize depends on it."""
 SETTLE_NS = 3 * _SECOND // 2
-"""After so long the number of processes is believed to be the size that Celery wants: a lost one is replaced in less."""
+"""After this time the number of processes is taken as the size that Celery wants: a lost process is replaced sooner."""
 GROWN_NS = 15 * _SECOND
-"""A change of which nothing is seen for so long was lost: Celery starts what is missing, and notices what has ended, each 5 s
+"""A change without effect after this time was lost: Celery starts missing processes, and notices ended ones, every 5 s
 (asynpool.py, `timers`)."""
 STEP = 16
-"""Processes held and ended at once, for about 20 ms and 2 ms for each."""
+"""Processes held and ended at once, which takes about 20 ms plus 2 ms for each."""
 LONG_SECONDS = 10.0
-"""A process that has been at one task for so long may be passed over when one to end is looked for: it would have to end that task
-and begin another one within the same millisecond as the shrink for the other task to be lost."""
+"""A process that has worked on one task for this long may be skipped in the search for one to end. Another task would be lost only
+if that process ended its task and began another within the same millisecond as the shrink."""
 HAND_UP_NS = _SECOND
 HAND_DOWN_NS = 8 * _SECOND
-"""More, or fewer, processes than were asked for, for so long: somebody else resized the pool. Celery replaces a lost one at once,
-or at its check each 5 s."""
+"""More, or fewer, processes than were asked for, for this long: somebody else resized the pool. Celery replaces a lost process at
+once, or at its check every 5 s."""
 LATE_NS = 60 * _SECOND
-"""For so long processes of which nothing was seen may still come: on a full machine a node answers late, and starts them late."""
+"""For this long, processes that did not appear may still come: on a busy machine a node answers late, and starts them late."""
 RETRIES = 3
-"""Growths without effect in a row before the node is reported as not reacting."""
+"""Grow requests without effect in a row before the node is reported as not reacting."""
 READY_NS = 10 * _SECOND
-"""A process that was neither seen waiting for a task nor at one counts as up after so long."""
+"""A process that was seen neither waiting for a task nor working on one counts as up after this time."""
 MAX_BACK_OFF_NS = 30 * _SECOND
 _NOT_FOR_AGENTS = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 
 
 @dataclass(slots=True)
 class _Process:
-    """A child of the main process; a worker of the pool once the node has named it."""
+    """A child of the main process; a worker of the pool once the node has listed it."""
 
     id: ProcId
     view: PoolProcess
     seen_at: int
-    asked_at: int | None  # when the growth was asked for that brought it; None: it came by itself
+    asked_at: int | None  # when the grow request that brought it was sent; None: it came by itself
     member: bool = False
     doing: Doing = Doing.UNKNOWN
     ready: bool = False
@@ -88,7 +88,7 @@ class _Process:
 class _Main:
     handle: ProcessHandle
     link: AgentLink
-    children: ChildList  # of its main thread: the event loop, which starts the pool's processes, runs there
+    children: ChildList  # of its main thread: its event loop starts the pool's processes
 
     def close(self) -> None:
         self.link.close()
@@ -97,7 +97,7 @@ class _Main:
 
 
 class CeleryPool:
-    """Adapter for one Celery node and its prefork pool. No process gets a signal but idle ones of the pool, from the agent."""
+    """Adapter for one Celery node and its prefork pool. Only idle processes of the pool get a signal, from the agent."""
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class CeleryPool:
         self._clock = clock
         self._proc_root = proc_root
         self._environ = os.environ if environ is None else environ
-        self._agent = agent  # its text; None: the one that is shipped
+        self._agent = agent  # its text; None: the shipped one
         self._node = (config.node or "celery@%h").replace("%h", socket.gethostname())
         self._main = MainProcess(
             name, config, self._find, self._forget, title="Celery's main process", remedy="see the worker's log for why"
@@ -128,25 +128,25 @@ class CeleryPool:
         self._forget()
 
     def _forget(self) -> None:
-        """Nothing is known of the pool any more, and nothing believed. The agent has ended, if there was one."""
+        """Reset all that is known or believed about the pool. The agent, if there was one, has ended."""
         self._let_go()
         for process in self._processes.values():
             process.view.close()
         self._processes.clear()
         self._children: frozenset[int] = frozenset()
         self._named: frozenset[int] | None = None  # the children when the node was last asked
-        self._order: list[int] = []  # pids as the node named them: Celery looks for one to end in this order
-        self._level: int | None = None  # processes that the node said it has; None: it has not said so yet
+        self._order: list[int] = []  # pids as the node listed them: in this order Celery looks for one to end
+        self._level: int | None = None  # processes that the node reported; None: no report yet
         self._level_at = 0
-        self._settled_at = 0  # until then the level is believed to be the size that Celery wants
-        self._believed = 0  # the size that Celery wants, as we know it
+        self._settled_at = 0  # until then the level is taken as the size that Celery wants
+        self._believed = 0  # the size that Celery wants, as far as we know
         self._target: int | None = None  # the size that we want; None: whatever is there
-        self._growth: int | None = None  # when the processes were asked for that are not seen yet
+        self._growth: int | None = None  # when the processes that have not appeared yet were asked for
         self._grows = 0  # how many those are
-        self._late, self._late_at = 0, 0  # processes that were asked for in vain, and when the last of them were given up
+        self._late, self._late_at = 0, 0  # processes asked for in vain, and when the last of them were given up
         self._shrunk_at: int | None = None  # when processes were ended that Celery has not missed yet
         self._recycling: set[ProcId] = set()
-        self._ages: tuple[int, dict[int, float]] = (0, {})  # (when, seconds at the task by pid)
+        self._ages: tuple[int, dict[int, float]] = (0, {})  # (when, seconds on the task by pid)
         self._stats_at = self._stats_asked_at = self._load_at = self._active_at = 0
         self._failures = 0  # of the node to answer, in a row
         self._retries = 0
@@ -160,7 +160,7 @@ class CeleryPool:
     # --- the port -------------------------------------------------------------------------------------------------------------
 
     def probe(self) -> None:
-        """Look at main process and pool, hear the agent, ask the next thing of it."""
+        """Look at the main process and the pool, take the agent's answer, send the next request."""
         if self._closed:
             return
         now = self._clock.monotonic()
@@ -194,7 +194,7 @@ class CeleryPool:
         return sample
 
     def resize(self, size: int) -> tuple[Status, str]:
-        """Ask for `size` processes; the requests follow in the probes to come. Shrinking waits for processes that are idle."""
+        """Ask for `size` processes; the next probes send the requests. Shrinking waits for idle processes."""
         if size < 1:
             return Status.REFUSED, f"a Celery node without processes does no work, {size} cannot be asked of it"
         trouble = self._trouble()
@@ -207,7 +207,7 @@ class CeleryPool:
         return Status.APPLIED, f"asked for {size} processes, {before} before"
 
     def recycle(self, worker: ProcId) -> tuple[Status, str]:
-        """End this process when it is idle; Celery starts another in its place."""
+        """End this process once it is idle; Celery starts a replacement."""
         known = self._processes.get(worker.pid)
         if known is None or known.id != worker or not known.member:
             return Status.VANISHED, f"pid {worker.pid} is no process of pool {self.name}"
@@ -218,7 +218,7 @@ class CeleryPool:
         return Status.APPLIED, f"pid {worker.pid} ends as soon as it waits for a task, and Celery starts another in its place"
 
     def close(self) -> None:
-        """Let go of the node; it stays as it is."""
+        """Release the node; it stays as it is."""
         self._main.let_go("closed")
         self._closed = True
 
@@ -256,7 +256,7 @@ class CeleryPool:
         return _Main(handle, link, ChildList(self._proc_root, pid))
 
     def _let_go(self) -> None:
-        """The agent has ended and may have held processes: let them go on."""
+        """The agent has ended and may have held processes: let them continue."""
         for held in self._held:
             send_to(self._proc_root, held, signal.SIGCONT)
         self._held = []
@@ -328,7 +328,7 @@ class CeleryPool:
                 self._hold_for_what_is_unseen(now)
 
     def _refused(self, answer: Answer, now: int) -> None:
-        """Node or broker said no, or nothing. What it came to is seen later, so the level is believed anew."""
+        """Node or broker refused or did not answer. Its effect shows later, so the level is determined again."""
         self._failures += 1
         self._stats_at = self._load_at = now + min(MAX_BACK_OFF_NS, _SECOND << min(self._failures - 1, 5))
         self._count = None
@@ -338,7 +338,7 @@ class CeleryPool:
             self._target = self._growth = self._shrunk_at = None
             self._settled_at = now + GROWN_NS
         if answer.lost:
-            return  # the link says so
+            return  # the link reports it
         text = f"node {self._node} cannot be asked: {answer.error}"
         if text != self._objection:
             log.warning("pool %s: %s", self.name, text)
@@ -376,7 +376,7 @@ class CeleryPool:
     # --- sizing ---------------------------------------------------------------------------------------------------------------
 
     def _steer(self, main: _Main, now: int) -> None:
-        """Judge what is seen, then ask the agent for what is most due."""
+        """Evaluate what is seen, then send the agent the most urgent request."""
         if self._level is not None and not self._objection:
             self._judge(self._level, now)
         if not main.link.ready():
@@ -385,11 +385,11 @@ class CeleryPool:
             self._named, self._stats_asked_at, self._stats_at = self._children, now, now + STATS_NS
             main.link.ask(now, "stats")
         elif not self._objection and (now >= self._load_at + LOAD_NS or not self._act(main, now)) and now >= self._load_at:
-            self._load_at = now + LOAD_NS  # a count that is overdue comes before the next step of a resize
+            self._load_at = now + LOAD_NS  # an overdue count comes before the next step of a resize
             main.link.ask(now, "load")
 
     def _judge(self, level: int, now: int) -> None:
-        """Whether the pool does what was asked of it, and nobody else asks."""
+        """Check whether the pool follows our requests, and whether somebody else resizes it."""
         if now < self._settled_at:
             self._believed = level
             return
@@ -420,11 +420,11 @@ class CeleryPool:
             self._hold(text, Status.FOREIGN, now)
 
     def _give_up(self, count: int, now: int) -> None:
-        """So many processes that were asked for are not waited for any more."""
+        """Stop waiting for this many processes that were asked for."""
         self._late, self._late_at = self._late + max(count, 0), now
 
     def _act(self, main: _Main, now: int) -> bool:
-        """Ask for the next step of a resize or of a recycling; whether there was one to ask for."""
+        """Send the next request of a resize or a recycling; return whether there was one."""
         if self._hands_off.text or now < self._settled_at or self._growth is not None:
             return False
         missing = 0 if self._target is None else self._target - self._believed
@@ -453,14 +453,14 @@ class CeleryPool:
         return False
 
     def _next_to_end(self, count: int, now: int) -> list[tuple[_Process, int]]:
-        """The processes that pool_shrink would take now, as long as they are idle, with what they have read.
+        """The idle processes that pool_shrink would take now, with what they have read.
 
-        It takes the first ones in the pool's order that Celery knows no task of. Ahead of them may only be those long at work.
+        It takes the first ones in the pool's order for which Celery knows no task. Only processes long at work may precede them.
         """
         found: list[tuple[_Process, int]] = []
         for pid in self._order:
             process = self._processes.get(pid)
-            if len(found) >= min(count, STEP) or process is None:  # without it the order is not the present one
+            if len(found) >= min(count, STEP) or process is None:  # a missing process means that the order is outdated
                 break
             read = self._bytes_read_by(process, now)
             if read is not None:
@@ -470,9 +470,10 @@ class CeleryPool:
         return found
 
     def _bytes_read_by(self, process: _Process, now: int) -> int | None:
-        """What a process has read so far, if it surely waits for a task; None: it does not.
+        """What a process has read so far, if it certainly waits for a task; None: it does not.
 
-        Seen waiting, with nothing read from before to after that: it is at a task later only if it has read more.
+        It must be seen waiting, and have read nothing between just before and just after. Then it works on a task later only if it
+        has read more.
         """
         if self._hands_off.text:
             return None
@@ -515,7 +516,7 @@ class CeleryPool:
 
 
 def _objection(stats: Mapping[str, Any], pid: int, node: str) -> str:
-    """Why this node must not be sized; "" if it may."""
+    """Why this node must not be resized; "" if it may."""
     if stats["pid"] != pid:
         return (
             f"node {node} answers as pid {stats['pid']}, not {pid}: correct node or pidfile (a worker in a container has pids of "
@@ -534,7 +535,7 @@ def _objection(stats: Mapping[str, Any], pid: int, node: str) -> str:
 
 
 def _launch(python: str, user: User, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """The agent's process: as the worker's user, in the worker's environment, in a session of its own. Raises OSError."""
+    """Start the agent as the worker's user, in the worker's environment and a session of its own. Raises OSError."""
     identity: dict[str, Any] = {}
     if user.uid != os.geteuid():
         identity = {"user": user.uid, "group": user.gid, "extra_groups": user.groups}

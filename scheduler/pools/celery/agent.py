@@ -1,22 +1,22 @@
 """The Celery agent: a helper that nicety starts with the worker's own Python, because nicety itself never imports Celery.
 
-It is run from its text (`link.BOOTSTRAP`), as the worker's user, and imports nothing of nicety: Python 3.8 and Celery 5 are
-enough. It reads one JSON request a line from standard input and writes one JSON answer a line to standard output:
+It is run from its text (`link.BOOTSTRAP`) as the worker's user, and imports nothing of nicety: Python 3.8 and Celery 5 are enough.
+It reads one JSON request per line from standard input and writes one JSON answer per line to standard output:
 
-    {"id": 1, "do": "stats"}                        what the node says of itself
-    {"id": 2, "do": "load"}                         messages in the broker's queues, tasks that the node has fetched and not begun
-    {"id": 3, "do": "active", "wall": 1.7e9}        seconds that each process has been at its task
+    {"id": 1, "do": "stats"}                        the node's own report
+    {"id": 2, "do": "load"}                         messages in the broker's queues; tasks that the node has fetched, not begun
+    {"id": 3, "do": "active", "wall": 1.7e9}        seconds that each process has worked on its task
     {"id": 4, "do": "grow", "n": 2}
     {"id": 5, "do": "shrink", "victims": [{"pid": 7, "start_ticks": 9, "rchar": 11}]}
     {"id": 6, "do": "recycle", "victims": [...]}
 
-An answer has the request's id and either "ok" or "error", a sentence on the cause. Before the first answer comes {"ready": true},
-or {"fatal": cause and next step} and the end.
+An answer has the request's id and either "ok" or "error", a sentence on the cause. The first line is {"ready": true}, or
+{"fatal": cause and next step}, after which the agent ends.
 
-`shrink` holds its victim with SIGSTOP while Celery shrinks. Celery's main process learns that a task has begun from a message of
-the process that runs it; until it has read that, it takes the process for idle, and pool_shrink would kill it with its task. A
-process that is stopped, and has read nothing since it was seen waiting for work, has not begun one and cannot; what waits in its
-pipe Celery gives to another process. Whatever ends the agent, the end of its input above all, first lets go of what it holds.
+`shrink` stops its victim with SIGSTOP while Celery shrinks. Celery's main process learns that a task has begun from a message of
+the process that runs it. Until it has read that message it takes the process for idle, and pool_shrink would kill it with its
+task. A stopped process that has read nothing since it was seen waiting for work has not begun a task and cannot; Celery gives what
+waits in its pipe to another process. Whatever ends the agent, above all the end of its input, first releases what it holds.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ from urllib.parse import unquote, urlsplit
 
 CONNECT_SECONDS = 3.0
 REPLY_SECONDS = 8.0
-"""A node must answer in so long. Its event loop does so within milliseconds, unless it starts processes or gets no CPU."""
+"""Time for a node to answer. Its event loop does so within milliseconds, unless it starts processes or gets no CPU."""
 PING_SECONDS = 2.0
 SHRINK_SECONDS = 20.0
-"""The same while processes are held: a node that is too slow for the first is left alone, but once it was asked to shrink they are
-held until it has, or a task could be begun and lost with them."""
+"""The same while processes are held. A node that is too slow for the ping is left alone. Once it was asked to shrink, the
+processes are held until it has, or a task could begin and be lost with them."""
 STOP_TURNS = 400
-"""Looks at a process that should stop, 0.5 ms apart."""
+"""Checks of whether a process has stopped, 0.5 ms apart."""
 ACTIONS = ("stats", "load", "active", "grow", "shrink", "recycle")
 
 _held: dict[int, str] = {}  # pid: start time of what is stopped and must be let go of
 
 
 class Refusal(Exception):  # noqa: N818 - a no is no error of ours
-    """A request cannot be done: the cause."""
+    """A request that cannot be done: the cause."""
 
 
 class Node:
-    """One Celery node, asked by remote control."""
+    """One Celery node, queried by remote control."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         for name in [name for name in os.environ if name.startswith("CELERY_")]:
@@ -71,7 +71,7 @@ class Node:
         self.connection: Any = None
 
     def ask(self, command: str, seconds: float = REPLY_SECONDS, **arguments: Any) -> Any:
-        """The node's reply to a control command. Raises Refusal when it does not answer, or answers with an error."""
+        """The node's reply to a control command. Raises Refusal if it does not answer, or answers with an error."""
         replies = self.app.control.broadcast(
             command, arguments=arguments or None, destination=[self.name], reply=True, timeout=seconds, limit=1
         )
@@ -100,7 +100,7 @@ class Node:
         }
 
     def load(self, _request: dict[str, Any]) -> dict[str, Any]:
-        """Work that waits: in the broker, and fetched by the node but not begun (tasks for a later time are not in it)."""
+        """Waiting work: in the broker, and fetched by the node but not begun (without tasks for a later time)."""
         reserved = len(self.ask("reserved"))
         try:
             return {"waiting": self.waiting(), "reserved": reserved, "problem": ""}
@@ -109,7 +109,7 @@ class Node:
             return {"waiting": 0, "reserved": reserved, "problem": words(error, self.broker)}
 
     def active(self, request: dict[str, Any]) -> dict[str, float]:
-        """Seconds at their task, by pid."""
+        """Seconds on the current task, by pid."""
         ages = {}
         for task in self.ask("active"):
             pid, began = task.get("worker_pid"), task.get("time_start")
@@ -118,14 +118,14 @@ class Node:
         return ages
 
     def grow(self, request: dict[str, Any]) -> dict[str, Any]:
-        """More processes; Celery starts them at its next check, within 5 s."""
+        """Add processes; Celery starts them at its next check, within 5 s."""
         self.ask("pool_grow", n=request["n"])
         return {}
 
     def shrink(self, request: dict[str, Any]) -> dict[str, Any]:
-        """End these idle processes, all by one request: how many were, and why the next one was not.
+        """End these idle processes, all by one request; return how many were ended, and why the next one was not.
 
-        One by one would go wrong: to Celery a process that has ended is still the first idle one until it is reaped, up to 5 s on.
+        One by one would go wrong: to Celery, an ended process stays the first idle one until it is reaped, up to 5 s later.
         """
         obstacle = ""
         try:
@@ -152,7 +152,7 @@ class Node:
                 release(pid)
 
     def recycle(self, request: dict[str, Any]) -> dict[str, Any]:
-        """End these idle processes; Celery starts others in their place."""
+        """End these idle processes; Celery starts replacements."""
         ended = 0
         for victim in request["victims"]:
             obstacle = hold(victim)
@@ -166,7 +166,7 @@ class Node:
         return {"ended": ended, "obstacle": ""}
 
     def waiting(self) -> int:
-        """Messages in the queues. Redis has no list without messages; elsewhere a queue that is not there is an error."""
+        """Messages in the queues. In Redis an empty list does not exist; elsewhere a missing queue is an error."""
         if self.connection is None:
             self.connection = self.app.connection_for_read()
             self.connection.ensure_connection(max_retries=1, timeout=CONNECT_SECONDS)
@@ -182,14 +182,14 @@ class Node:
         return count
 
     def hang_up(self) -> None:
-        """Connect anew for the next count."""
+        """Drop the connection; the next count makes a new one."""
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.release()
 
 
 def look(pid: int) -> tuple[str, str]:
-    """(state, start time) of the process that has this pid; ("X", "") when none has."""
+    """(state, start time) of the process with this pid; ("X", "") if none exists."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     except OSError:
@@ -198,7 +198,7 @@ def look(pid: int) -> tuple[str, str]:
 
 
 def bytes_read(pid: int) -> int | None:
-    """What the process's main thread has read so far; None where that cannot be seen."""
+    """What the process's main thread has read so far; None if it cannot be read."""
     try:
         return int(Path(f"/proc/{pid}/task/{pid}/io").read_text(encoding="ascii").split()[1])
     except (OSError, IndexError, ValueError):
@@ -206,7 +206,7 @@ def bytes_read(pid: int) -> int | None:
 
 
 def hold(victim: dict[str, Any]) -> str:
-    """Stop a process. It goes on again, with the reason returned, unless it surely waits for work."""
+    """Stop a process; return "" if it certainly waits for work. Otherwise let it continue and return the reason."""
     pid, start = victim["pid"], str(victim["start_ticks"])
     if look(pid)[1] != start:
         return "gone"
@@ -224,7 +224,7 @@ def hold(victim: dict[str, Any]) -> str:
 
 
 def release(pid: int) -> None:
-    """Let a held process go on."""
+    """Let a held process continue."""
     start = _held.pop(pid, "")
     if start and look(pid)[1] == start:
         try:
@@ -234,14 +234,14 @@ def release(pid: int) -> None:
 
 
 def leave(*_: Any) -> None:
-    """End now, and let go of what is held."""
+    """Release what is held, and exit now."""
     for pid in list(_held):
         release(pid)
     os._exit(0)
 
 
 def words(error: BaseException, broker: str) -> str:
-    """An error for people, in one line, without the broker's password."""
+    """An error as one line for people, without the broker's password."""
     text = " ".join(str(error).split())
     if not isinstance(error, Refusal):
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,6 +1,6 @@
-"""The wire to the Celery agent: one helper process, one request at a time, and nothing that ever waits.
+"""The connection to the Celery agent: one helper process, one request at a time, and no call that blocks.
 
-Must not know what the requests mean. An agent that dies, hangs or talks nonsense is ended and started again, ever less often.
+Must not know what the requests mean. An agent that dies, hangs or writes nonsense is killed, and restarted after a growing wait.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ log = logging.getLogger(__name__)
 
 _SECOND = 1_000_000_000
 START_NS = 60 * _SECOND
-"""The agent must be up after so long; importing Celery takes 0.5 s, and on a machine that is short of CPU far more."""
+"""The agent must be up within this time. Importing Celery takes 0.5 s, and far more on a machine that is short of CPU."""
 ANSWER_NS = 30 * _SECOND
-"""An agent that owes an answer for so long hangs: its own waits for node and broker end after 25 s at most."""
+"""An agent that owes an answer for longer counts as hung: its own waits for node and broker end after 25 s at most."""
 MAX_BACK_OFF_NS = 60 * _SECOND
 MAX_ANSWER = 1 << 20
 """Bytes of one answer; `stats` of 1,000 processes is 10 kB."""
 MAX_COMPLAINT = 4096
-"""Bytes kept of what the agent writes to standard error."""
+"""Bytes kept of the agent's standard error."""
 
 BOOTSTRAP = (
     "import sys\n"
@@ -37,8 +37,8 @@ BOOTSTRAP = (
     "exec(compile(settings.pop('script'), 'celery_agent.py', 'exec'), space)\n"
     "space['serve'](settings)\n"
 )
-"""What the interpreter is given: the agent comes as text through standard input, so that its user need not be able to read our
-files, no neighbour of a script can be imported as `celery`, and no password is seen in an argument list."""
+"""The interpreter's argument. The agent arrives as text through standard input. So its user need not be able to read our files, no
+file next to a script can be imported as `celery`, and no password shows in an argument list."""
 
 
 def script() -> str:
@@ -47,7 +47,7 @@ def script() -> str:
 
 
 class Answer(NamedTuple):
-    """What came of a request. `error` is "" where all went well; `lost`: the agent ended, and nobody knows how far it got."""
+    """The result of a request. `error` is "" on success; `lost`: the agent ended, and how far it got is unknown."""
 
     do: str
     result: Any
@@ -63,7 +63,7 @@ class _Request:
 
 
 class AgentLink:
-    """The agent, with its restarts. `launch` starts the process and may raise OSError; `settings` is its first line."""
+    """The agent, with its restarts. `launch` starts the process and may raise OSError; `settings` becomes its first line."""
 
     def __init__(self, name: str, launch: Callable[[], subprocess.Popen[bytes]], settings: Mapping[str, Any]) -> None:
         self._name = name
@@ -80,7 +80,7 @@ class AgentLink:
         self._failures = 0
         self._next_start = 0
         self.problem = ""
-        """Why there is no agent to talk to; "" while there is one, or the first is on its way."""
+        """Why there is no agent to talk to; "" while there is one, or the first one is starting."""
 
     def ready(self) -> bool:
         """Whether a request may be sent now."""
@@ -95,7 +95,7 @@ class AgentLink:
         self._send()
 
     def step(self, now: int) -> Answer | None:
-        """Start, feed and hear the agent, as far as that goes without waiting; the answer to the last request, once it is there."""
+        """Start, feed and read the agent without blocking; return the answer to the last request once it is there."""
         if self._process is None:
             if now < self._next_start:
                 return None
@@ -108,7 +108,7 @@ class AgentLink:
                 os.set_blocking(stream.fileno(), False)
             self._unsent, self._late = self._greeting, now + START_NS
         self._send()
-        ended = self._process.poll() is not None  # looked at first: what it wrote before its end is still read
+        ended = self._process.poll() is not None  # checked first, so that what it wrote before its end is still read
         self._hear()
         while b"\n" in self._output:
             line, self._output = self._output.split(b"\n", 1)
@@ -138,12 +138,12 @@ class AgentLink:
         return None
 
     def close(self) -> None:
-        """End the agent. Returns when it has ended."""
+        """Kill the agent; return when it has ended."""
         if self._process is None:
             return
         process, self._process = self._process, None
         try:
-            os.killpg(process.pid, signal.SIGKILL)  # its session is its own
+            os.killpg(process.pid, signal.SIGKILL)  # it has its own session
         except ProcessLookupError:
             pass
         process.wait()
@@ -158,7 +158,7 @@ class AgentLink:
         self._request = None
 
     def _failed(self, cause: str, now: int) -> Answer | None:
-        """End it, wait longer than last time, and say that the request under way is lost."""
+        """Kill it, wait longer than last time, and report the pending request as lost."""
         lost = self._request
         self.close()
         self._complaint = b""
@@ -196,7 +196,7 @@ class AgentLink:
 
 
 def _read(fd: int, most: int) -> bytes:
-    """What is there to read, up to about `most` bytes."""
+    """Read what is there, up to about `most` bytes."""
     found = b""
     while len(found) <= most:
         try:

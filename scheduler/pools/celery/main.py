@@ -1,7 +1,7 @@
-"""The main process of a Celery worker as the kernel shows it: who it is, its user and its Python, what its pool processes do.
+"""The main process of a Celery worker as the kernel shows it: its identity, user and Python, and what its pool processes do.
 
-Must not know sizes, time or remote control. That a process is Celery's is for its node to prove, by answering with its pid; until
-then nothing is sent to it.
+Must not know sizes, time or remote control. A process counts as Celery's only when its node answers with its pid; until then
+nothing is sent to it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _PYTHON = re.compile(r"(python|pypy)[\d.]*[td]?")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LIBRARY = re.compile(r" (/.*)/lib(?:64)?/(?:python|pypy)[\d.]+t?/site-packages/")
 _WAITS_IN_PIPE = frozenset({"pipe_read", "anon_pipe_read", "pipe_wait", "pipe_wait_readable"})
-"""Kernel functions by which /proc/PID/wchan shows a read from an empty pipe, of Linux up to 5.8, since 6.14 and between."""
+"""Names that /proc/PID/wchan shows for a read from an empty pipe: Linux up to 5.8, since 6.14, and the versions between."""
 
 
 class User(NamedTuple):
-    """As whom a process runs."""
+    """The user that a process runs as."""
 
     uid: int
     gid: int
@@ -30,7 +30,7 @@ class User(NamedTuple):
 
 
 def user_of(proc_root: Path, pid: int) -> User | str:
-    """As whom the process runs, or why nobody can act as that."""
+    """The user that the process runs as, or a sentence on why we cannot act as that user."""
     try:
         text = (proc_root / str(pid) / "status").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -46,7 +46,7 @@ def user_of(proc_root: Path, pid: int) -> User | str:
 
 
 def environment(proc_root: Path, pid: int) -> dict[str, str]:
-    """The environment that the process was started with; {} where it cannot be seen, or a process title was written over it."""
+    """The environment that the process was started with; {} if it cannot be read or a process title has overwritten it."""
     try:
         raw = (proc_root / str(pid) / "environ").read_bytes()
     except OSError:
@@ -56,9 +56,9 @@ def environment(proc_root: Path, pid: int) -> dict[str, str]:
 
 
 def interpreter(proc_root: Path, pid: int, environ: Mapping[str, str]) -> Path | str:
-    """The Python that runs a process, by a name that leads to its virtual environment; else a sentence.
+    """The Python that runs a process, by a path that leads to its virtual environment, or a sentence on why there is none.
 
-    Only a name of the very file that the process executes is taken: its argument list says what its starter liked it to say.
+    A path counts only if it is the very file that the process executes: its argument list may say anything.
     """
     process = proc_root / str(pid)
     try:
@@ -77,14 +77,14 @@ def interpreter(proc_root: Path, pid: int, environ: Mapping[str, str]) -> Path |
 
 
 def _candidates(process: Path, environ: Mapping[str, str]) -> Iterator[Path]:
-    """Names under which the interpreter may have been started, the likeliest first."""
+    """Paths by which the interpreter may have been started, the likeliest first."""
     try:
         name = (process / "cmdline").read_bytes().split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
         if "/" in name:
             yield (process / "cwd").readlink() / name
         elif name:
             yield from (Path(folder) / name for folder in environ.get("PATH", "").split(":") if folder.startswith("/"))
-        # a process title hides the argument list, but the extension module that sets it is loaded from the virtual environment
+        # a process title hides the argument list, but its extension module is loaded from the virtual environment
         maps = (process / "maps").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return
@@ -93,7 +93,7 @@ def _candidates(process: Path, environ: Mapping[str, str]) -> Iterator[Path]:
 
 
 def bytes_read(proc_root: Path, pid: int) -> int | None:
-    """What the process's main thread has read so far; None where that cannot be seen."""
+    """What the process's main thread has read so far; None if it cannot be read."""
     try:
         with (proc_root / str(pid) / "task" / str(pid) / "io").open(encoding="ascii") as file:
             return int(file.readline().split()[1])
@@ -102,10 +102,10 @@ def bytes_read(proc_root: Path, pid: int) -> int | None:
 
 
 class PoolProcess:
-    """Whether a pool process waits for a task: it is then blocked in a read from the pipe that the main process writes tasks to.
+    """Whether a pool process waits for a task, that is, blocks in a read from the pipe to which the main process writes tasks.
 
-    Both ends of that pipe are open in the main process, so it is told from any other pipe that a task may read from. Where the call
-    cannot be seen (see `busy`), a read from any pipe counts.
+    Both ends of that pipe are open in the main process, which separates it from other pipes that a task may read from. Where the
+    call cannot be seen (see `busy`), a read from any pipe counts.
     """
 
     def __init__(self, proc_root: Path, pid: int, main: int) -> None:
@@ -135,7 +135,7 @@ class PoolProcess:
         return Doing.IDLE if descriptor == self._inbox else Doing.BUSY
 
     def close(self) -> None:
-        """Give the descriptors back."""
+        """Close the descriptors."""
         self._view.close()
 
     def _is_inbox(self, descriptor: int) -> bool:
@@ -145,7 +145,7 @@ class PoolProcess:
         try:
             held = list((self._proc_root / str(self._main) / "fd").iterdir())
         except OSError:
-            return True  # no right to see: any pipe counts
+            return True  # no permission: any pipe counts
         for path in held:
             try:
                 if str(path.readlink()) == pipe:

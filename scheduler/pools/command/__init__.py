@@ -1,1 +1,1 @@
-"""Adapter of pools that are nothing but a command."""
+"""The adapter for pools that are only a command."""

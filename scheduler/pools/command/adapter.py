@@ -1,6 +1,6 @@
 """A pool of copies of one command that nicety starts and supervises: started at once, drained by SIGTERM, restarted with back-off.
 
-Must not know policies or what the command does. Only its own children are ever waited for or signalled.
+Must not know policies or what the command does. It waits for and signals only its own children.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ log = logging.getLogger(__name__)
 
 _SECOND = 1_000_000_000
 AT_ONCE_NS = _SECOND
-"""A worker that lives shorter than this has failed to start, whatever its exit status."""
+"""A worker that lived shorter than this has failed to start, whatever its exit status."""
 HEALTHY_NS = 30 * _SECOND
-"""After so long without a failure the back-off starts anew."""
+"""After this time without a failure the back-off starts again from its shortest wait."""
 MAX_BACK_OFF = 60.0
-"""Longest wait between two tries, seconds; systemd's and Kubernetes' back-offs end at 60 s to 5 min."""
+"""Longest wait between two tries, in seconds. The back-offs of systemd and Kubernetes end at 60 s to 5 min."""
 JITTER = 0.1
-"""A wait is longer or shorter by up to this share, so that pools that fail together do not retry together."""
+"""A wait varies by up to this share, so that pools that fail together do not retry together."""
 READY_NS = 10 * _SECOND
-"""A worker that was never seen waiting for work counts as up after so long: it came up under load."""
+"""A worker that was never seen waiting for work counts as up after this time: it came up under load."""
 STARTS_PER_PROBE = 4
-"""A start costs some milliseconds (fork and exec); more than these wait for the next probe."""
+"""Workers started in one probe at most; the rest wait for the next one. A start costs some milliseconds (fork and exec)."""
 LOG_BYTES = 8 << 20
-"""The pool's log is rotated (one old file is kept) when a worker starts and it is larger than this."""
+"""The pool's log is rotated (one old file is kept) when a worker starts and the log is larger than this."""
 _PR_SET_PDEATHSIG = 1
 _NOT_FOR_WORKERS = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 
@@ -59,12 +59,12 @@ class _Worker:
     doing: Doing = Doing.UNKNOWN
     busy: int = 0
     known: int = 0
-    replacement: _Worker | None = None  # started in its place; it drains when that one is ready
-    drain_by: int | None = None  # when it gets SIGKILL; None: it works on
+    replacement: _Worker | None = None  # started in its place: this one drains when the other is ready
+    drain_by: int | None = None  # when it gets SIGKILL; None: not draining
     killed: bool = False
 
     def kill(self) -> None:
-        """End it and all that it started: its session is its own, and its number too until it has been waited for."""
+        """End it and all that it started: it has a session of its own, and keeps its pid until it has been waited for."""
         self.killed = True
         try:
             os.killpg(self.process.pid, signal.SIGKILL)
@@ -75,8 +75,8 @@ class _Worker:
 class CommandPool:
     """Adapter for `[pools.NAME] kind = "command"`.
 
-    Nothing runs before the first probe. `probe`, `resize` and `recycle` must be called from a thread that lives as long as the
-    pool: the kernel sends workers SIGTERM when the thread that started them ends, so they drain when the daemon is killed.
+    Nothing runs before the first probe. Call `probe`, `resize` and `recycle` from a thread that lives as long as the pool: the
+    kernel sends workers SIGTERM when the thread that started them ends. So workers drain when the daemon is killed.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class CommandPool:
         self._probes += 1
 
     def read(self) -> PoolSample:
-        """Shares and means over the probes since the last read. Workers that drain are among `workers` until they have ended."""
+        """Shares and means over the probes since the last read. `workers` includes draining workers until they have ended."""
         if self._probes == 0:
             self.probe()
         sample = self._tally.sample(
@@ -164,7 +164,7 @@ class CommandPool:
         return Status.APPLIED, f"asked for {size} workers, {before} before"
 
     def recycle(self, worker: ProcId) -> tuple[Status, str]:
-        """Start another worker, and drain this one when that one is up."""
+        """Start another worker, and drain this one when the new one is up."""
         now = self._clock.monotonic()
         old = next((w for w in self._workers if w.id == worker), None)
         if old is None:
@@ -180,7 +180,7 @@ class CommandPool:
         return Status.APPLIED, f"worker {old.number} (pid {worker.pid}) drains when worker {new.number} (pid {new.id.pid}) is up"
 
     def close(self) -> None:
-        """Drain and end all workers: returns when they have ended, after `drain_timeout` at the latest."""
+        """Drain and end all workers; return when they have ended, after `drain_timeout` at the latest."""
         self._closed = True
         if self._waiting is not None:
             self._waiting.close()
@@ -243,7 +243,7 @@ class CommandPool:
         if now < self._next_start:
             return
         missing = min(self._target - len(staying), STARTS_PER_PROBE)
-        if self._failures > 1:  # one at a time until one has shown that it lives
+        if self._failures > 1:  # one at a time, until one has survived its start
             missing = min(missing, int(all(now - worker.born >= AT_ONCE_NS for worker in self._workers)))
         for _ in range(missing):
             if self._start(now) is None:
@@ -253,7 +253,7 @@ class CommandPool:
         return [worker for worker in self._workers if worker.drain_by is None and worker.replacement is None]
 
     def _start(self, now: int) -> _Worker | None:
-        """A new worker, None when it could not be started."""
+        """A new worker; None if it could not be started."""
         taken = {worker.number for worker in self._workers}
         number = next(n for n in range(1, len(taken) + 2) if n not in taken)
         try:
@@ -266,7 +266,7 @@ class CommandPool:
             self._failed(now, True, f"cannot be started: {error}", now)
             return None
         found = identify(self._proc_root, process.pid)
-        if found is None:  # it has ended already; start times are read before it can be waited for
+        if found is None:  # it has ended already (read before it is waited for)
             self._failed(now, True, _status(process.wait()), now)
             return None
         worker = _Worker(number, process, found, now, Activity(self._proc_root, process.pid))
@@ -288,7 +288,7 @@ class CommandPool:
                 worker.kill()
 
     def _failed(self, born: int, at_once: bool, cause: str, now: int) -> None:
-        """A worker ended as it should not. Workers that were there before the last failure and fail with it count once."""
+        """Record that a worker ended as it should not. Workers born before the last failure that fail with it count once."""
         if not self._failures or born >= self._failed_at:
             self._failures += 1
             delay = min(MAX_BACK_OFF, 2.0 ** min(self._failures - 1, 10)) * self._chance.uniform(1 - JITTER, 1 + JITTER)
@@ -299,7 +299,7 @@ class CommandPool:
         log.warning("pool %s: %s, failure %d in a row; see %s", self.name, self._cause, self._failures, self._log_file)
 
     def _trouble(self, now: int) -> str:
-        """Only what keeps the pool from being resized: a command that fails to start, or again and again."""
+        """What keeps the pool from being resized: a command that fails to start, or fails again and again."""
         if not self._failures or not (self._at_once or self._failures > 1):
             return ""
         if now < self._next_start:
@@ -316,7 +316,7 @@ class CommandPool:
         return self._popen(command, {}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
 
     def _popen(self, command: list[str], extra: dict[str, str], *, stdout: int, stderr: int) -> subprocess.Popen[bytes]:
-        """A process of the pool: session, user, folder and environment. Raises OSError, LookupError (no such user)."""
+        """A process of the pool, with its session, user, folder and environment. Raises OSError, LookupError (no such user)."""
         identity: dict[str, Any] = {}
         environ = {**self._environ, "NICETY_POOL": self.name, **extra}
         if self._config.user:
@@ -341,7 +341,7 @@ class CommandPool:
         )
 
     def _open_log(self) -> int:
-        """The pool's log for appending, rotated when it is full."""
+        """Open the pool's log for appending, rotated if it is full."""
         self._log_file.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
         try:
             if self._log_file.stat().st_size > LOG_BYTES:
@@ -357,9 +357,9 @@ def _prctl() -> Any:
 
 
 def _become_worker(prctl: Any, parent: int) -> None:
-    """In the child before exec: die with the daemon, and start with no signal blocked or ignored.
+    """In the child before exec: arrange to die with the daemon, and start with no signal blocked or ignored.
 
-    Runs after the change of user, which would clear the death signal. All that it calls was looked up before the fork.
+    Runs after the change of user, which would clear the death signal. Everything that it calls was looked up before the fork.
     """
     prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
     if os.getppid() != parent:  # the daemon ended before the line above

@@ -1,6 +1,6 @@
-"""Counts of work waiting for a command pool: files in a spool, what a command prints, the length of a Redis list.
+"""Counts of waiting work for a command pool: files in a spool, the output of a command, the length of a Redis list.
 
-Must not know pools. `probe` never waits for anybody: a count is asked for in one probe and taken in a later one.
+Must not know pools. `probe` never blocks: a count is requested in one probe and taken in a later one.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ log = logging.getLogger(__name__)
 
 _SECOND = 1_000_000_000
 MAX_ENTRIES = 20_000
-"""Directory entries looked at in one count: about 10 ms. A spool that holds more counts as what was seen of it."""
+"""Directory entries read in one count: about 10 ms. A larger spool counts as what was read of it."""
 COMMAND_TIMEOUT_NS = 10 * _SECOND
 REDIS_TIMEOUT_NS = _SECOND
 MAX_BACK_OFF_NS = 30 * _SECOND
 STALE = 3
-"""A count older than so many intervals is no count any more."""
+"""A count older than this many intervals, plus COMMAND_TIMEOUT_NS, is dropped."""
 _MAX_OUTPUT = 4096
 
 
 class Counter(Protocol):
-    """A way to count. Raises CountError with cause and next step; None: no answer yet."""
+    """A way to count."""
 
     def step(self, now: int) -> int | None:
-        """Ask, or take the answer. Returns at once."""
+        """Ask, or take the answer; None: no answer yet. Returns at once. Raises CountError with cause and next step."""
         ...
 
     def close(self) -> None:
@@ -51,7 +51,7 @@ class CountError(Exception):
 
 
 class WaitingWork:
-    """A counter with its timing: the last count, how fresh it is and, where there is none, why."""
+    """A counter with its timing: the last count, its age and, if there is none, the reason."""
 
     def __init__(self, name: str, counter: Counter, every: float, clock: Clock) -> None:
         self._name = name
@@ -64,10 +64,10 @@ class WaitingWork:
         self._count: int | None = None
         self._counted_at = 0
         self.problem = ""
-        """Why there is no count; "" while there is one."""
+        """Why there is no count; "" if there is one."""
 
     def probe(self) -> None:
-        """Ask for a count when it is time, or take one that has come. Never blocks, never raises."""
+        """Ask for a count if it is time, or take one that has arrived. Never blocks, never raises."""
         now = self._clock.monotonic()
         if not self._asked and now < self._next:
             return
@@ -90,7 +90,7 @@ class WaitingWork:
             self._count, self._counted_at = count, now
 
     def waiting(self) -> int | None:
-        """The last count; None: there is none, or it is too old."""
+        """The last count; None if there is none, or it is too old."""
         if self._count is None or self._clock.monotonic() - self._counted_at > STALE * self._every + COMMAND_TIMEOUT_NS:
             return None
         return self._count
@@ -109,7 +109,7 @@ class FileCounter:
         self._limit = limit
 
     def step(self, now: int) -> int:  # noqa: ARG002 - a count of files needs no time
-        """The number of files now, as far as `limit` entries of folders show it."""
+        """The number of files now, as far as `limit` directory entries show it."""
         budget = self._limit
         folders = [Path(self._parts[0])] if Path(*self._parts).is_absolute() else [Path()]
         parts = self._parts[1:] if Path(*self._parts).is_absolute() else self._parts
@@ -155,7 +155,7 @@ def _matching(folder: Path, pattern: str, budget: int, *, want_files: bool, miss
 
 
 class CommandCounter:
-    """What a command prints: one whole number on stdout. It runs beside the daemon, in a session of its own."""
+    """The output of a command: one whole number on stdout. It runs beside the daemon, in a session of its own."""
 
     def __init__(self, command: list[str], start: Callable[[list[str]], subprocess.Popen[bytes]]) -> None:
         self._command = command
@@ -192,7 +192,7 @@ class CommandCounter:
         return int(text)
 
     def close(self) -> None:
-        """Kill a command that is still running, with all that it started."""
+        """Kill a command that still runs, with all that it started."""
         if self._process is None:
             return
         if self._process.poll() is None:
@@ -220,10 +220,10 @@ class CommandCounter:
 
 
 class RedisCounter:
-    """The length of a Redis list: AUTH, SELECT and LLEN over one kept connection, spoken without ever waiting.
+    """The length of a Redis list: AUTH, SELECT and LLEN over one kept connection, without ever blocking.
 
-    "redis://[[USER]:PASSWORD@]HOST[:PORT]/DB/KEY" or "unix://[[USER]:PASSWORD@]/PATH/DB/KEY", parts percent-encoded. A host name is
-    looked up at each connect, which the system may make wait: give an address. Raises ValueError with the cause for another URL.
+    "redis://[[USER]:PASSWORD@]HOST[:PORT]/DB/KEY" or "unix://[[USER]:PASSWORD@]/PATH/DB/KEY", parts percent-encoded. A host name
+    is looked up at each connect, and the lookup may block: give an address. Raises ValueError with the cause for another URL.
     """
 
     def __init__(self, url: str) -> None:
@@ -236,7 +236,7 @@ class RedisCounter:
         self._deadline: int | None = None
 
     def step(self, now: int) -> int | None:
-        """Connect, ask, or take the answer; as far as it goes without waiting."""
+        """Connect, ask, or take the answer, as far as possible without blocking."""
         try:
             return self._step(now)
         except OSError as error:
@@ -304,9 +304,9 @@ class RedisCounter:
         self._expected = len(commands)
 
     def _take(self) -> int | None:
-        """The count once all answers are there. Raises CountError for an answer that is an error."""
+        """The count once all answers have arrived. Raises CountError for an answer that is an error."""
         lines = self._answers.split(b"\r\n")
-        if len(lines) <= self._expected:  # the last piece is what follows the last line end
+        if len(lines) <= self._expected:  # the last piece follows the last line end
             return None
         for line in lines[: self._expected]:
             if line.startswith(b"-"):
@@ -346,7 +346,7 @@ def _redis_parts(url: str) -> tuple[str | tuple[str, int], list[list[bytes]], li
 
 
 def counter(queue: Queue, start: Callable[[list[str]], subprocess.Popen[bytes]]) -> Counter:
-    """The counter that a `[pools.NAME.queue]` section asks for; `start` runs its command. Raises ValueError for a bad Redis URL."""
+    """The counter for a `[pools.NAME.queue]` section; `start` runs its command. Raises ValueError for a bad Redis URL."""
     if queue.files:
         return FileCounter(queue.files)
     if queue.command:

@@ -1,1 +1,1 @@
-"""Adapter of gunicorn."""
+"""The gunicorn adapter."""

@@ -1,7 +1,7 @@
-"""A running gunicorn as a pool: found by its master, watched through the kernel, sized by TTIN and TTOU.
+"""A running gunicorn as a pool: found by its master, watched through the kernel, resized by TTIN and TTOU.
 
-Must not know policies or what the application does. Nothing is asked of gunicorn but the two signals: one at a time, the next only
-when the effect of the last one is seen, since two that are pending together arrive as one.
+Must not know policies or what the application does. gunicorn gets only these two signals, one at a time. The next one follows only
+when the last one has shown its effect, because two pending signals of a kind arrive as one.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ log = logging.getLogger(__name__)
 
 _SECOND = 1_000_000_000
 SETTLE_NS = 3 * _SECOND // 2
-"""The number of workers must stand still for so long before it is believed to be the size that the master wants: a starting master
-spawns one worker each 0.1 s at most (gunicorn/arbiter.py, spawn_workers)."""
+"""The number of workers must be constant for this long before it is taken as the size that the master wants: a starting master
+spawns at most one worker every 0.1 s (gunicorn/arbiter.py, spawn_workers)."""
 STEP_NS = 5 * _SECOND
-"""A TTIN that has shown no worker after so long was lost. The master handles a signal within milliseconds."""
+"""A TTIN that has brought no worker after this time was lost. The master handles a signal within milliseconds."""
 PACE_NS = _SECOND
-"""The next signal may follow an effect that cannot be seen (a drained worker still at its last request) after so long."""
+"""The next signal may follow after this time if the effect cannot be seen (a draining worker still serves its last request)."""
 HAND_UP_NS = _SECOND
 HAND_DOWN_NS = 3 * _SECOND
-"""More, or fewer, workers than the master should have, for so long: somebody else resized it. A crashed worker is replaced in less
-(the master wakes up on SIGCHLD, and each second)."""
+"""More, or fewer, workers than the master should have, for this long: somebody else resized it. A crashed worker is replaced
+sooner (the master wakes up on SIGCHLD, and every second)."""
 DRAIN_NS = 60 * _SECOND
-"""A shrink of which nothing is seen for so long was lost; twice gunicorn's default graceful_timeout."""
+"""A shrink without visible effect after this time was lost; twice gunicorn's default graceful_timeout."""
 RETRIES = 3
 """Signals without effect in a row before the pool is reported as not reacting."""
 _REFRESH_NS = 5 * _SECOND
@@ -49,7 +49,7 @@ class _Worker:
     id: ProcId
     view: CallView
     newborn: bool  # not ready when first seen: its start time can be measured
-    over: bool  # came when the master should have spawned none
+    over: bool  # appeared when the master should have spawned none
     ready: bool = False
     probes: int = 0
     busy: int = 0
@@ -70,7 +70,7 @@ class _Step:
 class _Master:
     handle: ProcessHandle
     accept: AcceptQueue
-    children: ChildList  # the arbiter forks in its main thread: only that one gets Python's signals
+    children: ChildList  # the arbiter forks in its main thread, the only one that gets Python's signals
     refresh_at: int
 
     def close(self) -> None:
@@ -80,7 +80,7 @@ class _Master:
 
 
 class GunicornPool:
-    """Adapter for one gunicorn master and its workers. Signals go to the master alone, except for `recycle`."""
+    """Adapter for one gunicorn master and its workers. Only the master gets signals, except for `recycle`."""
 
     def __init__(self, name: str, config: PoolConfig, clock: Clock, proc_root: Path = Path("/proc")) -> None:
         self.name = name
@@ -93,21 +93,21 @@ class GunicornPool:
         self._workers: dict[int, _Worker] = {}
         self._changed_at = 0  # when the set of workers last changed
         self._settled = False
-        self._believed = 0  # the size that the master wants, as we know it
+        self._believed = 0  # the size that the master wants, as far as we know
         self._target: int | None = None  # the size that we want; None: whatever is there
         self._step: _Step | None = None
-        self._shrunk_at: int | None = None  # last TTOU, while workers that it should drain are still there
+        self._shrunk_at: int | None = None  # last TTOU, while the workers that it should drain are still there
         self._retries = 0
         self._foreign = ForeignSize(HAND_UP_NS, HAND_DOWN_NS)
         self._hands_off = HandsOff(name)
         self._tally = Tally(name)
-        self._loop = False  # workers with event loops or threads: busy cannot be told
+        self._loop = False  # workers with event loops or threads: busy cannot be determined
         self._closed = False
 
     # --- the port -------------------------------------------------------------------------------------------------------------
 
     def probe(self) -> None:
-        """Look at master, workers and accept queue; send the next signal when its turn has come."""
+        """Look at master, workers and accept queue; send the next signal if it is due."""
         if self._closed:
             return
         now = self._clock.monotonic()
@@ -117,7 +117,7 @@ class GunicornPool:
             self._steer(master, now)
 
     def read(self) -> PoolSample:
-        """Shares and means over the probes since the last read. Workers that drain are among `workers` until they have ended."""
+        """Shares and means over the probes since the last read. `workers` includes draining workers until they have ended."""
         if self._tally.is_empty() and all(worker.probes == 0 for worker in self._workers.values()):
             self.probe()
         sample = self._tally.sample(
@@ -134,7 +134,7 @@ class GunicornPool:
         return sample
 
     def resize(self, size: int) -> tuple[Status, str]:
-        """Ask for `size` workers; the signals follow in the probes to come. gunicorn itself cannot go below one worker."""
+        """Ask for `size` workers; the next probes send the signals. gunicorn itself cannot go below one worker."""
         if size < 1:
             return Status.REFUSED, f"gunicorn keeps at least one worker, {size} cannot be asked of it"
         trouble = self._trouble()
@@ -149,14 +149,14 @@ class GunicornPool:
         return Status.APPLIED, f"asked for {size} workers, {before} before"
 
     def recycle(self, worker: ProcId) -> tuple[Status, str]:
-        """Let this worker finish its request and end (SIGTERM); the master starts another in its place."""
+        """Let this worker finish its request and end (SIGTERM); the master starts a replacement."""
         known = self._workers.get(worker.pid)
         if known is None or known.id != worker:
             return Status.VANISHED, f"pid {worker.pid} is no worker of pool {self.name}"
         return send_to(self._proc_root, worker, signal.SIGTERM)
 
     def close(self) -> None:
-        """Let go of the pool; it stays as it is."""
+        """Release the pool; it stays as it is."""
         self._master.let_go("closed")
         self._closed = True
 
@@ -170,7 +170,7 @@ class GunicornPool:
         return _Master(found, accept, children, refresh_at=self._clock.monotonic() + _REFRESH_NS)
 
     def _forget(self) -> None:
-        """Nothing is known of workers any more, and nothing believed."""
+        """Reset all that is known or believed about the workers."""
         for worker in self._workers.values():
             worker.view.close()
         self._workers.clear()
@@ -244,7 +244,7 @@ class GunicornPool:
     # --- sizing ---------------------------------------------------------------------------------------------------------------
 
     def _steer(self, master: _Master, now: int) -> None:
-        """At most one signal, and only when the effect of the last one is known."""
+        """Send at most one signal, and only when the effect of the last one is known."""
         seen = len(self._workers)
         if not self._settled:
             self._believed = seen
@@ -274,7 +274,7 @@ class GunicornPool:
             self._shrunk_at = now
 
     def _step_is_over(self, step: _Step, seen: int, now: int) -> bool:
-        """Whether the next signal may be sent: the effect is seen, or surely past though it cannot be seen."""
+        """Whether the next signal may be sent: the effect is seen, or enough time has passed where it cannot be seen."""
         if step.number is signal.SIGTTIN:
             shown = seen >= self._believed and (seen > step.workers or now - step.at >= PACE_NS)
             lost = seen < self._believed and now - step.at >= STEP_NS
@@ -290,7 +290,7 @@ class GunicornPool:
         return self._step is None
 
     def _shrink_was_lost(self, seen: int, now: int) -> bool:
-        """Whether the workers beyond the size that the master should want do not drain: idle long after TTOU, or there for ever."""
+        """Whether the workers in excess do not drain: all idle HAND_DOWN_NS after TTOU, or there for DRAIN_NS without a change."""
         excess = seen - self._believed
         if excess <= 0:
             self._shrunk_at = None
@@ -309,7 +309,7 @@ class GunicornPool:
             self._hold(text, Status.FAILED, now)
 
     def _watch_for_hands(self, seen: int, now: int) -> None:
-        """The master spawns only while it has fewer workers than it wants, and replaces a lost one at once; else it was resized."""
+        """Report a resize by hand: the master itself spawns only while workers are missing, and replaces a lost one at once."""
         over = seen > self._believed and any(worker.over for worker in self._workers.values())
         if self._foreign.seen(now, above=over, below=seen < self._believed):
             text = f"resized by hand to {seen} workers ({self._believed} were asked for): {QUIET}"

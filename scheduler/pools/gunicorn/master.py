@@ -1,6 +1,6 @@
-"""Which process is a gunicorn master, and which of its children are workers.
+"""Decides which process is a gunicorn master, and which of its children are workers.
 
-Must not know sizes or time. Whatever is in doubt is a stranger, and a stranger never gets a signal.
+Must not know sizes or time. In doubt a process is a stranger, and a stranger never gets a signal.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from ..sensing.signals import ProcessHandle, read_stat
 
 _PROGRAM = re.compile(r"gunicorn[\d.]*(_paster)?")
 _PYTHON = re.compile(r"(python|pypy)[\d.]*t?")
-_WALL_CLOCK = 1_000_000_000  # seconds: a heartbeat's time stamp is seconds since boot, a new file's is since 1970
+_WALL_CLOCK = 1_000_000_000  # seconds: a heartbeat's time stamp counts from boot, a new file's from 1970
 
 
 def find(proc_root: Path, config: PoolConfig, present: ProcId | None) -> ProcessHandle | str | None:
-    """A new master to adopt, None when `present` still is the one that is configured, or a sentence on why there is none."""
+    """A new master to adopt, None if `present` still is the configured one, or a sentence on why there is none."""
     found = named(proc_root, config, present)
     if found is None or isinstance(found, str):
         return found
@@ -46,7 +46,7 @@ def is_worker(proc_root: Path, pid: int, master: int) -> bool:
 
 
 def _objection(proc_root: Path, handle: ProcessHandle) -> str:
-    """Why a process is not the master of a gunicorn, "" if it is one."""
+    """Why a process is no gunicorn master; "" if it is one."""
     pid = handle.id.pid
     if not _looks_like_gunicorn(proc_root, pid):
         program = (_cmdline(proc_root, pid) or ["nothing"])[0]
@@ -63,7 +63,7 @@ def _objection(proc_root: Path, handle: ProcessHandle) -> str:
 
 
 def _cmdline(proc_root: Path, pid: int) -> list[str]:
-    """The argument list, [] when the process is gone or hides it."""
+    """The argument list; [] if the process is gone or hides it."""
     try:
         raw = (proc_root / str(pid) / "cmdline").read_bytes()
     except OSError:
@@ -72,14 +72,15 @@ def _cmdline(proc_root: Path, pid: int) -> list[str]:
 
 
 def _exe(proc_root: Path, pid: int) -> str:
-    """The program file, "" where that cannot be seen."""
+    """The program file; "" if it cannot be read."""
     return _link(proc_root / str(pid) / "exe")
 
 
 def _looks_like_gunicorn(proc_root: Path, pid: int) -> bool:
-    """By its argument list: gunicorn's own title, its script run by Python, or `python -m gunicorn`.
+    """Decide by the argument list: gunicorn's own title, its script run by Python, or `python -m gunicorn`.
 
-    USR2 makes ".../gunicorn/__main__.py" of the latter. What only mentions gunicorn (an editor, sudo, a shell) does not.
+    USR2 turns the latter into ".../gunicorn/__main__.py". A process that only mentions gunicorn (an editor, sudo, a shell) does
+    not count.
     """
     arguments = _cmdline(proc_root, pid)
     if not arguments or _PROGRAM.fullmatch(Path(arguments[0]).name) or arguments[0].startswith("gunicorn: master"):
@@ -105,7 +106,7 @@ def _listens(proc_root: Path, pid: int) -> bool:
 
 
 def _replaces(proc_root: Path, pid: int, master: int) -> bool:
-    """Whether a child was executed by the master as its successor (USR2): gunicorn tells it so in its environment."""
+    """Whether the master executed this child as its successor (USR2): gunicorn marks it in the child's environment."""
     try:
         environment = (proc_root / str(pid) / "environ").read_bytes().split(b"\0")
     except OSError:
@@ -114,9 +115,9 @@ def _replaces(proc_root: Path, pid: int, master: int) -> bool:
 
 
 def has_beaten(proc_root: Path, pid: int) -> bool:
-    """Whether a worker has reached its serving loop: it then stamps its heartbeat file with the seconds since boot, at each turn.
+    """Whether a worker has reached its serving loop, where it stamps its heartbeat file with the seconds since boot at each turn.
 
-    gunicorn/workers/workertmp.py, since 20.1. Tells a worker that was never idle, because it came up under load.
+    Source: gunicorn/workers/workertmp.py, since 20.1. It recognizes a worker that was never idle because it came up under load.
     """
     folder = proc_root / str(pid) / "fd"
     try:

@@ -1,1 +1,1 @@
-"""What adapters share: how busy workers are, who listens, signals."""
+"""What adapters share: how busy workers are, which sockets listen, signals."""

@@ -1,7 +1,7 @@
-"""What a worker is doing, from the kernel's view of it: the system call in which it is blocked, with no change to the worker.
+"""What a worker is doing, as the kernel sees it: the system call in which it blocks. The worker itself is not changed.
 
-Must not know pools or time keeping. /proc/PID/syscall and /proc/PID/mem need the right to trace the process (same user, or
-CAP_SYS_PTRACE; under Yama only descendants); where it is missing, /proc/PID/wchan tells the same more coarsely.
+Must not know pools or time keeping. /proc/PID/syscall and /proc/PID/mem need permission to trace the process (same user, or
+CAP_SYS_PTRACE; under Yama only descendants). Without it, /proc/PID/wchan gives the same more coarsely.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .signals import parse_stat, read_stat
 
 
 class Doing(Enum):
-    """What a worker is seen doing at one instant."""
+    """What a worker is doing at one instant."""
 
     IDLE = "waits for work"
     BUSY = "works, or waits for something that its work needs"
@@ -48,7 +48,7 @@ _WCHAN: Mapping[str, str] = MappingProxyType(
         "sigsuspend": "rt_sigsuspend",
         "do_sigtimedwait": "rt_sigtimedwait",
         "do_sys_pause": "pause",
-        "inotify_read": "rt_sigsuspend",  # a read that only ever waits to be told
+        "inotify_read": "rt_sigsuspend",  # a read that only waits for notifications
     }
 )
 
@@ -67,13 +67,13 @@ _IDLE = (
     | {"semop", "semtimedop", "msgrcv", "mq_timedreceive", "io_getevents", "io_uring_enter"}
 )
 _NOTICES = re.compile(r"anon_inode:(\[?inotify|\[?eventfd|\[?timerfd|\[?signalfd|inotify)")
-_QUIET_READ_NS = 1_000_000_000  # a read from a pipe or socket that has lasted so long waits for work, not for an answer
+_QUIET_READ_NS = 1_000_000_000  # a read from a pipe or socket that has lasted this long waits for work, not for an answer
 _MAX_THREADS = 64  # looked at per process and probe
 _MAX_DEPTH = 3  # of children that a worker waits for
 
 
 class CallView:
-    """Held descriptors on one thread's system call. Opened for one process, it never shows another that got the same pid."""
+    """Open descriptors on one thread's system call. Opened for one process, it never shows another that got the same pid."""
 
     def __init__(self, proc_root: Path, pid: int, tid: int | None = None, machine: str | None = None) -> None:
         self._process = proc_root / str(pid)
@@ -84,7 +84,7 @@ class CallView:
         self._mem: int | None = None  # opened at first need
 
     def call(self) -> Call | None:
-        """Where the thread is now; None: no right to see. Raises ProcessLookupError when it has ended."""
+        """The thread's current call; None: no permission. Raises ProcessLookupError if the thread has ended."""
         if self._syscall >= 0 and self._names is not None:
             try:
                 return parse_call(os.pread(self._syscall, 256, 0), self._names)
@@ -94,7 +94,7 @@ class CallView:
         return self._coarse_call()
 
     def memory(self, address: int, size: int) -> bytes | None:
-        """`size` bytes of the process's memory; None: no right, or not mapped."""
+        """`size` bytes of the process's memory; None: no permission, or not mapped."""
         if self._mem is None:
             self._mem = _open(self._process / "mem")
         if self._mem < 0 or not 0 < address < 1 << 63:
@@ -106,7 +106,7 @@ class CallView:
         return raw if len(raw) == size else None
 
     def epoll_targets(self, fd: int) -> frozenset[int] | None:
-        """Descriptors that an epoll descriptor watches; None: no right to see."""
+        """Descriptors that an epoll descriptor watches; None: no permission."""
         try:
             text = (self._process / "fdinfo" / str(fd)).read_text(encoding="ascii")
         except OSError:
@@ -114,18 +114,18 @@ class CallView:
         return frozenset(int(line.split()[1]) for line in text.splitlines() if line.startswith("tfd:"))
 
     def link(self, fd: int) -> str:
-        """What a descriptor is, as /proc/PID/fd names it; "" where that cannot be seen."""
+        """What a descriptor is, as /proc/PID/fd names it; "" if it cannot be read."""
         try:
             return str((self._process / "fd" / str(fd)).readlink())
         except OSError:
             return ""
 
     def ended(self) -> bool:
-        """Whether it is a zombie or gone. A zombie shows no system call, as a page fault does."""
+        """Whether it is a zombie or gone. A zombie shows no system call, and neither does a page fault."""
         return self._state() in "ZX"
 
     def close(self) -> None:
-        """Give the descriptors back."""
+        """Close the descriptors."""
         for fd in (self._syscall, self._wchan, -1 if self._mem is None else self._mem):
             if fd >= 0:
                 os.close(fd)
@@ -145,7 +145,7 @@ class CallView:
         if name == "running":
             state = self._state()
             if state == "S":
-                return None  # the kernel keeps its function names to itself
+                return None  # the kernel does not reveal its function names
             if state in "ZX":
                 return Call("none", ())
         return Call(name or "other", ())
@@ -158,7 +158,7 @@ class CallView:
 
 
 def _open(path: Path) -> int:
-    """A descriptor, -1 where we have no right. Raises ProcessLookupError when the process has ended."""
+    """A descriptor, or -1 without permission. Raises ProcessLookupError if the process has ended."""
     try:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except PermissionError:
@@ -172,8 +172,8 @@ def _open(path: Path) -> int:
 def serving(view: CallView, listeners: frozenset[int]) -> Doing:
     """What a worker is doing that serves connections from the listening descriptors `listeners`.
 
-    Idle only while it waits for one of the listeners: a worker that waits for its database in poll(), or sleeps by select() without
-    descriptors, is busy. Where memory or the listeners cannot be seen, every wait for descriptors counts as idle.
+    It is idle only while it waits for one of the listeners. A worker that waits for its database in poll(), or sleeps in select()
+    without descriptors, is busy. If memory or the listeners cannot be read, every wait for descriptors counts as idle.
     """
     try:
         call = view.call()
@@ -222,9 +222,9 @@ def _poll_waits_for(view: CallView, call: Call, listeners: frozenset[int]) -> bo
 class Activity:
     """What a process of any program is doing, from the waits of all its threads and of the children that it waits for.
 
-    Busy: a thread runs, is in disk wait, or is blocked in a call that is no wait for work. Idle: all threads sleep, or wait for
-    descriptors, locks, signals or notices. A read from a pipe or socket is busy for its first second (an answer is awaited), idle
-    after that (work is). A worker that sleeps *as* its work, or whose work is a long wait for others, looks idle.
+    Busy: a thread runs, waits for the disk, or blocks in a call that is no wait for work. Idle: all threads sleep, or wait for
+    descriptors, locks, signals or notifications. A read from a pipe or socket is busy for its first second (it waits for an answer)
+    and idle after that (it waits for work). A worker whose work is sleeping, or one long wait for others, looks idle.
     """
 
     def __init__(self, proc_root: Path, pid: int, depth: int = 0) -> None:
@@ -233,7 +233,7 @@ class Activity:
         self._depth = depth
         self._stat = -1
         self._view: CallView | None = None
-        self._reading: tuple[bytes, int] | None = None  # (times scheduled, since ns) of a read under way
+        self._reading: tuple[bytes, int] | None = None  # (times scheduled, since ns) of the current read
 
     def look(self, now: int) -> Doing:
         """What it is doing at `now` (ns, any steady clock)."""
@@ -243,7 +243,7 @@ class Activity:
             return Doing.GONE
 
     def close(self) -> None:
-        """Give the descriptors back."""
+        """Close the descriptors."""
         if self._stat >= 0:
             os.close(self._stat)
             self._stat = -1
@@ -310,7 +310,7 @@ class Activity:
         return Doing.IDLE
 
     def _children(self, now: int) -> Doing:
-        """A worker that waits for its children does what they do: a shell script is busy while its command is."""
+        """A worker that waits for its children does what they do: a shell script is busy while its command is busy."""
         if self._depth >= _MAX_DEPTH:
             return Doing.BUSY
         doing = Doing.IDLE
@@ -329,7 +329,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def children(proc_root: Path, pid: int) -> list[int]:
-    """Pids of the children that the process's main thread has started, sorted; by a scan where the kernel keeps no list."""
+    """Pids of the children that the process's main thread has started, sorted; by a scan if the kernel keeps no list."""
     try:
         return sorted(int(word) for word in (proc_root / str(pid) / "task" / str(pid) / "children").read_bytes().split())
     except ProcessLookupError:
@@ -342,7 +342,7 @@ def children(proc_root: Path, pid: int) -> list[int]:
 
 
 class ChildList:
-    """The children of one process, as `children` gives them, for ten looks a second: by a descriptor that stays open."""
+    """The children of one process, as `children` returns them, for ten looks a second: it keeps a descriptor open."""
 
     def __init__(self, proc_root: Path, pid: int) -> None:
         self._proc_root, self._pid = proc_root, pid
@@ -354,7 +354,7 @@ class ChildList:
         self._scanned: list[int] = []
 
     def pids(self, now: int) -> list[int]:
-        """Their pids, sorted; [] when the process is gone. Up to a second old where all of /proc has to be searched for them."""
+        """Their pids, sorted; [] if the process is gone. Up to a second old where all of /proc must be searched."""
         if self._listing >= 0:
             try:
                 return sorted(int(word) for word in os.pread(self._listing, 1 << 17, 0).split())
@@ -366,7 +366,7 @@ class ChildList:
         return self._scanned
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the descriptor."""
         if self._listing >= 0:
             os.close(self._listing)
             self._listing = -1

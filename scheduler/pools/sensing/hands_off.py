@@ -1,6 +1,6 @@
-"""The operator wins: whether somebody else has resized a pool, and how long it is left alone after that.
+"""The operator wins: whether somebody else has resized a pool, and how long nicety then leaves it alone.
 
-Must not know kinds of pools, processes or the clock. The same pause follows a pool that does not do what was asked of it.
+Must not know kinds of pools, processes or the clock. The same pause follows when a pool does not do what was asked of it.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ log = logging.getLogger(__name__)
 
 _SECOND = 1_000_000_000
 HANDS_OFF_NS = 60 * _SECOND
-"""How long a pool is left alone after its size was last changed by somebody else."""
+"""How long a pool is left alone after somebody else last changed its size."""
 QUIET = f"hands off until {HANDS_OFF_NS // _SECOND} s of quiet"
-"""That, in words."""
+"""The same in words."""
 
 
 class HandsOff:
-    """Whether a pool is left alone now, and why. Said once in the log when it begins, and once when it is over."""
+    """Whether a pool is left alone now, and why. Logged once when it begins and once when it ends."""
 
     def __init__(self, pool: str, members: str = "workers") -> None:
         self.text = ""
-        """Why it is left alone; "" while it is not."""
+        """Why it is left alone; "" if it is not."""
         self._status = Status.FOREIGN
         self._pool, self._members = pool, members
         self._until = 0
@@ -36,7 +36,7 @@ class HandsOff:
         self._until = now + HANDS_OFF_NS
 
     def lasts(self, now: int, size: int, changed_at: int = 0) -> bool:
-        """Whether it still is left alone: until HANDS_OFF_NS after it began and after `changed_at`, when its size last changed."""
+        """Whether it is still left alone: until HANDS_OFF_NS after its begin and after `changed_at`, the last change of size."""
         if not self.text:
             return False
         self._until = max(self._until, changed_at + HANDS_OFF_NS)
@@ -47,16 +47,16 @@ class HandsOff:
         return False
 
     def answer(self, trouble: str) -> tuple[Status, str]:
-        """What a request gets that comes in a time of `trouble`, be it this or another."""
+        """The answer to a request during `trouble`, whether that is this pause or something else."""
         return (self._status if trouble == self.text else Status.REFUSED), trouble
 
     def end(self) -> None:
-        """The reason is gone, or the pool is."""
+        """End the pause: its reason is gone, or the pool is."""
         self.text = ""
 
 
 class ForeignSize:
-    """Tells a size that somebody else has set from a crash: more, or fewer, than was asked for, for longer than a crash lasts."""
+    """Tells a size set by somebody else from a crash: more, or fewer, than asked for, for longer than a crash lasts."""
 
     def __init__(self, up_ns: int, down_ns: int) -> None:
         self._up_ns, self._down_ns = up_ns, down_ns
@@ -64,7 +64,7 @@ class ForeignSize:
         self._below_since: int | None = None
 
     def seen(self, now: int, *, above: bool, below: bool) -> bool:
-        """Whether it is sure now. To be told at each look whether there are more, or fewer, than the pool itself accounts for."""
+        """Whether it is certain now. Call it at each look, with whether there are more, or fewer, than the pool accounts for."""
         self._above_since = (self._above_since or now) if above else None
         self._below_since = (self._below_since or now) if below else None
         grown = self._above_since is not None and now - self._above_since >= self._up_ns
@@ -72,9 +72,9 @@ class ForeignSize:
 
     @property
     def suspected(self) -> bool:
-        """Whether there are more than the pool accounts for, though not for long enough to be sure."""
+        """Whether there are more than the pool accounts for, but not for long enough to be certain."""
         return self._above_since is not None
 
     def reset(self) -> None:
-        """Nothing is suspected."""
+        """Drop all suspicion."""
         self._above_since = self._below_since = None

@@ -1,6 +1,6 @@
 """The accept queues of a process's listening sockets: connections that wait for a worker. Must not know pools.
 
-A process in another network namespace is read through its own /proc/PID/net; unix sockets there cannot be counted.
+For a process in another network namespace its own /proc/PID/net is read; unix sockets there cannot be counted.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class AcceptQueue:
         self.descriptors = frozenset(fd for inode in sorted(inodes) for fd in held[inode])
 
     def waiting(self) -> int | None:
-        """Connections that no worker has accepted yet; None: no listening socket, or it cannot be seen."""
+        """Connections that no worker has accepted yet; None: no listening socket, or the sockets cannot be read."""
         total, seen = 0, False
         for family, inodes in sorted(self._inet.items()):
             lengths = self._inet_lengths(family) or {}
@@ -53,11 +53,11 @@ class AcceptQueue:
         return total if seen else None
 
     def close(self) -> None:
-        """Give the netlink socket back."""
+        """Close the netlink socket."""
         self._diag.close()
 
     def _sockets(self) -> dict[int, tuple[int, ...]]:
-        """Descriptors of the process by socket inode; empty when it is gone or may not be looked at."""
+        """Descriptors of the process by socket inode; empty if it is gone or access is denied."""
         held: dict[int, tuple[int, ...]] = {}
         try:
             paths = list((self._process / "fd").iterdir())
@@ -79,6 +79,6 @@ class AcceptQueue:
             return False
 
     def _inet_lengths(self, family: int) -> dict[int, int] | None:
-        """Accept queue by inode of every listening TCP socket around the process; None: cannot be seen."""
+        """Accept queue by inode for every listening TCP socket in the process's namespace; None: cannot be read."""
         lengths = None if self._elsewhere else self._diag.accept_queues(family)
         return accept_queues_of(f"{self._process}/net", family) if lengths is None else lengths

@@ -1,6 +1,6 @@
-"""The main process of a pool that somebody else runs: looked for, adopted, and let go when it ends or another takes its place.
+"""The main process of a pool that somebody else runs: found, adopted, and released when it ends or another replaces it.
 
-Must not know what kind of program it is, sizes or workers. An adapter says how it is found, and forgets its pool when told to.
+Must not know what kind of program it is, sizes or workers. An adapter supplies how to find it, and forgets its pool on request.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .signals import ProcessHandle
 log = logging.getLogger(__name__)
 
 LOOK_NS = 1_000_000_000
-"""A main process is looked for so often: to find one that was restarted, or one that another has handed over to."""
+"""How often a main process is looked for, to find one that was restarted or that another has handed over to."""
 
 
 class Opened(Protocol):
@@ -25,17 +25,17 @@ class Opened(Protocol):
     handle: ProcessHandle
 
     def close(self) -> None:
-        """Give all descriptors back."""
+        """Close all descriptors."""
 
 
 T = TypeVar("T", bound=Opened)
 
 
 class MainProcess(Generic[T]):
-    """Which process it is at the moment, if any.
+    """The present main process, if any.
 
-    `find` is given the present one. It returns a new one, opened, None when the present one still is the one
-    that is configured, or a sentence on why there is none. `forget` is called when one is let go, and before a new one counts.
+    `find` is called with the id of the present one. It returns a new one (opened), None if the present one is still the configured
+    one, or a sentence on why there is none. `forget` is called when one is released, and before a new one counts.
     `title` and `remedy` are for people: "gunicorn's master", "see its error log for why".
     """
 
@@ -51,9 +51,9 @@ class MainProcess(Generic[T]):
     ) -> None:
         self.present: T | None = None
         self.absence = "not looked for yet"
-        """Why there is none; of no meaning while there is one."""
+        """Why there is none; without meaning while there is one."""
         self._pool = pool
-        # A bare pid is worth one process: whoever has it next is a stranger
+        # A configured pid means one process: the next process with this pid is a stranger
         self._once = config.pid is not None and not config.pidfile
         self._find = find
         self._forget = forget
@@ -63,11 +63,11 @@ class MainProcess(Generic[T]):
 
     @property
     def id(self) -> ProcId | None:
-        """Who it is, None when there is none."""
+        """Its identity; None if there is none."""
         return None if self.present is None else self.present.handle.id
 
     def look(self, now: int) -> T | None:
-        """The one that is there now, adopted anew if it was restarted or replaced; None when there is none, see `absence`."""
+        """The present one, adopted again if it was restarted or replaced; None if there is none, see `absence`."""
         if self.present is not None and self.present.handle.exited():
             pid = self.present.handle.id.pid
             self.let_go(f"{self._title}, pid {pid}, has ended: {self._remedy}, and start it again")
@@ -88,7 +88,7 @@ class MainProcess(Generic[T]):
         return self.present
 
     def let_go(self, absence: str) -> None:
-        """Forget it and its pool, because of `absence`."""
+        """Release it and forget its pool, because of `absence`."""
         if self.present is not None:
             self.present.close()
             self.present = None

@@ -12,13 +12,13 @@ _MOST = 1 << 31  # a pid is a positive int
 
 
 STARTED = {"gunicorn": ("gunicorn", "--pid "), "uwsgi": ("uWSGI", "pidfile = "), "celery": ("the worker", "--pidfile ")}
-"""What to start for a pool of each kind that is named by a pid, and the option by which it writes a pid file."""
+"""For each kind of pool named by a pid: what to start, and the option by which it writes a pid file."""
 
 
 def named(proc_root: Path, config: PoolConfig, present: ProcId | None) -> tuple[ProcessHandle, str] | str | None:
-    """(the process, what names it), None when it still is `present`, or a sentence on why there is none.
+    """(the process, what names it), None if it still is `present`, or a sentence on why there is none.
 
-    The pool is of a kind that `STARTED` has.
+    The pool's kind must be in `STARTED`.
     """
     program, option = STARTED[config.kind]
     pid = config.pid

@@ -1,4 +1,4 @@
-"""Processes by identity: a pidfd with the start time that goes with it, so that a signal can never reach a stranger.
+"""Processes by identity: a pidfd with the matching start time, so that a signal can never reach another process.
 
 Must not know pools, time or policies.
 """
@@ -28,13 +28,13 @@ class Stat(NamedTuple):
 
 
 def parse_stat(raw: bytes) -> Stat:
-    """Fields of one /proc/PID/stat line. The name in it may hold blanks and parentheses: fields are counted after the last one."""
+    """Fields of one /proc/PID/stat line. The name may hold blanks and parentheses: fields are counted after the last ")"."""
     fields = raw[raw.rindex(b")") + 2 :].split()
     return Stat(fields[0].decode("ascii"), int(fields[1]), int(fields[17]), int(fields[19]))
 
 
 def read_stat(proc_root: Path, pid: int) -> Stat | None:
-    """The process's stat, None when it is gone."""
+    """The process's stat; None if it is gone."""
     try:
         return parse_stat((proc_root / str(pid) / "stat").read_bytes())
     except (FileNotFoundError, ProcessLookupError):
@@ -42,19 +42,19 @@ def read_stat(proc_root: Path, pid: int) -> Stat | None:
 
 
 def identify(proc_root: Path, pid: int) -> ProcId | None:
-    """Who has this pid now; None when nobody or only a zombie does."""
+    """The process with this pid now; None if there is none, or only a zombie."""
     stat = read_stat(proc_root, pid)
     return None if stat is None or stat.state in "ZX" else ProcId(pid, stat.start_ticks)
 
 
 def age_seconds(proc_root: Path, process: ProcId) -> float:
-    """How long a process has been there: 10 ms fine."""
+    """How long a process has existed, to 10 ms."""
     uptime = float((proc_root / "uptime").read_text(encoding="ascii").split()[0])
     return max(0.0, uptime - process.start_ticks / TICKS_PER_SECOND)
 
 
 class ProcessHandle:
-    """One process, held by its pidfd: the pid may be reused meanwhile, the handle still means the one that it was opened for."""
+    """One process, held by its pidfd. If the pid is reused, the handle still means the process that it was opened for."""
 
     def __init__(self, process: ProcId, pidfd: int) -> None:
         self.id = process
@@ -67,11 +67,11 @@ class ProcessHandle:
         return bool(self._exit.poll(0))
 
     def send(self, number: signal.Signals) -> tuple[Status, str]:
-        """Send a signal. APPLIED: the kernel took it; two of a kind that are pending together arrive as one."""
+        """Send a signal. APPLIED: the kernel took it; two pending signals of a kind arrive as one."""
         return self._send(number, f"{number.name} to pid {self.id.pid}")
 
     def may_signal(self) -> tuple[Status, str]:
-        """Whether signals would be taken: APPLIED, VANISHED or REFUSED, nothing is sent."""
+        """Whether a signal would be accepted: APPLIED, VANISHED or REFUSED. Nothing is sent."""
         return self._send(0, f"signals to pid {self.id.pid}")
 
     def _send(self, number: int, what: str) -> tuple[Status, str]:
@@ -84,14 +84,14 @@ class ProcessHandle:
         return Status.APPLIED, what
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the descriptor."""
         os.close(self._pidfd)
 
 
 def open_process(proc_root: Path, pid: int, expected: ProcId | None = None) -> ProcessHandle | None:
-    """A handle on the process that has this pid, None when it is gone or not the `expected` one.
+    """A handle on the process with this pid; None if it is gone or not the `expected` one.
 
-    The pidfd comes first and the start time second: had the pid been reused in between, the pidfd would show an exited process.
+    The pidfd is opened before the start time is read: if the pid was reused in between, the pidfd shows an exited process.
     """
     try:
         pidfd = os.pidfd_open(pid)
@@ -109,7 +109,7 @@ def open_process(proc_root: Path, pid: int, expected: ProcId | None = None) -> P
 
 
 def send_to(proc_root: Path, process: ProcId, number: signal.Signals) -> tuple[Status, str]:
-    """Send one signal to this process, VANISHED when it is gone; see `ProcessHandle.send`."""
+    """Send one signal to this process; VANISHED if it is gone. See `ProcessHandle.send`."""
     handle = open_process(proc_root, process.pid, process)
     if handle is None:
         return Status.VANISHED, f"pid {process.pid} is gone"

@@ -1,4 +1,4 @@
-"""What the probes of a pool add up to until it is read: the work that waited, and how long its workers took to come up.
+"""Sums over a pool's probes until it is read: the waiting work, and how long its workers took to come up.
 
 Must not know where the figures come from.
 """
@@ -24,11 +24,11 @@ class Tally:
         self._starts: deque[float] = deque(maxlen=STARTS)
 
     def queue(self, waiting: int) -> None:
-        """So much work waits, as of this probe."""
+        """Count the work that waits at this probe."""
         self._queued.append(waiting)
 
     def start(self, seconds: float) -> None:
-        """A worker has come up, and took so long."""
+        """Record a worker that took this long to come up."""
         self._starts.append(seconds)
 
     def is_empty(self) -> bool:
@@ -36,7 +36,7 @@ class Tally:
         return not self._queued
 
     def forget(self) -> None:
-        """The queue was another pool's. Start times stay: the next one's workers will hardly take another time."""
+        """Forget the queue: it was another pool's. Start times stay, because the next pool's workers will take about as long."""
         self._queued.clear()
 
     def sample(
@@ -48,7 +48,7 @@ class Tally:
         trouble: str,
         start_seconds: float | None = None,
     ) -> PoolSample:
-        """The pool since the last read; counting begins anew. `start_seconds` is for a framework that tells them itself."""
+        """The pool since the last read; counting restarts. `start_seconds`: from a framework that measures it itself."""
         there = tuple(sorted(workers, key=lambda worker: worker.id))
         queued = statistics.fmean(self._queued) if self._queued else None
         self._queued.clear()

@@ -1,7 +1,7 @@
-"""A running uWSGI as a pool: watched through its stats socket, sized by + and - on its master FIFO.
+"""A running uWSGI as a pool: watched through its stats socket, resized by + and - on its master FIFO.
 
-Must not know policies or what the application does. It takes `cheaper-algo = manual`: then the master keeps the number of workers
-that it was last told, and its stats say which that is. What is asked for is seen in the stats before anything else is asked.
+Must not know policies or what the application does. uWSGI must run with `cheaper-algo = manual`: its master then keeps the number
+of workers that it was last asked for, and its stats show that number. Each request must show in the stats before the next one.
 """
 
 from __future__ import annotations
@@ -32,37 +32,37 @@ log = logging.getLogger(__name__)
 
 _SECOND = 1_000_000_000
 STEP_NS = 5 * _SECOND
-"""A command that shows nothing in the stats after so long was lost. The master obeys once a second (core/master.c). A - waits there
-for a worker that is idle at that moment: it was lost only if somebody has been idle all the time."""
+"""A command without effect in the stats after this time was lost. The master obeys once a second (core/master.c). A - waits there
+until a worker is idle: it counts as lost only if a worker was idle all that time."""
 STEP_ANSWERS = 20
-"""As many answers must have come since, too: a master that does not answer does not obey either."""
+"""This many answers must have arrived too: a master that does not answer does not obey either."""
 CANCEL_NS = 5 * _SECOND // 2
-"""A - that is cancelled may have been obeyed just before: after two turns of the master it is known."""
+"""A cancelled - may have been obeyed just before. After two turns of the master that is certain."""
 RETRIES = 3
 """Commands without effect in a row before the pool is reported as not reacting."""
 SILENT_NS = 5 * _SECOND
-"""Without an answer for so long, workers that have ended are dropped by looking at the processes themselves."""
+"""After this long without an answer, the processes themselves are checked and workers that have ended are dropped."""
 OLDEST = (2, 0, 16)
-"""Since this version - takes a worker that is idle (uwsgi_calc_cheaper). Before, it took the oldest, be it at a request or not, and
-killed it if that took long."""
+"""From this version on, - takes an idle worker (uwsgi_calc_cheaper). Earlier versions took the oldest worker, even during a
+request, and killed it if that took long."""
 OLDEST_THREADED = (2, 0, 27)
-"""Since this version the threads of a worker that goes finish what they have. Before, they were cancelled: with 2.0.21, 6 of 497
-requests were lost in 8 shrinks, with 2.0.30 none of 745 in 12."""
+"""From this version on, the threads of a leaving worker finish their requests. Earlier they were cancelled: 2.0.21 lost 6 of 497
+requests in 8 shrinks, 2.0.30 none of 745 in 12."""
 MOMENT_NS = _SECOND // 50
-"""So long recycling looks for a moment at which the worker sleeps within a request."""
+"""How long recycling waits for a moment at which the worker sleeps within a request."""
 _LOOK_NS = _SECOND // 4000
 _REFRESH_NS = 5 * _SECOND
 _ALGORITHM = re.compile(r"\s*-*cheaper-algo2?\s*[= ]\s*([\w.-]+)\s*")
 _OUTSIDE = frozenset({"running", "none", "epoll_wait", "epoll_pwait", "epoll_pwait2"})
-"""Where a worker is at work, or waits for a connection: all others are waits of the application."""
+"""Calls in which a worker runs or waits for a connection: all other calls are waits of the application."""
 _MAX_CONFIGURATION = 1 << 16  # bytes read of an .ini file
 
 
 @dataclass(slots=True)
 class _Worker:
     id: ProcId
-    place: facts.Worker  # as the last answer had it
-    newborn: bool  # came while we watched: its start can be measured
+    place: facts.Worker  # as in the last answer
+    newborn: bool  # appeared while we watched: its start can be measured
     ready: bool = False
     probes: int = 0
     busy: float = 0.0
@@ -70,14 +70,14 @@ class _Worker:
 
 @dataclass(slots=True)
 class _Step:
-    """What was written to the FIFO and is not yet seen."""
+    """What was written to the FIFO and does not show in the stats yet."""
 
     commands: str
     before: int  # workers that the master wanted then
     expected: int
-    since: int  # from when on the master could have obeyed without a break, ns
-    not_before: int = 0  # it is not over earlier, ns
-    answers: int = 0  # heard since
+    since: int  # since then the master could have obeyed at any time, ns
+    not_before: int = 0  # the step does not end before this time, ns
+    answers: int = 0  # received since
 
 
 @dataclass(slots=True)
@@ -85,11 +85,11 @@ class _Master:
     handle: ProcessHandle
     accept: AcceptQueue
     refresh_at: int
-    room: int = 0  # `processes`; 0: not heard yet
+    room: int = 0  # `processes`; 0: no answer yet
     wanted: int = 0  # workers that the master wants, as of the last answer
     heard_at: int = 0
     version: str = ""
-    cores: int = 0  # requests that a worker can have at a time; 0: unknown
+    cores: int = 0  # requests that a worker can serve at a time; 0: unknown
     unfit: str = ""  # why this one cannot be sized at all
 
     def close(self) -> None:
@@ -98,10 +98,10 @@ class _Master:
 
 
 class UwsgiPool:
-    """Adapter for one uWSGI master and its workers. No signal is ever sent but by `recycle`, to a worker."""
+    """Adapter for one uWSGI master and its workers. Only `recycle` sends a signal, to a worker."""
 
     def __init__(self, name: str, config: PoolConfig, clock: Clock, proc_root: Path = Path("/proc")) -> None:
-        """Raises ValueError for a stats address that is none."""
+        """Raises ValueError for an invalid stats address."""
         self.name = name
         self._config = config
         self._clock = clock
@@ -110,7 +110,7 @@ class UwsgiPool:
         self._master = MainProcess(name, config, self._find, self._forget, title="uWSGI's master", remedy="see its log for why")
         self._silence = ""  # why there is no answer
         self._workers: dict[int, _Worker] = {}
-        self._believed = 0  # workers that the master should want, as we know it
+        self._believed = 0  # workers that the master should want, as far as we know
         self._target: int | None = None  # the size that we want; None: whatever is there
         self._step: _Step | None = None
         self._retries = 0
@@ -121,7 +121,7 @@ class UwsgiPool:
     # --- the port -------------------------------------------------------------------------------------------------------------
 
     def probe(self) -> None:
-        """Take the answer to the last probe's question, look at the accept queue, send what is due, and ask again."""
+        """Take the answer to the last probe's question, count the accept queue, send what is due, and ask again."""
         if self._closed:
             return
         now = self._clock.monotonic()
@@ -134,7 +134,7 @@ class UwsgiPool:
             answer = self._stats.take(now)
             if answer is not None:
                 self._hear(master, answer, now)
-            if not self._stats.asked():  # else our own connection may be one of those that wait
+            if not self._stats.asked():  # otherwise our own connection may be among those that wait
                 self._count(master, now)
             self._stats.ask(now)
         except facts.StatsError as error:
@@ -144,7 +144,7 @@ class UwsgiPool:
                 del self._workers[pid]
 
     def read(self) -> PoolSample:
-        """Shares and means over the probes since the last read. Workers that drain are among `workers` until they have ended."""
+        """Shares and means over the probes since the last read. `workers` includes draining workers until they have ended."""
         if self._tally.is_empty() and all(worker.probes == 0 for worker in self._workers.values()):
             self.probe()
         sample = self._tally.sample(
@@ -161,7 +161,7 @@ class UwsgiPool:
         return sample
 
     def resize(self, size: int) -> tuple[Status, str]:
-        """Ask for `size` workers; the commands follow in the probes to come. At least one, at most uWSGI's `processes`."""
+        """Ask for `size` workers; the next probes send the commands. At least 1, at most uWSGI's `processes`."""
         if size < 1:
             return Status.REFUSED, f"nobody would serve with {size} workers: at least one is kept"
         trouble = self._trouble()
@@ -178,7 +178,7 @@ class UwsgiPool:
         return Status.APPLIED, f"asked for {size} workers, {before} before"
 
     def recycle(self, worker: ProcId) -> tuple[Status, str]:
-        """Let this worker finish its request and end (SIGHUP, as in uWSGI's own reload); the master starts another in its place."""
+        """Let this worker finish its request and end (SIGHUP, as in uWSGI's own reload); the master starts a replacement."""
         known = self._workers.get(worker.pid)
         if known is None or known.id != worker:
             return Status.VANISHED, f"pid {worker.pid} is no worker of pool {self.name}"
@@ -199,7 +199,7 @@ class UwsgiPool:
             handle.close()
 
     def close(self) -> None:
-        """Let go of the pool; it stays as it is."""
+        """Release the pool; it stays as it is."""
         self._master.let_go("closed")
         self._stats.close()
         self._closed = True
@@ -207,7 +207,7 @@ class UwsgiPool:
     # --- the master -----------------------------------------------------------------------------------------------------------
 
     def _find(self, present: ProcId | None) -> _Master | str | None:
-        # Whether it is a uWSGI is not asked: only the one that answers for it on the stats socket, and reads the FIFO, is used
+        # No check that it is a uWSGI: it is used only if it answers on the stats socket with its pid, and reads the FIFO
         found = named(self._proc_root, self._config, present)
         if found is None or isinstance(found, str):
             return found
@@ -215,7 +215,7 @@ class UwsgiPool:
         return _Master(handle, AcceptQueue(self._proc_root, handle.id.pid), refresh_at=now + _REFRESH_NS, heard_at=now)
 
     def _forget(self) -> None:
-        """Nothing is known of workers any more, and nothing believed."""
+        """Reset all that is known or believed about the master and its workers."""
         self._workers.clear()
         self._believed, self._target, self._step, self._retries = 0, None, None, 0
         self._hands_off.end()
@@ -224,7 +224,7 @@ class UwsgiPool:
         self._silence = f"uWSGI's stats socket {self._stats.where} has not answered yet"
 
     def _check_fitness(self, master: _Master) -> None:
-        """Whether uWSGI sizes itself, as far as its arguments and .ini files say so, or loses requests when it shrinks."""
+        """Check whether uWSGI sizes itself, as far as its arguments and .ini files show, or loses requests when it shrinks."""
         algorithm = _other_algorithm(self._proc_root, master.handle.id.pid)
         found = re.match(r"(\d+)\.(\d+)\.(\d+)", master.version)
         version = (9,) if found is None else tuple(map(int, found.groups()))
@@ -247,9 +247,9 @@ class UwsgiPool:
         return found is not None and found.threads < len(worker.place.cores)
 
     def _await_request(self, pid: int) -> None:
-        """Return when the worker sleeps within a request, at the latest after MOMENT_NS: it may have none, or compute all the time.
+        """Return when the worker sleeps within a request, or after MOMENT_NS: it may have no request, or compute all the time.
 
-        SIGHUP ends a worker at once that has taken a connection and not marked it yet (gracefully_kill in core/uwsgi.c).
+        SIGHUP ends a worker at once if it has accepted a connection but not marked it yet (gracefully_kill in core/uwsgi.c).
         """
         until = self._clock.monotonic() + MOMENT_NS
         try:
@@ -267,7 +267,7 @@ class UwsgiPool:
     # --- what is there --------------------------------------------------------------------------------------------------------
 
     def _hear(self, master: _Master, answer: facts.Stats, now: int) -> None:
-        """Take an answer in, and act on it."""
+        """Take in an answer and act on it."""
         pid = master.handle.id.pid
         if answer.pid != pid:
             where = f"uWSGI's stats socket {self._stats.where}"
@@ -299,7 +299,7 @@ class UwsgiPool:
         self._steer(master, answer, now)
 
     def _known(self, master: _Master, place: facts.Worker, newborn: bool) -> _Worker | None:
-        """The worker in a place, admitted if it is new; None: it is no child of the master that we can see, or has ended."""
+        """The worker in a place, admitted if new; None if it has ended, or is no child of the master that we can see."""
         worker = self._workers.get(place.pid)
         if worker is not None and worker.place.respawn_count == place.respawn_count and worker.place.id == place.id:
             worker.place = place
@@ -313,7 +313,7 @@ class UwsgiPool:
         return worker
 
     def _count(self, master: _Master, now: int) -> None:
-        """The accept queue, from the kernel: uWSGI's own figure is a second old, and always 0 for unix sockets."""
+        """Count the accept queue from the kernel: uWSGI's own figure is a second old, and always 0 for unix sockets."""
         if now >= master.refresh_at:
             master.refresh_at = now + _REFRESH_NS
             master.accept.refresh()
@@ -330,7 +330,7 @@ class UwsgiPool:
     # --- sizing ---------------------------------------------------------------------------------------------------------------
 
     def _steer(self, master: _Master, answer: facts.Stats, now: int) -> None:
-        """Compare what the master wants with what it was told; send the next command when the effect of the last is seen."""
+        """Compare what the master wants with what it was asked for; send the next command once the last one shows its effect."""
         wanted = master.wanted
         if any(place.status == "pause" for place in answer.workers):
             self._hold("paused by hand (p on the master FIFO, or SIGTSTP): p again resumes it", Status.FOREIGN, now)
@@ -348,7 +348,7 @@ class UwsgiPool:
             self._command(master, answer, self._target, now)
 
     def _follow(self, step: _Step, wanted: int, idle: bool, now: int) -> None:
-        """See what came of the commands that are under way."""
+        """Check what became of the commands under way."""
         step.answers += 1
         if step.commands == "-" and not idle:
             step.since, step.answers = now, 0
@@ -361,11 +361,11 @@ class UwsgiPool:
             self._retry(f"uWSGI's master does not obey {step.commands!r} on its FIFO; {self._remedy()}", now)
 
     def _command(self, master: _Master, answer: facts.Stats, target: int, now: int) -> None:
-        """Send what brings the pool nearer to its target, if that can be done now.
+        """Send the commands that bring the pool closer to its target, if possible now.
 
-        All workers that are missing at once: the master starts as many as it finds + when its second is over. Of workers that are
-        too many only one at a time, and only while somebody is idle, so that as little as possible waits at the master when the
-        target changes. What does wait there is cancelled by a +: the master adds up what it finds.
+        Missing workers are requested all at once: the master starts one for each + that it finds at its next turn. Excess workers
+        go one at a time, and only while a worker is idle, so that few commands are pending at the master when the target changes.
+        A + cancels a pending -: the master adds up what it finds.
         """
         wanted, step = master.wanted, self._step
         waiting = step is not None and step.commands == "-"
@@ -373,7 +373,7 @@ class UwsgiPool:
             return
         coming = wanted if step is None else step.expected
         if target > coming:
-            free = sum(place.pid == 0 and not place.wanted for place in answer.workers)  # a worker that drains keeps its place
+            free = sum(place.pid == 0 and not place.wanted for place in answer.workers)  # a draining worker keeps its place
             change = min(target, wanted + free) - coming
             commands = "+" * change
         elif target < coming and not waiting and _somebody_idle(answer):
@@ -425,15 +425,15 @@ class UwsgiPool:
 
 
 def _somebody_idle(answer: facts.Stats) -> bool:
-    """Whether there is a worker that a - could take: one without any request."""
+    """Whether a - could take a worker now: one without any request."""
     return any(place.wanted and place.pid and not place.busy for place in answer.workers)
 
 
 def _write(proc_root: Path, master: int, path: Path, commands: str) -> str:
-    """Write commands to the FIFO that the master reads; "" or why that was not done.
+    """Write commands to the FIFO that the master reads; return "", or why nothing was written.
 
-    uWSGI makes the FIFO anew after each writer, so it is opened anew for each command. What is no FIFO, or one that another
-    process reads, gets nothing.
+    uWSGI recreates the FIFO after each writer, so it is opened again for each command. Nothing is written to a file that is no
+    FIFO, or to a FIFO that another process reads.
     """
     try:
         fifo = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -449,7 +449,7 @@ def _write(proc_root: Path, master: int, path: Path, commands: str) -> str:
         if not _holds(proc_root, master, os.fstat(fifo)):
             return f"FIFO {path} is not read by uWSGI's master, pid {master}: nothing is written to it; correct fifo"
         os.write(fifo, commands.encode("ascii"))
-    except OSError as error:  # EAGAIN: full; EPIPE: made anew just now
+    except OSError as error:  # EAGAIN: full; EPIPE: just recreated
         return f"FIFO {path} takes nothing ({error.strerror}): see uWSGI's log"
     finally:
         os.close(fifo)
@@ -457,7 +457,7 @@ def _write(proc_root: Path, master: int, path: Path, commands: str) -> str:
 
 
 def _holds(proc_root: Path, pid: int, file: os.stat_result) -> bool:
-    """Whether a process has a file open; True where that may not be seen."""
+    """Whether a process has a file open; True if that may not be seen."""
     folder = proc_root / str(pid) / "fd"
     try:
         descriptors = list(folder.iterdir())
@@ -476,9 +476,9 @@ def _holds(proc_root: Path, pid: int, file: os.stat_result) -> bool:
 
 
 def _other_algorithm(proc_root: Path, pid: int) -> str:
-    """The cheaper-algo that a uWSGI's arguments, or .ini files among them, give it; "" where no other than manual is found.
+    """The cheaper-algo in uWSGI's arguments, or in the .ini files among them; "" if it is manual or not found.
 
-    A configuration of another kind is not read: there it shows in a pool that changes its size by itself.
+    Configurations of other kinds are not read: there, another algorithm shows as a pool that resizes itself.
     """
     process = proc_root / str(pid)
     try:

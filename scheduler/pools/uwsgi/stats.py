@@ -1,8 +1,8 @@
-"""What a uWSGI says of itself: its stats socket, read without ever waiting for it.
+"""A uWSGI's own report: its stats socket, read without ever blocking.
 
-Must not know sizes, processes or policies. uWSGI writes one JSON object to whoever connects, and hangs up (core/master_utils.c,
-uwsgi_master_generate_stats). The master itself writes it: an answer that is not taken would hold the master up, so it is taken
-at the next probe, and a silent socket is asked ever less often.
+Must not know sizes, processes or policies. uWSGI writes one JSON object to each client that connects, and hangs up
+(core/master_utils.c, uwsgi_master_generate_stats). The master itself writes it, and an answer that nobody reads would block it. So
+the answer is read at the next probe, and a silent socket is asked less and less often.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from msgspec import Meta
 
 _SECOND = 1_000_000_000
 MAX_BYTES = 8 << 20
-"""An answer has about 1 kB a worker, and a few kB more for the variables of each request under way."""
+"""An answer has about 1 kB per worker, and a few kB more for the variables of each running request."""
 TIMEOUT_NS = 2 * _SECOND
-"""The master answers within milliseconds, but sleeps a second after it has killed somebody (core/master.c)."""
+"""The master answers within milliseconds, but sleeps for a second after it has killed a worker (core/master.c)."""
 EVERY_NS = _SECOND // 20
-"""Not asked more often, however often it is probed: each answer is work for the master."""
+"""Shortest time between two questions, however often it is probed: each answer is work for the master."""
 MAX_BACK_OFF_NS = 30 * _SECOND
 
 Natural = Annotated[int, Meta(ge=0)]
@@ -36,14 +36,14 @@ class Core(msgspec.Struct, frozen=True):
 
 
 class Worker(msgspec.Struct, frozen=True):
-    """A place for a worker process; there are as many as uWSGI's `processes`."""
+    """A place for a worker process; their number is uWSGI's `processes`."""
 
-    id: Natural  # its number, from 1, once it was started for the first time
-    pid: Natural  # 0: nobody is there
-    status: str  # "cheap" (not wanted; with a pid: it drains), "pause", "idle", "busy" or "sigN" (runs a signal's handler)
+    id: Natural  # its number, from 1, after its first start
+    pid: Natural  # 0: no process
+    status: str  # "cheap" (not wanted; with a pid: draining), "pause", "idle", "busy" or "sigN" (runs a signal's handler)
     respawn_count: Natural
     accepting: Natural  # 1: its application is loaded and it waits for requests
-    cores: list[Core] = msgspec.field(default_factory=list)  # none with uWSGI's `stats-no-cores`
+    cores: list[Core] = msgspec.field(default_factory=list)  # empty with uWSGI's `stats-no-cores`
 
     @property
     def wanted(self) -> bool:
@@ -52,7 +52,7 @@ class Worker(msgspec.Struct, frozen=True):
 
     @property
     def busy(self) -> float:
-        """Share of its threads that have a request, 0..1."""
+        """Share of its threads that serve a request, 0..1."""
         if self.cores:
             return sum(core.in_request > 0 for core in self.cores) / len(self.cores)
         return float(self.status == "busy" or self.status.startswith("sig"))
@@ -67,16 +67,16 @@ class Stats(msgspec.Struct, frozen=True):
 
 
 class StatsError(Exception):
-    """There is no answer, or none that makes sense: cause and next step."""
+    """There is no answer, or no valid one: cause and next step."""
 
 
 _DECODER = msgspec.json.Decoder(Stats)
 
 
 def parse(raw: bytes) -> Stats:
-    """A whole answer. Raises StatsError with the cause.
+    """Parse a whole answer. Raises StatsError with the cause.
 
-    uWSGI does not escape all that it puts into strings, so bytes that are no UTF-8 are let through.
+    uWSGI does not escape everything that it puts into strings, so bytes that are not UTF-8 are accepted.
     """
     if not raw:
         raise StatsError("hangs up without an answer: it must be uWSGI's `stats` socket, without `stats-http`")
@@ -94,9 +94,9 @@ def parse(raw: bytes) -> Stats:
 
 
 def address(text: str) -> tuple[socket.AddressFamily, str | tuple[str, int]]:
-    """Where a stats socket is: "HOST:PORT" with an address or nothing for HOST, or a unix socket as "/PATH" or "@NAME".
+    """The address of a stats socket: "HOST:PORT", with HOST an IP address or empty, or a unix socket "/PATH" or "@NAME".
 
-    Raises ValueError with the cause. A name would have to be looked up, which may wait.
+    Raises ValueError with the cause. Host names are refused because looking them up may block.
     """
     if text.startswith("/"):
         return socket.AF_UNIX, text
@@ -116,7 +116,7 @@ def address(text: str) -> tuple[socket.AddressFamily, str | tuple[str, int]]:
 
 
 class StatsSocket:
-    """Asks in one probe and takes the answer in the next; each question is a connection of its own."""
+    """Asks in one probe and takes the answer in the next; each question has its own connection."""
 
     def __init__(self, where: str) -> None:
         self.where = where
@@ -128,11 +128,11 @@ class StatsSocket:
         self._failures = 0
 
     def asked(self) -> bool:
-        """Whether an answer is awaited."""
+        """Whether an answer is pending."""
         return self._socket is not None
 
     def ask(self, now: int) -> None:
-        """Connect, if it is time to and nothing is awaited. Returns at once. Raises StatsError."""
+        """Connect, if it is time and no answer is pending. Returns at once. Raises StatsError."""
         if self._socket is not None or now < self._next:
             return
         self._next, self._deadline = now + EVERY_NS, now + TIMEOUT_NS
@@ -143,7 +143,7 @@ class StatsSocket:
             raise self._failed(now, self._reason(failure))
 
     def take(self, now: int) -> Stats | None:
-        """The answer, None while there is none. Returns at once. Raises StatsError."""
+        """The answer, None while it is incomplete. Returns at once. Raises StatsError."""
         if self._socket is None:
             return None
         try:
@@ -167,7 +167,7 @@ class StatsSocket:
         return stats
 
     def again(self) -> None:
-        """Ask at the next chance, whatever was before: another uWSGI may be there now."""
+        """Ask at the next opportunity, whatever happened before: another uWSGI may be there now."""
         self._hang_up()
         self._next = self._failures = 0
 
@@ -177,7 +177,7 @@ class StatsSocket:
         self._next = 1 << 63
 
     def _receive(self) -> bool:
-        """Take what is there; whether it was the last."""
+        """Read what is there; return whether that was the end of the answer."""
         assert self._socket is not None
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
