@@ -285,8 +285,8 @@ def test_a_command_that_fails_at_once_costs_next_to_nothing(commands: Callable[.
 DAEMON = """
 import sys, time
 from pathlib import Path
-from nicety.scheduler.config import PoolConfig
-from nicety.scheduler.pools.command import CommandPool
+from nicety.scheduler.config.sections import PoolConfig
+from nicety.scheduler.pools.command.adapter import CommandPool
 
 class Clock:
     def monotonic(self): return time.monotonic_ns()

@@ -256,7 +256,7 @@ import os, sys, time
 from pathlib import Path
 from nicety.models.records import ProcId
 from nicety.scheduler.decision import Control, Status
-from nicety.scheduler.linux.control import LinuxKernel
+from nicety.scheduler.act.knobs.control import LinuxKernel
 from nicety.scheduler.ports import Knob, ThreadId
 kernel = LinuxKernel()
 def child(wanted=None):
@@ -400,7 +400,7 @@ UNPRIVILEGED_SLICE = """
 import os, time
 from nicety.models.records import ProcId
 from nicety.scheduler.decision import Control
-from nicety.scheduler.linux.control import LinuxKernel
+from nicety.scheduler.act.knobs.control import LinuxKernel
 from nicety.scheduler.ports import Knob, ThreadId
 os.setgroups([])
 os.setgid(65534)
@@ -428,7 +428,7 @@ def test_everybody_may_slice_his_own_processes_and_put_it_back() -> None:
 UNPRIVILEGED = """
 import os
 from nicety.scheduler.decision import Control
-from nicety.scheduler.linux.control import LinuxKernel
+from nicety.scheduler.act.knobs.control import LinuxKernel
 os.setgroups([])
 os.setgid(65534)
 os.setuid(65534)
@@ -490,7 +490,7 @@ def test_names_with_parentheses_and_newlines_do_not_shift_the_fields(tmp_path: P
 
 BRIEF = """
 import os
-from nicety.scheduler.linux.slices import SHORTEST, Slices, ask_for
+from nicety.scheduler.act.knobs.slices import SHORTEST, Slices, ask_for
 done, nice = ask_for(SHORTEST), os.nice(0)
 own = Slices().read(0)
 pid = os.fork()
@@ -512,8 +512,8 @@ def test_a_process_that_asks_for_a_short_slice_has_it_and_its_children_have_not(
 
 LADDER = """
 import os, subprocess, sys
-from nicety.scheduler.ladder import Rest
-from nicety.scheduler.linux import own_priority
+from nicety.scheduler.service.ladder import Rest
+from nicety.scheduler.service import own_priority
 SECOND, now, waits = 1_000_000_000, [0], [7]
 own_priority._waited = lambda: waits[0]
 own = own_priority.OwnPriority()
@@ -605,8 +605,8 @@ def test_without_the_right_to_climb_it_stays_and_says_so() -> None:
 
 STOPPED = """
 import os, signal, time
-from nicety.scheduler.ladder import Rest
-from nicety.scheduler.linux.own_priority import OwnPriority
+from nicety.scheduler.service.ladder import Rest
+from nicety.scheduler.service.own_priority import OwnPriority
 own, hogs, cpu = OwnPriority(), [], min(os.sched_getaffinity(0))
 os.sched_setaffinity(0, {cpu})
 

@@ -256,10 +256,10 @@ ACTOR = """
 import os, signal, sys, time
 from pathlib import Path
 from nicety.models.records import ProcId
-from nicety.scheduler.actuate import Acting
-from nicety.scheduler.daemon import SystemClock
+from nicety.scheduler.act.actuate import Acting
+from nicety.scheduler.service.clock import SystemClock
 from nicety.scheduler.decision import Control, Decision, Set, Why
-from nicety.scheduler.linux.control import LinuxKernel
+from nicety.scheduler.act.knobs.control import LinuxKernel
 from nicety.scheduler.store.ledger import Ledger, StateLock
 state, pid, start = sys.argv[1:4]
 lock = StateLock(Path(state))
@@ -267,7 +267,7 @@ kernel = LinuxKernel()
 ledger = Ledger(Path(state) / "ledger.db", kernel.boot_id())
 action = Set(Control.FENCE, ProcId(int(pid), int(start)), "", (300, 64 << 20, 8))
 if len(sys.argv) > 4:  # killed at the n-th write to a cgroup
-    from nicety.scheduler.linux import fence
+    from nicety.scheduler.act.knobs import fence
     write, left = fence._write, [int(sys.argv[4])]
     def dying(file, text):
         left[0] -= 1

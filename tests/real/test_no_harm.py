@@ -218,9 +218,9 @@ ACTOR = """
 import sys, time
 from pathlib import Path
 from nicety.models.records import ProcId
-from nicety.scheduler.actuate import Acting
+from nicety.scheduler.act.actuate import Acting
 from nicety.scheduler.decision import Control, Decision, Set, Why
-from nicety.scheduler.linux.control import LinuxKernel
+from nicety.scheduler.act.knobs.control import LinuxKernel
 from nicety.scheduler.store.ledger import Ledger, StateLock
 class Clock:
     monotonic = staticmethod(time.monotonic_ns)

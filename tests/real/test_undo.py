@@ -213,9 +213,9 @@ ACT_AND_UNDO = """
 import os, sys, time
 from pathlib import Path
 from nicety.models.records import ProcId
-from nicety.scheduler.actuate import Acting
+from nicety.scheduler.act.actuate import Acting
 from nicety.scheduler.decision import Control, Decision, Set, Why
-from nicety.scheduler.linux.control import LinuxKernel
+from nicety.scheduler.act.knobs.control import LinuxKernel
 from nicety.scheduler.store.ledger import Ledger
 class Clock:
     monotonic = staticmethod(time.monotonic_ns)
@@ -306,9 +306,9 @@ IMPOSTOR = """
 import os, sys, time
 from pathlib import Path
 from nicety.models.records import ProcId
-from nicety.scheduler.actuate import Acting, undo_from_ledger
+from nicety.scheduler.act.actuate import Acting, undo_from_ledger
 from nicety.scheduler.decision import Control, Decision, Set, Why
-from nicety.scheduler.linux.control import LinuxKernel
+from nicety.scheduler.act.knobs.control import LinuxKernel
 from nicety.scheduler.store.ledger import Ledger
 class Clock:
     monotonic = staticmethod(time.monotonic_ns)

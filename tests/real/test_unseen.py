@@ -17,10 +17,10 @@ CAN_UNSHARE = 21  # CAP_SYS_ADMIN
 WATCH = """
 import json, os, sys, time
 from nicety.models.records import ProcId
-from nicety.scheduler.config import Config
+from nicety.scheduler.config.sections import Config
 from nicety.scheduler.decision import Abilities
-from nicety.scheduler.linux.proc import ProcSource
-from nicety.scheduler.observer import Observer
+from nicety.scheduler.read.proc import ProcSource
+from nicety.scheduler.observe.observer import Observer
 observer = Observer(Config(), Abilities(False, "", False), ProcId(os.getpid(), 0), None, None, None)
 source, found = ProcSource(), []
 for _ in range(int(sys.argv[1])):
@@ -88,8 +88,8 @@ def test_a_build_of_thousands_of_processes_is_seen(tmp_path: Path) -> None:
 def test_doctor_says_that_a_namespace_hides_the_rest() -> None:
     look = """if True:
         from pathlib import Path
-        from nicety.scheduler.daemon import SystemClock
-        from nicety.scheduler.doctor import visibility
+        from nicety.scheduler.service.clock import SystemClock
+        from nicety.scheduler.service.doctor import visibility
         print(visibility(Path("/proc"), SystemClock()).what)"""
     with running(sys.executable, "-c", HOG):
         command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", look]
