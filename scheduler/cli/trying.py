@@ -27,7 +27,11 @@ from .shared import (
 )
 
 if TYPE_CHECKING:
-    pass
+    from collections.abc import Iterable, Sequence
+
+    from ..config.paths import Paths
+    from ..simulation.arrivals import Load, Recorded, Trace
+    from ..simulation.run import AsItWas, Figures
 
 
 class LoadShape(StrEnum):
@@ -100,36 +104,19 @@ def simulate(
     to come size a simulated pool. Shown are latency, workers used and workers started; docs/simulation.md says how to read it.
     """
     seconds = 3600.0 if seconds is None else seconds
-    for name, value, low, high in (
+    _check_ranges(
         ("--start", start, 0.0, 600.0),
         ("--seconds", seconds, 60.0, 604_800.0),
         ("--warmup", warmup, 0.0, seconds - 30.0),
         ("--service", service, 1e-4, 600.0),
-    ):
-        if value is not None and not low <= value <= high:
-            raise typer.BadParameter(f"{value:g} is not between {low:g} and {high:g}", param_hint=name)
-    if (trace is not None or pool is not None) and load is not None:
-        raise typer.BadParameter("give a file or --load, not both", param_hint="TRACE")
-    for rule in rules or ():
-        if "," in rule:
-            raise typer.BadParameter(f"one name each: --rule {' --rule '.join(rule.split(','))}", param_hint="--rule")
-    if trace is not None and not trace.exists() and str(trace) in tuple(LoadShape):
-        raise typer.BadParameter(f"there is no such file; the made up load is --load {trace}", param_hint="TRACE")
-    for name, file in (("--json", json_path), ("--plot", plot)):
-        if file is not None and not Path(file).parent.is_dir():
-            raise typer.BadParameter(f"there is no folder {Path(file).parent}", param_hint=name)
+    )
+    _check_names(trace, pool, load, rules or ())
+    _check_folders(("--json", json_path), ("--plot", plot))
     load_numpy()
-    from ..explain.decision_page import table
     from ..simulation import run as simulation
-    from ..simulation.arrivals import Load
-    from ..simulation.tracefile import read
 
     loaded, paths = load_files(context, config, state_dir)
-    recorded = None
-    if pool is not None or (trace is not None and (trace.is_dir() or trace.suffix == ".db")):
-        from ..simulation.recorded import read as read_recorded
-
-        recorded = read_recorded(trace or paths.traces, pool, seconds)
+    recorded = _recorded(trace, pool, paths, seconds)
     least, most = simulation.limits(recorded, loaded.config)
     minimum, maximum = minimum or least, maximum or most
     if minimum > maximum:
@@ -138,18 +125,12 @@ def simulate(
     start = start if start is not None else simulation.START if measured is None else measured
     if warmup is None:
         warmup = simulation.WARMUP if recorded is None else min(simulation.WARMUP, recorded.seconds / 4)
-    usual = [f"fixed-{maximum}" if recorded is not None and rule == "fixed-32" else rule for rule in simulation.USUAL]
-    chosen = list(dict.fromkeys(rules or usual))
-    if "all" in chosen:
-        chosen = list(dict.fromkeys((*simulation.ALL, *(rule for rule in chosen if rule != "all"))))
-    simulation.check(chosen)
+    chosen = _rules(rules or (), None if recorded is None else maximum)
     if plot is not None:
         from ..simulation.plot import figure
 
         figure()  # is matplotlib there? Not to be found out after minutes
-    source = recorded or (read(trace) if trace is not None else str(load or LoadShape.STEPS))
-    live = sys.stderr.isatty()
-    found: list[simulation.Figures] = []
+    source = recorded or _source(trace, load)
 
     def prepared(seed: int) -> Load:
         made = simulation.prepare(source, seed, seconds=seconds, maximum=maximum, service=service)
@@ -171,10 +152,78 @@ def simulate(
         initial=None if recorded is None else min(max(int(recorded.sizes[0]), minimum), maximum),
         config=loaded.config,
     )
+    found = _watched(runs, len(chosen) * seeds)
+    itself = None if recorded is None else simulation.as_it_was(recorded, warmup)
+    if plot is not None:
+        from ..simulation.plot import plot as draw
+
+        draw(plot, found)
+        say(f"{plot}: drawn")
+    _print_simulation(found, itself, json_path)
+
+
+def _check_ranges(*options: tuple[str, float | None, float, float]) -> None:
+    """(option, value, least, most) of each."""
+    for name, value, low, high in options:
+        if value is not None and not low <= value <= high:
+            raise typer.BadParameter(f"{value:g} is not between {low:g} and {high:g}", param_hint=name)
+
+
+def _check_names(trace: Path | None, pool: str | None, load: LoadShape | None, rules: Sequence[str]) -> None:
+    if (trace is not None or pool is not None) and load is not None:
+        raise typer.BadParameter("give a file or --load, not both", param_hint="TRACE")
+    for rule in rules:
+        if "," in rule:
+            raise typer.BadParameter(f"one name each: --rule {' --rule '.join(rule.split(','))}", param_hint="--rule")
+    if trace is not None and not trace.exists() and str(trace) in tuple(LoadShape):
+        raise typer.BadParameter(f"there is no such file; the made up load is --load {trace}", param_hint="TRACE")
+
+
+def _check_folders(*options: tuple[str, str | Path | None]) -> None:
+    """(option, file to write) of each: its folder must be there before minutes of work."""
+    for name, file in options:
+        if file is not None and not Path(file).parent.is_dir():
+            raise typer.BadParameter(f"there is no folder {Path(file).parent}", param_hint=name)
+
+
+def _recorded(trace: Path | None, pool: str | None, paths: Paths, seconds: float) -> Recorded | None:
+    """The pool of a recording, if that is what is asked for."""
+    if pool is None and (trace is None or not (trace.is_dir() or trace.suffix == ".db")):
+        return None
+    from ..simulation.recorded import read
+
+    return read(trace or paths.traces, pool, seconds)
+
+
+def _source(trace: Path | None, load: LoadShape | None) -> Trace | str:
+    """The arrivals of a file, or the name of a made up load."""
+    if trace is None:
+        return str(load or LoadShape.STEPS)
+    from ..simulation.tracefile import read
+
+    return read(trace)
+
+
+def _rules(asked: Sequence[str], maximum: int | None) -> list[str]:
+    """The rules to run. `maximum`: most workers of a recorded pool, whose fixed size takes the place of 32."""
+    from ..simulation import run as simulation
+
+    usual = [f"fixed-{maximum}" if maximum is not None and rule == "fixed-32" else rule for rule in simulation.USUAL]
+    chosen = list(dict.fromkeys(asked or usual))
+    if "all" in chosen:
+        chosen = list(dict.fromkeys((*simulation.ALL, *(rule for rule in chosen if rule != "all"))))
+    simulation.check(chosen)
+    return chosen
+
+
+def _watched(runs: Iterable[Figures], count: int) -> list[Figures]:
+    """The figures of all runs; on a terminal with a line that says how far it is."""
+    found: list[Figures] = []
+    live = sys.stderr.isatty()
 
     def progress(done: str) -> None:
         if live:
-            print(f"\r{len(found)} of {len(chosen) * seeds}{done}\x1b[K", end="", file=sys.stderr, flush=True)
+            print(f"\r{len(found)} of {count}{done}\x1b[K", end="", file=sys.stderr, flush=True)
 
     progress("")
     for figures in runs:
@@ -182,13 +231,15 @@ def simulate(
         progress(f": {figures.rule}")
     if live:
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-    summary = simulation.means(found)
-    itself = None if recorded is None else simulation.as_it_was(recorded, warmup)
-    if plot is not None:
-        from ..simulation.plot import plot as draw
+    return found
 
-        draw(plot, found)
-        say(f"{plot}: drawn")
+
+def _print_simulation(found: Sequence[Figures], itself: AsItWas | None, json_path: str | None) -> None:
+    """A table, or JSON to stdout for "-"; JSON into a file besides the table. `itself`: the recorded pool as it was."""
+    from ..explain.decision_page import table
+    from ..simulation import run as simulation
+
+    summary = simulation.means(found)
     record: dict[str, Any] = {
         "means": [mean.as_record() for mean in summary],
         "runs": [figures.as_record() for figures in found],
