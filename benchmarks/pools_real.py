@@ -503,7 +503,7 @@ def _seen(path: Path, wall: float) -> dict[str, list[tuple[Any, ...]]]:
         for logged in reader.ticks():
             for pool in () if logged.tick is None else logged.tick.pools:
                 ready = sum(worker.ready for worker in pool.workers)
-                trusted = pool.foretold is not None and pool.foretold.trusted
+                trusted = pool.predicted is not None and pool.predicted.trusted
                 row = (logged.tick.wall / 1e9 - wall, pool.busy, pool.queued, ready, pool.requested, trusted, pool.trouble)
                 found.setdefault(pool.name, []).append(row)
     return found

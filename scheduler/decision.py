@@ -65,7 +65,7 @@ START_UNKNOWN = 5.0
 """Assumed seconds of a start until one was seen."""
 
 
-class Foretold(Record, frozen=True):
+class Predicted(Record, frozen=True):
     """The load of a pool as its rhythm predicts it from earlier periods: see `models/forecast/rhythm.py`. Loads in Erlangs."""
 
     period: float  # seconds
@@ -112,7 +112,7 @@ class Pool(Record, frozen=True):
     rss_per_worker: int  # bytes, largest now
     workers: tuple[Worker, ...]
     trouble: str
-    foretold: Foretold | None = None  # None: no rhythm of the load is known
+    predicted: Predicted | None = None  # None: no rhythm of the load is known
     scaling: Scaled | None = None  # None: too few sizes were seen under load
 
 

@@ -32,7 +32,7 @@ WORST = 12
 
 KINDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
-        "demand": ("Demand model", "foretells how much CPU time, memory and work each group of processes will want"),
+        "demand": ("Demand model", "predicts how much CPU time, memory and work each group of processes will want"),
         "anomaly": ("Anomaly model", "tells workers of a pool that leak, spin, hang or starve from healthy ones"),
         "behaviour": ("Behaviour model", "tells services that somebody waits for from batch work"),
     }
@@ -269,13 +269,13 @@ def _fans(evidence: Evidence, rows: Sequence[GroupRow], interval: float, number:
     yield "<h3>Forecasts beside what came</h3>"
     yield (
         "<p>The end of the held-out time of some series. At each dot the model was asked, knowing only what lies left of it; bars "
-        "stand at the moments that it foretells, from the middle up to the 99 % level. What came should mostly pass through them, "
+        "stand at the moments that it predicts, from the middle up to the 99 % level. What came should mostly pass through them, "
         "and rarely above. Axes do not begin at 0 where values stay far from it.</p>"
     )
     yield _key(
         {
             "what came": ACTUAL,
-            "foretold: the middle": OWN,
+            "predicted: the middle": OWN,
             "up to the 90 % level": BANDS[0],
             "95 %": BANDS[1],
             "99 %": BANDS[2],

@@ -194,7 +194,7 @@ class Rhythm:
             self._judge(tick)
         self._search(tick)
         if self._found is not None and (self._block is None or tick - self._block.at >= BLOCK):
-            self._block = self._foretell(tick, self._found)
+            self._block = self._predict(tick, self._found)
 
     def settle(self, ticks: int, mean: float) -> None:
         """Replace the newest values by their `mean`, now that it is known: single ones were uncertain."""
@@ -420,7 +420,7 @@ class Rhythm:
 
     # --- what comes --------------------------------------------------------------------------------------------------------------
 
-    def _foretell(self, tick: int, found: _Found) -> _Block:
+    def _predict(self, tick: int, found: _Found) -> _Block:
         """Answers for this tick and those after it, from the values a whole number of periods earlier."""
         slack = found.slack
         least, most = self._newest(self._count)

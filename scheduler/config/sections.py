@@ -201,9 +201,9 @@ class PoolSize(Section, frozen=True):
         Level,
         Meta(description="Level of the offered load forecast to size for where no rhythm is trusted: 0.5, 0.9, 0.95 or 0.99."),
     ] = 0.5
-    foretold_target: Annotated[
+    predicted_target: Annotated[
         float,
-        Meta(gt=0, le=1, description="Busy share of a worker to aim at where the load is foretold, by its rhythm or a forecast."),
+        Meta(gt=0, le=1, description="Busy share of a worker to aim at where the load is predicted, by its rhythm or a forecast."),
     ] = 0.9
     target: Annotated[
         float, Meta(gt=0, le=1, description="Reactive rule: busy share of a worker to aim at. 0.7 is Knative's default.")

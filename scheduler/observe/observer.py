@@ -41,7 +41,7 @@ from ..decision import (
     START_MARGIN,
     START_UNKNOWN,
     Abilities,
-    Foretold,
+    Predicted,
     Group,
     Lesson,
     Machine,
@@ -379,7 +379,7 @@ class Observer:
             rss_per_worker=largest,
             workers=tuple(workers),
             trouble=pool.trouble,
-            foretold=self._foretold(pool, load, snapshot.at),
+            predicted=self._predicted(pool, load, snapshot.at),
             scaling=self._scaled(pool.pool, at_work, None if load is None else done),
         )
 
@@ -409,7 +409,7 @@ class Observer:
         offered.step(round(at / (interval * 1e9)), load, pool.queued or 0.0, self._config.pools[pool.pool].maximum)
         return offered.rhythm
 
-    def _foretold(self, pool: PoolSample, load: float | None, at: int) -> Foretold | None:
+    def _predicted(self, pool: PoolSample, load: float | None, at: int) -> Predicted | None:
         """What the rhythm of the load forecasts for the coming start time."""
         interval = self._config.daemon.interval
         rhythm = self._follow(pool, load, at)
@@ -419,7 +419,7 @@ class Observer:
         soon = rhythm.ahead(math.ceil(min(self._config.pool_size.cooldown_down / interval, AHEAD)))
         if ahead is None or later is None or soon is None:
             return None
-        return Foretold(
+        return Predicted(
             period=ahead.period * interval,
             seen=ahead.seen,
             right=ahead.right,

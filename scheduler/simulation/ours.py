@@ -94,7 +94,7 @@ class Nicety:
         snapshot = self._snapshot(seen, self._wanted)
         tick = self._observer.tick(snapshot, self._outcomes, paused=False)
         if not self._forecasts:
-            pools = tuple(msgspec.structs.replace(pool, foretold=None) for pool in tick.pools)
+            pools = tuple(msgspec.structs.replace(pool, predicted=None) for pool in tick.pools)
             tick = msgspec.structs.replace(tick, forecasts=(), pools=pools)
         verdict = self._engine.step(tick)
         outcomes = []

@@ -26,7 +26,7 @@ from nicety.scheduler.decision import (
     Control,
     Digest,
     Flag,
-    Foretold,
+    Predicted,
     Lesson,
     Pool,
     Recycle,
@@ -55,7 +55,7 @@ def forecasts(draw: st.DrawFn) -> Forecast:
 FORETOLD = st.one_of(
     st.none(),
     st.builds(
-        Foretold,
+        Predicted,
         period=st.sampled_from([20.0, 300.0]),
         seen=st.integers(0, 9),
         right=st.floats(-1, 1),
@@ -101,7 +101,7 @@ def pools(draw: st.DrawFn) -> Pool:
         start_seconds=draw(st.sampled_from([None, 0.1, 3.0, 1e6])),
         cpu_per_worker=draw(st.sampled_from([0.0, 1e-300, 0.3, 1.0, 64.0])),
         rss_per_worker=draw(st.sampled_from([0, 1, 50 << 20, 1 << 50])),
-        foretold=draw(FORETOLD),
+        predicted=draw(FORETOLD),
         scaling=draw(SCALINGS),
     )
 
@@ -131,7 +131,7 @@ def test_whatever_is_forecast_limits_and_cooldowns_hold(world: list[tuple[Pool, 
             policy.admit(decision)
 
 
-NOT_A_NUMBER = Foretold(
+NOT_A_NUMBER = Predicted(
     period=20.0, seen=2, right=0.9, trusted=True, abrupt=3.0, horizon=4.8, median=0.0, high=0.0, later=0.0, least=math.nan, now=0.0
 )
 
@@ -139,11 +139,11 @@ NOT_A_NUMBER = Foretold(
 @example(2, 0.0, [], NOT_A_NUMBER, 0)
 @given(st.integers(2, 9), st.floats(0, 5), st.lists(forecasts(), max_size=1), FORETOLD, st.integers(0, 12))
 def test_what_only_a_forecast_or_a_rhythm_asks_for_stays_in_the_memory_headroom(
-    size: int, load: float, said: list[Forecast], foretold: Foretold | None, room: int
+    size: int, load: float, said: list[Forecast], predicted: Predicted | None, room: int
 ) -> None:
     """Whatever they say, also NaN and 1e300. `room`: workers for which there is memory."""
     machine = a_machine(cpus=64, memory_total=1000 << 20, memory_available=(100 << 20) + room * (50 << 20))
-    pool = a_pool(size=size, load=load, busy=min(load, size), foretold=foretold, maximum=40)
+    pool = a_pool(size=size, load=load, busy=min(load, size), predicted=predicted, maximum=40)
     for decision in PoolSize(Config(), PoolSizeMemory()).propose(a_tick(1, machine=machine, pools=[pool], forecasts=said)):
         assert isinstance(decision.action, ResizePool)
         reactive = int(decision.why.figures["workers_by_reactive_rule"])
@@ -152,10 +152,10 @@ def test_what_only_a_forecast_or_a_rhythm_asks_for_stays_in_the_memory_headroom(
 
 @given(st.integers(2, 9), st.floats(0, 40), st.lists(forecasts(), max_size=1), FORETOLD, SCALINGS)
 def test_a_pool_is_grown_past_its_scaling_curve_by_nothing(
-    size: int, load: float, said: list[Forecast], foretold: Foretold | None, scaling: Scaled | None
+    size: int, load: float, said: list[Forecast], predicted: Predicted | None, scaling: Scaled | None
 ) -> None:
     """Whatever load, forecast and rhythm say; and one that is not certain changes nothing."""
-    pool = a_pool(size=size, load=load, busy=min(load, size), foretold=foretold, maximum=40, scaling=scaling)
+    pool = a_pool(size=size, load=load, busy=min(load, size), predicted=predicted, maximum=40, scaling=scaling)
     tick = a_tick(1, machine=a_machine(cpus=64), pools=[pool], forecasts=said)
     sizes = [each.action.size for each in PoolSize(Config(), PoolSizeMemory()).propose(tick) if isinstance(each.action, ResizePool)]
     if scaling is not None and scaling.certain and scaling.worth is not None:
@@ -217,7 +217,7 @@ def test_each_rise_of_a_load_that_repeats_turns_the_pool_to_growing_at_most_once
     noise changes nothing in it.
 
     A turn belongs to a rise if it comes while that lasts, or at most a minute before or after it: so far the rules look ahead (a
-    mean of what is foretold) and back (a mean of what was). No two belong to the same, or lie within a quarter of a period.
+    mean of what is predicted) and back (a mean of what was). No two belong to the same, or lie within a quarter of a period.
     """
     chance, base = np.random.default_rng(seed), repeating(shape, period, wide)
     policy, rhythm = PoolSize(Config(), PoolSizeMemory()), Rhythm()
@@ -227,9 +227,9 @@ def test_each_rise_of_a_load_that_repeats_turns_the_pool_to_growing_at_most_once
         loads.append(load)
         rhythm.step(seq, loads[-1])
         ahead, later = rhythm.ahead(math.ceil(1.2 * start) + 1), rhythm.ahead(max(math.ceil(1.2 * start), 10) + 1)
-        soon, foretold = rhythm.ahead(5), None
+        soon, predicted = rhythm.ahead(5), None
         if ahead is not None and later is not None and soon is not None:
-            foretold = Foretold(
+            predicted = Predicted(
                 period=ahead.period,
                 seen=ahead.seen,
                 right=ahead.right,
@@ -250,7 +250,7 @@ def test_each_rise_of_a_load_that_repeats_turns_the_pool_to_growing_at_most_once
             load_panic=sum(loads[-6:]) / len(loads[-6:]),
             start_seconds=start,
             maximum=40,
-            foretold=foretold,
+            predicted=predicted,
         )
         for decision in policy.propose(a_tick(seq, machine=a_machine(cpus=64), pools=[pool])):
             assert isinstance(decision.action, ResizePool)

@@ -421,10 +421,10 @@ def record_a_rhythm(state: Path) -> None:
 
 
 def knows_the_rhythm(log: DecisionReader, session: str) -> bool:
-    """Whether the first tick of the session that has the pool foretells it."""
+    """Whether the first tick of the session that has the pool predicts it."""
     seen = (logged.tick for logged in log.ticks(session) if logged.tick is not None and logged.tick.pools)
-    foretold = next(seen).pools[0].foretold
-    return foretold is not None and (foretold.period, foretold.trusted) == (180, True)
+    predicted = next(seen).pools[0].predicted
+    return predicted is not None and (predicted.period, predicted.trusted) == (180, True)
 
 
 def test_a_restart_forgets_no_rhythm_and_replays(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ import msgspec
 from ....models.records import HORIZONS, Latency
 from ....models.scaling import WORTH
 from ...config.sections import Config
-from ...decision import START_MARGIN, START_UNKNOWN, Decision, Foretold, Group, Note, Pool, ResizePool, Scaled, Tick, Why
+from ...decision import START_MARGIN, START_UNKNOWN, Decision, Predicted, Group, Note, Pool, ResizePool, Scaled, Tick, Why
 from ...scope import policy
 from .policy import Gone, Memory, Outlook, Result, Standing, figures, horizon_for, peak
 from .reaction import EPSILON, PANIC_THRESHOLD, reaction, up
@@ -35,8 +35,8 @@ wobbles around a threshold causes no flapping. A twentieth: a tenth cost 3 % mor
 rhythm that asks for less than that more does not grow a pool either: so little is chance in the prediction."""
 
 GRADUAL, SHARP = 2.0, 2.5
-"""How sharply a load rises and falls (`Foretold.abrupt`): up to the first it is sized for `target`, from the second for
-`foretold_target`. The reactive rule serves a gradual load well: with less room than that rule leaves, latency would suffer."""
+"""How sharply a load rises and falls (`Predicted.abrupt`): up to the first it is sized for `target`, from the second for
+`predicted_target`. The reactive rule serves a gradual load well: with less room than that rule leaves, latency would suffer."""
 
 SCALING = "scaling curve"
 """Name of the limit that the pool's own scaling sets."""
@@ -236,12 +236,12 @@ class PoolSize:
 
     def _falls_further(self, enough: int, pool: Pool, need: Need, memory: PoolMemory) -> bool:
         """Is a much larger shrink near, which a small one now would only delay by `cooldown_down`?"""
-        foretold, falling = pool.foretold, memory.falling
-        if need.by_rhythm is None or foretold is None:
+        predicted, falling = pool.predicted, memory.falling
+        if need.by_rhythm is None or predicted is None:
             return falling is not None and self._workers(falling.mean, pool, self._config.target) <= CLIFF * enough
-        share = self._share(foretold)
-        least = max(self._workers(max(foretold.least, 0.0), pool, share), pool.minimum)
-        return least <= CLIFF * min(enough, self._workers(foretold.median, pool, share))
+        share = self._share(predicted)
+        least = max(self._workers(max(predicted.least, 0.0), pool, share), pool.minimum)
+        return least <= CLIFF * min(enough, self._workers(predicted.median, pool, share))
 
     def _mean(self, at: int, pool: Pool, memory: PoolMemory) -> float | None:
         """Mean load for the reactive rule: over 60 s, or since the load fell, if it has stayed low for long enough."""
@@ -278,7 +278,7 @@ class PoolSize:
         config, fallen = self._config, self.memory.pools[pool.name].fallen
         horizon = horizon_for(None if pool.start_seconds is None else START_MARGIN * pool.start_seconds, self._interval)
         forecast = outlook.value(pool.name, "load", horizon, config.quantile)
-        by_forecast = None if forecast is None else self._workers(forecast, pool, config.foretold_target)
+        by_forecast = None if forecast is None else self._workers(forecast, pool, config.predicted_target)
         reacts = reaction(pool, mean, config.target, MARGIN, fallen=fallen is not None)
         by_rhythm = self._by_rhythm(pool)
         by_reaction = 0 if reacts is None else reacts.workers
@@ -293,7 +293,7 @@ class PoolSize:
         else:
             needed_now, kept = by_reaction, 0 if reacts is None else reacts.sufficient
             wish = max(by_forecast or 0, needed_now)
-            sufficient = max(0 if forecast is None else self._workers(forecast * MARGIN, pool, config.foretold_target), kept)
+            sufficient = max(0 if forecast is None else self._workers(forecast * MARGIN, pool, config.predicted_target), kept)
             rule = "forecast floor"
             if reacts is not None and by_reaction >= (by_forecast or 0):
                 rule = "panic" if reacts.panic else "reactive rule"
@@ -326,26 +326,26 @@ class PoolSize:
         """Workers for an expected load, each busy for that share."""
         return min(up(min(load, pool.maximum) / share), pool.maximum)
 
-    def _share(self, foretold: Foretold) -> float:
+    def _share(self, predicted: Predicted) -> float:
         """Busy share of a worker to aim at with this rhythm."""
-        sharp = min(max((foretold.abrupt - GRADUAL) / (SHARP - GRADUAL), 0.0), 1.0)
-        return self._config.target + sharp * (self._config.foretold_target - self._config.target)
+        sharp = min(max((predicted.abrupt - GRADUAL) / (SHARP - GRADUAL), 0.0), 1.0)
+        return self._config.target + sharp * (self._config.predicted_target - self._config.target)
 
     def _by_rhythm(self, pool: Pool, margin: float = 1.0) -> int | None:
         """Workers for `margin` times the predicted load until a worker that starts now is up; None: no rhythm is trusted."""
-        foretold = pool.foretold
-        if foretold is None or not foretold.trusted:
+        predicted = pool.predicted
+        if predicted is None or not predicted.trusted:
             return None
-        if not math.isfinite(foretold.median + foretold.high + foretold.later + foretold.least):
+        if not math.isfinite(predicted.median + predicted.high + predicted.later + predicted.least):
             return None
-        median, high = (min(max(load, 0.0), pool.maximum) * margin for load in (foretold.median, foretold.high))
-        return max(self._workers(median, pool, self._share(foretold)), min(round(high), pool.maximum))
+        median, high = (min(max(load, 0.0), pool.maximum) * margin for load in (predicted.median, predicted.high))
+        return max(self._workers(median, pool, self._share(predicted)), min(round(high), pool.maximum))
 
     def _ahead(self, pool: Pool) -> int:
         """Enough for the next `down_after` as the rhythm predicts it, and for the load now or of the last 6 s, the smaller."""
         recent = up(min(pool.load or 0.0, pool.load_panic or 0.0) / (PANIC_THRESHOLD * self._config.target))
-        foretold = pool.foretold
-        later = 0 if foretold is None else self._workers(max(foretold.later, 0.0), pool, self._share(foretold))
+        predicted = pool.predicted
+        later = 0 if predicted is None else self._workers(max(predicted.later, 0.0), pool, self._share(predicted))
         return min(max(later, recent), pool.maximum)
 
     def _lasting(self, at: int, pool: Pool) -> int:
@@ -397,7 +397,7 @@ class PoolSize:
         config = self._config
         seconds = HORIZONS[need.horizon] * self._interval
         source = outlook.source(pool.name, "load")
-        foretold = pool.foretold
+        predicted = pool.predicted
         rule = "fewer sufficed" if size < current else need.rule
         return Decision(
             id="",
@@ -420,8 +420,8 @@ class PoolSize:
                     horizon_seconds=seconds,
                     start_seconds=pool.start_seconds,
                     forecast_source=source or "none",
-                    rhythm=_standing(foretold),
-                    **({} if foretold is None else _figures(foretold)),
+                    rhythm=_standing(predicted),
+                    **({} if predicted is None else _figures(predicted)),
                     workers_by_rhythm=need.by_rhythm,
                     workers_by_forecast=need.by_forecast,
                     workers_by_reactive_rule=need.by_reaction,
@@ -442,19 +442,19 @@ class PoolSize:
 
     def _text(self, pool: Pool, need: Need, rule: str, seconds: float) -> str:
         """Why, in a sentence."""
-        config, foretold = self._config, pool.foretold
-        if foretold is not None and need.by_rhythm is not None:
-            period = _period(foretold)
+        config, predicted = self._config, pool.predicted
+        if predicted is not None and need.by_rhythm is not None:
+            period = _period(predicted)
             if rule == "rhythm":
                 return (
-                    f"{period} foretells {foretold.median:.3g} Erlang of load, at most {foretold.high:.3g}, "
-                    f"within {foretold.horizon:.3g} s."
+                    f"{period} predicts {predicted.median:.3g} Erlang of load, at most {predicted.high:.3g}, "
+                    f"within {predicted.horizon:.3g} s."
                 )
             if rule == "present load":
-                return f"{pool.load:.3g} Erlang are busy and queued, {period} had foretold {foretold.now:.3g}."
+                return f"{pool.load:.3g} Erlang are busy and queued, {period} had predicted {predicted.now:.3g}."
             if rule == "fewer sufficed":
                 return (
-                    f"the load has fallen as {period} had foretold, and no more will be needed in the next {config.down_after:g} s."
+                    f"the load has fallen as {period} had predicted, and no more will be needed in the next {config.down_after:g} s."
                 )
         if rule == "fewer sufficed" and need.fallen is not None:
             return f"the load fell {need.fallen:.3g} s ago and has been {need.mean:.3g} Erlang since."
@@ -468,16 +468,16 @@ class PoolSize:
         return f"the load has been {load:.3g} Erlang, a worker takes {config.target:g}."
 
     def _rejected(self, pool: Pool, need: Need, source: str) -> tuple[str, ...]:
-        said, foretold = [], pool.foretold
+        said, predicted = [], pool.predicted
         if source and need.forecast is None:
             said.append(f"the load forecast of {source}: not a finite number, ignored")
         if need.by_rhythm is not None:
             for workers, whose in ((need.by_reaction, "the reactive rule"), (need.by_forecast, "the forecast")):
                 if workers is not None and workers != need.wish:
-                    said.append(f"{workers} workers, which {whose} asks for: the load comes as its rhythm foretold")
+                    said.append(f"{workers} workers, which {whose} asks for: the load comes as its rhythm predicted")
         else:
-            if foretold is not None:
-                said.append(f"what {_period(foretold)} foretells: not trusted, {_share(foretold)} of its newest period came so")
+            if predicted is not None:
+                said.append(f"what {_period(predicted)} predicts: not trusted, {_share(predicted)} of its newest period came so")
             if need.by_reaction is not None and need.by_forecast is not None and need.by_reaction != need.by_forecast:
                 less = min((need.by_reaction, "the reactive rule"), (need.by_forecast, "the forecast"))
                 said.append(f"{less[0]} workers, which {less[1]} alone asks for: the larger of both counts")
@@ -497,19 +497,19 @@ class PoolSize:
         config = self._config
         quantile = "median" if config.quantile == 0.5 else f"{config.quantile:.0%} quantile"
         forecast = f"a {quantile} of the load forecast"
-        if need.by_rhythm is not None and pool.foretold is not None:
-            unlike, share = "load unlike what was foretold would bring back the reactive rule", self._share(pool.foretold)
+        if need.by_rhythm is not None and pool.predicted is not None:
+            unlike, share = "load unlike what was predicted would bring back the reactive rule", self._share(pool.predicted)
             if size < current:
                 enough = f"{(current - 1) * share:.3g} Erlang or more"
-                return f"{enough} foretold for the next {config.down_after:g} s would have kept {current}", unlike
-            return f"at most {current * share:.3g} Erlang foretold, and no more at present, would keep {current}", unlike
+                return f"{enough} predicted for the next {config.down_after:g} s would have kept {current}", unlike
+            return f"at most {current * share:.3g} Erlang predicted, and no more at present, would keep {current}", unlike
         if size < current:
-            most, mean = (current - 1) * config.foretold_target / MARGIN, (current - 1) * config.target / MARGIN
+            most, mean = (current - 1) * config.predicted_target / MARGIN, (current - 1) * config.target / MARGIN
             text = f"in the last {config.down_after:g} s {forecast} above {most:.3g} Erlang, or a mean load above {mean:.3g},"
             return (f"{text} would have kept {current}",)
         said = []
         if need.by_forecast is not None and need.by_forecast > current:
-            said.append(f"{forecast} below {current * config.foretold_target:.3g} Erlang")
+            said.append(f"{forecast} below {current * config.predicted_target:.3g} Erlang")
         if need.by_reaction is not None and need.by_reaction > current:
             said.append(f"a mean load below {current * config.target:.3g} Erlang")
         return (" and ".join(said) + f" would keep {current}",) if said else ()
@@ -526,31 +526,31 @@ def _present(pool: Pool, target: float) -> int:
 
 def _gradual(pool: Pool) -> bool:
     """Does the predicted load change so gradually that the reactive rule would serve it well, with its room?"""
-    return pool.foretold is not None and pool.foretold.abrupt < SHARP
+    return pool.predicted is not None and pool.predicted.abrupt < SHARP
 
 
-def _period(foretold: Foretold) -> str:
-    return f"a rhythm of {foretold.period:.4g} s, seen {foretold.seen} times,"
+def _period(predicted: Predicted) -> str:
+    return f"a rhythm of {predicted.period:.4g} s, seen {predicted.seen} times,"
 
 
-def _share(foretold: Foretold) -> str:
-    return f"{max(foretold.right, 0.0):.0%}"
+def _share(predicted: Predicted) -> str:
+    return f"{max(predicted.right, 0.0):.0%}"
 
 
-def _standing(foretold: Foretold | None) -> str:
-    return "none" if foretold is None else "trusted" if foretold.trusted else "not trusted"
+def _standing(predicted: Predicted | None) -> str:
+    return "none" if predicted is None else "trusted" if predicted.trusted else "not trusted"
 
 
-def _figures(foretold: Foretold) -> dict[str, float | int]:
+def _figures(predicted: Predicted) -> dict[str, float | int]:
     return {
-        "rhythm_period_seconds": foretold.period,
-        "rhythm_seen": foretold.seen,
-        "rhythm_right": foretold.right,
-        "rhythm_abrupt": foretold.abrupt,
-        "rhythm_horizon_seconds": foretold.horizon,
-        "foretold_now": foretold.now,
-        "foretold_median": foretold.median,
-        "foretold_high": foretold.high,
+        "rhythm_period_seconds": predicted.period,
+        "rhythm_seen": predicted.seen,
+        "rhythm_right": predicted.right,
+        "rhythm_abrupt": predicted.abrupt,
+        "rhythm_horizon_seconds": predicted.horizon,
+        "predicted_now": predicted.now,
+        "predicted_median": predicted.median,
+        "predicted_high": predicted.high,
     }
 
 

@@ -13,7 +13,7 @@ from nicety.scheduler.config.sections import Config, PoolSize
 from nicety.scheduler.decide.policies.policy import Result
 from nicety.scheduler.decide.policies.pool_size import PoolSize as Policy
 from nicety.scheduler.decide.policies.pool_size import PoolSizeMemory, fair_share
-from nicety.scheduler.decision import Decision, Foretold, Pool, ResizePool, Scaled, Status, Tick
+from nicety.scheduler.decision import Decision, Predicted, Pool, ResizePool, Scaled, Status, Tick
 from nicety.scheduler.testing.ticks import a_forecast, a_group, a_machine, a_pool, a_tick
 
 
@@ -46,7 +46,7 @@ def drive(sized: Policy, ticks: int, pool: Callable[[int], Pool], obeys: bool = 
     return asked
 
 
-def a_foretold(median: float, high: float | None = None, later: float | None = None, **changes: object) -> Foretold:
+def a_predicted(median: float, high: float | None = None, later: float | None = None, **changes: object) -> Predicted:
     """What a trusted rhythm of five minutes says; `later` as until then unless given."""
     values: dict[str, object] = {
         "period": 300.0,
@@ -61,7 +61,7 @@ def a_foretold(median: float, high: float | None = None, later: float | None = N
         "least": median,
         "now": median if high is None else high,
     }
-    return Foretold(**{**values, **changes})  # type: ignore[arg-type]
+    return Predicted(**{**values, **changes})  # type: ignore[arg-type]
 
 
 def test_a_forecast_is_a_floor_below_which_the_reactive_rule_cannot_go() -> None:
@@ -82,9 +82,9 @@ def test_the_forecast_is_taken_at_the_level_of_the_configuration(quantile: float
     assert size_of(policy(quantile=quantile).propose(tick)) == size
 
 
-def rhythmic(sized: Policy, seq: int, foretold: Foretold, size: int = 4, load: float = 3.0) -> list[Decision]:
+def rhythmic(sized: Policy, seq: int, predicted: Predicted, size: int = 4, load: float = 3.0) -> list[Decision]:
     """What is proposed for a pool with that rhythm, admitted."""
-    pool = a_pool(size=size, load=load, foretold=foretold, busy=min(load, size))
+    pool = a_pool(size=size, load=load, predicted=predicted, busy=min(load, size))
     decisions = sized.propose(a_tick(seq, machine=a_machine(cpus=16), pools=[pool]))
     for decision in decisions:
         sized.admit(decision)
@@ -92,49 +92,49 @@ def rhythmic(sized: Policy, seq: int, foretold: Foretold, size: int = 4, load: f
 
 
 def test_a_trusted_rhythm_grows_the_pool_before_the_load_comes_and_says_where_that_is_from() -> None:
-    (decision,) = rhythmic(policy(), 1, a_foretold(10.0, 11.0))
+    (decision,) = rhythmic(policy(), 1, a_predicted(10.0, 11.0))
     assert size_of([decision]) == 12  # 10 / 0.9
     assert decision.why.rule == "rhythm"
     assert decision.why.text == (
-        "web: 4 to 12 workers: a rhythm of 300 s, seen 4 times, foretells 10 Erlang of load, at most 11, within 2.4 s."
+        "web: 4 to 12 workers: a rhythm of 300 s, seen 4 times, predicts 10 Erlang of load, at most 11, within 2.4 s."
     )
     figures = decision.why.figures
     assert (figures["rhythm"], figures["rhythm_period_seconds"], figures["rhythm_seen"]) == ("trusted", 300.0, 4)
-    assert (figures["foretold_median"], figures["foretold_high"], figures["rhythm_horizon_seconds"]) == (10.0, 11.0, 2.4)
+    assert (figures["predicted_median"], figures["predicted_high"], figures["rhythm_horizon_seconds"]) == (10.0, 11.0, 2.4)
     assert figures["workers_by_reactive_rule"] == 5
-    assert decision.why.rejected == ("5 workers, which the reactive rule asks for: the load comes as its rhythm foretold",)
+    assert decision.why.rejected == ("5 workers, which the reactive rule asks for: the load comes as its rhythm predicted",)
     assert decision.why.flips == (
-        "at most 3.6 Erlang foretold, and no more at present, would keep 4",
-        "load unlike what was foretold would bring back the reactive rule",
+        "at most 3.6 Erlang predicted, and no more at present, would keep 4",
+        "load unlike what was predicted would bring back the reactive rule",
     )
 
 
 def test_the_upper_quantile_of_a_rhythm_finds_a_worker_for_each_whole_piece() -> None:
-    assert size_of(rhythmic(policy(), 1, a_foretold(5.0, 13.5))) == 14
+    assert size_of(rhythmic(policy(), 1, a_predicted(5.0, 13.5))) == 14
 
 
 @pytest.mark.parametrize(("abrupt", "size"), [(1.0, 15), (2.0, 15), (2.25, 13), (2.5, 12)])
 def test_what_comes_gradually_is_sized_as_the_reactive_rule_would(abrupt: float, size: int) -> None:
-    assert size_of(rhythmic(policy(), 1, a_foretold(10.0, abrupt=abrupt))) == size  # 10 / 0.7, / 0.8, / 0.9
+    assert size_of(rhythmic(policy(), 1, a_predicted(10.0, abrupt=abrupt))) == size  # 10 / 0.7, / 0.8, / 0.9
 
 
 def test_a_rhythm_that_is_not_trusted_decides_nothing_and_is_named() -> None:
-    foretold = a_foretold(10.0, trusted=False, right=0.31)
-    (decision,) = rhythmic(policy(), 1, foretold)
+    predicted = a_predicted(10.0, trusted=False, right=0.31)
+    (decision,) = rhythmic(policy(), 1, predicted)
     assert (size_of([decision]), decision.why.rule) == (5, "reactive rule")
-    assert "what a rhythm of 300 s, seen 4 times, foretells: not trusted, 31% of its newest period came so" in decision.why.rejected
+    assert "what a rhythm of 300 s, seen 4 times, predicts: not trusted, 31% of its newest period came so" in decision.why.rejected
 
 
-def test_a_fall_that_was_foretold_and_came_is_followed_at_once_and_not_after_a_minute() -> None:
-    def fall(foretold: Foretold | None) -> list[tuple[int, int]]:
+def test_a_fall_that_was_predicted_and_came_is_followed_at_once_and_not_after_a_minute() -> None:
+    def fall(predicted: Predicted | None) -> list[tuple[int, int]]:
         sized, asked, size = policy(), [], 12
         for seq in range(70):
             after = max(seq - 20, 0)  # seconds since the load fell from 8 to 1
             stable = 8 - 7 * min(after, 60) / 60
             recent = 8 - 7 * min(after, 6) / 6
             load = 1.0 if after else 8.0
-            says = None if foretold is None else foretold if after else a_foretold(8.0)
-            pool = a_pool(size=size, load=load, load_stable=stable, load_panic=recent, foretold=says)
+            says = None if predicted is None else predicted if after else a_predicted(8.0)
+            pool = a_pool(size=size, load=load, load_stable=stable, load_panic=recent, predicted=says)
             for decision in sized.propose(a_tick(seq, machine=a_machine(cpus=16), pools=[pool])):
                 sized.admit(decision)
                 found = size_of([decision])
@@ -143,10 +143,10 @@ def test_a_fall_that_was_foretold_and_came_is_followed_at_once_and_not_after_a_m
                 asked.append((seq - 20, size))
         return asked
 
-    foretold = fall(a_foretold(1.0))
-    assert foretold[0][0] <= 3
-    assert foretold[-1][1] == 2
-    assert foretold[-1][0] <= 8
+    predicted = fall(a_predicted(1.0))
+    assert predicted[0][0] <= 3
+    assert predicted[-1][1] == 2
+    assert predicted[-1][0] <= 8
     without = fall(None)
     assert without[0][0] > 10
     assert [size for _, size in without] == [5]  # few are kept for a minute
@@ -209,26 +209,26 @@ def test_a_fall_that_was_regretted_makes_wary() -> None:
 
 @pytest.mark.parametrize(("size", "asked"), [(20, None), (19, 21)])
 def test_by_less_than_a_twentieth_no_rhythm_grows_a_pool(size: int, asked: int | None) -> None:
-    pool = a_pool(size=size, load=17.0, busy=17.0, maximum=40, foretold=a_foretold(18.5))  # 18.5 / 0.9 = 20.6
+    pool = a_pool(size=size, load=17.0, busy=17.0, maximum=40, predicted=a_predicted(18.5))  # 18.5 / 0.9 = 20.6
     assert size_of(policy().propose(a_tick(1, machine=a_machine(cpus=64), pools=[pool]))) == asked
 
 
-def test_a_small_shrink_waits_for_a_larger_one_that_is_foretold() -> None:
+def test_a_small_shrink_waits_for_a_larger_one_that_is_predicted() -> None:
     """It would only put that off by `cooldown_down`."""
 
     def asked(least: float) -> list[int | None]:
         sized = policy()
-        foretold = a_foretold(9.0, later=9.0, least=least)
-        return [size_of(rhythmic(sized, seq, foretold, size=12, load=8.0)) for seq in range(13)]
+        predicted = a_predicted(9.0, later=9.0, least=least)
+        return [size_of(rhythmic(sized, seq, predicted, size=12, load=8.0)) for seq in range(13)]
 
     assert set(asked(1.0)) == {None}
     assert asked(8.0)[-3] == 11  # 9 x 1.05 / 0.9
 
 
-def test_a_foretold_load_that_wobbles_around_a_threshold_causes_one_change() -> None:
+def test_a_predicted_load_that_wobbles_around_a_threshold_causes_one_change() -> None:
     sized, sizes = policy(), [5]
     for seq in range(600):
-        for decision in rhythmic(sized, seq, a_foretold(4.5 + 0.1 * math.sin(seq / 20)), size=sizes[-1], load=4.0):
+        for decision in rhythmic(sized, seq, a_predicted(4.5 + 0.1 * math.sin(seq / 20)), size=sizes[-1], load=4.0):
             found = size_of([decision])
             assert found is not None
             sizes.append(found)
@@ -237,16 +237,16 @@ def test_a_foretold_load_that_wobbles_around_a_threshold_causes_one_change() -> 
 
 def test_a_short_lull_is_not_followed() -> None:
     sized = policy()
-    asked = [rhythmic(sized, seq, a_foretold(1.0, later=10.0), size=12, load=1.0) for seq in range(9)]
+    asked = [rhythmic(sized, seq, a_predicted(1.0, later=10.0), size=12, load=1.0) for seq in range(9)]
     assert asked == [[]] * 9
 
 
 def test_work_that_is_there_is_served_whatever_the_rhythm_says() -> None:
-    (decision,) = rhythmic(policy(), 1, a_foretold(2.0, 2.5), size=3, load=12.0)
+    (decision,) = rhythmic(policy(), 1, a_predicted(2.0, 2.5), size=3, load=12.0)
     assert (size_of([decision]), decision.why.rule) == (9, "present load")  # 12 / 1.4: what would be a panic
-    assert "12 Erlang are busy and queued, a rhythm of 300 s, seen 4 times, had foretold 2.5." in decision.why.text
+    assert "12 Erlang are busy and queued, a rhythm of 300 s, seen 4 times, had predicted 2.5." in decision.why.text
     busy = policy()
-    assert [rhythmic(busy, seq, a_foretold(1.0), size=8, load=8.0) for seq in range(30)] == [[]] * 30  # all eight are at work
+    assert [rhythmic(busy, seq, a_predicted(1.0), size=8, load=8.0) for seq in range(30)] == [[]] * 30  # all eight are at work
 
 
 def test_work_that_is_over_before_a_worker_would_be_up_starts_none() -> None:
@@ -259,7 +259,7 @@ def test_work_that_is_over_before_a_worker_would_be_up_starts_none() -> None:
                 load=now,
                 busy=min(now, 3),
                 load_panic=now if recent is None else recent,
-                foretold=a_foretold(2.0, 2.5, abrupt=abrupt),
+                predicted=a_predicted(2.0, 2.5, abrupt=abrupt),
             )
             decisions = sized.propose(a_tick(seq, machine=a_machine(cpus=16), pools=[pool]))
             grown += [seq for decision in decisions if (size_of([decision]) or 0) > 3]
@@ -313,15 +313,15 @@ def test_a_scaling_curve_takes_no_workers_that_are_needed_now() -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_what_is_foretold_is_ignored_where_it_is_no_number(value: float) -> None:
-    (decision,) = rhythmic(policy(), 1, a_foretold(value))
+def test_what_is_predicted_is_ignored_where_it_is_no_number(value: float) -> None:
+    (decision,) = rhythmic(policy(), 1, a_predicted(value))
     assert (size_of([decision]), decision.why.rule) == (5, "reactive rule")
     assert all(math.isfinite(figure) for figure in decision.why.figures.values() if isinstance(figure, float))
 
 
 def test_headroom_takes_what_only_a_rhythm_asks_for() -> None:
     machine = a_machine(cpus=16, memory_total=1000 << 20, memory_available=200 << 20)
-    pool = a_pool(size=4, load=3.0, foretold=a_foretold(10.0))
+    pool = a_pool(size=4, load=3.0, predicted=a_predicted(10.0))
     (decision,) = policy().propose(a_tick(1, machine=machine, pools=[pool]))
     assert size_of([decision]) == 6  # 100 MiB to 90 %, 50 MiB a worker
     assert "12 workers, which the load asks for: bound by memory headroom" in decision.why.rejected

@@ -65,7 +65,7 @@ def test_a_median_is_that_of_the_last_values(size: int) -> None:
 
 
 @pytest.mark.parametrize("period", [3, 7, 30, 61, 120])
-def test_a_period_is_found_and_foretold(period: int) -> None:
+def test_a_period_is_found_and_predicted(period: int) -> None:
     shape = noise(1, period, seed=period)[0] * 3
     series = np.tile(shape, 600 // period + 2)[None, :600]
     experts, seen = run(series)
@@ -91,7 +91,7 @@ def test_a_regression_on_the_last_value_is_learned() -> None:
 
 
 @pytest.mark.parametrize(("name", "seconds", "bins"), [("day", 600, 144), ("hour", 60, 60), ("week", 3600, 168)])
-def test_a_profile_by_the_clock_foretells_what_comes_each_time(name: str, seconds: int, bins: int) -> None:
+def test_a_profile_by_the_clock_predicts_what_comes_each_time(name: str, seconds: int, bins: int) -> None:
     """One value a bin, and a burst at one of them that comes too rarely to be seen among the last values."""
     ticks = bins * 3 + bins // 2
     start = START - START % (seconds * bins)  # the first bin begins

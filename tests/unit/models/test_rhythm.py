@@ -83,7 +83,7 @@ def test_a_crontab_period_is_trusted_soon_after_the_second_spike_and_one_spike_i
 
 @pytest.mark.parametrize("late", [(0,) * 7, (0, 4, 1, 4, 0, 3, 1)])
 @pytest.mark.parametrize("seed", [1, 2])
-def test_a_rise_is_foretold_for_when_it_came_and_not_earlier_because_of_noise(late: tuple[int, ...], seed: int) -> None:
+def test_a_rise_is_predicted_for_when_it_came_and_not_earlier_because_of_noise(late: tuple[int, ...], seed: int) -> None:
     rhythm = run(noisy(lambda tick: 20.0 if 0 <= tick % 300 - late[tick // 300] < 40 else 3.0, seed), 100, 1790)
     assert trusted(rhythm)
     assert 11 <= next(ticks for ticks in range(30) if known(rhythm, ticks).median > 12) <= 12  # due in ten, averaged over three
@@ -143,7 +143,7 @@ def test_jitter_of_a_few_ticks_is_allowed_for() -> None:
     assert known(rhythm, 20).median > 15
 
 
-def test_a_slow_wave_needs_no_foretelling() -> None:
+def test_a_slow_wave_needs_no_predicting() -> None:
     rhythm = run(noisy(lambda tick: 9.5 - 6.5 * math.cos(2 * math.pi * tick / 1200), 1), 0, 6000)
     assert not trusted(rhythm)
 

@@ -13,7 +13,7 @@ from nicety.models.forecast.rhythm import HOLE, MEMORY, Rhythm
 from nicety.models.records import SAMPLE, HostSample, Identity, PoolSample, ProcId, Snapshot, WorkerSample
 from nicety.scheduler.config.sections import parse
 from nicety.scheduler.decide.engine import Engine
-from nicety.scheduler.decision import Abilities, Foretold, Tick, encode
+from nicety.scheduler.decision import Abilities, Predicted, Tick, encode
 from nicety.scheduler.observe.loads import OfferedLoad
 from nicety.scheduler.observe.observer import Observer
 from nicety.scheduler.service.recall import Past, recall, recall_again
@@ -49,21 +49,21 @@ def ticks(seen: list[Snapshot]) -> list[Tick]:
     return [observer.tick(each, (), paused=False) for each in seen]
 
 
-def foretold(tick: Tick) -> Foretold:
+def predicted(tick: Tick) -> Predicted:
     (pool,) = tick.pools
-    assert pool.foretold is not None
-    return pool.foretold
+    assert pool.predicted is not None
+    return pool.predicted
 
 
 def test_a_tick_says_what_the_load_of_a_pool_did_at_this_phase_and_for_how_long_ahead() -> None:
     seen = ticks(snapshots(2 * PERIOD + 118))  # 2 ticks before the load rises the third time
-    said = foretold(seen[-1])
+    said = predicted(seen[-1])
     assert (said.period, said.seen, said.trusted) == (PERIOD, 2, True)
     assert said.horizon == pytest.approx(4.8)
     assert said.median == pytest.approx(6.0, abs=0.3)
-    assert foretold(seen[-20]).median == pytest.approx(1.0, abs=0.1)
-    assert foretold(seen[-7]).median == pytest.approx(1.0, abs=0.1)
-    assert foretold(seen[-7]).later == pytest.approx(6.0, abs=0.3)  # within the 10 s of `down_after`
+    assert predicted(seen[-20]).median == pytest.approx(1.0, abs=0.1)
+    assert predicted(seen[-7]).median == pytest.approx(1.0, abs=0.1)
+    assert predicted(seen[-7]).later == pytest.approx(6.0, abs=0.3)  # within the 10 s of `down_after`
 
 
 def test_the_engine_grows_the_pool_before_the_rise_from_the_log_alone() -> None:
@@ -80,14 +80,14 @@ def test_the_engine_grows_the_pool_before_the_rise_from_the_log_alone() -> None:
 
 def test_a_backlog_is_not_taken_for_the_load() -> None:
     """Six are busy and forty wait. Worked off, as much was served as had come; then what came without a queue counts."""
-    growing = foretold(ticks(snapshots(2 * PERIOD + 118, queued=40.0))[-1])
+    growing = predicted(ticks(snapshots(2 * PERIOD + 118, queued=40.0))[-1])
     assert growing.trusted
     assert growing.median == pytest.approx(6.0, abs=0.5)
     served = snapshots(3 * PERIOD + 118, queued=40.0)
     for number, each in enumerate(served):
         if number > 2 * PERIOD and each.pools[0].queued:
             served[number] = replace(each, pools=(replace(each.pools[0], queued=0.0),))
-    known = foretold(ticks(served)[-1])
+    known = predicted(ticks(served)[-1])
     assert known.trusted
     assert known.median == pytest.approx(6.0, abs=0.5)
 
@@ -132,14 +132,14 @@ def after(past: Past, seen: list[Snapshot]) -> list[Tick]:
     return [observer.tick(each, (), paused=False) for each in seen]
 
 
-def test_after_a_restart_it_foretells_what_it_would_have_foretold_without(tmp_path: Path) -> None:
+def test_after_a_restart_it_predicts_what_it_would_have_predicted_without(tmp_path: Path) -> None:
     seen = snapshots(2 * PERIOD + 118)
     before, rest = seen[:-20], seen[-20:]
     stored(tmp_path, before)
     past, recalled = recall(tmp_path, "boot", rest[0].at, rest[0].wall, 1, lambda: True)
     assert recalled.ticks == len(past) == len(before)
-    assert [foretold(tick) for tick in after(past, rest)[1:]] == [foretold(tick) for tick in ticks(seen)[-19:]]
-    assert all(pool.foretold is None for tick in after([], rest) for pool in tick.pools)
+    assert [predicted(tick) for tick in after(past, rest)[1:]] == [predicted(tick) for tick in ticks(seen)[-19:]]
+    assert all(pool.predicted is None for tick in after([], rest) for pool in tick.pools)
 
 
 def test_after_a_reboot_the_wall_clock_says_how_long_ago_it_was(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_after_a_reboot_the_wall_clock_says_how_long_ago_it_was(tmp_path: Path) 
     rest = [replace(each, at=each.at - begin) for each in rest]
     past, _ = recall(tmp_path, "boot", rest[0].at, rest[0].wall, 1, lambda: True)
     assert past[0][0] < 0
-    assert [foretold(tick) for tick in after(past, rest)[1:]] == [foretold(tick) for tick in ticks(seen)[-19:]]
+    assert [predicted(tick) for tick in after(past, rest)[1:]] == [predicted(tick) for tick in ticks(seen)[-19:]]
 
 
 def test_what_was_longer_ago_than_a_rhythm_bridges_is_forgotten(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_what_was_longer_ago_than_a_rhythm_bridges_is_forgotten(tmp_path: Path) 
     for hole, known in ((HOLE - 60, True), (HOLE + 60, False)):
         late = [snapshot(tick, 1.0, 0.0) for tick in range(seen[-1].at // SECOND + hole, seen[-1].at // SECOND + hole + 3)]
         past, _ = recall(tmp_path, "boot", late[0].at, late[0].wall, 1, lambda: True)
-        assert (after(past, late)[-1].pools[0].foretold is not None) == known
+        assert (after(past, late)[-1].pools[0].predicted is not None) == known
 
 
 def test_looking_back_is_bounded_by_time_and_by_the_number_of_pools(tmp_path: Path) -> None:

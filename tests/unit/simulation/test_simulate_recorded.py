@@ -224,7 +224,7 @@ def test_the_reactive_twin_sees_neither_forecast_nor_rhythm() -> None:
             queue.advance(turn * rule.period)
             queue.resize(rule.size(queue.look(rule.wants_workers)))
             if rule.last is not None and rule.last[0].pools:
-                told.append(bool(rule.last[0].forecasts) or rule.last[0].pools[0].foretold is not None)
+                told.append(bool(rule.last[0].forecasts) or rule.last[0].pools[0].predicted is not None)
         seen[forecasts] = told
     assert any(seen[True])
     assert seen[False]
