@@ -105,7 +105,7 @@ class _Again:
         self._next = next(snapshots, None) if snapshots is not None else None
         self._made = 0  # ticks whose figures were computed again
         self._whole = True  # every snapshot since the first tick was there, so windows are the same
-        self._predicts = True  # what the session took from earlier ones is there
+        self._recalls = True  # what the session took from earlier ones is there
 
     def begin(self, traces: Path, previous: _Again | None) -> None:
         """Start from what the session started with."""
@@ -124,14 +124,14 @@ class _Again:
             )
         elif session.recalled is not None:
             past = recall_again(traces, session.boot_id, session.id, session.recalled)
-            self._predicts = past is not None
+            self._recalls = past is not None
             self._observer.recall(past or [])
             if past is None:
                 found.notes.append(f"session {session.id}: rhythms not compared: the traces lack ticks recorded before it")
 
     def learned(self, session: str) -> Observer | None:
         """The observer after all of its ticks, if it is of that session and all of them were replayed. The caller takes it over."""
-        whole = self._snapshots is not None and self._whole and self._predicts
+        whole = self._snapshots is not None and self._whole and self._recalls
         return self._observer if whole and self._session.id == session else None
 
     def step(self, logged: LoggedTick) -> None:
@@ -184,7 +184,7 @@ class _Again:
             self._whole = False
             return
         recorded, made = msgspec.to_builtins(tick), msgspec.to_builtins(again)
-        if not self._predicts:
+        if not self._recalls:
             for pool in (*recorded["pools"], *made["pools"]):
                 pool.pop("predicted")
         for part in PREDICTED:

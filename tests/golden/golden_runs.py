@@ -233,12 +233,14 @@ RUNS: dict[str, Callable[[], Iterable[tuple[Tick, Verdict]]]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", nargs="*", choices=sorted(RUNS), default=sorted(RUNS))
+    parser.add_argument(
+        "name", nargs="*", choices=[*sorted(RUNS), []], metavar="NAME", help=f"default: all of {', '.join(sorted(RUNS))}"
+    )
     parser.add_argument("--demo", type=Path, metavar="STATE_DIR", help="take the ticks of the demo from here")
     asked = parser.parse_args()
     if asked.demo is not None:
         keep_ticks(asked.demo)
-    for name in asked.name:
+    for name in asked.name or sorted(RUNS):
         lines = [*log(RUNS[name]())]
         golden(name).write_text("".join(f"{line}\n" for line in lines))
         print(f"{name}: {len(lines)} lines")

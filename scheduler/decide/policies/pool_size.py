@@ -24,7 +24,7 @@ import msgspec
 from ....models.records import HORIZONS, Latency
 from ....models.scaling import WORTH
 from ...config.sections import Config
-from ...decision import START_MARGIN, START_UNKNOWN, Decision, Predicted, Group, Note, Pool, ResizePool, Scaled, Tick, Why
+from ...decision import START_MARGIN, START_UNKNOWN, Decision, Group, Note, Pool, Predicted, ResizePool, Scaled, Tick, Why
 from ...scope import policy
 from .policy import Gone, Memory, Outlook, Result, Standing, figures, horizon_for, peak
 from .reaction import EPSILON, PANIC_THRESHOLD, reaction, up
@@ -453,9 +453,8 @@ class PoolSize:
             if rule == "present load":
                 return f"{pool.load:.3g} Erlang are busy and queued, {period} had predicted {predicted.now:.3g}."
             if rule == "fewer sufficed":
-                return (
-                    f"the load has fallen as {period} had predicted, and no more will be needed in the next {config.down_after:g} s."
-                )
+                soon = f"no more will be needed in the next {config.down_after:g} s"
+                return f"the load has fallen as {period} had predicted, and {soon}."
         if rule == "fewer sufficed" and need.fallen is not None:
             return f"the load fell {need.fallen:.3g} s ago and has been {need.mean:.3g} Erlang since."
         if rule == "fewer sufficed":

@@ -13,7 +13,7 @@ from nicety.scheduler.config.sections import Config, PoolSize
 from nicety.scheduler.decide.policies.policy import Result
 from nicety.scheduler.decide.policies.pool_size import PoolSize as Policy
 from nicety.scheduler.decide.policies.pool_size import PoolSizeMemory, fair_share
-from nicety.scheduler.decision import Decision, Predicted, Pool, ResizePool, Scaled, Status, Tick
+from nicety.scheduler.decision import Decision, Pool, Predicted, ResizePool, Scaled, Status, Tick
 from nicety.scheduler.testing.ticks import a_forecast, a_group, a_machine, a_pool, a_tick
 
 
