@@ -94,7 +94,7 @@ class Scene:
     layout: Layout = Layout.SESSIONS
     inside: frozenset[str] = frozenset()  # programs in a pid namespace of their own, and nicety with them; (): no namespace
     quota: str = ""  # program that its own cgroup's quota throttles
-    apart: str = ""  # program that has the last CPU to itself: it and the others cannot delay each other
+    apart: str = ""  # program that is bound to the last CPU: the others have the rest of them to themselves
     deploys: str = ""  # program that is redeployed (SIGHUP) again and again
     demotes: bool = True  # whether a demotion can be right
 
@@ -126,7 +126,7 @@ SCENES = (
     ),
     Scene(
         "quota",
-        "a service that its own cgroup's quota throttles, beside batch work on a CPU of its own that cannot delay it",
+        "a service that its own cgroup's quota throttles, beside batch work that is bound to another CPU",
         (programs.redis(), programs.hogs(3)),
         (asks_redis(200, turns=340_000),),
         quota="redis",

@@ -35,7 +35,7 @@ LOOK = 0.5
 DEPLOY = 4.0
 """Seconds between two deploys."""
 
-QUOTA_PERIOD, QUOTA_ROOM, QUOTA_LOOK = 0.05, 1.3, 3.0
+QUOTA_PERIOD, QUOTA_ROOM, QUOTA_LOOK = 0.05, 1.15, 3.0
 """The throttled service's quota: seconds of a period, times the CPU that it uses on average, seconds over which that is seen."""
 
 LEAST = {"cpu.shares": "2", "cpu.weight": "1"}
@@ -304,11 +304,8 @@ class Stage:
             raise SceneError(f"{program.name}: {error}") from error
 
     def _pinned(self, name: str) -> list[str]:
-        """Prefix of a command that keeps programs of a scene apart."""
-        if not self.scene.apart:
-            return []
-        *first, last = sorted(os.sched_getaffinity(0))
-        return ["taskset", "-c", ",".join(map(str, [last] if name == self.scene.apart else first))]
+        """Prefix of a command that keeps a program of the scene on the last CPU."""
+        return ["taskset", "-c", str(max(os.sched_getaffinity(0)))] if name == self.scene.apart else []
 
     # --- the load ---------------------------------------------------------------------------------------------------------------
 

@@ -118,6 +118,7 @@ class Identity:
     unit: str  # systemd unit or container of the cgroup path, "" if none
     uid: int
     port: int = 0  # lowest TCP port on which it listens; 0: none, or not known
+    cpus: tuple[int, ...] = ()  # CPUs that its first thread may use, in rising order; (): all that are online, or not known
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ class Member(Record, frozen=True, array_like=True):
     cgroup: str  # path in the cpu hierarchy
     nice: int
     parent: int = 0  # pid; 0: not known
+    cpus: tuple[int, ...] = ()  # CPUs that it may use; (): all, or not known
 
 
 class Group(Record, frozen=True):

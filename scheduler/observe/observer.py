@@ -557,7 +557,7 @@ def machine_use(before: Snapshot, now: Snapshot, rate: Rates) -> MachineUse:
 
 
 def _member(id_: ProcId, record: np.void, identity: Identity) -> Member:
-    return Member(id_, int(record["session"]), identity.cgroup, int(record["nice"]), int(record["ppid"]))
+    return Member(id_, int(record["session"]), identity.cgroup, int(record["nice"]), int(record["ppid"]), identity.cpus)
 
 
 def _redefined(before: Config, now: Config) -> set[str]:

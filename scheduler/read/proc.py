@@ -154,6 +154,7 @@ class ProcSource:
         self._cgroups = frozenset[str]()  # of all identities
         self._uptime_ticks = 0
         self._native = self._shows_our_pids()
+        self._online = os.sysconf("SC_NPROCESSORS_ONLN")
         self._pid = os.getpid() if self._native else -1
         self._listeners = Listeners(self._root, ours=self._native)
         self._feeders = Feeders(self._listeners.peer)
@@ -494,13 +495,23 @@ class ProcSource:
         except FileNotFoundError:
             os.stat(process.path)  # raises if the process is gone; else this kernel has no cgroups
             cgroup, unit = "/", ""
-        identity = Identity(name, what, cgroup, unit, os.stat(process.path).st_uid, process.port)
+        identity = Identity(name, what, cgroup, unit, os.stat(process.path).st_uid, process.port, self._allowed(process.pid))
         if before is not None and (comm != process.comm or mark != process.exec_mark):
             process.io_denied = process.fds_denied = process.sockets_denied = False  # an exec may change what we may read
         if identity != before:
             process.identity = identity
             self._changed = True
         process.comm, process.exec_mark = comm, mark
+
+    def _allowed(self, pid: int) -> tuple[int, ...]:
+        """CPUs that the first thread of a process may use; () if these are all, or another machine's tree is read. 2 us."""
+        if not self._native:
+            return ()
+        try:
+            cpus = os.sched_getaffinity(pid)
+        except PermissionError:  # a security module may forbid it
+            return ()
+        return () if len(cpus) >= self._online else tuple(sorted(cpus))
 
     # --- descriptors ----------------------------------------------------------------------------------------------------------
 

@@ -231,6 +231,17 @@ def test_exec_changes_what_a_process_is_but_not_which(source: ProcSource, tmp_pa
         assert "s3cret" not in repr(after.identities)
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two CPUs")
+def test_a_process_that_is_bound_to_cpus_is_seen_to_be(source: ProcSource) -> None:
+    last = max(os.sched_getaffinity(0))
+    with subprocess.Popen(["taskset", "-c", str(last), "sleep", "60"]) as bound, subprocess.Popen(["sleep", "60"]) as free:
+        time.sleep(0.2)  # until taskset has become sleep
+        found = {id_.pid: identity.cpus for id_, identity in source.read(1, 1, ()).identities.items()}
+        bound.kill()
+        free.kill()
+    assert (found[bound.pid], found[free.pid]) == ((last,), ())
+
+
 def test_processes_that_come_and_go_spoil_nothing(source: ProcSource) -> None:
     storm = "i=0; while [ $i -lt 400 ]; do /bin/true & i=$((i+1)); [ $((i % 20)) -eq 0 ] && wait; done; wait"
     with running("/bin/sh", "-c", storm) as child, running("sleep", "60") as still:

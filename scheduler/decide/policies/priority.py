@@ -36,7 +36,7 @@ from .mechanisms import DEFAULT, LEVELS, Descent, Ground, Place, place, value
 from .pairs import ANYBODY, RELIEVED, Pairs
 from .policy import Gone, Memory, Outlook, Result, Standing, figures, knob
 from .slices import HARM, LONG_TICKS, Slices
-from .supply import ALONE, LEAST_FREED, WAIT_FLOOR, foreseen_use, helpers, lacks, others, throttled, unseen
+from .supply import ALONE, LEAST_FREED, WAIT_FLOOR, apart, foreseen_use, helpers, lacks, others, throttled, unseen
 
 BUSY = 0.75
 """Waiting is contention when at least this share of the CPUs is in use; below it, waits are wake-ups."""
@@ -474,14 +474,19 @@ class Priority:
     def _helpful(self, tick: Tick, view: View, contenders: list[Group]) -> dict[str, Case]:
         """The groups that should be demoted: demoted ones until contention is over, others if they can help a victim."""
         pairs, suffering = self.memory.pairs, {group.name for group in view.suffering}
-        now = {group.name: group.cpu for group in contenders}
+        now, groups = {group.name: group.cpu for group in contenders}, {group.name: group for group in tick.groups}
         cases = self._kept(tick, now)
         observed = {held.group: set(held.observed) for held in self._demoted() if held.observed}
         for need in self._needs(tick, view):
             frees = now
             if need.foreseen:
                 frees = {group.name: foreseen_use(group, view.soon[group.name], tick.machine) for group in contenders}
-            free = {name: cores for name, cores in frees.items() if pairs.pause(need.victim, name, tick.at) is None}
+            victim = groups.get(need.victim)
+            free = {
+                name: cores
+                for name, cores in frees.items()
+                if pairs.pause(need.victim, name, tick.at) is None and (victim is None or not apart(victim, groups[name]))
+            }
             able, together = helpers(free, need.cores)
             for name in able:
                 again = need.victim in suffering and name in observed and need.victim not in observed[name]
@@ -791,12 +796,15 @@ class Priority:
         left = [group for group in contenders if group.name not in self._cases and group.cpu > 0]
         left.sort(key=lambda group: (-group.cpu, group.name))
         case = max(self._cases.values(), key=lambda case: case.lacks, default=None)
+        groups = {group.name: group for group in tick.groups}
         said = []
         for group in left[:NAMED]:
             pause = None if case is None else self.memory.pairs.pause(case.victim, group.name, tick.at)
             if pause is not None:
                 whom = f" for {pause.victim}" if pause.victim != ANYBODY else ""
                 said.append(f"{group.name}: its demotion{whom} {pause.why}: not again for {(pause.until - tick.at) / 1e9:.0f} s")
+            elif case is not None and case.victim in groups and apart(groups[case.victim], group):
+                said.append(f"{group.name}: it is bound to other CPUs than {case.victim}")
             elif case is not None:
                 said.append(f"{group.name}: its {group.cpu:.2f} cores are too little of what {case.victim} lacks")
         if len(left) > NAMED and case is not None:

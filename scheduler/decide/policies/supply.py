@@ -67,6 +67,22 @@ def helpers(frees: Mapping[str, float], lacking: float) -> tuple[frozenset[str],
     return (frozenset(able), together) if together >= TOGETHER * lacking else (frozenset(), 0.0)
 
 
+def apart(victim: Group, contender: Group) -> bool:
+    """Whether the two never compete: every process of both is bound to CPUs, and none of them to one of the other's."""
+    theirs, ours = _bound(contender), _bound(victim)
+    return theirs is not None and ours is not None and theirs.isdisjoint(ours)
+
+
+def _bound(group: Group) -> set[int] | None:
+    """CPUs that its members may use; None: at least one may use all, or nobody knows."""
+    found = set[int]()
+    for member in group.members:
+        if not member.cpus:
+            return None
+        found.update(member.cpus)
+    return found or None
+
+
 def throttled(group: Group) -> bool:
     """Whether its own quota explains what the group waits for.
 

@@ -559,6 +559,16 @@ def test_what_is_forgotten_is_proposed_again_in_full_and_nothing_else() -> None:
     assert (again.target, sets([again])) == ("group make session 30", [(Control.AUTOGROUP, ProcId(30, 30), 19)])
 
 
+def test_what_is_bound_to_other_cpus_than_the_victim_is_not_demoted_and_why_says_so() -> None:
+    pinned = msgspec.structs.replace(SERVICE, cpus=(0,))
+    away = hogs(msgspec.structs.replace(a_member(30, session=30), cpus=(1,)), cpu=1.0, name="away")
+    near = hogs(msgspec.structs.replace(a_member(20, session=20), cpus=(0, 1)), cpu=1.0)
+    (decision,) = policy().propose(contention(1, service(pinned), near, away))
+    assert decision.why.figures["contender"] == "hogs"
+    assert "away: it is bound to other CPUs than service" in decision.why.rejected
+    assert policy().propose(contention(1, service(pinned), away)) == []
+
+
 def test_processes_of_a_group_that_are_refused_together_are_one_strike() -> None:
     demotes, beside = policy(), hogs(*(a_member(pid, session=SERVICE.session) for pid in (20, 21, 22)))
     for seq, strikes in ((1, 1), (4, 2)):

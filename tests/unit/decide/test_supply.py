@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from nicety.models.records import Latency
-from nicety.scheduler.decide.policies.supply import foreseen_use, helpers, lacks, others, throttled, unseen
-from nicety.scheduler.decision import Group
+from nicety.models.records import Latency, ProcId
+from nicety.scheduler.decide.policies.supply import apart, foreseen_use, helpers, lacks, others, throttled, unseen
+from nicety.scheduler.decision import Group, Member
 from nicety.scheduler.testing.ticks import a_group, a_machine
 
 
@@ -96,3 +96,25 @@ def test_little_that_is_unseen_is_no_pressure_however_little_others_use() -> Non
     busy = [service(1.9, 1.0)]
     assert not unseen(a_machine(busy=2.0, unseen=0.1), busy, False)
     assert unseen(a_machine(busy=2.0, unseen=0.3), busy, False)
+
+
+def bound(*cpus: tuple[int, ...]) -> Group:
+    """A group with a member for each of these."""
+    members = [Member(ProcId(pid, pid), pid, "/", 0, 1, each) for pid, each in enumerate(cpus, 10)]
+    return a_group("bound", Latency.BATCH, members, cpu=1.0)
+
+
+@pytest.mark.parametrize(
+    ("victim", "contender", "expected"),
+    [
+        (bound((0,)), bound((1,), (1,)), True),
+        (bound((0,), (2, 3)), bound((1,)), True),
+        (bound((0,)), bound((1,), (0, 1)), False),
+        (bound(()), bound((1,)), False),  # it may use all, or nobody knows
+        (bound((0,)), bound((1,), ()), False),
+        (bound(), bound((1,)), False),
+    ],
+)
+def test_who_is_bound_to_other_cpus_does_not_compete(victim: Group, contender: Group, expected: bool) -> None:
+    assert apart(victim, contender) is expected
+    assert apart(contender, victim) is expected

@@ -88,6 +88,10 @@ BASE = [(1, 3), (7, 70), (8, 80), (4711, 999)]
         ("no pressure", replace(snapshot(BASE), host=HostSample((1, 2), 1 << 30, 5, None))),
         ("a pool came", replace(snapshot(BASE), pools=(pool(0.25),))),
         ("time was stolen", replace(snapshot(BASE), host=HostSample((1, 2), 1 << 30, 5, None, 7, steal_ns=8, kernel_ns=9))),
+        (
+            "processes are bound",
+            replace(snapshot(BASE), identities={ProcId(*k): replace(identity("a"), cpus=(1, 3)) for k in BASE}),
+        ),
         ("a quota came", replace(snapshot(BASE), quotas=(Quota("/a", 5 * 10**9), Quota("/b", 7)))),
         ("times jumped back", replace(snapshot(BASE), at=1, wall=-5, uptime_ticks=1)),
     ],
@@ -168,4 +172,4 @@ def test_decoded_tables_cannot_be_changed_under_the_next_record() -> None:
 def test_the_schema_version_moves_with_the_columns_and_the_encoding() -> None:
     whole = replace(snapshot(BASE), pools=(pool(0.5),))
     seen = hashlib.sha256(repr(SAMPLE.descr).encode() + zlib.decompress(encode(whole, None))).hexdigest()[:16]
-    assert (SCHEMA, seen) == (5, "6433cef8971efa4c"), "recorded traces become unreadable: give traces.SCHEMA a new number"
+    assert (SCHEMA, seen) == (6, "8b147cccb9e51222"), "recorded traces become unreadable: give traces.SCHEMA a new number"
