@@ -14,8 +14,3 @@ def ancestors(cgroup: str) -> tuple[str, ...]:
     """
     parts = [part for part in cgroup.split("/") if part]
     return ("/", *("/" + "/".join(parts[: depth + 1]) for depth in range(len(parts))))
-
-
-def under(cgroup: str, path: str) -> bool:
-    """Whether the cgroup is the one at `path` or below it."""
-    return cgroup == path or cgroup.startswith(path.rstrip("/") + "/")
