@@ -233,11 +233,12 @@ RUNS: dict[str, Callable[[], Iterable[tuple[Tick, Verdict]]]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "name", nargs="*", choices=[*sorted(RUNS), []], metavar="NAME", help=f"default: all of {', '.join(sorted(RUNS))}"
-    )
+    parser.add_argument("name", nargs="*", metavar="NAME", help=f"default: all of {', '.join(sorted(RUNS))}")
     parser.add_argument("--demo", type=Path, metavar="STATE_DIR", help="take the ticks of the demo from here")
     asked = parser.parse_args()
+    for name in asked.name:
+        if name not in RUNS:
+            parser.error(f"there is no run {name}; there are {', '.join(sorted(RUNS))}")
     if asked.demo is not None:
         keep_ticks(asked.demo)
     for name in asked.name or sorted(RUNS):
