@@ -2,10 +2,10 @@
 
     python benchmarks/pools.py --real [--only POOL|LOAD,...] [--periods N] [--json FILE] [--table FILE]
 
-Pools: gunicorn (sync workers), `nicety.scheduler.pools.Executor` and Celery (prefork, a Redis of its own). Loads: steps and spikes
-of the simulator at half its height and with a period of 120 s, so that a run is short: 1 Erlang, and 6 for 40 s; 1.5 Erlangs, and
-9 for 20 s. Requests come at random (Poisson), service times are log-normal around 0.4 s, starts are slow on purpose: 4 s. Workers
-wait instead of computing, so two CPUs carry a hundred of them.
+Pools: gunicorn (sync workers), `nicety.scheduler.executor.Executor` and Celery (prefork, a Redis of its own). Loads: steps and
+spikes of the simulator at half its height and with a period of 120 s, so that a run is short: 1 Erlang, and 6 for 40 s; 1.5
+Erlangs, and 9 for 20 s. Requests come at random (Poisson), service times are log-normal around 0.4 s, starts are slow on purpose:
+4 s. Workers wait instead of computing, so two CPUs carry a hundred of them.
 
 All pools with all conditions run side by side and get the same work at the same time: nicety's daemon as it is, Knative's rule
 (`scheduler/simulation/peers.py`) through the same adapter, fixed sizes, and the framework's own scaler, which of the three only

@@ -185,7 +185,7 @@ def _list_anomalies(context: typer.Context, since: float, as_json: bool, config:
     if wall is not None and now - wall > STALE_SECONDS * 1e9:
         from ..words import moment
 
-        say(f"nicety: nobody looks on: the last tick was at {moment(wall)}; `nicety run` goes on")
+        say(f"nicety: no daemon is watching: the last tick was at {moment(wall)}; start one with `nicety run`")
     if any(incident.open for incident in found):
         raise typer.Exit(FINDINGS)
 

@@ -1,7 +1,7 @@
 """The demo's spool worker: works off files of a directory, ends cleanly at SIGTERM. `python worker.py DIRECTORY`.
 
-It can go wrong in two ways, for the demo's sake: whoever claims `faults/leak` keeps allocating memory from then on, whoever claims
-`faults/stuck` takes one more file and never finishes it.
+It can go wrong in two ways, for the demo's sake: the worker that claims `faults/leak` keeps allocating memory from then on, the one
+that claims `faults/stuck` takes one more file and never finishes it.
 """
 
 from __future__ import annotations

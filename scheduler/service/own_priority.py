@@ -24,7 +24,7 @@ from .ladder import Ladder, Rest
 
 NO_RIGHT = "ticks wait for a CPU, and without CAP_SYS_NICE the daemon cannot ask for more of it"
 AT_THE_TOP = "ticks wait for a CPU at the highest priority that the daemon asks for"
-ANOTHERS = ", which counts only within the session of whoever started it: start it with setsid, or as a service"
+ANOTHERS = ", which counts only within the session that it was started in: start it with setsid, or as a service"
 
 
 class OwnPriority:

@@ -164,7 +164,7 @@ def test_old_incidents_are_left_out_unless_asked_for(nicety: Invoke, tmp_path: P
     said = nicety("anomalies")
     assert (said.code, said.out) == (0, "")
     assert "no incident in this time" in said.err
-    assert "nobody looks on" in said.err
+    assert "no daemon is watching" in said.err
     assert "1 over" in nicety("anomalies", "--since", "2d").out
 
 
