@@ -192,7 +192,7 @@ def _who(about: Account) -> Rows:
     """What a process is, and the class of its group."""
     group, member = about.place.group, about.place.member
     if group is None:
-        return [("what it is", "in no group that the latest tick tells about: those with a class, pools, and the busiest")]
+        return [("what it is", "in no group of the latest tick, which has those with a class, pools, and the busiest")]
     many = f"one of {group.processes} of" if group.processes > 1 else "all of"
     nice = "" if member is None else f"; nice {member.nice}, session {member.session}, cgroup {member.cgroup}"
     rows: Rows = [("what it is", f"{many} group {group.name}: uses {group.cpu:.2f} cores, waits for {group.wait:.2f}{nice}")]
@@ -351,7 +351,7 @@ def reasons(about: Account) -> list[str]:
         said.append("nicety is paused; `nicety resume` ends it")
     if group is None and place.pool is None:
         said.append(
-            'its group uses too little to be told about; a [groups.NAME] section with latency = "latency" or "batch" pins a class'
+            'its group uses too little to be listed; a [groups.NAME] section with latency = "latency" or "batch" pins a class'
         )
     elif group is not None and group.latency is Latency.NONE and place.pool is None:
         said.append(f"its class: {class_of(group, session)}; latency in a [groups.NAME] section pins one")
