@@ -22,7 +22,21 @@ import msgspec
 
 from nicety.scheduler.config.sections import Config, from_builtins, parse
 from nicety.scheduler.decide.engine import Engine
-from nicety.scheduler.decision import Control, Session, Tick, Topology, Verdict, encode
+from nicety.scheduler.decision import (
+    Control,
+    Decision,
+    Digest,
+    Flag,
+    Recycle,
+    ResizePool,
+    Restore,
+    Session,
+    Set,
+    Tick,
+    Topology,
+    Verdict,
+    encode,
+)
 from nicety.scheduler.store.decisions import DecisionReader
 from nicety.scheduler.testing.machine import FakeHogs, FakeMachine, FakePool, FakeService
 
@@ -192,20 +206,40 @@ def keep_ticks(state: Path) -> None:
 
 
 def log(verdicts: Iterable[tuple[Tick, Verdict]]) -> Iterator[str]:
-    """A line for everything that was decided, refused, measured or noted, the last word of which stands for all of the record."""
+    """A line for everything that was decided, refused, measured or noted. Its last word stands for all the rest of it."""
     for tick, verdict in verdicts:
         for decision in verdict.decisions:
-            yield _line(tick, decision.policy, decision.why.rule, decision.target, decision.why.text, of=decision)
+            yield _line(tick, decision.policy, decision.why.rule, decision.target, decision.why.text, rest=_figures(decision))
         for refusal in verdict.refusals:
-            yield _line(tick, "guard", refusal.rule, refusal.decision.target, refusal.text, of=refusal)
+            yield _line(tick, "guard", refusal.rule, refusal.decision.target, refusal.text, rest=_figures(refusal.decision))
         for effect in verdict.effects:
-            yield _line(tick, "effect", effect.verdict, effect.decision, effect.metric, of=effect)
+            rest = [effect.before, effect.after, effect.ticks, effect.others]
+            yield _line(tick, "effect", effect.verdict, effect.decision, effect.metric, rest=rest)
         for note in verdict.notes:
-            yield _line(tick, "note", note.topic, note.text, of=note)
+            yield _line(tick, "note", note.topic, note.text, rest=note.figures)
 
 
-def _line(tick: Tick, *words: str, of: object) -> str:
-    return f"{tick.seq} {' | '.join(words)} | {zlib.crc32(encode(_rounded(msgspec.to_builtins(of)))):08x}"
+def _figures(decision: Decision) -> list[object]:
+    """What is not in the words of a decision's line, in an order of our own: the log outlives another layout of the records."""
+    why, action = decision.why, decision.action
+    match action:
+        case Set():
+            done: list[object] = ["set", action.control, action.process, action.cgroup, action.value, action.expected]
+        case Restore():
+            done = ["restore", action.control, action.process, action.cgroup]
+        case ResizePool():
+            done = ["resize", action.pool, action.size]
+        case Recycle():
+            done = ["recycle", action.pool, action.worker]
+        case Flag():
+            done = ["flag", action.pool, action.worker, action.kind, action.others, action.incident, action.over]
+        case Digest():
+            done = ["digest", action.incidents]
+    return [decision.id, decision.policy, why.rule, *done, why.figures, why.rejected, why.flips]
+
+
+def _line(tick: Tick, *words: str, rest: object) -> str:
+    return f"{tick.seq} {' | '.join(words)} | {zlib.crc32(encode(_rounded(msgspec.to_builtins(rest)))):08x}"
 
 
 def _rounded(value: object) -> object:
