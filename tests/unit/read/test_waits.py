@@ -304,6 +304,17 @@ def test_nothing_is_sure_before_all_processes_were_asked_after_all_stood_still(p
     assert proof.kept(A) is None
 
 
+def test_nothing_is_sure_that_was_read_before_all_stood_still(procfs: Procfs) -> None:
+    sweep, standing = sweep_of(procfs), Standing(str(procfs.root))
+    proof = Proof(str(procfs.root), standing)
+    own = halt(A, 5, A)
+    found = []
+    for number in (1, 2):
+        standing.begin(number)
+        found += proof.sure({own.thread: own}, {A: Seen(number, {10: Need("", (Is((A,)),))})}, sweep).values()
+    assert [each.sure for each in found] == [False, True]
+
+
 # --- heartbeats ----------------------------------------------------------------------------------------------------------------
 
 
