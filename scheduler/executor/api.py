@@ -1,6 +1,6 @@
 """`Executor`: a ProcessPoolExecutor whose number of workers can be changed at any time, by its program and by nicety.
 
-Runs in the user's program, on machines with or without a daemon. The implementation is in `core.py`.
+Runs in the user's program, on machines with or without a daemon. `core.py` shows how its parts work together.
 """
 
 from __future__ import annotations

@@ -26,8 +26,10 @@ from pathlib import Path
 MAGIC = int.from_bytes(b"NICETYXB", "little")
 VERSION = 1
 CAPACITY = 1024
-"""Number of slots. Workers beyond it are not shown, and nicety never asks for more."""
+"""Number of slots. Workers beyond it are not shown, and nicety never asks for more. Chosen."""
 SUFFIX = ".board"
+VALUE_MASK = 0xFFFF_FFFF
+"""The lower half of a request: a size or a pid. The upper half is the request's number."""
 
 
 class Word(IntEnum):
@@ -56,9 +58,12 @@ class Word(IntEnum):
 
 
 NAME_AT = 24
+"""Chosen: leaves room for four more words in the header."""
 NAME_WORDS = 8
+"""Chosen: 64 bytes of the name are shown."""
 STARTS_AT = NAME_AT + NAME_WORDS
 START_RING = 16
+"""Start times that are kept. Chosen: the adapter takes their median."""
 SLOTS_AT = STARTS_AT + START_RING
 SLOT_WORDS = 6
 HEADER_BYTES = SLOTS_AT * 8
@@ -354,7 +359,7 @@ class BoardFile:
         """Write a request into ASKED or RECYCLE and return the word written. Its number is the last request's plus one."""
         assert word in (Word.ASKED, Word.RECYCLE)
         last = self._words(word, 1)[0]
-        request = (((last >> 32) + 1) & 0xFFFF_FFFF) << 32 | value
+        request = (((last >> 32) + 1) & VALUE_MASK) << 32 | value
         os.pwrite(self._descriptor, request.to_bytes(8, "little"), word * 8)
         return request
 

@@ -24,7 +24,8 @@ from .tasks import Task
 from .worker import serve
 
 SHORT_NS = 2_000_000
-"""A worker whose last task took less is given tasks ahead: a handover costs about 0.03 ms, so longer tasks gain nothing from it."""
+"""A worker whose last task took less is given tasks ahead. Chosen: a handover costs about 0.03 ms, so longer tasks gain nothing
+from it."""
 
 _STATE = int(Slot.STATE)
 _IDLE, _DRAINING = int(Doing.IDLE), int(Doing.DRAINING)
@@ -108,7 +109,12 @@ class Worker:
 
 
 class Crew:
-    """All workers, and which of them are idle, starting or staying. Only the manager thread touches them."""
+    """All workers, and which of them are idle, starting or staying.
+
+    Only the manager thread touches them, with three exceptions. The thread that creates the core calls `begin`, before the manager
+    exists. Any thread may copy `processes`. A forked child, in which nothing else runs yet, calls `forget`: so `workers` and
+    descriptors change only under `no_forks()`.
+    """
 
     def __init__(self, options: Options, board: Board) -> None:
         self._options = options
@@ -123,6 +129,8 @@ class Crew:
         self.idle: list[Worker] = []  # the last one worked most recently
         self.staying = 0  # workers that are not draining
         self.starting = 0  # of these, not up yet
+        self.failed_starts = 0  # in a row; a finished task ends the row
+        self.answered: list[Worker] = []  # finished a task since tasks were last given out, and can take more
         self.epoll = select.epoll()
 
     def begin(self) -> None:
