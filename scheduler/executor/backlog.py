@@ -45,7 +45,10 @@ class Backlog:
                 raise gate.refusal(gate.closing)
             self.waiting.append(task)
         self._words[_QUEUED] = len(self.waiting) + self.ahead
-        self._bell.task_came()
+        bell = self._bell
+        if bell.awaited:
+            bell.awaited = False
+            bell.ring()
         return future
 
     def show(self) -> None:

@@ -11,9 +11,9 @@ import os
 class Doorbell:
     """An eventfd in the manager's epoll.
 
-    Any thread may ring, at any point: ringing takes no lock. Only the manager thread sets `awaited` to True and answers. A thread
-    that adds a task calls `task_came` after it has added it, and the manager sets `awaited` before it looks at the queue. So
-    either the manager sees the task, or it is woken.
+    Any thread may ring, at any point: ringing takes no lock. Only the manager thread sets `awaited` to True and answers. It sets it
+    before it looks at the queue, and a thread that adds a task looks at `awaited` after it has added it. So either the manager
+    sees the task, or it is woken.
 
     Create it under `no_forks()`. Only a forked child, in which nothing else runs yet, calls `forget`.
     """
@@ -21,7 +21,7 @@ class Doorbell:
     def __init__(self) -> None:
         self.descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.awaited = False
-        """The manager could use a task, and sleeps or is about to."""
+        """The manager could use a task, and sleeps or is about to. The thread that brings one sets this to False and rings."""
 
     def __del__(self) -> None:
         """Close the descriptor only now, when nothing can ring any more: its number could be reused by another file."""
@@ -29,14 +29,8 @@ class Doorbell:
             os.close(self.descriptor)
 
     def ring(self) -> None:
-        """Wake the manager: a size, a request to end, or the like has come."""
+        """Wake the manager: a task, a size or a request to end has come."""
         if self.descriptor >= 0:
-            os.eventfd_write(self.descriptor, 1)
-
-    def task_came(self) -> None:
-        """Wake the manager if it can use a task. The first of several tasks wakes it."""
-        if self.awaited:
-            self.awaited = False
             os.eventfd_write(self.descriptor, 1)
 
     def answer(self) -> None:

@@ -32,22 +32,20 @@ class Gate:
         """Whether waiting tasks are to be cancelled. The manager resets it when it has begun to."""
         self.abandoned = False
         """The Executor was collected, so nobody can submit any more."""
+        self.is_ending = False
+        """Whether any of these holds: no task will come any more."""
         self._cause: str | None = None
-
-    @property
-    def is_ending(self) -> bool:
-        """Whether no task will come any more, for whatever reason."""
-        return bool(self.closing or self.abandoned or self.broken)
 
     def close(self, why: str, *, cancel: bool) -> None:
         """Accept no more tasks, because of `why`. The first reason stays."""
         with self.lock:
             self.closing = self.closing or why
             self.cancel = self.cancel or cancel
+            self.is_ending = True
 
     def abandon(self) -> None:
         """The Executor was collected. The collector may call this while its thread holds `lock`, so it takes no lock."""
-        self.abandoned = True
+        self.abandoned = self.is_ending = True
 
     def shut_broken(self, text: str, cause: BaseException | str | None) -> bool:
         """Fail all tasks from now on, because of `text`; False if it was broken already. `cause`: an error, or its traceback."""
@@ -58,6 +56,7 @@ class Gate:
         self._cause = cause
         with self.lock:
             self.broken = text
+            self.is_ending = True
         return True
 
     def refusal(self, text: str) -> BaseException:
@@ -73,5 +72,6 @@ class Gate:
 
     def forget(self) -> None:
         """In a forked child: refuse all tasks."""
+        self.is_ending = True
         self.broken = "this executor belongs to the process that made it; a forked child needs one of its own"
         self.lock = threading.Lock()  # a thread that does not exist in this process may have held it

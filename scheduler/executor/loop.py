@@ -67,7 +67,11 @@ class Loop:
         """Do everything that is due, then sleep until something happens. True when the executor is finished."""
         crew, bell, sizing = self._crew, self._bell, self._sizing
         bell.awaited = True  # set before the look at the queue: a later task rings
-        more_starts = self._look_after()
+        now = time.monotonic_ns()
+        if now >= self._touch_at:
+            self._touch_at = now + TOUCH_NS
+            self._board.touch()
+        more_starts = self._staffing.look_after(now)
         self._dispatch.give_out(sizing.target)
         if self._gate.is_ending and self._is_over():
             return True
@@ -88,18 +92,10 @@ class Loop:
             self._staffing.bury(worker)
         if self._inbox.done:
             if self._backlog.waiting:
-                self._look_after()
+                self._staffing.look_after(time.monotonic_ns())
                 self._dispatch.give_out(sizing.target)  # workers continue while futures are resolved
             self._inbox.resolve()
         return False
-
-    def _look_after(self) -> bool:
-        """See to the board and the workers. True: more workers must be started at once."""
-        now = time.monotonic_ns()
-        if now >= self._touch_at:
-            self._touch_at = now + TOUCH_NS
-            self._board.touch()
-        return self._staffing.look_after(now)
 
     def _is_over(self) -> bool:
         """Whether nothing is left to do, for good. Ends the workers when only they are left."""

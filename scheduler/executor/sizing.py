@@ -15,8 +15,6 @@ HANDS_OFF_NS = 60 * _SECOND
 """For this long after the program's own resize(), requests of nicety are ignored: the program's author knows better. Chosen, and
 the same for all kinds of pools (docs/pools.md)."""
 
-_ASKED, _ANSWERED = int(Word.ASKED), int(Word.ANSWERED)
-
 
 class Sizing:
     """The size, its limits, and who set it last.
@@ -29,10 +27,11 @@ class Sizing:
         self.target = target
         self.eager = eager
         """Whether workers are started before they are needed."""
+        self.asked = 0
+        """The last request on the board that was read."""
         self._gate = gate
         self._words = words
         self._own_resize_at: int | None = None
-        self._asked = 0
         words[Word.MINIMUM] = minimum
         words[Word.MAXIMUM] = min(maximum, CAPACITY)
         words[Word.TARGET] = target
@@ -51,15 +50,12 @@ class Sizing:
             words[Word.MAXIMUM] = min(max(words[Word.MAXIMUM], size), CAPACITY)
             words[Word.OWN_RESIZES] += 1
 
-    def follow(self, now: int) -> None:
+    def follow(self, request: int, now: int) -> None:
         """Follow nicety's request for a size, unless the program's own resize is recent or the size is outside its limits. `now` in
         monotonic ns."""
         words = self._words
-        request = words[_ASKED]
-        if request == self._asked:
-            return
         with self._gate.lock:
-            self._asked = request
+            self.asked = request
             size = request & VALUE_MASK
             own = self._own_resize_at
             hands_off = own is not None and now - own < HANDS_OFF_NS
@@ -67,4 +63,4 @@ class Sizing:
                 self.target = size
                 self.eager = True
                 words[Word.TARGET] = size
-            words[_ANSWERED] = request
+            words[Word.ANSWERED] = request

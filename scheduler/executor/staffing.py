@@ -30,7 +30,7 @@ AT_ONCE_NS = _SECOND
 RETRY_START_NS = _SECOND
 """Pause after a failed start. Chosen."""
 
-_RECYCLE = int(Word.RECYCLE)
+_ASKED, _RECYCLE = int(Word.ASKED), int(Word.RECYCLE)
 
 
 class Staffing:
@@ -64,9 +64,11 @@ class Staffing:
         """Follow requests, start missing workers, drain excess workers. `now` in monotonic ns. True: more workers must be started
         at once."""
         crew, sizing = self._crew, self._sizing
-        sizing.follow(now)
-        if self._words[_RECYCLE] != self._recycled:
-            self._recycle(self._words[_RECYCLE])
+        words = self._words
+        if words[_ASKED] != sizing.asked:
+            sizing.follow(words[_ASKED], now)
+        if words[_RECYCLE] != self._recycled:
+            self._recycle(words[_RECYCLE])
         if self._gate.broken:
             return False
         if crew.staying > sizing.target:
