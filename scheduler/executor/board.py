@@ -84,13 +84,13 @@ class Slot(IntEnum):
 
     PID = 0
     START = 1  # start time in clock ticks since boot
-    STATE = 2  # of Doing; written last when a worker comes, first when it goes
+    STATE = 2  # of WorkerState; written last when a worker comes, first when it goes
     BUSY_NS = 3  # sum of the finished runs
     SINCE = 4  # monotonic ns at which the current run began, 0: none
     TASKS = 5  # finished runs
 
 
-class Doing(IntEnum):
+class WorkerState(IntEnum):
     """What a worker does."""
 
     FREE = 0  # no worker
@@ -106,7 +106,7 @@ class WorkerView:
 
     pid: int
     start_ticks: int
-    doing: Doing
+    doing: WorkerState
     busy_ns: int
     since: int
     tasks: int
@@ -226,13 +226,13 @@ class Board:
         words[slot + Slot.PID] = pid
         words[slot + Slot.START] = start_ticks(pid) or 0
         words[slot + Slot.BUSY_NS] = words[slot + Slot.SINCE] = words[slot + Slot.TASKS] = 0
-        words[slot + Slot.STATE] = Doing.STARTING
+        words[slot + Slot.STATE] = WorkerState.STARTING
         return slot
 
     def give_slot(self, slot: int) -> None:
         """Free the slot of a worker that has ended."""
         if slot:
-            self.words[slot + Slot.STATE] = Doing.FREE
+            self.words[slot + Slot.STATE] = WorkerState.FREE
             self._free.append(slot)
 
     def touch(self) -> None:
@@ -331,7 +331,7 @@ class BoardFile:
         for index in range(0, len(words), SLOT_WORDS):
             pid, start, doing, busy_ns, since, tasks = words[index : index + SLOT_WORDS]
             if doing in _WORKING:
-                workers.append(WorkerView(pid, start, Doing(doing), busy_ns, since, tasks))
+                workers.append(WorkerView(pid, start, WorkerState(doing), busy_ns, since, tasks))
         name = struct.pack(f"={NAME_WORDS}Q", *header[NAME_AT : NAME_AT + NAME_WORDS]).rstrip(b"\0")
         state = header[Word.STATE]
         return BoardView(
@@ -374,7 +374,7 @@ class BoardFile:
         return struct.unpack(f"={count}Q", raw)
 
 
-_WORKING = frozenset(doing.value for doing in Doing if doing is not Doing.FREE)
+_WORKING = frozenset(doing.value for doing in WorkerState if doing is not WorkerState.FREE)
 _STATES = frozenset(State)
 
 

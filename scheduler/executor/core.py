@@ -2,7 +2,7 @@
 
 Runs in the user's program and imports only the standard library, the board and the other parts of the executor.
 
-    any thread       Executor -> Core: submit, resize, close, abandon
+    any thread       Executor -> ExecutorCore: submit, resize, close, abandon
                                   |
                                   | Gate     still open? The one lock
                                   | Sizing   how many workers
@@ -13,7 +13,7 @@ Runs in the user's program and imports only the standard library, the board and 
                           -> Dispatch   tasks -> channels of workers -> tasks run
                           -> Inbox      answers -> futures
                              Crew       the workers
-    forked child     forks.py -> Core.forget
+    forked child     forks.py -> ExecutorCore.forget
 
 Each worker has its own channel, and gets a task when it is idle. Only the manager thread touches workers. With the start method
 "fork" they are children of a forker (see forker.py). The thread that submits the first task, or resizes before it, forks the
@@ -50,7 +50,7 @@ log = logging.getLogger(__name__)
 _numbers = itertools.count(1)
 
 
-class Core:
+class ExecutorCore:
     """What other threads may do with an executor that runs. Holds no reference to the Executor, so that the Executor can be
     collected.
 

@@ -13,8 +13,8 @@ import time
 from traceback import format_exception
 
 from .backlog import Backlog
-from .board import Doing, Slot
-from .crew import SHORT_NS, Crew, Worker
+from .board import Slot, WorkerState
+from .crew import SHORT_NS, Crew, CrewWorker
 from .tasks import Task, fail, remote
 from .worker import TASK, dumps, receive, send
 
@@ -26,7 +26,7 @@ AHEAD_BYTES = 8 << 10
 Chosen."""
 
 _STATE, _SINCE = int(Slot.STATE), int(Slot.SINCE)
-_BUSY = int(Doing.BUSY)
+_BUSY = int(WorkerState.BUSY)
 
 
 class Dispatch:
@@ -56,13 +56,13 @@ class Dispatch:
             self._share()
         backlog.show()
 
-    def drain(self, worker: Worker) -> None:
+    def drain(self, worker: CrewWorker) -> None:
         """Let this worker end after its running task; tasks that it got ahead go back to the queue."""
         while len(worker.tasks) > 1 and self._take_back(worker):
             self._backlog.ahead -= 1
         self._crew.let_go(worker)
 
-    def take_back_all(self, worker: Worker) -> None:
+    def take_back_all(self, worker: CrewWorker) -> None:
         """Take back what this worker, which has ended, has not begun. What it had begun stays in `worker.tasks`."""
         self._backlog.ahead -= max(0, len(worker.tasks) - 1)
         while self._take_back(worker):
@@ -80,10 +80,10 @@ class Dispatch:
         backlog.ahead = 0
         return tasks
 
-    def _has_room(self, worker: Worker) -> bool:
+    def _has_room(self, worker: CrewWorker) -> bool:
         return worker.service_ns < SHORT_NS and len(worker.tasks) < AHEAD and self._max_tasks is None and not worker.draining
 
-    def _give(self, worker: Worker) -> bool:
+    def _give(self, worker: CrewWorker) -> bool:
         """Give the next waiting task to this worker. False if it cannot be given ahead."""
         backlog = self._backlog
         task = backlog.waiting.popleft()
@@ -131,7 +131,7 @@ class Dispatch:
             self.drain(worker)
         return True
 
-    def _take_back(self, worker: Worker) -> bool:
+    def _take_back(self, worker: CrewWorker) -> bool:
         """Take back one task that the worker got ahead, to the front of the queue; False if it has begun all of them."""
         try:
             packet = receive(worker.far, TASK, socket.MSG_DONTWAIT)

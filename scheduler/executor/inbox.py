@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from .backlog import Backlog
 from .board import Slot, Word
-from .crew import Crew, Worker
+from .crew import Crew, CrewWorker
 from .gate import Gate
 from .tasks import Done, Task, WorkerLost, resolve
 from .worker import ANSWER, ERROR, FAILED, READY, Body, receive
@@ -30,7 +30,7 @@ class Inbox:
         self._gate = gate
         self._words = words
 
-    def receive(self, worker: Worker) -> bool:
+    def receive(self, worker: CrewWorker) -> bool:
         """Receive one answer of this worker; False if there is none."""
         try:
             packet = receive(worker.channel, ANSWER)
@@ -41,7 +41,7 @@ class Inbox:
         self._take(worker, *packet)
         return True
 
-    def lose(self, worker: Worker, task: Task) -> None:
+    def lose(self, worker: CrewWorker, task: Task) -> None:
         """This worker has ended while it ran the task: run it again, or fail it."""
         task.tries += 1
         if self._gate.broken:
@@ -61,7 +61,7 @@ class Inbox:
         while done:
             resolve(*done.pop(0))  # popped: nothing here keeps a result alive
 
-    def _take(self, worker: Worker, head: tuple[int, ...], body: Body) -> None:
+    def _take(self, worker: CrewWorker, head: tuple[int, ...], body: Body) -> None:
         """Process an answer."""
         kind, number, began, ended = head
         words, slot = self._words, worker.slot

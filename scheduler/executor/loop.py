@@ -9,7 +9,7 @@ import time
 
 from .backlog import Backlog
 from .board import Board, State, Word
-from .crew import Crew, Worker
+from .crew import Crew, CrewWorker
 from .dispatch import Dispatch
 from .doorbell import Doorbell
 from .gate import Gate
@@ -79,7 +79,7 @@ class Loop:
             bell.awaited = False
         events = crew.epoll.poll(0 if more_starts else LOOK_SECONDS)
         bell.awaited = False
-        dead: list[Worker] = []
+        dead: list[CrewWorker] = []
         for descriptor, _ in events:
             worker = crew.by_channel.get(descriptor)
             if worker is not None:

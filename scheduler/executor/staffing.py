@@ -10,7 +10,7 @@ import time
 
 from .backlog import Backlog
 from .board import VALUE_MASK, Word
-from .crew import Crew, Worker
+from .crew import Crew, CrewWorker
 from .dispatch import Dispatch
 from .gate import Gate
 from .inbox import Inbox
@@ -91,7 +91,7 @@ class Staffing:
                 return False
         return missing > STARTS_PER_TURN
 
-    def bury(self, worker: Worker) -> None:
+    def bury(self, worker: CrewWorker) -> None:
         """A worker has ended: take over what it left. At most the task that it ran is lost."""
         while self._inbox.receive(worker):
             pass
