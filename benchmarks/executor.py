@@ -167,7 +167,7 @@ class Substitute(Executor):
 
     @property
     def _broken(self) -> str:
-        return self._core.broken if self._core else ""
+        return self._core._gate.broken if self._core else ""  # noqa: SLF001
 
     @property
     def _executor_manager_thread(self) -> Any:

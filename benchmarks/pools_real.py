@@ -50,7 +50,7 @@ from nicety.scheduler.ports import PoolAdapter
 from nicety.scheduler.service.clock import SystemClock
 from nicety.scheduler.simulation.arrivals import SCATTER, Load
 from nicety.scheduler.simulation.peers import Kpa
-from nicety.scheduler.simulation.queueing import Seen
+from nicety.scheduler.simulation.queueing import PoolSeen
 from nicety.scheduler.simulation.run import first_size, simulate
 from nicety.scheduler.store.decisions import DecisionReader
 
@@ -254,12 +254,12 @@ class Knative:
             self.resizes[pool.name].append(now)
 
 
-def as_seen(sample: PoolSample, at: float) -> Seen:
+def as_seen(sample: PoolSample, at: float) -> PoolSeen:
     """What an adapter saw, as the simulator shows it to a rule; the load is counted as the daemon counts it."""
     queued = sample.queued or 0.0
     busy = (offered_load(sample) or queued) - queued
     ready = min(sum(worker.ready for worker in sample.workers), sample.requested)
-    return Seen(
+    return PoolSeen(
         at=at,
         size=sample.requested,
         ready=ready,

@@ -1,6 +1,6 @@
 """`Executor`: a ProcessPoolExecutor whose number of workers can be changed at any time, by its program and by nicety.
 
-Runs in the user's program, on machines with or without a daemon. The implementation is in `core.py`.
+Runs in the user's program, on machines with or without a daemon. `core.py` shows how its parts work together.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from .core import Core
+from .core import ExecutorCore
 from .crew import Options
 from .forker import ForkedProcess
 from .forks import is_exiting
@@ -80,7 +80,7 @@ class Executor(_base.Executor):
         self._maximum = max_workers
         self._begin_lock = threading.Lock()
         self._closed = False
-        self._core: Core | None = None
+        self._core: ExecutorCore | None = None
 
     @property
     def size(self) -> int:
@@ -132,7 +132,7 @@ class Executor(_base.Executor):
             if wait:
                 self._core.thread.join()
 
-    def _begin(self, size: int, refusal: str) -> Core:
+    def _begin(self, size: int, refusal: str) -> ExecutorCore:
         """The core, created now for `size` workers if it did not exist."""
         with self._begin_lock:
             if self._core is not None:
@@ -141,7 +141,7 @@ class Executor(_base.Executor):
                 raise RuntimeError(f"{refusal} after shutdown")
             if is_exiting():
                 raise RuntimeError(f"{refusal} after interpreter shutdown")
-            core = Core(self._options, size, self._maximum)
+            core = ExecutorCore(self._options, size, self._maximum)
             weakref.finalize(self, core.abandon).atexit = False
             self._core = core
             return core

@@ -26,8 +26,10 @@ from pathlib import Path
 MAGIC = int.from_bytes(b"NICETYXB", "little")
 VERSION = 1
 CAPACITY = 1024
-"""Number of slots. Workers beyond it are not shown, and nicety never asks for more."""
+"""Number of slots. Workers beyond it are not shown, and nicety never asks for more. Chosen."""
 SUFFIX = ".board"
+VALUE_MASK = 0xFFFF_FFFF
+"""The lower half of a request: a size or a pid. The upper half is the request's number."""
 
 
 class Word(IntEnum):
@@ -56,9 +58,12 @@ class Word(IntEnum):
 
 
 NAME_AT = 24
+"""Chosen: leaves room for four more words in the header."""
 NAME_WORDS = 8
+"""Chosen: 64 bytes of the name are shown."""
 STARTS_AT = NAME_AT + NAME_WORDS
 START_RING = 16
+"""Start times that are kept. Chosen: the adapter takes their median."""
 SLOTS_AT = STARTS_AT + START_RING
 SLOT_WORDS = 6
 HEADER_BYTES = SLOTS_AT * 8
@@ -79,13 +84,13 @@ class Slot(IntEnum):
 
     PID = 0
     START = 1  # start time in clock ticks since boot
-    STATE = 2  # of Doing; written last when a worker comes, first when it goes
+    STATE = 2  # of WorkerState; written last when a worker comes, first when it goes
     BUSY_NS = 3  # sum of the finished runs
     SINCE = 4  # monotonic ns at which the current run began, 0: none
     TASKS = 5  # finished runs
 
 
-class Doing(IntEnum):
+class WorkerState(IntEnum):
     """What a worker does."""
 
     FREE = 0  # no worker
@@ -101,7 +106,7 @@ class WorkerView:
 
     pid: int
     start_ticks: int
-    doing: Doing
+    doing: WorkerState
     busy_ns: int
     since: int
     tasks: int
@@ -221,13 +226,13 @@ class Board:
         words[slot + Slot.PID] = pid
         words[slot + Slot.START] = start_ticks(pid) or 0
         words[slot + Slot.BUSY_NS] = words[slot + Slot.SINCE] = words[slot + Slot.TASKS] = 0
-        words[slot + Slot.STATE] = Doing.STARTING
+        words[slot + Slot.STATE] = WorkerState.STARTING
         return slot
 
     def give_slot(self, slot: int) -> None:
         """Free the slot of a worker that has ended."""
         if slot:
-            self.words[slot + Slot.STATE] = Doing.FREE
+            self.words[slot + Slot.STATE] = WorkerState.FREE
             self._free.append(slot)
 
     def touch(self) -> None:
@@ -326,7 +331,7 @@ class BoardFile:
         for index in range(0, len(words), SLOT_WORDS):
             pid, start, doing, busy_ns, since, tasks = words[index : index + SLOT_WORDS]
             if doing in _WORKING:
-                workers.append(WorkerView(pid, start, Doing(doing), busy_ns, since, tasks))
+                workers.append(WorkerView(pid, start, WorkerState(doing), busy_ns, since, tasks))
         name = struct.pack(f"={NAME_WORDS}Q", *header[NAME_AT : NAME_AT + NAME_WORDS]).rstrip(b"\0")
         state = header[Word.STATE]
         return BoardView(
@@ -354,7 +359,7 @@ class BoardFile:
         """Write a request into ASKED or RECYCLE and return the word written. Its number is the last request's plus one."""
         assert word in (Word.ASKED, Word.RECYCLE)
         last = self._words(word, 1)[0]
-        request = (((last >> 32) + 1) & 0xFFFF_FFFF) << 32 | value
+        request = (((last >> 32) + 1) & VALUE_MASK) << 32 | value
         os.pwrite(self._descriptor, request.to_bytes(8, "little"), word * 8)
         return request
 
@@ -369,7 +374,7 @@ class BoardFile:
         return struct.unpack(f"={count}Q", raw)
 
 
-_WORKING = frozenset(doing.value for doing in Doing if doing is not Doing.FREE)
+_WORKING = frozenset(doing.value for doing in WorkerState if doing is not WorkerState.FREE)
 _STATES = frozenset(State)
 
 

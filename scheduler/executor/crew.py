@@ -17,17 +17,18 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from .board import Board, Doing, Slot
+from .board import Board, Slot, WorkerState
 from .forker import ForkedProcess, Forker
 from .forks import newborn, no_forks
 from .tasks import Task
 from .worker import serve
 
 SHORT_NS = 2_000_000
-"""A worker whose last task took less is given tasks ahead: a handover costs about 0.03 ms, so longer tasks gain nothing from it."""
+"""A worker whose last task took less is given tasks ahead. Chosen: a handover costs about 0.03 ms, so longer tasks gain nothing
+from it."""
 
 _STATE = int(Slot.STATE)
-_IDLE, _DRAINING = int(Doing.IDLE), int(Doing.DRAINING)
+_IDLE, _DRAINING = int(WorkerState.IDLE), int(WorkerState.DRAINING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Options:
     retries: int
 
 
-class Worker:
+class CrewWorker:
     """One worker: its process, its channel and its tasks."""
 
     __slots__ = (
@@ -108,7 +109,12 @@ class Worker:
 
 
 class Crew:
-    """All workers, and which of them are idle, starting or staying. Only the manager thread touches them."""
+    """All workers, and which of them are idle, starting or staying.
+
+    Only the manager thread touches them, with three exceptions. The thread that creates the core calls `begin`, before the manager
+    exists. Any thread may copy `processes`. A forked child, in which nothing else runs yet, calls `forget`: so `workers` and
+    descriptors change only under `no_forks()`.
+    """
 
     def __init__(self, options: Options, board: Board) -> None:
         self._options = options
@@ -117,12 +123,14 @@ class Crew:
         self._forker: Forker | None = None
         self.forks = options.context.get_start_method() == "fork"
         self.processes: dict[int, BaseProcess | ForkedProcess] = {}
-        self.workers: list[Worker] = []
-        self.by_channel: dict[int, Worker] = {}
-        self.by_exit: dict[int, Worker] = {}
-        self.idle: list[Worker] = []  # the last one worked most recently
+        self.workers: list[CrewWorker] = []
+        self.by_channel: dict[int, CrewWorker] = {}
+        self.by_exit: dict[int, CrewWorker] = {}
+        self.idle: list[CrewWorker] = []  # the last one worked most recently
         self.staying = 0  # workers that are not draining
         self.starting = 0  # of these, not up yet
+        self.failed_starts = 0  # in a row; a finished task ends the row
+        self.answered: list[CrewWorker] = []  # finished a task since tasks were last given out, and can take more
         self.epoll = select.epoll()
 
     def begin(self) -> None:
@@ -136,12 +144,12 @@ class Crew:
         with no_forks():
             channel, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             newborn.extend((channel, far))
-        worker: Worker | None = None
+        worker: CrewWorker | None = None
         try:
             channel.setblocking(False)
             far.setblocking(True)  # the program's default socket timeout must not apply to it
             process = self._new_process(far)
-            worker = Worker(process, channel, far)
+            worker = CrewWorker(process, channel, far)
         finally:
             with no_forks():
                 newborn.remove(channel)
@@ -167,7 +175,7 @@ class Crew:
         process.start()
         return process
 
-    def is_up(self, worker: Worker) -> None:
+    def is_up(self, worker: CrewWorker) -> None:
         """This worker has come up and waits for its first task."""
         worker.ready = True
         self._board.started(time.monotonic_ns() - worker.born)
@@ -175,13 +183,13 @@ class Crew:
             self.starting -= 1
             self.rest(worker)
 
-    def rest(self, worker: Worker) -> None:
+    def rest(self, worker: CrewWorker) -> None:
         """Mark this worker as idle."""
         self.idle.append(worker)
         if worker.slot:
             self._board.words[worker.slot + _STATE] = _IDLE
 
-    def let_go(self, worker: Worker) -> None:
+    def let_go(self, worker: CrewWorker) -> None:
         """Drain this worker: it ends when it has done its tasks."""
         worker.draining = True
         self.staying -= 1
@@ -196,7 +204,7 @@ class Crew:
         except OSError:  # it has ended meanwhile
             pass
 
-    def dispensable(self, target: int) -> Worker | None:
+    def dispensable(self, target: int) -> CrewWorker | None:
         """The next worker to drain while more than `target` stay and one has nothing to do: first workers that are not up yet, the
         youngest first, then the idle worker with the most memory."""
         if self.staying <= target:
@@ -206,7 +214,7 @@ class Crew:
                 return worker
         return max(self.idle, key=_resident_pages, default=None)
 
-    def strike_off(self, worker: Worker) -> None:
+    def strike_off(self, worker: CrewWorker) -> None:
         """Remove this worker: it has ended."""
         if isinstance(worker.process, ForkedProcess):
             worker.process.reap()
@@ -249,7 +257,7 @@ class Crew:
             self._forker.close()
 
 
-def _resident_pages(worker: Worker) -> int:
+def _resident_pages(worker: CrewWorker) -> int:
     """Resident pages of a worker; 0 if it is gone."""
     try:
         return int(Path(f"/proc/{worker.process.pid}/statm").read_bytes().split()[1])

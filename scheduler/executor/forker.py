@@ -29,7 +29,8 @@ an errno. A request with a pid asks for the exit code of that child, which has e
 _UNKNOWN = 1 << 32
 """Exit code of a child whose status another caller has taken."""
 ANSWER_SECONDS = 10.0
-"""A fork of a large program takes some 10 ms. A forker that does not answer within this time was stopped, and is given up."""
+"""A fork of a large program takes some 10 ms. A forker that does not answer within this time was stopped, and is given up.
+Chosen."""
 
 _Handler = Callable[[int, FrameType | None], Any] | int | None
 

@@ -24,7 +24,7 @@ from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 PACKET = 32 << 10
-"""Limit of a packet in bytes. A socket buffer holds several packets (208 KiB by default)."""
+"""Limit of a packet in bytes. Chosen: a socket buffer holds several (208 KiB by default, net.core.wmem_default)."""
 
 TASK = struct.Struct("<Q")
 """Head of a packet to the worker: the task's number. The pickled (function, args, kwargs) follows."""

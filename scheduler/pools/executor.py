@@ -18,11 +18,11 @@ from pathlib import Path
 from ...models.records import PoolSample, ProcId, WorkerSample
 from ..config.sections import PoolConfig
 from ..decision import Status
-from ..executor.board import BoardFile, BoardView, Doing, State, Word, WorkerView, boards
+from ..executor.board import BoardFile, BoardView, State, Word, WorkerState, WorkerView, boards
 from ..ports import Clock
 from .sensing.hands_off import QUIET, HandsOff
 from .sensing.signals import ProcessHandle, identify, open_process
-from .sensing.tally import Tally
+from .sensing.tally import PoolTally
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ _LOOK_NS = _SECOND
 
 
 @dataclass(slots=True)
-class _Request:
+class _SizeRequest:
     word: int  # as it stands on the board
     size: int
     at: int
@@ -70,8 +70,8 @@ class ExecutorPool:
         self._absence = "not looked for yet"
         self._lost = ""  # what became of the last executor
         self._look_at = 0
-        self._request: _Request | None = None
-        self._tally = Tally(name)
+        self._request: _SizeRequest | None = None
+        self._tally = PoolTally(name)
         self._hands_off = HandsOff(name)  # its program resized it: for that time the executor itself ignores requests
         self._recycling: deque[ProcId] = deque()  # the first one is asked for on the board
         self._known: dict[ProcId, bool] = {}  # workers, and whether they are the processes that the board says
@@ -99,7 +99,9 @@ class ExecutorPool:
             self.probe()
         now = self._clock.monotonic()
         found = [] if self._attached is None else self._workers(self._attached)
-        workers = [WorkerSample(worker, self._share(worker, view, now), view.doing is not Doing.STARTING) for worker, view in found]
+        workers = [
+            WorkerSample(worker, self._share(worker, view, now), view.doing is not WorkerState.STARTING) for worker, view in found
+        ]
         for gone in self._known.keys() - {worker for worker, _ in found}:
             del self._known[gone]
             self._busy.pop(gone, None)
@@ -129,7 +131,7 @@ class ExecutorPool:
         if size == before:
             return Status.UNCHANGED, f"pool {self.name} has been asked for {size} already"
         try:
-            self._request = _Request(self._attached.board.ask(Word.ASKED, size), size, now)
+            self._request = _SizeRequest(self._attached.board.ask(Word.ASKED, size), size, now)
         except (OSError, ValueError) as error:
             return Status.FAILED, f"the executor's board cannot be written: {error}"
         return Status.APPLIED, f"asked for {size} workers, {before} before"
@@ -138,7 +140,7 @@ class ExecutorPool:
         """Let this worker finish its task and end; the executor starts a replacement."""
         attached = self._refresh(self._clock.monotonic())
         view = None if attached is None else _find(attached.view, worker)
-        if attached is None or view is None or view.doing is Doing.DRAINING:
+        if attached is None or view is None or view.doing is WorkerState.DRAINING:
             return Status.VANISHED, f"pid {worker.pid} is no worker of pool {self.name}"
         if worker not in self._recycling:
             self._recycling.append(worker)
@@ -308,7 +310,7 @@ class ExecutorPool:
             self._hold(view, now)
         if self._recycling:
             worker = _find(view, self._recycling[0])
-            if worker is None or worker.doing is Doing.DRAINING:
+            if worker is None or worker.doing is WorkerState.DRAINING:
                 self._recycling.popleft()
                 if self._recycling:
                     self._ask_next(attached)

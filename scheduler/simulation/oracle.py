@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from .peers import EPSILON
-from .queueing import Floats, Seen
+from .queueing import Floats, PoolSeen
 
 
 class Oracle:
@@ -21,8 +21,8 @@ class Oracle:
         self._erlangs = erlangs
         self._ahead = math.ceil(start_seconds) + 1
 
-    def size(self, seen: Seen) -> int:
-        """See `Rule`."""
+    def size(self, seen: PoolSeen) -> int:
+        """See `SizeRule`."""
         now = int(seen.at)
         coming = self._erlangs[now : now + self._ahead + 1]
         return math.ceil(float(coming.max()) / self._target - EPSILON) if len(coming) else seen.size

@@ -15,7 +15,7 @@ from ..config.sections import Config, Placement, PoolConfig, Priority, Quarantin
 from ..decide.engine import Engine
 from ..decision import Abilities, Outcome, ResizePool, Status, Tick, Verdict
 from ..observe.observer import Observer
-from .queueing import Seen, WorkerSeen
+from .queueing import PoolSeen, WorkerSeen
 
 POOL = "pool"
 _SECOND = 1_000_000_000
@@ -74,8 +74,8 @@ class Nicety:
         self.last: tuple[Tick, Verdict] | None = None
         """The last tick that the engine saw, and its verdict."""
 
-    def size(self, seen: Seen) -> int:
-        """See `Rule`."""
+    def size(self, seen: PoolSeen) -> int:
+        """See `SizeRule`."""
         if self._wanted is None:
             self._wanted = seen.size
         self._probes += 1
@@ -89,7 +89,7 @@ class Nicety:
             self._busy = {}
         return self._wanted
 
-    def _tick(self, seen: Seen) -> None:
+    def _tick(self, seen: PoolSeen) -> None:
         assert self._wanted is not None
         snapshot = self._snapshot(seen, self._wanted)
         tick = self._observer.tick(snapshot, self._outcomes, paused=False)
@@ -105,7 +105,7 @@ class Nicety:
         self._outcomes = tuple(outcomes)
         self.last = tick, verdict
 
-    def _snapshot(self, seen: Seen, wanted: int) -> Snapshot:
+    def _snapshot(self, seen: PoolSeen, wanted: int) -> Snapshot:
         at = round(seen.at * _SECOND)
         ids = [_name(worker) for worker in seen.workers]
         pool = PoolSample(

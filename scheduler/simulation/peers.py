@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from .queueing import Rule, Seen
+from .queueing import PoolSeen, SizeRule
 
 EPSILON = 1e-9
 """Subtracted before rounding up, so that 2.8 / 0.7 asks for 4 on every machine."""
@@ -32,7 +32,7 @@ class Fixed:
         self.name = f"fixed-{workers}"
         self.workers = workers
 
-    def size(self, _seen: Seen) -> int:
+    def size(self, _seen: PoolSeen) -> int:
         """The fixed size."""
         return self.workers
 
@@ -49,14 +49,14 @@ class _Cheaper:
     def __init__(self, at_least: int, at_most: int) -> None:
         self._low, self._high = at_least, at_most
 
-    def size(self, seen: Seen) -> int:
+    def size(self, seen: PoolSeen) -> int:
         """The size after `change`."""
         change = self.change(seen)
         if change < 0 and seen.idle == 0:
             return seen.size
         return seen.size + change
 
-    def change(self, seen: Seen) -> int:
+    def change(self, seen: PoolSeen) -> int:
         """Workers to add, or -1."""
         raise NotImplementedError
 
@@ -72,7 +72,7 @@ class UwsgiSpare(_Cheaper):
         super().__init__(at_least, at_most)
         self._overloaded = self._idle = 0
 
-    def change(self, seen: Seen) -> int:
+    def change(self, seen: PoolSeen) -> int:
         """See `_Cheaper`."""
         busy = seen.ready - seen.idle
         if busy < seen.size:
@@ -103,7 +103,7 @@ class UwsgiSpare2(_Cheaper):
         super().__init__(at_least, at_most)
         self._calm = 0
 
-    def change(self, seen: Seen) -> int:
+    def change(self, seen: PoolSeen) -> int:
         """See `_Cheaper`."""
         idle = seen.size - (seen.ready - seen.idle)
         if idle < self._low:
@@ -126,7 +126,7 @@ class UwsgiBacklog(_Cheaper):
     BACKLOG = 3
     STEP = 1
 
-    def change(self, seen: Seen) -> int:
+    def change(self, seen: PoolSeen) -> int:
         """See `_Cheaper`."""
         if seen.queued > self.BACKLOG:
             return self.STEP
@@ -155,7 +155,7 @@ class UwsgiBusyness(_Cheaper):
         self._was_busy: dict[int, int] = {}
         self._finished: dict[int, float] = {}
 
-    def change(self, seen: Seen) -> int:
+    def change(self, seen: PoolSeen) -> int:
         """See `_Cheaper`."""
         now = seen.at
         staying = [worker for worker in seen.workers if not worker.leaving]
@@ -205,7 +205,7 @@ class UwsgiBusyness(_Cheaper):
             self._next += self.CYCLE
         return 0
 
-    def _between(self, seen: Seen) -> int:
+    def _between(self, seen: PoolSeen) -> int:
         if seen.queued > self.ALERT and seen.size < self._high:
             return self._alert(seen)
         if seen.queued == 0:
@@ -217,7 +217,7 @@ class UwsgiBusyness(_Cheaper):
             return self._alert(seen)
         return 0
 
-    def _alert(self, seen: Seen) -> int:
+    def _alert(self, seen: PoolSeen) -> int:
         self._multiplier, self._last = self.MULTIPLIER, "spawn"
         more = max(min(self.ALERT_STEP, self._high - seen.size), 0)
         self._put_off(seen.at)
@@ -247,8 +247,8 @@ class Celery:
         self._low, self._high = at_least, at_most
         self._grown: float | None = None
 
-    def size(self, seen: Seen) -> int:
-        """See `Rule`."""
+    def size(self, seen: PoolSeen) -> int:
+        """See `SizeRule`."""
         taken = min(seen.busy + seen.queued, self.PREFETCH * self._high)
         if min(taken, self._high) > seen.size:
             self._grown = seen.at
@@ -271,8 +271,8 @@ class PhpDynamic:
         self._high = at_most
         self._rate = 1
 
-    def size(self, seen: Seen) -> int:
-        """See `Rule`."""
+    def size(self, seen: PoolSeen) -> int:
+        """See `SizeRule`."""
         if seen.idle > self.MAX_SPARE:
             self._rate = 1
             return seen.size - 1
@@ -303,8 +303,8 @@ class PhpOndemand:
         self._arrived = 0
         self._looks = 0
 
-    def size(self, seen: Seen) -> int:
-        """See `Rule`."""
+    def size(self, seen: PoolSeen) -> int:
+        """See `SizeRule`."""
         came, self._arrived = seen.arrived - self._arrived, seen.arrived
         self._looks += 1
         if seen.queued and not seen.idle:
@@ -329,8 +329,8 @@ class Dask:
         self._low, self._high = at_least, at_most
         self._counts: dict[int, int] = {}
 
-    def size(self, seen: Seen) -> int:
-        """See `Rule`."""
+    def size(self, seen: PoolSeen) -> int:
+        """See `SizeRule`."""
         mean = seen.service_seconds or 0.5  # its scheduler's default for an unknown task
         occupancy = (seen.busy + seen.queued) * mean
         tasks = seen.busy + seen.queued
@@ -362,8 +362,8 @@ class Horizon:
     def __init__(self, at_least: int, at_most: int) -> None:
         self._low, self._high = at_least, at_most
 
-    def size(self, seen: Seen) -> int:
-        """See `Rule`."""
+    def size(self, seen: PoolSeen) -> int:
+        """See `SizeRule`."""
         desired = self._high if seen.queued * (seen.service_seconds or 1.0) > 0 else self._low
         if desired > seen.size:
             return min(seen.size + self.SHIFT, desired, self._high)
@@ -409,11 +409,11 @@ class Hpa:
     def __init__(self, _at_least: int, _at_most: int) -> None:
         self._stabilized = _Stabilized()
 
-    def size(self, seen: Seen) -> int:
-        """See `Rule`."""
+    def size(self, seen: PoolSeen) -> int:
+        """See `SizeRule`."""
         return self._stabilized.settle(seen.at, seen.size, self._wish(seen))
 
-    def _wish(self, seen: Seen) -> int:
+    def _wish(self, seen: PoolSeen) -> int:
         ready = max(seen.ready, 1)
         ratio = min(seen.busy_mean / ready, 1.0) / self.TARGET
         starting = seen.size - seen.ready
@@ -444,8 +444,8 @@ class Kpa:
         self._most = 0
         self._begun = False
 
-    def size(self, seen: Seen) -> int:
-        """See `Rule`."""
+    def size(self, seen: PoolSeen) -> int:
+        """See `SizeRule`."""
         self._loads.append(seen.load)
         recent = list(self._loads)
         short = recent[-round(self.PANIC / self.period) :]
@@ -480,8 +480,8 @@ class Keda:
         self._low = at_least
         self._stabilized = _Stabilized()
 
-    def size(self, seen: Seen) -> int:
-        """See `Rule`."""
+    def size(self, seen: PoolSeen) -> int:
+        """See `SizeRule`."""
         ratio = seen.queued / (self.THRESHOLD * seen.size)
         wish = seen.size if abs(1 - ratio) <= _Stabilized.TOLERANCE else max(_up(seen.queued / self.THRESHOLD), self._low)
         return self._stabilized.settle(seen.at, seen.size, wish)
@@ -502,8 +502,8 @@ class RayServe:
         self._sum = 0.0
         self._direction = 0  # ticks in a row in which it wanted to grow; negative: to shrink
 
-    def size(self, seen: Seen) -> int:
-        """See `Rule`."""
+    def size(self, seen: PoolSeen) -> int:
+        """See `SizeRule`."""
         if len(self._loads) == self._loads.maxlen:
             self._sum -= self._loads[0]
         self._loads.append(seen.load)
@@ -542,8 +542,8 @@ class Holt:
         self._ticks = 0
         self._changed = -math.inf
 
-    def size(self, seen: Seen) -> int:
-        """See `Rule`."""
+    def size(self, seen: PoolSeen) -> int:
+        """See `SizeRule`."""
         self._learn(seen.busy_mean, max(seen.ready, 1))
         self._ticks += 1
         if self._ticks % self.EVERY:
@@ -574,7 +574,7 @@ class Holt:
             above = self._level - load
             self._trend *= above / (above + abs(self._trend))
 
-    def _wanted(self, seen: Seen) -> int:
+    def _wanted(self, seen: PoolSeen) -> int:
         level, workers = self._level or 0.0, max(seen.size, 1)
         ahead = self.AHEAD * max(self.LEAST_AHEAD, seen.start_seconds or 0.0)
         rise = self._trend * ahead
@@ -592,7 +592,7 @@ class Holt:
         return seen.size
 
 
-PEERS: Mapping[str, Callable[[int, int], Rule]] = MappingProxyType(
+PEERS: Mapping[str, Callable[[int, int], SizeRule]] = MappingProxyType(
     {
         peer.name: peer
         for peer in (

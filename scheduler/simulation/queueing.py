@@ -1,6 +1,6 @@
 """One queue, first come first served, and workers that take time to start and finish their request before they leave. Pure.
 
-Knows arrivals and how long each request takes. Must not know who decides the number of workers, or why. A rule gets `Seen` and
+Knows arrivals and how long each request takes. Must not know who decides the number of workers, or why. A rule gets `PoolSeen` and
 nothing else, so it can use only what it could see of a real pool.
 """
 
@@ -31,7 +31,7 @@ class WorkerSeen(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class PoolSeen:
     """A pool at one instant, as its operator could see it."""
 
     at: float  # seconds since the start
@@ -53,19 +53,19 @@ class Seen:
         return self.busy_mean + self.queued_mean
 
 
-class Rule(Protocol):
+class SizeRule(Protocol):
     """Decides the size of a pool."""
 
     name: str
     period: float  # seconds between two looks
-    wants_workers: bool  # fill in `Seen.workers`, which takes time
+    wants_workers: bool  # fill in `PoolSeen.workers`, which takes time
 
-    def size(self, seen: Seen) -> int:
+    def size(self, seen: PoolSeen) -> int:
         """Workers wanted from now on. The caller cuts it to the limits."""
         ...
 
 
-class Queue:
+class SimulatedQueue:
     """The pool. `advance` moves time and serves what arrives; `look` and `resize` take no time.
 
     A request is given to a worker only at the instant its service begins, so workers that come or go before can change who serves
@@ -155,7 +155,7 @@ class Queue:
             self._free = ranked[excess:]
             heapq.heapify(self._free)
 
-    def look(self, workers: bool = False) -> Seen:
+    def look(self, workers: bool = False) -> PoolSeen:
         """What an operator could see now."""
         now, arrivals = self.now, self._arrivals
         self._come_up()
@@ -173,7 +173,7 @@ class Queue:
         before, worked_before, waited_before = self._looked
         self._looked = now, worked, waited
         elapsed = now - before
-        return Seen(
+        return PoolSeen(
             at=now,
             size=len(self._free),
             ready=ready,
@@ -231,7 +231,7 @@ def worker_seconds(born: Floats, gone: Floats, since: float, until: float) -> fl
     return float(np.maximum(np.minimum(gone, until) - np.maximum(born, since), 0.0).sum())
 
 
-def play(queue: Queue, rule: Rule, minimum: int, maximum: int, seconds: float) -> None:
+def play(queue: SimulatedQueue, rule: SizeRule, minimum: int, maximum: int, seconds: float) -> None:
     """Let a rule run a pool for `seconds`, then let the workers that are there finish the rest.
 
     The sizes of a rule are cut to the limits. It is asked once a period, from the end of the first: at 0 there is nothing to see.

@@ -19,7 +19,7 @@ from .arrivals import Load, LoadError, Recorded, Trace, drawn_from, fitted, made
 from .oracle import Oracle
 from .ours import Nicety
 from .peers import PEERS, Fixed
-from .queueing import Floats, Queue, Rule, play, worker_seconds
+from .queueing import Floats, SimulatedQueue, SizeRule, play, worker_seconds
 
 WARMUP = 120.0
 """Seconds at the beginning that do not count: no rule chose the pool's first size."""
@@ -96,7 +96,7 @@ def simulate(
         initial = first_size(minimum, maximum)
     elif isinstance(made, Fixed):
         initial = min(max(made.workers, minimum), maximum)
-    queue = Queue(load.arrivals, load.services, start_seconds, initial)
+    queue = SimulatedQueue(load.arrivals, load.services, start_seconds, initial)
     play(queue, made, minimum, maximum, load.seconds)
     born, gone = queue.lives(load.seconds)
     started = sum(at >= warmup for at in queue.started)
@@ -161,7 +161,7 @@ def check(rules: Iterable[str]) -> None:
 
 def make(
     rule: str, load: Load, start_seconds: float, minimum: int, maximum: int, config: Config | None, demand: Network | None
-) -> Rule:
+) -> SizeRule:
     """A rule by its name. Raises LoadError for an unknown name."""
     if rule in OURS:
         config = config or Config()

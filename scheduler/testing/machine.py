@@ -60,7 +60,7 @@ class Decides(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class FakePool:
+class FakeWorkers:
     """A pool of workers that take one piece of work at a time."""
 
     name: str
@@ -97,7 +97,7 @@ class FakeHogs:
 
 
 @dataclass(slots=True)
-class _Worker:
+class _RunningWorker:
     id: ProcId
     ready_at: float
     left: float = 0.0  # seconds of work; 0: idle
@@ -105,10 +105,10 @@ class _Worker:
 
 
 @dataclass(slots=True)
-class _Pool:
-    spec: FakePool
+class _RunningPool:
+    spec: FakeWorkers
     requested: int
-    workers: list[_Worker] = field(default_factory=list)
+    workers: list[_RunningWorker] = field(default_factory=list)
     queue: int = 0
     busy: float = 0.0  # mean of the last tick
     queued: float = 0.0
@@ -128,7 +128,7 @@ class FakeMachine:
         self,
         *,
         seed: int | None,
-        pools: Sequence[FakePool] = (),
+        pools: Sequence[FakeWorkers] = (),
         service: FakeService | None = None,
         hogs: FakeHogs | None = None,
         cpus: int = 2,
@@ -145,7 +145,7 @@ class FakeMachine:
         self.refusing: set[Control] = set()
         """Controls that the kernel refuses."""
         self._chance = np.random.default_rng(seed)
-        self._pools = {spec.name: _Pool(spec, spec.size) for spec in sorted(pools, key=lambda spec: spec.name)}
+        self._pools = {spec.name: _RunningPool(spec, spec.size) for spec in sorted(pools, key=lambda spec: spec.name)}
         self._service, self._hogs = service, hogs
         self._cpus, self._interval, self._act, self._foresee = cpus, interval, act, foresee
         self._machine = (autogroup, cpu_cgroup, may_renice)
@@ -266,11 +266,11 @@ class FakeMachine:
             if not alive:
                 del self.knobs[control, target]
 
-    def _spawn(self, ready_at: float) -> _Worker:
+    def _spawn(self, ready_at: float) -> _RunningWorker:
         self._next_pid += 1
-        return _Worker(ProcId(self._next_pid, self._next_pid), ready_at)
+        return _RunningWorker(ProcId(self._next_pid, self._next_pid), ready_at)
 
-    def _serve(self, pool: _Pool) -> None:
+    def _serve(self, pool: _RunningPool) -> None:
         """One interval of a pool: starts and drains workers, then the queue, in small steps."""
         spec, step = pool.spec, self._interval / STEPS
         busy = queued = 0.0
@@ -297,7 +297,7 @@ class FakeMachine:
         if spec.sick_from is not None and pool.sick is None and self._time >= spec.sick_from and ids:
             pool.sick = ids[0]
 
-    def _pool(self, pool: _Pool) -> Pool:
+    def _pool(self, pool: _RunningPool) -> Pool:
         spec, loads = pool.spec, list(pool.loads)
         short = loads[-max(1, round(6 / self._interval)) :]
         return Pool(
@@ -321,7 +321,7 @@ class FakeMachine:
             trouble="",
         )
 
-    def _pool_group(self, pool: _Pool) -> Group:
+    def _pool_group(self, pool: _RunningPool) -> Group:
         cpu = pool.busy * pool.spec.cores
         members = tuple(Member(worker.id, POOL_SESSION, "/", self._nice(worker.id)) for worker in pool.workers)
         shown = () if pool.spec.latency is Latency.NONE else members
@@ -400,7 +400,7 @@ class FakeMachine:
             result.append(Forecast(key[0], key[1], values, source))
         return tuple(result)
 
-    def _coming(self, spec: FakePool, ticks: int) -> tuple[float, ...]:
+    def _coming(self, spec: FakeWorkers, ticks: int) -> tuple[float, ...]:
         mean = max(spec.rate(self._time + ticks * self._interval), 0.0) * spec.service_seconds
         return tuple(mean + z * mean**0.5 for z in Z)
 

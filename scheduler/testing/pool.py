@@ -20,7 +20,7 @@ HANDS_OFF_SECONDS = 60.0
 
 
 @dataclass(slots=True)
-class _Worker:
+class _FakeWorker:
     id: ProcId
     born: int
     ready_at: int
@@ -168,10 +168,10 @@ class FakePool:
         """A new master, with the last wanted size."""
         self._master, self._trouble = self._new_id(), ""
 
-    def _spawn(self, *, ready: bool = False) -> _Worker:
+    def _spawn(self, *, ready: bool = False) -> _FakeWorker:
         now = self._clock.monotonic()
         seconds = 0.0 if ready else self._start_seconds * self._chance.uniform(0.9, 1.1)
-        return _Worker(self._new_id(), now, now + int(seconds * _SECOND), measured=ready)
+        return _FakeWorker(self._new_id(), now, now + int(seconds * _SECOND), measured=ready)
 
     def _new_id(self) -> ProcId:
         self._next_pid += 1

@@ -38,7 +38,7 @@ from nicety.scheduler.decision import (
     encode,
 )
 from nicety.scheduler.store.decisions import DecisionReader
-from nicety.scheduler.testing.machine import FakeHogs, FakeMachine, FakePool, FakeService
+from nicety.scheduler.testing.machine import FakeHogs, FakeMachine, FakeService, FakeWorkers
 
 HERE = Path(__file__).parent
 TICKS = HERE / "demo.ticks"
@@ -121,16 +121,16 @@ def priority_together() -> Run:
 def pool_size() -> Run:
     """Pools whose load comes in waves, in bursts, and not at all; one with an oracle's forecasts would be the same."""
     pools = [
-        FakePool("waves", wave(1, 30, 200), maximum=12),
-        FakePool("bursts", bursts(0.5, 25, 90, 0.3), start_seconds=5, maximum=10),
-        FakePool("idle", lambda _: 0.05, minimum=0, maximum=4),
+        FakeWorkers("waves", wave(1, 30, 200), maximum=12),
+        FakeWorkers("bursts", bursts(0.5, 25, 90, 0.3), start_seconds=5, maximum=10),
+        FakeWorkers("idle", lambda _: 0.05, minimum=0, maximum=4),
     ]
     return Run(FakeMachine(seed=4, pools=pools, cpus=8), parse(""), 500)
 
 
 def pool_size_foreseen() -> Run:
     """Waves that are foreseen."""
-    pools = [FakePool("waves", wave(1, 30, 150), maximum=12, start_seconds=4)]
+    pools = [FakeWorkers("waves", wave(1, 30, 150), maximum=12, start_seconds=4)]
     return Run(FakeMachine(seed=5, pools=pools, cpus=8, foresee=True), parse("[pool_size]\ncooldown_down = 5\n"), 400)
 
 
@@ -144,8 +144,8 @@ def placement() -> Run:
 def quarantine(action: str) -> Run:
     """Workers that leak."""
     pools = [
-        FakePool("leaky", wave(5, 15, 100), sick_from=60, minimum=2, maximum=8),
-        FakePool("later", wave(5, 15, 130), sick_from=120, minimum=2, maximum=8),
+        FakeWorkers("leaky", wave(5, 15, 100), sick_from=60, minimum=2, maximum=8),
+        FakeWorkers("later", wave(5, 15, 130), sick_from=120, minimum=2, maximum=8),
     ]
     return Run(FakeMachine(seed=7, pools=pools, cpus=4), parse(f'[quarantine]\naction = "{action}"\n'), 400)
 
@@ -168,8 +168,8 @@ def quarantine_recycle() -> Run:
 def mixed() -> Run:
     """All of it, for an hour."""
     pools = [
-        FakePool("web", wave(2, 25, 600), maximum=10, sick_from=900, minimum=2),
-        FakePool("jobs", bursts(0, 12, 300, 0.4), maximum=8, start_seconds=6),
+        FakeWorkers("web", wave(2, 25, 600), maximum=10, sick_from=900, minimum=2),
+        FakeWorkers("jobs", bursts(0, 12, 300, 0.4), maximum=8, start_seconds=6),
     ]
     hogs = FakeHogs(count=lambda time: int(wave(0, 8, 450)(time)) if time % 1000 > 200 else 0)
     machine = FakeMachine(seed=8, pools=pools, service=FakeService(demand=wave(0.05, 0.9, 240)), hogs=hogs, cpus=4)

@@ -14,7 +14,7 @@ from nicety.models.records import HORIZONS, QUANTILES, Anomaly, Forecast, Latenc
 from nicety.scheduler.config.sections import Config, Guard, Placement, PoolConfig, Priority, Quarantine
 from nicety.scheduler.decide.engine import Engine
 from nicety.scheduler.decision import Control, Group, Outcome, Recycle, ResizePool, Restore, Set, Status, Tick, Verdict, encode
-from nicety.scheduler.testing.machine import FakeHogs, FakeMachine, FakePool, FakeService
+from nicety.scheduler.testing.machine import FakeHogs, FakeMachine, FakeService, FakeWorkers
 from nicety.scheduler.testing.ticks import a_group, a_machine, a_member, a_pool, a_tick
 
 CONFIG = Config(
@@ -238,7 +238,7 @@ def test_everything_that_was_set_is_put_back_once_contention_is_over(
 @example(0, 2.0)  # 0.4 Erlang: two requests at once are too many for one worker
 def test_a_closed_loop_with_constant_arrivals_drifts_nowhere(seed: int, rate: float) -> None:
     """Our own sizes change what is measured; the allocation must not walk to a limit because of that."""
-    machine = FakeMachine(seed=seed, pools=[FakePool("web", lambda _: rate, size=4)], cpus=8)
+    machine = FakeMachine(seed=seed, pools=[FakeWorkers("web", lambda _: rate, size=4)], cpus=8)
     history = machine.run(Engine(Config(), "s"), 2000)
     sizes = [tick.pools[0].size for tick, _ in history]
     early, late = sum(sizes[200:1000]) / 800, sum(sizes[1200:2000]) / 800

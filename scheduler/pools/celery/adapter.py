@@ -27,7 +27,7 @@ from ..sensing.hands_off import QUIET, ForeignSize, HandsOff
 from ..sensing.main_process import MainProcess
 from ..sensing.pidfile import named
 from ..sensing.signals import ProcessHandle, identify, read_stat, send_to
-from ..sensing.tally import Tally
+from ..sensing.tally import PoolTally
 from .link import BOOTSTRAP, AgentLink, Answer, script
 from .main import PoolProcess, User, bytes_read, environment, interpreter, user_of
 
@@ -68,7 +68,7 @@ _NOT_FOR_AGENTS = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID
 
 
 @dataclass(slots=True)
-class _Process:
+class _CeleryProcess:
     """A child of the main process; a worker of the pool once the node has listed it."""
 
     id: ProcId
@@ -120,11 +120,11 @@ class CeleryPool:
             name, config, self._find, self._forget, title="Celery's main process", remedy="see the worker's log for why"
         )
         self._closed = False
-        self._processes: dict[int, _Process] = {}
+        self._processes: dict[int, _CeleryProcess] = {}
         self._held: list[ProcId] = []  # what the agent may be holding now
         self._foreign = ForeignSize(HAND_UP_NS, HAND_DOWN_NS)
         self._hands_off = HandsOff(name, "processes")
-        self._tally = Tally(name)
+        self._tally = PoolTally(name)
         self._forget()
 
     def _forget(self) -> None:
@@ -293,7 +293,7 @@ class CeleryPool:
             view = PoolProcess(self._proc_root, pid, main.handle.id.pid)
         except ProcessLookupError:
             return
-        self._processes[pid] = _Process(ProcId(pid, stat.start_ticks), view, seen_at=now, asked_at=self._growth)
+        self._processes[pid] = _CeleryProcess(ProcId(pid, stat.start_ticks), view, seen_at=now, asked_at=self._growth)
 
     def _drop(self, pid: int) -> None:
         self._processes.pop(pid).view.close()
@@ -452,12 +452,12 @@ class CeleryPool:
             return True
         return False
 
-    def _next_to_end(self, count: int, now: int) -> list[tuple[_Process, int]]:
+    def _next_to_end(self, count: int, now: int) -> list[tuple[_CeleryProcess, int]]:
         """The idle processes that pool_shrink would take now, with what they have read.
 
         It takes the first ones in the pool's order for which Celery knows no task. Only processes long at work may precede them.
         """
-        found: list[tuple[_Process, int]] = []
+        found: list[tuple[_CeleryProcess, int]] = []
         for pid in self._order:
             process = self._processes.get(pid)
             if len(found) >= min(count, STEP) or process is None:  # a missing process means that the order is outdated
@@ -469,7 +469,7 @@ class CeleryPool:
                 break
         return found
 
-    def _bytes_read_by(self, process: _Process, now: int) -> int | None:
+    def _bytes_read_by(self, process: _CeleryProcess, now: int) -> int | None:
         """What a process has read so far, if it certainly waits for a task; None: it does not.
 
         It must be seen waiting, and have read nothing between just before and just after. Then it works on a task later only if it
@@ -485,7 +485,7 @@ class CeleryPool:
             return None
         return before if before == bytes_read(self._proc_root, process.id.pid) else None
 
-    def _long_at_work(self, process: _Process, now: int) -> bool:
+    def _long_at_work(self, process: _CeleryProcess, now: int) -> bool:
         at, ages = self._ages
         age = ages.get(process.id.pid)
         return age is not None and age >= LONG_SECONDS and now - at <= 2 * ACTIVE_NS and process.idle_at < at

@@ -46,7 +46,7 @@ ACTIONS = ("stats", "load", "active", "grow", "shrink", "recycle")
 _held: dict[int, str] = {}  # pid: start time of what is stopped and must be let go of
 
 
-class Refusal(Exception):  # noqa: N818 - a no is no error of ours
+class NodeRefusal(Exception):  # noqa: N818 - a no is no error of ours
     """A request that cannot be done: the cause."""
 
 
@@ -71,7 +71,7 @@ class Node:
         self.connection: Any = None
 
     def ask(self, command: str, seconds: float = REPLY_SECONDS, **arguments: Any) -> Any:
-        """The node's reply to a control command. Raises Refusal if it does not answer, or answers with an error."""
+        """The node's reply to a control command. Raises NodeRefusal if it does not answer, or answers with an error."""
         replies = self.app.control.broadcast(
             command, arguments=arguments or None, destination=[self.name], reply=True, timeout=seconds, limit=1
         )
@@ -79,9 +79,9 @@ class Node:
             if self.name in reply:
                 answer = reply[self.name]
                 if isinstance(answer, dict) and "error" in answer:
-                    raise Refusal(str(answer["error"]))
+                    raise NodeRefusal(str(answer["error"]))
                 return answer
-        raise Refusal(
+        raise NodeRefusal(
             f"node {self.name} did not answer within {seconds:g} s: correct node or broker, or let the worker have "
             "worker_enable_remote_control (and a broker that carries it, which SQS does not)"
         )
@@ -138,11 +138,11 @@ class Node:
                 return {"ended": 0, "obstacle": obstacle}
             try:
                 self.ask("ping", PING_SECONDS)  # when it has answered, Celery has read what they sent: that their tasks are done
-            except Refusal:
+            except NodeRefusal:
                 return {"ended": 0, "obstacle": "slow"}
             try:
                 self.ask("pool_shrink", SHRINK_SECONDS, n=ended)
-            except Refusal as refusal:
+            except NodeRefusal as refusal:
                 if ended > 1 or "processes busy" not in str(refusal):
                     raise
                 return {"ended": 0, "obstacle": "busy"}
@@ -178,7 +178,7 @@ class Node:
                 if "NOT_FOUND" not in str(error):
                     raise
                 if self.connection.transport.driver_type != "redis":
-                    raise Refusal(f"the broker has no queue {name!r}: correct queues") from None
+                    raise NodeRefusal(f"the broker has no queue {name!r}: correct queues") from None
         return count
 
     def hang_up(self) -> None:
@@ -243,7 +243,7 @@ def leave(*_: Any) -> None:
 def words(error: BaseException, broker: str) -> str:
     """An error as one line for people, without the broker's password."""
     text = " ".join(str(error).split())
-    if not isinstance(error, Refusal):
+    if not isinstance(error, NodeRefusal):
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     password = urlsplit(broker).password or ""
     for secret in {password, unquote(password)} - {""}:
@@ -284,7 +284,7 @@ def serve(settings: dict[str, Any]) -> None:
         answer: dict[str, Any] = {"id": request["id"]}
         try:
             if request["do"] not in ACTIONS:
-                raise Refusal(f"there is no request {request['do']!r}")
+                raise NodeRefusal(f"there is no request {request['do']!r}")
             answer["ok"] = getattr(node, request["do"])(request)
         except Exception as error:  # of Celery, kombu or a driver: whatever it is, the next request may go well
             answer["error"] = words(error, broker)

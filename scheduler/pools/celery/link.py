@@ -56,7 +56,7 @@ class Answer(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Request:
+class _AgentRequest:
     number: int
     do: str
     late: int  # when the agent counts as hung
@@ -75,7 +75,7 @@ class AgentLink:
         self._unsent = b""
         self._output = b""
         self._complaint = b""
-        self._request: _Request | None = None
+        self._request: _AgentRequest | None = None
         self._number = 0
         self._failures = 0
         self._next_start = 0
@@ -90,7 +90,7 @@ class AgentLink:
         """Send a request. Only while `ready`."""
         assert self.ready()
         self._number += 1
-        self._request = _Request(self._number, do, now + ANSWER_NS)
+        self._request = _AgentRequest(self._number, do, now + ANSWER_NS)
         self._unsent += json.dumps({"id": self._number, "do": do, **more}).encode() + b"\n"
         self._send()
 

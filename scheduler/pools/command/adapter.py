@@ -24,7 +24,7 @@ from ...decision import Status
 from ...ports import Clock
 from ..sensing.busy import Activity, Doing
 from ..sensing.signals import identify
-from ..sensing.tally import Tally
+from ..sensing.tally import PoolTally
 from .queues import WaitingWork, counter
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ _NOT_FOR_WORKERS = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PI
 
 
 @dataclass(slots=True)
-class _Worker:
+class _CommandWorker:
     number: int
     process: subprocess.Popen[bytes]
     id: ProcId
@@ -59,7 +59,7 @@ class _Worker:
     doing: Doing = Doing.UNKNOWN
     busy: int = 0
     known: int = 0
-    replacement: _Worker | None = None  # started in its place: this one drains when the other is ready
+    replacement: _CommandWorker | None = None  # started in its place: this one drains when the other is ready
     drain_by: int | None = None  # when it gets SIGKILL; None: not draining
     killed: bool = False
 
@@ -100,8 +100,8 @@ class CommandPool:
             key: value for key, value in (os.environ if environ is None else environ).items() if key not in _NOT_FOR_WORKERS
         }
         self._target = config.minimum if config.initial is None else config.initial
-        self._workers: list[_Worker] = []
-        self._tally = Tally(name)
+        self._workers: list[_CommandWorker] = []
+        self._tally = PoolTally(name)
         self._probes = 0
         self._failures = 0  # in a row
         self._failed_at = 0
@@ -249,10 +249,10 @@ class CommandPool:
             if self._start(now) is None:
                 break
 
-    def _staying(self) -> list[_Worker]:
+    def _staying(self) -> list[_CommandWorker]:
         return [worker for worker in self._workers if worker.drain_by is None and worker.replacement is None]
 
-    def _start(self, now: int) -> _Worker | None:
+    def _start(self, now: int) -> _CommandWorker | None:
         """A new worker; None if it could not be started."""
         taken = {worker.number for worker in self._workers}
         number = next(n for n in range(1, len(taken) + 2) if n not in taken)
@@ -269,11 +269,11 @@ class CommandPool:
         if found is None:  # it has ended already (read before it is waited for)
             self._failed(now, True, _status(process.wait()), now)
             return None
-        worker = _Worker(number, process, found, now, Activity(self._proc_root, process.pid))
+        worker = _CommandWorker(number, process, found, now, Activity(self._proc_root, process.pid))
         self._workers.append(worker)
         return worker
 
-    def _drain(self, worker: _Worker, now: int) -> None:
+    def _drain(self, worker: _CommandWorker, now: int) -> None:
         if worker.drain_by is not None:
             return
         worker.drain_by = now + int(self._config.drain_timeout * _SECOND)

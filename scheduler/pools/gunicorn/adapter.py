@@ -20,7 +20,7 @@ from ..sensing.hands_off import QUIET, ForeignSize, HandsOff
 from ..sensing.listening import AcceptQueue
 from ..sensing.main_process import MainProcess
 from ..sensing.signals import ProcessHandle, age_seconds, read_stat, send_to
-from ..sensing.tally import Tally
+from ..sensing.tally import PoolTally
 from .master import find, has_beaten, is_worker
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ _REFRESH_NS = 5 * _SECOND
 
 
 @dataclass(slots=True)
-class _Worker:
+class _GunicornWorker:
     id: ProcId
     view: CallView
     newborn: bool  # not ready when first seen: its start time can be measured
@@ -58,7 +58,7 @@ class _Worker:
 
 
 @dataclass(slots=True)
-class _Step:
+class _SignalStep:
     """The one signal that is under way."""
 
     number: signal.Signals
@@ -67,7 +67,7 @@ class _Step:
 
 
 @dataclass(slots=True)
-class _Master:
+class _GunicornMaster:
     handle: ProcessHandle
     accept: AcceptQueue
     children: ChildList  # the arbiter forks in its main thread, the only one that gets Python's signals
@@ -90,17 +90,17 @@ class GunicornPool:
         self._master = MainProcess(
             name, config, self._find, self._forget, title="gunicorn's master", remedy="see its error log for why"
         )
-        self._workers: dict[int, _Worker] = {}
+        self._workers: dict[int, _GunicornWorker] = {}
         self._changed_at = 0  # when the set of workers last changed
         self._settled = False
         self._believed = 0  # the size that the master wants, as far as we know
         self._target: int | None = None  # the size that we want; None: whatever is there
-        self._step: _Step | None = None
+        self._step: _SignalStep | None = None
         self._shrunk_at: int | None = None  # last TTOU, while the workers that it should drain are still there
         self._retries = 0
         self._foreign = ForeignSize(HAND_UP_NS, HAND_DOWN_NS)
         self._hands_off = HandsOff(name)
-        self._tally = Tally(name)
+        self._tally = PoolTally(name)
         self._loop = False  # workers with event loops or threads: busy cannot be determined
         self._closed = False
 
@@ -162,12 +162,12 @@ class GunicornPool:
 
     # --- the master -----------------------------------------------------------------------------------------------------------
 
-    def _find(self, present: ProcId | None) -> _Master | str | None:
+    def _find(self, present: ProcId | None) -> _GunicornMaster | str | None:
         found = find(self._proc_root, self._config, present)
         if found is None or isinstance(found, str):
             return found
         accept, children = AcceptQueue(self._proc_root, found.id.pid), ChildList(self._proc_root, found.id.pid)
-        return _Master(found, accept, children, refresh_at=self._clock.monotonic() + _REFRESH_NS)
+        return _GunicornMaster(found, accept, children, refresh_at=self._clock.monotonic() + _REFRESH_NS)
 
     def _forget(self) -> None:
         """Reset all that is known or believed about the workers."""
@@ -182,7 +182,7 @@ class GunicornPool:
 
     # --- what is there --------------------------------------------------------------------------------------------------------
 
-    def _look(self, master: _Master, now: int) -> None:
+    def _look(self, master: _GunicornMaster, now: int) -> None:
         if now >= master.refresh_at:
             master.refresh_at = now + _REFRESH_NS
             master.accept.refresh()
@@ -220,7 +220,7 @@ class GunicornPool:
         if waiting is not None:
             self._tally.queue(waiting)
 
-    def _admit(self, master: _Master, pid: int, now: int) -> None:
+    def _admit(self, master: _GunicornMaster, pid: int, now: int) -> None:
         stat = read_stat(self._proc_root, pid)
         if (
             stat is None
@@ -234,7 +234,7 @@ class GunicornPool:
         except ProcessLookupError:
             return
         over = self._settled and len(self._workers) >= self._believed
-        self._workers[pid] = _Worker(ProcId(pid, stat.start_ticks), view, newborn=self._settled, over=over)
+        self._workers[pid] = _GunicornWorker(ProcId(pid, stat.start_ticks), view, newborn=self._settled, over=over)
         self._changed_at = now
 
     def _drop(self, pid: int, now: int) -> None:
@@ -243,7 +243,7 @@ class GunicornPool:
 
     # --- sizing ---------------------------------------------------------------------------------------------------------------
 
-    def _steer(self, master: _Master, now: int) -> None:
+    def _steer(self, master: _GunicornMaster, now: int) -> None:
         """Send at most one signal, and only when the effect of the last one is known."""
         seen = len(self._workers)
         if not self._settled:
@@ -268,12 +268,12 @@ class GunicornPool:
         if status is not Status.APPLIED:
             self._hold(text, Status.REFUSED, now)
             return
-        self._step = _Step(number, now, seen)
+        self._step = _SignalStep(number, now, seen)
         self._believed += change
         if number is signal.SIGTTOU:
             self._shrunk_at = now
 
-    def _step_is_over(self, step: _Step, seen: int, now: int) -> bool:
+    def _step_is_over(self, step: _SignalStep, seen: int, now: int) -> bool:
         """Whether the next signal may be sent: the effect is seen, or enough time has passed where it cannot be seen."""
         if step.number is signal.SIGTTIN:
             shown = seen >= self._believed and (seen > step.workers or now - step.at >= PACE_NS)

@@ -15,7 +15,7 @@ STARTS = 16
 """Start times kept; their median is reported."""
 
 
-class Tally:
+class PoolTally:
     """The counts of one pool."""
 
     def __init__(self, pool: str) -> None:

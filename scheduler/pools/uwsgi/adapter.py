@@ -25,7 +25,7 @@ from ..sensing.listening import AcceptQueue
 from ..sensing.main_process import MainProcess
 from ..sensing.pidfile import named
 from ..sensing.signals import ProcessHandle, age_seconds, identify, open_process, read_stat
-from ..sensing.tally import Tally
+from ..sensing.tally import PoolTally
 from . import stats as facts
 
 log = logging.getLogger(__name__)
@@ -59,9 +59,9 @@ _MAX_CONFIGURATION = 1 << 16  # bytes read of an .ini file
 
 
 @dataclass(slots=True)
-class _Worker:
+class _UwsgiWorker:
     id: ProcId
-    place: facts.Worker  # as in the last answer
+    place: facts.WorkerPlace  # as in the last answer
     newborn: bool  # appeared while we watched: its start can be measured
     ready: bool = False
     probes: int = 0
@@ -69,7 +69,7 @@ class _Worker:
 
 
 @dataclass(slots=True)
-class _Step:
+class _FifoStep:
     """What was written to the FIFO and does not show in the stats yet."""
 
     commands: str
@@ -81,7 +81,7 @@ class _Step:
 
 
 @dataclass(slots=True)
-class _Master:
+class _UwsgiMaster:
     handle: ProcessHandle
     accept: AcceptQueue
     refresh_at: int
@@ -109,13 +109,13 @@ class UwsgiPool:
         self._stats = facts.StatsSocket(config.stats)
         self._master = MainProcess(name, config, self._find, self._forget, title="uWSGI's master", remedy="see its log for why")
         self._silence = ""  # why there is no answer
-        self._workers: dict[int, _Worker] = {}
+        self._workers: dict[int, _UwsgiWorker] = {}
         self._believed = 0  # workers that the master should want, as far as we know
         self._target: int | None = None  # the size that we want; None: whatever is there
-        self._step: _Step | None = None
+        self._step: _FifoStep | None = None
         self._retries = 0
         self._hands_off = HandsOff(name)
-        self._tally = Tally(name)
+        self._tally = PoolTally(name)
         self._closed = False
 
     # --- the port -------------------------------------------------------------------------------------------------------------
@@ -206,13 +206,13 @@ class UwsgiPool:
 
     # --- the master -----------------------------------------------------------------------------------------------------------
 
-    def _find(self, present: ProcId | None) -> _Master | str | None:
+    def _find(self, present: ProcId | None) -> _UwsgiMaster | str | None:
         # No check that it is a uWSGI: it is used only if it answers on the stats socket with its pid, and reads the FIFO
         found = named(self._proc_root, self._config, present)
         if found is None or isinstance(found, str):
             return found
         handle, now = found[0], self._clock.monotonic()
-        return _Master(handle, AcceptQueue(self._proc_root, handle.id.pid), refresh_at=now + _REFRESH_NS, heard_at=now)
+        return _UwsgiMaster(handle, AcceptQueue(self._proc_root, handle.id.pid), refresh_at=now + _REFRESH_NS, heard_at=now)
 
     def _forget(self) -> None:
         """Reset all that is known or believed about the master and its workers."""
@@ -223,7 +223,7 @@ class UwsgiPool:
         self._stats.again()
         self._silence = f"uWSGI's stats socket {self._stats.where} has not answered yet"
 
-    def _check_fitness(self, master: _Master) -> None:
+    def _check_fitness(self, master: _UwsgiMaster) -> None:
         """Check whether uWSGI sizes itself, as far as its arguments and .ini files show, or loses requests when it shrinks."""
         algorithm = _other_algorithm(self._proc_root, master.handle.id.pid)
         found = re.match(r"(\d+)\.(\d+)\.(\d+)", master.version)
@@ -241,7 +241,7 @@ class UwsgiPool:
             log.warning("pool %s: %s", self.name, unfit)
         master.unfit = unfit
 
-    def _loops(self, worker: _Worker) -> bool:
+    def _loops(self, worker: _UwsgiWorker) -> bool:
         """Whether a worker serves more requests at a time than it has threads."""
         found = read_stat(self._proc_root, worker.id.pid)
         return found is not None and found.threads < len(worker.place.cores)
@@ -266,7 +266,7 @@ class UwsgiPool:
 
     # --- what is there --------------------------------------------------------------------------------------------------------
 
-    def _hear(self, master: _Master, answer: facts.Stats, now: int) -> None:
+    def _hear(self, master: _UwsgiMaster, answer: facts.Stats, now: int) -> None:
         """Take in an answer and act on it."""
         pid = master.handle.id.pid
         if answer.pid != pid:
@@ -298,7 +298,7 @@ class UwsgiPool:
             self._check_fitness(master)
         self._steer(master, answer, now)
 
-    def _known(self, master: _Master, place: facts.Worker, newborn: bool) -> _Worker | None:
+    def _known(self, master: _UwsgiMaster, place: facts.WorkerPlace, newborn: bool) -> _UwsgiWorker | None:
         """The worker in a place, admitted if new; None if it has ended, or is no child of the master that we can see."""
         worker = self._workers.get(place.pid)
         if worker is not None and worker.place.respawn_count == place.respawn_count and worker.place.id == place.id:
@@ -308,11 +308,11 @@ class UwsgiPool:
         found = read_stat(self._proc_root, place.pid)
         if found is None or found.state in "ZX" or found.ppid != master.handle.id.pid:
             return None
-        worker = _Worker(ProcId(place.pid, found.start_ticks), place, newborn)
+        worker = _UwsgiWorker(ProcId(place.pid, found.start_ticks), place, newborn)
         self._workers[place.pid] = worker
         return worker
 
-    def _count(self, master: _Master, now: int) -> None:
+    def _count(self, master: _UwsgiMaster, now: int) -> None:
         """Count the accept queue from the kernel: uWSGI's own figure is a second old, and always 0 for unix sockets."""
         if now >= master.refresh_at:
             master.refresh_at = now + _REFRESH_NS
@@ -329,7 +329,7 @@ class UwsgiPool:
 
     # --- sizing ---------------------------------------------------------------------------------------------------------------
 
-    def _steer(self, master: _Master, answer: facts.Stats, now: int) -> None:
+    def _steer(self, master: _UwsgiMaster, answer: facts.Stats, now: int) -> None:
         """Compare what the master wants with what it was asked for; send the next command once the last one shows its effect."""
         wanted = master.wanted
         if any(place.status == "pause" for place in answer.workers):
@@ -347,7 +347,7 @@ class UwsgiPool:
         if self._target is not None and not master.unfit and not self._hands_off.text:
             self._command(master, answer, self._target, now)
 
-    def _follow(self, step: _Step, wanted: int, idle: bool, now: int) -> None:
+    def _follow(self, step: _FifoStep, wanted: int, idle: bool, now: int) -> None:
         """Check what became of the commands under way."""
         step.answers += 1
         if step.commands == "-" and not idle:
@@ -360,7 +360,7 @@ class UwsgiPool:
             self._step, self._believed = None, wanted
             self._retry(f"uWSGI's master does not obey {step.commands!r} on its FIFO; {self._remedy()}", now)
 
-    def _command(self, master: _Master, answer: facts.Stats, target: int, now: int) -> None:
+    def _command(self, master: _UwsgiMaster, answer: facts.Stats, target: int, now: int) -> None:
         """Send the commands that bring the pool closer to its target, if possible now.
 
         Missing workers are requested all at once: the master starts one for each + that it finds at its next turn. Excess workers
@@ -386,7 +386,7 @@ class UwsgiPool:
         if problem:
             self._retry(problem, now)
             return
-        self._step = _Step(commands, coming, coming + change, since=now, not_before=now + CANCEL_NS if waiting else 0)
+        self._step = _FifoStep(commands, coming, coming + change, since=now, not_before=now + CANCEL_NS if waiting else 0)
 
     def _retry(self, problem: str, now: int) -> None:
         self._retries += 1

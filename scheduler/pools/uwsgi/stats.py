@@ -35,7 +35,7 @@ class Core(msgspec.Struct, frozen=True):
     in_request: Natural
 
 
-class Worker(msgspec.Struct, frozen=True):
+class WorkerPlace(msgspec.Struct, frozen=True):
     """A place for a worker process; their number is uWSGI's `processes`."""
 
     id: Natural  # its number, from 1, after its first start
@@ -63,7 +63,7 @@ class Stats(msgspec.Struct, frozen=True):
 
     version: str
     pid: Annotated[int, Meta(ge=1)]  # of the master
-    workers: Annotated[list[Worker], Meta(min_length=1, max_length=10_000)]  # by number
+    workers: Annotated[list[WorkerPlace], Meta(min_length=1, max_length=10_000)]  # by number
 
 
 class StatsError(Exception):

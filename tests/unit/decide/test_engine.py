@@ -29,7 +29,7 @@ from nicety.scheduler.decision import (
     encode,
 )
 from nicety.scheduler.testing.clock import FakeClock
-from nicety.scheduler.testing.machine import FakeHogs, FakeMachine, FakePool, FakeService
+from nicety.scheduler.testing.machine import FakeHogs, FakeMachine, FakeService, FakeWorkers
 from nicety.scheduler.testing.ticks import a_forecast, a_group, a_machine, a_member, a_pool, a_tick
 
 History = list[tuple[Tick, Verdict]]
@@ -83,7 +83,7 @@ def beside_hogs(
 
 
 def waves(seed: int | None, *, act: bool = True) -> FakeMachine:
-    pool = FakePool("web", lambda t: 15 + 12 * math.sin(t / 60), latency=Latency.LATENCY, sick_from=100.0)
+    pool = FakeWorkers("web", lambda t: 15 + 12 * math.sin(t / 60), latency=Latency.LATENCY, sick_from=100.0)
     return FakeMachine(seed=seed, act=act, pools=[pool], cpus=4, service=FakeService(), hogs=FakeHogs())
 
 
@@ -121,7 +121,7 @@ def test_a_sleep_of_the_fake_clock_can_be_woken_by_the_test() -> None:
 
 
 def test_a_pool_follows_a_wave_and_serves_it() -> None:
-    machine = FakeMachine(seed=1, pools=[FakePool("web", lambda t: 15 + 12 * math.sin(t / 60))], cpus=4)
+    machine = FakeMachine(seed=1, pools=[FakeWorkers("web", lambda t: 15 + 12 * math.sin(t / 60))], cpus=4)
     history = control(machine, 760)
     top = [tick.pools[0].size for tick, _ in history if 445 <= tick.seq <= 495]  # crests at 94, 471; troughs at 283, 660
     low = [tick.pools[0].size for tick, _ in history if 640 <= tick.seq <= 700]
@@ -133,7 +133,7 @@ def test_a_pool_follows_a_wave_and_serves_it() -> None:
 
 def test_a_forecast_has_the_workers_up_before_a_step_that_the_reactive_rule_meets_late() -> None:
     def queued(*, foresee: bool) -> float:
-        pool = FakePool("web", lambda t: 4.0 if t < 200 else 30.0, start_seconds=8.0, size=3)
+        pool = FakeWorkers("web", lambda t: 4.0 if t < 200 else 30.0, start_seconds=8.0, size=3)
         machine = FakeMachine(seed=5, pools=[pool], cpus=4, foresee=foresee)
         history = control(machine, 240)
         return max(tick.pools[0].queued or 0.0 for tick, _ in history if tick.seq > 190)
@@ -142,7 +142,7 @@ def test_a_forecast_has_the_workers_up_before_a_step_that_the_reactive_rule_meet
 
 
 def test_noisy_but_constant_load_changes_a_pool_by_one_and_rarely() -> None:
-    machine = FakeMachine(seed=2, pools=[FakePool("web", lambda _: 20.0, size=10)], cpus=4)
+    machine = FakeMachine(seed=2, pools=[FakeWorkers("web", lambda _: 20.0, size=10)], cpus=4)
     changes = [size for seq, size in sizes(control(machine, 1000)) if seq > 100]
     assert max(changes) - min(changes) <= 3
     assert len(changes) <= 25
@@ -293,7 +293,7 @@ def test_what_somebody_else_changed_is_left_alone_from_then_on() -> None:
 
 
 def test_a_sick_worker_is_flagged_and_on_request_recycled_and_no_healthy_one() -> None:
-    pool = FakePool("web", lambda _: 10.0, size=5, minimum=5, maximum=5, sick_from=50.0)
+    pool = FakeWorkers("web", lambda _: 10.0, size=5, minimum=5, maximum=5, sick_from=50.0)
     machine = FakeMachine(seed=4, pools=[pool], cpus=4)
     sick = machine.tick().pools[0].workers[0].id
     history = control(machine, 200, Config(quarantine=Quarantine(action="recycle")))

@@ -14,10 +14,10 @@ from nicety.scheduler.executor.board import (
     SLOTS_AT,
     Board,
     BoardFile,
-    Doing,
     Slot,
     State,
     Word,
+    WorkerState,
     boards,
     directories,
     start_ticks,
@@ -40,7 +40,7 @@ def test_what_the_owner_writes_is_read(environ: dict[str, str]) -> None:
     words[Word.MINIMUM], words[Word.MAXIMUM], words[Word.TARGET], words[Word.QUEUED] = 1, 8, 4, 2**40
     words[Word.WAIT_NS] = 2**63 + 1
     first, second = board.take_slot(os.getpid()), board.take_slot(1)
-    words[first + Slot.BUSY_NS], words[first + Slot.STATE] = 77, Doing.BUSY
+    words[first + Slot.BUSY_NS], words[first + Slot.STATE] = 77, WorkerState.BUSY
     board.give_slot(second)
     for ns in range(20):
         board.started(ns)
@@ -52,7 +52,7 @@ def test_what_the_owner_writes_is_read(environ: dict[str, str]) -> None:
     assert (view.state, view.minimum, view.maximum, view.target) == (State.RUNNING, 1, 8, 4)
     assert (view.queued, view.wait_ns) == (2**40, 2**63 + 1)
     assert [(w.pid, w.start_ticks, w.doing, w.busy_ns) for w in view.workers] == [
-        (os.getpid(), start_ticks(os.getpid()), Doing.BUSY, 77)
+        (os.getpid(), start_ticks(os.getpid()), WorkerState.BUSY, 77)
     ]
     assert sorted(view.starts_ns) == list(range(4, 20)), "the last sixteen"
     board.remove()

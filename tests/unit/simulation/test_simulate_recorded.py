@@ -15,7 +15,7 @@ from nicety.models.records import SAMPLE, HostSample, PoolSample, Snapshot
 from nicety.scheduler.config.sections import Config
 from nicety.scheduler.simulation.arrivals import LoadError, Recorded, drawn_from
 from nicety.scheduler.simulation.ours import Nicety
-from nicety.scheduler.simulation.queueing import Queue
+from nicety.scheduler.simulation.queueing import SimulatedQueue
 from nicety.scheduler.simulation.recorded import HOLE, read
 from nicety.scheduler.store.traces import TraceWriter, newest_pools, read_traces
 from nicety.scheduler.testing.clock import FakeClock
@@ -218,7 +218,7 @@ def test_the_reactive_twin_sees_neither_forecast_nor_rhythm() -> None:
     seen = {}
     for forecasts in (True, False):
         rule = Nicety(Config(), 2, 32, None, forecasts=forecasts)
-        queue = Queue(load.arrivals, load.services, 4.0, 12)
+        queue = SimulatedQueue(load.arrivals, load.services, 4.0, 12)
         told = list[bool]()
         for turn in range(1, round(480 / rule.period) + 1):
             queue.advance(turn * rule.period)

@@ -16,13 +16,13 @@ from nicety.scheduler.simulation import peers, run
 from nicety.scheduler.simulation.arrivals import PEAK, SHAPES, Load, LoadError, Trace, fitted, made_up, steady
 from nicety.scheduler.simulation.oracle import Oracle
 from nicety.scheduler.simulation.ours import Nicety, configured
-from nicety.scheduler.simulation.queueing import Floats, Queue, Seen, WorkerSeen, play, worker_seconds
+from nicety.scheduler.simulation.queueing import Floats, PoolSeen, SimulatedQueue, WorkerSeen, play, worker_seconds
 from nicety.scheduler.simulation.tracefile import read
 
 
 def served(arrivals: list[float], services: list[float], workers: int) -> Floats:
     """Latencies with a fixed number of workers."""
-    queue = Queue(np.array(arrivals), np.array(services), 1.0, workers)
+    queue = SimulatedQueue(np.array(arrivals), np.array(services), 1.0, workers)
     queue.advance(math.inf)
     return queue.latencies(0.0)
 
@@ -54,7 +54,7 @@ def test_exponential_requests_wait_as_erlang_c_says(workers: int, load: float) -
 
 
 def test_a_worker_serves_when_it_has_come_up_and_not_before() -> None:
-    queue = Queue(np.array([1.0, 1.1]), np.array([10.0, 10.0]), 4.0, 1)
+    queue = SimulatedQueue(np.array([1.0, 1.1]), np.array([10.0, 10.0]), 4.0, 1)
     queue.advance(2.0)
     queue.resize(2)
     seen = queue.look()
@@ -67,7 +67,7 @@ def test_a_worker_serves_when_it_has_come_up_and_not_before() -> None:
 
 
 def test_a_busy_worker_that_is_let_go_finishes_its_request_and_counts_until_then() -> None:
-    queue = Queue(np.array([0.0, 0.0, 0.5]), np.array([3.0, 8.0, 1.0]), 1.0, 2)
+    queue = SimulatedQueue(np.array([0.0, 0.0, 0.5]), np.array([3.0, 8.0, 1.0]), 1.0, 2)
     queue.advance(1.0)
     queue.resize(1)
     seen = queue.look(workers=True)
@@ -80,7 +80,7 @@ def test_a_busy_worker_that_is_let_go_finishes_its_request_and_counts_until_then
 
 
 def test_starting_workers_go_first_and_then_idle_ones() -> None:
-    queue = Queue(np.array([0.0]), np.array([9.0]), 5.0, 2)
+    queue = SimulatedQueue(np.array([0.0]), np.array([9.0]), 5.0, 2)
     queue.advance(1.0)
     queue.resize(4)
     queue.advance(2.0)
@@ -94,7 +94,7 @@ def test_starting_workers_go_first_and_then_idle_ones() -> None:
 
 
 def test_what_is_seen_of_a_span_is_exact() -> None:
-    queue = Queue(np.array([0.5, 0.5, 1.0]), np.array([1.0, 2.0, 1.0]), 1.0, 1)
+    queue = SimulatedQueue(np.array([0.5, 0.5, 1.0]), np.array([1.0, 2.0, 1.0]), 1.0, 1)
     queue.advance(2.0)
     seen = queue.look()
     assert seen.busy_mean == pytest.approx(1.5 / 2)
@@ -107,7 +107,7 @@ def test_what_is_seen_of_a_span_is_exact() -> None:
 
 def test_means_seen_add_up_to_all_that_was_served() -> None:
     load = made_up("spikes", 600, 32, 0.2, 1)
-    queue, rule = Queue(load.arrivals, load.services, 4.0, 8), peers.Celery(2, 32)
+    queue, rule = SimulatedQueue(load.arrivals, load.services, 4.0, 8), peers.Celery(2, 32)
     busy = 0.0
     for tick in range(1, 6001):
         queue.advance(tick / 10)
@@ -120,7 +120,7 @@ def test_means_seen_add_up_to_all_that_was_served() -> None:
 
 
 def test_what_a_worker_has_finished_counts_at_the_end_of_a_request() -> None:
-    queue = Queue(np.array([0.0, 0.0]), np.array([1.0, 5.0]), 1.0, 1)
+    queue = SimulatedQueue(np.array([0.0, 0.0]), np.array([1.0, 5.0]), 1.0, 1)
     queue.advance(3.0)
     (worker,) = queue.look(workers=True).workers
     assert (worker.busy, worker.finished_seconds) == (True, 1.0)
@@ -132,7 +132,9 @@ def test_what_a_worker_has_finished_counts_at_the_end_of_a_request() -> None:
 # --- peers --------------------------------------------------------------------------------------------------------------------
 
 
-def a_look(at: float = 0.0, size: int = 4, busy: float = 0, queued: float = 0, ready: int | None = None, **more: object) -> Seen:
+def a_look(
+    at: float = 0.0, size: int = 4, busy: float = 0, queued: float = 0, ready: int | None = None, **more: object
+) -> PoolSeen:
     """A pool whose workers are all up unless told otherwise."""
     up = size if ready is None else ready
     values: dict[str, object] = {
@@ -149,7 +151,7 @@ def a_look(at: float = 0.0, size: int = 4, busy: float = 0, queued: float = 0, r
         "start_seconds": 4.0,
         "workers": (),
     }
-    return Seen(**{**values, **more})  # type: ignore[arg-type]  # tests give what it takes
+    return PoolSeen(**{**values, **more})  # type: ignore[arg-type]  # tests give what it takes
 
 
 def test_uwsgi_spare_grows_after_three_busy_seconds_and_shrinks_each_third() -> None:
@@ -297,7 +299,7 @@ def test_no_rule_knows_the_future(name: str) -> None:
     )
     sizes = []
     for load in (calm, storm):
-        queue, seen = Queue(load.arrivals, load.services, 4.0, 6), []
+        queue, seen = SimulatedQueue(load.arrivals, load.services, 4.0, 6), []
         rule = run.make(name, load, 4.0, 2, 32, None, None)
         for turn in range(1, int(100 / rule.period) + 1):
             queue.advance(turn * rule.period)
@@ -322,7 +324,7 @@ def test_the_oracle_knows_it_one_start_time_ahead() -> None:
 def test_what_is_simulated_is_what_the_engine_decides(forecasts: bool) -> None:
     load = made_up("noise", 120, 32, 0.2, 1)
     rule = Nicety(Config(), 2, 32, run.shipped_demand(), forecasts=forecasts)
-    queue = Queue(load.arrivals, load.services, 4.0, 12)
+    queue = SimulatedQueue(load.arrivals, load.services, 4.0, 12)
     logged: list[tuple[Tick, Verdict, int]] = []
     for turn in range(1, 1201):
         queue.advance(turn * rule.period)
@@ -351,7 +353,7 @@ def test_what_is_simulated_is_what_the_engine_decides(forecasts: bool) -> None:
 def test_the_policy_sees_the_load_that_there_is() -> None:
     load = steady(6.0, 100, 0.2, 1)
     rule = Nicety(Config(), 2, 32, None)
-    play(Queue(load.arrivals, load.services, 4.0, 12), rule, 2, 32, 100)
+    play(SimulatedQueue(load.arrivals, load.services, 4.0, 12), rule, 2, 32, 100)
     assert rule.last is not None
     (pool,) = rule.last[0].pools
     assert pool.load_stable == pytest.approx(6.0, rel=0.15)
