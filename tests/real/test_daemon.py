@@ -234,7 +234,7 @@ def test_it_stands_aside_for_services_once_something_is_demoted_for_them(
     def record(services: Sequence[ProcId]) -> None:
         told.append((kernel_values(contention) != before, sorted(process.pid for process in services)))
 
-    monkeypatch.setattr("nicety.scheduler.daemon.stand_aside", record)
+    monkeypatch.setattr("nicety.scheduler.service.own_place.stand_aside", record)
     with StateLock(state) as lock:
         daemon = Daemon(Loaded(parse(ACTING), None), Paths(state, state / "control.sock"), lock, SystemClock(), act=True)
         assert daemon.run(duration=3) == 0
