@@ -134,14 +134,14 @@ class Daemon:
         settings, sessions, acting_on, actuator = self._settings, self._sessions, self._acting_on, self._actuator
         clock, reports, notifier, steps = self._clock, self._reports, self._notifier, self._steps
         budget, retraining, latest, pools = self._budget, self._retraining, self._latest, self._pools
-        self._reloading = reloading = Reloading(
+        reloading = Reloading(
             paths.root, settings, pools, actuator, sessions, acting_on, budget, retraining, notifier, clock, reports
         )
-        self._status = StatusAnswer(
+        status = StatusAnswer(
             sessions, acting_on, actuator, latest, self._pause, budget, self._own_place, retraining, steps, clock, started
         )
         requests = Requests(self._pause, reloading, actuator, sessions, acting_on, self._names, clock, reports)
-        handlers = {"status": self._status.answer, **requests.handlers()}
+        handlers = {"status": status.answer, **requests.handlers()}
         self._socket = ControlSocket(paths.socket, handlers, settings.config.daemon.control_group, clock=clock)
         harm = HarmWatch(actuator, latest, clock)
         self._between = Between(

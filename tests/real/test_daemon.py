@@ -281,7 +281,7 @@ def test_a_group_that_matches_nothing_is_said_once_with_the_nearest_name_and_in_
         with StateLock(state) as lock:
             daemon = Daemon(Loaded(config, None), Paths(state, state / "control.sock"), lock, SystemClock(), act=False)
             assert daemon.run(duration=1.5) == 0
-            (note,) = daemon._status.answer({})["notes"]
+            (note,) = daemon._socket._handlers["status"]({})["notes"]
             daemon.close()
     finally:
         server.kill()

@@ -354,8 +354,8 @@ def test_the_daemon_ends_the_training_when_it_ends(tmp_path: Path) -> None:
     config = parse("[daemon]\ninterval = 0.1\n[models]\nretrain_hours = 0.0001\n")
     with StateLock(state) as lock:
         daemon = training_with(tmp_path / "training.py", Loaded(config, None), Paths(state, state / "control.sock"), lock)
-        until(lambda: daemon.run(duration=0.3) == 0 and daemon._status.answer({})["retraining"].startswith("pid"))
-        pid = int(daemon._status.answer({})["retraining"].split()[1].rstrip(","))
+        until(lambda: daemon.run(duration=0.3) == 0 and daemon._socket._handlers["status"]({})["retraining"].startswith("pid"))
+        pid = int(daemon._socket._handlers["status"]({})["retraining"].split()[1].rstrip(","))
         assert alive(pid)
         daemon.close()
         assert not alive(pid)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -21,6 +21,7 @@ from nicety.scheduler.daemon import Daemon
 from nicety.scheduler.decision import Decision, Group, Outcome, Status
 from nicety.scheduler.service import own_cost, own_place, reloading
 from nicety.scheduler.service.budget import LEVELS
+from nicety.scheduler.service.control_socket import Handler
 from nicety.scheduler.service.ladder import Rest
 from nicety.scheduler.store.ledger import StateLock
 from nicety.scheduler.testing.clock import FakeClock
@@ -136,7 +137,7 @@ class Rig:
         self.pool = FakePool()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module, "ProcSource", lambda **_: self.source)
-            patch.setattr(module, "ControlSocket", lambda *_, **__: self.socket)
+            patch.setattr(module, "ControlSocket", self.open_socket)
             self.daemon = daemon = Daemon(Loaded(parse(config), file), paths, lock, self.clock, act=True)
         daemon._actuator._acting = self.actuator  # type: ignore[assignment]
         daemon._pools.adapters["jobs"] = self.pool
@@ -144,6 +145,10 @@ class Rig:
         self.watchdogs: list[int] = []
         daemon._reports.stream.event = lambda _wall, _priority, text, **_: self.events.append(text)  # type: ignore[method-assign]
         daemon._notifier.watchdog = self.ping  # type: ignore[method-assign]
+
+    def open_socket(self, _path: Path, handlers: Mapping[str, Handler], *_: object, **__: object) -> FakeSocket:
+        self.handlers = handlers
+        return self.socket
 
     def ping(self) -> bool:
         self.watchdogs.append(self.clock.monotonic())
@@ -356,7 +361,7 @@ def test_outcomes_are_told_to_the_next_tick_and_to_no_other(rig: Rig, monkeypatc
 def test_faults_are_in_the_status(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     breaks(rig, monkeypatch, "probe", {0, 1})
     assert rig.daemon.run(duration=3) == 0
-    (fault,) = rig.daemon._status.answer({})["faults"]
+    (fault,) = rig.handlers["status"]({})["faults"]
     assert (fault["step"], fault["error"], fault["times"]) == ("probe of pool jobs", "RuntimeError: injected", 2)
     assert os.path.basename(fault["place"]).startswith("test_daemon_loop.py:")  # noqa: PTH119 - no path
 
@@ -418,7 +423,7 @@ def test_beyond_its_budget_each_level_is_applied_and_told_once(rig: Rig, monkeyp
     told = [text for text in rig.events if "daemon.budget" in text]
     assert [text.partition("from now on ")[2] for text in told[:4]] == [what for _, what in LEVELS[1:]]
     assert told[0].startswith("used 5.0% of a CPU in 30 s, more than daemon.budget (3.0%): ")
-    budget = rig.daemon._status.answer({})["budget"]
+    budget = rig.handlers["status"]({})["budget"]
     assert (round(budget["share"], 3), budget["limit"], len(budget["reduced"])) == (0.05, 0.03, 4)
 
 
@@ -440,7 +445,7 @@ def test_a_reload_keeps_to_the_budget(rig: Rig, monkeypatch: pytest.MonkeyPatch)
     path = rig.daemon._settings.path
     assert path is not None
     path.write_text(CONFIG.replace("max_failures = 3", "slow_every = 7\nbudget = 0.2"))
-    assert rig.daemon._reloading.reload() == ""
+    assert rig.handlers["reload"]({}) == {}
     assert rig.daemon.run(duration=0.5) == 0
     assert rig.source.slow_every == 14
     assert rig.daemon._budget.limit == 0.2
