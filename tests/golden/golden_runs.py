@@ -222,9 +222,10 @@ def log(verdicts: Iterable[tuple[Tick, Verdict]]) -> Iterator[str]:
 def _figures(decision: Decision) -> list[object]:
     """What is not in the words of a decision's line, in an order of our own: the log outlives another layout of the records."""
     why, action = decision.why, decision.action
+    done: list[object] = []
     match action:
         case Set():
-            done: list[object] = ["set", action.control, action.process, action.cgroup, action.value, action.expected]
+            done = ["set", action.control, action.process, action.cgroup, action.value, action.expected]
         case Restore():
             done = ["restore", action.control, action.process, action.cgroup]
         case ResizePool():
