@@ -14,16 +14,14 @@ from typing import Any
 
 import msgspec
 
-from ..models.anomaly.model import AnomalyModel
 from ..models.artifact import Artifact, ArtifactError, load, shipped
-from ..models.behaviour import BehaviourModel
-from ..models.forecast.demand import Network
 from ..models.records import Snapshot
 from .config.paths import Paths
 from .config.sections import from_builtins
 from .decide.engine import Engine
 from .decision import Session, Tick, encode
 from .observe.observer import Observer
+from .service.live_models import SessionModels
 from .service.recall import recall_again
 from .store.decisions import DecisionReader, LoggedTick
 from .store.traces import TraceError, read_traces
@@ -217,15 +215,8 @@ def _observer(session: Session, models: Path, found: Replayed) -> tuple[Observer
 
     demand, anomaly = artefact("demand", "forecasts"), artefact("anomaly", "scores", "crowds")
     behaviour = artefact("behaviour", "forecasts", "groups", "protected")
-    observer = Observer(
-        from_builtins(session.config),
-        session.abilities,
-        session.own,
-        Network(demand.arrays, demand.digest) if demand else None,
-        AnomalyModel.from_arrays(anomaly.arrays, anomaly.digest, anomaly.card.interval) if anomaly else None,
-        BehaviourModel.from_arrays(behaviour.arrays, behaviour.digest) if behaviour else None,
-    )
-    return observer, predicts
+    again = SessionModels(demand, anomaly, behaviour)
+    return again.observer(from_builtins(session.config), session.abilities, session.own), predicts
 
 
 def _snapshots(place: Path, session: str, found: Replayed) -> Iterator[Snapshot] | None:

@@ -82,7 +82,7 @@ def as_record(finding: Finding) -> dict[str, Any]:
 def visibility(proc: Path, clock: Clock) -> Finding:
     """Whether all that runs on this machine can be seen: by the pid namespace, and by what its CPUs do for `LOOK_SECONDS`."""
     from ...models.features import rates  # brings numpy
-    from ..observe.observer import UNSEEN_LEAST, machine_use
+    from ..observe.machine import UNSEEN_LEAST, machine_use
     from ..read.proc import ProcSource
 
     name, source = "visibility", None

@@ -89,7 +89,8 @@ class Place:
         return self.requested()
 
     def requested(self) -> int:
-        return self.daemon._samples["jobs"].requested if "jobs" in self.daemon._samples else 0
+        samples = self.daemon._pools.samples
+        return samples["jobs"].requested if "jobs" in samples else 0
 
     def call(self, verb: str, **request: Any) -> dict[str, Any]:
         return self.daemon._socket._handlers[verb](request)
@@ -235,7 +236,7 @@ def test_a_request_that_makes_no_sense_changes_nothing(place: Place, request_: d
 
 def test_a_group_that_is_seen_now_can_be_named(tmp_path: Path) -> None:
     with closing(Place(tmp_path, act=False, others="")) as place:
-        name = next(name for name in sorted(place.daemon._groups_now()) if name.startswith("program python"))
+        name = next(name for name in sorted(place.daemon._names.groups_now()) if name.startswith("program python"))
         assert place.call("act", things=[name])["scope"] == f"acting on {name}"
 
 

@@ -22,7 +22,7 @@ from nicety.models.records import SAMPLE, HostSample, PoolSample, ProcId, Snapsh
 from nicety.scheduler.act.knobs.slices import LONGEST, SHORTEST, Slices
 from nicety.scheduler.config.paths import Loaded, Paths
 from nicety.scheduler.config.sections import parse
-from nicety.scheduler.daemon import Daemon, _is_let_go
+from nicety.scheduler.daemon import Daemon
 from nicety.scheduler.read.facts import probe
 from nicety.scheduler.replay import replay
 from nicety.scheduler.service.clock import SystemClock
@@ -234,7 +234,7 @@ def test_it_stands_aside_for_services_once_something_is_demoted_for_them(
     def record(services: Sequence[ProcId]) -> None:
         told.append((kernel_values(contention) != before, sorted(process.pid for process in services)))
 
-    monkeypatch.setattr("nicety.scheduler.daemon.stand_aside", record)
+    monkeypatch.setattr("nicety.scheduler.service.own_place.stand_aside", record)
     with StateLock(state) as lock:
         daemon = Daemon(Loaded(parse(ACTING), None), Paths(state, state / "control.sock"), lock, SystemClock(), act=True)
         assert daemon.run(duration=3) == 0
@@ -281,7 +281,7 @@ def test_a_group_that_matches_nothing_is_said_once_with_the_nearest_name_and_in_
         with StateLock(state) as lock:
             daemon = Daemon(Loaded(config, None), Paths(state, state / "control.sock"), lock, SystemClock(), act=False)
             assert daemon.run(duration=1.5) == 0
-            (note,) = daemon._status({})["notes"]
+            (note,) = daemon._socket._handlers["status"]({})["notes"]
             daemon.close()
     finally:
         server.kill()
@@ -363,7 +363,7 @@ def test_a_failure_now_and_then_does_not_end_the_daemon(tmp_path: Path) -> None:
         daemon._source = Flaky()  # type: ignore[assignment]
         assert daemon.run(duration=0.6) == 0
         assert calls[0] >= 4
-        assert daemon._ticks >= 2
+        assert daemon._latest.ticks >= 2
         real.close()
         daemon.close()
 
@@ -512,21 +512,6 @@ def test_a_ledger_that_cannot_be_written_is_said_to_be(tmp_path: Path, capfd: py
     told = [event["text"] for event in events if event["text"].startswith("ledger: ")]
     assert len(told) == 1, "once, not at each tick"
     assert "nothing is changed without it" in told[0]
-
-
-@pytest.mark.parametrize(
-    ("now", "let_go"),
-    [
-        ('kind = "gunicorn"\npidfile = "/run/web.pid"\nminimum = 2\nmaximum = 30\nlatency = "latency"', False),
-        ('kind = "gunicorn"\npidfile = "/run/other.pid"\nmaximum = 30', True),
-        ('kind = "command"\ncommand = ["true"]', True),
-        ("", True),
-    ],
-)
-def test_a_pool_runs_on_through_a_reload_if_only_its_limits_and_class_are_others(now: str, let_go: bool) -> None:
-    before = parse('[pools.web]\nkind = "gunicorn"\npidfile = "/run/web.pid"\n').pools["web"]
-    after = parse(f"[pools.web]\n{now}\n").pools["web"] if now else None
-    assert _is_let_go(before, after) is let_go
 
 
 def test_a_pool_that_is_no_longer_configured_gets_its_size_back(tmp_path: Path) -> None:

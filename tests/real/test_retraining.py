@@ -317,6 +317,13 @@ def test_kill_nine_of_the_daemon_ends_it(tmp_path: Path) -> None:
     until(lambda: not alive(pid))
 
 
+def training_with(script: Path, loaded: Loaded, paths: Paths, lock: StateLock) -> Daemon:
+    """A daemon whose training is this script."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nicety.scheduler.daemon.Retraining", lambda models, _: Retraining(models, (), (sys.executable, str(script))))
+        return Daemon(loaded, paths, lock, SystemClock(), act=False)
+
+
 def test_the_daemon_takes_what_was_promoted_at_once_and_keeps_its_engine(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     state = tmp_path / "state"
     digest = saved_anomaly(state / "models", interval=0.1)
@@ -326,15 +333,13 @@ def test_the_daemon_takes_what_was_promoted_at_once_and_keeps_its_engine(tmp_pat
     )
     config = parse("[daemon]\ninterval = 0.1\n[models]\nretrain_hours = 0.0001\n")
     with StateLock(state) as lock:
-        daemon = Daemon(Loaded(config, None), Paths(state, state / "control.sock"), lock, SystemClock(), act=False)
-        daemon._retraining = Retraining(state / "models", (), (sys.executable, str(tmp_path / "training.py")))
-        daemon._retraining.configure(config.models, SystemClock().monotonic())
-        first, engine = daemon._session, daemon._engine
+        daemon = training_with(tmp_path / "training.py", Loaded(config, None), Paths(state, state / "control.sock"), lock)
+        first, engine = daemon._sessions.current, daemon._sessions.engine
         assert first.artefacts["anomaly"] == ""
-        until(lambda: daemon.run(duration=0.5) == 0 and daemon._session.id != first.id)
+        until(lambda: daemon.run(duration=0.5) == 0 and daemon._sessions.current.id != first.id)
         assert daemon.run(duration=1) == 0
-        assert daemon._session.artefacts["anomaly"] == digest
-        assert daemon._session.engine.keys() == engine.memory().keys()
+        assert daemon._sessions.current.artefacts["anomaly"] == digest
+        assert daemon._sessions.current.engine.keys() == engine.memory().keys()
         daemon.close()
     events = [json.loads(line)["text"] for line in capfd.readouterr().err.splitlines()]
     told = [text for text in events if text.startswith("retraining: anomaly model promoted as ")]
@@ -348,11 +353,9 @@ def test_the_daemon_ends_the_training_when_it_ends(tmp_path: Path) -> None:
     (tmp_path / "training.py").write_text(SLEEP)
     config = parse("[daemon]\ninterval = 0.1\n[models]\nretrain_hours = 0.0001\n")
     with StateLock(state) as lock:
-        daemon = Daemon(Loaded(config, None), Paths(state, state / "control.sock"), lock, SystemClock(), act=False)
-        daemon._retraining = Retraining(state / "models", (), (sys.executable, str(tmp_path / "training.py")))
-        daemon._retraining.configure(config.models, SystemClock().monotonic())
-        until(lambda: daemon.run(duration=0.3) == 0 and daemon._status({})["retraining"].startswith("pid"))
-        pid = int(daemon._status({})["retraining"].split()[1].rstrip(","))
+        daemon = training_with(tmp_path / "training.py", Loaded(config, None), Paths(state, state / "control.sock"), lock)
+        until(lambda: daemon.run(duration=0.3) == 0 and daemon._socket._handlers["status"]({})["retraining"].startswith("pid"))
+        pid = int(daemon._socket._handlers["status"]({})["retraining"].split()[1].rstrip(","))
         assert alive(pid)
         daemon.close()
         assert not alive(pid)
@@ -363,9 +366,9 @@ def test_the_log_says_of_what_the_model_is_heard_no_more(tmp_path: Path, capfd: 
     config = parse("[daemon]\ninterval = 0.1\n")
     with StateLock(state) as lock:
         daemon = Daemon(Loaded(config, None), Paths(state, state / "control.sock"), lock, SystemClock(), act=False)
-        real = daemon._observer
-        daemon._observer = Heard(real)  # type: ignore[assignment]
-        until(lambda: daemon.run(duration=0.25) == 0 and daemon._ticks > 0)
+        real = daemon._sessions.observer
+        daemon._sessions.observer = Heard(real)  # type: ignore[assignment]
+        until(lambda: daemon.run(duration=0.25) == 0 and daemon._latest.ticks > 0)
         daemon.close()
     records = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
     said = [record for record in records if record["text"] == "the demand model is not heard of cpu any more"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,7 +19,9 @@ from nicety.scheduler.config.paths import Loaded, Paths
 from nicety.scheduler.config.sections import parse
 from nicety.scheduler.daemon import Daemon
 from nicety.scheduler.decision import Decision, Group, Outcome, Status
+from nicety.scheduler.service import own_cost, own_place, reloading
 from nicety.scheduler.service.budget import LEVELS
+from nicety.scheduler.service.control_socket import Handler
 from nicety.scheduler.service.ladder import Rest
 from nicety.scheduler.store.ledger import StateLock
 from nicety.scheduler.testing.clock import FakeClock
@@ -131,18 +133,22 @@ class Rig:
         file.chmod(0o600)
         self.clock = FakeClock()
         paths = Paths(place / "state", place / "state" / "control.sock")
-        self.daemon = daemon = Daemon(Loaded(parse(config), file), paths, lock, self.clock, act=True)
-        daemon._source.close()
-        daemon._socket.close()
         self.source, self.actuator, self.socket = FakeSource(self.clock), FakeActuator(self.clock), FakeSocket(self.clock)
         self.pool = FakePool()
-        daemon._source, daemon._socket = self.source, self.socket  # type: ignore[assignment]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "ProcSource", lambda **_: self.source)
+            patch.setattr(module, "ControlSocket", self.open_socket)
+            self.daemon = daemon = Daemon(Loaded(parse(config), file), paths, lock, self.clock, act=True)
         daemon._actuator._acting = self.actuator  # type: ignore[assignment]
-        daemon._pools["jobs"] = self.pool
+        daemon._pools.adapters["jobs"] = self.pool
         self.events: list[str] = []
         self.watchdogs: list[int] = []
-        daemon._stream.event = lambda _wall, _priority, text, **_: self.events.append(text)  # type: ignore[method-assign]
+        daemon._reports.stream.event = lambda _wall, _priority, text, **_: self.events.append(text)  # type: ignore[method-assign]
         daemon._notifier.watchdog = self.ping  # type: ignore[method-assign]
+
+    def open_socket(self, _path: Path, handlers: Mapping[str, Handler], *_: object, **__: object) -> FakeSocket:
+        self.handlers = handlers
+        return self.socket
 
     def ping(self) -> bool:
         self.watchdogs.append(self.clock.monotonic())
@@ -169,28 +175,28 @@ def rig(make: Callable[..., Rig]) -> Rig:
 
 
 STEPS: dict[str, Callable[[Rig], tuple[Any, str]]] = {
-    "own slice": lambda _: (module, "ask_for"),
-    "own place": lambda _: (module, "stand_aside"),
-    "own priority, between": lambda rig: (rig.daemon._own_priority, "follow"),
-    "own priority, after a tick": lambda rig: (rig.daemon._own_priority, "ticked"),
+    "own slice": lambda _: (own_place, "ask_for"),
+    "own place": lambda _: (own_place, "stand_aside"),
+    "own priority, between": lambda rig: (rig.daemon._own_place.priority, "follow"),
+    "own priority, after a tick": lambda rig: (rig.daemon._own_place.priority, "ticked"),
     "probe": lambda rig: (rig.pool, "probe"),
     "relief": lambda rig: (rig.actuator, "relieve"),
     "socket": lambda rig: (rig.socket, "serve"),
     "watchdog": lambda rig: (rig.daemon._notifier, "watchdog"),
-    "reload": lambda _: (module, "build"),
+    "reload": lambda _: (reloading, "build"),
     "reload, the manager": lambda rig: (rig.daemon._notifier, "reloading"),
     "read, a pool": lambda rig: (rig.pool, "read"),
     "read": lambda rig: (rig.source, "read"),
-    "record": lambda rig: (rig.daemon._traces, "append"),
-    "observe, deadlocks": lambda rig: (rig.daemon._deadlocks, "turn"),
-    "observe, lessons": lambda rig: (rig.daemon._lessons, "read"),
-    "observe": lambda rig: (rig.daemon._observer, "tick"),
-    "decide": lambda rig: (rig.daemon._engine, "step"),
-    "scope": lambda rig: (rig.daemon, "_end_grants"),
+    "record": lambda rig: (rig.daemon._sessions.traces, "append"),
+    "observe, deadlocks": lambda rig: (rig.daemon._deadlocks.watch, "turn"),
+    "observe, lessons": lambda rig: (rig.daemon._lessons.file, "read"),
+    "observe": lambda rig: (rig.daemon._sessions.observer, "tick"),
+    "decide": lambda rig: (rig.daemon._sessions.engine, "step"),
+    "scope": lambda rig: (rig.daemon._acting_on, "end_grants"),
     "act, earlier ones": lambda rig: (rig.actuator, "settle"),
     "act": lambda rig: (rig.daemon._actuator, "apply"),
-    "log": lambda rig: (rig.daemon._log, "append"),
-    "log, stream": lambda rig: (rig.daemon._stream, "tick"),
+    "log": lambda rig: (rig.daemon._sessions.log, "append"),
+    "log, stream": lambda rig: (rig.daemon._reports.stream, "tick"),
     "troubles": lambda rig: (rig.daemon, "_report_troubles"),
     "budget": lambda rig: (rig.daemon._budget, "used"),
     "retraining": lambda rig: (rig.daemon._retraining, "turn"),
@@ -215,7 +221,7 @@ def breaks(rig: Rig, monkeypatch: pytest.MonkeyPatch, step: str, calls: Collecti
 
         def serve(timeout_seconds: float, only: Collection[str] | None = None) -> None:
             plain(timeout_seconds, only)
-            rig.daemon._reload_wanted |= not raised or len(calls) > 1
+            rig.daemon._signals.reload |= not raised or len(calls) > 1
 
         monkeypatch.setattr(rig.socket, "serve", serve)
     return raised
@@ -227,7 +233,7 @@ def test_an_exception_of_any_step_does_not_end_the_daemon(rig: Rig, monkeypatch:
     assert rig.daemon.run(duration=8.5) == 0
     assert len(raised) == 1
     assert rig.source.reads[-1] > raised[0], "no tick came after it"
-    assert rig.daemon._ticks >= len(rig.source.reads) - 1
+    assert rig.daemon._latest.ticks >= len(rig.source.reads) - 1
     (told,) = (text for text in rig.events if "injected" in text)
     assert " failed (turn 1 of at most 3 in a row): RuntimeError: injected" in told
     assert [fault.times for fault in rig.daemon._steps.faults] == [1]
@@ -253,7 +259,7 @@ def test_it_gives_up_once_a_step_failed_in_so_many_turns_in_a_row(rig: Rig, monk
 def test_a_fault_now_and_then_is_no_row(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     breaks(rig, monkeypatch, "read", [number for number in range(30) if number % 3])
     assert rig.daemon.run(duration=20) == 0
-    assert rig.daemon._ticks == 7
+    assert rig.daemon._latest.ticks == 7
 
 
 def test_a_socket_that_always_fails_is_no_busy_loop(make: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,15 +273,15 @@ def test_a_socket_that_always_fails_is_no_busy_loop(make: Callable[..., Rig], mo
 CLOSING: dict[str, Callable[[Rig], tuple[Any, str]]] = {
     "notifier": lambda rig: (rig.daemon._notifier, "stopping"),
     "undo": lambda rig: (rig.actuator, "undo"),
-    "own priority": lambda rig: (rig.daemon._own_priority, "give_back"),
+    "own priority": lambda rig: (rig.daemon._own_place.priority, "give_back"),
     "pool": lambda rig: (rig.pool, "close"),
     "retraining": lambda rig: (rig.daemon._retraining, "close"),
     "socket": lambda rig: (rig.socket, "close"),
-    "decision log": lambda rig: (rig.daemon._log, "close"),
-    "traces": lambda rig: (rig.daemon._traces, "close"),
+    "decision log": lambda rig: (rig.daemon._sessions.log, "close"),
+    "traces": lambda rig: (rig.daemon._sessions.traces, "close"),
     "ledger": lambda rig: (rig.daemon._actuator, "close"),
     "source": lambda rig: (rig.source, "close"),
-    "deadlocks": lambda rig: (rig.daemon._deadlocks, "close"),
+    "deadlocks": lambda rig: (rig.daemon._deadlocks.watch, "close"),
 }
 
 
@@ -306,7 +312,7 @@ def test_with_a_slow_stage_relief_socket_and_watchdog_wait_for_that_stage_at_mos
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow = 2 * SECOND
-    for target, name in ((rig.daemon._observer, "tick"), (rig.daemon._engine, "step"), (rig.actuator, "apply")):
+    for target, name in ((rig.daemon._sessions.observer, "tick"), (rig.daemon._sessions.engine, "step"), (rig.actuator, "apply")):
         real = getattr(target, name)
 
         def call(*arguments: Any, real: Callable[..., Any] = real, **named: Any) -> Any:
@@ -316,7 +322,7 @@ def test_with_a_slow_stage_relief_socket_and_watchdog_wait_for_that_stage_at_mos
         monkeypatch.setattr(target, name, call)
     rig.source.slow = SECOND // 2
     assert rig.daemon.run(duration=60) == 0
-    assert rig.daemon._ticks >= 6
+    assert rig.daemon._latest.ticks >= 6
     for seen in (rig.actuator.looks, [at for at, _ in rig.socket.served], rig.watchdogs):
         assert max(np.diff(seen)) <= slow + SECOND // 10
     assert rig.source.slow in np.diff(rig.actuator.looks), "nothing was looked at while the machine was read"
@@ -341,13 +347,13 @@ def test_outcomes_are_told_to_the_next_tick_and_to_no_other(rig: Rig, monkeypatc
     monkeypatch.setattr(rig.actuator, "settle", lambda: next(settled, ()))
     breaks(rig, monkeypatch, "act", {0, 1, 2})
     seen: list[tuple[Outcome, ...]] = []
-    real = rig.daemon._observer.tick
+    real = rig.daemon._sessions.observer.tick
 
     def tick(snapshot: Snapshot, outcomes: tuple[Outcome, ...], *rest: Any) -> Any:
         seen.append(outcomes)
         return real(snapshot, outcomes, *rest)
 
-    monkeypatch.setattr(rig.daemon._observer, "tick", tick)
+    monkeypatch.setattr(rig.daemon._sessions.observer, "tick", tick)
     rig.daemon.run(duration=2.5)
     assert seen == [(), (outcome,), ()]
 
@@ -355,7 +361,7 @@ def test_outcomes_are_told_to_the_next_tick_and_to_no_other(rig: Rig, monkeypatc
 def test_faults_are_in_the_status(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     breaks(rig, monkeypatch, "probe", {0, 1})
     assert rig.daemon.run(duration=3) == 0
-    (fault,) = rig.daemon._status({})["faults"]
+    (fault,) = rig.handlers["status"]({})["faults"]
     assert (fault["step"], fault["error"], fault["times"]) == ("probe of pool jobs", "RuntimeError: injected", 2)
     assert os.path.basename(fault["place"]).startswith("test_daemon_loop.py:")  # noqa: PTH119 - no path
 
@@ -375,7 +381,7 @@ def gaps(times: Sequence[int]) -> set[float]:
 
 
 def test_beyond_its_budget_each_level_is_applied_and_told_once(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_own_cpu_ns", Costly(rig, 0.05))
+    monkeypatch.setattr(own_cost, "own_cpu_ns", Costly(rig, 0.05))
     probes, looks, seen = list[int](), list[int](), list[tuple[Any, ...]]()
     monkeypatch.setattr(rig.pool, "probe", lambda: probes.append(rig.clock.monotonic()))
 
@@ -383,14 +389,14 @@ def test_beyond_its_budget_each_level_is_applied_and_told_once(rig: Rig, monkeyp
         looks.append(snapshot.at)
         return ("seen",)
 
-    real = rig.daemon._observer.tick
+    real = rig.daemon._sessions.observer.tick
 
     def tick(snapshot: Snapshot, outcomes: tuple[Outcome, ...], paused: bool, deadlocks: tuple[Any, ...], lessons: Any) -> Any:
         seen.append(deadlocks)
         return real(snapshot, outcomes, paused, (), lessons)
 
-    monkeypatch.setattr(rig.daemon._deadlocks, "turn", look)
-    monkeypatch.setattr(rig.daemon._observer, "tick", tick)
+    monkeypatch.setattr(rig.daemon._deadlocks.watch, "turn", look)
+    monkeypatch.setattr(rig.daemon._sessions.observer, "tick", tick)
 
     def forget() -> None:
         for each in (probes, looks, rig.source.reads, seen):
@@ -413,33 +419,34 @@ def test_beyond_its_budget_each_level_is_applied_and_told_once(rig: Rig, monkeyp
     forget()
     assert rig.daemon.run(duration=20) == 0
     assert gaps(rig.source.reads) == {2.0}
-    assert rig.daemon._missed == 0, "left out on purpose is not missed"
+    assert rig.daemon._latest.missed == 0, "left out on purpose is not missed"
     told = [text for text in rig.events if "daemon.budget" in text]
     assert [text.partition("from now on ")[2] for text in told[:4]] == [what for _, what in LEVELS[1:]]
     assert told[0].startswith("used 5.0% of a CPU in 30 s, more than daemon.budget (3.0%): ")
-    budget = rig.daemon._status({})["budget"]
+    budget = rig.handlers["status"]({})["budget"]
     assert (round(budget["share"], 3), budget["limit"], len(budget["reduced"])) == (0.05, 0.03, 4)
 
 
 def test_what_was_reduced_is_done_again_once_it_costs_little(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     cost = Costly(rig, 0.05)
-    monkeypatch.setattr(module, "_own_cpu_ns", cost)
+    monkeypatch.setattr(own_cost, "own_cpu_ns", cost)
     assert rig.daemon.run(duration=40) == 0
     assert rig.source.slow_every == 20
     used = cost()
-    monkeypatch.setattr(module, "_own_cpu_ns", lambda: used)
+    monkeypatch.setattr(own_cost, "own_cpu_ns", lambda: used)
     assert rig.daemon.run(duration=160) == 0
     assert rig.source.slow_every == 10
     assert rig.events[-1].endswith(f"well within daemon.budget (3.0%): no longer {LEVELS[1][1]}")
 
 
 def test_a_reload_keeps_to_the_budget(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_own_cpu_ns", Costly(rig, 0.05))
+    monkeypatch.setattr(own_cost, "own_cpu_ns", Costly(rig, 0.05))
     assert rig.daemon.run(duration=40) == 0
-    path = rig.daemon._loaded.path
+    path = rig.daemon._settings.path
     assert path is not None
     path.write_text(CONFIG.replace("max_failures = 3", "slow_every = 7\nbudget = 0.2"))
-    assert rig.daemon._reload() == ""
+    assert rig.handlers["reload"]({}) == {}
+    assert rig.daemon.run(duration=0.5) == 0
     assert rig.source.slow_every == 14
     assert rig.daemon._budget.limit == 0.2
 
@@ -479,11 +486,11 @@ def test_it_makes_way_for_services_that_have_work(
         def give_back(self) -> None:
             pass
 
-    monkeypatch.setattr(rig.daemon, "_own_priority", Own())
+    monkeypatch.setattr(rig.daemon._own_place, "priority", Own())
     monkeypatch.setattr(rig.actuator, "relieve", lambda _groups: 0.08 if demoted else None)
-    monkeypatch.setattr(module, "ask_for", asked.add)
-    monkeypatch.setattr(module, "stand_aside", left.append)
-    monkeypatch.setattr(module, "_services", lambda _groups: services)
+    monkeypatch.setattr(own_place, "ask_for", asked.add)
+    monkeypatch.setattr(own_place, "stand_aside", left.append)
+    monkeypatch.setattr(module, "services_at_work", lambda _groups: services)
     assert rig.daemon.run(duration=4) == 0
     assert (left[-1], asked) == (services, slices)
     assert rests[-1] is rest

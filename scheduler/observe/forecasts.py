@@ -1,0 +1,67 @@
+"""Forecasts of the groups and pools of each tick. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from ...models.forecast.demand import METRICS, Forecaster, Network
+from ...models.records import Forecast, Snapshot
+from .measure import Measured, cpus_of
+
+
+class Forecasts:
+    """Follows the series of groups from their first report on, so that the history exists when they are reported again."""
+
+    def __init__(self, demand: Network | None, interval: float) -> None:
+        """`demand`: None leaves all forecasts to the baseline."""
+        self._demand = demand
+        self._forecaster = Forecaster(demand, interval)
+        self._followed = set[str]()  # groups that were reported once and still exist
+        self._spoken = frozenset[str]() if demand is None else demand.speaks
+
+    @property
+    def trouble(self) -> str:
+        """Why the demand model could not be used at the last step, so that the baseline forecast; "" if it could."""
+        return self._forecaster.trouble
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """For what the demand model was given up at the last step, or used again: a sentence each."""
+        return tuple(change.reason for change in self._forecaster.changes)
+
+    def step(self, measured: Measured, reported: Sequence[str], snapshot: Snapshot) -> tuple[Forecast, ...]:
+        """Take the values of a tick. Returns forecasts of the groups that the tick reports, and of the loads of pools."""
+        wanted = set(reported)
+        self._followed = {name for name in self._followed | wanted if (name, "cpu") in measured.series}
+        keys = sorted(key for key in measured.series if key[0] in self._followed or key[1] == "load")
+        values = np.array([measured.series[key] for key in keys])
+        ask = np.array([metric in self._spoken for _, metric in keys], dtype=np.bool_)
+        limits = {"rss": float(snapshot.host.memory_total), "cpu": cpus_of(snapshot)}
+        most = np.array([limits.get(metric, math.inf) for _, metric in keys])
+        of = np.array([METRICS.index(metric) for _, metric in keys], dtype=np.int64)
+        forecasts = self._forecaster.step(keys, values, snapshot.wall / 1e9, of, ask, most)
+        return tuple(
+            Forecast(target, metric, *forecasts[which])
+            for which, (target, metric) in enumerate(keys)
+            if target in wanted or metric == "load"
+        )
+
+    def follow(self, before: Forecasts, names: Collection[str]) -> None:
+        """Continue from another one of the same interval, except for these groups and pools. What a model said is kept only if the
+        model is the same."""
+        ours, theirs = self._demand, before._demand
+        if (ours is None) != (theirs is None):
+            return
+        self._followed = before._followed - set(names)
+        self._forecaster = before._forecaster
+        self._forecaster.forget(keys_of(names))
+        if ours is not None and theirs is not None and ours.digest != theirs.digest:
+            self._forecaster.hear(ours)
+
+
+def keys_of(names: Collection[str]) -> list[tuple[str, str]]:
+    """The keys of the series of groups and pools with these names."""
+    return [(name, metric) for name in sorted(names) for metric in METRICS]

@@ -1,0 +1,77 @@
+"""The groups of a tick: what was measured of each, and the members of those that have a class. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ...models.records import Behaviour, Identity, Latency, ProcId, Snapshot
+from ..cgroup_paths import ancestors
+from ..decision import Group, Member
+from .measure import Measured
+
+Classes = Mapping[str, tuple[Latency, Behaviour | None]]
+"""By group: its class, and the behaviour that the class was learned from; None: it was not learned."""
+
+
+def groups_of(
+    measured: Measured, snapshot: Snapshot, before: Snapshot, reported: Sequence[str], classes: Classes
+) -> tuple[Group, ...]:
+    """The groups that are reported, in this order. `before`: the previous snapshot."""
+    index = {name: i for i, name in enumerate(measured.groups)}
+    members: dict[str, list[Member]] = {name: [] for name in reported if classes[name][0] is not Latency.NONE}
+    table = snapshot.table
+    if members:
+        sessions, nices, parents = table["session"].tolist(), table["nice"].tolist(), table["ppid"].tolist()
+        for id_, row in measured.rows.items():
+            group = members.get(measured.members[row])
+            if group is not None:
+                group.append(Member(id_, sessions[row], snapshot.identities[id_].cgroup, nices[row], parents[row]))
+    throttled = _throttled(measured, snapshot, before)
+    result = []
+    for name in reported:
+        i = index[name]
+        cpu, wait = float(measured.cpu[i]), float(measured.wait[i])
+        result.append(
+            Group(
+                name=name,
+                latency=classes[name][0],
+                processes=int(measured.processes[i]),
+                cpu=cpu,
+                wait=wait,
+                demand=float(measured.demand[i]),
+                rss=int(measured.rss[i]),
+                members=tuple(sorted(members.get(name, ()), key=lambda member: member.id)),
+                behaviour=classes[name][1],
+                brief=float(measured.brief[i]),
+                throttled=throttled.get(name, 0.0),
+            )
+        )
+    return tuple(result)
+
+
+def member_of(id_: ProcId, record: np.void, identity: Identity) -> Member:
+    """A process as part of a group. `record`: its row of the table."""
+    return Member(id_, int(record["session"]), identity.cgroup, int(record["nice"]), int(record["ppid"]), identity.cpus)
+
+
+def _throttled(measured: Measured, snapshot: Snapshot, before: Snapshot) -> dict[str, float]:
+    """Groups with a cgroup that a quota stopped -> share of the tick for which it was stopped, the largest of their cgroups.
+
+    The kernel adds up CPUs, so a cgroup with threads on many may have been stopped for less: the share is at most 1.
+    """
+    then = dict(before.quotas)
+    stopped = {
+        quota.cgroup: min(more / 1e9 / measured.seconds, 1.0)
+        for quota in snapshot.quotas
+        if (more := quota.throttled_ns - then.get(quota.cgroup, quota.throttled_ns)) > 0
+    }
+    if not stopped:
+        return {}
+    found: dict[str, float] = {}
+    homes = {(measured.members[row], snapshot.identities[id_].cgroup) for id_, row in measured.rows.items()}
+    for name, cgroup in homes:
+        share = max((stopped.get(path, 0.0) for path in ancestors(cgroup)), default=0.0)
+        found[name] = max(share, found.get(name, 0.0))
+    return found

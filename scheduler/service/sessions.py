@@ -1,0 +1,140 @@
+"""The sessions of a daemon, one after another: what is made anew at the start, after a reload, an undo, a training, or when what is
+acted on changes. Must not know how a decision is made, or what is acted on."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from ... import __version__
+from ..act.scoped import Scoped
+from ..config.paths import Paths
+from ..config.sections import to_builtins
+from ..decide.engine import Engine
+from ..decision import Outcome, Recalled, Session
+from ..explain.logstream import NOTICE, WARNING
+from ..observe.unmatched import Watch
+from ..ports import Clock, Kernel
+from ..read.facts import Facts
+from ..store.decisions import DecisionLog
+from ..store.files import StoreError
+from ..store.traces import TraceWriter
+from ..words import span
+from .latest import Latest
+from .live_models import models_in_use
+from .recall import Past, recall
+from .reports import Reports
+from .settings import Settings
+
+RECALL_SECONDS = 1.5
+"""Longest time that a start reads past pool activity: 4.5 hours of 300 processes and 16 workers take 0.7 to 1.1 s."""
+
+
+class Sessions:
+    """The session in force: its record, observer, engine, decision log and traces."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        paths: Paths,
+        facts: Facts,
+        kernel: Kernel,
+        actuator: Scoped,
+        latest: Latest,
+        clock: Clock,
+        reports: Reports,
+        memory: dict[str, Any],
+    ) -> None:
+        """Begins the first session. `memory`: what its engine goes on from."""
+        self._settings, self._paths, self._facts, self._kernel = settings, paths, facts, kernel
+        self._actuator, self._latest, self._clock, self._reports = actuator, latest, clock, reports
+        self.log = DecisionLog(paths.root, settings.config.store.decision_bytes)
+        self.traces: TraceWriter | None = None
+        self._begin(memory, *self._recall())
+
+    def go_on(self, memory: dict[str, Any]) -> None:
+        """Begin a new session; what was learned is kept. After a change of the interval it cannot be, and only the rhythms of loads
+        are read again. `memory`: what the engine goes on from."""
+        before, learned = self.current, self.observer
+        if before.config["daemon"]["interval"] != self._settings.config.daemon.interval:
+            self._begin(memory, *self._recall())
+            return
+        self._begin(memory, [], None, before.id)
+        self.observer.follow(learned)
+
+    def finish(self, outcomes: tuple[Outcome, ...]) -> None:
+        """Log what an undo outside a tick did, as a last tick of the session in which nothing is decided."""
+        self._reports.stream.undone(self._clock.wall(), self.current.id, outcomes)
+        tick = self.observer.closing(self._clock.monotonic(), self._clock.wall(), self._latest.outcomes)
+        if tick is not None:
+            self.log.append(tick, self.engine.step(tick), outcomes, None)
+        self._latest.outcomes = ()
+
+    def report_set_aside(self) -> None:
+        """Report once that an unusable decision log was found and replaced."""
+        if self.log.set_aside is not None:
+            aside, self.log.set_aside = self.log.set_aside, None
+            text = f"decision log: the one that was there cannot be used, and is kept as {aside}; a new one was begun"
+            self._reports.event(WARNING, text)
+
+    def _begin(self, memory: dict[str, Any], past: Past, recalled: Recalled | None, follows: str = "") -> None:
+        """Begin a new session. `past` is what was recalled; the others are as in `decision.Session`."""
+        config = self._settings.config
+        self._actuator.limit(config.priority.starve_seconds, config.priority.floor)
+        models = models_in_use(config, self._paths.models, self._reports.event)
+        self.current = session = Session(
+            id=secrets.token_hex(4),
+            boot_id=self._facts.boot_id,
+            wall=self._clock.wall(),
+            version=__version__,
+            mode=self._actuator.mode,
+            scope=self._actuator.scope,
+            own=self._kernel.itself(),
+            abilities=self._facts.abilities,
+            config=to_builtins(config),
+            artefacts=models.digests(),
+            engine=memory,
+            recalled=recalled,
+            follows=follows,
+        )
+        self.observer = models.observer(config, session.abilities, session.own)
+        self.observer.recall(past)
+        self.unmatched = Watch(config)
+        self.engine = Engine.resume(config, session.id, memory, session.abilities.topology)
+        self.log.begin(session)
+        self._begin_traces()
+
+    def _begin_traces(self) -> None:
+        config = self._settings.config
+        if self.traces is not None:
+            self.traces.close()
+        self.traces = None
+        if config.store.traces:
+            self.traces = TraceWriter(
+                self._paths.root,
+                boot_id=self._facts.boot_id,
+                session=self.current.id,
+                budget_bytes=config.store.trace_bytes,
+                interval=config.daemon.interval,
+            )
+
+    def _recall(self) -> tuple[Past, Recalled | None]:
+        """What the pools did in the newest hours, from the traces; nothing if there are no traces, or they cannot be read."""
+        config, traces = self._settings.config, self._paths.traces
+        if not config.pools or not config.store.traces or not any(traces.glob("*.db")):
+            return [], None
+        began = self._clock.monotonic()
+
+        def in_time() -> bool:
+            return self._clock.monotonic() - began < RECALL_SECONDS * 1e9
+
+        try:
+            past, recalled = recall(traces, self._facts.boot_id, began, self._clock.wall(), len(config.pools), in_time)
+        except StoreError as error:
+            self._reports.event(WARNING, f"rhythms of loads have to be learned again: {error}")
+            return [], None
+        if past:
+            seconds, back = (self._clock.monotonic() - began) / 1e9, span((began - past[0][0]) / 1e9)
+            text = f"loads of the last {back} are known from the traces, read in {seconds:.2g} s"
+            self._reports.event(NOTICE, text, ticks=recalled.ticks)
+        return past, recalled

@@ -1,0 +1,44 @@
+"""The configuration in force, and how it is read again. Must not know what depends on it."""
+
+from __future__ import annotations
+
+import os
+
+from ..config.paths import Loaded, read_config
+from ..config.sections import Config, ConfigError
+from ..decision import Scope
+from ..scope import OBSERVE, act_on, resolve
+
+FIXED = ("state_dir", "socket", "control_group")
+"""Keys of `[daemon]` that cannot change until the next start."""
+
+
+class Settings:
+    """The configuration that holds now. All parts of the daemon look at this one, so a reload replaces it in one place."""
+
+    def __init__(self, loaded: Loaded, *, told_to_act: bool) -> None:
+        """`told_to_act`: the caller said whether to act, so `daemon.act` does not count."""
+        self.path = loaded.path
+        self.config = loaded.config
+        self._told_to_act = told_to_act
+
+    def read_again(self) -> Config:
+        """What the file says now, not yet in force. Raises ConfigError and PathError if it cannot be used."""
+        config = read_config(self.path, os.geteuid()) if self.path is not None else Config()
+        changed = [key for key in FIXED if getattr(config.daemon, key) != getattr(self.config.daemon, key)]
+        if changed:
+            raise ConfigError([f"daemon.{key}: cannot change while running; restart nicety" for key in changed])
+        return config
+
+    def rescoped(self, config: Config) -> Scope | None:
+        """The scope that another configuration gives; None if the present one stays."""
+        if self._told_to_act or configured(config) == configured(self.config):
+            return None
+        return configured(config)
+
+
+def configured(config: Config) -> Scope:
+    """The scope that the configuration gives."""
+    if not config.daemon.act:
+        return OBSERVE
+    return act_on(OBSERVE, resolve(config.daemon.act_on, config.pools, config.groups, ()), None)
