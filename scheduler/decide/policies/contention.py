@@ -73,7 +73,7 @@ class View:
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class Sight:
     """The groups of a tick."""
 
     protected: list[Group]
@@ -88,7 +88,7 @@ class Contention:
         self._config = config
         self.memory = memory
 
-    def look(self, tick: Tick, *, demoted: bool) -> Scene:
+    def look(self, tick: Tick, *, demoted: bool) -> Sight:
         """To be called once a tick. `demoted`: something is demoted at present."""
         memory = self.memory
         protected = self._protected(tick)
@@ -98,7 +98,7 @@ class Contention:
         view = self._view(tick, protected, contenders) if self._config.enabled and protected and contenders else None
         self._engage(tick, view)
         self._ease(tick, view, demoted=demoted)
-        return Scene(protected, contenders, view)
+        return Sight(protected, contenders, view)
 
     def skip(self) -> None:
         """After a gap it is unknown how long it has been calm."""

@@ -40,7 +40,7 @@ from ...decision import (
     Why,
 )
 from ...scope import policy
-from .policy import Aim, Gone, Measured, Memory, Metric, Outlook, Proposal, Result, Standing, figures, horizon_for, peak
+from .policy import Aim, Gone, Impact, Memory, Metric, Outlook, Proposal, Result, Standing, figures, horizon_for, peak
 from .reaction import EPSILON, PANIC_THRESHOLD, reaction, up
 
 MARGIN = 1.05
@@ -221,7 +221,7 @@ class PoolSize:
         if memory is not None and not result.done and (result.action is None or isinstance(result.action, ResizePool)):
             memory.asked = None
 
-    def measured(self, found: Sequence[Measured], tick: Tick, /) -> None:
+    def measured(self, found: Sequence[Impact], tick: Tick, /) -> None:
         """Changes nothing: the load decides."""
 
     def standing(self) -> list[Standing]:

@@ -30,10 +30,10 @@ from ...config.sections import Config
 from ...decision import Control, Decision, Group, Note, Restore, Set, Status, Tick
 from ...scope import policy
 from .cases import Case, Cases
-from .contention import Contention, Scene
+from .contention import Contention, Sight
 from .held import Held, demotions
 from .mechanisms import DEFAULT
-from .policy import Aim, Gone, Measured, Metric, Proposal, Result, Standing, knob
+from .policy import Aim, Gone, Impact, Metric, Proposal, Result, Standing, knob
 from .priority_memory import PriorityMemory
 from .priority_reasons import PriorityReasons, Turn
 from .strikes import STRIKES
@@ -71,20 +71,20 @@ class Priority:
         memory.swarms.notice(tick)
         memory.strikes.forget(tick.at)
         before = frozenset((held.group, held.control) for held in demotions(memory.held))
-        scene = self._contention.look(tick, demoted=bool(before))
+        sight = self._contention.look(tick, demoted=bool(before))
         if not memory.contention.engaged:
             memory.need = None
         cases = {}
-        if memory.contention.engaged and scene.view is not None:
-            cases = self._cases.choose(tick, scene.view, scene.contenders)
-        wishes = self._wished(tick, scene, cases)
-        memory.swarms.age(scene.contenders)
-        returns = self._returns(tick, scene, wishes, before)
+        if memory.contention.engaged and sight.view is not None:
+            cases = self._cases.choose(tick, sight.view, sight.contenders)
+        wishes = self._wished(tick, sight, cases)
+        memory.swarms.age(sight.contenders)
+        returns = self._returns(tick, sight, wishes, before)
         turn = memory.turns.take(memory.held, wishes, self._most)
-        if scene.view is None or not turn:  # without contention nothing new is wished
+        if sight.view is None or not turn:  # without contention nothing new is wished
             return returns
-        refused = self._reasons.refused(tick, scene.contenders, cases)
-        said = Turn(tick, scene.view, {group.name: group for group in tick.groups}, cases, refused)
+        refused = self._reasons.refused(tick, sight.contenders, cases)
+        said = Turn(tick, sight.view, {group.name: group for group in tick.groups}, cases, refused)
         return returns + self._changes(said, turn, before)
 
     def waiting(self) -> Collection[str]:
@@ -135,7 +135,7 @@ class Priority:
                 final = held.control is Control.FENCE and result.status is Status.REFUSED
                 self.memory.strikes.strike(held.control, held.group, result.at, self._apart, STRIKES if final else 1)
 
-    def measured(self, found: Sequence[Measured], tick: Tick, /) -> None:
+    def measured(self, found: Sequence[Impact], tick: Tick, /) -> None:
         """Takes in demotions after which the victims wait as long as before.
 
         If the CPU split did not move either, the mechanism gets a strike; after STRIKES of them the next one is tried. If it moved,
@@ -190,28 +190,28 @@ class Priority:
         key = knob(action, result.target)
         return [key] if key in held else []
 
-    def _wished(self, tick: Tick, scene: Scene, cases: Mapping[str, Case]) -> dict[str, Held]:
+    def _wished(self, tick: Tick, sight: Sight, cases: Mapping[str, Case]) -> dict[str, Held]:
         """Everything that should be in force, by key."""
-        memory, view = self.memory, scene.view
+        memory, view = self.memory, sight.view
         wishes: dict[str, Held] = {}
         if memory.contention.engaged and view is not None:
-            wishes = self._wishes.demotions(tick, scene.contenders, cases)
+            wishes = self._wishes.demotions(tick, sight.contenders, cases)
         elif memory.contention.engaged:  # nothing to protect now: a service that restarts must not find the batch restored
-            there = {group.name for group in scene.contenders} - self._cases.paused(tick.at)
+            there = {group.name for group in sight.contenders} - self._cases.paused(tick.at)
             wishes = {key: held for key, held in memory.held.items() if held.group in there}
         if self._short and view is not None:
             demoted = bool(wishes) and any(demotions(memory.held))
-            wishes |= self._wishes.slices(memory.slices.wanted(tick, scene.protected, demoted, view.crowded, self._goal / 2))
+            wishes |= self._wishes.slices(memory.slices.wanted(tick, sight.protected, demoted, view.crowded, self._goal / 2))
         return wishes
 
-    def _returns(self, tick: Tick, scene: Scene, wishes: Mapping[str, Held], before: Before) -> list[Proposal[Held]]:
+    def _returns(self, tick: Tick, sight: Sight, wishes: Mapping[str, Held], before: Before) -> list[Proposal[Held]]:
         """Restores of what is not wished any more."""
         memory, proposals = self.memory, list[Proposal[Held]]()
         stale = [key for key in sorted(memory.held) if key not in wishes]
         if not stale:
             return []
         groups = {group.name: group for group in tick.groups}
-        classed = {group.name for group in (*scene.contenders, *scene.protected)}
+        classed = {group.name for group in (*sight.contenders, *sight.protected)}
         present, first = set[ProcId](), dict[int, ProcId]()
         for group in tick.groups:
             for member in group.members:

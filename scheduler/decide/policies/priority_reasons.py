@@ -44,15 +44,15 @@ class PriorityReasons:
         self._pools = frozenset(config.pools)
         self._memory = memory
 
-    def change(self, scene: Turn, wish: Held, follow: int = 0) -> Why:
+    def change(self, turn: Turn, wish: Held, follow: int = 0) -> Why:
         """Of a change. `follow`: how many more wait for their turn."""
-        tick, view, groups = scene.tick, scene.view, scene.groups
+        tick, view, groups = turn.tick, turn.view, turn.groups
         group = groups[wish.group]
         short = wish.control is Control.SLICE
         rule, text = self._slice_reason(wish) if short else self._reason(view, group, wish)
         trial = self._memory.slices.trials.get(wish.group)
         config = self._config
-        case = None if short else scene.cases.get(wish.group)
+        case = None if short else turn.cases.get(wish.group)
         victim = groups.get(wish.victim, view.victim)
         return Why(
             rule=rule,
@@ -79,7 +79,7 @@ class PriorityReasons:
                 level=0 if wish.control is Control.FENCE else self._memory.contention.level,  # a fence is not eased
                 value=wish.strength,
             ),
-            rejected=(*self._rejected(tick, group, wish), *(() if short else scene.refused)),
+            rejected=(*self._rejected(tick, group, wish), *(() if short else turn.refused)),
             flips=self._flips(group, wish),
         )
 

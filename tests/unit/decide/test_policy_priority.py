@@ -12,7 +12,7 @@ from nicety.scheduler.config.sections import Config, PoolConfig
 from nicety.scheduler.config.sections import Priority as Section
 from nicety.scheduler.decide.policies.held import Held
 from nicety.scheduler.decide.policies.mechanisms import Ground, Place
-from nicety.scheduler.decide.policies.policy import Aim, Measured, Metric, Proposal, Result
+from nicety.scheduler.decide.policies.policy import Aim, Impact, Metric, Proposal, Result
 from nicety.scheduler.decide.policies.priority import Priority
 from nicety.scheduler.decide.policies.priority_memory import PriorityMemory
 from nicety.scheduler.decide.policies.slices import LONG_TICKS, SHORT_TICKS
@@ -54,10 +54,10 @@ def step(demotes: Priority, tick: Tick) -> list[Decision]:
     return decisions
 
 
-def failed(group: str, control: Control, *, final: bool) -> Measured:
+def failed(group: str, control: Control, *, final: bool) -> Impact:
     """A demotion of the group after which the service waits as long as before."""
     aim = Aim(Metric.WAIT, "service", 0.3, group, control, back=False, goal=0.05)
-    return Measured(aim, Effect("s-0.0", "wait", 0.3, 0.3, 3, "no effect"), failed=True, final=final)
+    return Impact(aim, Effect("s-0.0", "wait", 0.3, 0.3, 3, "no effect"), failed=True, final=final)
 
 
 def sets(decisions: Sequence[Decision | Proposal[Held]]) -> list[tuple[Control, object, object]]:

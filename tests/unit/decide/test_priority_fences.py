@@ -13,7 +13,7 @@ from nicety.scheduler.config.sections import Config, PoolConfig
 from nicety.scheduler.config.sections import Priority as Section
 from nicety.scheduler.decide.engine import Engine
 from nicety.scheduler.decide.policies.held import Held
-from nicety.scheduler.decide.policies.policy import Aim, Measured, Metric, Proposal, Result
+from nicety.scheduler.decide.policies.policy import Aim, Impact, Metric, Proposal, Result
 from nicety.scheduler.decide.policies.priority import Priority
 from nicety.scheduler.decide.policies.priority_memory import PriorityMemory
 from nicety.scheduler.decide.policies.swarms import MIXED_SECONDS, SWARM_SECONDS
@@ -238,7 +238,7 @@ def test_a_fence_without_effect_twice_gives_way_to_nice() -> None:
     for seq in (3, 6):
         aim = Aim(Metric.WAIT, "service", 0.6, "build", Control.FENCE, back=False, goal=0.05)
         effect = Effect("s-0.0", "wait", 0.6, 0.6, 3, "no effect")
-        demotes.measured([Measured(aim, effect, failed=True, final=False)], tick(seq, OWN, build))
+        demotes.measured([Impact(aim, effect, failed=True, final=False)], tick(seq, OWN, build))
     decided = step(demotes, tick(7, OWN, build))
     assert returned(decided) == [(Control.FENCE, 100, "mechanism changed")]
     assert {control for control, _, _ in sets(decided)} == {Control.NICE}
