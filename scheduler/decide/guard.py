@@ -441,7 +441,7 @@ class Guard:
             return Veto.LIMITS, f"{value} are no limits of a fence."
         limits = Limits(*value)
         if limits.weighs_only:
-            return self._weight_limits(turn, action, limits.weight)
+            return self._weight_limits(turn, action.process, limits.weight)
         if action.process not in turn.workers:
             return Veto.LIMITS, "Only a worker of a pool is fenced in by limits."
         if 0 < limits.cpu < LEAST_CPU:
@@ -454,20 +454,21 @@ class Guard:
             return Veto.LIMITS, f"weight {limits.weight} is not within {low} and {high}."
         return None
 
-    def _weight_limits(self, turn: _Turn, action: Set, weight: int) -> Reason | None:
+    def _weight_limits(self, turn: _Turn, process: ProcId | None, weight: int) -> Reason | None:
         """Judges a fence that takes only weight: any process may be in it except workers, latency processes and protected ones."""
-        assert action.process is not None, "it is in a group, or in a pool"
+        if process is None:
+            return Veto.LIMITS, "A fence is made for a process."
         low, high = WEIGHTS[Control.CPU_WEIGHT]
         if not low <= weight <= high:
             return Veto.LIMITS, f"weight {weight} is not within {low} and {high}."
-        if action.process in turn.workers:
+        if process in turn.workers:
             return Veto.LIMITS, "Workers share locks: none is given less weight than its siblings."
         tick = turn.tick
         apart = {each.id: each for each in (*tick.sheltered, *((tick.home,) if tick.home is not None else ()))}
         if turn.descent is None:
             known = apart | {id_: member for id_, (_, member) in turn.members.items()}
             turn.descent = Descent(known.values())
-        for member in turn.descent.below(action.process):
+        for member in turn.descent.below(process):
             entry = turn.members.get(member.id)
             latency = entry is not None and entry[0].latency is Latency.LATENCY
             if latency or member.id in apart or member.id in turn.workers or self._is_protected(turn, member.id):
