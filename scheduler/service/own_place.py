@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from ...models.records import Latency, ProcId
 from ..act.knobs.slices import LONGEST, SHORTEST, ask_for
-from ..decide.policies.priority import LATENCY_DEMAND
+from ..decide.policies.contention import LATENCY_DEMAND
 from ..decision import Group
 from .ladder import Rest
 from .own_cpu import stand_aside

@@ -308,7 +308,7 @@ def test_nothing_is_sure_that_was_read_before_all_stood_still(procfs: Procfs) ->
     sweep, standing = sweep_of(procfs), Standing(str(procfs.root))
     proof = Proof(str(procfs.root), standing)
     own = halt(A, 5, A)
-    found = []
+    found: list[Halt] = []
     for number in (1, 2):
         standing.begin(number)
         found += proof.sure({own.thread: own}, {A: Seen(number, {10: Need("", (Is((A,)),))})}, sweep).values()
