@@ -60,8 +60,10 @@ ERRORS: dict[str, tuple[str, list[str]]] = {
     "a value of many lines": (
         "[guard]\nnice_floor = 0\nprotect = [\n  'a',\n  2,\n]\n",
         [
-            "n.toml:3: guard.protect: must be text, not a whole number (number 2 of the list); the default is "
-            '["systemd*", "sshd*", "dbus-*", "login", "agetty", "Xorg", "gnome-shell"]'
+            (
+                "n.toml:3: guard.protect: must be text, not a whole number (number 2 of the list); the default is "
+                '["systemd*", "sshd*", "dbus-*", "login", "agetty", "Xorg", "gnome-shell"]'
+            )
         ],
     ),
     "what is no TOML, with its column": (
