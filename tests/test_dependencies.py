@@ -39,9 +39,12 @@ def imported() -> Iterator[tuple[str, str, int]]:
     files = sorted(path for folder in ("models", "scheduler", "training") for path in (ROOT / folder).rglob("*.py"))
     for path in files:
         for node in ast.walk(ast.parse(path.read_text())):
-            found = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom) and not node.level:
+            if isinstance(node, ast.Import):
+                found = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
                 found = [node.module or ""]
+            else:
+                continue
             for name in found:
                 package = name.partition(".")[0]
                 if package not in sys.stdlib_module_names:

@@ -19,12 +19,16 @@ from ..read.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 GAP = 2
 """Columns between those of a table."""
 
-WORD = 20
-"""Columns of a table down to which long words are broken before the table is given up (chosen)."""
+NARROW = 16
+"""Columns up to which a column of a table is never folded, and down to which it is before the table is given up (chosen)."""
+
+GLUE = "\ue000"
+"""Stands for a blank at which no line ends. For private use, so `printable` leaves none in a text."""
 
 
 def columns() -> int | None:
@@ -42,9 +46,7 @@ def paragraph(text: str, width: int | None) -> list[str]:
     text = printable(text)
     if width is None:
         return [text]
-    from rich.text import Text
-
-    return [line.plain.rstrip() for line in Text(text).wrap(_console(max(width, 1)), max(width, 1))] or [""]
+    return [_plain(line.plain) for line in _text(text).wrap(_console(max(width, 1)), max(width, 1))] or [""]
 
 
 def part(title: str, lines: Iterable[str], width: int | None = None) -> list[str]:
@@ -81,23 +83,24 @@ def table(
     width: int | None = None,
     right: Collection[int] = (),
     least: Sequence[int] = (),
+    whole: Collection[int] = (),
 ) -> list[str]:
     """Aligned columns. Where the width is too small for them, each row becomes a block of labels.
 
     `headers`: () for none. `right`: columns aligned to the right. `least`: least widths of the first columns, so that tables made
-    one after the other look alike.
+    one after the other look alike. `whole`: columns that are not folded.
     """
     cells = [[printable(cell) for cell in row] for row in ((headers, *rows) if headers else rows)]
-    widths = _widths(cells, width, least) if cells else []
+    widths = _widths(cells, width, least, whole) if cells else []
     if widths is not None:
         return _grid(cells, widths, right)
     blocks = [labelled(zip(headers, row, strict=True), width) for row in rows]
     return [line for at, block in enumerate(blocks) for line in (*([""] if at else ()), *block)]
 
 
-def _widths(cells: Sequence[Sequence[str]], width: int | None, least: Sequence[int]) -> list[int] | None:
-    """The width of each column: as wide as its cells where there is room. Otherwise those with the most to spare beyond their
-    longest word are narrower; None if that is not enough."""
+def _widths(cells: Sequence[Sequence[str]], width: int | None, least: Sequence[int], whole: Collection[int]) -> list[int] | None:
+    """The width of each column: as wide as its cells where there is room. Otherwise those with the most to spare are narrower,
+    first down to their longest word, then to NARROW; None if that is not enough."""
     from rich.cells import cell_len
 
     by_column = list(zip(*cells, strict=True))
@@ -107,7 +110,8 @@ def _widths(cells: Sequence[Sequence[str]], width: int | None, least: Sequence[i
     if width is None:
         return wanted
     words = [max((cell_len(word) for cell in column for word in cell.split()), default=1) for column in by_column]
-    for bounds in (words, [min(word, WORD) for word in words]):
+    narrow = [have if at in whole else min(have, NARROW) for at, have in enumerate(wanted)]
+    for bounds in (list(map(max, words, narrow)), narrow):
         widths = list(wanted)
         excess = sum(widths) + GAP * (len(widths) - 1) - width
         spare = [have - bound for have, bound in zip(widths, bounds, strict=True)]
@@ -124,17 +128,27 @@ def _widths(cells: Sequence[Sequence[str]], width: int | None, least: Sequence[i
 def _grid(rows: Sequence[Sequence[str]], widths: Sequence[int], right: Collection[int] = ()) -> list[str]:
     """Rows in columns of these widths, cells folded."""
     from rich.table import Table
-    from rich.text import Text
 
     grid = Table.grid(padding=(0, GAP, 0, 0))
     for at, width in enumerate(widths):
         grid.add_column(width=width, justify="right" if at in right else "left", overflow="fold")
     for row in rows:
-        grid.add_row(*map(Text, row))
+        grid.add_row(*map(_text, row))
     console = _console(sum(widths) + GAP * (len(widths) - 1))
     with console.capture() as captured:
         console.print(grid)
-    return [line.rstrip() for line in captured.get().removesuffix("\n").split("\n")] if rows else []
+    return [_plain(line) for line in captured.get().removesuffix("\n").split("\n")] if rows else []
+
+
+def _text(text: str) -> Text:
+    """A text to be folded: a figure stays with its percent sign."""
+    from rich.text import Text
+
+    return Text(text.replace(" %", f"{GLUE}%"))
+
+
+def _plain(line: str) -> str:
+    return line.replace(GLUE, " ").rstrip()
 
 
 def _console(width: int) -> Console:

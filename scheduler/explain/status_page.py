@@ -173,7 +173,7 @@ def _groups(groups: Sequence[Record], width: int | None) -> list[str]:
         )
         for it in shown
     ]
-    lines = table(headers, rows, width, right=range(2, len(headers)))
+    lines = table(headers, rows, width, right=range(2, len(headers)), whole=range(1, len(headers)))
     if rest:
         lines.append(f"and {plural(len(rest), 'group')} more with {sum(it['cpu'] for it in rest):.2f} cores; --json has them")
     return lines

@@ -22,11 +22,10 @@ def test_a_cell_that_is_too_long_is_folded_below_its_column() -> None:
 
 def test_columns_with_most_to_spare_are_folded_first() -> None:
     rows = [("2026-12-01 22:48:33", SENTENCE, "12")]
-    assert table(("time", "text", "n"), rows, 40) == [
-        "time                 text             n",
-        "2026-12-01 22:48:33  one two three    12",
-        "                     four five six",
-        "                     seven eight",
+    assert table(("time", "text", "n"), rows, 45) == [
+        "time                 text                  n",
+        "2026-12-01 22:48:33  one two three four    12",
+        "                     five six seven eight",
     ]
 
 
@@ -41,6 +40,20 @@ def test_where_columns_do_not_fit_each_row_is_a_block() -> None:
         "name  b",
         "text  c",
         "id    d",
+    ]
+
+
+def test_a_figure_stays_with_its_percent_sign() -> None:
+    assert paragraph("it waits 97 % of it", 11) == ["it waits", "97 % of it"]
+    assert table(("of", "share"), [("a", "batch, about 12 or over 99 %")], 30)[1:] == ["a   batch, about 12 or over", "    99 %"]
+
+
+def test_a_column_that_is_to_stay_whole_is_not_folded() -> None:
+    rows = [("a name of a program that is long", "none, batch over 99 %")]
+    assert table(("group", "class"), rows, 42, whole=(1,)) == [
+        "group                class",
+        "a name of a program  none, batch over 99 %",
+        "that is long",
     ]
 
 
