@@ -148,6 +148,16 @@ def test_only_training_imports_the_training_stack() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_what_a_person_reads_is_laid_out_in_one_place() -> None:
+    users = {
+        str(path.relative_to(ROOT))
+        for path in sources()
+        for level, name, _ in imports(path)
+        if level == 0 and name.split(".")[0] in PAGES | {"textwrap"}
+    }
+    assert users == {"scheduler/explain/layout.py", "training/progress.py", "scheduler/config/reference.py"}  # bars; a file
+
+
 @pytest.mark.parametrize("name", PURE)
 def test_pure_modules_know_no_clock_file_process_or_chance(name: str) -> None:
     path = ROOT / name

@@ -254,10 +254,7 @@ def why(
 
     from ..decision import Flag
     from ..explain import decision_page as explain
-    from ..explain.account import account
     from ..explain.layout import columns
-    from ..explain.process_page import as_record, process_page
-    from ..read.process import ancestors, see
     from ..store.decisions import DecisionReader
 
     _, paths = load_files(context, config, state_dir)
@@ -282,6 +279,10 @@ def why(
             else:
                 print(explain.decision_page(logged, tick, session, width))
             return
+        from ..explain.account import account  # brings numpy
+        from ..explain.process_page import as_record, process_page
+        from ..read.process import ancestors, see
+
         pid = int(what)
         try:
             seen = see(pid)
