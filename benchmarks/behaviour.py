@@ -38,7 +38,7 @@ from nicety.models.artifact import FEATURES, Card, DataRange, shipped
 from nicety.models.behaviour import BEHAVIOUR_CHANNELS, BEHAVIOUR_FEATURES, CLASSES, BehaviourModel, Behaviours, Floats, Summaries
 from nicety.models.records import Latency, Spared
 from nicety.scheduler.config.sections import Config, parse
-from nicety.scheduler.explain.decision_page import table
+from nicety.scheduler.explain.layout import table
 from nicety.scheduler.observe.measure import Measurer
 from nicety.scheduler.store.traces import read_traces
 from nicety.training.behaviour_fit import CERTAINTY, Fitted, Programs, Sightings, fit_behaviour, folds, log_loss, verdicts
@@ -348,7 +348,7 @@ def main() -> None:
             [row.program, row.latency, row.said, f"{row.p_latency:.0%}", f"{row.p_batch:.0%}", f"{row.loss:.2f}"]
             for row in sorted(verdicts("", fitted.chances, programs), key=lambda row: (row.latency, -row.loss))
         ]
-        print(table(("training program", "is", "without its family called", "p latency", "p batch", "loss"), rows))
+        print(*table(("training program", "is", "without its family called", "p latency", "p batch", "loss"), rows), sep="\n")
         if arguments.ship:
             print(f"shipped as {made_shipped(fitted, corpus, unseen)[:8]}")
         return
@@ -370,9 +370,9 @@ def fit(corpus: Corpus, *, compare: bool) -> tuple[Fitted, Programs]:
     )
     if compare:
         headers = ("model, by family left out", "loss", "decided", "right", "latency called batch")
-        print(table(headers, compared(programs, fitted)) + "\n")
+        print(*table(headers, compared(programs, fitted)), "", sep="\n")
     headers = ("probability", "latency: programs", "said", "true", "batch: programs", "said", "true")
-    print(table(headers, calibration(fitted.chances, programs)) + "\n")
+    print(*table(headers, calibration(fitted.chances, programs)), "", sep="\n")
     return fitted, programs
 
 
@@ -395,7 +395,7 @@ def judge(model: BehaviourModel, corpus: Corpus) -> Judged:
     performances = [mine for mine in every if mine.active >= MOMENTS[0]]
     idle = sorted(corpus.held_out - {mine.program for mine in performances})
     columns = ("program", "is", "called", "p latency", "p batch", "after", "because of")
-    print("programs kept out of training:\n" + table(columns, list(by_program(performances))) + "\n")
+    print("programs kept out of training:", *table(columns, list(by_program(performances))), "", sep="\n")
     if idle:
         print(f"not judged, for they did something in fewer than {MOMENTS[0]} ticks of every session: {', '.join(idle)}\n")
     claims = Claims()

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .records import Behaviour, Latency, Ruled, Spared
+from .records import LOADING_SECONDS, Behaviour, Latency, Ruled, Spared
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -121,11 +121,6 @@ CHARS_TICKS = 10
 
 UNSTEADY_TICKS = 4
 """Ticks of activity from which a standard deviation means something."""
-
-LOADING_SECONDS = 10.0
-"""Seconds of activity before a process alone in the foreground of a terminal, or fed by its parent, is called batch. A program that
-is loading looks like batch work until it is used; nobody waits longer without turning to something else (Nielsen, Usability
-Engineering, 1993, ch. 5)."""
 
 START_FAULTS = 12_000.0
 """Page faults per second of CPU from which a tick looks like a start. ipykernel, dask, hypercorn, uvicorn and mpd took 34,000 to

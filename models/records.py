@@ -209,6 +209,12 @@ class Forecast:
     source: str  # "demand 3f9a…" (artefact digest) or "baseline ewma"
 
 
+LOADING_SECONDS = 10.0
+"""Seconds of activity before a process alone in the foreground of a terminal, or fed by its parent, is called batch. A program that
+is loading looks like batch work until it is used; nobody waits longer without turning to something else (Nielsen, Usability
+Engineering, 1993, ch. 5)."""
+
+
 class Spared(StrEnum):
     """Why a group that looks like batch work is not called batch."""
 

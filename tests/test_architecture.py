@@ -15,7 +15,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 structure: Any = importlib.import_module("structure")  # of benchmarks/
 LAYERS = {"models": set[str](), "scheduler": {"models"}, "training": {"models", "scheduler"}}
-HEAVY = {"sklearn", "scipy", "pandas", "pyarrow", "joblib", "matplotlib"}
+HEAVY = {"sklearn", "scipy", "pandas", "pyarrow", "joblib", "matplotlib", "threadpoolctl", "jinja2"}
+PAGES = {"rich", "tomlkit"}  # for what a person reads: loaded when a page is made, never by the daemon
 DRAWS = {("scheduler/simulation/plot.py", "matplotlib.figure")}  # where asked to, never in the daemon
 IMPURE = {
     "time",
@@ -147,6 +148,16 @@ def test_only_training_imports_the_training_stack() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_what_a_person_reads_is_laid_out_in_one_place() -> None:
+    users = {
+        str(path.relative_to(ROOT))
+        for path in sources()
+        for level, name, _ in imports(path)
+        if level == 0 and name.split(".")[0] in PAGES | {"textwrap"}
+    }
+    assert users == {"scheduler/explain/layout.py", "training/progress.py", "scheduler/config/reference.py"}  # bars; a file
+
+
 @pytest.mark.parametrize("name", PURE)
 def test_pure_modules_know_no_clock_file_process_or_chance(name: str) -> None:
     path = ROOT / name
@@ -188,6 +199,6 @@ def test_the_daemon_loads_nothing_of_the_training_stack() -> None:
     code = "import sys, nicety.scheduler.daemon, nicety.scheduler.cli; print(*sorted(m.split('.')[0] for m in sys.modules))"
     loaded = set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
     assert "nicety" in loaded
-    assert not loaded & HEAVY
+    assert not loaded & (HEAVY | PAGES)
     code = "import sys, nicety.scheduler.daemon, nicety.scheduler.cli; sys.exit('nicety.training' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -27,6 +27,7 @@ from .. import __version__
 from ..models.artifact import FEATURES, ArtifactError, Card, load
 from ..scheduler.config.paths import Loaded, PathError, Paths, load_config, state_paths
 from ..scheduler.config.sections import ConfigError
+from ..scheduler.explain.layout import columns
 from ..scheduler.read.text import escape_unencodable, printable
 from ..scheduler.store.files import StoreError, replacing
 from .dataset import Dataset, DatasetError
@@ -177,7 +178,7 @@ def train(
     if as_json:
         print(json.dumps(plain(done.dataset, done.course, results, "" if page is None else str(page)), indent=1))
     else:
-        print(text(done.dataset, done.course, results))
+        print(text(done.dataset, done.course, results, columns()))
         if page is not None:
             print(f"\nreport: {printable(str(page))}")
     outcomes = {result.outcome for result in results}

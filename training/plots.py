@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-ACTUAL, OWN, FALLBACK, GRID = "#1d1d1f", "#1f5fbf", "#d9822b", "#d8dce2"
-"""Colours that the colour-blind can tell apart too: what came, the model, the forecast without a model."""
+ACTUAL, OWN, FALLBACK, PROMISED, GRID = "#1d1d1f", "#1f5fbf", "#d9822b", "#3d8b57", "#d8dce2"
+"""Colours that the colour-blind can tell apart too: what came, the model, the forecast without a model, what levels promise."""
 
 METRIC_WORDS: Mapping[str, str] = MappingProxyType({"cpu": "CPU demand", "rss": "memory", "load": "load of pools"})
 
@@ -100,7 +100,7 @@ def coverage_svg(evidence: Evidence, interval: float, number: int) -> str:
         panels = figure.subplots(1, len(QUANTILES))
         for q, (axes, level) in enumerate(zip(panels, QUANTILES, strict=True)):
             axes.axhspan(100 * level - 2, min(100 * level + 2, 100), color="#e4efe6", linewidth=0, zorder=0)
-            axes.axhline(100 * level, color="#3d8b57", linewidth=1.2, zorder=2)
+            axes.axhline(100 * level, color=PROMISED, linewidth=1.2, zorder=2)
             axes.plot(_horizons(axes, interval), 100 * base[:, q], color=FALLBACK, linestyle=(0, (4, 2)), marker="o", markersize=3)
             axes.plot(_horizons(axes, interval), 100 * own[:, q], color=OWN, linewidth=1.8, marker="o", markersize=4)
             found = [100 * level - 4, 100 * level + 4, *(100 * own[:, q]), *(100 * base[:, q])]

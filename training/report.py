@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..models.records import HORIZONS, QUANTILES
-from ..scheduler.explain.decision_page import table
+from ..scheduler.explain.layout import paragraph, table
 from .anomaly_fit import AnomalyRow
 from .behaviour_fit import BehaviourTable
 from .dataset import Dataset
@@ -42,21 +42,22 @@ class Course:
     peak_bytes: int  # most memory resident
 
 
-def text(dataset: Dataset, course: Course, results: Sequence[Result]) -> str:
-    """What the user sees on stdout."""
+def text(dataset: Dataset, course: Course, results: Sequence[Result], width: int | None = None) -> str:
+    """What the user sees on stdout. `width`: of the terminal."""
     data = dataset.data
     minutes = data.ticks * dataset.interval / 60
     read = f"{data.ticks} ticks of {dataset.interval:g} s ({minutes:.0f} min), up to {data.processes} processes"
     machines = f" of {len(course.machines)} machines" if len(course.machines) > 1 else ""
-    lines = [f"{read}, {data.groups} busy groups and pools{machines}, {len(dataset.runs)} series"]
+    lines = paragraph(f"{read}, {data.groups} busy groups and pools{machines}, {len(dataset.runs)} series", width)
     for result in results:
-        lines += ["", f"{result.kind} model: {result.outcome}{f' as {result.digest[:8]}' if result.digest else ''}", result.reason]
+        lines += ["", f"{result.kind} model: {result.outcome}{f' as {result.digest[:8]}' if result.digest else ''}"]
+        lines += paragraph(result.reason, width)
         if result.demand is not None:
-            lines += ["", _demand(result.demand)]
+            lines += ["", *_demand(result.demand, width)]
         if result.anomaly:
-            lines += ["", _anomaly(result.anomaly)]
+            lines += ["", *_anomaly(result.anomaly, width)]
         if result.behaviour is not None:
-            lines += ["", _behaviour(result.behaviour)]
+            lines += ["", *_behaviour(result.behaviour, width)]
     return "\n".join(lines)
 
 
@@ -103,7 +104,7 @@ def _scores(result: Result) -> dict[str, float]:
     return {}
 
 
-def _demand(found: DemandTable) -> str:
+def _demand(found: DemandTable, width: int | None) -> list[str]:
     """A line for each metric and forecaster: loss by horizon, coverage by quantile over all horizons."""
     metrics_ = sorted({row.metric for row in found.rows})
     headers = ["metric", "forecaster", *(f"wQL +{h}" for h in HORIZONS), *(f"≤ q{level:g}" for level in QUANTILES)]
@@ -114,7 +115,7 @@ def _demand(found: DemandTable) -> str:
             losses = [f"{mine[h].wql:.4f}" if h in mine else "" for h in HORIZONS]
             rows.append([metric, name, *losses, *(f"{share:.1%}" for share in covered(list(mine.values())))])
     scores = [[name, f"{found.score(name):.3f}"] for name in sorted(found.forecasters(), key=found.score)]
-    return table(headers, rows) + "\n\n" + table(("forecaster", "score"), scores)
+    return [*table(headers, rows, width), "", *table(("forecaster", "score"), scores, width)]
 
 
 def covered(rows: Sequence[DemandRow]) -> list[float]:
@@ -123,7 +124,7 @@ def covered(rows: Sequence[DemandRow]) -> list[float]:
     return [sum(row.coverage[q] * row.values for row in rows) / total for q in range(len(QUANTILES))]
 
 
-def _anomaly(rows: Sequence[AnomalyRow]) -> str:
+def _anomaly(rows: Sequence[AnomalyRow], width: int | None) -> list[str]:
     def seconds(delay: float | None) -> str:
         return "" if delay is None else f"{delay:.0f} s"
 
@@ -144,10 +145,11 @@ def _anomaly(rows: Sequence[AnomalyRow]) -> str:
             ]
             for row in rows
         ],
+        width,
     )
 
 
-def _behaviour(found: BehaviourTable) -> str:
+def _behaviour(found: BehaviourTable, width: int | None) -> list[str]:
     """A line for each group and model; then the models."""
     headers = ("model", "group", "is", "taken for", "p latency", "p batch", "loss")
     rows = [
@@ -155,4 +157,4 @@ def _behaviour(found: BehaviourTable) -> str:
         for row in found.rows
     ]
     models = [[name, f"{found.loss(name):.3f}", str(found.harm(name))] for name in found.models()]
-    return table(headers, rows) + "\n\n" + table(("model", "loss", "latency taken for batch"), models)
+    return [*table(headers, rows, width), "", *table(("model", "loss", "latency taken for batch"), models, width)]

@@ -18,7 +18,6 @@ from .shared import (
     JsonOption,
     StateOption,
     anomalies_app,
-    columns,
     command,
     duration,
     escaped,
@@ -86,7 +85,8 @@ def decisions(
 
     Decisions of a tick that do the same to one group are a line; --json has each by itself.
     """
-    from ..explain.decision_page import LOOKED_AT, decision_lines, decision_table
+    from ..explain.decision_page import LOOKED_AT, decision_lines, decision_table, gathered
+    from ..explain.layout import columns
     from ..explain.logstream import ascii_json
     from ..store.decisions import DecisionReader, LoggedDecision
 
@@ -115,8 +115,8 @@ def decisions(
             for logged in found:
                 print(ascii_json(logged.to_builtins()))
         elif follow:
-            for line in decision_lines(found)[-limit if limit else None :]:
-                print(line)
+            latest = gathered(found)[-limit if limit else None :]
+            print(*decision_lines(latest, columns()), sep="\n")
         elif found:
             print(decision_table(found, since is None or since > 43200, columns(), limit))
         else:
@@ -126,7 +126,7 @@ def decisions(
         new = list[LoggedDecision]()
 
         def tell() -> None:
-            for line in decision_lines(new):
+            for line in decision_lines(gathered(new), columns()):
                 print(line)
             new.clear()
             sys.stdout.flush()
@@ -164,6 +164,7 @@ def _anomalies(
 
 def _list_anomalies(context: typer.Context, since: float, as_json: bool, config: str | None, state_dir: str | None) -> None:
     from ..explain import incident_page
+    from ..explain.layout import columns
     from ..store.decisions import DecisionReader
     from ..store.lessons import Lessons
 
@@ -253,13 +254,11 @@ def why(
 
     from ..decision import Flag
     from ..explain import decision_page as explain
-    from ..explain.account import account
-    from ..explain.process_page import as_record, process_page
-    from ..read.process import ancestors, see
+    from ..explain.layout import columns
     from ..store.decisions import DecisionReader
 
     _, paths = load_files(context, config, state_dir)
-    width = columns() or explain.WIDTH
+    width = columns()
     with DecisionReader(paths.decisions) as reader:
         if not what.isdecimal():
             logged, tick, session = explain.look_up(reader, what)
@@ -280,6 +279,10 @@ def why(
             else:
                 print(explain.decision_page(logged, tick, session, width))
             return
+        from ..explain.account import account  # brings numpy
+        from ..explain.process_page import as_record, process_page
+        from ..read.process import ancestors, see
+
         pid = int(what)
         try:
             seen = see(pid)

@@ -12,7 +12,6 @@ from .shared import (
     ConfigOption,
     JsonOption,
     StateOption,
-    columns,
     command,
     escaped,
     load_files,
@@ -42,14 +41,14 @@ def models_list(
     Exit 3 if a file is damaged or a model does not fit this version: it is named with the reason.
     """
     from ..explain import model_page
-    from ..explain.decision_page import table
+    from ..explain.layout import columns, table
 
     _, paths = load_files(context, config, state_dir)
     found, troubles = model_page.look(paths.models)
     if as_json:
         print_json({"models": [model_page.as_record(each) for each in found], "troubles": troubles})
     elif found:
-        print(table(model_page.HEADERS, [model_page.row(each) for each in found], columns()))
+        print(*table(model_page.HEADERS, [model_page.row(each) for each in found], columns()), sep="\n")
     else:
         say("there are no models; `nicety train` makes some")
     for trouble in troubles:

@@ -16,7 +16,6 @@ from .shared import (
     JsonOption,
     Named,
     StateOption,
-    columns,
     command,
     duration,
     ended_by_signals,
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 @command("doctor", "nicety doctor")
 def doctor(context: typer.Context, as_json: JsonOption = False, config: ConfigOption = None, state_dir: StateOption = None) -> None:
     """Say what works here, what does not, and the fix. Exit 3 if something is missing."""
-    from ..explain.decision_page import table
+    from ..explain.layout import columns, table
     from ..service import doctor as examination
 
     named: Named = context.obj
@@ -47,10 +46,10 @@ def doctor(context: typer.Context, as_json: JsonOption = False, config: ConfigOp
         print_json([examination.as_record(finding) for finding in findings])
     else:
         rows = [(finding.name, "ok" if finding.ok else "not ok", finding.what) for finding in findings]
-        print(table(("what", "state", "detail"), rows, columns(), fold=True))
+        print(*table(("what", "state", "detail"), rows, columns()), sep="\n")
         fixes = list(dict.fromkeys((finding.name, finding.fix) for finding in findings if finding.fix))
         if fixes:
-            print("\n" + table(("not ok", "what to do"), fixes, columns(), fold=True))
+            print("", *table(("not ok", "what to do"), fixes, columns()), sep="\n")
     if not all(finding.ok for finding in findings):
         raise typer.Exit(FINDINGS)
 
@@ -167,7 +166,8 @@ def status(context: typer.Context, as_json: JsonOption = False, config: ConfigOp
 
     Without a daemon: exit 1, and what a dead one left changed.
     """
-    from ..explain.status_page import WIDTH, changes_in_words, status_page
+    from ..explain.layout import columns, printed
+    from ..explain.status_page import changes_in_words, status_page
     from ..service.control_socket import NoDaemonError, ask
 
     _, paths = load_files(context, config, state_dir)
@@ -183,7 +183,7 @@ def status(context: typer.Context, as_json: JsonOption = False, config: ConfigOp
         else:
             say(f"nicety: {error}")
             if left:
-                print("\n".join(escaped(line) for line in changes_in_words(sum_up(left, {}), columns() or WIDTH)))
+                print(printed(changes_in_words(sum_up(left, {}), columns())))
                 say("these changes of a dead daemon are still in force; put them back: nicety undo")
         raise typer.Exit(FAILURE) from None
     if as_json:
@@ -226,6 +226,7 @@ def _print_undone(outcomes: Sequence[Outcome], as_json: bool) -> None:
 
     from ..decision import Status
     from ..explain.decision_page import outcome_table
+    from ..explain.layout import columns
 
     if as_json:
         print_json(msgspec.to_builtins(outcomes))

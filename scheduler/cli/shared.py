@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import re
-import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -176,11 +175,6 @@ def print_json(value: object) -> None:
     from ..explain.logstream import ascii_json
 
     print(ascii_json(value))
-
-
-def columns() -> int | None:
-    """Columns to fit tables to; None for files and pipes: whole lines."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def load_files(context: typer.Context, config: str | None, state_dir: str | None) -> tuple[Loaded, Paths]:

@@ -15,7 +15,6 @@ from .shared import (
     FINDINGS,
     ConfigOption,
     StateOption,
-    columns,
     command,
     duration,
     duration_or_none,
@@ -236,7 +235,7 @@ def _watched(runs: Iterable[Figures], count: int) -> list[Figures]:
 
 def _print_simulation(found: Sequence[Figures], itself: AsItWas | None, json_path: str | None) -> None:
     """A table, or JSON to stdout for "-"; JSON into a file besides the table. `itself`: the recorded pool as it was."""
-    from ..explain.decision_page import table
+    from ..explain.layout import columns, table
     from ..simulation import run as simulation
 
     summary = simulation.means(found)
@@ -253,7 +252,7 @@ def _print_simulation(found: Sequence[Figures], itself: AsItWas | None, json_pat
 
         Path(json_path).write_text(ascii_json(record) + "\n", encoding="utf-8")
     lines = [mean.cells() for mean in summary] + ([] if itself is None else [itself.cells()])
-    print(table(simulation.HEADERS, lines, columns()))
+    print(*table(simulation.HEADERS, lines, columns()), sep="\n")
 
 
 class Exportable(StrEnum):

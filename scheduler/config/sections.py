@@ -7,6 +7,7 @@ and a test compares them.
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import re
 import tomllib
@@ -19,6 +20,7 @@ from msgspec import Meta, field
 
 from ...models.records import QUANTILES, Latency
 from ..scope import ScopeError, resolve
+from .positions import dotted, fault, lines, nearest
 
 
 class ConfigError(ValueError):
@@ -353,19 +355,21 @@ class Config(Section, frozen=True):
 def parse(text: str, where: str = "configuration") -> Config:
     """The configuration in `text` (TOML).
 
-    Raises ConfigError with a line for every problem: "FILE:LINE: section.key: cause; what to do".
+    Raises ConfigError with a line for every problem: "FILE:LINE: section.key: cause; what to do", and for a text that is not TOML
+    "FILE:LINE:COLUMN: cause; what to do".
     """
     try:
         raw = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError; so are integers of 5,000 digits
-        raise ConfigError([f"{where}: not valid TOML: {error}"]) from None
-    problems: list[str] = []
+        place, cause = fault(error)
+        at = place or len(text.rstrip().split("\n"))  # without a place it is about the end
+        raise ConfigError([f"{where}:{at}: not valid TOML: {cause}; correct it here, or before it"]) from None
+    problems: list[tuple[tuple[str, ...], str]] = []
     faulty = set[tuple[str, ...]]()
 
     def report(path: tuple[str, ...], cause: str) -> None:
         faulty.add(path)
-        line = _line_of(text, path)
-        problems.append(f"{where}{f':{line}' if line else ''}: {'.'.join(path)}: {cause}")
+        problems.append((path, cause))
 
     config = msgspec.convert(_check(raw, Config, (), report, faulty), Config)
     for path, cause, keys in _senseless(config):
@@ -373,7 +377,8 @@ def parse(text: str, where: str = "configuration") -> Config:
         if not any((*section, key) in faulty for key in keys):  # a reported key has its default here
             report(path, cause)
     if problems:
-        raise ConfigError(problems)
+        known = lines(text)
+        raise ConfigError([f"{where}:{nearest(known, path)}: {dotted(path)}: {cause}" for path, cause in problems])
     return config
 
 
@@ -420,7 +425,7 @@ def _check(
                     if not isinstance(entry, dict):
                         report((*here, name), f"must be a table, [{'.'.join(here)}.{name}]")
                     elif not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name):
-                        report((*here, name), "a name has 1 to 64 letters, digits, '_', '-' or '.'")
+                        report((*here, name), "a name has 1 to 64 letters, digits, '_', '-' or '.'; choose another")
                     else:
                         checked = _check(entry, table, (*here, name), report, meant)
                         if all(key in checked for key in table.__struct_fields__ if _required(table, key)):
@@ -430,22 +435,31 @@ def _check(
                 clean[key] = _check(value, table, here, report, meant)
             continue
         if isinstance(value, float) and not math.isfinite(value):
-            report(here, f"{value} is not a finite number")
+            report(here, f"{value} is not a finite number; {_instead(cls, key)}")
             continue
         try:
             msgspec.convert(value, hint_type)
         except msgspec.ValidationError as error:
-            allowed = ", ".join(f'"{choice}"' for choice in _choices(hint_type))
-            report(here, _in_words(str(error)) + (f"; one of {allowed}" if allowed else ""))
+            report(here, f"{_in_words(str(error))}; {_instead(cls, key)}")
             continue
         if any("\0" in text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)):
-            report(here, "holds a NUL character, which no path or argument can")
+            report(here, "holds a NUL character, which no path or argument can; take it out")
             continue
         clean[key] = value
     for name in cls.__struct_fields__:
         if name in hints and name not in raw and _required(cls, name):
-            report((*path, name), "missing; this key has no default")
+            report((*path, name), f"missing, and it has no default; {_instead(cls, name)}")
     return clean
+
+
+def _instead(cls: type[msgspec.Struct], key: str) -> str:
+    """What a person may write for a key, or what holds without it."""
+    info = next(each for each in msgspec.structs.fields(cls) if each.name == key)
+    choices = _choices(info.type)
+    if choices:
+        return "one of " + ", ".join(f'"{choice}"' for choice in choices)
+    default = info.default if info.default_factory is msgspec.NODEFAULT else info.default_factory()
+    return "or leave the key out" if default is None else f"the default is {json.dumps(default)}"
 
 
 _WORDS = {
@@ -497,25 +511,6 @@ def _choices(hint: Any) -> tuple[Any, ...]:
     return tuple(Latency) if Latency in (hint, *get_args(hint)) else get_args(hint) if get_origin(hint) is Literal else ()
 
 
-def _line_of(text: str, path: tuple[str, ...]) -> int | None:
-    """Line of the key `path`, else of its nearest table; None if neither is found. tomllib keeps no positions."""
-    section: tuple[str, ...] = ()
-    best = None
-    for number, line in enumerate(text.splitlines(), 1):
-        header = re.match(r"\s*\[\[?\s*([^\]]+?)\s*\]", line)
-        if header:
-            section = tuple(part.strip().strip("\"'") for part in header[1].split("."))
-            if section == path[: len(section)]:
-                best = number
-            if section == path:
-                return number
-            continue
-        key = re.match(r"\s*([A-Za-z0-9_.\"'-]+)\s*=", line)
-        if key and (*section, *(part.strip("\"'") for part in key[1].split("."))) == path:
-            return number
-    return best
-
-
 Senseless = tuple[tuple[str, ...], str, tuple[str, ...]]
 """Path of a problem, its cause, and the keys of its section that it rests on."""
 
@@ -547,9 +542,13 @@ def _senseless(config: Config) -> Iterator[Senseless]:
 def _senseless_pool(path: tuple[str, ...], pool: PoolConfig) -> Iterator[Senseless]:
     """The same for one pool."""
     if pool.minimum > pool.maximum:
-        yield (*path, "minimum"), f"{pool.minimum} is more than maximum = {pool.maximum}", ("minimum", "maximum")
+        yield (
+            (*path, "minimum"),
+            f"{pool.minimum} is more than maximum = {pool.maximum}; change one of them",
+            ("minimum", "maximum"),
+        )
     if pool.initial is not None and not pool.minimum <= pool.initial <= pool.maximum:
-        cause = f"{pool.initial} is outside of minimum = {pool.minimum} and maximum = {pool.maximum}"
+        cause = f"{pool.initial} is not between minimum = {pool.minimum} and maximum = {pool.maximum}; change one of them"
         yield (*path, "initial"), cause, ("initial", "minimum", "maximum")
     if pool.kind in MASTERS and not pool.pidfile and pool.pid is None:
         yield path, MASTERS[pool.kind], ("kind", "pidfile", "pid")

@@ -19,7 +19,8 @@ import numpy as np
 
 from ..config.paths import Paths
 from ..decision import Flag, ResizePool, Status
-from ..explain.decision_page import page, table
+from ..explain.decision_page import page
+from ..explain.layout import columns, table
 from ..interpreter import PYTHON
 from ..store.decisions import DecisionReader
 from .workload import SERVICE_WORKERS, DemoError, Feeder, Values, Workload, running
@@ -138,9 +139,10 @@ def _demo(workload: Workload, directory: Path, json_path: Path | None, say: Call
     say("\n" + _table(without, acted))
     say("\n" + _workers(acted))
     for title, id_ in _two_decisions(state):
-        say(f"\n--- why {id_} ({title}) ---\n{page(Paths(state, state / 'control.sock'), id_)}")
+        say(f"\n--- why {id_} ({title}) ---\n{page(Paths(state, state / 'control.sock'), id_, columns())}")
     say("\n" + _put_back(before, after, changed))
-    say("\n" + table(("claim", "value", "bound", "holds"), [(c.claim, _shown(c.value), c.bound, _yes(c.holds)) for c in claims]))
+    rows = [(c.claim, _shown(c.value), c.bound, _yes(c.holds)) for c in claims]
+    say("\n".join(["", *table(("claim", "value", "bound", "holds"), rows, columns())]))
     say(f"\nlog of the acting daemon: {directory / 'act.log'}; ask it yourself:")
     for command in ("decisions", "replay", "export traces -o traces.csv"):
         say(f"  nicety --config {config} --state-dir {state} {command}")
@@ -298,7 +300,7 @@ def _table(without: Half, acted: Half) -> str:
         ("spool: lateness p95, s", f"{without.late_p95:.2f}", f"{acted.late_p95:.2f}"),
         ("spool: mean workers", f"{without.spool_size:.1f}", f"{acted.spool_size:.1f} (two of them broken)"),
     ]
-    return table(("what changed", "without nicety", "with nicety"), rows)
+    return "\n".join(table(("what changed", "without nicety", "with nicety"), rows, columns()))
 
 
 def _workers(acted: Half) -> str:
@@ -310,7 +312,7 @@ def _workers(acted: Half) -> str:
         rows.append((f"pid {pid}", fault, told or "not flagged"))
     faulty = {pid for pid, _ in acted.broken.values()}
     rows += [(f"pid {pid}", "healthy", f"{kind} ({id_})") for pid, kind, _, id_ in acted.flagged if pid not in faulty]
-    return table(("spool worker", "in truth", "flagged as"), rows)
+    return "\n".join(table(("spool worker", "in truth", "flagged as"), rows, columns()))
 
 
 def _two_decisions(state: Path) -> list[tuple[str, str]]:
@@ -330,7 +332,7 @@ def _put_back(before: Mapping[str, tuple[Values, ...]], after: Mapping[str, tupl
     if not changed:
         return f"put back: all {len(before)} processes hold the same nice, policy, affinity, autogroup nice and cgroups as before"
     rows = [(name, str(before.get(name, "not there")), str(after.get(name, "not there"))) for name in changed]
-    return "NOT put back:\n" + table(("process", "before", "after"), rows)
+    return "\n".join(["NOT put back:", *table(("process", "before", "after"), rows, columns())])
 
 
 def _mean(sizes: list[int]) -> float:

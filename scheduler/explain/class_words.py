@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from ...models.behaviour import LOADING_SECONDS
-from ...models.records import Behaviour, Latency, Ruled, Spared
+from ...models.records import LOADING_SECONDS, Behaviour, Latency, Ruled, Spared
 from ..decision import Group, Session
 from ..words import figure, size
 

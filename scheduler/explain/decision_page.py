@@ -7,7 +7,6 @@ Every page is built from the log, so it shows what the decision was based on and
 from __future__ import annotations
 
 import re
-import textwrap
 from collections.abc import Hashable, Iterable, Sequence
 
 from ...models.records import HORIZONS, QUANTILES, Forecast, Score
@@ -17,9 +16,7 @@ from ..read.text import printable
 from ..store.decisions import DecisionReader, LoggedDecision
 from ..words import figure, moment, share
 from .gathered import describe, gather, headline, likeness, reason, tally
-
-WIDTH = 100
-"""Columns of a page without a terminal."""
+from .layout import labelled, paragraph, part, printed, table
 
 UNITS = {"cpu": "cores", "rss": "MiB", "load": "Erlangs"}
 """How a forecast's metric is shown."""
@@ -59,28 +56,6 @@ def effect_in_words(effect: Effect) -> str:
     return f"{wait[1]} waited for a CPU {before} of its demand before, {after} after {effect.ticks} ticks"
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[str]], width: int | None = None, fold: bool = False) -> str:
-    """Aligned columns. Cells are made printable. With `width`, no line is longer: the last column is cut, or folded if `fold`."""
-    cells = [[printable(cell) for cell in row] for row in (headers, *rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(headers))]
-    left = sum(widths[:-1]) + 2 * (len(widths) - 1)
-    lines: list[str] = []
-    for row in cells:
-        line = "  ".join(cell.ljust(at) for cell, at in zip(row, widths, strict=True)).rstrip()
-        if width is None or len(line) <= width:
-            lines.append(line)
-        elif fold and width - left >= 20:
-            first, *more = textwrap.wrap(row[-1], width - left, break_on_hyphens=False)
-            lines += [line[:left] + first, *(" " * left + part for part in more)]
-        else:
-            lines.append(_cut(line, width))
-    return "\n".join(lines)
-
-
-def _cut(line: str, width: int) -> str:
-    return line if len(line) <= width else line[: max(width - 1, 1)] + "…"
-
-
 # --- decisions ----------------------------------------------------------------------------------------------------------------
 
 
@@ -114,30 +89,42 @@ def decision_row(alike: Sequence[LoggedDecision], day: bool) -> tuple[str, ...]:
 
 
 def decision_table(found: Iterable[LoggedDecision], day: bool, width: int | None, most: int | None = None) -> str:
-    """The table of decisions, its latest `most` lines.
-
-    On a terminal too narrow for the table, each decision takes several lines, so that outcome and reason are shown whole.
-    """
+    """The table of decisions, its latest `most` lines."""
     rows = [decision_row(alike, day) for alike in gathered(found)[-most if most else None :]]
+    return "\n".join(_laid_out(DECISION_HEADERS, rows, width, 19 if day else 8))
+
+
+def decision_lines(found: Iterable[Sequence[LoggedDecision]], width: int | None) -> list[str]:
+    """Lines for following decisions, gathered, as they are made."""
+    return _laid_out((), [decision_row(alike, day=False) for alike in found], width, 8)
+
+
+def _laid_out(headers: Sequence[str], rows: Sequence[Sequence[str]], width: int | None, time: int) -> list[str]:
+    """Rows of decisions. In a pipe each is a line, with columns that do not depend on the other rows. On a terminal too narrow for
+    the table each takes several lines, so that outcome and reason are shown whole. `time`: columns of a time."""
+    if width is None:
+        lines = ([headers] if headers else []) + list(rows)
+        return [printable(f"{at:<{time}}  {id_:<14}  {what:<40}  {outcome:<9}  {why}") for at, id_, what, outcome, why in lines]
+    least = (time, 14)
     left = sum(max(len(printable(row[column])) for row in (DECISION_HEADERS, *rows)) + 2 for column in range(4))
-    if width is None or width - left >= LEAST_REASON:
-        return table(DECISION_HEADERS, rows, width)
-    lines = list[str]()
-    for at, id_, *texts in ((at, id_, outcome, what, why) for at, id_, what, outcome, why in rows):
-        lines += [f"{at}  {id_}", *(f"  {line}" for text in texts for line in paragraph(text, width - 2))]
-    return printed(lines)
+    if width - left >= LEAST_REASON:
+        return table(headers, rows, width, least=least)
+    folded = list[str]()
+    for at, id_, what, outcome, why in rows:
+        folded += [
+            printable(f"{at}  {id_}"),
+            *(f"  {line}" for text in (outcome, what, why) for line in paragraph(text, width - 2)),
+        ]
+    return folded
 
 
-def decision_lines(found: Iterable[LoggedDecision]) -> list[str]:
-    """Lines for following decisions as they are made."""
-    rows = [decision_row(alike, day=False) for alike in gathered(found)]
-    return [printable(f"{at}  {id_:<14}  {what:<40}  {outcome:<9}  {why}") for at, id_, what, outcome, why in rows]
+def page(paths: Paths, id_: str, width: int | None = None) -> str:
+    """Everything about one decision, from the log: the answer to `nicety why ID`. `width`: of the terminal.
 
-
-def page(paths: Paths, id_: str) -> str:
-    """Everything about one decision, from the log: the answer to `nicety why ID`. Raises ExplainError, StoreError."""
+    Raises ExplainError, StoreError.
+    """
     with DecisionReader(paths.decisions) as reader:
-        return decision_page(*look_up(reader, id_))
+        return decision_page(*look_up(reader, id_), width)
 
 
 def look_up(reader: DecisionReader, id_: str) -> tuple[LoggedDecision, Tick | None, Session | None]:
@@ -151,10 +138,10 @@ def look_up(reader: DecisionReader, id_: str) -> tuple[LoggedDecision, Tick | No
     return logged, None if there is None else there.tick, session
 
 
-def decision_page(logged: LoggedDecision, tick: Tick | None, session: Session | None, width: int = WIDTH) -> str:
+def decision_page(logged: LoggedDecision, tick: Tick | None, session: Session | None, width: int | None = None) -> str:
     """The page of a decision: what was decided, why and what came of it in a sentence each, then the evidence.
 
-    Without its tick it has no forecasts. `width`: columns.
+    Without its tick it has no forecasts. `width`: of the terminal.
     """
     from .figure_words import in_words  # imported only when a page is made
 
@@ -167,21 +154,21 @@ def decision_page(logged: LoggedDecision, tick: Tick | None, session: Session | 
     lines += ["", *paragraph(about, width)]
     if not logged.intact:
         lines.append("its checksum does not hold: the log was damaged or changed since")
-    lines += part("Figures", _aligned(in_words(why.figures), width - 2), wrap=False)
+    lines += part("Figures", labelled(in_words(why.figures), None if width is None else width - 2))
     for forecast in [] if tick is None else forecasts_about(decision.action, tick):
         title = f"Forecast of {forecast.target} {forecast.metric}, {UNITS.get(forecast.metric, 'unknown unit')}"
-        lines += part(title, _forecast(forecast), wrap=False)
+        lines += part(title, _forecast(forecast))
     score = None if tick is None else score_of(decision.action, tick)
     if score is not None:
-        lines += part("Score", score_lines(score), width=width)
-    lines += part("Rejected", why.rejected or ["nothing else was considered"], width=width)
-    lines += part("Would have flipped it", why.flips or ["not said by the rule"], width=width)
+        lines += part("Score", score_lines(score), width)
+    lines += part("Rejected", why.rejected or ["nothing else was considered"], width)
+    lines += part("Would have flipped it", why.flips or ["not said by the rule"], width)
     if outcomes:
-        lines += part("What happened", [_outcome(outcome) for outcome in outcomes], width=width)
+        lines += part("What happened", [_outcome(outcome) for outcome in outcomes], width)
     if effects:
-        lines += part("Did it help", [_effect(effect) for effect in effects], width=width)
+        lines += part("Did it help", [_effect(effect) for effect in effects], width)
     elif refusal is None and any(outcome.status in (Status.APPLIED, Status.PARTIAL) for outcome in outcomes):
-        lines += part("Did it help", ["not measured (yet)"])
+        lines += part("Did it help", ["not measured (yet)"], width)
     return printed(lines)
 
 
@@ -225,45 +212,16 @@ def score_of(action: Action, tick: Tick) -> Score | None:
 def outcome_table(outcomes: Sequence[Outcome], width: int | None) -> str:
     """What an undo did, one line for each outcome."""
     rows = [(outcome.target, str(outcome.status), outcome.detail) for outcome in outcomes]
-    return table(("target", "outcome", "detail"), rows, width, fold=True)
+    return "\n".join(table(("target", "outcome", "detail"), rows, width))
 
 
 # --- parts --------------------------------------------------------------------------------------------------------------------
 
 
-def printed(lines: Iterable[str]) -> str:
-    """Lines ready for the screen, without anything that a terminal would obey."""
-    return "\n".join(printable(line) for line in lines)
-
-
-def part(title: str, lines: Iterable[str], wrap: bool = True, width: int = WIDTH) -> list[str]:
-    """A titled part of a page: each line indented, and folded to `width` columns if `wrap`."""
-    body = list[str]()
-    for line in lines:
-        first, *more = paragraph(line, width - 4) if wrap else [line]
-        body += [f"  {first}", *(f"    {rest}" for rest in more)]
-    return ["", title, *body]
-
-
-def paragraph(text: str, width: int) -> list[str]:
-    """A text in lines of at most `width`, made printable first because escaping lengthens it. At least one line."""
-    return textwrap.wrap(printable(text), width, break_on_hyphens=False) or [""]
-
-
-def _aligned(rows: Sequence[tuple[str, str]], width: int) -> list[str]:
-    """Labels and values in two columns, the values folded."""
-    labels = max((len(printable(label)) for label, _ in rows), default=0) + 2
-    lines = list[str]()
-    for label, value in rows:
-        first, *more = paragraph(value, max(width - labels, 20))
-        lines += [f"{printable(label):<{labels}}{first}", *(" " * labels + line for line in more)]
-    return lines
-
-
 def _forecast(forecast: Forecast) -> list[str]:
     scale = 1 / (1 << 20) if forecast.metric == "rss" else 1.0
     rows = [(f"{level:.0%}", *(figure(round(row[at] * scale, 3)) for row in forecast.values)) for at, level in enumerate(QUANTILES)]
-    return [*table(("ticks ahead", *map(str, HORIZONS)), rows).splitlines(), f"by {forecast.source}"]
+    return [*table(("ticks ahead", *map(str, HORIZONS)), rows), f"by {forecast.source}"]
 
 
 def score_lines(score: Score) -> list[str]:

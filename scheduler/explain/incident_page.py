@@ -18,8 +18,9 @@ from ..decision import Decision, Digest, Flag, Lesson, Recycle, Restore, Session
 from ..read.evidence import STATES, Evidence
 from ..store.decisions import DecisionReader, LoggedDecision
 from ..words import figure, moment, size, span
-from .decision_page import WIDTH, ExplainError, look_up, paragraph, part, printed, table
+from .decision_page import ExplainError, look_up
 from .gathered import describe
+from .layout import indented, labelled, paragraph, part, printed, table
 
 MOST_FLAGS = 2000
 """Flags of the log that are searched, the latest first."""
@@ -27,8 +28,11 @@ MOST_FLAGS = 2000
 PEAK_TICKS = 3600
 """Ticks of an incident searched for its highest score: an hour at 1 Hz takes half a second."""
 
-LABEL = 12
+LABEL = 10
 """Columns of labels."""
+
+WIDEST = 120
+"""Columns of a list of incidents at most: longer lines are hard to read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,25 +184,25 @@ def list_page(
     found: Sequence[Incident], digests: Sequence[LoggedDecision], lessons: Sequence[Lesson], now: int, width: int | None
 ) -> str:
     """Open incidents with all that is needed to act, one line for each closed one, and the lessons."""
-    width = min(width or WIDTH, 120)
+    width = None if width is None else min(width, WIDEST)
     going, past = [it for it in found if it.open], [it for it in found if not it.open]
     lines = [f"{len(going)} open, {len(past)} over"]
     for incident in going:
         lines += ["", *_headline(incident, now, width)]
-        lines += _rows([*_brief(incident), ("all of it", f"nicety why {incident.id}")], width)
+        lines += labelled([*_brief(incident), ("all of it", f"nicety why {incident.id}")], width, LABEL, indent=2)
     if past:
         rows = [(moment(it.first.wall), it.id, f"{it.who} {it.what}", f"{_called_wrong(it)}{it.ending}") for it in past]
-        lines += ["", *table(("reported", "id", "what", "how it ended"), rows, width, fold=True).splitlines()]
+        lines += ["", *table(("reported", "id", "what", "how it ended"), rows, width)]
     for digest in digests:
         lines += ["", *paragraph(f"{moment(digest.wall)}: {digest.decision.why.text}", width)]
     if lessons:
         lines += ["", "Called wrong: what looks like it must be stronger (nicety anomalies wrong --undo ID)"]
         said = [(it.id, it.pool, it.kind, figure(it.value), moment(it.wall)) for it in lessons]
-        lines += table(("id", "pool", "kind", "highest score", "said"), said, width).splitlines()
+        lines += table(("id", "pool", "kind", "highest score", "said"), said, width)
     return printed(lines)
 
 
-def _headline(incident: Incident, now: int, width: int) -> list[str]:
+def _headline(incident: Incident, now: int, width: int | None) -> list[str]:
     lasted = span(max(0.0, (now - incident.since) / 1e9))
     return paragraph(f"{incident.who} {incident.what}, since {moment(incident.since, day=False)} ({lasted})", width)
 
@@ -283,23 +287,27 @@ def _called_wrong(incident: Incident) -> str:
 # --- one ----------------------------------------------------------------------------------------------------------------------
 
 
-def incident_page(incident: Incident, looks: Sequence[Evidence], session: Session | None, now: int, width: int = WIDTH) -> str:
-    """Everything about one incident, at most `width` columns wide."""
+def incident_page(
+    incident: Incident, looks: Sequence[Evidence], session: Session | None, now: int, width: int | None = None
+) -> str:
+    """Everything about one incident. `width`: of the terminal."""
     figures = incident.decision.why.figures
     state = "open" if incident.open else f"over: {incident.ending}"
     mode = "" if session is None else f", {session.mode} mode"
     lines = [
         *_headline(incident, now if incident.open else (incident.ended or incident.latest).wall, width),
-        *paragraph(f"  incident {incident.id}, reported {moment(incident.first.wall)}, {state}{mode}", width),
+        *indented([f"incident {incident.id}, reported {moment(incident.first.wall)}, {state}{mode}"], width),
     ]
     if incident.lesson is not None:
-        lines += paragraph(f"  called wrong on {moment(incident.lesson.wall)}: nicety anomalies wrong --undo {incident.id}", width)
-    lines += ["", *_rows(_brief(incident), width)]
+        lines += indented([f"called wrong on {moment(incident.lesson.wall)}: nicety anomalies wrong --undo {incident.id}"], width)
+    lines += ["", *labelled(_brief(incident), width, LABEL, indent=2)]
     for look in looks:
-        lines += part(f"Process {look.id.pid} when it was reported, before anything was done", snapshot_lines(look), width=width)
+        lines += part(f"Process {look.id.pid} when it was reported, before anything was done", snapshot_lines(look), width)
     if not looks:
-        lines += part("Snapshot", ["none: the process was gone, or it may not be looked at"], width=width)
-    lines += part("Figures", _aligned(figures), wrap=False)
+        lines += part("Snapshot", ["none: the process was gone, or it may not be looked at"], width)
+    lines += part(
+        "Figures", labelled([(name, figure(value)) for name, value in figures.items()], None if width is None else width - 2)
+    )
     lines += part(
         "Would have flipped it", [text.replace(" ID", f" {incident.id}") for text in incident.decision.why.flips], width=width
     )
@@ -327,20 +335,6 @@ def snapshot_lines(look: Evidence) -> list[str]:
         lines.append(f"largest address ranges: {', '.join(f'{size(value)} {name}' for name, value in look.mappings)}")
     if look.children:
         lines.append(f"children: {', '.join(f'{pid} {name} ({state})' for pid, name, state in look.children)}")
-    return lines
-
-
-def _aligned(figures: Mapping[str, float | int | str]) -> list[str]:
-    width = max(map(len, figures), default=0)
-    return [f"{name.ljust(width)}  {figure(value)}" for name, value in figures.items()]
-
-
-def _rows(rows: Iterable[tuple[str, str]], width: int) -> list[str]:
-    """Label and text, the text folded beside its label."""
-    lines = list[str]()
-    for label, text in rows:
-        first, *more = paragraph(text, width - LABEL - 2)
-        lines += [f"  {label:<{LABEL}}{first}", *(" " * (LABEL + 2) + line for line in more)]
     return lines
 
 

@@ -22,25 +22,26 @@ from ..observe.rivals import touches
 from ..words import figure, moment, size, span
 from .account import Account, Change, Place
 from .class_words import behaves, class_of, evidence, percent
-from .decision_page import WIDTH, decision_row, paragraph, part, printed, score_lines, table
+from .decision_page import decision_row, score_lines
 from .gathered import describe
+from .layout import GAP, labelled, paragraph, part, printed, table
 
 Rows = list[tuple[str, str | tuple[str, ...]]]
-"""Labels and texts. Of several texts, only as many are shown as fit on a line: the page has all of them below."""
+"""Labels and texts. Of several texts, only as many are shown as fit on a line of a terminal: the page has all of them below."""
 
 BRIEF = frozenset({"given back", "why", "why this one"})
-"""Rows whose full text is below on the page: they take two lines at most."""
+"""Rows whose full text is below on the page: on a terminal they take two lines at most."""
 
 SHOWN = 10
 """Decisions listed on a page."""
 
-LABEL = 15
+LABEL = 13
 """Columns of a page's labels."""
 
 
-def process_page(about: Account, width: int = WIDTH) -> str:
+def process_page(about: Account, width: int | None = None) -> str:
     """Everything about one process. The first ten lines answer what a person asks: what it is, what was done to it, for whom, what
-    that changed, and what restores it. `width`: columns."""
+    that changed, and what restores it. `width`: of the terminal."""
     demotion, others = _demotion(about)
     favours = [change for change in about.protection if not change.ended]
     latency = about.place.group is not None and about.place.group.latency is Latency.LATENCY
@@ -57,30 +58,30 @@ def process_page(about: Account, width: int = WIDTH) -> str:
     lines = [*paragraph(f"process {about.pid} ({about.name or 'not running any more'}): {title}", width), *_rows(rows, width)]
     if incident is not None:
         more = f"all of it, with a snapshot and what to do: nicety why {incident.id}"
-        lines += part("Incident", [incident.text, more], width=width)
+        lines += part("Incident", [incident.text, more], width)
     if demotion is not None:
         why = demotion.last.decision.why
-        lines += part("Why this and nothing else", why.rejected or ["nothing else was considered"], width=width)
-        lines += part("What gives it back", _giving_back(demotion), width=width)
+        lines += part("Why this and nothing else", why.rejected or ["nothing else was considered"], width)
+        lines += part("What gives it back", _giving_back(demotion), width)
     if others:
         also = [f"{_mechanism(change.action, about)}, {_since(about, change)}" for change in others]
-        lines += part("Also in force", also, width=width)
+        lines += part("Also in force", also, width)
     if favours and demotion is None:
-        lines += part("What gives it back", _giving_back(favours[0]), width=width)
+        lines += part("What gives it back", _giving_back(favours[0]), width)
     if about.place.group is not None and about.place.group.behaviour is not None:
-        lines += part("What the class rests on", _basis(about.place.group.behaviour), width=width)
-    lines += part("As of", [_as_of(about)], width=width)
+        lines += part("What the class rests on", _basis(about.place.group.behaviour), width)
+    lines += part("As of", [_as_of(about)], width)
     facts = _facts(about.place)
     if facts:
-        lines += part("As a worker", facts, width=width)
+        lines += part("As a worker", facts, width)
     if about.place.score is not None:
-        lines += part("Score", score_lines(about.place.score), width=width)
+        lines += part("Score", score_lines(about.place.score), width)
     if about.decisions:
         shown = [decision_row([logged], day=True)[:4] for logged in about.decisions[:SHOWN]]
         title = f"Decisions about it, latest first{' (the latest 10)' if len(about.decisions) > SHOWN else ''}; nicety why ID"
-        lines += part(title, table(("time", "id", "what", "outcome"), shown, width - 2).splitlines(), wrap=False)
+        lines += part(title, table(("time", "id", "what", "outcome"), shown, None if width is None else width - 2))
     if incident is None and (demotion is None or demotion.ended) and not favours and not others:
-        lines += part("Why nothing is done", reasons(about), width=width)
+        lines += part("Why nothing is done", reasons(about), width)
     return printed(lines)
 
 
@@ -298,23 +299,23 @@ def _as_of(about: Account) -> str:
     return f"tick {about.tick.seq}, {moment(about.tick.wall)}{mode}"
 
 
-def _rows(rows: Rows, width: int) -> list[str]:
+def _rows(rows: Rows, width: int | None) -> list[str]:
     """Label and text, the text folded in its own column."""
-    lines: list[str] = []
+    room = None if width is None else width - LABEL - GAP - 2
+    shown = []
     for label, text in rows:
-        folded = paragraph(text if isinstance(text, str) else _fitting(text, width - LABEL - 2), width - LABEL - 2)
-        if label in BRIEF and len(folded) > 2:
-            folded = [folded[0], f"{folded[1][: width - LABEL - 4]} …"]
-        first, *more = folded
-        lines += [f"  {label:<{LABEL}}{first}", *(" " * (LABEL + 2) + line for line in more)]
-    return lines
+        text = text if isinstance(text, str) else _fitting(text, room)
+        if room is not None and label in BRIEF and len(folded := paragraph(text, room)) > 2:
+            text = f"{folded[0]} {paragraph(folded[1], room - 2)[0]} …"
+        shown.append((label, text))
+    return labelled(shown, width, LABEL, indent=2)
 
 
-def _fitting(texts: Sequence[str], width: int) -> str:
+def _fitting(texts: Sequence[str], room: int | None) -> str:
     """As many of these as fit on a line, at least one."""
     line = texts[0]
     for text in texts[1:]:
-        if len(line) + len(text) + 2 > width:
+        if room is not None and len(line) + len(text) + 2 > room:
             break
         line += f", {text}"
     return line

@@ -1,6 +1,6 @@
 """The daemon's answer to `status` in words: what it does, what holds, what is in force, a line for each pool and group.
 
-Fits a terminal of 80 columns; ids are never cut. Parts of the answer that this page does not know are shown under their names.
+Fits a terminal of 80 columns; nothing is cut. Parts of the answer that this page does not know are shown under their names.
 """
 
 from __future__ import annotations
@@ -10,19 +10,13 @@ from typing import Any
 
 from ..words import figure, moment, share, size, span
 from .class_words import percent
-from .decision_page import paragraph, printed
 from .gathered import plural
-
-WIDTH = 100
-"""Columns if the output is no terminal."""
+from .layout import indented, labelled, part, printed, table
 
 SHOWN = 20
 """Number of groups shown, those with the most use; --json has all."""
 
-LEAST_NAME = 16
-"""Fewest columns for the name of a group or pool."""
-
-LABEL = 12
+LABEL = 10
 """Columns of the labels in the first part."""
 
 Record = Mapping[str, Any]
@@ -38,37 +32,30 @@ LISTS = frozenset({"acting_on", "spared", "notes", "changes", "changes_in_force"
 
 def status_page(answer: Record, width: int | None) -> str:
     """The page. `width`: of the terminal, None if there is none."""
-    columns = width or WIDTH
-    lines = _facts(answer, columns)
+    lines = _facts(answer, width)
     notes = answer.get("notes") or ()
     if notes:
-        lines += ["", "What holds now", *(line for note in notes for line in _folded(note["text"], columns))]
-    lines += ["", *changes_in_words(answer.get("changes") or (), columns)]
+        lines += part("What holds now", [note["text"] for note in notes], width)
+    lines += ["", *changes_in_words(answer.get("changes") or (), width)]
     if answer.get("pools"):
-        lines += ["", *_pools(answer["pools"], columns)]
+        lines += ["", *_pools(answer["pools"], width)]
     if answer.get("groups"):
-        lines += ["", *_groups(answer["groups"], columns)]
+        lines += ["", *_groups(answer["groups"], width)]
     for key, value in answer.items():
         if key not in LISTS and isinstance(value, list) and value:
-            lines += ["", _named(key), *(line for item in value for line in _folded(_told(key, item), columns))]
+            lines += part(_named(key), [_told(key, item) for item in value], width)
     return printed(lines)
 
 
 # --- the daemon ---------------------------------------------------------------------------------------------------------------
 
 
-def _facts(answer: Record, columns: int) -> list[str]:
+def _facts(answer: Record, width: int | None) -> list[str]:
     rows = [("nicety", _head(answer)), ("cannot", str(answer.get("cannot", "")))]
     rows += [("own cost", _cost(answer)), ("budget", _budget(answer)), ("models", _models(answer))]
     known = HEAD | COST | MODELS | LISTS | {"budget"}
     rows += [(_named(key), _told(key, value)) for key, value in answer.items() if key not in known and not isinstance(value, list)]
-    lines = list[str]()
-    for label, text in rows:
-        if text:
-            label = f"{label:<{LABEL - 2}}  "
-            first, *more = paragraph(text, columns - len(label))
-            lines += [label + first, *(" " * LABEL + line for line in more)]
-    return lines
+    return labelled([(label, text) for label, text in rows if text], width, LABEL)
 
 
 def _head(answer: Record) -> str:
@@ -117,17 +104,17 @@ def _models(answer: Record) -> str:
 # --- changes ------------------------------------------------------------------------------------------------------------------
 
 
-def changes_in_words(changes: Sequence[Record], columns: int) -> list[str]:
+def changes_in_words(changes: Sequence[Record], width: int | None) -> list[str]:
     """What is in force, from the records of `in_force.sum_up`."""
     if not changes:
         return ["Nothing is changed"]
     lines = ["Changes in force"]
     for change in changes:
         what, why = _what(change), _why(change)
-        if len(what) + len(why) + 4 <= columns:
+        if width is None or len(what) + len(why) + 4 <= width:
             lines.append(f"  {what}, {why}")
         else:
-            lines += [*_folded(what, columns), *(f"  {line}" for line in _folded(why, columns - 2))]
+            lines += [*indented([what], width), *(f"  {line}" for line in indented([why], width - 2))]
     return lines
 
 
@@ -159,19 +146,18 @@ def _why(change: Record) -> str:
 # --- pools and groups ---------------------------------------------------------------------------------------------------------
 
 
-def _pools(pools: Sequence[Record], columns: int) -> list[str]:
+def _pools(pools: Sequence[Record], width: int | None) -> list[str]:
     headers = ("pool", "workers", "wanted", "busy", "queued")
     rows = [(it["pool"], *(_number(it.get(name)) for name in ("size", "requested", "busy", "queued"))) for it in pools]
-    lines = _columns(headers, rows, columns, left=1)
     troubles = [f"{pool['pool']}: {pool['trouble']}" for pool in pools if pool.get("trouble")]
-    return [*lines, *(line for trouble in troubles for line in _folded(trouble, columns))]
+    return [*table(headers, rows, width, right=range(1, len(headers))), *indented(troubles, width)]
 
 
 def _number(value: Any) -> str:
     return "?" if value is None or value == "unknown" else f"{value:.1f}" if isinstance(value, float) else str(value)
 
 
-def _groups(groups: Sequence[Record], columns: int) -> list[str]:
+def _groups(groups: Sequence[Record], width: int | None) -> list[str]:
     there = [group for group in groups if group["processes"]]
     ordered = sorted(there, key=lambda group: (-group["cpu"], group["group"]))
     shown, rest = ordered[:SHOWN], ordered[SHOWN:]
@@ -187,7 +173,7 @@ def _groups(groups: Sequence[Record], columns: int) -> list[str]:
         )
         for it in shown
     ]
-    lines = _columns(headers, rows, columns, left=2)
+    lines = table(headers, rows, width, right=range(2, len(headers)), whole=range(1, len(headers)))
     if rest:
         lines.append(f"and {plural(len(rest), 'group')} more with {sum(it['cpu'] for it in rest):.2f} cores; --json has them")
     return lines
@@ -203,26 +189,7 @@ def _class(group: Record) -> str:
     return f"{name}{likely}"
 
 
-def _columns(headers: Sequence[str], rows: Sequence[Sequence[str]], columns: int, left: int) -> list[str]:
-    """Aligned columns: the first `left` of them left-aligned, the others right-aligned. The first is cut so that the line fits."""
-    cells = [headers, *rows]
-    widths = [max(len(row[at]) for row in cells) for at in range(len(headers))]
-    others = sum(widths[1:]) + 2 * (len(widths) - 1)
-    widths[0] = min(widths[0], max(columns - others, LEAST_NAME))
-    lines = []
-    for row in cells:
-        name = row[0] if len(row[0]) <= widths[0] else row[0][: widths[0] - 1] + "…"
-        aligned = [(str.ljust if at < left else str.rjust)(cell, widths[at]) for at, cell in enumerate((name, *row[1:]))]
-        lines.append("  ".join(aligned).rstrip())
-    return lines
-
-
 # --- words --------------------------------------------------------------------------------------------------------------------
-
-
-def _folded(text: str, columns: int) -> list[str]:
-    first, *more = paragraph(text, columns - 4)
-    return [f"  {first}", *(f"    {line}" for line in more)]
 
 
 def _named(key: str) -> str:

@@ -135,7 +135,7 @@ def test_all_errors_of_a_configuration_are_told_at_once(nicety: Invoke, tmp_path
     assert result.code == 1
     assert result.err.splitlines() == [
         f'nicety: {config}:2: daemon.intervall: unknown key; did you mean "interval"?',
-        f"nicety: {config}:3: daemon.act: must be true or false, not text",
+        f"nicety: {config}:3: daemon.act: must be true or false, not text; the default is false",
     ]
 
 

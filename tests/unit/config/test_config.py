@@ -16,6 +16,10 @@ from nicety.scheduler.config.sections import KINDS_OF, Config, ConfigError, Pool
 
 SECTIONS = "daemon, groups, guard, models, placement, pool_size, pools, priority, quarantine, store"
 
+KINDS = 'one of "gunicorn", "uwsgi", "celery", "executor", "command"'
+
+PROTECT = '["systemd*", "sshd*", "dbus-*", "login", "agetty", "Xorg", "gnome-shell"]'
+
 MODELS = "anomaly, behaviour, certainty, demand, retrain_bytes, retrain_hours, retrain_seconds"
 
 
@@ -35,15 +39,21 @@ GOLDEN: dict[str, tuple[str, list[str]]] = {
         [f"n.toml:2: models.xyz: unknown key; known keys: {MODELS}"],
     ),
     "unknown section": ("\n[nonsense]\nx = 1\n", [f"n.toml:2: nonsense: unknown key; known keys: {SECTIONS}"]),
-    "not a number": ("[daemon]\ninterval = nan\n", ["n.toml:2: daemon.interval: nan is not a finite number"]),
-    "infinity": ("[priority]\nwait = inf\n", ["n.toml:2: priority.wait: inf is not a finite number"]),
-    "wrong type": ('[daemon]\nact = "yes"\n', ["n.toml:2: daemon.act: must be true or false, not text"]),
-    "truth is no number": ("[daemon]\ninterval = true\n", ["n.toml:2: daemon.interval: must be a number, not true or false"]),
+    "not a number": ("[daemon]\ninterval = nan\n", ["n.toml:2: daemon.interval: nan is not a finite number; the default is 1.0"]),
+    "infinity": ("[priority]\nwait = inf\n", ["n.toml:2: priority.wait: inf is not a finite number; the default is 0.05"]),
+    "wrong type": ('[daemon]\nact = "yes"\n', ["n.toml:2: daemon.act: must be true or false, not text; the default is false"]),
+    "truth is no number": (
+        "[daemon]\ninterval = true\n",
+        ["n.toml:2: daemon.interval: must be a number, not true or false; the default is 1.0"],
+    ),
     "wrong type in a list": (
         '[guard]\nprotect = ["a", 3]\n',
-        ["n.toml:2: guard.protect: must be text, not a whole number (number 2 of the list)"],
+        ["n.toml:2: guard.protect: must be text, not a whole number (number 2 of the list); the default is " + PROTECT],
     ),
-    "out of limits": ("[store]\ntrace_bytes = 1\n", ["n.toml:2: store.trace_bytes: must be a whole number >= 1048576"]),
+    "out of limits": (
+        "[store]\ntrace_bytes = 1\n",
+        ["n.toml:2: store.trace_bytes: must be a whole number >= 1048576; the default is 1073741824"],
+    ),
     "no such class": (
         '[groups.x]\nprogram = "a"\nlatency = "fast"\n',
         ['n.toml:3: groups.x.latency: "fast" is no value of it; one of "latency", "batch", "none"'],
@@ -60,9 +70,9 @@ GOLDEN: dict[str, tuple[str, list[str]]] = {
     "named section that is no table": ("[groups]\nx = 1\n", ["n.toml:2: groups.x: must be a table, [groups.x]"]),
     "bad name": (
         '[pools."a b"]\nkind = "command"\n',
-        ["n.toml:1: pools.a b: a name has 1 to 64 letters, digits, '_', '-' or '.'"],
+        ["n.toml:1: pools.\"a b\": a name has 1 to 64 letters, digits, '_', '-' or '.'; choose another"],
     ),
-    "key without default": ("[pools.web]\nminimum = 3\n", ["n.toml:1: pools.web.kind: missing; this key has no default"]),
+    "key without default": ("[pools.web]\nminimum = 3\n", [f"n.toml:1: pools.web.kind: missing, and it has no default; {KINDS}"]),
     "gunicorn without master": (
         '[pools.web]\nkind = "gunicorn"\n',
         ['n.toml:1: pools.web: a gunicorn pool needs its master: give pidfile = "..." (gunicorn --pid FILE) or pid = N'],
@@ -84,7 +94,7 @@ GOLDEN: dict[str, tuple[str, list[str]]] = {
     ),
     "minimum over maximum": (
         '[pools.w]\nkind = "command"\ncommand = ["x"]\nminimum = 9\nmaximum = 3\n',
-        ["n.toml:4: pools.w.minimum: 9 is more than maximum = 3"],
+        ["n.toml:4: pools.w.minimum: 9 is more than maximum = 3; change one of them"],
     ),
     "two queues": (
         '[pools.w]\nkind = "command"\ncommand = ["x"]\n[pools.w.queue]\nfiles = "a"\nredis_list = "b"\n',
@@ -100,31 +110,31 @@ GOLDEN: dict[str, tuple[str, list[str]]] = {
     ),
     "a character that no path can hold": (
         '[daemon]\nstate_dir = "a\\u0000b"\n',
-        ["n.toml:2: daemon.state_dir: holds a NUL character, which no path or argument can"],
+        ["n.toml:2: daemon.state_dir: holds a NUL character, which no path or argument can; take it out"],
     ),
-    "not TOML": ("x = [1,\n", ["n.toml: not valid TOML: Invalid value (at end of document)"]),
+    "not TOML": ("x = [1,\n", ["n.toml:1: not valid TOML: Invalid value (at end of document); correct it here, or before it"]),
     "all at once, in the order of the file": (
         '[daemon]\nintervall = 2\nact = "yes"\ninterval = nan\n[store]\ntrace_bytes = 1\n',
         [
             'n.toml:2: daemon.intervall: unknown key; did you mean "interval"?',
-            "n.toml:3: daemon.act: must be true or false, not text",
-            "n.toml:4: daemon.interval: nan is not a finite number",
-            "n.toml:6: store.trace_bytes: must be a whole number >= 1048576",
+            "n.toml:3: daemon.act: must be true or false, not text; the default is false",
+            "n.toml:4: daemon.interval: nan is not a finite number; the default is 1.0",
+            "n.toml:6: store.trace_bytes: must be a whole number >= 1048576; the default is 1073741824",
         ],
     ),
     "values and what they have to do with each other, in one round": (
         '[daemon]\nact = "yes"\n[pools.w]\nkind = "command"\nminimum = 9\nmaximum = 3\n[groups.g]\nuid = -1\n[pools.x]\npid = 7\n',
         [
-            "n.toml:2: daemon.act: must be true or false, not text",
-            "n.toml:9: pools.x.kind: missing; this key has no default",
-            "n.toml:8: groups.g.uid: must be a whole number >= 0",
-            "n.toml:5: pools.w.minimum: 9 is more than maximum = 3",
+            "n.toml:2: daemon.act: must be true or false, not text; the default is false",
+            f"n.toml:9: pools.x.kind: missing, and it has no default; {KINDS}",
+            "n.toml:8: groups.g.uid: must be a whole number >= 0; or leave the key out",
+            "n.toml:5: pools.w.minimum: 9 is more than maximum = 3; change one of them",
             'n.toml:3: pools.w: a command pool needs what to run: give command = ["program", "argument"]',
         ],
     ),
     "a value that is wrong is compared with nothing": (
         '[pools.w]\nkind = "command"\ncommand = ["x"]\nminimum = 20\nmaximum = "many"\n',
-        ["n.toml:5: pools.w.maximum: must be a whole number, not text"],
+        ["n.toml:5: pools.w.maximum: must be a whole number, not text; the default is 8"],
     ),
     "a key that is misspelt is not missed": (
         '[pools.w]\nkind = "gunicorn"\npidfil = "/run/w.pid"\n[groups.g]\nprogramm = "x"\n',

@@ -195,23 +195,29 @@ def test_a_page_is_as_wide_as_the_screen(paths: Paths, width: int) -> None:
     assert "odd name                3 s" in page
 
 
-def test_tables_are_cut_to_the_screen_and_whole_in_files() -> None:
-    rows = [("a", "x" * 200), ("bbb", "y")]
-    assert {len(line) for line in explain.table(("one", "two"), rows, 40).splitlines()} == {8, 40, 6}
-    assert "x" * 200 in explain.table(("one", "two"), rows)
-
-
 def test_decisions_are_a_table_where_there_is_room_for_reasons_and_else_some_lines_each(paths: Paths) -> None:
     with DecisionReader(paths.decisions) as reader:
         found = reader.find()
     wide, narrow = (explain.decision_table(found, True, width).splitlines() for width in (140, 60))
-    assert (wide[0].split(), len(wide)) == (["time", "id", "what", "outcome", "reason"], 1 + len(found))
+    assert wide[0].split() == ["time", "id", "what", "outcome", "reason"]
+    assert max(map(len, wide)) <= 140
     assert max(map(len, narrow)) <= 60
     at = [number for number, line in enumerate(narrow) if not line.startswith(" ")]
     parts = [narrow[begin:end] for begin, end in zip(at, [*at[1:], None], strict=True)]
     for logged, (head, *texts) in zip(found, parts, strict=True):
         assert head.split()[2] == logged.id
         assert " ".join(" ".join(texts).split()) == " ".join(explain.decision_row([logged], day=True)[i] for i in (3, 2, 4)).strip()
+
+
+def test_in_a_pipe_each_decision_is_a_line_and_columns_stay_where_they_are(paths: Paths) -> None:
+    with DecisionReader(paths.decisions) as reader:
+        found = reader.find()
+    lines = explain.decision_table(found, True, None).splitlines()
+    assert len(lines) == 1 + len(found)
+    assert lines[1] == explain.decision_table(found[:1], True, None).splitlines()[1]
+    assert {line.index(word) for line, word in zip(lines[1:], (logged.id for logged in found), strict=True)} == {
+        lines[0].index("id")
+    }
 
 
 @pytest.fixture
@@ -247,12 +253,7 @@ def test_decisions_about_a_group_are_one_line(swarm: Paths) -> None:
         ("s-2.0", "group hogs: nice 19 for 4 processes", "3 applied, 1 vanished", text),
     ]
     assert len(explain.decision_table(found, True, None, most=2).splitlines()) == 3
-    assert len(explain.decision_lines(found)) == 3
-
-
-def test_a_folded_table_keeps_every_word_below_its_column() -> None:
-    folded = explain.table(("name", "text"), [("a", "one two three four five six seven eight")], 30, fold=True)
-    assert folded.splitlines() == ["name  text", "a     one two three four five", "      six seven eight"]
+    assert len(explain.decision_lines(explain.gathered(found), None)) == 3
 
 
 def test_nothing_that_is_shown_is_obeyed_by_a_terminal(paths: Paths) -> None:
@@ -266,7 +267,8 @@ def test_nothing_that_is_shown_is_obeyed_by_a_terminal(paths: Paths) -> None:
     outcome = Outcome("x", Status.FAILED, hostile, hostile, 0)
     shown = [
         explain.decision_page(forged, tick, session),
-        *explain.decision_lines([forged]),
+        *explain.decision_lines([[forged]], None),
+        *explain.decision_lines([[forged]], 200),
         explain.decision_table([forged], True, None),
         explain.decision_table([forged], True, 80),
         explain.outcome_table([outcome], None),

@@ -94,7 +94,9 @@ def words(text: str) -> str:
     return " ".join(text.split())
 
 
-def test_an_open_incident_says_what_since_when_how_sure_compared_with_whom_and_what_to_do(nicety: Invoke, state: Path) -> None:
+def test_an_open_incident_says_what_since_when_how_sure_compared_with_whom_and_what_to_do(
+    nicety: Invoke, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     said = nicety("anomalies")
     assert said.code == 3, "an open incident is a finding"
     page = words(said.out)
@@ -108,7 +110,11 @@ def test_an_open_incident_says_what_since_when_how_sure_compared_with_whom_and_w
         "all of it nicety why 5e551017-5.0",
     ):
         assert part in page, f"{part!r} is not in\n{said.out}"
-    assert max(map(len, said.out.splitlines())) <= 100
+    assert len([line for line in said.out.splitlines() if line.startswith("  how sure")]) == 1, "in a pipe it is one line"
+    monkeypatch.setattr("nicety.scheduler.explain.layout.columns", lambda: 80)
+    shown = nicety("anomalies")
+    assert words(shown.out) == page
+    assert max(map(len, shown.out.splitlines())) <= 80
 
 
 def test_the_page_of_an_incident_has_the_snapshot_and_nothing_that_a_terminal_obeys(nicety: Invoke, state: Path) -> None:

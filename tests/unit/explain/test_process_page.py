@@ -34,11 +34,14 @@ from nicety.scheduler.decision import (
 )
 from nicety.scheduler.explain.account import Account, account, changes, locate
 from nicety.scheduler.explain.class_words import PHRASES, class_of, evidence
-from nicety.scheduler.explain.decision_page import WIDTH, ExplainError
+from nicety.scheduler.explain.decision_page import ExplainError
 from nicety.scheduler.explain.process_page import as_record, process_page, reasons
 from nicety.scheduler.read.process import Seen
 from nicety.scheduler.store.decisions import DecisionLog, DecisionReader
 from nicety.scheduler.testing.ticks import a_group, a_machine, a_member, a_pool, a_tick
+
+WIDTH = 100
+"""Columns of the terminal on which pages are looked at."""
 
 DAEMON = ProcId(100, 1)
 HOG, CHILD, REDIS, MYSTERY = ProcId(4711, 4711), ProcId(4790, 9999), ProcId(9000, 9000), ProcId(777, 777)
@@ -128,7 +131,7 @@ class Log:
             return account(reader, pid, seen, above)
 
     def page(self, pid: int, seen: Seen | None, above: Sequence[Seen] = ()) -> str:
-        return process_page(self.about(pid, seen, above))
+        return process_page(self.about(pid, seen, above), WIDTH)
 
 
 def done(id_: str, status: Status = Status.APPLIED, detail: str = "", target: str = TARGET) -> Outcome:

@@ -21,7 +21,6 @@ from nicety.models.behaviour import (
     KEPT_SECONDS,
     KNOTS,
     LITTLE_CORES,
-    LOADING_SECONDS,
     SEEN,
     START_SECONDS,
     SWARM_KEPT_SECONDS,
@@ -34,7 +33,7 @@ from nicety.models.behaviour import (
 )
 from nicety.models.checks import check_behaviour
 from nicety.models.features import uncontended
-from nicety.models.records import Behaviour, Latency, Ruled, Spared
+from nicety.models.records import LOADING_SECONDS, Behaviour, Latency, Ruled, Spared
 
 NAN = float("nan")
 

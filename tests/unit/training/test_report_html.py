@@ -91,6 +91,7 @@ class Checker(HTMLParser):
         self._open: list[str] = []
         self.feed(text)
         self.close()
+        self.text = re.sub(r"[ \n]+", " ", self.text)
         assert self._open == []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:

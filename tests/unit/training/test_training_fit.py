@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -230,6 +231,9 @@ def test_the_report_names_every_forecaster_with_its_losses() -> None:
     (line,) = (line for line in lines if line.startswith("cpu") and "ewma" in line)
     assert line.split() == ["cpu", "ewma", *["0.1500"] * len(HORIZONS), "50.0%", "90.0%", "95.0%", "99.0%"]
     assert len(metrics(result)) == len(found.rows)
+    narrow = text(data, Course(("here",), (), (), (), 1.0, 1), [replace(result, reason="because " * 20)], 80).splitlines()
+    assert max(map(len, narrow)) <= 80
+    assert " ".join(narrow).count("0.1500") == 2 * len(HORIZONS)
 
 
 def test_evaluate_scores_baselines_by_what_they_say() -> None:
