@@ -27,6 +27,11 @@ from pathlib import Path
 
 import numpy as np
 
+from .peers import PEERS, Crane, Peer, fit_boosting, forecasts
+
+# isort: split
+# Peers before nicety: what importing leaves free of memory moves the figure of `measure` by up to 1.5 MiB.
+
 from nicety import __version__
 from nicety.models import artifact
 from nicety.models.forecast import demand as runtime
@@ -39,7 +44,6 @@ from nicety.training.stream import Run, Samples, stream
 from .. import ROOT
 from ..claims import Claims
 from ..shipping import ship
-from .peers import PEERS, Crane, Peer, fit_boosting, forecasts
 from .protocol import (
     HORIZONS,
     LEVELS,
