@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[1]
-structure: Any = importlib.import_module("structure")  # of benchmarks/
+structure: Any = importlib.import_module("benchmarks.house.structure")
 LAYERS = {"models": set[str](), "scheduler": {"models"}, "training": {"models", "scheduler"}}
 HEAVY = {"sklearn", "scipy", "pandas", "pyarrow", "joblib", "matplotlib", "threadpoolctl", "jinja2"}
 PAGES = {"rich", "tomlkit"}  # for what a person reads: loaded when a page is made, never by the daemon
@@ -106,7 +106,7 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
 
 def test_the_picture_of_the_rooms_is_true() -> None:
     page = (ROOT / "docs/architecture.md").read_text()
-    assert f"```\n{structure.diagram(structure.modules(ROOT))}\n```" in page, "python benchmarks/structure.py --diagram"
+    assert f"```\n{structure.diagram(structure.modules(ROOT))}\n```" in page, "python -m benchmarks.house.structure --diagram"
 
 
 @pytest.mark.parametrize("room", PURE_ROOMS)

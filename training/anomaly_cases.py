@@ -13,8 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..models.anomaly.detectors import MIB
-from ..models.anomaly.evidence import CHANNELS
+from ..models.anomaly.evidence import CHANNELS, MIB
 from ..models.features import Floats
 from ..models.records import Anomaly, ProcId
 

@@ -1,11 +1,12 @@
 """Recent measurements of pool workers, and their summaries: the `View` that every test of a kind uses. Pure.
 
-Knows channels, means and clocks. `detectors.py` says what is suspicious.
+Knows channels, means and clocks. `detectors.py` and the tests that it lists say what is suspicious.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -23,20 +24,42 @@ CHANNELS = ("cpu", "wait", "rss", "slices", "chars", "busy", "fds", "queued", "t
 written per second, busy share 0..1, open descriptors, the pool's queued work per worker, threads, processes started per second by
 the worker and its descendants. NaN unknown."""
 
-WARM_UP = 10.0
-"""Seconds at the start of a worker's life in the window that are no evidence: imports, first requests, connections."""
+MIB = float(1 << 20)
+
+WARM_UP, WARM_UP_TICKS = 10.0, 2
+"""Seconds, and at least ticks, at the start of a worker's life in the window that are no evidence: imports, first requests,
+connections (chosen: long enough for those, short enough to see what goes wrong soon after)."""
 
 USUAL = 0.5
-"""Usual pauses shorter than this count as this, in seconds: to a client all shorter tasks finish "at once"."""
+"""Usual pauses shorter than this count as this, in seconds: to a client all shorter tasks finish "at once" (chosen)."""
 
 SEEN_SHARE = 0.75
-"""Share of a span that must have been seen for a mean over it."""
+"""Share of a span that must have been seen for a mean over it (chosen: a missed tick must not silence a test)."""
 
 ENOUGH = 3
 """Workers from which a pool shows what is usual. With two, either may be the odd one, so the worker's own past is used too."""
 
 PAST_SECONDS = 24.0
-"""Least seconds of a worker's own past to compare it with."""
+"""Least seconds of a worker's own past to compare it with (chosen: as long as the longest spans of the tests that use it)."""
+
+STRETCH_TICKS = 4
+"""Least ticks of one of three stretches (chosen: a mean of fewer is decided by a single one)."""
+
+NEAR = 0.5
+"""Share of what matters from which a worker is looked at closely: one about to get a named kind must not be called an outlier
+(chosen; a lower one costs close looks at healthy pools)."""
+
+AS_MUCH = 1 / 3
+"""Share of a worker's work from which a sibling does as much (chosen). Work is bytes, or times put on a CPU where bytes are not
+known."""
+
+COMPARABLE, COMPARABLE_CHARS = 0.02, 4096.0
+"""Cores of demand from which a sibling shows how many switches and new processes come with the work (chosen); bytes a second from
+which it does so if it moves as many as others: those of some ten requests, more than heartbeats and health checks. The bytes came
+after switch storms that `python -m benchmarks.anomaly.campaign` missed (docs/measurements/anomalies.md)."""
+
+DEMAND_FLOOR = 0.05
+"""Cores added to demand where something is counted per CPU second (chosen: less is timers and health checks, whose rates vary)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +106,7 @@ class View:
         used, age = self.known("cpu"), WINDOW - np.clip(lengths, 0, WINDOW)
         if age.any():
             # A full window does not show when the worker began: then all of it counts, and the tests ask for lasting evidence.
-            grown = np.arange(WINDOW)[:, None] >= np.where(age > 0, age + max(math.ceil(WARM_UP / interval), 2), 0)
+            grown = np.arange(WINDOW)[:, None] >= np.where(age > 0, age + max(math.ceil(WARM_UP / interval), WARM_UP_TICKS), 0)
             used = grown if used is None else used & grown
         self.used = used  # [WINDOW, n] known and after the warm-up; None: all
         self.ticks = self.count(slice(None))  # [n] how many of those
@@ -167,7 +190,7 @@ class View:
 
     def stretches(self, seconds: float) -> tuple[list[slice], slice]:
         """(three stretches that end now, each a third of `seconds`, the latest first; everything before them)."""
-        ticks = min(max(math.ceil(seconds / 3 / self.interval), 4), WINDOW // 3)
+        ticks = min(max(math.ceil(seconds / 3 / self.interval), STRETCH_TICKS), WINDOW // 3)
         return [slice(WINDOW - (back + 1) * ticks, WINDOW - back * ticks) for back in range(3)], slice(0, WINDOW - 3 * ticks)
 
     def compared(self, theirs: Floats, past: Floats, before: slice) -> Floats:
@@ -208,6 +231,23 @@ class View:
         usual = np.fmax(np.fmax(theirs, own), max(USUAL, self.interval / 2))
         return now.astype(np.float64), usual, past * self.interval
 
+    def quiet(self, seen: Flags) -> Found:
+        """No worker is in trouble; NaN for those not `seen`."""
+        return Found(np.where(seen, 0.0, np.nan), np.zeros(self.n))
+
+    def closely(self, seen: Flags, near: Flags, look: Callable[[View], Found]) -> Found:
+        """What a close look finds in the pools of workers that are `near` trouble. Other pools are not looked at."""
+        near = near & seen
+        if not near.any():
+            return self.quiet(seen)
+        at, part = self.part(near)
+        found = look(part)
+        if part is self:
+            return found
+        score, size = np.where(seen, 0.0, np.nan), np.zeros(self.n)
+        score[at], size[at] = found.score, found.size
+        return Found(score, size, at[found.at], found.figures)
+
     def _read(self, channel: str) -> None:
         if channel in self._values:
             return
@@ -222,6 +262,14 @@ class View:
             self._known[channel] = known if not start.any() else known & (np.arange(WINDOW)[:, None] >= start)
         else:
             self._values[channel], self._known[channel] = raw, None
+
+
+def works(view: View, at: slice) -> Flags:
+    """[n] whether a worker wants enough CPU to be compared with, or moves enough bytes, `AS_MUCH` of its pool's most. Small work,
+    too, shows how many switches come with it. Balancers that prefer one worker leave others idle."""
+    chars = view.mean("chars", at)
+    moves = (chars >= COMPARABLE_CHARS) & (chars >= AS_MUCH * view.siblings.highest(np.nan_to_num(chars)))
+    return np.asarray(moves | (view.mean("cpu", at) + view.mean("wait", at) >= COMPARABLE))
 
 
 def ratio(above: Floats | Singles, below: Floats | Ints) -> Floats:

@@ -18,9 +18,9 @@ import numpy as np
 
 from ..features import Floats, Singles
 from ..records import WINDOW, ProcId
-from .detectors import MIB, OUTLIER_SECONDS, OUTLIER_TICKS, OUTLIER_TIMES
-from .evidence import CHANNELS, ENOUGH, SEEN_SHARE, Found, View
+from .evidence import CHANNELS, ENOUGH, MIB, SEEN_SHARE, Found, View
 from .novelty import Novelty
+from .outliers import OUTLIER_SECONDS, OUTLIER_TICKS, OUTLIER_TIMES
 from .siblings import Ints, Siblings
 
 HELD: tuple[tuple[str, float, float], ...] = (
@@ -30,7 +30,7 @@ HELD: tuple[tuple[str, float, float], ...] = (
     ("chars_per_cpu", 65_536.0, 0.5),
     ("slices_per_cpu", 100.0, 0.5),
 )
-"""Traits that are compared: `detectors.TRAITS` without demand, which is load, and with larger units for descriptors and threads. A
+"""Traits that are compared: `outliers.TRAITS` without demand, which is load, and with larger units for descriptors and threads. A
 lone worker has no siblings to show that a crowd of clients came, or that executors have filled up."""
 
 DEMAND_UNIT = 0.05

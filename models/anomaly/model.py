@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from ..features import Floats, Singles
 from ..records import Anomaly, ProcId, Score
-from .detectors import KINDS, NEAR, Rows, worker_rows
-from .evidence import Found
+from .detectors import KINDS, Rows, worker_rows
+from .evidence import NEAR, Found
 from .lives import POOL_KINDS, Noticed
 from .siblings import Ints
 
@@ -32,7 +32,7 @@ BLOCK_SECONDS = 60.0
 
 LINE: Mapping[Anomaly, float] = {
     Anomaly.LEAK: 16.0,  # growth beyond the siblings': twice what matters, each step rising
-    Anomaly.FD_LEAK: 16.0,  # the same, or once what matters where siblings do as much: `detectors.LEAKING`
+    Anomaly.FD_LEAK: 16.0,  # the same, or once what matters where siblings do as much: `leaks.LEAKING`
     Anomaly.THREAD_LEAK: 16.0,
     Anomaly.FORK_STORM: 1.7,  # 5.5 times (usual rate + 1), per second
     Anomaly.SWITCH_STORM: 2.0,  # 7.4 times the siblings' rate for the same work

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...models.anomaly.detectors import FEW, LEAST, NEAR
-from ...models.anomaly.evidence import CHANNELS
+from ...models.anomaly.detectors import FEW, LEAST
+from ...models.anomaly.evidence import CHANNELS, NEAR
 from ...models.anomaly.loners import Loners
 from ...models.anomaly.model import AnomalyModel, RobustZ, judge_pools, merged, score
 from ...models.behaviour import BehaviourModel, Behaviours

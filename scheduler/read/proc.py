@@ -4,8 +4,8 @@ An idle process costs one system call a tick. The kernel's CPU clock of a proces
 while none of its threads runs, and a process that has not run has no new counters. The counters of its children are no exception:
 they grow while it waits for a child, which takes CPU, and not at all where it ignores SIGCHLD. A process that ran is read in
 full, from descriptors that stay open. They belong to the process, not to its pid, so a reused pid shows as ESRCH. What others may
-change while a process sleeps (resident pages, nice, cgroup, terminal) is read every few ticks. `benchmarks/collector.py` measures
-the cost.
+change while a process sleeps (resident pages, nice, cgroup, terminal) is read every few ticks. `benchmarks/cost/collector.py`
+measures the cost.
 
 Whether a process serves is seen only in its descriptors, at 3 us each. They are read when it is first seen, after an exec, and when
 it ran and their number has changed. The number is read each tick while the process is young, because that is when services begin to

@@ -16,7 +16,7 @@ def modules() -> list[str]:
     """Importable names of all modules with an example."""
     files = [file for layer in LAYERS for file in (ROOT / layer).rglob("*.py") if "\n    >>> " in file.read_text()]
     names = [file.relative_to(ROOT).with_suffix("").parts for file in sorted(files)]
-    return [".".join(parts[1:] if parts[0] == "benchmarks" else ("nicety", *parts)) for parts in names]
+    return [".".join(parts if parts[0] == "benchmarks" else ("nicety", *parts)) for parts in names]
 
 
 @pytest.mark.parametrize("name", modules())

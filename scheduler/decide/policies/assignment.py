@@ -4,7 +4,7 @@ A *domain* is the usable CPUs that share a last-level cache within one memory no
 domain, a node, or the machine; the kernel is assumed to spread it evenly over the CPUs there. In each domain the first physical
 cores, as many as the plan says, are *kept*: no batch group may use them. Latency groups may use every CPU of their place.
 
-The cost of a plan, in cores that somebody loses (`benchmarks/placement_oracle.py` has the same as a mixed integer program):
+The cost of a plan, in cores that somebody loses (`benchmarks/placement/oracle.py` has the same as a mixed integer program):
 
     for each domain, with latency demand L, batch demand B, k of its n cores kept (kept CPUs c, the rest b)
         SHARED  * max(0, L - k)                           latency work with a busy SMT sibling, or on a core with batch work
@@ -69,8 +69,8 @@ BUDGET, CHECK = 75.0, 9.0
 """Work allowed for a plan, and for checking whether the placement in force can be improved. A unit is an evaluation of a few moves:
 0.06 to 0.1 ms with its overhead.
 
-All of these were chosen on seeds 0-49 and 100-149 of benchmarks/placement.py, MANY on 150-199 and 300-349 too. Results on other
-seeds: docs/placement.md.
+All of these were chosen on seeds 0-49 and 100-149 of benchmarks/placement/optimum.py, MANY on 150-199 and 300-349 too. Results on
+other seeds: docs/placement.md.
 """
 
 ELEMENTS = 8000

@@ -99,7 +99,7 @@ TRAITS: Mapping[str, str] = {
     "chars_per_cpu": "bytes read and written per second of CPU",
     "slices_per_cpu": "times put on a CPU per second of CPU",
 }
-"""Names of `models.detectors.TRAITS`, and of `models.loners.HELD`."""
+"""Names of `models.anomaly.outliers.TRAITS`, and of `models.anomaly.loners.HELD`."""
 
 MENTIONED = 1.5
 """Another trait is mentioned from this many times the most of its own past."""

@@ -7,9 +7,9 @@ and the end of the incident is reported too.
 
 The user sets how often a report may be wrong: `alpha` shares the false alarms of a day among the blocks, workers and kinds tried
 (Bonferroni). That bounds their expected number whatever the dependences, and a healthy fleet gets as many as were set
-(`benchmarks/false_alarms.py`); `docs/decisions/0009-false-alarms-a-day.md` says why it is not a share of false discoveries. What
-does not matter is not reported, so real workers give fewer. A user who accepts more than the default gets smaller things reported
-until as many come (`threshold.py`, `docs/decisions/0010-what-does-not-matter.md`).
+(`benchmarks/anomaly/false_alarms.py`); `docs/decisions/0009-false-alarms-a-day.md` says why it is not a share of false discoveries.
+What does not matter is not reported, so real workers give fewer. A user who accepts more than the default gets smaller things
+reported until as many come (`threshold.py`, `docs/decisions/0010-what-does-not-matter.md`).
 """
 
 from __future__ import annotations

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 from dataclasses import replace
-from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -33,17 +31,7 @@ from nicety.scheduler.decision import Topology
 pytest.importorskip("scipy", reason="the oracle needs scipy, which comes with scikit-learn")
 
 
-def _oracle() -> ModuleType:
-    path = Path(__file__).parents[3] / "benchmarks/placement_oracle.py"
-    spec = importlib.util.spec_from_file_location("placement_oracle", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-ORACLE = _oracle()
+ORACLE = importlib.import_module("benchmarks.placement.oracle")
 
 NUMA = Topology(  # 8 CPUs: two nodes of two cores with siblings
     online=tuple(range(8)),

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pytest
 
-from nicety.models.anomaly.detectors import KINDS, MIB, worker_rows
-from nicety.models.anomaly.evidence import CHANNELS
+from nicety.models.anomaly.detectors import KINDS, worker_rows
+from nicety.models.anomaly.evidence import CHANNELS, MIB
 from nicety.models.anomaly.model import LINE, RARE, AnomalyModel, RobustZ, Scorer, Tail, alpha, judge, prior, score
 from nicety.models.anomaly.siblings import Siblings
 from nicety.models.checks import CheckError, check_scorer

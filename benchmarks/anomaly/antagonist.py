@@ -1,0 +1,141 @@
+"""Is the neighbour of a starved worker named right: real workers, real hogs, and the ranking that the policy reports.
+
+    python -m benchmarks.anomaly.antagonist [--json FILE] [--rounds N]
+
+Two scenes a round, which group is the antagonist drawn anew each time. *Pinned*: a worker and the antagonist on CPU 0, other busy
+groups that use more CPU in all on the others. *Free*: the antagonist with more processes than CPUs, others that do little. All of
+them yield to the rest of the machine, and groups that are not of the experiment are left out of the ranking, so that it can be run
+beside other work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from nicety.models.records import Anomaly, PoolSample, ProcId, Score, WorkerSample
+from nicety.scheduler.config.sections import parse
+from nicety.scheduler.observe import crowding
+from nicety.scheduler.observe.measure import Measurer
+from nicety.scheduler.read.proc import ProcSource
+from nicety.scheduler.read.process import see
+
+from ..claims import Claims
+
+INTERVAL, SECONDS = 0.5, 8.0
+GROUPS = ("hogs", "build", "encode")
+BUSY = "import sys\nwhile True:\n    sum(range(20000))\n"
+LIGHT = "import time\nwhile True:\n    sum(range(20000))\n    time.sleep(0.02)\n"
+CONFIG = f"[daemon]\ninterval = {INTERVAL}\n[pools.web]\nkind = 'command'\ncommand = ['x']\n" + "".join(
+    f"[groups.{name}]\nprogram = '*{name}.py'\n" for name in GROUPS
+)
+crowding.NEIGHBOURS = 1000  # those that are not of the experiment are left out after the ranking
+
+
+class Scene:
+    """Processes of one scene, each group in a session of its own; ended with it."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._started: list[subprocess.Popen[bytes]] = []
+
+    def start(self, name: str, code: str, cpu: int | None) -> int:
+        """Start a process of this group; its pid."""
+        path = self._directory / f"{name}.py"
+        path.write_text(code)
+        process = subprocess.Popen([sys.executable, str(path)], start_new_session=True)
+        self._started.append(process)
+        autogroup = Path(f"/proc/{process.pid}/autogroup")
+        if autogroup.exists():
+            autogroup.write_text("19")
+        if cpu is not None:
+            os.sched_setaffinity(process.pid, {cpu})
+        return process.pid
+
+    def end(self) -> None:
+        """End all of them."""
+        for process in self._started:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+
+
+def pinned(scene: Scene, antagonist: str, others: list[str]) -> int:
+    """The worker that is starved on CPU 0."""
+    elsewhere = max(os.sched_getaffinity(0))
+    worker = scene.start("worker", BUSY, 0)
+    for _ in range(3):
+        scene.start(antagonist, BUSY, 0)
+    for name in others:
+        for _ in range(3):
+            scene.start(name, BUSY, elsewhere)
+    return worker
+
+
+def free(scene: Scene, antagonist: str, others: list[str]) -> int:
+    """The worker that may run anywhere, and is outnumbered everywhere."""
+    worker = scene.start("worker", BUSY, None)
+    for _ in range(2 * len(os.sched_getaffinity(0)) + 1):
+        scene.start(antagonist, BUSY, None)
+    for name in others:
+        scene.start(name, LIGHT, None)
+    return worker
+
+
+def named(pid: int, source: ProcSource) -> list[tuple[str, float]]:
+    """Groups of the experiment that the ranking names for this worker, with their cores."""
+    seen = see(pid)
+    assert seen is not None, "the worker has ended"
+    worker: ProcId = seen.id
+    pools = (PoolSample("web", 1, 1, None, (WorkerSample(worker, 1.0, True),), None, None, ""),)
+    measurer, crowds = Measurer(parse(CONFIG)), crowding.Crowding()
+    for _ in range(round(SECONDS / INTERVAL)):
+        time.sleep(INTERVAL)
+        snapshot = source.read(time.monotonic_ns(), time.time_ns(), pools)
+        measured = measurer.measure(snapshot)
+        if measured is not None:
+            rows, keys = measured.rows, measured.worker_keys
+            crowds.push(snapshot, measured.rates.cpu, measured.members, rows, keys, measured.seconds)
+    score = Score(worker, "web", Anomaly.STARVED, 3.0, 1e-9, (), "made up")
+    (crowd,) = crowds.of((score,), snapshot)
+    return [(it.group, it.cores) for it in crowd.neighbours if it.group in GROUPS]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]  # it has one
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ends what was started, too
+    chance, claims, rows = random.Random(options.seed), Claims(), []
+    for number in range(options.rounds):
+        for make in (pinned, free):
+            antagonist = chance.choice(GROUPS)
+            others = [name for name in GROUPS if name != antagonist]
+            with tempfile.TemporaryDirectory() as directory:
+                scene, source = Scene(Path(directory)), ProcSource(slow_every=10)
+                try:
+                    found = named(make(scene, antagonist, others), source)
+                finally:
+                    scene.end()
+                    source.close()
+            right = bool(found) and found[0][0] == antagonist
+            rows.append({"round": number, "scene": make.__name__, "antagonist": antagonist, "named": found, "right": right})
+            print(
+                f"{make.__name__:<7} {antagonist:<7} named {', '.join(f'{name} {cores:.2f}' for name, cores in found) or 'nobody'}"
+            )
+    for scene_name in ("pinned", "free"):
+        mine = [bool(row["right"]) for row in rows if row["scene"] == scene_name]
+        claims.at_least(f"antagonist named right, {scene_name}", sum(mine) / len(mine), 0.9)
+    claims.close(options.json, rounds=rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,439 @@
+"""Whether the behaviour model tells services from batch work, on programs that it was not trained on.
+
+    python -m benchmarks.behaviour.model CORPUS... [--json FILE] [--ship] [--compare]
+    python -m benchmarks.behaviour.model CORPUS... --shipped [--json FILE]
+
+A CORPUS is what `programs.py record` wrote; several must have the same labels. The model is fitted to the programs that
+are not in `held_out.txt`; then every performance of a held-out program is judged as the daemon would from a cold start, tick by
+tick. `--ship` writes the model to `models/shipped`; it is the one that was judged, so it has never seen the held-out programs.
+`--shipped` judges the model that nicety comes with instead of fitting one; a corpus of held-out programs alone is enough for that
+(`programs.py record --held-out`). `--compare` adds what a random forest and a single rule make of the same rows.
+`--training-only` does not look at the held-out programs at all.
+
+What is counted: a performance is one program in one recorded session. It is *decided* if it is called latency-sensitive or batch.
+Of a program that is neither, hands off is the right answer, so the decided share is of the two classes only, and every class given
+to a program that is neither counts as a wrong decision. Programs count the same, however often they were performed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import statistics
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nicety import __version__
+from nicety.models.artifact import FEATURES, Card, DataRange, shipped
+from nicety.models.behaviour import BEHAVIOUR_CHANNELS, BEHAVIOUR_FEATURES, CLASSES, BehaviourModel, Behaviours, Floats, Summaries
+from nicety.models.records import Latency, Spared
+from nicety.scheduler.config.sections import Config, parse
+from nicety.scheduler.explain.layout import table
+from nicety.scheduler.observe.measure import Measurer
+from nicety.scheduler.store.traces import read_traces
+from nicety.training.behaviour_fit import CERTAINTY, Fitted, Programs, Sightings, fit_behaviour, folds, log_loss, verdicts
+
+from ..claims import Claims
+from ..shipping import ship
+
+MOMENTS = (5, 10, 20)
+"""Ticks of activity after which a verdict is looked at."""
+
+HOG_CORES = (0.25, 0.9)
+"""CPU use and demand of the tick from which time is counted until batch work is known: it wants a CPU, and got some of it. A
+service is protected within two ticks if that takes one or two."""
+
+BINS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97, 1.0)
+"""Limits of the calibration table."""
+
+Ticks = list[tuple[tuple[str, ...], Floats]]
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """A recording with its labels."""
+
+    config: Config
+    classes: Mapping[str, Latency]  # of groups
+    families: Mapping[str, str]
+    held_out: frozenset[str]
+    sessions: tuple[Ticks, ...]
+    data: DataRange
+
+
+@dataclass(slots=True)
+class Performance:
+    """One program in one session, as the daemon would have seen it."""
+
+    program: str
+    latency: Latency
+    said: dict[int, Latency] = field(default_factory=dict)  # by ticks of activity; the last known one for more than there were
+    right_after: int | None = None  # ticks of activity until it was called what it is; None: never
+    worked: int = 0  # ticks of activity since the first one with HOG_CORES; 0: there was none
+    worked_after: int | None = None  # as right_after, counted so; 0: it was known before
+    active: int = 0
+    p: tuple[float, float] = (0.0, 0.0)  # latency, batch, at the end
+    ever_batch: bool = False
+    evidence: tuple[tuple[str, float, float], ...] = ()
+    spared: Spared | None = None  # at the end
+
+    @property
+    def end(self) -> Latency:
+        """The verdict at the last moment."""
+        return self.said.get(MOMENTS[-1], Latency.NONE)
+
+
+def load(*directories: Path) -> Corpus:
+    """Read a corpus. What was in no group with a class is left out of the ticks: it was there, but nobody says what it is."""
+    from .programs import PROGRAMS
+
+    labels, *others = {((place / "labels.toml").read_text(), (place / "held_out.txt").read_text()) for place in directories}
+    if others:
+        raise SystemExit("the recordings have different labels or held-out programs")
+    config = parse(labels[0], "labels.toml")
+    classes = {name: Latency(rule.latency) for name, rule in config.groups.items() if rule.latency is not None}
+    families = {program.name: program.family or program.name for program in PROGRAMS}
+    held_out = frozenset(labels[1].split())
+    unknown = sorted(held_out - classes.keys())
+    if unknown:
+        raise SystemExit(f"held_out.txt names {', '.join(unknown)}, and labels.toml has no such group")
+    across = {families.get(name, name) for name in held_out} & {families.get(name, name) for name in classes.keys() - held_out}
+    if across:
+        raise SystemExit(f"families on both sides of the split: {', '.join(sorted(across))}")
+    sessions: list[Ticks] = []
+    session, measurer = "", Measurer(config)
+    walls, processes, ticks = list[int](), 0, 0
+    for recording, snapshot in read_traces([place / "traces" for place in directories]):
+        if recording.id != session:
+            session, measurer = recording.id, Measurer(config, recording.interval)
+            sessions.append([])
+        measured = measurer.measure(snapshot)
+        if measured is None:
+            continue
+        walls.append(snapshot.wall)
+        processes, ticks = max(processes, len(snapshot.table)), ticks + 1
+        known = [place for place, name in enumerate(measured.groups) if name in classes]
+        sessions[-1].append((tuple(measured.groups[place] for place in known), measured.behaviour[known]))
+    data = DataRange(min(walls), max(walls), ticks, processes, len(classes) - len(held_out), "")
+    return Corpus(config, classes, families, held_out, tuple(sessions), data)
+
+
+def programs_of(corpus: Corpus, wanted: frozenset[str], *, classes: Mapping[str, Latency] | None = None) -> Programs:
+    """Rows of the wanted programs, from all sessions."""
+    sightings = Sightings(1.0)
+    chosen = {name: latency for name, latency in (classes or corpus.classes).items() if name in wanted}
+    tick = 0
+    for session in corpus.sessions:
+        sightings.cut()
+        for groups, values in session:
+            sightings.add(tick, groups, values, chosen)
+            tick += 1
+    found = sightings.finish().programs()
+    families = tuple(corpus.families.get(name, name) for name in found.names)
+    return Programs(found.names, families, found.classes, found.rows, found.owners)
+
+
+def perform(model: BehaviourModel, corpus: Corpus, wanted: frozenset[str], certainty: float = CERTAINTY) -> list[Performance]:
+    """Every performance of the wanted programs, judged by the runtime's own code."""
+    found = []
+    for session in corpus.sessions:
+        behaviours, summaries = Behaviours(model, certainty), Summaries()
+        seen: dict[str, Performance] = {}
+        for groups, values in session:
+            said = behaviours.step(groups, values)
+            _, told = summaries.step(groups, values)
+            for place, name in enumerate(groups):
+                if name not in wanted or not told[place]:
+                    continue
+                mine = seen.setdefault(name, Performance(name, corpus.classes[name]))
+                mine.active += 1
+                cpu, wait = values[place, BEHAVIOUR_CHANNELS.index("cpu")], values[place, BEHAVIOUR_CHANNELS.index("wait")]
+                if (cpu >= HOG_CORES[0] and cpu + wait >= HOG_CORES[1]) or mine.worked:
+                    mine.worked += 1
+                behaviour = said[place]
+                if behaviour is None:
+                    continue
+                mine.p, mine.evidence = (behaviour.p_latency, behaviour.p_batch), behaviour.evidence
+                mine.spared = behaviour.spared
+                mine.ever_batch |= behaviour.latency is Latency.BATCH
+                if behaviour.latency is mine.latency and mine.right_after is None:
+                    mine.right_after = mine.active
+                    mine.worked_after = mine.worked
+                for moment in MOMENTS:
+                    if mine.active <= moment:
+                        mine.said[moment] = behaviour.latency
+        found += seen.values()
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How a set of performances did at one moment."""
+
+    programs: int
+    decided: float
+    right: float
+    harmed: int  # performances of latency-sensitive programs called batch
+    harmed_programs: tuple[str, ...]
+
+
+def score(performances: Sequence[Performance], moment: int) -> Score:
+    """Shares of programs, each with the share of its performances."""
+    by: dict[str, list[Performance]] = defaultdict(list)
+    for mine in performances:
+        by[mine.program].append(mine)
+    decided, right, wrong, two = 0.0, 0.0, 0.0, 0
+    for plays in by.values():
+        said = [mine.said.get(moment, Latency.NONE) for mine in plays]
+        truth = plays[0].latency
+        given = sum(answer is not Latency.NONE for answer in said) / len(said)
+        hits = sum(answer is truth for answer in said) / len(said) if truth is not Latency.NONE else 0.0
+        two += truth is not Latency.NONE
+        decided += given if truth is not Latency.NONE else 0.0
+        right += hits
+        wrong += given - hits
+    harmed = [mine.program for mine in performances if (mine.latency, mine.said.get(moment)) == (Latency.LATENCY, Latency.BATCH)]
+    return Score(len(by), decided / max(two, 1), right / max(right + wrong, 1e-9), len(harmed), tuple(sorted(set(harmed))))
+
+
+def calibration(chances: Floats, programs: Programs) -> list[list[str]]:
+    """How often a class was true that got so much, on programs not fitted to; rows of a program share its weight."""
+    answers, weights = programs.answers(), programs.weights()
+    rows = []
+    for low, high in pairwise(BINS):
+        cells = [f"{low:.0%} to {high:.0%}"]
+        for column in (0, 1):
+            p = chances[:, column]
+            mine = (p >= low) & ((p < high) | (high == 1.0))
+            weight = weights[mine].sum()
+            if weight <= 0:
+                cells += ["", "", ""]
+                continue
+            true = (weights[mine] * (answers[mine] == column)).sum() / weight
+            cells += [f"{weight:.1f}", f"{np.average(p[mine], weights=weights[mine]):.0%}", f"{true:.0%}"]
+        rows.append(cells)
+    return rows
+
+
+def compared(programs: Programs, fitted: Fitted) -> list[list[str]]:
+    """What others make of the same rows, on programs without whose family they were fitted."""
+    from sklearn.ensemble import RandomForestClassifier
+
+    forest, rule = np.zeros((len(programs.rows), len(CLASSES))), np.zeros((len(programs.rows), len(CLASSES)))
+    filled = np.where(np.isnan(programs.rows), -1.0, programs.rows)
+    for known, judged in folds(programs):
+        train, test = np.isin(programs.owners, known), np.isin(programs.owners, judged)
+        model = RandomForestClassifier(300, min_samples_leaf=3, max_features=0.4, random_state=1, n_jobs=1)
+        model.fit(filled[train], programs.answers()[train], sample_weight=programs.weights()[train])
+        forest[np.ix_(test, model.classes_)] = np.clip(model.predict_proba(filled[test]), 0.005, 0.99)
+    listens = np.nan_to_num(programs.rows[:, BEHAVIOUR_FEATURES.index("listens")]) > 0
+    busy = programs.rows[:, BEHAVIOUR_FEATURES.index("cores_wanted")] > 0.9
+    rule[:] = (0.05, 0.05, 0.9)
+    rule[busy & ~listens] = (0.03, 0.94, 0.03)
+    rule[listens] = (0.94, 0.03, 0.03)
+    rows = []
+    for name, chances in (("additive model", fitted.chances), ("random forest", forest), ("listens, else busy", rule)):
+        said = verdicts(name, chances, programs)
+        two = [row for row in said if row.latency is not Latency.NONE]
+        given = [row for row in said if row.said is not Latency.NONE]
+        rows.append(
+            [
+                name,
+                f"{log_loss(chances, programs):.3f}",
+                f"{sum(row.said is not Latency.NONE for row in two) / len(two):.0%}",
+                f"{sum(row.said is row.latency for row in given) / max(len(given), 1):.0%}",
+                str(sum((row.latency, row.said) == (Latency.LATENCY, Latency.BATCH) for row in said)),
+            ]
+        )
+    return rows
+
+
+def times(performances: Sequence[Performance]) -> dict[str, list[float]]:
+    """Ticks until the class was right, inf: never. Of batch work since it had HOG_CORES, of services since they did anything."""
+    hogs = [mine.worked_after for mine in performances if mine.latency is Latency.BATCH and mine.worked]
+    services = [mine.right_after for mine in performances if mine.latency is Latency.LATENCY]
+    return {
+        kind: sorted(math.inf if after is None else float(after) for after in found)
+        for kind, found in (("batch", hogs), ("latency", services))
+    }
+
+
+def cost(model: BehaviourModel, groups: int = 1000, ticks: int = 40) -> float:
+    """Median ms of CPU of a tick in which every group does something, each something else."""
+    rng = np.random.default_rng(1)
+    base = rng.gamma(1.0, 0.3, (groups, len(BEHAVIOUR_CHANNELS)))
+    base[:, :2] = 1 + rng.integers(0, 4, (groups, 2))
+    base[:, BEHAVIOUR_CHANNELS.index("slices")] *= 300
+    base[:, BEHAVIOUR_CHANNELS.index("brief")] *= rng.random(groups) < 0.02  # few start what comes and goes
+    used = [BEHAVIOUR_CHANNELS.index(name) for name in ("cpu", "brief", "wait")]
+    base[:, BEHAVIOUR_CHANNELS.index("demand")] = base[:, used].sum(axis=1)  # as measured, it is never less than what was used
+    traits = slice(BEHAVIOUR_CHANNELS.index("serves"), None)
+    base[:, traits] = rng.random(base[:, traits].shape) < 0.2
+    names, behaviours, spent = [f"program {i}" for i in range(groups)], Behaviours(model, CERTAINTY), []
+    for _ in range(ticks):
+        values = base * rng.uniform(0.9, 1.1, base.shape)
+        began = time.process_time()
+        behaviours.step(names, values)
+        spent.append((time.process_time() - began) * 1e3)
+    return statistics.median(spent)
+
+
+def made_shipped(fitted: Fitted, corpus: Corpus, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Make it the model that nicety comes with; its digest."""
+    card = Card(
+        kind="behaviour",
+        interval=1.0,
+        data=corpus.data,
+        metrics=tuple(rows),
+        version=__version__,
+        created=time.time_ns(),
+        cpus=os.cpu_count() or 1,
+        features=FEATURES["behaviour"],
+    )
+    return ship(card, fitted.arrays)
+
+
+def by_program(performances: Sequence[Performance]) -> Iterator[list[str]]:
+    """A line for each program: what it is, what its performances were called, by what."""
+    by: dict[str, list[Performance]] = defaultdict(list)
+    for mine in performances:
+        by[mine.program].append(mine)
+    for name, plays in sorted(by.items(), key=lambda entry: (entry[1][0].latency, entry[0])):
+        said = Counter(mine.end for mine in plays)
+        after = [mine.right_after for mine in plays if mine.right_after is not None]
+        evidence = max(plays, key=lambda mine: max(mine.p)).evidence
+        reasons = [f"{feature} {value:g} ({push:+.1f})" for feature, value, push in evidence[:3]]
+        spared = Counter(f"not batch: {mine.spared}" for mine in plays if mine.spared is not None)
+        yield [
+            name,
+            plays[0].latency,
+            " ".join(f"{answer} {count}" if len(plays) > 1 else answer for answer, count in said.most_common()),
+            f"{statistics.fmean(mine.p[0] for mine in plays):.0%}",
+            f"{statistics.fmean(mine.p[1] for mine in plays):.0%}",
+            f"{statistics.median(after):.0f}" if after else "",
+            ", ".join([*spared, *reasons]),
+        ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corpus", type=Path, nargs="+")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--shipped", action="store_true", help="judge the model that nicety comes with, and fit none")
+    parser.add_argument("--ship", action="store_true", help="write the model to models/shipped")
+    parser.add_argument("--compare", action="store_true", help="fit other models to the same rows too")
+    parser.add_argument("--training-only", action="store_true", help="do not look at held-out programs")
+    arguments = parser.parse_args()
+    if arguments.shipped and (arguments.ship or arguments.compare or arguments.training_only):
+        parser.error("--shipped fits no model: it goes with --json only")
+    corpus = load(*arguments.corpus)
+    if arguments.shipped:
+        artefact = shipped("behaviour")
+        if artefact is None:
+            raise SystemExit("nicety comes with no behaviour model here")
+        print(f"the model that nicety comes with: {artefact.digest[:8]}\n")
+        judge(BehaviourModel.from_arrays(artefact.arrays, artefact.digest), corpus).close(arguments.json)
+        return
+    fitted, programs = fit(corpus, compare=arguments.compare)
+    unseen = [{"programs": len(programs.names), "loss_without_family": fitted.loss(programs), "blind": _blind(programs)}]
+    if arguments.training_only:
+        rows = [
+            [row.program, row.latency, row.said, f"{row.p_latency:.0%}", f"{row.p_batch:.0%}", f"{row.loss:.2f}"]
+            for row in sorted(verdicts("", fitted.chances, programs), key=lambda row: (row.latency, -row.loss))
+        ]
+        print(*table(("training program", "is", "without its family called", "p latency", "p batch", "loss"), rows), sep="\n")
+        if arguments.ship:
+            print(f"shipped as {made_shipped(fitted, corpus, unseen)[:8]}")
+        return
+    verdict = judge(BehaviourModel.from_arrays(fitted.arrays, ""), corpus)
+    if arguments.ship:
+        print(f"shipped as {made_shipped(fitted, corpus, [*unseen, *verdict.metrics])[:8]}")
+    verdict.close(arguments.json, calibration=calibration(fitted.chances, programs), training_loss=fitted.loss(programs))
+
+
+def fit(corpus: Corpus, *, compare: bool) -> tuple[Fitted, Programs]:
+    """A model of the programs that are not held out, and those programs. Prints how well it knows them without their family."""
+    programs = programs_of(corpus, frozenset(corpus.classes) - corpus.held_out)
+    began = time.process_time()
+    fitted = fit_behaviour(programs)
+    print(
+        f"{len(programs.names)} training programs of {len(set(programs.families))} families, {len(programs.rows)} rows, fitted in "
+        f"{time.process_time() - began:.1f} s of CPU; strength {fitted.strength:g}, temperature {fitted.temperature:.2f}, loss on "
+        f"programs without their family {fitted.loss(programs):.3f} (always the commonest: {_blind(programs):.3f})\n"
+    )
+    if compare:
+        headers = ("model, by family left out", "loss", "decided", "right", "latency called batch")
+        print(*table(headers, compared(programs, fitted)), "", sep="\n")
+    headers = ("probability", "latency: programs", "said", "true", "batch: programs", "said", "true")
+    print(*table(headers, calibration(fitted.chances, programs)), "", sep="\n")
+    return fitted, programs
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a model made of the held-out programs."""
+
+    claims: Claims
+    metrics: list[dict[str, Any]]  # for its card: programs, decided and right after so many ticks
+    rows: dict[str, Any]  # for --json
+
+    def close(self, path: Path | None, **more: Any) -> None:
+        """Print the claims and write everything to the path, if there is one."""
+        self.claims.close(path, **self.rows, **more)
+
+
+def judge(model: BehaviourModel, corpus: Corpus) -> Judged:
+    """Every performance of a held-out program, as the daemon would see it. Prints them."""
+    every = perform(model, corpus, corpus.held_out)
+    performances = [mine for mine in every if mine.active >= MOMENTS[0]]
+    idle = sorted(corpus.held_out - {mine.program for mine in performances})
+    columns = ("program", "is", "called", "p latency", "p batch", "after", "because of")
+    print("programs kept out of training:", *table(columns, list(by_program(performances))), "", sep="\n")
+    if idle:
+        print(f"not judged, for they did something in fewer than {MOMENTS[0]} ticks of every session: {', '.join(idle)}\n")
+    claims = Claims()
+    claims.at_least("held-out programs judged", score(performances, MOMENTS[-1]).programs, 20)
+    metrics = []
+    for moment in MOMENTS:
+        now = score(performances, moment)
+        claims.at_least(f"right among decided, after {moment} ticks", now.right, 0.90)
+        claims.at_least(f"decided, after {moment} ticks", now.decided, 0.70)
+        claims.at_most(f"latency-sensitive called batch, after {moment} ticks", now.harmed, 0)
+        metrics.append({"ticks": moment, "programs": now.programs, "decided": now.decided, "right": now.right})
+    ever = sum(mine.ever_batch for mine in every if mine.latency is Latency.LATENCY)
+    claims.at_most("latency-sensitive called batch, at any time", ever, 0)
+    spans = times(performances)
+    for kind, found in spans.items():
+        known = ", ".join(f"{sum(after <= limit for after in found)} within {limit}" for limit in (1, 2, 3, 5, 10))
+        print(f"{len(found)} performances of {kind} programs: known {known} ticks")
+    print()
+    if spans["batch"]:
+        claims.at_most("ticks until a hog is batch, median", statistics.median(spans["batch"]), 2)
+    if spans["latency"]:
+        claims.at_most("ticks until a service is latency, median", statistics.median(spans["latency"]), 5)
+    claims.at_most("ms of CPU a tick of 1,000 active groups, median", cost(model), 2)
+    rows = {
+        "programs": [dict(zip(columns, row, strict=True)) for row in by_program(performances)],
+        "ticks_until_right": {kind: [None if math.isinf(after) else after for after in found] for kind, found in spans.items()},
+        "not_judged": idle,
+    }
+    return Judged(claims, metrics, rows)
+
+
+def _blind(programs: Programs) -> float:
+    """Loss of knowing only how frequent the classes are."""
+    weights = programs.weights()
+    share = np.array([weights[programs.answers() == at].sum() for at in range(len(CLASSES))]) / weights.sum()
+    return log_loss(np.broadcast_to(np.maximum(share, 1e-6), (len(programs.rows), len(CLASSES))), programs)
+
+
+if __name__ == "__main__":
+    main()

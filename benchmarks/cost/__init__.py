@@ -1,0 +1,1 @@
+"""What nicety takes for itself: CPU, memory, disk and time, and whether it holds out under load."""

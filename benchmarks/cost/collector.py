@@ -1,0 +1,112 @@
+"""What reading costs: CPU time a tick of `ProcSource` beside a psutil loop, on processes of its own. Must not know the daemon.
+
+Both read all processes of the machine, turn about in one run, so that whatever else happens on it happens to both:
+
+    python -m benchmarks.cost.collector --json collector.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from nicety.scheduler.read.proc import ProcSource
+
+from ..claims import Claims
+
+BOUND_MS = 5.0  # of CPU a tick beside 500 processes: a quarter of the 2 % of one CPU that the whole daemon may use at 1 Hz
+BOUND_RATIO = 5.0  # times cheaper than psutil
+ATTRIBUTES = ["pid", "name", "cpu_times", "memory_info", "num_threads", "status"]
+BUSY = """
+import socket, time
+listener = socket.create_server(("127.0.0.1", 0))
+while True:
+    start = time.thread_time()
+    while time.thread_time() - start < 0.002:
+        pass
+    time.sleep(0.1)
+"""
+WARM_UP = 5  # ticks until the processes have all come up
+
+
+@contextmanager
+def processes(count: int, busy: int) -> Iterator[None]:
+    """`count` processes, `busy` of them running 2 ms each 100 ms and listening, the others asleep. Ended on leaving.
+
+    They stay young while they are measured: whether they listen is asked each tick, the dearest case.
+    """
+    started: list[subprocess.Popen[bytes]] = []
+    try:
+        for number in range(count):
+            command = [sys.executable, "-S", "-c", BUSY] if number < busy else ["sleep", "infinity"]
+            started.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True))
+        yield
+    finally:
+        for process in started:
+            process.kill()
+        for process in started:
+            process.wait()
+
+
+def cost(turn: Callable[[], object]) -> float:
+    """ms of CPU of one turn, its own time in the kernel too."""
+    before = time.thread_time_ns()
+    turn()
+    return (time.thread_time_ns() - before) / 1e6
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="What reading costs: CPU time a tick of ProcSource beside a psutil loop.")
+    parser.add_argument("--processes", type=int, default=500, help="processes to start (default 500)")
+    parser.add_argument("--busy", type=int, default=10, help="of them, processes that run a little all the time (default 10)")
+    parser.add_argument("--ticks", type=int, default=40, help="ticks to measure (default 40)")
+    parser.add_argument("--interval", type=float, default=0.25, help="seconds between ticks (default 0.25)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the claims as JSON")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave through `processes`
+    with processes(options.processes, min(options.busy, options.processes)):
+        source = ProcSource()
+
+        def ours() -> int:
+            return len(source.read(time.monotonic_ns(), time.time_ns(), ()).table)
+
+        def theirs() -> int:
+            return sum(1 for _ in psutil.process_iter(ATTRIBUTES))
+
+        first = cost(ours)
+        for _ in range(WARM_UP):
+            time.sleep(options.interval)
+            ours()
+            theirs()
+        ours_ms, theirs_ms = [], []
+        for _ in range(options.ticks):
+            time.sleep(options.interval)
+            ours_ms.append(cost(ours))
+            theirs_ms.append(cost(theirs))
+        read = ours()
+        source.close()
+    mean, peer = statistics.fmean(ours_ms), statistics.fmean(theirs_ms)
+    per_500 = mean * 500 / read
+    print(f"{read} processes read, {options.ticks} ticks, ms of CPU a tick")
+    print(f"{'':24}{'mean':>8}{'median':>8}{'worst':>8}")
+    for name, values in (("nicety ProcSource", ours_ms), ("psutil.process_iter", theirs_ms)):
+        print(f"{name:24}{statistics.fmean(values):8.2f}{statistics.median(values):8.2f}{max(values):8.2f}")
+    print(f"first read {first:.1f} ms; {per_500:.2f} ms a tick for 500 processes; psutil takes {peer / mean:.1f} times as much")
+    claims = Claims()
+    claims.at_most("reading 500 mostly idle processes, ms of CPU a tick", round(per_500, 3), BOUND_MS)
+    claims.at_least("psutil's loop over the same processes, times as much", round(peer / mean, 2), BOUND_RATIO)
+    claims.close(options.json)
+    return 0 if all(row["holds"] for row in claims.rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The whole daemon beside programs that nobody prepared."""

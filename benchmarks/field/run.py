@@ -1,0 +1,293 @@
+"""Real programs side by side on a machine that nobody prepared: what nicety gives them, beside nothing and the best set by hand.
+
+    python -m benchmarks.field.run --prepare
+    python -m benchmarks.field.run [--scene NAME ...] [--pairs 8] [--seconds 8] [--have] [--json FILE]
+    python -m benchmarks.field.run --list
+
+`--prepare` installs what pip has into a directory of the benchmark's own (`--home`); of Debian it needs redis-server, nginx-light,
+nodejs, postgresql, ffmpeg, xz-utils, make and gcc, whose services need not run. Needs root, for cgroups, namespaces and to renice.
+
+Each scene (`scenes.py`) starts its programs, and load on its services at a fixed rate (a latency counts from the planned
+time). Then windows of some seconds under three conditions, in turn: *nothing*, twice *nicety* (`nicety run --act`, with nothing
+configured and a state directory of the scene's own; it has ten seconds to find out what is what, and is stopped after), *nothing*,
+and *hand*: the best of a few controls that a person would pick, each tried once at the beginning. A pair is a window of nicety and
+the one of nothing next to it. A scene ends early when its intervals are narrow enough.
+
+What is asked of it (`figures.py`) becomes a claim each, true or not. A scene whose programs are missing is a claim that falls
+short; with `--have` it is left out, and that is said. Who was demoted comes from nicety's decision log, and from the kernel, which
+is asked twice a second while nicety acts. Touches only what it starts, but nicety acts on the whole machine: let nothing else run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+
+from nicety.scheduler.service.control_socket import ControlError, NoDaemonError, ask
+from nicety.scheduler.store.files import StoreError
+
+from ..claims import Claims
+from ..latency.beside_batch import awake
+from ..latency.contention import cpu_seconds
+from . import figures, log, programs
+from .figures import Condition, Record, Window
+from .scenes import SCENES, Hand, Scene
+from .stage import SceneError, Stage
+
+LEAD, WARM, SETTLE = 3.0, 10.0, 1.5
+"""Seconds of load before the first window, of nicety before its first, and at the beginning of each that are not counted."""
+
+TRIAL = 6.0
+"""Seconds for which each control by hand is tried, at most as long as a window."""
+
+START = 12.0
+"""Seconds that a scene takes to start and end, about."""
+
+ANSWER = 20.0
+"""Seconds after which the daemon's socket is taken not to answer at all."""
+
+UNANSWERED = 60.0
+"""Seconds that count for a request which was never answered."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A window that is over."""
+
+    condition: Condition
+    pair: int
+    opens: float  # monotonic seconds
+    closes: float
+    work: float | None  # cores that the batch used
+    own: float | None  # cores that the daemon used
+    answer: float | None  # seconds in which its socket answered
+
+
+def measure(stage: Stage, condition: Condition, pair: int, seconds: float, daemon: int | None = None) -> Mark:
+    """A window from now on, after it has settled. Raises SceneError if a program has ended."""
+    time.sleep(SETTLE)
+    began, opens = stage.work(), time.monotonic()
+    spent = None if daemon is None else cpu_seconds(daemon)
+    time.sleep(seconds)
+    ended, closes = stage.work(), time.monotonic()
+    own = None if daemon is None or spent is None else (cpu_seconds(daemon) - spent) / (closes - opens)
+    stage.check()
+    work = None if began is None or ended is None else (ended - began) / (closes - opens)
+    return Mark(condition, pair, opens, closes, work, own, None if daemon is None else answer(stage.state))
+
+
+def answer(state: Path) -> float:
+    """Seconds in which the daemon's socket answers. Raises SceneError if it does not."""
+    began = time.monotonic()
+    try:
+        ask(state / "control.sock", "status", ANSWER)
+    except (NoDaemonError, ControlError) as error:
+        raise SceneError(f"the daemon's socket: {error}") from error
+    return time.monotonic() - began
+
+
+def windows(marks: list[Mark], rows: np.ndarray) -> list[Window]:
+    """Figures of each window, from what the load saw. Raises SceneError if it saw nothing."""
+    planned, latency, late = rows.T
+    up, stalls = awake(planned, late)
+    found = []
+    for mark in marks:
+        within = (planned >= mark.opens) & (planned < mark.closes)
+        counted = latency[within & up] if np.any(within & up) else latency[within]
+        if not len(counted):
+            raise SceneError(f"no request was answered in a window of {mark.condition}")
+        p50, p99 = np.quantile(np.minimum(counted, UNANSWERED), (0.5, 0.99), method="higher")
+        lost = int(np.isinf(latency[within]).sum())
+        stood = int(np.sum((stalls >= mark.opens) & (stalls < mark.closes)))
+        seen = (float(p50), float(p99), len(counted), lost, stood)
+        found.append(Window(mark.condition, mark.pair, *seen, mark.work, mark.own, mark.answer))
+    return found
+
+
+@contextlib.contextmanager
+def set_by_hand(stage: Stage, hand: Hand | None, condition: Condition) -> Iterator[None]:
+    """The control, while it lasts, if there is one and this is its turn."""
+    if hand is None or condition is not Condition.HAND:
+        yield
+        return
+    stage.set_by_hand(hand)
+    try:
+        yield
+    finally:
+        stage.take_back(hand)
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C and SIGTERM change nothing while it lasts."""
+    before = {which: signal.signal(which, signal.SIG_IGN) for which in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for which, handler in before.items():
+            signal.signal(which, handler)
+
+
+@contextlib.contextmanager
+def acting(stage: Stage) -> Iterator[int]:
+    """Nicety, when it has had time to find out what is what; its pid."""
+    with stage.nicety() as daemon:
+        time.sleep(WARM)
+        yield daemon
+
+
+def try_hands(stage: Stage, seconds: float) -> tuple[Hand | None, dict[str, tuple[float, float | None]]]:
+    """(the best control by hand, what each gave)."""
+    hands = {str(hand): hand for hand in stage.scene.hands}
+    if not hands:
+        return None, {}
+    marks = [measure(stage, Condition.NOTHING, 0, seconds)]
+    for number, hand in enumerate(hands.values(), 1):
+        with set_by_hand(stage, hand, Condition.HAND):
+            marks.append(measure(stage, Condition.HAND, number, seconds))
+    time.sleep(SETTLE)  # for what is still on its way
+    nothing, *each = windows(marks, stage.latencies())
+    tried = {name: (window.p99, window.work) for name, window in zip(hands, each, strict=True)}
+    return hands[figures.best(tried, nothing.work)], tried
+
+
+def in_turn(stage: Stage, hand: Hand | None, pairs: int, seconds: float) -> tuple[list[Mark], float]:
+    """(windows of all conditions in turn, seconds that nicety ran)."""
+    marks, acted = list[Mark](), 0.0
+    for condition, turns in groupby(figures.plan(pairs), lambda turn: turn[0]):
+        since = time.monotonic()
+        with acting(stage) if condition is Condition.NICETY else set_by_hand(stage, hand, condition) as daemon:
+            marks += [measure(stage, condition, pair, seconds, daemon) for _, pair in turns]
+        if condition is Condition.NICETY:
+            acted += time.monotonic() - since
+        if condition is Condition.HAND and figures.enough(windows(marks, stage.latencies())):
+            break
+    return marks, acted
+
+
+def run(scene: Scene, home: Path, pairs: int, seconds: float) -> Record:
+    """One scene, from its start to its end."""
+    with tempfile.TemporaryDirectory(prefix="nicety-field-") as place:
+        folder = Path(place)
+        folder.chmod(0o755)  # programs that run as users of their own read there
+        stage = Stage(scene, folder, home)
+        try:
+            stage.open()
+            time.sleep(LEAD)
+            hand, tried = try_hands(stage, min(seconds, TRIAL))
+            marks, acted = in_turn(stage, hand, pairs, seconds)
+            stage.end_load()
+            found = windows(marks, stage.latencies())
+            changes, relieved = log.read(stage.state, stage.roster, stage.roles)
+            missed = log.missed(stage.state)
+        except (SceneError, StoreError, OSError) as error:
+            return Record(scene.name, trouble=str(error))
+        finally:
+            with uninterrupted():
+                stage.close()
+    return Record(
+        scene.name,
+        tuple(found),
+        "" if hand is None else str(hand),
+        tuple(changes),
+        tuple(relieved),
+        tuple(sorted(stage.roster.demoted)),
+        scene.demotes,
+        acted / 3600,
+        missed,
+        tried=tried,
+    )
+
+
+def show(record: Record) -> None:
+    """A scene as a few lines."""
+    if record.trouble:
+        print(f"  {record.trouble}", flush=True)
+        return
+    for control, (tried, got) in record.tried.items():
+        print(f"  tried {control}: p99 {tried * 1e3:.2f} ms" + ("" if got is None else f", batch {got:.3f} cores"))
+    for condition in Condition:
+        mine = [window for window in record.windows if window.condition is condition]
+        p50, p99 = (np.exp(np.mean(np.log([getattr(window, name) for window in mine]))) * 1e3 for name in ("p50", "p99"))
+        work = [window.work for window in mine if window.work is not None]
+        batch = f", batch {np.mean(work):.3f} cores" if work else ""
+        stood = f"{sum(window.stalls for window in mine)} stalls"
+        print(f"  {condition:<8} p50 {p50:8.3f} ms, p99 {p99:8.3f} ms{batch}; {len(mine)} windows, {stood}", flush=True)
+    met = Counter((", ".join(change.programs) or "what is not the scene's", change.control) for change in record.changes)
+    for (whom, control), times in met.items():
+        print(f"  demoted {whom} by {control}: {times} times", flush=True)
+
+
+def longest(scene: Scene, pairs: int, seconds: float) -> float:
+    """Seconds that a scene takes if it does not end early."""
+    turns, starts = figures.plan(pairs), (pairs + 1) // 2
+    tries = (1 + len(scene.hands)) * (SETTLE + min(seconds, TRIAL)) if scene.hands else 0.0
+    return START + LEAD + tries + len(turns) * (SETTLE + seconds) + starts * (WARM + 2.0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = [scene.name for scene in SCENES]
+    parser.add_argument("--scene", nargs="+", choices=names, metavar="NAME", default=names, help="default: all; --list names them")
+    parser.add_argument(
+        "--pairs", type=int, default=8, help="of windows, at most; a scene ends early when its intervals are narrow"
+    )
+    parser.add_argument("--seconds", type=float, default=8.0, help="of a window")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--list", action="store_true", help="name the scenes")
+    parser.add_argument("--have", action="store_true", help="leave out scenes whose programs are missing")
+    parser.add_argument("--prepare", action="store_true", help="install what pip has into --home")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    parser.add_argument("--home", type=Path, default=cache / "nicety-field", help="default: %(default)s")
+    asked = parser.parse_args()
+    if asked.list:
+        for scene in SCENES:
+            print(f"{scene.name:<16} {scene.title}")
+        return
+    if asked.prepare:
+        programs.prepare(asked.home.resolve())
+        return
+    if asked.pairs < 1 or asked.seconds <= 0:
+        parser.error("--pairs: at least 1, --seconds: more than 0")
+    if os.geteuid():
+        parser.error("run this as root: it makes cgroups and a namespace, and nicety has to renice")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is ended and put back then, too
+    campaign([scene for scene in SCENES if scene.name in asked.scene], asked)
+
+
+def campaign(scenes: list[Scene], asked: argparse.Namespace) -> None:
+    """Each scene, its claims, and all of them at the end, however it comes."""
+    home, claims, records = asked.home.resolve(), Claims(), list[Record]()
+    minutes = sum(longest(scene, asked.pairs, asked.seconds) for scene in scenes) / 60
+    print(f"{len(scenes)} scenes, at most {minutes:.0f} minutes", flush=True)
+    try:
+        for scene in scenes:
+            print(f"\n{scene.name}: {scene.title}", flush=True)
+            lacking = programs.missing(scene.needs, home)
+            if lacking and asked.have:
+                print(f"  left out: {lacking}", flush=True)
+                continue
+            record = Record(scene.name, trouble=lacking) if lacking else run(scene, home, asked.pairs, asked.seconds)
+            show(record)
+            figures.claim(claims, record)
+            records.append(record)
+    finally:
+        if claims.rows:
+            print(flush=True)
+            claims.close(asked.json, scenes=[asdict(record) for record in records])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,301 @@
+"""What demoting a lock holder costs those who wait: blocked time undemoted, demoted, and demoted with the watchdog.
+
+    python -m benchmarks.latency.lock_holder [--rounds 5] [--record] [--json FILE]
+
+A holder takes a lock and burns 50 ms (and 200 ms) of CPU in its critical section, with three hogs on the same CPU; a waiter wants
+the lock. The conditions are interleaved within each round. Locks: flock, fcntl, a process-shared pthread mutex,
+multiprocessing.Lock. Demotions: nice 19 within one session, nice 19 of an autogroup among autogroups, cpu.shares 2 among cgroups.
+Then what the watchdog does to pools that are well, and what a look costs beside 100 processes. Needs root; two minutes, and with
+`--record`, one round of each demotion without the watchdog, as many more: at cpu.shares 2 the waiter waits for 80 s and more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+from nicety.models.records import Latency, ProcId
+from nicety.scheduler.act.actuate import Acting
+from nicety.scheduler.act.knobs.control import LinuxKernel
+from nicety.scheduler.decision import Control, Decision, Group, Member, Outcome, Set, Status, Why
+from nicety.scheduler.read.cgroup import find
+from nicety.scheduler.service.clock import SystemClock
+from nicety.scheduler.store.ledger import Ledger
+from nicety.scheduler.testing.contention import KINDS, Scene, last_cpu
+from nicety.scheduler.testing.puppet import proc_id
+
+from ..claims import Claims
+
+WHY = Why("benchmark", "demoted to see who waits", {}, (), ())
+LAYOUT = {Control.NICE: "apart", Control.AUTOGROUP: "sessions", Control.CPU_SHARES: "apart"}
+DEMOTED = {Control.NICE: 19, Control.AUTOGROUP: 19, Control.CPU_SHARES: 2}
+FREE = 0.1
+"""Share of the CPUs that others may use on a machine that is called free: on a busy one a pool that is demoted does starve."""
+
+SLEEPERS = """
+import multiprocessing, os, signal, sys
+lock = multiprocessing.get_context("fork").Lock()
+lock.acquire()
+pids = []
+for number in range(int(sys.argv[1])):
+    pid = os.fork()
+    if pid == 0:
+        if sys.argv[2] != "shared":
+            os.execv("/bin/sleep", ["sleep", "600"])
+        lock.acquire() if number % 2 else signal.pause()
+        os._exit(0)
+    pids.append(pid)
+print(*pids, flush=True)
+sys.stdin.read()
+for pid in pids:
+    os.kill(pid, signal.SIGKILL)
+"""
+
+
+class Bench:
+    """An actuator with a ledger of its own."""
+
+    def __init__(self, folder: str) -> None:
+        self.kernel = LinuxKernel()
+        self.ledger = Ledger(Path(folder) / "ledger.db", self.kernel.boot_id())
+        self.actuator = Acting(self.ledger, self.kernel, {}, {}, SystemClock())
+        self.count = 0
+
+    def demote(self, control: Control, process: ProcId, value: int) -> None:
+        """Carry the demotion out; it must succeed."""
+        self.count += 1
+        wide = control is Control.CPU_SHARES
+        action = Set(control, None if wide else process, member(process).cgroup if wide else "", value)
+        (outcome,) = self.actuator.apply([Decision(f"b-0.{self.count}", "priority", "batch", action, WHY)])
+        if outcome.status is not Status.APPLIED:
+            raise SystemExit(f"the demotion did not happen: {outcome.detail}")
+
+    def turn(self) -> tuple[Outcome, ...]:
+        """The end of a tick: what was relieved since the last."""
+        relieved = tuple(outcome for outcome in self.actuator.settle() if outcome.status is Status.RELIEVED)
+        self.actuator.apply(())
+        return relieved
+
+    def close(self) -> None:
+        """Put everything back."""
+        self.actuator.undo()
+        self.ledger.close()
+
+
+@contextmanager
+def bench() -> Iterator[Bench]:
+    """A Bench in a directory of its own."""
+    with tempfile.TemporaryDirectory() as folder, closing(Bench(folder)) as made:
+        yield made
+
+
+def member(process: ProcId) -> Member:
+    """A process as a tick has it."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    lines = [line.split(":", 2) for line in Path(f"/proc/{process.pid}/cgroup").read_text().splitlines()]
+    cgroup = next((path for _, controllers, path in lines if "cpu" in controllers.split(",")), lines[-1][2])
+    return Member(process, int(fields[3]), cgroup, int(fields[16]))
+
+
+def groups(batch: Sequence[ProcId], others: Sequence[ProcId]) -> tuple[Group, ...]:
+    """The groups of a tick."""
+    return tuple(
+        Group(name, latency, len(ids), 0.0, 0.0, 0.0, 0, tuple(map(member, ids)))
+        for name, latency, ids in (("batch", Latency.BATCH, batch), ("web", Latency.LATENCY, others))
+    )
+
+
+@contextmanager
+def cgroups(scene: Scene, control: Control) -> Iterator[None]:
+    """Holder and each hog in cgroups of their own, if that is what is measured."""
+    if control is not Control.CPU_SHARES:
+        yield
+        return
+    mount = find(Path("/proc/self/mountinfo").read_text()).shares
+    if mount is None:
+        raise SystemExit("this machine has no cgroup v1 cpu hierarchy")
+    top = mount.point / f"nicety-bench-{os.getpid()}"
+    made = [top, *(top / f"g{number}" for number in range(len(scene.hogs) + 1))]
+    for path in made:
+        path.mkdir()
+    try:
+        for path, process in zip(made[1:], (scene.holder, *scene.hogs), strict=True):
+            (path / "tasks").write_text(f"{process.pid}\n")
+        yield
+    finally:
+        scene.close()
+        deadline = time.monotonic() + 5
+        while made:
+            with suppress(OSError):
+                made[-1].rmdir()
+                made.pop()
+            if time.monotonic() > deadline:
+                raise SystemExit(f"{made[-1]} cannot be removed")
+
+
+def blocked(bench: Bench, scene: Scene, control: Control, section: float, condition: str) -> tuple[float, int]:
+    """(seconds that the waiter was blocked, reliefs) in one round."""
+    scene.hold()
+    seen = groups([scene.holder], [scene.waiter])
+    if condition != "undemoted":
+        bench.demote(control, scene.holder, DEMOTED[control])
+    watching = condition == "watched"
+
+    def meanwhile() -> float | None:
+        return bench.actuator.relieve(seen) if watching else None
+
+    if watching:  # the wait begins at any time between two looks
+        pause = meanwhile() or 0.0
+        time.sleep(random.uniform(0, pause))
+    seconds = scene.wait(section, meanwhile)
+    relieved = bench.turn()
+    bench.actuator.undo()
+    return seconds, len(relieved)
+
+
+def compare(kind: str, control: Control, section: float, rounds: int, *, record: bool, hogs: int = 3) -> dict[str, float]:
+    """Medians of one lock under one demotion; `record`: with one round without the watchdog."""
+    with bench() as made, Scene(kind, last_cpu(), hogs, LAYOUT[control]) as scene, cgroups(scene, control):
+        scene.start()
+        times: dict[str, list[float]] = {"undemoted": [], "watched": []}
+        reliefs = 0
+        for number in range(rounds):
+            for condition in sorted(times, reverse=bool(number % 2)):
+                seconds, relieved = blocked(made, scene, control, section, condition)
+                times[condition].append(seconds)
+                reliefs += relieved
+        result = {name: statistics.median(values) for name, values in times.items()}
+        result["worst watched"] = max(times["watched"])
+        # of the pairs, for whatever else the machine does is much the same within one
+        result["ratio"] = statistics.median(b / a for a, b in zip(times["undemoted"], times["watched"], strict=True))
+        result["reliefs"] = reliefs
+        if record:
+            result["demoted"] = blocked(made, scene, control, section, "demoted")[0]
+        return result
+
+
+def busy_share() -> float:
+    """Share of the CPUs that somebody else uses, over half a second."""
+
+    def ticks() -> tuple[int, int]:
+        values = list(map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]))
+        return sum(values), values[3] + values[4]
+
+    before = ticks()
+    time.sleep(0.5)
+    after = ticks()
+    return 1 - (after[1] - before[1]) / max(1, after[0] - before[0])
+
+
+def healthy(kind: str, *, alike: bool, hogs: int, seconds: float) -> dict[str, float]:
+    """Two peers with sections of 1 ms, 4 ms of work between, one or both of them at nice 19: reliefs in so many seconds."""
+    with bench() as made, Scene(kind, last_cpu() if hogs else None, hogs=hogs, layout="one", peer=True) as scene:
+        scene.start()
+        peers = (scene.holder, scene.waiter)
+        first = scene.work(0.001, 0.004, seconds / 4, lambda: None)
+        for process in peers if alike else peers[:1]:
+            made.demote(Control.NICE, process, 19)
+        seen = groups([scene.holder], [scene.waiter])
+        then = scene.work(0.001, 0.004, seconds, lambda: made.actuator.relieve(seen))
+        return {
+            "reliefs": len(made.turn()),
+            "longest wait before": first[1][1],
+            "longest wait": then[1][1],
+            "rounds before": first[0][0] / (seconds / 4),
+            "rounds": then[0][0] / seconds,
+        }
+
+
+def cost(count: int, *, shared: bool) -> dict[str, float]:
+    """CPU of a look, in ms, beside `count` processes, one of them demoted. `shared`: half of them wait for one lock in memory that
+    all of them share; else they have nothing in common."""
+    command = [sys.executable, "-c", SLEEPERS, str(count), "shared" * shared]
+    sleepers = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert sleepers.stdin is not None
+    assert sleepers.stdout is not None
+    try:
+        ids = [proc_id(pid) for pid in map(int, sleepers.stdout.readline().split())]
+        with bench() as made:
+            made.demote(Control.NICE, ids[0], 19)
+            seen = groups(ids[:1], ids[1:])
+            spent = []
+            for _ in range(200):
+                start = time.thread_time()
+                made.actuator.relieve(seen)
+                spent.append((time.thread_time() - start) * 1e3)
+            made.actuator.undo()
+            start = time.thread_time()
+            made.actuator.relieve(seen)
+            last = (time.thread_time() - start) * 1e3
+            start = time.thread_time()
+            for _ in range(10):
+                made.actuator.relieve(seen)
+            idle = (time.thread_time() - start) / 10 * 1e3
+    finally:
+        sleepers.stdin.close()
+        sleepers.wait()
+        sleepers.stdout.close()
+    return {
+        "first": spent[0],
+        "first second": statistics.mean(spent[1:25]),
+        "then": statistics.median(spent[100:]),
+        "worst": max(spent[1:]),
+        "once, when nothing is demoted any more": last,
+        "nothing demoted": idle,
+    }
+
+
+def main() -> None:
+    """Measure all of it, print the claims."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--record", action="store_true")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    if os.geteuid() != 0:
+        raise SystemExit("giving a nice back needs root")
+    random.seed(1)
+    claims, rows = Claims(), {}
+    for control in LAYOUT:
+        for kind in KINDS:
+            record = options.record and kind == "flock"
+            row = rows[f"{control} {kind} 50 ms"] = compare(kind, control, 0.05, options.rounds, record=record)
+            print(f"{control} {kind} 50 ms: " + ", ".join(f"{name} {value:.3g}" for name, value in row.items()), flush=True)
+            claims.at_most(f"blocked, {control}, {kind}, 50 ms: x undemoted", row["ratio"], 2.0)
+    for kind in ("fcntl", "semaphore"):
+        row = rows[f"nice {kind} 200 ms"] = compare(kind, Control.NICE, 0.2, max(2, options.rounds // 2), record=False)
+        claims.at_most(f"blocked, nice, {kind}, 200 ms: x undemoted", row["ratio"], 2.0)
+    row = rows["nice semaphore 50 ms, one hog"] = compare("semaphore", Control.NICE, 0.05, options.rounds, record=False, hogs=1)
+    claims.at_most("blocked, nice, semaphore, 50 ms, one hog: x undemoted", row["ratio"], 2.0)
+    for kind in ("mutex", "semaphore"):
+        for alike, hogs, name in ((True, 2, "all demoted, hogs beside"), (False, 0, "one demoted, CPUs free")):
+            busy = busy_share()
+            row = rows[f"{kind}, pool, {name}"] = healthy(kind, alike=alike, hogs=hogs, seconds=8.0)
+            if busy > FREE:
+                print(f"{kind}, {name}: no claim, for others used {busy:.0%} of the CPUs; {row['reliefs']:.0f} reliefs")
+                continue
+            claims.at_most(f"reliefs in 8 s, {kind}, sound pool, {name}", row["reliefs"], 0)
+        rows[f"{kind}, one demoted, hogs beside"] = healthy(kind, alike=False, hogs=2, seconds=8.0)
+    looks = {name: cost(100, shared=shared) for name, shared in (("nothing in common", False), ("one lock shared by all", True))}
+    claims.at_most("ms of CPU a look, 100 processes", looks["nothing in common"]["then"], 0.5)
+    claims.at_most("ms of CPU a look, 100 processes that share a lock", looks["one lock shared by all"]["then"], 2.0)
+    claims.at_most("ms of CPU a look, nothing demoted", looks["nothing in common"]["nothing demoted"], 0.1)
+    claims.close(options.json, rows=rows, looks=looks)
+    for name, row in rows.items():
+        if "pool" in name or "hogs" in name:
+            print(f"{name}: " + ", ".join(f"{key} {value:.3g}" for key, value in row.items()))
+    for name, look in looks.items():
+        print(f"ms a look, {name}: " + ", ".join(f"{key} {value:.3g}" for key, value in look.items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""How near placements come to the best ones."""
