@@ -30,6 +30,7 @@ from nicety.scheduler.act.actuate import Acting
 from nicety.scheduler.act.knobs.control import LinuxKernel
 from nicety.scheduler.decision import Control, Decision, Group, Member, Outcome, Set, Status, Why
 from nicety.scheduler.read.cgroup import find
+from nicety.scheduler.read.locks import LinuxLocks
 from nicety.scheduler.service.clock import SystemClock
 from nicety.scheduler.store.ledger import Ledger
 from nicety.scheduler.testing.contention import KINDS, Scene, last_cpu
@@ -67,7 +68,7 @@ class Bench:
     def __init__(self, folder: str) -> None:
         self.kernel = LinuxKernel()
         self.ledger = Ledger(Path(folder) / "ledger.db", self.kernel.boot_id())
-        self.actuator = Acting(self.ledger, self.kernel, {}, {}, SystemClock())
+        self.actuator = Acting(self.ledger, self.kernel, LinuxLocks(), {}, {}, SystemClock())
         self.count = 0
 
     def demote(self, control: Control, process: ProcId, value: int) -> None:

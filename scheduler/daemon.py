@@ -29,10 +29,10 @@ from ..models.artifact import Artifact, ArtifactError, load_live, shipped
 from ..models.behaviour import BehaviourModel
 from ..models.forecast.demand import Network
 from ..models.records import Deadlock, Latency, PoolSample, ProcId, Snapshot
-from .act.actuate import undo_from_ledger
 from .act.knobs.control import LinuxKernel
 from .act.knobs.slices import LONGEST, SHORTEST, ask_for
 from .act.scoped import Scoped, as_record, unable, words
+from .act.undo import undo_from_ledger
 from .config.paths import Loaded, PathError, Paths, read_config
 from .config.sections import Config, ConfigError, PoolConfig, to_builtins
 from .decide.engine import Engine, first_memory
@@ -48,6 +48,7 @@ from .pools.build import build
 from .ports import Clock, PoolAdapter
 from .read import evidence
 from .read.facts import probe
+from .read.locks import LinuxLocks
 from .read.proc import ProcSource
 from .read.waits import LinuxWaits
 from .scope import OBSERVE, ScopeError, act_on, acts, left, observe, resolve
@@ -170,7 +171,7 @@ class Daemon:
         self._closed = False
         self._recover(lock)
         self._pools = build(config, clock, state_dir=paths.root)
-        self._actuator = Scoped(paths.ledger, self._kernel, self._pools, self._samples, clock)
+        self._actuator = Scoped(paths.ledger, self._kernel, LinuxLocks(), self._pools, self._samples, clock)
         scope = _configured(config) if act is None else OBSERVE
         if act:
             named = resolve(things or config.daemon.act_on, config.pools, config.groups, self._groups_now() if things else ())

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ...models.records import ProcId
+from ..changes import INHERITED, Chain, Subject, leads, original
 from ..decision import Control, Member
 from ..faults import UNKNOWN
 from ..fences import parts_of
 from ..ports import Kernel, Kin, Knob, Locks, ThreadId, Trouble
-from ..store.ledger import Chain, Ledger, Subject, original
-from .undo import INHERITED, Family, leads
+from ..store.ledger import Ledger
+from .heirs import Family
 
 SCHED_BATCH, SCHED_IDLE = 3, 5
 """sched(7)."""

@@ -18,10 +18,10 @@ from typing import NamedTuple
 
 from ...models.anomaly.lives import USER_HZ
 from ...models.records import ProcId
+from ..changes import Subject
 from ..decision import Control
 from ..fences import parts_of
 from ..ports import Locks, Run, Trouble, Wait
-from ..store.ledger import Subject
 from .census import Demotion
 
 LOOK_NS = 80_000_000

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..changes import Entry, place
 from ..decision import Control
 from ..fences import parts_of
 from ..ports import Knob
-from ..store.ledger import Entry, place
 from .gathered import group_of
 
 MadeFor = Mapping[tuple[str, Control], tuple[str, str]]

@@ -15,7 +15,6 @@ import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -23,6 +22,7 @@ from typing import NamedTuple, Self
 import msgspec
 
 from ...models.records import ProcId
+from ..changes import OPEN, Chain, Entry, EntryStatus, Subject, original, place, subject_of
 from ..decision import Control
 from ..faults import is_gone
 from ..ports import Knob, ThreadId, Value
@@ -60,97 +60,11 @@ class StateBusyError(LedgerError):
     """Another process works with this state directory."""
 
 
-class EntryStatus(StrEnum):
-    """How far a change has come. The first two are open: undo examines them."""
-
-    INTENT = "intent"  # may or may not have happened
-    DONE = "done"  # made and read back
-    UNDONE = "undone"  # restored
-    FOREIGN = "foreign"  # somebody else changed the value after us: never touched again
-    GONE = "gone"  # the target no longer exists, or the machine was rebooted
-    FAILED = "failed"  # the kernel or the pool refused: nothing was changed
-
-
-OPEN = frozenset({EntryStatus.INTENT, EntryStatus.DONE})
-
-
-class Subject(NamedTuple):
-    """What a decision names: one control of a process with all its threads, of an autogroup, of a cgroup or of a pool."""
-
-    control: Control
-    process: ProcId | None
-    key: str
-
-
-class Entry(msgspec.Struct, frozen=True):
-    """One change of one value."""
-
-    id: int  # 0 until `intend` has given one
-    boot_id: str
-    decision: str  # Decision.id
-    target: str  # Decision.target
-    wall: int  # ns since 1970, for people only
-    control: Control
-    process: ProcId | None  # AUTOGROUP: the member it was set through; POOL_SIZE: the pool's master
-    thread: ThreadId | None
-    key: str  # cgroup path, autogroup or pool name; "" for a thread
-    session: int | None  # of the process when its value was changed: used to find children that inherited
-    group: int | None  # process group, likewise
-    since: int  # uptime in clock ticks before the change: threads that inherited started later
-    original: Value  # before our first change
-    old: Value  # before this change
-    new: Value
-    status: EntryStatus
-
-    @property
-    def subject(self) -> Subject:
-        """What this changes, as decisions name it."""
-        return subject_of(self.knob)
-
-    @property
-    def knob(self) -> Knob:
-        """The place in the kernel. Equal for equal places, whichever process an autogroup was set through."""
-        return Knob(self.control, self.process, self.thread, self.key)
-
-
-Chain = tuple[Entry, ...]
-"""The open entries of one knob, oldest first: never empty."""
-
-
 class Note(NamedTuple):
     """A message for the caller that opened the ledger."""
 
     text: str
     lost: bool  # whether changes may remain that can no longer be undone
-
-
-def subject_of(knob: Knob) -> Subject:
-    """The subject that this knob belongs to."""
-    return Subject(knob.control, None if knob.key else knob.process, knob.key)
-
-
-def place(knob: Knob) -> Knob:
-    """The knob without what does not identify it: an autogroup is the same through any member, a pool with any master."""
-    return knob._replace(process=None) if knob.key else knob
-
-
-def original(chain: Chain) -> Value:
-    """The value before our first change."""
-    return chain[-1].original
-
-
-def believed(chain: Chain) -> tuple[Value, ...]:
-    """The values that the knob may have if nobody but us changed it, likeliest first.
-
-    The newest change that is known to be done, and later ones that a crash left uncertain; with none done, also the value as it was
-    found, which is not the original if it was inherited from us.
-    """
-    values: list[Value] = []
-    for entry in reversed(chain):
-        values.append(entry.new)
-        if entry.status is EntryStatus.DONE:
-            return tuple(values)
-    return (*values, chain[0].old)
 
 
 class StateLock:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from nicety.models.records import ProcId
-from nicety.scheduler.act.actuate import Acting, Observing
+from nicety.scheduler.act.actuate import Acting
 from nicety.scheduler.act.knobs.control import LinuxKernel
+from nicety.scheduler.act.observing import Observing
 from nicety.scheduler.act.scoped import Scoped
 from nicety.scheduler.decision import Action, Control, Decision, Flag, Recycle, ResizePool, Restore, Set, Status, Why
 from nicety.scheduler.ports import Actuator, Kernel, Knob, ThreadId, Trouble
@@ -17,6 +18,7 @@ from nicety.scheduler.scope import OBSERVE, act_on
 from nicety.scheduler.store.ledger import Ledger
 from nicety.scheduler.testing.clock import FakeClock
 from nicety.scheduler.testing.kernel import FakeKernel
+from nicety.scheduler.testing.locks import FakeLocks
 from nicety.scheduler.testing.pool import FakePool
 from nicety.scheduler.testing.puppet import Puppet
 
@@ -38,14 +40,14 @@ class Stage:
         self.acts = how in ("acting", "scoped to all")
         self.actuator: Actuator
         if how.startswith("scoped"):
-            scoped = Scoped(folder / "ledger.db", kernel, {"web": pool}, samples, clock)
+            scoped = Scoped(folder / "ledger.db", kernel, FakeLocks(), {"web": pool}, samples, clock)
             scoped.act_on(act_on(OBSERVE, () if how == "scoped to all" else ("policy other",), None))
             self.actuator, self.outstanding, self.close = scoped, scoped.outstanding, scoped.close
             return
         ledger = Ledger(folder / "ledger.db", kernel.boot_id())
         self.outstanding, self.close = ledger.outstanding, ledger.close
         if how == "acting":
-            self.actuator = Acting(ledger, kernel, {"web": pool}, samples, clock)
+            self.actuator = Acting(ledger, kernel, FakeLocks(), {"web": pool}, samples, clock)
         else:
             self.actuator = Observing(kernel, {"web": pool}, samples)
 

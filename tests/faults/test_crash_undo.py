@@ -22,8 +22,8 @@ import msgspec
 import pytest
 
 from nicety.models.records import ProcId
-from nicety.scheduler.act.actuate import undo_from_ledger
 from nicety.scheduler.act.knobs.control import LinuxKernel
+from nicety.scheduler.act.undo import undo_from_ledger
 from nicety.scheduler.decision import Control, Outcome, Status
 from nicety.scheduler.ports import Trouble, Value
 from nicety.scheduler.read.cgroup import find
@@ -43,6 +43,7 @@ from nicety.models.records import ProcId
 from nicety.scheduler.act.actuate import Acting
 from nicety.scheduler.decision import Control, Decision, Restore, Set, Why
 from nicety.scheduler.act.knobs.control import LinuxKernel
+from nicety.scheduler.read.locks import LinuxLocks
 from nicety.scheduler.store.ledger import Ledger, StateLock
 
 class Clock:
@@ -56,7 +57,7 @@ numbers = list(map(int, numbers))
 targets = [ProcId(*pair) for pair in zip(numbers[::2], numbers[1::2])]
 lock = StateLock(Path(state))
 kernel = LinuxKernel()
-actuator = Acting(Ledger(Path(state) / "ledger.db", kernel.boot_id()), kernel, {}, {}, Clock())
+actuator = Acting(Ledger(Path(state) / "ledger.db", kernel.boot_id()), kernel, LinuxLocks(), {}, {}, Clock())
 why = Why("test", "because", {}, (), ())
 print("ready", flush=True)
 for turn in range(int(turns)):

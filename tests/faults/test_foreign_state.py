@@ -16,12 +16,13 @@ from typing import Any
 
 import pytest
 
-from nicety.scheduler.act.actuate import undo_from_ledger
 from nicety.scheduler.act.knobs.control import LinuxKernel
+from nicety.scheduler.act.undo import undo_from_ledger
+from nicety.scheduler.changes import Entry, EntryStatus
 from nicety.scheduler.decision import Control
 from nicety.scheduler.ports import ThreadId
 from nicety.scheduler.service.clock import SystemClock
-from nicety.scheduler.store.ledger import Entry, EntryStatus, Ledger, LedgerError, StateLock
+from nicety.scheduler.store.ledger import Ledger, LedgerError, StateLock
 from nicety.scheduler.testing.puppet import Puppet
 
 NOBODY = 65534

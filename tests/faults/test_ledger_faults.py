@@ -18,9 +18,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nicety.models.records import ProcId
+from nicety.scheduler.changes import Entry, EntryStatus
 from nicety.scheduler.decision import Control
 from nicety.scheduler.ports import ThreadId
-from nicety.scheduler.store.ledger import Entry, EntryStatus, Ledger, LedgerError
+from nicety.scheduler.store.ledger import Ledger, LedgerError
 
 BOOT = "00000000-0000-4000-8000-000000000001"
 
@@ -180,7 +181,8 @@ FULL_DISK = """
 import os, subprocess, sys
 from pathlib import Path
 sys.path[:0] = [{tests!r}]
-from nicety.scheduler.store.ledger import EntryStatus, Ledger, LedgerError
+from nicety.scheduler.changes import EntryStatus
+from nicety.scheduler.store.ledger import Ledger, LedgerError
 from test_ledger_faults import BOOT, entry
 where = Path(sys.argv[1])
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", where], check=True)

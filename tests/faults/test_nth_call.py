@@ -21,9 +21,10 @@ from pathlib import Path
 import pytest
 
 from nicety.models.records import Latency, ProcId
-from nicety.scheduler.act.actuate import Acting, undo_from_ledger
+from nicety.scheduler.act.actuate import Acting
 from nicety.scheduler.act.knobs.control import LinuxKernel
 from nicety.scheduler.act.knobs.slices import Slices
+from nicety.scheduler.act.undo import undo_from_ledger
 from nicety.scheduler.decision import Action, Control, Decision, Group, Member, Outcome, Restore, Set, Status, Why
 from nicety.scheduler.fences import Limits
 from nicety.scheduler.read.cgroup import find
@@ -177,7 +178,7 @@ class Cycle:
         """Nothing of it may raise."""
         clock, groups, locks = FakeClock(), groups_of(self.world), LinuxLocks(self.world.proc)
         with closing(Ledger(self.state / "ledger.db", self._kernel.boot_id())) as ledger:
-            acting = Acting(ledger, self._kernel, {}, {}, clock, locks=locks)
+            acting = Acting(ledger, self._kernel, locks, {}, {}, clock)
             acting.apply(decided(self._actions[0], 0))
             with self.calls.paused():
                 self.heir = self.world.child()
@@ -276,7 +277,7 @@ def test_without_descriptors_nobody_counts_as_gone_and_undo_still_works(world: W
     state.mkdir()
     kernel = LinuxKernel(world.proc)
     with closing(Ledger(state / "ledger.db", kernel.boot_id())) as ledger:
-        acting = Acting(ledger, kernel, {}, {}, FakeClock(), locks=LinuxLocks(world.proc))
+        acting = Acting(ledger, kernel, LinuxLocks(world.proc), {}, {}, FakeClock())
         acting.apply(decided([Set(Control.NICE, world.id, "", 1), Set(Control.AUTOGROUP, world.id, "", 1)], 0))
         entries = ledger.outstanding()
         assert len(entries) == 3
@@ -294,7 +295,7 @@ def test_an_undo_without_descriptors_says_that_it_knows_nothing(world: World) ->
     state.mkdir()
     kernel = LinuxKernel(world.proc)
     with closing(Ledger(state / "ledger.db", kernel.boot_id())) as ledger:
-        Acting(ledger, kernel, {}, {}, FakeClock()).apply(decided([Set(Control.NICE, world.id, "", 1)], 0))
+        Acting(ledger, kernel, LinuxLocks(), {}, {}, FakeClock()).apply(decided([Set(Control.NICE, world.id, "", 1)], 0))
     with no_descriptors(), pytest.raises((OSError, LedgerError)):
         undo_from_ledger(state, FakeClock(), proc_root=world.proc)
     with no_descriptors():
@@ -318,13 +319,14 @@ from nicety.models.records import ProcId
 from nicety.scheduler.act.actuate import Acting
 from nicety.scheduler.decision import Control, Decision, Set, Why
 from nicety.scheduler.act.knobs.control import LinuxKernel
+from nicety.scheduler.read.locks import LinuxLocks
 from nicety.scheduler.store.ledger import Ledger, LedgerError
 from nicety.scheduler.testing.clock import FakeClock
 state, proc, pid, start = sys.argv[1:]
 process = ProcId(int(pid), int(start))
 kernel = LinuxKernel(Path(proc))
 ledger = Ledger(Path(state) / "ledger.db", kernel.boot_id())
-acting = Acting(ledger, kernel, {}, {}, FakeClock())
+acting = Acting(ledger, kernel, LinuxLocks(), {}, {}, FakeClock())
 print("ready", flush=True)
 actions = Set(Control.NICE, process, "", 1), Set(Control.AUTOGROUP, process, "", 1), Set(Control.AFFINITY, process, "", (0,))
 acting.apply([Decision(f"s-0.{n}", "p", "t", action, Why("test", "because", {}, (), ())) for n, action in enumerate(actions)])

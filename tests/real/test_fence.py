@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 
 from nicety.models.records import ProcId
-from nicety.scheduler.act.actuate import Observing, undo_from_ledger
 from nicety.scheduler.act.knobs.control import LinuxKernel
 from nicety.scheduler.act.knobs.fence import Fences
+from nicety.scheduler.act.observing import Observing
+from nicety.scheduler.act.undo import undo_from_ledger
 from nicety.scheduler.decision import Control, Decision, Group, Member, Outcome, Restore, Set, Status
 from nicety.scheduler.fences import Limits, Part, key_of, name_for, parts_of
 from nicety.scheduler.ports import Scan, Trouble
@@ -260,6 +261,7 @@ from nicety.scheduler.act.actuate import Acting
 from nicety.scheduler.service.clock import SystemClock
 from nicety.scheduler.decision import Control, Decision, Set, Why
 from nicety.scheduler.act.knobs.control import LinuxKernel
+from nicety.scheduler.read.locks import LinuxLocks
 from nicety.scheduler.store.ledger import Ledger, StateLock
 state, pid, start = sys.argv[1:4]
 lock = StateLock(Path(state))
@@ -275,7 +277,7 @@ if len(sys.argv) > 4:  # killed at the n-th write to a cgroup
             os.kill(os.getpid(), signal.SIGKILL)
         write(file, text)
     fence._write = dying
-Acting(ledger, kernel, {}, {}, SystemClock()).apply([Decision("s-0.0", "p", "t", action, Why("", "", {}, (), ()))])
+Acting(ledger, kernel, LinuxLocks(), {}, {}, SystemClock()).apply([Decision("s-0.0", "p", "t", action, Why("", "", {}, (), ()))])
 os.kill(os.getpid(), signal.SIGKILL)
 """
 

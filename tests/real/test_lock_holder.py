@@ -259,7 +259,7 @@ def test_without_rights_file_locks_are_still_seen_and_nothing_fails(kind: str, e
 def actuator(tmp_path: Path) -> Iterator[Acting]:
     kernel = LinuxKernel()
     ledger = Ledger(tmp_path / "ledger.db", kernel.boot_id())
-    made = Acting(ledger, kernel, {}, {}, SystemClock())
+    made = Acting(ledger, kernel, LinuxLocks(), {}, {}, SystemClock())
     yield made
     made.undo()
     ledger.close()

@@ -20,9 +20,9 @@ from pathlib import Path
 import pytest
 
 from nicety.models.records import ProcId
-from nicety.scheduler.act.actuate import undo_from_ledger
 from nicety.scheduler.act.knobs.control import LinuxKernel
 from nicety.scheduler.act.knobs.slices import Slices
+from nicety.scheduler.act.undo import undo_from_ledger
 from nicety.scheduler.decision import Action, Control, Restore, Set, Status
 from nicety.scheduler.ports import Knob, Trouble, Value
 from nicety.scheduler.read.cgroup import find
@@ -221,6 +221,7 @@ from nicety.models.records import ProcId
 from nicety.scheduler.act.actuate import Acting
 from nicety.scheduler.decision import Control, Decision, Set, Why
 from nicety.scheduler.act.knobs.control import LinuxKernel
+from nicety.scheduler.read.locks import LinuxLocks
 from nicety.scheduler.store.ledger import Ledger, StateLock
 class Clock:
     monotonic = staticmethod(time.monotonic_ns)
@@ -231,7 +232,7 @@ state, pid, ticks, *rest = sys.argv[1:]
 target = ProcId(int(pid), int(ticks))
 lock = StateLock(Path(state))
 kernel = LinuxKernel()
-actuator = Acting(Ledger(Path(state) / "ledger.db", kernel.boot_id()), kernel, {}, {}, Clock())
+actuator = Acting(Ledger(Path(state) / "ledger.db", kernel.boot_id()), kernel, LinuxLocks(), {}, {}, Clock())
 why = Why("test", "because", {}, (), ())
 for turn in range(1000):
     for word in rest:

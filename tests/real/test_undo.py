@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from nicety.models.records import ProcId
-from nicety.scheduler.act.actuate import undo_from_ledger
 from nicety.scheduler.act.knobs.control import LinuxKernel
 from nicety.scheduler.act.knobs.slices import Slices
-from nicety.scheduler.act.undo import PAST_FORK_NS
+from nicety.scheduler.act.restoring import PAST_FORK_NS
+from nicety.scheduler.act.undo import undo_from_ledger
 from nicety.scheduler.config.sections import PoolConfig
 from nicety.scheduler.decision import Control, ResizePool, Restore, Set, Status
 from nicety.scheduler.pools.gunicorn.adapter import GunicornPool
@@ -216,6 +216,7 @@ from nicety.models.records import ProcId
 from nicety.scheduler.act.actuate import Acting
 from nicety.scheduler.decision import Control, Decision, Set, Why
 from nicety.scheduler.act.knobs.control import LinuxKernel
+from nicety.scheduler.read.locks import LinuxLocks
 from nicety.scheduler.store.ledger import Ledger
 class Clock:
     monotonic = staticmethod(time.monotonic_ns)
@@ -230,7 +231,7 @@ if int(user):
     os.setuid(int(user))
 kernel = LinuxKernel()
 ledger = Ledger(Path(state) / "ledger.db", kernel.boot_id())
-acting = Acting(ledger, kernel, {}, {}, Clock())
+acting = Acting(ledger, kernel, LinuxLocks(), {}, {}, Clock())
 decisions = []
 for process in [ProcId(*pair) for pair in zip(numbers[::2], numbers[1::2])]:
     for control in controls.split(","):
@@ -306,9 +307,11 @@ IMPOSTOR = """
 import os, sys, time
 from pathlib import Path
 from nicety.models.records import ProcId
-from nicety.scheduler.act.actuate import Acting, undo_from_ledger
+from nicety.scheduler.act.actuate import Acting
+from nicety.scheduler.act.undo import undo_from_ledger
 from nicety.scheduler.decision import Control, Decision, Set, Why
 from nicety.scheduler.act.knobs.control import LinuxKernel
+from nicety.scheduler.read.locks import LinuxLocks
 from nicety.scheduler.store.ledger import Ledger
 class Clock:
     monotonic = staticmethod(time.monotonic_ns)
@@ -327,7 +330,7 @@ def child(wanted=None):
 kernel = LinuxKernel()
 state = Path(sys.argv[1])
 ledger = Ledger(state / "ledger.db", kernel.boot_id())
-acting = Acting(ledger, kernel, {}, {}, Clock())
+acting = Acting(ledger, kernel, LinuxLocks(), {}, {}, Clock())
 pid = child()
 identity = next(kin.id for kin in kernel.kin().kin if kin.id.pid == pid)
 why = Why("t", "t", {}, (), ())

@@ -15,6 +15,7 @@ from nicety.scheduler.scope import ACT, OBSERVE, act_on, observe
 from nicety.scheduler.store.ledger import LedgerError
 from nicety.scheduler.testing.clock import FakeClock
 from nicety.scheduler.testing.kernel import FakeKernel
+from nicety.scheduler.testing.locks import FakeLocks
 from nicety.scheduler.testing.pool import FakePool
 
 WEB, HOGS = ("web",), ("hogs",)
@@ -26,7 +27,7 @@ class Bench:
         self.pool = FakePool("web", self.clock, size=2, first_pid=5000, maximum=9)
         self.pools: dict[str, PoolAdapter] = {"web": self.pool}
         self.samples: dict[str, PoolSample] = {}
-        self.actuator = Scoped(folder / "ledger.db", self.kernel, self.pools, self.samples, self.clock)
+        self.actuator = Scoped(folder / "ledger.db", self.kernel, FakeLocks(), self.pools, self.samples, self.clock)
         self.count = 0
         master = self.look().master
         assert master is not None

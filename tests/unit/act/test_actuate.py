@@ -17,8 +17,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from nicety.models.records import PoolSample, ProcId
-from nicety.scheduler.act.actuate import Acting, Observing
-from nicety.scheduler.act.undo import LOOK_NS, PATIENCE_IN_A_TICK_NS, PATIENCE_NS, STEADY_NS
+from nicety.scheduler.act.actuate import Acting
+from nicety.scheduler.act.observing import Observing
+from nicety.scheduler.act.pools_back import STEADY_NS
+from nicety.scheduler.act.restoring import LOOK_NS, PATIENCE_IN_A_TICK_NS, PATIENCE_NS
+from nicety.scheduler.changes import place
 from nicety.scheduler.decision import (
     Action,
     Control,
@@ -35,9 +38,10 @@ from nicety.scheduler.decision import (
 )
 from nicety.scheduler.fences import ALTERED, name_for
 from nicety.scheduler.ports import Knob, PoolAdapter, ThreadId, Trouble, Value
-from nicety.scheduler.store.ledger import Ledger, place
+from nicety.scheduler.store.ledger import Ledger
 from nicety.scheduler.testing.clock import FakeClock
 from nicety.scheduler.testing.kernel import FakeKernel
+from nicety.scheduler.testing.locks import FakeLocks
 from nicety.scheduler.testing.pool import FakePool
 
 WHY = Why("test", "because", {}, (), ())
@@ -60,7 +64,7 @@ class Bench:
     def restart(self) -> None:
         """A new actuator on the same file, as after kill -9."""
         self.ledger = Ledger(self.folder / "ledger.db", self.kernel.boot_id())
-        self.actuator = Acting(self.ledger, self.kernel, self.pools, self.samples, self.clock)
+        self.actuator = Acting(self.ledger, self.kernel, FakeLocks(), self.pools, self.samples, self.clock)
 
     def decide(self, action: Action, target: str = "target") -> Decision:
         self.count += 1

@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 
 from nicety.models.records import Latency, ProcId
-from nicety.scheduler.act.actuate import Acting, Observing
+from nicety.scheduler.act.actuate import Acting
 from nicety.scheduler.act.census import SCAN_NS, Demotion
+from nicety.scheduler.act.observing import Observing
 from nicety.scheduler.act.relief import AGAIN_NS, LOOK_NS, Case, Looked, Relief
+from nicety.scheduler.changes import Subject
 from nicety.scheduler.decision import Action, Control, Decision, Group, Member, Outcome, Restore, Set, Status, Why
 from nicety.scheduler.fences import name_for
 from nicety.scheduler.ports import Trouble, Value, Wait
-from nicety.scheduler.store.ledger import Ledger, Subject
+from nicety.scheduler.store.ledger import Ledger
 from nicety.scheduler.testing.clock import FakeClock
 from nicety.scheduler.testing.kernel import FakeKernel
 from nicety.scheduler.testing.locks import FakeLocks
@@ -296,7 +298,7 @@ class Bench:
     def __post_init__(self) -> None:
         self.kernel, self.clock, self.locks = FakeKernel(), FakeClock(), FakeLocks()
         self.ledger = Ledger(self.folder / "ledger.db", self.kernel.boot_id())
-        self.actuator = Acting(self.ledger, self.kernel, {}, {}, self.clock, locks=self.locks)
+        self.actuator = Acting(self.ledger, self.kernel, self.locks, {}, {}, self.clock)
         self.waiter = self.kernel.start()
         self.count = 0
         self.groups: tuple[Group, ...] = ()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from nicety.models.records import ProcId
+from nicety.scheduler.changes import Entry, EntryStatus
 from nicety.scheduler.decision import Control
 from nicety.scheduler.explain.in_force import each, sum_up
 from nicety.scheduler.explain.status_page import changes_in_words
 from nicety.scheduler.fences import Part, key_of
 from nicety.scheduler.ports import ThreadId
-from nicety.scheduler.store.ledger import Entry, EntryStatus
 
 SECOND = 10**9
 

@@ -13,10 +13,11 @@ import msgspec
 import pytest
 
 from nicety.models.records import ProcId
+from nicety.scheduler.changes import Entry, EntryStatus, Subject, believed
 from nicety.scheduler.decision import Control
 from nicety.scheduler.ports import Knob, ThreadId, Value
 from nicety.scheduler.store import ledger as module
-from nicety.scheduler.store.ledger import Entry, EntryStatus, Ledger, LedgerError, StateBusyError, StateLock, Subject, believed
+from nicety.scheduler.store.ledger import Ledger, LedgerError, StateBusyError, StateLock
 
 BOOT = "00000000-0000-4000-8000-000000000001"
 
