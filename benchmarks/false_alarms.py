@@ -14,7 +14,6 @@ import argparse
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import msgspec
 import numpy as np
 from claims import Claims
 
@@ -24,6 +23,7 @@ from nicety.scheduler.config.sections import Config
 from nicety.scheduler.config.sections import Quarantine as Section
 from nicety.scheduler.decide.policies.quarantine import Quarantine, QuarantineMemory
 from nicety.scheduler.decision import Flag, Pool, Tick
+from nicety.scheduler.testing.policies import admitted
 from nicety.scheduler.testing.ticks import a_pool, a_tick
 
 POOLS, WORKERS = 10, 100
@@ -79,8 +79,7 @@ def alarms(setting: float, over: Iterable[Tick]) -> int:
     policy = Quarantine(Config(quarantine=section), QuarantineMemory())
     seen = set[tuple[ProcId, int]]()
     for tick in over:
-        for number, decision in enumerate(policy.propose(tick)):
-            policy.admit(msgspec.structs.replace(decision, id=f"s-{tick.seq}.{number}"))
+        for decision in admitted(policy, tick):
             action = decision.action
             if isinstance(action, Flag) and not action.incident:
                 seen.add((action.worker, tick.at))

@@ -197,6 +197,12 @@ class Guard:
         if result.status is Status.VANISHED:
             memory.changed.pop(key, None)
 
+    def validate(self) -> None:
+        """Raises AssertionError if the memory contradicts itself. For tests."""
+        for pool, times in self.memory.recycles.items():
+            assert times == sorted(times), f"{pool}: recycles in order of time"
+        assert self.memory.hands_off == sorted(set(self.memory.hands_off)), "hands off: sorted, each once"
+
     def _expire(self, tick: Tick) -> None:
         memory, cooldown = self.memory, self._config.guard.cooldown * 1e9
         memory.changed = {key: at for key, at in memory.changed.items() if tick.at - at < cooldown}

@@ -54,14 +54,15 @@ class Run:
     ticks: int
     events: dict[int, Callable[[FakeMachine], object]] = field(default_factory=dict)  # before these ticks
     topology: Topology = field(default_factory=Topology)
+    resumed_every: int = 97  # ticks after which the engine is made anew from its memory, as after a reload
 
     def __iter__(self) -> Iterator[tuple[Tick, Verdict]]:
-        """Tick by tick. Now and then the engine is made anew from its memory, as after a reload."""
+        """Tick by tick."""
         engine = Engine(self.config, SESSION, topology=self.topology)
         for seq in range(self.ticks):
             if seq in self.events:
                 self.events[seq](self.machine)
-            if seq and not seq % 97:
+            if seq and not seq % self.resumed_every:
                 engine = Engine.resume(self.config, SESSION, engine.memory(), self.topology)
             tick = self.machine.tick()
             verdict = engine.step(tick)

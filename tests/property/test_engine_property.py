@@ -230,7 +230,7 @@ def test_everything_that_was_set_is_put_back_once_contention_is_over(
     machine.run(engine, end + 30 + 20)  # the fake's forecasts remember 30 ticks, release_after is 15 s
     engine.validate()
     assert machine.knobs == {}
-    assert engine.memory()["priority"]["held"] == {}
+    assert engine.memory()["policies"]["priority"]["held"] == {}
 
 
 @settings(max_examples=4, deadline=None)

@@ -14,6 +14,7 @@ from nicety.scheduler.config.sections import Placement as Section
 from nicety.scheduler.decide.policies.assignment import FORBIDDEN, Layout, Request, costs_by_kept, solve
 from nicety.scheduler.decide.policies.placement import Placement, PlacementMemory
 from nicety.scheduler.decision import Set, Topology
+from nicety.scheduler.testing.policies import admitted
 from nicety.scheduler.testing.ticks import a_group, a_machine, a_member, a_tick
 
 DEMAND = st.one_of(st.floats(0.0, 3.0), st.floats(0.0, 40.0), st.sampled_from([0.0, 1.0, 2.0, 1e-9, 1e6]))
@@ -148,8 +149,7 @@ def test_the_policy_confines_only_within_what_may_be_used(topology: Topology, ti
             a_group(f"g{i}", Latency.LATENCY if latency else Latency.BATCH, [a_member(10 + i)], cpu=demand)
             for i, (latency, demand) in enumerate(groups)
         ]
-        for decision in policy.propose(a_tick(20 * seq, machine=a_machine(cpus=len(topology.online), busy=1.0), groups=there)):
-            policy.admit(decision)
+        for decision in admitted(policy, a_tick(20 * seq, machine=a_machine(cpus=len(topology.online), busy=1.0), groups=there)):
             if isinstance(decision.action, Set):
                 assert isinstance(decision.action.value, tuple)
                 assert decision.action.value

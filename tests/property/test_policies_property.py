@@ -37,6 +37,7 @@ from nicety.scheduler.decision import (
     Status,
     Tick,
 )
+from nicety.scheduler.testing.policies import admitted
 from nicety.scheduler.testing.ticks import a_group, a_machine, a_member, a_pool, a_tick
 
 WILD = st.one_of(
@@ -113,7 +114,7 @@ def test_whatever_is_forecast_limits_and_cooldowns_hold(world: list[tuple[Pool, 
     policy = PoolSize(Config(pool_size=Section(down_after=2.0, cooldown_up=3.0, cooldown_down=4.0)), PoolSizeMemory())
     grown = changed = -100
     for seq, (pool, said, busy) in enumerate(world):
-        decisions = policy.propose(a_tick(seq, machine=a_machine(cpus=8, busy=busy), pools=[pool], forecasts=said))
+        decisions = admitted(policy, a_tick(seq, machine=a_machine(cpus=8, busy=busy), pools=[pool], forecasts=said))
         assert len(decisions) <= 1
         for decision in decisions:
             assert isinstance(decision.action, ResizePool)
@@ -128,7 +129,6 @@ def test_whatever_is_forecast_limits_and_cooldowns_hold(world: list[tuple[Pool, 
                 assert pool.size == pool.requested
                 assert seq - changed >= 4
             changed = seq
-            policy.admit(decision)
 
 
 NOT_A_NUMBER = Predicted(
@@ -175,9 +175,8 @@ def test_constant_load_drifts_nowhere_and_never_back(load: float, target: float,
     for seq in range(10_000):
         pool = a_pool(size=asked[-1], load=load)
         tick = a_tick(seq, machine=a_machine(cpus=16), pools=[pool], forecasts=[Forecast("web", "load", values, "demand 00")])
-        for decision in policy.propose(tick):
+        for decision in admitted(policy, tick):
             assert isinstance(decision.action, ResizePool)
-            policy.admit(decision)
             asked.append(decision.action.size)
             assert seq < 300
     changes = [after - before for before, after in pairwise(asked)]
@@ -252,9 +251,8 @@ def test_each_rise_of_a_load_that_repeats_turns_the_pool_to_growing_at_most_once
             maximum=40,
             predicted=predicted,
         )
-        for decision in policy.propose(a_tick(seq, machine=a_machine(cpus=64), pools=[pool])):
+        for decision in admitted(policy, a_tick(seq, machine=a_machine(cpus=64), pools=[pool])):
             assert isinstance(decision.action, ResizePool)
-            policy.admit(decision)
             moves.append((seq, decision.action.size > size))
             size = decision.action.size
     turns = [seq for (_, grew), (seq, grows) in pairwise(moves) if grows and not grew]
@@ -387,9 +385,8 @@ def test_incidents_are_told_once_within_the_budget_and_no_victim_is_touched(
     for tick, statuses in expanded(stretches):
         scores = {score.id: [it for it in tick.scores if it.id == score.id] for score in tick.scores}
         present = {worker.id for pool in tick.pools for worker in pool.workers}
-        decisions = [msgspec.structs.replace(it, id=f"s-{tick.seq}.{number}") for number, it in enumerate(policy.propose(tick))]
+        decisions = admitted(policy, tick)
         for decision in decisions:
-            policy.admit(decision)
             done = decision.action
             if isinstance(done, Flag) and not done.over:  # a circle that takes over a report names its workers too
                 reported |= {done.worker, *done.others}

@@ -20,7 +20,7 @@ def begun(state: Path) -> list[dict[str, Any]]:
     """What the engine of each session began with, by its pairs."""
     with DecisionReader(state / "decisions.db") as log:
         headers = [logged.session for logged in sorted(log.sessions(), key=lambda logged: logged.wall)]
-    return [header.engine["priority"]["pairs"]["pauses"] for header in headers if header is not None]
+    return [header.engine["policies"]["priority"]["pairs"]["pauses"] for header in headers if header is not None]
 
 
 def kept(state: Path) -> list[tuple[str, str, float]]:

@@ -21,6 +21,7 @@ from nicety.scheduler.decision import Control, Decision, Group, Member, Restore,
 from nicety.scheduler.fences import name_for
 from nicety.scheduler.read.cgroup import find
 from nicety.scheduler.testing.bench import Bench
+from nicety.scheduler.testing.policies import admitted
 from nicety.scheduler.testing.puppet import Puppet, proc_id
 from nicety.scheduler.testing.ticks import a_group, a_machine, a_tick
 
@@ -104,13 +105,10 @@ def test_children_inherit_the_demotion_of_what_lasts_and_undo_finds_them_all(tmp
         assert len(jobs(driver, 0.5, 3)) >= 3
         machine = a_machine(busy=2.0, cpu_cgroup="", autogroup=False)
         first = a_tick(0, machine=machine, groups=[service, build(swarm(driver, path))])
-        decisions = demotes.propose(first)
-        for decision in decisions:
-            demotes.admit(decision)
+        decisions = admitted(demotes, first)
         assert [(d.action.control, d.action.value) for d in decisions if isinstance(d.action, Set)] == [(Control.NICE, 19)]
         assert [d.action.process.pid for d in decisions if isinstance(d.action, Set) and d.action.process] == [driver]
-        named = [msgspec.structs.replace(decision, id=f"s-0.{number}") for number, decision in enumerate(decisions)]
-        assert [outcome.status for outcome in bench.actuator.apply(named)] == [Status.APPLIED]
+        assert [outcome.status for outcome in bench.actuator.apply(decisions)] == [Status.APPLIED]
         time.sleep(0.2)  # what was started before has ended
         seen = jobs(driver, 1.0, 5)
         assert len(seen) >= 5
@@ -145,9 +143,7 @@ class Deciding:
         self.bench = bench
 
     def step(self, tick: Tick) -> list[Decision]:
-        decisions = [msgspec.structs.replace(it, id=f"s-{tick.seq}.{n}") for n, it in enumerate(self.policy.propose(tick))]
-        for decision in decisions:
-            self.policy.admit(decision)
+        decisions = admitted(self.policy, tick)
         outcomes = self.bench.actuator.apply(decisions)
         for decision, outcome in zip(decisions, outcomes, strict=True):
             self.policy.learn(Result(decision.action, decision.target, outcome.status, tick.at))

@@ -8,6 +8,7 @@ out to cost batch work is taken back. Which CPUs: `assignment.py`. Why it is off
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -15,10 +16,11 @@ import msgspec
 
 from ....models.records import Latency, ProcId
 from ...config.sections import Config
-from ...decision import Control, Decision, Note, Restore, Set, Tick, Topology, Why, cpu_list
+from ...decision import Control, Decision, Group, Note, Restore, Set, Tick, Topology, Why, cpu_list
 from ...scope import policy
 from .assignment import AWAY, SHARED, SPLIT, Layout, Objective, Plan, Request, layout_of, solve
-from .policy import Figures, Gone, Memory, Outlook, Result, Standing, figures, horizon_for
+from .policy import Aim, Figures, Gone, Measured, Memory, Metric, Outlook, Proposal, Result, Standing, figures, horizon_for
+from .supply import wait_share
 
 STICKY_SECONDS = 15.0
 """How long a smaller demand must last before it counts: moving processes costs cache contents."""
@@ -81,6 +83,15 @@ class _Wanted:
     reason: str  # why there is no plan; "" if there is one
 
 
+@dataclass(frozen=True, slots=True)
+class Move:
+    """What a proposal carries out: a part of a plan."""
+
+    groups: dict[str, tuple[int, ...]]  # of the plan
+    kept: tuple[int, ...] | None  # by the plan; None: there is none
+    confined: Confined | None  # None: it lets a process out
+
+
 class Placement:
     """The policy."""
 
@@ -94,10 +105,8 @@ class Placement:
         self._normal = tuple(cpu for cpu in topology.online if cpu not in topology.isolated)
         self._layout = _layout(config, topology)
         self.memory = memory
-        self._wished: dict[str, Confined] = {}  # of this tick, by target
-        self._next: _Wanted | None = None
 
-    def propose(self, tick: Tick) -> list[Decision]:
+    def propose(self, tick: Tick) -> list[Proposal[Move]]:
         """Affinities for the groups that are placed, and restores."""
         memory = self.memory
         if self._layout is None and not memory.confined:
@@ -111,11 +120,20 @@ class Placement:
             for member in group.members if cpus else ():
                 if cpus and member.id not in protected:
                     wishes[f"group {group.name} pid {member.id.pid}"] = Confined(member.id, group.name, cpus)
-        self._next = wanted
-        self._wished = {target: wish for target, wish in wishes.items() if memory.confined.get(target) != wish}
+        fresh = {target: wish for target, wish in wishes.items() if memory.confined.get(target) != wish}
         if not wishes:
             self._end()
-        return self._returns(tick, wishes, wanted) + [self._confine(target, wish, wanted) for target, wish in self._wished.items()]
+        helped = max(
+            (group for group in tick.groups if group.latency is Latency.LATENCY),
+            key=lambda group: (wait_share(group), group.name),
+            default=None,
+        )
+        confining = [self._confine(target, wish, wanted, helped) for target, wish in fresh.items()]
+        return self._returns(tick, wishes, wanted, helped) + confining
+
+    def waiting(self) -> Collection[str]:
+        """None: every wish is proposed at once."""
+        return ()
 
     def notes(self, _tick: Tick, /) -> list[Note]:
         """Nothing: everything is said in the decisions."""
@@ -125,18 +143,17 @@ class Placement:
         """What was watched before a gap says nothing about what comes after it."""
         self.memory.looks = []
 
-    def admit(self, decision: Decision) -> None:
+    def admit(self, decision: Decision, kept: Move, at: int, /) -> None:
         """The confinement counts as in force from now on; a restore counts when its outcome is known."""
-        memory, wanted = self.memory, self._next
-        if isinstance(decision.action, Set):
-            memory.confined[decision.target] = self._wished[decision.target]
-        if wanted is None or wanted.kept is None:
+        memory = self.memory
+        if kept.confined is not None:
+            memory.confined[decision.target] = kept.confined
+        if kept.kept is None:
             return
         if memory.kept is None and memory.looks:
             memory.before = _mean(memory.looks)
-        if (memory.groups, memory.kept) != (wanted.groups, wanted.kept):
-            memory.groups, memory.kept = wanted.groups, wanted.kept
-            memory.changed = memory.looks[-1].at if memory.looks else memory.changed
+        if (memory.groups, memory.kept) != (kept.groups, kept.kept):
+            memory.groups, memory.kept, memory.changed = kept.groups, kept.kept, at
 
     def learn(self, result: Result) -> None:
         """Drops what is not, or no longer, in force."""
@@ -146,17 +163,26 @@ class Placement:
         if not (isinstance(action, Set) and result.done) and not (isinstance(action, Restore) and result.failed):
             self.memory.confined.pop(result.target, None)
 
+    def measured(self, found: Sequence[Measured], tick: Tick, /) -> None:
+        """Changes nothing: the policy watches itself whether confining pays."""
+
     def standing(self) -> list[Standing]:
         """Processes that are confined."""
-        return [self._standing(confined) for _, confined in sorted(self.memory.confined.items())]
+        return [self._standing(target, confined) for target, confined in sorted(self.memory.confined.items())]
 
     def forget(self, gone: Gone) -> None:
         """They are confined again if the plan still says so."""
         memory = self.memory
-        memory.confined = {target: confined for target, confined in memory.confined.items() if not gone(self._standing(confined))}
+        memory.confined = {target: it for target, it in memory.confined.items() if not gone(self._standing(target, it))}
 
-    def _standing(self, confined: Confined) -> Standing:
-        return Standing(frozenset({policy(self.name), confined.group}), Restore(Control.AFFINITY, confined.process, ""))
+    def validate(self, hands_off: Collection[str], /) -> None:
+        """Raises AssertionError if a process is confined that is hands off."""
+        for target in self.memory.confined:
+            assert target not in hands_off, f"{target}: confined although hands off"
+
+    def _standing(self, target: str, confined: Confined) -> Standing:
+        about = frozenset({policy(self.name), confined.group})
+        return Standing(about, Restore(Control.AFFINITY, confined.process, ""), target, confined.group)
 
     # --- does it pay -----------------------------------------------------------------------------------------------------------
 
@@ -245,14 +271,14 @@ class Placement:
 
     # --- decisions -------------------------------------------------------------------------------------------------------------
 
-    def _returns(self, tick: Tick, wishes: dict[str, Confined], wanted: _Wanted) -> list[Decision]:
+    def _returns(self, tick: Tick, wishes: dict[str, Confined], wanted: _Wanted, helped: Group | None) -> list[Proposal[Move]]:
         memory = self.memory
         stale = [target for target in sorted(memory.confined) if target not in wishes]
         if not stale:
             return []
         classed = {group.name for group in tick.groups if group.latency is not Latency.NONE}
         present = {member.id for group in tick.groups for member in group.members}
-        decisions = []
+        proposals = []
         for target in stale:
             confined = memory.confined[target]
             if confined.process not in present and confined.group in classed:
@@ -265,10 +291,11 @@ class Placement:
                 rejected=("keeping it confined: it has to pay all the time",),
                 flips=(),
             )
-            decisions.append(Decision("", self.name, target, Restore(Control.AFFINITY, confined.process, ""), why))
-        return decisions
+            action, move = Restore(Control.AFFINITY, confined.process, ""), Move(wanted.groups, wanted.kept, None)
+            proposals.append(Proposal(self.name, target, action, why, move, _aim(helped, target, back=True)))
+        return proposals
 
-    def _confine(self, target: str, wish: Confined, wanted: _Wanted) -> Decision:
+    def _confine(self, target: str, wish: Confined, wanted: _Wanted, helped: Group | None) -> Proposal[Move]:
         gain, lost = wanted.figures["gain_cores"], wanted.figures["batch_cores_lost"]
         why = Why(
             rule="placement pays",
@@ -287,7 +314,18 @@ class Placement:
                 "batch work that waits beside idle CPUs",
             ),
         )
-        return Decision("", self.name, target, Set(Control.AFFINITY, wish.process, "", wish.cpus, self._normal or None), why)
+        action, move = (
+            Set(Control.AFFINITY, wish.process, "", wish.cpus, self._normal or None),
+            Move(wanted.groups, wanted.kept, wish),
+        )
+        return Proposal(self.name, target, action, why, move, _aim(helped, wish.group, back=False))
+
+
+def _aim(helped: Group | None, group: str, *, back: bool) -> Aim | None:
+    """The latency group that waits most is to wait less; None: there is none."""
+    if helped is None:
+        return None
+    return Aim(Metric.WAIT, helped.name, wait_share(helped), group, Control.AFFINITY, back)
 
 
 def _layout(config: Config, topology: Topology) -> Layout | None:

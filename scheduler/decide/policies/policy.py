@@ -1,16 +1,17 @@
-"""What every policy is, and how it reads the forecasts. Pure: knows ticks and decisions, no knob and no model."""
+"""What every policy is, what it proposes, and how it reads the forecasts. Pure: knows ticks and decisions, no knob and no model."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from enum import StrEnum
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
 from ....models.records import HORIZONS, QUANTILES
-from ...decision import Action, Control, Decision, Digest, Flag, Note, Recycle, ResizePool, Restore, Status, Tick
+from ...decision import Action, Control, Decision, Digest, Effect, Flag, Note, Recycle, ResizePool, Restore, Status, Tick, Why
 
 DONE = frozenset({Status.APPLIED, Status.OBSERVED, Status.UNCHANGED, Status.PARTIAL})
 """Outcomes after which a policy takes its wish as fulfilled."""
@@ -18,6 +19,58 @@ DONE = frozenset({Status.APPLIED, Status.OBSERVED, Status.UNCHANGED, Status.PART
 
 class Memory(msgspec.Struct, forbid_unknown_fields=True):
     """Base of what policies and guard remember between ticks: plain data, so that it can be logged and resumed from."""
+
+
+class Metric(StrEnum):
+    """A figure that shows what a change did."""
+
+    WAIT = "wait"  # of a group: share of the time that it wants a CPU
+    QUEUED = "queued"  # work of a pool
+
+
+class Aim(Memory):
+    """The figure that a change is to improve. After a restore or a shrink no effect is the good news."""
+
+    metric: Metric
+    of: str  # the group that waits, or the pool
+    before: float
+    group: str  # what is changed: a contender, a protected group with short slices, a pool
+    control: Control
+    back: bool  # it is a restore
+    whole: bool = True  # nothing of the group was changed in this way before: the measurement covers all of it
+    delay: float = 0.0  # seconds until the change can show
+    goal: float | None = None  # the change failed if the figure stays above this and gets no better; None: no such verdict
+    again: int = 0  # times that it is measured again if it failed
+
+
+Kept = TypeVar("Kept")
+"""What a policy remembers of a proposal once it is admitted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal(Generic[Kept]):
+    """A change that a policy would make. The engine gives it an id: then it is a decision."""
+
+    policy: str
+    target: str  # as Decision.target
+    action: Action
+    why: Why
+    kept: Kept  # handed back to `Policy.admit`
+    aim: Aim | None = None  # None: its effect is not measured
+
+    def decision(self, id_: str) -> Decision:
+        """The decision with this id."""
+        return Decision(id_, self.policy, self.target, self.action, self.why)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What became of the figure that a change was to improve."""
+
+    aim: Aim
+    effect: Effect
+    failed: bool  # see `Aim.goal`
+    final: bool  # it is not measured again, and nothing else explains the figure
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +103,30 @@ class Standing(NamedTuple):
 
     about: frozenset[str]  # things, as `scope.things` of the decision
     undone_by: Restore | ResizePool | None  # what would restore it, or a pool's size; identifies what holds it; None: nothing does
+    target: str  # as Decision.target
+    group: str = ""  # the group that was changed; "": no group was
+    protects: str = ""  # the group that it was changed for; "": for none
 
 
 Gone = Callable[[Standing], bool]
 """Says which standing decisions are to be forgotten."""
 
 
-class Policy(Protocol):
-    """Proposes changes. It is called with what was admitted and with outcomes; it never asks whether anything is really written."""
+class Policy(Protocol[Kept]):
+    """Proposes changes. It is called with what was admitted and with outcomes; it never asks whether anything is really written.
+
+    All that it knows from earlier calls is in its memory: a policy made anew from that memory between any two calls, also between
+    `propose` and `admit`, goes on in the same way.
+    """
 
     name: str
 
-    def propose(self, tick: Tick) -> list[Decision]:
-        """Wished changes with their reasons, ids still empty. Called once a tick, never after a gap."""
+    def propose(self, tick: Tick) -> list[Proposal[Kept]]:
+        """Wished changes with their reasons. Called once a tick, never after a gap."""
+        ...
+
+    def waiting(self) -> Collection[str]:
+        """The knobs of wishes that were left for a later tick by the last `propose`, see `knob`."""
         ...
 
     def notes(self, tick: Tick, /) -> list[Note]:
@@ -73,12 +137,16 @@ class Policy(Protocol):
         """A gap: nothing was measured, so everything that must hold for some time starts anew."""
         ...
 
-    def admit(self, decision: Decision) -> None:
-        """The guard admitted this proposal of the present tick."""
+    def admit(self, decision: Decision, kept: Kept, at: int, /) -> None:
+        """The guard admitted a proposal of the present tick. `kept`: as in the proposal; `at`: ns of the tick."""
         ...
 
     def learn(self, result: Result) -> None:
         """The outcome of an admitted decision. A change that somebody else made is reported to every policy."""
+        ...
+
+    def measured(self, found: Sequence[Measured], tick: Tick, /) -> None:
+        """Effects of earlier decisions of this policy whose measurement ended in this tick. Called before `propose`."""
         ...
 
     def standing(self) -> list[Standing]:
@@ -87,6 +155,10 @@ class Policy(Protocol):
 
     def forget(self, gone: Gone) -> None:
         """These were only observed and are to be carried out from now on: what is still wished is proposed again."""
+        ...
+
+    def validate(self, hands_off: Collection[str], /) -> None:
+        """Raises AssertionError if the memory contradicts itself, or what is hands off. For tests."""
         ...
 
 

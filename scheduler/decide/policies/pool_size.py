@@ -16,7 +16,7 @@ Pure: knows no adapter and no model.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -24,9 +24,22 @@ import msgspec
 from ....models.records import HORIZONS, Latency
 from ....models.scaling import WORTH
 from ...config.sections import Config
-from ...decision import START_MARGIN, START_UNKNOWN, Decision, Group, Note, Pool, Predicted, ResizePool, Scaled, Tick, Why
+from ...decision import (
+    START_MARGIN,
+    START_UNKNOWN,
+    Control,
+    Decision,
+    Group,
+    Note,
+    Pool,
+    Predicted,
+    ResizePool,
+    Scaled,
+    Tick,
+    Why,
+)
 from ...scope import policy
-from .policy import Gone, Memory, Outlook, Result, Standing, figures, horizon_for, peak
+from .policy import Aim, Gone, Measured, Memory, Metric, Outlook, Proposal, Result, Standing, figures, horizon_for, peak
 from .reaction import EPSILON, PANIC_THRESHOLD, reaction, up
 
 MARGIN = 1.05
@@ -147,18 +160,20 @@ class PoolSize:
         self._config = config.pool_size
         self._interval = config.daemon.interval
         self.memory = memory
-        self._at = 0  # ns of the present tick
 
-    def propose(self, tick: Tick) -> list[Decision]:
-        """At most one size per pool."""
-        self._at = tick.at
+    def propose(self, tick: Tick) -> list[Proposal[int]]:
+        """At most one size per pool. With each the size is kept from which it was changed."""
         outlook = Outlook(tick)
         there = {pool.name for pool in tick.pools}
         for gone in sorted(self.memory.pools.keys() - there):
             del self.memory.pools[gone]
         if not self._config.enabled:
             return []
-        return [decision for pool in tick.pools if (decision := self._pool(tick, pool, outlook)) is not None]
+        return [proposal for pool in tick.pools if (proposal := self._pool(tick, pool, outlook)) is not None]
+
+    def waiting(self) -> Collection[str]:
+        """None: every wish is proposed at once."""
+        return ()
 
     def notes(self, _tick: Tick, /) -> list[Note]:
         """Nothing: everything is said in the decisions."""
@@ -170,14 +185,13 @@ class PoolSize:
             memory.since, memory.peaks = None, []
             memory.falling = memory.fallen = None
 
-    def admit(self, decision: Decision) -> None:
+    def admit(self, decision: Decision, kept: int, at: int, /) -> None:
         """The size counts as asked for from now on."""
         if isinstance(decision.action, ResizePool):
             memory = self.memory.pools[decision.action.pool]
-            current = memory.asked if memory.asked is not None else memory.seen
-            if current is None or decision.action.size > current:
-                memory.grown_at = self._at
-            memory.changed_at = self._at
+            if decision.action.size > kept:
+                memory.grown_at = at
+            memory.changed_at = at
             memory.asked = decision.action.size
 
     def learn(self, result: Result) -> None:
@@ -186,19 +200,32 @@ class PoolSize:
         if memory is not None and not result.done and (result.action is None or isinstance(result.action, ResizePool)):
             memory.asked = None
 
+    def measured(self, found: Sequence[Measured], tick: Tick, /) -> None:
+        """Changes nothing: the load decides."""
+
     def standing(self) -> list[Standing]:
         """The sizes that were asked for."""
         asked = [(name, memory.asked) for name, memory in sorted(self.memory.pools.items())]
-        return [Standing(frozenset({policy(self.name), name}), ResizePool(name, size)) for name, size in asked if size is not None]
+        return [self._standing(name, size) for name, size in asked if size is not None]
 
     def forget(self, gone: Gone) -> None:
         """The pool's own size counts again."""
         for name, memory in sorted(self.memory.pools.items()):
-            about = frozenset({policy(self.name), name})
-            if memory.asked is not None and gone(Standing(about, ResizePool(name, memory.asked))):
+            if memory.asked is not None and gone(self._standing(name, memory.asked)):
                 memory.asked = None
 
-    def _pool(self, tick: Tick, pool: Pool, outlook: Outlook) -> Decision | None:
+    def validate(self, _hands_off: Collection[str], /) -> None:
+        """Raises AssertionError if the memory contradicts itself."""
+        for name, pool in self.memory.pools.items():
+            values = [value for _, value in pool.peaks]
+            assert values == sorted(values, reverse=True), f"{name}: peaks must fall"
+            assert [at for at, _ in pool.peaks] == sorted(at for at, _ in pool.peaks), f"{name}: peaks must be in order of time"
+            assert not (pool.since is None and pool.peaks), f"{name}: peaks without a watch"
+
+    def _standing(self, pool: str, size: int) -> Standing:
+        return Standing(frozenset({policy(self.name), pool}), ResizePool(pool, size), f"pool {pool}")
+
+    def _pool(self, tick: Tick, pool: Pool, outlook: Outlook) -> Proposal[int] | None:
         memory = self.memory.pools.setdefault(pool.name, PoolMemory())
         if memory.seen is not None and pool.requested not in (memory.seen, memory.asked):
             memory.asked = None  # the pool restarted or somebody resized it
@@ -221,7 +248,7 @@ class PoolSize:
             if need.rule == "panic" and memory.fallen is not None:
                 memory.wary_until = tick.at + round(WARY * 1e9)
             if _passed(tick.at, memory.grown_at, self._config.cooldown_up, self._interval):
-                return self._decision(pool, need, need.workers, current, outlook)
+                return self._proposal(pool, need, need.workers, current, outlook)
         elif (
             enough is not None
             and enough < current
@@ -231,7 +258,7 @@ class PoolSize:
         ):
             if need.by_rhythm is not None and enough <= CLIFF * current and pool.load is not None:
                 memory.fallen = Fallen(tick.at, pool.load, 1)  # if the rhythm is given up now, the past load must not count
-            return self._decision(pool, need, enough, current, outlook)
+            return self._proposal(pool, need, enough, current, outlook)
         return None
 
     def _falls_further(self, enough: int, pool: Pool, need: Need, memory: PoolMemory) -> bool:
@@ -393,14 +420,13 @@ class PoolSize:
 
     # --- why ---------------------------------------------------------------------------------------------------------------------
 
-    def _decision(self, pool: Pool, need: Need, size: int, current: int, outlook: Outlook) -> Decision:
+    def _proposal(self, pool: Pool, need: Need, size: int, current: int, outlook: Outlook) -> Proposal[int]:
         config = self._config
         seconds = HORIZONS[need.horizon] * self._interval
         source = outlook.source(pool.name, "load")
         predicted = pool.predicted
         rule = "fewer sufficed" if size < current else need.rule
-        return Decision(
-            id="",
+        return Proposal(
             policy=self.name,
             target=f"pool {pool.name}",
             action=ResizePool(pool.name, size),
@@ -438,6 +464,8 @@ class PoolSize:
                 rejected=self._rejected(pool, need, source),
                 flips=self._flips(pool, need, size, current),
             ),
+            kept=current,
+            aim=_aim(pool, size),
         )
 
     def _text(self, pool: Pool, need: Need, rule: str, seconds: float) -> str:
@@ -512,6 +540,14 @@ class PoolSize:
         if need.by_reaction is not None and need.by_reaction > current:
             said.append(f"a mean load below {current * config.target:.3g} Erlang")
         return (" and ".join(said) + f" would keep {current}",) if said else ()
+
+
+def _aim(pool: Pool, size: int) -> Aim | None:
+    """Queued work is to shrink, from when the new workers can be up. None: it is not known."""
+    if pool.queued is None:
+        return None
+    delay = (pool.start_seconds or 0.0) if size > pool.size else 0.0
+    return Aim(Metric.QUEUED, pool.name, pool.queued, pool.name, Control.POOL_SIZE, back=False, delay=delay)
 
 
 def _present(pool: Pool, target: float) -> int:

@@ -21,7 +21,7 @@ that somebody else chose are never changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -34,9 +34,9 @@ from ...observe.rivals import touches, who_touches
 from ...scope import policy
 from .mechanisms import DEFAULT, LEVELS, Descent, Ground, Place, place, value
 from .pairs import ANYBODY, RELIEVED, Pairs
-from .policy import Gone, Memory, Outlook, Result, Standing, figures, knob
+from .policy import Aim, Gone, Measured, Memory, Metric, Outlook, Proposal, Result, Standing, figures, knob
 from .slices import HARM, LONG_TICKS, Slices
-from .supply import ALONE, LEAST_FREED, WAIT_FLOOR, apart, foreseen_use, helpers, lacks, others, throttled, unseen
+from .supply import ALONE, LEAST_FREED, WAIT_FLOOR, apart, foreseen_use, helpers, lacks, others, throttled, unseen, wait_share
 
 BUSY = 0.75
 """Waiting is contention when at least this share of the CPUs is in use; below it, waits are wake-ups."""
@@ -109,6 +109,13 @@ class Held(Memory):
     inside: bool = False  # FENCE: the process was in a fence already, and has none of its own
 
     @property
+    def key(self) -> str:
+        """What is changed: the same for each change of it."""
+        if self.control is Control.AUTOGROUP:
+            return f"{self.control} {self.session}"
+        return knob(Restore(self.control, self.process, self.cgroup), self.target)
+
+    @property
     def strength(self) -> int:
         """The value as one number; for a fence its weight."""
         return self.value if isinstance(self.value, int) else Limits(*self.value).weight
@@ -148,6 +155,7 @@ class PriorityMemory(Memory):
     mixed: dict[str, int] = msgspec.field(default_factory=dict)  # swarm -> ns when it last had a descendant that may not be demoted
     youngest: int = 0  # start of the youngest member a tick ago: a process that is no younger has lasted a tick
     tried: list[str] = msgspec.field(default_factory=list)  # wishes that had their turn, while there are more than may change
+    waiting: list[str] = msgspec.field(default_factory=list)  # knobs of the wishes that were left for a later tick
     slices: Slices = msgspec.field(default_factory=Slices)
 
 
@@ -179,16 +187,6 @@ class Case:
     together: float  # cores that all demotions for this victim can free
 
 
-@dataclass(frozen=True, slots=True)
-class Ineffective:
-    """A demotion that had no effect when measured."""
-
-    contender: str
-    victim: str
-    control: Control
-    final: bool  # the whole demotion was measured, and will not be again
-
-
 class Priority:
     """The policy."""
 
@@ -199,18 +197,13 @@ class Priority:
         self._pools = frozenset(config.pools)
         self._most = config.guard.changes_per_tick
         self.memory = memory
-        self.waiting = frozenset[str]()  # "POLICY KNOB" of each wish that must wait for its turn: see `Guard.review`
-        self.demoted_before = frozenset[tuple[str, Control]]()  # (group, control) in force before the present tick
-        self._cases: dict[str, Case] = {}  # of this tick, by contender
-        self._wished: dict[str, Held] = {}  # of this tick: what `admit` looks up
-        self._keys: dict[tuple[str, Control], str] = {}
 
-    def propose(self, tick: Tick) -> list[Decision]:
+    def propose(self, tick: Tick) -> list[Proposal[Held]]:
         """Demotes what contends and restores what no longer does."""
         memory = self.memory
         memory.pairs.forget(tick.at)
         memory.swarms |= {group.name: tick.at for group in tick.groups if _is_brief(group, SWARM)}
-        self.demoted_before = frozenset((held.group, held.control) for held in self._demoted())
+        before = frozenset((held.group, held.control) for held in self._demoted())
         protected = self._protected(tick)
         self._note_stopped(tick, protected)
         contenders = [group for group in tick.groups if group.latency is Latency.BATCH and group.members]
@@ -231,14 +224,20 @@ class Priority:
         if self._config.slice_ms and view is not None:
             wishes |= self._slices(memory.slices.wanted(tick, protected, demoted, view.crowded, self._config.wait / 2))
         memory.youngest = max((member.id.start_ticks for group in contenders for member in group.members), default=0)
-        self._wished, self._keys, self.waiting = {}, {}, frozenset()
+        memory.waiting = []
         if not wishes and not memory.held:
             memory.tried = []
             return []
-        decisions = self._returns(tick, {group.name for group in (*contenders, *protected)}, wishes)
-        self._wished, left = self._turn(wishes)
-        self._keys = {(wish.target, wish.control): key for key, wish in self._wished.items()}
-        return decisions + self._changes(tick, view, contenders, len(left))
+        returns = self._returns(tick, {group.name for group in (*contenders, *protected)}, wishes, before)
+        turn, left = self._turn(wishes)
+        memory.waiting = [_knob(wishes[key]) for key in left]
+        if view is None or not turn:  # without contention nothing is wished
+            return returns
+        return returns + self._changes(tick, view, contenders, turn, len(left), before)
+
+    def waiting(self) -> Collection[str]:
+        """The knobs of wishes that must wait for their turn."""
+        return self.memory.waiting
 
     def notes(self, tick: Tick, /) -> list[Note]:
         """What keeps the policy from demoting. To be called after `propose`."""
@@ -274,18 +273,16 @@ class Priority:
         self.memory.calm_since = self.memory.content_since = None
         self.memory.slices.again()
 
-    def admit(self, decision: Decision) -> None:
+    def admit(self, decision: Decision, kept: Held, _at: int, /) -> None:
         """A change counts as in force from now on; a restore counts when its outcome is known."""
         if isinstance(decision.action, Set):
-            key = self._keys[decision.target, decision.action.control]
-            before = self.memory.held.get(key)
-            self.memory.held[key] = self._wished[key]
-            if before is not None:
-                self.memory.held[key].observed = before.observed
-            if key in self.memory.tried:
-                self.memory.tried.remove(key)
-            if decision.action.control is not Control.SLICE:
-                self.memory.slices.again()
+            memory, key = self.memory, kept.key
+            observed = memory.held[key].observed if key in memory.held else []
+            memory.held[key] = msgspec.structs.replace(kept, observed=observed)
+            if key in memory.tried:
+                memory.tried.remove(key)
+            if kept.control is not Control.SLICE:
+                memory.slices.again()
 
     def learn(self, result: Result) -> None:
         """Drops what is not, or no longer, in force. A refusal is a strike against the control."""
@@ -339,9 +336,18 @@ class Priority:
 
     def _standing(self, held: Held) -> Standing:
         about = frozenset({policy(self.name), held.group, held.victim})
-        return Standing(about, Restore(held.control, held.process, held.cgroup))
+        return Standing(about, Restore(held.control, held.process, held.cgroup), held.target, held.group, held.victim)
 
-    def ineffective(self, found: Sequence[Ineffective], tick: Tick) -> None:
+    def validate(self, hands_off: Collection[str], /) -> None:
+        """Raises AssertionError if the memory contradicts itself, or something is held that is hands off."""
+        for key, held in self.memory.held.items():
+            assert key == held.key, f"{key}: under another key than its own"
+            assert (held.process is None) == bool(held.cgroup), f"{key}: a process or a cgroup"
+            assert not {key, held.target} & set(hands_off), f"{key}: held although hands off"
+            pooled = held.control is Control.NICE and held.group in self._pools
+            assert not pooled or held.strength <= 5, f"{key}: workers share locks"
+
+    def measured(self, found: Sequence[Measured], tick: Tick, /) -> None:
         """Takes in demotions after which the victims wait as long as before.
 
         If the CPU split did not move either, the mechanism gets a strike; after STRIKES of them the next one is tried. If it moved,
@@ -353,12 +359,13 @@ class Priority:
         left = max(0.0, tick.machine.cpus - rest) + UNYIELDING * tick.machine.cpus
         held = {(held.group, held.control) for held in self._demoted()}
         for each in found:
-            if (each.contender, each.control) not in held:
+            aim = each.aim
+            if not each.failed or (aim.group, aim.control) not in held:
                 continue
             if batch > left:
-                self._strike(each.control, each.contender, tick.at)
-            elif each.final:
-                self.memory.pairs.without_effect(each.victim, each.contender, tick.at)
+                self._strike(aim.control, aim.group, tick.at)
+            elif each.final and aim.whole:
+                self.memory.pairs.without_effect(aim.of, aim.group, tick.at)
 
     def _demoted(self) -> Iterable[Held]:
         return (held for held in self.memory.held.values() if held.control is not Control.SLICE)
@@ -707,11 +714,14 @@ class Priority:
         turn, left = set(ordered[: self._most]), ordered[self._most :]
         over = not tried.isdisjoint(turn)  # all had their turn: a new round begins
         memory.tried = [key for key in fresh if key in turn or (not over and key in tried)]
-        self.waiting = frozenset(f"{self.name} {_knob(wishes[key])}" for key in left)
         return {key: wishes[key] for key in fresh if key in turn}, left
 
-    def _returns(self, tick: Tick, classed: set[str], wishes: Mapping[str, Held]) -> list[Decision]:
-        memory, decisions = self.memory, list[Decision]()
+    def _returns(
+        self, tick: Tick, classed: set[str], wishes: Mapping[str, Held], before: frozenset[tuple[str, Control]]
+    ) -> list[Proposal[Held]]:
+        """Restores of what is not wished any more. `before`: groups and controls of demotions in force before this tick."""
+        memory, proposals = self.memory, list[Proposal[Held]]()
+        groups = {group.name: group for group in tick.groups}
         stale = [key for key in sorted(memory.held) if key not in wishes]
         if not stale:
             return []
@@ -730,25 +740,53 @@ class Priority:
             if held.control is Control.AUTOGROUP and process not in present:
                 process = first.get(held.session, process)
             alive = held.control is not Control.FENCE or process in present
-            decisions.append(self._return(tick, held, process, held.group in classed, alive))
-        return decisions
+            action = Restore(held.control, process, held.cgroup)
+            why = self._why_back(tick, held, held.group in classed, alive)
+            proposals.append(Proposal(self.name, held.target, action, why, held, self._aim(action, held, groups, before)))
+        return proposals
 
-    def _changes(self, tick: Tick, view: View | None, contenders: list[Group], left: int) -> list[Decision]:
-        """The decisions for this turn; the last one says how many wishes wait."""
-        if not self._wished:
-            return []
-        assert view is not None, "nothing is wished without contention"
+    def _changes(
+        self,
+        tick: Tick,
+        view: View,
+        contenders: list[Group],
+        turn: Mapping[str, Held],
+        left: int,
+        before: frozenset[tuple[str, Control]],
+    ) -> list[Proposal[Held]]:
+        """The changes that have their turn; the last one says how many wishes wait. `before`: as in `_returns`."""
         groups = {group.name: group for group in tick.groups}
-        rejected = self._refused(tick, contenders)
-        decisions = []
-        for number, (key, wish) in enumerate(self._wished.items(), 1):
-            follow = left if number == len(self._wished) else 0
-            decisions.append(self._change(tick, view, groups, key, wish, rejected, follow))
-        return decisions
+        rejected, proposals = self._refused(tick, contenders), list[Proposal[Held]]()
+        for number, (key, wish) in enumerate(turn.items(), 1):
+            action = Set(wish.control, wish.process, wish.cgroup, wish.value, DEFAULT[wish.control])
+            why = self._why(tick, view, groups, key, wish, rejected, left if number == len(turn) else 0)
+            proposals.append(Proposal(self.name, wish.target, action, why, wish, self._aim(action, wish, groups, before)))
+        return proposals
 
-    def _change(
+    def _aim(
+        self, action: Set | Restore, held: Held, groups: Mapping[str, Group], before: frozenset[tuple[str, Control]]
+    ) -> Aim | None:
+        """The victim is to wait less. None: it is not there."""
+        victim = groups.get(held.victim)
+        if victim is None:
+            return None
+        share, change = wait_share(victim), isinstance(action, Set)
+        group = held.target if change and held.control is Control.SLICE else held.group  # each process of a service by itself
+        return Aim(
+            Metric.WAIT,
+            victim.name,
+            share,
+            group,
+            held.control,
+            back=not change,
+            whole=(group, held.control) not in before,
+            goal=self._config.wait if change else None,
+            again=STRIKES - 1 if change and share >= self._config.wait else 0,
+        )
+
+    def _why(
         self, tick: Tick, view: View, groups: Mapping[str, Group], key: str, wish: Held, rejected: Sequence[str], follow: int
-    ) -> Decision:
+    ) -> Why:
         group = groups[wish.group]
         short = wish.control is Control.SLICE
         rule, text = self._slice_reason(wish) if short else self._reason(view, group, key, wish)
@@ -756,39 +794,33 @@ class Priority:
         config = self._config
         case = None if short else self._cases.get(wish.group)
         victim = groups.get(wish.victim, view.victim)
-        return Decision(
-            id="",
-            policy=self.name,
-            target=wish.target,
-            action=Set(wish.control, wish.process, wish.cgroup, wish.value, DEFAULT[wish.control]),
-            why=Why(
-                rule=rule,
-                text=text if not follow else f"{text} {follow} more follow.",
-                figures=figures(
-                    victim=wish.victim,
-                    victim_wait_before=wait_share(victim),
-                    wait_with_short_slices=None if trial is None or not short else trial.short,
-                    wait_without=None if trial is None or not short else trial.long,
-                    victim_wait_cores=victim.wait,
-                    victim_demand_cores=victim.demand,
-                    victim_lacks_cores=None if case is None else case.lacks,
-                    wait_target=config.wait,
-                    expected_cores=view.expected,
-                    capacity_cores=view.capacity,
-                    forecast_quantile=config.quantile,
-                    contender=None if short else group.name,
-                    contender_cpu_cores=None if short else group.cpu,
-                    contender_wait_cores=None if short else group.wait,
-                    contender_processes=None if short else group.processes,
-                    contender_frees_cores=None if case is None else case.frees,
-                    all_free_cores=None if case is None or not case.together else case.together,
-                    mechanism=str(wish.control),
-                    level=0 if wish.control is Control.FENCE else self.memory.level,  # a fence is not eased
-                    value=wish.strength,
-                ),
-                rejected=(*self._rejected(tick, group, wish), *(() if short else rejected)),
-                flips=self._flips(group, wish),
+        return Why(
+            rule=rule,
+            text=text if not follow else f"{text} {follow} more follow.",
+            figures=figures(
+                victim=wish.victim,
+                victim_wait_before=wait_share(victim),
+                wait_with_short_slices=None if trial is None or not short else trial.short,
+                wait_without=None if trial is None or not short else trial.long,
+                victim_wait_cores=victim.wait,
+                victim_demand_cores=victim.demand,
+                victim_lacks_cores=None if case is None else case.lacks,
+                wait_target=config.wait,
+                expected_cores=view.expected,
+                capacity_cores=view.capacity,
+                forecast_quantile=config.quantile,
+                contender=None if short else group.name,
+                contender_cpu_cores=None if short else group.cpu,
+                contender_wait_cores=None if short else group.wait,
+                contender_processes=None if short else group.processes,
+                contender_frees_cores=None if case is None else case.frees,
+                all_free_cores=None if case is None or not case.together else case.together,
+                mechanism=str(wish.control),
+                level=0 if wish.control is Control.FENCE else self.memory.level,  # a fence is not eased
+                value=wish.strength,
             ),
+            rejected=(*self._rejected(tick, group, wish), *(() if short else rejected)),
+            flips=self._flips(group, wish),
         )
 
     def _refused(self, tick: Tick, contenders: list[Group]) -> tuple[str, ...]:
@@ -871,7 +903,7 @@ class Priority:
             said.append(f"more than nice {self._config.pool_nice} inside a pool: a demoted lock holder would starve its siblings")
         return tuple(said)
 
-    def _return(self, tick: Tick, held: Held, process: ProcId | None, there: bool, alive: bool) -> Decision:
+    def _why_back(self, tick: Tick, held: Held, there: bool, alive: bool) -> Why:
         """`there`: its group still has its class; `alive`: the process that a fence was made for still runs."""
         config, flips = self._config, tuple[str, ...]()
         trial = self.memory.slices.trials.get(held.group)
@@ -901,20 +933,13 @@ class Priority:
         what = f"{held.control} of {held.target} back to what it was"
         if held.control is Control.FENCE:
             what = f"{held.target} and all that it started are let out of their cgroup"
-        why = Why(
+        return Why(
             rule=rule,
             text=f"{reason}: {what}.",
             figures=figures(group=held.group, victim=held.victim, value=held.strength, release_after_seconds=config.release_after),
             rejected=(),
             flips=flips,
         )
-        return Decision("", self.name, held.target, Restore(held.control, process, held.cgroup), why)
-
-
-def wait_share(group: Group) -> float:
-    """Share of the time a group wanted a CPU that it spent waiting for one; 0 for a group that wants next to nothing."""
-    wanted = group.cpu + group.wait
-    return group.wait / wanted if wanted >= WAIT_FLOOR else 0.0
 
 
 def _add(wishes: dict[str, Held], key: str, wish: Held) -> None:

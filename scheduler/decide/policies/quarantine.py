@@ -15,7 +15,7 @@ until as many come (`threshold.py`, `docs/decisions/0010-what-does-not-matter.md
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from statistics import median
 
 import msgspec
@@ -44,7 +44,7 @@ from ...decision import (
 from ...fences import Limits, limits_in_words
 from ...scope import policy
 from .incident_words import WHAT, circle, onset, rarity, seconds, stories
-from .policy import Figures, Gone, Memory, Result, Standing, figures
+from .policy import Figures, Gone, Measured, Memory, Proposal, Result, Standing, figures
 from .threshold import QUIET_SECONDS, Watched, chance, forget, reported_from, watch
 
 CONSENSUS = 0.8
@@ -138,11 +138,9 @@ class Quarantine:
         self._alpha = alpha(self._accepted)
         self._from = math.inf  # size from which what does not matter is reported
         self.memory = memory
-        self._at = 0
 
-    def propose(self, tick: Tick) -> list[Decision]:
+    def propose(self, tick: Tick) -> list[Proposal[None]]:
         """Reports of incidents that lasted, what to do about them, and restores when they are over."""
-        self._at = tick.at
         self._forget(tick.at)
         self._drop_ended()
         present = {worker.id for pool in tick.pools for worker in pool.workers}
@@ -150,7 +148,7 @@ class Quarantine:
             self._watch(tick, present)
             self._follow_circles(tick)
             self._follow_scores(tick, present)
-        decisions, room = list[Decision](), self._config.alarms_per_day - len(self.memory.alarms)
+        decisions, room = list[Proposal[None]](), self._config.alarms_per_day - len(self.memory.alarms)
         for key, incident in sorted(self.memory.incidents.items()):
             self._rest(tick.at, incident)
             end = self._end(tick, incident, present)
@@ -173,6 +171,10 @@ class Quarantine:
         self._drop_ended()
         return [*decisions, *self._digest(tick.at)]
 
+    def waiting(self) -> Collection[str]:
+        """None: every wish is proposed at once."""
+        return ()
+
     def notes(self, _tick: Tick, /) -> list[Note]:
         """Nothing: everything is said in the decisions."""
         return []
@@ -183,16 +185,16 @@ class Quarantine:
         for incident in self.memory.incidents.values():
             _break(incident)
 
-    def admit(self, decision: Decision) -> None:
+    def admit(self, decision: Decision, _kept: None, at: int, /) -> None:
         """What was reported or done once is not repeated in the same incident."""
         action, memory = decision.action, self.memory
         if isinstance(action, Digest):
             memory.beyond.clear()
-            memory.digested = self._at
+            memory.digested = at
             return
         incident = memory.incidents[decision.target]
         if isinstance(action, Flag):
-            self._admit_flag(incident, action, decision.id)
+            self._admit_flag(incident, action, decision.id, at)
         elif isinstance(action, Set | Recycle):
             incident.treated = True
             if isinstance(action, Set):
@@ -213,19 +215,29 @@ class Quarantine:
             elif not (result.done and isinstance(action, Set | Recycle)) and not result.failed:
                 incident.demoted = None
 
+    def measured(self, found: Sequence[Measured], tick: Tick, /) -> None:
+        """Changes nothing: the scores decide."""
+
     def standing(self) -> list[Standing]:
         """Workers that were demoted, fenced in or recycled."""
-        return [self._standing(incident) for _, incident in sorted(self.memory.incidents.items()) if incident.treated]
+        return [self._standing(key, incident) for key, incident in sorted(self.memory.incidents.items()) if incident.treated]
 
     def forget(self, gone: Gone) -> None:
         """Those workers are treated again, as long as their incident lasts."""
-        for incident in self.memory.incidents.values():
-            if incident.treated and gone(self._standing(incident)):
+        for key, incident in self.memory.incidents.items():
+            if incident.treated and gone(self._standing(key, incident)):
                 incident.treated, incident.demoted, incident.by, incident.left = False, None, "", 0
 
-    def _standing(self, incident: Incident) -> Standing:
+    def validate(self, _hands_off: Collection[str], /) -> None:
+        """Raises AssertionError if the memory contradicts itself."""
+        for key, incident in self.memory.incidents.items():
+            assert incident.ids == sorted(incident.ids), f"{key}: sorted"
+            assert incident.circle or len(incident.ids) == 1, f"{key}: several only in a circle"
+            assert incident.demoted is None or incident.by, f"{key}: demoted by nothing"
+
+    def _standing(self, key: str, incident: Incident) -> Standing:
         held = None if incident.demoted is None else Restore(Control(incident.by), incident.demoted, "")
-        return Standing(frozenset({policy(self.name), incident.pool}), held)
+        return Standing(frozenset({policy(self.name), incident.pool}), held, key)
 
     # --- following --------------------------------------------------------------------------------------------------------------
 
@@ -347,21 +359,21 @@ class Quarantine:
         needed = min(self._config.patience, 1.0) if incident.circle else self._config.patience
         return at - incident.since >= needed * 1e9 and incident.held >= CONSENSUS * (at - incident.since)
 
-    def _report(self, tick: Tick, key: str, incident: Incident, told: Score | Deadlock) -> Decision:
+    def _report(self, tick: Tick, key: str, incident: Incident, told: Score | Deadlock) -> Proposal[None]:
         if isinstance(told, Deadlock):
             taken = self._taken_over(incident)
             first, *others = incident.ids
             why = self._why_circle(tick, incident, told)
-            return self._decide(
+            return self._propose(
                 key, Flag(incident.pool, first, Anomaly.DEADLOCK, tuple(others), "" if taken is None else taken.id), why
             )
         kind = _strongest(incident)
         score = next((it for it in tick.scores if it.id == told.id and it.kind == kind), told)
         if score.kind != kind:  # the strongest over the patience is not seen now: take the kind that has figures
             kind = score.kind
-        return self._decide(key, Flag(incident.pool, incident.ids[0], kind), self._why(tick, incident, score))
+        return self._propose(key, Flag(incident.pool, incident.ids[0], kind), self._why(tick, incident, score))
 
-    def _rename(self, tick: Tick, key: str, incident: Incident, told: Score | Deadlock) -> list[Decision]:
+    def _rename(self, tick: Tick, key: str, incident: Incident, told: Score | Deadlock) -> list[Proposal[None]]:
         """A second report, once, if most evidence since the first is of another kind. The general kind is no correction."""
         fenced = incident.by == Control.FENCE and incident.demoted is not None  # the fence causes what it lacks now
         if incident.renamed or fenced or isinstance(told, Deadlock) or tick.at - incident.reported < RENAMED_AFTER * 1e9:
@@ -373,9 +385,11 @@ class Quarantine:
         if incident.evidence[kind] < RENAMED_TIMES * incident.evidence.get(incident.kind, 0.0):
             return []
         why = self._why(tick, incident, score, before=incident.kind)
-        return [self._decide(key, Flag(incident.pool, incident.ids[0], kind, (), incident.id), why)]
+        return [self._propose(key, Flag(incident.pool, incident.ids[0], kind, (), incident.id), why)]
 
-    def _treat(self, tick: Tick, key: str, incident: Incident, told: Score | Deadlock, present: set[ProcId]) -> list[Decision]:
+    def _treat(
+        self, tick: Tick, key: str, incident: Incident, told: Score | Deadlock, present: set[ProcId]
+    ) -> list[Proposal[None]]:
         """What the user asked for besides the report."""
         wanted, kind = self._config.action, Anomaly.DEADLOCK if isinstance(told, Deadlock) else told.kind
         if wanted == "flag" or incident.treated or self._spared(wanted, told):
@@ -395,17 +409,17 @@ class Quarantine:
         if worker not in present or kind in OF_OTHERS:
             return []
         if wanted == "recycle":
-            return [self._decide(key, Recycle(incident.pool, worker), why)]
+            return [self._propose(key, Recycle(incident.pool, worker), why)]
         if wanted == "fence":
             limits = None if isinstance(told, Deadlock) else _limits(tick, told)
             if limits is None:
                 return []
             why = msgspec.structs.replace(why, text=f"{why.text} Fenced in, it is left {limits_in_words(limits)}.")
-            return [self._decide(key, Set(Control.FENCE, worker, "", tuple(limits)), why)]
+            return [self._propose(key, Set(Control.FENCE, worker, "", tuple(limits)), why)]
         nice = next((member.nice for group in tick.groups for member in group.members if member.id == worker), 0)
         if nice >= self._nice:  # demoted already
             return []
-        return [self._decide(key, Set(Control.NICE, worker, "", self._nice), why)]
+        return [self._propose(key, Set(Control.NICE, worker, "", self._nice), why)]
 
     def _spared(self, wanted: str, told: Score | Deadlock) -> str:
         """Why this kind is not acted on; "" if it is."""
@@ -439,7 +453,7 @@ class Quarantine:
             return f"nothing unusual was seen for {QUIET_SECONDS:g} s"
         return ""
 
-    def _finish(self, key: str, incident: Incident, end: str) -> list[Decision]:
+    def _finish(self, key: str, incident: Incident, end: str) -> list[Proposal[None]]:
         """The restore of what was changed, and the report of the end. An incident that was never reported just goes."""
         decisions = []
         who = f"{_named(incident.ids)} of {incident.pool}"
@@ -447,7 +461,7 @@ class Quarantine:
             control = Control(incident.by)
             text = f"{who}: {end}: {'let out of its fence' if control is Control.FENCE else 'nice back to what it was'}."
             why = Why("incident over", text, figures(quiet_seconds=QUIET_SECONDS), (), ())
-            decisions.append(self._decide(key, Restore(control, incident.demoted, ""), why))
+            decisions.append(self._propose(key, Restore(control, incident.demoted, ""), why))
         if not incident.id:
             incident.over = True
         if not incident.over:
@@ -461,7 +475,7 @@ class Quarantine:
             )
             first, *others = incident.ids
             flag = Flag(incident.pool, first, incident.kind, tuple(others), incident.id, over=True)
-            decisions.append(self._decide(key, flag, why))
+            decisions.append(self._propose(key, flag, why))
         return decisions
 
     def _mute(self, incident: Incident) -> None:
@@ -469,7 +483,7 @@ class Quarantine:
         name = f"{_strongest(incident)} in {incident.pool}"
         self.memory.beyond[name] = self.memory.beyond.get(name, 0) + 1
 
-    def _digest(self, at: int) -> list[Decision]:
+    def _digest(self, at: int) -> list[Proposal[None]]:
         memory = self.memory
         if not memory.beyond or (memory.digested is not None and at - memory.digested < DIGEST_SECONDS * 1e9):
             return []
@@ -480,9 +494,9 @@ class Quarantine:
             "told of one by one, and nothing is done about them."
         )
         why = Why("budget of alarms", text, figures(incidents=many, alarms_per_day=budget), (), ())
-        return [self._decide("all pools", Digest(many), why)]
+        return [self._propose("all pools", Digest(many), why)]
 
-    def _admit_flag(self, incident: Incident, action: Flag, id_: str) -> None:
+    def _admit_flag(self, incident: Incident, action: Flag, id_: str, at: int) -> None:
         if action.over:
             incident.over = True
             return
@@ -490,10 +504,10 @@ class Quarantine:
             taken = next(it for it in self.memory.incidents.values() if it.id == action.incident)
             taken.over = True
         if not action.incident:
-            self.memory.alarms.append(self._at)
+            self.memory.alarms.append(at)
         incident.renamed = bool(action.incident)
         incident.id, incident.kind = action.incident or id_, action.kind
-        incident.reported = incident.reported or self._at
+        incident.reported = incident.reported or at
         incident.evidence = {}
         if incident.circle and not incident.named:
             incident.named = [action.worker, *action.others]
@@ -506,8 +520,8 @@ class Quarantine:
 
     # --- words and figures ------------------------------------------------------------------------------------------------------
 
-    def _decide(self, key: str, action: Action, why: Why) -> Decision:
-        return Decision("", self.name, key, action, why)
+    def _propose(self, key: str, action: Action, why: Why) -> Proposal[None]:
+        return Proposal(self.name, key, action, why, None)
 
     def _why(self, tick: Tick, incident: Incident, score: Score, before: str = "") -> Why:
         siblings = [other for other in tick.scores if other.pool == score.pool and other.id != score.id]

@@ -36,6 +36,12 @@ QUOTA = 0.5
 """Share of a group's wait that its own quota must explain, or the group may be a victim of its neighbours (chosen)."""
 
 
+def wait_share(group: Group) -> float:
+    """Share of the time a group wanted a CPU that it spent waiting for one; 0 for a group that wants next to nothing."""
+    wanted = group.cpu + group.wait
+    return group.wait / wanted if wanted >= WAIT_FLOOR else 0.0
+
+
 def lacks(group: Group, cpus: int) -> float:
     """Cores that others must give up for the group not to wait: what it waits for, at most the CPUs that it does not have.
 

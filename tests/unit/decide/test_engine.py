@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import time
@@ -11,8 +12,11 @@ import pytest
 
 from nicety.models.records import Anomaly, Latency, Score
 from nicety.scheduler.config.sections import Config, PoolConfig, Priority, Quarantine
+from nicety.scheduler.decide import effects as effects_module
+from nicety.scheduler.decide import engine as engine_module
+from nicety.scheduler.decide import guard as guard_module
 from nicety.scheduler.decide.engine import Engine
-from nicety.scheduler.decide.engine import _verdict as judge
+from nicety.scheduler.decide.policies.registry import Memories, policies
 from nicety.scheduler.decision import (
     Control,
     Effect,
@@ -25,6 +29,7 @@ from nicety.scheduler.decision import (
     Set,
     Status,
     Tick,
+    Topology,
     Verdict,
     encode,
 )
@@ -341,6 +346,16 @@ def test_a_resumed_engine_gives_the_same_verdicts(at: int) -> None:
     assert [encode(again.step(tick)) for tick, _ in history[at:]] == [encode(verdict) for _, verdict in history[at:]]
 
 
+def test_neither_engine_nor_guard_nor_effects_names_a_policy() -> None:
+    found = policies(Config(), Memories(), Topology())
+    assert len(found) == 4
+    for module in (engine_module, guard_module, effects_module):
+        source = inspect.getsource(module)
+        for policy in found:
+            assert type(policy).__name__ not in source
+            assert f'"{policy.name}"' not in source
+
+
 def test_memory_is_a_copy() -> None:
     engine = Engine(PLAIN, "s")
     before = engine.memory()
@@ -426,23 +441,5 @@ def test_a_step_on_a_large_machine_takes_about_a_millisecond() -> None:
         verdict = engine.step(tick)
         taken.append(time.thread_time() - start)
         outcomes = tuple(Outcome(d.id, Status.APPLIED, d.target, "", 1) for d in verdict.decisions)
-    assert len(engine.memory()["priority"]["held"]) == 200  # 165 of batch demoted, 35 of services with short slices
+    assert len(engine.memory()["policies"]["priority"]["held"]) == 200  # 165 of batch demoted, 35 of services with short slices
     assert sorted(taken)[50] < 2e-3
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "verdict"),
-    [
-        (0.97, 0.90, "helped"),  # 32 seconds of waiting for each of CPU, then 9
-        (0.97, 0.965, "no effect"),
-        (0.60, 0.48, "helped"),
-        (0.60, 0.56, "no effect"),
-        (0.60, 0.76, "hurt"),
-        (0.97, 0.99, "no effect"),  # no share is a quarter more than this
-        (0.10, 0.07, "helped"),
-        (0.030, 0.022, "no effect"),  # less than a hundredth of the demand is noise
-        (1.0, 0.5, "helped"),  # it got no CPU at all
-    ],
-)
-def test_a_wait_is_measured_by_what_is_waited_for_each_second_of_cpu(before: float, after: float, verdict: str) -> None:
-    assert judge("wait", before, after) == verdict

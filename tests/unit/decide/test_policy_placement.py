@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 import pytest
 
 from nicety.models.records import Latency, ProcId
 from nicety.scheduler.config.sections import Config
 from nicety.scheduler.config.sections import Placement as Section
-from nicety.scheduler.decide.policies.placement import GIVEN_UP_SECONDS, Placement, PlacementMemory
-from nicety.scheduler.decide.policies.policy import Result
+from nicety.scheduler.decide.policies.placement import GIVEN_UP_SECONDS, Move, Placement, PlacementMemory
+from nicety.scheduler.decide.policies.policy import Proposal, Result
 from nicety.scheduler.decision import Decision, Restore, Set, Status, Tick, Topology
+from nicety.scheduler.testing.policies import admitted
 from nicety.scheduler.testing.ticks import a_forecast, a_group, a_machine, a_member, a_tick
 
 
@@ -50,14 +53,13 @@ def busy(
 
 
 def step(places: Placement, tick: Tick) -> list[Decision]:
-    decisions = places.propose(tick)
+    decisions = admitted(places, tick)
     for decision in decisions:
-        places.admit(decision)
         places.learn(Result(decision.action, decision.target, Status.APPLIED, tick.at))
     return decisions
 
 
-def sets(decisions: list[Decision]) -> dict[int, tuple[int, ...]]:
+def sets(decisions: Sequence[Decision | Proposal[Move]]) -> dict[int, tuple[int, ...]]:
     """CPUs by pid."""
     found = {}
     for decision in decisions:
@@ -188,9 +190,7 @@ def test_a_new_process_of_a_group_gets_what_the_group_has() -> None:
 
 def test_a_refused_affinity_is_not_held_and_vanished_processes_are_forgotten() -> None:
     places = policy()
-    decisions = places.propose(busy(0))
-    for decision in decisions:
-        places.admit(decision)
+    decisions = admitted(places, busy(0))
     places.learn(Result(decisions[0].action, decisions[0].target, Status.REFUSED, 0))
     assert set(places.memory.confined) == {decision.target for decision in decisions[1:]}
     tick = busy(1)

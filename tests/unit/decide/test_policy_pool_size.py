@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 import pytest
 
 from nicety.models.records import HORIZONS, Forecast, Latency
 from nicety.scheduler.config.sections import Config, PoolSize
-from nicety.scheduler.decide.policies.policy import Result
+from nicety.scheduler.decide.policies.policy import Proposal, Result
 from nicety.scheduler.decide.policies.pool_size import PoolSize as Policy
 from nicety.scheduler.decide.policies.pool_size import PoolSizeMemory, fair_share
 from nicety.scheduler.decision import Decision, Pool, Predicted, ResizePool, Scaled, Status, Tick
+from nicety.scheduler.testing.policies import admitted
 from nicety.scheduler.testing.ticks import a_forecast, a_group, a_machine, a_pool, a_tick
 
 
@@ -21,7 +22,7 @@ def policy(**changes: float) -> Policy:
     return Policy(Config(pool_size=PoolSize(**changes)), PoolSizeMemory())  # type: ignore[arg-type]
 
 
-def size_of(decisions: list[Decision]) -> int | None:
+def size_of(decisions: Sequence[Decision | Proposal[int]]) -> int | None:
     assert len(decisions) <= 1
     if not decisions:
         return None
@@ -38,8 +39,7 @@ def drive(sized: Policy, ticks: int, pool: Callable[[int], Pool], obeys: bool = 
         seen = pool(seq)
         if obeys and size is not None:
             seen = a_pool(seen.name, size, seen.load)
-        for decision in sized.propose(a_tick(seq, machine=a_machine(cpus=16), pools=[seen])):
-            sized.admit(decision)
+        for decision in admitted(sized, a_tick(seq, machine=a_machine(cpus=16), pools=[seen])):
             size = size_of([decision])
             assert size is not None
             asked.append((seq, size))
@@ -85,10 +85,7 @@ def test_the_forecast_is_taken_at_the_level_of_the_configuration(quantile: float
 def rhythmic(sized: Policy, seq: int, predicted: Predicted, size: int = 4, load: float = 3.0) -> list[Decision]:
     """What is proposed for a pool with that rhythm, admitted."""
     pool = a_pool(size=size, load=load, predicted=predicted, busy=min(load, size))
-    decisions = sized.propose(a_tick(seq, machine=a_machine(cpus=16), pools=[pool]))
-    for decision in decisions:
-        sized.admit(decision)
-    return decisions
+    return admitted(sized, a_tick(seq, machine=a_machine(cpus=16), pools=[pool]))
 
 
 def test_a_trusted_rhythm_grows_the_pool_before_the_load_comes_and_says_where_that_is_from() -> None:
@@ -135,8 +132,7 @@ def test_a_fall_that_was_predicted_and_came_is_followed_at_once_and_not_after_a_
             load = 1.0 if after else 8.0
             says = None if predicted is None else predicted if after else a_predicted(8.0)
             pool = a_pool(size=size, load=load, load_stable=stable, load_panic=recent, predicted=says)
-            for decision in sized.propose(a_tick(seq, machine=a_machine(cpus=16), pools=[pool])):
-                sized.admit(decision)
+            for decision in admitted(sized, a_tick(seq, machine=a_machine(cpus=16), pools=[pool])):
                 found = size_of([decision])
                 assert found is not None
                 size = found
@@ -161,8 +157,7 @@ def fallen(start: float, back: int | None = None, ticks: int = 70) -> list[tuple
         pool = a_pool(
             size=size, load=loads[-1], load_stable=sum(loads[-60:]) / 60, load_panic=sum(loads[-6:]) / 6, start_seconds=start
         )
-        for decision in sized.propose(a_tick(seq, machine=a_machine(cpus=64), pools=[pool])):
-            sized.admit(decision)
+        for decision in admitted(sized, a_tick(seq, machine=a_machine(cpus=64), pools=[pool])):
             found = size_of([decision])
             assert found is not None
             size = found
@@ -195,8 +190,7 @@ def test_a_fall_that_was_regretted_makes_wary() -> None:
         low = seq < 30 or 60 <= seq < 100 or seq >= 760  # two falls within ten minutes, and one after
         loads.append(1.0 if low else 14.0)
         pool = a_pool(size=size, load=loads[-1], load_stable=sum(loads[-60:]) / 60, load_panic=sum(loads[-6:]) / 6)
-        for decision in sized.propose(a_tick(seq, machine=a_machine(cpus=64), pools=[pool])):
-            sized.admit(decision)
+        for decision in admitted(sized, a_tick(seq, machine=a_machine(cpus=64), pools=[pool])):
             if "fell" in decision.why.text:
                 falls.append(seq)
             found = size_of([decision])
@@ -287,7 +281,7 @@ def a_scaled(worth: int | None = 6, **changes: object) -> Scaled:
 
 
 def test_a_pool_is_not_grown_past_what_its_scaling_curve_is_worth_and_why_says_so() -> None:
-    def asked(scaling: Scaled | None, size: int = 4) -> list[Decision]:
+    def asked(scaling: Scaled | None, size: int = 4) -> list[Proposal[int]]:
         pool = a_pool(size=size, load=9.0, scaling=scaling)
         return policy().propose(a_tick(1, machine=a_machine(cpus=64), pools=[pool]))
 
@@ -336,9 +330,8 @@ def test_without_a_forecast_the_reactive_rule_asks_for_the_load_over_the_target(
 def test_a_short_window_at_twice_the_ready_workers_is_a_panic_that_ends_with_it() -> None:
     sized = policy()
     loud = a_pool(size=2, load=6.0, load_stable=1.0, load_panic=6.0)
-    (decision,) = sized.propose(a_tick(1, machine=a_machine(cpus=16), pools=[loud]))
+    (decision,) = admitted(sized, a_tick(1, machine=a_machine(cpus=16), pools=[loud]))
     assert (size_of([decision]), decision.why.rule) == (9, "panic")
-    sized.admit(decision)
     quiet = a_pool(size=9, load=0.1)
     shrinks = [
         seq for seq in range(2, 90) if size_of(sized.propose(a_tick(seq, machine=a_machine(cpus=16), pools=[quiet]))) is not None
@@ -453,17 +446,15 @@ def test_an_absurd_forecast_asks_for_the_maximum_and_not_for_more() -> None:
 def test_what_was_asked_stands_in_observe_mode_and_falls_when_the_pool_refuses_or_restarts() -> None:
     sized = policy()
 
-    def propose(seq: int, requested: int = 2) -> list[Decision]:
-        return sized.propose(a_tick(seq, machine=a_machine(cpus=16), pools=[a_pool(size=requested, load=3.5)]))
+    def step(seq: int, requested: int = 2) -> list[Decision]:
+        return admitted(sized, a_tick(seq, machine=a_machine(cpus=16), pools=[a_pool(size=requested, load=3.5)]))
 
-    (decision,) = propose(1)
-    sized.admit(decision)
-    assert propose(2) == propose(3) == []  # nothing was written, and nothing is asked again
+    (decision,) = step(1)
+    assert step(2) == step(3) == []  # nothing was written, and nothing is asked again
     sized.learn(Result(decision.action, decision.target, Status.REFUSED, 0))
-    assert size_of(propose(5)) == 5
-    sized.admit(decision)
-    assert propose(7) == []
-    assert size_of(propose(9, requested=1)) == 5  # its master came up anew with one
+    assert size_of(step(5)) == 5
+    assert step(7) == []
+    assert size_of(step(9, requested=1)) == 5  # its master came up anew with one
 
 
 def test_a_gap_resets_what_had_sufficed() -> None:

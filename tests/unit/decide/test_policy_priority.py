@@ -11,10 +11,11 @@ from nicety.models.records import Behaviour, Latency, ProcId
 from nicety.scheduler.config.sections import Config, PoolConfig
 from nicety.scheduler.config.sections import Priority as Section
 from nicety.scheduler.decide.policies.mechanisms import Ground, Place
-from nicety.scheduler.decide.policies.policy import Result
-from nicety.scheduler.decide.policies.priority import Ineffective, Priority, PriorityMemory
+from nicety.scheduler.decide.policies.policy import Aim, Measured, Metric, Proposal, Result
+from nicety.scheduler.decide.policies.priority import Held, Priority, PriorityMemory
 from nicety.scheduler.decide.policies.slices import LONG_TICKS, SHORT_TICKS
-from nicety.scheduler.decision import Control, Decision, Group, Machine, Member, Restore, Set, Status, Tick
+from nicety.scheduler.decision import Control, Decision, Effect, Group, Machine, Member, Restore, Set, Status, Tick
+from nicety.scheduler.testing.policies import admitted
 from nicety.scheduler.testing.ticks import a_forecast, a_group, a_machine, a_member, a_tick
 
 BUSY = a_machine(busy=2.0)
@@ -45,19 +46,23 @@ def calm(seq: int, *groups: Group) -> Tick:
 
 def step(demotes: Priority, tick: Tick) -> list[Decision]:
     """Propose, admit everything, and tell that it was done."""
-    decisions = demotes.propose(tick)
-    for decision in decisions:
-        demotes.admit(decision)
+    decisions = admitted(demotes, tick)
     for decision in decisions:
         demotes.learn(Result(decision.action, decision.target, Status.APPLIED, tick.at))
     return decisions
 
 
-def sets(decisions: Sequence[Decision]) -> list[tuple[Control, object, object]]:
+def failed(group: str, control: Control, *, final: bool) -> Measured:
+    """A demotion of the group after which the service waits as long as before."""
+    aim = Aim(Metric.WAIT, "service", 0.3, group, control, back=False, goal=0.05)
+    return Measured(aim, Effect("s-0.0", "wait", 0.3, 0.3, 3, "no effect"), failed=True, final=final)
+
+
+def sets(decisions: Sequence[Decision | Proposal[Held]]) -> list[tuple[Control, object, object]]:
     return [(d.action.control, d.action.process or d.action.cgroup, d.action.value) for d in decisions if isinstance(d.action, Set)]
 
 
-def restores(decisions: Sequence[Decision]) -> list[tuple[Control, object]]:
+def restores(decisions: Sequence[Decision | Proposal[Held]]) -> list[tuple[Control, object]]:
     return [(d.action.control, d.action.process or d.action.cgroup) for d in decisions if isinstance(d.action, Restore)]
 
 
@@ -249,8 +254,7 @@ def test_a_gap_does_not_count_as_calm() -> None:
 
 def test_a_failed_restore_is_tried_again_and_a_failed_demotion_is_not_held() -> None:
     demotes = policy(release_after=1.0)
-    (decision,) = demotes.propose(contention(0))
-    demotes.admit(decision)
+    admitted(demotes, contention(0))
     assert demotes.propose(contention(1)) == []
     quiet = [service(wait=0.0), hogs(cpu=0.1, wait=0.0)]
     demotes.propose(calm(2, *quiet))
@@ -258,8 +262,7 @@ def test_a_failed_restore_is_tried_again_and_a_failed_demotion_is_not_held() -> 
     demotes.learn(Result(returned.action, returned.target, Status.FAILED, 0))
     assert restores(demotes.propose(calm(5, *quiet))) == restores([returned])
     again = policy()
-    (decision,) = again.propose(contention(0))
-    again.admit(decision)
+    (decision,) = admitted(again, contention(0))
     again.learn(Result(decision.action, decision.target, Status.REFUSED, 0))
     assert again.memory.held == {}
 
@@ -294,9 +297,9 @@ def test_a_session_is_returned_through_a_member_that_lives() -> None:
 def test_a_mechanism_that_twice_had_no_effect_is_dropped_for_the_next_one() -> None:
     demotes = policy()
     step(demotes, contention(0))
-    demotes.ineffective([Ineffective("hogs", "service", Control.AUTOGROUP, False)], contention(3))
+    demotes.measured([failed("hogs", Control.AUTOGROUP, final=False)], contention(3))
     assert step(demotes, contention(4)) == []
-    demotes.ineffective([Ineffective("hogs", "service", Control.AUTOGROUP, True)], contention(6))
+    demotes.measured([failed("hogs", Control.AUTOGROUP, final=True)], contention(6))
     decisions = step(demotes, contention(7))
     assert restores(decisions) == [(Control.AUTOGROUP, ProcId(20, 20))]
     assert sets(decisions) == [(Control.NICE, ProcId(20, 20), 19), (Control.NICE, ProcId(21, 21), 19)]
@@ -308,7 +311,7 @@ def test_a_service_that_waits_for_itself_does_not_drop_the_mechanism_that_works_
     step(demotes, contention(0))
     overloaded = contention(3, service(cpu=1.9, wait=3.0), hogs(cpu=0.1, wait=3.9))
     for number in range(5):
-        demotes.ineffective([Ineffective("hogs", "service", Control.AUTOGROUP, number == 4)], overloaded)
+        demotes.measured([failed("hogs", Control.AUTOGROUP, final=number == 4)], overloaded)
     assert demotes.memory.strikes == {}
     (returned,) = step(demotes, contention(4))
     assert (restores([returned]), returned.why.rule) == ([(Control.AUTOGROUP, ProcId(20, 20))], "no effect")
@@ -497,8 +500,7 @@ def test_a_kernel_without_slices_is_asked_once() -> None:
     demotes = policy(slice_ms=0.1)
     asked = 0
     for seq in range(60):
-        for decision in demotes.propose(contention(seq)):
-            demotes.admit(decision)
+        for decision in admitted(demotes, contention(seq)):
             short = isinstance(decision.action, Set) and decision.action.control is Control.SLICE
             asked += short
             demotes.learn(Result(decision.action, decision.target, Status.REFUSED if short else Status.APPLIED, contention(seq).at))
@@ -511,9 +513,7 @@ def test_a_kernel_without_slices_is_asked_once() -> None:
 
 def observed(demotes: Priority, tick: Tick) -> list[Decision]:
     """Propose, admit everything, and tell that it was only observed."""
-    decisions = demotes.propose(tick)
-    for decision in decisions:
-        demotes.admit(decision)
+    decisions = admitted(demotes, tick)
     for decision in decisions:
         demotes.learn(Result(decision.action, decision.target, Status.OBSERVED, tick.at))
     return decisions
@@ -573,10 +573,8 @@ def test_processes_of_a_group_that_are_refused_together_are_one_strike() -> None
     demotes, beside = policy(), hogs(*(a_member(pid, session=SERVICE.session) for pid in (20, 21, 22)))
     for seq, strikes in ((1, 1), (4, 2)):
         tick = contention(seq, service(), beside)
-        decisions = demotes.propose(tick)
+        decisions = admitted(demotes, tick)
         assert len(decisions) == 3
-        for decision in decisions:
-            demotes.admit(decision)
         for decision in decisions:
             demotes.learn(Result(decision.action, decision.target, Status.REFUSED, tick.at))
         assert {name: strike.count for name, strike in demotes.memory.strikes.items()} == {"nice hogs": strikes}
@@ -588,10 +586,9 @@ def test_a_full_disk_is_no_strike_against_a_mechanism(slice_ms: float) -> None:
     asked: list[Control] = []
     for seq in range(1, 60):
         tick = contention(seq)
-        decisions = demotes.propose(tick)
+        decisions = admitted(demotes, tick)
         asked += [decision.action.control for decision in decisions if isinstance(decision.action, Set)]
         for decision in decisions:
-            demotes.admit(decision)
             demotes.learn(Result(decision.action, decision.target, Status.BLOCKED, tick.at))
     assert set(asked) == {asked[0]}, "nothing was done, so nothing was shown to be without effect"
     assert demotes.memory.strikes == {}

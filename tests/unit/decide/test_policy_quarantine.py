@@ -16,6 +16,7 @@ from nicety.scheduler.config.sections import Quarantine as Section
 from nicety.scheduler.decide.policies.policy import Result
 from nicety.scheduler.decide.policies.quarantine import Quarantine, QuarantineMemory
 from nicety.scheduler.decision import Control, Crowd, Decision, Digest, Flag, Lesson, Neighbour, Recycle, Restore, Set, Status, Tick
+from nicety.scheduler.testing.policies import admitted
 from nicety.scheduler.testing.ticks import a_member, a_pool, a_tick
 
 SICK = ProcId(9001, 9001)
@@ -47,11 +48,8 @@ def scored(seq: int, p: float | None, kind: Anomaly = Anomaly.LEAK, size: int = 
 
 
 def step(watches: Quarantine, tick: Tick, status: Status = Status.APPLIED) -> list[Decision]:
-    """What the engine does with a policy: it names the proposals, admits them and tells what came of them."""
-    proposed = watches.propose(tick)
-    decisions = [msgspec.structs.replace(it, id=f"s-{tick.seq}.{number}") for number, it in enumerate(proposed)]
-    for decision in decisions:
-        watches.admit(decision)
+    """What the engine does with a policy: it admits the proposals and reports what came of them."""
+    decisions = admitted(watches, tick)
     for decision in decisions:
         watches.learn(Result(decision.action, decision.target, status, tick.at))
     return decisions

@@ -12,11 +12,12 @@ from nicety.models.records import Latency, ProcId
 from nicety.scheduler.config.sections import Config, PoolConfig
 from nicety.scheduler.config.sections import Priority as Section
 from nicety.scheduler.decide.engine import Engine
-from nicety.scheduler.decide.policies.policy import Result
-from nicety.scheduler.decide.policies.priority import MIXED_SECONDS, SWARM_SECONDS, Ineffective, Priority, PriorityMemory
-from nicety.scheduler.decision import Control, Decision, Group, Machine, Member, Restore, Set, Status, Tick
+from nicety.scheduler.decide.policies.policy import Aim, Measured, Metric, Proposal, Result
+from nicety.scheduler.decide.policies.priority import MIXED_SECONDS, SWARM_SECONDS, Held, Priority, PriorityMemory
+from nicety.scheduler.decision import Control, Decision, Effect, Group, Machine, Member, Restore, Set, Status, Tick
 from nicety.scheduler.explain.gathered import describe
 from nicety.scheduler.testing.machine import FakeHogs, FakeMachine, FakeService
+from nicety.scheduler.testing.policies import admitted
 from nicety.scheduler.testing.ticks import a_group, a_machine, a_member, a_pool, a_tick
 
 FULL = a_machine(busy=2.0)
@@ -47,9 +48,7 @@ def tick(seq: int, *groups: Group, machine: Machine = FULL, **changes: object) -
 
 def step(demotes: Priority, now: Tick, status: Status = Status.APPLIED, inside: Sequence[int] = ()) -> list[Decision]:
     """Propose, admit everything, and tell that it was done. `inside`: pids of those that are in a fence already."""
-    decisions = demotes.propose(now)
-    for decision in decisions:
-        demotes.admit(decision)
+    decisions = admitted(demotes, now)
     for decision in decisions:
         action = decision.action
         fenced = isinstance(action, Set) and action.process is not None and action.process.pid in inside
@@ -57,7 +56,7 @@ def step(demotes: Priority, now: Tick, status: Status = Status.APPLIED, inside: 
     return decisions
 
 
-def sets(decisions: Sequence[Decision]) -> list[tuple[Control, int, object]]:
+def sets(decisions: Sequence[Decision | Proposal[Held]]) -> list[tuple[Control, int, object]]:
     return [
         (d.action.control, d.action.process.pid, d.action.value)
         for d in decisions
@@ -234,7 +233,9 @@ def test_a_fence_without_effect_twice_gives_way_to_nice() -> None:
     demotes = policy()
     step(demotes, tick(0, OWN, build))
     for seq in (3, 6):
-        demotes.ineffective([Ineffective("build", "service", Control.FENCE, False)], tick(seq, OWN, build))
+        aim = Aim(Metric.WAIT, "service", 0.6, "build", Control.FENCE, back=False, goal=0.05)
+        effect = Effect("s-0.0", "wait", 0.6, 0.6, 3, "no effect")
+        demotes.measured([Measured(aim, effect, failed=True, final=False)], tick(seq, OWN, build))
     decided = step(demotes, tick(7, OWN, build))
     assert returned(decided) == [(Control.FENCE, 100, "mechanism changed")]
     assert {control for control, _, _ in sets(decided)} == {Control.NICE}

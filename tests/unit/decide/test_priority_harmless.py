@@ -17,6 +17,7 @@ from nicety.scheduler.decide.engine import Engine
 from nicety.scheduler.decide.policies.policy import Result
 from nicety.scheduler.decide.policies.priority import Priority, PriorityMemory
 from nicety.scheduler.decision import Control, Decision, Group, Machine, Member, Outcome, Restore, Set, Status, Tick, Verdict
+from nicety.scheduler.testing.policies import admitted
 from nicety.scheduler.testing.ticks import a_forecast, a_group, a_machine, a_member, a_tick
 
 FULL = a_machine(busy=2.0)
@@ -42,9 +43,7 @@ def a_child(pid: int, parent: int, nice: int = 0, session: int = 10) -> Member:
 
 def step(demotes: Priority, tick: Tick, status: Status = Status.APPLIED) -> list[Decision]:
     """Propose, admit everything, and tell that it was done."""
-    decisions = demotes.propose(tick)
-    for decision in decisions:
-        demotes.admit(decision)
+    decisions = admitted(demotes, tick)
     for decision in decisions:
         demotes.learn(Result(decision.action, decision.target, status, tick.at))
     return decisions
@@ -163,7 +162,7 @@ def effects_of(engine: Engine, ticks: Iterable[Tick]) -> list[tuple[int, Verdict
 def in_vain(engine: Engine, first: int, last: int) -> Iterator[Tick]:
     """A service that waits for itself: demoted, the hogs use what is left, and it waits as long as before."""
     for seq in range(first, last):
-        held = bool(engine.memory()["priority"]["held"])
+        held = bool(engine.memory()["policies"]["priority"]["held"])
         yield tick(seq, service(cpu=1.4, wait=0.5), batch(cpu=0.15 if held else 0.6))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-import msgspec
 import numpy as np
 import pytest
 
@@ -16,6 +15,7 @@ from nicety.scheduler.config.sections import Quarantine as Section
 from nicety.scheduler.decide.policies.quarantine import Quarantine, QuarantineMemory
 from nicety.scheduler.decide.policies.threshold import ENOUGH, Watched, chance, forget, reported_from, watch
 from nicety.scheduler.decision import Flag, Set, Tick
+from nicety.scheduler.testing.policies import admitted
 from nicety.scheduler.testing.ticks import a_pool, a_tick
 
 SECOND = 1_000_000_000
@@ -89,9 +89,7 @@ def ticks(count: int, size: float, p: float = 1.0) -> Iterator[Tick]:
 def actions(policy: Quarantine, over: Iterator[Tick]) -> list[object]:
     found = list[object]()
     for tick in over:
-        for number, decision in enumerate(policy.propose(tick)):
-            policy.admit(msgspec.structs.replace(decision, id=f"s-{tick.seq}.{number}"))
-            found.append(decision.action)
+        found += [decision.action for decision in admitted(policy, tick)]
     return found
 
 
@@ -134,7 +132,6 @@ def test_as_many_come_as_were_accepted(accepted: float) -> None:
         episodes = {id_: it for id_, it in episodes.items() if it[1] >= number}
         scores = [Score(id_, "web", Anomaly.STUCK, 9.0, 1.0, (), "test", size) for id_, (size, _) in sorted(episodes.items())]
         tick = a_tick(number, pools=[pool], scores=tuple(scores), interval=5.0)
-        for index, decision in enumerate(watches.propose(tick)):
-            watches.admit(msgspec.structs.replace(decision, id=f"s-{number}.{index}"))
+        for decision in admitted(watches, tick):
             found += isinstance(decision.action, Flag) and not decision.action.incident
     assert 0.5 * accepted / 2 <= found <= 2 * accepted / 2

@@ -28,8 +28,8 @@ def test_a_pause_goes_on_after_a_boot_for_what_is_left_of_it(state: Path) -> Non
     assert found == Pause("web", "hogs", "had no effect", 60.0, (3 + 30) * SECOND)
     assert (state / "pauses.json").stat().st_mode & 0o077 == 0
     memory = first_memory([found])
-    assert [pause["until"] for pause in memory["priority"]["pairs"]["pauses"].values()] == [33 * SECOND]
-    assert Engine.resume(Config(), "s", memory).pauses == dict.fromkeys(memory["priority"]["pairs"]["pauses"], found)
+    assert [pause["until"] for pause in memory["policies"]["priority"]["pairs"]["pauses"].values()] == [33 * SECOND]
+    assert Engine.resume(Config(), "s", memory).pauses == dict.fromkeys(memory["policies"]["priority"]["pairs"]["pauses"], found)
 
 
 def test_a_clock_that_was_set_makes_no_pause_longer_and_forgets_none_at_once(state: Path) -> None:
