@@ -340,10 +340,11 @@ class Priority:
 
     def validate(self, hands_off: Collection[str], /) -> None:
         """Raises AssertionError if the memory contradicts itself, or something is held that is hands off."""
+        spared = frozenset(hands_off)
         for key, held in self.memory.held.items():
             assert key == held.key, f"{key}: under another key than its own"
             assert (held.process is None) == bool(held.cgroup), f"{key}: a process or a cgroup"
-            assert not {key, held.target} & set(hands_off), f"{key}: held although hands off"
+            assert spared.isdisjoint((key, held.target)), f"{key}: held although hands off"
             pooled = held.control is Control.NICE and held.group in self._pools
             assert not pooled or held.strength <= 5, f"{key}: workers share locks"
 
@@ -506,8 +507,9 @@ class Priority:
         """The groups that are demoted already, each with its victim."""
         groups, kept = {group.name: group for group in tick.groups}, dict[str, Case]()
         for held in self._demoted():
-            paused = self.memory.pairs.pause(held.victim, held.group, tick.at) is not None
-            if held.group in now and held.group not in kept and not paused:
+            if held.group not in now or held.group in kept:
+                continue
+            if self.memory.pairs.pause(held.victim, held.group, tick.at) is None:
                 victim = groups.get(held.victim)
                 lacking = 0.0 if victim is None else lacks(victim, tick.machine.cpus)
                 kept[held.group] = Case(held.victim, lacking, now[held.group], 0.0)
@@ -721,10 +723,10 @@ class Priority:
     ) -> list[Proposal[Held]]:
         """Restores of what is not wished any more. `before`: groups and controls of demotions in force before this tick."""
         memory, proposals = self.memory, list[Proposal[Held]]()
-        groups = {group.name: group for group in tick.groups}
         stale = [key for key in sorted(memory.held) if key not in wishes]
         if not stale:
             return []
+        groups = {group.name: group for group in tick.groups}
         present, first = set[ProcId](), dict[int, ProcId]()
         for group in tick.groups:
             for member in group.members:

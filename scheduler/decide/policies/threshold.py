@@ -26,6 +26,9 @@ STEPS, STEP = 86, 2 ** (1 / 16)
 ENOUGH = 100.0
 """After this many accepted alarms the counts are halved: habits change, and this many fix a rate to a tenth."""
 
+CONSENSUS = 0.8
+"""Share of its time for which a score must have been significant: one odd tick in a run neither makes nor ends an incident."""
+
 QUIET_SECONDS = 60.0
 """An incident is over when nothing of it was seen for this long; what comes after is a new one and is reported again."""
 
