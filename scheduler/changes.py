@@ -7,16 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import NamedTuple
 
 import msgspec
 
 from ..models.records import ProcId
-from .decision import Control, cpu_list
+from .decision import PLACES, Control, check_place, cpu_list
 from .fences import parts_of
-from .ports import Knob, ThreadId, Value
+from .places import (
+    AutogroupPlace,
+    CgroupPlace,
+    FencePlace,
+    Place,
+    PoolPlace,
+    ProcessPlace,
+    SessionPlace,
+    SubjectPlace,
+    ThreadPlace,
+    process_of,
+)
+from .ports import Knob, Value
 
-INHERITED = frozenset({Control.NICE, Control.AFFINITY, Control.POLICY, Control.SLICE})
+INHERITED = frozenset(control for control, kinds in PLACES.items() if kinds.knob is ThreadPlace)
 """Per-thread controls, which fork(2) and clone(2) copy. An autogroup, a cgroup and a pool have one value for all their members."""
 
 
@@ -34,12 +45,15 @@ class EntryStatus(StrEnum):
 OPEN = frozenset({EntryStatus.INTENT, EntryStatus.DONE})
 
 
-class Subject(NamedTuple):
-    """What a decision names: one control of a process with all its threads, of an autogroup, of a cgroup or of a pool."""
+class Subject(msgspec.Struct, frozen=True):
+    """What is changed and restored as one: a control of a process with all its threads, of an autogroup, of a cgroup, a fence or
+    the size of a pool. Raises ValueError for a control of another kind of place."""
 
     control: Control
-    process: ProcId | None
-    key: str
+    on: SubjectPlace
+
+    def __post_init__(self) -> None:
+        check_place(self.control, self.on, PLACES[self.control].subject)
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -50,10 +64,7 @@ class Entry(msgspec.Struct, frozen=True):
     decision: str  # Decision.id
     target: str  # Decision.target
     wall: int  # ns since 1970, for people only
-    control: Control
-    process: ProcId | None  # AUTOGROUP: the member it was set through; POOL_SIZE: the pool's master
-    thread: ThreadId | None
-    key: str  # cgroup path, autogroup or pool name; "" for a thread
+    knob: Knob
     session: int | None  # of the process when its value was changed: used to find children that inherited
     group: int | None  # process group, likewise
     since: int  # uptime in clock ticks before the change: threads that inherited started later
@@ -63,14 +74,19 @@ class Entry(msgspec.Struct, frozen=True):
     status: EntryStatus
 
     @property
-    def subject(self) -> Subject:
-        """What this changes, as decisions name it."""
-        return subject_of(self.knob)
+    def control(self) -> Control:
+        """What was changed."""
+        return self.knob.control
 
     @property
-    def knob(self) -> Knob:
-        """The place in the kernel. Equal for equal places, whichever process an autogroup was set through."""
-        return Knob(self.control, self.process, self.thread, self.key)
+    def process(self) -> ProcId | None:
+        """The process that the change is of, or that it was made through; None: a cgroup."""
+        return process_of(self.knob.on)
+
+    @property
+    def subject(self) -> Subject:
+        """What this changes, as one."""
+        return subject_of(self.knob)
 
 
 Chain = tuple[Entry, ...]
@@ -79,12 +95,8 @@ Chain = tuple[Entry, ...]
 
 def subject_of(knob: Knob) -> Subject:
     """The subject that this knob belongs to."""
-    return Subject(knob.control, None if knob.key else knob.process, knob.key)
-
-
-def place(knob: Knob) -> Knob:
-    """The knob without what does not identify it: an autogroup is the same through any member, a pool with any master."""
-    return knob._replace(process=None) if knob.key else knob
+    on = knob.on
+    return Subject(knob.control, ProcessPlace(on.process) if isinstance(on, ThreadPlace) else on)
 
 
 def original(chain: Chain) -> Value:
@@ -111,9 +123,10 @@ def believed(chain: Chain) -> tuple[Value, ...]:
     return (*values, chain[0].old)
 
 
-def leads(knob: Knob) -> bool:
-    """Whether this is an inherited control of the first thread of its process."""
-    return knob.control in INHERITED and knob.process is not None and knob.thread == tuple(knob.process)
+def leads(knob: Knob) -> ProcId | None:
+    """The process whose first thread this knob is of: what that one forks and spawns inherits the value. None: any other knob."""
+    on = knob.on
+    return on.process if isinstance(on, ThreadPlace) and on.thread == tuple(on.process) else None
 
 
 def ids_of(chain: Chain) -> list[int]:
@@ -121,24 +134,16 @@ def ids_of(chain: Chain) -> list[int]:
     return [entry.id for entry in chain]
 
 
-def as_int(value: Value) -> int:
-    """The value of a control that has numbers."""
-    assert isinstance(value, int)
-    return value
-
-
-def name_of_entry(entry: Entry) -> str:
-    """What an entry changed, for people."""
-    whose = entry.control in INHERITED or entry.control is Control.FENCE
-    return name_of(entry.control, entry.process if whose else None, entry.key)
-
-
-def name_of(control: Control, process: ProcId | None, key: str) -> str:
-    """The name of a subject, for people. `key`: of a fence, "" until one is planned."""
-    if control is Control.FENCE and key:
-        made = "; ".join(f"{file} {value}" for part in parts_of(key) for file, value in part.files.items())
-        return f"fence of pid {process.pid if process is not None else '?'} ({made})"
-    return f"{control} of {f'pid {process.pid}' if process is not None else key}"
+def name_of(control: Control, on: Place) -> str:
+    """What is changed, for people."""
+    match on:
+        case ProcessPlace(id=process) | ThreadPlace(process=process) | SessionPlace(through=process):
+            return f"{control} of pid {process.pid}"
+        case FencePlace(key=key, process=process):
+            made = "; ".join(f"{file} {value}" for part in parts_of(key) for file, value in part.files.items())
+            return f"{control} of pid {process.pid} ({made})"
+        case CgroupPlace(path=name) | AutogroupPlace(name=name) | PoolPlace(name=name):
+            return f"{control} of {name}"
 
 
 def shown(value: Value) -> str:

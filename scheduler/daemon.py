@@ -44,6 +44,7 @@ from .observe.deadlocks import Deadlocks
 from .observe.measure import group_names
 from .observe.observer import Observer
 from .observe.unmatched import Watch
+from .places import ProcessPlace
 from .pools.build import build
 from .ports import Clock, PoolAdapter
 from .read import evidence
@@ -829,8 +830,8 @@ def _looks(decisions: Sequence[Decision]) -> dict[str, tuple[evidence.Evidence, 
             about: tuple[ProcId, ...] = () if action.over else (action.worker, *action.others)
         elif decision.policy == "quarantine" and isinstance(action, Recycle):
             about = (action.worker,)
-        elif decision.policy == "quarantine" and isinstance(action, Set) and action.process is not None:
-            about = (action.process,)
+        elif decision.policy == "quarantine" and isinstance(action, Set) and isinstance(action.on, ProcessPlace):
+            about = (action.on.id,)
         else:
             continue
         for process in about:

@@ -39,7 +39,7 @@ PURE = [
     *(f"models/{name}.py" for name in ("records", "features", "behaviour", "checks", "scaling")),
     *(str(path.relative_to(ROOT)) for room in ("models/forecast", "models/anomaly") for path in sorted((ROOT / room).glob("*.py"))),
     *(str(path.relative_to(ROOT)) for room in PURE_ROOMS for path in sorted((ROOT / "scheduler" / room).rglob("*.py"))),
-    *(f"scheduler/{name}.py" for name in ("decision", "changes", "ports", "fences", "faults", "scope", "cgroup_paths")),
+    *(f"scheduler/{name}.py" for name in ("decision", "places", "changes", "ports", "fences", "faults", "scope", "cgroup_paths")),
     *("scheduler/config/sections.py", "scheduler/act/relief.py", "scheduler/explain/gathered.py", "scheduler/store/codec.py"),
     *(f"scheduler/service/{name}.py" for name in ("steps", "ladder", "budget")),
     *(f"scheduler/simulation/{name}.py" for name in ("arrivals", "queueing", "peers", "ours", "oracle")),

@@ -11,14 +11,15 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from ...models.records import PoolSample
 from ..changes import Subject
-from ..decision import Control, Decision, Group, Outcome, ResizePool, Restore
-from ..ports import Clock, Kernel, Locks, PoolAdapter, Trouble
+from ..decision import Decision, Group, Outcome, ResizePool, Restore
+from ..places import PoolPlace
+from ..ports import Clock, Kernel, Locks, PoolAdapter
 from ..store.ledger import Ledger
 from .carrying import Carrier
 from .closing import Closing
 from .easing import Easing
 from .heirs import Heirs
-from .plans import Plan, Planner
+from .plans import ActionPlan, Planner
 from .pool_sizes import PoolSizes
 from .pools_back import PoolsBack
 from .restoring import Restorer
@@ -57,7 +58,7 @@ class Acting:
         self._easing.changed()
         outcomes: list[Outcome] = []
         while len(outcomes) < len(decisions):
-            plans: list[Plan] = []
+            plans: list[ActionPlan] = []
             taken: set[Subject] = set()
             for decision in decisions[len(outcomes) :]:
                 plan = self._planner.plan(decision)
@@ -93,11 +94,11 @@ class Acting:
         kept = set[Subject]()
         for action in held:
             subject = self._planner.subject(action)
-            if not isinstance(subject, Trouble):
+            if isinstance(subject, Subject):
                 kept.add(subject)
         for subject in self._ledger.subjects():
-            if subject.control is Control.POOL_SIZE and subject not in kept:
-                self._sizes.forget(subject.key)
+            if isinstance(subject.on, PoolPlace) and subject not in kept:
+                self._sizes.forget(subject.on.name)
         self._easing.changed()
         return (*self._easing.reported(), *undo(self._ledger, self._restorer, self._pools_back, kept))
 

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..changes import INHERITED, Chain, Entry, EntryStatus, Subject, ids_of, leads, original, subject_of
+import msgspec
+
+from ..changes import Chain, Entry, EntryStatus, Subject, ids_of, leads, original, subject_of
+from ..places import ProcessPlace
 from ..ports import Kernel, Kin, Knob, Trouble, Value
 from ..store.ledger import Ledger, LedgerError
-from .heirs import Family, Heirs
+from .heirs import Family, Heir, Heirs, Leader
 from .restoring import Restorer
 from .tally import Tally
 
@@ -28,7 +31,7 @@ class Closing:
         """Close these as somebody else's, and restore what we changed of the other threads of the process."""
         self.close(foreign, EntryStatus.FOREIGN)
         subject = subject or subject_of(next(iter(foreign)))
-        return self._restorer.put_back([subject])[subject] if subject.control in INHERITED else None
+        return self._restorer.put_back([subject])[subject] if isinstance(subject.on, ProcessPlace) else None
 
     def close(self, chains: Mapping[Knob, Chain], status: EntryStatus) -> None:
         """Close the entries of knobs that are no longer ours to restore. Threads that inherited from them first get their own
@@ -37,17 +40,17 @@ class Closing:
         if not chains:
             return
         adopted: list[Entry] = []
-        if any(leads(knob) for knob in chains):
+        leaders = [Leader(process, chain) for knob, chain in chains.items() if (process := leads(knob)) is not None]
+        if leaders:
             scan = self._kernel.kin()
             if scan.unread is not None:
                 return
             family = Family(scan.kin)
-            for knob, chain in chains.items():
-                heirs = self._heirs.of(subject_of(knob), chain, family) if leads(knob) else []
+            for leader in leaders:
+                heirs = self._heirs.of(leader, family)
                 if isinstance(heirs, Trouble):
                     return
-                for heir, now, entry in heirs:
-                    adopted.append(_adoption(entry, heir, now, original(chain), family.of(heir.process)))
+                adopted += [_adoption(heir, original(leader.chain), family.of(heir.on.process)) for heir in heirs]
         if adopted:
             try:
                 self._ledger.intend(adopted)
@@ -56,23 +59,15 @@ class Closing:
         self._ledger.settle({number: status for chain in chains.values() for number in ids_of(chain)})
 
 
-def _adoption(entry: Entry, heir: Knob, now: Value, first: Value, kin: Kin | None) -> Entry:
-    """An entry for a thread that inherited the value of `entry`."""
-    return Entry(
+def _adoption(heir: Heir, first: Value, kin: Kin | None) -> Entry:
+    """An entry of its own for a thread that inherited. `first`: the value before our first change; `kin`: of its process."""
+    return msgspec.structs.replace(
+        heir.entry,
         id=0,
-        boot_id=entry.boot_id,
-        decision=entry.decision,
-        target=entry.target,
-        wall=entry.wall,
-        control=entry.control,
-        process=heir.process,
-        thread=heir.thread,
-        key="",
+        knob=heir.knob,
         session=None if kin is None else kin.session,
         group=None if kin is None else kin.group,
-        since=entry.since,
         original=first,
-        old=now,
-        new=entry.new,
+        old=heir.now,
         status=EntryStatus.DONE,
     )

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ...models.records import Latency, ProcId
-from ..changes import Subject, name_of_entry, newest
-from ..decision import Control, Group, Outcome, Status
+from ..changes import Subject, name_of, newest
+from ..decision import Group, Outcome, Status
 from ..fences import weighs_only
+from ..places import FencePlace
 from ..ports import Clock, Kernel, Locks
 from ..store.ledger import Ledger
 from .census import Census, Demotion
@@ -77,7 +78,7 @@ class Easing:
         latency = {member.id: group.name for group in groups if group.latency is Latency.LATENCY for member in group.members}
         for subject, processes in self._demotions:
             first = next((process for process in processes if process in latency), None)
-            if first is not None and subject.control is Control.FENCE and weighs_only(subject.key):
+            if first is not None and isinstance(subject.on, FencePlace) and weighs_only(subject.on.key):
                 yield Case((subject,), f"pid {first.pid} of {latency[first]} is in the cgroup of a swarm, where it was started")
 
     def _ease(self, case: Case) -> None:
@@ -89,7 +90,7 @@ class Easing:
         }
         for subject, tally in self._restorer.put_back(list(entries)).items():
             entry = entries[subject]
-            done = tally.outcome(entry.decision, entry.target, name_of_entry(entry))
+            done = tally.outcome(entry.decision, entry.target, name_of(entry.control, entry.knob.on))
             relieved = done.status in (Status.APPLIED, Status.UNCHANGED, Status.PARTIAL)
             status = Status.RELIEVED if relieved else done.status
             self._relieved.append(Outcome(entry.decision, status, entry.target, f"{case.text}; {done.detail}", done.changed))

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection
+from typing import NamedTuple
 
 from ...models.records import ProcId
-from ..changes import INHERITED, Chain, Entry, Subject, leads, original
+from ..changes import Chain, Entry, Subject, leads, original
 from ..decision import Control, Status
 from ..faults import UNKNOWN
+from ..places import ProcessPlace, ThreadPlace
 from ..ports import Kernel, Kin, Knob, Trouble, Value
 from ..store.ledger import Ledger
 
@@ -65,6 +67,31 @@ class Family:
         return parent is None or each.parent == 1 or parent.session != each.session
 
 
+class Leader(NamedTuple):
+    """A process, and what we changed of its first thread: what it forks and spawns inherits from there."""
+
+    process: ProcId
+    chain: Chain  # of its first thread
+
+    @property
+    def control(self) -> Control:
+        """What was changed."""
+        return self.chain[-1].control
+
+
+class Heir(NamedTuple):
+    """A thread that inherited a value of ours."""
+
+    on: ThreadPlace
+    now: Value
+    entry: Entry  # the change that the value is from
+
+    @property
+    def knob(self) -> Knob:
+        """Where it has the value."""
+        return Knob(self.entry.control, self.on)
+
+
 class Heirs:
     """Threads and processes that have a value of ours without an entry of their own."""
 
@@ -72,47 +99,46 @@ class Heirs:
         self._ledger = ledger
         self._kernel = kernel
 
-    def leader(self, subject: Subject) -> Chain | None:
-        """The chain of a process's first thread, which represents the process: what it forks and spawns inherits its values."""
-        if subject.control not in INHERITED or subject.process is None:
+    def leader(self, subject: Subject) -> Leader | None:
+        """The process of this subject, if we changed its first thread."""
+        if not isinstance(subject.on, ProcessPlace):
             return None
         for knob, chain in self._ledger.chains(subject).items():
-            if leads(knob):
-                return chain
+            if leads(knob) is not None:
+                return Leader(subject.on.id, chain)
         return None
 
-    def leaders(self, control: Control) -> list[tuple[ProcId, Chain]]:
+    def leaders(self, control: Control) -> list[Leader]:
         """Every process whose first thread's value of this control we changed, latest change first."""
-        found = [(subject.process, self.leader(subject)) for subject in self._ledger.subjects() if subject.control is control]
-        return [(process, chain) for process, chain in found if process is not None and chain is not None]
+        found = [self.leader(subject) for subject in self._ledger.subjects() if subject.control is control]
+        return [leader for leader in found if leader is not None]
 
     def inherited(self, chain: Chain, knob: Knob, now: Value) -> Entry | Trouble | None:
         """The change of ours that a thread may have its value from: it started after the change and has exactly that value.
         Trouble: this cannot be determined now."""
-        assert knob.thread is not None
+        if not isinstance(knob.on, ThreadPlace):
+            return None
         for entry in reversed(chain):
-            if knob.thread.start_ticks >= entry.since:
+            if knob.on.thread.start_ticks >= entry.since:
                 visible = self._kernel.visible(knob, entry.new)
                 if now == visible or isinstance(visible, Trouble):
                     return visible if isinstance(visible, Trouble) else entry
         return None
 
-    def of(self, subject: Subject, chain: Chain, family: Family) -> list[tuple[Knob, Value, Entry]] | Trouble:
-        """Threads that inherited our value and have no entry of their own: (knob, value, the change it is from); or why one of them
-        could not be examined."""
-        assert subject.process is not None
+    def of(self, leader: Leader, family: Family) -> list[Heir] | Trouble:
+        """Threads that inherited our value and have no entry of their own; or why one of them could not be examined."""
         heirs = []
-        for process in (subject.process, *family.heirs(subject.process, chain)):
-            found, lost = self.within(subject, chain, process)
+        for process in (leader.process, *family.heirs(leader.process, leader.chain)):
+            found, lost = self.within(leader, process)
             if isinstance(lost, Trouble):
                 return lost
             heirs += found
         return heirs
 
-    def within(self, subject: Subject, chain: Chain, process: ProcId) -> tuple[list[tuple[Knob, Value, Entry]], Trouble | bool]:
+    def within(self, leader: Leader, process: ProcId) -> tuple[list[Heir], Trouble | bool]:
         """Threads of one process that may have inherited; and whether one ended before it could be examined: then the rest is
         examined again, because it may have started another. Trouble: a thread exists whose value is unknown."""
-        found: list[tuple[Knob, Value, Entry]] = []
+        found: list[Heir] = []
         missing: Trouble | None = None
         lost = False
         for _ in range(PASSES):
@@ -124,10 +150,11 @@ class Heirs:
                 continue
             found, missing = [], None
             for thread in threads:
-                knob = Knob(subject.control, process, thread, "")
+                on = ThreadPlace(process, thread)
+                knob = Knob(leader.control, on)
                 if self._ledger.chain(knob) is not None or self._ledger.is_foreign(knob):
                     continue
-                heir = self._heir(chain, knob)
+                heir = self._heir(leader.chain, on)
                 if isinstance(heir, Trouble):
                     missing = heir if missing is None or missing.status not in UNKNOWN else missing
                 elif heir is not None:
@@ -137,10 +164,11 @@ class Heirs:
             lost = True
         return found, missing if missing is not None and missing.status in UNKNOWN else lost
 
-    def _heir(self, chain: Chain, knob: Knob) -> tuple[Knob, Value, Entry] | Trouble | None:
+    def _heir(self, chain: Chain, on: ThreadPlace) -> Heir | Trouble | None:
         """This thread, if it inherited our value."""
+        knob = Knob(chain[-1].control, on)
         now, aim = self._kernel.read(knob), self._kernel.visible(knob, original(chain))
         if isinstance(now, Trouble) or isinstance(aim, Trouble):
             return now if isinstance(now, Trouble) else aim if isinstance(aim, Trouble) else None
         entry = None if now == aim else self.inherited(chain, knob, now)
-        return entry if entry is None or isinstance(entry, Trouble) else (knob, now, entry)
+        return entry if entry is None or isinstance(entry, Trouble) else Heir(on, now, entry)

@@ -11,32 +11,35 @@ from typing import NamedTuple
 from ..changes import Chain, believed, name_of, shown
 from ..decision import Control, Decision, Digest, Flag, Outcome, Set, Status
 from ..fences import FENCED, Limits
+from ..places import AutogroupPlace, CgroupPlace, FencePlace, ProcessPlace, SessionPlace, ThreadPlace
 from ..ports import Kernel, Knob, PoolAdapter, Trouble, Value
 
 
 def knobs_of(kernel: Kernel, action: Set) -> tuple[Knob, ...] | Trouble:
-    """The knobs that hold the values of this action."""
-    if action.control in (Control.CPU_SHARES, Control.CPU_WEIGHT, Control.CPU_IDLE):
-        return (Knob(action.control, None, None, action.cgroup),)
-    if action.process is None or action.control is Control.POOL_SIZE:
-        return Trouble(Status.FAILED, f"{action.control} cannot be set so: a bug in the policy that asked for it")
-    if action.control is Control.AUTOGROUP:
-        key = kernel.autogroup(action.process)
-        return key if isinstance(key, Trouble) else (Knob(action.control, action.process, None, key),)
-    if action.control is Control.FENCE:
-        assert isinstance(action.value, tuple)
-        key = kernel.fence(action.process, Limits(*action.value))
-        return key if isinstance(key, Trouble) else (Knob(action.control, action.process, None, key),)
-    threads = kernel.threads(action.process)
-    if isinstance(threads, Trouble):
-        return threads
-    return tuple(Knob(action.control, action.process, thread, "") for thread in threads)
+    """The knobs that hold the values of this action; at least one."""
+    control = action.control
+    match action.on:
+        case CgroupPlace():
+            return (Knob(control, action.on),)
+        case SessionPlace(through=process):
+            name = kernel.autogroup(process)
+            return name if isinstance(name, Trouble) else (Knob(control, AutogroupPlace(name, process)),)
+        case ProcessPlace(id=process) if control is Control.FENCE:
+            if not isinstance(action.value, tuple):
+                return Trouble(Status.FAILED, f"{action.value} are no limits of a fence: a bug in the policy that asked for it")
+            key = kernel.fence(process, Limits(*action.value))
+            return key if isinstance(key, Trouble) else (Knob(control, FencePlace(key, process)),)
+        case ProcessPlace(id=process):
+            threads = kernel.threads(process)
+            if isinstance(threads, Trouble):
+                return threads
+            return tuple(Knob(control, ThreadPlace(process, thread)) for thread in threads)
 
 
 def name_for(action: Set, knobs: tuple[Knob, ...] | Trouble) -> str:
-    """What is changed, for people."""
+    """What is changed, for people. A fence is described as soon as it is planned."""
     planned = action.control is Control.FENCE and not isinstance(knobs, Trouble)
-    return name_of(action.control, action.process, knobs[0].key if planned and not isinstance(knobs, Trouble) else action.cgroup)
+    return name_of(action.control, knobs[0].on if planned and not isinstance(knobs, Trouble) else action.on)
 
 
 def wanted(action: Set) -> Value:
@@ -44,7 +47,7 @@ def wanted(action: Set) -> Value:
     return FENCED if action.control is Control.FENCE else action.value
 
 
-class Seen(NamedTuple):
+class Comparison(NamedTuple):
     """A knob, compared with what a decision says of it."""
 
     now: Value
@@ -52,17 +55,19 @@ class Seen(NamedTuple):
     so: bool  # it has the wanted value already, and not just what a cpuset makes of an affinity whose CPUs are all away
 
 
-def seen(kernel: Kernel, action: Set, knob: Knob) -> Seen | Trouble:
+def compare(kernel: Kernel, action: Set, knob: Knob) -> Comparison | Trouble:
     """Read a knob and compare it; or why that cannot be done."""
     now, aim = kernel.read(knob), wanted(action)
     visible = kernel.visible(knob, aim)
     expected = None if action.expected is None else kernel.visible(knob, action.expected)
-    for each in (now, visible, expected):
-        if isinstance(each, Trouble):
-            return each
-    assert not isinstance(now, Trouble)
+    if isinstance(now, Trouble):
+        return now
+    if isinstance(visible, Trouble):
+        return visible
+    if isinstance(expected, Trouble):
+        return expected
     away = isinstance(now, tuple) and isinstance(aim, tuple) and set(now).isdisjoint(aim)
-    return Seen(now, expected is not None and now != expected, not away and now == visible)
+    return Comparison(now, expected is not None and now != expected, not away and now == visible)
 
 
 def is_ours(kernel: Kernel, chain: Chain, now: Value | Trouble) -> bool | Trouble:

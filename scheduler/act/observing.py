@@ -11,7 +11,7 @@ from ...models.records import PoolSample
 from ..changes import name_of, shown
 from ..decision import Decision, Digest, Flag, Group, Outcome, Recycle, Restore, Set, Status
 from ..ports import Kernel, PoolAdapter, Trouble
-from .looks import chosen, knobs_of, name_for, reported, seen, unknown_pool, wanted
+from .looks import chosen, compare, knobs_of, name_for, reported, unknown_pool, wanted
 from .tally import Tally
 
 
@@ -56,7 +56,7 @@ class Observing:
         if isinstance(action, Set):
             return self._look_at_set(decision, action)
         if isinstance(action, Restore):
-            text = f"nothing is changed in observe mode, so {name_of(action.control, action.process, action.cgroup)} is as it was"
+            text = f"nothing is changed in observe mode, so {name_of(action.control, action.on)} is as it was"
             return Outcome(decision.id, Status.UNCHANGED, decision.target, text, 0)
         if isinstance(action, Flag | Digest):
             return Outcome(decision.id, Status.OBSERVED, decision.target, reported(action), 0)
@@ -78,7 +78,7 @@ class Observing:
         knobs = knobs_of(self._kernel, action)
         what = name_for(action, knobs)
         for knob in () if isinstance(knobs, Trouble) else knobs:
-            found = seen(self._kernel, action, knob)
+            found = compare(self._kernel, action, knob)
             if isinstance(found, Trouble):
                 tally.trouble(found)
             elif found.chosen:

@@ -5,13 +5,14 @@ Knows the ledger, the kernel, the pools and the clock. Must not know decisions, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from ...models.records import PoolSample
-from ..changes import Chain, Entry, EntryStatus, as_int, believed, ids_of, newest, original, place
-from ..decision import Control, Outcome, Status
-from ..ports import Clock, Kernel, PoolAdapter, Trouble, Value
+from ..changes import Chain, Entry, EntryStatus, believed, ids_of, newest
+from ..decision import Outcome, Status
+from ..places import PoolPlace
+from ..ports import Clock, Kernel, PoolAdapter, Trouble, number
 from ..store.ledger import Ledger
 
 PATIENCE = 10.0
@@ -28,16 +29,13 @@ STEADY_NS = 500_000_000
 class _Track:
     """A pool that is returning to its size."""
 
-    entry: Entry
-    first: Value
+    pool: PoolPlace
+    entry: Entry  # our latest change
+    size: int  # before our first change
     asked: int | None = None  # size when the old one was requested
     steady: int | None = None  # since when it has its size, ns
     strange: int | None = None  # since when its size is one that we cannot explain, ns
     outcome: Outcome | None = None
-
-    @property
-    def size(self) -> int:
-        return as_int(self.first)
 
     def end(self, status: Status, text: str, changed: int = 0) -> None:
         self.outcome = Outcome(self.entry.decision, status, self.entry.target, text, changed)
@@ -68,12 +66,12 @@ class PoolsBack:
 
     def put_back(self, pools: Collection[str]) -> tuple[Outcome, ...]:
         """Restore the sizes of these pools, as far as we changed them; one outcome for each that was changed."""
-        subjects = [each for each in self._ledger.subjects() if each.control is Control.POOL_SIZE and each.key in pools]
-        return tuple(self._size_back([newest(self._ledger.chains(subject)) for subject in subjects]))
-
-    def _size_back(self, entries: Sequence[Entry]) -> list[Outcome]:
-        """Ask pools for the size they had before us, and wait for them together."""
-        tracks = [_Track(entry, original(self._ledger.chains(entry.subject)[place(entry.knob)])) for entry in entries]
+        entries = [newest(self._ledger.chains(subject)) for subject in self._ledger.subjects()]
+        tracks = [
+            _Track(pool, entry, number(entry.original))
+            for entry in entries
+            if isinstance(pool := entry.knob.on, PoolPlace) and pool.name in pools
+        ]
         start = self._clock.monotonic()
         while True:
             now = self._clock.monotonic()
@@ -82,30 +80,29 @@ class PoolsBack:
                 if track.outcome is None:
                     self._step_back(track, now, late)
             if all(track.outcome is not None for track in tracks):
-                return [track.outcome for track in tracks if track.outcome is not None]
+                return tuple(track.outcome for track in tracks if track.outcome is not None)
             self._clock.sleep_until(now + POLL_NS)
 
     def _step_back(self, track: _Track, now: int, late: bool) -> None:
         """Look once at a pool that is returning to its size; when that has ended, set the outcome and close the entries."""
-        entry, name = track.entry, track.entry.key
-        assert entry.process is not None
-        chain = self._ledger.chains(entry.subject)[place(entry.knob)]
-        ends = self._kernel.threads(entry.process)
+        entry, name, master = track.entry, track.pool.name, track.pool.master
+        chain = self._ledger.chains(entry.subject)[entry.knob]
+        ends = self._kernel.threads(master)
         if isinstance(ends, Trouble) and ends.status is Status.VANISHED:
-            track.end(Status.VANISHED, f"pool {name} ended with its master, pid {entry.process.pid}: nothing to put back")
+            track.end(Status.VANISHED, f"pool {name} ended with its master, pid {master.pid}: nothing to put back")
             self._ledger.settle(dict.fromkeys(ids_of(chain), EntryStatus.GONE))
             return
         adapter = self._pools.get(name)
         if adapter is None:
             text = (
-                f"pool {name} (master pid {entry.process.pid}) was sized from {track.size} to {entry.new} and "
+                f"pool {name} (master pid {master.pid}) was sized from {track.size} to {entry.new} and "
                 f"is not configured here: run `nicety undo` with the configuration that has [pools.{name}], or resize it by hand"
             )
             track.end(Status.FAILED, text)
             return
         adapter.probe()
         sample = adapter.read()
-        if sample.master is not None and sample.master != entry.process:
+        if sample.master is not None and sample.master != master:
             track.end(Status.VANISHED, f"pool {name} was restarted since: nothing to put back")
             self._ledger.settle(dict.fromkeys(ids_of(chain), EntryStatus.GONE))
         elif track.asked is None:
@@ -130,8 +127,8 @@ class PoolsBack:
         In a running daemon the adapter knows what it asked for. After a crash a pool may have any size between those before and
         after the change; one that stays outside that range was resized by somebody else.
         """
-        name, known = track.entry.key, self._requested(track.entry.key)
-        sizes = [as_int(value) for entry in chain for value in (entry.original, entry.new)]
+        name, known = track.pool.name, self._requested(track.pool.name)
+        sizes = [number(value) for entry in chain for value in (entry.original, entry.new)]
         contradicted = known is not None and known not in (*believed(chain), track.size)
         if contradicted or (not sample.trouble and not min(sizes) <= sample.size <= max(sizes)):
             track.strange = track.strange or now

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ...models.records import ProcId
-from ..changes import INHERITED, Chain, EntryStatus, Subject, believed, ids_of, name_of_entry, original, shown
+from ..changes import Chain, EntryStatus, Subject, believed, ids_of, name_of, original, shown
 from ..decision import Control, Status
 from ..faults import UNKNOWN
+from ..places import ThreadPlace
 from ..ports import Clock, Kernel, Kin, Knob, Trouble
 from ..store.ledger import Ledger
-from .heirs import Family, Heirs
+from .heirs import Family, Heirs, Leader
 from .tally import Tally
 
 TRIES = 8
@@ -62,8 +63,8 @@ class Restorer:
         next undo does the rest."""
         tallies: dict[Subject, Tally] = {}
         statuses: dict[int, EntryStatus] = {}
-        heirs: list[tuple[Subject, Chain]] = []
-        forking: dict[Knob, int | None] = {}
+        heirs: list[tuple[Subject, Leader]] = []
+        forking: dict[ThreadPlace, int | None] = {}
         for subject in subjects:
             tally = tallies[subject] = Tally()
             leader = self._heirs.leader(subject)
@@ -73,13 +74,13 @@ class Restorer:
                     self._note_fork(chain[-1].knob, forking)
                 if status is not None:
                     statuses.update(dict.fromkeys(ids_of(chain), status))
-                    if chain == leader:
-                        heirs.append((subject, chain))
+                    if leader is not None and chain == leader.chain:
+                        heirs.append((subject, leader))
         left = self._put_heirs_back(heirs, tallies, forking, until)
-        for subject, chain in heirs:
+        for subject, leader in heirs:
             if subject not in left:
                 continue
-            for number in ids_of(chain):  # it stays open for its heirs; it may itself be restored by now
+            for number in ids_of(leader.chain):  # it stays open for its heirs; it may itself be restored by now
                 if statuses.pop(number) is EntryStatus.UNDONE:
                     statuses[number] = EntryStatus.INTENT
         if statuses:
@@ -109,7 +110,9 @@ class Restorer:
                 tally.same += not wrote
                 return EntryStatus.UNDONE
             if not there and now not in ours:
-                tally.foreign.append(f"somebody changed {name_of_entry(chain[-1])} from {shown(chain[-1].new)} to {shown(now)}")
+                tally.foreign.append(
+                    f"somebody changed {name_of(knob.control, knob.on)} from {shown(chain[-1].new)} to {shown(now)}"
+                )
                 return EntryStatus.FOREIGN
             # an affinity that looks right through a shrunken cpuset is written too: the kernel remembers the requested mask (F49)
             trouble = self._kernel.write(knob, now, aim)
@@ -126,12 +129,16 @@ class Restorer:
             elif trouble.status is not Status.FOREIGN:  # changed since it was read: check again whose value it is
                 tally.trouble(trouble)
                 return EntryStatus.INTENT if wrote else None
-        text = f"{name_of_entry(chain[-1])} does not stay at {shown(aim)}; tried {TRIES} times"
+        text = f"{name_of(knob.control, knob.on)} does not stay at {shown(aim)}; tried {TRIES} times"
         tally.trouble(busy or Trouble(Status.FAILED, text))
         return None
 
     def _put_heirs_back(
-        self, chains: Sequence[tuple[Subject, Chain]], tallies: Mapping[Subject, Tally], forking: dict[Knob, int | None], until: int
+        self,
+        leaders: Sequence[tuple[Subject, Leader]],
+        tallies: Mapping[Subject, Tally],
+        forking: dict[ThreadPlace, int | None],
+        until: int,
     ) -> set[Subject]:
         """Restore what threads and children inherited; repeat, because they fork meanwhile. Returns the subjects whose heirs could
         not all be examined or written (a slice cannot while the policy is SCHED_IDLE); all subjects if heirs fork faster.
@@ -146,77 +153,74 @@ class Restorer:
         tried: set[Knob] = set()
         left: set[Subject] = set()
         enough, quiet, scans = 1, 0, 0
-        while chains and scans < SCANS:
+        while leaders and scans < SCANS:
             scan = self._kernel.kin(known)
             known.update((each.id.pid, each) for each in scan.kin)
             family = Family(known.values())
-            awake = {knob.process for knob in forking}
+            awake = {thread.process for thread in forking}
             quiet += 1
-            for subject, chain in chains:
-                assert subject.process is not None
-                heirs = family.heirs(subject.process, chain)
+            for subject, leader in leaders:
+                heirs = family.heirs(leader.process, leader.chain)
                 enough = max(enough, CALM if heirs else 1)
-                for process in (*sorted(heirs, key=_birth, reverse=True), subject.process):
+                for process in (*sorted(heirs, key=_birth, reverse=True), leader.process):
                     if (subject, process) in settled:
                         continue
-                    found, lost = self._heirs.within(subject, chain, process)
+                    found, lost = self._heirs.within(leader, process)
                     if isinstance(lost, Trouble):
                         tallies[subject].trouble(lost)
                         left.add(subject)
-                    found = [each for each in found if each[0] not in tried]
-                    for knob, now, _entry in found:
-                        tried.add(knob)
-                        trouble = self._kernel.write(knob, now, original(chain))
+                    found = [each for each in found if each.knob not in tried]
+                    for heir in found:
+                        tried.add(heir.knob)
+                        trouble = self._kernel.write(heir.knob, heir.now, original(leader.chain))
                         if trouble is None:
-                            tallies[subject].step(now, original(chain))  # the next scan reads it back
-                            self._note_fork(knob, forking)
+                            tallies[subject].step(heir.now, original(leader.chain))  # the next scan reads it back
+                            self._note_fork(heir.knob, forking)
                         else:
                             tallies[subject].trouble(trouble)
                             if trouble.status is Status.REFUSED or trouble.status in UNKNOWN:
                                 left.add(subject)
-                    if lost and process != subject.process:
+                    if lost and process != leader.process:
                         enough = CALM_IN_A_STORM
                     if found:
                         quiet = 0
                     elif process not in awake:  # else a thread may still appear
                         settled.add((subject, process))
             if scan.unread is not None:  # a process could not be read: whether it inherited is unknown
-                for subject, _ in chains:
+                for subject, _ in leaders:
                     tallies[subject].trouble(scan.unread)
-                return {subject for subject, _ in chains}
+                return {subject for subject, _ in leaders}
             if quiet < enough:
                 scans += 1
             elif not forking or self._clock.monotonic() >= until:
                 return left
             elif not self._drop_past_fork(forking):  # its child is visible now: one more scan
                 self._clock.sleep_until(self._clock.monotonic() + LOOK_NS)
-        for subject, _ in chains:
+        for subject, _ in leaders:
             tallies[subject].trouble(Trouble(Status.FAILED, f"children come faster than {SCANS} scans could follow: undo again"))
-        return {subject for subject, _ in chains}
+        return {subject for subject, _ in leaders}
 
-    def _note_fork(self, knob: Knob, forking: dict[Knob, int | None]) -> None:
+    def _note_fork(self, knob: Knob, forking: dict[ThreadPlace, int | None]) -> None:
         """Note the thread of a knob that was just restored. One that sleeps now can only fork with its current value, and is left
         out. None in `forking`: its user time could not be read."""
-        if knob.control in INHERITED and knob.process is not None and knob.thread is not None:
-            used = self._kernel.user_time(knob.process, knob.thread)
+        if isinstance(knob.on, ThreadPlace):
+            used = self._kernel.user_time(knob.on.process, knob.on.thread)
             if used is not None:
-                forking[knob] = None if isinstance(used, Trouble) else used
+                forking[knob.on] = None if isinstance(used, Trouble) else used
 
-    def _drop_past_fork(self, forking: dict[Knob, int | None]) -> bool:
+    def _drop_past_fork(self, forking: dict[ThreadPlace, int | None]) -> bool:
         """Drop the threads that are past any fork they were in; returns whether there were any."""
         past = []
-        for knob, before in forking.items():
-            assert knob.process is not None
-            assert knob.thread is not None
-            used = self._kernel.user_time(knob.process, knob.thread)
+        for thread, before in forking.items():
+            used = self._kernel.user_time(thread.process, thread.thread)
             if isinstance(used, Trouble):
                 continue
             if before is None:
-                forking[knob] = used
+                forking[thread] = used
             if used is None or (before is not None and used - before >= PAST_FORK_NS):
-                past.append(knob)
-        for knob in past:
-            del forking[knob]
+                past.append(thread)
+        for thread in past:
+            del forking[thread]
         return bool(past)
 
 

@@ -5,8 +5,9 @@ Knows the ledger, the kernel, and who closes entries. Must not know decisions.
 
 from __future__ import annotations
 
-from ..changes import Chain, EntryStatus, ids_of, leads, name_of_entry, shown
-from ..decision import Control, Outcome, Status
+from ..changes import Chain, EntryStatus, ids_of, leads, name_of, shown
+from ..decision import Outcome, Status
+from ..places import PoolPlace
 from ..ports import Kernel, Knob, Trouble
 from ..store.ledger import Ledger
 from .closing import Closing
@@ -45,18 +46,20 @@ class Sweep:
             self._cursor = (self._cursor + 1) % len(entries)
             chain = entries[self._cursor]
             newest = chain[-1]
-            if newest.control is Control.POOL_SIZE or self._ledger.chain(newest.knob) != chain:
+            if isinstance(newest.knob.on, PoolPlace) or self._ledger.chain(newest.knob) != chain:
                 continue  # in the second case they were restored in this step
             now = self._kernel.read(newest.knob)
             if isinstance(now, Trouble):
                 if now.status is not Status.VANISHED:
                     continue
-                if leads(newest.knob):
+                if leads(newest.knob) is not None:
                     self._gone[newest.knob] = chain
                 else:
                     closed.update(dict.fromkeys(ids_of(chain), EntryStatus.GONE))
             elif not is_ours(self._kernel, chain, now):
-                text = f"{name_of_entry(newest)} left: somebody changed it from {shown(newest.new)} to {shown(now)}"
+                text = (
+                    f"{name_of(newest.control, newest.knob.on)} left: somebody changed it from {shown(newest.new)} to {shown(now)}"
+                )
                 outcomes.append(Outcome(newest.decision, Status.FOREIGN, newest.target, text, 0))
                 self._closing.give_way({newest.knob: chain})
         if closed:

@@ -10,8 +10,9 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
 from pathlib import Path
 
-from ..changes import Subject, name_of_entry, newest
-from ..decision import Control, Outcome, Status
+from ..changes import Subject, name_of, newest
+from ..decision import Outcome, Status
+from ..places import PoolPlace
 from ..ports import Clock, PoolAdapter
 from ..store.ledger import Ledger, StateLock, left_behind
 from .heirs import Heirs
@@ -27,12 +28,13 @@ def undo(ledger: Ledger, restorer: Restorer, pools: PoolsBack, kept: Collection[
     """
     subjects = [subject for subject in ledger.subjects() if subject not in kept]
     entries = {subject: newest(ledger.chains(subject)) for subject in subjects}
-    tallies = restorer.put_back([subject for subject in subjects if subject.control is not Control.POOL_SIZE], PATIENCE_NS)
+    pooled = {subject.on.name for subject in subjects if isinstance(subject.on, PoolPlace)}
+    tallies = restorer.put_back([subject for subject in subjects if not isinstance(subject.on, PoolPlace)], PATIENCE_NS)
     outcomes = [
-        tally.outcome(entries[subject].decision, entries[subject].target, name_of_entry(entries[subject]))
+        tally.outcome(entries[subject].decision, entries[subject].target, name_of(subject.control, entries[subject].knob.on))
         for subject, tally in tallies.items()
     ]
-    return (*outcomes, *pools.put_back({subject.key for subject in subjects if subject.control is Control.POOL_SIZE}))
+    return (*outcomes, *pools.put_back(pooled))
 
 
 def undo_from_ledger(
@@ -58,7 +60,7 @@ def undo_from_ledger(
         kernel = LinuxKernel(proc_root)
         with closing(Ledger(state_dir / "ledger.db", kernel.boot_id())) as ledger:
             notes = [Outcome("", Status.FAILED if note.lost else Status.UNCHANGED, "ledger", note.text, 0) for note in ledger.notes]
-            names = tuple(sorted({entry.key for entry in ledger.outstanding() if entry.control is Control.POOL_SIZE}))
+            names = tuple(sorted({it.knob.on.name for it in ledger.outstanding() if isinstance(it.knob.on, PoolPlace)}))
             if pools is not None and names:
                 adapters = pools(names)
             restorer = Restorer(ledger, kernel, clock, Heirs(ledger, kernel))

@@ -33,6 +33,7 @@ from ..decision import (
     encode,
 )
 from ..fences import Limits
+from ..places import ProcessPlace, SessionPlace, cgroup_of, process_of
 from .policies.mechanisms import Descent
 from .policies.policy import Memory, Result, knob
 
@@ -270,27 +271,28 @@ class Guard:
     def _never(self, turn: _Turn, decision: Decision) -> tuple[str, str] | None:
         """Refuses processes that are never touched, by themselves or with the session or cgroup they are in."""
         action = decision.action
-        process = action.worker if isinstance(action, Recycle) else action.process if isinstance(action, Set) else None
-        wide = isinstance(action, Set) and action.control is Control.AUTOGROUP
+        process = action.worker if isinstance(action, Recycle) else process_of(action.on) if isinstance(action, Set) else None
+        wide = isinstance(action, Set) and isinstance(action.on, SessionPlace)
         if process is not None:
             if process not in turn.members and process not in turn.workers:
                 return "never touch", f"Process {process.pid} is in no group with a class and in no pool: hands off."
             if not wide and self._is_protected(turn, process):
                 return "never touch", f"Process {process.pid} is protected (guard.protect, pool master, init or nicety itself)."
-        if not isinstance(action, Set) or (process is not None and not wide):
+        if not isinstance(action, Set) or isinstance(action.on, ProcessPlace):
             return None
         session = turn.members[process][1].session if process is not None and process in turn.members else None
         if wide and session is None:
             return "never touch", "Its session is not known, so nobody knows whom it would take along."
+        path = cgroup_of(action.on) or ""
         reach = turn.wide = turn.wide or self._wide(turn)
-        if reach.home.taken(session, action.cgroup) is not None:
+        if reach.home.taken(session, path) is not None:
             return "never touch", "It would take nicety itself along."
         if session in reach.leaders:
             return "never touch", f"Session {session} is led by a protected process: its shell, or who started nicety."
-        taken = reach.protected.taken(session, action.cgroup)
+        taken = reach.protected.taken(session, path)
         if taken is not None:
             return "never touch", f"It would take protected process {taken.pid} along."
-        taken = reach.sheltered.taken(session, action.cgroup)
+        taken = reach.sheltered.taken(session, path)
         if taken is not None:
             return "never touch", f"It would take process {taken.pid} along, which guard.protect names."
         return None
@@ -374,8 +376,8 @@ class Guard:
         control, value, machine = action.control, action.value, turn.tick.machine
         if control in RENICES and not machine.may_renice:
             return "no undo", "Without CAP_SYS_NICE a raised nice could never be lowered again; run as root or grant it."
-        if control is Control.FENCE:
-            return self._fence_limits(turn, action)
+        if control is Control.FENCE and isinstance(action.on, ProcessPlace):
+            return self._fence_limits(turn, action.on.id, value)
         if control is Control.AFFINITY:
             online = self._online or frozenset(range(machine.cpus))
             if not isinstance(value, tuple) or not value or not online.issuperset(value):
@@ -387,7 +389,8 @@ class Guard:
             return "limits", f"{control} takes one number."
         if control in WEIGHTS:
             low, high = WEIGHTS[control]
-            if not action.cgroup.startswith("/") or action.cgroup == "/":
+            path = cgroup_of(action.on) or ""
+            if not path.startswith("/") or path == "/":
                 return "limits", "The root cgroup has no weight."
             return None if low <= value <= high else ("limits", f"{control} {value} is not within {low} and {high}.")
         if control is Control.SLICE:
@@ -395,23 +398,20 @@ class Guard:
             return None if low <= value <= high else ("limits", f"A slice of {value} ns is not within {low} and {high}.")
         if control is Control.POLICY:
             return None if value in POLICIES else ("limits", f"Scheduling policy {value} is not one of {POLICIES}.")
-        if control not in (Control.NICE, Control.AUTOGROUP):
-            return "limits", f"{control} is not set by itself."
         floor, pool_nice = self._config.guard.nice_floor, self._config.priority.pool_nice
         if not floor <= value <= 19:
             return "limits", f"nice {value} is not within guard.nice_floor = {floor} and 19."
-        if action.process in turn.workers and value > pool_nice:
+        if process_of(action.on) in turn.workers and value > pool_nice:
             return "limits", f"nice {value} is more than priority.pool_nice = {pool_nice}: workers share locks."
         return None
 
-    def _fence_limits(self, turn: _Turn, action: Set) -> tuple[str, str] | None:
-        value = action.value
+    def _fence_limits(self, turn: _Turn, process: ProcId, value: int | tuple[int, ...]) -> tuple[str, str] | None:
         if not isinstance(value, tuple) or len(value) != len(Limits._fields) or min(value) < 0 or not any(value):
             return "limits", f"{value} are no limits of a fence."
         limits = Limits(*value)
         if limits.weighs_only:
-            return self._weight_limits(turn, action, limits.weight)
-        if action.process not in turn.workers:
+            return self._weight_limits(turn, process, limits.weight)
+        if process not in turn.workers:
             return "limits", "Only a worker of a pool is fenced in by limits."
         if 0 < limits.cpu < LEAST_CPU:
             return "limits", f"{limits.cpu / 1000:g} cores are too few: a worker shares locks, and must be able to give them back."
@@ -420,20 +420,19 @@ class Guard:
             return "limits", f"weight {limits.weight} is not within {low} and {high}."
         return None
 
-    def _weight_limits(self, turn: _Turn, action: Set, weight: int) -> tuple[str, str] | None:
+    def _weight_limits(self, turn: _Turn, process: ProcId, weight: int) -> tuple[str, str] | None:
         """Judges a fence that takes only weight: any process may be in it except workers, latency processes and protected ones."""
-        assert action.process is not None, "it is in a group, or in a pool"
         low, high = WEIGHTS[Control.CPU_WEIGHT]
         if not low <= weight <= high:
             return "limits", f"weight {weight} is not within {low} and {high}."
-        if action.process in turn.workers:
+        if process in turn.workers:
             return "limits", "Workers share locks: none is given less weight than its siblings."
         tick = turn.tick
         apart = {each.id: each for each in (*tick.sheltered, *((tick.home,) if tick.home is not None else ()))}
         if turn.descent is None:
             known = apart | {id_: member for id_, (_, member) in turn.members.items()}
             turn.descent = Descent(known.values())
-        for member in turn.descent.below(action.process):
+        for member in turn.descent.below(process):
             entry = turn.members.get(member.id)
             latency = entry is not None and entry[0].latency is Latency.LATENCY
             if latency or member.id in apart or member.id in turn.workers or self._is_protected(turn, member.id):

@@ -22,10 +22,11 @@ from typing import NamedTuple, Self
 import msgspec
 
 from ...models.records import ProcId
-from ..changes import OPEN, Chain, Entry, EntryStatus, Subject, original, place, subject_of
-from ..decision import Control
+from ..changes import OPEN, Chain, Entry, EntryStatus, Subject, original, subject_of
+from ..decision import PLACES, Control
 from ..faults import is_gone
-from ..ports import Knob, ThreadId, Value
+from ..places import AutogroupPlace, CgroupPlace, FencePlace, KnobPlace, PoolPlace, ThreadId, ThreadPlace
+from ..ports import Knob, Value
 from .files import StoreError, UnsafeError, is_there, private_descriptor, private_directory, private_file
 
 VERSION = 1
@@ -179,7 +180,7 @@ class Ledger:
             if status in OPEN:
                 self._remember(entry)
             elif status is EntryStatus.FOREIGN:
-                self._foreign.add(place(entry.knob))
+                self._foreign.add(entry.knob)
             if status is EntryStatus.DONE:
                 self._merge(entry)
         try:
@@ -202,7 +203,7 @@ class Ledger:
 
     def chain(self, knob: Knob) -> Chain | None:
         """The open entries of a knob; None if it is not changed."""
-        return self._subjects.get(subject_of(knob), {}).get(place(knob))
+        return self._subjects.get(subject_of(knob), {}).get(knob)
 
     def original(self, knob: Knob) -> Value | None:
         """The value before our first change; None if it is not changed."""
@@ -211,7 +212,7 @@ class Ledger:
 
     def is_foreign(self, knob: Knob) -> bool:
         """Whether somebody else changed this knob after us, in this boot."""
-        return place(knob) in self._foreign
+        return knob in self._foreign
 
     def close(self) -> None:
         """Close the file."""
@@ -223,7 +224,7 @@ class Ledger:
 
     def _remember(self, entry: Entry) -> None:
         chains = self._subjects.setdefault(entry.subject, {})
-        here = place(entry.knob)
+        here = entry.knob
         rest = tuple(other for other in chains.get(here, ()) if other.id != entry.id)
         chains[here] = tuple(sorted((*rest, entry), key=lambda each: each.id))
         self._entries[entry.id] = entry
@@ -232,7 +233,7 @@ class Ledger:
     def _forget(self, number: int) -> None:
         entry = self._entries.pop(number)
         chains = self._subjects[entry.subject]
-        here = place(entry.knob)
+        here = entry.knob
         rest = tuple(other for other in chains[here] if other.id != number)
         if rest:
             chains[here] = rest
@@ -246,9 +247,10 @@ class Ledger:
 
         For threads one entry per value stays, with the earliest `since`: children may have inherited any of them.
         """
-        chain = self._subjects[done.subject][place(done.knob)]
+        chain = self._subjects[done.subject][done.knob]
         for entry in chain:
-            if entry.id < done.id and entry.status is EntryStatus.DONE and (done.thread is None or entry.new == done.new):
+            covered = entry.new == done.new or not isinstance(done.knob.on, ThreadPlace)
+            if entry.id < done.id and entry.status is EntryStatus.DONE and covered:
                 self._forget(entry.id)
                 self._dirty[entry.id] = None
                 done = msgspec.structs.replace(done, since=min(done.since, entry.since))
@@ -322,7 +324,7 @@ class Ledger:
             elif entry.status in OPEN:
                 self._remember(entry)
             elif entry.status is EntryStatus.FOREIGN:
-                self._foreign.add(place(entry.knob))
+                self._foreign.add(entry.knob)
         if rebooted:
             self.notes += (Note(f"the machine was rebooted since: {rebooted} changes are gone with it, nothing to undo", False),)
         try:
@@ -479,11 +481,12 @@ def _check(connection: sqlite3.Connection) -> None:
 
 def _columns(entry: Entry) -> tuple[object, ...]:
     pid, start_ticks = entry.process or (None, None)
-    tid, tid_start_ticks = entry.thread or (None, None)
+    thread, key = _thread_and_key(entry.knob.on)
+    tid, tid_start_ticks = thread or (None, None)
     values = (msgspec.json.encode(value).decode() for value in (entry.original, entry.old, entry.new))
     row = (
         *(entry.id, entry.boot_id, entry.decision, entry.target, entry.wall, entry.control.value, pid, start_ticks),
-        *(tid, tid_start_ticks, entry.key, entry.session, entry.group, entry.since, *values, entry.status.value),
+        *(tid, tid_start_ticks, key, entry.session, entry.group, entry.since, *values, entry.status.value),
     )
     return (*row, _crc(row))
 
@@ -493,22 +496,24 @@ def _crc(row: Sequence[object]) -> int:
 
 
 def _row(connection: sqlite3.Connection, number: int) -> Entry | None:
-    """The entry with this id, None if its checksum does not hold. Raises sqlite3.Error if the file has a hole."""
+    """The entry with this id, None if its checksum does not hold or no such change exists. Raises sqlite3.Error if the file has a
+    hole."""
     row = connection.execute(f"select {_COLUMNS} from entry where id = ?", (number,)).fetchone()  # noqa: S608 - constants
     if row is None or row[-1] != _crc(row[:-1]):
         return None
     (identity, boot_id, decision, target, wall, control, pid, start_ticks, tid, tid_start_ticks, key) = row[:11]
     session, group, since, first, old, new, status = row[11:18]
+    process = None if pid is None else ProcId(pid, start_ticks)
+    knob = _knob(Control(control), process, None if tid is None else ThreadId(tid, tid_start_ticks), key)
+    if knob is None:
+        return None
     return Entry(
         id=identity,
         boot_id=boot_id,
         decision=decision,
         target=target,
         wall=wall,
-        control=Control(control),
-        process=None if pid is None else ProcId(pid, start_ticks),
-        thread=None if tid is None else ThreadId(tid, tid_start_ticks),
-        key=key,
+        knob=knob,
         session=session,
         group=group,
         since=since,
@@ -517,6 +522,29 @@ def _row(connection: sqlite3.Connection, number: int) -> Entry | None:
         new=_value(new),
         status=EntryStatus(status),
     )
+
+
+def _thread_and_key(on: KnobPlace) -> tuple[ThreadId | None, str]:
+    """What the columns of a thread and of a key have for this place."""
+    match on:
+        case ThreadPlace(thread=thread):
+            return thread, ""
+        case CgroupPlace(path=key) | AutogroupPlace(name=key) | PoolPlace(name=key) | FencePlace(key=key):
+            return None, key
+
+
+def _knob(control: Control, process: ProcId | None, thread: ThreadId | None, key: str) -> Knob | None:
+    """The knob that these columns are of; None: there is none like that."""
+    kind = PLACES[control].knob
+    if kind is CgroupPlace:
+        return Knob(control, CgroupPlace(key))
+    if process is None:
+        return None
+    if kind is ThreadPlace:
+        return None if thread is None or thread.tid <= 0 else Knob(control, ThreadPlace(process, thread))
+    if kind is AutogroupPlace:
+        return Knob(control, AutogroupPlace(key, process))
+    return Knob(control, FencePlace(key, process) if kind is FencePlace else PoolPlace(key, process))
 
 
 def _value(text: str) -> Value:

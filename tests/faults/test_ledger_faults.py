@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from nicety.models.records import ProcId
 from nicety.scheduler.changes import Entry, EntryStatus
 from nicety.scheduler.decision import Control
-from nicety.scheduler.ports import ThreadId
+from nicety.scheduler.places import ThreadId, ThreadPlace
+from nicety.scheduler.ports import Knob
 from nicety.scheduler.store.ledger import Ledger, LedgerError
 
 BOOT = "00000000-0000-4000-8000-000000000001"
@@ -33,10 +34,7 @@ def entry(pid: int, new: int = 10) -> Entry:
         decision="d.1",
         target=f"pid {pid}",
         wall=1,
-        control=Control.NICE,
-        process=ProcId(pid, 7),
-        thread=ThreadId(pid, 7),
-        key="",
+        knob=Knob(Control.NICE, ThreadPlace(ProcId(pid, 7), ThreadId(pid, 7))),
         session=pid,
         group=pid,
         since=5,

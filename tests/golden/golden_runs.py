@@ -37,6 +37,7 @@ from nicety.scheduler.decision import (
     Verdict,
     encode,
 )
+from nicety.scheduler.places import cgroup_of, process_of
 from nicety.scheduler.store.decisions import DecisionReader
 from nicety.scheduler.testing.machine import FakeHogs, FakeMachine, FakePool, FakeService
 
@@ -225,9 +226,16 @@ def _figures(decision: Decision) -> list[object]:
     why, action = decision.why, decision.action
     match action:
         case Set():
-            done: list[object] = ["set", action.control, action.process, action.cgroup, action.value, action.expected]
+            done: list[object] = [
+                "set",
+                action.control,
+                process_of(action.on),
+                cgroup_of(action.on) or "",
+                action.value,
+                action.expected,
+            ]
         case Restore():
-            done = ["restore", action.control, action.process, action.cgroup]
+            done = ["restore", action.control, process_of(action.on), cgroup_of(action.on) or ""]
         case ResizePool():
             done = ["resize", action.pool, action.size]
         case Recycle():

@@ -31,10 +31,11 @@ from ...config.sections import Config
 from ...decision import Control, Decision, Group, Member, Note, Restore, Set, Status, Tick, Why
 from ...fences import Limits
 from ...observe.rivals import touches, who_touches
+from ...places import CgroupPlace, DecisionPlace, ProcessPlace, SessionPlace
 from ...scope import policy
 from .mechanisms import DEFAULT, LEVELS, Descent, Ground, Place, place, value
 from .pairs import ANYBODY, RELIEVED, Pairs
-from .policy import Aim, Gone, Measured, Memory, Metric, Outlook, Proposal, Result, Standing, figures, knob
+from .policy import Aim, Gone, Measured, Memory, Metric, Outlook, Proposal, Result, Standing, figures, knob, knob_on
 from .slices import HARM, LONG_TICKS, Slices
 from .supply import ALONE, LEAST_FREED, WAIT_FLOOR, apart, foreseen_use, helpers, lacks, others, throttled, unseen, wait_share
 
@@ -98,9 +99,7 @@ class Held(Memory):
     """A change in force: a demotion, or the short slice of a protected process."""
 
     control: Control
-    process: ProcId | None
-    cgroup: str
-    session: int  # for AUTOGROUP, else 0
+    on: DecisionPlace
     value: int | tuple[int, ...]  # for FENCE `fences.Limits`
     group: str
     target: str
@@ -111,9 +110,9 @@ class Held(Memory):
     @property
     def key(self) -> str:
         """What is changed: the same for each change of it."""
-        if self.control is Control.AUTOGROUP:
-            return f"{self.control} {self.session}"
-        return knob(Restore(self.control, self.process, self.cgroup), self.target)
+        if isinstance(self.on, SessionPlace):
+            return f"{self.control} {self.on.session}"
+        return knob_on(self.control, self.on, self.target)
 
     @property
     def strength(self) -> int:
@@ -336,14 +335,13 @@ class Priority:
 
     def _standing(self, held: Held) -> Standing:
         about = frozenset({policy(self.name), held.group, held.victim})
-        return Standing(about, Restore(held.control, held.process, held.cgroup), held.target, held.group, held.victim)
+        return Standing(about, Restore(held.control, held.on), held.target, held.group, held.victim)
 
     def validate(self, hands_off: Collection[str], /) -> None:
         """Raises AssertionError if the memory contradicts itself, or something is held that is hands off."""
         spared = frozenset(hands_off)
         for key, held in self.memory.held.items():
             assert key == held.key, f"{key}: under another key than its own"
-            assert (held.process is None) == bool(held.cgroup), f"{key}: a process or a cgroup"
             assert spared.isdisjoint((key, held.target)), f"{key}: held although hands off"
             pooled = held.control is Control.NICE and held.group in self._pools
             assert not pooled or held.strength <= 5, f"{key}: workers share locks"
@@ -562,10 +560,10 @@ class Priority:
                         single.setdefault(control, []).extend(members)
                     elif control is Control.AUTOGROUP:
                         handle = next((member.id for member in members if member.id not in untouchable), members[0].id)
-                        wish = Held(control, handle, "", own[1], strength, name, f"group {name} session {own[1]}", victim)
+                        wish = Held(control, SessionPlace(own[1], handle), strength, name, f"group {name} session {own[1]}", victim)
                         _add(wishes, f"{control} {own[1]}", wish)
                     elif path:
-                        wish = Held(control, None, path, 0, strength, name, f"cgroup {path}", victim)
+                        wish = Held(control, CgroupPlace(path), strength, name, f"cgroup {path}", victim)
                         _add(wishes, f"{control} {path}", wish)
                     else:
                         single.setdefault(control, []).extend(members)
@@ -613,7 +611,7 @@ class Priority:
                 continue
             lowered.add(member.id.pid)
             target = f"group {group.name} pid {member.id.pid}"
-            wishes[key] = Held(control, member.id, "", 0, strength, group.name, target, victim)
+            wishes[key] = Held(control, ProcessPlace(member.id), strength, group.name, target, victim)
 
     def _fencing(self, tick: Tick, contenders: list[Group]) -> dict[str, list[Member]]:
         """The swarms that may be fenced in, and the members to fence. A swarm that is fenced in stays a swarm.
@@ -666,7 +664,7 @@ class Priority:
             chosen = root.nice != 0 and (Control.NICE, root.nice) not in ours
             if root.id in there and (key in held or not chosen):
                 target = f"group {group.name} pid {root.id.pid}"
-                wishes[key] = Held(Control.FENCE, root.id, "", 0, limits, group.name, target, victim)
+                wishes[key] = Held(Control.FENCE, ProcessPlace(root.id), limits, group.name, target, victim)
         made = {key for key, it in held.items() if it.control is Control.FENCE and it.group == group.name and not it.inside}
         return wishes if made <= wishes.keys() else {key: wish for key, wish in wishes.items() if key in held}
 
@@ -697,7 +695,7 @@ class Priority:
             for member in group.members:
                 key = _key(Control.SLICE, member)
                 target = f"group {group.name} pid {member.id.pid}"
-                wishes[key] = Held(Control.SLICE, member.id, "", 0, length, group.name, target, group.name)
+                wishes[key] = Held(Control.SLICE, ProcessPlace(member.id), length, group.name, target, group.name)
         return wishes
 
     # --- decisions ------------------------------------------------------------------------------------------------------------
@@ -734,15 +732,15 @@ class Priority:
                 first[member.session] = min(first.get(member.session, member.id), member.id)
         for key in stale:
             held = memory.held[key]
-            single = held.process is not None and held.control not in (Control.AUTOGROUP, Control.FENCE)
-            if held.inside or (single and held.process not in present and held.group in classed):
+            on = held.on
+            away = isinstance(on, ProcessPlace) and on.id not in present
+            if held.inside or (away and held.control is not Control.FENCE and held.group in classed):
                 del memory.held[key]  # the process is gone with its value; or nothing was made for it
                 continue
-            process = held.process
-            if held.control is Control.AUTOGROUP and process not in present:
-                process = first.get(held.session, process)
-            alive = held.control is not Control.FENCE or process in present
-            action = Restore(held.control, process, held.cgroup)
+            if isinstance(on, SessionPlace) and on.through not in present:
+                on = SessionPlace(on.session, first.get(on.session, on.through))
+            alive = held.control is not Control.FENCE or not away
+            action = Restore(held.control, on)
             why = self._why_back(tick, held, held.group in classed, alive)
             proposals.append(Proposal(self.name, held.target, action, why, held, self._aim(action, held, groups, before)))
         return proposals
@@ -760,7 +758,7 @@ class Priority:
         groups = {group.name: group for group in tick.groups}
         rejected, proposals = self._refused(tick, contenders), list[Proposal[Held]]()
         for number, (key, wish) in enumerate(turn.items(), 1):
-            action = Set(wish.control, wish.process, wish.cgroup, wish.value, DEFAULT[wish.control])
+            action = Set(wish.control, wish.on, wish.value, DEFAULT[wish.control])
             why = self._why(tick, view, groups, key, wish, rejected, left if number == len(turn) else 0)
             proposals.append(Proposal(self.name, wish.target, action, why, wish, self._aim(action, wish, groups, before)))
         return proposals
@@ -895,7 +893,7 @@ class Priority:
         said += [f"{control}: left to {', '.join(who_touches(control, tick.machine.rivals))}" for control in sorted(theirs)]
         if wish.control is Control.AUTOGROUP:
             said.append("nice of each process: does nothing across sessions while autogroup is on")
-        elif wish.cgroup:
+        elif isinstance(wish.on, CgroupPlace):
             said.append("nice of each process, or of its autogroup: does nothing across cgroups")
         elif wish.control is Control.FENCE:
             said.append("nice of each process: takes less from a swarm than a weight of its own")
@@ -969,10 +967,10 @@ def _differs(held: Held, wish: Held) -> bool:
 
 def _order(wish: Held) -> tuple[int, int]:
     """Sessions, cgroups and swarms first, because one such change does most; then processes by age; short slices last."""
-    if wish.process is None or wish.control in (Control.AUTOGROUP, Control.FENCE):
+    if not isinstance(wish.on, ProcessPlace) or wish.control is Control.FENCE:
         return 0, 0
-    return 1 + (wish.control is Control.SLICE), wish.process.start_ticks
+    return 1 + (wish.control is Control.SLICE), wish.on.id.start_ticks
 
 
 def _knob(wish: Held) -> str:
-    return knob(Restore(wish.control, wish.process, wish.cgroup), wish.target)
+    return knob_on(wish.control, wish.on, wish.target)

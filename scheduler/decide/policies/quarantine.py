@@ -22,6 +22,7 @@ from ....models.records import Anomaly, Deadlock, ProcId, Score
 from ...config.sections import Config
 from ...decision import Action, Control, Decision, Digest, Flag, Note, Recycle, Restore, Set, Tick, Why
 from ...fences import Limits, limits_in_words
+from ...places import ProcessPlace, process_of
 from ...scope import policy
 from . import incident_reasons
 from .alarms import Alarms
@@ -118,14 +119,14 @@ class Quarantine:
         elif isinstance(action, Set | Recycle):
             incident.treated = True
             if isinstance(action, Set):
-                incident.demoted, incident.by = action.process, action.control
+                incident.demoted, incident.by = process_of(action.on), action.control
                 incident.left = action.value[0] if isinstance(action.value, tuple) else 0
 
     def learn(self, result: Result) -> None:
         """What failed may be tried again in the same incident; what is gone, or was changed by somebody else, is dropped."""
         action = result.action
         ours = isinstance(action, Set | Restore) and action.control in (Control.NICE, Control.FENCE)
-        process = action.process if isinstance(action, Set | Restore) and ours else None
+        process = process_of(action.on) if isinstance(action, Set | Restore) and ours else None
         for key, incident in self.memory.incidents.items():
             if isinstance(action, Flag | Digest) or not (key == result.target or process in incident.ids):
                 continue
@@ -246,4 +247,4 @@ def _undo(incident: Incident) -> Restore | None:
     """What takes back what was done about it; None: nothing is to be taken back."""
     if incident.demoted is None or incident.by is None:
         return None
-    return Restore(incident.by, incident.demoted, "")
+    return Restore(incident.by, ProcessPlace(incident.demoted))

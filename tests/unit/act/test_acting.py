@@ -10,6 +10,7 @@ import pytest
 from nicety.models.records import PoolSample, ProcId
 from nicety.scheduler.act.scoped import Scoped, unable
 from nicety.scheduler.decision import Action, Control, Decision, Outcome, ResizePool, Restore, Scope, Set, Status, Why
+from nicety.scheduler.places import ProcessPlace
 from nicety.scheduler.ports import PoolAdapter
 from nicety.scheduler.scope import ACT, OBSERVE, act_on, observe
 from nicety.scheduler.store.ledger import LedgerError
@@ -60,11 +61,11 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 def lower(process: ProcId, value: int = 19) -> Set:
-    return Set(Control.NICE, process, "", value, 0)
+    return Set(Control.NICE, ProcessPlace(process), value, 0)
 
 
 def back(process: ProcId) -> Restore:
-    return Restore(Control.NICE, process, "")
+    return Restore(Control.NICE, ProcessPlace(process))
 
 
 def test_each_decision_acts_or_is_observed_in_order(bench: Bench) -> None:
