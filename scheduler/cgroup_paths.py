@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+ROOT = "/"
+"""The root cgroup."""
+
 
 @lru_cache(maxsize=4096)
 def ancestors(cgroup: str) -> tuple[str, ...]:
@@ -13,4 +16,4 @@ def ancestors(cgroup: str) -> tuple[str, ...]:
     (('/', '/a', '/a/b'), ('/',))
     """
     parts = [part for part in cgroup.split("/") if part]
-    return ("/", *("/" + "/".join(parts[: depth + 1]) for depth in range(len(parts))))
+    return (ROOT, *("/" + "/".join(parts[: depth + 1]) for depth in range(len(parts))))

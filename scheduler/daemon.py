@@ -36,7 +36,7 @@ from .act.undo import undo_from_ledger
 from .config.paths import Loaded, PathError, Paths, read_config
 from .config.sections import Config, ConfigError, PoolConfig, to_builtins
 from .decide.engine import Engine, first_memory
-from .decide.policies.priority import LATENCY_DEMAND
+from .decide.policies.contention import LATENCY_DEMAND
 from .decision import Decision, Flag, Group, Lesson, Note, Outcome, Recalled, Recycle, Scope, Session, Set, Tick
 from .explain.in_force import each, sum_up
 from .explain.logstream import ERROR, NOTICE, WARNING, Forward, open_log

@@ -13,7 +13,7 @@ import msgspec
 
 from ...models.records import Latency
 from ..decision import Control, Decision, Effect, Outcome, Status, Tick
-from .policies.policy import Aim, Measured, Memory, Metric
+from .policies.policy import Aim, Impact, Memory, Metric
 from .policies.supply import wait_share
 
 CHANGE = 0.25
@@ -92,14 +92,14 @@ class Effects:
             made[key] = Watch(decision.id, decision.policy, aim, batch, since, since - 1 + self._window, aim.again)
         self.memory.watches += made.values()
 
-    def measure(self, tick: Tick) -> list[tuple[str, Measured]]:
+    def measure(self, tick: Tick) -> list[tuple[str, Impact]]:
         """(policy, effect of one of its decisions) for each measurement that ends in this tick. Those that failed may go on."""
         if not self.memory.watches:
             return []
         now: dict[tuple[Metric, str], float | None] = {(Metric.QUEUED, pool.name): pool.queued for pool in tick.pools}
         now.update({(Metric.WAIT, group.name): wait_share(group) for group in tick.groups})
         batch = _batch_demand(tick)
-        found, going = list[tuple[str, Measured]](), list[Watch]()
+        found, going = list[tuple[str, Impact]](), list[Watch]()
         for watch in self.memory.watches:
             watch.ticks += 1
             value = now.get((watch.aim.metric, watch.aim.of))
@@ -130,7 +130,7 @@ class Effects:
         )
 
 
-def _measured(watch: Watch) -> Measured:
+def _measured(watch: Watch) -> Impact:
     """The effect at the end of a measurement."""
     aim, after = watch.aim, watch.total / watch.count
     judged = judge(aim.metric, aim.before, after)
@@ -141,7 +141,7 @@ def _measured(watch: Watch) -> Measured:
     effect = Effect(
         watch.decision, WORDS[aim.metric].format(aim.of), aim.before, after, watch.ticks, judged.value, tuple(watch.others)
     )
-    return Measured(aim, effect, failed, final=not watch.again and judged is not Judged.MORE_CONTENTION)
+    return Impact(aim, effect, failed, final=not watch.again and judged is not Judged.MORE_CONTENTION)
 
 
 def judge(metric: Metric, before: float, after: float) -> Judged:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from enum import StrEnum
 from fnmatch import fnmatchcase
 
 import msgspec
 
 from ...models.records import Latency, ProcId
-from ..cgroup_paths import ancestors
+from ..cgroup_paths import ROOT, ancestors
 from ..config.sections import Config
 from ..decision import (
     Control,
@@ -62,6 +63,27 @@ RENICES = frozenset({Control.NICE, Control.POLICY, Control.AUTOGROUP})
 
 CHANGES = (Set, ResizePool, Recycle)
 """Actions that wait while nicety itself lacks something. Restores and reports do not."""
+
+
+class Veto(StrEnum):
+    """Why something is refused."""
+
+    PAUSED = "paused"  # nicety is paused
+    HANDS_OFF = "hands off"  # somebody else changed it
+    NEVER_TOUCH = "never touch"  # protected, or not ours
+    LIMITS = "limits"  # a value or target that makes no sense
+    TROUBLE = "trouble"  # the pool takes no requests now
+    LAST_CPU = "last cpu"  # it would leave none to the rest
+    NO_UNDO = "no undo"  # it could not be restored
+    ONE_CHANGE = "one change"  # of the same knob in a tick
+    BLOCKED = "blocked"  # nicety itself lacks something
+    COOL_DOWN = "cool-down"  # changed a moment ago, or failed
+    BUDGET = "budget"  # too many changes
+    BUSY = "busy"  # a worker at work
+
+
+Reason = tuple[Veto, str]
+"""The rule, and a sentence."""
 
 
 class Backoff(Memory):
@@ -160,7 +182,7 @@ class Guard:
             rule, text = no
             name, said = f"{decision.policy} {_key(decision)}", f"{rule} {encode(decision.action).decode()}"
             if self.memory.standing.get(name) != said:
-                refused.append(Refusal(decision, rule, text))
+                refused.append(Refusal(decision, rule.value, text))
             standing[name] = said
         self.memory.standing = standing
         return admitted, refused
@@ -234,67 +256,73 @@ class Guard:
             self.memory.recycles.setdefault(action.pool, []).append(turn.tick.at)
             self.memory.recycling[action.pool] = (action.worker, turn.tick.at)
 
-    def _judge(self, turn: _Turn, decision: Decision) -> tuple[str, str] | None:
+    def _judge(self, turn: _Turn, decision: Decision) -> Reason | None:
         """(rule, sentence) of a refusal; None: admitted. The order is from what never changes to what may be over in a moment."""
         tick, action, key = turn.tick, decision.action, _key(decision)
         if tick.paused:
-            return "paused", "nicety is paused: nothing is changed until it is resumed."
+            return Veto.PAUSED, "nicety is paused: nothing is changed until it is resumed."
         if isinstance(action, Flag | Digest):
             return None
         if decision.target in self.memory.hands_off or key in self.memory.hands_off:
-            return "hands off", f"Somebody else changed {decision.target}: it is left alone until the next start or reload."
+            return Veto.HANDS_OFF, f"Somebody else changed {decision.target}: it is left alone until the next start or reload."
         if not isinstance(action, Restore):
             no = self._never(turn, decision) or self._limits(turn, decision)
             if no is not None:
                 return no
         if key in turn.turned:
             return (
-                "one change",
+                Veto.ONE_CHANGE,
                 f"{decision.target} is changed by another decision of this tick already: never back and forth in one.",
             )
         backoff = self.memory.backoff.get(key)
         if backoff is not None and tick.at < backoff.until:
             wait = (backoff.until - tick.at) / 1e9
-            return "cool-down", f"It failed {backoff.failures} times: next try in {wait:.0f} s."
+            return Veto.COOL_DOWN, f"It failed {backoff.failures} times: next try in {wait:.0f} s."
         if isinstance(action, Restore):
             return None
         blocked = self.memory.blocked
         if blocked is not None and tick.at < blocked.until:
             wait = (blocked.until - tick.at) / 1e9
-            return "blocked", f"Nothing can be recorded or looked at: the ledger, descriptors or memory. Next try in {wait:.0f} s."
+            return (
+                Veto.BLOCKED,
+                f"Nothing can be recorded or looked at: the ledger, descriptors or memory. Next try in {wait:.0f} s.",
+            )
         if isinstance(action, Set) and key in self.memory.changed:
-            return "cool-down", f"{decision.target} was changed less than {self._config.guard.cooldown:g} s ago."
+            return Veto.COOL_DOWN, f"{decision.target} was changed less than {self._config.guard.cooldown:g} s ago."
         if turn.changes >= self._config.guard.changes_per_tick:
-            return "budget", f"{turn.changes} changes in this tick already, guard.changes_per_tick allows no more."
+            return Veto.BUDGET, f"{turn.changes} changes in this tick already, guard.changes_per_tick allows no more."
         return None
 
-    def _never(self, turn: _Turn, decision: Decision) -> tuple[str, str] | None:
+    def _never(self, turn: _Turn, decision: Decision) -> Reason | None:
         """Refuses processes that are never touched, by themselves or with the session or cgroup they are in."""
         action = decision.action
         process = action.worker if isinstance(action, Recycle) else process_of(action.on) if isinstance(action, Set) else None
         wide = isinstance(action, Set) and isinstance(action.on, SessionPlace)
         if process is not None:
             if process not in turn.members and process not in turn.workers:
-                return "never touch", f"Process {process.pid} is in no group with a class and in no pool: hands off."
+                return Veto.NEVER_TOUCH, f"Process {process.pid} is in no group with a class and in no pool: hands off."
             if not wide and self._is_protected(turn, process):
-                return "never touch", f"Process {process.pid} is protected (guard.protect, pool master, init or nicety itself)."
+                return (
+                    Veto.NEVER_TOUCH,
+                    f"Process {process.pid} is protected (guard.protect, pool master, init or nicety itself).",
+                )
         if not isinstance(action, Set) or isinstance(action.on, ProcessPlace):
             return None
         session = turn.members[process][1].session if process is not None and process in turn.members else None
         if wide and session is None:
-            return "never touch", "Its session is not known, so nobody knows whom it would take along."
-        path = cgroup_of(action.on) or ""
+            return Veto.NEVER_TOUCH, "Its session is not known, so nobody knows whom it would take along."
+        path = cgroup_of(action.on) or ROOT
         reach = turn.wide = turn.wide or self._wide(turn)
         if reach.home.taken(session, path) is not None:
-            return "never touch", "It would take nicety itself along."
+            return Veto.NEVER_TOUCH, "It would take nicety itself along."
         if session in reach.leaders:
-            return "never touch", f"Session {session} is led by a protected process: its shell, or who started nicety."
+            return Veto.NEVER_TOUCH, f"Session {session} is led by a protected process: its shell, or who started nicety."
         taken = reach.protected.taken(session, path)
         if taken is not None:
-            return "never touch", f"It would take protected process {taken.pid} along."
+            return Veto.NEVER_TOUCH, f"It would take protected process {taken.pid} along."
         taken = reach.sheltered.taken(session, path)
         if taken is not None:
-            return "never touch", f"It would take process {taken.pid} along, which guard.protect names."
+            return Veto.NEVER_TOUCH, f"It would take process {taken.pid} along, which guard.protect names."
         return None
 
     def _wide(self, turn: _Turn) -> _Wide:
@@ -327,7 +355,7 @@ class Guard:
             turn.named[name] = bool(program) and any(fnmatchcase(program, pattern) for pattern in patterns)
         return turn.named[name]
 
-    def _limits(self, turn: _Turn, decision: Decision) -> tuple[str, str] | None:
+    def _limits(self, turn: _Turn, decision: Decision) -> Reason | None:
         action = decision.action
         if isinstance(action, ResizePool):
             return self._pool_limits(turn, action)
@@ -337,33 +365,36 @@ class Guard:
             return self._value_limits(turn, action)
         return None
 
-    def _pool_limits(self, turn: _Turn, action: ResizePool) -> tuple[str, str] | None:
+    def _pool_limits(self, turn: _Turn, action: ResizePool) -> Reason | None:
         pool = next((pool for pool in turn.tick.pools if pool.name == action.pool), None)
         if pool is None:
-            return "limits", f"There is no pool {action.pool}."
+            return Veto.LIMITS, f"There is no pool {action.pool}."
         if not pool.minimum <= action.size <= pool.maximum:
-            return "limits", f"{action.size} workers are not within {pool.minimum} and {pool.maximum}."
+            return Veto.LIMITS, f"{action.size} workers are not within {pool.minimum} and {pool.maximum}."
         if pool.trouble:
-            return "trouble", f"The pool cannot be resized now: {pool.trouble}."
+            return Veto.TROUBLE, f"The pool cannot be resized now: {pool.trouble}."
         return None
 
-    def _recycle_limits(self, turn: _Turn, action: Recycle) -> tuple[str, str] | None:
+    def _recycle_limits(self, turn: _Turn, action: Recycle) -> Reason | None:
         pool = next((pool for pool in turn.tick.pools if pool.name == action.pool), None)
         if pool is None or turn.workers.get(action.worker) != action.pool:
-            return "limits", f"Process {action.worker.pid} is no worker of pool {action.pool}."
+            return Veto.LIMITS, f"Process {action.worker.pid} is no worker of pool {action.pool}."
         if pool.trouble:
-            return "trouble", f"The pool cannot replace a worker now: {pool.trouble}."
+            return Veto.TROUBLE, f"The pool cannot replace a worker now: {pool.trouble}."
         if action.pool in self.memory.recycling:
             return (
-                "budget",
+                Veto.BUDGET,
                 f"Worker {self.memory.recycling[action.pool][0].pid} of {action.pool} is being recycled: one at a time.",
             )
         most = self._config.quarantine.recycles_per_hour
         if len(self.memory.recycles.get(action.pool, ())) >= most:
-            return "budget", f"{most} workers of {action.pool} were recycled within an hour (quarantine.recycles_per_hour)."
+            return Veto.BUDGET, f"{most} workers of {action.pool} were recycled within an hour (quarantine.recycles_per_hour)."
         if self._must_wait(turn, pool, action):
             deadline = self._config.quarantine.busy_deadline
-            return "busy", f"Worker {action.worker.pid} is busy: it is drained when it is idle, after {deadline:g} s in any case."
+            return (
+                Veto.BUSY,
+                f"Worker {action.worker.pid} is busy: it is drained when it is idle, after {deadline:g} s in any case.",
+            )
         return None
 
     def _must_wait(self, turn: _Turn, pool: Pool, action: Recycle) -> bool:
@@ -372,61 +403,64 @@ class Guard:
         first = self.memory.busy.setdefault(knob(action, ""), turn.tick.at)
         return worker.busy != 0 and turn.tick.at - first < self._config.quarantine.busy_deadline * 1e9
 
-    def _value_limits(self, turn: _Turn, action: Set) -> tuple[str, str] | None:
+    def _value_limits(self, turn: _Turn, action: Set) -> Reason | None:
         control, value, machine = action.control, action.value, turn.tick.machine
         if control in RENICES and not machine.may_renice:
-            return "no undo", "Without CAP_SYS_NICE a raised nice could never be lowered again; run as root or grant it."
+            return Veto.NO_UNDO, "Without CAP_SYS_NICE a raised nice could never be lowered again; run as root or grant it."
         if control is Control.FENCE and isinstance(action.on, ProcessPlace):
             return self._fence_limits(turn, action.on.id, value)
         if control is Control.AFFINITY:
             online = self._online or frozenset(range(machine.cpus))
             if not isinstance(value, tuple) or not value or not online.issuperset(value):
-                return "limits", f"CPUs {value} are not a part of {sorted(online)}."
+                return Veto.LIMITS, f"CPUs {value} are not a part of {sorted(online)}."
             if len(set(value)) >= len(online):
-                return "last cpu", "It would leave no CPU to the rest of the system."
+                return Veto.LAST_CPU, "It would leave no CPU to the rest of the system."
             return None
         if not isinstance(value, int):
-            return "limits", f"{control} takes one number."
+            return Veto.LIMITS, f"{control} takes one number."
         if control in WEIGHTS:
             low, high = WEIGHTS[control]
-            path = cgroup_of(action.on) or ""
-            if not path.startswith("/") or path == "/":
-                return "limits", "The root cgroup has no weight."
-            return None if low <= value <= high else ("limits", f"{control} {value} is not within {low} and {high}.")
+            path = cgroup_of(action.on) or ROOT
+            if not path.startswith("/") or path == ROOT:
+                return Veto.LIMITS, "The root cgroup has no weight."
+            return None if low <= value <= high else (Veto.LIMITS, f"{control} {value} is not within {low} and {high}.")
         if control is Control.SLICE:
             low, high = SLICES
-            return None if low <= value <= high else ("limits", f"A slice of {value} ns is not within {low} and {high}.")
+            return None if low <= value <= high else (Veto.LIMITS, f"A slice of {value} ns is not within {low} and {high}.")
         if control is Control.POLICY:
-            return None if value in POLICIES else ("limits", f"Scheduling policy {value} is not one of {POLICIES}.")
+            return None if value in POLICIES else (Veto.LIMITS, f"Scheduling policy {value} is not one of {POLICIES}.")
         floor, pool_nice = self._config.guard.nice_floor, self._config.priority.pool_nice
         if not floor <= value <= 19:
-            return "limits", f"nice {value} is not within guard.nice_floor = {floor} and 19."
+            return Veto.LIMITS, f"nice {value} is not within guard.nice_floor = {floor} and 19."
         if process_of(action.on) in turn.workers and value > pool_nice:
-            return "limits", f"nice {value} is more than priority.pool_nice = {pool_nice}: workers share locks."
+            return Veto.LIMITS, f"nice {value} is more than priority.pool_nice = {pool_nice}: workers share locks."
         return None
 
-    def _fence_limits(self, turn: _Turn, process: ProcId, value: int | tuple[int, ...]) -> tuple[str, str] | None:
+    def _fence_limits(self, turn: _Turn, process: ProcId, value: int | tuple[int, ...]) -> Reason | None:
         if not isinstance(value, tuple) or len(value) != len(Limits._fields) or min(value) < 0 or not any(value):
-            return "limits", f"{value} are no limits of a fence."
+            return Veto.LIMITS, f"{value} are no limits of a fence."
         limits = Limits(*value)
         if limits.weighs_only:
             return self._weight_limits(turn, process, limits.weight)
         if process not in turn.workers:
-            return "limits", "Only a worker of a pool is fenced in by limits."
+            return Veto.LIMITS, "Only a worker of a pool is fenced in by limits."
         if 0 < limits.cpu < LEAST_CPU:
-            return "limits", f"{limits.cpu / 1000:g} cores are too few: a worker shares locks, and must be able to give them back."
+            return (
+                Veto.LIMITS,
+                f"{limits.cpu / 1000:g} cores are too few: a worker shares locks, and must be able to give them back.",
+            )
         low, high = WEIGHTS[Control.CPU_WEIGHT]
         if limits.weight and not low <= limits.weight <= high:
-            return "limits", f"weight {limits.weight} is not within {low} and {high}."
+            return Veto.LIMITS, f"weight {limits.weight} is not within {low} and {high}."
         return None
 
-    def _weight_limits(self, turn: _Turn, process: ProcId, weight: int) -> tuple[str, str] | None:
+    def _weight_limits(self, turn: _Turn, process: ProcId, weight: int) -> Reason | None:
         """Judges a fence that takes only weight: any process may be in it except workers, latency processes and protected ones."""
         low, high = WEIGHTS[Control.CPU_WEIGHT]
         if not low <= weight <= high:
-            return "limits", f"weight {weight} is not within {low} and {high}."
+            return Veto.LIMITS, f"weight {weight} is not within {low} and {high}."
         if process in turn.workers:
-            return "limits", "Workers share locks: none is given less weight than its siblings."
+            return Veto.LIMITS, "Workers share locks: none is given less weight than its siblings."
         tick = turn.tick
         apart = {each.id: each for each in (*tick.sheltered, *((tick.home,) if tick.home is not None else ()))}
         if turn.descent is None:
@@ -437,7 +471,7 @@ class Guard:
             latency = entry is not None and entry[0].latency is Latency.LATENCY
             if latency or member.id in apart or member.id in turn.workers or self._is_protected(turn, member.id):
                 what = "latency-sensitive" if latency else "protected"
-                return "never touch", f"It would take {what} process {member.id.pid} along, which descends from it."
+                return Veto.NEVER_TOUCH, f"It would take {what} process {member.id.pid} along, which descends from it."
         return None
 
 

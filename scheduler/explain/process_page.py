@@ -13,8 +13,8 @@ import msgspec
 
 from ...models.records import Behaviour, Latency
 from ..config.sections import Config
+from ..decide.policies.contention import BUSY
 from ..decide.policies.incident_words import WHAT
-from ..decide.policies.priority import BUSY
 from ..decide.policies.supply import WAIT_FLOOR, helpers, lacks
 from ..decision import Control, Flag, Group, Set, Tick, cpu_list
 from ..fences import Limits, limits_in_words

@@ -20,7 +20,8 @@ from nicety.scheduler.config.sections import Quarantine as QuarantineSection
 from nicety.scheduler.decide.policies.mechanisms import Ground
 from nicety.scheduler.decide.policies.policy import Result
 from nicety.scheduler.decide.policies.pool_size import PoolSize, PoolSizeMemory
-from nicety.scheduler.decide.policies.priority import Priority, PriorityMemory
+from nicety.scheduler.decide.policies.priority import Priority
+from nicety.scheduler.decide.policies.priority_memory import PriorityMemory
 from nicety.scheduler.decide.policies.quarantine import Quarantine, QuarantineMemory
 from nicety.scheduler.decision import (
     Control,

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 from itertools import pairwise
 
 from ....models.records import ProcId
-from ...cgroup_paths import ancestors
+from ...cgroup_paths import ROOT, ancestors
 from ...decision import Control, Machine, Member
 
 Place = tuple[str, int]
@@ -61,10 +61,10 @@ class Ground:
         self._below: dict[str, int] = {}  # cgroup -> protected places in it and below it
         self._at_root: dict[int, int] = {}  # session -> protected places of it in the root cgroup
         for cgroup, session in kept:
-            at = cgroup if self._grouped else "/"
+            at = cgroup if self._grouped else ROOT
             for path in ancestors(at):
                 self._below[path] = self._below.get(path, 0) + 1
-            if at == "/":
+            if at == ROOT:
                 self._at_root[session] = self._at_root.get(session, 0) + 1
         self._sessions = {session for _, session in apart}
         self._cgroups = {path for cgroup, _ in apart for path in ancestors(cgroup)}
@@ -75,7 +75,7 @@ class Ground:
         Autogroups exist only in the root cgroup. A process in an ancestor of the other's cgroup has no weight of its own there,
         except in a fence. Across cgroups a fence does nothing: it is inside its own cgroup.
         """
-        cgroup, session = own if self._grouped else ("/", own[1])
+        cgroup, session = own if self._grouped else (ROOT, own[1])
         path = ancestors(cgroup)
         each: list[Step] = [(Control.NICE, ""), (Control.POLICY, "")]
         found = [
@@ -84,7 +84,7 @@ class Ground:
             if self._below.get(above, 0) > self._below.get(parting, 0)
         ]
         inside, beside = self._below.get(path[-1], 0), 0
-        if cgroup == "/" and self._autogroup:
+        if cgroup == ROOT and self._autogroup:
             beside = inside - self._at_root.get(session, 0)
         within = [(Control.FENCE, ""), *each] if self._grouped else each
         if beside:

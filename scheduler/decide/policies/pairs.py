@@ -49,9 +49,12 @@ class Pairs(Memory):
         """The pause in force for this pair, the later to end if there are two."""
         if not self.pauses:
             return None
-        found = [self.pauses.get(_key(name, contender)) for name in (victim, ANYBODY)]
-        held = [pause for pause in found if pause is not None and at < pause.until]
-        return max(held, key=lambda pause: pause.until, default=None)
+        found: Pause | None = None
+        for name in (victim, ANYBODY):
+            pause = self.pauses.get(_key(name, contender))
+            if pause is not None and at < pause.until and (found is None or pause.until > found.until):
+                found = pause
+        return found
 
     def relieved(self, contender: str, at: int) -> None:
         """A demotion of the contender did harm and was put back at once."""

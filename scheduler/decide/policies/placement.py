@@ -20,7 +20,7 @@ from ...decision import Control, Decision, Group, Note, Restore, Set, Tick, Topo
 from ...places import ProcessPlace
 from ...scope import policy
 from .assignment import AWAY, SHARED, SPLIT, Layout, Objective, Plan, Request, layout_of, solve
-from .policy import Aim, Figures, Gone, Measured, Memory, Metric, Outlook, Proposal, Result, Standing, figures, horizon_for
+from .policy import Aim, Figures, Gone, Impact, Memory, Metric, Outlook, Proposal, Result, Standing, figures, horizon_for
 from .supply import wait_share
 
 STICKY_SECONDS = 15.0
@@ -164,7 +164,7 @@ class Placement:
         if not (isinstance(action, Set) and result.done) and not (isinstance(action, Restore) and result.failed):
             self.memory.confined.pop(result.target, None)
 
-    def measured(self, found: Sequence[Measured], tick: Tick, /) -> None:
+    def measured(self, found: Sequence[Impact], tick: Tick, /) -> None:
         """Changes nothing: the policy watches itself whether confining pays."""
 
     def standing(self) -> list[Standing]:

@@ -65,7 +65,7 @@ class Proposal(Generic[Kept]):
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class Impact:
     """What became of the figure that a change was to improve."""
 
     aim: Aim
@@ -146,7 +146,7 @@ class Policy(Protocol[Kept]):
         """The outcome of an admitted decision. A change that somebody else made is reported to every policy."""
         ...
 
-    def measured(self, found: Sequence[Measured], tick: Tick, /) -> None:
+    def measured(self, found: Sequence[Impact], tick: Tick, /) -> None:
         """Effects of earlier decisions of this policy whose measurement ended in this tick. Called before `propose`."""
         ...
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 import msgspec
 
@@ -39,7 +40,7 @@ from ...decision import (
     Why,
 )
 from ...scope import policy
-from .policy import Aim, Gone, Measured, Memory, Metric, Outlook, Proposal, Result, Standing, figures, horizon_for, peak
+from .policy import Aim, Gone, Impact, Memory, Metric, Outlook, Proposal, Result, Standing, figures, horizon_for, peak
 from .reaction import EPSILON, PANIC_THRESHOLD, reaction, up
 
 MARGIN = 1.05
@@ -50,9 +51,6 @@ rhythm that asks for less than that more does not grow a pool either: so little 
 GRADUAL, SHARP = 2.0, 2.5
 """How sharply a load rises and falls (`Predicted.abrupt`): up to the first it is sized for `target`, from the second for
 `predicted_target`. The reactive rule serves a gradual load well: with less room than that rule leaves, latency would suffer."""
-
-SCALING = "scaling curve"
-"""Name of the limit that the pool's own scaling sets."""
 
 STABLE = 60.0
 """Seconds of `Pool.load_stable`."""
@@ -77,6 +75,29 @@ waits until the mean itself has fallen."""
 
 WARY = 600.0
 """For this many seconds after a fall that was regretted, none is followed at once: regretted means a panic within STABLE of it."""
+
+
+class SizeRule(StrEnum):
+    """What decided a size."""
+
+    RHYTHM = "rhythm"
+    PRESENT = "present load"  # more than the rhythm predicted
+    FORECAST = "forecast floor"
+    REACTIVE = "reactive rule"
+    PANIC = "panic"
+    MINIMUM = "minimum"
+    FEWER = "fewer sufficed"
+
+
+class Bound(StrEnum):
+    """A limit that a wish met."""
+
+    NONE = ""
+    CPU = "CPU headroom"
+    MEMORY = "memory headroom"
+    SCALING = "scaling curve"  # the pool's own
+    MAXIMUM = "maximum"
+    MINIMUM = "minimum"
 
 
 class Fallen(Memory):
@@ -120,7 +141,7 @@ class Need:
 
     workers: int  # what to grow to
     sufficient: int  # what to shrink to at least: the need with MARGIN
-    rule: str
+    rule: SizeRule
     forecast: float | None  # Erlangs at the configured quantile
     by_forecast: int | None
     by_reaction: int | None
@@ -133,7 +154,7 @@ class Need:
     by_memory: int | None
     by_scaling: int | None  # None: no curve is certain
     wish: int  # before limits
-    bound: str  # which limit changed the wish; "" if none
+    bound: Bound  # which limit changed the wish
 
 
 def fair_share(capacity: float, others: Sequence[float]) -> float:
@@ -200,7 +221,7 @@ class PoolSize:
         if memory is not None and not result.done and (result.action is None or isinstance(result.action, ResizePool)):
             memory.asked = None
 
-    def measured(self, found: Sequence[Measured], tick: Tick, /) -> None:
+    def measured(self, found: Sequence[Impact], tick: Tick, /) -> None:
         """Changes nothing: the load decides."""
 
     def standing(self) -> list[Standing]:
@@ -244,8 +265,8 @@ class PoolSize:
         rush = peak(memory.rushes, tick.at, up((pool.load_panic or 0.0) / self._config.target), CALM)
         if enough is not None and need.by_rhythm is None:
             enough = min(max(enough, min(int(rush / PANIC_THRESHOLD), SMALL) + 1), pool.maximum)
-        if need.workers > current * (MARGIN if need.rule == "rhythm" else 1.0):
-            if need.rule == "panic" and memory.fallen is not None:
+        if need.workers > current * (MARGIN if need.rule is SizeRule.RHYTHM else 1.0):
+            if need.rule is SizeRule.PANIC and memory.fallen is not None:
                 memory.wary_until = tick.at + round(WARY * 1e9)
             if _passed(tick.at, memory.grown_at, self._config.cooldown_up, self._interval):
                 return self._proposal(pool, need, need.workers, current, outlook)
@@ -314,25 +335,25 @@ class PoolSize:
             if (pool.load or 0.0) < (pool.load_panic or 0.0) and not _gradual(pool):
                 needed_now = min(needed_now, current)  # the load decreases: the present workers cope
             wish, sufficient = max(by_rhythm, needed_now), max(self._by_rhythm(pool, MARGIN) or 0, kept)
-            rule = "rhythm" if by_rhythm >= needed_now else "present load"
+            rule = SizeRule.RHYTHM if by_rhythm >= needed_now else SizeRule.PRESENT
         elif reacts is None and by_forecast is None:
             return None
         else:
             needed_now, kept = by_reaction, 0 if reacts is None else reacts.sufficient
             wish = max(by_forecast or 0, needed_now)
             sufficient = max(0 if forecast is None else self._workers(forecast * MARGIN, pool, config.predicted_target), kept)
-            rule = "forecast floor"
+            rule = SizeRule.FORECAST
             if reacts is not None and by_reaction >= (by_forecast or 0):
-                rule = "panic" if reacts.panic else "reactive rule"
+                rule = SizeRule.PANIC if reacts.panic else SizeRule.REACTIVE
         by_cpu, by_memory = self._cpu_bound(tick, pool, horizon, outlook), self._memory_bound(tick, pool)
         by_scaling = self._scaling_bound(pool)
-        rooms = (by_cpu, "CPU headroom"), (by_memory, "memory headroom"), (by_scaling, SCALING)
+        rooms = (by_cpu, Bound.CPU), (by_memory, Bound.MEMORY), (by_scaling, Bound.SCALING)
         workers, bound = _limited(wish, pool, rooms, min(current, needed_now))
         sufficient, _ = _limited(sufficient, pool, rooms, min(current, kept))
         return Need(
             workers=workers,
             sufficient=max(workers, sufficient),
-            rule="minimum" if bound == "minimum" else rule,
+            rule=SizeRule.MINIMUM if bound is Bound.MINIMUM else rule,
             forecast=forecast,
             by_forecast=by_forecast,
             by_reaction=None if reacts is None else by_reaction,
@@ -425,13 +446,13 @@ class PoolSize:
         seconds = HORIZONS[need.horizon] * self._interval
         source = outlook.source(pool.name, "load")
         predicted = pool.predicted
-        rule = "fewer sufficed" if size < current else need.rule
+        rule = SizeRule.FEWER if size < current else need.rule
         return Proposal(
             policy=self.name,
             target=f"pool {pool.name}",
             action=ResizePool(pool.name, size),
             why=Why(
-                rule=rule,
+                rule=rule.value,
                 text=f"{pool.name}: {current} to {size} workers: {self._text(pool, need, rule, seconds)}",
                 figures=figures(
                     load_now=pool.load,
@@ -457,7 +478,7 @@ class PoolSize:
                     **({} if pool.scaling is None or need.by_scaling is None else _curve(pool.scaling)),
                     minimum=pool.minimum,
                     maximum=pool.maximum,
-                    limit_that_bound=need.bound or "none",
+                    limit_that_bound=need.bound.value or "none",
                     size=pool.size,
                     current=current,
                 ),
@@ -468,30 +489,30 @@ class PoolSize:
             aim=_aim(pool, size),
         )
 
-    def _text(self, pool: Pool, need: Need, rule: str, seconds: float) -> str:
+    def _text(self, pool: Pool, need: Need, rule: SizeRule, seconds: float) -> str:
         """Why, in a sentence."""
         config, predicted = self._config, pool.predicted
         if predicted is not None and need.by_rhythm is not None:
             period = _period(predicted)
-            if rule == "rhythm":
+            if rule is SizeRule.RHYTHM:
                 return (
                     f"{period} predicts {predicted.median:.3g} Erlang of load, at most {predicted.high:.3g}, "
                     f"within {predicted.horizon:.3g} s."
                 )
-            if rule == "present load":
+            if rule is SizeRule.PRESENT:
                 return f"{pool.load:.3g} Erlang are busy and queued, {period} had predicted {predicted.now:.3g}."
-            if rule == "fewer sufficed":
+            if rule is SizeRule.FEWER:
                 soon = f"no more will be needed in the next {config.down_after:g} s"
                 return f"the load has fallen as {period} had predicted, and {soon}."
-        if rule == "fewer sufficed" and need.fallen is not None:
+        if rule is SizeRule.FEWER and need.fallen is not None:
             return f"the load fell {need.fallen:.3g} s ago and has been {need.mean:.3g} Erlang since."
-        if rule == "fewer sufficed":
+        if rule is SizeRule.FEWER:
             return f"no more were needed in the last {config.down_after:g} s."
-        if rule == "forecast floor":
+        if rule is SizeRule.FORECAST:
             return f"up to {need.forecast:.3g} Erlang of load are expected in {seconds:g} s."
-        if rule == "minimum":
+        if rule is SizeRule.MINIMUM:
             return "the configured minimum."
-        load = pool.load_panic if rule == "panic" and pool.load_panic is not None else need.mean
+        load = pool.load_panic if rule is SizeRule.PANIC and pool.load_panic is not None else need.mean
         return f"the load has been {load:.3g} Erlang, a worker takes {config.target:g}."
 
     def _rejected(self, pool: Pool, need: Need, source: str) -> tuple[str, ...]:
@@ -509,12 +530,12 @@ class PoolSize:
                 less = min((need.by_reaction, "the reactive rule"), (need.by_forecast, "the forecast"))
                 said.append(f"{less[0]} workers, which {less[1]} alone asks for: the larger of both counts")
         if need.bound:
-            because = _little(pool.scaling) if need.bound == SCALING and pool.scaling is not None else ""
+            because = _little(pool.scaling) if need.bound is Bound.SCALING and pool.scaling is not None else ""
             said.append(f"{need.wish} workers, which the load asks for: bound by {need.bound}{because}")
         return tuple(said)
 
     def _flips(self, pool: Pool, need: Need, size: int, current: int) -> tuple[str, ...]:
-        if need.bound == SCALING and size > current and pool.scaling is not None:
+        if need.bound is Bound.SCALING and size > current and pool.scaling is not None:
             least = WORTH * pool.scaling.single
             lift = f"more than {least:.2g} cores used by each worker beyond {need.by_scaling} would lift the limit"
             return (*self._flips_of_load(pool, need, size, current), lift)
@@ -606,16 +627,16 @@ def _little(scaling: Scaled) -> str:
     )
 
 
-def _limited(wish: int, pool: Pool, rooms: Sequence[tuple[int | None, str]], kept: int) -> tuple[int, str]:
+def _limited(wish: int, pool: Pool, rooms: Sequence[tuple[int | None, Bound]], kept: int) -> tuple[int, Bound]:
     """(`wish` within all limits, the limit that changed it). `rooms` stop at `kept`; configured limits always hold."""
-    size, bound = wish, ""
+    size, bound = wish, Bound.NONE
     for room, name in rooms:
         if room is not None and size > max(room, kept):
             size, bound = max(room, kept), name
     if size > pool.maximum:
-        size, bound = pool.maximum, "maximum"
+        size, bound = pool.maximum, Bound.MAXIMUM
     if size < pool.minimum:
-        size, bound = pool.minimum, "minimum"
+        size, bound = pool.minimum, Bound.MINIMUM
     return size, bound
 
 

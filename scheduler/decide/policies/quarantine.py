@@ -28,7 +28,7 @@ from . import incident_reasons
 from .alarms import Alarms
 from .incident_reasons import Reasons
 from .incidents import Following, Incident, validate
-from .policy import Gone, Measured, Memory, Proposal, Result, Standing
+from .policy import Gone, Impact, Memory, Proposal, Result, Standing
 from .significance import Significance
 from .threshold import QUIET_SECONDS, Watched
 from .treatment import Treatment, presses
@@ -136,7 +136,7 @@ class Quarantine:
             elif not (result.done and isinstance(action, Set | Recycle)) and not result.failed:
                 incident.demoted = None
 
-    def measured(self, found: Sequence[Measured], tick: Tick, /) -> None:
+    def measured(self, found: Sequence[Impact], tick: Tick, /) -> None:
         """Changes nothing: the scores decide."""
 
     def standing(self) -> list[Standing]:

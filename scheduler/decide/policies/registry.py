@@ -13,7 +13,8 @@ from .pairs import Pause, pairs_of
 from .placement import Placement, PlacementMemory
 from .policy import Memory, Policy
 from .pool_size import PoolSize, PoolSizeMemory
-from .priority import Priority, PriorityMemory
+from .priority import Priority
+from .priority_memory import PriorityMemory
 from .quarantine import Quarantine, QuarantineMemory
 
 

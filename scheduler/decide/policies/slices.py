@@ -9,6 +9,8 @@ whatever the slice. A group that waits little with the slice keeps it: it is not
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 import msgspec
 
 from ...decision import Group, Tick
@@ -37,10 +39,19 @@ MOST_PROCESSES = 64
 """A group of more processes is not a service that wakes for each request; its threads are left alone."""
 
 
+class Phase(StrEnum):
+    """Where a comparison is."""
+
+    SHORT = "short"  # measuring with the short slice
+    LONG = "long"  # measuring without it
+    KEPT = "kept"  # results
+    DROPPED = "dropped"
+
+
 class Trial(Memory):
     """State of the comparison for a group."""
 
-    phase: str = "short"  # short, long: measuring with and without; kept, dropped: results
+    phase: Phase = Phase.SHORT
     ticks: int = -SETTLE_TICKS  # of this phase; below 0: not counted yet
     wait: float = 0.0  # cores, summed over the ticks counted
     demand: float = 0.0  # cores run and waited for
@@ -73,7 +84,7 @@ class Slices(Memory):
                 trial = self.trials[group.name] = Trial()
             elif crowded:
                 self._count(trial, group, tick.at, little)
-            if trial.phase in ("short", "kept"):
+            if trial.phase in (Phase.SHORT, Phase.KEPT):
                 chosen.append(group)
         return chosen
 
@@ -85,7 +96,7 @@ class Slices(Memory):
 
     def refused(self, group: str, at: int) -> None:
         """The kernel refuses the slice."""
-        self.trials[group] = Trial(phase="dropped", until=at + round(AGAIN_SECONDS * 1e9))
+        self.trials[group] = Trial(phase=Phase.DROPPED, until=at + round(AGAIN_SECONDS * 1e9))
 
     def _count(self, trial: Trial, group: Group, at: int, little: float) -> None:
         if trial.until or group.demand < LEAST_DEMAND:
@@ -95,15 +106,16 @@ class Slices(Memory):
             return
         trial.wait += group.wait
         trial.demand += group.cpu + group.wait
-        if trial.ticks < (SHORT_TICKS if trial.phase == "short" else LONG_TICKS):
+        if trial.ticks < (SHORT_TICKS if trial.phase is Phase.SHORT else LONG_TICKS):
             return
         share = trial.wait / trial.demand
-        if trial.phase == "long":
+        if trial.phase is Phase.LONG:
             trial.long = share
-            trial.phase = "dropped" if trial.short is not None and share < (1 - HARM) * trial.short else "kept"
+            harmful = trial.short is not None and share < (1 - HARM) * trial.short
+            trial.phase = Phase.DROPPED if harmful else Phase.KEPT
         else:
             trial.short = share
-            trial.phase = "kept" if share < little else "long"
-        if trial.phase != "long":
+            trial.phase = Phase.KEPT if share < little else Phase.LONG
+        if trial.phase is not Phase.LONG:
             trial.until = at + round(AGAIN_SECONDS * 1e9)
         trial.ticks, trial.wait, trial.demand = -SETTLE_TICKS, 0.0, 0.0

@@ -7,7 +7,7 @@ import pytest
 
 from nicety.models.records import Latency
 from nicety.scheduler.decide.effects import Effects, EffectsMemory, judge
-from nicety.scheduler.decide.policies.policy import Aim, Measured, Metric
+from nicety.scheduler.decide.policies.policy import Aim, Impact, Metric
 from nicety.scheduler.decision import Control, Decision, Digest, Outcome, Status, Tick, Why
 from nicety.scheduler.testing.ticks import a_group, a_member, a_tick
 
@@ -24,9 +24,9 @@ def waiting(seq: int, share: float, wanted: float = 2.0) -> Tick:
     return a_tick(seq, groups=[service, a_group("hogs", Latency.BATCH, [a_member(20)], cpu=wanted)])
 
 
-def told(aim: Aim, *later: Tick, status: Status = Status.APPLIED, decisions: int = 1) -> list[tuple[int, Measured]]:
+def told(aim: Aim, *later: Tick, status: Status = Status.APPLIED, decisions: int = 1) -> list[tuple[int, Impact]]:
     """(tick, what was measured) after decisions in a tick with half of the demand waited for. The window is of two seconds."""
-    effects, found = Effects(EffectsMemory(), 2.0), list[tuple[int, Measured]]()
+    effects, found = Effects(EffectsMemory(), 2.0), list[tuple[int, Impact]]()
     effects.watch(waiting(0, 0.5), [(a_decision(number), aim) for number in range(decisions)])
     effects.hear([Outcome(f"s-0.{number}", status, "", "", 1) for number in range(decisions)])
     for tick in later:

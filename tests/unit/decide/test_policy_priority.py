@@ -10,9 +10,11 @@ import pytest
 from nicety.models.records import Behaviour, Latency, ProcId
 from nicety.scheduler.config.sections import Config, PoolConfig
 from nicety.scheduler.config.sections import Priority as Section
+from nicety.scheduler.decide.policies.held import Held
 from nicety.scheduler.decide.policies.mechanisms import Ground, Place
-from nicety.scheduler.decide.policies.policy import Aim, Measured, Metric, Proposal, Result
-from nicety.scheduler.decide.policies.priority import Held, Priority, PriorityMemory
+from nicety.scheduler.decide.policies.policy import Aim, Impact, Metric, Proposal, Result
+from nicety.scheduler.decide.policies.priority import Priority
+from nicety.scheduler.decide.policies.priority_memory import PriorityMemory
 from nicety.scheduler.decide.policies.slices import LONG_TICKS, SHORT_TICKS
 from nicety.scheduler.decision import Control, Decision, Effect, Group, Machine, Member, Restore, Set, Status, Tick
 from nicety.scheduler.places import SessionPlace, cgroup_of, process_of
@@ -53,10 +55,10 @@ def step(demotes: Priority, tick: Tick) -> list[Decision]:
     return decisions
 
 
-def failed(group: str, control: Control, *, final: bool) -> Measured:
+def failed(group: str, control: Control, *, final: bool) -> Impact:
     """A demotion of the group after which the service waits as long as before."""
     aim = Aim(Metric.WAIT, "service", 0.3, group, control, back=False, goal=0.05)
-    return Measured(aim, Effect("s-0.0", "wait", 0.3, 0.3, 3, "no effect"), failed=True, final=final)
+    return Impact(aim, Effect("s-0.0", "wait", 0.3, 0.3, 3, "no effect"), failed=True, final=final)
 
 
 def sets(decisions: Sequence[Decision | Proposal[Held]]) -> list[tuple[Control, object, object]]:
@@ -319,7 +321,7 @@ def test_a_service_that_waits_for_itself_does_not_drop_the_mechanism_that_works_
     overloaded = contention(3, service(cpu=1.9, wait=3.0), hogs(cpu=0.1, wait=3.9))
     for number in range(5):
         demotes.measured([failed("hogs", Control.AUTOGROUP, final=number == 4)], overloaded)
-    assert demotes.memory.strikes == {}
+    assert demotes.memory.strikes.strikes == {}
     (returned,) = step(demotes, contention(4))
     assert (restores([returned]), returned.why.rule) == ([(Control.AUTOGROUP, ProcId(20, 20))], "no effect")
 
@@ -512,7 +514,7 @@ def test_a_kernel_without_slices_is_asked_once() -> None:
             asked += short
             demotes.learn(Result(decision.action, decision.target, Status.REFUSED if short else Status.APPLIED, contention(seq).at))
     assert asked == 1
-    assert demotes.memory.strikes == {}
+    assert demotes.memory.strikes.strikes == {}
 
 
 # --- what is acted on -------------------------------------------------------------------------------------------------------------
@@ -560,7 +562,7 @@ def test_what_is_forgotten_is_proposed_again_in_full_and_nothing_else() -> None:
         frozenset({"policy priority", "make", "service"}),
     ]
     assert standing[0].undone_by == Restore(Control.AUTOGROUP, SessionPlace(20, ProcId(20, 20)))
-    demotes.memory.level = 2
+    demotes.memory.contention.level = 2
     demotes.forget(lambda each: "make" in each.about)
     (again,) = observed(demotes, contention(2, service(), hogs(), make))
     assert (again.target, sets([again])) == ("group make session 30", [(Control.AUTOGROUP, ProcId(30, 30), 19)])
@@ -584,7 +586,7 @@ def test_processes_of_a_group_that_are_refused_together_are_one_strike() -> None
         assert len(decisions) == 3
         for decision in decisions:
             demotes.learn(Result(decision.action, decision.target, Status.REFUSED, tick.at))
-        assert {name: strike.count for name, strike in demotes.memory.strikes.items()} == {"nice hogs": strikes}
+        assert {name: strike.count for name, strike in demotes.memory.strikes.strikes.items()} == {"nice hogs": strikes}
 
 
 @pytest.mark.parametrize("slice_ms", [0.0, 0.1])
@@ -598,7 +600,7 @@ def test_a_full_disk_is_no_strike_against_a_mechanism(slice_ms: float) -> None:
         for decision in decisions:
             demotes.learn(Result(decision.action, decision.target, Status.BLOCKED, tick.at))
     assert set(asked) == {asked[0]}, "nothing was done, so nothing was shown to be without effect"
-    assert demotes.memory.strikes == {}
+    assert demotes.memory.strikes.strikes == {}
     assert demotes.memory.held == {}
 
 

@@ -12,8 +12,11 @@ from nicety.models.records import Latency, ProcId
 from nicety.scheduler.config.sections import Config, PoolConfig
 from nicety.scheduler.config.sections import Priority as Section
 from nicety.scheduler.decide.engine import Engine
-from nicety.scheduler.decide.policies.policy import Aim, Measured, Metric, Proposal, Result
-from nicety.scheduler.decide.policies.priority import MIXED_SECONDS, SWARM_SECONDS, Held, Priority, PriorityMemory
+from nicety.scheduler.decide.policies.held import Held
+from nicety.scheduler.decide.policies.policy import Aim, Impact, Metric, Proposal, Result
+from nicety.scheduler.decide.policies.priority import Priority
+from nicety.scheduler.decide.policies.priority_memory import PriorityMemory
+from nicety.scheduler.decide.policies.swarms import MIXED_SECONDS, SWARM_SECONDS
 from nicety.scheduler.decision import Control, Decision, Effect, Group, Machine, Member, Restore, Set, Status, Tick
 from nicety.scheduler.explain.gathered import describe
 from nicety.scheduler.places import CgroupPlace, ProcessPlace, process_of
@@ -164,7 +167,7 @@ def test_a_swarm_stays_fenced_in_while_it_links_and_is_not_eased() -> None:
     step(demotes, tick(0, OWN, swarm(MAKE)))
     calm = a_group("service", Latency.LATENCY, [a_member(10, session=10)], cpu=0.6, wait=0.001)
     assert [step(demotes, tick(seq, calm, swarm(MAKE, SHELL, brief=0.0))) for seq in range(1, 40)] == [[]] * 39
-    assert demotes.memory.level > 0
+    assert demotes.memory.contention.level > 0
     assert [held.value for held in demotes.memory.held.values()] == [WEIGHT]
 
 
@@ -201,7 +204,7 @@ def test_an_orphan_that_is_in_the_fence_already_has_nothing_to_give_back_and_is_
     decided = step(demotes, tick(1, OWN, swarm(MAKE, orphan)), inside=[101])
     assert sets(decided) == [(Control.FENCE, 101, WEIGHT)]
     assert step(demotes, tick(2, OWN, swarm(MAKE, orphan))) == []
-    assert demotes.memory.strikes == {}
+    assert demotes.memory.strikes.strikes == {}
     assert returned(step(demotes, tick(3, OWN, swarm(orphan)))) == [(Control.FENCE, 100, "root gone")]
     assert sets(step(demotes, tick(4, OWN, swarm(orphan)))) == [(Control.FENCE, 101, WEIGHT)], "it came out with the others"
     other = policy()
@@ -236,7 +239,7 @@ def test_a_fence_without_effect_twice_gives_way_to_nice() -> None:
     for seq in (3, 6):
         aim = Aim(Metric.WAIT, "service", 0.6, "build", Control.FENCE, back=False, goal=0.05)
         effect = Effect("s-0.0", "wait", 0.6, 0.6, 3, "no effect")
-        demotes.measured([Measured(aim, effect, failed=True, final=False)], tick(seq, OWN, build))
+        demotes.measured([Impact(aim, effect, failed=True, final=False)], tick(seq, OWN, build))
     decided = step(demotes, tick(7, OWN, build))
     assert returned(decided) == [(Control.FENCE, 100, "mechanism changed")]
     assert {control for control, _, _ in sets(decided)} == {Control.NICE}
