@@ -17,11 +17,11 @@ from ..ports import Clock, Kernel, Locks, PoolAdapter
 from ..store.ledger import Ledger
 from .carrying import Carrier
 from .closing import Closing
-from .easing import Easing
 from .heirs import Heirs
 from .plans import ActionPlan, Planner
 from .pool_sizes import PoolSizes
 from .pools_back import PoolsBack
+from .relieving import Relieving
 from .restoring import Restorer
 from .sweep import Sweep
 from .undo import undo
@@ -46,8 +46,8 @@ class Acting:
         self._restorer = Restorer(ledger, kernel, clock, heirs)
         self._sizes = PoolSizes(pools, samples)
         self._pools_back = PoolsBack(ledger, kernel, pools, clock, self._sizes.requested)
-        self._easing = Easing(ledger, kernel, locks, clock, self._restorer)
-        self._planner = Planner(ledger, kernel, locks, pools, self._sizes, heirs, self._easing)
+        self._relieving = Relieving(ledger, kernel, locks, clock, self._restorer)
+        self._planner = Planner(ledger, kernel, locks, pools, self._sizes, heirs, self._relieving)
         closing = Closing(ledger, kernel, heirs, self._restorer)
         self._carrier = Carrier(ledger, kernel, clock, self._planner, self._sizes, self._restorer, closing)
         self._sweep = Sweep(ledger, kernel, closing)
@@ -55,7 +55,7 @@ class Acting:
     def apply(self, decisions: Sequence[Decision]) -> tuple[Outcome, ...]:
         """One outcome per decision, in order. All intents of the call go to the ledger in one write, unless two decisions are
         about the same thing: then the second is looked at after the first is done."""
-        self._easing.changed()
+        self._relieving.changed()
         outcomes: list[Outcome] = []
         while len(outcomes) < len(decisions):
             plans: list[ActionPlan] = []
@@ -69,13 +69,13 @@ class Acting:
                 plans.append(plan)
             self._carrier.carry_out(plans)
             outcomes.extend(plan.done() for plan in plans)
-        self._easing.decided()
+        self._relieving.decided()
         return tuple(outcomes)
 
     def settle(self) -> tuple[Outcome, ...]:
-        """What was eased since the last call, pools that have reached their size or failed, and values that somebody else was found
-        to have changed."""
-        return (*self._easing.reported(), *self._sizes.arrived(), *self._sweep.step())
+        """Reliefs since the last call, pools that have reached their size or failed, and values that somebody else was found to have
+        changed."""
+        return (*self._relieving.reported(), *self._sizes.arrived(), *self._sweep.step())
 
     def undo(self) -> tuple[Outcome, ...]:
         """Restore everything open in the ledger, newest first; one outcome for each thing that was changed.
@@ -84,9 +84,9 @@ class Acting:
         """
         self._sizes.forget_all()
         self._sweep.forget()
-        self._easing.changed()
-        self._easing.decided()
-        return (*self._easing.reported(), *undo(self._ledger, self._restorer, self._pools_back))
+        self._relieving.changed()
+        self._relieving.decided()
+        return (*self._relieving.reported(), *undo(self._ledger, self._restorer, self._pools_back))
 
     def keep(self, held: Iterable[Restore | ResizePool]) -> tuple[Outcome, ...]:
         """Restore everything but these: what a Restore names, and the sizes of pools. Waits as `undo` does; one outcome for each
@@ -99,8 +99,8 @@ class Acting:
         for subject in self._ledger.subjects():
             if isinstance(subject.on, PoolPlace) and subject not in kept:
                 self._sizes.forget(subject.on.name)
-        self._easing.changed()
-        return (*self._easing.reported(), *undo(self._ledger, self._restorer, self._pools_back, kept))
+        self._relieving.changed()
+        return (*self._relieving.reported(), *undo(self._ledger, self._restorer, self._pools_back, kept))
 
     def release(self, pools: Collection[str]) -> tuple[Outcome, ...]:
         """See `ports.Actuator`. Waits for the pools as `undo` does; one outcome for each whose size was changed."""
@@ -113,8 +113,8 @@ class Acting:
 
     def limit(self, starve_seconds: float, floor: float) -> None:
         """See `ports.Actuator`."""
-        self._easing.limit(starve_seconds, floor)
+        self._relieving.limit(starve_seconds, floor)
 
     def relieve(self, groups: Sequence[Group]) -> float | None:
         """See `ports.Actuator`. A session or cgroup is restored as a whole, a process with all its threads and heirs."""
-        return self._easing.relieve(groups)
+        return self._relieving.relieve(groups)

@@ -15,10 +15,10 @@ from ..decision import Control, Decision, Digest, Flag, Outcome, ResizePool, Res
 from ..places import AutogroupPlace, CgroupPlace, PoolPlace, ProcessPlace, SessionPlace, process_of
 from ..ports import Kernel, Kin, Knob, Locks, PoolAdapter, Trouble, Value
 from ..store.ledger import Ledger
-from .easing import Easing
 from .heirs import Family, Heirs, Leader
 from .looks import chosen, compare, is_ours, knobs_of, name_for, reported, unknown_pool, wanted
 from .pool_sizes import PoolSizes
+from .relieving import Relieving
 from .tally import Tally
 
 
@@ -57,7 +57,7 @@ now."""
 
 
 class Planner:
-    """Makes plans. `easing`: who was demoted, and what was restored since the last decisions."""
+    """Makes plans. `relieving`: who was demoted, and what was restored since the last decisions."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Planner:
         pools: Mapping[str, PoolAdapter],
         sizes: PoolSizes,
         heirs: Heirs,
-        easing: Easing,
+        relieving: Relieving,
     ) -> None:
         self._ledger = ledger
         self._kernel = kernel
@@ -75,7 +75,7 @@ class Planner:
         self._pools = pools
         self._sizes = sizes
         self._heirs = heirs
-        self._easing = easing
+        self._relieving = relieving
 
     def plan(self, decision: Decision) -> ActionPlan:
         """What this decision comes to now."""
@@ -109,7 +109,7 @@ class Planner:
             plan.tally.trouble(knobs)
             return plan
         plan.subject = subject_of(knobs[0])
-        relieved = self._easing.why(plan.subject)
+        relieved = self._relieving.why(plan.subject)
         if relieved is not None:  # decided before the relief was known
             text = f"{plan.what} was decided before a relief was known, and is left as it is: {relieved}"
             plan.outcome = Outcome(decision.id, Status.RELIEVED, decision.target, text, 0)
@@ -123,7 +123,7 @@ class Planner:
         if action.control is not Control.FENCE or not isinstance(action.on, ProcessPlace):
             return None
         process = action.on.id
-        for wait in self._locks.waits((process,), self._easing.members):
+        for wait in self._locks.waits((process,), self._relieving.members):
             if wait.waiter != process and (wait.holder or wait.possible) in (process, (process,)):
                 return Trouble(Status.REFUSED, f"pid {wait.waiter.pid} waits for the {wait.lock} that it holds: not held back now")
         return None

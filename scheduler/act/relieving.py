@@ -1,4 +1,4 @@
-"""Eases at once what harms: asks the relief between two ticks, restores what it names, and remembers that for the next decisions.
+"""Restores at once what harms, between two ticks: asks the relief, and remembers for the next decisions what was restored.
 
 Knows the ledger, the clock, the census, the relief and who restores. Must not know decisions.
 """
@@ -19,7 +19,7 @@ from .relief import Case, Relief
 from .restoring import Restorer
 
 
-class Easing:
+class Relieving:
     """Restores demotions that starve a process or keep one waiting for a lock."""
 
     def __init__(self, ledger: Ledger, kernel: Kernel, locks: Locks, clock: Clock, restorer: Restorer) -> None:
@@ -32,8 +32,8 @@ class Easing:
         self._demotions: tuple[Demotion, ...] = ()
         self.members: tuple[ProcId, ...] = ()
         """Processes of the classed groups at the last look."""
-        self._relieved: list[Outcome] = []  # not yet reported
-        self._eased: dict[Subject, str] = {}  # restored since the last decisions, or attempted, and why
+        self._outcomes: list[Outcome] = []  # not yet reported
+        self._relieved: dict[Subject, str] = {}  # restored since the last decisions, or attempted, and why
 
     def limit(self, starve_seconds: float, floor: float) -> None:
         """See `ports.Actuator`."""
@@ -45,15 +45,15 @@ class Easing:
 
     def why(self, subject: Subject) -> str | None:
         """Why this was restored since the last decisions; None if it was not."""
-        return self._eased.get(subject)
+        return self._relieved.get(subject)
 
     def decided(self) -> None:
-        """Decisions were carried out, or everything is undone: the next ones know what was eased until now."""
-        self._eased.clear()
+        """Decisions were carried out, or everything is undone: the next ones know what was relieved until now."""
+        self._relieved.clear()
 
     def reported(self) -> tuple[Outcome, ...]:
-        """Outcomes of what was eased, each once."""
-        reported, self._relieved = tuple(self._relieved), []
+        """Outcomes of reliefs, each once."""
+        reported, self._outcomes = tuple(self._outcomes), []
         return reported
 
     def relieve(self, groups: Sequence[Group]) -> float | None:
@@ -64,11 +64,11 @@ class Easing:
             self._demotions = self._census.demotions(at, tuple(members.values()))
             self.members, self._groups = tuple(members), groups
             for case in self._taken_along(groups):
-                self._ease(case)
+                self._restore(case)
                 self.changed()
         looked = self._relief.look(at, self._demotions, self.members, self._census.of)
         for case in looked.cases:
-            self._ease(case)
+            self._restore(case)
         if looked.cases:
             self.changed()
         return looked.pause / 1e9 if self._demotions else None
@@ -81,17 +81,17 @@ class Easing:
             if first is not None and isinstance(subject.on, FencePlace) and weighs_only(subject.on.key):
                 yield Case((subject,), f"pid {first.pid} of {latency[first]} is in the cgroup of a swarm, where it was started")
 
-    def _ease(self, case: Case) -> None:
-        """Restore what a case names, exactly as Restore does."""
+    def _restore(self, case: Case) -> None:
+        """Restore what a case names, exactly as a decision to restore it."""
         entries = {
             subject: newest(chains)
             for subject in case.subjects
-            if subject not in self._eased and (chains := self._ledger.chains(subject))
+            if subject not in self._relieved and (chains := self._ledger.chains(subject))
         }
         for subject, tally in self._restorer.put_back(list(entries)).items():
             entry = entries[subject]
             done = tally.outcome(entry.decision, entry.target, name_of(entry.control, entry.knob.on))
             relieved = done.status in (Status.APPLIED, Status.UNCHANGED, Status.PARTIAL)
             status = Status.RELIEVED if relieved else done.status
-            self._relieved.append(Outcome(entry.decision, status, entry.target, f"{case.text}; {done.detail}", done.changed))
-            self._eased[subject] = case.text
+            self._outcomes.append(Outcome(entry.decision, status, entry.target, f"{case.text}; {done.detail}", done.changed))
+            self._relieved[subject] = case.text
