@@ -73,8 +73,8 @@ class Acting:
         return tuple(outcomes)
 
     def settle(self) -> tuple[Outcome, ...]:
-        """Reliefs since the last call, pools that have reached their size or failed, and values that somebody else was found to have
-        changed."""
+        """Reliefs since the last call, pools that have reached their size or failed, and values that somebody else was found to
+        have changed."""
         return (*self._relieving.reported(), *self._sizes.arrived(), *self._sweep.step())
 
     def undo(self) -> tuple[Outcome, ...]:

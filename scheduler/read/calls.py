@@ -104,3 +104,8 @@ def parse_call(line: bytes, names: Mapping[int, str]) -> Call:
     if number == -1:
         return Call("none", ())
     return Call(names.get(number, "other"), tuple(int(field, 16) for field in fields[1:7]))
+
+
+def int32(word: int) -> int:
+    """A 32-bit argument of a call, signed."""
+    return (word & 0xFFFFFFFF) - ((word & 0x80000000) << 1)

@@ -224,16 +224,11 @@ def log(verdicts: Iterable[tuple[Tick, Verdict]]) -> Iterator[str]:
 def _figures(decision: Decision) -> list[object]:
     """What is not in the words of a decision's line, in an order of our own: the log outlives another layout of the records."""
     why, action = decision.why, decision.action
+    done: list[object] = []
     match action:
         case Set():
-            done: list[object] = [
-                "set",
-                action.control,
-                process_of(action.on),
-                cgroup_of(action.on) or "",
-                action.value,
-                action.expected,
-            ]
+            place = [process_of(action.on), cgroup_of(action.on) or ""]
+            done = ["set", action.control, *place, action.value, action.expected]
         case Restore():
             done = ["restore", action.control, process_of(action.on), cgroup_of(action.on) or ""]
         case ResizePool():
