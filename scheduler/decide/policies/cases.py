@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ...decision import Group, Tick
 from .contention import View
 from .held import demotions
-from .priority_memory import Need, PriorityMemory
+from .priority_memory import Lack, PriorityMemory
 from .supply import apart, foreseen_use, helpers, lacks
 
 
@@ -34,22 +34,22 @@ class Cases:
         now, groups = {group.name: group.cpu for group in contenders}, {group.name: group for group in tick.groups}
         cases = self._kept(tick, now)
         observed = {held.group: set(held.observed) for held in demotions(self._memory.held) if held.observed}
-        for need in self._needs(tick, view):
+        for lack in self._lacks(tick, view):
             frees = now
-            if need.foreseen:
+            if lack.foreseen:
                 frees = {group.name: foreseen_use(group, view.soon[group.name], tick.machine) for group in contenders}
-            victim = groups.get(need.victim)
+            victim = groups.get(lack.victim)
             free = {
                 name: cores
                 for name, cores in frees.items()
-                if self._memory.pairs.pause(need.victim, name, tick.at) is None
+                if self._memory.pairs.pause(lack.victim, name, tick.at) is None
                 and (victim is None or not apart(victim, groups[name]))
             }
-            able, together = helpers(free, need.cores)
+            able, together = helpers(free, lack.cores)
             for name in able:
-                again = need.victim in suffering and name in observed and need.victim not in observed[name]
+                again = lack.victim in suffering and name in observed and lack.victim not in observed[name]
                 if again or name not in cases:  # only observed, and not for this victim
-                    cases[name] = Case(need.victim, need.cores, free[name], together)
+                    cases[name] = Case(lack.victim, lack.cores, free[name], together)
                     observed.pop(name, None)
         return cases
 
@@ -70,13 +70,13 @@ class Cases:
                 kept[held.group] = Case(held.victim, lacking, now[held.group], 0.0)
         return kept
 
-    def _needs(self, tick: Tick, view: View) -> list[Need]:
+    def _lacks(self, tick: Tick, view: View) -> list[Lack]:
         """What each victim lacks, the worst first; if none suffers at the moment, what was lacking last."""
         memory, cpus = self._memory, tick.machine.cpus
-        needs = [Need(group.name, lacks(group, cpus), False) for group in view.suffering]
+        found = [Lack(group.name, lacks(group, cpus), False) for group in view.suffering]
         if view.foreseen:
             cores = min(max(view.beyond, lacks(view.victim, cpus)), float(cpus))
-            needs.append(Need(view.victim.name, cores, True))
-        if needs:
-            memory.need = needs[0]
-        return needs or ([memory.need] if memory.need is not None else [])
+            found.append(Lack(view.victim.name, cores, True))
+        if found:
+            memory.lack = found[0]
+        return found or ([memory.lack] if memory.lack is not None else [])

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from ...decision import Control, Member, Restore
+from ...decision import PLACES, Control, Member, Restore, check_place
 from ...fences import Limits
 from ...places import DecisionPlace, ProcessPlace, SessionPlace
 from .policy import Memory, knob_on
 
 
 class Held(Memory):
-    """A change: a demotion, or the short slice of a protected process."""
+    """A change: a demotion, or the short slice of a protected process. Raises ValueError as `decision.Set` does."""
 
     control: Control
     on: DecisionPlace
@@ -23,6 +23,9 @@ class Held(Memory):
     victim: str  # the group it protects
     observed: list[str] = msgspec.field(default_factory=list)  # victims for which nothing was written; for others it may have to be
     inside: bool = False  # FENCE: the process was in a fence already, and has none of its own
+
+    def __post_init__(self) -> None:
+        check_place(self.control, self.on, PLACES[self.control].decision)
 
     @property
     def key(self) -> str:

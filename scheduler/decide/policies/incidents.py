@@ -18,6 +18,14 @@ from .significance import Significance
 from .threshold import CONSENSUS
 
 
+class Demoted(Memory):
+    """A worker that was demoted or fenced in."""
+
+    process: ProcId
+    control: Control  # by which it was
+    left: int = 0  # thousandths of a core that its fence leaves; 0: no fence, or no limit on CPU
+
+
 class Incident(Memory):
     """A worker, or several in a circle, that misbehaves."""
 
@@ -37,9 +45,7 @@ class Incident(Memory):
     renamed: bool = False
     muted: bool = False  # beyond the budget
     treated: bool = False  # demoted or recycled, if that was asked for
-    demoted: ProcId | None = None  # or fenced in
-    by: Control | None = None  # the control by which it was demoted
-    left: int = 0  # thousandths of a core that its fence leaves; 0: no fence, or no limit on CPU
+    demoted: Demoted | None = None
     over: bool = False  # and reported as over, or taken over by a circle
 
     @property
@@ -89,7 +95,7 @@ class Incident(Memory):
 
     def release(self) -> None:
         """Nothing is done about it any more."""
-        self.treated, self.demoted, self.by, self.left = False, None, None, 0
+        self.treated, self.demoted = False, None
 
 
 class Following:
@@ -110,10 +116,8 @@ class Following:
             key = _target(score.pool, (score.id,), "" if score.id in present else score.kind)
             incident = self._incidents.get(key)
             if incident is None or incident.ids != [score.id] or incident.over:
-                before = incident if incident is not None and incident.ids == [score.id] else None
-                incident = Incident(score.pool, [score.id], tick.at, worker=score.id in present)
-                if before is not None:
-                    incident.demoted, incident.by, incident.left = before.demoted, before.by, before.left
+                demoted = incident.demoted if incident is not None and incident.ids == [score.id] else None
+                incident = Incident(score.pool, [score.id], tick.at, worker=score.id in present, demoted=demoted)
                 self._incidents[key] = incident
             incident.significant(tick.at, score.kind, -math.log10(self._odd.p(score)))
 
@@ -162,7 +166,6 @@ def validate(incidents: Mapping[str, Incident]) -> None:
     for key, incident in incidents.items():
         assert incident.ids == sorted(incident.ids), f"{key}: sorted"
         assert incident.circle or len(incident.ids) == 1, f"{key}: several only in a circle"
-        assert incident.demoted is None or incident.by is not None, f"{key}: demoted by nothing"
 
 
 def _beyond_lessons(lessons: Iterable[Lesson], score: Score) -> bool:

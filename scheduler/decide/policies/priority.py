@@ -74,7 +74,7 @@ class Priority:
         before = frozenset((held.group, held.control) for held in demotions(memory.held))
         sight = self._contention.look(tick, demoted=bool(before))
         if not memory.contention.engaged:
-            memory.need = None
+            memory.lack = None
         cases = {}
         if memory.contention.engaged and sight.view is not None:
             cases = self._cases.choose(tick, sight.view, sight.contenders)

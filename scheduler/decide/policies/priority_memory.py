@@ -14,7 +14,7 @@ from .swarms import Swarms
 from .turns import Turns
 
 
-class Need(Memory):
+class Lack(Memory):
     """What was lacking in the last contention: a group that appears before it is over is measured by it."""
 
     victim: str
@@ -29,7 +29,7 @@ class PriorityMemory(Memory):
     held: dict[str, Held] = msgspec.field(default_factory=dict)  # by `Held.key`
     strikes: Strikes = msgspec.field(default_factory=Strikes)
     pairs: Pairs = msgspec.field(default_factory=Pairs)
-    need: Need | None = None  # of the contention that is not over
+    lack: Lack | None = None  # of the contention that is not over
     swarms: Swarms = msgspec.field(default_factory=Swarms)
     turns: Turns = msgspec.field(default_factory=Turns)
     slices: Slices = msgspec.field(default_factory=Slices)

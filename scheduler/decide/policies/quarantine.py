@@ -27,7 +27,7 @@ from ...scope import policy
 from . import incident_reasons
 from .alarms import Alarms
 from .incident_reasons import Reasons
-from .incidents import Following, Incident, validate
+from .incidents import Demoted, Following, Incident, validate
 from .policy import Gone, Impact, Memory, Proposal, Result, Standing
 from .significance import Significance
 from .threshold import QUIET_SECONDS, Watched
@@ -118,9 +118,9 @@ class Quarantine:
             self._admit_flag(incident, action, decision.id, at)
         elif isinstance(action, Set | Recycle):
             incident.treated = True
-            if isinstance(action, Set):
-                incident.demoted, incident.by = process_of(action.on), action.control
-                incident.left = action.value[0] if isinstance(action.value, tuple) else 0
+            if isinstance(action, Set) and isinstance(action.on, ProcessPlace):
+                left = action.value[0] if isinstance(action.value, tuple) else 0
+                incident.demoted = Demoted(action.on.id, action.control, left)
 
     def learn(self, result: Result) -> None:
         """What failed may be tried again in the same incident; what is gone, or was changed by somebody else, is dropped."""
@@ -185,7 +185,7 @@ class Quarantine:
 
     def _rename(self, tick: Tick, key: str, incident: Incident, seen: Score | Deadlock) -> Proposals:
         """A second report, once, if most evidence since the first is of another kind. The general kind is no correction."""
-        fenced = incident.by is Control.FENCE and incident.demoted is not None  # the fence causes what it lacks now
+        fenced = incident.demoted is not None and incident.demoted.control is Control.FENCE  # the fence causes what it lacks now
         if incident.renamed or fenced or isinstance(seen, Deadlock) or tick.at - incident.reported < RENAMED_AFTER * 1e9:
             return []
         kind = incident.strongest
@@ -245,6 +245,4 @@ class Quarantine:
 
 def _undo(incident: Incident) -> Restore | None:
     """What takes back what was done about it; None: nothing is to be taken back."""
-    if incident.demoted is None or incident.by is None:
-        return None
-    return Restore(incident.by, ProcessPlace(incident.demoted))
+    return None if incident.demoted is None else Restore(incident.demoted.control, ProcessPlace(incident.demoted.process))

@@ -111,12 +111,13 @@ class Treatment:
 
 def presses(tick: Tick, incident: Incident) -> bool:
     """Whether a worker uses all the CPU that its fence leaves, and more than its siblings use now."""
-    if not incident.left or incident.demoted is None:
+    demoted = incident.demoted
+    if demoted is None or not demoted.left:
         return False
     workers = next((pool.workers for pool in tick.pools if pool.name == incident.pool), ())
-    own = next((1000 * worker.cpu for worker in workers if worker.id == incident.demoted), 0.0)
-    siblings = [1000 * worker.cpu for worker in workers if worker.id != incident.demoted]
-    return own >= PRESSING * incident.left and not (siblings and median(siblings) >= own)
+    own = next((1000 * worker.cpu for worker in workers if worker.id == demoted.process), 0.0)
+    siblings = [1000 * worker.cpu for worker in workers if worker.id != demoted.process]
+    return own >= PRESSING * demoted.left and not (siblings and median(siblings) >= own)
 
 
 def _last_to_come(tick: Tick, incident: Incident, seen: Deadlock) -> ProcId | None:

@@ -52,9 +52,9 @@ def test_a_name_without_words_keeps_its_unit(name: str, value: float | int | str
     assert in_words({name: value}) == [row]
 
 
-@pytest.mark.parametrize("policy", ["priority", "pool_size", "placement"])
-def test_every_figure_that_a_policy_gives_by_name_has_words(policy: str) -> None:
-    tree = ast.parse((POLICIES / f"{policy}.py").read_text())
+@pytest.mark.parametrize("module", ["contention", "priority_reasons", "pool_reasons", "placement"])
+def test_every_figure_that_a_policy_gives_by_name_has_words(module: str) -> None:
+    tree = ast.parse((POLICIES / f"{module}.py").read_text())
     given = {
         keyword.arg
         for node in ast.walk(tree)
