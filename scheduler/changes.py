@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from typing import NamedTuple
 
 import msgspec
 
@@ -54,6 +55,13 @@ class Subject(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         check_place(self.control, self.on, PLACES[self.control].subject)
+
+
+class Demotion(NamedTuple):
+    """A change in force that makes something slower."""
+
+    subject: Subject
+    processes: tuple[ProcId, ...]  # that it slows, as far as known
 
 
 class Entry(msgspec.Struct, frozen=True):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 from ...models.records import ProcId
-from ..changes import Chain, Subject, leads, original
+from ..changes import Chain, Demotion, Subject, leads, original
 from ..decision import Control, Member
 from ..faults import UNKNOWN
 from ..fences import parts_of
@@ -26,13 +25,6 @@ SCAN_NS = 5_000_000_000
 
 SCANS = 3
 """Maximum of such scans per tick: many short programs that wait for a lock must not cost one each."""
-
-
-class Demotion(NamedTuple):
-    """A change in force that makes something slower."""
-
-    subject: Subject
-    processes: tuple[ProcId, ...]  # that it slows, as far as known
 
 
 class Census:

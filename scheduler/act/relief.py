@@ -18,11 +18,10 @@ from typing import NamedTuple
 
 from ...models.anomaly.lives import USER_HZ
 from ...models.records import ProcId
-from ..changes import Subject
+from ..changes import Demotion, Subject
 from ..fences import parts_of
 from ..places import AutogroupPlace, CgroupPlace, FencePlace, PoolPlace, ProcessPlace
 from ..ports import Locks, Run, Trouble, Wait
-from .census import Demotion
 
 LOOK_NS = 80_000_000
 """Time between two looks while something is demoted: 0.2 % of a CPU beside 100 processes (`benchmarks/lock_holder.py`)."""

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ...models.records import Latency, ProcId
-from ..changes import Subject, name_of, newest
+from ..changes import Demotion, Subject, name_of, newest
 from ..decision import Group, Outcome, Status
 from ..fences import weighs_only
 from ..places import FencePlace
 from ..ports import Clock, Kernel, Locks
 from ..store.ledger import Ledger
-from .census import Census, Demotion
+from .census import Census
 from .relief import Case, Relief
 from .restoring import Restorer
 

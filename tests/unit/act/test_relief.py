@@ -10,10 +10,10 @@ import pytest
 
 from nicety.models.records import Latency, ProcId
 from nicety.scheduler.act.actuate import Acting
-from nicety.scheduler.act.census import SCAN_NS, Demotion
+from nicety.scheduler.act.census import SCAN_NS
 from nicety.scheduler.act.observing import Observing
 from nicety.scheduler.act.relief import AGAIN_NS, LOOK_NS, Case, Looked, Relief
-from nicety.scheduler.changes import Subject
+from nicety.scheduler.changes import Demotion, Subject
 from nicety.scheduler.decision import Action, Control, Decision, Group, Member, Outcome, Restore, Set, Status, Why
 from nicety.scheduler.fences import name_for
 from nicety.scheduler.places import AutogroupPlace, CgroupPlace, ProcessPlace, SessionPlace
