@@ -19,9 +19,9 @@ from functools import partial
 import msgspec
 
 from .. import __version__
-from .act.actuate import undo_from_ledger
 from .act.knobs.control import LinuxKernel
 from .act.scoped import Scoped
+from .act.undo import undo_from_ledger
 from .config.paths import Loaded, Paths
 from .config.sections import Config
 from .decide.engine import first_memory
@@ -29,6 +29,7 @@ from .explain.logstream import ERROR, NOTICE, WARNING
 from .pools.build import build
 from .ports import Clock, PoolAdapter
 from .read.facts import probe
+from .read.locks import LinuxLocks
 from .read.proc import ProcSource
 from .read.waits import LinuxWaits
 from .service.acting_on import ActingOn, Names
@@ -117,7 +118,7 @@ class Daemon:
         self._pools = Readings(build(settings.config, clock, state_dir=paths.root))
         self._names = Names(settings, self._pools, self._latest, clock)
         facts, kernel = probe(), LinuxKernel()
-        self._actuator = Scoped(paths.ledger, kernel, self._pools.adapters, self._pools.samples, clock)
+        self._actuator = Scoped(paths.ledger, kernel, LinuxLocks(), self._pools.adapters, self._pools.samples, clock)
         self._actuator.act_on(self._names.first_scope(act, things, act_seconds))
         self._source = ProcSource(slow_every=settings.config.daemon.slow_every)
         self._deadlocks = KnownDeadlocks(LinuxWaits(), settings)

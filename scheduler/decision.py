@@ -7,11 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from ..models.records import Behaviour, Deadlock, Forecast, Latency, ProcId, Score
+from .places import (
+    AutogroupPlace,
+    CgroupPlace,
+    DecisionPlace,
+    FencePlace,
+    Place,
+    PoolPlace,
+    ProcessPlace,
+    SessionPlace,
+    ThreadPlace,
+)
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -271,22 +282,58 @@ class Control(StrEnum):
     POOL_SIZE = "pool.size"  # int, a pool's size: only in the ledger; decided by ResizePool
 
 
+class Kinds(NamedTuple):
+    """The kinds of place that a control is of."""
+
+    decision: type[Place]  # what a decision names
+    subject: type[Place]  # what is changed and restored as one
+    knob: type[Place]  # what has one value
+
+
+_OF_THREADS = Kinds(ProcessPlace, ProcessPlace, ThreadPlace)
+_OF_CGROUPS = Kinds(CgroupPlace, CgroupPlace, CgroupPlace)
+
+PLACES = {
+    Control.NICE: _OF_THREADS,
+    Control.AFFINITY: _OF_THREADS,
+    Control.POLICY: _OF_THREADS,
+    Control.SLICE: _OF_THREADS,
+    Control.AUTOGROUP: Kinds(SessionPlace, AutogroupPlace, AutogroupPlace),
+    Control.CPU_SHARES: _OF_CGROUPS,
+    Control.CPU_WEIGHT: _OF_CGROUPS,
+    Control.CPU_IDLE: _OF_CGROUPS,
+    Control.FENCE: Kinds(ProcessPlace, FencePlace, FencePlace),
+    Control.POOL_SIZE: Kinds(PoolPlace, PoolPlace, PoolPlace),
+}
+"""Which control is of which kind of place: nothing else can be made."""
+
+
+def check_place(control: Control, place: Place, kind: type[Place]) -> None:
+    """Raise ValueError if the place is not of this kind, one of those in `PLACES`."""
+    if not isinstance(place, kind):
+        raise ValueError(f"{control} is of a {kind.__name__}, not of a {type(place).__name__}")
+
+
 class Set(Record, frozen=True, tag="set"):
-    """Set a control of a process (all threads), of its autogroup or of a cgroup to a value."""
+    """Set a control to a value. Raises ValueError for a control of another kind of place."""
 
     control: Control
-    process: ProcId | None  # for NICE, AFFINITY, POLICY, SLICE, AUTOGROUP, FENCE
-    cgroup: str  # for CPU_SHARES, CPU_WEIGHT, CPU_IDLE; else ""
+    on: DecisionPlace
     value: int | tuple[int, ...]
     expected: int | tuple[int, ...] | None = None  # its value unless we changed it: any other is somebody's choice; None: any
 
+    def __post_init__(self) -> None:
+        check_place(self.control, self.on, PLACES[self.control].decision)
+
 
 class Restore(Record, frozen=True, tag="restore"):
-    """Put a control back to its value before our first change, as the ledger has it."""
+    """Put a control back to its value before our first change, as the ledger has it. Raises ValueError as `Set` does."""
 
     control: Control
-    process: ProcId | None
-    cgroup: str
+    on: DecisionPlace
+
+    def __post_init__(self) -> None:
+        check_place(self.control, self.on, PLACES[self.control].decision)
 
 
 class ResizePool(Record, frozen=True, tag="resize"):

@@ -9,10 +9,13 @@ from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 from ..models.anomaly.waitgraph import Look
 from ..models.records import PoolSample, ProcId, Snapshot
-from .decision import Control, Decision, Group, Outcome, Status
+from .decision import PLACES, Control, Decision, Group, Outcome, Status, check_place
 from .fences import Limits
+from .places import KnobPlace, ThreadId
 
 
 class Source(Protocol):
@@ -109,20 +112,21 @@ Value = int | tuple[int, ...]
 """A control's value: for AFFINITY a sorted tuple of CPU numbers, else an int."""
 
 
-class ThreadId(NamedTuple):
-    """A thread: tid and start time in clock ticks since boot. The first thread of a process has the process's numbers."""
+def number(value: Value) -> int:
+    """The value of a control that has numbers. Raises TypeError for CPU numbers."""
+    if isinstance(value, int):
+        return value
+    raise TypeError(f"{value} is no number")
 
-    tid: int
-    start_ticks: int
 
-
-class Knob(NamedTuple):
-    """One place in the kernel that holds one value of a control."""
+class Knob(msgspec.Struct, frozen=True):
+    """What holds one value of a control. Raises ValueError for a control of another kind of place."""
 
     control: Control
-    process: ProcId | None  # NICE, AFFINITY, POLICY: whose thread it is; AUTOGROUP: a member to try first
-    thread: ThreadId | None  # NICE, AFFINITY, POLICY
-    key: str  # AUTOGROUP: "autogroup-N", never reused within a boot; CPU_SHARES, CPU_WEIGHT: the path; FENCE: all of it; else ""
+    on: KnobPlace
+
+    def __post_init__(self) -> None:
+        check_place(self.control, self.on, PLACES[self.control].knob)
 
 
 class Kin(NamedTuple):

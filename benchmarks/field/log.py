@@ -6,6 +6,7 @@ from pathlib import Path
 
 from nicety.scheduler.decision import Control, Decision, Set, Status
 from nicety.scheduler.fences import name_for
+from nicety.scheduler.places import CgroupPlace, ProcessPlace
 from nicety.scheduler.store.decisions import DecisionReader, LoggedDecision
 
 from .figures import SENSITIVE, Change, Role
@@ -81,12 +82,14 @@ def met(log: DecisionReader, row: LoggedDecision, decision: Decision, roster: Ro
     """Programs that stood where the change was made; all of a session or cgroup, whichever process is named."""
     action = decision.action
     assert isinstance(action, Set), "only that demotes"
-    if action.process is None:
-        below = (names for cgroup, names in roster.cgroups.items() if action.cgroup.strip("/") in ancestors(cgroup))
+    if isinstance(action.on, CgroupPlace):
+        path = action.on.path.strip("/")
+        below = (names for cgroup, names in roster.cgroups.items() if path in ancestors(cgroup))
         return set().union(*below)
-    key = (action.process.pid, action.process.start_ticks)
+    process = action.on.id if isinstance(action.on, ProcessPlace) else action.on.through
+    key = (process.pid, process.start_ticks)
     if action.control is Control.FENCE:  # with all that was in it
-        inside = (names for cgroup, names in roster.cgroups.items() if name_for(action.process) in cgroup.split("/"))
+        inside = (names for cgroup, names in roster.cgroups.items() if name_for(process) in cgroup.split("/"))
         fenced = set(roster.processes.get(key, ())).union(*inside)
         return fenced or _of_session(roster, _session(log, row, key))
     if action.control is not Control.AUTOGROUP:

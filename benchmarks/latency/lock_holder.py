@@ -27,7 +27,9 @@ from nicety.models.records import Latency, ProcId
 from nicety.scheduler.act.actuate import Acting
 from nicety.scheduler.act.knobs.control import LinuxKernel
 from nicety.scheduler.decision import Control, Decision, Group, Member, Outcome, Set, Status, Why
+from nicety.scheduler.places import CgroupPlace, DecisionPlace, ProcessPlace, SessionPlace
 from nicety.scheduler.read.cgroup import find
+from nicety.scheduler.read.locks import LinuxLocks
 from nicety.scheduler.service.clock import SystemClock
 from nicety.scheduler.store.ledger import Ledger
 from nicety.scheduler.testing.contention import KINDS, Scene, last_cpu
@@ -67,14 +69,13 @@ class Bench:
     def __init__(self, folder: str) -> None:
         self.kernel = LinuxKernel()
         self.ledger = Ledger(Path(folder) / "ledger.db", self.kernel.boot_id())
-        self.actuator = Acting(self.ledger, self.kernel, {}, {}, SystemClock())
+        self.actuator = Acting(self.ledger, self.kernel, LinuxLocks(), {}, {}, SystemClock())
         self.count = 0
 
     def demote(self, control: Control, process: ProcId, value: int) -> None:
         """Carry the demotion out; it must succeed."""
         self.count += 1
-        wide = control is Control.CPU_SHARES
-        action = Set(control, None if wide else process, member(process).cgroup if wide else "", value)
+        action = Set(control, place(control, member(process)), value)
         (outcome,) = self.actuator.apply([Decision(f"b-0.{self.count}", "priority", "batch", action, WHY)])
         if outcome.status is not Status.APPLIED:
             raise SystemExit(f"the demotion did not happen: {outcome.detail}")
@@ -104,6 +105,13 @@ def member(process: ProcId) -> Member:
     lines = [line.split(":", 2) for line in Path(f"/proc/{process.pid}/cgroup").read_text().splitlines()]
     cgroup = next((path for _, controllers, path in lines if "cpu" in controllers.split(",")), lines[-1][2])
     return Member(process, int(fields[3]), cgroup, int(fields[16]))
+
+
+def place(control: Control, member: Member) -> DecisionPlace:
+    """What a decision names to change this control of a process."""
+    if control is Control.CPU_SHARES:
+        return CgroupPlace(member.cgroup)
+    return SessionPlace(member.session, member.id) if control is Control.AUTOGROUP else ProcessPlace(member.id)
 
 
 def groups(batch: Sequence[ProcId], others: Sequence[ProcId]) -> tuple[Group, ...]:

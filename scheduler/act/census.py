@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 from ...models.records import ProcId
+from ..changes import Chain, Demotion, Subject, leads, original
 from ..decision import Control, Member
 from ..faults import UNKNOWN
 from ..fences import parts_of
-from ..ports import Kernel, Kin, Knob, Locks, ThreadId, Trouble
-from ..store.ledger import Chain, Ledger, Subject, original
-from .undo import INHERITED, Family, leads
+from ..places import AutogroupPlace, CgroupPlace, FencePlace, ProcessPlace, SubjectPlace, ThreadId, ThreadPlace
+from ..ports import Kernel, Kin, Knob, Locks, Trouble
+from ..store.ledger import Ledger
+from .heirs import Family
 
 SCHED_BATCH, SCHED_IDLE = 3, 5
 """sched(7)."""
@@ -24,13 +25,6 @@ SCAN_NS = 5_000_000_000
 
 SCANS = 3
 """Maximum of such scans per tick: many short programs that wait for a lock must not cost one each."""
-
-
-class Demotion(NamedTuple):
-    """A change in force that makes something slower."""
-
-    subject: Subject
-    processes: tuple[ProcId, ...]  # that it slows, as far as known
 
 
 class Census:
@@ -58,20 +52,15 @@ class Census:
             return ()
         single: dict[ProcId, list[Subject]] = defaultdict(list)
         for subject in self._subjects:
-            process = subject.process
-            if subject.control is Control.FENCE:  # the process it was made for; its children are in it, and a scan finds the others
-                process = next(iter(self._ledger.chains(subject).values()))[-1].process
-            if process is not None:
-                single[process].append(subject)
+            if isinstance(subject.on, ProcessPlace):
+                single[subject.on.id].append(subject)
+            elif isinstance(subject.on, FencePlace):  # its children are in it too, and a scan finds the others
+                single[subject.on.process].append(subject)
         self._single = {process: tuple(subjects) for process, subjects in single.items()}
-        wide = {subject for subject in self._subjects if subject.process is None}
-        self._cgroups = {
-            each: tuple(part.cgroup for part in parts_of(each.key)) if each.control is Control.FENCE else (each.key,)
-            for each in sorted(wide, key=str)
-            if each.control is not Control.AUTOGROUP
-        }
+        wide = [subject for subject in self._subjects if not isinstance(subject.on, ProcessPlace)]
+        self._cgroups = {subject: paths for subject in wide if (paths := _paths(subject.on))}
         self._scans = 0
-        if at - self._at >= SCAN_NS or not self._scanned or not wide <= set(before):
+        if at - self._at >= SCAN_NS or not self._scanned or not set(wide) <= set(before):
             self._at = at
             self._scan()
         in_force = set(self._subjects)
@@ -112,7 +101,7 @@ class Census:
             for subject in self._ledger.subjects()
             if any(_demotes(chain) for chain in self._ledger.chains(subject).values())
         ]
-        return tuple(sorted(found, key=str))
+        return tuple(sorted(found, key=_order))
 
     def _scan(self) -> None:
         """Read all processes. If not all of them can be read, what was known before stays, and the next call of `demotions` scans
@@ -130,16 +119,17 @@ class Census:
         family: Family | None = None
         for subject in self._subjects:
             chains = self._ledger.chains(subject)
-            if subject.control is Control.AUTOGROUP:
-                for session in self._sessions_of(subject, chains.values(), by_id):
+            if isinstance(subject.on, AutogroupPlace):
+                for session in self._sessions_of(subject.on, chains.values(), by_id):
                     self._sessions[session].append(subject)
-            elif subject.control in INHERITED and subject.process is not None:
-                for knob, chain in chains.items():
-                    if leads(knob):
-                        family = family or Family(kins)
-                        for heir in family.heirs(subject.process, chain):
-                            if self._has_inherited(heir, knob, chain):
-                                heirs[heir].append(subject)
+                continue
+            for knob, chain in chains.items():
+                process = leads(knob)
+                if process is not None:
+                    family = family or Family(kins)
+                    for heir in family.heirs(process, chain):
+                        if self._has_inherited(heir, chain):
+                            heirs[heir].append(subject)
         found = {}
         for kin in kins:
             cgroups = paths.get(kin.id, ())
@@ -157,18 +147,18 @@ class Census:
         )
         return (*self._single.get(process, ()), *self._sessions.get(session, ()), *above)
 
-    def _sessions_of(self, subject: Subject, chains: Iterable[Chain], by_id: Mapping[ProcId, Kin]) -> set[int]:
+    def _sessions_of(self, autogroup: AutogroupPlace, chains: Iterable[Chain], by_id: Mapping[ProcId, Kin]) -> set[int]:
         """The sessions of an autogroup: that of the process it was set through, or, if it has ended, of any process in it."""
         through = {chain[-1].process for chain in chains}
         sessions = {by_id[process].session for process in through if process is not None and process in by_id}
         if sessions:
             return sessions
         first = {kin.session: kin.id for kin in by_id.values()}
-        return {session for session, process in first.items() if self._kernel.autogroup(process) == subject.key}
+        return {session for session, process in first.items() if self._kernel.autogroup(process) == autogroup.name}
 
-    def _has_inherited(self, heir: ProcId, knob: Knob, chain: Chain) -> bool:
+    def _has_inherited(self, heir: ProcId, chain: Chain) -> bool:
         """Whether an heir still has a value of ours in its first thread."""
-        now = self._kernel.read(knob._replace(process=heir, thread=ThreadId(*heir)))
+        now = self._kernel.read(Knob(chain[-1].control, ThreadPlace(heir, ThreadId(*heir))))
         return not isinstance(now, Trouble) and now in {entry.new for entry in chain}
 
 
@@ -179,6 +169,21 @@ def _above(pid: int, parents: Mapping[int, int]) -> Iterator[int]:
         yield pid
         seen.add(pid)
         pid = parents.get(pid, 0)
+
+
+def _paths(on: SubjectPlace) -> tuple[str, ...]:
+    """The cgroups in whose processes it is noticed; () for what is no cgroup."""
+    match on:
+        case CgroupPlace(path=path):
+            return (path,)
+        case FencePlace(key=key):
+            return tuple(part.cgroup for part in parts_of(key))
+        case _:
+            return ()
+
+
+def _order(subject: Subject) -> tuple[str, str]:
+    return subject.control.name, str(subject.on)
 
 
 def _joined(some: Sequence[Subject], more: Sequence[Subject]) -> tuple[Subject, ...]:

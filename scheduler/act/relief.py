@@ -18,11 +18,10 @@ from typing import NamedTuple
 
 from ...models.anomaly.lives import USER_HZ
 from ...models.records import ProcId
-from ..decision import Control
+from ..changes import Demotion, Subject
 from ..fences import parts_of
+from ..places import AutogroupPlace, CgroupPlace, FencePlace, PoolPlace, ProcessPlace
 from ..ports import Locks, Run, Trouble, Wait
-from ..store.ledger import Subject
-from .census import Demotion
 
 LOOK_NS = 80_000_000
 """Time between two looks while something is demoted: 0.2 % of a CPU beside 100 processes (`benchmarks/latency/lock_holder.py`)."""
@@ -149,8 +148,8 @@ class Relief:
                 slowed[process].append(demotion.subject)
         self._slowed = {process: tuple(slowed[process]) for process in sorted(slowed)}
         self._turn = tuple(self._slowed)
-        self._single = max(1, len({demotion.subject.process for demotion in demotions} - {None}))
-        self._wide = max(1, sum(demotion.subject.process is None for demotion in demotions))
+        self._single = max(1, len({demotion.subject.on for demotion in demotions if _is_single(demotion.subject)}))
+        self._wide = max(1, sum(not _is_single(demotion.subject) for demotion in demotions))
         stretches = {}
         for demotion in demotions:
             stretch = self._stretches.get(demotion.subject)
@@ -254,11 +253,11 @@ class Relief:
         cases = []
         for subject in touched:
             stretch = self._stretches[subject]
-            floor = min(self._floor, TOGETHER / self._wide) if subject.process is None else self._floor / self._single
+            floor = self._floor / self._single if _is_single(subject) else min(self._floor, TOGETHER / self._wide)
             enough = floor * self._starve_ns
             plenty, asleep = stretch.got >= enough, not any(run.runnable for run in stretch.at.values())
             if plenty or asleep or stretch.calm:
-                calm = plenty or (asleep and subject.process is not None)  # in a session or cgroup others may be awake
+                calm = plenty or (asleep and _is_single(subject))  # in a session or cgroup others may be awake
                 stretch.since, stretch.got = at, 0
                 stretch.calm = 0
                 if calm:
@@ -272,7 +271,16 @@ class Relief:
         return cases
 
 
+def _is_single(subject: Subject) -> bool:
+    """Whether it is one process, not a session or a cgroup."""
+    return isinstance(subject.on, ProcessPlace)
+
+
 def _who(subject: Subject) -> str:
-    if subject.control is Control.FENCE:
-        return f"the fence {parts_of(subject.key)[0].cgroup}"
-    return f"pid {subject.process.pid}" if subject.process is not None else subject.key
+    match subject.on:
+        case ProcessPlace(id=process):
+            return f"pid {process.pid}"
+        case FencePlace(key=key):
+            return f"the fence {parts_of(key)[0].cgroup}"
+        case CgroupPlace(path=name) | AutogroupPlace(name=name) | PoolPlace(name=name):
+            return name

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from ...models.records import PoolSample
+from ..changes import Entry
 from ..decision import Control, Decision, Group, Outcome, ResizePool, Restore, Scope
-from ..ports import Clock, Kernel, PoolAdapter
+from ..ports import Clock, Kernel, Locks, PoolAdapter
 from ..scope import EVERYTHING, OBSERVE, acts, things
-from ..store.ledger import Entry, Ledger
+from ..store.ledger import Ledger
 from ..words import moment, span
-from .actuate import Acting, Observing
+from .actuate import Acting
+from .observing import Observing
 
 
 class Scoped:
@@ -29,6 +31,7 @@ class Scoped:
         self,
         ledger: Path,
         kernel: Kernel,
+        locks: Locks,
         pools: Mapping[str, PoolAdapter],
         samples: Mapping[str, PoolSample],
         clock: Clock,
@@ -37,6 +40,7 @@ class Scoped:
         self.scope = OBSERVE
         self._path = ledger
         self._kernel = kernel
+        self._locks = locks
         self._pools = pools
         self._samples = samples
         self._clock = clock
@@ -51,7 +55,7 @@ class Scoped:
         if not scope.grants or self._acting is not None:
             return ""
         self._ledger = Ledger(self._path, self._kernel.boot_id())
-        self._acting = Acting(self._ledger, self._kernel, self._pools, self._samples, self._clock)
+        self._acting = Acting(self._ledger, self._kernel, self._locks, self._pools, self._samples, self._clock)
         if self._limits is not None:
             self._acting.limit(*self._limits)
         return self._ledger.trouble

@@ -210,7 +210,7 @@ def undo(context: typer.Context, as_json: JsonOption = False, config: ConfigOpti
         outcomes = msgspec.convert(answer["outcomes"], tuple[Outcome, ...])
         paused = True
     except NoDaemonError:
-        from ..act.actuate import undo_from_ledger
+        from ..act.undo import undo_from_ledger
 
         clock = system_clock()
         outcomes = undo_from_ledger(paths.root, clock, pools=lambda names: _foreign_pools(loaded.config, clock, paths, names))

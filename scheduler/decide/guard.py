@@ -34,6 +34,7 @@ from ..decision import (
     encode,
 )
 from ..fences import Limits
+from ..places import ProcessPlace, SessionPlace, cgroup_of, process_of
 from .policies.mechanisms import Descent
 from .policies.policy import Memory, Result, knob
 
@@ -295,8 +296,8 @@ class Guard:
     def _never(self, turn: _Turn, decision: Decision) -> Reason | None:
         """Refuses processes that are never touched, by themselves or with the session or cgroup they are in."""
         action = decision.action
-        process = action.worker if isinstance(action, Recycle) else action.process if isinstance(action, Set) else None
-        wide = isinstance(action, Set) and action.control is Control.AUTOGROUP
+        process = action.worker if isinstance(action, Recycle) else process_of(action.on) if isinstance(action, Set) else None
+        wide = isinstance(action, Set) and isinstance(action.on, SessionPlace)
         if process is not None:
             if process not in turn.members and process not in turn.workers:
                 return Veto.NEVER_TOUCH, f"Process {process.pid} is in no group with a class and in no pool: hands off."
@@ -305,20 +306,21 @@ class Guard:
                     Veto.NEVER_TOUCH,
                     f"Process {process.pid} is protected (guard.protect, pool master, init or nicety itself).",
                 )
-        if not isinstance(action, Set) or (process is not None and not wide):
+        if not isinstance(action, Set) or isinstance(action.on, ProcessPlace):
             return None
         session = turn.members[process][1].session if process is not None and process in turn.members else None
         if wide and session is None:
             return Veto.NEVER_TOUCH, "Its session is not known, so nobody knows whom it would take along."
+        path = cgroup_of(action.on) or ROOT
         reach = turn.wide = turn.wide or self._wide(turn)
-        if reach.home.taken(session, action.cgroup) is not None:
+        if reach.home.taken(session, path) is not None:
             return Veto.NEVER_TOUCH, "It would take nicety itself along."
         if session in reach.leaders:
             return Veto.NEVER_TOUCH, f"Session {session} is led by a protected process: its shell, or who started nicety."
-        taken = reach.protected.taken(session, action.cgroup)
+        taken = reach.protected.taken(session, path)
         if taken is not None:
             return Veto.NEVER_TOUCH, f"It would take protected process {taken.pid} along."
-        taken = reach.sheltered.taken(session, action.cgroup)
+        taken = reach.sheltered.taken(session, path)
         if taken is not None:
             return Veto.NEVER_TOUCH, f"It would take process {taken.pid} along, which guard.protect names."
         return None
@@ -405,8 +407,8 @@ class Guard:
         control, value, machine = action.control, action.value, turn.tick.machine
         if control in RENICES and not machine.may_renice:
             return Veto.NO_UNDO, "Without CAP_SYS_NICE a raised nice could never be lowered again; run as root or grant it."
-        if control is Control.FENCE:
-            return self._fence_limits(turn, action)
+        if control is Control.FENCE and isinstance(action.on, ProcessPlace):
+            return self._fence_limits(turn, action.on.id, value)
         if control is Control.AFFINITY:
             online = self._online or frozenset(range(machine.cpus))
             if not isinstance(value, tuple) or not value or not online.issuperset(value):
@@ -418,7 +420,8 @@ class Guard:
             return Veto.LIMITS, f"{control} takes one number."
         if control in WEIGHTS:
             low, high = WEIGHTS[control]
-            if not action.cgroup.startswith("/") or action.cgroup == ROOT:
+            path = cgroup_of(action.on) or ROOT
+            if not path.startswith("/") or path == ROOT:
                 return Veto.LIMITS, "The root cgroup has no weight."
             return None if low <= value <= high else (Veto.LIMITS, f"{control} {value} is not within {low} and {high}.")
         if control is Control.SLICE:
@@ -426,23 +429,20 @@ class Guard:
             return None if low <= value <= high else (Veto.LIMITS, f"A slice of {value} ns is not within {low} and {high}.")
         if control is Control.POLICY:
             return None if value in POLICIES else (Veto.LIMITS, f"Scheduling policy {value} is not one of {POLICIES}.")
-        if control not in (Control.NICE, Control.AUTOGROUP):
-            return Veto.LIMITS, f"{control} is not set by itself."
         floor, pool_nice = self._config.guard.nice_floor, self._config.priority.pool_nice
         if not floor <= value <= 19:
             return Veto.LIMITS, f"nice {value} is not within guard.nice_floor = {floor} and 19."
-        if action.process in turn.workers and value > pool_nice:
+        if process_of(action.on) in turn.workers and value > pool_nice:
             return Veto.LIMITS, f"nice {value} is more than priority.pool_nice = {pool_nice}: workers share locks."
         return None
 
-    def _fence_limits(self, turn: _Turn, action: Set) -> Reason | None:
-        value = action.value
+    def _fence_limits(self, turn: _Turn, process: ProcId, value: int | tuple[int, ...]) -> Reason | None:
         if not isinstance(value, tuple) or len(value) != len(Limits._fields) or min(value) < 0 or not any(value):
             return Veto.LIMITS, f"{value} are no limits of a fence."
         limits = Limits(*value)
         if limits.weighs_only:
-            return self._weight_limits(turn, action.process, limits.weight)
-        if action.process not in turn.workers:
+            return self._weight_limits(turn, process, limits.weight)
+        if process not in turn.workers:
             return Veto.LIMITS, "Only a worker of a pool is fenced in by limits."
         if 0 < limits.cpu < LEAST_CPU:
             return (
@@ -454,10 +454,8 @@ class Guard:
             return Veto.LIMITS, f"weight {limits.weight} is not within {low} and {high}."
         return None
 
-    def _weight_limits(self, turn: _Turn, process: ProcId | None, weight: int) -> Reason | None:
+    def _weight_limits(self, turn: _Turn, process: ProcId, weight: int) -> Reason | None:
         """Judges a fence that takes only weight: any process may be in it except workers, latency processes and protected ones."""
-        if process is None:
-            return Veto.LIMITS, "A fence is made for a process."
         low, high = WEIGHTS[Control.CPU_WEIGHT]
         if not low <= weight <= high:
             return Veto.LIMITS, f"weight {weight} is not within {low} and {high}."

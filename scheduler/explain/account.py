@@ -17,6 +17,7 @@ from ..decide.policies.policy import knob
 from ..decision import Control, Decision, Effect, Group, Member, Note, Outcome, Pool, Restore, Session, Set, Status, Tick, Worker
 from ..observe.families import Families
 from ..observe.grouping import Grouping
+from ..places import process_of
 from ..read.process import Seen
 from ..store.decisions import DecisionReader, LoggedDecision
 from .decision_page import ExplainError
@@ -218,7 +219,7 @@ def account(reader: DecisionReader, pid: int, seen: Seen | None, above: Sequence
         name = place.group.name
         everything = changes(reader.find(kind="priority", limit=LOOKED_AT), living)
         own_members = {member.id for member in place.group.members}  # a slice of its own is no demotion of others
-        protection = [change for change in everything if change.concerns(name) and change.action.process not in own_members]
+        protection = [change for change in everything if change.concerns(name) and process_of(change.action.on) not in own_members]
     notes = () if latest.verdict is None else latest.verdict.notes
     return Account(pid, seen, session, tick, place, tuple(own), tuple(protection), tuple(decisions), notes)
 
@@ -252,7 +253,7 @@ def _group_of(seen: Seen | None, above: Sequence[Seen], tick: Tick, session: Ses
 def _is_about(logged: LoggedDecision, seen: Seen | None) -> bool:
     """Whether it is not about another process that had the pid before."""
     action = logged.decision.action
-    process = action.process if isinstance(action, Set | Restore) else None
+    process = process_of(action.on) if isinstance(action, Set | Restore) else None
     return seen is None or process is None or process.pid != seen.id.pid or process == seen.id
 
 

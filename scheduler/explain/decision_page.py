@@ -12,6 +12,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from ...models.records import HORIZONS, QUANTILES, Forecast, Score
 from ..config.paths import Paths
 from ..decision import Action, Effect, Flag, Outcome, Recycle, ResizePool, Restore, Session, Set, Status, Tick
+from ..places import cgroup_of, process_of
 from ..read.text import printable
 from ..store.decisions import DecisionReader, LoggedDecision
 from ..words import figure, moment, share
@@ -189,9 +190,9 @@ def forecasts_about(action: Action, tick: Tick) -> list[Forecast]:
     match action:
         case ResizePool(pool=name):
             wanted = {(name, "load"), (name, "cpu")}
-        case Set(process=process, cgroup=cgroup) | Restore(process=process, cgroup=cgroup):
+        case Set(on=on) | Restore(on=on):
             members = [(group.name, member) for group in tick.groups for member in group.members]
-            wanted = {(name, "cpu") for name, member in members if member.id == process or (cgroup and member.cgroup == cgroup)}
+            wanted = {(name, "cpu") for name, member in members if member.id == process_of(on) or member.cgroup == cgroup_of(on)}
         case _:
             wanted = set()
     return [forecast for forecast in tick.forecasts if (forecast.target, forecast.metric) in wanted]

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from ..decision import Action, Control, Decision, Digest, Flag, Recycle, ResizePool, Restore, Set, Status, cpu_list, encode
 from ..fences import Limits, limits_in_words
+from ..places import CgroupPlace, ProcessPlace, SessionPlace
 
 Item = TypeVar("Item")
 
@@ -114,7 +115,7 @@ def gather(items: Iterable[Item], key: Callable[[Item], Hashable]) -> list[list[
 def many(actions: Sequence[Action]) -> str:
     """How many things are changed, in words.
 
-    >>> many([Set(Control.CPU_WEIGHT, None, path, 1) for path in ("/a", "/b")])
+    >>> many([Set(Control.CPU_WEIGHT, CgroupPlace(path), 1) for path in ("/a", "/b")])
     '2 cgroups'
     """
     kinds = Counter(_kind(action) for action in actions)
@@ -133,9 +134,13 @@ def plural(number: int, noun: str) -> str:
 def _kind(action: Action) -> str:
     if not isinstance(action, Set | Restore):
         return "change"
-    if action.process is None:
-        return "cgroup"
-    return "session" if action.control is Control.AUTOGROUP else "process"
+    match action.on:
+        case CgroupPlace():
+            return "cgroup"
+        case SessionPlace():
+            return "session"
+        case ProcessPlace():
+            return "process"
 
 
 def headline(decisions: Sequence[Decision]) -> str:

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..changes import Entry
 from ..decision import Control
 from ..fences import parts_of
+from ..places import AutogroupPlace, CgroupPlace, FencePlace, PoolPlace, ThreadPlace
 from ..ports import Knob
-from ..store.ledger import Entry, place
 from .gathered import group_of
 
 MadeFor = Mapping[tuple[str, Control], tuple[str, str]]
@@ -25,7 +26,8 @@ class _Sum:
     since: int  # ns since 1970
     processes: set[object] = field(default_factory=set)
     threads: int = 0
-    keys: set[str] = field(default_factory=set)  # cgroups, autogroups, pools
+    sessions: set[Knob] = field(default_factory=set)
+    cgroups: set[Knob] = field(default_factory=set)
     decisions: set[str] = field(default_factory=set)
 
 
@@ -39,9 +41,8 @@ def sum_up(entries: Iterable[Entry], made_for: MadeFor) -> list[dict[str, Any]]:
     began: dict[Knob, Entry] = {}
     newest: dict[Knob, Entry] = {}
     for entry in entries:
-        knob = place(entry.knob)
-        began.setdefault(knob, entry)
-        newest[knob] = entry
+        began.setdefault(entry.knob, entry)
+        newest[entry.knob] = entry
     sums: dict[tuple[str, Control, str, str, str], _Sum] = {}
     for knob, entry in newest.items():
         group, protects = made_for.get((entry.target, entry.control), ("", ""))
@@ -51,28 +52,33 @@ def sum_up(entries: Iterable[Entry], made_for: MadeFor) -> list[dict[str, Any]]:
         one = sums.setdefault(key, _Sum(entry, protects, began[knob].wall))
         one.since = min(one.since, began[knob].wall)
         one.decisions.add(entry.decision)
-        if entry.control is Control.FENCE:
-            one.processes.add(entry.process)
-        elif entry.key:
-            one.keys.add(entry.key)
-        else:
-            one.processes.add(entry.process)
-            one.threads += 1
+        match knob.on:
+            case ThreadPlace(process=process):
+                one.processes.add(process)
+                one.threads += 1
+            case FencePlace(process=process):
+                one.processes.add(process)
+            case CgroupPlace():
+                one.cgroups.add(knob)
+            case AutogroupPlace():
+                one.sessions.add(knob)
+            case PoolPlace():
+                pass
     return [_record(key[0], one) for key, one in sums.items()]
 
 
 def _values(entry: Entry) -> tuple[str, str]:
     """The original value and the present one."""
-    if entry.control is not Control.FENCE:
+    on = entry.knob.on
+    if not isinstance(on, FencePlace):
         return str(entry.original), str(entry.new)
-    limits = ", ".join(f"{file} {value}" for part in parts_of(entry.key) for file, value in part.files.items())
+    limits = ", ".join(f"{file} {value}" for part in parts_of(on.key) for file, value in part.files.items())
     return "none", limits if entry.new else "none"
 
 
 def _record(group: str, one: _Sum) -> dict[str, Any]:
     first = one.first
     original, now = _values(first)
-    sessions = len(one.keys) if first.control is Control.AUTOGROUP else 0
     return {
         "group": group,
         "control": str(first.control),
@@ -80,8 +86,8 @@ def _record(group: str, one: _Sum) -> dict[str, Any]:
         "now": now,
         "processes": len(one.processes),
         "threads": one.threads,
-        "sessions": sessions,
-        "cgroups": 0 if first.control in (Control.AUTOGROUP, Control.POOL_SIZE) else len(one.keys),
+        "sessions": len(one.sessions),
+        "cgroups": len(one.cgroups),
         "protects": one.protects,
         "decision": first.decision,
         "decisions": len(one.decisions),
@@ -99,7 +105,7 @@ def each(entries: Iterable[Entry]) -> list[dict[str, Any]]:
             "now": str(entry.new),
             "decision": entry.decision,
             "process": None if entry.process is None else entry.process.pid,
-            "thread": None if entry.thread is None else entry.thread.tid,
+            "thread": entry.knob.on.thread.tid if isinstance(entry.knob.on, ThreadPlace) else None,
             "wall": entry.wall,
         }
         for entry in entries

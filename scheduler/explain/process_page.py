@@ -19,6 +19,7 @@ from ..decide.policies.supply import WAIT_FLOOR, helpers, lacks
 from ..decision import Control, Flag, Group, Set, Tick, cpu_list
 from ..fences import Limits, limits_in_words
 from ..observe.rivals import touches
+from ..places import cgroup_of, process_of
 from ..words import figure, moment, size, span
 from .account import Account, Change, Place
 from .class_words import behaves, class_of, evidence, percent
@@ -263,15 +264,16 @@ def _mechanism(action: Set, about: Account | None) -> str:
         case Control.SLICE:
             return f"{describe(action)} of every thread before it is asked to yield"
         case Control.CPU_IDLE:
-            return f"cgroup {action.cgroup}{inside}, runs only when nothing else wants the CPU (cpu.idle {value})"
+            return f"cgroup {cgroup_of(action.on)}{inside}, runs only when nothing else wants the CPU (cpu.idle {value})"
         case Control.CPU_SHARES:
-            return f"{value} shares instead of 1024 for cgroup {action.cgroup}{inside}"
+            return f"{value} shares instead of 1024 for cgroup {cgroup_of(action.on)}{inside}"
         case Control.FENCE:
-            whose = "" if action.process is None else f" of process {action.process.pid} and all that it started"
+            process = process_of(action.on)
+            whose = "" if process is None else f" of process {process.pid} and all that it started"
             limits = limits_in_words(Limits(*value)) if isinstance(value, tuple) else ""
             return f"a cgroup{whose}: {limits}"
         case Control.CPU_WEIGHT:
-            return f"weight {value} instead of 100 for cgroup {action.cgroup}{inside}"
+            return f"weight {value} instead of 100 for cgroup {cgroup_of(action.on)}{inside}"
         case _:
             return describe(action)
 

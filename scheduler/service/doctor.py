@@ -8,7 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..act.knobs.fence import Offer, offers
+from ..act.knobs.fence import Offer, Version, offers
+from ..changes import Entry
 from ..config.paths import Loaded, PathError, Paths, load_config, state_paths
 from ..config.sections import Config, ConfigError
 from ..decision import Control
@@ -23,7 +24,7 @@ from ..read.host import MachineError
 from ..read.process import see_all
 from ..read.text import printable
 from ..store.files import StoreError, private_directory
-from ..store.ledger import Entry, Ledger, LedgerError, StateLock, left_behind
+from ..store.ledger import Ledger, LedgerError, StateLock, left_behind
 from ..words import span
 from .clock import SystemClock
 from .control_socket import ControlError, NoDaemonError, ask
@@ -264,7 +265,7 @@ def _fences(config: Config, proc: Path) -> Finding:
 
 def _only(offer: Offer) -> str:
     """The only place on v2 where it is available."""
-    return ", right below its root only" if offer.version == "v2" and offer.controller == "memory" else ""
+    return ", right below its root only" if offer.version is Version.V2 and offer.controller == "memory" else ""
 
 
 def _models(config: Config, paths: Paths) -> Iterator[Finding]:

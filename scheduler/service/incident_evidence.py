@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ...models.records import ProcId
 from ..decision import Decision, Flag, Recycle, Set
+from ..places import ProcessPlace
 from ..read import evidence
 
 MOST_LOOKS = 8
@@ -34,6 +35,6 @@ def _processes(decision: Decision) -> tuple[ProcId, ...]:
         return () if action.over else (action.worker, *action.others)
     if decision.policy == "quarantine" and isinstance(action, Recycle):
         return (action.worker,)
-    if decision.policy == "quarantine" and isinstance(action, Set) and action.process is not None:
-        return (action.process,)
+    if decision.policy == "quarantine" and isinstance(action, Set) and isinstance(action.on, ProcessPlace):
+        return (action.on.id,)
     return ()

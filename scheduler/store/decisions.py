@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from ..read.evidence import Evidence
 
 APPLICATION = 0x6E636465  # "ncde" in PRAGMA application_id
-SCHEMA = 4
+SCHEMA = 5
 """Version of the tables and of every record in them: a change of a type in `decision` needs a new number."""
 
 KEYFRAME_TICKS = 600
@@ -503,7 +503,8 @@ def _begin(db: sqlite3.Connection, session: Session) -> int:
 
 def _pids(action: Action, tick: Tick) -> list[int]:
     """The processes that an action is about: its own, and those of its cgroup, session or pool."""
-    from ..decision import Control, Flag, Recycle, ResizePool, Restore, Set
+    from ..decision import Flag, Recycle, ResizePool, Restore, Set
+    from ..places import CgroupPlace, ProcessPlace, SessionPlace
 
     found: set[int] = set()
     match action:
@@ -513,15 +514,14 @@ def _pids(action: Action, tick: Tick) -> list[int]:
             found = {worker.pid}
         case Flag(worker=worker, others=others):
             found = {id_.pid for id_ in (worker, *others)}
-        case Set(control=control, process=process, cgroup=cgroup) | Restore(control=control, process=process, cgroup=cgroup):
+        case Set(on=ProcessPlace(id=process)) | Restore(on=ProcessPlace(id=process)):
+            found = {process.pid}
+        case Set(on=CgroupPlace(path=path)) | Restore(on=CgroupPlace(path=path)):
+            found = {member.id.pid for group in tick.groups for member in group.members if member.cgroup == path}
+        case Set(on=SessionPlace(through=process)) | Restore(on=SessionPlace(through=process)):
             members = [member for group in tick.groups for member in group.members]
-            if process is not None:
-                found.add(process.pid)
-            if cgroup:
-                found |= {member.id.pid for member in members if member.cgroup == cgroup}
-            elif control is Control.AUTOGROUP:
-                sessions = {member.session for member in members if member.id == process}
-                found |= {member.id.pid for member in members if member.session in sessions}
+            sessions = {member.session for member in members if member.id == process}
+            found = {process.pid, *(member.id.pid for member in members if member.session in sessions)}
     return sorted(found)
 
 

@@ -15,7 +15,6 @@ import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -23,9 +22,11 @@ from typing import NamedTuple, Self
 import msgspec
 
 from ...models.records import ProcId
-from ..decision import Control
+from ..changes import OPEN, Chain, Entry, EntryStatus, Subject, original, subject_of
+from ..decision import PLACES, Control
 from ..faults import is_gone
-from ..ports import Knob, ThreadId, Value
+from ..places import AutogroupPlace, CgroupPlace, FencePlace, KnobPlace, PoolPlace, ThreadId, ThreadPlace
+from ..ports import Knob, Value
 from .files import StoreError, UnsafeError, is_there, private_descriptor, private_directory, private_file
 
 VERSION = 1
@@ -60,97 +61,11 @@ class StateBusyError(LedgerError):
     """Another process works with this state directory."""
 
 
-class EntryStatus(StrEnum):
-    """How far a change has come. The first two are open: undo examines them."""
-
-    INTENT = "intent"  # may or may not have happened
-    DONE = "done"  # made and read back
-    UNDONE = "undone"  # restored
-    FOREIGN = "foreign"  # somebody else changed the value after us: never touched again
-    GONE = "gone"  # the target no longer exists, or the machine was rebooted
-    FAILED = "failed"  # the kernel or the pool refused: nothing was changed
-
-
-OPEN = frozenset({EntryStatus.INTENT, EntryStatus.DONE})
-
-
-class Subject(NamedTuple):
-    """What a decision names: one control of a process with all its threads, of an autogroup, of a cgroup or of a pool."""
-
-    control: Control
-    process: ProcId | None
-    key: str
-
-
-class Entry(msgspec.Struct, frozen=True):
-    """One change of one value."""
-
-    id: int  # 0 until `intend` has given one
-    boot_id: str
-    decision: str  # Decision.id
-    target: str  # Decision.target
-    wall: int  # ns since 1970, for people only
-    control: Control
-    process: ProcId | None  # AUTOGROUP: the member it was set through; POOL_SIZE: the pool's master
-    thread: ThreadId | None
-    key: str  # cgroup path, autogroup or pool name; "" for a thread
-    session: int | None  # of the process when its value was changed: used to find children that inherited
-    group: int | None  # process group, likewise
-    since: int  # uptime in clock ticks before the change: threads that inherited started later
-    original: Value  # before our first change
-    old: Value  # before this change
-    new: Value
-    status: EntryStatus
-
-    @property
-    def subject(self) -> Subject:
-        """What this changes, as decisions name it."""
-        return subject_of(self.knob)
-
-    @property
-    def knob(self) -> Knob:
-        """The place in the kernel. Equal for equal places, whichever process an autogroup was set through."""
-        return Knob(self.control, self.process, self.thread, self.key)
-
-
-Chain = tuple[Entry, ...]
-"""The open entries of one knob, oldest first: never empty."""
-
-
 class Note(NamedTuple):
     """A message for the caller that opened the ledger."""
 
     text: str
     lost: bool  # whether changes may remain that can no longer be undone
-
-
-def subject_of(knob: Knob) -> Subject:
-    """The subject that this knob belongs to."""
-    return Subject(knob.control, None if knob.key else knob.process, knob.key)
-
-
-def place(knob: Knob) -> Knob:
-    """The knob without what does not identify it: an autogroup is the same through any member, a pool with any master."""
-    return knob._replace(process=None) if knob.key else knob
-
-
-def original(chain: Chain) -> Value:
-    """The value before our first change."""
-    return chain[-1].original
-
-
-def believed(chain: Chain) -> tuple[Value, ...]:
-    """The values that the knob may have if nobody but us changed it, likeliest first.
-
-    The newest change that is known to be done, and later ones that a crash left uncertain; with none done, also the value as it was
-    found, which is not the original if it was inherited from us.
-    """
-    values: list[Value] = []
-    for entry in reversed(chain):
-        values.append(entry.new)
-        if entry.status is EntryStatus.DONE:
-            return tuple(values)
-    return (*values, chain[0].old)
 
 
 class StateLock:
@@ -265,7 +180,7 @@ class Ledger:
             if status in OPEN:
                 self._remember(entry)
             elif status is EntryStatus.FOREIGN:
-                self._foreign.add(place(entry.knob))
+                self._foreign.add(entry.knob)
             if status is EntryStatus.DONE:
                 self._merge(entry)
         try:
@@ -288,7 +203,7 @@ class Ledger:
 
     def chain(self, knob: Knob) -> Chain | None:
         """The open entries of a knob; None if it is not changed."""
-        return self._subjects.get(subject_of(knob), {}).get(place(knob))
+        return self._subjects.get(subject_of(knob), {}).get(knob)
 
     def original(self, knob: Knob) -> Value | None:
         """The value before our first change; None if it is not changed."""
@@ -297,7 +212,7 @@ class Ledger:
 
     def is_foreign(self, knob: Knob) -> bool:
         """Whether somebody else changed this knob after us, in this boot."""
-        return place(knob) in self._foreign
+        return knob in self._foreign
 
     def close(self) -> None:
         """Close the file."""
@@ -309,7 +224,7 @@ class Ledger:
 
     def _remember(self, entry: Entry) -> None:
         chains = self._subjects.setdefault(entry.subject, {})
-        here = place(entry.knob)
+        here = entry.knob
         rest = tuple(other for other in chains.get(here, ()) if other.id != entry.id)
         chains[here] = tuple(sorted((*rest, entry), key=lambda each: each.id))
         self._entries[entry.id] = entry
@@ -318,7 +233,7 @@ class Ledger:
     def _forget(self, number: int) -> None:
         entry = self._entries.pop(number)
         chains = self._subjects[entry.subject]
-        here = place(entry.knob)
+        here = entry.knob
         rest = tuple(other for other in chains[here] if other.id != number)
         if rest:
             chains[here] = rest
@@ -332,9 +247,10 @@ class Ledger:
 
         For threads one entry per value stays, with the earliest `since`: children may have inherited any of them.
         """
-        chain = self._subjects[done.subject][place(done.knob)]
+        chain = self._subjects[done.subject][done.knob]
         for entry in chain:
-            if entry.id < done.id and entry.status is EntryStatus.DONE and (done.thread is None or entry.new == done.new):
+            covered = entry.new == done.new or not isinstance(done.knob.on, ThreadPlace)
+            if entry.id < done.id and entry.status is EntryStatus.DONE and covered:
                 self._forget(entry.id)
                 self._dirty[entry.id] = None
                 done = msgspec.structs.replace(done, since=min(done.since, entry.since))
@@ -408,7 +324,7 @@ class Ledger:
             elif entry.status in OPEN:
                 self._remember(entry)
             elif entry.status is EntryStatus.FOREIGN:
-                self._foreign.add(place(entry.knob))
+                self._foreign.add(entry.knob)
         if rebooted:
             self.notes += (Note(f"the machine was rebooted since: {rebooted} changes are gone with it, nothing to undo", False),)
         try:
@@ -565,11 +481,12 @@ def _check(connection: sqlite3.Connection) -> None:
 
 def _columns(entry: Entry) -> tuple[object, ...]:
     pid, start_ticks = entry.process or (None, None)
-    tid, tid_start_ticks = entry.thread or (None, None)
+    thread, key = _thread_and_key(entry.knob.on)
+    tid, tid_start_ticks = thread or (None, None)
     values = (msgspec.json.encode(value).decode() for value in (entry.original, entry.old, entry.new))
     row = (
         *(entry.id, entry.boot_id, entry.decision, entry.target, entry.wall, entry.control.value, pid, start_ticks),
-        *(tid, tid_start_ticks, entry.key, entry.session, entry.group, entry.since, *values, entry.status.value),
+        *(tid, tid_start_ticks, key, entry.session, entry.group, entry.since, *values, entry.status.value),
     )
     return (*row, _crc(row))
 
@@ -579,22 +496,24 @@ def _crc(row: Sequence[object]) -> int:
 
 
 def _row(connection: sqlite3.Connection, number: int) -> Entry | None:
-    """The entry with this id, None if its checksum does not hold. Raises sqlite3.Error if the file has a hole."""
+    """The entry with this id, None if its checksum does not hold or no such change exists. Raises sqlite3.Error if the file has a
+    hole."""
     row = connection.execute(f"select {_COLUMNS} from entry where id = ?", (number,)).fetchone()  # noqa: S608 - constants
     if row is None or row[-1] != _crc(row[:-1]):
         return None
     (identity, boot_id, decision, target, wall, control, pid, start_ticks, tid, tid_start_ticks, key) = row[:11]
     session, group, since, first, old, new, status = row[11:18]
+    process = None if pid is None else ProcId(pid, start_ticks)
+    knob = _knob(Control(control), process, None if tid is None else ThreadId(tid, tid_start_ticks), key)
+    if knob is None:
+        return None
     return Entry(
         id=identity,
         boot_id=boot_id,
         decision=decision,
         target=target,
         wall=wall,
-        control=Control(control),
-        process=None if pid is None else ProcId(pid, start_ticks),
-        thread=None if tid is None else ThreadId(tid, tid_start_ticks),
-        key=key,
+        knob=knob,
         session=session,
         group=group,
         since=since,
@@ -603,6 +522,29 @@ def _row(connection: sqlite3.Connection, number: int) -> Entry | None:
         new=_value(new),
         status=EntryStatus(status),
     )
+
+
+def _thread_and_key(on: KnobPlace) -> tuple[ThreadId | None, str]:
+    """What the columns of a thread and of a key have for this place."""
+    match on:
+        case ThreadPlace(thread=thread):
+            return thread, ""
+        case CgroupPlace(path=key) | AutogroupPlace(name=key) | PoolPlace(name=key) | FencePlace(key=key):
+            return None, key
+
+
+def _knob(control: Control, process: ProcId | None, thread: ThreadId | None, key: str) -> Knob | None:
+    """The knob that these columns are of; None: there is none like that."""
+    kind = PLACES[control].knob
+    if kind is CgroupPlace:
+        return Knob(control, CgroupPlace(key))
+    if process is None:
+        return None
+    if kind is ThreadPlace:
+        return None if thread is None or thread.tid <= 0 else Knob(control, ThreadPlace(process, thread))
+    if kind is AutogroupPlace:
+        return Knob(control, AutogroupPlace(key, process))
+    return Knob(control, FencePlace(key, process) if kind is FencePlace else PoolPlace(key, process))
 
 
 def _value(text: str) -> Value:

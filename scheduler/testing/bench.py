@@ -14,6 +14,7 @@ from ..act.actuate import Acting
 from ..act.knobs.control import LinuxKernel
 from ..decision import Action, Decision, Outcome, Why
 from ..ports import PoolAdapter
+from ..read.locks import LinuxLocks
 from ..service.clock import SystemClock
 from ..store.ledger import Ledger, StateLock
 
@@ -31,7 +32,7 @@ class Bench:
         self.ledger = Ledger(state / "ledger.db", self.kernel.boot_id())
         self.pools: dict[str, PoolAdapter] = {}
         self.samples: dict[str, PoolSample] = {}
-        self.actuator = Acting(self.ledger, self.kernel, self.pools, self.samples, SystemClock())
+        self.actuator = Acting(self.ledger, self.kernel, LinuxLocks(), self.pools, self.samples, SystemClock())
 
     def apply(self, *actions: Action) -> tuple[Outcome, ...]:
         """Apply these actions together."""

@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from ...models.records import ProcId
 from ..decision import Control, Status
 from ..fences import FENCED, Limits, Part, key_of, name_for
-from ..ports import Kin, Knob, Scan, ThreadId, Trouble, Value
+from ..places import AutogroupPlace, CgroupPlace, FencePlace, PoolPlace, ThreadId, ThreadPlace, process_of
+from ..ports import Kin, Knob, Scan, Trouble, Value, number
 
-THREADED = (Control.NICE, Control.AFFINITY, Control.POLICY, Control.SLICE)
 WEIGHTS = {Control.CPU_SHARES: 1024, Control.CPU_WEIGHT: 100}  # with the value of a new cgroup
 DEFAULT_SLICE = 3_000_000
 FAIR = (0, 3, 5)  # SCHED_OTHER, SCHED_BATCH, SCHED_IDLE
+_NO_KNOB = Trouble(Status.FAILED, "a pool is resized by its adapter, not by the kernel")
 SLICED = (0, 3)  # policies whose threads have slices
 
 
@@ -139,8 +140,8 @@ class FakeKernel:
         """The knob of a thread, by default the first, or of its autogroup."""
         process = self.processes[pid]
         if control is Control.AUTOGROUP:
-            return Knob(control, process.id, None, process.autogroup)
-        return Knob(control, process.id, process.threads[pid if tid is None else tid].id, "")
+            return Knob(control, AutogroupPlace(process.autogroup, process.id))
+        return Knob(control, ThreadPlace(process.id, process.threads[pid if tid is None else tid].id))
 
     # --- ports.Kernel ----------------------------------------------------------------------------------------------------------
 
@@ -204,19 +205,24 @@ class FakeKernel:
 
     def read(self, knob: Knob) -> Value | Trouble:
         """The value now."""
-        fault = self._fault(knob.process.pid if knob.process is not None else 0)
+        process = process_of(knob.on)
+        fault = self._fault(0 if process is None else process.pid)
         if fault is not None:
             return fault
-        if knob.control is Control.FENCE:
-            return self.fences.get(knob.key, 0)
-        if knob.control in THREADED:
-            found = self._find(knob)
-            return found if isinstance(found, Trouble) else self._value(knob.control, *found)
-        if knob.control is Control.AUTOGROUP:
-            if not any(process.autogroup == knob.key for process in self.processes.values()):
-                return Trouble(Status.VANISHED, f"{knob.key} is gone")
-            return self.autogroups[knob.key]
-        return self._of_cgroup(knob)
+        match knob.on:
+            case ThreadPlace():
+                found = self._find(knob.on)
+                return found if isinstance(found, Trouble) else self._value(knob.control, *found)
+            case AutogroupPlace(name=name):
+                if not any(process.autogroup == name for process in self.processes.values()):
+                    return Trouble(Status.VANISHED, f"{name} is gone")
+                return self.autogroups[name]
+            case CgroupPlace(path=path):
+                return self._of_cgroup(knob.control, path)
+            case FencePlace(key=key):
+                return self.fences.get(key, 0)
+            case PoolPlace():
+                return _NO_KNOB
 
     def write(self, knob: Knob, expected: Value, value: Value) -> Trouble | None:
         """Compare and set."""
@@ -245,7 +251,7 @@ class FakeKernel:
         """An affinity within the cpuset, or all of the cpuset; a slice of the default's length is the default."""
         if knob.control is Control.SLICE and value == DEFAULT_SLICE:
             return 0
-        found = self._find(knob) if knob.control is Control.AFFINITY else None
+        found = self._find(knob.on) if knob.control is Control.AFFINITY and isinstance(knob.on, ThreadPlace) else None
         if isinstance(found, Trouble) and found.status is not Status.VANISHED:
             return found
         if found is None or isinstance(found, Trouble) or isinstance(value, int):
@@ -254,7 +260,7 @@ class FakeKernel:
 
     def lasting(self, knob: Knob, value: Value) -> Value | Trouble:
         """All CPUs for a whole cpuset."""
-        found = self._find(knob) if knob.control is Control.AFFINITY else None
+        found = self._find(knob.on) if knob.control is Control.AFFINITY and isinstance(knob.on, ThreadPlace) else None
         if isinstance(found, Trouble) and found.status is not Status.VANISHED:
             return found
         if found is None or isinstance(found, Trouble) or value != found[0].cpuset:
@@ -326,16 +332,14 @@ class FakeKernel:
         found = self.processes.get(process.pid)
         return found if found is not None and found.id == process else Trouble(Status.VANISHED, f"pid {process.pid} is gone")
 
-    def _find(self, knob: Knob) -> tuple[FakeProcess, FakeThread] | Trouble:
-        assert knob.process is not None
-        assert knob.thread is not None
-        fault = self._fault(knob.process.pid)
+    def _find(self, on: ThreadPlace) -> tuple[FakeProcess, FakeThread] | Trouble:
+        fault = self._fault(on.process.pid)
         if fault is not None:
             return fault
-        process = self.processes.get(knob.process.pid)
-        thread = None if process is None else process.threads.get(knob.thread.tid)
-        if process is None or thread is None or thread.id != knob.thread:
-            return Trouble(Status.VANISHED, f"thread {knob.thread.tid} of pid {knob.process.pid} is gone")
+        process = self.processes.get(on.process.pid)
+        thread = None if process is None else process.threads.get(on.thread.tid)
+        if process is None or thread is None or thread.id != on.thread:
+            return Trouble(Status.VANISHED, f"thread {on.thread.tid} of pid {on.process.pid} is gone")
         return process, thread
 
     def _value(self, control: Control, process: FakeProcess, thread: FakeThread) -> Value | Trouble:
@@ -347,62 +351,67 @@ class FakeKernel:
             return thread.slice if thread.policy in FAIR else Trouble(Status.REFUSED, "a real-time thread has no slice")
         return thread.policy if control is Control.POLICY else _clipped(thread.affinity, process.cpuset)
 
-    def _of_cgroup(self, knob: Knob) -> int | Trouble:
+    def _of_cgroup(self, control: Control, path: str) -> int | Trouble:
         """The value of a cgroup; a weight is hidden while the cgroup is idle."""
-        there = any((weight, knob.key) in self.cgroups for weight in WEIGHTS)
-        idle = self.cgroups.get((Control.CPU_IDLE, knob.key), 0)
-        if knob.control is Control.CPU_IDLE and there:
+        there = any((weight, path) in self.cgroups for weight in WEIGHTS)
+        idle = self.cgroups.get((Control.CPU_IDLE, path), 0)
+        if control is Control.CPU_IDLE and there:
             return idle
-        if (knob.control, knob.key) not in self.cgroups:
-            return Trouble(Status.VANISHED, f"cgroup {knob.key} is gone")
-        return Trouble(Status.REFUSED, "an idle cgroup hides its weight") if idle else self.cgroups[knob.control, knob.key]
+        if (control, path) not in self.cgroups:
+            return Trouble(Status.VANISHED, f"cgroup {path} is gone")
+        return Trouble(Status.REFUSED, "an idle cgroup hides its weight") if idle else self.cgroups[control, path]
 
     def _unfit(self, knob: Knob, value: Value) -> Trouble | None:
         """What the real kernel refuses because of another value of the same thread or cgroup."""
-        if knob.control is Control.SLICE:
-            found = self._find(knob)
+        if knob.control is Control.SLICE and isinstance(knob.on, ThreadPlace):
+            found = self._find(knob.on)
             if not isinstance(found, Trouble) and found[1].policy not in SLICED:
                 return Trouble(Status.REFUSED, "only SCHED_OTHER and SCHED_BATCH have slices")
-        if knob.control is Control.CPU_IDLE and value:
+        if knob.control is Control.CPU_IDLE and isinstance(knob.on, CgroupPlace) and value:
+            path = knob.on.path
             for weight, default in WEIGHTS.items():
-                if self.cgroups.get((weight, knob.key), default) != default:
-                    return Trouble(Status.REFUSED, f"cgroup {knob.key} has a {weight} that cpu.idle would lose for good")
+                if self.cgroups.get((weight, path), default) != default:
+                    return Trouble(Status.REFUSED, f"cgroup {path} has a {weight} that cpu.idle would lose for good")
         return None
 
     def _store(self, knob: Knob, value: Value) -> None:
-        if knob.control is Control.FENCE:
-            assert isinstance(value, int)
-            self.fences[knob.key] = value
-            for process in self._family(knob.process) if value else list(self.processes.values()):
-                if process.fence in ("", knob.key):
-                    process.fence = knob.key if value else ""
-            return
-        if knob.control not in THREADED:
-            assert isinstance(value, int)
-            if knob.control is Control.AUTOGROUP:
-                self.autogroups[knob.key] = value
-            else:
-                self.cgroups[knob.control, knob.key] = value
-            if knob.control is Control.CPU_IDLE and not value:
-                self.cgroups |= {
-                    (weight, knob.key): default for weight, default in WEIGHTS.items() if (weight, knob.key) in self.cgroups
-                }
-            return
-        found = self._find(knob)
-        assert not isinstance(found, Trouble)
+        match knob.on:
+            case FencePlace(key=key, process=first):
+                self.fences[key] = number(value)
+                for process in self._family(first) if value else list(self.processes.values()):
+                    if process.fence in ("", key):
+                        process.fence = key if value else ""
+            case AutogroupPlace(name=name):
+                self.autogroups[name] = number(value)
+            case CgroupPlace(path=path):
+                self.cgroups[knob.control, path] = number(value)
+                if knob.control is Control.CPU_IDLE and not value:
+                    self.cgroups |= {
+                        (weight, path): default for weight, default in WEIGHTS.items() if (weight, path) in self.cgroups
+                    }
+            case ThreadPlace():
+                found = self._find(knob.on)
+                assert not isinstance(found, Trouble)
+                self._store_in(found[1], knob.control, value)
+            case PoolPlace():
+                raise AssertionError("a pool is resized by its adapter")
+
+    def _store_in(self, thread: FakeThread, control: Control, value: Value) -> None:
         if isinstance(value, tuple):
-            found[1].affinity = value
-        elif knob.control is Control.NICE:
-            found[1].nice = value
-        elif knob.control is Control.SLICE:
-            found[1].slice = 0 if value == DEFAULT_SLICE else value
+            thread.affinity = value
+        elif control is Control.NICE:
+            thread.nice = value
+        elif control is Control.SLICE:
+            thread.slice = 0 if value == DEFAULT_SLICE else value
         else:
-            found[1].policy = value
+            thread.policy = value
 
     def _wrong(self, knob: Knob, value: Value) -> Trouble | None:
         """What the real kernel refuses as a value."""
-        if knob.control is Control.AFFINITY:
-            found = self._find(knob)
+        if isinstance(knob.on, PoolPlace):
+            return _NO_KNOB
+        if knob.control is Control.AFFINITY and isinstance(knob.on, ThreadPlace):
+            found = self._find(knob.on)
             if isinstance(found, Trouble):
                 return found
             usable = isinstance(value, tuple) and bool(set(value) & set(found[0].cpuset))
@@ -422,7 +431,7 @@ class FakeKernel:
         fits = fits or (knob.control is Control.SLICE and value == 0)
         return None if fits else Trouble(Status.FAILED, f"{knob.control} {value} is not possible")
 
-    def _family(self, first: ProcId | None) -> list[FakeProcess]:
+    def _family(self, first: ProcId) -> list[FakeProcess]:
         """A process and all its descendants."""
         found = [process for process in self.processes.values() if process.id == first]
         for process in found:

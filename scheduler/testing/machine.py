@@ -36,6 +36,7 @@ from ..decision import (
     Worker,
 )
 from ..fences import Limits
+from ..places import CgroupPlace, ProcessPlace, SessionPlace
 from .clock import FakeClock
 from .ticks import GIB
 
@@ -209,13 +210,13 @@ class FakeMachine:
         return Status.APPLIED, f"is {action.value}"
 
     def _object(self, action: Set | Restore) -> str:
-        if action.process is None:
-            return action.cgroup
-        if action.control is not Control.AUTOGROUP:
-            return str(action.process.pid)
-        if self._service and action.process in self._service_ids():
-            return str(self._service.session)
-        return str(self._hogs.session if self._hogs and action.process in self._hog_ids(MAX_HOGS) else POOL_SESSION)
+        match action.on:
+            case CgroupPlace(path=path):
+                return path
+            case SessionPlace(session=session):
+                return str(session)
+            case ProcessPlace(id=process):
+                return str(process.pid)
 
     # --- time -----------------------------------------------------------------------------------------------------------------
 

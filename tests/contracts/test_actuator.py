@@ -8,15 +8,18 @@ from pathlib import Path
 import pytest
 
 from nicety.models.records import ProcId
-from nicety.scheduler.act.actuate import Acting, Observing
+from nicety.scheduler.act.actuate import Acting
 from nicety.scheduler.act.knobs.control import LinuxKernel
+from nicety.scheduler.act.observing import Observing
 from nicety.scheduler.act.scoped import Scoped
 from nicety.scheduler.decision import Action, Control, Decision, Flag, Recycle, ResizePool, Restore, Set, Status, Why
-from nicety.scheduler.ports import Actuator, Kernel, Knob, ThreadId, Trouble
+from nicety.scheduler.places import CgroupPlace, ProcessPlace, SessionPlace, ThreadId, ThreadPlace
+from nicety.scheduler.ports import Actuator, Kernel, Knob, Trouble
 from nicety.scheduler.scope import OBSERVE, act_on
 from nicety.scheduler.store.ledger import Ledger
 from nicety.scheduler.testing.clock import FakeClock
 from nicety.scheduler.testing.kernel import FakeKernel
+from nicety.scheduler.testing.locks import FakeLocks
 from nicety.scheduler.testing.pool import FakePool
 from nicety.scheduler.testing.puppet import Puppet
 
@@ -38,30 +41,30 @@ class Stage:
         self.acts = how in ("acting", "scoped to all")
         self.actuator: Actuator
         if how.startswith("scoped"):
-            scoped = Scoped(folder / "ledger.db", kernel, {"web": pool}, samples, clock)
+            scoped = Scoped(folder / "ledger.db", kernel, FakeLocks(), {"web": pool}, samples, clock)
             scoped.act_on(act_on(OBSERVE, () if how == "scoped to all" else ("policy other",), None))
             self.actuator, self.outstanding, self.close = scoped, scoped.outstanding, scoped.close
             return
         ledger = Ledger(folder / "ledger.db", kernel.boot_id())
         self.outstanding, self.close = ledger.outstanding, ledger.close
         if how == "acting":
-            self.actuator = Acting(ledger, kernel, {"web": pool}, samples, clock)
+            self.actuator = Acting(ledger, kernel, FakeLocks(), {"web": pool}, samples, clock)
         else:
             self.actuator = Observing(kernel, {"web": pool}, samples)
 
     def decisions(self) -> list[Decision]:
         actions: list[Action] = [
-            Set(Control.NICE, self.process, "", 3),
-            Set(Control.NICE, self.process, "", 4),
-            Set(Control.NICE, self.gone, "", 3),
-            Restore(Control.NICE, self.process, ""),
-            Restore(Control.AUTOGROUP, self.gone, ""),
-            Set(Control.CPU_WEIGHT, None, "/there/is/none", 3),
-            Set(Control.AFFINITY, self.process, "", (0,)),
-            Set(Control.SLICE, self.process, "", 200_000, 0),
-            Set(Control.SLICE, self.gone, "", 200_000, 0),
-            Set(Control.CPU_IDLE, None, "/there/is/none", 1, 0),
-            Set(Control.NICE, self.process, "", 4, 77),
+            Set(Control.NICE, ProcessPlace(self.process), 3),
+            Set(Control.NICE, ProcessPlace(self.process), 4),
+            Set(Control.NICE, ProcessPlace(self.gone), 3),
+            Restore(Control.NICE, ProcessPlace(self.process)),
+            Restore(Control.AUTOGROUP, SessionPlace(self.gone.pid, self.gone)),
+            Set(Control.CPU_WEIGHT, CgroupPlace("/there/is/none"), 3),
+            Set(Control.AFFINITY, ProcessPlace(self.process), (0,)),
+            Set(Control.SLICE, ProcessPlace(self.process), 200_000, 0),
+            Set(Control.SLICE, ProcessPlace(self.gone), 200_000, 0),
+            Set(Control.CPU_IDLE, CgroupPlace("/there/is/none"), 1, 0),
+            Set(Control.NICE, ProcessPlace(self.process), 4, 77),
             ResizePool("web", 4),
             ResizePool("nobody", 4),
             Recycle("web", self.gone),
@@ -106,7 +109,8 @@ def test_nothing_is_a_valid_call(stage: Stage) -> None:
 
 def test_after_undo_everything_is_as_before_and_there_is_nothing_more_to_undo(stage: Stage) -> None:
     knobs = [
-        Knob(control, stage.process, ThreadId(*stage.process), "") for control in (Control.NICE, Control.AFFINITY, Control.SLICE)
+        Knob(control, ThreadPlace(stage.process, ThreadId(*stage.process)))
+        for control in (Control.NICE, Control.AFFINITY, Control.SLICE)
     ]
     before = [stage.kernel.read(knob) for knob in knobs]
     assert not any(isinstance(value, Trouble) for value in before[:2]), "there may be no slices"
@@ -118,12 +122,14 @@ def test_after_undo_everything_is_as_before_and_there_is_nothing_more_to_undo(st
 
 
 def test_what_somebody_chose_is_left_by_both(stage: Stage) -> None:
-    decision = Decision("s-0.1", "policy", "target", Set(Control.NICE, stage.process, "", 4, 77), WHY)
+    decision = Decision("s-0.1", "policy", "target", Set(Control.NICE, ProcessPlace(stage.process), 4, 77), WHY)
     (outcome,) = stage.actuator.apply([decision])
     if stage.acts and stage.kernel.forbidden(Control.NICE):
         assert outcome.status is Status.REFUSED
     else:
-        now = stage.kernel.read(Knob(Control.NICE, stage.process, ThreadId(*stage.process), ""))  # 0, unless the tests run niced
+        now = stage.kernel.read(
+            Knob(Control.NICE, ThreadPlace(stage.process, ThreadId(*stage.process)))
+        )  # 0, unless the tests run niced
         assert (outcome.status, outcome.changed, outcome.detail) == (Status.FOREIGN, 0, f"left: somebody chose nice {now}")
 
 

@@ -16,7 +16,8 @@ from nicety.models.records import ProcId
 from nicety.scheduler.act.knobs.control import LinuxKernel
 from nicety.scheduler.decision import Control, Status
 from nicety.scheduler.fences import Limits, name_for, parts_of
-from nicety.scheduler.ports import Kernel, Knob, ThreadId, Trouble, Value
+from nicety.scheduler.places import AutogroupPlace, CgroupPlace, FencePlace, PoolPlace, ThreadId, ThreadPlace
+from nicety.scheduler.ports import Kernel, Knob, Trouble, Value
 from nicety.scheduler.read.cgroup import find
 from nicety.scheduler.testing.kernel import FakeKernel
 from nicety.scheduler.testing.puppet import Puppet
@@ -140,11 +141,11 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
 
 def knob(control: Control, process: ProcId, tid: int | None = None, world: World | None = None) -> Knob:
     if tid is None:
-        return Knob(control, process, ThreadId(*process), "")
+        return Knob(control, ThreadPlace(process, ThreadId(*process)))
     assert world is not None
     threads = world.kernel.threads(process)
     assert not isinstance(threads, Trouble)
-    return Knob(control, process, next(thread for thread in threads if thread.tid == tid), "")
+    return Knob(control, ThreadPlace(process, next(thread for thread in threads if thread.tid == tid)))
 
 
 def value(world: World, where: Knob) -> Value:
@@ -201,7 +202,7 @@ def test_a_value_that_is_not_the_expected_one_is_left(world: World) -> None:
 def test_a_stranger_with_the_same_number_is_neither_read_nor_changed(world: World) -> None:
     process = world.start()
     impostor = ProcId(process.pid, process.start_ticks - 1)
-    where = Knob(Control.NICE, impostor, ThreadId(*impostor), "")
+    where = Knob(Control.NICE, ThreadPlace(impostor, ThreadId(*impostor)))
     for answer in (
         world.kernel.read(where),
         world.kernel.write(where, 0, 5),
@@ -216,7 +217,7 @@ def test_a_stranger_with_the_same_number_is_neither_read_nor_changed(world: Worl
 
 def test_a_thread_of_another_process_is_not_taken_for_one_of_this(world: World) -> None:
     one, two = world.start(), world.start()
-    answer = world.kernel.write(Knob(Control.NICE, one, ThreadId(*two), ""), 0, 5)
+    answer = world.kernel.write(Knob(Control.NICE, ThreadPlace(one, ThreadId(*two))), 0, 5)
     assert answer is not None
     assert answer.status is Status.VANISHED
     assert value(world, knob(Control.NICE, two)) == 0
@@ -227,7 +228,7 @@ def test_what_has_ended_is_a_value_for_every_call(world: World) -> None:
     where = [knob(control, process) for control in (Control.NICE, Control.AFFINITY, Control.POLICY, Control.SLICE)]
     group = world.kernel.autogroup(process)
     assert isinstance(group, str)
-    where.append(Knob(Control.AUTOGROUP, process, None, group))
+    where.append(Knob(Control.AUTOGROUP, AutogroupPlace(group, process)))
     world.end(process)
     for each in where:
         for answer in (world.kernel.read(each), world.kernel.write(each, 0, WRITTEN.get(each.control, 3))):
@@ -325,7 +326,7 @@ def test_a_fence_by_weight_takes_children_along_and_leaves_nobody_in_it(world: W
     if isinstance(key, Trouble):
         pytest.skip(key.text)
     assert [part.files for part in parts_of(key)] in ([{"cpu.shares": "2"}], [{"cpu.weight": "1"}])
-    where = Knob(Control.FENCE, process, None, key)
+    where = Knob(Control.FENCE, FencePlace(key, process))
     assert value(world, where) == 0, "it is only planned"
     assert world.kernel.write(where, 0, 1) is None
     assert value(world, where) == 1
@@ -342,7 +343,7 @@ def test_a_fence_by_weight_takes_children_along_and_leaves_nobody_in_it(world: W
 
 def test_a_cgroup_is_idle_or_has_a_weight_that_is_never_lost(world: World) -> None:
     group = world.cgroup()
-    idle, shares = Knob(Control.CPU_IDLE, None, None, group), Knob(Control.CPU_SHARES, None, None, group)
+    idle, shares = Knob(Control.CPU_IDLE, CgroupPlace(group)), Knob(Control.CPU_SHARES, CgroupPlace(group))
     assert (value(world, idle), value(world, shares)) == (0, 1024)
     assert world.kernel.write(shares, 1024, 512) is None
     refused = world.kernel.write(idle, 0, 1)
@@ -397,9 +398,9 @@ def test_an_autogroup_is_set_through_any_member_and_outlives_the_one_it_was_set_
     child = world.fork(process)
     assert world.kernel.autogroup(child) == key
     assert world.kernel.autogroup(world.start()) != key
-    through = Knob(Control.AUTOGROUP, process, None, key)
+    through = Knob(Control.AUTOGROUP, AutogroupPlace(key, process))
     assert world.kernel.write(through, 0, 9) is None
-    assert value(world, Knob(Control.AUTOGROUP, child, None, key)) == 9
+    assert value(world, Knob(Control.AUTOGROUP, AutogroupPlace(key, child))) == 9
     assert value(world, knob(Control.NICE, child)) == 0, "the group's nice is not the thread's"
     world.end(process)
     assert value(world, through) == 9, "found through the child"
@@ -460,3 +461,10 @@ def test_a_reserve_may_be_asked_for_within_another(world: World) -> None:
     process = world.start()
     with world.kernel.reserve(), world.kernel.reserve():
         assert value(world, knob(Control.NICE, process)) == 0
+
+
+def test_the_size_of_a_pool_is_not_the_kernels(world: World) -> None:
+    pool = Knob(Control.POOL_SIZE, PoolPlace("web", world.start()))
+    for found in (world.kernel.read(pool), world.kernel.write(pool, 2, 3)):
+        assert isinstance(found, Trouble)
+        assert found.status is Status.FAILED

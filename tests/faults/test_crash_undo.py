@@ -22,8 +22,8 @@ import msgspec
 import pytest
 
 from nicety.models.records import ProcId
-from nicety.scheduler.act.actuate import undo_from_ledger
 from nicety.scheduler.act.knobs.control import LinuxKernel
+from nicety.scheduler.act.undo import undo_from_ledger
 from nicety.scheduler.decision import Control, Outcome, Status
 from nicety.scheduler.ports import Trouble, Value
 from nicety.scheduler.read.cgroup import find
@@ -42,7 +42,9 @@ from pathlib import Path
 from nicety.models.records import ProcId
 from nicety.scheduler.act.actuate import Acting
 from nicety.scheduler.decision import Control, Decision, Restore, Set, Why
+from nicety.scheduler.places import CgroupPlace, ProcessPlace, SessionPlace
 from nicety.scheduler.act.knobs.control import LinuxKernel
+from nicety.scheduler.read.locks import LinuxLocks
 from nicety.scheduler.store.ledger import Ledger, StateLock
 
 class Clock:
@@ -56,21 +58,22 @@ numbers = list(map(int, numbers))
 targets = [ProcId(*pair) for pair in zip(numbers[::2], numbers[1::2])]
 lock = StateLock(Path(state))
 kernel = LinuxKernel()
-actuator = Acting(Ledger(Path(state) / "ledger.db", kernel.boot_id()), kernel, {}, {}, Clock())
+actuator = Acting(Ledger(Path(state) / "ledger.db", kernel.boot_id()), kernel, LinuxLocks(), {}, {}, Clock())
 why = Why("test", "because", {}, (), ())
 print("ready", flush=True)
 for turn in range(int(turns)):
     actions = []
     for target in targets:
-        actions.append(Set(Control.NICE, target, "", (10, 15)[turn % 2]))
-        actions.append(Set(Control.AFFINITY, target, "", (0,)) if turn % 3 == 0 else Restore(Control.AFFINITY, target, ""))
+        on = ProcessPlace(target)
+        actions.append(Set(Control.NICE, on, (10, 15)[turn % 2]))
+        actions.append(Set(Control.AFFINITY, on, (0,)) if turn % 3 == 0 else Restore(Control.AFFINITY, on))
         if turn % 2:  # the policy is 3 still: an idle thread's slice cannot be set
-            actions.append(Set(Control.SLICE, target, "", (100_000, 500_000, 3_000_000)[turn % 3]))
-        actions.append(Set(Control.POLICY, target, "", (3, 5)[turn % 2]))
-        actions.append(Set(Control.AUTOGROUP, target, "", (19, 5)[turn % 2]))
+            actions.append(Set(Control.SLICE, on, (100_000, 500_000, 3_000_000)[turn % 3]))
+        actions.append(Set(Control.POLICY, on, (3, 5)[turn % 2]))
+        actions.append(Set(Control.AUTOGROUP, SessionPlace(target.pid, target), (19, 5)[turn % 2]))
     if group:
-        actions.append(Set(Control.CPU_SHARES, None, group, 2 + turn))
-        actions.append(Set(Control.CPU_IDLE, None, f"{group}-idle", 1 - turn % 2))
+        actions.append(Set(Control.CPU_SHARES, CgroupPlace(group), 2 + turn))
+        actions.append(Set(Control.CPU_IDLE, CgroupPlace(f"{group}-idle"), 1 - turn % 2))
     outcomes = actuator.apply([Decision(f"t-{turn}.{index}", "p", "t", action, why) for index, action in enumerate(actions)])
     bad = [outcome for outcome in outcomes if outcome.status not in ("applied", "unchanged")]
     if bad:

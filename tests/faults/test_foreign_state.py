@@ -16,12 +16,14 @@ from typing import Any
 
 import pytest
 
-from nicety.scheduler.act.actuate import undo_from_ledger
 from nicety.scheduler.act.knobs.control import LinuxKernel
+from nicety.scheduler.act.undo import undo_from_ledger
+from nicety.scheduler.changes import Entry, EntryStatus
 from nicety.scheduler.decision import Control
-from nicety.scheduler.ports import ThreadId
+from nicety.scheduler.places import ThreadId, ThreadPlace
+from nicety.scheduler.ports import Knob
 from nicety.scheduler.service.clock import SystemClock
-from nicety.scheduler.store.ledger import Entry, EntryStatus, Ledger, LedgerError, StateLock
+from nicety.scheduler.store.ledger import Ledger, LedgerError, StateLock
 from nicety.scheduler.testing.puppet import Puppet
 
 NOBODY = 65534
@@ -36,8 +38,8 @@ def forge(state: Path, puppet: Puppet) -> None:
     nice = os.getpriority(os.PRIO_PROCESS, puppet.id.pid)
     values = {"original": -20, "old": -20, "new": nice}
     ledger = Ledger(state / "ledger.db", kernel.boot_id())
-    common = {"boot_id": kernel.boot_id(), "decision": "x-0.0", "target": "t", "wall": 1, "control": Control.NICE}
-    where = {"process": puppet.id, "thread": ThreadId(*puppet.id), "key": "", "session": 1, "group": 1, "since": 1}
+    common = {"boot_id": kernel.boot_id(), "decision": "x-0.0", "target": "t", "wall": 1}
+    where = {"knob": Knob(Control.NICE, ThreadPlace(puppet.id, ThreadId(*puppet.id))), "session": 1, "group": 1, "since": 1}
     (number,) = ledger.intend([Entry(id=0, status=EntryStatus.INTENT, **common, **where, **values)])  # type: ignore[arg-type]
     ledger.settle({number: EntryStatus.DONE})
     ledger.close()

@@ -18,9 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nicety.models.records import ProcId
+from nicety.scheduler.changes import Entry, EntryStatus
 from nicety.scheduler.decision import Control
-from nicety.scheduler.ports import ThreadId
-from nicety.scheduler.store.ledger import Entry, EntryStatus, Ledger, LedgerError
+from nicety.scheduler.places import ThreadId, ThreadPlace
+from nicety.scheduler.ports import Knob
+from nicety.scheduler.store.ledger import Ledger, LedgerError
 
 BOOT = "00000000-0000-4000-8000-000000000001"
 
@@ -32,10 +34,7 @@ def entry(pid: int, new: int = 10) -> Entry:
         decision="d.1",
         target=f"pid {pid}",
         wall=1,
-        control=Control.NICE,
-        process=ProcId(pid, 7),
-        thread=ThreadId(pid, 7),
-        key="",
+        knob=Knob(Control.NICE, ThreadPlace(ProcId(pid, 7), ThreadId(pid, 7))),
         session=pid,
         group=pid,
         since=5,
@@ -180,7 +179,8 @@ FULL_DISK = """
 import os, subprocess, sys
 from pathlib import Path
 sys.path[:0] = [{tests!r}]
-from nicety.scheduler.store.ledger import EntryStatus, Ledger, LedgerError
+from nicety.scheduler.changes import EntryStatus
+from nicety.scheduler.store.ledger import Ledger, LedgerError
 from test_ledger_faults import BOOT, entry
 where = Path(sys.argv[1])
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", where], check=True)

@@ -21,11 +21,13 @@ from pathlib import Path
 import pytest
 
 from nicety.models.records import Latency, ProcId
-from nicety.scheduler.act.actuate import Acting, undo_from_ledger
+from nicety.scheduler.act.actuate import Acting
 from nicety.scheduler.act.knobs.control import LinuxKernel
 from nicety.scheduler.act.knobs.slices import Slices
+from nicety.scheduler.act.undo import undo_from_ledger
 from nicety.scheduler.decision import Action, Control, Decision, Group, Member, Outcome, Restore, Set, Status, Why
 from nicety.scheduler.fences import Limits
+from nicety.scheduler.places import CgroupPlace, ProcessPlace, SessionPlace
 from nicety.scheduler.read.cgroup import find
 from nicety.scheduler.read.locks import LinuxLocks
 from nicety.scheduler.store.ledger import Ledger, LedgerError
@@ -107,30 +109,32 @@ Scenario = Callable[[World], tuple[list[Action], list[Action]]]
 
 
 def nices(world: World) -> tuple[list[Action], list[Action]]:
-    return [Set(Control.NICE, world.id, "", 1, expected=0)], [Set(Control.NICE, world.id, "", 2)]
+    return [Set(Control.NICE, ProcessPlace(world.id), 1, expected=0)], [Set(Control.NICE, ProcessPlace(world.id), 2)]
 
 
 def affinities(world: World) -> tuple[list[Action], list[Action]]:
-    return [Set(Control.AFFINITY, world.id, "", (0,))], [Restore(Control.AFFINITY, world.id, "")]
+    return [Set(Control.AFFINITY, ProcessPlace(world.id), (0,))], [Restore(Control.AFFINITY, ProcessPlace(world.id))]
 
 
 def slices(world: World) -> tuple[list[Action], list[Action]]:
-    return [Set(Control.SLICE, world.id, "", 500_000), Set(Control.POLICY, world.id, "", 3)], []
+    return [Set(Control.SLICE, ProcessPlace(world.id), 500_000), Set(Control.POLICY, ProcessPlace(world.id), 3)], []
 
 
 def autogroups(world: World) -> tuple[list[Action], list[Action]]:
-    return [Set(Control.AUTOGROUP, world.id, "", 1, expected=0)], [Restore(Control.AUTOGROUP, world.id, "")]
+    return [Set(Control.AUTOGROUP, SessionPlace(world.id.pid, world.id), 1, expected=0)], [
+        Restore(Control.AUTOGROUP, SessionPlace(world.id.pid, world.id))
+    ]
 
 
 def weights(world: World) -> tuple[list[Action], list[Action]]:
     name = f"/{world.cgroup('cpu').name}"
-    return [Set(Control.CPU_SHARES, None, name, 2, expected=1024)], [Set(Control.CPU_SHARES, None, name, 512)]
+    return [Set(Control.CPU_SHARES, CgroupPlace(name), 2, expected=1024)], [Set(Control.CPU_SHARES, CgroupPlace(name), 512)]
 
 
 def fences(world: World) -> tuple[list[Action], list[Action]]:
     for controller in ("cpu", "pids"):
         (world.cgroup(controller) / "cgroup.procs").write_text(str(world.id.pid))
-    return [Set(Control.FENCE, world.id, "", tuple(Limits(300, 0, 8)))], []
+    return [Set(Control.FENCE, ProcessPlace(world.id), tuple(Limits(300, 0, 8)))], []
 
 
 SCENARIOS = [nices, affinities, slices, autogroups, weights, fences]
@@ -177,7 +181,7 @@ class Cycle:
         """Nothing of it may raise."""
         clock, groups, locks = FakeClock(), groups_of(self.world), LinuxLocks(self.world.proc)
         with closing(Ledger(self.state / "ledger.db", self._kernel.boot_id())) as ledger:
-            acting = Acting(ledger, self._kernel, {}, {}, clock, locks=locks)
+            acting = Acting(ledger, self._kernel, locks, {}, {}, clock)
             acting.apply(decided(self._actions[0], 0))
             with self.calls.paused():
                 self.heir = self.world.child()
@@ -276,8 +280,12 @@ def test_without_descriptors_nobody_counts_as_gone_and_undo_still_works(world: W
     state.mkdir()
     kernel = LinuxKernel(world.proc)
     with closing(Ledger(state / "ledger.db", kernel.boot_id())) as ledger:
-        acting = Acting(ledger, kernel, {}, {}, FakeClock(), locks=LinuxLocks(world.proc))
-        acting.apply(decided([Set(Control.NICE, world.id, "", 1), Set(Control.AUTOGROUP, world.id, "", 1)], 0))
+        acting = Acting(ledger, kernel, LinuxLocks(world.proc), {}, {}, FakeClock())
+        acting.apply(
+            decided(
+                [Set(Control.NICE, ProcessPlace(world.id), 1), Set(Control.AUTOGROUP, SessionPlace(world.id.pid, world.id), 1)], 0
+            )
+        )
         entries = ledger.outstanding()
         assert len(entries) == 3
         with no_descriptors():
@@ -294,7 +302,7 @@ def test_an_undo_without_descriptors_says_that_it_knows_nothing(world: World) ->
     state.mkdir()
     kernel = LinuxKernel(world.proc)
     with closing(Ledger(state / "ledger.db", kernel.boot_id())) as ledger:
-        Acting(ledger, kernel, {}, {}, FakeClock()).apply(decided([Set(Control.NICE, world.id, "", 1)], 0))
+        Acting(ledger, kernel, LinuxLocks(), {}, {}, FakeClock()).apply(decided([Set(Control.NICE, ProcessPlace(world.id), 1)], 0))
     with no_descriptors(), pytest.raises((OSError, LedgerError)):
         undo_from_ledger(state, FakeClock(), proc_root=world.proc)
     with no_descriptors():
@@ -317,16 +325,19 @@ from pathlib import Path
 from nicety.models.records import ProcId
 from nicety.scheduler.act.actuate import Acting
 from nicety.scheduler.decision import Control, Decision, Set, Why
+from nicety.scheduler.places import ProcessPlace, SessionPlace
 from nicety.scheduler.act.knobs.control import LinuxKernel
+from nicety.scheduler.read.locks import LinuxLocks
 from nicety.scheduler.store.ledger import Ledger, LedgerError
 from nicety.scheduler.testing.clock import FakeClock
 state, proc, pid, start = sys.argv[1:]
 process = ProcId(int(pid), int(start))
 kernel = LinuxKernel(Path(proc))
 ledger = Ledger(Path(state) / "ledger.db", kernel.boot_id())
-acting = Acting(ledger, kernel, {}, {}, FakeClock())
+acting = Acting(ledger, kernel, LinuxLocks(), {}, {}, FakeClock())
 print("ready", flush=True)
-actions = Set(Control.NICE, process, "", 1), Set(Control.AUTOGROUP, process, "", 1), Set(Control.AFFINITY, process, "", (0,))
+on, session = ProcessPlace(process), SessionPlace(process.pid, process)
+actions = Set(Control.NICE, on, 1), Set(Control.AUTOGROUP, session, 1), Set(Control.AFFINITY, on, (0,))
 acting.apply([Decision(f"s-0.{n}", "p", "t", action, Why("test", "because", {}, (), ())) for n, action in enumerate(actions)])
 acting.settle()
 undone = acting.undo()

@@ -37,6 +37,7 @@ from nicety.scheduler.decision import (
     Verdict,
     encode,
 )
+from nicety.scheduler.places import cgroup_of, process_of
 from nicety.scheduler.store.decisions import DecisionReader
 from nicety.scheduler.testing.machine import FakeHogs, FakeMachine, FakeService, FakeWorkers
 
@@ -226,9 +227,10 @@ def _figures(decision: Decision) -> list[object]:
     done: list[object] = []
     match action:
         case Set():
-            done = ["set", action.control, action.process, action.cgroup, action.value, action.expected]
+            place = [process_of(action.on), cgroup_of(action.on) or ""]
+            done = ["set", action.control, *place, action.value, action.expected]
         case Restore():
-            done = ["restore", action.control, action.process, action.cgroup]
+            done = ["restore", action.control, process_of(action.on), cgroup_of(action.on) or ""]
         case ResizePool():
             done = ["resize", action.pool, action.size]
         case Recycle():

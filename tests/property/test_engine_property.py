@@ -14,6 +14,7 @@ from nicety.models.records import HORIZONS, QUANTILES, Anomaly, Forecast, Latenc
 from nicety.scheduler.config.sections import Config, Guard, Placement, PoolConfig, Priority, Quarantine
 from nicety.scheduler.decide.engine import Engine
 from nicety.scheduler.decision import Control, Group, Outcome, Recycle, ResizePool, Restore, Set, Status, Tick, Verdict, encode
+from nicety.scheduler.places import ProcessPlace, SessionPlace, process_of
 from nicety.scheduler.testing.machine import FakeHogs, FakeMachine, FakeService, FakeWorkers
 from nicety.scheduler.testing.ticks import a_group, a_machine, a_member, a_pool, a_tick
 
@@ -160,18 +161,18 @@ def test_limits_budget_and_protection_hold_whatever_happens(history: list[tuple[
             if action.control in (Control.NICE, Control.AUTOGROUP):
                 assert tick.machine.may_renice
                 assert isinstance(action.value, int)
-                assert 0 <= action.value <= (5 if action.process in pooled else 19)
+                assert 0 <= action.value <= (5 if process_of(action.on) in pooled else 19)
             if action.control in (Control.NICE, Control.AFFINITY, Control.FENCE):
-                assert action.process not in PROTECTED
+                assert process_of(action.on) not in PROTECTED
             if action.control is Control.FENCE:
                 assert tick.machine.cpu_cgroup
-                assert action.process is not None
+                assert isinstance(action.on, ProcessPlace)
                 latency = {m.id.pid for g in tick.groups if g.latency is Latency.LATENCY for m in g.members}
-                assert not offspring(tick, action.process.pid) & (latency | {p.pid for p in (*PROTECTED, *pooled)})
+                assert not offspring(tick, action.on.id.pid) & (latency | {p.pid for p in (*PROTECTED, *pooled)})
             if action.control is Control.AUTOGROUP:
-                assert action.process is not None
+                assert isinstance(action.on, SessionPlace)
                 apart = {m.id for g in tick.groups if g.name not in limits for m in g.members}
-                assert not any(sessions[action.process] == sessions[p] for p in PROTECTED if p in apart)
+                assert not any(sessions[action.on.through] == sessions[p] for p in PROTECTED if p in apart)
             if action.control is Control.AFFINITY:
                 assert isinstance(action.value, tuple)
                 assert 0 < len(action.value) < tick.machine.cpus

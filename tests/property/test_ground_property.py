@@ -12,6 +12,7 @@ from nicety.scheduler.config.sections import Config
 from nicety.scheduler.decide.guard import Guard, GuardMemory
 from nicety.scheduler.decide.policies.mechanisms import Ground, Place, Step
 from nicety.scheduler.decision import Control, Decision, Machine, Member, Set, Tick, Why
+from nicety.scheduler.places import CgroupPlace, SessionPlace, cgroup_of
 from nicety.scheduler.testing.ticks import a_group, a_machine, a_member, a_pool, a_tick
 
 PATHS = st.sampled_from(["/", "/a", "/a/b", "/a/b/c", "/a/x", "/ab", "/b", "/b/c", "/b/c/d/e"])
@@ -90,10 +91,10 @@ def would_take_along(tick: Tick, action: Set, listed: frozenset[ProcId]) -> bool
     """Searched in all members, one after the other."""
     wide = action.control is Control.AUTOGROUP
     members = {member.id: (group, member) for group in tick.groups for member in group.members}
-    session = members[action.process][1].session if action.process is not None else None
+    session = action.on.session if isinstance(action.on, SessionPlace) else None
 
     def covers(member: Member) -> bool:
-        return member.session == session if wide else under(member.cgroup, action.cgroup)
+        return member.session == session if wide else under(member.cgroup, cgroup_of(action.on) or "")
 
     pools = {pool.name for pool in tick.pools}
     own = {id_ for id_, (group, _) in members.items() if group.name in pools}
@@ -124,7 +125,10 @@ def test_the_guard_refuses_what_would_take_the_protected_along(
     ]
     listed = frozenset(ProcId(pid, pid) for pid in protected)
     tick = a_tick(1, groups=groups, pools=[a_pool(size=0)], protected=tuple(sorted(listed)), home=home, sheltered=tuple(sheltered))
-    for action in (Set(Control.AUTOGROUP, batch[0].id, "", 5), Set(Control.CPU_SHARES, None, cgroup, 10)):
+    for action in (
+        Set(Control.AUTOGROUP, SessionPlace(batch[0].id.pid, batch[0].id), 5),
+        Set(Control.CPU_SHARES, CgroupPlace(cgroup), 10),
+    ):
         _, refusals = Guard(Config(), "s", GuardMemory()).review(
             tick, [Decision("", "priority", "t", action, Why("rule", "text", {}, (), ()))]
         )

@@ -38,6 +38,7 @@ from nicety.scheduler.decision import (
     Status,
     Tick,
 )
+from nicety.scheduler.places import DecisionPlace, SessionPlace, cgroup_of, process_of
 from nicety.scheduler.testing.policies import admitted
 from nicety.scheduler.testing.ticks import a_group, a_machine, a_member, a_pool, a_tick
 
@@ -310,12 +311,14 @@ def test_no_demotion_reaches_a_latency_process(
         action = decision.action
         assert isinstance(action, Set)
         if action.control is Control.NICE:
-            assert action.process in sessions
-        elif action.control is Control.AUTOGROUP:
-            assert action.process is not None
-            assert sessions[action.process] not in {member.session for member in service.members}
+            assert process_of(action.on) in sessions
+        elif isinstance(action.on, SessionPlace):
+            assert sessions[action.on.through] == action.on.session
+            assert action.on.session not in {member.session for member in service.members}
         else:
-            assert not any((member.cgroup + "/").startswith(action.cgroup + "/") for member in service.members)
+            path = cgroup_of(action.on)
+            assert path is not None
+            assert not any((member.cgroup + "/").startswith(path + "/") for member in service.members)
 
 
 # --- quarantine -----------------------------------------------------------------------------------------------------------------
@@ -382,7 +385,7 @@ def test_incidents_are_told_once_within_the_budget_and_no_victim_is_touched(
     section = QuarantineSection(action=action, patience=2.0, alarms_per_day=budget)  # type: ignore[arg-type]
     policy = Quarantine(Config(quarantine=section), QuarantineMemory())
     begun, renamed, ended, digests = dict[str, Flag](), list[str](), list[str](), list[int]()
-    demoted, reported = set[ProcId](), set[ProcId]()
+    demoted, reported = set[DecisionPlace](), set[ProcId]()
     for tick, statuses in expanded(stretches):
         scores = {score.id: [it for it in tick.scores if it.id == score.id] for score in tick.scores}
         present = {worker.id for pool in tick.pools for worker in pool.workers}
@@ -400,7 +403,7 @@ def test_incidents_are_told_once_within_the_budget_and_no_victim_is_touched(
             elif isinstance(done, Digest):
                 digests.append(tick.seq)
             elif isinstance(done, Set | Recycle):
-                worker = done.worker if isinstance(done, Recycle) else done.process
+                worker = done.worker if isinstance(done, Recycle) else process_of(done.on)
                 assert action == ("recycle" if isinstance(done, Recycle) else "demote")
                 assert worker in present
                 told = {it.kind for it in scores.get(worker, ()) if it.p <= alpha(1.0)}
@@ -409,9 +412,9 @@ def test_incidents_are_told_once_within_the_budget_and_no_victim_is_touched(
                 assert worker in reported, "never without a report"
                 if isinstance(done, Set):
                     assert (done.control, done.value) == (Control.NICE, 5)
-                    demoted.add(done.process)  # type: ignore[arg-type]  # a nice has a process
+                    demoted.add(done.on)
             elif isinstance(done, Restore):
-                assert done.process in demoted
+                assert done.on in demoted
         for number, decision in enumerate(decisions):
             policy.learn(Result(decision.action, decision.target, statuses[number % len(statuses)], tick.at))
     assert len(begun) <= budget

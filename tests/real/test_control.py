@@ -18,7 +18,8 @@ from nicety.scheduler.act.knobs.control import LinuxKernel
 from nicety.scheduler.act.knobs.slices import SHORTEST, Slices
 from nicety.scheduler.act.knobs.weights import write_weight
 from nicety.scheduler.decision import Control, Status
-from nicety.scheduler.ports import Knob, ThreadId, Trouble
+from nicety.scheduler.places import AutogroupPlace, CgroupPlace, ThreadId, ThreadPlace
+from nicety.scheduler.ports import Knob, Trouble
 from nicety.scheduler.read.cgroup import Cgroups, Mount, find
 from nicety.scheduler.testing.puppet import Puppet, proc_id
 
@@ -60,7 +61,7 @@ def cpuset_group() -> Iterator[Path]:
 
 
 def shares(path: Path) -> Knob:
-    return Knob(Control.CPU_SHARES, None, None, f"/{path.name}")
+    return Knob(Control.CPU_SHARES, CgroupPlace(f"/{path.name}"))
 
 
 @pytest.mark.root
@@ -102,7 +103,7 @@ def unified(tmp_path: Path) -> Cgroups:
 
 def test_cpu_weight_is_written_and_read_back(unified: Cgroups) -> None:
     kernel = LinuxKernel(cgroups=unified)
-    knob = Knob(Control.CPU_WEIGHT, None, None, "/batch.slice")
+    knob = Knob(Control.CPU_WEIGHT, CgroupPlace("/batch.slice"))
     assert kernel.read(knob) == 100
     assert kernel.write(knob, 100, 1) is None
     assert kernel.read(knob) == 1
@@ -194,7 +195,7 @@ def test_the_kernel_remembers_an_affinity_that_a_cpuset_hides_and_so_do_we(cpuse
     kernel = LinuxKernel()
     with Puppet() as puppet:
         (cpuset_group / "cgroup.procs").write_text(str(puppet.pid))
-        knob = Knob(Control.AFFINITY, puppet.id, ThreadId(*puppet.id), "")
+        knob = Knob(Control.AFFINITY, ThreadPlace(puppet.id, ThreadId(*puppet.id)))
         whole = kernel.read(knob)
         assert whole == (0, 1)
         lasting = kernel.lasting(knob, whole)
@@ -243,7 +244,7 @@ def test_a_first_thread_that_has_ended_does_not_hide_the_others() -> None:
                 break
             assert time.monotonic() < deadline
         (thread,) = threads
-        knob = Knob(Control.AFFINITY, identity, thread, "")
+        knob = Knob(Control.AFFINITY, ThreadPlace(identity, thread))
         assert kernel.write(knob, kernel.read(knob), (0,)) is None  # type: ignore[arg-type]
         assert kernel.read(knob) == (0,)
     finally:
@@ -256,8 +257,9 @@ import os, sys, time
 from pathlib import Path
 from nicety.models.records import ProcId
 from nicety.scheduler.decision import Control, Status
+from nicety.scheduler.places import ThreadId, ThreadPlace
 from nicety.scheduler.act.knobs.control import LinuxKernel
-from nicety.scheduler.ports import Knob, ThreadId
+from nicety.scheduler.ports import Knob
 kernel = LinuxKernel()
 def child(wanted=None):
     if wanted is not None:
@@ -281,7 +283,7 @@ plain = LinuxKernel._doubt
 for turn in range(12):
     pid = child()
     identity = ProcId(pid, ticks(pid))
-    knob = Knob(Control.NICE, identity, ThreadId(*identity), "")
+    knob = Knob(Control.NICE, ThreadPlace(identity, ThreadId(*identity)))
     later(identity.start_ticks)
     impostor = None
     if turn % 2:
@@ -351,7 +353,7 @@ def sleeper(policy: int, priority: int = 0) -> Iterator[ProcId]:
 def test_a_slice_leaves_the_reset_on_fork_flag_and_its_default_is_no_length() -> None:
     slices, kernel = slices_or_skip(), LinuxKernel()
     with sleeper(os.SCHED_BATCH | os.SCHED_RESET_ON_FORK) as process:
-        knob = Knob(Control.SLICE, process, ThreadId(*process), "")
+        knob = Knob(Control.SLICE, ThreadPlace(process, ThreadId(*process)))
         assert kernel.read(knob) == 0
         assert kernel.write(knob, 0, 400_000) is None
         assert os.sched_getscheduler(process.pid) == os.SCHED_BATCH | os.SCHED_RESET_ON_FORK
@@ -368,7 +370,7 @@ def test_a_real_time_thread_has_no_slice() -> None:
     slices_or_skip()
     kernel = LinuxKernel()
     with sleeper(os.SCHED_RR, 1) as process:
-        knob = Knob(Control.SLICE, process, ThreadId(*process), "")
+        knob = Knob(Control.SLICE, ThreadPlace(process, ThreadId(*process)))
         for answer in (kernel.read(knob), kernel.write(knob, 0, 400_000)):
             assert isinstance(answer, Trouble)
             assert answer.status is Status.REFUSED
@@ -391,7 +393,7 @@ def test_a_kernel_without_slices_is_refused_with_what_it_takes(monkeypatch: pyte
     kernel = LinuxKernel()
     monkeypatch.setattr("nicety.scheduler.act.knobs.slices._get_number", -1)
     with Puppet() as puppet:
-        knob = Knob(Control.SLICE, puppet.id, ThreadId(*puppet.id), "")
+        knob = Knob(Control.SLICE, ThreadPlace(puppet.id, ThreadId(*puppet.id)))
         for answer in (kernel.read(knob), kernel.write(knob, 0, 400_000)):
             assert answer == Trouble(Status.REFUSED, "this kernel has no slices of threads: Linux 6.12 or newer has")
 
@@ -400,15 +402,16 @@ UNPRIVILEGED_SLICE = """
 import os, time
 from nicety.models.records import ProcId
 from nicety.scheduler.decision import Control
+from nicety.scheduler.places import ThreadId, ThreadPlace
 from nicety.scheduler.act.knobs.control import LinuxKernel
-from nicety.scheduler.ports import Knob, ThreadId
+from nicety.scheduler.ports import Knob
 os.setgroups([])
 os.setgid(65534)
 os.setuid(65534)
 kernel = LinuxKernel()
 own, init = kernel.itself(), kernel.kin().kin[0].id
 def knob(process):
-    return Knob(Control.SLICE, process, ThreadId(*process), "")
+    return Knob(Control.SLICE, ThreadPlace(process, ThreadId(*process)))
 print(kernel.read(knob(own)), kernel.write(knob(own), 0, 300_000), kernel.read(knob(own)))
 print(kernel.write(knob(own), 300_000, 0), kernel.read(knob(own)))
 print(kernel.write(knob(init), kernel.read(knob(init)), 300_000).text)
@@ -472,7 +475,7 @@ def test_a_reader_of_a_process_in_no_autogroup_is_told_so(tmp_path: Path) -> Non
             assert answer.status is Status.REFUSED
         (fake / "autogroup").write_text("/autogroup-77 nice -5\n")
         assert kernel.autogroup(puppet.id) == "autogroup-77"
-        assert kernel.read(Knob(Control.AUTOGROUP, puppet.id, None, "autogroup-77")) == -5
+        assert kernel.read(Knob(Control.AUTOGROUP, AutogroupPlace("autogroup-77", puppet.id))) == -5
         other = ProcId(puppet.pid, puppet.id.start_ticks + 1)
         answer = kernel.autogroup(other)
         assert isinstance(answer, Trouble)

@@ -16,11 +16,13 @@ from pathlib import Path
 import pytest
 
 from nicety.models.records import ProcId
-from nicety.scheduler.act.actuate import Observing, undo_from_ledger
 from nicety.scheduler.act.knobs.control import LinuxKernel
 from nicety.scheduler.act.knobs.fence import Fences
+from nicety.scheduler.act.observing import Observing
+from nicety.scheduler.act.undo import undo_from_ledger
 from nicety.scheduler.decision import Control, Decision, Group, Member, Outcome, Restore, Set, Status
 from nicety.scheduler.fences import Limits, Part, key_of, name_for, parts_of
+from nicety.scheduler.places import FencePlace, ProcessPlace
 from nicety.scheduler.ports import Scan, Trouble
 from nicety.scheduler.read.cgroup import Cgroups, Mount, find
 from nicety.scheduler.read.identity import cgroup_and_unit
@@ -91,11 +93,11 @@ class Fencing(Bench):
     """Fences workers in, and lets all out at the end."""
 
     def fence(self, process: ProcId, limits: Limits) -> Outcome:
-        (outcome,) = self.apply(Set(Control.FENCE, process, "", tuple(limits)))
+        (outcome,) = self.apply(Set(Control.FENCE, ProcessPlace(process), tuple(limits)))
         return outcome
 
     def free(self, process: ProcId) -> Outcome:
-        (outcome,) = self.apply(Restore(Control.FENCE, process, ""))
+        (outcome,) = self.apply(Restore(Control.FENCE, ProcessPlace(process)))
         return outcome
 
     def close(self) -> None:
@@ -139,7 +141,9 @@ def test_a_worker_and_its_children_are_fenced_in_and_nothing_is_left_of_it(place
         later, orphan, thread = puppet.fork(), puppet.fork(orphan=True, session=True), puppet.thread()
         assert all(inside(pid, puppet.id) for pid in (puppet.pid, child.pid, later.pid, orphan.pid, thread))
         assert cgroups(sibling.pid) == before[sibling.pid]
-        limits = {name: value for part in parts_of(bench.ledger.outstanding()[0].key) for name, value in part.files.items()}
+        made = bench.ledger.outstanding()[0].knob.on
+        assert isinstance(made, FencePlace)
+        limits = {name: value for part in parts_of(made.key) for name, value in part.files.items()}
         assert limits["cpu.cfs_quota_us" if V1 else "cpu.max"].split()[0] == "30000"
         if "pids" in places.controllers:
             assert limits["pids.max"] == str(2 + 8)
@@ -259,13 +263,15 @@ from nicety.models.records import ProcId
 from nicety.scheduler.act.actuate import Acting
 from nicety.scheduler.service.clock import SystemClock
 from nicety.scheduler.decision import Control, Decision, Set, Why
+from nicety.scheduler.places import ProcessPlace
 from nicety.scheduler.act.knobs.control import LinuxKernel
+from nicety.scheduler.read.locks import LinuxLocks
 from nicety.scheduler.store.ledger import Ledger, StateLock
 state, pid, start = sys.argv[1:4]
 lock = StateLock(Path(state))
 kernel = LinuxKernel()
 ledger = Ledger(Path(state) / "ledger.db", kernel.boot_id())
-action = Set(Control.FENCE, ProcId(int(pid), int(start)), "", (300, 64 << 20, 8))
+action = Set(Control.FENCE, ProcessPlace(ProcId(int(pid), int(start))), (300, 64 << 20, 8))
 if len(sys.argv) > 4:  # killed at the n-th write to a cgroup
     from nicety.scheduler.act.knobs import fence
     write, left = fence._write, [int(sys.argv[4])]
@@ -275,7 +281,7 @@ if len(sys.argv) > 4:  # killed at the n-th write to a cgroup
             os.kill(os.getpid(), signal.SIGKILL)
         write(file, text)
     fence._write = dying
-Acting(ledger, kernel, {}, {}, SystemClock()).apply([Decision("s-0.0", "p", "t", action, Why("", "", {}, (), ()))])
+Acting(ledger, kernel, LinuxLocks(), {}, {}, SystemClock()).apply([Decision("s-0.0", "p", "t", action, Why("", "", {}, (), ()))])
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -418,7 +424,7 @@ def test_observe_mode_says_what_it_would_do_and_makes_nothing(places: Places) ->
     with Puppet() as puppet:
         places.admit(puppet.id)
         observing = Observing(LinuxKernel(), {}, {})
-        action = Set(Control.FENCE, puppet.id, "", tuple(Limits(300, 0, 0)))
+        action = Set(Control.FENCE, ProcessPlace(puppet.id), tuple(Limits(300, 0, 0)))
         (outcome,) = observing.apply([Decision("s-0.0", "p", "t", action, WHY)])
         assert outcome.status is Status.OBSERVED
         assert "30000" in outcome.detail

@@ -17,6 +17,7 @@ from nicety.scheduler.config.paths import Loaded, Paths
 from nicety.scheduler.config.sections import parse
 from nicety.scheduler.daemon import Daemon
 from nicety.scheduler.decision import Control, Decision, Group, Member, Outcome, Set, Status, Why
+from nicety.scheduler.places import CgroupPlace, ProcessPlace, SessionPlace
 from nicety.scheduler.ports import Run, Wait
 from nicety.scheduler.read.calls import FUTEX
 from nicety.scheduler.read.cgroup import find
@@ -259,7 +260,7 @@ def test_without_rights_file_locks_are_still_seen_and_nothing_fails(kind: str, e
 def actuator(tmp_path: Path) -> Iterator[Acting]:
     kernel = LinuxKernel()
     ledger = Ledger(tmp_path / "ledger.db", kernel.boot_id())
-    made = Acting(ledger, kernel, {}, {}, SystemClock())
+    made = Acting(ledger, kernel, LinuxLocks(), {}, {}, SystemClock())
     yield made
     made.undo()
     ledger.close()
@@ -320,7 +321,7 @@ def ratio(actuator: Acting, scene: Scene, action: Set, rounds: int = 3) -> tuple
 def test_a_waiter_is_blocked_at_most_twice_as_long_when_the_holder_is_niced(actuator: Acting, kind: str) -> None:
     with Scene(kind, last_cpu()) as scene:
         scene.start()
-        times, reliefs = ratio(actuator, scene, Set(Control.NICE, scene.holder, "", 19))
+        times, reliefs = ratio(actuator, scene, Set(Control.NICE, ProcessPlace(scene.holder), 19))
     assert times <= 2
     assert {outcome.status for outcome in reliefs} == {Status.RELIEVED}
     assert f"pid {scene.waiter.pid} has waited" in reliefs[0].detail
@@ -332,7 +333,7 @@ def test_a_waiter_is_blocked_at_most_twice_as_long_when_the_holder_is_niced(actu
 def test_a_waiter_is_blocked_at_most_twice_as_long_when_the_holders_session_is_demoted(actuator: Acting) -> None:
     with Scene("mutex", last_cpu(), layout="sessions") as scene:
         scene.start()
-        times, reliefs = ratio(actuator, scene, Set(Control.AUTOGROUP, scene.holder, "", 19))
+        times, reliefs = ratio(actuator, scene, Set(Control.AUTOGROUP, SessionPlace(scene.holder.pid, scene.holder), 19))
     assert times <= 2
     assert {outcome.status for outcome in reliefs} == {Status.RELIEVED}
 
@@ -346,7 +347,7 @@ def test_a_waiter_is_blocked_at_most_twice_as_long_when_the_holders_cgroup_is_de
         for path, process in zip(shares, (scene.holder, *scene.hogs), strict=True):
             (path / "tasks").write_text(f"{process.pid}\n")
         scene.start()
-        times, reliefs = ratio(actuator, scene, Set(Control.CPU_SHARES, None, f"/{shares[0].name}", 2))
+        times, reliefs = ratio(actuator, scene, Set(Control.CPU_SHARES, CgroupPlace(f"/{shares[0].name}"), 2))
     assert times <= 2
     assert {outcome.status for outcome in reliefs} == {Status.RELIEVED}
 

@@ -20,14 +20,16 @@ from pathlib import Path
 import pytest
 
 from nicety.models.records import ProcId
-from nicety.scheduler.act.actuate import undo_from_ledger
 from nicety.scheduler.act.knobs.control import LinuxKernel
 from nicety.scheduler.act.knobs.slices import Slices
+from nicety.scheduler.act.undo import undo_from_ledger
 from nicety.scheduler.decision import Action, Control, Restore, Set, Status
+from nicety.scheduler.places import CgroupPlace, DecisionPlace, ProcessPlace
 from nicety.scheduler.ports import Knob, Trouble, Value
 from nicety.scheduler.read.cgroup import find
 from nicety.scheduler.service.clock import SystemClock
 from nicety.scheduler.testing.bench import Bench
+from nicety.scheduler.testing.places import place_of
 from nicety.scheduler.testing.puppet import Puppet, proc_id
 
 pytestmark = [
@@ -186,7 +188,7 @@ def demotions(process: ProcId) -> list[Action]:
         Slices().read(process.pid)
     except OSError:
         controls.remove(Control.SLICE)
-    return [Set(control, process, "", OURS[control], EXPECTED[control]) for control in controls]
+    return [Set(control, place_of(control, process), OURS[control], EXPECTED[control]) for control in controls]
 
 
 def test_after_a_fork_storm_nobody_keeps_our_value(bench: Bench, storm: Storm) -> None:
@@ -220,7 +222,9 @@ from pathlib import Path
 from nicety.models.records import ProcId
 from nicety.scheduler.act.actuate import Acting
 from nicety.scheduler.decision import Control, Decision, Set, Why
+from nicety.scheduler.testing.places import place_of
 from nicety.scheduler.act.knobs.control import LinuxKernel
+from nicety.scheduler.read.locks import LinuxLocks
 from nicety.scheduler.store.ledger import Ledger, StateLock
 class Clock:
     monotonic = staticmethod(time.monotonic_ns)
@@ -231,12 +235,13 @@ state, pid, ticks, *rest = sys.argv[1:]
 target = ProcId(int(pid), int(ticks))
 lock = StateLock(Path(state))
 kernel = LinuxKernel()
-actuator = Acting(Ledger(Path(state) / "ledger.db", kernel.boot_id()), kernel, {}, {}, Clock())
+actuator = Acting(Ledger(Path(state) / "ledger.db", kernel.boot_id()), kernel, LinuxLocks(), {}, {}, Clock())
 why = Why("test", "because", {}, (), ())
 for turn in range(1000):
     for word in rest:
         control, value = word.split("=")
-        actuator.apply([Decision(f"t-{turn}.0", "p", "t", Set(Control(control), target, "", int(value) + turn % 3, 0), why)])
+        action = Set(Control(control), place_of(Control(control), target), int(value) + turn % 3, 0)
+        actuator.apply([Decision(f"t-{turn}.0", "p", "t", action, why)])
         if turn == 0:
             time.sleep(0.1)
     actuator.settle()
@@ -295,7 +300,7 @@ def test_a_child_that_is_being_forked_while_its_parent_is_put_back_does_not_keep
             assert big.stdout.readline() == "ready\n"
             parent, values = proc_id(big.pid), []
             for _ in range(10):
-                bench.apply(Set(Control.NICE, parent, "", 7, 0))
+                bench.apply(Set(Control.NICE, ProcessPlace(parent), 7, 0))
                 big.stdin.write("\n")
                 big.stdin.flush()
                 assert big.stdout.readline() == "now\n"
@@ -448,16 +453,17 @@ def test_what_somebody_sets_by_hand_is_kept_whenever_he_does_it(memory: Path, sc
         if hand.left < 3:
             hand.now("before")
         kernel.hand = hand.turn
-        group = "" if scene.group is None or control is not Control.CPU_SHARES else f"/{scene.group.name}"
-        process = None if group else scene.puppet.id
+        on: DecisionPlace = place_of(control, scene.puppet.id)
+        if scene.group is not None and control is Control.CPU_SHARES:
+            on = CgroupPlace(f"/{scene.group.name}")
         for value_of_ours in WANTED[control]:
             hand.phase = "apply"
-            bench.apply(Set(control, process, group, value_of_ours, EXPECTED[control]))
+            bench.apply(Set(control, on, value_of_ours, EXPECTED[control]))
         hand.phase = "settle"
         bench.actuator.settle()
         if turn % 2:
             hand.phase = "restore"
-            bench.apply(Restore(control, process, group))
+            bench.apply(Restore(control, on))
         hand.phase = "undo"
         bench.actuator.undo()
         hand.now("after")
@@ -485,7 +491,7 @@ def test_a_process_that_somebody_reniced_is_never_written_to(bench: Bench, scene
         return plain(knob, expected, value)
 
     bench.kernel.write = write  # type: ignore[method-assign] # to witness
-    (outcome,) = bench.apply(Set(Control.NICE, scene.puppet.id, "", 10, 0))
+    (outcome,) = bench.apply(Set(Control.NICE, ProcessPlace(scene.puppet.id), 10, 0))
     assert (outcome.status, outcome.detail) == (Status.FOREIGN, "left: somebody chose nice 5")
     assert written == []
     assert [scene.get(Control.NICE, tid) for tid in scene.tids] == [0, 5, 0]

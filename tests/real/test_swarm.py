@@ -20,6 +20,7 @@ from nicety.scheduler.decide.policies.priority import Priority
 from nicety.scheduler.decide.policies.priority_memory import PriorityMemory
 from nicety.scheduler.decision import Control, Decision, Group, Member, Restore, Set, Status, Tick
 from nicety.scheduler.fences import name_for
+from nicety.scheduler.places import ProcessPlace, process_of
 from nicety.scheduler.read.cgroup import find
 from nicety.scheduler.testing.bench import Bench
 from nicety.scheduler.testing.policies import admitted
@@ -108,7 +109,7 @@ def test_children_inherit_the_demotion_of_what_lasts_and_undo_finds_them_all(tmp
         first = a_tick(0, machine=machine, groups=[service, build(swarm(driver, path))])
         decisions = admitted(demotes, first)
         assert [(d.action.control, d.action.value) for d in decisions if isinstance(d.action, Set)] == [(Control.NICE, 19)]
-        assert [d.action.process.pid for d in decisions if isinstance(d.action, Set) and d.action.process] == [driver]
+        assert [process.pid for d in decisions if isinstance(d.action, Set) and (process := process_of(d.action.on))] == [driver]
         assert [outcome.status for outcome in bench.actuator.apply(decisions)] == [Status.APPLIED]
         time.sleep(0.2)  # what was started before has ended
         seen = jobs(driver, 1.0, 5)
@@ -168,7 +169,7 @@ def test_a_swarm_is_moved_into_a_cgroup_of_the_least_weight_and_out_again(
         assert len(jobs(driver, 0.5, 3)) >= 3
         root = next(member.id for member in swarm(driver, path) if member.id.pid == driver)
         (decision,) = deciding.step(tick(0))
-        assert decision.action == Set(Control.FENCE, root, "", (0, 0, 0, 1), 0)
+        assert decision.action == Set(Control.FENCE, ProcessPlace(root), (0, 0, 0, 1), 0)
         fence = cgroup / name_for(root)
         assert (fence / "cpu.shares").read_text().strip() == "2"
         assert (cgroup / "cpu.shares").read_text().strip() == "1024"
@@ -183,7 +184,7 @@ def test_a_swarm_is_moved_into_a_cgroup_of_the_least_weight_and_out_again(
             assert [outcome.status for outcome in bench.actuator.undo()] == [Status.APPLIED]
         elif how == "restore":
             decisions = deciding.step(a_tick(2, machine=a_machine(busy=2.0), groups=[service]))
-            assert [it.action for it in decisions] == [Restore(Control.FENCE, root, "")]
+            assert [it.action for it in decisions] == [Restore(Control.FENCE, ProcessPlace(root))]
         else:
             os.kill(driver, signal.SIGKILL)
             os.waitid(os.P_PID, driver, os.WEXITED | os.WNOWAIT)
@@ -192,7 +193,7 @@ def test_a_swarm_is_moved_into_a_cgroup_of_the_least_weight_and_out_again(
                 (fence / "cgroup.procs").write_text(str(orphan.pid))
                 left = Member(proc_id(orphan.pid), orphan.pid, path, 0, 1)
                 decisions = deciding.step(a_tick(2, machine=a_machine(busy=2.0), groups=[service, build([left])]))
-                assert [it.action for it in decisions] == [Restore(Control.FENCE, root, "")]
+                assert [it.action for it in decisions] == [Restore(Control.FENCE, ProcessPlace(root))]
                 assert f"{path}\n" in Path(f"/proc/{orphan.pid}/cgroup").read_text()
             finally:
                 orphan.kill()

@@ -16,14 +16,15 @@ from pathlib import Path
 import pytest
 
 from nicety.models.records import ProcId
-from nicety.scheduler.act.actuate import undo_from_ledger
 from nicety.scheduler.act.knobs.control import LinuxKernel
 from nicety.scheduler.act.knobs.slices import Slices
-from nicety.scheduler.act.undo import PAST_FORK_NS
+from nicety.scheduler.act.restoring import PAST_FORK_NS
+from nicety.scheduler.act.undo import undo_from_ledger
 from nicety.scheduler.config.sections import PoolConfig
 from nicety.scheduler.decision import Control, ResizePool, Restore, Set, Status
+from nicety.scheduler.places import CgroupPlace, ProcessPlace, SessionPlace, ThreadId
 from nicety.scheduler.pools.gunicorn.adapter import GunicornPool
-from nicety.scheduler.ports import PoolAdapter, ThreadId
+from nicety.scheduler.ports import PoolAdapter
 from nicety.scheduler.read.cgroup import find
 from nicety.scheduler.service.clock import SystemClock
 from nicety.scheduler.store.ledger import StateBusyError
@@ -61,7 +62,7 @@ def test_user_time_of_who_runs_grows() -> None:
 def test_children_orphans_and_threads_that_inherited_go_back_and_others_keep_what_they_have(bench: Bench) -> None:
     with Puppet() as puppet, Puppet() as stranger:
         before = puppet.fork()
-        (outcome,) = bench.apply(Set(Control.NICE, puppet.id, "", 10))
+        (outcome,) = bench.apply(Set(Control.NICE, ProcessPlace(puppet.id), 10))
         assert outcome.status is Status.APPLIED
         thread = puppet.thread()
         child = puppet.fork()
@@ -71,7 +72,7 @@ def test_children_orphans_and_threads_that_inherited_go_back_and_others_keep_wha
         by_hand = puppet.fork()
         os.setpriority(os.PRIO_PROCESS, by_hand.pid, 4)
         assert [nice(pid) for pid in (thread, child.pid, session.pid, orphan.pid, before.pid)] == [10, 10, 10, 10, 0]
-        (outcome,) = bench.apply(Restore(Control.NICE, puppet.id, ""))
+        (outcome,) = bench.apply(Restore(Control.NICE, ProcessPlace(puppet.id)))
         assert (outcome.status, outcome.changed) == (Status.APPLIED, 5)
         assert [nice(pid) for pid in (puppet.pid, thread, child.pid, session.pid, orphan.pid, before.pid)] == [0] * 6
         assert (nice(stranger.pid), nice(by_hand.pid)) == (10, 4)
@@ -82,7 +83,9 @@ def test_children_orphans_and_threads_that_inherited_go_back_and_others_keep_wha
 def test_orphans_of_a_process_that_ended_go_back_from_the_ledger_alone(bench: Bench) -> None:
     with Puppet() as puppet:
         bench.apply(
-            Set(Control.AFFINITY, puppet.id, "", (0,)), Set(Control.POLICY, puppet.id, "", 3), Set(Control.NICE, puppet.id, "", 6)
+            Set(Control.AFFINITY, ProcessPlace(puppet.id), (0,)),
+            Set(Control.POLICY, ProcessPlace(puppet.id), 3),
+            Set(Control.NICE, ProcessPlace(puppet.id), 6),
         )
         whole = os.sched_getaffinity(0)
         child, orphan = puppet.fork(), puppet.fork(orphan=True)
@@ -100,7 +103,7 @@ def test_threads_that_come_and_go_during_apply_all_end_up_with_the_value(bench: 
         steady = [puppet.thread() for _ in range(20)]
         puppet.churn(1.5)
         for value in (5, 10, 3):
-            (outcome,) = bench.apply(Set(Control.NICE, puppet.id, "", value))
+            (outcome,) = bench.apply(Set(Control.NICE, ProcessPlace(puppet.id), value))
             assert outcome.status in (Status.APPLIED, Status.PARTIAL), outcome
             threads = {int(path.name) for path in Path(f"/proc/{puppet.pid}/task").iterdir()}
             found = {}
@@ -130,7 +133,7 @@ def test_an_autogroup_goes_back_through_another_member_when_the_first_has_ended(
         if not autogroup.exists() or not autogroup.read_text().strip():
             pytest.skip("this kernel has no autogroups")
         child = puppet.fork()
-        (outcome,) = bench.apply(Set(Control.AUTOGROUP, puppet.id, "", 19))
+        (outcome,) = bench.apply(Set(Control.AUTOGROUP, SessionPlace(puppet.id.pid, puppet.id), 19))
         assert outcome.status is Status.APPLIED
         assert autogroup.read_text().endswith("nice 19\n")
         puppet.end()
@@ -150,7 +153,7 @@ def test_shares_of_a_real_cgroup_go_back_and_a_removed_one_is_gone(bench: Bench)
         group.mkdir()
     try:
         (groups[0] / "cpu.shares").write_text("512")
-        outcomes = bench.apply(*(Set(Control.CPU_SHARES, None, f"/{group.name}", 2) for group in groups))
+        outcomes = bench.apply(*(Set(Control.CPU_SHARES, CgroupPlace(f"/{group.name}"), 2) for group in groups))
         assert {outcome.status for outcome in outcomes} == {Status.APPLIED}
         (groups[1] / "cpu.shares").write_text("77")
         groups[2].rmdir()
@@ -173,9 +176,9 @@ def test_a_slice_that_somebody_had_set_goes_back_to_it_and_a_default_to_the_defa
             slices.write(puppet.pid, 20_000_000)
         except OSError as error:
             pytest.skip(f"this kernel has no slices: {error.strerror}")
-        (chosen,) = bench.apply(Set(Control.SLICE, puppet.id, "", 100_000, 0))
+        (chosen,) = bench.apply(Set(Control.SLICE, ProcessPlace(puppet.id), 100_000, 0))
         assert (chosen.status, chosen.detail) == (Status.FOREIGN, "left: somebody chose slice 20000000")
-        outcomes = bench.apply(*(Set(Control.SLICE, each.id, "", 100_000) for each in (puppet, other)))
+        outcomes = bench.apply(*(Set(Control.SLICE, ProcessPlace(each.id), 100_000) for each in (puppet, other)))
         assert {outcome.status for outcome in outcomes} == {Status.APPLIED}
         assert {slices.read(each.pid) for each in (puppet, other, puppet.fork(), other.fork())} == {100_000}
         outcomes = bench.actuator.undo()
@@ -195,9 +198,9 @@ def test_an_idle_cgroup_goes_back_with_its_weight(bench: Bench) -> None:
     try:
         (groups[1] / "cpu.shares").write_text("512")
         (groups[2] / "cpu.idle").write_text("1")
-        outcomes = bench.apply(*(Set(Control.CPU_IDLE, None, f"/{group.name}", 1, 0) for group in groups))
+        outcomes = bench.apply(*(Set(Control.CPU_IDLE, CgroupPlace(f"/{group.name}"), 1, 0) for group in groups))
         assert [outcome.status for outcome in outcomes] == [Status.APPLIED, Status.REFUSED, Status.FOREIGN]
-        (weighed,) = bench.apply(Set(Control.CPU_SHARES, None, f"/{groups[2].name}", 2, 1024))
+        (weighed,) = bench.apply(Set(Control.CPU_SHARES, CgroupPlace(f"/{groups[2].name}"), 2, 1024))
         assert (weighed.status, weighed.changed) == (Status.REFUSED, 0)
         (outcome,) = bench.actuator.undo()
         assert outcome.status is Status.APPLIED
@@ -215,7 +218,9 @@ from pathlib import Path
 from nicety.models.records import ProcId
 from nicety.scheduler.act.actuate import Acting
 from nicety.scheduler.decision import Control, Decision, Set, Why
+from nicety.scheduler.testing.places import place_of
 from nicety.scheduler.act.knobs.control import LinuxKernel
+from nicety.scheduler.read.locks import LinuxLocks
 from nicety.scheduler.store.ledger import Ledger
 class Clock:
     monotonic = staticmethod(time.monotonic_ns)
@@ -230,12 +235,12 @@ if int(user):
     os.setuid(int(user))
 kernel = LinuxKernel()
 ledger = Ledger(Path(state) / "ledger.db", kernel.boot_id())
-acting = Acting(ledger, kernel, {}, {}, Clock())
+acting = Acting(ledger, kernel, LinuxLocks(), {}, {}, Clock())
 decisions = []
 for process in [ProcId(*pair) for pair in zip(numbers[::2], numbers[1::2])]:
     for control in controls.split(","):
         wanted = (0,) if control == "affinity" else 3 if control == "policy" else int(value)
-        action = Set(Control(control), process, "", wanted)
+        action = Set(Control(control), place_of(Control(control), process), wanted)
         decisions.append(Decision(f"s-0.{len(decisions)}", "p", "t", action, Why("t", "t", {}, (), ())))
 for outcome in acting.apply(decisions):
     print("apply", outcome.status.value, outcome.detail)
@@ -306,9 +311,12 @@ IMPOSTOR = """
 import os, sys, time
 from pathlib import Path
 from nicety.models.records import ProcId
-from nicety.scheduler.act.actuate import Acting, undo_from_ledger
+from nicety.scheduler.act.actuate import Acting
+from nicety.scheduler.act.undo import undo_from_ledger
 from nicety.scheduler.decision import Control, Decision, Set, Why
+from nicety.scheduler.places import ProcessPlace
 from nicety.scheduler.act.knobs.control import LinuxKernel
+from nicety.scheduler.read.locks import LinuxLocks
 from nicety.scheduler.store.ledger import Ledger
 class Clock:
     monotonic = staticmethod(time.monotonic_ns)
@@ -327,11 +335,11 @@ def child(wanted=None):
 kernel = LinuxKernel()
 state = Path(sys.argv[1])
 ledger = Ledger(state / "ledger.db", kernel.boot_id())
-acting = Acting(ledger, kernel, {}, {}, Clock())
+acting = Acting(ledger, kernel, LinuxLocks(), {}, {}, Clock())
 pid = child()
 identity = next(kin.id for kin in kernel.kin().kin if kin.id.pid == pid)
 why = Why("t", "t", {}, (), ())
-print(acting.apply([Decision("s-0.0", "p", "t", Set(Control.NICE, identity, "", 10), why)])[0].status.value)
+print(acting.apply([Decision("s-0.0", "p", "t", Set(Control.NICE, ProcessPlace(identity), 10), why)])[0].status.value)
 while kernel.uptime_ticks() <= identity.start_ticks:
     time.sleep(0.001)
 os.kill(pid, 9)

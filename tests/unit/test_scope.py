@@ -30,6 +30,7 @@ from nicety.scheduler.decision import (
     encode,
 )
 from nicety.scheduler.explain.status_page import status_page
+from nicety.scheduler.places import CgroupPlace, ProcessPlace, SessionPlace
 from nicety.scheduler.scope import ACT, EVERYTHING, OBSERVE, POLICIES, ScopeError, act_on, acts, left, observe, resolve, things
 from nicety.scheduler.words import moment
 
@@ -41,12 +42,12 @@ def decision(policy: str, action: Action, **figures: Any) -> Decision:
 
 
 RESIZE = decision("pool_size", ResizePool("web", 4))
-DEMOTE = decision("priority", Set(Control.NICE, WORKER, "", 19), victim="api", contender="hogs")
-SESSION = decision("priority", Set(Control.AUTOGROUP, WORKER, "", 19), victim="api", contender="hogs")
-CGROUP = decision("priority", Set(Control.CPU_WEIGHT, None, "/batch", 1), victim="api", contender="hogs")
-SLICE = decision("priority", Set(Control.SLICE, WORKER, "", 100_000), victim="api")
-CONFINE = decision("placement", Set(Control.AFFINITY, WORKER, "", (0,)), group="hogs")
-FENCE = decision("quarantine", Set(Control.FENCE, WORKER, "", (1, 2, 3)), pool="web")
+DEMOTE = decision("priority", Set(Control.NICE, ProcessPlace(WORKER), 19), victim="api", contender="hogs")
+SESSION = decision("priority", Set(Control.AUTOGROUP, SessionPlace(WORKER.pid, WORKER), 19), victim="api", contender="hogs")
+CGROUP = decision("priority", Set(Control.CPU_WEIGHT, CgroupPlace("/batch"), 1), victim="api", contender="hogs")
+SLICE = decision("priority", Set(Control.SLICE, ProcessPlace(WORKER), 100_000), victim="api")
+CONFINE = decision("placement", Set(Control.AFFINITY, ProcessPlace(WORKER), (0,)), group="hogs")
+FENCE = decision("quarantine", Set(Control.FENCE, ProcessPlace(WORKER), (1, 2, 3)), pool="web")
 RECYCLE = decision("quarantine", Recycle("web", WORKER), pool="web")
 FLAG = decision("quarantine", Flag("web", WORKER, "spin"))
 DIGEST = decision("quarantine", Digest(3))

@@ -20,7 +20,8 @@ from ....models.records import ProcId
 from ...decision import Control, Status
 from ...faults import UNKNOWN, Fault, fault_of, is_gone, status_of
 from ...fences import Limits
-from ...ports import Kin, Knob, Scan, ThreadId, Trouble, Value
+from ...places import AutogroupPlace, CgroupPlace, FencePlace, KnobPlace, PoolPlace, ThreadId, ThreadPlace
+from ...ports import Kin, Knob, Scan, Trouble, Value, number
 from ...read.cgroup import Cgroups, find
 from .fence import Fences
 from .reserve import Reserve
@@ -36,7 +37,7 @@ FAIR_POLICIES = {os.SCHED_OTHER, os.SCHED_BATCH, os.SCHED_IDLE}
 _TICKS = os.sysconf("SC_CLK_TCK")
 _CAP_SYS_NICE = 1 << 23  # include/uapi/linux/capability.h
 _ALL_IDS = ["0", "0", "4294967295"]  # /proc/self/uid_map of the first user namespace
-_OF_CGROUPS = (Control.CPU_SHARES, Control.CPU_WEIGHT, Control.CPU_IDLE)
+_NO_KNOB = Trouble(Status.FAILED, "a pool is resized by its adapter, not by the kernel")
 _NEEDS = {
     Control.NICE: "needs CAP_SYS_NICE: run as root, or give the service AmbientCapabilities=CAP_SYS_NICE",
     Control.AFFINITY: "another user's process needs CAP_SYS_NICE: run as root, or AmbientCapabilities=CAP_SYS_NICE",
@@ -150,68 +151,49 @@ class LinuxKernel:
 
     def read(self, knob: Knob) -> Value | Trouble:
         """The value now; VANISHED if the thread, autogroup or cgroup no longer exists."""
-        if knob.control in _OF_CGROUPS:
-            return self._cgroups.read(knob.control, knob.key)
-        if knob.control is Control.FENCE:
-            return self._fences.read(knob.key)
-        if knob.control is Control.AUTOGROUP:
-            member = self._member(knob)
-            return member if isinstance(member, Trouble) else member[1]
-        process, thread = _who(knob)
-        doubt = self._doubt(process, thread)
-        if doubt is not None:
-            return doubt
-        try:
-            value = self._readers[knob.control](thread.tid)
-        except OSError as error:
-            return self._error(error, knob)
-        return self._doubt(process, thread) or value
+        match knob.on:
+            case ThreadPlace(process=process, thread=thread):
+                doubt = self._doubt(process, thread)
+                if doubt is not None:
+                    return doubt
+                try:
+                    value = self._readers[knob.control](thread.tid)
+                except OSError as error:
+                    return self._error(error, knob)
+                return self._doubt(process, thread) or value
+            case AutogroupPlace():
+                member = self._member(knob.on)
+                return member if isinstance(member, Trouble) else member[1]
+            case CgroupPlace(path=path):
+                return self._cgroups.read(knob.control, path)
+            case FencePlace(key=key):
+                return self._fences.read(key)
+            case PoolPlace():
+                return _NO_KNOB
 
     def write(self, knob: Knob, expected: Value, value: Value) -> Trouble | None:
-        """Compare and set. The order is that of F01: identity, value, set, identity.
-
-        If the thread ends and its number goes to another between the first check and the set, the other gets back the value that
-        it had.
-        """
+        """Compare and set, if the value is one that is ever set."""
         wrong = _malformed(knob.control, value)
         if wrong:
             return Trouble(Status.FAILED, wrong)
-        if knob.control in _OF_CGROUPS:
-            return write_weight(self._cgroups, knob.control, knob.key, _number(expected), _number(value))
-        if knob.control is Control.AUTOGROUP:
-            return self._write_autogroup(knob, expected, _number(value))
-        if knob.control is Control.FENCE:
-            return self._write_fence(knob, expected, value)
-        process, thread = _who(knob)
-        doubt = self._doubt(process, thread)
-        if doubt is not None:
-            return doubt
-        read, write = self._readers[knob.control], self._writers[knob.control]
-        try:
-            before = read(thread.tid)
-            if before != expected:
-                return self._doubt(process, thread) or foreign(expected, before)
-            if knob.control is Control.POLICY and before not in FAIR_POLICIES:
-                return Trouble(Status.REFUSED, f"thread {thread.tid} is a real-time one: left alone")
-            write(thread.tid, value)
-        except OSError as error:
-            return self._error(error, knob)
-        doubt = self._doubt(process, thread)
-        if doubt is None or doubt.status is not Status.VANISHED:
-            return None  # it was set, even if it cannot be read just now
-        try:
-            if read(thread.tid) == value:
-                write(thread.tid, before)
-        except OSError:
-            pass  # nobody has the number now
-        return doubt
+        match knob.on:
+            case ThreadPlace(process=process, thread=thread):
+                return self._write_thread(knob, process, thread, expected, value)
+            case AutogroupPlace():
+                return self._write_autogroup(knob, knob.on, expected, number(value))
+            case CgroupPlace(path=path):
+                return write_weight(self._cgroups, knob.control, path, number(expected), number(value))
+            case FencePlace():
+                return self._write_fence(knob.on, expected, value)
+            case PoolPlace():
+                return _NO_KNOB
 
     def visible(self, knob: Knob, value: Value) -> Value | Trouble:
         """An affinity within the present cpuset, all of the cpuset if they share no CPU (cpuset(7)); 0 for a slice of the default
         length; else the value."""
         if knob.control is Control.SLICE and value:
             try:
-                return self._slices.visible(_number(value))
+                return self._slices.visible(number(value))
             except OSError as error:
                 return value if fault_of(error) is Fault.DENIED else self._error(error, knob)  # no slices here: reading one says so
         if knob.control is not Control.AFFINITY or isinstance(value, int):
@@ -236,6 +218,35 @@ class LinuxKernel:
 
     # --- below -----------------------------------------------------------------------------------------------------------------
 
+    def _write_thread(self, knob: Knob, process: ProcId, thread: ThreadId, expected: Value, value: Value) -> Trouble | None:
+        """The order is that of F01: identity, value, set, identity.
+
+        If the thread ends and its number goes to another between the first check and the set, the other gets back the value that
+        it had.
+        """
+        doubt = self._doubt(process, thread)
+        if doubt is not None:
+            return doubt
+        read, write = self._readers[knob.control], self._writers[knob.control]
+        try:
+            before = read(thread.tid)
+            if before != expected:
+                return self._doubt(process, thread) or foreign(expected, before)
+            if knob.control is Control.POLICY and before not in FAIR_POLICIES:
+                return Trouble(Status.REFUSED, f"thread {thread.tid} is a real-time one: left alone")
+            write(thread.tid, value)
+        except OSError as error:
+            return self._error(error, knob)
+        doubt = self._doubt(process, thread)
+        if doubt is None or doubt.status is not Status.VANISHED:
+            return None  # it was set, even if it cannot be read just now
+        try:
+            if read(thread.tid) == value:
+                write(thread.tid, before)
+        except OSError:
+            pass  # nobody has the number now
+        return doubt
+
     def _doubt(self, process: ProcId, thread: ThreadId) -> Trouble | None:
         """Why this thread cannot be taken to exist, None if it does: a reused number has another start time, or another process."""
         try:
@@ -246,11 +257,13 @@ class LinuxKernel:
 
     def _allowed(self, knob: Knob) -> frozenset[int] | Trouble | None:
         """CPUs of its cpuset; None if there are no cpusets, or it is gone."""
-        process, _ = _who(knob)
+        if not isinstance(knob.on, ThreadPlace):
+            return None
+        pid = knob.on.process.pid
         try:
-            return self._cgroups.allowed(_text(f"{self._proc}/{process.pid}/cgroup"))
+            return self._cgroups.allowed(_text(f"{self._proc}/{pid}/cgroup"))
         except OSError as error:
-            return None if is_gone(error) else _unseen(error, process.pid)
+            return None if is_gone(error) else _unseen(error, pid)
 
     def _autogroup(self, process: ProcId) -> tuple[str, int] | Trouble | None:
         """(key, nice) of the autogroup of a process, by sched(7); None: it is in none."""
@@ -274,13 +287,12 @@ class LinuxKernel:
             return f"pid {process.pid} is in no autogroup: it has been in no session of its own since boot"
         return "this kernel has no autogroups"
 
-    def _member(self, knob: Knob) -> tuple[ProcId, int] | Trouble:
-        """(a living process of the autogroup, its nice): the knob's own process if it still exists, else any. VANISHED only if all
+    def _member(self, on: AutogroupPlace) -> tuple[ProcId, int] | Trouble:
+        """(a living process of the autogroup, its nice): the one to try first if it still exists, else any. VANISHED only if all
         processes could be read."""
-        if knob.process is not None:
-            found = self._autogroup(knob.process)
-            if not isinstance(found, Trouble) and found is not None and found[0] == knob.key:
-                return knob.process, found[1]
+        found = self._autogroup(on.through)
+        if not isinstance(found, Trouble) and found is not None and found[0] == on.name:
+            return on.through, found[1]
         scan = self.kin()
         unread = scan.unread
         for kin in scan.kin:
@@ -289,12 +301,12 @@ class LinuxKernel:
                 found = self._autogroup(kin.id)
             if isinstance(found, Trouble):
                 unread = unread or (found if found.status in UNKNOWN else None)
-            elif found is not None and found[0] == knob.key:
+            elif found is not None and found[0] == on.name:
                 return kin.id, found[1]
-        return unread or Trouble(Status.VANISHED, f"{knob.key} is gone")
+        return unread or Trouble(Status.VANISHED, f"{on.name} is gone")
 
-    def _write_autogroup(self, knob: Knob, expected: Value, value: int) -> Trouble | None:
-        member = self._member(knob)
+    def _write_autogroup(self, knob: Knob, on: AutogroupPlace, expected: Value, value: int) -> Trouble | None:
+        member = self._member(on)
         if isinstance(member, Trouble):
             return member
         process, before = member
@@ -309,8 +321,8 @@ class LinuxKernel:
             found = self._autogroup(process)
             if isinstance(found, Trouble) and found.status is not Status.VANISHED:
                 return found
-            if isinstance(found, Trouble) or found is None or found[0] != knob.key:
-                return Trouble(Status.LATER, f"pid {process.pid} has left {knob.key}")  # others may be in it
+            if isinstance(found, Trouble) or found is None or found[0] != on.name:
+                return Trouble(Status.LATER, f"pid {process.pid} has left {on.name}")  # others may be in it
             last = int(os.pread(fd, 64, 0).split()[-1])  # "/autogroup-N nice M", read again: the check above took 60 us
             if last != expected:
                 return foreign(expected, last)
@@ -321,31 +333,30 @@ class LinuxKernel:
             os.close(fd)
         return None
 
-    def _write_fence(self, knob: Knob, expected: Value, value: Value) -> Trouble | None:
-        now = self._fences.read(knob.key)
+    def _write_fence(self, on: FencePlace, expected: Value, value: Value) -> Trouble | None:
+        now = self._fences.read(on.key)
         if isinstance(now, Trouble) or now != expected:
             return now if isinstance(now, Trouble) else foreign(expected, now)
         if not value:
-            return self._fences.remove(knob.key)
-        assert knob.process is not None
-        return self._fences.build(knob.process, knob.key)
+            return self._fences.remove(on.key)
+        return self._fences.build(on.process, on.key)
 
     def _error(self, error: OSError, knob: Knob) -> Trouble:
         """Trouble from a system call on a knob."""
         fault = fault_of(error)
         if fault is Fault.GONE:
-            return Trouble(Status.VANISHED, f"{_name(knob)} is gone")
+            return Trouble(Status.VANISHED, f"{_name(knob.on)} is gone")
         if error.errno == errno.ENOSYS and knob.control is Control.SLICE:
             return Trouble(Status.REFUSED, "this kernel has no slices of threads: Linux 6.12 or newer has")
         if error.errno == errno.EOPNOTSUPP and knob.control is Control.SLICE:
-            return Trouble(Status.REFUSED, f"{_name(knob)} is left alone: only SCHED_OTHER and SCHED_BATCH have slices")
+            return Trouble(Status.REFUSED, f"{_name(knob.on)} is left alone: only SCHED_OTHER and SCHED_BATCH have slices")
         if error.errno == errno.EAGAIN and knob.control is Control.AUTOGROUP:
             return Trouble(Status.LATER, "the kernel takes one autogroup change in 0.1 s without CAP_SYS_ADMIN: later")
         if fault is Fault.DENIED:
             return Trouble(Status.REFUSED, f"not permitted: {_NEEDS[knob.control]}")
         if error.errno == errno.EINVAL and knob.control is Control.AFFINITY:
             return Trouble(Status.FAILED, "none of these CPUs is online and in the cpuset of the process")
-        return Trouble(status_of(error), f"{knob.control} of {_name(knob)}: {error.strerror}")
+        return Trouble(status_of(error), f"{knob.control} of {_name(knob.on)}: {error.strerror}")
 
 
 def _unseen(error: OSError, pid: int) -> Trouble:
@@ -396,7 +407,7 @@ def _kin_at(proc: str, pid: int) -> Kin | Trouble:
 
 
 def _set_slice(slices: Slices, tid: int, value: Value) -> None:
-    slices.write(tid, _number(value))
+    slices.write(tid, number(value))
 
 
 def _affinity(tid: int) -> Value:
@@ -416,13 +427,13 @@ def _set_affinity(tid: int, value: Value) -> None:
 
 
 def _set_nice(tid: int, value: Value) -> None:
-    os.setpriority(os.PRIO_PROCESS, tid, _number(value))
+    os.setpriority(os.PRIO_PROCESS, tid, number(value))
 
 
 def _set_policy(tid: int, value: Value) -> None:
     # the flag is the program's own choice and stays; the kernel keeps nice and slice by itself
     kept = os.sched_getscheduler(tid) & os.SCHED_RESET_ON_FORK
-    os.sched_setscheduler(tid, _number(value) | kept, os.sched_param(0))
+    os.sched_setscheduler(tid, number(value) | kept, os.sched_param(0))
 
 
 _READ: dict[Control, Callable[[int], Value]] = {Control.NICE: _nice, Control.AFFINITY: _affinity, Control.POLICY: _policy}
@@ -448,20 +459,12 @@ def _malformed(control: Control, value: Value) -> str:
     return ""
 
 
-def _number(value: Value) -> int:
-    assert isinstance(value, int)
-    return value
-
-
-def _who(knob: Knob) -> tuple[ProcId, ThreadId]:
-    assert knob.process is not None
-    assert knob.thread is not None
-    assert knob.thread.tid > 0, "0 would mean ourselves"
-    return knob.process, knob.thread
-
-
-def _name(knob: Knob) -> str:
-    return knob.key or f"thread {knob.thread.tid if knob.thread else '?'}"
+def _name(on: KnobPlace) -> str:
+    match on:
+        case ThreadPlace(thread=thread):
+            return f"thread {thread.tid}"
+        case CgroupPlace(path=name) | AutogroupPlace(name=name) | FencePlace(key=name) | PoolPlace(name=name):
+            return name
 
 
 def _vanished(process: ProcId, thread: ThreadId | None = None) -> Trouble:

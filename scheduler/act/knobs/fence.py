@@ -20,6 +20,7 @@ import errno
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -50,6 +51,7 @@ DEFAULTS = {
 PF_EXITING = 0x4
 """Flag of a process that is exiting, include/linux/sched.h: it leaves its cgroup for the root."""
 
+_ENDED = frozenset({"Z", "X"})  # states in /proc/PID/stat
 _THREADED = frozenset({"cpu", "pids"})
 _UNITS = (".service", ".scope", ".slice")
 
@@ -178,7 +180,7 @@ class Fences:
 
     def _is(self, process: ProcId) -> bool:
         fields = _text(f"{self._proc}/{process.pid}/stat").rpartition(")")[2].split()
-        return int(fields[19]) == process.start_ticks and fields[0] not in "ZX" and not int(fields[6]) & PF_EXITING
+        return int(fields[19]) == process.start_ticks and fields[0] not in _ENDED and not int(fields[6]) & PF_EXITING
 
     def _alike(self, process: ProcId, text: str) -> int | Trouble:
         """The number of its threads, if all are in the cgroups of the first: moved together, they could not be told apart later."""
@@ -289,10 +291,16 @@ class Fences:
 
     # --- making ----------------------------------------------------------------------------------------------------------------
 
+    def _place(self, part: Part) -> Path:
+        """Where a fence is made. Raises OSError."""
+        directory = self._directory(part)
+        if directory is None:
+            raise OSError(errno.EINVAL, "this machine has no such hierarchy", part.cgroup)
+        return directory
+
     def _make(self, part: Part) -> None:
         """Raises OSError."""
-        directory = self._directory(part)
-        assert directory is not None
+        directory = self._place(part)
         directory.mkdir(exist_ok=True)
         if part.threaded:
             _write(directory / "cgroup.type", "threaded")
@@ -335,8 +343,7 @@ class Fences:
     def _move(self, process: ProcId, part: Part) -> Trouble | None:
         """Move it into the fence, only from the cgroup above, checked before and after. All its threads go along.
         Raises OSError."""
-        directory = self._directory(part)
-        assert directory is not None
+        directory = self._place(part)
         above = str(PurePosixPath(part.cgroup).parent)
         where = self._stands(process, part)
         if where is None:
@@ -402,11 +409,18 @@ class Fences:
         return sorted(set(part.turned_on) & set(_text(f"{above}/cgroup.subtree_control").split()))
 
 
+class Version(StrEnum):
+    """A version of cgroups."""
+
+    V1 = "v1"
+    V2 = "v2"
+
+
 class Offer(NamedTuple):
     """Whether and how this machine can have one limit of a fence."""
 
     controller: str  # cpu, pids or memory
-    version: str  # of the cgroup hierarchy that has it: "v1" or "v2"; "" if unavailable
+    version: Version | None  # of the cgroup hierarchy that has it; None if unavailable
     trouble: str  # why it is unavailable, "" if it is not
 
 
@@ -417,15 +431,15 @@ def offers(cgroups: Cgroups, own: str) -> tuple[Offer, ...]:
     """
     found = []
     for controller, v1 in (("cpu", cgroups.shares), ("pids", cgroups.pids), ("memory", cgroups.memory)):
-        mount, version = (v1, "v1") if v1 is not None else (cgroups.weight, "v2")
-        there = mount is not None and (version == "v1" or controller in _numbers(mount.point / "cgroup.controllers"))
+        mount, version = (v1, Version.V1) if v1 is not None else (cgroups.weight, Version.V2)
+        there = mount is not None and (version is Version.V1 or controller in _numbers(mount.point / "cgroup.controllers"))
         if mount is None or not there:
-            found.append(Offer(controller, "", f"no cgroup hierarchy has the {controller} controller"))
+            found.append(Offer(controller, None, f"no cgroup hierarchy has the {controller} controller"))
             continue
-        path = _path(own, controller if version == "v1" else "")
+        path = _path(own, controller if version is Version.V1 else "")
         places = [mount.point, None if path is None else mount.directory(path)]
         ours = any(place is not None and os.access(place, os.W_OK, effective_ids=True) for place in places)
-        found.append(Offer(controller, version, "") if ours else Offer(controller, "", f"{mount.point} is not ours to write"))
+        found.append(Offer(controller, version, "") if ours else Offer(controller, None, f"{mount.point} is not ours to write"))
     return tuple(found)
 
 
@@ -433,7 +447,7 @@ def _path(text: str, controller: str) -> str | None:
     """The path in the lines of /proc/PID/cgroup; `controller` "" is v2."""
     for line in text.splitlines():
         number, controllers, path = line.split(":", 2)
-        if (number == "0" and not controllers) if not controller else controller in controllers.split(","):
+        if (int(number) == 0 and not controllers) if not controller else controller in controllers.split(","):
             return re.sub(r" \(deleted\)$", "", path)
     return None
 

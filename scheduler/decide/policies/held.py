@@ -6,19 +6,17 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from ....models.records import ProcId
-from ...decision import Control, Member, Restore
+from ...decision import PLACES, Control, Member, Restore, check_place
 from ...fences import Limits
-from .policy import Memory, knob
+from ...places import DecisionPlace, ProcessPlace, SessionPlace
+from .policy import Memory, knob_on
 
 
 class Held(Memory):
-    """A change: a demotion, or the short slice of a protected process."""
+    """A change: a demotion, or the short slice of a protected process. Raises ValueError as `decision.Set` does."""
 
     control: Control
-    process: ProcId | None
-    cgroup: str
-    session: int  # for AUTOGROUP, else 0
+    on: DecisionPlace
     value: int | tuple[int, ...]  # for FENCE `fences.Limits`
     group: str
     target: str
@@ -26,24 +24,25 @@ class Held(Memory):
     observed: list[str] = msgspec.field(default_factory=list)  # victims for which nothing was written; for others it may have to be
     inside: bool = False  # FENCE: the process was in a fence already, and has none of its own
 
+    def __post_init__(self) -> None:
+        check_place(self.control, self.on, PLACES[self.control].decision)
+
     @property
     def key(self) -> str:
         """What is changed: the same for each change of it."""
-        if self.control is Control.AUTOGROUP:
-            return f"{self.control} {self.session}"
-        if self.process is None:
-            return f"{self.control} {self.cgroup}"
-        return f"{self.control} {self.process.pid}.{self.process.start_ticks}"
+        if isinstance(self.on, SessionPlace):
+            return f"{self.control} {self.on.session}"
+        return self.knob
 
     @property
     def knob(self) -> str:
         """As the guard names it, see `policy.knob`."""
-        return knob(self.undo, self.target)
+        return knob_on(self.control, self.on, self.target)
 
     @property
     def undo(self) -> Restore:
         """What takes it back."""
-        return Restore(self.control, self.process, self.cgroup)
+        return Restore(self.control, self.on)
 
     @property
     def strength(self) -> int:
@@ -57,9 +56,9 @@ class Held(Memory):
     @property
     def order(self) -> tuple[int, int]:
         """Sessions, cgroups and swarms first, because one such change does most; then processes by age; short slices last."""
-        if self.process is None or self.control in (Control.AUTOGROUP, Control.FENCE):
+        if not isinstance(self.on, ProcessPlace) or self.control is Control.FENCE:
             return 0, 0
-        return 1 + (self.control is Control.SLICE), self.process.start_ticks
+        return 1 + (self.control is Control.SLICE), self.on.id.start_ticks
 
 
 def demotions(held: Mapping[str, Held]) -> Iterator[Held]:

@@ -17,6 +17,7 @@ import msgspec
 from ....models.records import Latency, ProcId
 from ...config.sections import Config
 from ...decision import Control, Decision, Group, Note, Restore, Set, Tick, Topology, Why, cpu_list
+from ...places import ProcessPlace
 from ...scope import policy
 from .assignment import AWAY, SHARED, SPLIT, Layout, Objective, Plan, Request, layout_of, solve
 from .policy import Aim, Figures, Gone, Impact, Memory, Metric, Outlook, Proposal, Result, Standing, figures, horizon_for
@@ -182,7 +183,7 @@ class Placement:
 
     def _standing(self, target: str, confined: Confined) -> Standing:
         about = frozenset({policy(self.name), confined.group})
-        return Standing(about, Restore(Control.AFFINITY, confined.process, ""), target, confined.group)
+        return Standing(about, Restore(Control.AFFINITY, ProcessPlace(confined.process)), target, confined.group)
 
     # --- does it pay -----------------------------------------------------------------------------------------------------------
 
@@ -291,7 +292,7 @@ class Placement:
                 rejected=("keeping it confined: it has to pay all the time",),
                 flips=(),
             )
-            action, move = Restore(Control.AFFINITY, confined.process, ""), Move(wanted.groups, wanted.kept, None)
+            action, move = Restore(Control.AFFINITY, ProcessPlace(confined.process)), Move(wanted.groups, wanted.kept, None)
             proposals.append(Proposal(self.name, target, action, why, move, _aim(helped, target, back=True)))
         return proposals
 
@@ -315,7 +316,7 @@ class Placement:
             ),
         )
         action, move = (
-            Set(Control.AFFINITY, wish.process, "", wish.cpus, self._normal or None),
+            Set(Control.AFFINITY, ProcessPlace(wish.process), wish.cpus, self._normal or None),
             Move(wanted.groups, wanted.kept, wish),
         )
         return Proposal(self.name, target, action, why, move, _aim(helped, wish.group, back=False))

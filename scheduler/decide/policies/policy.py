@@ -12,6 +12,7 @@ import msgspec
 
 from ....models.records import HORIZONS, QUANTILES
 from ...decision import Action, Control, Decision, Digest, Effect, Flag, Note, Recycle, ResizePool, Restore, Status, Tick, Why
+from ...places import CgroupPlace, DecisionPlace, ProcessPlace, SessionPlace
 
 DONE = frozenset({Status.APPLIED, Status.OBSERVED, Status.UNCHANGED, Status.PARTIAL})
 """Outcomes after which a policy takes its wish as fulfilled."""
@@ -221,11 +222,18 @@ def knob(action: Action, target: str) -> str:
         return f"flag {action.kind} {action.worker.pid}.{action.worker.start_ticks}"
     if isinstance(action, Digest):
         return "digest"
-    if action.process is None:
-        return f"{action.control} {action.cgroup}"
-    if action.control is Control.AUTOGROUP:
-        return f"{action.control} {target}"
-    return f"{action.control} {action.process.pid}.{action.process.start_ticks}"
+    return knob_on(action.control, action.on, target)
+
+
+def knob_on(control: Control, on: DecisionPlace, target: str) -> str:
+    """The same for what a Set or a Restore changes."""
+    match on:
+        case CgroupPlace(path=path):
+            return f"{control} {path}"
+        case SessionPlace():
+            return f"{control} {target}"
+        case ProcessPlace(id=process):
+            return f"{control} {process.pid}.{process.start_ticks}"
 
 
 Figures = dict[str, float | int | str]

@@ -28,6 +28,7 @@ import msgspec
 from ....models.records import Latency, ProcId
 from ...config.sections import Config
 from ...decision import Control, Decision, Group, Note, Restore, Set, Status, Tick
+from ...places import ProcessPlace, SessionPlace
 from ...scope import policy
 from .cases import Case, Cases
 from .contention import Contention, Sight
@@ -171,7 +172,6 @@ class Priority:
         spared = frozenset(hands_off)
         for key, held in self.memory.held.items():
             assert key == held.key, f"{key}: under another key than its own"
-            assert (held.process is None) == bool(held.cgroup), f"{key}: a process or a cgroup"
             assert spared.isdisjoint((key, held.target)), f"{key}: held although hands off"
             pooled = held.control is Control.NICE and held.group in self._pools
             assert not pooled or held.strength <= 5, f"{key}: workers share locks"
@@ -219,15 +219,15 @@ class Priority:
                 first[member.session] = min(first.get(member.session, member.id), member.id)
         for key in stale:
             held = memory.held[key]
-            single = held.process is not None and held.control not in (Control.AUTOGROUP, Control.FENCE)
-            if held.inside or (single and held.process not in present and held.group in classed):
+            on = held.on
+            away = isinstance(on, ProcessPlace) and on.id not in present
+            if held.inside or (away and held.control is not Control.FENCE and held.group in classed):
                 del memory.held[key]  # the process is gone with its value; or nothing was made for it
                 continue
-            process = held.process
-            if held.control is Control.AUTOGROUP and process not in present:
-                process = first.get(held.session, process)
-            alive = held.control is not Control.FENCE or process in present
-            action = Restore(held.control, process, held.cgroup)
+            if isinstance(on, SessionPlace) and on.through not in present:
+                on = SessionPlace(on.session, first.get(on.session, on.through))
+            alive = held.control is not Control.FENCE or not away
+            action = Restore(held.control, on)
             why = self._reasons.back(tick, held, held.group in classed, alive)
             proposals.append(Proposal(self.name, held.target, action, why, held, self._aim(action, held, groups, before)))
         return proposals
@@ -236,7 +236,7 @@ class Priority:
         """The changes that have their turn; the last one says how many wishes wait."""
         proposals, left = list[Proposal[Held]](), len(self.memory.turns.waiting)
         for number, wish in enumerate(turn.values(), 1):
-            action = Set(wish.control, wish.process, wish.cgroup, wish.value, DEFAULT[wish.control])
+            action = Set(wish.control, wish.on, wish.value, DEFAULT[wish.control])
             why = self._reasons.change(said, wish, left if number == len(turn) else 0)
             proposals.append(Proposal(self.name, wish.target, action, why, wish, self._aim(action, wish, said.groups, before)))
         return proposals

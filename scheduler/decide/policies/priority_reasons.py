@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ...config.sections import Config
 from ...decision import Control, Group, Tick, Why
 from ...observe.rivals import touches, who_touches
+from ...places import CgroupPlace
 from .cases import Case
 from .contention import CALM, View
 from .held import Held
@@ -191,7 +192,7 @@ class PriorityReasons:
         said += [f"{control}: left to {', '.join(who_touches(control, tick.machine.rivals))}" for control in sorted(theirs)]
         if wish.control is Control.AUTOGROUP:
             said.append("nice of each process: does nothing across sessions while autogroup is on")
-        elif wish.cgroup:
+        elif isinstance(wish.on, CgroupPlace):
             said.append("nice of each process, or of its autogroup: does nothing across cgroups")
         elif wish.control is Control.FENCE:
             said.append("nice of each process: takes less from a swarm than a weight of its own")

@@ -22,6 +22,7 @@ from ....models.records import Anomaly, Deadlock, ProcId, Score
 from ...config.sections import Config
 from ...decision import Action, Control, Decision, Digest, Flag, Note, Recycle, Restore, Set, Tick, Why
 from ...fences import Limits, limits_in_words
+from ...places import ProcessPlace, process_of
 from ...scope import policy
 from . import incident_reasons
 from .alarms import Alarms
@@ -117,15 +118,15 @@ class Quarantine:
             self._admit_flag(incident, action, decision.id, at)
         elif isinstance(action, Set | Recycle):
             incident.treated = True
-            if isinstance(action, Set) and action.process is not None:
+            if isinstance(action, Set) and isinstance(action.on, ProcessPlace):
                 left = action.value[0] if isinstance(action.value, tuple) else 0
-                incident.demoted = Demoted(action.process, action.control, left)
+                incident.demoted = Demoted(action.on.id, action.control, left)
 
     def learn(self, result: Result) -> None:
         """What failed may be tried again in the same incident; what is gone, or was changed by somebody else, is dropped."""
         action = result.action
         ours = isinstance(action, Set | Restore) and action.control in (Control.NICE, Control.FENCE)
-        process = action.process if isinstance(action, Set | Restore) and ours else None
+        process = process_of(action.on) if isinstance(action, Set | Restore) and ours else None
         for key, incident in self.memory.incidents.items():
             if isinstance(action, Flag | Digest) or not (key == result.target or process in incident.ids):
                 continue
@@ -244,4 +245,4 @@ class Quarantine:
 
 def _undo(incident: Incident) -> Restore | None:
     """What takes back what was done about it; None: nothing is to be taken back."""
-    return None if incident.demoted is None else Restore(incident.demoted.control, incident.demoted.process, "")
+    return None if incident.demoted is None else Restore(incident.demoted.control, ProcessPlace(incident.demoted.process))

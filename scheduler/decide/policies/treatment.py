@@ -12,6 +12,7 @@ from ....models.records import Anomaly, Deadlock, ProcId, Score
 from ...config.sections import Config
 from ...decision import Control, Recycle, Set, Tick
 from ...fences import Limits
+from ...places import ProcessPlace
 from .incident_words import WHAT
 from .incidents import Incident
 from .significance import Significance
@@ -78,9 +79,9 @@ class Treatment:
             return Recycle(incident.pool, worker)
         if self._wanted is Wanted.FENCE:
             limits = None if isinstance(seen, Deadlock) else _limits(tick, seen)
-            return None if limits is None else Set(Control.FENCE, worker, "", tuple(limits))
+            return None if limits is None else Set(Control.FENCE, ProcessPlace(worker), tuple(limits))
         nice = next((member.nice for group in tick.groups for member in group.members if member.id == worker), 0)
-        return None if nice >= self._nice else Set(Control.NICE, worker, "", self._nice)  # or it is demoted already
+        return None if nice >= self._nice else Set(Control.NICE, ProcessPlace(worker), self._nice)  # or it is demoted already
 
     def rejected(self, seen: Score | Deadlock) -> tuple[str, ...]:
         """For the reasons of a report: why it is not acted on, if the user asked for it."""

@@ -9,6 +9,7 @@ from ...config.sections import Config
 from ...decision import Control, Group, Member, Tick
 from ...fences import Limits
 from ...observe.rivals import touches
+from ...places import CgroupPlace, ProcessPlace, SessionPlace
 from .cases import Case
 from .held import Held, demotions, key_of
 from .mechanisms import DEFAULT, LEVELS, Ground, Place, place, value
@@ -57,10 +58,10 @@ class Wishes:
                         single.setdefault(control, []).extend(members)
                     elif control is Control.AUTOGROUP:
                         handle = next((member.id for member in members if member.id not in untouchable), members[0].id)
-                        wish = Held(control, handle, "", own[1], strength, name, f"group {name} session {own[1]}", victim)
+                        wish = Held(control, SessionPlace(own[1], handle), strength, name, f"group {name} session {own[1]}", victim)
                         _add(wishes, f"{control} {own[1]}", wish)
                     elif path:
-                        wish = Held(control, None, path, 0, strength, name, f"cgroup {path}", victim)
+                        wish = Held(control, CgroupPlace(path), strength, name, f"cgroup {path}", victim)
                         _add(wishes, f"{control} {path}", wish)
                     else:
                         single.setdefault(control, []).extend(members)
@@ -80,7 +81,7 @@ class Wishes:
             for member in group.members:
                 key = key_of(Control.SLICE, member)
                 target = f"group {group.name} pid {member.id.pid}"
-                wishes[key] = Held(Control.SLICE, member.id, "", 0, length, group.name, target, group.name)
+                wishes[key] = Held(Control.SLICE, ProcessPlace(member.id), length, group.name, target, group.name)
         return wishes
 
     def _places(self, tick: Tick) -> set[Place]:
@@ -118,7 +119,7 @@ class Wishes:
                 continue
             lowered.add(member.id.pid)
             target = f"group {group.name} pid {member.id.pid}"
-            wishes[key] = Held(control, member.id, "", 0, strength, group.name, target, victim)
+            wishes[key] = Held(control, ProcessPlace(member.id), strength, group.name, target, victim)
 
     def _fences(
         self, group: Group, members: list[Member], roots: list[Member], victim: str, ours: set[tuple[Control, int]]
@@ -132,7 +133,7 @@ class Wishes:
             chosen = root.nice != 0 and (Control.NICE, root.nice) not in ours
             if root.id in there and (key in held or not chosen):
                 target = f"group {group.name} pid {root.id.pid}"
-                wishes[key] = Held(Control.FENCE, root.id, "", 0, limits, group.name, target, victim)
+                wishes[key] = Held(Control.FENCE, ProcessPlace(root.id), limits, group.name, target, victim)
         made = {key for key, it in held.items() if it.control is Control.FENCE and it.group == group.name and not it.inside}
         return wishes if made <= wishes.keys() else {key: wish for key, wish in wishes.items() if key in held}
 

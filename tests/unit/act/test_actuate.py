@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from nicety.models.records import PoolSample, ProcId
-from nicety.scheduler.act.actuate import Acting, Observing
-from nicety.scheduler.act.undo import LOOK_NS, PATIENCE_IN_A_TICK_NS, PATIENCE_NS, STEADY_NS
+from nicety.scheduler.act.actuate import Acting
+from nicety.scheduler.act.observing import Observing
+from nicety.scheduler.act.pools_back import STEADY_NS
+from nicety.scheduler.act.restoring import LOOK_NS, PATIENCE_IN_A_TICK_NS, PATIENCE_NS
 from nicety.scheduler.decision import (
     Action,
     Control,
@@ -34,10 +36,13 @@ from nicety.scheduler.decision import (
     Why,
 )
 from nicety.scheduler.fences import ALTERED, name_for
-from nicety.scheduler.ports import Knob, PoolAdapter, ThreadId, Trouble, Value
-from nicety.scheduler.store.ledger import Ledger, place
+from nicety.scheduler.places import AutogroupPlace, CgroupPlace, ProcessPlace, SessionPlace, ThreadId, ThreadPlace, process_of
+from nicety.scheduler.ports import Knob, PoolAdapter, Trouble, Value
+from nicety.scheduler.store.ledger import Ledger
 from nicety.scheduler.testing.clock import FakeClock
 from nicety.scheduler.testing.kernel import FakeKernel
+from nicety.scheduler.testing.locks import FakeLocks
+from nicety.scheduler.testing.places import place_of
 from nicety.scheduler.testing.pool import FakePool
 
 WHY = Why("test", "because", {}, (), ())
@@ -60,7 +65,7 @@ class Bench:
     def restart(self) -> None:
         """A new actuator on the same file, as after kill -9."""
         self.ledger = Ledger(self.folder / "ledger.db", self.kernel.boot_id())
-        self.actuator = Acting(self.ledger, self.kernel, self.pools, self.samples, self.clock)
+        self.actuator = Acting(self.ledger, self.kernel, FakeLocks(), self.pools, self.samples, self.clock)
 
     def decide(self, action: Action, target: str = "target") -> Decision:
         self.count += 1
@@ -95,11 +100,11 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 def set_nice(process: ProcId, value: int) -> Set:
-    return Set(Control.NICE, process, "", value)
+    return Set(Control.NICE, ProcessPlace(process), value)
 
 
 def back(process: ProcId, control: Control = Control.NICE) -> Restore:
-    return Restore(control, process, "")
+    return Restore(control, place_of(control, process))
 
 
 def open_rows(bench: Bench) -> int:
@@ -117,20 +122,22 @@ def test_the_intent_of_every_change_is_durable_before_the_change(bench: Bench) -
     witnessed: list[int] = []
 
     def look(knob: Knob) -> None:
-        pid = knob.process.pid if knob.process else None
-        tid = knob.thread.tid if knob.thread else None
+        process, on = process_of(knob.on), knob.on
+        pid = process.pid if process else None
+        tid = on.thread.tid if isinstance(on, ThreadPlace) else None
+        key = on.path if isinstance(on, CgroupPlace) else on.name if isinstance(on, AutogroupPlace) else ""
         with contextlib.closing(sqlite3.connect(bench.folder / "ledger.db")) as connection:
             query = "select count(*) from entry where status = 'intent' and control = ? and pid is ? and tid is ? and key = ?"
-            (count,) = connection.execute(query, (knob.control.value, pid, tid, knob.key)).fetchone()
+            (count,) = connection.execute(query, (knob.control.value, pid, tid, key)).fetchone()
         witnessed.append(count)
 
     bench.kernel.before_write = look
     bench.apply(
         set_nice(process, 10),
-        Set(Control.AFFINITY, process, "", (0,)),
-        Set(Control.POLICY, process, "", 3),
-        Set(Control.AUTOGROUP, other, "", 19),
-        Set(Control.CPU_SHARES, None, "/batch", 2),
+        Set(Control.AFFINITY, ProcessPlace(process), (0,)),
+        Set(Control.POLICY, ProcessPlace(process), 3),
+        Set(Control.AUTOGROUP, SessionPlace(other.pid, other), 19),
+        Set(Control.CPU_SHARES, CgroupPlace("/batch"), 2),
     )
     assert witnessed == [1] * 8, "a change was made that the ledger did not have"
 
@@ -238,7 +245,7 @@ def test_endless_new_threads_do_not_make_an_endless_loop(bench: Bench) -> None:
 
 def test_a_target_that_is_gone_is_an_outcome_and_its_siblings_are_set(bench: Bench) -> None:
     processes = [bench.kernel.start() for _ in range(3)]
-    bench.kernel.before_write = lambda knob: bench.kernel.exit(processes[1].pid) if knob.process == processes[1] else None
+    bench.kernel.before_write = lambda knob: bench.kernel.exit(processes[1].pid) if process_of(knob.on) == processes[1] else None
     gone = bench.kernel.start()
     bench.kernel.exit(gone.pid)
     outcomes = bench.apply(*(set_nice(process, 10) for process in processes), set_nice(gone, 10))
@@ -277,7 +284,11 @@ def test_a_reused_pid_is_not_touched(bench: Bench) -> None:
 def test_without_the_right_to_undo_nothing_is_reniced(bench: Bench) -> None:
     bench.kernel.privileged = False
     process = bench.kernel.start()
-    outcomes = bench.apply(set_nice(process, 10), Set(Control.POLICY, process, "", 5), Set(Control.AUTOGROUP, process, "", 5))
+    outcomes = bench.apply(
+        set_nice(process, 10),
+        Set(Control.POLICY, ProcessPlace(process), 5),
+        Set(Control.AUTOGROUP, SessionPlace(process.pid, process), 5),
+    )
     assert [outcome.status for outcome in outcomes] == [Status.REFUSED] * 3
     assert all("CAP_SYS_NICE" in outcome.detail for outcome in outcomes)
     assert bench.kernel.writes == []
@@ -288,7 +299,7 @@ def test_a_real_time_thread_is_left_alone_beside_its_siblings(bench: Bench) -> N
     process = bench.kernel.start()
     thread = bench.kernel.spawn(process.pid)
     bench.kernel.processes[process.pid].threads[thread.tid].policy = 1
-    (outcome,) = bench.apply(Set(Control.POLICY, process, "", 3))
+    (outcome,) = bench.apply(Set(Control.POLICY, ProcessPlace(process), 3))
     assert outcome.status is Status.PARTIAL
     assert "real-time" in outcome.detail
     assert bench.kernel.processes[process.pid].threads[thread.tid].policy == 1
@@ -297,7 +308,9 @@ def test_a_real_time_thread_is_left_alone_beside_its_siblings(bench: Bench) -> N
 def test_two_decisions_on_one_autogroup_in_one_call_are_not_taken_for_a_stranger(bench: Bench) -> None:
     process = bench.kernel.start()
     sibling = bench.kernel.fork(process.pid)
-    outcomes = bench.apply(*(Set(Control.AUTOGROUP, each, "", 19) for each in (process, sibling)), back(process, Control.AUTOGROUP))
+    outcomes = bench.apply(
+        *(Set(Control.AUTOGROUP, SessionPlace(each.pid, each), 19) for each in (process, sibling)), back(process, Control.AUTOGROUP)
+    )
     assert [outcome.status for outcome in outcomes] == [Status.APPLIED, Status.UNCHANGED, Status.APPLIED]
     assert bench.kernel.autogroups[bench.kernel.processes[process.pid].autogroup] == 0
 
@@ -313,14 +326,13 @@ def test_a_flag_changes_nothing_and_is_applied(bench: Bench) -> None:
 def test_a_policy_that_asks_for_nonsense_gets_an_outcome(bench: Bench) -> None:
     process = bench.kernel.start()
     outcomes = bench.apply(
-        Set(Control.POOL_SIZE, process, "", 3),
-        Set(Control.NICE, None, "", 3),
+        Set(Control.FENCE, ProcessPlace(process), 3),
         set_nice(process, 77),
-        Set(Control.CPU_WEIGHT, None, "/none", 3),
+        Set(Control.CPU_WEIGHT, CgroupPlace("/none"), 3),
         ResizePool("nobody", 3),
         Recycle("nobody", process),
     )
-    assert [outcome.status for outcome in outcomes] == [Status.FAILED] * 3 + [Status.VANISHED] + [Status.FAILED] * 2
+    assert [outcome.status for outcome in outcomes] == [Status.FAILED] * 2 + [Status.VANISHED] + [Status.FAILED] * 2
 
 
 # --- somebody else --------------------------------------------------------------------------------------------------------------
@@ -384,13 +396,13 @@ def test_what_somebody_chose_before_us_is_left_in_the_whole_process(
     if control is not Control.AUTOGROUP:
         knob = bench.kernel.knob(control, process.pid, bench.kernel.spawn(process.pid).tid)
     bench.kernel.poke(knob, chosen)
-    actions = [Set(control, each, "", wanted, expected) for each in (process, other)]
+    actions = [Set(control, place_of(control, each), wanted, expected) for each in (process, other)]
     looked = Observing(bench.kernel, {}, {}).apply([bench.decide(action) for action in actions])
     assert [outcome.status for outcome in looked] == [Status.FOREIGN, Status.OBSERVED]
     outcomes = bench.apply(*actions)
     assert [outcome.status for outcome in outcomes] == [Status.FOREIGN, Status.APPLIED]
     assert {looked[0].detail, outcomes[0].detail} == {f"left: somebody chose {sentence}"}
-    assert [knob.process for knob, _ in bench.kernel.writes] == [other]
+    assert [process_of(knob.on) for knob, _ in bench.kernel.writes] == [other]
     assert bench.kernel.read(knob) == chosen
     bench.actuator.undo()
     assert bench.kernel.read(knob) == chosen
@@ -402,7 +414,7 @@ def test_what_somebody_chose_before_us_is_left_in_the_whole_process(
 )
 def test_a_cgroup_that_somebody_has_tuned_is_left(bench: Bench, control: Control, expected: int, chosen: int, wanted: int) -> None:
     bench.kernel.cgroups |= {(Control.CPU_SHARES, "/a"): 1024, (Control.CPU_WEIGHT, "/a"): 100, (control, "/a"): chosen}
-    (outcome,) = bench.apply(Set(control, None, "/a", wanted, expected))
+    (outcome,) = bench.apply(Set(control, CgroupPlace("/a"), wanted, expected))
     assert (outcome.status, outcome.detail) == (Status.FOREIGN, f"left: somebody chose {control} {chosen}")
     assert bench.kernel.writes == []
 
@@ -410,15 +422,15 @@ def test_a_cgroup_that_somebody_has_tuned_is_left(bench: Bench, control: Control
 def test_an_expected_affinity_is_compared_within_the_cpuset(bench: Bench) -> None:
     process = bench.kernel.start()
     bench.kernel.confine(process.pid, (0, 1))
-    (outcome,) = bench.apply(Set(Control.AFFINITY, process, "", (1,), (0, 1, 2, 3)))
+    (outcome,) = bench.apply(Set(Control.AFFINITY, ProcessPlace(process), (1,), (0, 1, 2, 3)))
     assert outcome.status is Status.APPLIED
 
 
 def test_what_was_inherited_from_us_is_nobodys_choice(bench: Bench) -> None:
     process = bench.kernel.start()
-    bench.apply(Set(Control.NICE, process, "", 10, 0))
+    bench.apply(Set(Control.NICE, ProcessPlace(process), 10, 0))
     child, thread = bench.kernel.fork(process.pid), bench.kernel.spawn(process.pid)
-    outcomes = bench.apply(*(Set(Control.NICE, each, "", 15, 0) for each in (process, child)))
+    outcomes = bench.apply(*(Set(Control.NICE, ProcessPlace(each), 15, 0) for each in (process, child)))
     assert [(outcome.status, outcome.changed) for outcome in outcomes] == [(Status.APPLIED, 2), (Status.APPLIED, 1)]
     bench.actuator.undo()
     assert (bench.nice(process.pid), bench.nice(process.pid, thread.tid), bench.nice(child.pid)) == (0, 0, 0)
@@ -434,11 +446,11 @@ def test_a_choice_made_while_we_act_gives_the_threads_back_that_were_changed_alr
         if late and not made:
             made.append(bench.kernel.spawn(process.pid))
             bench.kernel.poke(bench.kernel.knob(Control.NICE, process.pid, made[0].tid), 4)
-        elif not late and knob.thread == thread:
+        elif not late and isinstance(knob.on, ThreadPlace) and knob.on.thread == thread:
             bench.kernel.poke(knob, 4)
 
     bench.kernel.before_write = choose
-    (outcome,) = bench.apply(Set(Control.NICE, process, "", 10, 0))
+    (outcome,) = bench.apply(Set(Control.NICE, ProcessPlace(process), 10, 0))
     assert (outcome.status, outcome.changed) == (Status.FOREIGN, 0)
     assert sorted(each.nice for each in bench.kernel.processes[process.pid].threads.values()) == ([0, 0, 4] if late else [0, 4])
     assert open_rows(bench) == 0
@@ -446,14 +458,14 @@ def test_a_choice_made_while_we_act_gives_the_threads_back_that_were_changed_alr
 
 def test_a_slice_leaves_nice_and_policy_and_an_older_kernel_says_that_it_has_none(bench: Bench) -> None:
     process = bench.kernel.start()
-    bench.apply(set_nice(process, 10), Set(Control.POLICY, process, "", 3))
-    (outcome,) = bench.apply(Set(Control.SLICE, process, "", 100_000, 0))
+    bench.apply(set_nice(process, 10), Set(Control.POLICY, ProcessPlace(process), 3))
+    (outcome,) = bench.apply(Set(Control.SLICE, ProcessPlace(process), 100_000, 0))
     leader = bench.kernel.processes[process.pid].leader
     assert (leader.nice, leader.policy, leader.slice) == (10, 3, 100_000)
     bench.actuator.undo()
     assert (leader.nice, leader.policy, leader.slice) == (0, 0, 0)
     bench.kernel.has_slices = False
-    (outcome,) = bench.apply(Set(Control.SLICE, process, "", 100_000, 0))
+    (outcome,) = bench.apply(Set(Control.SLICE, ProcessPlace(process), 100_000, 0))
     assert outcome.status is Status.REFUSED
     assert "no slices" in outcome.detail
 
@@ -462,7 +474,7 @@ def test_a_fence_is_in_the_ledger_before_it_is_made_and_taken_away_by_undo_after
     process = bench.kernel.start()
     seen: list[int] = []
     bench.kernel.before_write = lambda _: seen.append(open_rows(bench))
-    (outcome,) = bench.apply(Set(Control.FENCE, process, "", (300, 0, 8)))
+    (outcome,) = bench.apply(Set(Control.FENCE, ProcessPlace(process), (300, 0, 8)))
     assert (outcome.status, seen) == (Status.APPLIED, [1])
     assert outcome.detail == f"fence of pid {process.pid} (limits 300 0 8): 0 -> 1"
     assert list(bench.kernel.fences.values()) == [1]
@@ -475,7 +487,7 @@ def test_a_fence_is_in_the_ledger_before_it_is_made_and_taken_away_by_undo_after
 
 def test_a_fence_is_taken_away_by_the_process_it_was_made_for_and_left_where_somebody_changed_its_limits(bench: Bench) -> None:
     one, two = bench.kernel.start(), bench.kernel.start()
-    bench.apply(*(Set(Control.FENCE, process, "", (300, 0, 8)) for process in (one, two)))
+    bench.apply(*(Set(Control.FENCE, ProcessPlace(process), (300, 0, 8)) for process in (one, two)))
     changed = next(key for key in bench.kernel.fences if name_for(two) in key)
     bench.kernel.fences[changed] = ALTERED
     first, second = bench.apply(back(one, Control.FENCE), back(two, Control.FENCE))
@@ -486,7 +498,7 @@ def test_a_fence_is_taken_away_by_the_process_it_was_made_for_and_left_where_som
 def test_where_no_fence_can_be_made_the_outcome_says_why(bench: Bench) -> None:
     process = bench.kernel.start()
     bench.kernel.unfenced = "it cannot be fenced in: no cgroups"
-    (outcome,) = bench.apply(Set(Control.FENCE, process, "", (300, 0, 8)))
+    (outcome,) = bench.apply(Set(Control.FENCE, ProcessPlace(process), (300, 0, 8)))
     assert (outcome.status, outcome.detail) == (Status.REFUSED, bench.kernel.unfenced)
     assert bench.kernel.fences == {}
 
@@ -495,10 +507,10 @@ def test_who_is_in_the_fence_of_a_swarm_already_has_none_of_its_own_and_comes_ou
     root = bench.kernel.start()
     child = bench.kernel.fork(root.pid)
     weight = (0, 0, 0, 1)
-    (outcome,) = bench.apply(Set(Control.FENCE, root, "", weight, 0))
+    (outcome,) = bench.apply(Set(Control.FENCE, ProcessPlace(root), weight, 0))
     assert outcome.detail == f"fence of pid {root.pid} (cpu.shares 2): 0 -> 1"
     bench.kernel.exit(root.pid)
-    (outcome,) = bench.apply(Set(Control.FENCE, child, "", weight, 0))
+    (outcome,) = bench.apply(Set(Control.FENCE, ProcessPlace(child), weight, 0))
     assert (outcome.status, outcome.detail) == (Status.UNCHANGED, "it is in a fence already")
     assert len(bench.ledger.outstanding()) == 1
     (outcome,) = bench.apply(back(child, Control.FENCE))
@@ -510,12 +522,12 @@ def test_who_is_in_the_fence_of_a_swarm_already_has_none_of_its_own_and_comes_ou
 
 def test_a_cgroup_is_made_idle_and_back_and_never_loses_a_weight_by_it(bench: Bench) -> None:
     bench.kernel.cgroups[Control.CPU_SHARES, "/a"] = 1024
-    (made,) = bench.apply(Set(Control.CPU_IDLE, None, "/a", 1, 0))
-    (hidden,) = bench.apply(Set(Control.CPU_SHARES, None, "/a", 2, 1024))
+    (made,) = bench.apply(Set(Control.CPU_IDLE, CgroupPlace("/a"), 1, 0))
+    (hidden,) = bench.apply(Set(Control.CPU_SHARES, CgroupPlace("/a"), 2, 1024))
     assert (made.status, hidden.status) == (Status.APPLIED, Status.REFUSED)
     bench.actuator.undo()
-    (weighed,) = bench.apply(Set(Control.CPU_SHARES, None, "/a", 2, 1024))
-    (unfit,) = bench.apply(Set(Control.CPU_IDLE, None, "/a", 1, 0))
+    (weighed,) = bench.apply(Set(Control.CPU_SHARES, CgroupPlace("/a"), 2, 1024))
+    (unfit,) = bench.apply(Set(Control.CPU_IDLE, CgroupPlace("/a"), 1, 0))
     assert (weighed.status, unfit.status) == (Status.APPLIED, Status.REFUSED)
     assert "lose" in unfit.detail
     bench.actuator.undo()
@@ -524,7 +536,7 @@ def test_a_cgroup_is_made_idle_and_back_and_never_loses_a_weight_by_it(bench: Be
 
 def test_a_weight_that_somebodys_idle_hides_is_put_back_when_it_shows_again(bench: Bench) -> None:
     bench.kernel.cgroups[Control.CPU_SHARES, "/a"] = 1024
-    bench.apply(Set(Control.CPU_SHARES, None, "/a", 2, 1024))
+    bench.apply(Set(Control.CPU_SHARES, CgroupPlace("/a"), 2, 1024))
     bench.kernel.cgroups[Control.CPU_IDLE, "/a"] = 1
     assert bench.actuator.settle() == ()
     (outcome,) = bench.actuator.undo()
@@ -540,9 +552,10 @@ def test_who_forks_faster_than_undo_scans_stays_open_for_the_next_undo(bench: Be
     bench.kernel.fork(process.pid)
 
     def storm(knob: Knob) -> None:
-        assert knob.process is not None
-        if knob.process != process:
-            bench.kernel.fork(knob.process.pid)  # before it is put back: with our value
+        there = process_of(knob.on)
+        assert there is not None
+        if there != process:
+            bench.kernel.fork(there.pid)  # before it is put back: with our value
 
     bench.kernel.before_write = storm
     (outcome,) = bench.actuator.undo()
@@ -599,10 +612,10 @@ def test_undo_is_newest_first_and_covers_every_control(bench: Bench) -> None:
     bench.kernel.cgroups[Control.CPU_WEIGHT, "/batch"] = 100
     actions = (
         set_nice(process, 10),
-        Set(Control.AFFINITY, process, "", (1, 2)),
-        Set(Control.POLICY, process, "", 5),
-        Set(Control.AUTOGROUP, process, "", 19),
-        Set(Control.CPU_WEIGHT, None, "/batch", 1),
+        Set(Control.AFFINITY, ProcessPlace(process), (1, 2)),
+        Set(Control.POLICY, ProcessPlace(process), 5),
+        Set(Control.AUTOGROUP, SessionPlace(process.pid, process), 19),
+        Set(Control.CPU_WEIGHT, CgroupPlace("/batch"), 1),
     )
     bench.apply(*actions)
     bench.ledger.close()
@@ -622,7 +635,7 @@ def test_undo_after_a_crash_between_intent_and_change_and_between_change_and_not
         pass
 
     def crash(knob: Knob) -> None:
-        if knob.process == processes[2]:
+        if process_of(knob.on) == processes[2]:
             raise Killed
 
     bench.kernel.before_write = crash
@@ -645,7 +658,7 @@ def test_a_crash_while_children_are_put_back_leaves_them_to_the_next_undo(bench:
         pass
 
     def crash(knob: Knob) -> None:
-        if knob.process == child:
+        if process_of(knob.on) == child:
             raise Killed
 
     bench.kernel.before_write = crash
@@ -684,7 +697,7 @@ def test_an_undo_that_is_refused_stays_open_and_says_how_to_do_it(bench: Bench) 
 
 def test_an_affinity_hidden_by_a_shrunken_cpuset_is_put_back_for_when_it_grows_again(bench: Bench) -> None:
     process = bench.kernel.start()
-    bench.apply(Set(Control.AFFINITY, process, "", (3,)))
+    bench.apply(Set(Control.AFFINITY, ProcessPlace(process), (3,)))
     bench.kernel.confine(process.pid, (0, 1))  # the kernel shows 0 and 1, and remembers 3
     assert bench.actuator.settle() == ()
     (outcome,) = bench.actuator.undo()
@@ -696,7 +709,7 @@ def test_an_affinity_hidden_by_a_shrunken_cpuset_is_put_back_for_when_it_grows_a
 def test_an_affinity_set_in_a_small_cpuset_follows_it_after_undo(bench: Bench) -> None:
     process = bench.kernel.start()
     bench.kernel.confine(process.pid, (0, 1))
-    bench.apply(Set(Control.AFFINITY, process, "", (1,)))
+    bench.apply(Set(Control.AFFINITY, ProcessPlace(process), (1,)))
     bench.actuator.undo()
     bench.kernel.confine(process.pid, (0, 1, 2, 3))
     assert bench.kernel.read(bench.kernel.knob(Control.AFFINITY, process.pid)) == (0, 1, 2, 3)
@@ -776,7 +789,7 @@ def test_nobody_is_waited_for_longer_than_patience_lasts(bench: Bench, whole: bo
     """Undo has more of it than a change back within a tick; it is one for all that is put back."""
     process, begin = awake(bench, repeat(7)), bench.clock.monotonic()
     if whole:
-        bench.apply(Set(Control.SLICE, process, "", 300_000))
+        bench.apply(Set(Control.SLICE, ProcessPlace(process), 300_000))
         bench.actuator.undo()
     else:
         bench.apply(back(process))
@@ -822,14 +835,14 @@ def test_children_of_a_process_that_ended_or_became_foreign_go_back_too(bench: B
 def test_a_slice_that_a_child_inherited_goes_back_when_its_policy_allows_it_again(bench: Bench) -> None:
     """SCHED_IDLE has no slices: what cannot be written now stays open, and is not forgotten."""
     parent = bench.kernel.start()
-    bench.apply(Set(Control.SLICE, parent, "", 100_000, None))
+    bench.apply(Set(Control.SLICE, ProcessPlace(parent), 100_000, None))
     child = bench.kernel.fork(parent.pid)
     bench.kernel.setsid(child.pid)
-    bench.apply(Set(Control.POLICY, child, "", 5, None))
-    (outcome,) = bench.apply(Restore(Control.SLICE, parent, ""))
+    bench.apply(Set(Control.POLICY, ProcessPlace(child), 5, None))
+    (outcome,) = bench.apply(Restore(Control.SLICE, ProcessPlace(parent)))
     assert outcome.status is Status.PARTIAL
     bench.actuator.undo()
-    assert [bench.kernel.read(place(bench.kernel.knob(Control.SLICE, each.pid))) for each in (parent, child)] == [0, 0]
+    assert [bench.kernel.read(bench.kernel.knob(Control.SLICE, each.pid)) for each in (parent, child)] == [0, 0]
     assert bench.ledger.outstanding() == ()
 
 
@@ -879,7 +892,7 @@ def test_an_autogroup_is_restored_though_the_process_it_was_set_through_has_ende
     leader = bench.kernel.start()
     other = bench.kernel.start()
     bench.kernel.start(leader.pid, session=False)
-    bench.apply(set_nice(other, 5), Set(Control.AUTOGROUP, leader, "", 9))
+    bench.apply(set_nice(other, 5), Set(Control.AUTOGROUP, SessionPlace(leader.pid, leader), 9))
     key = bench.kernel.autogroup(leader)
     bench.kernel.exit(leader.pid)
     (outcome,) = bench.apply(back(leader, Control.AUTOGROUP))
@@ -1020,7 +1033,7 @@ def test_observing_says_what_it_would_change_and_writes_nothing(bench: Bench) ->
     gone = ProcId(77, 1)
     actions: tuple[Action, ...] = (
         set_nice(process, 10),
-        Set(Control.AFFINITY, process, "", (1, 2, 3)),
+        Set(Control.AFFINITY, ProcessPlace(process), (1, 2, 3)),
         set_nice(process, 0),
         set_nice(gone, 3),
         ResizePool("web", 5),
@@ -1108,7 +1121,7 @@ class World(RuleBasedStateMachine):
         self.admit(self.bench.kernel.start())
 
     def knob(self, control: Control, pid: int, tid: int | None = None) -> Knob:
-        return place(self.bench.kernel.knob(control, pid, tid))
+        return self.bench.kernel.knob(control, pid, tid)
 
     def now(self, knob: Knob) -> Value:
         found = self.bench.kernel.read(knob)
@@ -1133,10 +1146,12 @@ class World(RuleBasedStateMachine):
             control = data.draw(st.sampled_from([*THREAD_CONTROLS, Control.AUTOGROUP]))
             process = self.bench.kernel.processes[self.pid(data)].id
             if data.draw(st.integers(0, 3)) == 0:
-                actions.append(Restore(control, process, ""))
+                actions.append(Restore(control, place_of(control, process)))
             else:
                 value = data.draw(st.sampled_from(OURS[control]))
-                actions.append(Set(control, process, "", value, data.draw(st.sampled_from([None, EXPECTED[control]]))))
+                actions.append(
+                    Set(control, place_of(control, process), value, data.draw(st.sampled_from([None, EXPECTED[control]])))
+                )
         return actions
 
     @rule(data=st.data())
@@ -1229,7 +1244,7 @@ class World(RuleBasedStateMachine):
                     knob = self.knob(control, process.id.pid, tid)
                     assert self.now(knob) == self.natural[knob], f"{knob} is {self.now(knob)}, {self.natural[knob]} without us"
         for key, value in self.bench.kernel.autogroups.items():
-            knob = Knob(Control.AUTOGROUP, None, None, key)
+            knob = Knob(Control.AUTOGROUP, AutogroupPlace(key, self.bench.kernel.own))
             if any(process.autogroup == key for process in self.bench.kernel.processes.values()):
                 assert value == self.natural.get(knob, 0)
         assert self.bench.actuator.undo() == ()
@@ -1314,13 +1329,13 @@ def test_an_ended_parent_is_closed_only_when_all_could_be_looked_at(bench: Bench
 
 def test_a_child_is_not_called_changed_by_hand_where_its_parent_cannot_be_found(bench: Bench) -> None:
     process = bench.kernel.start()
-    bench.apply(Set(Control.NICE, process, "", 10, expected=0))
+    bench.apply(Set(Control.NICE, ProcessPlace(process), 10, expected=0))
     heir, other = bench.kernel.fork(process.pid), bench.kernel.start()
     bench.kernel.faults[other.pid] = FULL
-    (outcome,) = bench.apply(Set(Control.NICE, heir, "", 15, expected=0))
+    (outcome,) = bench.apply(Set(Control.NICE, ProcessPlace(heir), 15, expected=0))
     assert outcome.status is Status.BLOCKED
     bench.kernel.faults.clear()
-    assert bench.apply(Set(Control.NICE, heir, "", 15, expected=0))[0].status is Status.APPLIED
+    assert bench.apply(Set(Control.NICE, ProcessPlace(heir), 15, expected=0))[0].status is Status.APPLIED
     bench.actuator.undo()
     assert [bench.nice(each.pid) for each in (process, heir)] == [0, 0]
 
@@ -1352,7 +1367,7 @@ def test_a_write_that_failed_half_way_stays_open(bench: Bench) -> None:
         return Trouble(Status.BLOCKED, "Too many open files; what was made of it could not be taken away")
 
     bench.kernel.write = half  # type: ignore[method-assign]
-    bench.apply(Set(Control.FENCE, process, "", (300, 0, 0)))
+    bench.apply(Set(Control.FENCE, ProcessPlace(process), (300, 0, 0)))
     bench.kernel.write = write  # type: ignore[method-assign]
     assert open_rows(bench) == 1, "the fence is there"
     assert [outcome.status for outcome in bench.actuator.undo()] == [Status.APPLIED]

@@ -9,23 +9,26 @@ from pathlib import Path
 import pytest
 
 from nicety.models.records import Latency, ProcId
-from nicety.scheduler.act.actuate import Acting, Observing
-from nicety.scheduler.act.census import SCAN_NS, Demotion
+from nicety.scheduler.act.actuate import Acting
+from nicety.scheduler.act.census import SCAN_NS
+from nicety.scheduler.act.observing import Observing
 from nicety.scheduler.act.relief import AGAIN_NS, LOOK_NS, Case, Looked, Relief
+from nicety.scheduler.changes import Demotion, Subject
 from nicety.scheduler.decision import Action, Control, Decision, Group, Member, Outcome, Restore, Set, Status, Why
 from nicety.scheduler.fences import name_for
+from nicety.scheduler.places import AutogroupPlace, CgroupPlace, ProcessPlace, SessionPlace
 from nicety.scheduler.ports import Trouble, Value, Wait
-from nicety.scheduler.store.ledger import Ledger, Subject
+from nicety.scheduler.store.ledger import Ledger
 from nicety.scheduler.testing.clock import FakeClock
 from nicety.scheduler.testing.kernel import FakeKernel
 from nicety.scheduler.testing.locks import FakeLocks
 
 HOLDER, OTHER, WAITER, PEER = (ProcId(pid, pid) for pid in (10, 11, 20, 30))
-SESSION = Subject(Control.AUTOGROUP, None, "autogroup-7")
+SESSION = Subject(Control.AUTOGROUP, AutogroupPlace("autogroup-7", OTHER))
 
 
 def nice(process: ProcId) -> Subject:
-    return Subject(Control.NICE, process, "")
+    return Subject(Control.NICE, ProcessPlace(process))
 
 
 @dataclass
@@ -147,7 +150,7 @@ def test_the_holder_found_by_the_lock_may_be_anybody(watch: Watch) -> None:
     stranger = ProcId(99, 99)
     watch.locks.waiting = [Wait(WAITER, 20, 1, "flock on inode 7", stranger, 0, ())]
     watch.locks.burn(stranger, 0.0)
-    batch = Subject(Control.CPU_SHARES, None, "/batch")
+    batch = Subject(Control.CPU_SHARES, CgroupPlace("/batch"))
     cases: list[Case] = []
     for _ in range(4):
         looked = watch.relief.look(watch.now, watch.demotions, (WAITER,), lambda process: (batch,) if process == stranger else ())
@@ -220,7 +223,9 @@ def test_a_session_starves_as_a_whole_or_not_at_all(watch: Watch) -> None:
 @pytest.mark.parametrize(("share", "starves"), [(0.003, False), (0.001, True)])
 def test_of_a_hundred_sessions_none_starves_that_gets_its_part(watch: Watch, share: float, starves: bool) -> None:
     members = [ProcId(pid, pid) for pid in range(100, 200)]
-    watch.demotions = tuple(Demotion(Subject(Control.AUTOGROUP, None, f"autogroup-{it.pid}"), (it,)) for it in members)
+    watch.demotions = tuple(
+        Demotion(Subject(Control.AUTOGROUP, AutogroupPlace(f"autogroup-{it.pid}", it)), (it,)) for it in members
+    )
     for process in members:
         watch.locks.burn(process, 0.0)
     _, cases = watch.watch(30.0, dict.fromkeys(members, share))
@@ -296,7 +301,7 @@ class Bench:
     def __post_init__(self) -> None:
         self.kernel, self.clock, self.locks = FakeKernel(), FakeClock(), FakeLocks()
         self.ledger = Ledger(self.folder / "ledger.db", self.kernel.boot_id())
-        self.actuator = Acting(self.ledger, self.kernel, {}, {}, self.clock, locks=self.locks)
+        self.actuator = Acting(self.ledger, self.kernel, self.locks, {}, {}, self.clock)
         self.waiter = self.kernel.start()
         self.count = 0
         self.groups: tuple[Group, ...] = ()
@@ -349,7 +354,7 @@ def test_a_relief_is_told_once_and_names_the_decision_that_it_takes_back(bench: 
     holder = bench.kernel.start()
     bench.kernel.spawn(holder.pid)
     bench.tick(holder)
-    bench.apply(Set(Control.NICE, holder, "", 19))
+    bench.apply(Set(Control.NICE, ProcessPlace(holder), 19))
     bench.held_by(holder)
     bench.look()
     assert bench.nice(holder) == 0
@@ -365,7 +370,7 @@ def test_a_swarm_is_let_out_of_its_cgroup_when_somebody_waits_for_what_a_child_o
     root = bench.kernel.start()
     child = bench.kernel.fork(root.pid)
     bench.tick(root, child, parents={child: root.pid})
-    bench.apply(Set(Control.FENCE, root, "", (0, 0, 0, 1), 0))
+    bench.apply(Set(Control.FENCE, ProcessPlace(root), (0, 0, 0, 1), 0))
     bench.held_by(child)
     bench.look()
     assert (bench.kernel.processes[child.pid].fence, bench.ledger.outstanding()) == ("", ())
@@ -381,7 +386,7 @@ def test_a_service_that_was_started_from_a_fenced_swarm_is_let_out_and_one_elsew
     """An orphan is found by where it is, which a scan of all processes tells."""
     root = bench.kernel.start()
     bench.tick(root)
-    bench.apply(Set(Control.FENCE, root, "", (0, 0, 0, 1), 0))
+    bench.apply(Set(Control.FENCE, ProcessPlace(root), (0, 0, 0, 1), 0))
     bench.look()
     assert bench.actuator.settle() == ()
     own = bench.kernel.fork(root.pid)
@@ -401,7 +406,7 @@ def test_a_service_that_was_started_from_a_fenced_swarm_is_let_out_and_one_elsew
 def test_a_worker_of_a_service_that_was_fenced_in_for_what_it_did_stays_in(bench: Bench) -> None:
     worker = bench.kernel.start()
     bench.tick(served=worker)
-    bench.apply(Set(Control.FENCE, worker, "", (300, 0, 8, 0), 0))
+    bench.apply(Set(Control.FENCE, ProcessPlace(worker), (300, 0, 8, 0), 0))
     bench.look()
     assert bench.kernel.processes[worker.pid].fence != ""
 
@@ -409,23 +414,23 @@ def test_a_worker_of_a_service_that_was_fenced_in_for_what_it_did_stays_in(bench
 def test_what_was_decided_before_the_relief_was_known_does_not_demote_again(bench: Bench) -> None:
     holder = bench.kernel.start()
     bench.tick(holder)
-    bench.apply(Set(Control.NICE, holder, "", 10))
+    bench.apply(Set(Control.NICE, ProcessPlace(holder), 10))
     bench.held_by(holder)
     bench.look()
     bench.actuator.settle()
-    outcome = bench.apply(Set(Control.NICE, holder, "", 19))
+    outcome = bench.apply(Set(Control.NICE, ProcessPlace(holder), 19))
     assert (outcome.status, outcome.changed) == (Status.RELIEVED, 0)
     assert bench.nice(holder) == 0
-    assert bench.apply(Set(Control.NICE, holder, "", 19)).status is Status.APPLIED, "a turn later the policy knows"
+    assert bench.apply(Set(Control.NICE, ProcessPlace(holder), 19)).status is Status.APPLIED, "a turn later the policy knows"
 
 
 def test_all_that_slows_the_holder_is_put_back_and_nothing_else(bench: Bench) -> None:
     holder, other = bench.kernel.start(), bench.kernel.start()
     bench.tick(holder, other)
     for process in (holder, other):
-        bench.apply(Set(Control.NICE, process, "", 19))
-        bench.apply(Set(Control.AUTOGROUP, process, "", 19))
-    bench.apply(Set(Control.AFFINITY, holder, "", (0, 1)))
+        bench.apply(Set(Control.NICE, ProcessPlace(process), 19))
+        bench.apply(Set(Control.AUTOGROUP, SessionPlace(process.pid, process), 19))
+    bench.apply(Set(Control.AFFINITY, ProcessPlace(holder), (0, 1)))
     bench.held_by(holder)
     bench.locks.sleep(other)
     bench.look()
@@ -437,7 +442,7 @@ def test_a_process_of_no_group_is_found_by_its_session(bench: Bench) -> None:
     leader = bench.kernel.start()
     member = bench.kernel.start(leader.pid, session=False)
     bench.tick(leader)
-    bench.apply(Set(Control.AUTOGROUP, leader, "", 19))
+    bench.apply(Set(Control.AUTOGROUP, SessionPlace(leader.pid, leader), 19))
     bench.held_by(member)
     bench.look()
     assert bench.kernel.autogroups[bench.kernel.processes[leader.pid].autogroup] == 0
@@ -449,7 +454,7 @@ def test_a_process_below_a_demoted_cgroup_is_found_by_its_path(bench: Bench) -> 
     holder, cousin = bench.kernel.start(), bench.kernel.start()
     bench.locks.paths = {holder: ("/batch/job",), cousin: ("/batch2",)}
     bench.tick()
-    bench.apply(Set(Control.CPU_SHARES, None, "/batch", 2))
+    bench.apply(Set(Control.CPU_SHARES, CgroupPlace("/batch"), 2))
     bench.held_by(cousin)
     bench.look()
     assert bench.kernel.cgroups[Control.CPU_SHARES, "/batch"] == 2
@@ -461,7 +466,7 @@ def test_a_process_below_a_demoted_cgroup_is_found_by_its_path(bench: Bench) -> 
 def test_a_child_that_inherited_the_nice_is_relieved_with_its_parent(bench: Bench) -> None:
     parent = bench.kernel.start()
     bench.tick(parent)
-    bench.apply(Set(Control.NICE, parent, "", 19))
+    bench.apply(Set(Control.NICE, ProcessPlace(parent), 19))
     bench.look(0.1)
     child = bench.kernel.fork(parent.pid)
     bench.held_by(child)
@@ -472,7 +477,7 @@ def test_a_child_that_inherited_the_nice_is_relieved_with_its_parent(bench: Benc
 def test_what_was_made_faster_is_no_demotion(bench: Bench) -> None:
     holder = bench.kernel.start()
     bench.tick(holder)
-    bench.apply(Set(Control.NICE, holder, "", -5))
+    bench.apply(Set(Control.NICE, ProcessPlace(holder), -5))
     bench.held_by(holder)
     assert bench.actuator.relieve(bench.groups) is None
     assert bench.locks.reads == 0
@@ -483,16 +488,16 @@ def test_a_demotion_given_back_is_not_looked_at_any_more(bench: Bench) -> None:
     holder = bench.kernel.start()
     bench.tick(holder)
     assert bench.actuator.relieve(bench.groups) is None
-    bench.apply(Set(Control.NICE, holder, "", 19))
+    bench.apply(Set(Control.NICE, ProcessPlace(holder), 19))
     assert bench.actuator.relieve(bench.groups) == LOOK_NS / 1e9
-    bench.apply(Restore(Control.NICE, holder, ""))
+    bench.apply(Restore(Control.NICE, ProcessPlace(holder)))
     assert bench.actuator.relieve(bench.groups) is None
 
 
 def test_what_somebody_else_changed_meanwhile_is_left(bench: Bench) -> None:
     holder = bench.kernel.start()
     bench.tick(holder)
-    bench.apply(Set(Control.NICE, holder, "", 19))
+    bench.apply(Set(Control.NICE, ProcessPlace(holder), 19))
     bench.kernel.poke(bench.kernel.knob(Control.NICE, holder.pid), 7)
     bench.held_by(holder)
     bench.look()
@@ -503,7 +508,7 @@ def test_what_somebody_else_changed_meanwhile_is_left(bench: Bench) -> None:
 def test_what_cannot_be_put_back_is_told_once_a_turn(bench: Bench) -> None:
     holder = bench.kernel.start()
     bench.tick(holder)
-    bench.apply(Set(Control.NICE, holder, "", 19))
+    bench.apply(Set(Control.NICE, ProcessPlace(holder), 19))
     bench.kernel.privileged = False
     bench.held_by(holder)
     for _ in range(2):

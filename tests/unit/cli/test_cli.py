@@ -290,7 +290,7 @@ def test_undo_with_nothing_to_undo_is_no_error(nicety: Invoke) -> None:
 def test_undo_ends_well_only_if_all_is_back(nicety: Invoke, monkeypatch: pytest.MonkeyPatch, status: Status, code: int) -> None:
     back = Outcome("", Status.APPLIED, "pid 7", "nice of pid 7: 19 -> 0", 0)
     left = Outcome("", status, "pid 8", "nice of pid 8: what became of it", 0)
-    monkeypatch.setattr("nicety.scheduler.act.actuate.undo_from_ledger", lambda *_, **__: (back, left))
+    monkeypatch.setattr("nicety.scheduler.act.undo.undo_from_ledger", lambda *_, **__: (back, left))
     result = nicety("undo")
     assert result.code == code
     assert "what became of it" in result.out

@@ -29,6 +29,7 @@ from nicety.scheduler.decision import (
     Tick,
     Why,
 )
+from nicety.scheduler.places import CgroupPlace, ProcessPlace, SessionPlace
 from nicety.scheduler.testing.ticks import a_group, a_machine, a_member, a_pool, a_tick
 
 HOG = ProcId(20, 20)
@@ -40,7 +41,7 @@ def decide(action: Action, target: str = "t", policy: str = "priority") -> Decis
 
 
 def nice(process: ProcId = HOG, value: int = 19) -> Decision:
-    return decide(Set(Control.NICE, process, "", value), f"pid {process.pid}")
+    return decide(Set(Control.NICE, ProcessPlace(process), value), f"pid {process.pid}")
 
 
 def resize(size: int, pool: str = "web") -> Decision:
@@ -83,41 +84,40 @@ def test_what_breaks_no_rule_is_admitted_in_order() -> None:
         (ResizePool("web", 1), ""),
         (ResizePool("web", 0), "limits"),
         (ResizePool("nosuch", 1), "limits"),
-        (Set(Control.NICE, HOG, "", 20), "limits"),
-        (Set(Control.NICE, HOG, "", -1), "limits"),
-        (Set(Control.NICE, HOG, "", 0), ""),
-        (Set(Control.NICE, HOG, "", (1,)), "limits"),
-        (Set(Control.SLICE, HOG, "", 99_999), "limits"),
-        (Set(Control.SLICE, HOG, "", 100_000), ""),
-        (Set(Control.SLICE, HOG, "", 100_000_000), ""),
-        (Set(Control.SLICE, HOG, "", 100_000_001), "limits"),
-        (Set(Control.NICE, WORKER, "", 6), "limits"),
-        (Set(Control.NICE, WORKER, "", 5), ""),
-        (Set(Control.AUTOGROUP, HOG, "", 20), "limits"),
-        (Set(Control.AUTOGROUP, WORKER, "", 5), "never touch"),  # of a group without a class: its session is not logged
-        (Set(Control.AUTOGROUP, None, "", 5), "never touch"),
-        (Set(Control.POLICY, HOG, "", 1), "limits"),
-        (Set(Control.POLICY, HOG, "", 5), ""),
-        (Set(Control.AFFINITY, HOG, "", ()), "limits"),
-        (Set(Control.AFFINITY, HOG, "", (2,)), "limits"),
-        (Set(Control.AFFINITY, HOG, "", 1), "limits"),
-        (Set(Control.AFFINITY, HOG, "", (0, 1)), "last cpu"),
-        (Set(Control.AFFINITY, HOG, "", (1,)), ""),
-        (Set(Control.CPU_WEIGHT, None, "/jobs", 0), "limits"),
-        (Set(Control.CPU_WEIGHT, None, "/jobs", 10_001), "limits"),
-        (Set(Control.CPU_WEIGHT, None, "/jobs", 1), ""),
-        (Set(Control.CPU_WEIGHT, None, "/jobs", 10_000), ""),
-        (Set(Control.CPU_IDLE, None, "/jobs", 1), ""),
-        (Set(Control.CPU_IDLE, None, "/jobs", 2), "limits"),
-        (Set(Control.CPU_SHARES, None, "/jobs", 2), ""),
-        (Set(Control.CPU_SHARES, None, "/jobs", 262_145), "limits"),
-        (Set(Control.CPU_SHARES, None, "/jobs", 1), "limits"),
-        (Set(Control.CPU_SHARES, None, "/", 10), "limits"),
-        (Set(Control.CPU_SHARES, None, "/jobs", 10), ""),
-        (Set(Control.POOL_SIZE, HOG, "", 3), "limits"),
+        (Set(Control.NICE, ProcessPlace(HOG), 20), "limits"),
+        (Set(Control.NICE, ProcessPlace(HOG), -1), "limits"),
+        (Set(Control.NICE, ProcessPlace(HOG), 0), ""),
+        (Set(Control.NICE, ProcessPlace(HOG), (1,)), "limits"),
+        (Set(Control.SLICE, ProcessPlace(HOG), 99_999), "limits"),
+        (Set(Control.SLICE, ProcessPlace(HOG), 100_000), ""),
+        (Set(Control.SLICE, ProcessPlace(HOG), 100_000_000), ""),
+        (Set(Control.SLICE, ProcessPlace(HOG), 100_000_001), "limits"),
+        (Set(Control.NICE, ProcessPlace(WORKER), 6), "limits"),
+        (Set(Control.NICE, ProcessPlace(WORKER), 5), ""),
+        (Set(Control.AUTOGROUP, SessionPlace(HOG.pid, HOG), 20), "limits"),
+        # of a group without a class: its session is not logged
+        (Set(Control.AUTOGROUP, SessionPlace(WORKER.pid, WORKER), 5), "never touch"),
+        (Set(Control.POLICY, ProcessPlace(HOG), 1), "limits"),
+        (Set(Control.POLICY, ProcessPlace(HOG), 5), ""),
+        (Set(Control.AFFINITY, ProcessPlace(HOG), ()), "limits"),
+        (Set(Control.AFFINITY, ProcessPlace(HOG), (2,)), "limits"),
+        (Set(Control.AFFINITY, ProcessPlace(HOG), 1), "limits"),
+        (Set(Control.AFFINITY, ProcessPlace(HOG), (0, 1)), "last cpu"),
+        (Set(Control.AFFINITY, ProcessPlace(HOG), (1,)), ""),
+        (Set(Control.CPU_WEIGHT, CgroupPlace("/jobs"), 0), "limits"),
+        (Set(Control.CPU_WEIGHT, CgroupPlace("/jobs"), 10_001), "limits"),
+        (Set(Control.CPU_WEIGHT, CgroupPlace("/jobs"), 1), ""),
+        (Set(Control.CPU_WEIGHT, CgroupPlace("/jobs"), 10_000), ""),
+        (Set(Control.CPU_IDLE, CgroupPlace("/jobs"), 1), ""),
+        (Set(Control.CPU_IDLE, CgroupPlace("/jobs"), 2), "limits"),
+        (Set(Control.CPU_SHARES, CgroupPlace("/jobs"), 2), ""),
+        (Set(Control.CPU_SHARES, CgroupPlace("/jobs"), 262_145), "limits"),
+        (Set(Control.CPU_SHARES, CgroupPlace("/jobs"), 1), "limits"),
+        (Set(Control.CPU_SHARES, CgroupPlace("/"), 10), "limits"),
+        (Set(Control.CPU_SHARES, CgroupPlace("/jobs"), 10), ""),
         (Recycle("web", HOG), "limits"),
-        (Set(Control.NICE, ProcId(20, 21), "", 5), "never touch"),  # the pid, but another process
-        (Set(Control.NICE, ProcId(777, 777), "", 5), "never touch"),
+        (Set(Control.NICE, ProcessPlace(ProcId(20, 21)), 5), "never touch"),  # the pid, but another process
+        (Set(Control.NICE, ProcessPlace(ProcId(777, 777)), 5), "never touch"),
     ],
     ids=str,
 )
@@ -130,7 +130,7 @@ def test_cpu_numbers_may_have_holes() -> None:
     guards = Guard(Config(), "s", GuardMemory(), (0, 2, 4, 6))
     machine = msgspec.structs.replace(world().machine, cpus=4)
     said = [
-        rules(guards, world(machine=machine), decide(Set(Control.AFFINITY, HOG, "", cpus), str(cpus)))
+        rules(guards, world(machine=machine), decide(Set(Control.AFFINITY, ProcessPlace(HOG), cpus), str(cpus)))
         for cpus in ((4, 6), (1, 2), (0, 2, 4, 6))
     ]
     assert said == [[""], ["limits"], ["last cpu"]]
@@ -160,7 +160,7 @@ def test_only_workers_are_fenced_in_and_never_so_that_they_cannot_give_a_lock_ba
     process: ProcId, value: int | tuple[int, ...], rule: str
 ) -> None:
     tick = world(1, pools=[a_pool("web", 3, first_pid=WORKER.pid)])
-    assert rules(guard(), tick, decide(Set(Control.FENCE, process, "", value))) == [rule]
+    assert rules(guard(), tick, decide(Set(Control.FENCE, ProcessPlace(process), value))) == [rule]
 
 
 LOOP = a_member(20, session=20)
@@ -192,17 +192,17 @@ def test_a_swarm_is_fenced_in_unless_it_takes_somebody_along_that_must_not_be(
     batch = a_group("hogs", Latency.BATCH, [LOOP, SHELL], cpu=2.0)
     other = a_group("other", latency, [below(50)])
     tick = a_tick(1, groups=[batch, other], **changes)  # type: ignore[arg-type]
-    assert rules(guard(), tick, decide(Set(Control.FENCE, HOG, "", (0, 0, 0, 1)))) == [rule]
+    assert rules(guard(), tick, decide(Set(Control.FENCE, ProcessPlace(HOG), (0, 0, 0, 1)))) == [rule]
 
 
 def test_the_guard_counts_a_fence_as_one_change_that_cools_down() -> None:
-    guards, fence = guard(changes_per_tick=1), decide(Set(Control.FENCE, HOG, "", (0, 0, 0, 1)), "group hogs pid 20")
+    guards, fence = guard(changes_per_tick=1), decide(Set(Control.FENCE, ProcessPlace(HOG), (0, 0, 0, 1)), "group hogs pid 20")
     assert rules(guards, world(1), fence, nice(ProcId(21, 21))) == ["", "budget"]
     assert rules(guards, world(2), fence) == ["cool-down"]
 
 
 def test_a_paused_guard_refuses_all() -> None:
-    proposals = [nice(), decide(Flag("web", WORKER, "leak")), decide(Restore(Control.NICE, HOG, ""))]
+    proposals = [nice(), decide(Flag("web", WORKER, "leak")), decide(Restore(Control.NICE, ProcessPlace(HOG)))]
     assert rules(guard(), world(paused=True), *proposals) == ["paused"] * 3
 
 
@@ -234,11 +234,11 @@ def test_a_pool_in_trouble_is_left_alone() -> None:
 def test_without_the_right_to_undo_nothing_is_reniced() -> None:
     tick = world(machine=a_machine(may_renice=False))
     actions: Sequence[Action] = (
-        Set(Control.NICE, HOG, "", 19),
-        Set(Control.AUTOGROUP, HOG, "", 19),
-        Set(Control.POLICY, HOG, "", 5),
-        Set(Control.CPU_SHARES, None, "/jobs", 10),
-        Set(Control.AFFINITY, HOG, "", (1,)),
+        Set(Control.NICE, ProcessPlace(HOG), 19),
+        Set(Control.AUTOGROUP, SessionPlace(HOG.pid, HOG), 19),
+        Set(Control.POLICY, ProcessPlace(HOG), 5),
+        Set(Control.CPU_SHARES, CgroupPlace("/jobs"), 10),
+        Set(Control.AFFINITY, ProcessPlace(HOG), (1,)),
     )
     assert [rules(guard(), tick, decide(action))[0] for action in actions] == ["no undo", "no undo", "no undo", "", ""]
 
@@ -256,17 +256,17 @@ def test_init_and_programs_of_the_list_are_never_touched_even_if_the_observer_mi
 
 
 def test_a_session_or_cgroup_is_not_demoted_if_a_protected_process_would_be_taken_along() -> None:
-    session = decide(Set(Control.AUTOGROUP, HOG, "", 19), "session 20")
-    cgroup = decide(Set(Control.CPU_SHARES, None, "/jobs", 10), "cgroup /jobs")
-    elsewhere = decide(Set(Control.CPU_SHARES, None, "/job", 10), "cgroup /job")
+    session = decide(Set(Control.AUTOGROUP, SessionPlace(HOG.pid, HOG), 19), "session 20")
+    cgroup = decide(Set(Control.CPU_SHARES, CgroupPlace("/jobs"), 10), "cgroup /jobs")
+    elsewhere = decide(Set(Control.CPU_SHARES, CgroupPlace("/job"), 10), "cgroup /job")
     tick = world(protected=(ProcId(30, 30),))
     assert rules(guard(), tick, session, cgroup, elsewhere) == ["never touch", "never touch", ""]
     assert rules(guard(), world(), session, cgroup) == ["", ""]
 
 
 def test_a_session_or_cgroup_is_not_demoted_with_a_program_of_the_list_in_it_though_that_has_no_class() -> None:
-    session = decide(Set(Control.AUTOGROUP, HOG, "", 19), "session 20")
-    cgroup = decide(Set(Control.CPU_SHARES, None, "/jobs", 10), "cgroup /jobs")
+    session = decide(Set(Control.AUTOGROUP, SessionPlace(HOG.pid, HOG), 19), "session 20")
+    cgroup = decide(Set(Control.CPU_SHARES, CgroupPlace("/jobs"), 10), "cgroup /jobs")
     (hogs,) = (group for group in world().groups if any(member.id == HOG for member in group.members))
     own = next(member for member in hogs.members if member.id == HOG)
     beside = a_member(90, session=own.session)
@@ -278,17 +278,19 @@ def test_a_session_or_cgroup_is_not_demoted_with_a_program_of_the_list_in_it_tho
 def test_a_session_led_by_a_protected_process_is_not_demoted() -> None:
     shell = a_group("hogs", Latency.BATCH, [a_member(80, session=75)])
     tick = a_tick(1, groups=[shell], protected=(ProcId(75, 3),))
-    assert rules(guard(), tick, decide(Set(Control.AUTOGROUP, ProcId(80, 80), "", 19))) == ["never touch"]
+    assert rules(guard(), tick, decide(Set(Control.AUTOGROUP, SessionPlace(80, ProcId(80, 80)), 19))) == ["never touch"]
 
 
 def test_a_pool_may_be_demoted_together_with_its_master() -> None:
     members = [a_member(9000, session=8999), a_member(8999, session=8999)]
     tick = a_tick(1, groups=[a_group("web", Latency.BATCH, members)], pools=[a_pool(size=1)], protected=(ProcId(8999, 8999),))
-    assert rules(guard(), tick, decide(Set(Control.AUTOGROUP, WORKER, "", 5)), nice(ProcId(8999, 8999), 5)) == ["", "never touch"]
+    assert rules(
+        guard(), tick, decide(Set(Control.AUTOGROUP, SessionPlace(WORKER.pid, WORKER), 5)), nice(ProcId(8999, 8999), 5)
+    ) == ["", "never touch"]
 
 
 def test_the_budget_of_a_tick_holds_and_restores_and_flags_do_not_count() -> None:
-    proposals = [decide(Restore(Control.NICE, ProcId(pid, pid), ""), f"r{pid}") for pid in range(20, 30)]
+    proposals = [decide(Restore(Control.NICE, ProcessPlace(ProcId(pid, pid))), f"r{pid}") for pid in range(20, 30)]
     proposals += [decide(Flag("web", WORKER, "leak"), "w")]
     proposals += [nice(ProcId(pid, pid)) for pid in range(30, 36)]
     assert rules(guard(changes_per_tick=3), world(), *proposals) == [""] * 14 + ["budget"] * 3
@@ -297,14 +299,17 @@ def test_the_budget_of_a_tick_holds_and_restores_and_flags_do_not_count() -> Non
 def test_the_same_control_of_a_target_cools_down_after_a_change_but_may_be_returned() -> None:
     guards = guard(cooldown=3.0)
     assert rules(guards, world(1), nice()) == [""]
-    assert rules(guards, world(2), decide(Restore(Control.NICE, HOG, ""), "pid 20")) == [""]
+    assert rules(guards, world(2), decide(Restore(Control.NICE, ProcessPlace(HOG)), "pid 20")) == [""]
     assert rules(guards, world(3), nice()) == ["cool-down"]
     assert rules(guards, world(4), nice()) == [""]
 
 
 def test_one_tick_changes_a_control_of_a_target_once() -> None:
     assert rules(guard(), world(), resize(5), resize(3)) == ["", "one change"]
-    assert rules(guard(), world(), decide(Restore(Control.NICE, HOG, ""), "by another name"), nice()) == ["", "one change"]
+    assert rules(guard(), world(), decide(Restore(Control.NICE, ProcessPlace(HOG)), "by another name"), nice()) == [
+        "",
+        "one change",
+    ]
 
 
 def test_what_failed_is_tried_again_later_and_later() -> None:
@@ -329,12 +334,12 @@ def test_the_back_off_ends_at_its_longest() -> None:
 def test_hands_off_what_somebody_else_changed_until_the_session_ends() -> None:
     guards = guard()
     guards.learn(Result(None, "pid 20", Status.FOREIGN, 0))
-    assert rules(guards, world(1), nice(), decide(Restore(Control.NICE, HOG, ""), "pid 20")) == ["hands off", "hands off"]
+    assert rules(guards, world(1), nice(), decide(Restore(Control.NICE, ProcessPlace(HOG)), "pid 20")) == ["hands off", "hands off"]
     assert rules(guards, world(2000), nice()) == ["hands off"]
     assert rules(Guard(Config(), "s", guards.memory), world(3), nice(ProcId(21, 21))) == [""]
     guards.learn(Result(nice(ProcId(21, 21)).action, "pid 21", Status.FOREIGN, 0))
     assert rules(guards, world(4), nice(ProcId(21, 21))) == ["hands off"]
-    assert rules(guards, world(5), decide(Set(Control.POLICY, ProcId(21, 21), "", 3), "pid 21")) == [""]  # another knob
+    assert rules(guards, world(5), decide(Set(Control.POLICY, ProcessPlace(ProcId(21, 21)), 3), "pid 21")) == [""]  # another knob
     assert guards.memory.hands_off == ["nice 21.21", "pid 20"]
     assert rules(Guard(Config(), "next", guards.memory), world(4), nice()) == [""]
 
@@ -345,7 +350,7 @@ def test_the_size_of_a_pool_is_left_to_its_adapter_but_not_the_nice_of_a_worker(
     guards.learn(Result(resize.action, "pool web", Status.FOREIGN, 0))
     guards.learn(Result(None, "pool web", Status.FOREIGN, 0))
     assert rules(guards, world(1), resize) == [""]
-    demoted = decide(Set(Control.NICE, WORKER, "", 5), f"pool web worker {WORKER.pid}", "quarantine")
+    demoted = decide(Set(Control.NICE, ProcessPlace(WORKER), 5), f"pool web worker {WORKER.pid}", "quarantine")
     guards.learn(Result(demoted.action, demoted.target, Status.FOREIGN, 0))
     assert rules(guards, world(2), demoted) == ["hands off"]
 
@@ -409,7 +414,10 @@ def test_while_nothing_can_be_recorded_nothing_new_is_tried_and_that_is_said_onc
     assert again[0] == ["blocked"] * 3, "also what would have turned something else"
     assert again[1] == ["stands"] * 3
     assert guards.memory.backoff == {}, "it is no fault of the target"
-    assert rules(guards, tick, decide(Restore(Control.NICE, HOG, ""), "t"), decide(Flag("web", WORKER, "leak"), "w")) == ["", ""]
+    assert rules(guards, tick, decide(Restore(Control.NICE, ProcessPlace(HOG)), "t"), decide(Flag("web", WORKER, "leak"), "w")) == [
+        "",
+        "",
+    ]
 
 
 def test_it_is_tried_again_after_a_pause_that_doubles_and_ends_when_something_can_be_done() -> None:

@@ -13,6 +13,7 @@ from nicety.scheduler.config.sections import Placement as Section
 from nicety.scheduler.decide.policies.placement import GIVEN_UP_SECONDS, Move, Placement, PlacementMemory
 from nicety.scheduler.decide.policies.policy import Proposal, Result
 from nicety.scheduler.decision import Decision, Restore, Set, Status, Tick, Topology
+from nicety.scheduler.places import ProcessPlace
 from nicety.scheduler.testing.policies import admitted
 from nicety.scheduler.testing.ticks import a_forecast, a_group, a_machine, a_member, a_tick
 
@@ -66,8 +67,8 @@ def sets(decisions: Sequence[Decision | Proposal[Move]]) -> dict[int, tuple[int,
         action = decision.action
         assert isinstance(action, Set)
         assert isinstance(action.value, tuple)
-        assert action.process is not None
-        found[action.process.pid] = action.value
+        assert isinstance(action.on, ProcessPlace)
+        found[action.on.id.pid] = action.value
     return found
 
 
@@ -139,7 +140,9 @@ def test_it_returns_the_affinity_at_once_when_the_batch_does_not_fit_any_more() 
     places = policy()
     confined = sets(step(places, busy(0)))
     returned = step(places, busy(1, batch=14.0))
-    assert {d.action.process.pid for d in returned if isinstance(d.action, Restore) and d.action.process} == confined.keys()
+    assert {
+        d.action.on.id.pid for d in returned if isinstance(d.action, Restore) and isinstance(d.action.on, ProcessPlace)
+    } == confined.keys()
     assert "would cost batch work" in returned[0].why.text
     assert places.memory.kept is None
     assert [step(places, busy(seq)) for seq in range(2, 16)] == [[]] * 14

@@ -17,6 +17,7 @@ from nicety.scheduler.decide.policies.priority import Priority
 from nicety.scheduler.decide.policies.priority_memory import PriorityMemory
 from nicety.scheduler.decide.policies.slices import LONG_TICKS, SHORT_TICKS
 from nicety.scheduler.decision import Control, Decision, Effect, Group, Machine, Member, Restore, Set, Status, Tick
+from nicety.scheduler.places import SessionPlace, cgroup_of, process_of
 from nicety.scheduler.testing.policies import admitted
 from nicety.scheduler.testing.ticks import a_forecast, a_group, a_machine, a_member, a_tick
 
@@ -61,11 +62,17 @@ def failed(group: str, control: Control, *, final: bool) -> Impact:
 
 
 def sets(decisions: Sequence[Decision | Proposal[Held]]) -> list[tuple[Control, object, object]]:
-    return [(d.action.control, d.action.process or d.action.cgroup, d.action.value) for d in decisions if isinstance(d.action, Set)]
+    return [
+        (d.action.control, process_of(d.action.on) or cgroup_of(d.action.on), d.action.value)
+        for d in decisions
+        if isinstance(d.action, Set)
+    ]
 
 
 def restores(decisions: Sequence[Decision | Proposal[Held]]) -> list[tuple[Control, object]]:
-    return [(d.action.control, d.action.process or d.action.cgroup) for d in decisions if isinstance(d.action, Restore)]
+    return [
+        (d.action.control, process_of(d.action.on) or cgroup_of(d.action.on)) for d in decisions if isinstance(d.action, Restore)
+    ]
 
 
 def test_across_sessions_with_autogroup_the_session_is_demoted_once() -> None:
@@ -418,7 +425,7 @@ def test_a_short_slice_comes_with_the_demotion_and_is_kept_where_the_service_wai
     first, compared, again = [decision for decisions in slices for decision in decisions]
     assert isinstance(first.action, Set)
     assert isinstance(compared.action, Restore)
-    assert (first.action.process, first.action.value, first.action.expected) == (ProcId(10, 10), 100_000, 0)
+    assert (process_of(first.action.on), first.action.value, first.action.expected) == (ProcId(10, 10), 100_000, 0)
     assert [decision.why.rule for decision in (first, compared, again)] == [
         "short slice, compared later",
         "slice compared",
@@ -554,7 +561,7 @@ def test_what_is_forgotten_is_proposed_again_in_full_and_nothing_else() -> None:
         frozenset({"policy priority", "hogs", "service"}),
         frozenset({"policy priority", "make", "service"}),
     ]
-    assert standing[0].undone_by == Restore(Control.AUTOGROUP, ProcId(20, 20), "")
+    assert standing[0].undone_by == Restore(Control.AUTOGROUP, SessionPlace(20, ProcId(20, 20)))
     demotes.memory.contention.level = 2
     demotes.forget(lambda each: "make" in each.about)
     (again,) = observed(demotes, contention(2, service(), hogs(), make))
@@ -602,5 +609,5 @@ def test_a_restore_that_the_disk_held_up_is_asked_for_again() -> None:
     step(demotes, contention(1))
     (key,) = demotes.memory.held
     held = demotes.memory.held[key]
-    demotes.learn(Result(Restore(held.control, held.process, held.cgroup), held.target, Status.BLOCKED, contention(2).at))
+    demotes.learn(Result(Restore(held.control, held.on), held.target, Status.BLOCKED, contention(2).at))
     assert key in demotes.memory.held

@@ -16,6 +16,7 @@ from nicety.scheduler.config.sections import Quarantine as Section
 from nicety.scheduler.decide.policies.policy import Result
 from nicety.scheduler.decide.policies.quarantine import Quarantine, QuarantineMemory
 from nicety.scheduler.decision import Control, Crowd, Decision, Digest, Flag, Lesson, Neighbour, Recycle, Restore, Set, Status, Tick
+from nicety.scheduler.places import ProcessPlace
 from nicety.scheduler.testing.policies import admitted
 from nicety.scheduler.testing.ticks import a_member, a_pool, a_tick
 
@@ -257,8 +258,8 @@ def test_on_request_a_worker_is_demoted_and_returned_when_it_is_quiet() -> None:
     found = actions(policy(action="demote"), [scored(seq, 1e-12 if seq < 20 else 0.5) for seq in range(120)])
     assert found == [
         (5, FLAG),
-        (5, Set(Control.NICE, SICK, "", 5)),
-        (79, Restore(Control.NICE, SICK, "")),
+        (5, Set(Control.NICE, ProcessPlace(SICK), 5)),
+        (79, Restore(Control.NICE, ProcessPlace(SICK))),
         (79, over(FLAG, "s-5.0")),
     ]
 
@@ -309,7 +310,7 @@ def fenced(seq: int, p: float, kind: Anomaly, cpu: tuple[float, ...] = (0.2, 0.9
 def test_a_fence_leaves_a_worker_what_its_siblings_use(kind: Anomaly, limits: tuple[int, ...]) -> None:
     watches = policy(action="fence")
     found = actions(watches, [fenced(seq, 1e-12, kind, siblings_processes_started_per_second=2.5) for seq in range(10)])
-    assert [action for _, action in found] == [Flag("web", SICK, kind), Set(Control.FENCE, SICK, "", limits)]
+    assert [action for _, action in found] == [Flag("web", SICK, kind), Set(Control.FENCE, ProcessPlace(SICK), limits)]
 
 
 @pytest.mark.parametrize("kind", [Anomaly.STUCK, Anomaly.FD_LEAK, Anomaly.SLOW, Anomaly.STARVED, Anomaly.OUTLIER])
@@ -333,7 +334,7 @@ def test_a_worker_is_let_out_when_it_is_quiet_and_not_while_it_presses_against_i
     assert actions(watches, [fenced(seq, 0.5, Anomaly.SPIN, cpu=(0.2, 0.36, 0.3)) for seq in range(10, 200)]) == []
     found = actions(watches, [fenced(seq, 0.5, Anomaly.SPIN, cpu=busy) for seq in range(200, 270)])
     assert [type(action) for _, action in found] == [Restore, Flag]
-    assert found[0][1] == Restore(Control.FENCE, SICK, "")
+    assert found[0][1] == Restore(Control.FENCE, ProcessPlace(SICK))
 
 
 def test_what_a_fenced_worker_lacks_makes_no_victim_of_it() -> None:
@@ -360,7 +361,7 @@ def test_a_demotion_that_somebody_else_changed_is_not_returned() -> None:
     watches = policy(action="demote")
     for seq in range(6):
         step(watches, scored(seq, 1e-12))
-    watches.learn(Result(Set(Control.NICE, SICK, "", 5), "group web pid 9001", Status.FOREIGN, 0))
+    watches.learn(Result(Set(Control.NICE, ProcessPlace(SICK), 5), "group web pid 9001", Status.FOREIGN, 0))
     assert actions(watches, [scored(seq, 0.5) for seq in range(6, 120)]) == [(65, over(FLAG, "s-5.0"))]
 
 
@@ -386,8 +387,8 @@ def test_what_is_called_wrong_while_it_lasts_is_over_at_once_and_given_back() ->
     ticks = [scored(seq, 1e-12, lessons=(a_lesson(9.0, id_="s-5.0"),) if seq >= 10 else ()) for seq in range(50)]
     assert actions(watches, ticks) == [
         (5, FLAG),
-        (5, Set(Control.NICE, SICK, "", 5)),
-        (10, Restore(Control.NICE, SICK, "")),
+        (5, Set(Control.NICE, ProcessPlace(SICK), 5)),
+        (10, Restore(Control.NICE, ProcessPlace(SICK))),
         (10, over(FLAG, "s-5.0")),
     ]
 

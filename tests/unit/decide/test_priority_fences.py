@@ -19,6 +19,7 @@ from nicety.scheduler.decide.policies.priority_memory import PriorityMemory
 from nicety.scheduler.decide.policies.swarms import MIXED_SECONDS, SWARM_SECONDS
 from nicety.scheduler.decision import Control, Decision, Effect, Group, Machine, Member, Restore, Set, Status, Tick
 from nicety.scheduler.explain.gathered import describe
+from nicety.scheduler.places import CgroupPlace, ProcessPlace, process_of
 from nicety.scheduler.testing.machine import FakeHogs, FakeMachine, FakeService
 from nicety.scheduler.testing.policies import admitted
 from nicety.scheduler.testing.ticks import a_group, a_machine, a_member, a_pool, a_tick
@@ -54,30 +55,30 @@ def step(demotes: Priority, now: Tick, status: Status = Status.APPLIED, inside: 
     decisions = admitted(demotes, now)
     for decision in decisions:
         action = decision.action
-        fenced = isinstance(action, Set) and action.process is not None and action.process.pid in inside
+        fenced = isinstance(action, Set) and (process := process_of(action.on)) is not None and process.pid in inside
         demotes.learn(Result(action, decision.target, Status.UNCHANGED if fenced else status, now.at))
     return decisions
 
 
 def sets(decisions: Sequence[Decision | Proposal[Held]]) -> list[tuple[Control, int, object]]:
     return [
-        (d.action.control, d.action.process.pid, d.action.value)
+        (d.action.control, process.pid, d.action.value)
         for d in decisions
-        if isinstance(d.action, Set) and d.action.process is not None
+        if isinstance(d.action, Set) and (process := process_of(d.action.on)) is not None
     ]
 
 
 def returned(decisions: Sequence[Decision]) -> list[tuple[Control, int, str]]:
     return [
-        (d.action.control, d.action.process.pid, d.why.rule)
+        (d.action.control, process.pid, d.why.rule)
         for d in decisions
-        if isinstance(d.action, Restore) and d.action.process is not None
+        if isinstance(d.action, Restore) and (process := process_of(d.action.on)) is not None
     ]
 
 
 def test_the_root_of_a_swarm_gets_a_cgroup_of_its_own_and_its_children_no_decision() -> None:
     (decision,) = policy().propose(tick(0, OWN, swarm(MAKE, SHELL, child(102, 101), child(103, 100))))
-    assert decision.action == Set(Control.FENCE, ProcId(100, 100), "", WEIGHT, 0)
+    assert decision.action == Set(Control.FENCE, ProcessPlace(ProcId(100, 100)), WEIGHT, 0)
     assert describe(decision.action) == "fence in: weight 1 instead of 100"
     assert decision.why.text.endswith(
         "group build pid 100, with all that it started, into a cgroup of its own with weight 1 instead of 100."
@@ -110,7 +111,7 @@ def test_else_each_process_is_niced(group: Group, machine: Machine, pools: tuple
 def test_across_cgroups_or_sessions_the_weight_or_nice_of_those_comes_first() -> None:
     apart = msgspec.structs.replace(MAKE, cgroup="/jobs")
     (decision,) = policy().propose(tick(0, OWN, swarm(apart)))
-    assert decision.action == Set(Control.CPU_SHARES, None, "/jobs", 2, 1024)
+    assert decision.action == Set(Control.CPU_SHARES, CgroupPlace("/jobs"), 2, 1024)
     other = msgspec.structs.replace(MAKE, session=100)
     assert sets(policy().propose(tick(0, OWN, swarm(other)))) == [(Control.AUTOGROUP, 100, 19)]
 

@@ -18,6 +18,7 @@ from nicety.scheduler.decide.policies.policy import Result
 from nicety.scheduler.decide.policies.priority import Priority
 from nicety.scheduler.decide.policies.priority_memory import PriorityMemory
 from nicety.scheduler.decision import Control, Decision, Group, Machine, Member, Outcome, Restore, Set, Status, Tick, Verdict
+from nicety.scheduler.places import process_of
 from nicety.scheduler.testing.policies import admitted
 from nicety.scheduler.testing.ticks import a_forecast, a_group, a_machine, a_member, a_tick
 
@@ -59,7 +60,7 @@ def demoted(decisions: Sequence[Decision]) -> list[object]:
 
 
 def processes(decisions: Sequence[Decision]) -> list[int]:
-    return [d.action.process.pid for d in decisions if isinstance(d.action, Set) and d.action.process is not None]
+    return [process.pid for d in decisions if isinstance(d.action, Set) and (process := process_of(d.action.on)) is not None]
 
 
 def returned(decisions: Sequence[Decision]) -> list[str]:
@@ -336,10 +337,10 @@ def test_an_heir_is_eased_with_its_parent() -> None:
     step(demotes, tick(0, OWN, swarm(master, brief=0.0)))
     calm = a_group("service", Latency.LATENCY, [a_member(10, session=10)], cpu=0.6, wait=0.001)
     eased = [
-        (d.action.process.pid, d.action.value)
+        (process.pid, d.action.value)
         for seq in range(1, 9)
         for d in step(demotes, tick(seq, calm, swarm(master, heir, brief=0.0)))
-        if isinstance(d.action, Set) and d.action.process is not None
+        if isinstance(d.action, Set) and (process := process_of(d.action.on)) is not None
     ]
     assert eased == [(100, 14), (101, 14)]
 

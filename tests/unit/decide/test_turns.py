@@ -6,10 +6,11 @@ from nicety.models.records import ProcId
 from nicety.scheduler.decide.policies.held import Held
 from nicety.scheduler.decide.policies.turns import Turns
 from nicety.scheduler.decision import Control
+from nicety.scheduler.places import CgroupPlace, ProcessPlace
 
 
 def nice(pid: int, value: int = 19) -> Held:
-    return Held(Control.NICE, ProcId(pid, pid), "", 0, value, "hogs", f"group hogs pid {pid}", "service")
+    return Held(Control.NICE, ProcessPlace(ProcId(pid, pid)), value, "hogs", f"group hogs pid {pid}", "service")
 
 
 def wishes(*changes: Held) -> dict[str, Held]:
@@ -17,7 +18,7 @@ def wishes(*changes: Held) -> dict[str, Held]:
 
 
 def test_cgroups_come_first_and_then_the_oldest_processes() -> None:
-    cgroup = Held(Control.CPU_SHARES, None, "/batch", 0, 2, "batch", "cgroup /batch", "service")
+    cgroup = Held(Control.CPU_SHARES, CgroupPlace("/batch"), 2, "batch", "cgroup /batch", "service")
     turn = Turns().take({}, wishes(nice(30), nice(20), cgroup), most=32)
     assert list(turn) == ["cpu.shares /batch", "nice 20.20", "nice 30.30"]
 

@@ -33,6 +33,7 @@ from nicety.scheduler.decision import (
 )
 from nicety.scheduler.explain import decision_page as explain
 from nicety.scheduler.explain.gathered import describe
+from nicety.scheduler.places import CgroupPlace, ProcessPlace, SessionPlace
 from nicety.scheduler.store.decisions import DecisionLog, DecisionReader
 from nicety.scheduler.testing.ticks import a_forecast, a_group, a_member, a_pool, a_tick
 
@@ -85,7 +86,7 @@ def paths(tmp_path: Path) -> Paths:
     log.begin(a_session())
     resize = a_decision("s-1.0", "pool web", ResizePool("web", 6))
     shrink = a_decision("s-1.1", "pool web", ResizePool("web", 1))
-    demote = a_decision("s-2.0", "group hogs pid 4711", Set(Control.AUTOGROUP, HOG, "", 19), "priority")
+    demote = a_decision("s-2.0", "group hogs pid 4711", Set(Control.AUTOGROUP, SessionPlace(HOG.pid, HOG), 19), "priority")
     flag = a_decision("s-3.0", "pool web", Flag("web", WORKER, "leak"), "quarantine")
     log.append(
         a_full_tick(1),
@@ -166,12 +167,12 @@ def test_a_row_has_outcome_effect_and_reason(paths: Paths) -> None:
         (Flag("web", WORKER, "spin", (), "s-1.0"), "now taken for spin"),
         (Flag("web", WORKER, "spin", (), "s-1.0", over=True), "spin is over"),
         (Digest(7), "7 more incidents"),
-        (Restore(Control.NICE, HOG, ""), "nice back to what it was"),
-        (Set(Control.AFFINITY, HOG, "", (0, 1, 2, 5, 7, 8)), "CPUs 0-2,5,7-8"),
-        (Set(Control.CPU_SHARES, None, "/batch", 10), "cpu.shares 10"),
-        (Set(Control.SLICE, HOG, "", 100_000), "slice 0.1 ms"),
-        (Set(Control.SLICE, HOG, "", 0), "the kernel's own slice"),
-        (Set(Control.POLICY, HOG, "", 3), "policy batch"),
+        (Restore(Control.NICE, ProcessPlace(HOG)), "nice back to what it was"),
+        (Set(Control.AFFINITY, ProcessPlace(HOG), (0, 1, 2, 5, 7, 8)), "CPUs 0-2,5,7-8"),
+        (Set(Control.CPU_SHARES, CgroupPlace("/batch"), 10), "cpu.shares 10"),
+        (Set(Control.SLICE, ProcessPlace(HOG), 100_000), "slice 0.1 ms"),
+        (Set(Control.SLICE, ProcessPlace(HOG), 0), "the kernel's own slice"),
+        (Set(Control.POLICY, ProcessPlace(HOG), 3), "policy batch"),
     ],
 )
 def test_an_action_in_words(action: Action, words: str) -> None:
@@ -231,7 +232,7 @@ def swarm(tmp_path: Path) -> Paths:
         for n in range(4):
             target = f"group hogs pid {4711 + n}"
             why = Why("contention now", f"redis waits: nice of {target} to 19.", {"victim": "redis", "contender": "hogs"}, (), ())
-            each.append(Decision(f"s-{seq}.{n}", "priority", target, Set(Control.NICE, ProcId(4711 + n, 1), "", 19), why))
+            each.append(Decision(f"s-{seq}.{n}", "priority", target, Set(Control.NICE, ProcessPlace(ProcId(4711 + n, 1)), 19), why))
         outcomes = tuple(
             Outcome(it.id, Status.VANISHED if n == 3 else Status.APPLIED, it.target, "", 1) for n, it in enumerate(each)
         )

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from nicety.models.records import ProcId
+from nicety.scheduler.changes import Entry, EntryStatus
 from nicety.scheduler.decision import Control
 from nicety.scheduler.explain.in_force import each, sum_up
 from nicety.scheduler.explain.status_page import changes_in_words
 from nicety.scheduler.fences import Part, key_of
-from nicety.scheduler.ports import ThreadId
-from nicety.scheduler.store.ledger import Entry, EntryStatus
+from nicety.scheduler.places import AutogroupPlace, CgroupPlace, FencePlace, ThreadId, ThreadPlace
+from nicety.scheduler.ports import Knob
 
 SECOND = 10**9
+
+
+def a_knob(control: Control, pid: int, tid: int = 0) -> Knob:
+    return Knob(control, ThreadPlace(ProcId(pid, pid), ThreadId(tid or pid, 1)))
 
 
 def an_entry(pid: int, tid: int = 0, wall: int = 5 * SECOND, **changes: object) -> Entry:
@@ -20,10 +25,7 @@ def an_entry(pid: int, tid: int = 0, wall: int = 5 * SECOND, **changes: object) 
         "decision": f"s-1.{pid}",
         "target": f"group hogs pid {pid}",
         "wall": wall,
-        "control": Control.NICE,
-        "process": ProcId(pid, pid),
-        "thread": ThreadId(tid or pid, 1),
-        "key": "",
+        "knob": a_knob(Control.NICE, pid, tid),
         "session": 1,
         "group": 1,
         "since": 1,
@@ -67,9 +69,9 @@ def test_a_knob_that_was_set_in_steps_is_one_change_since_the_first() -> None:
 
 def test_cgroups_and_sessions_go_to_the_group_that_they_were_changed_for() -> None:
     entries = [
-        an_entry(1, target="cgroup /a", control=Control.CPU_SHARES, process=None, thread=None, key="/a", original=1024, new=2),
-        an_entry(2, target="cgroup /b", control=Control.CPU_SHARES, process=None, thread=None, key="/b", original=1024, new=2),
-        an_entry(3, target="group hogs session 3", control=Control.AUTOGROUP, thread=None, key="autogroup-3"),
+        an_entry(1, target="cgroup /a", knob=Knob(Control.CPU_SHARES, CgroupPlace("/a")), original=1024, new=2),
+        an_entry(2, target="cgroup /b", knob=Knob(Control.CPU_SHARES, CgroupPlace("/b")), original=1024, new=2),
+        an_entry(3, target="group hogs session 3", knob=Knob(Control.AUTOGROUP, AutogroupPlace("autogroup-3", ProcId(3, 3)))),
     ]
     made = {("cgroup /a", Control.CPU_SHARES): ("hogs", "redis"), ("cgroup /b", Control.CPU_SHARES): ("hogs", "redis")}
     shares, autogroup = sum_up(entries, made)
@@ -85,7 +87,8 @@ def test_a_fence_is_told_by_whom_it_was_made_for_and_what_it_leaves() -> None:
             Part("pids", "/x", {"pids.max": "9"}),
         )
     )
-    entries = [an_entry(pid, control=Control.FENCE, thread=None, key=key, new=1) for pid, key in ((1, weight), (2, quota))]
+    knobs = {pid: Knob(Control.FENCE, FencePlace(key, ProcId(pid, pid))) for pid, key in ((1, weight), (2, quota))}
+    entries = [an_entry(pid, knob=knob, new=1) for pid, knob in knobs.items()]
     first, second = sum_up(entries, {("group hogs pid 1", Control.FENCE): ("hogs", "redis")})
     assert (first["original"], first["now"], first["processes"], first["cgroups"]) == ("none", "cpu.shares 2", 1, 0)
     assert (first["group"], first["protects"]) == ("group hogs", "redis")
@@ -98,7 +101,7 @@ def test_what_differs_is_a_line_of_its_own_and_a_slice_protects_nobody_else() ->
         an_entry(1),
         an_entry(2, original=5),
         an_entry(3, target="group make pid 3"),
-        an_entry(4, control=Control.SLICE, target="group redis pid 4", new=100_000),
+        an_entry(4, knob=a_knob(Control.SLICE, 4), target="group redis pid 4", new=100_000),
     ]
     made = {("group redis pid 4", Control.SLICE): ("redis", "redis")}
     assert [(it["group"], it["original"], it["protects"]) for it in sum_up(entries, made)] == [
@@ -110,6 +113,6 @@ def test_what_differs_is_a_line_of_its_own_and_a_slice_protects_nobody_else() ->
 
 
 def test_each_entry_can_be_had_by_itself() -> None:
-    (one, two) = each([an_entry(1, 10), an_entry(2, thread=None, process=None, key="/a")])
+    (one, two) = each([an_entry(1, 10), an_entry(2, knob=Knob(Control.CPU_SHARES, CgroupPlace("/a")))])
     assert (one["target"], one["process"], one["thread"], one["decision"]) == ("group hogs pid 1", 1, 10, "s-1.1")
     assert (two["process"], two["thread"]) == (None, None)

@@ -11,6 +11,7 @@ from nicety.scheduler.config.sections import parse
 from nicety.scheduler.decide.engine import Engine
 from nicety.scheduler.decision import Decision, Outcome, Restore, Set, Status, Tick
 from nicety.scheduler.explain.logstream import Entry, LogStream
+from nicety.scheduler.places import process_of
 from nicety.scheduler.testing.ticks import a_group, a_machine, a_member, a_tick
 
 HOUR = 3600
@@ -66,10 +67,10 @@ def hour() -> tuple[list[Entry], int]:
         outcomes = [what_came(decision, chance) for decision in verdict.decisions]
         decided += len(verdict.decisions)
         for decision in verdict.decisions:
-            if isinstance(decision.action, Set) and decision.action.process is not None:
-                demoted[decision.action.process.pid] = decision
-            elif isinstance(decision.action, Restore) and decision.action.process is not None:
-                demoted.pop(decision.action.process.pid, None)
+            if isinstance(decision.action, Set) and (process := process_of(decision.action.on)) is not None:
+                demoted[process.pid] = decision
+            elif isinstance(decision.action, Restore) and (process := process_of(decision.action.on)) is not None:
+                demoted.pop(process.pid, None)
         if seq > HOUR // INTERVAL - 30 and seq % 10 == 3:
             starved = next(reversed(demoted.values()))
             outcomes.append(Outcome(starved.id, Status.RELIEVED, starved.target, f"pid {seq} starves: it got 15 ms", 1))

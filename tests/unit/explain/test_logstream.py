@@ -58,6 +58,7 @@ from nicety.scheduler.explain.logstream import (
     open_log,
     terminal_line,
 )
+from nicety.scheduler.places import CgroupPlace, ProcessPlace, SessionPlace
 from nicety.scheduler.testing.ticks import a_group, a_machine, a_member, a_tick
 
 HOSTILE = 'w\n\x1b]0;owned\x07\r\x9b31m\u202eR\u2028"}\x7f\x00, "kind": "forged"'
@@ -180,7 +181,7 @@ def test_what_is_decided_again_is_counted_and_summed_up() -> None:
 def demotion(id_: str, pid: int, group: str = "hogs", rule: str = "contention now", nice: int = 19) -> Decision:
     target = f"group {group} pid {pid}"
     why = Why(rule, f"redis waits: nice of {target} to {nice}.", {"victim": "redis", "contender": group}, (), ())
-    return Decision(id_, "priority", target, Set(Control.NICE, ProcId(pid, pid), "", nice), why)
+    return Decision(id_, "priority", target, Set(Control.NICE, ProcessPlace(ProcId(pid, pid)), nice), why)
 
 
 def came(status: Status, decision: Decision, detail: str = "") -> Outcome:
@@ -238,7 +239,7 @@ def test_cgroups_of_a_group_are_one_decision() -> None:
     apart = []
     for n in range(3):
         why = Why("contention now", "Somebody waits.", {"contender": "hogs", "victim": "redis"}, (), ())
-        apart.append(Decision(f"s-1.{n}", "priority", f"cgroup /h{n}", Set(Control.CPU_SHARES, None, f"/h{n}", 2), why))
+        apart.append(Decision(f"s-1.{n}", "priority", f"cgroup /h{n}", Set(Control.CPU_SHARES, CgroupPlace(f"/h{n}"), 2), why))
     tell(LogStream(sink), a_tick(1), decided(*apart), *(came(Status.APPLIED, it) for it in apart))
     assert sink.taken() == [("decision", "group hogs: cpu.shares 2 for 3 cgroups", "applied")]
 
@@ -266,7 +267,7 @@ def test_the_effects_of_a_decision_about_a_group_are_one_line_with_the_victims_f
 def test_that_putting_back_changed_nothing_is_not_told() -> None:
     sink = Kept()
     stream = LogStream(sink)
-    back = a_decision("s-1.0", "group hogs pid 4", Restore(Control.NICE, ProcId(4, 4), ""), "priority")
+    back = a_decision("s-1.0", "group hogs pid 4", Restore(Control.NICE, ProcessPlace(ProcId(4, 4))), "priority")
     tell(stream, a_tick(1), decided(back), came(Status.APPLIED, back))
     sink.taken()
     metric = "wait of group redis, cores per core of demand"
@@ -361,7 +362,9 @@ def test_what_is_logged_elsewhere_is_an_event() -> None:
 
 def hostile_entry() -> Entry:
     sink = Kept()
-    decision = a_decision(target=f"group {HOSTILE}", action=Set(Control.NICE, None, f"/{HOSTILE}", 19), policy="priority")
+    decision = a_decision(
+        target=f"group {HOSTILE}", action=Set(Control.CPU_SHARES, CgroupPlace(f"/{HOSTILE}"), 19), policy="priority"
+    )
     tell(LogStream(sink), a_tick(1), decided(decision), an_outcome(Status.FAILED, detail=HOSTILE))
     (entry,) = sink.entries
     return entry
@@ -573,10 +576,10 @@ def test_the_form_of_the_log_is_that_of_its_output(tmp_path: Path) -> None:
 def test_every_kind_of_action_can_be_told(line: Callable[[Entry], str]) -> None:
     worker = ProcId(4711, 99)
     actions: list[Action] = [
-        Set(Control.NICE, worker, "", 19),
-        Set(Control.AFFINITY, worker, "", (0, 1, 3)),
-        Set(Control.CPU_WEIGHT, None, "/batch", 1),
-        Restore(Control.AUTOGROUP, worker, ""),
+        Set(Control.NICE, ProcessPlace(worker), 19),
+        Set(Control.AFFINITY, ProcessPlace(worker), (0, 1, 3)),
+        Set(Control.CPU_WEIGHT, CgroupPlace("/batch"), 1),
+        Restore(Control.AUTOGROUP, SessionPlace(worker.pid, worker)),
         ResizePool("web", 5),
         Recycle("web", worker),
         Flag("web", worker, "leak"),
@@ -673,7 +676,7 @@ def test_a_rival_is_told_when_it_comes_and_when_it_ends() -> None:
 def test_a_demotion_names_its_victim_and_mechanism() -> None:
     figures: dict[str, float | int | str] = {"victim": "program redis-server", "mechanism": "autogroup", "level": 1.0}
     why = Why("contention now", "Somebody waits.", figures, (), ())
-    action = Set(Control.AUTOGROUP, ProcId(4711, 4711), "", 19)
+    action = Set(Control.AUTOGROUP, SessionPlace(4711, ProcId(4711, 4711)), 19)
     sink = Kept()
     tell(LogStream(sink), a_tick(1), decided(Decision("s-1.0", "priority", "group x session 4711", action, why)))
     (entry,) = sink.entries

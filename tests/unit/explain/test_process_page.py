@@ -36,6 +36,7 @@ from nicety.scheduler.explain.account import Account, account, changes, locate
 from nicety.scheduler.explain.class_words import PHRASES, class_of, evidence
 from nicety.scheduler.explain.decision_page import ExplainError
 from nicety.scheduler.explain.process_page import as_record, process_page, reasons
+from nicety.scheduler.places import CgroupPlace, ProcessPlace, SessionPlace
 from nicety.scheduler.read.process import Seen
 from nicety.scheduler.store.decisions import DecisionLog, DecisionReader
 from nicety.scheduler.testing.ticks import a_group, a_machine, a_member, a_pool, a_tick
@@ -45,7 +46,7 @@ WIDTH = 100
 
 DAEMON = ProcId(100, 1)
 HOG, CHILD, REDIS, MYSTERY = ProcId(4711, 4711), ProcId(4790, 9999), ProcId(9000, 9000), ProcId(777, 777)
-SET = Set(Control.AUTOGROUP, HOG, "", 19)
+SET = Set(Control.AUTOGROUP, SessionPlace(HOG.pid, HOG), 19)
 TARGET = "group program stress-ng session 4711"
 BATCH = Behaviour(
     Latency.BATCH,
@@ -104,7 +105,7 @@ def give_back(id_: str, action: Restore, target: str = TARGET) -> Decision:
     return Decision(id_, "priority", target, action, Why("contention over", "Contention has been over for 15 s.", {}, (), ()))
 
 
-RESTORE = Restore(Control.AUTOGROUP, ProcId(4712, 4712), "")
+RESTORE = Restore(Control.AUTOGROUP, SessionPlace(4712, ProcId(4712, 4712)))
 
 
 class Log:
@@ -202,7 +203,7 @@ def test_a_reused_pid_is_not_told_of_what_its_forerunner_got(log: Log) -> None:
 @pytest.mark.parametrize(("cgroup", "demoted"), [("/batch", True), ("/batch/deep", True), ("/batches", False), ("/", False)])
 def test_a_cgroup_is_demoted_with_all_below_it(tmp_path: Path, cgroup: str, demoted: bool) -> None:
     log = Log(tmp_path)
-    action = Set(Control.CPU_SHARES, None, "/batch", 10)
+    action = Set(Control.CPU_SHARES, CgroupPlace("/batch"), 10)
     log.tick(demotion("s-1.0", action, "cgroup /batch"), outcomes=[done("s-1.0", target="cgroup /batch")])
     page = log.page(CHILD.pid, a_seen(CHILD, "stress-ng", cgroup=cgroup))
     assert ("10 shares instead of 1024 for cgroup /batch, which it is in" in " ".join(page.split())) is demoted
@@ -211,7 +212,7 @@ def test_a_cgroup_is_demoted_with_all_below_it(tmp_path: Path, cgroup: str, demo
 @pytest.mark.parametrize("who", [HOG, CHILD])
 def test_a_swarm_in_a_cgroup_of_its_own_is_told_of_its_root_and_of_what_it_started(tmp_path: Path, who: ProcId) -> None:
     log, root = Log(tmp_path), a_seen(HOG, "make")
-    fence, niced = Set(Control.FENCE, HOG, "", (0, 0, 0, 1)), Set(Control.NICE, HOG, "", 19)
+    fence, niced = Set(Control.FENCE, ProcessPlace(HOG), (0, 0, 0, 1)), Set(Control.NICE, ProcessPlace(HOG), 19)
     target = "group program stress-ng pid 4711"
     decisions = demotion("5e551017-1.0", fence, target, level=0, value=1), demotion("5e551017-1.1", niced, target)
     log.tick(*decisions, outcomes=[done("5e551017-1.0", target=target), done("5e551017-1.1", target=target)])
@@ -365,7 +366,7 @@ def test_observe_mode_says_that_nothing_was_written(tmp_path: Path) -> None:
 
 
 def test_a_slice_of_its_own_is_told_with_the_protected_one(log: Log) -> None:
-    mine = Set(Control.SLICE, REDIS, "", 100_000)
+    mine = Set(Control.SLICE, ProcessPlace(REDIS), 100_000)
     target = "group program redis-server pid 9000"
     log.tick(demotion("s-4.0", mine, target), outcomes=[done("s-4.0", target=target)])
     told = first_lines(log.page(REDIS.pid, a_seen(REDIS, "redis-server")))
@@ -383,7 +384,7 @@ def test_a_placement_is_no_demotion(tmp_path: Path) -> None:
     log = Log(tmp_path)
     why = Why("keep off", "CPUs are kept for others.", {}, (), ())
     target = "group program stress-ng pid 4711"
-    action = Set(Control.AFFINITY, HOG, "", (1, 2))
+    action = Set(Control.AFFINITY, ProcessPlace(HOG), (1, 2))
     log.tick(Decision("s-1.0", "placement", target, action, why), outcomes=[done("s-1.0", target=target)])
     page = log.page(HOG.pid, a_seen(HOG, "stress-ng"))
     assert "demoted" not in page
@@ -507,7 +508,7 @@ def test_what_waits_and_why_nothing_is_done_is_said_and_never_that_there_is_no_c
 
 def test_the_page_has_the_notes_of_its_tick_and_the_guards_no(tmp_path: Path) -> None:
     log = Log(tmp_path)
-    action = Set(Control.NICE, ProcId(4712, 4712), "", 19)
+    action = Set(Control.NICE, ProcessPlace(ProcId(4712, 4712)), 19)
     no = Refusal(Decision("s-0.0", "priority", "group hogs pid 4712", action, Why("x", "y", {}, (), ())), "budget", "too many.")
     verdict = Verdict((), (no,), (), (Note("unseen", "Most of it is unseen.", {}),))
     log._log.append(a_full_tick(machine=FULL, groups=[FLASK, HOGS]), verdict, ())

@@ -30,6 +30,7 @@ from nicety.scheduler.decision import (
     Why,
     encode,
 )
+from nicety.scheduler.places import CgroupPlace, ProcessPlace, SessionPlace
 from nicety.scheduler.store.decisions import NO_OUTCOME, REFUSED_BY_GUARD, DecisionLog, DecisionReader, LoggedDecision
 from nicety.scheduler.store.files import StoreError
 from nicety.scheduler.testing.ticks import a_forecast, a_group, a_member, a_pool, a_tick
@@ -78,9 +79,9 @@ def outcome(of: Decision, status: Status = Status.APPLIED) -> Outcome:
 
 
 RESIZE = decision("1-0.0", ResizePool("web", 3))
-NICE = decision("1-1.0", Set(Control.NICE, ProcId(51, 51), "", 19), "group hogs pid 51", "priority")
-WEIGHT = decision("1-2.0", Set(Control.CPU_WEIGHT, None, "/batch", 1), "cgroup /batch", "priority")
-AUTOGROUP = decision("1-3.0", Set(Control.AUTOGROUP, ProcId(52, 52), "", 19), "group hogs session 50", "priority")
+NICE = decision("1-1.0", Set(Control.NICE, ProcessPlace(ProcId(51, 51)), 19), "group hogs pid 51", "priority")
+WEIGHT = decision("1-2.0", Set(Control.CPU_WEIGHT, CgroupPlace("/batch"), 1), "cgroup /batch", "priority")
+AUTOGROUP = decision("1-3.0", Set(Control.AUTOGROUP, SessionPlace(52, ProcId(52, 52)), 19), "group hogs session 50", "priority")
 FLAG = decision("1-4.0", Flag("web", ProcId(9001, 9001), "leak"), "pool web pid 9001", "quarantine")
 
 
@@ -146,7 +147,9 @@ def test_a_process_finds_what_was_decided_about_its_pool_cgroup_and_session(read
 def test_an_effect_of_several_decisions_is_found_by_each_of_them(tmp_path: Path) -> None:
     log = DecisionLog(tmp_path, 1 << 30)
     log.begin(session())
-    both = [decision(f"1-0.{number}", Set(Control.NICE, ProcId(number, 9), "", 19), f"pid {number}") for number in (50, 51)]
+    both = [
+        decision(f"1-0.{number}", Set(Control.NICE, ProcessPlace(ProcId(number, 9)), 19), f"pid {number}") for number in (50, 51)
+    ]
     effect = Effect("1-0.50", "wait of web, cores", 0.5, 0.25, 3, "helped", ("1-0.51",))
     log.append(tick(0), said(*both), ())
     log.append(tick(1), Verdict((), (), (effect,)), ())

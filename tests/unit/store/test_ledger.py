@@ -13,10 +13,12 @@ import msgspec
 import pytest
 
 from nicety.models.records import ProcId
+from nicety.scheduler.changes import Entry, EntryStatus, Subject, believed
 from nicety.scheduler.decision import Control
-from nicety.scheduler.ports import Knob, ThreadId, Value
+from nicety.scheduler.places import AutogroupPlace, CgroupPlace, ThreadId, ThreadPlace
+from nicety.scheduler.ports import Knob, Value
 from nicety.scheduler.store import ledger as module
-from nicety.scheduler.store.ledger import Entry, EntryStatus, Ledger, LedgerError, StateBusyError, StateLock, Subject, believed
+from nicety.scheduler.store.ledger import Ledger, LedgerError, StateBusyError, StateLock
 
 BOOT = "00000000-0000-4000-8000-000000000001"
 
@@ -28,10 +30,7 @@ def nice_entry(pid: int = 100, *, original: Value = 0, old: Value = 0, new: Valu
         decision="d.1",
         target=f"pid {pid}",
         wall=1,
-        control=Control.NICE,
-        process=ProcId(pid, 7),
-        thread=ThreadId(pid, 7),
-        key="",
+        knob=nice_knob(pid),
         session=pid,
         group=pid,
         since=since,
@@ -43,11 +42,11 @@ def nice_entry(pid: int = 100, *, original: Value = 0, old: Value = 0, new: Valu
 
 
 def autogroup_entry(pid: int) -> Entry:
-    return msgspec.structs.replace(nice_entry(pid), control=Control.AUTOGROUP, thread=None, key="autogroup-9")
+    return msgspec.structs.replace(nice_entry(pid), knob=Knob(Control.AUTOGROUP, AutogroupPlace("autogroup-9", ProcId(pid, 7))))
 
 
 def nice_knob(pid: int = 100) -> Knob:
-    return Knob(Control.NICE, ProcId(pid, 7), ThreadId(pid, 7), "")
+    return Knob(Control.NICE, ThreadPlace(ProcId(pid, 7), ThreadId(pid, 7)))
 
 
 def rows(path: Path) -> list[tuple[int, str]]:
@@ -67,8 +66,10 @@ def test_an_intent_can_be_read_by_another_connection_when_intend_returns(tmp_pat
 
 def test_everything_of_an_entry_comes_back_from_the_file(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.db", BOOT)
-    mask = msgspec.structs.replace(nice_entry(3), control=Control.AFFINITY, original=(0, 1), old=(0, 1), new=(1,), session=None)
-    cgroup = msgspec.structs.replace(nice_entry(), control=Control.CPU_WEIGHT, process=None, thread=None, key="/a b\n'\"/ü", new=3)
+    mask = msgspec.structs.replace(
+        nice_entry(3), knob=Knob(Control.AFFINITY, nice_knob(3).on), original=(0, 1), old=(0, 1), new=(1,), session=None
+    )
+    cgroup = msgspec.structs.replace(nice_entry(), knob=Knob(Control.CPU_WEIGHT, CgroupPlace("/a b\n'\"/ü")), new=3)
     ids = ledger.intend([nice_entry(), mask, autogroup_entry(4), cgroup])
     ledger.settle(dict.fromkeys(ids[:2], EntryStatus.DONE))
     before = ledger.outstanding()
@@ -138,7 +139,7 @@ def test_an_autogroup_is_one_subject_through_whichever_process_it_was_set(tmp_pa
     ledger = Ledger(tmp_path / "ledger.db", BOOT)
     ledger.intend([autogroup_entry(4)])
     ledger.intend([autogroup_entry(5)])
-    subject = Subject(Control.AUTOGROUP, None, "autogroup-9")
+    subject = Subject(Control.AUTOGROUP, AutogroupPlace("autogroup-9", ProcId(4, 7)))
     assert ledger.subjects() == (subject,)
     assert [len(chain) for chain in ledger.chains(subject).values()] == [2]
     ledger.close()

@@ -12,6 +12,7 @@ from bench import HOG, affinity, bench, group, offline, until, work
 
 from nicety.models.records import ProcId
 from nicety.scheduler.decision import Control, Set, Status
+from nicety.scheduler.places import ProcessPlace
 from nicety.scheduler.read import topology
 from nicety.scheduler.read.cgroup import find
 from nicety.scheduler.testing.puppet import Puppet
@@ -43,7 +44,7 @@ def test_the_cpus_of_a_cpuset_are_found_also_from_below_it() -> None:
 def test_an_affinity_comes_back_whole_though_the_cpuset_shrank_and_grew(tmp_path: Path, undo_while_small: bool) -> None:
     with group("set") as place, bench(tmp_path) as acting, Puppet() as puppet:
         place.take(puppet.pid)
-        (outcome,) = acting.apply(Set(Control.AFFINITY, puppet.id, "", (1, 2)))
+        (outcome,) = acting.apply(Set(Control.AFFINITY, ProcessPlace(puppet.id), (1, 2)))
         assert outcome.status is Status.APPLIED, outcome
         assert affinity(puppet.id) == (1, 2)
         place.write("cpuset.cpus", "2-3")
@@ -63,7 +64,7 @@ def test_an_affinity_set_in_a_small_cpuset_is_whole_after_undo_when_the_cpuset_g
         place.write("cpuset.cpus", "2-5")
         place.take(puppet.pid)
         assert affinity(puppet.id) == (2, 3, 4, 5)
-        (outcome,) = acting.apply(Set(Control.AFFINITY, puppet.id, "", (4, 5)))
+        (outcome,) = acting.apply(Set(Control.AFFINITY, ProcessPlace(puppet.id), (4, 5)))
         assert outcome.status is Status.APPLIED, outcome
         acting.actuator.undo()
         assert affinity(puppet.id) == (2, 3, 4, 5)
@@ -75,7 +76,7 @@ def test_an_affinity_set_in_a_small_cpuset_is_whole_after_undo_when_the_cpuset_g
 def test_batch_work_confined_to_the_other_node_stays_there(tmp_path: Path) -> None:
     node = topology.read().nodes[1]
     with bench(tmp_path) as acting, work(HOG, cpus=ALL, count=2) as hogs:
-        outcomes = acting.apply(*(Set(Control.AFFINITY, hog, "", node) for hog in hogs))
+        outcomes = acting.apply(*(Set(Control.AFFINITY, ProcessPlace(hog), node) for hog in hogs))
         assert [outcome.status for outcome in outcomes] == [Status.APPLIED] * 2
         assert [affinity(hog) for hog in hogs] == [node] * 2
         for _ in range(20):
@@ -94,7 +95,7 @@ def cpu_of(process: ProcId) -> int:
 def test_memory_of_a_confined_process_comes_from_its_node(tmp_path: Path) -> None:
     node = topology.read().nodes[1]
     with bench(tmp_path) as acting, work((sys.executable, "-I", "-S", "-c", ALLOCATES), cpus=ALL) as (process,):
-        (outcome,) = acting.apply(Set(Control.AFFINITY, process, "", node))
+        (outcome,) = acting.apply(Set(Control.AFFINITY, ProcessPlace(process), node))
         assert outcome.status is Status.APPLIED, outcome
         until(lambda: pages(process, 1) > 3000 > 1000 > pages(process, 0))
 
@@ -108,7 +109,7 @@ def pages(process: ProcId, node: int) -> int:
 
 def test_one_cpu_of_a_confinement_is_unplugged_and_the_rest_is_still_ours(tmp_path: Path) -> None:
     with bench(tmp_path) as acting, Puppet() as puppet:
-        acting.apply(Set(Control.AFFINITY, puppet.id, "", (4, 5, 6, 7)))
+        acting.apply(Set(Control.AFFINITY, ProcessPlace(puppet.id), (4, 5, 6, 7)))
         with offline(5):
             until(lambda: affinity(puppet.id) == (4, 6, 7))
             assert acting.actuator.settle() == (), "taken for somebody else's change"
@@ -120,7 +121,7 @@ def test_one_cpu_of_a_confinement_is_unplugged_and_the_rest_is_still_ours(tmp_pa
 
 def test_undo_while_a_cpu_is_unplugged_gives_all_that_are_there(tmp_path: Path) -> None:
     with bench(tmp_path) as acting, Puppet() as puppet:
-        acting.apply(Set(Control.AFFINITY, puppet.id, "", (4, 5)))
+        acting.apply(Set(Control.AFFINITY, ProcessPlace(puppet.id), (4, 5)))
         with offline(5):
             assert affinity(puppet.id) == (4,)
             outcomes = acting.actuator.undo()
@@ -135,7 +136,7 @@ def test_in_a_cgroup_with_a_cpuset_all_cpus_are_there_again_after_undo_and_the_r
     """Linux 6.1 itself forgets every affinity in such a cgroup when a CPU goes: then there is nothing to be put back."""
     with group("set") as place, bench(tmp_path) as acting, Puppet() as puppet:
         place.take(puppet.pid)
-        acting.apply(Set(Control.AFFINITY, puppet.id, "", (4, 5)))
+        acting.apply(Set(Control.AFFINITY, ProcessPlace(puppet.id), (4, 5)))
         with offline(5):
             until(lambda: affinity(puppet.id) in ((4,), (0, 1, 2, 3, 4, 6, 7)))
             acting.actuator.undo()
@@ -146,7 +147,7 @@ def test_in_a_cgroup_with_a_cpuset_all_cpus_are_there_again_after_undo_and_the_r
 
 def test_a_process_whose_only_cpu_is_unplugged_runs_on_and_ends_unconfined(tmp_path: Path) -> None:
     with bench(tmp_path) as acting, work(HOG, cpus=ALL) as (hog,):
-        acting.apply(Set(Control.AFFINITY, hog, "", (5,)))
+        acting.apply(Set(Control.AFFINITY, ProcessPlace(hog), (5,)))
         with offline(5):
             until(lambda: cpu_of(hog) != 5)
             acting.actuator.settle()
@@ -158,7 +159,7 @@ def test_a_process_whose_only_cpu_is_unplugged_runs_on_and_ends_unconfined(tmp_p
 def test_an_affinity_to_cpus_that_are_not_there_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     with bench(tmp_path) as acting, Puppet() as puppet:
         with offline(6, 7):
-            (outcome,) = acting.apply(Set(Control.AFFINITY, puppet.id, "", (6, 7)))
+            (outcome,) = acting.apply(Set(Control.AFFINITY, ProcessPlace(puppet.id), (6, 7)))
             assert outcome.status is Status.FAILED, outcome
             assert "none of these CPUs is online" in outcome.detail
         assert affinity(puppet.id) == ALL

@@ -13,6 +13,7 @@ from pathlib import Path
 from bench import HOG, SERVICE, affinity, group, offline, until, work
 
 from nicety.scheduler.decision import Control, Set, Status
+from nicety.scheduler.places import cgroup_of
 from nicety.scheduler.store.decisions import DecisionReader
 
 PINNED = """
@@ -70,7 +71,7 @@ def test_a_batch_cgroup_is_demoted_by_its_weight_beside_a_service_and_has_it_bac
             assert int(batch.read("cpu.weight")) < 50
             assert service.read("cpu.weight") == "100"
         assert batch.read("cpu.weight") == "100"
-        assert [action.cgroup for action in applied(state, Control.CPU_WEIGHT)][:1] == [batch.name]
+        assert [cgroup_of(action.on) for action in applied(state, Control.CPU_WEIGHT)][:1] == [batch.name]
 
 
 def test_batch_work_is_confined_where_it_fits_and_is_free_again_when_the_daemon_stops(tmp_path: Path) -> None:

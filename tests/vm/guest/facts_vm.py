@@ -13,6 +13,7 @@ from typing import Any
 from bench import UNIFIED, bench
 
 from nicety.scheduler.decision import Control, Set, Status
+from nicety.scheduler.places import SessionPlace
 from nicety.scheduler.read.facts import CpuCgroup, probe
 from nicety.scheduler.testing.puppet import Puppet
 
@@ -69,11 +70,11 @@ def records(told: Any) -> list[dict[str, Any]]:
 def test_what_is_in_no_session_since_boot_has_no_autogroup_and_what_is_in_one_is_set_and_undone(tmp_path: Path) -> None:
     with autogroups(True), bench(tmp_path) as acting:
         with Puppet(session=False) as puppet:  # where the guest's first process is
-            (outcome,) = acting.apply(Set(Control.AUTOGROUP, puppet.id, "", 19))
+            (outcome,) = acting.apply(Set(Control.AUTOGROUP, SessionPlace(puppet.id.pid, puppet.id), 19))
             assert outcome.status is Status.REFUSED, outcome
             assert f"pid {puppet.pid} is in no autogroup" in outcome.detail
         with Puppet() as puppet:
-            (outcome,) = acting.apply(Set(Control.AUTOGROUP, puppet.id, "", 19))
+            (outcome,) = acting.apply(Set(Control.AUTOGROUP, SessionPlace(puppet.id.pid, puppet.id), 19))
             assert outcome.status is Status.APPLIED, outcome
             assert Path(f"/proc/{puppet.pid}/autogroup").read_text().strip().endswith("nice 19")
             assert all(outcome.status is Status.APPLIED for outcome in acting.actuator.undo())

@@ -14,6 +14,7 @@ from typing import Any
 from bench import HOG, UNIFIED, Group, bench, group, until, work
 
 from nicety.scheduler.decision import Control, Restore, Set, Status
+from nicety.scheduler.places import CgroupPlace, ProcessPlace
 from nicety.scheduler.read.facts import probe
 from nicety.scheduler.testing.puppet import Puppet
 
@@ -33,7 +34,7 @@ def test_a_weight_moves_the_cpu_split_and_undo_gives_the_old_one_back(tmp_path: 
         service.write("cpu.weight", "300")
         with work(HOG, service, [1]), work(HOG, batch, [1], count=2):
             fair = split(service, batch)
-            (outcome,) = acting.apply(Set(Control.CPU_WEIGHT, None, batch.name, 1))
+            (outcome,) = acting.apply(Set(Control.CPU_WEIGHT, CgroupPlace(batch.name), 1))
             assert outcome.status is Status.APPLIED, outcome
             assert batch.read("cpu.weight") == "1"
             demoted = split(service, batch, 4_000_000)
@@ -49,7 +50,7 @@ def test_a_weight_moves_the_cpu_split_and_undo_gives_the_old_one_back(tmp_path: 
 
 def test_a_weight_that_somebody_else_changed_stays(tmp_path: Path) -> None:
     with group("batch") as batch, bench(tmp_path) as acting:
-        acting.apply(Set(Control.CPU_WEIGHT, None, batch.name, 1))
+        acting.apply(Set(Control.CPU_WEIGHT, CgroupPlace(batch.name), 1))
         batch.write("cpu.weight", "42")
         outcomes = acting.actuator.undo()
         assert [outcome.status for outcome in outcomes] == [Status.FOREIGN], outcomes
@@ -59,11 +60,11 @@ def test_a_weight_that_somebody_else_changed_stays(tmp_path: Path) -> None:
 def test_a_cgroup_without_the_cpu_controller_is_refused_and_told_how_to_get_it(tmp_path: Path) -> None:
     with group("batch") as batch, bench(tmp_path) as acting:
         job = batch.child("job")
-        (outcome,) = acting.apply(Set(Control.CPU_WEIGHT, None, job.name, 1))
+        (outcome,) = acting.apply(Set(Control.CPU_WEIGHT, CgroupPlace(job.name), 1))
         assert outcome.status is Status.REFUSED
         assert "write +cpu to cgroup.subtree_control of its parents" in outcome.detail
         batch.write("cgroup.subtree_control", "+cpu")
-        (outcome,) = acting.apply(Set(Control.CPU_WEIGHT, None, job.name, 1))
+        (outcome,) = acting.apply(Set(Control.CPU_WEIGHT, CgroupPlace(job.name), 1))
         assert outcome.status is Status.APPLIED, "what was told did not help"
         assert job.read("cpu.weight") == "1"
         assert all(outcome.status is Status.APPLIED for outcome in acting.actuator.undo())
@@ -72,16 +73,16 @@ def test_a_cgroup_without_the_cpu_controller_is_refused_and_told_how_to_get_it(t
 
 def test_the_root_has_no_weight_and_is_refused(tmp_path: Path) -> None:
     with bench(tmp_path) as acting:
-        (outcome,) = acting.apply(Set(Control.CPU_WEIGHT, None, "/", 1))
+        (outcome,) = acting.apply(Set(Control.CPU_WEIGHT, CgroupPlace("/"), 1))
         assert outcome.status is Status.REFUSED, outcome
 
 
 def test_a_removed_cgroup_is_a_value_also_for_undo(tmp_path: Path) -> None:
     with bench(tmp_path) as acting:
         with group("batch") as batch:
-            acting.apply(Set(Control.CPU_WEIGHT, None, batch.name, 1))
+            acting.apply(Set(Control.CPU_WEIGHT, CgroupPlace(batch.name), 1))
         assert not batch.path.exists()
-        (outcome,) = acting.apply(Set(Control.CPU_WEIGHT, None, batch.name, 1))
+        (outcome,) = acting.apply(Set(Control.CPU_WEIGHT, CgroupPlace(batch.name), 1))
         assert outcome.status is Status.VANISHED
         acting.actuator.undo()
         assert acting.ledger.outstanding() == ()
@@ -90,7 +91,7 @@ def test_a_removed_cgroup_is_a_value_also_for_undo(tmp_path: Path) -> None:
 def test_a_cgroup_that_was_made_anew_under_the_same_name_is_not_touched_by_undo(tmp_path: Path) -> None:
     with bench(tmp_path) as acting:
         with group("batch") as batch:
-            acting.apply(Set(Control.CPU_WEIGHT, None, batch.name, 1))
+            acting.apply(Set(Control.CPU_WEIGHT, CgroupPlace(batch.name), 1))
         with group("batch") as batch:
             batch.write("cpu.weight", "250")
             acting.actuator.undo()
@@ -106,10 +107,10 @@ def test_a_threaded_cgroup_has_a_weight_of_its_own_that_is_set_and_comes_back(tm
         domain.take(puppet.pid)
         part.write("cgroup.threads", str(puppet.thread()))
         assert domain.read("cgroup.type") == "domain threaded"
-        (outcome,) = acting.apply(Set(Control.CPU_WEIGHT, None, part.name, 7))
+        (outcome,) = acting.apply(Set(Control.CPU_WEIGHT, CgroupPlace(part.name), 7))
         assert outcome.status is Status.APPLIED, outcome
         assert (part.read("cpu.weight"), domain.read("cpu.weight")) == ("7", "100")
-        (outcome,) = acting.apply(Set(Control.NICE, puppet.id, "", 5))  # reaches threads in both cgroups
+        (outcome,) = acting.apply(Set(Control.NICE, ProcessPlace(puppet.id), 5))  # reaches threads in both cgroups
         assert (outcome.status, outcome.changed) == (Status.APPLIED, 2)
         assert all(outcome.status is Status.APPLIED for outcome in acting.actuator.undo())
         assert part.read("cpu.weight") == "100"
@@ -119,11 +120,11 @@ def test_a_threaded_cgroup_has_a_weight_of_its_own_that_is_set_and_comes_back(tm
 def test_idle_of_a_cgroup_moves_the_cpu_split_and_undo_ends_it(tmp_path: Path) -> None:
     with group("service") as service, group("batch") as batch, bench(tmp_path) as acting:
         with work(HOG, service, [1]), work(HOG, batch, [1], count=2):
-            (outcome,) = acting.apply(Set(Control.CPU_IDLE, None, batch.name, 1))
+            (outcome,) = acting.apply(Set(Control.CPU_IDLE, CgroupPlace(batch.name), 1))
             assert outcome.status is Status.APPLIED, outcome
             assert batch.read("cpu.idle") == "1"
             idle = split(service, batch, 4_000_000)
-            (outcome,) = acting.apply(Restore(Control.CPU_IDLE, None, batch.name))
+            (outcome,) = acting.apply(Restore(Control.CPU_IDLE, CgroupPlace(batch.name)))
             assert outcome.status is Status.APPLIED, outcome
         assert (batch.read("cpu.idle"), batch.read("cpu.weight")) == ("0", "100")
         assert acting.ledger.outstanding() == ()
@@ -134,7 +135,7 @@ def test_idle_of_a_cgroup_moves_the_cpu_split_and_undo_ends_it(tmp_path: Path) -
 def test_a_weight_that_the_kernel_would_forget_while_idle_is_kept_by_refusing_idle(tmp_path: Path) -> None:
     with group("batch") as batch, bench(tmp_path) as acting:
         batch.write("cpu.weight", "40")
-        (outcome,) = acting.apply(Set(Control.CPU_IDLE, None, batch.name, 1))
+        (outcome,) = acting.apply(Set(Control.CPU_IDLE, CgroupPlace(batch.name), 1))
         assert outcome.status is Status.REFUSED, outcome
         assert "40" in outcome.detail
         assert (batch.read("cpu.idle"), batch.read("cpu.weight")) == ("0", "40")
@@ -147,7 +148,7 @@ def test_a_weight_that_the_kernel_would_forget_while_idle_is_kept_by_refusing_id
 def test_the_weight_of_a_cgroup_that_somebody_made_idle_is_left_alone(tmp_path: Path) -> None:
     with group("batch") as batch, bench(tmp_path) as acting:
         batch.write("cpu.idle", "1")
-        (outcome,) = acting.apply(Set(Control.CPU_WEIGHT, None, batch.name, 1))
+        (outcome,) = acting.apply(Set(Control.CPU_WEIGHT, CgroupPlace(batch.name), 1))
         assert outcome.status is Status.REFUSED, outcome
         assert "cpu.idle" in outcome.detail
         assert batch.read("cpu.idle") == "1"
@@ -190,9 +191,9 @@ def test_a_user_sets_weights_in_the_part_delegated_to_him_and_is_told_why_not_ab
             delegated.write("cgroup.subtree_control", "+cpu")
             job = delegated.child("job")
             with bench(directory) as acting:
-                (own,) = acting.apply(Set(Control.CPU_WEIGHT, None, job.name, 3))
+                (own,) = acting.apply(Set(Control.CPU_WEIGHT, CgroupPlace(job.name), 3))
                 inside = job.read("cpu.weight")
-                (above,) = acting.apply(Set(Control.CPU_WEIGHT, None, delegated.name, 3))
+                (above,) = acting.apply(Set(Control.CPU_WEIGHT, CgroupPlace(delegated.name), 3))
                 undone = [outcome.status for outcome in acting.actuator.undo()]
             facts = probe().cpu_cgroup
             return {
@@ -233,7 +234,7 @@ def test_a_user_who_is_in_the_delegated_part_can_write_there() -> None:
 def test_a_slice_that_this_kernel_does_not_have_is_said_and_leaves_nothing_behind(tmp_path: Path) -> None:
     release = tuple(int(part) for part in os.uname().release.split(".")[:2])
     with Puppet() as puppet, bench(tmp_path) as acting:
-        (outcome,) = acting.apply(Set(Control.SLICE, puppet.id, "", 100_000))
+        (outcome,) = acting.apply(Set(Control.SLICE, ProcessPlace(puppet.id), 100_000))
         if release >= (6, 12):
             assert outcome.status is Status.APPLIED, outcome
             assert all(outcome.status is Status.APPLIED for outcome in acting.actuator.undo())

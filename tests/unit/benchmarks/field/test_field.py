@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from nicety.models.records import ProcId
-from nicety.scheduler.decision import Control, Decision, Restore, Set, Why
+from nicety.scheduler.decision import PLACES, Control, Decision, Restore, Set, Why
+from nicety.scheduler.places import CgroupPlace, ProcessPlace, SessionPlace
+from nicety.scheduler.testing.places import place_of
 
 
 @pytest.fixture(scope="module")
@@ -232,11 +234,12 @@ def decision(action: Any, figures: dict[str, float | int | str] | None = None) -
     ],
 )
 def test_what_takes_cpu_from_somebody(log: ModuleType, control: Control, value: Any, demotes: bool) -> None:
-    assert log.demotes(decision(Set(control, ProcId(7, 70), "", value))) is demotes
+    on = CgroupPlace("/a") if PLACES[control].decision is CgroupPlace else place_of(control, ProcId(7, 70))
+    assert log.demotes(decision(Set(control, on, value))) is demotes
 
 
 def test_giving_back_takes_nothing(log: ModuleType) -> None:
-    assert not log.demotes(decision(Restore(Control.NICE, ProcId(7, 70), "")))
+    assert not log.demotes(decision(Restore(Control.NICE, ProcessPlace(ProcId(7, 70)))))
 
 
 def test_a_session_or_cgroup_is_demoted_with_all_that_is_in_it(log: ModuleType, stage: ModuleType) -> None:
@@ -247,17 +250,17 @@ def test_a_session_or_cgroup_is_demoted_with_all_that_is_in_it(log: ModuleType, 
         roster.sessions[session].add(name)
         roster.cgroups[cgroup].add(name)
 
-    def met(control: Control, process: ProcId | None, cgroup: str = "") -> Any:
-        return log.met(None, None, decision(Set(control, process, cgroup, 2)), roster)
+    def met(control: Control, on: ProcessPlace | SessionPlace | CgroupPlace) -> Any:
+        return log.met(None, None, decision(Set(control, on, 2)), roster)
 
-    assert met(Control.NICE, ProcId(8, 1)) == {"hogs"}
-    assert met(Control.AUTOGROUP, ProcId(8, 1)) == {"redis", "hogs"}
-    assert met(Control.CPU_SHARES, None, "/a") == {"build"}
-    assert met(Control.CPU_SHARES, None, "/aa") == set()
+    assert met(Control.NICE, ProcessPlace(ProcId(8, 1))) == {"hogs"}
+    assert met(Control.AUTOGROUP, SessionPlace(70, ProcId(8, 1))) == {"redis", "hogs"}
+    assert met(Control.CPU_SHARES, CgroupPlace("/a")) == {"build"}
+    assert met(Control.CPU_SHARES, CgroupPlace("/aa")) == set()
     roster.cgroups["/a/nicety-fence-8-1"].add("sh")
     roster.cgroups["/a/nicety-fence-8-1/below"].add("cc1")
     roster.cgroups["/a/nicety-fence-88-1"].add("redis")
-    assert met(Control.FENCE, ProcId(8, 1)) == {"hogs", "sh", "cc1"}, "who drives it, and who was born in it"
+    assert met(Control.FENCE, ProcessPlace(ProcId(8, 1))) == {"hogs", "sh", "cc1"}, "who drives it, and who was born in it"
 
 
 def test_a_change_has_its_figures_and_the_sensitive_of_those_it_met(log: ModuleType, figures: ModuleType) -> None:
@@ -268,7 +271,7 @@ def test_a_change_has_its_figures_and_the_sensitive_of_those_it_met(log: ModuleT
         "contender_frees_cores": 1,
         "all_free_cores": 1.5,
     }
-    made = decision(Set(Control.NICE, ProcId(7, 70), "", 19), why)
+    made = decision(Set(Control.NICE, ProcessPlace(ProcId(7, 70)), 19), why)
     roles = {"redis": figures.Role.SERVICE, "hogs": figures.Role.BATCH}
     found = log.change_of(made, {"redis", "hogs"}, roles)
     assert (found.programs, found.sensitive) == (("hogs", "redis"), ("redis",))

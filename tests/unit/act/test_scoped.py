@@ -10,11 +10,13 @@ import pytest
 from nicety.models.records import PoolSample, ProcId
 from nicety.scheduler.act.scoped import Scoped, unable
 from nicety.scheduler.decision import Action, Control, Decision, Outcome, ResizePool, Restore, Scope, Set, Status, Why
+from nicety.scheduler.places import ProcessPlace
 from nicety.scheduler.ports import PoolAdapter
 from nicety.scheduler.scope import ACT, OBSERVE, act_on, observe
 from nicety.scheduler.store.ledger import LedgerError
 from nicety.scheduler.testing.clock import FakeClock
 from nicety.scheduler.testing.kernel import FakeKernel
+from nicety.scheduler.testing.locks import FakeLocks
 from nicety.scheduler.testing.pool import FakePool
 
 WEB, HOGS = ("web",), ("hogs",)
@@ -26,7 +28,7 @@ class Bench:
         self.pool = FakePool("web", self.clock, size=2, first_pid=5000, maximum=9)
         self.pools: dict[str, PoolAdapter] = {"web": self.pool}
         self.samples: dict[str, PoolSample] = {}
-        self.actuator = Scoped(folder / "ledger.db", self.kernel, self.pools, self.samples, self.clock)
+        self.actuator = Scoped(folder / "ledger.db", self.kernel, FakeLocks(), self.pools, self.samples, self.clock)
         self.count = 0
         master = self.look().master
         assert master is not None
@@ -59,11 +61,11 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 def lower(process: ProcId, value: int = 19) -> Set:
-    return Set(Control.NICE, process, "", value, 0)
+    return Set(Control.NICE, ProcessPlace(process), value, 0)
 
 
 def back(process: ProcId) -> Restore:
-    return Restore(Control.NICE, process, "")
+    return Restore(Control.NICE, ProcessPlace(process))
 
 
 def test_each_decision_acts_or_is_observed_in_order(bench: Bench) -> None:

@@ -1,0 +1,185 @@
+"""Carries plans out: the intents go to the ledger, then the values to the kernel, then each is read back.
+
+Knows the ledger, the kernel, the clock and the pools. Must not know decisions beyond what their plans say.
+`docs/decisions/0003-ledger-and-undo.md` has the rules: what is durable when.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ..changes import INHERITED, Entry, EntryStatus, leads, shown
+from ..decision import Decision, Recycle, Restore, Set, Status
+from ..places import PoolPlace
+from ..ports import Clock, Kernel, Knob, Trouble, number
+from ..store.ledger import Ledger, LedgerError
+from .closing import Closing
+from .heirs import PASSES
+from .looks import is_ours, knobs_of
+from .plans import ActionPlan, Edit, Planner
+from .pool_sizes import PoolSizes
+from .restoring import Restorer
+
+
+class Carrier:
+    """Carries plans out."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        kernel: Kernel,
+        clock: Clock,
+        planner: Planner,
+        sizes: PoolSizes,
+        restorer: Restorer,
+        closing: Closing,
+    ) -> None:
+        self._ledger = ledger
+        self._kernel = kernel
+        self._clock = clock
+        self._boot_id = kernel.boot_id()
+        self._planner = planner
+        self._sizes = sizes
+        self._restorer = restorer
+        self._closing = closing
+
+    def carry_out(self, plans: Sequence[ActionPlan]) -> None:
+        """Record the intents of all plans in one durable write; then restore, then change, then follow threads that appeared
+        meanwhile; then record all results in one write."""
+        ids = self._intend(plans)
+        restores = {plan.subject: plan for plan in plans if isinstance(plan.decision.action, Restore) and plan.subject is not None}
+        for subject, tally in self._restorer.put_back(list(restores)).items():
+            restores[subject].tally = tally
+        statuses: dict[int, EntryStatus] = {}
+        for plan in plans:
+            if isinstance(plan.decision.action, Recycle) and plan.outcome is None:
+                plan.outcome = self._sizes.recycle(plan.decision, plan.decision.action)
+            self._make(plan, ids, statuses)
+        self._follow_threads(plans, statuses)
+        if statuses:
+            self._ledger.settle(statuses)
+        for plan in plans:
+            self._give_way(plan)
+
+    def _intend(self, plans: Sequence[ActionPlan]) -> dict[Knob, int]:
+        """Ids of the entries by place. If the ledger cannot be written, the edits are removed from the plans."""
+        edits = [(plan, edit) for plan in plans for edit in plan.edits]
+        if not edits:
+            return {}
+        wall, since = self._clock.wall(), self._kernel.uptime_ticks()
+        try:
+            ids = self._ledger.intend([self._entry(plan.decision, edit, wall, since) for plan, edit in edits])
+        except LedgerError as error:
+            for plan in plans:
+                if plan.edits:
+                    plan.tally.trouble(Trouble(Status.BLOCKED, str(error)))  # a disk failure says nothing about the mechanism
+                    plan.edits.clear()
+            return {}
+        return {edit.knob: number for (_, edit), number in zip(edits, ids, strict=True)}
+
+    def _entry(self, decision: Decision, edit: Edit, wall: int, since: int) -> Entry:
+        kin = edit.kin
+        return Entry(
+            id=0,
+            boot_id=self._boot_id,
+            decision=decision.id,
+            target=decision.target,
+            wall=wall,
+            knob=edit.knob,
+            session=None if kin is None else kin.session,
+            group=None if kin is None else kin.group,
+            since=since,
+            original=edit.original,
+            old=edit.old,
+            new=edit.new,
+            status=EntryStatus.INTENT,
+        )
+
+    def _make(self, plan: ActionPlan, ids: Mapping[Knob, int], statuses: dict[int, EntryStatus]) -> None:
+        """Make the edits of a plan whose intents are durable. What came of each goes into `statuses`; nothing if that is not
+        known."""
+        for edit in plan.edits:
+            on = edit.knob.on
+            status = self._resize(plan, on.name, number(edit.new)) if isinstance(on, PoolPlace) else self._change(plan, edit)
+            if status is not None:
+                statuses[ids[edit.knob]] = status
+
+    def _resize(self, plan: ActionPlan, name: str, size: int) -> EntryStatus:
+        plan.outcome = self._sizes.resize(plan.decision, name, size)
+        return EntryStatus.DONE if plan.outcome.status in (Status.APPLIED, Status.UNCHANGED) else EntryStatus.FAILED
+
+    def _change(self, plan: ActionPlan, edit: Edit) -> EntryStatus | None:
+        """Write a value and read it back. None: its entry stays open."""
+        trouble = self._kernel.write(edit.knob, edit.old, edit.new)
+        if trouble is not None:
+            plan.tally.trouble(trouble)
+            return self._doubt(edit, trouble)
+        now, visible = self._kernel.read(edit.knob), self._kernel.visible(edit.knob, edit.new)
+        if isinstance(now, Trouble):
+            plan.tally.trouble(now)
+            # an ended process may have left a child with our value: its first thread's entry stays open for the sweep
+            gone = now.status is Status.VANISHED and leads(edit.knob) is None
+            return EntryStatus.GONE if gone else EntryStatus.DONE
+        if isinstance(visible, Trouble):
+            plan.tally.trouble(visible)
+            return EntryStatus.DONE
+        if now == visible:
+            plan.tally.step(edit.old, edit.new)
+            return EntryStatus.DONE
+        if now == edit.old:
+            plan.tally.trouble(Trouble(Status.FAILED, f"the kernel took {shown(edit.new)} and still has {shown(now)}"))
+            return EntryStatus.FAILED
+        plan.tally.trouble(Trouble(Status.FOREIGN, f"set to {shown(edit.new)}, read back as {shown(now)}"))
+        return EntryStatus.FOREIGN
+
+    def _doubt(self, edit: Edit, trouble: Trouble) -> EntryStatus | None:
+        """A failed write has usually changed nothing, and then its entry is closed. One made in part (a fence that could
+        not be removed again), or one whose result cannot be read now, keeps its entry open (None): undo compares."""
+        if trouble.status is Status.VANISHED:
+            return EntryStatus.GONE
+        if self._kernel.read(edit.knob) == edit.old or trouble.status is Status.FOREIGN:
+            return EntryStatus.FAILED
+        return None
+
+    def _follow_threads(self, plans: Sequence[ActionPlan], statuses: dict[int, EntryStatus]) -> None:
+        """Change threads started while the others were changed: each pass plans, records and changes those not yet seen."""
+        watched = [
+            (plan, action)
+            for plan in plans
+            if isinstance(action := plan.decision.action, Set) and plan.tally.changed and not plan.tally.foreign
+            if action.control in INHERITED
+        ]
+        for _ in range(PASSES):
+            news: list[ActionPlan] = []
+            for plan, action in watched:
+                knobs = knobs_of(self._kernel, action)
+                fresh = [] if isinstance(knobs, Trouble) else [knob for knob in knobs if knob not in plan.seen]
+                if fresh:
+                    more = ActionPlan(plan.decision, plan.what, tally=plan.tally, foreign=plan.foreign)
+                    self._planner.look(more, action, fresh)
+                    plan.seen |= more.seen
+                    news.append(more)
+            if not news:
+                return
+            ids = self._intend(news)
+            for more in news:
+                self._make(more, ids, statuses)
+        for plan, _ in watched:
+            plan.tally.notes.append(f"threads came faster than {PASSES} scans could follow")
+
+    def _give_way(self, plan: ActionPlan) -> None:
+        """Close what somebody else has changed, and restore the rest of what we changed in the plan's process: nobody wants half a
+        process changed. renice(1) reaches the first thread only, and means the process."""
+        if not plan.tally.foreign:
+            return
+        foreign = {
+            edit.knob: chain
+            for edit in plan.edits
+            if not isinstance(edit.knob.on, PoolPlace)
+            and (chain := self._ledger.chain(edit.knob)) is not None
+            and not is_ours(self._kernel, chain, self._kernel.read(edit.knob))
+        }
+        restored = self._closing.give_way(plan.foreign | foreign, plan.subject)
+        if restored is not None and restored.changed:
+            plan.tally.changed, plan.tally.steps = 0, []
+            plan.tally.notes.append(f"{restored.changed} other threads were put back")

@@ -1,0 +1,73 @@
+"""Closes changes that are not ours to undo any more: somebody else changed the value, or its thread has ended.
+
+Knows the ledger, the kernel and who inherited. Must not know decisions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from ..changes import Chain, Entry, EntryStatus, Subject, ids_of, leads, original, subject_of
+from ..places import ProcessPlace
+from ..ports import Kernel, Kin, Knob, Trouble, Value
+from ..store.ledger import Ledger, LedgerError
+from .heirs import Family, Heir, Heirs, Leader
+from .restoring import Restorer
+from .tally import Tally
+
+
+class Closing:
+    """Closes entries, after what was inherited from them has entries of its own."""
+
+    def __init__(self, ledger: Ledger, kernel: Kernel, heirs: Heirs, restorer: Restorer) -> None:
+        self._ledger = ledger
+        self._kernel = kernel
+        self._heirs = heirs
+        self._restorer = restorer
+
+    def give_way(self, foreign: Mapping[Knob, Chain], subject: Subject | None = None) -> Tally | None:
+        """Close these as somebody else's, and restore what we changed of the other threads of the process."""
+        self.close(foreign, EntryStatus.FOREIGN)
+        subject = subject or subject_of(next(iter(foreign)))
+        return self._restorer.put_back([subject])[subject] if isinstance(subject.on, ProcessPlace) else None
+
+    def close(self, chains: Mapping[Knob, Chain], status: EntryStatus) -> None:
+        """Close the entries of knobs that are no longer ours to restore. Threads that inherited from them first get their own
+        entries: nothing is changed now, and undo will find them. If not all of them can be examined or recorded, the entries stay
+        open and are examined again."""
+        if not chains:
+            return
+        adopted: list[Entry] = []
+        leaders = [Leader(process, chain) for knob, chain in chains.items() if (process := leads(knob)) is not None]
+        if leaders:
+            scan = self._kernel.kin()
+            if scan.unread is not None:
+                return
+            family = Family(scan.kin)
+            for leader in leaders:
+                heirs = self._heirs.of(leader, family)
+                if isinstance(heirs, Trouble):
+                    return
+                adopted += [_adoption(heir, original(leader.chain), family.of(heir.on.process)) for heir in heirs]
+        if adopted:
+            try:
+                self._ledger.intend(adopted)
+            except LedgerError:
+                return
+        self._ledger.settle({number: status for chain in chains.values() for number in ids_of(chain)})
+
+
+def _adoption(heir: Heir, first: Value, kin: Kin | None) -> Entry:
+    """An entry of its own for a thread that inherited. `first`: the value before our first change; `kin`: of its process."""
+    return msgspec.structs.replace(
+        heir.entry,
+        id=0,
+        knob=heir.knob,
+        session=None if kin is None else kin.session,
+        group=None if kin is None else kin.group,
+        original=first,
+        old=heir.now,
+        status=EntryStatus.DONE,
+    )

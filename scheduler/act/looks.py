@@ -1,0 +1,98 @@
+"""Looks at what a decision names, and compares it with what the decision says. Changes nothing; both actuators look alike.
+
+Knows the kernel as a port. Must not know the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from ..changes import Chain, believed, name_of, shown
+from ..decision import Control, Decision, Digest, Flag, Outcome, Set, Status
+from ..fences import FENCED, Limits
+from ..places import AutogroupPlace, CgroupPlace, FencePlace, ProcessPlace, SessionPlace, ThreadPlace
+from ..ports import Kernel, Knob, PoolAdapter, Trouble, Value
+
+
+def knobs_of(kernel: Kernel, action: Set) -> tuple[Knob, ...] | Trouble:
+    """The knobs that hold the values of this action; at least one."""
+    control = action.control
+    match action.on:
+        case CgroupPlace():
+            return (Knob(control, action.on),)
+        case SessionPlace(through=process):
+            name = kernel.autogroup(process)
+            return name if isinstance(name, Trouble) else (Knob(control, AutogroupPlace(name, process)),)
+        case ProcessPlace(id=process) if control is Control.FENCE:
+            if not isinstance(action.value, tuple):
+                return Trouble(Status.FAILED, f"{action.value} are no limits of a fence: a bug in the policy that asked for it")
+            key = kernel.fence(process, Limits(*action.value))
+            return key if isinstance(key, Trouble) else (Knob(control, FencePlace(key, process)),)
+        case ProcessPlace(id=process):
+            threads = kernel.threads(process)
+            if isinstance(threads, Trouble):
+                return threads
+            return tuple(Knob(control, ThreadPlace(process, thread)) for thread in threads)
+
+
+def name_for(action: Set, knobs: tuple[Knob, ...] | Trouble) -> str:
+    """What is changed, for people. A fence is described as soon as it is planned."""
+    planned = action.control is Control.FENCE and not isinstance(knobs, Trouble)
+    return name_of(action.control, knobs[0].on if planned and not isinstance(knobs, Trouble) else action.on)
+
+
+def wanted(action: Set) -> Value:
+    """The value the knob is to have: the limits of a fence are in its key."""
+    return FENCED if action.control is Control.FENCE else action.value
+
+
+class Comparison(NamedTuple):
+    """A knob, compared with what a decision says of it."""
+
+    now: Value
+    chosen: bool  # its value is not the one expected where nobody chose any
+    so: bool  # it has the wanted value already, and not just what a cpuset makes of an affinity whose CPUs are all away
+
+
+def compare(kernel: Kernel, action: Set, knob: Knob) -> Comparison | Trouble:
+    """Read a knob and compare it; or why that cannot be done."""
+    now, aim = kernel.read(knob), wanted(action)
+    visible = kernel.visible(knob, aim)
+    expected = None if action.expected is None else kernel.visible(knob, action.expected)
+    if isinstance(now, Trouble):
+        return now
+    if isinstance(visible, Trouble):
+        return visible
+    if isinstance(expected, Trouble):
+        return expected
+    away = isinstance(now, tuple) and isinstance(aim, tuple) and set(now).isdisjoint(aim)
+    return Comparison(now, expected is not None and now != expected, not away and now == visible)
+
+
+def is_ours(kernel: Kernel, chain: Chain, now: Value | Trouble) -> bool | Trouble:
+    """Whether nobody but us changed the value, as far as can be seen; Trouble: this cannot be determined now."""
+    knob = chain[-1].knob
+    seen = [kernel.visible(knob, value) for value in believed(chain)]
+    if isinstance(now, Trouble) or now in seen:
+        return True
+    return next((each for each in seen if isinstance(each, Trouble)), False)
+
+
+def chosen(action: Set, now: Value) -> str:
+    """Why a value is left alone that is not the one expected."""
+    return f"somebody chose {action.control} {shown(now)}"
+
+
+def reported(action: Flag | Digest) -> str:
+    """What a report says."""
+    if isinstance(action, Digest):
+        return f"{action.incidents} incidents told of in one line"
+    return f"reported that {action.kind} is over" if action.over else f"reported as {action.kind}"
+
+
+def unknown_pool(pools: Mapping[str, PoolAdapter], decision: Decision, name: str) -> Outcome | None:
+    """The outcome of a decision about a pool that is not configured; None if it is."""
+    if name in pools:
+        return None
+    return Outcome(decision.id, Status.FAILED, decision.target, f"there is no pool {name}", 0)

@@ -1,0 +1,97 @@
+"""The actuator of observe mode: looks at the same targets as the one that acts, and says what that one would do. Writes nothing.
+
+Knows the kernel and the pools as ports. Must not know the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from ...models.records import PoolSample
+from ..changes import name_of, shown
+from ..decision import Decision, Digest, Flag, Group, Outcome, Recycle, Restore, Set, Status
+from ..ports import Kernel, PoolAdapter, Trouble
+from .looks import chosen, compare, knobs_of, name_for, reported, unknown_pool, wanted
+from .tally import Tally
+
+
+class Observing:
+    """The actuator of observe mode: looks at the same targets and says what it would change. Writes nothing.
+
+    `samples`: the latest sample of each pool; the daemon keeps it up to date.
+    """
+
+    mode = "observe"
+
+    def __init__(self, kernel: Kernel, pools: Mapping[str, PoolAdapter], samples: Mapping[str, PoolSample]) -> None:
+        self._kernel = kernel
+        self._pools = pools
+        self._samples = samples
+
+    def apply(self, decisions: Sequence[Decision]) -> tuple[Outcome, ...]:
+        """One outcome per decision: OBSERVED, UNCHANGED if there is nothing to change, or why it could not be looked at."""
+        return tuple(self._look(decision) for decision in decisions)
+
+    def settle(self) -> tuple[Outcome, ...]:
+        """Nothing is ever under way."""
+        return ()
+
+    def undo(self) -> tuple[Outcome, ...]:
+        """Nothing was ever changed."""
+        return ()
+
+    def release(self, pools: Collection[str]) -> tuple[Outcome, ...]:  # noqa: ARG002 - the port's
+        """Nothing was ever changed."""
+        return ()
+
+    def limit(self, starve_seconds: float, floor: float) -> None:
+        """Nothing is ever demoted."""
+
+    def relieve(self, groups: Sequence[Group]) -> float | None:  # noqa: ARG002 - the port's
+        """Nothing is ever demoted."""
+        return None
+
+    def _look(self, decision: Decision) -> Outcome:
+        action = decision.action
+        if isinstance(action, Set):
+            return self._look_at_set(decision, action)
+        if isinstance(action, Restore):
+            text = f"nothing is changed in observe mode, so {name_of(action.control, action.on)} is as it was"
+            return Outcome(decision.id, Status.UNCHANGED, decision.target, text, 0)
+        if isinstance(action, Flag | Digest):
+            return Outcome(decision.id, Status.OBSERVED, decision.target, reported(action), 0)
+        unknown = unknown_pool(self._pools, decision, action.pool)
+        if unknown is not None:
+            return unknown
+        if isinstance(action, Recycle):
+            text = f"would drain pid {action.worker.pid} of pool {action.pool} and start another"
+            return Outcome(decision.id, Status.OBSERVED, decision.target, text, 0)
+        sample = self._samples.get(action.pool)
+        asked = "?" if sample is None else sample.requested
+        if asked == action.size:
+            return Outcome(decision.id, Status.UNCHANGED, decision.target, f"pool {action.pool} is asked for {asked} already", 0)
+        text = f"would ask pool {action.pool} for {action.size} workers, {asked} now"
+        return Outcome(decision.id, Status.OBSERVED, decision.target, text, 0)
+
+    def _look_at_set(self, decision: Decision, action: Set) -> Outcome:
+        tally, would, aim = Tally(), Tally(), wanted(action)
+        knobs = knobs_of(self._kernel, action)
+        what = name_for(action, knobs)
+        for knob in () if isinstance(knobs, Trouble) else knobs:
+            found = compare(self._kernel, action, knob)
+            if isinstance(found, Trouble):
+                tally.trouble(found)
+            elif found.chosen:
+                tally.foreign.append(chosen(action, found.now))
+            elif found.so:
+                tally.same += 1
+            else:
+                would.step(found.now, aim)
+        if isinstance(knobs, Trouble):
+            tally.trouble(knobs)
+        if tally.foreign or not would.changed:
+            return tally.outcome(decision.id, decision.target, what)
+        forbidden = self._kernel.forbidden(action.control)
+        steps = ", ".join(f"{shown(before)} -> {shown(after)}" for before, after in would.steps)
+        text = f"would change {what}: {steps}" + (f"; acting would refuse it: {forbidden}" if forbidden else "")
+        return Outcome(decision.id, Status.OBSERVED, decision.target, text, 0)

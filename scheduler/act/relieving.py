@@ -1,0 +1,97 @@
+"""Restores at once what harms, between two ticks: asks the relief, and remembers for the next decisions what was restored.
+
+Knows the ledger, the clock, the census, the relief and who restores. Must not know decisions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from ...models.records import Latency, ProcId
+from ..changes import Demotion, Subject, name_of, newest
+from ..decision import Group, Outcome, Status
+from ..fences import weighs_only
+from ..places import FencePlace
+from ..ports import Clock, Kernel, Locks
+from ..store.ledger import Ledger
+from .census import Census
+from .relief import Case, Relief
+from .restoring import Restorer
+
+
+class Relieving:
+    """Restores demotions that starve a process or keep one waiting for a lock."""
+
+    def __init__(self, ledger: Ledger, kernel: Kernel, locks: Locks, clock: Clock, restorer: Restorer) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._restorer = restorer
+        self._relief = Relief(locks)
+        self._census = Census(ledger, kernel, locks)
+        self._groups: Sequence[Group] | None = None  # that the next two are from; None: what is in force may have changed
+        self._demotions: tuple[Demotion, ...] = ()
+        self.members: tuple[ProcId, ...] = ()
+        """Processes of the classed groups at the last look."""
+        self._outcomes: list[Outcome] = []  # not yet reported
+        self._relieved: dict[Subject, str] = {}  # restored since the last decisions, or attempted, and why
+
+    def limit(self, starve_seconds: float, floor: float) -> None:
+        """See `ports.Actuator`."""
+        self._relief.limit(starve_seconds, floor)
+
+    def changed(self) -> None:
+        """What is in force may have changed: find out anew at the next look."""
+        self._groups = None
+
+    def why(self, subject: Subject) -> str | None:
+        """Why this was restored since the last decisions; None if it was not."""
+        return self._relieved.get(subject)
+
+    def decided(self) -> None:
+        """Decisions were carried out, or everything is undone: the next ones know what was relieved until now."""
+        self._relieved.clear()
+
+    def reported(self) -> tuple[Outcome, ...]:
+        """Outcomes of reliefs, each once."""
+        reported, self._outcomes = tuple(self._outcomes), []
+        return reported
+
+    def relieve(self, groups: Sequence[Group]) -> float | None:
+        """See `ports.Actuator`. A session or cgroup is restored as a whole, a process with all its threads and heirs."""
+        at = self._clock.monotonic()
+        if groups is not self._groups:
+            members = {member.id: member for group in groups for member in group.members}
+            self._demotions = self._census.demotions(at, tuple(members.values()))
+            self.members, self._groups = tuple(members), groups
+            for case in self._taken_along(groups):
+                self._restore(case)
+                self.changed()
+        looked = self._relief.look(at, self._demotions, self.members, self._census.of)
+        for case in looked.cases:
+            self._restore(case)
+        if looked.cases:
+            self.changed()
+        return looked.pause / 1e9 if self._demotions else None
+
+    def _taken_along(self, groups: Sequence[Group]) -> Iterator[Case]:
+        """Fences of swarms that contain a latency-sensitive process: it was started there; no decision put it there."""
+        latency = {member.id: group.name for group in groups if group.latency is Latency.LATENCY for member in group.members}
+        for subject, processes in self._demotions:
+            first = next((process for process in processes if process in latency), None)
+            if first is not None and isinstance(subject.on, FencePlace) and weighs_only(subject.on.key):
+                yield Case((subject,), f"pid {first.pid} of {latency[first]} is in the cgroup of a swarm, where it was started")
+
+    def _restore(self, case: Case) -> None:
+        """Restore what a case names, exactly as a decision to restore it."""
+        entries = {
+            subject: newest(chains)
+            for subject in case.subjects
+            if subject not in self._relieved and (chains := self._ledger.chains(subject))
+        }
+        for subject, tally in self._restorer.put_back(list(entries)).items():
+            entry = entries[subject]
+            done = tally.outcome(entry.decision, entry.target, name_of(entry.control, entry.knob.on))
+            relieved = done.status in (Status.APPLIED, Status.UNCHANGED, Status.PARTIAL)
+            status = Status.RELIEVED if relieved else done.status
+            self._outcomes.append(Outcome(entry.decision, status, entry.target, f"{case.text}; {done.detail}", done.changed))
+            self._relieved[subject] = case.text
