@@ -85,7 +85,7 @@ class Copy:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._task, self._answer = root.with_suffix(".task"), root.with_suffix(".answer")
+        self._task, self._answer, self._log = (root.with_suffix(end) for end in (".task", ".answer", ".log"))
 
     def make(self) -> None:
         """Copy what git knows, as it is in the checkout now."""
@@ -110,32 +110,34 @@ class Copy:
         if not task["measure"]:
             command.append("--maxfail=1")
         try:
-            done = self.python(command + sorted(files), seconds)
+            exit_code, words = self.python(command + sorted(files), seconds)
         except subprocess.TimeoutExpired:
             return None, {}, ""
         answer = json.loads(self._answer.read_text()) if self._answer.exists() else {}
-        return done.returncode, answer, done.stdout + done.stderr
+        return exit_code, answer, words
 
     def imports(self, file: str) -> bool:
         """Whether the module can still be imported."""
         name = ".".join(("nicety", *Path(file).with_suffix("").parts)).removesuffix(".__init__")
-        return self.python([*isolated(), sys.executable, "-c", f"import {name}, nicety.scheduler.cli"], 60.0).returncode == 0
+        return self.python([*isolated(), sys.executable, "-c", f"import {name}, nicety.scheduler.cli"], 60.0)[0] == 0
 
-    def python(self, command: list[str], seconds: float | None) -> subprocess.CompletedProcess[str]:
-        """Run it with the copy's code; `seconds` are by the clock."""
+    def python(self, command: list[str], seconds: float | None) -> tuple[int, str]:
+        """Run it with the copy's code; `seconds` are by the clock. What it says is in `copy-N.log` while it runs."""
         paths = os.pathsep.join(map(str, (self.root / "src", self.root / "benchmarks")))
         environment = {name: value for name, value in os.environ.items() if name != "CI"}
         environment |= {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "NICETY_MUTANTS": str(self._task)}
-        return subprocess.run(
-            command,
-            cwd=self.root,
-            env=environment,
-            timeout=seconds,
-            check=False,
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-        )
+        with self._log.open("w") as log:
+            done = subprocess.run(
+                command,
+                cwd=self.root,
+                env=environment,
+                timeout=seconds,
+                check=False,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        return done.returncode, self._log.read_text(errors="replace")
 
 
 class Near:
