@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test test-pure test-real test-vm lint clean
+.PHONY: demo test test-pure test-real test-vm mutants lint clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -38,6 +38,14 @@ test-real: $(VENV)/installed
 # Topology and cgroup v2 in an emulated machine: docs/testing-in-a-vm.md. Takes minutes and is no part of `test`.
 test-vm: $(VENV)/installed
 	$(BIN)/python tests/vm/run.py
+
+# Which small faults in decide/, act/ and models/ the tests notice: docs/mutants.md. Takes most of an hour and is no part of `test`.
+$(VENV)/mutants-installed: $(VENV)/installed
+	$(BIN)/pip install --quiet -e '.[dev,mutants]'
+	touch $@
+
+mutants: $(VENV)/mutants-installed
+	$(BIN)/python benchmarks/mutants.py $(MUTANTS)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

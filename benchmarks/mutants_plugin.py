@@ -1,0 +1,145 @@
+"""The part of `mutants.py` inside pytest: notes which test runs which line, or asks chosen tests in a given order.
+
+`NICETY_MUTANTS` names a file with the task, as JSON. The answer goes to the file that it names. Examples of property tests are the
+same in every run and are not shrunk. Tests that read a clock are not asked: other load makes them fail.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import re
+import resource
+import signal
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import coverage
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+
+TASK = json.loads(Path(os.environ["NICETY_MUTANTS"]).read_text())
+
+MEMORY_BYTES = 6 << 30
+"""Address space of a run: a mutant must not take the machine's memory."""
+
+CLOCK = re.compile(r"\b(perf_counter|process_time|thread_time|monotonic)(_ns)?\(")
+
+settings.register_profile(
+    "mutants",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    phases=(Phase.explicit, Phase.generate),
+    suppress_health_check=list(HealthCheck),
+)
+settings.load_profile("mutants")
+resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+
+
+WAITING = 0.2
+"""What a second of waiting counts in seconds of CPU time: a test that waits costs time too."""
+
+
+def _cpu_seconds() -> float:
+    """Of this process and its children."""
+    return sum(os.times()[:4])
+
+
+def _answer(**found: Any) -> None:
+    Path(TASK["answer"]).write_text(json.dumps({**found, "cpu_seconds": _cpu_seconds()}))
+
+
+class _Measures:
+    """Runs all tests; answers with their seconds and, by file and line, the tests that run it."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
+        self._unfit: set[str] = set()
+        self._coverage = coverage.Coverage(data_file=None, config_file=False, include=TASK["include"])
+        self._coverage.start()
+        self._item = ""
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        self._item = item.nodeid
+        self._coverage.switch_context(item.nodeid)
+        cpu, clock = _cpu_seconds(), time.monotonic()
+        try:
+            return (yield)
+        finally:
+            self._seconds[item.nodeid] = max(_cpu_seconds() - cpu, WAITING * (time.monotonic() - clock))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: Any, request: Any) -> Generator[None, object, object]:
+        """What a fixture of several tests runs, runs for all of them."""
+        if fixturedef.scope == "function":
+            return (yield)
+        self._coverage.switch_context(f"{request.node.nodeid}*")
+        try:
+            return (yield)
+        finally:
+            self._coverage.switch_context(self._item)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.outcome != "passed":
+            self._unfit.add(report.nodeid)
+
+    def pytest_sessionfinish(self) -> None:
+        self._coverage.stop()
+        data = self._coverage.get_data()
+        lines = {file: data.contexts_by_lineno(file) for file in data.measured_files()}
+        seconds = {test: took for test, took in self._seconds.items() if test not in self._unfit}
+        _answer(seconds=seconds, unfit=sorted(self._unfit), lines=lines)
+
+
+class _Asks:
+    """Runs the chosen tests in order; answers with those that fail. A test that takes too much CPU time ends the run."""
+
+    def __init__(self) -> None:
+        self._failed: list[str] = []
+
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        rank = {test: number for number, test in enumerate(TASK["tests"])}
+        chosen = sorted((item for item in items if item.nodeid in rank), key=lambda item: rank[item.nodeid])
+        config.hook.pytest_deselected(items=[item for item in items if item.nodeid not in rank])
+        items[:] = chosen
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        def ended(*_: object) -> None:
+            _answer(failed=[item.nodeid], timed_out=True)
+            os._exit(1)
+
+        signal.signal(signal.SIGPROF, ended)
+        signal.setitimer(signal.ITIMER_PROF, TASK["seconds"][item.nodeid])
+        try:
+            return (yield)
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0.0)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed and report.nodeid not in self._failed:
+            self._failed.append(report.nodeid)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            self._failed.append(report.nodeid)
+
+    def pytest_sessionfinish(self) -> None:
+        _answer(failed=self._failed, timed_out=False)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(_Measures() if TASK["measure"] else _Asks())
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out the tests that read a clock."""
+    timed = [item for item in items if isinstance(item, pytest.Function) and CLOCK.search(inspect.getsource(item.function))]
+    config.hook.pytest_deselected(items=timed)
+    items[:] = [item for item in items if item not in timed]
