@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ACTUAL, OWN, FALLBACK, GRID = "#1d1d1f", "#1f5fbf", "#d9822b", "#d8dce2"
-"""Colours that the colour-blind can tell apart too: what came, the model, the forecast without a model."""
+"""Colours that the colour-blind can tell apart too: what came, the model, the forecast without a model (chosen)."""
 
 METRIC_WORDS: Mapping[str, str] = MappingProxyType({"cpu": "CPU demand", "rss": "memory", "load": "load of pools"})
 
