@@ -48,9 +48,10 @@ SHIPPED = Path(__file__).resolve().parent / "shipped"
 """Models that come with the package: read-only, and as trusted as the code beside them."""
 
 MAX_BYTES = 64 << 20
-"""Largest model file, packed or unpacked. A demand model takes about 0.2 MB."""
+"""Largest model file, packed or unpacked. A demand model takes about 0.2 MB (chosen)."""
 
 MAX_CARD_BYTES = 1 << 20
+"""Largest card (chosen)."""
 MAX_TEXT = 4096
 """Longest text in a card (chosen). The names of the sets that a shipped model was trained on take some hundreds of characters."""
 
@@ -61,8 +62,8 @@ MOST = 2**63 - 1
 """Largest whole number in a card: the largest that times in ns and arrays can hold."""
 
 MOST_FLOAT = sys.float_info.max
-HISTORY = 64  # most promotions that can be rolled back; older ones are forgotten
-MAX_ARRAYS = 64
+HISTORY = 64  # chosen: most promotions that can be rolled back; older ones are forgotten
+MAX_ARRAYS = 64  # chosen: most arrays of a model
 
 DTYPES = ("<f8", "<f4", "<i4", "<i8", "|b1", "|u1")
 _MAGIC = b"\x93NUMPY\x01\x00"

@@ -44,10 +44,10 @@ BEHAVIOUR_CHANNELS: tuple[str, ...] = (
 """Channels measured of a group, summed over its processes."""
 
 YOUNG_SECONDS = 3.0
-"""A process this young may still be starting: its start-up is not its behaviour."""
+"""A process this young may still be starting: its start-up is not its behaviour (chosen)."""
 
 SETTLED_SECONDS = 30.0
-"""A process this old has started: by then a Python or Java service has read its code and listens."""
+"""A process this old has started: by then a Python or Java service has read its code and listens (chosen)."""
 
 CLASSES: tuple[Latency, ...] = (Latency.LATENCY, Latency.BATCH, Latency.NONE)
 """Columns of the probabilities. NONE is a class here too: behaves like neither."""
@@ -92,20 +92,21 @@ SEEN = len(BEHAVIOUR_FEATURES) - 1
 """Column that holds the amount of evidence."""
 
 KNOTS = 5
-"""Points in a feature's range. Between two of them its push is a straight line."""
+"""Points in a feature's range. Between two of them its push is a straight line (chosen)."""
 
 MEMORY_SECONDS = 15.0
-"""Seconds of activity after which earlier ones count 1/e. A start-up of 3 s is soon outweighed; minutes of pause forget nothing."""
+"""Seconds of activity after which earlier ones count 1/e. A start-up of 3 s is soon outweighed; minutes of pause forget nothing
+(chosen)."""
 
 QUIET_CORES = 0.001
-"""CPU use below which a tick says nothing: a millisecond a second is housekeeping."""
+"""CPU use below which a tick says nothing: a millisecond a second is housekeeping (chosen)."""
 
 FULL_CORES = 0.01
-"""CPU use at which a tick counts half: a service that answers 50 times a second uses about that."""
+"""CPU use at which a tick counts half: a service that answers 50 times a second uses about that (chosen)."""
 
 SQUEEZED = 0.5
 """Share of its demand that a group must have got for a tick to count fully: four hogs on two CPUs get that. Below it, others made
-it behave as it did: beside hogs a service, too, is always runnable."""
+it behave as it did: beside hogs a service, too, is always runnable (chosen)."""
 
 STARVED = 0.25
 """Share of what it ran and waited for. Below it, a tick of a group that used less than LITTLE_CORES says nothing (chosen: half of
@@ -114,13 +115,13 @@ it answers somebody, such as a socket: a sign does not rest on waiting, and a se
 
 WHOLE = 0.04
 """Largest distance from a whole number of cores at which demand counts as whole: the collector reads a group's processes within a
-few ms of each other, and a hog is off the CPU for less than 1 %."""
+few ms of each other, and a hog is off the CPU for less than 1 % (chosen)."""
 
 CHARS_TICKS = 10
 """Ticks after which bytes are known: processes outside pools are read every `daemon.slow_every` = 10 ticks."""
 
 UNSTEADY_TICKS = 4
-"""Ticks of activity from which a standard deviation means something."""
+"""Ticks of activity from which a standard deviation means something (chosen)."""
 
 START_FAULTS = 12_000.0
 """Page faults per second of CPU from which a tick looks like a start. ipykernel, dask, hypercorn, uvicorn and mpd took 34,000 to
@@ -141,28 +142,31 @@ LITTLE_CORES = 0.25
 """Mean CPU use, in cores, below which a group is not called batch: demoting it would win little, and a program that is asked now
 and then looks like it. What it waited for does not count. Once called batch, it stays so down to half of that in demand, because a
 demoted group uses less. Of the moments at which training programs look like batch work and are, 7 % are below (1 % at 0.1, 21 % at
-0.5)."""
+0.5). Chosen between these."""
 
 KEPT_SECONDS = 600.0
-"""Seconds for which a group that is gone is remembered, so that the next round of a periodic job is known when it starts."""
+"""Seconds for which a group that is gone is remembered, so that the next round of a periodic job is known when it starts
+(chosen)."""
 
 KEPT_GROUPS = 1024
-"""Most gone groups remembered. The longest gone are forgotten first, so a storm of short programs costs no memory."""
+"""Most gone groups remembered. The longest gone are forgotten first, so a storm of short programs costs no memory (chosen)."""
 
 LOOSEN = 0.3
-"""A class, once held, is kept until its probability is this far below the required certainty."""
+"""A class, once held, is kept until its probability is this far below the required certainty. Chosen: less would let a class change
+with every tick at the border."""
 
 NEWS = 0.02
-"""Change of a probability below which its report stays as it is: 1,000 new reports a tick would cost more than the model."""
+"""Change of a probability below which its report stays as it is: 1,000 new reports a tick would cost more than the model
+(chosen)."""
 
 EVIDENCE = 4
-"""Most features named as evidence."""
+"""Most features named as evidence (chosen)."""
 
 LEAST_PUSH = 0.05
-"""Logits below which a push is no evidence."""
+"""Logits below which a push is no evidence (chosen)."""
 
-_MOST = 1e3  # logits; a table with larger ones is no model
-_LARGEST = 1e15  # of any channel; a larger value was no measurement
+_MOST = 1e3  # chosen: logits; a table with larger ones is no model
+_LARGEST = 1e15  # chosen: of any channel; a larger value was no measurement
 _COLUMN = {name: column for column, name in enumerate(BEHAVIOUR_CHANNELS)}
 _SUMS = (  # over ticks, weighted by how much each tick says
     *("mass", "cpu", "square", "wait", "known", "slices", "jitter"),

@@ -89,7 +89,7 @@ class Streamed:
 
 
 LEAST_SLOTS = 8
-"""Extra series, because numpy sums a single series in another order than several."""
+"""Extra series, because numpy sums a single series in another order than several (chosen)."""
 
 
 def check_forecaster(model: Forecasts) -> None:

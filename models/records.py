@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     SampleTable = NDArray[np.void]
 
 QUANTILES: tuple[float, ...] = (0.5, 0.9, 0.95, 0.99)
-"""Quantile levels of every forecast."""
+"""Quantile levels of every forecast (chosen)."""
 
 HORIZONS: tuple[int, ...] = (1, 3, 6, 12, 30)
-"""Horizons of every forecast, in ticks ahead. 30 ticks at 1 Hz covers 1.2 x a 25 s worker start."""
+"""Horizons of every forecast, in ticks ahead. 30 ticks at 1 Hz covers 1.2 x a 25 s worker start (chosen)."""
 
 WINDOW = 128
-"""Ticks of history that features see."""
+"""Ticks of history that features see (chosen)."""
 
 
 class ProcId(NamedTuple):

@@ -23,55 +23,57 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 WORTH = 0.05
-"""Share of a single worker's output that one more worker must add to be worth having."""
+"""Share of a single worker's output that one more worker must add to be worth having (chosen)."""
 
 COMPUTES = 0.5
-"""Least cores of a single worker at work: one that runs for less than half of its time waits for something else."""
+"""Least cores of a single worker at work: one that runs for less than half of its time waits for something else (chosen)."""
 
 SIZES = 3
-"""Least numbers of workers that must be known well: fewer do not show a curve with two bends."""
+"""Least numbers of workers that must be known well: fewer do not show a curve with two bends (chosen)."""
 
 ENOUGH = 12
-"""Least ticks for each number: the median of twelve has a third of the error of a single tick."""
+"""Least ticks for each number: the median of twelve has a third of the error of a single tick (chosen)."""
 
 SPAN = 2.0
-"""Least ratio of the largest of these numbers to the smallest."""
+"""Least ratio of the largest of these numbers to the smallest (chosen)."""
 
 FITS = 0.15
-"""Relative error (root mean square) of the fit beyond which the law does not explain the pool."""
+"""Relative error (root mean square) of the fit beyond which the law does not explain the pool (chosen)."""
 
 KEPT = 48
-"""Newest ticks kept for each number of workers."""
+"""Newest ticks kept for each number of workers (chosen)."""
 
 FORGET = 7200
-"""Ticks after which observations no longer count: two hours at 1 Hz. The pool then grows and shows it anew."""
+"""Ticks after which observations no longer count: two hours at 1 Hz. The pool then grows and shows it anew (chosen)."""
 
 MEAN, APART = 5, 10
-"""When two nearby times are compared: ticks in each mean, and ticks from the start of one mean to the start of the other."""
+"""When two nearby times are compared: ticks in each mean, and ticks from the start of one mean to the start of the other
+(chosen)."""
 
 MOVED = 0.25
-"""Share by which the number of workers at work must differ between them, and by one at least."""
+"""Share by which the number of workers at work must differ between them, and by one at least (chosen)."""
 
 NEAR = 0.75
-"""Share of the limit from which workers at work give evidence of it. With fewer, the law errs where the pool has a sharp bend."""
+"""Share of the limit from which workers at work give evidence of it. With fewer, the law errs where the pool has a sharp bend
+(chosen)."""
 
 PAIRS = 6
-"""Comparisons needed near the limit: without them, load that changes its kind as it grows looks like a limit."""
+"""Comparisons needed near the limit: without them, load that changes its kind as it grows looks like a limit (chosen)."""
 
 LITTLE = 0.4
-"""Most that each additional worker may add there, as a share of what each one before it did. Without a limit it is 1."""
+"""Most that each additional worker may add there, as a share of what each one before it did. Without a limit it is 1 (chosen)."""
 
 BETTER = 1.15
-"""Times the curve's value beyond which present output shows that the curve is out of date."""
+"""Times the curve's value beyond which present output shows that the curve is out of date (chosen)."""
 
 EVERY = 16
-"""Ticks between two fits."""
+"""Ticks between two fits (chosen)."""
 
 LARGEST = 1e6
-"""Limit of values."""
+"""Limit of values (chosen)."""
 
-_PRIOR = 0.02  # weight of a = b = 0 beside the sizes: else a few sizes could not be told from endless growth
-_FEW = 12  # up to this many workers each number is its own size
+_PRIOR = 0.02  # chosen: weight of a = b = 0 beside the sizes: else a few sizes could not be told from endless growth
+_FEW = 12  # chosen: up to this many workers each number is its own size
 
 
 @dataclass(frozen=True, slots=True)

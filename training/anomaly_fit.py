@@ -25,26 +25,27 @@ CALIBRATED_SHARE = 0.6
 """Share of each session, from its start, that calibrates; the rest checks (chosen)."""
 
 PRIOR_BLOCKS = 10.0
-"""Weight of the baseline's tail in excesses: a minute of traces of a small pool hardly moves it, an hour overrules it."""
+"""Weight of the baseline's tail in excesses: a minute of traces of a small pool hardly moves it, an hour overrules it (chosen)."""
 
 SHAPE_BLOCKS = 50.0
-"""Excesses at which the tail's own shape counts half. Estimates of it from less than a few dozen are useless (Hosking and
-Wallis 1987)."""
+"""Excesses at which the tail's own shape counts half. Estimates of it from less than a few dozen are useless (Hosking and Wallis
+1987)."""
 
 TAIL_SHARE = 0.1
 """Share of the blocks, the highest, that make the tail, at least 2: usual for peaks over a threshold (Coles 2001, chapter 4)."""
 
 SUSPECT_WORKERS = 0.25
-"""If the baseline accuses at most this share of a kind's workers until their end, they count as faulty and are left out."""
+"""If the baseline accuses at most this share of a kind's workers until their end, they count as faulty and are left out
+(chosen)."""
 
 EVIDENCE_SECONDS = 10.0
-"""A block with evidence for less time than this is not used."""
+"""A block with evidence for less time than this is not used (chosen)."""
 
 LOOK_SECONDS = 2.0
-"""Seconds between looks at the scores: they move slowly because their windows are long."""
+"""Seconds between looks at the scores: they move slowly because their windows are long (chosen)."""
 
 MOST_LOOKED_AT = 400_000
-"""Worker-looks of a calibration; longer traces are looked at less often."""
+"""Worker-looks of a calibration; longer traces are looked at less often (chosen)."""
 
 FAULTS_PER_KIND = 12
 """Faults injected of each kind, spread over workers and time (chosen)."""

@@ -21,27 +21,29 @@ CERTAINTY = 0.9
 """Probability from which the tables here count a program as decided: the default of `models.certainty`."""
 
 HALFWAY = 0.15
-"""Seconds of evidence at which pushes count half: one tick of a hog counts 87 %, a tick of a service at 20 % of a CPU 86 %."""
+"""Seconds of evidence at which pushes count half: one tick of a hog counts 87 %, a tick of a service at 20 % of a CPU 86 %
+(chosen)."""
 
 STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
-"""Inverse penalties tried; the one with the least calibrated loss on programs left out of the fit is taken."""
+"""Inverse penalties tried; the one with the least calibrated loss on programs left out of the fit is taken (chosen)."""
 
 BENT = 0.5
-"""Scale of the bends against the straight part of a push: with few programs a bend must gain twice as much."""
+"""Scale of the bends against the straight part of a push: with few programs a bend must gain twice as much (chosen)."""
 
 FOLDS = 20
-"""Parts of the families, each predicted by a model of the others: with 80 programs the others are 95 %."""
+"""Parts of the families, each predicted by a model of the others: with 80 programs the others are 95 % (chosen)."""
 
 MOMENTS = (1, 2, 3, 5, 10, 20, 40)
-"""Active ticks of a program at which its rows are taken: early ones too, because decisions are made early."""
+"""Active ticks of a program at which its rows are taken: early ones too, because decisions are made early (chosen)."""
 
 LATER = 10
 """Active ticks between later rows (chosen)."""
 
 MOST_ROWS = 200
-"""Rows kept of a group: more of the same teach nothing."""
+"""Rows kept of a group: more of the same teach nothing (chosen)."""
 
 NAME_BYTES = 48
+"""Of a program's name in the model: longer ones are cut (chosen)."""
 
 
 @dataclass(frozen=True, slots=True)

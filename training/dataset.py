@@ -28,14 +28,15 @@ from .behaviour_fit import Sighted, Sightings
 from .stream import Run
 
 MAX_VALUES = 40_000_000
-"""Values of demand series kept, 160 MB; beyond it the oldest series are dropped. A day at 1 Hz of 40 groups has 7 million."""
+"""Values of demand series kept, 160 MB; beyond it the oldest series are dropped. A day at 1 Hz of 40 groups has 7 million
+(chosen)."""
 
 MAX_WORKER_TICKS = 2_000_000
 """Worker-ticks kept, about 420 MB at 209 bytes; beyond it the oldest sessions are dropped. A day at 1 Hz of 20 workers has 1.7
-million."""
+million (chosen)."""
 
 MAX_RUN = 86_400
-"""Ticks after which a series is cut, so that the oldest part of an endless one can be dropped."""
+"""Ticks after which a series is cut, so that the oldest part of an endless one can be dropped (chosen)."""
 
 
 class DatasetError(Exception):
@@ -76,10 +77,10 @@ def split(ticks: int) -> tuple[Span, Span]:
 
 
 LEAST_SPAN = max(HORIZONS) + 20
-"""Fewest ticks to test on: 20 origins of the longest horizon."""
+"""Fewest ticks to test on: 20 origins of the longest horizon (chosen)."""
 
 LEAST_TICKS = LEAST_SPAN + MIN_TICKS + max(HORIZONS) + 60
-"""Fewest ticks of traces: they also leave 60 origins of the longest horizon to fit on."""
+"""Fewest ticks of traces: they also leave 60 origins of the longest horizon to fit on (chosen)."""
 
 
 def build(

@@ -28,7 +28,8 @@ TEST_ORIGINS = 15_000
 """Most origins to test on (chosen)."""
 
 BYTES = 5200
-"""Most memory that an origin takes while training: its rows, what is drawn from them, and what is judged."""
+"""Most memory that an origin takes while training: its rows, what is drawn from them, and what is judged. Chosen, with room:
+`python -m benchmarks.forecast.model --only training` reports the peak."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ BLOCK = 4096
 
 NEGLIGIBLE = 1e-4
 """A loss of 0.01 % of the values counts as none. It is added to both sides of a ratio, so that series that stand still do not
-decide."""
+decide (chosen)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,16 +18,16 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 SHOWN_TICKS = 180
-"""Ticks of a series in a picture, not counting the longest horizon after the last fan."""
+"""Ticks of a series in a picture, not counting the longest horizon after the last fan (chosen)."""
 
 FANS = 3
-"""Forecasts drawn into a picture; they do not overlap."""
+"""Forecasts drawn into a picture; they do not overlap (chosen)."""
 
 LEAST_FORECASTS = 20
-"""Held-out forecasts from which a group is ranked: as many as the shortest held-out time has."""
+"""Held-out forecasts from which a group is ranked: as many as the shortest held-out time has (chosen)."""
 
 STILL = 0.002
-"""A group whose fallback loses less of its values than this stands still: nothing to improve, and nothing to see."""
+"""A group whose fallback loses less of its values than this stands still: nothing to improve, and nothing to see (chosen)."""
 
 UPPER = QUANTILES.index(0.95)
 

@@ -21,7 +21,7 @@ ROWS = 250_000
 """Rows (origin and horizon) in the fit, drawn from all. On the public traces twice as many gained nothing."""
 
 HEAVY = 0.8
-"""Share of the rows drawn by weight: in many series a few rows carry the loss, and each of them should be seen often."""
+"""Share of the rows drawn by weight: in many series a few rows carry the loss, and each of them should be seen often (chosen)."""
 
 LEAST_ROWS = 500
 """With fewer rows nothing is fitted (chosen)."""
@@ -50,7 +50,8 @@ FRESH = Course(4000, 3e-3, 0.3)
 three times as much 2 %."""
 
 ONWARD = Course(600, 5e-4, 0.3)
-"""From a model trained on other machines."""
+"""From a model trained on other machines. 600 small steps: docs/decisions/0007-streaming-experts-and-a-network.md; the figures are
+chosen."""
 
 PART = 0.6
 """How far to go from such a model to the result of the descent, in a straight line between the weights: both ends are worse

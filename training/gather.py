@@ -22,16 +22,16 @@ from .resume import Parts
 from .sources import Machine, Read
 
 KEPT, READ = 0.25, 0.15
-"""Shares of the memory for the values of all series, and for the piece being read; the rest is for learning from them."""
+"""Shares of the memory for the values of all series, and for the piece being read; the rest is for learning from them (chosen)."""
 
 LEAST_PIECE = 3600
-"""Ticks from which a piece ends with its recording session: an hour at 1 Hz, which takes about ten seconds to read."""
+"""Ticks from which a piece ends with its recording session: an hour at 1 Hz, which takes about ten seconds to read (chosen)."""
 
 PROBE = 200
-"""Ticks, the newest of the longest recording, that are read to measure how long reading takes when time is limited."""
+"""Ticks, the newest of the longest recording, that are read to measure how long reading takes when time is limited (chosen)."""
 
 SAFETY = 0.8
-"""Share of the time for reading that the estimate may fill."""
+"""Share of the time for reading that the estimate may fill (chosen)."""
 
 
 @dataclass(frozen=True, slots=True)

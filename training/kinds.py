@@ -27,6 +27,7 @@ HELD_OUT = 0.2
 """Share of the time, the newest, that a behaviour model is judged on (chosen)."""
 
 SEED = 20_240_229
+"""Of every draw in a training: the same traces give the same model. Any number does."""
 
 _MODEL, _SHOWN = "model-", "shown-"
 

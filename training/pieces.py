@@ -30,6 +30,7 @@ from .dataset import Dataset
 from .stream import Run
 
 VALUE_BYTES = 4
+"""Memory of a value of a series, a float32."""
 WORKER_BYTES = 209
 """Memory of a worker-tick, as measured for `dataset.MAX_WORKER_TICKS`."""
 

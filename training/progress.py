@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SHARES: Mapping[str, float] = MappingProxyType({"reading": 0.5, "experts": 0.5, "fitting": 0.7})
 """Share of the time left at its start that a stage may take; other stages may take all of it. The rest is for the other kinds of
-models and the report."""
+models and the report (chosen)."""
 
 WORDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {

@@ -16,14 +16,15 @@ from .behaviour_fit import BehaviourTable
 from .evaluate import DemandTable
 
 MARGIN = 0.001
-"""A score must be better by this share: retraining the same model must not replace it because of rounding."""
+"""A score must be better by this share: retraining the same model must not replace it because of rounding (chosen)."""
 
 
 WORSE = 1.02
-"""A loss may be larger by at most this factor: fitting more programs moves the loss of the others by a percent either way."""
+"""A loss may be larger by at most this factor: fitting more programs moves the loss of the others by a percent either way
+(chosen)."""
 
 SLIGHT = 0.02
-"""A loss that counts as none (98 % given to the truth): so near to perfect a factor says nothing."""
+"""A loss that counts as none (98 % given to the truth): so near to perfect a factor says nothing (chosen)."""
 
 
 @dataclass(frozen=True, slots=True)

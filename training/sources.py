@@ -24,7 +24,7 @@ from ..scheduler.store.files import StoreError
 from ..scheduler.store.traces import FILE_NAME, Lost, Recording, TraceSession, read_traces, sessions
 
 DEPTH = 4
-"""How deep folders are searched for machines: fleet/region/machine/traces."""
+"""How deep folders are searched for machines: fleet/region/machine/traces (chosen)."""
 
 BATCH = 1 << 16
 """Rows of a Parquet file that are read at a time: as many as `nicety export` puts into a row group."""

@@ -15,7 +15,7 @@ from ..models.forecast.experts import Experts, Floats, Ints, Singles
 from ..models.records import HORIZONS, QUANTILES
 
 TOGETHER = 1024
-"""Series that advance together: enough for numpy to do the work, few enough for their state to stay in the cache."""
+"""Series that advance together: enough for numpy to do the work, few enough for their state to stay in the cache (chosen)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,28 +31,29 @@ HELD: tuple[tuple[str, float, float], ...] = (
     ("slices_per_cpu", 100.0, 0.5),
 )
 """Traits that are compared: `outliers.TRAITS` without demand, which is load, and with larger units for descriptors and threads. A
-lone worker has no siblings to show that a crowd of clients came, or that executors have filled up."""
+lone worker has no siblings to show that a crowd of clients came, or that executors have filled up (chosen)."""
 
 DEMAND_UNIT = 0.05
-"""Cores below which differences of load vanish."""
+"""Cores below which differences of load vanish. Chosen, as `evidence.DEMAND_FLOOR`."""
 
 WORKS_CORES = 0.1
-"""Cores of demand from which work per second of CPU is a trait: below, it is made of timers and health checks."""
+"""Cores of demand from which work per second of CPU is a trait: below, it is made of timers and health checks (chosen)."""
 
 LOAD_TIMES = 2.0
-"""A load is new to a worker from this many times the highest load that it ever had."""
+"""A load is new to a worker from this many times the highest load that it ever had (chosen)."""
 
 STRETCHES = 8
-"""Stretches of the test's span. In each a worker must be above all it ever had in one: one large request does not do that."""
+"""Stretches of the test's span. In each a worker must be above all it ever had in one: one large request does not do that
+(chosen)."""
 
 LEARNT_SECONDS = 120.0
-"""Least seconds of its own past to compare a worker with: some of what it does, it does once a minute."""
+"""Least seconds of its own past to compare a worker with: some of what it does, it does once a minute (chosen)."""
 
 ACCEPTED_SECONDS = 3600.0
-"""After this many seconds a change counts as the worker's new normal."""
+"""After this many seconds a change counts as the worker's new normal (chosen)."""
 
 BATCH = 16
-"""Workers that share one `Novelty`. More are added as workers come."""
+"""Workers that share one `Novelty`. More are added as workers come (chosen)."""
 
 
 class Loners:

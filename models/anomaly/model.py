@@ -28,7 +28,7 @@ from .lives import POOL_KINDS, Noticed
 from .siblings import Ints
 
 BLOCK_SECONDS = 60.0
-"""Length of a block. Long compared with what workers do (requests, collections), short compared with an hour of traces."""
+"""Length of a block. Long compared with what workers do (requests, collections), short compared with an hour of traces (chosen)."""
 
 LINE: Mapping[Anomaly, float] = {
     Anomaly.LEAK: 16.0,  # growth beyond the siblings': twice what matters, each step rising
@@ -45,7 +45,8 @@ LINE: Mapping[Anomaly, float] = {
     Anomaly.ZOMBIE: 25.0,  # seconds
 }
 """The score to which `RobustZ` gives the p-value `RARE`. Pauses of Poisson work are exponential, so for one pause 20 times the
-usual is e^-20. `PRIOR_SHAPE` makes it `RARE` for a block, because real pauses have heavier tails."""
+usual is e^-20. `PRIOR_SHAPE` makes it `RARE` for a block, because real pauses have heavier tails. The lines are chosen; `python -m
+benchmarks.anomaly.campaign` shows what they find without a trained model."""
 
 LINE_ALONE = 5.0
 """The same for outliers against their own past: novelty times the logarithm of how far above its past a worker stays.
@@ -60,13 +61,13 @@ beyond `LINE`. One false alarm a day of 100 workers with twelve kinds is 5.8e-7.
 power of 10."""
 
 LEAST_P = 1e-12
-"""Lowest p-value: no amount of traces supports a lower one."""
+"""Lowest p-value: no amount of traces supports a lower one (chosen)."""
 
 NOTED = 0.05
-"""Highest p-value that comes with evidence: nobody asks why a healthy worker is healthy."""
+"""Highest p-value that comes with evidence: nobody asks why a healthy worker is healthy (chosen)."""
 
 NAMED = 1e-3
-"""A cause this rare hides its consequences: the worker is not reported for them meanwhile."""
+"""A cause this rare hides its consequences: the worker is not reported for them meanwhile (chosen)."""
 
 CAUSES: Mapping[Anomaly, tuple[Anomaly, ...]] = {
     Anomaly.LEAK: (Anomaly.FD_LEAK, Anomaly.THREAD_LEAK, Anomaly.FORK_STORM),  # buffers, stacks, page tables

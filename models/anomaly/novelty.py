@@ -28,35 +28,37 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 RATES: tuple[float, ...] = (0.3, 0.1, 0.03)
-"""Rates of the means that values are compared with: about the last 3, 10 and 33 ticks."""
+"""Rates of the means that values are compared with: about the last 3, 10 and 33 ticks. Chosen on five public sets, as SHRINKAGE,
+MOST and LASTING: docs/anomaly-sets.md, `python -m benchmarks.anomaly.public_sets`."""
 
 SHRINKAGE = 0.3
 """Weight of "no correlation" against the observed correlations. Without it, features that moved together by chance, or always,
-would score very high on any tick on which they do not."""
+would score very high on any tick on which they do not. See RATES."""
 
 MOST = 30.0
-"""Limit of one deviation, in standard deviations. A feature that never moved has none: its first move counts as this."""
+"""Limit of one deviation, in standard deviations. A feature that never moved has none: its first move counts as this. See RATES."""
 
 LASTING = 0.18
-"""Rate of the mean over distances: 1 - e^(-1/5), so about the last five ticks."""
+"""Rate of the mean over distances: 1 - e^(-1/5), so about the last five ticks. See RATES."""
 
 WARM_UP = 30
-"""Ticks without a score: the first differences are all the past there is."""
+"""Ticks without a score: the first differences are all the past there is (chosen)."""
 
 MEMORY = 50_000
-"""Ticks remembered, by weight: most of a day at 1 to 2 s a tick."""
+"""Ticks remembered, by weight: most of a day at 1 to 2 s a tick (chosen)."""
 
 RENEWED = 20
-"""Correlations and standard deviations are recomputed when the past has grown by 1 / RENEWED: their own error is larger."""
+"""Correlations and standard deviations are recomputed when the past has grown by 1 / RENEWED: their own error is larger. Computing
+them at every tick lowers the figures of docs/anomaly-sets.md."""
 
 STILL = 1e-6
-"""Standard deviations below this share of a feature's usual size are rounding."""
+"""Standard deviations below this share of a feature's usual size are rounding (chosen)."""
 
 LEAST = 1e-150
-"""Least standard deviation, so that nothing is divided by 0."""
+"""Least standard deviation, so that nothing is divided by 0 (chosen)."""
 
 LARGEST = 1e100
-"""Limit of values, in times the first one, so that their squares stay finite."""
+"""Limit of values, in times the first one, so that their squares stay finite (chosen)."""
 
 
 class Novelty:

@@ -24,8 +24,8 @@ from typing import NamedTuple
 from ..records import Blocked, Deadlock, ProcId
 
 PATIENCE_NS = 5_000_000_000
-"""How long all threads of a circle must have stood still before it is called a deadlock."""
-
+"""How long all threads of a circle must have stood still before it is called a deadlock (chosen; docs/deadlocks.md has what
+`python -m benchmarks.anomaly.deadlocks` finds with it)."""
 
 UNLESS = "unless another thread of its holder frees it: all of them only wake by the clock"
 """Reservation where the kernel cannot say which thread took a lock."""

@@ -20,13 +20,14 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 LARGEST = 1e300
-"""Limit of a forecast, so that sums of a few stay finite."""
+"""Limit of a forecast, so that sums of a few stay finite (chosen)."""
 
 DOUBT = np.interp(QUANTILES, (0.5, 0.9, 0.99), (0.0, 0.2, 0.4))
-"""Spread of a series of which hardly anything is known, as a share of its level: modest, and unused after `ENOUGH` errors."""
+"""Spread of a series of which hardly anything is known, as a share of its level: modest, and unused after `ENOUGH` errors
+(chosen)."""
 
 ENOUGH = 8
-"""Errors from which only their own quantiles are used; with fewer, those of the next shorter horizon are mixed in."""
+"""Errors from which only their own quantiles are used; with fewer, those of the next shorter horizon are mixed in (chosen)."""
 
 
 class Forecasts(Protocol):
@@ -159,7 +160,7 @@ def period(past: History) -> Ints:
 
 SEASONAL = 0.5
 """Least autocorrelation of a period. Of 20,000 windows of noise (gamma, exponential) 0.02 and 0.2 % reach it when full, 1 and 3 %
-with 64 values, 8 and 11 % with 32; at 0.4 it would be 0.8 and 2.4 % of the full ones."""
+with 64 values, 8 and 11 % with 32; at 0.4 it would be 0.8 and 2.4 % of the full ones. Chosen between the two."""
 
 
 def seasonal_points(past: History, periods: Ints) -> tuple[Floats, Ints]:

@@ -28,23 +28,25 @@ METRICS: tuple[str, ...] = ("cpu", "rss", "load")
 """Metrics that are forecast, see `records.Forecast`: a model may be good at one and not at another."""
 
 MIN_TICKS = 8
-"""Ticks of history below which the experts' answer is used: training has seen no shorter ones."""
+"""Ticks of history below which the experts' answer is used: training has seen no shorter ones (chosen)."""
 
 FALLBACK = "baseline experts"
 """`Forecast.source` where no model is used."""
 
 HIDDEN = 32
-"""Units in each of the two hidden layers: as many as 1,000 groups in 20 ms allow."""
+"""Units in each of the two hidden layers: as many as 1,000 groups in 20 ms allow. `python -m benchmarks.forecast.model --only cost`
+measures that."""
 
 FARTHEST = 30.0
-"""Limit of an answer, in spreads."""
+"""Limit of an answer, in spreads (chosen)."""
 
 BLOCK = 320
-"""Rows that are evaluated together: enough that BLAS does the work, few enough that its working memory stays in the cache."""
+"""Rows that are evaluated together: enough that BLAS does the work, few enough that its working memory stays in the cache
+(chosen)."""
 
 WIDTH = 256
 """Series that are stepped together: enough that numpy does the work, few enough that its working memory is small and stays in the
-cache."""
+cache. Chosen; docs/measurements/forecasts.md has the memory that it saves."""
 
 FEW = 4.0
 """Forecasts below this are whole numbers where all values of a series were: requests a second, commands in work. What comes in ones
@@ -53,6 +55,7 @@ histories of the public arrivals, asked at thousands of origins: it gains 3 % of
 that idles, and costs the others nothing. 8 gains no more, and takes the 90 % quantile of PlanetLab's whole per cents of CPU from
 91.1 to 91.8 % instead of 91.4 %."""
 
+# Chosen: lags and spans of the features, closer together where values are newer.
 _LAGS = (1, 2, 3, 5, 8, 12, 18, 27)
 _EXTREMES = (6, 24, 96)
 _FALLBACK = tuple(LEVELS.index(level) for level in QUANTILES)
@@ -277,27 +280,29 @@ def answer(model: DemandModel, made: Singles, start: Singles) -> Singles:
 
 COMMON_RATE, MOST_UP = 0.002, 3.0
 """Step and limit of the online correction common to all series, in widths of the forecast. It is an insurance for series unlike
-those in training. It forgets nothing, and never goes downwards."""
+those in training. It forgets nothing, and never goes downwards. Adaptive conformal inference
+(docs/decisions/0007-streaming-experts-and-a-network.md); the figures are chosen."""
 
 GAIN, LATE, LOWERED = 1.5, 50, 0.05
 """The same for one series: a quantile is moved by GAIN x the share of passes beyond what it promises, in widths. A pass counts 1/e
 after LATE ticks, because most come from a load that changed its habits, and say nothing once that is over. LOWERED is the limit
 downwards: what a calm hour takes from the upper quantiles is missing when it ends. Twice as much took coverage of the 90 % quantile
-where load grows (Nezha) below 85 %; with none, a load that falls to a tenth is covered 3.4 points too much."""
+where load grows (Nezha) below 85 %; with none, a load that falls to a tenth is covered 3.4 points too much. `python -m
+benchmarks.forecast.model --only change` measures both sides."""
 
 ABSURD = 100.0
-"""A forecast above this many times the largest value of its series is refused: no row in training says so much."""
+"""A forecast above this many times the largest value of its series is refused: no row in training says so much (chosen)."""
 
 
 LATELY = 1 / 32
-"""Rate of the recent losses that decide the model's share in a series' forecast."""
+"""Rate of the recent losses that decide the model's share in a series' forecast. Chosen: about 32 ticks."""
 
 PATIENCE, STEEP = (1.25, 1.4), 8
 """The model's share in a quantile is 1 / (1 + (its loss / (PATIENCE x the fallback's)) ** STEEP), of recent losses: six sevenths
 or more where both lose the same, a half where it loses PATIENCE times as much, next to nothing at twice that. The second patience
 is for quantiles that the model puts above the fallback's: lowering them is what may leave a group without room. This is for
 series whose load has just changed its habits: the experts recover sooner than a model that never saw such a change. On public
-traces it gains up to 1 % of accuracy."""
+traces it gains up to 1 % of accuracy. Chosen on these: `python -m benchmarks.forecast.model --only demand,change`."""
 
 NOTHING = 2.5e-4
 """Losses much below this share of a series' level count as nothing, whatever their ratio. Where a series stands still both lose
@@ -306,16 +311,16 @@ gave the same coverage where load grows (Nezha: 86 and 91 %, without it 85 and 8
 
 USUAL = 0.001
 """Slowest rate of the fallback's usual loss on a series: a quarter of an hour at a tick a second, so a small loss in a quiet minute
-counts for little."""
+counts for little (chosen)."""
 
 JUMP = 100.0
-"""Limit of a loss in that average, in usual losses."""
+"""Limit of a loss in that average, in usual losses (chosen)."""
 
 WORST = np.float32(1e30)
-"""Limit of a loss. NaN counts as this."""
+"""Limit of a loss. NaN counts as this (chosen)."""
 
 WATCHED = (1, 6)
-"""Horizons at which the running model is compared with the fallback: near enough to know soon."""
+"""Horizons at which the running model is compared with the fallback: near enough to know soon (chosen)."""
 
 _H = np.asarray(HORIZONS)
 _WATCHED = np.asarray(WATCHED)
@@ -323,7 +328,7 @@ _AT = np.array([HORIZONS.index(horizon) for horizon in WATCHED])
 _WATCHED_FIRST = np.concatenate([[0], np.cumsum(_WATCHED)[:-1]])
 _LEVELS = np.asarray(QUANTILES, dtype=np.float32)[:, None]
 _NOTHING = packed(np.full(1, np.nan, dtype=np.float32), np.zeros(1, dtype=np.float32))
-_LITTLE = np.float32(1e-9)  # of a series in units of its first value: counts as no loss
+_LITTLE = np.float32(1e-9)  # chosen: of a series in units of its first value: counts as no loss
 
 
 @dataclass(frozen=True, slots=True)

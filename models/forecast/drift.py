@@ -28,7 +28,8 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 ALLOWANCE = 0.2
-"""Share of the loss by which a model may be worse without adding to the evidence: chance does this much to a good one."""
+"""Share of the loss by which a model may be worse without adding to the evidence: chance does this much to a good one. Found by the
+simulation of docs/models.md."""
 
 LIMIT = 20.0
 """Evidence from which a model is not used any more, in usual losses. Found with ALLOWANCE and CAP by simulation (docs/models.md): a
@@ -41,32 +42,34 @@ variance v and mean -ALLOWANCE passes a limit L with probability exp(-2 ALLOWANC
 traffic"): exp(-8) with SCATTER."""
 
 CAP = 6.0
-"""Most that one series' difference counts in a tick. A model that is far off, or says NaN, is detected after
-LIMIT / (CAP - ALLOWANCE) ticks: 4."""
+"""Most that one series' difference counts in a tick. A model that is far off, or says NaN, is detected after LIMIT / (CAP -
+ALLOWANCE) ticks: 4. Found by the simulation of docs/models.md."""
 
 BACK_ALLOWANCE, BACK = 0.05, 4.0
-"""To be used again the model must be better by at least BACK_ALLOWANCE, and needs BACK times the evidence that dropped it."""
+"""To be used again the model must be better by at least BACK_ALLOWANCE, and needs BACK times the evidence that dropped it
+(chosen)."""
 
 AVERAGE = 0.005
-"""Rate of the averages that follow mean and variance of the baseline's losses."""
+"""Rate of the averages that follow mean and variance of the baseline's losses. Chosen: some 1,000 ticks."""
 
 WILD = 10.0
-"""Limit of one quantile's loss, in usual ones: one jump must not hide what follows."""
+"""Limit of one quantile's loss, in usual ones: one jump must not hide what follows (chosen)."""
 
 LEAST = 1.0
-"""Least divisor of a ratio of losses, in usual losses."""
+"""Least divisor of a ratio of losses, in usual losses (chosen)."""
 
 LARGEST = 1e100
-"""Limit of losses, so that sums stay finite."""
+"""Limit of losses, so that sums stay finite (chosen)."""
 
 LEVELS: tuple[int, ...] = (QUANTILES.index(0.9), QUANTILES.index(0.95))
 """The quantiles whose coverage is watched: limits and pool sizes rest on them."""
 
 COVERAGE_TICKS = 120
-"""Ticks that coverage is averaged over, and that must have been seen before it counts."""
+"""Ticks that coverage is averaged over, and that must have been seen before it counts (chosen)."""
 
 MOST_MISSES, LEAST_MISSES = 3.0, 0.1
-"""A quantile is too low if missed more than MOST_MISSES times as often as promised, too high if less than LEAST_MISSES times."""
+"""A quantile is too low if missed more than MOST_MISSES times as often as promised, too high if less than LEAST_MISSES times
+(chosen)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,20 +26,20 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 PAST = 192
-"""Ticks of a series that are kept. The longest period searched for is one less."""
+"""Ticks of a series that are kept. The longest period searched for is one less. Chosen: 5.4 KB of state a series."""
 
 SHORTEST = 3
-"""Shortest period in ticks."""
+"""Shortest period in ticks (chosen)."""
 
 SMOOTHING = (0.5, 0.2, 0.07, 0.02)
-"""Rates of the exponentially weighted means."""
+"""Rates of the exponentially weighted means (chosen)."""
 
 MEDIANS = (9, 25)
-"""Ticks of the running medians: like means, but one outlier does not move them."""
+"""Ticks of the running medians: like means, but one outlier does not move them (chosen)."""
 
 CALENDAR = ((600, 144), (60, 60), (3600, 168))
 """Profiles by the clock: (seconds of a bin, bins). The day in ten minutes, the hour in minutes, the week in hours, all in UTC: a
-period in local time is one in UTC too, except on two days a year."""
+period in local time is one in UTC too, except on two days a year (chosen)."""
 
 EXPERTS: tuple[str, ...] = (
     "last value",
@@ -58,22 +58,24 @@ TOLD = FLAT + 2
 """What the first TOLD experts said can be recomputed from the past; what the others said must be kept."""
 
 FORGET = 0.03
-"""Rate at which losses are forgotten: they cover the last 30 ticks or so."""
+"""Rate at which losses are forgotten: they cover the last 30 ticks or so (chosen)."""
 
 POWER = 12
-"""An expert's weight is 1 / loss ** POWER: nearly the best one alone, or the mean of those that are equally good."""
+"""An expert's weight is 1 / loss ** POWER: nearly the best one alone, or the mean of those that are equally good. Chosen:
+docs/decisions/0007-streaming-experts-and-a-network.md."""
 
 LEVELS: tuple[float, ...] = (0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
-"""Quantile levels kept of the common point's errors."""
+"""Quantile levels kept of the common point's errors. Chosen: those of `QUANTILES`, and as many below."""
 
 BINS, REACH = 20, 24.0
-"""Bins of the histogram of those errors, and its reach, in units of their mean size. Bins are wider further out."""
+"""Bins of the histogram of those errors, and its reach, in units of their mean size. Bins are wider further out (chosen)."""
 
 KEEP = 0.02
-"""Rate at which the histogram forgets."""
+"""Rate at which the histogram forgets (chosen)."""
 
 GUESS, SURE = 0.1, 8
-"""Size of errors assumed for a series of which nothing is known, as a share of its level; unused after so many errors were seen."""
+"""Size of errors assumed for a series of which nothing is known, as a share of its level; unused after so many errors were seen
+(chosen)."""
 
 _H = np.asarray(HORIZONS)
 FIRST = np.concatenate([[0], np.cumsum(_H)[:-1]])  # first row of each horizon's ring: a ring has a row per tick of the horizon
@@ -465,8 +467,10 @@ class Experts:
         return result
 
 
-_P = 3
+_P = 3  # inputs of a regression: last value, a mean, the period
 _LAGS = PAST - SHORTEST
+# Chosen: a longer lag must fit better, per mille a tick; what each expert's first losses are taken to be, beside the last value's;
+# how fast regressions forget; rates of the means of errors.
 _LONGER = (1 + 0.001 * np.arange(SHORTEST, PAST, dtype=np.float32))[:, None]
 _DOUBTS = np.array([1, 0.9, 0.9, 1, 1.2, 1, 1.1, 1.5, 1.4, 1.3, 1.3, 1.3, 1.3], dtype=np.float32)
 _MEMORY = np.float32(0.99)

@@ -23,64 +23,68 @@ Singles = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 
 MEMORY = 16384
-"""Ticks remembered: 4.5 hours at 1 Hz, so that an hourly event is seen four times. 192 KiB a series."""
+"""Ticks remembered: 4.5 hours at 1 Hz, so that an hourly event is seen four times. 192 KiB a series (chosen)."""
 
 SHORTEST = 20
-"""Shortest period in ticks: shorter ones are over before a worker has started."""
+"""Shortest period in ticks: shorter ones are over before a worker has started (chosen)."""
 
 AHEAD = 128
-"""Most ticks ahead that can be asked for."""
+"""Most ticks ahead that can be asked for (chosen)."""
 
 TREND = 60
-"""Ticks of the mean that a change must differ from to count in the search for periods: slower changes need no prediction."""
+"""Ticks of the mean that a change must differ from to count in the search for periods: slower changes need no prediction
+(chosen)."""
 
 SMOOTH = 3
-"""Ticks that values are averaged over: a short mean hardly blurs a step, and removes much of the chance in arrivals."""
+"""Ticks that values are averaged over: a short mean hardly blurs a step, and removes much of the chance in arrivals (chosen)."""
 
 CALM = 6
-"""An answer is the median over this many ticks on both sides: less chance, the same edges. Anything this short is not predicted."""
+"""An answer is the median over this many ticks on both sides: less chance, the same edges. Anything this short is not predicted
+(chosen)."""
 
 LEVELS = (60, 30, 15)
-"""Ticks that an answer is the mean of where little changes within them: the most of these for which that holds."""
+"""Ticks that an answer is the mean of where little changes within them: the most of these for which that holds (chosen)."""
 
 PERIODS = 7
-"""Newest periods that an answer rests on: with more, habits would be remembered longer than they last."""
+"""Newest periods that an answer rests on: with more, habits would be remembered longer than they last (chosen)."""
 
 UPPER = 0.8
-"""Quantile over the periods that `Ahead.high` is: the second highest of six, so one odd period does not decide."""
+"""Quantile over the periods that `Ahead.high` is: the second highest of six, so one odd period does not decide (chosen)."""
 
 SLACKS = (1, 3, 6)
-"""Ticks that a rise or fall may come early or late. The least that explains the series is taken."""
+"""Ticks that a rise or fall may come early or late. The least that explains the series is taken (chosen)."""
 
 CALENDAR = (60, 120, 180, 240, 300, 600, 900, 1200, 1800, 3600, 5400)
-"""Usual seconds between runs in crontabs. Such a period must be confirmed once, others twice."""
+"""Usual seconds between runs in crontabs. Such a period must be confirmed once, others twice. Decision 0008
+has what one confirmation for all would cost."""
 
 TRUST = 0.5
 """Least skill (see `Ahead.right`) to be trusted. In noise, a spike of a minute every hour has 0.66, one every five minutes 0.85.
 The best of many lags of pure noise reaches 0.6 now and then, but hardly in two successive periods, and is not abrupt."""
 
 LEAST_SWING = 0.25
-"""Difference of the logarithms below which a rhythm is not worth following: a load that moves by less than 28 %."""
+"""Difference of the logarithms below which a rhythm is not worth following: a load that moves by less than 28 % (chosen)."""
 
 SHORT, ABRUPT = 12, 1.0
 """Least sum of the sharpest rise and fall found alike in two periods (mean of SHORT ticks minus that of the TREND ticks before, in
-logarithms). A wave that a mean of a minute follows needs no prediction."""
+logarithms). A wave that a mean of a minute follows needs no prediction (chosen)."""
 
 WRONG = 0.25
-"""Share of the swing that values may be off for some ticks; beyond it the rhythm is wrong."""
+"""Share of the swing that values may be off for some ticks; beyond it the rhythm is wrong (chosen)."""
 
 CLEAN = 0.3
-"""Difference of the logarithms between a value's upper and lower limit below which it counts as known."""
+"""Difference of the logarithms between a value's upper and lower limit below which it counts as known (chosen)."""
 
 HOLE = 300
-"""Ticks without a value after which everything is forgotten; in shorter gaps the last value is repeated."""
+"""Ticks without a value after which everything is forgotten; in shorter gaps the last value is repeated (chosen)."""
 
 LARGEST = 1e9
-"""Limit of values."""
+"""Limit of values (chosen)."""
 
 BLOCK = 64
-"""Ticks for which answers are computed together."""
+"""Ticks for which answers are computed together (chosen)."""
 
+# Details of the search for periods, tuned together with the constants above; all are chosen.
 _WINDOWS = ((1024, 16), (4096, 64), (MEMORY, 512))  # (newest ticks that are searched, ticks between two searches)
 _TURNS = 8  # turns of the earlier period, the right one included
 _WIDTH = 128  # least ticks that must be predicted, also by short periods
