@@ -479,9 +479,9 @@ def _array(name: str, data: bytes, size: int) -> NDArray[Any]:
 def _check(found: os.stat_result, path: Path, right: Callable[[int], bool]) -> None:
     """Raise ArtifactError for a file or folder that somebody else could have put there or could change.
 
-    Files of the package are judged as its code is: whoever owns or may change that code can do all that a model could, and more. So
-    its owner and group are trusted (a checkout with umask 002, a daemon of root from a user's virtual environment). Others are not.
-    """
+    Files of the package are judged as its code is: anyone who owns or may change that code can do all that a model could, and more.
+    So its owner and group are trusted (a checkout with umask 002, a daemon of root from a user's virtual environment). Others are
+    not."""
     if stat.S_ISLNK(found.st_mode) or not right(found.st_mode):
         raise ArtifactError(f"{path} is a link or not what belongs there; move it away and run: nicety train")
     trusted, others = {0, os.geteuid()}, 0o022

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .records import LOADING_SECONDS, Behaviour, Latency, Ruled, Spared
+from .records import LOADING_SECONDS, Behaviour, Class, Ruled, Spared
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -29,7 +29,7 @@ BEHAVIOUR_CHANNELS: tuple[str, ...] = (
     "brief",  # cores used by its children that came and went
     "wait",  # cores waited for in the run queue
     "demand",  # cores it would have used without contention, its brief children included
-    "slices",  # times put on a CPU, per second; NaN: the kernel does not tell
+    "timeslices",  # times put on a CPU, per second; NaN: the kernel does not tell
     "chars",  # bytes read and written per second, cached ones too; NaN: not known
     "faults",  # page faults per second
     "serves",  # processes with a listening TCP or receiving UDP socket; NaN: not visible for any of them
@@ -37,9 +37,9 @@ BEHAVIOUR_CHANNELS: tuple[str, ...] = (
     "served_for",  # processes of the same unit as a parent that serves so: workers of a server that closed the socket
     "terminal",  # processes in the foreground of a terminal
     "keys",  # processes that are given each key typed in it, so they answer a person; NaN: not visible for any of them
-    "shows",  # processes connected to a display or sound server, likewise
-    "fed",  # processes that get their standard input from their parent, through a pipe
-    "asked",  # those of them that were seen waiting for it
+    "has_window",  # processes connected to a display or sound server, likewise
+    "pipe_fed",  # processes that get their standard input from their parent, through a pipe
+    "pipe_server",  # those of them that were seen waiting for it
 )
 """Channels measured of a group, summed over its processes."""
 
@@ -49,7 +49,7 @@ YOUNG_SECONDS = 3.0
 SETTLED_SECONDS = 30.0
 """A process this old has started: by then a Python or Java service has read its code and listens (chosen)."""
 
-CLASSES: tuple[Latency, ...] = (Latency.LATENCY, Latency.BATCH, Latency.NONE)
+CLASSES: tuple[Class, ...] = (Class.INTERACTIVE, Class.BATCH, Class.EXEMPT)
 """Columns of the probabilities. NONE is a class here too: behaves like neither."""
 
 
@@ -79,7 +79,7 @@ _FEATURES = (
     Feature("listens_locally", 0.0, 1.0, False),  # has a listening unix socket
     Feature("works_for_listener", 0.0, 1.0, False),  # share of its processes whose parent does, and is of the same unit
     Feature("in_terminal", 0.0, 1.0, False),
-    Feature("takes_keys", 0.0, 1.0, False),  # its terminal gives it each key as it is typed
+    Feature("reads_keystrokes", 0.0, 1.0, False),  # its terminal gives it each key as it is typed
     Feature("young", 0.0, 1.0, False),  # share of its processes that are young
     Feature("unsteadiness", 0.0, 2.0, False),  # standard deviation of its CPU use divided by the mean
     Feature("irregularity", 0.0, 2.0, False),  # the same of the times it is put on a CPU: what beats like a clock answers nobody
@@ -169,10 +169,10 @@ _MOST = 1e3  # chosen: logits; a table with larger ones is no model
 _LARGEST = 1e15  # chosen: of any channel; a larger value was no measurement
 _COLUMN = {name: column for column, name in enumerate(BEHAVIOUR_CHANNELS)}
 _SUMS = (  # over ticks, weighted by how much each tick says
-    *("mass", "cpu", "square", "wait", "known", "slices", "jitter"),
+    *("mass", "cpu", "square", "wait", "known", "timeslices", "jitter"),
     *("faults", "threads", "processes", "young", "busy", "wanted", "whole", "used", "demand"),
 )
-_IO = ("bytes", "cpu", "slices")  # bytes come in lumps, so they are compared with what was used in the same time
+_IO = ("bytes", "cpu", "timeslices")  # bytes come in lumps, so they are compared with what was used in the same time
 _STATE = (
     "spent",  # seconds of CPU so far
     "started",  # of them: in ticks that looked like a start
@@ -181,8 +181,8 @@ _STATE = (
     "swarms",  # seconds for which brief children used enough
     "brief",  # cores that they used in the last tick
 )
-_ANSWERS = ("serves", "serves_locally", "served_for", "keys", "shows", "asked")  # signs that somebody waits for it
-_TRAITS = ("serves", "serves_locally", "served_for", "terminal", "keys", "shows", "fed", "asked")
+_ANSWERS = ("serves", "serves_locally", "served_for", "keys", "has_window", "pipe_server")  # signs that somebody waits for it
+_TRAITS = ("serves", "serves_locally", "served_for", "terminal", "keys", "has_window", "pipe_fed", "pipe_server")
 """What a group has, as last seen. Too few training programs have one of the last three for a model to learn from."""
 
 
@@ -230,7 +230,7 @@ class Summaries:
 
     def rows(self, slots: Ints) -> Floats:
         """[n, len(BEHAVIOUR_FEATURES)]; NaN where not known."""
-        mass, cpu, square, wait, known, slices, jitter, faults, threads, processes, young, busy, wanted, whole, *_ = self._sums[
+        mass, cpu, square, wait, known, timeslices, jitter, faults, threads, processes, young, busy, wanted, whole, *_ = self._sums[
             slots
         ].T
         spoken, io_cpu, io_slices = self._io[slots].T
@@ -243,8 +243,8 @@ class Summaries:
 
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # what is infinite is clipped
             columns = {
-                "burst_ms": where(counted, known / slices * 1e3),
-                "runs_per_second": where(counted, slices / mass),
+                "burst_ms": where(counted, known / timeslices * 1e3),
+                "runs_per_second": where(counted, timeslices / mass),
                 "busy_per_thread": busy / mass,
                 "cores_wanted": wanted / mass,
                 "whole_cores": whole / mass,
@@ -258,10 +258,10 @@ class Summaries:
                 "listens_locally": serves_locally,
                 "works_for_listener": served_for,
                 "in_terminal": terminal,
-                "takes_keys": keys,
+                "reads_keystrokes": keys,
                 "young": young / mass,
                 "unsteadiness": where(often, np.sqrt(np.maximum(square * mass / cpu**2 - 1.0, 0.0))),
-                "irregularity": where(often & (slices > 0), np.sqrt(np.maximum(jitter * mass / slices**2 - 1.0, 0.0))),
+                "irregularity": where(often & (timeslices > 0), np.sqrt(np.maximum(jitter * mass / timeslices**2 - 1.0, 0.0))),
                 "seconds_seen": mass,
             }
         rows = np.stack([columns[name] for name in BEHAVIOUR_FEATURES], axis=1)
@@ -275,17 +275,19 @@ class Summaries:
         """
         columns = [_SUMS.index(name) for name in ("mass", "processes", "used", "demand")]
         mass, processes, used, demand = self._sums[slots][:, columns].T
-        serves, _, served_for, terminal, keys, shows, fed, asked = self._traits[slots].T  # NaN, not known, is no sign of anybody
+        serves, _, served_for, terminal, keys, has_window, pipe_fed, pipe_server = self._traits[
+            slots
+        ].T  # NaN, not known, is no sign of anybody
         spent, _, starts, _, swarms, _ = self._state[:, slots]
         loads = self._active[slots] * self._interval < LOADING_SECONDS
         why = {
-            Spared.KEYS: keys > 0,
-            Spared.SHOWS: shows > 0,
+            Spared.READS_KEYSTROKES: keys > 0,
+            Spared.HAS_WINDOW: has_window > 0,
             Spared.SERVER: served_for > 0,
-            Spared.ASKED: asked > 0,
+            Spared.PIPE_SERVER: pipe_server > 0,
             Spared.UNSEEN: np.isnan(serves),
             Spared.YOUNG: (starts > 0) & (spent < START_SECONDS) & (swarms < SWARM_SECONDS) & ~held,
-            Spared.LOADING: loads & ((terminal > 0) & (processes < 1.5 * mass) | (fed > 0)),
+            Spared.LOADING: loads & ((terminal > 0) & (processes < 1.5 * mass) | (pipe_fed > 0)),
             Spared.LITTLE: np.where(held, demand < LITTLE_CORES / 2 * mass, used < LITTLE_CORES * mass),
         }
         return np.select(list(why.values()), [SPARED.index(reason) for reason in why], 0)
@@ -314,9 +316,9 @@ class Summaries:
         weight = np.where(there & (cpu >= QUIET_CORES) & tells, weight, 0.0)
         told = weight > 0
         nearest = np.rint(both)
-        slices, chars = channels["slices"], channels["chars"]
-        counted, spoken = ~np.isnan(slices), ~np.isnan(chars)
-        slices = np.where(counted, slices, 0.0)
+        timeslices, chars = channels["timeslices"], channels["chars"]
+        counted, spoken = ~np.isnan(timeslices), ~np.isnan(chars)
+        timeslices = np.where(counted, timeslices, 0.0)
         tick = np.stack(
             [
                 np.ones(len(slots)),
@@ -324,8 +326,8 @@ class Summaries:
                 cpu * cpu,
                 wait,
                 np.where(counted, cpu, 0.0),
-                slices,
-                slices * slices,
+                timeslices,
+                timeslices * timeslices,
                 channels["faults"],
                 threads,
                 channels["processes"],
@@ -341,7 +343,7 @@ class Summaries:
         fade = np.exp(-weight / MEMORY_SECONDS)[:, None]
         self._sums[slots] = self._sums[slots] * fade + np.where(told[:, None], weight[:, None] * tick, 0.0)
         self._follow(slots, channels, told)
-        io = np.stack([np.where(spoken, chars, 0.0), cpu, slices], axis=1) * self._interval
+        io = np.stack([np.where(spoken, chars, 0.0), cpu, timeslices], axis=1) * self._interval
         self._io[slots] = self._io[slots] * fade + np.where((there & spoken)[:, None], io, 0.0)
         self._io_ticks[slots] += there & spoken
         self._active[slots] += told
@@ -473,7 +475,7 @@ class BehaviourModel:
                 total += bend * np.maximum(values - knot, 0.0)
         return softmax(self._start + (total * self._trust(rows)).T)
 
-    def evidence(self, row: Floats, towards: Latency | None = None) -> tuple[tuple[str, float, float], ...]:
+    def evidence(self, row: Floats, towards: Class | None = None) -> tuple[tuple[str, float, float], ...]:
         """(feature, its value for people, its push towards that class against the others, in logits), strongest first.
 
         `towards`: by default the likeliest class.
@@ -543,12 +545,12 @@ class Behaviours:
             news = (np.abs(words - self._words[fresh]) > NEWS).any(axis=1)
             self._words[fresh[news]] = words[news]
             told_of = zip(fresh[news].tolist(), rows[news], words[news].tolist(), brief[news].tolist(), strict=True)
-            for slot, row, (p_latency, p_batch, at, why, rule), cores in told_of:
-                latency, by = CLASSES[int(at)], RULED[int(rule)]
-                evidence = () if latency is Latency.NONE or by is Ruled.SUCCEEDS else model.evidence(row, latency)
+            for slot, row, (p_interactive, p_batch, at, why, rule), cores in told_of:
+                class_, by = CLASSES[int(at)], RULED[int(rule)]
+                evidence = () if class_ is Class.EXEMPT or by is Ruled.SUCCEEDS else model.evidence(row, class_)
                 evidence = (("brief_cores", float(f"{cores:.3g}"), 0.0),) if by is Ruled.SWARM else evidence
-                chances_told = round(p_latency, 4), round(p_batch, 4)
-                self._told[slot] = Behaviour(latency, *chances_told, evidence, model.name, SPARED[int(why)], by)
+                chances_told = round(p_interactive, 4), round(p_batch, 4)
+                self._told[slot] = Behaviour(class_, *chances_told, evidence, model.name, SPARED[int(why)], by)
         said = self._told
         return [said[slot] for slot in slots.tolist()]
 
@@ -590,14 +592,14 @@ def decide(chances: Floats, held: Ints, certainty: float) -> Ints:
     """The class of each group as an index into `CLASSES`, from the probabilities and the class held before.
 
     Demotion costs a service more than being left alone costs batch work. So to be called batch, the probability that a group is
-    latency-sensitive must also be at most half of what `certainty` leaves.
+    interactive must also be at most half of what `certainty` leaves.
     """
     rows = np.arange(len(chances))
-    latency = chances[:, _LATENCY] >= certainty
+    class_ = chances[:, _LATENCY] >= certainty
     batch = (chances[:, _BATCH] >= certainty) & (chances[:, _LATENCY] <= (1.0 - certainty) / 2)
     kept = chances[rows, held] >= certainty - LOOSEN
     stays = np.where((held != _NONE) & kept, held, _NONE)
-    return np.asarray(np.where(latency, _LATENCY, np.where(batch, _BATCH, stays)))
+    return np.asarray(np.where(class_, _LATENCY, np.where(batch, _BATCH, stays)))
 
 
 def softmax(logits: Floats) -> Floats:

@@ -15,7 +15,7 @@ from .features import told
 from .forecast.baseline import Floats, Forecasts, Ints
 from .forecast.demand import MIN_TICKS, DemandModel, answer, fallback, forecasts, rows
 from .forecast.experts import Experts
-from .records import HORIZONS, QUANTILES, WINDOW, Latency, ProcId
+from .records import HORIZONS, QUANTILES, WINDOW, Class, ProcId
 
 
 class CheckError(AssertionError):
@@ -225,8 +225,8 @@ def check_behaviour(model: BehaviourModel) -> None:
     spread = np.abs(model.probabilities(little) - model.probabilities(little[::-1])).max()
     _hold(bool(spread < 0.01), "has no opinion without evidence")
     for row in rows:
-        for latency in Latency:
-            found = model.evidence(row, latency)
+        for class_ in Class:
+            found = model.evidence(row, class_)
             known = {name for name, value in zip(BEHAVIOUR_FEATURES, row.tolist(), strict=True) if value == value}
             pushes = [abs(push) for _, _, push in found]
             _hold({name for name, _, _ in found} <= known, "takes no unknown feature for evidence")

@@ -34,7 +34,7 @@ class Rates:
     brief: Floats  # cores used by its children that were in at most one of the tables, as far as a process waited for them
     wait: Floats  # cores waited for in the run queue; 0 where the kernel does not tell
     demand: Floats  # cores that it would have used by itself on this machine, from `uncontended`, without its brief children
-    slices: Floats  # times put on a CPU, per second; NaN unknown
+    timeslices: Floats  # times put on a CPU, per second; NaN unknown
     child_faults: Floats  # minor page faults per second of children that it has waited for
     faults: Floats  # major and minor page faults per second
     chars: Floats  # bytes read and written per second, cached ones too; NaN unknown
@@ -90,7 +90,7 @@ def rates(
             brief=brief * min(1.0, most / max(float(brief.sum()), 1e-12)),
             wait=wait,
             demand=uncontended(cpu, wait, after["threads"].astype(np.float64), cpus),
-            slices=np.where(read_both(Known.WAIT), delta("slices") / seconds, np.nan),
+            timeslices=np.where(read_both(Known.WAIT), delta("timeslices") / seconds, np.nan),
             child_faults=delta("child_faults") / seconds,
             faults=(delta("minor_faults") + delta("major_faults")) / seconds,
             chars=np.where(read_both(Known.IO), (delta("read_chars") + delta("write_chars")) / seconds, np.nan),

@@ -35,12 +35,12 @@ class ProcId(NamedTuple):
     start_ticks: int
 
 
-class Latency(StrEnum):
-    """What a group's users care about."""
+class Class(StrEnum):
+    """How a group is treated, by what its users care about."""
 
-    LATENCY = "latency"  # answers somebody who waits: protect
-    BATCH = "batch"  # only throughput counts: may be demoted
-    NONE = "none"  # neither, or not known: leave alone
+    INTERACTIVE = "interactive"  # latency-sensitive: it answers somebody who waits. Protected
+    BATCH = "batch"  # only throughput counts. May be demoted
+    EXEMPT = "exempt"  # neither, or not known. Left alone
 
 
 class Known(IntFlag):
@@ -49,8 +49,8 @@ class Known(IntFlag):
     WAIT = 1  # exact cpu_ns, and wait_ns, slices: /proc/PID/task/*/schedstat was there; else cpu_ns is utime+stime, 10 ms coarse
     IO = 2  # read_chars, write_chars, read_bytes, write_bytes: /proc/PID/io was readable
     FDS = 4  # fds: /proc/PID/fd was readable
-    SOCKETS = 8  # traits SERVES, SERVES_LOCALLY and SHOWS: the descriptors could be searched
-    KEYS = 16  # trait KEYS: it is in no terminal, or the terminal could be asked
+    SOCKETS = 8  # traits SERVES, SERVES_LOCALLY and HAS_WINDOW: the descriptors could be searched
+    KEYS = 16  # trait READS_KEYSTROKES: it is in no terminal, or the terminal could be asked
 
 
 class Trait(IntFlag):
@@ -59,10 +59,10 @@ class Trait(IntFlag):
     SERVES = 1  # a listening TCP socket, or a UDP one that takes datagrams from anybody
     SERVES_LOCALLY = 2  # a listening unix socket
     TERMINAL = 4  # it is in the foreground of a terminal
-    KEYS = 8  # and that terminal gives it each key as it is typed, not lines
-    SHOWS = 16  # connected to a display or sound server: somebody may be watching or listening
-    FED = 32  # its parent holds the other end of its standard input
-    ASKED = 64  # and it was seen waiting for that: it answers questions
+    READS_KEYSTROKES = 8  # and that terminal gives it each key as it is typed, not lines
+    HAS_WINDOW = 16  # connected to a display or sound server: somebody may be watching or listening
+    PIPE_FED = 32  # its parent holds the other end of its standard input
+    PIPE_SERVER = 64  # and it was seen waiting for that: it answers questions
 
 
 _COLUMNS = [
@@ -72,7 +72,7 @@ _COLUMNS = [
     ("session", "<u4"),
     ("cpu_ns", "<u8"),  # run time summed over all threads, exited ones too
     ("wait_ns", "<u8"),  # run-queue wait, likewise
-    ("slices", "<u8"),  # times a thread was put on a CPU, likewise
+    ("timeslices", "<u8"),  # times a thread was put on a CPU, likewise
     ("minor_faults", "<u8"),
     ("major_faults", "<u8"),
     ("child_faults", "<u8"),  # minor ones of children that it has waited for, and of their children
@@ -218,10 +218,10 @@ Engineering, 1993, ch. 5)."""
 class Spared(StrEnum):
     """Why a group that looks like batch work is not called batch."""
 
-    KEYS = "keys"  # its terminal gives it each key as it is typed
-    SHOWS = "shows"  # it has a window, or plays sound
+    READS_KEYSTROKES = "reads keystrokes"  # its terminal gives it each key as it is typed
+    HAS_WINDOW = "has a window"  # it has a window, or plays sound
     SERVER = "server"  # it works for a process that listens
-    ASKED = "asked"  # its parent asks it through a pipe
+    PIPE_SERVER = "pipe server"  # its parent asks it through a pipe
     UNSEEN = "unseen"  # its sockets cannot be seen, so it may serve somebody
     YOUNG = "young"  # it is starting, as far as its page faults show
     LOADING = "loading"  # alone in the foreground of a terminal, or fed by its parent, and has only just begun to work
@@ -239,10 +239,12 @@ class Ruled(StrEnum):
 class Behaviour:
     """The class of a group, inferred from its behaviour, and what that rests on."""
 
-    latency: Latency  # NONE: neither, or too uncertain
-    p_latency: float  # calibrated probability that it is latency-sensitive
+    inferred: Class  # EXEMPT: neither, or too uncertain
+    p_interactive: float  # calibrated probability that it is interactive
     p_batch: float  # and that it is batch work
-    evidence: tuple[tuple[str, float, float], ...]  # (feature, its value, its push towards `latency`, in logits), strongest first
+    evidence: tuple[
+        tuple[str, float, float], ...
+    ]  # (feature, its value, its push towards `interactive`, in logits), strongest first
     source: str  # "behaviour 3f9a…" (artefact digest)
     spared: Spared | None = None  # why it is not called batch, though its probabilities say so
     ruled: Ruled | None = None  # the rule behind its class, where its probabilities say otherwise

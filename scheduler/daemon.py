@@ -38,7 +38,7 @@ from .service.clock import SystemClock
 from .service.control_socket import ControlSocket
 from .service.harm import AGAIN_NS, NOT_IN_THIS_TURN, HarmWatch
 from .service.incident_evidence import looks
-from .service.last_known import KnownDeadlocks, KnownLessons
+from .service.last_known import KnownDeadlocks, KnownFeedback
 from .service.latest import Latest
 from .service.notify import Notifier
 from .service.own_cost import keep_to_budget
@@ -122,7 +122,7 @@ class Daemon:
         self._actuator.act_on(self._names.first_scope(act, things, act_seconds))
         self._source = ProcSource(slow_every=settings.config.daemon.slow_every)
         self._deadlocks = KnownDeadlocks(LinuxWaits(), settings)
-        self._lessons = KnownLessons(paths.root)
+        self._feedback = KnownFeedback(paths.root)
         self._retraining = _retraining(settings, paths, started)
         self._pauses = Pauses(paths.root)
         memory = first_memory(self._pauses.read(started, clock.wall()))
@@ -208,8 +208,8 @@ class Daemon:
         if sessions.traces is not None:
             sessions.traces.append(snapshot)
         yield "observe"
-        deadlocks, lessons = self._deadlocks.look(snapshot, latest.ticks, pace.deadlocks), self._lessons.read()
-        tick = sessions.observer.tick(snapshot, latest.outcomes, self._pause.holds(at), deadlocks, lessons)
+        deadlocks, feedback = self._deadlocks.look(snapshot, latest.ticks, pace.deadlocks), self._feedback.read()
+        tick = sessions.observer.tick(snapshot, latest.outcomes, self._pause.holds(at), deadlocks, feedback)
         yield "decide"
         memory = sessions.engine.memory() if sessions.log.keyframe_due else None
         verdict = sessions.engine.step(tick)
@@ -266,7 +266,7 @@ class Daemon:
                 "demand model": sessions.observer.trouble,
                 "ledger": self._actuator.trouble,
                 "deadlocks": self._deadlocks.watch.trouble,
-                "lessons": self._lessons.trouble,
+                "feedback": self._feedback.trouble,
                 "pauses": self._pauses.trouble,
                 "own priority": self._own_place.priority.trouble,
                 "budget": self._budget.trouble,

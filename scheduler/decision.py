@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ..models.records import Behaviour, Deadlock, Forecast, Latency, ProcId, Score
+from ..models.records import Behaviour, Class, Deadlock, Forecast, ProcId, Score
 from .places import (
     AutogroupPlace,
     CgroupPlace,
@@ -25,8 +25,8 @@ from .places import (
 )
 
 
-class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Base of everything that is logged."""
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=lambda field: field.rstrip("_")):
+    """Base of everything that is logged. `class` is a word of Python: its field is `class_`."""
 
 
 # --- what was seen ------------------------------------------------------------------------------------------------------------
@@ -47,7 +47,7 @@ class Group(Record, frozen=True):
     """A group that has a class, is a pool, or uses much: rates over the last tick, and its members if it has a class."""
 
     name: str
-    latency: Latency  # as configured, else as it behaves
+    class_: Class  # as configured, else as it behaves
     processes: int
     cpu: float  # cores used
     wait: float  # cores waited for in the run queue
@@ -78,7 +78,8 @@ START_UNKNOWN = 5.0
 
 
 class Predicted(Record, frozen=True):
-    """The load of a pool as its rhythm predicts it from earlier periods: see `models/forecast/rhythm.py`. Loads in Erlangs."""
+    """The load of a pool as its seasonal pattern predicts it from earlier periods: see `models/forecast/seasonality.py`. Loads in
+    Erlangs."""
 
     period: float  # seconds
     seen: int  # periods in which it was seen
@@ -124,7 +125,7 @@ class Pool(Record, frozen=True):
     rss_per_worker: int  # bytes, largest now
     workers: tuple[Worker, ...]
     trouble: str
-    predicted: Predicted | None = None  # None: no rhythm of the load is known
+    predicted: Predicted | None = None  # None: no seasonal pattern of the load is known
     scaling: Scaled | None = None  # None: too few sizes were seen under load
 
 
@@ -198,7 +199,7 @@ class Status(StrEnum):
     RELIEVED = "relieved"  # put back at once by the actuator: it starved, or somebody waited for a lock that it holds
 
 
-class Neighbour(Record, frozen=True, array_like=True):
+class Antagonist(Record, frozen=True, array_like=True):
     """A group that runs on the CPUs on which a starved worker waits."""
 
     group: str
@@ -208,21 +209,21 @@ class Neighbour(Record, frozen=True, array_like=True):
     cgroup: str  # of the same process
 
 
-class Crowd(Record, frozen=True):
+class StarvedWorker(Record, frozen=True):
     """Where a starved worker waits for a CPU, and who runs there."""
 
     worker: Member
     cpus: tuple[int, ...]  # where it waited, sorted
     seconds: float  # over which this was seen
-    neighbours: tuple[Neighbour, ...]  # without the worker itself, the busiest first
+    antagonists: tuple[Antagonist, ...]  # without the worker itself, the busiest first
 
 
-LESSON_MARGIN = 1.5
+FEEDBACK_MARGIN = 1.5
 """Times the highest score of an incident that somebody called wrong; below that, a similar one is not reported: scores scatter from
 one run of a job to the next, and within this margin the baseline's tails fall to a twentieth."""
 
 
-class Lesson(Record, frozen=True):
+class Feedback(Record, frozen=True):
     """Somebody said that an incident was wrong: a similar one must be stronger to be reported."""
 
     id: str  # of the flag
@@ -259,8 +260,8 @@ class Tick(Record, frozen=True):
     outcomes: tuple[Outcome, ...]  # of the previous tick's decisions, and of pools and undo since then
     home: Member | None = None  # nicety itself: its session and its cgroup are never demoted
     deadlocks: tuple[Deadlock, ...] = ()  # among the workers of pools, sorted by the first waiter
-    crowds: tuple[Crowd, ...] = ()  # of workers that are scored as starved, sorted by id
-    lessons: tuple[Lesson, ...] = ()  # in force, sorted by id
+    starved_workers: tuple[StarvedWorker, ...] = ()  # of workers that are scored as starved, sorted by id
+    feedback: tuple[Feedback, ...] = ()  # in force, sorted by id
     sheltered: tuple[Member, ...] = ()  # configured programs (guard.protect) and where they are, sorted by id
 
 
@@ -432,8 +433,9 @@ class Verdict(Record, frozen=True):
     notes: tuple[Note, ...] = ()  # what holds now, sorted by topic
 
 
-class Recalled(Record, frozen=True):
-    """What a session took from earlier ones at its start: this many ticks recorded before it, for the rhythms of its pools."""
+class WarmStart(Record, frozen=True):
+    """What a session took from earlier ones at its start: this many ticks recorded before it, for the seasonal patterns of its
+    pools."""
 
     ticks: int
     at: int  # monotonic ns at that time
@@ -468,7 +470,7 @@ class Session(Record, frozen=True):
     config: dict[str, Any]  # the whole configuration in force, as `config.to_builtins` gives it
     artefacts: dict[str, str]  # "demand", "anomaly", "behaviour" -> digest, "" where none is loaded
     engine: dict[str, Any]  # `Engine.memory()` before the first tick
-    recalled: Recalled | None = None  # None: no earlier ticks were looked for
+    warm_start: WarmStart | None = None  # None: no earlier ticks were looked for
     follows: str = ""  # the session before, if what it had learned was kept; "": it was not
     scope: Scope = Scope()
 

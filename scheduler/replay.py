@@ -22,14 +22,14 @@ from .decide.engine import Engine
 from .decision import Session, Tick, encode
 from .observe.observer import Observer
 from .service.live_models import SessionModels
-from .service.recall import recall_again
+from .service.warm_start import start_warm_again
 from .store.decisions import DecisionReader, LoggedTick
 from .store.traces import TraceError, read_traces
 
 TOLERANCE = 1e-9
 """Relative difference allowed in forecasts and scores: sums of floats may be ordered differently by another build of numpy."""
 
-PREDICTED = ("forecasts", "scores", "crowds", "groups", "protected")
+PREDICTED = ("forecasts", "scores", "starved_workers", "groups", "protected")
 """Parts of a tick that need the artefacts to be computed again: a group's class decides whether the group is reported."""
 
 
@@ -103,7 +103,7 @@ class _Again:
         self._next = next(snapshots, None) if snapshots is not None else None
         self._made = 0  # ticks whose figures were computed again
         self._whole = True  # every snapshot since the first tick was there, so windows are the same
-        self._recalls = True  # what the session took from earlier ones is there
+        self._warm_starts = True  # what the session took from earlier ones is there
 
     def begin(self, traces: Path, previous: _Again | None) -> None:
         """Start from what the session started with."""
@@ -120,16 +120,18 @@ class _Again:
                 f"session {session.id}: figures not compared: it began with what session {session.follows} had learned, which "
                 "was not made again as a whole"
             )
-        elif session.recalled is not None:
-            past = recall_again(traces, session.boot_id, session.id, session.recalled)
-            self._recalls = past is not None
-            self._observer.recall(past or [])
+        elif session.warm_start is not None:
+            past = start_warm_again(traces, session.boot_id, session.id, session.warm_start)
+            self._warm_starts = past is not None
+            self._observer.start_warm(past or [])
             if past is None:
-                found.notes.append(f"session {session.id}: rhythms not compared: the traces lack ticks recorded before it")
+                found.notes.append(
+                    f"session {session.id}: seasonal patterns not compared: the traces lack ticks recorded before it"
+                )
 
     def learned(self, session: str) -> Observer | None:
         """The observer after all of its ticks, if it is of that session and all of them were replayed. The caller takes it over."""
-        whole = self._snapshots is not None and self._whole and self._recalls
+        whole = self._snapshots is not None and self._whole and self._warm_starts
         return self._observer if whole and self._session.id == session else None
 
     def step(self, logged: LoggedTick) -> None:
@@ -175,14 +177,14 @@ class _Again:
                 self._whole = False
             return
         # the arguments that snapshots do not have
-        again = self._observer.tick(self._next, tick.outcomes, tick.paused, tick.deadlocks, tick.lessons)
+        again = self._observer.tick(self._next, tick.outcomes, tick.paused, tick.deadlocks, tick.feedback)
         self._found.observed += 1
         self._made += 1
         if again.seq != tick.seq:
             self._whole = False
             return
         recorded, made = msgspec.to_builtins(tick), msgspec.to_builtins(again)
-        if not self._recalls:
+        if not self._warm_starts:
             for pool in (*recorded["pools"], *made["pools"]):
                 pool.pop("predicted")
         for part in PREDICTED:
@@ -213,7 +215,7 @@ def _observer(session: Session, models: Path, found: Replayed) -> tuple[Observer
             found.notes.append(f"session {session.id}: {', '.join(parts)} not compared: {error}")
             return None
 
-    demand, anomaly = artefact("demand", "forecasts"), artefact("anomaly", "scores", "crowds")
+    demand, anomaly = artefact("demand", "forecasts"), artefact("anomaly", "scores", "starved_workers")
     behaviour = artefact("behaviour", "forecasts", "groups", "protected")
     again = SessionModels(demand, anomaly, behaviour)
     return again.observer(from_builtins(session.config), session.abilities, session.own), predicts

@@ -41,7 +41,7 @@ PURE = [
     *(str(path.relative_to(ROOT)) for room in ("models/forecast", "models/anomaly") for path in sorted((ROOT / room).glob("*.py"))),
     *(str(path.relative_to(ROOT)) for room in PURE_ROOMS for path in sorted((ROOT / "scheduler" / room).rglob("*.py"))),
     *(f"scheduler/{name}.py" for name in ("decision", "places", "changes", "ports", "fences", "faults", "scope", "cgroup_paths")),
-    *("scheduler/config/sections.py", "scheduler/act/relief.py", "scheduler/explain/gathered.py", "scheduler/store/codec.py"),
+    *("scheduler/config/sections.py", "scheduler/act/starvation.py", "scheduler/explain/gathered.py", "scheduler/store/codec.py"),
     *(f"scheduler/service/{name}.py" for name in ("steps", "ladder", "budget")),
     *(f"scheduler/simulation/{name}.py" for name in ("arrivals", "queueing", "peers", "ours", "oracle")),
 ]
@@ -109,7 +109,7 @@ def test_the_picture_of_the_rooms_is_true() -> None:
     assert f"```\n{structure.diagram(structure.modules(ROOT))}\n```" in page, "python -m benchmarks.house.structure --diagram"
 
 
-@pytest.mark.parametrize("room", [*PURE_ROOMS, "act.relief"])
+@pytest.mark.parametrize("room", [*PURE_ROOMS, "act.starvation"])
 def test_what_a_pure_room_reaches_is_pure(room: str) -> None:
     known = structure.modules(ROOT)
     left, seen = [name for name in known if f"{name}.".startswith(f"scheduler.{room}.")], set[str]()

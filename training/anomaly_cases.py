@@ -65,7 +65,7 @@ def healthy_pool(
     """Ticks of one healthy pool of this character. The same generator state gives the same pool."""
     if character not in CHARACTERS:
         raise ValueError(f"no character {character!r}; there are {', '.join(CHARACTERS)}")
-    lives = [_Life(rng, character, float("-inf")) for _ in range(workers)]
+    lifecycle = [_Life(rng, character, float("-inf")) for _ in range(workers)]
     keys = [ProcId(first_pid + i, 1) for i in range(workers)]
     load = _load(character, ticks, interval, rng)
     replace = {}
@@ -75,11 +75,13 @@ def healthy_pool(
     for tick in range(ticks):
         if tick in replace:
             i = replace[tick]
-            lives[i], keys[i] = _Life(rng, character, tick * interval), ProcId(keys[i].pid + 10_000, 2 + tick)
+            lifecycle[i], keys[i] = _Life(rng, character, tick * interval), ProcId(keys[i].pid + 10_000, 2 + tick)
         # an uneven balancer fills the first worker before it uses the next
         shares = np.clip(load[tick] * workers - np.arange(workers), 0, 1) if character == "uneven" else np.full(workers, load[tick])
         queued = max(float(load[tick]) - 0.85, 0.0) * 4 * rng.random()
-        rows = [life.tick(tick * interval, float(share), interval, queued, rng) for life, share in zip(lives, shares, strict=True)]
+        rows = [
+            life.tick(tick * interval, float(share), interval, queued, rng) for life, share in zip(lifecycle, shares, strict=True)
+        ]
         result.append(WorkerTick(tuple(keys), (pool,) * workers, np.array(rows)))
     return result
 
@@ -110,7 +112,7 @@ def faulty(kind: Anomaly, values: Floats, interval: float, strength: float = 1.0
         result[:, _AT[name]] += np.floor(strength * speed * seconds)
         return result
     if kind is Anomaly.SWITCH_STORM:
-        result[:, _AT["slices"]] += strength * 5000
+        result[:, _AT["timeslices"]] += strength * 5000
         result[:, _AT["cpu"]] = np.minimum(result[:, _AT["cpu"]] + 0.1 * strength, 1.0)
         return result
     if kind is Anomaly.FORK_STORM:
@@ -123,7 +125,7 @@ def faulty(kind: Anomaly, values: Floats, interval: float, strength: float = 1.0
         done = np.minimum(1.0, 1.0 / np.maximum(times * demand, 1e-9))  # share of its work
         for name in ("cpu", "wait"):
             result[:, _AT[name]] *= times * done
-        for name in ("slices", "chars"):
+        for name in ("timeslices", "chars"):
             result[:, _AT[name]] *= done
         result[:, _AT["busy"]] = np.minimum(values[:, _AT["busy"]] * times, 1.0)
         return result
@@ -132,12 +134,12 @@ def faulty(kind: Anomaly, values: Floats, interval: float, strength: float = 1.0
         return result
     if kind not in FAULTS:
         raise ValueError(f"cannot put {kind} into a worker; there are {', '.join(FAULTS)}")
-    cpu, wait, slices = {
+    cpu, wait, timeslices = {
         Anomaly.SPIN: (0.97, 0.03, 20.0),
         Anomaly.STUCK: (0.0, 0.0, 0.0),
         Anomaly.STARVED: (1.0 - 0.97 * strength, 0.97 * strength, 10.0),
     }[kind]
-    for name, value in (("cpu", cpu), ("wait", wait), ("slices", slices), ("busy", 1.0)):
+    for name, value in (("cpu", cpu), ("wait", wait), ("timeslices", timeslices), ("busy", 1.0)):
         result[:, _AT[name]] = np.where(np.isnan(values[:, _AT[name]]), np.nan, value)
     result[:, _AT["chars"]] *= 1.0 - 0.97 * strength if kind is Anomaly.STARVED else 0.0
     return result
@@ -178,7 +180,7 @@ class _Life:
         self._beat = rng.uniform(0, 1)
         self._threads = 4.0  # of its executor, which grows with concurrent work, by up to 28
         self._held = 0.0  # open connections beyond the usual ones
-        self._crowd_until = 0.0  # seconds; until then clients come in
+        self._starved_until = 0.0  # seconds; until then clients come in
 
     def tick(self, at: float, load: float, interval: float, queued: float, rng: np.random.Generator) -> list[float]:
         """The values of one tick in the order of `CHANNELS`."""
@@ -218,9 +220,9 @@ class _Life:
         """Connections: a crowd comes within seconds, stays, and leaves."""
         if self._character != "connections":
             return 0.0
-        if at >= self._crowd_until and rng.random() < interval / 60:
-            self._crowd_until = at + float(rng.uniform(2, 10))
-        come = rng.poisson(25 * interval) if at < self._crowd_until else 0
+        if at >= self._starved_until and rng.random() < interval / 60:
+            self._starved_until = at + float(rng.uniform(2, 10))
+        come = rng.poisson(25 * interval) if at < self._starved_until else 0
         self._held = float(self._held + come - rng.binomial(round(self._held), min(interval / 15, 1.0)))
         return self._held
 

@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from ..models.behaviour import CLASSES, KNOTS, SEEN, Arrays, BehaviourModel, Floats, Ints, Summaries, decide, softmax
-from ..models.records import Latency
+from ..models.records import Class
 
 CERTAINTY = 0.9
 """Probability from which the tables here count a program as decided: the default of `models.certainty`."""
@@ -52,7 +52,7 @@ class Programs:
 
     names: tuple[str, ...]
     families: tuple[str, ...]  # of each program
-    classes: tuple[Latency, ...]  # of each program
+    classes: tuple[Class, ...]  # of each program
     rows: Floats  # [n, len(BEHAVIOUR_FEATURES)]
     owners: Ints  # [n], place in `names`
 
@@ -79,7 +79,7 @@ class Programs:
 
     def answers(self) -> Ints:
         """The class of each row as a place in `CLASSES`."""
-        places = np.array([CLASSES.index(latency) for latency in self.classes], dtype=np.int64)
+        places = np.array([CLASSES.index(class_) for class_ in self.classes], dtype=np.int64)
         return np.asarray(places[self.owners])
 
     def weights(self) -> Floats:
@@ -97,9 +97,9 @@ class ProgramRow:
 
     model: str
     program: str
-    latency: Latency  # its true class
-    said: Latency  # what it is taken for in the end
-    p_latency: float
+    class_: Class  # its true class
+    said: Class  # what it is taken for in the end
+    p_interactive: float
     p_batch: float
     loss: float  # mean over its rows; 1.1 for a model without any knowledge
 
@@ -120,8 +120,8 @@ class BehaviourTable:
         return float(np.mean([row.loss for row in self.rows if row.model == model]))
 
     def harm(self, model: str) -> int:
-        """Latency-sensitive groups taken for batch: the most costly error."""
-        wrong = (row for row in self.rows if row.latency is Latency.LATENCY and row.said is Latency.BATCH)
+        """Interactive groups taken for batch: the most costly error."""
+        wrong = (row for row in self.rows if row.class_ is Class.INTERACTIVE and row.said is Class.BATCH)
         return sum(row.model == model for row in wrong)
 
 
@@ -172,7 +172,7 @@ def verdicts(model: str, chances: Floats, programs: Programs, certainty: float =
         mine = chances[programs.owners == place]
         if not len(mine):
             continue
-        held = np.array([CLASSES.index(Latency.NONE)])
+        held = np.array([CLASSES.index(Class.EXEMPT)])
         for row in mine:
             held = decide(row[None], held, certainty)
         last = mine[-1].tolist()
@@ -188,7 +188,7 @@ class Sighted:
     groups: tuple[str, ...] = ()  # of each row
     ticks: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))  # of each row
     rows: Floats = field(default_factory=lambda: np.empty((0, SEEN + 1)))
-    classes: Mapping[str, Latency] = field(default_factory=dict)  # of groups
+    classes: Mapping[str, Class] = field(default_factory=dict)  # of groups
 
     def programs(self) -> Programs:
         """The groups as programs, each a family of its own."""
@@ -212,14 +212,14 @@ class Sightings:
         self._summaries = Summaries(interval)
         self._active: dict[str, int] = {}
         self._rows: dict[str, list[tuple[int, Floats]]] = {}
-        self._classes: dict[str, Latency] = {}
+        self._classes: dict[str, Class] = {}
 
     def cut(self) -> None:
         """What comes next was recorded at another time: start afresh, as a daemon would."""
         self._summaries = Summaries(self._interval)
         self._active = {}
 
-    def add(self, tick: int, groups: Sequence[str], values: Floats, classes: Mapping[str, Latency]) -> None:
+    def add(self, tick: int, groups: Sequence[str], values: Floats, classes: Mapping[str, Class]) -> None:
         """Take what was measured of all groups at a tick; rows are kept of the groups in `classes`."""
         self._classes.update(classes)
         slots, told = self._summaries.step(groups, values)
@@ -254,7 +254,7 @@ def packed(programs: Programs) -> dict[str, NDArray[np.generic]]:
     }
     return {
         **texts,
-        "program_classes": np.array([CLASSES.index(latency) for latency in programs.classes], dtype=np.int32),
+        "program_classes": np.array([CLASSES.index(class_) for class_ in programs.classes], dtype=np.int32),
         "program_rows": rounded(programs.rows).astype(np.float32),
         "program_owners": programs.owners.astype(np.int32),
     }

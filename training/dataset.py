@@ -113,7 +113,7 @@ def build(
             workers.cut()
             continue
         pools = {pool.pool for pool in snapshot.pools}
-        classed = {name: latency for name in measured.groups if (latency := measurer.pinned(name)) is not None}
+        classed = {name: class_ for name in measured.groups if (class_ := measurer.pinned(name)) is not None}
         sightings.add(builder.ticks, measured.groups, measured.behaviour, classed)
         builder.add(snapshot.wall / 1e9, measured.series, {name for name in measured.groups if name in pools or name in classed})
         workers.add(WorkerTick(measured.worker_keys, measured.worker_pools, measured.workers))

@@ -284,7 +284,15 @@ def _anomaly(rows: Sequence[AnomalyRow]) -> Table:
 def _behaviour(found: BehaviourTable) -> dict[str, Table]:
     models = [[name, f"{found.loss(name):.3f}", f"{found.harm(name):,}"] for name in found.models()]
     groups = [
-        [row.model, row.program, str(row.latency), str(row.said), _percent(row.p_latency), _percent(row.p_batch), f"{row.loss:.3f}"]
+        [
+            row.model,
+            row.program,
+            str(row.class_),
+            str(row.said),
+            _percent(row.p_interactive),
+            _percent(row.p_batch),
+            f"{row.loss:.3f}",
+        ]
         for row in found.rows
     ]
     headers = ("model", "group", "is", "taken for", "probability: latency", "batch", "loss")

@@ -111,7 +111,7 @@ def _behaviour(dataset: Dataset, models: Path) -> Made:
     if not own.names:
         missing = (
             "no group that did something has a class in the configuration, and without examples nothing is learned; say what "
-            'some are: [groups.NAME] program = "..." latency = "latency" or "batch"'
+            'some are: [groups.NAME] program = "..." class = "interactive" or "batch"'
         )
         return _not_made("behaviour", "not trained", missing)
     cut = round(dataset.ticks * (1 - HELD_OUT))

@@ -22,7 +22,7 @@ from ..models.anomaly.evidence import CHANNELS
 from ..models.artifact import DataRange
 from ..models.behaviour import SEEN
 from ..models.forecast.demand import METRICS, MIN_TICKS
-from ..models.records import Latency, ProcId
+from ..models.records import Class, ProcId
 from .anomaly_cases import WorkerTick
 from .anomaly_fit import WorkerTraces
 from .behaviour_fit import MOST_ROWS, Sighted
@@ -186,7 +186,7 @@ def _digest(runs: Sequence[Run]) -> str:
 def _sighted(pieces: Sequence[Piece], offsets: Sequence[int]) -> Sighted:
     """What groups with a class did on all machines: a group is the same program everywhere. At most `MOST_ROWS` of each, spread
     over its rows by machine and tick."""
-    classes: dict[str, Latency] = {}
+    classes: dict[str, Class] = {}
     found: dict[str, list[tuple[int, NDArray[np.float64]]]] = {}
     for piece in pieces:
         sighted = piece.dataset.sighted
@@ -218,7 +218,7 @@ class _Plain(msgspec.Struct, forbid_unknown_fields=True):
     sessions: list[int]  # ticks of each session of workers
     pools: list[str]
     groups: list[str]
-    classes: dict[str, Latency]
+    classes: dict[str, Class]
 
 
 def packed(dataset: Dataset) -> tuple[Any, Arrays]:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ACTUAL, OWN, FALLBACK, PROMISED, GRID = "#1d1d1f", "#1f5fbf", "#d9822b", "#3d8b57", "#d8dce2"
-"""Colours that the colour-blind can tell apart too: what came, the model, the forecast without a model, what levels promise (chosen)."""
+"""Colours that the colour-blind can tell apart too: what came, the model, the forecast without a model, what levels promise
+(chosen)."""
 
 METRIC_WORDS: Mapping[str, str] = MappingProxyType({"cpu": "CPU demand", "rss": "memory", "load": "load of pools"})
 

@@ -72,7 +72,7 @@ def judge_behaviour(table: BehaviourTable) -> Judgement:
     for name in others:
         loss = table.loss(name)
         if harm > table.harm(name):
-            return Judgement(False, f"it takes {harm} latency-sensitive groups for batch work, {name} {table.harm(name)}")
+            return Judgement(False, f"it takes {harm} interactive groups for batch work, {name} {table.harm(name)}")
         if own > max(loss * WORSE, loss + SLIGHT):
             return Judgement(False, f"loss {own:.3f} on held-out time is worse than {name} {loss:.3f}")
     if unseen > max(without * WORSE, without + SLIGHT):

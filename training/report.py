@@ -153,7 +153,7 @@ def _behaviour(found: BehaviourTable, width: int | None) -> list[str]:
     """A line for each group and model; then the models."""
     headers = ("model", "group", "is", "taken for", "p latency", "p batch", "loss")
     rows = [
-        [row.model, row.program, row.latency, row.said, f"{row.p_latency:.0%}", f"{row.p_batch:.0%}", f"{row.loss:.3f}"]
+        [row.model, row.program, row.class_, row.said, f"{row.p_interactive:.0%}", f"{row.p_batch:.0%}", f"{row.loss:.3f}"]
         for row in found.rows
     ]
     models = [[name, f"{found.loss(name):.3f}", str(found.harm(name))] for name in found.models()]

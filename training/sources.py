@@ -174,17 +174,17 @@ class _Builder:
             (Known.IO, "read_chars"),
             (Known.FDS, "fds"),
             (Known.SOCKETS, "serves"),
-            (Known.KEYS, "takes_keys"),
+            (Known.KEYS, "reads_keystrokes"),
         ):
             table["known"] |= np.where(tick[f"known {column}"], int(bit), 0).astype(np.uint8)
         for trait, column in (
             (Trait.SERVES, "serves"),
             (Trait.SERVES_LOCALLY, "serves_locally"),
             (Trait.TERMINAL, "terminal"),
-            (Trait.KEYS, "takes_keys"),
-            (Trait.SHOWS, "shows"),
-            (Trait.FED, "fed"),
-            (Trait.ASKED, "asked"),
+            (Trait.READS_KEYSTROKES, "reads_keystrokes"),
+            (Trait.HAS_WINDOW, "shows"),
+            (Trait.PIPE_FED, "fed"),
+            (Trait.PIPE_SERVER, "asked"),
         ):
             table["traits"] |= np.where(tick[column], int(trait), 0).astype(np.uint8)
         order = np.lexsort((table["start_ticks"], table["pid"]))

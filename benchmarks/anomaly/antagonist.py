@@ -22,7 +22,7 @@ from pathlib import Path
 
 from nicety.models.records import Anomaly, PoolSample, ProcId, Score, WorkerSample
 from nicety.scheduler.config.sections import parse
-from nicety.scheduler.observe import crowding
+from nicety.scheduler.observe import antagonists
 from nicety.scheduler.observe.measure import Measurer
 from nicety.scheduler.read.proc import ProcSource
 from nicety.scheduler.read.process import see
@@ -36,7 +36,7 @@ LIGHT = "import time\nwhile True:\n    sum(range(20000))\n    time.sleep(0.02)\n
 CONFIG = f"[daemon]\ninterval = {INTERVAL}\n[pools.web]\nkind = 'command'\ncommand = ['x']\n" + "".join(
     f"[groups.{name}]\nprogram = '*{name}.py'\n" for name in GROUPS
 )
-crowding.NEIGHBOURS = 1000  # those that are not of the experiment are left out after the ranking
+antagonists.NEIGHBOURS = 1000  # those that are not of the experiment are left out after the ranking
 
 
 class Scene:
@@ -94,17 +94,17 @@ def named(pid: int, source: ProcSource) -> list[tuple[str, float]]:
     assert seen is not None, "the worker has ended"
     worker: ProcId = seen.id
     pools = (PoolSample("web", 1, 1, None, (WorkerSample(worker, 1.0, True),), None, None, ""),)
-    measurer, crowds = Measurer(parse(CONFIG)), crowding.Crowding()
+    measurer, starved_workers = Measurer(parse(CONFIG)), antagonists.Antagonists()
     for _ in range(round(SECONDS / INTERVAL)):
         time.sleep(INTERVAL)
         snapshot = source.read(time.monotonic_ns(), time.time_ns(), pools)
         measured = measurer.measure(snapshot)
         if measured is not None:
             rows, keys = measured.rows, measured.worker_keys
-            crowds.push(snapshot, measured.rates.cpu, measured.members, rows, keys, measured.seconds)
+            starved_workers.push(snapshot, measured.rates.cpu, measured.members, rows, keys, measured.seconds)
     score = Score(worker, "web", Anomaly.STARVED, 3.0, 1e-9, (), "made up")
-    (crowd,) = crowds.of((score,), snapshot)
-    return [(it.group, it.cores) for it in crowd.neighbours if it.group in GROUPS]
+    (starved,) = starved_workers.of((score,), snapshot)
+    return [(it.group, it.cores) for it in starved.neighbours if it.group in GROUPS]
 
 
 def main() -> None:

@@ -41,7 +41,7 @@ LIGHT_SHARE = 0.25
 OF_SUPERVISORS = ("crash-loop", "zombie")
 BLAMED = 160.0
 """Kinds that are said of a pool's supervisor, and seconds after one of them until there may be another of the same kind: one
-incident of a kind is open at a time, these take up to 150 s to be over, and whoever was told is not told again meanwhile."""
+incident of a kind is open at a time, these take up to 150 s to be over, and no second one is reported meanwhile."""
 
 REST = 30.0
 """Seconds that a pool rests between two faults."""

@@ -16,7 +16,7 @@ from .truth import SECOND, Alarm, Process
 
 Floats = NDArray[np.float64]
 
-FIGURES = ("cpu", "wait", "rss", "slices", "chars", "fds", "threads")
+FIGURES = ("cpu", "wait", "rss", "timeslices", "chars", "fds", "threads")
 """Cores run, cores waited for, bytes, times put on a CPU a second, bytes read and written a second, descriptors, threads."""
 
 SPAN = 30

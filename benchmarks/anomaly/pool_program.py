@@ -98,7 +98,7 @@ class Worker:
     def __init__(self, board: Board, slot: int, settings: dict[str, Any]) -> None:
         self.board, self.slot, self.settings = board, slot, settings
         self.queue: int = settings["queue"]
-        self.seq = board.state(slot)[4]  # orders to whoever had the slot before are not ours
+        self.seq = board.state(slot)[4]  # orders to the one that had the slot before are not ours
         self.slow = self.slow_backend = 1.0
         self.leaks: Callable[[], None] | None = None
         self.kept: list[Any] = []
@@ -229,7 +229,7 @@ class Worker:
     def _spin(self, order: dict[str, Any]) -> None:
         """Computes for ever; with `pause`, sleeps 1 ms each so many seconds.
 
-        In a session of its own, whose autogroup comes after all others: nobody else on the machine shall be slow for it.
+        In a session of its own, whose autogroup comes after all others: nobody else on the machine must be slow for it.
         """
         os.setsid()
         with contextlib.suppress(OSError):  # a kernel without autogroups

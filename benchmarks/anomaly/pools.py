@@ -173,7 +173,7 @@ class CampaignPool:
         self.board.put(slot, 4, self._seq[slot])
 
     def calm(self, slot: int) -> None:
-        """Whoever is started in this slot next is healthy."""
+        """What is started in this slot next is healthy."""
         self.board.write(slot, ORDER, {})
 
     def tell(self, **message: Any) -> None:

@@ -126,7 +126,7 @@ class Judgement:
         wanted = set(kinds)
         return [hit for hit in self.hits if hit.fault.kind in wanted]
 
-    def recall(self, kinds: Iterable[str]) -> float:
+    def start_warm(self, kinds: Iterable[str]) -> float:
         """Share of the faults of these kinds that was found in time; NaN if there were none."""
         hits = self.of(kinds)
         return sum(hit.in_time for hit in hits) / len(hits) if hits else math.nan
@@ -154,7 +154,7 @@ def together(results: Iterable[Judgement]) -> Judgement:
 def judge(faults: Sequence[Fault], alarms: Iterable[Alarm], holes: Sequence[tuple[int, int]] = ()) -> Judgement:
     """What the alarms are worth. `holes`: (from, to) in which nothing was recorded: a fault that should have been found then counts
     neither as found nor as missed. Nor does a crash loop or an unreaped worker of a supervisor of whom just that is still reported
-    from the fault before: who was told of it is not told again.
+    from the fault before: what was reported then is not reported again.
 
     An alarm belongs to the fault that its pool has at the time if it is of one of the faulty workers, of their zombies, or in a
     crash loop of the supervisor; else it is one of a sibling. Up to `AFTER` seconds after the end it is an echo. All others

@@ -10,7 +10,7 @@ tick. `--ship` writes the model to `models/shipped`; it is the one that was judg
 (`programs.py record --held-out`). `--compare` adds what a random forest and a single rule make of the same rows.
 `--training-only` does not look at the held-out programs at all.
 
-What is counted: a performance is one program in one recorded session. It is *decided* if it is called latency-sensitive or batch.
+What is counted: a performance is one program in one recorded session. It is *decided* if it is called interactive or batch.
 Of a program that is neither, hands off is the right answer, so the decided share is of the two classes only, and every class given
 to a program that is neither counts as a wrong decision. Programs count the same, however often they were performed.
 """
@@ -34,7 +34,7 @@ import numpy as np
 from nicety import __version__
 from nicety.models.artifact import FEATURES, Card, DataRange, shipped
 from nicety.models.behaviour import BEHAVIOUR_CHANNELS, BEHAVIOUR_FEATURES, CLASSES, BehaviourModel, Behaviours, Floats, Summaries
-from nicety.models.records import Latency, Spared
+from nicety.models.records import Class, Spared
 from nicety.scheduler.config.sections import Config, parse
 from nicety.scheduler.explain.layout import table
 from nicety.scheduler.observe.measure import Measurer
@@ -62,7 +62,7 @@ class Corpus:
     """A recording with its labels."""
 
     config: Config
-    classes: Mapping[str, Latency]  # of groups
+    classes: Mapping[str, Class]  # of groups
     families: Mapping[str, str]
     held_out: frozenset[str]
     sessions: tuple[Ticks, ...]
@@ -74,8 +74,8 @@ class Performance:
     """One program in one session, as the daemon would have seen it."""
 
     program: str
-    latency: Latency
-    said: dict[int, Latency] = field(default_factory=dict)  # by ticks of activity; the last known one for more than there were
+    class_: Class
+    said: dict[int, Class] = field(default_factory=dict)  # by ticks of activity; the last known one for more than there were
     right_after: int | None = None  # ticks of activity until it was called what it is; None: never
     worked: int = 0  # ticks of activity since the first one with HOG_CORES; 0: there was none
     worked_after: int | None = None  # as right_after, counted so; 0: it was known before
@@ -86,9 +86,9 @@ class Performance:
     spared: Spared | None = None  # at the end
 
     @property
-    def end(self) -> Latency:
+    def end(self) -> Class:
         """The verdict at the last moment."""
-        return self.said.get(MOMENTS[-1], Latency.NONE)
+        return self.said.get(MOMENTS[-1], Class.EXEMPT)
 
 
 def load(*directories: Path) -> Corpus:
@@ -99,7 +99,7 @@ def load(*directories: Path) -> Corpus:
     if others:
         raise SystemExit("the recordings have different labels or held-out programs")
     config = parse(labels[0], "labels.toml")
-    classes = {name: Latency(rule.latency) for name, rule in config.groups.items() if rule.latency is not None}
+    classes = {name: Class(rule.class_) for name, rule in config.groups.items() if rule.class_ is not None}
     families = {program.name: program.family or program.name for program in PROGRAMS}
     held_out = frozenset(labels[1].split())
     unknown = sorted(held_out - classes.keys())
@@ -126,10 +126,10 @@ def load(*directories: Path) -> Corpus:
     return Corpus(config, classes, families, held_out, tuple(sessions), data)
 
 
-def programs_of(corpus: Corpus, wanted: frozenset[str], *, classes: Mapping[str, Latency] | None = None) -> Programs:
+def programs_of(corpus: Corpus, wanted: frozenset[str], *, classes: Mapping[str, Class] | None = None) -> Programs:
     """Rows of the wanted programs, from all sessions."""
     sightings = Sightings(1.0)
-    chosen = {name: latency for name, latency in (classes or corpus.classes).items() if name in wanted}
+    chosen = {name: class_ for name, class_ in (classes or corpus.classes).items() if name in wanted}
     tick = 0
     for session in corpus.sessions:
         sightings.cut()
@@ -161,15 +161,15 @@ def perform(model: BehaviourModel, corpus: Corpus, wanted: frozenset[str], certa
                 behaviour = said[place]
                 if behaviour is None:
                     continue
-                mine.p, mine.evidence = (behaviour.p_latency, behaviour.p_batch), behaviour.evidence
+                mine.p, mine.evidence = (behaviour.p_interactive, behaviour.p_batch), behaviour.evidence
                 mine.spared = behaviour.spared
-                mine.ever_batch |= behaviour.latency is Latency.BATCH
-                if behaviour.latency is mine.latency and mine.right_after is None:
+                mine.ever_batch |= behaviour.inferred is Class.BATCH
+                if behaviour.inferred is mine.class_ and mine.right_after is None:
                     mine.right_after = mine.active
                     mine.worked_after = mine.worked
                 for moment in MOMENTS:
                     if mine.active <= moment:
-                        mine.said[moment] = behaviour.latency
+                        mine.said[moment] = behaviour.inferred
         found += seen.values()
     return found
 
@@ -181,7 +181,7 @@ class Score:
     programs: int
     decided: float
     right: float
-    harmed: int  # performances of latency-sensitive programs called batch
+    harmed: int  # performances of interactive programs called batch
     harmed_programs: tuple[str, ...]
 
 
@@ -192,15 +192,15 @@ def score(performances: Sequence[Performance], moment: int) -> Score:
         by[mine.program].append(mine)
     decided, right, wrong, two = 0.0, 0.0, 0.0, 0
     for plays in by.values():
-        said = [mine.said.get(moment, Latency.NONE) for mine in plays]
-        truth = plays[0].latency
-        given = sum(answer is not Latency.NONE for answer in said) / len(said)
-        hits = sum(answer is truth for answer in said) / len(said) if truth is not Latency.NONE else 0.0
-        two += truth is not Latency.NONE
-        decided += given if truth is not Latency.NONE else 0.0
+        said = [mine.said.get(moment, Class.EXEMPT) for mine in plays]
+        truth = plays[0].class_
+        given = sum(answer is not Class.EXEMPT for answer in said) / len(said)
+        hits = sum(answer is truth for answer in said) / len(said) if truth is not Class.EXEMPT else 0.0
+        two += truth is not Class.EXEMPT
+        decided += given if truth is not Class.EXEMPT else 0.0
         right += hits
         wrong += given - hits
-    harmed = [mine.program for mine in performances if (mine.latency, mine.said.get(moment)) == (Latency.LATENCY, Latency.BATCH)]
+    harmed = [mine.program for mine in performances if (mine.class_, mine.said.get(moment)) == (Class.INTERACTIVE, Class.BATCH)]
     return Score(len(by), decided / max(two, 1), right / max(right + wrong, 1e-9), len(harmed), tuple(sorted(set(harmed))))
 
 
@@ -242,15 +242,15 @@ def compared(programs: Programs, fitted: Fitted) -> list[list[str]]:
     rows = []
     for name, chances in (("additive model", fitted.chances), ("random forest", forest), ("listens, else busy", rule)):
         said = verdicts(name, chances, programs)
-        two = [row for row in said if row.latency is not Latency.NONE]
-        given = [row for row in said if row.said is not Latency.NONE]
+        two = [row for row in said if row.class_ is not Class.EXEMPT]
+        given = [row for row in said if row.said is not Class.EXEMPT]
         rows.append(
             [
                 name,
                 f"{log_loss(chances, programs):.3f}",
-                f"{sum(row.said is not Latency.NONE for row in two) / len(two):.0%}",
-                f"{sum(row.said is row.latency for row in given) / max(len(given), 1):.0%}",
-                str(sum((row.latency, row.said) == (Latency.LATENCY, Latency.BATCH) for row in said)),
+                f"{sum(row.said is not Class.EXEMPT for row in two) / len(two):.0%}",
+                f"{sum(row.said is row.class_ for row in given) / max(len(given), 1):.0%}",
+                str(sum((row.class_, row.said) == (Class.INTERACTIVE, Class.BATCH) for row in said)),
             ]
         )
     return rows
@@ -258,8 +258,8 @@ def compared(programs: Programs, fitted: Fitted) -> list[list[str]]:
 
 def times(performances: Sequence[Performance]) -> dict[str, list[float]]:
     """Ticks until the class was right, inf: never. Of batch work since it had HOG_CORES, of services since they did anything."""
-    hogs = [mine.worked_after for mine in performances if mine.latency is Latency.BATCH and mine.worked]
-    services = [mine.right_after for mine in performances if mine.latency is Latency.LATENCY]
+    hogs = [mine.worked_after for mine in performances if mine.class_ is Class.BATCH and mine.worked]
+    services = [mine.right_after for mine in performances if mine.class_ is Class.INTERACTIVE]
     return {
         kind: sorted(math.inf if after is None else float(after) for after in found)
         for kind, found in (("batch", hogs), ("latency", services))
@@ -271,7 +271,7 @@ def cost(model: BehaviourModel, groups: int = 1000, ticks: int = 40) -> float:
     rng = np.random.default_rng(1)
     base = rng.gamma(1.0, 0.3, (groups, len(BEHAVIOUR_CHANNELS)))
     base[:, :2] = 1 + rng.integers(0, 4, (groups, 2))
-    base[:, BEHAVIOUR_CHANNELS.index("slices")] *= 300
+    base[:, BEHAVIOUR_CHANNELS.index("timeslices")] *= 300
     base[:, BEHAVIOUR_CHANNELS.index("brief")] *= rng.random(groups) < 0.02  # few start what comes and goes
     used = [BEHAVIOUR_CHANNELS.index(name) for name in ("cpu", "brief", "wait")]
     base[:, BEHAVIOUR_CHANNELS.index("demand")] = base[:, used].sum(axis=1)  # as measured, it is never less than what was used
@@ -306,7 +306,7 @@ def by_program(performances: Sequence[Performance]) -> Iterator[list[str]]:
     by: dict[str, list[Performance]] = defaultdict(list)
     for mine in performances:
         by[mine.program].append(mine)
-    for name, plays in sorted(by.items(), key=lambda entry: (entry[1][0].latency, entry[0])):
+    for name, plays in sorted(by.items(), key=lambda entry: (entry[1][0].class_, entry[0])):
         said = Counter(mine.end for mine in plays)
         after = [mine.right_after for mine in plays if mine.right_after is not None]
         evidence = max(plays, key=lambda mine: max(mine.p)).evidence
@@ -314,7 +314,7 @@ def by_program(performances: Sequence[Performance]) -> Iterator[list[str]]:
         spared = Counter(f"not batch: {mine.spared}" for mine in plays if mine.spared is not None)
         yield [
             name,
-            plays[0].latency,
+            plays[0].class_,
             " ".join(f"{answer} {count}" if len(plays) > 1 else answer for answer, count in said.most_common()),
             f"{statistics.fmean(mine.p[0] for mine in plays):.0%}",
             f"{statistics.fmean(mine.p[1] for mine in plays):.0%}",
@@ -346,8 +346,8 @@ def main() -> None:
     unseen = [{"programs": len(programs.names), "loss_without_family": fitted.loss(programs), "blind": _blind(programs)}]
     if arguments.training_only:
         rows = [
-            [row.program, row.latency, row.said, f"{row.p_latency:.0%}", f"{row.p_batch:.0%}", f"{row.loss:.2f}"]
-            for row in sorted(verdicts("", fitted.chances, programs), key=lambda row: (row.latency, -row.loss))
+            [row.program, row.class_, row.said, f"{row.p_interactive:.0%}", f"{row.p_batch:.0%}", f"{row.loss:.2f}"]
+            for row in sorted(verdicts("", fitted.chances, programs), key=lambda row: (row.class_, -row.loss))
         ]
         print(*table(("training program", "is", "without its family called", "p latency", "p batch", "loss"), rows), sep="\n")
         if arguments.ship:
@@ -406,10 +406,10 @@ def judge(model: BehaviourModel, corpus: Corpus) -> Judged:
         now = score(performances, moment)
         claims.at_least(f"right among decided, after {moment} ticks", now.right, 0.90)
         claims.at_least(f"decided, after {moment} ticks", now.decided, 0.70)
-        claims.at_most(f"latency-sensitive called batch, after {moment} ticks", now.harmed, 0)
+        claims.at_most(f"interactive called batch, after {moment} ticks", now.harmed, 0)
         metrics.append({"ticks": moment, "programs": now.programs, "decided": now.decided, "right": now.right})
-    ever = sum(mine.ever_batch for mine in every if mine.latency is Latency.LATENCY)
-    claims.at_most("latency-sensitive called batch, at any time", ever, 0)
+    ever = sum(mine.ever_batch for mine in every if mine.class_ is Class.INTERACTIVE)
+    claims.at_most("interactive called batch, at any time", ever, 0)
     spans = times(performances)
     for kind, found in spans.items():
         known = ", ".join(f"{sum(after <= limit for after in found)} within {limit}" for limit in (1, 2, 3, 5, 10))

@@ -33,7 +33,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nicety.models.records import Latency, ProcId, Snapshot, Trait
+from nicety.models.records import Class, ProcId, Snapshot, Trait
 from nicety.scheduler.config.sections import parse
 from nicety.scheduler.observe.measure import Measurer
 from nicety.scheduler.read.facts import probe
@@ -104,7 +104,7 @@ class Program:
     """A row of the table."""
 
     name: str  # of its group
-    latency: Latency
+    class_: Class
     packages: str  # Debian's, separated by spaces
     program: str  # as scheduler.linux.identity.program names it; a glob
     use: str  # how it is put to use, for people
@@ -230,7 +230,7 @@ x.sendResponseHeaders(200, b.length); x.getResponseBody().write(b); x.close(); }
 
 # --- the table ------------------------------------------------------------------------------------------------------------------
 
-L, B, N = Latency.LATENCY, Latency.BATCH, Latency.NONE
+L, B, N = Class.INTERACTIVE, Class.BATCH, Class.EXEMPT
 
 _GREP = "grep -rEc '(def|class) [a-z]+_[a-z]+.*:$' {in}/tree"
 _TEXT = "{in}/text"
@@ -643,7 +643,7 @@ def missing(programs: Sequence[Program]) -> list[str]:
 def labels(programs: Sequence[Program]) -> str:
     """The configuration that names each program's group and its class."""
     return "".join(
-        f"[groups.{program.name}]\nprogram = {json.dumps(program.program)}\nlatency = {json.dumps(program.latency.value)}\n\n"
+        f"[groups.{program.name}]\nprogram = {json.dumps(program.program)}\nlatency = {json.dumps(program.class_.value)}\n\n"
         for program in programs
     )
 
@@ -720,14 +720,14 @@ def _try(*argv: str | Path) -> None:
 def plan(programs: Sequence[Program], sessions: int, seed: int) -> list[list[Program]]:
     """Who performs together: in turn of decks that are shuffled anew when used up, so that everybody comes equally often."""
     rng = random.Random(seed)
-    decks: dict[Latency, list[Program]] = {latency: [] for latency in Latency}
-    of_class = {latency: [program for program in programs if program.latency is latency] for latency in Latency}
+    decks: dict[Class, list[Program]] = {class_: [] for class_ in Class}
+    of_class = {class_: [program for program in programs if program.class_ is class_] for class_ in Class}
 
-    def deal(latency: Latency, count: int, chosen: list[Program]) -> None:
-        for _ in range(min(count, len(of_class[latency]))):
-            deck = decks[latency]
+    def deal(class_: Class, count: int, chosen: list[Program]) -> None:
+        for _ in range(min(count, len(of_class[class_]))):
+            deck = decks[class_]
             if not any(program not in chosen for program in deck):
-                deck.extend(rng.sample(of_class[latency], len(of_class[latency])))
+                deck.extend(rng.sample(of_class[class_], len(of_class[class_])))
             program = next(program for program in deck if program not in chosen)
             deck.remove(program)
             chosen.append(program)
@@ -735,10 +735,10 @@ def plan(programs: Sequence[Program], sessions: int, seed: int) -> list[list[Pro
     result = []
     for number in range(sessions):
         chosen: list[Program] = []
-        for latency, twice in ((Latency.LATENCY, 2), (Latency.NONE, 2)):
-            total = twice * len(of_class[latency])
-            deal(latency, (number + 1) * total // sessions - number * total // sessions, chosen)
-        deal(Latency.BATCH, CONTENTION[number % len(CONTENTION)], chosen)
+        for class_, twice in ((Class.INTERACTIVE, 2), (Class.EXEMPT, 2)):
+            total = twice * len(of_class[class_])
+            deal(class_, (number + 1) * total // sessions - number * total // sessions, chosen)
+        deal(Class.BATCH, CONTENTION[number % len(CONTENTION)], chosen)
         result.append(chosen)
     return result
 
@@ -942,11 +942,11 @@ def check(state: Path) -> dict[str, _Seen]:
     print(f"{'program':<18} class    sessions ticks   cpu    wait  serves terminal")
     for name, one in seen.items():
         ticks = max(one.ticks, 1)
-        latency = config.groups[name].latency or Latency.NONE
-        weak = one.cpu / ticks < SHOWS and latency is not Latency.NONE
+        class_ = config.groups[name].class_ or Class.EXEMPT
+        weak = one.cpu / ticks < SHOWS and class_ is not Class.EXEMPT
         word = "NOT SEEN" if not one.ticks else "NO WORK" if weak else ""
         print(
-            f"{name:<18} {latency.value:<8} {one.sessions:>6} {one.ticks:>6} {one.cpu / ticks:>7.3f} {one.wait / ticks:>6.3f}"
+            f"{name:<18} {class_.value:<8} {one.sessions:>6} {one.ticks:>6} {one.cpu / ticks:>7.3f} {one.wait / ticks:>6.3f}"
             f" {one.serves:>5} {one.terminal:>7}  {word}"
         )
     return seen
@@ -987,7 +987,7 @@ def record(arguments: argparse.Namespace) -> None:
 def table() -> str:
     """The programs for people, as docs/behaviour-programs.md has them."""
     rows = [
-        f"| {program.name} | {program.latency.value} | `{program.program}` | {program.use} | {'held out' if program.held_out else 'training'} |"
+        f"| {program.name} | {program.class_.value} | `{program.program}` | {program.use} | {'held out' if program.held_out else 'training'} |"
         for program in PROGRAMS
     ]
     return "\n".join(["| group | class | program | how it is used | part |", "|---|---|---|---|---|", *rows]) + "\n"

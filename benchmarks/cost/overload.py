@@ -50,10 +50,10 @@ while True:
 CONFIG = """
 [groups.service]
 program = "python* service.py"
-latency = "latency"
+class = "interactive"
 [groups.hogs]
 program = "python* hog.py"
-latency = "batch"
+class = "batch"
 """
 
 ASKED_EACH = 0.25

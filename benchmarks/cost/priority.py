@@ -2,9 +2,9 @@
 
     python -m benchmarks.cost.priority [--json FILE]
 
-Every latency group waits, every batch group contends, and each of their processes has a session, or a cgroup and a session, of its
-own, or all are in one session. "first" is the tick in which contention begins, "steady" one in which all are demoted. The best of
-several runs counts: what else the machine does only adds. The straight line goes from nothing through the figure of most places.
+Every interactive group waits, every batch group contends, and each of their processes has a session, or a cgroup and a session, of
+its own, or all are in one session. "first" is the tick in which contention begins, "steady" one in which all are demoted. The best
+of several runs counts: what else the machine does only adds. The straight line goes from nothing through the figure of most places.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import argparse
 import time
 from pathlib import Path
 
-from nicety.models.records import Latency
+from nicety.models.records import Class
 from nicety.scheduler.config.sections import Config
 from nicety.scheduler.decide.engine import Engine
 from nicety.scheduler.decision import Group, Outcome, Status, Tick
@@ -35,15 +35,15 @@ ABOVE_THE_LINE = 1.5
 
 
 def places(count: int, separation: str, wait: float) -> list[Group]:
-    """`count` latency groups that wait so long, in cores, and `count` batch groups, of one process each."""
+    """`count` interactive groups that wait so long, in cores, and `count` batch groups, of one process each."""
     groups = []
     for number in range(count):
         cgroups = (f"/web-{number}", f"/job-{number}") if separation == "cgroups" else ("/", "/")
         session = 1 if separation == "one session" else 0
         latency = a_member(10_000 + number, session, cgroups[0])
         batch = a_member(50_000 + number, session, cgroups[1])
-        groups.append(a_group(f"service {number:04}", Latency.LATENCY, [latency], cpu=0.03, wait=wait))
-        groups.append(a_group(f"batch {number:04}", Latency.BATCH, [batch], cpu=0.06, wait=0.06))
+        groups.append(a_group(f"service {number:04}", Class.INTERACTIVE, [latency], cpu=0.03, wait=wait))
+        groups.append(a_group(f"batch {number:04}", Class.BATCH, [batch], cpu=0.06, wait=0.06))
     return groups
 
 

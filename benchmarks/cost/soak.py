@@ -28,7 +28,7 @@ decision_bytes = 67108864
 behaviour = false
 [groups.shortlived]
 program = "true"
-latency = "batch"
+class = "batch"
 """
 
 SPAWN = """

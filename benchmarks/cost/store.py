@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nicety.models.records import SAMPLE, HostSample, Identity, Latency, PoolSample, ProcId, Snapshot, WorkerSample
+from nicety.models.records import SAMPLE, Class, HostSample, Identity, PoolSample, ProcId, Snapshot, WorkerSample
 from nicety.scheduler.decision import Abilities, Decision, Outcome, ResizePool, Session, Status, Verdict, Why
 from nicety.scheduler.read.proc import ProcSource
 from nicety.scheduler.store.decisions import DecisionLog, DecisionReader
@@ -71,7 +71,7 @@ def simulated(processes: int = 500, moving: int = 30, ticks: int = 3600) -> Iter
     table["session"], table["threads"], table["state"], table["known"] = table["pid"], 1, ord("S"), 7
     table["fds"] = rng.integers(3, 60, processes)
     table["rss_bytes"] = rng.integers(500, 50_000, processes) * 4096
-    for name in ("cpu_ns", "wait_ns", "slices", "minor_faults", "read_chars", "write_chars", "read_bytes", "write_bytes"):
+    for name in ("cpu_ns", "wait_ns", "timeslices", "minor_faults", "read_chars", "write_chars", "read_bytes", "write_bytes"):
         table[name] = rng.integers(0, 10**9, processes)
     identities = {
         ProcId(pid, start): Identity(
@@ -87,7 +87,7 @@ def simulated(processes: int = 500, moving: int = 30, ticks: int = 3600) -> Iter
         used = rng.integers(10**5, 4 * 10**8, moving).astype(np.uint64)
         table["cpu_ns"][moved] += used
         for name, most in (
-            *(("wait_ns", 5 * 10**7), ("slices", 800), ("minor_faults", 400), ("read_chars", 200_000), ("write_chars", 90_000)),
+            *(("wait_ns", 5 * 10**7), ("timeslices", 800), ("minor_faults", 400), ("read_chars", 200_000), ("write_chars", 90_000)),
         ):
             table[name][moved] += rng.integers(0, most, moving).astype(np.uint64)
         table["rss_bytes"][moved[::3]] += (rng.integers(0, 64, len(moved[::3])) * 4096).astype(np.uint64)
@@ -176,7 +176,7 @@ def decision_log(ticks: int = 600) -> tuple[float, float, float]:
     for seq in range(ticks):
         load = rng.random(20).tolist()
         groups = [
-            a_group(f"group{at}", Latency.BATCH, [a_member(100 + 10 * at + n) for n in range(5)], cpu=load[at]) for at in range(20)
+            a_group(f"group{at}", Class.BATCH, [a_member(100 + 10 * at + n) for n in range(5)], cpu=load[at]) for at in range(20)
         ]
         forecasts = [a_forecast(f"group{at}", metric, load[at]) for at in range(20) for metric in ("cpu", "rss")]
         tick = a_tick(seq, groups=groups, pools=[a_pool("web", load=load[0])], forecasts=forecasts)

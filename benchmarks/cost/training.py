@@ -88,7 +88,7 @@ def write(directory: Path, load: Workload, rng: np.random.Generator) -> None:
         used = load.demand[tick][groups] * share * 1e9
         table["cpu_ns"] += (used * 0.9).astype(np.uint64)
         table["wait_ns"] += (used * 0.1).astype(np.uint64)
-        table["slices"] += (used / 1e7).astype(np.uint64) + 1
+        table["timeslices"] += (used / 1e7).astype(np.uint64) + 1
         table["read_chars"] += (used / 1e3).astype(np.uint64)
         table["rss_bytes"] = (load.rss[tick][groups] * share).astype(np.uint64) // 4096 * 4096
         pools = tuple(

@@ -84,7 +84,7 @@ class Change:
     control: str
     target: str
     programs: tuple[str, ...]  # names in the scene; () where it is not known whose it was
-    sensitive: tuple[str, ...]  # of those, the latency-sensitive ones
+    sensitive: tuple[str, ...]  # of those, the interactive ones
     victim: str
     contender: str
     lacks: float | None  # cores that the victim lacks; None: the decision does not say
@@ -101,7 +101,7 @@ class Record:
     control: str = ""  # the best by hand; "": there is nothing to set, and `hand` is nothing once more
     changes: tuple[Change, ...] = ()
     relieved: tuple[tuple[str, str], ...] = ()  # (victim, contender), once for each time
-    kernel: tuple[str, ...] = ()  # what the kernel showed of demoted latency-sensitive processes
+    kernel: tuple[str, ...] = ()  # what the kernel showed of demoted interactive processes
     demotes: bool = True  # False: in this scene no demotion can be right
     hours: float = 0.0  # that nicety ran
     missed: float | None = None  # share of its ticks that the daemon did not make; None: too few to tell
@@ -263,8 +263,8 @@ def _claim_hand(claims: Claims, record: Record, p99: Interval) -> None:
 def _claim_changes(claims: Claims, record: Record) -> None:
     name, changes = record.scene, record.changes
     met = sorted({program for change in changes for program in change.sensitive})
-    _none(claims, f"{name}: latency-sensitive programs demoted, by the decision log", met)
-    _none(claims, f"{name}: latency-sensitive programs demoted, as the kernel showed", sorted(set(record.kernel)))
+    _none(claims, f"{name}: interactive programs demoted, by the decision log", met)
+    _none(claims, f"{name}: interactive programs demoted, as the kernel showed", sorted(set(record.kernel)))
     claims.at_most(f"{name}: demotions that could not supply", sum(map(cannot_supply, changes)), 0)
     claims.at_most(f"{name}: times that the same pair was relieved, an hour", relieved_an_hour(record), 1)
     if record.demotes:

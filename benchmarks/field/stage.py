@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..latency.contention import cpu_hierarchy
+from ..class_.contention import cpu_hierarchy
 from .figures import SENSITIVE, Role
 from .programs import POSTGRES, Program, Site, as_postgres
 from .scenes import Hand, Layout, Requests, Scene, Way
@@ -74,7 +74,7 @@ def below():
         left += mine
     return found
 
-while mine := below():  # whoever started it is gone, however that ended
+while mine := below():  # what started it is gone, however that ended
     for pid in mine:
         try:
             os.kill(pid, signal.SIGKILL)
@@ -198,7 +198,7 @@ class Roster:
     session_of: dict[tuple[int, int], int] = field(default_factory=dict)
     sessions: dict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
     cgroups: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    demoted: set[str] = field(default_factory=set)  # what the kernel showed of latency-sensitive programs
+    demoted: set[str] = field(default_factory=set)  # what the kernel showed of interactive programs
 
 
 class Stage:
@@ -572,6 +572,6 @@ def transactions(text: str, ahead: float) -> np.ndarray:
     for line in text.splitlines():
         words = line.split()
         if len(words) == 7 and all(word.isdecimal() for word in words):  # the last line may not be whole yet
-            ended, latency = int(words[4]) + int(words[5]) / 1e6, int(words[2]) / 1e6
-            rows.append((ended - latency - ahead, latency, np.nan))
+            ended, class_ = int(words[4]) + int(words[5]) / 1e6, int(words[2]) / 1e6
+            rows.append((ended - class_ - ahead, class_, np.nan))
     return np.array(rows).reshape(-1, 3)

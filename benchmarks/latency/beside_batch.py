@@ -1,4 +1,4 @@
-"""A latency service beside batch work: what nicety gives it, beside nothing, rule daemons, and the best that a person could pick.
+"""A service beside batch work: what nicety gives it, beside nothing, rule daemons, and the best that a person could pick.
 
     python -m benchmarks.latency.beside_batch [--rounds 6] [--seconds 12] [--json FILE] [--plot FILE]
     python -m benchmarks.latency.beside_batch --turns 30 [--pinned] [--json FILE]
@@ -6,10 +6,10 @@
 
 redis-server under open-loop load (requests of about 0.2 ms of its CPU at random times, a latency counts from the planned time) at
 20 % and 60 % of a CPU, beside four CPU hogs: in one session, in sessions of their own, in cgroups of their own. Conditions,
-interleaved and with the same arrivals in each round; p99 and p99.9 are told of all rounds together, as the median of rounds, and by
-round beside the same round of the hand-picked control, for one disturbed round decides the first. Batch work a second goes with the
-speed of the machine, which here differs by 2 to 3 % from one quarter of a minute to the next, so the CPU time that the batch got is
-told beside it. Conditions that nothing is asked of (alone, nothing, rule, weight) run in each third round:
+interleaved and with the same arrivals in each round; p99 and p99.9 are reported of all rounds together, as the median of rounds,
+and by round beside the same round of the hand-picked control, for one disturbed round decides the first. Batch work a second goes
+with the speed of the machine, which here differs by 2 to 3 % from one quarter of a minute to the next, so the CPU time that the
+batch got is reported beside it. Conditions without a claim (alone, nothing, rule, weight) run in each third round:
 
     alone      no hogs
     nothing    hogs, nobody does anything
@@ -122,10 +122,10 @@ PINNED = """
 behaviour = false
 [groups.service]
 program = "redis-server"
-latency = "latency"
+class = "interactive"
 [groups.batch]
 program = "python3 hog.py"
-latency = "batch"
+class = "batch"
 """
 
 

@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from nicety.models.records import Latency, ProcId
+from nicety.models.records import Class, ProcId
 from nicety.scheduler.act.actuate import Acting
 from nicety.scheduler.act.knobs.control import LinuxKernel
 from nicety.scheduler.decision import Control, Decision, Group, Member, Outcome, Set, Status, Why
@@ -118,7 +118,7 @@ def groups(batch: Sequence[ProcId], others: Sequence[ProcId]) -> tuple[Group, ..
     """The groups of a tick."""
     return tuple(
         Group(name, latency, len(ids), 0.0, 0.0, 0.0, 0, tuple(map(member, ids)))
-        for name, latency, ids in (("batch", Latency.BATCH, batch), ("web", Latency.LATENCY, others))
+        for name, latency, ids in (("batch", Class.BATCH, batch), ("web", Class.INTERACTIVE, others))
     )
 
 

@@ -60,8 +60,8 @@ def optimum(objective: Objective, seconds: float | None = None) -> Optimum:
             for place in range(places):
                 part = objective.layout.parts[place, domain]
                 if part:
-                    load[request.latency][group * places + place] = request.demand * part
-                    if not request.latency:
+                    load[request.interactive][group * places + place] = request.demand * part
+                    if not request.interactive:
                         there[group * places + place] = 1.0
         kept_cpus = {column: float(objective.layout.kept_cpus[domain][kept]) for column, kept in own.items()}
         rows.append((load[True] | {column: -float(kept) for column, kept in own.items()} | {shared: -1.0}, -math.inf, 0.0))
@@ -150,24 +150,24 @@ def first_fit(layout: Layout, requests: tuple[Request, ...]) -> tuple[dict[str, 
     """A placement as a person would make it: the CPUs of each group by name, and the CPUs kept from batch work.
 
     It owes nothing to the search that is measured. The largest group first, each goes to the first cache with room for it, of the
-    node with most of its memory if one there has; latency groups look from the first cache on, batch groups from the last. Who fits
-    nowhere gets the machine. Then each cache keeps the cores that its latency groups fill, as far as its batch groups leave them.
-    """
+    node with most of its memory if one there has; interactive groups look from the first cache on, batch groups from the last. Who
+    fits nowhere gets the machine. Then each cache keeps the cores that its interactive groups fill, as far as its batch groups
+    leave them."""
     room = [float(len(cpus)) for cpus in layout.cpus]
     load = {True: [0.0] * len(room), False: [0.0] * len(room)}
     machine = tuple(range(len(room)))
     chosen: dict[str, tuple[int, ...]] = {}
     for request in sorted(requests, key=lambda request: (-request.demand, request.name)):
-        open_ = [d for d in machine if request.latency or len(layout.domains[d].cores) > layout.domains[d].reserved]
+        open_ = [d for d in machine if request.interactive or len(layout.domains[d].cores) > layout.domains[d].reserved]
         fits = [d for d in open_ if request.demand <= room[d]]
-        fits = fits if request.latency else fits[::-1]
+        fits = fits if request.interactive else fits[::-1]
         near = max(fits, key=lambda d: request.memory[layout.domains[d].node] if request.memory else 0.0, default=None)
         chosen[request.name] = machine if near is None else (near,)
         for domain in chosen[request.name]:
             part = len(layout.cpus[domain]) / sum(len(layout.cpus[d]) for d in chosen[request.name])
-            load[request.latency][domain] += request.demand * part
+            load[request.interactive][domain] += request.demand * part
             room[domain] -= request.demand * part
-    batch = {d for request in requests if not request.latency for d in chosen[request.name]}
+    batch = {d for request in requests if not request.interactive for d in chosen[request.name]}
     kept = []
     for d, domain in enumerate(layout.domains):
         spare = [k for k, cpus in enumerate(layout.kept_cpus[d]) if len(layout.cpus[d]) - cpus >= load[False][d]]
@@ -177,6 +177,6 @@ def first_fit(layout: Layout, requests: tuple[Request, ...]) -> tuple[dict[str, 
     sets = {}
     for request in requests:
         cpus = sorted(cpu for d in chosen[request.name] for cpu in layout.cpus[d])
-        everywhere = request.latency and chosen[request.name] == machine
-        sets[request.name] = () if everywhere else tuple(cpu for cpu in cpus if request.latency or cpu not in away)
+        everywhere = request.interactive and chosen[request.name] == machine
+        sets[request.name] = () if everywhere else tuple(cpu for cpu in cpus if request.interactive or cpu not in away)
     return sets, tuple(sorted(away))

@@ -184,7 +184,7 @@ print(json.dumps({"sent": sent, "done": store.hlen("ended"), "twice": sum(int(n)
 
 @contextlib.contextmanager
 def celery(folder: Path) -> Iterator[Stage]:
-    """A worker node with a Redis of its own. A task is done when it has said so itself; the worker's log tells of failed ones."""
+    """A worker node with a Redis of its own. A task is done when it has said so itself; the worker's log has the failed ones."""
     (folder / "tasks.py").write_text(TASKS)
     (folder / "client.py").write_text(CLIENT)
     environ = {"PACE": os.environ.get("PACE", "")}

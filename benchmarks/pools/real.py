@@ -10,8 +10,9 @@ Erlangs, and 9 for 20 s. Requests come at random (Poisson), service times are lo
 All pools with all conditions run side by side and get the same work at the same time: nicety's daemon as it is, Knative's rule
 (`scheduler/simulation/peers.py`) through the same adapter, fixed sizes, and the framework's own scaler, which of the three only
 Celery has (--autoscale). Sent open-loop; latency counts from the planned time. What counts comes after KNOWN periods: nicety has to
-see a rhythm before it trusts it. The periods before are shown beside it, and what the simulator says of the same requests.
-Worker-seconds are the integral over the processes that the kernel lists, five times a second, starting and leaving ones too.
+see a seasonal pattern before it trusts it. The periods before are shown beside it, and what the simulator says of the same
+requests. Worker-seconds are the integral over the processes that the kernel lists, five times a second, starting and leaving ones
+too.
 
 It needs a machine that has little else to do. By how much the largest fixed size is slower than in the simulator is the noise, and
 a run in which work was sent late says so.
@@ -68,7 +69,7 @@ SERVICE = 0.4
 
 PERIOD = 120
 KNOWN = 4
-"""Periods that do not count. A rhythm of 120 s needs three to be trusted, and is looked for each 16 s."""
+"""Periods that do not count. A seasonal pattern of 120 s needs three to be trusted, and is looked for each 16 s."""
 
 PERIODS = 2
 LOOK = 0.2
@@ -305,7 +306,7 @@ def application(environ, start_response):
     return [b"ok"]
 """
 
-# Celery gives up on a process that is not up after 4 s, unless it is told to wait longer.
+# Celery gives up on a process that is not up after 4 s, unless an option lets it wait longer.
 TASKS = f"""
 import os, time
 from celery import Celery
@@ -499,7 +500,8 @@ def _asked(path: Path) -> dict[str, list[int]]:
 
 
 def _seen(path: Path, wall: float) -> dict[str, list[tuple[Any, ...]]]:
-    """What the daemon saw of each pool: (seconds, busy, queued, ready, size asked for, rhythm trusted, trouble) at each tick."""
+    """What the daemon saw of each pool: (seconds, busy, queued, ready, size asked for, seasonal pattern trusted, trouble) at each
+    tick."""
     found: dict[str, list[tuple[Any, ...]]] = {}
     with DecisionReader(path) as reader:
         for logged in reader.ticks():

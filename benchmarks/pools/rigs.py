@@ -72,7 +72,7 @@ def gunicorn(folder: Path, port: int, workers: int = 1) -> Iterator[Started]:
 
 @contextlib.contextmanager
 def uwsgi(folder: Path, port: int, maximum: int) -> Iterator[Started]:
-    """A master with one worker, of the application in `folder`/app.py, whose size is left to whoever writes to its FIFO."""
+    """A master with one worker, of the application in `folder`/app.py, whose size is left to the one that writes to its FIFO."""
     pidfile, stats, fifo = folder / "pid", folder / "stats", folder / "fifo"
     command = ["uwsgi", "--plugin", "python3", "--http-socket", f"127.0.0.1:{port}", "--wsgi-file", str(folder / "app.py")]
     command += ["--master", "--die-on-term", "--processes", str(maximum), "--cheaper", "1", "--cheaper-algo", "manual"]

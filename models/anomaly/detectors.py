@@ -48,7 +48,7 @@ class Rows:
         return self.sizes >= 1.0
 
     def joined(self, alone: Found) -> Rows:
-        """The same, with what `loners.Loners` says of workers that have too few siblings to be an outlier among them."""
+        """The same, with what `self_history.SelfHistory` says of workers that have too few siblings to be an outlier among them."""
         scores, sizes = self.scores.copy(), self.sizes.copy()
         column, theirs = KINDS.index(Anomaly.OUTLIER), ~np.isnan(alone.score)
         scores[theirs, column], sizes[theirs, column] = alone.score[theirs], alone.size[theirs]

@@ -19,7 +19,7 @@ from .siblings import Flags, Ints, Siblings
 
 _T = TypeVar("_T", bound=np.generic)
 
-CHANNELS = ("cpu", "wait", "rss", "slices", "chars", "busy", "fds", "queued", "threads", "forks")
+CHANNELS = ("cpu", "wait", "rss", "timeslices", "chars", "busy", "fds", "queued", "threads", "forks")
 """Per worker and tick: cores run, cores waited for in the run queue, resident bytes, times put on a CPU per second, bytes read and
 written per second, busy share 0..1, open descriptors, the pool's queued work per worker, threads, processes started per second by
 the worker and its descendants. NaN unknown."""

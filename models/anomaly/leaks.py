@@ -92,8 +92,8 @@ def _old_enough(view: View, what: Leaking, length: int) -> Flags:
 
 def _witnessed(view: View) -> Flags:
     """[n] whether it has two or more siblings that do as much."""
-    bytes_, slices = (view.usual(name) >= AS_MUCH * view.mean(name) for name in ("chars", "slices"))
-    return ~view.few & np.where(np.isnan(view.mean("chars")), slices, bytes_)
+    bytes_, timeslices = (view.usual(name) >= AS_MUCH * view.mean(name) for name in ("chars", "timeslices"))
+    return ~view.few & np.where(np.isnan(view.mean("chars")), timeslices, bytes_)
 
 
 def _enough(view: View, what: Leaking) -> Floats:

@@ -1,8 +1,8 @@
 """Judges workers of pools: how rare such scores are among healthy workers, and what kind of misbehaviour it is. Pure.
 
-`detectors.worker_rows` and `lives.Lives` say how unlike its siblings and its own past each worker is, by kind. A scorer (`RobustZ`
-or the calibrated `AnomalyModel`) turns that into p-values. `judge` names the kind. Must not know what becomes of a score:
-thresholds, patience and actions belong to the policy.
+`detectors.worker_rows` and `lifecycle.Lifecycle` say how unlike its siblings and its own past each worker is, by kind. A scorer
+(`RobustZ` or the calibrated `AnomalyModel`) turns that into p-values. `judge` names the kind. Must not know what becomes of a
+score: thresholds, patience and actions belong to the policy.
 
 A p-value here answers: what share of healthy worker-blocks (a worker over `BLOCK_SECONDS`, or its life if shorter) has a highest
 score at least this high? Block maxima handle autocorrelation: neighbouring ticks share nearly all of their window, so counting
@@ -24,7 +24,7 @@ from ..features import Floats, Singles
 from ..records import Anomaly, ProcId, Score
 from .detectors import KINDS, Rows, worker_rows
 from .evidence import NEAR, Found
-from .lives import POOL_KINDS, Noticed
+from .lifecycle import POOL_KINDS, Noticed
 from .siblings import Ints
 
 BLOCK_SECONDS = 60.0
@@ -204,9 +204,8 @@ def score(
     """The most unusual kind of each worker, sorted by id. A worker of which nothing can be said yet has no score; one that is not
     unusual has no evidence.
 
-    Arguments as of `worker_rows`. `alone`: what `loners.Loners` says of the same workers. What is rare but too small to matter has
-    p = 1.
-    """
+    Arguments as of `worker_rows`. `alone`: what `self_history.SelfHistory` says of the same workers. What is rare but too small to
+    matter has p = 1."""
     if not ids:
         return []
     rows = worker_rows(pools, windows, lengths, interval, available, least)

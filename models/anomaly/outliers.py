@@ -52,11 +52,11 @@ def outlier(view: View) -> Found:
 
 def _traits(view: View, at: slice) -> Floats:
     """[len(TRAITS), n] on the scale on which they are compared."""
-    rss, fds, threads, cpu, wait, chars, slices = (
-        view.mean(name, at, SEEN_SHARE) for name in ("rss", "fds", "threads", "cpu", "wait", "chars", "slices")
+    rss, fds, threads, cpu, wait, chars, timeslices = (
+        view.mean(name, at, SEEN_SHARE) for name in ("rss", "fds", "threads", "cpu", "wait", "chars", "timeslices")
     )
     per_cpu = cpu + wait + DEMAND_FLOOR
-    traits = np.array([rss, fds, threads, cpu + wait, chars / per_cpu, slices / per_cpu])
+    traits = np.array([rss, fds, threads, cpu + wait, chars / per_cpu, timeslices / per_cpu])
     return np.asarray(np.log1p(traits / np.array([unit for _, unit, _ in TRAITS])[:, None]))
 
 

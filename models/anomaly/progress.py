@@ -46,7 +46,7 @@ SPIN_CHARS, SPIN_WORK = 256.0, 1024.0
 
 SPIN_SECONDS, SPIN_SECONDS_WEAK, SPIN_WEAK = 20.0, 30.0, 3.0
 """Shortest spin that matters; the same where siblings show no I/O to compare with; and by how much the score is then divided
-(chosen). Without I/O a long computation looks like a spin, hence the longer time and the lower score."""
+(chosen). Without I/O a long computation looks like a spin, so it gets the longer time and the lower score."""
 
 ALONE_SECONDS = 60.0
 """Shortest spin or standstill that matters for a worker without siblings (chosen): none shows that it could have been shorter."""
@@ -151,16 +151,18 @@ def stuck(view: View) -> Found:
 def _progress(view: View, at: slice = slice(None)) -> Flags:
     """[ticks of `at`, n] whether a worker does more than keep itself alive, or is kept from doing so."""
     cpu = np.fmax(USUAL_CPU * view.usual("cpu"), PROGRESS_CPU).astype(np.float32)
-    slices = np.fmax(USUAL_SLICES * view.usual("slices"), max(PROGRESS_SLICES, HEARTBEATS / view.interval)).astype(np.float32)
+    timeslices = np.fmax(USUAL_SLICES * view.usual("timeslices"), max(PROGRESS_SLICES, HEARTBEATS / view.interval)).astype(
+        np.float32
+    )
     chars = np.fmax(USUAL_CHARS * view.usual("chars"), PROGRESS_CHARS).astype(np.float32)
     progress = (view.values("cpu")[at] > cpu) | (view.values("wait")[at] > QUEUED_FOR)
-    progress |= view.values("slices")[at] > slices
+    progress |= view.values("timeslices")[at] > timeslices
     progress |= view.values("chars")[at] > chars
     # Where it is not known to be busy, a worker that wakes at all is taken for idle (a heartbeat, a wait for work that times out):
     # the last worker of an uneven balancer may have no work for minutes.
     busy = view.known("busy")
     if busy is not None:
-        progress |= ~busy[at] & (view.values("slices")[at] > 0)
+        progress |= ~busy[at] & (view.values("timeslices")[at] > 0)
     if view.used is not None:
         progress &= view.used[at]
     return progress
@@ -202,7 +204,7 @@ def _stuck_closely(view: View) -> Found:
             "usual_seconds": usual,
             **{
                 f"siblings_{name}": np.where(view.alone, np.nan, view.usual(channel))
-                for name, channel in (("cpu_cores", "cpu"), ("slices_per_second", "slices"), ("bytes_per_second", "chars"))
+                for name, channel in (("cpu_cores", "cpu"), ("slices_per_second", "timeslices"), ("bytes_per_second", "chars"))
             },
             "queued_per_worker": np.where(view.now("queued"), view.values("queued")[-1], np.nan),
             **view.whom(everybody),

@@ -96,9 +96,11 @@ def _costs(view: View, how: _Slowness) -> tuple[Floats, Floats, Floats, Floats]:
     Work is bytes moved where those are known of all siblings, else times put on a CPU.
     """
     _, span = _slow_span(view, how)
-    cpu, busy, wait, chars, slices = (view.mean(name, span, SEEN_SHARE) for name in ("cpu", "busy", "wait", "chars", "slices"))
+    cpu, busy, wait, chars, timeslices = (
+        view.mean(name, span, SEEN_SHARE) for name in ("cpu", "busy", "wait", "chars", "timeslices")
+    )
     by_bytes = ~view.siblings.anywhere(np.isnan(chars))
-    work = np.where(by_bytes, chars, slices)
+    work = np.where(by_bytes, chars, timeslices)
     work = np.where(work >= np.where(by_bytes, SLOW_CHARS, SLOW_SLICES), work, np.nan)
     takes, least = _takes(cpu, busy, wait), SLOW_FLOOR * how.takes
     # an almost idle worker waits most when it is woken, before it is busy: so what siblings waited is not subtracted
@@ -133,9 +135,11 @@ def _slow_over(view: View, how: _Slowness) -> tuple[Floats, Floats, Floats]:
     siblings, (ticks, span) = view.siblings, _slow_span(view, how)
     costs, usual, takes, work = _costs(view, how)
     times, least = costs / usual, SLOW_FLOOR * how.takes
-    cpu, busy, wait, chars, slices = (view.pieces(name, ticks, SEEN_SHARE) for name in ("cpu", "busy", "wait", "chars", "slices"))
+    cpu, busy, wait, chars, timeslices = (
+        view.pieces(name, ticks, SEEN_SHARE) for name in ("cpu", "busy", "wait", "chars", "timeslices")
+    )
     taken = _takes(cpu, busy, wait)  # [pieces, 2, n]
-    done = np.where(siblings.anywhere(np.isnan(view.mean("chars", span, SEEN_SHARE))), slices, chars)[:, None]
+    done = np.where(siblings.anywhere(np.isnan(view.mean("chars", span, SEEN_SHARE))), timeslices, chars)[:, None]
     fair = usual * done
     known = np.isfinite(taken) & np.isfinite(done)
 

@@ -22,7 +22,7 @@ rate)."""
 FORK_SECONDS, FORK_RATE, FORK_RATE_ALONE = 18.0, 5.0, 20.0
 """Span of the fork storm test, in seconds; least processes a second beyond what siblings or the past explain, with and without
 siblings. Chosen; `python -m benchmarks.anomaly.campaign` finds 18 of 18 with them. Those that came and went between two ticks are
-known only by their page faults: see `lives.CHILD_FAULTS`."""
+known only by their page faults: see `lifecycle.CHILD_FAULTS`."""
 
 FORK_FLOOR = 1
 """Processes a second added before rates are compared (chosen: twice nothing is still nothing)."""
@@ -32,9 +32,9 @@ def switch_storm(view: View) -> Found:
     """Put on a CPU far more often than the siblings, for the same CPU time and, where bytes are known, for the same bytes,
     throughout three stretches of time."""
     stretches, _ = view.stretches(SWITCH_SECONDS)
-    slices = np.array([view.mean("slices", at, SEEN_SHARE) for at in stretches])
-    seen = ~np.any(np.isnan(slices), axis=0)
-    near = np.all(slices >= NEAR * SWITCH_RATE, axis=0)
+    timeslices = np.array([view.mean("timeslices", at, SEEN_SHARE) for at in stretches])
+    seen = ~np.any(np.isnan(timeslices), axis=0)
+    near = np.all(timeslices >= NEAR * SWITCH_RATE, axis=0)
     return view.closely(seen, near, _switch_storm_closely)
 
 
@@ -43,9 +43,9 @@ def _switch_storm_closely(view: View) -> Found:
 
     def rates(at: slice) -> list[Floats]:
         """[3, n] times put on a CPU: a second; then logarithms, for a CPU second and for a KiB."""
-        slices, chars = view.mean("slices", at), view.mean("chars", at)
-        per_cpu = (slices + SWITCH_FLOOR) / (view.mean("cpu", at) + view.mean("wait", at) + DEMAND_FLOOR)
-        return [slices, np.log(per_cpu), np.log((slices + SWITCH_FLOOR) / (chars / 1024 + CHARS_FLOOR))]
+        timeslices, chars = view.mean("timeslices", at), view.mean("chars", at)
+        per_cpu = (timeslices + SWITCH_FLOOR) / (view.mean("cpu", at) + view.mean("wait", at) + DEMAND_FLOOR)
+        return [timeslices, np.log(per_cpu), np.log((timeslices + SWITCH_FLOOR) / (chars / 1024 + CHARS_FLOOR))]
 
     past, theirs = rates(before), list[Floats]()
     lowest = times = np.full(view.n, np.inf)
@@ -65,7 +65,7 @@ def _switch_storm_closely(view: View) -> Found:
         np.maximum(np.nan_to_num(np.minimum(lowest / math.log(SWITCH_TIMES), times / SWITCH_RATE)), 0.0),
         everybody,
         {
-            "switches_per_second": view.mean("slices", stretches[0]),
+            "switches_per_second": view.mean("timeslices", stretches[0]),
             "siblings_switches_per_second": theirs[0],
             "times_for_the_same_work": np.exp(lowest),
             "seconds": np.full(view.n, sum(at.stop - at.start for at in stretches) * view.interval),

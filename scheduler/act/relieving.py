@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ...models.records import Latency, ProcId
+from ...models.records import Class, ProcId
 from ..changes import Demotion, Subject, name_of, newest
 from ..decision import Group, Outcome, Status
 from ..fences import weighs_only
@@ -15,8 +15,8 @@ from ..places import FencePlace
 from ..ports import Clock, Kernel, Locks
 from ..store.ledger import Ledger
 from .census import Census
-from .relief import Case, Relief
 from .restoring import Restorer
+from .starvation import Case, StarvationWatchdog
 
 
 class Relieving:
@@ -26,7 +26,7 @@ class Relieving:
         self._ledger = ledger
         self._clock = clock
         self._restorer = restorer
-        self._relief = Relief(locks)
+        self._watchdog = StarvationWatchdog(locks)
         self._census = Census(ledger, kernel, locks)
         self._groups: Sequence[Group] | None = None  # that the next two are from; None: what is in force may have changed
         self._demotions: tuple[Demotion, ...] = ()
@@ -37,7 +37,7 @@ class Relieving:
 
     def limit(self, starve_seconds: float, floor: float) -> None:
         """See `ports.Actuator`."""
-        self._relief.limit(starve_seconds, floor)
+        self._watchdog.limit(starve_seconds, floor)
 
     def changed(self) -> None:
         """What is in force may have changed: find out anew at the next look."""
@@ -66,7 +66,7 @@ class Relieving:
             for case in self._taken_along(groups):
                 self._restore(case)
                 self.changed()
-        looked = self._relief.look(at, self._demotions, self.members, self._census.of)
+        looked = self._watchdog.look(at, self._demotions, self.members, self._census.of)
         for case in looked.cases:
             self._restore(case)
         if looked.cases:
@@ -74,12 +74,12 @@ class Relieving:
         return looked.pause / 1e9 if self._demotions else None
 
     def _taken_along(self, groups: Sequence[Group]) -> Iterator[Case]:
-        """Fences of swarms that contain a latency-sensitive process: it was started there; no decision put it there."""
-        latency = {member.id: group.name for group in groups if group.latency is Latency.LATENCY for member in group.members}
+        """Fences of swarms that contain an interactive process: it was started there; no decision put it there."""
+        class_ = {member.id: group.name for group in groups if group.class_ is Class.INTERACTIVE for member in group.members}
         for subject, processes in self._demotions:
-            first = next((process for process in processes if process in latency), None)
+            first = next((process for process in processes if process in class_), None)
             if first is not None and isinstance(subject.on, FencePlace) and weighs_only(subject.on.key):
-                yield Case((subject,), f"pid {first.pid} of {latency[first]} is in the cgroup of a swarm, where it was started")
+                yield Case((subject,), f"pid {first.pid} of {class_[first]} is in the cgroup of a swarm, where it was started")
 
     def _restore(self, case: Case) -> None:
         """Restore what a case names, exactly as a decision to restore it."""

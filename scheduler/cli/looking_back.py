@@ -166,20 +166,20 @@ def _list_anomalies(context: typer.Context, since: float, as_json: bool, config:
     from ..explain import incident_page
     from ..explain.layout import columns
     from ..store.decisions import DecisionReader
-    from ..store.lessons import Lessons
+    from ..store.feedback import FeedbackStore
 
     _, paths = load_files(context, config, state_dir)
     now = time.time_ns()
     begin = now - round(since * 1e9)
-    lessons = Lessons(paths.root).read()
+    feedback = FeedbackStore(paths.root).read()
     with DecisionReader(paths.decisions) as reader:
-        found = incident_page.incidents(reader, lessons, begin)
+        found = incident_page.incidents(reader, feedback, begin)
         summed = incident_page.digests(reader, begin)
         latest = reader.latest()
     if as_json:
         print_json([incident_page.as_record(incident) for incident in found])
-    elif found or summed or lessons:
-        print(incident_page.list_page(found, summed, lessons, now, columns()))
+    elif found or summed or feedback:
+        print(incident_page.list_page(found, summed, feedback, now, columns()))
     else:
         say("no incident in this time; `nicety anomalies --since 30d` looks further back")
     wall = None if latest is None or latest.tick is None else latest.tick.wall
@@ -205,33 +205,33 @@ def anomalies_wrong(
     highest of this one. A running daemon learns it with its next tick; if the incident is open it ends, and what was done about it
     is put back.
     """
-    from ..decision import LESSON_MARGIN, Lesson
+    from ..decision import FEEDBACK_MARGIN, Feedback
     from ..explain import incident_page
     from ..explain.decision_page import ExplainError
     from ..store.decisions import DecisionReader
-    from ..store.lessons import Lessons
+    from ..store.feedback import FeedbackStore
     from ..words import figure
 
     _, paths = load_files(context, config, state_dir)
-    lessons = Lessons(paths.root)
+    feedback = FeedbackStore(paths.root)
     if undo:
-        taken = lessons.remove(id_)
+        taken = feedback.remove(id_)
         if taken is None:
-            known = ", ".join(lesson.id for lesson in lessons.read()) or "none"
+            known = ", ".join(item.id for item in feedback.read()) or "none"
             raise ExplainError(f'"{id_}" was not called wrong; what was: {known}')
         say(f"taken back: {taken.kind} in {taken.pool} is reported as before")
         return
     with DecisionReader(paths.decisions) as reader:
-        incident = incident_page.find(reader, lessons.read(), id_)
+        incident = incident_page.find(reader, feedback.read(), id_)
         latest = reader.latest()
         wall = latest.tick.wall if latest is not None and latest.tick is not None else incident.first.wall
         value = incident_page.peak(reader, incident, wall)
-    lesson = Lesson(incident.id, incident.flag.pool, incident.flag.kind, value, time.time_ns())
-    lessons.add(lesson)
-    unit = "a duration of {} s" if lesson.kind == "deadlock" else "a score of {}"
+    item = Feedback(incident.id, incident.flag.pool, incident.flag.kind, value, time.time_ns())
+    feedback.add(item)
+    unit = "a duration of {} s" if item.kind == "deadlock" else "a score of {}"
     say(
-        f"learned: {lesson.kind} in {lesson.pool} needs more than {unit.format(figure(LESSON_MARGIN * value))} from now on; "
-        f"nicety anomalies wrong --undo {lesson.id} takes it back"
+        f"learned: {item.kind} in {item.pool} needs more than {unit.format(figure(FEEDBACK_MARGIN * value))} from now on; "
+        f"nicety anomalies wrong --undo {item.id} takes it back"
     )
 
 
@@ -264,9 +264,9 @@ def why(
             logged, tick, session = explain.look_up(reader, what)
             if isinstance(logged.decision.action, Flag):
                 from ..explain import incident_page
-                from ..store.lessons import Lessons
+                from ..store.feedback import FeedbackStore
 
-                incident = incident_page.find(reader, Lessons(paths.root).read(), what)
+                incident = incident_page.find(reader, FeedbackStore(paths.root).read(), what)
                 looks = reader.evidence(incident.id)
                 if as_json:
                     print_json(incident_page.as_record(incident, looks))

@@ -65,7 +65,9 @@ def simulate(
     ] = None,
     rules: Annotated[
         list[str] | None,
-        typer.Option("--rule", metavar="NAME", help='Rule to run, more than once if wished; "all": every one.', show_default=False),
+        typer.Option(
+            "--rule", metavar="NAME", help='Rule to run, may be given more than once; "all": every one.', show_default=False
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, max=100, help="Runs with other chance; figures are their means.")] = 3,
     minimum: Annotated[

@@ -2,7 +2,7 @@
 
 No kept TOML library for Python tells positions: neither tomllib nor tomlkit keeps them. So the text is cut into its statements here
 (a table header, or a key with its value), and tomllib itself says where each ends and which keys it sets: a statement is whole
-with the first line that makes it parse. Quoted and dotted keys, inline tables and texts of many lines are thus read as TOML has
+with the first line that makes it parse. Quoted and dotted keys, inline tables and texts of many lines are read as TOML has
 them, not by patterns.
 """
 

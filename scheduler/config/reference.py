@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import msgspec
 
-from ...models.records import Latency
+from ...models.records import Class
 from .sections import Config, GroupRule, PoolConfig, Queue
 
 WIDTH = 120
@@ -36,14 +36,14 @@ class Key:
 EXAMPLES: dict[type[msgspec.Struct], tuple[str, dict[str, Any]]] = {
     GroupRule: (
         "groups.reports",
-        {"program": "python3 report.py", "uid": 1000, "unit": "reports.service", "cgroup": "/batch/*", "latency": "batch"},
+        {"program": "python3 report.py", "uid": 1000, "unit": "reports.service", "cgroup": "/batch/*", "class": "batch"},
     ),
     PoolConfig: (
         "pools.resize",
         {
             "kind": "command",
             "initial": 2,
-            "latency": "batch",
+            "class": "batch",
             "pidfile": "/run/app/gunicorn.pid",
             "pid": 4711,
             "command": ["/usr/bin/python3", "/srv/app/worker.py"],
@@ -68,7 +68,7 @@ def keys(section: type[msgspec.Struct]) -> Iterator[Key]:
         if kind is None:
             continue
         default = item.default_factory() if item.default_factory is not msgspec.NODEFAULT else item.default
-        yield Key(item.name, kind, limits, default, description)
+        yield Key(item.encode_name, kind, limits, default, description)
 
 
 def sections() -> Iterator[tuple[str, type[msgspec.Struct]]]:
@@ -146,8 +146,8 @@ def _type(hint: Any) -> str | None:
         return _type(arguments[0])
     if origin is Literal:
         return "one of " + ", ".join(f'"{value}"' for value in arguments)
-    if hint is Latency:
-        return "one of " + ", ".join(f'"{value}"' for value in Latency)
+    if hint is Class:
+        return "one of " + ", ".join(f'"{value}"' for value in Class)
     if origin is list:
         return "list of strings"
     if origin in (UnionType, Union):

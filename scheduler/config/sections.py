@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import Meta, field
 
-from ...models.records import QUANTILES, Latency
+from ...models.records import QUANTILES, Class
 from ..scope import ScopeError, resolve
 from .positions import dotted, fault, lines, nearest
 
@@ -31,7 +31,12 @@ class ConfigError(ValueError):
         super().__init__("\n".join(problems))
 
 
-class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+def _key(field: str) -> str:
+    """The key of a field: `class` is a word of Python, so its field is `class_`."""
+    return field.rstrip("_")
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=_key):
     """Base of the sections: flat, every key has a default."""
 
 
@@ -129,9 +134,9 @@ class GroupRule(Section, frozen=True):
     unit: Annotated[str, Meta(description='systemd unit or container, e.g. "backup.service".')] = ""
     cgroup: Annotated[str, Meta(description='Path in the cpu hierarchy, e.g. "/batch/*".')] = ""
     uid: Annotated[Uid | None, Meta(description="Numeric user id.")] = None
-    latency: Annotated[
-        Latency | None,
-        Meta(description='"latency": protect; "batch": may be demoted for it; "none": hands off; not given: learned.'),
+    class_: Annotated[
+        Class | None,
+        Meta(description='"interactive": protect; "batch": may be demoted for it; "exempt": leave alone; not given: learned.'),
     ] = None
 
 
@@ -157,7 +162,7 @@ class PoolConfig(Section, frozen=True):
     initial: Annotated[
         Count | None, Meta(description="command: workers to start with, and to keep in observe mode; else the minimum.")
     ] = None
-    latency: Annotated[Latency | None, Meta(description="Class of the workers as a group; not given: learned.")] = None
+    class_: Annotated[Class | None, Meta(description="Class of the workers as a group; not given: learned.")] = None
     pidfile: Annotated[str, Meta(description="gunicorn, uwsgi, celery: pid file of the main process.")] = ""
     pid: Annotated[Pid | None, Meta(description="gunicorn, uwsgi, celery: its pid, instead of a pid file.")] = None
     stats: Annotated[str, Meta(description='uwsgi: its stats socket, "HOST:PORT" or the path of a unix socket.')] = ""
@@ -201,11 +206,15 @@ class PoolSize(Section, frozen=True):
     enabled: Annotated[bool, Meta(description="Propose pool sizes.")] = True
     quantile: Annotated[
         Level,
-        Meta(description="Level of the offered load forecast to size for where no rhythm is trusted: 0.5, 0.9, 0.95 or 0.99."),
+        Meta(description="Level of the load forecast to size for where no seasonal pattern is trusted: 0.5, 0.9, 0.95 or 0.99."),
     ] = 0.5
     predicted_target: Annotated[
         float,
-        Meta(gt=0, le=1, description="Busy share of a worker to aim at where the load is predicted, by its rhythm or a forecast."),
+        Meta(
+            gt=0,
+            le=1,
+            description="Busy share of a worker to aim at where the load is predicted, by its seasonal pattern or a forecast.",
+        ),
     ] = 0.9
     target: Annotated[
         float, Meta(gt=0, le=1, description="Reactive rule: busy share of a worker to aim at. 0.7 is Knative's default.")
@@ -222,7 +231,7 @@ class PoolSize(Section, frozen=True):
 
 
 class Priority(Section, frozen=True):
-    """The priority policy: protect latency groups from batch groups."""
+    """The priority policy: protect interactive groups from batch groups."""
 
     enabled: Annotated[bool, Meta(description="Propose demotions.")] = True
     quantile: Annotated[Level, Meta(description="Level of the demand forecast compared with capacity: 0.5, 0.9, 0.95 or 0.99.")] = (
@@ -233,7 +242,7 @@ class Priority(Section, frozen=True):
         Meta(
             gt=0,
             le=10,
-            description="Run-queue wait of a latency group, as a share of the time that it wants a CPU, that counts as contention.",
+            description="Run-queue wait of an interactive group that counts as contention: a share of the time that it wants a CPU.",
         ),
     ] = 0.05
     release_after: Annotated[
@@ -278,7 +287,7 @@ class Placement(Section, frozen=True):
 
     enabled: Annotated[bool, Meta(description="Propose CPU affinities.")] = False
     minimum_cpus: Annotated[int, Meta(ge=2, description="Do nothing on machines with fewer CPUs.")] = 4
-    slack: Annotated[Share, Meta(description="CPUs kept for latency groups beyond their forecast, as a share of it.")] = 0.25
+    slack: Annotated[Share, Meta(description="CPUs kept for interactive groups beyond their forecast, as a share of it.")] = 0.25
 
 
 class Quarantine(Section, frozen=True):
@@ -404,7 +413,7 @@ def _check(
 
     `meant` gets the keys that unknown ones probably stand for.
     """
-    hints = get_type_hints(cls, include_extras=True)
+    hints = {_key(name): hint for name, hint in get_type_hints(cls, include_extras=True).items()}
     clean: dict[str, Any] = {}
     for key, value in raw.items():
         here = (*path, key)
@@ -428,7 +437,7 @@ def _check(
                         report((*here, name), "a name has 1 to 64 letters, digits, '_', '-' or '.'; choose another")
                     else:
                         checked = _check(entry, table, (*here, name), report, meant)
-                        if all(key in checked for key in table.__struct_fields__ if _required(table, key)):
+                        if all(key in checked for key in table.__struct_encode_fields__ if _required(table, key)):
                             entries[name] = checked
                 clean[key] = entries
             else:
@@ -446,7 +455,7 @@ def _check(
             report(here, "holds a NUL character, which no path or argument can; take it out")
             continue
         clean[key] = value
-    for name in cls.__struct_fields__:
+    for name in cls.__struct_encode_fields__:
         if name in hints and name not in raw and _required(cls, name):
             report((*path, name), f"missing, and it has no default; {_instead(cls, name)}")
     return clean
@@ -488,7 +497,7 @@ def _in_words(message: str) -> str:
 
 
 def _required(cls: type[msgspec.Struct], name: str) -> bool:
-    info = next(f for f in msgspec.structs.fields(cls) if f.name == name)
+    info = next(f for f in msgspec.structs.fields(cls) if f.encode_name == name)
     return info.required
 
 
@@ -508,7 +517,7 @@ def _choices(hint: Any) -> tuple[Any, ...]:
     """The values of an enumeration or Literal behind a type hint, () for any other."""
     if get_origin(hint) is Annotated:
         hint = get_args(hint)[0]
-    return tuple(Latency) if Latency in (hint, *get_args(hint)) else get_args(hint) if get_origin(hint) is Literal else ()
+    return tuple(Class) if Class in (hint, *get_args(hint)) else get_args(hint) if get_origin(hint) is Literal else ()
 
 
 Senseless = tuple[tuple[str, ...], str, tuple[str, ...]]

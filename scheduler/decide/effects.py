@@ -11,7 +11,7 @@ from enum import StrEnum
 
 import msgspec
 
-from ...models.records import Latency
+from ...models.records import Class
 from ..decision import Control, Decision, Effect, Outcome, Status, Tick
 from .policies.policy import Aim, Impact, Memory, Metric
 from .policies.supply import wait_share
@@ -167,7 +167,7 @@ def _per_cpu(share: float) -> float:
 
 def _batch_demand(tick: Tick) -> float:
     """Cores that batch groups want."""
-    return sum((group.demand for group in tick.groups if group.latency is Latency.BATCH), 0.0)
+    return sum((group.demand for group in tick.groups if group.class_ is Class.BATCH), 0.0)
 
 
 def _hears(watch: Watch, changed: Mapping[str, bool]) -> bool:

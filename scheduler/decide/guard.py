@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 
 import msgspec
 
-from ...models.records import Latency, ProcId
+from ...models.records import Class, ProcId
 from ..cgroup_paths import ROOT, ancestors
 from ..config.sections import Config
 from ..decision import (
@@ -104,7 +104,7 @@ class GuardMemory(Memory):
     recycles: dict[str, list[int]] = msgspec.field(default_factory=dict)  # pool -> ns of recycles in the last hour
     recycling: dict[str, tuple[ProcId, int]] = msgspec.field(default_factory=dict)  # pool -> worker on its way out, since ns
     blocked: Backoff | None = None  # nicety itself lacked something: no new change until then, whatever the target
-    busy: dict[str, int] = msgspec.field(default_factory=dict)  # recycles that wait for a busy worker -> ns of the first wish
+    busy: dict[str, int] = msgspec.field(default_factory=dict)  # recycles that wait for a busy worker -> ns of the first proposal
 
 
 class _Reach:
@@ -166,7 +166,7 @@ class Guard:
     ) -> tuple[list[Decision], list[Refusal]]:
         """(admitted decisions, refusals that are new), both in the order of the proposals.
 
-        `waiting`: "POLICY KNOB" of each wish that is left for a later tick: its last refusal stands until then.
+        `waiting`: "POLICY KNOB" of each proposal that is left for a later tick: its last refusal stands until then.
         """
         admitted, refused = list[Decision](), list[Refusal]()
         standing = {name: said for name, said in self.memory.standing.items() if name in waiting}
@@ -455,7 +455,8 @@ class Guard:
         return None
 
     def _weight_limits(self, turn: _Turn, process: ProcId, weight: int) -> Reason | None:
-        """Judges a fence that takes only weight: any process may be in it except workers, latency processes and protected ones."""
+        """Judges a fence that takes only weight: any process may be in it except workers, interactive processes and protected
+        ones."""
         low, high = WEIGHTS[Control.CPU_WEIGHT]
         if not low <= weight <= high:
             return Veto.LIMITS, f"weight {weight} is not within {low} and {high}."
@@ -468,9 +469,9 @@ class Guard:
             turn.descent = Descent(known.values())
         for member in turn.descent.below(process):
             entry = turn.members.get(member.id)
-            latency = entry is not None and entry[0].latency is Latency.LATENCY
-            if latency or member.id in apart or member.id in turn.workers or self._is_protected(turn, member.id):
-                what = "latency-sensitive" if latency else "protected"
+            class_ = entry is not None and entry[0].class_ is Class.INTERACTIVE
+            if class_ or member.id in apart or member.id in turn.workers or self._is_protected(turn, member.id):
+                what = "interactive" if class_ else "protected"
                 return Veto.NEVER_TOUCH, f"It would take {what} process {member.id.pid} along, which descends from it."
         return None
 

@@ -48,7 +48,7 @@ kind = "gunicorn"
 pidfile = "{pidfile}"
 minimum = 2
 maximum = 8
-latency = "latency"
+class = "interactive"
 
 [pools.spool]        # works off files: started and sized by nicety
 kind = "command"
@@ -66,7 +66,7 @@ behaviour = false    # classes are given: what else runs on this machine is none
 
 [groups.batch]       # the hogs
 program = "python* -m nicety.scheduler.demo.hog"
-latency = "batch"
+class = "batch"
 """
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from ...models.records import Latency, Score
+from ...models.records import Class, Score
 from ..config.sections import from_builtins
 from ..decide.policies.policy import knob
 from ..decision import Control, Decision, Effect, Group, Member, Note, Outcome, Pool, Restore, Session, Set, Status, Tick, Worker
@@ -215,7 +215,7 @@ def account(reader: DecisionReader, pid: int, seen: Seen | None, above: Sequence
 
     own = changes(decisions, living)
     protection = list[Change]()
-    if place.group is not None and place.group.latency is Latency.LATENCY:
+    if place.group is not None and place.group.class_ is Class.INTERACTIVE:
         name = place.group.name
         everything = changes(reader.find(kind="priority", limit=LOOKED_AT), living)
         own_members = {member.id for member in place.group.members}  # a slice of its own is no demotion of others

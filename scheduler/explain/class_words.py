@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from ...models.records import LOADING_SECONDS, Behaviour, Latency, Ruled, Spared
+from ...models.records import LOADING_SECONDS, Behaviour, Class, Ruled, Spared
 from ..decision import Group, Session
 from ..words import figure, size
 
@@ -23,14 +23,14 @@ def percent(share: float) -> str:
     return "under 1 %" if 0 < share < 0.005 else f"{share:.0%}".replace("%", " %")
 
 
-CLASS = {Latency.LATENCY: "latency-sensitive", Latency.BATCH: "batch", Latency.NONE: "neither"}
+CLASS = {Class.INTERACTIVE: "interactive", Class.BATCH: "batch", Class.EXEMPT: "neither"}
 """What a class is called."""
 
 SPARED = {
-    Spared.KEYS: "but somebody may be at its keys",
-    Spared.SHOWS: "but it has a window or plays sound",
+    Spared.READS_KEYSTROKES: "but somebody may be at its keys",
+    Spared.HAS_WINDOW: "but it has a window or plays sound",
     Spared.SERVER: "but it works for a server",
-    Spared.ASKED: "but its parent asks it through a pipe",
+    Spared.PIPE_SERVER: "but its parent asks it through a pipe",
     Spared.UNSEEN: "but its sockets cannot be seen, so it may serve somebody",
     Spared.YOUNG: "but it has only started, and may be reading its code",
     Spared.LOADING: f"but in its first {LOADING_SECONDS:.0f} s somebody may be waiting for it to load",
@@ -48,35 +48,35 @@ RULED = {
 
 def class_of(group: Group, session: Session | None) -> str:
     """The class of a group, how sure it is, and its source."""
-    behaviour, name = group.behaviour, CLASS[group.latency]
+    behaviour, name = group.behaviour, CLASS[group.class_]
     if behaviour is None:
-        if group.latency is not Latency.NONE:
+        if group.class_ is not Class.EXEMPT:
             return f"{name}, by the configuration"
         if _pinned(group.name, session):
             return "none, by the configuration: hands off"
         return "not known: nothing was seen of how it behaves yet, or no behaviour model is in use; hands off"
     if behaviour.ruled is not None:
         return f"{name}, {RULED[behaviour.ruled]}"
-    if behaviour.latency is not Latency.NONE:
+    if behaviour.inferred is not Class.EXEMPT:
         return f"{name} ({percent(_chance(behaviour))} sure, by {behaviour.source})"
-    neither = 1.0 - behaviour.p_latency - behaviour.p_batch
+    neither = 1.0 - behaviour.p_interactive - behaviour.p_batch
     needed = _certainty(session)
     if needed is not None and neither >= needed:
-        return f"neither latency-sensitive nor batch ({percent(neither)} sure, by {behaviour.source}): hands off"
+        return f"neither interactive nor batch ({percent(neither)} sure, by {behaviour.source}): hands off"
     if behaviour.spared is not None:
         sure = f"looks like batch ({percent(behaviour.p_batch)} sure, by {behaviour.source})"
         return f"not called batch: {sure}, {SPARED[behaviour.spared]}: hands off"
-    told = f"not sure: {percent(behaviour.p_latency)} latency-sensitive, {percent(behaviour.p_batch)} batch"
+    told = f"not sure: {percent(behaviour.p_interactive)} interactive, {percent(behaviour.p_batch)} batch"
     if needed is None:
         return f"{told} (by {behaviour.source}): hands off"
     if behaviour.p_batch >= needed:
         least = percent((1.0 - needed) / 2)
-        return f"{told}; batch takes at most {least} latency-sensitive as well: hands off (by {behaviour.source})"
+        return f"{told}; batch takes at most {least} interactive as well: hands off (by {behaviour.source})"
     return f"{told}; at least {percent(needed)} is needed: hands off (by {behaviour.source})"
 
 
 def _chance(behaviour: Behaviour) -> float:
-    return behaviour.p_latency if behaviour.latency is Latency.LATENCY else behaviour.p_batch
+    return behaviour.p_interactive if behaviour.inferred is Class.INTERACTIVE else behaviour.p_batch
 
 
 def _certainty(session: Session | None) -> float | None:
@@ -122,7 +122,7 @@ PHRASES: Mapping[str, Callable[[float], str]] = {
     "listens_locally": _has("listens on a local socket", "has no listening local socket"),
     "works_for_listener": _has("its parent listens on a socket, as a server's master does", "its parent serves nobody"),
     "in_terminal": _has("is in the foreground of a terminal", "is not in the foreground of a terminal"),
-    "takes_keys": _has("is given each key that is typed, as an editor is", "is given no single keys, as an editor would be"),
+    "reads_keystrokes": _has("is given each key that is typed, as an editor is", "is given no single keys, as an editor would be"),
     "young": lambda value: (
         f"{percent(value)} of its processes have just started" if value >= 0.005 else "none of its processes has just started"
     ),

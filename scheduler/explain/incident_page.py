@@ -1,5 +1,5 @@
 """Incidents in words, for a person woken by one: what, since when, how sure, compared with which workers, what to do
-(`nicety anomalies`, `nicety why ID`). Reads only the decision log and the lessons.
+(`nicety anomalies`, `nicety why ID`). Reads only the decision log and the feedback.
 
 An incident is logged as flags of the quarantine policy: one begins it, one may correct its kind, one ends it.
 """
@@ -14,7 +14,7 @@ import msgspec
 
 from ...models.anomaly.waitgraph import UNLESS
 from ..decide.policies.incident_words import WHAT, advice, rarity, stories
-from ..decision import Decision, Digest, Flag, Lesson, Recycle, Restore, Session, Set
+from ..decision import Decision, Digest, Feedback, Flag, Recycle, Restore, Session, Set
 from ..read.evidence import STATES, Evidence
 from ..store.decisions import DecisionReader, LoggedDecision
 from ..words import figure, moment, size, span
@@ -44,7 +44,7 @@ class Incident:
     ended: LoggedDecision | None
     acts: tuple[LoggedDecision, ...]  # what was done about it, oldest first
     watched: bool  # whether the last daemon that ran reported it
-    lesson: Lesson | None  # a person called it wrong
+    item: Feedback | None  # a person called it wrong
 
     @property
     def id(self) -> str:
@@ -98,10 +98,10 @@ class Incident:
         return "" if self.watched else "the daemon that reported it has ended"
 
 
-def incidents(reader: DecisionReader, lessons: Iterable[Lesson], since: int | None = None) -> list[Incident]:
+def incidents(reader: DecisionReader, feedback: Iterable[Feedback], since: int | None = None) -> list[Incident]:
     """Incidents that were reported or open since then (wall ns), the latest first."""
     flags = reader.find(kind="flag", limit=MOST_FLAGS)
-    taught = {lesson.id: lesson for lesson in lessons}
+    taught = {item.id: item for item in feedback}
     living = _living(reader)
     begun, corrected, ended = dict[str, LoggedDecision](), dict[str, LoggedDecision](), dict[str, LoggedDecision]()
     for logged in flags:  # latest first
@@ -123,21 +123,21 @@ def incidents(reader: DecisionReader, lessons: Iterable[Lesson], since: int | No
             ended=end,
             acts=_acts(reader, first, end),
             watched=first.session in living,
-            lesson=taught.get(id_),
+            item=taught.get(id_),
         )
         if since is None or incident.open or max(first.wall, 0 if end is None else end.wall) >= since:
             found.append(incident)
     return found
 
 
-def find(reader: DecisionReader, lessons: Iterable[Lesson], id_: str) -> Incident:
+def find(reader: DecisionReader, feedback: Iterable[Feedback], id_: str) -> Incident:
     """The incident that a decision with this id began, corrected or ended. Raises ExplainError."""
     logged, _, _ = look_up(reader, id_)
     action = logged.decision.action
     if not isinstance(action, Flag):
         raise ExplainError(f"{id_} is no incident but: {logged.target}: {describe(action)}; `nicety anomalies` lists incidents")
     begun = action.incident or id_
-    for incident in incidents(reader, lessons):
+    for incident in incidents(reader, feedback):
         if incident.id == begun:
             return incident
     raise ExplainError(f"the log has lost what began the incident of {id_}; `nicety anomalies` lists those that it has")
@@ -181,9 +181,9 @@ def _acts(reader: DecisionReader, first: LoggedDecision, end: LoggedDecision | N
 
 
 def list_page(
-    found: Sequence[Incident], digests: Sequence[LoggedDecision], lessons: Sequence[Lesson], now: int, width: int | None
+    found: Sequence[Incident], digests: Sequence[LoggedDecision], feedback: Sequence[Feedback], now: int, width: int | None
 ) -> str:
-    """Open incidents with all that is needed to act, one line for each closed one, and the lessons."""
+    """Open incidents with all that is needed to act, one line for each closed one, and the feedback."""
     width = None if width is None else min(width, WIDEST)
     going, past = [it for it in found if it.open], [it for it in found if not it.open]
     lines = [f"{len(going)} open, {len(past)} over"]
@@ -195,9 +195,9 @@ def list_page(
         lines += ["", *table(("reported", "id", "what", "how it ended"), rows, width)]
     for digest in digests:
         lines += ["", *paragraph(f"{moment(digest.wall)}: {digest.decision.why.text}", width)]
-    if lessons:
+    if feedback:
         lines += ["", "Called wrong: what looks like it must be stronger (nicety anomalies wrong --undo ID)"]
-        said = [(it.id, it.pool, it.kind, figure(it.value), moment(it.wall)) for it in lessons]
+        said = [(it.id, it.pool, it.kind, figure(it.value), moment(it.wall)) for it in feedback]
         lines += table(("id", "pool", "kind", "highest score", "said"), said, width)
     return printed(lines)
 
@@ -281,7 +281,7 @@ def _refused(logged: LoggedDecision) -> str:
 
 
 def _called_wrong(incident: Incident) -> str:
-    return "called wrong; " if incident.lesson is not None else ""
+    return "called wrong; " if incident.item is not None else ""
 
 
 # --- one ----------------------------------------------------------------------------------------------------------------------
@@ -298,8 +298,8 @@ def incident_page(
         *_headline(incident, now if incident.open else (incident.ended or incident.latest).wall, width),
         *indented([f"incident {incident.id}, reported {moment(incident.first.wall)}, {state}{mode}"], width),
     ]
-    if incident.lesson is not None:
-        lines += indented([f"called wrong on {moment(incident.lesson.wall)}: nicety anomalies wrong --undo {incident.id}"], width)
+    if incident.item is not None:
+        lines += indented([f"called wrong on {moment(incident.item.wall)}: nicety anomalies wrong --undo {incident.id}"], width)
     lines += ["", *labelled(_brief(incident), width, LABEL, indent=2)]
     for look in looks:
         lines += part(f"Process {look.id.pid} when it was reported, before anything was done", snapshot_lines(look), width)
@@ -363,7 +363,7 @@ def as_record(incident: Incident, looks: Sequence[Evidence] = ()) -> dict[str, A
         "figures": dict(figures),
         "done": [it.to_builtins() for it in incident.acts],
         "advice": list(advice(incident.flag.kind, incident.pids[0], incident.flag.pool, incident.id)),
-        "called_wrong": incident.lesson is not None,
+        "called_wrong": incident.item is not None,
         "evidence": msgspec.to_builtins(looks),
     }
 

@@ -29,7 +29,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from ...models.records import Latency
+from ...models.records import Class
 from ..decision import Decision, Effect, Group, Note, Outcome, Refusal, ResizePool, Restore, Set, Status, Tick, Verdict
 from ..observe.rivals import RIVALS
 from ..read.text import printable
@@ -113,9 +113,9 @@ class _Told:
 class _Taken:
     """The class that was last logged for a group."""
 
-    latency: Latency
+    class_: Class
     at: int  # monotonic ns
-    before: Latency | None  # the class logged before that
+    before: Class | None  # the class logged before that
 
 
 @dataclass(slots=True)
@@ -289,14 +289,14 @@ class LogStream:
         for group in tick.groups:
             if group.behaviour is None:
                 continue  # pinned, or not known yet
-            taken = self._classes.pop(group.name, None) or _Taken(Latency.NONE, tick.at, None)
+            taken = self._classes.pop(group.name, None) or _Taken(Class.EXEMPT, tick.at, None)
             self._classes[group.name] = taken
-            latency = group.behaviour.latency
-            if latency is taken.latency or (latency is taken.before and tick.at - taken.at < QUIET_NS):
+            class_ = group.behaviour.inferred
+            if class_ is taken.class_ or (class_ is taken.before and tick.at - taken.at < QUIET_NS):
                 continue
-            entries.append(_class(tick.wall, group, taken.latency, common))
-            said = taken.before is not None or taken.latency is not Latency.NONE
-            self._classes[group.name] = _Taken(latency, tick.at, taken.latency if said else None)
+            entries.append(_class(tick.wall, group, taken.class_, common))
+            said = taken.before is not None or taken.class_ is not Class.EXEMPT
+            self._classes[group.name] = _Taken(class_, tick.at, taken.class_ if said else None)
         while len(self._classes) > REMEMBERED:
             del self._classes[next(iter(self._classes))]
         return entries
@@ -380,25 +380,25 @@ def _decision(wall: int, alike: Sequence[Decision], came: Sequence[Outcome], com
     )
 
 
-def _class(wall: int, group: Group, before: Latency, common: Mapping[str, Any]) -> Entry:
+def _class(wall: int, group: Group, before: Class, common: Mapping[str, Any]) -> Entry:
     behaviour = group.behaviour
     assert behaviour is not None
-    chances = {Latency.LATENCY: behaviour.p_latency, Latency.BATCH: behaviour.p_batch}
-    if behaviour.latency is Latency.NONE:
-        sure = ", ".join(f"{CLASS[latency]} {percent(chance)}" for latency, chance in chances.items())
+    chances = {Class.INTERACTIVE: behaviour.p_interactive, Class.BATCH: behaviour.p_batch}
+    if behaviour.inferred is Class.EXEMPT:
+        sure = ", ".join(f"{CLASS[class_]} {percent(chance)}" for class_, chance in chances.items())
         why = f", {SPARED[behaviour.spared]}" if behaviour.spared else ""
         text = f"{group.name} is no longer taken for {CLASS[before]} ({sure}){why}: hands off"
     else:
         speaks, _ = evidence(behaviour)
-        why = f", {RULED[behaviour.ruled]}" if behaviour.ruled else f" ({percent(chances[behaviour.latency])})"
-        text = f"{group.name} is taken for {CLASS[behaviour.latency]}{why}"
+        why = f", {RULED[behaviour.ruled]}" if behaviour.ruled else f" ({percent(chances[behaviour.inferred])})"
+        text = f"{group.name} is taken for {CLASS[behaviour.inferred]}{why}"
         text += f": {', '.join(speaks)}" if speaks else ""
     fields = {
         **common,
         "group": group.name,
-        "class": str(behaviour.latency),
+        "class": str(behaviour.inferred),
         "before": str(before),
-        "p_latency": behaviour.p_latency,
+        "p_interactive": behaviour.p_interactive,
         "p_batch": behaviour.p_batch,
         "evidence": [list(one) for one in behaviour.evidence],
         "source": behaviour.source,

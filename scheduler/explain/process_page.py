@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from ...models.records import Behaviour, Latency
+from ...models.records import Behaviour, Class
 from ..config.sections import Config
 from ..decide.policies.contention import BUSY
 from ..decide.policies.incident_words import WHAT
@@ -45,10 +45,10 @@ def process_page(about: Account, width: int | None = None) -> str:
     that changed, and what restores it. `width`: of the terminal."""
     demotion, others = _demotion(about)
     favours = [change for change in about.protection if not change.ended]
-    latency = about.place.group is not None and about.place.group.latency is Latency.LATENCY
+    class_ = about.place.group is not None and about.place.group.class_ is Class.INTERACTIVE
     if demotion is not None:
         title, rows = _demoted(about, demotion)
-    elif latency:
+    elif class_:
         title, rows = _protected(about, favours)
     else:
         title, rows = _left_alone(about)
@@ -121,7 +121,7 @@ def _demotion(about: Account) -> tuple[Change | None, list[Change]]:
     ]
     force = [change for change in about.in_force() if change in mine]
     told = next(iter(sorted(force, key=lambda change: change.victim == "")), None)
-    if told is None and not (about.place.group is not None and about.place.group.latency is Latency.LATENCY):
+    if told is None and not (about.place.group is not None and about.place.group.class_ is Class.INTERACTIVE):
         told = next((change for change in mine if change.victim), None)
     return told, [change for change in about.in_force() if change is not told]
 
@@ -152,7 +152,7 @@ def _demoted(about: Account, change: Change) -> tuple[str, Rows]:
 
 
 def _protected(about: Account, favours: Sequence[Change]) -> tuple[str, Rows]:
-    """Title and first rows for a process of a latency group."""
+    """Title and first rows for a process of an interactive group."""
     group = about.place.group
     assert group is not None
     rows = _who(about)
@@ -172,7 +172,7 @@ def _protected(about: Account, favours: Sequence[Change]) -> tuple[str, Rows]:
         if len(means) > 2:
             rows.append(("", f"and {len(means) - 2} more; `nicety decisions --kind priority` lists them"))
     else:
-        title = "latency-sensitive, and nothing is demoted for it now"
+        title = "interactive, and nothing is demoted for it now"
         rows.append(("its wait", now))
         past = next(iter(about.protection), None)
         if past is not None:
@@ -206,7 +206,7 @@ def _who(about: Account) -> Rows:
 
 def _basis(behaviour: Behaviour) -> list[str]:
     speaks, against = evidence(behaviour)
-    told = f"latency-sensitive {percent(behaviour.p_latency)}, batch {percent(behaviour.p_batch)}, by {behaviour.source}"
+    told = f"interactive {percent(behaviour.p_interactive)}, batch {percent(behaviour.p_batch)}, by {behaviour.source}"
     return [told, *speaks, *(f"against it: {text}" for text in against)]
 
 
@@ -227,8 +227,8 @@ def _wait(about: Account, change: Change, subject: bool = True) -> str:
     if victim is not None and not change.ended:
         said.append(f"{_share(_wait_share(victim))} now")
     target = change.last.decision.why.figures.get("wait_target")
-    wished = f"; wished: at most {_share(target)}" if isinstance(target, int | float) else ""
-    return (f"{change.victim}: " if subject else "") + ", ".join(said) + wished
+    desired = f"; wanted: at most {_share(target)}" if isinstance(target, int | float) else ""
+    return (f"{change.victim}: " if subject else "") + ", ".join(said) + desired
 
 
 def _wait_share(group: Group) -> float:
@@ -292,7 +292,7 @@ def _giving_back(change: Change) -> list[str]:
 
 
 def _since(about: Account, change: Change) -> str:
-    how, seconds = "wished" if change.observed else "in force", max(0.0, (about.tick.wall - change.since) / 1e9)
+    how, seconds = "desired" if change.observed else "in force", max(0.0, (about.tick.wall - change.since) / 1e9)
     return f"{how} since {moment(change.since, day=False)} ({span(seconds)})"
 
 
@@ -354,13 +354,13 @@ def reasons(about: Account) -> list[str]:
         said.append("nicety is paused; `nicety resume` ends it")
     if group is None and place.pool is None:
         said.append(
-            'its group uses too little to be listed; a [groups.NAME] section with latency = "latency" or "batch" pins a class'
+            'its group uses too little to be listed; a [groups.NAME] section with class = "interactive" or "batch" pins a class'
         )
-    elif group is not None and group.latency is Latency.NONE and place.pool is None:
+    elif group is not None and group.class_ is Class.EXEMPT and place.pool is None:
         said.append(f"its class: {class_of(group, session)}; latency in a [groups.NAME] section pins one")
-    if group is not None and group.latency is Latency.BATCH:
+    if group is not None and group.class_ is Class.BATCH:
         said += _not_demoted(about, group)
-    if group is not None and group.latency is Latency.LATENCY:
+    if group is not None and group.class_ is Class.INTERACTIVE:
         said.append("it is protected from batch groups; nothing is changed about itself")
     if place.score is not None:
         said.append(f"as a worker it is not unusual enough to report: p = {place.score.p:.2g} ({place.score.kind})")
@@ -372,9 +372,9 @@ def reasons(about: Account) -> list[str]:
 def _not_demoted(about: Account, group: Group) -> list[str]:
     """Why a batch group is not demoted: which group waits now, and what speaks against helping it."""
     machine = about.tick.machine
-    waiting = [each for each in about.tick.groups if each.latency is Latency.LATENCY]
+    waiting = [each for each in about.tick.groups if each.class_ is Class.INTERACTIVE]
     if not waiting:
-        return ["no latency-sensitive group is there to be protected from it"]
+        return ["no interactive group is there to be protected from it"]
     worst = max(waiting, key=lambda each: (_wait_share(each), each.name))
     config = {} if about.session is None else about.session.config
     least = config.get("priority", {}).get("wait", Config().priority.wait)
@@ -408,7 +408,7 @@ def _no_use(tick: Tick, group: Group, worst: Group) -> list[str]:
     if machine.busy < BUSY * machine.cpus:
         return [f"{machine.busy:.2f} of {machine.cpus} CPUs are in use, so such waits are wake-ups, and no contention"]
     lacking = lacks(worst, machine.cpus)
-    able, _ = helpers({each.name: each.cpu for each in tick.groups if each.latency is Latency.BATCH}, lacking)
+    able, _ = helpers({each.name: each.cpu for each in tick.groups if each.class_ is Class.BATCH}, lacking)
     if group.name not in able:
         return [f"there is nothing to gain: it uses {group.cpu:.2f} cores, and {worst.name} lacks {lacking:.2f}"]
     return []

@@ -73,10 +73,10 @@ class Deadlocks:
             record = table[row]
             if (int(record["pid"]), int(record["start_ticks"])) != worker or int(record["state"]) not in ASLEEP:
                 continue
-            run, slices = int(record["cpu_ns"]), int(record["slices"])
+            run, timeslices = int(record["cpu_ns"]), int(record["timeslices"])
             before = self._since.get(worker)
-            at = before[2] if before is not None and before[:2] == (run, slices) else snapshot.at
-            since[worker] = run, slices, at
+            at = before[2] if before is not None and before[:2] == (run, timeslices) else snapshot.at
+            since[worker] = run, timeslices, at
             if snapshot.at - at >= SETTLED_NS:
                 still[worker] = at
             if int(record["threads"]) > 1:

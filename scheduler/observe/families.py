@@ -49,10 +49,10 @@ SWARM_SECONDS = 3.0
 """Time over which that is averaged, and after which older use counts 1/e (chosen: one short command is no swarm)."""
 
 _FAINT = 0.01  # cores of brief children, below which they are ignored
-_STANDS_ALONE = int(Trait.SERVES | Trait.KEYS | Trait.SHOWS)
+_STANDS_ALONE = int(Trait.SERVES | Trait.READS_KEYSTROKES | Trait.HAS_WINDOW)
 """Traits of a process that somebody may wait for: it is not part of a swarm."""
 
-_NO_DRIVER = _STANDS_ALONE | int(Trait.SERVES_LOCALLY | Trait.ASKED)
+_NO_DRIVER = _STANDS_ALONE | int(Trait.SERVES_LOCALLY | Trait.PIPE_SERVER)
 """Traits of a process whose brief children answer somebody: their work is no swarm."""
 
 _INTERPRETER = r"(?:python|pypy)\d?|perl|ruby|node|php|java"

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ...models.records import Behaviour, Identity, Latency, ProcId, Snapshot
+from ...models.records import Behaviour, Class, Identity, ProcId, Snapshot
 from ..cgroup_paths import ancestors
 from ..decision import Group, Member
 from .measure import Measured
 
-Classes = Mapping[str, tuple[Latency, Behaviour | None]]
+Classes = Mapping[str, tuple[Class, Behaviour | None]]
 """By group: its class, and the behaviour that the class was learned from; None: it was not learned."""
 
 
@@ -20,7 +20,7 @@ def groups_of(
 ) -> tuple[Group, ...]:
     """The groups that are reported, in this order. `before`: the previous snapshot."""
     index = {name: i for i, name in enumerate(measured.groups)}
-    members: dict[str, list[Member]] = {name: [] for name in reported if classes[name][0] is not Latency.NONE}
+    members: dict[str, list[Member]] = {name: [] for name in reported if classes[name][0] is not Class.EXEMPT}
     table = snapshot.table
     if members:
         sessions, nices, parents = table["session"].tolist(), table["nice"].tolist(), table["ppid"].tolist()
@@ -36,7 +36,7 @@ def groups_of(
         result.append(
             Group(
                 name=name,
-                latency=classes[name][0],
+                class_=classes[name][0],
                 processes=int(measured.processes[i]),
                 cpu=cpu,
                 wait=wait,

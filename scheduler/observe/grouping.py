@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from fnmatch import translate
 
-from ...models.records import Identity, Latency
+from ...models.records import Class, Identity
 from ..config.sections import Config, GroupRule
 
 _CACHED = 4096  # identities remembered; emptied when full, so that a storm of program names costs time, not memory
@@ -23,9 +23,9 @@ class Grouping:
 
     def __init__(self, config: Config) -> None:
         self._rules = [(name, Rule(rule)) for name, rule in config.groups.items()]
-        given = [(name, rule.latency) for name, rule in config.groups.items()]
-        given += [(name, pool.latency) for name, pool in config.pools.items()]
-        self._pinned = {name: latency for name, latency in given if latency is not None}
+        given = [(name, rule.class_) for name, rule in config.groups.items()]
+        given += [(name, pool.class_) for name, pool in config.pools.items()]
+        self._pinned = {name: class_ for name, class_ in given if class_ is not None}
         self._cache: dict[Identity, str | None] = {}
 
     def given(self, identity: Identity) -> str | None:
@@ -37,7 +37,7 @@ class Grouping:
         group = self._cache[identity] = self._by_identity(identity)
         return group
 
-    def pinned(self, group: str) -> Latency | None:
+    def pinned(self, group: str) -> Class | None:
         """The class that the configuration gives to a group; None if it gives none."""
         return self._pinned.get(group)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...models.forecast.rhythm import HOLE, Rhythm
+from ...models.forecast.seasonality import HOLE, Seasonality
 from ...models.records import (
     PoolSample,
 )
@@ -28,17 +28,17 @@ def offered_load(pool: PoolSample) -> float | None:
 
 
 class OfferedLoad:
-    """The load offered to a pool, in Erlangs, as far as it is known while work waits; it feeds the rhythm."""
+    """The load offered to a pool, in Erlangs, as far as it is known while work waits; it feeds the seasonal pattern."""
 
-    def __init__(self, rhythm: Rhythm) -> None:
-        self.rhythm = rhythm
+    def __init__(self, seasonality: Seasonality) -> None:
+        self.seasonality = seasonality
         self._queued = 0.0  # of the previous tick
         self._since: int | None = None  # tick since which much has waited
         self._busy = 0.0  # sum since then
         self._calm = 0  # how many of the latest ticks had little waiting
 
     def step(self, tick: int, load: float | None, queued: float, maximum: float) -> None:
-        """Update the rhythm with what is known of this tick. Load above `maximum` is not worth remembering.
+        """Update the seasonal pattern with what is known of this tick. Load above `maximum` is not worth remembering.
 
         While little waits, the load is what is busy. While much waits, and no less than before, more arrives than is served: the
         load is at least what is busy, at most all that is there. While a backlog is worked off, less arrives than is busy. Once it
@@ -48,7 +48,7 @@ class OfferedLoad:
         before, self._queued = self._queued, queued
         if load is None:
             self._since = None
-            self.rhythm.step(tick, None)
+            self.seasonality.step(tick, None)
             return
         busy = load - queued
         waits = queued > busy * BACKLOG
@@ -61,9 +61,9 @@ class OfferedLoad:
             least, most = (busy, load) if queued >= before else (0.0, busy)
         else:
             least = most = busy
-        self.rhythm.step(tick, min(most, maximum), least)
+        self.seasonality.step(tick, min(most, maximum), least)
         if self._since is not None and self._calm == WORKED_OFF:
             ticks = tick - self._since + 1
             if ticks <= HOLE:
-                self.rhythm.settle(ticks, min(self._busy / ticks, maximum))
+                self.seasonality.settle(ticks, min(self._busy / ticks, maximum))
             self._since = None

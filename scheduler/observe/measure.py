@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...models.anomaly.evidence import CHANNELS
-from ...models.anomaly.lives import CHILD_FAULTS, USER_HZ, Lives, Noticed
+from ...models.anomaly.lifecycle import CHILD_FAULTS, USER_HZ, Lifecycle, Noticed
 from ...models.behaviour import BEHAVIOUR_CHANNELS, SETTLED_SECONDS, YOUNG_SECONDS
 from ...models.features import Floats, Rates, rates
 from ...models.records import (
     WINDOW,
+    Class,
     Known,
-    Latency,
     ProcId,
     Snapshot,
     Trait,
@@ -77,7 +77,7 @@ class Measurer:
         self._owed: Floats | None = None  # `Rates.owed` of the previous snapshot
         self._present: set[str] = set()
         self._absent: dict[str, int] = {}  # group -> ticks since it last had a process
-        self._lives = Lives()
+        self._lifecycle = Lifecycle()
 
     def measure(self, snapshot: Snapshot) -> Measured | None:
         """Values since the previous snapshot; None for the first one and after a gap."""
@@ -85,7 +85,7 @@ class Measurer:
         table = snapshot.table
         ids = list(map(ProcId, table["pid"].tolist(), table["start_ticks"].tolist()))
         rows = {id_: row for row, id_ in enumerate(ids)}
-        noticed, started = self._lives.step(snapshot, rows)
+        noticed, started = self._lifecycle.step(snapshot, rows)
         self._families.step(ids, table["ppid"].tolist(), table["session"].tolist(), snapshot.identities, _pool_members(snapshot))
         if before is None or not 0 < snapshot.at - before.at <= GAP_INTERVALS * self._interval * 1e9:
             self._owed = None
@@ -152,7 +152,7 @@ class Measurer:
         own = {"_config", "_interval", "_grouping", *(("_families",) if anew else ())}
         vars(self).update((name, known) for name, known in vars(before).items() if name not in own)
 
-    def pinned(self, group: str) -> Latency | None:
+    def pinned(self, group: str) -> Class | None:
         """The class that the configuration gives to a group; None if it gives none."""
         return self._grouping.pinned(group)
 
@@ -192,7 +192,7 @@ class Measurer:
                     "cpu": float(rate.cpu[row]),
                     "wait": float(rate.wait[row]),
                     "rss": float(record["rss_bytes"]),
-                    "slices": float(rate.slices[row]),
+                    "timeslices": float(rate.timeslices[row]),
                     "chars": float(rate.chars[row]),
                     "busy": math.nan if worker.busy is None or (worker.busy == 0 and guessed) else worker.busy,
                     "fds": float(record["fds"]) if record["known"] & Known.FDS else math.nan,
@@ -232,17 +232,17 @@ def _behaviour(snapshot: Snapshot, ids: Sequence[ProcId], rate: Rates) -> dict[s
         "brief": rate.brief,
         "wait": rate.wait,
         "demand": rate.demand + rate.brief,
-        "slices": rate.slices,
+        "timeslices": rate.timeslices,
         "chars": rate.chars,
         "faults": rate.faults,
         "serves": np.where(sockets, serves, np.nan),
         "serves_locally": np.where(sockets, has(Trait.SERVES_LOCALLY), np.nan),
         "served_for": _served_for(snapshot, ids, sockets, serves > 0),
         "terminal": has(Trait.TERMINAL),
-        "keys": np.where((known & int(Known.KEYS)) != 0, has(Trait.KEYS), np.nan),
-        "shows": np.where(sockets, has(Trait.SHOWS), np.nan),
-        "fed": has(Trait.FED),
-        "asked": has(Trait.ASKED),
+        "keys": np.where((known & int(Known.KEYS)) != 0, has(Trait.READS_KEYSTROKES), np.nan),
+        "has_window": np.where(sockets, has(Trait.HAS_WINDOW), np.nan),
+        "pipe_fed": has(Trait.PIPE_FED),
+        "pipe_server": has(Trait.PIPE_SERVER),
     }
 
 

@@ -12,15 +12,15 @@ import numpy as np
 
 from ...models.anomaly.detectors import FEW, LEAST
 from ...models.anomaly.evidence import CHANNELS, NEAR
-from ...models.anomaly.loners import Loners
 from ...models.anomaly.model import AnomalyModel, RobustZ, judge_pools, merged, score
+from ...models.anomaly.self_history import SelfHistory
 from ...models.behaviour import BehaviourModel, Behaviours
 from ...models.features import Windows, WorkerWindows
 from ...models.forecast.demand import Network
-from ...models.records import Behaviour, Deadlock, Latency, PoolSample, ProcId, Score, Snapshot
+from ...models.records import Behaviour, Class, Deadlock, PoolSample, ProcId, Score, Snapshot
 from ..config.sections import Config
-from ..decision import Abilities, Lesson, Member, Outcome, Tick
-from .crowding import Crowding
+from ..decision import Abilities, Feedback, Member, Outcome, Tick
+from .antagonists import Antagonists
 from .forecasts import Forecasts, keys_of
 from .group_figures import Classes, groups_of, member_of
 from .machine import MachineFigures
@@ -55,8 +55,8 @@ class Observer:
         self._behaviours = Behaviours(behaviour, config.models.certainty, config.daemon.interval)
         self._series = Windows(1)
         self._workers = WorkerWindows(len(CHANNELS))
-        self._loners = Loners(config.daemon.interval)
-        self._crowding = Crowding(abilities.topology.online)
+        self._self_history = SelfHistory(config.daemon.interval)
+        self._antagonists = Antagonists(abilities.topology.online)
         self._machine = MachineFigures(abilities, own)
         self._pools = PoolFigures(config)
         self._forecasts = Forecasts(demand, config.daemon.interval)
@@ -70,10 +70,10 @@ class Observer:
         outcomes: tuple[Outcome, ...],
         paused: bool,
         deadlocks: tuple[Deadlock, ...] = (),
-        lessons: tuple[Lesson, ...] = (),
+        feedback: tuple[Feedback, ...] = (),
     ) -> Tick:
-        """The tick of this snapshot. `deadlocks`: what `Deadlocks` saw on the live machine; a trace has none. `lessons`: what users
-        reported as no incident."""
+        """The tick of this snapshot. `deadlocks`: what `Deadlocks` saw on the live machine; a trace has none. `feedback`: what
+        users reported as no incident."""
         self._seq += 1
         measured = self._measurer.measure(snapshot)
         before, self._before = self._before, snapshot
@@ -88,7 +88,9 @@ class Observer:
         reported = self._reported(measured, snapshot, classes)
         sheltered = self._protection.sheltered(measured, snapshot)
         scores = self._step_scores(measured, snapshot.host.memory_available)
-        self._crowding.push(snapshot, measured.rates.cpu, measured.members, measured.rows, measured.worker_keys, measured.seconds)
+        self._antagonists.push(
+            snapshot, measured.rates.cpu, measured.members, measured.rows, measured.worker_keys, measured.seconds
+        )
         return Tick(
             seq=self._seq,
             at=snapshot.at,
@@ -104,14 +106,14 @@ class Observer:
             outcomes=outcomes,
             home=self._home(measured, snapshot),
             deadlocks=deadlocks,
-            crowds=self._crowding.of(scores, snapshot),
-            lessons=lessons,
+            starved_workers=self._antagonists.of(scores, snapshot),
+            feedback=feedback,
             sheltered=sheltered,
         )
 
-    def recall(self, past: Sequence[tuple[int, tuple[PoolSample, ...]]]) -> None:
+    def start_warm(self, past: Sequence[tuple[int, tuple[PoolSample, ...]]]) -> None:
         """Replay the past loads of pools, (monotonic ns, pools), oldest first, before the first tick."""
-        self._pools.recall(past)
+        self._pools.start_warm(past)
 
     def follow(self, before: Observer) -> None:
         """Continue, before the first tick, from what an observer of the same machine and interval has learned. Do not use that one
@@ -128,8 +130,8 @@ class Observer:
         self._series, self._workers = before._series, before._workers
         self._series.forget(keys_of(names))
         if before._config.quarantine.enabled and self._config.quarantine.enabled:
-            self._loners = before._loners
-        self._crowding, self._before = before._crowding, before._before
+            self._self_history = before._self_history
+        self._antagonists, self._before = before._antagonists, before._before
         self._machine.follow(before._machine)
         self._pools.follow(before._pools, pools)
         self._forecasts.follow(before._forecasts, names)
@@ -160,21 +162,21 @@ class Observer:
         learned = self._behaviours.step(measured.groups, measured.behaviour)
         row = measured.rows.get(self._own)
         ours = None if row is None else measured.members[row]
-        classes: dict[str, tuple[Latency, Behaviour | None]] = {}
+        classes: dict[str, tuple[Class, Behaviour | None]] = {}
         for name, behaviour in zip(measured.groups, learned, strict=True):
             pinned = self._measurer.pinned(name)
             if pinned is not None:
                 classes[name] = pinned, None
             elif name == ours:
-                classes[name] = Latency.NONE, None
+                classes[name] = Class.EXEMPT, None
             else:
-                classes[name] = Latency.NONE if behaviour is None else behaviour.latency, behaviour
+                classes[name] = Class.EXEMPT if behaviour is None else behaviour.inferred, behaviour
         return classes
 
     def _reported(self, measured: Measured, snapshot: Snapshot, classes: Classes) -> tuple[str, ...]:
         """Groups that the tick reports: those with a class, pools, and the busiest others."""
         pools = {pool.pool for pool in snapshot.pools}
-        named = {name for name in measured.groups if name in pools or classes[name][0] is not Latency.NONE}
+        named = {name for name in measured.groups if name in pools or classes[name][0] is not Class.EXEMPT}
         others = [name for name in measured.groups if name not in named]
         if others:
             windows, _ = self._series.view([(name, "cpu") for name in others])
@@ -197,7 +199,7 @@ class Observer:
         interval = self._config.daemon.interval
         windows, lengths = self._workers.view()
         keys, pools = measured.worker_keys, measured.worker_pools
-        alone = self._loners.step(keys, pools, windows, lengths)
+        alone = self._self_history.step(keys, pools, windows, lengths)
         least = LEAST if self._config.quarantine.false_alarms_per_day > FEW else NEAR
         workers = score(self._scorer, keys, pools, windows, lengths, interval, available, alone, least)
         return tuple(merged(judge_pools(self._scorer, measured.noticed, interval), workers))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from ...models.forecast.rhythm import AHEAD, Rhythm
+from ...models.forecast.seasonality import AHEAD, Seasonality
 from ...models.records import PoolSample, Snapshot
 from ..config.sections import Config
 from ..decision import START_MARGIN, START_UNKNOWN, Pool, Predicted, Worker
@@ -32,12 +32,12 @@ class PoolFigures:
         for history in self._histories.values():
             history.step_gap()
 
-    def recall(self, past: Sequence[tuple[int, tuple[PoolSample, ...]]]) -> None:
+    def start_warm(self, past: Sequence[tuple[int, tuple[PoolSample, ...]]]) -> None:
         """Replay past loads, (monotonic ns, pools), oldest first, before the first tick."""
         for at, pools in past:
             for pool in pools:
                 if pool.pool in self._config.pools:
-                    self._step_rhythm(pool, offered_load(pool), at)
+                    self._step_seasonality(pool, offered_load(pool), at)
 
     def follow(self, before: PoolFigures, redefined: Collection[str]) -> None:
         """Continue from another one of the same interval, except for the pools that are redefined."""
@@ -65,7 +65,7 @@ class PoolFigures:
             rss_per_worker=max((worker.rss for worker in workers), default=0),
             workers=workers,
             trouble=pool.trouble,
-            predicted=self._predicted(pool, self._step_rhythm(pool, load, snapshot.at)),
+            predicted=self._predicted(pool, self._step_seasonality(pool, load, snapshot.at)),
             scaling=history.step_scaling(sums.at_work, None if load is None else sums.done),
         )
 
@@ -75,17 +75,17 @@ class PoolFigures:
             known = self._histories[name] = PoolHistory(self._config.daemon.interval, len(self._histories))
         return known
 
-    def _step_rhythm(self, pool: PoolSample, load: float | None, at: int) -> Rhythm:
-        """Update the rhythm of a pool's load with its present value."""
-        return self._history(pool.pool).step_rhythm(at, load, pool.queued or 0.0, self._config.pools[pool.pool].maximum)
+    def _step_seasonality(self, pool: PoolSample, load: float | None, at: int) -> Seasonality:
+        """Update the seasonal pattern of a pool's load with its present value."""
+        return self._history(pool.pool).step_seasonality(at, load, pool.queued or 0.0, self._config.pools[pool.pool].maximum)
 
-    def _predicted(self, pool: PoolSample, rhythm: Rhythm) -> Predicted | None:
-        """What the rhythm of the load forecasts for the coming start time."""
+    def _predicted(self, pool: PoolSample, seasonality: Seasonality) -> Predicted | None:
+        """What the seasonal pattern of the load forecasts for the coming start time."""
         interval, sizing = self._config.daemon.interval, self._config.pool_size
         horizon = START_MARGIN * (START_UNKNOWN if pool.start_seconds is None else pool.start_seconds)
-        ahead = rhythm.ahead(math.ceil(min(horizon / interval, AHEAD)) + 1)
-        later = rhythm.ahead(math.ceil(min(max(horizon, sizing.down_after) / interval, AHEAD)) + 1)
-        soon = rhythm.ahead(math.ceil(min(sizing.cooldown_down / interval, AHEAD)))
+        ahead = seasonality.ahead(math.ceil(min(horizon / interval, AHEAD)) + 1)
+        later = seasonality.ahead(math.ceil(min(max(horizon, sizing.down_after) / interval, AHEAD)) + 1)
+        soon = seasonality.ahead(math.ceil(min(sizing.cooldown_down / interval, AHEAD)))
         if ahead is None or later is None or soon is None:
             return None
         return Predicted(

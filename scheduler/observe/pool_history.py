@@ -1,4 +1,5 @@
-"""What one pool did so far: its recent load, the rhythm of its load, its scaling curve, and what a busy worker uses. Pure.
+"""What one pool did so far: its recent load, the seasonal pattern of its load, its scaling curve, and what a busy worker uses.
+Pure.
 
 Each method that begins with `step_` takes the values of one tick: call it once a tick.
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from ...models.forecast.rhythm import Rhythm
+from ...models.forecast.seasonality import Seasonality
 from ...models.scaling import Scaling
 from ..decision import Scaled
 from .loads import OfferedLoad
@@ -30,7 +31,7 @@ class PoolHistory:
         """`interval`: seconds between ticks; `stagger`: how many pools came before, so that not all do their work in one tick."""
         self._interval = interval
         self._loads = deque[tuple[int, float]]()  # (monotonic ns, load)
-        self._offered = OfferedLoad(Rhythm(interval, stagger=stagger))
+        self._offered = OfferedLoad(Seasonality(interval, stagger=stagger))
         self._scaling = Scaling()
         self._cores_per_worker: float | None = None  # None: no work was seen
 
@@ -43,10 +44,10 @@ class PoolHistory:
             history.popleft()
         return _mean(history, stable), _mean(history, at - PANIC_SECONDS * 1e9)
 
-    def step_rhythm(self, at: int, load: float | None, queued: float, maximum: float) -> Rhythm:
-        """Take the offered load as far as it is known while work waits. Returns the rhythm with it."""
+    def step_seasonality(self, at: int, load: float | None, queued: float, maximum: float) -> Seasonality:
+        """Take the offered load as far as it is known while work waits. Returns the seasonal pattern with it."""
         self._offered.step(round(at / (self._interval * 1e9)), load, queued, maximum)
-        return self._offered.rhythm
+        return self._offered.seasonality
 
     def step_scaling(self, busy: float | None, done: float | None) -> Scaled | None:
         """Take how many workers were busy and how many cores they used, None after a gap. Returns the scaling; None if unknown.

@@ -13,7 +13,7 @@ def redefined_pools(before: Config, now: Config) -> set[str]:
     def same(a: PoolConfig | None, b: PoolConfig | None) -> bool:
         if a is None or b is None:
             return False
-        return msgspec.structs.replace(b, minimum=a.minimum, maximum=a.maximum, latency=a.latency, initial=a.initial) == a
+        return msgspec.structs.replace(b, minimum=a.minimum, maximum=a.maximum, class_=a.class_, initial=a.initial) == a
 
     return {name for name in before.pools.keys() | now.pools.keys() if not same(before.pools.get(name), now.pools.get(name))}
 
@@ -22,7 +22,7 @@ def regrouped(before: Config, now: Config) -> set[str]:
     """Groups of the configuration that came, went or match otherwise now; all of them if the order of the rules has changed."""
 
     def rules(config: Config) -> dict[str, GroupRule]:
-        return {name: msgspec.structs.replace(rule, latency=None) for name, rule in config.groups.items()}
+        return {name: msgspec.structs.replace(rule, class_=None) for name, rule in config.groups.items()}
 
     then, there = rules(before), rules(now)
     if [name for name in then if name in there] != [name for name in there if name in then]:

@@ -41,7 +41,7 @@ from .identity import base_name, cgroup_and_unit, program, says_more
 from .quotas import Quotas
 from .sockets import Listeners, socket_inode
 from .stdin import Feeders, awaits_input
-from .terminals import takes_keys
+from .terminals import reads_keystrokes
 from .text import printable
 
 T = TypeVar("T")
@@ -310,7 +310,9 @@ class ProcSource:
         threads = int(fields[17])
         if process.schedstat:
             self._read_threads(process, threads)
-        run, wait, slices = map(sum, zip(process.retired, *(thread.counters for thread in process.threads.values()), strict=True))
+        run, wait, timeslices = map(
+            sum, zip(process.retired, *(thread.counters for thread in process.threads.values()), strict=True)
+        )
         ticks = (int(fields[11]) + int(fields[12])) * _TICK_NS  # includes threads that came and went unseen; so does `now`
         process.cpu = max(process.cpu, now if now >= 0 else max(run, ticks))
         ran = now < 0 or now != process.run_clock
@@ -333,14 +335,14 @@ class ProcSource:
                 self._look(process, process.fds if slow else None, thorough, young)
                 self._name_port(process)
         if executed or (due and ran and process.stdin):
-            fed = self._feeders.feeds(f"{self._root}/{int(fields[1])}", process.path)
-            process.stdin = 0 if not fed else _FED if executed else process.stdin
+            pipe_fed = self._feeders.feeds(f"{self._root}/{int(fields[1])}", process.path)
+            process.stdin = 0 if not pipe_fed else _FED if executed else process.stdin
         may_ask = due or self._uptime_ticks - id_.start_ticks < _YOUNG_TICKS
         if process.stdin == _FED and may_ask and awaits_input(process.path):
             process.stdin |= _ASKED_BY_PIPE  # as long as it is fed
         io, fds, serves = process.io, process.fds, process.serves
         in_terminal = fields[4] != b"0" and fields[2] == fields[5] != b"0"  # its group is in front; 0: of another pid namespace
-        keys = False if not in_terminal else takes_keys(process.path, int(fields[4])) if self._native else None
+        keys = False if not in_terminal else reads_keystrokes(process.path, int(fields[4])) if self._native else None
         read_chars, write_chars, read_bytes, write_bytes = io or (0, 0, 0, 0)
         process.row = _ROW.pack(
             process.pid,
@@ -349,7 +351,7 @@ class ProcSource:
             int(fields[3]),
             process.cpu,
             wait,
-            slices,
+            timeslices,
             int(fields[7]),
             int(fields[9]),
             int(fields[8]),
@@ -410,12 +412,12 @@ class ProcSource:
         except (FileNotFoundError, ProcessLookupError):
             return False
         if raw != thread.raw:
-            run, wait, slices = map(int, raw.split())
+            run, wait, timeslices = map(int, raw.split())
             if (
-                run < thread.counters[0] or wait < thread.counters[1] or slices < thread.counters[2]
+                run < thread.counters[0] or wait < thread.counters[1] or timeslices < thread.counters[2]
             ):  # another thread with the same tid, read by path
                 process.retired = _added(process.retired, thread.counters)
-            thread.raw, thread.counters = raw, (run, wait, slices)
+            thread.raw, thread.counters = raw, (run, wait, timeslices)
         return True
 
     def _read_slow(self, process: _Process) -> None:
@@ -462,9 +464,9 @@ class ProcSource:
             process.serves, process.port = None, 0
             return
         anybody, locally = (not inodes.isdisjoint(process.sockets) for inodes in (listening.inet, listening.unix))
-        shows = not listening.shows.isdisjoint(process.sockets)
+        has_window = not listening.has_window.isdisjoint(process.sockets)
         process.port = min((listening.ports[inode] for inode in process.sockets if inode in listening.ports), default=0)
-        process.serves = _SERVES * anybody | _SERVES_LOCALLY * locally | _SHOWS * shows
+        process.serves = _SERVES * anybody | _SERVES_LOCALLY * locally | _SHOWS * has_window
 
     def _name_port(self, process: _Process) -> None:
         """Put the port on which it listens into its identity."""

@@ -236,7 +236,7 @@ class Listening:
     inet: frozenset[int]  # TCP sockets that listen, UDP sockets that are bound and have no peer; IPv4 and IPv6
     ports: Mapping[int, int]  # of those that listen, by inode
     unix: frozenset[int]  # unix sockets that listen
-    shows: frozenset[int]  # the clients' ends of connections to a display or sound server; only sock_diag knows them
+    has_window: frozenset[int]  # the clients' ends of connections to a display or sound server; only sock_diag knows them
 
 
 class Listeners:
@@ -294,10 +294,10 @@ class Listeners:
         unix = _unix_listening_of(net) if named is None else frozenset(named)
         if unix is None:
             return None
-        shows = frozenset[int]()
+        has_window = frozenset[int]()
         if diag is not None and named is not None and any(map(_SHOWS, named.values())):
-            shows = diag.unix_connected_to(_SHOWS)
-        return Listening(frozenset(inet), ports, unix, shows)
+            has_window = diag.unix_connected_to(_SHOWS)
+        return Listening(frozenset(inet), ports, unix, has_window)
 
 
 def _namespace(process: str) -> tuple[int, int] | None:

@@ -22,7 +22,7 @@ _DEVICES = (b"devpts", b"devtmpfs", b"tmpfs")  # file systems of the kernel that
 _MOUNT = b"mnt_id:"
 
 
-def takes_keys(path: str, terminal: int) -> bool | None:
+def reads_keystrokes(path: str, terminal: int) -> bool | None:
     """Whether the terminal that a process is in passes single keys. `path`: /proc/PID; `terminal`: field 7 of its stat.
 
     None if that is not known: none of its standard descriptors is that terminal, or it may not be opened. Serial lines are left

@@ -6,11 +6,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...models.records import Deadlock, Snapshot
-from ..decision import Lesson
+from ..decision import Feedback
 from ..observe.deadlocks import Deadlocks
 from ..ports import Waits
+from ..store.feedback import FeedbackStore
 from ..store.files import StoreError
-from ..store.lessons import Lessons
 from .settings import Settings
 
 ALOOF = ("gunicorn", "uwsgi", "celery")
@@ -37,17 +37,17 @@ class KnownDeadlocks:
         return self._seen
 
 
-class KnownLessons:
+class KnownFeedback:
     """What people said was no incident."""
 
     def __init__(self, directory: Path) -> None:
-        self.file = Lessons(directory)
+        self.file = FeedbackStore(directory)
         self.trouble = ""
         """Why the file cannot be read; "" if it can."""
-        self._known: tuple[Lesson, ...] = ()
+        self._known: tuple[Feedback, ...] = ()
 
-    def read(self) -> tuple[Lesson, ...]:
-        """The lessons in force; as last read if the file cannot be read."""
+    def read(self) -> tuple[Feedback, ...]:
+        """The feedback in force; as last read if the file cannot be read."""
         try:
             self._known, self.trouble = self.file.read(), ""
         except StoreError as error:

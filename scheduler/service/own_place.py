@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...models.records import Latency, ProcId
+from ...models.records import Class, ProcId
 from ..act.knobs.slices import LONGEST, SHORTEST, ask_for
 from ..decide.policies.contention import LATENCY_DEMAND
 from ..decision import Group
@@ -54,6 +54,6 @@ def ask_for_the_shortest() -> None:
 
 
 def services_at_work(groups: Sequence[Group]) -> tuple[ProcId, ...]:
-    """Processes of latency groups that have work, those of the group with most demand first: the daemon makes way for them."""
-    working = [group for group in groups if group.latency is Latency.LATENCY and group.demand >= LATENCY_DEMAND]
+    """Processes of interactive groups that have work, those of the group with most demand first: the daemon makes way for them."""
+    working = [group for group in groups if group.class_ is Class.INTERACTIVE and group.demand >= LATENCY_DEMAND]
     return tuple(member.id for group in sorted(working, key=lambda group: -group.demand) for member in group.members)

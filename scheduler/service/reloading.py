@@ -95,4 +95,4 @@ def is_released(before: PoolConfig, now: PoolConfig | None) -> bool:
     """Whether to release a pool: not if both sections are about one that runs on. A command's workers end with its adapter."""
     if now is None or before.kind == "command":
         return True
-    return msgspec.structs.replace(now, minimum=before.minimum, maximum=before.maximum, latency=before.latency) != before
+    return msgspec.structs.replace(now, minimum=before.minimum, maximum=before.maximum, class_=before.class_) != before

@@ -11,7 +11,7 @@ from ..act.scoped import Scoped
 from ..config.paths import Paths
 from ..config.sections import to_builtins
 from ..decide.engine import Engine
-from ..decision import Outcome, Recalled, Session
+from ..decision import Outcome, Session, WarmStart
 from ..explain.logstream import NOTICE, WARNING
 from ..observe.unmatched import Watch
 from ..ports import Clock, Kernel
@@ -22,11 +22,11 @@ from ..store.traces import TraceWriter
 from ..words import span
 from .latest import Latest
 from .live_models import models_in_use
-from .recall import Past, recall
 from .reports import Reports
 from .settings import Settings
+from .warm_start import Past, start_warm
 
-RECALL_SECONDS = 1.5
+WARM_START_SECONDS = 1.5
 """Longest time that a start reads past pool activity: 4.5 hours of 300 processes and 16 workers take 0.7 to 1.1 s."""
 
 
@@ -50,14 +50,14 @@ class Sessions:
         self._actuator, self._latest, self._clock, self._reports = actuator, latest, clock, reports
         self.log = DecisionLog(paths.root, settings.config.store.decision_bytes)
         self.traces: TraceWriter | None = None
-        self._begin(memory, *self._recall())
+        self._begin(memory, *self._start_warm())
 
     def go_on(self, memory: dict[str, Any]) -> None:
-        """Begin a new session; what was learned is kept. After a change of the interval it cannot be, and only the rhythms of loads
-        are read again. `memory`: what the engine goes on from."""
+        """Begin a new session; what was learned is kept. After a change of the interval it cannot be, and only the seasonal
+        patterns of loads are read again. `memory`: what the engine goes on from."""
         before, learned = self.current, self.observer
         if before.config["daemon"]["interval"] != self._settings.config.daemon.interval:
-            self._begin(memory, *self._recall())
+            self._begin(memory, *self._start_warm())
             return
         self._begin(memory, [], None, before.id)
         self.observer.follow(learned)
@@ -77,8 +77,8 @@ class Sessions:
             text = f"decision log: the one that was there cannot be used, and is kept as {aside}; a new one was begun"
             self._reports.event(WARNING, text)
 
-    def _begin(self, memory: dict[str, Any], past: Past, recalled: Recalled | None, follows: str = "") -> None:
-        """Begin a new session. `past` is what was recalled; the others are as in `decision.Session`."""
+    def _begin(self, memory: dict[str, Any], past: Past, warm_start: WarmStart | None, follows: str = "") -> None:
+        """Begin a new session. `past` is what earlier sessions recorded; the others are as in `decision.Session`."""
         config = self._settings.config
         self._actuator.limit(config.priority.starve_seconds, config.priority.floor)
         models = models_in_use(config, self._paths.models, self._reports.event)
@@ -94,11 +94,11 @@ class Sessions:
             config=to_builtins(config),
             artefacts=models.digests(),
             engine=memory,
-            recalled=recalled,
+            warm_start=warm_start,
             follows=follows,
         )
         self.observer = models.observer(config, session.abilities, session.own)
-        self.observer.recall(past)
+        self.observer.start_warm(past)
         self.unmatched = Watch(config)
         self.engine = Engine.resume(config, session.id, memory, session.abilities.topology)
         self.log.begin(session)
@@ -118,7 +118,7 @@ class Sessions:
                 interval=config.daemon.interval,
             )
 
-    def _recall(self) -> tuple[Past, Recalled | None]:
+    def _start_warm(self) -> tuple[Past, WarmStart | None]:
         """What the pools did in the newest hours, from the traces; nothing if there are no traces, or they cannot be read."""
         config, traces = self._settings.config, self._paths.traces
         if not config.pools or not config.store.traces or not any(traces.glob("*.db")):
@@ -126,15 +126,15 @@ class Sessions:
         began = self._clock.monotonic()
 
         def in_time() -> bool:
-            return self._clock.monotonic() - began < RECALL_SECONDS * 1e9
+            return self._clock.monotonic() - began < WARM_START_SECONDS * 1e9
 
         try:
-            past, recalled = recall(traces, self._facts.boot_id, began, self._clock.wall(), len(config.pools), in_time)
+            past, warm_start = start_warm(traces, self._facts.boot_id, began, self._clock.wall(), len(config.pools), in_time)
         except StoreError as error:
-            self._reports.event(WARNING, f"rhythms of loads have to be learned again: {error}")
+            self._reports.event(WARNING, f"seasonal patterns of loads have to be learned again: {error}")
             return [], None
         if past:
             seconds, back = (self._clock.monotonic() - began) / 1e9, span((began - past[0][0]) / 1e9)
             text = f"loads of the last {back} are known from the traces, read in {seconds:.2g} s"
-            self._reports.event(NOTICE, text, ticks=recalled.ticks)
-        return past, recalled
+            self._reports.event(NOTICE, text, ticks=warm_start.ticks)
+        return past, warm_start

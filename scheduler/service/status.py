@@ -111,12 +111,12 @@ def _groups(groups: Iterable[Group]) -> list[dict[str, Any]]:
     return [
         {
             "group": group.name,
-            "class": str(group.latency),
+            "class": str(group.class_),
             "processes": group.processes,
             "cpu": group.cpu,
             "wait": group.wait,
             "memory_bytes": group.rss,
-            "p_latency": group.behaviour.p_latency if group.behaviour else None,
+            "p_interactive": group.behaviour.p_interactive if group.behaviour else None,
             "p_batch": group.behaviour.p_batch if group.behaviour else None,
         }
         for group in groups

@@ -53,7 +53,7 @@ class Nicety:
 
     def __init__(self, config: Config, minimum: int, maximum: int, demand: Network | None, *, forecasts: bool = True) -> None:
         """`demand`: the model that the daemon would use; None: the experts forecast. `forecasts`: False hides them and the load's
-        rhythm from the policy, which leaves its reactive rule."""
+        seasonal pattern from the policy, which leaves its reactive rule."""
         self.name = "nicety" if forecasts else "nicety-reactive"
         self._config = configured(config, minimum, maximum)
         self._probes_a_tick = max(1, round(config.daemon.interval / config.daemon.probe_interval))

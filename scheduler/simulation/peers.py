@@ -376,23 +376,23 @@ class Horizon:
 
 
 class _Stabilized:
-    """What the HPA makes of a wish: it shrinks to the largest of five minutes, and limits the pace."""
+    """What the HPA makes of a desired size: it shrinks to the largest of five minutes, and limits the pace."""
 
     DOWN = 300.0
     PODS, PERCENT = 4, 1.0
     TOLERANCE = 0.1
 
     def __init__(self) -> None:
-        self._wishes: deque[tuple[float, int]] = deque()
+        self._desired: deque[tuple[float, int]] = deque()
 
-    def settle(self, at: float, size: int, wish: int) -> int:
+    def settle(self, at: float, size: int, change: int) -> int:
         """The resulting size."""
-        self._wishes.append((at, wish))
-        while self._wishes[0][0] <= at - self.DOWN:
-            self._wishes.popleft()
-        if wish < size:
-            wish = min(max(value for _, value in self._wishes), size)
-        return min(wish, size + max(self.PODS, math.floor(self.PERCENT * size)))
+        self._desired.append((at, change))
+        while self._desired[0][0] <= at - self.DOWN:
+            self._desired.popleft()
+        if change < size:
+            change = min(max(value for _, value in self._desired), size)
+        return min(change, size + max(self.PODS, math.floor(self.PERCENT * size)))
 
 
 class Hpa:
@@ -411,9 +411,9 @@ class Hpa:
 
     def size(self, seen: PoolSeen) -> int:
         """See `SizeRule`."""
-        return self._stabilized.settle(seen.at, seen.size, self._wish(seen))
+        return self._stabilized.settle(seen.at, seen.size, self._desired(seen))
 
-    def _wish(self, seen: PoolSeen) -> int:
+    def _desired(self, seen: PoolSeen) -> int:
         ready = max(seen.ready, 1)
         ratio = min(seen.busy_mean / ready, 1.0) / self.TARGET
         starting = seen.size - seen.ready
@@ -483,8 +483,8 @@ class Keda:
     def size(self, seen: PoolSeen) -> int:
         """See `SizeRule`."""
         ratio = seen.queued / (self.THRESHOLD * seen.size)
-        wish = seen.size if abs(1 - ratio) <= _Stabilized.TOLERANCE else max(_up(seen.queued / self.THRESHOLD), self._low)
-        return self._stabilized.settle(seen.at, seen.size, wish)
+        change = seen.size if abs(1 - ratio) <= _Stabilized.TOLERANCE else max(_up(seen.queued / self.THRESHOLD), self._low)
+        return self._stabilized.settle(seen.at, seen.size, change)
 
 
 class RayServe:

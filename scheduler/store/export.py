@@ -46,7 +46,7 @@ COLUMNS: dict[str, str] = {
     "cpu_ns": "uint64",
     "cpu_exact": "bool_",
     "wait_ns": "uint64",
-    "slices": "uint64",
+    "timeslices": "uint64",
     "minor_faults": "uint64",
     "major_faults": "uint64",
     "child_faults": "uint64",
@@ -60,10 +60,10 @@ COLUMNS: dict[str, str] = {
     "serves": "bool_",
     "serves_locally": "bool_",
     "terminal": "bool_",
-    "takes_keys": "bool_",
-    "shows": "bool_",
-    "fed": "bool_",
-    "asked": "bool_",
+    "reads_keystrokes": "bool_",
+    "has_window": "bool_",
+    "pipe_fed": "bool_",
+    "pipe_server": "bool_",
 }
 """Columns of a sample file and their Arrow types. `session` is the recording's, `kernel_session` getsid(2) of the process;
 `machine_cpus` is the number of CPUs of the machine, the most that anything can use; `cpu_exact` is false if cpu_ns is in steps of
@@ -226,12 +226,12 @@ def _samples(session: str, boot_id: str, snapshot: Any) -> dict[str, list[Any]]:
         "serves": traits(Trait.SERVES, Known.SOCKETS),
         "serves_locally": traits(Trait.SERVES_LOCALLY, Known.SOCKETS),
         "terminal": traits(Trait.TERMINAL),
-        "takes_keys": traits(Trait.KEYS, Known.KEYS),
-        "shows": traits(Trait.SHOWS, Known.SOCKETS),
-        "fed": traits(Trait.FED),
-        "asked": traits(Trait.ASKED),
+        "reads_keystrokes": traits(Trait.READS_KEYSTROKES, Known.KEYS),
+        "has_window": traits(Trait.HAS_WINDOW, Known.SOCKETS),
+        "pipe_fed": traits(Trait.PIPE_FED),
+        "pipe_server": traits(Trait.PIPE_SERVER),
     }
-    for name in ("wait_ns", "slices"):
+    for name in ("wait_ns", "timeslices"):
         columns[name] = numbers(name, Known.WAIT)
     for name in ("read_chars", "write_chars", "read_bytes", "write_bytes"):
         columns[name] = numbers(name, Known.IO)

@@ -30,7 +30,7 @@ class UnsafeError(StoreError):
 def private_directory(path: Path) -> Path:
     """The directory `path`, made with mode 0700 (parents too) if it is not there.
 
-    Raises UnsafeError if it is a link, not a directory, somebody else's, or writable by others: whoever can write here could
+    Raises UnsafeError if it is a link, not a directory, somebody else's, or writable by others: anyone who can write here could
     make root follow a link. Raises StoreError if it cannot be made or looked at.
     """
     try:

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from ...models.features import uncontended
-from ...models.records import HORIZONS, QUANTILES, Anomaly, Forecast, Latency, ProcId, Score
+from ...models.records import HORIZONS, QUANTILES, Anomaly, Class, Forecast, ProcId, Score
 from ..decision import (
     Control,
     Decision,
@@ -72,13 +72,13 @@ class FakeWorkers:
     size: int = 1
     minimum: int = 1
     maximum: int = 16
-    latency: Latency = Latency.NONE
+    class_: Class = Class.EXEMPT
     sick_from: float | None = None  # seconds from which its lowest worker leaks memory, until it is replaced
 
 
 @dataclass(frozen=True, slots=True)
 class FakeService:
-    """One latency-sensitive process."""
+    """One interactive process."""
 
     name: str = "service"
     demand: Callable[[float], float] = lambda _: 0.4  # cores of work, by time
@@ -325,8 +325,8 @@ class FakeMachine:
     def _pool_group(self, pool: _RunningPool) -> Group:
         cpu = pool.busy * pool.spec.cores
         members = tuple(Member(worker.id, POOL_SESSION, "/", self._nice(worker.id)) for worker in pool.workers)
-        shown = () if pool.spec.latency is Latency.NONE else members
-        return Group(pool.spec.name, pool.spec.latency, len(members), cpu, 0.0, cpu, len(members) * (50 << 20), shown)
+        shown = () if pool.spec.class_ is Class.EXEMPT else members
+        return Group(pool.spec.name, pool.spec.class_, len(members), cpu, 0.0, cpu, len(members) * (50 << 20), shown)
 
     # --- contention -----------------------------------------------------------------------------------------------------------
 
@@ -366,22 +366,22 @@ class FakeMachine:
             if hogs and ids:
                 wait += work * min(3.0, 0.6 * self._pressure(service, hogs, ids) * min(1.0, len(ids) / self._cpus))
             member = Member(self._service_ids()[0], service.session, service.cgroup, 0)
-            groups.append(self._group(service.name, Latency.LATENCY, used, wait, 50 << 20, (member,)))
+            groups.append(self._group(service.name, Class.INTERACTIVE, used, wait, 50 << 20, (member,)))
         if hogs and ids:
             cpu = min(float(len(ids)), self._cpus - used)
             first = ids[0].pid if hogs.brief else 0
             members = tuple(
                 Member(id_, hogs.session, hogs.cgroup, self._nice(id_), 1 if id_.pid == first else first) for id_ in ids
             )
-            group = self._group(hogs.name, Latency.BATCH, cpu, len(ids) - cpu, 1 << 20, members)
+            group = self._group(hogs.name, Class.BATCH, cpu, len(ids) - cpu, 1 << 20, members)
             groups.append(msgspec.structs.replace(group, brief=hogs.brief * cpu))
         return groups
 
-    def _group(self, name: str, latency: Latency, cpu: float, wait: float, rss: int, members: tuple[Member, ...]) -> Group:
+    def _group(self, name: str, class_: Class, cpu: float, wait: float, rss: int, members: tuple[Member, ...]) -> Group:
         """A group of processes with as many threads as they want; all run and wait for the same time."""
         each = np.full(len(members), 1 / len(members))
         demand = uncontended(cpu * each, wait * each, np.full(len(members), np.inf), self._cpus).sum()
-        return Group(name, latency, len(members), cpu, wait, min(float(demand), float(self._cpus)), rss, members)
+        return Group(name, class_, len(members), cpu, wait, min(float(demand), float(self._cpus)), rss, members)
 
     # --- what models would say ------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ...models.records import HORIZONS, QUANTILES, Forecast, Latency, ProcId
+from ...models.records import HORIZONS, QUANTILES, Class, Forecast, ProcId
 from ..decision import Group, Machine, Member, Outcome, Pool, Tick, Worker
 
 GIB = 1 << 30
@@ -30,10 +30,10 @@ def a_member(pid: int, session: int = 0, cgroup: str = "/", nice: int = 0) -> Me
     return Member(ProcId(pid, pid), session or pid, cgroup, nice)
 
 
-def a_group(name: str, latency: Latency, members: Iterable[Member] = (), cpu: float = 0.0, wait: float = 0.0) -> Group:
+def a_group(name: str, class_: Class, members: Iterable[Member] = (), cpu: float = 0.0, wait: float = 0.0) -> Group:
     """A group with these members."""
     found = tuple(members)
-    return Group(name, latency, len(found), cpu, wait, cpu + wait, len(found) << 20, found)
+    return Group(name, class_, len(found), cpu, wait, cpu + wait, len(found) << 20, found)
 
 
 def a_pool(name: str = "web", size: int = 4, load: float | None = 2.0, first_pid: int = 9000, **changes: object) -> Pool:

@@ -16,7 +16,7 @@ from nicety.scheduler.ports import Source
 from nicety.scheduler.read.proc import ProcSource
 
 COUNTERS = (
-    *("cpu_ns", "wait_ns", "slices", "minor_faults", "major_faults", "child_faults", "child_cpu_ns"),
+    *("cpu_ns", "wait_ns", "timeslices", "minor_faults", "major_faults", "child_faults", "child_cpu_ns"),
     *("read_chars", "write_chars", "read_bytes", "write_bytes"),
 )
 

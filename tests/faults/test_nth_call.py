@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from nicety.models.records import Latency, ProcId
+from nicety.models.records import Class, ProcId
 from nicety.scheduler.act.actuate import Acting
 from nicety.scheduler.act.knobs.control import LinuxKernel
 from nicety.scheduler.act.knobs.slices import Slices
@@ -162,7 +162,7 @@ def decided(actions: list[Action], turn: int) -> list[Decision]:
 
 def groups_of(world: World) -> tuple[Group, ...]:
     member = Member(world.id, world.id.pid, "/", 0)
-    return (Group("batch", Latency.BATCH, 1, 1.0, 1.0, 2.0, 0, (member,)),)
+    return (Group("batch", Class.BATCH, 1, 1.0, 1.0, 2.0, 0, (member,)),)
 
 
 class Cycle:

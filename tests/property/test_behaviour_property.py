@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from nicety.models.behaviour import BEHAVIOUR_CHANNELS, CLASSES, KNOTS, SEEN, BehaviourModel, Behaviours, Floats, Summaries, decide
-from nicety.models.records import Latency
+from nicety.models.records import Class
 
 values = st.one_of(
     st.floats(width=64),  # NaN, infinities, negative, denormal and huge ones too
@@ -52,11 +52,11 @@ def test_answers_are_fit_for_use_and_do_not_depend_on_the_order(history: list[tu
         assert found == {names[at]: said for at, said in zip(order, moved, strict=True)}
         for said in found.values():
             if said is not None:
-                assert 0 <= said.p_latency <= 1
+                assert 0 <= said.p_interactive <= 1
                 assert 0 <= said.p_batch <= 1
-                assert said.p_latency + said.p_batch <= 1 + 1e-3
+                assert said.p_interactive + said.p_batch <= 1 + 1e-3
                 assert all(np.isfinite(figures).all() for _, *figures in said.evidence)
-                if said.latency is Latency.NONE:
+                if said.inferred is Class.EXEMPT:
                     assert said.evidence == ()
 
 
@@ -78,7 +78,7 @@ def test_no_class_is_given_below_certainty_and_none_is_kept_far_below(parts: Flo
     chances = parts / parts.sum(axis=1, keepdims=True)
     held = decide(chances, np.full(5, before), certainty)
     for p, now in zip(chances, held.tolist(), strict=True):
-        if CLASSES[now] is not Latency.NONE:
+        if CLASSES[now] is not Class.EXEMPT:
             assert p[now] >= (certainty - 0.3 if now == before else certainty) - 1e-12
-        if CLASSES[now] is Latency.BATCH and now != before:
+        if CLASSES[now] is Class.BATCH and now != before:
             assert p[0] <= (1 - certainty) / 2 + 1e-12

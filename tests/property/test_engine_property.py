@@ -10,7 +10,7 @@ import msgspec
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from nicety.models.records import HORIZONS, QUANTILES, Anomaly, Forecast, Latency, ProcId, Score
+from nicety.models.records import HORIZONS, QUANTILES, Anomaly, Class, Forecast, ProcId, Score
 from nicety.scheduler.config.sections import Config, Guard, Placement, PoolConfig, Priority, Quarantine
 from nicety.scheduler.decide.engine import Engine
 from nicety.scheduler.decision import Control, Group, Outcome, Recycle, ResizePool, Restore, Set, Status, Tick, Verdict, encode
@@ -42,8 +42,8 @@ def groups(draw: st.DrawFn) -> list[Group]:
                 )
                 for pid in sorted(pids)
             ]
-            latency = draw(st.sampled_from([Latency.LATENCY, Latency.BATCH]))
-            group = a_group(name, latency, members, cpu=draw(st.floats(0, 2)), wait=draw(st.sampled_from([0.0, 0.01, 1.0])))
+            class_ = draw(st.sampled_from([Class.INTERACTIVE, Class.BATCH]))
+            group = a_group(name, class_, members, cpu=draw(st.floats(0, 2)), wait=draw(st.sampled_from([0.0, 0.01, 1.0])))
             found.append(msgspec.structs.replace(group, brief=draw(st.sampled_from([0.0, group.cpu]))))
     return found
 
@@ -167,8 +167,8 @@ def test_limits_budget_and_protection_hold_whatever_happens(history: list[tuple[
             if action.control is Control.FENCE:
                 assert tick.machine.cpu_cgroup
                 assert isinstance(action.on, ProcessPlace)
-                latency = {m.id.pid for g in tick.groups if g.latency is Latency.LATENCY for m in g.members}
-                assert not offspring(tick, action.on.id.pid) & (latency | {p.pid for p in (*PROTECTED, *pooled)})
+                class_ = {m.id.pid for g in tick.groups if g.class_ is Class.INTERACTIVE for m in g.members}
+                assert not offspring(tick, action.on.id.pid) & (class_ | {p.pid for p in (*PROTECTED, *pooled)})
             if action.control is Control.AUTOGROUP:
                 assert isinstance(action.on, SessionPlace)
                 apart = {m.id for g in tick.groups if g.name not in limits for m in g.members}
@@ -258,8 +258,8 @@ def test_restores_are_never_refused_for_budget() -> None:
     for seq in range(20):
         loud = seq < 8
         groups = [
-            a_group("service", Latency.LATENCY, [a_member(10, session=10)], cpu=0.4, wait=0.4 if loud else 0.0),
-            a_group("hogs", Latency.BATCH, members, cpu=1.6 if loud else 0.0, wait=4.0 if loud else 0.0),
+            a_group("service", Class.INTERACTIVE, [a_member(10, session=10)], cpu=0.4, wait=0.4 if loud else 0.0),
+            a_group("hogs", Class.BATCH, members, cpu=1.6 if loud else 0.0, wait=4.0 if loud else 0.0),
         ]
         verdict = engine.step(a_tick(seq, machine=a_machine(busy=2.0 if loud else 0.4), groups=groups, outcomes=outcomes))
         outcomes = tuple(Outcome(d.id, Status.APPLIED, d.target, "", 1) for d in verdict.decisions)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nicety.models.records import Latency, ProcId
+from nicety.models.records import Class, ProcId
 from nicety.scheduler.config.sections import Config
 from nicety.scheduler.decide.guard import Guard, GuardMemory
 from nicety.scheduler.decide.policies.mechanisms import Ground, Place, Step
@@ -120,8 +120,8 @@ def test_the_guard_refuses_what_would_take_the_protected_along(
 ) -> None:
     ids = {member.id for member in batch}
     groups = [
-        a_group("hogs", Latency.BATCH, batch),
-        a_group("web", Latency.BATCH, [member for member in pooled if member.id not in ids]),
+        a_group("hogs", Class.BATCH, batch),
+        a_group("web", Class.BATCH, [member for member in pooled if member.id not in ids]),
     ]
     listed = frozenset(ProcId(pid, pid) for pid in protected)
     tick = a_tick(1, groups=groups, pools=[a_pool(size=0)], protected=tuple(sorted(listed)), home=home, sheltered=tuple(sheltered))

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nicety.models.records import Latency
+from nicety.models.records import Class
 from nicety.scheduler.config.sections import Config
 from nicety.scheduler.config.sections import Placement as Section
 from nicety.scheduler.decide.policies.assignment import FORBIDDEN, Layout, Request, costs_by_kept, solve
@@ -69,8 +69,8 @@ def test_every_set_may_be_used_and_batch_never_has_all(
     for request in requests:
         cpus = set(sets[request.name])
         assert cpus <= usable
-        assert request.latency or cpus
-    batch = {cpu for request in requests if not request.latency for cpu in sets[request.name]}
+        assert request.interactive or cpus
+    batch = {cpu for request in requests if not request.interactive for cpu in sets[request.name]}
     assert batch < usable
     assert not batch & set(layout.cpus_of(plan.kept))
 
@@ -107,7 +107,7 @@ def test_solving_again_from_the_result_changes_nothing(
 def test_a_table_has_the_cost_of_every_number_of_kept_cores_that_is_allowed(
     problem: tuple[Layout, Topology, tuple[Request, ...], tuple[int, ...] | None],
     which: int,
-    latency: float,
+    interactive: float,
     batch: float,
     any_: bool,
 ) -> None:
@@ -116,9 +116,11 @@ def test_a_table_has_the_cost_of_every_number_of_kept_cores_that_is_allowed(
     domain = which % len(layout.domains)
     batch = batch if any_ else 0.0
     possible = range(layout.domains[domain].reserved, layout.most_kept(domain, batch=any_) + 1)
-    costs = {kept: objective.domain_cost(domain, latency, batch, kept) for kept in possible}
-    found = costs_by_kept(objective.tables.of(np.array([domain])), np.array([[latency]]), np.array([[batch]]), np.array([[any_]]))
-    scale = max(1.0, latency + batch)
+    costs = {kept: objective.domain_cost(domain, interactive, batch, kept) for kept in possible}
+    found = costs_by_kept(
+        objective.tables.of(np.array([domain])), np.array([[interactive]]), np.array([[batch]]), np.array([[any_]])
+    )
+    scale = max(1.0, interactive + batch)
     for kept, cost in enumerate(found[0, :, 0].tolist()):
         assert abs(cost - costs[kept]) <= 1e-7 * scale if kept in possible else cost >= FORBIDDEN
 
@@ -131,8 +133,8 @@ def test_machines_whose_cpus_share_only_a_cache_are_left_alone(cpus: int, groups
     policy = Placement(Config(placement=Section(enabled=True)), PlacementMemory(), topology)
     for seq in range(3):
         there = [
-            a_group(f"g{i}", Latency.LATENCY if latency else Latency.BATCH, [a_member(10 + i)], cpu=demand)
-            for i, (latency, demand) in enumerate(groups)
+            a_group(f"g{i}", Class.INTERACTIVE if interactive else Class.BATCH, [a_member(10 + i)], cpu=demand)
+            for i, (interactive, demand) in enumerate(groups)
         ]
         assert policy.propose(a_tick(seq, machine=a_machine(cpus=cpus, busy=1.0), groups=there)) == []
 
@@ -146,8 +148,8 @@ def test_the_policy_confines_only_within_what_may_be_used(topology: Topology, ti
     usable = set(topology.allowed) - set(topology.isolated)
     for seq, groups in enumerate(ticks):
         there = [
-            a_group(f"g{i}", Latency.LATENCY if latency else Latency.BATCH, [a_member(10 + i)], cpu=demand)
-            for i, (latency, demand) in enumerate(groups)
+            a_group(f"g{i}", Class.INTERACTIVE if interactive else Class.BATCH, [a_member(10 + i)], cpu=demand)
+            for i, (interactive, demand) in enumerate(groups)
         ]
         for decision in admitted(policy, a_tick(20 * seq, machine=a_machine(cpus=len(topology.online), busy=1.0), groups=there)):
             if isinstance(decision.action, Set):

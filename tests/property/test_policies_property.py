@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from nicety.models.anomaly.model import alpha
-from nicety.models.forecast.rhythm import Rhythm
-from nicety.models.records import HORIZONS, QUANTILES, Anomaly, Blocked, Deadlock, Forecast, Latency, ProcId, Score
+from nicety.models.forecast.seasonality import Seasonality
+from nicety.models.records import HORIZONS, QUANTILES, Anomaly, Blocked, Class, Deadlock, Forecast, ProcId, Score
 from nicety.scheduler.config.sections import Config
 from nicety.scheduler.config.sections import PoolSize as Section
 from nicety.scheduler.config.sections import Quarantine as QuarantineSection
@@ -26,8 +26,8 @@ from nicety.scheduler.decide.policies.quarantine import Quarantine, QuarantineMe
 from nicety.scheduler.decision import (
     Control,
     Digest,
+    Feedback,
     Flag,
-    Lesson,
     Pool,
     Predicted,
     Recycle,
@@ -156,7 +156,7 @@ def test_what_only_a_forecast_or_a_rhythm_asks_for_stays_in_the_memory_headroom(
 def test_a_pool_is_grown_past_its_scaling_curve_by_nothing(
     size: int, load: float, said: list[Forecast], predicted: Predicted | None, scaling: Scaled | None
 ) -> None:
-    """Whatever load, forecast and rhythm say; and one that is not certain changes nothing."""
+    """Whatever load, forecast and seasonal pattern say; and one that is not certain changes nothing."""
     pool = a_pool(size=size, load=load, busy=min(load, size), predicted=predicted, maximum=40, scaling=scaling)
     tick = a_tick(1, machine=a_machine(cpus=64), pools=[pool], forecasts=said)
     sizes = [each.action.size for each in PoolSize(Config(), PoolSizeMemory()).propose(tick) if isinstance(each.action, ResizePool)]
@@ -210,25 +210,27 @@ def repeating(shape: str, period: int, wide: float) -> NDArray[np.float64]:
     seed=st.integers(0, 99),
 )
 @example(shape="trapezoid", period=300, wide=0.11, low=3.26, times=2.96, start=20.0, seed=1)  # a shrink just before the peak
-@example(shape="wave", period=120, wide=0.5, low=0.93, times=4.15, start=1.0, seed=91)  # a rhythm given up in the middle of a fall
+@example(
+    shape="wave", period=120, wide=0.5, low=0.93, times=4.15, start=1.0, seed=91
+)  # a seasonal pattern given up in the middle of a fall
 def test_each_rise_of_a_load_that_repeats_turns_the_pool_to_growing_at_most_once(
     shape: str, period: int, wide: float, low: float, times: float, start: float, seed: int
 ) -> None:
-    """And each fall to shrinking, since these turns alternate. Whether the rhythm is known, trusted, given up or none; a little
-    noise changes nothing in it.
+    """And each fall to shrinking, since these turns alternate. Whether the seasonal pattern is known, trusted, given up or none; a
+    little noise changes nothing in it.
 
     A turn belongs to a rise if it comes while that lasts, or at most a minute before or after it: so far the rules look ahead (a
     mean of what is predicted) and back (a mean of what was). No two belong to the same, or lie within a quarter of a period.
     """
     chance, base = np.random.default_rng(seed), repeating(shape, period, wide)
-    policy, rhythm = PoolSize(Config(), PoolSizeMemory()), Rhythm()
+    policy, seasonality = PoolSize(Config(), PoolSizeMemory()), Seasonality()
     size, loads, moves = 4, list[float](), list[tuple[int, bool]]()
     for seq in range(8 * period):
         load = low * (1 + (times - 1) * float(base[seq % period])) + 0.02 * float(chance.uniform(-1, 1))
         loads.append(load)
-        rhythm.step(seq, loads[-1])
-        ahead, later = rhythm.ahead(math.ceil(1.2 * start) + 1), rhythm.ahead(max(math.ceil(1.2 * start), 10) + 1)
-        soon, predicted = rhythm.ahead(5), None
+        seasonality.step(seq, loads[-1])
+        ahead, later = seasonality.ahead(math.ceil(1.2 * start) + 1), seasonality.ahead(max(math.ceil(1.2 * start), 10) + 1)
+        soon, predicted = seasonality.ahead(5), None
         if ahead is not None and later is not None and soon is not None:
             predicted = Predicted(
                 period=ahead.period,
@@ -302,8 +304,8 @@ def test_no_demotion_reaches_a_latency_process(
     protected: list[tuple[str, int]], contenders: list[tuple[str, int]], machine: object
 ) -> None:
     assert isinstance(machine, type(a_machine()))
-    service = a_group("s", Latency.LATENCY, [a_member(10 + i, b, a) for i, (a, b) in enumerate(protected)], cpu=0.5, wait=0.5)
-    batch = a_group("b", Latency.BATCH, [a_member(20 + i, b, a) for i, (a, b) in enumerate(contenders)], cpu=1.5, wait=2.0)
+    service = a_group("s", Class.INTERACTIVE, [a_member(10 + i, b, a) for i, (a, b) in enumerate(protected)], cpu=0.5, wait=0.5)
+    batch = a_group("b", Class.BATCH, [a_member(20 + i, b, a) for i, (a, b) in enumerate(contenders)], cpu=1.5, wait=2.0)
     decisions = Priority(Config(), PriorityMemory()).propose(a_tick(1, machine=machine, groups=[service, batch]))
     assert decisions
     sessions = {member.id: member.session for member in batch.members}
@@ -346,8 +348,8 @@ def circles(draw: st.DrawFn) -> Deadlock:
     )
 
 
-LESSONS = st.builds(
-    Lesson,
+FEEDBACK = st.builds(
+    Feedback,
     id=st.integers(0, 60).map(lambda number: f"s-{number}.0"),
     pool=st.just("web"),
     kind=st.sampled_from(Anomaly),
@@ -358,21 +360,21 @@ STRETCHES = st.tuples(
     st.sampled_from([1, 3, 10, 30, 70]),  # ticks that it lasts
     st.lists(SCORES, max_size=4),
     st.lists(circles(), max_size=1),
-    st.lists(LESSONS, max_size=2),
+    st.lists(FEEDBACK, max_size=2),
     st.sampled_from([4, 4, 4, 2]),  # size of the pool
     st.lists(st.sampled_from([Status.APPLIED, Status.APPLIED, *Status]), min_size=1, max_size=3),  # outcomes, in turn
 )
-Stretch = tuple[int, list[Score], list[Deadlock], list[Lesson], int, list[Status]]
+Stretch = tuple[int, list[Score], list[Deadlock], list[Feedback], int, list[Status]]
 
 
 def expanded(stretches: list[Stretch]) -> list[tuple[Tick, list[Status]]]:
     """Ticks with what will become of their decisions; the last minute is quiet, and then everything works."""
     ticks = list[tuple[Tick, list[Status]]]()
-    for length, scores, deadlocks, lessons, size, statuses in [*stretches, (70, [], [], [], 4, [Status.APPLIED])]:
+    for length, scores, deadlocks, feedback, size, statuses in [*stretches, (70, [], [], [], 4, [Status.APPLIED])]:
         for _ in range(length):
             ordered = tuple(sorted(scores, key=lambda score: score.id))
             pool = a_pool(size=size)
-            tick = a_tick(len(ticks), pools=[pool], scores=ordered, deadlocks=tuple(deadlocks), lessons=tuple(lessons))
+            tick = a_tick(len(ticks), pools=[pool], scores=ordered, deadlocks=tuple(deadlocks), feedback=tuple(feedback))
             ticks.append((tick, statuses))
     return ticks
 

@@ -46,7 +46,7 @@ down_after = 60.0
 OTHERS = """
 [groups.others]
 program = "*"
-latency = "batch"
+class = "batch"
 """
 """What else runs here while the tests do leaves the pool the headroom that it wants."""
 

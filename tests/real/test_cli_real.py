@@ -72,8 +72,8 @@ class Place:
         self.good = (
             "[daemon]\ninterval = 0.2\nprobe_interval = 0.05\n[pool_size]\nenabled = false\n"
             "[models]\nbehaviour = false\n[priority]\nslice_ms = 0\n"  # it acts on nobody else, and on these by one change each
-            f'[groups.service]\nprogram = "*service_{mark}.py"\nlatency = "latency"\n'
-            f'[groups.hogs]\nprogram = "*hog_{mark}.py"\nlatency = "batch"\n'
+            f'[groups.service]\nprogram = "*service_{mark}.py"\nclass = "interactive"\n'
+            f'[groups.hogs]\nprogram = "*hog_{mark}.py"\nclass = "batch"\n'
         )
         self.config.write_text(self.good)
         self.before = [values(pid) for pid in self.hogs]

@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 import pytest
 
-from nicety.models.anomaly.lives import CHILD_FAULTS
+from nicety.models.anomaly.lifecycle import CHILD_FAULTS
 from nicety.models.features import rates
 from nicety.models.records import SAMPLE, Identity, Known, PoolSample, ProcId, Snapshot, Trait, WorkerSample
 from nicety.scheduler.read.proc import ProcSource
@@ -269,7 +269,7 @@ MPTCP = 262  # IPPROTO_MPTCP, which Go 1.24 listens with where it can
 def served(snapshot: Snapshot, pid: int) -> Trait | None:
     """What a process serves, None where that is unknown."""
     got = row(snapshot, pid)
-    return Trait(got["traits"]) & (ANY | Trait.SHOWS) if got["known"] & Known.SOCKETS else None
+    return Trait(got["traits"]) & (ANY | Trait.HAS_WINDOW) if got["known"] & Known.SOCKETS else None
 
 
 @pytest.mark.parametrize(
@@ -288,7 +288,7 @@ def served(snapshot: Snapshot, pid: int) -> Trait | None:
         ("s = socket(AF_INET, SOCK_DGRAM); s.connect(('127.0.0.1', 9))", Trait(0)),
         ("s = create_server(('127.0.0.1', 0)); t = create_connection(s.getsockname()); u = s.accept()[0]; s.close()", Trait(0)),
         ("s = socketpair()", Trait(0)),
-        (SHOWS, Trait.SERVES_LOCALLY | Trait.SHOWS),
+        (SHOWS, Trait.SERVES_LOCALLY | Trait.HAS_WINDOW),
     ],
     ids=[
         "none",
@@ -423,7 +423,7 @@ IN_FRONT = (
 def keys(source: ProcSource, pid: int) -> bool | None:
     """Whether a process is given single keys, None where that is unknown."""
     got = row(read(source, pid), pid)
-    return bool(got["traits"] & Trait.KEYS) if got["known"] & Known.KEYS else None
+    return bool(got["traits"] & Trait.READS_KEYSTROKES) if got["known"] & Known.KEYS else None
 
 
 @pytest.mark.parametrize("stream", ["stdin", "stdout", "stderr"])

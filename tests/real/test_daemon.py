@@ -48,10 +48,10 @@ release_after = 0.5
 slice_ms = 0
 [groups.service]
 program = "python* service.py"
-latency = "latency"
+class = "interactive"
 [groups.hogs]
 program = "python* hog.py"
-latency = "batch"
+class = "batch"
 """
 
 
@@ -385,7 +385,7 @@ def test_without_capabilities_it_sizes_own_pools_and_renices_nothing(tmp_path: P
         (tmp_path / "spool" / str(number)).touch()
     config = ACTING + (
         f'[pools.jobs]\nkind = "command"\ncommand = ["{sys.executable}", "-c", "{WORKER}"]\nmaximum = 2\n'
-        f'latency = "latency"\ndrain_timeout = 2\n[pools.jobs.queue]\nfiles = "{tmp_path}/spool/*"\n'
+        f'class = "interactive"\ndrain_timeout = 2\n[pools.jobs.queue]\nfiles = "{tmp_path}/spool/*"\n'
     )
     before = kernel_values(contention)
     powerless = ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all"]
@@ -405,7 +405,7 @@ def no_undo(state: Path) -> list[str]:
     return [refusal.text for refusal in found if refusal is not None and refusal.rule == "no undo"]
 
 
-RHYTHMIC = f'[pools.jobs]\nkind = "command"\ncommand = ["{sys.executable}", "-c", "{WORKER}"]\nmaximum = 8\n'
+SEASONAL = f'[pools.jobs]\nkind = "command"\ncommand = ["{sys.executable}", "-c", "{WORKER}"]\nmaximum = 8\n'
 
 
 def record_a_rhythm(state: Path) -> None:
@@ -433,7 +433,7 @@ def test_a_restart_forgets_no_rhythm_and_replays(tmp_path: Path) -> None:
     record_a_rhythm(state)
     paths = Paths(state, state / "control.sock")
     with StateLock(state) as lock:
-        daemon = Daemon(Loaded(parse(RHYTHMIC), None), paths, lock, SystemClock(), act=False)
+        daemon = Daemon(Loaded(parse(SEASONAL), None), paths, lock, SystemClock(), act=False)
         try:
             assert daemon.run(duration=4) == 0
         finally:
@@ -441,8 +441,8 @@ def test_a_restart_forgets_no_rhythm_and_replays(tmp_path: Path) -> None:
     with DecisionReader(state) as log:
         (session,) = (each.session for each in log.sessions())
         assert session is not None
-        assert session.recalled is not None
-        assert session.recalled.ticks == 559
+        assert session.warm_start is not None
+        assert session.warm_start.ticks == 559
         assert knows_the_rhythm(log, session.id)
     found = replay(paths)
     assert (found.differences, found.notes) == ([], [])
@@ -456,11 +456,11 @@ def test_a_reload_keeps_rhythms_without_reading_them_again_and_replays(tmp_path:
     state = tmp_path / "state"
     record_a_rhythm(state)
     file = tmp_path / "nicety.toml"
-    file.write_text(RHYTHMIC)
+    file.write_text(SEASONAL)
     file.chmod(0o600)
     paths = Paths(state, state / "control.sock")
     with StateLock(state) as lock:
-        daemon = Daemon(Loaded(parse(RHYTHMIC), file), paths, lock, SystemClock(), act=False)
+        daemon = Daemon(Loaded(parse(SEASONAL), file), paths, lock, SystemClock(), act=False)
         reload = threading.Timer(3, ask, (paths.socket, "reload"), {"timeout_seconds": 30.0})
         reload.start()
         try:
@@ -472,7 +472,7 @@ def test_a_reload_keeps_rhythms_without_reading_them_again_and_replays(tmp_path:
         first, second = (each.session for each in log.sessions())
         assert first is not None
         assert second is not None
-        assert (first.follows, second.follows, second.recalled) == ("", first.id, None)
+        assert (first.follows, second.follows, second.warm_start) == ("", first.id, None)
         assert knows_the_rhythm(log, second.id)
     found = replay(paths)
     assert (found.differences, found.notes) == ([], [])
@@ -553,4 +553,4 @@ def test_traces_that_cannot_be_read_do_not_keep_it_from_starting(tmp_path: Path,
     with StateLock(state) as lock:
         daemon = Daemon(Loaded(config, None), Paths(state, state / "control.sock"), lock, SystemClock(), act=False)
         daemon.close()
-    assert "rhythms of loads have to be learned again: " in capfd.readouterr().err
+    assert "seasonal patterns of loads have to be learned again: " in capfd.readouterr().err

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nicety.models.records import Latency, ProcId
+from nicety.models.records import Class, ProcId
 from nicety.scheduler.act.actuate import Acting
 from nicety.scheduler.act.knobs.control import LinuxKernel
 from nicety.scheduler.config.paths import Loaded, Paths
@@ -294,11 +294,11 @@ def ratio(actuator: Acting, scene: Scene, action: Set, rounds: int = 3) -> tuple
     """(time blocked when demoted and watched by that of the same round undemoted, reliefs).
 
     The least of some rounds: other load on the machine can lengthen any of them. Without relief each is 40 and more;
-    `benchmarks/latency/lock_holder.py` has the medians.
+    `benchmarks/class_/lock_holder.py` has the medians.
     """
     groups = tuple(
-        Group(name, latency, 1, 0.0, 0.0, 0.0, 0, (member(process),))
-        for name, latency, process in (("batch", Latency.BATCH, scene.holder), ("web", Latency.LATENCY, scene.waiter))
+        Group(name, class_, 1, 0.0, 0.0, 0.0, 0, (member(process),))
+        for name, class_, process in (("batch", Class.BATCH, scene.holder), ("web", Class.INTERACTIVE, scene.waiter))
     )
     plain, watched = [], []
     reliefs: list[Outcome] = []

@@ -50,7 +50,7 @@ def test_sock_diag_and_the_tables_name_the_same_sockets(ours: bool, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("name", "shows"),
+    ("name", "has_window"),
     [
         (f"\0/tmp/.X11-unix/X{os.getpid()}", True),
         ("run/wayland-0", True),
@@ -62,7 +62,7 @@ def test_sock_diag_and_the_tables_name_the_same_sockets(ours: bool, tmp_path: Pa
         (f"\0{os.getpid()}/wayland-0", False),
     ],
 )
-def test_clients_of_display_and_sound_servers_are_known(name: str, shows: bool, tmp_path: Path) -> None:
+def test_clients_of_display_and_sound_servers_are_known(name: str, has_window: bool, tmp_path: Path) -> None:
     """The server shows nothing itself, and without sock_diag nobody knows."""
     listeners, tables = Listeners("/proc", ours=True), Listeners("/proc", ours=False)
     address = name if name.startswith("\0") else str(tmp_path / name)
@@ -76,9 +76,9 @@ def test_clients_of_display_and_sound_servers_are_known(name: str, shows: bool, 
         got, unknown = listeners.around(SELF), tables.around(SELF)
         assert got is not None
         assert unknown is not None
-        assert got.shows & {inode(one) for one in (server, client, other, end)} == ({inode(client)} if shows else set())
+        assert got.has_window & {inode(one) for one in (server, client, other, end)} == ({inode(client)} if has_window else set())
         assert inode(server) in got.unix & unknown.unix
-        assert not unknown.shows
+        assert not unknown.has_window
         end.close()
     listeners.close()
     tables.close()

@@ -108,7 +108,7 @@ def test_a_sample_says_who_is_fed_and_who_is_asked() -> None:
     def traits(pid: int) -> Trait:
         table = source.read(time.monotonic_ns(), time.time_ns(), ()).table
         (row,) = table[table["pid"] == pid]
-        return Trait(int(row["traits"])) & (Trait.FED | Trait.ASKED)
+        return Trait(int(row["traits"])) & (Trait.PIPE_FED | Trait.PIPE_SERVER)
 
     with (
         python(ECHO, subprocess.PIPE) as helper,
@@ -117,9 +117,13 @@ def test_a_sample_says_who_is_fed_and_who_is_asked() -> None:
     ):
         assert helper.stdin is not None
         assert soon(lambda: awaits_input(f"/proc/{helper.pid}"))
-        assert (traits(helper.pid), traits(busy.pid), traits(alone.pid)) == (Trait.FED | Trait.ASKED, Trait.FED, Trait(0))
+        assert (traits(helper.pid), traits(busy.pid), traits(alone.pid)) == (
+            Trait.PIPE_FED | Trait.PIPE_SERVER,
+            Trait.PIPE_FED,
+            Trait(0),
+        )
         helper.stdin.write(b"a question\n" * 1000)
-        assert traits(helper.pid) == Trait.FED | Trait.ASKED, "also while it answers"
+        assert traits(helper.pid) == Trait.PIPE_FED | Trait.PIPE_SERVER, "also while it answers"
         assert busy.stdin is not None
         busy.stdin.close()
         assert soon(lambda: traits(busy.pid) == Trait(0)), "within its slow turns, whatever it was asked before"

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from nicety.models.records import Latency, ProcId
+from nicety.models.records import Class, ProcId
 from nicety.scheduler.config.sections import Config
 from nicety.scheduler.config.sections import Priority as Section
 from nicety.scheduler.decide.policies.policy import Result
@@ -95,7 +95,7 @@ def jobs(session: int, seconds: float, least: int = 0, path: str = "/swarm") -> 
 
 
 def build(members: list[Member]) -> Group:
-    return msgspec.structs.replace(a_group("build", Latency.BATCH, members, cpu=1.5, wait=1.0), brief=1.4)
+    return msgspec.structs.replace(a_group("build", Class.BATCH, members, cpu=1.5, wait=1.0), brief=1.4)
 
 
 def test_children_inherit_the_demotion_of_what_lasts_and_undo_finds_them_all(tmp_path: Path, cgroup: Path, driver: int) -> None:
@@ -103,7 +103,7 @@ def test_children_inherit_the_demotion_of_what_lasts_and_undo_finds_them_all(tmp
     demotes = Priority(Config(priority=Section(slice_ms=0.0)), PriorityMemory())
     with Bench(tmp_path / "state") as bench, Puppet() as puppet:
         (cgroup / "cgroup.procs").write_text(str(puppet.pid))
-        service = a_group("service", Latency.LATENCY, [Member(puppet.id, puppet.pid, path, 0)], cpu=0.3, wait=0.6)
+        service = a_group("service", Class.INTERACTIVE, [Member(puppet.id, puppet.pid, path, 0)], cpu=0.3, wait=0.6)
         assert len(jobs(driver, 0.5, 3)) >= 3
         machine = a_machine(busy=2.0, cpu_cgroup="", autogroup=False)
         first = a_tick(0, machine=machine, groups=[service, build(swarm(driver, path))])
@@ -161,7 +161,7 @@ def test_a_swarm_is_moved_into_a_cgroup_of_the_least_weight_and_out_again(
     with Bench(tmp_path / "state") as bench, Puppet() as puppet:
         deciding = Deciding(bench)
         (cgroup / "cgroup.procs").write_text(str(puppet.pid))
-        service = a_group("service", Latency.LATENCY, [Member(puppet.id, puppet.pid, path, 0)], cpu=0.3, wait=0.6)
+        service = a_group("service", Class.INTERACTIVE, [Member(puppet.id, puppet.pid, path, 0)], cpu=0.3, wait=0.6)
 
         def tick(seq: int) -> Tick:
             return a_tick(seq, machine=a_machine(busy=2.0), groups=[service, build(swarm(driver, path))])

@@ -16,7 +16,7 @@ import pytest
 
 from nicety.models.artifact import shipped
 from nicety.models.behaviour import BehaviourModel, Behaviours
-from nicety.models.records import Behaviour, Latency, Ruled
+from nicety.models.records import Behaviour, Class, Ruled
 from nicety.scheduler.config.sections import parse
 from nicety.scheduler.observe.measure import Measured, Measurer
 from nicety.scheduler.read.proc import ProcSource
@@ -139,7 +139,7 @@ def test_a_swarm_of_short_jobs_is_one_group_and_batch_within_seconds(looker: Loo
             measured, said = looker.look()
             assert measured is not None
             behaviour = said.get("program bash jobs.sh")
-            if behaviour is not None and behaviour.latency is Latency.BATCH:
+            if behaviour is not None and behaviour.inferred is Class.BATCH:
                 break
             assert time.monotonic() < end, f"it is {behaviour}"
         assert behaviour.ruled in (Ruled.SWARM, None)

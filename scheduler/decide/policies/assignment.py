@@ -2,7 +2,7 @@
 
 A *domain* is the usable CPUs that share a last-level cache within one memory node. A group is placed as a whole in a *place*: a
 domain, a node, or the machine; the kernel is assumed to spread it evenly over the CPUs there. In each domain the first physical
-cores, as many as the plan says, are *kept*: no batch group may use them. Latency groups may use every CPU of their place.
+cores, as many as the plan says, are *kept*: no batch group may use them. Interactive groups may use every CPU of their place.
 
 The cost of a plan, in cores that somebody loses (`benchmarks/placement/oracle.py` has the same as a mixed integer program):
 
@@ -96,7 +96,7 @@ class Request:
     """A group to be placed."""
 
     name: str
-    latency: bool  # else batch
+    interactive: bool  # else batch
     demand: float  # cores, at the quantile that is planned for
     current: tuple[int, ...] = ()  # CPUs that it is confined to; (): not confined, it may use all
     memory: tuple[float, ...] = ()  # share of its memory in each node of the topology; (): unknown, assumed to be where it runs
@@ -214,7 +214,7 @@ class Objective:
         if len({request.name for request in requests}) < len(requests):
             raise ValueError("two requests have the same name; a group is placed once")
         demand: Floats = np.array([request.demand for request in self.requests], dtype=float)
-        self.is_batch: Flags = np.array([not request.latency for request in self.requests], dtype=bool)
+        self.is_batch: Flags = np.array([not request.interactive for request in self.requests], dtype=bool)
         self.demands, self.batch_demands = demand, np.where(self.is_batch, demand, 0.0)
         self.latency_demands: Floats = demand - self.batch_demands
         self._columns: Numbers = 1 + self.is_batch * (1 + len(layout.places))
@@ -269,26 +269,26 @@ class Objective:
         again._anchor(self.places_now, (-1,) * len(self.kept_now))  # noqa: SLF001
         return again
 
-    def domain_cost(self, domain: int, latency: float, batch: float, kept: int) -> float:
+    def domain_cost(self, domain: int, interactive: float, batch: float, kept: int) -> float:
         """Cost of a domain with these demands and this many kept cores."""
         cpus, now = self.layout.kept_cpus[domain], self.kept_now[domain]
-        crowded = max(0.0, latency - cpus[kept])
+        crowded = max(0.0, interactive - cpus[kept])
         lost = max(0.0, batch + crowded - (cpus[-1] - cpus[kept]))
         moved = MOVED_CORE * abs(kept - now) if now >= 0 else 0.0
-        return SHARED * max(0.0, latency - kept) + CROWDED * crowded + lost + moved
+        return SHARED * max(0.0, interactive - kept) + CROWDED * crowded + lost + moved
 
     def loads(self, places: tuple[int, ...]) -> list[tuple[float, float, int]]:
         """By domain: latency demand, batch demand, batch groups."""
-        latency, batch, groups = self.loads_of(np.array(places, dtype=np.intp))
-        return list(zip(latency[:, 0].tolist(), batch[:, 0].tolist(), groups[:, 0].round().astype(int).tolist(), strict=True))
+        interactive, batch, groups = self.loads_of(np.array(places, dtype=np.intp))
+        return list(zip(interactive[:, 0].tolist(), batch[:, 0].tolist(), groups[:, 0].round().astype(int).tolist(), strict=True))
 
     def loads_of(self, places: Numbers) -> Loads:
         """The same as columns; place -1 is nowhere."""
         layout, places = self.layout, places + self._columns
         size = 1 + len(layout.places)
-        latency, batch = np.bincount(places, self.demands, 2 * size).reshape(2, size)[:, 1:] @ layout.parts
+        interactive, batch = np.bincount(places, self.demands, 2 * size).reshape(2, size)[:, 1:] @ layout.parts
         groups = np.bincount(places, minlength=2 * size)[1 + size :] @ layout.members
-        return latency[:, None], batch[:, None], groups[:, None]
+        return interactive[:, None], batch[:, None], groups[:, None]
 
     def cost(self, plan: Plan) -> float:
         """The cost to minimize. Infinite for a plan that is not allowed."""
@@ -301,17 +301,17 @@ class Objective:
         return Plan(places, tuple(self._by_kept(places).argmin(axis=1).tolist()))
 
     def _by_kept(self, places: tuple[int, ...]) -> Floats:
-        latency, batch, groups = self.loads_of(np.array(places, dtype=np.intp))
-        return costs_by_kept(self.tables, latency, batch, groups > HALF)[:, :, 0]
+        interactive, batch, groups = self.loads_of(np.array(places, dtype=np.intp))
+        return costs_by_kept(self.tables, interactive, batch, groups > HALF)[:, :, 0]
 
     def cpu_sets(self, plan: Plan) -> dict[str, tuple[int, ...]]:
-        """CPUs that the plan confines each group to, by name; () for a latency group that may use all."""
+        """CPUs that the plan confines each group to, by name; () for an interactive group that may use all."""
         kept = set(self.layout.cpus_of(plan.kept))
         found = {}
         for request, place in zip(self.requests, plan.places, strict=True):
             members = self.layout.places[place]
             cpus = sorted(cpu for member in members for cpu in self.layout.cpus[member])
-            if not request.latency:
+            if not request.interactive:
                 found[request.name] = tuple(cpu for cpu in cpus if cpu not in kept)
             else:
                 found[request.name] = () if len(members) == len(self.layout.domains) else tuple(cpus)
@@ -358,7 +358,7 @@ class Tables(NamedTuple):
         return Tables(self.by_kept[:, domains], self.cpus[domains])
 
 
-def costs_by_kept(tables: Tables, latency: Floats, batch: Floats, any_batch: Flags) -> Floats:
+def costs_by_kept(tables: Tables, interactive: Floats, batch: Floats, any_batch: Flags) -> Floats:
     """Cost by domain, number of kept cores and load, for loads by domain. One call for very many: this is where the time goes.
 
     The latency terms of the objective (see above) are convex in latency, so they are the largest of three lines. Batch loses the
@@ -367,9 +367,9 @@ def costs_by_kept(tables: Tables, latency: Floats, batch: Floats, any_batch: Fla
     shared, crowded, moved, room = tables.by_kept
     wanted = np.where(any_batch, batch, -2 * FORBIDDEN)  # no batch group: nothing is barred
     total: Floats = wanted[:, None] - room
-    np.maximum(total, np.maximum(latency + batch - tables.cpus, 0.0)[:, None], out=total)
-    served = (SHARED * latency)[:, None] - shared
-    np.maximum(served, ((SHARED + CROWDED) * latency)[:, None] - crowded, out=served)
+    np.maximum(total, np.maximum(interactive + batch - tables.cpus, 0.0)[:, None], out=total)
+    served = (SHARED * interactive)[:, None] - shared
+    np.maximum(served, ((SHARED + CROWDED) * interactive)[:, None] - crowded, out=served)
     np.maximum(served, moved, out=served)
     total += served
     return total
@@ -451,15 +451,15 @@ class _Search:
 
     def _total(self, places: Numbers, loads: Loads | None = None) -> float:
         """Cost of places with the best kept cores; `loads`: those of the places, if known."""
-        latency, batch, groups = self._objective.loads_of(places) if loads is None else loads
-        return float(self._least(latency, batch, groups > HALF).sum() + self._linear[places, self._groups].sum())
+        interactive, batch, groups = self._objective.loads_of(places) if loads is None else loads
+        return float(self._least(interactive, batch, groups > HALF).sum() + self._linear[places, self._groups].sum())
 
-    def _least(self, latency: Floats, batch: Floats, any_batch: Flags, tables: Tables | None = None) -> Floats:
+    def _least(self, interactive: Floats, batch: Floats, any_batch: Flags, tables: Tables | None = None) -> Floats:
         """Cost of domains with the best kept cores; the first axis is the domains."""
         tables = self._objective.tables if tables is None else tables
-        shape, flat = latency.shape, (len(latency), -1)
-        self._work += 1 + latency.size * tables.by_kept.shape[2] / ELEMENTS
-        costs = costs_by_kept(tables, latency.reshape(flat), batch.reshape(flat), any_batch.reshape(flat))
+        shape, flat = interactive.shape, (len(interactive), -1)
+        self._work += 1 + interactive.size * tables.by_kept.shape[2] / ELEMENTS
+        costs = costs_by_kept(tables, interactive.reshape(flat), batch.reshape(flat), any_batch.reshape(flat))
         least: Floats = np.minimum.reduce(costs, axis=1).reshape(shape)
         return least
 
@@ -508,9 +508,9 @@ class _Search:
     def _values(self, places: Numbers, groups: Numbers) -> Floats:
         """What each group that is nowhere adds to the cost by itself, by place and group."""
         objective = self._objective
-        latency, batch, there = objective.loads_of(places)
+        interactive, batch, there = objective.loads_of(places)
         shares = self._layout.shares[:, :, None]
-        more_latency = latency[:, None] + shares * objective.latency_demands[groups]
+        more_latency = interactive[:, None] + shares * objective.latency_demands[groups]
         more_batch = batch[:, None] + shares * objective.batch_demands[groups]
         any_batch = np.empty(more_batch.shape, dtype=bool)
         any_batch[:, 0] = there > HALF
@@ -528,8 +528,8 @@ class _Search:
         objective, kinds, sums = self._objective, self._layout.kinds, self._layout.sums
         places = places.copy()
         places[groups] = -1
-        latency, batch, there = objective.loads_of(places)  # from here on by domain and way
-        costs = self._least(latency, batch, there > HALF)
+        interactive, batch, there = objective.loads_of(places)  # from here on by domain and way
+        costs = self._least(interactive, batch, there > HALF)
         totals = np.zeros(1)
         shares = self._layout.shares[:, 1:, None]
         steps = list[tuple[Numbers, Numbers]]()
@@ -539,11 +539,11 @@ class _Search:
             shape = (self._count, shares.shape[1], len(totals))
             if is_batch:
                 then = self._least(
-                    np.broadcast_to(latency[:, None], shape), batch[:, None] + shares * demand, np.ones(shape, dtype=bool)
+                    np.broadcast_to(interactive[:, None], shape), batch[:, None] + shares * demand, np.ones(shape, dtype=bool)
                 )
             else:
                 any_batch = np.broadcast_to((there > HALF)[:, None], shape)
-                then = self._least(latency[:, None] + shares * demand, np.broadcast_to(batch[:, None], shape), any_batch)
+                then = self._least(interactive[:, None] + shares * demand, np.broadcast_to(batch[:, None], shape), any_batch)
             values = sums @ (then - costs[:, None]).reshape(-1, len(totals))
             values += self._linear[:, group, None]
             values += totals
@@ -554,11 +554,11 @@ class _Search:
             steps.append((place, way))
             totals = ranked[best]
             load, inside = self._parts[:, place] * demand, self._members[:, place]
-            latency, batch, there = latency[:, way], batch[:, way], there[:, way]
+            interactive, batch, there = interactive[:, way], batch[:, way], there[:, way]
             if is_batch:
                 batch, there = batch + load, there + inside
             else:
-                latency = latency + load
+                interactive = interactive + load
             costs = np.where(inside > 0, then[:, kinds[place], way], costs[:, way])
         at = int(totals.argmin())
         for group, (place, way) in zip(groups[::-1].tolist(), reversed(steps), strict=True):
@@ -599,9 +599,9 @@ class _Search:
 
     def _domain_costs(self, places: Numbers) -> Floats:
         """Costs by domain and number of kept cores."""
-        latency, batch, groups = self._objective.loads_of(places)
+        interactive, batch, groups = self._objective.loads_of(places)
         self._work += 1
-        return costs_by_kept(self._objective.tables, latency, batch, groups > HALF)[:, :, 0]
+        return costs_by_kept(self._objective.tables, interactive, batch, groups > HALF)[:, :, 0]
 
     def _reshaped(self, places: Numbers, kept: Numbers, domain: int, change: int) -> Numbers:
         """Lets a domain keep one core more or less, and moves groups with all kept cores fixed. If all are kept, batch leaves."""
@@ -628,9 +628,9 @@ class _Search:
         loads: Loads | None = None
         while steps > 0 and self._work < self._budget:
             steps -= 1
-            latency, batch, there = loads = objective.loads_of(places) if loads is None else loads
+            interactive, batch, there = loads = objective.loads_of(places) if loads is None else loads
             own = self._parts[changed[:, None], places]
-            other_latency = (latency[changed] - own * objective.latency_demands)[:, None]
+            other_latency = (interactive[changed] - own * objective.latency_demands)[:, None]
             other_batch = (batch[changed] - own * objective.batch_demands)[:, None]
             any_batch = np.empty((len(changed), *costs.shape[1:]), dtype=bool)
             any_batch[:, 0] = there[changed] - HALF > (own > 0.0) & is_batch  # others
@@ -687,10 +687,10 @@ class _Search:
         if not len(here):
             return None
         owns = objective.latency_demands, objective.batch_demands, objective.is_batch.astype(float)
-        latency, batch, there = (
+        interactive, batch, there = (
             load[here] - own[largest, None] + own[largest] for load, own in zip(objective.loads_of(places), owns, strict=True)
         )  # of each group's domain, if it leaves and another comes
-        then = self._least(latency, batch, there > HALF, objective.tables.of(here))
+        then = self._least(interactive, batch, there > HALF, objective.tables.of(here))
         gains = self._domain_costs(places).min(axis=1)[here, None] - then
         gains += linear[here, largest][:, None] - linear[here, largest[:, None]]
         gains += gains.T

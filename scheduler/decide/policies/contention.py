@@ -1,4 +1,5 @@
-"""Whether latency groups wait for what batch groups use, or soon will, and how far a demotion is eased. Pure: demotes nothing."""
+"""Whether interactive groups wait for what batch groups use, or soon will, and how far a demotion is eased. Pure: demotes
+nothing."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from ....models.records import Latency
+from ....models.records import Class
 from ...config.sections import Priority as Section
 from ...decision import Group, Note, Tick
 from .mechanisms import LEVELS
@@ -20,10 +21,12 @@ LATENCY_DEMAND, BATCH_DEMAND = 0.01, 0.05
 """Least demand in cores for a class to count as present: with less it cannot suffer, or cannot be what the other suffers from."""
 
 VICTIMS = 4
-"""Contenders are looked for in a tick for this many latency groups, the worst first: a demotion for one serves the others too."""
+"""Contenders are looked for in a tick for this many interactive groups, the worst first: a demotion for one serves the others
+too."""
 
 REMEMBERED_SECONDS = 120.0
-"""A latency group counts as present for this long after it had work: a service may be idle and must not wake up unprotected."""
+"""An interactive group counts as present for this long after it had work: a service may be idle and must not wake up
+unprotected."""
 
 STOPPED_SECONDS = 60.0
 """How long a group that its own quota stopped is no victim of others (chosen: bursty requests are stopped in bursts)."""
@@ -49,16 +52,18 @@ class ContentionMemory(Memory):
     level: int = 0  # how far the demotion is eased, see `mechanisms.value`
     content_since: int | None = None  # since when all protected groups have waited less than half of their target
     ease_seconds: float = 0.0  # how long they must have done so; 0: as configured
-    active: dict[str, int] = msgspec.field(default_factory=dict)  # latency group -> ns when it last had work
+    active: dict[str, int] = msgspec.field(default_factory=dict)  # interactive group -> ns when it last had work
     unseen: bool = False  # most of the pressure comes from processes that nicety cannot see
-    stopped: dict[str, int] = msgspec.field(default_factory=dict)  # latency group -> ns when its own quota last explained its wait
+    stopped: dict[str, int] = msgspec.field(
+        default_factory=dict
+    )  # interactive group -> ns when its own quota last explained its wait
 
 
 @dataclass(frozen=True, slots=True)
 class View:
     """Contention at a tick."""
 
-    victim: Group  # the latency group that waits most per demand, except those that their own quota stops
+    victim: Group  # the interactive group that waits most per demand, except those that their own quota stops
     share: float  # its wait per demand
     suffering: tuple[Group, ...]  # those that wait too much, the worst first, at most `VICTIMS`
     crowded: bool  # the CPUs are in use, and batch work is there
@@ -93,7 +98,7 @@ class Contention:
         memory = self.memory
         protected = self._protected(tick)
         self._note_stopped(tick, protected)
-        contenders = [group for group in tick.groups if group.latency is Latency.BATCH and group.members]
+        contenders = [group for group in tick.groups if group.class_ is Class.BATCH and group.members]
         memory.unseen = bool(self._config.enabled and protected) and unseen(tick.machine, protected, memory.unseen)
         view = self._view(tick, protected, contenders) if self._config.enabled and protected and contenders else None
         self._engage(tick, view)
@@ -113,7 +118,7 @@ class Contention:
         memory, machine = self.memory, tick.machine
         if not self._config.enabled:
             return []
-        protected = [group for group in tick.groups if group.latency is Latency.LATENCY and group.name in memory.active]
+        protected = [group for group in tick.groups if group.class_ is Class.INTERACTIVE and group.name in memory.active]
         notes = [
             Note(
                 topic=f"quota {group.name}",
@@ -138,8 +143,8 @@ class Contention:
         return notes
 
     def _protected(self, tick: Tick) -> list[Group]:
-        """Latency groups that have work now, or had some within REMEMBERED_SECONDS."""
-        memory, groups = self.memory, [group for group in tick.groups if group.latency is Latency.LATENCY and group.members]
+        """Interactive groups that have work now, or had some within REMEMBERED_SECONDS."""
+        memory, groups = self.memory, [group for group in tick.groups if group.class_ is Class.INTERACTIVE and group.members]
         memory.active = {name: at for name, at in memory.active.items() if tick.at - at <= REMEMBERED_SECONDS * 1e9} | {
             group.name: tick.at for group in groups if group.demand >= LATENCY_DEMAND
         }

@@ -1,4 +1,4 @@
-"""Changes of the priority policy: demotions, and short slices of protected processes; wished or in force. Pure."""
+"""Changes of the priority policy: demotions, and short slices of protected processes; desired or in force. Pure."""
 
 from __future__ import annotations
 
@@ -49,9 +49,10 @@ class Held(Memory):
         """The value as one number; for a fence its weight."""
         return self.value if isinstance(self.value, int) else Limits(*self.value).weight
 
-    def differs(self, wish: Held) -> bool:
-        """Whether a wish differs from this one, in force: in its value, or in a victim for which it was not even observed."""
-        return self.value != wish.value or (bool(self.observed) and wish.victim not in self.observed)
+    def differs(self, change: Held) -> bool:
+        """Whether a desired change differs from this one, in force: in its value, or in a victim for which it was not even
+        observed."""
+        return self.value != change.value or (bool(self.observed) and change.victim not in self.observed)
 
     @property
     def order(self) -> tuple[int, int]:

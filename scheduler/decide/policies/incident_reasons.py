@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ....models.records import Anomaly, Deadlock, Score
 from ...config.sections import Quarantine as Section
-from ...decision import Control, Crowd, Tick, Why
+from ...decision import Control, StarvedWorker, Tick, Why
 from .incident_words import WHAT, circle, onset, rarity, seconds, stories
 from .incidents import Incident
 from .policy import Figures, figures
@@ -30,10 +30,12 @@ class Reasons:
         unusual = sum(self._odd.is_odd(other) and other.kind == score.kind for other in siblings)
         evidence = dict(score.evidence)
         doing, compared = stories(score.kind, evidence)
-        crowd = next((it for it in tick.crowds if it.worker.id == score.id), None) if score.kind == Anomaly.STARVED else None
+        starved = (
+            next((it for it in tick.starved_workers if it.worker.id == score.id), None) if score.kind == Anomaly.STARVED else None
+        )
         who = f"{'Worker' if incident.worker else 'Process'} {score.id.pid} of {score.pool}"
         parts = [f"{who} {WHAT[score.kind]}" + (f", and was taken for {before} before" if before else "")]
-        parts += [part for part in (doing, compared, _crowd(crowd)) if part]
+        parts += [part for part in (doing, compared, _starved(starved)) if part]
         held = 0.0 if incident.since is None else (tick.at - incident.since) / 1e9
         line, p = self._odd.line(score), self._odd.p(score)
         text = f"{': '.join(parts[:2])}{''.join(f'; {part}' for part in parts[2:])}. "
@@ -57,7 +59,7 @@ class Reasons:
                 unusual_siblings=unusual,
                 source=score.source,
                 taken_before=before or None,
-                **_neighbour(crowd),
+                **_neighbour(starved),
                 **{f"evidence_{name}": value for name, value in evidence.items()},
             ),
             rejected=self._treatment.rejected(score),
@@ -100,31 +102,31 @@ def over(incident: Incident, end: str) -> Why:
     return Why("incident over", text, figures(incident=incident.id, seconds_after_report=lasted), (), ())
 
 
-def _crowd(crowd: Crowd | None) -> str:
+def _starved(starved: StarvedWorker | None) -> str:
     """The neighbour in words."""
-    if crowd is None or not crowd.neighbours:
+    if starved is None or not starved.antagonists:
         return ""
-    first, victim = crowd.neighbours[0], crowd.worker
-    where = f"CPU {crowd.cpus[0]}" if len(crowd.cpus) == 1 else f"CPUs {', '.join(map(str, crowd.cpus))}"
+    first, victim = starved.antagonists[0], starved.worker
+    where = f"CPU {starved.cpus[0]}" if len(starved.cpus) == 1 else f"CPUs {', '.join(map(str, starved.cpus))}"
     text = f"{first.group} runs there: {first.cores:.2f} cores on {where} where it waits"
     text += f", at nice {first.nice} against its {victim.nice}"
     if first.cgroup != victim.cgroup:
         text += f", in cgroup {first.cgroup} beside its {victim.cgroup}"
     elif first.session != victim.session:
         text += ", in another session, so that nice counts for nothing between them while autogroup is on"
-    others = ", ".join(f"{it.group} {it.cores:.2f}" for it in crowd.neighbours[1:3])
+    others = ", ".join(f"{it.group} {it.cores:.2f}" for it in starved.antagonists[1:3])
     return text + (f" (then {others})" if others else "")
 
 
-def _neighbour(crowd: Crowd | None) -> Figures:
-    if crowd is None or not crowd.neighbours:
+def _neighbour(starved: StarvedWorker | None) -> Figures:
+    if starved is None or not starved.antagonists:
         return {}
-    first = crowd.neighbours[0]
+    first = starved.antagonists[0]
     return figures(
         neighbour=first.group,
         neighbour_cores=first.cores,
         neighbour_nice=first.nice,
-        worker_nice=crowd.worker.nice,
+        worker_nice=starved.worker.nice,
         neighbour_cgroup=first.cgroup,
-        worker_cgroup=crowd.worker.cgroup,
+        worker_cgroup=starved.worker.cgroup,
     )

@@ -66,7 +66,7 @@ ADVICE: Mapping[str, tuple[str, ...]] = {
     ),
     Anomaly.STARVED: (
         "It does nothing wrong: it is a victim of its neighbour, and ending it helps nobody",
-        'With latency = "latency" in [pools.{pool}] nicety demotes batch work for it; or renice, move or stop the neighbour',
+        'With class = "interactive" in [pools.{pool}] nicety demotes batch work for it; or renice, move or stop the neighbour',
     ),
     Anomaly.FORK_STORM: (
         "See what it starts: ps --ppid {pid}; a retry loop around a program that fails is the usual cause",
@@ -99,7 +99,7 @@ TRAITS: Mapping[str, str] = {
     "chars_per_cpu": "bytes read and written per second of CPU",
     "slices_per_cpu": "times put on a CPU per second of CPU",
 }
-"""Names of `models.anomaly.outliers.TRAITS`, and of `models.anomaly.loners.HELD`."""
+"""Names of `models.anomaly.outliers.TRAITS`, and of `models.anomaly.self_history.HELD`."""
 
 MENTIONED = 1.5
 """Another trait is mentioned from this many times the most of its own past."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from ....models.records import Anomaly, Deadlock, ProcId, Score
-from ...decision import LESSON_MARGIN, Control, Lesson, Tick
+from ...decision import FEEDBACK_MARGIN, Control, Feedback, Tick
 from .policy import Memory
 from .significance import Significance
 from .threshold import CONSENSUS
@@ -111,7 +111,7 @@ class Following:
         an incident of its own for each kind: its workers crash whether or not it leaves zombies."""
         circled = {id_ for it in self._incidents.values() if it.circle and not it.over for id_ in it.ids}
         for score in tick.scores:
-            if score.id in circled or not self._odd.is_odd(score) or not _beyond_lessons(tick.lessons, score):
+            if score.id in circled or not self._odd.is_odd(score) or not _beyond_feedback(tick.feedback, score):
                 continue
             key = _target(score.pool, (score.id,), "" if score.id in present else score.kind)
             incident = self._incidents.get(key)
@@ -168,10 +168,10 @@ def validate(incidents: Mapping[str, Incident]) -> None:
         assert incident.circle or len(incident.ids) == 1, f"{key}: several only in a circle"
 
 
-def _beyond_lessons(lessons: Iterable[Lesson], score: Score) -> bool:
+def _beyond_feedback(feedback: Iterable[Feedback], score: Score) -> bool:
     """Whether the score is unlike what somebody called wrong, or much stronger."""
     return all(
-        score.value > LESSON_MARGIN * lesson.value for lesson in lessons if lesson.pool == score.pool and lesson.kind == score.kind
+        score.value > FEEDBACK_MARGIN * item.value for item in feedback if item.pool == score.pool and item.kind == score.kind
     )
 
 
@@ -179,7 +179,7 @@ def _long_enough(tick: Tick, deadlock: Deadlock, pool: str) -> bool:
     """Whether the circle lasted longer than what somebody called wrong."""
     lasted = (tick.at - max(wait.since for wait in deadlock.waits)) / 1e9
     return all(
-        lasted > LESSON_MARGIN * lesson.value for lesson in tick.lessons if lesson.pool == pool and lesson.kind == Anomaly.DEADLOCK
+        lasted > FEEDBACK_MARGIN * item.value for item in tick.feedback if item.pool == pool and item.kind == Anomaly.DEADLOCK
     )
 
 

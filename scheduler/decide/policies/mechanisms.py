@@ -1,6 +1,6 @@
 """Controls that lower processes at one place against those at another. Pure: a table of what Linux separates by what.
 
-Measured (`benchmarks/latency/beside_batch.py`, conditions "nice 19"): the nice of a process counts only within its autogroup or
+Measured (`benchmarks/class_/beside_batch.py`, conditions "nice 19"): the nice of a process counts only within its autogroup or
 cgroup, the nice of an autogroup only among those of the root cgroup, the weight of a cgroup only among its siblings. Inside one
 cgroup a weight separates best too if the work is a swarm: that of a child cgroup made for the purpose (a fence).
 """

@@ -14,7 +14,7 @@ from statistics import fmean
 
 import msgspec
 
-from ....models.records import Latency, ProcId
+from ....models.records import Class, ProcId
 from ...config.sections import Config
 from ...decision import Control, Decision, Group, Note, Restore, Set, Tick, Topology, Why, cpu_list
 from ...places import ProcessPlace
@@ -39,7 +39,7 @@ LOSS, LOSS_SHARE = 0.05, 0.03
 """Placing did not pay if this much more batch work waits beside idle CPUs than before: in cores, and as a part of batch demand."""
 
 HURT = 1.25
-"""Nor did it pay if latency groups wait this many times as long as before."""
+"""Nor did it pay if interactive groups wait this many times as long as before."""
 
 GIVEN_UP_SECONDS = 600.0
 """How long nothing is confined after placing did not pay."""
@@ -58,7 +58,7 @@ class Look(Memory):
 
     at: int
     loss: float  # cores of batch work that waited although CPUs were idle
-    wait: float  # run-queue wait of the latency groups per demand
+    wait: float  # run-queue wait of the interactive groups per demand
 
 
 class PlacementMemory(Memory):
@@ -115,25 +115,25 @@ class Placement:
         self._look(tick)
         wanted = self._wanted(tick)
         protected = frozenset(tick.protected)
-        wishes: dict[str, Confined] = {}
+        desired: dict[str, Confined] = {}
         for group in tick.groups:
             cpus = wanted.groups.get(group.name)
             for member in group.members if cpus else ():
                 if cpus and member.id not in protected:
-                    wishes[f"group {group.name} pid {member.id.pid}"] = Confined(member.id, group.name, cpus)
-        fresh = {target: wish for target, wish in wishes.items() if memory.confined.get(target) != wish}
-        if not wishes:
+                    desired[f"group {group.name} pid {member.id.pid}"] = Confined(member.id, group.name, cpus)
+        fresh = {target: change for target, change in desired.items() if memory.confined.get(target) != change}
+        if not desired:
             self._end()
         helped = max(
-            (group for group in tick.groups if group.latency is Latency.LATENCY),
+            (group for group in tick.groups if group.class_ is Class.INTERACTIVE),
             key=lambda group: (wait_share(group), group.name),
             default=None,
         )
-        confining = [self._confine(target, wish, wanted, helped) for target, wish in fresh.items()]
-        return self._returns(tick, wishes, wanted, helped) + confining
+        confining = [self._confine(target, change, wanted, helped) for target, change in fresh.items()]
+        return self._returns(tick, desired, wanted, helped) + confining
 
     def waiting(self) -> Collection[str]:
-        """None: every wish is proposed at once."""
+        """None: every desired change is proposed at once."""
         return ()
 
     def notes(self, _tick: Tick, /) -> list[Note]:
@@ -190,11 +190,13 @@ class Placement:
     def _look(self, tick: Tick) -> None:
         """Notes what this tick shows, and gives up if confining turned out to cost too much."""
         memory, machine = self.memory, tick.machine
-        latency = [group for group in tick.groups if group.latency is Latency.LATENCY]
-        batch = [group for group in tick.groups if group.latency is Latency.BATCH]
+        interactive = [group for group in tick.groups if group.class_ is Class.INTERACTIVE]
+        batch = [group for group in tick.groups if group.class_ is Class.BATCH]
         loss = min(sum(group.wait for group in batch), max(0.0, machine.cpus - machine.busy))
-        wanted = sum(group.cpu + group.wait for group in latency)
-        memory.looks.append(Look(tick.at, loss, sum(group.wait for group in latency) / wanted if wanted >= LATENCY_DEMAND else 0.0))
+        wanted = sum(group.cpu + group.wait for group in interactive)
+        memory.looks.append(
+            Look(tick.at, loss, sum(group.wait for group in interactive) / wanted if wanted >= LATENCY_DEMAND else 0.0)
+        )
         while memory.looks[0].at <= tick.at - self._window:
             memory.looks.pop(0)
         if memory.kept is None or memory.before is None or tick.at - memory.changed < 2 * self._window:
@@ -217,23 +219,25 @@ class Placement:
             memory.peaks = {}
             return _Wanted({}, None, {}, "placement does not pay on this machine, or is disabled")
         demand = self._expected(tick)
-        classes = {group.name: group.latency is Latency.LATENCY for group in tick.groups}
-        latency = sum(value for name, value in demand.items() if classes[name]) * (1 + self._config.slack)
+        classes = {group.name: group.class_ is Class.INTERACTIVE for group in tick.groups}
+        interactive = sum(value for name, value in demand.items() if classes[name]) * (1 + self._config.slack)
         batch = sum(value for name, value in demand.items() if not classes[name])
         cpus = sum(map(len, layout.cpus))
-        known = figures(latency_cores_with_slack=latency, batch_cores=batch, usable_cpus=cpus, forecast_quantile=self._quantile)
-        if not latency or not batch:
+        known = figures(latency_cores_with_slack=interactive, batch_cores=batch, usable_cpus=cpus, forecast_quantile=self._quantile)
+        if not interactive or not batch:
             return _Wanted({}, None, known, "there are not both latency and batch groups with work")
         if tick.at < memory.until:
             seconds = (memory.until - tick.at) / 1e9
             return _Wanted({}, None, known, f"confining did not pay; it is tried again in {seconds:.0f} s")
-        if latency + batch > cpus:
-            reason = f"{latency + batch:.2f} cores are expected for {cpus} CPUs: confining would cost batch work, weights do not"
+        if interactive + batch > cpus:
+            reason = (
+                f"{interactive + batch:.2f} cores are expected for {cpus} CPUs: confining would cost batch work, weights do not"
+            )
             return _Wanted({}, None, known, reason)
-        requests = tuple(self._request(layout, name, value, latency=classes[name]) for name, value in sorted(demand.items()))
+        requests = tuple(self._request(layout, name, value, interactive=classes[name]) for name, value in sorted(demand.items()))
         objective, plan = solve(layout, requests, memory.kept)
         gain, lost = _gain(objective, plan), _lost(objective, plan)
-        worth = max(WORTH, WORTH_SHARE * latency) * (1.0 if memory.kept is None else 0.5)
+        worth = max(WORTH, WORTH_SHARE * interactive) * (1.0 if memory.kept is None else 0.5)
         kept = layout.cpus_of(plan.kept)
         known |= figures(gain_cores=gain, worth_cores=worth, batch_cores_lost=lost, kept_cpus=len(kept))
         if lost > 0.01 * batch:
@@ -248,7 +252,7 @@ class Placement:
         horizon = horizon_for(STICKY_SECONDS, self._interval)
         demand: dict[str, float] = {}
         for group in tick.groups:
-            if group.latency is Latency.NONE or not group.members:
+            if group.class_ is Class.EXEMPT or not group.members:
                 continue
             value = max(group.demand, outlook.value(group.name, "cpu", horizon, self._quantile) or 0.0)
             peaks = memory.peaks.setdefault(group.name, [])
@@ -257,27 +261,27 @@ class Placement:
             peaks.append((tick.at, min(value, 1e6)))
             while peaks[0][0] < tick.at - STICKY_SECONDS * 1e9:
                 peaks.pop(0)
-            if peaks[0][1] >= (LATENCY_DEMAND if group.latency is Latency.LATENCY else BATCH_DEMAND):
+            if peaks[0][1] >= (LATENCY_DEMAND if group.class_ is Class.INTERACTIVE else BATCH_DEMAND):
                 demand[group.name] = peaks[0][1]
         for name in memory.peaks.keys() - {group.name for group in tick.groups}:
             del memory.peaks[name]
         return demand
 
-    def _request(self, layout: Layout, name: str, demand: float, *, latency: bool) -> Request:
+    def _request(self, layout: Layout, name: str, demand: float, *, interactive: bool) -> Request:
         """A group's memory is where the group was confined before; else it is unknown, and will be where the group runs."""
         cpus = self.memory.groups.get(name, ())
         nodes = layout.nodes[layout.place_of(cpus)] if cpus else None
         memory = tuple(nodes.tolist()) if nodes is not None and nodes.max() == 1.0 else ()
-        return Request(name, latency, demand * (1 + self._config.slack) if latency else demand, cpus, memory)
+        return Request(name, interactive, demand * (1 + self._config.slack) if interactive else demand, cpus, memory)
 
     # --- decisions -------------------------------------------------------------------------------------------------------------
 
-    def _returns(self, tick: Tick, wishes: dict[str, Confined], wanted: _Wanted, helped: Group | None) -> list[Proposal[Move]]:
+    def _returns(self, tick: Tick, desired: dict[str, Confined], wanted: _Wanted, helped: Group | None) -> list[Proposal[Move]]:
         memory = self.memory
-        stale = [target for target in sorted(memory.confined) if target not in wishes]
+        stale = [target for target in sorted(memory.confined) if target not in desired]
         if not stale:
             return []
-        classed = {group.name for group in tick.groups if group.latency is not Latency.NONE}
+        classed = {group.name for group in tick.groups if group.class_ is not Class.EXEMPT}
         present = {member.id for group in tick.groups for member in group.members}
         proposals = []
         for target in stale:
@@ -296,15 +300,15 @@ class Placement:
             proposals.append(Proposal(self.name, target, action, why, move, _aim(helped, target, back=True)))
         return proposals
 
-    def _confine(self, target: str, wish: Confined, wanted: _Wanted, helped: Group | None) -> Proposal[Move]:
+    def _confine(self, target: str, change: Confined, wanted: _Wanted, helped: Group | None) -> Proposal[Move]:
         gain, lost = wanted.figures["gain_cores"], wanted.figures["batch_cores_lost"]
         why = Why(
             rule="placement pays",
             text=(
-                f"{target} runs on CPUs {cpu_list(wish.cpus)}: placing the groups so is expected to gain {gain:.2f} cores that "
+                f"{target} runs on CPUs {cpu_list(change.cpus)}: placing the groups so is expected to gain {gain:.2f} cores that "
                 f"they lose to busy siblings, other caches and remote memory, and to cost batch {lost:.2f}."
             ),
-            figures=wanted.figures | {"group": wish.group},
+            figures=wanted.figures | {"group": change.group},
             rejected=(
                 "leaving all where the kernel puts it: it would lose the gain",
                 "weights alone: a sibling and a cache know of none",
@@ -316,14 +320,14 @@ class Placement:
             ),
         )
         action, move = (
-            Set(Control.AFFINITY, ProcessPlace(wish.process), wish.cpus, self._normal or None),
-            Move(wanted.groups, wanted.kept, wish),
+            Set(Control.AFFINITY, ProcessPlace(change.process), change.cpus, self._normal or None),
+            Move(wanted.groups, wanted.kept, change),
         )
-        return Proposal(self.name, target, action, why, move, _aim(helped, wish.group, back=False))
+        return Proposal(self.name, target, action, why, move, _aim(helped, change.group, back=False))
 
 
 def _aim(helped: Group | None, group: str, *, back: bool) -> Aim | None:
-    """The latency group that waits most is to wait less; None: there is none."""
+    """The interactive group that waits most is to wait less; None: there is none."""
     if helped is None:
         return None
     return Aim(Metric.WAIT, helped.name, wait_share(helped), group, Control.AFFINITY, back)
@@ -343,11 +347,11 @@ def _layout(config: Config, topology: Topology) -> Layout | None:
 def _gain(objective: Objective, plan: Plan) -> float:
     """Cores that the plan is expected to gain over the kernel's own placement: the kernel uses idle cores before siblings."""
     layout, requests = objective.layout, objective.requests
-    latency = sum(request.demand for request in requests if request.latency)
+    interactive = sum(request.demand for request in requests if request.interactive)
     whole = sum(request.demand for request in requests)
     cores = sum(len(domain.cores) for domain in layout.domains)
     machine = len(layout.places) - 1
-    kernel = SHARED * latency * min(1.0, max(0.0, whole - cores) / cores)
+    kernel = SHARED * interactive * min(1.0, max(0.0, whole - cores) / cores)
     planned = -_lost(objective, plan)
     for i, place in enumerate(plan.places):
         kernel += (1 - KERNEL_STAYS) * _running(objective, i, machine)
@@ -370,10 +374,10 @@ def _running(objective: Objective, request: int, place: int) -> float:
 def _lost(objective: Objective, plan: Plan) -> float:
     """Cores of batch work that have no CPU under the plan."""
     lost = 0.0
-    for domain, (latency, batch, _) in enumerate(objective.loads(plan.places)):
+    for domain, (interactive, batch, _) in enumerate(objective.loads(plan.places)):
         cpus = objective.layout.kept_cpus[domain]
         taken = cpus[plan.kept[domain]]
-        lost += max(0.0, batch + max(0.0, latency - taken) - (cpus[-1] - taken))
+        lost += max(0.0, batch + max(0.0, interactive - taken) - (cpus[-1] - taken))
     return lost
 
 

@@ -15,7 +15,7 @@ from ...decision import Action, Control, Decision, Digest, Effect, Flag, Note, R
 from ...places import CgroupPlace, DecisionPlace, ProcessPlace, SessionPlace
 
 DONE = frozenset({Status.APPLIED, Status.OBSERVED, Status.UNCHANGED, Status.PARTIAL})
-"""Outcomes after which a policy takes its wish as fulfilled."""
+"""Outcomes after which a policy takes what it desired as fulfilled."""
 
 
 class Memory(msgspec.Struct, forbid_unknown_fields=True):
@@ -85,7 +85,7 @@ class Result:
 
     @property
     def done(self) -> bool:
-        """The wish is fulfilled, or would be if we did not only observe: both modes decide alike."""
+        """It is fulfilled, or would be if we did not only observe: both modes decide alike."""
         return self.status in DONE
 
     @property
@@ -123,11 +123,11 @@ class Policy(Protocol[Kept]):
     name: str
 
     def propose(self, tick: Tick) -> list[Proposal[Kept]]:
-        """Wished changes with their reasons. Called once a tick, never after a gap."""
+        """Desired changes with their reasons. Called once a tick, never after a gap."""
         ...
 
     def waiting(self) -> Collection[str]:
-        """The knobs of wishes that were left for a later tick by the last `propose`, see `knob`."""
+        """The knobs of desired changes that were left for a later tick by the last `propose`, see `knob`."""
         ...
 
     def notes(self, tick: Tick, /) -> list[Note]:
@@ -155,7 +155,7 @@ class Policy(Protocol[Kept]):
         ...
 
     def forget(self, gone: Gone) -> None:
-        """These were only observed and are to be carried out from now on: what is still wished is proposed again."""
+        """These were only observed and are to be carried out from now on: what is still desired is proposed again."""
         ...
 
     def validate(self, hands_off: Collection[str], /) -> None:

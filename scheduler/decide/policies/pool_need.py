@@ -1,4 +1,4 @@
-"""What a pool needs at a tick: by its rhythm, the reactive rule and the forecast, within limits and headroom. Pure."""
+"""What a pool needs at a tick: by its seasonal pattern, the reactive rule and the forecast, within limits and headroom. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from enum import StrEnum
 
 import msgspec
 
-from ....models.records import Latency
+from ....models.records import Class
 from ...config.sections import PoolSize as Section
 from ...decision import START_MARGIN, START_UNKNOWN, Group, Pool, Predicted, Tick
 from .policy import Memory, Outlook, horizon_for, peak
@@ -18,22 +18,22 @@ from .reaction import EPSILON, PANIC_THRESHOLD, reaction, up
 MARGIN = 1.05
 """A pool shrinks only to what would serve this multiple of the load: between load / MARGIN and load nothing changes, so load that
 wobbles around a threshold causes no flapping. A twentieth: a tenth cost 3 % more workers than Knative's rule on a constant load. A
-rhythm that asks for less than that more does not grow a pool either: so little is chance in the prediction."""
+seasonal pattern that asks for less than that more does not grow a pool either: so little is chance in the prediction."""
 
 GRADUAL, SHARP = 2.0, 2.5
 """How sharply a load rises and falls (`Predicted.abrupt`): up to the first it is sized for `target`, from the second for
 `predicted_target`. The reactive rule serves a gradual load well: with less room than that rule leaves, latency would suffer."""
 
 LASTING = 10.0
-"""Longest time, in seconds, that more work than the rhythm predicted must last before workers are started for it; a worker start
-time if that is shorter. By then the rhythm, if it is wrong, is not trusted any more."""
+"""Longest time, in seconds, that more work than the seasonal pattern predicted must last before workers are started for it; a
+worker start time if that is shorter. By then the seasonal pattern, if it is wrong, is not trusted any more."""
 
 
 class SizeRule(StrEnum):
     """What decided a size."""
 
-    RHYTHM = "rhythm"
-    PRESENT = "present load"  # more than the rhythm predicted
+    SEASONALITY = "seasonality"
+    PRESENT = "present load"  # more than the seasonal pattern predicted
     FORECAST = "forecast floor"
     REACTIVE = "reactive rule"
     PANIC = "panic"
@@ -42,7 +42,7 @@ class SizeRule(StrEnum):
 
 
 class Bound(StrEnum):
-    """A limit that a wish met."""
+    """A limit that a desired size met."""
 
     NONE = ""
     CPU = "CPU headroom"
@@ -93,14 +93,14 @@ class Need:
     by_reaction: int | None
     mean: float | None  # load that the reactive rule used, in Erlangs: of 60 s, or since it fell
     fallen: float | None  # seconds since it fell; None: the mean is of 60 s
-    by_rhythm: int | None  # None: no rhythm is trusted
-    ahead: int | None  # enough for the next `down_after` as the rhythm predicts it, and for now
+    by_season: int | None  # None: no seasonal pattern is trusted
+    ahead: int | None  # enough for the next `down_after` as the seasonal pattern predicts it, and for now
     horizon: int
     by_cpu: int | None
     by_memory: int | None
     by_scaling: int | None  # None: no curve is certain
-    wish: int  # before limits
-    bound: Bound  # which limit changed the wish
+    change: int  # before limits
+    bound: Bound  # which limit changed the size
 
 
 class Needs:
@@ -112,7 +112,7 @@ class Needs:
         self._interval = interval
 
     def need(self, tick: Tick, pool: Pool, memory: PoolMemory, outlook: Outlook, current: int, mean: float | None) -> Need | None:
-        """What the pool needs in this tick; None if there is no rhythm, no forecast and no history of the load.
+        """What the pool needs in this tick; None if there is no seasonal pattern, no forecast and no history of the load.
 
         `current`: the size last asked for. `mean`: load for the reactive rule, Erlangs.
         """
@@ -121,19 +121,19 @@ class Needs:
         forecast = outlook.value(pool.name, "load", horizon, config.quantile)
         by_forecast = None if forecast is None else workers_for(forecast, pool, config.predicted_target)
         reacts = reaction(pool, mean, config.target, MARGIN, fallen=fallen is not None)
-        by_rhythm = self._by_rhythm(pool)
+        by_season = self._by_season(pool)
         by_reaction = 0 if reacts is None else reacts.workers
-        if by_rhythm is not None:
+        if by_season is not None:
             needed_now = kept = self._lasting(tick.at, pool, memory)
             if (pool.load or 0.0) < (pool.load_panic or 0.0) and not _gradual(pool):
                 needed_now = min(needed_now, current)  # the load decreases: the present workers cope
-            wish, sufficient = max(by_rhythm, needed_now), max(self._by_rhythm(pool, MARGIN) or 0, kept)
-            rule = SizeRule.RHYTHM if by_rhythm >= needed_now else SizeRule.PRESENT
+            change, sufficient = max(by_season, needed_now), max(self._by_season(pool, MARGIN) or 0, kept)
+            rule = SizeRule.SEASONALITY if by_season >= needed_now else SizeRule.PRESENT
         elif reacts is None and by_forecast is None:
             return None
         else:
             needed_now, kept = by_reaction, 0 if reacts is None else reacts.sufficient
-            wish = max(by_forecast or 0, needed_now)
+            change = max(by_forecast or 0, needed_now)
             sufficient = max(0 if forecast is None else workers_for(forecast * MARGIN, pool, config.predicted_target), kept)
             rule = SizeRule.FORECAST
             if reacts is not None and by_reaction >= (by_forecast or 0):
@@ -141,7 +141,7 @@ class Needs:
         by_cpu, by_memory = self._cpu_bound(tick, pool, horizon, outlook), self._memory_bound(tick, pool)
         by_scaling = self._scaling_bound(pool)
         rooms = (by_cpu, Bound.CPU), (by_memory, Bound.MEMORY), (by_scaling, Bound.SCALING)
-        workers, bound = _limited(wish, pool, rooms, min(current, needed_now))
+        workers, bound = _limited(change, pool, rooms, min(current, needed_now))
         sufficient, _ = _limited(sufficient, pool, rooms, min(current, kept))
         return Need(
             workers=workers,
@@ -152,18 +152,19 @@ class Needs:
             by_reaction=None if reacts is None else by_reaction,
             mean=mean,
             fallen=None if fallen is None else (tick.at - fallen.at) / 1e9,
-            by_rhythm=by_rhythm,
-            ahead=None if by_rhythm is None else max(workers, sufficient, self._ahead(pool)),
+            by_season=by_season,
+            ahead=None if by_season is None else max(workers, sufficient, self._ahead(pool)),
             horizon=horizon,
             by_cpu=by_cpu,
             by_memory=by_memory,
             by_scaling=by_scaling,
-            wish=wish,
+            change=change,
             bound=bound,
         )
 
-    def _by_rhythm(self, pool: Pool, margin: float = 1.0) -> int | None:
-        """Workers for `margin` times the predicted load until a worker that starts now is up; None: no rhythm is trusted."""
+    def _by_season(self, pool: Pool, margin: float = 1.0) -> int | None:
+        """Workers for `margin` times the predicted load until a worker that starts now is up; None: no seasonal pattern is
+        trusted."""
         predicted = pool.predicted
         if predicted is None or not predicted.trusted:
             return None
@@ -173,7 +174,8 @@ class Needs:
         return max(workers_for(median, pool, busy_share(self._config, predicted)), min(round(high), pool.maximum))
 
     def _ahead(self, pool: Pool) -> int:
-        """Enough for the next `down_after` as the rhythm predicts it, and for the load now or of the last 6 s, the smaller."""
+        """Enough for the next `down_after` as the seasonal pattern predicts it, and for the load now or of the last 6 s, the
+        smaller."""
         recent = up(min(pool.load or 0.0, pool.load_panic or 0.0) / (PANIC_THRESHOLD * self._config.target))
         predicted = pool.predicted
         later = 0 if predicted is None else workers_for(max(predicted.later, 0.0), pool, busy_share(self._config, predicted))
@@ -202,7 +204,7 @@ class Needs:
         others = [
             _demand(group, horizon, outlook)
             for group in tick.groups
-            if group.name != pool.name and (group.latency is not Latency.BATCH or group.name in pools)
+            if group.name != pool.name and (group.class_ is not Class.BATCH or group.name in pools)
         ]
         share = fair_share(self._config.cpu_headroom * tick.machine.cpus - unlisted, others)
         return max(0, math.ceil(min(share / pool.cpu_per_worker, pool.maximum) - EPSILON))
@@ -229,7 +231,7 @@ def workers_for(load: float, pool: Pool, share: float) -> int:
 
 
 def busy_share(config: Section, predicted: Predicted) -> float:
-    """Busy share of a worker to aim at with this rhythm."""
+    """Busy share of a worker to aim at with this seasonal pattern."""
     sharp = min(max((predicted.abrupt - GRADUAL) / (SHARP - GRADUAL), 0.0), 1.0)
     return config.target + sharp * (config.predicted_target - config.target)
 
@@ -263,9 +265,9 @@ def _gradual(pool: Pool) -> bool:
     return pool.predicted is not None and pool.predicted.abrupt < SHARP
 
 
-def _limited(wish: int, pool: Pool, rooms: Sequence[tuple[int | None, Bound]], kept: int) -> tuple[int, Bound]:
-    """(`wish` within all limits, the limit that changed it). `rooms` stop at `kept`; configured limits always hold."""
-    size, bound = wish, Bound.NONE
+def _limited(change: int, pool: Pool, rooms: Sequence[tuple[int | None, Bound]], kept: int) -> tuple[int, Bound]:
+    """(`change` within all limits, the limit that changed it). `rooms` stop at `kept`; configured limits always hold."""
+    size, bound = change, Bound.NONE
     for room, name in rooms:
         if room is not None and size > max(room, kept):
             size, bound = max(room, kept), name

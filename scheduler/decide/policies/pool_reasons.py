@@ -41,9 +41,9 @@ class PoolReasons:
                 horizon_seconds=seconds,
                 start_seconds=pool.start_seconds,
                 forecast_source=source or "none",
-                rhythm=_standing(predicted),
+                seasonality=_standing(predicted),
                 **({} if predicted is None else _figures(predicted)),
-                workers_by_rhythm=need.by_rhythm,
+                workers_by_season=need.by_season,
                 workers_by_forecast=need.by_forecast,
                 workers_by_reactive_rule=need.by_reaction,
                 workers_by_cpu_headroom=need.by_cpu,
@@ -63,9 +63,9 @@ class PoolReasons:
     def _text(self, pool: Pool, need: Need, rule: SizeRule, seconds: float) -> str:
         """Why, in a sentence."""
         config, predicted = self._config, pool.predicted
-        if predicted is not None and need.by_rhythm is not None:
+        if predicted is not None and need.by_season is not None:
             period = _period(predicted)
-            if rule is SizeRule.RHYTHM:
+            if rule is SizeRule.SEASONALITY:
                 return (
                     f"{period} predicts {predicted.median:.3g} Erlang of load, at most {predicted.high:.3g}, "
                     f"within {predicted.horizon:.3g} s."
@@ -90,10 +90,10 @@ class PoolReasons:
         said, predicted = [], pool.predicted
         if source and need.forecast is None:
             said.append(f"the load forecast of {source}: not a finite number, ignored")
-        if need.by_rhythm is not None:
+        if need.by_season is not None:
             for workers, whose in ((need.by_reaction, "the reactive rule"), (need.by_forecast, "the forecast")):
-                if workers is not None and workers != need.wish:
-                    said.append(f"{workers} workers, which {whose} asks for: the load comes as its rhythm predicted")
+                if workers is not None and workers != need.change:
+                    said.append(f"{workers} workers, which {whose} asks for: the load comes as its seasonal pattern predicted")
         else:
             if predicted is not None:
                 said.append(f"what {_period(predicted)} predicts: not trusted, {_share(predicted)} of its newest period came so")
@@ -102,7 +102,7 @@ class PoolReasons:
                 said.append(f"{less[0]} workers, which {less[1]} alone asks for: the larger of both counts")
         if need.bound:
             because = _little(pool.scaling) if need.bound is Bound.SCALING and pool.scaling is not None else ""
-            said.append(f"{need.wish} workers, which the load asks for: bound by {need.bound}{because}")
+            said.append(f"{need.change} workers, which the load asks for: bound by {need.bound}{because}")
         return tuple(said)
 
     def _flips(self, pool: Pool, need: Need, size: int, current: int) -> tuple[str, ...]:
@@ -116,7 +116,7 @@ class PoolReasons:
         config = self._config
         quantile = "median" if config.quantile == 0.5 else f"{config.quantile:.0%} quantile"
         forecast = f"a {quantile} of the load forecast"
-        if need.by_rhythm is not None and pool.predicted is not None:
+        if need.by_season is not None and pool.predicted is not None:
             unlike, share = (
                 "load unlike what was predicted would bring back the reactive rule",
                 busy_share(self._config, pool.predicted),
@@ -138,7 +138,7 @@ class PoolReasons:
 
 
 def _period(predicted: Predicted) -> str:
-    return f"a rhythm of {predicted.period:.4g} s, seen {predicted.seen} times,"
+    return f"a seasonal pattern of {predicted.period:.4g} s, seen {predicted.seen} times,"
 
 
 def _share(predicted: Predicted) -> str:
@@ -151,11 +151,11 @@ def _standing(predicted: Predicted | None) -> str:
 
 def _figures(predicted: Predicted) -> dict[str, float | int]:
     return {
-        "rhythm_period_seconds": predicted.period,
-        "rhythm_seen": predicted.seen,
-        "rhythm_right": predicted.right,
-        "rhythm_abrupt": predicted.abrupt,
-        "rhythm_horizon_seconds": predicted.horizon,
+        "season_seconds": predicted.period,
+        "seasons_seen": predicted.seen,
+        "season_right": predicted.right,
+        "season_abrupt": predicted.abrupt,
+        "season_horizon_seconds": predicted.horizon,
         "predicted_now": predicted.now,
         "predicted_median": predicted.median,
         "predicted_high": predicted.high,

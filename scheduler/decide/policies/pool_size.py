@@ -1,14 +1,15 @@
-"""Sizes pools: by the load's rhythm, else by a reactive rule with a forecast as its floor, within limits and headroom.
+"""Sizes pools: by the load's seasonal pattern, else by a reactive rule with a forecast as its floor, within limits and headroom.
 Pure: knows no adapter and no model.
 
-- Rhythm, where the load has one that is trusted (`models/forecast/rhythm.py`): enough for what earlier periods did from now until
+- Seasonal pattern, where the load has one that is trusted (`models/forecast/seasonality.py`): enough for what earlier periods did
+from now until
   1.2 worker start times ahead, and for what is busy and queued now. If a fall was predicted and came, nothing is kept of what the
-  reactive rule holds after a fall. As soon as the load deviates, the rhythm is not trusted and the other two decide.
+  reactive rule holds after a fall. As soon as the load deviates, the seasonal pattern is not trusted and the other two decide.
 - Reactive rule: Knative's autoscaler, see `reaction.py`. KPA holds the peak of a panic for 60 s and starts in one; here
   `down_after` does that job. When the load fell to less than half for good, its mean begins anew there: else a spike that is over
   would be paid for a minute longer.
 - Forecast floor: the forecast 1.2 worker start times ahead, by default its median. Upper quantiles would always cost workers for
-  what a rhythm or a panic supplies when it is needed: see docs/decisions/0008.
+  what a seasonal pattern or a panic supplies when it is needed: see docs/decisions/0008.
 - Headroom bounds growth, and takes away what only a forecast asked for; it never takes workers that are needed now. The pool's
   scaling curve (`models/scaling.py`) does the same where it is certain: workers that would add nothing are not started.
 """
@@ -77,7 +78,7 @@ class PoolSize:
         return [proposal for pool in tick.pools if (proposal := self._pool(tick, pool, outlook)) is not None]
 
     def waiting(self) -> Collection[str]:
-        """None: every wish is proposed at once."""
+        """None: every desired change is proposed at once."""
         return ()
 
     def notes(self, _tick: Tick, /) -> list[Note]:
@@ -147,9 +148,9 @@ class PoolSize:
         elif need.ahead is not None and enough is not None:
             enough = max(enough, need.ahead)
         rush = peak(memory.rushes, tick.at, up((pool.load_panic or 0.0) / self._config.target), CALM)
-        if enough is not None and need.by_rhythm is None:
+        if enough is not None and need.by_season is None:
             enough = min(max(enough, min(int(rush / PANIC_THRESHOLD), SMALL) + 1), pool.maximum)
-        if need.workers > current * (MARGIN if need.rule is SizeRule.RHYTHM else 1.0):
+        if need.workers > current * (MARGIN if need.rule is SizeRule.SEASONALITY else 1.0):
             if need.rule is SizeRule.PANIC and memory.fallen is not None:
                 memory.wary_until = tick.at + round(WARY * 1e9)
             if _passed(tick.at, memory.grown_at, self._config.cooldown_up, self._interval):
@@ -161,15 +162,17 @@ class PoolSize:
             and not self._falls_further(enough, pool, need, memory)
             and _passed(tick.at, memory.changed_at, self._config.cooldown_down, self._interval)
         ):
-            if need.by_rhythm is not None and enough <= CLIFF * current and pool.load is not None:
-                memory.fallen = Fallen(tick.at, pool.load, 1)  # if the rhythm is given up now, the past load must not count
+            if need.by_season is not None and enough <= CLIFF * current and pool.load is not None:
+                memory.fallen = Fallen(
+                    tick.at, pool.load, 1
+                )  # if the seasonal pattern is given up now, the past load must not count
             return self._proposal(pool, need, enough, current, outlook)
         return None
 
     def _falls_further(self, enough: int, pool: Pool, need: Need, memory: PoolMemory) -> bool:
         """Is a much larger shrink near, which a small one now would only delay by `cooldown_down`?"""
         predicted, falling = pool.predicted, memory.falling
-        if need.by_rhythm is None or predicted is None:
+        if need.by_season is None or predicted is None:
             return falling is not None and workers_for(falling.mean, pool, self._config.target) <= CLIFF * enough
         share = busy_share(self._config, predicted)
         least = max(workers_for(max(predicted.least, 0.0), pool, share), pool.minimum)

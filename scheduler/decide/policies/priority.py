@@ -1,4 +1,4 @@
-"""Keeps latency groups fast beside batch groups: demotes contenders and restores them later. Pure: knows no knob's file.
+"""Keeps interactive groups fast beside batch groups: demotes contenders and restores them later. Pure: knows no knob's file.
 
 Only a contender that can help is demoted: one whose CPU use is a good part of what the victim lacks (`supply.py`). After a relief,
 or a demotion without effect, the pair of victim and contender is left alone for a while, longer each time (`pairs.py`). Where most
@@ -15,9 +15,8 @@ Demotion begins in full, because half measures can hurt (measured: nice 5 beside
 1.8 ms). It is eased step by step while the protected groups wait less than half of their target. Once weights separate the two,
 the protected group's time slice is shortened (see `slices.py`).
 
-An autogroup or a cgroup is demoted as a whole, whatever else is in it; one that holds a latency process or nicety never is. Values
-that somebody else chose are never changed.
-"""
+An autogroup or a cgroup is demoted as a whole, whatever else is in it; one that holds an interactive process or nicety never is.
+Values that somebody else chose are never changed."""
 
 from __future__ import annotations
 
@@ -25,13 +24,14 @@ from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
-from ....models.records import Latency, ProcId
+from ....models.records import Class, ProcId
 from ...config.sections import Config
 from ...decision import Control, Decision, Group, Note, Restore, Set, Status, Tick
 from ...places import ProcessPlace, SessionPlace
 from ...scope import policy
 from .cases import Case, Cases
 from .contention import Contention, Sight
+from .desired import Desired
 from .held import Held, demotions
 from .mechanisms import DEFAULT
 from .policy import Aim, Gone, Impact, Metric, Proposal, Result, Standing, knob
@@ -39,10 +39,10 @@ from .priority_memory import PriorityMemory
 from .priority_reasons import PriorityReasons, Turn
 from .strikes import STRIKES
 from .supply import wait_share
-from .wishes import Wishes
 
 UNYIELDING = 0.1
-"""Share of the machine that demoted groups may use beyond what the latency groups leave: four hogs at nice 19 keep about 0.06."""
+"""Share of the machine that demoted groups may use beyond what the interactive groups leave: four hogs at nice 19 keep about
+0.06."""
 
 Before = frozenset[tuple[str, Control]]
 """Groups and controls of the demotions that were in force before a tick."""
@@ -62,7 +62,7 @@ class Priority:
         self._most = config.guard.changes_per_tick
         self._contention = Contention(config.priority, memory.contention)
         self._cases = Cases(memory)
-        self._wishes = Wishes(config, memory)
+        self._desired = Desired(config, memory)
         self._reasons = PriorityReasons(config, memory)
 
     def propose(self, tick: Tick) -> list[Proposal[Held]]:
@@ -78,18 +78,18 @@ class Priority:
         cases = {}
         if memory.contention.engaged and sight.view is not None:
             cases = self._cases.choose(tick, sight.view, sight.contenders)
-        wishes = self._wished(tick, sight, cases)
+        desired = self._desired_now(tick, sight, cases)
         memory.swarms.age(sight.contenders)
-        returns = self._returns(tick, sight, wishes, before)
-        turn = memory.turns.take(memory.held, wishes, self._most)
-        if sight.view is None or not turn:  # without contention nothing new is wished
+        returns = self._returns(tick, sight, desired, before)
+        turn = memory.turns.take(memory.held, desired, self._most)
+        if sight.view is None or not turn:  # without contention nothing new is desired
             return returns
         refused = self._reasons.refused(tick, sight.contenders, cases)
         said = Turn(tick, sight.view, {group.name: group for group in tick.groups}, cases, refused)
         return returns + self._changes(said, turn, before)
 
     def waiting(self) -> Collection[str]:
-        """The knobs of wishes that must wait for their turn."""
+        """The knobs of desired changes that must wait for their turn."""
         return self.memory.turns.waiting
 
     def notes(self, tick: Tick, /) -> list[Note]:
@@ -143,8 +143,8 @@ class Priority:
         the contender is not what the victim waits for: another mechanism would not help. Once the whole demotion was measured, the
         pair is left alone for a while.
         """
-        batch = sum(group.cpu for group in tick.groups if group.latency is Latency.BATCH)
-        rest = sum(group.cpu + group.wait for group in tick.groups if group.latency is Latency.LATENCY)
+        batch = sum(group.cpu for group in tick.groups if group.class_ is Class.BATCH)
+        rest = sum(group.cpu + group.wait for group in tick.groups if group.class_ is Class.INTERACTIVE)
         left = max(0.0, tick.machine.cpus - rest) + UNYIELDING * tick.machine.cpus
         held = {(held.group, held.control) for held in demotions(self.memory.held)}
         for each in found:
@@ -190,24 +190,24 @@ class Priority:
         key = knob(action, result.target)
         return [key] if key in held else []
 
-    def _wished(self, tick: Tick, sight: Sight, cases: Mapping[str, Case]) -> dict[str, Held]:
+    def _desired_now(self, tick: Tick, sight: Sight, cases: Mapping[str, Case]) -> dict[str, Held]:
         """Everything that should be in force, by key."""
         memory, view = self.memory, sight.view
-        wishes: dict[str, Held] = {}
+        desired: dict[str, Held] = {}
         if memory.contention.engaged and view is not None:
-            wishes = self._wishes.demotions(tick, sight.contenders, cases)
+            desired = self._desired.demotions(tick, sight.contenders, cases)
         elif memory.contention.engaged:  # nothing to protect now: a service that restarts must not find the batch restored
             there = {group.name for group in sight.contenders} - self._cases.paused(tick.at)
-            wishes = {key: held for key, held in memory.held.items() if held.group in there}
+            desired = {key: held for key, held in memory.held.items() if held.group in there}
         if self._short and view is not None:
-            demoted = bool(wishes) and any(demotions(memory.held))
-            wishes |= self._wishes.slices(memory.slices.wanted(tick, sight.protected, demoted, view.crowded, self._goal / 2))
-        return wishes
+            demoted = bool(desired) and any(demotions(memory.held))
+            desired |= self._desired.slices(memory.slices.wanted(tick, sight.protected, demoted, view.crowded, self._goal / 2))
+        return desired
 
-    def _returns(self, tick: Tick, sight: Sight, wishes: Mapping[str, Held], before: Before) -> list[Proposal[Held]]:
-        """Restores of what is not wished any more."""
+    def _returns(self, tick: Tick, sight: Sight, desired: Mapping[str, Held], before: Before) -> list[Proposal[Held]]:
+        """Restores of what is not desired any more."""
         memory, proposals = self.memory, list[Proposal[Held]]()
-        stale = [key for key in sorted(memory.held) if key not in wishes]
+        stale = [key for key in sorted(memory.held) if key not in desired]
         if not stale:
             return []
         groups = {group.name: group for group in tick.groups}
@@ -233,12 +233,14 @@ class Priority:
         return proposals
 
     def _changes(self, said: Turn, turn: Mapping[str, Held], before: Before) -> list[Proposal[Held]]:
-        """The changes that have their turn; the last one says how many wishes wait."""
+        """The changes that have their turn; the last one says how many wait."""
         proposals, left = list[Proposal[Held]](), len(self.memory.turns.waiting)
-        for number, wish in enumerate(turn.values(), 1):
-            action = Set(wish.control, wish.on, wish.value, DEFAULT[wish.control])
-            why = self._reasons.change(said, wish, left if number == len(turn) else 0)
-            proposals.append(Proposal(self.name, wish.target, action, why, wish, self._aim(action, wish, said.groups, before)))
+        for number, change in enumerate(turn.values(), 1):
+            action = Set(change.control, change.on, change.value, DEFAULT[change.control])
+            why = self._reasons.change(said, change, left if number == len(turn) else 0)
+            proposals.append(
+                Proposal(self.name, change.target, action, why, change, self._aim(action, change, said.groups, before))
+            )
         return proposals
 
     def _aim(self, action: Set | Restore, held: Held, groups: Mapping[str, Group], before: Before) -> Aim | None:

@@ -45,21 +45,21 @@ class PriorityReasons:
         self._pools = frozenset(config.pools)
         self._memory = memory
 
-    def change(self, turn: Turn, wish: Held, follow: int = 0) -> Why:
+    def change(self, turn: Turn, change: Held, follow: int = 0) -> Why:
         """Of a change. `follow`: how many more wait for their turn."""
         tick, view, groups = turn.tick, turn.view, turn.groups
-        group = groups[wish.group]
-        short = wish.control is Control.SLICE
-        rule, text = self._slice_reason(wish) if short else self._reason(view, group, wish)
-        trial = self._memory.slices.trials.get(wish.group)
+        group = groups[change.group]
+        short = change.control is Control.SLICE
+        rule, text = self._slice_reason(change) if short else self._reason(view, group, change)
+        trial = self._memory.slices.trials.get(change.group)
         config = self._config
-        case = None if short else turn.cases.get(wish.group)
-        victim = groups.get(wish.victim, view.victim)
+        case = None if short else turn.cases.get(change.group)
+        victim = groups.get(change.victim, view.victim)
         return Why(
             rule=rule,
             text=text if not follow else f"{text} {follow} more follow.",
             figures=figures(
-                victim=wish.victim,
+                victim=change.victim,
                 victim_wait_before=wait_share(victim),
                 wait_with_short_slices=None if trial is None or not short else trial.short,
                 wait_without=None if trial is None or not short else trial.long,
@@ -76,12 +76,12 @@ class PriorityReasons:
                 contender_processes=None if short else group.processes,
                 contender_frees_cores=None if case is None else case.frees,
                 all_free_cores=None if case is None or not case.together else case.together,
-                mechanism=str(wish.control),
-                level=0 if wish.control is Control.FENCE else self._memory.contention.level,  # a fence is not eased
-                value=wish.strength,
+                mechanism=str(change.control),
+                level=0 if change.control is Control.FENCE else self._memory.contention.level,  # a fence is not eased
+                value=change.strength,
             ),
-            rejected=(*self._rejected(tick, group, wish), *(() if short else turn.refused)),
-            flips=self._flips(group, wish),
+            rejected=(*self._rejected(tick, group, change), *(() if short else turn.refused)),
+            flips=self._flips(group, change),
         )
 
     def back(self, tick: Tick, held: Held, there: bool, alive: bool) -> Why:
@@ -142,24 +142,26 @@ class PriorityReasons:
             said.append(f"{len(left) - NAMED} more groups that use less")
         return tuple(said)
 
-    def _flips(self, group: Group, wish: Held) -> tuple[str, ...]:
+    def _flips(self, group: Group, change: Held) -> tuple[str, ...]:
         config = self._config
         most = f"{config.wait / 2:.1%} of its demand"
-        calm = f"it is given back {config.release_after:g} s after {wish.victim} last waited more than {most}"
-        if wish.control is Control.SLICE:
+        calm = f"it is given back {config.release_after:g} s after {change.victim} last waited more than {most}"
+        if change.control is Control.SLICE:
             return f"{calm} and the demotions are over", f"a comparison in which it waits {HARM:.0%} less without"
         return (
             f"{calm} and the expected demand fits the capacity",
-            f"less than {LEAST_FREED:g} cores used by {group.name}, or less than {ALONE:.0%} of what {wish.victim} lacks",
+            f"less than {LEAST_FREED:g} cores used by {group.name}, or less than {ALONE:.0%} of what {change.victim} lacks",
         )
 
-    def _reason(self, view: View, group: Group, wish: Held) -> tuple[str, str]:
-        held, victim = self._memory.held.get(wish.key), wish.victim
-        if held is not None and held.value == wish.value:
+    def _reason(self, view: View, group: Group, change: Held) -> tuple[str, str]:
+        held, victim = self._memory.held.get(change.key), change.victim
+        if held is not None and held.value == change.value:
             held = None  # only observed, for another victim
-        what = f"{wish.control} of {wish.target} to {wish.value}"
-        if wish.control is Control.FENCE:
-            what = f"{wish.target}, with all that it started, into a cgroup of its own with weight {wish.strength} instead of 100"
+        what = f"{change.control} of {change.target} to {change.value}"
+        if change.control is Control.FENCE:
+            what = (
+                f"{change.target}, with all that it started, into a cgroup of its own with weight {change.strength} instead of 100"
+            )
         share = next((wait_share(each) for each in view.suffering if each.name == victim), None)
         if held is not None and self._memory.contention.level:
             return "eased", f"{victim} waits for less than half of its target: {what}, a step gentler."
@@ -172,16 +174,22 @@ class PriorityReasons:
             return "contention foreseen", f"{beyond}, with {victim} beside {group.name}: {what}."
         return "contention not over", f"{group.name} is demoted: {what} as well."
 
-    def _slice_reason(self, wish: Held) -> tuple[str, str]:
-        trial, what = self._memory.slices.trials.get(wish.group), f"time slices of {wish.strength / 1e6:g} ms"
+    def _slice_reason(self, change: Held) -> tuple[str, str]:
+        trial, what = self._memory.slices.trials.get(change.group), f"time slices of {change.strength / 1e6:g} ms"
         if trial is not None and trial.phase is Phase.KEPT and trial.long is None:
-            return "short slice", f"{wish.group} waits for {trial.short:.1%} of its demand with them: {wish.target} gets {what}."
+            return (
+                "short slice",
+                f"{change.group} waits for {trial.short:.1%} of its demand with them: {change.target} gets {what}.",
+            )
         if trial is not None and trial.phase is Phase.KEPT:
-            return "short slice", f"{wish.group} does not wait less without: {wish.target} gets {what}."
-        return "short slice, compared later", f"{wish.group} is protected: {wish.target} gets {what}, until it waits less without."
+            return "short slice", f"{change.group} does not wait less without: {change.target} gets {what}."
+        return (
+            "short slice, compared later",
+            f"{change.group} is protected: {change.target} gets {what}, until it waits less without.",
+        )
 
-    def _rejected(self, tick: Tick, group: Group, wish: Held) -> tuple[str, ...]:
-        if wish.control is Control.SLICE:
+    def _rejected(self, tick: Tick, group: Group, change: Held) -> tuple[str, ...]:
+        if change.control is Control.SLICE:
             return ("a short slice without demotion: alone it buys little",)
         theirs = touches(tick.machine.rivals)
         said = [
@@ -190,11 +198,11 @@ class PriorityReasons:
             if self._memory.strikes.dropped(control, group.name)
         ]
         said += [f"{control}: left to {', '.join(who_touches(control, tick.machine.rivals))}" for control in sorted(theirs)]
-        if wish.control is Control.AUTOGROUP:
+        if change.control is Control.AUTOGROUP:
             said.append("nice of each process: does nothing across sessions while autogroup is on")
-        elif isinstance(wish.on, CgroupPlace):
+        elif isinstance(change.on, CgroupPlace):
             said.append("nice of each process, or of its autogroup: does nothing across cgroups")
-        elif wish.control is Control.FENCE:
+        elif change.control is Control.FENCE:
             said.append("nice of each process: takes less from a swarm than a weight of its own")
         elif group.name in self._memory.swarms.mixed:
             said.append("a cgroup of its own: something that is not to be demoted descends from it, or did a moment ago")

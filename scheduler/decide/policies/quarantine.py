@@ -94,7 +94,7 @@ class Quarantine:
         return proposals + self._digest(tick.at)
 
     def waiting(self) -> Collection[str]:
-        """None: every wish is proposed at once."""
+        """None: every desired change is proposed at once."""
         return ()
 
     def notes(self, _tick: Tick, /) -> list[Note]:
@@ -210,7 +210,7 @@ class Quarantine:
 
     def _end(self, tick: Tick, incident: Incident, present: set[ProcId]) -> str:
         """Why an incident is over; "" while it is not."""
-        if incident.id and any(lesson.id == incident.id for lesson in tick.lessons):
+        if incident.id and any(item.id == incident.id for item in tick.feedback):
             return "somebody said that it is none (nicety anomalies wrong)"
         if incident.worker and incident.ids[0] not in present:
             return f"worker {incident.ids[0].pid} has ended"

@@ -50,7 +50,7 @@ def reaction(pool: Pool, mean: float | None, target: float, margin: float, *, fa
         return min(max(up(load / target), low), high)
 
     short = pool.load_panic if pool.load_panic is not None else mean
-    wish, sufficient = asked(mean), asked(max(mean, short) * margin)
+    change, sufficient = asked(mean), asked(max(mean, short) * margin)
     if up(short / target) / ready < PANIC_THRESHOLD:
-        return Reaction(wish, sufficient, False)
-    return Reaction(max(wish, asked(short)), sufficient, True)
+        return Reaction(change, sufficient, False)
+    return Reaction(max(change, asked(short)), sufficient, True)

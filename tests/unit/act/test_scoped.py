@@ -39,10 +39,10 @@ class Bench:
         self.samples["web"] = self.pool.read()
         return self.samples["web"]
 
-    def apply(self, *wished: tuple[Action, str]) -> tuple[Outcome, ...]:
+    def apply(self, *desired: tuple[Action, str]) -> tuple[Outcome, ...]:
         """Decisions of which each is about a group."""
         decisions = []
-        for action, group in wished:
+        for action, group in desired:
             self.count += 1
             policy = "pool_size" if isinstance(action, ResizePool) else "priority"
             why = Why("rule", "because", {"contender": group, "victim": "api"}, (), ())

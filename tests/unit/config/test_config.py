@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from nicety.models.records import Latency
+from nicety.models.records import Class
 from nicety.scheduler.config.sections import KINDS_OF, Config, ConfigError, PoolConfig, from_builtins, parse, to_builtins
 
 SECTIONS = "daemon, groups, guard, models, placement, pool_size, pools, priority, quarantine, store"
@@ -56,7 +56,7 @@ GOLDEN: dict[str, tuple[str, list[str]]] = {
     ),
     "no such class": (
         '[groups.x]\nprogram = "a"\nlatency = "fast"\n',
-        ['n.toml:3: groups.x.latency: "fast" is no value of it; one of "latency", "batch", "none"'],
+        ['n.toml:3: groups.x.class: "fast" is no value of it; one of "interactive", "batch", "exempt"'],
     ),
     "no such action": (
         '[quarantine]\naction = "kill"\n',
@@ -105,7 +105,7 @@ GOLDEN: dict[str, tuple[str, list[str]]] = {
         ["n.toml:1: groups.w: a pool has this name already; names are shared, choose another"],
     ),
     "a group of nothing": (
-        '[groups.g]\nlatency = "batch"\n',
+        '[groups.g]\nclass = "batch"\n',
         ["n.toml:1: groups.g: matches nothing: give program, unit, cgroup or uid"],
     ),
     "a character that no path can hold": (
@@ -164,12 +164,12 @@ def test_nothing_is_a_whole_configuration() -> None:
 
 def test_values_arrive_where_they_belong() -> None:
     config = parse(
-        '[daemon]\nact = true\ninterval = 2\n[groups.db]\nunit = "postgres*"\nlatency = "latency"\n'
+        '[daemon]\nact = true\ninterval = 2\n[groups.db]\nunit = "postgres*"\nclass = "interactive"\n'
         '[pools.w]\nkind = "command"\ncommand = ["run", "it"]\nqueue.files = "/q/*"\n'
     )
     assert config.daemon.act
     assert config.daemon.interval == 2.0
-    assert config.groups["db"].latency is Latency.LATENCY
+    assert config.groups["db"].class_ is Class.INTERACTIVE
     assert config.pools["w"].command == ["run", "it"]
     assert config.pools["w"].queue is not None
     assert config.pools["w"].queue.files == "/q/*"

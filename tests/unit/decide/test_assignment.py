@@ -66,15 +66,15 @@ def test_a_plan_costs_what_the_formula_says() -> None:
     requests = (Request("a", True, 3.5, (), (1.0, 0.0)), Request("b", False, 3.0, (2, 3, 6, 7)), Request("c", True, 0.5))
     objective = Objective(Layout(NUMA), requests, kept_now=(0, 1, 4, 5))
     plan = Plan((0, 1, 2), (2, 1))  # a in node 0, b in node 1, c anywhere
-    latency = (3.5 + 0.25, 0.25)
-    shared = latency[0] - 2
+    interactive = (3.5 + 0.25, 0.25)
+    shared = interactive[0] - 2
     lost = 3.0 - 2
     moved = MOVED + MOVED_WORK * 3.5
     spread = 0.5 * (SPLIT * 0.5 + AWAY * 0.5)
     assert objective.cost(plan) == pytest.approx(SHARED * shared + lost + moved + spread + MOVED_CORE)
     over = Plan((0, 1, 2), (1, 1))
-    crowded = latency[0] - 2
-    extra = SHARED * (latency[0] - 1) + CROWDED * crowded + MOVED_CORE - SHARED * shared
+    crowded = interactive[0] - 2
+    extra = SHARED * (interactive[0] - 1) + CROWDED * crowded + MOVED_CORE - SHARED * shared
     assert objective.cost(over) == pytest.approx(objective.cost(plan) + extra)
     assert objective.cost(Plan((0, 1, 2), (0, 0))) == np.inf  # a core is always kept
     assert objective.cost(Plan((0, 1, 2), (1, 2))) == np.inf  # batch needs one
@@ -127,9 +127,9 @@ def test_the_work_for_two_hundred_groups_is_bounded(monkeypatch: pytest.MonkeyPa
     calls, costs = 0, 0
     plain = assignment.costs_by_kept
 
-    def counted(tables: Tables, latency: Floats, batch: Floats, any_batch: Flags) -> Floats:
+    def counted(tables: Tables, interactive: Floats, batch: Floats, any_batch: Flags) -> Floats:
         nonlocal calls, costs
-        found = plain(tables, latency, batch, any_batch)
+        found = plain(tables, interactive, batch, any_batch)
         calls, costs = calls + 1, costs + found.size
         return found
 
@@ -167,9 +167,9 @@ def test_batch_work_of_two_caches_is_gathered_in_one_where_that_frees_a_core() -
     """Each cache keeps a core for latency work that wants one and a half. No single move frees another, only all three together."""
     sides = ((0, 1, 4, 5), (2, 3, 6, 7))
     batch = tuple(Request(f"b{i}", False, 0.3, ((1, 5), (3, 7))[i % 2]) for i in range(6))
-    latency = tuple(Request(f"l{i}", True, 0.25, sides[i % 2]) for i in range(12))
+    interactive = tuple(Request(f"l{i}", True, 0.25, sides[i % 2]) for i in range(12))
     layout = Layout(NUMA)
-    objective, plan = solve(layout, batch + latency, kept_now=(0, 2, 4, 6))
+    objective, plan = solve(layout, batch + interactive, kept_now=(0, 2, 4, 6))
     sets = objective.cpu_sets(plan)
     assert len({sets[request.name] for request in batch}) == 1
     assert sorted(plan.kept) == [1, 2]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from nicety.models.records import Latency
+from nicety.models.records import Class
 from nicety.scheduler.decide.effects import Effects, EffectsMemory, judge
 from nicety.scheduler.decide.policies.policy import Aim, Impact, Metric
 from nicety.scheduler.decision import Control, Decision, Digest, Outcome, Status, Tick, Why
@@ -20,8 +20,8 @@ def a_decision(number: int) -> Decision:
 
 def waiting(seq: int, share: float, wanted: float = 2.0) -> Tick:
     """A tick in which the service waits for this share of its demand, and batch work wants so many cores."""
-    service = a_group("service", Latency.LATENCY, [a_member(10)], cpu=1.0 - share, wait=share)
-    return a_tick(seq, groups=[service, a_group("hogs", Latency.BATCH, [a_member(20)], cpu=wanted)])
+    service = a_group("service", Class.INTERACTIVE, [a_member(10)], cpu=1.0 - share, wait=share)
+    return a_tick(seq, groups=[service, a_group("hogs", Class.BATCH, [a_member(20)], cpu=wanted)])
 
 
 def told(aim: Aim, *later: Tick, status: Status = Status.APPLIED, decisions: int = 1) -> list[tuple[int, Impact]]:

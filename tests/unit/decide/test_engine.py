@@ -10,7 +10,7 @@ import time
 import msgspec
 import pytest
 
-from nicety.models.records import Anomaly, Latency, Score
+from nicety.models.records import Anomaly, Class, Score
 from nicety.scheduler.config.sections import Config, PoolConfig, Priority, Quarantine
 from nicety.scheduler.decide import effects as effects_module
 from nicety.scheduler.decide import engine as engine_module
@@ -88,7 +88,7 @@ def beside_hogs(
 
 
 def waves(seed: int | None, *, act: bool = True) -> FakeMachine:
-    pool = FakeWorkers("web", lambda t: 15 + 12 * math.sin(t / 60), latency=Latency.LATENCY, sick_from=100.0)
+    pool = FakeWorkers("web", lambda t: 15 + 12 * math.sin(t / 60), class_=Class.INTERACTIVE, sick_from=100.0)
     return FakeMachine(seed=seed, act=act, pools=[pool], cpus=4, service=FakeService(), hogs=FakeHogs())
 
 
@@ -219,8 +219,8 @@ def test_a_mechanism_that_the_kernel_refuses_gives_way_to_the_next() -> None:
 
 
 def test_a_mechanism_without_effect_is_measured_twice_then_replaced() -> None:
-    service = a_group("service", Latency.LATENCY, [a_member(10)], cpu=0.4, wait=0.4)
-    hogs = a_group("hogs", Latency.BATCH, [a_member(20, session=20)], cpu=1.6, wait=0.4)
+    service = a_group("service", Class.INTERACTIVE, [a_member(10)], cpu=0.4, wait=0.4)
+    hogs = a_group("hogs", Class.BATCH, [a_member(20, session=20)], cpu=1.6, wait=0.4)
     engine, outcomes, used, verdicts = Engine(PLAIN, "s"), tuple[Outcome, ...](), [], []
     for seq in range(40):
         verdict = engine.step(a_tick(seq, machine=a_machine(busy=2.0), groups=[service, hogs], outcomes=outcomes))
@@ -242,8 +242,8 @@ def test_a_longer_wait_is_not_blamed_on_a_demotion_that_came_before_the_contenti
     engine, outcomes, verdicts = Engine(PLAIN, "s"), tuple[Outcome, ...](), []
     for seq in range(5):
         wait, wanted = (0.1, before) if seq == 0 else (0.3, 4.0)
-        service = a_group("service", Latency.LATENCY, [a_member(10)], cpu=0.4, wait=wait)
-        hogs = a_group("hogs", Latency.BATCH, [a_member(20, session=20)], cpu=wanted / 2, wait=wanted / 2)
+        service = a_group("service", Class.INTERACTIVE, [a_member(10)], cpu=0.4, wait=wait)
+        hogs = a_group("hogs", Class.BATCH, [a_member(20, session=20)], cpu=wanted / 2, wait=wanted / 2)
         said = engine.step(a_tick(seq, machine=a_machine(busy=2.0), groups=[service, hogs], outcomes=outcomes))
         outcomes = tuple(Outcome(d.id, Status.APPLIED, d.target, "", 1) for d in said.decisions)
         verdicts += [effect.verdict for effect in said.effects]
@@ -256,8 +256,8 @@ def test_what_a_gap_hides_is_not_measured(gap: bool, effects: int) -> None:
     engine, outcomes, measured = Engine(PLAIN, "s"), tuple[Outcome, ...](), 0
     for seq in range(8):
         wait, wanted = (0.4, 4.0) if seq == 0 else (0.001, 1.0)
-        service = a_group("service", Latency.LATENCY, [a_member(10)], cpu=0.4, wait=wait)
-        hogs = a_group("hogs", Latency.BATCH, [a_member(20, session=20)], cpu=1.0, wait=wanted - 1.0)
+        service = a_group("service", Class.INTERACTIVE, [a_member(10)], cpu=0.4, wait=wait)
+        hogs = a_group("hogs", Class.BATCH, [a_member(20, session=20)], cpu=1.0, wait=wanted - 1.0)
         tick = a_tick(seq, machine=a_machine(busy=1.5), groups=[service, hogs], outcomes=outcomes, gap=gap and seq == 1)
         said = engine.step(tick)
         outcomes = tuple(Outcome(d.id, Status.APPLIED, d.target, "", 1) for d in said.decisions)
@@ -267,8 +267,8 @@ def test_what_a_gap_hides_is_not_measured(gap: bool, effects: int) -> None:
 
 def test_an_outcome_that_does_not_come_is_not_waited_for_longer_than_ten_minutes() -> None:
     engine = Engine(PLAIN, "s")
-    service = a_group("service", Latency.LATENCY, [a_member(10)], cpu=0.4, wait=0.4)
-    hogs = a_group("hogs", Latency.BATCH, [a_member(20, session=20)], cpu=1.6, wait=2.4)
+    service = a_group("service", Class.INTERACTIVE, [a_member(10)], cpu=0.4, wait=0.4)
+    hogs = a_group("hogs", Class.BATCH, [a_member(20, session=20)], cpu=1.6, wait=2.4)
     (decision, *_) = engine.step(a_tick(0, machine=a_machine(busy=2.0), groups=[service, hogs])).decisions
     engine.step(a_tick(599, groups=[service]))
     assert decision.id in engine.memory()["issued"]
@@ -421,7 +421,7 @@ def test_a_step_on_a_large_machine_takes_about_a_millisecond() -> None:
     groups = [
         a_group(
             f"g{i:02}",
-            Latency.LATENCY if i < 5 else Latency.BATCH,
+            Class.INTERACTIVE if i < 5 else Class.BATCH,
             [a_member(1000 + 10 * i + j, session=100 + i) for j in range(7 if i < 25 else 5)],
             cpu=0.2,
             wait=0.1,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from nicety.models.records import Latency, ProcId
+from nicety.models.records import Class, ProcId
 from nicety.scheduler.config.sections import Config
 from nicety.scheduler.config.sections import Guard as Section
 from nicety.scheduler.config.sections import Quarantine as QuarantineSection
@@ -49,7 +49,7 @@ def resize(size: int, pool: str = "web") -> Decision:
 
 
 def world(seq: int = 1, *groups: Group, **changes: object) -> Tick:
-    batch = a_group("hogs", Latency.BATCH, [a_member(pid, session=20, cgroup="/jobs/a") for pid in range(20, 60)], cpu=2.0)
+    batch = a_group("hogs", Class.BATCH, [a_member(pid, session=20, cgroup="/jobs/a") for pid in range(20, 60)], cpu=2.0)
     return a_tick(seq, **{"groups": [batch, *groups], "pools": [a_pool()], **changes})  # type: ignore[arg-type]
 
 
@@ -172,25 +172,25 @@ def below(pid: int, parent: int = 21) -> Member:
 
 
 @pytest.mark.parametrize(
-    ("changes", "latency", "rule"),
+    ("changes", "class_", "rule"),
     [
-        ({}, Latency.BATCH, ""),
-        ({}, Latency.LATENCY, "never touch"),
-        ({"protected": (ProcId(50, 50),)}, Latency.BATCH, "never touch"),
-        ({"protected": (HOG,)}, Latency.BATCH, "never touch"),
-        ({"home": below(60)}, Latency.BATCH, "never touch"),
-        ({"home": below(60, parent=61)}, Latency.BATCH, ""),
-        ({"sheltered": (below(60),)}, Latency.BATCH, "never touch"),
-        ({"pools": [a_pool("web", 3, first_pid=50)]}, Latency.BATCH, "never touch"),
+        ({}, Class.BATCH, ""),
+        ({}, Class.INTERACTIVE, "never touch"),
+        ({"protected": (ProcId(50, 50),)}, Class.BATCH, "never touch"),
+        ({"protected": (HOG,)}, Class.BATCH, "never touch"),
+        ({"home": below(60)}, Class.BATCH, "never touch"),
+        ({"home": below(60, parent=61)}, Class.BATCH, ""),
+        ({"sheltered": (below(60),)}, Class.BATCH, "never touch"),
+        ({"pools": [a_pool("web", 3, first_pid=50)]}, Class.BATCH, "never touch"),
     ],
     ids=["batch", "latency", "protected", "itself", "home", "home elsewhere", "guard.protect", "worker"],
 )
 def test_a_swarm_is_fenced_in_unless_it_takes_somebody_along_that_must_not_be(
-    changes: dict[str, object], latency: Latency, rule: str
+    changes: dict[str, object], class_: Class, rule: str
 ) -> None:
     """The third generation is what counts: the loop is of the hogs, and so is the shell that it started."""
-    batch = a_group("hogs", Latency.BATCH, [LOOP, SHELL], cpu=2.0)
-    other = a_group("other", latency, [below(50)])
+    batch = a_group("hogs", Class.BATCH, [LOOP, SHELL], cpu=2.0)
+    other = a_group("other", class_, [below(50)])
     tick = a_tick(1, groups=[batch, other], **changes)  # type: ignore[arg-type]
     assert rules(guard(), tick, decide(Set(Control.FENCE, ProcessPlace(HOG), (0, 0, 0, 1)))) == [rule]
 
@@ -250,8 +250,8 @@ def test_protected_processes_are_never_touched() -> None:
 
 
 def test_init_and_programs_of_the_list_are_never_touched_even_if_the_observer_missed_them() -> None:
-    odd = a_group("program sshd", Latency.BATCH, [a_member(70)])
-    init = a_group("init", Latency.BATCH, [a_member(1)])
+    odd = a_group("program sshd", Class.BATCH, [a_member(70)])
+    init = a_group("init", Class.BATCH, [a_member(1)])
     assert rules(guard(), world(1, odd, init), nice(ProcId(70, 70)), nice(ProcId(1, 1))) == ["never touch", "never touch"]
 
 
@@ -276,14 +276,14 @@ def test_a_session_or_cgroup_is_not_demoted_with_a_program_of_the_list_in_it_tho
 
 
 def test_a_session_led_by_a_protected_process_is_not_demoted() -> None:
-    shell = a_group("hogs", Latency.BATCH, [a_member(80, session=75)])
+    shell = a_group("hogs", Class.BATCH, [a_member(80, session=75)])
     tick = a_tick(1, groups=[shell], protected=(ProcId(75, 3),))
     assert rules(guard(), tick, decide(Set(Control.AUTOGROUP, SessionPlace(80, ProcId(80, 80)), 19))) == ["never touch"]
 
 
 def test_a_pool_may_be_demoted_together_with_its_master() -> None:
     members = [a_member(9000, session=8999), a_member(8999, session=8999)]
-    tick = a_tick(1, groups=[a_group("web", Latency.BATCH, members)], pools=[a_pool(size=1)], protected=(ProcId(8999, 8999),))
+    tick = a_tick(1, groups=[a_group("web", Class.BATCH, members)], pools=[a_pool(size=1)], protected=(ProcId(8999, 8999),))
     assert rules(
         guard(), tick, decide(Set(Control.AUTOGROUP, SessionPlace(WORKER.pid, WORKER), 5)), nice(ProcId(8999, 8999), 5)
     ) == ["", "never touch"]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from nicety.models.records import Latency, ProcId
+from nicety.models.records import Class, ProcId
 from nicety.scheduler.config.sections import Config
 from nicety.scheduler.config.sections import Placement as Section
 from nicety.scheduler.decide.policies.placement import GIVEN_UP_SECONDS, Move, Placement, PlacementMemory
@@ -47,8 +47,8 @@ def busy(
     batch_wait: float = 0.0,
 ) -> Tick:
     groups = [
-        a_group("service", Latency.LATENCY, [a_member(10)], cpu=service, wait=service_wait),
-        a_group("batch", Latency.BATCH, [a_member(20), a_member(21)], cpu=batch, wait=batch_wait),
+        a_group("service", Class.INTERACTIVE, [a_member(10)], cpu=service, wait=service_wait),
+        a_group("batch", Class.BATCH, [a_member(20), a_member(21)], cpu=batch, wait=batch_wait),
     ]
     return a_tick(seq, machine=a_machine(cpus=cpus, busy=min(10.0, cpus)), groups=groups)
 
@@ -187,7 +187,7 @@ def test_a_new_process_of_a_group_gets_what_the_group_has() -> None:
     before = sets(step(places, busy(0)))
     tick = busy(1)
     more = [group for group in tick.groups if group.name != "batch"]
-    grown = a_group("batch", Latency.BATCH, [a_member(20), a_member(21), a_member(22)], cpu=7.0)
+    grown = a_group("batch", Class.BATCH, [a_member(20), a_member(21), a_member(22)], cpu=7.0)
     assert sets(step(places, a_tick(1, machine=tick.machine, groups=[*more, grown]))) == {22: before[20]}
 
 
@@ -198,7 +198,7 @@ def test_a_refused_affinity_is_not_held_and_vanished_processes_are_forgotten() -
     assert set(places.memory.confined) == {decision.target for decision in decisions[1:]}
     tick = busy(1)
     alone = [group for group in tick.groups if group.name != "batch"]
-    places.propose(a_tick(1, machine=tick.machine, groups=[*alone, a_group("batch", Latency.BATCH, [a_member(20)], cpu=7.0)]))
+    places.propose(a_tick(1, machine=tick.machine, groups=[*alone, a_group("batch", Class.BATCH, [a_member(20)], cpu=7.0)]))
     assert "group batch pid 21" not in places.memory.confined
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 import pytest
 
-from nicety.models.records import HORIZONS, Forecast, Latency
+from nicety.models.records import HORIZONS, Class, Forecast
 from nicety.scheduler.config.sections import Config, PoolSize
 from nicety.scheduler.decide.policies.policy import Proposal, Result
 from nicety.scheduler.decide.policies.pool_need import fair_share
@@ -48,7 +48,7 @@ def drive(sized: Policy, ticks: int, pool: Callable[[int], Pool], obeys: bool = 
 
 
 def a_predicted(median: float, high: float | None = None, later: float | None = None, **changes: object) -> Predicted:
-    """What a trusted rhythm of five minutes says; `later` as until then unless given."""
+    """What a trusted seasonal pattern of five minutes says; `later` as until then unless given."""
     values: dict[str, object] = {
         "period": 300.0,
         "seen": 4,
@@ -72,7 +72,7 @@ def test_a_forecast_is_a_floor_below_which_the_reactive_rule_cannot_go() -> None
     assert decision.why.rule == "forecast floor"
     assert decision.why.figures["workers_by_reactive_rule"] == 2
     assert decision.why.figures["horizon_seconds"] == 3  # the nearest that is 1.2 x 2 s ahead
-    assert decision.why.figures["rhythm"] == "none"
+    assert decision.why.figures["seasonality"] == "none"
     assert decision.why.flips == ("a median of the load forecast below 1.8 Erlang would keep 2",)
 
 
@@ -83,24 +83,26 @@ def test_the_forecast_is_taken_at_the_level_of_the_configuration(quantile: float
     assert size_of(policy(quantile=quantile).propose(tick)) == size
 
 
-def rhythmic(sized: Policy, seq: int, predicted: Predicted, size: int = 4, load: float = 3.0) -> list[Decision]:
-    """What is proposed for a pool with that rhythm, admitted."""
+def seasonal(sized: Policy, seq: int, predicted: Predicted, size: int = 4, load: float = 3.0) -> list[Decision]:
+    """What is proposed for a pool with that seasonal pattern, admitted."""
     pool = a_pool(size=size, load=load, predicted=predicted, busy=min(load, size))
     return admitted(sized, a_tick(seq, machine=a_machine(cpus=16), pools=[pool]))
 
 
 def test_a_trusted_rhythm_grows_the_pool_before_the_load_comes_and_says_where_that_is_from() -> None:
-    (decision,) = rhythmic(policy(), 1, a_predicted(10.0, 11.0))
+    (decision,) = seasonal(policy(), 1, a_predicted(10.0, 11.0))
     assert size_of([decision]) == 12  # 10 / 0.9
-    assert decision.why.rule == "rhythm"
+    assert decision.why.rule == "seasonality"
     assert decision.why.text == (
-        "web: 4 to 12 workers: a rhythm of 300 s, seen 4 times, predicts 10 Erlang of load, at most 11, within 2.4 s."
+        "web: 4 to 12 workers: a seasonal pattern of 300 s, seen 4 times, predicts 10 Erlang of load, at most 11, within 2.4 s."
     )
     figures = decision.why.figures
-    assert (figures["rhythm"], figures["rhythm_period_seconds"], figures["rhythm_seen"]) == ("trusted", 300.0, 4)
-    assert (figures["predicted_median"], figures["predicted_high"], figures["rhythm_horizon_seconds"]) == (10.0, 11.0, 2.4)
+    assert (figures["seasonality"], figures["season_seconds"], figures["seasons_seen"]) == ("trusted", 300.0, 4)
+    assert (figures["predicted_median"], figures["predicted_high"], figures["season_horizon_seconds"]) == (10.0, 11.0, 2.4)
     assert figures["workers_by_reactive_rule"] == 5
-    assert decision.why.rejected == ("5 workers, which the reactive rule asks for: the load comes as its rhythm predicted",)
+    assert decision.why.rejected == (
+        "5 workers, which the reactive rule asks for: the load comes as its seasonal pattern predicted",
+    )
     assert decision.why.flips == (
         "at most 3.6 Erlang predicted, and no more at present, would keep 4",
         "load unlike what was predicted would bring back the reactive rule",
@@ -108,19 +110,22 @@ def test_a_trusted_rhythm_grows_the_pool_before_the_load_comes_and_says_where_th
 
 
 def test_the_upper_quantile_of_a_rhythm_finds_a_worker_for_each_whole_piece() -> None:
-    assert size_of(rhythmic(policy(), 1, a_predicted(5.0, 13.5))) == 14
+    assert size_of(seasonal(policy(), 1, a_predicted(5.0, 13.5))) == 14
 
 
 @pytest.mark.parametrize(("abrupt", "size"), [(1.0, 15), (2.0, 15), (2.25, 13), (2.5, 12)])
 def test_what_comes_gradually_is_sized_as_the_reactive_rule_would(abrupt: float, size: int) -> None:
-    assert size_of(rhythmic(policy(), 1, a_predicted(10.0, abrupt=abrupt))) == size  # 10 / 0.7, / 0.8, / 0.9
+    assert size_of(seasonal(policy(), 1, a_predicted(10.0, abrupt=abrupt))) == size  # 10 / 0.7, / 0.8, / 0.9
 
 
 def test_a_rhythm_that_is_not_trusted_decides_nothing_and_is_named() -> None:
     predicted = a_predicted(10.0, trusted=False, right=0.31)
-    (decision,) = rhythmic(policy(), 1, predicted)
+    (decision,) = seasonal(policy(), 1, predicted)
     assert (size_of([decision]), decision.why.rule) == (5, "reactive rule")
-    assert "what a rhythm of 300 s, seen 4 times, predicts: not trusted, 31% of its newest period came so" in decision.why.rejected
+    assert (
+        "what a seasonal pattern of 300 s, seen 4 times, predicts: not trusted, 31% of its newest period came so"
+        in decision.why.rejected
+    )
 
 
 def test_a_fall_that_was_predicted_and_came_is_followed_at_once_and_not_after_a_minute() -> None:
@@ -214,7 +219,7 @@ def test_a_small_shrink_waits_for_a_larger_one_that_is_predicted() -> None:
     def asked(least: float) -> list[int | None]:
         sized = policy()
         predicted = a_predicted(9.0, later=9.0, least=least)
-        return [size_of(rhythmic(sized, seq, predicted, size=12, load=8.0)) for seq in range(13)]
+        return [size_of(seasonal(sized, seq, predicted, size=12, load=8.0)) for seq in range(13)]
 
     assert set(asked(1.0)) == {None}
     assert asked(8.0)[-3] == 11  # 9 x 1.05 / 0.9
@@ -223,7 +228,7 @@ def test_a_small_shrink_waits_for_a_larger_one_that_is_predicted() -> None:
 def test_a_predicted_load_that_wobbles_around_a_threshold_causes_one_change() -> None:
     sized, sizes = policy(), [5]
     for seq in range(600):
-        for decision in rhythmic(sized, seq, a_predicted(4.5 + 0.1 * math.sin(seq / 20)), size=sizes[-1], load=4.0):
+        for decision in seasonal(sized, seq, a_predicted(4.5 + 0.1 * math.sin(seq / 20)), size=sizes[-1], load=4.0):
             found = size_of([decision])
             assert found is not None
             sizes.append(found)
@@ -232,16 +237,16 @@ def test_a_predicted_load_that_wobbles_around_a_threshold_causes_one_change() ->
 
 def test_a_short_lull_is_not_followed() -> None:
     sized = policy()
-    asked = [rhythmic(sized, seq, a_predicted(1.0, later=10.0), size=12, load=1.0) for seq in range(9)]
+    asked = [seasonal(sized, seq, a_predicted(1.0, later=10.0), size=12, load=1.0) for seq in range(9)]
     assert asked == [[]] * 9
 
 
 def test_work_that_is_there_is_served_whatever_the_rhythm_says() -> None:
-    (decision,) = rhythmic(policy(), 1, a_predicted(2.0, 2.5), size=3, load=12.0)
+    (decision,) = seasonal(policy(), 1, a_predicted(2.0, 2.5), size=3, load=12.0)
     assert (size_of([decision]), decision.why.rule) == (9, "present load")  # 12 / 1.4: what would be a panic
-    assert "12 Erlang are busy and queued, a rhythm of 300 s, seen 4 times, had predicted 2.5." in decision.why.text
+    assert "12 Erlang are busy and queued, a seasonal pattern of 300 s, seen 4 times, had predicted 2.5." in decision.why.text
     busy = policy()
-    assert [rhythmic(busy, seq, a_predicted(1.0), size=8, load=8.0) for seq in range(30)] == [[]] * 30  # all eight are at work
+    assert [seasonal(busy, seq, a_predicted(1.0), size=8, load=8.0) for seq in range(30)] == [[]] * 30  # all eight are at work
 
 
 def test_work_that_is_over_before_a_worker_would_be_up_starts_none() -> None:
@@ -309,7 +314,7 @@ def test_a_scaling_curve_takes_no_workers_that_are_needed_now() -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_what_is_predicted_is_ignored_where_it_is_no_number(value: float) -> None:
-    (decision,) = rhythmic(policy(), 1, a_predicted(value))
+    (decision,) = seasonal(policy(), 1, a_predicted(value))
     assert (size_of([decision]), decision.why.rule) == (5, "reactive rule")
     assert all(math.isfinite(figure) for figure in decision.why.figures.values() if isinstance(figure, float))
 
@@ -383,15 +388,15 @@ def test_cooldowns_hold_between_growths_and_before_a_shrink() -> None:
 
 
 def test_cpu_headroom_stops_growth_but_batch_work_does_not_count_against_it() -> None:
-    def grown(latency: Latency, cpu: float) -> int | None:
-        others = a_group("others", latency, cpu=cpu)
+    def grown(class_: Class, cpu: float) -> int | None:
+        others = a_group("others", class_, cpu=cpu)
         machine = a_machine(cpus=4, busy=cpu)
         pool = a_pool(size=1, load=6.0, cpu_per_worker=0.5)
         return size_of(policy().propose(a_tick(1, machine=machine, groups=[others], pools=[pool])))
 
-    assert grown(Latency.LATENCY, 1.0) == 6  # (0.95 x 4 - 1) / 0.5, the worker that crosses the line included
-    assert grown(Latency.LATENCY, 3.0) == 4  # the others take more than half, so the pool's part is half of 3.8
-    assert grown(Latency.BATCH, 3.0) == 8  # 3.8 / 0.5
+    assert grown(Class.INTERACTIVE, 1.0) == 6  # (0.95 x 4 - 1) / 0.5, the worker that crosses the line included
+    assert grown(Class.INTERACTIVE, 3.0) == 4  # the others take more than half, so the pool's part is half of 3.8
+    assert grown(Class.BATCH, 3.0) == 8  # 3.8 / 0.5
 
 
 def test_a_fair_share_is_what_the_others_leave_and_at_least_an_equal_part() -> None:
@@ -405,7 +410,7 @@ def test_headroom_counts_what_runs_outside_of_the_listed_groups_and_believes_for
     machine = a_machine(cpus=4, busy=3.0)
     pool = a_pool(size=1, load=6.0, cpu_per_worker=0.5)
     assert size_of(policy().propose(a_tick(1, machine=machine, pools=[pool]))) == 2
-    other = a_group("api", Latency.LATENCY, cpu=0.0)
+    other = a_group("api", Class.INTERACTIVE, cpu=0.0)
     forecast = a_forecast("api", "cpu", 1.4)
     (decision,) = policy().propose(a_tick(1, machine=a_machine(cpus=4), groups=[other], pools=[pool], forecasts=[forecast]))
     assert size_of([decision]) == 5  # 3.8 - 0.1 of the rest - 1.4 of the forecast

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from nicety.models.records import Behaviour, Latency, ProcId
+from nicety.models.records import Behaviour, Class, ProcId
 from nicety.scheduler.config.sections import Config, PoolConfig
 from nicety.scheduler.config.sections import Priority as Section
 from nicety.scheduler.decide.policies.held import Held
@@ -32,11 +32,11 @@ def policy(pools: Sequence[str] = (), **changes: object) -> Priority:
 
 
 def service(member: Member = SERVICE, cpu: float = 0.4, wait: float = 0.2) -> Group:
-    return a_group("service", Latency.LATENCY, [member], cpu=cpu, wait=wait)
+    return a_group("service", Class.INTERACTIVE, [member], cpu=cpu, wait=wait)
 
 
 def hogs(*members: Member, cpu: float = 1.6, wait: float = 2.4, name: str = "hogs") -> Group:
-    return a_group(name, Latency.BATCH, members or (a_member(20, session=20), a_member(21, session=20)), cpu=cpu, wait=wait)
+    return a_group(name, Class.BATCH, members or (a_member(20, session=20), a_member(21, session=20)), cpu=cpu, wait=wait)
 
 
 def contention(seq: int, *groups: Group, machine: Machine = BUSY) -> Tick:
@@ -137,10 +137,10 @@ def test_without_a_cpu_controller_cgroups_do_not_separate() -> None:
 
 
 def test_a_session_or_cgroup_with_a_latency_process_in_it_is_never_demoted_as_a_whole() -> None:
-    other = a_group("other", Latency.LATENCY, [a_member(30, session=20)])
+    other = a_group("other", Class.INTERACTIVE, [a_member(30, session=20)])
     decisions = policy().propose(contention(1, service(), other, hogs()))
     assert {control for control, _, _ in sets(decisions)} == {Control.NICE}
-    inside = a_group("other", Latency.LATENCY, [a_member(30, session=30, cgroup="/batch/inner")])
+    inside = a_group("other", Class.INTERACTIVE, [a_member(30, session=30, cgroup="/batch/inner")])
     batch = hogs(a_member(20, session=20, cgroup="/batch/jobs"))
     decisions = policy().propose(contention(1, service(), inside, batch))
     assert (Control.CPU_SHARES, "/batch", 2) not in sets(decisions)
@@ -333,11 +333,11 @@ def test_switched_off_it_gives_back_what_it_holds() -> None:
     assert [restores(step(off, contention(seq))) for seq in range(1, 4)] == [[], [], [(Control.AUTOGROUP, ProcId(20, 20))]]
 
 
-LEARNED = Behaviour(Latency.LATENCY, 0.95, 0.01, (), "behaviour 01234567")
+LEARNED = Behaviour(Class.INTERACTIVE, 0.95, 0.01, (), "behaviour 01234567")
 
 
 def test_a_shell_that_was_learned_to_be_interactive_does_not_shield_the_build_it_waits_for() -> None:
-    shell = msgspec.structs.replace(a_group("shell", Latency.LATENCY, [a_member(30, session=20)]), behaviour=LEARNED)
+    shell = msgspec.structs.replace(a_group("shell", Class.INTERACTIVE, [a_member(30, session=20)]), behaviour=LEARNED)
     assert sets(policy().propose(contention(1, service(), shell, hogs()))) == [(Control.AUTOGROUP, ProcId(20, 20), 19)]
     typing = msgspec.structs.replace(shell, cpu=0.1, demand=0.1)
     assert {control for control, _, _ in sets(policy().propose(contention(1, service(), typing, hogs())))} == {Control.NICE}
@@ -451,7 +451,7 @@ def test_a_service_that_waits_little_keeps_its_short_slice_and_is_not_made_to_wa
         "short slice, compared later"
     ]
     assert demotes.memory.slices.trials["service"].phase == "kept"
-    more = a_group("service", Latency.LATENCY, [a_member(10, session=10), a_member(11, session=10)], cpu=0.4, wait=0.002)
+    more = a_group("service", Class.INTERACTIVE, [a_member(10, session=10), a_member(11, session=10)], cpu=0.4, wait=0.002)
     (decision,) = of_slices(step(demotes, contention(102, more, hogs())))
     assert "for 0.5% of its demand with them" in decision.why.text
 
@@ -485,7 +485,7 @@ def test_a_comparison_that_a_pause_of_the_batch_broke_off_begins_anew_with_short
 
 
 def test_a_service_without_work_gets_no_short_slice_until_it_has_some() -> None:
-    demotes, shell = policy(slice_ms=0.1), a_group("shell", Latency.LATENCY, [a_member(30, session=30)])
+    demotes, shell = policy(slice_ms=0.1), a_group("shell", Class.INTERACTIVE, [a_member(30, session=30)])
     typing = msgspec.structs.replace(shell, cpu=0.05, demand=0.05)
     groups = [shell] * 3 + [typing] + [shell]
     decided = [of_slices(step(demotes, contention(seq, service(), group, hogs()))) for seq, group in enumerate(groups)]
@@ -531,11 +531,11 @@ def observed(demotes: Priority, tick: Tick) -> list[Decision]:
 def test_what_was_only_observed_for_one_is_proposed_again_for_another() -> None:
     """One of the two may be acted on, and the other not."""
     demotes = policy()
-    other = a_group("other", Latency.LATENCY, [a_member(11, session=11)], cpu=0.4, wait=0.0)
+    other = a_group("other", Class.INTERACTIVE, [a_member(11, session=11)], cpu=0.4, wait=0.0)
     (first,) = observed(demotes, contention(1, service(), other, hogs()))
     assert first.why.figures["victim"] == "service"
     assert observed(demotes, contention(2, service(), other, hogs())) == []
-    worse = a_group("other", Latency.LATENCY, [a_member(11, session=11)], cpu=0.4, wait=0.4)
+    worse = a_group("other", Class.INTERACTIVE, [a_member(11, session=11)], cpu=0.4, wait=0.4)
     (second,) = observed(demotes, contention(3, service(), worse, hogs()))
     assert (second.action, second.why.figures["victim"]) == (first.action, "other")
     assert second.why.rule == "contention now"
@@ -548,7 +548,7 @@ def test_what_was_only_observed_for_one_is_proposed_again_for_another() -> None:
 def test_what_is_in_force_for_one_is_not_proposed_again_for_another() -> None:
     demotes = policy()
     step(demotes, contention(1))
-    worse = a_group("other", Latency.LATENCY, [a_member(11, session=11)], cpu=0.4, wait=0.4)
+    worse = a_group("other", Class.INTERACTIVE, [a_member(11, session=11)], cpu=0.4, wait=0.4)
     assert step(demotes, contention(2, service(), worse, hogs())) == []
 
 

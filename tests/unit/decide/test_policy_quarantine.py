@@ -15,7 +15,20 @@ from nicety.scheduler.config.sections import Config
 from nicety.scheduler.config.sections import Quarantine as Section
 from nicety.scheduler.decide.policies.policy import Result
 from nicety.scheduler.decide.policies.quarantine import Quarantine, QuarantineMemory
-from nicety.scheduler.decision import Control, Crowd, Decision, Digest, Flag, Lesson, Neighbour, Recycle, Restore, Set, Status, Tick
+from nicety.scheduler.decision import (
+    Antagonist,
+    Control,
+    Decision,
+    Digest,
+    Feedback,
+    Flag,
+    Recycle,
+    Restore,
+    Set,
+    StarvedWorker,
+    Status,
+    Tick,
+)
 from nicety.scheduler.places import ProcessPlace
 from nicety.scheduler.testing.policies import admitted
 from nicety.scheduler.testing.ticks import a_member, a_pool, a_tick
@@ -368,23 +381,23 @@ def test_a_demotion_that_somebody_else_changed_is_not_returned() -> None:
 # --- lessons ------------------------------------------------------------------------------------------------------------------
 
 
-def a_lesson(value: float, kind: str = "leak", pool: str = "web", id_: str = "old-1.0") -> Lesson:
-    return Lesson(id_, pool, kind, value, 0)
+def a_feedback(value: float, kind: str = "leak", pool: str = "web", id_: str = "old-1.0") -> Feedback:
+    return Feedback(id_, pool, kind, value, 0)
 
 
 def test_what_was_called_wrong_is_reported_only_if_it_is_stronger() -> None:
-    def found(*lessons: Lesson) -> int:
-        return len(actions(policy(), [scored(seq, 1e-12, lessons=lessons) for seq in range(50)]))
+    def found(*feedback: Feedback) -> int:
+        return len(actions(policy(), [scored(seq, 1e-12, feedback=feedback) for seq in range(50)]))
 
-    assert found(a_lesson(9.0)) == 0
-    assert found(a_lesson(6.1)) == 0, "within the scatter of what was wrong"
-    assert found(a_lesson(5.9)) == 1
-    assert found(a_lesson(9.0, kind="spin"), a_lesson(9.0, pool="db")) == 1, "another pattern"
+    assert found(a_feedback(9.0)) == 0
+    assert found(a_feedback(6.1)) == 0, "within the scatter of what was wrong"
+    assert found(a_feedback(5.9)) == 1
+    assert found(a_feedback(9.0, kind="spin"), a_feedback(9.0, pool="db")) == 1, "another pattern"
 
 
 def test_what_is_called_wrong_while_it_lasts_is_over_at_once_and_given_back() -> None:
     watches = policy(action="demote")
-    ticks = [scored(seq, 1e-12, lessons=(a_lesson(9.0, id_="s-5.0"),) if seq >= 10 else ()) for seq in range(50)]
+    ticks = [scored(seq, 1e-12, feedback=(a_feedback(9.0, id_="s-5.0"),) if seq >= 10 else ()) for seq in range(50)]
     assert actions(watches, ticks) == [
         (5, FLAG),
         (5, Set(Control.NICE, ProcessPlace(SICK), 5)),
@@ -394,8 +407,8 @@ def test_what_is_called_wrong_while_it_lasts_is_over_at_once_and_given_back() ->
 
 
 def test_a_circle_that_was_called_wrong_must_last_longer() -> None:
-    lessons = (a_lesson(20.0, "deadlock"),)
-    found = actions(policy(), [circled(seq, 0, lessons=lessons) for seq in range(60)])
+    feedback = (a_feedback(20.0, "deadlock"),)
+    found = actions(policy(), [circled(seq, 0, feedback=feedback) for seq in range(60)])
     assert found == [(32, Flag("web", SICK, "deadlock", (OTHER,)))]
 
 
@@ -430,14 +443,14 @@ def test_the_budget_is_there_again_after_a_day() -> None:
 
 
 def test_a_starved_worker_names_its_neighbour_with_cores_and_nice() -> None:
-    crowd = Crowd(
+    starved = StarvedWorker(
         a_member(9001, 300),
         (0,),
         20.0,
-        (Neighbour("hogs", 0.93, 0, 200, "/"), Neighbour("cron", 0.02, 5, 1, "/")),
+        (Antagonist("hogs", 0.93, 0, 200, "/"), Antagonist("cron", 0.02, 5, 1, "/")),
     )
     watches = policy(patience=1.0)
-    step(watches, scored(0, 1e-12, Anomaly.STARVED, crowds=(crowd,)))
-    (decision,) = step(watches, scored(1, 1e-12, Anomaly.STARVED, crowds=(crowd,)))
+    step(watches, scored(0, 1e-12, Anomaly.STARVED, starved_workers=(starved,)))
+    (decision,) = step(watches, scored(1, 1e-12, Anomaly.STARVED, starved_workers=(starved,)))
     assert "hogs runs there: 0.93 cores on CPU 0 where it waits, at nice 0 against its 0, in another session" in decision.why.text
     assert (decision.why.figures["neighbour"], decision.why.figures["neighbour_cores"]) == ("hogs", 0.93)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from nicety.models.records import Latency, ProcId
+from nicety.models.records import Class, ProcId
 from nicety.scheduler.config.sections import Config, PoolConfig
 from nicety.scheduler.config.sections import Priority as Section
 from nicety.scheduler.decide.engine import Engine
@@ -26,7 +26,7 @@ from nicety.scheduler.testing.ticks import a_group, a_machine, a_member, a_pool,
 
 FULL = a_machine(busy=2.0)
 WEIGHT = (0, 0, 0, 1)
-OWN = a_group("service", Latency.LATENCY, [a_member(10, session=10)], cpu=0.3, wait=0.6)
+OWN = a_group("service", Class.INTERACTIVE, [a_member(10, session=10)], cpu=0.3, wait=0.6)
 
 
 def policy(pools: Sequence[str] = (), **changes: object) -> Priority:
@@ -43,7 +43,7 @@ MAKE, SHELL = child(100, 1), child(101, 100)
 
 
 def swarm(*members: Member, brief: float = 1.2, cpu: float = 1.5, name: str = "build") -> Group:
-    return msgspec.structs.replace(a_group(name, Latency.BATCH, members, cpu=cpu, wait=1.0), brief=brief)
+    return msgspec.structs.replace(a_group(name, Class.BATCH, members, cpu=cpu, wait=1.0), brief=brief)
 
 
 def tick(seq: int, *groups: Group, machine: Machine = FULL, **changes: object) -> Tick:
@@ -125,9 +125,9 @@ def test_who_was_niced_by_somebody_is_left_alone_with_all_that_it_started() -> N
 @pytest.mark.parametrize(
     ("others", "changes"),
     [
-        ([a_group("db", Latency.LATENCY, [child(300, 102)])], {}),
-        ([a_group("small", Latency.BATCH, [child(300, 102)], cpu=0.001)], {}),
-        ([a_group("web", Latency.NONE, [child(300, 102)])], {"pools": [a_pool("web", 1, first_pid=300)]}),
+        ([a_group("db", Class.INTERACTIVE, [child(300, 102)])], {}),
+        ([a_group("small", Class.BATCH, [child(300, 102)], cpu=0.001)], {}),
+        ([a_group("web", Class.EXEMPT, [child(300, 102)])], {"pools": [a_pool("web", 1, first_pid=300)]}),
         ([], {"protected": (ProcId(102, 102),)}),
         ([], {"protected": (ProcId(100, 100),)}),
         ([], {"home": child(300, 102)}),
@@ -146,14 +146,14 @@ def test_a_swarm_that_would_take_others_along_is_niced_at_once_and_says_why(
 
 
 def test_who_descends_through_nobody_that_is_known_is_not_taken_along() -> None:
-    other = a_group("db", Latency.LATENCY, [child(300, 299)])
+    other = a_group("db", Class.INTERACTIVE, [child(300, 299)])
     assert sets(policy().propose(tick(0, OWN, other, swarm(MAKE)))) == [(Control.FENCE, 100, WEIGHT)]
 
 
 def test_a_fenced_swarm_that_starts_a_service_is_let_out_at_once_and_not_fenced_in_again_for_a_while() -> None:
     demotes, build = policy(), swarm(MAKE, SHELL)
     assert sets(step(demotes, tick(0, OWN, build))) == [(Control.FENCE, 100, WEIGHT)]
-    decided = step(demotes, tick(1, OWN, build, a_group("db", Latency.LATENCY, [child(300, 101)])))
+    decided = step(demotes, tick(1, OWN, build, a_group("db", Class.INTERACTIVE, [child(300, 101)])))
     assert returned(decided) == [(Control.FENCE, 100, "mechanism changed")]
     assert [(control, pid) for control, pid, _ in sets(decided)] == [(Control.NICE, 100), (Control.NICE, 101)]
     assert "group build pid 100 and all that it started are let out of their cgroup" in decided[0].why.text
@@ -165,7 +165,7 @@ def test_a_fenced_swarm_that_starts_a_service_is_let_out_at_once_and_not_fenced_
 def test_a_swarm_stays_fenced_in_while_it_links_and_is_not_eased() -> None:
     demotes = policy(ease_after=5.0)
     step(demotes, tick(0, OWN, swarm(MAKE)))
-    calm = a_group("service", Latency.LATENCY, [a_member(10, session=10)], cpu=0.6, wait=0.001)
+    calm = a_group("service", Class.INTERACTIVE, [a_member(10, session=10)], cpu=0.6, wait=0.001)
     assert [step(demotes, tick(seq, calm, swarm(MAKE, SHELL, brief=0.0))) for seq in range(1, 40)] == [[]] * 39
     assert demotes.memory.contention.level > 0
     assert [held.value for held in demotes.memory.held.values()] == [WEIGHT]
@@ -222,7 +222,7 @@ def test_where_no_cgroup_may_be_made_each_process_is_niced_in_the_next_tick() ->
 
 def test_a_swarm_is_one_for_a_while_after_its_children_were_brief() -> None:
     demotes = policy()
-    none = msgspec.structs.replace(swarm(MAKE, SHELL), latency=Latency.NONE, members=())
+    none = msgspec.structs.replace(swarm(MAKE, SHELL), class_=Class.EXEMPT, members=())
     step(demotes, tick(0, OWN, none))  # not known as batch work yet
     compiles = swarm(MAKE, SHELL, brief=0.1)  # each for longer than a tick
     assert sets(step(demotes, tick(1, OWN, compiles))) == [(Control.FENCE, 100, WEIGHT)]

@@ -9,7 +9,7 @@ from itertools import pairwise
 import msgspec
 import pytest
 
-from nicety.models.records import Latency, ProcId
+from nicety.models.records import Class, ProcId
 from nicety.scheduler.config.sections import Config
 from nicety.scheduler.config.sections import Guard as GuardSection
 from nicety.scheduler.config.sections import Priority as Section
@@ -32,11 +32,11 @@ def policy(most: int = 32, **changes: object) -> Priority:
 
 
 def service(cpu: float = 0.1, wait: float = 0.5, name: str = "service", pid: int = 10, **changes: float) -> Group:
-    return msgspec.structs.replace(a_group(name, Latency.LATENCY, [a_member(pid)], cpu=cpu, wait=wait), **changes)
+    return msgspec.structs.replace(a_group(name, Class.INTERACTIVE, [a_member(pid)], cpu=cpu, wait=wait), **changes)
 
 
 def batch(name: str = "hogs", cpu: float = 1.6, wait: float = 2.0, pid: int = 20) -> Group:
-    return a_group(name, Latency.BATCH, [a_member(pid)], cpu=cpu, wait=wait)
+    return a_group(name, Class.BATCH, [a_member(pid)], cpu=cpu, wait=wait)
 
 
 def a_child(pid: int, parent: int, nice: int = 0, session: int = 10) -> Member:
@@ -138,7 +138,7 @@ def test_at_most_one_relief_of_a_pair_an_hour_and_fewer_later() -> None:
 def test_what_was_relieved_is_given_back_as_a_whole_and_for_nobody_demoted_again() -> None:
     demotes = policy()
     first, second = a_member(20, session=10), a_member(21, session=10)
-    hogs = a_group("hogs", Latency.BATCH, [first, second], cpu=1.6, wait=2.0)
+    hogs = a_group("hogs", Class.BATCH, [first, second], cpu=1.6, wait=2.0)
     now = tick(0, service(), hogs)
     assert len(step(demotes, now)) == 2
     relieve(demotes, now.at, "group hogs pid 20")
@@ -203,8 +203,8 @@ def test_a_further_member_whose_demotion_shows_no_effect_does_not_undo_what_work
     ticks = []
     for seq in range(30):
         members = [a_member(20, session=10), *([a_member(21, session=10)] if seq >= 10 else [])]
-        hogs = a_group("hogs", Latency.BATCH, members, cpu=1.6 if seq == 0 else 1.0, wait=2.0)
-        own = a_group("service", Latency.LATENCY, [a_member(10, session=10)], cpu=1.0, wait=1.0 if seq == 0 else 0.08)
+        hogs = a_group("hogs", Class.BATCH, members, cpu=1.6 if seq == 0 else 1.0, wait=2.0)
+        own = a_group("service", Class.INTERACTIVE, [a_member(10, session=10)], cpu=1.0, wait=1.0 if seq == 0 else 0.08)
         ticks.append(tick(seq, own, hogs))
     history = effects_of(engine, ticks)
     acts = [(seq, type(d.action)) for seq, verdict in history for d in verdict.decisions]
@@ -226,8 +226,8 @@ def test_the_effect_of_a_restore_is_measured_on_the_victim_that_it_was_for() -> 
 
 def test_many_decisions_about_a_group_have_one_effect() -> None:
     members = [a_member(pid, session=10) for pid in range(20, 40)]
-    hogs = a_group("hogs", Latency.BATCH, members, cpu=1.5, wait=2.0)
-    own = a_group("service", Latency.LATENCY, [a_member(10, session=10)], cpu=0.4, wait=0.6)
+    hogs = a_group("hogs", Class.BATCH, members, cpu=1.5, wait=2.0)
+    own = a_group("service", Class.INTERACTIVE, [a_member(10, session=10)], cpu=0.4, wait=0.6)
     history = effects_of(Engine(PLAIN, "s"), [tick(seq, own, hogs) for seq in range(4)])
     assert len(history[0][1].decisions) == 20
     (effect,) = history[3][1].effects
@@ -296,10 +296,10 @@ def test_expected_demand_stays_within_the_machine() -> None:
 
 
 def swarm(*members: Member, brief: float = 1.2, cpu: float = 1.5) -> Group:
-    return msgspec.structs.replace(a_group("build", Latency.BATCH, members, cpu=cpu, wait=1.0), brief=brief)
+    return msgspec.structs.replace(a_group("build", Class.BATCH, members, cpu=cpu, wait=1.0), brief=brief)
 
 
-OWN = a_group("service", Latency.LATENCY, [a_member(10, session=10)], cpu=0.3, wait=0.6)
+OWN = a_group("service", Class.INTERACTIVE, [a_member(10, session=10)], cpu=0.3, wait=0.6)
 
 
 def test_of_a_swarm_those_are_demoted_that_last_and_not_each_child() -> None:
@@ -335,7 +335,7 @@ def test_what_inherited_needs_no_decision_of_its_own_and_what_somebody_chose_is_
 def test_an_heir_is_eased_with_its_parent() -> None:
     demotes, master, heir = policy(ease_after=5.0), a_child(100, parent=1), a_child(101, 100, nice=19)
     step(demotes, tick(0, OWN, swarm(master, brief=0.0)))
-    calm = a_group("service", Latency.LATENCY, [a_member(10, session=10)], cpu=0.6, wait=0.001)
+    calm = a_group("service", Class.INTERACTIVE, [a_member(10, session=10)], cpu=0.6, wait=0.001)
     eased = [
         (process.pid, d.action.value)
         for seq in range(1, 9)
@@ -350,7 +350,7 @@ def test_an_heir_is_eased_with_its_parent() -> None:
 
 def test_no_more_is_proposed_than_may_change_sessions_first_and_the_last_says_how_many_follow() -> None:
     alone = [a_member(pid, session=10) for pid in range(30, 50)]
-    hogs = a_group("hogs", Latency.BATCH, [*alone, a_member(20, session=20)], cpu=1.5, wait=2.0)
+    hogs = a_group("hogs", Class.BATCH, [*alone, a_member(20, session=20)], cpu=1.5, wait=2.0)
     demotes = policy(most=8)
     decided = [step(demotes, tick(seq, OWN, hogs)) for seq in range(3)]
     assert [len(decisions) for decisions in decided] == [8, 8, 5]
@@ -361,7 +361,7 @@ def test_no_more_is_proposed_than_may_change_sessions_first_and_the_last_says_ho
 
 def test_what_is_refused_does_not_keep_the_others_waiting_and_is_said_once() -> None:
     members = [a_member(pid, session=10) for pid in range(20, 60)]
-    hogs = a_group("hogs", Latency.BATCH, members, cpu=1.5, wait=2.0)
+    hogs = a_group("hogs", Class.BATCH, members, cpu=1.5, wait=2.0)
     never = tuple(ProcId(pid, pid) for pid in range(20, 40))
     engine = Engine(Config(priority=Section(slice_ms=0.0), guard=GuardSection(changes_per_tick=4)), "s")
     ticks = [tick(seq, OWN, hogs, protected=never) for seq in range(30)]
@@ -378,9 +378,9 @@ def places(count: int, separation: str) -> Tick:
     for number in range(count):
         own, other = (f"/web-{number}", f"/job-{number}") if separation == "cgroups" else ("/", "/")
         session = 1 if separation == "one session" else 0
-        latency, contender = a_member(1000 + number, session, own), a_member(5000 + number, session, other)
-        groups.append(a_group(f"service {number}", Latency.LATENCY, [latency], cpu=0.03, wait=0.03))
-        groups.append(a_group(f"batch {number}", Latency.BATCH, [contender], cpu=0.06, wait=0.06))
+        class_, contender = a_member(1000 + number, session, own), a_member(5000 + number, session, other)
+        groups.append(a_group(f"service {number}", Class.INTERACTIVE, [class_], cpu=0.03, wait=0.03))
+        groups.append(a_group(f"batch {number}", Class.BATCH, [contender], cpu=0.06, wait=0.06))
     cpus = max(2, count // 10)
     return a_tick(0, machine=a_machine(cpus=cpus, busy=float(cpus)), groups=groups)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from nicety.models.records import Latency, ProcId
+from nicety.models.records import Class, ProcId
 from nicety.scheduler.decide.policies.supply import apart, foreseen_use, helpers, lacks, others, throttled, unseen
 from nicety.scheduler.decision import Group, Member
 from nicety.scheduler.testing.ticks import a_group, a_machine
 
 
 def service(cpu: float, wait: float, **changes: float) -> Group:
-    return msgspec.structs.replace(a_group("service", Latency.LATENCY, cpu=cpu, wait=wait), **changes)
+    return msgspec.structs.replace(a_group("service", Class.INTERACTIVE, cpu=cpu, wait=wait), **changes)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_who_can_supply_a_good_part_helps(frees: dict[str, float], lacking: floa
 
 
 def test_what_is_foreseen_of_a_group_is_what_it_has_and_what_is_idle() -> None:
-    resting, full = a_group("batch", Latency.BATCH), a_group("batch", Latency.BATCH, cpu=0.054, wait=1.7)
+    resting, full = a_group("batch", Class.BATCH), a_group("batch", Class.BATCH, cpu=0.054, wait=1.7)
     assert foreseen_use(resting, 4.0, a_machine(busy=0.4)) == pytest.approx(1.6)
     assert foreseen_use(resting, 0.3, a_machine(busy=0.4)) == pytest.approx(0.3)
     assert foreseen_use(full, 1.73, a_machine(busy=2.0)) == pytest.approx(0.054)
@@ -101,7 +101,7 @@ def test_little_that_is_unseen_is_no_pressure_however_little_others_use() -> Non
 def bound(*cpus: tuple[int, ...]) -> Group:
     """A group with a member for each of these."""
     members = [Member(ProcId(pid, pid), pid, "/", 0, 1, each) for pid, each in enumerate(cpus, 10)]
-    return a_group("bound", Latency.BATCH, members, cpu=1.0)
+    return a_group("bound", Class.BATCH, members, cpu=1.0)
 
 
 @pytest.mark.parametrize(

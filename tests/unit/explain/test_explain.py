@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nicety.models.records import Anomaly, Latency, ProcId, Score
+from nicety.models.records import Anomaly, Class, ProcId, Score
 from nicety.scheduler.config.paths import Paths
 from nicety.scheduler.config.sections import Config, to_builtins
 from nicety.scheduler.decision import (
@@ -58,9 +58,9 @@ def a_decision(id_: str, target: str, action: Action, policy: str = "pool_size")
 
 def a_full_tick(seq: int, **changes: object) -> Tick:
     groups = [
-        a_group("web", Latency.LATENCY, [a_member(9000 + i) for i in range(4)], cpu=1.2, wait=0.3),
-        a_group("hogs", Latency.BATCH, [a_member(4711, cgroup="/batch"), a_member(4712, cgroup="/batch")], cpu=1.5),
-        a_group("editor", Latency.NONE, [a_member(77)]),
+        a_group("web", Class.INTERACTIVE, [a_member(9000 + i) for i in range(4)], cpu=1.2, wait=0.3),
+        a_group("hogs", Class.BATCH, [a_member(4711, cgroup="/batch"), a_member(4712, cgroup="/batch")], cpu=1.5),
+        a_group("editor", Class.EXEMPT, [a_member(77)]),
     ]
     scores = (Score(WORKER, "web", Anomaly.LEAK, 3.5, 0.004, (("rss_mib_per_minute", 12.5),), "robust z"),)
     values: dict[str, object] = {

@@ -20,7 +20,7 @@ from nicety.scheduler.decide.policies.incident_words import rarity
 from nicety.scheduler.decision import Abilities, Outcome, Session, Status, Tick
 from nicety.scheduler.read.evidence import Evidence
 from nicety.scheduler.store.decisions import DecisionLog
-from nicety.scheduler.store.lessons import Lessons
+from nicety.scheduler.store.feedback import FeedbackStore
 from nicety.scheduler.testing.ticks import a_pool, a_tick
 
 Invoke = Callable[..., Any]
@@ -189,14 +189,14 @@ def test_wrong_teaches_the_highest_score_and_is_shown_and_taken_back(nicety: Inv
     said = nicety("anomalies", "wrong", "5e551017-5.0")
     assert said.code == 0
     assert "leak in web needs more than a score of 133.5" in said.err
-    (lesson,) = Lessons(state).read()
-    assert (lesson.id, lesson.pool, lesson.kind, lesson.value) == ("5e551017-5.0", "web", "leak", 89.0)
+    (item,) = FeedbackStore(state).read()
+    assert (item.id, item.pool, item.kind, item.value) == ("5e551017-5.0", "web", "leak", 89.0)
     listed = nicety("anomalies").out
     assert "Called wrong" in listed
     assert "5e551017-5.0  web   leak" in listed
     assert "called wrong on" in nicety("why", "5e551017-5.0").out
     assert "taken back: leak in web" in nicety("anomalies", "wrong", "--undo", "5e551017-5.0").err
-    assert Lessons(state).read() == ()
+    assert FeedbackStore(state).read() == ()
     again = nicety("anomalies", "wrong", "--undo", "5e551017-5.0")
     assert again.code == 1
     assert "what was: none" in again.err
@@ -207,4 +207,4 @@ def test_what_is_no_incident_cannot_be_called_wrong(nicety: Invoke, state: Path,
     said = nicety("anomalies", "wrong", id_)
     assert said.code == 1
     assert "no decision" in said.err
-    assert not (state / "lessons.json").exists()
+    assert not (state / "feedback.json").exists()

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from nicety.models.records import Latency
+from nicety.models.records import Class
 from nicety.scheduler.config.sections import parse
 from nicety.scheduler.decide.engine import Engine
 from nicety.scheduler.decision import Decision, Outcome, Restore, Set, Status, Tick
@@ -39,8 +39,8 @@ class Kept:
 
 def a_busy_tick(seq: int, pids: list[int], share: float, outcomes: list[Outcome]) -> Tick:
     """A service and hogs in its own session. `share`: how much of the hogs is in its way; it waits for that."""
-    redis = a_group("redis", Latency.LATENCY, [a_member(50, session=5)], cpu=0.3, wait=0.6 * share)
-    hogs = a_group("hogs", Latency.BATCH, [a_member(pid, session=5) for pid in pids], cpu=1.6 if share else 0.02)
+    redis = a_group("redis", Class.INTERACTIVE, [a_member(50, session=5)], cpu=0.3, wait=0.6 * share)
+    hogs = a_group("hogs", Class.BATCH, [a_member(pid, session=5) for pid in pids], cpu=1.6 if share else 0.02)
     machine = a_machine(busy=1.95 if share else 0.4)
     return a_tick(seq, machine=machine, groups=[redis, hogs], outcomes=outcomes, interval=INTERVAL)
 

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nicety.models.records import Behaviour, Latency, ProcId, Spared
+from nicety.models.records import Behaviour, Class, ProcId, Spared
 from nicety.scheduler.decision import (
     Action,
     Control,
@@ -311,10 +311,10 @@ def test_a_class_that_keeps_changing_is_told_when_it_has_stayed_for_a_while() ->
     stream = LogStream(sink)
     for seq in range(QUIET_NS // 10**9):
         tell(stream, a_tick(seq), Verdict((), (), ()))
-        tell(stream, a_tick(seq, groups=[taken_for((Latency.BATCH, Latency.NONE)[seq % 2])]), decided())
+        tell(stream, a_tick(seq, groups=[taken_for((Class.BATCH, Class.EXEMPT)[seq % 2])]), decided())
     assert len(sink.entries) == 2
     for seq in range(QUIET_NS // 10**9, QUIET_NS // 10**9 + 3):
-        tell(stream, a_tick(seq, groups=[taken_for(Latency.BATCH)]), decided())
+        tell(stream, a_tick(seq, groups=[taken_for(Class.BATCH)]), decided())
     assert len(sink.entries) == 3
     assert sink.entries[2].text.startswith("program make is taken for batch")
 
@@ -595,27 +595,27 @@ def test_every_kind_of_action_can_be_told(line: Callable[[Entry], str]) -> None:
 # --- classes and rivals -------------------------------------------------------------------------------------------------------
 
 
-def taken_for(latency: Latency, p: float = 0.974, name: str = "program make") -> Group:
-    evidence = (("busy_per_thread", 0.99, 2.0), ("listens", 0.0, 0.5)) if latency is not Latency.NONE else ()
-    chances = (p, 0.0) if latency is Latency.LATENCY else (0.01, p)
-    group = a_group(name, latency, [a_member(1)])
+def taken_for(class_: Class, p: float = 0.974, name: str = "program make") -> Group:
+    evidence = (("busy_per_thread", 0.99, 2.0), ("listens", 0.0, 0.5)) if class_ is not Class.EXEMPT else ()
+    chances = (p, 0.0) if class_ is Class.INTERACTIVE else (0.01, p)
+    group = a_group(name, class_, [a_member(1)])
     values = {field: getattr(group, field) for field in group.__struct_fields__}
-    return Group(**{**values, "behaviour": Behaviour(latency, *chances, evidence, "behaviour 3f9a1c2d")})
+    return Group(**{**values, "behaviour": Behaviour(class_, *chances, evidence, "behaviour 3f9a1c2d")})
 
 
 def test_a_class_is_told_once_when_it_is_decided_and_when_it_changes() -> None:
     sink = Kept()
     stream = LogStream(sink)
-    batch, unsure = taken_for(Latency.BATCH), taken_for(Latency.NONE, 0.61)
+    batch, unsure = taken_for(Class.BATCH), taken_for(Class.EXEMPT, 0.61)
     for seq, group in enumerate(
-        [unsure, batch, taken_for(Latency.BATCH, 0.99), None, batch, unsure, unsure, taken_for(Latency.LATENCY)]
+        [unsure, batch, taken_for(Class.BATCH, 0.99), None, batch, unsure, unsure, taken_for(Class.INTERACTIVE)]
     ):
         tell(stream, a_tick(seq, groups=[] if group is None else [group]), decided())
     signs = "never sleeps (each thread wants a CPU 99 % of the time), has no listening network socket"
     assert [entry.text for entry in sink.entries] == [
         f"program make is taken for batch (97 %): {signs}",
-        "program make is no longer taken for batch (latency-sensitive 1 %, batch 61 %): hands off",
-        f"program make is taken for latency-sensitive (97 %): {signs}",
+        "program make is no longer taken for batch (interactive 1 %, batch 61 %): hands off",
+        f"program make is taken for interactive (97 %): {signs}",
     ]
     assert {(entry.kind, entry.priority) for entry in sink.entries} == {("class", INFO)}
 
@@ -623,21 +623,21 @@ def test_a_class_is_told_once_when_it_is_decided_and_when_it_changes() -> None:
 def test_why_a_class_is_taken_back_is_told() -> None:
     sink = Kept()
     stream = LogStream(sink)
-    group = taken_for(Latency.NONE)
+    group = taken_for(Class.EXEMPT)
     values = {field: getattr(group, field) for field in group.__struct_fields__}
     spared = Group(**{**values, "behaviour": replace(values["behaviour"], spared=Spared.SERVER)})
-    for seq, now in enumerate([taken_for(Latency.BATCH), spared]):
+    for seq, now in enumerate([taken_for(Class.BATCH), spared]):
         tell(stream, a_tick(seq, groups=[now]), decided())
     _, taken_back = sink.entries
     assert taken_back.text == (
-        "program make is no longer taken for batch (latency-sensitive 1 %, batch 97 %), but it works for a server: hands off"
+        "program make is no longer taken for batch (interactive 1 %, batch 97 %), but it works for a server: hands off"
     )
     assert json.loads(json_line(taken_back))["spared"] == "server"
 
 
 def test_a_pinned_class_is_not_told() -> None:
     sink = Kept()
-    tell(LogStream(sink), a_tick(1, groups=[a_group("hogs", Latency.BATCH, [a_member(1)])]), decided())
+    tell(LogStream(sink), a_tick(1, groups=[a_group("hogs", Class.BATCH, [a_member(1)])]), decided())
     assert sink.entries == []
 
 
@@ -646,7 +646,7 @@ def test_a_storm_of_programs_costs_no_memory() -> None:
     for seq in range(3):
         tell(
             stream,
-            a_tick(seq, groups=[taken_for(Latency.BATCH, name=f"program {seq}-{i}") for i in range(REMEMBERED // 2)]),
+            a_tick(seq, groups=[taken_for(Class.BATCH, name=f"program {seq}-{i}") for i in range(REMEMBERED // 2)]),
             decided(),
         )
     assert len(stream._classes) == REMEMBERED
@@ -654,7 +654,7 @@ def test_a_storm_of_programs_costs_no_memory() -> None:
 
 def test_a_class_is_one_line_of_json_with_its_figures() -> None:
     sink = Kept()
-    tell(LogStream(sink), a_tick(1, groups=[taken_for(Latency.BATCH)]), decided())
+    tell(LogStream(sink), a_tick(1, groups=[taken_for(Class.BATCH)]), decided())
     record = json.loads(json_line(sink.entries[0]))
     assert (record["kind"], record["group"], record["class"], record["p_batch"]) == ("class", "program make", "batch", 0.974)
     assert record["evidence"][0] == ["busy_per_thread", 0.99, 2.0]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from nicety.models.behaviour import BEHAVIOUR_FEATURES
-from nicety.models.records import Anomaly, Behaviour, Identity, Latency, ProcId, Ruled, Score, Spared
+from nicety.models.records import Anomaly, Behaviour, Class, Identity, ProcId, Ruled, Score, Spared
 from nicety.scheduler.config.sections import Config, to_builtins
 from nicety.scheduler.decision import (
     Abilities,
@@ -49,14 +49,14 @@ HOG, CHILD, REDIS, MYSTERY = ProcId(4711, 4711), ProcId(4790, 9999), ProcId(9000
 SET = Set(Control.AUTOGROUP, SessionPlace(HOG.pid, HOG), 19)
 TARGET = "group program stress-ng session 4711"
 BATCH = Behaviour(
-    Latency.BATCH,
+    Class.BATCH,
     0.004,
     0.974,
     (("busy_per_thread", 0.99, 2.1), ("burst_ms", 3.91, 1.2), ("listens", 0.0, 0.6), ("in_terminal", 1.0, -0.4)),
     "behaviour 3f9a1c2d",
 )
-SERVICE = Behaviour(Latency.LATENCY, 0.9991, 0.0002, (("listens", 1.0, 3.0), ("burst_ms", 0.04, 2.0)), "behaviour 3f9a1c2d")
-UNSURE = Behaviour(Latency.NONE, 0.55, 0.3, (), "behaviour 3f9a1c2d")
+SERVICE = Behaviour(Class.INTERACTIVE, 0.9991, 0.0002, (("listens", 1.0, 3.0), ("burst_ms", 0.04, 2.0)), "behaviour 3f9a1c2d")
+UNSURE = Behaviour(Class.EXEMPT, 0.55, 0.3, (), "behaviour 3f9a1c2d")
 
 
 def a_session(id_: str = "5e551017", mode: str = "act", own: ProcId = DAEMON, **sections: Any) -> Session:
@@ -69,9 +69,9 @@ def a_seen(id_: ProcId, program: str, session: int = 0, cgroup: str = "/") -> Se
 
 
 def groups(wait: float = 0.001) -> list[Group]:
-    batch = a_group("program stress-ng", Latency.BATCH, [a_member(4711), a_member(4712, session=4711)], cpu=1.75, wait=0.2)
-    redis = a_group("program redis-server", Latency.LATENCY, [a_member(9000)], cpu=0.25, wait=wait)
-    mystery = a_group("program mystery", Latency.NONE, [], cpu=0.9)
+    batch = a_group("program stress-ng", Class.BATCH, [a_member(4711), a_member(4712, session=4711)], cpu=1.75, wait=0.2)
+    redis = a_group("program redis-server", Class.INTERACTIVE, [a_member(9000)], cpu=0.25, wait=wait)
+    mystery = a_group("program mystery", Class.EXEMPT, [], cpu=0.9)
     return [
         Group(**{**{name: getattr(group, name) for name in group.__struct_fields__}, "behaviour": behaviour})
         for group, behaviour in ((batch, BATCH), (redis, SERVICE), (mystery, UNSURE))
@@ -226,7 +226,7 @@ def test_the_page_of_a_protected_process_names_from_whom_and_by_what(log: Log) -
     told = first_lines(page)
     for part in (
         "process 9000 (redis-server): protected from program stress-ng, in force since",
-        "latency-sensitive (over 99 % sure, by behaviour 3f9a1c2d)",
+        "interactive (over 99 % sure, by behaviour 3f9a1c2d)",
         "listens on a network socket, runs 0.04 ms at a time",
         "waited 31 % of its demand for a CPU before, 0.4 % 3 ticks later (helped), 0.4 % now",
         "program stress-ng: nice 19 of a session as a whole (autogroup); eased by 1; set 2 times since then (s-2.0)",
@@ -239,30 +239,30 @@ def test_the_page_of_an_unsure_program_says_how_unsure(log: Log) -> None:
     page = log.page(MYSTERY.pid, a_seen(MYSTERY, "mystery"))
     told = first_lines(page)
     assert "process 777 (mystery): left alone" in told
-    assert "not sure: 55 % latency-sensitive, 30 % batch; at least 90 % is needed: hands off" in told
+    assert "not sure: 55 % interactive, 30 % batch; at least 90 % is needed: hands off" in told
 
 
 def test_how_sure_it_must_be_is_told_where_the_configuration_has_it() -> None:
     group = groups()[2]
     session = a_session(models={"certainty": 0.8})
-    assert "55 % latency-sensitive, 30 % batch; at least 80 % is needed: hands off" in class_of(group, session)
-    almost = Behaviour(Latency.NONE, 0.12, 0.85, (), "behaviour x")
-    assert "85 % batch; batch takes at most 10 % latency-sensitive" in class_of(with_behaviour(group, almost), session)
-    neither = Behaviour(Latency.NONE, 0.02, 0.03, (), "behaviour x")
-    assert class_of(with_behaviour(group, neither), session).startswith("neither latency-sensitive nor batch (95 % sure")
+    assert "55 % interactive, 30 % batch; at least 80 % is needed: hands off" in class_of(group, session)
+    almost = Behaviour(Class.EXEMPT, 0.12, 0.85, (), "behaviour x")
+    assert "85 % batch; batch takes at most 10 % interactive" in class_of(with_behaviour(group, almost), session)
+    neither = Behaviour(Class.EXEMPT, 0.02, 0.03, (), "behaviour x")
+    assert class_of(with_behaviour(group, neither), session).startswith("neither interactive nor batch (95 % sure")
 
 
 def test_why_what_looks_like_batch_is_not_called_so_is_told() -> None:
     told = {
-        reason: class_of(with_behaviour(groups()[2], Behaviour(Latency.NONE, 0.01, 0.92, (), "behaviour x", reason)), a_session())
+        reason: class_of(with_behaviour(groups()[2], Behaviour(Class.EXEMPT, 0.01, 0.92, (), "behaviour x", reason)), a_session())
         for reason in Spared
     }
     for line in told.values():
         assert re.fullmatch(r"not called batch: looks like batch \(92 % sure, by behaviour x\), but .+: hands off", line)
-    assert "but somebody may be at its keys:" in told[Spared.KEYS]
-    assert "but it has a window or plays sound:" in told[Spared.SHOWS]
+    assert "but somebody may be at its keys:" in told[Spared.READS_KEYSTROKES]
+    assert "but it has a window or plays sound:" in told[Spared.HAS_WINDOW]
     assert "but it works for a server:" in told[Spared.SERVER]
-    assert "but its parent asks it through a pipe:" in told[Spared.ASKED]
+    assert "but its parent asks it through a pipe:" in told[Spared.PIPE_SERVER]
     assert "but in its first 10 s somebody may be waiting for it to load:" in told[Spared.LOADING]
     assert "but it wants so little of a CPU that nothing would be won:" in told[Spared.LITTLE]
     assert "but its sockets cannot be seen, so it may serve somebody:" in told[Spared.UNSEEN]
@@ -270,26 +270,26 @@ def test_why_what_looks_like_batch_is_not_called_so_is_told() -> None:
 
 
 def test_a_class_that_a_rule_gave_says_so() -> None:
-    swarm = Behaviour(Latency.BATCH, 0.3, 0.4, (("brief_cores", 1.5, 0.0),), "behaviour x", None, Ruled.SWARM)
-    assert class_of(with_behaviour(groups()[2], swarm, Latency.BATCH), a_session()).startswith(
+    swarm = Behaviour(Class.BATCH, 0.3, 0.4, (("brief_cores", 1.5, 0.0),), "behaviour x", None, Ruled.SWARM)
+    assert class_of(with_behaviour(groups()[2], swarm, Class.BATCH), a_session()).startswith(
         "batch, by the rule for swarms: its work is done by"
     )
     assert evidence(swarm) == (["its children that come and go use 1.5 CPUs"], [])
-    new = Behaviour(Latency.LATENCY, 0.0, 0.99, (), "behaviour x", None, Ruled.SUCCEEDS)
-    told = class_of(with_behaviour(groups()[2], new, Latency.LATENCY), a_session())
-    assert told == "latency-sensitive, as what it has just taken the place of was"
+    new = Behaviour(Class.INTERACTIVE, 0.0, 0.99, (), "behaviour x", None, Ruled.SUCCEEDS)
+    told = class_of(with_behaviour(groups()[2], new, Class.INTERACTIVE), a_session())
+    assert told == "interactive, as what it has just taken the place of was"
 
 
-def with_behaviour(group: Group, behaviour: Behaviour | None, latency: Latency | None = None) -> Group:
+def with_behaviour(group: Group, behaviour: Behaviour | None, class_: Class | None = None) -> Group:
     values = {name: getattr(group, name) for name in group.__struct_fields__}
-    return Group(**{**values, "behaviour": behaviour, "latency": latency or group.latency})
+    return Group(**{**values, "behaviour": behaviour, "latency": class_ or group.class_})
 
 
 def test_a_pinned_class_is_the_configurations() -> None:
     pinned = with_behaviour(groups()[0], None)
     assert class_of(pinned, a_session()) == "batch, by the configuration"
     hands_off = with_behaviour(groups()[2], None)
-    named = a_session(groups={"program mystery": {"latency": "none"}})
+    named = a_session(groups={"program mystery": {"class": "exempt"}})
     assert class_of(hands_off, named) == "none, by the configuration: hands off"
     assert class_of(hands_off, a_session()).startswith("not known")
 
@@ -422,17 +422,17 @@ WORKER = ProcId(9001, 9001)
 
 def a_full_tick(**changes: Any) -> Tick:
     known = [
-        a_group("web", Latency.LATENCY, [a_member(9000 + i) for i in range(4)], cpu=1.2, wait=0.3),
-        a_group("hogs", Latency.BATCH, [a_member(4711, cgroup="/batch"), a_member(4712, cgroup="/batch")], cpu=1.5),
-        a_group("editor", Latency.NONE, [a_member(77)]),
+        a_group("web", Class.INTERACTIVE, [a_member(9000 + i) for i in range(4)], cpu=1.2, wait=0.3),
+        a_group("hogs", Class.BATCH, [a_member(4711, cgroup="/batch"), a_member(4712, cgroup="/batch")], cpu=1.5),
+        a_group("editor", Class.EXEMPT, [a_member(77)]),
     ]
     scores = (Score(WORKER, "web", Anomaly.LEAK, 3.5, 0.004, (("rss_mib_per_minute", 12.5),), "robust z"),)
     values: dict[str, Any] = {"groups": known, "pools": [a_pool("web")], "protected": (ProcId(1, 2),), "scores": scores}
     return a_tick(4, **{**values, **changes})
 
 
-HOGS = a_group("hogs", Latency.BATCH, [a_member(4711, cgroup="/batch"), a_member(4712, cgroup="/batch")], cpu=1.5)
-FLASK = a_group("flask", Latency.LATENCY, [a_member(9000)], cpu=0.06, wait=1.94)
+HOGS = a_group("hogs", Class.BATCH, [a_member(4711, cgroup="/batch"), a_member(4712, cgroup="/batch")], cpu=1.5)
+FLASK = a_group("flask", Class.INTERACTIVE, [a_member(9000)], cpu=0.06, wait=1.94)
 FULL = a_machine(busy=1.98)
 
 REASONS: dict[str, tuple[int, dict[str, Any], str]] = {
@@ -442,7 +442,7 @@ REASONS: dict[str, tuple[int, dict[str, Any], str]] = {
     "no class": (77, {}, "its class: not known"),
     "calm": (
         4712,
-        {"groups": [a_group("web", Latency.LATENCY, [a_member(9000)], cpu=1.2, wait=0.02), HOGS]},
+        {"groups": [a_group("web", Class.INTERACTIVE, [a_member(9000)], cpu=1.2, wait=0.02), HOGS]},
         "nobody waits for long: web waits 1.6 % of its demand for a CPU, the longest of all; more than 5 % is contention",
     ),
     "wake-ups": (
@@ -455,7 +455,7 @@ REASONS: dict[str, tuple[int, dict[str, Any], str]] = {
     ),
     "nothing to gain": (
         4712,
-        {"machine": FULL, "groups": [FLASK, a_group("hogs", Latency.BATCH, [a_member(4712)], cpu=0.054)]},
+        {"machine": FULL, "groups": [FLASK, a_group("hogs", Class.BATCH, [a_member(4712)], cpu=0.054)]},
         (
             "flask waits 97 % of its demand for a CPU now (1.94 cores), and it is left alone: "
             "there is nothing to gain: it uses 0.05 cores, and flask lacks 1.94"
@@ -470,8 +470,8 @@ REASONS: dict[str, tuple[int, dict[str, Any], str]] = {
     ),
     "nobody to protect": (
         4712,
-        {"groups": [a_group("hogs", Latency.BATCH, [a_member(4712)])]},
-        "no latency-sensitive group is there to be protected",
+        {"groups": [a_group("hogs", Class.BATCH, [a_member(4712)])]},
+        "no interactive group is there to be protected",
     ),
     "it is the one to protect": (9002, {}, "it is protected from batch groups"),
     "not unusual": (9001, {}, "not unusual enough to report: p = 0.004 (leak)"),
@@ -541,7 +541,7 @@ def test_nothing_on_the_page_is_obeyed_by_a_terminal(log: Log) -> None:
     evil = demotion("s-9.0", target=hostile, victim=hostile, contender=hostile)
     why = Why(hostile, hostile, evil.why.figures, (hostile,), (hostile,))
     step = replace(about.changes[0].steps[0], decision=Decision("s-9.0", hostile, hostile, SET, why))
-    name = with_behaviour(groups()[0], Behaviour(Latency.BATCH, 0.0, 1.0, ((hostile, 1.0, 1.0),), hostile))
+    name = with_behaviour(groups()[0], Behaviour(Class.BATCH, 0.0, 1.0, ((hostile, 1.0, 1.0),), hostile))
     forged = replace(
         about, changes=(replace(about.changes[0], steps=(step,)),), place=replace(about.place, group=name), protection=()
     )

@@ -30,7 +30,7 @@ def a_change(**values: Any) -> dict[str, Any]:
 
 def a_row(name: str = "redis", **values: Any) -> dict[str, Any]:
     row = {"group": name, "class": "latency", "processes": 2, "cpu": 0.314, "wait": 0.06, "memory_bytes": 12 << 20}
-    return {**row, "p_latency": 0.974, "p_batch": 0.01, **values}
+    return {**row, "p_interactive": 0.974, "p_batch": 0.01, **values}
 
 
 ANSWER: dict[str, Any] = {
@@ -54,8 +54,8 @@ ANSWER: dict[str, Any] = {
     "pools": [{"pool": "web", "size": 4, "requested": 5, "busy": 2.25, "queued": "unknown", "trouble": "pid file is gone"}],
     "groups": [
         a_row(),
-        a_row("hogs", **{"class": "batch", "cpu": 1.5, "wait": 4.5, "p_latency": None, "p_batch": None}),
-        a_row("program make", **{"class": "none", "p_batch": 0.61, "p_latency": 0.02, "cpu": 0.1}),
+        a_row("hogs", **{"class": "batch", "cpu": 1.5, "wait": 4.5, "p_interactive": None, "p_batch": None}),
+        a_row("program make", **{"class": "none", "p_batch": 0.61, "p_interactive": 0.02, "cpu": 0.1}),
         a_row("program gone", processes=0),
     ],
     "changes": [a_change()],

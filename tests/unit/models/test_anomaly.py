@@ -125,7 +125,7 @@ def test_an_idle_worker_without_work_is_not_stuck() -> None:
     interval = 0.5
     ticks = healthy_pool("steady", 4, 300, interval, np.random.default_rng(11))
     for tick in ticks[150:]:
-        tick.values[0, [AT[name] for name in ("cpu", "wait", "slices", "chars", "busy")]] = 0.0
+        tick.values[0, [AT[name] for name in ("cpu", "wait", "timeslices", "chars", "busy")]] = 0.0
         tick.values[:, AT["queued"]] = 0.0
     assert flags(ticks, interval) == []
 
@@ -143,7 +143,7 @@ def test_a_heartbeat_is_no_progress() -> None:
     interval = 0.5
     ticks = broken(healthy_pool("steady", 4, 240, interval, np.random.default_rng(13)), 200, Anomaly.STUCK, interval)
     for number, tick in enumerate(ticks[200:]):  # wakes once a second to touch a file
-        tick.values[0, [AT["slices"], AT["cpu"]]] = (2.0, 0.0004) if number % 2 else (0.0, 0.0)
+        tick.values[0, [AT["timeslices"], AT["cpu"]]] = (2.0, 0.0004) if number % 2 else (0.0, 0.0)
     assert last(ticks, interval)[VICTIM].kind is Anomaly.STUCK
     assert last(ticks, interval)[VICTIM].p < ONCE_A_DAY
 
@@ -152,7 +152,7 @@ def test_a_pool_that_stands_still_as_a_whole_has_no_stuck_worker() -> None:
     interval = 0.5
     ticks = healthy_pool("steady", 4, 300, interval, np.random.default_rng(14))
     for tick in ticks[200:]:  # its database is down
-        tick.values[:, [AT[name] for name in ("cpu", "wait", "slices", "chars")]] = 0.0
+        tick.values[:, [AT[name] for name in ("cpu", "wait", "timeslices", "chars")]] = 0.0
         tick.values[:, [AT["busy"], AT["queued"]]] = 1.0
     assert flags(ticks, interval) == []
 

@@ -33,7 +33,7 @@ from nicety.models.behaviour import (
 )
 from nicety.models.checks import check_behaviour
 from nicety.models.features import uncontended
-from nicety.models.records import LOADING_SECONDS, Behaviour, Latency, Ruled, Spared
+from nicety.models.records import LOADING_SECONDS, Behaviour, Class, Ruled, Spared
 
 NAN = float("nan")
 
@@ -49,7 +49,7 @@ class Doing:
     cpu: float = 0.0
     brief: float = 0.0
     wait: float = 0.0
-    slices: float = 0.0
+    timeslices: float = 0.0
     chars: float = 0.0
     faults: float = 0.0
     serves: float = 0
@@ -57,9 +57,9 @@ class Doing:
     served_for: float = 0
     terminal: float = 0
     keys: float = 0
-    shows: float = 0
-    fed: float = 0
-    asked: float = 0
+    has_window: float = 0
+    pipe_fed: float = 0
+    pipe_server: float = 0
 
     @property
     def demand(self) -> float:
@@ -71,12 +71,12 @@ class Doing:
         return [getattr(self, name) for name in BEHAVIOUR_CHANNELS]
 
 
-HOG = Doing(cpu=0.99, wait=0.01, slices=60, faults=5)
-NEW_HOG = Doing(young=1, cpu=0.7, wait=0.3, slices=150, faults=400)
-SERVICE = Doing(threads=2, cpu=0.2, wait=0.02, slices=1800, serves=1, faults=20)
-BUSY_SERVICE = replace(SERVICE, cpu=0.6, slices=3000)
-STARVING = Doing(threads=2, cpu=0.05, wait=0.9, slices=400, serves=1, faults=20)
-SLEEPER = Doing(cpu=0.0, slices=0.5)
+HOG = Doing(cpu=0.99, wait=0.01, timeslices=60, faults=5)
+NEW_HOG = Doing(young=1, cpu=0.7, wait=0.3, timeslices=150, faults=400)
+SERVICE = Doing(threads=2, cpu=0.2, wait=0.02, timeslices=1800, serves=1, faults=20)
+BUSY_SERVICE = replace(SERVICE, cpu=0.6, timeslices=3000)
+STARVING = Doing(threads=2, cpu=0.05, wait=0.9, timeslices=400, serves=1, faults=20)
+SLEEPER = Doing(cpu=0.0, timeslices=0.5)
 
 
 def arrays(**pushes: Sequence[float]) -> dict[str, NDArray[Any]]:
@@ -109,10 +109,10 @@ def said(behaviours: Behaviours, doing: Doing, ticks: int = 1, group: str = "pro
     return found
 
 
-def latencies(behaviours: Behaviours, doing: Doing, ticks: int) -> Iterator[Latency | None]:
+def latencies(behaviours: Behaviours, doing: Doing, ticks: int) -> Iterator[Class | None]:
     for _ in range(ticks):
         found = said(behaviours, doing)
-        yield None if found is None else found.latency
+        yield None if found is None else found.inferred
 
 
 def summary(*doing: Doing, interval: float = 1.0) -> dict[str, float]:
@@ -130,7 +130,7 @@ def summary(*doing: Doing, interval: float = 1.0) -> dict[str, float]:
 
 
 def test_rows_say_what_a_group_did() -> None:
-    row = summary(*[Doing(processes=2, threads=4, young=1, cpu=0.5, wait=0.25, slices=250, faults=100, served_for=1)] * 4)
+    row = summary(*[Doing(processes=2, threads=4, young=1, cpu=0.5, wait=0.25, timeslices=250, faults=100, served_for=1)] * 4)
     assert row["burst_ms"] == pytest.approx(2.0)
     assert row["runs_per_second"] == pytest.approx(250)
     assert row["busy_per_thread"] == pytest.approx(0.75 / 4)
@@ -144,8 +144,8 @@ def test_rows_say_what_a_group_did() -> None:
 
 
 def test_threads_that_never_sleep_want_whole_cores() -> None:
-    assert summary(Doing(threads=4, cpu=2.0, wait=2.0, slices=900))["whole_cores"] == 1
-    assert summary(Doing(threads=4, cpu=0.4, wait=0.2, slices=900))["whole_cores"] == 0
+    assert summary(Doing(threads=4, cpu=2.0, wait=2.0, timeslices=900))["whole_cores"] == 1
+    assert summary(Doing(threads=4, cpu=0.4, wait=0.2, timeslices=900))["whole_cores"] == 0
 
 
 def test_a_tick_says_more_the_more_was_used_and_nothing_below_a_millisecond() -> None:
@@ -158,8 +158,8 @@ def test_a_tick_says_more_the_more_was_used_and_nothing_below_a_millisecond() ->
 
 def test_a_tick_in_which_others_had_the_cpu_says_little() -> None:
     assert summary(STARVING)["seconds_seen"] < 0.15 * summary(BUSY_SERVICE)["seconds_seen"]
-    crowd = Doing(cpu=0.5, wait=0.5, slices=200)
-    assert summary(crowd)["seconds_seen"] > 0.95, "a hog that got its fair half shows what it is"
+    starved = Doing(cpu=0.5, wait=0.5, timeslices=200)
+    assert summary(starved)["seconds_seen"] > 0.95, "a hog that got its fair half shows what it is"
 
 
 def test_starving_does_not_hide_what_was_seen_before() -> None:
@@ -170,7 +170,7 @@ def test_starving_does_not_hide_what_was_seen_before() -> None:
 
 
 def test_a_start_is_outweighed_soon() -> None:
-    start = Doing(threads=2, young=1, cpu=1.0, slices=100, faults=20_000)
+    start = Doing(threads=2, young=1, cpu=1.0, timeslices=100, faults=20_000)
     row = summary(*[start] * 2, *[SERVICE] * 8)
     assert row["burst_ms"] < 0.5
     assert row["young"] < 0.25
@@ -194,7 +194,7 @@ def test_bytes_count_once_they_have_been_read() -> None:
 
 
 def test_what_cannot_be_seen_is_unknown_and_what_was_seen_stays() -> None:
-    hidden = replace(HOG, serves=NAN, serves_locally=NAN, served_for=NAN, slices=NAN, chars=NAN)
+    hidden = replace(HOG, serves=NAN, serves_locally=NAN, served_for=NAN, timeslices=NAN, chars=NAN)
     row = summary(hidden)
     for name in ("listens", "listens_locally", "works_for_listener", "burst_ms", "runs_per_second"):
         assert np.isnan(row[name]), name
@@ -245,11 +245,11 @@ def test_evidence_is_what_makes_the_difference() -> None:
     row[BEHAVIOUR_FEATURES.index("listens")] = 1.0
     row[BEHAVIOUR_FEATURES.index("busy_per_thread")] = 0.5
     gained = np.log(MODEL.probabilities(row[None])[0]) - start
-    found = MODEL.evidence(row, Latency.LATENCY)
+    found = MODEL.evidence(row, Class.INTERACTIVE)
     assert [(name, value) for name, value, _ in found] == [("listens", 1.0), ("busy_per_thread", 0.5)]
     assert sum(push for _, _, push in found) == pytest.approx(gained[0] - gained[1:].mean(), abs=0.02)
     assert MODEL.evidence(row) == found, "by default towards the likeliest class"
-    towards_batch = MODEL.evidence(row, Latency.BATCH)
+    towards_batch = MODEL.evidence(row, Class.BATCH)
     assert {name: push < 0 for name, _, push in towards_batch} == {"listens": True, "busy_per_thread": False}
 
 
@@ -264,16 +264,16 @@ def test_values_beyond_the_knots_push_as_much_as_the_last() -> None:
 
 
 def test_batch_needs_more_than_certainty_when_it_may_be_a_service() -> None:
-    held = np.full(2, CLASSES.index(Latency.NONE))
+    held = np.full(2, CLASSES.index(Class.EXEMPT))
     found = decide(np.array([[0.08, 0.91, 0.01], [0.02, 0.91, 0.07]]), held, 0.9)
-    assert [CLASSES[at] for at in found] == [Latency.NONE, Latency.BATCH]
+    assert [CLASSES[at] for at in found] == [Class.EXEMPT, Class.BATCH]
 
 
 def test_a_class_once_held_is_kept_until_it_is_well_below() -> None:
-    batch = np.array([CLASSES.index(Latency.BATCH)])
+    batch = np.array([CLASSES.index(Class.BATCH)])
     assert decide(np.array([[0.2, 0.65, 0.15]]), batch, 0.9).tolist() == batch.tolist()
-    assert CLASSES[decide(np.array([[0.2, 0.55, 0.25]]), batch, 0.9)[0]] is Latency.NONE
-    assert CLASSES[decide(np.array([[0.95, 0.04, 0.01]]), batch, 0.9)[0]] is Latency.LATENCY
+    assert CLASSES[decide(np.array([[0.2, 0.55, 0.25]]), batch, 0.9)[0]] is Class.EXEMPT
+    assert CLASSES[decide(np.array([[0.95, 0.04, 0.01]]), batch, 0.9)[0]] is Class.INTERACTIVE
 
 
 def test_nothing_is_said_without_a_model_or_before_anything_was_done() -> None:
@@ -288,8 +288,8 @@ def test_nothing_is_said_without_a_model_or_before_anything_was_done() -> None:
 def test_a_class_comes_with_what_it_rests_on() -> None:
     found = said(Behaviours(MODEL, 0.9), SERVICE, 3)
     assert found is not None
-    assert found.latency is Latency.LATENCY
-    assert found.p_latency >= 0.9
+    assert found.inferred is Class.INTERACTIVE
+    assert found.p_interactive >= 0.9
     assert found.p_batch < 0.05
     assert found.evidence[0][:2] == ("listens", 1.0)
     assert found.evidence[0][2] > 4
@@ -312,78 +312,80 @@ def test_the_order_of_groups_does_not_matter() -> None:
         names = names[::-1]
         two = dict(zip(names, backward.step(names, values(*(doing[name] for name in names))), strict=True))
         assert one == two
-    assert {found.latency for found in one.values() if found} == {Latency.LATENCY, Latency.BATCH, Latency.NONE}
+    assert {found.inferred for found in one.values() if found} == {Class.INTERACTIVE, Class.BATCH, Class.EXEMPT}
 
 
-@pytest.mark.parametrize("awaited", [{"terminal": 1}, {"fed": 1}, {"processes": 3, "threads": 3, "cpu": 2.97, "fed": 1}])
+@pytest.mark.parametrize("awaited", [{"terminal": 1}, {"pipe_fed": 1}, {"processes": 3, "threads": 3, "cpu": 2.97, "pipe_fed": 1}])
 def test_what_may_be_loading_for_somebody_is_not_called_batch_in_its_first_seconds(awaited: dict[str, float]) -> None:
     hog = replace(HOG, **awaited)
     for interval in (1.0, 0.5):
         behaviours = Behaviours(MODEL, 0.9, interval)
         found = list(latencies(behaviours, hog, int(LOADING_SECONDS / interval)))
-        assert set(found[:-1]) == {Latency.NONE}
-        assert found[-1] is Latency.BATCH
+        assert set(found[:-1]) == {Class.EXEMPT}
+        assert found[-1] is Class.BATCH
         assert said(behaviours, SLEEPER, 100) is not None
-        assert list(latencies(behaviours, hog, 1)) == [Latency.BATCH], "it loads once"
+        assert list(latencies(behaviours, hog, 1)) == [Class.BATCH], "it loads once"
 
 
-@pytest.mark.parametrize("has", [{"shows": 1}, {"served_for": 1}, {"fed": 1, "asked": 1}], ids=["window", "server", "pipe"])
+@pytest.mark.parametrize(
+    "has", [{"has_window": 1}, {"served_for": 1}, {"pipe_fed": 1, "pipe_server": 1}], ids=["window", "server", "pipe"]
+)
 def test_what_somebody_may_wait_for_is_never_called_batch(has: dict[str, float]) -> None:
     behaviours = Behaviours(MODEL, 0.9)
-    working = Doing(processes=3, threads=3, cpu=2.97, slices=180)
-    assert set(latencies(behaviours, replace(working, **has), 60)) == {Latency.NONE}
-    assert list(latencies(behaviours, working, 1)) == [Latency.BATCH], "the window is closed, the server or who asked is gone"
+    working = Doing(processes=3, threads=3, cpu=2.97, timeslices=180)
+    assert set(latencies(behaviours, replace(working, **has), 60)) == {Class.EXEMPT}
+    assert list(latencies(behaviours, working, 1)) == [Class.BATCH], "the window is closed, the server or who asked is gone"
 
 
 def test_what_wants_little_is_not_called_batch_and_once_it_is_does_not_go_back_and_forth() -> None:
     behaviours = Behaviours(BehaviourModel.from_arrays(LONG_BURSTS, ""), 0.9)
 
-    def wants(cores: float, ticks: int) -> set[Latency | None]:
-        return set(latencies(behaviours, Doing(cpu=cores, slices=2), ticks))
+    def wants(cores: float, ticks: int) -> set[Class | None]:
+        return set(latencies(behaviours, Doing(cpu=cores, timeslices=2), ticks))
 
-    assert wants(LITTLE_CORES * 0.95, 60) == {Latency.NONE}
-    assert Latency.BATCH in wants(LITTLE_CORES * 1.3, 60)
-    assert wants(LITTLE_CORES * 0.6, 120) == {Latency.BATCH}
-    assert [*latencies(behaviours, Doing(cpu=LITTLE_CORES * 0.4, slices=2), 120)][-1] is Latency.NONE
+    assert wants(LITTLE_CORES * 0.95, 60) == {Class.EXEMPT}
+    assert Class.BATCH in wants(LITTLE_CORES * 1.3, 60)
+    assert wants(LITTLE_CORES * 0.6, 120) == {Class.BATCH}
+    assert [*latencies(behaviours, Doing(cpu=LITTLE_CORES * 0.4, timeslices=2), 120)][-1] is Class.EXEMPT
 
 
-@pytest.mark.parametrize("slices", [10, 30, 100])
+@pytest.mark.parametrize("timeslices", [10, 30, 100])
 @pytest.mark.parametrize("processes", [1, 2, 6])
-def test_who_only_waits_is_not_called_batch_for_it(slices: float, processes: int) -> None:
+def test_who_only_waits_is_not_called_batch_for_it(timeslices: float, processes: int) -> None:
     """A client that uses 0.05 cores beside a hundred hogs: it "wanted" 1.7 cores, and was called batch, 91 to 99 % sure."""
-    client = Doing(processes=processes, threads=processes, cpu=0.054, wait=min(1.68, 0.9 * processes), slices=slices)
-    assert not set(latencies(Behaviours(MODEL, 0.9), client, 60)) & {Latency.BATCH, Latency.LATENCY}
+    client = Doing(processes=processes, threads=processes, cpu=0.054, wait=min(1.68, 0.9 * processes), timeslices=timeslices)
+    assert not set(latencies(Behaviours(MODEL, 0.9), client, 60)) & {Class.BATCH, Class.INTERACTIVE}
 
 
 def test_a_hog_among_many_of_its_own_kind_is_known_by_what_it_uses() -> None:
-    crowd = Doing(processes=12, threads=12, cpu=1.95, wait=10.0, slices=400)
-    assert [*latencies(Behaviours(MODEL, 0.9), crowd, 10)][-1] is Latency.BATCH
+    starved = Doing(processes=12, threads=12, cpu=1.95, wait=10.0, timeslices=400)
+    assert [*latencies(Behaviours(MODEL, 0.9), starved, 10)][-1] is Class.BATCH
 
 
 def test_demoted_work_stays_what_it_was_called_however_little_it_gets() -> None:
     """It uses what others leave, and wants a whole CPU still: a demotion that took its own reason away would come and go."""
     behaviours = Behaviours(MODEL, 0.9)
-    assert [*latencies(behaviours, HOG, 5)][-1] is Latency.BATCH
-    assert set(latencies(behaviours, Doing(cpu=0.03, wait=0.97, slices=60), 120)) == {Latency.BATCH}
-    assert set(latencies(behaviours, Doing(cpu=0.26, wait=0.74, slices=60), 120)) == {Latency.BATCH}
+    assert [*latencies(behaviours, HOG, 5)][-1] is Class.BATCH
+    assert set(latencies(behaviours, Doing(cpu=0.03, wait=0.97, timeslices=60), 120)) == {Class.BATCH}
+    assert set(latencies(behaviours, Doing(cpu=0.26, wait=0.74, timeslices=60), 120)) == {Class.BATCH}
 
 
 def test_what_children_use_that_come_and_go_counts_as_used() -> None:
-    make = Doing(cpu=0.05, brief=0.9, slices=2)
+    make = Doing(cpu=0.05, brief=0.9, timeslices=2)
     sure = BehaviourModel.from_arrays(LONG_BURSTS, "")
-    assert [*latencies(Behaviours(sure, 0.9), make, 30)][-1] is Latency.BATCH
-    assert [*latencies(Behaviours(sure, 0.9), replace(make, brief=0.0), 30)][-1] is Latency.NONE
+    assert [*latencies(Behaviours(sure, 0.9), make, 30)][-1] is Class.BATCH
+    assert [*latencies(Behaviours(sure, 0.9), replace(make, brief=0.0), 30)][-1] is Class.EXEMPT
 
 
 def test_why_what_looks_like_batch_is_not_called_so_is_said() -> None:
-    little = Doing(cpu=0.1, slices=2)
+    little = Doing(cpu=0.1, timeslices=2)
     sure = BehaviourModel.from_arrays(LONG_BURSTS, "")
     for doing, model, reason in (
-        (replace(HOG, keys=1, terminal=1, shows=1, served_for=1), MODEL, Spared.KEYS),
-        (replace(HOG, terminal=1, shows=1, served_for=1), MODEL, Spared.SHOWS),
-        (replace(HOG, terminal=1, served_for=1, fed=1, asked=1), MODEL, Spared.SERVER),
-        (replace(HOG, terminal=1, fed=1, asked=1), MODEL, Spared.ASKED),
-        (replace(HOG, fed=1), MODEL, Spared.LOADING),
+        (replace(HOG, keys=1, terminal=1, has_window=1, served_for=1), MODEL, Spared.READS_KEYSTROKES),
+        (replace(HOG, terminal=1, has_window=1, served_for=1), MODEL, Spared.HAS_WINDOW),
+        (replace(HOG, terminal=1, served_for=1, pipe_fed=1, pipe_server=1), MODEL, Spared.SERVER),
+        (replace(HOG, terminal=1, pipe_fed=1, pipe_server=1), MODEL, Spared.PIPE_SERVER),
+        (replace(HOG, pipe_fed=1), MODEL, Spared.LOADING),
         (replace(HOG, terminal=1), MODEL, Spared.LOADING),
         (replace(little, terminal=1), sure, Spared.LOADING),
         (little, sure, Spared.LITTLE),
@@ -393,118 +395,118 @@ def test_why_what_looks_like_batch_is_not_called_so_is_said() -> None:
         found = said(Behaviours(model, 0.9), doing, 3)
         assert found is not None
         assert found.spared is reason
-        assert (found.latency is Latency.NONE) == (reason is not None)
+        assert (found.inferred is Class.EXEMPT) == (reason is not None)
         assert (found.p_batch >= 0.9) == (doing is not SERVICE)
 
 
 def test_what_is_given_keys_is_never_called_batch() -> None:
     behaviours = Behaviours(MODEL, 0.9)
     at_keys = replace(HOG, processes=2, threads=2, cpu=1.98, terminal=2, keys=1)
-    assert set(latencies(behaviours, at_keys, 60)) == {Latency.NONE}
-    assert list(latencies(behaviours, replace(at_keys, keys=0), 1)) == [Latency.BATCH], "a prompt gives them up for what it runs"
+    assert set(latencies(behaviours, at_keys, 60)) == {Class.EXEMPT}
+    assert list(latencies(behaviours, replace(at_keys, keys=0), 1)) == [Class.BATCH], "a prompt gives them up for what it runs"
 
 
 @pytest.mark.parametrize("traits", [{}, {"terminal": NAN, "keys": NAN}, {"processes": 4, "threads": 4, "cpu": 3.96, "terminal": 4}])
 def test_work_for_which_nobody_waits_is_batch_at_once(traits: dict[str, float]) -> None:
-    assert [*latencies(Behaviours(MODEL, 0.9), replace(HOG, **traits), 2)][-1] is Latency.BATCH
+    assert [*latencies(Behaviours(MODEL, 0.9), replace(HOG, **traits), 2)][-1] is Class.BATCH
 
 
-STARTING = Doing(young=1, cpu=0.9, wait=0.1, slices=100, faults=35_000)
+STARTING = Doing(young=1, cpu=0.9, wait=0.1, timeslices=100, faults=35_000)
 
 
 def test_what_reads_its_code_is_not_called_batch_and_what_then_works_is() -> None:
     behaviours = Behaviours(MODEL, 0.9)
-    assert set(latencies(behaviours, STARTING, 3)) == {Latency.NONE}
+    assert set(latencies(behaviours, STARTING, 3)) == {Class.EXEMPT}
     found = said(behaviours, STARTING)
     assert found is not None
     assert (found.spared, found.p_batch >= 0.9) == (Spared.YOUNG, True)
-    assert list(latencies(behaviours, HOG, 2)) == [Latency.BATCH] * 2
-    assert list(latencies(behaviours, STARTING, 2)) == [Latency.BATCH] * 2, "its predecessor was"
+    assert list(latencies(behaviours, HOG, 2)) == [Class.BATCH] * 2
+    assert list(latencies(behaviours, STARTING, 2)) == [Class.BATCH] * 2, "its predecessor was"
 
 
 def test_a_start_that_ends_within_a_tick_is_no_behaviour_until_the_process_is_older() -> None:
     behaviours = Behaviours(MODEL, 0.9)
     half = replace(STARTING, cpu=0.99, wait=0.01, faults=35_000)
-    assert list(latencies(behaviours, half, 1)) == [Latency.NONE]
+    assert list(latencies(behaviours, half, 1)) == [Class.EXEMPT]
     busy = replace(HOG, young=1, cpu=0.9, wait=0.0)
-    assert list(latencies(behaviours, busy, 1)) == [Latency.NONE], "most of what it did was to start"
-    assert list(latencies(behaviours, busy, 1)) == [Latency.BATCH]
+    assert list(latencies(behaviours, busy, 1)) == [Class.EXEMPT], "most of what it did was to start"
+    assert list(latencies(behaviours, busy, 1)) == [Class.BATCH]
     grown = Behaviours(MODEL, 0.9)
-    assert list(latencies(grown, half, 1)) == [Latency.NONE]
-    assert list(latencies(grown, replace(busy, young=0), 1)) == [Latency.BATCH]
+    assert list(latencies(grown, half, 1)) == [Class.EXEMPT]
+    assert list(latencies(grown, replace(busy, young=0), 1)) == [Class.BATCH]
 
 
 def test_a_start_may_take_long_where_the_cpu_is_short_and_not_for_ever() -> None:
     squeezed = replace(STARTING, cpu=0.3, wait=1.5, threads=2, young=0, faults=6_000)
-    assert set(latencies(Behaviours(MODEL, 0.9), squeezed, int(START_SECONDS / 0.3) - 1)) == {Latency.NONE}
-    assert [*latencies(Behaviours(MODEL, 0.9), replace(STARTING, young=0), int(START_SECONDS / 0.9) + 2)][-1] is Latency.BATCH
+    assert set(latencies(Behaviours(MODEL, 0.9), squeezed, int(START_SECONDS / 0.3) - 1)) == {Class.EXEMPT}
+    assert [*latencies(Behaviours(MODEL, 0.9), replace(STARTING, young=0), int(START_SECONDS / 0.9) + 2)][-1] is Class.BATCH
 
 
 def test_a_service_that_is_deployed_anew_stays_what_it_was_while_it_starts() -> None:
     behaviours = Behaviours(MODEL, 0.9)
-    assert [*latencies(behaviours, replace(SERVICE, settled=1), 20)][-1] is Latency.LATENCY
+    assert [*latencies(behaviours, replace(SERVICE, settled=1), 20)][-1] is Class.INTERACTIVE
     started = replace(STARTING, cpu=0.3, wait=0.6, faults=0)
-    assert set(latencies(behaviours, started, 25)) == {Latency.LATENCY}
+    assert set(latencies(behaviours, started, 25)) == {Class.INTERACTIVE}
     found = said(behaviours, started)
     assert found is not None
     assert (found.ruled, found.spared, found.evidence) == (Ruled.SUCCEEDS, None, ())
-    assert set(latencies(behaviours, replace(SERVICE, young=0), 20)) == {Latency.LATENCY}
-    assert [*latencies(behaviours, replace(HOG, settled=1), 60)][-1] is Latency.BATCH, "it is settled, and no service any more"
+    assert set(latencies(behaviours, replace(SERVICE, young=0), 20)) == {Class.INTERACTIVE}
+    assert [*latencies(behaviours, replace(HOG, settled=1), 60)][-1] is Class.BATCH, "it is settled, and no service any more"
 
 
 def test_without_a_predecessor_a_class_is_given_up_as_ever() -> None:
     behaviours = Behaviours(MODEL, 0.9)
-    assert [*latencies(behaviours, SERVICE, 3)][-1] is Latency.LATENCY
-    assert [*latencies(behaviours, HOG, 20)][-1] is Latency.BATCH
+    assert [*latencies(behaviours, SERVICE, 3)][-1] is Class.INTERACTIVE
+    assert [*latencies(behaviours, HOG, 20)][-1] is Class.BATCH
 
 
 def test_what_may_serve_unseen_is_not_called_batch() -> None:
     behaviours = Behaviours(MODEL, 0.9)
-    hidden = replace(HOG, serves=NAN, serves_locally=NAN, served_for=NAN, shows=NAN)
-    assert set(latencies(behaviours, hidden, 30)) == {Latency.NONE}
+    hidden = replace(HOG, serves=NAN, serves_locally=NAN, served_for=NAN, has_window=NAN)
+    assert set(latencies(behaviours, hidden, 30)) == {Class.EXEMPT}
     found = said(behaviours, hidden)
     assert found is not None
     assert found.spared is Spared.UNSEEN
-    assert list(latencies(behaviours, HOG, 1)) == [Latency.BATCH]
+    assert list(latencies(behaviours, HOG, 1)) == [Class.BATCH]
 
 
-SWARM = Doing(processes=3, threads=3, young=2, cpu=0.1, brief=1.4, wait=0.5, slices=4000, faults=20_000)
+SWARM = Doing(processes=3, threads=3, young=2, cpu=0.1, brief=1.4, wait=0.5, timeslices=4000, faults=20_000)
 
 
 def test_a_swarm_is_batch_after_some_seconds_and_until_its_work_is_over() -> None:
     behaviours = Behaviours(MODEL, 0.9)
     found = list(latencies(behaviours, SWARM, 12))
-    assert found.index(Latency.BATCH) == int(SWARM_SECONDS) - 1
-    assert set(found[int(SWARM_SECONDS) :]) == {Latency.BATCH}
+    assert found.index(Class.BATCH) == int(SWARM_SECONDS) - 1
+    assert set(found[int(SWARM_SECONDS) :]) == {Class.BATCH}
     last = said(behaviours, SWARM)
     assert last is not None
     assert (last.ruled, last.evidence, last.p_batch < 0.9) == (Ruled.SWARM, (("brief_cores", 1.4, 0.0),), True)
     assert said(behaviours, replace(SWARM, cpu=0.11)) == last, "it rests on the rule as long as the model would not say so"
-    assert set(latencies(behaviours, replace(SWARM, brief=LITTLE_CORES * 0.6), 30)) == {Latency.BATCH}, "demoted, it does less"
+    assert set(latencies(behaviours, replace(SWARM, brief=LITTLE_CORES * 0.6), 30)) == {Class.BATCH}, "demoted, it does less"
     linking = replace(SWARM, brief=0.0, wait=0.0)
-    assert list(latencies(behaviours, linking, 3)) == [Latency.BATCH] * 3
-    assert [*latencies(behaviours, linking, int(SWARM_KEPT_SECONDS))][-1] is Latency.NONE
+    assert list(latencies(behaviours, linking, 3)) == [Class.BATCH] * 3
+    assert [*latencies(behaviours, linking, int(SWARM_KEPT_SECONDS))][-1] is Class.EXEMPT
 
 
 @pytest.mark.parametrize(
     "awaited",
-    [{"keys": 1}, {"shows": 1}, {"served_for": 1}, {"fed": 1, "asked": 1}, {"serves": NAN}, {"serves": 1}],
+    [{"keys": 1}, {"has_window": 1}, {"served_for": 1}, {"pipe_fed": 1, "pipe_server": 1}, {"serves": NAN}, {"serves": 1}],
     ids=lambda traits: next(iter(traits)),
 )
 def test_a_swarm_that_somebody_waits_for_is_not_called_batch(awaited: dict[str, float]) -> None:
-    assert Latency.BATCH not in set(latencies(Behaviours(MODEL, 0.9), replace(SWARM, **awaited), 30))
+    assert Class.BATCH not in set(latencies(Behaviours(MODEL, 0.9), replace(SWARM, **awaited), 30))
 
 
 def test_a_command_or_little_brief_work_is_no_swarm() -> None:
     behaviours = Behaviours(MODEL, 0.9)
-    assert Latency.BATCH not in set(latencies(behaviours, SWARM, int(SWARM_SECONDS) - 1))
-    assert Latency.BATCH not in set(latencies(behaviours, replace(SWARM, brief=LITTLE_CORES * 0.9), 60))
+    assert Class.BATCH not in set(latencies(behaviours, SWARM, int(SWARM_SECONDS) - 1))
+    assert Class.BATCH not in set(latencies(behaviours, replace(SWARM, brief=LITTLE_CORES * 0.9), 60))
 
 
 def test_a_service_that_loads_is_latency_as_soon_as_it_shows() -> None:
     behaviours = Behaviours(MODEL, 0.9)
-    assert Latency.BATCH not in set(latencies(behaviours, replace(HOG, terminal=1), 4))
-    assert [*latencies(behaviours, replace(SERVICE, terminal=1), 5)][-1] is Latency.LATENCY
+    assert Class.BATCH not in set(latencies(behaviours, replace(HOG, terminal=1), 4))
+    assert [*latencies(behaviours, replace(SERVICE, terminal=1), 5)][-1] is Class.INTERACTIVE
 
 
 def test_a_periodic_job_is_known_when_it_comes_back() -> None:
@@ -515,7 +517,7 @@ def test_a_periodic_job_is_known_when_it_comes_back() -> None:
         behaviours.step(["program other"], other)
     (found,) = behaviours.step(["program backup"], values(SLEEPER))
     assert found is not None
-    assert found.latency is Latency.BATCH
+    assert found.inferred is Class.BATCH
 
 
 def test_what_is_gone_for_long_is_forgotten_and_its_place_is_clean() -> None:
@@ -557,22 +559,24 @@ def test_the_shipped_model_keeps_what_models_promise(model: BehaviourModel) -> N
     check_behaviour(model)
 
 
-@pytest.mark.parametrize("hog", [HOG, NEW_HOG, replace(NEW_HOG, processes=4, threads=4, young=4, cpu=1.9, wait=2.1, slices=700)])
+@pytest.mark.parametrize(
+    "hog", [HOG, NEW_HOG, replace(NEW_HOG, processes=4, threads=4, young=4, cpu=1.9, wait=2.1, timeslices=700)]
+)
 def test_a_hog_is_batch_after_two_ticks(model: BehaviourModel, hog: Doing) -> None:
     found = said(Behaviours(model, 0.9), hog, 2)
     assert found is not None
-    assert found.latency is Latency.BATCH, found
+    assert found.inferred is Class.BATCH, found
 
 
 @pytest.mark.parametrize("service", [SERVICE, BUSY_SERVICE])
 def test_a_service_in_use_is_latency_after_five_ticks(model: BehaviourModel, service: Doing) -> None:
     found = said(Behaviours(model, 0.9), service, 5)
     assert found is not None
-    assert found.latency is Latency.LATENCY, found
+    assert found.inferred is Class.INTERACTIVE, found
 
 
 def test_a_service_that_starves_never_becomes_batch(model: BehaviourModel) -> None:
     behaviours = Behaviours(model, 0.9)
-    assert Latency.BATCH not in set(latencies(behaviours, STARVING, 60))
+    assert Class.BATCH not in set(latencies(behaviours, STARVING, 60))
     said(behaviours, BUSY_SERVICE, 5)
-    assert set(latencies(behaviours, STARVING, 60)) == {Latency.LATENCY}
+    assert set(latencies(behaviours, STARVING, 60)) == {Class.INTERACTIVE}

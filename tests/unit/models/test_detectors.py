@@ -141,7 +141,7 @@ def test_requests_that_are_larger_are_not_slow() -> None:
     for tick in ticks[ONSET:]:  # it gets the large ones: eight times the CPU, and eight times the bytes
         cpu = tick.values[0, AT["cpu"]]
         tick.values[0, AT["cpu"]] = min(8 * cpu, 1.0)
-        tick.values[0, [AT["chars"], AT["slices"]]] *= min(8 * cpu, 1.0) / cpu
+        tick.values[0, [AT["chars"], AT["timeslices"]]] *= min(8 * cpu, 1.0) / cpu
         tick.values[0, AT["busy"]] = 1.0
     assert flags(ticks, 0.5, ONSET) == []
 
@@ -152,7 +152,7 @@ def test_a_worker_that_sleeps_in_every_request_is_slow() -> None:
         tick.values[:, AT["busy"]] = np.minimum(tick.values[:, AT["busy"]], 0.3)
     for tick in ticks[ONSET:]:
         tick.values[0, AT["busy"]] = 1.0
-        tick.values[0, [AT["cpu"], AT["wait"], AT["chars"], AT["slices"]]] /= 3
+        tick.values[0, [AT["cpu"], AT["wait"], AT["chars"], AT["timeslices"]]] /= 3
     found = flags(ticks, 0.5, ONSET)
     assert {(s.id, s.kind) for _, s in found} == {(VICTIM, Anomaly.SLOW)}
     figures = dict(found[-1][1].evidence)
@@ -168,12 +168,12 @@ def test_a_worker_that_waits_for_a_cpu_is_starved_and_not_slow() -> None:
 def test_a_worker_that_gets_all_the_requests_makes_no_storm() -> None:
     ticks = pool(4, 320, 0.5, 18)
     for tick in ticks:
-        tick.values[:, AT["slices"]] *= 100
+        tick.values[:, AT["timeslices"]] *= 100
         tick.values[:, AT["forks"]] = 3.0
     for tick in ticks[ONSET:]:
-        for name in ("cpu", "wait", "chars", "slices", "busy", "forks"):
+        for name in ("cpu", "wait", "chars", "timeslices", "busy", "forks"):
             tick.values[1:, AT[name]] *= 0.02
-        tick.values[0, [AT["chars"], AT["slices"], AT["forks"], AT["cpu"]]] *= 1.8
+        tick.values[0, [AT["chars"], AT["timeslices"], AT["forks"], AT["cpu"]]] *= 1.8
     assert flags(ticks, 0.5, ONSET) == []
 
 
@@ -181,7 +181,7 @@ def doing(ticks: Sequence[WorkerTick], begin: int, rows: Sequence[tuple[float, f
     """From `begin` on the workers do just so much: (cpu, wait, slices, chars, busy) each."""
     for tick in ticks[begin:]:
         for worker, row in enumerate(rows):
-            tick.values[worker, [AT[name] for name in ("cpu", "wait", "slices", "chars", "busy")]] = row
+            tick.values[worker, [AT[name] for name in ("cpu", "wait", "timeslices", "chars", "busy")]] = row
 
 
 @pytest.mark.parametrize(("theirs", "storm"), [(14_000.0, True), (600.0, False)])
@@ -248,7 +248,7 @@ def test_who_is_last_in_line_for_work_is_not_stuck(told: bool) -> None:
     They wake once a second, for a wait that times out."""
     ticks = pool(4, 400, 0.5, 21)
     for number, tick in enumerate(ticks[ONSET:]):
-        tick.values[0, [AT[name] for name in ("cpu", "wait", "slices", "chars", "busy")]] = (2e-4, 0.0, 2.0, 0.0, 0.0)
+        tick.values[0, [AT[name] for name in ("cpu", "wait", "timeslices", "chars", "busy")]] = (2e-4, 0.0, 2.0, 0.0, 0.0)
         tick.values[:, AT["queued"]] = 0.2 * (number % 8 < 2)
     for tick in [] if told else ticks:
         tick.values[:, [AT["busy"], AT["queued"]]] = np.nan
@@ -308,7 +308,7 @@ def test_a_young_worker_that_leaks_descriptors_is_told_by_siblings_that_stand_st
     assert [score.kind for _, score in said[:1]] == ([Anomaly.FD_LEAK] if found else [])
 
 
-WORK = [AT[name] for name in ("cpu", "wait", "slices", "chars", "busy")]
+WORK = [AT[name] for name in ("cpu", "wait", "timeslices", "chars", "busy")]
 
 
 @pytest.mark.parametrize("found", [True, False])
@@ -457,5 +457,5 @@ def test_a_spinner_that_is_pushed_off_its_cpu_all_the_time_makes_no_storm(thread
     for tick in ticks:
         tick.values[:, AT["threads"]] = threads
     for tick in ticks[ONSET:]:
-        tick.values[0, [AT["cpu"], AT["wait"], AT["slices"]]] = (0.45, 0.53, 1400.0)
+        tick.values[0, [AT["cpu"], AT["wait"], AT["timeslices"]]] = (0.45, 0.53, 1400.0)
     assert {score.kind for _, score in flags(ticks, 0.5, ONSET)} == {kind}

@@ -7,7 +7,8 @@ SEED = 20_261_125
 
 
 def healthy(n: int, seed: int = SEED) -> np.ndarray:
-    """[n, 4] a load with a slow rhythm, two features that follow it, one that is noise, and one that hardly ever moves."""
+    """[n, 4] a load with a slow seasonal pattern, two features that follow it, one that is noise, and one that hardly ever
+    moves."""
     rng = np.random.default_rng(seed)
     load = 10 + 3 * np.sin(np.arange(n) / 40) + rng.normal(0, 0.5, n)
     return np.column_stack([load, 1e6 * load + rng.normal(0, 3e5, n), rng.normal(50, 5, n), np.full(n, 7.0)])

@@ -18,7 +18,7 @@ WAITED = "flock on /run/a (inode 7)"
 
 def snapshot(
     at: int,
-    slices: dict[ProcId, int] | None = None,
+    timeslices: dict[ProcId, int] | None = None,
     states: dict[ProcId, str] | None = None,
     threads: int = 1,
     cpu_ms: dict[ProcId, int] | None = None,
@@ -28,7 +28,7 @@ def snapshot(
     table = np.zeros(len(everybody), dtype=SAMPLE)
     for row, process in zip(table, everybody, strict=True):
         row["pid"], row["start_ticks"] = process
-        row["slices"] = (slices or {}).get(process, 3)
+        row["timeslices"] = (timeslices or {}).get(process, 3)
         row["threads"], row["cpu_ns"] = threads, (cpu_ms or {}).get(process, 0) * 1_000_000
         row["state"] = ord((states or {}).get(process, "S"))
     identity = Identity("w", "w", "/", "", 0)

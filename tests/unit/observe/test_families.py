@@ -333,7 +333,7 @@ def test_a_shell_that_is_typed_into_and_what_starts_sessions_drive_nothing(colle
     assert (found[SHELL], found[100], found[122], found[200]) == ("program bash", "program make", "program cc1", "program vim")
 
 
-@pytest.mark.parametrize("trait", [Trait.SERVES, Trait.SERVES_LOCALLY, Trait.KEYS, Trait.SHOWS, Trait.ASKED])
+@pytest.mark.parametrize("trait", [Trait.SERVES, Trait.SERVES_LOCALLY, Trait.READS_KEYSTROKES, Trait.HAS_WINDOW, Trait.PIPE_SERVER])
 def test_brief_children_of_what_answers_somebody_are_no_swarm(trait: Trait) -> None:
     machine = build()
     machine.traits = {100: trait, 110: trait}
@@ -355,7 +355,7 @@ def test_who_listens_or_takes_keys_within_a_swarm_is_no_part_of_it() -> None:
     machine = build()
     machine.start(140, "redis-server", 110, port=6379)
     machine.start(150, "vim", 110)
-    machine.traits = {140: Trait.SERVES, 150: Trait.KEYS}
+    machine.traits = {140: Trait.SERVES, 150: Trait.READS_KEYSTROKES}
     found = machine.after(3, {110: 1.5})
     assert (found[140], found[150], found[122]) == ("program redis-server :6379", "program vim", "program make")
     machine.traits = {}

@@ -6,32 +6,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nicety.models.records import Identity, Latency
+from nicety.models.records import Class, Identity
 from nicety.scheduler.config.sections import parse
 from nicety.scheduler.observe.grouping import Grouping
 
 CONFIG = """
 [groups.database]
 program = "postgres*"
-latency = "latency"
+class = "interactive"
 [groups.mine]
 uid = 1000
 program = "python3 *"
 [groups.training]
 program = "python3 train.py"
 cgroup = "/batch/*"
-latency = "batch"
+class = "batch"
 [groups.backup]
 unit = "backup*.service"
 [groups.early]
 program = "twice"
-latency = "none"
+class = "exempt"
 [groups.late]
 program = "twice"
 [pools.web]
 kind = "command"
 command = ["web"]
-latency = "latency"
+class = "interactive"
 """
 config = parse(CONFIG)
 grouping = Grouping(config)
@@ -71,20 +71,20 @@ def test_what_somebody_started_in_a_login_is_not_grouped_by_that(unit: str) -> N
 
 def test_classes_are_those_of_rules_and_pools_and_else_not_known() -> None:
     wanted = {
-        "database": Latency.LATENCY,
-        "training": Latency.BATCH,
-        "web": Latency.LATENCY,
+        "database": Class.INTERACTIVE,
+        "training": Class.BATCH,
+        "web": Class.INTERACTIVE,
         "backup": None,
-        "early": Latency.NONE,
+        "early": Class.EXEMPT,
         "program app": None,
     }
     assert {group: grouping.pinned(group) for group in wanted} == wanted
 
 
 @given(st.lists(st.builds(identity, program=st.sampled_from(["postgres", "x", "twice"]), uid=st.integers(0, 3)), max_size=30))
-def test_answers_do_not_depend_on_what_was_asked_before(asked: list[Identity]) -> None:
+def test_answers_do_not_depend_on_what_was_asked_before(pipe_server: list[Identity]) -> None:
     fresh = Grouping(config)
-    assert [fresh.given(who) for who in asked] == [Grouping(config).given(who) for who in asked]
+    assert [fresh.given(who) for who in pipe_server] == [Grouping(config).given(who) for who in pipe_server]
 
 
 def test_a_storm_of_programs_does_not_fill_memory() -> None:

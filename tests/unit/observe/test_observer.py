@@ -13,10 +13,10 @@ from nicety.models.behaviour import BEHAVIOUR_CHANNELS, BehaviourModel
 from nicety.models.records import (
     SAMPLE,
     Anomaly,
+    Class,
     HostSample,
     Identity,
     Known,
-    Latency,
     PoolSample,
     ProcId,
     Quota,
@@ -43,9 +43,9 @@ def snapshot(tick: int) -> Snapshot:
     """The service has answered 500 requests of 0.4 ms each second, the hog has used a whole CPU in slices of 4 ms."""
     table = np.zeros(3, dtype=SAMPLE)
     rows = ((OWN, 0.0, 0, 0), (SERVICE, 0.2, 500, Trait.SERVES), (HOG, 1.0, 250, 0))
-    for row, (id_, cores, slices, traits) in zip(table, rows, strict=True):
+    for row, (id_, cores, timeslices, traits) in zip(table, rows, strict=True):
         row["pid"], row["start_ticks"], row["session"], row["threads"] = id_.pid, id_.start_ticks, id_.pid, 1
-        row["cpu_ns"], row["slices"] = round(cores * tick * SECOND), slices * tick
+        row["cpu_ns"], row["timeslices"] = round(cores * tick * SECOND), timeslices * tick
         row["known"], row["traits"] = Known.WAIT | Known.SOCKETS, traits
     host = HostSample((tick * SECOND, tick * SECOND // 5), 8 << 30, 6 << 30, None)
     return Snapshot(tick * SECOND, tick * SECOND, 10_000 + 100 * tick, table, IDENTITIES, host, ())
@@ -308,14 +308,14 @@ def groups(tick: Tick) -> dict[str, Group]:
 
 def test_a_service_and_a_hog_are_told_apart_by_what_they_do_and_the_tick_says_on_what_grounds() -> None:
     seen = groups(observe(Config(), learns=True)[-1])
-    assert {name: group.latency for name, group in seen.items()} == {
-        "program server": Latency.LATENCY,
-        "program hog": Latency.BATCH,
+    assert {name: group.class_ for name, group in seen.items()} == {
+        "program server": Class.INTERACTIVE,
+        "program hog": Class.BATCH,
     }
     assert [member.id for member in seen["program hog"].members] == [HOG]
     behaviour = seen["program server"].behaviour
     assert behaviour is not None
-    assert behaviour.p_latency > 0.9
+    assert behaviour.p_interactive > 0.9
     assert "listens" in {feature for feature, _, _ in behaviour.evidence}
 
 
@@ -329,18 +329,18 @@ def test_nobody_is_called_batch_for_waiting() -> None:
     def seen(tick: int) -> Snapshot:
         made = snapshot(tick)
         made.table["cpu_ns"][2], made.table["wait_ns"][2] = round(0.054 * tick * SECOND), round(0.9 * tick * SECOND)
-        made.table["slices"][2], made.table["read_chars"][2] = 30 * tick, 100_000 * tick
+        made.table["timeslices"][2], made.table["read_chars"][2] = 30 * tick, 100_000 * tick
         return made
 
     ticks = [observer.tick(seen(tick), (), paused=False) for tick in range(1, 60)]
-    assert {it.latency for tick in ticks for it in tick.groups if it.name == "program hog"} <= {Latency.NONE}
+    assert {it.class_ for tick in ticks for it in tick.groups if it.name == "program hog"} <= {Class.EXEMPT}
 
 
 def test_a_hog_is_known_within_two_ticks() -> None:
     first, second, third = observe(Config(), learns=True, ticks=3)
     assert first.gap
-    known = [seen["program hog"].latency for tick in (second, third) if "program hog" in (seen := groups(tick))]
-    assert Latency.BATCH in known
+    known = [seen["program hog"].class_ for tick in (second, third) if "program hog" in (seen := groups(tick))]
+    assert Class.BATCH in known
 
 
 def test_the_daemon_is_no_service_to_itself() -> None:
@@ -351,21 +351,21 @@ def test_the_daemon_is_no_service_to_itself() -> None:
     for own in (OWN, SERVICE):
         observer = Observer(Config(), Abilities(autogroup=True, cpu_cgroup="v1", may_renice=True), own, None, None, model)
         ticks = [observer.tick(snapshot(tick), (), paused=False) for tick in range(1, 13)]
-        seen[own] = {name: group.latency for name, group in groups(ticks[-1]).items()}
-    assert (seen[OWN]["program server"], seen[OWN]["program hog"]) == (Latency.LATENCY, Latency.BATCH)
-    assert (seen[SERVICE]["program server"], seen[SERVICE]["program hog"]) == (Latency.NONE, Latency.BATCH)
+        seen[own] = {name: group.class_ for name, group in groups(ticks[-1]).items()}
+    assert (seen[OWN]["program server"], seen[OWN]["program hog"]) == (Class.INTERACTIVE, Class.BATCH)
+    assert (seen[SERVICE]["program server"], seen[SERVICE]["program hog"]) == (Class.EXEMPT, Class.BATCH)
 
 
-@pytest.mark.parametrize("latency", ["none", "latency"])
-def test_the_configuration_pins_a_class_whatever_the_behaviour(latency: str) -> None:
-    config = parse(f'[groups.mine]\nprogram = "hog"\nlatency = "{latency}"\n')
+@pytest.mark.parametrize("class_", ["exempt", "interactive"])
+def test_the_configuration_pins_a_class_whatever_the_behaviour(class_: str) -> None:
+    config = parse(f'[groups.mine]\nprogram = "hog"\nlatency = "{class_}"\n')
     seen = groups(observe(config, learns=True)[-1])
-    assert (seen["mine"].latency, seen["mine"].behaviour) == (Latency(latency), None)
+    assert (seen["mine"].class_, seen["mine"].behaviour) == (Class(class_), None)
 
 
 def test_without_a_model_nobody_has_a_class_that_the_configuration_does_not_give() -> None:
-    seen = groups(observe(parse('[groups.mine]\nprogram = "hog"\nlatency = "batch"\n'), learns=False)[-1])
-    assert {name: group.latency for name, group in seen.items()} == {"mine": Latency.BATCH, "program server": Latency.NONE}
+    seen = groups(observe(parse('[groups.mine]\nprogram = "hog"\nclass = "batch"\n'), learns=False)[-1])
+    assert {name: group.class_ for name, group in seen.items()} == {"mine": Class.BATCH, "program server": Class.EXEMPT}
 
 
 def test_the_tick_says_where_the_programs_are_that_must_never_be_touched_whatever_their_class() -> None:

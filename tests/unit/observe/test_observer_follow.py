@@ -12,7 +12,7 @@ import pytest
 from nicety.models.artifact import shipped
 from nicety.models.behaviour import BehaviourModel
 from nicety.models.forecast.demand import Network
-from nicety.models.records import SAMPLE, HostSample, Identity, Known, Latency, PoolSample, ProcId, Snapshot, Trait, WorkerSample
+from nicety.models.records import SAMPLE, Class, HostSample, Identity, Known, PoolSample, ProcId, Snapshot, Trait, WorkerSample
 from nicety.scheduler.config.sections import Config, parse
 from nicety.scheduler.decision import Abilities, Tick, encode
 from nicety.scheduler.observe.observer import Observer
@@ -31,9 +31,9 @@ def snapshot(tick: int) -> Snapshot:
     """A service of 500 short answers a second, a hog of a whole CPU, and a pool of one worker."""
     table = np.zeros(3, dtype=SAMPLE)
     rows = ((SERVICE, 0.2, 500, Trait.SERVES), (HOG, 1.0, 250, 0), (WORKER, 0.3 + 0.1 * (tick % 5), 100, 0))
-    for row, (id_, cores, slices, traits) in zip(table, rows, strict=True):
+    for row, (id_, cores, timeslices, traits) in zip(table, rows, strict=True):
         row["pid"], row["start_ticks"], row["session"], row["threads"] = id_.pid, id_.start_ticks, id_.pid, 1
-        row["cpu_ns"], row["slices"] = round(cores * tick * SECOND), slices * tick
+        row["cpu_ns"], row["timeslices"] = round(cores * tick * SECOND), timeslices * tick
         row["known"], row["traits"] = Known.WAIT | Known.SOCKETS, traits
     host = HostSample((tick * SECOND, tick * SECOND // 2), 8 << 30, 6 << 30, None)
     pool = PoolSample("jobs", 1, 1, float(tick % 3), (WorkerSample(WORKER, 0.5, ready=True),), None, None, "")
@@ -61,8 +61,8 @@ def run(observer: Observer, ticks: Sequence[int]) -> list[Tick]:
     return [observer.tick(snapshot(tick), (), paused=False) for tick in ticks]
 
 
-def classes(tick: Tick) -> dict[str, Latency]:
-    return {group.name: group.latency for group in tick.groups}
+def classes(tick: Tick) -> dict[str, Class]:
+    return {group.name: group.class_ for group in tick.groups}
 
 
 def followed(
@@ -87,8 +87,8 @@ def test_without_a_change_it_is_as_if_there_had_been_no_break() -> None:
 
 def test_classes_forecasts_and_pools_are_kept_where_limits_and_classes_alone_change() -> None:
     last, after = followed(POOL, POOL + "maximum = 20\nminimum = 1\n[guard]\ncooldown = 3.0\n[priority]\nwait = 0.2\n")
-    assert classes(last)["program server"] is Latency.LATENCY
-    assert classes(last)["program hog"] is Latency.BATCH
+    assert classes(last)["program server"] is Class.INTERACTIVE
+    assert classes(last)["program hog"] is Class.BATCH
     assert classes(after[0]) == classes(last)
     assert after[0].pools[0].load_stable == pytest.approx(last.pools[0].load_stable or 0.0, rel=0.1)
     assert after[0].pools[0].cpu_per_worker == pytest.approx(last.pools[0].cpu_per_worker, rel=0.2)
@@ -97,8 +97,8 @@ def test_classes_forecasts_and_pools_are_kept_where_limits_and_classes_alone_cha
 def test_a_group_that_is_defined_otherwise_begins_anew_and_the_others_do_not() -> None:
     rules = '[groups.web]\nprogram = "server"\n'
     last, after = followed(POOL + rules, POOL + '[groups.web]\nprogram = "hog"\n')
-    assert classes(last) == {"web": Latency.LATENCY, "program hog": Latency.BATCH, "jobs": classes(last)["jobs"]}
-    assert classes(after[0])["web"] is not Latency.LATENCY, "what the server did says nothing of the hog"
+    assert classes(last) == {"web": Class.INTERACTIVE, "program hog": Class.BATCH, "jobs": classes(last)["jobs"]}
+    assert classes(after[0])["web"] is not Class.INTERACTIVE, "what the server did says nothing of the hog"
     assert {group.name: group.cpu for group in after[0].groups}["web"] == pytest.approx(1.0)
     kept = [forecast for forecast in after[0].forecasts if forecast.target == "jobs"]
     assert encode(kept) == encode([f for f in followed(POOL + rules, POOL + rules)[1][0].forecasts if f.target == "jobs"])
@@ -108,7 +108,7 @@ def test_a_pool_that_is_another_one_now_begins_anew() -> None:
     same, other = followed(POOL, POOL), followed(POOL, POOL.replace('"worker"', '"other"'))
     assert same[1][0].pools[0].load_stable != other[1][0].pools[0].load_stable
     assert other[1][0].pools[0].load_stable == other[1][0].pools[0].load
-    assert classes(other[1][0])["program server"] is Latency.LATENCY
+    assert classes(other[1][0])["program server"] is Class.INTERACTIVE
 
 
 def test_another_behaviour_model_tells_classes_from_what_was_seen_before() -> None:
@@ -145,7 +145,7 @@ def test_a_hole_between_the_two_is_a_gap() -> None:
     after.follow(before)
     first, second = run(after, [60, 61])
     assert (first.gap, second.gap) == (True, False)
-    assert classes(second)["program server"] is Latency.LATENCY
+    assert classes(second)["program server"] is Class.INTERACTIVE
 
 
 def test_the_order_of_rules_counts() -> None:

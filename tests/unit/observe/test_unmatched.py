@@ -55,7 +55,7 @@ def test_a_rule_that_fits_nothing_is_told_the_nearest_name(rule: str, said: str)
 
 def test_a_rule_that_fits_is_not_told() -> None:
     config = parse(
-        '[groups.a]\nprogram = "post*"\n[groups.b]\nuid = 1000\n[groups.c]\nunit = "redis.service"\nlatency = "latency"\n'
+        '[groups.a]\nprogram = "post*"\n[groups.b]\nuid = 1000\n[groups.c]\nunit = "redis.service"\nclass = "interactive"\n'
     )
     assert unmatched(config, THERE) == []
 

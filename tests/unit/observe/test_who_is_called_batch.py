@@ -9,7 +9,7 @@ import numpy as np
 
 from nicety.models.artifact import shipped
 from nicety.models.behaviour import BehaviourModel, Behaviours
-from nicety.models.records import SAMPLE, Behaviour, HostSample, Identity, Known, Latency, ProcId, Snapshot, Trait
+from nicety.models.records import SAMPLE, Behaviour, Class, HostSample, Identity, Known, ProcId, Snapshot, Trait
 from nicety.scheduler.config.sections import parse
 from nicety.scheduler.observe.measure import Measured, Measurer
 
@@ -24,7 +24,7 @@ class Doing:
     program: str
     parent: int = 1
     cpu: float = 0.0  # seconds
-    slices: int = 50
+    timeslices: int = 50
     faults: int = 0
     traits: int = 0  # of Trait
     known: int = Known.WAIT | Known.SOCKETS | Known.KEYS
@@ -57,7 +57,7 @@ def seen(tick: int, processes: Mapping[int, Doing]) -> Snapshot:
         since = tick - doing.born + 1
         record = table[row]
         record["pid"], record["start_ticks"], record["ppid"], record["session"] = *id_, doing.parent, 7
-        record["cpu_ns"], record["slices"] = round(since * doing.cpu * 1e9), since * doing.slices
+        record["cpu_ns"], record["timeslices"] = round(since * doing.cpu * 1e9), since * doing.timeslices
         record["minor_faults"], record["threads"], record["state"] = since * doing.faults, 1, ord("R")
         record["known"], record["traits"] = int(doing.known), int(doing.traits)
         if "child_cpu_ns" in (SAMPLE.names or ()):
@@ -73,42 +73,42 @@ def group(measured: Measured, pid: int) -> str:
     return next(measured.members[row] for id_, row in measured.rows.items() if id_.pid == pid)
 
 
-def classes(told: Sequence[tuple[Measured, dict[str, Behaviour | None]]], pid: int) -> list[Latency | None]:
+def classes(told: Sequence[tuple[Measured, dict[str, Behaviour | None]]], pid: int) -> list[Class | None]:
     found = [said[group(measured, pid)] for measured, said in told if any(id_.pid == pid for id_ in measured.rows)]
-    return [None if behaviour is None else behaviour.latency for behaviour in found]
+    return [None if behaviour is None else behaviour.inferred for behaviour in found]
 
 
 def test_a_server_whose_workers_are_spawned_is_not_called_batch_for_a_pool_that_spawns_too() -> None:
     """A3: all of them are called "python3 -c"."""
-    machine = {100: Doing("python3 hypercorn", slices=5), 200: Doing("python3 crunch.py", slices=5)}
+    machine = {100: Doing("python3 hypercorn", timeslices=5), 200: Doing("python3 crunch.py", timeslices=5)}
     machine |= {pid: Doing("python3 -c", 100, 0.05, 400, traits=Trait.SERVES) for pid in (101, 102)}
     machine |= {pid: Doing("python3 -c", 200, 0.95, 60) for pid in (201, 202)}
     told = called(20, machine)
     assert group(told[-1][0], 101) != group(told[-1][0], 201)
-    assert Latency.BATCH not in classes(told, 101)
-    assert classes(told, 101)[-1] is Latency.LATENCY
-    assert classes(told, 201)[-1] is Latency.BATCH
+    assert Class.BATCH not in classes(told, 101)
+    assert classes(told, 101)[-1] is Class.INTERACTIVE
+    assert classes(told, 201)[-1] is Class.BATCH
 
 
 def test_what_only_starts_is_not_called_batch() -> None:
     """A4: ipykernel for 2 ticks, mpd, dask and hypercorn's master for 1."""
     told = called(6, {100: Doing("python3 hypercorn", 1, 0.9, 150, 36_000, born=1)})
     assert len(classes(told, 100)) == 6
-    assert Latency.BATCH not in classes(told, 100)
+    assert Class.BATCH not in classes(told, 100)
 
 
 def test_what_may_serve_unseen_is_not_called_batch() -> None:
     """D2: without root gunicorn is batch, because its sockets are not seen."""
     told = called(20, {100: Doing("python3 gunicorn", 1, 0.95, 60, known=Known.WAIT | Known.KEYS)})
-    assert Latency.BATCH not in classes(told, 100)
+    assert Class.BATCH not in classes(told, 100)
 
 
 def test_a_build_of_short_processes_is_one_group_and_batch() -> None:
     """B5: each cc1 by itself lives too briefly to be known, and make looks like a shell."""
-    machine = {20: Doing("bash", slices=1), 100: Doing("make", 20, 0.01, 300, 2_000, collects=1.6)}
+    machine = {20: Doing("bash", timeslices=1), 100: Doing("make", 20, 0.01, 300, 2_000, collects=1.6)}
     machine |= {110 + at: Doing("cc1", 100, 0.3, 30, 9_000, born=at) for at in range(1, 12)}
     told = called(12, machine)
     assert {group(told[-1][0], pid) for pid in (100, *range(115, 120))} == {"program make"}
-    assert classes(told, 100)[-1] is Latency.BATCH
+    assert classes(told, 100)[-1] is Class.BATCH
     assert group(told[-1][0], 20) == "program bash"
-    assert Latency.BATCH not in classes(told, 20)
+    assert Class.BATCH not in classes(told, 20)

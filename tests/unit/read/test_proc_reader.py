@@ -25,7 +25,7 @@ from nicety.scheduler.read.text import printable
 
 TICK_NS = 1_000_000_000 // USER_HZ
 COUNTERS = (
-    *("cpu_ns", "wait_ns", "slices", "minor_faults", "major_faults", "child_faults", "child_cpu_ns"),
+    *("cpu_ns", "wait_ns", "timeslices", "minor_faults", "major_faults", "child_faults", "child_cpu_ns"),
     *("read_chars", "write_chars", "read_bytes", "write_bytes"),
 )
 
@@ -150,7 +150,7 @@ def test_every_field_is_where_proc_pid_stat_says(tree: Tree, source: ProcSource)
         "session": 77,
         "cpu_ns": 5_000_000_000,
         "wait_ns": 6,
-        "slices": 7,
+        "timeslices": 7,
         "minor_faults": 11,
         "major_faults": 22,
         "child_faults": 33,
@@ -258,7 +258,7 @@ def test_a_pid_with_another_start_is_another_process(tree: Tree, source: ProcSou
     assert list(before.identities) == [ProcId(42, 500)]
     assert list(after.identities) == [ProcId(42, 600)]
     assert after.identities[ProcId(42, 600)].comm == "other"
-    assert [row(after, 42)[name] for name in ("cpu_ns", "wait_ns", "slices")] == [100, 100, 1]
+    assert [row(after, 42)[name] for name in ("cpu_ns", "wait_ns", "timeslices")] == [100, 100, 1]
 
 
 def test_an_earlier_snapshot_does_not_change(tree: Tree, source: ProcSource) -> None:
@@ -278,10 +278,10 @@ def test_an_earlier_snapshot_does_not_change(tree: Tree, source: ProcSource) -> 
 def test_threads_are_summed_and_exited_ones_stay_counted(tree: Tree, source: ProcSource) -> None:
     tree.process(42, threads={42: "100 10 1", 43: "200 20 2", 44: "300 30 3"})
     first = row(source.read(1, 1, ()), 42)
-    assert [first[name] for name in ("cpu_ns", "wait_ns", "slices", "threads")] == [600, 60, 6, 3]
+    assert [first[name] for name in ("cpu_ns", "wait_ns", "timeslices", "threads")] == [600, 60, 6, 3]
     tree.process(42, threads={42: "101 10 1", 45: "1000 100 10"})
     after = row(source.read(2, 1, ()), 42)
-    assert [after[name] for name in ("cpu_ns", "wait_ns", "slices", "threads")] == [1601, 160, 16, 2]
+    assert [after[name] for name in ("cpu_ns", "wait_ns", "timeslices", "threads")] == [1601, 160, 16, 2]
 
 
 def test_without_schedstat_cpu_time_is_that_of_stat_and_wait_is_unknown(tree: Tree, source: ProcSource) -> None:
@@ -312,7 +312,7 @@ def test_counters_never_go_back_whatever_threads_come_and_go(history: list[tuple
     for before, after in itertools.pairwise(seen):
         assert all(before[name] <= after[name] for name in COUNTERS)
     last = [sum(counters[index] for counters in history[-1][0].values()) for index in range(3)]
-    assert all(seen[-1][name] >= least for name, least in zip(("cpu_ns", "wait_ns", "slices"), last, strict=True))
+    assert all(seen[-1][name] >= least for name, least in zip(("cpu_ns", "wait_ns", "timeslices"), last, strict=True))
 
 
 # --- what a process serves ------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from nicety.scheduler.read.terminals import takes_keys
+from nicety.scheduler.read.terminals import reads_keystrokes
 
 
 class Process:
@@ -78,26 +78,26 @@ def test_consoles_and_pseudo_terminals_are_asked_and_serial_lines_left_alone(
     process: Process, number: int, device: int, answer: bool | None
 ) -> None:
     process.has(1, device)
-    assert takes_keys(str(process.path), number) is answer
+    assert reads_keystrokes(str(process.path), number) is answer
     assert (process.opened == [1]) == (answer is True or device == HUNG_UP)
 
 
 def test_another_terminal_is_not_taken_for_it(process: Process) -> None:
     process.has(0, os.makedev(1, 3), mount=25)
     process.has(2, os.makedev(136, 5))
-    assert takes_keys(str(process.path), 136 << 8 | 4) is None
-    assert takes_keys(str(process.path), 136 << 8 | 5) is True
+    assert reads_keystrokes(str(process.path), 136 << 8 | 4) is None
+    assert reads_keystrokes(str(process.path), 136 << 8 | 5) is True
     assert process.opened == [2]
 
 
 @pytest.mark.parametrize("mount", [240, 21, 99], ids=["a user's own", "proc", "in no namespace of the process"])
 def test_a_file_system_that_may_not_answer_is_not_asked(process: Process, mount: int) -> None:
     process.has(0, os.makedev(136, 4), mount)
-    assert takes_keys(str(process.path), 136 << 8 | 4) is None
+    assert reads_keystrokes(str(process.path), 136 << 8 | 4) is None
     assert process.asked == process.opened == []
     process.has(1, os.makedev(136, 4))
-    assert takes_keys(str(process.path), 136 << 8 | 4) is True
+    assert reads_keystrokes(str(process.path), 136 << 8 | 4) is True
 
 
 def test_a_process_that_is_gone_is_no_error(tmp_path: Path) -> None:
-    assert takes_keys(str(tmp_path / "7"), 34816) is None
+    assert reads_keystrokes(str(tmp_path / "7"), 34816) is None

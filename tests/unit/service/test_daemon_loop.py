@@ -189,7 +189,7 @@ STEPS: dict[str, Callable[[Rig], tuple[Any, str]]] = {
     "read": lambda rig: (rig.source, "read"),
     "record": lambda rig: (rig.daemon._sessions.traces, "append"),
     "observe, deadlocks": lambda rig: (rig.daemon._deadlocks.watch, "turn"),
-    "observe, lessons": lambda rig: (rig.daemon._lessons.file, "read"),
+    "observe, lessons": lambda rig: (rig.daemon._feedback.file, "read"),
     "observe": lambda rig: (rig.daemon._sessions.observer, "tick"),
     "decide": lambda rig: (rig.daemon._sessions.engine, "step"),
     "scope": lambda rig: (rig.daemon._acting_on, "end_grants"),
@@ -391,9 +391,9 @@ def test_beyond_its_budget_each_level_is_applied_and_told_once(rig: Rig, monkeyp
 
     real = rig.daemon._sessions.observer.tick
 
-    def tick(snapshot: Snapshot, outcomes: tuple[Outcome, ...], paused: bool, deadlocks: tuple[Any, ...], lessons: Any) -> Any:
+    def tick(snapshot: Snapshot, outcomes: tuple[Outcome, ...], paused: bool, deadlocks: tuple[Any, ...], feedback: Any) -> Any:
         seen.append(deadlocks)
-        return real(snapshot, outcomes, paused, (), lessons)
+        return real(snapshot, outcomes, paused, (), feedback)
 
     monkeypatch.setattr(rig.daemon._deadlocks.watch, "turn", look)
     monkeypatch.setattr(rig.daemon._sessions.observer, "tick", tick)

@@ -11,7 +11,7 @@ from nicety.scheduler.service.reloading import is_released
 @pytest.mark.parametrize(
     ("now", "released"),
     [
-        ('kind = "gunicorn"\npidfile = "/run/web.pid"\nminimum = 2\nmaximum = 30\nlatency = "latency"', False),
+        ('kind = "gunicorn"\npidfile = "/run/web.pid"\nminimum = 2\nmaximum = 30\nclass = "interactive"', False),
         ('kind = "gunicorn"\npidfile = "/run/other.pid"\nmaximum = 30', True),
         ('kind = "command"\ncommand = ["true"]', True),
         ("", True),

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from nicety.models.records import Anomaly, Latency, ProcId, Score
+from nicety.models.records import Anomaly, Class, ProcId, Score
 from nicety.scheduler.decision import (
     Abilities,
     Action,
@@ -55,10 +55,10 @@ def session(name: str = "00000001") -> Session:
 
 
 def tick(seq: int, outcomes: Sequence[Outcome] = ()) -> Tick:
-    hogs = a_group("hogs", Latency.BATCH, [a_member(pid, session=50, cgroup="/batch") for pid in (51, 52, 53)], cpu=1.0 / 3 + seq)
+    hogs = a_group("hogs", Class.BATCH, [a_member(pid, session=50, cgroup="/batch") for pid in (51, 52, 53)], cpu=1.0 / 3 + seq)
     return a_tick(
         seq,
-        groups=[hogs, a_group("web", Latency.LATENCY)],
+        groups=[hogs, a_group("web", Class.INTERACTIVE)],
         pools=[a_pool("web", size=2)],
         forecasts=[a_forecast("web", "load", 0.1 + seq)],
         scores=(Score(ProcId(9000, 9000), "web", Anomaly.LEAK, 1.5, 0.25, (("slope_mib", 2.0),), "baseline"),),
@@ -257,7 +257,7 @@ def big(seq: int) -> Tick:
     """About 12 KB when stored."""
     forecasts = [a_forecast(f"group {number}", "cpu", (seq * 7919 + number * 104729) % 99991 / 997) for number in range(60)]
     groups = [
-        a_group(f"g{number}", Latency.NONE, cpu=(seq * 31 + number * 17) % 101 / 7, wait=(seq * number) % 13 / 3)
+        a_group(f"g{number}", Class.EXEMPT, cpu=(seq * 31 + number * 17) % 101 / 7, wait=(seq * number) % 13 / 3)
         for number in range(400)
     ]
     return a_tick(seq, forecasts=forecasts, groups=groups)

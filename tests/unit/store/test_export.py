@@ -31,10 +31,10 @@ Row = dict[str, Any]
 def snapshot(tick: int, names: Sequence[str] = ("sleep", "worker"), known: Sequence[int] = (ALL, 0)) -> Snapshot:
     table = np.zeros(len(names), dtype=SAMPLE)
     table["pid"], table["start_ticks"], table["ppid"], table["session"] = np.arange(10, 10 + len(names)), 2**63 + 1, 1, 4
-    for name in ("cpu_ns", "wait_ns", "slices", "rss_bytes", "read_chars", "write_chars", "read_bytes", "write_bytes", "fds"):
+    for name in ("cpu_ns", "wait_ns", "timeslices", "rss_bytes", "read_chars", "write_chars", "read_bytes", "write_bytes", "fds"):
         table[name] = 100 + tick
     table["nice"], table["state"], table["known"] = -5, ord("S"), known
-    table["traits"] = Trait.SERVES | Trait.TERMINAL | Trait.KEYS
+    table["traits"] = Trait.SERVES | Trait.TERMINAL | Trait.READS_KEYSTROKES
     return Snapshot(
         at=10**13 + tick,
         wall=NOON + tick * 10**9,
@@ -96,14 +96,14 @@ def test_every_format_has_every_figure_and_nothing_for_what_was_not_read(tmp_pat
         "cpu_exact": False,
         "rss_bytes": 101,
         "terminal": True,
-        "fed": False,
-        "asked": False,
+        "pipe_fed": False,
+        "pipe_server": False,
     }
     zeros = dict.fromkeys(("policy", "threads", "last_cpu", "minor_faults", "major_faults", "child_faults", "child_cpu_ns"), 0)
     unknown = dict.fromkeys(
         (
-            *("wait_ns", "slices", "read_chars", "write_chars", "read_bytes", "write_bytes", "fds"),
-            *("port", "serves", "serves_locally", "takes_keys", "shows"),
+            *("wait_ns", "timeslices", "read_chars", "write_chars", "read_bytes", "write_bytes", "fds"),
+            *("port", "serves", "serves_locally", "reads_keystrokes", "has_window"),
         ),
         "" if kind == "csv" else None,
     )
@@ -113,13 +113,13 @@ def test_every_format_has_every_figure_and_nothing_for_what_was_not_read(tmp_pat
     assert rows[3] == expected
     whole = rows[2]
     assert str(whole["port"]) == "8001"
-    assert [str(whole[name]) for name in ("serves", "serves_locally", "terminal", "takes_keys")] == [
+    assert [str(whole[name]) for name in ("serves", "serves_locally", "terminal", "reads_keystrokes")] == [
         "True",
         "False",
         "True",
         "True",
     ]
-    assert [str(whole[name]) for name in ("pid", "wait_ns", "slices", "read_chars", "fds", "cpu_exact")] == [
+    assert [str(whole[name]) for name in ("pid", "wait_ns", "timeslices", "read_chars", "fds", "cpu_exact")] == [
         "10",
         *["101"] * 4,
         "True",

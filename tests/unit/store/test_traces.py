@@ -33,7 +33,7 @@ def machine(ticks: int, *, processes: int = 20, moving: int = 3, wall: int = NOO
     for tick in range(ticks):
         table = table.copy()
         moved = rng.choice(processes, moving, replace=False)
-        for name, most in (("cpu_ns", 10**9), ("wait_ns", 10**7), ("slices", 500), ("minor_faults", 100), ("rss_bytes", 2**20)):
+        for name, most in (("cpu_ns", 10**9), ("wait_ns", 10**7), ("timeslices", 500), ("minor_faults", 100), ("rss_bytes", 2**20)):
             table[name][moved] += rng.integers(0, most, moving).astype(np.uint64)
         if tick % 7 == 3:
             table[int(moved[0])]["start_ticks"] = 100 * tick

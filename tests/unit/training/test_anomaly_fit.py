@@ -75,7 +75,7 @@ def test_long_pauses_that_are_how_a_pool_works_are_learned() -> None:
     for number, tick in enumerate(ticks):  # each worker in turn waits 20 s for a slow partner
         for i in range(len(tick.keys)):
             if (number - 120 * i) % 800 < 40:
-                tick.values[i, [AT[name] for name in ("cpu", "wait", "slices", "chars")]] = 0.0
+                tick.values[i, [AT[name] for name in ("cpu", "wait", "timeslices", "chars")]] = 0.0
                 tick.values[i, AT["busy"]] = 1.0
     result = fit(ticks)
     row = next(row for row in result.rows if row.kind is Anomaly.STUCK)
@@ -140,7 +140,7 @@ def test_faults_change_what_they_are_about() -> None:
     healthy = np.array([tick.values[0] for tick in values])
     healthy[:, AT["fds"]] = np.nan
     stuck = faulty(Anomaly.STUCK, healthy, INTERVAL)
-    assert (stuck[:, [AT["cpu"], AT["slices"], AT["chars"]]] == 0).all()
+    assert (stuck[:, [AT["cpu"], AT["timeslices"], AT["chars"]]] == 0).all()
     assert np.isnan(stuck[:, AT["fds"]]).all()
     leaking = faulty(Anomaly.LEAK, healthy, INTERVAL)
     assert leaking[-1, AT["rss"]] - healthy[-1, AT["rss"]] == pytest.approx(30 * 3 * 2**20)

@@ -13,7 +13,7 @@ from nicety.models import artifact
 from nicety.models.artifact import FEATURES, Card, DataRange, load, load_live, promote, save, shipped
 from nicety.models.behaviour import BEHAVIOUR_CHANNELS, BEHAVIOUR_FEATURES, CLASSES, SEEN, BehaviourModel
 from nicety.models.checks import check_behaviour
-from nicety.models.records import SAMPLE, HostSample, Identity, Known, Latency, ProcId, Snapshot, Trait
+from nicety.models.records import SAMPLE, Class, HostSample, Identity, Known, ProcId, Snapshot, Trait
 from nicety.scheduler.store.traces import TraceWriter
 from nicety.training.behaviour_fit import (
     MOMENTS,
@@ -33,7 +33,7 @@ from nicety.training.behaviour_fit import (
 from nicety.training.cli import app
 from nicety.training.promote import judge_behaviour
 
-L, B, N = Latency.LATENCY, Latency.BATCH, Latency.NONE
+L, B, N = Class.INTERACTIVE, Class.BATCH, Class.EXEMPT
 
 
 def programs(count: int = 24, noise: float = 0.3, rows: int = 4, seed: int = 1) -> Programs:
@@ -66,9 +66,9 @@ def test_a_model_tells_programs_it_has_not_seen_apart(known: Programs, fitted: F
     check_behaviour(BehaviourModel.from_arrays(fitted.arrays, "ab" * 32))
     said = verdicts("new", fitted.chances, known)
     assert [row.program for row in said] == list(known.names)
-    two = [row for row in said if row.latency is not N]
-    assert sum(row.said is row.latency for row in two) >= 0.9 * len(two)
-    assert all(row.said in (row.latency, N) for row in said)
+    two = [row for row in said if row.class_ is not N]
+    assert sum(row.said is row.class_ for row in two) >= 0.9 * len(two)
+    assert all(row.said in (row.class_, N) for row in said)
     assert fitted.loss(known) < 0.35
     other = programs(count=18, seed=9)
     model = BehaviourModel.from_arrays(fitted.arrays, "")
@@ -118,7 +118,7 @@ def test_too_few_programs_say_what_to_do() -> None:
 
 
 def test_two_classes_are_enough(known: Programs) -> None:
-    two = known.only([at for at, latency in enumerate(known.classes) if latency is not N])
+    two = known.only([at for at, class_ in enumerate(known.classes) if class_ is not N])
     fitted = fit_behaviour(two)
     chances = BehaviourModel.from_arrays(fitted.arrays, "").probabilities(two.rows)
     assert log_loss(chances, two) < 0.3
@@ -146,7 +146,7 @@ def test_damaged_programs_are_refused(known: Programs, name: str) -> None:
 
 def test_rows_are_taken_early_and_then_seldom() -> None:
     sightings = Sightings(1.0)
-    doing = dict.fromkeys(BEHAVIOUR_CHANNELS, 0.0) | {"processes": 1.0, "threads": 1.0, "cpu": 0.5, "slices": 50.0}
+    doing = dict.fromkeys(BEHAVIOUR_CHANNELS, 0.0) | {"processes": 1.0, "threads": 1.0, "cpu": 0.5, "timeslices": 50.0}
     values = np.array([list(doing.values())] * 2)
     for tick in range(45):
         sightings.add(tick, ["one", "two"], values, {"one": B})
@@ -161,7 +161,7 @@ def test_rows_are_taken_early_and_then_seldom() -> None:
     assert len(sightings.finish().rows) <= MOST_ROWS
 
 
-def a_table(new: float, old: float, said: Latency = L, unseen: tuple[float, float] = (0.3, 0.3)) -> BehaviourTable:
+def a_table(new: float, old: float, said: Class = L, unseen: tuple[float, float] = (0.3, 0.3)) -> BehaviourTable:
     rows = (ProgramRow("new model", "web", L, said, 0.9, 0.05, new), ProgramRow("running ab", "web", L, L, 0.9, 0.05, old))
     return BehaviourTable(rows, unseen)
 
@@ -184,7 +184,7 @@ def test_a_model_goes_live_unless_it_is_worse(table: BehaviourTable, beats: bool
 
 # --- nicety train -----------------------------------------------------------------------------------------------------------------
 
-PINNED = '[groups.web]\nprogram = "web"\nlatency = "latency"\n[groups.night]\nprogram = "night"\nlatency = "batch"\n'
+PINNED = '[groups.web]\nprogram = "web"\nclass = "interactive"\n[groups.night]\nprogram = "night"\nclass = "batch"\n'
 
 
 def write(state: Path, ticks: int = 120) -> None:
@@ -197,7 +197,7 @@ def write(state: Path, ticks: int = 120) -> None:
     writer = TraceWriter(state, boot_id="boot", session="5e551017", budget_bytes=1 << 28, interval=1.0)
     for tick in range(ticks):
         table["cpu_ns"] += np.array([2 * 10**8, 99 * 10**7, 10**7], dtype=np.uint64)
-        table["slices"] += np.array([1500, 40, 3], dtype=np.uint64)
+        table["timeslices"] += np.array([1500, 40, 3], dtype=np.uint64)
         at = (1000 + tick) * 10**9
         writer.append(Snapshot(at, 10**18 + at, at // 10**7, table, identities, HostSample((at // 2,), 1 << 34, 1 << 33, None), ()))
     writer.close()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from nicety.models.artifact import Card, DataRange
-from nicety.models.records import HORIZONS, QUANTILES, Anomaly, Latency
+from nicety.models.records import HORIZONS, QUANTILES, Anomaly, Class
 from nicety.training.anomaly_fit import AnomalyRow, WorkerTraces
 from nicety.training.behaviour_fit import BehaviourTable, ProgramRow
 from nicety.training.dataset import Dataset
@@ -161,7 +161,7 @@ def test_nothing_comes_from_elsewhere() -> None:
 
 def test_names_from_traces_are_text_and_nothing_else() -> None:
     rows = (AnomalyRow(Anomaly.LEAK, 10, 12, 11, 16.0, 9, None, 0, 1),)
-    programs = BehaviourTable((ProgramRow(NASTY, NASTY, Latency.BATCH, Latency.LATENCY, 0.8, 0.1, 1.2),), (0.4, 0.5))
+    programs = BehaviourTable((ProgramRow(NASTY, NASTY, Class.BATCH, Class.INTERACTIVE, 0.8, 0.1, 1.2),), (0.4, 0.5))
     results = (
         Result("demand", "promoted", NASTY, NASTY, demand=table()),
         Result("anomaly", "refused", NASTY, "", anomaly=rows),

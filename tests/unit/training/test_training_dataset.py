@@ -74,7 +74,7 @@ def test_no_series_reaches_across_a_hole_or_into_another_session() -> None:
 def test_groups_that_the_observer_would_not_report_are_left_out() -> None:
     traces = list(snapshots(range(1, 41), {"busy": 0.5, "idle": 0.001}))
     assert {run.target for run in build(traces, Config()).runs} == {"program busy"}
-    classed = parse('[groups.slow]\nprogram = "idle"\nlatency = "latency"\n')
+    classed = parse('[groups.slow]\nprogram = "idle"\nclass = "interactive"\n')
     assert {run.target for run in build(traces, classed).runs} == {"program busy", "slow"}
 
 

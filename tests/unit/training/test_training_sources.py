@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nicety.models.records import SAMPLE, HostSample, Identity, Known, Latency, PoolSample, ProcId, Snapshot, Trait, WorkerSample
+from nicety.models.records import SAMPLE, Class, HostSample, Identity, Known, PoolSample, ProcId, Snapshot, Trait, WorkerSample
 from nicety.scheduler.config.sections import Config, parse
 from nicety.scheduler.store.export import COLUMNS, export
 from nicety.scheduler.store.files import StoreError
@@ -25,7 +25,7 @@ from nicety.training.resume import Part, Parts
 from nicety.training.sources import Machine, machines
 
 WALL = 1_700_000_000 * 10**9
-CONFIG = parse('[pools.web]\nkind = "gunicorn"\npid = 99\n[groups.batch]\nprogram = "hog"\nlatency = "batch"\n', "nicety.toml")
+CONFIG = parse('[pools.web]\nkind = "gunicorn"\npid = 99\n[groups.batch]\nprogram = "hog"\nclass = "batch"\n', "nicety.toml")
 
 
 def snapshots(ticks: int, seed: int = 0, first: int = 0, interval: float = 1.0) -> Iterator[Snapshot]:
@@ -36,11 +36,11 @@ def snapshots(ticks: int, seed: int = 0, first: int = 0, interval: float = 1.0) 
     rng, table = np.random.default_rng(seed), np.zeros(len(ids), SAMPLE)
     table["pid"], table["start_ticks"], table["state"] = [id_.pid for id_ in ids], [id_.start_ticks for id_ in ids], ord("R")
     table["known"] = [int(Known.WAIT | Known.IO), int(Known.FDS | Known.KEYS), int(Known.SOCKETS), int(Known.WAIT), int(Known.WAIT)]
-    table["traits"] = [0, int(Trait.TERMINAL | Trait.KEYS), int(Trait.SERVES), 0, 0]
+    table["traits"] = [0, int(Trait.TERMINAL | Trait.READS_KEYSTROKES), int(Trait.SERVES), 0, 0]
     for tick in range(first, first + ticks):
         table["cpu_ns"] += rng.integers(10**8, 9 * 10**8, len(ids)).astype(np.uint64)
         table["rss_bytes"] = rng.integers(1, 9, len(ids)).astype(np.uint64) << 20
-        table["slices"][(table["known"] & int(Known.WAIT)) != 0] += 5
+        table["timeslices"][(table["known"] & int(Known.WAIT)) != 0] += 5
         at = round((100 + tick * interval) * 1e9)
         workers = tuple(WorkerSample(id_, float(rng.random()), True) for id_ in ids[3:])
         pools = (PoolSample("web", 2, 2, 0.0, workers, None, None, ""),)
@@ -333,7 +333,7 @@ def test_groups_of_different_machines_are_different_series_that_end_together(tmp
     assert dataset.data.ticks == 59 + 39
     assert dataset.data.groups == 6
     assert len(dataset.workers.sessions) == 2
-    assert dict(dataset.sighted.classes) == {"batch": Latency.BATCH}  # the same program, on whatever machine
+    assert dict(dataset.sighted.classes) == {"batch": Class.BATCH}  # the same program, on whatever machine
     assert set(dataset.sighted.groups) == {"batch"}
 
 

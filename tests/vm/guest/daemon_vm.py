@@ -23,10 +23,10 @@ interval = 0.5
 behaviour = false
 [groups.service]
 cgroup = "/service"
-latency = "latency"
+class = "interactive"
 [groups.batch]
 cgroup = "/batch"
-latency = "batch"
+class = "batch"
 """
 PLACING = PINNED + "[priority]\nenabled = false\n[placement]\nenabled = true\nminimum_cpus = 4\n"
 ALL = tuple(range(8))

@@ -13,7 +13,7 @@ from types import ModuleType
 
 import pytest
 
-from nicety.models.records import Latency
+from nicety.models.records import Class
 from nicety.scheduler.config.sections import parse
 from nicety.scheduler.read.proc import ProcSource
 
@@ -37,12 +37,12 @@ def test_each_program_is_in_the_table_once_and_names_one_group(table: ModuleType
 
 
 def test_each_class_is_in_training_and_held_out(table: ModuleType) -> None:
-    parts = Counter((program.latency, program.held_out) for program in table.PROGRAMS)
-    assert parts[Latency.LATENCY, True] >= 12
-    assert parts[Latency.BATCH, True] >= 12
-    assert parts[Latency.NONE, True] >= 5
-    for latency in Latency:
-        assert parts[latency, False] > parts[latency, True] * 0.5
+    parts = Counter((program.class_, program.held_out) for program in table.PROGRAMS)
+    assert parts[Class.INTERACTIVE, True] >= 12
+    assert parts[Class.BATCH, True] >= 12
+    assert parts[Class.EXEMPT, True] >= 5
+    for class_ in Class:
+        assert parts[class_, False] > parts[class_, True] * 0.5
 
 
 def test_no_family_of_programs_is_in_training_and_held_out(table: ModuleType) -> None:
@@ -54,8 +54,8 @@ def test_no_family_of_programs_is_in_training_and_held_out(table: ModuleType) ->
 
 def test_the_labels_are_a_configuration_with_a_group_and_class_for_each_program(table: ModuleType) -> None:
     groups = parse(table.labels(table.PROGRAMS)).groups
-    assert {name: (rule.program, rule.latency) for name, rule in groups.items()} == {
-        program.name: (program.program, program.latency) for program in table.PROGRAMS
+    assert {name: (rule.program, rule.class_) for name, rule in groups.items()} == {
+        program.name: (program.program, program.class_) for program in table.PROGRAMS
     }
 
 
@@ -63,9 +63,9 @@ def test_a_plan_lets_everybody_perform_alone_and_in_a_crowd(table: ModuleType) -
     sessions = table.plan(table.PROGRAMS, 36, 1)
     assert sessions == table.plan(table.PROGRAMS, 36, 1)
     assert {program.name for session in sessions for program in session} == {program.name for program in table.PROGRAMS}
-    crowds = [sum(program.latency is Latency.BATCH for program in session) for session in sessions]
-    assert min(crowds) == 0
-    assert max(crowds) >= 4
+    starved_workers = [sum(program.class_ is Class.BATCH for program in session) for session in sessions]
+    assert min(starved_workers) == 0
+    assert max(starved_workers) >= 4
     assert all(len(set(session)) == len(session) for session in sessions)
 
 

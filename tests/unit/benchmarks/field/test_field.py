@@ -132,9 +132,9 @@ def test_nicety_must_gain_four_fifths_of_what_a_control_gains(figures: ModuleTyp
 def test_a_demoted_service_falls_short_whoever_shows_it(figures: ModuleType) -> None:
     flat = [0.0101, 0.0099, 0.0100, 0.0100]
     logged = claimed(figures, record(figures, flat, flat, changes=(change(figures, sensitive=("redis",)),)))
-    assert not logged["latency-sensitive programs demoted, by the decision log"]
+    assert not logged["interactive programs demoted, by the decision log"]
     seen = claimed(figures, record(figures, flat, flat, kernel=("redis: nice 19",)))
-    assert not seen["latency-sensitive programs demoted, as the kernel showed"]
+    assert not seen["interactive programs demoted, as the kernel showed"]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ...models.anomaly.model import NOTED
 from ...models.features import Floats
 from ...models.records import Anomaly, ProcId, Score, Snapshot
-from ..decision import Crowd, Member, Neighbour
+from ..decision import Antagonist, Member, StarvedWorker
 
 LOOK_BACK_SECONDS = 24.0
 """How far to look back: as far as the starvation test of `models`."""
@@ -41,7 +41,7 @@ class _Look:
     waited: Mapping[ProcId, int]  # worker -> the CPU that it ran on last
 
 
-class Crowding:
+class Antagonists:
     """Remembers for a while which process ran where."""
 
     def __init__(self, online: Sequence[int] = ()) -> None:
@@ -78,7 +78,7 @@ class Crowding:
         waited = {id_: int(last[rows[id_]]) for id_ in workers}
         self._looks.append(_Look(snapshot.at, seconds, dict(used), waited))
 
-    def of(self, scores: Sequence[Score], snapshot: Snapshot) -> tuple[Crowd, ...]:
+    def of(self, scores: Sequence[Score], snapshot: Snapshot) -> tuple[StarvedWorker, ...]:
         """The neighbours of each worker that is scored as starved, sorted by worker."""
         starved = sorted(score.id for score in scores if score.kind is Anomaly.STARVED and score.p <= NOTED)
         if not starved:
@@ -89,9 +89,9 @@ class Crowding:
                 zip(snapshot.table["pid"].tolist(), snapshot.table["start_ticks"].tolist(), strict=True)
             )
         }
-        return tuple(self._crowd(id_, snapshot, index) for id_ in starved)
+        return tuple(self._starved(id_, snapshot, index) for id_ in starved)
 
-    def _crowd(self, worker: ProcId, snapshot: Snapshot, index: Mapping[ProcId, int]) -> Crowd:
+    def _starved(self, worker: ProcId, snapshot: Snapshot, index: Mapping[ProcId, int]) -> StarvedWorker:
         total, by_process = defaultdict[str, float](float), defaultdict[tuple[str, ProcId], float](float)
         seconds, where = 0.0, set[int]()
         for look in self._looks:
@@ -104,12 +104,12 @@ class Crowding:
                 if id_ != worker:
                     total[group] += cores * look.seconds
                     by_process[group, id_] += cores * look.seconds
-        neighbours = list[Neighbour]()
+        antagonists = list[Antagonist]()
         for group in sorted(total, key=lambda name: (-total[name], name))[:NEIGHBOURS]:
             most = max((id_ for name, id_ in by_process if name == group), key=lambda id_: (by_process[group, id_], id_))
             who = _member(most, snapshot, index)
-            neighbours.append(Neighbour(group, total[group] / seconds, who.nice, who.session, who.cgroup))
-        return Crowd(_member(worker, snapshot, index), tuple(sorted(where)), seconds, tuple(neighbours))
+            antagonists.append(Antagonist(group, total[group] / seconds, who.nice, who.session, who.cgroup))
+        return StarvedWorker(_member(worker, snapshot, index), tuple(sorted(where)), seconds, tuple(antagonists))
 
 
 def _member(id_: ProcId, snapshot: Snapshot, index: Mapping[ProcId, int]) -> Member:

@@ -63,11 +63,11 @@ class _Pool:
     requested: int
     workers: dict[ProcId, bool] = field(default_factory=dict)  # those that have not ended, and whether they were ever ready
     ended: list[tuple[float, float]] = field(default_factory=list)  # (began, ended) of those that ended soon, in that order
-    lives: deque[float] = field(default_factory=lambda: deque(maxlen=LIVES))  # seconds, of the other lives
+    lifecycle: deque[float] = field(default_factory=lambda: deque(maxlen=LIVES))  # seconds, of the other lives
     let_go: int = 0  # workers by which the pool was made smaller, and that have not ended yet
 
 
-class Lives:
+class Lifecycle:
     """Follows the workers of pools and the processes below them."""
 
     def __init__(self) -> None:
@@ -167,7 +167,7 @@ def _follow(pool: PoolSample, memory: _Pool, gone: set[ProcId], now: float) -> N
         elif life <= (min(SOON, SOON_SHARE * usual) if ready else SOON):
             memory.ended.append((began, now))
         else:
-            memory.lives.append(life)
+            memory.lifecycle.append(life)
     for worker in pool.workers:
         if worker.id not in gone:
             memory.workers[worker.id] = memory.workers.get(worker.id, False) or worker.ready
@@ -176,7 +176,7 @@ def _follow(pool: PoolSample, memory: _Pool, gone: set[ProcId], now: float) -> N
 def _usual_life(pool: PoolSample, memory: _Pool, now: float) -> float:
     """Median seconds of the lives that ended (except those that ended soon) and of existing workers; 0 if there are none."""
     ages = [now - worker.id.start_ticks / USER_HZ for worker in pool.workers]
-    return median([*memory.lives, *ages]) if memory.lives or ages else 0.0
+    return median([*memory.lifecycle, *ages]) if memory.lifecycle or ages else 0.0
 
 
 def _crash_loop(pool: PoolSample, memory: _Pool, now: float) -> Noticed | None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ...models.anomaly.lives import USER_HZ
+from ...models.anomaly.lifecycle import USER_HZ
 from ...models.records import ProcId
 from ..changes import Demotion, Subject
 from ..fences import parts_of
@@ -24,7 +24,7 @@ from ..places import AutogroupPlace, CgroupPlace, FencePlace, PoolPlace, Process
 from ..ports import Locks, Run, Trouble, Wait
 
 LOOK_NS = 80_000_000
-"""Time between two looks while something is demoted: 0.2 % of a CPU beside 100 processes (`benchmarks/latency/lock_holder.py`)."""
+"""Time between two looks while something is demoted: 0.2 % of a CPU beside 100 processes (`benchmarks/class_/lock_holder.py`)."""
 
 AGAIN_NS = 10_000_000
 """Time between two looks while a process waits and it is not yet clear for what."""
@@ -93,7 +93,7 @@ class _Watch:
     holders: dict[ProcId, tuple[int, int]] = field(default_factory=dict)  # (since, its CPU then) while it wants the CPU
 
 
-class Relief:
+class StarvationWatchdog:
     """The watchdog. `starve_seconds`, `floor`: see above; `floor` is a share of one CPU. Processes demoted one by one must each get
     their part of it, and a session or cgroup as a whole."""
 

@@ -1,6 +1,6 @@
 """The outlier test of lone workers: compares workers that have too few siblings with their own past. Pure.
 
-Of one or two workers nobody can say which is the odd one. `Loners` follows each of them: how novel its traits are at each tick
+Of one or two workers nobody can say which is the odd one. `SelfHistory` follows each of them: how novel its traits are at each tick
 (`novelty.Novelty`), and the highest level that each trait ever had. It reports a worker as an outlier that has left all of its past
 in some trait and stays there. `model.py` decides what becomes of a score.
 
@@ -56,7 +56,7 @@ BATCH = 16
 """Workers that share one `Novelty`. More are added as workers come (chosen)."""
 
 
-class Loners:
+class SelfHistory:
     """Follows the workers of pools of fewer than `ENOUGH`. Needs every tick, in order. A worker that is missing at a tick is
     forgotten, and so is one that has found siblings. About 20 KiB per worker, for the most there ever were at a time."""
 
@@ -190,6 +190,6 @@ def _levels(means: dict[str, Floats]) -> Floats:
     held = {
         **{name: means[name] for name in ("rss", "fds", "threads")},
         "chars_per_cpu": means["chars"] / works,
-        "slices_per_cpu": means["slices"] / works,
+        "slices_per_cpu": means["timeslices"] / works,
     }
     return np.log1p(np.column_stack([*(held[name] / unit for name, unit, _ in HELD), load / DEMAND_UNIT]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ....models.records import Latency
+from ....models.records import Class
 from ...config.sections import Config
 from ...decision import Control, Group, Member, Tick
 from ...fences import Limits
@@ -20,7 +20,7 @@ POOLS_SPARED = frozenset({Control.CPU_IDLE, Control.POLICY, Control.FENCE})
 """Not used inside a pool: they leave next to no CPU, which is too little where workers share locks."""
 
 
-class Wishes:
+class Desired:
     """Makes them."""
 
     def __init__(self, config: Config, memory: PriorityMemory) -> None:
@@ -34,7 +34,7 @@ class Wishes:
         spared = places if tick.home is None else {*places, place(tick.home)}
         ground, theirs = Ground(places, spared, tick.machine), touches(tick.machine.rivals)
         ours = {(held.control, held.strength) for held in demotions(memory.held)}
-        wishes: dict[str, Held] = {}
+        desired: dict[str, Held] = {}
         fencing = memory.swarms.to_fence(tick, contenders, cases.keys() - self._pools, memory.held)
         for group in contenders:
             case = cases.get(group.name)
@@ -58,52 +58,54 @@ class Wishes:
                         single.setdefault(control, []).extend(members)
                     elif control is Control.AUTOGROUP:
                         handle = next((member.id for member in members if member.id not in untouchable), members[0].id)
-                        wish = Held(control, SessionPlace(own[1], handle), strength, name, f"group {name} session {own[1]}", victim)
-                        _add(wishes, f"{control} {own[1]}", wish)
+                        change = Held(
+                            control, SessionPlace(own[1], handle), strength, name, f"group {name} session {own[1]}", victim
+                        )
+                        _add(desired, f"{control} {own[1]}", change)
                     elif path:
-                        wish = Held(control, CgroupPlace(path), strength, name, f"cgroup {path}", victim)
-                        _add(wishes, f"{control} {path}", wish)
+                        change = Held(control, CgroupPlace(path), strength, name, f"cgroup {path}", victim)
+                        _add(desired, f"{control} {path}", change)
                     else:
                         single.setdefault(control, []).extend(members)
             for control, members in single.items():
                 if control is Control.FENCE:
-                    wishes |= self._fences(group, members, fencing[name], victim, ours)
+                    desired |= self._fences(group, members, fencing[name], victim, ours)
                 else:
-                    self._each(wishes, control, group, members, victim, ours)
+                    self._each(desired, control, group, members, victim, ours)
             if tried and not found:
                 memory.pairs.without_effect(ANYBODY, name, tick.at)  # every mechanism that separates the two was tried
-        return wishes
+        return desired
 
     def slices(self, groups: list[Group]) -> dict[str, Held]:
         """The short slices of all processes of these groups, by key."""
-        wishes, length = {}, round(self._config.slice_ms * 1e6)
+        desired, length = {}, round(self._config.slice_ms * 1e6)
         for group in groups:
             for member in group.members:
                 key = key_of(Control.SLICE, member)
                 target = f"group {group.name} pid {member.id.pid}"
-                wishes[key] = Held(Control.SLICE, ProcessPlace(member.id), length, group.name, target, group.name)
-        return wishes
+                desired[key] = Held(Control.SLICE, ProcessPlace(member.id), length, group.name, target, group.name)
+        return desired
 
     def _places(self, tick: Tick) -> set[Place]:
-        """Places of latency groups: protected from the contenders, and never demoted as a whole.
+        """Places of interactive groups: protected from the contenders, and never demoted as a whole.
 
         A group whose class was only learned counts while it has work: the shell that started a build waits in the build's session.
         """
-        groups = (group for group in tick.groups if group.latency is Latency.LATENCY)
+        groups = (group for group in tick.groups if group.class_ is Class.INTERACTIVE)
         kept = (group for group in groups if group.behaviour is None or group.name in self._memory.contention.active)
         return {place(member) for group in kept for member in group.members}
 
     def _each(
         self,
-        wishes: dict[str, Held],
+        desired: dict[str, Held],
         control: Control,
         group: Group,
         members: list[Member],
         victim: str,
         ours: set[tuple[Control, int]],
     ) -> None:
-        """Adds a wish for each process, parents first. A process whose nice somebody chose is left out; one that inherited our
-        nice is not. One that inherited exactly this value from a demoted parent needs no wish of its own."""
+        """Add a desired demotion of each process, parents first. A process whose nice somebody chose is left out; one that
+        inherited our nice is not. One that inherited exactly this value from a demoted parent needs none of its own."""
         held, strength, nice = self._memory.held, self._value(group, control), control is Control.NICE
         most = min(self._config.nice, self._config.pool_nice) if group.name in self._pools else self._config.nice
         steps = {value(Control.NICE, most, self._config.weight, level) for level in range(LEVELS)}
@@ -119,23 +121,23 @@ class Wishes:
                 continue
             lowered.add(member.id.pid)
             target = f"group {group.name} pid {member.id.pid}"
-            wishes[key] = Held(control, ProcessPlace(member.id), strength, group.name, target, victim)
+            desired[key] = Held(control, ProcessPlace(member.id), strength, group.name, target, victim)
 
     def _fences(
         self, group: Group, members: list[Member], roots: list[Member], victim: str, ours: set[tuple[Control, int]]
     ) -> dict[str, Held]:
-        """A wish for each root of a swarm among these members. A root whose nice somebody chose is left out with its descendants.
-        While a fence of the swarm is being removed, none is made: its processes come out first."""
-        held, there, wishes = self._memory.held, {member.id for member in members}, dict[str, Held]()
+        """A desired fence for each root of a swarm among these members. A root whose nice somebody chose is left out with its
+        descendants. While a fence of the swarm is being removed, none is made: its processes come out first."""
+        held, there, desired = self._memory.held, {member.id for member in members}, dict[str, Held]()
         limits = tuple(Limits(0, 0, 0, self._value(group, Control.FENCE)))
         for root in roots:
             key = key_of(Control.FENCE, root)
             chosen = root.nice != 0 and (Control.NICE, root.nice) not in ours
             if root.id in there and (key in held or not chosen):
                 target = f"group {group.name} pid {root.id.pid}"
-                wishes[key] = Held(Control.FENCE, ProcessPlace(root.id), limits, group.name, target, victim)
+                desired[key] = Held(Control.FENCE, ProcessPlace(root.id), limits, group.name, target, victim)
         made = {key for key, it in held.items() if it.control is Control.FENCE and it.group == group.name and not it.inside}
-        return wishes if made <= wishes.keys() else {key: wish for key, wish in wishes.items() if key in held}
+        return desired if made <= desired.keys() else {key: change for key, change in desired.items() if key in held}
 
     def _value(self, group: Group, control: Control) -> int:
         config = self._config
@@ -146,9 +148,9 @@ class Wishes:
         return weighed if control in (Control.NICE, Control.AUTOGROUP) else max(weighed, round(DEFAULT[control] / 1.25**nice))
 
 
-def _add(wishes: dict[str, Held], key: str, wish: Held) -> None:
-    """Adds a wish. Of two groups that share a session or cgroup the gentler value counts: one of them may be a pool."""
-    before = wishes.get(key)
-    gentler = before is None or (wish.strength < before.strength) == (wish.control is Control.AUTOGROUP)
-    if gentler and (before is None or wish.value != before.value):
-        wishes[key] = wish
+def _add(desired: dict[str, Held], key: str, change: Held) -> None:
+    """Add a desired change. Of two groups that share a session or cgroup the gentler value counts: one of them may be a pool."""
+    before = desired.get(key)
+    gentler = before is None or (change.strength < before.strength) == (change.control is Control.AUTOGROUP)
+    if gentler and (before is None or change.value != before.value):
+        desired[key] = change

@@ -1,6 +1,6 @@
-"""What pools did before this session, from our own traces, so that the rhythm of a load need not be learned again.
+"""What pools did before this session, from our own traces, so that the seasonal pattern of a load need not be learned again.
 
-Reads; must not know what a rhythm is. Reading is bounded in time, and what cannot be read counts as never recorded.
+Reads; must not know what a seasonal pattern is. Reading is bounded in time, and what cannot be read counts as never recorded.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ...models.forecast.rhythm import MEMORY
+from ...models.forecast.seasonality import MEMORY
 from ...models.records import PoolSample
-from ..decision import Recalled
+from ..decision import WarmStart
 from ..store.files import StoreError
 from ..store.traces import PoolsTick, newest_pools
 
@@ -21,23 +21,23 @@ MOST = 2 * MEMORY
 """Maximum ticks times pools to look back on: following one load for MEMORY ticks takes 0.3 to 0.7 s of CPU (a cloud machine's)."""
 
 
-def recall(traces: Path, boot_id: str, at: int, wall: int, pools: int, in_time: Callable[[], bool]) -> tuple[Past, Recalled]:
-    """As many ticks as a rhythm remembers, fewer if there are more `pools`, or if it is not `in_time` to read on.
+def start_warm(traces: Path, boot_id: str, at: int, wall: int, pools: int, in_time: Callable[[], bool]) -> tuple[Past, WarmStart]:
+    """As many ticks as a seasonal pattern remembers, fewer if there are more `pools`, or if it is not `in_time` to read on.
 
     `at`, `wall`: now, in ns. Raises StoreError if nothing can be read.
     """
     most = min(MEMORY, MOST // max(pools, 1))
     found = _newest(traces, most, None, in_time)
-    return _timed(found, boot_id, at, wall), Recalled(len(found), at, wall)
+    return _timed(found, boot_id, at, wall), WarmStart(len(found), at, wall)
 
 
-def recall_again(traces: Path, boot_id: str, session: str, recalled: Recalled) -> Past | None:
+def start_warm_again(traces: Path, boot_id: str, session: str, warm_start: WarmStart) -> Past | None:
     """The same for a replay of that session; None if the traces no longer have it."""
     try:
-        found = _newest(traces, recalled.ticks, session, lambda: True)
+        found = _newest(traces, warm_start.ticks, session, lambda: True)
     except StoreError:
         return None
-    return _timed(found, boot_id, recalled.at, recalled.wall) if len(found) == recalled.ticks else None
+    return _timed(found, boot_id, warm_start.at, warm_start.wall) if len(found) == warm_start.ticks else None
 
 
 def _newest(traces: Path, most: int, before: str | None, in_time: Callable[[], bool]) -> list[PoolsTick]:

@@ -1,4 +1,4 @@
-"""The rhythm of a pool's load on its way through observer, log and engine."""
+"""The seasonal pattern of a pool's load on its way through observer, log and engine."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from nicety.models.forecast.rhythm import HOLE, MEMORY, Rhythm
+from nicety.models.forecast.seasonality import HOLE, MEMORY, Seasonality
 from nicety.models.records import SAMPLE, HostSample, Identity, PoolSample, ProcId, Snapshot, WorkerSample
 from nicety.scheduler.config.sections import parse
 from nicety.scheduler.decide.engine import Engine
 from nicety.scheduler.decision import Abilities, Predicted, Tick, encode
 from nicety.scheduler.observe.loads import OfferedLoad
 from nicety.scheduler.observe.observer import Observer
-from nicety.scheduler.service.recall import Past, recall, recall_again
+from nicety.scheduler.service.warm_start import Past, start_warm, start_warm_again
 from nicety.scheduler.store.traces import TraceWriter
 
 SECOND = 10**9
@@ -73,9 +73,9 @@ def test_the_engine_grows_the_pool_before_the_rise_from_the_log_alone() -> None:
     engine, again = Engine(CONFIG, "s"), Engine(CONFIG, "s")
     verdicts = [engine.step(tick) for tick in seen]
     assert [encode(again.step(tick)) for tick in logged] == [encode(verdict) for verdict in verdicts]
-    grown = [decision for verdict in verdicts[-8:] for decision in verdict.decisions if decision.why.rule == "rhythm"]
+    grown = [decision for verdict in verdicts[-8:] for decision in verdict.decisions if decision.why.rule == "seasonality"]
     assert grown
-    assert grown[-1].why.figures["rhythm_period_seconds"] == PERIOD
+    assert grown[-1].why.figures["season_seconds"] == PERIOD
 
 
 def test_a_backlog_is_not_taken_for_the_load() -> None:
@@ -94,7 +94,7 @@ def test_a_backlog_is_not_taken_for_the_load() -> None:
 
 def test_of_a_backlog_that_was_worked_off_the_load_is_what_had_been_busy_on_average() -> None:
     """Ten Erlang come to four workers, and after ten seconds there are sixteen: 60 wait, which take ten more."""
-    offered = OfferedLoad(Rhythm())
+    offered = OfferedLoad(Seasonality())
     for tick in range(100, 200):
         offered.step(tick, 3.0, 0.0, 32)
     for second in range(10):
@@ -103,17 +103,17 @@ def test_of_a_backlog_that_was_worked_off_the_load_is_what_had_been_busy_on_aver
         offered.step(210 + second, 16.0 + 6 * (9 - second), 6.0 * (9 - second), 32)
     for tick in range(220, 224):
         offered.step(tick, 10.0, 0.0, 32)
-    came = np.expm1(offered.rhythm.levels(24))
+    came = np.expm1(offered.seasonality.levels(24))
     assert came[:21] == pytest.approx(10.0, abs=0.3)
 
 
 def test_a_backlog_of_many_minutes_is_left_uncertain() -> None:
-    offered = OfferedLoad(Rhythm())
+    offered = OfferedLoad(Seasonality())
     for tick in range(400):
         offered.step(tick, 4.0 + 10.0, 10.0, 32)
     for tick in range(400, 410):
         offered.step(tick, 4.0, 0.0, 32)
-    assert np.expm1(offered.rhythm.levels(410))[:400] == pytest.approx(14.0, abs=0.1)
+    assert np.expm1(offered.seasonality.levels(410))[:400] == pytest.approx(14.0, abs=0.1)
 
 
 # --- after a restart ----------------------------------------------------------------------------------------------------------
@@ -128,7 +128,7 @@ def stored(state: Path, seen: list[Snapshot], boot: str = "boot", session: str =
 
 def after(past: Past, seen: list[Snapshot]) -> list[Tick]:
     observer = Observer(CONFIG, ABILITIES, ProcId(5, 1), None, None, None)
-    observer.recall(past)
+    observer.start_warm(past)
     return [observer.tick(each, (), paused=False) for each in seen]
 
 
@@ -136,8 +136,8 @@ def test_after_a_restart_it_predicts_what_it_would_have_predicted_without(tmp_pa
     seen = snapshots(2 * PERIOD + 118)
     before, rest = seen[:-20], seen[-20:]
     stored(tmp_path, before)
-    past, recalled = recall(tmp_path, "boot", rest[0].at, rest[0].wall, 1, lambda: True)
-    assert recalled.ticks == len(past) == len(before)
+    past, warm_start = start_warm(tmp_path, "boot", rest[0].at, rest[0].wall, 1, lambda: True)
+    assert warm_start.ticks == len(past) == len(before)
     assert [predicted(tick) for tick in after(past, rest)[1:]] == [predicted(tick) for tick in ticks(seen)[-19:]]
     assert all(pool.predicted is None for tick in after([], rest) for pool in tick.pools)
 
@@ -148,7 +148,7 @@ def test_after_a_reboot_the_wall_clock_says_how_long_ago_it_was(tmp_path: Path) 
     stored(tmp_path, before, boot="earlier")
     begin = rest[0].at - 3 * SECOND
     rest = [replace(each, at=each.at - begin) for each in rest]
-    past, _ = recall(tmp_path, "boot", rest[0].at, rest[0].wall, 1, lambda: True)
+    past, _ = start_warm(tmp_path, "boot", rest[0].at, rest[0].wall, 1, lambda: True)
     assert past[0][0] < 0
     assert [predicted(tick) for tick in after(past, rest)[1:]] == [predicted(tick) for tick in ticks(seen)[-19:]]
 
@@ -158,7 +158,7 @@ def test_what_was_longer_ago_than_a_rhythm_bridges_is_forgotten(tmp_path: Path) 
     stored(tmp_path, seen)
     for hole, known in ((HOLE - 60, True), (HOLE + 60, False)):
         late = [snapshot(tick, 1.0, 0.0) for tick in range(seen[-1].at // SECOND + hole, seen[-1].at // SECOND + hole + 3)]
-        past, _ = recall(tmp_path, "boot", late[0].at, late[0].wall, 1, lambda: True)
+        past, _ = start_warm(tmp_path, "boot", late[0].at, late[0].wall, 1, lambda: True)
         assert (after(past, late)[-1].pools[0].predicted is not None) == known
 
 
@@ -166,21 +166,21 @@ def test_looking_back_is_bounded_by_time_and_by_the_number_of_pools(tmp_path: Pa
     seen = snapshots(1300)
     stored(tmp_path, seen)
     now = seen[-1].at + SECOND
-    past, recalled = recall(tmp_path, "boot", now, now, 1, lambda: False)
-    assert recalled.ticks == 100  # from the newest keyframe on: one in 600 ticks
+    past, warm_start = start_warm(tmp_path, "boot", now, now, 1, lambda: False)
+    assert warm_start.ticks == 100  # from the newest keyframe on: one in 600 ticks
     assert [at for at, _ in past] == [each.at for each in seen[-100:]]
-    past, recalled = recall(tmp_path, "boot", now, now, 2 * MEMORY // 70, lambda: True)
-    assert recalled.ticks == len(past) == 70
+    past, warm_start = start_warm(tmp_path, "boot", now, now, 2 * MEMORY // 70, lambda: True)
+    assert warm_start.ticks == len(past) == 70
     assert past[-1] == (seen[-1].at, seen[-1].pools)
-    assert recall(tmp_path, "boot", now, now, 10 * MEMORY, lambda: True)[0] == []
+    assert start_warm(tmp_path, "boot", now, now, 10 * MEMORY, lambda: True)[0] == []
 
 
 def test_a_replay_looks_back_on_the_same_ticks_or_says_that_it_cannot(tmp_path: Path) -> None:
     seen = snapshots(300)
     stored(tmp_path, seen[:200])
-    past, recalled = recall(tmp_path, "boot", seen[200].at, seen[200].wall, 1, lambda: True)
+    past, warm_start = start_warm(tmp_path, "boot", seen[200].at, seen[200].wall, 1, lambda: True)
     stored(tmp_path, seen[200:], session="two")
-    assert recall_again(tmp_path, "boot", "two", recalled) == past
-    assert recall_again(tmp_path, "boot", "nobody", recalled) is None
-    assert recall_again(tmp_path, "boot", "one", recalled) is None
-    assert recall_again(tmp_path / "nowhere", "boot", "two", recalled) is None
+    assert start_warm_again(tmp_path, "boot", "two", warm_start) == past
+    assert start_warm_again(tmp_path, "boot", "nobody", warm_start) is None
+    assert start_warm_again(tmp_path, "boot", "one", warm_start) is None
+    assert start_warm_again(tmp_path / "nowhere", "boot", "two", warm_start) is None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from nicety.models.anomaly.lives import CRASHES, Lives, Noticed
+from nicety.models.anomaly.lifecycle import CRASHES, Lifecycle, Noticed
 from nicety.models.anomaly.model import RobustZ, alpha, judge_pools, merged
 from nicety.models.records import SAMPLE, Anomaly, HostSample, Identity, PoolSample, ProcId, Score, Snapshot, WorkerSample
 from nicety.scheduler.config.sections import parse
@@ -32,7 +32,7 @@ class World:
     parents: dict[ProcId, int] = field(default_factory=dict)
     zombies: set[ProcId] = field(default_factory=set)
     workers: list[ProcId] = field(default_factory=list)
-    lives: Lives = field(default_factory=Lives)
+    lifecycle: Lifecycle = field(default_factory=Lifecycle)
 
     def __post_init__(self) -> None:
         self.parents[MASTER] = 1
@@ -73,7 +73,7 @@ class World:
     def step(self) -> tuple[list[Noticed], dict[ProcId, int]]:
         seen = self.snapshot()
         rows = {ProcId(int(row["pid"]), int(row["start_ticks"])): at for at, row in enumerate(seen.table)}
-        return self.lives.step(seen, rows)
+        return self.lifecycle.step(seen, rows)
 
     def run(self, seconds: int, each: Callable[[int], None] = lambda _: None) -> list[tuple[int, Noticed]]:
         """(second, what was noticed) of the coming seconds; `each` is done before each of them."""

@@ -1,8 +1,8 @@
 """What a series does again and again: a cron spike every five minutes, a step every quarter of an hour. Pure.
 
-`Rhythm` remembers some hours of one series, finds the period with which it repeats, and reports what it did at the same phase in
-earlier periods. It is trusted only where that predicted the newest periods, and dropped within ticks when something else comes.
-Must not know what its answers are used for.
+`Seasonal pattern` remembers some hours of one series, finds the period with which it repeats, and reports what it did at the same
+phase in earlier periods. It is trusted only where that predicted the newest periods, and dropped within ticks when something else
+comes. Must not know what its answers are used for.
 
 How a period is found: changes that a mean of `TREND` ticks does not follow are compared with themselves some time earlier
 (autocorrelation by FFT). The best lags are tried on the newest period, which the one before must predict. Chance is measured on the
@@ -63,14 +63,15 @@ TRUST = 0.5
 The best of many lags of pure noise reaches 0.6 now and then, but hardly in two successive periods, and is not abrupt."""
 
 LEAST_SWING = 0.25
-"""Difference of the logarithms below which a rhythm is not worth following: a load that moves by less than 28 % (chosen)."""
+"""Difference of the logarithms below which a seasonal pattern is not worth following: a load that moves by less than 28 %
+(chosen)."""
 
 SHORT, ABRUPT = 12, 1.0
 """Least sum of the sharpest rise and fall found alike in two periods (mean of SHORT ticks minus that of the TREND ticks before, in
 logarithms). A wave that a mean of a minute follows needs no prediction (chosen)."""
 
 WRONG = 0.25
-"""Share of the swing that values may be off for some ticks; beyond it the rhythm is wrong (chosen)."""
+"""Share of the swing that values may be off for some ticks; beyond it the seasonal pattern is wrong (chosen)."""
 
 CLEAN = 0.3
 """Difference of the logarithms between a value's upper and lower limit below which it counts as known (chosen)."""
@@ -95,7 +96,7 @@ _OFF = 2  # ticks that a period with rises and falls may be off and still count 
 _BETTER = 0.05  # by which a longer period must be better
 _MUCH_BETTER = 0.2  # by which a period must be better than another that is trusted
 _LITTLE_BETTER = 0.01  # the same for one close to the trusted one, or against one that was wrong lately
-_KEPT = 0.8  # share of LEAST_SWING and ABRUPT that keeps a rhythm: one at the limit would oscillate
+_KEPT = 0.8  # share of LEAST_SWING and ABRUPT that keeps a seasonal pattern: one at the limit would oscillate
 _NEAR = 0.03  # share of a period within which another one is the same
 _PIECE = 0.2  # as _PART, for calendar periods: they are few, so two spikes are hardly so far apart by chance
 _PART = 0.8  # of a period that must be remembered beside the one before: the first one seen may be incomplete
@@ -150,7 +151,7 @@ class _Block:
     ceiling: Singles
 
 
-class Rhythm:
+class Seasonality:
     """One series. The same steps give the same answers, and the cost of a step does not grow."""
 
     def __init__(self, interval: float = 1.0, stagger: int = 0) -> None:
@@ -265,7 +266,8 @@ class Rhythm:
     # --- is it still right? ------------------------------------------------------------------------------------------------------
 
     def _judge(self, tick: int) -> None:
-        """Compare the newest value with its prediction. A rhythm that is off for some ticks is not trusted for a period."""
+        """Compare the newest value with its prediction. A seasonal pattern that is off for some ticks is not trusted for a
+        period."""
         if self._found is None or self._block is None:
             self._off = 0.0
             return

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from nicety.models.anomaly.evidence import CHANNELS, ENOUGH
-from nicety.models.anomaly.loners import ACCEPTED_SECONDS, BATCH, LEARNT_SECONDS, Loners
 from nicety.models.anomaly.model import ALONE, LEAST_P, LINE_ALONE, RARE, RobustZ, alpha, score
+from nicety.models.anomaly.self_history import ACCEPTED_SECONDS, BATCH, LEARNT_SECONDS, SelfHistory
 from nicety.models.features import Floats, WorkerWindows
 from nicety.models.records import Anomaly, ProcId, Score
 from nicety.training.anomaly_cases import CHARACTERS, WorkerTick, healthy_pool, together
@@ -23,10 +23,10 @@ ONE = ProcId(100, 1)
 
 def scores(ticks: Sequence[WorkerTick], interval: float = 1.0) -> list[tuple[int, Score]]:
     """(tick, score) of all below the line, at every fourth tick: the last of `ONSET + 120` is one."""
-    windows, loners, found = WorkerWindows(len(CHANNELS)), Loners(interval), []
+    windows, self_history, found = WorkerWindows(len(CHANNELS)), SelfHistory(interval), []
     for number, tick in enumerate(ticks):
         windows.push(tick.keys, tick.values)
-        alone = loners.step(tick.keys, tick.pools, *windows.view())
+        alone = self_history.step(tick.keys, tick.pools, *windows.view())
         if number % 4 < 3:
             continue
         said = score(RobustZ(), tick.keys, tick.pools, *windows.view(), interval, None, alone)
@@ -80,10 +80,10 @@ def test_a_lone_worker_that_leaves_its_past_for_good_is_an_outlier_and_says_in_w
 
 
 def last_score(ticks: Sequence[WorkerTick]) -> float:
-    windows, loners, score = WorkerWindows(len(CHANNELS)), Loners(1.0), np.zeros(1)
+    windows, self_history, score = WorkerWindows(len(CHANNELS)), SelfHistory(1.0), np.zeros(1)
     for tick in ticks:
         windows.push(tick.keys, tick.values)
-        score = loners.step(tick.keys, tick.pools, *windows.view()).score
+        score = self_history.step(tick.keys, tick.pools, *windows.view()).score
     return float(score[0])
 
 
@@ -96,16 +96,16 @@ def test_what_comes_at_once_is_more_novel_than_what_comes_by_and_by() -> None:
 
 
 def test_a_past_takes_no_more_room_the_more_workers_there_were() -> None:
-    loners, windows, room = Loners(1.0), WorkerWindows(len(CHANNELS)), []
+    self_history, windows, room = SelfHistory(1.0), WorkerWindows(len(CHANNELS)), []
     for pid in range(3 * BATCH):
         windows.push([ProcId(pid, 1)], np.ones((1, len(CHANNELS))))
-        loners.step([ProcId(pid, 1)], ["web"], *windows.view())
-        room.append(len(pickle.dumps(loners)))
+        self_history.step([ProcId(pid, 1)], ["web"], *windows.view())
+        room.append(len(pickle.dumps(self_history)))
     assert max(room) - min(room) < 100
 
 
 def test_what_has_a_name_is_called_by_it() -> None:
-    found = scores(from_onset(lone(ONSET + 60), times("slices", 100)))
+    found = scores(from_onset(lone(ONSET + 60), times("timeslices", 100)))
     assert {s.kind for _, s in found} == {Anomaly.SWITCH_STORM}
 
 
@@ -121,7 +121,7 @@ def test_healthy_lone_workers_are_left_in_peace() -> None:
 def idle_then_busy(values: Floats, tick: int) -> None:
     """At first timers and health checks only; then requests, with their connections and caches."""
     if tick < ONSET:
-        values[[AT["cpu"], AT["wait"], AT["chars"], AT["slices"]]] = 0.004, 0.0, 200.0, 4.0
+        values[[AT["cpu"], AT["wait"], AT["chars"], AT["timeslices"]]] = 0.004, 0.0, 200.0, 4.0
         values[AT["busy"]] = 0.01
     else:
         values[AT["fds"]] += 600
@@ -175,10 +175,10 @@ def test_nothing_is_said_before_enough_of_the_past_is_known() -> None:
 def test_what_stays_is_usual_in_the_end() -> None:
     interval = 20.0
     ticks = from_onset(lone(400, interval=interval), times("threads", 50), 100)
-    windows, loners, away = WorkerWindows(len(CHANNELS)), Loners(interval), []
+    windows, self_history, away = WorkerWindows(len(CHANNELS)), SelfHistory(interval), []
     for tick in ticks:
         windows.push(tick.keys, tick.values)
-        away.append(bool(loners.step(tick.keys, tick.pools, *windows.view()).material[0]))
+        away.append(bool(self_history.step(tick.keys, tick.pools, *windows.view()).material[0]))
     assert sum(away) * interval == pytest.approx(ACCEPTED_SECONDS)
 
 
@@ -197,14 +197,14 @@ def test_a_worker_is_judged_alike_whoever_else_is_alone_and_whatever_slot_it_has
         other[150:250] = [WorkerTick((), (), np.zeros((0, len(CHANNELS)))) for _ in range(100)]
     said: list[list[tuple[float, bool]]] = []
     for earlier, several in (([], [ticks]), ([], [*others, ticks]), (others[1][:100], [ticks])):
-        windows, loners = WorkerWindows(len(CHANNELS)), Loners(1.0)
+        windows, self_history = WorkerWindows(len(CHANNELS)), SelfHistory(1.0)
         for tick in earlier:
             windows.push(tick.keys, tick.values)
-            loners.step(tick.keys, tick.pools, *windows.view())
+            self_history.step(tick.keys, tick.pools, *windows.view())
         said.append([])
         for tick in together(several):
             windows.push(tick.keys, tick.values)
-            found = loners.step(tick.keys, tick.pools, *windows.view())
+            found = self_history.step(tick.keys, tick.pools, *windows.view())
             own = tick.keys.index(ONE)
             said[-1].append((float(found.score[own]), bool(found.material[own])))
     assert sum(material for _, material in said[0]) > 10
@@ -213,13 +213,13 @@ def test_a_worker_is_judged_alike_whoever_else_is_alone_and_whatever_slot_it_has
 
 
 def test_who_is_gone_or_has_found_siblings_is_forgotten() -> None:
-    loners, windows = Loners(1.0), WorkerWindows(len(CHANNELS))
+    self_history, windows = SelfHistory(1.0), WorkerWindows(len(CHANNELS))
     kept = []
     for workers in (1, 2, 3, 2, 0, 1):
         keys = [ProcId(pid, 1) for pid in range(workers)]
         windows.push(keys, np.ones((workers, len(CHANNELS))))
-        loners.step(keys, ["web"] * workers, *windows.view())
-        kept.append(len(loners))
+        self_history.step(keys, ["web"] * workers, *windows.view())
+        kept.append(len(self_history))
     assert kept == [1, 2, 0, 2, 0, 1]
 
 

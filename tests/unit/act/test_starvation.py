@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from nicety.models.records import Latency, ProcId
+from nicety.models.records import Class, ProcId
 from nicety.scheduler.act.actuate import Acting
 from nicety.scheduler.act.census import SCAN_NS
 from nicety.scheduler.act.observing import Observing
-from nicety.scheduler.act.relief import AGAIN_NS, LOOK_NS, Case, Looked, Relief
+from nicety.scheduler.act.starvation import AGAIN_NS, LOOK_NS, Case, Looked, StarvationWatchdog
 from nicety.scheduler.changes import Demotion, Subject
 from nicety.scheduler.decision import Action, Control, Decision, Group, Member, Outcome, Restore, Set, Status, Why
 from nicety.scheduler.fences import name_for
@@ -40,7 +40,7 @@ class Watch:
     now: int = 0
 
     def __post_init__(self) -> None:
-        self.relief = Relief(self.locks, starve_seconds=10.0, floor=0.01)
+        self.relief = StarvationWatchdog(self.locks, starve_seconds=10.0, floor=0.01)
         for process in (HOLDER, OTHER):
             self.locks.sleep(process)
 
@@ -324,8 +324,8 @@ class Bench:
             )
 
         self.groups = (
-            Group("batch", Latency.BATCH, len(batch), 1.0, 0.0, 1.0, 0, members(batch, cgroup)),
-            Group("web", Latency.LATENCY, 1, 0.1, 0.0, 0.1, 0, members((self.waiter, *((served,) if served else ())), "/")),
+            Group("batch", Class.BATCH, len(batch), 1.0, 0.0, 1.0, 0, members(batch, cgroup)),
+            Group("web", Class.INTERACTIVE, 1, 0.1, 0.0, 0.1, 0, members((self.waiter, *((served,) if served else ())), "/")),
         )
 
     def held_by(self, process: ProcId) -> None:
