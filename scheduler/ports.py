@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
-from ..models.anomaly.waitgraph import Look
+from ..models.anomaly.waitgraph import WaitSnapshot
 from ..models.records import PoolSample, ProcId, Snapshot
 from .decision import Control, Decision, Group, Outcome, Status
 from .fences import Limits
@@ -275,7 +275,7 @@ class Waits(Protocol):
         masters: Sequence[ProcId],
         aloof: Collection[ProcId],
         restless: Sequence[ProcId] = (),
-    ) -> Look:
+    ) -> WaitSnapshot:
         """Which processes wait in vain: workers that have not run since some instant (`still`, monotonic ns), and the processes
         they wait for. `workers` and `masters` of all pools are checked first for whether they could help. `aloof`: masters that
         share memory with their workers, but never post a semaphore of theirs. `restless`: workers with several threads that hardly

@@ -19,7 +19,7 @@ from .anomaly_fit import AnomalyRow
 from .behaviour_fit import BehaviourTable
 from .dataset import Dataset
 from .evaluate import DemandTable
-from .evidence import STILL, Evidence, GroupRow, by_group, chosen, fan, moving
+from .evidence import STILL, Backtest, GroupRow, by_group, chosen, fan, moving
 from .plots import ACTUAL, BANDS, FALLBACK, METRIC_WORDS, OWN, available, coverage_svg, fan_svg, leans_svg, losses_svg
 from .progress import duration, size
 from .report import Course, Result, covered
@@ -110,7 +110,7 @@ class Story:
     course: Course
     results: Sequence[Result]
     cards: Sequence[Card]  # of the models that were made
-    evidence: Evidence | None  # None: no demand model, or nothing to show of it
+    evidence: Backtest | None  # None: no demand model, or nothing to show of it
     created: int  # wall clock ns
     version: str
 
@@ -262,7 +262,7 @@ def _losses(table: DemandTable) -> Iterator[str]:
     yield _table(headers, rows, numbers=range(2, len(headers)))
 
 
-def _fans(evidence: Evidence, rows: Sequence[GroupRow], interval: float, number: int) -> Iterator[str]:
+def _fans(evidence: Backtest, rows: Sequence[GroupRow], interval: float, number: int) -> Iterator[str]:
     half = -(-len(rows) // 2)
     good = chosen(rows[:half], PICTURES, ("target", "metric"))
     bad = chosen(list(reversed(rows[half:])), PICTURES)
@@ -322,11 +322,11 @@ def _worst(rows: Sequence[GroupRow], of: int) -> Iterator[str]:
     )
 
 
-def _leans(evidence: Evidence, number: int) -> str:
+def _leans(evidence: Backtest, number: int) -> str:
     return f'<figure class="narrow">{leans_svg(evidence.leans, number)}</figure>'
 
 
-def _leans_table(evidence: Evidence) -> str:
+def _leans_table(evidence: Backtest) -> str:
     from .evidence import leans
 
     return _table(("figures", "more loss"), [[name, _percent(share, 1)] for name, share in leans(evidence.leans)], numbers=(1,))

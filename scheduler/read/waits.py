@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from ...models.anomaly.waitgraph import Halt, Look, Thread, in_vain
+from ...models.anomaly.waitgraph import Halt, Thread, WaitSnapshot, in_vain
 from ...models.records import ProcId
 from .calls import NUMBERS, Call, is_timed, parse_call, stack_pointer
 from .holders import (
@@ -224,7 +224,7 @@ class LinuxWaits:
         masters: Sequence[ProcId],
         aloof: Collection[ProcId],
         restless: Sequence[ProcId] = (),
-    ) -> Look:
+    ) -> WaitSnapshot:
         """See `ports.Waits`."""
         self._begin(still, workers, masters, aloof)
         roots = self._roots()
@@ -242,7 +242,7 @@ class LinuxWaits:
         halts = self._sure(halts)
         self._sweep_on(halts)
         self._beats = {thread: beat for thread, beat in self._beats.items() if beat.look == self._number}
-        return Look(tuple(halts.values()), self._whole(halts), frozenset((*still, *beating)), self._ticking(halts))
+        return WaitSnapshot(tuple(halts.values()), self._whole(halts), frozenset((*still, *beating)), self._ticking(halts))
 
     def rest(self) -> None:
         """See `ports.Waits`."""
