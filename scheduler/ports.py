@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from ..models.anomaly.waitgraph import Look
+from ..models.anomaly.waitgraph import WaitSnapshot
 from ..models.records import PoolSample, ProcId, Snapshot
 from .decision import PLACES, Control, Decision, Group, Outcome, Status, check_place
 from .fences import Limits
@@ -279,7 +279,7 @@ class Waits(Protocol):
         masters: Sequence[ProcId],
         aloof: Collection[ProcId],
         restless: Sequence[ProcId] = (),
-    ) -> Look:
+    ) -> WaitSnapshot:
         """Which processes wait in vain: workers that have not run since some instant (`still`, monotonic ns), and the processes
         they wait for. `workers` and `masters` of all pools are checked first for whether they could help. `aloof`: masters that
         share memory with their workers, but never post a semaphore of theirs. `restless`: workers with several threads that hardly

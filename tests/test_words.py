@@ -52,7 +52,7 @@ def words_of(name: str) -> str:
 
 
 def of_python(source: str) -> Iterator[tuple[int, str]]:
-    """(line, text) of everything in a module that has words: names, comments, strings. Comments that follow each other are one text."""
+    """(line, text) of everything in a module that has words: names, comments, strings. Comments in a row are one text."""
     comment: tuple[int, str] | None = None
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
@@ -74,8 +74,9 @@ def violations(name: str, text: str) -> list[str]:
     if not LOOSE.search(text):
         return []
     pieces = of_python(text) if name.endswith(".py") else [(1, text)]
+    instead = list(BANNED.values())
     return [
-        f"{name}:{line + piece[: match.start()].count(chr(10))}: {match[0]!r}: write {BANNED[list(BANNED)[int((match.lastgroup or 'w0')[1:])]]!r}"
+        f"{name}:{line + piece[: match.start()].count(chr(10))}: {match[0]!r}: write {instead[int(str(match.lastgroup)[1:])]!r}"
         for line, piece in pieces
         for match in ANY.finditer(piece)
     ]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..models.anomaly.detectors import KINDS, Rows, worker_rows
+from ..models.anomaly.detectors import KINDS, WorkerRows, worker_rows
 from ..models.anomaly.evidence import CHANNELS
 from ..models.anomaly.model import BLOCK_SECONDS, PRIOR_SHAPE, AnomalyModel, RobustZ, Scorer, Tail, alpha, judge, prior
 from ..models.features import Floats, WorkerWindows
@@ -166,7 +166,9 @@ def _stride(sessions: Sequence[Sequence[WorkerTick]], interval: float) -> int:
     return stride * max(math.ceil(looks / MOST_LOOKED_AT), 1)
 
 
-def _looks(ticks: Sequence[WorkerTick], interval: float, stride: int, start: int = 0) -> Iterator[tuple[int, WorkerTick, Rows]]:
+def _looks(
+    ticks: Sequence[WorkerTick], interval: float, stride: int, start: int = 0
+) -> Iterator[tuple[int, WorkerTick, WorkerRows]]:
     """(tick, its workers, their scores) every `stride` ticks from `start` on; windows see all earlier ticks."""
     windows = WorkerWindows(len(CHANNELS))
     for number, tick in enumerate(ticks):
@@ -220,7 +222,7 @@ def _healthy(blocks: Sequence[tuple[tuple[int, ProcId], int, float]], baseline: 
     return np.array(kept if suspects <= max(SUSPECT_WORKERS * len(lifecycle), 1) else everything, dtype=np.float64)
 
 
-def _accused(tick: WorkerTick, rows: Rows, interval: float, scorer: Scorer) -> dict[ProcId, Anomaly]:
+def _accused(tick: WorkerTick, rows: WorkerRows, interval: float, scorer: Scorer) -> dict[ProcId, Anomaly]:
     """Workers below the line, with their kind, at the default rate of false alarms."""
     line = alpha(Quarantine().false_alarms_per_day)
     scores = judge(scorer, tick.keys, tick.pools, rows, interval)

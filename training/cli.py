@@ -32,8 +32,8 @@ from ..scheduler.read.text import escape_unencodable, printable
 from ..scheduler.store.files import StoreError, replacing
 from .dataset import Dataset, DatasetError
 from .gather import gather
-from .kinds import Kind, Made, kept, packed, train_kind
-from .progress import Budget, Stages, size
+from .kinds import Made, ModelKind, kept, packed, train_kind
+from .progress import Stages, TrainingBudget, size
 from .promote import go_live
 from .report import Course, Result, metrics, plain, text
 from .resume import Parts
@@ -97,7 +97,7 @@ def train(
     since: Annotated[
         float | None, typer.Option(parser=_seconds, metavar="TIME", help="Only of the last so much time, e.g. 7d.")
     ] = None,
-    only: Annotated[Kind | None, typer.Option(help="Train only this kind of model.")] = None,
+    only: Annotated[ModelKind | None, typer.Option(help="Train only this kind of model.")] = None,
     models: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where models go; the state directory's models.", show_default=False)
     ] = None,
@@ -211,14 +211,14 @@ class _Training:
         ends = float("inf") if seconds is None else begin + seconds
         self._begin = begin
         self._memory = memory
-        self._budget = Budget(ends, memory)
+        self._budget = TrainingBudget(ends, memory)
         self._paths = paths
         self._models = models
         self._dry_run = dry_run
         self._parts = parts
         self._stages = Stages(self._budget, sys.stderr)
 
-    def run(self, loaded: Loaded, found: Any, since: float | None, only: Kind | None) -> _Done:
+    def run(self, loaded: Loaded, found: Any, since: float | None, only: ModelKind | None) -> _Done:
         """Read, train every kind, promote what may be. Raises what reading and the store raise."""
         now = time.time_ns()
         begin = None if since is None else now - round(since * 1e9)
@@ -230,7 +230,7 @@ class _Training:
                 _say(f"left out: {sentence}")
             made: list[Made] = []
             cards: list[Card] = []
-            for kind in Kind:
+            for kind in ModelKind:
                 if only in (None, kind):
                     one, card = self._kind(kind, dataset)
                     made.append(one)
@@ -267,7 +267,7 @@ class _Training:
                 return None
         return place
 
-    def _kind(self, kind: Kind, dataset: Dataset) -> tuple[Made, Card | None]:
+    def _kind(self, kind: ModelKind, dataset: Dataset) -> tuple[Made, Card | None]:
         """Train a kind of model, or take what an interrupted training made of it, and let it go live if it may."""
         made = self._taken_up(kind, dataset)
         if made is None:
@@ -299,7 +299,7 @@ class _Training:
             card = load(self._models, kind, made.result.digest).card
         return made, card
 
-    def _taken_up(self, kind: Kind, dataset: Dataset) -> Made | None:
+    def _taken_up(self, kind: ModelKind, dataset: Dataset) -> Made | None:
         """What an interrupted training made of the same data."""
         part = self._parts.load(kind)
         if part is None:
@@ -315,7 +315,7 @@ class _Training:
             _say(f"the {kind} model is there already from the interrupted training")
         return made
 
-    def _left(self) -> Budget:
+    def _left(self) -> TrainingBudget:
         """What may be taken beside what is taken already."""
         return replace(self._budget, memory=max(self._memory - psutil.Process().memory_info().rss, LEAST_MEMORY // 2))
 

@@ -25,7 +25,7 @@ from ..scheduler.store.traces import Recording
 from .anomaly_cases import WorkerTick
 from .anomaly_fit import WorkerTraces
 from .behaviour_fit import Sighted, Sightings
-from .stream import Run
+from .stream import SeriesRun
 
 MAX_VALUES = 40_000_000
 """Values of demand series kept, 160 MB; beyond it the oldest series are dropped. A day at 1 Hz of 40 groups has 7 million
@@ -49,7 +49,7 @@ class Dataset:
 
     interval: float  # seconds a tick
     ticks: int
-    runs: tuple[Run, ...]
+    runs: tuple[SeriesRun, ...]
     workers: WorkerTraces
     data: DataRange
     skipped: tuple[str, ...]  # what was left out, a sentence each
@@ -138,7 +138,7 @@ def build(
     return Dataset(interval, builder.ticks, runs, ready, data, tuple(skipped), sightings.finish())
 
 
-def origins(runs: Sequence[Run], span: Span, most: int, seed: int) -> list[NDArray[np.int64]]:
+def origins(runs: Sequence[SeriesRun], span: Span, most: int, seed: int) -> list[NDArray[np.int64]]:
     """At most `most` origins of the span, as places in each run, drawn evenly from all series and ticks in it; all if there are no
     more. An origin has seen `MIN_TICKS` ticks of its series, and the longest horizon lies in the span."""
     inside = [np.arange(*_inside(run, span)) for run in runs]
@@ -151,7 +151,7 @@ def origins(runs: Sequence[Run], span: Span, most: int, seed: int) -> list[NDArr
     return [places[chosen[low:high]] for places, low, high in zip(inside, edges[:-1], edges[1:], strict=True)]
 
 
-def _inside(run: Run, span: Span) -> tuple[int, int]:
+def _inside(run: SeriesRun, span: Span) -> tuple[int, int]:
     first = max(MIN_TICKS - 1, span.first - run.start)
     return first, max(min(len(run.values) - 1, span.last - max(HORIZONS) - run.start), first)
 
@@ -163,7 +163,7 @@ class _Runs:
         self.ticks = 0
         self.skipped: list[str] = []
         self._open: dict[tuple[str, str], tuple[int, float, array[float]]] = {}
-        self._closed: list[Run] = []
+        self._closed: list[SeriesRun] = []
         self._kept = 0
         self._dropped = 0
         self._wanted: set[str] = set()  # groups with a class, and pools
@@ -187,7 +187,7 @@ class _Runs:
         for key in list(self._open):
             self._close(key)
 
-    def finish(self) -> tuple[Run, ...]:
+    def finish(self) -> tuple[SeriesRun, ...]:
         """The kept series that the observer would forecast."""
         self.cut()
         busy = {
@@ -208,7 +208,7 @@ class _Runs:
         start, at, values = self._open.pop(key)
         if len(values) <= MIN_TICKS:
             return
-        self._closed.append(Run(*key, start, np.frombuffer(values, dtype=np.float32), at))
+        self._closed.append(SeriesRun(*key, start, np.frombuffer(values, dtype=np.float32), at))
         self._kept += len(values)
         while self._kept > MAX_VALUES:
             oldest = min(range(len(self._closed)), key=lambda i: self._closed[i].start)

@@ -16,10 +16,10 @@ from ..models.forecast.experts import Floats
 from .dataset import LEAST_TICKS, Dataset, DatasetError, origins, split
 from .evaluate import evaluate, losses
 from .fit import ROWS, fit_demand, predict
-from .progress import Budget, Progress
+from .progress import StageProgress, TrainingBudget
 from .promote import judge, running
 from .report import Result
-from .stream import Run, Samples, stream
+from .stream import Samples, SeriesRun, stream
 
 ORIGINS = ROWS // 5
 """Most origins to fit on: each has five horizons."""
@@ -38,14 +38,16 @@ class Trained:
 
     arrays: Arrays  # {} if it failed
     result: Result
-    runs: tuple[Run, ...] = ()  # what `test` refers to
+    runs: tuple[SeriesRun, ...] = ()  # what `test` refers to
     test: Samples | None = None  # held-out origins
     said: Floats | None = None  # [n, H, Q] the model's forecasts of them
     baseline: Floats | None = None  # [n, H, Q] those of the experts alone
     leans: Mapping[str, float] = field(default_factory=dict)  # feature: share by which the loss grows without it
 
 
-def train_demand(dataset: Dataset, models: Path, seed: int, budget: Budget, progress: Progress) -> tuple[Trained, list[str]]:
+def train_demand(
+    dataset: Dataset, models: Path, seed: int, budget: TrainingBudget, progress: StageProgress
+) -> tuple[Trained, list[str]]:
     """(a demand model, notable events in one sentence each). The data set's newest time is held out to judge it."""
     said: list[str] = []
     try:
@@ -101,7 +103,7 @@ def train_demand(dataset: Dataset, models: Path, seed: int, budget: Budget, prog
     return Trained(arrays, result, dataset.runs, test, made["new model"], made["experts"], leans), said
 
 
-def metrics(runs: tuple[Run, ...], samples: Samples) -> list[str]:
+def metrics(runs: tuple[SeriesRun, ...], samples: Samples) -> list[str]:
     """The metric of each origin."""
     return [runs[which].metric for which in samples.run.tolist()]
 

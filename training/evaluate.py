@@ -14,7 +14,7 @@ import numpy as np
 from ..models.features import Floats
 from ..models.forecast.baseline import BASELINES, Forecasts
 from ..models.records import HORIZONS, QUANTILES, WINDOW
-from .stream import Run, Samples
+from .stream import Samples, SeriesRun
 
 BLOCK = 4096
 """Origins given to a baseline at a time, to bound the memory of their windows (chosen)."""
@@ -61,7 +61,7 @@ class DemandTable:
         return list(dict.fromkeys(row.forecaster for row in self.rows))
 
 
-def evaluate(forecasts: Mapping[str, Floats], test: Samples, runs: Sequence[Run]) -> DemandTable:
+def evaluate(forecasts: Mapping[str, Floats], test: Samples, runs: Sequence[SeriesRun]) -> DemandTable:
     """Every baseline and each of `forecasts` (name to show: [n, H, Q]) on the same samples of runs."""
     metrics = np.array([runs[which].metric for which in test.run.tolist()])
     known = np.isfinite(test.targets)
@@ -76,7 +76,7 @@ def evaluate(forecasts: Mapping[str, Floats], test: Samples, runs: Sequence[Run]
     return DemandTable(tuple(rows))
 
 
-def _predict(baseline: Forecasts, test: Samples, runs: Sequence[Run]) -> Floats:
+def _predict(baseline: Forecasts, test: Samples, runs: Sequence[SeriesRun]) -> Floats:
     """[n, H, Q] forecasts of a baseline at the origins of samples."""
     said = np.empty((len(test), len(HORIZONS), len(QUANTILES)))
     for first in range(0, len(test), BLOCK):

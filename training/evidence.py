@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..models.forecast.experts import EXPERTS
 from ..models.records import HORIZONS, QUANTILES
-from .stream import Run
+from .stream import SeriesRun
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -56,10 +56,10 @@ counts."""
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class Backtest:
     """Forecasts of held-out time and what followed. In the series' own values."""
 
-    runs: tuple[Run, ...]
+    runs: tuple[SeriesRun, ...]
     run: Ints  # [n] place in `runs`
     origin: Ints  # [n] place in the run after whose value the forecast was made
     targets: Floats  # [n, H]; NaN: unknown
@@ -72,7 +72,7 @@ class Evidence:
         return {name: getattr(self, name) for name in ("run", "origin", "targets", "said", "baseline")}
 
     @classmethod
-    def of(cls, runs: tuple[Run, ...], leans: Mapping[str, float], arrays: Mapping[str, NDArray[Any]]) -> Evidence:
+    def of(cls, runs: tuple[SeriesRun, ...], leans: Mapping[str, float], arrays: Mapping[str, NDArray[Any]]) -> Backtest:
         """The inverse of `arrays`. Raises ValueError or KeyError where they do not fit."""
         it = cls(runs, arrays["run"], arrays["origin"], arrays["targets"], arrays["said"], arrays["baseline"], leans)
         n, h, q = len(it.run), len(HORIZONS), len(QUANTILES)
@@ -100,7 +100,7 @@ class GroupRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Forecast:
+class DrawnForecast:
     """One forecast in a picture."""
 
     at: int  # tick of the picture, after whose value it was made
@@ -114,10 +114,10 @@ class Fan:
 
     row: GroupRow
     values: NDArray[np.float32]
-    forecasts: tuple[Forecast, ...]
+    forecasts: tuple[DrawnForecast, ...]
 
 
-def by_group(evidence: Evidence) -> list[GroupRow]:
+def by_group(evidence: Backtest) -> list[GroupRow]:
     """Every series of every group with enough forecasts, best first relative to the fallback."""
     names = [(run.target, run.metric) for run in evidence.runs]
     keys = sorted({names[which] for which in np.unique(evidence.run).tolist()})
@@ -154,7 +154,7 @@ def chosen(rows: Sequence[GroupRow], most: int, first: Sequence[str] = ("target"
     return [row for row in rows if row in taken]
 
 
-def fan(evidence: Evidence, row: GroupRow) -> Fan:
+def fan(evidence: Backtest, row: GroupRow) -> Fan:
     """The end of a series' held-out time, from its run with the most forecasts."""
     counts = np.bincount(evidence.run, minlength=len(evidence.runs))
     mine = [at for at, run in enumerate(evidence.runs) if (run.target, run.metric) == (row.target, row.metric)]
@@ -173,7 +173,7 @@ def fan(evidence: Evidence, row: GroupRow) -> Fan:
             break
         places.append(before)
     forecasts = tuple(
-        Forecast(int(origins[at]) - first, evidence.said[found[at]], evidence.baseline[found[at]]) for at in reversed(places)
+        DrawnForecast(int(origins[at]) - first, evidence.said[found[at]], evidence.baseline[found[at]]) for at in reversed(places)
     )
     return Fan(row, values[first:last], forecasts)
 

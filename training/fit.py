@@ -37,7 +37,7 @@ Progress = Callable[[int, int], bool]
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class Descent:
     """A descent: number of steps, step size, and strength of the pull back to the weights it began with."""
 
     steps: int
@@ -45,11 +45,11 @@ class Course:
     pull: float
 
 
-FRESH = Course(4000, 3e-3, 0.3)
+FRESH = Descent(4000, 3e-3, 0.3)
 """From nothing: the pull to 0 is decoupled weight decay (Loshchilov, Hutter 2017). On the public traces a third of it lost 0.3 %,
 three times as much 2 %."""
 
-ONWARD = Course(600, 5e-4, 0.3)
+ONWARD = Descent(600, 5e-4, 0.3)
 """From a model trained on other machines. 600 small steps: docs/decisions/0007-streaming-experts-and-a-network.md; the figures are
 chosen."""
 
@@ -59,7 +59,7 @@ PART = 0.6
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class FitRows:
     """What the network is fitted to: one row for each origin and horizon with an answer."""
 
     made: Singles  # [n, F]
@@ -87,7 +87,7 @@ def fit_demand(
     return {**weights, "speaks": np.ones(len(METRICS), dtype=np.bool_)}
 
 
-def training_rows(samples: Samples, sets: Sequence[str], seed: int) -> Rows:
+def training_rows(samples: Samples, sets: Sequence[str], seed: int) -> FitRows:
     """At most `ROWS` rows of samples that have an answer, drawn by weight; each set has the same share of the loss.
 
     A row's weight is its spread, the unit of its answer: the loss is then that of the values, relative to that of their set.
@@ -115,7 +115,7 @@ def training_rows(samples: Samples, sets: Sequence[str], seed: int) -> Rows:
     if not chosen:
         chosen = [(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0))]
     origin, horizon, weights = (np.concatenate(part) for part in zip(*chosen, strict=True))
-    return Rows(
+    return FitRows(
         samples.rows[origin, horizon],
         samples.start[origin, horizon],
         np.clip(right[origin, horizon], -FARTHEST, FARTHEST).astype(np.float32),
@@ -123,7 +123,7 @@ def training_rows(samples: Samples, sets: Sequence[str], seed: int) -> Rows:
     )
 
 
-def descend(rows: Rows, course: Course, seed: int, base: Arrays | None, progress: Progress) -> dict[str, NDArray[np.float32]]:
+def descend(rows: FitRows, course: Descent, seed: int, base: Arrays | None, progress: Progress) -> dict[str, NDArray[np.float32]]:
     """The weights of a network after a descent: Adam (Kingma, Ba 2014) with a step that first grows and then falls to 0."""
     rng = np.random.default_rng(seed)
     mean, spread = rows.made.mean(axis=0), rows.made.std(axis=0)
@@ -135,7 +135,7 @@ def descend(rows: Rows, course: Course, seed: int, base: Arrays | None, progress
             order = rng.permutation(len(rows.made))
         mine, order = order[:batch], order[batch:]
         rate = course.rate * min(1.0, (step + 1) / 100) * 0.5 * (1 + np.cos(np.pi * step / course.steps))
-        descent.step(Rows(rows.made[mine], rows.start[mine], rows.answers[mine], rows.weights[mine]), rate)
+        descent.step(FitRows(rows.made[mine], rows.start[mine], rows.answers[mine], rows.weights[mine]), rate)
         if step % 50 == 49 and not progress(step + 1, course.steps):
             break
     return descent.weights()
@@ -162,7 +162,7 @@ class _Descent:
         self._v = {name: np.zeros_like(value) for name, value in self._p.items()}
         self._count = 0
 
-    def step(self, rows: Rows, rate: float) -> None:
+    def step(self, rows: FitRows, rate: float) -> None:
         """One step down the pinball loss of a batch."""
         p = self._p
         x = ((rows.made - self._mean) / self._spread).astype(np.float32)

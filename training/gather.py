@@ -17,9 +17,9 @@ from ..scheduler.config.sections import Config
 from ..scheduler.store.traces import Recording, TraceSession
 from .dataset import MAX_RUN, Dataset, DatasetError, build
 from .pieces import VALUE_BYTES, WORKER_BYTES, Piece, latest, moment, newest, packed, size, together, unpacked
-from .progress import SHARES, Budget, Progress
+from .progress import SHARES, StageProgress, TrainingBudget
 from .resume import Parts
-from .sources import Machine, Read
+from .sources import MachineTraces, Read
 
 KEPT, READ = 0.25, 0.15
 """Shares of the memory for the values of all series, and for the piece being read; the rest is for learning from them (chosen)."""
@@ -43,7 +43,7 @@ class Gathered:
     left_out: tuple[str, ...]  # what was not read or not kept, for time or memory, a sentence each
 
 
-class _Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _ReadingPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is read. A resumed reading keeps the plan of the interrupted one."""
 
     since: int | None  # ns since 1970
@@ -53,12 +53,12 @@ class _Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def gather(
-    machines: Sequence[Machine],
+    machines: Sequence[MachineTraces],
     config: Config,
     since: int | None,
     now: int,
-    budget: Budget,
-    progress: Progress,
+    budget: TrainingBudget,
+    progress: StageProgress,
     parts: Parts,
     say: Callable[[str], None],
 ) -> Gathered:
@@ -100,7 +100,13 @@ class _Reading:
     """What has been read so far."""
 
     def __init__(
-        self, config: Config, budget: Budget, progress: Progress, parts: Parts, say: Callable[[str], None], plan: _Plan
+        self,
+        config: Config,
+        budget: TrainingBudget,
+        progress: StageProgress,
+        parts: Parts,
+        say: Callable[[str], None],
+        plan: _ReadingPlan,
     ) -> None:
         self._config = config
         self._progress = progress
@@ -116,7 +122,7 @@ class _Reading:
         self.lost: list[str] = []
         self.others: dict[float, int] = {}  # ticks recorded at other intervals
 
-    def machine(self, number: int, machine: Machine) -> None:
+    def machine(self, number: int, machine: MachineTraces) -> None:
         """Read all of a machine."""
         before = self._done, self.pieces, self.others, self.kept_since, self.workers_gone
         try:
@@ -126,7 +132,7 @@ class _Reading:
             self._done, self.pieces, self.others, self.kept_since, self.workers_gone = before
             self._machine(number, machine, resumed=False)
 
-    def _machine(self, number: int, machine: Machine, resumed: bool) -> None:
+    def _machine(self, number: int, machine: MachineTraces, resumed: bool) -> None:
         interval = self._config.daemon.interval
         read = machine.read(interval, self._plan.since, self._plan.until)
         cutter = _Cutter(read, interval, self._most_at_once, self._going_on)
@@ -226,12 +232,14 @@ class _Cutter:
         return self._digest.hexdigest()
 
 
-def _planned(machines: Sequence[Machine], config: Config, since: int | None, now: int, budget: Budget, parts: Parts) -> _Plan:
+def _planned(
+    machines: Sequence[MachineTraces], config: Config, since: int | None, now: int, budget: TrainingBudget, parts: Parts
+) -> _ReadingPlan:
     """The plan of the interrupted training, or a new one."""
     kept = parts.load("plan")
     if kept is not None:
         try:
-            return msgspec.convert(kept.plain, _Plan)
+            return msgspec.convert(kept.plain, _ReadingPlan)
         except msgspec.ValidationError:
             pass  # from another version; a new plan is as good
     interval = config.daemon.interval
@@ -239,7 +247,7 @@ def _planned(machines: Sequence[Machine], config: Config, since: int | None, now
     sessions = [session for mine in found.values() for session in mine if session.interval == interval]
     until = max([now, *(session.last_wall for session in sessions)]) + 1
     total = _ticks_since(sessions, since)
-    plan = _Plan(since, until, total)
+    plan = _ReadingPlan(since, until, total)
     if budget.left() < float("inf") and total > PROBE:
         longest = max(machines, key=lambda machine: sum(session.ticks for session in found[machine.name]))
         affordable = (
@@ -251,13 +259,13 @@ def _planned(machines: Sequence[Machine], config: Config, since: int | None, now
     return plan
 
 
-def _shorter(sessions: Sequence[TraceSession], plan: _Plan, ticks: float) -> _Plan:
+def _shorter(sessions: Sequence[TraceSession], plan: _ReadingPlan, ticks: float) -> _ReadingPlan:
     """The plan reduced to about the newest `ticks` ticks."""
     first, last = (np.array([getattr(session, name) / 1e9 for session in sessions]) for name in ("first_wall", "last_wall"))
     since = latest(first, last, np.array([float(session.ticks) for session in sessions]), ticks)
     kept = _ticks_since(sessions, round(since * 1e9))
     said = f"ticks before {moment(since)}: the time suffices to read the newest {kept:,} of {plan.ticks:,} or so; see --time-budget"
-    return _Plan(round(since * 1e9), plan.until, kept, (said,))
+    return _ReadingPlan(round(since * 1e9), plan.until, kept, (said,))
 
 
 def _ticks_since(sessions: Sequence[TraceSession], since: int | None) -> int:
@@ -270,7 +278,7 @@ def _ticks_since(sessions: Sequence[TraceSession], since: int | None) -> int:
     return round(sum(session.ticks * share for session, share in zip(sessions, shares, strict=True)))
 
 
-def _seconds_a_tick(machine: Machine, sessions: Sequence[TraceSession], config: Config, budget: Budget) -> float:
+def _seconds_a_tick(machine: MachineTraces, sessions: Sequence[TraceSession], config: Config, budget: TrainingBudget) -> float:
     """Seconds to read a tick of a machine, measured on its newest; 0 if that cannot be measured."""
     newest_wall = max(session.last_wall for session in sessions)
     snapshots = iter(machine.read(config.daemon.interval, newest_wall - round(PROBE * config.daemon.interval * 1e9), None))

@@ -22,7 +22,7 @@ from .anomaly_fit import AnomalyRow
 from .behaviour_fit import BehaviourTable
 from .dataset import Dataset
 from .evaluate import DemandTable
-from .evidence import STILL, Evidence, GroupRow, by_group, chosen, fan, leans, moving
+from .evidence import STILL, Backtest, GroupRow, by_group, chosen, fan, leans, moving
 from .plots import ACTUAL, BANDS, FALLBACK, METRIC_WORDS, OWN, PROMISED, available, coverage_svg, fan_svg, leans_svg, losses_svg
 from .progress import duration, size
 from .report import Course, Result, covered
@@ -74,7 +74,7 @@ class Story:
     course: Course
     results: Sequence[Result]
     cards: Sequence[Card]  # of the models that were made
-    evidence: Evidence | None  # None: no demand model, or nothing to show of it
+    evidence: Backtest | None  # None: no demand model, or nothing to show of it
     created: int  # wall clock ns
     version: str
 
@@ -184,7 +184,7 @@ def _losses(table: DemandTable) -> Table:
     return Table(headers, rows, range(2, len(headers)))
 
 
-def _evidence(evidence: Evidence, interval: float) -> dict[str, Any]:
+def _evidence(evidence: Backtest, interval: float) -> dict[str, Any]:
     rows = by_group(evidence)
     lively = moving(rows)
     losers = sum(row.ratio > 1 for row in lively)
@@ -220,7 +220,7 @@ def _key(colours: Mapping[str, str], lines: Sequence[str]) -> list[tuple[str, st
     return [(what, it, it in lines) for what, it in colours.items()]
 
 
-def _fans(evidence: Evidence, rows: Sequence[GroupRow], interval: float) -> dict[str, list[dict[str, Any]]]:
+def _fans(evidence: Backtest, rows: Sequence[GroupRow], interval: float) -> dict[str, list[dict[str, Any]]]:
     """The fans under their titles."""
     half = -(-len(rows) // 2)
     good = chosen(rows[:half], PICTURES, ("target", "metric"))
@@ -257,7 +257,7 @@ def _worst(rows: Sequence[GroupRow]) -> Table:
     return Table(headers, cells, range(2, 7))
 
 
-def _leans(evidence: Evidence) -> Table:
+def _leans(evidence: Backtest) -> Table:
     return Table(("figures", "more loss"), [[name, _percent(share, 1)] for name, share in leans(evidence.leans)], (1,))
 
 

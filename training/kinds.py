@@ -17,11 +17,11 @@ from .anomaly_fit import fit_anomaly
 from .behaviour_fit import BehaviourTable, Programs, fit_behaviour, log_loss, unpacked, verdicts
 from .dataset import Dataset
 from .demand import Trained, train_demand
-from .evidence import Evidence
-from .progress import Budget, Progress
+from .evidence import Backtest
+from .progress import StageProgress, TrainingBudget
 from .promote import judge_behaviour
 from .report import Result
-from .resume import Part
+from .resume import SavedPart
 
 HELD_OUT = 0.2
 """Share of the time, the newest, that a behaviour model is judged on (chosen)."""
@@ -32,7 +32,7 @@ SEED = 20_240_229
 _MODEL, _SHOWN = "model-", "shown-"
 
 
-class Kind(StrEnum):
+class ModelKind(StrEnum):
     """Kinds of models to train."""
 
     DEMAND = "demand"
@@ -46,18 +46,18 @@ class Made:
 
     arrays: Arrays  # {} if there is no model
     result: Result
-    evidence: Evidence | None = None
+    evidence: Backtest | None = None
     remarks: tuple[str, ...] = ()  # notable events, one sentence each
 
 
-def train_kind(kind: Kind, dataset: Dataset, models: Path, budget: Budget, progress: Progress) -> Made:
+def train_kind(kind: ModelKind, dataset: Dataset, models: Path, budget: TrainingBudget, progress: StageProgress) -> Made:
     """Fit and judge one kind of model. Nothing is saved."""
-    if kind is Kind.DEMAND:
+    if kind is ModelKind.DEMAND:
         progress.step("experts", 0, 0)
         trained, remarks = train_demand(dataset, models, SEED, budget, progress)
         return Made(trained.arrays, trained.result, _evidence(trained), tuple(remarks))
     progress.step(kind, 0, 0)
-    return _anomaly(dataset) if kind is Kind.ANOMALY else _behaviour(dataset, models)
+    return _anomaly(dataset) if kind is ModelKind.ANOMALY else _behaviour(dataset, models)
 
 
 def packed(made: Made, dataset: Dataset) -> tuple[Any, dict[str, Any]]:
@@ -72,7 +72,7 @@ def packed(made: Made, dataset: Dataset) -> tuple[Any, dict[str, Any]]:
     return plain, named
 
 
-def kept(part: Part, dataset: Dataset) -> Made | None:
+def kept(part: SavedPart, dataset: Dataset) -> Made | None:
     """The packed result; None if it was made from another data set. Raises ValueError for anything else."""
     try:
         if part.plain["data"] != dataset.data.digest:
@@ -80,17 +80,17 @@ def kept(part: Part, dataset: Dataset) -> Made | None:
         result, found = msgspec.convert(part.plain["result"], Result), part.plain["leans"]
         arrays = {name.removeprefix(_MODEL): array for name, array in part.arrays.items() if name.startswith(_MODEL)}
         shown = {name.removeprefix(_SHOWN): array for name, array in part.arrays.items() if name.startswith(_SHOWN)}
-        evidence = None if found is None else Evidence.of(dataset.runs, msgspec.convert(found, dict[str, float]), shown)
+        evidence = None if found is None else Backtest.of(dataset.runs, msgspec.convert(found, dict[str, float]), shown)
     except (msgspec.ValidationError, KeyError, TypeError) as error:
         raise ValueError(f"it is no model and its result: {error}") from None
     return Made(arrays, result, evidence)
 
 
-def _evidence(trained: Trained) -> Evidence | None:
+def _evidence(trained: Trained) -> Backtest | None:
     test, said, baseline = trained.test, trained.said, trained.baseline
     if test is None or said is None or baseline is None:
         return None
-    return Evidence(trained.runs, test.run, test.origin, test.targets, said, baseline, trained.leans)
+    return Backtest(trained.runs, test.run, test.origin, test.targets, said, baseline, trained.leans)
 
 
 def _anomaly(dataset: Dataset) -> Made:

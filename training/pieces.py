@@ -27,7 +27,7 @@ from .anomaly_cases import WorkerTick
 from .anomaly_fit import WorkerTraces
 from .behaviour_fit import MOST_ROWS, Sighted
 from .dataset import Dataset
-from .stream import Run
+from .stream import SeriesRun
 
 VALUE_BYTES = 4
 """Memory of a value of a series, a float32."""
@@ -100,7 +100,7 @@ def together(pieces: Sequence[Piece], names: Sequence[str]) -> Dataset:
         max((piece.start + piece.dataset.ticks for piece in pieces if piece.machine == m), default=0) for m in range(len(names))
     ]
     several = len(names) > 1
-    runs: list[Run] = []
+    runs: list[SeriesRun] = []
     for piece in pieces:
         offset = max(totals) - totals[piece.machine] + piece.start
         prefix = f"{names[piece.machine]}/" if several else ""
@@ -147,7 +147,7 @@ def _worker_ticks(piece: Piece) -> int:
     return sum(len(tick.keys) for session in piece.dataset.workers.sessions for tick in session)
 
 
-def _since(runs: Sequence[Run], since: float, interval: float) -> tuple[Run, ...]:
+def _since(runs: Sequence[SeriesRun], since: float, interval: float) -> tuple[SeriesRun, ...]:
     """What lies after a time, copied: the old arrays may be part of a larger one."""
     kept = []
     for run in runs:
@@ -175,7 +175,7 @@ def _with_newest_workers(pieces: Sequence[Piece], most: int) -> list[Piece]:
     return kept
 
 
-def _digest(runs: Sequence[Run]) -> str:
+def _digest(runs: Sequence[SeriesRun]) -> str:
     digest = hashlib.sha256()
     for run in runs:
         digest.update(f"{run.target}\0{run.metric}\0{run.start}\0{len(run.values)}\0".encode())
@@ -261,7 +261,7 @@ def unpacked(plain: Any, arrays: Mapping[str, NDArray[Any]]) -> Dataset:
         if any(metric not in METRICS or length < 0 for _, metric, _, _, length in it.runs) or min(it.sessions, default=0) < 0:
             raise ValueError("a series that cannot be")
         values = _split(arrays["values"], [length for *_, length in it.runs])
-        runs = tuple(Run(*head[:3], series, head[3]) for head, series in zip(it.runs, values, strict=True))
+        runs = tuple(SeriesRun(*head[:3], series, head[3]) for head, series in zip(it.runs, values, strict=True))
         return Dataset(it.interval, it.ticks, runs, _workers(it, arrays), it.data, it.skipped, _sighted_of(it, arrays))
     except (msgspec.ValidationError, IndexError, TypeError) as error:
         raise ValueError(f"it is no data set: {error}") from None

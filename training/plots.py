@@ -17,7 +17,7 @@ import numpy as np
 from ..models.forecast.baseline import BASELINES
 from ..models.records import HORIZONS, QUANTILES
 from .evaluate import DemandTable
-from .evidence import UPPER, Evidence, Fan, Floats, coverage, leans
+from .evidence import UPPER, Backtest, Fan, Floats, coverage, leans
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -94,7 +94,7 @@ def fan_svg(fan: Fan, interval: float, number: int) -> str:
     return done[0]
 
 
-def coverage_svg(evidence: Evidence, interval: float, number: int) -> str:
+def coverage_svg(evidence: Backtest, interval: float, number: int) -> str:
     """How many values stayed at or below each level, by horizon, beside how many should."""
     own, base = coverage(evidence.targets, evidence.said), coverage(evidence.targets, evidence.baseline)
     with _figure(9.2, 2.7, number) as (figure, done):

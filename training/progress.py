@@ -1,8 +1,8 @@
 """What a training may take, and how far it is: for people on stderr, and for stages that must end in time. Knows stages by name
 only.
 
-A stage calls `Progress.step` as it goes; when that returns false, it ends early with what there is. On a terminal a bar shows the
-time left; everywhere a line is printed when a stage is over.
+A stage calls `StageProgress.step` as it goes; when that returns false, it ends early with what there is. On a terminal a bar shows
+the time left; everywhere a line is printed when a stage is over.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ WORDS: Mapping[str, tuple[str, str]] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class TrainingBudget:
     """How much time and memory a training may take."""
 
     ends: float  # time of `clock`; inf: never
@@ -49,7 +49,7 @@ class Budget:
         return max(self.ends - self.clock(), 0.0) if math.isfinite(self.ends) else math.inf
 
 
-class Progress(Protocol):
+class StageProgress(Protocol):
     """Takes reports of how far a stage is."""
 
     def step(self, name: str, done: int, total: int) -> bool:
@@ -59,9 +59,9 @@ class Progress(Protocol):
 
 
 class Stages:
-    """A `Progress` that reports to people."""
+    """A `StageProgress` that reports to people."""
 
-    def __init__(self, budget: Budget, out: TextIO) -> None:
+    def __init__(self, budget: TrainingBudget, out: TextIO) -> None:
         """`out`: stderr."""
         self._budget = budget
         self._out = out
@@ -71,7 +71,7 @@ class Stages:
         """Stages that ended early, a sentence each."""
 
     def step(self, name: str, done: int, total: int) -> bool:
-        """As `Progress.step`."""
+        """As `StageProgress.step`."""
         stage = self._stage
         if stage is None or stage.name != name or done < stage.done:
             self.end()

@@ -43,7 +43,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class SavedPart:
     """What was saved under a name. The arrays are read-only."""
 
     plain: Any  # as in JSON
@@ -81,7 +81,7 @@ class Parts:
         """Whether an interrupted training can be resumed."""
         return self._place is not None
 
-    def load(self, name: str) -> Part | None:
+    def load(self, name: str) -> SavedPart | None:
         """What was saved under the name; None if nothing usable was."""
         path = self._path(name)
         if path is None:
@@ -145,7 +145,7 @@ class Parts:
         return None if self._place is None else self._place / f"{name}.part"
 
 
-def _read(path: Path, most: int) -> Part:
+def _read(path: Path, most: int) -> SavedPart:
     """The part in a file. Raises OSError, and ValueError for anything that `Parts.save` does not write."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
@@ -180,7 +180,7 @@ def _read(path: Path, most: int) -> Part:
         at = end
     if at != len(data):
         raise ValueError("it has more bytes than arrays")
-    return Part(plain, arrays)
+    return SavedPart(plain, arrays)
 
 
 def _forget_stale(root: Path, key: str) -> None:

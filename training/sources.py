@@ -44,7 +44,7 @@ class Read(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class MachineTraces:
     """Traces of one machine."""
 
     name: str  # of the folder or file they are in; no two machines have the same
@@ -65,7 +65,7 @@ class Machine:
         return read_traces(self.paths, since=since, until=until)
 
 
-def machines(given: Sequence[Path]) -> list[Machine]:
+def machines(given: Sequence[Path]) -> list[MachineTraces]:
     """The machines behind some paths, sorted by name. Raises StoreError if there are none, or a path cannot be read."""
     found: dict[tuple[Path, bool], tuple[str, tuple[Path, ...]]] = {}
     for path in given:
@@ -83,7 +83,7 @@ def machines(given: Sequence[Path]) -> list[Machine]:
     names = [name for name, _ in found.values()]
     return sorted(
         (
-            Machine(printable(name if names.count(name) == 1 else str(where)), paths, parquet)
+            MachineTraces(printable(name if names.count(name) == 1 else str(where)), paths, parquet)
             for (where, parquet), (name, paths) in found.items()
         ),
         key=lambda machine: machine.name,

@@ -19,7 +19,7 @@ TOGETHER = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class SeriesRun:
     """Consecutive values of one series."""
 
     target: str
@@ -59,7 +59,7 @@ class Samples:
 
 
 def stream(
-    runs: Sequence[Run],
+    runs: Sequence[SeriesRun],
     origins: Sequence[Ints],
     interval: float,
     progress: Callable[[int], bool] = lambda _: True,
@@ -105,7 +105,7 @@ CHUNK = 512
 
 
 def _advance(
-    runs: Sequence[Run], origins: Sequence[Ints], batch: Sequence[int], rows_of: Ints, interval: float, made: Samples
+    runs: Sequence[SeriesRun], origins: Sequence[Ints], batch: Sequence[int], rows_of: Ints, interval: float, made: Samples
 ) -> Iterator[tuple[int, Ints]]:
     """Run a batch, sorted by the last origin, longest first, from the start of each run, and fill its rows of `made`.
 

@@ -39,7 +39,7 @@ from nicety.models.forecast.demand import DEMAND_FEATURES, METRICS, Arrays, Fore
 from nicety.models.records import HORIZONS as TICKS
 from nicety.models.records import QUANTILES
 from nicety.training.fit import fit_demand
-from nicety.training.stream import Run, Samples, stream
+from nicety.training.stream import Samples, SeriesRun, stream
 
 from .. import ROOT
 from ..claims import Claims
@@ -102,16 +102,16 @@ class Said:
 # --- data -------------------------------------------------------------------------------------------------------------------------
 
 
-def pieces(series: Series, places: Ints) -> list[tuple[Run, Ints]]:
+def pieces(series: Series, places: Ints) -> list[tuple[SeriesRun, Ints]]:
     """The series as runs to be shown, each with the places in it that are asked about."""
     values = series.values.astype(np.float32)
     if len(values) <= LONG:
-        return [(Run(series.name, series.metric, 0, values, series.start), places)]
+        return [(SeriesRun(series.name, series.metric, 0, values, series.start), places)]
     made = []
     for place in places.tolist():
         first = max(place + 1 - SEEN, 0)
         part = values[first : place + 1 + max(TICKS)]
-        made.append((Run(series.name, series.metric, 0, part, series.start + first * series.step), np.array([place - first])))
+        made.append((SeriesRun(series.name, series.metric, 0, part, series.start + first * series.step), np.array([place - first])))
     return made
 
 
@@ -130,7 +130,7 @@ def history(series: Sequence[Series]) -> tuple[Samples, list[str]]:
             wanted = EACH * len(values) / total / len(parts)
             if len(inside) > wanted:
                 inside = np.sort(rng.choice(inside, max(int(wanted), 1), replace=False))
-            runs.append(Run(one.name, one.metric, 0, values[first:last], one.start + first * one.step))
+            runs.append(SeriesRun(one.name, one.metric, 0, values[first:last], one.start + first * one.step))
             places.append(inside)
             groups += [one.group] * len(inside)
     return stream(runs, places, series[0].step), groups
@@ -167,7 +167,9 @@ def speak(model: Network | None, series: Sequence[Series], together: int = 1024)
     return [Said(np.concatenate(asked), first, soon) for asked, first, soon in zip(parts, cold, following, strict=True)]
 
 
-def _show(model: Network | None, runs: Sequence[Run], places: Sequence[Ints], step: float) -> list[tuple[Floats, Floats, Floats]]:
+def _show(
+    model: Network | None, runs: Sequence[SeriesRun], places: Sequence[Ints], step: float
+) -> list[tuple[Floats, Floats, Floats]]:
     """([asked, H, Q], [H, Q] after COLD values, [values, QUANTILES] of the next one) of each run. They start together, each at its
     own time of day."""
     by_start: dict[float, list[int]] = {}
@@ -540,7 +542,7 @@ def training(claims: Claims) -> dict[str, float]:
 def train() -> None:
     """Stream and fit a million rows; for `training`."""
     rng = np.random.default_rng(SEED)
-    runs = [Run(f"g{i}", "cpu", 0, rng.gamma(4, 0.25, 1100).cumsum().astype(np.float32) % 7, 0.0) for i in range(200)]
+    runs = [SeriesRun(f"g{i}", "cpu", 0, rng.gamma(4, 0.25, 1100).cumsum().astype(np.float32) % 7, 0.0) for i in range(200)]
     samples = stream(runs, [np.arange(8, 1050) for _ in runs], 1.0)
     base = artifact.shipped("demand")
     fit_demand(samples, [runs[which].metric for which in samples.run.tolist()], SEED, None if base is None else base.arrays)

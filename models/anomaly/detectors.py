@@ -17,7 +17,7 @@ import numpy as np
 
 from ..features import Floats, Singles
 from ..records import WINDOW, Anomaly
-from .evidence import CHANNELS, NEAR, Found, View
+from .evidence import CHANNELS, NEAR, Found, WindowView
 from .leaks import LEAKING, leak
 from .outliers import outlier
 from .progress import spin, starved, stuck
@@ -33,7 +33,7 @@ LEAST = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class WorkerRows:
     """What the windows say about each worker."""
 
     scores: Floats  # [n, len(KINDS)] nonconformity, 0 or more; NaN: no evidence
@@ -47,7 +47,7 @@ class Rows:
         """[n, len(KINDS)] large enough to matter."""
         return self.sizes >= 1.0
 
-    def joined(self, alone: Found) -> Rows:
+    def joined(self, alone: Found) -> WorkerRows:
         """The same, with what `self_history.SelfHistory` says of workers that have too few siblings to be an outlier among them."""
         scores, sizes = self.scores.copy(), self.sizes.copy()
         column, theirs = KINDS.index(Anomaly.OUTLIER), ~np.isnan(alone.score)
@@ -68,7 +68,7 @@ class Rows:
 
 def worker_rows(
     pools: Sequence[str], windows: Singles, lengths: Ints, interval: float, available: float | None = None, least: float = NEAR
-) -> Rows:
+) -> WorkerRows:
     """Scores of workers by kind, from their windows.
 
     `pools` [n]: the pool of each worker. `windows` [len(CHANNELS), WINDOW, n] and `lengths` [n] as `features.WorkerWindows.view`
@@ -90,14 +90,14 @@ def worker_rows(
     if (np.diff(index) < 0).any():  # never so from the observer
         order = np.argsort(index, kind="stable")
         windows, lengths, index, places = windows[:, :, order], lengths[order], index[order], np.argsort(order)
-    view = View(windows, lengths, Siblings(index), interval, available, least)
+    view = WindowView(windows, lengths, Siblings(index), interval, available, least)
     found = {kind: test(view) for kind, test in TESTS.items()}
     scores = np.column_stack([found[kind].score for kind in KINDS])[places]
     sizes = np.column_stack([found[kind].size for kind in KINDS])[places]
-    return Rows(scores, np.where(np.isnan(scores), 0.0, sizes), found, places)
+    return WorkerRows(scores, np.where(np.isnan(scores), 0.0, sizes), found, places)
 
 
-TESTS: Mapping[Anomaly, Callable[[View], Found]] = {
+TESTS: Mapping[Anomaly, Callable[[WindowView], Found]] = {
     **{kind: partial(leak, what=what) for kind, what in LEAKING.items()},
     Anomaly.FORK_STORM: fork_storm,
     Anomaly.SWITCH_STORM: switch_storm,
@@ -109,4 +109,4 @@ TESTS: Mapping[Anomaly, Callable[[View], Found]] = {
 }
 
 KINDS: tuple[Anomaly, ...] = tuple(TESTS)
-"""Columns of `Rows.scores`. At equal p the earlier kind is reported."""
+"""Columns of `WorkerRows.scores`. At equal p the earlier kind is reported."""

@@ -1,4 +1,4 @@
-"""Recent measurements of pool workers, and their summaries: the `View` that every test of a kind uses. Pure.
+"""Recent measurements of pool workers, and their summaries: the `WindowView` that every test of a kind uses. Pure.
 
 Knows channels, means and clocks. `detectors.py` and the tests that it lists say what is suspicious.
 """
@@ -77,7 +77,7 @@ class Found:
         return self.size >= 1.0
 
 
-class View:
+class WindowView:
     """Windows of workers ordered by pool, and what the tests share of them, computed on first use."""
 
     def __init__(
@@ -111,14 +111,14 @@ class View:
         self.used = used  # [WINDOW, n] known and after the warm-up; None: all
         self.ticks = self.count(slice(None))  # [n] how many of those
 
-    def part(self, workers: Flags) -> tuple[Ints, View]:
+    def part(self, workers: Flags) -> tuple[Ints, WindowView]:
         """(places in this view, view) of these workers and all their siblings."""
         at = np.flatnonzero(self.siblings.anywhere(workers))
         if len(at) == self.n:
             return at, self
         places = at if self._places is None else self._places[at]
         own = Siblings(self.siblings.index[at])
-        return at, View(self._windows, self.lengths[at], own, self.interval, self.available, self.least, places)
+        return at, WindowView(self._windows, self.lengths[at], own, self.interval, self.available, self.least, places)
 
     def values(self, channel: str) -> Singles:
         """[WINDOW, n], 0 where not known. Not to be written to."""
@@ -235,7 +235,7 @@ class View:
         """No worker is in trouble; NaN for those not `seen`."""
         return Found(np.where(seen, 0.0, np.nan), np.zeros(self.n))
 
-    def closely(self, seen: Flags, near: Flags, look: Callable[[View], Found]) -> Found:
+    def closely(self, seen: Flags, near: Flags, look: Callable[[WindowView], Found]) -> Found:
         """What a close look finds in the pools of workers that are `near` trouble. Other pools are not looked at."""
         near = near & seen
         if not near.any():
@@ -264,7 +264,7 @@ class View:
             self._values[channel], self._known[channel] = raw, None
 
 
-def works(view: View, at: slice) -> Flags:
+def works(view: WindowView, at: slice) -> Flags:
     """[n] whether a worker wants enough CPU to be compared with, or moves enough bytes, `AS_MUCH` of its pool's most. Small work,
     too, shows how many switches come with it. Balancers that prefer one worker leave others idle."""
     chars = view.mean("chars", at)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..features import Floats, Singles
 from ..records import WINDOW, Anomaly
-from .evidence import AS_MUCH, MIB, NEAR, Found, View, ratio
+from .evidence import AS_MUCH, MIB, NEAR, Found, WindowView, ratio
 from .siblings import Flags
 
 SEGMENTS = 8
@@ -60,7 +60,7 @@ LEAKING: Mapping[Anomaly, Leaking] = {
 }
 
 
-def leak(view: View, what: Leaking) -> Found:
+def leak(view: WindowView, what: Leaking) -> Found:
     """A value that keeps reaching new heights, beyond what the siblings hold or gained.
 
     On trailing spans of several lengths: the lowest value of the last eighth, above the highest of the lowest values of all eighths
@@ -84,24 +84,24 @@ def leak(view: View, what: Leaking) -> Found:
     return view.closely(seen, near, lambda part: _leak_closely(part, what))
 
 
-def _old_enough(view: View, what: Leaking, length: int) -> Flags:
+def _old_enough(view: WindowView, what: Leaking, length: int) -> Flags:
     """[n] whether a span of this many ticks a segment can be compared: with a past of its own length, or with enough siblings."""
     span = length * SEGMENTS
     return ~view.alone & (view.ticks >= np.where(view.few | (not what.young), 2 * span, span))
 
 
-def _witnessed(view: View) -> Flags:
+def _witnessed(view: WindowView) -> Flags:
     """[n] whether it has two or more siblings that do as much."""
     bytes_, timeslices = (view.usual(name) >= AS_MUCH * view.mean(name) for name in ("chars", "timeslices"))
     return ~view.few & np.where(np.isnan(view.mean("chars")), timeslices, bytes_)
 
 
-def _enough(view: View, what: Leaking) -> Floats:
+def _enough(view: WindowView, what: Leaking) -> Floats:
     """[n] least growth that matters, at any level."""
     return np.where(view.alone, what.least_alone, np.where(_witnessed(view), what.least_compared, what.least))
 
 
-def _segments(view: View, what: Leaking) -> list[tuple[int, Singles]]:
+def _segments(view: WindowView, what: Leaking) -> list[tuple[int, Singles]]:
     """The spans of the leak test: (ticks per segment, lowest values [segments, n], infinite where none is known).
 
     Each span is a third or a half longer than the one before: what has just begun fills a short span before a long one."""
@@ -123,7 +123,7 @@ def _joined(values: Singles, many: int) -> Singles:
     return np.asarray(np.minimum.reduce([values[first::many] for first in range(many)]))
 
 
-def _leak_closely(view: View, what: Leaking) -> Found:
+def _leak_closely(view: WindowView, what: Leaking) -> Found:
     """Most steps must rise. The later half must not level off, as a warm-up does. What siblings hold too is no leak. Where siblings
     oscillate by much, much growth is needed."""
     siblings, interval, n = view.siblings, view.interval, view.n

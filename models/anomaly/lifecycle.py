@@ -57,7 +57,7 @@ class Noticed:
 
 
 @dataclass(slots=True)
-class _Pool:
+class _PoolLives:
     """State of one pool. Times are seconds since boot."""
 
     requested: int
@@ -71,7 +71,7 @@ class Lifecycle:
     """Follows the workers of pools and the processes below them."""
 
     def __init__(self) -> None:
-        self._pools: dict[str, _Pool] = {}
+        self._pools: dict[str, _PoolLives] = {}
         self._zombies: dict[ProcId, float] = {}  # since when, seconds since boot
         self._owners: dict[ProcId, ProcId] = {}  # from processes that descend from a worker to that worker
         self._uptime = 0  # clock ticks, of the previous snapshot
@@ -90,7 +90,7 @@ class Lifecycle:
         table = snapshot.table[at]
         dead = dict(zip(map(ProcId, table["pid"].tolist(), table["start_ticks"].tolist()), table["ppid"].tolist(), strict=True))
         noticed = self._unreaped(snapshot.pools, dead, now)
-        self._pools = {pool.pool: self._pools.get(pool.pool) or _Pool(pool.requested) for pool in snapshot.pools}
+        self._pools = {pool.pool: self._pools.get(pool.pool) or _PoolLives(pool.requested) for pool in snapshot.pools}
         for pool in snapshot.pools:
             memory = self._pools[pool.pool]
             _follow(pool, memory, {worker for worker in memory.workers if worker not in rows or worker in dead}, now)
@@ -151,7 +151,7 @@ class Lifecycle:
         return noticed
 
 
-def _follow(pool: PoolSample, memory: _Pool, gone: set[ProcId], now: float) -> None:
+def _follow(pool: PoolSample, memory: _PoolLives, gone: set[ProcId], now: float) -> None:
     """Record which workers ended, and how long they lived. Ends by which the pool was made smaller do not count."""
     fewer = memory.requested - pool.requested
     memory.let_go = max(memory.let_go + fewer, 0) if fewer > 0 else memory.let_go if fewer == 0 else 0
@@ -173,13 +173,13 @@ def _follow(pool: PoolSample, memory: _Pool, gone: set[ProcId], now: float) -> N
             memory.workers[worker.id] = memory.workers.get(worker.id, False) or worker.ready
 
 
-def _usual_life(pool: PoolSample, memory: _Pool, now: float) -> float:
+def _usual_life(pool: PoolSample, memory: _PoolLives, now: float) -> float:
     """Median seconds of the lives that ended (except those that ended soon) and of existing workers; 0 if there are none."""
     ages = [now - worker.id.start_ticks / USER_HZ for worker in pool.workers]
     return median([*memory.lifecycle, *ages]) if memory.lifecycle or ages else 0.0
 
 
-def _crash_loop(pool: PoolSample, memory: _Pool, now: float) -> Noticed | None:
+def _crash_loop(pool: PoolSample, memory: _PoolLives, now: float) -> Noticed | None:
     """A crash loop, scored by how many workers ended soon, each begun after the one before had ended; None: no loop."""
     chain, last = 0, -math.inf
     for began, ended in memory.ended:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ..features import Floats, Singles
 from ..records import Anomaly, ProcId, Score
-from .detectors import KINDS, Rows, worker_rows
+from .detectors import KINDS, WorkerRows, worker_rows
 from .evidence import NEAR, Found
 from .lifecycle import POOL_KINDS, Noticed
 from .siblings import Ints
@@ -213,7 +213,7 @@ def score(
 
 
 def judge(
-    scorer: Scorer, ids: Sequence[ProcId], pools: Sequence[str], rows: Rows, interval: float, least: float = NEAR
+    scorer: Scorer, ids: Sequence[ProcId], pools: Sequence[str], rows: WorkerRows, interval: float, least: float = NEAR
 ) -> list[Score]:
     """`score` from given rows, so that several scorers can judge the same. Sizes below `least` are not reported."""
     source, tails = scorer.tails(interval)
@@ -232,7 +232,7 @@ def judge(
     return sorted(scores, key=attrgetter("id"))
 
 
-def _unusual(rows: Rows, tails: Mapping[Anomaly, Tail], least: float) -> dict[int, tuple[Anomaly, float, float]]:
+def _unusual(rows: WorkerRows, tails: Mapping[Anomaly, Tail], least: float) -> dict[int, tuple[Anomaly, float, float]]:
     """(kind, p, size) of each worker that is odd in some way: the kind of the least p, without kinds that another one causes. Where
     nothing matters, the kind that comes nearest to mattering."""
     where = np.flatnonzero(((rows.sizes >= least) & (rows.scores > 0)).any(axis=1))

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..features import Floats
 from ..records import WINDOW
-from .evidence import DEMAND_FLOOR, ENOUGH, MIB, SEEN_SHARE, Found, View
+from .evidence import DEMAND_FLOOR, ENOUGH, MIB, SEEN_SHARE, Found, WindowView
 
 OUTLIER_TICKS, OUTLIER_SECONDS, OUTLIER_TIMES = 30, 60.0, 4.0
 """Span of the outlier test, in ticks and in seconds: the longest of all, so that named kinds come first. And the least factor above
@@ -30,7 +30,7 @@ scale (units and spreads are chosen: what healthy workers of one pool differ by)
 prefer one worker are healthy (an epoll set wakes the last sleeper first)."""
 
 
-def outlier(view: View) -> Found:
+def outlier(view: WindowView) -> Found:
     """Far above the siblings in a trait, in both halves of a long span: robust z (median, MAD) of logarithms. Needs 3 workers.
 
     Only upwards: a worker that does less than the others has less to do, or is stuck, which is a kind of its own.
@@ -50,7 +50,7 @@ def outlier(view: View) -> Found:
     return view.closely(seen, near, lambda part: _outlier_closely(part, half))
 
 
-def _traits(view: View, at: slice) -> Floats:
+def _traits(view: WindowView, at: slice) -> Floats:
     """[len(TRAITS), n] on the scale on which they are compared."""
     rss, fds, threads, cpu, wait, chars, timeslices = (
         view.mean(name, at, SEEN_SHARE) for name in ("rss", "fds", "threads", "cpu", "wait", "chars", "timeslices")
@@ -60,7 +60,7 @@ def _traits(view: View, at: slice) -> Floats:
     return np.asarray(np.log1p(traits / np.array([unit for _, unit, _ in TRAITS])[:, None]))
 
 
-def _outlier_closely(view: View, half: int) -> Found:
+def _outlier_closely(view: WindowView, half: int) -> Found:
     siblings = view.siblings
     spreads = np.array([spread for _, _, spread in TRAITS])[:, None]
     lowest = times = np.full((len(TRAITS), view.n), np.inf)

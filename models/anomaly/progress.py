@@ -8,7 +8,7 @@ import numpy as np
 
 from ..features import Floats, Singles
 from ..records import WINDOW
-from .evidence import COMPARABLE, NEAR, PAST_SECONDS, SEEN_SHARE, Found, View, highest, ratio, total
+from .evidence import COMPARABLE, NEAR, PAST_SECONDS, SEEN_SHARE, Found, WindowView, highest, ratio, total
 from .siblings import Flags
 
 PROGRESS_CPU, PROGRESS_SLICES, PROGRESS_CHARS = 0.002, 3.0, 64.0
@@ -61,7 +61,7 @@ STARVED_FLOOR = 0.02
 """Cores added to waiting and running before they are compared (chosen: less is noise, and nothing is divided by 0)."""
 
 
-def spin(view: View) -> Found:
+def spin(view: WindowView) -> Found:
     """CPU without progress: seconds on a CPU, or waiting for one, since the last I/O, in units of the usual. Where no sibling shows
     that work needs I/O: since the last I/O or pause."""
     throughout, part = _hungry(view)
@@ -76,12 +76,12 @@ def spin(view: View) -> Found:
     return view.closely(seen, near, _spin_closely)
 
 
-def _lately(view: View) -> slice:
+def _lately(view: WindowView) -> slice:
     """The last half of the shortest spin that matters."""
     return slice(WINDOW - min(max(math.ceil(NEAR * SPIN_SECONDS / view.interval), 1), WINDOW), WINDOW)
 
 
-def _hungry(view: View) -> tuple[Flags, Floats]:
+def _hungry(view: WindowView) -> tuple[Flags, Floats]:
     """([n] whether it takes a CPU throughout, lately; [n] share of a CPU it takes, over the shortest spin that matters).
     False and 0 for a worker that does not run at all: it is a victim."""
     lately = _lately(view)
@@ -93,12 +93,12 @@ def _hungry(view: View) -> tuple[Flags, Floats]:
     return np.asarray(running.all(axis=0) & ran), np.where(ran, total(view.demand[WINDOW - ticks :]) / ticks, 0.0)
 
 
-def _least_moved(view: View) -> Singles:
+def _least_moved(view: WindowView) -> Singles:
     """[n] bytes a second that are progress."""
     return np.fmax(USUAL_CHARS * view.usual("chars"), SPIN_CHARS).astype(np.float32)
 
 
-def _spin_closely(view: View) -> Found:
+def _spin_closely(view: WindowView) -> Found:
     known, cpu = view.known("chars"), view.mean("cpu")
     moved = view.values("chars") >= _least_moved(view)
     if known is not None:
@@ -135,7 +135,7 @@ def _spin_closely(view: View) -> Found:
     )
 
 
-def stuck(view: View) -> Found:
+def stuck(view: WindowView) -> Found:
     """No progress though there is work and siblings go on: seconds of that since the last progress, in units of the usual."""
     lately = slice(WINDOW - min(max(math.ceil(NEAR * STUCK_SECONDS / view.interval), 1), WINDOW), WINDOW)
     seen = view.ticks > 0
@@ -148,7 +148,7 @@ def stuck(view: View) -> Found:
     return view.closely(seen, near, _stuck_closely)
 
 
-def _progress(view: View, at: slice = slice(None)) -> Flags:
+def _progress(view: WindowView, at: slice = slice(None)) -> Flags:
     """[ticks of `at`, n] whether a worker does more than keep itself alive, or is kept from doing so."""
     cpu = np.fmax(USUAL_CPU * view.usual("cpu"), PROGRESS_CPU).astype(np.float32)
     timeslices = np.fmax(USUAL_SLICES * view.usual("timeslices"), max(PROGRESS_SLICES, HEARTBEATS / view.interval)).astype(
@@ -168,13 +168,13 @@ def _progress(view: View, at: slice = slice(None)) -> Flags:
     return progress
 
 
-def _untold(view: View, at: slice = slice(None)) -> Flags | None:
+def _untold(view: WindowView, at: slice = slice(None)) -> Flags | None:
     """[ticks of `at`, n] where neither busy nor queued is known; None: nowhere."""
     busy, queued = view.known("busy"), view.known("queued")
     return None if busy is None or queued is None else ~(busy | queued)[at]
 
 
-def _stuck_closely(view: View) -> Found:
+def _stuck_closely(view: WindowView) -> Found:
     """The clock stops while there is nothing to do: neither busy nor anything queued lately (a mean queue below one counts for its
     share). It also stops while most siblings stand still. Where neither busy nor queued is known, siblings that go on show that
     there is work; without siblings there is no evidence.
@@ -213,7 +213,7 @@ def _stuck_closely(view: View) -> Found:
     )
 
 
-def starved(view: View) -> Found:
+def starved(view: WindowView) -> Found:
     """Waits for a CPU far longer than it runs, and far more so than the siblings, throughout three stretches of time."""
     stretches, _ = view.stretches(STARVED_SECONDS)
     waits = np.array([view.mean("wait", at, SEEN_SHARE) for at in stretches])
@@ -225,7 +225,7 @@ def starved(view: View) -> Found:
     return view.closely(seen, near, _starved_closely)
 
 
-def _starved_closely(view: View) -> Found:
+def _starved_closely(view: WindowView) -> Found:
     stretches, before = view.stretches(STARVED_SECONDS)
     waits, runs = (np.array([view.mean(name, at, SEEN_SHARE) for at in stretches]) for name in ("wait", "cpu"))
     ratios = np.log((waits + STARVED_FLOOR) / (runs + STARVED_FLOOR))

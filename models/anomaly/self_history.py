@@ -18,7 +18,7 @@ import numpy as np
 
 from ..features import Floats, Singles
 from ..records import WINDOW, ProcId
-from .evidence import CHANNELS, ENOUGH, MIB, SEEN_SHARE, Found, View
+from .evidence import CHANNELS, ENOUGH, MIB, SEEN_SHARE, Found, WindowView
 from .novelty import Novelty
 from .outliers import OUTLIER_SECONDS, OUTLIER_TICKS, OUTLIER_TIMES
 from .siblings import Ints, Siblings
@@ -95,7 +95,7 @@ class SelfHistory:
         score, size = np.full(n, np.nan), np.zeros(n)
         if not len(lone):
             return Found(score, size)
-        view = View(windows, lengths[lone], Siblings(np.arange(len(lone))), self._interval, None, 1.0, lone)
+        view = WindowView(windows, lengths[lone], Siblings(np.arange(len(lone))), self._interval, None, 1.0, lone)
         column, lag = self._next, self._levels.shape[1]
         self._next = (column + 1) % lag
         past = self._levels[at, column]  # as old as the ring is long

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..features import Floats
 from ..records import WINDOW
-from .evidence import ENOUGH, NEAR, SEEN_SHARE, Found, View, ratio
+from .evidence import ENOUGH, NEAR, SEEN_SHARE, Found, WindowView, ratio
 from .siblings import Ints
 
 SLOW_PIECE = 3.0
@@ -65,7 +65,7 @@ WHOLE = 1e5
 """Resolution of what pieces took, as whole numbers: sums of squares over thousands of workers fit into 53 bits."""
 
 
-def slow(view: View) -> Found:
+def slow(view: WindowView) -> Found:
     """Takes much more CPU, or is busy for much longer, than siblings for the same work, nearly throughout a span, and beyond the
     scatter of the siblings' own pieces. Needs three workers: nothing says how long a single one's work should take."""
     seen, near = np.zeros(view.n, dtype=np.bool_), np.zeros(view.n, dtype=np.bool_)
@@ -76,7 +76,7 @@ def slow(view: View) -> Found:
     return view.closely(seen, near, _slow_closely)
 
 
-def _slow_span(view: View, how: _Slowness) -> tuple[int, slice]:
+def _slow_span(view: WindowView, how: _Slowness) -> tuple[int, slice]:
     """(ticks of a piece, the whole span)."""
     ticks = min(max(math.ceil(SLOW_PIECE / view.interval), 1), WINDOW // max(how.pieces for how in SLOWNESS))
     return ticks, slice(WINDOW - how.pieces * ticks, WINDOW)
@@ -87,7 +87,7 @@ def _takes(cpu: Floats, busy: Floats, wait: Floats) -> Floats:
     return np.stack([cpu, busy - np.minimum(wait, busy)], axis=-2)
 
 
-def _costs(view: View, how: _Slowness) -> tuple[Floats, Floats, Floats, Floats]:
+def _costs(view: WindowView, how: _Slowness) -> tuple[Floats, Floats, Floats, Floats]:
     """CPU and busy time for the work, as four arrays; NaN where too little is done to say.
 
     [2, n] CPU seconds for a unit of work, and seconds busy without waiting for a CPU, at least the floor; [2, n] what is usual
@@ -108,7 +108,7 @@ def _costs(view: View, how: _Slowness) -> tuple[Floats, Floats, Floats, Floats]:
     return np.maximum(takes, least) / work, usual, takes, work
 
 
-def _slow_closely(view: View) -> Found:
+def _slow_closely(view: WindowView) -> Found:
     said = [_slow_over(view, how) for how in SLOWNESS]
     scores, sizes, figures = (np.array(part) for part in zip(*said, strict=True))
     which, everybody = np.nan_to_num(scores, nan=-1.0).argmax(axis=0), np.arange(view.n)
@@ -129,7 +129,7 @@ def _slow_closely(view: View) -> Found:
     )
 
 
-def _slow_over(view: View, how: _Slowness) -> tuple[Floats, Floats, Floats]:
+def _slow_over(view: WindowView, how: _Slowness) -> tuple[Floats, Floats, Floats]:
     """([n] scores, [n] sizes, [6, n] figures) for one span. A score is what a worker took beyond what its siblings would have, in
     standard deviations of the same for siblings."""
     siblings, (ticks, span) = view.siblings, _slow_span(view, how)

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..features import Floats
 from ..records import WINDOW
-from .evidence import DEMAND_FLOOR, NEAR, SEEN_SHARE, Found, View, works
+from .evidence import DEMAND_FLOOR, NEAR, SEEN_SHARE, Found, WindowView, works
 from .progress import SPIN_CORES
 
 SWITCH_SECONDS, SWITCH_RATE, SWITCH_TIMES = 24.0, 1000.0, 4.0
@@ -28,7 +28,7 @@ FORK_FLOOR = 1
 """Processes a second added before rates are compared (chosen: twice nothing is still nothing)."""
 
 
-def switch_storm(view: View) -> Found:
+def switch_storm(view: WindowView) -> Found:
     """Put on a CPU far more often than the siblings, for the same CPU time and, where bytes are known, for the same bytes,
     throughout three stretches of time."""
     stretches, _ = view.stretches(SWITCH_SECONDS)
@@ -38,7 +38,7 @@ def switch_storm(view: View) -> Found:
     return view.closely(seen, near, _switch_storm_closely)
 
 
-def _switch_storm_closely(view: View) -> Found:
+def _switch_storm_closely(view: WindowView) -> Found:
     stretches, before = view.stretches(SWITCH_SECONDS)
 
     def rates(at: slice) -> list[Floats]:
@@ -74,7 +74,7 @@ def _switch_storm_closely(view: View) -> Found:
     )
 
 
-def fork_storm(view: View) -> Found:
+def fork_storm(view: WindowView) -> Found:
     """The worker and its descendants start processes far faster than the siblings do, per second and per CPU second, throughout
     three stretches of time."""
     stretches, _ = view.stretches(FORK_SECONDS)
@@ -84,7 +84,7 @@ def fork_storm(view: View) -> Found:
     return view.closely(seen, near, _fork_storm_closely)
 
 
-def _fork_storm_closely(view: View) -> Found:
+def _fork_storm_closely(view: WindowView) -> Found:
     stretches, before = view.stretches(FORK_SECONDS)
 
     def rates(at: slice) -> list[Floats]:

@@ -53,7 +53,7 @@ class Halt:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class WaitSnapshot:
     """What was seen in one look. A thread that is not in it gets on."""
 
     halts: tuple[Halt, ...]
@@ -86,14 +86,14 @@ def in_vain(
     return stuck
 
 
-class Watch:
+class DeadlockWatch:
     """Successive looks: keeps since when each thread waits in vain."""
 
     def __init__(self, patience: int = PATIENCE_NS) -> None:
         self._patience = patience
         self._since: dict[Thread, tuple[int, str, int]] = {}  # (turn, what, at)
 
-    def step(self, at: int, look: Look) -> tuple[Deadlock, ...]:
+    def step(self, at: int, look: WaitSnapshot) -> tuple[Deadlock, ...]:
         """The deadlocks of this look at `at` (monotonic ns), sorted by their first waiter."""
         halts = {halt.thread: halt for halt in look.halts}
         since: dict[Thread, tuple[int, str, int]] = {}
@@ -114,7 +114,7 @@ def _deadlock(
     knot: Sequence[Thread],
     stuck: Mapping[Thread, Halt],
     since: Mapping[Thread, tuple[int, str, int]],
-    look: Look,
+    look: WaitSnapshot,
 ) -> Deadlock | None:
     """The deadlock to report of threads that all wait for each other; None: only one process is involved."""
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from ..records import HORIZONS, QUANTILES
 from .baseline import LARGEST
-from .drift import Change, DriftWatch
-from .experts import EXPERTS, LEVELS, LONGEST, PAST, RING, Bools, Experts, Floats, Ints, Outlook, Singles, widened
+from .drift import DriftWatch, ModelSwitch
+from .experts import EXPERTS, LEVELS, LONGEST, PAST, RING, Bools, ExpertOutlook, Experts, Floats, Ints, Singles, widened
 from .packed import packed, unpacked
 
 Values = tuple[tuple[float, ...], ...]
@@ -93,7 +93,7 @@ DEMAND_FEATURES: tuple[str, ...] = (
 quantiles of its errors; and figures of the series' shape. All but shares are logarithms that keep the sign."""
 
 
-def rows(experts: Experts, seen: Outlook) -> Singles:
+def rows(experts: Experts, seen: ExpertOutlook) -> Singles:
     """[len(DEMAND_FEATURES), H, S] the model's input for each series at each horizon after a step. Free of scale."""
     state = experts.state
     where, column = experts.row, np.arange(len(seen.unit))
@@ -170,12 +170,12 @@ def rows(experts: Experts, seen: Outlook) -> Singles:
     return made
 
 
-def fallback(seen: Outlook) -> Singles:
+def fallback(seen: ExpertOutlook) -> Singles:
     """[H, Q, S] quantiles of the common point's own errors, in units of its spread: the answer without a model."""
     return seen.tails[:, _FALLBACK]
 
 
-def forecasts(seen: Outlook, answers: Singles) -> Floats:
+def forecasts(seen: ExpertOutlook, answers: Singles) -> Floats:
     """[S, H, Q] forecasts in the series' own values, at least 0 and rising. `answers` [H, Q, S]: quantiles of the common point's
     errors, in units of its spread."""
     said = seen.base[:, None, :].astype(np.float64) + seen.spread[:, None, :] * np.sort(answers, axis=1)
@@ -484,7 +484,7 @@ class _Block:
         self._state["by_model"][self.experts.tick % LONGEST] = spoke
         return _Said(said[slots], spoke[slots], len(asked), refused, failure)
 
-    def _ask(self, seen: Outlook, asked: Ints, model: DemandModel, heard: Bools, answers: Singles) -> tuple[Bools, int, str]:
+    def _ask(self, seen: ExpertOutlook, asked: Ints, model: DemandModel, heard: Bools, answers: Singles) -> tuple[Bools, int, str]:
         """Overwrite `answers` with the model's in the slots asked, where these are plausible and the model is heard. Returns
         where, how many of its forecasts are impossible, and why it gave none; "" if it did."""
         spoke = np.zeros(self.experts.slots, dtype=np.bool_)
@@ -511,7 +511,7 @@ class _Block:
         spoke[slots] = True
         return spoke, refused, failure
 
-    def _keep(self, seen: Outlook, asked: Ints, fallback_: Singles, model: Singles) -> None:
+    def _keep(self, seen: ExpertOutlook, asked: Ints, fallback_: Singles, model: Singles) -> None:
         """Keep the forecasts of fallback and model for the slots asked, to be judged when they fall due. Others get NaN."""
         place = _WATCHED_FIRST + self.experts.tick % _WATCHED
         both = np.full((len(WATCHED), 2, len(QUANTILES), self.experts.slots), np.nan, dtype=np.float32)
@@ -577,7 +577,7 @@ class Forecaster:
         """`interval`: seconds per tick."""
         self._model = model
         self.trouble = ""  # why the model could not answer where it was asked, at the last step; "" if it could
-        self.changes: tuple[Change, ...] = ()  # metrics for which the model was dropped, or used again, at the last step
+        self.changes: tuple[ModelSwitch, ...] = ()  # metrics for which the model was dropped, or used again, at the last step
         self._interval = interval
         self._watch = DriftWatch(METRICS)
         self._blocks: list[_Block] = []

@@ -73,7 +73,7 @@ MOST_MISSES, LEAST_MISSES = 3.0, 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ModelSwitch:
     """A metric for which the model is dropped, or used again."""
 
     metric: str
@@ -106,7 +106,7 @@ class DriftWatch:
         model_covered: Floats,
         baseline_covered: Floats,
         counts: Floats,
-    ) -> tuple[Change, ...]:
+    ) -> tuple[ModelSwitch, ...]:
         """Take in the forecasts that came due at a tick; call once per tick. Returns what changes by it.
 
         A row is a series. `metric` [n]: its index in the metrics. `counts` [n]: how many of its forecasts came due. The losses
@@ -162,7 +162,7 @@ class DriftWatch:
         """[metrics, 1] rate of an average: that of the plain mean at first."""
         return np.where(here, np.maximum(slowest, 1.0 / np.maximum(self._ticks, 1)), 0.0)[:, None]
 
-    def _judge(self, at: int) -> Change | None:
+    def _judge(self, at: int) -> ModelSwitch | None:
         """The change due for a metric; None: no change."""
         name, heard = self._metrics[at], bool(self.heard[at])
         variance = self._swing[1, at] - self._swing[0, at] ** 2
@@ -172,9 +172,9 @@ class DriftWatch:
         ratio = self._lost[0, at] / max(self._lost[1, at], LEAST)
         lost = f"it lost {ratio:.2f} times what the baseline did over {self._since[at]} ticks"
         if heard and (enough or amiss):
-            return Change(name, False, f"the demand model is not heard of {name} any more: {lost if enough else amiss}")
+            return ModelSwitch(name, False, f"the demand model is not heard of {name} any more: {lost if enough else amiss}")
         if not heard and enough and not amiss:
-            return Change(name, True, f"the demand model is heard of {name} again: {lost}")
+            return ModelSwitch(name, True, f"the demand model is heard of {name} again: {lost}")
         return None
 
     def _amiss(self, at: int) -> str:

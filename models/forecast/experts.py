@@ -2,8 +2,8 @@
 
 All series advance together, one value a step. Only a state of fixed size is kept of each, so the cost of a step does not grow.
 Thirteen experts forecast each series at each horizon. What an expert lost lately is the best hint at whom to trust (aggregation of
-experts by past loss: Vovk 1990; Cesa-Bianchi and Lugosi 2006). `Outlook` has the point on which they agree, the size of its errors,
-and the material for the rows of a trained model.
+experts by past loss: Vovk 1990; Cesa-Bianchi and Lugosi 2006). `ExpertOutlook` has the point on which they agree, the size of its
+errors, and the material for the rows of a trained model.
 
 Arrays have the series last: `[..., slots]`. Values are in units of a series' first value that is not 0, so no scale is special.
 """
@@ -97,7 +97,7 @@ PRIOR = _guess()
 
 
 @dataclass(frozen=True, slots=True)
-class Outlook:
+class ExpertOutlook:
     """What is known of each series after a step. In units of `unit` unless stated otherwise."""
 
     unit: Floats  # [S] unit of the series, in its own values
@@ -129,7 +129,7 @@ class Experts:
         self.tick = -1  # of the last step
         self.slots = 0
         self.state: dict[str, NDArray[Any]] = {name: np.zeros((*shape, 0), dtype=dtype) for name, (shape, dtype) in _SHAPES.items()}
-        self.unit = np.ones(0)  # [slots] see `Outlook`
+        self.unit = np.ones(0)  # [slots] see `ExpertOutlook`
         self._last = np.zeros(0)
         self.age: Ints = np.zeros(0, dtype=np.int64)  # values seen of each series
         self.period: Ints = np.zeros(0, dtype=np.int64)
@@ -155,7 +155,7 @@ class Experts:
         self.age, self.period = self.age[:slots].copy(), self.period[:slots].copy()
         self.slots = slots
 
-    def step(self, values: Floats, at: Floats, fresh: Bools) -> Outlook:
+    def step(self, values: Floats, at: Floats, fresh: Bools) -> ExpertOutlook:
         """Advance all by one value: `learn`, then `look`."""
         self.learn(values, at, fresh)
         return self.look(at)
@@ -393,7 +393,7 @@ class Experts:
 
     # --- looking ahead -----------------------------------------------------------------------------------------------------------
 
-    def look(self, at: Floats) -> Outlook:
+    def look(self, at: Floats) -> ExpertOutlook:
         """Forecast from what was learned; call once per step."""
         state = self.state
         points = np.empty((len(_H), len(EXPERTS), self.slots), dtype=np.float32)
@@ -429,7 +429,7 @@ class Experts:
         state["lags"][ring], state["slips"][ring] = lag, state["slip"]
         state["told"][due] = packed(points[:, TOLD:], base[:, None])
         state["pending"][due] = base
-        return Outlook(self.unit.copy(), points, base, spread, self._tails(), self.level.copy())
+        return ExpertOutlook(self.unit.copy(), points, base, spread, self._tails(), self.level.copy())
 
     def _agree(self, points: Singles, y: Singles) -> Singles:
         """[H, S] the experts' mean, weighted by what they lost lately."""

@@ -119,7 +119,7 @@ class Ahead:
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _FoundPeriod:
     period: float
     slack: int  # ticks within which a value is as predicted
     jitter: int  # ticks by which rises and falls came early or late in the newest PERIODS
@@ -140,7 +140,7 @@ class _Found:
 
 
 @dataclass(frozen=True, slots=True)
-class _Block:
+class _PeriodAnswers:
     """Answers for each tick from `at` on. `median` and `high` are values. `floor` and `ceiling` are logarithms: a value between
     them is no surprise."""
 
@@ -166,8 +166,8 @@ class Seasonality:
         self._count = 0  # values remembered
         self._tick: int | None = None
         self._last: list[tuple[float, float]] = []  # newest values
-        self._found: _Found | None = None
-        self._block: _Block | None = None
+        self._found: _FoundPeriod | None = None
+        self._block: _PeriodAnswers | None = None
         self._off = 0.0  # mean error of the newest values against the prediction, in logarithms
         self._wrong_until = -1  # tick until which it is not trusted
 
@@ -236,7 +236,7 @@ class Seasonality:
         """Logarithms of 1 + the newest values as remembered: the upper limit, where only limits are known."""
         return np.array(self._newest(min(ticks, self._count))[1])
 
-    def _trusted(self, found: _Found, tick: int) -> bool:
+    def _trusted(self, found: _FoundPeriod, tick: int) -> bool:
         return found.right >= TRUST and found.checked >= found.needed and tick >= self._wrong_until
 
     def _calendar(self, period: float) -> float | None:
@@ -305,7 +305,7 @@ class Seasonality:
                     self._wrong_until = min(self._wrong_until, -1 if refined else tick + math.ceil(found.period))
             self._found = found
 
-    def _best(self, tick: int, count: int, held: _Found | None) -> _Found | None:
+    def _best(self, tick: int, count: int, held: _FoundPeriod | None) -> _FoundPeriod | None:
         """The best of the held period and of the lags at which the newest `count` values are alike."""
         best = held
         trusted = held is not None and self._trusted(held, tick)
@@ -357,7 +357,7 @@ class Seasonality:
             period = (low + int(np.argmax(alike[low : times * lag + times + 1]))) / times
         return self._calendar(period) or period
 
-    def _verify(self, period: float, tick: int, before: _Found | None) -> _Found | None:
+    def _verify(self, period: float, tick: int, before: _FoundPeriod | None) -> _FoundPeriod | None:
         """Assess a period, given the assessment before; None where too little is remembered or nothing moves."""
         whole = round(period)
         slacks = [slack for slack in SLACKS if slack == 1 or slack <= whole // 8]
@@ -385,7 +385,7 @@ class Seasonality:
         since = tick - whole - checked * min(width, whole) if before is None or not checked else before.since
         needed = 1 if calendar else 2
         shifts = self._shifts(period)
-        return _Found(period, slack, min(jitter, slack), jittered, right, checked, needed, swing, abrupt, since, tick, shifts)
+        return _FoundPeriod(period, slack, min(jitter, slack), jittered, right, checked, needed, swing, abrupt, since, tick, shifts)
 
     @staticmethod
     def _skill(levels: Singles, period: int, slack: int, width: int) -> tuple[float, float]:
@@ -426,7 +426,7 @@ class Seasonality:
 
     # --- what comes --------------------------------------------------------------------------------------------------------------
 
-    def _predict(self, tick: int, found: _Found) -> _Block:
+    def _predict(self, tick: int, found: _FoundPeriod) -> _PeriodAnswers:
         """Answers for this tick and those after it, from the values a whole number of periods earlier."""
         slack = found.slack
         least, most = self._newest(self._count)
@@ -454,7 +454,7 @@ class Seasonality:
         floor = _quantile(_spread(least, slack, np.minimum), use, 0.5)
         widest = np.where(any_known, _widened(sure_of, slack), _widened(most, slack))
         ceiling = np.maximum(_quantile(widest, there_, UPPER), high)
-        return _Block(tick, _back(median), _back(high), floor, ceiling)
+        return _PeriodAnswers(tick, _back(median), _back(high), floor, ceiling)
 
 
 def _abruptness(level: Singles, period: int) -> float:

@@ -242,7 +242,7 @@ class Priority(Section, frozen=True):
         Meta(
             gt=0,
             le=10,
-            description="Run-queue wait of an interactive group that counts as contention: a share of the time that it wants a CPU.",
+            description="Wait of an interactive group that counts as contention: a share of the time that it wants a CPU.",
         ),
     ] = 0.05
     release_after: Annotated[

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from ...models.anomaly.waitgraph import Look, Watch
+from ...models.anomaly.waitgraph import DeadlockWatch, WaitSnapshot
 from ...models.records import Deadlock, ProcId, Snapshot
 from ..ports import Waits
 
 SETTLED_NS = 3_000_000_000
-"""How long a worker has not run before it is looked into. With the patience of `Watch` a deadlock is reported after 8 to 10 s."""
+"""How long a worker has not run before it is looked into. With the patience of `DeadlockWatch` a deadlock is reported after 8 to
+10 s."""
 
 HARDLY = 0.02
 """Most cores that a worker with several threads may use, over `SETTLED_NS`, to be looked into although it runs."""
@@ -27,7 +28,7 @@ class Deadlocks:
 
     def __init__(self, waits: Waits) -> None:
         self._waits = waits
-        self._watch = Watch()
+        self._watch = DeadlockWatch()
         self._since: dict[ProcId, tuple[int, int, int]] = {}  # (run time, slices, when that was first seen)
         self._paces: dict[ProcId, tuple[int, int, bool]] = {}  # (run time, when it was, whether it hardly ran before)
         self._restless: list[ProcId] = []
@@ -47,7 +48,7 @@ class Deadlocks:
             apart = {pool.master for pool in snapshot.pools if pool.pool in aloof and pool.master is not None}
             look = self._waits.look(still, workers, masters, apart, self._restless)
         else:
-            look = Look((), frozenset(), frozenset())
+            look = WaitSnapshot((), frozenset(), frozenset())
             if not self._resting:
                 self._waits.rest()
         self._resting = not (still or self._restless)

@@ -22,7 +22,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from ...models.anomaly.waitgraph import Halt, Look, Thread
+from ...models.anomaly.waitgraph import Halt, Thread, WaitSnapshot
 from ...models.records import ProcId
 from .blocked.belongings import Belongings
 from .blocked.budget import NEAR
@@ -63,7 +63,7 @@ class LinuxWaits:
         masters: Sequence[ProcId],
         aloof: Collection[ProcId],
         restless: Sequence[ProcId] = (),
-    ) -> Look:
+    ) -> WaitSnapshot:
         """See `ports.Waits`."""
         self._number += 1
         query = Query(self._number, still, [*masters, *workers][:NEAR], frozenset(workers), aloof)
@@ -79,7 +79,7 @@ class LinuxWaits:
         halts = self._proof.sure(halts, helpers.seen, self._sweep)
         self._ask_all(self._proof.questions(halts, helpers.seen), halts, helpers)
         about = frozenset((*still, *locked))
-        return Look(tuple(halts.values()), whole(halts, helpers.seen), about, ticking(halts, helpers.seen))
+        return WaitSnapshot(tuple(halts.values()), whole(halts, helpers.seen), about, ticking(halts, helpers.seen))
 
     def rest(self) -> None:
         """See `ports.Waits`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from ...models.anomaly.waitgraph import Halt, Look, Thread
+from ...models.anomaly.waitgraph import Halt, Thread, WaitSnapshot
 from ...models.records import ProcId
 
 
@@ -33,12 +33,12 @@ class FakeWaits:
         masters: Sequence[ProcId],  # noqa: ARG002
         aloof: Collection[ProcId],
         restless: Sequence[ProcId] = (),
-    ) -> Look:
+    ) -> WaitSnapshot:
         """All halts."""
         self.asked.append(dict(still))
         self.restless = tuple(restless)
         self.aloof = tuple(sorted(aloof))
-        return Look(tuple(self.halts), frozenset(halt.thread.process for halt in self.halts), frozenset(still))
+        return WaitSnapshot(tuple(self.halts), frozenset(halt.thread.process for halt in self.halts), frozenset(still))
 
     def rest(self) -> None:
         """Counted."""

@@ -13,7 +13,7 @@ from nicety.models.forecast.baseline import BASELINES, Floats, Forecasts, Ints, 
 from nicety.models.forecast.demand import Network
 from nicety.models.records import WINDOW
 from nicety.training.fit import fit_demand
-from nicety.training.stream import Run, stream
+from nicety.training.stream import SeriesRun, stream
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,8 @@ def trained() -> Network:
     rng = np.random.default_rng(1)
     t = np.arange(300)
     runs = [
-        Run(f"g{i}", "cpu", 0, (2 + np.sin(t / (3 + i)) + rng.normal(0, 0.1, 300)).clip(0).astype(np.float32)) for i in range(8)
+        SeriesRun(f"g{i}", "cpu", 0, (2 + np.sin(t / (3 + i)) + rng.normal(0, 0.1, 300)).clip(0).astype(np.float32))
+        for i in range(8)
     ]
     samples = stream(runs, [np.arange(8, 250) for _ in runs], 1.0)
     base = shipped("demand")

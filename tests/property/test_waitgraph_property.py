@@ -7,14 +7,14 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nicety.models.anomaly.waitgraph import PATIENCE_NS, Halt, Look, Thread, Watch, in_vain
+from nicety.models.anomaly.waitgraph import PATIENCE_NS, DeadlockWatch, Halt, Thread, WaitSnapshot, in_vain
 from nicety.models.records import ProcId
 
 THREADS = [Thread(ProcId(pid, 1), 10 * pid + number) for pid in range(6) for number in range(2)]
 
 
 @st.composite
-def looks(draw: st.DrawFn) -> Look:
+def looks(draw: st.DrawFn) -> WaitSnapshot:
     """Some of twelve threads of six processes are blocked; the others get on, in some processes by the clock alone."""
     halts = []
     for thread in draw(st.sets(st.sampled_from(THREADS))):
@@ -27,10 +27,10 @@ def looks(draw: st.DrawFn) -> Look:
     whole = {ProcId(pid, 1) for pid in range(6)} - {thread.process for thread in THREADS if thread not in blocked}
     partly = sorted({thread.process for thread in blocked} - whole)
     ticking = frozenset(process for process in partly if draw(st.booleans()))
-    return Look(tuple(halts), frozenset(whole), frozenset(ProcId(pid, 1) for pid in range(4)), ticking)
+    return WaitSnapshot(tuple(halts), frozenset(whole), frozenset(ProcId(pid, 1) for pid in range(4)), ticking)
 
 
-def simulated(look: Look, chance: random.Random) -> set[Thread]:
+def simulated(look: WaitSnapshot, chance: random.Random) -> set[Thread]:
     """Let threads get on in any order until none can."""
     blocked = {halt.thread: halt for halt in look.halts}
     ticks = {thread for thread in THREADS if thread.process in look.ticking and thread not in blocked}
@@ -50,15 +50,15 @@ def simulated(look: Look, chance: random.Random) -> set[Thread]:
 
 
 @given(looks(), st.integers(0, 99))
-def test_exactly_those_are_stuck_whom_no_order_of_events_sets_free(look: Look, seed: int) -> None:
+def test_exactly_those_are_stuck_whom_no_order_of_events_sets_free(look: WaitSnapshot, seed: int) -> None:
     assert set(in_vain({halt.thread: halt for halt in look.halts}, look.whole, look.ticking)) == simulated(
         look, random.Random(seed)
     )
 
 
 @given(looks())
-def test_what_is_called_is_stuck_and_a_circle_closes(look: Look) -> None:
-    watch = Watch()
+def test_what_is_called_is_stuck_and_a_circle_closes(look: WaitSnapshot) -> None:
+    watch = DeadlockWatch()
     assert watch.step(0, look) == ()
     stuck = in_vain({halt.thread: halt for halt in look.halts}, look.whole, look.ticking)
     for deadlock in watch.step(PATIENCE_NS, look):
@@ -75,10 +75,10 @@ def test_what_is_called_is_stuck_and_a_circle_closes(look: Look) -> None:
 
 
 @given(looks(), st.randoms(use_true_random=False))
-def test_the_order_in_which_they_were_seen_does_not_matter(look: Look, chance: random.Random) -> None:
+def test_the_order_in_which_they_were_seen_does_not_matter(look: WaitSnapshot, chance: random.Random) -> None:
     shuffled = list(look.halts)
     chance.shuffle(shuffled)
-    a, b = Watch(), Watch()
-    other = Look(tuple(shuffled), look.whole, look.roots, look.ticking)
+    a, b = DeadlockWatch(), DeadlockWatch()
+    other = WaitSnapshot(tuple(shuffled), look.whole, look.roots, look.ticking)
     for at in (0, PATIENCE_NS):
         assert a.step(at, look) == b.step(at, other)

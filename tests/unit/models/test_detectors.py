@@ -228,7 +228,7 @@ def test_a_bound_that_costs_little_hides_nobody(monkeypatch: pytest.MonkeyPatch)
     names, lengths = [f"{i // 5:03}" for i in range(135)], np.full(135, WINDOW)
     singles = np.ascontiguousarray(windows.transpose(2, 0, 1), dtype=np.float32)
     bounded = worker_rows(names, singles, lengths, 0.5)
-    monkeypatch.setattr("nicety.models.anomaly.evidence.View.closely", lambda view, _seen, _near, look: look(view))
+    monkeypatch.setattr("nicety.models.anomaly.evidence.WindowView.closely", lambda view, _seen, _near, look: look(view))
     closely = worker_rows(names, singles, lengths, 0.5)
     assert bounded.material[:, :-1].any(axis=0).all(), "every kind with a name is there"
     assert np.array_equal(bounded.material, closely.material)

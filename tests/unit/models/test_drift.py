@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nicety.models.forecast.drift import BACK, COVERAGE_TICKS, LIMIT, Change, DriftWatch
+from nicety.models.forecast.drift import BACK, COVERAGE_TICKS, LIMIT, DriftWatch, ModelSwitch
 from nicety.models.records import HORIZONS, QUANTILES
 
 Floats = NDArray[np.float64]
@@ -58,7 +58,7 @@ class Trial:
         self.errors = errors / spread  # [ticks, SERIES, H] of the last value, in their mean size
         self.baseline = np.quantile(self.errors, LEVELS, axis=(0, 1)).T  # [H, Q]
 
-    def changes(self, model: Model, watch: DriftWatch | None = None, together: bool = False) -> list[tuple[int, Change]]:
+    def changes(self, model: Model, watch: DriftWatch | None = None, together: bool = False) -> list[tuple[int, ModelSwitch]]:
         """(tick, change) as the model is watched from the first tick on; `together`: all series are of the first metric."""
         watch = watch or DriftWatch([str(series) for series in range(SERIES)])
         metric = np.zeros(SERIES, dtype=np.int64) if together else np.arange(SERIES)
@@ -90,7 +90,7 @@ def covered(n: int) -> Floats:
     return np.tile(LEVELS, (n, 1))
 
 
-def one(watch: DriftWatch, model: float, baseline: float, metric: int = 0) -> tuple[Change, ...]:
+def one(watch: DriftWatch, model: float, baseline: float, metric: int = 0) -> tuple[ModelSwitch, ...]:
     """A step of one series with these losses, and right coverage."""
     return watch.step(np.array([metric]), losses(model), losses(baseline), covered(1), covered(1), np.ones(1))
 
@@ -223,7 +223,7 @@ def test_it_comes_back_after_it_was_better_for_longer_than_it_took_to_go() -> No
     gone = next(tick for tick in range(1, 100) if one(watch, 2.0, 1.0))
     assert watch.heard.tolist() == [False, True]
     back = 0
-    changes: tuple[Change, ...] = ()
+    changes: tuple[ModelSwitch, ...] = ()
     while not changes:
         back += 1
         assert back < 1000
@@ -232,7 +232,7 @@ def test_it_comes_back_after_it_was_better_for_longer_than_it_took_to_go() -> No
     assert back > BACK * LIMIT / 0.2
     assert watch.heard.all()
     said = f"the demand model is heard of cpu again: it lost 0.80 times what the baseline did over {back} ticks"
-    assert changes == (Change("cpu", True, said),)
+    assert changes == (ModelSwitch("cpu", True, said),)
 
 
 def test_one_that_is_as_good_as_the_baseline_does_not_come_back() -> None:

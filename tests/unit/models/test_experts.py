@@ -7,14 +7,26 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nicety.models.forecast.experts import CALENDAR, EXPERTS, FLAT, FORGET, LEVELS, PAST, SMOOTHING, TOLD, Experts, Floats, Outlook
+from nicety.models.forecast.experts import (
+    CALENDAR,
+    EXPERTS,
+    FLAT,
+    FORGET,
+    LEVELS,
+    PAST,
+    SMOOTHING,
+    TOLD,
+    ExpertOutlook,
+    Experts,
+    Floats,
+)
 from nicety.models.records import HORIZONS
 
 START = 1_700_000_000.0
 """A time as good as any."""
 
 
-def run(series: Floats, interval: float = 1.0, at: float = START, slots: int | None = None) -> tuple[Experts, list[Outlook]]:
+def run(series: Floats, interval: float = 1.0, at: float = START, slots: int | None = None) -> tuple[Experts, list[ExpertOutlook]]:
     """Outlooks after each value of series [n, ticks]."""
     n, ticks = series.shape
     experts = Experts(slots or n, interval)
@@ -27,7 +39,7 @@ def run(series: Floats, interval: float = 1.0, at: float = START, slots: int | N
     return experts, seen
 
 
-def said(seen: Outlook, expert: str, horizon: int, series: int = 0) -> float:
+def said(seen: ExpertOutlook, expert: str, horizon: int, series: int = 0) -> float:
     """What an expert says, in the series' own values."""
     at = HORIZONS.index(horizon), EXPERTS.index(expert), series
     return float(seen.points[at] * seen.unit[series])
@@ -37,7 +49,7 @@ def noise(series: int, ticks: int, seed: int = 1) -> Floats:
     return np.random.default_rng(seed).gamma(4, 0.25, (series, ticks))
 
 
-def figures(seen: Outlook, series: int) -> list[Any]:
+def figures(seen: ExpertOutlook, series: int) -> list[Any]:
     return [array[..., series] for array in (seen.unit, seen.points, seen.base, seen.spread, seen.tails, seen.level)]
 
 
@@ -147,7 +159,11 @@ def test_losses_are_those_of_what_the_experts_said_then() -> None:
     """Most of what they said is not kept but worked out again when it comes true."""
     series = jumpy(6, 420)
     experts = Experts(6, 60.0)
-    losses, told, biggest = np.zeros((len(HORIZONS), len(EXPERTS), 6)), list[Outlook](), np.zeros((len(HORIZONS), len(EXPERTS), 6))
+    losses, told, biggest = (
+        np.zeros((len(HORIZONS), len(EXPERTS), 6)),
+        list[ExpertOutlook](),
+        np.zeros((len(HORIZONS), len(EXPERTS), 6)),
+    )
     for tick in range(420):
         told.append(experts.step(series[:, tick], np.full(6, START + 60 * tick), np.full(6, tick == 0)))
         y = series[:, tick] / told[0].unit

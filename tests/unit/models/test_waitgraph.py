@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from nicety.models.anomaly.waitgraph import PATIENCE_NS, UNLESS, Halt, Look, Thread, Watch, in_vain
+from nicety.models.anomaly.waitgraph import PATIENCE_NS, UNLESS, DeadlockWatch, Halt, Thread, WaitSnapshot, in_vain
 from nicety.models.records import Blocked, Deadlock, ProcId
 
 A, B, C, D = (ProcId(pid, 1) for pid in (10, 20, 30, 40))
@@ -15,18 +15,18 @@ def halt(process: ProcId, *helpers: ProcId, tid: int = 0, owner: int | None = No
     return Halt(Thread(process, tid or process.pid), turn, f"thing {process.pid}", helpers, owner, named, sure=True)
 
 
-def look(*halts: Halt, lively: tuple[ProcId, ...] = ()) -> Look:
+def look(*halts: Halt, lively: tuple[ProcId, ...] = ()) -> WaitSnapshot:
     """Processes have no other threads unless they are `lively`; the workers are A, B and C."""
-    return Look(halts, frozenset(each.thread.process for each in halts) - set(lively), frozenset({A, B, C}))
+    return WaitSnapshot(halts, frozenset(each.thread.process for each in halts) - set(lively), frozenset({A, B, C}))
 
 
-def told(*looks: Look) -> tuple[Deadlock, ...]:
+def told(*looks: WaitSnapshot) -> tuple[Deadlock, ...]:
     """At the last of some looks, a patience apart."""
-    watch = Watch()
+    watch = DeadlockWatch()
     return [watch.step(number * PATIENCE_NS, each) for number, each in enumerate(looks)][-1]
 
 
-def twice(each: Look) -> list[list[tuple[ProcId, ProcId | None]]]:
+def twice(each: WaitSnapshot) -> list[list[tuple[ProcId, ProcId | None]]]:
     """(waiter, holder) of each deadlock when nothing changes."""
     return [[(wait.waiter, wait.holder) for wait in deadlock.waits] for deadlock in told(each, each)]
 
@@ -72,7 +72,7 @@ def test_a_circle_within_one_process_is_its_own_matter() -> None:
 
 def test_it_takes_patience_without_a_turn_on_a_cpu_or_another_thing_to_wait_for() -> None:
     seen = look(halt(A, B), halt(B, A))
-    watch = Watch()
+    watch = DeadlockWatch()
     assert watch.step(0, seen) == ()
     assert watch.step(PATIENCE_NS - 1, seen) == ()
     assert len(watch.step(PATIENCE_NS, seen)) == 1

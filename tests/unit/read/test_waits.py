@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nicety.models.anomaly.waitgraph import Halt, Look, Thread
+from nicety.models.anomaly.waitgraph import Halt, Thread, WaitSnapshot
 from nicety.models.records import ProcId
 from nicety.scheduler.read.blocked.belongings import Belongings
 from nicety.scheduler.read.blocked.budget import FRESH, SWEPT, WORKERS
@@ -85,7 +85,7 @@ def reading(procfs: Procfs, process: ProcId, pipe: int, writes: int) -> None:
     procfs.opens(process.pid, 4, f"pipe:[{writes}]")
 
 
-def look(waits: LinuxWaits, *still: ProcId) -> Look:
+def look(waits: LinuxWaits, *still: ProcId) -> WaitSnapshot:
     return waits.look(dict.fromkeys(still, 1), sorted(still), (), ())
 
 

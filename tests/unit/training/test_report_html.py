@@ -16,11 +16,11 @@ from nicety.training.anomaly_fit import AnomalyRow, WorkerTraces
 from nicety.training.behaviour_fit import BehaviourTable, ProgramRow
 from nicety.training.dataset import Dataset
 from nicety.training.evaluate import DemandRow, DemandTable, losses
-from nicety.training.evidence import FANS, SHOWN_TICKS, Evidence, GroupRow, by_group, chosen, coverage, fan, leans
+from nicety.training.evidence import FANS, SHOWN_TICKS, Backtest, GroupRow, by_group, chosen, coverage, fan, leans
 from nicety.training.html import Story, page
 from nicety.training.plots import fan_svg
 from nicety.training.report import Course, Result
-from nicety.training.stream import Run
+from nicety.training.stream import SeriesRun
 
 NASTY = "<script>alert('x')</script>&\"$a$"
 WALL = 1_700_000_000 * 10**9
@@ -28,14 +28,14 @@ H, Q = len(HORIZONS), len(QUANTILES)
 DATA = DataRange(WALL, WALL + 600 * 10**9, 600, 20, 3, "d" * 64)
 
 
-def evidence(names: tuple[str, ...] = ("good", "bad"), ticks: int = 400, every: int = 2) -> Evidence:
+def evidence(names: tuple[str, ...] = ("good", "bad"), ticks: int = 400, every: int = 2) -> Backtest:
     """Waves. The model knows those of the first group, and is off for those of others; without one, last values are taken."""
     rng = np.random.default_rng(0)
     runs, parts = [], []
     for number, name in enumerate(names):
         t = np.arange(ticks)
         values = (5 + 4 * np.sin(t / (5 + number)) + rng.normal(0, 0.2, ticks)).astype(np.float32)
-        runs.append(Run(name, "cpu" if number % 2 == 0 else "rss", 0, values))
+        runs.append(SeriesRun(name, "cpu" if number % 2 == 0 else "rss", 0, values))
         origins = np.arange(200, ticks - 1, every)
         then = origins[:, None] + np.array(HORIZONS)
         targets = np.where(then < ticks, values[np.minimum(then, ticks - 1)].astype(np.float64), np.nan)
@@ -45,7 +45,7 @@ def evidence(names: tuple[str, ...] = ("good", "bad"), ticks: int = 400, every: 
         last = values[origins][:, None, None].astype(np.float64) + np.array([0.0, 2.0, 3.0, 5.0]) + np.zeros((1, H, 1))
         parts.append((np.full(len(origins), number), origins, targets, said, last))
     run, origin, targets, said, last = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Evidence(
+    return Backtest(
         tuple(runs),
         run,
         origin,
@@ -66,7 +66,7 @@ def table() -> DemandTable:
     return DemandTable(tuple(rows))
 
 
-def story(found: Evidence | None, *results: Result, skipped: tuple[str, ...] = ()) -> Story:
+def story(found: Backtest | None, *results: Result, skipped: tuple[str, ...] = ()) -> Story:
     runs = () if found is None else found.runs
     dataset = Dataset(1.0, 600, runs, WorkerTraces(()), DATA, skipped)
     course = Course(

@@ -9,21 +9,21 @@ from nicety.models.forecast.demand import fallback, forecasts, rows
 from nicety.models.forecast.experts import Experts, Floats, Ints, Singles
 from nicety.models.records import HORIZONS
 from nicety.training import stream as module
-from nicety.training.stream import Run, stream
+from nicety.training.stream import SeriesRun, stream
 
 START = 1_700_000_000.0
 
 
-def runs(lengths: tuple[int, ...] = (700, 40, 900, 120)) -> list[Run]:
+def runs(lengths: tuple[int, ...] = (700, 40, 900, 120)) -> list[SeriesRun]:
     rng = np.random.default_rng(2)
-    return [Run(f"g{i}", "cpu", 0, rng.gamma(4, 0.25, n).astype(np.float32), START + 7200 * i) for i, n in enumerate(lengths)]
+    return [SeriesRun(f"g{i}", "cpu", 0, rng.gamma(4, 0.25, n).astype(np.float32), START + 7200 * i) for i, n in enumerate(lengths)]
 
 
-def places(every: list[Run], step: int = 13) -> list[Ints]:
+def places(every: list[SeriesRun], step: int = 13) -> list[Ints]:
     return [np.arange(8, len(run.values), step) for run in every]
 
 
-def alone(run: Run, origin: int) -> tuple[Singles, Floats]:
+def alone(run: SeriesRun, origin: int) -> tuple[Singles, Floats]:
     """(rows [H, F], forecasts [H, Q]) as the runtime makes them of one series, in a slot of several."""
     experts = Experts(8, 1.0)
     seen = None

@@ -20,7 +20,7 @@ from nicety.training.evaluate import DemandRow, DemandTable, evaluate, losses
 from nicety.training.fit import ONWARD, PART, descend, fit_demand, predict, training_rows
 from nicety.training.promote import judge, running
 from nicety.training.report import Course, Result, metrics, text
-from nicety.training.stream import Run, Samples, stream
+from nicety.training.stream import Samples, SeriesRun, stream
 
 TICKS = 900
 
@@ -29,7 +29,7 @@ def dataset(make: Callable[[np.random.Generator, Floats], Floats], series: int =
     """Series that a function makes of a generator and the ticks."""
     rng = np.random.default_rng(1)
     runs = tuple(
-        Run(f"g{i}", "cpu", 0, np.maximum(make(rng, np.arange(float(ticks))), 0).astype(np.float32)) for i in range(series)
+        SeriesRun(f"g{i}", "cpu", 0, np.maximum(make(rng, np.arange(float(ticks))), 0).astype(np.float32)) for i in range(series)
     )
     return Dataset(1.0, ticks, runs, WorkerTraces(()), DataRange(0, 1, ticks, series, series, ""), ())
 
@@ -77,7 +77,7 @@ def test_it_beats_every_baseline_on_predictable_demand(
 
 @pytest.mark.parametrize("start", ["nothing", "the model that nicety comes with"])
 def test_the_same_samples_give_the_same_model(start: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "FRESH", module.Course(100, 3e-3, 0.3))
+    monkeypatch.setattr(module, "FRESH", module.Descent(100, 3e-3, 0.3))
     train, _ = parts(dataset(wave, series=4, ticks=300), most=600)
     found = shipped("demand")
     assert found is not None
@@ -105,7 +105,7 @@ def test_it_goes_part_of_the_way_from_the_model_that_it_starts_from() -> None:
 
 def test_each_set_has_the_same_share_of_the_loss_whatever_its_scale_and_size() -> None:
     data = dataset(wave, series=6, ticks=300)
-    runs = [Run(run.target, "rss" if i else "cpu", 0, run.values * (1e6 if i else 1)) for i, run in enumerate(data.runs)]
+    runs = [SeriesRun(run.target, "rss" if i else "cpu", 0, run.values * (1e6 if i else 1)) for i, run in enumerate(data.runs)]
     train = stream(runs, [np.arange(8, 250)] * 6, 1.0)
     names = ["rss" if which else "cpu" for which in train.run.tolist()]
     rows = training_rows(train, names, 1)
@@ -136,7 +136,7 @@ def test_one_absurd_tick_buys_no_absurd_forecast() -> None:
         return np.where(rng.random(len(t)) < 0.01, 1e9, 1.0) * rng.gamma(4, 0.25, len(t))
 
     train, _ = parts(dataset(poisoned, series=4), most=800)
-    quiet = Run("quiet", "cpu", 0, np.random.default_rng(2).gamma(4, 0.25, 200).astype(np.float32))
+    quiet = SeriesRun("quiet", "cpu", 0, np.random.default_rng(2).gamma(4, 0.25, 200).astype(np.float32))
     assert predict(fitted(train), stream([quiet], [np.array([199])], 1.0)).max() < 100
 
 

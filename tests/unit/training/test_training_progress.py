@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from nicety.training.progress import SHARES, Budget, Stages, duration, size
+from nicety.training.progress import SHARES, Stages, TrainingBudget, duration, size
 
 
 class Clock:
@@ -26,7 +26,7 @@ class Terminal(io.StringIO):
 
 def stages(seconds: float = math.inf, out: io.StringIO | None = None) -> tuple[Stages, Clock, io.StringIO]:
     clock, out = Clock(), out or io.StringIO()
-    return Stages(Budget(seconds, 1, clock), out), clock, out
+    return Stages(TrainingBudget(seconds, 1, clock), out), clock, out
 
 
 def interrupt(shown: Stages) -> None:
@@ -45,7 +45,7 @@ def test_without_a_budget_there_is_always_time() -> None:
     shown, clock, _ = stages()
     clock.now = 1e9
     assert shown.step("reading", 1, 10)
-    assert Budget(math.inf, 1, clock).left() == math.inf
+    assert TrainingBudget(math.inf, 1, clock).left() == math.inf
     assert shown.cut == []
 
 
@@ -77,7 +77,7 @@ def test_a_stage_that_was_late_but_came_to_its_end_was_not_cut() -> None:
 
 def test_nothing_is_left_after_the_end() -> None:
     clock = Clock()
-    budget = Budget(10.0, 1, clock)
+    budget = TrainingBudget(10.0, 1, clock)
     clock.now = 25.0
     assert budget.left() == 0.0
 

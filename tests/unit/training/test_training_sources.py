@@ -20,9 +20,9 @@ from nicety.scheduler.store.traces import TraceWriter, read_traces
 from nicety.training.dataset import Dataset, DatasetError, build
 from nicety.training.gather import KEPT, Gathered, gather
 from nicety.training.pieces import Piece, newest, packed, size, together, unpacked
-from nicety.training.progress import Budget, Stages
-from nicety.training.resume import Part, Parts
-from nicety.training.sources import Machine, machines
+from nicety.training.progress import Stages, TrainingBudget
+from nicety.training.resume import Parts, SavedPart
+from nicety.training.sources import MachineTraces, machines
 
 WALL = 1_700_000_000 * 10**9
 CONFIG = parse('[pools.web]\nkind = "gunicorn"\npid = 99\n[groups.batch]\nprogram = "hog"\nclass = "batch"\n', "nicety.toml")
@@ -77,11 +77,11 @@ class Quiet:
         return True
 
 
-def gathered(found: Sequence[Machine], state: Path, memory: int = 1 << 30, said: list[str] | None = None) -> Gathered:
+def gathered(found: Sequence[MachineTraces], state: Path, memory: int = 1 << 30, said: list[str] | None = None) -> Gathered:
     say = list[str]().append if said is None else said.append
     parts = Parts(state, {}, 1 << 30, say)
     try:
-        return gather(found, CONFIG, None, WALL * 2, Budget(float("inf"), memory), Quiet(), parts, say)
+        return gather(found, CONFIG, None, WALL * 2, TrainingBudget(float("inf"), memory), Quiet(), parts, say)
     finally:
         parts.close()
 
@@ -241,7 +241,7 @@ def test_without_pyarrow_it_says_what_to_install(tmp_path: Path, monkeypatch: py
         list(machine.read(1.0))
 
 
-def altered(out: Path, change: Any) -> Machine:
+def altered(out: Path, change: Any) -> MachineTraces:
     """The export with its table changed."""
     import pyarrow.parquet
 
@@ -467,7 +467,7 @@ def test_too_little_time_reads_the_newest_and_says_so(tmp_path: Path) -> None:
             CONFIG,
             None,
             WALL * 2,
-            Budget(12.0, 1 << 30, clock),
+            TrainingBudget(12.0, 1 << 30, clock),
             Slow(),
             Parts(tmp_path, {}, 1 << 30, said.append),
             said.append,
@@ -482,7 +482,7 @@ def test_too_little_time_reads_the_newest_and_says_so(tmp_path: Path) -> None:
 def test_when_time_is_up_reading_ends_with_what_there_is(tmp_path: Path) -> None:
     state = record(tmp_path, [300])
     clock = Clock(0.01)
-    budget = Budget(4.0, 1 << 30, clock)
+    budget = TrainingBudget(4.0, 1 << 30, clock)
     stages = Stages(budget, io.StringIO())
     parts = Parts(tmp_path, {}, 1 << 30, list[str]().append)
     found = gather(machines([state]), CONFIG, None, WALL * 2, replace(budget, ends=float("inf")), stages, parts, list[str]().append)
@@ -548,7 +548,7 @@ def test_what_was_read_before_the_change_does_not_count_twice(tmp_path: Path, mo
     same(replace(again, sighted=one.sighted), replace(build(read_traces(state), CONFIG), sighted=one.sighted))
 
 
-def parts_of(state: Path, *names: str) -> list[Part]:
+def parts_of(state: Path, *names: str) -> list[SavedPart]:
     parts = Parts(state, {}, 1 << 30, list[str]().append)
     found = [part for name in names if (part := parts.load(name)) is not None]
     parts.close()
