@@ -27,6 +27,9 @@ NOT_OURS = {"scheduler/pools/celery/agent.py": {"celery"}}
 PROGRAMS = {"gunicorn"}
 """Dependencies that are started, not imported."""
 
+NOT_SHIPPED = {"dev", "mutants"}
+"""Extras for working on nicety."""
+
 
 def names(requirements: list[str]) -> set[str]:
     """The distributions of requirements, without our own extras."""
@@ -72,11 +75,11 @@ def test_what_is_imported_is_declared() -> None:
 def test_what_is_declared_is_imported() -> None:
     owners = packages_distributions()
     used = {owner.lower() for _, package, _ in imported() for owner in owners.get(package, [])}
-    extras = {extra: names(needs) for extra, needs in PROJECT["optional-dependencies"].items() if extra != "dev"}
+    extras = {extra: names(needs) for extra, needs in PROJECT["optional-dependencies"].items() if extra not in NOT_SHIPPED}
     assert names(PROJECT["dependencies"]).union(*extras.values()) - used == PROGRAMS
 
 
 def test_every_extra_is_installed_for_development() -> None:
     (own,) = (need for need in PROJECT["optional-dependencies"]["dev"] if need.startswith("nicety["))
     listed = set(own.removeprefix("nicety[").removesuffix("]").split(","))
-    assert listed == set(PROJECT["optional-dependencies"]) - {"dev"}
+    assert listed == set(PROJECT["optional-dependencies"]) - NOT_SHIPPED

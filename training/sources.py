@@ -182,9 +182,9 @@ class _Builder:
             (Trait.SERVES_LOCALLY, "serves_locally"),
             (Trait.TERMINAL, "terminal"),
             (Trait.READS_KEYSTROKES, "reads_keystrokes"),
-            (Trait.HAS_WINDOW, "shows"),
-            (Trait.PIPE_FED, "fed"),
-            (Trait.PIPE_SERVER, "asked"),
+            (Trait.HAS_WINDOW, "has_window"),
+            (Trait.PIPE_FED, "pipe_fed"),
+            (Trait.PIPE_SERVER, "pipe_server"),
         ):
             table["traits"] |= np.where(tick[column], int(trait), 0).astype(np.uint8)
         order = np.lexsort((table["start_ticks"], table["pid"]))

@@ -262,7 +262,7 @@ def times(performances: Sequence[Performance]) -> dict[str, list[float]]:
     services = [mine.right_after for mine in performances if mine.class_ is Class.INTERACTIVE]
     return {
         kind: sorted(math.inf if after is None else float(after) for after in found)
-        for kind, found in (("batch", hogs), ("latency", services))
+        for kind, found in (("batch", hogs), ("interactive", services))
     }
 
 
@@ -417,8 +417,8 @@ def judge(model: BehaviourModel, corpus: Corpus) -> Judged:
     print()
     if spans["batch"]:
         claims.at_most("ticks until a hog is batch, median", statistics.median(spans["batch"]), 2)
-    if spans["latency"]:
-        claims.at_most("ticks until a service is latency, median", statistics.median(spans["latency"]), 5)
+    if spans["interactive"]:
+        claims.at_most("ticks until a service is interactive, median", statistics.median(spans["interactive"]), 5)
     claims.at_most("ms of CPU a tick of 1,000 active groups, median", cost(model), 2)
     rows = {
         "programs": [dict(zip(columns, row, strict=True)) for row in by_program(performances)],

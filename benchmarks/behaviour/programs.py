@@ -643,7 +643,7 @@ def missing(programs: Sequence[Program]) -> list[str]:
 def labels(programs: Sequence[Program]) -> str:
     """The configuration that names each program's group and its class."""
     return "".join(
-        f"[groups.{program.name}]\nprogram = {json.dumps(program.program)}\nlatency = {json.dumps(program.class_.value)}\n\n"
+        f"[groups.{program.name}]\nprogram = {json.dumps(program.program)}\nclass = {json.dumps(program.class_.value)}\n\n"
         for program in programs
     )
 

@@ -463,7 +463,7 @@ def _check(
 
 def _instead(cls: type[msgspec.Struct], key: str) -> str:
     """What a person may write for a key, or what holds without it."""
-    info = next(each for each in msgspec.structs.fields(cls) if each.name == key)
+    info = next(each for each in msgspec.structs.fields(cls) if each.encode_name == key)
     choices = _choices(info.type)
     if choices:
         return "one of " + ", ".join(f'"{choice}"' for choice in choices)

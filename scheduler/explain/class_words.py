@@ -87,7 +87,7 @@ def _certainty(session: Session | None) -> float | None:
 
 def _pinned(group: str, session: Session | None) -> bool:
     config = {} if session is None else session.config
-    return any(config.get(section, {}).get(group, {}).get("latency") is not None for section in ("groups", "pools"))
+    return any(config.get(section, {}).get(group, {}).get("class") is not None for section in ("groups", "pools"))
 
 
 def _per(text: str) -> Callable[[float], str]:

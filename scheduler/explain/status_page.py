@@ -180,13 +180,15 @@ def _groups(groups: Sequence[Record], width: int | None) -> list[str]:
 
 
 def _class(group: Record) -> str:
-    """The class and its certainty, "given" if configured; for a group without a class, its likelier class if over 50 %."""
-    name, chances = str(group["class"]), {kind: group.get(f"p_{kind}") for kind in ("latency", "batch")}
+    """The class and its certainty, "given" if configured; for an undecided group, its likelier class if over 50 %."""
+    name, chances = str(group["class"]), {kind: group.get(f"p_{kind}") for kind in ("interactive", "batch")}
     if name in chances:
         chance = chances[name]
         return f"{name}, given" if chance is None else f"{name} {percent(chance)}"
+    if all(chance is None for chance in chances.values()):
+        return name
     likely = next((f", {kind} {percent(chance)}" for kind, chance in chances.items() if chance is not None and chance > 0.5), "")
-    return f"{name}{likely}"
+    return f"undecided{likely}"
 
 
 # --- words --------------------------------------------------------------------------------------------------------------------

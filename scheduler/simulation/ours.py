@@ -144,7 +144,7 @@ class Nicety:
         table["start_ticks"] = [id_.start_ticks for id_ in ids]
         table["ppid"] = table["session"] = _OWN.pid
         table["cpu_ns"] = list(ran.values())
-        table["slices"] = [value // 1_000_000 for value in ran.values()]
+        table["timeslices"] = [value // 1_000_000 for value in ran.values()]
         table["rss_bytes"] = _RSS
         table["threads"] = 1
         table["state"] = ord("S")

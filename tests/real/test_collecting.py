@@ -119,7 +119,7 @@ def test_values_are_those_of_psutil(source: ProcSource) -> None:
             assert got["read_chars"] == io.read_chars
             assert got["last_cpu"] == peer.cpu_num()
         assert got["known"] | Known.KEYS == Known.WAIT | Known.IO | Known.FDS | Known.SOCKETS | Known.KEYS
-        assert got["slices"] > 1
+        assert got["timeslices"] > 1
 
 
 def test_an_idle_process_is_seen_to_run_again_at_once(source: ProcSource) -> None:
@@ -130,7 +130,7 @@ def test_an_idle_process_is_seen_to_run_again_at_once(source: ProcSource) -> Non
         tell(child, "burn(5)")
         after = row(read(source), child.pid)
         assert after["cpu_ns"] - before["cpu_ns"] >= 5_000_000
-        assert after["slices"] > before["slices"]
+        assert after["timeslices"] > before["slices"]
 
 
 def test_threads_that_exit_stay_counted(source: ProcSource) -> None:
@@ -143,7 +143,7 @@ def test_threads_that_exit_stay_counted(source: ProcSource) -> None:
         until(lambda: row(read(source), child.pid)["threads"] == 1)
         after = row(read(source), child.pid)
         assert alive["threads"] == 6
-        for name in ("cpu_ns", "wait_ns", "slices"):
+        for name in ("cpu_ns", "wait_ns", "timeslices"):
             assert after[name] >= alive[name]
 
 
@@ -173,7 +173,7 @@ def test_run_queue_wait_of_every_thread_is_counted(source: ProcSource) -> None:
         tasks = {path.parent.name: path.read_text().split() for path in Path(f"/proc/{child.pid}/task").glob("*/schedstat")}
         assert len(tasks) == 2
         assert after["wait_ns"] == sum(int(wait) for _, wait, _ in tasks.values())
-        assert after["slices"] == sum(int(slices) for _, _, slices in tasks.values())
+        assert after["timeslices"] == sum(int(slices) for _, _, slices in tasks.values())
         assert after["wait_ns"] - before["wait_ns"] > 20_000_000
         assert after["wait_ns"] > int(tasks[str(child.pid)][1])
 

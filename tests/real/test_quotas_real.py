@@ -55,7 +55,7 @@ def limited() -> Iterator[Path]:
 
 
 def test_a_hog_that_its_quota_stops_is_told_from_one_that_waits_for_others(limited: Path) -> None:
-    config = parse("[groups.limited]\ncgroup = '*nicety-quota-*'\nlatency = 'batch'")
+    config = parse("[groups.limited]\ncgroup = '*nicety-quota-*'\nclass = 'batch'")
     observer, source = Observer(config, Abilities(False, "", False), ProcId(os.getpid(), 0), None, None, None), ProcSource()
     hog = subprocess.Popen([sys.executable, "-c", HOG])
     try:

@@ -39,7 +39,7 @@ def write(state: Path, ticks: int = TICKS, *, pool: bool = True, interval: float
     for tick in range(ticks):
         used = 0.2 * (1 + 0.9 * np.sin(2 * np.pi * tick / periods)) * rng.uniform(0.9, 1.1, PROCESSES)
         table["cpu_ns"] += (used * interval * 1e9).astype(np.uint64)
-        table["slices"] += 20
+        table["timeslices"] += 20
         table["read_chars"] += 5000
         table["rss_bytes"] = ((50 + 20 * used) * (1 << 20)).astype(np.uint64)
         workers = tuple(WorkerSample(id_, min(float(used[i]) * 2, 1.0), True) for i, id_ in enumerate(ids[:4]))

@@ -55,7 +55,7 @@ GOLDEN: dict[str, tuple[str, list[str]]] = {
         ["n.toml:2: store.trace_bytes: must be a whole number >= 1048576; the default is 1073741824"],
     ),
     "no such class": (
-        '[groups.x]\nprogram = "a"\nlatency = "fast"\n',
+        '[groups.x]\nprogram = "a"\nclass = "fast"\n',
         ['n.toml:3: groups.x.class: "fast" is no value of it; one of "interactive", "batch", "exempt"'],
     ),
     "no such action": (
@@ -182,13 +182,13 @@ def test_a_configuration_survives_the_decision_log() -> None:
 
 # --- whatever is written ------------------------------------------------------------------------------------------------------
 
-KEYS = ["daemon", "interval", "act", "groups", "pools", "x", "kind", "queue", "files", "program", "uid", "latency", "quantile", ""]
+KEYS = ["daemon", "interval", "act", "groups", "pools", "x", "kind", "queue", "files", "program", "uid", "class", "quantile", ""]
 scalars = st.one_of(
     st.booleans(),
     st.integers(min_value=-(10**400), max_value=10**400),
     st.floats(),
     st.text(max_size=5),
-    st.sampled_from(["command", "gunicorn", "latency", "batch"]),
+    st.sampled_from(["command", "gunicorn", "interactive", "batch"]),
     st.dates(),
     st.times(),
 )

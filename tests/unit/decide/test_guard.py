@@ -183,7 +183,7 @@ def below(pid: int, parent: int = 21) -> Member:
         ({"sheltered": (below(60),)}, Class.BATCH, "never touch"),
         ({"pools": [a_pool("web", 3, first_pid=50)]}, Class.BATCH, "never touch"),
     ],
-    ids=["batch", "latency", "protected", "itself", "home", "home elsewhere", "guard.protect", "worker"],
+    ids=["batch", "interactive", "protected", "itself", "home", "home elsewhere", "guard.protect", "worker"],
 )
 def test_a_swarm_is_fenced_in_unless_it_takes_somebody_along_that_must_not_be(
     changes: dict[str, object], class_: Class, rule: str

@@ -133,7 +133,7 @@ def test_who_was_niced_by_somebody_is_left_alone_with_all_that_it_started() -> N
         ([], {"home": child(300, 102)}),
         ([], {"sheltered": (child(300, 102),)}),
     ],
-    ids=["latency", "batch that is not demoted", "neither", "protected", "protected itself", "nicety", "guard.protect"],
+    ids=["interactive", "batch that is not demoted", "neither", "protected", "protected itself", "nicety", "guard.protect"],
 )
 def test_a_swarm_that_would_take_others_along_is_niced_at_once_and_says_why(
     others: list[Group], changes: dict[str, object]

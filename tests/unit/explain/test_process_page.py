@@ -167,7 +167,7 @@ def test_the_page_of_a_demoted_process_answers_in_ten_lines(log: Log) -> None:
         "batch (97 % sure, by behaviour 3f9a1c2d)",
         "never sleeps (each thread wants a CPU 99 % of the time), runs 3.91 ms at a time",
         "program redis-server: waited 31 % of its demand for a CPU before, 0.4 % 3 ticks later (helped), 0.4 % now",
-        "wished: at most 5 %",
+        "wanted: at most 5 %",
         "nice 19 of its session 4711 as a whole (autogroup); eased by 1; set 2 times since then",
         "given back 15 s after program redis-server last waited more than 2.5% of its demand",
     ):
@@ -282,7 +282,7 @@ def test_a_class_that_a_rule_gave_says_so() -> None:
 
 def with_behaviour(group: Group, behaviour: Behaviour | None, class_: Class | None = None) -> Group:
     values = {name: getattr(group, name) for name in group.__struct_fields__}
-    return Group(**{**values, "behaviour": behaviour, "latency": class_ or group.class_})
+    return Group(**{**values, "behaviour": behaviour, "class_": class_ or group.class_})
 
 
 def test_a_pinned_class_is_the_configurations() -> None:

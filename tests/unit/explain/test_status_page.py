@@ -29,7 +29,7 @@ def a_change(**values: Any) -> dict[str, Any]:
 
 
 def a_row(name: str = "redis", **values: Any) -> dict[str, Any]:
-    row = {"group": name, "class": "latency", "processes": 2, "cpu": 0.314, "wait": 0.06, "memory_bytes": 12 << 20}
+    row = {"group": name, "class": "interactive", "processes": 2, "cpu": 0.314, "wait": 0.06, "memory_bytes": 12 << 20}
     return {**row, "p_interactive": 0.974, "p_batch": 0.01, **values}
 
 
@@ -55,7 +55,7 @@ ANSWER: dict[str, Any] = {
     "groups": [
         a_row(),
         a_row("hogs", **{"class": "batch", "cpu": 1.5, "wait": 4.5, "p_interactive": None, "p_batch": None}),
-        a_row("program make", **{"class": "none", "p_batch": 0.61, "p_interactive": 0.02, "cpu": 0.1}),
+        a_row("program make", **{"class": "exempt", "p_batch": 0.61, "p_interactive": 0.02, "cpu": 0.1}),
         a_row("program gone", processes=0),
     ],
     "changes": [a_change()],
@@ -83,10 +83,10 @@ def test_it_is_the_page_that_a_person_reads() -> None:
         "web         4       5   2.2       ?",
         "  web: pid file is gone",
         "",
-        "group         class             processes  cores  waits    memory",
-        "hogs          batch, given              2   1.50   75 %  12.0 MiB",
-        "redis         latency 97 %              2   0.31   16 %  12.0 MiB",
-        "program make  none, batch 61 %          2   0.10   38 %  12.0 MiB",
+        "group         class                  processes  cores  waits    memory",
+        "hogs          batch, given                   2   1.50   75 %  12.0 MiB",
+        "redis         interactive 97 %               2   0.31   16 %  12.0 MiB",
+        "program make  undecided, batch 61 %          2   0.10   38 %  12.0 MiB",
         "",
         "acted on",
         "  web",

@@ -190,7 +190,7 @@ def test_a_command_that_rests_may_have_no_work_or_be_stuck(kind: str, told: bool
 
 def test_work_of_children_that_no_tick_sees_is_in_the_group_that_collects_it() -> None:
     observer = Observer(
-        parse("[groups.job]\nprogram = 'hog'\nlatency = 'batch'"), Abilities(False, "", False), OWN, None, None, None
+        parse("[groups.job]\nprogram = 'hog'\nclass = 'batch'"), Abilities(False, "", False), OWN, None, None, None
     )
 
     def seen(tick: int) -> Snapshot:
@@ -208,7 +208,7 @@ def test_work_of_children_that_no_tick_sees_is_in_the_group_that_collects_it() -
 def test_who_waits_a_hundred_times_as_long_as_it_runs_wants_no_more_than_the_machine_has() -> None:
     """Eight clients of 7 ms each wait for most of a second beside 100 hogs of 20 ms, on two CPUs."""
     clients, hogs = range(100, 108), range(200, 300)
-    config = parse("[groups.hogs]\nprogram = 'hog'\nlatency = 'batch'\n[groups.clients]\nprogram = 'client'\nlatency = 'latency'")
+    config = parse("[groups.hogs]\nprogram = 'hog'\nclass = 'batch'\n[groups.clients]\nprogram = 'client'\nclass = 'interactive'")
     names = {ProcId(pid, pid): Identity("x", "client" if pid in clients else "hog", "/", "", 0) for pid in (*clients, *hogs)}
 
     def seen(tick: int) -> Snapshot:
@@ -289,7 +289,7 @@ def test_where_the_machine_was_not_recorded_nothing_is_unseen() -> None:
 
 
 def test_a_group_that_its_own_quota_stops_is_told_for_what_part_of_the_tick() -> None:
-    config = parse("[groups.job]\nprogram = 'hog'\nlatency = 'batch'\n[groups.web]\nprogram = 'server'\nlatency = 'latency'")
+    config = parse("[groups.job]\nprogram = 'hog'\nclass = 'batch'\n[groups.web]\nprogram = 'server'\nclass = 'interactive'")
     observer = Observer(config, Abilities(False, "", False), OWN, None, None, None)
     homes = {OWN: "/tools", SERVICE: "/limited/web", HOG: "/limitedless"}
 
@@ -358,7 +358,7 @@ def test_the_daemon_is_no_service_to_itself() -> None:
 
 @pytest.mark.parametrize("class_", ["exempt", "interactive"])
 def test_the_configuration_pins_a_class_whatever_the_behaviour(class_: str) -> None:
-    config = parse(f'[groups.mine]\nprogram = "hog"\nlatency = "{class_}"\n')
+    config = parse(f'[groups.mine]\nprogram = "hog"\nclass = "{class_}"\n')
     seen = groups(observe(config, learns=True)[-1])
     assert (seen["mine"].class_, seen["mine"].behaviour) == (Class(class_), None)
 

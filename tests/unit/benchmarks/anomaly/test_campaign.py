@@ -195,7 +195,7 @@ def lives(peers: ModuleType, break_it: dict[str, Any]) -> list[Any]:
 
 @pytest.mark.parametrize("name", ["monit", "IsolationForest", "ECOD", "Netdata"])
 def test_peers_find_what_is_blatant_and_only_there(peers: ModuleType, name: str) -> None:
-    broken = {"cpu": 1.0, "rss": 20e6 + 4e6 * np.arange(120), "slices": 2000.0, "chars": np.arange(120) ** 3.0}
+    broken = {"cpu": 1.0, "rss": 20e6 + 4e6 * np.arange(120), "timeslices": 2000.0, "chars": np.arange(120) ** 3.0}
     alarms = peers.PEERS[name](lives(peers, broken), HEALTHY * SECOND)
     found = [alarm.at // SECOND for alarm in alarms if alarm.worker == (0, 1)]
     assert found
