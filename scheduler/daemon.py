@@ -32,27 +32,27 @@ from .read.facts import probe
 from .read.locks import LinuxLocks
 from .read.proc import ProcSource
 from .read.waits import LinuxWaits
-from .service.acting_on import ActingOn, Names
-from .service.budget import Budget
+from .service.answers.acting_on import ActingOn, Names
+from .service.answers.control_socket import ControlSocket
+from .service.answers.pause import Pause
+from .service.answers.reloading import Reloading
+from .service.answers.requests import READS_ONLY, Requests
+from .service.answers.status import StatusAnswer
 from .service.clock import SystemClock
-from .service.control_socket import ControlSocket
 from .service.harm import AGAIN_NS, NOT_IN_THIS_TURN, HarmWatch
 from .service.incident_evidence import looks
 from .service.last_known import KnownDeadlocks, KnownFeedback
 from .service.latest import Latest
 from .service.notify import Notifier
-from .service.own_cost import keep_to_budget
-from .service.own_place import OwnPlace, ask_for_the_shortest, services_at_work
-from .service.pause import Pause
+from .service.own.budget import Budget
+from .service.own.cost import keep_to_budget
+from .service.own.place import OwnPlace, ask_for_the_shortest, services_at_work
 from .service.readings import Readings
-from .service.reloading import Reloading
 from .service.reports import Reports
-from .service.requests import READS_ONLY, Requests
 from .service.retraining import Retraining
 from .service.sessions import Sessions
 from .service.settings import Settings
 from .service.signals import Signals
-from .service.status import StatusAnswer
 from .service.steps import Fault, Steps
 from .store.files import private_directory
 from .store.ledger import StateLock

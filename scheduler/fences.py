@@ -2,8 +2,8 @@
 and their coding.
 
 The ledger and the actuator call a fence by its key, which lists everything to be made and removed, hierarchy by hierarchy. Must not
-know how cgroups are written (`act/knobs/fence.py`) nor which process to fence (`decide/policies/treatment.py`,
-`decide/policies/desired.py`).
+know how cgroups are written (`act/knobs/fence.py`) nor which process to fence (`decide/policies/quarantine/treatment.py`,
+`decide/policies/priority/desired.py`).
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ PURE = [
     *(str(path.relative_to(ROOT)) for room in PURE_ROOMS for path in sorted((ROOT / "scheduler" / room).rglob("*.py"))),
     *(f"scheduler/{name}.py" for name in ("decision", "places", "changes", "ports", "fences", "faults", "scope", "cgroup_paths")),
     *("scheduler/config/sections.py", "scheduler/act/starvation.py", "scheduler/explain/gathered.py", "scheduler/store/codec.py"),
-    *(f"scheduler/service/{name}.py" for name in ("steps", "ladder", "budget")),
+    *(f"scheduler/service/{name}.py" for name in ("steps", "own/ladder", "own/budget")),
     *(f"scheduler/simulation/{name}.py" for name in ("arrivals", "queueing", "peers", "ours", "oracle")),
 ]
 

@@ -20,7 +20,7 @@ from nicety.models.anomaly.model import BLOCK_SECONDS, KINDS, alpha
 from nicety.models.records import ProcId, Score
 from nicety.scheduler.config.sections import Config
 from nicety.scheduler.config.sections import Quarantine as Section
-from nicety.scheduler.decide.policies.quarantine import Quarantine, QuarantineMemory
+from nicety.scheduler.decide.policies.quarantine.quarantine import Quarantine, QuarantineMemory
 from nicety.scheduler.decision import Flag, Pool, Tick
 from nicety.scheduler.testing.policies import admitted
 from nicety.scheduler.testing.ticks import a_pool, a_tick

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from nicety.scheduler.service.control_socket import ControlError, ask
+from nicety.scheduler.service.answers.control_socket import ControlError, ask
 
 from ..claims import Claims
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.field.load --out PREFIX --target PORT RATE REQUEST_FILE [--target ...] [--seed N]
 
-Runs until SIGTERM. As in `class_/openloop.py` there is a real-time process on each CPU, and each request goes out from one of
+Runs until SIGTERM. As in `latency/openloop.py` there is a real-time process on each CPU, and each request goes out from one of
 them by chance. Unlike there a connection carries one request at a time, because not every HTTP server takes several. A connection
 that the server closes is opened again and its request repeated: a server that is redeployed closes them. An answer is whole when it
 has `MARKER`.

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..class_.contention import free_port
+from ..latency.contention import free_port
 from .figures import Role
 from .load import MARKER
 

@@ -35,12 +35,12 @@ from pathlib import Path
 
 import numpy as np
 
-from nicety.scheduler.service.control_socket import ControlError, NoDaemonError, ask
+from nicety.scheduler.service.answers.control_socket import ControlError, NoDaemonError, ask
 from nicety.scheduler.store.files import StoreError
 
 from ..claims import Claims
-from ..class_.beside_batch import awake
-from ..class_.contention import cpu_seconds
+from ..latency.beside_batch import awake
+from ..latency.contention import cpu_seconds
 from . import figures, log, programs
 from .figures import Condition, Record, Window
 from .scenes import SCENES, Hand, Scene

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..class_.contention import cpu_hierarchy
+from ..latency.contention import cpu_hierarchy
 from .figures import SENSITIVE, Role
 from .programs import POSTGRES, Program, Site, as_postgres
 from .scenes import Hand, Layout, Requests, Scene, Way

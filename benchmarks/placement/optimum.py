@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nicety.scheduler.decide.policies.assignment import Layout, Objective, Request, solve
+from nicety.scheduler.decide.policies.placement.assignment import Layout, Objective, Request, solve
 
 from ..claims import Claims
 from .oracle import a_problem, a_topology, optimum

@@ -1,8 +1,7 @@
 """The exact optimum of a placement problem by mixed integer programming (HiGHS in scipy), and random problems to compare on.
 
-For `optimum.py` and the tests. The programme is written from the formula in `scheduler/decide/policies/assignment.py`, with a
-variable for each group in each place, and one for each number of cores kept in each domain.
-"""
+For `optimum.py` and the tests. The programme is written from the formula in `scheduler/decide/policies/placement/assignment.py`,
+with a variable for each group in each place, and one for each number of cores kept in each domain."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import lil_matrix
 
-from nicety.scheduler.decide.policies.assignment import CROWDED, MOVED_CORE, SHARED, Layout, Objective, Request
+from nicety.scheduler.decide.policies.placement.assignment import CROWDED, MOVED_CORE, SHARED, Layout, Objective, Request
 from nicety.scheduler.decision import Topology
 
 

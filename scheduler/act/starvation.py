@@ -24,7 +24,7 @@ from ..places import AutogroupPlace, CgroupPlace, FencePlace, PoolPlace, Process
 from ..ports import Locks, Run, Trouble, Wait
 
 LOOK_NS = 80_000_000
-"""Time between two looks while something is demoted: 0.2 % of a CPU beside 100 processes (`benchmarks/class_/lock_holder.py`)."""
+"""Time between two looks while something is demoted: 0.2 % of a CPU beside 100 processes (`benchmarks/latency/lock_holder.py`)."""
 
 AGAIN_NS = 10_000_000
 """Time between two looks while a process waits and it is not yet clear for what."""

@@ -101,7 +101,7 @@ def models_rollback(
 
 def _tell_daemon(paths: Paths) -> None:
     """Let a running daemon take the models that are live now."""
-    from ..service.control_socket import ControlError, NoDaemonError, ask
+    from ..service.answers.control_socket import ControlError, NoDaemonError, ask
 
     try:
         ask(paths.socket, "reload", timeout_seconds=30.0)

@@ -168,7 +168,7 @@ def status(context: typer.Context, as_json: JsonOption = False, config: ConfigOp
     """
     from ..explain.layout import columns, printed
     from ..explain.status_page import changes_in_words, status_page
-    from ..service.control_socket import NoDaemonError, ask
+    from ..service.answers.control_socket import NoDaemonError, ask
 
     _, paths = load_files(context, config, state_dir)
     try:
@@ -202,7 +202,7 @@ def undo(context: typer.Context, as_json: JsonOption = False, config: ConfigOpti
     import msgspec
 
     from ..decision import Outcome
-    from ..service.control_socket import NoDaemonError, ask
+    from ..service.answers.control_socket import NoDaemonError, ask
 
     loaded, paths = _load_for_undo(context, config, state_dir)
     try:
@@ -279,7 +279,7 @@ def act(
 
     What it acts on already stays so. After the time it observes these again, and puts back what it changed for them.
     """
-    from ..service.control_socket import ask
+    from ..service.answers.control_socket import ask
 
     _, paths = load_files(context, config, state_dir)
     answer = ask(paths.socket, "act", timeout_seconds=60.0, things=things or [], seconds=act_seconds)
@@ -301,7 +301,7 @@ def observe(
     import msgspec
 
     from ..decision import Outcome
-    from ..service.control_socket import ask
+    from ..service.answers.control_socket import ask
 
     _, paths = load_files(context, config, state_dir)
     answer = ask(paths.socket, "observe", timeout_seconds=60.0, things=things or [])
@@ -323,7 +323,7 @@ def pause(
 
     What it has changed stays so; `nicety undo` puts it back.
     """
-    from ..service.control_socket import ask
+    from ..service.answers.control_socket import ask
 
     _, paths = load_files(context, config, state_dir)
     ask(paths.socket, "pause", seconds=duration)
@@ -333,7 +333,7 @@ def pause(
 @command("resume", "nicety resume")
 def resume(context: typer.Context, config: ConfigOption = None, state_dir: StateOption = None) -> None:
     """End a pause."""
-    from ..service.control_socket import ask
+    from ..service.answers.control_socket import ask
 
     _, paths = load_files(context, config, state_dir)
     ask(paths.socket, "resume")
@@ -346,7 +346,7 @@ def reload(context: typer.Context, config: ConfigOption = None, state_dir: State
 
     A configuration with errors changes nothing: the old one stays in force, and the errors are shown.
     """
-    from ..service.control_socket import ask
+    from ..service.answers.control_socket import ask
 
     _, paths = load_files(context, config, state_dir)
     ask(paths.socket, "reload", timeout_seconds=30.0)

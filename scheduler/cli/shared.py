@@ -35,7 +35,7 @@ USER_ERRORS = frozenset(
     {
         "models.artifact.ArtifactError",
         "scheduler.config.sections.ConfigError",
-        "scheduler.service.control_socket.ControlError",
+        "scheduler.service.answers.control_socket.ControlError",
         "scheduler.demo.workload.DemoError",
         "scheduler.explain.decision_page.ExplainError",
         "scheduler.read.host.MachineError",

@@ -14,7 +14,7 @@ import msgspec
 from ...models.records import Class
 from ..decision import Control, Decision, Effect, Outcome, Status, Tick
 from .policies.policy import Aim, Impact, Memory, Metric
-from .policies.supply import wait_share
+from .policies.priority.supply import wait_share
 
 CHANGE = 0.25
 """A figure counts as better or worse if it moved by this share of the value before: means over a short time scatter by a tenth."""

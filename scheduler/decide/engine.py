@@ -27,8 +27,8 @@ from ..decision import (
 )
 from .effects import Effects, EffectsMemory
 from .guard import Guard, GuardMemory
-from .policies.pairs import Pause
 from .policies.policy import Gone, Memory, Proposal, Result, Standing
+from .policies.priority.pairs import Pause
 from .policies.registry import Memories, policies
 
 UNANSWERED_SECONDS = 600.0

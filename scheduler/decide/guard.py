@@ -35,8 +35,8 @@ from ..decision import (
 )
 from ..fences import Limits
 from ..places import ProcessPlace, SessionPlace, cgroup_of, process_of
-from .policies.mechanisms import Descent
 from .policies.policy import Memory, Result, knob
+from .policies.priority.mechanisms import Descent
 
 FIRST_BACKOFF, LONGEST_BACKOFF = 2.0, 300.0
 """Seconds until something that failed may be tried again: the first delay, and the longest; it doubles in between."""

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from ...models.anomaly.waitgraph import UNLESS
-from ..decide.policies.incident_words import WHAT, advice, rarity, stories
+from ..decide.policies.quarantine.words import WHAT, advice, rarity, stories
 from ..decision import Decision, Digest, Feedback, Flag, Recycle, Restore, Session, Set
 from ..read.evidence import STATES, Evidence
 from ..store.decisions import DecisionReader, LoggedDecision

@@ -13,9 +13,9 @@ import msgspec
 
 from ...models.records import Behaviour, Class
 from ..config.sections import Config
-from ..decide.policies.contention import BUSY
-from ..decide.policies.incident_words import WHAT
-from ..decide.policies.supply import WAIT_FLOOR, helpers, lacks
+from ..decide.policies.priority.contention import BUSY
+from ..decide.policies.priority.supply import WAIT_FLOOR, helpers, lacks
+from ..decide.policies.quarantine.words import WHAT
 from ..decision import Control, Flag, Group, Set, Tick, cpu_list
 from ..fences import Limits, limits_in_words
 from ..observe.rivals import touches

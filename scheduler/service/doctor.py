@@ -26,8 +26,8 @@ from ..read.text import printable
 from ..store.files import StoreError, private_directory
 from ..store.ledger import Ledger, LedgerError, StateLock, left_behind
 from ..words import span
+from .answers.control_socket import ControlError, NoDaemonError, ask
 from .clock import SystemClock
-from .control_socket import ControlError, NoDaemonError, ask
 
 KERNEL_CONTROLS = tuple(control for control in Control if control is not Control.POOL_SIZE)
 """What a rival may touch; the size of a pool belongs to its master."""

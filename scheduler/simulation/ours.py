@@ -1,8 +1,7 @@
 """nicety itself as a rule: what the daemon sees goes through the real `Observer` and the real `Engine`, tick by tick.
 
-Must not contain policy: everything is decided by `scheduler/decide/policies/pool_size.py`. The pool is alone on a machine that is
-large enough for all of its workers, so only the load and the configured limits count.
-"""
+Must not contain policy: everything is decided by `scheduler/decide/policies/pool_size/pool_size.py`. The pool is alone on a machine
+that is large enough for all of its workers, so only the load and the configured limits count."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import msgspec
 
-from ..decide.policies.pairs import LONGEST, Pause
+from ..decide.policies.priority.pairs import LONGEST, Pause
 from .files import StoreError, replacing
 
 MOST_BYTES = 4 << 20

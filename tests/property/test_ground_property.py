@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from nicety.models.records import Class, ProcId
 from nicety.scheduler.config.sections import Config
 from nicety.scheduler.decide.guard import Guard, GuardMemory
-from nicety.scheduler.decide.policies.mechanisms import Ground, Place, Step
+from nicety.scheduler.decide.policies.priority.mechanisms import Ground, Place, Step
 from nicety.scheduler.decision import Control, Decision, Machine, Member, Set, Tick, Why
 from nicety.scheduler.places import CgroupPlace, SessionPlace, cgroup_of
 from nicety.scheduler.testing.ticks import a_group, a_machine, a_member, a_pool, a_tick

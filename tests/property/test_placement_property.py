@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from nicety.models.records import Class
 from nicety.scheduler.config.sections import Config
 from nicety.scheduler.config.sections import Placement as Section
-from nicety.scheduler.decide.policies.assignment import FORBIDDEN, Layout, Request, costs_by_kept, solve
-from nicety.scheduler.decide.policies.placement import Placement, PlacementMemory
+from nicety.scheduler.decide.policies.placement.assignment import FORBIDDEN, Layout, Request, costs_by_kept, solve
+from nicety.scheduler.decide.policies.placement.placement import Placement, PlacementMemory
 from nicety.scheduler.decision import Set, Topology
 from nicety.scheduler.testing.policies import admitted
 from nicety.scheduler.testing.ticks import a_group, a_machine, a_member, a_tick

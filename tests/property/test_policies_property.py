@@ -17,12 +17,12 @@ from nicety.models.records import HORIZONS, QUANTILES, Anomaly, Blocked, Class, 
 from nicety.scheduler.config.sections import Config
 from nicety.scheduler.config.sections import PoolSize as Section
 from nicety.scheduler.config.sections import Quarantine as QuarantineSection
-from nicety.scheduler.decide.policies.mechanisms import Ground
 from nicety.scheduler.decide.policies.policy import Result
-from nicety.scheduler.decide.policies.pool_size import PoolSize, PoolSizeMemory
-from nicety.scheduler.decide.policies.priority import Priority
-from nicety.scheduler.decide.policies.priority_memory import PriorityMemory
-from nicety.scheduler.decide.policies.quarantine import Quarantine, QuarantineMemory
+from nicety.scheduler.decide.policies.pool_size.pool_size import PoolSize, PoolSizeMemory
+from nicety.scheduler.decide.policies.priority.mechanisms import Ground
+from nicety.scheduler.decide.policies.priority.memory import PriorityMemory
+from nicety.scheduler.decide.policies.priority.priority import Priority
+from nicety.scheduler.decide.policies.quarantine.quarantine import Quarantine, QuarantineMemory
 from nicety.scheduler.decision import (
     Control,
     Digest,

@@ -17,8 +17,8 @@ from nicety.scheduler.daemon import Daemon
 from nicety.scheduler.decision import Grant, ResizePool, Scope, Session, Status
 from nicety.scheduler.replay import replay
 from nicety.scheduler.scope import ScopeError
+from nicety.scheduler.service.answers.control_socket import ControlError
 from nicety.scheduler.service.clock import SystemClock
-from nicety.scheduler.service.control_socket import ControlError
 from nicety.scheduler.store.decisions import DecisionReader
 from nicety.scheduler.store.ledger import StateLock
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from nicety.scheduler.service.control_socket import ControlError, ask
+from nicety.scheduler.service.answers.control_socket import ControlError, ask
 from nicety.scheduler.store.decisions import DecisionReader, LoggedDecision
 from nicety.scheduler.store.traces import sessions
 

@@ -515,7 +515,7 @@ def test_a_process_that_asks_for_a_short_slice_has_it_and_its_children_have_not(
 
 LADDER = """
 import os, subprocess, sys
-from nicety.scheduler.service.ladder import Rest
+from nicety.scheduler.service.own.ladder import Rest
 from nicety.scheduler.service import own_priority
 SECOND, now, waits = 1_000_000_000, [0], [7]
 own_priority._waited = lambda: waits[0]
@@ -608,8 +608,8 @@ def test_without_the_right_to_climb_it_stays_and_says_so() -> None:
 
 STOPPED = """
 import os, signal, time
-from nicety.scheduler.service.ladder import Rest
-from nicety.scheduler.service.own_priority import OwnPriority
+from nicety.scheduler.service.own.ladder import Rest
+from nicety.scheduler.service.own.priority import OwnPriority
 own, hogs, cpu = OwnPriority(), [], min(os.sched_getaffinity(0))
 os.sched_setaffinity(0, {cpu})
 

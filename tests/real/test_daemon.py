@@ -25,8 +25,8 @@ from nicety.scheduler.config.sections import parse
 from nicety.scheduler.daemon import Daemon
 from nicety.scheduler.read.facts import probe
 from nicety.scheduler.replay import replay
+from nicety.scheduler.service.answers.control_socket import ControlError, ask
 from nicety.scheduler.service.clock import SystemClock
-from nicety.scheduler.service.control_socket import ControlError, ask
 from nicety.scheduler.store.decisions import DecisionReader
 from nicety.scheduler.store.ledger import StateLock
 from nicety.scheduler.store.traces import TraceWriter
@@ -234,7 +234,7 @@ def test_it_stands_aside_for_services_once_something_is_demoted_for_them(
     def record(services: Sequence[ProcId]) -> None:
         told.append((kernel_values(contention) != before, sorted(process.pid for process in services)))
 
-    monkeypatch.setattr("nicety.scheduler.service.own_place.stand_aside", record)
+    monkeypatch.setattr("nicety.scheduler.service.own.place.stand_aside", record)
     with StateLock(state) as lock:
         daemon = Daemon(Loaded(parse(ACTING), None), Paths(state, state / "control.sock"), lock, SystemClock(), act=True)
         assert daemon.run(duration=3) == 0

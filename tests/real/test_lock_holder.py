@@ -294,7 +294,7 @@ def ratio(actuator: Acting, scene: Scene, action: Set, rounds: int = 3) -> tuple
     """(time blocked when demoted and watched by that of the same round undemoted, reliefs).
 
     The least of some rounds: other load on the machine can lengthen any of them. Without relief each is 40 and more;
-    `benchmarks/class_/lock_holder.py` has the medians.
+    `benchmarks/latency/lock_holder.py` has the medians.
     """
     groups = tuple(
         Group(name, class_, 1, 0.0, 0.0, 0.0, 0, (member(process),))

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from nicety.models.records import ProcId
-from nicety.scheduler.service.own_cpu import MOST, stand_aside
+from nicety.scheduler.service.own.cpu import MOST, stand_aside
 from nicety.scheduler.testing.puppet import proc_id
 
 CPUS = sorted(os.sched_getaffinity(0))

@@ -12,7 +12,7 @@ from typing import Any
 
 from nicety.scheduler.config.paths import Paths
 from nicety.scheduler.replay import replay
-from nicety.scheduler.service.control_socket import ControlError, ask
+from nicety.scheduler.service.answers.control_socket import ControlError, ask
 from nicety.scheduler.store.decisions import DecisionReader
 
 

@@ -16,8 +16,8 @@ from nicety.models.records import Class, ProcId
 from nicety.scheduler.config.sections import Config
 from nicety.scheduler.config.sections import Priority as Section
 from nicety.scheduler.decide.policies.policy import Result
-from nicety.scheduler.decide.policies.priority import Priority
-from nicety.scheduler.decide.policies.priority_memory import PriorityMemory
+from nicety.scheduler.decide.policies.priority.memory import PriorityMemory
+from nicety.scheduler.decide.policies.priority.priority import Priority
 from nicety.scheduler.decision import Control, Decision, Group, Member, Restore, Set, Status, Tick
 from nicety.scheduler.fences import name_for
 from nicety.scheduler.places import ProcessPlace, process_of

@@ -9,13 +9,13 @@ import msgspec
 
 from ...config.sections import Config
 from ...decision import Topology
-from .pairs import Pause, pairs_of
-from .placement import Placement, PlacementMemory
+from .placement.placement import Placement, PlacementMemory
 from .policy import Memory, Policy
-from .pool_size import PoolSize, PoolSizeMemory
-from .priority import Priority
-from .priority_memory import PriorityMemory
-from .quarantine import Quarantine, QuarantineMemory
+from .pool_size.pool_size import PoolSize, PoolSizeMemory
+from .priority.memory import PriorityMemory
+from .priority.pairs import Pause, pairs_of
+from .priority.priority import Priority
+from .quarantine.quarantine import Quarantine, QuarantineMemory
 
 
 class Memories(Memory):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nicety.scheduler.decide.policies.alarms import DAY, DIGEST_SECONDS, Alarms
+from nicety.scheduler.decide.policies.quarantine.alarms import DAY, DIGEST_SECONDS, Alarms
 
 SECOND = 10**9
 

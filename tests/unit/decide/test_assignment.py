@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nicety.scheduler.decide.policies import assignment
-from nicety.scheduler.decide.policies.assignment import (
+from nicety.scheduler.decide.policies.placement import assignment
+from nicety.scheduler.decide.policies.placement.assignment import (
     AWAY,
     CROWDED,
     MOVED,

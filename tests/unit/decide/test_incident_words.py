@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nicety.models.records import Anomaly
-from nicety.scheduler.decide.policies.incident_words import ADVICE, WHAT, advice, onset, rarity, stories
+from nicety.scheduler.decide.policies.quarantine.words import ADVICE, WHAT, advice, onset, rarity, stories
 
 
 @pytest.mark.parametrize("kind", Anomaly)

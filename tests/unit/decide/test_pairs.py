@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nicety.scheduler.decide.policies.pairs import LONGEST, MOST, Pairs, Pause, pairs_of
+from nicety.scheduler.decide.policies.priority.pairs import LONGEST, MOST, Pairs, Pause, pairs_of
 
 SECOND = 10**9
 

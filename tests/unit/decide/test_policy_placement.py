@@ -10,7 +10,7 @@ import pytest
 from nicety.models.records import Class, ProcId
 from nicety.scheduler.config.sections import Config
 from nicety.scheduler.config.sections import Placement as Section
-from nicety.scheduler.decide.policies.placement import GIVEN_UP_SECONDS, Move, Placement, PlacementMemory
+from nicety.scheduler.decide.policies.placement.placement import GIVEN_UP_SECONDS, Move, Placement, PlacementMemory
 from nicety.scheduler.decide.policies.policy import Proposal, Result
 from nicety.scheduler.decision import Decision, Restore, Set, Status, Tick, Topology
 from nicety.scheduler.places import ProcessPlace

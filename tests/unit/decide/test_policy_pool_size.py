@@ -11,9 +11,9 @@ import pytest
 from nicety.models.records import HORIZONS, Class, Forecast
 from nicety.scheduler.config.sections import Config, PoolSize
 from nicety.scheduler.decide.policies.policy import Proposal, Result
-from nicety.scheduler.decide.policies.pool_need import fair_share
-from nicety.scheduler.decide.policies.pool_size import PoolSize as Policy
-from nicety.scheduler.decide.policies.pool_size import PoolSizeMemory
+from nicety.scheduler.decide.policies.pool_size.need import fair_share
+from nicety.scheduler.decide.policies.pool_size.pool_size import PoolSize as Policy
+from nicety.scheduler.decide.policies.pool_size.pool_size import PoolSizeMemory
 from nicety.scheduler.decision import Decision, Pool, Predicted, ResizePool, Scaled, Status, Tick
 from nicety.scheduler.testing.policies import admitted
 from nicety.scheduler.testing.ticks import a_forecast, a_group, a_machine, a_pool, a_tick

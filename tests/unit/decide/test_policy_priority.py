@@ -10,12 +10,12 @@ import pytest
 from nicety.models.records import Behaviour, Class, ProcId
 from nicety.scheduler.config.sections import Config, PoolConfig
 from nicety.scheduler.config.sections import Priority as Section
-from nicety.scheduler.decide.policies.held import Held
-from nicety.scheduler.decide.policies.mechanisms import Ground, Place
 from nicety.scheduler.decide.policies.policy import Aim, Impact, Metric, Proposal, Result
-from nicety.scheduler.decide.policies.priority import Priority
-from nicety.scheduler.decide.policies.priority_memory import PriorityMemory
-from nicety.scheduler.decide.policies.slices import LONG_TICKS, SHORT_TICKS
+from nicety.scheduler.decide.policies.priority.held import Held
+from nicety.scheduler.decide.policies.priority.mechanisms import Ground, Place
+from nicety.scheduler.decide.policies.priority.memory import PriorityMemory
+from nicety.scheduler.decide.policies.priority.priority import Priority
+from nicety.scheduler.decide.policies.priority.slices import LONG_TICKS, SHORT_TICKS
 from nicety.scheduler.decision import Control, Decision, Effect, Group, Machine, Member, Restore, Set, Status, Tick
 from nicety.scheduler.places import SessionPlace, cgroup_of, process_of
 from nicety.scheduler.testing.policies import admitted

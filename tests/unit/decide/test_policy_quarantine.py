@@ -14,7 +14,7 @@ from nicety.models.records import Anomaly, Blocked, Deadlock, ProcId, Score
 from nicety.scheduler.config.sections import Config
 from nicety.scheduler.config.sections import Quarantine as Section
 from nicety.scheduler.decide.policies.policy import Result
-from nicety.scheduler.decide.policies.quarantine import Quarantine, QuarantineMemory
+from nicety.scheduler.decide.policies.quarantine.quarantine import Quarantine, QuarantineMemory
 from nicety.scheduler.decision import (
     Antagonist,
     Control,

@@ -12,11 +12,11 @@ from nicety.models.records import Class, ProcId
 from nicety.scheduler.config.sections import Config, PoolConfig
 from nicety.scheduler.config.sections import Priority as Section
 from nicety.scheduler.decide.engine import Engine
-from nicety.scheduler.decide.policies.held import Held
 from nicety.scheduler.decide.policies.policy import Aim, Impact, Metric, Proposal, Result
-from nicety.scheduler.decide.policies.priority import Priority
-from nicety.scheduler.decide.policies.priority_memory import PriorityMemory
-from nicety.scheduler.decide.policies.swarms import MIXED_SECONDS, SWARM_SECONDS
+from nicety.scheduler.decide.policies.priority.held import Held
+from nicety.scheduler.decide.policies.priority.memory import PriorityMemory
+from nicety.scheduler.decide.policies.priority.priority import Priority
+from nicety.scheduler.decide.policies.priority.swarms import MIXED_SECONDS, SWARM_SECONDS
 from nicety.scheduler.decision import Control, Decision, Effect, Group, Machine, Member, Restore, Set, Status, Tick
 from nicety.scheduler.explain.gathered import describe
 from nicety.scheduler.places import CgroupPlace, ProcessPlace, process_of

@@ -15,8 +15,8 @@ from nicety.scheduler.config.sections import Guard as GuardSection
 from nicety.scheduler.config.sections import Priority as Section
 from nicety.scheduler.decide.engine import Engine
 from nicety.scheduler.decide.policies.policy import Result
-from nicety.scheduler.decide.policies.priority import Priority
-from nicety.scheduler.decide.policies.priority_memory import PriorityMemory
+from nicety.scheduler.decide.policies.priority.memory import PriorityMemory
+from nicety.scheduler.decide.policies.priority.priority import Priority
 from nicety.scheduler.decision import Control, Decision, Group, Machine, Member, Outcome, Restore, Set, Status, Tick, Verdict
 from nicety.scheduler.places import process_of
 from nicety.scheduler.testing.policies import admitted

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nicety.scheduler.decide.policies.strikes import DROPPED_SECONDS, Strikes
+from nicety.scheduler.decide.policies.priority.strikes import DROPPED_SECONDS, Strikes
 from nicety.scheduler.decision import Control
 
 SECOND = 10**9

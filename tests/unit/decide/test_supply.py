@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from nicety.models.records import Class, ProcId
-from nicety.scheduler.decide.policies.supply import apart, foreseen_use, helpers, lacks, others, throttled, unseen
+from nicety.scheduler.decide.policies.priority.supply import apart, foreseen_use, helpers, lacks, others, throttled, unseen
 from nicety.scheduler.decision import Group, Member
 from nicety.scheduler.testing.ticks import a_group, a_machine
 

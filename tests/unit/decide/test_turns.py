@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from nicety.models.records import ProcId
-from nicety.scheduler.decide.policies.held import Held
-from nicety.scheduler.decide.policies.turns import Turns
+from nicety.scheduler.decide.policies.priority.held import Held
+from nicety.scheduler.decide.policies.priority.turns import Turns
 from nicety.scheduler.decision import Control
 from nicety.scheduler.places import CgroupPlace, ProcessPlace
 

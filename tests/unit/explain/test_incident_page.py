@@ -16,7 +16,7 @@ from nicety.models.records import Anomaly, Blocked, Deadlock, ProcId, Score
 from nicety.scheduler.config.sections import Config, to_builtins
 from nicety.scheduler.config.sections import Quarantine as Section
 from nicety.scheduler.decide.engine import Engine
-from nicety.scheduler.decide.policies.incident_words import rarity
+from nicety.scheduler.decide.policies.quarantine.words import rarity
 from nicety.scheduler.decision import Abilities, Outcome, Session, Status, Tick
 from nicety.scheduler.read.evidence import Evidence
 from nicety.scheduler.store.decisions import DecisionLog

@@ -189,9 +189,7 @@ def test_a_command_that_rests_may_have_no_work_or_be_stuck(kind: str, told: bool
 
 
 def test_work_of_children_that_no_tick_sees_is_in_the_group_that_collects_it() -> None:
-    observer = Observer(
-        parse("[groups.job]\nprogram = 'hog'\nclass = 'batch'"), Abilities(False, "", False), OWN, None, None, None
-    )
+    observer = Observer(parse("[groups.job]\nprogram = 'hog'\nclass = 'batch'"), Abilities(False, "", False), OWN, None, None, None)
 
     def seen(tick: int) -> Snapshot:
         made = snapshot(tick)

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from nicety.scheduler.service.budget import CALM_WINDOWS, LEVELS, WINDOW_NS, Budget, Change, Pace
+from nicety.scheduler.service.own.budget import CALM_WINDOWS, LEVELS, WINDOW_NS, Budget, Change, Pace
 
 SECOND = 10**9
 LIMIT = 0.03

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nicety.scheduler.service.control_socket import (
+from nicety.scheduler.service.answers.control_socket import (
     CLIENT_LIMIT,
     CLIENT_SECONDS,
     REQUEST_LIMIT,

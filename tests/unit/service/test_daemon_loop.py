@@ -19,10 +19,12 @@ from nicety.scheduler.config.paths import Loaded, Paths
 from nicety.scheduler.config.sections import parse
 from nicety.scheduler.daemon import Daemon
 from nicety.scheduler.decision import Decision, Group, Outcome, Status
-from nicety.scheduler.service import own_cost, own_place, reloading
-from nicety.scheduler.service.budget import LEVELS
-from nicety.scheduler.service.control_socket import Handler
-from nicety.scheduler.service.ladder import Rest
+from nicety.scheduler.service.answers import reloading
+from nicety.scheduler.service.answers.control_socket import Handler
+from nicety.scheduler.service.own import cost as own_cost
+from nicety.scheduler.service.own import place as own_place
+from nicety.scheduler.service.own.budget import LEVELS
+from nicety.scheduler.service.own.ladder import Rest
 from nicety.scheduler.store.ledger import StateLock
 from nicety.scheduler.testing.clock import FakeClock
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nicety.scheduler.service.ladder import CALM_NS, MOST_CALM_NS, NICES, Ladder, Rest
+from nicety.scheduler.service.own.ladder import CALM_NS, MOST_CALM_NS, NICES, Ladder, Rest
 
 SECOND = 10**9
 MOST = SECOND // 4

@@ -6,9 +6,9 @@ import os
 
 import pytest
 
-from nicety.scheduler.service import own_priority
-from nicety.scheduler.service.ladder import NICES, Rest
-from nicety.scheduler.service.own_priority import ANOTHERS, AT_THE_TOP, OwnPriority
+from nicety.scheduler.service.own import priority as own_priority
+from nicety.scheduler.service.own.ladder import NICES, Rest
+from nicety.scheduler.service.own.priority import ANOTHERS, AT_THE_TOP, OwnPriority
 
 SECOND = 10**9
 

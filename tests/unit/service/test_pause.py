@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from nicety.scheduler.service.pause import Pause
+from nicety.scheduler.service.answers.pause import Pause
 from nicety.scheduler.service.reports import Reports
 from nicety.scheduler.testing.clock import FakeClock
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nicety.scheduler.config.sections import parse
-from nicety.scheduler.service.reloading import is_released
+from nicety.scheduler.service.answers.reloading import is_released
 
 
 @pytest.mark.parametrize(

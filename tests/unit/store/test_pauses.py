@@ -9,7 +9,7 @@ import pytest
 
 from nicety.scheduler.config.sections import Config
 from nicety.scheduler.decide.engine import Engine, first_memory
-from nicety.scheduler.decide.policies.pairs import LONGEST, Pause
+from nicety.scheduler.decide.policies.priority.pairs import LONGEST, Pause
 from nicety.scheduler.store.pauses import EVERY_NS, Pauses
 
 SECOND = 10**9

@@ -1,0 +1,1 @@
+"""The placement policy: which CPUs batch groups may use."""

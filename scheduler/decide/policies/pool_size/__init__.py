@@ -1,0 +1,1 @@
+"""The pool size policy: enough workers for the load that is there and predicted."""

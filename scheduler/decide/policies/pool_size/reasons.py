@@ -1,0 +1,179 @@
+"""Why a pool is resized: the sentence and the figures of its decisions. Pure: decides nothing."""
+
+from __future__ import annotations
+
+from .....models.records import HORIZONS
+from .....models.scaling import WORTH
+from ....config.sections import PoolSize as Section
+from ....decision import Pool, Predicted, Scaled, Why
+from ..policy import Outlook, figures
+from .need import MARGIN, Bound, Need, SizeRule, busy_share
+
+
+class PoolReasons:
+    """Says why."""
+
+    def __init__(self, config: Section, interval: float) -> None:
+        """`interval`: seconds between ticks."""
+        self._config = config
+        self._interval = interval
+
+    def why(self, pool: Pool, need: Need, size: int, current: int, outlook: Outlook) -> Why:
+        """Of a change from `current` to `size` workers."""
+        config = self._config
+        seconds = HORIZONS[need.horizon] * self._interval
+        source = outlook.source(pool.name, "load")
+        predicted = pool.predicted
+        rule = SizeRule.FEWER if size < current else need.rule
+        return Why(
+            rule=rule.value,
+            text=f"{pool.name}: {current} to {size} workers: {self._text(pool, need, rule, seconds)}",
+            figures=figures(
+                load_now=pool.load,
+                load_60s=pool.load_stable,
+                load_6s=pool.load_panic,
+                load_since_fall=None if need.fallen is None else need.mean,
+                fallen_seconds=need.fallen,
+                queued=pool.queued,
+                forecast_median=outlook.value(pool.name, "load", need.horizon, 0.5),
+                forecast_used=need.forecast,
+                forecast_quantile=config.quantile,
+                horizon_seconds=seconds,
+                start_seconds=pool.start_seconds,
+                forecast_source=source or "none",
+                seasonality=_standing(predicted),
+                **({} if predicted is None else _figures(predicted)),
+                workers_by_season=need.by_season,
+                workers_by_forecast=need.by_forecast,
+                workers_by_reactive_rule=need.by_reaction,
+                workers_by_cpu_headroom=need.by_cpu,
+                workers_by_memory_headroom=need.by_memory,
+                workers_by_scaling_curve=need.by_scaling,
+                **({} if pool.scaling is None or need.by_scaling is None else _curve(pool.scaling)),
+                minimum=pool.minimum,
+                maximum=pool.maximum,
+                limit_that_bound=need.bound.value or "none",
+                size=pool.size,
+                current=current,
+            ),
+            rejected=self._rejected(pool, need, source),
+            flips=self._flips(pool, need, size, current),
+        )
+
+    def _text(self, pool: Pool, need: Need, rule: SizeRule, seconds: float) -> str:
+        """Why, in a sentence."""
+        config, predicted = self._config, pool.predicted
+        if predicted is not None and need.by_season is not None:
+            period = _period(predicted)
+            if rule is SizeRule.SEASONALITY:
+                return (
+                    f"{period} predicts {predicted.median:.3g} Erlang of load, at most {predicted.high:.3g}, "
+                    f"within {predicted.horizon:.3g} s."
+                )
+            if rule is SizeRule.PRESENT:
+                return f"{pool.load:.3g} Erlang are busy and queued, {period} had predicted {predicted.now:.3g}."
+            if rule is SizeRule.FEWER:
+                soon = f"no more will be needed in the next {config.down_after:g} s"
+                return f"the load has fallen as {period} had predicted, and {soon}."
+        if rule is SizeRule.FEWER and need.fallen is not None:
+            return f"the load fell {need.fallen:.3g} s ago and has been {need.mean:.3g} Erlang since."
+        if rule is SizeRule.FEWER:
+            return f"no more were needed in the last {config.down_after:g} s."
+        if rule is SizeRule.FORECAST:
+            return f"up to {need.forecast:.3g} Erlang of load are expected in {seconds:g} s."
+        if rule is SizeRule.MINIMUM:
+            return "the configured minimum."
+        load = pool.load_panic if rule is SizeRule.PANIC and pool.load_panic is not None else need.mean
+        return f"the load has been {load:.3g} Erlang, a worker takes {config.target:g}."
+
+    def _rejected(self, pool: Pool, need: Need, source: str) -> tuple[str, ...]:
+        said, predicted = [], pool.predicted
+        if source and need.forecast is None:
+            said.append(f"the load forecast of {source}: not a finite number, ignored")
+        if need.by_season is not None:
+            for workers, whose in ((need.by_reaction, "the reactive rule"), (need.by_forecast, "the forecast")):
+                if workers is not None and workers != need.change:
+                    said.append(f"{workers} workers, which {whose} asks for: the load comes as its seasonal pattern predicted")
+        else:
+            if predicted is not None:
+                said.append(f"what {_period(predicted)} predicts: not trusted, {_share(predicted)} of its newest period came so")
+            if need.by_reaction is not None and need.by_forecast is not None and need.by_reaction != need.by_forecast:
+                less = min((need.by_reaction, "the reactive rule"), (need.by_forecast, "the forecast"))
+                said.append(f"{less[0]} workers, which {less[1]} alone asks for: the larger of both counts")
+        if need.bound:
+            because = _little(pool.scaling) if need.bound is Bound.SCALING and pool.scaling is not None else ""
+            said.append(f"{need.change} workers, which the load asks for: bound by {need.bound}{because}")
+        return tuple(said)
+
+    def _flips(self, pool: Pool, need: Need, size: int, current: int) -> tuple[str, ...]:
+        if need.bound is Bound.SCALING and size > current and pool.scaling is not None:
+            least = WORTH * pool.scaling.single
+            lift = f"more than {least:.2g} cores used by each worker beyond {need.by_scaling} would lift the limit"
+            return (*self._flips_of_load(pool, need, size, current), lift)
+        return self._flips_of_load(pool, need, size, current)
+
+    def _flips_of_load(self, pool: Pool, need: Need, size: int, current: int) -> tuple[str, ...]:
+        config = self._config
+        quantile = "median" if config.quantile == 0.5 else f"{config.quantile:.0%} quantile"
+        forecast = f"a {quantile} of the load forecast"
+        if need.by_season is not None and pool.predicted is not None:
+            unlike, share = (
+                "load unlike what was predicted would bring back the reactive rule",
+                busy_share(self._config, pool.predicted),
+            )
+            if size < current:
+                enough = f"{(current - 1) * share:.3g} Erlang or more"
+                return f"{enough} predicted for the next {config.down_after:g} s would have kept {current}", unlike
+            return f"at most {current * share:.3g} Erlang predicted, and no more at present, would keep {current}", unlike
+        if size < current:
+            most, mean = (current - 1) * config.predicted_target / MARGIN, (current - 1) * config.target / MARGIN
+            text = f"in the last {config.down_after:g} s {forecast} above {most:.3g} Erlang, or a mean load above {mean:.3g},"
+            return (f"{text} would have kept {current}",)
+        said = []
+        if need.by_forecast is not None and need.by_forecast > current:
+            said.append(f"{forecast} below {current * config.predicted_target:.3g} Erlang")
+        if need.by_reaction is not None and need.by_reaction > current:
+            said.append(f"a mean load below {current * config.target:.3g} Erlang")
+        return (" and ".join(said) + f" would keep {current}",) if said else ()
+
+
+def _period(predicted: Predicted) -> str:
+    return f"a seasonal pattern of {predicted.period:.4g} s, seen {predicted.seen} times,"
+
+
+def _share(predicted: Predicted) -> str:
+    return f"{max(predicted.right, 0.0):.0%}"
+
+
+def _standing(predicted: Predicted | None) -> str:
+    return "none" if predicted is None else "trusted" if predicted.trusted else "not trusted"
+
+
+def _figures(predicted: Predicted) -> dict[str, float | int]:
+    return {
+        "season_seconds": predicted.period,
+        "seasons_seen": predicted.seen,
+        "season_right": predicted.right,
+        "season_abrupt": predicted.abrupt,
+        "season_horizon_seconds": predicted.horizon,
+        "predicted_now": predicted.now,
+        "predicted_median": predicted.median,
+        "predicted_high": predicted.high,
+    }
+
+
+def _curve(scaling: Scaled) -> dict[str, float | int]:
+    return {
+        "scaling_single_cores": scaling.single,
+        "scaling_contention": scaling.contention,
+        "scaling_coherency": scaling.coherency,
+        "scaling_sizes_seen": scaling.sizes,
+        "scaling_largest_seen": scaling.largest,
+    }
+
+
+def _little(scaling: Scaled) -> str:
+    added = "" if scaling.adds is None else f" ({scaling.adds:.2g} cores when it was seen)"
+    return (
+        f", seen at {scaling.sizes} sizes up to {scaling.largest:.3g}: one more would do less than {WORTH:.0%} of a worker{added}"
+    )

@@ -1,0 +1,1 @@
+"""The priority policy: demotes batch groups for interactive ones that wait."""

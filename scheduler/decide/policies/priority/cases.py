@@ -1,0 +1,82 @@
+"""Which groups are demoted, for whom, and what that can free. Pure: knows no mechanism."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ....decision import Group, Tick
+from .contention import View
+from .held import demotions
+from .memory import Lack, PriorityMemory
+from .supply import apart, foreseen_use, helpers, lacks
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Why a group is to be or to stay demoted."""
+
+    victim: str  # the group it is demoted for
+    lacks: float  # cores that the victim lacks
+    frees: float  # cores that demoting the group can free
+    together: float  # cores that all demotions for this victim can free
+
+
+class Cases:
+    """Chooses them."""
+
+    def __init__(self, memory: PriorityMemory) -> None:
+        self._memory = memory
+
+    def choose(self, tick: Tick, view: View, contenders: list[Group]) -> dict[str, Case]:
+        """The groups that should be demoted: demoted ones until contention is over, others if they can help a victim."""
+        suffering = {group.name for group in view.suffering}
+        now, groups = {group.name: group.cpu for group in contenders}, {group.name: group for group in tick.groups}
+        cases = self._kept(tick, now)
+        observed = {held.group: set(held.observed) for held in demotions(self._memory.held) if held.observed}
+        for lack in self._lacks(tick, view):
+            frees = now
+            if lack.foreseen:
+                frees = {group.name: foreseen_use(group, view.soon[group.name], tick.machine) for group in contenders}
+            victim = groups.get(lack.victim)
+            free = {
+                name: cores
+                for name, cores in frees.items()
+                if self._memory.pairs.pause(lack.victim, name, tick.at) is None
+                and (victim is None or not apart(victim, groups[name]))
+            }
+            able, together = helpers(free, lack.cores)
+            for name in able:
+                again = lack.victim in suffering and name in observed and lack.victim not in observed[name]
+                if again or name not in cases:  # only observed, and not for this victim
+                    cases[name] = Case(lack.victim, lack.cores, free[name], together)
+                    observed.pop(name, None)
+        return cases
+
+    def paused(self, at: int) -> set[str]:
+        """Demoted groups whose pair with their victim is paused."""
+        pairs = self._memory.pairs
+        return {held.group for held in demotions(self._memory.held) if pairs.pause(held.victim, held.group, at) is not None}
+
+    def _kept(self, tick: Tick, now: Mapping[str, float]) -> dict[str, Case]:
+        """The groups that are demoted already, each with its victim."""
+        groups, kept = {group.name: group for group in tick.groups}, dict[str, Case]()
+        for held in demotions(self._memory.held):
+            if held.group not in now or held.group in kept:
+                continue
+            if self._memory.pairs.pause(held.victim, held.group, tick.at) is None:
+                victim = groups.get(held.victim)
+                lacking = 0.0 if victim is None else lacks(victim, tick.machine.cpus)
+                kept[held.group] = Case(held.victim, lacking, now[held.group], 0.0)
+        return kept
+
+    def _lacks(self, tick: Tick, view: View) -> list[Lack]:
+        """What each victim lacks, the worst first; if none suffers at the moment, what was lacking last."""
+        memory, cpus = self._memory, tick.machine.cpus
+        found = [Lack(group.name, lacks(group, cpus), False) for group in view.suffering]
+        if view.foreseen:
+            cores = min(max(view.beyond, lacks(view.victim, cpus)), float(cpus))
+            found.append(Lack(view.victim.name, cores, True))
+        if found:
+            memory.lack = found[0]
+        return found or ([memory.lack] if memory.lack is not None else [])

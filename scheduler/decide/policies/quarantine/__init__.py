@@ -1,0 +1,1 @@
+"""The quarantine policy: reports workers that misbehave, and treats them."""

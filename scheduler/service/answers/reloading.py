@@ -1,0 +1,98 @@
+"""A reload: what must be in order before the new configuration holds, and what is exchanged then. Must not know decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from ...act.scoped import Scoped
+from ...config.paths import PathError
+from ...config.sections import Config, ConfigError, PoolConfig
+from ...explain.logstream import ERROR, NOTICE
+from ...pools.build import build
+from ...ports import Clock, PoolAdapter
+from ..notify import Notifier
+from ..own.budget import Budget
+from ..readings import Readings
+from ..reports import Reports
+from ..retraining import Retraining
+from ..sessions import Sessions
+from ..settings import Settings
+from .acting_on import ActingOn
+
+
+class Reloading:
+    """Exchanges the configuration of the running daemon."""
+
+    def __init__(
+        self,
+        root: Path,
+        settings: Settings,
+        pools: Readings,
+        actuator: Scoped,
+        sessions: Sessions,
+        acting_on: ActingOn,
+        budget: Budget,
+        retraining: Retraining,
+        notifier: Notifier,
+        clock: Clock,
+        reports: Reports,
+    ) -> None:
+        """`root`: the state directory."""
+        self._root, self._settings, self._pools, self._actuator = root, settings, pools, actuator
+        self._sessions, self._acting_on, self._budget, self._retraining = sessions, acting_on, budget, retraining
+        self._notifier, self._clock, self._reports = notifier, clock, reports
+
+    def reload(self) -> str:
+        """Read configuration and models again. Returns why the old ones stay, "" if the new ones are in force.
+
+        What was learned stays, except what is defined differently now, and so does what the engine remembers, with every change in
+        force. Pools whose section did not change keep their adapter and their workers; those that are no longer configured get back
+        the size that they had.
+        """
+        self._notifier.reloading(self._clock.monotonic())
+        try:
+            config = self._settings.read_again()
+            scope = self._settings.rescoped(config)
+            trouble = self._acting_on.prepare(scope) if scope is not None else ""
+            if trouble:
+                raise ConfigError([f"daemon.act: {trouble}"])
+            made = build(config, self._clock, state_dir=self._root)
+        except (ConfigError, PathError) as error:
+            self._reports.event(ERROR, f"reload: the old configuration stays in force: {error}")
+            self._notifier.ready(self._acting_on.words())
+            return str(error)
+        self._exchange_pools(config, made)
+        if config.store.decision_bytes != self._settings.config.store.decision_bytes:
+            self._sessions.log.limit(config.store.decision_bytes)
+        self._settings.config = config
+        self._budget.limit = config.daemon.budget
+        self._retraining.configure(config.models, self._clock.monotonic())
+        if scope is not None:
+            self._acting_on.switch(scope)
+        else:
+            self._sessions.go_on(self._sessions.engine.memory())
+        self._reports.event(NOTICE, "reloaded")
+        self._notifier.ready(self._acting_on.words())
+        return ""
+
+    def _exchange_pools(self, config: Config, made: Mapping[str, PoolAdapter]) -> None:
+        """Release the pools that are not as they were, and take the adapters `made` for them."""
+        old = self._settings.config.pools
+        kept = {name for name in config.pools if config.pools[name] == old.get(name)}
+        leaving = sorted(self._pools.adapters.keys() - kept)
+        outcomes = self._actuator.release([name for name in leaving if is_released(old[name], config.pools.get(name))])
+        if outcomes:
+            self._sessions.finish(outcomes)
+        for name in leaving:
+            self._pools.drop(name)
+        self._pools.adapters.update((name, pool) for name, pool in made.items() if name not in kept)
+
+
+def is_released(before: PoolConfig, now: PoolConfig | None) -> bool:
+    """Whether to release a pool: not if both sections are about one that runs on. A command's workers end with its adapter."""
+    if now is None or before.kind == "command":
+        return True
+    return msgspec.structs.replace(now, minimum=before.minimum, maximum=before.maximum, class_=before.class_) != before

@@ -1,0 +1,123 @@
+"""The answer to `status`: what the daemon does now, for programs and for `nicety status`. Changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from .... import __version__
+from ...act.scoped import Scoped
+from ...decision import Group, Pool
+from ...explain.in_force import each, sum_up
+from ...ports import Clock
+from ..latest import Latest
+from ..own.budget import Budget
+from ..own.cost import own_cpu_ns, resident_bytes
+from ..own.place import OwnPlace
+from ..retraining import Retraining
+from ..sessions import Sessions
+from ..steps import Steps
+from .acting_on import ActingOn
+from .pause import Pause
+
+
+class StatusAnswer:
+    """Collects the answer from the parts of the daemon."""
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        acting_on: ActingOn,
+        actuator: Scoped,
+        latest: Latest,
+        pause: Pause,
+        budget: Budget,
+        own_place: OwnPlace,
+        retraining: Retraining,
+        steps: Steps,
+        clock: Clock,
+        started: int,
+    ) -> None:
+        """`started`: when the daemon was, monotonic ns."""
+        self._sessions, self._acting_on, self._actuator, self._latest = sessions, acting_on, actuator, latest
+        self._pause, self._budget, self._own_place = pause, budget, own_place
+        self._retraining, self._steps, self._clock = retraining, steps, clock
+        self._started = started
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """What the daemon does. With `full` also each change of each thread: those may be thousands."""
+        now, tick = self._clock.monotonic(), self._latest.tick
+        return {
+            "version": __version__,
+            **self._acting_on.record(),
+            "cannot": self._acting_on.cannot(),
+            "paused": self._pause.holds(now),
+            "running_seconds": (now - self._started) / 1e9,
+            "session": self._sessions.current.id,
+            "ticks": self._latest.ticks,
+            "missed_ticks": self._latest.missed,
+            **self._own(now),
+            "notes": msgspec.to_builtins(self._latest.notes),
+            "pools": _pools(tick.pools if tick else ()),
+            "groups": _groups(self._latest.groups),
+            **self._changes(full=bool(request.get("full"))),
+        }
+
+    def _own(self, now: int) -> dict[str, Any]:
+        """What the daemon costs and uses, and what failed in it."""
+        sessions, traces = self._sessions, self._sessions.traces
+        artefacts = sessions.current.artefacts
+        return {
+            "budget": {"share": self._budget.share, "limit": self._budget.limit, "reduced": self._budget.reduced},
+            "own_nice": self._own_place.priority.nice,
+            "faults": [msgspec.to_builtins(fault) for fault in self._steps.faults],
+            "trace_ticks_dropped": traces.dropped if traces is not None else 0,
+            "decision_ticks_dropped": sessions.log.dropped,
+            "demand_model": artefacts["demand"][:12] or "baseline",
+            "behaviour_model": artefacts["behaviour"][:12] or "none",
+            "anomaly_model": artefacts["anomaly"][:12] or "baseline",
+            "retraining": self._retraining.state(now),
+            "own_cpu_seconds": own_cpu_ns() / 1e9,
+            "own_memory_bytes": resident_bytes(),
+        }
+
+    def _changes(self, *, full: bool) -> dict[str, Any]:
+        """What is in force."""
+        wall, entries = self._clock.wall(), self._actuator.outstanding()
+        changes = [
+            {**change, "since_seconds": max(0.0, (wall - change["since_wall"]) / 1e9)}
+            for change in sum_up(entries, self._sessions.engine.made_for())
+        ]
+        return {"changes": changes, **({"changes_in_force": each(entries)} if full else {})}
+
+
+def _pools(pools: Iterable[Pool]) -> list[dict[str, Any]]:
+    return [
+        {
+            "pool": pool.name,
+            "size": pool.size,
+            "requested": pool.requested,
+            "busy": pool.busy if pool.busy is not None else "unknown",
+            "queued": pool.queued if pool.queued is not None else "unknown",
+            "trouble": pool.trouble,
+        }
+        for pool in pools
+    ]
+
+
+def _groups(groups: Iterable[Group]) -> list[dict[str, Any]]:
+    return [
+        {
+            "group": group.name,
+            "class": str(group.class_),
+            "processes": group.processes,
+            "cpu": group.cpu,
+            "wait": group.wait,
+            "memory_bytes": group.rss,
+            "p_interactive": group.behaviour.p_interactive if group.behaviour else None,
+            "p_batch": group.behaviour.p_batch if group.behaviour else None,
+        }
+        for group in groups
+    ]

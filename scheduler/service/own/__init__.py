@@ -1,0 +1,1 @@
+"""What the daemon costs and where it stands itself."""
