@@ -45,7 +45,7 @@ $(VENV)/mutants-installed: $(VENV)/installed
 	touch $@
 
 mutants: $(VENV)/mutants-installed
-	$(BIN)/python benchmarks/mutants.py $(MUTANTS)
+	$(BIN)/python -m benchmarks.house.mutants $(MUTANTS)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
