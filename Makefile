@@ -30,7 +30,7 @@ test: lint
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-pure test-real
 
 test-pure: $(VENV)/installed
-	$(BIN)/pytest tests/unit tests/property tests/replay tests/golden tests/test_architecture.py
+	$(BIN)/pytest tests/unit tests/property tests/replay tests/golden tests/test_*.py
 
 test-real: $(VENV)/installed
 	$(BIN)/pytest tests/contracts tests/faults tests/real

@@ -3,8 +3,8 @@
     pip install 'textstat<0.7.5'          # later ones fetch a dictionary
     python -m benchmarks.house.readability [REVISION] [--pages 4] [--json FILE]
 
-Takes README and those of the longest pages of docs/ in REVISION (default: HEAD) that still exist. Code, tables and headings are left
-out: only sentences are measured. Flesch reading ease: higher is easier, 60 is plain English. Automated readability index: years of
+Takes README and those of the longest pages of docs/ in REVISION (default: HEAD) that still exist. Code, tables and headings are
+left out: only sentences are measured. Flesch reading ease: higher is easier, 60 is plain English. Automated readability index: years of
 school.
 """
 
