@@ -112,11 +112,11 @@ def claim(claims: Claims, name: str, result: Judgement, good: Healthy) -> None:
             claims.at_least(f"{name}: {text}, share", value, bound)
 
     for kind in PROMPT:
-        share(f"{kind} found within {REACTION:g} s", result.start_warm([kind]), 0.95)
+        share(f"{kind} found within {REACTION:g} s", result.recall([kind]), 0.95)
     for kind in LEAKS:
-        share(f"{kind} found before half of the headroom is gone", result.start_warm([kind]), 0.95)
-    share(f"storms of both kinds found within {REACTION:g} s", result.start_warm(STORMS), 0.95)
-    share("leaks of all kinds found before half of the headroom is gone", result.start_warm(LEAKS), 0.95)
+        share(f"{kind} found before half of the headroom is gone", result.recall([kind]), 0.95)
+    share(f"storms of both kinds found within {REACTION:g} s", result.recall(STORMS), 0.95)
+    share("leaks of all kinds found before half of the headroom is gone", result.recall(LEAKS), 0.95)
     share("kind of the first flag right of those found", result.named(KINDS), 0.90)
     share("kind right as last told of those found", result.named(KINDS, corrected=True), 0.90)
     false = good.per_day_per_100(len(result.false))

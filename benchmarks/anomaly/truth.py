@@ -126,7 +126,7 @@ class Judgement:
         wanted = set(kinds)
         return [hit for hit in self.hits if hit.fault.kind in wanted]
 
-    def start_warm(self, kinds: Iterable[str]) -> float:
+    def recall(self, kinds: Iterable[str]) -> float:
         """Share of the faults of these kinds that was found in time; NaN if there were none."""
         hits = self.of(kinds)
         return sum(hit.in_time for hit in hits) / len(hits) if hits else math.nan

@@ -78,5 +78,5 @@ def _area(labels: Bools, ranks: NDArray[np.int64], extended: Floats) -> float:
     highest = np.zeros(int(event[-1]) + 1, dtype=np.int64)
     np.maximum.at(highest, event, ranks[inside])
     found = np.cumsum(np.bincount(highest, minlength=levels)[::-1]) / len(highest)
-    start_warm = np.minimum(true / positives, 1.0) * found
-    return float(np.sum(np.diff(start_warm, prepend=0.0) * true / taken))
+    recall = np.minimum(true / positives, 1.0) * found
+    return float(np.sum(np.diff(recall, prepend=0.0) * true / taken))

@@ -572,6 +572,6 @@ def transactions(text: str, ahead: float) -> np.ndarray:
     for line in text.splitlines():
         words = line.split()
         if len(words) == 7 and all(word.isdecimal() for word in words):  # the last line may not be whole yet
-            ended, class_ = int(words[4]) + int(words[5]) / 1e6, int(words[2]) / 1e6
-            rows.append((ended - class_ - ahead, class_, np.nan))
+            ended, latency = int(words[4]) + int(words[5]) / 1e6, int(words[2]) / 1e6
+            rows.append((ended - latency - ahead, latency, np.nan))
     return np.array(rows).reshape(-1, 3)
