@@ -28,16 +28,17 @@ from .process import Seen, see
 from .text import printable
 
 THREADS, CHILDREN, DESCRIPTORS, TARGETS, MAPPINGS, FRAMES = 64, 16, 1024, 6, 5, 24
-"""Most threads and children read, descriptors counted, and targets, mappings and frames of the kernel's stack kept."""
+"""Most threads and children that are read, descriptors that are counted, and targets, mappings and frames of the kernel's stack
+that are kept (chosen: a snapshot takes a few milliseconds and KiB)."""
 
 MAPS_BYTES, NET_BYTES = 256 << 10, 512 << 10
-"""Most bytes read of maps and of net/tcp: 3,000 mappings or connections."""
+"""Most bytes read of maps and of net/tcp (chosen): 3,000 mappings or connections."""
 
 STATES = {
-    "R": "running or in line for a CPU",
+    "R": "running or waiting for a CPU",
     "S": "sleeping",
-    "D": "waiting in the kernel, not to be interrupted (disk, NFS)",
-    "Z": "ended, not waited for",
+    "D": "waiting in the kernel, uninterruptible (disk, NFS)",
+    "Z": "ended, but not yet collected by its parent",
     "T": "stopped",
     "t": "stopped by a debugger",
     "I": "idle",
@@ -232,7 +233,7 @@ def _child(proc: Path, pid: int) -> tuple[int, str, str]:
 def _seen(pid: int, proc: Path) -> Seen | None:
     try:
         return see(pid, proc)
-    except OSError:  # not ours to see, or no descriptor is free: a snapshot is what can be seen
+    except OSError:  # not ours to see, or no descriptor is free: the snapshot leaves it out
         return None
 
 

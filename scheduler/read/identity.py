@@ -14,7 +14,7 @@ from ..fences import outside
 from .text import printable
 
 _COMM = 15  # TASK_COMM_LEN less its final zero
-_LONGEST = 96  # characters of a name kept; longer script names help nobody and bloat logs
+_LONGEST = 96  # characters of a name that are kept (chosen): longer script names only bloat logs
 
 
 class _Options(NamedTuple):
@@ -109,7 +109,7 @@ def program(exe: str | None, comm: str, cmdline: bytes) -> str:
         return started if exe is not None and started != base and comm and started[:_COMM] == comm else base
     script = _script(_OPTIONS[name.rstrip("0123456789")], [os.fsdecode(arg) for arg in cmdline.split(b"\0")[1:]])
     if script is None:
-        # a script run by its #! line gives its name to comm; titles are "name: what it does", and a family has one name
+        # a script run by its #! line gives its name to comm; a title is "name: what it does", and only the name is kept
         return name if interpreter(comm) else f"{name} {comm.partition(':')[0] or comm}"
     return f"{name} {printable(script)[:_LONGEST]}"
 

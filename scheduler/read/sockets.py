@@ -255,7 +255,7 @@ class Listeners:
         self._known: dict[tuple[int, int] | str, Listening | None] = {}
 
     def forget(self) -> None:
-        """Sockets may have come and gone: query them anew."""
+        """Sockets may have come and gone: query them again."""
         self._known.clear()
 
     def around(self, process: str) -> Listening | None:
@@ -301,7 +301,7 @@ class Listeners:
 
 
 def _namespace(process: str) -> tuple[int, int] | None:
-    """What tells the network namespace of a process from others; None on a kernel that has only one."""
+    """The identity of the network namespace of a process; None on a kernel that has only one."""
     try:
         stat = os.stat(f"{process}/ns/net")
     except FileNotFoundError:

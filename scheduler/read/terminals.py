@@ -1,8 +1,9 @@
-"""Whether a terminal passes each key to what runs in it as it is typed. Must not know what that means for a process.
+"""Finds out whether a terminal passes each key to its programs as it is typed. Must not know what that means for a process.
 
-Editors, pagers, prompts and games take their terminal out of canonical mode (termios(3)), because they answer each key; what only
-works leaves it to pass whole lines. The mode belongs to the terminal, which must be opened to read it: for reading, without waiting
-and without becoming its owner, so nobody notices. Opened through /proc/PID/fd, it is the right one in containers, too.
+Editors, pagers, prompts and games take their terminal out of canonical mode (termios(3)), because they answer each key. Other
+programs leave it in that mode and get whole lines. The mode belongs to the terminal, which must be opened to read it: for reading,
+without waiting and without becoming its owner, so no program notices. Opened through /proc/PID/fd, it is the right one in
+containers, too.
 
 A file on a user's own file system (FUSE) may block forever whatever asks for its attributes. So the kind of file system that a
 descriptor is on is read first, from /proc/PID/mountinfo.
