@@ -13,9 +13,9 @@ from ..store.ledger import Ledger
 from .closing import Closing
 from .looks import is_ours
 
-CHECKS = 8
-"""Values compared with the kernel in each `step`, plus a 32nd of all (chosen): each value is compared within half a minute at 1
-Hz."""
+CHECKS, PASS_STEPS = 8, 32
+"""Values compared with the kernel in each `step`: CHECKS, and one for every PASS_STEPS in force (chosen: a value is compared at
+least twice a minute at one step a second)."""
 
 GONE_EVERY = 16
 """Steps between searches for what ended processes left to their children (chosen): each search scans all processes."""
@@ -43,7 +43,7 @@ class Sweep:
         outcomes = list[Outcome]()
         entries = [chain for subject in self._ledger.subjects() for chain in self._ledger.chains(subject).values()]
         closed: dict[int, EntryStatus] = {}
-        for _ in range(min(len(entries), CHECKS + len(entries) // 32)):
+        for _ in range(min(len(entries), CHECKS + len(entries) // PASS_STEPS)):
             self._cursor = (self._cursor + 1) % len(entries)
             chain = entries[self._cursor]
             newest = chain[-1]

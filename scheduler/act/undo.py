@@ -50,7 +50,8 @@ def undo_from_ledger(
 
     `pools` makes adapters for those of the named pools that are configured; they are closed afterwards. `lock`: the caller's lock,
     if it holds the state directory already. Raises StateBusyError while a daemon runs there, and LedgerError for a ledger of
-    another version or one that somebody else could have written. Nothing is changed then."""
+    another version or one that somebody else could have written. Nothing is changed then.
+    """
     if not left_behind(state_dir):
         return ()
     held = StateLock(state_dir) if lock is None else lock

@@ -55,6 +55,7 @@ _STANDS_ALONE = int(Trait.SERVES | Trait.READS_KEYSTROKES | Trait.HAS_WINDOW)
 _NO_DRIVER = _STANDS_ALONE | int(Trait.SERVES_LOCALLY | Trait.PIPE_SERVER)
 """Traits of a process whose brief children answer somebody: they are not a swarm."""
 
+# Interpreters, as `Identity.program` names them
 _INTERPRETER = r"(?:python|pypy)\d?|perl|ruby|node|php|java"
 _NAMELESS = re.compile(
     rf"(?:{_INTERPRETER})(?: (?:-[cepEr]|--eval|--print))?"  # code as an argument or from standard input, or typed in

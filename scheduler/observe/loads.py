@@ -19,7 +19,7 @@ WORKED_OFF = 3
 def offered_load(pool: PoolSample) -> float | None:
     """Offered load of a pool now in Erlangs: busy workers and waiting work. None if no worker reports whether it is busy.
 
-    A starting worker does something too, but serves nobody: if it counted, the workers of one resize would ask for the next.
+    A starting worker does something too, but serves no request. If it counted, the workers of one resize would ask for the next.
     """
     ready = [worker for worker in pool.workers if worker.ready]
     reported = [worker.busy for worker in ready or pool.workers if worker.busy is not None]

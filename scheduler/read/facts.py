@@ -200,16 +200,16 @@ def _findings(facts: Facts) -> Iterator[Finding]:
         "semaphores) of another user's demoted process are not, so it is put back only after priority.starve_seconds",
         grant("CAP_SYS_PTRACE") if known else "none: system calls of this kind of machine are not known to nicety",
     )
-    told = platform.machine() in NUMBERS
+    covered = platform.machine() in NUMBERS
     yield row(
         "deadlocks",
-        facts.may_read_io_of_others and told,
+        facts.may_read_io_of_others and covered,
         "workers of pools that wait for each other are found: locks, pipes, sockets, shared mutexes, semaphores",
         "deadlocks are looked for only among workers of your own user, as far as they may be traced"
-        if told
+        if covered
         else "deadlocks among the workers of pools are not found",
         grant("CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH")
-        if told
+        if covered
         else "none: system calls of this kind of machine are not known to nicety",
     )
     yield row(

@@ -68,6 +68,7 @@ class FileLock(NamedTuple):
     waits: bool
 
 
+# A shared writable mapping in /proc/PID/maps: start, end, offset, device, inode, path
 _SHARED = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) .w.s ([0-9a-f]+) (\S+) (\d+) *(.*)$", re.MULTILINE)
 
 

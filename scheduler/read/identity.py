@@ -54,14 +54,14 @@ _OPTIONS = {
     "sh": _SHELL,
     "zsh": _SHELL,
 }
-_ALIASES = {"nodejs": "node"}
+_ALIASES = {"nodejs": "node"}  # name of an executable -> the interpreter that it is
 _KEEPS_MAJOR = {"python", "pypy"}  # python2 and python3 are different languages, perl5.36 and perl5.38 are not
 
 _UNIT = re.compile(r"(?P<name>[^/]+\.(?:service|scope))$")
 _CONTAINER = re.compile(r"(?:^|[-:])(?P<id>[0-9a-f]{64})(?:\.scope|\.service)?$")  # docker, containerd, cri-o, podman, kubernetes
 _LXC = re.compile(r"^lxc\.payload\.(?P<name>.+)$")
 SHORT_ID = 12
-"""Digits of a container id that container tools show."""
+"""Digits of a container id that are shown: as many as `docker ps` shows."""
 
 
 def interpreter(name: str) -> str | None:

@@ -69,6 +69,11 @@ DESCRIPTORS = 256
 """Most descriptors of a process that are compared with a locked file (chosen)."""
 
 
+MAPPED, OPENED = 64, 4096
+"""Most processes, beyond two for each known one, whose maps are kept, and most answers kept to whether a process has a file open
+(chosen: they bound the memory)."""
+
+
 class _Futex(NamedTuple):
     """A thread that waits on a futex that is not private."""
 
@@ -109,7 +114,7 @@ class _Threads:
         self.denied = False  # ptrace rights were missing, since this was last reset
 
     def calls(self, process: ProcId, look: int) -> tuple[int, list[_Call]]:
-        """(threads looked at, those of them that are blocked in one of the calls)."""
+        """(number of threads that were read, those of them that are blocked in one of the calls)."""
         listed, opened = self._open.get(process, (-FRESH, {}))
         if look - listed >= FRESH or (len(opened) > 1 and _thread_count(f"{self._proc}/{process.pid}") != len(opened)):
             opened = self._list(process, look)
@@ -370,7 +375,7 @@ class LinuxLocks:
         return self._ranks[rank]
 
     def _refresh(self) -> None:
-        """Read what the next few processes map, if what is known of it is old."""
+        """Read the maps of the next few processes, if those that are kept are old."""
         count = len(self._everybody)
         for step in range(min(MAPS, count)):
             process = self._everybody[(self._mapping + step) % count]
@@ -418,7 +423,7 @@ class LinuxLocks:
         return Wait(futex.process, futex.tid, turn, lock.name, lock.holder, lock.thread, possible)
 
     def _owner(self, futex: _Futex, area: Area) -> tuple[ProcId | None, int]:
-        """(process, tid) of the owner of a mutex. (None, 0) for a semaphore, a condition variable, and what is not glibc's.
+        """(process, tid) of the owner of a mutex. (None, 0) for a semaphore, a condition variable, and a lock not of glibc.
 
         A tid counts only if its process maps the same object: another pid namespace numbers differently, and a word that is not
         a mutex may hold any number.
@@ -458,14 +463,14 @@ class LinuxLocks:
     # --- below -----------------------------------------------------------------------------------------------------------------
 
     def _forget(self) -> None:
-        if len(self._areas) > 2 * len(self._everybody) + 64:
+        if len(self._areas) > 2 * len(self._everybody) + MAPPED:
             self._areas = {process: self._areas[process] for process in self._everybody if process in self._areas}
-        if len(self._open) > 4096:
+        if len(self._open) > OPENED:
             self._open.clear()
 
 
 def _unseen(process: ProcId, error: OSError) -> Trouble:
-    return Trouble(status_of(error), f"pid {process.pid} cannot be looked at: {error.strerror}")
+    return Trouble(status_of(error), f"pid {process.pid} cannot be read: {error.strerror}")
 
 
 def _system_call(thread: str) -> tuple[int, tuple[int, ...]]:

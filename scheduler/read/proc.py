@@ -46,9 +46,9 @@ from .text import printable
 
 T = TypeVar("T")
 
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+_PAGE = os.sysconf("SC_PAGE_SIZE")  # bytes; the unit of resident memory in stat
 _TICK_NS = 1_000_000_000 // USER_HZ
-_CODES = {"|u1": "B", "|i1": "b", "<u2": "H", "<u4": "I", "<u8": "Q"}
+_CODES = {"|u1": "B", "|i1": "b", "<u2": "H", "<u4": "I", "<u8": "Q"}  # types of numpy -> those of struct
 _ROW = struct.Struct("<" + "".join(_CODES[SAMPLE[name].str] for name in SAMPLE.names or ()))
 """A row of the sample table as bytes: packing it is five times faster than assigning a tuple to a numpy row."""
 
@@ -78,7 +78,7 @@ class _Found(Enum):
     UNKNOWN = auto()  # not now: no free descriptor or memory, or the read was interrupted or failed
 
 
-_FOUND = {Fault.GONE: _Found.GONE, Fault.DENIED: _Found.CLOSED}
+_FOUND = {Fault.GONE: _Found.GONE, Fault.DENIED: _Found.CLOSED}  # all other faults: UNKNOWN
 
 
 class _Thread:
@@ -132,9 +132,8 @@ class ProcSource:
     """`ports.Source` of the real machine, or of a tree at `root` in the form of procfs.
 
     `slow_every`: ticks between reads of io counters and descriptor counts of processes in no pool; may be changed. Raises
-    MachineError (host.py) if `root` is no procfs. With many processes the soft descriptor limit is raised, at most to the hard one;
-    `close` restores it.
-    """
+    MachineError (host.py) if `root` is not a procfs. With many processes the soft descriptor limit is raised, at most to the hard
+    one; `close` restores it."""
 
     def __init__(self, root: Path = Path("/proc"), *, slow_every: int = 10) -> None:
         self._root = str(root)

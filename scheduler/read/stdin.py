@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from .calls import NUMBERS, parse_call
 from .sockets import socket_inode
 
-_READS = ("read", "readv", "recvfrom", "recvmsg")
+_READS = ("read", "readv", "recvfrom", "recvmsg")  # system calls whose first argument is the descriptor that is read
 _NAMES = NUMBERS.get(platform.machine(), {})
 _MOST_LINKS = 4096  # descriptors of a parent that are read (chosen)
 

@@ -16,11 +16,11 @@ from __future__ import annotations
 import os
 import termios
 
-_STANDARD = (0, 1, 2)
+_STANDARD = (0, 1, 2)  # standard input, output and error
 _OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _VIRTUAL, _CONSOLES, _PSEUDO = 4, 64, range(136, 144)  # majors, and the minor from which 4 is serial: admin-guide/devices.txt
 _DEVICES = (b"devpts", b"devtmpfs", b"tmpfs")  # file systems of the kernel that have terminals
-_MOUNT = b"mnt_id:"
+_MOUNT = b"mnt_id:"  # proc_pid_fdinfo(5)
 
 
 def reads_keystrokes(path: str, terminal: int) -> bool | None:

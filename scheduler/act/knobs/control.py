@@ -34,7 +34,7 @@ PASSES = 8
 FAIR_POLICIES = {os.SCHED_OTHER, os.SCHED_BATCH, os.SCHED_IDLE}
 """Policies that nicety sets. Real-time ones starve everything else, and restoring one would need its priority too."""
 
-_TICKS = os.sysconf("SC_CLK_TCK")
+_TICKS = os.sysconf("SC_CLK_TCK")  # clock ticks a second: the unit of times in /proc/PID/stat
 _CAP_SYS_NICE = 1 << 23  # include/uapi/linux/capability.h
 _ALL_IDS = ["0", "0", "4294967295"]  # /proc/self/uid_map of the first user namespace
 _NO_KNOB = Trouble(Status.FAILED, "a pool is resized by its adapter, not by the kernel")
@@ -365,7 +365,7 @@ def _unseen(error: OSError, pid: int) -> Trouble:
     if is_gone(error):
         return Trouble(Status.VANISHED, f"pid {pid} is gone")
     advice = "; run as root" if fault_of(error) is Fault.DENIED else ""
-    return Trouble(status_of(error), f"pid {pid} cannot be looked at: {error.strerror}{advice}")
+    return Trouble(status_of(error), f"pid {pid} cannot be read: {error.strerror}{advice}")
 
 
 def _may_renice(proc: str) -> bool:

@@ -31,7 +31,7 @@ _NUMBERS = {
 
 _LAYOUT = struct.Struct("=IIQiIQQQ")  # struct sched_attr, SCHED_ATTR_SIZE_VER0: include/uapi/linux/sched/types.h
 _RESET_ON_FORK, _KEEP_POLICY = 0x01, 0x08  # SCHED_FLAG_*, include/uapi/linux/sched.h
-_HAVE_SLICES = (os.SCHED_OTHER, os.SCHED_BATCH)
+_HAVE_SLICES = (os.SCHED_OTHER, os.SCHED_BATCH)  # policies for which the kernel keeps a slice
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _set_number, _get_number = _NUMBERS.get(platform.machine(), (-1, -1)) if sys.maxsize > 2**32 else (-1, -1)

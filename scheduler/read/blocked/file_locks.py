@@ -14,7 +14,7 @@ from ..text import printable
 from .records import Ask, Holds, Is, Need
 
 _KINDS = {7: "POSIX", 38: "OFDLCK"}  # F_SETLKW, F_OFD_SETLKW of a 64-bit machine: include/uapi/asm-generic/fcntl.h
-_WORDS = {"POSIX": "fcntl lock", "FLOCK": "flock", "OFDLCK": "open file lock"}
+_WORDS = {"POSIX": "fcntl lock", "FLOCK": "flock", "OFDLCK": "open file lock"}  # kinds of /proc/locks, for people
 
 
 class FileLocks:

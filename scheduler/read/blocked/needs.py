@@ -15,6 +15,7 @@ from .polled import IN, OUT
 from .records import START, Need, Query
 from .signals import NOTICES, Signals
 
+# System calls whose first argument is the descriptor that is read or written
 _READS = frozenset({"read", "readv", "recvfrom", "recvmsg", "recvmmsg"})
 _WRITES = frozenset({"write", "writev", "sendto", "sendmsg", "sendmmsg"})
 
