@@ -172,6 +172,6 @@ def _batch_demand(tick: Tick) -> float:
 
 def _hears(watch: Watch, changed: Mapping[str, bool]) -> bool:
     """Notes which decisions changed something. Returns whether there is still something to measure."""
-    told = [changed[id_] for id_ in (watch.decision, *watch.others) if id_ in changed]
-    watch.applied |= any(told)
-    return not told or any(told)
+    heard = [changed[id_] for id_ in (watch.decision, *watch.others) if id_ in changed]
+    watch.applied |= any(heard)
+    return not heard or any(heard)

@@ -225,7 +225,7 @@ class Placement:
         cpus = sum(map(len, layout.cpus))
         known = figures(latency_cores_with_slack=interactive, batch_cores=batch, usable_cpus=cpus, forecast_quantile=self._quantile)
         if not interactive or not batch:
-            return _Wanted({}, None, known, "there are not both latency and batch groups with work")
+            return _Wanted({}, None, known, "interactive and batch groups do not both have work")
         if tick.at < memory.until:
             seconds = (memory.until - tick.at) / 1e9
             return _Wanted({}, None, known, f"confining did not pay; it is tried again in {seconds:.0f} s")
@@ -243,7 +243,7 @@ class Placement:
         if lost > 0.01 * batch:
             return _Wanted({}, None, known, f"the plan would cost {lost:.2f} cores of batch work")
         if gain < worth:
-            return _Wanted({}, None, known, f"the gain is {gain:.2f} cores, and has to be {worth:.2f} to be worth it")
+            return _Wanted({}, None, known, f"the expected gain is {gain:.2f} cores, and at least {worth:.2f} are needed")
         return _Wanted({name: cpu_set for name, cpu_set in objective.cpu_sets(plan).items() if cpu_set}, kept, known, "")
 
     def _expected(self, tick: Tick) -> dict[str, float]:
@@ -291,9 +291,9 @@ class Placement:
                 continue
             why = Why(
                 rule="placement over",
-                text=f"{target} may use its CPUs again: {wanted.reason or 'the plan leaves its group free'}.",
+                text=f"{target} may use all its CPUs again: {wanted.reason or 'the plan leaves its group free'}.",
                 figures=wanted.figures,
-                rejected=("keeping it confined: it has to pay all the time",),
+                rejected=("keeping it confined: a placement stays only while it pays",),
                 flips=(),
             )
             action, move = Restore(Control.AFFINITY, ProcessPlace(confined.process)), Move(wanted.groups, wanted.kept, None)
@@ -305,13 +305,13 @@ class Placement:
         why = Why(
             rule="placement pays",
             text=(
-                f"{target} runs on CPUs {cpu_list(change.cpus)}: placing the groups so is expected to gain {gain:.2f} cores that "
-                f"they lose to busy siblings, other caches and remote memory, and to cost batch {lost:.2f}."
+                f"{target} runs on CPUs {cpu_list(change.cpus)}: this placement is expected to gain {gain:.2f} cores that are "
+                f"lost to busy siblings, other caches and remote memory, and to cost batch work {lost:.2f}."
             ),
             figures=wanted.figures | {"group": change.group},
             rejected=(
-                "leaving all where the kernel puts it: it would lose the gain",
-                "weights alone: a sibling and a cache know of none",
+                "leaving placement to the kernel: it would lose the gain",
+                "weights alone: SMT siblings and caches ignore them",
             ),
             flips=(
                 f"a gain below {float(wanted.figures['worth_cores']):.2f} cores",

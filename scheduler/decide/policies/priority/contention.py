@@ -122,7 +122,7 @@ class Contention:
         notes = [
             Note(
                 topic=f"quota {group.name}",
-                text=f"{group.name} is stopped by the CPU quota of its own cgroup: nothing is demoted for what it waits.",
+                text=f"{group.name} waits for its own cgroup's CPU quota: only a larger quota helps, so nothing is demoted.",
                 figures=figures(throttled_share=group.throttled, wait_cores=group.wait, cpu_cores=group.cpu),
             )
             for group in protected
@@ -130,8 +130,8 @@ class Contention:
         ]
         if memory.unseen:
             text = (
-                "most of the pressure comes from processes that nicety cannot see: another container or guest, or whatever runs "
-                "outside of this namespace; nothing is demoted for it."
+                "most of the pressure comes from processes that nicety cannot see: in another container or guest, or outside this "
+                "PID namespace. Nothing is demoted, because that would not help."
             )
             known = figures(
                 unseen_cores=machine.unseen,

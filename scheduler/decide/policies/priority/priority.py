@@ -36,7 +36,7 @@ from .desired import Desired
 from .held import Held, demotions
 from .mechanisms import DEFAULT
 from .memory import PriorityMemory
-from .reasons import PriorityReasons, Turn
+from .reasons import Context, PriorityReasons
 from .strikes import STRIKES
 from .supply import wait_share
 
@@ -85,8 +85,8 @@ class Priority:
         if sight.view is None or not turn:  # without contention nothing new is desired
             return returns
         refused = self._reasons.refused(tick, sight.contenders, cases)
-        said = Turn(tick, sight.view, {group.name: group for group in tick.groups}, cases, refused)
-        return returns + self._changes(said, turn, before)
+        context = Context(tick, sight.view, {group.name: group for group in tick.groups}, cases, refused)
+        return returns + self._changes(context, turn, before)
 
     def waiting(self) -> Collection[str]:
         """The knobs of desired changes that must wait for their turn."""
@@ -232,14 +232,14 @@ class Priority:
             proposals.append(Proposal(self.name, held.target, action, why, held, self._aim(action, held, groups, before)))
         return proposals
 
-    def _changes(self, said: Turn, turn: Mapping[str, Held], before: Before) -> list[Proposal[Held]]:
+    def _changes(self, context: Context, turn: Mapping[str, Held], before: Before) -> list[Proposal[Held]]:
         """The changes that have their turn; the last one says how many wait."""
         proposals, left = list[Proposal[Held]](), len(self.memory.turns.waiting)
         for number, change in enumerate(turn.values(), 1):
             action = Set(change.control, change.on, change.value, DEFAULT[change.control])
-            why = self._reasons.change(said, change, left if number == len(turn) else 0)
+            why = self._reasons.change(context, change, left if number == len(turn) else 0)
             proposals.append(
-                Proposal(self.name, change.target, action, why, change, self._aim(action, change, said.groups, before))
+                Proposal(self.name, change.target, action, why, change, self._aim(action, change, context.groups, before))
             )
         return proposals
 

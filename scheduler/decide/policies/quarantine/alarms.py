@@ -43,7 +43,7 @@ class Alarms(Memory):
         kinds = ", ".join(f"{count} {name}" for name, count in sorted(self.beyond.items()))
         text = (
             f"{many} more incidents: {kinds}. {budget} were reported within 24 h (quarantine.alarms_per_day), so these are not "
-            "told of one by one, and nothing is done about them."
+            "reported one by one, and nothing is done about them."
         )
         return Why("budget of alarms", text, figures(incidents=many, alarms_per_day=budget), (), ())
 

@@ -205,13 +205,13 @@ class Quarantine:
         why = self._reasons.seen(tick, incident, seen)
         if isinstance(action, Set) and isinstance(action.value, tuple):
             left = limits_in_words(Limits(*action.value))
-            why = msgspec.structs.replace(why, text=f"{why.text} Fenced in, it is left {left}.")
+            why = msgspec.structs.replace(why, text=f"{why.text} Its fence leaves it {left}.")
         return [self._propose(key, action, why)]
 
     def _end(self, tick: Tick, incident: Incident, present: set[ProcId]) -> str:
         """Why an incident is over; "" while it is not."""
         if incident.id and any(item.id == incident.id for item in tick.feedback):
-            return "somebody said that it is none (nicety anomalies wrong)"
+            return "it was called wrong (nicety anomalies wrong)"
         if incident.worker and incident.ids[0] not in present:
             return f"worker {incident.ids[0].pid} has ended"
         if presses(tick, incident):

@@ -92,20 +92,22 @@ class Treatment:
         """Why this is not acted on; "" if it is."""
         if isinstance(seen, Deadlock):
             if any(wait.holder is None for wait in seen.waits):
-                return "acting on it: who holds what they wait for cannot be told, and ending one that waits frees nothing"
+                return "acting on it: nicety cannot tell which process holds what they wait for; ending a waiting one frees nothing"
             kind: str = Anomaly.DEADLOCK
         else:
             kind = seen.kind
             if self._odd.is_lesser(seen):
-                return "acting on it: it is less than what matters, and reported only because more false alarms are accepted"
+                return (
+                    "acting on it: it is too small to matter, and reported only because the configuration accepts more false alarms"
+                )
         if kind in VICTIMS:
-            return f"acting on it: {kind} happens to a worker, it is not its doing"
+            return f"acting on it: a worker that is {kind} does not cause it"
         if kind in OF_OTHERS:
-            return "acting on it: there is no running worker that does this"
+            return "acting on it: no running worker causes this"
         if kind in IDLE and self._wanted is Wanted.DEMOTE:
             return f"demoting it: a worker that {WHAT[kind]} does not use the CPU"
         if self._wanted is Wanted.FENCE and kind not in FENCED_IN:
-            return f"fencing it in: a worker that {WHAT[kind]} takes no CPU, memory or processes from others by that"
+            return f"fencing it in: a worker that {WHAT[kind]} takes no CPU, memory or processes from others"
         return ""
 
 
