@@ -39,30 +39,32 @@ from .policies.policy import Memory, Result, knob
 from .policies.priority.mechanisms import Descent
 
 FIRST_BACKOFF, LONGEST_BACKOFF = 2.0, 300.0
-"""Seconds until something that failed may be tried again: the first delay, and the longest; it doubles in between."""
+"""Seconds until a failed change may be tried again: the first delay, which doubles with each failure up to the second (chosen)."""
 
 RECYCLING_SECONDS = 60.0
-"""A recycled worker that is still there after this long does not hold up the others any more."""
+"""Seconds after which a recycled worker that is still there no longer keeps others from being recycled (chosen)."""
 
 KERNEL_PIDS = (1, 2)
-"""init and kthreadd, whatever the observer says."""
+"""Pids of init and kthreadd, which are never touched whatever the observer reports."""
 
 POLICIES = (0, 3, 5)
-"""SCHED_OTHER, SCHED_BATCH, SCHED_IDLE: real-time classes can take the machine."""
+"""Allowed scheduling policies: SCHED_OTHER, SCHED_BATCH, SCHED_IDLE (sched(7)). Real-time policies can take the whole machine."""
 
 WEIGHTS = {Control.CPU_SHARES: (2, 262_144), Control.CPU_WEIGHT: (1, 10_000), Control.CPU_IDLE: (0, 1)}
+"""Least and largest value of each weight: kernel/sched/sched.h for cpu.shares, Documentation/admin-guide/cgroup-v2.rst for the
+others."""
+
 LEAST_CPU = 100
-"""Thousandths of a core that a fence leaves at least: with less, a lock would be held ten times as long or more."""
+"""Thousandths of a core that every fence must leave (chosen): with less, a lock would be held more than ten times as long."""
 
 SLICES = (100_000, 100_000_000)
-"""Limits of the kernel for slices, in ns."""
+"""Least and largest slice in ns that the kernel accepts: 0.1 to 100 ms (kernel/sched/syscalls.c)."""
 
 RENICES = frozenset({Control.NICE, Control.POLICY, Control.AUTOGROUP})
 """Controls that cannot be restored without CAP_SYS_NICE."""
 
-
 CHANGES = (Set, ResizePool, Recycle)
-"""Actions that wait while nicety itself lacks something. Restores and reports do not."""
+"""Actions that wait while nicety lacks a writable ledger, descriptors or memory. Restores and reports do not."""
 
 
 class Veto(StrEnum):
@@ -71,23 +73,23 @@ class Veto(StrEnum):
     PAUSED = "paused"  # nicety is paused
     HANDS_OFF = "hands off"  # somebody else changed it
     NEVER_TOUCH = "never touch"  # protected, or not ours
-    LIMITS = "limits"  # a value or target that makes no sense
+    LIMITS = "limits"  # an invalid value or target
     TROUBLE = "trouble"  # the pool takes no requests now
-    LAST_CPU = "last cpu"  # it would leave none to the rest
+    LAST_CPU = "last cpu"  # no CPU would be left to other processes
     NO_UNDO = "no undo"  # it could not be restored
-    ONE_CHANGE = "one change"  # of the same knob in a tick
-    BLOCKED = "blocked"  # nicety itself lacks something
+    ONE_CHANGE = "one change"  # a second change of the same knob in a tick
+    BLOCKED = "blocked"  # nicety lacks a writable ledger, descriptors or memory
     COOL_DOWN = "cool-down"  # changed a moment ago, or failed
     BUDGET = "budget"  # too many changes
-    BUSY = "busy"  # a worker at work
+    BUSY = "busy"  # the worker has work
 
 
 Reason = tuple[Veto, str]
-"""The rule, and a sentence."""
+"""The rule that refuses, and a sentence for people."""
 
 
 class Backoff(Memory):
-    """The latest failures."""
+    """Failures in a row, and how long to wait for the next try."""
 
     failures: int
     until: int  # ns
@@ -103,19 +105,19 @@ class GuardMemory(Memory):
     standing: dict[str, str] = msgspec.field(default_factory=dict)  # refusals that need not be repeated
     recycles: dict[str, list[int]] = msgspec.field(default_factory=dict)  # pool -> ns of recycles in the last hour
     recycling: dict[str, tuple[ProcId, int]] = msgspec.field(default_factory=dict)  # pool -> worker on its way out, since ns
-    blocked: Backoff | None = None  # nicety itself lacked something: no new change until then, whatever the target
+    blocked: Backoff | None = None  # nicety lacked something itself: no new change until then, whatever the target
     busy: dict[str, int] = msgspec.field(default_factory=dict)  # recycles that wait for a busy worker -> ns of the first proposal
 
 
 class _Reach:
-    """Processes that a change of a whole session or cgroup takes along: for each session or cgroup the first one added."""
+    """Processes that a change of a whole session or cgroup also affects: for each session and cgroup, the first one added."""
 
     def __init__(self) -> None:
         self._sessions: dict[int, ProcId] = {}
         self._cgroups: dict[str, ProcId] = {}
 
     def add(self, member: Member) -> None:
-        """One more that could be taken along."""
+        """Adds a process that must not be affected."""
         self._sessions.setdefault(member.session, member.id)
         for path in ancestors(member.cgroup):
             self._cgroups.setdefault(path, member.id)
@@ -127,7 +129,7 @@ class _Reach:
 
 @dataclass(slots=True)
 class _Wide:
-    """Processes that a change of a whole session or cgroup must not take along."""
+    """Processes that a change of a whole session or cgroup must not affect."""
 
     home: _Reach  # nicety itself
     leaders: frozenset[int]  # pids of protected processes that are in no pool
@@ -151,7 +153,7 @@ class _Context:
 
 
 class Guard:
-    """Judges proposals, one tick after the other."""
+    """Judges proposals, tick by tick."""
 
     def __init__(self, config: Config, session: str, memory: GuardMemory, online: Collection[int] = ()) -> None:
         """`online`: numbers of the CPUs, which may have gaps (SMT switched off); (): they count up from 0."""
@@ -188,7 +190,7 @@ class Guard:
         return admitted, refused
 
     def forget(self, pools: Collection[str]) -> None:
-        """What was only observed is to be carried out now: drops the cool-downs, and the recycles of these pools."""
+        """Drops the cool-downs, and the recycles of these pools: changes that were only observed are to be carried out now."""
         memory = self.memory
         memory.changed, memory.standing = {}, {}
         for pool in pools:
@@ -196,8 +198,8 @@ class Guard:
             memory.recycling.pop(pool, None)
 
     def learn(self, result: Result) -> None:
-        """Takes in an outcome: backs off from what failed, and from everything while nicety itself lacks something; keeps hands off
-        what somebody else changed; forgets what is gone.
+        """Learns from an outcome: backs off from what failed, and from every change while nicety lacks something itself; leaves
+        alone what somebody else changed; forgets what is gone.
 
         Hands off does not apply to a pool's size: with `trouble` its adapter says for how long somebody's choice is fresh, and when
         the pool takes requests again.
@@ -332,7 +334,8 @@ class Guard:
         return None
 
     def _wide(self, context: _Context) -> _Wide:
-        """What wide changes must not take along. A master may be demoted with its whole pool: then nothing in it overtakes it."""
+        """What a change of a whole session or cgroup must not affect. A master may be demoted with its whole pool: then no worker
+        of it overtakes its master."""
         tick = context.tick
         home, protected, sheltered = _Reach(), _Reach(), _Reach()
         if tick.home is not None:
@@ -410,7 +413,8 @@ class Guard:
         return None
 
     def _must_wait(self, context: _Context, pool: Pool, action: Recycle) -> bool:
-        """Whether the worker may be at work before its deadline. One that does not report whether it is busy may be at work."""
+        """Whether the worker may be busy and its deadline is still ahead. One that does not report whether it is busy may be
+        busy."""
         worker = next(worker for worker in pool.workers if worker.id == action.worker)
         first = self.memory.busy.setdefault(knob(action, ""), context.tick.at)
         return worker.busy != 0 and context.tick.at - first < self._config.quarantine.busy_deadline * 1e9
@@ -492,7 +496,7 @@ class Guard:
 
 
 def _longer(before: Backoff | None, at: int) -> Backoff:
-    """The next pause, starting at `at`: twice as long as the one before."""
+    """The next back-off, which starts at `at` and is twice as long as the one before."""
     failures = 1 if before is None else before.failures + 1
     seconds = min(FIRST_BACKOFF * 2.0 ** min(failures - 1, 20), LONGEST_BACKOFF)
     return Backoff(failures, at + round(seconds * 1e9))

@@ -311,7 +311,11 @@ ENDS: dict[str, tuple[Sequence[Decision], Sequence[Outcome], str]] = {
     ),
     "somebody's renice": ([], [done("s-2.0", Status.FOREIGN)], "somebody else changed it: left alone since"),
     "undone": ([], [done("s-2.0")], "restored by an undo"),
-    "relieved": ([], [done("s-2.0", Status.RELIEVED, "pid 4711 holds a lock")], "waited for a lock that it holds: pid 4711 holds a lock"),
+    "relieved": (
+        [],
+        [done("s-2.0", Status.RELIEVED, "pid 4711 holds a lock")],
+        "waited for a lock that it holds: pid 4711 holds a lock",
+    ),
     "relieved before it was set again": (
         [demotion("s-4.0")],
         [done("s-4.0", Status.RELIEVED, "pid 4711 holds a lock")],
@@ -443,7 +447,10 @@ REASONS: dict[str, tuple[int, dict[str, Any], str]] = {
     "calm": (
         4712,
         {"groups": [a_group("web", Class.INTERACTIVE, [a_member(9000)], cpu=1.2, wait=0.02), HOGS]},
-        "no interactive group waits for long: web waits 1.6 % of its demand for a CPU, more than any other; contention begins above 5 %",
+        (
+            "no interactive group waits for long: web waits 1.6 % of its demand for a CPU, more than any other; "
+            "contention begins above 5 %"
+        ),
     ),
     "wake-ups": (
         4712,

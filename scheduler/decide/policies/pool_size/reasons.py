@@ -96,8 +96,8 @@ class PoolReasons:
                     said.append(f"{workers} workers, which {whose} asks for: the load follows its seasonal pattern")
         else:
             if predicted is not None:
-                right = f"only {_share(predicted)} of its newest period came as predicted"
-                said.append(f"what {_period(predicted)} predicts: not trusted, because {right}")
+                right = f"{_share(predicted)} of its newest period came as predicted"
+                said.append(f"what {_period(predicted)} predicts: not trusted; {right}")
             if need.by_reaction is not None and need.by_forecast is not None and need.by_reaction != need.by_forecast:
                 less = min((need.by_reaction, "the reactive rule"), (need.by_forecast, "the forecast"))
                 said.append(f"{less[0]} workers, which {less[1]} alone asks for: the larger of the two counts")

@@ -11,7 +11,7 @@ one is tried. What a child inherits is not set again. In a group of brief proces
 Inside one cgroup a swarm gets a child cgroup of its own with the least weight (a fence), where one may be made: the process that
 started the swarm is moved there with all its children.
 
-Demotion begins in full, because half measures can hurt (measured: nice 5 beside 60 % load gave a p99 of 29 ms, nice 19 one of
+Demotion begins in full, because a partial one can hurt (measured: nice 5 beside 60 % load gave a p99 of 29 ms, nice 19 one of
 1.8 ms). It is eased step by step while the protected groups wait less than half of their target. Once weights separate the two,
 the protected group's time slice is shortened (see `slices.py`).
 
@@ -41,7 +41,8 @@ from .strikes import STRIKES
 from .supply import wait_share
 
 UNYIELDING = 0.1
-"""Share of the machine that demoted groups may use beyond what the interactive groups leave: four hogs at nice 19 keep about
+"""Share of the machine that demoted groups may use beyond what the interactive groups leave (chosen): four hogs at nice 19 keep
+about
 0.06."""
 
 Before = frozenset[tuple[str, Control]]
@@ -89,7 +90,7 @@ class Priority:
         return returns + self._changes(context, turn, before)
 
     def waiting(self) -> Collection[str]:
-        """The knobs of desired changes that must wait for their turn."""
+        """The knobs of desired changes that were left for a later tick."""
         return self.memory.turns.waiting
 
     def notes(self, tick: Tick, /) -> list[Note]:
@@ -233,7 +234,7 @@ class Priority:
         return proposals
 
     def _changes(self, context: Context, turn: Mapping[str, Held], before: Before) -> list[Proposal[Held]]:
-        """The changes that have their turn; the last one says how many wait."""
+        """Proposals for the changes of this tick. The last one says how many others wait."""
         proposals, left = list[Proposal[Held]](), len(self.memory.turns.waiting)
         for number, change in enumerate(turn.values(), 1):
             action = Set(change.control, change.on, change.value, DEFAULT[change.control])
@@ -244,7 +245,7 @@ class Priority:
         return proposals
 
     def _aim(self, action: Set | Restore, held: Held, groups: Mapping[str, Group], before: Before) -> Aim | None:
-        """The victim is to wait less. None: it is not there."""
+        """The wait of the victim, which the change is to shorten. None: the victim is not in this tick."""
         victim = groups.get(held.victim)
         if victim is None:
             return None
