@@ -519,7 +519,7 @@ def test_a_process_that_asks_for_a_short_slice_has_it_and_its_children_have_not(
 LADDER = """
 import os, subprocess, sys
 from nicety.scheduler.service.own.ladder import Rest
-from nicety.scheduler.service import own_priority
+from nicety.scheduler.service.own import priority as own_priority
 SECOND, now, waits = 1_000_000_000, [0], [7]
 own_priority._waited = lambda: waits[0]
 own = own_priority.OwnPriority()
