@@ -109,16 +109,16 @@ def answer(state: Path) -> float:
 
 def windows(marks: list[Mark], rows: np.ndarray) -> list[Window]:
     """Figures of each window, from the rows of the load. Raises SceneError if a window has no request."""
-    planned, class_, late = rows.T
+    planned, latency, late = rows.T
     up, stalls = awake(planned, late)
     found = []
     for mark in marks:
         within = (planned >= mark.opens) & (planned < mark.closes)
-        counted = class_[within & up] if np.any(within & up) else class_[within]
+        counted = latency[within & up] if np.any(within & up) else latency[within]
         if not len(counted):
             raise SceneError(f"the load recorded no request in a window of {mark.condition}")
         p50, p99 = np.quantile(np.minimum(counted, UNANSWERED), (0.5, 0.99), method="higher")
-        lost = int(np.isinf(class_[within]).sum())
+        lost = int(np.isinf(latency[within]).sum())
         stood = int(np.sum((stalls >= mark.opens) & (stalls < mark.closes)))
         seen = (float(p50), float(p99), len(counted), lost, stood)
         found.append(Window(mark.condition, mark.pair, *seen, mark.work, mark.own, mark.answer))

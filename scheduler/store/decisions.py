@@ -265,7 +265,7 @@ class DecisionLog:
         if self._session is None:
             raise ValueError("begin a session before its ticks")
         if tick.seq <= self._last_seq:
-            raise ValueError(f"tick {tick.seq} after tick {self._last_seq}: a session's ticks rise")
+            raise ValueError(f"tick {tick.seq} after tick {self._last_seq}: the ticks of a session must rise")
         if self._broken_by(tick.seq):
             self._broken = True
         self._last_seq = tick.seq

@@ -196,7 +196,7 @@ class CeleryPool:
     def resize(self, size: int) -> tuple[Status, str]:
         """Ask for `size` processes; the next probes send the requests. Shrinking waits for idle processes."""
         if size < 1:
-            return Status.REFUSED, f"a Celery node without processes does no work, {size} cannot be asked of it"
+            return Status.REFUSED, f"a Celery node needs at least one process, not {size}"
         trouble = self._trouble()
         if trouble:
             return self._hands_off.answer(trouble)

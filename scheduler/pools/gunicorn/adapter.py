@@ -136,7 +136,7 @@ class GunicornPool:
     def resize(self, size: int) -> tuple[Status, str]:
         """Ask for `size` workers; the next probes send the signals. gunicorn itself cannot go below one worker."""
         if size < 1:
-            return Status.REFUSED, f"gunicorn keeps at least one worker, {size} cannot be asked of it"
+            return Status.REFUSED, f"gunicorn keeps at least one worker, so {size} is not possible"
         trouble = self._trouble()
         if trouble:
             return self._hands_off.answer(trouble)
