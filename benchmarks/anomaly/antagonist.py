@@ -94,17 +94,17 @@ def named(pid: int, source: ProcSource) -> list[tuple[str, float]]:
     assert seen is not None, "the worker has ended"
     worker: ProcId = seen.id
     pools = (PoolSample("web", 1, 1, None, (WorkerSample(worker, 1.0, True),), None, None, ""),)
-    measurer, starved_workers = Measurer(parse(CONFIG)), antagonists.Antagonists()
+    measurer, finder = Measurer(parse(CONFIG)), antagonists.Antagonists()
     for _ in range(round(SECONDS / INTERVAL)):
         time.sleep(INTERVAL)
         snapshot = source.read(time.monotonic_ns(), time.time_ns(), pools)
         measured = measurer.measure(snapshot)
         if measured is not None:
             rows, keys = measured.rows, measured.worker_keys
-            starved_workers.push(snapshot, measured.rates.cpu, measured.members, rows, keys, measured.seconds)
+            finder.push(snapshot, measured.rates.cpu, measured.members, rows, keys, measured.seconds)
     score = Score(worker, "web", Anomaly.STARVED, 3.0, 1e-9, (), "made up")
-    (starved,) = starved_workers.of((score,), snapshot)
-    return [(it.group, it.cores) for it in starved.neighbours if it.group in GROUPS]
+    (starved,) = finder.of((score,), snapshot)
+    return [(it.group, it.cores) for it in starved.antagonists if it.group in GROUPS]
 
 
 def main() -> None:

@@ -554,12 +554,12 @@ def fit_boosting(others: bool, series: Sequence[Series], seed: int = 1) -> Boost
     members = {name: [one for one in series if one.dataset == name] for name in sets}
     metrics = {name: [] if others else sorted({one.metric for one in members[name]}) for name in sets}
     share = ROWS // (len(sets) - 1) if others else ROWS
-    feedback = {name: [_item(members[name], horizon, share, metrics[name]) for horizon in HORIZONS] for name in sets}
+    examples = {name: [_example(members[name], horizon, share, metrics[name]) for horizon in HORIZONS] for name in sets}
     models = {}
     for name in sets:
         told = [other for other in sets if (other != name) == others]
         models[name] = [
-            [_tree([feedback[other][h] for other in told], level, seed) for level in LEVELS] for h in range(len(HORIZONS))
+            [_tree([examples[other][h] for other in told], level, seed) for level in LEVELS] for h in range(len(HORIZONS))
         ]
     return Boosting("boosting, other sets" if others else "boosting, own set", models, metrics)
 
@@ -568,7 +568,7 @@ def _with_metric(rows: Floats, metric: str, metrics: Sequence[str]) -> Floats:
     return np.column_stack([rows, np.full(len(rows), float(metrics.index(metric)))]) if len(metrics) > 1 else rows
 
 
-def _item(series: Sequence[Series], horizon: int, most: int, metrics: Sequence[str]) -> tuple[Floats, Floats]:
+def _example(series: Sequence[Series], horizon: int, most: int, metrics: Sequence[str]) -> tuple[Floats, Floats]:
     """(rows, targets) from about `most` origins, as many of each metric, evenly spaced in the histories.
 
     What counts in wQL is the size of an error, so rows are repeated or left out in proportion to their level. (Weights would do the
@@ -595,8 +595,8 @@ def _item(series: Sequence[Series], horizon: int, most: int, metrics: Sequence[s
     return rows, moved
 
 
-def _tree(feedback: Sequence[tuple[Floats, Floats]], level: float, seed: int) -> HistGradientBoostingRegressor:
-    rows, moved = (np.concatenate(columns) for columns in zip(*feedback, strict=True))
+def _tree(examples: Sequence[tuple[Floats, Floats]], level: float, seed: int) -> HistGradientBoostingRegressor:
+    rows, moved = (np.concatenate(columns) for columns in zip(*examples, strict=True))
     model = HistGradientBoostingRegressor(
         loss="quantile", quantile=level, max_iter=100, max_leaf_nodes=15, min_samples_leaf=30, max_bins=128, random_state=seed
     )

@@ -17,13 +17,14 @@ from .policies.policy import Aim, Impact, Memory, Metric
 from .policies.priority.supply import wait_share
 
 CHANGE = 0.25
-"""A figure counts as better or worse if it moved by this share of the value before: means over a short time scatter by a tenth."""
+"""A figure counts as better or worse if it changed by this share of the value before (chosen): means over a short time scatter by a
+tenth."""
 
 LEAST_CHANGE = {Metric.WAIT: 0.01, Metric.QUEUED: 0.5}
-"""And by at least this much: cores of wait per core of demand; pieces of work."""
+"""Least change that counts, whatever share it is (chosen): cores of wait per core of demand; pieces of work."""
 
 MORE_BATCH = 1.5
-"""A longer wait says nothing about the decision if batch groups now want this many times as much: they only came afterwards."""
+"""A longer wait says nothing about the decision if batch groups now want this many times as much (chosen): they came afterwards."""
 
 WORDS = {Metric.WAIT: "wait of group {}, cores per core of demand", Metric.QUEUED: "queued work of pool {}"}
 """What is measured, for people."""
@@ -63,7 +64,7 @@ class EffectsMemory(Memory):
 
 
 class Effects:
-    """Measures what decisions did. Call `hear` and `measure` before the decisions of a tick, and `watch` after them."""
+    """Measures the effects of decisions. Call `hear` and `measure` before the decisions of a tick, and `watch` after them."""
 
     def __init__(self, memory: EffectsMemory, seconds: float) -> None:
         """`seconds`: over which a figure is averaged."""
@@ -75,13 +76,13 @@ class Effects:
         self.memory.watches = []
 
     def hear(self, outcomes: Iterable[Outcome]) -> None:
-        """Goes on only with decisions that changed something, or whose outcome is to come."""
+        """Drops decisions whose outcome says that they changed nothing."""
         changed = {outcome.decision: outcome.status in (Status.APPLIED, Status.PARTIAL) for outcome in outcomes}
         if changed:
             self.memory.watches = [watch for watch in self.memory.watches if _hears(watch, changed)]
 
     def watch(self, tick: Tick, decisions: Iterable[tuple[Decision, Aim]]) -> None:
-        """Measures these from now on. Several decisions of a tick that change one group for one victim are measured as one."""
+        """Starts to measure these. Several decisions of a tick that change one group for one victim are measured as one."""
         batch, made = _batch_demand(tick), dict[tuple[str, str, Control, bool, str], Watch]()
         for decision, aim in decisions:
             key = (decision.policy, aim.group, aim.control, aim.back, aim.of)
@@ -124,7 +125,7 @@ class Effects:
             assert watch.since <= watch.due, f"{watch.decision}: measured before it begins"
 
     def _once_more(self, watch: Watch, at: int) -> Watch:
-        """The same figure over the next stretch of time."""
+        """A measurement of the same figure over the next window."""
         return msgspec.structs.replace(
             watch, since=at + 1, due=at + self._window, total=0.0, batch_total=0.0, count=0, again=watch.again - 1
         )
@@ -161,7 +162,7 @@ def judge(metric: Metric, before: float, after: float) -> Judged:
 
 
 def _per_cpu(share: float) -> float:
-    """Seconds of waiting for each second of CPU, of a share of the demand."""
+    """Seconds of waiting for each second of CPU, from the wait as a share of the demand."""
     return share / max(1.0 - share, 1e-9)
 
 
@@ -172,6 +173,6 @@ def _batch_demand(tick: Tick) -> float:
 
 def _hears(watch: Watch, changed: Mapping[str, bool]) -> bool:
     """Notes which decisions changed something. Returns whether there is still something to measure."""
-    told = [changed[id_] for id_ in (watch.decision, *watch.others) if id_ in changed]
-    watch.applied |= any(told)
-    return not told or any(told)
+    heard = [changed[id_] for id_ in (watch.decision, *watch.others) if id_ in changed]
+    watch.applied |= any(heard)
+    return not heard or any(heard)

@@ -32,7 +32,7 @@ from .policies.priority.pairs import Pause
 from .policies.registry import Memories, policies
 
 UNANSWERED_SECONDS = 600.0
-"""A decision is forgotten if its outcome has not come by then: pools that drain slowly are given that time."""
+"""Seconds after which a decision without an outcome is forgotten (chosen): pools that drain slowly need that long."""
 
 
 class Issued(Memory):
@@ -85,7 +85,7 @@ class Engine:
         try:
             return cls(config, session, msgspec.convert(memory, EngineMemory), topology)
         except msgspec.ValidationError as error:
-            raise ValueError(f"this is no memory of an engine of this version: {error}; start with an empty one") from None
+            raise ValueError(f"this is not the memory of an engine of this version: {error}; start with an empty one") from None
 
     def memory(self) -> dict[str, Any]:
         """The whole state before the next tick as plain data that JSON can hold."""
@@ -94,7 +94,7 @@ class Engine:
 
     @property
     def pauses(self) -> Mapping[str, Pause]:
-        """Which groups are not demoted for which victims for a while, to be kept for the next run. Read only."""
+        """The groups that are not demoted for certain victims for a while, to be kept for the next run. Read only."""
         return self._memory.policies.pauses
 
     def made_for(self) -> dict[tuple[str, Control], tuple[str, str]]:
@@ -125,12 +125,12 @@ class Engine:
         return Verdict(tuple(admitted), tuple(refusals), tuple(found.effect for _, found in measured), tuple(notes))
 
     def standing(self) -> tuple[Standing, ...]:
-        """What the policies take to be so because they decided it: in force, or only observed."""
+        """The changes that the policies count as in force because they decided them. Some may be only observed."""
         return tuple(standing for policy in self._policies for standing in policy.standing())
 
     def forget(self, gone: Gone) -> None:
-        """These were only observed and are to be carried out from now on: what still applies is proposed again, in full and without
-        the cool-down of a change that was never made."""
+        """Forgets changes that were only observed and are to be carried out from now on. Those that still apply are proposed again,
+        in full and without the cool-down of a change that was never made."""
         pools = {thing for standing in self.standing() if gone(standing) for thing in standing.about}
         for policy in self._policies:
             policy.forget(gone)
@@ -151,7 +151,7 @@ class Engine:
         return {f"{self._session}-{tick.seq}.{number}": proposal for number, proposal in enumerate(proposals)}
 
     def _admit(self, tick: Tick, admitted: Iterable[Decision], proposals: Mapping[str, Proposal[Any]]) -> None:
-        """These are to be carried out: the policies take them to be so, and what they do is measured."""
+        """Passes admitted decisions to their policies, which count them as in force, and starts to measure their effects."""
         by_name = {policy.name: policy for policy in self._policies}
         watched = []
         for decision in admitted:
@@ -175,9 +175,9 @@ class Engine:
     def _learn(self, outcome: Outcome, at: int) -> None:
         issued = self._memory.issued.get(outcome.decision)
         if issued is None and outcome.status not in (Status.FOREIGN, Status.RELIEVED):
-            return  # superseded, or from an undo that somebody asked for: nothing relies on it
+            return  # superseded, or from an undo on request: nothing depends on it
         if issued is not None and not isinstance(issued.action, ResizePool | Recycle):
-            del self._memory.issued[outcome.decision]  # pools report more than once: taken, then the result
+            del self._memory.issued[outcome.decision]  # pools report twice: that they took the request, then the result
         target = outcome.target if issued is None else issued.target
         result = Result(None if issued is None else issued.action, target, outcome.status, at)
         self._guard.learn(result)

@@ -35,11 +35,11 @@ NOTHING_DONE = frozenset({Status.REFUSED, Status.FAILED, Status.BLOCKED, Status.
 """Outcomes after which nothing has changed."""
 
 ENDED = {
-    Status.APPLIED: "put back by an undo",
-    Status.UNCHANGED: "put back by an undo",
-    Status.VANISHED: "what was changed has ended",
+    Status.APPLIED: "restored by an undo",
+    Status.UNCHANGED: "restored by an undo",
+    Status.VANISHED: "the changed process or cgroup is gone",
     Status.FOREIGN: "somebody else changed it: left alone since",
-    Status.RELIEVED: "put back at once: it starved, or somebody waited for what it holds",
+    Status.RELIEVED: "restored at once: it starved, or another process waited for a lock that it holds",
 }
 """Later outcomes that end a change. The other ones are of a failed undo: the change is still in force."""
 
@@ -131,7 +131,7 @@ def changes(decisions: Iterable[LoggedDecision], living: Callable[[str], bool]) 
         else:
             going[key] = change
     for change in going.values():
-        gone = "" if living(change.last.logged.session) else "its daemon ended, and the next one put it back"
+        gone = "" if living(change.last.logged.session) else "its daemon ended, and the next one restored it"
         done.append(Change(change.steps, gone, None))
     return sorted(done, key=lambda change: -change.last.logged.n)
 

@@ -1,6 +1,6 @@
 """A program's class in words: the class, how sure it is, and the evidence. Reads a group as it was logged.
 
-The only table from the features of `models.behaviour` to their meaning for people; a feature not in it is shown by its name.
+The only table that maps the features of `models.behaviour` to words; a feature not in it is shown by its name.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ CLASS = {Class.INTERACTIVE: "interactive", Class.BATCH: "batch", Class.EXEMPT: "
 """What a class is called."""
 
 SPARED = {
-    Spared.READS_KEYSTROKES: "but somebody may be at its keys",
+    Spared.READS_KEYSTROKES: "but it reads single keystrokes, so somebody may be typing",
     Spared.HAS_WINDOW: "but it has a window or plays sound",
     Spared.SERVER: "but it works for a server",
-    Spared.PIPE_SERVER: "but its parent asks it through a pipe",
+    Spared.PIPE_SERVER: "but its parent sends it requests through a pipe",
     Spared.UNSEEN: "but its sockets cannot be seen, so it may serve somebody",
-    Spared.YOUNG: "but it has only started, and may be reading its code",
+    Spared.YOUNG: "but it has just started, and may still be loading its code",
     Spared.LOADING: f"but in its first {LOADING_SECONDS:.0f} s somebody may be waiting for it to load",
-    Spared.LITTLE: "but it wants so little of a CPU that nothing would be won",
+    Spared.LITTLE: "but it wants too little CPU for a demotion to gain anything",
 }
 """Why a group that looks like batch work is not called batch."""
 
@@ -43,7 +43,7 @@ RULED = {
     Ruled.SWARM: "by the rule for swarms: its work is done by processes that live for less than a tick",
     Ruled.SUCCEEDS: "as what it has just taken the place of was",
 }
-"""Why a group is given a class that it does not look like."""
+"""Why a group gets a class that its own behaviour does not show."""
 
 
 def class_of(group: Group, session: Session | None) -> str:
@@ -53,8 +53,8 @@ def class_of(group: Group, session: Session | None) -> str:
         if group.class_ is not Class.EXEMPT:
             return f"{name}, by the configuration"
         if _pinned(group.name, session):
-            return "none, by the configuration: hands off"
-        return "not known: nothing was seen of how it behaves yet, or no behaviour model is in use; hands off"
+            return "none, by the configuration: left alone"
+        return "not known: its behaviour has not been seen yet, or no behaviour model is in use; left alone"
     if behaviour.ruled is not None:
         return f"{name}, {RULED[behaviour.ruled]}"
     if behaviour.inferred is not Class.EXEMPT:
@@ -62,17 +62,17 @@ def class_of(group: Group, session: Session | None) -> str:
     neither = 1.0 - behaviour.p_interactive - behaviour.p_batch
     needed = _certainty(session)
     if needed is not None and neither >= needed:
-        return f"neither interactive nor batch ({percent(neither)} sure, by {behaviour.source}): hands off"
+        return f"neither interactive nor batch ({percent(neither)} sure, by {behaviour.source}): left alone"
     if behaviour.spared is not None:
         sure = f"looks like batch ({percent(behaviour.p_batch)} sure, by {behaviour.source})"
-        return f"not called batch: {sure}, {SPARED[behaviour.spared]}: hands off"
-    told = f"not sure: {percent(behaviour.p_interactive)} interactive, {percent(behaviour.p_batch)} batch"
+        return f"not called batch: {sure}, {SPARED[behaviour.spared]}: left alone"
+    text = f"not sure: {percent(behaviour.p_interactive)} interactive, {percent(behaviour.p_batch)} batch"
     if needed is None:
-        return f"{told} (by {behaviour.source}): hands off"
+        return f"{text} (by {behaviour.source}): left alone"
     if behaviour.p_batch >= needed:
         least = percent((1.0 - needed) / 2)
-        return f"{told}; batch takes at most {least} interactive as well: hands off (by {behaviour.source})"
-    return f"{told}; at least {percent(needed)} is needed: hands off (by {behaviour.source})"
+        return f"{text}; batch also needs at most {least} interactive: left alone (by {behaviour.source})"
+    return f"{text}; at least {percent(needed)} is needed: left alone (by {behaviour.source})"
 
 
 def _chance(behaviour: Behaviour) -> float:
@@ -109,7 +109,7 @@ PHRASES: Mapping[str, Callable[[float], str]] = {
     "whole_cores": lambda value: (
         f"wants whole CPUs {percent(value)} of the time, as threads that never sleep do"
         if value >= 0.05
-        else "hardly ever wants whole CPUs, as threads that never sleep would"
+        else "seldom wants whole CPUs, as threads that never sleep would"
     ),
     "wait_per_cpu": _per("waits {} s for a CPU per second that it runs"),
     "bytes_per_cpu_second": lambda value: f"reads and writes {size(value)} per second of CPU",
@@ -120,9 +120,9 @@ PHRASES: Mapping[str, Callable[[float], str]] = {
     "processes": lambda value: "is one process" if value < 1.5 else f"is {value:.0f} processes",
     "listens": _has("listens on a network socket", "has no listening network socket"),
     "listens_locally": _has("listens on a local socket", "has no listening local socket"),
-    "works_for_listener": _has("its parent listens on a socket, as a server's master does", "its parent serves nobody"),
+    "works_for_listener": _has("its parent listens on a socket, as a server's master does", "its parent listens on no socket"),
     "in_terminal": _has("is in the foreground of a terminal", "is not in the foreground of a terminal"),
-    "reads_keystrokes": _has("is given each key that is typed, as an editor is", "is given no single keys, as an editor would be"),
+    "reads_keystrokes": _has("reads each key as it is typed, as an editor does", "reads no single keys, as an editor would"),
     "young": lambda value: (
         f"{percent(value)} of its processes have just started" if value >= 0.005 else "none of its processes has just started"
     ),

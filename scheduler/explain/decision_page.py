@@ -25,27 +25,27 @@ UNITS = {"cpu": "cores", "rss": "MiB", "load": "Erlangs"}
 MEANING = {
     Status.APPLIED: "done, and read back",
     Status.OBSERVED: "observed only: nothing was written",
-    Status.UNCHANGED: "was so already",
+    Status.UNCHANGED: "it had this value already",
     Status.PARTIAL: "done in part",
     Status.VANISHED: "the target was gone",
     Status.REFUSED: "the kernel or the pool said no",
-    Status.FOREIGN: "somebody else had changed it: left alone, hands off from now on",
+    Status.FOREIGN: "somebody else had changed it: left alone from now on",
     Status.FAILED: "failed",
-    Status.BLOCKED: "not done: nicety itself lacked something, no fault of the target",
-    Status.LATER: "not done: the kernel asks to try a little later",
-    Status.RELIEVED: "put back at once: it starved, or somebody waited for what it holds",
+    Status.BLOCKED: "not done: nicety lacked a writable ledger, descriptors or memory",
+    Status.LATER: "not done: the kernel was busy, the next try may succeed",
+    Status.RELIEVED: "restored at once: it starved, or another process waited for a lock that it holds",
 }
 
 
 class ExplainError(Exception):
-    """What should be explained is not in the log; the text says what to do."""
+    """The log does not have what was asked for; the text says what to do."""
 
 
 _WAIT = re.compile(r"wait of group (.*), cores per core of demand")
 
 
 def effect_in_words(effect: Effect) -> str:
-    """What a change did, with the figure of the group that it was to help.
+    """What a change did to the figure that it was meant to improve.
 
     >>> effect_in_words(Effect("s-1.0", "wait of group web, cores per core of demand", 0.31, 0.02, 3, "helped"))
     'web waited for a CPU 31 % of its demand before, 2 % after 3 ticks'
@@ -132,7 +132,7 @@ def look_up(reader: DecisionReader, id_: str) -> tuple[LoggedDecision, Tick | No
     """A decision with its tick and session; None for what the log has lost. Raises ExplainError, StoreError."""
     found = reader.find(id=id_, limit=1)
     if not found:
-        raise ExplainError(f'no decision "{id_}" in {reader.path}; `nicety decisions` lists them, a number is taken for a pid')
+        raise ExplainError(f'no decision "{id_}" in {reader.path}; `nicety decisions` lists them; a number means a pid')
     logged = found[0]
     there = reader.tick(logged.session, logged.seq)
     session = next((it.session for it in reader.sessions() if it.id == logged.session), None)
@@ -154,7 +154,7 @@ def decision_page(logged: LoggedDecision, tick: Tick | None, session: Session | 
     about = f"decision {decision.id} of policy {decision.policy}, {moment(logged.wall)}, tick {logged.seq}{mode}"
     lines += ["", *paragraph(about, width)]
     if not logged.intact:
-        lines.append("its checksum does not hold: the log was damaged or changed since")
+        lines.append("its checksum does not match: the log was damaged or changed")
     lines += part("Figures", labelled(in_words(why.figures), None if width is None else width - 2))
     for forecast in [] if tick is None else forecasts_about(decision.action, tick):
         title = f"Forecast of {forecast.target} {forecast.metric}, {UNITS.get(forecast.metric, 'unknown unit')}"
@@ -163,7 +163,7 @@ def decision_page(logged: LoggedDecision, tick: Tick | None, session: Session | 
     if score is not None:
         lines += part("Score", score_lines(score), width)
     lines += part("Rejected", why.rejected or ["nothing else was considered"], width)
-    lines += part("Would have flipped it", why.flips or ["not said by the rule"], width)
+    lines += part("Would have flipped it", why.flips or ["the rule does not say"], width)
     if outcomes:
         lines += part("What happened", [_outcome(outcome) for outcome in outcomes], width)
     if effects:

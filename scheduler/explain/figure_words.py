@@ -13,7 +13,7 @@ Figure = float | int | str
 
 WORDS: Mapping[str, tuple[str, str]] = {
     # priority, placement
-    "victim": ("for whom", ""),
+    "victim": ("protects", ""),
     "victim_wait_before": ("{victim} waited for a CPU, of what it wanted", "share"),
     "victim_wait_cores": ("{victim} waited for a CPU", "cores"),
     "victim_demand_cores": ("{victim} wanted", "cores"),
@@ -21,23 +21,23 @@ WORDS: Mapping[str, tuple[str, str]] = {
     "wait_target": ("it should wait at most", "share"),
     "wait_with_short_slices": ("{victim} waits with short slices", "share"),
     "wait_without": ("{victim} waits without them", "share"),
-    "group": ("whose change it was", ""),
-    "contender": ("who is demoted", ""),
+    "group": ("group that was changed", ""),
+    "contender": ("demoted group", ""),
     "contender_cpu_cores": ("{contender} used", "cores"),
     "contender_wait_cores": ("{contender} waited for a CPU", "cores"),
     "contender_frees_cores": ("demoting {contender} could free", "cores"),
     "all_free_cores": ("demoting all that may be demoted could free", "cores"),
     "contender_processes": ("{contender} has", "processes"),
-    "expected_cores": ("to be expected of services and batch work soon", "cores"),
-    "capacity_cores": ("left to them by all others", "cores"),
-    "forecast_quantile": ("level of the forecast that counts", "share"),
-    "mechanism": ("by what", ""),
+    "expected_cores": ("services and batch work will soon want", "cores"),
+    "capacity_cores": ("available to them", "cores"),
+    "forecast_quantile": ("quantile of the forecast used", "share"),
+    "mechanism": ("control", ""),
     "level": ("eased by", "steps"),
-    "value": ("value that is set", ""),
-    "release_after_seconds": ("given back when it was calm for", "s"),
-    "unseen_cores": ("used by what nicety cannot see", "cores"),
+    "value": ("value set", ""),
+    "release_after_seconds": ("given back once calm for", "s"),
+    "unseen_cores": ("used by processes that nicety cannot see", "cores"),
     "stolen_cores": ("taken by the hypervisor", "cores"),
-    "cores_of_others": ("taken by others than services", "cores"),
+    "cores_of_others": ("taken by all but services", "cores"),
     "busy_cores": ("in use on the machine", "cores"),
     "cpu_cores": ("used", "cores"),
     "wait_cores": ("waited for a CPU", "cores"),
@@ -46,27 +46,27 @@ WORDS: Mapping[str, tuple[str, str]] = {
     "batch_cores": ("batch work wants", "cores"),
     "usable_cpus": ("CPUs that may be used", ""),
     "kept_cpus": ("CPUs kept for services", ""),
-    "gain_cores": ("won by it", "cores"),
-    "worth_cores": ("from which it is worth it", "cores"),
+    "gain_cores": ("expected gain", "cores"),
+    "worth_cores": ("least gain that is worth it", "cores"),
     "batch_cores_lost": ("lost to batch work", "cores"),
     # pool size
     "load_now": ("work at hand now", "workers' worth"),
-    "load_60s": ("the same, mean of 60 s", "workers' worth"),
-    "load_6s": ("the same, mean of 6 s", "workers' worth"),
-    "load_since_fall": ("the same, mean since it fell", "workers' worth"),
-    "fallen_seconds": ("since it fell", "s"),
+    "load_60s": ("work at hand, mean of 60 s", "workers' worth"),
+    "load_6s": ("work at hand, mean of 6 s", "workers' worth"),
+    "load_since_fall": ("work at hand, mean since it fell", "workers' worth"),
+    "fallen_seconds": ("time since it fell", "s"),
     "queued": ("work that waits", "pieces"),
     "forecast_median": ("forecast, median", "workers' worth"),
-    "forecast_used": ("forecast that counts", "workers' worth"),
-    "forecast_source": ("who made the forecast", ""),
+    "forecast_used": ("forecast used", "workers' worth"),
+    "forecast_source": ("forecast made by", ""),
     "horizon_seconds": ("how far ahead", "s"),
     "start_seconds": ("a worker takes to start", "s"),
     "seasonality": ("seasonal pattern of the load", ""),
     "season_seconds": ("its period", "s"),
     "seasons_seen": ("periods that were seen", ""),
-    "season_right": ("how much of the newest one was as predicted", "share"),
+    "season_right": ("share of the newest one that came as predicted", "share"),
     "season_abrupt": ("how abrupt it is, logarithm of the load", ""),
-    "season_horizon_seconds": ("how far ahead the seasonal pattern is looked at", "s"),
+    "season_horizon_seconds": ("how far ahead the seasonal pattern is used", "s"),
     "predicted_now": ("by the seasonal pattern, at most now", "workers' worth"),
     "predicted_median": ("by the seasonal pattern, median until then", "workers' worth"),
     "predicted_high": ("by the seasonal pattern, at most until then", "workers' worth"),
@@ -83,20 +83,20 @@ WORDS: Mapping[str, tuple[str, str]] = {
     "scaling_largest_seen": ("the largest of them", "workers"),
     "minimum": ("never fewer than", "workers"),
     "maximum": ("never more than", "workers"),
-    "limit_that_bound": ("limit that decided", ""),
+    "limit_that_bound": ("limit reached", ""),
     "size": ("workers there are", "workers"),
     "current": ("workers asked for before", "workers"),
     # quarantine
     "p": ("chance of such a score without a fault", ""),
-    "alpha": ("chance from which it is reported", ""),
-    "onset_seconds": ("it began before", "s"),
+    "alpha": ("reported up to this chance", ""),
+    "onset_seconds": ("began before this", "s"),
     "patience_seconds": ("it must last", "s"),
     "significant_seconds": ("it has lasted", "s"),
     "siblings": ("workers that it is compared with", ""),
-    "unusual_siblings": ("of them as unusual", ""),
-    "source": ("who scored it", ""),
+    "unusual_siblings": ("of these, as unusual now", ""),
+    "source": ("scored by", ""),
 }
-"""Words and unit by name. A name in braces stands for the figure of that name, which is a group."""
+"""Words and unit of each figure. A name in braces is replaced by the figure of that name, which is a group."""
 
 PLACES = {name: place for place, name in enumerate(WORDS)}
 """The position of each on a page."""
@@ -104,7 +104,7 @@ PLACES = {name: place for place, name in enumerate(WORDS)}
 ENDINGS = {"cores": "cores", "seconds": "s", "share": "share", "bytes": "bytes", "mib": "MiB", "workers": "workers"}
 """Units implied by the endings of names."""
 
-WITHOUT = {"victim": "who is protected", "contender": "what is demoted"}
+WITHOUT = {"victim": "the protected group", "contender": "the demoted group"}
 """Words for a group that the figures do not name."""
 
 
@@ -112,7 +112,7 @@ def in_words(figures: Mapping[str, Figure]) -> list[tuple[str, str]]:
     """Label and value of each figure, in the order of `WORDS`, the others last.
 
     >>> in_words({"victim": "redis", "victim_wait_cores": 0.3104, "wait_target": 0.05, "moon_phase_seconds": 3})
-    [('for whom', 'redis'), ('redis waited for a CPU', '0.3104 cores'), ('it should wait at most', '5 %'), ('moon phase', '3 s')]
+    [('protects', 'redis'), ('redis waited for a CPU', '0.3104 cores'), ('it should wait at most', '5 %'), ('moon phase', '3 s')]
     """
     names = {name: str(figures.get(name, other)) for name, other in WITHOUT.items()}
     found = []

@@ -37,7 +37,7 @@ def describe(action: Action) -> str:
         case Recycle(worker=worker):
             return f"recycle worker {worker.pid}"
         case Flag(kind=kind, incident=incident, over=over):
-            return f"{kind} is over" if over else f"now taken for {kind}" if incident else f"flag {kind}"
+            return f"{kind} is over" if over else f"now reported as {kind}" if incident else f"flag {kind}"
         case Digest(incidents=incidents):
             return f"{incidents} more incidents"
         case Restore(control=Control.FENCE):

@@ -135,12 +135,12 @@ def find(reader: DecisionReader, feedback: Iterable[Feedback], id_: str) -> Inci
     logged, _, _ = look_up(reader, id_)
     action = logged.decision.action
     if not isinstance(action, Flag):
-        raise ExplainError(f"{id_} is no incident but: {logged.target}: {describe(action)}; `nicety anomalies` lists incidents")
+        raise ExplainError(f"{id_} is not an incident but: {logged.target}: {describe(action)}; `nicety anomalies` lists incidents")
     begun = action.incident or id_
     for incident in incidents(reader, feedback):
         if incident.id == begun:
             return incident
-    raise ExplainError(f"the log has lost what began the incident of {id_}; `nicety anomalies` lists those that it has")
+    raise ExplainError(f"the log no longer has the start of the incident of {id_}; `nicety anomalies` lists those that it has")
 
 
 def peak(reader: DecisionReader, incident: Incident, latest: int) -> float:
@@ -196,7 +196,7 @@ def list_page(
     for digest in digests:
         lines += ["", *paragraph(f"{moment(digest.wall)}: {digest.decision.why.text}", width)]
     if feedback:
-        lines += ["", "Called wrong: what looks like it must be stronger (nicety anomalies wrong --undo ID)"]
+        lines += ["", "Called wrong: similar incidents must be stronger to be reported (nicety anomalies wrong --undo ID)"]
         said = [(it.id, it.pool, it.kind, figure(it.value), moment(it.wall)) for it in feedback]
         lines += table(("id", "pool", "kind", "highest score", "said"), said, width)
     return printed(lines)
@@ -244,26 +244,24 @@ def _neighbour(figures: Mapping[str, Any]) -> str:
 def _siblings(figures: Mapping[str, Any]) -> str:
     many = int(figures["siblings"])
     if many == 0:
-        return "it has no siblings: compared with its own past only"
-    return f"{figures['unusual_siblings']} of its {many} sibling{'s' if many > 1 else ''} looked so at the same time"
+        return "it has no siblings, so it is compared with its own past only"
+    return f"{figures['unusual_siblings']} of its {many} sibling{'s' if many > 1 else ''} looked like this at the same time"
 
 
 def _how_sure(figures: Mapping[str, Any]) -> str:
     p = figures.get("p")
     if p is None and any(UNLESS in str(figures[name]) for name in figures if name.startswith("wait_")):
         return (
-            "the kernel shows which processes hold and wait, not which thread of them: it is no deadlock if one of those that wake "
-            "again and again frees what its process holds; they went round and did not"
+            "the kernel shows which processes hold and wait, but not which of their threads. It is not a deadlock if a thread that "
+            "keeps waking frees what its process holds; so far none did"
         )
     if p is None:
-        return "the kernel shows who waits for whom: there is no chance in it but that they stop waiting by themselves"
-    text = f"{rarity(float(p))} healthy worker-minutes look so"
+        return "certain, unless one of them stops waiting: the kernel shows which process waits for which"
+    text = f"{rarity(float(p))} healthy worker-minutes look like this"
     line = figures.get("alpha")
-    text += f"; reported from {rarity(float(line))} on (quarantine.false_alarms_per_day)" if line is not None else ""
+    text += f"; reported from {rarity(float(line))} (quarantine.false_alarms_per_day)" if line is not None else ""
     before = figures.get("taken_before")
-    return (
-        text + (f"; was taken for {before} before" if before else "") + (f"; by {figures['source']}" if "source" in figures else "")
-    )
+    return text + (f"; first reported as {before}" if before else "") + (f"; by {figures['source']}" if "source" in figures else "")
 
 
 def _done(incident: Incident) -> str:
@@ -304,7 +302,7 @@ def incident_page(
     for look in looks:
         lines += part(f"Process {look.id.pid} when it was reported, before anything was done", snapshot_lines(look), width)
     if not looks:
-        lines += part("Snapshot", ["none: the process was gone, or it may not be looked at"], width)
+        lines += part("Snapshot", ["none: the process was gone, or nicety may not read it"], width)
     lines += part(
         "Figures", labelled([(name, figure(value)) for name, value in figures.items()], None if width is None else width - 2)
     )

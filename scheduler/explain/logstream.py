@@ -97,7 +97,7 @@ class Sink(Protocol):
 
 
 @dataclass(slots=True)
-class _Told:
+class _Logged:
     """A line that was logged, and its repetitions since."""
 
     at: int  # monotonic ns when its line was last written
@@ -131,7 +131,7 @@ class LogStream:
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
-        self._told: dict[Hashable, _Told] = {}  # the longest unseen first
+        self._logged: dict[Hashable, _Logged] = {}  # the longest unseen first
         self._refused: dict[Hashable, int] = {}  # logged refusals -> monotonic ns when they last occurred
         self._made: dict[str, Decision] = {}  # by id, the oldest first
         self._classes: dict[str, _Taken] = {}  # of groups by their behaviour; the longest unseen first
@@ -173,31 +173,31 @@ class LogStream:
 
     def _first(self, at: int, key: Hashable, what: str, entry: Entry) -> list[Entry]:
         """The entry if nothing like it was logged lately; otherwise it is counted, to be summed up as `what`."""
-        told = self._told.pop(key, None)
-        if told is None:
-            self._told[key] = _Told(at, at, wall=entry.wall)
-            while len(self._told) > REMEMBERED:
-                del self._told[next(iter(self._told))]
+        line = self._logged.pop(key, None)
+        if line is None:
+            self._logged[key] = _Logged(at, at, wall=entry.wall)
+            while len(self._logged) > REMEMBERED:
+                del self._logged[next(iter(self._logged))]
             return [entry]
-        self._told[key] = told
-        told.seen, told.last = at, replace(entry, what=what)
-        told.times += entry.fields["count"]
-        told.statuses.update(entry.fields["statuses"])
+        self._logged[key] = line
+        line.seen, line.last = at, replace(entry, what=what)
+        line.times += entry.fields["count"]
+        line.statuses.update(entry.fields["statuses"])
         return []
 
     def _again(self, tick: Tick) -> list[Entry]:
         """One line for everything counted for long enough; what was absent for long enough is forgotten."""
         entries = []
-        for key, told in list(self._told.items()):
-            if tick.at - told.at < told.quiet:
+        for key, line in list(self._logged.items()):
+            if tick.at - line.at < line.quiet:
                 continue
-            if told.last is None:
-                if tick.at - told.seen >= told.quiet:
-                    del self._told[key]
+            if line.last is None:
+                if tick.at - line.seen >= line.quiet:
+                    del self._logged[key]
                 continue
-            entries.append(_summed(tick.wall, told))
-            quiet = min(2 * told.quiet, LONGEST_QUIET_NS)
-            self._told[key] = _Told(tick.at, tick.at, quiet, wall=tick.wall)
+            entries.append(_summed(tick.wall, line))
+            quiet = min(2 * line.quiet, LONGEST_QUIET_NS)
+            self._logged[key] = _Logged(tick.at, tick.at, quiet, wall=tick.wall)
         return entries
 
     def _decisions_of(self, tick: Tick, verdict: Verdict, outcomes: Sequence[Outcome], common: Mapping[str, Any]) -> list[Entry]:
@@ -311,9 +311,9 @@ class LogStream:
             theirs = ", ".join(sorted(rival.touches))
             came = name in self._rivals
             text = (
-                f"{name} runs, which {rival.what}: left to it while it runs: {theirs}"
+                f"{name} runs, which {rival.what}: nicety leaves these to it while it runs: {theirs}"
                 if came
-                else f"{name} ended: no longer left to it: {theirs}"
+                else f"{name} ended: nicety uses these again: {theirs}"
             )
             entries.append(Entry(tick.wall, "event", NOTICE, "", "", "", text, {**common, "rival": name}))
         return entries
@@ -357,9 +357,9 @@ def _decision(wall: int, alike: Sequence[Decision], came: Sequence[Outcome], com
     if any(value not in text for value in named.values()):
         text += f" [{', '.join(f'{name} {value}' for name, value in named.items())}]"
     trouble = worst(outcome.status for outcome in came)
-    told = [outcome for outcome in came if outcome.status == trouble] or list(came)
-    detail = next((outcome.detail for outcome in told if outcome.detail), "")
-    if detail and {outcome.status for outcome in told}.isdisjoint((Status.APPLIED, Status.OBSERVED)):
+    shown = [outcome for outcome in came if outcome.status == trouble] or list(came)
+    detail = next((outcome.detail for outcome in shown if outcome.detail), "")
+    if detail and {outcome.status for outcome in shown}.isdisjoint((Status.APPLIED, Status.OBSERVED)):
         text = f"{text} [{detail}]"
     return Entry(
         wall,
@@ -387,11 +387,11 @@ def _class(wall: int, group: Group, before: Class, common: Mapping[str, Any]) ->
     if behaviour.inferred is Class.EXEMPT:
         sure = ", ".join(f"{CLASS[class_]} {percent(chance)}" for class_, chance in chances.items())
         why = f", {SPARED[behaviour.spared]}" if behaviour.spared else ""
-        text = f"{group.name} is no longer taken for {CLASS[before]} ({sure}){why}: hands off"
+        text = f"{group.name} is no longer classed as {CLASS[before]} ({sure}){why}: left alone"
     else:
         speaks, _ = evidence(behaviour)
         why = f", {RULED[behaviour.ruled]}" if behaviour.ruled else f" ({percent(chances[behaviour.inferred])})"
-        text = f"{group.name} is taken for {CLASS[behaviour.inferred]}{why}"
+        text = f"{group.name} is classed as {CLASS[behaviour.inferred]}{why}"
         text += f": {', '.join(speaks)}" if speaks else ""
     fields = {
         **common,
@@ -457,19 +457,19 @@ def _effect(wall: int, alike: Sequence[Effect], made: Decision | None, common: M
 
 
 def _note(wall: int, note: Note, over: bool, common: Mapping[str, Any]) -> Entry:
-    text = f"no longer so: {note.text}" if over else note.text
+    text = f"over: {note.text}" if over else note.text
     fields = {**common, "topic": note.topic, "figures": note.figures, "over": over}
     return Entry(wall, "note", NOTICE, "", "", "", text, fields)
 
 
-def _summed(wall: int, told: _Told) -> Entry:
+def _summed(wall: int, line: _Logged) -> Entry:
     """The line that sums up the repetitions since the last line."""
-    last = told.last
+    last = line.last
     assert last is not None
-    minutes = max(1, round((wall - told.wall) / 60e9))
-    text = f"{plural(told.times, 'time')} more in {minutes} min; the latest: {last.text}"
-    fields = {**last.fields, "count": told.times, "statuses": dict(told.statuses), "again_seconds": (wall - told.wall) / 1e9}
-    return replace(last, wall=wall, status=tally(told.statuses.elements()), text=text, fields=fields)
+    minutes = max(1, round((wall - line.wall) / 60e9))
+    text = f"{plural(line.times, 'time')} more in {minutes} min; the latest: {last.text}"
+    fields = {**last.fields, "count": line.times, "statuses": dict(line.statuses), "again_seconds": (wall - line.wall) / 1e9}
+    return replace(last, wall=wall, status=tally(line.statuses.elements()), text=text, fields=fields)
 
 
 def _statuses(outcomes: Sequence[Outcome]) -> dict[str, int]:

@@ -57,7 +57,7 @@ def _of_kind(models: Path, kind: str, troubles: list[str]) -> list[Listed]:
         found.append(Listed(kind, digest, digest == live, [digest] == before, False, usable, trouble))
     troubles += [each.trouble for each in found if each.trouble]
     if live is not None and live not in cards:
-        troubles.append(f"the live {kind} model {live[:12]} is not there; run: nicety models rollback {kind}, or nicety train")
+        troubles.append(f"the live {kind} model {live[:12]} is missing; run: nicety models rollback {kind}, or nicety train")
     found.sort(key=lambda each: (-(each.card.created if each.card else 0), each.digest))
     coming = known(lambda: shipped(kind))
     if coming is not None:

@@ -54,11 +54,13 @@ def process_page(about: Account, width: int | None = None) -> str:
         title, rows = _left_alone(about)
     incident = _incident(about)
     if incident is not None:
-        told = f"reported: it {WHAT.get(incident.kind, incident.kind)}"
-        title, rows = (told, [row for row in rows if row[0] != "why"]) if title == "left alone" else (f"{told}; {title}", rows)
+        reported = f"reported: it {WHAT.get(incident.kind, incident.kind)}"
+        title, rows = (
+            (reported, [row for row in rows if row[0] != "why"]) if title == "left alone" else (f"{reported}; {title}", rows)
+        )
     lines = [*paragraph(f"process {about.pid} ({about.name or 'not running any more'}): {title}", width), *_rows(rows, width)]
     if incident is not None:
-        more = f"all of it, with a snapshot and what to do: nicety why {incident.id}"
+        more = f"everything about it, with a snapshot and what to do: nicety why {incident.id}"
         lines += part("Incident", [incident.text, more], width)
     if demotion is not None:
         why = demotion.last.decision.why
@@ -97,7 +99,7 @@ class _Incident:
 
 def _incident(about: Account) -> _Incident | None:
     """The latest incident of the process that is still open."""
-    over, told = set[str](), dict[str, _Incident]()
+    over, reported = set[str](), dict[str, _Incident]()
     for logged in about.decisions:  # the latest first
         action = logged.decision.action
         if not isinstance(action, Flag) or logged.refusal_json is not None:
@@ -106,8 +108,8 @@ def _incident(about: Account) -> _Incident | None:
         if action.over:
             over.add(id_)
         elif id_ not in over and about.session is not None and logged.session == about.session.id:
-            told.setdefault(id_, _Incident(id_, action.kind, logged.decision.why.text))
-    return next(iter(told.values()), None)
+            reported.setdefault(id_, _Incident(id_, action.kind, logged.decision.why.text))
+    return next(iter(reported.values()), None)
 
 
 def _demotion(about: Account) -> tuple[Change | None, list[Change]]:
@@ -120,10 +122,10 @@ def _demotion(about: Account) -> tuple[Change | None, list[Change]]:
         if not (change.victim and change.victim == group) and change.last.decision.policy != "placement"
     ]
     force = [change for change in about.in_force() if change in mine]
-    told = next(iter(sorted(force, key=lambda change: change.victim == "")), None)
-    if told is None and not (about.place.group is not None and about.place.group.class_ is Class.INTERACTIVE):
-        told = next((change for change in mine if change.victim), None)
-    return told, [change for change in about.in_force() if change is not told]
+    shown = next(iter(sorted(force, key=lambda change: change.victim == "")), None)
+    if shown is None and not (about.place.group is not None and about.place.group.class_ is Class.INTERACTIVE):
+        shown = next((change for change in mine if change.victim), None)
+    return shown, [change for change in about.in_force() if change is not shown]
 
 
 def _demoted(about: Account, change: Change) -> tuple[str, Rows]:
@@ -139,7 +141,7 @@ def _demoted(about: Account, change: Change) -> tuple[str, Rows]:
         title = f"{word}{whom}, {_since(about, change)}"
     rows = _who(about)
     if change.victim:
-        rows.append(("for whom", _wait(about, change)))
+        rows.append(("protects", _wait(about, change)))
     if change.ended:
         rows.append(("ended", change.ended))
     rows.append(("by what", _mechanism(change.action, about) + _steps(change)))
@@ -165,10 +167,10 @@ def _protected(about: Account, favours: Sequence[Change]) -> tuple[str, Rows]:
         rows.append(("its wait", _wait(about, first, subject=False)))
         means: dict[str, list[str]] = {}
         for change in favours:
-            told = f"{change.contender or change.last.decision.target}: {_mechanism(change.action, None)}{_steps(change)}"
-            means.setdefault(told, []).append(change.last.logged.id)
-        for told, ids in list(means.items())[:2]:
-            rows.append(("by what", f"{told} ({ids[0]}{f' and {len(ids) - 1} more' if len(ids) > 1 else ''})"))
+            text = f"{change.contender or change.last.decision.target}: {_mechanism(change.action, None)}{_steps(change)}"
+            means.setdefault(text, []).append(change.last.logged.id)
+        for text, ids in list(means.items())[:2]:
+            rows.append(("by what", f"{text} ({ids[0]}{f' and {len(ids) - 1} more' if len(ids) > 1 else ''})"))
         if len(means) > 2:
             rows.append(("", f"and {len(means) - 2} more; `nicety decisions --kind priority` lists them"))
     else:
@@ -177,8 +179,8 @@ def _protected(about: Account, favours: Sequence[Change]) -> tuple[str, Rows]:
         past = next(iter(about.protection), None)
         if past is not None:
             until = "" if past.ended_wall is None else f" until {moment(past.ended_wall, day=False)}"
-            told = f"from {past.contender or past.last.decision.target}, {moment(past.since, day=False)}{until}: {past.ended}"
-            rows.append(("was protected", told))
+            text = f"from {past.contender or past.last.decision.target}, {moment(past.since, day=False)}{until}: {past.ended}"
+            rows.append(("was protected", text))
     itself = [_mechanism(change.action, about) for change in about.in_force() if change.victim == group.name]
     rows.append(("about itself", _listed(itself) if itself else "nothing is changed"))
     if favours:
@@ -194,7 +196,7 @@ def _who(about: Account) -> Rows:
     """What a process is, and the class of its group."""
     group, member = about.place.group, about.place.member
     if group is None:
-        return [("what it is", "in no group of the latest tick, which has those with a class, pools, and the busiest")]
+        return [("what it is", "not in a group of the latest tick, which lists groups with a class, pools, and the busiest groups")]
     many = f"one of {group.processes} of" if group.processes > 1 else "all of"
     nice = "" if member is None else f"; nice {member.nice}, session {member.session}, cgroup {member.cgroup}"
     rows: Rows = [("what it is", f"{many} group {group.name}: uses {group.cpu:.2f} cores, waits for {group.wait:.2f}{nice}")]
@@ -206,8 +208,8 @@ def _who(about: Account) -> Rows:
 
 def _basis(behaviour: Behaviour) -> list[str]:
     speaks, against = evidence(behaviour)
-    told = f"interactive {percent(behaviour.p_interactive)}, batch {percent(behaviour.p_batch)}, by {behaviour.source}"
-    return [told, *speaks, *(f"against it: {text}" for text in against)]
+    chances = f"interactive {percent(behaviour.p_interactive)}, batch {percent(behaviour.p_batch)}, by {behaviour.source}"
+    return [chances, *speaks, *(f"against it: {text}" for text in against)]
 
 
 def _wait(about: Account, change: Change, subject: bool = True) -> str:
@@ -269,7 +271,7 @@ def _mechanism(action: Set, about: Account | None) -> str:
             return f"{value} shares instead of 1024 for cgroup {cgroup_of(action.on)}{inside}"
         case Control.FENCE:
             process = process_of(action.on)
-            whose = "" if process is None else f" of process {process.pid} and all that it started"
+            whose = "" if process is None else f" of process {process.pid} and its descendants"
             limits = limits_in_words(Limits(*value)) if isinstance(value, tuple) else ""
             return f"a cgroup{whose}: {limits}"
         case Control.CPU_WEIGHT:
@@ -357,7 +359,7 @@ def reasons(about: Account) -> list[str]:
             'its group uses too little to be listed; a [groups.NAME] section with class = "interactive" or "batch" pins a class'
         )
     elif group is not None and group.class_ is Class.EXEMPT and place.pool is None:
-        said.append(f"its class: {class_of(group, session)}; latency in a [groups.NAME] section pins one")
+        said.append(f"its class: {class_of(group, session)}; class in a [groups.NAME] section pins one")
     if group is not None and group.class_ is Class.BATCH:
         said += _not_demoted(about, group)
     if group is not None and group.class_ is Class.INTERACTIVE:
@@ -366,7 +368,7 @@ def reasons(about: Account) -> list[str]:
         said.append(f"as a worker it is not unusual enough to report: p = {place.score.p:.2g} ({place.score.kind})")
     if place.pool is not None and place.pool.trouble:
         said.append(f"its pool cannot be resized now: {place.pool.trouble}")
-    return said or ["nothing called for it"]
+    return said or ["nothing gave a reason to change it"]
 
 
 def _not_demoted(about: Account, group: Group) -> list[str]:
@@ -374,22 +376,22 @@ def _not_demoted(about: Account, group: Group) -> list[str]:
     machine = about.tick.machine
     waiting = [each for each in about.tick.groups if each.class_ is Class.INTERACTIVE]
     if not waiting:
-        return ["no interactive group is there to be protected from it"]
+        return ["there is no interactive group to protect from it"]
     worst = max(waiting, key=lambda each: (_wait_share(each), each.name))
     config = {} if about.session is None else about.session.config
     least = config.get("priority", {}).get("wait", Config().priority.wait)
     waits = f"{worst.name} waits {_share(_wait_share(worst))} of its demand for a CPU"
     if worst.wait <= WAIT_FLOOR or _wait_share(worst) <= least:
-        said = [f"nobody waits for long: {waits}, the longest of all; more than {_share(least)} is contention"]
+        said = [f"no interactive group waits for long: {waits}, more than any other; contention begins above {_share(least)}"]
     else:
         against = [*(note.text for note in about.notes), *_refused(about), *_no_use(about.tick, group, worst)]
         waits += f" now ({worst.wait:.2f} cores)"
         if not against:
-            last = "what nicety may change does not stand between them, or it was tried without effect"
-            against = [f"{last}; `nicety decisions --kind priority` has what was decided"]
+            last = "no control that nicety may change separates them, or it had no effect"
+            against = [f"{last}; `nicety decisions --kind priority` lists what was decided"]
         said = [f"{waits}, and it is left alone: {against[0]}", *against[1:]]
     if not machine.may_renice:
-        said.insert(0, "priorities cannot be put back without CAP_SYS_NICE, so none is changed; see `nicety doctor`")
+        said.insert(0, "priorities cannot be restored without CAP_SYS_NICE, so none is changed; see `nicety doctor`")
     left = sorted(touches(machine.rivals))
     if left:
         said.append(f"left to {_listed(machine.rivals)} while it runs: {_listed(left)}; see `nicety doctor`")
@@ -406,7 +408,7 @@ def _no_use(tick: Tick, group: Group, worst: Group) -> list[str]:
     """Why demoting a group would not help the group that waits, from the figures of the tick alone."""
     machine = tick.machine
     if machine.busy < BUSY * machine.cpus:
-        return [f"{machine.busy:.2f} of {machine.cpus} CPUs are in use, so such waits are wake-ups, and no contention"]
+        return [f"{machine.busy:.2f} of {machine.cpus} CPUs are in use, so these waits are wake-ups, not contention"]
     lacking = lacks(worst, machine.cpus)
     able, _ = helpers({each.name: each.cpu for each in tick.groups if each.class_ is Class.BATCH}, lacking)
     if group.name not in able:

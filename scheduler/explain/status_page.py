@@ -43,7 +43,7 @@ def status_page(answer: Record, width: int | None) -> str:
         lines += ["", *_groups(answer["groups"], width)]
     for key, value in answer.items():
         if key not in LISTS and isinstance(value, list) and value:
-            lines += part(_named(key), [_told(key, item) for item in value], width)
+            lines += part(_named(key), [_in_words(key, item) for item in value], width)
     return printed(lines)
 
 
@@ -54,7 +54,9 @@ def _facts(answer: Record, width: int | None) -> list[str]:
     rows = [("nicety", _head(answer)), ("cannot", str(answer.get("cannot", "")))]
     rows += [("own cost", _cost(answer)), ("budget", _budget(answer)), ("models", _models(answer))]
     known = HEAD | COST | MODELS | LISTS | {"budget"}
-    rows += [(_named(key), _told(key, value)) for key, value in answer.items() if key not in known and not isinstance(value, list)]
+    rows += [
+        (_named(key), _in_words(key, value)) for key, value in answer.items() if key not in known and not isinstance(value, list)
+    ]
     return labelled([(label, text) for label, text in rows if text], width, LABEL)
 
 
@@ -198,14 +200,14 @@ def _named(key: str) -> str:
     return key.replace("_", " ")
 
 
-def _told(key: str, value: Any) -> str:
+def _in_words(key: str, value: Any) -> str:
     """A value of the daemon's answer for people; its key gives the unit."""
     if value is None or value == "" or value == {} or value == []:
         return "none"
     if isinstance(value, Mapping):
-        return ", ".join(f"{_named(name)} {_told(name, item)}" for name, item in value.items())
+        return ", ".join(f"{_named(name)} {_in_words(name, item)}" for name, item in value.items())
     if isinstance(value, list):
-        return ", ".join(_told(key, item) for item in value)
+        return ", ".join(_in_words(key, item) for item in value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     if key.endswith("bytes"):

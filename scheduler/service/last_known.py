@@ -33,7 +33,7 @@ class KnownDeadlocks:
             return ()
         if ticks % every == 0:
             aloof = {name for name, pool in config.pools.items() if pool.kind in ALOOF}
-            self._seen = self.watch.turn(snapshot, aloof)
+            self._seen = self.watch.step(snapshot, aloof)
         return self._seen
 
 

@@ -117,9 +117,9 @@ def test_cpu_weight_is_written_and_read_back(unified: Cgroups) -> None:
     [
         ("/batch.slice/job", Status.REFUSED, "cgroup.subtree_control"),
         ("/none", Status.VANISHED, "gone"),
-        ("/../etc", Status.FAILED, "no path of a cgroup"),
-        ("relative", Status.FAILED, "no path of a cgroup"),
-        ("", Status.FAILED, "no path of a cgroup"),
+        ("/../etc", Status.FAILED, "not the path of a cgroup"),
+        ("relative", Status.FAILED, "not the path of a cgroup"),
+        ("", Status.FAILED, "not the path of a cgroup"),
     ],
 )
 def test_a_cgroup_without_weight_says_why(unified: Cgroups, cgroup: str, status: Status, text: str) -> None:
@@ -132,7 +132,10 @@ def test_a_cgroup_without_weight_says_why(unified: Cgroups, cgroup: str, status:
 def test_a_weight_is_hidden_while_the_cgroup_is_idle_and_an_older_kernel_has_no_idle_ones(unified: Cgroups, tmp_path: Path) -> None:
     missing = unified.read(Control.CPU_IDLE, "/batch.slice")
     assert isinstance(missing, Trouble)
-    assert (missing.status, missing.text) == (Status.REFUSED, "this kernel has no cpu.idle of cgroups: Linux 5.15 or newer has")
+    assert (missing.status, missing.text) == (
+        Status.REFUSED,
+        "this kernel has no cpu.idle of cgroups: it needs Linux 5.15 or newer",
+    )
     assert unified.read(Control.CPU_WEIGHT, "/batch.slice") == 100
     (tmp_path / "batch.slice" / "cpu.idle").write_text("0\n")
     assert write_weight(unified, Control.CPU_IDLE, "/batch.slice", 0, 1) is None
@@ -395,7 +398,7 @@ def test_a_kernel_without_slices_is_refused_with_what_it_takes(monkeypatch: pyte
     with Puppet() as puppet:
         knob = Knob(Control.SLICE, ThreadPlace(puppet.id, ThreadId(*puppet.id)))
         for answer in (kernel.read(knob), kernel.write(knob, 0, 400_000)):
-            assert answer == Trouble(Status.REFUSED, "this kernel has no slices of threads: Linux 6.12 or newer has")
+            assert answer == Trouble(Status.REFUSED, "this kernel has no slices of threads: they need Linux 6.12 or newer")
 
 
 UNPRIVILEGED_SLICE = """

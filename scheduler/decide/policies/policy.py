@@ -15,7 +15,7 @@ from ...decision import Action, Control, Decision, Digest, Effect, Flag, Note, R
 from ...places import CgroupPlace, DecisionPlace, ProcessPlace, SessionPlace
 
 DONE = frozenset({Status.APPLIED, Status.OBSERVED, Status.UNCHANGED, Status.PARTIAL})
-"""Outcomes after which a policy takes what it desired as fulfilled."""
+"""Outcomes after which a policy counts a desired change as made."""
 
 
 class Memory(msgspec.Struct, forbid_unknown_fields=True):
@@ -30,7 +30,7 @@ class Metric(StrEnum):
 
 
 class Aim(Memory):
-    """The figure that a change is to improve. After a restore or a shrink no effect is the good news."""
+    """The figure that a change is to improve. After a restore or a shrink, no effect is the good result."""
 
     metric: Metric
     of: str  # the group that waits, or the pool
@@ -38,7 +38,7 @@ class Aim(Memory):
     group: str  # what is changed: a contender, a protected group with short slices, a pool
     control: Control
     back: bool  # it is a restore
-    whole: bool = True  # nothing of the group was changed in this way before: the measurement covers all of it
+    whole: bool = True  # the group had no such change before, so the measurement covers all of its changes
     delay: float = 0.0  # seconds until the change can show
     goal: float | None = None  # the change failed if the figure stays above this and gets no better; None: no such verdict
     again: int = 0  # times that it is measured again if it failed
@@ -85,7 +85,7 @@ class Result:
 
     @property
     def done(self) -> bool:
-        """It is fulfilled, or would be if we did not only observe: both modes decide alike."""
+        """The change was made, or would have been in act mode: both modes decide alike."""
         return self.status in DONE
 
     @property
@@ -95,29 +95,29 @@ class Result:
 
     @property
     def telling(self) -> bool:
-        """The failure is evidence about the mechanism: a full disk or a busy kernel is not."""
+        """The failure says something about the mechanism, unlike a full disk or a busy kernel."""
         return self.status in (Status.REFUSED, Status.FAILED)
 
 
 class Standing(NamedTuple):
-    """Something that a policy takes to be so because it decided it: in force, or only observed."""
+    """A change that a policy counts as in force because it decided it. It may be only observed."""
 
     about: frozenset[str]  # things, as `scope.things` of the decision
-    undone_by: Restore | ResizePool | None  # what would restore it, or a pool's size; identifies what holds it; None: nothing does
+    undone_by: Restore | ResizePool | None  # its restore, or the pool's size: identifies the change; None: nothing restores it
     target: str  # as Decision.target
     group: str = ""  # the group that was changed; "": no group was
-    protects: str = ""  # the group that it was changed for; "": for none
+    protects: str = ""  # the group that it protects; "": none
 
 
 Gone = Callable[[Standing], bool]
-"""Says which standing decisions are to be forgotten."""
+"""Returns whether a standing decision is to be forgotten."""
 
 
 class Policy(Protocol[Kept]):
     """Proposes changes. It is called with what was admitted and with outcomes; it never asks whether anything is really written.
 
-    All that it knows from earlier calls is in its memory: a policy made anew from that memory between any two calls, also between
-    `propose` and `admit`, goes on in the same way.
+    All that it knows from earlier calls is in its memory: a policy that is created from that memory between any two calls, also
+    between `propose` and `admit`, decides in the same way.
     """
 
     name: str
@@ -131,11 +131,11 @@ class Policy(Protocol[Kept]):
         ...
 
     def notes(self, tick: Tick, /) -> list[Note]:
-        """What holds for longer than a decision. Called after `propose`, with the same tick."""
+        """Notes on what lasts longer than a decision. Called after `propose`, with the same tick."""
         ...
 
     def skip(self) -> None:
-        """A gap: nothing was measured, so everything that must hold for some time starts anew."""
+        """A gap in the ticks: nothing was measured, so everything that must last for some time starts again."""
         ...
 
     def admit(self, decision: Decision, kept: Kept, at: int, /) -> None:
@@ -151,11 +151,11 @@ class Policy(Protocol[Kept]):
         ...
 
     def standing(self) -> list[Standing]:
-        """What the policy takes to be so, in a fixed order."""
+        """The changes that the policy counts as in force, in a fixed order."""
         ...
 
     def forget(self, gone: Gone) -> None:
-        """These were only observed and are to be carried out from now on: what is still desired is proposed again."""
+        """Forgets changes that were only observed and are to be carried out from now on: those still desired are proposed again."""
         ...
 
     def validate(self, hands_off: Collection[str], /) -> None:
@@ -226,7 +226,7 @@ def knob(action: Action, target: str) -> str:
 
 
 def knob_on(control: Control, on: DecisionPlace, target: str) -> str:
-    """The same for what a Set or a Restore changes."""
+    """The name, as in `knob`, of what a Set or a Restore changes."""
     match on:
         case CgroupPlace(path=path):
             return f"{control} {path}"

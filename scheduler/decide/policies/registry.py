@@ -28,12 +28,12 @@ class Memories(Memory):
 
     @classmethod
     def of(cls, pauses: Iterable[Pause]) -> Memories:
-        """Those of a new run that knows only these pauses of an earlier one."""
+        """The memories of a new run that knows only these pauses of an earlier run."""
         return cls(priority=PriorityMemory(pairs=pairs_of(pauses)))
 
     @property
     def pauses(self) -> Mapping[str, Pause]:
-        """Which groups are not demoted for which victims for a while: to be kept for the next run. Read only."""
+        """The groups that are not demoted for certain victims for a while, to be kept for the next run. Read only."""
         return self.priority.pairs.pauses
 
 

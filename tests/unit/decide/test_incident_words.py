@@ -56,19 +56,19 @@ def test_evidence_without_words_is_shown_by_its_name(kind: Anomaly) -> None:
         (
             Anomaly.CRASH_LOOP,
             {"ended_soon": 5.0, "seconds": 30.0, "median_life_seconds": 2.0, "usual_life_seconds": 9000.0},
-            "5 workers ended within 30 s, after 2 s of life (median)",
+            "5 workers ended within 30 s, after a median life of 2 s",
             "workers of this pool usually live 2 h 30 min",
         ),
         (
             Anomaly.ZOMBIE,
             {"zombies": 3.0, "seconds": 70.0},
-            "3 processes ended up to 70 s ago, and nobody has asked for the exit status",
+            "3 processes ended up to 70 s ago, and the exit status was not collected",
             "",
         ),
         (
             Anomaly.OUTLIER,
             {"rss_times_siblings": 1.1, "fds_times_siblings": 9.0},
-            "has descriptors 9 times that of its siblings' median",
+            "has descriptors 9 times its siblings' median",
             "other traits, times siblings' median: memory 1.1",
         ),
         (
@@ -82,8 +82,8 @@ def test_evidence_without_words_is_shown_by_its_name(kind: Anomaly) -> None:
                 "seconds": 75.0,
                 "own_past_seconds": 1800.0,
             },
-            "unlike its own past: threads 9.6 times the most that there was, for 75 s; it went 30 standard deviations away",
-            "also, times the most that there was: memory 2; its own past is 30 min 0 s long",
+            "unlike its own past: threads 9.6 times its previous maximum, for 75 s; it went 30 standard deviations away",
+            "also, times the previous maximum: memory 2; its own past is 30 min 0 s long",
         ),
     ],
 )

@@ -453,7 +453,7 @@ def test_a_service_that_waits_little_keeps_its_short_slice_and_is_not_made_to_wa
     assert demotes.memory.slices.trials["service"].phase == "kept"
     more = a_group("service", Class.INTERACTIVE, [a_member(10, session=10), a_member(11, session=10)], cpu=0.4, wait=0.002)
     (decision,) = of_slices(step(demotes, contention(102, more, hogs())))
-    assert "for 0.5% of its demand with them" in decision.why.text
+    assert "waits only 0.5% of its demand with short slices" in decision.why.text
 
 
 def test_a_short_slice_that_does_harm_is_dropped_for_a_while_and_then_compared_anew() -> None:
@@ -574,7 +574,7 @@ def test_what_is_bound_to_other_cpus_than_the_victim_is_not_demoted_and_why_says
     near = hogs(msgspec.structs.replace(a_member(20, session=20), cpus=(0, 1)), cpu=1.0)
     (decision,) = policy().propose(contention(1, service(pinned), near, away))
     assert decision.why.figures["contender"] == "hogs"
-    assert "away: it is bound to other CPUs than service" in decision.why.rejected
+    assert "away: it and service are bound to different CPUs" in decision.why.rejected
     assert policy().propose(contention(1, service(pinned), away)) == []
 
 

@@ -81,11 +81,11 @@ def test_the_root_of_a_swarm_gets_a_cgroup_of_its_own_and_its_children_no_decisi
     assert decision.action == Set(Control.FENCE, ProcessPlace(ProcId(100, 100)), WEIGHT, 0)
     assert describe(decision.action) == "fence in: weight 1 instead of 100"
     assert decision.why.text.endswith(
-        "group build pid 100, with all that it started, into a cgroup of its own with weight 1 instead of 100."
+        "group build pid 100 and its descendants into a cgroup of their own with weight 1 instead of 100."
     )
     figures = decision.why.figures
     assert (figures["mechanism"], figures["value"], figures["level"]) == ("fence", 1, 0)
-    assert "nice of each process: takes less from a swarm than a weight of its own" in decision.why.rejected
+    assert "nice of each process: it slows a swarm less than the weight of a cgroup does" in decision.why.rejected
 
 
 def test_the_weight_is_as_configured() -> None:
@@ -142,7 +142,7 @@ def test_a_swarm_that_would_take_others_along_is_niced_at_once_and_says_why(
     groups = (OWN, swarm(MAKE, SHELL, child(102, 101)), *others)
     decided = step(demotes, a_tick(0, machine=FULL, groups=groups, **changes))  # type: ignore[arg-type]
     assert {control for control, _, _ in sets(decided)} == {Control.NICE}
-    assert any("something that is not to be demoted descends from it" in text for text in decided[0].why.rejected)
+    assert any("a process that must not be demoted descends from it" in text for text in decided[0].why.rejected)
 
 
 def test_who_descends_through_nobody_that_is_known_is_not_taken_along() -> None:
@@ -156,7 +156,7 @@ def test_a_fenced_swarm_that_starts_a_service_is_let_out_at_once_and_not_fenced_
     decided = step(demotes, tick(1, OWN, build, a_group("db", Class.INTERACTIVE, [child(300, 101)])))
     assert returned(decided) == [(Control.FENCE, 100, "mechanism changed")]
     assert [(control, pid) for control, pid, _ in sets(decided)] == [(Control.NICE, 100), (Control.NICE, 101)]
-    assert "group build pid 100 and all that it started are let out of their cgroup" in decided[0].why.text
+    assert "group build pid 100 and its descendants leave their fence" in decided[0].why.text
     quiet = [step(demotes, tick(seq, OWN, build)) for seq in range(2, 2 + int(MIXED_SECONDS))]
     assert [decisions for decisions in quiet if decisions] == []
     assert (Control.FENCE, 100, WEIGHT) in sets(step(demotes, tick(2 + int(MIXED_SECONDS), OWN, build)))

@@ -86,7 +86,7 @@ def test_beside_a_hog_that_can_help_the_bystander_is_named_as_rejected() -> None
     assert demoted([decision]) == ["hogs"]
     figures = decision.why.figures
     assert [figures[name] for name in ("victim_lacks_cores", "contender_frees_cores", "all_free_cores")] == [1.2, 1.6, 1.6]
-    assert "client: its 0.05 cores are too little of what service lacks" in decision.why.rejected
+    assert "client: it uses 0.05 cores, too few to help service" in decision.why.rejected
 
 
 @pytest.mark.parametrize(
@@ -355,7 +355,7 @@ def test_no_more_is_proposed_than_may_change_sessions_first_and_the_last_says_ho
     decided = [step(demotes, tick(seq, OWN, hogs)) for seq in range(3)]
     assert [len(decisions) for decisions in decided] == [8, 8, 5]
     assert [isinstance(d.action, Set) and d.action.control for d in decided[0]] == [Control.AUTOGROUP, *[Control.NICE] * 7]
-    assert [d.why.text.endswith("13 more follow.") for d in decided[0]] == [*[False] * 7, True]
+    assert [d.why.text.endswith("13 more changes follow.") for d in decided[0]] == [*[False] * 7, True]
     assert sorted(pid for decisions in decided for pid in processes(decisions)) == [20, *range(30, 50)]
 
 

@@ -112,10 +112,10 @@ def test_the_report_says_how_small_it_is_and_how_rare_here() -> None:
     watches = policy(false_alarms_per_day=10.0, action="demote")
     decisions = [decision for tick in ticks(10, 0.7) for decision in watches.propose(tick)]
     why = decisions[0].why
-    assert "That is 70 % of what is reported by default. 1 in 72,000 healthy worker-minutes look so" in why.text
+    assert "That is 70 % of what is reported by default. 1 in 72,000 healthy worker-minutes look like this" in why.text
     assert why.figures["p"] == pytest.approx(2 / 144_000, rel=0.01)
     assert why.figures["alpha"] == pytest.approx(10 / 144_000)
-    assert "less than what matters" in why.rejected[0]
+    assert "too small to matter" in why.rejected[0]
     assert not any(isinstance(decision.action, Set) for decision in decisions)
 
 

@@ -133,7 +133,7 @@ def test_the_page_of_a_refusal_names_the_rule_of_the_guard(paths: Paths) -> None
 def test_what_was_changed_by_hand_is_told_with_the_outcome_before(paths: Paths) -> None:
     page = explain.page(paths, "s-2.0")
     assert "done, and read back" in page
-    assert "somebody else had changed it: left alone, hands off from now on: the autogroup has 5, not 19" in " ".join(page.split())
+    assert "somebody else had changed it: left alone from now on: the autogroup has 5, not 19" in " ".join(page.split())
     assert "Forecast of hogs cpu, cores" in page
     assert "rss" not in page
     assert "not measured (yet)" in page
@@ -164,7 +164,7 @@ def test_a_row_has_outcome_effect_and_reason(paths: Paths) -> None:
         (ResizePool("web", 5), "size 5"),
         (Recycle("web", WORKER), "recycle worker 9001"),
         (Flag("web", WORKER, "spin"), "flag spin"),
-        (Flag("web", WORKER, "spin", (), "s-1.0"), "now taken for spin"),
+        (Flag("web", WORKER, "spin", (), "s-1.0"), "now reported as spin"),
         (Flag("web", WORKER, "spin", (), "s-1.0", over=True), "spin is over"),
         (Digest(7), "7 more incidents"),
         (Restore(Control.NICE, ProcessPlace(HOG)), "nice back to what it was"),

@@ -23,18 +23,18 @@ def test_the_figures_of_a_demotion_are_read_aloud() -> None:
         "contender_processes": 4,
     }
     assert in_words(figures) == [
-        ("for whom", "redis"),
+        ("protects", "redis"),
         ("redis waited for a CPU, of what it wanted", "83 %"),
         ("redis waited for a CPU", "0.31 cores"),
         ("it should wait at most", "5 %"),
-        ("who is demoted", "hogs"),
+        ("demoted group", "hogs"),
         ("hogs used", "1.75 cores"),
         ("hogs has", "4 processes"),
     ]
 
 
 def test_whom_the_figures_do_not_name_is_called_something() -> None:
-    assert in_words({"victim_wait_cores": 1.0}) == [("who is protected waited for a CPU", "1 cores")]
+    assert in_words({"victim_wait_cores": 1.0}) == [("the protected group waited for a CPU", "1 cores")]
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_a_name_without_words_keeps_its_unit(name: str, value: float | int | str
     assert in_words({name: value}) == [row]
 
 
-@pytest.mark.parametrize("module", ["contention", "priority_reasons", "pool_reasons", "placement"])
+@pytest.mark.parametrize("module", ["priority/contention", "priority/reasons", "pool_size/reasons", "placement/placement"])
 def test_every_figure_that_a_policy_gives_by_name_has_words(module: str) -> None:
     tree = ast.parse((POLICIES / f"{module}.py").read_text())
     given = {

@@ -104,9 +104,9 @@ def test_an_open_incident_says_what_since_when_how_sure_compared_with_whom_and_w
         "1 open, 0 over",
         "web worker 9001 leaks memory, since ",
         "what its memory grew by 34 MiB in 24 s to 120 MiB, 85 MiB a minute now",
-        "compared siblings' median grew by 0.2 MiB to 60 MiB; 0 of its 3 siblings looked so at the same time",
-        f"how sure 1 in 4 million healthy worker-minutes look so; reported from {rarity(alpha(1.0))} on",
-        "what to do Nothing will give this memory back but its end kill -TERM 9001 lets it finish",
+        "compared siblings' median grew by 0.2 MiB to 60 MiB; 0 of its 3 siblings looked like this at the same time",
+        f"how sure 1 in 4 million healthy worker-minutes look like this; reported from {rarity(alpha(1.0))}",
+        "what to do Only its exit frees this memory kill -TERM 9001 lets it finish",
         "all of it nicety why 5e551017-5.0",
     ):
         assert part in page, f"{part!r} is not in\n{said.out}"
@@ -180,9 +180,9 @@ def test_a_circle_is_told_with_who_holds_what(nicety: Invoke, tmp_path: Path) ->
     write(tmp_path / "state", lambda _: {"deadlocks": (Deadlock(waits),)}, 30, ago=31)
     page = words(nicety("anomalies").out)
     assert "web workers 9000, 9001 are deadlocked, since" in page
-    assert "9000 waits for flock on inode 9000, held by 9001" in page
-    assert "9001 waits for flock on inode 9001, held by 9000" in page
-    assert "the kernel shows who waits for whom" in page
+    assert "9000 has waited 1 s for flock on inode 9000, held by 9001" in page
+    assert "9001 has waited 1 s for flock on inode 9001, held by 9000" in page
+    assert "the kernel shows which process waits for which" in page
 
 
 def test_wrong_teaches_the_highest_score_and_is_shown_and_taken_back(nicety: Invoke, state: Path) -> None:

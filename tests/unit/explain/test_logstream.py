@@ -301,7 +301,7 @@ def test_a_note_is_said_when_it_appears_and_when_it_is_over() -> None:
         tell(stream, a_tick(seq), decided())
     assert sink.entries == []
     tell(stream, a_tick(100 + seconds), decided())
-    assert [entry.text for entry in sink.entries] == ["no longer so: Most of the CPU goes to what nicety cannot see."]
+    assert [entry.text for entry in sink.entries] == ["over: Most of the CPU goes to what nicety cannot see."]
     tell(stream, a_tick(101 + seconds), there)
     assert len(sink.entries) == 2
 
@@ -316,7 +316,7 @@ def test_a_class_that_keeps_changing_is_told_when_it_has_stayed_for_a_while() ->
     for seq in range(QUIET_NS // 10**9, QUIET_NS // 10**9 + 3):
         tell(stream, a_tick(seq, groups=[taken_for(Class.BATCH)]), decided())
     assert len(sink.entries) == 3
-    assert sink.entries[2].text.startswith("program make is taken for batch")
+    assert sink.entries[2].text.startswith("program make is classed as batch")
 
 
 def test_what_is_remembered_has_a_limit() -> None:
@@ -324,7 +324,7 @@ def test_what_is_remembered_has_a_limit() -> None:
     for seq in range(3):
         storm = [demotion(f"s-{seq}.{n}", n, group=f"{seq}-{n}") for n in range(REMEMBERED // 2)]
         tell(stream, a_tick(seq), decided(*storm), *(came(Status.APPLIED, it) for it in storm))
-    assert len(stream._told) == len(stream._made) == REMEMBERED
+    assert len(stream._logged) == len(stream._made) == REMEMBERED
 
 
 def test_what_was_told_long_ago_is_forgotten() -> None:
@@ -613,9 +613,9 @@ def test_a_class_is_told_once_when_it_is_decided_and_when_it_changes() -> None:
         tell(stream, a_tick(seq, groups=[] if group is None else [group]), decided())
     signs = "never sleeps (each thread wants a CPU 99 % of the time), has no listening network socket"
     assert [entry.text for entry in sink.entries] == [
-        f"program make is taken for batch (97 %): {signs}",
-        "program make is no longer taken for batch (interactive 1 %, batch 61 %): hands off",
-        f"program make is taken for interactive (97 %): {signs}",
+        f"program make is classed as batch (97 %): {signs}",
+        "program make is no longer classed as batch (interactive 1 %, batch 61 %): left alone",
+        f"program make is classed as interactive (97 %): {signs}",
     ]
     assert {(entry.kind, entry.priority) for entry in sink.entries} == {("class", INFO)}
 
@@ -630,7 +630,7 @@ def test_why_a_class_is_taken_back_is_told() -> None:
         tell(stream, a_tick(seq, groups=[now]), decided())
     _, taken_back = sink.entries
     assert taken_back.text == (
-        "program make is no longer taken for batch (interactive 1 %, batch 97 %), but it works for a server: hands off"
+        "program make is no longer classed as batch (interactive 1 %, batch 97 %), but it works for a server: left alone"
     )
     assert json.loads(json_line(taken_back))["spared"] == "server"
 
@@ -658,7 +658,7 @@ def test_a_class_is_one_line_of_json_with_its_figures() -> None:
     record = json.loads(json_line(sink.entries[0]))
     assert (record["kind"], record["group"], record["class"], record["p_batch"]) == ("class", "program make", "batch", 0.974)
     assert record["evidence"][0] == ["busy_per_thread", 0.99, 2.0]
-    assert terminal_line(sink.entries[0]).partition("  ")[2].startswith("class     program make is taken for batch")
+    assert terminal_line(sink.entries[0]).partition("  ")[2].startswith("class     program make is classed as batch")
 
 
 def test_a_rival_is_told_when_it_comes_and_when_it_ends() -> None:
@@ -668,8 +668,8 @@ def test_a_rival_is_told_when_it_comes_and_when_it_ends() -> None:
         tell(stream, a_tick(seq, machine=a_machine(rivals=rivals)), decided())
     came, ended = sink.entries
     assert came.text.startswith("ananicy-cpp runs, which renices by a list of program names")
-    assert came.text.endswith("left to it while it runs: nice, policy")
-    assert ended.text == "ananicy-cpp ended: no longer left to it: nice, policy"
+    assert came.text.endswith("nicety leaves these to it while it runs: nice, policy")
+    assert ended.text == "ananicy-cpp ended: nicety uses these again: nice, policy"
     assert came.priority == NOTICE
 
 

@@ -217,7 +217,7 @@ def test_a_swarm_in_a_cgroup_of_its_own_is_told_of_its_root_and_of_what_it_start
     decisions = demotion("5e551017-1.0", fence, target, level=0, value=1), demotion("5e551017-1.1", niced, target)
     log.tick(*decisions, outcomes=[done("5e551017-1.0", target=target), done("5e551017-1.1", target=target)])
     page = log.page(who.pid, *((root,) if who == HOG else (a_seen(CHILD, "cc1", HOG.pid), [root])))
-    assert "a cgroup of process 4711 and all that it started: weight 1 instead of 100" in page
+    assert "a cgroup of process 4711 and its descendants: weight 1 instead of 100" in page
     assert ("nice 19 of every thread" in page) is (who == HOG), "only of a fence is said that a child is in it"
 
 
@@ -239,15 +239,15 @@ def test_the_page_of_an_unsure_program_says_how_unsure(log: Log) -> None:
     page = log.page(MYSTERY.pid, a_seen(MYSTERY, "mystery"))
     told = first_lines(page)
     assert "process 777 (mystery): left alone" in told
-    assert "not sure: 55 % interactive, 30 % batch; at least 90 % is needed: hands off" in told
+    assert "not sure: 55 % interactive, 30 % batch; at least 90 % is needed: left alone" in told
 
 
 def test_how_sure_it_must_be_is_told_where_the_configuration_has_it() -> None:
     group = groups()[2]
     session = a_session(models={"certainty": 0.8})
-    assert "55 % interactive, 30 % batch; at least 80 % is needed: hands off" in class_of(group, session)
+    assert "55 % interactive, 30 % batch; at least 80 % is needed: left alone" in class_of(group, session)
     almost = Behaviour(Class.EXEMPT, 0.12, 0.85, (), "behaviour x")
-    assert "85 % batch; batch takes at most 10 % interactive" in class_of(with_behaviour(group, almost), session)
+    assert "85 % batch; batch also needs at most 10 % interactive" in class_of(with_behaviour(group, almost), session)
     neither = Behaviour(Class.EXEMPT, 0.02, 0.03, (), "behaviour x")
     assert class_of(with_behaviour(group, neither), session).startswith("neither interactive nor batch (95 % sure")
 
@@ -258,15 +258,15 @@ def test_why_what_looks_like_batch_is_not_called_so_is_told() -> None:
         for reason in Spared
     }
     for line in told.values():
-        assert re.fullmatch(r"not called batch: looks like batch \(92 % sure, by behaviour x\), but .+: hands off", line)
-    assert "but somebody may be at its keys:" in told[Spared.READS_KEYSTROKES]
+        assert re.fullmatch(r"not called batch: looks like batch \(92 % sure, by behaviour x\), but .+: left alone", line)
+    assert "but it reads single keystrokes, so somebody may be typing:" in told[Spared.READS_KEYSTROKES]
     assert "but it has a window or plays sound:" in told[Spared.HAS_WINDOW]
     assert "but it works for a server:" in told[Spared.SERVER]
-    assert "but its parent asks it through a pipe:" in told[Spared.PIPE_SERVER]
+    assert "but its parent sends it requests through a pipe:" in told[Spared.PIPE_SERVER]
     assert "but in its first 10 s somebody may be waiting for it to load:" in told[Spared.LOADING]
-    assert "but it wants so little of a CPU that nothing would be won:" in told[Spared.LITTLE]
+    assert "but it wants too little CPU for a demotion to gain anything:" in told[Spared.LITTLE]
     assert "but its sockets cannot be seen, so it may serve somebody:" in told[Spared.UNSEEN]
-    assert "but it has only started, and may be reading its code:" in told[Spared.YOUNG]
+    assert "but it has just started, and may still be loading its code:" in told[Spared.YOUNG]
 
 
 def test_a_class_that_a_rule_gave_says_so() -> None:
@@ -290,7 +290,7 @@ def test_a_pinned_class_is_the_configurations() -> None:
     assert class_of(pinned, a_session()) == "batch, by the configuration"
     hands_off = with_behaviour(groups()[2], None)
     named = a_session(groups={"program mystery": {"class": "exempt"}})
-    assert class_of(hands_off, named) == "none, by the configuration: hands off"
+    assert class_of(hands_off, named) == "none, by the configuration: left alone"
     assert class_of(hands_off, a_session()).startswith("not known")
 
 
@@ -310,12 +310,16 @@ ENDS: dict[str, tuple[Sequence[Decision], Sequence[Outcome], str]] = {
         "Contention has been",
     ),
     "somebody's renice": ([], [done("s-2.0", Status.FOREIGN)], "somebody else changed it: left alone since"),
-    "undone": ([], [done("s-2.0")], "put back by an undo"),
-    "relieved": ([], [done("s-2.0", Status.RELIEVED, "pid 4711 holds a lock")], "waited for what it holds: pid 4711 holds a lock"),
+    "undone": ([], [done("s-2.0")], "restored by an undo"),
+    "relieved": (
+        [],
+        [done("s-2.0", Status.RELIEVED, "pid 4711 holds a lock")],
+        "waited for a lock that it holds: pid 4711 holds a lock",
+    ),
     "relieved before it was set again": (
         [demotion("s-4.0")],
         [done("s-4.0", Status.RELIEVED, "pid 4711 holds a lock")],
-        "waited for what it holds: pid 4711 holds a lock",
+        "waited for a lock that it holds: pid 4711 holds a lock",
     ),
 }
 
@@ -396,7 +400,7 @@ def test_after_the_end_the_last_measured_tick_is_told(log: Log) -> None:
     log.tick(outcomes=[done("s-2.0", detail="autogroup of pid 4711: 19 -> 0")], gap=True, paused=True, groups=[])
     page = log.page(HOG.pid, a_seen(HOG, "stress-ng"))
     assert "batch (97 % sure" in first_lines(page)
-    assert "put back by an undo: autogroup of pid 4711: 19 -> 0" in " ".join(page.split())
+    assert "restored by an undo: autogroup of pid 4711: 19 -> 0" in " ".join(page.split())
     assert "paused" not in page
 
 
@@ -443,14 +447,17 @@ REASONS: dict[str, tuple[int, dict[str, Any], str]] = {
     "calm": (
         4712,
         {"groups": [a_group("web", Class.INTERACTIVE, [a_member(9000)], cpu=1.2, wait=0.02), HOGS]},
-        "nobody waits for long: web waits 1.6 % of its demand for a CPU, the longest of all; more than 5 % is contention",
+        (
+            "no interactive group waits for long: web waits 1.6 % of its demand for a CPU, more than any other; "
+            "contention begins above 5 %"
+        ),
     ),
     "wake-ups": (
         4712,
         {},
         (
             "web waits 20 % of its demand for a CPU now (0.30 cores), and it is left alone: "
-            "0.10 of 2 CPUs are in use, so such waits are wake-ups, and no contention"
+            "0.10 of 2 CPUs are in use, so these waits are wake-ups, not contention"
         ),
     ),
     "nothing to gain": (
@@ -461,7 +468,7 @@ REASONS: dict[str, tuple[int, dict[str, Any], str]] = {
             "there is nothing to gain: it uses 0.05 cores, and flask lacks 1.94"
         ),
     ),
-    "no known reason": (4712, {"machine": FULL}, "and it is left alone: what nicety may change does not stand between them"),
+    "no known reason": (4712, {"machine": FULL}, "and it is left alone: no control that nicety may change separates them"),
     "no rights": (4712, {"machine": a_machine(may_renice=False)}, "without CAP_SYS_NICE"),
     "a rival": (
         4712,
@@ -471,7 +478,7 @@ REASONS: dict[str, tuple[int, dict[str, Any], str]] = {
     "nobody to protect": (
         4712,
         {"groups": [a_group("hogs", Class.BATCH, [a_member(4712)])]},
-        "no interactive group is there to be protected",
+        "there is no interactive group to protect",
     ),
     "it is the one to protect": (9002, {}, "it is protected from batch groups"),
     "not unusual": (9001, {}, "not unusual enough to report: p = 0.004 (leak)"),
@@ -503,7 +510,7 @@ def test_what_waits_and_why_nothing_is_done_is_said_and_never_that_there_is_no_c
     page = " ".join(process_page(about, 80).split())
     waits = "flask waits 97 % of its demand for a CPU now (1.94 cores), and it is left alone: "
     assert waits + note.text in page
-    assert "no contention" not in page
+    assert "not contention" not in page
 
 
 def test_the_page_has_the_notes_of_its_tick_and_the_guards_no(tmp_path: Path) -> None:

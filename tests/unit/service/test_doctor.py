@@ -130,7 +130,7 @@ def test_an_entry_that_nothing_belongs_to_is_a_finding(state: Path, tmp_path: Pa
     found = [it for it in doctor.examine(str(file), str(state), {}, os.geteuid()) if it.name in ("groups", "pools")]
     night, rest, web, me = found
     assert (night.ok, night.fix) == (True, ""), "a job of the night is no trouble by day"
-    assert night.what == '[groups.night] matches nothing (program = "zq-no-such-job"); nothing that runs now has such a name'
+    assert night.what == '[groups.night] matches nothing (program = "zq-no-such-job"); no process has such a name now'
     assert (rest.ok, rest.what) == (True, "1 of 2 have processes")
     assert not web.ok
     assert web.what.startswith(f"[pools.web]: pid file {tmp_path}/web.pid does not exist: start gunicorn with --pid")

@@ -4,7 +4,7 @@ A *domain* is the usable CPUs that share a last-level cache within one memory no
 domain, a node, or the machine; the kernel is assumed to spread it evenly over the CPUs there. In each domain the first physical
 cores, as many as the plan says, are *kept*: no batch group may use them. Interactive groups may use every CPU of their place.
 
-The cost of a plan, in cores that somebody loses (`benchmarks/placement/oracle.py` has the same as a mixed integer program):
+The cost of a plan, in cores lost (`benchmarks/placement/oracle.py` has the same as a mixed integer program):
 
     for each domain, with latency demand L, batch demand B, k of its n cores kept (kept CPUs c, the rest b)
         SHARED  * max(0, L - k)                           latency work with a busy SMT sibling, or on a core with batch work
@@ -43,14 +43,15 @@ CROWDED = 0.2
 docs/placement.md. A lost core of batch work counts 1, more than both together, so batch work is never given up for latency."""
 
 SPLIT = 0.1
-"""Lost by work whose data is in another last-level cache of the node: a miss there costs two to three times a hit."""
+"""Part lost by work whose data is in another last-level cache of the node (chosen): a miss there costs two to three times a hit."""
 
 AWAY = 0.25
-"""Lost by work whose memory is in another node: remote memory takes 1.4 to 2 times as long (distances 14 to 21 in sysfs), but work
-does not only wait for memory."""
+"""Part lost by work whose memory is in another node (chosen): remote memory takes 1.4 to 2 times as long (distances 14 to 21 in
+sysfs), but work does not only wait for memory."""
 
 MOVED, MOVED_WORK, MOVED_CORE = 0.02, 0.02, 0.01
-"""Cores: a move costs some milliseconds of refilling caches; the rate is set so high that noise in the demand moves nothing."""
+"""Cost in cores of moving a group, each core of its demand, and a kept core (chosen): a move costs some milliseconds of refilling
+caches, and the costs are so high that noise in the demand moves nothing."""
 
 HANDFULS = 24
 """Groups are inserted in this many handfuls of equal demand; up to this many groups one by one, keeping several ways."""
@@ -74,7 +75,7 @@ other seeds: docs/placement.md.
 """
 
 ELEMENTS = 8000
-"""Costs in one evaluation that take as long as starting it."""
+"""Number of costs whose evaluation takes as long as starting one (chosen with the constants above)."""
 
 FORBIDDEN = 1e9
 """Cores. Stands for infinity in the search, so that the difference of two is a number; more than any cost."""

@@ -1,9 +1,10 @@
-"""Places latency and batch groups on CPUs by what CPUs share and by forecast demand, where that pays. Pure: knows no knob's file.
+"""Places interactive and batch groups on CPUs by what CPUs share and by forecast demand, where that pays. Pure: knows no knob's
+file.
 
-Weights alone protect as well on a machine whose CPUs share nothing but a cache (measured on two CPUs: with one CPU each, batch is
+On a machine whose CPUs share nothing but a cache, weights alone protect as well (measured on two CPUs: with one CPU each, batch is
 halved and p99 is worse than with the right weight). So nothing is confined unless the machine has SMT siblings, several last-level
-caches or several nodes; the demand of batch fits into what it is left; and the expected gain is worth it. A placement that turns
-out to cost batch work is taken back. Which CPUs: `assignment.py`. Why it is off by default: docs/decisions/0006-placement.md.
+caches or several nodes, the demand of batch fits into the CPUs left to it, and the expected gain is large enough. A placement that
+turns out to cost batch work is taken back. Which CPUs: `assignment.py`. Why it is off by default: docs/decisions/0006-placement.md.
 """
 
 from __future__ import annotations
@@ -24,25 +25,28 @@ from ..priority.supply import wait_share
 from .assignment import AWAY, SHARED, SPLIT, Layout, Objective, Plan, Request, layout_of, solve
 
 STICKY_SECONDS = 15.0
-"""How long a smaller demand must last before it counts: moving processes costs cache contents."""
+"""Seconds for which a smaller demand must last before it counts (chosen): moving processes costs cache contents."""
 
 LATENCY_DEMAND, BATCH_DEMAND = 0.01, 0.05
-"""Cores of demand below which a group is not placed: it disturbs no other group, and moving it costs more than it could gain."""
+"""Cores of demand of an interactive and a batch group below which it is not placed (chosen): it disturbs no other group, and moving
+it costs more than it could gain."""
 
 WORTH, WORTH_SHARE = 0.1, 0.1
-"""Least gain for confining groups: in cores, and as a part of the latency demand. Half of it keeps them confined."""
+"""Least gain for confining groups, in cores and as a share of the interactive demand (chosen). Half of it keeps them confined."""
 
 KERNEL_STAYS = 0.5
-"""Share of the time for which the kernel by itself keeps a group in one cache and node. A guess, set to confine less."""
+"""Share of the time for which the kernel itself keeps a group in one cache and node (chosen, so that less is confined: decision
+0006)."""
 
 LOSS, LOSS_SHARE = 0.05, 0.03
-"""Placing did not pay if this much more batch work waits beside idle CPUs than before: in cores, and as a part of batch demand."""
+"""Placing did not pay if this much more batch work waits beside idle CPUs than before, in cores and as a share of batch demand
+(chosen)."""
 
 HURT = 1.25
-"""Nor did it pay if interactive groups wait this many times as long as before."""
+"""Placing did not pay either if interactive groups wait this many times as long as before (chosen)."""
 
 GIVEN_UP_SECONDS = 600.0
-"""How long nothing is confined after placing did not pay."""
+"""Seconds for which nothing is confined after placing did not pay (chosen)."""
 
 
 class Confined(Memory):
@@ -137,11 +141,11 @@ class Placement:
         return ()
 
     def notes(self, _tick: Tick, /) -> list[Note]:
-        """Nothing: everything is said in the decisions."""
+        """None: the decisions say everything."""
         return []
 
     def skip(self) -> None:
-        """What was watched before a gap says nothing about what comes after it."""
+        """Figures from before a gap say nothing about what comes after it."""
         self.memory.looks = []
 
     def admit(self, decision: Decision, kept: Move, at: int, /) -> None:
@@ -165,7 +169,7 @@ class Placement:
             self.memory.confined.pop(result.target, None)
 
     def measured(self, found: Sequence[Impact], tick: Tick, /) -> None:
-        """Changes nothing: the policy watches itself whether confining pays."""
+        """Changes nothing: the policy itself measures whether confining pays."""
 
     def standing(self) -> list[Standing]:
         """Processes that are confined."""
@@ -225,7 +229,7 @@ class Placement:
         cpus = sum(map(len, layout.cpus))
         known = figures(latency_cores_with_slack=interactive, batch_cores=batch, usable_cpus=cpus, forecast_quantile=self._quantile)
         if not interactive or not batch:
-            return _Wanted({}, None, known, "there are not both latency and batch groups with work")
+            return _Wanted({}, None, known, "interactive and batch groups do not both have work")
         if tick.at < memory.until:
             seconds = (memory.until - tick.at) / 1e9
             return _Wanted({}, None, known, f"confining did not pay; it is tried again in {seconds:.0f} s")
@@ -243,7 +247,7 @@ class Placement:
         if lost > 0.01 * batch:
             return _Wanted({}, None, known, f"the plan would cost {lost:.2f} cores of batch work")
         if gain < worth:
-            return _Wanted({}, None, known, f"the gain is {gain:.2f} cores, and has to be {worth:.2f} to be worth it")
+            return _Wanted({}, None, known, f"the expected gain is {gain:.2f} cores, and at least {worth:.2f} are needed")
         return _Wanted({name: cpu_set for name, cpu_set in objective.cpu_sets(plan).items() if cpu_set}, kept, known, "")
 
     def _expected(self, tick: Tick) -> dict[str, float]:
@@ -268,7 +272,7 @@ class Placement:
         return demand
 
     def _request(self, layout: Layout, name: str, demand: float, *, interactive: bool) -> Request:
-        """A group's memory is where the group was confined before; else it is unknown, and will be where the group runs."""
+        """The request of a group. Its memory is assumed to be where the group was confined before; otherwise it is unknown."""
         cpus = self.memory.groups.get(name, ())
         nodes = layout.nodes[layout.place_of(cpus)] if cpus else None
         memory = tuple(nodes.tolist()) if nodes is not None and nodes.max() == 1.0 else ()
@@ -291,9 +295,9 @@ class Placement:
                 continue
             why = Why(
                 rule="placement over",
-                text=f"{target} may use its CPUs again: {wanted.reason or 'the plan leaves its group free'}.",
+                text=f"{target} may use all its CPUs again: {wanted.reason or 'the plan leaves its group free'}.",
                 figures=wanted.figures,
-                rejected=("keeping it confined: it has to pay all the time",),
+                rejected=("keeping it confined: a placement stays only while it pays",),
                 flips=(),
             )
             action, move = Restore(Control.AFFINITY, ProcessPlace(confined.process)), Move(wanted.groups, wanted.kept, None)
@@ -305,13 +309,13 @@ class Placement:
         why = Why(
             rule="placement pays",
             text=(
-                f"{target} runs on CPUs {cpu_list(change.cpus)}: placing the groups so is expected to gain {gain:.2f} cores that "
-                f"they lose to busy siblings, other caches and remote memory, and to cost batch {lost:.2f}."
+                f"{target} runs on CPUs {cpu_list(change.cpus)}: this placement is expected to gain {gain:.2f} cores that are "
+                f"lost to busy siblings, other caches and remote memory, and to cost batch work {lost:.2f}."
             ),
             figures=wanted.figures | {"group": change.group},
             rejected=(
-                "leaving all where the kernel puts it: it would lose the gain",
-                "weights alone: a sibling and a cache know of none",
+                "leaving placement to the kernel: it would lose the gain",
+                "weights alone: SMT siblings and caches ignore them",
             ),
             flips=(
                 f"a gain below {float(wanted.figures['worth_cores']):.2f} cores",
@@ -327,7 +331,7 @@ class Placement:
 
 
 def _aim(helped: Group | None, group: str, *, back: bool) -> Aim | None:
-    """The interactive group that waits most is to wait less; None: there is none."""
+    """The wait of the interactive group that waits most, which the change is to shorten; None: there is no such group."""
     if helped is None:
         return None
     return Aim(Metric.WAIT, helped.name, wait_share(helped), group, Control.AFFINITY, back)
@@ -363,7 +367,7 @@ def _gain(objective: Objective, plan: Plan) -> float:
 
 
 def _running(objective: Objective, request: int, place: int) -> float:
-    """What a group in a place loses to other caches and nodes, also where the plan may not put it."""
+    """Cores that a group in this place loses to other caches and nodes, also if the plan may not put it there."""
     layout, demand = objective.layout, objective.requests[request].demand
     memory = objective.requests[request].memory
     nodes = layout.nodes[place]

@@ -17,16 +17,17 @@ from .reaction import EPSILON, PANIC_THRESHOLD, reaction, up
 
 MARGIN = 1.05
 """A pool shrinks only to what would serve this multiple of the load: between load / MARGIN and load nothing changes, so load that
-wobbles around a threshold causes no flapping. A twentieth: a tenth cost 3 % more workers than Knative's rule on a constant load. A
-seasonal pattern that asks for less than that more does not grow a pool either: so little is chance in the prediction."""
+wobbles around a threshold causes no flapping. Measured: a tenth instead of a twentieth cost 3 % more workers than Knative's rule on
+a constant load. A pool is not grown either if its seasonal pattern asks for less than this factor: the rest is chance."""
 
 GRADUAL, SHARP = 2.0, 2.5
 """How sharply a load rises and falls (`Predicted.abrupt`): up to the first it is sized for `target`, from the second for
-`predicted_target`. The reactive rule serves a gradual load well: with less room than that rule leaves, latency would suffer."""
+`predicted_target` (decision 0008). The reactive rule serves a gradual load well: with less room than that rule leaves, latency
+would suffer."""
 
 LASTING = 10.0
 """Longest time, in seconds, that more work than the seasonal pattern predicted must last before workers are started for it; a
-worker start time if that is shorter. By then the seasonal pattern, if it is wrong, is not trusted any more."""
+worker start time if that is shorter. By then a seasonal pattern that is wrong is no longer trusted (chosen)."""
 
 
 class SizeRule(StrEnum):
@@ -104,7 +105,7 @@ class Need:
 
 
 class Needs:
-    """Finds out what is needed."""
+    """Computes the need of a pool."""
 
     def __init__(self, config: Section, interval: float) -> None:
         """`interval`: seconds between ticks."""
@@ -182,7 +183,7 @@ class Needs:
         return min(max(later, recent), pool.maximum)
 
     def _lasting(self, at: int, pool: Pool, memory: PoolMemory) -> int:
-        """Workers that were needed for a whole worker start time: for work that is over by then none need be started."""
+        """Workers that were needed for a whole worker start time: none need be started for work that is over by then."""
         lasting = 0.0 if _gradual(pool) else min(START_UNKNOWN if pool.start_seconds is None else pool.start_seconds, LASTING)
         return -peak(memory.present, at, -_present(pool, self._config.target), lasting)
 
@@ -261,7 +262,7 @@ def _present(pool: Pool, target: float) -> int:
 
 
 def _gradual(pool: Pool) -> bool:
-    """Does the predicted load change so gradually that the reactive rule would serve it well, with its room?"""
+    """Whether the predicted load changes so gradually that the reactive rule, with its room, would serve it well."""
     return pool.predicted is not None and pool.predicted.abrupt < SHARP
 
 

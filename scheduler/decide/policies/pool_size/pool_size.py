@@ -2,14 +2,14 @@
 Pure: knows no adapter and no model.
 
 - Seasonal pattern, where the load has one that is trusted (`models/forecast/seasonality.py`): enough for what earlier periods did
-from now until
-  1.2 worker start times ahead, and for what is busy and queued now. If a fall was predicted and came, nothing is kept of what the
-  reactive rule holds after a fall. As soon as the load deviates, the seasonal pattern is not trusted and the other two decide.
+  from now until 1.2 worker start times ahead, and for what is busy and queued now. If a fall was predicted and came, the workers
+  that the reactive rule holds after a fall are not kept. As soon as the load deviates, the seasonal pattern is not trusted and the
+  other two decide.
 - Reactive rule: Knative's autoscaler, see `reaction.py`. KPA holds the peak of a panic for 60 s and starts in one; here
-  `down_after` does that job. When the load fell to less than half for good, its mean begins anew there: else a spike that is over
-  would be paid for a minute longer.
-- Forecast floor: the forecast 1.2 worker start times ahead, by default its median. Upper quantiles would always cost workers for
-  what a seasonal pattern or a panic supplies when it is needed: see docs/decisions/0008.
+  `down_after` does that job. When the load fell to less than half for good, its mean begins anew there: otherwise a spike
+  that is over would cost workers for another minute.
+- Forecast floor: the forecast 1.2 worker start times ahead, by default its median. Upper quantiles would always cost workers
+  that a seasonal pattern or a panic adds when they are needed: see docs/decisions/0008.
 - Headroom bounds growth, and takes away what only a forecast asked for; it never takes workers that are needed now. The pool's
   scaling curve (`models/scaling.py`) does the same where it is certain: workers that would add nothing are not started.
 """
@@ -29,7 +29,7 @@ from .reaction import PANIC_THRESHOLD, up
 from .reasons import PoolReasons
 
 STABLE = 60.0
-"""Seconds of `Pool.load_stable`."""
+"""Seconds of `Pool.load_stable`, the stable window of Knative's autoscaler."""
 
 CALM, SMALL = 60.0, 4
 """A pool shrinks to this many workers or fewer only if no 6 s window within this many seconds would have been a panic there. Few
@@ -37,16 +37,16 @@ workers have no room: two requests at once are a panic of one. Without this hold
 pool with half an Erlang grew and shrank every 15 s."""
 
 CLIFF = 0.75
-"""A predicted fall to this share of the workers or less is followed as soon as it has come: `down_after` then looks ahead instead
-of back. A smaller shrink waits while such a fall is near."""
+"""A predicted fall to this share of the workers or less is followed as soon as it has come (chosen): `down_after` then looks ahead
+instead of back. A smaller shrink waits while such a fall is near."""
 
 FALL, PATIENCE = 0.5, 2.5
 """The load has fallen if its 6 s mean is below this share of its 60 s mean and stays so for this many worker start times (at least
-`down_after`). The longer workers take to come back, the longer they are kept; a pool whose patience is more than half of STABLE
-waits until the mean itself has fallen."""
+`down_after`). Chosen: the longer workers take to start again, the longer they are kept. A pool whose patience is more than half of
+STABLE waits until the mean itself has fallen."""
 
 WARY = 600.0
-"""For this many seconds after a fall that was regretted, none is followed at once: regretted means a panic within STABLE of it."""
+"""Seconds for which no fall is followed at once after one that was regretted, which is a panic within STABLE of it (chosen)."""
 
 
 class PoolSizeMemory(Memory):
@@ -68,7 +68,7 @@ class PoolSize:
         self.memory = memory
 
     def propose(self, tick: Tick) -> list[Proposal[int]]:
-        """At most one size per pool. With each the size is kept from which it was changed."""
+        """At most one size per pool. Each proposal keeps the size that it changes from."""
         outlook = Outlook(tick)
         there = {pool.name for pool in tick.pools}
         for gone in sorted(self.memory.pools.keys() - there):
@@ -82,11 +82,11 @@ class PoolSize:
         return ()
 
     def notes(self, _tick: Tick, /) -> list[Note]:
-        """Nothing: everything is said in the decisions."""
+        """None: the decisions say everything."""
         return []
 
     def skip(self) -> None:
-        """After a gap it is unknown what had sufficed meanwhile."""
+        """After a gap it is unknown which size was sufficient meanwhile."""
         for memory in self.memory.pools.values():
             memory.since, memory.peaks = None, []
             memory.falling = memory.fallen = None
@@ -101,7 +101,7 @@ class PoolSize:
             memory.asked = decision.action.size
 
     def learn(self, result: Result) -> None:
-        """A size that was not taken is not asked for any more: the pool's own size counts again."""
+        """Stops asking for a size that the pool did not take: the pool's own size counts again."""
         memory = self.memory.pools.get(result.target.removeprefix("pool "))
         if memory is not None and not result.done and (result.action is None or isinstance(result.action, ResizePool)):
             memory.asked = None
@@ -170,7 +170,7 @@ class PoolSize:
         return None
 
     def _falls_further(self, enough: int, pool: Pool, need: Need, memory: PoolMemory) -> bool:
-        """Is a much larger shrink near, which a small one now would only delay by `cooldown_down`?"""
+        """Whether a much larger shrink is near, which a small one now would only delay by `cooldown_down`."""
         predicted, falling = pool.predicted, memory.falling
         if need.by_season is None or predicted is None:
             return falling is not None and workers_for(falling.mean, pool, self._config.target) <= CLIFF * enough
@@ -212,7 +212,7 @@ class PoolSize:
 
 
 def _aim(pool: Pool, size: int) -> Aim | None:
-    """Queued work is to shrink, from when the new workers can be up. None: it is not known."""
+    """The queued work, which the change is to shrink once the new workers can be up. None: the queue is unknown."""
     if pool.queued is None:
         return None
     delay = (pool.start_seconds or 0.0) if size > pool.size else 0.0
@@ -220,5 +220,6 @@ def _aim(pool: Pool, size: int) -> Aim | None:
 
 
 def _passed(at: int, since: int | None, seconds: float, interval: float) -> bool:
-    """Have `seconds` passed? A tenth of an interval early counts: ticks jitter, and a cool-down of one tick must not take two."""
+    """Whether `seconds` have passed. A tenth of an interval early counts: ticks jitter, and a cool-down of one tick must not take
+    two."""
     return since is None or at - since >= (seconds - 0.1 * interval) * 1e9

@@ -18,7 +18,7 @@ MAX_SCALE_UP, MAX_SCALE_DOWN = 1000.0, 2.0
 """Knative: most that may be asked for in one step, as a multiple and a divisor of the ready workers."""
 
 EPSILON = 1e-9
-"""Taken off before rounding up, so that 2.8 / 0.7 asks for 4 workers on every machine."""
+"""Subtracted before rounding up, so that 2.8 / 0.7 asks for 4 workers on every machine: rounding errors are far smaller."""
 
 
 @dataclass(frozen=True, slots=True)

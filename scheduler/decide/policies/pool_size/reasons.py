@@ -19,7 +19,7 @@ class PoolReasons:
         self._interval = interval
 
     def why(self, pool: Pool, need: Need, size: int, current: int, outlook: Outlook) -> Why:
-        """Of a change from `current` to `size` workers."""
+        """Why a pool changes from `current` to `size` workers."""
         config = self._config
         seconds = HORIZONS[need.horizon] * self._interval
         source = outlook.source(pool.name, "load")
@@ -71,9 +71,9 @@ class PoolReasons:
                     f"within {predicted.horizon:.3g} s."
                 )
             if rule is SizeRule.PRESENT:
-                return f"{pool.load:.3g} Erlang are busy and queued, {period} had predicted {predicted.now:.3g}."
+                return f"the load is {pool.load:.3g} Erlang (busy and queued); {period} had predicted {predicted.now:.3g}."
             if rule is SizeRule.FEWER:
-                soon = f"no more will be needed in the next {config.down_after:g} s"
+                soon = f"no more workers are needed in the next {config.down_after:g} s"
                 return f"the load has fallen as {period} had predicted, and {soon}."
         if rule is SizeRule.FEWER and need.fallen is not None:
             return f"the load fell {need.fallen:.3g} s ago and has been {need.mean:.3g} Erlang since."
@@ -84,7 +84,7 @@ class PoolReasons:
         if rule is SizeRule.MINIMUM:
             return "the configured minimum."
         load = pool.load_panic if rule is SizeRule.PANIC and pool.load_panic is not None else need.mean
-        return f"the load has been {load:.3g} Erlang, a worker takes {config.target:g}."
+        return f"the load has been {load:.3g} Erlang; the target is {config.target:g} per worker."
 
     def _rejected(self, pool: Pool, need: Need, source: str) -> tuple[str, ...]:
         said, predicted = [], pool.predicted
@@ -93,16 +93,17 @@ class PoolReasons:
         if need.by_season is not None:
             for workers, whose in ((need.by_reaction, "the reactive rule"), (need.by_forecast, "the forecast")):
                 if workers is not None and workers != need.change:
-                    said.append(f"{workers} workers, which {whose} asks for: the load comes as its seasonal pattern predicted")
+                    said.append(f"{workers} workers, which {whose} asks for: the load follows its seasonal pattern")
         else:
             if predicted is not None:
-                said.append(f"what {_period(predicted)} predicts: not trusted, {_share(predicted)} of its newest period came so")
+                right = f"{_share(predicted)} of its newest period came as predicted"
+                said.append(f"what {_period(predicted)} predicts: not trusted; {right}")
             if need.by_reaction is not None and need.by_forecast is not None and need.by_reaction != need.by_forecast:
                 less = min((need.by_reaction, "the reactive rule"), (need.by_forecast, "the forecast"))
-                said.append(f"{less[0]} workers, which {less[1]} alone asks for: the larger of both counts")
+                said.append(f"{less[0]} workers, which {less[1]} alone asks for: the larger of the two counts")
         if need.bound:
             because = _little(pool.scaling) if need.bound is Bound.SCALING and pool.scaling is not None else ""
-            said.append(f"{need.change} workers, which the load asks for: bound by {need.bound}{because}")
+            said.append(f"{need.change} workers, which the load asks for: limited by {need.bound}{because}")
         return tuple(said)
 
     def _flips(self, pool: Pool, need: Need, size: int, current: int) -> tuple[str, ...]:
@@ -173,7 +174,7 @@ def _curve(scaling: Scaled) -> dict[str, float | int]:
 
 
 def _little(scaling: Scaled) -> str:
-    added = "" if scaling.adds is None else f" ({scaling.adds:.2g} cores when it was seen)"
+    added = "" if scaling.adds is None else f" (each added {scaling.adds:.2g} cores)"
     return (
         f", seen at {scaling.sizes} sizes up to {scaling.largest:.3g}: one more would do less than {WORTH:.0%} of a worker{added}"
     )

@@ -1,14 +1,13 @@
-"""From which share of what matters on to report, if the user accepts more false alarms than that gives. Pure: counts, knows
+"""The least size from which scores are reported, if the user accepts more false alarms than what matters gives. Pure: counts, knows
 no kind and no word.
 
-What matters (10 s of standstill, 16 descriptors) is so far beyond what healthy workers do that it hardly ever gives a false alarm,
-whatever p-value is asked for. A user who accepts more of them gets smaller things reported, as many as were asked for: how often
-each size comes up is learned from the workers of this machine. Outliers come in all sizes, other kinds from half of what matters.
+What matters (10 s of standstill, 16 descriptors) is far beyond what healthy workers do, so it almost never gives a false alarm,
+whatever the p-value. A user who accepts more of them gets smaller things reported, as many as the configuration accepts: how often
+each size occurs is learned from the workers of this machine. Outliers come in all sizes, other kinds from half of what matters.
 
-For each step of a ladder of sizes it counts how many reports there would have been with that as the least reported size: one when
-a worker has held the size for the patience and the consensus that a report asks for, and the next after `QUIET_SECONDS` without it.
-Workers that were reported for what matters are taken to be faulty, and do not count.
-"""
+For each step of a ladder of sizes it counts the reports that this step as the least reported size would have given. A report is due
+when a worker has held the size for the patience and the consensus that a report needs, and the next one after `QUIET_SECONDS`
+without it. Workers that were reported for what matters count as faulty and are left out."""
 
 from __future__ import annotations
 
@@ -21,20 +20,23 @@ from .....models.anomaly.detectors import LEAST
 from ..policy import Memory
 
 STEPS, STEP = 86, 2 ** (1 / 16)
-"""Steps of the ladder and the factor between two: from `LEAST` to four times what matters, where p-values count it as usual."""
+"""Number of steps of the ladder, and the factor between two: they reach from `LEAST` to four times what matters, where the p-value
+decides as usual."""
 
 ENOUGH = 100.0
-"""After this many accepted alarms the counts are halved: habits change, and this many fix a rate to a tenth."""
+"""After this many accepted alarms the counts are halved (chosen): behaviour changes, and this many give a rate to within a tenth
+(Poisson: 1 / sqrt(100))."""
 
 CONSENSUS = 0.8
-"""Share of its time for which a score must have been significant: one odd tick in a run neither makes nor ends an incident."""
+"""Share of its time for which a score must have been significant (chosen): one odd tick neither makes nor ends an incident."""
 
 QUIET_SECONDS = 60.0
-"""An incident is over when nothing of it was seen for this long; what comes after is a new one and is reported again."""
+"""Seconds after which an incident is over if nothing of it was seen (chosen). What comes later is a new incident and is
+reported."""
 
 
 class Odd(Memory):
-    """A worker that comes near to what matters."""
+    """A worker whose scores come near to what matters."""
 
     seen: list[tuple[int, float]]  # (ns, size) of the ticks within the patience, 0 where there was nothing; the oldest first
     last: list[int] = msgspec.field(default_factory=list)  # ns, by step of the ladder, when it was last of this size

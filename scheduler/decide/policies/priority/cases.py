@@ -1,4 +1,4 @@
-"""Which groups are demoted, for whom, and what that can free. Pure: knows no mechanism."""
+"""Which groups are demoted, for which victim, and how many cores that can free. Pure: knows no mechanism."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Case:
 
 
 class Cases:
-    """Chooses them."""
+    """Chooses the groups to demote."""
 
     def __init__(self, memory: PriorityMemory) -> None:
         self._memory = memory
@@ -71,7 +71,7 @@ class Cases:
         return kept
 
     def _lacks(self, tick: Tick, view: View) -> list[Lack]:
-        """What each victim lacks, the worst first; if none suffers at the moment, what was lacking last."""
+        """What each victim lacks, the worst first; if none suffers now, what the last one lacked."""
         memory, cpus = self._memory, tick.machine.cpus
         found = [Lack(group.name, lacks(group, cpus), False) for group in view.suffering]
         if view.foreseen:

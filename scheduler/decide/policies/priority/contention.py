@@ -15,41 +15,46 @@ from .mechanisms import LEVELS
 from .supply import WAIT_FLOOR, others, throttled, unseen, wait_share
 
 BUSY = 0.75
-"""Waiting is contention when at least this share of the CPUs is in use; below it, waits are wake-ups."""
+"""Share of the CPUs in use from which waiting is contention (chosen): with less in use, a wait only lasts until a thread is woken
+on an idle CPU."""
 
 LATENCY_DEMAND, BATCH_DEMAND = 0.01, 0.05
-"""Least demand in cores for a class to count as present: with less it cannot suffer, or cannot be what the other suffers from."""
+"""Least demand in cores for interactive and for batch groups to count as present (chosen): with less, the first cannot suffer and
+the second cannot make them suffer."""
 
 VICTIMS = 4
-"""Contenders are looked for in a tick for this many interactive groups, the worst first: a demotion for one serves the others
-too."""
+"""Number of interactive groups for which contenders are sought in a tick, the worst first (chosen): a demotion for one of them
+helps the others too."""
 
 REMEMBERED_SECONDS = 120.0
-"""An interactive group counts as present for this long after it had work: a service may be idle and must not wake up
+"""Seconds for which an interactive group counts as present after it had work (chosen): an idle service must not wake up
 unprotected."""
 
 STOPPED_SECONDS = 60.0
-"""How long a group that its own quota stopped is no victim of others (chosen: bursty requests are stopped in bursts)."""
+"""Seconds after its own quota stopped a group in which the group is not a victim of others (chosen: bursty requests are stopped in
+bursts)."""
 
 SOON = 3
-"""Contention is forecast from this many horizons (1, 3 and 6 ticks): a demotion acts at once, so looking further gains nothing."""
+"""Number of horizons that contention is forecast from: 1, 3 and 6 ticks (chosen). A demotion acts at once, so longer horizons gain
+nothing."""
 
 EXCESS = 0.05
-"""Cores by which the expected demand must exceed the capacity: on a full machine without waits the two differ only by rounding."""
+"""Cores by which the expected demand must exceed the capacity (chosen): on a full machine without waits the two differ only by
+rounding."""
 
 CALM = 0.9
-"""Contention is over when the expected demand is below this share of the capacity: the gap prevents flapping."""
+"""Contention is over when the expected demand is below this share of the capacity (chosen): the gap prevents flapping."""
 
 LONGEST_EASE = 3600.0
-"""Longest time before the next easing, in seconds: it doubles each time that easing had to be taken back."""
+"""Longest time until a demotion is eased again, in seconds (chosen). The time doubles whenever an easing had to be revoked."""
 
 
 class ContentionMemory(Memory):
-    """What is remembered of it."""
+    """What `Contention` remembers between ticks."""
 
-    engaged: bool = False
+    engaged: bool = False  # contention is there or not over for long enough
     calm_since: int | None = None
-    level: int = 0  # how far the demotion is eased, see `mechanisms.value`
+    level: int = 0  # number of steps by which the demotion is eased, see `mechanisms.value`
     content_since: int | None = None  # since when all protected groups have waited less than half of their target
     ease_seconds: float = 0.0  # how long they must have done so; 0: as configured
     active: dict[str, int] = msgspec.field(default_factory=dict)  # interactive group -> ns when it last had work
@@ -65,7 +70,7 @@ class View:
 
     victim: Group  # the interactive group that waits most per demand, except those that their own quota stops
     share: float  # its wait per demand
-    suffering: tuple[Group, ...]  # those that wait too much, the worst first, at most `VICTIMS`
+    suffering: tuple[Group, ...]  # interactive groups that wait too long, the worst first, at most `VICTIMS`
     crowded: bool  # the CPUs are in use, and batch work is there
     suffers: bool
     foreseen: bool
@@ -83,18 +88,18 @@ class Sight:
 
     protected: list[Group]
     contenders: list[Group]
-    view: View | None  # None: there are not both, or the policy is switched off
+    view: View | None  # None: one of the two is missing, or the policy is disabled
 
 
 class Contention:
-    """Watches it."""
+    """Follows contention from tick to tick."""
 
     def __init__(self, config: Section, memory: ContentionMemory) -> None:
         self._config = config
         self.memory = memory
 
     def look(self, tick: Tick, *, demoted: bool) -> Sight:
-        """To be called once a tick. `demoted`: something is demoted at present."""
+        """The groups of this tick and their contention. Call it once a tick. `demoted`: something is demoted at present."""
         memory = self.memory
         protected = self._protected(tick)
         self._note_stopped(tick, protected)
@@ -114,7 +119,7 @@ class Contention:
         self.memory.level, self.memory.content_since = 0, None
 
     def notes(self, tick: Tick) -> list[Note]:
-        """What keeps the policy from demoting. To be called after `look`."""
+        """What keeps the policy from demoting. Call it after `look`."""
         memory, machine = self.memory, tick.machine
         if not self._config.enabled:
             return []
@@ -122,7 +127,7 @@ class Contention:
         notes = [
             Note(
                 topic=f"quota {group.name}",
-                text=f"{group.name} is stopped by the CPU quota of its own cgroup: nothing is demoted for what it waits.",
+                text=f"{group.name} waits for its own cgroup's CPU quota: only a larger quota helps, so nothing is demoted.",
                 figures=figures(throttled_share=group.throttled, wait_cores=group.wait, cpu_cores=group.cpu),
             )
             for group in protected
@@ -130,8 +135,8 @@ class Contention:
         ]
         if memory.unseen:
             text = (
-                "most of the pressure comes from processes that nicety cannot see: another container or guest, or whatever runs "
-                "outside of this namespace; nothing is demoted for it."
+                "most of the pressure comes from processes that nicety cannot see: in another container or guest, or outside this "
+                "PID namespace. Nothing is demoted, because that would not help."
             )
             known = figures(
                 unseen_cores=machine.unseen,
@@ -151,7 +156,8 @@ class Contention:
         return [group for group in groups if group.name in memory.active]
 
     def _note_stopped(self, tick: Tick, protected: list[Group]) -> None:
-        """A group that its own quota stops is no victim until STOPPED_SECONDS after the last time: quotas bite now and then."""
+        """Remembers groups that their own quota stops: until STOPPED_SECONDS later they are not victims, because quotas bite from
+        time to time."""
         memory = self.memory
         memory.stopped = {name: at for name, at in memory.stopped.items() if tick.at - at <= STOPPED_SECONDS * 1e9} | {
             group.name: tick.at for group in protected if throttled(group)
@@ -212,7 +218,7 @@ class Contention:
             memory.calm_since = None
 
     def _ease(self, tick: Tick, view: View | None, *, demoted: bool) -> None:
-        """Demotes as much as the target needs: a step weaker after a while without waits, in full again on the first wait."""
+        """Adapts the demotion to the target: one step weaker after a while without waits, in full again on the first wait."""
         memory = self.memory
         if not memory.engaged or view is None or not demoted:
             self.in_full()

@@ -17,11 +17,11 @@ from .memory import PriorityMemory
 from .pairs import ANYBODY
 
 POOLS_SPARED = frozenset({Control.CPU_IDLE, Control.POLICY, Control.FENCE})
-"""Not used inside a pool: they leave next to no CPU, which is too little where workers share locks."""
+"""Controls that are not used inside a pool: they leave almost no CPU, which is too little where workers share locks."""
 
 
 class Desired:
-    """Makes them."""
+    """Lists the changes that should be in force."""
 
     def __init__(self, config: Config, memory: PriorityMemory) -> None:
         self._config = config.priority

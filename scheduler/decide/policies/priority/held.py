@@ -21,7 +21,9 @@ class Held(Memory):
     group: str
     target: str
     victim: str  # the group it protects
-    observed: list[str] = msgspec.field(default_factory=list)  # victims for which nothing was written; for others it may have to be
+    observed: list[str] = msgspec.field(
+        default_factory=list
+    )  # victims for which it was only observed; for others it may have to be written
     inside: bool = False  # FENCE: the process was in a fence already, and has none of its own
 
     def __post_init__(self) -> None:
@@ -41,7 +43,7 @@ class Held(Memory):
 
     @property
     def undo(self) -> Restore:
-        """What takes it back."""
+        """What restores it."""
         return Restore(self.control, self.on)
 
     @property
@@ -63,7 +65,7 @@ class Held(Memory):
 
 
 def demotions(held: Mapping[str, Held]) -> Iterator[Held]:
-    """Those that are no slices."""
+    """The demotions among these changes: all that are not slices."""
     return (each for each in held.values() if each.control is not Control.SLICE)
 
 

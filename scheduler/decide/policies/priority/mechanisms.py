@@ -21,6 +21,7 @@ Step = tuple[Control, str]
 """A control, and the cgroup to set it on; "" for a control of processes or sessions."""
 
 SCHED_IDLE = 5
+"""Number of the policy in sched_setscheduler(2), include/uapi/linux/sched.h."""
 
 DEFAULT: dict[Control, int] = {
     Control.NICE: 0,
@@ -32,13 +33,13 @@ DEFAULT: dict[Control, int] = {
     Control.SLICE: 0,
     Control.FENCE: 0,
 }
-"""The value of a control that nobody chose: any other value is somebody's choice and left alone."""
+"""The kernel's default of each control. Any other value is somebody's choice and left alone."""
 
 EASE = 5
-"""A demotion is eased by this many steps of nice at a time: each is a quarter of weight, five are a factor of three."""
+"""Steps of nice by which a demotion is eased at a time (chosen): each step multiplies the weight by 1.25, five of them by three."""
 
 LEVELS = 4
-"""Strengths of a demotion: full, and three times eased; the last is next to none."""
+"""Number of strengths of a demotion: full, and eased up to three times. The last is almost no demotion."""
 
 
 def place(member: Member) -> Place:

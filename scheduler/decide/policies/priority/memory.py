@@ -15,7 +15,7 @@ from .turns import Turns
 
 
 class Lack(Memory):
-    """What was lacking in the last contention: a group that appears before it is over is measured by it."""
+    """What a victim lacked in the present contention: a batch group that appears before it is over is compared with that."""
 
     victim: str
     cores: float

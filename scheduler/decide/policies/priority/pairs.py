@@ -21,13 +21,13 @@ LONGEST = 4 * 3600.0
 """Seconds of the longest pause, and of the quiet after a pause in which it is forgotten (chosen)."""
 
 ANYBODY = ""
-"""The victim of a pause that holds for all: a contender that starved, held a lock, or cannot be lowered is so for any victim."""
+"""The victim of a pause that holds for all victims: the contender starved, held a lock, or cannot be demoted by any mechanism."""
 
 MOST = 4096
 """Most pauses that are remembered; of more, those that end first are forgotten (chosen)."""
 
 RELIEVED, NO_EFFECT = "had to be put back", "had no effect"
-"""Why there is a pause, to follow "the demotion"."""
+"""Why there is a pause, as the end of a sentence that begins with "the demotion"."""
 
 
 class Pause(Memory):
@@ -61,11 +61,12 @@ class Pairs(Memory):
         self._begin(ANYBODY, contender, RELIEVED, FIRST_RELIEF, at)
 
     def without_effect(self, victim: str, contender: str, at: int) -> None:
-        """The victim waits as long with the contender demoted as before. `ANYBODY`: no mechanism is left to lower it by."""
+        """The victim waits as long as before although the contender is demoted. `ANYBODY`: no mechanism is left that could demote
+        it."""
         self._begin(victim, contender, NO_EFFECT, FIRST_NO_EFFECT, at)
 
     def forget(self, at: int) -> None:
-        """Drop what is long over, and what exceeds MOST."""
+        """Drops pauses that are long over, and those beyond MOST."""
         if len(self.pauses) > MOST or any(at - pause.until > LONGEST * 1e9 for pause in self.pauses.values()):
             kept = sorted(self.pauses.items(), key=lambda item: (-item[1].until, item[0]))[:MOST]
             self.pauses = {key: pause for key, pause in kept if at - pause.until <= LONGEST * 1e9}

@@ -11,7 +11,7 @@ one is tried. What a child inherits is not set again. In a group of brief proces
 Inside one cgroup a swarm gets a child cgroup of its own with the least weight (a fence), where one may be made: the process that
 started the swarm is moved there with all its children.
 
-Demotion begins in full, because half measures can hurt (measured: nice 5 beside 60 % load gave a p99 of 29 ms, nice 19 one of
+Demotion begins in full, because a partial one can hurt (measured: nice 5 beside 60 % load gave a p99 of 29 ms, nice 19 one of
 1.8 ms). It is eased step by step while the protected groups wait less than half of their target. Once weights separate the two,
 the protected group's time slice is shortened (see `slices.py`).
 
@@ -36,12 +36,13 @@ from .desired import Desired
 from .held import Held, demotions
 from .mechanisms import DEFAULT
 from .memory import PriorityMemory
-from .reasons import PriorityReasons, Turn
+from .reasons import Context, PriorityReasons
 from .strikes import STRIKES
 from .supply import wait_share
 
 UNYIELDING = 0.1
-"""Share of the machine that demoted groups may use beyond what the interactive groups leave: four hogs at nice 19 keep about
+"""Share of the machine that demoted groups may use beyond what the interactive groups leave (chosen): four hogs at nice 19 keep
+about
 0.06."""
 
 Before = frozenset[tuple[str, Control]]
@@ -85,11 +86,11 @@ class Priority:
         if sight.view is None or not turn:  # without contention nothing new is desired
             return returns
         refused = self._reasons.refused(tick, sight.contenders, cases)
-        said = Turn(tick, sight.view, {group.name: group for group in tick.groups}, cases, refused)
-        return returns + self._changes(said, turn, before)
+        context = Context(tick, sight.view, {group.name: group for group in tick.groups}, cases, refused)
+        return returns + self._changes(context, turn, before)
 
     def waiting(self) -> Collection[str]:
-        """The knobs of desired changes that must wait for their turn."""
+        """The knobs of desired changes that were left for a later tick."""
         return self.memory.turns.waiting
 
     def notes(self, tick: Tick, /) -> list[Note]:
@@ -232,19 +233,19 @@ class Priority:
             proposals.append(Proposal(self.name, held.target, action, why, held, self._aim(action, held, groups, before)))
         return proposals
 
-    def _changes(self, said: Turn, turn: Mapping[str, Held], before: Before) -> list[Proposal[Held]]:
-        """The changes that have their turn; the last one says how many wait."""
+    def _changes(self, context: Context, turn: Mapping[str, Held], before: Before) -> list[Proposal[Held]]:
+        """Proposals for the changes of this tick. The last one says how many others wait."""
         proposals, left = list[Proposal[Held]](), len(self.memory.turns.waiting)
         for number, change in enumerate(turn.values(), 1):
             action = Set(change.control, change.on, change.value, DEFAULT[change.control])
-            why = self._reasons.change(said, change, left if number == len(turn) else 0)
+            why = self._reasons.change(context, change, left if number == len(turn) else 0)
             proposals.append(
-                Proposal(self.name, change.target, action, why, change, self._aim(action, change, said.groups, before))
+                Proposal(self.name, change.target, action, why, change, self._aim(action, change, context.groups, before))
             )
         return proposals
 
     def _aim(self, action: Set | Restore, held: Held, groups: Mapping[str, Group], before: Before) -> Aim | None:
-        """The victim is to wait less. None: it is not there."""
+        """The wait of the victim, which the change is to shorten. None: the victim is not in this tick."""
         victim = groups.get(held.victim)
         if victim is None:
             return None

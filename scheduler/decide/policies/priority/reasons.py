@@ -19,7 +19,7 @@ from .slices import HARM, LONG_TICKS, Phase
 from .strikes import STRIKES
 from .supply import ALONE, LEAST_FREED, apart, wait_share
 
-TOLD = (Control.CPU_WEIGHT, Control.CPU_SHARES, Control.CPU_IDLE, Control.AUTOGROUP, Control.FENCE, Control.NICE)
+LISTED = (Control.CPU_WEIGHT, Control.CPU_SHARES, Control.CPU_IDLE, Control.AUTOGROUP, Control.FENCE, Control.NICE)
 """Controls that a decision lists when they were dropped for the group."""
 
 NAMED = 5
@@ -27,7 +27,7 @@ NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class Context:
     """What the changes of a tick have in common."""
 
     tick: Tick
@@ -45,19 +45,19 @@ class PriorityReasons:
         self._pools = frozenset(config.pools)
         self._memory = memory
 
-    def change(self, turn: Turn, change: Held, follow: int = 0) -> Why:
-        """Of a change. `follow`: how many more wait for their turn."""
-        tick, view, groups = turn.tick, turn.view, turn.groups
+    def change(self, context: Context, change: Held, follow: int = 0) -> Why:
+        """Why a control is set. `follow`: number of further changes that wait for a later tick."""
+        tick, view, groups = context.tick, context.view, context.groups
         group = groups[change.group]
         short = change.control is Control.SLICE
         rule, text = self._slice_reason(change) if short else self._reason(view, group, change)
         trial = self._memory.slices.trials.get(change.group)
         config = self._config
-        case = None if short else turn.cases.get(change.group)
+        case = None if short else context.cases.get(change.group)
         victim = groups.get(change.victim, view.victim)
         return Why(
             rule=rule,
-            text=text if not follow else f"{text} {follow} more follow.",
+            text=text if not follow else f"{text} {follow} more changes follow.",
             figures=figures(
                 victim=change.victim,
                 victim_wait_before=wait_share(victim),
@@ -80,12 +80,12 @@ class PriorityReasons:
                 level=0 if change.control is Control.FENCE else self._memory.contention.level,  # a fence is not eased
                 value=change.strength,
             ),
-            rejected=(*self._rejected(tick, group, change), *(() if short else turn.refused)),
+            rejected=(*self._rejected(tick, group, change), *(() if short else context.refused)),
             flips=self._flips(group, change),
         )
 
     def back(self, tick: Tick, held: Held, there: bool, alive: bool) -> Why:
-        """Of a restore. `there`: its group still has its class; `alive`: the process that a fence was made for still runs."""
+        """Why a control is restored. `there`: the group still has its class; `alive`: the fenced process still runs."""
         config, flips = self._config, tuple[str, ...]()
         trial = self._memory.slices.trials.get(held.group)
         pause = None if held.control is Control.SLICE else self._memory.pairs.pause(held.victim, held.group, tick.at)
@@ -94,26 +94,26 @@ class PriorityReasons:
         elif pause is not None:
             seconds = (pause.until - tick.at) / 1e9
             rule = "relieved" if pause.why == RELIEVED else "no effect"
-            reason = f"The demotion of {held.group} for {held.victim} {pause.why}: not again for {seconds:.0f} s"
+            reason = f"The demotion of {held.group} for {held.victim} {pause.why}, so it pauses for {seconds:.0f} s"
         elif not self._memory.contention.engaged:
             rule, reason = "contention over", f"Contention has been over for {config.release_after:g} s"
             flips = (f"an expected demand of at least {CALM:.0%} of the capacity would have kept it",)
         elif not there:
             rule, reason = "contender gone", f"{held.group} is gone, or has another class now"
         elif not alive:
-            rule, reason = "root gone", f"The process of {held.group} that was fenced in has ended"
+            rule, reason = "root gone", f"The fenced process of {held.group} has ended"
         elif held.control is Control.SLICE and trial is not None and trial.phase is Phase.LONG:
-            rule, reason = "slice compared", f"{held.group} runs {LONG_TICKS} ticks without shorter slices, to see what they bring"
+            rule, reason = "slice compared", f"{held.group} runs {LONG_TICKS} ticks without short slices, to measure what they gain"
         elif held.control is Control.SLICE and trial is not None and trial.phase is Phase.DROPPED:
-            rule, reason = "slice does harm", f"{held.group} waits less without shorter slices"
-            flips = (f"less than {HARM:.0%} of its wait between the two",)
+            rule, reason = "slice does harm", f"{held.group} waits less without short slices"
+            flips = (f"waits with and without them that differ by less than {HARM:.0%}",)
         elif held.control is Control.SLICE:
-            rule, reason = "nothing demoted", f"Nothing is demoted beside {held.group} any more"
+            rule, reason = "nothing demoted", f"No batch group is demoted any more, so {held.group} needs no short slices"
         else:
-            rule, reason = "mechanism changed", f"Something else separates {held.group} from what it is demoted for"
+            rule, reason = "mechanism changed", f"Another control now separates {held.group} from {held.victim}"
         what = f"{held.control} of {held.target} back to what it was"
         if held.control is Control.FENCE:
-            what = f"{held.target} and all that it started are let out of their cgroup"
+            what = f"{held.target} and its descendants leave their fence"
         return Why(
             rule=rule,
             text=f"{reason}: {what}.",
@@ -133,11 +133,11 @@ class PriorityReasons:
             pause = None if case is None else self._memory.pairs.pause(case.victim, group.name, tick.at)
             if pause is not None:
                 whom = f" for {pause.victim}" if pause.victim != ANYBODY else ""
-                said.append(f"{group.name}: its demotion{whom} {pause.why}: not again for {(pause.until - tick.at) / 1e9:.0f} s")
+                said.append(f"{group.name}: its demotion{whom} {pause.why}, so it pauses for {(pause.until - tick.at) / 1e9:.0f} s")
             elif case is not None and case.victim in groups and apart(groups[case.victim], group):
-                said.append(f"{group.name}: it is bound to other CPUs than {case.victim}")
+                said.append(f"{group.name}: it and {case.victim} are bound to different CPUs")
             elif case is not None:
-                said.append(f"{group.name}: its {group.cpu:.2f} cores are too little of what {case.victim} lacks")
+                said.append(f"{group.name}: it uses {group.cpu:.2f} cores, too few to help {case.victim}")
         if len(left) > NAMED and case is not None:
             said.append(f"{len(left) - NAMED} more groups that use less")
         return tuple(said)
@@ -147,7 +147,7 @@ class PriorityReasons:
         most = f"{config.wait / 2:.1%} of its demand"
         calm = f"it is given back {config.release_after:g} s after {change.victim} last waited more than {most}"
         if change.control is Control.SLICE:
-            return f"{calm} and the demotions are over", f"a comparison in which it waits {HARM:.0%} less without"
+            return f"{calm} and the demotions are over", f"a comparison in which it waits {HARM:.0%} less without short slices"
         return (
             f"{calm} and the expected demand fits the capacity",
             f"less than {LEAST_FREED:g} cores used by {group.name}, or less than {ALONE:.0%} of what {change.victim} lacks",
@@ -159,42 +159,43 @@ class PriorityReasons:
             held = None  # only observed, for another victim
         what = f"{change.control} of {change.target} to {change.value}"
         if change.control is Control.FENCE:
-            what = (
-                f"{change.target}, with all that it started, into a cgroup of its own with weight {change.strength} instead of 100"
-            )
+            what = f"{change.target} and its descendants into a cgroup of their own with weight {change.strength} instead of 100"
         share = next((wait_share(each) for each in view.suffering if each.name == victim), None)
         if held is not None and self._memory.contention.level:
-            return "eased", f"{victim} waits for less than half of its target: {what}, a step gentler."
+            return "eased", f"{victim} waits for less than half of its target: {what}, one step gentler."
         if held is not None:
-            return "not eased any more", f"{view.victim.name} waits {view.share:.1%} of its demand since then: {what} again."
+            return (
+                "not eased any more",
+                f"{view.victim.name} has waited {view.share:.1%} of its demand since the demotion was eased: {what} again.",
+            )
         if share is not None:
             return "contention now", f"{victim} waits {share:.1%} of its demand for a CPU beside {group.name}: {what}."
         if view.foreseen:
-            beyond = f"{view.beyond:.2f} cores more are expected to be wanted than the {view.capacity:.2f} that are left"
-            return "contention foreseen", f"{beyond}, with {victim} beside {group.name}: {what}."
-        return "contention not over", f"{group.name} is demoted: {what} as well."
+            beyond = f"Demand is expected to exceed the {view.capacity:.2f} cores available by {view.beyond:.2f}"
+            return "contention foreseen", f"{beyond}, and {victim} shares them with {group.name}: {what}."
+        return "contention not over", f"{group.name} is demoted already: {what} as well."
 
     def _slice_reason(self, change: Held) -> tuple[str, str]:
         trial, what = self._memory.slices.trials.get(change.group), f"time slices of {change.strength / 1e6:g} ms"
         if trial is not None and trial.phase is Phase.KEPT and trial.long is None:
             return (
                 "short slice",
-                f"{change.group} waits for {trial.short:.1%} of its demand with them: {change.target} gets {what}.",
+                f"{change.group} waits only {trial.short:.1%} of its demand with short slices: {change.target} gets {what}.",
             )
         if trial is not None and trial.phase is Phase.KEPT:
-            return "short slice", f"{change.group} does not wait less without: {change.target} gets {what}."
+            return "short slice", f"{change.group} does not wait less without short slices: {change.target} gets {what}."
         return (
             "short slice, compared later",
-            f"{change.group} is protected: {change.target} gets {what}, until it waits less without.",
+            f"{change.group} is protected: {change.target} gets {what}; a later comparison decides whether it keeps them.",
         )
 
     def _rejected(self, tick: Tick, group: Group, change: Held) -> tuple[str, ...]:
         if change.control is Control.SLICE:
-            return ("a short slice without demotion: alone it buys little",)
+            return ("a short slice without a demotion: by itself it gains little",)
         theirs = touches(tick.machine.rivals)
         said = [
             f"{control}: {STRIKES} times refused or without effect on {group.name}"
-            for control in TOLD
+            for control in LISTED
             if self._memory.strikes.dropped(control, group.name)
         ]
         said += [f"{control}: left to {', '.join(who_touches(control, tick.machine.rivals))}" for control in sorted(theirs)]
@@ -203,9 +204,9 @@ class PriorityReasons:
         elif isinstance(change.on, CgroupPlace):
             said.append("nice of each process, or of its autogroup: does nothing across cgroups")
         elif change.control is Control.FENCE:
-            said.append("nice of each process: takes less from a swarm than a weight of its own")
+            said.append("nice of each process: it slows a swarm less than the weight of a cgroup does")
         elif group.name in self._memory.swarms.mixed:
-            said.append("a cgroup of its own: something that is not to be demoted descends from it, or did a moment ago")
+            said.append("a cgroup of its own: a process that must not be demoted descends from it, or did a moment ago")
         if group.name in self._pools:
             said.append(f"more than nice {self._config.pool_nice} inside a pool: a demoted lock holder would starve its siblings")
         return tuple(said)

@@ -17,35 +17,36 @@ from ....decision import Group, Tick
 from ..policy import Memory
 
 SETTLE_TICKS = 1
-"""Ticks after a change that are not counted: they saw both states."""
+"""Ticks after a change that are not counted, because they cover both states."""
 
 SHORT_TICKS = 60
-"""Ticks with the short slice whose waits are the measure. Contention that has lasted this long may last as long again; the ticks
-without are then a twelfth of it; a shorter one is over before a comparison could gain anything."""
+"""Ticks with the short slice that are measured (chosen). Contention that has lasted this long may last as long again, and then the
+ticks without the slice are a twelfth of it. A shorter one is over before a comparison could gain anything."""
 
 LONG_TICKS = 5
-"""Ticks without it for the comparison: few, because most groups wait longer in them."""
+"""Ticks without the slice that are measured (chosen): few, because most groups wait longer in them."""
 
 HARM = 0.1
-"""The slice is dropped if the group waits less without it by this share: less than that is within the scatter of five ticks."""
+"""The slice is dropped if the group waits less without it by this share (chosen): smaller differences are within the scatter of
+LONG_TICKS ticks."""
 
 AGAIN_SECONDS = 600.0
-"""How long a result is believed."""
+"""Seconds for which the result of a comparison is valid (chosen)."""
 
 LEAST_DEMAND = 0.02
-"""Least demand in cores for a group to have work that a slice could speed up, and waits that can be compared."""
+"""Least demand in cores of a group whose waits are compared (chosen): with less it has no work that a slice could speed up."""
 
 MOST_PROCESSES = 64
-"""A group of more processes is not a service that wakes for each request; its threads are left alone."""
+"""A group with more processes gets no short slices (chosen): it is not a service that wakes for each request."""
 
 
 class Phase(StrEnum):
-    """Where a comparison is."""
+    """Stage of a comparison."""
 
     SHORT = "short"  # measuring with the short slice
     LONG = "long"  # measuring without it
-    KEPT = "kept"  # results
-    DROPPED = "dropped"
+    KEPT = "kept"  # result: it does no harm
+    DROPPED = "dropped"  # result: the group waits less without it, or the kernel refuses it
 
 
 class Trial(Memory):
@@ -66,8 +67,8 @@ class Slices(Memory):
     trials: dict[str, Trial] = msgspec.field(default_factory=dict)
 
     def wanted(self, tick: Tick, protected: list[Group], demoted: bool, crowded: bool, little: float) -> list[Group]:
-        """Groups that should have the short slice in this tick. To be called once a tick. `demoted`: weights are in force.
-        `crowded`: batch work wants the CPUs now. `little`: share of the demand; below it nothing can be gained."""
+        """Groups that should have the short slice in this tick. Call it once a tick. `demoted`: demotions are in force. `crowded`:
+        batch work wants the CPUs now. `little`: wait as a share of the demand below which a slice cannot gain anything."""
         if not demoted:
             self.trials = {name: trial for name, trial in self.trials.items() if trial.until > tick.at}
             return []

@@ -1,4 +1,4 @@
-"""How often a mechanism failed for a group, and which are dropped for that. Pure."""
+"""How often each mechanism failed for a group, and which ones are dropped because of it. Pure."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from ....decision import Control
 from ..policy import Memory
 
 STRIKES = 2
-"""A mechanism is dropped for a group after it had no effect this many times."""
+"""A mechanism is dropped for a group after it had no effect this many times (chosen: a single measurement may be chance)."""
 
 DROPPED_SECONDS = 600.0
-"""How long a dropped mechanism is not tried again: what separates groups may change."""
+"""Seconds until a dropped mechanism is tried again (chosen): what separates groups may change."""
 
 
 class Strike(Memory):
@@ -27,7 +27,8 @@ class Strikes(Memory):
     strikes: dict[str, Strike] = msgspec.field(default_factory=dict)
 
     def strike(self, control: Control, group: str, at: int, apart: float, times: int = 1) -> None:
-        """One more, or so many at once. Strikes less than `apart` seconds apart are one: the processes of a group fail together."""
+        """Counts one strike, or `times` at once. Strikes less than `apart` seconds apart count as one, because the processes of a
+        group fail together."""
         name = _name(control, group)
         before = self.strikes.get(name)
         if before is None or before.count < times:
@@ -45,7 +46,7 @@ class Strikes(Memory):
         return {control for control in Control if self.dropped(control, group)} if self.strikes else set()
 
     def forget(self, at: int) -> None:
-        """Drops what was long ago."""
+        """Drops strikes older than DROPPED_SECONDS."""
         self.strikes = {name: strike for name, strike in self.strikes.items() if at - strike.at <= DROPPED_SECONDS * 1e9}
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from ....decision import Group, Machine
 
 WAIT_FLOOR = 0.005
-"""Cores. 5 ms of waiting per second are noise, whatever share of the demand they are."""
+"""Cores waited for below which a wait is noise: 5 ms per second, whatever share of the demand that is (chosen)."""
 
 LEAST_FREED = 0.05
 """Cores (chosen): a group that uses less cannot be what another one suffers from."""
@@ -27,13 +27,13 @@ UNSEEN, SEEN_AGAIN = 0.5, 0.4
 """Pressure is unseen from the first of these shares of what others than the protected groups take, until the second (chosen)."""
 
 LEAST_UNSEEN, LEAST_UNSEEN_STILL = 0.25, 0.2
-"""And if this many cores are unseen or stolen, at first and later (chosen: less cannot keep a service waiting for long)."""
+"""Cores that must be unseen or stolen as well, at first and later (chosen: less cannot keep a service waiting for long)."""
 
 FULL, FULL_STILL = 0.75, 0.6
 """Unseen work is pressure only from the first of these shares of the CPUs in use or stolen, until the second (chosen)."""
 
 QUOTA = 0.5
-"""Share of a group's wait that its own quota must explain, or the group may be a victim of its neighbours (chosen)."""
+"""Share of a group's wait that its own quota must explain: below it, the group may be a victim of its neighbours (chosen)."""
 
 
 def wait_share(group: Group) -> float:
@@ -43,16 +43,17 @@ def wait_share(group: Group) -> float:
 
 
 def lacks(group: Group, cpus: int) -> float:
-    """Cores that others must give up for the group not to wait: what it waits for, at most the CPUs that it does not have.
+    """Cores that others must free so that the group need not wait: what it waits for, at most the CPUs that it does not have.
 
-    While a thread waits, others have its CPU: a group that uses less than is waited for cannot be all. Threads that wait for
-    each other count at most the rest of the CPUs. The extra work done without the wait (`Group.demand`) does not matter here.
+    While a thread waits, another one has its CPU: a contender that uses less than this cannot be the only cause. Threads that wait
+    for each other count at most the rest of the CPUs. The extra work done without the wait (`Group.demand`) does not matter here.
     """
     return max(0.0, min(group.wait, cpus - group.cpu))
 
 
 def foreseen_use(group: Group, soon: float, machine: Machine) -> float:
-    """Cores that a group will use if its demand becomes `soon`: what it has now plus what is idle; more it must first take."""
+    """Cores that a group will use if its demand becomes `soon`: at most what it has now plus what is idle. It would have to take
+    more from others first."""
     idle = max(0.0, machine.cpus - machine.busy)
     return max(0.0, min(soon, float(machine.cpus), group.cpu + idle))
 
@@ -80,7 +81,7 @@ def apart(victim: Group, contender: Group) -> bool:
 
 
 def _bound(group: Group) -> set[int] | None:
-    """CPUs that its members may use; None: at least one may use all, or nobody knows."""
+    """CPUs that its members may use; None: at least one may use all, or it is unknown."""
     found = set[int]()
     for member in group.members:
         if not member.cpus:
@@ -90,7 +91,7 @@ def _bound(group: Group) -> set[int] | None:
 
 
 def throttled(group: Group) -> bool:
-    """Whether its own quota explains what the group waits for.
+    """Whether the group's own quota explains its wait.
 
     While a cgroup is stopped, all its runnable threads wait: cpu + wait of them on average, but at least one, because only what
     wants to run is stopped. So the quota's part is that number times the stopped share of the tick.

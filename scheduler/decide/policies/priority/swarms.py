@@ -13,14 +13,14 @@ from .held import Held, demotions, key_of
 from .mechanisms import Descent
 
 BRIEF = 0.5
-"""If brief children use this share of a group's CPU, only its lasting members are demoted (chosen): the children inherit."""
+"""If brief children use this share of a group's CPU, only its lasting members are demoted (chosen): their children inherit it."""
 
 SWARM, SWARM_SECONDS = 0.1, 60.0
 """A group is a swarm if brief children use this share of its CPU in a tick, and stays one for this long after (chosen: in `make
 -j4` they use a fifth in many ticks, but compilers run for seconds at times, and a build that links is one process)."""
 
 MIXED_SECONDS = 60.0
-"""How long a swarm is not fenced in after it had a descendant that must not be demoted (chosen: it may start another)."""
+"""Seconds for which a swarm is not fenced in after it had a descendant that must not be demoted (chosen: it may start another)."""
 
 
 class Swarms(Memory):
@@ -31,13 +31,13 @@ class Swarms(Memory):
     youngest: int = 0  # start of the youngest member a tick ago: a process that is no younger has lasted a tick
 
     def notice(self, tick: Tick) -> None:
-        """The beginning of a tick."""
+        """Notes the brief groups of a tick. Call it first."""
         self.seen |= {group.name: tick.at for group in tick.groups if _is_brief(group, SWARM)}
         self.seen = {name: at for name, at in self.seen.items() if tick.at - at <= SWARM_SECONDS * 1e9}
         self.mixed = {name: at for name, at in self.mixed.items() if tick.at - at <= MIXED_SECONDS * 1e9}
 
     def age(self, contenders: list[Group]) -> None:
-        """The end of a tick with these contenders."""
+        """Notes the youngest member of these contenders. Call it last in a tick."""
         self.youngest = max((member.id.start_ticks for group in contenders for member in group.members), default=0)
 
     def lasting(self, group: Group) -> set[int]:

@@ -1,4 +1,4 @@
-"""Whose turn it is where more is desired than may change in a tick. Pure."""
+"""Chooses the changes of a tick if more are desired than a tick allows: each gets its turn. Pure."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from .held import Held
 
 
 class Turns(Memory):
-    """Who had a turn, and who waits."""
+    """Which desired changes had their turn, and which wait."""
 
     tried: list[str] = msgspec.field(default_factory=list)  # keys that had their turn, while there are more than may change
     waiting: list[str] = msgspec.field(default_factory=list)  # knobs of the changes that were left for a later tick
 
     def take(self, held: Mapping[str, Held], desired: Mapping[str, Held], most: int) -> dict[str, Held]:
         """The desired changes that differ from what is held and have their turn now, by key: sessions and cgroups first, then the
-        oldest processes. A refused one comes again after all the others had their turn."""
+        oldest processes. A refused one is proposed again after all others had their turn."""
         fresh = [key for key, change in desired.items() if key not in held or held[key].differs(change)]
         fresh.sort(key=lambda key: (desired[key].order, key))
         self.waiting = []
@@ -34,6 +34,6 @@ class Turns(Memory):
         return {key: desired[key] for key in fresh if key in turn}
 
     def admitted(self, key: str) -> None:
-        """It is held now."""
+        """The change with this key was admitted."""
         if key in self.tried:
             self.tried.remove(key)

@@ -8,10 +8,10 @@ from ....decision import Why
 from ..policy import Memory, figures
 
 DAY = 86_400.0
-"""Seconds for which a report counts."""
+"""Seconds for which a report counts against the budget, `quarantine.alarms_per_day`."""
 
 DIGEST_SECONDS = 3600.0
-"""Between two lines that sum up the incidents beyond the budget of alarms."""
+"""Seconds between two lines that sum up the incidents beyond the budget of alarms (chosen)."""
 
 
 class Alarms(Memory):
@@ -43,11 +43,11 @@ class Alarms(Memory):
         kinds = ", ".join(f"{count} {name}" for name, count in sorted(self.beyond.items()))
         text = (
             f"{many} more incidents: {kinds}. {budget} were reported within 24 h (quarantine.alarms_per_day), so these are not "
-            "told of one by one, and nothing is done about them."
+            "reported one by one, and nothing is done about them."
         )
         return Why("budget of alarms", text, figures(incidents=many, alarms_per_day=budget), (), ())
 
     def digest(self, at: int) -> None:
-        """They were summed up."""
+        """The incidents beyond the budget were summed up at this time."""
         self.beyond.clear()
         self.digested = at

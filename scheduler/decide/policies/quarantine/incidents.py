@@ -83,23 +83,24 @@ class Incident(Memory):
             self.evidence = {}
 
     def lasted(self, at: int, patience: float) -> bool:
-        """Long enough, and for most of that time. A circle's waits have lasted before they are reported, so two ticks do."""
+        """Whether it was significant for long enough, and for most of that time. The waits of a circle have lasted before they are
+        seen, so two ticks are enough."""
         if self.since is None:
             return False
         needed = min(patience, 1.0) if self.circle else patience
         return at - self.since >= needed * 1e9 and self.held >= CONSENSUS * (at - self.since)
 
     def report(self, id_: str, kind: str, at: int) -> None:
-        """It was reported as this kind, at first or once more."""
+        """Notes that it was reported as this kind, for the first time or again."""
         self.id, self.kind, self.reported, self.evidence = id_, kind, self.reported or at, {}
 
     def release(self) -> None:
-        """Nothing is done about it any more."""
+        """Notes that nothing is done about it any more."""
         self.treated, self.demoted = False, None
 
 
 class Following:
-    """Brings incidents up to a tick."""
+    """Updates incidents from the scores and circles of a tick."""
 
     def __init__(self, incidents: dict[str, Incident], odd: Significance) -> None:
         """`incidents`: by target; they are changed."""
@@ -122,7 +123,7 @@ class Following:
             incident.significant(tick.at, score.kind, -math.log10(self._odd.p(score)))
 
     def circles(self, tick: Tick) -> None:
-        """A circle that gains or loses some of its members is the same incident."""
+        """Continues the streaks of circles. A circle that gains or loses some of its members is the same incident."""
         pools = {worker.id: pool.name for pool in tick.pools for worker in pool.workers}
         for deadlock in tick.deadlocks:
             ids = sorted({wait.waiter for wait in deadlock.waits})
@@ -156,7 +157,7 @@ class Following:
         return next((it for it in found if it.ids[0] in mine and not it.renamed), None)
 
     def drop_ended(self) -> None:
-        """Forgets what is over and given back."""
+        """Forgets incidents that are over and whose changes are restored."""
         for key in [key for key, it in self._incidents.items() if it.over and it.demoted is None]:
             del self._incidents[key]
 
@@ -169,14 +170,14 @@ def validate(incidents: Mapping[str, Incident]) -> None:
 
 
 def _beyond_feedback(feedback: Iterable[Feedback], score: Score) -> bool:
-    """Whether the score is unlike what somebody called wrong, or much stronger."""
+    """Whether the score is unlike every incident called wrong, or much stronger."""
     return all(
         score.value > FEEDBACK_MARGIN * item.value for item in feedback if item.pool == score.pool and item.kind == score.kind
     )
 
 
 def _long_enough(tick: Tick, deadlock: Deadlock, pool: str) -> bool:
-    """Whether the circle lasted longer than what somebody called wrong."""
+    """Whether the circle lasted much longer than every deadlock called wrong."""
     lasted = (tick.at - max(wait.since for wait in deadlock.waits)) / 1e9
     return all(
         lasted > FEEDBACK_MARGIN * item.value for item in tick.feedback if item.pool == pool and item.kind == Anomaly.DEADLOCK

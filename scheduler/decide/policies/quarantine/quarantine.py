@@ -34,8 +34,8 @@ from .significance import Significance
 from .treatment import Treatment, presses
 
 RENAMED_AFTER, RENAMED_TIMES = 20.0, 2.0
-"""An incident is taken for another kind from this many seconds after its report, with this many times the evidence of the kind
-reported. Kinds with a clock (spin, stuck) need 10 to 20 s to be material, so the general score may have come first."""
+"""An incident is reported as another kind from this many seconds after its report, if that kind has this many times the evidence of
+the kind reported (chosen). Kinds with a clock (spin, stuck) need 10 to 20 s to be material, so the general score may come first."""
 
 Proposals = list[Proposal[None]]
 
@@ -98,17 +98,17 @@ class Quarantine:
         return ()
 
     def notes(self, _tick: Tick, /) -> list[Note]:
-        """Nothing: everything is said in the decisions."""
+        """None: the decisions say everything."""
         return []
 
     def skip(self) -> None:
-        """After a gap no score is known to have lasted."""
+        """After a gap it is unknown which scores have lasted."""
         self.memory.watched.open, self.memory.watched.at = {}, None
         for incident in self.memory.incidents.values():
             incident.interrupt()
 
     def admit(self, decision: Decision, _kept: None, at: int, /) -> None:
-        """What was reported or done once is not repeated in the same incident."""
+        """Remembers what was reported or done, so that it is not repeated in the same incident."""
         action = decision.action
         if isinstance(action, Digest):
             self.memory.alarms.digest(at)
@@ -170,10 +170,10 @@ class Quarantine:
         if incident.circle and not incident.named:
             incident.named = [action.worker, *action.others]
 
-    # --- what is to be said and done --------------------------------------------------------------------------------------------
+    # --- reports and actions ----------------------------------------------------------------------------------------------------
 
     def _report(self, tick: Tick, key: str, incident: Incident, seen: Score | Deadlock) -> Proposal[None]:
-        """The first report, as the kind with the strongest evidence."""
+        """The first report, with the kind that has the strongest evidence."""
         if isinstance(seen, Deadlock):
             taken = self._following.taken_over(incident)
             first, *others = incident.ids
@@ -205,13 +205,13 @@ class Quarantine:
         why = self._reasons.seen(tick, incident, seen)
         if isinstance(action, Set) and isinstance(action.value, tuple):
             left = limits_in_words(Limits(*action.value))
-            why = msgspec.structs.replace(why, text=f"{why.text} Fenced in, it is left {left}.")
+            why = msgspec.structs.replace(why, text=f"{why.text} Its fence leaves it {left}.")
         return [self._propose(key, action, why)]
 
     def _end(self, tick: Tick, incident: Incident, present: set[ProcId]) -> str:
         """Why an incident is over; "" while it is not."""
         if incident.id and any(item.id == incident.id for item in tick.feedback):
-            return "somebody said that it is none (nicety anomalies wrong)"
+            return "it was called wrong (nicety anomalies wrong)"
         if incident.worker and incident.ids[0] not in present:
             return f"worker {incident.ids[0].pid} has ended"
         if presses(tick, incident):
@@ -221,7 +221,7 @@ class Quarantine:
         return ""
 
     def _finish(self, key: str, incident: Incident, end: str) -> Proposals:
-        """The restore of what was changed, and the report of the end. An incident that was never reported just goes."""
+        """The restore of what was changed, and the report of the end. An incident that was never reported ends without one."""
         undo, proposals = _undo(incident), Proposals()
         if undo is not None:
             proposals.append(self._propose(key, undo, incident_reasons.given_back(incident, undo.control, end)))
@@ -244,5 +244,5 @@ class Quarantine:
 
 
 def _undo(incident: Incident) -> Restore | None:
-    """What takes back what was done about it; None: nothing is to be taken back."""
+    """The restore of the change made for the incident; None: there is none."""
     return None if incident.demoted is None else Restore(incident.demoted.control, ProcessPlace(incident.demoted.process))

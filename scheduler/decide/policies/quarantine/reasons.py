@@ -22,7 +22,7 @@ class Reasons:
         self._treatment = treatment
 
     def seen(self, tick: Tick, incident: Incident, seen: Score | Deadlock, before: str = "") -> Why:
-        """Of what was seen in this tick. `before`: the kind for which it was taken at first; "": there was none."""
+        """Why an incident is reported, from what this tick shows. `before`: the kind that was reported first; "": none was."""
         if isinstance(seen, Deadlock):
             return self._circle(tick, incident, seen)
         score = seen
@@ -34,14 +34,14 @@ class Reasons:
             next((it for it in tick.starved_workers if it.worker.id == score.id), None) if score.kind == Anomaly.STARVED else None
         )
         who = f"{'Worker' if incident.worker else 'Process'} {score.id.pid} of {score.pool}"
-        parts = [f"{who} {WHAT[score.kind]}" + (f", and was taken for {before} before" if before else "")]
+        parts = [f"{who} {WHAT[score.kind]}" + (f", first reported as {before}" if before else "")]
         parts += [part for part in (doing, compared, _starved(starved)) if part]
         held = 0.0 if incident.since is None else (tick.at - incident.since) / 1e9
         line, p = self._odd.line(score), self._odd.p(score)
         text = f"{': '.join(parts[:2])}{''.join(f'; {part}' for part in parts[2:])}. "
         if self._odd.is_lesser(score):
             text += f"That is {score.size:.0%} of what is reported by default. ".replace("%", " %")
-        text += f"{rarity(p)} healthy worker-minutes look so"
+        text += f"{rarity(p)} healthy worker-minutes look like this"
         text += f"; so do {unusual} of {len(siblings)} siblings now." if siblings else "."
         return Why(
             rule=f"score of {score.kind}",
@@ -65,7 +65,7 @@ class Reasons:
             rejected=self._treatment.rejected(score),
             flips=(
                 f"p above {line:.2g} for more than {1 - CONSENSUS:.0%} of {self._patience:g} s".replace("%", " %"),
-                "`nicety anomalies wrong ID`: then what looks like it must be stronger",
+                "`nicety anomalies wrong ID`: then a similar incident must be stronger to be reported",
             ),
         )
 
@@ -85,25 +85,25 @@ class Reasons:
                 **{f"wait_{number}": line for number, line in enumerate(lines, 1)},
             ),
             rejected=self._treatment.rejected(deadlock),
-            flips=("one of them going on", "`nicety anomalies wrong ID`: then such a circle must last longer"),
+            flips=("progress of one of them", "`nicety anomalies wrong ID`: then such a circle must last longer to be reported"),
         )
 
 
 def given_back(incident: Incident, control: Control, end: str) -> Why:
-    """Why what was done about it is taken back. `end`: why it is over."""
+    """Why a change made for an incident is restored. `end`: why the incident is over."""
     text = f"{incident.who}: {end}: {'let out of its fence' if control is Control.FENCE else 'nice back to what it was'}."
     return Why("incident over", text, figures(quiet_seconds=QUIET_SECONDS), (), ())
 
 
 def over(incident: Incident, end: str) -> Why:
-    """The report of its end. `end`: why it is over."""
+    """Why an incident is reported as over, which `end` says."""
     lasted = (incident.last - incident.reported) / 1e9
-    text = f"{incident.who}: {incident.kind} is over: {end}. It was there for {seconds(lasted)} after its report."
+    text = f"{incident.who}: {incident.kind} is over: {end}. It was seen for {seconds(lasted)} after its report."
     return Why("incident over", text, figures(incident=incident.id, seconds_after_report=lasted), (), ())
 
 
 def _starved(starved: StarvedWorker | None) -> str:
-    """The neighbour in words."""
+    """The neighbour that takes the CPU, in words; "" if none is known."""
     if starved is None or not starved.antagonists:
         return ""
     first, victim = starved.antagonists[0], starved.worker
@@ -113,7 +113,7 @@ def _starved(starved: StarvedWorker | None) -> str:
     if first.cgroup != victim.cgroup:
         text += f", in cgroup {first.cgroup} beside its {victim.cgroup}"
     elif first.session != victim.session:
-        text += ", in another session, so that nice counts for nothing between them while autogroup is on"
+        text += ", in another session: nice has no effect between them while autogroup is on"
     others = ", ".join(f"{it.group} {it.cores:.2f}" for it in starved.antagonists[1:3])
     return text + (f" (then {others})" if others else "")
 

@@ -1,7 +1,7 @@
 """Which scores are reported if they last: those that matter, and smaller ones if the user accepts more false alarms. Pure.
 
-`alpha` shares the false alarms of a day among the blocks, workers and kinds tried (Bonferroni). What does not matter has no p-value
-to be held against it: how often its size comes up is learned on this machine, see `threshold.py`.
+`alpha` shares the false alarms of a day among the blocks, workers and kinds tried (Bonferroni). What does not matter has no
+p-value: how often its size occurs is learned on this machine, see `threshold.py`.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ IDLE = frozenset({Anomaly.STUCK, Anomaly.DEADLOCK})
 """Kinds of a worker that does not run: less CPU for it changes nothing."""
 
 OF_OTHERS = frozenset({Anomaly.CRASH_LOOP, Anomaly.ZOMBIE})
-"""Kinds that no running worker causes: there is nothing to demote and nothing to recycle."""
+"""Kinds that no running worker causes: there is nothing to demote or recycle."""
 
 FENCED_IN: Mapping[str, frozenset[str]] = {
     Anomaly.LEAK: frozenset({"memory"}),
@@ -32,23 +32,25 @@ FENCED_IN: Mapping[str, frozenset[str]] = {
     Anomaly.SWITCH_STORM: frozenset({"cpu"}),
     Anomaly.FORK_STORM: frozenset({"cpu", "tasks"}),
 }
-"""Limits of a fence that keep a worker of this kind from harming others. The other kinds take nothing from anybody."""
+"""Limits of a fence that keep a worker of this kind from harming others. The other kinds take nothing from other processes."""
 
 DOUBTFUL_SECONDS = 60.0
-"""A circle in which another thread could release a lock is acted on only after this long: a slow answer has come by then."""
+"""Seconds after which a circle is acted on in which another thread could release a lock (chosen): a slow answer has come by
+then."""
 
 LEAST_CORES, LEAST_MEMORY, LEAST_TASKS = 0.1, 64 << 20, 8
-"""What a fence leaves in any case: a lock is released within 90 ms more, a request has room, a shell can start a pipeline."""
+"""Cores, bytes and processes that every fence leaves (chosen): a lock is released within another 90 ms, a request has room, and a
+shell can start a pipeline."""
 
 ROOM = 1.5
-"""A fence leaves this many times the median of the siblings' cores: room to tell one that works like them again from one that takes
-all that it gets."""
+"""A fence leaves this many times the median of the siblings' cores (chosen). The extra room distinguishes a worker that works like
+its siblings again from one that takes all it gets."""
 
 PRESSING = 0.8
-"""A worker that uses this share of the CPU that its fence leaves is taken to want more."""
+"""Share of the CPU left by its fence from which a worker counts as wanting more (chosen)."""
 
 FORK_SECONDS = 10.0
-"""A fence has room for the processes that siblings start in this time: as if each of theirs lived that long."""
+"""Seconds: a fence has room for the processes that siblings start in this time, as if each lived that long (chosen)."""
 
 
 class Wanted(StrEnum):
@@ -61,7 +63,7 @@ class Wanted(StrEnum):
 
 
 class Treatment:
-    """Chooses what is done."""
+    """Chooses what is done about an incident."""
 
     def __init__(self, config: Config, odd: Significance) -> None:
         self._wanted = Wanted(config.quarantine.action)
@@ -92,20 +94,22 @@ class Treatment:
         """Why this is not acted on; "" if it is."""
         if isinstance(seen, Deadlock):
             if any(wait.holder is None for wait in seen.waits):
-                return "acting on it: who holds what they wait for cannot be told, and ending one that waits frees nothing"
+                return "acting on it: nicety cannot tell which process holds what they wait for; ending a waiting one frees nothing"
             kind: str = Anomaly.DEADLOCK
         else:
             kind = seen.kind
             if self._odd.is_lesser(seen):
-                return "acting on it: it is less than what matters, and reported only because more false alarms are accepted"
+                return (
+                    "acting on it: it is too small to matter, and reported only because the configuration accepts more false alarms"
+                )
         if kind in VICTIMS:
-            return f"acting on it: {kind} happens to a worker, it is not its doing"
+            return f"acting on it: a worker that is {kind} does not cause it"
         if kind in OF_OTHERS:
-            return "acting on it: there is no running worker that does this"
+            return "acting on it: no running worker causes this"
         if kind in IDLE and self._wanted is Wanted.DEMOTE:
             return f"demoting it: a worker that {WHAT[kind]} does not use the CPU"
         if self._wanted is Wanted.FENCE and kind not in FENCED_IN:
-            return f"fencing it in: a worker that {WHAT[kind]} takes no CPU, memory or processes from others by that"
+            return f"fencing it in: a worker that {WHAT[kind]} takes no CPU, memory or processes from others"
         return ""
 
 

@@ -1,6 +1,6 @@
 """Kinds of misbehaviour in words: what it is, how rare, compared with whom, what to do. Pure: knows figures, no record and no log.
 
-The only table from the evidence of `models.anomaly` to its meaning for somebody woken by it; other evidence is shown by its name.
+The only table that maps the evidence of `models.anomaly` to words for a person on call; other evidence is shown by its name.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ WHAT: Mapping[str, str] = {
 }
 """What a process of this kind does."""
 
-STOP = 'kill -TERM {pid} lets it finish and end, and {pool} start another; quarantine.action = "recycle" does so by itself'
+STOP = 'kill -TERM {pid} lets it finish and exit, and {pool} starts another; quarantine.action = "recycle" does this for you'
 
 ADVICE: Mapping[str, tuple[str, ...]] = {
     Anomaly.LEAK: (
-        "Nothing will give this memory back but its end",
+        "Only its exit frees this memory",
         STOP,
-        "Look at what it served lately, and at what was deployed since it began",
+        "Look at what it served lately, and at what was deployed shortly before it began",
     ),
     Anomaly.FD_LEAK: (
         "It fails when it reaches its limit (ulimit -n): ls -l /proc/{pid}/fd shows what stays open",
@@ -45,27 +45,27 @@ ADVICE: Mapping[str, tuple[str, ...]] = {
         STOP,
     ),
     Anomaly.SPIN: (
-        "See where it spins before it is ended: py-spy dump --pid {pid}, or perf top -p {pid}",
+        "Before you end it, see where it spins: py-spy dump --pid {pid}, or perf top -p {pid}",
         STOP,
-        "If it does not obey: kill -KILL {pid} loses the request that it is at",
+        "If it does not exit: kill -KILL {pid}, which loses its current request",
     ),
     Anomaly.STUCK: (
         "See what it waits for: the snapshot (nicety why ID), py-spy dump --pid {pid}",
-        "If that is a database or a service, look there first: other workers will follow",
+        "If that is a database or a service, look there first: other workers will get stuck too",
         STOP,
-        "One that does not wake up needs kill -KILL {pid}, which loses the request that it is at",
+        "If it does not exit: kill -KILL {pid}, which loses its current request",
     ),
     Anomaly.DEADLOCK: (
-        "It does not end by itself: one of them has to go, best the one that came last; the others go on then",
-        "See who locked in which order: py-spy dump --pid PID of each, before any is ended",
-        "Then kill -TERM PID, and kill -KILL PID where that is not obeyed; what it was at is lost",
+        "It does not resolve itself: end one of them, best the one that came last; then the others continue",
+        "Before you end one, see which locks each took, in which order: py-spy dump --pid PID",
+        "Then kill -TERM PID; if it does not exit: kill -KILL PID, which loses its current work",
     ),
     Anomaly.SLOW: (
-        "See what it does: py-spy top --pid {pid}; compare with a sibling. If it hardly uses a CPU, what it waits for is slow",
+        "See what it does: py-spy top --pid {pid}; compare with a sibling. If it uses little CPU, what it waits for is slow",
         STOP,
     ),
     Anomaly.STARVED: (
-        "It does nothing wrong: it is a victim of its neighbour, and ending it helps nobody",
+        "It does nothing wrong: its neighbour takes the CPU, so ending it does not help",
         'With class = "interactive" in [pools.{pool}] nicety demotes batch work for it; or renice, move or stop the neighbour',
     ),
     Anomaly.FORK_STORM: (
@@ -73,23 +73,23 @@ ADVICE: Mapping[str, tuple[str, ...]] = {
         STOP,
     ),
     Anomaly.SWITCH_STORM: (
-        "See what it polls: strace -c -f -p {pid} for some seconds; a loop with a short or no sleep is the usual cause",
+        "See what it polls: strace -c -f -p {pid} for a few seconds; a loop with a short or no sleep is the usual cause",
         STOP,
     ),
     Anomaly.CRASH_LOOP: (
-        "Look into the log of {pool} for why workers end: a deploy, a missing file or service, or no memory (dmesg)",
-        "Going back to what ran before is faster than looking on",
+        "See in the log of {pool} why its workers end: a deploy, a missing file or service, or too little memory (dmesg)",
+        "If it began with a deploy, roll back first and investigate later",
     ),
     Anomaly.ZOMBIE: (
-        "ps --ppid {pid} shows them: each takes a pid and no memory, and goes only when its parent waits for it, or ends",
-        "Many of them use up the pids: then end the parent",
+        "ps --ppid {pid} shows them: each keeps a pid, but no memory, until its parent waits for it or ends",
+        "If there are so many that pids run out, end the parent",
     ),
     Anomaly.OUTLIER: (
-        "It has no name, so look: nicety why {pid}, and what it served lately",
-        "If it is meant to be so: nicety anomalies wrong ID",
+        "It fits no known fault: look at nicety why {pid}, and at what it served lately",
+        "If this is normal for it: nicety anomalies wrong ID",
     ),
 }
-"""What to do, the first thing first. Field names are filled in."""
+"""What to do, in this order. Names in braces are filled in, as is ID."""
 
 TRAITS: Mapping[str, str] = {
     "rss": "memory",
@@ -102,17 +102,16 @@ TRAITS: Mapping[str, str] = {
 """Names of `models.anomaly.outliers.TRAITS`, and of `models.anomaly.self_history.HELD`."""
 
 MENTIONED = 1.5
-"""Another trait is mentioned from this many times the most of its own past."""
+"""Another trait is mentioned if it is this many times the maximum of its own past (chosen: less adds nothing to read)."""
 
 
 def stories(kind: str, evidence: Evidence) -> tuple[str, str]:
     """(what it does, compared with whom), each a part of a sentence; "" if there is nothing to say.
 
     >>> stories("spin", {"cpu_cores": 0.99, "seconds_without_io_or_pause": 31.0, "usual_seconds": 0.5})
-    ('uses 0.99 cores and has neither paused nor read or written anything for 31 s', 'usual are 0.5 s')
+    ('uses 0.99 cores and has neither paused nor read or written anything for 31 s', '0.5 s is usual')
     """
-    told = _STORIES.get(kind, _named)(evidence)
-    return told[0], told[1]
+    return _STORIES.get(kind, _named)(evidence)
 
 
 def rarity(p: float) -> str:
@@ -131,11 +130,11 @@ def rarity(p: float) -> str:
 
 
 def circle(waits: Sequence[Blocked], at: int) -> tuple[str, ...]:
-    """Which process waits for what and for which process, one line per waiter. `at`: monotonic ns now."""
+    """What each process waits for and which process holds it, one line per waiter. `at`: monotonic ns now."""
     lines = []
     for wait in waits:
-        whom = "who has to free it cannot be told" if wait.holder is None else f"held by {wait.holder.pid}"
-        lines.append(f"{wait.waiter.pid} waits for {wait.what}, {whom}, since {seconds((at - wait.since) / 1e9)} ago")
+        holder = "holder unknown" if wait.holder is None else f"held by {wait.holder.pid}"
+        lines.append(f"{wait.waiter.pid} has waited {seconds((at - wait.since) / 1e9)} for {wait.what}, {holder}")
     return tuple(lines)
 
 
@@ -145,7 +144,7 @@ def advice(kind: str, pid: int, pool: str, id_: str) -> tuple[str, ...]:
 
 
 def onset(evidence: Evidence) -> float:
-    """Seconds that it had lasted by its own evidence; 0 if the evidence does not say."""
+    """Seconds for which it had lasted, according to its evidence; 0 if the evidence does not say."""
     return max((value for name, value in evidence.items() if name == "seconds" or name.startswith("seconds_without")), default=0.0)
 
 
@@ -184,7 +183,7 @@ def _theirs(evidence: Evidence, name: str, say: Callable[[float], str], otherwis
 def _leaking(name: str, what: str, say: Callable[[float], str]) -> Callable[[Evidence], tuple[str, str]]:
     """Growth of memory, descriptors or threads; `name` is what the figures call their unit."""
 
-    def told(evidence: Evidence) -> tuple[str, str]:
+    def story(evidence: Evidence) -> tuple[str, str]:
         grown = f"its {what} grew by {say(evidence.get(f'growth_{name}', 0.0))} in {seconds(evidence.get('seconds', 0.0))}"
         grown += f" to {say(evidence[f'now_{name}'])}" if f"now_{name}" in evidence else ""
         rate = evidence.get(f"growth_{name}_per_minute")
@@ -194,7 +193,7 @@ def _leaking(name: str, what: str, say: Callable[[float], str]) -> Callable[[Evi
         theirs = _theirs(evidence, f"siblings_growth_{name}", lambda value: f"siblings' median grew by {say(value)}")
         return grown, theirs + (f" to {say(evidence[f'siblings_{name}'])}" if f"siblings_{name}" in evidence else "")
 
-    return told
+    return story
 
 
 def _spin(evidence: Evidence) -> tuple[str, str]:
@@ -204,7 +203,7 @@ def _spin(evidence: Evidence) -> tuple[str, str]:
     else:
         for_ = seconds(evidence.get("seconds_without_io_or_pause", 0.0))
         what += f"neither paused nor read or written anything for {for_}"
-    usual = f"usual are {seconds(evidence['usual_seconds'])}" if "usual_seconds" in evidence else ""
+    usual = f"{seconds(evidence['usual_seconds'])} is usual" if "usual_seconds" in evidence else ""
     theirs = evidence.get("siblings_bytes_per_cpu_second")
     if theirs is not None:
         own = evidence.get("bytes_per_cpu_second", 0.0)
@@ -263,9 +262,11 @@ def _crash_loop(evidence: Evidence) -> tuple[str, str]:
         return _named(evidence)
     what = f"{evidence['ended_soon']:.0f} workers ended within {seconds(evidence.get('seconds', 0.0))}"
     what += (
-        f", {evidence['one_after_the_other']:.0f} of them each in the other's place" if "one_after_the_other" in evidence else ""
+        f", {evidence['one_after_the_other']:.0f} of them each a replacement of the one before"
+        if "one_after_the_other" in evidence
+        else ""
     )
-    what += f", after {seconds(evidence['median_life_seconds'])} of life (median)" if "median_life_seconds" in evidence else ""
+    what += f", after a median life of {seconds(evidence['median_life_seconds'])}" if "median_life_seconds" in evidence else ""
     usual = evidence.get("usual_life_seconds")
     return what, f"workers of this pool usually live {seconds(usual)}" if usual is not None else ""
 
@@ -274,7 +275,7 @@ def _zombie(evidence: Evidence) -> tuple[str, str]:
     if "zombies" not in evidence:
         return _named(evidence)
     many = f"{evidence['zombies']:.0f} process{'es' if evidence['zombies'] > 1 else ''}"
-    return f"{many} ended up to {seconds(evidence.get('seconds', 0.0))} ago, and nobody has asked for the exit status", ""
+    return f"{many} ended up to {seconds(evidence.get('seconds', 0.0))} ago, and the exit status was not collected", ""
 
 
 def _outlier(evidence: Evidence) -> tuple[str, str]:
@@ -283,7 +284,7 @@ def _outlier(evidence: Evidence) -> tuple[str, str]:
         return _own_past(evidence)
     most = sorted(times, key=lambda name: (-times[name], name))
     rest = ", ".join(f"{TRAITS.get(name, name)} {times[name]:.2g}" for name in most[1:])
-    first = f"{TRAITS.get(most[0], most[0])} {times[most[0]]:.2g} times that of its siblings' median"
+    first = f"{TRAITS.get(most[0], most[0])} {times[most[0]]:.2g} times its siblings' median"
     return f"has {first}", f"other traits, times siblings' median: {rest}" if rest else ""
 
 
@@ -292,12 +293,12 @@ def _own_past(evidence: Evidence) -> tuple[str, str]:
     if not times:
         return _named(evidence)
     first, *others = sorted(times, key=lambda name: (-times[name], name))
-    what = f"unlike its own past: {TRAITS.get(first, first)} {times[first]:.2g} times the most that there was"
+    what = f"unlike its own past: {TRAITS.get(first, first)} {times[first]:.2g} times its previous maximum"
     what += f", for {seconds(evidence['seconds'])}" if "seconds" in evidence else ""
     what += f"; it went {deviations[first]:.2g} standard deviations away" if deviations.get(first, 0.0) > 0 else ""
     rest = [f"{TRAITS.get(name, name)} {times[name]:.2g}" for name in others if times[name] >= MENTIONED]
     past = f"its own past is {seconds(evidence['own_past_seconds'])} long" if "own_past_seconds" in evidence else ""
-    return what, "; ".join(filter(None, (f"also, times the most that there was: {', '.join(rest)}" if rest else "", past)))
+    return what, "; ".join(filter(None, (f"also, times the previous maximum: {', '.join(rest)}" if rest else "", past)))
 
 
 def _traits(evidence: Evidence, ending: str) -> dict[str, float]:

@@ -1,8 +1,8 @@
 """Mutation score of decide/, act/ and models/: which small faults in the code do the tests notice?
 
-    python benchmarks/mutants.py [--number 300] [--seed 1] [--jobs 2] [--json FILE]
-    python benchmarks/mutants.py --list
-    python benchmarks/mutants.py --again
+    python -m benchmarks.house.mutants [--number 300] [--seed 1] [--jobs 2] [--json FILE]
+    python -m benchmarks.house.mutants --list
+    python -m benchmarks.house.mutants --again
 
 `mutants_draw.py` draws mutants by chance, from each tree in proportion to what can be mutated there. `mutants_rules.py` says what
 is left out. The checkout is never changed: mutants run in copies below `--work`. Each test run has a process namespace of its own
@@ -36,10 +36,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from queue import SimpleQueue
 
-from claims import Claims
-from mutants_draw import Mutant, draw, places
+from ..claims import Claims
+from .mutants_draw import Mutant, draw, places
 
-HERE = Path(__file__).parents[1]
+HERE = Path(__file__).parents[2]
 ACCEPTED = Path(__file__).with_suffix(".toml")
 
 TREES = {"decide": "scheduler/decide", "act": "scheduler/act", "models": "models"}
@@ -106,7 +106,18 @@ class Copy:
         """Exit code of pytest, None if it took longer than `seconds`; the answer of the plugin, {} if there is none; its words."""
         self._answer.unlink(missing_ok=True)
         self._task.write_text(json.dumps({**task, "answer": str(self._answer)}))
-        command = [*isolated(), sys.executable, "-m", "pytest", "-q", "--tb=line", "-p", "no:cacheprovider", "-p", "mutants_plugin"]
+        command = [
+            *isolated(),
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "--tb=line",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "benchmarks.house.mutants_plugin",
+        ]
         if not task["measure"]:
             command.append("--maxfail=1")
         try:
@@ -123,7 +134,7 @@ class Copy:
 
     def python(self, command: list[str], seconds: float | None) -> tuple[int, str]:
         """Run it with the copy's code; `seconds` are by the clock. What it says is in `copy-N.log` while it runs."""
-        paths = os.pathsep.join(map(str, (self.root / "src", self.root / "benchmarks")))
+        paths = os.pathsep.join(map(str, (self.root / "src", self.root)))
         environment = {name: value for name, value in os.environ.items() if name != "CI"}
         environment |= {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "NICETY_MUTANTS": str(self._task)}
         with self._log.open("w") as log:
@@ -375,7 +386,7 @@ def _files() -> list[str]:
 def _digest() -> str:
     """Of all code and near tests."""
     found = hashlib.sha256()
-    asked = ("scheduler/", "models/", "configs/", "tests/conftest.py", *NEAR, *NEAR_IF_THEY_IMPORT, "benchmarks/mutants_")
+    asked = ("scheduler/", "models/", "configs/", "tests/conftest.py", *NEAR, *NEAR_IF_THEY_IMPORT, "benchmarks/house/mutants_")
     for name in _files():
         path = HERE / name
         if name.startswith(asked) and path.is_file():

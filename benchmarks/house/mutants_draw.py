@@ -20,7 +20,8 @@ from pathlib import Path
 from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator
-from mutants_rules import Module, Position, Where
+
+from .mutants_rules import Module, Position, Where
 
 _COMPARISONS = ("Lt_LtE", "Lt_GtE", "LtE_Lt", "LtE_Gt", "Gt_GtE", "Gt_LtE", "GtE_Gt", "GtE_Lt")
 _SAME = ("Eq_NotEq", "NotEq_Eq", "Is_IsNot", "IsNot_Is")
