@@ -11,7 +11,7 @@ import struct
 import sys
 from pathlib import Path
 
-ROUND = 20_000  # additions a round, about a millisecond
+ROUND = 20_000  # additions of a round, chosen: about a millisecond
 
 
 def burn(path: Path, slot: int) -> None:

@@ -21,7 +21,7 @@ LEAK_BYTES = 1_000_000
 """Memory that a leaking worker keeps for each file. Chosen: some 10 MB a second, which shows within the demo."""
 
 FAULTY = {"1", "2", "3"}
-"""Numbers of the workers that may go wrong: those that exist from the start, so that their past is known."""
+"""Numbers of the workers that may go wrong: those that exist from the start, so that their past is known. Chosen."""
 
 
 def claim(path: Path, target: Path) -> bool:

@@ -58,7 +58,8 @@ SCHEMA = 5
 """Version of the tables and of every record in them: a change of a type in `decision` needs a new number."""
 
 KEYFRAME_TICKS = 600
-"""The engine's memory is stored this often: a replay of a log whose beginning was dropped skips at most this, 10 min at 1 Hz."""
+"""The engine's memory is stored this often: a replay of a log whose beginning was dropped skips at most this, 10 min at 1 Hz.
+Chosen."""
 
 REFUSED_BY_GUARD = "refused by guard"
 NO_OUTCOME = "no outcome"
