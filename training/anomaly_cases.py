@@ -79,9 +79,7 @@ def healthy_pool(
         # an uneven balancer fills the first worker before it uses the next
         shares = np.clip(load[tick] * workers - np.arange(workers), 0, 1) if character == "uneven" else np.full(workers, load[tick])
         queued = max(float(load[tick]) - 0.85, 0.0) * 4 * rng.random()
-        rows = [
-            life.tick(tick * interval, float(share), interval, queued, rng) for life, share in zip(lives, shares, strict=True)
-        ]
+        rows = [life.tick(tick * interval, float(share), interval, queued, rng) for life, share in zip(lives, shares, strict=True)]
         result.append(WorkerTick(tuple(keys), (pool,) * workers, np.array(rows)))
     return result
 

@@ -1,4 +1,4 @@
-"""VUS-PR: how well scores rank the anomalies of a labelled series, without a threshold and with lenience about their borders.
+"""VUS-PR: how well scores rank the anomalies of a labelled series, without a threshold and with tolerance for their borders.
 
 Knows labels and scores, not where they come from. Written from the definition in Paparrizos, Boniol, Palpanas, Tsay, Elmore and
 Franklin 2022, "Volume under the surface: a new accuracy evaluation measure for time-series anomaly detection", PVLDB 15 (11).

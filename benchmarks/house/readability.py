@@ -4,8 +4,8 @@
     python -m benchmarks.house.readability [REVISION] [--pages 4] [--json FILE]
 
 Takes README and those of the longest pages of docs/ in REVISION (default: HEAD) that still exist. Code, tables and headings are
-left out: only sentences are measured. Flesch reading ease: higher is easier, 60 is plain English. Automated readability index: years of
-school.
+left out: only sentences are measured. Flesch reading ease: higher is easier, 60 is plain English. Automated readability index:
+years of school.
 """
 
 from __future__ import annotations
