@@ -371,7 +371,7 @@ def test_the_log_says_of_what_the_model_is_heard_no_more(tmp_path: Path, capfd: 
         until(lambda: daemon.run(duration=0.25) == 0 and daemon._latest.ticks > 0)
         daemon.close()
     records = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
-    said = [record for record in records if record["text"] == "the demand model is not heard of cpu any more"]
+    said = [record for record in records if record["text"] == "the demand model is no longer used for cpu"]
     assert said
     assert {record["priority"] for record in said} == {WARNING}
 
@@ -379,7 +379,7 @@ def test_the_log_says_of_what_the_model_is_heard_no_more(tmp_path: Path, capfd: 
 class Heard:
     """An observer that says at each tick that a model is not heard any more."""
 
-    changes = ("the demand model is not heard of cpu any more",)
+    changes = ("the demand model is no longer used for cpu",)
 
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
