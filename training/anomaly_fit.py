@@ -25,7 +25,8 @@ CALIBRATED_SHARE = 0.6
 """Share of each session, from its start, that calibrates; the rest checks (chosen)."""
 
 PRIOR_BLOCKS = 10.0
-"""Weight of the baseline's tail in excesses: a minute of traces of a small pool hardly moves it, an hour overrules it (chosen)."""
+"""Weight of the baseline's tail, as a number of excesses. Chosen: a minute of traces of a small pool moves it little, an hour
+overrules it."""
 
 SHAPE_BLOCKS = 50.0
 """Excesses at which the tail's own shape counts half. Estimates of it from less than a few dozen are useless (Hosking and Wallis

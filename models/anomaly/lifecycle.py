@@ -22,8 +22,8 @@ USER_HZ = 100.0
 """Clock ticks a second in /proc, whatever HZ is: include/asm-generic/param.h."""
 
 SOON, SOON_SHARE = 20.0, 0.25
-"""A worker that ends within SOON seconds has hardly served. Where workers usually live not much longer (one task each, a low
-max_requests): within SOON_SHARE of the usual life (chosen)."""
+"""A worker ends soon if it ends within SOON seconds, or, where workers usually live not much longer (one task each, a low
+max_requests), within SOON_SHARE of the usual life (chosen)."""
 
 CRASH_WINDOW, CRASHES = 90.0, 3
 """A crash loop: within CRASH_WINDOW seconds CRASHES workers end soon, each begun after the one before had ended. A deploy replaces
