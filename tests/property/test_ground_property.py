@@ -126,7 +126,7 @@ def test_the_guard_refuses_what_would_take_the_protected_along(
     listed = frozenset(ProcId(pid, pid) for pid in protected)
     tick = a_tick(1, groups=groups, pools=[a_pool(size=0)], protected=tuple(sorted(listed)), home=home, sheltered=tuple(sheltered))
     for action in (
-        Set(Control.AUTOGROUP, SessionPlace(batch[0].id.pid, batch[0].id), 5),
+        Set(Control.AUTOGROUP, SessionPlace(batch[0].session, batch[0].id), 5),
         Set(Control.CPU_SHARES, CgroupPlace(cgroup), 10),
     ):
         _, refusals = Guard(Config(), "s", GuardMemory()).review(
