@@ -271,7 +271,7 @@ def load(directory: Path, kind: str, digest: str | None = None) -> Artifact:
         arrays = _unpack(packed)
         _try(kind, arrays, digest, card.interval)
     except ValueError as error:
-        raise ArtifactError(f"{path} is not a {kind} model: {error}; run: nicety train") from None
+        raise ArtifactError(f"{path} cannot be used as {kind} model: {error}; run: nicety train") from None
     return Artifact(card, arrays, digest)
 
 

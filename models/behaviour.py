@@ -410,8 +410,7 @@ class Summaries:
             self.forgotten.append(slot)
 
     def forget(self, groups: Iterable[str]) -> list[int]:
-        """Forget the past of these groups; unknown ones are skipped. Returns their slots: anything kept about them elsewhere is
-        void."""
+        """Forget the past of these groups; unknown ones are skipped. Returns their slots: data kept for them elsewhere is void."""
         return [self._give_up(name) for name in groups if name in self._slots]
 
     def _give_up(self, group: str) -> int:
@@ -515,8 +514,8 @@ class Behaviours:
         self._certainty = certainty
         self._summaries = Summaries(interval)
         self._held = np.zeros(0, dtype=np.int64)  # by slot, like the rest
-        self._told: list[Behaviour | None] = []
-        self._words = np.zeros((0, 5))  # probabilities, class, why it is spared and by which rule, as in `_told`
+        self._reported: list[Behaviour | None] = []
+        self._words = np.zeros((0, 5))  # probabilities, class, why it is spared and by which rule, as in `_reported`
 
     def step(self, groups: Sequence[str], values: Floats) -> list[Behaviour | None]:
         """The class of each group after this tick; None: it has done nothing yet.
@@ -553,8 +552,8 @@ class Behaviours:
                 evidence = () if class_ is Class.EXEMPT or by is Ruled.SUCCEEDS else model.evidence(row, class_)
                 evidence = (("brief_cores", float(f"{cores:.3g}"), 0.0),) if by is Ruled.SWARM else evidence
                 chances_told = round(p_interactive, 4), round(p_batch, 4)
-                self._told[slot] = Behaviour(class_, *chances_told, evidence, model.name, SPARED[int(why)], by)
-        said = self._told
+                self._reported[slot] = Behaviour(class_, *chances_told, evidence, model.name, SPARED[int(why)], by)
+        said = self._reported
         return [said[slot] for slot in slots.tolist()]
 
     def follow(self, before: Behaviours, forgotten: Iterable[str]) -> None:
@@ -563,7 +562,7 @@ class Behaviours:
         self._summaries = before._summaries
         same = self._model is not None and before._model is not None and self._model.digest == before._model.digest
         if same and self._certainty == before._certainty:
-            self._held, self._told, self._words = before._held, before._told, before._words
+            self._held, self._reported, self._words = before._held, before._reported, before._words
         else:
             self._fit_to(self._summaries)
         for slot in self._summaries.forget(forgotten):
@@ -574,12 +573,12 @@ class Behaviours:
         if more > 0:
             self._held = np.append(self._held, np.full(more, _NONE, dtype=np.int64))
             self._words = np.vstack([self._words, np.full((more, 5), np.inf)])
-            self._told += [None] * more
+            self._reported += [None] * more
         for slot in summaries.forgotten:
             self._drop(slot)
 
     def _drop(self, slot: int) -> None:
-        self._held[slot], self._words[slot], self._told[slot] = _NONE, np.inf, None
+        self._held[slot], self._words[slot], self._reported[slot] = _NONE, np.inf, None
 
 
 _INTERACTIVE, _BATCH, _NONE = 0, 1, 2

@@ -323,7 +323,7 @@ def test_a_linked_folder_is_not_followed(models: Path, place: Path, tmp_path: Pa
 def test_a_pipe_in_place_of_a_file_does_not_block(models: Path, place: Path) -> None:
     (place / "card.json").unlink()
     os.mkfifo(place / "card.json", 0o600)
-    with pytest.raises(ArtifactError, match="not what belongs there"):
+    with pytest.raises(ArtifactError, match="not of the expected type"):
         load_live(models, "demand")
 
 

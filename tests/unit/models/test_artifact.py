@@ -151,16 +151,16 @@ def test_a_card_without_its_figures_is_refused(tmp_path: Path) -> None:
 
 
 def test_arrays_that_make_no_model_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="is no demand model: it has arrays"):
+    with pytest.raises(ArtifactError, match="cannot be used as demand model: it has arrays"):
         save(tmp_path, "demand", card(), {name: array for name, array in demand_arrays().items() if name != "out"})
-    with pytest.raises(ArtifactError, match="is no anomaly model"):
+    with pytest.raises(ArtifactError, match="cannot be used as anomaly model"):
         save(tmp_path, "anomaly", card("anomaly"), demand_arrays())
-    with pytest.raises(ArtifactError, match="is no behaviour model"):
+    with pytest.raises(ArtifactError, match="cannot be used as behaviour model"):
         save(tmp_path, "behaviour", card("behaviour"), anomaly_arrays())
 
 
 def test_only_known_kinds_and_digests_are_looked_for(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="no kind"):
         load(tmp_path, "../etc")
-    with pytest.raises(ArtifactError, match="no digest"):
+    with pytest.raises(ArtifactError, match="not the digest"):
         load(tmp_path, "demand", "../../etc")
