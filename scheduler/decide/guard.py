@@ -58,7 +58,7 @@ LEAST_CPU = 100
 """Thousandths of a core that every fence must leave (chosen): with less, a lock would be held more than ten times as long."""
 
 SLICES = (100_000, 100_000_000)
-"""Least and largest slice in ns that the kernel accepts: 0.1 to 100 ms (kernel/sched/syscalls.c)."""
+"""Least and largest slice in ns that the kernel accepts: 0.1 to 100 ms (`sched_attr.sched_runtime`, Linux 6.12)."""
 
 RENICES = frozenset({Control.NICE, Control.POLICY, Control.AUTOGROUP})
 """Controls that cannot be restored without CAP_SYS_NICE."""
