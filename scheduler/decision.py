@@ -194,7 +194,7 @@ class Status(StrEnum):
     PARTIAL = "partial"  # some threads or processes were gone or refused; detail says which
     VANISHED = "vanished"  # the target was gone
     REFUSED = "refused"  # the kernel or the pool refused: EPERM, limits
-    FOREIGN = "foreign"  # somebody else changed the value meanwhile: left alone, hands off from now on
+    FOREIGN = "foreign"  # somebody else changed the value meanwhile: left alone from now on
     FAILED = "failed"  # anything else; detail names the error
     BLOCKED = "blocked"  # nicety lacked a writable ledger, descriptors or memory. Says nothing about the target
     LATER = "later"  # the kernel was busy: the next try may succeed. Says nothing about the target
@@ -323,9 +323,7 @@ class Set(Record, frozen=True, tag="set"):
     control: Control
     on: DecisionPlace
     value: int | tuple[int, ...]
-    expected: int | tuple[int, ...] | None = (
-        None  # its value unless we changed it: any other value is somebody's choice; None: any value may be changed
-    )
+    expected: int | tuple[int, ...] | None = None  # its value before our changes: another one is somebody's choice; None: any
 
     def __post_init__(self) -> None:
         check_place(self.control, self.on, PLACES[self.control].decision)

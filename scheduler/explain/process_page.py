@@ -131,15 +131,15 @@ def _demotion(about: Account) -> tuple[Change | None, list[Change]]:
 
 def _demoted(about: Account, change: Change) -> tuple[str, Rows]:
     """Title and first rows for a process that was demoted."""
-    why, whom = change.last.decision.why, f" for {change.victim}" if change.victim else f" by {change.last.decision.policy}"
+    why, cause = change.last.decision.why, f" for {change.victim}" if change.victim else f" by {change.last.decision.policy}"
     word = "fenced in" if change.action.control is Control.FENCE else "demoted"
     if change.ended:
         until = "" if change.ended_wall is None else f" until {moment(change.ended_wall, day=False)}"
-        title = f"not {word} now; it was{whom} from {moment(change.since, day=False)}{until}"
+        title = f"not {word} now; it was{cause} from {moment(change.since, day=False)}{until}"
     elif change.observed:
-        title = f"would be {word}{whom} (observe mode), {_since(about, change)}"
+        title = f"would be {word}{cause} (observe mode), {_since(about, change)}"
     else:
-        title = f"{word}{whom}, {_since(about, change)}"
+        title = f"{word}{cause}, {_since(about, change)}"
     rows = _who(about)
     if change.victim:
         rows.append(("protects", _wait(about, change)))
