@@ -30,7 +30,7 @@ test: lint
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-pure test-real
 
 test-pure: $(VENV)/installed
-	$(BIN)/pytest tests/unit tests/property tests/replay tests/golden tests/test_architecture.py
+	$(BIN)/pytest tests/unit tests/property tests/replay tests/golden tests/test_*.py
 
 test-real: $(VENV)/installed
 	$(BIN)/pytest tests/contracts tests/faults tests/real
@@ -45,7 +45,7 @@ $(VENV)/mutants-installed: $(VENV)/installed
 	touch $@
 
 mutants: $(VENV)/mutants-installed
-	$(BIN)/python benchmarks/mutants.py $(MUTANTS)
+	$(BIN)/python -m benchmarks.house.mutants $(MUTANTS)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

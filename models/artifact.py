@@ -1,4 +1,4 @@
-"""Model files: arrays and a card, written atomically and checked before use. Knows the layout, not what a model says.
+"""Model files: arrays and a card, written atomically and checked before use. Knows the layout, not what a model predicts.
 
     models/KIND/DIGEST/card.json    what the model is and what it was trained on; DIGEST is its SHA-256
     models/KIND/DIGEST/model.npz    its arrays; the card has their SHA-256
@@ -48,12 +48,12 @@ SHIPPED = Path(__file__).resolve().parent / "shipped"
 """Models that come with the package: read-only, and as trusted as the code beside them."""
 
 MAX_BYTES = 64 << 20
-"""Largest model file, packed or unpacked. A demand model takes about 0.2 MB (chosen)."""
+"""Maximum bytes of a model file, packed or unpacked. Chosen: a demand model takes about 0.2 MB."""
 
 MAX_CARD_BYTES = 1 << 20
-"""Largest card (chosen)."""
+"""Maximum bytes of a card (chosen)."""
 MAX_TEXT = 4096
-"""Longest text in a card (chosen). The names of the sets that a shipped model was trained on take some hundreds of characters."""
+"""Maximum characters of a text in a card. Chosen: the names of the sets that a shipped model was trained on take some hundreds."""
 
 INTERVALS = (0.001, 86_400.0)
 """Limits of a card's seconds per tick (chosen): from less than any kernel clock counts to a day."""
@@ -83,7 +83,7 @@ Cell = str | float | bool | list[float] | None
 
 
 class ArtifactError(Exception):
-    """A model that cannot be used or saved. The message says the cause and what to do next."""
+    """A model cannot be used or saved. The message says why and what to do next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,7 @@ def promote(directory: Path, kind: str, digest: str | None) -> None:
     try:
         before = live_digest(directory, kind)
     except ArtifactError:
-        pass  # whatever it was, it cannot be rolled back to
+        pass  # whatever was live cannot be rolled back to
     else:
         if before == digest:
             return
@@ -205,7 +205,7 @@ def history(directory: Path, kind: str) -> tuple[str | None, ...]:
     for number, line in enumerate(lines, 1):
         if line != "none" and not _DIGEST.fullmatch(line):
             raise ArtifactError(
-                f"{path}:{number} is damaged: it holds no digest; remove it: only what was live before is forgotten"
+                f"{path}:{number} is damaged: it has no digest; remove the file: only the history for rollback is lost"
             )
     return tuple(None if line == "none" else line for line in lines)
 
@@ -240,7 +240,7 @@ def live_digest(directory: Path, kind: str) -> str | None:
         raise _trouble(f"cannot read {path}", error) from None
     digest = text.decode("ascii", "replace").strip()
     if not _DIGEST.fullmatch(digest):
-        raise ArtifactError(f"{path} is damaged: it holds no digest; remove it and run: nicety train")
+        raise ArtifactError(f"{path} is damaged: it has no digest; remove it and run: nicety train")
     return digest
 
 
@@ -252,7 +252,7 @@ def load(directory: Path, kind: str, digest: str | None = None) -> Artifact:
     if digest is None:
         raise ArtifactError(f"no {kind} model is live in {directory}; run: nicety train")
     if not _DIGEST.fullmatch(digest):
-        raise ArtifactError(f"{digest!r} is no digest of a model; give one of the folders in {directory / kind}")
+        raise ArtifactError(f"{digest!r} is not the digest of a model; give one of the folders in {directory / kind}")
     place = directory / kind / digest
     try:
         for folder in (directory, directory / kind, place):
@@ -271,7 +271,7 @@ def load(directory: Path, kind: str, digest: str | None = None) -> Artifact:
         arrays = _unpack(packed)
         _try(kind, arrays, digest, card.interval)
     except ValueError as error:
-        raise ArtifactError(f"{path} is no {kind} model: {error}; run: nicety train") from None
+        raise ArtifactError(f"{path} is not a {kind} model: {error}; run: nicety train") from None
     return Artifact(card, arrays, digest)
 
 
@@ -337,11 +337,11 @@ def _card(text: bytes, path: Path, kind: str) -> Card:
             arrays_digest=_text(raw["arrays_digest"]),
         )
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ArtifactError(f"{path} is no card of a model: {type(error).__name__} {error}; run: nicety train") from None
+        raise ArtifactError(f"{path} is not the card of a model: {type(error).__name__} {error}; run: nicety train") from None
     if card.schema != SCHEMA:
-        raise ArtifactError(f"{path} has schema {card.schema}, and this nicety reads {SCHEMA}; run: nicety train")
+        raise ArtifactError(f"{path} has schema {card.schema}, but this version reads {SCHEMA}; run: nicety train")
     if card.kind != kind:
-        raise ArtifactError(f"{path} is of a {card.kind!r} model, not of a {kind} model; put it back to where it belongs")
+        raise ArtifactError(f"{path} is of a {card.kind!r} model, not of a {kind} model; move it to where it belongs")
     expected = (FEATURES[kind], HORIZONS, QUANTILES, WINDOW)
     if (card.features, card.horizons, card.quantiles, card.window) != expected or card.features_digest != _features_digest(card):
         raise ArtifactError(
@@ -483,7 +483,7 @@ def _check(found: os.stat_result, path: Path, right: Callable[[int], bool]) -> N
     So its owner and group are trusted (a checkout with umask 002, a daemon of root from a user's virtual environment). Others are
     not."""
     if stat.S_ISLNK(found.st_mode) or not right(found.st_mode):
-        raise ArtifactError(f"{path} is a link or not what belongs there; move it away and run: nicety train")
+        raise ArtifactError(f"{path} is a link, or not of the expected type; move it away and run: nicety train")
     trusted, others = {0, os.geteuid()}, 0o022
     if path.is_relative_to(SHIPPED):
         trusted, others = trusted | {Path(__file__).stat().st_uid}, 0o002

@@ -82,7 +82,9 @@ _FEATURES = (
     Feature("reads_keystrokes", 0.0, 1.0, False),  # its terminal gives it each key as it is typed
     Feature("young", 0.0, 1.0, False),  # share of its processes that are young
     Feature("unsteadiness", 0.0, 2.0, False),  # standard deviation of its CPU use divided by the mean
-    Feature("irregularity", 0.0, 2.0, False),  # the same of the times it is put on a CPU: what beats like a clock answers nobody
+    Feature(
+        "irregularity", 0.0, 2.0, False
+    ),  # the same for the times it is put on a CPU: a program that runs like a clock answers nobody
     Feature("seconds_seen", 0.0, 1e3, False),  # evidence: seconds of activity not squeezed by others, of the last MEMORY_SECONDS
 )
 BEHAVIOUR_FEATURES: tuple[str, ...] = tuple(feature.name for feature in _FEATURES)
@@ -99,14 +101,14 @@ MEMORY_SECONDS = 15.0
 (chosen)."""
 
 QUIET_CORES = 0.001
-"""CPU use below which a tick says nothing: a millisecond a second is housekeeping (chosen)."""
+"""CPU use in cores below which a tick says nothing: a millisecond a second is housekeeping (chosen)."""
 
 FULL_CORES = 0.01
-"""CPU use at which a tick counts half: a service that answers 50 times a second uses about that (chosen)."""
+"""CPU use in cores at which a tick counts half: a service that answers 50 times a second uses about that (chosen)."""
 
 SQUEEZED = 0.5
-"""Share of its demand that a group must have got for a tick to count fully: four hogs on two CPUs get that. Below it, others made
-it behave as it did: beside hogs a service, too, is always runnable (chosen)."""
+"""Share of its demand that a group must have got for a tick to count fully: four hogs on two CPUs get that. Below it, other groups
+caused its behaviour: beside hogs a service, too, is always runnable (chosen)."""
 
 STARVED = 0.25
 """Share of what it ran and waited for. Below it, a tick of a group that used less than LITTLE_CORES says nothing (chosen: half of
@@ -189,13 +191,13 @@ _TRAITS = ("serves", "serves_locally", "served_for", "terminal", "keys", "has_wi
 class Summaries:
     """What each group did so far, as rows of `BEHAVIOUR_FEATURES`.
 
-    Averages over ticks, weighted by how much a tick says: by the CPU time used, less where others squeezed the group. What a group
+    Averages over ticks, weighted by how much a tick says: by the CPU time used, and less if others squeezed the group. What a group
     has (sockets, a terminal) is as last seen. Memory is bounded: gone groups are forgotten by `KEPT_SECONDS` and `KEPT_GROUPS`.
     """
 
     def __init__(self, interval: float = 1.0) -> None:
         if not 0 < interval < 1e6:
-            raise ValueError(f"{interval} is no interval in seconds")
+            raise ValueError(f"interval must be seconds above 0, not {interval}")
         self._interval = interval
         self._tick = 0
         self._slots: dict[str, int] = {}
@@ -408,7 +410,7 @@ class Summaries:
             self.forgotten.append(slot)
 
     def forget(self, groups: Iterable[str]) -> list[int]:
-        """Start these groups anew; unknown ones are skipped. Returns their slots: anything kept about them elsewhere is void."""
+        """Forget the past of these groups; unknown ones are skipped. Returns their slots: anything kept about them elsewhere is void."""
         return [self._give_up(name) for name in groups if name in self._slots]
 
     def _give_up(self, group: str) -> int:
@@ -532,13 +534,13 @@ class Behaviours:
             before = self._held[fresh]
             held = decide(chances, before, self._certainty)
             brief = self._summaries.swarms(fresh)
-            swarm = (brief > 0) & (held != _LATENCY) & (chances[:, _BATCH] < self._certainty)
+            swarm = (brief > 0) & (held != _INTERACTIVE) & (chances[:, _BATCH] < self._certainty)
             held = np.where(swarm, _BATCH, held)
             spared, batch = np.zeros(len(fresh), dtype=np.int64), np.flatnonzero(held == _BATCH)
             spared[batch] = self._summaries.spared(fresh[batch], before[batch] == _BATCH)
             held[spared > 0] = _NONE
-            succeeds = (before == _LATENCY) & (held != _LATENCY) & self._summaries.renewed(fresh)
-            held[succeeds], spared[succeeds] = _LATENCY, 0
+            succeeds = (before == _INTERACTIVE) & (held != _INTERACTIVE) & self._summaries.renewed(fresh)
+            held[succeeds], spared[succeeds] = _INTERACTIVE, 0
             ruled = succeeds * RULED.index(Ruled.SUCCEEDS) + (swarm & (held == _BATCH)) * RULED.index(Ruled.SWARM)
             self._held[fresh] = held
             words = np.column_stack([chances[:, :2], held, spared, ruled])
@@ -556,7 +558,7 @@ class Behaviours:
 
     def follow(self, before: Behaviours, forgotten: Iterable[str]) -> None:
         """Continue from another one of the same interval, except for the `forgotten` groups; that one must not be used any more.
-        Classes are kept if it had the same model and certainty. Otherwise they are decided anew from what each group did."""
+        Classes are kept if it had the same model and certainty. Otherwise they are decided again from what each group did."""
         self._summaries = before._summaries
         same = self._model is not None and before._model is not None and self._model.digest == before._model.digest
         if same and self._certainty == before._certainty:
@@ -579,7 +581,7 @@ class Behaviours:
         self._held[slot], self._words[slot], self._told[slot] = _NONE, np.inf, None
 
 
-_LATENCY, _BATCH, _NONE = 0, 1, 2
+_INTERACTIVE, _BATCH, _NONE = 0, 1, 2
 
 RULED: tuple[Ruled | None, ...] = (None, *Ruled)
 """Rules, as noted with a class."""
@@ -595,11 +597,11 @@ def decide(chances: Floats, held: Ints, certainty: float) -> Ints:
     interactive must also be at most half of what `certainty` leaves.
     """
     rows = np.arange(len(chances))
-    class_ = chances[:, _LATENCY] >= certainty
-    batch = (chances[:, _BATCH] >= certainty) & (chances[:, _LATENCY] <= (1.0 - certainty) / 2)
+    class_ = chances[:, _INTERACTIVE] >= certainty
+    batch = (chances[:, _BATCH] >= certainty) & (chances[:, _INTERACTIVE] <= (1.0 - certainty) / 2)
     kept = chances[rows, held] >= certainty - LOOSEN
     stays = np.where((held != _NONE) & kept, held, _NONE)
-    return np.asarray(np.where(class_, _LATENCY, np.where(batch, _BATCH, stays)))
+    return np.asarray(np.where(class_, _INTERACTIVE, np.where(batch, _BATCH, stays)))
 
 
 def softmax(logits: Floats) -> Floats:

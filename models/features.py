@@ -33,7 +33,7 @@ class Rates:
     cpu: Floats  # cores used
     brief: Floats  # cores used by its children that were in at most one of the tables, as far as a process waited for them
     wait: Floats  # cores waited for in the run queue; 0 where the kernel does not tell
-    demand: Floats  # cores that it would have used by itself on this machine, from `uncontended`, without its brief children
+    demand: Floats  # cores that it would have used alone on this machine, from `uncontended`, without its brief children
     timeslices: Floats  # times put on a CPU, per second; NaN unknown
     child_faults: Floats  # minor page faults per second of children that it has waited for
     faults: Floats  # major and minor page faults per second
@@ -228,7 +228,7 @@ class Windows:
         return self._ring[index][:, order], self._lengths[index]
 
     def forget(self, keys: Iterable[Hashable]) -> None:
-        """Start these series anew at their next value; unknown keys are skipped."""
+        """Forget the past of these series, which begin again at their next value; unknown keys are skipped."""
         for key in keys:
             slot = self._slots.pop(key, None)
             if slot is not None:

@@ -172,7 +172,7 @@ class Blocked:
 class Deadlock:
     """Processes that wait for each other in a circle: each one's holder is the next one's waiter, the last one's is the first.
 
-    Or, with no known holder, processes that all wait for one thing that nobody frees. The lowest waiter comes first.
+    Or, with no known holder, processes that all wait for one thing that no process frees. The lowest waiter comes first.
     """
 
     waits: tuple[Blocked, ...]
@@ -264,7 +264,7 @@ class Anomaly(StrEnum):
     FORK_STORM = "fork-storm"  # starts processes far faster than siblings and its own past
     SWITCH_STORM = "switch-storm"  # is put on a CPU far more often for the same work
     CRASH_LOOP = "crash-loop"  # workers of a pool end soon after they started, again and again: reported of its master
-    ZOMBIE = "zombie"  # has ended, and nobody asks for its exit status
+    ZOMBIE = "zombie"  # has ended, and its parent does not collect its exit status
     OUTLIER = "outlier"  # unlike its siblings, or its own past, in a way without a name
 
 

@@ -44,7 +44,7 @@ KEPT = 48
 """Newest ticks kept for each number of workers (chosen)."""
 
 FORGET = 7200
-"""Ticks after which observations no longer count: two hours at 1 Hz. The pool then grows and shows it anew (chosen)."""
+"""Ticks after which observations no longer count: two hours at 1 Hz. The pool then grows and shows its curve again (chosen)."""
 
 MEAN, APART = 5, 10
 """When two nearby times are compared: ticks in each mean, and ticks from the start of one mean to the start of the other
@@ -72,7 +72,7 @@ EVERY = 16
 LARGEST = 1e6
 """Limit of values (chosen)."""
 
-_PRIOR = 0.02  # chosen: weight of a = b = 0 beside the sizes: else a few sizes could not be told from endless growth
+_PRIOR = 0.02  # chosen: weight of a = b = 0 beside the sizes: otherwise a few sizes look like endless growth
 _FEW = 12  # chosen: up to this many workers each number is its own size
 
 
@@ -127,7 +127,7 @@ class Scaling:
         return self._curve
 
     def _compare(self) -> None:
-        """Did more workers do more, within seconds? In such a time the kind of work hardly changes."""
+        """Compare nearby times: did more workers do more? Within seconds the kind of work changes little."""
         if len(self._newest) < APART + MEAN:
             return
         values = list(self._newest)

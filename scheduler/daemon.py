@@ -1,11 +1,11 @@
-"""The daemon: runs the design's loop on the real system. Reads the clock and decides nothing.
+"""The daemon: runs the loop on the real system. Reads the clock and decides nothing.
 
-One thread, one loop: a tick every `daemon.interval`; in between it looks at the pools, restores demotions that do harm, and
-answers the control socket. A tick has stages; if one is slow, relief, socket and watchdog are served before the next one begins.
-Signals only set flags. Each step is run by `Steps`: an exception is reported and counted, and the loop goes on; after
-`daemon.max_failures` turns in a row in which something failed, everything is restored and the daemon gives up.
+One thread, one loop: a tick every `daemon.interval`. Between ticks it looks at the pools, restores demotions that do harm, and
+answers the control socket. A tick has stages. If one is slow, relief, socket and watchdog are served before the next one begins.
+Signals only set flags. `Steps` runs each step: it reports and counts an exception, and the loop goes on. After
+`daemon.max_failures` ticks in a row with a failure, everything is restored and the daemon gives up.
 
-What the steps do is in `service/`. This module says in which order they come.
+What the steps do is in `service/`. This module defines their order.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from .service.answers.reloading import Reloading
 from .service.answers.requests import READS_ONLY, Requests
 from .service.answers.status import StatusAnswer
 from .service.clock import SystemClock
-from .service.harm import AGAIN_NS, NOT_IN_THIS_TURN, HarmWatch
+from .service.harm import AGAIN_NS, NOT_BEFORE_THE_NEXT_TICK, HarmWatch
 from .service.incident_evidence import looks
 from .service.last_known import KnownDeadlocks, KnownFeedback
 from .service.latest import Latest
@@ -59,8 +59,8 @@ from .store.ledger import StateLock
 from .store.pauses import Pauses
 
 ATTEND_NS = 20_000_000
-"""Time within a tick after which relief, socket and watchdog are served. Chosen: most ticks are over before that, and a client
-does not notice such a wait."""
+"""ns within a tick after which relief, socket and watchdog are served. Chosen: most ticks are shorter, and a client does not notice
+such a wait."""
 
 
 def run(
@@ -72,12 +72,12 @@ def run(
     things: Sequence[str] = (),
     act_seconds: float | None = None,
 ) -> int:
-    """Run until SIGTERM, SIGINT or `duration` seconds are over. Returns the exit code: 1 if the daemon gave up, or if something
-    failed while it ended.
+    """Run until SIGTERM, SIGINT or the end of `duration` (seconds; None: no end). Returns the exit code: 1 if the daemon gave up,
+    or if something failed while it ended.
 
-    `act` overrides `daemon.act`, `things` override `daemon.act_on`; after `act_seconds` it observes. Raises StateBusyError if
-    another nicety uses the state directory, and ConfigError, PathError, ScopeError, ControlError for what is wrong at the start;
-    nothing has been changed then.
+    `act` overrides `daemon.act`, `things` override `daemon.act_on`; after `act_seconds` the daemon only observes. Raises
+    StateBusyError if another nicety uses the state directory, and ConfigError, PathError, ScopeError or ControlError if the daemon
+    cannot start; nothing has been changed then.
     """
     private_directory(paths.root)
     with StateLock(paths.root) as lock:
@@ -90,7 +90,7 @@ def run(
 
 
 class Daemon:
-    """The running program. Made with the state directory locked; first restores what a dead daemon left changed."""
+    """The running program. Needs the lock of the state directory. First restores what a dead daemon left changed."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class Daemon:
         self._signals = Signals()
         self._settings = settings = Settings(loaded, told_to_act=act is not None)
         self._reports = reports = Reports(os.environ, sys.stderr.fileno(), clock)
-        self._steps = Steps(self._tell_fault)
+        self._steps = Steps(self._report_fault)
         self._notifier = Notifier(os.environ, os.getpid())
         self._own_place = OwnPlace(settings)
         self._budget = Budget(settings.config.daemon.budget)
@@ -131,7 +131,7 @@ class Daemon:
         self._begin_to_answer(paths, started)
 
     def _begin_to_answer(self, paths: Paths, started: int) -> None:
-        """Open the socket, and make what answers there and acts between the ticks."""
+        """Open the socket, and create what answers there and acts between ticks."""
         settings, sessions, acting_on, actuator = self._settings, self._sessions, self._acting_on, self._actuator
         clock, reports, notifier, steps = self._clock, self._reports, self._notifier, self._steps
         budget, retraining, latest, pools = self._budget, self._retraining, self._latest, self._pools
@@ -161,7 +161,7 @@ class Daemon:
         )
 
     def _begin(self) -> None:
-        """Listen to signals and say what is about to run."""
+        """Handle signals, and report what is about to run."""
         self._signals.listen()
         self._steps.run("own slice", ask_for_the_shortest)
         if self._said:
@@ -170,7 +170,7 @@ class Daemon:
         self._steps.run("own priority", self._own_place.priority.begin)
 
     def run(self, duration: float | None = None) -> int:
-        """The loop. Returns 0, or 1 if something failed in too many turns in a row."""
+        """The loop. Returns 0, or 1 if something failed in too many ticks in a row."""
         self._begin()
         steps = self._steps
         due = self._clock.monotonic()
@@ -189,8 +189,8 @@ class Daemon:
             steps.run("notifier", self._notifier.watchdog)
             steps.run("own slice", ask_for_the_shortest)
             due = self._next(due)
-            if steps.end_turn() >= self._settings.config.daemon.max_failures:
-                text = "something failed in too many turns in a row; putting everything back and giving up"
+            if steps.end_tick() >= self._settings.config.daemon.max_failures:
+                text = "something failed in too many ticks in a row; putting everything back and giving up"
                 self._reports.event(ERROR, text)
                 return 1
 
@@ -213,7 +213,7 @@ class Daemon:
         yield "decide"
         memory = sessions.engine.memory() if sessions.log.keyframe_due else None
         verdict = sessions.engine.step(tick)
-        latest.outcomes = ()  # they are reported
+        latest.outcomes = ()  # this tick has reported them
         self._pauses.write(sessions.engine.pauses, at, self._clock.wall())
         yield "act"
         evidence = looks(verdict.decisions)
@@ -222,15 +222,15 @@ class Daemon:
         yield "log"
         sessions.log.append(tick, verdict, latest.outcomes, memory, evidence)
         notes = (*verdict.notes, *sessions.unmatched.notes(at, snapshot.identities))
-        told = msgspec.structs.replace(verdict, notes=notes)
-        self._reports.stream.tick(sessions.current.id, self._actuator.mode, tick, told, latest.outcomes)
+        reported = msgspec.structs.replace(verdict, notes=notes)
+        self._reports.stream.tick(sessions.current.id, self._actuator.mode, tick, reported, latest.outcomes)
         if not tick.gap:
             latest.notes = notes
         latest.tick, latest.services = tick, services_at_work(tick.groups)
         latest.ticks += 1
 
     def _next(self, due: int) -> int:
-        """Monotonic ns of the tick after the one of `due`. Ticks that cannot be on time are skipped, not made up for."""
+        """When the tick after that of `due` is due, monotonic ns. Ticks that cannot be on time are skipped, not made up for."""
         step = round(self._settings.config.daemon.interval * 1e9)
         now = self._clock.monotonic()
         took = max(0, now - due)
@@ -240,9 +240,9 @@ class Daemon:
         return due + step * ahead
 
     def _retrain(self, at: int) -> None:
-        """Supervise the training in the background. Models that it promoted are put to use as in a reload: what does not depend on
-        the old ones stays."""
-        news = self._retraining.turn(at)
+        """Supervise the training in the background. If it promoted models, use them as after a reload: what does not depend on the
+        old ones stays."""
+        news = self._retraining.tick(at)
         for priority, text in news.said:
             self._reports.event(priority, text)
         if news.promoted:
@@ -251,12 +251,12 @@ class Daemon:
 
     # --- reports -----------------------------------------------------------------------------------------------------------------
 
-    def _tell_fault(self, fault: Fault, traceback: str) -> None:
+    def _report_fault(self, fault: Fault, traceback: str) -> None:
         self._reports.fault(fault, traceback, self._steps.failures + 1, self._settings.config.daemon.max_failures)
 
     def _report_troubles(self) -> None:
-        """Report once when a store starts to lose ticks or the demand model fails, and when it recovers; and for what the demand
-        model is no longer used, or used again."""
+        """Report once when a store starts to lose ticks or the demand model fails, and once when it recovers. Also report the
+        groups and pools for which the demand model is no longer used, or is used again."""
         sessions = self._sessions
         sessions.report_set_aside()
         self._reports.troubles(
@@ -279,11 +279,11 @@ class Daemon:
 
     def close(self) -> bool:
         """Restore everything (unless `daemon.undo_on_exit` is off), release the pools, close all files. Idempotent. A failure is
-        reported and does not keep the rest from being closed; False: something failed."""
+        reported, and the rest is closed all the same. False: something failed."""
         if self._closed:
             return True
         self._closed = True
-        self._steps.end_turn()
+        self._steps.end_tick()
         undo, run, sessions = self._settings.config.daemon.undo_on_exit, self._steps.run, self._sessions
         run("notifier", lambda: self._notifier.stopping("putting everything back" if undo else "stopping"))
         if undo:
@@ -300,11 +300,11 @@ class Daemon:
         for what, rest in (("ledger", self._actuator), ("source", self._source), ("deadlocks", self._deadlocks.watch)):
             run(f"closing {what}", rest.close)
         self._reports.close()
-        return self._steps.end_turn() == 0
+        return self._steps.end_tick() == 0
 
 
 class Between:
-    """What the daemon does between two ticks; in a slow tick, what must not wait until it is over."""
+    """What the daemon does between two ticks, and what a slow tick must not delay."""
 
     def __init__(
         self,
@@ -324,11 +324,11 @@ class Between:
         self._steps, self._signals, self._settings, self._reloading = steps, signals, settings, reloading
         self._pools, self._harm, self._own_place, self._latest = pools, harm, own_place, latest
         self._budget, self._socket, self._notifier, self._clock = budget, socket, notifier, clock
-        self._probe_at: float = clock.monotonic()  # ns, as the next one
-        self._attended = clock.monotonic()
+        self._probe_at: float = clock.monotonic()  # when the pools are due, monotonic ns
+        self._attended = clock.monotonic()  # when the things of `attend` were last served, monotonic ns
 
     def wait(self, due: int) -> None:
-        """Until `due`: reload, look at the pools, restore demotions that do harm, answer the socket."""
+        """Until `due`, reload, look at the pools, restore demotions that do harm, and answer the socket."""
         self._probe_at = self._harm.due = self._clock.monotonic()
         while not self._signals.stop:
             self._reload_if_wanted()
@@ -343,7 +343,7 @@ class Between:
         self._attended = at
 
     def attend(self) -> None:
-        """Call often in a tick: if it is slow, do what must not wait until it is over."""
+        """Call often in a tick. If the tick is slow, serve what must not wait for its end."""
         if self._clock.monotonic() < self._attended + ATTEND_NS:
             return
         self._keep_up()
@@ -358,7 +358,7 @@ class Between:
             self._steps.run("reload", self._reloading.reload)
 
     def _probe(self) -> None:
-        """Look at the pools, if it is time."""
+        """Look at the pools, if this is due."""
         now = self._clock.monotonic()
         if now < self._probe_at:
             return
@@ -366,10 +366,10 @@ class Between:
         for name, pool in pools.items():
             self._steps.run(f"probe of pool {name}", pool.probe)
         pause = round(self._settings.config.daemon.probe_interval * 1e9) * self._budget.pace.probes
-        self._probe_at = now + pause if pools else NOT_IN_THIS_TURN
+        self._probe_at = now + pause if pools else NOT_BEFORE_THE_NEXT_TICK
 
     def _relieve(self) -> None:
-        """Restore demotions that do harm, if it is time to look for them."""
+        """Restore demotions that do harm, if a check for them is due."""
         now = self._clock.monotonic()
         if now < self._harm.due:
             return
@@ -377,12 +377,12 @@ class Between:
         self._keep_up()
 
     def _keep_up(self) -> None:
-        """Keep the share of a CPU that the ticks need, and no more than that beside a service."""
+        """Keep the share of a CPU that the ticks need, and beside a service no more than that."""
         now, place, services = self._clock.monotonic(), self._own_place, self._latest.services
         self._steps.run("own priority", lambda: place.keep_up(now, demoted=self._harm.demoted, services=services))
 
     def _serve(self, until: float) -> None:
-        """Answer the socket until then, or until a request was answered."""
+        """Answer the socket until `until` (monotonic ns), or until a request was answered."""
         seconds = max(0.0, until - self._clock.monotonic()) / 1e9
         if not self._steps.run("control socket", lambda: self._socket.serve(seconds)):
             again = self._clock.monotonic() + AGAIN_NS
@@ -390,7 +390,7 @@ class Between:
 
 
 def _recover(config: Config, paths: Paths, clock: Clock, lock: StateLock, reports: Reports) -> None:
-    """Restore what a killed daemon left changed."""
+    """Restore what a dead daemon left changed."""
 
     def adapters(names: tuple[str, ...]) -> dict[str, PoolAdapter]:
         pools = {name: pool for name, pool in config.pools.items() if name in names and pool.kind != "command"}
@@ -398,12 +398,12 @@ def _recover(config: Config, paths: Paths, clock: Clock, lock: StateLock, report
 
     outcomes = undo_from_ledger(paths.root, clock, pools=adapters, lock=lock)
     if outcomes:
-        reports.event(WARNING, f"an earlier nicety did not put its changes back; {len(outcomes)} were looked at now")
+        reports.event(WARNING, f"an earlier nicety ended without undoing its changes; they are undone now: {len(outcomes)}")
         reports.stream.undone(clock.wall(), "", outcomes)
 
 
 def _retraining(settings: Settings, paths: Paths, started: int) -> Retraining:
-    """The training in the background, with the files of this daemon."""
+    """The training in the background, which uses the files of this daemon."""
     where = () if settings.path is None else ("--config", str(settings.path.absolute()))
     retraining = Retraining(paths.models, (*where, "--state-dir", str(paths.root)))
     retraining.configure(settings.config.models, started)

@@ -1,7 +1,7 @@
 """Replays the decision log: the same ticks through the same engine must give the same decisions, bit for bit.
 
 Decisions are replayed from the log alone. If the traces still have a session's snapshots, they go through the observer again, and
-every figure of the ticks is compared too. Reads only. Must not know how a decision is made.
+every figure of the ticks is compared too. Only reads. Must not know how a decision is made.
 """
 
 from __future__ import annotations
@@ -27,15 +27,16 @@ from .store.decisions import DecisionReader, LoggedTick
 from .store.traces import TraceError, read_traces
 
 TOLERANCE = 1e-9
-"""Relative difference allowed in forecasts and scores: sums of floats may be ordered differently by another build of numpy."""
+"""Relative difference allowed in forecasts and scores. Chosen: another build of numpy may add floats in another order."""
 
 PREDICTED = ("forecasts", "scores", "starved_workers", "groups", "protected")
-"""Parts of a tick that need the artefacts to be computed again: a group's class decides whether the group is reported."""
+"""Parts of a tick that can be computed again only with the artefacts. `groups` is one because the class of a group decides whether
+the group is reported."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Where the log and the replay disagree."""
+    """A place where log and replay differ."""
 
     session: str
     seq: int
@@ -46,7 +47,7 @@ class Difference:
 
 @dataclass(slots=True)
 class Replayed:
-    """What a replay found."""
+    """The result of a replay."""
 
     sessions: int = 0
     ticks: int = 0
@@ -60,7 +61,7 @@ class Replayed:
 def replay(paths: Paths, *, session: str | None = None, trace: Path | None = None, most: int = 20) -> Replayed:
     """Replay the sessions of a decision log, or one of them.
 
-    `trace`: where the traces are, by default in the same state directory. Stops comparing a session after `most` differences.
+    `trace`: directory of the traces; None: the same state directory. Stops comparing a session after `most` differences.
     Raises StoreError if there is no readable log, ValueError if there is no such session.
     """
     found = Replayed()
@@ -84,7 +85,7 @@ def replay(paths: Paths, *, session: str | None = None, trace: Path | None = Non
                     continue
                 again.step(logged)
                 if len(found.differences) - before >= most:
-                    previous = None  # it has not learned all
+                    previous = None  # its observer has not seen all ticks
                     found.notes.append(f"session {each.id}: {most} differences or more; the rest was not compared")
                     break
             again.finish()
@@ -103,10 +104,10 @@ class _Again:
         self._next = next(snapshots, None) if snapshots is not None else None
         self._made = 0  # ticks whose figures were computed again
         self._whole = True  # every snapshot since the first tick was there, so windows are the same
-        self._warm_starts = True  # what the session took from earlier ones is there
+        self._warm_starts = True  # the traces still have what the session took from earlier ones
 
     def begin(self, traces: Path, previous: _Again | None) -> None:
-        """Start from what the session started with."""
+        """Start with what the session started with. `previous`: the session before it in the log, if it was replayed."""
         session, found = self._session, self._found
         if self._snapshots is None:
             return
@@ -117,8 +118,8 @@ class _Again:
                 return
             self._snapshots = None
             found.notes.append(
-                f"session {session.id}: figures not compared: it began with what session {session.follows} had learned, which "
-                "was not made again as a whole"
+                f"session {session.id}: figures not compared: it began with what session {session.follows} had learned, and not "
+                "all of that session was replayed"
             )
         elif session.warm_start is not None:
             past = start_warm_again(traces, session.boot_id, session.id, session.warm_start)
@@ -126,11 +127,12 @@ class _Again:
             self._observer.start_warm(past or [])
             if past is None:
                 found.notes.append(
-                    f"session {session.id}: seasonal patterns not compared: the traces lack ticks recorded before it"
+                    f"session {session.id}: seasonal patterns not compared: the traces lack ticks from before the session"
                 )
 
     def learned(self, session: str) -> Observer | None:
-        """The observer after all of its ticks, if it is of that session and all of them were replayed. The caller takes it over."""
+        """The observer after the last tick; None unless this is `session` and all its ticks were replayed. The caller takes the
+        observer over."""
         whole = self._snapshots is not None and self._whole and self._warm_starts
         return self._observer if whole and self._session.id == session else None
 
@@ -141,7 +143,7 @@ class _Again:
         for component in logged.damage:
             self._differ(logged.seq, component, "its checksum does not hold: changed after it was written", "")
         if logged.tick is None:
-            self._engine = None  # cannot continue before the next memory
+            self._engine = None  # cannot continue before the log has a memory again
             return
         self._observe(logged.seq, logged.tick)
         if self._engine is None:
@@ -159,11 +161,11 @@ class _Again:
                 self._differ(logged.seq, where, a, b)
 
     def finish(self) -> None:
-        """Say what was not compared."""
+        """Note what was not compared."""
         if self._snapshots is None or self._whole:
             return
-        none = "figures not compared, the traces have none of its ticks"
-        some = "the traces lack some of its ticks; figures compared up to there"
+        none = "figures not compared: the traces have none of its ticks"
+        some = "figures compared only up to the first tick that the traces lack"
         self._found.notes.append(f"session {self._session.id}: {some if self._made else none}")
 
     def _observe(self, seq: int, tick: Tick) -> None:
@@ -176,7 +178,7 @@ class _Again:
             if not (tick.gap and tick.paused):  # the last tick of a session has no snapshot
                 self._whole = False
             return
-        # the arguments that snapshots do not have
+        # the other arguments are from the log, because snapshots do not have them
         again = self._observer.tick(self._next, tick.outcomes, tick.paused, tick.deadlocks, tick.feedback)
         self._found.observed += 1
         self._made += 1
@@ -200,7 +202,8 @@ class _Again:
 
 
 def _observer(session: Session, models: Path, found: Replayed) -> tuple[Observer, dict[str, bool]]:
-    """The session's observer, and which of its predictions can be computed again: those whose artefact is still there."""
+    """The session's observer, and for each part of `PREDICTED` whether it can be computed again: its artefact must still be
+    there."""
     predicts = dict.fromkeys(PREDICTED, True)
 
     def artefact(kind: str, *parts: str) -> Artifact | None:
@@ -222,7 +225,7 @@ def _observer(session: Session, models: Path, found: Replayed) -> tuple[Observer
 
 
 def _snapshots(place: Path, session: str, found: Replayed) -> Iterator[Snapshot] | None:
-    """The session's snapshots; None, with a note, if no traces can be read."""
+    """The session's snapshots; None, and a note in `found`, if no traces can be read."""
     try:
         traces = read_traces(place, session=session)
         snapshots = (snapshot for _, snapshot in traces)
@@ -231,7 +234,7 @@ def _snapshots(place: Path, session: str, found: Replayed) -> Iterator[Snapshot]
         found.notes.append(f"session {session}: figures not compared with the traces: {error}")
         return None
     if first is None:
-        return iter(())  # it may have had none, e.g. when two reloads come at once
+        return iter(())  # a session may have none, e.g. between two reloads at once
 
     def chained() -> Iterator[Snapshot]:
         yield first
@@ -257,7 +260,7 @@ def _differences(recorded: Any, again: Any, tolerance: float, where: str = "") -
 
 
 def _label(item: Any, number: int) -> str:
-    """What a person would call an item of a list."""
+    """The name of an item of a list for people."""
     if isinstance(item, dict):
         for key in ("name", "target"):
             if isinstance(item.get(key), str):

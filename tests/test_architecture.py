@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -203,3 +204,27 @@ def test_the_daemon_loads_nothing_of_the_training_stack() -> None:
     assert not loaded & (HEAVY | PAGES)
     code = "import sys, nicety.scheduler.daemon, nicety.scheduler.cli; sys.exit('nicety.training' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_walk_has_at_most_twelve_stops_each_a_file_and_none_twice() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    walk = re.findall(r"^\| \d+ \| `([^`]+)`", page, re.MULTILINE)
+    assert 8 <= len(walk) <= 12
+    assert len(set(walk)) == len(walk)
+    questions = re.findall(r"^\| [^|`]+\? \| `([^`]+)`", page, re.MULTILINE)
+    assert len(questions) >= 12
+    assert [path for path in (*walk, *questions) if not (ROOT / path).is_file()] == []
+
+
+def test_pages_name_files_that_exist() -> None:
+    named = {
+        (page.name, path)
+        for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+        for path in re.findall(r"`((?:scheduler|models|training|benchmarks|tests|configs)/[a-z0-9_./-]+\.\w+)`", page.read_text())
+    }
+    assert len(named) > 40, "found nothing to check"
+    assert sorted(pair for pair in named if not (ROOT / pair[1]).exists()) == []
+
+
+def test_the_readme_has_at_most_120_lines() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120

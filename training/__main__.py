@@ -1,4 +1,4 @@
-"""`python -m nicety.training`: what `nicety train` starts, in a process of its own.
+"""`python -m nicety.training`: the separate process that `nicety train` starts.
 
 One OpenMP and one BLAS thread, set before anything loads them: on a busy machine a fit took 4-36 s with more, 0.4-2.5 s with one.
 What the extra `train` installs is looked for first: not after an hour, when the report is written.

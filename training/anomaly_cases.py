@@ -65,7 +65,7 @@ def healthy_pool(
     """Ticks of one healthy pool of this character. The same generator state gives the same pool."""
     if character not in CHARACTERS:
         raise ValueError(f"no character {character!r}; there are {', '.join(CHARACTERS)}")
-    lifecycle = [_Life(rng, character, float("-inf")) for _ in range(workers)]
+    lives = [_Life(rng, character, float("-inf")) for _ in range(workers)]
     keys = [ProcId(first_pid + i, 1) for i in range(workers)]
     load = _load(character, ticks, interval, rng)
     replace = {}
@@ -75,13 +75,11 @@ def healthy_pool(
     for tick in range(ticks):
         if tick in replace:
             i = replace[tick]
-            lifecycle[i], keys[i] = _Life(rng, character, tick * interval), ProcId(keys[i].pid + 10_000, 2 + tick)
+            lives[i], keys[i] = _Life(rng, character, tick * interval), ProcId(keys[i].pid + 10_000, 2 + tick)
         # an uneven balancer fills the first worker before it uses the next
         shares = np.clip(load[tick] * workers - np.arange(workers), 0, 1) if character == "uneven" else np.full(workers, load[tick])
         queued = max(float(load[tick]) - 0.85, 0.0) * 4 * rng.random()
-        rows = [
-            life.tick(tick * interval, float(share), interval, queued, rng) for life, share in zip(lifecycle, shares, strict=True)
-        ]
+        rows = [life.tick(tick * interval, float(share), interval, queued, rng) for life, share in zip(lives, shares, strict=True)]
         result.append(WorkerTick(tuple(keys), (pool,) * workers, np.array(rows)))
     return result
 

@@ -25,7 +25,8 @@ CALIBRATED_SHARE = 0.6
 """Share of each session, from its start, that calibrates; the rest checks (chosen)."""
 
 PRIOR_BLOCKS = 10.0
-"""Weight of the baseline's tail in excesses: a minute of traces of a small pool hardly moves it, an hour overrules it (chosen)."""
+"""Weight of the baseline's tail, as a number of excesses. Chosen: a minute of traces of a small pool moves it little, an hour
+overrules it."""
 
 SHAPE_BLOCKS = 50.0
 """Excesses at which the tail's own shape counts half. Estimates of it from less than a few dozen are useless (Hosking and Wallis
@@ -206,12 +207,12 @@ def _healthy(blocks: Sequence[tuple[tuple[int, ProcId], int, float]], baseline: 
     was odd and passed is healthy, and stays.
     """
     line = alpha(Quarantine().false_alarms_per_day)
-    lifecycle: dict[tuple[int, ProcId], list[float]] = {}
+    lives: dict[tuple[int, ProcId], list[float]] = {}
     for worker, _, highest in sorted(blocks):
-        lifecycle.setdefault(worker, []).append(highest)
+        lives.setdefault(worker, []).append(highest)
     kept, suspects = list[float](), 0
-    everything = [highest for life in lifecycle.values() for highest in life]
-    for life in lifecycle.values():
+    everything = [highest for life in lives.values() for highest in life]
+    for life in lives.values():
         accused = baseline.p(np.array(life)) < line
         end = len(life)
         while end and accused[end - 1]:
@@ -219,7 +220,7 @@ def _healthy(blocks: Sequence[tuple[tuple[int, ProcId], int, float]], baseline: 
         if end < len(life):
             suspects, end = suspects + 1, max(end - 1, 0)
         kept += life[:end]
-    return np.array(kept if suspects <= max(SUSPECT_WORKERS * len(lifecycle), 1) else everything, dtype=np.float64)
+    return np.array(kept if suspects <= max(SUSPECT_WORKERS * len(lives), 1) else everything, dtype=np.float64)
 
 
 def _accused(tick: WorkerTick, rows: WorkerRows, interval: float, scorer: Scorer) -> dict[ProcId, Anomaly]:
@@ -268,10 +269,10 @@ def _trials(sessions: Sequence[Sequence[WorkerTick]], cuts: Sequence[int], inter
         last = len(session) - min(length, max(len(session) - cut, 1))
         for onset in sorted({cut, (cut + last) // 2, last}):
             stop = min(onset + length, len(session))
-            lifecycle = _lifecycle(session, max(onset - WINDOW, 0), stop)
-            for worker, pool, values in lifecycle:
+            lives = _lifecycle(session, max(onset - WINDOW, 0), stop)
+            for worker, pool, values in lives:
                 if len(values) >= stop - onset and _works(values[-(stop - onset) :]):
-                    siblings = sum(other != worker and name == pool and _works(theirs) for other, name, theirs in lifecycle)
+                    siblings = sum(other != worker and name == pool and _works(theirs) for other, name, theirs in lives)
                     if siblings:
                         places.append((session, onset, stop, worker, pool))
     step = max(len(places) / FAULTS_PER_KIND, 1.0)

@@ -1,7 +1,7 @@
-"""The command line of training: reads traces, fits, evaluates, promotes or refuses. Data to stdout, talk to stderr.
+"""The command line of training: reads traces, fits, evaluates, promotes or refuses. Data goes to stdout, messages to stderr.
 
-Exit: 0 trained and promoted, 1 failure, 2 usage, 3 a model was refused: the table says by whom it was beaten; 130 and 143
-interrupted by Ctrl-C and SIGTERM."""
+Exit codes: 0 trained and promoted; 1 failure; 2 wrong usage; 3 a model was refused, and the table says which model is better; 130
+interrupted by Ctrl-C; 143 by SIGTERM."""
 
 from __future__ import annotations
 
@@ -39,13 +39,14 @@ from .report import Course, Result, metrics, plain, text
 from .resume import Parts
 from .sources import machines
 
-FAILURE, REFUSED = 1, 3  # and 2 for wrong usage, which typer gives
+FAILURE, REFUSED = 1, 3
+"""Exit codes. typer exits with 2 for wrong usage."""
 
 MEMORY = "2g"
-"""Most memory of a training unless told otherwise: what a small server can spare for some minutes."""
+"""Default limit for the memory of a training. Chosen: a small server can spare this for some minutes."""
 
 LEAST_MEMORY = 64 << 20
-"""Bytes beside the program itself below which nothing is learned: the values of an hour and the rows of some hundred moments."""
+"""Least bytes for learning, beside the program itself. Chosen: the values of an hour and the rows of some hundred moments."""
 
 TIMES = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
@@ -68,7 +69,7 @@ def _seconds(value: str) -> float:
     """A time such as 90, 90s, 10m, 12h or 7d in seconds."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", value.strip())
     if not found or not 0 < float(found[1]) < 1e9:
-        raise typer.BadParameter(f"{value!r} is no time; say it like 90s, 10m, 12h or 7d")
+        raise typer.BadParameter(f"{value!r} is not a length of time; write e.g. 90s, 10m, 12h or 7d")
     return float(found[1]) * TIMES[found[2] or "s"]
 
 
@@ -76,67 +77,70 @@ def _bytes(value: str) -> int:
     """A size such as 500m or 1.5g in bytes."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([kmg]?)(?:i?b)?", value.strip().lower())
     if not found or not 0 < float(found[1]) < 1e15:
-        raise typer.BadParameter(f"{value!r} is no size; say it like 500m or 2g")
+        raise typer.BadParameter(f"{value!r} is not a size; write e.g. 500m or 2g")
     return round(float(found[1]) * SIZES[found[2]])
 
 
 @app.command(
     epilog="Examples: `nicety train --since 7d` learns from the last week of this machine; `nicety train fleet/ --time-budget 30m "
-    "--memory 4g --report fleet.html` from the traces of many machines, a folder each, in half an hour and 4 GiB. What was "
-    "interrupted goes on when started again with the same arguments."
+    "--memory 4g --report fleet.html` learns from the traces of many machines, a folder each, in half an hour and 4 GiB. To resume "
+    "an interrupted training, start it again with the same arguments."
 )
 def train(
     traces: Annotated[
         list[Path] | None,
         typer.Argument(
             metavar="TRACES",
-            help="State directories, folders with those of many machines, trace files, Parquet exports; the state directory's.",
+            help="State directories, folders with those of many machines, trace files or Parquet exports (default: the state "
+            "directory's traces).",
             show_default=False,
         ),
     ] = None,
-    since: Annotated[
-        float | None, typer.Option(parser=_seconds, metavar="TIME", help="Only of the last so much time, e.g. 7d.")
+    since: Annotated[float | None, typer.Option(parser=_seconds, metavar="TIME", help="How far to look back, e.g. 7d.")] = None,
+    only: Annotated[
+        ModelKind | None, typer.Option(metavar="KIND", help=f"Train only this kind of model: {', '.join(ModelKind)}.")
     ] = None,
-    only: Annotated[ModelKind | None, typer.Option(help="Train only this kind of model.")] = None,
     models: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where models go; the state directory's models.", show_default=False)
+        Path | None, typer.Option(metavar="DIR", help="Directory for models (default: in the state directory).", show_default=False)
     ] = None,
     time_budget: Annotated[
-        float | None, typer.Option(parser=_seconds, metavar="TIME", help="End after about this time with what there is, e.g. 10m.")
+        float | None,
+        typer.Option(parser=_seconds, metavar="TIME", help="Finish in about this time with what is learned by then, e.g. 10m."),
     ] = None,
     memory: Annotated[
-        int, typer.Option(parser=_bytes, metavar="SIZE", help="Take at most so much memory: learn from less if need be.")
+        int, typer.Option(parser=_bytes, metavar="SIZE", help="Use at most so much memory; if need be, learn from less.")
     ] = MEMORY,  # type: ignore[assignment]  # typer parses the default as if it were typed
     report: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.html", help="Where the report goes; beside the new model.", show_default=False),
+        typer.Option(metavar="FILE.html", help="File for the report (default: beside the new model).", show_default=False),
     ] = None,
     no_report: Annotated[bool, typer.Option("--no-report", help="Write no report.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Fit and compare, save and promote nothing.")] = False,
-    idle: Annotated[bool, typer.Option("--idle/--no-idle", help="Take only CPU time that nobody else wants.")] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Fit and compare, but save and promote nothing.")] = False,
+    idle: Annotated[bool, typer.Option("--idle/--no-idle", help="Use only CPU time that nothing else wants.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
     config: Annotated[
-        str | None, typer.Option("--config", metavar="FILE", help="Configuration file; $NICETY_CONFIG.", show_default=False)
+        str | None,
+        typer.Option("--config", metavar="FILE", help="Configuration file, instead of $NICETY_CONFIG.", show_default=False),
     ] = None,
     state_dir: Annotated[
-        str | None, typer.Option("--state-dir", metavar="DIR", help="State directory; $NICETY_STATE_DIR.", show_default=False)
+        str | None,
+        typer.Option("--state-dir", metavar="DIR", help="State directory, instead of $NICETY_STATE_DIR.", show_default=False),
     ] = None,
 ) -> None:
     """Train models from the traces; promote those that beat the running ones and the baselines on held-out time.
 
-    Writes a report to read in a browser: what was learned from, how good the forecasts are, and what became of each model.
+    Writes a report for a browser: which traces were used, how good the forecasts are, and which models were promoted. Exit 3 if a
+    model was refused.
     """
     begin = time.monotonic()
     if report is not None and (report.is_dir() or not report.parent.is_dir()):
         raise typer.BadParameter(
-            f"{report} cannot be written: give the name of a file in a folder that is there", param_hint="--report"
+            f"{report} cannot be written: give the name of a file in a folder that exists", param_hint="--report"
         )
     room = memory - psutil.Process().memory_info().rss
     if room < LEAST_MEMORY:
         least = size(memory - room + LEAST_MEMORY)
-        raise typer.BadParameter(
-            f"{size(memory)} are too little: the program and a little data take {least}", param_hint="--memory"
-        )
+        raise typer.BadParameter(f"{size(memory)} is too little: the program and a little data take {least}", param_hint="--memory")
     if idle:
         os.nice(19)
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
@@ -146,7 +150,7 @@ def train(
             loaded = load_config(config, os.environ, os.geteuid())
             paths = state_paths(loaded.config, state_dir, os.environ, os.geteuid())
             if not traces and not paths.traces.exists():
-                raise DatasetError(f"no traces in {paths.traces} yet; record some: nicety record")
+                raise DatasetError(f"no traces in {paths.traces} yet; record some with `nicety record`")
             asked = {
                 "version": __version__,
                 "traces": [str(path.absolute()) for path in traces or [paths.traces]],
@@ -167,7 +171,7 @@ def train(
             _say(f"nicety: {line}")
         raise typer.Exit(FAILURE) from None
     except _Interrupted as interrupted:
-        _say("interrupted; start again to go on" if parts is not None and parts.kept else "interrupted")
+        _say("interrupted; start it again to resume" if parts is not None and parts.kept else "interrupted")
         raise typer.Exit(128 + interrupted.signal) from None
     finally:
         if parts is not None:
@@ -190,12 +194,12 @@ def train(
 
 @dataclass(frozen=True, slots=True)
 class _Done:
-    """A training that ended in order."""
+    """The results of a training."""
 
     dataset: Dataset
     course: Course
     made: list[Made]  # of each kind, in order
-    cards: list[Card]  # of the models there are
+    cards: list[Card]  # of the models that were made
 
     @property
     def results(self) -> list[Result]:
@@ -219,7 +223,7 @@ class _Training:
         self._stages = Stages(self._budget, sys.stderr)
 
     def run(self, loaded: Loaded, found: Any, since: float | None, only: ModelKind | None) -> _Done:
-        """Read, train every kind, promote what may be. Raises what reading and the store raise."""
+        """Read, train every kind, and promote what is good enough. Raises what reading and the store raise."""
         now = time.time_ns()
         begin = None if since is None else now - round(since * 1e9)
         with self._stages.shown():
@@ -243,8 +247,8 @@ class _Training:
         return _Done(dataset, Course(names, gathered.lost, gathered.left_out, tuple(self._stages.cut), seconds, peak), made, cards)
 
     def page(self, done: _Done, asked: Path | None) -> Path | None:
-        """Write the report; where it is, None if nobody asked for it in a dry run, or it could not be written. Raises StoreError if
-        it was asked for and cannot be."""
+        """Write the report and return its path. None: a dry run without `asked`, or it could not be written. Raises StoreError if
+        it was asked for and cannot be written."""
         from .html import Story, page
 
         place = asked
@@ -268,11 +272,11 @@ class _Training:
         return place
 
     def _kind(self, kind: ModelKind, dataset: Dataset) -> tuple[Made, Card | None]:
-        """Train a kind of model, or take what an interrupted training made of it, and let it go live if it may."""
+        """Train a kind of model, or take the model of an interrupted training. Make it live if it is good enough."""
         made = self._taken_up(kind, dataset)
         if made is None:
             if self._budget.left() <= 0:
-                reason = "the time was used up before it; give more with --time-budget, or train it with --only"
+                reason = "no time was left for it; give more with --time-budget, or train it with --only"
                 return Made({}, Result(kind, "not trained", reason, "")), None
             made = train_kind(kind, dataset, self._models, self._left(), self._stages)
             self._stages.end()
@@ -300,7 +304,7 @@ class _Training:
         return made, card
 
     def _taken_up(self, kind: ModelKind, dataset: Dataset) -> Made | None:
-        """What an interrupted training made of the same data."""
+        """The model that an interrupted training made from the same data; None if there is none."""
         part = self._parts.load(kind)
         if part is None:
             return None
@@ -312,16 +316,16 @@ class _Training:
             _say(f"the {kind} model of the interrupted training cannot be used, so it is trained again: {error}")
             return None
         if made is not None:
-            _say(f"the {kind} model is there already from the interrupted training")
+            _say(f"the {kind} model of the interrupted training is used")
         return made
 
     def _left(self) -> TrainingBudget:
-        """What may be taken beside what is taken already."""
+        """The budget that is left."""
         return replace(self._budget, memory=max(self._memory - psutil.Process().memory_info().rss, LEAST_MEMORY // 2))
 
 
 class _Interrupted(BaseException):
-    """Somebody wants this to end. No ordinary error, so that nothing on the way takes it for one."""
+    """Ctrl-C or SIGTERM. Not an ordinary error, so that no handler on the way takes it for one."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -330,7 +334,7 @@ class _Interrupted(BaseException):
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Ctrl-C and SIGTERM raise `_Interrupted`, unless who started this wants them ignored."""
+    """Ctrl-C and SIGTERM raise `_Interrupted`, unless the parent set them to be ignored."""
 
     def interrupt(number: int, _: FrameType | None) -> NoReturn:
         raise _Interrupted(number)
@@ -345,5 +349,5 @@ def _interruptible() -> Iterator[None]:
 
 
 def _say(sentence: str) -> None:
-    """Talk, as opposed to data."""
+    """Print a message, as opposed to data."""
     print(printable(sentence), file=sys.stderr, flush=True)

@@ -118,14 +118,14 @@ def build(
         builder.add(snapshot.wall / 1e9, measured.series, {name for name in measured.groups if name in pools or name in classed})
         workers.add(WorkerTick(measured.worker_keys, measured.worker_pools, measured.workers))
     skipped = [
-        f"{count} ticks recorded at {every:g} s a tick: the configuration has daemon.interval = {interval:g}"
+        f"{count} ticks of {every:g} s: the configuration has daemon.interval = {interval:g}"
         for every, count in sorted(others.items())
     ]
     if not builder.ticks:
         raise DatasetError(
             "; ".join(skipped) + f"; set daemon.interval to that, or record at {interval:g} s"
             if skipped
-            else "the traces hold no two consecutive snapshots; record some: nicety record"
+            else "the traces have no two consecutive snapshots; record some with `nicety record`"
         )
     runs, ready = builder.finish(), workers.finish()
     skipped += builder.skipped + workers.skipped

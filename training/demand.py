@@ -1,5 +1,5 @@
-"""Trains the demand model on a data set: picks origins, the starting model, and measures it on held-out time. Knows data sets and
-the artefact store, not traces.
+"""Trains the demand model on a data set: picks origins and the starting model, fits, and measures on held-out time. Knows data sets
+and the artefact store, not traces.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from .report import Result
 from .stream import Samples, SeriesRun, stream
 
 ORIGINS = ROWS // 5
-"""Most origins to fit on: each has five horizons."""
+"""Maximum origins to fit on: each has five horizons."""
 
 TEST_ORIGINS = 15_000
-"""Most origins to test on (chosen)."""
+"""Maximum origins to test on (chosen)."""
 
 BYTES = 5200
-"""Most memory that an origin takes while training: its rows, what is drawn from them, and what is judged. Chosen, with room:
-`python -m benchmarks.forecast.model --only training` reports the peak."""
+"""Maximum bytes of memory for an origin in training: its rows, the rows drawn from them, and its forecasts. Chosen above the peak
+that `python -m benchmarks.forecast.model --only training` reports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +42,14 @@ class Trained:
     test: Samples | None = None  # held-out origins
     said: Floats | None = None  # [n, H, Q] the model's forecasts of them
     baseline: Floats | None = None  # [n, H, Q] those of the experts alone
-    leans: Mapping[str, float] = field(default_factory=dict)  # feature: share by which the loss grows without it
+    leans: Mapping[str, float] = field(default_factory=dict)  # feature -> share by which the loss grows if it is shuffled
 
 
 def train_demand(
     dataset: Dataset, models: Path, seed: int, budget: TrainingBudget, progress: StageProgress
 ) -> tuple[Trained, list[str]]:
-    """(a demand model, notable events in one sentence each). The data set's newest time is held out to judge it."""
+    """(a demand model, notable events in one sentence each). The model is judged on the newest time of the data set, which is held
+    out."""
     said: list[str] = []
     try:
         spans = split(dataset.ticks)
@@ -63,7 +64,7 @@ def train_demand(
         fit, test = (every.part((tick >= span.first) & (tick < span.last)) for span in spans)
         if len(every) < sum(map(len, places)) and not len(test):
             raise DatasetError(
-                "the time was used up before held-out time was reached; give more: --time-budget, or read less: --since"
+                "the time was used up before held-out time was reached; give more with --time-budget, or read less with --since"
             )
         if not len(test):
             raise DatasetError("no busy group or pool lasted into the held-out time; record longer")
@@ -77,7 +78,7 @@ def train_demand(
         )
     except DatasetError as error:
         minutes = LEAST_TICKS * dataset.interval / 60
-        reason = f"{error} (at {dataset.interval:g} s a tick {minutes:.1f} min are the least)"
+        reason = f"{error} (with ticks of {dataset.interval:g} s, at least {minutes:.1f} min are needed)"
         return Trained({}, Result("demand", "failed", reason, "")), said
     model = Network(arrays, "")
     made = {"new model": predict(model, test)}
@@ -113,12 +114,12 @@ def _base(said: list[str]) -> Artifact | None:
     try:
         return shipped("demand")
     except ArtifactError as error:
-        said.append(f"the demand model that nicety comes with cannot be used, so training starts from nothing: {error}")
+        said.append(f"the shipped demand model cannot be used, so training starts from nothing: {error}")
         return None
 
 
 SHOWN = 2000
-"""Origins that are enough to see what a model leans on (chosen)."""
+"""Origins from which it is measured what a model relies on. Chosen: enough to rank the groups of columns."""
 
 
 def lean_on(model: Network, samples: Samples, seed: int) -> dict[str, float]:

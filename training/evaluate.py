@@ -1,7 +1,7 @@
 """How forecasters did on held-out time: accuracy and coverage by metric and horizon. Knows forecasts, not how they were made.
 
 wQL is the weighted quantile loss: twice the pinball loss over the sum of values, mean over the quantiles; 0 is perfect. Across
-metrics, a forecaster's `score` is the geometric mean of its wQL relative to the last value's: below 1 is better than that.
+metrics, a forecaster's `score` is the geometric mean of its wQL relative to that of the last value; below 1 is better.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..models.records import HORIZONS, QUANTILES, WINDOW
 from .stream import Samples, SeriesRun
 
 BLOCK = 4096
-"""Origins given to a baseline at a time, to bound the memory of their windows (chosen)."""
+"""Origins that a baseline gets at a time. Chosen: bounds the memory of their windows."""
 
 NEGLIGIBLE = 1e-4
 """A loss of 0.01 % of the values counts as none. It is added to both sides of a ratio, so that series that stand still do not

@@ -1,5 +1,5 @@
-"""A demand model's forecasts of held-out time, as far as people want to see it: by group, by horizon, as fans over the series;
-and what the model leans on. Plain figures; must not know pictures or the page."""
+"""A demand model's forecasts of held-out time for the report: by group, by horizon, and as fans over the series; and what the model
+relies on. Plain figures; must not know pictures or the page."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ FANS = 3
 """Forecasts drawn into a picture; they do not overlap (chosen)."""
 
 LEAST_FORECASTS = 20
-"""Held-out forecasts from which a group is ranked: as many as the shortest held-out time has (chosen)."""
+"""Held-out forecasts that a group needs to be ranked. Chosen: as many as the shortest held-out time has."""
 
 STILL = 0.002
-"""A group whose fallback loses less of its values than this stands still: nothing to improve, and nothing to see (chosen)."""
+"""A group stands still if its fallback loses less than this share of its values. Chosen: there is nothing to improve or to see."""
 
 UPPER = QUANTILES.index(0.95)
 
@@ -44,15 +44,15 @@ LEANS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "loss at the period",
         ),
     ),
-    ("how far off the forecasts have been", ("error", "last error", "mean error", "size of errors")),
+    ("how wrong the forecasts have been", ("error", "last error", "mean error", "size of errors")),
     ("the latest values", ("value ",)),
     ("highest and lowest values lately", ("largest of", "least of")),
     ("level and shape of the series", ("point of", "level of", "share of")),
-    ("how far ahead it is asked", ("horizon",)),
+    ("how far ahead the forecast is", ("horizon",)),
     ("how long the series has been seen", ("age",)),
 )
-"""Columns of a demand row in groups that people can tell apart: what they are, and how their names begin. The first match
-counts."""
+"""Columns of a demand row, in groups that people can tell apart: (name of the group, beginnings of the columns' names). The first
+match counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +89,8 @@ class GroupRow:
     target: str
     metric: str
     forecasts: int  # origins
-    loss: float  # share of its values that is lost
-    baseline: float  # the same of the fallback
+    loss: float  # loss as a share of the values
+    baseline: float  # loss of the fallback as a share of the values
     covered: float  # share of values at or below the 95 % quantile
 
     @property
@@ -139,7 +139,7 @@ def by_group(evidence: Backtest) -> list[GroupRow]:
 
 
 def moving(rows: Sequence[GroupRow]) -> list[GroupRow]:
-    """Those that do not stand still."""
+    """The rows of series that do not stand still."""
     return [row for row in rows if row.baseline >= STILL]
 
 
@@ -191,7 +191,7 @@ def leans(found: Mapping[str, float]) -> list[tuple[str, float]]:
     total: dict[str, float] = {}
     for name, share in found.items():
         group = (
-            "what the simple forecasters say"
+            "what the simple forecasters predict"
             if name in EXPERTS
             else next((group for group, begins in LEANS if name.startswith(begins)), "other")
         )

@@ -18,10 +18,11 @@ from .dataset import DatasetError
 from .stream import Samples
 
 ROWS = 250_000
-"""Rows (origin and horizon) in the fit, drawn from all. On the public traces twice as many gained nothing."""
+"""Maximum rows (origin and horizon) in the fit, drawn from all. On the public traces twice as many gained nothing
+(docs/decisions/0007-streaming-experts-and-a-network.md)."""
 
 HEAVY = 0.8
-"""Share of the rows drawn by weight: in many series a few rows carry the loss, and each of them should be seen often (chosen)."""
+"""Share of the rows drawn by weight. Chosen: in many series a few rows carry the loss, and each of them should be seen often."""
 
 LEAST_ROWS = 500
 """With fewer rows nothing is fitted (chosen)."""
@@ -38,7 +39,7 @@ Progress = Callable[[int, int], bool]
 
 @dataclass(frozen=True, slots=True)
 class Descent:
-    """A descent: number of steps, step size, and strength of the pull back to the weights it began with."""
+    """A descent: number of steps, step size, and strength of the pull back to the first weights."""
 
     steps: int
     rate: float
@@ -46,15 +47,15 @@ class Descent:
 
 
 FRESH = Descent(4000, 3e-3, 0.3)
-"""From nothing: the pull to 0 is decoupled weight decay (Loshchilov, Hutter 2017). On the public traces a third of it lost 0.3 %,
-three times as much 2 %."""
+"""The descent without a model to start from. The pull to 0 is decoupled weight decay (Loshchilov, Hutter 2017). On the public
+traces a third of it lost 0.3 %, three times as much lost 2 %."""
 
 ONWARD = Descent(600, 5e-4, 0.3)
-"""From a model trained on other machines. 600 small steps: docs/decisions/0007-streaming-experts-and-a-network.md; the figures are
-chosen."""
+"""The descent from a model trained on other machines. Why a few small steps:
+docs/decisions/0007-streaming-experts-and-a-network.md. The figures are chosen."""
 
 PART = 0.6
-"""How far to go from such a model to the result of the descent, in a straight line between the weights: both ends are worse
+"""How far to go from such a model to the result of the descent, on a straight line between the weights. Both ends are worse
 (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models"). On the public traces 0.5 to 0.7 gave the same."""
 
 
@@ -79,7 +80,8 @@ def fit_demand(
     rows = training_rows(train, sets, seed)
     if len(rows.made) < LEAST_ROWS:
         raise DatasetError(
-            f"only {len(rows.made)} rows where a busy group or pool moves, {LEAST_ROWS} are needed; record longer, while it works"
+            f"only {len(rows.made)} rows in which the load of a group or pool changes, but {LEAST_ROWS} are needed; record longer, "
+            "while the machine works"
         )
     weights = descend(rows, FRESH if base is None else ONWARD, seed, base, progress)
     if base is not None:

@@ -36,7 +36,7 @@ SAFETY = 0.8
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """What was read."""
+    """The data set that was read."""
 
     dataset: Dataset
     lost: tuple[str, ...]  # what could not be read, a sentence each
@@ -73,20 +73,20 @@ def gather(
         reading.machine(number, machine)
     interval = config.daemon.interval
     others = [
-        f"{count} ticks recorded at {every:g} s a tick: the configuration has daemon.interval = {interval:g}"
+        f"{count} ticks of {every:g} s: the configuration has daemon.interval = {interval:g}"
         for every, count in sorted(reading.others.items())
     ]
     if not reading.pieces:
         raise DatasetError(
             "; ".join(others) + f"; set daemon.interval to that, or record at {interval:g} s"
             if others
-            else "the traces hold no two consecutive snapshots of the time asked for; record some: nicety record"
+            else "the traces have no two consecutive snapshots in the requested time; record some with `nicety record`"
         )
     dataset = together(reading.pieces, [machine.name for machine in machines])
     left_out = list(plan.left_out)
-    beyond = f"more than the {KEPT:.0%} of the memory that is for what was read; see --memory"
+    beyond = f"traces may take {KEPT:.0%} of the memory; give more with --memory"
     if reading.kept_since:
-        left_out.append(f"what groups did before {moment(reading.kept_since)}: {beyond}")
+        left_out.append(f"series of groups before {moment(reading.kept_since)}: {beyond}")
     if reading.workers_gone:
         left_out.append(f"the oldest {reading.workers_gone:,} worker-ticks: {beyond}")
     return Gathered(replace(dataset, skipped=(*others, *dataset.skipped)), tuple(reading.lost), tuple(left_out))
@@ -160,7 +160,7 @@ class _Reading:
                 dataset = unpacked(part.plain["dataset"], part.arrays)
                 seen = str(part.plain["seen"])
             except (ValueError, KeyError, TypeError) as error:
-                self._say(f"what was kept as {name} cannot be used, so its work is done again: {error}")
+                self._say(f"the saved part {name} cannot be used, so its work is done again: {error}")
             else:
                 for _ in cutter.piece():
                     pass
@@ -264,7 +264,9 @@ def _shorter(sessions: Sequence[TraceSession], plan: _ReadingPlan, ticks: float)
     first, last = (np.array([getattr(session, name) / 1e9 for session in sessions]) for name in ("first_wall", "last_wall"))
     since = latest(first, last, np.array([float(session.ticks) for session in sessions]), ticks)
     kept = _ticks_since(sessions, round(since * 1e9))
-    said = f"ticks before {moment(since)}: the time suffices to read the newest {kept:,} of {plan.ticks:,} or so; see --time-budget"
+    said = (
+        f"ticks before {moment(since)}: there is time for about the newest {kept:,} of {plan.ticks:,}; give more with --time-budget"
+    )
     return _ReadingPlan(round(since * 1e9), plan.until, kept, (said,))
 
 

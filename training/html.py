@@ -1,7 +1,7 @@
-"""What the report of a training shows, for a reader who does not know the project; `report.html` beside this has the words and the
-layout. Knows results, not how they were made.
+"""The contents of a training's report, for a reader who does not know the project. `report.html` beside this file has the words and
+the layout. Knows results, not how they were made.
 
-One file without scripts and without anything from elsewhere. Names that come from traces are anybody's: Jinja2 escapes all text.
+The report is one file without scripts, and loads nothing. Names in traces can be anything, so Jinja2 escapes all text.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from .progress import duration, size
 from .report import Course, Result, covered
 
 PICTURES = 4
-"""Number of fans of good groups, and of bad ones."""
+"""Fans of good groups, and as many of bad ones (chosen)."""
 
 WORST = 12
-"""Groups in the table of the worst (chosen)."""
+"""Groups in the table of the worst forecasts (chosen)."""
 
 KINDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "demand": ("Demand model", "predicts how much CPU time, memory and work each group of processes will want"),
         "anomaly": ("Anomaly model", "tells workers of a pool that leak, spin, hang or starve from healthy ones"),
-        "behaviour": ("Behaviour model", "tells services that somebody waits for from batch work"),
+        "behaviour": ("Behaviour model", "tells interactive services from batch work"),
     }
 )
 
@@ -45,30 +45,30 @@ OUTCOME_WORDS: Mapping[str, str] = MappingProxyType(
     {
         "promoted": "In use from now on.",
         "would be promoted": "Good enough to be used, but not taken into use, because this was a dry run.",
-        "refused": "Not taken into use: it did not do better than what is there already, which stays in use.",
-        "failed": "There is no new model; what was in use stays in use.",
-        "not trained": "Not trained: there was nothing to learn it from, which is no fault.",
+        "refused": "Not taken into use: it did not do better than the models that exist already. The model in use stays in use.",
+        "failed": "There is no new model. The model in use stays in use.",
+        "not trained": "Not trained, because there was nothing to learn from. This is not an error.",
     }
 )
 
 FORECASTERS: Mapping[str, str] = MappingProxyType(
     {
-        "new model": "what this training made",
-        "experts": "what nicety says without a model: simple forecasters, each heard as it was right lately",
-        "last value": "it stays as it is now: 1 by definition",
-        "ewma": "the mean of the past, the latest counting most",
+        "new model": "the model of this training",
+        "experts": "nicety without a model: simple forecasters, weighted by their latest accuracy",
+        "last value": "the value stays as it is now; its score is 1 by definition",
+        "ewma": "the mean of the past, in which the latest values count most",
         "window quantile": "quantiles of the latest values, as autoscalers use them",
-        "seasonal naive": "what it was one period ago",
+        "seasonal naive": "the value one period ago",
     }
 )
 
-OTHERS: Mapping[str, str] = MappingProxyType({"running": "in use until now", "shipped": "what nicety comes with"})
-"""By the beginning of their names."""
+OTHERS: Mapping[str, str] = MappingProxyType({"running": "in use until now", "shipped": "installed with nicety"})
+"""Further forecasters, by the beginning of their names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """All that the page shows."""
+    """Everything that the page shows."""
 
     dataset: Dataset
     course: Course
@@ -132,19 +132,19 @@ def _data(story: Story) -> dict[str, str]:
     return {
         "Recorded": f"from {_when(data.first_wall)} to {_when(data.last_wall)}",
         "Machines": f"{len(story.course.machines)}: {', '.join(story.course.machines)}",
-        "Ticks": f"{data.ticks:,} of {dataset.interval:g} s, together {duration(data.ticks * dataset.interval)}: at each, "
-        "every process was looked at once",
+        "Ticks": f"{data.ticks:,} of {dataset.interval:g} s, together {duration(data.ticks * dataset.interval)}; each has one "
+        "reading of every process",
         "Processes": f"up to {data.processes:,} at a time",
-        "Groups": f"{data.groups:,} that did something: a group is a program, a service, a container or a pool of workers",
-        "Series": f"{len(dataset.runs):,} stretches of a group's CPU demand (what it ran, and waited for a CPU, in cores), "
-        "memory, or offered load (workers that are busy, and work that waits)",
+        "Groups": f"{data.groups:,} that were active; a group is a program, a service, a container or a pool of workers",
+        "Series": f"{len(dataset.runs):,} stretches of a group's CPU demand (CPU time used and waited for, in cores), memory, or "
+        "offered load (busy workers and waiting work)",
     }
 
 
 # --- demand -------------------------------------------------------------------------------------------------------------------
 
 _LOSSES, _COVERAGE, _FANS, _LEANS = 1, 2, 3, 3 + 2 * PICTURES
-"""Numbers of the pictures, which keep their ids apart; of the fans, the first."""
+"""Numbers of the pictures, which keep their ids apart; for the fans, the first number."""
 
 
 def _demand(table: DemandTable, interval: float) -> dict[str, Any]:
@@ -190,11 +190,11 @@ def _evidence(evidence: Backtest, interval: float) -> dict[str, Any]:
     losers = sum(row.ratio > 1 for row in lively)
     pictures = available()
     return {
-        "coverage_key": _key({"new model": OWN, "without a model": FALLBACK, "as promised": PROMISED}, (OWN, FALLBACK, PROMISED)),
+        "coverage_key": _key({"new model": OWN, "without a model": FALLBACK, "exactly right": PROMISED}, (OWN, FALLBACK, PROMISED)),
         "coverage_picture": coverage_svg(evidence, interval, _COVERAGE) if pictures else None,
         "fans_key": _key(
             {
-                "what came": ACTUAL,
+                "actual": ACTUAL,
                 "predicted: the middle": OWN,
                 "up to the 90 % level": BANDS[0],
                 "95 %": BANDS[1],
@@ -216,7 +216,7 @@ def _evidence(evidence: Backtest, interval: float) -> dict[str, Any]:
 
 
 def _key(colours: Mapping[str, str], lines: Sequence[str]) -> list[tuple[str, str, bool]]:
-    """What colours mean: (meaning, colour, whether it is drawn as a line)."""
+    """The legend of a picture: (meaning, colour, whether it is drawn as a line)."""
     return [(what, it, it in lines) for what, it in colours.items()]
 
 
@@ -236,7 +236,7 @@ def _fans(evidence: Backtest, rows: Sequence[GroupRow], interval: float) -> dict
             }
             for row in shown
         ]
-        for title, shown in (("Where it gains most", good), ("Where it gains least, or loses", bad))
+        for title, shown in (("Where the model gains most", good), ("Where it gains least, or loses", bad))
     }
 
 
@@ -295,7 +295,7 @@ def _behaviour(found: BehaviourTable) -> dict[str, Table]:
         ]
         for row in found.rows
     ]
-    headers = ("model", "group", "is", "taken for", "probability: latency", "batch", "loss")
+    headers = ("model", "group", "class", "predicted", "probability: interactive", "batch", "loss")
     return {
         "models": Table(("model", "loss", "services taken for batch"), models, (1, 2)),
         "groups": Table(headers, groups, (4, 5, 6)),

@@ -27,7 +27,7 @@ HELD_OUT = 0.2
 """Share of the time, the newest, that a behaviour model is judged on (chosen)."""
 
 SEED = 20_240_229
-"""Of every draw in a training: the same traces give the same model. Any number does."""
+"""Seed of every draw in a training, so that the same traces give the same model. Chosen: any number will do."""
 
 _MODEL, _SHOWN = "model-", "shown-"
 
@@ -42,7 +42,7 @@ class ModelKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What training a kind gave."""
+    """The result of training one kind of model."""
 
     arrays: Arrays  # {} if there is no model
     result: Result
@@ -110,16 +110,14 @@ def _behaviour(dataset: Dataset, models: Path) -> Made:
     own = dataset.sighted.programs()
     if not own.names:
         missing = (
-            "no group that did something has a class in the configuration, and without examples nothing is learned; say what "
-            'some are: [groups.NAME] program = "..." class = "interactive" or "batch"'
+            "no active group has a class in the configuration, so there are no examples to learn from; give some groups a class: "
+            '[groups.NAME] program = "..." class = "interactive" or "batch"'
         )
         return _not_made("behaviour", "not trained", missing)
     cut = round(dataset.ticks * (1 - HELD_OUT))
     earlier, later = (dataset.sighted.within(*span).programs() for span in ((0, cut), (cut, dataset.ticks + 1)))
     if not earlier.names or not later.names:
-        missing = (
-            "the groups with a class did nothing in the first 80 or in the last 20 % of the time; record longer, while they work"
-        )
+        missing = "the groups with a class were idle in the first 80 % or the last 20 % of the time; record longer, while they work"
         return _not_made("behaviour", "failed", missing)
     remarks: list[str] = []
     base, old = _known_programs(remarks.append), _running_behaviour(models, remarks.append)
@@ -146,7 +144,7 @@ def _known_programs(say: Callable[[str], None]) -> Programs | None:
         artefact = shipped("behaviour")
         return None if artefact is None else unpacked(artefact.arrays)
     except (ArtifactError, ValueError) as error:
-        say(f"the programs that nicety comes with cannot be used, so only yours count: {error}")
+        say(f"the programs of the shipped model cannot be used, so only yours count: {error}")
         return None
 
 
@@ -155,7 +153,7 @@ def _running_behaviour(models: Path, say: Callable[[str], None]) -> Artifact | N
     try:
         live = load_live(models, "behaviour")
     except ArtifactError as error:
-        say(f"the running behaviour model cannot be used, so it does not count: {error}")
+        say(f"the running behaviour model cannot be used, so the new one is not compared with it: {error}")
         live = None
     try:
         return live or shipped("behaviour")

@@ -264,7 +264,7 @@ def unpacked(plain: Any, arrays: Mapping[str, NDArray[Any]]) -> Dataset:
         runs = tuple(SeriesRun(*head[:3], series, head[3]) for head, series in zip(it.runs, values, strict=True))
         return Dataset(it.interval, it.ticks, runs, _workers(it, arrays), it.data, it.skipped, _sighted_of(it, arrays))
     except (msgspec.ValidationError, IndexError, TypeError) as error:
-        raise ValueError(f"it is no data set: {error}") from None
+        raise ValueError(f"not a data set: {error}") from None
 
 
 _SHAPES: dict[str, tuple[str, tuple[int, ...]]] = {

@@ -1,6 +1,6 @@
 """The pictures of the report as SVG text, drawn by matplotlib (extra `report`). Knows figures, not where they are shown.
 
-Must not draw a name that comes from traces: names are left to the page, which escapes them.
+Must not draw names from traces. The page shows those, because it escapes them.
 """
 
 from __future__ import annotations
@@ -24,18 +24,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ACTUAL, OWN, FALLBACK, PROMISED, GRID = "#1d1d1f", "#1f5fbf", "#d9822b", "#3d8b57", "#d8dce2"
-"""Colours that the colour-blind can tell apart too: what came, the model, the forecast without a model, what levels promise
-(chosen)."""
+"""Colours of the actual values, the model, the forecast without a model, the exact level, and the grid. Chosen: the colour-blind
+can tell them apart too."""
 
 METRIC_WORDS: Mapping[str, str] = MappingProxyType({"cpu": "CPU demand", "rss": "memory", "load": "load of pools"})
 
 BANDS = ("#7ea6e0", "#aec8ee", "#dbe7f8")
-"""Between the quantiles, from the inside out."""
+"""Colours between the quantiles, from the inside out (chosen)."""
 
 ANCHOR = BASELINES[0].name
 """The forecaster that losses are shown relative to, as in `DemandTable.score`."""
 
 OTHERS = ("#8c8c8c", "#6b9080", "#b08ea2", "#a4a86a", "#7d8ca3", "#c2a68c", "#5f5f5f", "#9cc4c4")
+"""Colours of the other forecasters, in the order of the table (chosen)."""
 
 _STYLE = {
     "svg.fonttype": "none",  # text stays text: smaller, and readable by a screen reader
@@ -68,7 +69,7 @@ def available() -> bool:
 
 
 def fan_svg(fan: Fan, interval: float, number: int) -> str:
-    """A series, what was forecast in it, and what came. `number`: of the picture on the page."""
+    """A series with its forecasts and actual values. `number`: of the picture on the page."""
     with _figure(5.6, 2.5, number) as (figure, done):
         axes = figure.subplots()
         scale, unit = _scale(fan)
@@ -88,7 +89,7 @@ def fan_svg(fan: Fan, interval: float, number: int) -> str:
             axes.plot(at[:1], [now], marker="o", markersize=5, color=OWN, zorder=6)
         axes.set_ylim(*_reach(values, [forecast.said / scale for forecast in fan.forecasts]))
         axes.set_xlim(0, ticks[-1] + interval)
-        axes.locator_params(axis="y", nbins=5)  # else ticks and the size of the axes depend on each other
+        axes.locator_params(axis="y", nbins=5)  # otherwise ticks and the size of the axes depend on each other
         axes.set_xlabel("seconds")
         axes.set_ylabel(unit)
     return done[0]
@@ -139,7 +140,7 @@ def losses_svg(table: DemandTable, interval: float, number: int) -> str:
 
 
 def leans_svg(found: Mapping[str, float], number: int) -> str:
-    """What the model leans on, in groups of columns."""
+    """What the model relies on, in groups of columns."""
     groups = leans(found)[::-1]
     with _figure(7.2, 0.5 + 0.32 * len(groups), number) as (figure, done):
         axes = figure.subplots()
@@ -149,7 +150,7 @@ def leans_svg(found: Mapping[str, float], number: int) -> str:
         for at, share in enumerate(shares):
             axes.text(max(share, 0), at, f"  {share:.1f}", va="center", fontsize=9, color="#4a4f57")
         axes.set_xlim(min(0, *shares), max(1, *shares) * 1.12)
-        axes.set_xlabel("more loss when it is shuffled, %")
+        axes.set_xlabel("more loss if this is shuffled, %")
         axes.grid(visible=False, axis="y")
     return done[0]
 
@@ -194,7 +195,8 @@ def _scale(fan: Fan) -> tuple[float, str]:
 
 
 def _reach(values: Floats, forecasts: list[Floats]) -> tuple[float, float]:
-    """Ends of the axis of a series: from 0 where values come near it; a far 99 % level is cut off, or the rest would be a line."""
+    """Ends of the axis of a series. It begins at 0 if values come near 0. A far 99 % level is cut off, or the rest would be a
+    line."""
     likely = max([float(values.max()), *(float(said[:, UPPER].max()) for said in forecasts)])
     high = max([likely, *(min(float(said.max()), 1.4 * likely) for said in forecasts)])
     low = min([float(values.min()), *(float(said.min()) for said in forecasts)])

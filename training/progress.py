@@ -1,8 +1,7 @@
-"""What a training may take, and how far it is: for people on stderr, and for stages that must end in time. Knows stages by name
-only.
+"""The budget of a training and its progress, for people on stderr and for stages that must end in time. Knows stages only by name.
 
-A stage calls `StageProgress.step` as it goes; when that returns false, it ends early with what there is. On a terminal a bar shows
-the time left; everywhere a line is printed when a stage is over.
+A stage calls `StageProgress.step` as it goes. When that returns false, the stage ends early with what it has. On a terminal a bar
+shows the time left. A line is printed at the end of each stage.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ WORDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "report": ("writing the report", ""),
     }
 )
-"""What a stage is called, and what its steps are called."""
+"""Name of each stage and of its steps, for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +49,11 @@ class TrainingBudget:
 
 
 class StageProgress(Protocol):
-    """Takes reports of how far a stage is."""
+    """Receives the progress of a stage."""
 
     def step(self, name: str, done: int, total: int) -> bool:
-        """Stage `name` has done `done` of `total` (0: unknown). True: go on; false: the time is used up, end early with what there
-        is. The first call with another name, or with less done than before, begins a stage."""
+        """Stage `name` has done `done` of `total` (0: unknown). True: go on. False: the time is used up, so end early with what
+        there is. The first call with another name, or with less done than before, begins a stage."""
         ...
 
 
@@ -94,7 +93,7 @@ class Stages:
             what, count = WORDS.get(stage.name, (stage.name, ""))[0], _count(stage)
             print(f"{what}: {count + ', ' if count else ''}{duration(seconds)}", file=self._out, flush=True)
             if stage.late and stage.done < stage.total:
-                self.cut.append(f"{what} ended early, at {count}: the time for it was used up; see --time-budget")
+                self.cut.append(f"{what} ended early, at {count}: its time was used up; give more with --time-budget")
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -1,5 +1,5 @@
-"""Whether a new model may go live: only if it beats the running one and every baseline on held-out time. A behaviour model, which
-has no baseline and gains from the user's own programs, must only not be worse.
+"""Whether a new model may go live. It must beat the running one and every baseline on held-out time. A behaviour model has no
+baseline, and gains from the user's own programs, so it must only not be worse than the running one.
 
 Knows tables of results and the artefact store, not how models are made.
 """
@@ -16,15 +16,15 @@ from .behaviour_fit import BehaviourTable
 from .evaluate import DemandTable
 
 MARGIN = 0.001
-"""A score must be better by this share: retraining the same model must not replace it because of rounding (chosen)."""
+"""Share by which a score must be better. Chosen: retraining the same model must not replace it because of rounding."""
 
 
 WORSE = 1.02
-"""A loss may be larger by at most this factor: fitting more programs moves the loss of the others by a percent either way
-(chosen)."""
+"""Factor by which a loss may be larger. Chosen: fitting more programs moves the loss of the others by a percent either way."""
 
 SLIGHT = 0.02
-"""A loss that counts as none (98 % given to the truth): so near to perfect a factor says nothing (chosen)."""
+"""Difference of losses that does not count (98 % probability for the true class). Chosen: so near to perfect a factor means
+nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +33,15 @@ class Judgement:
 
     beats: bool
     reason: str
-    speaks: frozenset[str] = frozenset()  # metrics that a demand model is to speak for
+    speaks: frozenset[str] = frozenset()  # metrics for which a demand model is to be used
 
 
 def judge(table: DemandTable, candidate: str, heard: Mapping[str, frozenset[str]] = MappingProxyType({})) -> Judgement:
-    """Compare the candidate with all others in the table, metric by metric: it is to speak for those in which it beats them all.
+    """Compare the candidate with all others in the table, metric by metric. It is to be used for the metrics in which it beats them
+    all.
 
-    `heard`: by name of a running model in the table, the metrics that it speaks for; it does not count in others. A metric in which
-    it is the best of all must not be lost.
-    """
+    `heard`: the metrics for which a running model in the table is used, by its name. It does not count in other metrics. If it is
+    the best of all in a metric, the candidate must beat it there."""
     speaks, said, lost = set[str](), list[str](), list[str]()
     for metric in table.metrics():
         others = [name for name in table.forecasters() if name != candidate and metric in heard.get(name, (metric,))]
@@ -57,14 +57,13 @@ def judge(table: DemandTable, candidate: str, heard: Mapping[str, frozenset[str]
     if not speaks:
         return Judgement(False, text)
     if lost:
-        return Judgement(False, f"{text}; the running model would not be heard any more of {', '.join(lost)}")
+        return Judgement(False, f"{text}; the running model would no longer be used for {', '.join(lost)}, where it is the best")
     return Judgement(True, text, frozenset(speaks))
 
 
 def judge_behaviour(table: BehaviourTable) -> Judgement:
-    """Compare the new model, the first of the table, with the running one, if any; and on programs that neither saw, with the same
-    model fitted without the user's groups.
-    """
+    """Compare the new model, the first of the table, with the running one, if there is one. On programs that neither saw, compare
+    it with the same model fitted without the user's groups."""
     new, *others = table.models()
     own, harm = table.loss(new), table.harm(new)
     unseen, without = table.unseen
@@ -82,19 +81,20 @@ def judge_behaviour(table: BehaviourTable) -> Judgement:
 
 
 def running(directory: Path, kind: str, interval: float) -> tuple[Artifact | None, str]:
-    """(the live artefact, None if there is none or it cannot be compared with; why it cannot, else "")."""
+    """(the live artefact, None if there is none or it cannot be compared; why it cannot, "" if it can)."""
     try:
         digest = live_digest(directory, kind)
         artefact = None if digest is None else load(directory, kind, digest)
     except ArtifactError as error:
-        return None, f"the running {kind} model cannot be used, so it does not count: {error}"
+        return None, f"the running {kind} model cannot be used, so the new one is not compared with it: {error}"
     if artefact is not None and artefact.card.interval != interval:
-        return None, f"the running {kind} model is for {artefact.card.interval:g} s a tick, so it does not count"
+        theirs = f"{artefact.card.interval:g} s"
+        return None, f"the running {kind} model is for ticks of {theirs}, so the new one is not compared with it"
     return artefact, ""
 
 
 def go_live(directory: Path, card: Card, arrays: Arrays) -> str:
-    """Save the model and promote it; returns its digest. Raises ArtifactError; then the old one stays live."""
+    """Save the model, promote it and return its digest. If it raises ArtifactError, the old model stays live."""
     digest = save(directory, card.kind, card, arrays)
     promote(directory, card.kind, digest)
     return digest

@@ -14,12 +14,12 @@ from .dataset import Dataset
 from .evaluate import DemandRow, DemandTable
 
 OUTCOMES = ("promoted", "would be promoted", "refused", "failed", "not trained")
-"""What became of a kind of model. "not trained": there was nothing to train it on, which is not a failure."""
+"""Possible outcomes for a kind of model. "not trained": there was nothing to train it on, which is not a failure."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one kind of model."""
+    """The outcome for one kind of model."""
 
     kind: str
     outcome: str  # one of OUTCOMES
@@ -32,18 +32,18 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """How a training went."""
+    """How a training went. `lost`, `left_out` and `cut` have one sentence for each item."""
 
-    machines: tuple[str, ...]  # whose traces were read
-    lost: tuple[str, ...]  # what could not be read, a sentence each, here and below
-    left_out: tuple[str, ...]  # what was not read or not kept, for time or memory
-    cut: tuple[str, ...]  # what ended early
+    machines: tuple[str, ...]  # machines whose traces were read
+    lost: tuple[str, ...]  # traces that could not be read
+    left_out: tuple[str, ...]  # traces that were not read or not kept, because of time or memory
+    cut: tuple[str, ...]  # stages that ended early
     seconds: float
-    peak_bytes: int  # most memory resident
+    peak_bytes: int  # peak of resident memory
 
 
 def text(dataset: Dataset, course: Course, results: Sequence[Result], width: int | None = None) -> str:
-    """What the user sees on stdout. `width`: of the terminal."""
+    """The result for stdout. `width`: columns of the terminal; None: no limit."""
     data = dataset.data
     minutes = data.ticks * dataset.interval / 60
     read = f"{data.ticks} ticks of {dataset.interval:g} s ({minutes:.0f} min), up to {data.processes} processes"
@@ -62,7 +62,7 @@ def text(dataset: Dataset, course: Course, results: Sequence[Result], width: int
 
 
 def plain(dataset: Dataset, course: Course, results: Sequence[Result], page: str) -> dict[str, Any]:
-    """The same, and all figures, as plain data for JSON. `page`: where the report is, "" if none was written."""
+    """The result with all figures, as plain data for JSON. `page`: path of the report, "" if none was written."""
     return {
         "ticks": dataset.data.ticks,
         "interval_seconds": dataset.interval,
@@ -96,7 +96,7 @@ def metrics(result: Result) -> tuple[dict[str, Any], ...]:
 
 
 def _scores(result: Result) -> dict[str, float]:
-    """The figure by which the models of a table are compared; less is better."""
+    """The figure by which the models of a table are compared; lower is better."""
     if result.demand is not None:
         return {name: result.demand.score(name) for name in result.demand.forecasters()}
     if result.behaviour is not None:
@@ -151,10 +151,10 @@ def _anomaly(rows: Sequence[AnomalyRow], width: int | None) -> list[str]:
 
 def _behaviour(found: BehaviourTable, width: int | None) -> list[str]:
     """A line for each group and model; then the models."""
-    headers = ("model", "group", "is", "taken for", "p latency", "p batch", "loss")
+    headers = ("model", "group", "class", "predicted", "p interactive", "p batch", "loss")
     rows = [
         [row.model, row.program, row.class_, row.said, f"{row.p_interactive:.0%}", f"{row.p_batch:.0%}", f"{row.loss:.3f}"]
         for row in found.rows
     ]
     models = [[name, f"{found.loss(name):.3f}", str(found.harm(name))] for name in found.models()]
-    return [*table(headers, rows, width), "", *table(("model", "loss", "latency taken for batch"), models, width)]
+    return [*table(headers, rows, width), "", *table(("model", "loss", "interactive taken for batch"), models, width)]

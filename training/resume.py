@@ -5,9 +5,9 @@ plain data and arrays, not what they mean.
     STATE/training/KEY/lock         held by the training that is under way
 
 A part is a line that says what it is, the SHA-256 of all that follows, the length of a JSON head, the head, and the bytes of the
-arrays. Everything read is treated as hostile: only a whole file of our own that nobody else could have written is accepted, its
-arrays hold plain numbers, nothing is unpickled. A part that cannot be used is skipped with a sentence, and its work is done
-again."""
+arrays. Everything read is treated as hostile: only a whole file that belongs to us and that no other user could have written is
+accepted, its arrays hold plain numbers, nothing is unpickled. A part that cannot be used is skipped with a sentence, and its work
+is done again."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from ..scheduler.store.files import StoreError, private_directory, replacing
 
 STALE_SECONDS = 7 * 86_400
-"""Interrupted trainings that were not resumed for this long are removed (chosen)."""
+"""Seconds after which an interrupted training that was not resumed is removed (chosen)."""
 
 MAGIC = b"nicety training part 1\n"
 DTYPES = ("<f8", "<f4", "<i8", "<i4", "<u8", "<u4", "|b1", "|u1")
@@ -69,7 +69,7 @@ class Parts:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.utime(place)
         except BlockingIOError:
-            self._say("the same training is under way already; this one cannot be resumed if it is interrupted")
+            self._say("the same training is running already; this one cannot be resumed if it is interrupted")
             return
         except (StoreError, OSError) as error:
             self._say(f"this training cannot be resumed if it is interrupted: {error}")

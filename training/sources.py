@@ -79,7 +79,7 @@ def machines(given: Sequence[Path]) -> list[MachineTraces]:
             reason = os.strerror(error.errno or 0)
             raise StoreError(f"cannot read {error.filename or path}: {reason}; check the path and its permissions") from None
     if not found:
-        raise StoreError(f"no traces in {', '.join(map(str, given)) or 'nothing'}; record some: nicety record")
+        raise StoreError(f"no traces in {', '.join(map(str, given)) or 'nothing'}; record some with `nicety record`")
     names = [name for name, _ in found.values()]
     return sorted(
         (
@@ -193,7 +193,7 @@ class _Builder:
         texts = (tick[name][order].tolist() for name in ("comm", "program", "cgroup", "unit", "uid", "port"))
         identities = dict(zip(ids, itertools.starmap(self._identity, zip(*texts, strict=True)), strict=True))
         if len(identities) < len(ids):
-            raise _FlawError("a process is there twice in one tick: it was not written by nicety, or its rows were sorted anew")
+            raise _FlawError("a process occurs twice in one tick: the file is not from nicety, or its rows were sorted")
         at = int(tick["at_ns"][0])
         uptime = self._uptime(str(tick["boot_id"][0]), at, int(table["start_ticks"].max()))
         host = HostSample((0,) * int(tick["machine_cpus"][0]), 0, 0, None)  # no export has how busy they were
@@ -277,8 +277,8 @@ def _batches(path: Path, names: Sequence[str], since: int | None, until: int | N
             ]
             if wrong:
                 raise StoreError(
-                    f"{path} is no export of this nicety: {', '.join(wrong)} missing or of another type; "
-                    "make one: nicety export traces --format parquet -o FILE"
+                    f"{path} is not an export of this version: {', '.join(wrong)} missing or of another type; "
+                    "make one with `nicety export traces --format parquet -o FILE`"
                 )
             groups = [at for at in range(file.num_row_groups) if _overlaps(file.metadata.row_group(at), since, until)]
             for batch in file.iter_batches(BATCH, row_groups=groups, columns=list(names), use_threads=False):

@@ -1,1 +1,1 @@
-"""Whether misbehaving workers, antagonists and deadlocks are found, named right, and not found where all is well."""
+"""Whether misbehaving workers, antagonists and deadlocks are found and named right, and healthy pools are left alone."""

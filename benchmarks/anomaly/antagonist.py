@@ -1,11 +1,11 @@
-"""Is the neighbour of a starved worker named right: real workers, real hogs, and the ranking that the policy reports.
+"""Is the antagonist of a starved worker named right? Real workers, real hogs, and the ranking that the policy reports.
 
     python -m benchmarks.anomaly.antagonist [--json FILE] [--rounds N]
 
-Two scenes a round, which group is the antagonist drawn anew each time. *Pinned*: a worker and the antagonist on CPU 0, other busy
-groups that use more CPU in all on the others. *Free*: the antagonist with more processes than CPUs, others that do little. All of
-them yield to the rest of the machine, and groups that are not of the experiment are left out of the ranking, so that it can be run
-beside other work.
+A round has two scenes; in each, a random group is the antagonist. *Pinned*: the worker and the antagonist are on CPU 0, and other
+groups, which use more CPU in total, on the other CPUs. *Free*: the antagonist has more processes than there are CPUs, and the
+others do little. It can run beside other work, because all its processes yield to the rest of the machine, and groups outside of
+the experiment are left out of the ranking.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ LIGHT = "import time\nwhile True:\n    sum(range(20000))\n    time.sleep(0.02)\n
 CONFIG = f"[daemon]\ninterval = {INTERVAL}\n[pools.web]\nkind = 'command'\ncommand = ['x']\n" + "".join(
     f"[groups.{name}]\nprogram = '*{name}.py'\n" for name in GROUPS
 )
-antagonists.NEIGHBOURS = 1000  # those that are not of the experiment are left out after the ranking
+antagonists.NEIGHBOURS = 1000  # groups outside of the experiment are left out after the ranking
 
 
 class Scene:
-    """Processes of one scene, each group in a session of its own; ended with it."""
+    """The processes of a scene, each group in its own session. `end` ends them."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -67,7 +67,7 @@ class Scene:
 
 
 def pinned(scene: Scene, antagonist: str, others: list[str]) -> int:
-    """The worker that is starved on CPU 0."""
+    """Start the pinned scene; the pid of the worker that is starved on CPU 0."""
     elsewhere = max(os.sched_getaffinity(0))
     worker = scene.start("worker", BUSY, 0)
     for _ in range(3):
@@ -79,7 +79,7 @@ def pinned(scene: Scene, antagonist: str, others: list[str]) -> int:
 
 
 def free(scene: Scene, antagonist: str, others: list[str]) -> int:
-    """The worker that may run anywhere, and is outnumbered everywhere."""
+    """Start the free scene; the pid of the worker, which may run on any CPU and is outnumbered on each."""
     worker = scene.start("worker", BUSY, None)
     for _ in range(2 * len(os.sched_getaffinity(0)) + 1):
         scene.start(antagonist, BUSY, None)
@@ -89,22 +89,22 @@ def free(scene: Scene, antagonist: str, others: list[str]) -> int:
 
 
 def named(pid: int, source: ProcSource) -> list[tuple[str, float]]:
-    """Groups of the experiment that the ranking names for this worker, with their cores."""
+    """(name, cores) of the experiment's groups that the ranking names for this worker."""
     seen = see(pid)
     assert seen is not None, "the worker has ended"
     worker: ProcId = seen.id
     pools = (PoolSample("web", 1, 1, None, (WorkerSample(worker, 1.0, True),), None, None, ""),)
-    measurer, starved_workers = Measurer(parse(CONFIG)), antagonists.Antagonists()
+    measurer, finder = Measurer(parse(CONFIG)), antagonists.Antagonists()
     for _ in range(round(SECONDS / INTERVAL)):
         time.sleep(INTERVAL)
         snapshot = source.read(time.monotonic_ns(), time.time_ns(), pools)
         measured = measurer.measure(snapshot)
         if measured is not None:
             rows, keys = measured.rows, measured.worker_keys
-            starved_workers.push(snapshot, measured.rates.cpu, measured.members, rows, keys, measured.seconds)
+            finder.push(snapshot, measured.rates.cpu, measured.members, rows, keys, measured.seconds)
     score = Score(worker, "web", Anomaly.STARVED, 3.0, 1e-9, (), "made up")
-    (starved,) = starved_workers.of((score,), snapshot)
-    return [(it.group, it.cores) for it in starved.neighbours if it.group in GROUPS]
+    (starved,) = finder.of((score,), snapshot)
+    return [(it.group, it.cores) for it in starved.antagonists if it.group in GROUPS]
 
 
 def main() -> None:

@@ -1,12 +1,12 @@
-"""Twelve kinds of faults in real worker pools under real load, hours of healthy running, and what nicety and its peers make of it.
+"""Twelve kinds of faults in real worker pools under real load, and hours without faults: what do nicety and its peers report?
 
-    python -m benchmarks.anomaly.campaign record DIR                  # 35 minutes, real processes; 1 CPU is nearly all theirs
-    python -m benchmarks.anomaly.campaign judge DIR... --json FILE    # as often as wanted, as fast as it can
+    python -m benchmarks.anomaly.campaign record DIR                  # takes 35 minutes and nearly a whole CPU
+    python -m benchmarks.anomaly.campaign judge DIR... --json FILE    # may be repeated, as fast as the CPU allows
 
-`record` starts pools of its own, lets workers go wrong one after the other, and stores what nicety's reader saw (`DIR/traces`) and
-what was done (`DIR/truth.jsonl`). Nothing but its own processes is touched; it needs no rights. `judge` runs the real observer and
-engine over the traces and compares their flags with the truth; the first minutes, without faults, train the model and the peers.
-Several recordings are judged together: one `--faults 0` adds healthy hours, for low rates of false alarms take many.
+`record` starts its own pools, makes one worker after the other faulty, and stores what nicety's reader saw (`DIR/traces`) and what
+was done (`DIR/truth.jsonl`). It touches only its own processes and needs no privileges. `judge` runs the real observer and engine
+over the traces and compares their flags with the truth. The first minutes have no faults; they train the model and the peers.
+Several recordings are judged together: a recording with `--faults 0` adds healthy hours, which low rates of false alarms need.
 """
 
 from __future__ import annotations
@@ -54,25 +54,26 @@ FOR_EVER = 1 << 62
 """ns"""
 
 UNFINISHED = 150.0
-"""Seconds that a fault lasts at most: those that were there when a recording was killed are not in its truth."""
+"""Most seconds that a fault lasts. If a recording was killed, the faults of this time before its end are missing from its truth."""
 
 MODELS = ("trained", "baseline")
 RATES = (100.0, 300.0, 500.0, 1000.0)
-"""Settings at which the rate is measured: with some dozens of worker-hours a lower one gives no alarm to count."""
+"""Settings at which the rate of false alarms is measured. Chosen: some dozens of worker-hours give no alarm to count at lower
+ones."""
 
 FALSE_SHARE = 0.05
-"""Of all reports, those that may be of nobody who misbehaves: the false discoveries."""
+"""Most share of all reports that may be about healthy workers (false discoveries). Chosen."""
 
 
 def judged(truth: Truth, alarms: list[Alarm], holes: list[tuple[int, int]]) -> Judgement:
-    """After the part that was learned from."""
+    """Judge the alarms after the part of the recording that is used for training."""
     header = truth.header
     seen = [alarm for alarm in alarms if header.trained < alarm.at <= header.end]
     return judge(truth.faults, seen, [*holes, (header.end, FOR_EVER)])
 
 
 def table(rows: Mapping[str, Judgement], good: Healthy) -> str:
-    """Found in time / injected by kind, and what was wrong, a line a detector."""
+    """A line for each detector: faults found in time / injected by kind, and its wrong alarms."""
     head = f"{'detector':<26}" + "".join(f"{kind:>13}" for kind in KINDS)
     head += f"{'named':>7}{'false':>7}{'/day/100':>10}{'siblings':>9}{'victims':>8}{'after':>6}"
     lines = [head]
@@ -89,41 +90,41 @@ def table(rows: Mapping[str, Judgement], good: Healthy) -> str:
 
 
 def by_variant(result: Judgement) -> dict[str, str]:
-    """Found in time / injected by kind and the way in which it was done."""
+    """Faults found in time / injected, by kind and variant."""
     ways = sorted({(KINDS.index(hit.fault.kind), hit.fault.variant) for hit in result.hits})
     hits = {(kind, way): [hit for hit in result.of([KINDS[kind]]) if hit.fault.variant == way] for kind, way in ways}
     return {f"{KINDS[kind]} ({way})": _cell(found) for (kind, way), found in hits.items()}
 
 
 def _cell(hits: list[Hit]) -> str:
-    """Found in time / injected, and the median delay."""
+    """Faults found in time / injected, and the median delay."""
     times = [hit.seconds for hit in hits if hit.in_time]
     return f"{len(times)}/{len(hits)}" + (f" {np.median(times):.0f}s" if times else "")
 
 
 def claim(claims: Claims, name: str, result: Judgement, good: Healthy) -> None:
-    """What is asked of our own detectors."""
+    """Add the claims about one of our own detectors."""
 
     def share(text: str, value: float, bound: float) -> None:
-        """A share; without any to take it of, the claim does not hold."""
+        """Add a claim about a share. NaN, a share of nothing, falls short."""
         if np.isnan(value):
             claims.add(f"{name}: {text}, share", "none", f">= {bound:g}", False)
         else:
             claims.at_least(f"{name}: {text}, share", value, bound)
 
     for kind in PROMPT:
-        share(f"{kind} found within {REACTION:g} s", result.start_warm([kind]), 0.95)
+        share(f"{kind} found within {REACTION:g} s", result.recall([kind]), 0.95)
     for kind in LEAKS:
-        share(f"{kind} found before half of the headroom is gone", result.start_warm([kind]), 0.95)
-    share(f"storms of both kinds found within {REACTION:g} s", result.start_warm(STORMS), 0.95)
-    share("leaks of all kinds found before half of the headroom is gone", result.start_warm(LEAKS), 0.95)
-    share("kind of the first flag right of those found", result.named(KINDS), 0.90)
-    share("kind right as last told of those found", result.named(KINDS, corrected=True), 0.90)
+        share(f"{kind} found before half of the headroom is gone", result.recall([kind]), 0.95)
+    share(f"storms of both kinds found within {REACTION:g} s", result.recall(STORMS), 0.95)
+    share("leaks of all kinds found before half of the headroom is gone", result.recall(LEAKS), 0.95)
+    share("found faults whose first flag has the right kind", result.named(KINDS), 0.90)
+    share("found faults whose last flag has the right kind", result.named(KINDS, corrected=True), 0.90)
     false = good.per_day_per_100(len(result.false))
     claims.at_most(f"{name}: false alarms per day per 100 workers at the default setting", false, 1.0)
     wrong = len(result.false) + len(result.siblings) + len(result.victims)
     right = sum(hit.first is not None for hit in result.hits)
-    claims.at_most(f"{name}: reports of workers that did not misbehave, share", wrong / max(wrong + right, 1), FALSE_SHARE)
+    claims.at_most(f"{name}: reports about healthy workers, share", wrong / max(wrong + right, 1), FALSE_SHARE)
     starved = result.of(["starved"])
     share(
         "antagonist of a starved worker named", sum(hit.antagonist for hit in starved) / len(starved) if starved else np.nan, 0.90
@@ -131,37 +132,38 @@ def claim(claims: Claims, name: str, result: Judgement, good: Healthy) -> None:
 
 
 def claim_step_up(claims: Claims, model: str, recordings: Sequence[Recording]) -> dict[str, int]:
-    """What stepping up over the workers of a tick would add to what is reported: the policy does without (quarantine.py says
-    why)."""
+    """Add a claim about what a step-up procedure over the workers of a tick would report in addition. The policy does without it;
+    quarantine.py says why."""
     more = healthy_ones = 0
     for recording in recordings:
         stepped_up = recording.stepped_up[model]
         found = {hit.fault.id for hit in recording.found[Setting(model, DEFAULT)].hits if hit.in_time}
         more += sum(hit.in_time and hit.fault.id not in found for hit in stepped_up.hits)
         healthy_ones += len({(alarm.pool, alarm.worker) for alarm in (*stepped_up.false, *stepped_up.siblings)})
-    print(f"{model}: stepping up would tell of {more} faults more, and of {healthy_ones} healthy workers, patience aside")
-    claims.at_most(f"{model}: faults not found that stepping up (Benjamini-Hochberg) would tell of", more, 0)
+    print(f"{model}: stepping up would report {more} more faults and {healthy_ones} healthy workers, without patience")
+    claims.at_most(f"{model}: faults that only stepping up (Benjamini-Hochberg) would report", more, 0)
     return {"faults": more, "healthy": healthy_ones}
 
 
 def claim_rate(claims: Claims, setting: Setting, result: Judgement, good: Healthy) -> dict[str, Any]:
-    """The measured rate against what was set: within a factor of 2. Says with it what the count can tell."""
+    """Add a claim that the measured rate is within a factor of 2 of the setting, and print whether the count suffices to judge
+    that."""
     count, expected = len(result.false), good.expected(setting.rate)
     low, high = (bound / expected for bound in poisson_interval(count))
-    told = "within 2" if low >= 0.5 and high <= 2 else "beyond 2" if high < 0.5 or low > 2 else "too few to tell"
+    verdict = "within 2" if low >= 0.5 and high <= 2 else "beyond 2" if high < 0.5 or low > 2 else "too few to judge"
     print(
-        f"{setting.model}, {setting.rate:g} a day per 100 workers set: {count} false alarms, {expected:.2g} expected; "
-        f"95 % interval {low:.2g} to {high:.2g} times what was set: {told}"
+        f"{setting.model}, set to {setting.rate:g} a day per 100 workers: {count} false alarms, {expected:.2g} expected; "
+        f"95 % interval {low:.2g} to {high:.2g} times the setting: {verdict}"
     )
     ratio = count / expected
-    text = f"{setting.model}: false alarms at {setting.rate:g} a day per 100 workers, times what was set"
+    text = f"{setting.model}: false alarms / setting, at {setting.rate:g} a day per 100 workers"
     claims.add(text, ratio, "0.5..2", 0.5 <= ratio <= 2)
     row = {"model": setting.model, "set": setting.rate, "seen": count, "expected": expected}
-    return row | {"low": low, "high": high, "told": told}
+    return row | {"low": low, "high": high, "verdict": verdict}
 
 
 def missed(result: Judgement, begin: int) -> list[str]:
-    """A line for each fault that was not found in time or not named."""
+    """A line for each fault that was not found in time or not named right."""
     lines = []
     for hit in result.hits:
         fault = hit.fault
@@ -178,7 +180,7 @@ def missed(result: Judgement, begin: int) -> list[str]:
 
 
 def wrong(alarms: list[Alarm], truth: Truth) -> list[str]:
-    """A line for each alarm, with what went on in the pool."""
+    """A line for each alarm, with the recent events of its pool."""
     lines = []
     for alarm in alarms:
         lately = [event for event in truth.events if event.onset <= alarm.at <= event.end + 120 * SECOND]
@@ -194,7 +196,7 @@ def _moment(at: int, begin: int) -> str:
 
 
 def show(truth: Truth, good: Healthy) -> None:
-    """What was recorded."""
+    """Print what was recorded."""
     header = truth.header
     counts = Counter(fault.kind for fault in truth.faults)
     workers = sum(header.pools.values())
@@ -212,7 +214,7 @@ def show(truth: Truth, good: Healthy) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """One recording, and what was made of it."""
+    """One recording and its judgements."""
 
     truth: Truth
     good: Healthy
@@ -222,7 +224,7 @@ class Recording:
 
 
 def judge_recording(folder: Path, peers: bool) -> Recording:
-    """Everything about one recording, by models of its own first minutes."""
+    """Judge one recording, with models trained on its first minutes."""
     truth = read_truth(folder)
     if not truth.header.end:
         last = max([truth.header.trained, *(fault.end - round(UNFINISHED * SECOND) for fault in truth.faults)])
@@ -237,20 +239,20 @@ def judge_recording(folder: Path, peers: bool) -> Recording:
         print(f"holes of {lost:.0f} s in the recording: faults that should have been found then are not judged")
     fitted = fit(ticks, truth)
     print(f"trained on {len(ticks)} ticks: {fitted.reason}", flush=True)
-    told = replay(folder, truth, fitted, [Setting(model, rate) for model in MODELS for rate in (DEFAULT, *RATES)])
+    reported = replay(folder, truth, fitted, [Setting(model, rate) for model in MODELS for rate in (DEFAULT, *RATES)])
     print(f"replayed in {time.process_time() - started:.0f} s of CPU", flush=True)
     others = {name: judged(truth, peer(lives, truth.header.trained), holes) for name, peer in PEERS.items()} if peers else {}
     return Recording(
         truth,
         good,
-        {setting: judged(truth, alarms, holes) for setting, alarms in told.flags.items()},
+        {setting: judged(truth, alarms, holes) for setting, alarms in reported.flags.items()},
         others,
-        {model: judged(truth, told.stepped_up[Setting(model, DEFAULT)], holes) for model in MODELS},
+        {model: judged(truth, reported.stepped_up[Setting(model, DEFAULT)], holes) for model in MODELS},
     )
 
 
 def judge_recordings(folders: Sequence[Path], peers: bool, details: bool, claims: Claims) -> dict[str, Any]:
-    """All recordings together; the figures for JSON."""
+    """Judge all recordings together; the figures for JSON."""
     recordings = [judge_recording(folder, peers) for folder in folders]
     good = sum((recording.good for recording in recordings), Healthy(0.0, 0.0))
     found = {each: together(recording.found[each] for recording in recordings) for each in recordings[0].found}
@@ -280,8 +282,8 @@ def judge_recordings(folders: Sequence[Path], peers: bool, details: bool, claims
 
 
 def tell(model: str, result: Judgement, worst: Judgement, truth: Truth) -> None:
-    """Each fault that was missed and each wrong alarm."""
-    print(f"\n{model}: missed, late or called something else")
+    """Print each fault that was missed and each wrong alarm."""
+    print(f"\n{model}: missed, late or named wrong")
     print("\n".join(missed(result, truth.header.begin)))
     for title, alarms in (
         ("false alarms", result.false),
@@ -295,7 +297,7 @@ def tell(model: str, result: Judgement, worst: Judgement, truth: Truth) -> None:
 
 
 def figures(result: Judgement, good: Healthy) -> dict[str, Any]:
-    """The table's row for machines."""
+    """A detector's row of the table, for JSON."""
     delays = {kind: result.delay([kind]) for kind in KINDS}
     return {
         "by_variant": by_variant(result),
@@ -312,23 +314,21 @@ def figures(result: Judgement, good: Healthy) -> dict[str, Any]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description="Faults and healthy running in real pools, and what nicety and its peers make of it."
-    )
+    parser = argparse.ArgumentParser(description="Faults and healthy hours in real pools, and what nicety and its peers report.")
     commands = parser.add_subparsers(dest="command", required=True)
-    recording = commands.add_parser("record", help="start pools, let workers go wrong, record it")
-    recording.add_argument("folder", type=Path, metavar="DIR", help="where the recording goes")
-    recording.add_argument("--minutes", type=float, default=35, help="how long (default 35)")
+    recording = commands.add_parser("record", help="start pools, make workers faulty, and record it")
+    recording.add_argument("folder", type=Path, metavar="DIR", help="folder for the recording")
+    recording.add_argument("--minutes", type=float, default=35, help="minutes to record (default 35)")
     recording.add_argument("--pools", type=int, default=28, help="pools of 3 to 6 workers (default 28)")
     recording.add_argument("--faults", type=int, default=216, help="faults to inject (default 216: 18 of each kind)")
     recording.add_argument("--trained", type=float, default=4, help="minutes without faults at the start (default 4)")
-    recording.add_argument("--most", type=int, default=14, help="faults at a time, in different pools (default 14)")
-    recording.add_argument("--seed", type=int, default=1, help="of load, faults and their times (default 1)")
-    recording.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, metavar="KIND", help="only these faults")
+    recording.add_argument("--most", type=int, default=14, help="most faults at a time, in different pools (default 14)")
+    recording.add_argument("--seed", type=int, default=1, help="seed of the load, the faults and their times (default 1)")
+    recording.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, metavar="KIND", help="inject only these faults")
     judging = commands.add_parser("judge", help="replay a recording and compare with the truth")
     judging.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="a recording; several are judged together")
-    judging.add_argument("--no-peers", action="store_true", help="only nicety")
-    judging.add_argument("--details", action="store_true", help="also each fault that was missed and each wrong alarm")
+    judging.add_argument("--no-peers", action="store_true", help="judge only nicety")
+    judging.add_argument("--details", action="store_true", help="print each fault that was missed and each wrong alarm")
     judging.add_argument("--json", type=Path, metavar="FILE", help="write the claims as JSON")
     options = parser.parse_args()
     try:

@@ -1,11 +1,14 @@
-"""Deadlocks across processes: seconds until each kind of circle is found, whether it is named right; what is well is never called.
+"""Deadlocks across processes: how soon is each kind of circle found, is it named right, and is a healthy pool ever reported?
 
     python -m benchmarks.anomaly.deadlocks [--seconds 60] [--json FILE]
 
-Real processes at the daemon's usual pace of a tick a second: every kind of circle of `scheduler/testing/circles.py` with two and
-three in it, side by side; then all that is well and looks alike, and idle pools of gunicorn, Celery and multiprocessing, for
-`--seconds`; then the CPU time of a tick for 50 workers that are blocked in a circle, 50 that are idle, and at first sight, when all
-processes of the machine are asked. Needs root, for the system calls of others; three minutes.
+Runs real processes, with the daemon's usual tick of a second:
+
+- every kind of circle of `scheduler/testing/circles.py`, with two and with three processes, side by side
+- for `--seconds`, healthy scenes that look like deadlocks, and idle pools of gunicorn, Celery and multiprocessing
+- the CPU time of a tick for 50 blocked workers, for 50 idle ones, and for the first tick, which looks at all processes
+
+Needs root, to see the system calls of other processes. Takes three minutes.
 """
 
 from __future__ import annotations
@@ -31,10 +34,10 @@ from nicety.scheduler.testing.puppet import proc_id
 from ..claims import Claims
 
 LATEST = 15.0
-"""Seconds within which a deadlock has to be found."""
+"""Seconds within which a deadlock must be found. Chosen."""
 
 BUDGET_MS = 20.0
-"""CPU time of a tick for 50 blocked workers: what the scoring of 2,000 workers may take."""
+"""Most CPU ms of a tick for 50 blocked workers. Chosen: as much as the scoring of 2,000 workers may take."""
 
 LIVELY = "semaphore, lively master"
 UNNAMED = ("semaphore", LIVELY)
@@ -51,7 +54,7 @@ TASKS = "import celery\napp = celery.Celery('tasks', broker='memory://')\n"
 
 
 def pool(name: str, workers: Sequence[ProcId], master: ProcId | None = None) -> PoolSample:
-    """As an adapter would tell it."""
+    """A pool's sample as an adapter would report it."""
     samples = tuple(WorkerSample(worker, None, ready=True) for worker in sorted(workers))
     return PoolSample(name, len(workers), len(workers), None, samples, master, None, "")
 
@@ -62,11 +65,11 @@ class Watching:
     def __init__(self, pools: Sequence[PoolSample], aloof: Sequence[str] = ()) -> None:
         self.pools = tuple(pools)
         self.aloof = aloof
-        self.found: list[tuple[float, Deadlock]] = []  # when each set of waiters was first told
+        self.found: list[tuple[float, Deadlock]] = []  # (seconds, deadlock) when it was first reported
         self.costs: list[float] = []  # CPU ms of each tick
 
     def watch(self, seconds: float, enough: int | None = None, pace: float = 1.0) -> None:
-        """A tick each `pace` seconds for so long, or until so many were told."""
+        """Make a tick every `pace` seconds, for `seconds` or until `enough` deadlocks were reported."""
         deadlocks, source = Deadlocks(LinuxWaits()), ProcSource()
         known: set[tuple[ProcId, ...]] = set()
         start = due = time.monotonic()
@@ -74,9 +77,9 @@ class Watching:
             time.sleep(max(0.0, due - time.monotonic()))
             snapshot = source.read(time.monotonic_ns(), 0, self.pools)
             before = time.process_time()
-            told = deadlocks.turn(snapshot, self.aloof)
+            reported = deadlocks.turn(snapshot, self.aloof)
             self.costs.append(1e3 * (time.process_time() - before))
-            for deadlock in told:
+            for deadlock in reported:
                 waiters = tuple(wait.waiter for wait in deadlock.waits)
                 if waiters not in known:
                     known.add(waiters)
@@ -87,19 +90,19 @@ class Watching:
 
     def of(self, workers: Sequence[ProcId]) -> list[tuple[float, Deadlock]]:
         """Deadlocks that have one of these workers."""
-        return [(after, told) for after, told in self.found if {wait.waiter for wait in told.waits} & set(workers)]
+        return [(after, deadlock) for after, deadlock in self.found if {wait.waiter for wait in deadlock.waits} & set(workers)]
 
 
-def right(circle: Circle, told: Deadlock) -> bool:
-    """Whether all workers are named, each with the next one as holder, or all with none where nobody can know."""
-    holders = {wait.waiter: wait.holder for wait in told.waits}
+def right(circle: Circle, deadlock: Deadlock) -> bool:
+    """Whether all workers are named, each with the next one as holder, or without a holder if it cannot be known."""
+    holders = {wait.waiter: wait.holder for wait in deadlock.waits}
     if circle.kind in UNNAMED:
         return set(holders) == set(circle.workers) and set(holders.values()) == {None}
     return holders == dict(zip(circle.workers, (*circle.workers[1:], circle.workers[0]), strict=True))
 
 
 def circles(claims: Claims) -> list[str]:
-    """Every kind of circle; what the first of each would print."""
+    """Run every kind of circle; the text of the first deadlock of each kind."""
     names = [(kind, size) for kind in CIRCLES for size in (2, 3)]
     lines = []
     with Circles(*names) as started:
@@ -110,23 +113,23 @@ def circles(claims: Claims) -> list[str]:
         watching = Watching(pools, [each.pool for each in pools if LIVELY in each.pool])
         watching.watch(30, enough=len(names))
         for (kind, size), circle in zip(names, started.scenes, strict=True):
-            told = watching.of(circle.workers)
-            after = told[0][0] if told else float("inf")
+            reported = watching.of(circle.workers)
+            after = reported[0][0] if reported else float("inf")
             claims.at_most(f"seconds until found: {kind}, {size} in the circle", round(after, 1), LATEST)
-            good = len(told) == 1 and right(circle, told[0][1])
+            good = len(reported) == 1 and right(circle, reported[0][1])
             claims.add(f"named right: {kind}, {size} in the circle", good, "True", good)
-            if told:
+            if reported:
                 lines += [
                     f"{kind}: pid {wait.waiter.pid} waits for {wait.what}"
                     + (f", which is up to pid {wait.holder.pid}" if wait.holder else "")
-                    for wait in told[0][1].waits
+                    for wait in reported[0][1].waits
                 ]
     return lines
 
 
 @contextmanager
 def program(name: str, folder: Path) -> Iterator[PoolSample]:
-    """A real pool that has nothing to do."""
+    """A real idle pool within the block."""
     (folder / "app.py").write_text(APP)
     (folder / "tasks.py").write_text(TASKS)
     master = subprocess.Popen(
@@ -145,7 +148,7 @@ def program(name: str, folder: Path) -> Iterator[PoolSample]:
 
 
 def children(pid: int) -> list[ProcId]:
-    """By a look at all processes: not every kernel keeps a list."""
+    """The children of a process, by a scan of all processes, because not every kernel keeps a list."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
@@ -158,7 +161,7 @@ def children(pid: int) -> list[ProcId]:
 
 
 def healthy(claims: Claims, seconds: float) -> None:
-    """All that is well, side by side."""
+    """Run all healthy scenes and pools, side by side."""
     names = [(kind, size) for kind in HEALTHY for size in (2, 3)]
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -167,10 +170,10 @@ def healthy(claims: Claims, seconds: float) -> None:
         pools += [stack.enter_context(program(name, folder)) for name in PROGRAMS]
         watching = Watching(pools, list(PROGRAMS))
         watching.watch(seconds)
-        pairs = [(each.pool, told) for each in pools for _, told in watching.of([worker.id for worker in each.workers])]
-        for name, told in pairs:
-            print(f"called, but well: {name}: {told}")
-        claims.at_most(f"deadlocks called of {len(pools)} healthy pools in {seconds:g} s", len(pairs), 0)
+        pairs = [(each.pool, deadlock) for each in pools for _, deadlock in watching.of([worker.id for worker in each.workers])]
+        for name, deadlock in pairs:
+            print(f"reported, but healthy: {name}: {deadlock}")
+        claims.at_most(f"deadlocks reported for {len(pools)} healthy pools in {seconds:g} s", len(pairs), 0)
 
 
 def costs(claims: Claims) -> None:
@@ -189,20 +192,20 @@ def costs(claims: Claims) -> None:
             looked = [cost for cost in watching.costs if cost > 0]
             claims.at_most(f"ms of CPU a tick, median, {what}", round(statistics.median(looked[20:]), 2), BUDGET_MS)
             first = f"{len(list(Path('/proc').glob('[0-9]*')))} processes"
-            claims.add(f"ms of CPU of the dearest tick, at first sight, {what}, {first}", round(max(looked), 1), "", True)
+            claims.add(f"ms of CPU of the most expensive tick, the first, {what}, {first}", round(max(looked), 1), "", True)
     with Circles(("request reply", 3)) as started:
         watching = Watching([pool("pool", started.scenes[0].workers)])
         watching.watch(10 * 0.25, pace=0.25)
-        claims.at_most("ms of CPU a tick, median, workers that all run", round(statistics.median(watching.costs), 2), 1.0)
+        claims.at_most("ms of CPU a tick, median, running workers", round(statistics.median(watching.costs), 2), 1.0)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long the healthy are watched")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write claims and figures there")
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long the healthy pools are watched")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the claims and all figures to this file")
     arguments = parser.parse_args()
     if os.geteuid() != 0:
-        raise SystemExit("needs root: the system calls of others take CAP_SYS_PTRACE")
+        raise SystemExit("run this as root: seeing the system calls of other processes needs CAP_SYS_PTRACE")
     claims = Claims()
     lines = circles(claims)
     healthy(claims, arguments.seconds)

@@ -1,11 +1,11 @@
-"""How many false alarms a healthy fleet gives, against what the user set: the policy over made up scores of healthy workers.
+"""How many false alarms a healthy fleet gives, compared with the user's setting: the policy runs on synthetic scores.
 
     python -m benchmarks.anomaly.false_alarms [--json FILE]
 
-What a calibrated p-value promises is made here: of each worker and kind the least p of a block of `BLOCK_SECONDS` is uniform. How
-long a score stays so is drawn from 10 s to the whole block, for scores look back 12 to 128 ticks. Whether real scores keep that
-promise is `benchmarks/anomaly/campaign.py`'s to say; what is measured here is what the policy makes of it, at three settings. At
-three higher ones: whether as many things that do not matter are reported as were accepted, which it has to learn.
+The scores are what calibrated p-values promise: for each worker and kind, the least p of a block of `BLOCK_SECONDS` is uniform. A
+score stays there for 10 s to a whole block (random), because real scores look back 12 to 128 ticks. Whether real scores keep the
+promise is measured by `benchmarks/anomaly/campaign.py`. Here the policy is measured, at three settings. At three higher settings
+it must learn how unusual a thing that does not matter has to be, so that it reports as many of them as the user accepts.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ INTERVAL = 2.5  # seconds a tick
 SETTINGS = ((0.3, 40), (1.0, 12), (10.0, 2))  # (false alarms a day per 100 workers, days): about 120 alarms each, scatter 9 %
 SMALLER = ((10.0, 12), (100.0, 2), (1000.0, 0.25))  # the same, of things that do not matter: beyond the default they are reported
 OFTEN = 0.05
-"""Share of a worker's minutes in which something comes up that does not matter: 7,200 a day per 100 workers."""
+"""Share of a worker's minutes with something that does not matter: 7,200 a day per 100 workers. Chosen."""
 
 DAY = 86_400.0
 
 
 def ticks(setting: float, days: float, chance: np.random.Generator) -> Iterator[Tick]:
-    """Ticks of healthy workers; those in which no score is anywhere near the line are left out."""
+    """Ticks of healthy workers, without those in which no score is near the line."""
     pools: list[Pool] = [a_pool(f"pool{number}", WORKERS, first_pid=10_000 * (number + 1)) for number in range(POOLS)]
     workers = [(worker.id, pool.name) for pool in pools for worker in pool.workers]
     near = 20 * alpha(setting)
@@ -59,8 +59,8 @@ def ticks(setting: float, days: float, chance: np.random.Generator) -> Iterator[
 
 
 def lesser(setting: float, days: float, chance: np.random.Generator) -> Iterator[Tick]:
-    """Ticks of healthy workers in whose minutes now and then something comes up that does not matter: of a random size, the larger
-    the rarer, and of random length. Its p-value is 1, whatever was set."""
+    """Ticks of healthy workers with occasional things that do not matter. Their size and length are random; large ones are rare.
+    Their p-value is 1."""
     del setting
     pool = a_pool("pool", WORKERS)
     length = round(BLOCK_SECONDS / INTERVAL)

@@ -1,11 +1,11 @@
-"""Bonferroni's line beside procedures that control the share of false discoveries: false alarms a day, and which faults are found.
+"""Compares Bonferroni's line with procedures that control the share of false discoveries: false alarms a day, and faults found.
 
     python -m benchmarks.anomaly.false_discoveries [--json FILE]
 
-100 workers, p-values of blocks of a minute as `models/anomaly/model.py` promises them: uniform for the healthy. Three fleets:
-nothing happens; each hour a deploy makes all workers odd together for a minute, by a factor of 100 in one kind, and nobody is at
-fault; and faults come by the day, each for five minutes, with p-values from 1e-4 to 1e-12. `docs/decisions/0009` says what follows
-from it.
+100 workers have p-values for blocks of a minute, as `models/anomaly/model.py` promises them: uniform for healthy workers. Three
+fleets: one in which nothing happens; one in which a deploy makes all workers unusual for a minute of every hour, by a factor of
+100 in one kind, without a fault; and one with some faults a day, each for five minutes, with p-values from 1e-4 to 1e-12.
+`docs/decisions/0009` draws the conclusions.
 
 - line: alarms at p <= false alarms / (blocks x workers x kinds), as the quarantine policy does
 - BH: Benjamini and Hochberg (1995) over the workers and kinds of a block, at the level that gives a healthy fleet the same rate
@@ -37,7 +37,7 @@ Bools = NDArray[np.bool_]
 
 
 class Lord:
-    """LORD++: each discovery gives back some of the level that the tests before it have used up."""
+    """LORD++: each discovery returns some of the level that earlier tests have used up."""
 
     def __init__(self, level: float) -> None:
         self._level = level
@@ -48,7 +48,7 @@ class Lord:
         self._step = 0
 
     def threshold(self) -> float:
-        """Of the next test."""
+        """The threshold of the next test."""
         self._step += 1
         value = self._gamma[self._step - 1] * self._level / 2
         for at in self._found[-200:]:  # what lies longer ago gives next to nothing
@@ -56,12 +56,12 @@ class Lord:
         return float(value)
 
     def discover(self) -> None:
-        """The test was significant."""
+        """Record that the last test was significant."""
         self._found.append(self._step)
 
 
 def below(p: Floats, level: float) -> Bools:
-    """Benjamini and Hochberg's rejections."""
+    """The rejections of Benjamini and Hochberg's procedure."""
     flat = p.ravel()
     order = np.argsort(flat)
     fits = np.flatnonzero(flat[order] <= level * np.arange(1, flat.size + 1) / flat.size)
@@ -69,7 +69,7 @@ def below(p: Floats, level: float) -> Bools:
 
 
 def run(faults_a_day: int, deploys: bool, seed: int) -> dict[str, tuple[float, float]]:
-    """(false alarms a day, share of faults found) by procedure. An alarm is a worker in a block, of whatever kind."""
+    """(false alarms a day, share of faults found) by procedure. An alarm is a worker in a block, of any kind."""
     chance = np.random.default_rng(seed)
     line = alpha(SET)
     lord = Lord(LEVEL)

@@ -1,7 +1,7 @@
-"""The faulty side of the anomaly campaign: which faults there are, how strong, how each is put into a pool and taken away again.
+"""The faults of the anomaly campaign: their kinds and strengths, and how each is injected into a pool and removed again.
 
-`Injector` keeps the truth: what went wrong, in whom, from when to when. It never has two faults in one pool, and leaves every third
-pool alone.
+`Injector` records the truth: which fault was in which worker, and when. It never injects two faults into one pool at a time, and
+leaves every third pool alone.
 """
 
 from __future__ import annotations
@@ -23,36 +23,38 @@ from .pools import PROC, CampaignPool, Character
 from .truth import ANTAGONIST, LEAKS, LIGHT, SECOND, Fault, Process
 
 HUNGRY = ("spin", "starved")
-"""Kinds that take a CPU for themselves: one of each at a time, else all pools would be their victims."""
+"""Kinds that use a whole CPU: one of each at a time, because otherwise all pools would be their victims."""
 
 NEEDS_CPU = 0.015
-"""Seconds a request from which a worker can be starved: who hardly needs a CPU is let in between by the kernel."""
+"""Least CPU seconds of a request of a worker that can be starved. Chosen: the kernel lets a worker that needs less run in
+between."""
 
 SLOW_SHARE = 0.1
-"""Cores, or share of its time, that a slow worker takes at least for anybody to notice; one that takes less is `LIGHT`."""
+"""Least cores, or share of its time, that a slow worker takes; one that takes less is `LIGHT`, because nobody would notice.
+Chosen."""
 
 SLOW_TIMES = 4.0, 12.0
-"""Times the CPU, or the time for the backend, that slow workers take. Those that are slow by CPU take as much more as they need to
-take `SLOW_SHARE` to 3.5 times that: siblings that hardly need a CPU at all are easily beaten by a wrong loop."""
+"""Slow workers take this many times the CPU, or the time for the backend. A worker that is slow by CPU takes a larger multiple if
+it needs that to use `SLOW_SHARE` to 3.5 times `SLOW_SHARE`, because its siblings use little CPU. Chosen."""
 
 LIGHT_SHARE = 0.25
-"""Of slow workers."""
+"""Share of slow workers that are `LIGHT`. Chosen."""
 
 OF_SUPERVISORS = ("crash-loop", "zombie")
 BLAMED = 160.0
-"""Kinds that are said of a pool's supervisor, and seconds after one of them until there may be another of the same kind: one
-incident of a kind is open at a time, these take up to 150 s to be over, and no second one is reported meanwhile."""
+"""Kinds that are reported of a pool's supervisor, and seconds until the pool may have the same kind again. Such an incident stays
+open for up to 150 s, and no second one of its kind is reported meanwhile."""
 
 REST = 30.0
-"""Seconds that a pool rests between two faults."""
+"""Seconds that a pool rests between two faults. Chosen."""
 
 SETTLED = 25.0
-"""Seconds that all workers of a pool must have been there before one goes wrong: a worker that has just come up is another case."""
+"""Seconds that all workers of a pool must have existed before one becomes faulty. Chosen: young workers are judged differently."""
 
 
 @dataclass(slots=True)
 class _Active:
-    """A fault that is there."""
+    """A fault that was injected and has not ended."""
 
     id: int
     kind: str
@@ -101,11 +103,11 @@ class Injector:
 
     @property
     def pools_with_faults(self) -> set[str]:
-        """Pools that have one now, or are about to."""
+        """Pools that have a fault now, or are about to."""
         return {active.pool.name for active in self._active}
 
     def step(self, now: int) -> list[Fault]:
-        """Once a second: begin what is due, end what has lasted; the faults that are over."""
+        """Call once a second: inject faults that are due and end those that have lasted; returns the faults that ended."""
         over = []
         for active in list(self._active):
             self._follow(active)
@@ -123,13 +125,13 @@ class Injector:
         return over
 
     def close(self, now: int) -> list[Fault]:
-        """End all that is there; those that had begun."""
+        """End all faults; returns those that had taken effect."""
         return [fault for active in list(self._active) for fault in [self._finish(active, now)] if fault.onset]
 
     # --- beginning ------------------------------------------------------------------------------------------------------------
 
     def _give(self, now: int) -> bool:
-        """Begin the next fault that can begin now; False if none can."""
+        """Inject the next fault that can be injected now; False if none can."""
         hungry = {active.kind for active in self._active if active.kind in HUNGRY}
         free = [
             pool
@@ -192,7 +194,7 @@ class Injector:
         pool.order(slots[0], order)
 
     def _drawn(self, kind: str, character: Character) -> tuple[str, float, dict[str, Any]]:
-        """(variant, strength, what else the worker must know) of a fault of this kind."""
+        """Draw (variant, strength, the rest of the worker's order) for a fault of this kind."""
         chance = self._random
 
         def between(low: float, high: float) -> float:
@@ -242,7 +244,7 @@ class Injector:
     # --- lasting and ending ---------------------------------------------------------------------------------------------------
 
     def _follow(self, active: _Active) -> None:
-        """Note when it took effect, and whom else it concerns by now."""
+        """Record when the fault took effect, and which other processes it concerns by now."""
         pool = active.pool
         if not active.onset:
             began = [pool.board.state(slot)[5] for slot in active.slots]
@@ -292,10 +294,10 @@ class Injector:
 
 
 def slow_variants(character: Character, *, light: bool) -> list[str]:
-    """How a worker of this character can be slow so that it matters; with `light`, so that it hardly does."""
+    """The ways in which a worker of this character can be noticeably slow; with `light`, too little to be noticed."""
     variants = []
     if character.rate * character.cpu * SLOW_TIMES[1] >= SLOW_SHARE / 2:
         variants.append("cpu")
     if character.tells_busy and character.rate * character.backend * SLOW_TIMES[0] >= SLOW_SHARE:
-        variants.append("backend")  # who does not tell that it is busy only sleeps longer
+        variants.append("backend")  # a worker that does not report whether it is busy seems to sleep longer
     return ([] if variants else [LIGHT]) if light else variants

@@ -1,9 +1,9 @@
-"""What the anomaly scorer finds, how soon, how often it errs, and what it costs: on seeded pools, and with --real on real workers.
+"""What the anomaly scorer finds, how soon, how often it errs, and what it costs, on seeded pools and (--real) on real workers.
 
     python -m benchmarks.anomaly.model --real --json anomaly.json
 
-The seeded part is the same on every machine but for the cost. The real part starts a spool pool of Python workers of its own,
-trains on its healthy start, lets one worker leak and another hang, and reads them as the daemon does.
+The seeded part gives the same on every machine, except for the cost. The real part starts a spool pool of Python workers, trains
+on its healthy start, makes one worker leak and another hang, and reads them as the daemon does.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ QUEUED = CHANNELS.index("queued")
 
 
 class Alarms:
-    """Workers accused throughout the patience, with the tick and kind of their first alarm."""
+    """Workers that were over the line throughout the patience, with the tick and kind of their first alarm."""
 
     def __init__(self, scorer: Scorer) -> None:
         self.first: dict[ProcId, tuple[int, Anomaly]] = {}
@@ -70,8 +70,7 @@ def replay(ticks: Sequence[WorkerTick], scorer: Scorer, start: int) -> dict[Proc
 
 
 def cost(workers: int, per_pool: int, characters: Sequence[str], ticks: int) -> float:
-    """ms of CPU of taking in a tick of `workers` workers and scoring it: the least of many, for whatever else runs on the machine
-    only adds."""
+    """ms of CPU to take in and score a tick of `workers` workers: the least of many, because other load only adds."""
     rng = np.random.default_rng(1)
     pools = [healthy_pool(name, 50, WINDOW, INTERVAL, rng) for name in characters]
     values = [np.concatenate([pool[number].values for pool in pools]) for number in range(WINDOW)]
@@ -89,7 +88,8 @@ def cost(workers: int, per_pool: int, characters: Sequence[str], ticks: int) -> 
 
 
 def seeded(claims: Claims, trials: int, minutes: float) -> None:
-    """Healthy time of all characters, and faults of all kinds, by the baseline and by a model trained on other healthy time."""
+    """Score healthy time of all characters and faults of all kinds, by the baseline and by a model trained on other healthy
+    time."""
     rng = np.random.default_rng(2)
     length = int(minutes * 60 / INTERVAL)
 
@@ -135,7 +135,7 @@ def seeded(claims: Claims, trials: int, minutes: float) -> None:
 
 @contextmanager
 def spool(workers: int) -> Iterator[tuple[Path, list[int]]]:
-    """A spool directory and the pids of workers on it. They are ended on leaving."""
+    """(a spool directory, the pids of its workers) within the block."""
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder)
         for name in ("new", "work", "faults"):
@@ -152,7 +152,7 @@ def spool(workers: int) -> Iterator[tuple[Path, list[int]]]:
 
 
 def real(claims: Claims, workers: int, healthy_seconds: float, faulty_seconds: float) -> None:
-    """Real workers: healthy, then one leaks, then another hangs."""
+    """Score real workers: first healthy, then one leaks, then another hangs."""
     source, measurer = ProcSource(), Measurer(parse(""), INTERVAL)
     ticks: list[WorkerTick] = []
     windows, alarms = WorkerWindows(len(CHANNELS)), None

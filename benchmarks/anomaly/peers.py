@@ -1,7 +1,7 @@
-"""Others' detectors on the anomaly campaign's traces: monit's thresholds, IsolationForest, ECOD and Netdata's scheme.
+"""Other detectors on the anomaly campaign's traces: monit's thresholds, IsolationForest, ECOD and Netdata's scheme.
 
-All get the same figures of each worker, second by second, and the same healthy part to learn from; none gets to know siblings or
-what a pool is, but that limits and models are made for each pool, as a careful owner would. An alarm has to last as long as ours.
+All get the same figures of each worker, second by second, and the same healthy part to learn from. None of them compares siblings,
+but limits and models are made for each pool, as a careful owner would. An alarm must last as long as ours.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ FIGURES = ("cpu", "wait", "rss", "timeslices", "chars", "fds", "threads")
 """Cores run, cores waited for, bytes, times put on a CPU a second, bytes read and written a second, descriptors, threads."""
 
 SPAN = 30
-"""Ticks that IsolationForest and ECOD see at once: means over them."""
+"""Ticks over which IsolationForest and ECOD see means. Chosen."""
 
 TRAINING_ROWS = 20_000
-"""Rows that they are fitted on at most, spread evenly."""
+"""Most rows that they are fitted on, evenly spaced. Chosen."""
 
 PATIENCE = 5
-"""Looks in a row that an alarm has to last, at a look a second, and the seconds between two looks of the slow ones."""
+"""Looks in a row that an alarm must last, at a look a second, and the seconds between two looks of the slow detectors. Our
+default."""
 
 QUIET = 60
 """Ticks after which the same alarm of the same worker is another incident, as in our policy."""
@@ -34,7 +35,7 @@ QUIET = 60
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """What one worker did, tick by tick."""
+    """The figures of one worker, tick by tick."""
 
     worker: Process
     pool: str
@@ -43,12 +44,12 @@ class Life:
 
 
 Peer = Callable[[list[Life], int], list[Alarm]]
-"""(lives, monotonic ns until which everybody was healthy) -> alarms."""
+"""(lives, monotonic ns until which all workers were healthy) -> alarms."""
 
 
 def monit(lives: list[Life], trained: int) -> list[Alarm]:
-    """Thresholds as monit's manual shows them: cpu > 90 % for 5 cycles; memory, descriptors and threads above half more than their
-    owner has ever seen, for 5 cycles. A cycle is 5 s, shorter than monit's usual 30 s."""
+    """Thresholds as in monit's manual: cpu > 90 % for 5 cycles; memory, descriptors and threads more than half above their largest
+    healthy value, for 5 cycles. A cycle is 5 s, shorter than monit's usual 30 s."""
     most: dict[str, Floats] = {}
     for life in lives:
         seen = life.figures[life.at <= trained]
@@ -67,7 +68,7 @@ def monit(lives: list[Life], trained: int) -> list[Alarm]:
 
 
 def isolation_forest(lives: list[Life], trained: int) -> list[Alarm]:
-    """scikit-learn's IsolationForest with its defaults; the line is the highest score of the part that it learns from."""
+    """scikit-learn's IsolationForest with its defaults. The line is the highest score of the healthy part."""
     from sklearn.ensemble import IsolationForest
 
     rows = _training(lives, trained)
@@ -76,14 +77,14 @@ def isolation_forest(lives: list[Life], trained: int) -> list[Alarm]:
 
 
 def ecod(lives: list[Life], trained: int) -> list[Alarm]:
-    """ECOD (Li et al. 2022), from its paper: each figure's tail probabilities by the empirical distribution, logarithms summed."""
+    """ECOD (Li et al. 2022), from its paper: the sum of the logarithms of each figure's empirical tail probabilities."""
     rows = np.sort(_training(lives, trained), axis=0)
     n = len(rows)
     centred = rows - rows.mean(axis=0)
     skewness = (centred**3).mean(axis=0) / np.maximum((centred**2).mean(axis=0) ** 1.5, 1e-12)
 
     def score(values: Floats) -> Floats:
-        """The largest of: all left tails, all right tails, and for each figure the tail on its longer side."""
+        """The largest of three sums: all left tails, all right tails, and for each figure the tail on its longer side."""
         left, right = np.empty_like(values), np.empty_like(values)
         for column in range(values.shape[1]):
             # a value beyond all that was seen counts as one more seen
@@ -96,8 +97,9 @@ def ecod(lives: list[Life], trained: int) -> list[Alarm]:
 
 
 def netdata(lives: list[Life], trained: int) -> list[Alarm]:
-    """Netdata's: for each figure differences, means of 3, six of them in a row, two clusters; more than 1 % of a worker's figures
-    over 5 minutes beyond nearly all distances that were learned. With less than 3 hours there is one model of each figure."""
+    """Netdata's scheme. For each figure: differences, means of 3, vectors of six in a row, two clusters. An alarm: more than 1 %
+    of a worker's figures over 5 minutes are beyond nearly all learned distances. With less than 3 hours of data, a figure has one
+    model."""
     from sklearn.cluster import KMeans
 
     models: dict[tuple[str, int], tuple[Floats, float, float]] = {}
@@ -137,7 +139,7 @@ def netdata(lives: list[Life], trained: int) -> list[Alarm]:
 PEERS: Mapping[str, Peer] = {"monit": monit, "IsolationForest": isolation_forest, "ECOD": ecod, "Netdata": netdata}
 
 
-# --- what they share ----------------------------------------------------------------------------------------------------------
+# --- shared -------------------------------------------------------------------------------------------------------------------
 
 
 def features(life: Life) -> Floats:
@@ -163,7 +165,7 @@ def _training(lives: list[Life], trained: int) -> Floats:
 
 
 def _by_score(lives: list[Life], trained: int, score: Callable[[Floats], Floats]) -> list[Alarm]:
-    """Alarms of those who score above everything in the healthy part, look after look."""
+    """Alarms for workers that score above all of the healthy part, in several looks in a row."""
     looks = [slice(PATIENCE - 1, None, PATIENCE)] * len(lives)
     rows = [features(life)[look] for life, look in zip(lives, looks, strict=True)]
     scores = np.split(score(np.concatenate(rows)), np.cumsum([len(part) for part in rows])[:-1])
@@ -178,7 +180,7 @@ def _by_score(lives: list[Life], trained: int, score: Callable[[Floats], Floats]
 
 
 def _lasting(over: NDArray[np.bool_], times: int) -> NDArray[np.bool_]:
-    """True where it was so for so many looks in a row."""
+    """True where `over` was true for `times` looks in a row."""
     if not len(over):
         return over
     counts = np.convolve(over, np.ones(times, dtype=int))[: len(over)]

@@ -1,11 +1,11 @@
-"""A pool of the anomaly campaign: a supervisor and its workers, and all that can go wrong with a worker.
+"""A pool of the anomaly campaign: a supervisor and its workers, and all faults that a worker can have.
 
     python pool_program.py BOARD SETTINGS      (started by pools.py, which passes two sockets: queue and control)
 
-The supervisor forks the workers, restarts those that end, replaces them one by one when told to (a deploy), and kills them all when
-the control socket closes. A worker takes requests from the queue that all share and works each off: reads, computes, waits for a
-backend, remembers something, answers. Each has a slot on the board, a file in shared memory: what it says of itself, and what is to
-go wrong with it. Standard library only; knows nothing of nicety.
+The supervisor forks the workers, restarts those that end, replaces them one by one on request (a deploy), and kills them all when
+the control socket closes. A worker takes requests from the shared queue. For each it reads, computes, waits for a backend,
+remembers something and answers. Each worker has a slot on the board, a file in shared memory, with its state and its order to
+become faulty. Uses only the standard library, and knows nothing about nicety.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 REQUEST = struct.Struct("<dddI484x")
-"""A request: CPU seconds, seconds of waiting for a backend, MiB of memory held meanwhile, bytes read and written. 512 bytes, as a
-small one of HTTP."""
+"""A request: CPU seconds, seconds of waiting for a backend, MiB of memory held meanwhile, bytes read and written. It has 512
+bytes, as a small HTTP request has."""
 
 SLOT = 1024
-"""Bytes a slot on the board: `STATE`, then the order to go wrong, then what the worker says of its going wrong."""
+"""Bytes of a slot on the board: `STATE`, then the order to become faulty, then the worker's answer to it."""
 
 STATE = struct.Struct("<IIQQQQ")
 """pid, 1 ready | 2 busy, requests taken, requests done, sequence number of the order, monotonic ns at which it took effect."""
@@ -43,7 +43,7 @@ HEARTBEAT = 1.0
 """Seconds between wake-ups of an idle worker: gunicorn's workers touch a file as often."""
 
 SPIN_NICE = 10
-"""Of the autogroup of a worker that spins."""
+"""Nice value of the autogroup of a worker that spins."""
 
 MIB = 1 << 20
 READY, BUSY = 1, 2
@@ -93,7 +93,7 @@ class Board:
 
 
 class Worker:
-    """One worker: serves until SIGTERM, or until it goes wrong."""
+    """One worker: serves until SIGTERM, or until it becomes faulty."""
 
     def __init__(self, board: Board, slot: int, settings: dict[str, Any]) -> None:
         self.board, self.slot, self.settings = board, slot, settings
@@ -189,7 +189,7 @@ class Worker:
             os.write(self.sink, b"z" * size)
         del held
 
-    # --- what can go wrong ----------------------------------------------------------------------------------------------------
+    # --- the faults -----------------------------------------------------------------------------------------------------------
 
     def _go_wrong(self, order: dict[str, Any]) -> None:
         kind = order["kind"]
@@ -227,9 +227,9 @@ class Worker:
         self.leaks = leak
 
     def _spin(self, order: dict[str, Any]) -> None:
-        """Computes for ever; with `pause`, sleeps 1 ms each so many seconds.
+        """Computes for ever; with `pause`, sleeps for 1 ms every `pause` seconds.
 
-        In a session of its own, whose autogroup comes after all others: nobody else on the machine must be slow for it.
+        It has its own session with a nice autogroup, so that it slows no other program of the machine.
         """
         os.setsid()
         with contextlib.suppress(OSError):  # a kernel without autogroups
@@ -256,7 +256,7 @@ class Worker:
         lock.acquire()
 
     def _deadlock(self, order: dict[str, Any]) -> None:
-        """Takes one thing and waits for the next, which the next worker of the ring has: see `variant`."""
+        """Takes one lock or pipe and waits for that of the next worker in the ring, see `variant`."""
         ring, place = order["ring"], order["place"]
         own, following = Path(ring[place]), Path(ring[(place + 1) % len(ring)])
         if order["variant"] == "pipe":
@@ -277,7 +277,7 @@ class Worker:
             return
 
         def lock(number: int) -> None:
-            """In a mixed ring every other one by POSIX, the rest by flock: a ring of POSIX locks alone the kernel refuses."""
+            """Lock a file. A mixed ring alternates POSIX locks and flock, because the kernel refuses a ring of only POSIX locks."""
             file = os.open(ring[number], os.O_RDWR | os.O_CREAT, 0o600)
             (fcntl.lockf if order["variant"] == "mixed" and number % 2 else fcntl.flock)(file, fcntl.LOCK_EX)
 
@@ -287,7 +287,7 @@ class Worker:
         lock((place + 1) % len(ring))
 
     def _slow(self, order: dict[str, Any]) -> None:
-        """Each request takes `strength` times the CPU, or waits so many times longer for the backend."""
+        """Each request takes `strength` times the CPU, or waits `strength` times as long for the backend."""
         if order["variant"] == "backend":
             self.slow_backend = order["strength"]
         else:
@@ -295,13 +295,13 @@ class Worker:
         self._began()
 
     def _starved(self, order: dict[str, Any]) -> None:
-        """Shares a CPU with somebody who takes it all, and comes last there: the benchmark starts that one."""
+        """Shares a CPU with an antagonist, which the benchmark starts, and has less weight there."""
         os.sched_setaffinity(0, {order["cpu"]})
         os.setpriority(os.PRIO_PROCESS, 0, 19)
         self._began()
 
     def _fork_storm(self, order: dict[str, Any]) -> None:
-        """Starts `strength` processes a second, each of which does little and is gone after `life` seconds, beside its requests."""
+        """Starts `strength` processes a second beside its requests; each does little and ends after `life` seconds."""
 
         def storm() -> None:
             children: set[int] = set()
@@ -334,7 +334,7 @@ class Worker:
         os.write(ping[1], b".")
 
     def _crash_loop(self, order: dict[str, Any]) -> None:
-        """Ends, and so will those that are started in its place: the supervisor reads the same order."""
+        """Ends, and so do its replacements, because the supervisor reads the same order."""
         self._began()
         os._exit(order["status"])
 
@@ -350,7 +350,7 @@ class Worker:
 
 
 def spin(seconds: float) -> None:
-    """Use so many CPU seconds of this thread."""
+    """Use `seconds` of CPU in this thread."""
     end = time.thread_time() + seconds
     while time.thread_time() < end:
         for _ in range(50):
@@ -435,7 +435,7 @@ class Supervisor:
                 self.board.put(slot, 0, child)
 
     def _become(self, slot: int) -> NoReturn:
-        """In the child: a worker, or in a crash loop one that soon ends."""
+        """In the child: become a worker, which ends soon in a crash loop."""
         try:
             self.libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: nobody is left behind
             self.control.close()
@@ -455,7 +455,7 @@ class Supervisor:
 
 
 def main() -> None:
-    """The supervisor's life."""
+    """Run the supervisor."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the benchmark, which ends us
     settings = json.loads(sys.argv[2])
     os.nice(settings["nice"])

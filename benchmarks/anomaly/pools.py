@@ -1,6 +1,7 @@
-"""The healthy side of the anomaly campaign: pools of real workers of eight characters, their load, and the reading of them.
+"""The pools of the anomaly campaign: real workers of eight characters, their load, and samples of them.
 
-A pool is a process of its own, see `pool_program.py`. Here are its settings, its queue, and what an adapter would report of it.
+A pool is a separate process, see `pool_program.py`. This module has its settings, its queue, and the sample that an adapter would
+report.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ from .truth import SECOND, Event, Process
 PROC = Path("/proc")
 
 POOL_NICE = 5
-"""Niceness that the pools get, so that an antagonist may be stronger without rights."""
+"""Niceness of the pools, so that an antagonist can be stronger without privileges. Chosen."""
 
 
 @dataclass(frozen=True, slots=True)
 class Character:
-    """What the workers of a pool do all day. Rates are per worker and second; service times scatter around their means."""
+    """The work of a pool's workers. Rates are per worker and second; service times scatter around their means."""
 
     rate: float
     cpu: float  # seconds a request
@@ -61,15 +62,16 @@ CHARACTERS: dict[str, Character] = {
     "big": Character(0.8, 0.002, 0.03, 32_768, balance="herd", big=0.02),
     "threads": Character(1.2, 0.0015, 0.02, 4_096, threads=4, balance="last", tells_busy=False, tells_queue=False),
 }
-"""Together some 4 ms of CPU a second and worker: a hundred of them leave room for the faults on two CPUs."""
+"""The characters, by name. Chosen: on average a worker uses some 4 ms of CPU a second, so a hundred workers leave room for faults
+on two CPUs."""
 
 
 class CampaignError(Exception):
-    """The campaign could not be carried out; the text says why and what to do."""
+    """The campaign could not run. The message says why and what to do."""
 
 
 class CampaignPool:
-    """One pool from outside: its load, its orders, and what it looks like."""
+    """One pool as seen from outside: its load, orders to it, and samples of it."""
 
     def __init__(self, name: str, character: Character, workers: int, folder: Path, rng: random.Random) -> None:
         self.name, self.character, self.workers = name, character, workers
@@ -109,7 +111,7 @@ class CampaignPool:
     # --- load -----------------------------------------------------------------------------------------------------------------
 
     def feed(self, now: float) -> None:
-        """Put the requests into the queue that came by `now` (monotonic seconds): Poisson arrivals, service times log-normal."""
+        """Queue the requests that arrive up to `now` (monotonic seconds): Poisson arrivals, log-normal service times."""
         character, factor = self.character, self.factor
         if self.held:
             factor = min(max(factor, 0.7), 1.5)
@@ -130,7 +132,7 @@ class CampaignPool:
             self._next += self._random.expovariate(rate)
 
     def probe(self) -> None:
-        """Look at workers and queue, as an adapter does some times a tick."""
+        """Look at workers and queue, as an adapter does several times a tick."""
         for slot in range(self.workers):
             self._busy[slot].append(bool(self.board.state(slot)[1] & BUSY))
         waiting = array.array("i", [0])
@@ -138,7 +140,7 @@ class CampaignPool:
         self._queued.append(waiting[0] // REQUEST.size)
 
     def read(self) -> PoolSample:
-        """What an adapter would report of this pool."""
+        """The sample that an adapter would report."""
         samples = []
         now = time.monotonic()
         for slot in range(self.workers):
@@ -166,14 +168,14 @@ class CampaignPool:
     # --- orders ---------------------------------------------------------------------------------------------------------------
 
     def order(self, slot: int, order: dict[str, Any]) -> None:
-        """Let a worker go wrong."""
+        """Order a worker to become faulty."""
         self._seq[slot] += 1
         self.board.write(slot, ORDER, order)
         self.board.put(slot, 5, 0)
         self.board.put(slot, 4, self._seq[slot])
 
     def calm(self, slot: int) -> None:
-        """What is started in this slot next is healthy."""
+        """Withdraw the order of a slot: its next worker is healthy."""
         self.board.write(slot, ORDER, {})
 
     def tell(self, **message: Any) -> None:
@@ -181,12 +183,12 @@ class CampaignPool:
         self._control.send(json.dumps(message).encode())
 
     def worker(self, slot: int) -> Process | None:
-        """Who is in the slot, as of the last `read`."""
+        """The worker in the slot, as of the last `read`; None if there is none."""
         known = self._known.get(slot)
         return None if known is None or known[0] != self.board.state(slot)[0] else known[1]
 
     def settled(self, seconds: float) -> bool:
-        """Every worker is ready and has been there for so long."""
+        """Whether every worker is ready and has existed for `seconds`."""
         now = time.monotonic()
         return all(
             self.board.state(slot)[1] & READY and self.worker(slot) and now - self.born.get(slot, now) >= seconds
@@ -196,8 +198,8 @@ class CampaignPool:
     # --- what happens in healthy pools ----------------------------------------------------------------------------------------
 
     def live(self, now: int, quiet: bool) -> Event | None:
-        """Once a second: begin or end what happens of itself; the event that has just ended, None if none has. `quiet`: nothing
-        may begin now."""
+        """Call once a second: begins or ends a healthy event, such as a deploy. Returns the event that has just ended, or None.
+        `quiet`: no event may begin now."""
         event = self.event
         if event is not None and now >= event.end:
             self.factor, self.event = 1.0, None
@@ -217,11 +219,11 @@ class CampaignPool:
         return None
 
     def let_go(self) -> None:
-        """Tell the supervisor to end, which ends its workers."""
+        """Ask the supervisor to end, with its workers."""
         self._control.close()
 
     def close(self) -> None:
-        """Wait until it has ended, and end it if it does not: workers die with their supervisor."""
+        """Wait until the supervisor has ended, and kill it if it does not; its workers die with it."""
         try:
             self.process.wait(5)
         except subprocess.TimeoutExpired:
@@ -239,7 +241,7 @@ class CampaignPool:
 
 
 def sizes(pools: int, rng: random.Random) -> list[tuple[str, Character, int]]:
-    """(name, character, workers) of so many pools: all characters in turn, three to six workers."""
+    """(name, character, workers) of `pools` pools: all characters in turn, three to six workers."""
     names = list(CHARACTERS)
     return [
         (f"{names[i % len(names)]}-{i // len(names)}", CHARACTERS[names[i % len(names)]], rng.randint(3, 6)) for i in range(pools)

@@ -2,14 +2,14 @@
 
     python -m benchmarks.anomaly.public_sets --data DIR [--only SET,...] [--json FILE]
 
-DIR has `anomaly/*.parquet` (or set NICETY_DATA). Everything is fitted on the train part of a series and scores its test part; no
-label is seen. A series of a set without train parts is fitted on its test part, unlabelled: that holds for every row but "general
-score, cold", which begins with nothing. A set's figure is the mean over its series that have an anomaly.
+DIR has `anomaly/*.parquet` (or set NICETY_DATA). Each method is fitted on the train part of a series and scores its test part,
+without labels. In a set without train parts it is fitted on the test part, except for "general score, cold", which is never fitted
+before. A set's figure is the mean over its series that have an anomaly.
 
-The longest buffer of the volume is 100 ticks for every set, the default of the authors' code; a second column has 10. The volume is
-taken at nine buffer lengths, evenly from 0 to the longest; the area changes smoothly with the length.
+The longest buffer of the volume is 100 ticks for every set, the default of the authors' code; a second column has 10. The volume
+is the mean over nine buffer lengths, evenly spaced from 0 to the longest, because the area changes smoothly with the length.
 
-Every baseline says one figure a tick from standardised features (unknown values: the last known one):
+Every baseline gives one score a tick from standardised features; an unknown value is replaced by the last known one:
 
     PCA             squared error of a reconstruction by the components that explain 90 %; one feature: of windows of 10 or 32 ticks
     PCA, weighted   squared distance by all components, each by its variance (windows alike)
@@ -43,10 +43,11 @@ SETS: dict[str, tuple[str, float]] = {
     "ms_cloud_monitoring": ("PCA", 0.813),
     "nezha_pods": ("EWMA residual", 0.849),
 }
-"""The sets: best simple baseline with the VUS-PR that the data came with. How that was measured is not known in all details."""
+"""For each set, the best simple baseline and its VUS-PR, as published with the data. Not all details of that measurement are
+known."""
 
 LONGEST, SHORT = 100, 10
-"""Longest buffer in ticks, of the claims and of the second column."""
+"""Longest buffer in ticks: for the claims (the default of the authors' code), and for the second column (chosen)."""
 
 OURS, COLD = "general score", "general score, cold"
 WINDOWS = (10, 32)
@@ -77,7 +78,7 @@ def load(path: Path) -> list[Labelled]:
 
 
 def general(series: Labelled, cold: bool = False) -> Floats:
-    """The general score of the test part, as it runs: each tick is scored before it is learnt, and it goes on learning."""
+    """The general score of the test part, online: each tick is scored, and then learned."""
     watch = Novelty(1, series.test.shape[1])
     past = series.train if len(series.train) else series.test[: 0 if cold else None]
     for row in past:
@@ -116,12 +117,12 @@ def filled(values: Floats) -> Floats:
 
 
 def positive(spread: Floats) -> Floats:
-    """Spreads to divide by: 1 for a feature that never moved."""
+    """The spreads as divisors: 1 for a feature that never changed."""
     return np.where(spread > 1e-9, spread, 1.0)
 
 
 def windows(values: Floats, width: int) -> Floats:
-    """[n, width] the last values at each tick; the first one stands in for what was before."""
+    """[n, width] the last `width` values at each tick, filled up with the first value at the start."""
     padded = np.concatenate([np.full(width - 1, values[0, 0]), values[:, 0]])
     return np.lib.stride_tricks.sliding_window_view(padded, width)
 
@@ -147,8 +148,8 @@ def weighted_means(values: Floats, rate: float, before: Floats) -> Floats:
 
 
 def ecod(train: Floats, test: Floats) -> Floats:
-    """Tail probabilities of each feature by its empirical distribution, summed as -log; the greatest of left, right and the tail
-    to which the feature is skewed."""
+    """Sums of -log of each feature's empirical tail probabilities: the greatest of the left tails, the right tails, and the tails
+    to which the features are skewed."""
     n, features = train.shape
     ordered = np.sort(train, axis=0)
     left = np.column_stack([np.searchsorted(ordered[:, j], test[:, j], side="right") for j in range(features)]) / n
@@ -173,7 +174,7 @@ def volume(series: Labelled, scores: Floats, longest: int) -> float:
 
 
 def measure(path: Path) -> dict[str, tuple[float, float]]:
-    """Row -> VUS-PR with the longest buffer and with the short one, means over the series of a set."""
+    """Method -> (VUS-PR with the longest buffer, with the short one), means over the series of a set."""
     figures: dict[str, list[tuple[float, float]]] = {}
     for series in load(path):
         rows = [(OURS, general(series)), *baselines(series)]

@@ -1,4 +1,4 @@
-"""Records an anomaly campaign: real pools under load with faults among them, read each second into a trace store."""
+"""Records an anomaly campaign: real pools under load, some with faults, read every second into a trace store."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ from .truth import SECOND, Event, Fault, Header, Truth
 
 INTERVAL = 1.0
 STEP = 0.1
-"""Seconds between looks at workers and queues, and between batches of requests."""
+"""Seconds between two looks at workers and queues, and between two batches of requests. Chosen."""
 
 FIRST = -10
-"""Nice of the recorder, where it may: a tick that is late for an antagonist is a hole in the recording."""
+"""Nice value of the recorder, if permitted. Chosen: an antagonist must not delay its ticks, because a late tick is a hole."""
 
 BUDGET = 8 << 30
-"""Bytes that the traces may take: an hour takes some dozens of MiB."""
+"""Most bytes of the traces. Chosen, far above what is needed: an hour takes some dozens of MiB."""
 
 TRUTH = "truth.jsonl"
 
 DEADLOCKS = "deadlocks.jsonl"
-"""What nicety saw of workers that wait for each other: it looks at the machine beside the snapshots, so no trace has it."""
+"""File of the deadlocks that nicety saw. They are found by looking at the live machine, so they are not in the traces."""
 
 
 def record(
     folder: Path, minutes: float, pools: int, faults: int, trained: float, most: int, seed: int, kinds: Sequence[str]
 ) -> Truth:
-    """Record `minutes` of `pools` pools; `faults` faults after the first `trained` minutes, at most `most` at a time.
+    """Record `minutes` of `pools` pools, with `faults` faults after the first `trained` minutes, at most `most` at a time.
 
-    What is recorded is also on disk if this is interrupted: up to then.
+    If it is interrupted, everything recorded so far is on disk.
     """
     truth_file = folder / TRUTH
     if truth_file.exists():
@@ -103,7 +103,7 @@ def record(
 
 @dataclass(frozen=True, slots=True)
 class _Readers:
-    """What reads the machine and keeps what was read."""
+    """The readers of the machine and the writer of the traces."""
 
     source: ProcSource
     deadlocks: Deadlocks
@@ -177,7 +177,7 @@ class _Log:
 
 
 def read_truth(folder: Path) -> Truth:
-    """The truth of a recording. Of one that still runs or was killed, what is there."""
+    """The truth of a recording; if that still runs or was killed, the part that is on disk."""
     try:
         lines = (folder / TRUTH).read_bytes().splitlines()
     except FileNotFoundError:
@@ -198,7 +198,7 @@ def read_truth(folder: Path) -> Truth:
 
 
 def read_deadlocks(folder: Path) -> Mapping[int, tuple[Deadlock, ...]]:
-    """The deadlocks that were seen, by the instant of the snapshot; none where there were none."""
+    """The deadlocks that were seen, by the `at` of the snapshot; empty if there were none."""
     path = folder / DEADLOCKS
     lines = path.read_bytes().splitlines() if path.exists() else []
     return dict(msgspec.json.decode(line, type=tuple[int, tuple[Deadlock, ...]]) for line in lines)

@@ -1,6 +1,6 @@
-"""A recorded campaign through the real observer and engine, and what nicety says of it. The time is that of the traces.
+"""Replays a recorded campaign through the real observer and engine, in the time of the traces.
 
-Only public things: snapshots in, `Flag` decisions out. The same snapshots also give the figures that the peers get.
+Snapshots go in, `Flag` decisions come out. The same snapshots give the figures for the peers.
 """
 
 from __future__ import annotations
@@ -49,8 +49,9 @@ class Setting:
 
 
 def configuration(truth: Truth, rate: float) -> Config:
-    """As a user would write it, with this rate of false alarms; only the quarantine policy speaks, and as often as it likes: two
-    hundred faults in an hour are no usual day. The workers of the campaign tell whether they are busy, as gunicorn's show it."""
+    """The configuration, as a user would write it, with this rate of false alarms. Only the quarantine policy is enabled, with no
+    limit on alarms, because the campaign has two hundred faults in an hour. The pools count as gunicorn, whose workers show
+    whether they are busy."""
     pools = "".join(
         f'[pools."{name}"]\nkind = "gunicorn"\npidfile = "/run/{name}.pid"\nminimum = 1\nmaximum = {workers}\n'
         for name, workers in sorted(truth.header.pools.items())
@@ -59,7 +60,7 @@ def configuration(truth: Truth, rate: float) -> Config:
 
 
 def snapshots(folder: Path) -> Iterator[Snapshot]:
-    """What was recorded, in order. Raises CampaignError if some of it is lost."""
+    """The recorded snapshots, in order. Raises CampaignError if some are lost."""
     traces = read_traces(folder)
     for _, snapshot in traces:
         yield snapshot
@@ -69,7 +70,7 @@ def snapshots(folder: Path) -> Iterator[Snapshot]:
 
 
 def measured(folder: Path, truth: Truth) -> tuple[list[WorkerTick], list[Life], list[tuple[int, int]]]:
-    """(ticks of the healthy first part, for the training; what each worker did, for the peers; holes in the recording)."""
+    """(ticks of the healthy first part, for training; the figures of each worker, for the peers; holes in the recording)."""
     measurer = Measurer(configuration(truth, 1.0))
     ticks: list[WorkerTick] = []
     lives: dict[Process, tuple[str, list[int], list[tuple[float, ...]]]] = {}
@@ -110,16 +111,16 @@ def fit(ticks: Sequence[WorkerTick], truth: Truth) -> AnomalyFit:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What nicety says of a recording."""
+class Reported:
+    """nicety's alarms on a recording."""
 
     flags: Mapping[Setting, list[Alarm]]
-    stepped_up: Mapping[Setting, list[Alarm]]  # what Benjamini and Hochberg's rule would add, tick by tick, without any patience
+    stepped_up: Mapping[Setting, list[Alarm]]  # those that Benjamini and Hochberg's rule would add, tick by tick, without patience
 
 
-def replay(folder: Path, truth: Truth, fitted: AnomalyFit, settings: Sequence[Setting]) -> Told:
-    """What nicety flags by each setting. All engines of a model share one observer, that tells also of what does not matter: who
-    accepts few false alarms does not look at that."""
+def replay(folder: Path, truth: Truth, fitted: AnomalyFit, settings: Sequence[Setting]) -> Reported:
+    """nicety's alarms under each setting. All engines of a model share one observer, configured for the highest rate: it also
+    scores things that do not matter, which the settings with low rates ignore."""
     found: dict[Setting, list[Alarm]] = {setting: [] for setting in settings}
     stepped_up: dict[Setting, list[Alarm]] = {setting: [] for setting in settings}
     deadlocks = read_deadlocks(folder)
@@ -154,12 +155,12 @@ def replay(folder: Path, truth: Truth, fitted: AnomalyFit, settings: Sequence[Se
                                 action.over,
                             )
                         )
-    return Told(found, stepped_up)
+    return Reported(found, stepped_up)
 
 
 def step_up(scores: Sequence[Score], line: float) -> list[Score]:
-    """Scores above `line` that stepping up over the workers of a tick would reject too, each rejection allowing the next one as
-    much more (Benjamini and Hochberg 1995)."""
+    """Scores above `line` that a step-up over the workers of a tick would reject too: each rejection raises the line for the next
+    (Benjamini and Hochberg 1995)."""
     ranked = sorted(scores, key=lambda score: score.p)
     last = max((rank for rank, score in enumerate(ranked, 1) if score.p <= rank * line), default=0)
     return [score for score in ranked[:last] if score.p > line]

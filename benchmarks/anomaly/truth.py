@@ -1,6 +1,6 @@
-"""The anomaly campaign's truth beside its traces, and what a detector's alarms are worth against it. Pure.
+"""The truth of an anomaly campaign, and how a detector's alarms are judged against it. Pure.
 
-An alarm is found, late, or one of three kinds of wrong: see `judge`. Knows no trace, no detector and no process.
+An alarm finds a fault in time, finds it late, or is wrong in one of three ways, see `judge`. Knows no trace, detector or process.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ Process = tuple[int, int]
 SECOND = 1_000_000_000
 
 REACTION = 60.0
-"""Seconds within which a fault has to be found, unless it is a leak: that one before half of its headroom is gone."""
+"""Seconds within which a fault must be found. A leak must be found before half of its headroom is gone. Chosen."""
 
 AFTER = 60.0
-"""Seconds after a fault in which an alarm of its pool is still told apart from a false one: windows still hold the fault."""
+"""Seconds after a fault in which an alarm of its pool does not count as false, because the windows still contain the fault.
+Chosen."""
 
 HOLE = 10.0
-"""Seconds without a recording that a detector has to do without."""
+"""Most seconds without a recording that do not excuse a missed fault. Chosen."""
 
 LEAKS = ("leak", "fd-leak", "thread-leak")
 STORMS = ("fork-storm", "switch-storm")
@@ -32,10 +33,10 @@ PROMPT = ("spin", "stuck", "deadlock", *STORMS, "crash-loop")
 KINDS = (*PROMPT[:3], *LEAKS, *PROMPT[3:], "slow", "starved", "zombie")
 
 LIGHT = "light"
-"""Variant of slow workers that take less than anybody would notice: told apart from the others."""
+"""Variant of slow workers that are too little slower to notice; they are counted separately."""
 
 ANTAGONIST = "campaign_hog.py"
-"""The program of those that starve a worker: who names it or its pid has named the antagonist."""
+"""The program that starves workers. An alarm that has this name or its pid names the antagonist."""
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +47,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     variant: str  # how it was done
     strength: float  # MiB, descriptors or threads a second; times the CPU; processes or switches a second; zombies; else 0
     pool: str
-    workers: list[Process]  # that went wrong; of a crash loop all that were started
+    workers: list[Process]  # the faulty ones; in a crash loop all that were started
     master: Process  # the pool's supervisor
     others: list[Process] = []  # zombies
     antagonists: list[Process] = []  # of a starved worker
@@ -73,12 +74,12 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     pools: dict[str, int]  # workers by pool
     begin: int  # monotonic ns of the first tick
-    trained: int  # until then no faults: the part that may be learned from
+    trained: int  # end of the part without faults, which may be used for training; monotonic ns
     end: int = 0  # of the last tick; 0: it is still running
 
 
 class Truth(msgspec.Struct):
-    """All of it."""
+    """Everything that was done in a recording."""
 
     header: Header
     faults: list[Fault] = []
@@ -87,15 +88,15 @@ class Truth(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """A detector's word that a worker misbehaves; one an incident."""
+    """A detector's report that a worker misbehaves; one for each incident."""
 
     at: int
     pool: str
     worker: Process
     kind: str  # "" where the detector names none
     text: str = ""
-    again: bool = False  # no new alarm: another word on an incident that was reported
-    over: bool = False  # no alarm: an incident that was reported is over
+    again: bool = False  # True: not a new alarm, but an update of an incident that was reported
+    over: bool = False  # True: not an alarm, but the end of an incident that was reported
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +104,12 @@ class Hit:
     """How one fault was found."""
 
     fault: Fault
-    first: Alarm | None  # None: not at all
-    seconds: float  # from the onset to the first alarm; infinite
+    first: Alarm | None  # None: not found
+    seconds: float  # from the onset to the first alarm; infinite if not found
     in_time: bool
     named: bool  # the first alarm has the right kind
-    corrected: bool  # the last one has: a detector may take its word back
-    antagonist: bool  # an alarm says who starves it
+    corrected: bool  # the last alarm has the right kind
+    antagonist: bool  # an alarm names the antagonist
 
 
 @dataclass(slots=True)
@@ -116,34 +117,34 @@ class Judgement:
     """All alarms of a detector against the truth."""
 
     hits: list[Hit] = field(default_factory=list)
-    false: list[Alarm] = field(default_factory=list)  # healthy pools
-    siblings: list[Alarm] = field(default_factory=list)  # others than the faulty, while the fault lasts
-    after: list[Alarm] = field(default_factory=list)  # in a pool whose fault is over, shortly after
-    victims: list[Alarm] = field(default_factory=list)  # called starved in other pools while an antagonist ran: may be true
+    false: list[Alarm] = field(default_factory=list)  # in healthy pools
+    siblings: list[Alarm] = field(default_factory=list)  # of healthy workers in the pool, while a fault lasts
+    after: list[Alarm] = field(default_factory=list)  # in a pool shortly after its fault
+    victims: list[Alarm] = field(default_factory=list)  # "starved" in other pools while an antagonist ran, which may be true
 
     def of(self, kinds: Iterable[str]) -> list[Hit]:
         """Hits of faults of these kinds."""
         wanted = set(kinds)
         return [hit for hit in self.hits if hit.fault.kind in wanted]
 
-    def start_warm(self, kinds: Iterable[str]) -> float:
+    def recall(self, kinds: Iterable[str]) -> float:
         """Share of the faults of these kinds that was found in time; NaN if there were none."""
         hits = self.of(kinds)
         return sum(hit.in_time for hit in hits) / len(hits) if hits else math.nan
 
     def named(self, kinds: Iterable[str], *, corrected: bool = False) -> float:
-        """Share of the found ones whose first alarm, or last word, has the right kind; NaN if none was found."""
+        """Share of the found faults whose first alarm has the right kind (`corrected`: the last alarm); NaN if none was found."""
         found = [hit for hit in self.of(kinds) if hit.first is not None]
         return sum(hit.corrected if corrected else hit.named for hit in found) / len(found) if found else math.nan
 
     def delay(self, kinds: Iterable[str]) -> float:
-        """Median seconds to the first alarm, of those found in time; NaN if none was."""
+        """Median seconds to the first alarm, of faults found in time; NaN if none was."""
         times = [hit.seconds for hit in self.of(kinds) if hit.in_time]
         return median(times) if times else math.nan
 
 
 def together(results: Iterable[Judgement]) -> Judgement:
-    """One judgement of several recordings."""
+    """The judgements of several recordings as one."""
     whole = Judgement()
     for result in results:
         for each in fields(Judgement):
@@ -152,13 +153,14 @@ def together(results: Iterable[Judgement]) -> Judgement:
 
 
 def judge(faults: Sequence[Fault], alarms: Iterable[Alarm], holes: Sequence[tuple[int, int]] = ()) -> Judgement:
-    """What the alarms are worth. `holes`: (from, to) in which nothing was recorded: a fault that should have been found then counts
-    neither as found nor as missed. Nor does a crash loop or an unreaped worker of a supervisor of whom just that is still reported
-    from the fault before: what was reported then is not reported again.
+    """Judge the alarms. `holes`: (from, to) without a recording.
 
-    An alarm belongs to the fault that its pool has at the time if it is of one of the faulty workers, of their zombies, or in a
-    crash loop of the supervisor; else it is one of a sibling. Up to `AFTER` seconds after the end it is an echo. All others
-    are false.
+    Two kinds of faults count neither as found nor as missed: those that should have been found in a hole, and crash loops or
+    zombies of a supervisor whose incident of the same kind is still open, because that is not reported again.
+
+    An alarm belongs to the fault that its pool has at the time, if it is about a faulty worker, one of its zombies, or in a crash
+    loop the supervisor. Other alarms in that pool are about siblings. Up to `AFTER` seconds after the fault they count as `after`.
+    All others are false.
     """
     result = Judgement()
     mine: dict[int, list[Alarm]] = {fault.id: [] for fault in faults}
@@ -191,12 +193,12 @@ def judge(faults: Sequence[Fault], alarms: Iterable[Alarm], holes: Sequence[tupl
 
 
 def _limit(fault: Fault) -> int:
-    """Until when it has to be found."""
+    """The time until which a fault must be found, monotonic ns."""
     return fault.half if fault.kind in LEAKS else fault.onset + round(REACTION * SECOND)
 
 
 def _still_reported(faults: Sequence[Fault], alarms: Sequence[Alarm]) -> set[int]:
-    """Faults whose supervisor has an open incident of the same kind when they begin."""
+    """Ids of faults whose supervisor has an open incident of the same kind when they begin."""
     known: set[int] = set()
     for fault in faults:
         said = [alarm for alarm in alarms if alarm.worker == fault.master and alarm.kind == fault.kind and alarm.at < fault.onset]
@@ -206,12 +208,12 @@ def _still_reported(faults: Sequence[Fault], alarms: Sequence[Alarm]) -> set[int
 
 
 def _unseen(fault: Fault, holes: Sequence[tuple[int, int]]) -> bool:
-    """Too much of the time in which it should have been found is in holes."""
+    """Whether too much of the time in which the fault should have been found is in holes."""
     return sum(max(min(end, _limit(fault)) - max(begin, fault.onset), 0) for begin, end in holes) > HOLE * SECOND
 
 
 def _is_of(alarm: Alarm, fault: Fault) -> bool:
-    # A supervisor that does not wait for its worker is the one to blame, and so is the one whose workers end all the time.
+    # A supervisor is to blame if it does not reap its workers, or if they end again and again.
     masters = [fault.master] if fault.kind in ("crash-loop", "zombie") else []
     return alarm.worker in (*fault.workers, *fault.others, *masters)
 
@@ -237,13 +239,13 @@ def _words(text: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Healthy:
-    """How much healthy running was watched."""
+    """Amount of healthy time in a recording."""
 
     pool_hours: float
     worker_hours: float
 
     def __add__(self, other: Healthy) -> Healthy:
-        """What was watched in two recordings."""
+        """The sum of two recordings."""
         return Healthy(self.pool_hours + other.pool_hours, self.worker_hours + other.worker_hours)
 
     def per_day_per_100(self, alarms: float) -> float:
@@ -251,14 +253,14 @@ class Healthy:
         return alarms / (self.worker_hours / 24.0 / 100.0) if self.worker_hours else math.nan
 
     def expected(self, per_day_per_100: float) -> float:
-        """Alarms to be expected at such a rate."""
+        """Number of alarms expected at this rate."""
         return per_day_per_100 * self.worker_hours / 24.0 / 100.0
 
 
 def healthy(
     pools: Mapping[str, int], faults: Sequence[Fault], begin: int, end: int, holes: Sequence[tuple[int, int]] = ()
 ) -> Healthy:
-    """Of the time from `begin` to `end`, what is neither within a fault of the pool, nor within `AFTER` of it, nor in a hole."""
+    """The time from `begin` to `end` that is neither within a fault of the pool, nor within `AFTER` of it, nor in a hole."""
     pool_ns = worker_ns = 0
     for pool, workers in pools.items():
         bad = sorted([*((fault.onset, fault.end + round(AFTER * SECOND)) for fault in faults if fault.pool == pool), *holes])
@@ -273,7 +275,7 @@ def healthy(
 
 
 def poisson_interval(count: int, level: float = 0.95) -> tuple[float, float]:
-    """The means for which a count this low or this high is not yet rarer than the rest of `level` (Garwood 1936).
+    """Exact confidence interval of a Poisson mean for this count (Garwood 1936).
 
     >>> low, high = poisson_interval(0)
     >>> (low, round(high, 2))
@@ -282,7 +284,7 @@ def poisson_interval(count: int, level: float = 0.95) -> tuple[float, float]:
     rest = (1.0 - level) / 2.0
 
     def solve(most: int, chance: float) -> float:
-        """The mean at which `most` or fewer have this chance."""
+        """The mean for which a count of at most `most` has this chance."""
         low, high = 0.0, 20.0 + 4.0 * most
         for _ in range(80):
             middle = (low + high) / 2

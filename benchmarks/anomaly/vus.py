@@ -1,4 +1,4 @@
-"""VUS-PR: how well scores rank the anomalies of a labelled series, without a threshold and with lenience about their borders.
+"""VUS-PR: how well scores rank the anomalies of a labelled series, without a threshold and with tolerance for their borders.
 
 Knows labels and scores, not where they come from. Written from the definition in Paparrizos, Boniol, Palpanas, Tsay, Elmore and
 Franklin 2022, "Volume under the surface: a new accuracy evaluation measure for time-series anomaly detection", PVLDB 15 (11).
@@ -78,5 +78,5 @@ def _area(labels: Bools, ranks: NDArray[np.int64], extended: Floats) -> float:
     highest = np.zeros(int(event[-1]) + 1, dtype=np.int64)
     np.maximum.at(highest, event, ranks[inside])
     found = np.cumsum(np.bincount(highest, minlength=levels)[::-1]) / len(highest)
-    start_warm = np.minimum(true / positives, 1.0) * found
-    return float(np.sum(np.diff(start_warm, prepend=0.0) * true / taken))
+    recall = np.minimum(true / positives, 1.0) * found
+    return float(np.sum(np.diff(recall, prepend=0.0) * true / taken))

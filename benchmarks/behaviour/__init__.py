@@ -1,1 +1,1 @@
-"""Whether services are told from batch work: a recording of real programs, and the model judged on it."""
+"""Whether services are distinguished from batch work: a recording of real programs, and the model judged on it."""

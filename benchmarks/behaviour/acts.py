@@ -1,4 +1,4 @@
-"""How programs are started and put to use on a `Stage`: servers that are asked, programs that people type into, work that is done again.
+"""How programs are started and used on a `Stage`: servers with clients, programs that people type into, repeated batch work.
 
 Each act takes a stage and returns when the program is in use. Knows no class and no trace.
 """
@@ -38,7 +38,7 @@ def again(*commands: str, pause: float = 0.0, env: Mapping[str, str] | None = No
 
 
 def script(name: str, text: str, command: str) -> Act:
-    """A script of our own, run again whenever it ends."""
+    """One of our own scripts, run again whenever it ends."""
 
     def act(stage: Stage) -> None:
         stage.write(name, text)
@@ -48,7 +48,7 @@ def script(name: str, text: str, command: str) -> Act:
 
 
 def written(files: dict[str, str], *commands: str) -> Act:
-    """Commands, run again and again, on files of our own."""
+    """Commands that run again and again on our own files."""
 
     def act(stage: Stage) -> None:
         for name, text in files.items():
@@ -59,7 +59,7 @@ def written(files: dict[str, str], *commands: str) -> Act:
 
 
 def stays(*argv: str, **files: str) -> Act:
-    """A program that is started once and left to itself. `files`: written before, "." for "_" in their names."""
+    """A program that is started once and then only runs. `files` are written before; "_" in their names stands for "."."""
 
     def act(stage: Stage) -> None:
         for name, text in files.items():
@@ -70,7 +70,7 @@ def stays(*argv: str, **files: str) -> Act:
 
 
 def growing(*argv: str, **files: str) -> Act:
-    """Like `stays`, and a log file `log` that gets lines now and then."""
+    """Like `stays`, with a log file `log` to which lines are sometimes added."""
 
     def act(stage: Stage) -> None:
         log = stage.write("log", "begin\n")
@@ -88,7 +88,7 @@ def growing(*argv: str, **files: str) -> Act:
 
 
 def job_queue(stage: Stage) -> None:
-    """A worker that takes jobs from a spool directory in batches; more are there than it can do."""
+    """A worker that takes jobs from a spool directory in batches; more jobs come than it can do."""
     stage.write(
         "worker.py",
         """import hashlib, os, random, sys, time
@@ -128,7 +128,7 @@ def database_queries(stage: Stage) -> None:
 
 
 def with_metrics(name: str, text: str, *argv: str) -> Act:
-    """Batch work that also shows its figures on a port, which somebody asks for now and then."""
+    """Batch work that also serves its metrics on a port, which a client sometimes reads."""
 
     def act(stage: Stage) -> None:
         port = stage.port()
@@ -145,7 +145,7 @@ SELECT i, abs(random() % 100000) / 10.0, hex(randomblob(12)) FROM n;
 
 
 def compile_c(compiler: str, suffix: str) -> Act:
-    """Sources are compiled one after the other, as make does it."""
+    """Sources compiled one after the other by make."""
     body = "\n".join(
         f"static double f{i}(double x, int n) {{ for (int k = 0; k < n; k++) x = x * {i}.5 + k / (x + {i}); "
         f"switch (n % 7) {{ case 1: return x; case 2: return x * 2; case 3: return x / 3; default: return n ? f{max(i - 1, 0)}(x, n - 1) : x; }} }}"
@@ -163,7 +163,7 @@ def compile_c(compiler: str, suffix: str) -> Act:
 
 
 def typed(command: str, *phrases: str, **files: str) -> Act:
-    """Somebody types phrases into a program on a terminal."""
+    """A person types phrases into a program on a terminal."""
 
     def act(stage: Stage) -> None:
         for name, text in files.items():
@@ -175,7 +175,7 @@ def typed(command: str, *phrases: str, **files: str) -> Act:
 
 
 def piped(command: str, *lines_: str, pause: float = 1.0) -> Act:
-    """A helper of an editor or a window, asked through a pipe at a person's pace."""
+    """A helper of an editor or a window, which gets requests through a pipe at a person's pace."""
 
     def act(stage: Stage) -> None:
         process = stage.start(*command.split(), pipe=True)
@@ -250,7 +250,7 @@ def _display(stage: Stage) -> Iterator[dict[str, str]]:
 
 
 def _press(stage: Stage, env: dict[str, str], *choices: Sequence[str]) -> None:
-    """Somebody at a window: xdotool commands by chance, at a person's pace."""
+    """A person at a window: random xdotool commands, at a person's pace."""
 
     def person() -> None:
         stage.over.wait(2)
@@ -274,7 +274,7 @@ def terminal_window(stage: Stage) -> None:
 
 
 def window(*argv: str, keys: tuple[Sequence[str], ...] = (), prepare: Callable[[Stage], None] | None = None) -> Act:
-    """A program with a window, and somebody who presses `keys`."""
+    """A program with a window, and a person who presses `keys`."""
 
     def act(stage: Stage) -> None:
         if prepare:
@@ -328,7 +328,7 @@ def secure_shell(stage: Stage) -> None:
 
 
 def site(stage: Stage) -> tuple[str, ...]:
-    """Files to serve from `www`; their paths."""
+    """Write files to serve from `www`; their paths."""
     www = stage.folder("www")
     for name, size in (("small.html", 600), ("page.html", 14_000), ("large.bin", 900_000)):
         (www / name).write_bytes(b"<p>text</p>\n" * (size // 12))
@@ -350,7 +350,7 @@ def web(command: str, config: str = "", low: float = 30, high: float = 2500, use
 
 
 def app(name: str, text: str, command: str, low: float, high: float, *targets: str, compile_with: str = "") -> Act:
-    """A web application of our own."""
+    """One of our own web applications."""
 
     def act(stage: Stage) -> None:
         port = stage.port()
@@ -364,7 +364,7 @@ def app(name: str, text: str, command: str, low: float, high: float, *targets: s
 
 
 def proxy(command: str, config: str = "", low: float = 20, high: float = 500, user: str = "", absolute: bool = False) -> Act:
-    """A proxy before a small server: `{port}` is its own, `{back}` the other's. `absolute`: asked for whole addresses."""
+    """A proxy in front of a small server: `{port}` is the proxy's port, `{back}` the server's. `absolute`: requests have full URLs."""
 
     def act(stage: Stage) -> None:
         port = stage.port()
@@ -494,7 +494,7 @@ def names(command: str, config: str = "", zone: str = "", queries: Sequence[str]
 
 
 def datagrams(command: str, config: str, payloads: Sequence[bytes], low: float, high: float) -> Act:
-    """A server of another protocol of single datagrams."""
+    """A server of another protocol with single datagrams."""
 
     def act(stage: Stage) -> None:
         port = stage.port(socket.SOCK_DGRAM)

@@ -1,18 +1,18 @@
-"""Whether the behaviour model tells services from batch work, on programs that it was not trained on.
+"""Whether the behaviour model distinguishes services from batch work, on programs that it was not trained on.
 
     python -m benchmarks.behaviour.model CORPUS... [--json FILE] [--ship] [--compare]
     python -m benchmarks.behaviour.model CORPUS... --shipped [--json FILE]
 
-A CORPUS is what `programs.py record` wrote; several must have the same labels. The model is fitted to the programs that
-are not in `held_out.txt`; then every performance of a held-out program is judged as the daemon would from a cold start, tick by
-tick. `--ship` writes the model to `models/shipped`; it is the one that was judged, so it has never seen the held-out programs.
-`--shipped` judges the model that nicety comes with instead of fitting one; a corpus of held-out programs alone is enough for that
-(`programs.py record --held-out`). `--compare` adds what a random forest and a single rule make of the same rows.
-`--training-only` does not look at the held-out programs at all.
+A CORPUS is a folder that `programs.py record` wrote; several must have the same labels. The model is fitted to the programs that
+are not in `held_out.txt`. Then every performance of a held-out program is judged tick by tick, as the daemon would after a cold
+start. `--ship` writes this model to `models/shipped`; it has never seen the held-out programs. `--shipped` judges the model that
+nicety comes with instead of fitting one; a corpus of only held-out programs is enough for that (`programs.py record --held-out`).
+`--compare` adds the results of a random forest and of a single rule on the same rows. `--training-only` never reads the held-out
+programs.
 
-What is counted: a performance is one program in one recorded session. It is *decided* if it is called interactive or batch.
-Of a program that is neither, hands off is the right answer, so the decided share is of the two classes only, and every class given
-to a program that is neither counts as a wrong decision. Programs count the same, however often they were performed.
+A performance is one program in one recorded session. It is *decided* if it is classified as interactive or batch. For an exempt
+program no decision is right, so the decided share covers only the other two classes, and each class given to an exempt program
+counts as a wrong decision. All programs count equally, however often they were performed.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ from ..claims import Claims
 from ..shipping import ship
 
 MOMENTS = (5, 10, 20)
-"""Ticks of activity after which a verdict is looked at."""
+"""Ticks of activity after which verdicts are counted. Chosen."""
 
 HOG_CORES = (0.25, 0.9)
-"""CPU use and demand of the tick from which time is counted until batch work is known: it wants a CPU, and got some of it. A
-service is protected within two ticks if that takes one or two."""
+"""Least CPU use and demand, in cores, of the tick from which the time until batch work is known is counted: the program wants a
+CPU and got some of it. A service is protected within two ticks if the batch work is known within one or two. Chosen."""
 
 BINS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97, 1.0)
-"""Limits of the calibration table."""
+"""Limits of the bins of the calibration table. Chosen."""
 
 Ticks = list[tuple[tuple[str, ...], Floats]]
 
@@ -71,16 +71,16 @@ class Corpus:
 
 @dataclass(slots=True)
 class Performance:
-    """One program in one session, as the daemon would have seen it."""
+    """One program in one session, as the daemon would have judged it."""
 
     program: str
     class_: Class
-    said: dict[int, Class] = field(default_factory=dict)  # by ticks of activity; the last known one for more than there were
-    right_after: int | None = None  # ticks of activity until it was called what it is; None: never
+    said: dict[int, Class] = field(default_factory=dict)  # verdict by ticks of activity; the last one stands for later moments
+    right_after: int | None = None  # ticks of activity until the class was right; None: never
     worked: int = 0  # ticks of activity since the first one with HOG_CORES; 0: there was none
-    worked_after: int | None = None  # as right_after, counted so; 0: it was known before
+    worked_after: int | None = None  # like right_after, but counted like `worked`; 0: the class was right before
     active: int = 0
-    p: tuple[float, float] = (0.0, 0.0)  # latency, batch, at the end
+    p: tuple[float, float] = (0.0, 0.0)  # probabilities of interactive and batch at the end
     ever_batch: bool = False
     evidence: tuple[tuple[str, float, float], ...] = ()
     spared: Spared | None = None  # at the end
@@ -92,7 +92,7 @@ class Performance:
 
 
 def load(*directories: Path) -> Corpus:
-    """Read a corpus. What was in no group with a class is left out of the ticks: it was there, but nobody says what it is."""
+    """Read a corpus. Processes in no group with a class are left out of the ticks, because their true class is not known."""
     from .programs import PROGRAMS
 
     labels, *others = {((place / "labels.toml").read_text(), (place / "held_out.txt").read_text()) for place in directories}
@@ -142,16 +142,16 @@ def programs_of(corpus: Corpus, wanted: frozenset[str], *, classes: Mapping[str,
 
 
 def perform(model: BehaviourModel, corpus: Corpus, wanted: frozenset[str], certainty: float = CERTAINTY) -> list[Performance]:
-    """Every performance of the wanted programs, judged by the runtime's own code."""
+    """Every performance of the wanted programs, judged by the code that the daemon uses."""
     found = []
     for session in corpus.sessions:
         behaviours, summaries = Behaviours(model, certainty), Summaries()
         seen: dict[str, Performance] = {}
         for groups, values in session:
             said = behaviours.step(groups, values)
-            _, told = summaries.step(groups, values)
+            _, active = summaries.step(groups, values)
             for place, name in enumerate(groups):
-                if name not in wanted or not told[place]:
+                if name not in wanted or not active[place]:
                     continue
                 mine = seen.setdefault(name, Performance(name, corpus.classes[name]))
                 mine.active += 1
@@ -176,7 +176,7 @@ def perform(model: BehaviourModel, corpus: Corpus, wanted: frozenset[str], certa
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How a set of performances did at one moment."""
+    """The result of a set of performances at one moment."""
 
     programs: int
     decided: float
@@ -186,7 +186,7 @@ class Score:
 
 
 def score(performances: Sequence[Performance], moment: int) -> Score:
-    """Shares of programs, each with the share of its performances."""
+    """Shares of programs at a moment; each program counts with the share of its performances."""
     by: dict[str, list[Performance]] = defaultdict(list)
     for mine in performances:
         by[mine.program].append(mine)
@@ -205,7 +205,8 @@ def score(performances: Sequence[Performance], moment: int) -> Score:
 
 
 def calibration(chances: Floats, programs: Programs) -> list[list[str]]:
-    """How often a class was true that got so much, on programs not fitted to; rows of a program share its weight."""
+    """Rows of the calibration table: how often a class with a probability in each bin was true, on programs that were not fitted
+    to. The rows of a program share its weight."""
     answers, weights = programs.answers(), programs.weights()
     rows = []
     for low, high in pairwise(BINS):
@@ -224,7 +225,7 @@ def calibration(chances: Floats, programs: Programs) -> list[list[str]]:
 
 
 def compared(programs: Programs, fitted: Fitted) -> list[list[str]]:
-    """What others make of the same rows, on programs without whose family they were fitted."""
+    """The results of other models on the same rows, each fitted without the family of the program that it judges."""
     from sklearn.ensemble import RandomForestClassifier
 
     forest, rule = np.zeros((len(programs.rows), len(CLASSES))), np.zeros((len(programs.rows), len(CLASSES)))
@@ -257,7 +258,8 @@ def compared(programs: Programs, fitted: Fitted) -> list[list[str]]:
 
 
 def times(performances: Sequence[Performance]) -> dict[str, list[float]]:
-    """Ticks until the class was right, inf: never. Of batch work since it had HOG_CORES, of services since they did anything."""
+    """Ticks until the class was right, inf: never. For batch work since its first tick with HOG_CORES, for services since their
+    first activity."""
     hogs = [mine.worked_after for mine in performances if mine.class_ is Class.BATCH and mine.worked]
     services = [mine.right_after for mine in performances if mine.class_ is Class.INTERACTIVE]
     return {
@@ -267,7 +269,7 @@ def times(performances: Sequence[Performance]) -> dict[str, list[float]]:
 
 
 def cost(model: BehaviourModel, groups: int = 1000, ticks: int = 40) -> float:
-    """Median ms of CPU of a tick in which every group does something, each something else."""
+    """Median ms of CPU of a tick in which every group is active, each in a different way."""
     rng = np.random.default_rng(1)
     base = rng.gamma(1.0, 0.3, (groups, len(BEHAVIOUR_CHANNELS)))
     base[:, :2] = 1 + rng.integers(0, 4, (groups, 2))
@@ -287,7 +289,7 @@ def cost(model: BehaviourModel, groups: int = 1000, ticks: int = 40) -> float:
 
 
 def made_shipped(fitted: Fitted, corpus: Corpus, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Make it the model that nicety comes with; its digest."""
+    """Ship the model with nicety; its digest."""
     card = Card(
         kind="behaviour",
         interval=1.0,
@@ -302,7 +304,7 @@ def made_shipped(fitted: Fitted, corpus: Corpus, rows: Sequence[Mapping[str, Any
 
 
 def by_program(performances: Sequence[Performance]) -> Iterator[list[str]]:
-    """A line for each program: what it is, what its performances were called, by what."""
+    """A row for each program: its class, the verdicts on its performances, and the strongest evidence."""
     by: dict[str, list[Performance]] = defaultdict(list)
     for mine in performances:
         by[mine.program].append(mine)
@@ -360,7 +362,7 @@ def main() -> None:
 
 
 def fit(corpus: Corpus, *, compare: bool) -> tuple[Fitted, Programs]:
-    """A model of the programs that are not held out, and those programs. Prints how well it knows them without their family."""
+    """Fit a model to the programs that are not held out; (model, programs). Prints its results on programs of left-out families."""
     programs = programs_of(corpus, frozenset(corpus.classes) - corpus.held_out)
     began = time.process_time()
     fitted = fit_behaviour(programs)
@@ -370,19 +372,19 @@ def fit(corpus: Corpus, *, compare: bool) -> tuple[Fitted, Programs]:
         f"programs without their family {fitted.loss(programs):.3f} (always the commonest: {_blind(programs):.3f})\n"
     )
     if compare:
-        headers = ("model, by family left out", "loss", "decided", "right", "latency called batch")
+        headers = ("model, by family left out", "loss", "decided", "right", "interactive called batch")
         print(*table(headers, compared(programs, fitted)), "", sep="\n")
-    headers = ("probability", "latency: programs", "said", "true", "batch: programs", "said", "true")
+    headers = ("probability", "interactive: programs", "said", "true", "batch: programs", "said", "true")
     print(*table(headers, calibration(fitted.chances, programs)), "", sep="\n")
     return fitted, programs
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What a model made of the held-out programs."""
+    """The judgement of a model on the held-out programs."""
 
     claims: Claims
-    metrics: list[dict[str, Any]]  # for its card: programs, decided and right after so many ticks
+    metrics: list[dict[str, Any]]  # for its card: programs, and shares decided and right, at each moment
     rows: dict[str, Any]  # for --json
 
     def close(self, path: Path | None, **more: Any) -> None:
@@ -391,14 +393,14 @@ class Judged:
 
 
 def judge(model: BehaviourModel, corpus: Corpus) -> Judged:
-    """Every performance of a held-out program, as the daemon would see it. Prints them."""
+    """Judge every performance of a held-out program, as the daemon would. Prints a table."""
     every = perform(model, corpus, corpus.held_out)
     performances = [mine for mine in every if mine.active >= MOMENTS[0]]
     idle = sorted(corpus.held_out - {mine.program for mine in performances})
-    columns = ("program", "is", "called", "p latency", "p batch", "after", "because of")
+    columns = ("program", "is", "called", "p interactive", "p batch", "after", "because of")
     print("programs kept out of training:", *table(columns, list(by_program(performances))), "", sep="\n")
     if idle:
-        print(f"not judged, for they did something in fewer than {MOMENTS[0]} ticks of every session: {', '.join(idle)}\n")
+        print(f"not judged, because they were active in fewer than {MOMENTS[0]} ticks of every session: {', '.join(idle)}\n")
     claims = Claims()
     claims.at_least("held-out programs judged", score(performances, MOMENTS[-1]).programs, 20)
     metrics = []
@@ -429,7 +431,7 @@ def judge(model: BehaviourModel, corpus: Corpus) -> Judged:
 
 
 def _blind(programs: Programs) -> float:
-    """Loss of knowing only how frequent the classes are."""
+    """The loss of a model that knows only the frequency of the classes."""
     weights = programs.weights()
     share = np.array([weights[programs.answers() == at].sum() for at in range(len(CLASSES))]) / weights.sum()
     return log_loss(np.broadcast_to(np.maximum(share, 1e-6), (len(programs.rows), len(CLASSES))), programs)

@@ -1,12 +1,12 @@
-"""Programs that a Debian machine really runs, each started, used and stopped for real and recorded with what its users care about.
+"""Records real programs of a Debian machine: each is started, used and stopped, and labelled with its class.
 
     python -m benchmarks.behaviour.programs record --state-dir DIR [--only NAME ...] [--held-out] [--seconds 24] [--sessions 36]
     python -m benchmarks.behaviour.programs check --state-dir DIR
 
-A recording is a state directory: `traces`, `labels.toml` (nicety's own configuration: a group for each program, with its class) and
-`held_out.txt` (names of the groups that no model may be trained on). Only what the recording started itself is in it, but run-queue
-waits are those of the whole machine. Nothing is installed unless --install asks for it. `docs/behaviour-programs.md` is the table
-for people; `list` prints it.
+A recording is a state directory: `traces`, `labels.toml` (a configuration of nicety: a group for each program, with its class) and
+`held_out.txt` (names of the groups that no model may be trained on). It has only processes that the recording started, but their
+run-queue waits come from the whole machine. Nothing is installed without --install. `docs/behaviour-programs.md` has the table of the
+programs; `list` prints it.
 """
 
 # ruff: noqa: E501 -- command lines, configurations and a table read best in one line each
@@ -91,12 +91,12 @@ from .acts import (
 from .stage import Stage
 
 SHOWS = 0.0005
-"""Mean cores over a performance from which a program counts as seen at work; less is a sleeper."""
+"""Least mean cores over a performance for a program to count as active. Chosen."""
 
 CONTENTION = (0, 2, 4, 1, 0, 5, 3, 6)
-"""Batch programs in the sessions in turn: what is to be told apart must be seen alone and in a crowd."""
+"""Number of batch programs in the sessions, in turn. Chosen: the model must see programs alone and under contention."""
 
-_SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER, include/uapi/linux/prctl.h: orphans become our children, so none gets away
+_SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER, include/uapi/linux/prctl.h: orphans become our children, so we can end all of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +105,9 @@ class Program:
 
     name: str  # of its group
     class_: Class
-    packages: str  # Debian's, separated by spaces
-    program: str  # as scheduler.linux.identity.program names it; a glob
-    use: str  # how it is put to use, for people
+    packages: str  # Debian's packages, separated by spaces
+    program: str  # a glob for the name of its processes, as in a group of the configuration
+    use: str  # how it is used, for people
     act: Act
     held_out: bool = False
     family: str = ""  # code base that it shares with other rows; "": none. A family is held out as a whole
@@ -347,7 +347,7 @@ _RSYSLOG = 'module(load="imfile")\ninput(type="imfile" File="{dir}/log" Tag="x")
 _SUPERVISOR = "[supervisord]\nnodaemon=true\nuser=root\nlogfile=/dev/null\nlogfile_maxbytes=0\npidfile={dir}/pid\n[program:a]\ncommand=sleep 3\nstartsecs=0\nautorestart=true\n"
 
 PROGRAMS: tuple[Program, ...] = (
-    # Latency, for training.
+    # Interactive, for training.
     Program("redis", L, "redis-server", "redis-*", "GET, SET and list commands, 1-200 in a pipeline", redis),
     Program("nginx", L, "nginx-light", "nginx", "small and large files", web("nginx -p {dir} -c {dir}/conf -e /dev/null", _NGINX)),
     Program("lighttpd", L, "lighttpd", "lighttpd", "small and large files", web(
@@ -402,7 +402,7 @@ PROGRAMS: tuple[Program, ...] = (
     Program("irssi", L, "irssi", "irssi", "commands typed", typed("irssi --home={dir}/irssi", "/help\r", "/set\r", "some words\r", "\x1b[5~")),
     Program("gnugo", L, "gnugo", "gnugo", "moves asked for through a pipe", piped(
         "gnugo --mode gtp --level 4", "genmove black", "genmove white", "showboard", "clear_board", pause=2.0)),
-    # Latency, held out.
+    # Interactive, held out.
     Program("memcached", L, "memcached", "memcached", "gets and sets, 1-100 at a time", memcached, True),
     Program("apache2", L, "apache2-bin", "apache2", "small and large files", web("apache2 -DFOREGROUND -f {dir}/conf", _APACHE, 20, 1200), True),
     Program("h2o", L, "h2o", "h2o", "small and large files", web(
@@ -464,12 +464,12 @@ PROGRAMS: tuple[Program, ...] = (
     Program("pulseaudio", L, "pulseaudio pulseaudio-utils", "pulseaudio", "one to three sounds mixed", sound_server, True),
     Program("aspell", L, "aspell aspell-en", "aspell", "words asked for through a pipe", piped(
         "aspell -a", "somebody rote a few werds and then som more", "wich are lookd at one bye one", "thiss lin is long " * 40, pause=0.4), True),
-    # Latency, held out, added when the rule for what is asked through a pipe was there.
+    # Interactive, held out, added when there was a rule for programs that get requests through a pipe.
     Program("phalanx", L, "phalanx", "phalanx", "moves asked for through a pipe", piped("phalanx -l- -b-", "new", "level 0 0:20 1", "go", "go", "remove", pause=1.0), True),
     Program("espeak", L, "espeak-ng", "espeak-ng", "words spoken that come through a pipe", piped(
         "espeak-ng --stdout", "Somebody wrote a few words, and then some more.", "which are spoken, one by one", "this line is long " * 40, pause=0.5), True),
     Program("clangd", L, "clangd g++", "clangd", "names completed, a file changed, as an editor asks", language_server, True, "llvm"),
-    # Latency, held out, added when all rules and features but that were settled.
+    # Interactive, held out, added when all other rules and features were final.
     Program("hunspell", L, "hunspell hunspell-en-us", "hunspell", "words asked for through a pipe", piped(
         "hunspell -a -d en_US", "somebody rote a few werds and then som more", "wich are lookd at one bye one", "thiss lin is long " * 40, pause=0.4), True),
     Program("ispell", L, "ispell iamerican", "ispell", "words asked for through a pipe", piped(
@@ -582,7 +582,7 @@ PROGRAMS: tuple[Program, ...] = (
     Program("php", B, "php-cli", "php count.php", "sums made", script("count.php", _PHP_WORK, "php -d memory_limit=1G count.php"), True, "php"),
     Program("lua", B, "lua5.4", "lua*", "numbers sorted", script("sort.lua", _LUA_WORK, "lua5.4 sort.lua"), True),
     Program("ag", B, "silversearcher-ag", "ag", "a tree searched by threads", again("ag -c --workers 2 '(def|class) [a-z]+_[a-z]+' {in}/tree", "ag --nonumbers 'import .*' {in}/tree"), True),
-    # Batch, held out, added when all rules and features but that were settled.
+    # Batch, held out, added when all other rules and features were final.
     Program("clang", B, "clang make", "clang", "C compiled by make", compile_c("clang", "c"), True, "llvm"),
     Program("rg", B, "ripgrep", "rg", "a tree searched by threads", again("rg -c '(def|class) [a-z]+_[a-z]+.*:$' {in}/tree", "rg -j 2 -o 'import [a-z]+' {in}/tree"), True),
     Program("guile", B, "guile-3.0", "guile*", "sums made", script("w.scm", _SCHEME, "guile --no-auto-compile w.scm"), True),
@@ -595,7 +595,7 @@ PROGRAMS: tuple[Program, ...] = (
     Program("mawk", B, "mawk", "mawk", "a text's words counted", again("mawk '{ for (i = 1; i <= NF; i++) n[$i]++ } END { for (w in n) s += n[w]; print s }' {in}/text"), True),
     Program("opusenc", B, "opus-tools", "opusenc", "sound encoded", again("opusenc --quiet {in}/sound.wav {dir}/out{n}.opus"), True),
     Program("ent", B, "ent", "ent", "randomness of a text measured", again("ent -c {in}/text", "ent -b {in}/text"), True),
-    # Neither, for training.
+    # Exempt, for training.
     Program("rsyslogd", N, "rsyslog", "rsyslogd", "a log file followed", growing("rsyslogd", "-n", "-f", "{dir}/conf", "-i", "{dir}/pid", conf=_RSYSLOG)),
     Program("tail", N, "coreutils", "tail", "a log file followed", growing("tail", "-f", "{dir}/log"), family="coreutils"),
     Program("watch", N, "procps", "watch", "a command each second", stays("watch", "-n", "1", "ls /usr/lib"), family="procps"),
@@ -610,7 +610,7 @@ PROGRAMS: tuple[Program, ...] = (
     Program("pulse", N, "dash", "dash pulse.sh", "a command each second", stays("dash", "pulse.sh", pulse_sh="while true; do date > now; sleep 1; done\n")),
     Program("xclock", N, "xvfb x11-apps", "xclock", "a hand moved each second", window("xclock", "-update", "1"), family="x"),
     Program("dbus-daemon", N, "dbus-daemon", "dbus-daemon", "left alone", stays("dbus-daemon", "--session", "--nofork", "--nopidfile")),
-    # Neither, held out.
+    # Exempt, held out.
     Program("inotifywait", N, "inotify-tools", "inotifywait", "a folder watched", growing("inotifywait", "-m", "-r", "{dir}"), True),
     Program("collectd", N, "collectd-core", "collectd", "samples each two seconds", stays("collectd", "-f", "-C", "{dir}/conf", conf=_COLLECTD), True),
     Program("monit", N, "monit", "monit", "checks each two seconds", stays(
@@ -619,7 +619,7 @@ PROGRAMS: tuple[Program, ...] = (
     Program("ruby-agent", N, "ruby", "ruby agent.rb", "/proc looked at each second", stays("ruby", "agent.rb", agent_rb='loop { Dir.glob("/proc/[0-9]*/stat") { |f| File.read(f) rescue 0 }; sleep 1 }\n'), True, "ruby"),
     Program("runsvdir", N, "runit", "runsv*", "services watched", stays("sh", "-c", "mkdir -p s/a; printf '#!/bin/sh\\nexec sleep 2\\n' > s/a/run; chmod 755 s/a/run; exec runsvdir s"), True),
     Program("multitail", N, "multitail", "multitail", "a log file followed", growing("multitail", "{dir}/log"), True),
-    # Neither, held out, added when all rules and features but that were settled.
+    # Exempt, held out, added when all other rules and features were final.
     Program("atop", N, "atop", "atop", "samples each second", stays("atop", "-w", "{dir}/raw", "1"), True),
     Program("fswatch", N, "fswatch", "fswatch", "a folder watched", growing("fswatch", "-r", "{dir}"), True),
     Program("conky", N, "conky-std xvfb", "conky", "figures shown each second", window("conky", "-c", "/etc/conky/conky.conf", "-u", "1"), True),
@@ -649,7 +649,7 @@ def labels(programs: Sequence[Program]) -> str:
 
 
 def make_inputs(folder: Path) -> None:
-    """What batch programs work on, and players play: the same on machines with the same packages."""
+    """Make the inputs of batch programs and players. They are the same on machines with the same packages."""
     folder.mkdir()
     sources = [source for library in sorted(Path("/usr/lib").glob("python3*")) for source in sorted(library.rglob("*.py"))]
     for number, source in enumerate(sources[:3000]):
@@ -710,7 +710,7 @@ def make_inputs(folder: Path) -> None:
 
 
 def _try(*argv: str | Path) -> None:
-    """Make an input, if the program for it is there; who needs it without fails and is reported."""
+    """Make an input if the program for it is installed. If not, the programs that need the input fail and are reported."""
     try:
         subprocess.run([str(word) for word in argv], check=True, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
     except (OSError, subprocess.CalledProcessError) as error:
@@ -718,7 +718,7 @@ def _try(*argv: str | Path) -> None:
 
 
 def plan(programs: Sequence[Program], sessions: int, seed: int) -> list[list[Program]]:
-    """Who performs together: in turn of decks that are shuffled anew when used up, so that everybody comes equally often."""
+    """The programs of each session, dealt from shuffled decks, so that all programs of a class come equally often."""
     rng = random.Random(seed)
     decks: dict[Class, list[Program]] = {class_: [] for class_ in Class}
     of_class = {class_: [program for program in programs if program.class_ is class_] for class_ in Class}
@@ -744,7 +744,7 @@ def plan(programs: Sequence[Program], sessions: int, seed: int) -> list[list[Pro
 
 
 class Ours:
-    """Leaves in a snapshot what this process started, and itself."""
+    """Reduces snapshots to this process and those that it started."""
 
     def __init__(self) -> None:
         self._known: set[ProcId] = set()
@@ -856,7 +856,7 @@ def _end_orphans() -> None:
 
 
 def perform(name: str, directory: Path, inputs: Path, seed: int) -> None:
-    """What a performer's process does: prepare, say so, wait for the word, use the program until told to stop."""
+    """Run in a performer's process: prepare, report that, wait for the start, then use the program until the end of the session."""
 
     def begin() -> None:
         print("ready", flush=True)
@@ -904,7 +904,7 @@ def backend(port: int) -> None:
 
 @dataclass
 class _Seen:
-    """What a recording shows of a program."""
+    """What a recording has of a program."""
 
     sessions: int = 0
     ticks: int = 0
@@ -915,7 +915,7 @@ class _Seen:
 
 
 def check(state: Path) -> dict[str, _Seen]:
-    """Read a recording back as a model sees it. Prints what it shows of each program."""
+    """Read a recording as a model does, and print a row for each program."""
     config = parse((state / "labels.toml").read_text(), "labels.toml")
     seen = {name: _Seen() for name in config.groups}
     session, measurer, present = "", Measurer(config), set[str]()
@@ -985,7 +985,7 @@ def record(arguments: argparse.Namespace) -> None:
 
 
 def table() -> str:
-    """The programs for people, as docs/behaviour-programs.md has them."""
+    """The table of programs in docs/behaviour-programs.md."""
     rows = [
         f"| {program.name} | {program.class_.value} | `{program.program}` | {program.use} | {'held out' if program.held_out else 'training'} |"
         for program in PROGRAMS

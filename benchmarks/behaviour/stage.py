@@ -1,6 +1,7 @@
-"""Where a program is started, put to use and stopped: its directory, its processes, people who type and clients that ask.
+"""A stage on which a program is started, used and stopped: its directory, its processes, people who type, and clients.
 
-Knows no class and no trace. Chance comes from the stage's seed. Only loopback is used, and only processes started here are ended.
+Knows no class and no trace. Random values come from the stage's seed. Only loopback is used, and only processes started here are
+ended.
 """
 
 from __future__ import annotations
@@ -26,23 +27,23 @@ from pathlib import Path
 from .. import ROOT
 
 Request = Callable[[], object]
-"""One request on a connection that is already there; returns when it has been answered."""
+"""Sends one request on an open connection; returns when it has been answered."""
 
 Connect = Callable[[], Request]
 
 TERMINAL_SHARE = 0.4
-"""Of the programs that need no terminal, so many are run in the foreground of one all the same, as people do: having a terminal
-must not give a class away."""
+"""Share of the programs that need no terminal but run in the foreground of one, as people also do it. Chosen: a terminal must not
+reveal the class."""
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/games"
 _GRACE = 3.0  # seconds between SIGTERM and SIGKILL
 
 
 class Stage:
-    """One performance of one program. The first call of `start`, `keep` or `type` waits for the recording to have begun."""
+    """One performance of one program. The first call of `start`, `keep` or `type` waits until the recording has begun."""
 
     def __init__(self, directory: Path, inputs: Path, seed: int, begin: Callable[[], None]) -> None:
-        """`begin`: returns when the program may start. What runs before that is preparation and is not recorded."""
+        """`begin` returns when the program may start. Everything before that is preparation and is not recorded."""
         self.directory = directory
         self.inputs = inputs
         self.rng = random.Random(seed)
@@ -56,7 +57,7 @@ class Stage:
     # --- files and ports ------------------------------------------------------------------------------------------------------
 
     def write(self, name: str, text: str) -> Path:
-        """A file in the directory; `{dir}` in `text` is the directory."""
+        """Write a file in the directory; `{dir}` in `text` becomes the directory."""
         path = self.directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text.replace("{dir}", str(self.directory)))
@@ -70,7 +71,7 @@ class Stage:
         return path
 
     def give_to(self, user: str) -> tuple[str, ...]:
-        """Give the directory to `user`; the words that run a command as them. Nothing to do where we are not root."""
+        """Give the directory to `user`; returns the words that run a command as that user. Does nothing unless we are root."""
         if self._user != 0:
             return ()
         entry = pwd.getpwnam(user)
@@ -102,7 +103,8 @@ class Stage:
     def start(
         self, *argv: str | Path, terminal: bool | None = None, pipe: bool = False, env: Mapping[str, str] | None = None
     ) -> subprocess.Popen[bytes]:
-        """Start a program in its own session. `terminal`: in the foreground of one; None: by chance. `pipe`: gets a stdin."""
+        """Start a program in its own session. `terminal`: in the foreground of one; None: at random. `pipe`: with a pipe as
+        stdin."""
         self._await_begin()
         on_terminal = self.terminal if terminal is None else terminal
         if on_terminal and not pipe:
@@ -122,14 +124,14 @@ class Stage:
         return process
 
     def backend(self, kind: str = "http") -> int:
-        """Port of a small server for proxies, in a process of its own."""
+        """Start a small server for proxies, in its own process; its port."""
         port = self.port()
         command = [sys.executable, "-m", "benchmarks.behaviour.programs", "backend", kind, str(port)]
         self._track(subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, start_new_session=True))
         return port
 
     def keep(self, *commands: str, pause: float = 0.0, env: Mapping[str, str] | None = None) -> None:
-        """Run shell commands, one after the other by chance, again and again to the end: what batch work does.
+        """Run shell commands in random order, one after the other, until the end, as batch work does.
 
         `{in}` is the folder of inputs, `{dir}` the directory, `{n}` a number that changes. The command takes the shell's place.
         """
@@ -158,7 +160,7 @@ class Stage:
         threading.Thread(target=work, daemon=True).start()
 
     def type(self, *argv: str | Path, phrases: Sequence[str], wait: float = 1.0) -> None:
-        """Start a program on a terminal and type phrases into it, in an order by chance, as fast as people do."""
+        """Start a program on a terminal and type phrases into it, in random order, as fast as people do."""
         self._await_begin()
         _, master = self._on_terminal(argv, None)
         rng = random.Random(self.rng.random())
@@ -180,7 +182,7 @@ class Stage:
         threading.Thread(target=person, daemon=True).start()
 
     def load(self, connect: Connect, low: float, high: float, clients: int | None = None) -> None:
-        """Ask at a rate between `low` and `high` requests a second, by chance, in a pattern by chance. Answers are waited for."""
+        """Send requests at a random rate between `low` and `high` a second, in a random pattern. A client waits for each answer."""
         count = clients or self.rng.choice((1, 1, 2, 4, 8))
         rate = low * (high / low) ** self.rng.random() / count
         pattern = self.rng.choice(("even", "even", "bursts", "waves"))
@@ -213,7 +215,7 @@ class Stage:
             self.over.wait(max(0.0, due - now))
 
     def close(self) -> None:
-        """End everything: SIGTERM to what was started, after a grace SIGKILL to its sessions."""
+        """End everything: SIGTERM to the started processes, then SIGKILL to their sessions."""
         self.over.set()
         with self._lock:
             processes = list(self._processes)
@@ -306,7 +308,7 @@ def tcp(port: int, *, tls: bool = False) -> socket.socket:
 
 
 def until(connection: socket.socket, done: Callable[[bytes], bool]) -> bytes:
-    """What comes until `done` says it is all. Raises EOFError if the other end closes before."""
+    """Read until `done` is true of the data. Raises EOFError if the other end closes before."""
     data = b""
     while not done(data):
         more = connection.recv(1 << 18)
@@ -319,9 +321,9 @@ def until(connection: socket.socket, done: Callable[[bytes], bool]) -> bytes:
 def talk(
     port: int, exchanges: Sequence[tuple[bytes, bytes]], greeting: bytes = b"", hello: tuple[bytes, bytes] | None = None
 ) -> Connect:
-    """A text protocol: send the first, then read until the second has come.
+    """A text protocol: send the first text, then read until the second one has come.
 
-    `greeting`: comes by itself. `hello`: said once on each connection; {id} in it is a number of its own.
+    `greeting`: sent by the server first. `hello`: sent once on each connection; {id} in it becomes a number of the connection.
     """
 
     def connect() -> Request:
@@ -343,7 +345,7 @@ def talk(
 
 
 def ask(port: int, payloads: Sequence[bytes]) -> Connect:
-    """Datagrams, each answered by one."""
+    """A protocol of datagrams, each of which gets one datagram as answer."""
 
     def connect() -> Request:
         connection, rng = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), random.Random(port)
@@ -362,7 +364,7 @@ def ask(port: int, payloads: Sequence[bytes]) -> Connect:
 def http(
     port: int, *targets: str, keep: bool = True, body: bytes | None = None, tls: bool = False, host: str = "localhost"
 ) -> Connect:
-    """GET one of the targets by chance, or POST `body` to it. `keep`: on one connection, else each on a new one."""
+    """GET a random one of the targets, or POST `body` to it. `keep`: over one connection, otherwise each over a new one."""
     head = "" if keep else "Connection: close\r\n"
     length = "" if body is None else f"Content-Length: {len(body)}\r\nContent-Type: application/json\r\n"
     method = "GET" if body is None else "POST"
@@ -411,7 +413,7 @@ def dns(name: str) -> bytes:
 
 
 def fastcgi(port: int, script: str) -> Connect:
-    """A FastCGI responder, asked to run `script`; a connection a request (the specification, sections 3 and 6)."""
+    """A FastCGI responder that runs `script`; a connection for each request (the specification, sections 3 and 6)."""
 
     def record(kind: int, content: bytes) -> bytes:
         return struct.pack(">BBHHBB", 1, kind, 1, len(content), 0, 0) + content

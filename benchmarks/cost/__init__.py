@@ -1,1 +1,1 @@
-"""What nicety takes for itself: CPU, memory, disk and time, and whether it holds out under load."""
+"""The CPU, memory, disk and time that nicety itself takes, and whether it keeps up under load."""

@@ -1,6 +1,7 @@
-"""What reading costs: CPU time a tick of `ProcSource` beside a psutil loop, on processes of its own. Must not know the daemon.
+"""What reading costs: CPU time of a tick of `ProcSource` and of a psutil loop, beside processes of its own. Must not know the
+daemon.
 
-Both read all processes of the machine, turn about in one run, so that whatever else happens on it happens to both:
+Both read all processes of the machine, in turn, so that other load affects both:
 
     python -m benchmarks.cost.collector --json collector.json
 """
@@ -23,8 +24,8 @@ from nicety.scheduler.read.proc import ProcSource
 
 from ..claims import Claims
 
-BOUND_MS = 5.0  # of CPU a tick beside 500 processes: a quarter of the 2 % of one CPU that the whole daemon may use at 1 Hz
-BOUND_RATIO = 5.0  # times cheaper than psutil
+BOUND_MS = 5.0  # CPU ms of a tick beside 500 processes. Chosen: a quarter of what the whole daemon may use at 1 Hz (2 % of a CPU)
+BOUND_RATIO = 5.0  # times cheaper than psutil. Chosen
 ATTRIBUTES = ["pid", "name", "cpu_times", "memory_info", "num_threads", "status"]
 BUSY = """
 import socket, time
@@ -35,14 +36,14 @@ while True:
         pass
     time.sleep(0.1)
 """
-WARM_UP = 5  # ticks until the processes have all come up
+WARM_UP = 5  # ticks that are not measured: not all processes have come up. Chosen
 
 
 @contextmanager
 def processes(count: int, busy: int) -> Iterator[None]:
-    """`count` processes, `busy` of them running 2 ms each 100 ms and listening, the others asleep. Ended on leaving.
+    """`count` processes within the block. `busy` of them listen and run for 2 ms of every 100 ms, the others sleep.
 
-    They stay young while they are measured: whether they listen is asked each tick, the dearest case.
+    They stay young while they are measured, so each tick checks whether they listen: the most expensive case.
     """
     started: list[subprocess.Popen[bytes]] = []
     try:
@@ -58,7 +59,7 @@ def processes(count: int, busy: int) -> Iterator[None]:
 
 
 def cost(turn: Callable[[], object]) -> float:
-    """ms of CPU of one turn, its own time in the kernel too."""
+    """ms of CPU of one call, including its time in the kernel."""
     before = time.thread_time_ns()
     turn()
     return (time.thread_time_ns() - before) / 1e6

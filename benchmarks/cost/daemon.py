@@ -1,9 +1,9 @@
-"""What the daemon costs: CPU and memory at 1 Hz beside 500 processes, with psutil's usual loop beside it in the same run.
+"""What the daemon costs: CPU and memory at 1 Hz beside 500 processes, compared with psutil's usual loop in the same run.
 
     python -m benchmarks.cost.daemon [--processes 500] [--seconds 60] [--json FILE]
 
-Starts mostly idle processes of its own (nine in ten sleep, the others wake often), runs `nicety run` in observe mode over the whole
-machine, and a loop that reads the same with psutil, both at 1 Hz and at the same time. CPU is each program's own, from /proc.
+Starts mostly idle processes (nine in ten sleep, the others wake often). Then `nicety run` in observe mode and a loop that reads the
+same with psutil run at the same time, both at 1 Hz and over the whole machine. The CPU time of each is read from /proc.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def resident(pid: int) -> float:
 
 
 def measure(processes: int, seconds: float) -> dict[str, float]:
-    """Run everything and return the figures."""
+    """Run both and return the figures."""
     with tempfile.TemporaryDirectory() as state:
         nice = subprocess.Popen([sys.executable, "-c", FORK, str(processes), IDLE, WAKING], start_new_session=True)
         command = [sys.executable, "-m", "nicety.scheduler", "run", "--observe", "--state-dir", f"{state}/s"]
@@ -85,7 +85,7 @@ def measure(processes: int, seconds: float) -> dict[str, float]:
 
 
 def modules() -> list[str]:
-    """Modules of the training stack that a running daemon has loaded; there should be none."""
+    """Modules of the training stack that the daemon loads; there should be none."""
     code = "import sys, nicety.scheduler.daemon, nicety.scheduler.cli; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     return sorted({name.split(".")[0] for name in loaded} & {"sklearn", "scipy", "pandas", "pyarrow"})

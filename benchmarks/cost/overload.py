@@ -2,10 +2,10 @@
 
 python -m benchmarks.cost.overload [--load 100] [--seconds 60] [--one-session] [--observe] [--json FILE]
 
-First a daemon on the machine as it is, then one beside a small service and `--load` busy processes at nice 0, each in a session of
-its own, or all in one. The configuration names both, so the daemon demotes the busy ones. Each daemon leads a session, as it does
-as a service, and has a state directory of its own. Who asks is real-time, so that an answer's time is the daemon's. Everything is
-ended by its pid.
+First a daemon runs on the machine as it is. Then another one runs beside a small service and `--load` busy processes at nice 0,
+each in its own session, or all in one. The configuration names both, so the daemon demotes the busy ones. Each daemon leads a
+session, as it does as a service, and has its own state directory. The process that asks the socket is real-time, so the time of an
+answer is the daemon's. Everything is ended by its pid.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ signal.alarm(limit)
 while True:
     pass
 """
-"""Busy processes of one session, which end by themselves after `limit` seconds whatever becomes of us."""
+"""Busy processes of one session. They end after `limit` seconds even if the benchmark was killed."""
 
 SERVICE = """
 import signal, sys, time
@@ -57,15 +57,15 @@ class = "batch"
 """
 
 ASKED_EACH = 0.25
-"""Seconds between two questions."""
+"""Seconds between two questions to the socket. Chosen: some hundred answers in a run."""
 
 PATIENCE = 60.0
-"""Seconds after which a question has no answer."""
+"""Seconds to wait for an answer. Chosen."""
 
 
 @contextlib.contextmanager
 def load(place: Path, processes: int, one_session: bool, limit: int) -> Iterator[None]:
-    """A service, and so many busy processes in as many sessions or in one."""
+    """A service and `processes` busy processes within the block, in as many sessions or in one."""
     for name, text in (("service.py", SERVICE), ("hog.py", HOG)):
         (place / name).write_text(text)
     sessions, each = (1, processes) if one_session else (processes, 1)
@@ -82,7 +82,7 @@ def load(place: Path, processes: int, one_session: bool, limit: int) -> Iterator
 
 
 def measure(place: Path, seconds: float, act: bool) -> dict[str, Any]:
-    """What a daemon does for so long: its ticks, CPU, and how long its answers took, seconds."""
+    """Run a daemon for `seconds`: its missed ticks, its CPU, and the seconds that its answers took."""
     command = [sys.executable, "-m", "nicety.scheduler", "run", "--act" if act else "--observe", "--state-dir", str(place)]
     (place.parent / f"{place.name}.toml").write_text(CONFIG)
     command += ["--config", str(place.parent / f"{place.name}.toml")]
@@ -118,7 +118,7 @@ def measure(place: Path, seconds: float, act: bool) -> dict[str, Any]:
 
 
 def _first_answer(place: Path) -> dict[str, Any]:
-    """The answer of a daemon that has ticked: what it takes to start is none of this."""
+    """The first answer after a tick, so that the start of the daemon is not measured."""
     end = time.monotonic() + 180
     while time.monotonic() < end:
         with contextlib.suppress(ControlError):
@@ -131,11 +131,11 @@ def _first_answer(place: Path) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--load", type=int, default=100, help="busy processes")
-    parser.add_argument("--seconds", type=float, default=60.0, help="of each of the two daemons")
-    parser.add_argument("--one-session", action="store_true", help="all of them in one session")
-    parser.add_argument("--observe", action="store_true", help="the daemons only observe")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--load", type=int, default=100, help="busy processes (default %(default)s)")
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long each of the two daemons runs (default %(default)g)")
+    parser.add_argument("--one-session", action="store_true", help="put the busy processes into one session")
+    parser.add_argument("--observe", action="store_true", help="let the daemons only observe")
+    parser.add_argument("--json", type=Path, help="write the claims to this file")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         calm = measure(Path(directory) / "calm", options.seconds, not options.observe)
@@ -145,12 +145,12 @@ def main() -> None:
     asked = [seconds * 1e3 for seconds in busy["answers"]]
     claims = Claims()
     claims.at_most(f"share of ticks missed at load {options.load}", busy["share_missed"], 0.05)
-    claims.at_most("answers of its socket, p95, ms", statistics.quantiles(asked, n=20)[-1], 200)
-    claims.add("answers of its socket, p50, ms", statistics.median(asked), "", True)
-    claims.at_most("answers of its socket, slowest, ms", max(asked), 200)
-    claims.add("its CPU a tick, ms", busy["cpu_ms_a_tick"], "", True)
-    claims.add("its CPU a tick on the machine as it is, ms", calm["cpu_ms_a_tick"], "", True)
-    claims.add("changes in force at its end", busy["changes"], "", True)
+    claims.at_most("answers of the socket, p95, ms", statistics.quantiles(asked, n=20)[-1], 200)
+    claims.add("answers of the socket, p50, ms", statistics.median(asked), "", True)
+    claims.at_most("answers of the socket, slowest, ms", max(asked), 200)
+    claims.add("the daemon's CPU a tick, ms", busy["cpu_ms_a_tick"], "", True)
+    claims.add("the daemon's CPU a tick without the load, ms", calm["cpu_ms_a_tick"], "", True)
+    claims.add("changes in force at the end", busy["changes"], "", True)
     claims.add("exit codes", calm["exit"] or busy["exit"], "0", not (calm["exit"] or busy["exit"]))
     claims.close(options.json, load_before=before, calm=calm, busy=busy)
 

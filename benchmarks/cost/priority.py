@@ -1,10 +1,10 @@
-"""What a decision costs: CPU time of one step of the engine with as many latency as batch places.
+"""What a decision costs: CPU time of one step of the engine with equally many interactive and batch groups.
 
     python -m benchmarks.cost.priority [--json FILE]
 
-Every interactive group waits, every batch group contends, and each of their processes has a session, or a cgroup and a session, of
-its own, or all are in one session. "first" is the tick in which contention begins, "steady" one in which all are demoted. The best
-of several runs counts: what else the machine does only adds. The straight line goes from nothing through the figure of most places.
+Every interactive group waits and every batch group contends. Their processes each have a session, or a cgroup and a session, or
+all share one session. "first" is the tick in which contention begins, "steady" a tick in which all batch groups are demoted. The
+best of several runs counts, because other load only adds. The straight line goes from zero through the figure of the largest size.
 """
 
 from __future__ import annotations
@@ -23,19 +23,20 @@ from ..claims import Claims
 
 SIZES = (50, 100, 200, 400, 800)
 AIM_PLACES, AIM_SECONDS = 400, 0.010
-"""The claim: so many latency and so many batch places in at most so many seconds of CPU a step."""
+"""The claim: a step with this many interactive and this many batch places takes at most this much CPU. Chosen: 1 % of a CPU at 1
+Hz."""
 
 RUNS = 5
 STEADY_STEPS = 5
 SETTLE_TICKS = 54
-"""Enough to demote everybody: 800 demotions and as many short slices, 32 in a tick. Easing begins later."""
+"""Ticks after which all batch groups are demoted: 800 demotions and as many short slices, 32 in a tick. Easing begins later."""
 
 ABOVE_THE_LINE = 1.5
 """Times the straight line that a figure may be (chosen): fixed costs weigh more where places are few."""
 
 
 def places(count: int, separation: str, wait: float) -> list[Group]:
-    """`count` interactive groups that wait so long, in cores, and `count` batch groups, of one process each."""
+    """`count` interactive groups that each wait for `wait` cores, and `count` batch groups, all of one process."""
     groups = []
     for number in range(count):
         cgroups = (f"/web-{number}", f"/job-{number}") if separation == "cgroups" else ("/", "/")
@@ -48,7 +49,7 @@ def places(count: int, separation: str, wait: float) -> list[Group]:
 
 
 def scene(count: int, separation: str, seq: int, outcomes: tuple[Outcome, ...] = ()) -> Tick:
-    """A tick of a full machine with a CPU for each ten groups. The services wait less once the first are demoted."""
+    """A tick of a full machine with a CPU for every ten groups. The services wait less once the first groups are demoted."""
     groups = places(count, separation, 0.03 if seq == 0 else 0.001)
     cpus = max(2, count // 10)
     machine = a_machine(cpus=cpus, busy=float(cpus))
@@ -78,7 +79,7 @@ def measured(count: int, separation: str) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Measure, print, and say what holds."""
+    """Measure and print the claims."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the claims and all figures to this file")
     arguments = parser.parse_args()
@@ -92,7 +93,7 @@ def main() -> None:
                 seconds, line = found[count][index], slope * count
                 print(f"{count:>6}  {separation:<11}  {tick:<6}  {1e3 * seconds:6.2f}  {1e3 * line:6.2f}")
                 rows.append({"places": count, "separation": separation, "tick": tick, "seconds": seconds, "line": line})
-            name = f"{AIM_PLACES} latency and {AIM_PLACES} batch places in {separation}, {tick} tick, ms of CPU"
+            name = f"{AIM_PLACES} interactive and {AIM_PLACES} batch places in {separation}, {tick} tick, ms of CPU"
             claims.at_most(name, 1e3 * found[AIM_PLACES][index], 1e3 * AIM_SECONDS)
             growth = found[SIZES[-1]][index] / found[SIZES[1]][index] / (SIZES[-1] / SIZES[1])
             claims.at_most(f"{SIZES[-1]} places beside {SIZES[1]}, {separation}, {tick} tick, times linear", growth, ABOVE_THE_LINE)

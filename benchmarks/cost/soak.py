@@ -43,9 +43,9 @@ while True:
 
 
 def look(pid: int) -> tuple[float, int, int]:
-    """(resident MiB, descriptors of its own, descriptors of processes that have ended).
+    """(resident MiB, the daemon's own descriptors, its descriptors of processes that have ended).
 
-    The reader keeps two files open for each process of the machine, so the whole count follows whatever else runs here.
+    The reader keeps two files open for each process of the machine, so the total depends on what else runs.
     """
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     own = ended = 0
@@ -62,7 +62,7 @@ def look(pid: int) -> tuple[float, int, int]:
 
 
 def status(state: Path) -> dict[str, Any]:
-    """The daemon's own answer."""
+    """The answer of `nicety status`."""
     command = [sys.executable, "-m", "nicety.scheduler", "status", "--json", "--state-dir", str(state)]
     answer: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     return answer

@@ -1,9 +1,9 @@
-"""How long a person waits for a reading command: wall time of each, from exec to exit, on a log of its own making.
+"""How long a person waits for a reading command: its wall time, from exec to exit, on a log that is written here.
 
     python -m benchmarks.cost.startup [--rounds 9] [--json FILE]
 
-The commands take turns, so that whatever else happens on the machine happens to all. The bound of 0.3 s is for the least of the
-rounds: what other load adds is not the command's. For scale: what Python, numpy and typer alone take to start, in the same run.
+The commands take turns, so that other load affects all of them. The bound of 0.3 s is for the fastest round, because other load
+only adds. For scale, the start of Python, numpy and typer alone is measured in the same run.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ COMMANDS: dict[str, list[str]] = {
     "why PID": ["why", "9001"],
     "status": ["status"],
 }
-"""Reading commands; `status` finds no daemon here and says so, which loads the same."""
+"""Reading commands. `status` finds no daemon here and says so, which loads the same modules."""
 
 SCALE = {"python -c pass": "pass", "import numpy": "import numpy", "import typer": "import typer"}
 
 
 def write_log(directory: Path) -> None:
-    """A decision log with a decision each fifth tick."""
+    """Write a decision log with a decision in every fifth tick."""
     log = DecisionLog(directory, 64 << 20)
     rights = Abilities(autogroup=True, cpu_cgroup="v1", may_renice=True)
     log.begin(Session("5e551017", "boot", 0, "0", "act", ProcId(1, 1), rights, to_builtins(Config()), {}, {}))

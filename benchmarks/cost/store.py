@@ -1,10 +1,10 @@
-"""What recording costs: bytes a process-sample on a machine of mostly idle processes, and CPU time of an append.
+"""What recording costs: bytes of a process-sample on a machine of mostly idle processes, and CPU time of an append.
 
     python -m benchmarks.cost.store [--json FILE] [--sleepers 500] [--seconds 60] [--interval 0.5]
 
-Twice: a simulated machine (seeded, the same everywhere) and this one with some hundred sleeping processes beside what runs
-anyway. Bytes are those of all files of the closed store: SQLite's pages, keyframes, identities and host counters are in them. A
-short recording is a hard case: its first keyframe is spread over few ticks.
+Measured on a simulated machine (seeded, the same everywhere), and on this one with some hundred sleeping processes more. The bytes
+are those of all files of the closed store, including SQLite's pages, keyframes, identities and host counters. A short recording is
+a hard case, because its first keyframe counts for few ticks.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from nicety.scheduler.testing.ticks import a_forecast, a_group, a_member, a_pool
 from ..claims import Claims
 
 BYTES = 8.0
-"""Bound of bytes a process-sample."""
+"""Most bytes of a process-sample. Chosen."""
 
 APPEND_MS = 1.5
-"""Bound of a trace append, of the 20 ms that the whole daemon may use a tick with 500 processes."""
+"""Most CPU ms of a trace append. Chosen, of the 20 ms that the whole daemon may use in a tick with 500 processes."""
 
 LOG_MS = 2.0
-"""Bound of a decision log append with 20 groups."""
+"""Most CPU ms of an append to the decision log with 20 groups. Chosen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Recorded:
 
 
 def simulated(processes: int = 500, moving: int = 30, ticks: int = 3600) -> Iterator[Snapshot]:
-    """An hour at 1 Hz: a pool of 8 workers, 22 others that move at any time, two short processes come and go each second."""
+    """An hour at 1 Hz: a pool of 8 workers, 22 other active processes at any time, and two short processes every second."""
     rng = np.random.default_rng(1)
     table = np.zeros(processes, dtype=SAMPLE)
     table["pid"] = np.sort(rng.choice(32_768, processes, replace=False) + 2)
@@ -122,7 +122,7 @@ def simulated(processes: int = 500, moving: int = 30, ticks: int = 3600) -> Iter
 
 @contextmanager
 def sleepers(count: int) -> Iterator[None]:
-    """So many idle processes of our own."""
+    """`count` idle processes within the block."""
     started = [subprocess.Popen(["sleep", "3600"], stdin=subprocess.DEVNULL) for _ in range(count)]
     try:
         yield
@@ -146,7 +146,7 @@ def this_machine(seconds: float, interval: float) -> Iterator[Snapshot]:
 
 
 def record(snapshots: Iterable[Snapshot]) -> Recorded:
-    """Record them, and read them back."""
+    """Record the snapshots and read them back."""
     with tempfile.TemporaryDirectory() as name:
         state = Path(name)
         traces = TraceWriter(state, boot_id="0" * 36, session="00000001", budget_bytes=1 << 30, interval=1.0)
@@ -170,7 +170,8 @@ def record(snapshots: Iterable[Snapshot]) -> Recorded:
 
 
 def decision_log(ticks: int = 600) -> tuple[float, float, float]:
-    """(ms CPU an append, bytes a tick, ms CPU to read one) with 20 groups of 5, 40 forecasts, and a decision each tenth tick."""
+    """(CPU ms of an append, bytes of a tick, CPU ms to read a tick): 20 groups of 5, 40 forecasts, a decision in every tenth
+    tick."""
     rng = np.random.default_rng(2)
     turns = []
     for seq in range(ticks):

@@ -1,10 +1,10 @@
-"""How long `train` takes on an hour of traces from 200 processes, how well the model does, and that a loser is refused.
+"""How long `train` takes on an hour of traces from 200 processes, how good the model is, and whether a bad one is refused.
 
     python -m benchmarks.cost.training [--ticks 3600] [--json FILE]
 
-Writes a seeded trace through the real trace writer: 200 processes in 40 programs and 3 pools, partly waves, steps that repeat and
-bursts, partly noise. Then runs `train` on it, and on a trace that is noise until the held-out time and regular from then on, where
-the model must lose. `benchmarks/forecast/model.py` has how good forecasts are and what they cost.
+Writes a seeded trace through the real trace writer: 200 processes in 40 programs and 3 pools, with waves, repeated steps, bursts
+and noise. Then runs `train` on it, and on a trace that is noise up to the held-out time and regular after that, where the model
+must lose. `benchmarks/forecast/model.py` measures the accuracy and cost of forecasts.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Workload:
 
 
 def workload(ticks: int, rng: np.random.Generator, regular_from: float) -> Workload:
-    """A seeded machine. Up to a share `regular_from` of the time every value is drawn for itself."""
+    """A seeded machine. Up to the share `regular_from` of the time, every value is drawn independently."""
     t = np.arange(ticks)
     regular = t >= regular_from * ticks
     series = []
@@ -112,7 +112,7 @@ def write(directory: Path, load: Workload, rng: np.random.Generator) -> None:
 
 
 def train(directory: Path, *options: str) -> tuple[dict[str, Any], str, int, float, float]:
-    """(report, messages, exit code, seconds, most MiB resident) of a `train` of its own process."""
+    """(report, messages, exit code, seconds, peak resident MiB) of a `train` in its own process."""
     command = [sys.executable, "-m", "nicety.training", "train", "--state-dir", str(directory), "--no-idle", "--json", *options]
     begin = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""The demo, several times: each of its claims with the worst figure of all runs.
+"""Runs the demo several times and reports each of its claims with the worst figure of all runs.
 
     python -m benchmarks.field.demo [--runs 3] [--json FILE]
 
@@ -19,7 +19,7 @@ from ..claims import Claims
 
 
 def run(place: Path) -> dict[str, Any]:
-    """One demo: its report, and the exit codes of demo and replay."""
+    """Run the demo once: its report, and the exit codes of demo and replay."""
     nicety = [sys.executable, "-m", "nicety.scheduler"]
     code = subprocess.run([*nicety, "demo", "--dir", str(place / "d"), "--json", str(place / "r")], check=False).returncode
     again = subprocess.run([*nicety, "--state-dir", str(place / "d" / "state"), "replay"], check=False).returncode
@@ -29,8 +29,8 @@ def run(place: Path) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--runs", type=int, default=3, help="runs of the demo (default %(default)s)")
+    parser.add_argument("--json", type=Path, help="write the claims to this file")
     options = parser.parse_args()
     reports = []
     for _ in range(options.runs):

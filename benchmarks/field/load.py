@@ -1,14 +1,14 @@
-"""Open-loop load on services of any protocol: requests go out at their time, whether or not those before were answered.
+"""Open-loop load on services of any protocol: each request is sent at its planned time, whether or not the one before was answered.
 
     python -m benchmarks.field.load --out PREFIX --target PORT RATE REQUEST_FILE [--target ...] [--seed N]
 
-Runs until SIGTERM. As in `latency/openloop.py` there is a real-time process on each CPU, and each request goes out from one of
-them by chance. Unlike there a connection carries one request at a time, because not every HTTP server takes several. A connection
-that the server closes is opened again and its request repeated: a server that is redeployed closes them. An answer is whole when it
-has `MARKER`.
+Runs until SIGTERM. As in `latency/openloop.py` there is a real-time process on each CPU, and a random one of them sends each
+request. Unlike there, a connection carries one request at a time, because not every HTTP server takes several. A connection that
+the server closes is opened again and its request repeated, because a server that is redeployed closes its connections. An answer
+is complete when it contains `MARKER`.
 
-Each process writes `PREFIX.CPU`: three doubles a request (the moment for which it was planned, in monotonic seconds, its latency,
-and how late the process came to it), as answers come. What was not answered `DRAIN` seconds after SIGTERM has an infinite latency.
+Each process appends to `PREFIX.CPU` as answers come: three doubles a request, its planned time (monotonic seconds), its latency,
+and how late the process began with it. A request without an answer `DRAIN` seconds after SIGTERM has an infinite latency.
 """
 
 from __future__ import annotations
@@ -31,17 +31,18 @@ MARKER = b"~answered~"
 """Ends every answer."""
 
 CONNECTIONS = 24
-"""To each service, of each process, at most: what comes while all are busy waits here, and its latency counts."""
+"""Most connections of a process to a service. Chosen. A request that comes while all are busy waits here, and its latency
+counts."""
 
 DRAIN, FLUSH, RETRY = 3.0, 0.2, 0.05
-"""Seconds: for answers after the end, between two writes, and after a connection was refused."""
+"""Seconds to wait for answers after SIGTERM, between two writes of the file, and after a refused connection. Chosen."""
 
 
 class Request(NamedTuple):
-    """One that waits or is under way."""
+    """A request that waits or was sent."""
 
-    due: float
-    late: float  # seconds until this process came to it: not what it waits for a connection
+    due: float  # monotonic seconds
+    late: float  # seconds from `due` until this process saw it, without the wait for a connection
 
 
 class Link:
@@ -53,16 +54,16 @@ class Link:
 
 
 class Service:
-    """What is asked: its port, its request, its connections."""
+    """A service under load: its port, its request and the connections to it."""
 
     def __init__(self, port: int, rate: float, request: bytes) -> None:
         self.port, self.rate, self.request = port, rate, request
         self.idle, self.busy = list[Link](), dict[int, Link]()
         self.waiting = deque[Request]()
-        self.retry = 0.0  # not to connect before
+        self.retry = 0.0  # monotonic seconds before which it does not connect
 
     def send(self, now: float) -> None:
-        """Send what waits, as far as there are connections."""
+        """Send waiting requests, as far as there are free connections."""
         while self.waiting and now >= self.retry:
             link = self.idle.pop() if self.idle else self._connect(now)
             if link is None:
@@ -75,7 +76,7 @@ class Service:
                 self._lose(link)
 
     def receive(self, fd: int) -> Request | None:
-        """What came on this connection; the request that it answered."""
+        """Read from this connection; the request if its answer is complete, else None."""
         link = self.busy[fd]
         try:
             data = link.peer.recv(1 << 16)
@@ -94,7 +95,7 @@ class Service:
         return request
 
     def left(self) -> list[Request]:
-        """What was not answered."""
+        """Requests without an answer."""
         return [*self.waiting, *(link.request for link in self.busy.values() if link.request is not None)]
 
     def _connect(self, now: float) -> Link | None:
@@ -110,7 +111,7 @@ class Service:
         return Link(peer)
 
     def _lose(self, link: Link) -> None:
-        """The service closed it: what it carried goes out again."""
+        """The service closed the connection: queue its request again."""
         del self.busy[link.peer.fileno()]
         link.peer.close()
         if link.request is not None:
@@ -167,14 +168,21 @@ def drive(services: list[Service], out: Path, seed: int, processes: int) -> None
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--target", nargs=3, action="append", required=True, metavar=("PORT", "RATE", "REQUEST_FILE"))
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--target",
+        nargs=3,
+        action="append",
+        required=True,
+        metavar=("PORT", "RATE", "REQUEST_FILE"),
+        help="a service, requests a second, and a file with the bytes of a request",
+    )
+    parser.add_argument("--out", type=Path, required=True, help="prefix of the files to write")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the random times (default %(default)s)")
     asked = parser.parse_args()
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     except PermissionError:
-        print("not permitted to be real-time: waits of the generator itself are measured too", file=sys.stderr)
+        print("no permission for the real-time class: latencies include waits of the generator itself", file=sys.stderr)
     stop, children, parent = Stop(), list[int](), os.getppid()
     cpus = sorted(os.sched_getaffinity(0))
     for cpu in cpus:

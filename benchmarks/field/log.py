@@ -1,4 +1,4 @@
-"""What nicety did in a field scene, from its own decision log: demotions, whom they met, and what was relieved."""
+"""What nicety did in a field scene, from its decision log: demotions, the programs that they met, and reliefs."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from .figures import SENSITIVE, Change, Role
 from .stage import Roster, ancestors
 
 NO_DEMOTION = frozenset({Control.SLICE, Control.AFFINITY, Control.POOL_SIZE})
-"""Controls that take no CPU from what they are set on in favour of others."""
+"""Controls that take no CPU from a group in favour of others."""
 
 CARRIED_OUT = frozenset({Status.APPLIED, Status.PARTIAL, Status.RELIEVED})
 
 WHOLE = {Control.CPU_SHARES: 1024, Control.CPU_WEIGHT: 100}
-"""Weights that are no demotion; less is one. Of all other controls any value above 0 is."""
+"""The kernel's default weights: a lower one is a demotion. For all other controls a value above 0 is."""
 
 
 def read(state: Path, roster: Roster, roles: dict[str, Role]) -> tuple[list[Change], list[tuple[str, str]]]:
-    """(demotions that were carried out, (victim, contender) of each that was relieved). Raises StoreError if there is no log."""
+    """(demotions that were carried out, (victim, contender) of each relief). Raises StoreError if there is no log."""
     changes, relieved = list[Change](), list[tuple[str, str]]()
     with DecisionReader(state) as log:
         for row in log.find(kind="set", newest_first=False):
@@ -37,7 +37,7 @@ def read(state: Path, roster: Roster, roles: dict[str, Role]) -> tuple[list[Chan
 
 
 def missed(state: Path) -> float | None:
-    """Share of its ticks that the daemon did not make, over all its runs. Raises StoreError if there is no log."""
+    """Share of ticks that the daemon missed, over all its runs; None for too few ticks. Raises StoreError if there is no log."""
     made = due = 0.0
     with DecisionReader(state) as log:
         for session in log.sessions():
@@ -51,7 +51,7 @@ def missed(state: Path) -> float | None:
 
 
 def demotes(decision: Decision) -> bool:
-    """Whether it takes CPU from somebody."""
+    """Whether a decision takes CPU from a group."""
     action = decision.action
     if not isinstance(action, Set) or action.control in NO_DEMOTION:
         return False
@@ -79,7 +79,7 @@ def change_of(decision: Decision, programs: set[str], roles: dict[str, Role]) ->
 
 
 def met(log: DecisionReader, row: LoggedDecision, decision: Decision, roster: Roster) -> set[str]:
-    """Programs that stood where the change was made; all of a session or cgroup, whichever process is named."""
+    """Programs that the change met. A change of a session or cgroup meets all programs in it, whichever process is named."""
     action = decision.action
     assert isinstance(action, Set), "only that demotes"
     if isinstance(action.on, CgroupPlace):
@@ -88,7 +88,7 @@ def met(log: DecisionReader, row: LoggedDecision, decision: Decision, roster: Ro
         return set().union(*below)
     process = action.on.id if isinstance(action.on, ProcessPlace) else action.on.through
     key = (process.pid, process.start_ticks)
-    if action.control is Control.FENCE:  # with all that was in it
+    if action.control is Control.FENCE:  # meets all that was in the fence
         inside = (names for cgroup, names in roster.cgroups.items() if name_for(process) in cgroup.split("/"))
         fenced = set(roster.processes.get(key, ())).union(*inside)
         return fenced or _of_session(roster, _session(log, row, key))
@@ -103,7 +103,7 @@ def _of_session(roster: Roster, session: int | None) -> set[str]:
 
 
 def _session(log: DecisionReader, row: LoggedDecision, key: tuple[int, int]) -> int | None:
-    """Of a process that lived too briefly to be seen here: as the tick has it."""
+    """The session of a process that lived too briefly for the roster, from the tick; None: not there either."""
     logged = log.tick(row.session, row.seq)
     if logged is None or logged.tick is None:
         return None

@@ -1,8 +1,8 @@
-"""The programs of the field scenes, real ones: what each is for those who run it, its command, its needs.
+"""The real programs of the field scenes: the role of each, its command, and what must be installed for it.
 
-Of Debian: redis-server, nginx-light, nodejs, postgresql, ffmpeg, xz-utils, make, gcc, util-linux. `prepare` puts into a directory
-of the benchmark's own a virtual environment with uvicorn, gunicorn, gevent, dramatiq, rq and joblib, and the C sources of zstd
-(from the sdist of the package "zstd" on PyPI, its own part only) with a makefile.
+Debian's packages: redis-server, nginx-light, nodejs, postgresql, ffmpeg, xz-utils, make, gcc, util-linux. `prepare` makes a
+directory with a virtual environment (uvicorn, gunicorn, gevent, dramatiq, rq and joblib) and the C sources of zstd with a
+makefile. The sources come from the sdist of the package "zstd" on PyPI.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .figures import Role
 from .load import MARKER
 
 POSTGRES = Path("/usr/lib/postgresql/15/bin")
-"""Where Debian keeps what is not in PATH."""
+"""Where Debian 12 installs postgres' programs, which are not in PATH."""
 
 STACKS = ("uvicorn[standard]", "gunicorn", "gevent", "packaging", "dramatiq[redis]", "rq", "joblib")
 """Packages of the virtual environment; gunicorn's gevent worker needs packaging."""
@@ -33,7 +33,7 @@ SCRIPT = f"local s = 0 for i = 1, tonumber(ARGV[1]) do s = s + i % 7 end return 
 
 @dataclass
 class Site:
-    """Where a scene is: its folder, what was prepared, and which port each program has."""
+    """The place of a scene: its folder, the folder of `prepare`, and the port of each program."""
 
     folder: Path
     home: Path
@@ -44,7 +44,7 @@ class Site:
         return self.ports.setdefault(name, free_port())
 
     def write(self, name: str, text: str) -> str:
-        """A file of the scene; its path. One that is there already is left: another program may just read it."""
+        """Write a file of the scene; its path. An existing file is left as it is, because another program may be reading it."""
         path = self.folder / name
         if not path.exists():
             path.write_text(text)
@@ -66,11 +66,11 @@ class Program:
     name: str
     role: Role
     command: Callable[[Site], list[str]]
-    listens: bool = False  # it is up when its port answers
+    listens: bool = False  # True: it is up when its port answers
     needs: tuple[str, ...] = ()  # programs in PATH, "venv", "project", "postgres"
     before: Callable[[Site], None] = nothing
     after: Callable[[Site], None] = nothing  # once it is up
-    farewell: int = 0  # signal that ends it without a trace; 0: SIGKILL does
+    farewell: int = 0  # signal after which it leaves nothing behind; 0: SIGKILL will do
 
 
 # --- services -------------------------------------------------------------------------------------------------------------------
@@ -219,18 +219,18 @@ def postgres(role: Role = Role.SERVICE, scale: int = 5) -> Program:
 
 
 def as_postgres(*words: str) -> list[str]:
-    """The command, run by the user that may: a database server refuses root."""
+    """The command as the user postgres, because a database server refuses to run as root."""
     return ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", *words]
 
 
 def run(words: list[str]) -> None:
-    """Run it to its end. Raises RuntimeError with what it said."""
+    """Run a command to its end. Raises RuntimeError with its output."""
     done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False, cwd="/")
     if done.returncode:
         raise RuntimeError(f"{' '.join(words)}: {(done.stderr or done.stdout).strip()}")
 
 
-# --- what is neither --------------------------------------------------------------------------------------------------------------
+# --- clients and workers ----------------------------------------------------------------------------------------------------------
 
 
 CLIENT = """
@@ -247,7 +247,7 @@ asyncio.run(main())
 
 
 def client(service: str) -> Program:
-    """A small program that asks a redis-server something now and then, and uses some hundredths of a CPU."""
+    """A small program that often asks a redis-server something, and uses some hundredths of a CPU."""
     return Program(
         "client",
         Role.CLIENT,
@@ -281,7 +281,7 @@ while True:
 
 
 def queue_program(name: str, role: Role, words: Callable[[Site], list[str]]) -> Program:
-    """One of those that work on a queue in the redis-server named "broker"."""
+    """A program that uses a queue in the redis-server named "broker"."""
 
     def command(site: Site) -> list[str]:
         site.write("tasks.py", TASKS)
@@ -306,7 +306,7 @@ def rq() -> Program:
 
 
 def producer() -> Program:
-    """Who gives both their tasks."""
+    """A program that gives tasks to dramatiq and rq."""
     return queue_program("producer", Role.CLIENT, lambda site: [site.tool("python"), site.write("producer.py", PRODUCER)])
 
 
@@ -333,7 +333,7 @@ while True:
 
 
 def hogs(count: int, rest: float = 0.0) -> Program:
-    """Processes that compute; with `rest`, so many seconds of rest after each 20 ms."""
+    """Processes that compute. `rest`: seconds of sleep after every 20 ms of work."""
 
     def command(site: Site) -> list[str]:
         hog, crew = site.write("hog.py", HOG), site.write("crew.py", CREW)
@@ -343,7 +343,7 @@ def hogs(count: int, rest: float = 0.0) -> Program:
 
 
 def repeated(name: str, line: Callable[[Site], str], *needs: str) -> Program:
-    """A shell line, again and again."""
+    """A program that runs a shell line again and again."""
     return Program(
         name, Role.BATCH, lambda site: ["sh", site.write(f"{name}.sh", f"while :; do {line(site)}; done\n")], needs=(*needs, "sh")
     )
@@ -417,7 +417,7 @@ while True:
 
 
 def joblib() -> Program:
-    """Four processes of joblib's that compute."""
+    """Four processes of joblib that compute."""
     return Program("joblib", Role.BATCH, lambda site: [site.tool("python"), site.write("jobs.py", JOBS)], needs=("venv",))
 
 
@@ -439,11 +439,11 @@ PACKAGES = {
     "setsid": "util-linux",
     "postgres": "postgresql",
 }
-"""Where Debian has what."""
+"""Debian's package for each entry of `Program.needs`."""
 
 
 def missing(needs: set[str], home: Path) -> str:
-    """What is not there and how to get it; "" if all is."""
+    """A sentence on how to install what is missing; "" if nothing is."""
     there = {"venv": home / "venv" / "bin" / "uvicorn", "project": home / "project" / "Makefile", "postgres": POSTGRES / "postgres"}
     lacking = sorted(need for need in needs if not (there[need].exists() if need in there else shutil.which(need)))
     packages = sorted({PACKAGES[need] for need in lacking if need in PACKAGES})
@@ -465,7 +465,7 @@ clean:
 
 
 def prepare(home: Path) -> None:
-    """Fetch and install what pip has, below `home`. Raises CalledProcessError."""
+    """Install the Python programs and zstd's sources below `home`. Raises CalledProcessError."""
     home.mkdir(parents=True, exist_ok=True, mode=0o755)
     if not (home / "venv").exists():
         subprocess.run([sys.executable, "-m", "venv", str(home / "venv")], check=True)

@@ -1,21 +1,29 @@
-"""Real programs side by side on a machine that nobody prepared: what nicety gives them, beside nothing and the best set by hand.
+"""Real programs side by side, with nothing configured: latency and batch work under nicety, without it, and with controls by hand.
 
     python -m benchmarks.field.run --prepare
     python -m benchmarks.field.run [--scene NAME ...] [--pairs 8] [--seconds 8] [--have] [--json FILE]
     python -m benchmarks.field.run --list
 
-`--prepare` installs what pip has into a directory of the benchmark's own (`--home`); of Debian it needs redis-server, nginx-light,
-nodejs, postgresql, ffmpeg, xz-utils, make and gcc, whose services need not run. Needs root, for cgroups, namespaces and to renice.
+`--prepare` installs the Python programs into a directory of the benchmark (`--home`). The others are Debian's packages
+redis-server, nginx-light, nodejs, postgresql, ffmpeg, xz-utils, make and gcc; their services need not run. Needs root, for
+cgroups, namespaces and renicing.
 
-Each scene (`scenes.py`) starts its programs, and load on its services at a fixed rate (a latency counts from the planned
-time). Then windows of some seconds under three conditions, in turn: *nothing*, twice *nicety* (`nicety run --act`, with nothing
-configured and a state directory of the scene's own; it has ten seconds to find out what is what, and is stopped after), *nothing*,
-and *hand*: the best of a few controls that a person would pick, each tried once at the beginning. A pair is a window of nicety and
-the one of nothing next to it. A scene ends early when its intervals are narrow enough.
+Each scene (`scenes.py`) starts its programs, and sends load to its services at a fixed rate; a latency counts from the planned
+time. Then windows of some seconds take turns: *nothing*, *nicety* twice, *nothing*, *hand*, and again.
 
-What is asked of it (`figures.py`) becomes a claim each, true or not. A scene whose programs are missing is a claim that falls
-short; with `--have` it is left out, and that is said. Who was demoted comes from nicety's decision log, and from the kernel, which
-is asked twice a second while nicety acts. Touches only what it starts, but nicety acts on the whole machine: let nothing else run.
+    nothing   no control
+    nicety    `nicety run --act` with nothing configured and the scene's own state directory. It is started ten seconds before its
+              first window, to learn the programs, and stopped after its second.
+    hand      the best of a few controls that a person would pick; each is tried once at the beginning
+
+A pair is a window of nicety, or of the control, and the window of nothing next to it. A scene ends early when its intervals are
+narrow enough.
+
+Each aim of `figures.py` becomes a claim, which holds or falls short. A scene whose programs are missing is a claim that falls
+short; with `--have` it is left out, with a message. Demotions are read from nicety's decision log, and twice a second from the
+kernel.
+
+The benchmark touches only what it starts, but nicety acts on the whole machine: run nothing else on it.
 """
 
 from __future__ import annotations
@@ -47,19 +55,20 @@ from .scenes import SCENES, Hand, Scene
 from .stage import SceneError, Stage
 
 LEAD, WARM, SETTLE = 3.0, 10.0, 1.5
-"""Seconds of load before the first window, of nicety before its first, and at the beginning of each that are not counted."""
+"""Seconds: of load before the first window, of nicety before its first window, and at the start of each window that do not count.
+Chosen: long enough to learn the programs, short enough for many windows."""
 
 TRIAL = 6.0
-"""Seconds for which each control by hand is tried, at most as long as a window."""
+"""Seconds for which each control by hand is tried, but not longer than a window. Chosen."""
 
 START = 12.0
-"""Seconds that a scene takes to start and end, about."""
+"""Seconds that a scene takes to start and end, for the estimate that is printed. A rough guess."""
 
 ANSWER = 20.0
-"""Seconds after which the daemon's socket is taken not to answer at all."""
+"""Seconds to wait for an answer of the daemon's socket before the scene is given up. Chosen."""
 
 UNANSWERED = 60.0
-"""Seconds that count for a request which was never answered."""
+"""Latency in seconds of a request that was never answered, so that quantiles stay finite. Chosen, above any that was answered."""
 
 
 @dataclass(frozen=True)
@@ -70,13 +79,13 @@ class Mark:
     pair: int
     opens: float  # monotonic seconds
     closes: float
-    work: float | None  # cores that the batch used
-    own: float | None  # cores that the daemon used
-    answer: float | None  # seconds in which its socket answered
+    work: float | None  # cores that the batch used; None: the scene has no batch
+    own: float | None  # cores that the daemon used; None: no daemon ran
+    answer: float | None  # seconds until its socket answered; None: no daemon ran
 
 
 def measure(stage: Stage, condition: Condition, pair: int, seconds: float, daemon: int | None = None) -> Mark:
-    """A window from now on, after it has settled. Raises SceneError if a program has ended."""
+    """Measure a window that begins after `SETTLE`. Raises SceneError if a program has ended."""
     time.sleep(SETTLE)
     began, opens = stage.work(), time.monotonic()
     spent = None if daemon is None else cpu_seconds(daemon)
@@ -89,27 +98,27 @@ def measure(stage: Stage, condition: Condition, pair: int, seconds: float, daemo
 
 
 def answer(state: Path) -> float:
-    """Seconds in which the daemon's socket answers. Raises SceneError if it does not."""
+    """Seconds until the daemon's socket answers. Raises SceneError if it does not."""
     began = time.monotonic()
     try:
         ask(state / "control.sock", "status", ANSWER)
     except (NoDaemonError, ControlError) as error:
-        raise SceneError(f"the daemon's socket: {error}") from error
+        raise SceneError(f"the daemon's socket gave no answer: {error}") from error
     return time.monotonic() - began
 
 
 def windows(marks: list[Mark], rows: np.ndarray) -> list[Window]:
-    """Figures of each window, from what the load saw. Raises SceneError if it saw nothing."""
-    planned, class_, late = rows.T
+    """Figures of each window, from the rows of the load. Raises SceneError if a window has no request."""
+    planned, latency, late = rows.T
     up, stalls = awake(planned, late)
     found = []
     for mark in marks:
         within = (planned >= mark.opens) & (planned < mark.closes)
-        counted = class_[within & up] if np.any(within & up) else class_[within]
+        counted = latency[within & up] if np.any(within & up) else latency[within]
         if not len(counted):
-            raise SceneError(f"no request was answered in a window of {mark.condition}")
+            raise SceneError(f"the load recorded no request in a window of {mark.condition}")
         p50, p99 = np.quantile(np.minimum(counted, UNANSWERED), (0.5, 0.99), method="higher")
-        lost = int(np.isinf(class_[within]).sum())
+        lost = int(np.isinf(latency[within]).sum())
         stood = int(np.sum((stalls >= mark.opens) & (stalls < mark.closes)))
         seen = (float(p50), float(p99), len(counted), lost, stood)
         found.append(Window(mark.condition, mark.pair, *seen, mark.work, mark.own, mark.answer))
@@ -118,7 +127,7 @@ def windows(marks: list[Mark], rows: np.ndarray) -> list[Window]:
 
 @contextlib.contextmanager
 def set_by_hand(stage: Stage, hand: Hand | None, condition: Condition) -> Iterator[None]:
-    """The control, while it lasts, if there is one and this is its turn."""
+    """Keep the control set within the block, if there is one and the condition is `hand`."""
     if hand is None or condition is not Condition.HAND:
         yield
         return
@@ -131,7 +140,7 @@ def set_by_hand(stage: Stage, hand: Hand | None, condition: Condition) -> Iterat
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Ctrl-C and SIGTERM change nothing while it lasts."""
+    """Ignore Ctrl-C and SIGTERM within the block."""
     before = {which: signal.signal(which, signal.SIG_IGN) for which in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
@@ -142,14 +151,14 @@ def uninterrupted() -> Iterator[None]:
 
 @contextlib.contextmanager
 def acting(stage: Stage) -> Iterator[int]:
-    """Nicety, when it has had time to find out what is what; its pid."""
+    """Run nicety within the block, entered once it has had `WARM` seconds to learn the programs; its pid."""
     with stage.nicety() as daemon:
         time.sleep(WARM)
         yield daemon
 
 
 def try_hands(stage: Stage, seconds: float) -> tuple[Hand | None, dict[str, tuple[float, float | None]]]:
-    """(the best control by hand, what each gave)."""
+    """(the best control by hand, or None; p99 in seconds and batch cores under each control)."""
     hands = {str(hand): hand for hand in stage.scene.hands}
     if not hands:
         return None, {}
@@ -157,14 +166,14 @@ def try_hands(stage: Stage, seconds: float) -> tuple[Hand | None, dict[str, tupl
     for number, hand in enumerate(hands.values(), 1):
         with set_by_hand(stage, hand, Condition.HAND):
             marks.append(measure(stage, Condition.HAND, number, seconds))
-    time.sleep(SETTLE)  # for what is still on its way
+    time.sleep(SETTLE)  # for requests that are not answered yet
     nothing, *each = windows(marks, stage.latencies())
     tried = {name: (window.p99, window.work) for name, window in zip(hands, each, strict=True)}
     return hands[figures.best(tried, nothing.work)], tried
 
 
 def in_turn(stage: Stage, hand: Hand | None, pairs: int, seconds: float) -> tuple[list[Mark], float]:
-    """(windows of all conditions in turn, seconds that nicety ran)."""
+    """Measure the windows of all conditions in turn: (windows, seconds that nicety ran)."""
     marks, acted = list[Mark](), 0.0
     for condition, turns in groupby(figures.plan(pairs), lambda turn: turn[0]):
         since = time.monotonic()
@@ -178,10 +187,10 @@ def in_turn(stage: Stage, hand: Hand | None, pairs: int, seconds: float) -> tupl
 
 
 def run(scene: Scene, home: Path, pairs: int, seconds: float) -> Record:
-    """One scene, from its start to its end."""
+    """Run one scene from its start to its end."""
     with tempfile.TemporaryDirectory(prefix="nicety-field-") as place:
         folder = Path(place)
-        folder.chmod(0o755)  # programs that run as users of their own read there
+        folder.chmod(0o755)  # programs that run as other users read there
         stage = Stage(scene, folder, home)
         try:
             stage.open()
@@ -212,7 +221,7 @@ def run(scene: Scene, home: Path, pairs: int, seconds: float) -> Record:
 
 
 def show(record: Record) -> None:
-    """A scene as a few lines."""
+    """Print a scene in a few lines."""
     if record.trouble:
         print(f"  {record.trouble}", flush=True)
         return
@@ -225,9 +234,9 @@ def show(record: Record) -> None:
         batch = f", batch {np.mean(work):.3f} cores" if work else ""
         stood = f"{sum(window.stalls for window in mine)} stalls"
         print(f"  {condition:<8} p50 {p50:8.3f} ms, p99 {p99:8.3f} ms{batch}; {len(mine)} windows, {stood}", flush=True)
-    met = Counter((", ".join(change.programs) or "what is not the scene's", change.control) for change in record.changes)
-    for (whom, control), times in met.items():
-        print(f"  demoted {whom} by {control}: {times} times", flush=True)
+    met = Counter((", ".join(change.programs) or "processes outside of the scene", change.control) for change in record.changes)
+    for (demoted, control), times in met.items():
+        print(f"  demoted {demoted} by {control}: {times} times", flush=True)
 
 
 def longest(scene: Scene, pairs: int, seconds: float) -> float:
@@ -242,15 +251,15 @@ def main() -> None:
     names = [scene.name for scene in SCENES]
     parser.add_argument("--scene", nargs="+", choices=names, metavar="NAME", default=names, help="default: all; --list names them")
     parser.add_argument(
-        "--pairs", type=int, default=8, help="of windows, at most; a scene ends early when its intervals are narrow"
+        "--pairs", type=int, default=8, help="most pairs of windows of a scene, which may end earlier (default %(default)s)"
     )
-    parser.add_argument("--seconds", type=float, default=8.0, help="of a window")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--list", action="store_true", help="name the scenes")
+    parser.add_argument("--seconds", type=float, default=8.0, help="length of a window (default %(default)g)")
+    parser.add_argument("--json", type=Path, help="write the claims to this file")
+    parser.add_argument("--list", action="store_true", help="list the scenes and stop")
     parser.add_argument("--have", action="store_true", help="leave out scenes whose programs are missing")
-    parser.add_argument("--prepare", action="store_true", help="install what pip has into --home")
+    parser.add_argument("--prepare", action="store_true", help="install the Python programs into --home and stop")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    parser.add_argument("--home", type=Path, default=cache / "nicety-field", help="default: %(default)s")
+    parser.add_argument("--home", type=Path, default=cache / "nicety-field", help="folder of --prepare (default %(default)s)")
     asked = parser.parse_args()
     if asked.list:
         for scene in SCENES:
@@ -260,15 +269,15 @@ def main() -> None:
         programs.prepare(asked.home.resolve())
         return
     if asked.pairs < 1 or asked.seconds <= 0:
-        parser.error("--pairs: at least 1, --seconds: more than 0")
+        parser.error("--pairs must be at least 1 and --seconds more than 0")
     if os.geteuid():
-        parser.error("run this as root: it makes cgroups and a namespace, and nicety has to renice")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is ended and put back then, too
+        parser.error("run this as root: it makes cgroups and a namespace, and nicety must renice")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is ended and restored after SIGTERM too
     campaign([scene for scene in SCENES if scene.name in asked.scene], asked)
 
 
 def campaign(scenes: list[Scene], asked: argparse.Namespace) -> None:
-    """Each scene, its claims, and all of them at the end, however it comes."""
+    """Run the scenes; print and write the claims at the end, even if the run is interrupted."""
     home, claims, records = asked.home.resolve(), Claims(), list[Record]()
     minutes = sum(longest(scene, asked.pairs, asked.seconds) for scene in scenes) / 60
     print(f"{len(scenes)} scenes, at most {minutes:.0f} minutes", flush=True)

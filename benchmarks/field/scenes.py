@@ -12,14 +12,14 @@ from .programs import SCRIPT, Program
 
 
 class Layout(StrEnum):
-    """What separates the programs."""
+    """How the programs are separated."""
 
     SESSIONS = "each in a session of its own, in the root cgroup"
     TOGETHER = "all in one session and one cgroup below the root, as in a container"
 
 
 class Way(StrEnum):
-    """How a person lowers programs."""
+    """How a person demotes programs."""
 
     NICE = "nice 19"
     AUTOGROUP = "autogroup 19"
@@ -30,7 +30,7 @@ class Way(StrEnum):
 
 @dataclass(frozen=True)
 class Hand:
-    """A control that is set by hand: this way, on these programs."""
+    """A control that a person sets on these programs."""
 
     way: Way
     programs: tuple[str, ...]
@@ -40,17 +40,17 @@ class Hand:
 
 
 def by_hand(*names: str, ways: tuple[Way, ...] = (Way.NICE, Way.AUTOGROUP, Way.AFFINITY)) -> tuple[Hand, ...]:
-    """Candidates: each way, on all of these programs."""
+    """The candidates: each way, on all of these programs together."""
     return tuple(Hand(way, names) for way in ways)
 
 
 TOGETHER = (Way.NICE, Way.IDLE, Way.CHILD, Way.AFFINITY)
-"""What can help in one session and cgroup: there are no autogroups there."""
+"""Ways that can help in one session and cgroup, where autogroups do not separate the programs."""
 
 
 @dataclass(frozen=True)
 class Requests:
-    """So many requests a second at random times, to a program that listens."""
+    """`rate` requests a second at random times, to a program that listens."""
 
     program: str
     rate: float
@@ -59,14 +59,14 @@ class Requests:
 
 @dataclass(frozen=True)
 class Transactions:
-    """So many transactions of pgbench a second at random times."""
+    """`rate` transactions of pgbench a second at random times."""
 
     program: str
     rate: float
 
 
 def asks_redis(rate: float, turns: int = 5000, program: str = "redis") -> Requests:
-    """A script of so many turns: 5,000 take some 0.2 ms."""
+    """Requests for a script whose loop runs `turns` times: 5,000 take some 0.2 ms."""
     words = ("EVAL", SCRIPT, "0", str(turns))
     parts = (b"$%d\r\n%s\r\n" % (len(word), word.encode()) for word in words)
     return Requests(program, rate, b"".join([b"*%d\r\n" % len(words), *parts]))
@@ -78,36 +78,36 @@ def asks_web(program: str, rate: float, path: str = "/") -> Requests:
 
 
 def asks_nginx(rate: float) -> Requests:
-    """A page that is compressed for each request: some 0.2 ms. What is asked for is not compressed, so that its end is seen."""
+    """Requests for a page that nginx compresses each time, which takes some 0.2 ms."""
     return asks_web("nginx", rate, "/page.txt")
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One scene; declarative, `stage.Stage` brings it about."""
+    """The description of one scene; `stage.Stage` runs it."""
 
     name: str
     title: str
     programs: tuple[Program, ...]
     load: tuple[Requests | Transactions, ...]
-    hands: tuple[Hand, ...] = ()  # () if nothing can be lowered that would help: `hand` is nothing once more
+    hands: tuple[Hand, ...] = ()  # () if no control by hand can help: `hand` is `nothing` once more
     layout: Layout = Layout.SESSIONS
-    inside: frozenset[str] = frozenset()  # programs in a pid namespace of their own, and nicety with them; (): no namespace
+    inside: frozenset[str] = frozenset()  # programs that run in a pid namespace together with nicety; (): no namespace
     quota: str = ""  # program that its own cgroup's quota throttles
-    apart: str = ""  # program that is bound to the last CPU: the others have the rest of them to themselves
+    apart: str = ""  # program that is bound to the last CPU
     deploys: str = ""  # program that is redeployed (SIGHUP) again and again
     demotes: bool = True  # whether a demotion can be right
 
     @property
     def needs(self) -> set[str]:
-        """What must be installed for it."""
+        """What must be installed for the scene, in the words of `Program.needs`."""
         own = {need for program in self.programs for need in program.needs}
         tools = {"setsid", "sh"} | ({"unshare"} if self.inside else set()) | ({"taskset"} if self.apart else set())
         return own | tools | ({"chrt"} if any(isinstance(load, Transactions) for load in self.load) else set())
 
 
 def three_stacks() -> tuple[Program, ...]:
-    """Web servers and workers of queues, of three stacks."""
+    """Web servers and queue workers of three stacks."""
     web = (programs.uvicorn(), programs.gunicorn("gthread"), programs.gunicorn("gevent"))
     return (*web, programs.redis("broker"), programs.dramatiq(), programs.rq(), programs.producer())
 
@@ -117,7 +117,7 @@ STACKS_LOAD = tuple(asks_web(name, 60) for name in ("uvicorn", "gunicorn-gthread
 SCENES = (
     Scene(
         "unseen-hogs",
-        "a service and a small client in a pid namespace, four hogs outside of it that nobody inside can see",
+        "a service and a small client in a pid namespace; four hogs outside of it, which nicety cannot see",
         (programs.redis(), programs.client("redis"), programs.hogs(4)),
         (asks_redis(400),),
         by_hand("client", ways=(Way.NICE, Way.AUTOGROUP)),
@@ -126,7 +126,7 @@ SCENES = (
     ),
     Scene(
         "quota",
-        "a service that its own cgroup's quota throttles, beside batch work that is bound to another CPU",
+        "a service that its own cgroup's quota throttles, beside batch work bound to another CPU",
         (programs.redis(), programs.hogs(3)),
         (asks_redis(200, turns=340_000),),
         quota="redis",

@@ -1,7 +1,7 @@
-"""Brings a field scene about and measures in it: programs, load, controls by hand, the daemon, and who is whose.
+"""Runs a field scene: its programs, load, controls by hand and the daemon, and which process belongs to which program.
 
-Everything that is started is ended, and every cgroup removed, however a scene ends; controls by hand are taken back after their
-window. What nicety set it takes back itself: it is stopped after each of its turns, with its state directory kept.
+However a scene ends, everything that was started is ended, and every cgroup removed. Controls by hand are restored after their
+window. nicety restores what it set: it is stopped after each of its turns, and keeps its state directory.
 """
 
 from __future__ import annotations
@@ -27,27 +27,28 @@ from .programs import POSTGRES, Program, Site, as_postgres
 from .scenes import Hand, Layout, Requests, Scene, Way
 
 UP, DOWN, FAREWELL = 90.0, 60.0, 10.0
-"""Seconds for a program or the daemon to come up beside a hundred hogs, for the daemon and the load to end, and for a program that
-is ended politely."""
+"""Most seconds for a program or the daemon to come up beside a hundred hogs, for the daemon and the load to end, and for a program
+to end after its signal. Chosen."""
 
 LOOK = 0.5
-"""Seconds between two looks at all processes."""
+"""Seconds between two looks at all processes. Chosen: processes that live shorter are missed, and looks take CPU."""
 
 DEPLOY = 4.0
-"""Seconds between two deploys."""
+"""Seconds between two deploys. Chosen: about two in a window."""
 
 QUOTA_PERIOD, QUOTA_ROOM, QUOTA_LOOK = 0.05, 1.15, 3.0
-"""The throttled service's quota: seconds of a period, times the CPU that it uses on average, seconds over which that is seen."""
+"""The throttled service's quota: seconds of its period, its size in multiples of the service's mean CPU, and seconds over which
+that mean is measured. Chosen: the quota suffices on average, but not for bursts."""
 
 LEAST = {"cpu.shares": "2", "cpu.weight": "1"}
-"""The least weight of a cgroup, v1 and v2."""
+"""The least weight of a cgroup, v1 and v2 (kernel/sched/sched.h: MIN_SHARES; Documentation/admin-guide/cgroup-v2.rst)."""
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
 LAUNCH = """
 import ctypes, os, signal, sys
-ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: what its programs leave behind stays below it
-signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # and is reaped
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: orphans of its programs become its children
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # and are reaped
 for line in sys.stdin:  # a program a line: where its output goes, then its words
     log, *words = line.rstrip("\\n").split("\\t")
     pid = os.fork()
@@ -74,7 +75,7 @@ def below():
         left += mine
     return found
 
-while mine := below():  # what started it is gone, however that ended
+while mine := below():  # the process that started it is gone
     for pid in mine:
         try:
             os.kill(pid, signal.SIGKILL)
@@ -84,7 +85,7 @@ while mine := below():  # what started it is gone, however that ended
 
 
 class SceneError(Exception):
-    """A scene cannot be brought about; the text says why."""
+    """A scene cannot run. The message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ class Seen:
     parent: int
     session: int
     nice: int
-    cpu: float  # seconds, of its own and of its children that ended
+    cpu: float  # seconds, its own and that of children that have ended
     start: int  # clock ticks since boot
 
 
@@ -116,7 +117,7 @@ def table() -> dict[int, Seen]:
 
 
 def tree(seen: dict[int, Seen], *roots: int) -> list[Seen]:
-    """These processes and all below them."""
+    """These processes and all their descendants."""
     children = defaultdict(list)
     for row in seen.values():
         children[row.parent].append(row)
@@ -149,7 +150,7 @@ def cpu_cgroup(pid: int) -> str:
 
 
 class Launcher:
-    """Starts programs: its children, in its session or in sessions of their own, in its pid namespace."""
+    """Starts programs as its children, in its session and pid namespace."""
 
     def __init__(self, prefix: list[str]) -> None:
         words = [*prefix, sys.executable, "-c", LAUNCH]
@@ -159,23 +160,23 @@ class Launcher:
         self.namespace = bool(prefix) and prefix[0] == "unshare"
 
     def start(self, words: list[str], log: Path) -> int:
-        """Start a program; its pid as it is seen here."""
+        """Start a program; its pid in our namespace."""
         self._shell.stdin.write("\t".join([str(log), *words]) + "\n")
         self._shell.stdin.flush()
-        told = self._shell.stdout.readline()
-        if not told:
+        answer = self._shell.stdout.readline()
+        if not answer:
             raise SceneError("the launcher has ended")
-        return self._outer(int(told)) if self.namespace else int(told)
+        return self._outer(int(answer)) if self.namespace else int(answer)
 
     def _outer(self, pid: int) -> int:
         for row in tree(table(), self.pid):
             with contextlib.suppress(OSError):
                 if row.pid != self.pid and inner(row.pid, "NSpid") == pid:
                     return row.pid
-        raise SceneError(f"process {pid} of the namespace is not to be found")
+        raise SceneError(f"process {pid} of the namespace was not found")
 
     def close(self) -> None:
-        """End it and all that is below it; stopped first, so that nobody forks out of sight meanwhile."""
+        """End it and all its descendants. They are stopped first, so that none of them forks meanwhile."""
         stopped = set[int]()
         while left := [row.pid for row in tree(table(), self.pid) if row.pid not in stopped]:
             for pid in left:
@@ -192,13 +193,13 @@ class Launcher:
 
 @dataclass
 class Roster:
-    """Who was seen to be whose: of processes, sessions and cgroups the names of programs, as nicety sees them."""
+    """Which programs each process, session and cgroup belonged to, with pids and paths as nicety sees them."""
 
     processes: dict[tuple[int, int], set[str]] = field(default_factory=lambda: defaultdict(set))  # (pid, start)
     session_of: dict[tuple[int, int], int] = field(default_factory=dict)
     sessions: dict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
     cgroups: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    demoted: set[str] = field(default_factory=set)  # what the kernel showed of interactive programs
+    demoted: set[str] = field(default_factory=set)  # interactive programs that the kernel showed as demoted, and how
 
 
 class Stage:
@@ -249,11 +250,11 @@ class Stage:
             while place.exists() and time.monotonic() < deadline:
                 try:
                     place.rmdir()
-                except OSError:  # its processes are still on their way out
+                except OSError:  # its processes are still exiting
                     time.sleep(0.02)
 
     def _farewell(self) -> None:
-        """End politely what would leave something behind."""
+        """End programs that would leave something behind by their own signal."""
         roots = []
         for program in self.scene.programs:
             root = self.roots.get(program.name)
@@ -271,7 +272,7 @@ class Stage:
         ended += ["the load"] if any(load.poll() is not None for load in self._load) else []
         if ended:
             logs = (self.site.folder / f"{ended[0]}.log").read_text() if (self.site.folder / f"{ended[0]}.log").exists() else ""
-            raise SceneError(f"{', '.join(ended)} ended by itself: {' '.join(logs.split())[-300:]}")
+            raise SceneError(f"{', '.join(ended)} ended unexpectedly: {' '.join(logs.split())[-300:]}")
 
     def _launcher(self, prefix: list[str]) -> Launcher:
         self._launchers.append(Launcher(prefix))
@@ -284,7 +285,7 @@ class Stage:
     def _new_cgroup(self, name: str) -> Path:
         top = cpu_hierarchy()
         if top is None:
-            raise SceneError("no cpu cgroup hierarchy that may be written: run this as root")
+            raise SceneError("no writable cpu cgroup hierarchy: run this as root")
         place = top / f"nicety-field-{os.getpid()}-{name}"
         place.mkdir()
         self._cgroups.append(place)
@@ -305,7 +306,7 @@ class Stage:
             raise SceneError(f"{program.name}: {error}") from error
 
     def _pinned(self, name: str) -> list[str]:
-        """Prefix of a command that keeps a program of the scene on the last CPU."""
+        """Prefix of a command that binds the scene's `apart` program to the last CPU; [] for all others."""
         return ["taskset", "-c", str(max(os.sched_getaffinity(0)))] if name == self.scene.apart else []
 
     # --- the load ---------------------------------------------------------------------------------------------------------------
@@ -333,7 +334,7 @@ class Stage:
             return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, cwd="/")
 
     def end_load(self) -> None:
-        """End the load; what was not answered is known then."""
+        """End the load, so that requests without an answer are in the files too."""
         for load in self._load:
             load.terminate()
         for load in self._load:
@@ -357,7 +358,7 @@ class Stage:
         found = np.concatenate(rows)
         return found[np.argsort(found[:, 0])]
 
-    # --- who is whose -----------------------------------------------------------------------------------------------------------
+    # --- the roster -------------------------------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
         while not self._done.wait(LOOK):
@@ -411,7 +412,7 @@ class Stage:
                         self.roster.demoted.add(f"{name}: weight of cgroup /{part}")
 
     def work(self) -> float | None:
-        """CPU seconds of all batch programs so far, their children that ended included; None: there are none."""
+        """CPU seconds of all batch programs so far, including children that have ended; None: the scene has no batch program."""
         roots = [root for name, root in self.roots.items() if self.roles[name] is Role.BATCH]
         return sum(row.cpu for row in tree(table(), *roots)) if roots else None
 
@@ -438,11 +439,11 @@ class Stage:
     # --- controls by hand -------------------------------------------------------------------------------------------------------
 
     def set_by_hand(self, hand: Hand) -> None:
-        """Set it on the programs and all below them."""
+        """Set the control on its programs and all their descendants."""
         self._hand(hand, lowered=True)
 
     def take_back(self, hand: Hand) -> None:
-        """As it was."""
+        """Restore what `set_by_hand` changed."""
         self._hand(hand, lowered=False)
 
     def _hand(self, hand: Hand, *, lowered: bool) -> None:
@@ -465,7 +466,7 @@ class Stage:
                                 os.sched_setaffinity(tid, cpus)
 
     def _child(self, hand: Hand) -> Path:
-        """The cgroup below that of the programs into which they are put."""
+        """A child cgroup, into which the programs are moved."""
         if self._moved is None:
             top = cpu_hierarchy()
             assert top is not None, "the scene has a cgroup in it"
@@ -481,12 +482,13 @@ class Stage:
 
     @property
     def state(self) -> Path:
-        """The daemon's state directory, kept over its turns."""
+        """The daemon's state directory, which stays for all its turns."""
         return self.site.folder / "nicety" / "state"
 
     @contextlib.contextmanager
     def nicety(self) -> Iterator[int]:
-        """The daemon, acting, with nothing configured; its pid. Everything is put back at the end. Raises SceneError."""
+        """Run the daemon within the block, acting, with nothing configured; its pid. It restores everything at the end. Raises
+        SceneError."""
         self.state.parent.mkdir(exist_ok=True, mode=0o700)
         config, log = self.state.parent / "nicety.toml", self.state.parent / "log"
         config.write_text("")
@@ -502,7 +504,7 @@ class Stage:
             self._watching = True
             yield daemon
             if not alive(daemon):
-                raise SceneError(f"the daemon ended by itself: {log.read_text()[-500:]}")
+                raise SceneError(f"the daemon ended unexpectedly: {log.read_text()[-500:]}")
         finally:
             self._watching = False
             with contextlib.suppress(ProcessLookupError):
@@ -521,12 +523,12 @@ class Stage:
 
 
 def into(cgroup: Path) -> list[str]:
-    """Prefix of a command that is to run in this cgroup."""
+    """Prefix of a command that runs it in this cgroup."""
     return ["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(cgroup)]
 
 
 def alive(pid: int) -> bool:
-    """Whether the process runs and is no zombie."""
+    """Whether the process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
     except OSError:
@@ -534,7 +536,7 @@ def alive(pid: int) -> bool:
 
 
 def wait_for_port(port: int, pid: int, log: Path) -> None:
-    """Until somebody answers there. Raises SceneError."""
+    """Return when the port accepts a connection. Raises SceneError."""
     deadline = time.monotonic() + UP
     while True:
         try:
@@ -558,7 +560,7 @@ def ancestors(cgroup: str) -> list[str]:
 
 
 def light(place: Path) -> bool:
-    """Whether a cgroup weighs less than it does where nobody chose anything. Raises OSError, ValueError."""
+    """Whether a cgroup has less than the default weight. Raises OSError, ValueError."""
     for name, whole in (("cpu.shares", 1024), ("cpu.weight", 100)):
         if (place / name).exists() and int((place / name).read_text()) < whole:
             return True
@@ -566,12 +568,14 @@ def light(place: Path) -> bool:
 
 
 def transactions(text: str, ahead: float) -> np.ndarray:
-    """Rows of pgbench's log (client, number, µs from the planned start to the end, script, end in s and µs, µs that it began late):
-    planned (monotonic seconds, with the wall clock so much ahead), latency, NaN."""
+    """Rows (planned in monotonic seconds, latency, NaN) from pgbench's log. `ahead`: wall clock minus monotonic clock, in seconds.
+
+    The log's columns: client, number, µs from the planned start to the end, script, end in s and µs, µs that it began late.
+    """
     rows = []
     for line in text.splitlines():
         words = line.split()
         if len(words) == 7 and all(word.isdecimal() for word in words):  # the last line may not be whole yet
-            ended, class_ = int(words[4]) + int(words[5]) / 1e6, int(words[2]) / 1e6
-            rows.append((ended - class_ - ahead, class_, np.nan))
+            ended, latency = int(words[4]) + int(words[5]) / 1e6, int(words[2]) / 1e6
+            rows.append((ended - latency - ahead, latency, np.nan))
     return np.array(rows).reshape(-1, 3)

@@ -1,1 +1,1 @@
-"""How good forecasts of demand and of arrivals are, beside those of others."""
+"""How good forecasts of demand and of arrivals are, compared with those of others."""

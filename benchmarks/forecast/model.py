@@ -1,17 +1,19 @@
-"""Demand forecasts beside every baseline: accuracy, coverage, cold start, as limits, when habits change, a wrong model, cost.
+"""Compares demand forecasts with all baselines: accuracy, coverage, cold start, use as limits, changes of a load, wrong models,
+cost.
 
     python -m benchmarks.forecast.model --data DIR [--only PART,...] [--json FILE] [--ship]
 
-DIR has the public traces (`forecast/*.parquet`, `arrivals/*.parquet`; or set NICETY_DATA), for the parts `demand` and `arrivals`,
-which take most of an hour; `change`, `wrong`, `cost` and `training` need none. What is scored is what runs:
-`models.forecast.demand.Forecaster` is shown each series value by value, with its online correction, and asked at the origins of
-`protocol.py`. Three models for each set of series, all fitted on histories only, the first 60 % of each series:
+DIR has the public traces (`forecast/*.parquet`, `arrivals/*.parquet`; or set NICETY_DATA) for the parts `demand` and `arrivals`,
+which take most of an hour. The parts `change`, `wrong`, `cost` and `training` need no data. The daemon's own code is scored:
+`models.forecast.demand.Forecaster` gets each series value by value, with its online correction, and forecasts at the origins of
+`protocol.py`. There are three models for each set of series, fitted only on histories (the first 60 % of each series):
 
-    own history    fitted on the set's own history, from a start that other sets' histories gave: what `nicety train` does
+    own history    starts from other sets' histories and is fitted on the set's own, as `nicety train` does it
     all histories  one model fitted on the histories of all sets together
-    other sets     one model fitted on the histories of the other sets: it has never seen the one that it is scored on
+    other sets     one model fitted on the histories of the other sets: it has never seen the set that it is scored on
 
-`--ship` writes the model that nicety comes with to `models/shipped`: fitted on the sets whose licence allows it, see `SHIPPED`.
+`--ship` writes the model that nicety comes with to `models/shipped`. It is fitted on the sets whose licence allows it, see
+`SHIPPED`.
 """
 
 from __future__ import annotations
@@ -64,35 +66,37 @@ from .protocol import (
 
 SEED = 1
 EACH = 20_000
-"""Origins of a set's history that a model is fitted on."""
+"""Origins of a set's history that a model is fitted on. Chosen."""
 
 LONG, SEEN = 100_000, 2_000
-"""Of a series of more values than the first, each origin is shown the last so many only: five million values would take hours."""
+"""In a series with more than `LONG` values, each origin sees only the last `SEEN` values. Chosen: five million values would take
+hours."""
 
 ITSELF = (sys.executable, "-m", "benchmarks.forecast.model")
-"""What is measured in a process of its own."""
+"""The command of a measurement that needs its own process."""
 
 COLD = 12
-"""Values of a group after which a cold start is judged."""
+"""Values of a group after which a cold start is judged. Chosen."""
 
 SHIPPED = ("azure_vm_v1", "exathlon_executors", "gcd_jobs_2011", "llm_server_aging", "nezha_pods", "smd_machines", "surf_lisa_jobs")
-"""Sets that may be used for a model that is given away: CC-BY 4.0 (Azure, Google), MIT, Apache-2.0."""
+"""Sets whose licence allows a model that is distributed: CC-BY 4.0 (Azure, Google), MIT, Apache-2.0."""
 
 SPOKEN = ("cpu", "rss")
-"""What such a model speaks of. Among those sets none is like the offered load of a pool, whole numbers that step from tick to tick:
-on the traces of `nicety demo` its 90 % quantile covered half of them, the experts' 86 %. Own traces teach it."""
+"""Metrics that the shipped model forecasts. None of its sets resembles the offered load of a pool, which has small whole numbers:
+on the traces of `nicety demo` its 90 % quantile covered half of the values, that of the experts 86 %. A model of one's own traces
+learns it."""
 
 _H = [TICKS.index(horizon) for horizon in HORIZONS]
 _Q = [QUANTILES.index(level) for level in LEVELS]
 _LIMITS = (0.9, 0.95, 0.99)
-"""Levels that are tried as limits; what is claimed is of the last."""
+"""Levels that are tried as limits; the claims are about the last one."""
 
 PARTS = ("demand", "arrivals", "change", "wrong", "cost", "training")
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What a forecaster said of one series."""
+    """A forecaster's quantiles for one series."""
 
     quantiles: Floats  # [origins, H, Q]
     cold: Floats | None  # [H, Q] after COLD values; None for a series shown in pieces
@@ -103,7 +107,7 @@ class Said:
 
 
 def pieces(series: Series, places: Ints) -> list[tuple[SeriesRun, Ints]]:
-    """The series as runs to be shown, each with the places in it that are asked about."""
+    """The series as runs to feed in, each with the places in it at which forecasts are made."""
     values = series.values.astype(np.float32)
     if len(values) <= LONG:
         return [(SeriesRun(series.name, series.metric, 0, values, series.start), places)]
@@ -116,7 +120,7 @@ def pieces(series: Series, places: Ints) -> list[tuple[SeriesRun, Ints]]:
 
 
 def history(series: Sequence[Series]) -> tuple[Samples, list[str]]:
-    """(what to fit on, what each origin belongs to) of one set. No value outside of the histories is looked at."""
+    """(samples to fit on, the group of each origin) of one set. Values outside of the histories are never used."""
     rng = np.random.default_rng(SEED)
     total = sum(one.history for one in series)
     runs, places, groups = [], [], []
@@ -146,7 +150,7 @@ def joined(parts: Sequence[tuple[Samples, list[str]]]) -> tuple[Samples, list[st
 
 
 def speak(model: Network | None, series: Sequence[Series], together: int = 1024) -> list[Said]:
-    """What the runtime's forecaster says of series of one set, which run side by side as groups of a machine do."""
+    """The daemon's forecasts for the series of one set, which run side by side like the groups of a machine."""
     shown = [(which, run, places) for which, one in enumerate(series) for run, places in pieces(one, origins(one))]
     shortest_first = sorted(range(len(shown)), key=lambda place: len(shown[place][1].values))
     quantiles: list[Floats] = [np.zeros(0)] * len(shown)
@@ -219,7 +223,7 @@ class Row:
 
 
 def fitted(parts: Mapping[str, tuple[Samples, list[str]]], name: str) -> dict[str, Arrays]:
-    """The models that are scored on set `name`; "" is the one of all sets."""
+    """The models that are scored on set `name`; "" stands for all sets."""
     others = joined([part for other, part in parts.items() if other != name])
     without = fit_demand(*others, SEED, None)
     return {"other sets": without, "own history": fit_demand(*parts[name], SEED, without)}
@@ -227,7 +231,7 @@ def fitted(parts: Mapping[str, tuple[Samples, list[str]]], name: str) -> dict[st
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The public series and what may be learned from each set of them."""
+    """The public series, and the samples of each set's histories."""
 
     demand: dict[str, list[Series]]
     arrivals: dict[str, list[Series]]
@@ -235,7 +239,7 @@ class Known:
 
     @classmethod
     def read(cls, data: Path) -> Known:
-        """All of it."""
+        """Read all series."""
         demand: dict[str, list[Series]] = {}
         for one in load_demand(data):
             demand.setdefault(one.dataset, []).append(one)
@@ -254,7 +258,7 @@ def _network(arrays: Arrays) -> Network:
 
 
 def demand(claims: Claims, known: Known, whole: Network) -> dict[str, object]:
-    """Everything that is scored on series of demand."""
+    """Score all forecasters on the series of demand."""
     sets = known.demand
     parts = {name: known.parts[name] for name in sets}
     series = [one for members in sets.values() for one in members]
@@ -286,7 +290,7 @@ def demand(claims: Claims, known: Known, whole: Network) -> dict[str, object]:
 
 
 def arrivals(claims: Claims, known: Known, whole: Network) -> list[dict[str, object]]:
-    """The same of arrivals: each file is one series."""
+    """Score all forecasters on arrivals, where each file is one series."""
     sets = known.arrivals
     series = [one for members in sets.values() for one in members]
     said: dict[str, dict[str, list[Said]]] = {}
@@ -317,7 +321,7 @@ def _peer(peer: Peer, series: Sequence[Series]) -> Row:
 
 
 def _table(what: str, rows: Sequence[Row]) -> list[dict[str, object]]:
-    """Print everybody's figures, the best first, and by set:metric those of the models."""
+    """Print the figures of all forecasters, the best first, and those of the models by set:metric."""
     anchor = next(row for row in rows if row.name == PEERS[0].name).found
     ordered = sorted(rows, key=lambda row: relative(row.found, anchor))
     table: list[dict[str, object]] = []
@@ -336,13 +340,13 @@ def _table(what: str, rows: Sequence[Row]) -> list[dict[str, object]]:
 
 
 def _cold(claims: Claims, sets: Mapping[str, Sequence[Series]], said: Mapping[str, Sequence[Said]]) -> dict[str, float]:
-    """wQL after COLD values of series of which nothing was known, of the model that never saw their set, beside the baselines'."""
+    """wQL after COLD values of an unknown series, for the model that never saw its set, and for the baselines."""
     series = [one for members in sets.values() for one in members]
     ours = [one.cold for members in sets for one in said[members]]
     groups = sorted({one.group for one in series})
-    near = np.array([horizon for horizon in HORIZONS if horizon < COLD])  # further ahead no baseline has seen an error of its own
+    near = np.array([horizon for horizon in HORIZONS if horizon < COLD])  # at longer horizons no baseline has seen its own errors
     found: dict[str, Floats] = {}
-    for name, made in [  # crane's period is one of days, which such a series has not seen
+    for name, made in [  # crane needs periods that such a series is too short for
         ("other sets", ours),
         *((peer.name, peer_at(peer, series, COLD - 1)) for peer in PEERS if not isinstance(peer, Crane)),
     ]:
@@ -377,7 +381,7 @@ def _cold(claims: Claims, sets: Mapping[str, Sequence[Series]], said: Mapping[st
 def _limits(
     claims: Claims, sets: Mapping[str, Sequence[Series]], said: Mapping[str, Mapping[str, Sequence[Said]]]
 ) -> dict[str, dict[str, float]]:
-    """Upper quantiles as limits for the next value."""
+    """Judge upper quantiles as limits for the next value."""
     series = [one for members in sets.values() for one in members if len(one.values) <= LONG]
     found = {}
     for key in ("own history", "other sets"):
@@ -414,9 +418,9 @@ def shipped() -> Network:
 
 
 def change(claims: Claims) -> dict[str, dict[str, float]]:
-    """Coverage when a load changes its habits, in the 100 ticks after the first 100: level, noise, period, all at once."""
+    """Coverage after a load has changed its level, its noise, its period or everything: in the 100 ticks after the first 100."""
     rng = np.random.default_rng(SEED)
-    groups, before, after = 300, 400, 200 + max(TICKS)  # of 40, chance alone moves a share by half a point
+    groups, before, after = 300, 400, 200 + max(TICKS)  # with 40 groups, chance moves a share by half a point
     tick = np.arange(before + after)
     late = tick >= before
     kinds = {
@@ -447,7 +451,7 @@ def change(claims: Claims) -> dict[str, dict[str, float]]:
         found[kind] = dict(zip(map(str, LEVELS), shares.tolist(), strict=True))
         for level in (0.9, 0.95):
             off = 100 * abs(found[kind][str(level)] - level)
-            claims.at_most(f"habits change, {kind}: points off coverage of {level:.0%} after 100 ticks", off, 3)
+            claims.at_most(f"the load changes, {kind}: points off coverage of {level:.0%} after 100 ticks", off, 3)
     return found
 
 
@@ -465,7 +469,7 @@ class _Wrong:
 
 
 def wrong(claims: Claims) -> dict[str, dict[str, object]]:
-    """Ticks until a model that is wrong on purpose is not heard any more, from when it may speak first."""
+    """Ticks until a deliberately wrong model has no more weight, counted from its first possible forecast."""
     rng = np.random.default_rng(SEED)
     models = {
         "constant": lambda start: np.full_like(start, 25.0),
@@ -485,12 +489,12 @@ def wrong(claims: Claims) -> dict[str, dict[str, object]]:
                     until = at + 1 - runtime.MIN_TICKS
                     break
             found[f"{name}, {groups}"] = {"ticks": until, "spoke": spoke}
-            claims.at_most(f"a model that says {name}: ticks until it is given up, {groups} groups", until, 60)
+            claims.at_most(f"a model whose forecasts are {name}: ticks until it has no weight, {groups} groups", until, 60)
     return found
 
 
 def cost(claims: Claims) -> dict[str, float]:
-    """CPU of a tick's forecasts of 1,000 groups in one thread, and memory, each in a process of its own."""
+    """CPU and memory of a tick's forecasts for 1,000 groups in one thread, measured in separate processes."""
     text = subprocess.run([*ITSELF, "--measure"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     milliseconds, mebibytes = map(float, text.split())
     claims.at_most("1,000 groups, all horizons and quantiles: CPU ms a tick", milliseconds, 20)
@@ -501,9 +505,9 @@ def cost(claims: Claims) -> dict[str, float]:
 def measure() -> None:
     """Print CPU milliseconds and resident MiB of 1,000 groups; for `cost`.
 
-    Memory is the most that the process ever had more than before its first group, so what a step works in counts, what numpy and
-    BLAS take when they are first used, and the forecasts of the last tick, which the daemon holds while the next are made. A tick
-    stands for ten minutes and a little: in 1,100 of them all rings are filled, and each bin of the hour, the day and the week.
+    Memory is the peak of the process minus its size before the first group. It includes the working memory of a step, what numpy
+    and BLAS take at their first use, and the forecasts of the last tick, which the daemon holds while the next are made. A tick
+    stands for a little more than ten minutes: 1,100 of them fill all rings, and each bin of the hour, the day and the week.
     """
     rng = np.random.default_rng(SEED)
     groups, ticks, interval = 1000, 1100, 610.0
@@ -528,7 +532,7 @@ def _resident(name: str) -> int:
 
 
 def training(claims: Claims) -> dict[str, float]:
-    """A fit to a million rows, experts included, in a process of its own."""
+    """Time and memory of a fit to a million rows, including the experts, in a separate process."""
     begin = time.perf_counter()
     text = subprocess.run([*ITSELF, "--train"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     seconds = time.perf_counter() - begin

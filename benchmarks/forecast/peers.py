@@ -1,9 +1,9 @@
-"""What others forecast and limit demand by, on public series: the baselines of the protocol and the rules of known tools.
+"""How others forecast and limit demand, on public series: the baselines of the protocol and the rules of known tools.
 
     python -m benchmarks.forecast.peers --data DIR [--json FILE]
 
-DIR has `forecast/` and `arrivals/`; without --data it is taken from NICETY_DATA. Each peer is one class with one method, written
-from the description or source that it names. A peer that only says one value says it for every quantile and horizon.
+DIR has `forecast/` and `arrivals/`; without --data it is taken from NICETY_DATA. Each peer is a class with one method, written
+from the description or source that it names. A peer that forecasts a single value gives it for every quantile and horizon.
 
 The columns: wQL relative to the anchor on all sets and on those of `PUBLISHED`, coverage, then the .95 quantile at one step used as
 the limit of the next step: slack, breaches, breaches of a fixed limit of equal slack; then relative wQL on arrivals, and seconds.
@@ -49,7 +49,7 @@ from .protocol import (
 HOUR, DAY, WEEK = 3600.0, 86400.0, 7 * 86400.0
 
 RECENT = 288
-"""Samples whose errors are looked at, and that boosting sees: a day of five minutes."""
+"""Samples whose errors count, and that boosting sees: a day in steps of five minutes."""
 
 
 class Peer(Protocol):
@@ -57,7 +57,7 @@ class Peer(Protocol):
 
     @property
     def name(self) -> str:
-        """For the table."""
+        """The name in the table."""
         ...
 
     def forecast(self, panel: Panel, places: Ints, horizons: Sequence[int]) -> Floats:
@@ -83,9 +83,9 @@ def quantiles(values: Floats, levels: Sequence[float] = LEVELS) -> Floats:
 
 
 def around(points: Sequence[Floats], panel: Panel, places: Ints, horizons: Sequence[int]) -> Floats:
-    """Points with the empirical quantiles of their own errors over the last 288 samples.
+    """Points with the empirical quantiles of their own errors over the last `RECENT` samples.
 
-    `points[h]` [S, n] is what was said at each time of the value `horizons[h]` later; NaN where nothing was.
+    `points[h]` [S, n] is the forecast made at each time for the value `horizons[h]` later; NaN: none.
     """
     said = []
     for horizon, point in zip(horizons, points, strict=True):
@@ -268,8 +268,8 @@ def exponential(panel: Panel, places: Ints, levels: Sequence[float]) -> Floats:
     """[S, places, levels] percentiles of VPA's decaying histogram.
 
     Bins are each 5 % wider than the one before, weights halve in 24 hours, and a percentile is the end of its bin:
-    recommender/util/histogram.go and model/aggregations_config.go of kubernetes/autoscaler. VPA's first bin is 0.01 of a core; here
-    it is a thousandth of the largest value of the history, for series have all kinds of units.
+    recommender/util/histogram.go and model/aggregations_config.go of kubernetes/autoscaler. VPA's first bin is 0.01 of a core;
+    here it is a thousandth of the largest value of the history, because series have all kinds of units.
     """
     growth, count = 1.05, 180
     first = largest(panel) / 1000
@@ -294,7 +294,7 @@ class Vpa:
 
 @dataclass(frozen=True, slots=True)
 class VpaTarget:
-    """What VPA would request: the 90th percentile and 15 % on top. One value for every quantile."""
+    """The request that VPA would set: the 90th percentile plus 15 %. One value for every quantile."""
 
     name: str = "VPA target"
 
@@ -334,7 +334,7 @@ class AutopilotLimit:
 
     def forecast(self, panel: Panel, places: Ints, horizons: Sequence[int]) -> Floats:
         """See `Peer`."""
-        stride = max(1, round(300 / panel.step))  # it looks every 5 minutes
+        stride = max(1, round(300 / panel.step))  # it runs every 5 minutes
         looks = np.maximum(places[:, None] - stride * np.arange(max(1, round(HOUR / panel.step / stride))), 0)
         seen, which = np.unique(looks, return_inverse=True)
         upper = window_statistics(panel, seen)[:, :, -1]
@@ -342,8 +342,8 @@ class AutopilotLimit:
 
 
 def stretches(values: Floats, places: Ints, memory: int) -> Iterator[tuple[slice, Floats, Ints]]:
-    """(which places, [S, m] the values that they need, those places in them): places farther apart than `memory` are looked at on
-    their own, so that a series of millions costs no more than what is looked at."""
+    """(which places, [S, m] the values that they need, those places in them). Places farther apart than `memory` are handled
+    separately, so that the cost of a series of millions of values depends only on the values that are used."""
     cuts = [0, *(np.flatnonzero(np.diff(places) > memory) + 1).tolist(), len(places)]
     for low, high in pairwise(cuts):
         start = max(0, int(places[low]) - memory)
@@ -354,10 +354,10 @@ def stretches(values: Floats, places: Ints, memory: int) -> Iterator[tuple[slice
 class AutopilotModels:
     """Google Autopilot's bank of models (Rzadca et al., EuroSys 2020, section 3.2.3), once for each quantile.
 
-    A model has a decay and a margin. It takes the limit with the least decayed cost of overrun and underrun, adds its margin, and
-    of all models the one that has cost least lately is followed. Costs are amounts over and under the limit, weighted q : 1 - q:
-    the paper counts samples, by which any limit above the peak costs the same, and does not publish its weights, decays or margins.
-    The costs of changing a limit or model are left out: they keep limits still and make forecasts no better. A sample is a window.
+    A model has a decay and a margin. It takes the limit with the least decayed cost of overrun and underrun, and adds its margin.
+    The model with the least recent cost is followed. Costs are amounts over and under the limit, weighted q : 1 - q. The paper
+    counts samples instead, so that any limit above the peak costs the same, and does not publish its weights, decays or margins.
+    The costs of changing a limit or model are left out, because they only keep limits constant. A sample is a window.
     """
 
     name: str = "Autopilot models"
@@ -406,8 +406,8 @@ class AutopilotModels:
 
 
 def periodic(values: Floats, lag: int, step: float, rng: np.random.Generator) -> bool:
-    """Whether crane finds this period: more power at its frequency than the 99th of the largest of 100 shuffled series, and a peak
-    of the autocorrelation at the lag: a line through what is before it rises and one through what is after it falls."""
+    """Whether crane finds this period. Its frequency must have more power than the 99th of the maxima of 100 shuffled series. The
+    autocorrelation must have a peak at the lag: a line through the values before it rises, and one through those after it falls."""
     whole = values[len(values) % lag :]
     shuffled = rng.permuted(np.broadcast_to(whole, (100, len(whole))), axis=1)
     chance = np.sort(np.abs(np.fft.rfft(shuffled, axis=1)[:, 1 : len(whole) // 2]).max(axis=1))[98]
@@ -426,10 +426,10 @@ def periodic(values: Floats, lag: int, step: float, rng: np.random.Generator) ->
 class Crane:
     """crane's DSP (gocrane/crane, pkg/prediction/dsp): the last period less its noise, and a margin. One value for every quantile.
 
-    Looks for a period of an hour, a day and a week in the history. Where it finds one it takes, each period anew, of eight
-    estimators (spectra cut at two amplitudes, margins of 1, 10, 15 and 20 %) the one that would have said the last period best; too
-    little counts more. Where there is none crane takes a decaying histogram instead, and so does this. Amplitudes are in percent of
-    the largest value, as of a CPU.
+    Looks for a period of an hour, a day and a week in the history. If there is one, it chooses in each period the best of eight
+    estimators (spectra cut at two amplitudes, margins of 1, 10, 15 and 20 %): the one that would have forecast the last period
+    best, where too little counts more. If there is none, crane uses a decaying histogram, and so does this. Amplitudes are in
+    percent of the largest value, as for a CPU.
     """
 
     name: str = "crane DSP"
@@ -454,7 +454,7 @@ class Crane:
         return said
 
     def _repeat(self, values: Floats, panel: Panel, places: Ints, horizons: Sequence[int], lag: int) -> Floats:
-        """[places, horizons] by the period before, estimated anew at the end of the history and each period after."""
+        """[places, horizons] from the period before, estimated at the end of the history and again after every period."""
         said = np.empty((len(places), len(horizons)))
         renewed = panel.history - 1 + (places - panel.history + 1) // lag * lag
         for at in np.unique(renewed):
@@ -485,7 +485,7 @@ class Crane:
         return chosen
 
     def _cycle(self, past: Floats, cut: tuple[int, float], lag: int, step: float) -> Floats:
-        """[lag] the last period of `past`, less what is both faster than an hour and weak."""
+        """[lag] the last period of `past`, without components that are both faster than an hour and weak."""
         items, floor = cut
         spectrum = np.fft.rfft(past)
         amplitude = np.abs(spectrum) / len(past)
@@ -502,7 +502,7 @@ MEANS = (3, 6, 12, 24, 48, 96, 288)
 EXTREMES = (6, 12, 24, 48, 288)
 SPREADS = (12, 48)
 ROWS = 50_000
-"""Origins that boosting learns a set from, or with the other sets all of them together."""
+"""Origins that boosting is fitted on: of the own set, or of all other sets together. Chosen."""
 
 
 def boosting_rows(panel: Panel, places: Ints, horizon: int) -> tuple[Floats, Floats, Floats]:
@@ -528,13 +528,14 @@ def boosting_rows(panel: Panel, places: Ints, horizon: int) -> tuple[Floats, Flo
 class Boosting:
     """Gradient boosting with lags: scikit-learn's histogram trees with quantile loss, one model for each horizon and quantile.
 
-    They see lags, rolling means, largest and least, and the value an hour and a day before the target, and say how far the target
-    is from the last value, all in units of the level. Settings and features were tried until .858 and .661 were met, not beyond.
+    The features are lags, rolling means, maxima and minima, and the values an hour and a day before the target. The trees forecast
+    the difference of the target to the last value. Everything is in units of the level. Settings and features were tuned until the
+    published .858 and .661 were reached, and not further.
     """
 
     name: str
     models: Mapping[str, Sequence[Sequence[HistGradientBoostingRegressor]]]  # by set; at HORIZONS and LEVELS
-    metrics: Mapping[str, Sequence[str]]  # by set: those that its models tell apart, none for models of other sets
+    metrics: Mapping[str, Sequence[str]]  # by set: metrics that its models distinguish; none for models of other sets
 
     def forecast(self, panel: Panel, places: Ints, horizons: Sequence[int]) -> Floats:
         """See `Peer`."""
@@ -549,17 +550,17 @@ class Boosting:
 
 
 def fit_boosting(others: bool, series: Sequence[Series], seed: int = 1) -> Boosting:
-    """Fitted for each set on the histories of its own series, or with `others` on those of all other sets and none of its own."""
+    """Fit models for each set on the histories of its own series, or with `others` only on those of all other sets."""
     sets = sorted({one.dataset for one in series})
     members = {name: [one for one in series if one.dataset == name] for name in sets}
     metrics = {name: [] if others else sorted({one.metric for one in members[name]}) for name in sets}
     share = ROWS // (len(sets) - 1) if others else ROWS
-    feedback = {name: [_item(members[name], horizon, share, metrics[name]) for horizon in HORIZONS] for name in sets}
+    examples = {name: [_example(members[name], horizon, share, metrics[name]) for horizon in HORIZONS] for name in sets}
     models = {}
     for name in sets:
-        told = [other for other in sets if (other != name) == others]
+        used = [other for other in sets if (other != name) == others]
         models[name] = [
-            [_tree([feedback[other][h] for other in told], level, seed) for level in LEVELS] for h in range(len(HORIZONS))
+            [_tree([examples[other][h] for other in used], level, seed) for level in LEVELS] for h in range(len(HORIZONS))
         ]
     return Boosting("boosting, other sets" if others else "boosting, own set", models, metrics)
 
@@ -568,11 +569,11 @@ def _with_metric(rows: Floats, metric: str, metrics: Sequence[str]) -> Floats:
     return np.column_stack([rows, np.full(len(rows), float(metrics.index(metric)))]) if len(metrics) > 1 else rows
 
 
-def _item(series: Sequence[Series], horizon: int, most: int, metrics: Sequence[str]) -> tuple[Floats, Floats]:
-    """(rows, targets) from about `most` origins, as many of each metric, evenly spaced in the histories.
+def _example(series: Sequence[Series], horizon: int, most: int, metrics: Sequence[str]) -> tuple[Floats, Floats]:
+    """(rows, targets) from about `most` origins, equally many of each metric, evenly spaced in the histories.
 
-    What counts in wQL is the size of an error, so rows are repeated or left out in proportion to their level. (Weights would do the
-    same, but binning by weighted percentiles takes scikit-learn 1.9 longer than all the rest.)
+    wQL counts the size of an error, so rows are repeated or left out in proportion to their level. Weights would do the same, but
+    scikit-learn 1.9 spends more time on binning by weighted percentiles than on everything else.
     """
     found: list[tuple[Floats, Floats]] = []
     names = sorted({one.metric for one in series})
@@ -595,8 +596,8 @@ def _item(series: Sequence[Series], horizon: int, most: int, metrics: Sequence[s
     return rows, moved
 
 
-def _tree(feedback: Sequence[tuple[Floats, Floats]], level: float, seed: int) -> HistGradientBoostingRegressor:
-    rows, moved = (np.concatenate(columns) for columns in zip(*feedback, strict=True))
+def _tree(examples: Sequence[tuple[Floats, Floats]], level: float, seed: int) -> HistGradientBoostingRegressor:
+    rows, moved = (np.concatenate(columns) for columns in zip(*examples, strict=True))
     model = HistGradientBoostingRegressor(
         loss="quantile", quantile=level, max_iter=100, max_leaf_nodes=15, min_samples_leaf=30, max_bins=128, random_state=seed
     )
@@ -622,7 +623,7 @@ PEERS: tuple[Peer, ...] = (
     AutopilotModels(),
     Crane(),
 )
-"""All that need no fitting, the anchor first."""
+"""All peers that need no fitting, the anchor first."""
 
 
 def forecasts(peer: Peer, series: Sequence[Series]) -> list[Floats]:
@@ -643,7 +644,7 @@ def _each(series: Sequence[Series], ask: Callable[[Panel], Floats]) -> list[Floa
 
 
 def row(found: Losses, anchor: Losses) -> dict[str, Any]:
-    """What the table and the JSON say of one forecaster."""
+    """A forecaster's row of the table and the JSON."""
     ratios = found.wql() / anchor.wql()
     return {
         "relative_wql": relative(found, anchor),

@@ -1,14 +1,14 @@
-"""How forecasts of demand and of arrivals are compared on public series: what is forecast from where, and how it is scored.
+"""The protocol of comparing forecasts of demand and of arrivals on public series: origins, horizons and scores.
 
-Knows forecasts, not how they were made. A series is one file's (`forecast/*.parquet`) or the requests of a file counted in equal
-intervals (`arrivals/*.parquet`). Its first 60 % are history, which a model may be fitted on. In the rest it is forecast from up to
-30 evenly spaced origins, of which each may use all values up to it, at horizons of 1, 6 and 12 steps and quantiles .5, .9 and .95.
+Must not know how forecasts are made. A series comes from a file (`forecast/*.parquet`), or counts the requests of a file in equal
+intervals (`arrivals/*.parquet`). Its first 60 % are history, on which a model may be fitted. The rest has up to 30 evenly spaced
+origins. A forecast may use all values up to its origin; it has horizons of 1, 6 and 12 steps and quantiles .5, .9 and .95.
 
 wQL(q) = 2 x sum of pinball losses / sum of |y|; a set's metric has the mean over the three quantiles, all its series and horizons
 pooled; a forecaster's figure is the geometric mean over all set:metric of its wQL relative to the anchor's: below 1 is better. The
 anchor is the last value with the empirical quantiles of its own errors at each horizon over the last 288 samples.
 
-The data came with figures of baselines but without all details. What was found by trying, measured here / published:
+The data came with figures of baselines, but without all details. Found by trial, measured here / published:
 
 - Demand: horizons pooled, the last origin 12 steps before the end, and only the seven sets in `PUBLISHED`: EWMA .923 / .924, window
   quantile of 12 .929 / .930, of 48 .938 / .941, of 288 1.189 / 1.185, raw persistence 1.434 / 1.44, boosting .863 / .858. The sets
@@ -46,7 +46,7 @@ VARIABLE = "NICETY_DATA"
 """Environment variable with the directory of the data."""
 
 PUBLISHED = ("azure_vm_v1", "gcd_jobs_2011", "gentd26_pods", "llm_server_aging", "nezha_pods", "planetlab_2011", "smd_machines")
-"""Sets by which the figures that the data came with are met."""
+"""Sets that reproduce the figures that came with the data."""
 
 COUNTED = {
     "azure_llm_code": 10.0,  # of less than an hour
@@ -54,7 +54,7 @@ COUNTED = {
     "surf_lisa_jobs_2022a": 1800.0,
     "swf_nasa_ipsc_1993": 1800.0,
 }
-"""Seconds in which the events of a file are counted together: services in seconds and minutes, batch jobs in half hours."""
+"""Seconds of an interval in which a file's events are counted: seconds and minutes for services, half hours for batch jobs."""
 
 STEPS = {"limbo_wikipedia": 3600.0}
 """Seconds between rows of files whose `t` is the number of the row: by its autocorrelation the day is 24 rows."""
@@ -62,7 +62,7 @@ STEPS = {"limbo_wikipedia": 3600.0}
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Equally spaced values of one thing."""
+    """Equally spaced values of one metric of one entity."""
 
     dataset: str  # name of its file
     metric: str
@@ -74,12 +74,12 @@ class Series:
 
     @property
     def group(self) -> str:
-        """What is scored together."""
+        """Set and metric; series of a group are scored together."""
         return f"{self.dataset}:{self.metric}"
 
     @property
     def history(self) -> int:
-        """How many of the values a model may be fitted on."""
+        """Number of values that a model may be fitted on."""
         return int(HISTORY * len(self.values))
 
     def times(self) -> Floats:
@@ -99,12 +99,12 @@ class Panel:
 
     @property
     def history(self) -> int:
-        """How many of the values a model may be fitted on."""
+        """Number of values that a model may be fitted on."""
         return int(HISTORY * self.values.shape[1])
 
 
 def panels(series: Sequence[Series], cells: int = 50_000) -> Iterator[tuple[Ints, Panel]]:
-    """(places in `series`, the panel) of all series; a panel of more than one has at most so many values."""
+    """(places in `series`, the panel) of all series; a panel of more than one series has at most `cells` values."""
     alike: dict[tuple[str, float, int], list[int]] = {}
     for place, one in enumerate(series):
         alike.setdefault((one.group, one.step, len(one.values)), []).append(place)
@@ -119,7 +119,8 @@ def panels(series: Sequence[Series], cells: int = 50_000) -> Iterator[tuple[Ints
 
 
 def directory(given: Path | None) -> Path:
-    """Where the data is: what was given, else what the environment says. Raises SystemExit for none, or one without series."""
+    """The folder with the data: the given one, or that of the environment variable. Raises SystemExit for none, or one without
+    series."""
     named = os.environ.get(VARIABLE)
     found = given if given is not None else Path(named) if named else None
     if found is None:
@@ -148,13 +149,13 @@ def origins(series: Series | Panel) -> Ints:
 
 
 def targets(series: Series, places: Ints) -> Floats:
-    """[places, H] what came at each horizon."""
+    """[places, H] the true values at each horizon."""
     return np.asarray(series.values[places[:, None] + np.asarray(HORIZONS)])
 
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """How one forecaster did, summed up by group, horizon and quantile."""
+    """The losses of one forecaster, summed by group, horizon and quantile."""
 
     groups: tuple[str, ...]  # set:metric, sorted
     pinball: Floats  # [G, H, Q] sums
@@ -171,7 +172,7 @@ class Losses:
         return np.asarray(self.covered.sum(axis=(0, 1)) / self.count.sum())
 
     def coverage_by_set(self) -> dict[str, Floats]:
-        """The same for each set, its metrics pooled."""
+        """[Q] coverage for each set, its metrics pooled."""
         sets = np.array([group.partition(":")[0] for group in self.groups])
         return {str(name): self.covered[sets == name].sum(axis=(0, 1)) / self.count[sets == name].sum() for name in np.unique(sets)}
 
@@ -206,21 +207,21 @@ def relative(losses: Losses, anchor: Losses, sets: Collection[str] | None = None
 
 
 def limit_origins(series: Series | Panel, hold: int = 1) -> Ints:
-    """Places in the test part after which a limit is set anew: each value, or every `hold`-th."""
+    """Places in the test part at which a new limit is set: each value, or every `hold`-th."""
     return np.arange(series.history - 1, series.values.shape[-1] - 1, hold)
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How upper quantiles do as limits of use. All are means over a group's series; each series counts the same."""
+    """The quality of upper quantiles as limits of use. All figures are means over a group's series, which count equally."""
 
     groups: tuple[str, ...]  # set:metric, sorted
     slack: Floats  # [G] share of the limit that is not used
     breaches: Floats  # [G] share of steps in which more is used than the limit
-    fixed: Floats  # [G] the same of a limit that never moves and has the same slack
+    fixed: Floats  # [G] breaches of a fixed limit with the same slack
 
     def row(self) -> dict[str, float]:
-        """Means over the groups, each the same, and how many times fewer breaches than by the fixed limit."""
+        """Means over the groups, which count equally, and the breaches of the fixed limit divided by these."""
         slack, breaches, fixed = (float(np.mean(values)) for values in (self.slack, self.breaches, self.fixed))
         return {"slack": slack, "breaches": breaches, "fixed": fixed, "fewer": fixed / breaches if breaches else np.inf}
 
@@ -228,9 +229,9 @@ class Limits:
 def as_limits(series: Sequence[Series], said: Sequence[Floats], hold: int = 1) -> Limits:
     """Judges limits `said[i]` [n] set at `limit_origins(series[i], hold)`, each for the next `hold` steps.
 
-    Slack is the sum of what is left below the limit over the sum of limits. Use above the limit leaves nothing, and does not make
-    up for what other steps leave: a limit that is always too low has no slack, not a negative one. The fixed limit is each series'
-    own, chosen in hindsight so that its slack over the same steps is the same.
+    Slack is the sum of what is left below the limit divided by the sum of limits. A step with use above the limit has a slack of
+    0, not a negative one, so it does not offset other steps. The fixed limit is chosen for each series in hindsight, so that its
+    slack over the same steps is equal.
     """
     groups = sorted({one.group for one in series})
     rows: list[list[tuple[float, float, float]]] = [[] for _ in groups]
@@ -245,15 +246,15 @@ def as_limits(series: Sequence[Series], said: Sequence[Floats], hold: int = 1) -
 
 
 def slack(used: Floats, limit: Floats | float) -> float:
-    """Share of a limit that is not used, 0 of one that is 0 throughout."""
+    """Share of a limit that is not used; 0 for a limit that is always 0."""
     total = float(np.sum(np.broadcast_to(limit, used.shape)))
     return float(np.maximum(limit - used, 0.0).sum()) / total if total > 0 else 0.0
 
 
 def fixed_limit(used: Floats, share: float) -> float:
-    """The one limit whose slack over these values is `share`, from 0 to 1; infinite for 1.
+    """The fixed limit whose slack over these values is `share`, from 0 to 1; infinite for 1.
 
-    Where values are 0, a limit above that has at least their share as slack: 0 is then the limit for any smaller share.
+    If some values are 0, any limit above 0 has at least their share as slack, so a smaller share gives the limit 0.
     """
     ordered = np.sort(used)
     below, n = np.cumsum(ordered), len(used)

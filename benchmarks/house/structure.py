@@ -62,7 +62,7 @@ def reached(name: str, known: Mapping[str, Path]) -> set[str]:
 
 
 def room_of(name: str) -> str:
-    """Where a module is: one of `FLOORS`, `training`, or a folder that is none of them."""
+    """The room of a module: one of `FLOORS`, `training`, or a folder that is none of them."""
     layer, *rest = name.split(".")
     if layer != "scheduler" or not rest:
         return layer if layer != "scheduler" else "nouns"
@@ -107,7 +107,7 @@ def diagram(known: Mapping[str, Path]) -> str:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the largest are, and names that stand in more than one module."""
+    """The largest class and function, and figures that should be small."""
 
     largest_class: tuple[int, str]  # lines, name
     longest_function: tuple[int, str]
@@ -117,7 +117,7 @@ class Sizes:
 
 
 def sizes(known: Mapping[str, Path]) -> Sizes:
-    """Of all modules but those of tests."""
+    """The sizes of all modules except those of tests."""
     classes, functions, where = [(0, "")], [(0, "")], defaultdict(set)
     comparisons = asserts = 0
     for name, path in known.items():

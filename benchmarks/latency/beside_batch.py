@@ -1,40 +1,42 @@
-"""A service beside batch work: what nicety gives it, beside nothing, rule daemons, and the best that a person could pick.
+"""Latency of a service beside batch work: under nicety, under no control, under a rule daemon, and under the best control by hand.
 
     python -m benchmarks.latency.beside_batch [--rounds 6] [--seconds 12] [--json FILE] [--plot FILE]
     python -m benchmarks.latency.beside_batch --turns 30 [--pinned] [--json FILE]
     python -m benchmarks.latency.beside_batch --periodic [--json FILE]
 
-redis-server under open-loop load (requests of about 0.2 ms of its CPU at random times, a latency counts from the planned time) at
-20 % and 60 % of a CPU, beside four CPU hogs: in one session, in sessions of their own, in cgroups of their own. Conditions,
-interleaved and with the same arrivals in each round; p99 and p99.9 are reported of all rounds together, as the median of rounds,
-and by round beside the same round of the hand-picked control, for one disturbed round decides the first. Batch work a second goes
-with the speed of the machine, which here differs by 2 to 3 % from one quarter of a minute to the next, so the CPU time that the
-batch got is reported beside it. Conditions without a claim (alone, nothing, rule, weight) run in each third round:
+The service is redis-server, under open-loop load at 20 % and 60 % of a CPU. A request takes about 0.2 ms of its CPU and comes at a
+random time; its latency counts from the planned time. The batch work is four CPU hogs. Service and hogs share a session, or have
+sessions of their own, or cgroups of their own. The conditions:
 
     alone      no hogs
-    nothing    hogs, nobody does anything
+    nothing    hogs, and no control
     rule       nice 19 on each hog: what ananicy and the like do
-    hand       the best that a person could pick: the hogs' weight at its minimum by what separates them, and a slice of 0.1 ms
-    again      the same once more: how far two runs of one control are apart on this machine
-    weight     the same without the slice
+    hand       the best control by hand: the least weight for the hogs, and a slice of 0.1 ms for the service
+    again      `hand` once more: how far two runs of one control differ on this machine
+    weight     `hand` without the slice
     cold       nicety with an empty state directory and no configuration, started before the hogs
-    pinned     nicety, told by its configuration who is what
+    pinned     nicety with the classes in its configuration
 
-The service runs alone for some seconds, then the hogs start; latency and batch work are compared from ten seconds on, in which
-nicety has to find out. After a minute nicety looks what the service's short slice brings, by five seconds without: the window ends
-before that, and `weight` says what those are like.
+Without an option each condition runs in a scene of its own. The conditions of a round are interleaved and get the same arrivals;
+alone, nothing, rule and weight, which have no claim, run in every third round. The service runs alone for some seconds, then the
+hogs start. The window that is compared begins ten seconds later: by then nicety must have learned the programs. It ends before
+nicety tries the service without its short slice, which it does after a minute, for five seconds; `weight` shows those seconds.
 
-`--turns`: nicety, started cold, and the hand-picked control in turn, four seconds each, in one and the same scene; after each six
-such pairs alone, rule and nothing once. In a scene of its own each has another minute of the machine, and another chance of where
-processes come to run; turns differ in nothing but whether nicety runs (it is stopped by SIGSTOP) or what is set by hand. With
-`--pinned` its configuration says who is what.
+p99 and p99.9 are reported over all rounds, as the median of the rounds, and round by round beside the same round of `hand`, because
+one disturbed round decides the first of these. Batch work follows the speed of the machine, which differs by 2 to 3 % from one
+quarter of a minute to the next. So the CPU time of the batch is reported too.
 
-`--periodic`: hogs that work 8 s of every 30; nicety with a demand model trained on earlier rounds, in turn with `hand`, some bursts
-each, and a fresh one that meets its first burst; over the first 5 s of each burst. In 5 s a single phase of 50 ms in which the CPUs
-run at half their speed, as virtual ones do, decides p99: a few bursts of one condition after a few of another tell nothing. What a
-request cost the service in CPU tells such bursts; those without are told beside all.
+`--turns` compares nicety, started cold, with `hand` in one scene: four seconds of each in turn. After every six such pairs alone,
+rule and nothing run once. Scenes of their own run in different minutes, and their processes land on different CPUs. Turns differ
+only in whether nicety runs (it is stopped by SIGSTOP) and in what is set by hand. With `--pinned` the configuration has the
+classes.
 
-Needs root for nice and cgroups; touches only processes that it starts.
+`--periodic` has hogs that work for 8 s of every 30. nicety, with a demand model trained on earlier periods, takes turns with
+`hand`, some bursts each. A fresh nicety that meets its first burst is measured too. What counts is the first 5 s of each burst.
+One phase of 50 ms in which the CPUs run at half their speed, as virtual CPUs do, decides the p99 of 5 s. In such a burst a request
+costs the service more CPU, so the figures are given with and without these bursts.
+
+Needs root for nice and cgroups. Touches only processes that it starts.
 """
 
 from __future__ import annotations
@@ -76,46 +78,50 @@ from .contention import (
 )
 
 LOADS = (0.2, 0.6)
+"""CPUs that the service uses: chosen, mostly idle and mostly busy."""
+
 CONDITIONS = ("alone", "nothing", "rule", "hand", "again", "weight", "cold", "pinned")
 BY_HAND, OURS = ("hand", "again", "weight"), ("cold", "pinned")
 COMPARED, SELDOM = ("hand", "again", "cold", "pinned"), 3
-"""What is to be told apart by a few percent runs in every round, the rest in each third."""
+"""Conditions that differ by a few percent run in every round, the others in every third: chosen, to save time."""
+
 LEARN, PLAIN, SETTLE = 7.0, 2.0, 10.0
-"""Seconds of load before the hogs start, with nicety, which has to find out who is what, and without; and from the start of the
-hogs to the window that is compared, the same for all."""
+"""Seconds of load before the hogs start, with nicety (which must classify the service) and without it; and seconds from the start
+of the hogs to the window that is compared, the same for all. Chosen."""
 
 ASKED = (
     ("p99", "p99", 1.25),
     ("p999", "p99.9", 1.25),
-    ("p999_awake", "p99.9 while the machine did not stand still", 1.25),
+    ("p999_awake", "p99.9 outside of stalls", 1.25),
     ("batch", "batch work", 0.97),
     ("batch_at_speed", "batch work at one speed of the machine", 0.97),
     ("batch_cpus", "CPU time of the batch", 0.97),
 )
-"""Figures that something is asked of, and what: at most so many times the hand-picked control's latency, at least so much of its
-batch work. "At one speed": times the service's CPU seconds a request at that time, for neighbours slow both. "While the machine did
-not stand still": see `awake`."""
+"""(key, name, bound) of the figures with a claim. The bound is a ratio to the hand-picked control: the most for a latency, the
+least for batch work (the aims of docs/latency.md). "At one speed" is batch work times the CPU seconds of a request, because what
+slows the machine from outside slows both. Stalls: see `awake`."""
 
 STALL, AFTER = 1e-3, 5e-3
-"""Seconds by which the load generator, real-time and pinned, sends late only where the machine stood still; and what follows such a
-stall until what has piled up is gone."""
+"""The machine stood still where the load generator, real-time and pinned, sent later than `STALL` seconds. The queue of a stall
+lasts for up to `AFTER` seconds more. Chosen."""
 
 SPAN, SKIPPED = 4.0, 1.0
-"""Seconds of a turn, and those at its beginning that are not counted: a daemon that slept begins with a tick that has no rates. The
-shorter turns are, the more alike is the speed of a machine that others slow."""
+"""Seconds of a turn, and seconds at its beginning that do not count: the first tick of a daemon that was stopped has no rates.
+Chosen: the shorter the turns, the more equal is the machine's speed in neighbouring ones."""
 
 BETWEEN = 6
-"""Pairs of turns between two turns of each of the other conditions."""
+"""The other conditions run once after this many pairs of turns: chosen, to save time."""
 
 TICK = 0.02
-"""Seconds from the start of a tick of the daemon in which it is taken to be at it: some 10 ms of CPU, in competition."""
+"""Seconds after the start of a tick in which the daemon counts as busy with it: some 10 ms of CPU, for which it competes.
+Chosen."""
 
 WORK, REST, FIRST, BEFORE = 8.0, 22.0, 5.0, 0.05
-"""The periodic batch: seconds of work and of rest, the seconds of each burst that are looked at, and how long before a burst it is
-looked whether the hogs are lowered."""
+"""The periodic batch: seconds of work, seconds of rest, seconds of each burst that count, and how many seconds before a burst the
+hogs must already be demoted. Chosen."""
 
 SLOWED = 1.04
-"""Where a request costs the service more CPU than this times what it does in the cheapest burst, something slowed the CPUs."""
+"""The CPUs were slowed in a burst if a request cost the service more than this times its CPU in the cheapest burst. Chosen."""
 
 PINNED = """
 [models]
@@ -134,16 +140,16 @@ class Run:
     """One condition, once."""
 
     latency: np.ndarray  # seconds, of the window
-    awake: np.ndarray  # of those of the window that the machine did not stand still for
-    stalls: int  # how often it did in the window
-    early: np.ndarray  # of the seconds between the start of the hogs and the window
-    ticking: np.ndarray | None  # of those of the window that came while the daemon made a tick, or might have
+    awake: np.ndarray  # seconds, of the window without stalls
+    stalls: int  # how often the machine stood still in the window
+    early: np.ndarray  # seconds, between the start of the hogs and the window
+    ticking: np.ndarray | None  # seconds, of requests of the window that came while the daemon may have been in a tick
     rounds: float  # batch work a second
-    cpus: float  # CPUs that the batch got for it
-    cost: float  # CPU seconds of the service a request: how fast the machine was
-    protected: float | None  # seconds from the start of the hogs to the first change in the kernel
-    ticks: int | None  # the same in ticks of the daemon, the one that changed it included
-    own: float | None  # CPUs that the daemon itself took in the window
+    cpus: float  # CPUs that the batch got
+    cost: float  # CPU seconds that a request cost the service: how slow the machine was
+    protected: float | None  # seconds from the start of the hogs to the first change in the kernel; None: there was none
+    ticks: int | None  # ticks of the daemon until then, including the one with the change
+    own: float | None  # CPUs that the daemon used in the window; None: no daemon ran
 
 
 @contextlib.contextmanager
@@ -168,13 +174,13 @@ def nicety(folder: Path, config: str) -> Iterator[Path]:
 
 
 class Watcher(threading.Thread):
-    """Looks every few ms whether something lowers the hogs."""
+    """Checks every few ms whether the hogs are demoted."""
 
     def __init__(self, made: Scene, pause: float = 0.005) -> None:
         super().__init__(daemon=True)
         self._made, self._done, self._pause = made, threading.Event(), pause
         self._plain = plain(made)
-        self._changes = [(0.0, False)]  # when, and whether they were lowered from then on
+        self._changes = [(0.0, False)]  # when, and whether the hogs were demoted from then on
 
     def run(self) -> None:
         """Until `stop`."""
@@ -186,11 +192,11 @@ class Watcher(threading.Thread):
 
     @property
     def changed(self) -> float | None:
-        """The first time that they were."""
+        """When they were demoted first (monotonic seconds); None: never."""
         return next((at for at, lowered in self._changes if lowered), None)
 
     def was_lowered(self, at: float) -> bool:
-        """Whether they were at this moment (monotonic seconds)."""
+        """Whether they were demoted at this moment (monotonic seconds)."""
         return [lowered for since, lowered in self._changes if since <= at][-1]
 
     def stop(self) -> None:
@@ -226,7 +232,7 @@ def measure(separation: str, busy: float, condition: str, seconds: float, seed: 
         opens, ends = start + SETTLE, start + SETTLE + seconds
         time.sleep(max(0.0, opens - time.monotonic()))
         if watcher is not None:
-            watcher.stop()  # its looks cost a CPU something
+            watcher.stop()  # its checks take CPU
         before, had, at = made.rounds() if made.hogs else 0, sum(map(cpu_seconds, made.hogs)), time.monotonic()
         served = cpu_seconds(made.service)
         spent = 0.0 if state is None else cpu_seconds(daemon_of(state))
@@ -253,8 +259,10 @@ def measure(separation: str, busy: float, condition: str, seconds: float, seed: 
 
 
 def awake(planned: np.ndarray, late: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(for each request whether the machine did not stand still then, when stalls began: monotonic seconds). A single stall of a
-    virtual machine decides a p99.9 of some seconds, whatever is compared."""
+    """(whether each request came outside of stalls, when each stall began in monotonic seconds).
+
+    A single stall of a virtual machine decides the p99.9 of some seconds, whatever is compared.
+    """
     slow = np.flatnonzero(late > STALL)
     up, began = np.ones(len(planned), dtype=bool), list[float]()
     end = -np.inf
@@ -267,12 +275,12 @@ def awake(planned: np.ndarray, late: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def daemon_of(state: Path) -> int:
-    """The pid of the daemon that runs there: its lock file has it."""
+    """The pid of the daemon that uses this state directory, from its lock file."""
     return int((state / "lock").read_text().split()[0])
 
 
 def ticks_since(state: Path, start: float) -> list[tuple[float, bool]]:
-    """Ticks from then on, from the decision log: when (monotonic seconds), and whether a demotion was applied in it."""
+    """(when, in monotonic seconds; whether a demotion was applied) of each tick from `start` on, from the decision log."""
     made = []
     with DecisionReader(state / "decisions.db") as log:
         for session in log.sessions():
@@ -289,12 +297,12 @@ def ticks_since(state: Path, start: float) -> list[tuple[float, bool]]:
 
 
 def ticks_until_protected(made: list[tuple[float, bool]]) -> int | None:
-    """How many ticks it took, the one that demoted included; None: none did."""
+    """Ticks until the first demotion, including the tick of it; None: there was none."""
     return next((count for count, (_, applied) in enumerate(made, 1) if applied), None)
 
 
 def campaign(separations: list[str], loads: list[float], conditions: list[str], rounds: int, seconds: float) -> dict[str, object]:
-    """Every condition in every scene, interleaved; figures by scene and condition."""
+    """Run every condition in every scene, interleaved; figures by scene and condition."""
     with scene("sessions") as made:
         turns, cost = calibrate(made, 2e-4)
     print(f"a request takes {cost * 1e6:.0f} µs of the service's CPU", flush=True)
@@ -313,7 +321,7 @@ def campaign(separations: list[str], loads: list[float], conditions: list[str], 
 
 
 def summary(runs: list[Run]) -> dict[str, float | int | None]:
-    """Latencies of all rounds together, in µs; what was never answered counts as lost."""
+    """Figures of all rounds together, latencies in µs. A request that was never answered counts as lost."""
     pooled = np.concatenate([run.latency for run in runs])
     early = np.concatenate([run.early for run in runs])
     ticking = [run.ticking for run in runs if run.ticking is not None]
@@ -321,7 +329,7 @@ def summary(runs: list[Run]) -> dict[str, float | int | None]:
     up = [run.awake for run in runs]
     waits = [run.protected for run in runs]
     ticks = [run.ticks for run in runs]
-    told = any(tick is not None for tick in ticks) or any(wait is not None for wait in waits)
+    known = any(tick is not None for tick in ticks) or any(wait is not None for wait in waits)
     p99_by_round, p999_by_round = ([quantile_of(run.latency, share) for run in runs] for share in (0.99, 0.999))
     return {
         "p50": p50,
@@ -345,18 +353,18 @@ def summary(runs: list[Run]) -> dict[str, float | int | None]:
         "ticking_p99": quantile_of(np.concatenate(ticking), 0.99) if ticking else None,
         "own": max((run.own for run in runs if run.own is not None), default=None),
         "requests": len(pooled),
-        "protected_seconds": max((wait for wait in waits if wait is not None), default=None) if told else None,
-        "protected_ticks": (max(tick for tick in ticks if tick is not None) if None not in ticks else -1) if told else None,
+        "protected_seconds": max((wait for wait in waits if wait is not None), default=None) if known else None,
+        "protected_ticks": (max(tick for tick in ticks if tick is not None) if None not in ticks else -1) if known else None,
     }
 
 
 def quantile_of(latencies: np.ndarray, share: float) -> float:
-    """In µs: one that a request had."""
+    """A quantile in µs, not interpolated: a latency that some request had."""
     return float(np.quantile(latencies, share, method="higher") * 1e6)
 
 
 def show(name: str, rows: dict[str, dict[str, float]]) -> None:  # type: ignore[type-arg]
-    """A table of one scene."""
+    """Print a table of one scene."""
     whole = max((row["batch"] for row in rows.values()), default=0.0) or 1.0
     latencies = f"{'p50 µs':>9} {'p99':>10} {'p99.9':>10} {'medians: p99':>13} {'p99.9':>10} {'before':>10}"
     heads = f"{latencies} {'batch':>6} {'CPUs':>6} {'lost':>5}"
@@ -364,7 +372,9 @@ def show(name: str, rows: dict[str, dict[str, float]]) -> None:  # type: ignore[
     for condition, row in rows.items():
         after = ""
         if row["protected_seconds"] is not None:
-            after = f"{row['protected_seconds']:.2f} s, tick {row['protected_ticks']:.0f}; {row['own']:.1%} of a CPU itself"
+            after = (
+                f"{row['protected_seconds']:.2f} s, tick {row['protected_ticks']:.0f}; the daemon took {row['own']:.1%} of a CPU"
+            )
         elif condition in OURS:
             after = "never"
         print(
@@ -376,49 +386,53 @@ def show(name: str, rows: dict[str, dict[str, float]]) -> None:  # type: ignore[
 
 
 def claim(claims: Claims, results: dict[str, dict[str, dict[str, float]]]) -> None:
-    """What is asked of nicety in each scene."""
+    """Add the claims of each scene."""
     for name, rows in results.items():
         if "hand" in rows and "again" in rows:
             for key, word, _ in ASKED:
                 ratio = rows["again"][key] / rows["hand"][key]
-                claims.add(f"{name}: {word} under the hand-picked control beside itself", ratio, "for comparison", True)
+                claims.add(f"{name}: {word}, second run of the hand-picked control / first", ratio, "for comparison", True)
         for condition in OURS:
             if condition not in rows or "hand" not in rows:
                 continue
             row, hand = rows[condition], rows["hand"]
             for key, word, bound in ASKED:
-                hold(claims, key, f"{name}, {condition}: {word} beside the best hand-picked control", row[key] / hand[key], bound)
+                hold(claims, key, f"{name}, {condition}: {word} / hand-picked control's", row[key] / hand[key], bound)
             for key, word in (("median_p99", "p99"), ("median_p999", "p99.9")):
-                claims.at_most(f"{name}, {condition}: {word} beside it, medians of the rounds", row[key] / hand[key], 1.25)
+                claims.at_most(
+                    f"{name}, {condition}: median {word} of the rounds / hand-picked control's", row[key] / hand[key], 1.25
+                )
             if condition in COMPARED and "again" in rows:
                 for key, word, bound in ASKED:
                     ratio, error = beside(rows, condition, f"{key}_by_round")
-                    said = f"{name}, {condition}: {word} beside the control's two runs, mean of the rounds' ratios"
+                    said = f"{name}, {condition}: {word} / mean of the control's two runs, mean over rounds"
                     hold(claims, key, said, ratio, bound)
-                    claims.add(f"{said}: its standard error", error, "for comparison", True)
+                    claims.add(f"{said}: standard error", error, "for comparison", True)
             for those, whose in ((condition, f"{condition}'s"), ("hand", "the control's")):
-                said = f"{name}: times that the machine stood still in {whose} windows"
+                said = f"{name}: stalls of the machine in {whose} windows"
                 claims.add(said, rows[those]["stalls"], "for comparison", True)
-            said = f"{name}, {condition}: p99 of what comes while the daemon makes a tick, beside p99 of all"
+            said = f"{name}, {condition}: p99 of requests that come during a tick / p99 of all"
             claims.add(said, row["ticking_p99"] / row["p99"], "for comparison", True)
             ticks = row["protected_ticks"]
             claims.add(f"{name}, {condition}: ticks until protected", ticks, "<= 2", ticks is not None and 0 < ticks <= 2)
 
 
 def hold(claims: Claims, key: str, said: str, ratio: float, bound: float) -> None:
-    """A claim of one of the figures of `ASKED`: much of the batch's, little of latencies."""
+    """Add a claim about a figure of `ASKED`: at least `bound` for batch work, at most `bound` for a latency."""
     (claims.at_least if key.startswith("batch") else claims.at_most)(said, ratio, bound)
 
 
 def beside(rows: dict[str, dict[str, float]], condition: str, key: str) -> tuple[float, float | None]:
-    """Geometric mean over the rounds of what a condition had by what `hand` and `again` had, which ran next to it with the same
-    arrivals, and its standard error: what slows the machine for a minute slows all three, and a disturbed round is one of many."""
+    """(geometric mean over the rounds of a condition's figure by that of `hand` and `again`, its standard error).
+
+    The three ran one after the other with the same arrivals: what slows the machine for a minute slows all of them.
+    """
     ours, hand, again = (np.log(rows[name][key]) for name in (condition, "hand", "again"))
     return geometric(ours - (hand + again) / 2)
 
 
 def geometric(logarithms: np.ndarray) -> tuple[float, float | None]:
-    """(geometric mean, its standard error; None of a single one) of ratios."""
+    """(geometric mean of ratios, its standard error; None for a single ratio)."""
     mean, count = float(np.exp(np.mean(logarithms))), len(logarithms)
     return mean, None if count < 2 else mean * float(np.std(logarithms, ddof=1) / np.sqrt(count))
 
@@ -428,18 +442,20 @@ def geometric(logarithms: np.ndarray) -> tuple[float, float | None]:
 
 @dataclass(frozen=True)
 class Turn:
-    """Some seconds of one of the two."""
+    """Some seconds of one condition."""
 
     latency: np.ndarray  # seconds
-    awake: np.ndarray  # of those that the machine did not stand still for
-    work: float  # of the batch, a second
-    cpus: float  # that the batch got
-    cost: float  # CPU seconds of the service a request
+    awake: np.ndarray  # seconds, without stalls
+    work: float  # batch work a second
+    cpus: float  # CPUs that the batch got
+    cost: float  # CPU seconds that a request cost the service
 
 
 def order(pairs: int) -> list[str]:
-    """Conditions in turn: nicety and the hand-picked control in pairs, and after each few of them the others. What "nothing" leaves
-    waiting is worked off before anything is counted again."""
+    """Conditions in turn: pairs of nicety and the hand-picked control, with the other conditions after every `BETWEEN` pairs.
+
+    "nothing" leaves a queue of requests; "worked off" is the time for it, which does not count.
+    """
     turns = []
     for pair in range(pairs):
         turns += ["hand", "cold"] if pair % 2 else ["cold", "hand"]
@@ -449,7 +465,7 @@ def order(pairs: int) -> list[str]:
 
 
 def set_by_hand(made: Scene, condition: str) -> None:
-    """What a person does to the scene, while nicety is stopped."""
+    """Set what a person would set for a condition, while nicety is stopped."""
     if condition in ("hand", "worked off"):
         weigh_down(made)
     else:
@@ -461,9 +477,11 @@ def set_by_hand(made: Scene, condition: str) -> None:
 
 
 def in_turns(separation: str, busy: float, pairs: int, turns: int, cost: float, config: str) -> dict[str, object]:
-    """Nicety with this configuration and the hand-picked control, each so many times, and the others now and then, in one scene:
-    figures of all, and the ratios of these two."""
-    marks, set_anew, slices, plan = list[tuple[str, float, float, float, float, float]](), 0, Slices(), order(pairs)
+    """Run `pairs` turns of nicety (with this configuration) and of the hand-picked control in one scene, and some of the others.
+
+    Returns the figures of each condition, and the ratios of nicety to the control.
+    """
+    marks, changed_by_hand, slices, plan = list[tuple[str, float, float, float, float, float]](), 0, Slices(), order(pairs)
     with contextlib.ExitStack() as stack:
         made = stack.enter_context(scene(separation))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -474,7 +492,7 @@ def in_turns(separation: str, busy: float, pairs: int, turns: int, cost: float, 
         time.sleep(SETTLE)
         daemon = daemon_of(state)
         stack.callback(os.kill, daemon, signal.SIGCONT)
-        had = None  # what nicety had set when it was stopped
+        had = None  # what was set when nicety was stopped
         for condition in plan:
             began = time.monotonic()
             if condition == "cold":
@@ -489,7 +507,7 @@ def in_turns(separation: str, busy: float, pairs: int, turns: int, cost: float, 
                 set_by_hand(made, condition)
                 if had is None:
                     had = now
-                    set_anew += condition == "hand" and (slices.read(made.service), weights(made)) != had
+                    changed_by_hand += condition == "hand" and (slices.read(made.service), weights(made)) != had
             time.sleep(SKIPPED)
             work, cpus, opens = made.rounds(), sum(map(cpu_seconds, made.hogs)), time.monotonic()
             served = cpu_seconds(made.service)
@@ -527,40 +545,41 @@ def in_turns(separation: str, busy: float, pairs: int, turns: int, cost: float, 
     by_turn = {name: {key: [figure([turn]) for turn in some] for key, figure in figures.items()} for name, some in taken.items()}
     pairs_ratios = {key: geometric(np.log(by_turn["cold"][key]) - np.log(by_turn["hand"][key])) for key, _, _ in ASKED}
     requests = sum(len(turn.latency) for turn in cold)
-    neighbours = pairs // 2 * 2  # one turn of the control follows another
+    neighbours = pairs // 2 * 2  # whole twos of pairs, in which one turn of the control follows another
     itself = {
         key: geometric(np.log(by_turn["hand"][key][1:neighbours:2]) - np.log(by_turn["hand"][key][:neighbours:2]))
         for key, _, _ in ASKED
     }
     found = {"ratios": ratios, "pairs_ratios": pairs_ratios, "itself": itself, "by_turn": by_turn}
-    return {"rows": rows, **found, "requests": requests, "stalls": stalled, "set_anew": set_anew, "ticks": protected}
+    return {"rows": rows, **found, "requests": requests, "stalls": stalled, "changed_by_hand": changed_by_hand, "ticks": protected}
 
 
 def jackknife(ratio: Callable[[list[Turn], list[Turn]], float], ours: list[Turn], theirs: list[Turn]) -> tuple[float, float]:
-    """(a ratio of all turns, its standard error: from how it changes when one pair of turns is left out)."""
+    """(a ratio over all turns, its standard error). The error comes from the ratios that leave out one pair of turns each."""
     count = len(ours)
     without = [ratio(ours[:i] + ours[i + 1 :], theirs[:i] + theirs[i + 1 :]) for i in range(count)]
     return ratio(ours, theirs), float(np.sqrt((count - 1) / count * np.sum((without - np.mean(without)) ** 2)))
 
 
 def claim_turns(claims: Claims, name: str, found: dict[str, Any]) -> None:
-    """What is asked of nicety, of one scene in turns."""
+    """Add the claims of one scene with turns."""
     for key, word, bound in ASKED:
         for which, how in (("ratios", "all turns together"), ("pairs_ratios", "mean of the pairs' ratios")):
             value, error = found[which][key]
-            said = f"{name}, in turns: {word} beside the best hand-picked control, {how}"
+            said = f"{name}, in turns: {word} / hand-picked control's, {how}"
             hold(claims, key, said, value, bound)
-            claims.add(f"{said}: its standard error", error, "for comparison", True)
+            claims.add(f"{said}: standard error", error, "for comparison", True)
         value, error = found["itself"][key]
-        said = f"{name}, in turns: {word} of the control beside itself, mean of its pairs' ratios"
+        said = f"{name}, in turns: {word}, one turn of the control / the turn before"
         claims.add(said, value, "for comparison", True)
-        claims.add(f"{said}: its standard error", error, "for comparison", True)
+        claims.add(f"{said}: standard error", error, "for comparison", True)
     for condition, whose in (("cold", "nicety's"), ("hand", "the control's")):
-        said = f"{name}: times that the machine stood still in {whose} turns"
+        said = f"{name}: stalls of the machine in {whose} turns"
         claims.add(said, found["stalls"][condition], "for comparison", True)
     ticks = found["ticks"]
     claims.add(f"{name}: ticks until protected", ticks, "<= 2", ticks is not None and ticks <= 2)
-    claims.add(f"{name}: turns in which the hand had to change what nicety had set", found["set_anew"], "for comparison", True)
+    said = f"{name}: turns of the control that changed something that nicety had set"
+    claims.add(said, found["changed_by_hand"], "for comparison", True)
 
 
 # --- a batch that comes every 30 s ----------------------------------------------------------------------------------------------
@@ -568,15 +587,17 @@ def claim_turns(claims: Claims, name: str, found: dict[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Burst:
-    """The first seconds of one."""
+    """The first `FIRST` seconds of a burst of batch work."""
 
     latency: np.ndarray  # seconds
-    cost: float  # CPU seconds of the service a request
+    cost: float  # CPU seconds that a request cost the service
 
 
 def periodic(separation: str, busy: float, teach: int, bursts: int, blocks: int) -> dict[str, dict[str, Any]]:
-    """p99 of the first seconds of each burst: with nothing, reacted to, and foreseen and by hand in turn: `blocks` of so many
-    `bursts`, with the control before and after each."""
+    """Figures of the first seconds of each burst, by condition.
+
+    "nothing" and "reactive" run once, for `bursts` bursts. "forecast" runs `blocks` times, with "hand" before and after each.
+    """
     with scene(separation) as made, tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         turns, cost = calibrate(made, 2e-4)
@@ -599,7 +620,8 @@ def periodic(separation: str, busy: float, teach: int, bursts: int, blocks: int)
             lowered[condition] = lowered.get(condition, 0) + before
             each = ", ".join(f"{p99_of([burst]):.0f} ({burst.cost * 1e6:.0f})" for burst in block)
             print(
-                f"  {condition:<10} p99 of the first {FIRST:g} s of each burst (CPU of a request), µs: {each}; lowered: {before}",
+                f"  {condition:<10} p99 of the first {FIRST:g} s of each burst (CPU of a request), µs: {each}; "
+                f"bursts that found the hogs demoted: {before}",
                 flush=True,
             )
     at_speed = SLOWED * min(burst.cost for blocks_of in taken.values() for block in blocks_of for burst in block)
@@ -622,35 +644,34 @@ def periodic(separation: str, busy: float, teach: int, bursts: int, blocks: int)
             "at_speed": len(swift),
             "lowered": lowered[condition],
         }
-        told = {key: f"{value:.5g}" for key, value in row.items() if value is not None and "_by_" not in key}
-        print(f"  {condition:<10}", told, flush=True)
+        shown = {key: f"{value:.5g}" for key, value in row.items() if value is not None and "_by_" not in key}
+        print(f"  {condition:<10}", shown, flush=True)
     return results
 
 
 def p99_of(bursts: list[Burst]) -> float:
-    """Of all requests of some bursts, in µs."""
+    """p99 of all requests of some bursts, in µs."""
     return quantile_of(np.concatenate([burst.latency for burst in bursts]), 0.99)
 
 
 def claim_periodic(claims: Claims, name: str, rows: dict[str, dict[str, Any]]) -> None:
-    """What is asked of nicety, of a batch that comes regularly."""
-    first, hand, forecast = f"p99 of the first {FIRST:g} s beside the best hand-picked control", rows["hand"], rows["forecast"]
+    """Add the claims of a batch that comes regularly."""
+    first, hand, forecast = f"p99 of the first {FIRST:g} s / hand-picked control's", rows["hand"], rows["forecast"]
     claims.at_most(f"{name}, forecast: {first}", forecast["p99"] / hand["p99"], 1.5)
     medians = forecast["median_p99"] / hand["median_p99"]
-    claims.at_most(f"{name}, forecast: the same, medians of the bursts", medians, 1.5)
+    claims.at_most(f"{name}, forecast: {first}, medians of the bursts", medians, 1.5)
     if forecast["at_speed"] and hand["at_speed"]:
-        which = f"bursts at full speed, {forecast['at_speed']} and {hand['at_speed']}"
-        claims.at_most(f"{name}, forecast: the same, of {which}", forecast["p99_at_speed"] / hand["p99_at_speed"], 1.5)
+        which = f"bursts at full speed ({forecast['at_speed']} / {hand['at_speed']})"
+        claims.at_most(f"{name}, forecast: {first}, {which}", forecast["p99_at_speed"] / hand["p99_at_speed"], 1.5)
     share = forecast["lowered"] / forecast["bursts"]
     claims.at_least(f"{name}, forecast: share of bursts before which the batch was demoted", share, 0.8)
     claims.add(f"{name}, reactive: {first}", rows["reactive"]["p99"] / hand["p99"], "for comparison", True)
     between = max(hand["p99_by_block"]) / min(hand["p99_by_block"])
-    claims.add(f"{name}: the same of the control's highest block beside its lowest", between, "for comparison", True)
+    claims.add(f"{name}: p99 of the control's highest block / its lowest", between, "for comparison", True)
 
 
 def foreseen(made: Scene, folder: Path, condition: str, rate: float, turns: int, bursts: int) -> tuple[list[Burst], int]:
-    """(the first seconds of each burst, before how many of them the hogs were lowered) of bursts that come regularly; nicety has
-    seen some before."""
+    """(each burst, how many of them found the hogs demoted). nicety has seen three bursts before the first that counts."""
     with contextlib.ExitStack() as stack:
         if condition == "forecast":
             stack.enter_context(nicety(folder, ""))
@@ -673,7 +694,7 @@ def foreseen(made: Scene, folder: Path, condition: str, rate: float, turns: int,
 
 
 def reacted(made: Scene, folder: Path, rate: float, turns: int, seed: int) -> Burst:
-    """A burst that a fresh nicety has never seen the like of."""
+    """The first burst that a fresh nicety sees."""
     folder.mkdir()
     with nicety(folder, ""):
         load = start_load(made, rate, LEARN + FIRST, turns, seed + 1)
@@ -688,14 +709,14 @@ def reacted(made: Scene, folder: Path, rate: float, turns: int, seed: int) -> Bu
 
 
 def burst_of(planned: np.ndarray, latency: np.ndarray, at: float, served: float) -> Burst:
-    """From what the load generator saw, and the CPU seconds of the service."""
+    """The burst that began at `at`, from the load generator's figures and the CPU seconds that the service used in it."""
     first = latency[(planned >= at) & (planned < at + FIRST)]
     return Burst(first, served / len(first))
 
 
 def onsets_of(made: Scene, load: subprocess.Popen[bytes]) -> list[tuple[float, float]]:
-    """(when the batch began to work again (monotonic seconds), CPU seconds of the service in the first seconds after), while the
-    load runs."""
+    """(when in monotonic seconds, CPU seconds of the service in the first `FIRST` seconds) of each start of the batch, as long as
+    the load runs."""
     onsets, before, still, began = list[tuple[float, float]](), made.rounds(), 0, None
     while load.poll() is None:
         time.sleep(0.02)
@@ -740,35 +761,37 @@ def plot(path: Path, results: dict[str, dict[str, dict[str, float]]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--seconds", type=float, default=12)
-    parser.add_argument("--separations", default=",".join(SEPARATIONS))
-    parser.add_argument("--loads", default=",".join(map(str, LOADS)))
-    parser.add_argument("--conditions", default=",".join(CONDITIONS))
+    parser.add_argument("--rounds", type=int, default=6, help="rounds of all conditions (default %(default)s)")
+    parser.add_argument("--seconds", type=float, default=12, help="length of a window (default %(default)g)")
+    parser.add_argument("--separations", default=",".join(SEPARATIONS), help="separated by commas (default %(default)s)")
+    parser.add_argument("--loads", default=",".join(map(str, LOADS)), help="CPUs that the service uses (default %(default)s)")
+    parser.add_argument("--conditions", default=",".join(CONDITIONS), help="separated by commas (default: all)")
     parser.add_argument(
-        "--turns", type=int, default=0, metavar="PAIRS", help="nicety and the hand-picked control in turn in one scene"
+        "--turns", type=int, default=0, metavar="PAIRS", help="instead, this many pairs of nicety and `hand` in one scene"
     )
-    parser.add_argument("--pinned", action="store_true", help="with --turns: the configuration says who is what")
-    parser.add_argument("--periodic", action="store_true")
-    parser.add_argument("--teach", type=int, default=10, help="periods that the demand model learns from")
-    parser.add_argument("--bursts", type=int, default=4, help="of each block of --periodic")
-    parser.add_argument("--blocks", type=int, default=3, help="of --periodic with nicety; the control has one more")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--plot", type=Path)
+    parser.add_argument("--pinned", action="store_true", help="with --turns: the configuration has the classes")
+    parser.add_argument("--periodic", action="store_true", help="instead, a batch that comes every 30 s")
+    parser.add_argument("--teach", type=int, default=10, help="periods that the demand model learns from (default %(default)s)")
+    parser.add_argument("--bursts", type=int, default=4, help="bursts of a block of --periodic (default %(default)s)")
+    parser.add_argument(
+        "--blocks", type=int, default=3, help="blocks of --periodic with nicety; `hand` has two more (default %(default)s)"
+    )
+    parser.add_argument("--json", type=Path, help="write the claims to this file")
+    parser.add_argument("--plot", type=Path, help="write a plot of p99 and p99.9 to this file; needs matplotlib")
     asked = parser.parse_args()
     if asked.plot is not None and importlib.util.find_spec("matplotlib") is None:
         parser.error("--plot needs matplotlib: pip install 'nicety[report]'")
     if asked.periodic and min(asked.teach, asked.bursts, asked.blocks) < 1:
         parser.error("--teach, --bursts, --blocks: at least 1")
     if asked.pinned and not asked.turns:
-        parser.error("--pinned goes with --turns; without, it is one of --conditions")
+        parser.error("--pinned needs --turns; without --turns give --conditions pinned")
     if asked.turns < 0 or asked.turns == 1:
-        parser.error("--turns: at least 2 pairs, for a standard error needs two")
+        parser.error("--turns: give at least 2 pairs, because a standard error needs two")
     for option, words, known in (("separations", asked.separations, SEPARATIONS), ("conditions", asked.conditions, CONDITIONS)):
         unknown = [word for word in words.split(",") if word not in known]
         if unknown:
             parser.error(f"--{option}: {', '.join(unknown)} is not known; choose from {', '.join(known)}")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is ended and put back then, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is ended and restored after SIGTERM too
     claims = Claims()
     separations, loads = asked.separations.split(","), [float(load) for load in asked.loads.split(",")]
     if asked.periodic:
@@ -791,8 +814,8 @@ def main() -> None:
                 found = results[name] = in_turns(separation, busy, asked.turns, turns, cost, PINNED * asked.pinned)
                 claim_turns(claims, name, found)
                 for which in ("ratios", "pairs_ratios", "itself"):
-                    told = {key: f"{value:.3f} +- {error or 0:.3f}" for key, (value, error) in found[which].items()}  # type: ignore[attr-defined]
-                    print(name, which, told, flush=True)
+                    shown = {key: f"{value:.3f} +- {error or 0:.3f}" for key, (value, error) in found[which].items()}  # type: ignore[attr-defined]
+                    print(name, which, shown, flush=True)
                 for condition, row in found["rows"].items():  # type: ignore[attr-defined]
                     print(f"  {condition:<8}", {key: f"{value:.4g}" for key, value in row.items()}, flush=True)
         claims.close(asked.json, turns=results)

@@ -1,8 +1,9 @@
-"""A scene to measure in: redis-server under open-loop load, and four hogs that want every CPU, separated in one of three ways.
+"""A scene to measure in: redis-server under open-loop load, and four hogs that use every CPU. They are separated in one of three
+ways:
 
-session    service and hogs share a session, and with it an autogroup
-sessions   each has a session of its own
-cgroups    each has a cgroup of its own in the cpu hierarchy (v1 or v2), which is made and removed here; needs root
+session    service and hogs share a session, and so an autogroup
+sessions   each has its own session
+cgroups    each has its own cgroup in the cpu hierarchy (v1 or v2), which is made and removed here; needs root
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from typing import NamedTuple
 import numpy as np
 
 HOGS = 4
+"""CPU hogs. Chosen: twice as many as the CPUs of the measured machine."""
+
 SEPARATIONS = ("session", "sessions", "cgroups")
 
 LAUNCH = """
@@ -38,7 +41,7 @@ for line in sys.stdin:  # a command a line; the children share this session
         os.execvp(words[0], words)
     print(pid, flush=True)
 """
-"""Starts programs in its own session: a shell that speaks."""
+"""Starts the programs that it reads from stdin, in its own session, and prints their pids."""
 
 HOG = """
 import mmap, os, sys, time
@@ -58,14 +61,14 @@ while True:
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
+    """A free port of 127.0.0.1."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def cpu_hierarchy() -> Path | None:
-    """Where cgroups with a cpu weight can be made."""
+    """The directory in which cgroups with a cpu weight can be made; None if there is none that may be written."""
     for place, sign in ((Path("/sys/fs/cgroup/cpu"), "cpu.shares"), (Path("/sys/fs/cgroup"), "cgroup.subtree_control")):
         if (place / sign).exists() and os.access(place, os.W_OK):
             return place
@@ -74,7 +77,7 @@ def cpu_hierarchy() -> Path | None:
 
 @dataclass
 class Scene:
-    """What runs. `service` is the pid of redis-server, `hogs` those of the hogs."""
+    """The running programs: `service` is the pid of redis-server, `hogs` are the pids of the hogs."""
 
     separation: str
     folder: Path
@@ -86,12 +89,12 @@ class Scene:
     _counters: memoryview | None = None
 
     def start_hogs(self, work: float = 0.0, rest: float = 0.0) -> float:
-        """Let the hogs run; the moment they were started (monotonic seconds). `work`, `rest`: seconds of a period, 0: no rest."""
+        """Start the hogs; returns when that was (monotonic seconds). `work`, `rest`: seconds of a period; `rest` 0: none."""
         shell = self._shells[0] if self.separation == "session" else self._shell(self._cgroup("batch"))
         began = time.monotonic()
         for slot in range(HOGS):
             words = [str(self.folder / "hog.py"), str(self.folder / "counters"), str(slot), str(work), str(rest)]
-            self.hogs.append(_told(shell, [sys.executable, *words]))
+            self.hogs.append(_started(shell, [sys.executable, *words]))
         return began
 
     def rounds(self) -> int:
@@ -123,7 +126,7 @@ class Scene:
             return None
         top = cpu_hierarchy()
         if top is None:
-            raise SystemExit("no cpu cgroup hierarchy that may be written: run as root, or leave out the separation cgroups")
+            raise SystemExit("no writable cpu cgroup hierarchy: run as root, or leave out the separation cgroups")
         place = top / f"nicety-bench-{os.getpid()}-{name}"
         if not place.exists():
             place.mkdir()
@@ -148,13 +151,13 @@ class Scene:
                 try:
                     place.rmdir()
                     break
-                except OSError:  # its processes are still on their way out
+                except OSError:  # its processes are still exiting
                     time.sleep(0.02)
 
 
 @contextlib.contextmanager
 def scene(separation: str) -> Iterator[Scene]:
-    """redis-server, running and answering; hogs when asked for."""
+    """Run redis-server within the block, entered once it answers. Hogs run after `start_hogs`."""
     redis = shutil.which("redis-server")
     if redis is None:
         raise SystemExit("redis-server is not installed: apt-get install redis-server (its service need not run)")
@@ -167,7 +170,7 @@ def scene(separation: str) -> Iterator[Scene]:
         try:
             shell = made._shell(made._cgroup("service"))  # noqa: SLF001
             words = ["--port", str(made.port), "--save", "", "--appendonly", "no", "--dir", folder, "--logfile", f"{folder}/log"]
-            made.service = _told(shell, [redis, *words])
+            made.service = _started(shell, [redis, *words])
             deadline = time.monotonic() + 10
             while True:
                 try:
@@ -175,7 +178,7 @@ def scene(separation: str) -> Iterator[Scene]:
                     break
                 except OSError:
                     if time.monotonic() > deadline:
-                        raise SystemExit("redis-server did not come up") from None
+                        raise SystemExit("redis-server did not answer within 10 s; try: redis-server --port 0") from None
                     time.sleep(0.02)
             yield made
         finally:
@@ -183,7 +186,8 @@ def scene(separation: str) -> Iterator[Scene]:
 
 
 def calibrate(made: Scene, seconds: float) -> tuple[int, float]:
-    """(turns of the script that take about `seconds` of the server's CPU, CPU seconds a request with them), under light load."""
+    """(turns of the script's loop that take about `seconds` of the server's CPU, CPU seconds of such a request), under light
+    load."""
     turns = 10_000
     for _ in range(2):
         turns = max(10, round(turns * seconds / _cost(made, turns, 2.0)))
@@ -191,15 +195,15 @@ def calibrate(made: Scene, seconds: float) -> tuple[int, float]:
 
 
 def _cost(made: Scene, turns: int, length: float, rate: float = 600.0) -> float:
-    """CPU seconds a request."""
+    """CPU seconds of a request."""
     before = cpu_seconds(made.service)
     start_load(made, rate, length, turns, 1).wait()
     return (cpu_seconds(made.service) - before) / len(np.load(made.folder / "latency.npy")[0])
 
 
 def start_load(made: Scene, rate: float, seconds: float, turns: int, seed: int) -> subprocess.Popen[bytes]:
-    """Open-loop load in the background, from about 0.3 s on: when each request was planned (monotonic seconds) and its latency in
-    seconds are in `folder / "latency.npy"` when it has ended."""
+    """Start open-loop load in the background; it begins after about 0.3 s. When it ends, it writes `folder / "latency.npy"`: the
+    rows of `openloop.py`."""
     generator = str(Path(__file__).with_name("openloop.py"))
     asked = ["--port", made.port, "--rate", rate, "--seconds", seconds, "--work", turns, "--seed", seed]
     out = str(made.folder / "latency.npy")
@@ -228,7 +232,7 @@ class _Attributes(ctypes.Structure):
 
 
 def set_slice(pid: int, seconds: float) -> None:
-    """Ask for a shorter time slice for every thread (EEVDF, Linux 6.12)."""
+    """Set the time slice of every thread (EEVDF, Linux 6.12); 0: the default."""
     for tid in _threads(pid):
         nice = os.getpriority(os.PRIO_PROCESS, tid)
         attributes = _Attributes(size=ctypes.sizeof(_Attributes), nice=nice, runtime=round(seconds * 1e9))
@@ -237,15 +241,15 @@ def set_slice(pid: int, seconds: float) -> None:
 
 
 class Weights(NamedTuple):
-    """What separates the batch from the service."""
+    """The values that decide how much CPU the batch gets beside the service."""
 
     nices: tuple[int, ...]  # of the hogs
-    autogroup: int  # nice of theirs
-    cgroup: int | None  # cpu.shares or cpu.weight of the batch's; None: it has none of its own
+    autogroup: int  # nice of the hogs' autogroup
+    cgroup: int | None  # cpu.shares or cpu.weight of the batch's cgroup; None: it has no own cgroup
 
 
 def weights(made: Scene) -> Weights:
-    """As they are now."""
+    """The values now."""
     file = _weight_file(made)
     nices = tuple(os.getpriority(os.PRIO_PROCESS, pid) for pid in made.hogs)
     group = int(Path(f"/proc/{made.hogs[0]}/autogroup").read_text().split()[-1])
@@ -253,7 +257,7 @@ def weights(made: Scene) -> Weights:
 
 
 def set_weights(made: Scene, wanted: Weights) -> None:
-    """Make them so; what is so already is not touched."""
+    """Set the values that differ from those in force."""
     now, file = weights(made), _weight_file(made)
     for pid, nice, before in zip(made.hogs, wanted.nices, now.nices, strict=True):
         if nice != before:
@@ -265,13 +269,13 @@ def set_weights(made: Scene, wanted: Weights) -> None:
 
 
 def plain(made: Scene) -> Weights:
-    """Those that nobody has set."""
+    """The kernel's defaults."""
     file = _weight_file(made)
     return Weights((0,) * len(made.hogs), 0, None if file is None else 1024 if file.name == "cpu.shares" else 100)
 
 
 def weigh_down(made: Scene) -> None:
-    """The weight of the batch at its minimum, by what separates it from the service."""
+    """Give the batch the least weight, through nice, autogroup or cgroup, depending on what separates it from the service."""
     at = plain(made)
     if made.separation == "session":
         at = at._replace(nices=(19,) * len(made.hogs))
@@ -296,7 +300,7 @@ def _threads(pid: int) -> list[int]:
     return sorted(int(path.name) for path in Path(f"/proc/{pid}/task").iterdir())
 
 
-def _told(shell: subprocess.Popen[str], words: list[str]) -> int:
+def _started(shell: subprocess.Popen[str], words: list[str]) -> int:
     assert shell.stdin is not None
     assert shell.stdout is not None
     shell.stdin.write("\t".join(words) + "\n")

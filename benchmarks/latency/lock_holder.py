@@ -1,12 +1,14 @@
-"""What demoting a lock holder costs those who wait: blocked time undemoted, demoted, and demoted with the watchdog.
+"""What demoting a lock holder costs the waiter: its blocked time without demotion, with it, and with the watchdog.
 
     python -m benchmarks.latency.lock_holder [--rounds 5] [--record] [--json FILE]
 
-A holder takes a lock and burns 50 ms (and 200 ms) of CPU in its critical section, with three hogs on the same CPU; a waiter wants
-the lock. The conditions are interleaved within each round. Locks: flock, fcntl, a process-shared pthread mutex,
+A holder takes a lock and uses 50 ms (or 200 ms) of CPU in its critical section, with three hogs on the same CPU, while a waiter
+wants the lock. The conditions are interleaved within each round. Locks: flock, fcntl, a process-shared pthread mutex,
 multiprocessing.Lock. Demotions: nice 19 within one session, nice 19 of an autogroup among autogroups, cpu.shares 2 among cgroups.
-Then what the watchdog does to pools that are well, and what a look costs beside 100 processes. Needs root; two minutes, and with
-`--record`, one round of each demotion without the watchdog, as many more: at cpu.shares 2 the waiter waits for 80 s and more.
+Afterwards healthy pools run under the watchdog, and the cost of its look beside 100 processes is measured.
+
+Needs root, and two minutes. `--record` adds a round of each demotion without the watchdog, which takes two more minutes: at
+cpu.shares 2 the waiter waits for 80 s and longer.
 """
 
 from __future__ import annotations
@@ -37,11 +39,12 @@ from nicety.scheduler.testing.puppet import proc_id
 
 from ..claims import Claims
 
-WHY = Why("benchmark", "demoted to see who waits", {}, (), ())
+WHY = Why("benchmark", "demoted to measure the waiter", {}, (), ())
 LAYOUT = {Control.NICE: "apart", Control.AUTOGROUP: "sessions", Control.CPU_SHARES: "apart"}
 DEMOTED = {Control.NICE: 19, Control.AUTOGROUP: 19, Control.CPU_SHARES: 2}
 FREE = 0.1
-"""Share of the CPUs that others may use on a machine that is called free: on a busy one a pool that is demoted does starve."""
+"""Most share of the CPUs that other programs may use on a machine that counts as free. Chosen: on a busy machine a demoted pool
+really starves."""
 
 SLEEPERS = """
 import multiprocessing, os, signal, sys
@@ -64,7 +67,7 @@ for pid in pids:
 
 
 class Bench:
-    """An actuator with a ledger of its own."""
+    """An actuator with its own ledger."""
 
     def __init__(self, folder: str) -> None:
         self.kernel = LinuxKernel()
@@ -81,26 +84,26 @@ class Bench:
             raise SystemExit(f"the demotion did not happen: {outcome.detail}")
 
     def turn(self) -> tuple[Outcome, ...]:
-        """The end of a tick: what was relieved since the last."""
+        """End a tick; the reliefs since the last one."""
         relieved = tuple(outcome for outcome in self.actuator.settle() if outcome.status is Status.RELIEVED)
         self.actuator.apply(())
         return relieved
 
     def close(self) -> None:
-        """Put everything back."""
+        """Restore everything."""
         self.actuator.undo()
         self.ledger.close()
 
 
 @contextmanager
 def bench() -> Iterator[Bench]:
-    """A Bench in a directory of its own."""
+    """A Bench in a temporary directory."""
     with tempfile.TemporaryDirectory() as folder, closing(Bench(folder)) as made:
         yield made
 
 
 def member(process: ProcId) -> Member:
-    """A process as a tick has it."""
+    """The process as a member of a tick's group."""
     fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
     lines = [line.split(":", 2) for line in Path(f"/proc/{process.pid}/cgroup").read_text().splitlines()]
     cgroup = next((path for _, controllers, path in lines if "cpu" in controllers.split(",")), lines[-1][2])
@@ -108,14 +111,14 @@ def member(process: ProcId) -> Member:
 
 
 def place(control: Control, member: Member) -> DecisionPlace:
-    """What a decision names to change this control of a process."""
+    """The place that a decision names to change this control of a process."""
     if control is Control.CPU_SHARES:
         return CgroupPlace(member.cgroup)
     return SessionPlace(member.session, member.id) if control is Control.AUTOGROUP else ProcessPlace(member.id)
 
 
 def groups(batch: Sequence[ProcId], others: Sequence[ProcId]) -> tuple[Group, ...]:
-    """The groups of a tick."""
+    """A tick's groups: one of batch, one of the others."""
     return tuple(
         Group(name, latency, len(ids), 0.0, 0.0, 0.0, 0, tuple(map(member, ids)))
         for name, latency, ids in (("batch", Class.BATCH, batch), ("web", Class.INTERACTIVE, others))
@@ -124,7 +127,7 @@ def groups(batch: Sequence[ProcId], others: Sequence[ProcId]) -> tuple[Group, ..
 
 @contextmanager
 def cgroups(scene: Scene, control: Control) -> Iterator[None]:
-    """Holder and each hog in cgroups of their own, if that is what is measured."""
+    """Put the holder and each hog into its own cgroup within the block, if a control of cgroups is measured."""
     if control is not Control.CPU_SHARES:
         yield
         return
@@ -161,7 +164,7 @@ def blocked(bench: Bench, scene: Scene, control: Control, section: float, condit
     def meanwhile() -> float | None:
         return bench.actuator.relieve(seen) if watching else None
 
-    if watching:  # the wait begins at any time between two looks
+    if watching:  # the wait may begin at any time between two looks
         pause = meanwhile() or 0.0
         time.sleep(random.uniform(0, pause))
     seconds = scene.wait(section, meanwhile)
@@ -171,7 +174,7 @@ def blocked(bench: Bench, scene: Scene, control: Control, section: float, condit
 
 
 def compare(kind: str, control: Control, section: float, rounds: int, *, record: bool, hogs: int = 3) -> dict[str, float]:
-    """Medians of one lock under one demotion; `record`: with one round without the watchdog."""
+    """Medians of the blocked time for one lock under one demotion. `record`: add a round without the watchdog."""
     with bench() as made, Scene(kind, last_cpu(), hogs, LAYOUT[control]) as scene, cgroups(scene, control):
         scene.start()
         times: dict[str, list[float]] = {"undemoted": [], "watched": []}
@@ -192,7 +195,7 @@ def compare(kind: str, control: Control, section: float, rounds: int, *, record:
 
 
 def busy_share() -> float:
-    """Share of the CPUs that somebody else uses, over half a second."""
+    """Share of the CPUs that other programs use, over half a second."""
 
     def ticks() -> tuple[int, int]:
         values = list(map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]))
@@ -205,7 +208,8 @@ def busy_share() -> float:
 
 
 def healthy(kind: str, *, alike: bool, hogs: int, seconds: float) -> dict[str, float]:
-    """Two peers with sections of 1 ms, 4 ms of work between, one or both of them at nice 19: reliefs in so many seconds."""
+    """Reliefs within `seconds` of two healthy peers: sections of 1 ms, 4 ms of work between. `alike`: both are at nice 19, else
+    one."""
     with bench() as made, Scene(kind, last_cpu() if hogs else None, hogs=hogs, layout="one", peer=True) as scene:
         scene.start()
         peers = (scene.holder, scene.waiter)
@@ -224,8 +228,8 @@ def healthy(kind: str, *, alike: bool, hogs: int, seconds: float) -> dict[str, f
 
 
 def cost(count: int, *, shared: bool) -> dict[str, float]:
-    """CPU of a look, in ms, beside `count` processes, one of them demoted. `shared`: half of them wait for one lock in memory that
-    all of them share; else they have nothing in common."""
+    """ms of CPU of the watchdog's look beside `count` processes, one of them demoted. `shared`: half of them wait for one lock in
+    memory that they all share; otherwise they have nothing in common."""
     command = [sys.executable, "-c", SLEEPERS, str(count), "shared" * shared]
     sleepers = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert sleepers.stdin is not None
@@ -263,14 +267,14 @@ def cost(count: int, *, shared: bool) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure all of it, print the claims."""
+    """Measure everything and print the claims."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--record", action="store_true")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of each condition (default %(default)s)")
+    parser.add_argument("--record", action="store_true", help="add a round of each demotion without the watchdog")
+    parser.add_argument("--json", type=Path, help="write the claims and all figures to this file")
     options = parser.parse_args()
     if os.geteuid() != 0:
-        raise SystemExit("giving a nice back needs root")
+        raise SystemExit("run this as root: restoring a nice value needs it")
     random.seed(1)
     claims, rows = Claims(), {}
     for control in LAYOUT:
@@ -278,20 +282,20 @@ def main() -> None:
             record = options.record and kind == "flock"
             row = rows[f"{control} {kind} 50 ms"] = compare(kind, control, 0.05, options.rounds, record=record)
             print(f"{control} {kind} 50 ms: " + ", ".join(f"{name} {value:.3g}" for name, value in row.items()), flush=True)
-            claims.at_most(f"blocked, {control}, {kind}, 50 ms: x undemoted", row["ratio"], 2.0)
+            claims.at_most(f"blocked time demoted / undemoted: {control}, {kind}, 50 ms", row["ratio"], 2.0)
     for kind in ("fcntl", "semaphore"):
         row = rows[f"nice {kind} 200 ms"] = compare(kind, Control.NICE, 0.2, max(2, options.rounds // 2), record=False)
-        claims.at_most(f"blocked, nice, {kind}, 200 ms: x undemoted", row["ratio"], 2.0)
+        claims.at_most(f"blocked time demoted / undemoted: nice, {kind}, 200 ms", row["ratio"], 2.0)
     row = rows["nice semaphore 50 ms, one hog"] = compare("semaphore", Control.NICE, 0.05, options.rounds, record=False, hogs=1)
-    claims.at_most("blocked, nice, semaphore, 50 ms, one hog: x undemoted", row["ratio"], 2.0)
+    claims.at_most("blocked time demoted / undemoted: nice, semaphore, 50 ms, one hog", row["ratio"], 2.0)
     for kind in ("mutex", "semaphore"):
         for alike, hogs, name in ((True, 2, "all demoted, hogs beside"), (False, 0, "one demoted, CPUs free")):
             busy = busy_share()
             row = rows[f"{kind}, pool, {name}"] = healthy(kind, alike=alike, hogs=hogs, seconds=8.0)
             if busy > FREE:
-                print(f"{kind}, {name}: no claim, for others used {busy:.0%} of the CPUs; {row['reliefs']:.0f} reliefs")
+                print(f"{kind}, {name}: no claim, because others used {busy:.0%} of the CPUs; {row['reliefs']:.0f} reliefs")
                 continue
-            claims.at_most(f"reliefs in 8 s, {kind}, sound pool, {name}", row["reliefs"], 0)
+            claims.at_most(f"reliefs in 8 s, {kind}, healthy pool, {name}", row["reliefs"], 0)
         rows[f"{kind}, one demoted, hogs beside"] = healthy(kind, alike=False, hogs=2, seconds=8.0)
     looks = {name: cost(100, shared=shared) for name, shared in (("nothing in common", False), ("one lock shared by all", True))}
     claims.at_most("ms of CPU a look, 100 processes", looks["nothing in common"]["then"], 0.5)

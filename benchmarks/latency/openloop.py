@@ -1,12 +1,11 @@
-"""An open-loop load on a Redis server: requests go out at their time whether or not the one before was answered.
+"""Open-loop load on a Redis server: each request is sent at its planned time, whether or not the one before was answered.
 
-Run as a process of its own, in a real-time class if it may: what is measured is then the server, not the generator. It has a
-process on each CPU, and each request goes out from one of them by chance, as a network card has a queue on each. With a single one,
-the service shared its CPU or did not, for as long as nobody moved either, and its p99 was higher when it did.
+It runs in the real-time class if it may, so that the server is measured and not the generator. It has a process on each CPU, and a
+random one of them sends each request, as a network card has a queue on each CPU. A single process would share the service's CPU or
+not, by chance and for a long time; if it does, the service's p99 is higher.
 
-Writes a .npy file at the end, three rows: the moment for which each request was planned (monotonic seconds), its latency, and how
-late it was sent, in seconds. A real-time process is late by milliseconds only where the machine itself stood still, as virtual ones
-do.
+Writes a .npy file at the end, with three rows: the planned time of each request (monotonic seconds), its latency, and how late it
+was sent (seconds). A real-time process is late by milliseconds only if the machine itself stood still, as virtual machines do.
 """
 
 from __future__ import annotations
@@ -24,22 +23,22 @@ from pathlib import Path
 import numpy as np
 
 CONNECTIONS = 16
-"""Of each process."""
+"""Connections of each process. Chosen."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--port", type=int, required=True, help="port of the Redis server")
     parser.add_argument("--rate", type=float, required=True, help="requests a second, at random times (Poisson)")
-    parser.add_argument("--seconds", type=float, required=True)
-    parser.add_argument("--work", type=int, required=True, help="turns of the script's loop, see beside_batch.py")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seconds", type=float, required=True, help="length of the load")
+    parser.add_argument("--work", type=int, required=True, help="turns of the script's loop in a request")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the random times (default %(default)s)")
+    parser.add_argument("--out", type=Path, required=True, help="the .npy file to write")
     asked = parser.parse_args()
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     except PermissionError:
-        print("not permitted to be real-time: waits of the generator itself are measured too", file=sys.stderr)
+        print("no permission for the real-time class: latencies include waits of the generator itself", file=sys.stderr)
     request = command("EVAL", SCRIPT, "0", str(asked.work))
     chance = np.random.default_rng(asked.seed)
     planned = np.cumsum(chance.exponential(1 / asked.rate, int(asked.rate * asked.seconds * 1.2) + 100))
@@ -71,8 +70,8 @@ def command(*words: str) -> bytes:
 
 
 def drive(port: int, request: bytes, due: list[float]) -> tuple[array[float], array[float]]:
-    """(latency of each request, from when it is `due` (monotonic seconds) to its answer, how late it was sent), in seconds;
-    infinity where that did not happen."""
+    """(latency, how late it was sent) of each request, in seconds from its `due` time (monotonic seconds). Infinite if it was not
+    answered, or not sent."""
     links = [socket.create_connection(("127.0.0.1", port)) for _ in range(CONNECTIONS)]
     waiting: dict[int, list[int]] = {}
     by_fd = {}

@@ -1,1 +1,1 @@
-"""How near placements come to the best ones."""
+"""How close placements are to the optimum."""

@@ -1,12 +1,13 @@
-"""How near placement comes to the exact optimum, how long it takes, and that it rests: 50 random machines with up to 200 groups.
+"""How close placement is to the exact optimum, how long it takes, and whether it is stable, on 50 random machines with up to 200
+groups.
 
     python -m benchmarks.placement.optimum --json placement.json
 
-The oracle is the same objective as a mixed integer programme (`oracle.py`). Where it does not finish in --seconds, the
-cost is compared with its bound, below which no plan can be: then the true gap is smaller. The times are CPU time of the thread for
-a whole `solve` as the policy calls it: the best of ten, in rounds over all problems, for a virtual CPU runs at half its speed for
-some tenths of a second now and then, and calls in a row would all be in it. The search is tuned on the first 50 seeds;
-`--first-seed 100` has others.
+The oracle solves the same objective as a mixed integer programme (`oracle.py`). If it does not finish within --seconds, the cost
+is compared with its lower bound, so the true gap is smaller. Times are CPU time of the thread for a whole `solve` as the policy
+calls it: the best of ten. They are measured in rounds over all problems, because a virtual CPU sometimes runs at half its speed
+for some tenths of a second, which would slow ten calls in a row. The search is tuned on the first 50 seeds; `--first-seed 100` has
+others.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from ..claims import Claims
 from .oracle import a_problem, a_topology, optimum
 
 NOTHING = 1e-6
-"""Cores. The oracle's own tolerance."""
+"""Cores below which two costs are equal: the oracle's own tolerance."""
 
 ROUNDS = 10
-"""In which each problem is solved and timed once."""
+"""Rounds, in each of which every problem is solved and timed once. Chosen."""
 
 
 def main() -> None:
@@ -95,14 +96,14 @@ def main() -> None:
 
 
 def _seconds(layout: Layout, requests: tuple[Request, ...], kept: tuple[int, ...] | None) -> float:
-    """CPU time of one call."""
+    """CPU seconds of one call."""
     begin = time.thread_time()
     solve(layout, requests, kept)
     return time.thread_time() - begin
 
 
 def _over(cost: float, least: float) -> float:
-    """Part by which a cost is above the least; 0 for what the oracle cannot tell from it."""
+    """Share by which a cost exceeds the least; 0 if the oracle cannot distinguish them."""
     return 0.0 if cost <= least + NOTHING else (cost - least) / max(least, NOTHING)
 
 

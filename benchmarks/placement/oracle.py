@@ -18,7 +18,7 @@ from nicety.scheduler.decision import Topology
 
 
 class Optimum(NamedTuple):
-    """What the solver found."""
+    """The solver's result."""
 
     cost: float  # of the best plan that it found
     bound: float  # no plan costs less
@@ -26,7 +26,7 @@ class Optimum(NamedTuple):
 
 
 def optimum(objective: Objective, seconds: float | None = None) -> Optimum:
-    """The least cost of any plan. With a limit of time: the best one found, and the bound."""
+    """The least cost of any plan. With a limit of `seconds`: the best cost found, and the lower bound."""
     groups, places, count = len(objective.requests), len(objective.layout.places), len(objective.layout.domains)
     choices = [
         (domain, kept)
@@ -76,7 +76,7 @@ def optimum(objective: Objective, seconds: float | None = None) -> Optimum:
             matrix[i, column] = value
     integrality = np.concatenate([np.ones(first_domain), np.zeros(3 * count)])
     options = {"mip_rel_gap": 1e-6} | ({} if seconds is None else {"time_limit": seconds})
-    for presolve in (True, False):  # one problem in some hundreds HiGHS cannot solve with it
+    for presolve in (True, False):  # HiGHS fails with it on one problem in some hundreds
         found = milp(
             cost,
             constraints=LinearConstraint(matrix.tocsr(), [row[1] for row in rows], [row[2] for row in rows]),
@@ -148,10 +148,10 @@ def a_problem(
 def first_fit(layout: Layout, requests: tuple[Request, ...]) -> tuple[dict[str, tuple[int, ...]], tuple[int, ...]]:
     """A placement as a person would make it: the CPUs of each group by name, and the CPUs kept from batch work.
 
-    It owes nothing to the search that is measured. The largest group first, each goes to the first cache with room for it, of the
-    node with most of its memory if one there has; interactive groups look from the first cache on, batch groups from the last. Who
-    fits nowhere gets the machine. Then each cache keeps the cores that its interactive groups fill, as far as its batch groups
-    leave them."""
+    It is independent of the search that is measured. Groups go, the largest first, to the first cache with room for them, on the
+    node with most of their memory if a cache there has room. Interactive groups search from the first cache on, batch groups from
+    the last. A group that fits nowhere gets the whole machine. Then each cache keeps the cores that its interactive groups fill,
+    as far as its batch groups leave them."""
     room = [float(len(cpus)) for cpus in layout.cpus]
     load = {True: [0.0] * len(room), False: [0.0] * len(room)}
     machine = tuple(range(len(room)))

@@ -3,5 +3,5 @@
 import os
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    # before numpy loads; else BLAS threads wait for each other in loops: on a busy machine five times the CPU, and more
+    # set before numpy loads: otherwise BLAS threads spin while they wait, which took five times the CPU on a busy machine
     os.environ.setdefault(_name, "1")

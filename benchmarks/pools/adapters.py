@@ -1,8 +1,8 @@
-"""Resizes of real pools under load: how many requests or tasks are lost, failed, or begun twice. Each must be none.
+"""Resizes real pools under load and counts requests or tasks that were lost, failed, or begun twice. There must be none.
 
 python -m benchmarks.pools.adapters --pool celery --resizes 1000 [--json FILE]
 
-A pool kind is one function here that starts the real thing with clients that never rest. Sizes are drawn with a fixed seed.
+Each kind of pool has a function here, which starts the real pool and clients that never rest. Sizes are drawn with a fixed seed.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ MAXIMUM = 5
 
 @dataclass(frozen=True)
 class Work:
-    """What became of the clients' requests or tasks."""
+    """How the clients' requests or tasks ended."""
 
     sent: int
     done: int
     failed: int
-    twice: int | None  # None: such a thing cannot be
+    twice: int | None  # begun more than once; None: not possible for this kind
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A running pool under load. `finish` ends the load, waits for what is under way and counts."""
+    """A running pool under load. `finish` ends the load, waits for unfinished work and counts."""
 
     pool: PoolAdapter
     finish: Callable[[], Work]
@@ -69,7 +69,7 @@ def application(environ, start_response):
 
 
 class WebClients:
-    """Threads that ask again as soon as they have their answer; a connection for each request."""
+    """Threads that send a request as soon as they have the answer to the last one, each over a new connection."""
 
     def __init__(self, port: int, count: int) -> None:
         self._port = port
@@ -78,12 +78,12 @@ class WebClients:
         self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(count)]
 
     def start(self) -> None:
-        """Begin to ask."""
+        """Begin to send requests."""
         for thread in self._threads:
             thread.start()
 
     def finish(self) -> Work:
-        """No further requests; what became of them."""
+        """Stop, and count the requests."""
         self._stop.set()
         for thread in self._threads:
             if thread.ident is not None:
@@ -107,7 +107,7 @@ class WebClients:
 
 @contextlib.contextmanager
 def gunicorn(folder: Path) -> Iterator[Stage]:
-    """Four clients, of requests that take 10 ms."""
+    """gunicorn with four clients; a request takes 10 ms."""
     (folder / "app.py").write_text(WSGI)
     port = rigs.free_port()
     with rigs.gunicorn(folder, port) as (config, _):
@@ -129,7 +129,7 @@ def _stage(pool: PoolAdapter, clients: WebClients) -> Iterator[Stage]:
 
 @contextlib.contextmanager
 def uwsgi(folder: Path) -> Iterator[Stage]:
-    """Two clients, of requests that take 10 ms. The master changes its workers once a second, and takes away idle ones only."""
+    """uWSGI with two clients; a request takes 10 ms. The master changes its workers once a second, and removes only idle ones."""
     (folder / "app.py").write_text(WSGI)
     port = rigs.free_port()
     with rigs.uwsgi(folder, port, MAXIMUM) as (config, _):
@@ -138,7 +138,7 @@ def uwsgi(folder: Path) -> Iterator[Stage]:
 
 # --- Celery --------------------------------------------------------------------------------------------------------------------
 
-# Celery looks each 5 s whether processes are missing. A lower PACE (seconds, in the environment) only makes a run shorter.
+# Celery checks every 5 s whether processes are missing. A lower PACE (seconds, in the environment) only makes a run shorter.
 TASKS = """
 import os, time
 from celery import Celery
@@ -159,7 +159,7 @@ def work(task, seconds):
     store.hincrby("ended", task.request.id, 1)
 """
 
-# 40 tasks a second of 5 to 35 ms, at random times; ends with its input, then waits until all are done or none was in 20 s.
+# 40 tasks a second of 5 to 35 ms, at random times, until its input ends. Then it waits until all are done, or none was for 20 s.
 CLIENT = """
 import json, random, select, sys, time
 from tasks import app, store, work
@@ -184,7 +184,8 @@ print(json.dumps({"sent": sent, "done": store.hlen("ended"), "twice": sum(int(n)
 
 @contextlib.contextmanager
 def celery(folder: Path) -> Iterator[Stage]:
-    """A worker node with a Redis of its own. A task is done when it has said so itself; the worker's log has the failed ones."""
+    """A Celery node with its own Redis. A task is done when it has reported so itself; failed tasks are counted in the node's
+    log."""
     (folder / "tasks.py").write_text(TASKS)
     (folder / "client.py").write_text(CLIENT)
     environ = {"PACE": os.environ.get("PACE", "")}

@@ -1,11 +1,11 @@
-"""What the executor costs beside ProcessPoolExecutor, whether it passes CPython's tests of that, and what resizing does to tasks.
+"""What the executor costs beside ProcessPoolExecutor, whether it passes CPython's tests, and whether resizing loses tasks.
 
     python -m benchmarks.pools.executor [--only cost,tests,resizes] [--tests DIR] [--json FILE]
 
-`cost`: time and CPU time per small task, rounds of both in turn in one process; the claims are on the ratios of the medians. Time
-needs a machine with nothing else to do: beside other load it says who gets the CPU. CPU time does not.
-`tests`: CPython's own tests of ProcessPoolExecutor, as they are installed with this Python (Debian: libpython3.11-testsuite), run
-on the executor in its place. `--tests DIR` names a folder that has the package `test`. LEFT_OUT says which are not run, and why.
+`cost`: time and CPU time of a small task, measured in rounds of both in turn in one process. The claims are about the ratios of the
+medians. Times need an otherwise idle machine; CPU times do not.
+`tests`: CPython's own tests of ProcessPoolExecutor, as installed with this Python (Debian: libpython3.11-testsuite), run on the
+executor instead. `--tests DIR` names a folder with the package `test`. LEFT_OUT lists the tests that are not run, with the reason.
 `resizes`: 1,000 by the program and 1,000 by nicety's adapter, while tasks of all sizes run; and 100 workers killed under load.
 """
 
@@ -48,11 +48,11 @@ ROUNDS = 15
 BURST = 2000
 ALTERNATE = 300
 SMALL = ("burst", "one by one", "map in chunks")
-"""What the claims are about; 1 MB is there to be seen."""
+"""Measurements with a claim; that of 1 MB has none."""
 
 
 def burst(executor: concurrent.futures.Executor) -> float:
-    """Seconds per task when many are submitted at once."""
+    """Seconds of a task when many are submitted at once."""
     before = time.perf_counter()
     futures = [executor.submit(abs, number) for number in range(BURST)]
     assert [future.result() for future in futures] == list(range(BURST))
@@ -60,7 +60,7 @@ def burst(executor: concurrent.futures.Executor) -> float:
 
 
 def one_by_one(executor: concurrent.futures.Executor) -> float:
-    """Seconds per task when each is waited for."""
+    """Seconds of a task when each is waited for."""
     before = time.perf_counter()
     for number in range(ALTERNATE):
         assert executor.submit(abs, number).result() == number
@@ -68,14 +68,14 @@ def one_by_one(executor: concurrent.futures.Executor) -> float:
 
 
 def mapped(executor: concurrent.futures.Executor) -> float:
-    """Seconds per call of `map` with chunks of 10."""
+    """Seconds of a call in `map` with chunks of 10."""
     before = time.perf_counter()
     assert list(executor.map(abs, range(BURST), chunksize=10)) == list(range(BURST))
     return (time.perf_counter() - before) / BURST
 
 
 def large(executor: concurrent.futures.Executor) -> float:
-    """Seconds per task that takes 1 MB and gives it back."""
+    """Seconds of a task that takes 1 MB and returns it."""
     data = bytes(1_000_000)
     before = time.perf_counter()
     assert all(len(result) == len(data) for result in executor.map(bytes, [data] * 20))
@@ -112,7 +112,7 @@ def measure_cost(claims: Claims) -> dict[str, Any]:
 
 
 def cpu_seconds(executor: Any) -> float:
-    """CPU time so far of this process and the executor's workers, all threads: what other load on the machine leaves as it is."""
+    """CPU time so far of this process and the executor's workers, with all threads. Other load has little effect on it."""
     total = 0
     for pid in (os.getpid(), *executor._processes):  # noqa: SLF001 - both have it
         for task in Path(f"/proc/{pid}/task").iterdir():
@@ -126,11 +126,11 @@ def cpu_seconds(executor: Any) -> float:
 # --- CPython's tests ----------------------------------------------------------------------------------------------------------
 
 LEFT_OUT = {
-    "test_killed_child": "holds that all tasks fail, now and later, when any worker dies; here one fails, on purpose",
+    "test_killed_child": "expects that all tasks fail, now and later, when any worker dies; here only one fails, by design",
     "test_broken_process_pool_traceback": "the same",
     "test_gh105829_should_not_deadlock_if_wakeup_pipe_full": "replaces private parts of the original (_ThreadWakeup)",
     "test_python_finalization_error": "replaces private parts of the original (its way to start threads)",
-    "test_force_shutdown_workers": "terminate_workers() and kill_workers() of Python 3.14 are not there",
+    "test_force_shutdown_workers": "uses terminate_workers() and kill_workers() of Python 3.14, which the executor does not have",
     "test_force_shutdown_workers_invalid_op": "the same",
     "test_force_shutdown_workers_stops_pool": "the same",
     "test_process_pool_executor_terminate_workers": "the same",
@@ -138,7 +138,7 @@ LEFT_OUT = {
     "test_process_pool_executor_kill_workers": "the same",
     "test_max_workers_too_large": "Windows only",
 }
-"""Tests of CPython that are not run. Everything else that is made for ProcessPoolExecutor is."""
+"""Tests of CPython that are not run, with the reason. All others for ProcessPoolExecutor are run."""
 
 SUBSTITUTION = """
 import sys
@@ -151,11 +151,11 @@ concurrent.futures.ProcessPoolExecutor = concurrent.futures.process.ProcessPoolE
 
 class _Joined:
     def join_thread(self) -> None:
-        """The original's queue of calls has a thread to wait for; here there is none."""
+        """Do nothing: unlike the original, there is no thread of a call queue to wait for."""
 
 
 class Substitute(Executor):
-    """The executor with the private names by which the tests see that all parts of the original have ended."""
+    """The executor with the private names of the original that the tests check for its end."""
 
     _call_queue = _Joined()
 
@@ -173,7 +173,7 @@ class Substitute(Executor):
 
     @property
     def _processes(self) -> dict[int, BaseProcess]:
-        """Workers are started by the manager, a moment after the submit() that needs them: wait until their number stands still."""
+        """Workers by pid. The manager starts them a moment after submit(), so wait until their number is constant."""
         found = super()._processes
         changed = time.monotonic()
         while time.monotonic() - changed < 0.3:
@@ -253,7 +253,7 @@ IN_FLIGHT = 60
 
 
 def work(seconds: float, data: bytes) -> tuple[str, bytes]:
-    """Sleeps, and gives back what shows that it was this task."""
+    """Sleep, and return what proves that this task ran."""
     time.sleep(seconds)
     return hashlib.sha256(data).hexdigest(), data[: len(data) // 2]
 
@@ -268,7 +268,7 @@ class Load:
         self.submitted = self.good = self.failed = 0
 
     def feed(self) -> None:
-        """Check what is done, submit as many again."""
+        """Check finished tasks and submit as many new ones."""
         for future in [future for future in self._flying if future.done()]:
             self._check(future)
         while len(self._flying) < IN_FLIGHT:
@@ -279,7 +279,7 @@ class Load:
             self.submitted += 1
 
     def finish(self) -> None:
-        """Wait for the rest, half a minute at most: what is not done by then is lost."""
+        """Wait for the rest, at most half a minute; a task that is not done by then is lost."""
         concurrent.futures.wait(self._flying, timeout=30)
         for future in list(self._flying):
             self._check(future)
@@ -312,7 +312,7 @@ class Clock:
 
 
 def _wait_for_size(executor: Executor, load: Load, seconds: float) -> bool:
-    """Feed until the executor has as many workers as it should."""
+    """Feed until the executor has the wanted number of workers; False after `seconds`."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         load.feed()

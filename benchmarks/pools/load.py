@@ -1,13 +1,13 @@
-"""An open-loop load on real pools: work is sent at its time whether or not what was sent before is done.
+"""Open-loop load on real pools: work is sent at its planned time, whether or not earlier work is done.
 
     python load.py web|celery|executor SCHEDULE OUT TARGET...
 
-SCHEDULE: .npy, [2, n], seconds from the beginning at which a request or task is sent, and how long it takes. Every TARGET gets the
-same: a port (web), the URL of a broker (celery), or an executor that is then made here, NAME:WORKERS:START_SECONDS (one only).
+SCHEDULE is a .npy file, [2, n]: the second at which each request or task is sent, and how long it takes. Every TARGET gets the same
+work: a port (web), the URL of a broker (celery), or NAME:WORKERS:START_SECONDS of an executor that is made here (only one).
 
-Says "ready" on stdout, reads the beginning in monotonic seconds from stdin, and writes OUT when everything is done or nothing has
-been for `PATIENCE`: .npy, [3, targets, n], seconds from the planned time to the end of each (nan: failed, infinite: lost), by how
-much it was sent late, and how often it was begun (nan where nobody counts).
+Prints "ready" on stdout, reads the begin in monotonic seconds from stdin, and writes OUT when everything is done, or nothing was
+for `PATIENCE`. OUT is a .npy file, [3, targets, n]: seconds from the planned time to the end (nan: failed, infinite: lost),
+seconds by which it was sent late, and how often it was begun (nan: not counted).
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 PATIENCE = 60.0
-"""Seconds without anything getting done after which what is left counts as lost."""
+"""Seconds in which nothing finishes, after which unfinished work counts as lost. Chosen."""
 
 
 def begin() -> float:
-    """When the first second of the schedule begins."""
+    """Wait for the begin of the schedule; when that is, in monotonic seconds."""
     print("ready", flush=True)
     return float(sys.stdin.readline())
 
@@ -36,7 +36,7 @@ def begin() -> float:
 
 
 async def web(targets: list[str], planned: Floats, services: Floats, found: Floats) -> None:
-    """A connection for each request."""
+    """Send requests to web servers, each over its own connection."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a backlog holds its connections
     ended, left = time.monotonic(), found[0].size
@@ -71,7 +71,7 @@ async def web(targets: list[str], planned: Floats, services: Floats, found: Floa
 
 
 def celery(targets: list[str], planned: Floats, services: Floats, found: Floats) -> None:
-    """Tasks say themselves when they begin and end. The clock is the same for all processes."""
+    """Send tasks to brokers. The tasks report when they begin and end, by the clock that all processes share."""
     from celery import Celery
     from redis import Redis
 
@@ -107,7 +107,7 @@ def celery(targets: list[str], planned: Floats, services: Floats, found: Floats)
 
 
 def executor(targets: list[str], planned: Floats, services: Floats, found: Floats) -> None:
-    """A program with an executor of its own."""
+    """Submit tasks to an executor of this program."""
     from concurrent.futures import Future
 
     from nicety.scheduler.executor import Executor
@@ -145,7 +145,7 @@ def main() -> None:
     np.save(out, found)
     print("done", flush=True)
     if not np.isfinite(found[0]).all():
-        os._exit(0)  # what is still under way is nobody's any more
+        os._exit(0)  # unfinished work is given up
 
 
 if __name__ == "__main__":

@@ -7,15 +7,15 @@ spikes of the simulator at half its height and with a period of 120 s, so that a
 Erlangs, and 9 for 20 s. Requests come at random (Poisson), service times are log-normal around 0.4 s, starts are slow on purpose:
 4 s. Workers wait instead of computing, so two CPUs carry a hundred of them.
 
-All pools with all conditions run side by side and get the same work at the same time: nicety's daemon as it is, Knative's rule
-(`scheduler/simulation/peers.py`) through the same adapter, fixed sizes, and the framework's own scaler, which of the three only
-Celery has (--autoscale). Sent open-loop; latency counts from the planned time. What counts comes after KNOWN periods: nicety has to
-see a seasonal pattern before it trusts it. The periods before are shown beside it, and what the simulator says of the same
-requests. Worker-seconds are the integral over the processes that the kernel lists, five times a second, starting and leaving ones
-too.
+All pools with all conditions run side by side and get the same work at the same time. The conditions are nicety's real daemon,
+Knative's rule (`scheduler/simulation/peers.py`) through the same adapter, fixed sizes, and the framework's own scaler, which only
+Celery has (--autoscale). The load is open-loop; latency counts from the planned time. The first KNOWN periods do not count,
+because nicety must see a seasonal pattern before it trusts it; they are shown separately, and so is the simulator's result for the
+same requests. Worker-seconds are the integral over the processes that the kernel lists, five times a second, including starting
+and leaving ones.
 
-It needs a machine that has little else to do. By how much the largest fixed size is slower than in the simulator is the noise, and
-a run in which work was sent late says so.
+It needs an otherwise idle machine. The largest fixed size shows the noise: how much slower it is than in the simulator. A run in
+which work was sent late says so.
 """
 
 from __future__ import annotations
@@ -62,24 +62,24 @@ PROC = Path("/proc")
 
 MINIMUM, MAXIMUM = 2, 16
 START = 4.0
-"""Seconds that a worker sleeps before it takes work."""
+"""Seconds that a worker sleeps before it takes work. Chosen, the simulator's default."""
 
 SERVICE = 0.4
-"""Twice that of the simulator: half as many requests make the same load, and cost half as much of two CPUs."""
+"""Mean seconds of a request. Chosen: twice the simulator's, so that half as many requests make the same load, for half the CPU."""
 
 PERIOD = 120
 KNOWN = 4
-"""Periods that do not count. A seasonal pattern of 120 s needs three to be trusted, and is looked for each 16 s."""
+"""Periods that do not count. Chosen: a seasonal pattern of 120 s is trusted after three, and is looked for every 16 s."""
 
 PERIODS = 2
 LOOK = 0.2
-"""Seconds between two looks at the workers."""
+"""Seconds between two looks at the workers. Chosen."""
 
 LATE = 0.05
-"""Seconds by which one in a hundred requests may be sent late before the run says that the machine was too busy."""
+"""If one in a hundred requests was sent later than this many seconds, the run says that the machine was too busy. Chosen."""
 
 AHEAD = 3.0
-"""Seconds that the daemon is there before the first request."""
+"""Seconds that the daemon runs before the first request. Chosen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +88,8 @@ class Shape:
 
     low: float  # Erlangs
     high: float
-    begin: int  # second of the period from which on it is high
-    seconds: int  # for so long
+    begin: int  # second of the period at which it becomes high
+    seconds: int  # seconds that it stays high
 
     def erlangs(self, periods: int) -> Floats:
         """[seconds] offered load."""
@@ -97,7 +97,7 @@ class Shape:
         return np.where(at < self.seconds, self.high, self.low)
 
     def fixed(self) -> tuple[int, int, int]:
-        """Sizes that never change: for the mean load, just enough for the highest, and that with room (as Knative leaves it)."""
+        """Fixed sizes: for the mean load, for the highest load, and for the highest load with Knative's headroom."""
         mean = float(self.erlangs(1).mean())
         return int(np.ceil(mean / Kpa.TARGET)), int(np.ceil(self.high)), int(np.ceil(self.high / Kpa.TARGET))
 
@@ -105,11 +105,11 @@ class Shape:
 LOADS: Mapping[str, Shape] = MappingProxyType({"steps": Shape(1, 6, 70, 40), "spikes": Shape(1.5, 9, 30, 20)})
 POOLS = ("gunicorn", "executor", "celery")
 UP = 300.0
-"""Seconds in which all that is started has to be there."""
+"""Most seconds until everything has started. Chosen."""
 
 
 def schedule(shape: Shape, periods: int, seed: int) -> Floats:
-    """[2, n] when each request comes and how long it takes, seconds."""
+    """[2, n] the second at which each request comes, and the seconds that it takes."""
     chance = np.random.default_rng(seed)
     counts = chance.poisson(shape.erlangs(periods) / SERVICE)
     planned = np.sort(np.repeat(np.arange(len(counts)), counts) + chance.random(int(counts.sum())))
@@ -130,7 +130,7 @@ def simulated(rule: str, load: str, requests: Floats, initial: int, periods: int
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Of one condition in one span."""
+    """The figures of one condition in one span of time."""
 
     pool: str
     load: str
@@ -140,24 +140,24 @@ class Figures:
     p50: float  # seconds from the planned time to the end
     p95: float
     p99: float
-    workers: float  # mean that were there
+    workers: float  # mean number
     worker_seconds: float
-    spawns: int  # workers that came
-    resizes: int | None  # that were asked for; None: nobody counts them
+    spawns: int  # workers that were started
+    resizes: int | None  # resizes that were asked for; None: not counted
     failed: int
     lost: int
     twice: int | None  # tasks begun more than once; None: such a thing is not counted
-    simulated: tuple[float, float] | None  # p95 and mean workers that the simulator gives for it; not of the first periods
+    simulated: tuple[float, float] | None  # p95 and mean workers in the simulator; None for the first periods
 
 
 def integral(times: Floats, counts: Floats, since: float, until: float) -> float:
-    """Of a count that stays as it was seen until the next look, over a span. Times rise; the first look is not after `since`."""
+    """Integral over a span of a count that is constant between looks. Times rise; the first look is not after `since`."""
     edges = np.clip(np.append(times, max(until, float(times[-1]))), since, until)
     return float((counts * np.diff(edges)).sum())
 
 
 class Watch:
-    """Looks at the workers of pools, on a thread of its own."""
+    """Looks at the workers of pools, in its own thread."""
 
     def __init__(self, masters: Mapping[Any, tuple[str, int]]) -> None:
         """`masters`: by any key, the kind of pool and the pid of its main process."""
@@ -190,7 +190,7 @@ class Watch:
 
 
 def workers(kind: str, pid: int) -> list[tuple[int, int]]:
-    """(pid, start time) of the workers of a main process: its children, of an executor those of its forker."""
+    """(pid, start time) of the workers of a main process: its children, or for an executor the children of its forker."""
     found = _children(pid)
     if kind == "executor":
         found = [child for forker in found for child in _children(forker)]
@@ -205,11 +205,11 @@ def _children(pid: int) -> list[int]:
         return []
 
 
-# --- who decides ----------------------------------------------------------------------------------------------------------------
+# --- the rules ------------------------------------------------------------------------------------------------------------------
 
 
 class Knative:
-    """Its rule on real pools, through the adapters, on a thread of its own: looked at as often as the daemon does."""
+    """Knative's rule on real pools, through the adapters and in its own thread, with the daemon's intervals."""
 
     def __init__(self, configs: Mapping[str, PoolConfig], folder: Path) -> None:
         self._clock = SystemClock()
@@ -258,7 +258,7 @@ class Knative:
 
 
 def as_seen(sample: PoolSample, at: float) -> PoolSeen:
-    """What an adapter saw, as the simulator shows it to a rule; the load is counted as the daemon counts it."""
+    """An adapter's sample in the form that the simulator gives to a rule; the load is counted as the daemon counts it."""
     queued = sample.queued or 0.0
     busy = (offered_load(sample) or queued) - queued
     ready = min(sum(worker.ready for worker in sample.workers), sample.requested)
@@ -349,7 +349,7 @@ class Rig:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """The process that sends, and to whom."""
+    """The process that sends the load, and the pools that it sends to."""
 
     process: subprocess.Popen[str]
     out: Path
@@ -357,8 +357,8 @@ class Client:
 
 
 def rules(pool: str, shape: Shape) -> dict[str, int]:
-    """Conditions by name, with the size to begin with."""
-    # an Executor begins with as many as it may have; a program that resizes it is left alone for a minute
+    """Conditions by name, with their initial size."""
+    # an Executor begins with its maximum; nicety does not resize it for a minute after the program has
     found = dict.fromkeys(("nicety", "kpa"), MAXIMUM if pool == "executor" else first_size(MINIMUM, MAXIMUM))
     found |= {f"fixed-{size}": size for size in shape.fixed()}
     if pool == "celery":
@@ -380,7 +380,7 @@ def client(kind: str, planned: Path, out: Path, targets: Sequence[str]) -> Itera
 
 
 def stage(stack: contextlib.ExitStack, pool: str, load: str, planned: Path, folder: Path, broker: str) -> list[Client]:
-    """Start all conditions of a pool and load, and what will send to them."""
+    """Start all conditions of a pool and load, and the clients that send to them."""
     found: list[Client] = []
     wanted = rules(pool, LOADS[load])
     if pool == "executor":
@@ -514,7 +514,7 @@ def _seen(path: Path, wall: float) -> dict[str, list[tuple[Any, ...]]]:
 
 
 def _pressure() -> float:
-    """Seconds in which somebody waited for a CPU."""
+    """Seconds so far in which some task waited for a CPU (/proc/pressure/cpu)."""
     try:
         return int((PROC / "pressure" / "cpu").read_text().split("total=")[1].split()[0]) / 1e6
     except OSError:
@@ -551,11 +551,11 @@ def _figures(
         )
 
 
-# --- what is shown --------------------------------------------------------------------------------------------------------------
+# --- the report -----------------------------------------------------------------------------------------------------------------
 
 
 def judge(claims: Claims, found: Sequence[Figures]) -> None:
-    """nicety beside Knative's rule, and nothing lost by anybody."""
+    """Add the claims: nicety beside Knative's rule, and nothing lost under any rule."""
     at = {(one.pool, one.load, one.rule): one for one in found if one.span == "known"}
     for pool, load in dict.fromkeys((pool, load) for pool, load, _ in at):
         ours, theirs = at[pool, load, "nicety"], at[pool, load, "kpa"]
@@ -569,7 +569,7 @@ def judge(claims: Claims, found: Sequence[Figures]) -> None:
 
 
 def table(found: Sequence[Figures]) -> str:
-    """Markdown: a row for each pool, load and rule; what the simulator gives, and the first periods, in the last columns."""
+    """Markdown: a row for each pool, load and rule. The last columns are the simulator's figures and those of the first periods."""
     first = {(one.pool, one.load, one.rule): one for one in found if one.span == "first"}
     names = ["pool", "load", "rule", "p50", "p95", "p99", "worker-seconds", "workers", "resizes", "started"]
     names += ["simulated p95, workers", "first periods p95, workers"]
@@ -586,7 +586,7 @@ def table(found: Sequence[Figures]) -> str:
 
 
 def main() -> int:
-    """Run what is asked for and print the claims."""
+    """Run the pools and loads asked for and print the claims."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", help="pools and loads, separated by commas")
     parser.add_argument("--periods", type=int, default=PERIODS, help="periods that count")

@@ -18,18 +18,18 @@ from nicety.scheduler.config.sections import PoolConfig
 from nicety.scheduler.ports import PoolAdapter
 
 PATIENCE = 120.0
-"""Seconds after which what is waited for ends the run."""
+"""Seconds to wait for a pool before the run fails. Chosen."""
 
 
 class Started(NamedTuple):
-    """A pool that runs."""
+    """A running pool."""
 
-    config: PoolConfig  # how it is found
+    config: PoolConfig  # how an adapter finds it
     pid: int  # of its main process
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody has."""
+    """A free port of 127.0.0.1."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -45,7 +45,7 @@ def program(
     environ: Mapping[str, str] | None = None,
     end: signal.Signals = signal.SIGTERM,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A program that runs until the block is left; it is then asked to end by `end`, and killed if it has not after 30 s."""
+    """A program that runs within the block. On leaving it gets the signal `end`, and is killed after 30 s."""
     with log.open("ab") as output:
         running = subprocess.Popen(
             command, cwd=folder, env=None if environ is None else {**os.environ, **environ}, stdout=output, stderr=output
@@ -72,7 +72,7 @@ def gunicorn(folder: Path, port: int, workers: int = 1) -> Iterator[Started]:
 
 @contextlib.contextmanager
 def uwsgi(folder: Path, port: int, maximum: int) -> Iterator[Started]:
-    """A master with one worker, of the application in `folder`/app.py, whose size is left to the one that writes to its FIFO."""
+    """A master with one worker, of the application in `folder`/app.py. Only commands on its FIFO change its size."""
     pidfile, stats, fifo = folder / "pid", folder / "stats", folder / "fifo"
     command = ["uwsgi", "--plugin", "python3", "--http-socket", f"127.0.0.1:{port}", "--wsgi-file", str(folder / "app.py")]
     command += ["--master", "--die-on-term", "--processes", str(maximum), "--cheaper", "1", "--cheaper-algo", "manual"]
@@ -83,7 +83,7 @@ def uwsgi(folder: Path, port: int, maximum: int) -> Iterator[Started]:
 
 @contextlib.contextmanager
 def redis(folder: Path) -> Iterator[str]:
-    """A server that keeps nothing; its URL without the number of a database."""
+    """A Redis server without persistence; its URL without a database number."""
     port = free_port()
     options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
     with program([shutil.which("redis-server") or "redis-server", *options], folder / "redis.log"), socket.socket() as probe:
@@ -108,7 +108,7 @@ def celery(
 
 
 def reach(pool: PoolAdapter, size: int) -> float:
-    """Drive the pool as the daemon does, ten looks a second, until it has the size: seconds. Raises TimeoutError."""
+    """Drive the pool as the daemon does, ten looks a second, until it has this size; the seconds that took. Raises TimeoutError."""
     began = time.monotonic()
     asked = False
     while True:

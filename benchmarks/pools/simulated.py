@@ -1,13 +1,14 @@
-"""Pool sizes in simulation: nicety, peers' rules, fixed sizes and oracles on made up loads and on recorded arrivals.
+"""Pool sizes in simulation: nicety, peers' rules, fixed sizes and oracles on synthetic loads and on recorded arrivals.
 
     python -m benchmarks.pools.simulated [--data DIR] [--only LOAD,...] [--rules NAME,...] [--json FILE] [--table FILE]
 
-What is run is `nicety simulate`: 1 h, requests of 0.2 s, 2 to 32 workers, starts of 4 s and 20 s, three seeds; the first 120 s do
-not count. Beside it steps and spikes that have been there for three hours before they count: what a daemon knows that was not
-started just now. DIR has recorded arrivals (`arrivals/*.parquet`; or set NICETY_DATA), which are scaled to the pool as
-`scheduler.simulation.arrivals.fitted` says; without it only made up loads are run. `--table` writes the rows for the docs.
+Runs `nicety simulate`: 1 h, requests of 0.2 s, 2 to 32 workers, starts of 4 s and 20 s, three seeds; the first 120 s do not count.
+Steps and spikes also run with three hours before the time that counts, as for a daemon that has run for a while. DIR has recorded
+arrivals (`arrivals/*.parquet`; or set NICETY_DATA), which `scheduler.simulation.arrivals.fitted` scales to the pool; without DIR
+only synthetic loads are run. `--table` writes the rows for the docs.
 
-The claims compare nicety with Knative's rule (kpa), the best reactive one. The speed is that of one CPU, at a load that is named.
+The claims compare nicety with Knative's rule (kpa), the best reactive one. The speed claims are for one CPU, at the load that they
+name.
 
 `real.py` does the same on real pools.
 """
@@ -32,16 +33,16 @@ STARTS = (4.0, 20.0)
 SEEDS = (1, 2, 3)
 SECONDS, SERVICE = 3600.0, 0.2
 ABRUPT = ("steps", "spikes")
-"""Loads on which a forecast pays; on all others it must do no harm."""
+"""Loads on which a forecast helps; on all others it must do no harm."""
 
 KNOWN = 3 * 3600.0
-"""Seconds that the abrupt loads have been there for where they are known."""
+"""Seconds that the abrupt loads run before they count as known. Chosen."""
 
 COMPARED = ("nicety", "kpa", "oracle-80", "oracle-70")
-"""Rules that are run on known loads: the others learn nothing from hours."""
+"""Rules that are run on known loads; the others learn nothing from the hours before."""
 
 FAST = 0.002
-"""Seconds of a request where the speed is measured: 11,200 of them a second keep 22.4 of 32 workers busy."""
+"""Seconds of a request in the measurement of speed. Chosen: 11,200 of them a second keep 22.4 of 32 workers busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +54,14 @@ class Case:
     warmup: float = run.WARMUP
 
     def load(self, seed: int) -> Load:
-        """With this seed."""
+        """The load with this seed."""
         seconds = SECONDS if self.warmup == run.WARMUP else SECONDS + self.warmup
         made = run.prepare(self.source, seed, seconds=seconds, maximum=run.MAXIMUM, service=SERVICE)
         return replace(made, name=self.name)
 
 
 def cases(data: Path | None) -> dict[str, Case]:
-    """What there is to run on, by name."""
+    """All loads by name; `data`: the folder with recorded arrivals."""
     found = [Case(shape, shape) for shape in SHAPES]
     found += [Case(f"{shape}-known", shape, KNOWN) for shape in ABRUPT]
     for path in sorted(data.glob("arrivals/*.parquet")) if data is not None else ():
@@ -70,7 +71,7 @@ def cases(data: Path | None) -> dict[str, Case]:
 
 
 def judge(claims: Claims, means: Mapping[tuple[str, float, str], run.Mean]) -> None:
-    """nicety beside Knative's rule."""
+    """Add the claims: nicety beside Knative's rule."""
     for load, start in sorted({(load, start) for load, start, _ in means}):
         ours, theirs = means.get((load, start, "nicety")), means.get((load, start, "kpa"))
         if ours is None or theirs is None:
@@ -90,7 +91,7 @@ def judge(claims: Claims, means: Mapping[tuple[str, float, str], run.Mean]) -> N
 
 
 def speed(claims: Claims) -> dict[str, float]:
-    """Requests simulated a second of CPU."""
+    """Add the claims about speed: requests that are simulated in a second of CPU."""
     load = steady(0.7 * run.MAXIMUM, 300.0, FAST, 1)
     found = {}
     for rule in ("fixed-32", "kpa", "nicety"):
@@ -103,7 +104,8 @@ def speed(claims: Claims) -> dict[str, float]:
 
 
 def table(means: Sequence[run.Mean]) -> str:
-    """Markdown: rules by loads, p95 in seconds / mean workers / workers started an hour. Made up loads and recorded ones apart."""
+    """Markdown: rules by loads, p95 in seconds / mean workers / workers started an hour. Synthetic and recorded loads are
+    separate."""
     at, lines = run.by_rule(means), []
     loads, rules = (list(dict.fromkeys(getattr(mean, name) for mean in means)) for name in ("load", "rule"))
     made_up = [load for load in loads if load.removesuffix("-known") in SHAPES]
@@ -124,7 +126,7 @@ def _cell(mean: run.Mean) -> str:
 
 
 def main() -> int:
-    """Run what is asked for and print the claims."""
+    """Run the loads and rules asked for and print the claims."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--only", help="loads, separated by commas")

@@ -1,4 +1,4 @@
-"""One test for each kind of misbehaviour that a worker shows by itself: windows become scores, with figures. Pure.
+"""One test for each kind of misbehaviour of a single worker: windows become scores, with figures. Pure.
 
 A score says how unlike its siblings a worker is in one named way, or unlike its own past where siblings are few. `model.py` judges
 how rare that is. Each test begins with a cheap bound that misses no trouble that would matter. Only workers beyond it, and their

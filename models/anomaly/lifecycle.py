@@ -22,8 +22,8 @@ USER_HZ = 100.0
 """Clock ticks a second in /proc, whatever HZ is: include/asm-generic/param.h."""
 
 SOON, SOON_SHARE = 20.0, 0.25
-"""A worker that ends within SOON seconds has hardly served. Where workers usually live not much longer (one task each, a low
-max_requests): within SOON_SHARE of the usual life (chosen)."""
+"""A worker ends soon if it ends within SOON seconds, or, where workers usually live not much longer (one task each, a low
+max_requests), within SOON_SHARE of the usual life (chosen)."""
 
 CRASH_WINDOW, CRASHES = 90.0, 3
 """A crash loop: within CRASH_WINDOW seconds CRASHES workers end soon, each begun after the one before had ended. A deploy replaces
@@ -63,7 +63,7 @@ class _PoolLives:
     requested: int
     workers: dict[ProcId, bool] = field(default_factory=dict)  # those that have not ended, and whether they were ever ready
     ended: list[tuple[float, float]] = field(default_factory=list)  # (began, ended) of those that ended soon, in that order
-    lifecycle: deque[float] = field(default_factory=lambda: deque(maxlen=LIVES))  # seconds, of the other lives
+    lives: deque[float] = field(default_factory=lambda: deque(maxlen=LIVES))  # seconds, of the other lives
     let_go: int = 0  # workers by which the pool was made smaller, and that have not ended yet
 
 
@@ -167,7 +167,7 @@ def _follow(pool: PoolSample, memory: _PoolLives, gone: set[ProcId], now: float)
         elif life <= (min(SOON, SOON_SHARE * usual) if ready else SOON):
             memory.ended.append((began, now))
         else:
-            memory.lifecycle.append(life)
+            memory.lives.append(life)
     for worker in pool.workers:
         if worker.id not in gone:
             memory.workers[worker.id] = memory.workers.get(worker.id, False) or worker.ready
@@ -176,7 +176,7 @@ def _follow(pool: PoolSample, memory: _PoolLives, gone: set[ProcId], now: float)
 def _usual_life(pool: PoolSample, memory: _PoolLives, now: float) -> float:
     """Median seconds of the lives that ended (except those that ended soon) and of existing workers; 0 if there are none."""
     ages = [now - worker.id.start_ticks / USER_HZ for worker in pool.workers]
-    return median([*memory.lifecycle, *ages]) if memory.lifecycle or ages else 0.0
+    return median([*memory.lives, *ages]) if memory.lives or ages else 0.0
 
 
 def _crash_loop(pool: PoolSample, memory: _PoolLives, now: float) -> Noticed | None:

@@ -1,6 +1,6 @@
 """The outlier test of lone workers: compares workers that have too few siblings with their own past. Pure.
 
-Of one or two workers nobody can say which is the odd one. `SelfHistory` follows each of them: how novel its traits are at each tick
+With one or two workers it is unknown which one is odd. `SelfHistory` follows each of them: how novel its traits are at each tick
 (`novelty.Novelty`), and the highest level that each trait ever had. It reports a worker as an outlier that has left all of its past
 in some trait and stays there. `model.py` decides what becomes of a score.
 

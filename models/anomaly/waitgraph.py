@@ -2,7 +2,7 @@
 
 A blocked thread waits for one thing. Any of some processes can do that thing, or only the thread that owns a mutex. So a thread
 gets on if one of them gets on. A thread that runs, waits with a time limit or waits for the outside world gets on by itself. The
-rest waits in vain. This is the communication model of Chandy, Misra and Haas (1983), solved by its least fixed point: with locks,
+rest waits forever. This is the communication model of Chandy, Misra and Haas (1983), solved by its least fixed point: with locks,
 where only one process can help, it finds the cycles; with a pipe that has many writers, it finds that all of them are stuck, and
 reports none that could still write.
 
@@ -87,7 +87,7 @@ def in_vain(
 
 
 class DeadlockWatch:
-    """Successive looks: keeps since when each thread waits in vain."""
+    """Successive looks: remembers since when each thread has waited without help."""
 
     def __init__(self, patience: int = PATIENCE_NS) -> None:
         self._patience = patience

@@ -23,7 +23,7 @@ LARGEST = 1e300
 """Limit of a forecast, so that sums of a few stay finite (chosen)."""
 
 DOUBT = np.interp(QUANTILES, (0.5, 0.9, 0.99), (0.0, 0.2, 0.4))
-"""Spread of a series of which hardly anything is known, as a share of its level: modest, and unused after `ENOUGH` errors
+"""Spread of a series of which next to nothing is known, as a share of its level: modest, and unused after `ENOUGH` errors
 (chosen)."""
 
 ENOUGH = 8

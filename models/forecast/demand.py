@@ -615,11 +615,11 @@ class Forecaster:
             np.minimum(said, most[:, None, None], out=said)
         name = self._model.name if self._model is not None else ""
         if refused and not self.trouble:
-            self.trouble = f"{name} gave {refused} of {asked} forecasts that cannot be"
+            self.trouble = f"{name} gave {refused} of {asked} forecasts with impossible values"
         return Answers(said, (FALLBACK, name), by_model)
 
     def forget(self, keys: Iterable[Hashable]) -> None:
-        """Start these series anew at their next value; unknown keys are skipped."""
+        """Forget the past of these series, which begin again at their next value; unknown keys are skipped."""
         for key in keys:
             place = self._places.pop(key, None)
             if place is not None:

@@ -82,17 +82,17 @@ class ModelSwitch:
 
 
 class DriftWatch:
-    """Says for each metric whether the model is heard; at first it is. Keeps a few numbers per metric, and uses neither clock nor
+    """Says for each metric whether the model is used; at first it is. Keeps a few numbers per metric, and uses neither clock nor
     chance: the same steps give the same answers."""
 
     def __init__(self, metrics: Sequence[str]) -> None:
         n = len(metrics)
         self._metrics = tuple(metrics)
         self.heard: Bools = np.ones(n, dtype=np.bool_)
-        """[metrics] whether the model is heard. Not to be written to."""
+        """[metrics] whether the model is used. Not to be written to."""
         self._ticks = np.zeros(n, dtype=np.int64)  # ticks with a forecast that came due
         self._swing = np.zeros((2, n))  # mean of the baseline's loss a tick, capped, and of its square
-        self._evidence = np.zeros(n)  # against the model while it is heard, for it otherwise
+        self._evidence = np.zeros(n)  # against the model while it is used, for it otherwise
         self._since = np.zeros(n, dtype=np.int64)  # ticks since there was no evidence
         self._lost = np.zeros((2, n))  # lost in that time, by model and baseline
         self._recent = np.zeros((2, n, len(QUANTILES)))  # recent loss of model and baseline
@@ -172,9 +172,9 @@ class DriftWatch:
         ratio = self._lost[0, at] / max(self._lost[1, at], LEAST)
         lost = f"it lost {ratio:.2f} times what the baseline did over {self._since[at]} ticks"
         if heard and (enough or amiss):
-            return ModelSwitch(name, False, f"the demand model is not heard of {name} any more: {lost if enough else amiss}")
+            return ModelSwitch(name, False, f"the demand model is no longer used for {name}: {lost if enough else amiss}")
         if not heard and enough and not amiss:
-            return ModelSwitch(name, True, f"the demand model is heard of {name} again: {lost}")
+            return ModelSwitch(name, True, f"the demand model is used for {name} again: {lost}")
         return None
 
     def _amiss(self, at: int) -> str:

@@ -1,7 +1,7 @@
 """Simple forecasts of many series, the size of their past errors, and the point on which they agree. Pure.
 
 All series advance together, one value a step. Only a state of fixed size is kept of each, so the cost of a step does not grow.
-Thirteen experts forecast each series at each horizon. What an expert lost lately is the best hint at whom to trust (aggregation of
+Thirteen experts forecast each series at each horizon. Recent losses are the best hint at which expert to trust (aggregation of
 experts by past loss: Vovk 1990; Cesa-Bianchi and Lugosi 2006). `ExpertOutlook` has the point on which they agree, the size of its
 errors, and the material for the rows of a trained model.
 

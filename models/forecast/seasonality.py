@@ -1,7 +1,7 @@
-"""What a series does again and again: a cron spike every five minutes, a step every quarter of an hour. Pure.
+"""The repeating pattern of a series: a cron spike every five minutes, a step every quarter of an hour. Pure.
 
-`Seasonal pattern` remembers some hours of one series, finds the period with which it repeats, and reports what it did at the same
-phase in earlier periods. It is trusted only where that predicted the newest periods, and dropped within ticks when something else
+`Seasonality` remembers some hours of one series, finds the period with which it repeats, and reports what it did at the same phase
+in earlier periods. The pattern is trusted only if it predicted the newest periods, and dropped within ticks when something else
 comes. Must not know what its answers are used for.
 
 How a period is found: changes that a mean of `TREND` ticks does not follow are compared with themselves some time earlier
@@ -36,14 +36,16 @@ TREND = 60
 (chosen)."""
 
 SMOOTH = 3
-"""Ticks that values are averaged over: a short mean hardly blurs a step, and removes much of the chance in arrivals (chosen)."""
+"""Ticks that values are averaged over: so short a mean does not blur a step much, and removes much of the chance in arrivals
+(chosen)."""
 
 CALM = 6
 """An answer is the median over this many ticks on both sides: less chance, the same edges. Anything this short is not predicted
 (chosen)."""
 
 LEVELS = (60, 30, 15)
-"""Ticks that an answer is the mean of where little changes within them: the most of these for which that holds (chosen)."""
+"""Where little changes, an answer is the mean of this many ticks: the largest of these numbers within which little changes
+(chosen)."""
 
 PERIODS = 7
 """Newest periods that an answer rests on: with more, habits would be remembered longer than they last (chosen)."""
@@ -60,7 +62,7 @@ has what one confirmation for all would cost."""
 
 TRUST = 0.5
 """Least skill (see `Ahead.right`) to be trusted. In noise, a spike of a minute every hour has 0.66, one every five minutes 0.85.
-The best of many lags of pure noise reaches 0.6 now and then, but hardly in two successive periods, and is not abrupt."""
+The best of many lags of pure noise reaches 0.6 now and then, but rarely in two successive periods, and is not abrupt."""
 
 LEAST_SWING = 0.25
 """Difference of the logarithms below which a seasonal pattern is not worth following: a load that moves by less than 28 %
@@ -98,7 +100,7 @@ _MUCH_BETTER = 0.2  # by which a period must be better than another that is trus
 _LITTLE_BETTER = 0.01  # the same for one close to the trusted one, or against one that was wrong lately
 _KEPT = 0.8  # share of LEAST_SWING and ABRUPT that keeps a seasonal pattern: one at the limit would oscillate
 _NEAR = 0.03  # share of a period within which another one is the same
-_PIECE = 0.2  # as _PART, for calendar periods: they are few, so two spikes are hardly so far apart by chance
+_PIECE = 0.2  # as _PART, for calendar periods: they are few, so chance rarely puts two spikes so far apart
 _PART = 0.8  # of a period that must be remembered beside the one before: the first one seen may be incomplete
 
 

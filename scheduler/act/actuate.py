@@ -1,6 +1,6 @@
 """The actuator that acts: each decision is planned (`plans.py`), carried out (`carrying.py`) and reported as an outcome.
 
-Everything that it changes is in the ledger first. Knows the kernel, the locks, the pools and the clock only as ports. Must not know
+The ledger records every change before it is made. Knows the kernel, the locks, the pools and the clock only as ports. Must not know
 policies, configuration or the decision log. `docs/decisions/0003-ledger-and-undo.md` has the rules: what is durable when, what is
 restored, and what was inherited.
 """
@@ -53,8 +53,8 @@ class Acting:
         self._sweep = Sweep(ledger, kernel, closing)
 
     def apply(self, decisions: Sequence[Decision]) -> tuple[Outcome, ...]:
-        """One outcome per decision, in order. All intents of the call go to the ledger in one write, unless two decisions are
-        about the same thing: then the second is looked at after the first is done."""
+        """One outcome per decision, in order. All intents of the call go to the ledger in one write. But if two decisions have the
+        same subject, the second is planned after the first is carried out."""
         self._relieving.changed()
         outcomes: list[Outcome] = []
         while len(outcomes) < len(decisions):
@@ -89,8 +89,8 @@ class Acting:
         return (*self._relieving.reported(), *undo(self._ledger, self._restorer, self._pools_back))
 
     def keep(self, held: Iterable[Restore | ResizePool]) -> tuple[Outcome, ...]:
-        """Restore everything but these: what a Restore names, and the sizes of pools. Waits as `undo` does; one outcome for each
-        thing that was restored."""
+        """Restore everything except `held`: what its Restores name, and the sizes of its pools. Waits as `undo` does; one outcome
+        for each thing that was restored."""
         kept = set[Subject]()
         for action in held:
             subject = self._planner.subject(action)
@@ -103,7 +103,7 @@ class Acting:
         return (*self._relieving.reported(), *undo(self._ledger, self._restorer, self._pools_back, kept))
 
     def release(self, pools: Collection[str]) -> tuple[Outcome, ...]:
-        """See `ports.Actuator`. Waits for the pools as `undo` does; one outcome for each whose size was changed."""
+        """See `ports.Actuator`. Waits for the pools as `undo` does; one outcome for each pool whose size was changed."""
         for name in pools:
             self._sizes.forget(name)
         outcomes = self._pools_back.put_back(pools)

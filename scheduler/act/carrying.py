@@ -96,8 +96,7 @@ class Carrier:
         )
 
     def _make(self, plan: ActionPlan, ids: Mapping[Knob, int], statuses: dict[int, EntryStatus]) -> None:
-        """Make the edits of a plan whose intents are durable. What came of each goes into `statuses`; nothing if that is not
-        known."""
+        """Make the edits of a plan whose intents are durable. `statuses` gets the result of each edit, if it is known."""
         for edit in plan.edits:
             on = edit.knob.on
             status = self._resize(plan, on.name, number(edit.new)) if isinstance(on, PoolPlace) else self._change(plan, edit)
@@ -127,14 +126,17 @@ class Carrier:
             plan.tally.step(edit.old, edit.new)
             return EntryStatus.DONE
         if now == edit.old:
-            plan.tally.trouble(Trouble(Status.FAILED, f"the kernel took {shown(edit.new)} and still has {shown(now)}"))
+            plan.tally.trouble(
+                Trouble(Status.FAILED, f"the kernel accepted {shown(edit.new)}, but the value is still {shown(now)}")
+            )
             return EntryStatus.FAILED
         plan.tally.trouble(Trouble(Status.FOREIGN, f"set to {shown(edit.new)}, read back as {shown(now)}"))
         return EntryStatus.FOREIGN
 
     def _doubt(self, edit: Edit, trouble: Trouble) -> EntryStatus | None:
-        """A failed write has usually changed nothing, and then its entry is closed. One made in part (a fence that could
-        not be removed again), or one whose result cannot be read now, keeps its entry open (None): undo compares."""
+        """The status of an entry after a failed write. Usually nothing has changed, and the entry is closed. If the write was
+        partial (a fence that could not be removed again) or its result cannot be read now, the entry stays open (None) and undo
+        compares the value."""
         if trouble.status is Status.VANISHED:
             return EntryStatus.GONE
         if self._kernel.read(edit.knob) == edit.old or trouble.status is Status.FOREIGN:
@@ -165,11 +167,11 @@ class Carrier:
             for more in news:
                 self._make(more, ids, statuses)
         for plan, _ in watched:
-            plan.tally.notes.append(f"threads came faster than {PASSES} scans could follow")
+            plan.tally.notes.append(f"threads started faster than {PASSES} scans could find them: some may be unchanged")
 
     def _give_way(self, plan: ActionPlan) -> None:
-        """Close what somebody else has changed, and restore the rest of what we changed in the plan's process: nobody wants half a
-        process changed. renice(1) reaches the first thread only, and means the process."""
+        """Close the entries of values that somebody else has changed, and restore our other changes to the plan's process, so that
+        no process is left half changed. renice(1) changes only the first thread, but it is meant for the process."""
         if not plan.tally.foreign:
             return
         foreign = {

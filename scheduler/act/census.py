@@ -16,15 +16,16 @@ from ..store.ledger import Ledger
 from .heirs import Family
 
 SCHED_BATCH, SCHED_IDLE = 3, 5
-"""sched(7)."""
+"""Numbers of the scheduling policies that demote: sched(7)."""
 
 SCAN_NS = 5_000_000_000
-"""Time between two scans of all processes, for those in no classed group that are in a demoted session or cgroup or have inherited:
-25 us per process. In between, a new process is looked up when it turns out to hold a lock."""
+"""ns between two scans of all processes (chosen: a scan takes 25 us per process). A scan finds processes in no classed group that
+are in a demoted session or cgroup, or that have inherited. In between, a new process that turns out to hold a lock causes a
+scan."""
 
 
 SCANS = 3
-"""Maximum of such scans per tick: many short programs that wait for a lock must not cost one each."""
+"""Most scans per tick that new holders of locks cause (chosen): many short programs with a lock must not cause a scan each."""
 
 
 class Census:
@@ -36,11 +37,11 @@ class Census:
         self._locks = locks
         self._subjects: tuple[Subject, ...] = ()
         self._single: dict[ProcId, tuple[Subject, ...]] = {}  # demotions of a process
-        self._cgroups: dict[Subject, tuple[str, ...]] = {}  # of a cgroup, with its paths
-        self._sessions: dict[int, list[Subject]] = {}  # of an autogroup, by the sessions in it
-        self._strangers: dict[ProcId, tuple[Subject, ...]] = {}  # those that the last scan found, heirs included
+        self._cgroups: dict[Subject, tuple[str, ...]] = {}  # demotions of a cgroup, with its paths
+        self._sessions: dict[int, list[Subject]] = {}  # demotions of an autogroup, by the sessions in it
+        self._strangers: dict[ProcId, tuple[Subject, ...]] = {}  # what slows the processes that the last scan found, heirs included
         self._scanned: frozenset[ProcId] = frozenset()
-        self._of: dict[ProcId, tuple[Subject, ...]] = {}  # all that is known
+        self._of: dict[ProcId, tuple[Subject, ...]] = {}  # what slows each process, from all sources
         self._at = 0
         self._scans = 0  # since the last call of `demotions`
 
@@ -86,7 +87,8 @@ class Census:
         return tuple(Demotion(subject, tuple(processes)) for subject, processes in slowed.items() if processes)
 
     def of(self, process: ProcId) -> tuple[Subject, ...]:
-        """What slows this process. A new one causes another scan, a few times between two calls of `demotions`."""
+        """The demotions that slow this process. If no scan has seen it, it causes another one, at most `SCANS` times between two
+        calls of `demotions`."""
         if process not in self._of and process not in self._scanned and self._scans < SCANS:
             self._scans += 1
             self._scan()
@@ -95,7 +97,7 @@ class Census:
         return self._of.get(process, ())
 
     def _demoting(self) -> tuple[Subject, ...]:
-        """What has been made slower; sorted, because the ledger orders by latest entries."""
+        """The subjects that are demoted; sorted, because the ledger orders by latest entries."""
         found = [
             subject
             for subject in self._ledger.subjects()
@@ -148,7 +150,7 @@ class Census:
         return (*self._single.get(process, ()), *self._sessions.get(session, ()), *above)
 
     def _sessions_of(self, autogroup: AutogroupPlace, chains: Iterable[Chain], by_id: Mapping[ProcId, Kin]) -> set[int]:
-        """The sessions of an autogroup: that of the process it was set through, or, if it has ended, of any process in it."""
+        """The sessions of an autogroup: that of the process it was set through, or, if that has ended, of any process in it."""
         through = {chain[-1].process for chain in chains}
         sessions = {by_id[process].session for process in through if process is not None and process in by_id}
         if sessions:
@@ -172,7 +174,7 @@ def _above(pid: int, parents: Mapping[int, int]) -> Iterator[int]:
 
 
 def _paths(on: SubjectPlace) -> tuple[str, ...]:
-    """The cgroups in whose processes it is noticed; () for what is no cgroup."""
+    """The cgroups whose processes are slowed; () if the place is not a cgroup."""
     match on:
         case CgroupPlace(path=path):
             return (path,)

@@ -1,6 +1,6 @@
-"""Closes changes that are not ours to undo any more: somebody else changed the value, or its thread has ended.
+"""Closes changes that are no longer ours to undo: somebody else changed the value, or its thread has ended.
 
-Knows the ledger, the kernel and who inherited. Must not know decisions.
+Knows the ledger, the kernel and the heirs. Must not know decisions.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .tally import Tally
 
 
 class Closing:
-    """Closes entries, after what was inherited from them has entries of its own."""
+    """Closes entries. Threads that inherited from them get their own entries first."""
 
     def __init__(self, ledger: Ledger, kernel: Kernel, heirs: Heirs, restorer: Restorer) -> None:
         self._ledger = ledger
@@ -28,7 +28,8 @@ class Closing:
         self._restorer = restorer
 
     def give_way(self, foreign: Mapping[Knob, Chain], subject: Subject | None = None) -> Tally | None:
-        """Close these as somebody else's, and restore what we changed of the other threads of the process."""
+        """Close these entries as FOREIGN, and restore our changes to the other threads of the process. Returns the result of that;
+        None if the subject is not a process."""
         self.close(foreign, EntryStatus.FOREIGN)
         subject = subject or subject_of(next(iter(foreign)))
         return self._restorer.put_back([subject])[subject] if isinstance(subject.on, ProcessPlace) else None
@@ -60,7 +61,7 @@ class Closing:
 
 
 def _adoption(heir: Heir, first: Value, kin: Kin | None) -> Entry:
-    """An entry of its own for a thread that inherited. `first`: the value before our first change; `kin`: of its process."""
+    """The entry of a thread that inherited. `first`: the value before our first change; `kin`: the thread's process."""
     return msgspec.structs.replace(
         heir.entry,
         id=0,

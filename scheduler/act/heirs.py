@@ -1,4 +1,5 @@
-"""Finds who inherited a value that we changed: fork(2) and clone(2) copy it. Knows the ledger and the kernel; changes neither.
+"""Finds threads and processes that inherited a value that we changed: fork(2) and clone(2) copy it. Knows the ledger and the
+kernel; changes neither.
 
 Must not know decisions. `docs/decisions/0003-ledger-and-undo.md` has the rules.
 """
@@ -18,7 +19,7 @@ from ..ports import Kernel, Kin, Knob, Trouble, Value
 from ..store.ledger import Ledger
 
 PASSES = 8
-"""Maximum rescans of a process for threads that appeared meanwhile: `docs/decisions/0003-ledger-and-undo.md`."""
+"""Most rescans of a process for threads that appeared meanwhile (chosen): `docs/decisions/0003-ledger-and-undo.md`."""
 
 
 class Family:
@@ -36,8 +37,9 @@ class Family:
         return found if found is not None and found.id == process else None
 
     def heirs(self, process: ProcId, chain: Chain) -> tuple[ProcId, ...]:
-        """Processes started since the first change in `chain` that descend from `process` through such processes, or lost their
-        parent and are still in the session or process group that `process` was in; and the descendants of those."""
+        """Processes that may have inherited from `process`. All of them started since the first change in `chain`. They descend
+        from `process` through such processes; or they have lost their parent and are still in the session or process group that
+        `process` was in; or they descend from such orphans."""
         since = min(entry.since for entry in chain)
         sessions = {entry.session for entry in chain if self._is_of_then(entry.session, process, since)}
         groups = {entry.group for entry in chain if self._is_of_then(entry.group, process, since)}
@@ -55,20 +57,21 @@ class Family:
         return tuple(sorted(found))
 
     def _is_of_then(self, number: int | None, process: ProcId, since: int) -> bool:
-        """Whether a session or group of this number can still be the one `process` was in. The number is its leader's pid, not
-        reused while it has members: a leader started since then made another one. 0: from another pid namespace, no help."""
+        """Whether a session or process group with this number can still be the one that `process` was in. The number is the pid of
+        its leader, and is not reused while it has members. So a leader that started since then has made another one. 0, of another
+        pid namespace, never matches."""
         leader = self._by_pid.get(number or 0)
         return bool(number) and (leader is None or leader.id == process or leader.id.start_ticks < since)
 
     def _orphaned(self, each: Kin) -> bool:
-        """Whether init or a subreaper took it over, which is pid 1 or in another session. With a living parent in the same session,
-        that parent decides what it inherited."""
+        """Whether init (pid 1) or a subreaper (in another session) has adopted it. If its parent lives in the same session, it
+        inherited from that parent."""
         parent = self._by_pid.get(each.parent)
         return parent is None or each.parent == 1 or parent.session != each.session
 
 
 class Leader(NamedTuple):
-    """A process, and what we changed of its first thread: what it forks and spawns inherits from there."""
+    """A process, and our changes to its first thread, from which its threads and children inherit."""
 
     process: ProcId
     chain: Chain  # of its first thread
@@ -93,7 +96,7 @@ class Heir(NamedTuple):
 
 
 class Heirs:
-    """Threads and processes that have a value of ours without an entry of their own."""
+    """Finds threads and processes that have a value of ours, but no entry."""
 
     def __init__(self, ledger: Ledger, kernel: Kernel) -> None:
         self._ledger = ledger

@@ -1,4 +1,4 @@
-"""Looks at what a decision names, and compares it with what the decision says. Changes nothing; both actuators look alike.
+"""Reads what a decision names, and compares it with what the decision says. Changes nothing. Both actuators use it.
 
 Knows the kernel as a port. Must not know the ledger.
 """
@@ -26,7 +26,7 @@ def knobs_of(kernel: Kernel, action: Set) -> tuple[Knob, ...] | Trouble:
             return name if isinstance(name, Trouble) else (Knob(control, AutogroupPlace(name, process)),)
         case ProcessPlace(id=process) if control is Control.FENCE:
             if not isinstance(action.value, tuple):
-                return Trouble(Status.FAILED, f"{action.value} are no limits of a fence: a bug in the policy that asked for it")
+                return Trouble(Status.FAILED, f"{action.value} are not the limits of a fence: a bug in the policy that proposed it")
             key = kernel.fence(process, Limits(*action.value))
             return key if isinstance(key, Trouble) else (Knob(control, FencePlace(key, process)),)
         case ProcessPlace(id=process):
@@ -37,13 +37,13 @@ def knobs_of(kernel: Kernel, action: Set) -> tuple[Knob, ...] | Trouble:
 
 
 def name_for(action: Set, knobs: tuple[Knob, ...] | Trouble) -> str:
-    """What is changed, for people. A fence is described as soon as it is planned."""
+    """The name of what is changed, for people. A fence that could be planned is named by its cgroup and limits."""
     planned = action.control is Control.FENCE and not isinstance(knobs, Trouble)
     return name_of(action.control, knobs[0].on if planned and not isinstance(knobs, Trouble) else action.on)
 
 
 def wanted(action: Set) -> Value:
-    """The value the knob is to have: the limits of a fence are in its key."""
+    """The value that the knob should have. The limits of a fence are in its key, so its value only says that it exists."""
     return FENCED if action.control is Control.FENCE else action.value
 
 
@@ -51,12 +51,12 @@ class Comparison(NamedTuple):
     """A knob, compared with what a decision says of it."""
 
     now: Value
-    chosen: bool  # its value is not the one expected where nobody chose any
-    so: bool  # it has the wanted value already, and not just what a cpuset makes of an affinity whose CPUs are all away
+    chosen: bool  # somebody chose the value: it is not the one that the decision expects
+    so: bool  # it has the wanted value already; False if it only looks so, because a cpuset allows none of the wanted CPUs
 
 
 def compare(kernel: Kernel, action: Set, knob: Knob) -> Comparison | Trouble:
-    """Read a knob and compare it; or why that cannot be done."""
+    """Read a knob and compare it with the decision; or why that cannot be done."""
     now, aim = kernel.read(knob), wanted(action)
     visible = kernel.visible(knob, aim)
     expected = None if action.expected is None else kernel.visible(knob, action.expected)
@@ -80,19 +80,19 @@ def is_ours(kernel: Kernel, chain: Chain, now: Value | Trouble) -> bool | Troubl
 
 
 def chosen(action: Set, now: Value) -> str:
-    """Why a value is left alone that is not the one expected."""
+    """Why a value that is not the expected one is left alone."""
     return f"somebody chose {action.control} {shown(now)}"
 
 
 def reported(action: Flag | Digest) -> str:
-    """What a report says."""
+    """The detail of the outcome of a report."""
     if isinstance(action, Digest):
-        return f"{action.incidents} incidents told of in one line"
+        return f"{action.incidents} incidents reported in one line"
     return f"reported that {action.kind} is over" if action.over else f"reported as {action.kind}"
 
 
 def unknown_pool(pools: Mapping[str, PoolAdapter], decision: Decision, name: str) -> Outcome | None:
-    """The outcome of a decision about a pool that is not configured; None if it is."""
+    """The outcome of a decision about a pool that is not configured; None if the pool is configured."""
     if name in pools:
         return None
-    return Outcome(decision.id, Status.FAILED, decision.target, f"there is no pool {name}", 0)
+    return Outcome(decision.id, Status.FAILED, decision.target, f"pool {name} is not configured", 0)

@@ -1,4 +1,4 @@
-"""The actuator of observe mode: looks at the same targets as the one that acts, and says what that one would do. Writes nothing.
+"""The actuator of observe mode: reads the same targets as the one that acts, and says what that one would change. Writes nothing.
 
 Knows the kernel and the pools as ports. Must not know the ledger.
 """
@@ -16,7 +16,7 @@ from .tally import Tally
 
 
 class Observing:
-    """The actuator of observe mode: looks at the same targets and says what it would change. Writes nothing.
+    """The actuator of observe mode.
 
     `samples`: the latest sample of each pool; the daemon keeps it up to date.
     """
@@ -29,7 +29,7 @@ class Observing:
         self._samples = samples
 
     def apply(self, decisions: Sequence[Decision]) -> tuple[Outcome, ...]:
-        """One outcome per decision: OBSERVED, UNCHANGED if there is nothing to change, or why it could not be looked at."""
+        """One outcome per decision: OBSERVED, UNCHANGED if there is nothing to change, or why its target could not be read."""
         return tuple(self._look(decision) for decision in decisions)
 
     def settle(self) -> tuple[Outcome, ...]:
@@ -56,7 +56,7 @@ class Observing:
         if isinstance(action, Set):
             return self._look_at_set(decision, action)
         if isinstance(action, Restore):
-            text = f"nothing is changed in observe mode, so {name_of(action.control, action.on)} is as it was"
+            text = f"observe mode changes nothing, so {name_of(action.control, action.on)} needs no restore"
             return Outcome(decision.id, Status.UNCHANGED, decision.target, text, 0)
         if isinstance(action, Flag | Digest):
             return Outcome(decision.id, Status.OBSERVED, decision.target, reported(action), 0)
@@ -69,7 +69,7 @@ class Observing:
         sample = self._samples.get(action.pool)
         asked = "?" if sample is None else sample.requested
         if asked == action.size:
-            return Outcome(decision.id, Status.UNCHANGED, decision.target, f"pool {action.pool} is asked for {asked} already", 0)
+            return Outcome(decision.id, Status.UNCHANGED, decision.target, f"pool {action.pool} is already asked for {asked}", 0)
         text = f"would ask pool {action.pool} for {action.size} workers, {asked} now"
         return Outcome(decision.id, Status.OBSERVED, decision.target, text, 0)
 
@@ -93,5 +93,5 @@ class Observing:
             return tally.outcome(decision.id, decision.target, what)
         forbidden = self._kernel.forbidden(action.control)
         steps = ", ".join(f"{shown(before)} -> {shown(after)}" for before, after in would.steps)
-        text = f"would change {what}: {steps}" + (f"; acting would refuse it: {forbidden}" if forbidden else "")
+        text = f"would change {what}: {steps}" + (f"; in act mode it would be refused: {forbidden}" if forbidden else "")
         return Outcome(decision.id, Status.OBSERVED, decision.target, text, 0)

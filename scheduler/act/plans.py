@@ -1,7 +1,7 @@
-"""What must be changed so that a decision is done: its target compared with what is wanted and with what the ledger believes.
+"""Plans what a decision changes: compares its target with what is wanted and with what the ledger believes.
 
-Reads the ledger, the kernel and the pools. Changes none of them, but closes entries of a pool that somebody else has resized or
-restarted. Must not know how changes are made.
+Reads the ledger, the kernel and the pools. Changes none of them, except that it closes entries of a pool that somebody else has
+resized or restarted. Must not know how changes are made.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ class Edit:
 
 @dataclass(slots=True)
 class ActionPlan:
-    """What a decision comes to, after a look at its target."""
+    """What a decision changes, after a look at its target."""
 
     decision: Decision
     what: str
     edits: list[Edit] = field(default_factory=list)
-    subject: Subject | None = None  # what it changes: no two plans of one turn share one
-    seen: set[Knob] = field(default_factory=set)  # looked at
+    subject: Subject | None = None  # what it changes: no two plans that are carried out together share one
+    seen: set[Knob] = field(default_factory=set)  # knobs that were compared
     foreign: dict[Knob, Chain] = field(default_factory=dict)  # changes of ours that somebody else has overwritten
     tally: Tally = field(default_factory=Tally)
-    outcome: Outcome | None = None  # where no tally is kept: pools and flags
+    outcome: Outcome | None = None  # instead of the tally: pools and flags
 
     def done(self) -> Outcome:
         """The outcome of the decision, once it was carried out."""
@@ -52,12 +52,12 @@ class ActionPlan:
 
 
 Explain = Callable[[Knob, Value], Chain | Trouble | None]
-"""Says which change of ours a thread without an entry has its value from. None: none of ours; Trouble: this cannot be determined
+"""Says from which change of ours a thread without an entry has its value. None: from none; Trouble: this cannot be determined
 now."""
 
 
 class Planner:
-    """Makes plans. `relieving`: who was demoted, and what was restored since the last decisions."""
+    """Makes plans. `relieving`: which processes may wait for locks, and what was restored since the last decisions."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class Planner:
         self._relieving = relieving
 
     def plan(self, decision: Decision) -> ActionPlan:
-        """What this decision comes to now."""
+        """What this decision changes now."""
         action = decision.action
         if isinstance(action, Set):
             return self._plan_set(decision, action)
@@ -111,21 +111,21 @@ class Planner:
         plan.subject = subject_of(knobs[0])
         relieved = self._relieving.why(plan.subject)
         if relieved is not None:  # decided before the relief was known
-            text = f"{plan.what} was decided before a relief was known, and is left as it is: {relieved}"
+            text = f"{plan.what} is left alone, because it was restored after this was decided: {relieved}"
             plan.outcome = Outcome(decision.id, Status.RELIEVED, decision.target, text, 0)
             return plan
         self.look(plan, action, knobs)
         return plan
 
     def _wanted_by_others(self, action: Set) -> Trouble | None:
-        """Trouble if a process waits for a lock of the process to be fenced: held back, it would hold up all waiters. The relief
-        sees what one look does not see and what comes later."""
+        """Trouble if another process waits for a lock of the process to be fenced: the fence would delay all waiters. The
+        starvation watchdog finds waits that this look misses, and those that begin later."""
         if action.control is not Control.FENCE or not isinstance(action.on, ProcessPlace):
             return None
         process = action.on.id
         for wait in self._locks.waits((process,), self._relieving.members):
             if wait.waiter != process and (wait.holder or wait.possible) in (process, (process,)):
-                return Trouble(Status.REFUSED, f"pid {wait.waiter.pid} waits for the {wait.lock} that it holds: not held back now")
+                return Trouble(Status.REFUSED, f"not fenced now: pid {wait.waiter.pid} waits for the {wait.lock} that it holds")
         return None
 
     def look(self, plan: ActionPlan, action: Set, knobs: Iterable[Knob]) -> None:
@@ -177,8 +177,8 @@ class Planner:
             plan.edits.append(Edit(knob, now, wanted(action), first, kin))
 
     def _ancestry(self, action: Set, kin: Kin | None) -> Explain:
-        """A thread or child started after a change of ours may have its value from there: then it goes back to the parent's
-        original, and nobody chose it."""
+        """Explains values that threads and children inherited from a change of ours. Such a value was not chosen by anybody, and
+        its original is that of the parent."""
         if kin is None:
             return lambda _knob, _now: None
         own = kin.id
@@ -213,7 +213,7 @@ class Planner:
         if plan.outcome is not None:
             return plan
         if sample is None or asked is None:
-            text = f"pool {action.pool} has not been read yet, so it is not known what size to put back"
+            text = f"pool {action.pool} has not been read yet, so the size that undo must restore is unknown"
             plan.outcome = Outcome(decision.id, Status.FAILED, decision.target, text, 0)
             return plan
         master = sample.master or self._kernel.itself()
@@ -235,7 +235,7 @@ class Planner:
         return plan
 
     def subject(self, action: Restore | ResizePool) -> Subject | Trouble | None:
-        """What the ledger calls the target of this action; None: it has no change of it."""
+        """The ledger's name for the target of this action; None: the ledger has no change of it."""
         if isinstance(action, ResizePool):
             return next((it for it in self._ledger.subjects() if isinstance(it.on, PoolPlace) and it.on.name == action.pool), None)
         match action.on:
@@ -253,6 +253,6 @@ class Planner:
                 return Subject(action.control, action.on)
 
     def _made_through(self, action: Restore) -> list[Subject]:
-        """What was changed of this control through this process, oldest first."""
+        """The subjects of this control that were changed through this process, oldest first."""
         process = process_of(action.on)
         return [it.subject for it in self._ledger.outstanding() if it.control is action.control and it.process == process]

@@ -1,4 +1,4 @@
-"""What is requested of pools, and what came of it. Knows the adapters and their samples. Must not know the ledger."""
+"""Requests sizes of pools, and reports how the requests ended. Knows the adapters and their samples. Must not know the ledger."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ class PoolSizes:
         self._pools = pools
         self._samples = samples
         self._resizing: dict[str, tuple[Decision, int]] = {}
-        self._requests: dict[str, tuple[PoolSample, int]] = {}  # what was requested of a pool since this sample of it
+        self._requests: dict[str, tuple[PoolSample, int]] = {}  # (a sample of a pool, the size requested since then)
 
     def sample(self, name: str) -> PoolSample | None:
         """The latest sample; None: not read yet."""
         return self._samples.get(name)
 
     def requested(self, name: str) -> int | None:
-        """The size currently requested of the pool, which a sample from before our last request lacks; None: not read yet."""
+        """The size currently requested of the pool, including a request that its latest sample does not show yet. None: the pool
+        has not been read yet."""
         sample = self._samples.get(name)
         if sample is None:
             return None
@@ -39,7 +40,7 @@ class PoolSizes:
         return Outcome(decision.id, status, decision.target, text, int(status is Status.APPLIED))
 
     def recycle(self, decision: Decision, action: Recycle) -> Outcome:
-        """Request another worker in the place of one."""
+        """Request that one worker is drained and another started in its place."""
         status, text = self._pools[action.pool].recycle(action.worker)
         return Outcome(decision.id, status, decision.target, text, int(status is Status.APPLIED))
 
@@ -63,13 +64,13 @@ class PoolSizes:
         return tuple(outcomes)
 
     def forget(self, name: str) -> None:
-        """Do not wait for this pool any more."""
+        """Stop waiting for this pool."""
         self._resizing.pop(name, None)
 
     def forget_all(self) -> None:
-        """Wait for no pool any more."""
+        """Stop waiting for all pools."""
         self._resizing.clear()
 
     def release(self, name: str) -> None:
-        """The pool is no longer ours: what was requested of it counts no more."""
+        """The pool is no longer ours: forget what was requested of it."""
         self._requests.pop(name, None)

@@ -1,4 +1,4 @@
-"""Brings pools back to the size that they had before us, and waits for them. Works from the ledger alone.
+"""Restores pools to the size that they had before our first change, and waits for them. Works from the ledger alone.
 
 Knows the ledger, the kernel, the pools and the clock. Must not know decisions, or why a pool is released.
 """
@@ -19,10 +19,14 @@ PATIENCE = 10.0
 """Seconds to wait for pools to return to their size (chosen)."""
 
 POLL_NS = 100_000_000
-"""Time between two looks at a pool that is returning to its size (chosen)."""
+"""ns between two looks at a pool that is returning to its size (chosen)."""
 
 STEADY_NS = 500_000_000
-"""How long a pool must have its size before it counts as restored: a signal that was under way takes effect within that time."""
+"""ns for which a pool must have its size before it counts as restored (chosen): a signal that was under way takes effect within
+that time."""
+
+STRANGE_NS = 2 * STEADY_NS
+"""ns for which a pool must have a size that we cannot explain before somebody else counts as having changed it (chosen)."""
 
 
 @dataclass(slots=True)
@@ -32,7 +36,7 @@ class _Track:
     pool: PoolPlace
     entry: Entry  # our latest change
     size: int  # before our first change
-    asked: int | None = None  # size when the old one was requested
+    asked: int | None = None  # its size when we requested the old one; None: not requested yet
     steady: int | None = None  # since when it has its size, ns
     strange: int | None = None  # since when its size is one that we cannot explain, ns
     outcome: Outcome | None = None
@@ -132,7 +136,7 @@ class PoolsBack:
         contradicted = known is not None and known not in (*believed(chain), track.size)
         if contradicted or (not sample.trouble and not min(sizes) <= sample.size <= max(sizes)):
             track.strange = track.strange or now
-            if contradicted or late or now - track.strange >= STEADY_NS * 2:
+            if contradicted or late or now - track.strange >= STRANGE_NS:
                 text = f"left: somebody changed the size of pool {name} from {track.entry.new} to {sample.size}"
                 track.end(Status.FOREIGN, text)
                 self._ledger.settle(dict.fromkeys(ids_of(chain), EntryStatus.FOREIGN))

@@ -1,6 +1,7 @@
-"""Restores at once what harms, between two ticks: asks the relief, and remembers for the next decisions what was restored.
+"""Restores harmful demotions at once, between two ticks: asks the starvation watchdog, and remembers for the next decisions what
+was restored.
 
-Knows the ledger, the clock, the census, the relief and who restores. Must not know decisions.
+Knows the ledger, the clock, the census, the watchdog and the restorer. Must not know decisions.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Relieving:
         self._restorer = restorer
         self._watchdog = StarvationWatchdog(locks)
         self._census = Census(ledger, kernel, locks)
-        self._groups: Sequence[Group] | None = None  # that the next two are from; None: what is in force may have changed
+        self._groups: Sequence[Group] | None = None  # the next two were made from these; None: what is in force may have changed
         self._demotions: tuple[Demotion, ...] = ()
         self.members: tuple[ProcId, ...] = ()
         """Processes of the classed groups at the last look."""
@@ -40,7 +41,7 @@ class Relieving:
         self._watchdog.limit(starve_seconds, floor)
 
     def changed(self) -> None:
-        """What is in force may have changed: find out anew at the next look."""
+        """What is in force may have changed: take the census again at the next look."""
         self._groups = None
 
     def why(self, subject: Subject) -> str | None:
@@ -74,7 +75,7 @@ class Relieving:
         return looked.pause / 1e9 if self._demotions else None
 
     def _taken_along(self, groups: Sequence[Group]) -> Iterator[Case]:
-        """Fences of swarms that contain an interactive process: it was started there; no decision put it there."""
+        """Fences of swarms that contain an interactive process. It was started there; no decision put it there."""
         class_ = {member.id: group.name for group in groups if group.class_ is Class.INTERACTIVE for member in group.members}
         for subject, processes in self._demotions:
             first = next((process for process in processes if process in class_), None)

@@ -19,10 +19,10 @@ from .heirs import Family, Heirs, Leader
 from .tally import Tally
 
 TRIES = 8
-"""Maximum attempts to restore a value."""
+"""Most attempts to restore a value (chosen)."""
 
 SCANS = 64
-"""Maximum rescans for children that inherited. If they fork faster, the entries stay open for the next undo."""
+"""Most rescans for children that inherited (chosen). If they fork faster, the entries stay open for the next undo."""
 
 CALM, CALM_IN_A_STORM = 2, 8
 """Consecutive scans that must find no process with our value: where there are children, and where some of them end during a scan.
@@ -30,14 +30,16 @@ Chains of processes that fork a successor every 15 ms and end got through one sc
 processes in 3 of 25 on a loaded machine; with these values in none of 30 (the storm of tests/real/test_no_harm.py)."""
 
 PAST_FORK_NS = 20_000_000
-"""User time after which a thread is past any fork(2) it was in: fork(2) uses kernel time only. A child gets the values its parent
-had when the fork began, and becomes visible when it ends: 9 to 14 ms later for a process with 512 MiB in small pages."""
+"""ns of user time after which a thread is past any fork(2) it was in, because fork(2) uses kernel time only (chosen: two clock
+ticks). A child gets the values that its parent had when the fork began, and becomes visible when the fork ends: 9 to 14 ms later
+for a process with 512 MiB in small pages."""
 
 PATIENCE_NS, PATIENCE_IN_A_TICK_NS, LOOK_NS = 5_000_000_000, 100_000_000, 5_000_000
-"""How long to wait for threads that may be within a fork(2), at the end and in a tick; and the time between two looks at them."""
+"""How long to wait for threads that may be within a fork(2) when everything is undone, and how long in a tick; and the time between
+two looks at them. All in ns (chosen: a tick must not be late, an undo may take longer)."""
 
 AGAIN_NS = 110_000_000
-"""The kernel accepts a change of an autogroup once in HZ/10 ticks, 0.1 s (kernel/sched/autogroup.c)."""
+"""ns before an autogroup is written again: the kernel accepts one change in HZ/10 ticks, 0.1 s (kernel/sched/autogroup.c)."""
 
 
 class Restorer:
@@ -141,7 +143,7 @@ class Restorer:
         until: int,
     ) -> set[Subject]:
         """Restore what threads and children inherited; repeat, because they fork meanwhile. Returns the subjects whose heirs could
-        not all be examined or written (a slice cannot while the policy is SCHED_IDLE); all subjects if heirs fork faster.
+        not all be examined or written (a slice cannot while the policy is SCHED_IDLE); all subjects if `SCANS` were not enough.
 
         A process that forks and ends before it is examined passes our value on unseen. So the scans after the first read only new
         processes, which takes 1 ms instead of 10, newest first, and each is restored as soon as it is seen. A thread that was
@@ -197,7 +199,9 @@ class Restorer:
             elif not self._drop_past_fork(forking):  # its child is visible now: one more scan
                 self._clock.sleep_until(self._clock.monotonic() + LOOK_NS)
         for subject, _ in leaders:
-            tallies[subject].trouble(Trouble(Status.FAILED, f"children come faster than {SCANS} scans could follow: undo again"))
+            tallies[subject].trouble(
+                Trouble(Status.FAILED, f"children start faster than {SCANS} scans could find them: undo again")
+            )
         return {subject for subject, _ in leaders}
 
     def _note_fork(self, knob: Knob, forking: dict[ThreadPlace, int | None]) -> None:

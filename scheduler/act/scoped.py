@@ -61,13 +61,14 @@ class Scoped:
         return self._ledger.trouble
 
     def act_on(self, scope: Scope) -> None:
-        """Use this scope from the next decision on; what is in force stays so, see `keep`. Raises LedgerError as `prepare` does."""
+        """Use this scope from the next decision on. What is in force stays in force: see `keep`. Raises LedgerError as `prepare`
+        does."""
         self.prepare(scope)
         self.scope = scope
         self.mode = "act" if scope.grants else "observe"
 
     def keep(self, held: Iterable[Restore | ResizePool]) -> tuple[Outcome, ...]:
-        """Restore everything but these, see `Acting.keep`."""
+        """See `Acting.keep`."""
         return () if self._acting is None else self._acting.keep(held)
 
     @property
@@ -138,8 +139,8 @@ def words(scope: Scope, now: int) -> str:
 
 
 def as_record(scope: Scope, now: int, wall: int) -> dict[str, Any]:
-    """The same for programs: what is acted on, for how long and until when (local time; None if there is no end), and what is
-    not. `now`: monotonic ns, `wall`: ns since 1970."""
+    """What is acted on, for programs: for how long and until when (local time; None if there is no end), and what is spared.
+    `now`: monotonic ns, `wall`: ns since 1970."""
     return {
         "acting_on": [
             {

@@ -1,7 +1,7 @@
 """Decides what to restore at once: a demotion that starves its process, or makes another one wait for a lock. Pure.
 
-A reflex below the decisions, many times a tick. Must not know how locks are found or demotions are restored: it is given what is
-demoted and sees the rest through `ports.Locks`.
+It looks many times a tick, independent of the decisions. Must not know how locks are found or demotions are restored: it is given
+what is demoted, and sees the rest through `ports.Locks`.
 
 Two rules. *Lock*: a process that is not demoted waits for a lock that a demoted process holds, or may hold, and the holder wants
 the CPU and gets less than half of one. *Starved*: a demoted process, session or cgroup wanted the CPU throughout `starve_seconds`
@@ -24,38 +24,41 @@ from ..places import AutogroupPlace, CgroupPlace, FencePlace, PoolPlace, Process
 from ..ports import Locks, Run, Trouble, Wait
 
 LOOK_NS = 80_000_000
-"""Time between two looks while something is demoted: 0.2 % of a CPU beside 100 processes (`benchmarks/latency/lock_holder.py`)."""
+"""ns between two looks while something is demoted: 0.2 % of a CPU beside 100 processes (`benchmarks/latency/lock_holder.py`)."""
 
 AGAIN_NS = 10_000_000
-"""Time between two looks while a process waits and it is not yet clear for what."""
+"""ns between two looks while a process waits and it is not yet clear for what (chosen: as `SURE_NS`)."""
 
 SURE_NS = 10_000_000
-"""How long the same wait must have been watched: until the second look. A lock that is held for a moment is free by then, and
-a demoted thread among others has had its slice of 3 to 4 ms or waits for hundreds (benchmark)."""
+"""ns for which the same wait must have been watched: until the second look. A lock that is held for a moment is free by then, and
+a demoted thread among others has had its slice of 3 to 4 ms or waits for hundreds (`benchmarks/latency/lock_holder.py`)."""
 
 SLOWED = 0.5
-"""Share of a CPU from which the wait is not blamed on the demotion: without it the holder would be twice as fast at best."""
+"""Share of a CPU from which the wait is not blamed on the demotion (chosen): without it the holder would be twice as fast at
+best."""
 
 TRIES = 4
-"""Times a wait is watched at the faster pace. A lock held for long by a holder that runs well is then looked at as usual."""
+"""Times that a wait is watched at the faster pace (chosen). If the holder runs well, a lock held for long is then watched at the
+usual pace."""
 
 PEERS = 10
-"""If peers that are demoted alike wait for its lock, a process counts as starved this many times sooner: after 1 s, not 10."""
+"""If equally demoted peers wait for its lock, a process counts as starved this many times sooner: after 1 s, not 10 (chosen)."""
 
 TOGETHER = 0.2
-"""Share of one CPU that sessions and cgroups must get together, at most, for none to count as starved (chosen): at load 100 on two
-CPUs none has much more than `floor`, demoted or not, and what one loses goes to another one, not to the service."""
+"""Most share of one CPU that all demoted sessions and cgroups must get together for none to count as starved (chosen). At load 100
+on two CPUs none has much more than `floor`, demoted or not, and what one loses goes to another one, not to the service."""
 
 VISITS, VISIT_NS = 4, 400_000_000
-"""Maximum demoted processes whose progress is read in one look, 30 us each: a group of 100 takes 2 s; and the least time between
-two reads of the same one."""
+"""Most demoted processes whose progress is read in one look, and the least ns between two reads of the same process (chosen: a read
+takes 30 us, and a group of 100 takes 2 s)."""
 
 CALM = 10
-"""A demotion that got enough for all of `starve_seconds`, or a process demoted alone that does not want the CPU, is not visited for
-this part of that time. What is seen then begins a new stretch, so starvation is found later by this much at most."""
+"""A demotion that has already got enough for all of `starve_seconds`, or a single demoted process that does not want the CPU, is
+not visited for `starve_seconds / CALM` (chosen). Then a new stretch begins, so starvation is found later by that time at most."""
 
 GAP_NS = 1_000_000_000
-"""After this long without a look (the daemon was stopped, or the machine slept) it is unknown what a process wanted meanwhile."""
+"""ns without a look (the daemon was stopped, or the machine slept) after which everything watched is forgotten (chosen): it is
+unknown what a process wanted meanwhile."""
 
 _TICK_NS = 1_000_000_000 // USER_HZ
 
@@ -80,7 +83,7 @@ class _Stretch:
 
     since: int
     got: int = 0  # ns of CPU
-    calm: int = 0  # no visit before that; 0: it is watched
+    calm: int = 0  # monotonic ns before which it is not visited; 0: it is visited
     at: dict[ProcId, Run] = field(default_factory=dict)  # of each process, when it was last visited
 
 
@@ -105,8 +108,8 @@ class StarvationWatchdog:
         self._next = 0
         self._at = 0  # of the last look
         self._known: Sequence[Demotion] = ()
-        self._slowed: dict[ProcId, tuple[Subject, ...]] = {}  # by what
-        self._turn: tuple[ProcId, ...] = ()  # its keys
+        self._slowed: dict[ProcId, tuple[Subject, ...]] = {}  # demoted process -> by what
+        self._demoted: tuple[ProcId, ...] = ()  # its keys: they are visited in turn
         self._single = 1  # how many processes are demoted one by one
         self._wide = 1  # how many sessions and cgroups are demoted
 
@@ -147,7 +150,7 @@ class StarvationWatchdog:
             for process in demotion.processes:
                 slowed[process].append(demotion.subject)
         self._slowed = {process: tuple(slowed[process]) for process in sorted(slowed)}
-        self._turn = tuple(self._slowed)
+        self._demoted = tuple(self._slowed)
         self._single = max(1, len({demotion.subject.on for demotion in demotions if _is_single(demotion.subject)}))
         self._wide = max(1, sum(not _is_single(demotion.subject) for demotion in demotions))
         stretches = {}
@@ -169,7 +172,7 @@ class StarvationWatchdog:
         cases: list[Case] = []
         watches: dict[tuple[ProcId, int, int, str], _Watch] = {}
         hurry = False
-        for wait in self._locks.waits(self._turn, others):
+        for wait in self._locks.waits(self._demoted, others):
             holders = (wait.holder,) if wait.holder is not None else wait.possible
             by = {holder: tuple(slowed.get(holder) or stranger(holder)) for holder in holders if holder != wait.waiter}
             by = {holder: subjects for holder, subjects in by.items() if subjects}
@@ -195,7 +198,7 @@ class StarvationWatchdog:
         cases: list[Case],
     ) -> bool:
         """Compare what the holders of this lock, or possible holders, got since they were first seen wanting the CPU during this
-        wait. Returns whether one of them is to be looked at again soon."""
+        wait. Returns whether to look at one of them again soon."""
         open_ = False
         for holder, subjects in by.items():
             run = self._locks.run(holder, wait.holder_thread if holder == wait.holder else 0)
@@ -217,7 +220,7 @@ class StarvationWatchdog:
                 word = "holds" if wait.holder is not None else "may hold"
                 text = (
                     f"pid {wait.waiter.pid} has waited for {(at - watch.since) / 1e9:.2f} s or more for the {wait.lock}, which "
-                    f"pid {holder.pid} {word}; demoted, that one got {got / 1e6:.0f} ms of CPU in {span / 1e9:.2f} s"
+                    f"pid {holder.pid} {word}; while demoted, pid {holder.pid} got {got / 1e6:.0f} ms of CPU in {span / 1e9:.2f} s"
                 )
                 cases.append(Case(subjects, text))
                 del watch.holders[holder]
@@ -228,10 +231,10 @@ class StarvationWatchdog:
     def _visit(self, at: int) -> list[Case]:
         """Read the progress of the next few demoted processes; what has starved for long enough is a case."""
         touched: dict[Subject, None] = {}
-        count = len(self._turn)
+        count = len(self._demoted)
         visits = min(VISITS, -(-count * LOOK_NS // VISIT_NS))
         for step in range(visits):
-            process = self._turn[(self._next + step) % count]
+            process = self._demoted[(self._next + step) % count]
             if all(subject in self._stretches and self._stretches[subject].calm > at for subject in self._slowed[process]):
                 continue
             run = self._locks.run(process)
@@ -265,14 +268,14 @@ class StarvationWatchdog:
             elif at - stretch.since >= self._starve_ns:
                 who = _who(subject)
                 seconds, got = (at - stretch.since) / 1e9, stretch.got / 1e6
-                text = f"{who} starves: demoted, it got {got:.0f} ms of CPU in {seconds:.1f} s in which it always wanted it"
+                text = f"{who} starves: while demoted, it got {got:.0f} ms of CPU in {seconds:.1f} s, and wanted it all the time"
                 cases.append(Case((subject,), text))
                 stretch.since, stretch.got = at, 0
         return cases
 
 
 def _is_single(subject: Subject) -> bool:
-    """Whether it is one process, not a session or a cgroup."""
+    """Whether the subject is one process, not a session or a cgroup."""
     return isinstance(subject.on, ProcessPlace)
 
 

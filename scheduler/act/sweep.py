@@ -1,6 +1,6 @@
 """Finds changes of ours that somebody else has overwritten since, and those whose target has ended.
 
-Knows the ledger, the kernel, and who closes entries. Must not know decisions.
+Knows the ledger, the kernel, and how entries are closed. Must not know decisions.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from ..store.ledger import Ledger
 from .closing import Closing
 from .looks import is_ours
 
-CHECKS = 8
-"""Values compared with the kernel in each `step`, plus a 32nd of all: each value is compared within half a minute at 1 Hz."""
+CHECKS, PASS_STEPS = 8, 32
+"""Values compared with the kernel in each `step`: CHECKS, and one for every PASS_STEPS in force (chosen: a value is compared at
+least twice a minute at one step a second)."""
 
 GONE_EVERY = 16
-"""Steps between searches for what ended processes left to their children: each search scans all processes."""
+"""Steps between searches for what ended processes left to their children (chosen): each search scans all processes."""
 
 MOST_GONE = 256
-"""First threads that ended, above which that search is made at once (chosen)."""
+"""Ended first threads from which that search is made at once (chosen)."""
 
 
 class Sweep:
@@ -42,12 +43,12 @@ class Sweep:
         outcomes = list[Outcome]()
         entries = [chain for subject in self._ledger.subjects() for chain in self._ledger.chains(subject).values()]
         closed: dict[int, EntryStatus] = {}
-        for _ in range(min(len(entries), CHECKS + len(entries) // 32)):
+        for _ in range(min(len(entries), CHECKS + len(entries) // PASS_STEPS)):
             self._cursor = (self._cursor + 1) % len(entries)
             chain = entries[self._cursor]
             newest = chain[-1]
             if isinstance(newest.knob.on, PoolPlace) or self._ledger.chain(newest.knob) != chain:
-                continue  # in the second case they were restored in this step
+                continue  # a chain that differs was restored in this step
             now = self._kernel.read(newest.knob)
             if isinstance(now, Trouble):
                 if now.status is not Status.VANISHED:
@@ -71,5 +72,5 @@ class Sweep:
         return tuple(outcomes)
 
     def forget(self) -> None:
-        """Everything is undone."""
+        """Everything is undone: forget the ended processes."""
         self._gone = {}

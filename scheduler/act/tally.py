@@ -1,4 +1,4 @@
-"""What came of one decision, or of one thing that is put back: counted, and then said in one sentence. Pure."""
+"""Counts the results of one decision, or of one subject that is put back, and sums them up in one sentence. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..ports import Trouble, Value
 
 @dataclass(slots=True)
 class Tally:
-    """What happened to one decision, or to one subject of an undo."""
+    """The results of one decision, or of one subject of an undo: numbers of values, and what there is to say about them."""
 
     changed: int = 0
     same: int = 0
@@ -37,7 +37,8 @@ class Tally:
             self.troubles.append(trouble)
 
     def status(self) -> Status:
-        """All of it as one status; a value that somebody else changed outweighs the rest, because it makes the target hands-off."""
+        """All results as one status. A value that somebody else changed outweighs the rest, because it makes the target
+        hands-off."""
         if self.foreign:
             return Status.FOREIGN
         if self.troubles:
@@ -47,7 +48,7 @@ class Tally:
         return Status.VANISHED if self.gone and not self.same else Status.UNCHANGED
 
     def outcome(self, decision: str, target: str, what: str) -> Outcome:
-        """All of it as a sentence about `what`."""
+        """All results as a sentence about `what`."""
         parts = [f"{shown(before)} -> {shown(after)}" for before, after in self.steps]
         if self.changed:
             parts[0] = f"{what}: {parts[0]}"
@@ -56,5 +57,5 @@ class Tally:
         if self.gone:
             parts.append(f"{what}: gone" if not parts else f"{self.gone} ended meanwhile")
         parts += self.notes
-        text = f"{what} is so already" if self.same else f"{what}: nothing of ours to put back"
+        text = f"{what} needs no change" if self.same else f"{what}: there is no change of ours to put back"
         return Outcome(decision, self.status(), target, "; ".join(parts) or text, self.changed)

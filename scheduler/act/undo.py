@@ -1,6 +1,6 @@
-"""Undoes everything that is open in the ledger: for an actuator that leaves, for `nicety undo`, and at the start of a daemon.
+"""Undoes everything that is open in the ledger: when an actuator ends, for `nicety undo`, and at the start of a daemon.
 
-Knows the ledger, and who restores values and sizes. Must not know decisions or where a change came from.
+Knows the ledger, and how values and sizes are restored. Must not know decisions or where a change came from.
 `docs/decisions/0003-ledger-and-undo.md` has the rules.
 """
 
@@ -48,9 +48,9 @@ def undo_from_ledger(
 ) -> tuple[Outcome, ...]:
     """Restore what a dead daemon left changed, from its ledger alone: for `nicety undo`, and at the start of a daemon.
 
-    `pools` makes adapters for the named pools (those that are configured); they are closed afterwards. `lock`: the caller's, if it
-    holds the state directory already. Raises StateBusyError while a daemon runs there, LedgerError for a ledger of another version,
-    and for one that somebody else could have written: nothing is changed then.
+    `pools` makes adapters for those of the named pools that are configured; they are closed afterwards. `lock`: the caller's lock,
+    if it holds the state directory already. Raises StateBusyError while a daemon runs there, and LedgerError for a ledger of
+    another version or one that somebody else could have written. Nothing is changed then.
     """
     if not left_behind(state_dir):
         return ()

@@ -1,8 +1,8 @@
-"""The command line. Knows what to call for each command and how to say the result; everything else is elsewhere.
+"""The command line. Knows what to call for each command and how to print the result. Everything else is elsewhere.
 
-Data goes to stdout, talk to stderr. Exit: 0 ok, 1 failure, 2 usage, 3 findings. Modules are imported where they are used: a reading
-command starts in under 0.3 s (benchmarks/cost/startup.py). Errors that a user can do something about become one line with cause and
-next step, in one place (`guarded_command` in `shared.py`); any other error is a bug, and its traceback goes to a file.
+Data goes to stdout, messages to stderr. Exit codes: 0 ok, 1 failure, 2 wrong usage, 3 findings. Modules are imported where they are
+used, so that a command that only reads starts in under 0.3 s (benchmarks/cost/startup.py). `guarded_command` in `shared.py` turns
+errors that a user can fix into one line with cause and next step. Any other error is a bug: its traceback goes to a file.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def _options(
     config: ConfigOption = None,
     state_dir: StateOption = None,
     _version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     context.obj = Named(config, state_dir)

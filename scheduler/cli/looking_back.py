@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class Kind(StrEnum):
-    """What `decisions --kind` takes: a policy, or what kind of change it is."""
+    """What `decisions --kind` takes: a policy, or a kind of change."""
 
     POOL_SIZE = "pool_size"
     PRIORITY = "priority"
@@ -48,7 +48,7 @@ class Kind(StrEnum):
 
 
 class Ending(StrEnum):
-    """What `decisions --status` takes."""
+    """What `decisions --status` takes: the outcome of a decision."""
 
     APPLIED = "applied"
     OBSERVED = "observed"
@@ -66,16 +66,16 @@ class Ending(StrEnum):
 @command("decisions", "nicety decisions --since 1h --kind priority")
 def decisions(
     context: typer.Context,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new ones as they come.")] = False,
-    since: Annotated[
-        float | None, typer.Option(parser=duration, metavar="TIME", help="Only of the last so much time, e.g. 1h.")
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing new ones as they are made.")] = False,
+    since: Annotated[float | None, typer.Option(parser=duration, metavar="TIME", help="How far to look back, e.g. 1h.")] = None,
+    kind: Annotated[
+        Kind | None, typer.Option(metavar="KIND", help=f"Only this policy or kind of change: {', '.join(Kind)}.")
     ] = None,
-    kind: Annotated[Kind | None, typer.Option(help="Only of this policy or kind of change.")] = None,
-    target: Annotated[str | None, typer.Option(metavar="TEXT", help="Only if the target has this in its name.")] = None,
+    target: Annotated[str | None, typer.Option(metavar="TEXT", help="Only targets with this text in their name.")] = None,
     pid: Annotated[int | None, typer.Option(metavar="PID", help="Only about this process.")] = None,
-    status: Annotated[Ending | None, typer.Option(help="Only those that ended so.")] = None,
+    status: Annotated[Ending | None, typer.Option(metavar="STATUS", help=f"Only with this outcome: {', '.join(Ending)}.")] = None,
     count: Annotated[
-        int | None, typer.Option("-n", min=1, metavar="N", help="At most the latest so many lines; 20 unless --since.")
+        int | None, typer.Option("-n", min=1, metavar="N", help="Only the latest N lines (default: 20, with --since all).")
     ] = None,
     as_json: JsonOption = False,
     config: ConfigOption = None,
@@ -83,7 +83,7 @@ def decisions(
 ) -> None:
     """List decisions and refusals, the latest last.
 
-    Decisions of a tick that do the same to one group are a line; --json has each by itself.
+    Decisions of one tick that do the same to one group share a line; --json lists each.
     """
     from ..explain.decision_page import LOOKED_AT, decision_lines, decision_table, gathered
     from ..explain.layout import columns
@@ -120,7 +120,7 @@ def decisions(
         elif found:
             print(decision_table(found, since is None or since > 43200, columns(), limit))
         else:
-            say("no decision fits; `nicety decisions` without options lists the latest")
+            say("no decision matches; `nicety decisions` without options lists the latest")
         if not follow:
             return
         new = list[LoggedDecision]()
@@ -132,7 +132,7 @@ def decisions(
             sys.stdout.flush()
 
         def wait() -> bool:
-            tell()  # those of a tick are there together
+            tell()  # decisions of a tick are written together
             time.sleep(0.2)
             return True
 
@@ -148,15 +148,17 @@ def decisions(
 def _anomalies(
     context: typer.Context,
     since: Annotated[
-        float | None, typer.Option(parser=duration, metavar="TIME", help="Those of the last so much time and all open ones; 1d.")
+        float | None,
+        typer.Option(parser=duration, metavar="TIME", help="How far to look back (default: 1d). Open ones are always listed."),
     ] = None,
     as_json: JsonOption = False,
     config: ConfigOption = None,
     state_dir: StateOption = None,
 ) -> None:
-    """List incidents: what, since when, how sure, compared with whom, what to do.
+    """List incidents of workers, and report false alarms.
 
-    Exit 3 if one is open. `nicety why ID` has all that is known of one, with a snapshot of the process.
+    Lists what is wrong, since when, how sure it is, compared with which workers, and what to do. `nicety why ID` shows all that is
+    known of an incident, with a snapshot of the process. Exit 3 if an incident is open.
     """
     if context.invoked_subcommand is None:
         guarded_command(_list_anomalies)(context, 86_400.0 if since is None else since, as_json, config, state_dir)
@@ -194,16 +196,16 @@ def _list_anomalies(context: typer.Context, since: float, as_json: bool, config:
 @command("wrong", "nicety anomalies wrong 4eda4857-5.0", anomalies_app)
 def anomalies_wrong(
     context: typer.Context,
-    id_: Annotated[str, typer.Argument(metavar="ID", help="The incident (`nicety anomalies` lists them).")],
-    undo: Annotated[bool, typer.Option("--undo", help="Take it back: from now on such incidents are reported as before.")] = False,
+    id_: Annotated[str, typer.Argument(metavar="ID", help="Id of the incident (`nicety anomalies` lists them).")],
+    undo: Annotated[bool, typer.Option("--undo", help="Withdraw this: such incidents are reported as before.")] = False,
     config: ConfigOption = None,
     state_dir: StateOption = None,
 ) -> None:
-    """Say that an incident was none.
+    """Report that an incident was a false alarm.
 
-    From then on what looks like it, the same kind in the same pool, is reported only if its score is one and a half times the
-    highest of this one. A running daemon learns it with its next tick; if the incident is open it ends, and what was done about it
-    is put back.
+    From then on, an incident of the same kind in the same pool is reported only if its score is one and a half times the highest
+    score of this one. A running daemon learns this with its next tick. If the incident is still open, it ends, and what was done
+    about it is put back.
     """
     from ..decision import FEEDBACK_MARGIN, Feedback
     from ..explain import incident_page
@@ -218,8 +220,8 @@ def anomalies_wrong(
         taken = feedback.remove(id_)
         if taken is None:
             known = ", ".join(item.id for item in feedback.read()) or "none"
-            raise ExplainError(f'"{id_}" was not called wrong; what was: {known}')
-        say(f"taken back: {taken.kind} in {taken.pool} is reported as before")
+            raise ExplainError(f'"{id_}" was not reported as wrong; these incidents were: {known}')
+        say(f"withdrawn: {taken.kind} in {taken.pool} is reported as before")
         return
     with DecisionReader(paths.decisions) as reader:
         incident = incident_page.find(reader, feedback.read(), id_)
@@ -230,8 +232,8 @@ def anomalies_wrong(
     feedback.add(item)
     unit = "a duration of {} s" if item.kind == "deadlock" else "a score of {}"
     say(
-        f"learned: {item.kind} in {item.pool} needs more than {unit.format(figure(FEEDBACK_MARGIN * value))} from now on; "
-        f"nicety anomalies wrong --undo {item.id} takes it back"
+        f"learned: {item.kind} in {item.pool} is now reported only with more than "
+        f"{unit.format(figure(FEEDBACK_MARGIN * value))}; `nicety anomalies wrong --undo {item.id}` withdraws this"
     )
 
 
@@ -243,12 +245,16 @@ def why(
     config: ConfigOption = None,
     state_dir: StateOption = None,
 ) -> None:
-    """Explain a decision, or what was done about a process.
+    """Explain a decision, an incident, or what was done to a process.
 
-    Of an incident (`nicety anomalies`): what, since when, how sure, compared with whom, what to do, and a snapshot of the process.
-    Of another decision: its rule and figures, the forecast it rests on, what was rejected, what would have flipped it, what
-    happened and whether it helped. Of a process: what it is taken for and by what signs; for whom it was demoted or from whom it is
-    protected, how long that one waited before and after, by what means, and what gives it back; or why nothing was done.
+    For a decision: its rule and figures, the forecast it rests on, what was rejected, what would have flipped it, what happened,
+    and whether it helped.
+
+    For an incident (`nicety anomalies`): what is wrong, since when, how sure it is, compared with which workers, what to do, and a
+    snapshot of the process.
+
+    For a process: its class and the signs for it; which victim it was demoted for, or which contenders it is protected from; how
+    long the victim waited before and after; which controls were used; and when they are put back. Or why nothing was done.
     """
     import msgspec
 
@@ -287,10 +293,12 @@ def why(
         try:
             seen = see(pid)
         except OSError as error:
-            raise explain.ExplainError(f"process {pid} cannot be looked at: {error.strerror}; run this as root") from error
+            raise explain.ExplainError(f"cannot read process {pid}: {error.strerror}; run this as root") from error
         about = account(reader, pid, seen, () if seen is None else tuple(ancestors(seen)))
         if about.seen is None and not about.decisions and about.place.unknown:
-            raise explain.ExplainError(f'no process {pid} runs, and the log knows none; "{what}" is no id of a decision either')
+            raise explain.ExplainError(
+                f'no process {pid} is running, and the log has none; "{what}" is not the id of a decision either'
+            )
         if as_json:
             print_json(as_record(about))
         else:
@@ -300,18 +308,19 @@ def why(
 @command("replay", "nicety replay --session 3f9a01bc")
 def replay(
     context: typer.Context,
-    session: Annotated[str | None, typer.Option(metavar="ID", help="Only this session; else all.", show_default=False)] = None,
+    session: Annotated[str | None, typer.Option(metavar="ID", help="Only this session.", show_default=False)] = None,
     trace: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where the traces are, if not in the state directory.", show_default=False)
+        Path | None,
+        typer.Option(metavar="DIR", help="Directory of the traces (default: the state directory).", show_default=False),
     ] = None,
     as_json: JsonOption = False,
     config: ConfigOption = None,
     state_dir: StateOption = None,
 ) -> None:
-    """Decide everything in the log once more and compare.
+    """Repeat every decision of the log and compare the results.
 
-    From the log alone for decisions; with the traces for every figure that they rest on. Exit 3, with session, tick and place, if
-    anything differs.
+    Decisions are repeated from the log alone. If the traces are there, every figure that the decisions rest on is computed again
+    too. If anything differs, prints session, tick and place, and exits with 3.
     """
     from dataclasses import asdict
 

@@ -36,9 +36,9 @@ class ModelKind(StrEnum):
 def models_list(
     context: typer.Context, as_json: JsonOption = False, config: ConfigOption = None, state_dir: StateOption = None
 ) -> None:
-    """List the models, which are live, and how each did.
+    """List all models, which are live, and how well each did.
 
-    Exit 3 if a file is damaged or a model does not fit this version: it is named with the reason.
+    Exit 3 if a file is damaged or a model does not fit this version; the reason is printed.
     """
     from ..explain import model_page
     from ..explain.layout import columns, table
@@ -60,14 +60,16 @@ def models_list(
 @command("promote", "nicety models promote demand 3f9a01bc", models_app)
 def models_promote(
     context: typer.Context,
-    kind: Annotated[ModelKind, typer.Argument(metavar="KIND", help="demand, anomaly or behaviour.", show_default=False)],
-    digest: Annotated[str, typer.Argument(metavar="DIGEST", help="The model, or how its digest begins (`nicety models list`).")],
+    kind: Annotated[ModelKind, typer.Argument(metavar="KIND", help="Kind of the model.", show_default=False)],
+    digest: Annotated[
+        str, typer.Argument(metavar="DIGEST", help="Digest of the model or its first characters (`nicety models list`).")
+    ],
     config: ConfigOption = None,
     state_dir: StateOption = None,
 ) -> None:
-    """Make a model live, whatever it was judged to be.
+    """Make a model live, even if training refused it.
 
-    A running daemon takes it at once. What was live before can be had back: nicety models rollback KIND.
+    A running daemon uses it at once. `nicety models rollback KIND` makes the previous model live again.
     """
     from ...models.artifact import promote
     from ..explain.model_page import choose
@@ -82,32 +84,32 @@ def models_promote(
 @command("rollback", "nicety models rollback demand", models_app)
 def models_rollback(
     context: typer.Context,
-    kind: Annotated[ModelKind, typer.Argument(metavar="KIND", help="demand, anomaly or behaviour.", show_default=False)],
+    kind: Annotated[ModelKind, typer.Argument(metavar="KIND", help="Kind of the model.", show_default=False)],
     config: ConfigOption = None,
     state_dir: StateOption = None,
 ) -> None:
-    """Make the model live that was live before.
+    """Make the previous model live again.
 
-    A running daemon takes it at once. Again, and it is the one before that. Before the first of your own, the one that nicety
-    comes with or the baseline speaks.
+    A running daemon uses it at once. Each further rollback goes back by one more model. Before your own first model comes the one
+    that is installed with nicety, or the baseline.
     """
     from ...models.artifact import rollback
 
     _, paths = load_files(context, config, state_dir)
     before = rollback(paths.models, kind)
-    say(f"the {kind} model {before[:12]} is live again" if before else f"no {kind} model of your own is live any more")
+    say(f"the {kind} model {before[:12]} is live again" if before else f"none of your own {kind} models is live any more")
     _tell_daemon(paths)
 
 
 def _tell_daemon(paths: Paths) -> None:
-    """Let a running daemon take the models that are live now."""
+    """Have a running daemon use the models that are live now."""
     from ..service.answers.control_socket import ControlError, NoDaemonError, ask
 
     try:
         ask(paths.socket, "reload", timeout_seconds=30.0)
     except NoDaemonError:
-        say("no daemon runs here; the next `nicety run` takes the models that are live then")
+        say("no daemon is running here; the next `nicety run` uses the live models")
     except ControlError as error:
-        raise ControlError(f"the running daemon has not taken it: {error}; then: nicety reload") from None
+        raise ControlError(f"the running daemon does not use it yet: {error}; then run `nicety reload`") from None
     else:
-        say("the running daemon has taken the models that are live now; `nicety status` shows which it uses")
+        say("the running daemon uses the live models now; `nicety status` shows which these are")

@@ -36,7 +36,10 @@ if TYPE_CHECKING:
 
 @command("doctor", "nicety doctor")
 def doctor(context: typer.Context, as_json: JsonOption = False, config: ConfigOption = None, state_dir: StateOption = None) -> None:
-    """Say what works here, what does not, and the fix. Exit 3 if something is missing."""
+    """Check what works here, and say how to fix the rest.
+
+    Exit 3 if something does not work.
+    """
     from ..explain.layout import columns, table
     from ..service import doctor as examination
 
@@ -58,20 +61,23 @@ def doctor(context: typer.Context, as_json: JsonOption = False, config: ConfigOp
 def record(
     context: typer.Context,
     interval: Annotated[
-        float | None, typer.Option(parser=duration, metavar="TIME", help="Time between samples, instead of daemon.interval.")
+        float | None, typer.Option(parser=duration, metavar="TIME", help="Time between samples (default: daemon.interval).")
     ] = None,
     duration: Annotated[float | None, typer.Option(parser=duration, metavar="TIME", help="Stop after this time, e.g. 10m.")] = None,
     config: ConfigOption = None,
     state_dir: StateOption = None,
 ) -> None:
-    """Record traces of all processes, for training. Changes nothing; Ctrl-C ends it."""
+    """Record traces of all processes, for training.
+
+    Changes nothing on the machine. Ctrl-C ends it.
+    """
     from ..service import recording
 
     loaded, paths = load_files(context, config, state_dir)
     every = loaded.config.daemon.interval if interval is None else interval
     unstarted = [name for name, pool in loaded.config.pools.items() if pool.kind == "command"]
     if unstarted:
-        say(f"not started by record, so not recorded as pools: {', '.join(unstarted)} (`nicety run` starts command pools)")
+        say(f"not recorded: {', '.join(unstarted)}, because only `nicety run` starts command pools")
     say(f"recording every {every:g} s into {paths.traces}" + (f" for {duration:g} s" if duration else "; Ctrl-C ends it"))
     live = sys.stderr.isatty()
 
@@ -104,8 +110,8 @@ def train(context: typer.Context) -> None:
     arguments = [] if named.config is None else ["--config", named.config]
     arguments += [] if named.state_dir is None else ["--state-dir", named.state_dir]
     arguments += context.args
-    # A process of its own: training loads scikit-learn, which nothing else may. One OpenMP thread: with more, a fit on a busy
-    # machine took 4-36 s instead of 0.4-2.5.
+    # A separate process, because training loads scikit-learn, which nothing else may. One OpenMP thread, because with more a fit on
+    # a busy machine took 4-36 s instead of 0.4-2.5 s.
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     sys.stdout.flush()
     command = [*PYTHON, "-m", "nicety.training", "train", *arguments]
@@ -114,12 +120,12 @@ def train(context: typer.Context) -> None:
 
 Things = Annotated[
     list[str] | None,
-    typer.Argument(metavar="THING", help='Policies, pools or groups, e.g. pool_size, web, "program make"; none: all.'),
+    typer.Argument(metavar="THING", help='Policies, pools or groups (default: all), e.g. pool_size, web, "program make".'),
 ]
 
 
 ForOption = Annotated[
-    float | None, typer.Option("--for", parser=duration, metavar="TIME", help="Observe again after this time, e.g. 1h.")
+    float | None, typer.Option("--for", parser=duration, metavar="TIME", help="Go back to observing after this time, e.g. 1h.")
 ]
 
 
@@ -128,43 +134,43 @@ def run(
     context: typer.Context,
     things: Things = None,
     act: Annotated[
-        bool | None, typer.Option("--act/--observe", help="Carry decisions out, or only log them.", show_default=False)
+        bool | None, typer.Option("--act/--observe", help="Carry out decisions, or only log them.", show_default=False)
     ] = None,
     act_seconds: ForOption = None,
     duration: Annotated[float | None, typer.Option(parser=duration, metavar="TIME", help="Stop after this time, e.g. 1h.")] = None,
     config: ConfigOption = None,
     state_dir: StateOption = None,
 ) -> None:
-    """Run the daemon. Observes unless told to act.
+    """Run the daemon. It only observes, unless you let it act.
 
-    It records, predicts and decides; it changes something only with --act or daemon.act = true. With THINGs it acts on these alone
-    and observes the rest; `nicety act` and `nicety observe` change that while it runs. SIGHUP reads the configuration again,
-    SIGTERM and Ctrl-C end it and put everything back.
+    It records, predicts and decides. It changes something only with --act or daemon.act = true. With THINGs it acts only on these
+    and observes the rest. `nicety act` and `nicety observe` change that while it runs. On SIGHUP it reads the configuration again.
+    On SIGTERM or Ctrl-C it puts everything back and exits.
     """
     if not act and (things or act_seconds is not None):
-        raise typer.BadParameter("THINGs and --for say what to act on: give --act as well")
+        raise typer.BadParameter("THINGs and --for need --act as well")
     load_numpy()
     from .. import daemon
 
     loaded, paths = load_files(context, config, state_dir)
-    if sys.stderr.isatty():  # else only the daemon's log goes there, a record a line; its first one tells the mode
+    if sys.stderr.isatty():  # otherwise stderr is the daemon's log, one record a line, and the first record says the mode
         say(_intention(loaded.config.daemon.act if act is None else act, loaded.config.daemon.undo_on_exit))
     raise typer.Exit(daemon.run(loaded, paths, act=act, duration=duration, things=things or (), act_seconds=act_seconds))
 
 
 def _intention(acting: bool, undo: bool) -> str:
     if not acting:
-        return "observing: writes nothing; --act to act"
+        return "observing: nothing is changed; --act carries decisions out"
     return (
-        "acting: what is changed is put back at the end" if undo else "acting: what is changed stays so; `nicety undo` puts it back"
+        "acting: all changes are put back at the end" if undo else "acting: changes stay at the end; `nicety undo` puts them back"
     )
 
 
 @command("status", "nicety status --json")
 def status(context: typer.Context, as_json: JsonOption = False, config: ConfigOption = None, state_dir: StateOption = None) -> None:
-    """Say what the daemon is doing.
+    """Show what the daemon is doing.
 
-    Without a daemon: exit 1, and what a dead one left changed.
+    If no daemon is running, shows what a dead one left changed, and exits with 1.
     """
     from ..explain.layout import columns, printed
     from ..explain.status_page import changes_in_words, status_page
@@ -184,7 +190,7 @@ def status(context: typer.Context, as_json: JsonOption = False, config: ConfigOp
             say(f"nicety: {error}")
             if left:
                 print(printed(changes_in_words(sum_up(left, {}), columns())))
-                say("these changes of a dead daemon are still in force; put them back: nicety undo")
+                say("these changes of a dead daemon are still in force; `nicety undo` puts them back")
         raise typer.Exit(FAILURE) from None
     if as_json:
         print_json({"running": True, **answer})
@@ -196,8 +202,8 @@ def status(context: typer.Context, as_json: JsonOption = False, config: ConfigOp
 def undo(context: typer.Context, as_json: JsonOption = False, config: ConfigOption = None, state_dir: StateOption = None) -> None:
     """Put every changed value back.
 
-    A running daemon does it itself and pauses. Exit 3 if something was left because somebody else has changed it since,
-    or not all of it could be put back; 1 if it could not be looked at or written.
+    A running daemon does it and then pauses. Exit 3 if a value was left alone because somebody else has changed it since, or if it
+    could be put back only in part. Exit 1 if a value could not be read or written.
     """
     import msgspec
 
@@ -216,12 +222,12 @@ def undo(context: typer.Context, as_json: JsonOption = False, config: ConfigOpti
         outcomes = undo_from_ledger(paths.root, clock, pools=lambda names: _foreign_pools(loaded.config, clock, paths, names))
         paused = False
     if paused:
-        say("the daemon is paused now; `nicety resume` lets it go on")
+        say("the daemon is paused now; `nicety resume` ends the pause")
     _print_undone(outcomes, as_json)
 
 
 def _print_undone(outcomes: Sequence[Outcome], as_json: bool) -> None:
-    """What was put back, and the exit code that says whether all was."""
+    """Print what was put back. Leave with FAILURE or FINDINGS if not all was."""
     import msgspec
 
     from ..decision import Status
@@ -233,7 +239,7 @@ def _print_undone(outcomes: Sequence[Outcome], as_json: bool) -> None:
     elif outcomes:
         print(outcome_table(outcomes, columns()))
     else:
-        say("nothing is changed, so there is nothing to undo")
+        say("no changes are in force, so there is nothing to undo")
     bad = {outcome.status for outcome in outcomes}
     if bad & {Status.FAILED, Status.REFUSED, Status.BLOCKED, Status.LATER}:
         raise typer.Exit(FAILURE)
@@ -242,7 +248,7 @@ def _print_undone(outcomes: Sequence[Outcome], as_json: bool) -> None:
 
 
 def _load_for_undo(context: typer.Context, config: str | None, state_dir: str | None) -> tuple[Loaded, Paths]:
-    """As `load_files`; but where the state directory is named, a broken configuration must not keep anybody from undoing."""
+    """As `load_files`, but a broken configuration must not prevent an undo if the state directory is named."""
     from ..config.paths import Loaded, PathError, state_paths
     from ..config.sections import Config, ConfigError
 
@@ -251,14 +257,14 @@ def _load_for_undo(context: typer.Context, config: str | None, state_dir: str | 
     except (ConfigError, PathError) as error:
         named = state_dir or context.obj.state_dir or os.environ.get("NICETY_STATE_DIR")
         if not named:
-            say("nicety: the state directory may be named in it; `nicety undo --state-dir DIR` undoes without the configuration")
+            say("nicety: the configuration cannot be used; `nicety undo --state-dir DIR` undoes without it")
             raise
         say(f"nicety: {error}\nnicety: undoing without the configuration: pool sizes are not put back")
         return Loaded(Config(), None), state_paths(Config(), named, os.environ, os.geteuid())
 
 
 def _foreign_pools(config: Config, clock: Clock, paths: Paths, names: tuple[str, ...]) -> dict[str, PoolAdapter]:
-    """Adapters of pools that outlive the daemon. Workers of command pools end with their daemon: there is no size to put back."""
+    """Adapters of pools that outlive the daemon. Workers of command pools end with their daemon, so there is no size to restore."""
     import msgspec
 
     from ..pools.build import build
@@ -277,7 +283,8 @@ def act(
 ) -> None:
     """Let the running daemon act on more: policies, pools or groups.
 
-    What it acts on already stays so. After the time it observes these again, and puts back what it changed for them.
+    It keeps acting on everything that it acts on already. With --for, it only observes the THINGs again after that time, and puts
+    back what it changed for them.
     """
     from ..service.answers.control_socket import ask
 
@@ -294,9 +301,9 @@ def observe(
     config: ConfigOption = None,
     state_dir: StateOption = None,
 ) -> None:
-    """Let the running daemon only observe policies, pools or groups.
+    """Make the running daemon only observe policies, pools or groups.
 
-    What it changed for them is put back at once. Exit 3 if something was left because somebody else has changed it since.
+    What it changed for them is put back at once. Exit 3 if a value was left alone because somebody else has changed it since.
     """
     import msgspec
 
@@ -314,14 +321,14 @@ def observe(
 def pause(
     context: typer.Context,
     duration: Annotated[
-        float | None, typer.Option("--for", parser=duration, metavar="TIME", help="Resume by itself after this time.")
+        float | None, typer.Option("--for", parser=duration, metavar="TIME", help="Resume after this time.")
     ] = None,
     config: ConfigOption = None,
     state_dir: StateOption = None,
 ) -> None:
-    """Let the daemon decide nothing new for a while.
+    """Stop the daemon from making new decisions for a while.
 
-    What it has changed stays so; `nicety undo` puts it back.
+    Changes that are in force stay; `nicety undo` puts them back.
     """
     from ..service.answers.control_socket import ask
 
@@ -342,9 +349,9 @@ def resume(context: typer.Context, config: ConfigOption = None, state_dir: State
 
 @command("reload", "nicety reload")
 def reload(context: typer.Context, config: ConfigOption = None, state_dir: StateOption = None) -> None:
-    """Let the daemon read its configuration and models again.
+    """Make the daemon read its configuration and models again.
 
-    A configuration with errors changes nothing: the old one stays in force, and the errors are shown.
+    If the configuration has errors, they are shown and the old one stays in force.
     """
     from ..service.answers.control_socket import ask
 

@@ -1,4 +1,4 @@
-"""What all commands share: options, errors as words and exit codes, the way to print."""
+"""What all commands share: options, printing, and how errors become messages and exit codes."""
 
 from __future__ import annotations
 
@@ -19,16 +19,14 @@ if TYPE_CHECKING:
     from ..config.paths import Loaded, Paths
     from ..ports import Clock
 
-FAILURE, FINDINGS = 1, 3  # and 2 for wrong usage, which typer gives
+FAILURE, FINDINGS, INTERRUPTED = 1, 3, 130
+"""Exit codes. typer exits with 2 for wrong usage; 130 is what a shell reports for a program that SIGINT ended."""
 
+SHOWN = 20
+"""Differences that `replay` prints; --json has all. Chosen: they fit a screen."""
 
-SHOWN = 20  # differences of a replay in its text
-
-
-STALE_SECONDS = 120.0  # without a tick, from which on nobody is taken to look
-
-
-INTERRUPTED = 130  # as a shell reports a program that SIGINT ended
+STALE_SECONDS = 120.0
+"""Seconds without a tick after which the daemon is taken to be gone. Chosen: twice the longest `daemon.interval`."""
 
 
 USER_ERRORS = frozenset(
@@ -72,14 +70,13 @@ class Named:
     state_dir: str | None
 
 
-models_app = typer.Typer(help="Say which models there are, and choose which are live.", no_args_is_help=True, rich_markup_mode=None)
+models_app = typer.Typer(help="List models, and choose which are live.", no_args_is_help=True, rich_markup_mode=None)
 
 
 app.add_typer(models_app, name="models")
 
 
 anomalies_app = typer.Typer(
-    help="List incidents of workers, and teach which were none.",
     invoke_without_command=True,
     rich_markup_mode=None,
     epilog="Example: nicety anomalies",
@@ -90,12 +87,13 @@ app.add_typer(anomalies_app, name="anomalies")
 
 
 ConfigOption = Annotated[
-    str | None, typer.Option("--config", metavar="FILE", help="Configuration file; $NICETY_CONFIG.", show_default=False)
+    str | None, typer.Option("--config", metavar="FILE", help="Configuration file, instead of $NICETY_CONFIG.", show_default=False)
 ]
 
 
 StateOption = Annotated[
-    str | None, typer.Option("--state-dir", metavar="DIR", help="State directory; $NICETY_STATE_DIR.", show_default=False)
+    str | None,
+    typer.Option("--state-dir", metavar="DIR", help="State directory, instead of $NICETY_STATE_DIR.", show_default=False),
 ]
 
 
@@ -114,7 +112,7 @@ def command(name: str, example: str, group: typer.Typer = app, **settings: Any) 
 
 
 def guarded_command(function: Callable[P, None]) -> Callable[P, None]:
-    """The one place where errors become words and exit codes."""
+    """The one place where errors become messages and exit codes."""
 
     @functools.wraps(function)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -122,7 +120,7 @@ def guarded_command(function: Callable[P, None]) -> Callable[P, None]:
             function(*args, **kwargs)
             sys.stdout.flush()
         except BrokenPipeError:
-            # The reader has seen enough (`nicety decisions | head`). What is still buffered must not raise again at exit.
+            # The reader has closed the pipe (`nicety decisions | head`). The rest of the buffer must not raise again at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
@@ -135,7 +133,7 @@ def guarded_command(function: Callable[P, None]) -> Callable[P, None]:
 
 
 def leave_with(error: Exception) -> NoReturn:
-    """Say what went wrong and leave with FAILURE."""
+    """Print what went wrong and exit with FAILURE."""
     if os.environ.get("NICETY_DEBUG"):
         raise error
     ours = __name__.removesuffix("scheduler.cli.shared")
@@ -159,19 +157,19 @@ def leave_with(error: Exception) -> NoReturn:
 
 
 def say(text: str) -> None:
-    """Talk, as opposed to data."""
+    """Print a message, as opposed to data."""
     print(text, file=sys.stderr, flush=True)
 
 
 def escaped(text: str) -> str:
-    """Safe to print, whatever it has in it."""
+    """Text with control characters and the like escaped, so that a terminal can show it."""
     from ..read.text import printable
 
     return printable(text)
 
 
 def print_json(value: object) -> None:
-    """Data for programs."""
+    """Print data for programs."""
     from ..explain.logstream import ascii_json
 
     print(ascii_json(value))
@@ -199,12 +197,12 @@ def duration(text: str) -> float:
 
 
 def duration_or_none(text: str) -> float:
-    """The same, or "0"."""
+    """As `duration`, but "0" is allowed too."""
     return 0.0 if text.strip() == "0" else duration(text)
 
 
 def system_clock() -> Clock:
-    """The real one."""
+    """The clock of this machine."""
     from ..service.clock import SystemClock
 
     return SystemClock()
@@ -225,8 +223,9 @@ def ended_by_signals() -> Iterator[None]:
 
 
 def load_numpy() -> None:
-    """With one thread: those that its matrix library starts otherwise wait for work in a loop, 0.1 s after each tick, and add up in
-    another order each time. It looks for the number when it is loaded; pools that the daemon starts must not inherit it."""
+    """Load numpy with one thread. With more, the threads of its matrix library spin for 0.1 s after each tick, and sum in a
+    different order each time. The library reads the number when it is loaded. Then the variables are reset, because pools that the
+    daemon starts must not inherit them."""
     names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, "1"))

@@ -1,4 +1,4 @@
-"""Commands that try and share: simulate, export, demo."""
+"""Commands that try nicety out or export its data: simulate, export, demo."""
 
 from __future__ import annotations
 
@@ -50,31 +50,31 @@ def simulate(
         Path | None,
         typer.Argument(
             metavar="TRACE",
-            help="Arrivals: CSV or Parquet with t_submit, or with count. Or what nicety recorded: a state directory, a trace file.",
+            help="CSV or Parquet file of arrivals with a column t_submit or count; or a state directory or trace file of nicety.",
             show_default=False,
         ),
     ] = None,
     pool: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Pool of the recording; without TRACE: of our own.", show_default=False),
+        typer.Option(metavar="NAME", help="Pool in TRACE; without TRACE, in nicety's own traces.", show_default=False),
     ] = None,
-    load: Annotated[LoadShape | None, typer.Option(help="Made up load, instead of a file; steps if neither.")] = None,
+    load: Annotated[LoadShape | None, typer.Option(help="Synthetic load instead of a file (default: steps).")] = None,
     start: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", help="From a worker's start to its first request.", show_default="4, or as recorded"),
+        typer.Option(metavar="SECONDS", help="Time from a worker's start to its first request.", show_default="4, or as recorded"),
     ] = None,
     rules: Annotated[
         list[str] | None,
         typer.Option(
-            "--rule", metavar="NAME", help='Rule to run, may be given more than once; "all": every one.', show_default=False
+            "--rule", metavar="NAME", help='Rule to run; may be given more than once; "all" runs every rule.', show_default=False
         ),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, max=100, help="Runs with other chance; figures are their means.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="Runs with different random seeds; figures are their means.")] = 3,
     minimum: Annotated[
-        int | None, typer.Option(min=1, max=10_000, help="Never fewer workers.", show_default="2, or the recorded pool's")
+        int | None, typer.Option(min=1, max=10_000, help="Least number of workers.", show_default="2, or the recorded pool's")
     ] = None,
     maximum: Annotated[
-        int | None, typer.Option(min=1, max=10_000, help="Never more workers.", show_default="32, or the recorded pool's")
+        int | None, typer.Option(min=1, max=10_000, help="Greatest number of workers.", show_default="32, or the recorded pool's")
     ] = None,
     seconds: Annotated[
         float | None, typer.Option(parser=duration, metavar="TIME", help="Time to simulate, e.g. 4h.", show_default="1h")
@@ -84,25 +84,27 @@ def simulate(
         typer.Option(
             parser=duration_or_none,
             metavar="TIME",
-            help="Time at the beginning that does not count; 3h, to see what was learned.",
-            show_default="120, or a quarter of a short recording",
+            help="Time at the start that does not count, e.g. 3h to see what is learned.",
+            show_default="120s, or a quarter of a short recording",
         ),
     ] = None,
-    service: Annotated[float, typer.Option(metavar="SECONDS", help="Mean time that a request takes.")] = 0.2,
+    service: Annotated[float, typer.Option(metavar="SECONDS", help="Mean time that a request takes to serve.")] = 0.2,
     json_path: Annotated[
         str | None,
-        typer.Option("--json", metavar="FILE", help='Write all figures there; "-": to stdout, no table.', show_default=False),
+        typer.Option(
+            "--json", metavar="FILE", help='Write all figures to this file; "-" is stdout, without the table.', show_default=False
+        ),
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw size against load as PNG; needs nicety[report].", show_default=False)
+        Path | None, typer.Option(metavar="FILE", help="Draw size against load as a PNG; needs nicety[report].", show_default=False)
     ] = None,
     config: ConfigOption = None,
     state_dir: StateOption = None,
 ) -> None:
-    """Try the pool size policy beside the rules of other schedulers.
+    """Compare the pool size policy with rules of other schedulers.
 
-    The policy that runs in the daemon, with your configuration, the rules of ten other schedulers, and oracles that know the load
-    to come size a simulated pool. Shown are latency, workers used and workers started; docs/simulation.md says how to read it.
+    Each of them sizes a simulated pool: the policy of the daemon with your configuration, the rules of ten other schedulers, and
+    oracles that know the coming load. Shows latency, workers used and workers started; docs/simulation.md explains the table.
     """
     seconds = 3600.0 if seconds is None else seconds
     _check_ranges(
@@ -130,7 +132,7 @@ def simulate(
     if plot is not None:
         from ..simulation.plot import figure
 
-        figure()  # is matplotlib there? Not to be found out after minutes
+        figure()  # fails now, not after minutes, if matplotlib is missing
     source = recorded or _source(trace, load)
 
     def prepared(seed: int) -> Load:
@@ -175,20 +177,20 @@ def _check_names(trace: Path | None, pool: str | None, load: LoadShape | None, r
         raise typer.BadParameter("give a file or --load, not both", param_hint="TRACE")
     for rule in rules:
         if "," in rule:
-            raise typer.BadParameter(f"one name each: --rule {' --rule '.join(rule.split(','))}", param_hint="--rule")
+            raise typer.BadParameter(f"give one name each: --rule {' --rule '.join(rule.split(','))}", param_hint="--rule")
     if trace is not None and not trace.exists() and str(trace) in tuple(LoadShape):
-        raise typer.BadParameter(f"there is no such file; the made up load is --load {trace}", param_hint="TRACE")
+        raise typer.BadParameter(f"there is no such file; for the synthetic load give --load {trace}", param_hint="TRACE")
 
 
 def _check_folders(*options: tuple[str, str | Path | None]) -> None:
-    """(option, file to write) of each: its folder must be there before minutes of work."""
+    """(option, file to write) of each. A missing folder must be found before minutes of work."""
     for name, file in options:
         if file is not None and not Path(file).parent.is_dir():
             raise typer.BadParameter(f"there is no folder {Path(file).parent}", param_hint=name)
 
 
 def _recorded(trace: Path | None, pool: str | None, paths: Paths, seconds: float) -> Recorded | None:
-    """The pool of a recording, if that is what is asked for."""
+    """The pool of a recording; None if the arguments ask for a file of arrivals or a synthetic load."""
     if pool is None and (trace is None or not (trace.is_dir() or trace.suffix == ".db")):
         return None
     from ..simulation.recorded import read
@@ -197,7 +199,7 @@ def _recorded(trace: Path | None, pool: str | None, paths: Paths, seconds: float
 
 
 def _source(trace: Path | None, load: LoadShape | None) -> Trace | str:
-    """The arrivals of a file, or the name of a made up load."""
+    """The arrivals of a file, or the name of a synthetic load."""
     if trace is None:
         return str(load or LoadShape.STEPS)
     from ..simulation.tracefile import read
@@ -206,7 +208,7 @@ def _source(trace: Path | None, load: LoadShape | None) -> Trace | str:
 
 
 def _rules(asked: Sequence[str], maximum: int | None) -> list[str]:
-    """The rules to run. `maximum`: most workers of a recorded pool, whose fixed size takes the place of 32."""
+    """The rules to run. `maximum`: most workers of a recorded pool; it replaces 32 as the fixed size."""
     from ..simulation import run as simulation
 
     usual = [f"fixed-{maximum}" if maximum is not None and rule == "fixed-32" else rule for rule in simulation.USUAL]
@@ -218,7 +220,7 @@ def _rules(asked: Sequence[str], maximum: int | None) -> list[str]:
 
 
 def _watched(runs: Iterable[Figures], count: int) -> list[Figures]:
-    """The figures of all runs; on a terminal with a line that says how far it is."""
+    """The figures of all runs. On a terminal, a line shows the progress."""
     found: list[Figures] = []
     live = sys.stderr.isatty()
 
@@ -236,7 +238,7 @@ def _watched(runs: Iterable[Figures], count: int) -> list[Figures]:
 
 
 def _print_simulation(found: Sequence[Figures], itself: AsItWas | None, json_path: str | None) -> None:
-    """A table, or JSON to stdout for "-"; JSON into a file besides the table. `itself`: the recorded pool as it was."""
+    """Print a table, and write JSON to a file if one is named; for "-", print only JSON. `itself`: the recorded pool as it was."""
     from ..explain.layout import columns, table
     from ..simulation import run as simulation
 
@@ -275,18 +277,16 @@ class Format(StrEnum):
 @command("export", "nicety export traces --format parquet -o traces.parquet --since 1d")
 def export(
     context: typer.Context,
-    what: Annotated[Exportable, typer.Argument(metavar="WHAT", help="Samples of all processes, or decisions and refusals.")],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="File to write; appears whole or not at all.")],
+    what: Annotated[Exportable, typer.Argument(metavar="WHAT", help="Samples of all processes; or decisions and refusals.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="File to write. It appears only when it is complete.")],
     form: Annotated[Format, typer.Option("--format", help="parquet needs the extra nicety[parquet].")] = Format.CSV,
-    since: Annotated[
-        float | None, typer.Option(parser=duration, metavar="TIME", help="Only of the last so much time, e.g. 1d.")
-    ] = None,
+    since: Annotated[float | None, typer.Option(parser=duration, metavar="TIME", help="How far to look back, e.g. 1d.")] = None,
     config: ConfigOption = None,
     state_dir: StateOption = None,
 ) -> None:
-    """Write traces or decisions for other programs.
+    """Write traces or decisions to a file for other programs.
 
-    Exit 3 if a part of them was damaged and is not in the file.
+    Exit 3 if a part was damaged and is missing from the file.
     """
     from ..store.export import export as export_traces
     from ..store.export import export_decisions
@@ -315,16 +315,16 @@ def export(
 @command("demo", "nicety demo")
 def demo(
     directory: Annotated[
-        Path | None, typer.Option("--dir", help="Where to leave logs, traces and models.", show_default=False)
+        Path | None, typer.Option("--dir", metavar="DIR", help="Where to leave logs, traces and models.", show_default=False)
     ] = None,
     json_path: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the figures there.", show_default=False)
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the figures to this file.", show_default=False)
     ] = None,
 ) -> None:
-    """See the whole loop at work on a bundled workload.
+    """Watch nicety at work on a bundled workload.
 
-    Takes a few minutes: a web service, batch hogs and a spool with faulty workers, without nicety and with it. Everything is put
-    back afterwards.
+    Runs a web service, batch hogs and a spool with faulty workers, first without nicety and then with it. Takes a few minutes.
+    Everything is put back afterwards.
     """
     import tempfile
 

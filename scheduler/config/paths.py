@@ -82,14 +82,14 @@ def find_config(explicit: str | None, environment: Mapping[str, str], uid: int) 
 def load_config(explicit: str | None, environment: Mapping[str, str], uid: int) -> Loaded:
     """Find, read and parse the configuration.
 
-    Raises ConfigError with every problem in it, PathError if the file cannot be read or is not safe to obey.
+    Raises ConfigError with every problem in it, PathError if the file cannot be read or is not safe to use.
     """
     path = find_config(explicit, environment, uid)
     return Loaded(Config(), None) if path is None else Loaded(read_config(path, uid), path)
 
 
 def read_config(path: Path, uid: int) -> Config:
-    """Read and parse one file; also what a reload calls. Errors as in `load_config`."""
+    """Read and parse one file. A reload calls this. Errors as in `load_config`."""
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
@@ -97,7 +97,7 @@ def read_config(path: Path, uid: int) -> Config:
     except OSError as error:
         raise PathError(f"configuration {path}: {error.strerror}; check the path, or leave --config out for the defaults") from None
     if uid == 0 and stat.S_ISREG(mode) and mode & stat.S_IWOTH:
-        raise PathError(f"configuration {path}: everybody may write it, so root will not obey it; chmod o-w {path}")
+        raise PathError(f"configuration {path}: everybody may write it, so root does not use it; run `chmod o-w {path}`")
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
@@ -109,8 +109,8 @@ def read_config(path: Path, uid: int) -> Config:
 def state_paths(config: Config, explicit: str | None, environment: Mapping[str, str], uid: int) -> Paths:
     """The files of the state directory: `explicit`, $NICETY_STATE_DIR, the configuration's, else the default of the user.
 
-    If the user may not write $HOME, as when `sudo -u` or `su` leaves root's, the home directory of the password database is used;
-    `said` reports that. Raises PathError if that one cannot be used either.
+    If the user may not write $HOME (`sudo -u` and `su` can leave root's), the home directory of the password database is used, and
+    `said` reports that. Raises PathError if that directory cannot be used either.
     """
     named = explicit or environment.get("NICETY_STATE_DIR") or config.daemon.state_dir
     said = ""
@@ -127,7 +127,7 @@ def state_paths(config: Config, explicit: str | None, environment: Mapping[str, 
 
 
 def _own_state(home: Path, uid: int) -> tuple[Path, str]:
-    """(state directory below a home directory that the user may write, what to say if that is not `home`)."""
+    """(state directory in a home directory that the user may write, a message if that is not `home`)."""
     root = home / _STATE
     if _writable(root, home, uid):
         return root, ""
@@ -135,7 +135,7 @@ def _own_state(home: Path, uid: int) -> tuple[Path, str]:
     try:
         own = Path(pwd.getpwuid(uid).pw_dir)
     except KeyError:
-        raise PathError(f"{cause}, and has no home directory of its own; give --state-dir DIR") from None
+        raise PathError(f"{cause}, and the password database has no home directory for it; give --state-dir DIR") from None
     if own == home or not own.is_dir() or not _writable(own / _STATE, own, uid):
         raise PathError(f"{cause}, nor {own}; give --state-dir DIR")
     return own / _STATE, f"{cause}: the state is kept in {own / _STATE}"

@@ -1,9 +1,8 @@
-"""Where the keys of a TOML text stand, for messages. Pure. Must not know what the keys mean.
+"""The lines of the keys in a TOML text, for messages. Pure. Must not know what the keys mean.
 
-No kept TOML library for Python tells positions: neither tomllib nor tomlkit keeps them. So the text is cut into its statements here
-(a table header, or a key with its value), and tomllib itself says where each ends and which keys it sets: a statement is whole
-with the first line that makes it parse. Quoted and dotted keys, inline tables and texts of many lines are read as TOML has
-them, not by patterns.
+Neither tomllib nor tomlkit reports positions. So this module cuts the text into its statements (a table header, or a key with its
+value). tomllib itself finds where each statement ends and which keys it sets: a statement ends with the first line with which it
+parses. So quoted and dotted keys, inline tables and strings of many lines are read as TOML defines them, not by patterns.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ def lines(text: str) -> dict[Path, int]:
     {('x',): 1, ('a',): 2, ('a', 'b.c'): 2, ('a', 'b.c', 'd'): 3, ('a', 'b.c', 'd', 'e'): 3, ('a', 'b.c', 'd', 'e', 'f'): 3}
     """
     found: dict[Path, int] = {}
-    own: dict[Path, int] = {}  # of tables with a header: it counts more than the header of a table inside it
+    own: dict[Path, int] = {}  # tables with their own header, which counts more than the header of a table inside them
     table: Path = ()
     for line, header, data in _statements(text):
         paths = list(_paths(data))
@@ -38,12 +37,12 @@ def lines(text: str) -> dict[Path, int]:
 
 
 def nearest(known: Mapping[Path, int], path: Path) -> int:
-    """The line of a key by the lines of a text, otherwise of its nearest table; 1 if the text has neither."""
+    """The line of a key, or of its nearest table; 1 if the text has neither. `known`: from `lines`."""
     return next((known[path[:depth]] for depth in range(len(path), 0, -1) if path[:depth] in known), 1)
 
 
 def fault(error: ValueError | RecursionError) -> tuple[str, str]:
-    """What tomllib says about a text that it cannot read: ("LINE:COLUMN" or "" if it does not say, the cause).
+    """What tomllib says about a text that it cannot read: ("LINE:COLUMN", cause). The place is "" if tomllib gives none.
 
     >>> fault(ValueError("Invalid value (at line 2, column 5)"))
     ('2:5', 'Invalid value')
@@ -62,7 +61,7 @@ def dotted(path: Path) -> str:
 
 
 def _statements(text: str) -> Iterator[tuple[int, bool, dict[str, Any]]]:
-    """(line, whether it is a table header, what it says) of each statement that says something."""
+    """(line, whether it is a table header, its data) of each statement that sets something."""
     begin, held = 1, ""
     for number, line in enumerate(text.split("\n"), 1):  # TOML has no other line ends, whatever str.splitlines takes for one
         held += line.removesuffix("\r") + "\n"

@@ -20,6 +20,7 @@ from ...models.records import Class
 from .sections import Config, GroupRule, PoolConfig, Queue
 
 WIDTH = 120
+"""Columns of the comments in the default file. Chosen: a file that people read in a terminal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Key:
 
     name: str
     type: str  # for people: "number", "one of flag, demote, recycle"
-    limits: str  # "0.05 to 60", "" if any
+    limits: str  # "0.05 to 60"; "": no limits
     default: Any  # msgspec.NODEFAULT: must be given; None: not set
     description: str
 
@@ -53,7 +54,7 @@ EXAMPLES: dict[type[msgspec.Struct], tuple[str, dict[str, Any]]] = {
     ),
     Queue: ("pools.resize.queue", {"files": "/var/spool/app/new/*"}),
 }
-"""Sections without defaults because the user names them: shown in the default file as comments, with these values."""
+"""Sections that have no defaults, because the user names them. The default file shows them as comments, with these values."""
 
 
 def keys(section: type[msgspec.Struct]) -> Iterator[Key]:
@@ -81,8 +82,8 @@ def sections() -> Iterator[tuple[str, type[msgspec.Struct]]]:
 def default_toml() -> str:
     """The text of `configs/default.toml`."""
     lines = [
-        "# Every key of nicety's configuration with its default. Copy what you change to /etc/nicety/nicety.toml, or for a daemon",
-        "# of your own to ~/.config/nicety/nicety.toml: a key that is not there has the value below.",
+        "# Every key of nicety's configuration with its default. Copy the keys that you change to /etc/nicety/nicety.toml; for a",
+        "# daemon that runs as your user, to ~/.config/nicety/nicety.toml. A key that is not there has the value below.",
         "# Generated from scheduler/config/sections.py by `python -m nicety.scheduler.config.reference`.",
     ]
     for name, section in sections():
@@ -105,12 +106,13 @@ def markdown() -> str:
         "Generated from `scheduler/config/sections.py` by `python -m nicety.scheduler.config.reference`.",
         "[default.toml](../configs/default.toml) has the same keys ready to copy, [examples](../configs/examples) whole files.",
         "",
-        "nicety reads the file named by `--config` or `$NICETY_CONFIG`, else `$XDG_CONFIG_HOME/nicety/nicety.toml` (users),",
-        "`/etc/nicety/nicety.toml`, else it runs on the defaults. Unknown keys, wrong types and numbers that are not finite are",
-        "errors, all of them reported at once with file and line; `nicety doctor` checks a file without using it. SIGHUP",
-        "(`systemctl reload nicety`) reads it again; a file with errors changes nothing. `state_dir`, `socket` and",
-        "`control_group` of `[daemon]` hold until the next start: a file that changes one of them is refused. A pool that is",
-        "not in it any more gets the size back that it had.",
+        "nicety reads the first of these files: the one that `--config` or `$NICETY_CONFIG` names,",
+        "`$XDG_CONFIG_HOME/nicety/nicety.toml` (not for root), `/etc/nicety/nicety.toml`. Without a file it uses the defaults.",
+        "Unknown keys, wrong types and numbers that are not finite are errors. All errors are reported at once with file and",
+        "line. `nicety doctor` checks a file without using it. On SIGHUP (`systemctl reload nicety`) nicety reads the file",
+        "again; a file with errors changes nothing. `state_dir`, `socket` and",
+        "`control_group` of `[daemon]` cannot change until the next start: a file that changes one of them is refused. A pool",
+        "that the new file no longer has gets its original size back.",
     ]
     named: dict[type[msgspec.Struct], str] = {GroupRule: "groups.NAME", PoolConfig: "pools.NAME", Queue: "pools.NAME.queue"}
     for name, section in [*sections(), *((title, section) for section, title in named.items())]:
@@ -159,9 +161,10 @@ def _type(hint: Any) -> str | None:
 def _limits(meta: msgspec.Meta) -> str:
     low = "" if meta.ge is None else f"{_number(meta.ge)}"
     above = "" if meta.gt is None else f"more than {_number(meta.gt)}"
+    below = "" if meta.lt is None else f"less than {_number(meta.lt)}"
     high = "" if meta.le is None else f"{_number(meta.le)}"
     if above:
-        return f"{above}, at most {high}" if high else above
+        return ", ".join(filter(None, (above, below, high and f"at most {high}")))
     if low and high:
         return f"{low} to {high}"
     return f"at least {low}" if low else f"at most {high}" if high else ""
@@ -177,10 +180,10 @@ def _kind(key: Key) -> str:
 
 def _remark(key: Key) -> str:
     """Description and limits, as the default file has them before the key."""
-    told = [part for part in (key.limits, key.type if key.type.startswith("one of") else "") if part]
+    remarks = [part for part in (key.limits, key.type if key.type.startswith("one of") else "") if part]
     return (
         key.description
-        + (f" ({'; '.join(told)})" if told else "")
+        + (f" ({'; '.join(remarks)})" if remarks else "")
         + (" Must be given." if key.default is msgspec.NODEFAULT else "")
     )
 

@@ -54,10 +54,12 @@ class Daemon(Section, frozen=True):
     """The control loop."""
 
     interval: Annotated[float, Meta(ge=0.05, le=60, description="Seconds between ticks.")] = 1.0
-    act: Annotated[bool, Meta(description="Carry decisions out. False observes: same decisions, nothing written.")] = False
+    act: Annotated[bool, Meta(description="Carry out decisions. If false, observe: decide the same, change nothing.")] = False
     act_on: Annotated[
         list[str],
-        Meta(description="With `act`: carry out only decisions of these policies, and about these pools and groups. []: all."),
+        Meta(
+            description="With `act`: carry out only decisions of these policies or about these pools and groups. []: all decisions."
+        ),
     ] = field(default_factory=list)
     undo_on_exit: Annotated[bool, Meta(description="Put every changed value back when the daemon stops.")] = True
     state_dir: Annotated[
@@ -65,21 +67,23 @@ class Daemon(Section, frozen=True):
     ] = ""
     socket: Annotated[str, Meta(description='Control socket. "" is control.sock in the state directory.')] = ""
     control_group: Annotated[
-        str, Meta(description='Unix group whose members may pause and reload, besides root and the daemon\'s own user. "": nobody.')
+        str,
+        Meta(description='Unix group whose members may pause and reload, as root and the daemon\'s own user may. "": no group.'),
     ] = ""
     slow_every: Annotated[
-        Ticks, Meta(description="Read io counters and descriptor counts of ordinary processes each so many ticks.")
+        Ticks, Meta(description="Ticks between two readings of the io counters and descriptor counts of ordinary processes.")
     ] = 10
     probe_interval: Annotated[
-        float, Meta(ge=0.01, le=10, description="Seconds between looks at the pools' busy workers and queues within a tick.")
+        float,
+        Meta(ge=0.01, le=10, description="Seconds between two readings of the pools' busy workers and queues, between ticks."),
     ] = 0.1
     budget: Annotated[
         float,
         Meta(
             ge=0.001,
             le=1,
-            description="Share of one CPU that the daemon itself may use; beyond it, it does less often what can wait "
-            "(docs/cli.md says what).",
+            description="Share of one CPU that the daemon itself may use. If it uses more, it does deferrable work less often "
+            "(docs/cli.md lists it).",
         ),
     ] = 0.03
     max_failures: Annotated[
@@ -87,7 +91,7 @@ class Daemon(Section, frozen=True):
         Meta(
             ge=1,
             le=1000,
-            description="Ticks in a row in which something may fail; then the daemon undoes its changes and gives up.",
+            description="Ticks in a row with a failure after which the daemon undoes its changes and gives up.",
         ),
     ] = 5
 
@@ -97,38 +101,47 @@ class Store(Section, frozen=True):
 
     traces: Annotated[bool, Meta(description="Record a trace while running, for training and replay.")] = True
     trace_bytes: Annotated[
-        int, Meta(ge=1 << 20, le=1 << 50, description="Budget of all traces in bytes; the oldest day goes first.")
+        int, Meta(ge=1 << 20, le=1 << 50, description="Bytes that all traces may take; the oldest day is deleted first.")
     ] = 1 << 30
     decision_bytes: Annotated[
-        int, Meta(ge=1 << 20, le=1 << 50, description="Budget of the decision log in bytes; the oldest sessions go first.")
+        int,
+        Meta(ge=1 << 20, le=1 << 50, description="Bytes that the decision log may take; the oldest sessions are deleted first."),
     ] = 256 << 20
 
 
 class Models(Section, frozen=True):
-    """Which models speak, and when they are trained again."""
+    """Which models are used, and when they are trained again."""
 
-    demand: Annotated[bool, Meta(description="Use the promoted demand model; false lets the baseline speak.")] = True
-    anomaly: Annotated[bool, Meta(description="Use the promoted anomaly model; false lets the robust z baseline speak.")] = True
+    demand: Annotated[bool, Meta(description="Use the promoted demand model. If false, use the baseline.")] = True
+    anomaly: Annotated[bool, Meta(description="Use the promoted anomaly model. If false, use the robust z baseline.")] = True
     behaviour: Annotated[
-        bool, Meta(description="Learn the class of groups by their behaviour; false knows only the classes that are given.")
+        bool, Meta(description="Learn the class of groups from their behaviour. If false, use only the classes in this file.")
     ] = True
     certainty: Annotated[
-        float, Meta(gt=0.5, lt=1, description="Probability from which a group's class is taken for known; below it: hands off.")
+        float,
+        Meta(
+            gt=0.5, lt=1, description="Least probability at which a group's class counts as known. A group below it is left alone."
+        ),
     ] = 0.9
     retrain_hours: Annotated[
-        float, Meta(ge=0, le=8760, description="Hours of running without a training until one begins in the background; 0: never.")
+        float,
+        Meta(
+            ge=0,
+            le=8760,
+            description="Hours of running after which a training begins in the background. 0: never.",
+        ),
     ] = 0.0
     retrain_seconds: Annotated[
-        float, Meta(ge=10, le=86_400, description="Seconds after which a training in the background is ended, done or not.")
+        float, Meta(ge=10, le=86_400, description="Seconds after which a training in the background is stopped.")
     ] = 1800.0
     retrain_bytes: Annotated[
-        int, Meta(ge=256 << 20, le=1 << 50, description="Bytes of memory above which a training in the background is ended.")
+        int, Meta(ge=256 << 20, le=1 << 50, description="Bytes of memory above which a training in the background is stopped.")
     ] = 1 << 30
 
 
 class GroupRule(Section, frozen=True):
     """`[groups.NAME]`: processes that belong together, with those of their children whose names say nothing (`python -c`, `sh -c`).
-    All keys that are given must match; patterns are shell globs."""
+    A process must match all keys that are set. Patterns are shell globs."""
 
     program: Annotated[str, Meta(description='Program, e.g. "postgres" or "python3 train.py".')] = ""
     unit: Annotated[str, Meta(description='systemd unit or container, e.g. "backup.service".')] = ""
@@ -136,14 +149,14 @@ class GroupRule(Section, frozen=True):
     uid: Annotated[Uid | None, Meta(description="Numeric user id.")] = None
     class_: Annotated[
         Class | None,
-        Meta(description='"interactive": protect; "batch": may be demoted for it; "exempt": leave alone; not given: learned.'),
+        Meta(description='"interactive": is protected; "batch": may be demoted; "exempt": is left alone; not set: is learned.'),
     ] = None
 
 
 class Queue(Section, frozen=True):
-    """`[pools.NAME.queue]`: where a command pool's waiting work is counted. Exactly one of files, command, redis_list."""
+    """`[pools.NAME.queue]`: where a command pool's waiting work is counted. Set exactly one of files, command, redis_list."""
 
-    files: Annotated[str, Meta(description='Glob of files waiting, e.g. "/var/spool/app/new/*".')] = ""
+    files: Annotated[str, Meta(description='Glob of the waiting files, e.g. "/var/spool/app/new/*".')] = ""
     command: Annotated[list[str], Meta(description="Command (argument list, no shell) that prints the count.")] = field(
         default_factory=list
     )
@@ -156,30 +169,35 @@ class Queue(Section, frozen=True):
 class PoolConfig(Section, frozen=True):
     """`[pools.NAME]`: a pool that nicety may size."""
 
-    kind: Annotated[Literal["gunicorn", "uwsgi", "celery", "executor", "command"], Meta(description="Adapter.")]
-    minimum: Annotated[int, Meta(ge=0, le=10_000, description="Never fewer workers.")] = 1
-    maximum: Annotated[int, Meta(ge=1, le=10_000, description="Never more workers.")] = 8
+    kind: Annotated[Literal["gunicorn", "uwsgi", "celery", "executor", "command"], Meta(description="What runs the workers.")]
+    minimum: Annotated[int, Meta(ge=0, le=10_000, description="Least number of workers.")] = 1
+    maximum: Annotated[int, Meta(ge=1, le=10_000, description="Greatest number of workers.")] = 8
     initial: Annotated[
-        Count | None, Meta(description="command: workers to start with, and to keep in observe mode; else the minimum.")
+        Count | None, Meta(description="command: workers to start with, and to keep in observe mode; not set: the minimum.")
     ] = None
-    class_: Annotated[Class | None, Meta(description="Class of the workers as a group; not given: learned.")] = None
+    class_: Annotated[Class | None, Meta(description="Class of the workers as a group; not set: is learned.")] = None
     pidfile: Annotated[str, Meta(description="gunicorn, uwsgi, celery: pid file of the main process.")] = ""
-    pid: Annotated[Pid | None, Meta(description="gunicorn, uwsgi, celery: its pid, instead of a pid file.")] = None
-    stats: Annotated[str, Meta(description='uwsgi: its stats socket, "HOST:PORT" or the path of a unix socket.')] = ""
-    fifo: Annotated[str, Meta(description="uwsgi: path of its master FIFO.")] = ""
+    pid: Annotated[Pid | None, Meta(description="gunicorn, uwsgi, celery: pid of the main process, instead of a pid file.")] = None
+    stats: Annotated[str, Meta(description='uwsgi: stats socket, "HOST:PORT" or the path of a unix socket.')] = ""
+    fifo: Annotated[str, Meta(description="uwsgi: path of the master FIFO.")] = ""
     broker: Annotated[
-        str, Meta(description='celery: URL of the broker, or "$NAME": taken from an environment variable of nicety or the worker.')
+        str,
+        Meta(description='celery: URL of the broker, or "$NAME": read it from that environment variable of nicety or the worker.'),
     ] = "$CELERY_BROKER_URL"
-    node: Annotated[str, Meta(description='celery: name of the node, "%h" in it is the host name; "" is "celery@%h".')] = ""
+    node: Annotated[str, Meta(description='celery: name of the node; "%h" stands for the host name; "" is "celery@%h".')] = ""
     queues: Annotated[list[str], Meta(min_length=1, description="celery: names of the queues that the node works on.")] = field(
         default_factory=lambda: ["celery"]
     )
-    python: Annotated[str, Meta(description='celery: Python with Celery in it, to ask the node; "" is the one that runs it.')] = ""
+    python: Annotated[
+        str, Meta(description='celery: Python with Celery installed, to ask the node; "" is the Python that runs the node.')
+    ] = ""
     command: Annotated[list[str], Meta(description="command: the worker's argument list; no shell.")] = field(default_factory=list)
     directory: Annotated[str, Meta(description='command: working directory of the workers; "" is the daemon\'s.')] = ""
-    executor: Annotated[str, Meta(description='executor: its name, as in Executor(name=...); "" is the name of the pool.')] = ""
+    executor: Annotated[
+        str, Meta(description='executor: name of the executor, as in Executor(name=...); "" is the name of the pool.')
+    ] = ""
     user: Annotated[
-        str, Meta(description='command: user to run the workers as (needs root); executor: whose it is; "" is the daemon\'s.')
+        str, Meta(description='command: user to run the workers as (needs root); executor: its user; "" is the daemon\'s user.')
     ] = ""
     drain_timeout: Annotated[
         Seconds, Meta(description="command: seconds a worker may take to finish after SIGTERM before SIGKILL.")
@@ -197,7 +215,7 @@ KINDS_OF: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "user": ("command", "executor"),
     }
 )
-"""Keys of pools that only some kinds have, and those kinds."""
+"""Keys that only some kinds of pools have, and those kinds."""
 
 
 class PoolSize(Section, frozen=True):
@@ -206,68 +224,72 @@ class PoolSize(Section, frozen=True):
     enabled: Annotated[bool, Meta(description="Propose pool sizes.")] = True
     quantile: Annotated[
         Level,
-        Meta(description="Level of the load forecast to size for where no seasonal pattern is trusted: 0.5, 0.9, 0.95 or 0.99."),
+        Meta(description="Quantile of the load forecast to size for while no seasonal pattern is trusted: 0.5, 0.9, 0.95 or 0.99."),
     ] = 0.5
     predicted_target: Annotated[
         float,
         Meta(
             gt=0,
             le=1,
-            description="Busy share of a worker to aim at where the load is predicted, by its seasonal pattern or a forecast.",
+            description="Busy share of a worker to aim at while the load is predicted, by its seasonal pattern or a forecast.",
         ),
     ] = 0.9
     target: Annotated[
-        float, Meta(gt=0, le=1, description="Reactive rule: busy share of a worker to aim at. 0.7 is Knative's default.")
+        float,
+        Meta(gt=0, le=1, description="Busy share of a worker to aim at while the load is not predicted. 0.7 is Knative's default."),
     ] = 0.7
     cpu_headroom: Annotated[
-        Share, Meta(description="Never size a pool so that predicted CPU demand passes this share of the machine.")
+        Share, Meta(description="Do not grow a pool if predicted CPU demand would exceed this share of the machine.")
     ] = 0.95
     memory_headroom: Annotated[
-        Share, Meta(description="Never size a pool so that memory use passes this share of the machine.")
+        Share, Meta(description="Do not grow a pool if memory use would exceed this share of the machine.")
     ] = 0.9
-    down_after: Annotated[Seconds, Meta(description="Shrink only when fewer workers sufficed for so many seconds.")] = 10.0
+    down_after: Annotated[
+        Seconds, Meta(description="Seconds for which fewer workers must have sufficed before a pool shrinks.")
+    ] = 10.0
     cooldown_up: Annotated[Seconds, Meta(description="Seconds between two growths of a pool.")] = 1.0
-    cooldown_down: Annotated[Seconds, Meta(description="Seconds between any change of a pool and a shrink.")] = 5.0
+    cooldown_down: Annotated[Seconds, Meta(description="Seconds between any change of a pool and the next shrink.")] = 5.0
 
 
 class Priority(Section, frozen=True):
     """The priority policy: protect interactive groups from batch groups."""
 
     enabled: Annotated[bool, Meta(description="Propose demotions.")] = True
-    quantile: Annotated[Level, Meta(description="Level of the demand forecast compared with capacity: 0.5, 0.9, 0.95 or 0.99.")] = (
-        0.9
-    )
+    quantile: Annotated[
+        Level, Meta(description="Quantile of the demand forecast to compare with capacity: 0.5, 0.9, 0.95 or 0.99.")
+    ] = 0.9
     wait: Annotated[
         float,
         Meta(
             gt=0,
             le=10,
-            description="Wait of an interactive group that counts as contention: a share of the time that it wants a CPU.",
+            description="Wait of an interactive group from which contention begins, as a share of the time that it wants a CPU.",
         ),
     ] = 0.05
-    release_after: Annotated[
-        Seconds, Meta(description="Give the priority back when contention has been over for so many seconds.")
-    ] = 15.0
+    release_after: Annotated[Seconds, Meta(description="Seconds after the end of contention until demotions are restored.")] = 15.0
     nice: Annotated[int, Meta(ge=1, le=19, description="Nice for demoted processes and autogroups.")] = 19
     pool_nice: Annotated[
-        int, Meta(ge=1, le=5, description="Nice for demoted workers inside a pool, where locks are shared: never more than 5.")
+        int, Meta(ge=1, le=5, description="Nice for demoted workers of a pool. At most 5, because they share locks.")
     ] = 5
     weight: Annotated[
-        int, Meta(ge=1, le=10_000, description="cgroup v2 weight of a demoted cgroup; its v1 shares are twice that.")
+        int, Meta(ge=1, le=10_000, description="cgroup v2 weight of a demoted cgroup; on cgroup v1 its shares are twice this.")
     ] = 1
     slice_ms: Annotated[
-        float, Meta(ge=0, le=100, description="Time slice of protected processes while others are demoted; 0: never.")
+        float,
+        Meta(
+            ge=0, le=100, description="Time slice of protected processes in ms while others are demoted. 0: slices are not changed."
+        ),
     ] = 0.1
     ease_after: Annotated[
-        Seconds, Meta(description="Make a demotion a step gentler when nobody waited half as much as `wait` for so many seconds.")
+        Seconds, Meta(description="Ease a demotion by one step after so many seconds in which waits stayed below half of `wait`.")
     ] = 60.0
     starve_seconds: Annotated[
         float,
         Meta(
             ge=1,
             le=600,
-            description="Seconds that a demoted process may want the CPU and get less than `floor` of one before it is put back at "
-            "once; a tenth of it where others, demoted like it, wait for its lock.",
+            description="Seconds for which a demoted process may want a CPU and get less than `floor`; then it is restored at "
+            "once. A tenth of this if other demoted processes wait for its lock.",
         ),
     ] = 10.0
     floor: Annotated[
@@ -275,23 +297,25 @@ class Priority(Section, frozen=True):
         Meta(
             ge=0,
             le=0.5,
-            description="Share of one CPU that what is demoted gets at least: each session or cgroup (of more than twenty, its "
-            "part of 0.2), and all that are demoted one by one together.",
+            description="Least share of one CPU for each demoted session or cgroup, and for all processes that are demoted one by "
+            "one together. More than twenty sessions or cgroups share 0.2 of a CPU.",
         ),
     ] = 0.01
-    effect_after: Annotated[Seconds, Meta(description="Seconds after which the effect of a change is measured.")] = 3.0
+    effect_after: Annotated[Seconds, Meta(description="Seconds from a change to the measurement of its effect.")] = 3.0
 
 
 class Placement(Section, frozen=True):
-    """The placement policy: keep batch groups off some CPUs. Only pays where CPUs are many: it halves the batch on two."""
+    """The placement policy: keep batch groups off some CPUs. It pays only with many CPUs: with two it halves the batch."""
 
     enabled: Annotated[bool, Meta(description="Propose CPU affinities.")] = False
     minimum_cpus: Annotated[int, Meta(ge=2, description="Do nothing on machines with fewer CPUs.")] = 4
-    slack: Annotated[Share, Meta(description="CPUs kept for interactive groups beyond their forecast, as a share of it.")] = 0.25
+    slack: Annotated[
+        Share, Meta(description="CPUs kept free for interactive groups beyond their forecast, as a share of the forecast.")
+    ] = 0.25
 
 
 class Quarantine(Section, frozen=True):
-    """The quarantine policy: report workers that misbehave, and on request act."""
+    """The quarantine policy: report workers that misbehave, and act on them if `action` says so."""
 
     enabled: Annotated[bool, Meta(description="Flag workers.")] = True
     false_alarms_per_day: Annotated[
@@ -299,27 +323,25 @@ class Quarantine(Section, frozen=True):
         Meta(
             gt=0,
             le=1000,
-            description="False alarms a day accepted per 100 workers. Up to 1 only what matters is reported; beyond, smaller "
-            "things too, until as many come.",
+            description="False alarms per day and 100 workers that you accept. Up to 1, only what matters is reported. Above 1, "
+            "smaller things are reported too, up to this rate.",
         ),
     ] = 1.0
-    patience: Annotated[Seconds, Meta(description="A score must stay significant for so many seconds.")] = 5.0
+    patience: Annotated[Seconds, Meta(description="Seconds for which a score must stay significant before it is reported.")] = 5.0
     action: Annotated[
         Literal["flag", "demote", "fence", "recycle"],
         Meta(
-            description="What to do besides: nothing, demote the worker, fence it in (a cgroup of its own that leaves it what its "
-            "siblings use of CPU, memory or processes), or drain and replace it."
+            description="What to do besides reporting: nothing; demote the worker; fence it (put it in a separate cgroup that "
+            "limits CPU, memory or processes to what its siblings use); or recycle it (drain and replace it)."
         ),
     ] = "flag"
-    recycles_per_hour: Annotated[
-        int, Meta(ge=0, le=3600, description="At most so many workers of a pool are recycled in an hour.")
-    ] = 6
+    recycles_per_hour: Annotated[int, Meta(ge=0, le=3600, description="Workers of a pool that may be recycled in an hour.")] = 6
     busy_deadline: Annotated[
         float,
         Meta(
             ge=0,
             le=86_400,
-            description="Seconds that a worker to be recycled may go on being busy; then it is drained all the same.",
+            description="Seconds to wait for a busy worker to become idle before it is recycled anyway.",
         ),
     ] = 60.0
     alarms_per_day: Annotated[
@@ -327,7 +349,7 @@ class Quarantine(Section, frozen=True):
         Meta(
             ge=0,
             le=100_000,
-            description="Incidents reported and acted on one by one in 24 hours; more are summed up in one line an hour.",
+            description="Incidents reported and acted on in 24 hours. Further ones are only summed up, in one line an hour.",
         ),
     ] = 50
 
@@ -335,13 +357,13 @@ class Quarantine(Section, frozen=True):
 class Guard(Section, frozen=True):
     """Hard limits on everything that any policy proposes."""
 
-    changes_per_tick: Annotated[int, Meta(ge=0, le=10_000, description="At most so many decisions are admitted in a tick.")] = 32
+    changes_per_tick: Annotated[int, Meta(ge=0, le=10_000, description="Decisions that may be admitted in a tick.")] = 32
     cooldown: Annotated[
-        float, Meta(ge=0, le=86_400, description="Seconds before the same control of the same target may change again.")
+        float, Meta(ge=0, le=86_400, description="Seconds until the same control of the same target may change again.")
     ] = 2.0
     protect: Annotated[
         list[str],
-        Meta(description="Programs never touched, besides pid 1, kernel threads, nicety and its ancestors, and pool masters."),
+        Meta(description="Programs never to touch, besides pid 1, kernel threads, nicety and its ancestors, and pool masters."),
     ] = field(default_factory=lambda: ["systemd*", "sshd*", "dbus-*", "login", "agetty", "Xorg", "gnome-shell"])
     nice_floor: Annotated[Nice, Meta(description="Never set a nice below this.")] = 0
 
@@ -371,8 +393,8 @@ def parse(text: str, where: str = "configuration") -> Config:
         raw = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError; so are integers of 5,000 digits
         place, cause = fault(error)
-        at = place or len(text.rstrip().split("\n"))  # without a place it is about the end
-        raise ConfigError([f"{where}:{at}: not valid TOML: {cause}; correct it here, or before it"]) from None
+        at = place or len(text.rstrip().split("\n"))  # an error without a place is about the end of the text
+        raise ConfigError([f"{where}:{at}: not valid TOML: {cause}; correct it here or above"]) from None
     problems: list[tuple[tuple[str, ...], str]] = []
     faulty = set[tuple[str, ...]]()
 
@@ -521,11 +543,11 @@ def _choices(hint: Any) -> tuple[Any, ...]:
 
 
 Senseless = tuple[tuple[str, ...], str, tuple[str, ...]]
-"""Path of a problem, its cause, and the keys of its section that it rests on."""
+"""Path of a problem, its cause, and the keys of its section that the problem depends on."""
 
 
 def _senseless(config: Config) -> Iterator[Senseless]:
-    """Problems that no single key shows."""
+    """Problems that show only when keys are compared."""
     meaningless = []
     for word in config.daemon.act_on:
         try:
@@ -549,7 +571,7 @@ def _senseless(config: Config) -> Iterator[Senseless]:
 
 
 def _senseless_pool(path: tuple[str, ...], pool: PoolConfig) -> Iterator[Senseless]:
-    """The same for one pool."""
+    """Problems in the section of one pool that show only when keys are compared."""
     if pool.minimum > pool.maximum:
         yield (
             (*path, "minimum"),

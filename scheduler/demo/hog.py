@@ -1,6 +1,6 @@
-"""The demo's batch work: processes that burn a CPU for good and count their rounds in a shared file.
+"""The demo's batch work: processes that use a CPU without end and count their rounds in a shared file.
 
-`python -m nicety.scheduler.demo.hog FILE COUNT` starts COUNT of them in its own process group; end them all by signalling that.
+`python -m nicety.scheduler.demo.hog FILE COUNT` starts COUNT of them in its own process group. A signal to the group ends them all.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import struct
 import sys
 from pathlib import Path
 
-ROUND = 20_000  # additions a round, about a millisecond
+ROUND = 20_000  # additions of a round, chosen: about a millisecond
 
 
 def burn(path: Path, slot: int) -> None:

@@ -1,7 +1,7 @@
 """The demo's open-loop load: requests go out when the schedule says, whether or not earlier ones were answered.
 
 `python -m nicety.scheduler.demo.load PORT SECONDS OUT`; a latency counts from the scheduled time, so a queue in front of the
-service is seen (no coordinated omission). The rate waves, and every now and then steps up for some seconds.
+service is seen (no coordinated omission). The rate follows a wave, and sometimes steps up for a few seconds.
 """
 
 from __future__ import annotations
@@ -15,10 +15,14 @@ import time
 from pathlib import Path
 
 LOW, HIGH = 14.0, 42.0  # requests a second in the trough and on the crest of a wave
-PERIOD = 20.0  # seconds a wave
-STEP_RATE = 95.0  # requests a second during the step
-STEPS = ((13.0, 18.0), (36.0, 42.0), (67.0, 72.0))  # seconds in which it is on: not at regular times, as in life
+PERIOD = 20.0  # seconds of a wave
+STEP_RATE = 95.0  # requests a second during a step
+STEPS = ((13.0, 18.0), (36.0, 42.0), (67.0, 72.0))  # (from, to) of each step, seconds; irregular, as in real life
+"""The load's shape, chosen together: waves that the service's own workers carry, and steps that need more workers."""
+
 TIMEOUT = 20.0
+"""Seconds after which a request counts as lost. Chosen."""
+
 REQUEST = b"GET / HTTP/1.0\r\nHost: demo\r\n\r\n"
 
 
@@ -41,7 +45,7 @@ def schedule(seconds: float, seed: int) -> list[float]:
 
 
 async def request(port: int, due: float, start: float, results: list[tuple[float, float]]) -> None:
-    """One request; its latency in seconds from `due`, infinite when it was lost or not answered in time."""
+    """Send one request and record its latency in seconds from `due`: infinite if it was lost or not answered in time."""
     try:
         async with asyncio.timeout(TIMEOUT):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -1,6 +1,6 @@
-"""`nicety demo`: the bundled workload without nicety and with it, and a report on what changed. All figures are of this run.
+"""`nicety demo`: runs the bundled workload without nicety and with it, and reports what changed. All figures come from this run.
 
-Starts the workload and runs the same commands that a person would type: `nicety run`, `nicety train`, `nicety run --act`.
+It starts the workload and then runs the commands that a person would type: `nicety run`, `nicety train`, `nicety run --act`.
 """
 
 from __future__ import annotations
@@ -26,16 +26,18 @@ from ..store.decisions import DecisionReader
 from .workload import SERVICE_WORKERS, DemoError, Feeder, Values, Workload, running
 
 SPANS = {"observe": 80.0, "act": 60.0}
-"""Seconds of the two runs: the first is what the models learn from, its last quarter what they are judged by, and each part has to
-see a step of the load. They are compared by what both had: the load of the first minute is the same."""
+"""Seconds of the two runs. The models learn from the first one and are judged by its last quarter; both parts must contain a step
+of the load. Chosen: as short as that allows."""
 
 FAULTS = {"leak": 12.0, "stuck": 16.0}
-"""Seconds into the second run at which a spool worker goes wrong, and how."""
+"""Fault -> seconds into the second run at which a spool worker gets it. Chosen: after the pools have settled."""
 
 COMPARED = min(SPANS.values())
-"""Seconds of both runs whose figures are compared."""
+"""Seconds of both runs whose figures are compared: both have the same load in them."""
 
 TICK = 0.4
+"""Seconds of a tick. Chosen: a short demo needs more ticks than the default of one a second gives."""
+
 
 CONFIG = """\
 # Written by `nicety demo`.
@@ -50,7 +52,7 @@ minimum = 2
 maximum = 8
 class = "interactive"
 
-[pools.spool]        # works off files: started and sized by nicety
+[pools.spool]        # processes files: started and sized by nicety
 kind = "command"
 command = [{python}, "{worker}", "{spool}"]
 initial = 3
@@ -62,7 +64,7 @@ files = "{spool}/new/*"
 every = {tick}
 
 [models]
-behaviour = false    # classes are given: what else runs on this machine is none of the demo's business
+behaviour = false    # the classes are given below, so that the demo leaves all other programs of this machine alone
 
 [groups.batch]       # the hogs
 program = "python* -m nicety.scheduler.demo.hog"
@@ -72,13 +74,13 @@ class = "batch"
 
 @dataclass(frozen=True, slots=True)
 class Half:
-    """One of the two runs, as measured from outside of nicety but for the pool sizes, which are its log's."""
+    """Figures of one of the two runs. Pool sizes and flags come from nicety's log, everything else is measured independently."""
 
     requests: int
     lost: int
     p50: float  # ms
     p99: float  # ms
-    batch: float  # rounds a second
+    batch: float  # rounds of batch work a second
     web_size: float  # mean workers
     web_sizes: tuple[int, ...]  # each size it had, in order
     spool_size: float
@@ -93,7 +95,7 @@ class Half:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A promise of the demo and what became of it."""
+    """A claim of the demo and whether it holds."""
 
     claim: str
     value: float | str
@@ -104,14 +106,14 @@ class Claim:
 def main(directory: Path, json_path: Path | None, say: Callable[[str], None]) -> int:
     """Run the demo in `directory`, which must be empty or new. `say` prints a line.
 
-    Returns 0 if the loop worked and everything was put back, else 1. Raises DemoError if it could not be carried out.
+    Returns 1 if a kernel setting was not restored, else 0. Raises DemoError if the demo could not run.
     """
     directory = directory.absolute()
     directory.mkdir(parents=True, exist_ok=True)
     if any(directory.iterdir()):
         raise DemoError(f"{directory} is not empty; give another with --dir, or remove it")
-    say(f"workload: gunicorn with {SERVICE_WORKERS} workers under open-loop load, 4 CPU hogs in a session of their own, a spool")
-    say(f"directory that a pool of commands works off; everything is kept in {directory}")
+    say(f"workload: gunicorn with {SERVICE_WORKERS} workers under open-loop load, 4 CPU hogs in their own session, and a pool of")
+    say(f"commands that processes the files of a spool directory; everything is kept in {directory}")
     with running(directory) as workload:
         return _demo(workload, directory, json_path, say)
 
@@ -122,16 +124,16 @@ def _demo(workload: Workload, directory: Path, json_path: Path | None, say: Call
     config.write_text(CONFIG.format(worker=Path(__file__).with_name("worker.py"), **values), encoding="utf-8")
     before = workload.values()
 
-    say(f"\n[1/4] {SPANS['observe']:.0f} s without its help: nicety only observes and records")
+    say(f"\n[1/4] {SPANS['observe']:.0f} s without help: nicety only observes and records")
     without = _half(workload, directory, "observe")
-    say("\n[2/4] training a demand model and an anomaly model on what was recorded")
+    say("\n[2/4] training a demand model and an anomaly model on the recording")
     trained = _nicety(directory, "train", ["train", "--no-idle"])
     say((directory / "train.log").read_text().rstrip())
-    if trained not in (0, 3):  # 3: a model lost to a baseline and was refused; the baseline speaks, and the log says so
+    if trained not in (0, 3):  # 3: a model lost to a baseline and was refused; the baseline forecasts, and the log says so
         raise DemoError(f"training failed with exit code {trained}; see {directory / 'train.log'}")
-    say(f"\n[3/4] {SPANS['act']:.0f} s with nicety acting, the same load again; one spool worker will leak, one will get stuck")
+    say(f"\n[3/4] {SPANS['act']:.0f} s with nicety acting, under the same load; one spool worker will leak, one will get stuck")
     acted = _half(workload, directory, "act")
-    say("\n[4/4] nicety has stopped; comparing what the kernel holds with what it held before")
+    say("\n[4/4] nicety has stopped; comparing the kernel's settings with those before")
     after = workload.values()
     changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
 
@@ -161,13 +163,13 @@ def _command(directory: Path, arguments: list[str]) -> list[str]:
 
 
 def _nicety(directory: Path, name: str, arguments: list[str]) -> int:
-    """Run a command to its end; its output goes to NAME.log."""
+    """Run a command of nicety to its end; its output goes to NAME.log. Returns the exit code."""
     with (directory / f"{name}.log").open("w") as out:
         return subprocess.run(_command(directory, arguments), stdout=out, stderr=out, check=False).returncode
 
 
 def _half(workload: Workload, directory: Path, mode: str) -> Half:
-    """The daemon in this mode over the workload under load."""
+    """Run the daemon in this mode while the workload is under load; the figures."""
     feeder, span = Feeder(directory / "spool"), SPANS[mode]
     with (directory / f"{mode}.log").open("w") as out:
         daemon = subprocess.Popen(_command(directory, ["run", f"--{mode}"]), stdout=out, stderr=out)
@@ -223,7 +225,7 @@ def _half(workload: Workload, directory: Path, mode: str) -> Half:
 
 
 def _break(feeder: Feeder, at: float, broken: dict[str, tuple[int, float]]) -> None:
-    """Let two workers go wrong when it is time, and note which ones it was."""
+    """Make a worker faulty when a fault of `FAULTS` is due, and note in `broken` which worker it was and when."""
     for fault, when in FAULTS.items():
         pid = feeder.broken(fault)
         if fault in broken:
@@ -243,7 +245,7 @@ def _wait(process: subprocess.Popen[bytes], seconds: float) -> int:
 
 
 def _logged(state: Path, since: int) -> tuple[dict[str, list[int]], tuple[tuple[int, str, float, str], ...], int]:
-    """From the decision log since then: sizes of the pools at each compared tick, flagged workers, resizes that were done."""
+    """(sizes of each pool at the compared ticks, flagged workers, resizes that were done), from the decision log since `since`."""
     sizes: dict[str, list[int]] = {"web": [], "spool": []}
     with DecisionReader(state / "decisions.db") as log:
         for turn in log.ticks(log.sessions()[-1].id):
@@ -261,7 +263,7 @@ def _logged(state: Path, since: int) -> tuple[dict[str, list[int]], tuple[tuple[
     return sizes, tuple(flagged), resizes
 
 
-# --- telling ------------------------------------------------------------------------------------------------------------------
+# --- the report ---------------------------------------------------------------------------------------------------------------
 
 
 def _claims(without: Half, acted: Half, changed: list[str]) -> list[Claim]:
@@ -283,7 +285,7 @@ def _claims(without: Half, acted: Half, changed: list[str]) -> list[Claim]:
             right <= found and len(right) == len(FAULTS),
         ),
         Claim("healthy workers flagged", len(healthy), "0", not healthy),
-        Claim("values that the kernel holds differently afterwards", len(changed), "0", not changed),
+        Claim("kernel settings not restored", len(changed), "0", not changed),
         Claim("requests lost with nicety", acted.lost, "0", acted.lost == 0),
     ]
 
@@ -304,12 +306,12 @@ def _table(without: Half, acted: Half) -> str:
 
 
 def _workers(acted: Half) -> str:
-    """The workers that went wrong and those that were flagged."""
+    """A table of the faulty workers and of all that were flagged."""
     rows = []
     for fault, (pid, at) in acted.broken.items():
         hits = [(kind, wall, id_) for flagged, kind, wall, id_ in acted.flagged if flagged == pid]
-        told = ", ".join(f"{kind} after {wall - at:.0f} s ({id_})" for kind, wall, id_ in hits)
-        rows.append((f"pid {pid}", fault, told or "not flagged"))
+        reported = ", ".join(f"{kind} after {wall - at:.0f} s ({id_})" for kind, wall, id_ in hits)
+        rows.append((f"pid {pid}", fault, reported or "not flagged"))
     faulty = {pid for pid, _ in acted.broken.values()}
     rows += [(f"pid {pid}", "healthy", f"{kind} ({id_})") for pid, kind, _, id_ in acted.flagged if pid not in faulty]
     return "\n".join(table(("spool worker", "in truth", "flagged as"), rows, columns()))
@@ -330,9 +332,9 @@ def _two_decisions(state: Path) -> list[tuple[str, str]]:
 
 def _put_back(before: Mapping[str, tuple[Values, ...]], after: Mapping[str, tuple[Values, ...]], changed: list[str]) -> str:
     if not changed:
-        return f"put back: all {len(before)} processes hold the same nice, policy, affinity, autogroup nice and cgroups as before"
+        return f"restored: all {len(before)} processes have the same nice, policy, affinity, autogroup nice and cgroups as before"
     rows = [(name, str(before.get(name, "not there")), str(after.get(name, "not there"))) for name in changed]
-    return "\n".join(["NOT put back:", *table(("process", "before", "after"), rows, columns())])
+    return "\n".join(["NOT restored:", *table(("process", "before", "after"), rows, columns())])
 
 
 def _mean(sizes: list[int]) -> float:
@@ -340,7 +342,7 @@ def _mean(sizes: list[int]) -> float:
 
 
 def _steps(sizes: list[int]) -> tuple[int, ...]:
-    """The sizes without repetitions."""
+    """The sizes, each once as long as it lasts."""
     return tuple(size for size, before in zip(sizes, [None, *sizes], strict=False) if size != before)
 
 

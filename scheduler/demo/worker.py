@@ -1,7 +1,7 @@
-"""The demo's spool worker: works off files of a directory, ends cleanly at SIGTERM. `python worker.py DIRECTORY`.
+"""The demo's spool worker: processes the files of a directory and ends cleanly at SIGTERM. `python worker.py DIRECTORY`.
 
-It can go wrong in two ways, for the demo's sake: the worker that claims `faults/leak` keeps allocating memory from then on, the one
-that claims `faults/stuck` takes one more file and never finishes it.
+The demo makes two workers faulty. The worker that claims `faults/leak` keeps allocating memory from then on. The one that claims
+`faults/stuck` takes one more file and never finishes it.
 """
 
 from __future__ import annotations
@@ -15,12 +15,17 @@ from pathlib import Path
 
 CPU_SECONDS = 0.02
 WAIT_SECONDS = 0.06
-LEAK_BYTES = 1_000_000  # a file
-FAULTY = {"1", "2", "3"}  # workers that may go wrong: those that are there from the start
+"""CPU and wait of a file, in seconds. Chosen with `workload.SPOOL_HIGH`: the crest keeps about two workers busy."""
+
+LEAK_BYTES = 1_000_000
+"""Memory that a leaking worker keeps for each file. Chosen: some 10 MB a second, which shows within the demo."""
+
+FAULTY = {"1", "2", "3"}
+"""Numbers of the workers that may go wrong: those that exist from the start, so that their past is known. Chosen."""
 
 
 def claim(path: Path, target: Path) -> bool:
-    """Take a file for ourselves; False if somebody else was faster."""
+    """Claim a file; False if another worker was faster."""
     try:
         path.rename(target)
     except FileNotFoundError:
@@ -29,7 +34,7 @@ def claim(path: Path, target: Path) -> bool:
 
 
 def main(directory: Path) -> None:
-    """Work until SIGTERM."""
+    """Process files until SIGTERM."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     new, work, faults = directory / "new", directory / "work", directory / "faults"

@@ -1,6 +1,6 @@
-"""The demo's real workload: gunicorn under open-loop load, four CPU hogs in a session of their own, files for a spool pool.
+"""The demo's real workload: gunicorn under open-loop load, four CPU hogs in their own session, files for a spool pool.
 
-Starts and ends real processes; reads back what the kernel holds of them. Knows nothing of what nicety does to them.
+Starts and ends real processes, and reads their kernel settings. Knows nothing about what nicety does to them.
 """
 
 from __future__ import annotations
@@ -21,20 +21,22 @@ from pathlib import Path
 from ..interpreter import PYTHON
 
 HOGS = 4
+"""CPU hogs. Chosen: twice as many as the CPUs of a small machine."""
+
 SERVICE_WORKERS = 3
-"""Workers of the service as its owner set them: one and a half for each of two CPUs, enough for the waves, not for the step."""
+"""Workers that the service starts with. Chosen: enough for the waves of the load, not for its steps."""
 
 SPOOL_LOW, SPOOL_HIGH, SPOOL_PERIOD = 10.0, 24.0, 25.0
-"""Files a second in trough and crest, and seconds a wave."""
+"""Files a second in the trough and on the crest of a wave, and seconds of a wave. Chosen with the worker's time for a file."""
 
 
 class DemoError(Exception):
-    """The demo could not be carried out; the text says why and what to do."""
+    """The demo could not run. The message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Values:
-    """What the kernel holds of one thread that nicety could have changed."""
+    """The settings of one thread that nicety could have changed."""
 
     nice: int
     policy: int
@@ -44,7 +46,7 @@ class Values:
 
 
 class Feeder(threading.Thread):
-    """Puts files into the spool at a waving rate and measures how late each is finished."""
+    """Puts files into the spool at a rate that follows a wave, and measures how long each takes to be finished."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(daemon=True)
@@ -82,18 +84,18 @@ class Feeder(threading.Thread):
             self.finished.append((made, now - made))
 
     def unfinished(self) -> int:
-        """Files that are not done."""
+        """Number of files that are not finished."""
         return len(self._open)
 
     def end(self) -> None:
-        """Stop feeding and take all files away."""
+        """Stop feeding and remove all files."""
         self._ending.set()
         self.join()
         for path in (*self.new.iterdir(), *self.work.iterdir()):
             path.unlink(missing_ok=True)
 
     def break_a_worker(self, fault: str) -> None:
-        """Let whichever worker comes first go wrong: "leak" or "stuck"."""
+        """Make the next worker that looks for files faulty: "leak" or "stuck"."""
         (self.directory / "faults" / fault).touch()
 
     def broken(self, fault: str) -> int | None:
@@ -119,7 +121,7 @@ class Workload:
         self._hogs = subprocess.Popen(hogs, start_new_session=True)
 
     def wait_until_up(self, seconds: float = 30.0) -> None:
-        """Return when the service answers with all its workers. Raises DemoError if it does not in time."""
+        """Return when the service answers and has all its workers. Raises DemoError after `seconds`."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if self._service.poll() is not None:
@@ -140,9 +142,9 @@ class Workload:
         return _children(self._service.pid)
 
     def values(self) -> dict[str, tuple[Values, ...]]:
-        """What the kernel holds of the threads of each process of service and batch, different ones only.
+        """The distinct settings of the threads of each process of service and batch.
 
-        By a name that survives the replacement of workers; threads come and go by themselves.
+        The keys are names that stay the same when a worker is replaced. Threads are not named, because they come and go.
         """
         found: dict[str, tuple[Values, ...]] = {}
         processes = [("service master", self._service.pid)]
@@ -191,7 +193,7 @@ def _free_port() -> int:
 
 @contextlib.contextmanager
 def running(directory: Path) -> Iterator[Workload]:
-    """The workload, up and answering; ended on the way out whatever happens."""
+    """Run the workload within the block, entered once it answers. It is ended on leaving, even after an error."""
     workload = Workload(directory)
     try:
         workload.wait_until_up()

@@ -1,4 +1,5 @@
-"""Which groups run on the CPUs on which a starved worker waits. Pure: knows snapshots and rates, not what is done with the answer.
+"""Finds which groups run on the CPUs on which a starved worker waits. Pure. Knows snapshots and rates; must not know what is done
+about them.
 
 A waiting worker is in the queue of the CPU that it ran on last, and stays there while no other CPU is idle. So the groups are
 ranked by what they used of that CPU, tick by tick, as far back as is remembered.
@@ -19,21 +20,21 @@ from ...models.records import Anomaly, ProcId, Score, Snapshot
 from ..decision import Antagonist, Member, StarvedWorker
 
 LOOK_BACK_SECONDS = 24.0
-"""How far to look back: as far as the starvation test of `models`."""
+"""Seconds to look back: as far as the starvation test of `models` does."""
 
 LEAST_CORES = 0.001
-"""A process that uses less of a CPU keeps nobody waiting."""
+"""Cores below which a process is ignored: it delays no other one (chosen)."""
 
 NEIGHBOURS = 4
-"""Most groups that are reported."""
+"""Most groups that are reported for one worker (chosen)."""
 
 MOST_TICKS = 256
-"""Most ticks to look back, whatever the interval is."""
+"""Most ticks to look back, whatever the interval is (chosen: it bounds the memory)."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """One tick."""
+    """What ran and what waited in one tick."""
 
     at: int  # ns, its end
     seconds: float
@@ -113,7 +114,7 @@ class Antagonists:
 
 
 def _member(id_: ProcId, snapshot: Snapshot, index: Mapping[ProcId, int]) -> Member:
-    """What a process is now; a process that has ended has no session."""
+    """The process as it is now; without session and cgroup if it has ended."""
     row = index.get(id_)
     if row is None:
         return Member(id_, 0, "", 0)

@@ -1,6 +1,6 @@
-"""Deadlocks among the workers of pools: workers that stand still are looked into, what lasts is reported. Pure but for its port.
+"""Finds deadlocks among the workers of pools: examines workers that stand still, and reports what lasts. Pure, except for its port.
 
-A healthy machine costs nothing: only workers that have not run for `SETTLED_NS` are looked into. `models/anomaly/waitgraph.py`
+A healthy machine costs nothing: only workers that have not run for `SETTLED_NS` are examined. `models/anomaly/waitgraph.py`
 decides.
 """
 
@@ -13,33 +13,33 @@ from ...models.records import Deadlock, ProcId, Snapshot
 from ..ports import Waits
 
 SETTLED_NS = 3_000_000_000
-"""How long a worker has not run before it is looked into. With the patience of `DeadlockWatch` a deadlock is reported after 8 to
-10 s."""
+"""ns without running after which a worker is examined (chosen). With the patience of `DeadlockWatch` a deadlock is reported after 8
+to 10 s."""
 
-HARDLY = 0.02
-"""Most cores that a worker with several threads may use, over `SETTLED_NS`, to be looked into although it runs."""
+RESTLESS_CORES = 0.02
+"""Most cores that a worker with several threads may use, over `SETTLED_NS`, to be examined although it runs (chosen)."""
 
 ASLEEP = frozenset(map(ord, "SD"))
 """States of a process that waits. No others: a stopped process waits for what stopped it, a runnable one for a CPU."""
 
 
 class Deadlocks:
-    """Looks once a tick."""
+    """Examines workers once a tick, through `waits`."""
 
     def __init__(self, waits: Waits) -> None:
         self._waits = waits
         self._watch = DeadlockWatch()
         self._since: dict[ProcId, tuple[int, int, int]] = {}  # (run time, slices, when that was first seen)
-        self._paces: dict[ProcId, tuple[int, int, bool]] = {}  # (run time, when it was, whether it hardly ran before)
+        self._paces: dict[ProcId, tuple[int, int, bool]] = {}  # (run time, when it was read, whether the worker used little before)
         self._restless: list[ProcId] = []
         self._resting = True
 
     @property
     def trouble(self) -> str:
-        """Why it cannot be seen what workers wait for; "" if it can."""
+        """Why what some workers wait for cannot be read; "" if all of it can."""
         return self._waits.trouble
 
-    def turn(self, snapshot: Snapshot, aloof: Collection[str] = ()) -> tuple[Deadlock, ...]:
+    def step(self, snapshot: Snapshot, aloof: Collection[str] = ()) -> tuple[Deadlock, ...]:
         """The deadlocks at this snapshot. `aloof`: pools whose masters take no part in what their workers wait for."""
         still = self._still(snapshot)
         if still or self._restless:
@@ -59,7 +59,8 @@ class Deadlocks:
         self._waits.close()
 
     def _still(self, snapshot: Snapshot) -> dict[ProcId, int]:
-        """Workers that sleep and have not run for a while, with the time when they were first seen so, in order of pid."""
+        """Workers that sleep and have not run for `SETTLED_NS`, each with the time of the first snapshot since then, in order of
+        pid."""
         workers = sorted(worker.id for pool in snapshot.pools for worker in pool.workers)
         table = snapshot.table
         pids = table["pid"]
@@ -83,7 +84,7 @@ class Deadlocks:
             if int(record["threads"]) > 1:
                 pace = paces.get(worker, (run, snapshot.at, False))
                 if snapshot.at - pace[1] >= SETTLED_NS:
-                    pace = run, snapshot.at, run - pace[0] <= HARDLY * (snapshot.at - pace[1])
+                    pace = run, snapshot.at, run - pace[0] <= RESTLESS_CORES * (snapshot.at - pace[1])
                 self._paces[worker] = pace
                 if pace[2] and worker not in still:
                     self._restless.append(worker)

@@ -4,8 +4,8 @@ A program that says what it is has a group of its own. A child that does not (co
 spawns, a bare interpreter) belongs to the nearest ancestor that does. So does a child that runs the same program as its parent.
 Two applications of one server are told apart by the TCP port on which their family listens.
 
-A swarm is work of processes that live for less than a tick, such as a build's. What is visible of it belongs to the process that
-drives it.
+A swarm consists of processes that live for less than a tick, such as those of a build. What is visible of them belongs to the
+process that drives them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SILENT = _SHELLS | {
     *("python3 honcho", "ruby foreman", "node pm2", "gnome-terminal-server", "konsole", "xfce4-terminal", "xterm", "urxvt"),
     *("alacritty", "kitty", "foot", "wezterm-gui", "code"),
 }
-"""Programs that start unrelated things: sessions, supervisors, terminals, shells typed into."""
+"""Programs that start unrelated things: sessions, supervisors, terminals, interactive shells."""
 
 _WRAPPERS = frozenset(
     {
@@ -40,21 +40,22 @@ _WRAPPERS = frozenset(
         *("setpriv", "setsid", "stdbuf", "strace", "su", "sudo", "taskset", "time", "timeout", "unshare"),
     }
 )
-"""Programs that run one other program in a changed way: it belongs where they belong."""
+"""Programs that run one other program in a changed way. They name no group: the search goes on with their parent."""
 
 SWARM_CORES = 0.15
-"""Mean cores used by brief children of a program from which it drives a swarm (chosen: a full machine gives no more)."""
+"""Mean cores of its brief children from which a program drives a swarm (chosen: a busy machine gives them no more)."""
 
 SWARM_SECONDS = 3.0
-"""Time over which that is averaged, and after which older use counts 1/e (chosen: one short command is no swarm)."""
+"""Seconds of the exponential mean: older use counts 1/e after this time (chosen: one short command is not a swarm)."""
 
-_FAINT = 0.01  # cores of brief children, below which they are ignored
+_FAINT = 0.01  # cores below which brief children are ignored (chosen)
 _STANDS_ALONE = int(Trait.SERVES | Trait.READS_KEYSTROKES | Trait.HAS_WINDOW)
 """Traits of a process that somebody may wait for: it is not part of a swarm."""
 
 _NO_DRIVER = _STANDS_ALONE | int(Trait.SERVES_LOCALLY | Trait.PIPE_SERVER)
-"""Traits of a process whose brief children answer somebody: their work is no swarm."""
+"""Traits of a process whose brief children answer somebody: they are not a swarm."""
 
+# Interpreters, as `Identity.program` names them
 _INTERPRETER = r"(?:python|pypy)\d?|perl|ruby|node|php|java"
 _NAMELESS = re.compile(
     rf"(?:{_INTERPRETER})(?: (?:-[cepEr]|--eval|--print))?"  # code as an argument or from standard input, or typed in
@@ -63,7 +64,7 @@ _NAMELESS = re.compile(
     r"|java (?:surefirebooter.*|forkedbooter.*|.*\.GradleWorkerMain|.*\.ForkedBooter|.*\.(?:Jar|Properties|War)Launcher)"
     r"|java .*\.classworlds\.launcher\.Launcher"
 )
-"""Names that do not say what runs: inline code, and launchers of code that their arguments or their parent name."""
+"""Names that do not say what runs: inline code, and launchers of code that only their arguments or their parent name."""
 
 
 def nameless(program: str) -> bool:
@@ -81,13 +82,14 @@ class _Family:
     __slots__ = ("_base", "name", "port")
 
     def __init__(self, name: str, base: str | None = None) -> None:
-        """`base`: the name to which the port is added, once there is one; None: the name is given."""
+        """`base`: the name to which the port is added once there is one; None: the name is fixed."""
         self.name = name
         self.port = 0
         self._base = base
 
     def listen(self, port: int) -> bool:
-        """Note that a process of it listens there. The first port stays, so the name does too. Returns whether the name changed."""
+        """Note that one of its processes listens on this port. The first port stays, so the name stays too. Returns whether the
+        name changed."""
         if not port or self.port or self._base is None:
             return False
         self.port, self.name = port, f"{self._base} :{port}"
@@ -104,7 +106,7 @@ class _Entry:
         self.family = family
         self.given = given  # by a pool, a rule or a unit: kinship does not change it
         self.swarm: _Swarm | None = None  # from which it descends
-        self.alone = False  # it was seen to stand alone nevertheless
+        self.alone = False  # it has had a trait of `_STANDS_ALONE`
 
     @property
     def name(self) -> str:
@@ -121,7 +123,7 @@ class _Swarm:
 
     def __init__(self, family: _Family) -> None:
         self.family = family  # of the root
-        self.over = False  # the root was seen to stand alone
+        self.over = False  # the root has had a trait of `_STANDS_ALONE`
 
 
 class Families:
@@ -149,7 +151,7 @@ class Families:
         """The group of each process.
 
         `parents`: their pids; `pools`: pool names by worker and master. Pools and rules name their groups; other groups are called
-        "unit NAME", "container ID" or "program NAME", which no pool or rule can be (their names have no spaces).
+        "unit NAME", "container ID" or "program NAME": no pool or rule can have such a name, because theirs have no spaces.
         """
         if identities is self._identities and pools == self._pools and ids == self._ids:
             return self._names
@@ -231,8 +233,8 @@ def _fits(entry: _Entry, pool: str | None) -> bool:
 
 
 def _driver(row: int, kin: _Kin, barred: NDArray[np.bool_], pools: Container[ProcId]) -> ProcId | None:
-    """The driver of the brief children of a process: its topmost ancestor of the same session, cgroup and user that says what it
-    is, below any that starts unrelated things or answers somebody. None: they are brief children of such an ancestor itself."""
+    """The driver of the brief children of a process: its topmost ancestor of the same session, cgroup and user whose name says what
+    runs. The search ends below a program that starts unrelated things or answers somebody. None: the process is such a program."""
     named = unnamed = None
     for at in (row, *kin.fellows(row)):
         id_, program = kin.ids[at], kin.identity(at).program
@@ -246,7 +248,7 @@ def _driver(row: int, kin: _Kin, barred: NDArray[np.bool_], pools: Container[Pro
 
 
 class _Kin:
-    """Which process is whose parent, by rows of one table."""
+    """The parents of processes, by rows of one table."""
 
     def __init__(
         self, ids: Sequence[ProcId], parents: Sequence[int], sessions: Sequence[int], identities: Mapping[ProcId, Identity]
@@ -266,7 +268,7 @@ class _Kin:
         return self._identities[self.ids[row]]
 
     def parent(self, row: int) -> int | None:
-        """The row of the parent; None if it is not there, or its pid is reused."""
+        """The row of the parent; None if the table has none, or its pid is reused."""
         up = self._rows.get(self._parents[row])
         return up if up is not None and up != row and self.ids[up].start_ticks <= self.ids[row].start_ticks else None
 
@@ -305,7 +307,7 @@ class _Arrivals:
     ) -> None:
         self._grouping = grouping
         self._known = known  # the entries before this tick
-        self._fresh = fresh  # those that are valid now
+        self._fresh = fresh  # the entries that are valid now
         self._ids = kin.ids
         self._kin = kin
         self._pools = pools

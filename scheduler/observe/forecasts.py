@@ -13,7 +13,7 @@ from .measure import Measured, cpus_of
 
 
 class Forecasts:
-    """Follows the series of groups from their first report on, so that the history exists when they are reported again."""
+    """Follows the series of groups from their first report on, so that they have a history when they are reported again."""
 
     def __init__(self, demand: Network | None, interval: float) -> None:
         """`demand`: None leaves all forecasts to the baseline."""
@@ -29,7 +29,7 @@ class Forecasts:
 
     @property
     def changes(self) -> tuple[str, ...]:
-        """For what the demand model was given up at the last step, or used again: a sentence each."""
+        """What the demand model is no longer used for since the last step, or used for again: one sentence each."""
         return tuple(change.reason for change in self._forecaster.changes)
 
     def step(self, measured: Measured, reported: Sequence[str], snapshot: Snapshot) -> tuple[Forecast, ...]:
@@ -50,8 +50,8 @@ class Forecasts:
         )
 
     def follow(self, before: Forecasts, names: Collection[str]) -> None:
-        """Continue from another one of the same interval, except for these groups and pools. What a model said is kept only if the
-        model is the same."""
+        """Take over the state of another one with the same interval, except for these groups and pools. What is known of a model is
+        kept only if the model is the same."""
         ours, theirs = self._demand, before._demand
         if (ours is None) != (theirs is None):
             return

@@ -12,7 +12,7 @@ from ..decision import Group, Member
 from .measure import Measured
 
 Classes = Mapping[str, tuple[Class, Behaviour | None]]
-"""By group: its class, and the behaviour that the class was learned from; None: it was not learned."""
+"""By group: its class, and the behaviour from which the class was inferred; None: it was not inferred."""
 
 
 def groups_of(
@@ -57,9 +57,9 @@ def member_of(id_: ProcId, record: np.void, identity: Identity) -> Member:
 
 
 def _throttled(measured: Measured, snapshot: Snapshot, before: Snapshot) -> dict[str, float]:
-    """Groups with a cgroup that a quota stopped -> share of the tick for which it was stopped, the largest of their cgroups.
+    """Group -> share of the tick for which a quota stopped one of its cgroups, the largest if there are several.
 
-    The kernel adds up CPUs, so a cgroup with threads on many may have been stopped for less: the share is at most 1.
+    The kernel adds up the CPUs, so a cgroup with threads on many CPUs may have been stopped for less. The share is at most 1.
     """
     then = dict(before.quotas)
     stopped = {

@@ -1,6 +1,6 @@
-"""The group of a process by the configuration and its unit, and the class that the configuration gives to groups. Pure.
+"""Finds the group of a process by the configuration or its unit, and the class that the configuration gives to groups. Pure.
 
-`observe/families.py` names the groups of processes of which neither says anything.
+`observe/families.py` names the groups of all other processes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from fnmatch import translate
 from ...models.records import Class, Identity
 from ..config.sections import Config, GroupRule
 
-_CACHED = 4096  # identities remembered; emptied when full, so that a storm of program names costs time, not memory
+_CACHED = 4096  # identities remembered (chosen); emptied when full, so that a storm of program names costs time, not memory
 
 _LOGIN = re.compile(r"init\.scope|session-[^/]*\.scope|user@\d+\.service|.*-spawn-[^/]*\.scope")
 """Units that hold whatever a user starts in a login or a terminal (pam_systemd(8), systemd.special(7), VTE, tmux). They do not say
@@ -19,7 +19,8 @@ what belongs together, so programs in them are grouped by name."""
 
 
 class Grouping:
-    """The group that a process has by itself: that of the first rule that matches, in file order, else its unit or container."""
+    """The group of a process, whatever its parents are: that of the first rule that matches, in file order, else its unit or
+    container."""
 
     def __init__(self, config: Config) -> None:
         self._rules = [(name, Rule(rule)) for name, rule in config.groups.items()]
@@ -29,7 +30,7 @@ class Grouping:
         self._cache: dict[Identity, str | None] = {}
 
     def given(self, identity: Identity) -> str | None:
-        """Name of the group: that of a rule, "unit NAME" or "container ID"; None if only its family can decide."""
+        """Name of the group: that of a rule, "unit NAME" or "container ID"; None if only the family of the process can decide."""
         if identity in self._cache:
             return self._cache[identity]
         if len(self._cache) >= _CACHED:
@@ -51,7 +52,8 @@ class Grouping:
 
 
 class Rule:
-    """A `GroupRule` with compiled globs (as in fnmatch.fnmatchcase: `*` also crosses "/"). Keys that are not given match."""
+    """A `GroupRule` with compiled globs (as in fnmatch.fnmatchcase: `*` also crosses "/"). Keys that are not given match
+    everything."""
 
     def __init__(self, rule: GroupRule) -> None:
         self._program, self._unit, self._cgroup = (

@@ -8,23 +8,24 @@ from ...models.records import (
 )
 
 BACKLOG = 0.5
-"""Waiting work per busy worker above which it shows that the pool is too small, not what is offered to it."""
+"""Waiting work per busy worker above which the pool is too small for its load, so that busy workers no longer show the load
+(chosen)."""
 
 
 WORKED_OFF = 3
-"""Ticks with little waiting after which a backlog is over: the rest of it is worked off by then too."""
+"""Ticks with little waiting after which a backlog is over (chosen): the rest of it is worked off by then too."""
 
 
 def offered_load(pool: PoolSample) -> float | None:
     """Offered load of a pool now in Erlangs: busy workers and waiting work. None if no worker reports whether it is busy.
 
-    A starting worker does something too, but serves nobody: if it counted, the workers of one resize would ask for the next.
+    A starting worker does something too, but serves no request. If it counted, the workers of one resize would ask for the next.
     """
     ready = [worker for worker in pool.workers if worker.ready]
-    told = [worker.busy for worker in ready or pool.workers if worker.busy is not None]
-    if not told and pool.workers:
+    reported = [worker.busy for worker in ready or pool.workers if worker.busy is not None]
+    if not reported and pool.workers:
         return None
-    return (sum(told) if ready else 0.0) + (pool.queued or 0.0)
+    return (sum(reported) if ready else 0.0) + (pool.queued or 0.0)
 
 
 class OfferedLoad:
@@ -41,9 +42,9 @@ class OfferedLoad:
         """Update the seasonal pattern with what is known of this tick. Load above `maximum` is not worth remembering.
 
         While little waits, the load is what is busy. While much waits, and no less than before, more arrives than is served: the
-        load is at least what is busy, at most all that is there. While a backlog is worked off, less arrives than is busy. Once it
-        is worked off, as much was served as had arrived: the mean load was the mean of what was busy. After minutes this no longer
-        holds: when the work arrived is then lost.
+        load is at least what is busy, and at most busy and waiting work together. While a backlog is worked off, less arrives than
+        is busy. Once it is worked off, as much was served as had arrived: the mean load was the mean of what was busy. A backlog of
+        minutes is not used in this way, because nobody knows when its work arrived.
         """
         before, self._queued = self._queued, queued
         if load is None:

@@ -1,4 +1,4 @@
-"""The machine at a tick: how busy it is, what of that no visible process did, and what else tunes processes on it. Pure."""
+"""The machine at a tick: how busy it is, how much of that no visible process did, and which rivals tune processes on it. Pure."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class MachineFigures:
     def __init__(self, abilities: Abilities, own: ProcId) -> None:
         self._abilities = abilities
         self._own = own
-        self._unseen = 0.0  # cores, smoothed; negative by as much as the measurement is off
+        self._unseen = 0.0  # cores, smoothed; may be negative, because the clocks differ
         self._rivals: tuple[Mapping[ProcId, Identity] | None, tuple[str, ...]] = (None, ())  # (identities, the rivals among them)
 
     def step(self, before: Snapshot, now: Snapshot, rates: Rates) -> Machine:
@@ -45,16 +45,16 @@ class MachineFigures:
         return self._machine(now, use.busy, use.steal, pressure)
 
     def gap(self, snapshot: Snapshot) -> Machine:
-        """The machine after a gap: nothing is known of what it did, and what is smoothed begins anew."""
+        """The machine after a gap: what it did is unknown, and smoothing starts again."""
         self._unseen = 0.0
         return self.at_rest(snapshot)
 
     def at_rest(self, snapshot: Snapshot) -> Machine:
-        """The machine without what happened since an earlier snapshot."""
+        """The machine without the figures that need an earlier snapshot."""
         return self._machine(snapshot, 0.0, 0.0, None)
 
     def follow(self, before: MachineFigures) -> None:
-        """Continue from another one of the same machine."""
+        """Take over the state of another one of the same machine."""
         self._unseen, self._rivals = before._unseen, before._rivals
 
     def _machine(self, snapshot: Snapshot, busy: float, steal: float, pressure: tuple[float, float, float] | None) -> Machine:

@@ -27,11 +27,13 @@ from .grouping import Grouping
 from .loads import offered_load
 
 MAX_GROUPS = 1000
-"""Groups remembered at a time: thousands of short programs a minute must cost no memory. Those gone longest are forgotten first."""
+"""Most groups remembered at a time (chosen): thousands of short programs a minute must not cost memory. Those gone longest are
+forgotten first."""
 
 
 GAP_INTERVALS = 3.0
-"""A gap of more intervals (suspend, SIGSTOP, overload) makes rates meaningless: the next tick only sets a new baseline."""
+"""Intervals without a snapshot (suspend, SIGSTOP, overload) above which rates are meaningless (chosen): the next tick only sets a
+new baseline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ class Measurer:
         keys, pools, workers = self._workers(snapshot, rate, rows, forks, most)
 
         def known_total(values: Floats) -> Floats:
-            """Sum over the processes for which it is known; NaN if it is known for none."""
+            """Sum over the processes whose value is known; NaN if none is known."""
             known = ~np.isnan(values)
             count = total(known.astype(np.float64))
             return np.asarray(np.where(count > 0, total(np.where(known, values, 0.0)), np.nan))
@@ -147,9 +149,10 @@ class Measurer:
             members=tuple(members),
         )
 
-    def follow(self, before: Measurer, *, anew: bool) -> None:
-        """Continue from the last snapshot of another measurer. `anew`: groups and pools have changed, so regroup processes."""
-        own = {"_config", "_interval", "_grouping", *(("_families",) if anew else ())}
+    def follow(self, before: Measurer, *, regroup: bool) -> None:
+        """Continue from the last snapshot of another measurer. `regroup`: groups or pools have changed, so find all groups
+        again."""
+        own = {"_config", "_interval", "_grouping", *(("_families",) if regroup else ())}
         vars(self).update((name, known) for name, known in vars(before).items() if name not in own)
 
     def pinned(self, group: str) -> Class | None:
@@ -173,18 +176,19 @@ class Measurer:
     def _workers(
         self, snapshot: Snapshot, rate: Rates, rows: Mapping[ProcId, int], forks: Mapping[ProcId, float], most_forks: float
     ) -> tuple[list[ProcId], list[str], Floats]:
-        """(workers, their pools, values of `CHANNELS`). `forks`: processes started per second that still exist; `most_forks`: on
-        the whole machine, so that one child that does much does not count as many."""
+        """(workers, their pools, values of `CHANNELS`). `forks`: processes that each worker started per second and that still
+        exist; `most_forks`: processes started per second on the whole machine. Without that limit, one busy child would count as
+        many."""
         keys, pools, values = list[ProcId](), list[str](), list[tuple[float, ...]]()
         table = snapshot.table
         for pool in snapshot.pools:
             queued = math.nan if pool.queued is None else pool.queued / max(pool.size, 1)
             limits = self._config.pools.get(pool.pool)
-            guessed = limits is not None and limits.kind == "command"  # from what it does: at rest, it may have no work or be stuck
+            guessed = limits is not None and limits.kind == "command"  # from what it does: an idle one may have no work or be stuck
             for worker in pool.workers:
                 row = rows.get(worker.id)
                 if row is None or not worker.ready or table[row]["state"] == ord("Z"):
-                    continue  # a worker that has ended has a kind of its own
+                    continue  # `Lifecycle` reports workers that have ended
                 record = table[row]
                 keys.append(worker.id)
                 pools.append(pool.pool)
@@ -249,7 +253,7 @@ def _behaviour(snapshot: Snapshot, ids: Sequence[ProcId], rate: Rates) -> dict[s
 def _served_for(snapshot: Snapshot, ids: Sequence[ProcId], looked: NDArray[np.bool_], serves: NDArray[np.bool_]) -> Floats:
     """[n] 1 where the parent serves and is in the same unit, NaN where the parent's sockets were not read.
 
-    A parent in another unit has only started it: systemd listens for services until they run, and so may what starts containers.
+    A parent in another unit has only started it: systemd listens for services until they run, and a container manager may too.
     """
     pids, parents = snapshot.table["pid"], snapshot.table["ppid"]
     found = np.where(np.isin(parents, pids[looked]), 0.0, np.nan)

@@ -30,10 +30,10 @@ from .protection import Protection
 from .redefined import redefined_pools, regrouped
 
 BUSY_GROUPS = 32
-"""Most groups without a class that a tick reports and forecasts, the largest by demand: the rest is idle or noise."""
+"""Most groups without a class that a tick reports and forecasts, the largest by demand (chosen): the rest is idle or noise."""
 
 BUSY_CORES = 0.02
-"""Least mean demand, in cores over the window, at which a group without a class is reported."""
+"""Least mean demand, in cores over the window, at which a group without a class is reported (chosen)."""
 
 
 class Observer:
@@ -116,16 +116,17 @@ class Observer:
         self._pools.start_warm(past)
 
     def follow(self, before: Observer) -> None:
-        """Continue, before the first tick, from what an observer of the same machine and interval has learned. Do not use that one
-        afterwards. Outputs of another model start anew, and so do groups and pools whose definition has changed.
+        """Take over what an observer of the same machine and interval has learned. Call it before the first tick, and do not use
+        the other observer afterwards. Forecasts of another model start from nothing, and so do groups and pools whose definition
+        has changed.
 
         Raises ValueError if the interval differs: nothing learned fits then.
         """
         if before._config.daemon.interval != self._config.daemon.interval:
-            raise ValueError("an observer of another interval has nothing that could be gone on from")
+            raise ValueError("what was learned with another interval cannot be taken over")
         pools = redefined_pools(before._config, self._config)
         names = pools | regrouped(before._config, self._config)
-        self._measurer.follow(before._measurer, anew=bool(names))
+        self._measurer.follow(before._measurer, regroup=bool(names))
         self._behaviours.follow(before._behaviours, sorted(names))
         self._series, self._workers = before._series, before._workers
         self._series.forget(keys_of(names))
@@ -143,11 +144,12 @@ class Observer:
 
     @property
     def changes(self) -> tuple[str, ...]:
-        """For what the demand model was given up at the last tick, or used again: a sentence each."""
+        """What the demand model is no longer used for since the last tick, or used for again: one sentence each."""
         return self._forecasts.changes
 
     def closing(self, at: int, wall: int, outcomes: tuple[Outcome, ...]) -> Tick | None:
-        """A last tick without a snapshot, for the log to attach an undo; nothing is decided on it. None before the first tick."""
+        """A last tick without a snapshot, to which the log attaches the outcomes of undo. Nothing is decided on it. None before the
+        first tick."""
         if self._before is None:
             return None
         self._seq += 1
@@ -156,8 +158,8 @@ class Observer:
     def _step_classes(self, measured: Measured) -> Classes:
         """Take what the groups did. Returns the class of each: as configured, else as it behaves.
 
-        The daemon's own group has no class unless it is pinned: with clients that ask for its status it may look like a service,
-        and what nicety does against waiting must never favour nicety.
+        The daemon's own group has no class unless it is pinned. Clients that ask for its status make it look like a service, but
+        nicety must never favour itself.
         """
         learned = self._behaviours.step(measured.groups, measured.behaviour)
         row = measured.rows.get(self._own)

@@ -28,7 +28,7 @@ class PoolFigures:
         return tuple(self._step_pool(pool, snapshot, measured) for pool in pools)
 
     def step_gap(self) -> None:
-        """Take a tick of which nothing is known."""
+        """Take a tick after a gap, of which nothing is known."""
         for history in self._histories.values():
             history.step_gap()
 
@@ -40,7 +40,7 @@ class PoolFigures:
                     self._step_seasonality(pool, offered_load(pool), at)
 
     def follow(self, before: PoolFigures, redefined: Collection[str]) -> None:
-        """Continue from another one of the same interval, except for the pools that are redefined."""
+        """Take over the state of another one with the same interval, except for the pools that are redefined."""
         self._histories = before._histories
         for name in redefined:
             self._histories.pop(name, None)

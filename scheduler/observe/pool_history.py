@@ -1,4 +1,4 @@
-"""What one pool did so far: its recent load, the seasonal pattern of its load, its scaling curve, and what a busy worker uses.
+"""The history of one pool: its recent load, the seasonal pattern of its load, its scaling curve, and what a busy worker uses.
 Pure.
 
 Each method that begins with `step_` takes the values of one tick: call it once a tick.
@@ -15,20 +15,21 @@ from ..decision import Scaled
 from .loads import OfferedLoad
 
 STABLE_SECONDS, PANIC_SECONDS = 60.0, 6.0
-"""Windows of the reactive rule: Knative's defaults (stable-window 60 s, panic window 10 % of it)."""
+"""Windows of the reactive rule in seconds: Knative's defaults (stable-window 60 s, panic window 10 % of it)."""
 
 LEAST_WORK = 0.25
-"""Workers' worth of work in a tick from which the cores of a busy worker are taken from it."""
+"""Busy workers that do not wait for a CPU, from which a tick updates the cores of a busy worker (chosen: less work says little)."""
 
 SHARE = 0.05
-"""Share of the newest value in the smoothed cores of a busy worker: about 20 ticks."""
+"""Share of the newest value in the smoothed cores of a busy worker: a mean over about 20 ticks (chosen)."""
 
 
 class PoolHistory:
     """The history of one pool. The same steps give the same answers."""
 
     def __init__(self, interval: float, stagger: int) -> None:
-        """`interval`: seconds between ticks; `stagger`: how many pools came before, so that not all do their work in one tick."""
+        """`interval`: seconds between ticks; `stagger`: the number of pools so far, so that not all search for a period in one
+        tick."""
         self._interval = interval
         self._loads = deque[tuple[int, float]]()  # (monotonic ns, load)
         self._offered = OfferedLoad(Seasonality(interval, stagger=stagger))
@@ -77,7 +78,7 @@ class PoolHistory:
         """Take what all workers did. Returns the cores that one busy worker would use without contention, smoothed; 1 until there
         was work.
 
-        While busy, a worker runs, waits for a CPU, or waits for something else. Without the second, it runs for
+        While busy, a worker runs, waits for a CPU, or waits for something else. If it never waited for a CPU, it would run for
         ran / (busy - waited) of the time, as in `features.uncontended`. Threads can make that more than 1, but at most `cpus`.
         """
         own = busy - waited

@@ -1,4 +1,4 @@
-"""Processes that are never touched, and those that `guard.protect` names. Pure."""
+"""Finds the processes that are never touched, and those that `guard.protect` names. Pure."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from .group_figures import member_of
 from .measure import Measured
 
 PROGRAMS = 4096
-"""Most program names that are remembered."""
+"""Most program names that are remembered (chosen)."""
 
 
 class Protection:
-    """Finds them in each snapshot. Remembers of program names only whether the configuration names them."""
+    """Finds protected processes in each snapshot. Remembers only which program names the configuration names."""
 
     def __init__(self, config: Config, own: ProcId) -> None:
         """`own`: the daemon."""

@@ -1,4 +1,4 @@
-"""What another configuration defines differently, so that nothing learned of it holds any more. Pure."""
+"""Finds the groups and pools that a new configuration defines differently: what was learned of them no longer holds. Pure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def redefined_pools(before: Config, now: Config) -> set[str]:
 
 
 def regrouped(before: Config, now: Config) -> set[str]:
-    """Groups of the configuration that came, went or match otherwise now; all of them if the order of the rules has changed."""
+    """Groups of the configuration that came, went or match differently now; all of them if the order of the rules has changed."""
 
     def rules(config: Config) -> dict[str, GroupRule]:
         return {name: msgspec.structs.replace(rule, class_=None) for name, rule in config.groups.items()}

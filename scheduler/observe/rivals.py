@@ -1,8 +1,8 @@
 """Programs that also tune processes: what each one changes, and what nicety therefore leaves to it while it runs. Pure.
 
 Knows names only: `observe/observer.py` finds them among the identities of a snapshot, `service/doctor.py` in /proc. What each one
-really touches was read in its source or manual, named beside it. Not rivals are: a service manager (its CPUWeight= is its user's
-word about one unit, and counts like anybody's), rtkit-daemon (it gives a thread what that thread asks for), one-shot renicers
+really touches was read in its source or manual, named beside it. These are not rivals: a service manager (its CPUWeight= is the
+user's choice for one unit, and counts as such), rtkit-daemon (it gives a thread what that thread asks for), one-shot renicers
 (renice, schedtool, cron's reniced: a value that is not the expected one is left alone), power-profiles-daemon and tlp (no process),
 and sched_ext schedulers, which `read/facts.py` finds under any name where the kernel reports them.
 """
@@ -24,7 +24,7 @@ COMM_LETTERS = 15
 class Rival:
     """A program that tunes processes, or is often taken for one that does."""
 
-    touches: frozenset[Control]  # the controls of nicety that it writes too; none: they do not meet
+    touches: frozenset[Control]  # the controls of nicety that it writes too; empty: it never interferes
     what: str  # what it does, to follow its name
     stop: str  # what to type to stop it
 
@@ -111,7 +111,8 @@ _CUT = {name[:COMM_LETTERS]: name for name in RIVALS}
 
 @lru_cache(maxsize=4096)
 def rival(program: str) -> str | None:
-    """The rival that a program is, None if it is none. `program`: as in `Identity.program`, so an interpreter with its script.
+    """The name of the rival that this program is; None if it is not a rival. `program`: as in `Identity.program`, so an interpreter
+    with its script.
 
     >>> rival("python3 tuned"), rival("system76-schedu"), rival("python3 tuned.py")
     ('tuned', 'system76-scheduler', None)
@@ -125,8 +126,8 @@ def running(identities: Iterable[Identity], own_uid: int) -> tuple[str, ...]:
 
     These run as root, or as the user that nicety runs as. Any other user may call a program "ananicy", but it can only renice that
     user's processes: what it sets there is left alone process by process, like every value that is not the expected one.
-    A set-uid program that a user starts by a link of such a name does pass for root's. While it runs, nicety does without the
-    controls that the true one touches, and no more.
+    A set-uid program that a user starts through a link with such a name passes for root's. While it runs, nicety leaves alone the
+    controls that the true rival touches, and nothing else.
     """
     names = {rival(identity.program) for identity in identities if reaches_others(identity.uid, own_uid)}
     return tuple(sorted(name for name in names if name is not None))
@@ -138,7 +139,8 @@ def reaches_others(uid: int, own_uid: int) -> bool:
 
 
 def touches(rivals: Sequence[str]) -> frozenset[Control]:
-    """Controls that are left to these rivals while they run. A name that is no rival (from a log of another version) touches none.
+    """Controls that are left to these rivals while they run. A name that is not a rival (from a log of another version) touches
+    none.
 
     >>> sorted(touches(["tuned", "irqbalance"]))
     [<Control.AFFINITY: 'affinity'>, <Control.POLICY: 'policy'>]
@@ -147,5 +149,5 @@ def touches(rivals: Sequence[str]) -> frozenset[Control]:
 
 
 def who_touches(control: Control, rivals: Sequence[str]) -> tuple[str, ...]:
-    """Which of these rivals a control is left to, sorted; for `rejected`."""
+    """The rivals among these that a control is left to, sorted; for `rejected`."""
     return tuple(sorted(name for name in rivals if name in RIVALS and control in RIVALS[name].touches))

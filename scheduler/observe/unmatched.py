@@ -12,13 +12,14 @@ from ..decision import Note
 from .grouping import Rule
 
 FIRST_NS = 10 * 10**9
-"""From the first tick of a configuration to the first search for its groups (chosen): what is started with nicety runs by then."""
+"""ns from the first tick of a configuration to the first search for its groups (chosen): what is started with nicety runs by
+then."""
 
 AGAIN_NS = 60 * 10**9
-"""Between two such searches (chosen): each takes some milliseconds with 10,000 processes."""
+"""ns between two such searches (chosen): each takes some milliseconds with 10,000 processes."""
 
 MOST = 1000
-"""Most names that a name is compared with: about 20 µs each."""
+"""Most names that a name is compared with (chosen): about 20 µs each."""
 
 NEAR = 0.6
 """Similarity from which a name is taken as the one meant (difflib's own default)."""
@@ -55,7 +56,9 @@ def unmatched(config: Config, identities: Iterable[Identity]) -> list[Unmatched]
 
 def _taken(name: str, taken: Collection[str]) -> Unmatched:
     others = " and ".join(f"[groups.{other}]" for other in sorted(taken))
-    return Unmatched(name, f"[groups.{name}] has no process: what it fits belongs to {others}, for the first that fits counts", "")
+    return Unmatched(
+        name, f"[groups.{name}] has no process: all that it matches belongs to {others}, because the first match counts", ""
+    )
 
 
 def _absent(name: str, rule: GroupRule, there: Mapping[Identity, object]) -> Unmatched:
@@ -69,13 +72,13 @@ def _absent(name: str, rule: GroupRule, there: Mapping[Identity, object]) -> Unm
         if near:
             meant.append(f'{key} = "{near}"')
     keys = [f'{key} = "{value}"' for key, value in given.items()] + ([] if rule.uid is None else [f"uid = {rule.uid}"])
-    told = ", ".join(meant)
-    if told:
-        hint = f"; did you mean {told}?"
+    suggested = ", ".join(meant)
+    if suggested:
+        hint = f"; did you mean {suggested}?"
     else:
         none = fits and fits == len(given)
-        hint = "; what fits one of them does not fit the other" if none else "; nothing that runs now has such a name"
-    return Unmatched(name, f"[groups.{name}] matches nothing ({', '.join(keys)}){hint}", told)
+        hint = "; no process matches all of them" if none else "; no process has such a name now"
+    return Unmatched(name, f"[groups.{name}] matches nothing ({', '.join(keys)}){hint}", suggested)
 
 
 def nearest(wanted: str, names: Collection[str]) -> str:

@@ -28,8 +28,11 @@ log = logging.getLogger(__name__)
 
 _SECOND = 1_000_000_000
 ANSWER_NS = 5 * _SECOND
-"""An executor looks at its board twice a second; one that has not answered after this time does not react."""
+"""An executor reads its board at least every 0.5 s (executor/loop.py). After this time without an answer it counts as stopped.
+Chosen: ten times that."""
+
 _LOOK_NS = _SECOND
+"""How often an executor is looked for while there is none. Chosen: each look lists directories."""
 
 
 @dataclass(slots=True)
@@ -118,7 +121,7 @@ class ExecutorPool:
     def resize(self, size: int) -> tuple[Status, str]:
         """Ask for `size` workers, within the program's limits. The executor sees it within half a second."""
         if size < 1:
-            return Status.REFUSED, f"an executor keeps at least one worker, {size} cannot be asked of it"
+            return Status.REFUSED, f"an executor keeps at least one worker, so {size} is not possible"
         now = self._clock.monotonic()
         status, trouble = self._trouble(now)
         if trouble or self._attached is None:

@@ -62,9 +62,9 @@ NUMBERS: Mapping[str, Mapping[int, str]] = MappingProxyType(
         for column, machine in enumerate(("x86_64", "aarch64"))
     }
 )
-"""System call names by machine and number, of the calls that say something."""
+"""System call names by machine and number, of the calls in `_TABLE`."""
 
-# Numbers alone, also for machines of which no more is known here
+# Numbers only, also of machines that `_TABLE` does not have
 
 FUTEX = {"x86_64": {202}, "aarch64": {98}, "riscv64": {98}, "loongarch64": {98}, "s390x": {238}, "ppc64le": {221}, "ppc64": {221}}
 """Number of futex(2) by machine: include/uapi/asm-generic/unistd.h and arch/*/kernel/syscalls. Other machines are unknown."""
@@ -73,7 +73,7 @@ FUTEX_WAIT = 455
 """futex_wait(2), since 6.7, the same number everywhere."""
 
 FILE_LOCKS = {"x86_64": {72, 73}, "aarch64": {25, 32}, "riscv64": {25, 32}, "loongarch64": {25, 32}}
-"""fcntl(2) and flock(2)."""
+"""Numbers of fcntl(2) and flock(2) by machine, from the same files."""
 
 
 def is_timed(call: Call) -> bool:
@@ -90,7 +90,7 @@ def is_timed(call: Call) -> bool:
 
 
 def stack_pointer(line: bytes) -> int:
-    """The stack pointer in the same line; 0 if it is not there."""
+    """The stack pointer in a line of /proc/PID/syscall; 0 if the line has none."""
     fields = line.split()
     return int(fields[-2], 16) if len(fields) >= 3 else 0
 

@@ -1,7 +1,6 @@
 """Reads the weight of a cgroup (v1 cpu.shares, v2 cpu.weight), whether it is idle (cpu.idle), and the CPUs that a cpuset allows.
-Knows files below a mount; `act/knobs/weights.py` writes them.
+Knows files below a mount; `act/knobs/weights.py` writes them. The kernel hides the weight of an idle cgroup.
 
-The kernel hides the weight of an idle cgroup.
 
 Paths are those of /proc/PID/cgroup; mounts are arguments, found in the mount table by `find`.
 """
@@ -19,7 +18,7 @@ from ..ports import Trouble
 from .topology import parse_cpu_list
 
 DEFAULTS = {Control.CPU_SHARES: 1024, Control.CPU_WEIGHT: 100, Control.CPU_IDLE: 0}
-"""The values of a new cgroup."""
+"""The values that the kernel gives to a new cgroup."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +84,7 @@ class Cgroups:
         return now == 1
 
     def hidden(self, control: Control, cgroup: str) -> Trouble | None:
-        """Why the weight cannot be known or set now; None if it can, or if `control` is no weight."""
+        """Why the weight cannot be read or set now; None if it can, or if `control` is not a weight."""
         idle = False if control is Control.CPU_IDLE else self.is_idle(cgroup)
         if isinstance(idle, Trouble) or not idle:
             return idle or None
@@ -100,7 +99,7 @@ class Cgroups:
             return Trouble(Status.REFUSED, f"this machine has no {name} mounted")
         directory = mount.directory(cgroup)
         if directory is None:
-            return Trouble(Status.FAILED, f"{cgroup!r} is no path of a cgroup")
+            return Trouble(Status.FAILED, f"{cgroup!r} is not the path of a cgroup")
         try:
             if not exists(directory):
                 return Trouble(Status.VANISHED, f"cgroup {cgroup} is gone")
@@ -110,10 +109,10 @@ class Cgroups:
             return trouble_of(error, directory / control.value)
         if not there:
             if other:
-                return Trouble(Status.REFUSED, f"this kernel has no {control} of cgroups: Linux 5.15 or newer has")
+                return Trouble(Status.REFUSED, f"this kernel has no {control} of cgroups: it needs Linux 5.15 or newer")
             return Trouble(
                 Status.REFUSED,
-                f"cgroup {cgroup} has no {control}: the cpu controller is not on there; "
+                f"cgroup {cgroup} has no {control}: the cpu controller is not enabled there; "
                 "write +cpu to cgroup.subtree_control of its parents",
             )
         return directory / control.value
@@ -139,7 +138,7 @@ def find(mountinfo: str) -> Cgroups:
 
 
 def exists(path: Path) -> bool:
-    """Whether the file or directory exists. Raises OSError if that cannot be known, which `Path.exists` takes for a no."""
+    """Whether the file or directory exists. Raises OSError if that cannot be known, where `Path.exists` says no."""
     try:
         os.stat(path)  # noqa: PTH116 - the same that `Path.stat` does
     except OSError as error:
@@ -175,11 +174,11 @@ def number(file: Path, text: bytes) -> int | Trouble:
     try:
         return int(text.partition(b"\n")[0])
     except ValueError:
-        return Trouble(Status.FAILED, f"{file} has no number but {text[:40].decode(errors='replace')!r}")
+        return Trouble(Status.FAILED, f"{file} should have a number, and has {text[:40].decode(errors='replace')!r}")
 
 
 def trouble_of(error: OSError, file: Path) -> Trouble:
-    """The trouble that a failed system call on a file of a cgroup means."""
+    """What a failed system call on a file of a cgroup means."""
     fault = fault_of(error, cgroup=True)
     if fault is Fault.GONE:
         return Trouble(Status.VANISHED, f"cgroup {file.parent} is gone")

@@ -28,16 +28,21 @@ from .process import Seen, see
 from .text import printable
 
 THREADS, CHILDREN, DESCRIPTORS, TARGETS, MAPPINGS, FRAMES = 64, 16, 1024, 6, 5, 24
-"""Most threads and children read, descriptors counted, and targets, mappings and frames of the kernel's stack kept."""
+"""Most threads and children that are read, descriptors that are counted, and targets, mappings and frames of the kernel's stack
+that are kept (chosen: a snapshot takes a few milliseconds and KiB)."""
 
 MAPS_BYTES, NET_BYTES = 256 << 10, 512 << 10
-"""Most bytes read of maps and of net/tcp: 3,000 mappings or connections."""
+"""Most bytes read of maps and of net/tcp (chosen): 3,000 mappings or connections."""
+
+WCHAN, KIND, NAME, CALL_TARGET = 64, 32, 100, 120
+"""Most letters that are kept of a kernel function, of a kind of descriptor, of a name, and of the target of a system call
+(chosen)."""
 
 STATES = {
-    "R": "running or in line for a CPU",
+    "R": "running or waiting for a CPU",
     "S": "sleeping",
-    "D": "waiting in the kernel, not to be interrupted (disk, NFS)",
-    "Z": "ended, not waited for",
+    "D": "waiting in the kernel, uninterruptible (disk, NFS)",
+    "Z": "ended, but not yet collected by its parent",
     "T": "stopped",
     "t": "stopped by a debugger",
     "I": "idle",
@@ -121,12 +126,12 @@ def _read(path: Path, most: int = 64 << 10) -> bytes:
 
 def _wchan(place: Path) -> str:
     name = printable(_read(place / "wchan").strip())
-    return "" if name == "0" else name[:64]
+    return "" if name == "0" else name[:WCHAN]
 
 
 def _stack(place: Path) -> tuple[str, ...]:
     lines = _read(place / "stack").decode("ascii", "replace").splitlines()[:FRAMES]
-    return tuple(printable(line.partition("] ")[2] or line)[:100] for line in lines)
+    return tuple(printable(line.partition("] ")[2] or line)[:NAME] for line in lines)
 
 
 def _syscall(place: Path, targets: dict[int, str] | None) -> str:
@@ -142,7 +147,7 @@ def _syscall(place: Path, targets: dict[int, str] | None) -> str:
         return name
     descriptor = int(words[1], 16) & 0xFFFF_FFFF
     target = (targets or {}).get(descriptor, "")
-    return f"{name} on descriptor {descriptor}" + (f", {_peer(place, target) or printable(target)[:120]}" if target else "")
+    return f"{name} on descriptor {descriptor}" + (f", {_peer(place, target) or printable(target)[:CALL_TARGET]}" if target else "")
 
 
 def _peer(place: Path, target: str) -> str:
@@ -182,14 +187,14 @@ def _targets(place: Path) -> dict[int, str] | None:
 def _kind(target: str) -> str:
     if target.startswith("/"):
         return "deleted file" if target.endswith(" (deleted)") else "device" if target.startswith("/dev/") else "file"
-    return printable(target.partition(":")[0])[:32]
+    return printable(target.partition(":")[0])[:KIND]
 
 
 def _what(target: str) -> str:
     """The name of a target in the snapshot: anonymous targets go by their kind, because each has its own number."""
     if target.startswith("anon_inode:"):
-        return printable(target)[:100]
-    return printable(target)[:100] if target.startswith("/") else f"{_kind(target)}s"
+        return printable(target)[:NAME]
+    return printable(target)[:NAME] if target.startswith("/") else f"{_kind(target)}s"
 
 
 def _named(name: Callable[[str], str], held: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
@@ -232,7 +237,7 @@ def _child(proc: Path, pid: int) -> tuple[int, str, str]:
 def _seen(pid: int, proc: Path) -> Seen | None:
     try:
         return see(pid, proc)
-    except OSError:  # not ours to see, or no descriptor is free: a snapshot is what can be seen
+    except OSError:  # not ours to see, or no descriptor is free: the snapshot leaves it out
         return None
 
 
@@ -268,5 +273,5 @@ def _mappings(place: Path) -> tuple[tuple[str, int], ...]:
             start, end = (int(word, 16) for word in words[0].split(b"-"))
         except (ValueError, IndexError):
             continue  # the last line, where the read was cut off
-        sizes[printable(words[5])[:100] if len(words) > 5 else "anonymous"] += end - start
+        sizes[printable(words[5])[:NAME] if len(words) > 5 else "anonymous"] += end - start
     return tuple(sizes.most_common(MAPPINGS))

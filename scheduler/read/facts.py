@@ -26,7 +26,7 @@ _CAPABILITIES = {
 """Capabilities that nicety may need, with their bits (linux/capability.h)."""
 
 _ALL_IDS = ["0", "0", str(2**32 - 1)]  # /proc/self/uid_map of the first user namespace
-_ENOUGH_DESCRIPTORS = 4096  # about 2,000 processes, two kept open for each; beyond that the reader opens files each time
+_ENOUGH_DESCRIPTORS = 4096  # for about 2,000 processes, two each (chosen); for more, the reader opens files at each read
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Facts:
     boot_id: str  # changes with each boot; "" if the kernel does not report it
     topology: Topology
     root: bool  # effective uid 0
-    user_namespace: bool  # in a user namespace other than the first: capabilities do not reach the machine's own processes
+    user_namespace: bool  # in a user namespace other than the initial one: capabilities do not count for other processes
     capabilities: tuple[str, ...]  # effective ones among those that matter here, sorted
     schedstat: bool  # run-queue wait of threads
     pressure: bool  # PSI
@@ -58,7 +58,7 @@ class Facts:
     descriptors: int | None  # hard limit; None: unlimited
 
     def may(self, *capabilities: str) -> bool:
-        """Whether we have all of these, and they count outside of a user namespace."""
+        """Whether we have all of these capabilities, and in the initial user namespace, where they count."""
         return not self.user_namespace and set(capabilities) <= set(self.capabilities)
 
     @property
@@ -138,8 +138,8 @@ def _findings(facts: Facts) -> Iterator[Finding]:
     yield row(
         "run-queue wait",
         facts.schedstat,
-        "/proc/PID/schedstat tells how long threads wait for a CPU",
-        "this kernel does not tell how long threads wait for a CPU: demand is CPU use alone, and starved workers are not seen",
+        "/proc/PID/schedstat reports how long threads wait for a CPU",
+        "this kernel does not report how long threads wait for a CPU: demand is CPU use alone, and starved workers are not seen",
         "boot with the kernel parameter `delayacct`, or a kernel with CONFIG_SCHEDSTATS=y",
     )
     yield row(
@@ -153,8 +153,8 @@ def _findings(facts: Facts) -> Iterator[Finding]:
         "renice",
         facts.may_renice,
         "priorities can be changed and put back (CAP_SYS_NICE)",
-        "nothing is reniced, for without CAP_SYS_NICE a raised nice could not be lowered again, and on an overloaded machine the "
-        "daemon's own ticks come late. Recording, forecasts and pools of your own processes work",
+        "nothing is reniced, because without CAP_SYS_NICE a raised nice could not be lowered again. On an overloaded machine the "
+        "daemon's own ticks are late. Recording, forecasts and pools of your own processes work",
         grant("CAP_SYS_NICE"),
     )
     if facts.autogroup:
@@ -162,7 +162,7 @@ def _findings(facts: Facts) -> Iterator[Finding]:
             "autogroup",
             facts.may_set_autogroup,
             "on: nice counts only within a session, so the priority of whole sessions is set through /proc/PID/autogroup",
-            "on, and not ours to set: between sessions nice has no effect",
+            "on, and we may not set it: nice has no effect between sessions",
             f"{grant('CAP_SYS_NICE', 'CAP_DAC_OVERRIDE')}; or turn it off: sysctl kernel.sched_autogroup_enabled=0",
         )
     else:
@@ -180,8 +180,8 @@ def _findings(facts: Facts) -> Iterator[Finding]:
         "programs and io of others",
         facts.may_read_io_of_others,
         "programs, io counters and system calls of all users' processes can be read",
-        "other users' programs are known by a name of 15 letters only, their io counters are missing, busy workers of their pools "
-        "cannot be told from idle ones, and whether they serve, have a window or are asked through a pipe is not seen",
+        "other users' programs have names of at most 15 letters and no io counters; busy and idle workers of their pools look "
+        "the same; and it is unknown whether they serve, have a window or answer through a pipe",
         grant("CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"),
     )
     yield row(
@@ -195,21 +195,21 @@ def _findings(facts: Facts) -> Iterator[Finding]:
     yield row(
         "locks of others",
         facts.may_read_io_of_others and known,
-        "who waits for a lock of a demoted process is seen, on files and in shared memory",
-        "only locks on files, and demoted processes that starve, are seen; that somebody waits for a lock in shared memory "
-        "(mutexes, semaphores) of a demoted process of another user is not, and it is put back only after priority.starve_seconds",
+        "waits for locks of demoted processes are seen, on files and in shared memory",
+        "waits for locks on files are seen, and demoted processes that starve; waits for locks in shared memory (mutexes, "
+        "semaphores) of another user's demoted process are not, so it is put back only after priority.starve_seconds",
         grant("CAP_SYS_PTRACE") if known else "none: system calls of this kind of machine are not known to nicety",
     )
-    told = platform.machine() in NUMBERS
+    covered = platform.machine() in NUMBERS
     yield row(
         "deadlocks",
-        facts.may_read_io_of_others and told,
+        facts.may_read_io_of_others and covered,
         "workers of pools that wait for each other are found: locks, pipes, sockets, shared mutexes, semaphores",
         "deadlocks are looked for only among workers of your own user, as far as they may be traced"
-        if told
+        if covered
         else "deadlocks among the workers of pools are not found",
         grant("CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH")
-        if told
+        if covered
         else "none: system calls of this kind of machine are not known to nicety",
     )
     yield row(
@@ -223,14 +223,14 @@ def _findings(facts: Facts) -> Iterator[Finding]:
         "descriptors",
         facts.descriptors is None or facts.descriptors >= _ENOUGH_DESCRIPTORS,
         "enough descriptors to keep the files of all processes open",
-        f"at most {facts.descriptors} descriptors: with many processes some files are opened anew at each read, at twice the cost",
+        f"at most {facts.descriptors} descriptors: with many processes some files are opened at each read, at twice the cost",
         f"ulimit -Hn {_ENOUGH_DESCRIPTORS} as root; in a systemd unit LimitNOFILE={_ENOUGH_DESCRIPTORS}",
     )
     yield row(
         "boot id",
         bool(facts.boot_id),
-        "boots can be told apart",
-        "no boot id: after a crash, changes that a former run left cannot be told from those before a reboot",
+        "the kernel reports which boot this is",
+        "no boot id: after a crash, changes from before a reboot look like those that still hold",
         "mount a whole procfs at /proc (without subset=pid)",
     )
 
@@ -249,7 +249,7 @@ def _grant(facts: Facts, *capabilities: str) -> str:
 
 def _cgroup_finding(facts: Facts, grant: str) -> Finding:
     where = facts.cpu_cgroup
-    lost = "the weight of whole cgroups cannot be set, so services and batch work in different cgroups cannot be told apart"
+    lost = "the weight of whole cgroups cannot be set, so batch work in other cgroups than the services cannot be slowed by weight"
     if not where.version:
         fix = (
             "enable the cpu controller: echo +cpu > /sys/fs/cgroup/cgroup.subtree_control (v2), or boot without cgroup_disable=cpu"

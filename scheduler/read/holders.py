@@ -1,8 +1,7 @@
-"""Who holds a lock, where the kernel or the lock itself says so: /proc/locks, shared mappings, the word of a mutex.
+"""Finds who holds a lock, where the kernel or the lock itself says so: /proc/locks, shared mappings, the word of a mutex.
 
-One look at one thing; nothing is remembered. Raises OSError for what is gone or not ours to see, unless it says otherwise. Must not
-know why it is called.
-"""
+Each function reads one thing and remembers nothing. It raises OSError for what is gone or not ours to see, unless it says
+otherwise. Must not know why it is called."""
 
 from __future__ import annotations
 
@@ -18,16 +17,19 @@ PRIVATE = 128
 """FUTEX_PRIVATE_FLAG, FUTEX2_PRIVATE: include/uapi/linux/futex.h."""
 
 PI_WAITS, PLAIN_WAITS = {6, 11, 13}, {0, 9}
-"""LOCK_PI, WAIT_REQUEUE_PI, LOCK_PI2; WAIT, WAIT_BITSET."""
+"""Commands of futex(2) that wait: LOCK_PI, WAIT_REQUEUE_PI, LOCK_PI2; WAIT, WAIT_BITSET (include/uapi/linux/futex.h)."""
 
 HAS_WAITERS, TID_MASK = 0x8000_0000, 0x3FFF_FFFF
-"""FUTEX_WAITERS, FUTEX_TID_MASK: the word of a robust or priority-inheriting mutex is its owner's tid with these."""
+"""FUTEX_WAITERS, FUTEX_TID_MASK (include/uapi/linux/futex.h): the word of a robust or priority-inheriting mutex holds its owner's
+tid below these bits."""
 
 PROCESS_SHARED = 128
 """PTHREAD_MUTEX_PSHARED_BIT in the kind of a mutex: nptl/pthreadP.h."""
 
 STACK = 4096
-"""Bytes of a thread's stack in which Python's object for the semaphore that it waits for is searched: at 300 to 700 on 3.11."""
+"""Bytes of a thread's stack that are searched for Python's object for the semaphore that it waits for (chosen): on 3.11 it is at
+300 to
+700."""
 
 TID_IN_PTHREAD = {"x86_64": 0x2D0, "aarch64": 0xD0}
 """Offset of `tid` in glibc's struct pthread (nptl/descr.h): after a tcbhead_t padded to 704 bytes and two pointers of a list."""
@@ -51,7 +53,7 @@ class FutexWait(NamedTuple):
 
     address: int
     private: bool  # between threads of one process
-    inherits: bool  # priority: the word is the owner's tid
+    inherits: bool  # it inherits priority: the word is the owner's tid
     timed: bool  # it ends by itself
 
 
@@ -66,6 +68,7 @@ class FileLock(NamedTuple):
     waits: bool
 
 
+# A shared writable mapping in /proc/PID/maps: start, end, offset, device, inode, path
 _SHARED = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) .w.s ([0-9a-f]+) (\S+) (\d+) *(.*)$", re.MULTILINE)
 
 
@@ -118,7 +121,7 @@ class Taken(NamedTuple):
 
     address: int  # of the object that stands for it
     held: bool  # this process took it and has not released it
-    thread: int  # pthread_t of the thread that did
+    thread: int  # pthread_t of the thread that took it
 
 
 def lock_object(memory: int, semaphore: int, address: int) -> Taken | None:
@@ -137,7 +140,8 @@ def lock_object(memory: int, semaphore: int, address: int) -> Taken | None:
 
 
 def lock_objects_on(memory: int, semaphore: int, stack: int) -> Taken | None:
-    """The same for a thread that waits for it: the object is on its stack, because it is updated when the wait ends."""
+    """As `lock_object`, for a thread that waits for the semaphore. The object's address is on the thread's stack, because the
+    object is updated when the wait ends."""
     try:
         raw = os.pread(memory, STACK, stack)
     except (OSError, OverflowError):
@@ -211,7 +215,7 @@ def stat_fields(path: str) -> list[bytes]:
 
 
 def read(path: str) -> bytes:
-    """The whole text of a file of /proc, which is read page by page."""
+    """The whole text of a file of /proc, which comes page by page."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         parts = [os.read(fd, 65536)]

@@ -14,7 +14,7 @@ from ..fences import outside
 from .text import printable
 
 _COMM = 15  # TASK_COMM_LEN less its final zero
-_LONGEST = 96  # characters of a name kept; longer script names help nobody and bloat logs
+_LONGEST = 96  # characters of a name that are kept (chosen): longer script names only bloat logs
 
 
 class _Options(NamedTuple):
@@ -54,14 +54,14 @@ _OPTIONS = {
     "sh": _SHELL,
     "zsh": _SHELL,
 }
-_ALIASES = {"nodejs": "node"}
+_ALIASES = {"nodejs": "node"}  # name of an executable -> the interpreter that it is
 _KEEPS_MAJOR = {"python", "pypy"}  # python2 and python3 are different languages, perl5.36 and perl5.38 are not
 
 _UNIT = re.compile(r"(?P<name>[^/]+\.(?:service|scope))$")
 _CONTAINER = re.compile(r"(?:^|[-:])(?P<id>[0-9a-f]{64})(?:\.scope|\.service)?$")  # docker, containerd, cri-o, podman, kubernetes
 _LXC = re.compile(r"^lxc\.payload\.(?P<name>.+)$")
 SHORT_ID = 12
-"""Digits of a container id that container tools show."""
+"""Digits of a container id that are shown: as many as `docker ps` shows."""
 
 
 def interpreter(name: str) -> str | None:
@@ -109,7 +109,7 @@ def program(exe: str | None, comm: str, cmdline: bytes) -> str:
         return started if exe is not None and started != base and comm and started[:_COMM] == comm else base
     script = _script(_OPTIONS[name.rstrip("0123456789")], [os.fsdecode(arg) for arg in cmdline.split(b"\0")[1:]])
     if script is None:
-        # a script run by its #! line gives its name to comm; titles are "name: what it does", and a family has one name
+        # a script run by its #! line gives its name to comm; a title is "name: what it does", and only the name is kept
         return name if interpreter(comm) else f"{name} {comm.partition(':')[0] or comm}"
     return f"{name} {printable(script)[:_LONGEST]}"
 

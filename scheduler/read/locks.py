@@ -1,9 +1,8 @@
-"""Which threads wait for which processes: file locks, and futexes in shared memory, with the holder where it is named.
+"""Finds which threads wait for which processes: for file locks, and for futexes in shared memory.
 
-The kernel or the lock itself names the holder. Reads /proc only. Must not know demotions, decisions or the ledger. A lock between
-threads of one process (a private futex) is left out: its threads all have the same priority. What needs ptrace rights (`syscall`,
-`maps`, `mem`) is left out where they are missing.
-"""
+The kernel or the lock itself may name the holder. Reads /proc only. Must not know demotions, decisions or the ledger. A lock
+between threads of one process (a private futex) is left out: its threads all have the same priority. What needs ptrace rights
+(`syscall`, `maps`, `mem`) is left out where they are missing."""
 
 from __future__ import annotations
 
@@ -34,38 +33,45 @@ from .text import printable
 
 READS, FAR = 32, 6
 """Threads whose system call is read per look, 4 to 8 us each: READS of those that may share memory with a demoted process, FAR of
-the others, which can only wait for a file. 50 of the others are covered in two thirds of a second."""
+the others, which can only wait for a file (chosen: 50 of the others are covered in two thirds of a second)."""
 
 ALIKE = 4
-"""Looks between two at one demoted process: a wait among equally demoted processes is not urgent to the millisecond
-(`relief.PEERS`)."""
+"""Looks between two reads of the same demoted process (chosen): a wait among equally demoted processes is not urgent to the
+millisecond (`PEERS` in `act/starvation.py`)."""
 
 KEPT = 256
-"""Most threads whose descriptor stays open between two looks: opening it each time takes three times as long."""
+"""Most threads whose descriptor stays open between two looks (chosen): opening it each time takes three times as long."""
 
 QUEUE = 3
-"""Waiters followed per lock, demoted and not demoted: one is enough to have it freed."""
+"""Most waiters that are followed per lock, of the demoted ones and of the others (chosen): one is enough to have it freed."""
 
 THREADS = 32
-"""Most threads of a process that are read one by one."""
+"""Most threads of a process that are read one by one (chosen)."""
 
 FRESH = 12
-"""Looks for which it is believed which threads a process has, and what a possible holder maps or has open: reading that takes
-80 us and more. One second at the usual pace."""
+"""Looks for which a list of threads, and what a possible holder maps or has open, stay valid: reading them takes 80 us and more
+(chosen: one second at the usual pace)."""
 
 SETTLED = 250
-"""Looks for which the maps of a process that waits for nothing are believed: they only decide which processes are read sooner."""
+"""Looks for which the maps of a process that waits for nothing stay valid (chosen): they only decide which processes are read
+sooner."""
 
 MAPS = 2
-"""Processes whose maps are read per look, in turn, to learn which share memory: 100 within 4 s. Until then each process may."""
+"""Processes whose maps are read per look, in turn, to learn which share memory (chosen): 100 within 4 s. A process whose maps were
+not read yet counts as sharing memory."""
 
 AGAIN, STRANGERS, LASTING = 3, 12, 125
-"""Looks between two reads of /proc/locks. AGAIN: while the same threads wait for files, or while it cannot be seen which do.
-STRANGERS: while none does, for processes in no group. While one wait lasts, the pause doubles each time that nothing has changed,
-up to LASTING. The kernel stops all locking for a grace period of RCU to write that file: 7 to 14 ms here."""
+"""Looks between two reads of /proc/locks (chosen). AGAIN: while the same threads wait for files, or while it cannot be seen which
+do. STRANGERS: while none does, for processes in no group. While one wait lasts, the pause doubles each time that nothing has
+changed, up to LASTING. To write that file, the kernel stops all locking for a grace period of RCU: 7 to 14 ms here."""
 
 DESCRIPTORS = 256
-"""Most descriptors of a process that are compared with a locked file."""
+"""Most descriptors of a process that are compared with a locked file (chosen)."""
+
+
+MAPPED, OPENED = 64, 4096
+"""Most processes, beyond two for each known one, whose maps are kept, and most answers kept to whether a process has a file open
+(chosen: they bound the memory)."""
 
 
 class _Futex(NamedTuple):
@@ -74,7 +80,7 @@ class _Futex(NamedTuple):
     process: ProcId
     tid: int
     address: int
-    inherits: bool  # priority: the word is the owner's tid
+    inherits: bool  # it inherits priority: the word is the owner's tid
 
 
 class _Lock(NamedTuple):
@@ -108,7 +114,7 @@ class _Threads:
         self.denied = False  # ptrace rights were missing, since this was last reset
 
     def calls(self, process: ProcId, look: int) -> tuple[int, list[_Call]]:
-        """(threads looked at, those of them that are blocked in one of the calls)."""
+        """(number of threads that were read, those of them that are blocked in one of the calls)."""
         listed, opened = self._open.get(process, (-FRESH, {}))
         if look - listed >= FRESH or (len(opened) > 1 and _thread_count(f"{self._proc}/{process.pid}") != len(opened)):
             opened = self._list(process, look)
@@ -172,20 +178,20 @@ class LinuxLocks:
         self._look = 0
         self._threads = _Threads(self._proc, {*self._futex, FUTEX_WAIT, *self._file_locks})
         self._turns = [0, 0]  # next turns, among those that may share memory with a demoted process and among the rest
-        self._ranks: tuple[list[ProcId], list[ProcId]] | None = None  # both rows
+        self._ranks: tuple[list[ProcId], list[ProcId]] | None = None  # see `_row`
         self._filers: frozenset[tuple[ProcId, int]] = frozenset()  # threads in a call that locks a file, in the last look
         self._for_files: tuple[Wait, ...] = ()  # what the last look at /proc/locks found
-        self._files_at = -STRANGERS  # the look in which that was
-        self._files_pause = 0  # looks until the next, if longer than usual
+        self._files_at = -STRANGERS  # the look in which it was read
+        self._files_pause = 0  # looks until it is read again, if longer than usual
         self._areas: dict[ProcId, tuple[int, tuple[Area, ...]]] = {}  # with the look in which they were read
         self._open: dict[tuple[ProcId, int], tuple[int, bool]] = {}  # whether this inode is open there
         self._waited: frozenset[ProcId] = frozenset()
         self._mapping = 0  # next turn to read maps
         self._demoted: Collection[ProcId] | None = None
-        self._slowed: frozenset[ProcId] = frozenset()  # the same as a set
+        self._slowed: frozenset[ProcId] = frozenset()  # `_demoted` as a set
         self._looked_at: dict[ProcId, int] = {}  # demoted process -> the look in which it was last read
         self._others: Sequence[ProcId] | None = None
-        self._everybody: list[ProcId] = []  # both of them
+        self._everybody: list[ProcId] = []  # `_demoted` and `_others`, sorted
 
     def waits(self, demoted: Collection[ProcId], others: Sequence[ProcId]) -> tuple[Wait, ...]:
         """See `ports.Locks`: all file locks, and the futexes of as many processes as one look may cost, in turn. Processes that
@@ -295,7 +301,7 @@ class LinuxLocks:
             yield Wait(waiter, thread, turn, lock, certain, 0, tuple(possible))
 
     def _blocked_thread(self, process: ProcId) -> tuple[int, int]:
-        """(thread that waits for a file lock, its count of turns on a CPU); (0, 0) if it is not known."""
+        """(thread that waits for a file lock, how often it was given a CPU); (0, 0) if that is not known."""
         base = f"{self._proc}/{process.pid}"
         try:
             tids = thread_ids(base)[:THREADS]
@@ -369,7 +375,7 @@ class LinuxLocks:
         return self._ranks[rank]
 
     def _refresh(self) -> None:
-        """Read what the next few processes map, if what is known of it is old."""
+        """Read the maps of the next few processes, if those that are kept are old."""
         count = len(self._everybody)
         for step in range(min(MAPS, count)):
             process = self._everybody[(self._mapping + step) % count]
@@ -393,8 +399,8 @@ class LinuxLocks:
         return None if wait is None or wait.private else _Futex(call.process, call.tid, wait.address, wait.inherits)
 
     def _resolve(self, futex: _Futex, demoted: frozenset[ProcId], locks: dict[tuple[Place, int], _Lock]) -> Wait | None:
-        """What the futex is, and which process holds it or may. None: no demoted process can, it is not known, or enough others
-        wait for it. `locks`: of this look."""
+        """What the futex is, and which process holds it or may hold it. None: no demoted process can hold it, it is not known, or
+        `QUEUE` others wait for it. `locks`: those found in this look."""
         area = self._area(futex.process, futex.address)
         if area is None:
             return None
@@ -417,10 +423,10 @@ class LinuxLocks:
         return Wait(futex.process, futex.tid, turn, lock.name, lock.holder, lock.thread, possible)
 
     def _owner(self, futex: _Futex, area: Area) -> tuple[ProcId | None, int]:
-        """(process, tid) of the owner of a mutex. (None, 0) for a semaphore, a condition variable, and what is not glibc's.
+        """(process, tid) of the owner of a mutex. (None, 0) for a semaphore, a condition variable, and a lock not of glibc.
 
-        A tid counts only if its process maps the same object: another pid namespace numbers differently, and what is no mutex may
-        hold any number.
+        A tid counts only if its process maps the same object: another pid namespace numbers differently, and a word that is not
+        a mutex may hold any number.
         """
         tid = owner_tid(f"{self._proc}/{futex.process.pid}", futex.address, inherits=futex.inherits)
         process = process_of(self._proc, tid) if tid else None
@@ -457,14 +463,14 @@ class LinuxLocks:
     # --- below -----------------------------------------------------------------------------------------------------------------
 
     def _forget(self) -> None:
-        if len(self._areas) > 2 * len(self._everybody) + 64:
+        if len(self._areas) > 2 * len(self._everybody) + MAPPED:
             self._areas = {process: self._areas[process] for process in self._everybody if process in self._areas}
-        if len(self._open) > 4096:
+        if len(self._open) > OPENED:
             self._open.clear()
 
 
 def _unseen(process: ProcId, error: OSError) -> Trouble:
-    return Trouble(status_of(error), f"pid {process.pid} cannot be looked at: {error.strerror}")
+    return Trouble(status_of(error), f"pid {process.pid} cannot be read: {error.strerror}")
 
 
 def _system_call(thread: str) -> tuple[int, tuple[int, ...]]:

@@ -46,23 +46,23 @@ from .text import printable
 
 T = TypeVar("T")
 
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+_PAGE = os.sysconf("SC_PAGE_SIZE")  # bytes; the unit of resident memory in stat
 _TICK_NS = 1_000_000_000 // USER_HZ
-_CODES = {"|u1": "B", "|i1": "b", "<u2": "H", "<u4": "I", "<u8": "Q"}
+_CODES = {"|u1": "B", "|i1": "b", "<u2": "H", "<u4": "I", "<u8": "Q"}  # types of numpy -> those of struct
 _ROW = struct.Struct("<" + "".join(_CODES[SAMPLE[name].str] for name in SAMPLE.names or ()))
 """A row of the sample table as bytes: packing it is five times faster than assigning a tuple to a numpy row."""
 
 _KERNEL_THREAD = 0x00200000  # PF_KTHREAD in field 9 of stat, include/linux/sched.h; "child of pid 2" is wrong in containers
 _CPUCLOCK_SCHED = 2  # clock id of a whole process: ~pid << 3 | 2, include/linux/posix-timers.h
-_IDENTITY_TURNS = 6  # slow turns between checks for what shows nowhere else: another cgroup, a replaced descriptor
-_YOUNG_TICKS = 30 * USER_HZ  # a Python or Java service has read its code and listens by then
-_SHORT = 8  # so few descriptors usually have no gap in their numbers, which saves listing them: a third of a look
-_MOST_LINKS = 256  # descriptors of a process that are read: services open what they listen on before they have clients
-_MOST_DESCRIPTORS = 1 << 15  # two a process and one per further thread; more costs the kernel more memory than it saves time
-_PIECE = 64  # processes that are read in a row: a few milliseconds at most
-_RESERVE = 256  # descriptors left to the rest of the daemon
+_IDENTITY_TURNS = 6  # slow turns between checks for what shows nowhere else: another cgroup, a replaced descriptor (chosen)
+_YOUNG_TICKS = 30 * USER_HZ  # clock ticks (chosen): a Python or Java service has read its code and listens by then
+_SHORT = 8  # so few descriptors usually have no gap in their numbers (chosen): not listing them saves a third of the time
+_MOST_LINKS = 256  # descriptors of a process that are read (chosen): services open what they listen on before they have clients
+_MOST_DESCRIPTORS = 1 << 15  # two a process, one per further thread (chosen): more costs more kernel memory than it saves time
+_PIECE = 64  # processes that are read in a row (chosen): a few milliseconds at most
+_RESERVE = 256  # descriptors left to the rest of the daemon (chosen)
 _STAT_BYTES = 2048  # 52 numbers of at most 20 digits, and a name
-_NEVER = b""
+_NEVER = b""  # the text of a file that was not read yet
 _UNKNOWN = b"0"  # what the kernel writes in place of addresses that are not ours to know
 _WAIT, _IO, _FDS, _SOCKETS, _ASKED = map(int, Known)  # operators of IntFlag cost 1 us each
 _SERVES, _SERVES_LOCALLY, _TERMINAL, _KEYS, _SHOWS, _FED, _ASKED_BY_PIPE = map(int, Trait)
@@ -78,7 +78,7 @@ class _Found(Enum):
     UNKNOWN = auto()  # not now: no free descriptor or memory, or the read was interrupted or failed
 
 
-_FOUND = {Fault.GONE: _Found.GONE, Fault.DENIED: _Found.CLOSED}
+_FOUND = {Fault.GONE: _Found.GONE, Fault.DENIED: _Found.CLOSED}  # all other faults: UNKNOWN
 
 
 class _Thread:
@@ -132,9 +132,8 @@ class ProcSource:
     """`ports.Source` of the real machine, or of a tree at `root` in the form of procfs.
 
     `slow_every`: ticks between reads of io counters and descriptor counts of processes in no pool; may be changed. Raises
-    MachineError (host.py) if `root` is no procfs. With many processes the soft descriptor limit is raised, at most to the hard one;
-    `close` restores it.
-    """
+    MachineError (host.py) if `root` is not a procfs. With many processes the soft descriptor limit is raised, at most to the hard
+    one; `close` restores it."""
 
     def __init__(self, root: Path = Path("/proc"), *, slow_every: int = 10) -> None:
         self._root = str(root)
@@ -241,7 +240,7 @@ class ProcSource:
             skipped.intersection_update(names)
 
     def _watch_kernel(self) -> None:
-        """Add up what kernel threads used: they have no row, but their work is not unseen either. 0.3 us each."""
+        """Add up what kernel threads used. They have no row, but their work must not count as unseen. 0.3 us each."""
         clock, kernel, ended = time.clock_gettime_ns, self._kernel, list[str]()
         for name, before in kernel.items():
             try:
@@ -278,7 +277,7 @@ class ProcSource:
         return None
 
     def _attempt(self, process: _Process, now: int, due: bool, watched: bool) -> _Found:
-        """Read everything of a process that may have changed. Only here do its failures become values."""
+        """Read everything of a process that may have changed. Failures to read it become values here, and nowhere else."""
         try:
             return self._refresh(process, now, due, watched)
         except OSError as error:
@@ -440,7 +439,7 @@ class ProcSource:
                 process.fds = None
 
     def _look(self, process: _Process, count: int | None, thorough: bool, young: bool) -> None:
-        """Find out what its sockets give: whether and where one listens, or leads to a display.
+        """Find out from the sockets of a process whether and where it listens, and whether it has a window.
 
         `count`: the number of its descriptors, if known.
         """
@@ -469,7 +468,7 @@ class ProcSource:
         process.serves = _SERVES * anybody | _SERVES_LOCALLY * locally | _SHOWS * has_window
 
     def _name_port(self, process: _Process) -> None:
-        """Put the port on which it listens into its identity."""
+        """Put the port on which a process listens into its identity."""
         identity = process.identity
         if identity is not None and identity.port != process.port:
             process.identity = replace(identity, port=process.port)
@@ -549,7 +548,8 @@ class ProcSource:
         process.stat_fd = -1
 
     def _with_room(self, call: Callable[[], T]) -> T:
-        """The result of a call that needs a descriptor. If none is free, others need more than was left to them: keep fewer."""
+        """The result of a call that needs a descriptor. If none is free, `_RESERVE` was too small for the rest of the daemon: keep
+        fewer open."""
         try:
             return call()
         except OSError as error:

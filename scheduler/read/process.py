@@ -24,7 +24,7 @@ class Seen:
 
 
 def see(pid: int, proc: Path = Path("/proc")) -> Seen | None:
-    """What runs as this pid, None if nothing does. A program whose executable may not be read is named by its comm.
+    """The process that has this pid; None if there is none. A program whose executable may not be read is named by its comm.
 
     Raises OSError if the process may exist but cannot be read: another user's with `hidepid`, or no descriptor is free.
     """
@@ -50,7 +50,7 @@ def see(pid: int, proc: Path = Path("/proc")) -> Seen | None:
 
 
 def ancestors(seen: Seen, proc: Path = Path("/proc")) -> Iterator[Seen]:
-    """The processes that started it, nearest first, as far as they still exist and may be seen."""
+    """The ancestors of a process, nearest first, as far as they still exist and may be seen."""
     while seen.parent:
         above = None
         with suppress(PermissionError):
@@ -62,7 +62,7 @@ def ancestors(seen: Seen, proc: Path = Path("/proc")) -> Iterator[Seen]:
 
 
 def see_all(proc: Path = Path("/proc")) -> Iterator[Seen]:
-    """What runs now and may be seen, by pid. A process that ends meanwhile is left out."""
+    """All processes that may be seen, by pid. A process that ends meanwhile is left out."""
     for pid in sorted(int(entry.name) for entry in proc.iterdir() if entry.name.isdigit()):
         with suppress(PermissionError):
             seen = see(pid, proc)

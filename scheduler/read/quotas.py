@@ -1,4 +1,4 @@
-"""For how long cgroups were stopped because their CPU quota was used up. Reads files below a mount; must not know processes.
+"""Reads for how long cgroups were stopped because their CPU quota was used up. Knows files below a mount; must not know processes.
 
 A quota counts for everything below it, so each ancestor of a process's cgroup is read too. Whether a cgroup has a quota is read
 when it is first seen, and every `LOOK_TICKS`. Only those that have one are read each tick.
@@ -22,11 +22,11 @@ class Quotas:
     def __init__(self, cgroups: Cgroups) -> None:
         self._v1 = cgroups.shares is not None
         self._mount = cgroups.shares or cgroups.weight
-        self._heard: Collection[str] = ()  # the cgroups of the last read
+        self._latest: Collection[str] = ()  # the cgroups of the last read
         self._places: dict[str, Path] = {}  # cgroup -> its directory: of all that were passed in, and their ancestors
         self._order: list[str] = []  # the cgroups in `_places`, sorted
         self._limited: set[str] = set()
-        self._turn = 0
+        self._share = 0  # which share of `_order` is checked next
 
     @classmethod
     def of(cls, root: Path) -> Quotas:
@@ -43,16 +43,16 @@ class Quotas:
         """
         if self._mount is None:
             return ()
-        if cgroups is not self._heard:
-            self._hear(cgroups)
-        self._turn = (self._turn + 1) % LOOK_TICKS
-        for cgroup in self._order[self._turn :: LOOK_TICKS]:
+        if cgroups is not self._latest:
+            self._take(cgroups)
+        self._share = (self._share + 1) % LOOK_TICKS
+        for cgroup in self._order[self._share :: LOOK_TICKS]:
             self._look(cgroup)
         found = ((cgroup, self._throttled(cgroup)) for cgroup in sorted(self._limited))
         return tuple(Quota(cgroup, throttled) for cgroup, throttled in found if throttled is not None)
 
-    def _hear(self, cgroups: Collection[str]) -> None:
-        self._heard = cgroups
+    def _take(self, cgroups: Collection[str]) -> None:
+        self._latest = cgroups
         every = {str(path) for cgroup in set(cgroups) for path in (PurePosixPath(cgroup), *PurePosixPath(cgroup).parents)}
         self._limited &= every
         for cgroup in self._places.keys() - every:

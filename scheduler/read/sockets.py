@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 _SOCK_DIAG_BY_FAMILY = 20  # linux/sock_diag.h
-_NETLINK_SOCK_DIAG = 4
+_NETLINK_SOCK_DIAG = 4  # linux/netlink.h
 _REQUEST, _DUMP = 0x1, 0x300  # linux/netlink.h
-_NLMSG_ERROR, _NLMSG_DONE = 2, 3
-_ESTABLISHED = 1
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3  # linux/netlink.h
+_ESTABLISHED = 1  # TCP_ESTABLISHED, for unix sockets too: net/tcp_states.h
 _UNCONNECTED, _LISTEN = 7, 10  # TCP_CLOSE, which a bound UDP socket without a peer is in; TCP_LISTEN, for unix sockets too
 _SHOW_NAME, _ATTR_NAME, _SHOW_PEER, _ATTR_PEER, _SHOW_RQLEN, _ATTR_RQLEN = 0x1, 0, 0x4, 2, 0x10, 4  # linux/unix_diag.h
 _ACCEPTS = 1 << 16  # __SO_ACCEPTCON, in the flags of /proc/net/unix
@@ -255,7 +255,7 @@ class Listeners:
         self._known: dict[tuple[int, int] | str, Listening | None] = {}
 
     def forget(self) -> None:
-        """Sockets may have come and gone: query them anew."""
+        """Sockets may have come and gone: query them again."""
         self._known.clear()
 
     def around(self, process: str) -> Listening | None:
@@ -301,7 +301,7 @@ class Listeners:
 
 
 def _namespace(process: str) -> tuple[int, int] | None:
-    """What tells the network namespace of a process from others; None on a kernel that has only one."""
+    """The identity of the network namespace of a process; None on a kernel that has only one."""
     try:
         stat = os.stat(f"{process}/ns/net")
     except FileNotFoundError:

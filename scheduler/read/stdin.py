@@ -1,7 +1,8 @@
-"""Whether a process gets its standard input from its parent, and whether it waits for it. Must not know what that means.
+"""Finds out whether the parent of a process feeds its standard input, and whether the process waits for input. Must not know what
+that means.
 
 A helper that answers through a pipe (a spelling checker, a language server, a chess engine) is fed by its parent and waits for the
-next question. A part of a shell pipeline is not fed by its parent; what a supervisor starts with a pipe never waits for it.
+next question. A part of a shell pipeline is not fed by its parent. What a supervisor starts with a pipe never waits for input.
 """
 
 # ruff: noqa: PTH115, PTH208 -- Path objects cost more than the system calls
@@ -16,13 +17,13 @@ from collections.abc import Callable, Iterator
 from .calls import NUMBERS, parse_call
 from .sockets import socket_inode
 
-_READS = ("read", "readv", "recvfrom", "recvmsg")
+_READS = ("read", "readv", "recvfrom", "recvmsg")  # system calls whose first argument is the descriptor that is read
 _NAMES = NUMBERS.get(platform.machine(), {})
-_MOST_LINKS = 4096  # descriptors of a parent that are read
+_MOST_LINKS = 4096  # descriptors of a parent that are read (chosen)
 
 
 class Feeders:
-    """Which processes hold the other end of others' standard input. Each is read at most once between two calls of `forget`.
+    """Says which processes feed the standard input of others. Each is read at most once between two calls of `forget`.
 
     `peer`: inode of the other end of a unix socket, None if it has none.
     """

@@ -1,8 +1,9 @@
-"""Whether a terminal passes each key to what runs in it as it is typed. Must not know what that means for a process.
+"""Finds out whether a terminal passes each key to its programs as it is typed. Must not know what that means for a process.
 
-Editors, pagers, prompts and games take their terminal out of canonical mode (termios(3)), because they answer each key; what only
-works leaves it to pass whole lines. The mode belongs to the terminal, which must be opened to read it: for reading, without waiting
-and without becoming its owner, so nobody notices. Opened through /proc/PID/fd, it is the right one in containers, too.
+Editors, pagers, prompts and games take their terminal out of canonical mode (termios(3)), because they answer each key. Other
+programs leave it in that mode and get whole lines. The mode belongs to the terminal, which must be opened to read it: for reading,
+without waiting and without becoming its owner, so no program notices. Opened through /proc/PID/fd, it is the right one in
+containers, too.
 
 A file on a user's own file system (FUSE) may block forever whatever asks for its attributes. So the kind of file system that a
 descriptor is on is read first, from /proc/PID/mountinfo.
@@ -15,11 +16,11 @@ from __future__ import annotations
 import os
 import termios
 
-_STANDARD = (0, 1, 2)
+_STANDARD = (0, 1, 2)  # standard input, output and error
 _OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _VIRTUAL, _CONSOLES, _PSEUDO = 4, 64, range(136, 144)  # majors, and the minor from which 4 is serial: admin-guide/devices.txt
 _DEVICES = (b"devpts", b"devtmpfs", b"tmpfs")  # file systems of the kernel that have terminals
-_MOUNT = b"mnt_id:"
+_MOUNT = b"mnt_id:"  # proc_pid_fdinfo(5)
 
 
 def reads_keystrokes(path: str, terminal: int) -> bool | None:

@@ -12,7 +12,7 @@ def printable(raw: bytes | str) -> str:
     r"""`raw` with everything that a terminal or a log might obey written as text.
 
     Control characters (C0, DEL, C1), bidirectional and other format characters, line separators, spaces other than U+0020,
-    lone surrogates and bytes that are no UTF-8 become `\xNN`, `\uNNNN` or `\UNNNNNNNN`.
+    lone surrogates and bytes that are not UTF-8 become `\xNN`, `\uNNNN` or `\UNNNNNNNN`.
 
     >>> printable(b"w\n\x1b]0;x\x07 R")
     'w\\x0a\\x1b]0;x\\x07 R'

@@ -2,18 +2,18 @@
 
 Reads only /proc and sock_diag, starting from the workers and following what they wait for. Must not know what a deadlock is beyond
 `models/anomaly/waitgraph.py`, nor what is done about it. In doubt a thread is left out, and what waits for it counts as able to
-proceed. Left out is a thread that runs, sleeps or is stopped; that waits with a time limit, or for a client, a timer, a terminal,
-a remote machine, a signal or the disk; or that is in a system call not known here. `syscall`, `fd`, `maps` and `mem` of a process
+proceed. A thread is left out if it runs, sleeps or is stopped; if it waits with a time limit, or for a client, a timer, a terminal,
+a remote machine, a signal or the disk; or if it is in a system call not known here. `syscall`, `fd`, `maps` and `mem` of a process
 need ptrace rights.
 
-This file is one look. What it does is in `blocked/`:
+This file has the order of one look. Its parts are in `blocked/`:
 
 - `threads.py` reads what each thread of a process needs: `needs.py` by its system call, with `file_locks.py`, `futexes.py`,
   `channels.py` and `children.py` for each kind. `heartbeats.py` finds threads that only the clock wakes;
 - `belongings.py` says whether a process has what is needed, `helpers.py` which processes do and whether they proceed;
 - `excuses.py` and `restless.py` say which workers a look begins with, `search.py` follows them;
 - `sweep.py` asks all other processes;
-- `proof.py` says when it is sure that nobody can help.
+- `proof.py` says when it is sure that no process can help.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class LinuxWaits:
         self._sweep.begin(query)
 
     def _ask_all(self, questions: Mapping[Ask, int], halts: Mapping[Thread, Halt], helpers: Helpers) -> None:
-        """The next of all processes. Note which threads of those that can help, but do not proceed, stand still."""
+        """Go on asking all processes. Note which threads stand still in those that can help, but do not proceed."""
 
         def proceeds(process: ProcId, ask: Ask) -> bool:
             if helpers.proceeds(process, ask):

@@ -1,4 +1,4 @@
-"""The real clock."""
+"""The clock of this machine."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import time
 
 
 class SystemClock:
-    """The real `Clock`."""
+    """`Clock` of this machine."""
 
     def monotonic(self) -> int:
-        """ns"""
+        """Monotonic time, ns."""
         return time.monotonic_ns()
 
     def wall(self) -> int:
-        """ns since 1970"""
+        """Wall time, ns since 1970."""
         return time.time_ns()
 
     def sleep_until(self, at: int) -> None:

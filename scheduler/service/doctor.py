@@ -1,4 +1,4 @@
-"""`nicety doctor`: everything that decides how much nicety can do here, what is lost, and what to type. Changes nothing."""
+"""`nicety doctor`: what decides how much nicety can do here, what is missing, and what to type. Changes nothing."""
 
 from __future__ import annotations
 
@@ -30,21 +30,22 @@ from .answers.control_socket import ControlError, NoDaemonError, ask
 from .clock import SystemClock
 
 KERNEL_CONTROLS = tuple(control for control in Control if control is not Control.POOL_SIZE)
-"""What a rival may touch; the size of a pool belongs to its master."""
+"""Controls that a rival may touch too. The size of a pool is not one: it belongs to the pool's master."""
 
 LOOK_SECONDS = 0.5
-"""How long the machine is observed (chosen): busy time is counted in steps of 10 ms."""
+"""Seconds for which the machine is observed. Chosen: fifty of the 10 ms steps in which the kernel counts busy time, and a short
+wait."""
 
 FIRST_PID_NAMESPACE = 0xEFFFFFFC
 """Inode of the pid namespace that the kernel makes at boot: PROC_PID_INIT_INO, include/linux/proc_ns.h."""
 
 LIMITED = {"cpu": "CPU", "pids": "processes", "memory": "memory"}
 LOST = {
-    "cpu": "spins and switch storms go on as they are",
-    "pids": "fork storms are kept from the CPU alone",
-    "memory": "leaks go on as they are",
+    "cpu": "spins and switch storms are not limited",
+    "pids": "fork storms are limited only in CPU",
+    "memory": "leaks are not limited",
 }
-"""What a fence limits by each controller, and the consequence if it cannot."""
+"""What a fence limits with each controller, and the consequence if it cannot."""
 
 
 def examine(
@@ -58,7 +59,7 @@ def examine(
     except (ConfigError, PathError) as error:
         lines = error.problems if isinstance(error, ConfigError) else [str(error)]
         result += [
-            Finding("configuration", False, line, "correct the file; until then the daemon does not start") for line in lines
+            Finding("configuration", False, line, "correct the file; the daemon does not start before that") for line in lines
         ]
         loaded = Loaded(Config(), None)
     try:
@@ -76,12 +77,12 @@ def examine(
 
 
 def as_record(finding: Finding) -> dict[str, Any]:
-    """For --json."""
+    """A finding for --json."""
     return asdict(finding)
 
 
 def visibility(proc: Path, clock: Clock) -> Finding:
-    """Whether all that runs on this machine can be seen: by the pid namespace, and by what its CPUs do for `LOOK_SECONDS`."""
+    """Whether all processes of this machine can be seen: from the pid namespace, and from its CPU use in `LOOK_SECONDS`."""
     from ...models.features import rates  # brings numpy
     from ..observe.machine import UNSEEN_LEAST, machine_use
     from ..read.proc import ProcSource
@@ -101,20 +102,20 @@ def visibility(proc: Path, clock: Clock) -> Finding:
     rate = rates(before.table, now.table, before.at, now.at, before.uptime_ticks, cpus=cpus)
     use = machine_use(before, now, rate)
     unseen = max(use.busy - use.seen, 0.0)
-    told = f"of {use.busy:.2f} cores in use now, {use.busy - unseen:.2f} are accounted for"
+    account = f"of {use.busy:.2f} cores in use now, {use.busy - unseen:.2f} are accounted for"
     if use.steal >= UNSEEN_LEAST * cpus:
-        told += f"; {use.steal:.2f} more went to other guests of the host, and nobody here is demoted for that"
+        account += f"; {use.steal:.2f} more went to other guests of the host, and nothing here is demoted for that"
     if own_namespace(proc):
-        lost = f"only processes of this pid namespace are seen: {told}. Nobody is demoted for what others outside do"
+        lost = f"only processes of this pid namespace are seen: {account}. Nothing is demoted for what processes outside do"
         return Finding(name, False, lost, "run nicety outside of the container, or in the pid namespace of its host (--pid=host)")
     if unseen >= UNSEEN_LEAST * cpus:
-        lost = f"{told}: the rest belongs to processes that {proc} hides, or of which nobody collects what they used"
+        lost = f"{account}: the rest belongs to processes that {proc} hides, or to ended processes that no parent waited for"
         return Finding(name, False, lost, f"run as root, or mount {proc} without hidepid")
-    return Finding(name, True, f"all processes of this machine are seen: {told}", "")
+    return Finding(name, True, f"all processes of this machine are seen: {account}", "")
 
 
 def own_namespace(proc: Path) -> bool:
-    """Whether `proc` is of a pid namespace that is not the machine's first; False if that cannot be known."""
+    """Whether `proc` shows a pid namespace other than the machine's first; False if that cannot be known."""
     try:
         return (proc / "self/ns/pid").stat().st_ino != FIRST_PID_NAMESPACE
     except OSError:
@@ -124,9 +125,9 @@ def own_namespace(proc: Path) -> bool:
 def rivals(proc: Path, own_uid: int) -> Iterator[Finding]:
     """Other programs that tune processes: what they do, what nicety leaves to them, and how to stop one of the two.
 
-    What a service manager sets (CPUWeight=, Nice=) is no finding: its user chose that, and it is respected.
+    What a service manager sets (CPUWeight=, Nice=) is not a finding: its user chose that, and nicety respects it.
     """
-    found: dict[str, tuple[int, int]] = {}  # name -> lowest pid, uid; one that reaches others goes before one that does not
+    found: dict[str, tuple[int, int]] = {}  # name -> lowest pid, uid; one that reaches other users' processes comes first
     for seen in see_all(proc):
         name, uid = rival(seen.identity.program), seen.identity.uid
         if name is not None and (name not in found or (reaches_others(uid, own_uid) > reaches_others(found[name][1], own_uid))):
@@ -137,15 +138,15 @@ def rivals(proc: Path, own_uid: int) -> Iterator[Finding]:
         one = RIVALS[name]
         theirs = _listed(one.touches)
         if not reaches_others(uid, own_uid):
-            told = f"{name} (pid {pid}, of uid {uid}) reaches only processes of its user: what it sets of theirs is left alone"
-            yield Finding("rival tuners", True, told, "")
+            reach = f"{name} (pid {pid}, of uid {uid}) reaches only processes of its user: what it sets there is left alone"
+            yield Finding("rival tuners", True, reach, "")
             continue
         left = _listed(control for control in KERNEL_CONTROLS if control not in one.touches)
         lost = f"{name} (pid {pid}) {one.what}: while it runs, nicety leaves {theirs} to it and uses only {left}"
-        yield Finding("rival tuners", False, lost, f"let one of the two do it: {one.stop}; or leave nicety observing")
+        yield Finding("rival tuners", False, lost, f"use only one of the two: {one.stop}; or leave nicety observing")
     if not meet:
-        told = f"none runs that changes what nicety changes ({'; '.join(harmless)})" if harmless else "none runs"
-        yield Finding("rival tuners", True, told, "")
+        none = f"none that changes what nicety changes ({'; '.join(harmless)})" if harmless else "none is running"
+        yield Finding("rival tuners", True, none, "")
 
 
 def _listed(controls: Iterable[Control]) -> str:
@@ -155,20 +156,20 @@ def _listed(controls: Iterable[Control]) -> str:
 
 def _configuration(loaded: Loaded) -> Finding:
     if loaded.path is None:
-        return Finding("configuration", True, "no file, the defaults hold (no class is pinned, no pool is known)", "")
+        return Finding("configuration", True, "no file, so the defaults are used (no class is pinned, no pool is known)", "")
     config = loaded.config
     acts = f"acts on {', '.join(config.daemon.act_on) or 'everything'}" if config.daemon.act else "observes"
-    told = f"{loaded.path}: {len(config.groups)} groups, {len(config.pools)} pools, {acts}"
-    return Finding("configuration", True, printable(told), "")
+    summary = f"{loaded.path}: {len(config.groups)} groups, {len(config.pools)} pools, {acts}"
+    return Finding("configuration", True, printable(summary), "")
 
 
 def _state(paths: Paths) -> Finding:
     if not os.path.lexists(paths.root):
-        return Finding("state directory", True, f"{paths.root}: not there yet, made when first needed", "")
+        return Finding("state directory", True, f"{paths.root}: not there yet, created when first needed", "")
     try:
         private_directory(paths.root)
     except StoreError as error:
-        return Finding("state directory", False, str(error), "or name another with --state-dir")
+        return Finding("state directory", False, str(error), "or choose another with --state-dir")
     return Finding("state directory", True, str(paths.root), "")
 
 
@@ -196,7 +197,7 @@ def outstanding(paths: Paths) -> tuple[Entry, ...]:
 
 
 def _ledger(paths: Paths) -> Finding:
-    """Without a daemon nothing must be left changed."""
+    """Whether nothing is left changed, while no daemon runs."""
     try:
         left = len(outstanding(paths))
     except LedgerError as error:
@@ -213,7 +214,7 @@ def _control_group(config: Config, paths: Paths) -> Iterator[Finding]:
 
 
 def _entries(config: Config, proc: Path) -> Iterator[Finding]:
-    """Groups and pools of the configuration that match nothing. A job that does not run is no trouble; a nearly right name is."""
+    """Groups and pools of the configuration that match nothing. A job that is not running is no trouble, a misspelt name is."""
     if not (config.groups or config.pools):
         return
     ends = len(config.groups)
@@ -235,47 +236,48 @@ def _pool(name: str, found: tuple[ProcessHandle, str] | str | None) -> Finding:
             "pools",
             False,
             printable(f"[pools.{name}]: {found}"),
-            "start it, or correct the entry; until then the pool is not sized",
+            "start it, or correct the entry; the pool is not sized before that",
         )
-    assert found is not None, "there is none before to compare with"
+    assert found is not None, "no earlier process was given to compare with"
     handle, source = found
     handle.close()
     return Finding("pools", True, printable(f"[pools.{name}]: {source}, pid {handle.id.pid}"), "")
 
 
 def _fences(config: Config, proc: Path) -> Finding:
-    """What a fence could limit here. What it cannot limit is a trouble only if fences of workers are configured: a swarm that gets
-    none is reniced."""
+    """What a fence could limit here. It is a trouble if it cannot limit something only if fences of workers are configured: a swarm
+    without a fence is reniced."""
     files = (proc / "self/mountinfo", proc / "self/cgroup")
     mounts, own = (file.read_text(errors="backslashreplace") if file.exists() else "" for file in files)
     found = offers(find(mounts), own)
     can = [f"{LIMITED[it.controller]} (cgroup {it.version}{_only(it)})" for it in found if not it.trouble]
     lost = [f"not {LIMITED[it.controller]}: {printable(it.trouble)}, so {LOST[it.controller]}" for it in found if it.trouble]
     weighs = ["a weight for a swarm inside one cgroup"] if any(it.controller == "cpu" and not it.trouble for it in found) else []
-    told = "; ".join(
+    possible = "; ".join(
         [f"limits of {', '.join(can)} for a worker that misbehaves" if can else "none can be made", *weighs, *lost],
     )
     if not (config.quarantine.enabled and config.quarantine.action == "fence"):
-        return Finding("fences", True, f'{told}; none is asked for (quarantine.action = "fence" would)', "")
+        return Finding("fences", True, f'{possible}; not used (quarantine.action = "fence" uses them)', "")
     fix = (
-        "run as root, or have a cgroup delegated to this user; a controller that is nowhere was left out of the kernel or its boot"
+        "run as root, or have a cgroup delegated to this user; "
+        "a controller that is nowhere was switched off when the kernel was built or booted"
     )
-    return Finding("fences", not lost, told, fix if lost else "")
+    return Finding("fences", not lost, possible, fix if lost else "")
 
 
 def _only(offer: Offer) -> str:
-    """The only place on v2 where it is available."""
+    """Where the controller is available, if that is only one place on v2."""
     return ", right below its root only" if offer.version is Version.V2 and offer.controller == "memory" else ""
 
 
 def _models(config: Config, paths: Paths) -> Iterator[Finding]:
-    """Having no model of one's own is no trouble: the shipped one or the baseline is used. One that cannot be used is."""
+    """Whether the live models can be used. Having none is no trouble: the shipped model or the baseline is used."""
     from ...models.artifact import ArtifactError, load_live, shipped  # brings numpy, which `status` without a daemon does without
 
     kinds = (
-        ("demand", config.models.demand, "the baseline speaks"),
-        ("anomaly", config.models.anomaly, "the baseline speaks"),
-        ("behaviour", config.models.behaviour, "only classes that are given are known"),
+        ("demand", config.models.demand, "the baseline is used"),
+        ("anomaly", config.models.anomaly, "the baseline is used"),
+        ("behaviour", config.models.behaviour, "only classes of the configuration are known"),
     )
     for kind, wanted, without in kinds:
         name = f"{kind} model"
@@ -285,9 +287,9 @@ def _models(config: Config, paths: Paths) -> Iterator[Finding]:
         try:
             coming = shipped(kind)
         except ArtifactError as error:
-            yield Finding(name, False, f"the one that nicety comes with cannot be used: {error}", "install nicety again")
+            yield Finding(name, False, f"the shipped model cannot be used: {error}", "install nicety again")
             coming = None
-        instead = without if coming is None else f"the one that nicety comes with speaks ({coming.digest[:12]})"
+        instead = without if coming is None else f"the shipped model is used ({coming.digest[:12]})"
         try:
             artefact = load_live(paths.models, kind)
         except ArtifactError as error:
@@ -295,9 +297,9 @@ def _models(config: Config, paths: Paths) -> Iterator[Finding]:
             continue
         if artefact is None:
             yield Finding(name, True, f"none of your own yet, {instead}; `nicety record` and `nicety train` make one", "")
-        elif kind != "behaviour" and artefact.card.interval != config.daemon.interval:  # that one is of rates per second
+        elif kind != "behaviour" and artefact.card.interval != config.daemon.interval:  # behaviour is about rates per second
             theirs, ours = f"{artefact.card.interval:g} s", f"{config.daemon.interval:g} s"
-            lost = f"trained for {theirs} a tick, daemon.interval is {ours}: {instead}"
+            lost = f"trained with ticks of {theirs}, but daemon.interval is {ours}: {instead}"
             yield Finding(name, False, lost, f"record and train at {ours}, or set daemon.interval to {theirs}")
         else:
             yield Finding(name, True, artefact.digest[:12], "")

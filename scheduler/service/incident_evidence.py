@@ -10,11 +10,11 @@ from ..places import ProcessPlace
 from ..read import evidence
 
 MOST_LOOKS = 8
-"""Maximum number of processes of which a snapshot is taken in a tick, at some milliseconds each."""
+"""Maximum processes of which a snapshot is taken in a tick. Chosen: each takes some milliseconds."""
 
 
 def looks(decisions: Sequence[Decision]) -> dict[str, tuple[evidence.Evidence, ...]]:
-    """Snapshots by decision; decisions about no incident are absent. One snapshot per process."""
+    """Snapshots by id of the decision, one per process. Decisions that are not about an incident are absent."""
     taken: dict[ProcId, evidence.Evidence | None] = {}
     found: dict[str, tuple[evidence.Evidence, ...]] = {}
     for decision in decisions:

@@ -1,5 +1,5 @@
-"""What a tick is given beside the snapshot: deadlocks, and what users reported as no incident. If it cannot be read now, or may not
-be because of the budget, it is as last seen."""
+"""What a tick gets besides the snapshot: deadlocks, and feedback of users. What cannot be read now, or is not read to keep the
+budget, is as last read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..store.files import StoreError
 from .settings import Settings
 
 ALOOF = ("gunicorn", "uwsgi", "celery")
-"""Kinds of pools whose masters map semaphores only because these were made before the fork, and never post them."""
+"""Kinds of pools whose masters map semaphores only because these were created before the fork. They never post them."""
 
 
 class KnownDeadlocks:
@@ -26,19 +26,19 @@ class KnownDeadlocks:
         self._seen: tuple[Deadlock, ...] = ()
 
     def look(self, snapshot: Snapshot, ticks: int, every: int) -> tuple[Deadlock, ...]:
-        """The deadlocks at this snapshot, looked for if a policy would act on them. `ticks`: how many came before; only every
-        `every`th of them has a look."""
+        """The deadlocks at this snapshot; none if no policy would act on them. `ticks`: the ticks so far. Deadlocks are looked for
+        in one of `every` ticks."""
         config = self._settings.config
         if not config.quarantine.enabled:
             return ()
         if ticks % every == 0:
             aloof = {name for name, pool in config.pools.items() if pool.kind in ALOOF}
-            self._seen = self.watch.turn(snapshot, aloof)
+            self._seen = self.watch.step(snapshot, aloof)
         return self._seen
 
 
 class KnownFeedback:
-    """What people said was no incident."""
+    """Which incidents users reported as wrong."""
 
     def __init__(self, directory: Path) -> None:
         self.file = FeedbackStore(directory)

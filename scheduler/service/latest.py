@@ -1,4 +1,4 @@
-"""What the newest tick left for the time until the next one. Pure data: the daemon's loop writes it, other parts read it."""
+"""The results of the newest tick, for the time until the next one. Pure data: the daemon's loop writes it, other parts read it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from ..decision import Group, Note, Outcome, Tick
 
 @dataclass(slots=True)
 class Latest:
-    """The newest tick and what came of it."""
+    """The newest tick and its results."""
 
-    tick: Tick | None = None  # None: there was none yet
-    notes: tuple[Note, ...] = ()  # those that hold now
+    tick: Tick | None = None  # None: no tick yet
+    notes: tuple[Note, ...] = ()  # the notes that hold now
     services: tuple[ProcId, ...] = ()  # processes of services that had work
-    outcomes: tuple[Outcome, ...] = ()  # that no tick has reported yet
-    ticks: int = 0  # so far
+    outcomes: tuple[Outcome, ...] = ()  # outcomes that no tick has reported yet
+    ticks: int = 0  # ticks so far
     missed: int = 0  # ticks that could not be on time
 
     @property

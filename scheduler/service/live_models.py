@@ -1,4 +1,4 @@
-"""The models that a session uses, and the observer made with them. Must not know how a model is trained or what it says."""
+"""The models that a session uses, and the observer made with them. Must not know how a model is trained or what it predicts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Tell = Callable[[int, str], None]
 
 @dataclass(frozen=True, slots=True)
 class SessionModels:
-    """An artefact of each kind; None: the baseline takes its place."""
+    """An artefact of each kind; None: the baseline is used."""
 
     demand: Artifact | None
     anomaly: Artifact | None
@@ -47,13 +47,13 @@ class SessionModels:
 
 
 def models_in_use(config: Config, directory: Path, tell: Tell) -> SessionModels:
-    """The models for a session of this configuration. `directory`: where promoted ones are."""
+    """The models for a session with this configuration. `directory`: where promoted models are."""
     demand, anomaly, behaviour = (_model(kind, config, directory, tell) for kind in ("demand", "anomaly", "behaviour"))
     return SessionModels(demand, anomaly, behaviour)
 
 
 def _model(kind: str, config: Config, directory: Path, tell: Tell) -> Artifact | None:
-    """The promoted artefact if the configuration wants it and it fits, else the shipped one; None: neither can be used."""
+    """The promoted artefact if it fits, else the shipped one. None: neither can be used, or the configuration switches it off."""
     if not getattr(config.models, kind):
         return None
     try:
@@ -64,14 +64,14 @@ def _model(kind: str, config: Config, directory: Path, tell: Tell) -> Artifact |
     if artefact is not None and kind != "behaviour" and artefact.card.interval != config.daemon.interval:
         tell(
             WARNING,
-            f"promoted {kind} model not used: it was trained at {artefact.card.interval:g} s a tick, the daemon runs at "
+            f"promoted {kind} model not used: it was trained with ticks of {artefact.card.interval:g} s, but daemon.interval is "
             f"{config.daemon.interval:g} s; record and train at this interval",
         )
         artefact = None
     try:
-        artefact = artefact or shipped(kind)  # trained at many intervals, or on rates per second: it fits any
+        artefact = artefact or shipped(kind)  # trained at many intervals, or on rates per second: it fits any interval
     except ArtifactError as error:
-        tell(WARNING, f"the {kind} model that nicety comes with cannot be used: {error}")
+        tell(WARNING, f"the shipped {kind} model cannot be used: {error}; install nicety again")
     if artefact is None:
-        tell(NOTICE, f"no {kind} model yet, the baseline speaks; `nicety train` makes one")
+        tell(NOTICE, f"no {kind} model yet, so the baseline is used; `nicety train` makes one")
     return artefact

@@ -1,7 +1,7 @@
 """Reports the daemon's state to the service manager: sd_notify(3) without libsystemd. Knows nothing about the daemon.
 
-Without $NOTIFY_SOCKET nothing is sent. WATCHDOG=1 is sent by the control loop, after a finished stage of a tick, and
-never by a timer (F14).
+Without $NOTIFY_SOCKET nothing is sent. The control loop sends WATCHDOG=1 after each finished stage of a tick; a timer never sends
+it (F14).
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ class Notifier:
     """
 
     def __init__(self, environment: Mapping[str, str], pid: int = 0) -> None:
-        """`pid`: our own, compared with $WATCHDOG_PID; 0 compares nothing."""
+        """`pid`: our own, compared with $WATCHDOG_PID; 0: not compared."""
         address = environment.get("NOTIFY_SOCKET", "")
         self._address = "\0" + address[1:] if address.startswith("@") else address if address.startswith("/") else ""
         meant = environment.get("WATCHDOG_PID", "")
         microseconds = environment.get("WATCHDOG_USEC", "")
         ours = not meant or not pid or meant == str(pid)
         self.watchdog_seconds = int(microseconds) / 1e6 if self._address and ours and microseconds.isdecimal() else None
-        """The manager acts if it hears nothing for this long; None: no watchdog. Ticks must come at least twice as often."""
+        """The manager acts if it gets no message for so many seconds; None: no watchdog. Ticks must come at least twice as
+        often."""
 
     def ready(self, status: str) -> bool:
         """Start-up or reload is finished."""

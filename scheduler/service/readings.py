@@ -1,4 +1,4 @@
-"""The pools in use: the adapter and the newest sample of each. Knows pools as a port only."""
+"""The pools in use: the adapter and the newest sample of each. Knows pools only as a port."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from ..ports import PoolAdapter
 
 
 class Readings:
-    """What was read of each pool, beside the adapter that read it.
+    """The adapter of each pool, and the sample that it read last.
 
-    `adapters` and `samples` are shared with the actuator. Each `read` puts a new sample object in place of the one before: a sample
-    that was there when the actuator made a request is therefore older than that request.
+    `adapters` and `samples` are shared with the actuator. Each `read` replaces the sample objects. So a sample that was there when
+    the actuator made a request is older than that request.
     """
 
     def __init__(self, adapters: dict[str, PoolAdapter]) -> None:
@@ -18,7 +18,7 @@ class Readings:
         self.samples: dict[str, PoolSample] = {}
 
     def read(self) -> tuple[PoolSample, ...]:
-        """Read all pools. If one fails, those before it by name have been read."""
+        """Read all pools, in order of their names. If one fails, those before it have been read."""
         self.samples.update((name, adapter.read()) for name, adapter in sorted(self.adapters.items()))
         return tuple(self.samples.values())
 

@@ -1,4 +1,4 @@
-"""`nicety record`: reads the machine and stores what it read. Decides nothing, starts nothing, changes nothing."""
+"""`nicety record`: reads the machine and stores the snapshots. Decides nothing, starts nothing, changes nothing."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Progress:
     processes: int  # in the last tick
     written: int  # bytes by which the traces grew; negative if old days were dropped for the budget
     dropped: int  # ticks that could not be written
-    trouble: str  # why the last one could not, "" if none
+    trouble: str  # why the last of them could not be written; "" if none was lost
 
     def line(self) -> str:
-        """All of it for people."""
+        """The progress for people."""
         lost = f", {self.dropped} ticks lost" if self.dropped else ""
         grown = f", {size(max(self.written, 0))}"
         return f"{span(self.seconds)}: {self.ticks} ticks, {self.processes} processes{grown}{lost}"
@@ -51,7 +51,7 @@ def record(
 ) -> Progress:
     """Record a tick every `interval` seconds for `duration` seconds (None: until KeyboardInterrupt, raised as Interrupted).
 
-    Pools that run already are observed as pools; command pools are not started. Missed ticks are skipped, not made up for.
+    Pools that are running are recorded as pools. Command pools are not started. Missed ticks are skipped, not made up for.
     Raises StateBusyError while another nicety uses the state directory, StoreError if it cannot be used.
     """
     running = {name: pool for name, pool in config.pools.items() if pool.kind != "command"}

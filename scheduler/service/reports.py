@@ -1,4 +1,4 @@
-"""What the daemon says about itself: events, faults, and troubles that begin and end. Knows the log stream, not what goes wrong."""
+"""What the daemon logs about itself: events, faults, and troubles that begin and end. Knows the log stream, not what goes wrong."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = logging.getLogger("nicety")
 
 
 class Reports:
-    """Writes to the log for people and machines, and forwards there what modules of nicety log."""
+    """Writes to the log for people and machines, and forwards to it what modules of nicety log."""
 
     def __init__(self, environment: Mapping[str, str], descriptor: int, clock: Clock) -> None:
         """`descriptor`: where the lines go, unless `environment` names systemd's journal."""
@@ -25,17 +25,17 @@ class Reports:
         log.addHandler(self._forward)
 
     def event(self, priority: int, text: str, **fields: Any) -> None:
-        """Log a line. `priority`: of syslog(3)."""
+        """Log a line. `priority`: as in syslog(3)."""
         self.stream.event(self._clock.wall(), priority, text, **fields)
 
-    def fault(self, fault: Fault, traceback: str, turn: int, most: int) -> None:
-        """Report an exception of a step, in the `turn`th turn in a row of at most `most`."""
-        often = "" if fault.times == 1 else f", {fault.times} times by now"
-        row = f"turn {turn} of at most {most} in a row"
+    def fault(self, fault: Fault, traceback: str, failures: int, most: int) -> None:
+        """Report an exception of a step. It is in the `failures`th failed tick in a row; at most `most` are allowed."""
+        often = "" if fault.times == 1 else f", {fault.times} times so far"
+        row = f"failed tick {failures} of at most {most} in a row"
         self.event(ERROR, f"{fault.step} failed ({row}){often}: {fault.error}", place=fault.place, traceback=traceback)
 
     def troubles(self, troubles: Mapping[str, str]) -> None:
-        """Report each trouble once when it begins and once when it is over. `troubles`: by name, "" where all is well."""
+        """Report each trouble once when it begins and once when it is over. `troubles`: the cause by name; "" means all is well."""
         for name, error in troubles.items():
             if error and not self._troubles.get(name):
                 self.event(WARNING, f"{name}: {error}")
@@ -44,5 +44,5 @@ class Reports:
         self._troubles = troubles
 
     def close(self) -> None:
-        """Forward no more."""
+        """Stop forwarding."""
         log.removeHandler(self._forward)

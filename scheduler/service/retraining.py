@@ -26,16 +26,18 @@ from ..words import size, span
 TRAINING = (*PYTHON, "-m", "nicety.training")
 
 OWN_SHARE = 0.8
-"""Share of its time and memory that training gets as its limits, so that it ends by itself with what it has before it is ended."""
+"""Share of the configured time and memory that training gets as its own limits. Chosen: it must finish with what it has before it
+is stopped."""
 
 GRACE_NS = 10 * 10**9
-"""Time from SIGTERM to SIGKILL."""
+"""ns from SIGTERM to SIGKILL. Chosen: enough to write what is finished."""
 
 CLOSING_SECONDS = 2.0
-"""The same when the daemon ends: then a training only has to leave its parts for the next one."""
+"""Seconds from SIGTERM to SIGKILL when the daemon ends. Chosen: a training then only leaves its parts for the next one, and the end
+of the daemon must not take long."""
 
 RESULT_BYTES, TALK_BYTES = 16 << 20, 1 << 16
-"""Maximum bytes that are read of a training's output: its result, and the end of its messages."""
+"""Maximum bytes read of a training's result, and of the end of its messages. Chosen: a result has some kilobytes."""
 
 _PR_SET_PDEATHSIG = 1
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -43,30 +45,30 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What a turn has to report."""
+    """What happened to the training since the last tick."""
 
     said: tuple[tuple[int, str], ...] = ()  # (priority, sentence) for the log
-    promoted: bool = False  # another model is live than when the training began
+    promoted: bool = False  # whether other models are live than when the training began
 
 
 @dataclass(slots=True)
 class _Child:
-    """A training under way, in a session and process group of its own."""
+    """A running training, in a separate session and process group."""
 
     process: subprocess.Popen[bytes]
     began: int  # monotonic ns
-    result: int  # descriptor of the memory file that it writes its result to
-    talk: int  # the same for its messages
-    live: dict[str, str | None]  # when it began
-    ended_for: str = ""  # why it was asked to end
-    kill_at: int = 0  # when it gets SIGKILL, once it was asked
+    result: int  # descriptor of the memory file for its result
+    talk: int  # descriptor of the memory file for its messages
+    live: dict[str, str | None]  # digests of the models that were live when it began, by kind
+    ended_for: str = ""  # why it was asked to end; "" if it was not
+    kill_at: int = 0  # monotonic ns when it gets SIGKILL, if it was asked to end
 
 
 class Retraining:
-    """Trains in the background, `models.retrain_hours` after the last one ended; never two at a time. All times are monotonic ns.
+    """Trains in the background, `models.retrain_hours` after the last training ended. Never runs two. Times are monotonic ns.
 
-    `turn` must be called from a thread that lives as long as the daemon: the kernel ends the training when the thread that started
-    it ends, for whatever reason.
+    `tick` must be called from a thread that lives as long as the daemon, because the kernel ends the training when the thread that
+    started it ends.
     """
 
     def __init__(self, models: Path, arguments: Sequence[str], command: Sequence[str] = TRAINING) -> None:
@@ -78,7 +80,7 @@ class Retraining:
         self._child: _Child | None = None
 
     def configure(self, config: Models, now: int) -> None:
-        """Set how often and within what limits to train from now on. If the hours change, the first training comes after them."""
+        """Set how often to train and with which limits. If the hours change, the next training begins after the new ones."""
         changed = config.retrain_hours != self._config.retrain_hours
         self._config = config
         if changed:
@@ -86,8 +88,8 @@ class Retraining:
         if self._child is not None and not config.retrain_hours:
             self._tell_to_end(self._child, now, "models.retrain_hours is 0 now")
 
-    def turn(self, now: int) -> News:
-        """Start what is due, supervise what runs, collect what has ended. Takes some milliseconds at a start, otherwise none."""
+    def tick(self, now: int) -> News:
+        """Start a training that is due, supervise one that runs, collect one that has ended. A start takes some milliseconds."""
         if self._child is not None:
             return self._look(self._child, now)
         if self._due is None or now < self._due:
@@ -96,18 +98,18 @@ class Retraining:
         try:
             self._child = self._start(now)
         except (OSError, subprocess.SubprocessError) as error:
-            return News(((WARNING, f"retraining did not start: {error}; the next one {self._next(now)}"),))
+            return News(((WARNING, f"retraining could not start: {error}; the next one {self._next(now)}"),))
         limits = f"at most {span(self._config.retrain_seconds)} and {size(self._config.retrain_bytes)}"
-        return News(((INFO, f"retraining began: pid {self._child.process.pid}, when the CPUs are idle, {limits}"),))
+        return News(((INFO, f"retraining began: pid {self._child.process.pid}, only on idle CPUs, {limits}"),))
 
     def state(self, now: int) -> str:
-        """For people: what runs, or when the next one is due."""
+        """The running training, or when the next one is due, for people."""
         if self._child is not None:
             return f"pid {self._child.process.pid}, since {span((now - self._child.began) / 1e9)}"
         return "off" if self._due is None else f"in {span((self._due - now) / 1e9)}"
 
     def close(self) -> None:
-        """End what runs, and wait until it has ended. Idempotent."""
+        """End a running training and wait for its end. Idempotent."""
         child, self._child = self._child, None
         if child is None:
             return
@@ -141,11 +143,11 @@ class Retraining:
         return _Child(process, now, result, talk, self._live())
 
     def _look(self, child: _Child, now: int) -> News:
-        """Check whether it has ended or passed a limit."""
+        """Check whether the training has ended or exceeded a limit."""
         if os.waitid(os.P_PID, child.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
             self._child = None
             self._put_off(now)
-            _reap(child)  # ends what it had started
+            _reap(child)  # also ends the processes that it started
             news = News(_outcome(child, self._next(now)), self._live() != child.live)
             _forget(child)
             return news
@@ -157,7 +159,7 @@ class Retraining:
         if now - child.began > seconds * 1e9:
             self._tell_to_end(child, now, f"it took more than models.retrain_seconds = {seconds:g}")
         elif (resident := _resident(child.process.pid)) > memory:
-            self._tell_to_end(child, now, f"it took {size(resident)}, more than models.retrain_bytes = {memory}")
+            self._tell_to_end(child, now, f"it used {size(resident)}, more than models.retrain_bytes = {memory}")
         return News()
 
     def _tell_to_end(self, child: _Child, now: int, reason: str) -> None:
@@ -166,7 +168,7 @@ class Retraining:
             _signal(child, signal.SIGTERM)
 
     def _put_off(self, now: int) -> None:
-        """Make the next one due after its hours from now, if there is to be one."""
+        """Make the next training due `models.retrain_hours` from now; never if they are 0."""
         hours = self._config.retrain_hours
         self._due = now + round(hours * 3600e9) if hours else None
 
@@ -174,7 +176,7 @@ class Retraining:
         return "is switched off" if self._due is None else f"comes in {span((self._due - now) / 1e9)}"
 
     def _live(self) -> dict[str, str | None]:
-        """Which models are live; None: none that could be used."""
+        """Digest of the live model of each kind; None: none is live, or it cannot be used."""
         found: dict[str, str | None] = {}
         for kind in FEATURES:
             try:
@@ -193,18 +195,19 @@ def _prctl() -> Any:
 
 
 def _end_with_parent(prctl: Any, parent: int) -> None:
-    """In the child before exec: SIGTERM when the daemon dies. Everything it calls was looked up before the fork."""
+    """Runs in the child before exec: have the kernel send SIGTERM when the daemon dies. Calls only what was looked up before the
+    fork."""
     prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
     if os.getppid() != parent:  # the daemon ended before the line above
         os._exit(1)
 
 
 def _make_idle(pid: int) -> None:
-    """Give it only CPU time that nothing else wants, and make it the first choice when memory is short.
+    """Give the training only CPU time that nothing else wants, and make it the first process to be killed when memory is short.
 
-    Done by the parent after the start, which waits for the exec: an idle child would get there only when the machine is idle. Its
-    session has an autogroup of its own, in which SCHED_IDLE yields to nothing else: so the autogroup gets the least weight too. The
-    kernel serves the disk requests of SCHED_IDLE as idle ones: task_nice_ioclass in include/linux/ioprio.h.
+    The parent does this after the start, which waits for the exec: an idle child would reach the exec only on an idle machine. The
+    training is alone in the autogroup of its session, where SCHED_IDLE yields to nothing. So the autogroup gets the least weight
+    too. The kernel serves disk requests of SCHED_IDLE as idle ones: task_nice_ioclass in include/linux/ioprio.h.
     """
     for act in (
         lambda: os.setpriority(os.PRIO_PROCESS, pid, 19),
@@ -215,11 +218,11 @@ def _make_idle(pid: int) -> None:
         try:
             act()
         except OSError:
-            pass  # it has ended already, or this kernel has no autogroups
+            pass  # the training has ended already, or this kernel has no autogroups
 
 
 def _resident(pid: int) -> int:
-    """Resident bytes of a process and all that it started; 0 if it is gone."""
+    """Resident bytes of a process and of all its descendants; 0 if it is gone."""
     total, left = 0, [pid]
     while left:
         place = Path(f"/proc/{left.pop()}")
@@ -233,7 +236,7 @@ def _resident(pid: int) -> int:
 
 
 def _signal(child: _Child, number: int) -> None:
-    """Signal all its processes; its number is its own until it has been waited for."""
+    """Signal all processes of a training. Its pid is not reused before it has been waited for."""
     try:
         os.killpg(child.process.pid, number)
     except ProcessLookupError:
@@ -258,23 +261,23 @@ def _outcome(child: _Child, again: str) -> tuple[tuple[int, str], ...]:
     result, talk = os.pread(child.result, RESULT_BYTES, 0), _end_of(child.talk)
     said = _kinds(result)
     if child.ended_for:
-        return (*said, (WARNING, f"retraining was ended: {child.ended_for}; the next one {again}"))
+        return (*said, (WARNING, f"retraining was stopped: {child.ended_for}; the next one {again}"))
     if said:
         return said
     code = child.process.returncode
     how = f"status {code}" if code >= 0 else f"signal {-code}"
-    last = talk.splitlines()[-1] if talk.strip() else "it said nothing"
+    last = talk.splitlines()[-1] if talk.strip() else "without a message"
     return ((WARNING, f"retraining failed ({how}): {printable(last.removeprefix('nicety: '))}; the next one {again}"),)
 
 
 def _end_of(descriptor: int) -> str:
-    """The end of its messages."""
+    """The end of a training's messages."""
     length = os.fstat(descriptor).st_size
     return os.pread(descriptor, TALK_BYTES, max(length - TALK_BYTES, 0)).decode(errors="replace").rstrip()
 
 
 def _kinds(result: bytes) -> tuple[tuple[int, str], ...]:
-    """A sentence for each kind of model; empty if this is no result of a training."""
+    """(priority, sentence) for each kind of model; empty if `result` is not the result of a training."""
     try:
         return tuple(_kind(kind, it["outcome"], it["reason"], it["digest"]) for kind, it in json.loads(result)["models"].items())
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -287,4 +290,4 @@ def _kind(kind: str, outcome: str, reason: str, digest: str) -> tuple[int, str]:
 
 
 _PRIORITIES = {"promoted": NOTICE, "refused": NOTICE, "not trained": INFO}
-"""By outcome, see `training.report.OUTCOMES`; any other outcome is a trouble."""
+"""Priority by outcome (`training.report.OUTCOMES`); any other outcome is a WARNING."""

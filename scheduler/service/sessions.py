@@ -1,5 +1,5 @@
-"""The sessions of a daemon, one after another: what is made anew at the start, after a reload, an undo, a training, or when what is
-acted on changes. Must not know how a decision is made, or what is acted on."""
+"""The sessions of a daemon, one after another. A new one begins at the start, after a reload, an undo or a training, and when the
+scope changes. Must not know how a decision is made, or what is acted on."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .settings import Settings
 from .warm_start import Past, start_warm
 
 WARM_START_SECONDS = 1.5
-"""Longest time that a start reads past pool activity: 4.5 hours of 300 processes and 16 workers take 0.7 to 1.1 s."""
+"""Seconds for which a start may read past pool activity. Chosen: 4.5 hours of 300 processes and 16 workers take 0.7 to 1.1 s."""
 
 
 class Sessions:
@@ -45,7 +45,7 @@ class Sessions:
         reports: Reports,
         memory: dict[str, Any],
     ) -> None:
-        """Begins the first session. `memory`: what its engine goes on from."""
+        """Begins the first session. `memory`: the memory that its engine starts with."""
         self._settings, self._paths, self._facts, self._kernel = settings, paths, facts, kernel
         self._actuator, self._latest, self._clock, self._reports = actuator, latest, clock, reports
         self.log = DecisionLog(paths.root, settings.config.store.decision_bytes)
@@ -53,8 +53,8 @@ class Sessions:
         self._begin(memory, *self._start_warm())
 
     def go_on(self, memory: dict[str, Any]) -> None:
-        """Begin a new session; what was learned is kept. After a change of the interval it cannot be, and only the seasonal
-        patterns of loads are read again. `memory`: what the engine goes on from."""
+        """Begin a new session and keep what was learned. If the interval changed, only the seasonal patterns of loads are kept, by
+        reading them again. `memory`: the memory that the engine starts with."""
         before, learned = self.current, self.observer
         if before.config["daemon"]["interval"] != self._settings.config.daemon.interval:
             self._begin(memory, *self._start_warm())
@@ -63,7 +63,7 @@ class Sessions:
         self.observer.follow(learned)
 
     def finish(self, outcomes: tuple[Outcome, ...]) -> None:
-        """Log what an undo outside a tick did, as a last tick of the session in which nothing is decided."""
+        """Log the outcomes of an undo outside a tick, as the last tick of the session. Nothing is decided in it."""
         self._reports.stream.undone(self._clock.wall(), self.current.id, outcomes)
         tick = self.observer.closing(self._clock.monotonic(), self._clock.wall(), self._latest.outcomes)
         if tick is not None:
@@ -74,11 +74,11 @@ class Sessions:
         """Report once that an unusable decision log was found and replaced."""
         if self.log.set_aside is not None:
             aside, self.log.set_aside = self.log.set_aside, None
-            text = f"decision log: the one that was there cannot be used, and is kept as {aside}; a new one was begun"
+            text = f"the old decision log cannot be read; it is kept as {aside}, and a new one was begun"
             self._reports.event(WARNING, text)
 
     def _begin(self, memory: dict[str, Any], past: Past, warm_start: WarmStart | None, follows: str = "") -> None:
-        """Begin a new session. `past` is what earlier sessions recorded; the others are as in `decision.Session`."""
+        """Begin a new session. `past`: what earlier sessions recorded. The other arguments are as in `decision.Session`."""
         config = self._settings.config
         self._actuator.limit(config.priority.starve_seconds, config.priority.floor)
         models = models_in_use(config, self._paths.models, self._reports.event)
@@ -119,7 +119,7 @@ class Sessions:
             )
 
     def _start_warm(self) -> tuple[Past, WarmStart | None]:
-        """What the pools did in the newest hours, from the traces; nothing if there are no traces, or they cannot be read."""
+        """What the pools did in the newest hours, from the traces; nothing if there are none, or they cannot be read."""
         config, traces = self._settings.config, self._paths.traces
         if not config.pools or not config.store.traces or not any(traces.glob("*.db")):
             return [], None
@@ -135,6 +135,6 @@ class Sessions:
             return [], None
         if past:
             seconds, back = (self._clock.monotonic() - began) / 1e9, span((began - past[0][0]) / 1e9)
-            text = f"loads of the last {back} are known from the traces, read in {seconds:.2g} s"
+            text = f"the loads of the last {back} are known from the traces, which were read in {seconds:.2g} s"
             self._reports.event(NOTICE, text, ticks=warm_start.ticks)
         return past, warm_start

@@ -14,7 +14,8 @@ FIXED = ("state_dir", "socket", "control_group")
 
 
 class Settings:
-    """The configuration that holds now. All parts of the daemon look at this one, so a reload replaces it in one place."""
+    """The configuration in force. All parts of the daemon share this object, so a reload replaces the configuration in one
+    place."""
 
     def __init__(self, loaded: Loaded, *, told_to_act: bool) -> None:
         """`told_to_act`: the caller said whether to act, so `daemon.act` does not count."""
@@ -23,7 +24,8 @@ class Settings:
         self._told_to_act = told_to_act
 
     def read_again(self) -> Config:
-        """What the file says now, not yet in force. Raises ConfigError and PathError if it cannot be used."""
+        """The configuration that the file has now; it is not in force yet. Raises ConfigError and PathError if it cannot be
+        used."""
         config = read_config(self.path, os.geteuid()) if self.path is not None else Config()
         changed = [key for key in FIXED if getattr(config.daemon, key) != getattr(self.config.daemon, key)]
         if changed:
@@ -31,14 +33,14 @@ class Settings:
         return config
 
     def rescoped(self, config: Config) -> Scope | None:
-        """The scope that another configuration gives; None if the present one stays."""
+        """The scope of another configuration; None if the present scope stays."""
         if self._told_to_act or configured(config) == configured(self.config):
             return None
         return configured(config)
 
 
 def configured(config: Config) -> Scope:
-    """The scope that the configuration gives."""
+    """The scope of a configuration."""
     if not config.daemon.act:
         return OBSERVE
     return act_on(OBSERVE, resolve(config.daemon.act_on, config.pools, config.groups, ()), None)

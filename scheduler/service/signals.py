@@ -1,4 +1,4 @@
-"""Signals to the daemon. A signal only sets a flag: the loop looks at it when it can."""
+"""Signals to the daemon. A signal only sets a flag, which the loop checks when it can."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from types import FrameType
 
 
 class Signals:
-    """What signals asked for."""
+    """What signals have requested."""
 
     def __init__(self) -> None:
         self.stop = False
@@ -16,7 +16,7 @@ class Signals:
         """SIGHUP came. The reload that follows resets it."""
 
     def listen(self) -> None:
-        """Take these signals from now on."""
+        """Handle these signals from now on."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         signal.signal(signal.SIGHUP, self._reload)

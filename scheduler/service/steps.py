@@ -1,6 +1,6 @@
 """Keeps the loop going: runs its steps, and turns an exception into a fault that is counted and reported. Knows no step. Pure.
 
-A fault ends the step that it came from and no other. The one `except Exception` of the runtime is here.
+A fault ends the step that raised it and no other. This is the only `except Exception` of the daemon.
 """
 
 from __future__ import annotations
@@ -10,30 +10,30 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 KNOWN = 64
-"""Maximum distinct faults that are kept, the longest unseen go first. Chosen: a daemon with more of them has given up long ago."""
+"""Maximum distinct faults that are kept; the one unseen for longest goes first. Chosen: a daemon with more has given up long
+ago."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """An exception of a step. The same step, type and place are one and the same fault."""
+    """An exception of a step. Exceptions with the same step, type and place are one fault."""
 
     step: str
-    error: str  # type and text, of the latest one
+    error: str  # type and text of the latest exception
     place: str  # "file.py:line" that raised it
     times: int
 
 
 class Steps:
-    """Runs the steps of one turn after another."""
+    """Runs the steps of tick after tick."""
 
     def __init__(self, tell: Callable[[Fault, str], None]) -> None:
-        """`tell` is called with a fault and its traceback when it comes for the first time, and for the 10th, 100th, 1000th
-        time."""
+        """`tell` is called with a fault and its traceback when it happens for the first, 10th, 100th, 1000th time, and so on."""
         self._tell = tell
         self._faults: dict[tuple[str, str, str], Fault] = {}
-        self._sound = True  # nothing has failed in this turn
+        self._sound = True  # nothing has failed in this tick
         self.failures = 0
-        """Turns in a row in which a step failed."""
+        """Ticks in a row in which a step failed."""
 
     @property
     def faults(self) -> tuple[Fault, ...]:
@@ -62,8 +62,8 @@ class Steps:
             return False
         return True
 
-    def end_turn(self) -> int:
-        """End a turn. Returns `failures`, including this turn."""
+    def end_tick(self) -> int:
+        """End a tick. Returns `failures`, including this tick."""
         self.failures = 0 if self._sound else self.failures + 1
         self._sound = True
         return self.failures

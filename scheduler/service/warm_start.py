@@ -1,6 +1,6 @@
-"""What pools did before this session, from our own traces, so that the seasonal pattern of a load need not be learned again.
+"""What pools did before this session, from nicety's traces, so that the seasonal pattern of a load need not be learned again.
 
-Reads; must not know what a seasonal pattern is. Reading is bounded in time, and what cannot be read counts as never recorded.
+Only reads. Must not know what a seasonal pattern is. Reading is bounded in time. What cannot be read counts as not recorded.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from ..store.files import StoreError
 from ..store.traces import PoolsTick, newest_pools
 
 Past = list[tuple[int, tuple[PoolSample, ...]]]
-"""(monotonic ns of this boot, the pools then), oldest first."""
+"""(monotonic ns of this boot, the pools at that time), oldest first."""
 
 MOST = 2 * MEMORY
-"""Maximum ticks times pools to look back on: following one load for MEMORY ticks takes 0.3 to 0.7 s of CPU (a cloud machine's)."""
+"""Maximum ticks times pools to look back on. Chosen: following one load for MEMORY ticks takes 0.3 to 0.7 s of CPU on a cloud
+machine."""
 
 
 def start_warm(traces: Path, boot_id: str, at: int, wall: int, pools: int, in_time: Callable[[], bool]) -> tuple[Past, WarmStart]:
-    """As many ticks as a seasonal pattern remembers, fewer if there are more `pools`, or if it is not `in_time` to read on.
+    """As many of the newest ticks as a seasonal pattern remembers; fewer if there are many `pools`, or once `in_time` is false.
 
     `at`, `wall`: now, in ns. Raises StoreError if nothing can be read.
     """
@@ -32,7 +33,7 @@ def start_warm(traces: Path, boot_id: str, at: int, wall: int, pools: int, in_ti
 
 
 def start_warm_again(traces: Path, boot_id: str, session: str, warm_start: WarmStart) -> Past | None:
-    """The same for a replay of that session; None if the traces no longer have it."""
+    """What `start_warm` returned for that session, for its replay. None if the traces no longer have all of it."""
     try:
         found = _newest(traces, warm_start.ticks, session, lambda: True)
     except StoreError:
@@ -52,7 +53,8 @@ def _newest(traces: Path, most: int, before: str | None, in_time: Callable[[], b
 
 
 def _timed(ticks: list[PoolsTick], boot_id: str, at: int, wall: int) -> Past:
-    """Place ticks of earlier boots by the wall clock. Those that would not lie in the past are left out."""
+    """Ticks with their times on the clock of this boot. Ticks of earlier boots are placed by the wall clock; those that would not
+    lie in the past are left out."""
 
     def placed() -> Iterator[tuple[int, tuple[PoolSample, ...]]]:
         for tick in ticks:

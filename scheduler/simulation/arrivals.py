@@ -16,26 +16,27 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 SCATTER = 0.8
-"""Sigma of log-normal service times: their 95 % quantile is 2.7 times the mean, as of web requests (the published table in
-docs/simulation.md has 0.54 s for a mean of 0.2 s)."""
+"""Sigma of log-normal service times. Their 95 % quantile is then 2.7 times the mean, as in the published table of web requests in
+docs/simulation.md (0.54 s for a mean of 0.2 s)."""
 
 FULL = 32
-"""Most workers of the pool that the shapes are written for."""
+"""Most workers of the pool that the shapes are written for. Chosen; the shapes scale with the maximum."""
 
 PEAK = 0.7
 """Erlangs a worker in a trace's busiest minutes after scaling, with all allowed workers: the target of Knative's rule."""
 
 BUSIEST = 0.995
-"""Share of a trace's minutes that are below that peak. The rest are outliers that no scale would fit."""
+"""Share of a trace's minutes that are below that peak. Chosen: the rest are outliers that no scale would fit."""
 
 LONGEST_ROW = 10.0
-"""Seconds that one row of counts may last at most when played: within it the load is flat."""
+"""Most seconds of play that one row of counts may take. Chosen: the load is flat within a row, so long rows would hide its
+changes."""
 
 MOST_REQUESTS = 5e7
-"""Most requests of a load, with all workers busy all the time: at a hundred bytes each they must fit into memory."""
+"""Most requests of a load, counted as if all workers were busy all the time. Chosen: they take about a hundred bytes each, 5 GB."""
 
 MOST_SLOWER = 1e4
-"""Single requests are slowed down by at most this factor; if there are still too many, they are thinned out."""
+"""Single requests are slowed down by at most this factor; if there are still too many, some are left out. Chosen."""
 
 
 class LoadError(Exception):
@@ -44,13 +45,13 @@ class LoadError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What comes to a pool."""
+    """The requests of a pool."""
 
     name: str
     seconds: float
     arrivals: Floats  # [n] seconds from the start, rising
     services: Floats  # [n] seconds each takes
-    erlangs: Floats  # [ceil(seconds)] offered load of each second, without the randomness of single requests: what an oracle knows
+    erlangs: Floats  # [ceil(seconds)] offered load of each second, without the randomness of single requests; oracles know it
     scaled: str  # how a trace was fitted to the pool; "" for a synthetic load
 
 
@@ -67,7 +68,7 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What nicety recorded of a pool, laid out on even ticks."""
+    """A pool as nicety recorded it, on evenly spaced ticks."""
 
     name: str
     step: float  # seconds of a tick
@@ -84,10 +85,10 @@ class Recorded:
         return len(self.busy) * self.step
 
     def offered(self, service: float) -> Floats:
-        """[n] load that arrived, in Erlangs, if a request takes `service` seconds: what was served, and what the queue grew by.
+        """[n] load that arrived, in Erlangs, if a request takes `service` seconds: the busy workers plus the growth of the queue.
 
-        Not what was busy and queued: a request that waits for a minute would count once a tick. The growth is taken over a service
-        time, because single requests come and go between two ticks.
+        The length of the queue is not added, because a request that waits for a minute would count in every tick. The growth is
+        taken over a service time, because single requests come and go between two ticks.
         """
         n = len(self.busy)
         reach = max(round(service / self.step / 2), 1)
@@ -110,12 +111,12 @@ def made_up(shape: str, seconds: float, maximum: int, service: float, seed: int)
 
 
 def drawn_from(recorded: Recorded, service: float, seed: int) -> Load:
-    """The load that a recorded pool had: requests arrive at random at the recorded intensity and take `service` seconds on average,
-    because no trace has single requests. Neither sped up nor scaled."""
+    """The load of a recorded pool, neither sped up nor scaled. A trace has no single requests, so they arrive at random at the
+    recorded intensity and take `service` seconds on average."""
     erlangs = recorded.offered(service)
     seconds, step = recorded.seconds, recorded.step
     if float(erlangs.sum()) * step / service > MOST_REQUESTS:
-        raise LoadError(f"{recorded.name}: more than {MOST_REQUESTS:g} requests of {service:g} s; simulate a shorter time of it")
+        raise LoadError(f"{recorded.name}: more than {MOST_REQUESTS:g} requests of {service:g} s; simulate a shorter part of it")
     chance = np.random.default_rng([seed, len(erlangs)])
     arrivals = _within(chance.poisson(erlangs * step / service), step, chance)
     if len(arrivals) < 2:
@@ -123,7 +124,7 @@ def drawn_from(recorded: Recorded, service: float, seed: int) -> Load:
             f"{recorded.name}: fewer than two requests of {service:g} s arrive in {seconds:g} s; give a shorter --service"
         )
     work = np.interp(np.arange(np.ceil(seconds) + 1), np.arange(len(erlangs) + 1) * step, np.cumsum([0.0, *(erlangs * step)]))
-    holes = f"; {recorded.holes:.3g} s in which nothing was recorded left out" if recorded.holes else ""
+    holes = f"; {recorded.holes:.3g} s without a recording left out" if recorded.holes else ""
     said = f"arrivals drawn at the load that was seen; service times drawn, {service:.3g} s on average (--service){holes}"
     return Load(recorded.name, seconds, arrivals, _drawn(len(arrivals), service, chance), np.diff(work), said)
 
@@ -214,7 +215,7 @@ def fitted(trace: Trace, seconds: float, maximum: int, service: float, seed: int
     weights = np.ones(len(trace.times)) if trace.counts is None else trace.counts
     usual = 1.0 if trace.services is None else float(trace.services.mean())
     if span <= 0 or weights.sum() <= 0 or usual <= 0:
-        raise LoadError(f"{trace.name}: nothing arrives over a time in it; give a file with arrivals at different times")
+        raise LoadError(f"{trace.name}: nothing arrives, or everything at one time; give a file with arrivals at different times")
     work = weights if trace.services is None else trace.services / usual
     fastest = max(span / seconds, 1e-9)
     slowest = min(trace.step / LONGEST_ROW if trace.step else fastest / MOST_SLOWER, fastest)
@@ -260,7 +261,7 @@ def fitted(trace: Trace, seconds: float, maximum: int, service: float, seed: int
 
 
 def _smoothed(arrivals: Floats, services: Floats, seconds: float) -> Floats:
-    """[seconds] work that arrives a second, mean over ten: the randomness left in it is small beside the load."""
+    """[seconds] work that arrives in a second, as a mean over ten seconds, which leaves little randomness in it."""
     size = int(np.ceil(seconds))
     work = np.bincount(np.minimum(arrivals.astype(np.int64), size - 1), services, size)
     summed = np.concatenate([[0.0], np.cumsum(work)])

@@ -1,4 +1,4 @@
-"""What a perfect forecast would gain: it knows the offered load of each coming second, not single requests. Pure."""
+"""A rule with a perfect forecast: it knows the offered load of each coming second, but not single requests. Pure."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""nicety itself as a rule: what the daemon sees goes through the real `Observer` and the real `Engine`, tick by tick.
+"""nicety itself as a rule: the simulated pool goes through the real `Observer` and the real `Engine`, tick by tick.
 
-Must not contain policy: everything is decided by `scheduler/decide/policies/pool_size/pool_size.py`. The pool is alone on a machine
-that is large enough for all of its workers, so only the load and the configured limits count."""
+Must not contain policy: `scheduler/decide/policies/pool_size/pool_size.py` decides everything. The pool is alone on a machine that
+is large enough for all of its workers, so only the load and the configured limits count."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from .queueing import PoolSeen, WorkerSeen
 POOL = "pool"
 _SECOND = 1_000_000_000
 _BEGIN = 1_767_225_600 * _SECOND
-"""Wall clock ns at 0: midnight UTC, for the calendar of the forecasts. Nothing else reads it."""
+"""Wall clock, in ns, at the start of a simulation: a midnight UTC, chosen for the calendar of the forecasts. Nothing else reads
+it."""
 
 _UPTIME = 1_000_000
-"""Clock ticks since boot at 0."""
+"""Clock ticks since boot at the start of a simulation. Chosen: any value above the start times of all processes."""
 
 _FIRST_PID = 1000
 _RSS = 50 << 20

@@ -1,8 +1,8 @@
 """How others size a pool, written from their documentation and sources, with their defaults. Pure.
 
 A worker takes one request at a time, so concurrency targets are of one. Inputs of a rule that a simulated pool lacks (memory,
-missing pods) are left out. `at_least` and `at_most` are the pool's limits. Some of these rules were made for another use: each row
-of a table says what the rule does here, not how good it is at home.
+missing pods) are left out. `at_least` and `at_most` are the pool's limits. Some of these rules were made for another use: a table
+shows what a rule does here, not how good it is where it belongs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from types import MappingProxyType
 from .queueing import PoolSeen, SizeRule
 
 EPSILON = 1e-9
-"""Subtracted before rounding up, so that 2.8 / 0.7 asks for 4 on every machine."""
+"""Subtracted before rounding up, so that 2.8 / 0.7 gives 4 on every machine. Chosen, above the rounding error of a division."""
 
 
 def _up(value: float) -> int:
@@ -41,7 +41,7 @@ class Fixed:
 
 
 class _Cheaper:
-    """What they share: one worker less means the oldest idle one, and waits until one is idle."""
+    """What the algorithms share: a shrink ends the oldest idle worker, and waits until one is idle."""
 
     period = 1.0
     wants_workers = False
@@ -93,7 +93,7 @@ class UwsgiSpare(_Cheaper):
 
 
 class UwsgiSpare2(_Cheaper):
-    """Keeps `at_least` workers idle; one less after ten seconds with more."""
+    """Keeps `at_least` workers idle; removes one after ten seconds with more."""
 
     name = "uwsgi-spare2"
     IDLE = 10
@@ -120,7 +120,7 @@ class UwsgiSpare2(_Cheaper):
 
 
 class UwsgiBacklog(_Cheaper):
-    """By the length of the accept queue."""
+    """Sizes by the length of the accept queue."""
 
     name = "uwsgi-backlog"
     BACKLOG = 3
@@ -134,7 +134,8 @@ class UwsgiBacklog(_Cheaper):
 
 
 class UwsgiBusyness(_Cheaper):
-    """By the share of time that workers were busy, credited at the end of a request; with emergencies by the accept queue."""
+    """Sizes by the share of time that workers were busy, credited at the end of a request; the accept queue triggers
+    emergencies."""
 
     name = "uwsgi-busyness"
     wants_workers = True
@@ -234,7 +235,7 @@ class UwsgiBusyness(_Cheaper):
 class Celery:
     """As many workers as messages taken from the broker, at once; fewer after 30 s without growth, never before the first growth.
 
-    It is asked on each message; here ten times a second. Messages taken: at most four times the limit.
+    Celery decides on each message; here it decides ten times a second. It takes at most four times the limit of messages.
     """
 
     name = "celery"
@@ -260,7 +261,7 @@ class Celery:
 
 
 class PhpDynamic:
-    """php-fpm, pm = dynamic: one to three spare children, checked every second; starts double while they do not suffice."""
+    """php-fpm, pm = dynamic: one to three spare children, checked every second; starts double while there are too few."""
 
     name = "php-dynamic"
     period = 1.0
@@ -288,7 +289,7 @@ class PhpDynamic:
 
 
 class PhpOndemand:
-    """php-fpm, pm = ondemand: one child more for a connection that finds none idle, one less every second after 10 s idle.
+    """php-fpm, pm = ondemand: starts a child for a connection that finds none idle; ends one a second after 10 s idle.
 
     Connections are checked ten times a second here.
     """
@@ -317,7 +318,8 @@ class PhpOndemand:
 
 
 class Dask:
-    """Adaptive: enough workers to clear all tasks in five seconds. Idle workers go after being surplus three seconds in a row."""
+    """Dask's adaptive scaling: enough workers to finish all tasks in five seconds. Idle workers end after three seconds of
+    surplus."""
 
     name = "dask"
     period = 1.0
@@ -352,7 +354,7 @@ class Dask:
 
 
 class Horizon:
-    """Laravel Horizon with one queue: the maximum as soon as a job is ready to run, by one worker every three seconds."""
+    """Laravel Horizon with one queue: grows to the maximum as soon as a job is ready to run, by one worker every three seconds."""
 
     name = "horizon"
     period = 3.0
@@ -376,7 +378,7 @@ class Horizon:
 
 
 class _Stabilized:
-    """What the HPA makes of a desired size: it shrinks to the largest of five minutes, and limits the pace."""
+    """How the HPA follows a desired size: it shrinks only to the largest of five minutes, and limits the pace."""
 
     DOWN = 300.0
     PODS, PERCENT = 4, 1.0
@@ -396,9 +398,9 @@ class _Stabilized:
 
 
 class Hpa:
-    """Kubernetes, horizontal pod autoscaler by CPU: busy share of ready pods against 80 %.
+    """Kubernetes' horizontal pod autoscaler by CPU: compares the busy share of ready pods with 80 %.
 
-    Pods that are not ready count as idle when it would grow; if that reverses the decision, nothing happens.
+    Before it grows, pods that are not ready count as idle; if that reverses the decision, nothing happens.
     """
 
     period = 15.0
@@ -428,7 +430,7 @@ class Hpa:
 
 
 class Kpa:
-    """Knative: mean requests in flight over 60 s, 70 % of a worker each; panics when 6 s ask for twice the ready workers."""
+    """Knative: mean requests in flight over 60 s, at 70 % of a worker; panics when the last 6 s need twice the ready workers."""
 
     name = "kpa"
     period = 2.0
@@ -469,7 +471,7 @@ class Kpa:
 
 
 class Keda:
-    """The length of a list: a worker for every five that wait, by the HPA's rules from one worker on."""
+    """KEDA by the length of a list: a worker for every five waiting items, by the HPA's rules from one worker on."""
 
     name = "keda-5"
     period = 15.0
@@ -488,7 +490,7 @@ class Keda:
 
 
 class RayServe:
-    """Mean requests in flight over 30 s, one a replica; grows after it wanted to for 30 s, shrinks after 600 s."""
+    """Ray Serve: mean requests in flight over 30 s, one a replica; grows after 30 s of wanting to, shrinks after 600 s."""
 
     name = "ray-serve-1"
     period = 0.1
@@ -525,7 +527,7 @@ class RayServe:
 
 
 class Holt:
-    """Platformatic: Holt's linear trend of the busy workers, 1.2 start times ahead, at most one worker up in a decision."""
+    """Platformatic: Holt's linear trend of the busy workers, 1.2 start times ahead; grows by at most one worker in a decision."""
 
     name = "holt"
     period = 1.0

@@ -1,4 +1,4 @@
-"""Draws size against load with matplotlib (extra `report`). Knows figures, not how they were made."""
+"""Draws size against load with matplotlib (extra `report`). Must not know how the figures were made."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """One queue, first come first served, and workers that take time to start and finish their request before they leave. Pure.
 
-Knows arrivals and how long each request takes. Must not know who decides the number of workers, or why. A rule gets `PoolSeen` and
+Knows arrivals and how long each request takes. Must not know how the number of workers is decided. A rule gets `PoolSeen` and
 nothing else, so it can use only what it could see of a real pool.
 """
 
@@ -36,14 +36,14 @@ class PoolSeen:
 
     at: float  # seconds since the start
     size: int  # workers wanted: starting ones count, leaving ones do not
-    ready: int  # of these, up
-    idle: int  # of those, without work
+    ready: int  # those of `size` that are up
+    idle: int  # those of `ready` without work
     busy: int  # at work, leaving ones too
     queued: int  # requests that wait
     arrived: int  # requests so far
     busy_mean: float  # workers at work, exact mean since the last look
-    queued_mean: float  # requests waiting, likewise
-    service_seconds: float | None  # mean over the finished requests; None: none is
+    queued_mean: float  # requests waiting, exact mean since the last look
+    service_seconds: float | None  # mean over the finished requests; None: none is finished
     start_seconds: float | None  # from start to ready, as measured; None: no worker has come up yet
     workers: tuple[WorkerSeen, ...]  # by id, leaving ones too; empty unless the rule asks for them
 
@@ -75,7 +75,7 @@ class SimulatedQueue:
     def __init__(self, arrivals: Floats, services: Floats, start_seconds: float, size: int) -> None:
         """`arrivals`: seconds, rising. `services`: how long each takes. `size`: workers that are ready at 0."""
         if size < 1:
-            raise ValueError("a pool that is simulated has at least one worker")
+            raise ValueError(f"a simulated pool needs at least one worker, not {size}")
         if len(arrivals) != len(services):
             raise ValueError(f"{len(arrivals)} arrivals but {len(services)} service times")
         self.now = 0.0
@@ -232,9 +232,10 @@ def worker_seconds(born: Floats, gone: Floats, since: float, until: float) -> fl
 
 
 def play(queue: SimulatedQueue, rule: SizeRule, minimum: int, maximum: int, seconds: float) -> None:
-    """Let a rule run a pool for `seconds`, then let the workers that are there finish the rest.
+    """Let a rule size a pool for `seconds`; the workers left at the end finish the remaining requests.
 
-    The sizes of a rule are cut to the limits. It is asked once a period, from the end of the first: at 0 there is nothing to see.
+    The rule decides once a period, from the end of the first period on, because at 0 there is nothing to see. Its sizes are cut to
+    the limits.
     """
     turn = 1
     while (at := turn * rule.period) <= seconds:

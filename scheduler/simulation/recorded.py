@@ -1,4 +1,4 @@
-"""Reads what nicety recorded of a pool: the newest part of a trace store, laid out for a load to be made from it."""
+"""Reads a pool that nicety recorded: the newest part of a trace store, on evenly spaced ticks, to make a load from."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..store.traces import PoolsTick, newest_pools
 from .arrivals import LoadError, Recorded
 
 HOLE = 60.0
-"""Seconds without a tick in which the pool is taken to have gone on as before; longer gaps are left out."""
+"""Longest gap between ticks, in seconds, that is filled from the ticks around it; longer gaps are left out. Chosen."""
 
 
 def read(traces: Path, name: str | None, seconds: float) -> Recorded:
@@ -23,7 +23,9 @@ def read(traces: Path, name: str | None, seconds: float) -> Recorded:
     `traces`: a trace file, or a state directory. Raises LoadError, and TraceError if it is neither.
     """
     if not traces.exists():
-        raise LoadError(f"{traces}: nothing is recorded there; `nicety record` and `nicety run` record, or say where: TRACE")
+        raise LoadError(
+            f"{traces}: nothing is recorded there; record with `nicety record` or `nicety run`, or give the path as TRACE"
+        )
     pieces: list[list[PoolsTick]] = []
     names, found = set[str](), 0.0
     for piece in newest_pools(traces):
@@ -36,7 +38,7 @@ def read(traces: Path, name: str | None, seconds: float) -> Recorded:
             break
     there = ", ".join(sorted(names))
     if not names:
-        raise LoadError(f"{traces}: no pool was recorded; say which there are in the configuration ([pools.NAME]) and record again")
+        raise LoadError(f"{traces}: no pool was recorded; add your pools to the configuration ([pools.NAME]) and record again")
     if name is None:
         raise LoadError(f"{traces}: more than one pool was recorded; choose one with --pool: {there}")
     if name not in names:
@@ -73,7 +75,7 @@ def _laid_out(ticks: Iterable[PoolsTick], name: str, seconds: float) -> Recorded
         start_seconds = _newer(sample, start_seconds)
     if not busy:
         raise LoadError(
-            f"{name}: nothing tells whether its workers were busy; `nicety doctor` says what that needs. Then record again"
+            f"{name}: the recording does not show whether its workers were busy; see `nicety doctor`, then record again"
         )
     if max(busy) <= 0:
         raise LoadError(f"{name}: no worker was ever seen busy; record it while it has work to do")

@@ -1,4 +1,4 @@
-"""Runs rules on loads: one rule on one load gives `Figures`; many give a table. Must not use a clock or unseeded randomness."""
+"""Runs rules on loads: one rule on one load gives `Figures`, many give a table. Must not use a clock or unseeded randomness."""
 
 from __future__ import annotations
 
@@ -22,24 +22,28 @@ from .peers import PEERS, Fixed
 from .queueing import Floats, SimulatedQueue, SizeRule, play, worker_seconds
 
 WARMUP = 120.0
-"""Seconds at the beginning that do not count: no rule chose the pool's first size."""
+"""Seconds at the beginning that do not count, because no rule chose the pool's first size. Chosen."""
 
 MINIMUM, MAXIMUM = 2, 32
+"""Limits of a pool, in workers, unless given or recorded. Chosen; the maximum is that of the load's shapes."""
+
 START = 4.0
 """Seconds from a worker's start to its first request, if neither given nor measured (chosen)."""
 
 ORACLES = (0.8, 0.7)
+"""Busy shares of the oracles in `ALL`: the targets of the HPA and of Knative."""
+
 OURS = ("nicety", "nicety-reactive")
 ALL = (*OURS, *PEERS, "fixed-8", "fixed-16", "fixed-32", *(f"oracle-{100 * target:.0f}" for target in ORACLES))
 """Every rule, as `nicety simulate --rule all` runs them."""
 
 USUAL = ("nicety", "nicety-reactive", "kpa", "hpa-80", "celery", "uwsgi-busyness", "fixed-32", "oracle-80", "oracle-70")
-"""Those that it runs by default."""
+"""The rules that `nicety simulate` runs by default."""
 
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """What happened, second by second, for a picture."""
+    """Size and load of a run, second by second, for a plot."""
 
     workers: Floats  # at the end of each second, starting and leaving ones too
     erlangs: Floats  # offered load, as `Load` has it
@@ -47,7 +51,7 @@ class Track:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """The result of one rule on one load. Of the time after the warm-up."""
+    """The result of one rule on one load, of the time after the warm-up."""
 
     rule: str
     load: str
@@ -135,8 +139,8 @@ def prepare(load: str | Trace | Recorded, seed: int, *, seconds: float, maximum:
 
 
 def limits(recorded: Recorded | None, config: Config) -> tuple[int, int]:
-    """(fewest, most) workers by default: of a recorded pool its configured limits; if it has none, limits that let it grow to twice
-    its largest size."""
+    """(fewest, most) workers by default. A recorded pool has its configured limits; if it has none, it may grow to twice its
+    largest size."""
     if recorded is None:
         return MINIMUM, MAXIMUM
     pool = config.pools.get(recorded.name)
@@ -152,7 +156,7 @@ def first_size(minimum: int, maximum: int) -> int:
 
 
 def check(rules: Iterable[str]) -> None:
-    """Raises LoadError for the first name that is no rule, before any run."""
+    """Check the names before any run. Raises LoadError for the first one that is not a rule."""
     nothing = Load("", 0.0, np.zeros(0), np.zeros(0), np.zeros(0), "")
     for rule in rules:
         if rule not in OURS:
@@ -175,7 +179,7 @@ def make(
     if kind == "oracle" and re.fullmatch(r"[1-9]\d?|100", number):
         return Oracle(int(number) / 100, load.erlangs, start_seconds)
     close = difflib.get_close_matches(rule, ALL, n=1)
-    hint = f'did you mean "{close[0]}"?' if close else f"there are all, {', '.join(ALL)}, and fixed-N and oracle-N of other numbers"
+    hint = f'did you mean "{close[0]}"?' if close else f"choose all, {', '.join(ALL)}, or fixed-N or oracle-N"
     raise LoadError(f'there is no rule "{rule}"; {hint}')
 
 
@@ -199,7 +203,7 @@ def run(
     initial: int | None = None,
     demand: Network | None = None,
 ) -> Iterator[Figures]:
-    """Every rule on every load with every start time and seed, in turn. A load is made from a seed when it is needed."""
+    """Run every rule on every load with every start time and seed. A load is made from a seed when it is needed."""
     for load in loads:
         for seed in seeds:
             made = load(seed)
@@ -226,7 +230,7 @@ HEADERS = ("load", "start s", "rule", "p50 s", "p95 s", "p99 s", "workers", "spa
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """Figures of one rule on one load over all seeds: means."""
+    """Mean figures of one rule on one load over all seeds."""
 
     load: str
     start_seconds: float
@@ -257,7 +261,7 @@ class Mean:
 
 
 def means(figures: Iterable[Figures]) -> list[Mean]:
-    """One for each load, start time and rule, in the order in which they came."""
+    """Means over the seeds for each load, start time and rule, in the order in which these first occur."""
     found: dict[tuple[str, float, str], list[Figures]] = {}
     for each in figures:
         found.setdefault((each.load, each.start_seconds, each.rule), []).append(each)
@@ -286,7 +290,7 @@ def means(figures: Iterable[Figures]) -> list[Mean]:
 
 @dataclass(frozen=True, slots=True)
 class AsItWas:
-    """How a recorded pool itself did in the time that counts, to compare with the rules. Its latency is unknown."""
+    """The recorded pool itself in the time that counts, to compare with the rules. Its latency is unknown."""
 
     load: str
     seconds: float
@@ -312,5 +316,5 @@ def as_it_was(recorded: Recorded, warmup: float) -> AsItWas:
 
 
 def by_rule(found: Iterable[Mean]) -> Mapping[tuple[str, float, str], Mean]:
-    """The same by (load, start time, rule)."""
+    """Means by (load, start time, rule)."""
     return {(mean.load, mean.start_seconds, mean.rule): mean for mean in found}

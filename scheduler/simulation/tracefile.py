@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 COLUMNS = ("t_submit", "t", "count", "service_s")
 
 MOST_ROWS = 20_000_000
-"""Files with more rows are refused before they use up all memory."""
+"""Files with more rows are refused before they use up all memory. Chosen."""
 
 
 def read(path: Path) -> Trace:
@@ -33,7 +33,7 @@ def read(path: Path) -> Trace:
         raise LoadError(f"{path}: no column {', '.join(COLUMNS[:3])}; a file of arrivals has `count` (with `t`), or `t_submit`")
     rows = len(counts) if counts is not None else 0 if times is None else len(times)
     if rows < 2:
-        raise LoadError(f"{path}: {rows} rows are no trace; give a file with at least two")
+        raise LoadError(f"{path}: {rows} rows are too few; give a file with at least two")
     for name, values in columns.items():
         bad = np.flatnonzero(~np.isfinite(values) | ((values < 0) & (name not in ("t", "t_submit"))))
         if len(bad):
@@ -51,7 +51,9 @@ def _counted(path: Path, times: Floats | None, counts: Floats) -> Trace:
     steps = np.diff(times)
     step = float(np.median(steps))
     if step <= 0 or (steps < step * 0.999).any():
-        raise LoadError(f"{path}: its intervals are not in order of time, each once; sort the rows by t")
+        raise LoadError(
+            f"{path}: its intervals are not in order of time, or one occurs twice; sort the rows by t and merge equal ones"
+        )
     return Trace(path.stem, times, counts, None, step)
 
 
@@ -71,7 +73,7 @@ def _csv(path: Path) -> dict[str, Floats]:
                     except (TypeError, ValueError):
                         raise LoadError(f'{path}:{number}: {name} is "{row[name]}", not a number; correct the line') from None
         except csv.Error as error:
-            raise LoadError(f"{path}: no CSV file: {error}; give CSV with a header, or a .parquet file") from None
+            raise LoadError(f"{path}: not a CSV file: {error}; give CSV with a header, or a .parquet file") from None
     return {name: np.array(values) for name, values in found.items()}
 
 
@@ -89,4 +91,4 @@ def _parquet(path: Path) -> dict[str, Floats]:
             table = content.read(columns=[name for name in COLUMNS if name in content.schema_arrow.names])
             return {name: np.asarray(table[name].to_numpy(), dtype=np.float64) for name in table.column_names}
         except (pyarrow.ArrowException, ValueError, TypeError) as error:
-            raise LoadError(f"{path}: no Parquet file of numbers: {error}") from None
+            raise LoadError(f"{path}: not a Parquet file of numbers: {error}") from None

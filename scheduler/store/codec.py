@@ -29,7 +29,8 @@ from numpy.typing import NDArray
 from ...models.records import SAMPLE, HostSample, Identity, PoolSample, ProcId, Quota, SampleTable, Snapshot, WorkerSample
 
 MAX_ROWS = 1 << 21
-"""Maximum rows of a table; more is damage. Linux allows 2^22 tasks, but a reader should not have to find 1 GiB for one record."""
+"""Maximum rows of a table; more is damage. Linux allows 2^22 tasks (pid_max in proc(5)). Chosen: half of that, so that a reader
+never needs 1 GiB for one record."""
 
 MAX_BYTES = 1 << 28
 """A record that unpacks to more is damage: MAX_ROWS new rows just fit."""
@@ -148,7 +149,7 @@ def decode(data: bytes, before: Snapshot | None, *, at: int, wall: int) -> Snaps
     n, n_written, n_gone, n_rest = _HEADER.unpack_from(raw)
     old_rows, _ = _rows(before.table if before is not None else np.zeros(0, dtype=SAMPLE))
     if n > MAX_ROWS or n_written > n or n_gone > len(old_rows):
-        raise CodecError(f"{n_written} of {n} rows written and {n_gone} of {len(old_rows)} gone: cannot be")
+        raise CodecError(f"impossible counts: {n_written} of {n} rows written and {n_gone} of {len(old_rows)} gone")
     planes, offset = _unsqueeze(raw, _HEADER.size, _PLANES, n_written)
     gone_planes, offset = _unsqueeze(raw, offset, 4, n_gone)
     if len(raw) - offset != n_rest:
@@ -237,7 +238,7 @@ def _rebuilt(old_rows: Bytes2, gone: NDArray[np.intp], written: NDArray[np.intp]
     """The inverse of `_written_planes`: the rows of the table from those of the one before."""
     new = planes[4]
     if (new > 1).any():
-        raise CodecError("a row is new or not: other marks cannot be")
+        raise CodecError("a row's mark for a new process is neither 0 nor 1")
     kept = np.delete(old_rows, gone, axis=0)
     born = written[new == 1]
     if len(kept) + len(born) != n:

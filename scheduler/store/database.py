@@ -17,8 +17,10 @@ from typing import Any, NamedTuple
 from .files import StoreError, UnsafeError, for_root, private_file
 
 PAGE = 4096
+"""Bytes of a page: SQLite's default (https://www.sqlite.org/pgszchng2016.html)."""
+
 BUSY_SECONDS = 0.25
-"""How long a writer waits for another one: a quarter of a tick; then the tick is dropped and counted."""
+"""How long a writer waits for another one; then the tick is dropped and counted. Chosen: a quarter of a tick at 1 Hz."""
 
 _DISK = {
     sqlite3.SQLITE_FULL: "the disk is full: free space, recording goes on by itself",
@@ -150,7 +152,7 @@ def _format(connection: sqlite3.Connection, application: int, schema: int) -> bo
     if found_application == application:
         raise WrongFormat(f"has schema version {found_schema}, and this nicety reads version {schema}", found_schema)
     if found_application or tables:
-        raise WrongFormat("is a database of something else")
+        raise WrongFormat("is a database of another program")
     return False
 
 

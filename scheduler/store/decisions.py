@@ -58,7 +58,8 @@ SCHEMA = 5
 """Version of the tables and of every record in them: a change of a type in `decision` needs a new number."""
 
 KEYFRAME_TICKS = 600
-"""The engine's memory is stored this often: a replay of a log whose beginning was dropped skips at most this, 10 min at 1 Hz."""
+"""The engine's memory is stored this often: a replay of a log whose beginning was dropped skips at most this, 10 min at 1 Hz.
+Chosen."""
 
 REFUSED_BY_GUARD = "refused by guard"
 NO_OUTCOME = "no outcome"
@@ -265,7 +266,7 @@ class DecisionLog:
         if self._session is None:
             raise ValueError("begin a session before its ticks")
         if tick.seq <= self._last_seq:
-            raise ValueError(f"tick {tick.seq} after tick {self._last_seq}: a session's ticks rise")
+            raise ValueError(f"tick {tick.seq} after tick {self._last_seq}: the ticks of a session must rise")
         if self._broken_by(tick.seq):
             self._broken = True
         self._last_seq = tick.seq

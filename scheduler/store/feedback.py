@@ -18,7 +18,7 @@ from ..decision import Feedback
 from .files import StoreError, private_directory, replacing
 
 MOST_BYTES = 1 << 20
-"""Maximum size of the file; an entry takes 120 bytes."""
+"""Maximum size of the file. Chosen: an entry takes 120 bytes, so thousands fit."""
 
 
 class FeedbackStore:
@@ -75,5 +75,5 @@ class FeedbackStore:
         except OSError as error:
             raise StoreError(f"{self.path}: {error.strerror}; run this as the user who runs nicety") from None
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise StoreError(f"{self.path} is damaged: {error}; correct it, or move it away: then none is in force") from None
+            raise StoreError(f"{self.path} is damaged: {error}; correct it, or move it away, which drops all feedback") from None
         return tuple(sorted(found, key=lambda item: item.id))

@@ -33,7 +33,7 @@ VERSION = 1
 """Schema version. A ledger of another version is refused, not guessed at."""
 
 KEEP = 1000
-"""Number of newest rows that stay in the file for inspection; open and foreign ones stay in any case."""
+"""Number of newest rows that stay in the file for inspection. Open and foreign rows always stay. Chosen: it bounds the file."""
 
 _CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG}
 """Primary result codes that mean damage in the file; SQLITE_ERROR is a schema that lost its table or a column."""
@@ -463,7 +463,7 @@ def _check_ours(connection: sqlite3.Connection, path: Path) -> None:
     """Raise LedgerError for a sound database that has tables but none of ours: it is another program's."""
     tables = {name for (name,) in connection.execute("select name from sqlite_master where type = 'table'")}
     if tables and not tables & {"meta", "entry"} and connection.execute("pragma quick_check(1)").fetchone() == ("ok",):
-        raise LedgerError(f"{path} is a database of something else; give nicety's own --state-dir, or move the file away")
+        raise LedgerError(f"{path} is a database of another program; give nicety's own --state-dir, or move the file away")
 
 
 def _check(connection: sqlite3.Connection) -> None:

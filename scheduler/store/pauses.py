@@ -1,6 +1,6 @@
 """Pauses of demotion between pairs of groups, across restarts: `pauses.json` in the state directory, used by the daemon alone.
 
-A small file, replaced as a whole. Its pauses end at a time of the wall clock, because the monotonic clock begins anew at each boot.
+A small file, replaced as a whole. Its pauses end at a time of the wall clock, because the monotonic clock restarts at each boot.
 Knows nothing about why there is a pause.
 """
 
@@ -16,16 +16,17 @@ from ..decide.policies.priority.pairs import LONGEST, Pause
 from .files import StoreError, replacing
 
 MOST_BYTES = 4 << 20
-"""Maximum size of the file; a pause takes 200 bytes."""
+"""Maximum size of the file. Chosen: a pause takes 200 bytes, so 20,000 fit."""
 
 EVERY_NS = 10 * 10**9
-"""Shortest time between two writes of the file: new pauses of the last seconds before a crash are lost."""
+"""Shortest time between two writes of the file. Chosen: few writes, and a crash loses only the pauses of the last 10 s."""
+
 
 LONGEST_NS = round(LONGEST * 1e9)
 
 
 class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A pause in the file."""
+    """A pause as the file has it."""
 
     victim: str
     contender: str

@@ -58,7 +58,7 @@ SCHEMA = 7
 """Version of tables, codec and sample columns together: a change of any of them needs a new number."""
 
 KEYFRAME_TICKS = 600
-"""Ten minutes at 1 Hz. A keyframe of 500 processes takes about 20 KB: 0.07 bytes per process-sample."""
+"""Chosen: ten minutes at 1 Hz. A keyframe of 500 processes takes about 20 KB, or 0.07 bytes per process-sample."""
 
 FILE_NAME = re.compile(r"\d{4}-\d\d-\d\d(?:\.\d+)?\.db")
 """Names of the trace files of a store: their day, and a number if there is more than one."""

@@ -1,4 +1,4 @@
-"""Acts on this machine for real, with the test's own ledger: what the daemon does with decisions, without a daemon.
+"""Carries out decisions on the real machine with the test's own ledger, as the daemon would, but without a daemon.
 
 Must not know what is done to which process. Leaving the `with` block closes the ledger and restores nothing, for tests of undo.
 """

@@ -88,7 +88,7 @@ class Circles:
         line = self._process.stdout.readline()
         if not line:
             self.close()
-            raise ChildProcessError("the scenes have ended; what they said is on stderr")
+            raise ChildProcessError("the scenes have ended; see their output on stderr")
         started = zip(scenes, json.loads(line), strict=True)
         self.scenes = [Circle(kind, proc_id(pids[0]), tuple(map(proc_id, pids[1:]))) for (kind, _), pids in started]
 

@@ -176,9 +176,10 @@ class Scene:
         self._answer()
 
     def wait(self, section: float, meanwhile: Callable[[], float | None]) -> float:
-        """The waiter asks for the lock while the holder burns `section` seconds of CPU in it. Seconds that the waiter was blocked.
+        """Let the waiter ask for the lock while the holder burns `section` seconds of CPU in it. Returns the seconds that it was
+        blocked.
 
-        `meanwhile` is called repeatedly until then; it returns the seconds until its next call, None for no further one.
+        `meanwhile` is called repeatedly until then. It returns the seconds until its next call, or None for no further call.
         """
         self._ask(f"wait {section!r}")
         return float(self._until(meanwhile))
@@ -220,7 +221,7 @@ class Scene:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise ChildProcessError("the scene has ended; what it said is on stderr")
+            raise ChildProcessError("the scene has ended; see its output on stderr")
         return json.loads(line)
 
     def _until(self, meanwhile: Callable[[], float | None]) -> Any:

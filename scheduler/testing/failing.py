@@ -37,7 +37,7 @@ IN_SQLITE = {
 
 
 class FailingCalls:
-    """Counts calls, and fails one of them. Leaving the `with` block removes it from the process. `sqlite`: SQLite's calls too."""
+    """Counts calls and makes one of them fail. Leaving the `with` block restores the real calls. `sqlite`: SQLite's calls too."""
 
     def __init__(self, *, sqlite: bool = True) -> None:
         self.count = 0
@@ -65,7 +65,7 @@ class FailingCalls:
 
     @contextmanager
     def failing(self, number: int, code: int) -> Iterator[None]:
-        """Within it call `number`, counted from 1, fails with errno `code`. 0: calls are only counted."""
+        """Within the block, call `number` (counted from 1) fails with errno `code`. 0: calls are only counted."""
         self.count, self.names = 0, []
         self._fail, self._code, self._counting = number, code, True
         try:
@@ -75,7 +75,7 @@ class FailingCalls:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Calls that a test makes within it are neither counted nor failed."""
+        """Within the block, calls are neither counted nor made to fail."""
         before, self._counting = self._counting, False
         try:
             yield

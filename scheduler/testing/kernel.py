@@ -16,8 +16,8 @@ from ..fences import FENCED, Limits, Part, key_of, name_for
 from ..places import AutogroupPlace, CgroupPlace, FencePlace, PoolPlace, ThreadId, ThreadPlace, process_of
 from ..ports import Kin, Knob, Scan, Trouble, Value, number
 
-WEIGHTS = {Control.CPU_SHARES: 1024, Control.CPU_WEIGHT: 100}  # with the value of a new cgroup
-DEFAULT_SLICE = 3_000_000
+WEIGHTS = {Control.CPU_SHARES: 1024, Control.CPU_WEIGHT: 100}  # values of a new cgroup, Linux' defaults
+DEFAULT_SLICE = 3_000_000  # ns, chosen: real kernels scale theirs with the number of CPUs
 FAIR = (0, 3, 5)  # SCHED_OTHER, SCHED_BATCH, SCHED_IDLE
 _NO_KNOB = Trouble(Status.FAILED, "a pool is resized by its adapter, not by the kernel")
 SLICED = (0, 3)  # policies whose threads have slices

@@ -9,7 +9,7 @@ from ..ports import Run, Trouble, Wait
 
 
 class FakeLocks:
-    """`ports.Locks`. `waiting`: what each look sees; `running`: a process that is not in it is gone; `reads` counts the cost of
+    """`ports.Locks`. `waiting`: the waits that each look sees. `running`: the processes that exist. `reads` counts the cost of
     looks, `rests` the calls of `rest`."""
 
     def __init__(self) -> None:

@@ -41,12 +41,13 @@ from .clock import FakeClock
 from .ticks import GIB
 
 STEPS = 20
-"""Steps of the queue simulation in a tick."""
+"""Steps of the queue simulation in a tick. Chosen: 50 ms at 1 Hz, short beside a service time."""
 
 POOL_SESSION = 300
 """Session of all pools."""
 
 MAX_HOGS = 64
+"""Most processes of `FakeHogs` that exist at once. Chosen."""
 
 Z = (0.0, 1.2816, 1.6449, 2.3263)
 """Standard normal quantiles of QUANTILES."""

@@ -1,4 +1,4 @@
-"""A policy by itself: what the engine does with its proposals where the guard admits everything. Must not know engine or guard."""
+"""Runs a policy alone, as the engine would with a guard that admits everything. Must not know engine or guard."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from ..ports import Clock
 
 _SECOND = 1_000_000_000
 HANDS_OFF_SECONDS = 60.0
-"""How long it refuses requests after `resize_by_hand`, as the gunicorn adapter does."""
+"""How long it refuses requests after `resize_by_hand`: the value of the gunicorn adapter (pools/sensing/hands_off.py)."""
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""A real process under the control of a test: it spawns and ends threads, forks, starts sessions. For tests that touch the kernel.
+"""A real process that a test controls: it starts and ends threads, forks, starts sessions. For tests that touch the kernel.
 
 Must not know what is tested with it. The puppet's own program uses only the standard library, and starts in 20 ms.
 """

@@ -9,8 +9,8 @@ from ...models.records import ProcId
 
 
 class FakeWaits:
-    """`ports.Waits`. `halts`: threads that wait in vain, each the only one of its process; `asked`: the processes asked about, look
-    by look; `aloof`: the masters of the last look."""
+    """`ports.Waits`. `halts`: threads that are blocked, each the only one of its process. `asked`: the processes that each look
+    asked about. `aloof`: the masters of the last look."""
 
     def __init__(self) -> None:
         self.halts: list[Halt] = []

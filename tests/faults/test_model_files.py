@@ -263,7 +263,7 @@ def test_arrays_with_any_bytes_changed_load_or_are_refused(tmp_path_factory: pyt
 )
 def test_a_card_with_wrong_types_is_refused(models: Path, changes: dict[str, Any]) -> None:
     digest = craft(models, npz(good()), **changes)
-    with pytest.raises(ArtifactError, match="is no card of a model"):
+    with pytest.raises(ArtifactError, match="is not the card of a model"):
         load(models, "demand", digest)
 
 
@@ -274,7 +274,7 @@ def test_a_card_that_is_no_card_is_refused(models: Path, text: bytes) -> None:
     folder.mkdir(mode=0o700)
     (folder / "card.json").write_bytes(text)
     (folder / "card.json").chmod(0o600)
-    with pytest.raises(ArtifactError, match="is no card of a model"):
+    with pytest.raises(ArtifactError, match="is not the card of a model"):
         load(models, "demand", digest)
 
 

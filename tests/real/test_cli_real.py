@@ -341,7 +341,7 @@ def test_at_a_terminal_the_log_is_for_people(quiet: Place) -> None:
         pass
     os.close(ours)
     lines = shown.decode().split("\r\n")
-    assert lines[0] == "observing: writes nothing; --act to act"
+    assert lines[0] == "observing: nothing is changed; --act carries decisions out"
     assert any("event     nicety" in line and "started, observing" in line for line in lines)
     assert "nicety stopped" in lines[-2]
     assert all(line.isprintable() for line in lines)

@@ -117,9 +117,9 @@ def test_cpu_weight_is_written_and_read_back(unified: Cgroups) -> None:
     [
         ("/batch.slice/job", Status.REFUSED, "cgroup.subtree_control"),
         ("/none", Status.VANISHED, "gone"),
-        ("/../etc", Status.FAILED, "no path of a cgroup"),
-        ("relative", Status.FAILED, "no path of a cgroup"),
-        ("", Status.FAILED, "no path of a cgroup"),
+        ("/../etc", Status.FAILED, "not the path of a cgroup"),
+        ("relative", Status.FAILED, "not the path of a cgroup"),
+        ("", Status.FAILED, "not the path of a cgroup"),
     ],
 )
 def test_a_cgroup_without_weight_says_why(unified: Cgroups, cgroup: str, status: Status, text: str) -> None:
@@ -132,7 +132,10 @@ def test_a_cgroup_without_weight_says_why(unified: Cgroups, cgroup: str, status:
 def test_a_weight_is_hidden_while_the_cgroup_is_idle_and_an_older_kernel_has_no_idle_ones(unified: Cgroups, tmp_path: Path) -> None:
     missing = unified.read(Control.CPU_IDLE, "/batch.slice")
     assert isinstance(missing, Trouble)
-    assert (missing.status, missing.text) == (Status.REFUSED, "this kernel has no cpu.idle of cgroups: Linux 5.15 or newer has")
+    assert (missing.status, missing.text) == (
+        Status.REFUSED,
+        "this kernel has no cpu.idle of cgroups: it needs Linux 5.15 or newer",
+    )
     assert unified.read(Control.CPU_WEIGHT, "/batch.slice") == 100
     (tmp_path / "batch.slice" / "cpu.idle").write_text("0\n")
     assert write_weight(unified, Control.CPU_IDLE, "/batch.slice", 0, 1) is None
@@ -395,7 +398,7 @@ def test_a_kernel_without_slices_is_refused_with_what_it_takes(monkeypatch: pyte
     with Puppet() as puppet:
         knob = Knob(Control.SLICE, ThreadPlace(puppet.id, ThreadId(*puppet.id)))
         for answer in (kernel.read(knob), kernel.write(knob, 0, 400_000)):
-            assert answer == Trouble(Status.REFUSED, "this kernel has no slices of threads: Linux 6.12 or newer has")
+            assert answer == Trouble(Status.REFUSED, "this kernel has no slices of threads: they need Linux 6.12 or newer")
 
 
 UNPRIVILEGED_SLICE = """
@@ -516,7 +519,7 @@ def test_a_process_that_asks_for_a_short_slice_has_it_and_its_children_have_not(
 LADDER = """
 import os, subprocess, sys
 from nicety.scheduler.service.own.ladder import Rest
-from nicety.scheduler.service import own_priority
+from nicety.scheduler.service.own import priority as own_priority
 SECOND, now, waits = 1_000_000_000, [0], [7]
 own_priority._waited = lambda: waits[0]
 own = own_priority.OwnPriority()
@@ -602,7 +605,7 @@ def test_without_the_right_to_climb_it_stays_and_says_so() -> None:
     powerless = ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all"] if os.geteuid() == 0 else []
     command = [*powerless, sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=True, start_new_session=True)
-    assert " 0/0 ticks wait for a CPU, and without CAP_SYS_NICE the daemon cannot ask for more of it" in done.stdout
+    assert " 0/0 ticks wait for a CPU, and the daemon may not raise its priority; give it CAP_SYS_NICE" in done.stdout
     assert "-" not in done.stdout.replace("CAP_SYS_NICE", "")
 
 

@@ -479,7 +479,7 @@ def test_a_reload_keeps_rhythms_without_reading_them_again_and_replays(tmp_path:
     alone = replay(paths, session=second.id)
     assert alone.differences == []
     (note,) = alone.notes
-    assert f"it began with what session {first.id} had learned, which was not made again as a whole" in note
+    assert f"it began with what session {first.id} had learned, and not all of that session was replayed" in note
 
 
 def test_a_decision_log_that_cannot_be_used_is_kept_and_said_to_be(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

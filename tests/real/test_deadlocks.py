@@ -83,7 +83,7 @@ class Watched:
         deadlocks, source = Deadlocks(self.waits), ProcSource()
         try:
             for at in range(ticks):
-                for deadlock in deadlocks.turn(source.read(at * SECOND, 0, self.pools), self.aloof):
+                for deadlock in deadlocks.step(source.read(at * SECOND, 0, self.pools), self.aloof):
                     self.seen.setdefault(tuple(wait.waiter for wait in deadlock.waits), (at, deadlock))
                 if enough is not None and len(self.seen) >= enough:
                     return

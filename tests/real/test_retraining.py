@@ -78,7 +78,7 @@ class Trial:
         (self.place / "training.py").write_text(code)
         self.retraining.configure(Models(retrain_hours=1.0, retrain_seconds=seconds, retrain_bytes=memory), self.now)
         self.now += HOUR
-        news = self.retraining.turn(self.now)
+        news = self.retraining.tick(self.now)
         assert [priority for priority, _ in news.said] == [INFO], news
         return self.pid()
 
@@ -92,7 +92,7 @@ class Trial:
 
         def turn() -> News | None:
             began = time.monotonic()
-            news = self.retraining.turn(self.now)
+            news = self.retraining.tick(self.now)
             assert time.monotonic() - began < 5, "a turn has waited"
             return news if news.said else None
 
@@ -114,26 +114,26 @@ SLEEP = "import time\ntime.sleep(60)\n"
 
 def test_it_is_off_by_default(trial: Trial) -> None:
     trial.retraining.configure(Models(), 0)
-    assert trial.retraining.turn(10**9 * HOUR) == News()
+    assert trial.retraining.tick(10**9 * HOUR) == News()
     assert trial.retraining.state(0) == "off"
 
 
 def test_the_first_comes_after_its_hours_and_each_later_one_after_as_many_of_rest(trial: Trial) -> None:
     (trial.place / "training.py").write_text("")
     trial.retraining.configure(Models(retrain_hours=2.0), 5 * HOUR)
-    assert trial.retraining.turn(7 * HOUR - 1) == News()
+    assert trial.retraining.tick(7 * HOUR - 1) == News()
     assert trial.retraining.state(6 * HOUR) == "in 1 h 0 min"
-    assert trial.retraining.turn(7 * HOUR).said
+    assert trial.retraining.tick(7 * HOUR).said
     trial.now = 10 * HOUR
     trial.end()
-    assert trial.retraining.turn(12 * HOUR - 1) == News()
-    assert trial.retraining.turn(12 * HOUR).said
+    assert trial.retraining.tick(12 * HOUR - 1) == News()
+    assert trial.retraining.tick(12 * HOUR).said
 
 
 def test_a_second_one_does_not_begin_while_one_runs(trial: Trial) -> None:
     first = trial.begin(SLEEP, seconds=86_400)
     trial.now += 3 * HOUR
-    assert trial.retraining.turn(trial.now) == News()
+    assert trial.retraining.tick(trial.now) == News()
     assert trial.pid() == first
 
 
@@ -142,7 +142,7 @@ def test_a_reload_with_the_same_hours_does_not_put_it_off(trial: Trial) -> None:
     config = Models(retrain_hours=1.0)
     trial.retraining.configure(config, 0)
     trial.retraining.configure(config, HOUR - 1)
-    assert trial.retraining.turn(HOUR).said
+    assert trial.retraining.tick(HOUR).said
 
 
 def test_switched_off_what_runs_is_ended(trial: Trial) -> None:
@@ -229,10 +229,10 @@ def test_much_talk_and_nonsense_hold_nobody_up(trial: Trial) -> None:
 def test_a_program_that_is_not_there_is_a_warning(tmp_path: Path) -> None:
     retraining = Retraining(tmp_path, (), ("/nowhere/python",))
     retraining.configure(Models(retrain_hours=1.0), 0)
-    ((priority, text),) = retraining.turn(HOUR).said
+    ((priority, text),) = retraining.tick(HOUR).said
     assert priority == WARNING
-    assert "retraining did not start" in text
-    assert retraining.turn(HOUR + 1) == News()
+    assert "retraining could not start" in text
+    assert retraining.tick(HOUR + 1) == News()
 
 
 # --- limits -------------------------------------------------------------------------------------------------------------------
@@ -241,7 +241,7 @@ def test_a_program_that_is_not_there_is_a_warning(tmp_path: Path) -> None:
 def test_more_time_than_it_may_take_ends_it(trial: Trial) -> None:
     pid = trial.begin(SLEEP, seconds=50)
     trial.now += 49 * SECOND
-    assert trial.retraining.turn(trial.now) == News()
+    assert trial.retraining.tick(trial.now) == News()
     trial.now += 2 * SECOND
     ((priority, text),) = trial.end().said
     assert (priority, alive(pid)) == (WARNING, False)
@@ -266,7 +266,7 @@ def test_memory_of_all_that_it_started_counts_and_all_of_it_is_ended(trial: Tria
 def test_below_its_memory_it_goes_on(trial: Trial) -> None:
     pid = trial.begin(SLEEP, memory=256 << 20)
     for _ in range(20):
-        assert trial.retraining.turn(trial.now) == News()
+        assert trial.retraining.tick(trial.now) == News()
         time.sleep(0.02)
     assert alive(pid)
 
@@ -280,9 +280,9 @@ def test_one_that_does_not_listen_is_killed_after_its_grace(trial: Trial) -> Non
     )
     until(ready.exists)
     trial.now += 51 * SECOND
-    assert trial.retraining.turn(trial.now) == News()
+    assert trial.retraining.tick(trial.now) == News()
     time.sleep(0.2)
-    assert trial.retraining.turn(trial.now + GRACE_NS - 1) == News()
+    assert trial.retraining.tick(trial.now + GRACE_NS - 1) == News()
     assert alive(pid)
     trial.now += GRACE_NS
     assert "retrain_seconds" in trial.end().said[0][1]
@@ -371,7 +371,7 @@ def test_the_log_says_of_what_the_model_is_heard_no_more(tmp_path: Path, capfd: 
         until(lambda: daemon.run(duration=0.25) == 0 and daemon._latest.ticks > 0)
         daemon.close()
     records = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
-    said = [record for record in records if record["text"] == "the demand model is not heard of cpu any more"]
+    said = [record for record in records if record["text"] == "the demand model is no longer used for cpu"]
     assert said
     assert {record["priority"] for record in said} == {WARNING}
 
@@ -379,7 +379,7 @@ def test_the_log_says_of_what_the_model_is_heard_no_more(tmp_path: Path, capfd: 
 class Heard:
     """An observer that says at each tick that a model is not heard any more."""
 
-    changes = ("the demand model is not heard of cpu any more",)
+    changes = ("the demand model is no longer used for cpu",)
 
     def __init__(self, observer: Observer) -> None:
         self._observer = observer

@@ -29,12 +29,12 @@ from .slices import LONGEST, SHORTEST, Slices
 from .weights import foreign, write_weight
 
 PASSES = 8
-"""Maximum scans of a process whose threads come and go while they are listed (F02)."""
+"""Most scans of a process whose threads come and go while they are listed (chosen)."""
 
 FAIR_POLICIES = {os.SCHED_OTHER, os.SCHED_BATCH, os.SCHED_IDLE}
-"""Policies that are set. Real-time ones starve everything else, and restoring one would need its priority too."""
+"""Policies that nicety sets. Real-time ones starve everything else, and restoring one would need its priority too."""
 
-_TICKS = os.sysconf("SC_CLK_TCK")
+_TICKS = os.sysconf("SC_CLK_TCK")  # clock ticks a second: the unit of times in /proc/PID/stat
 _CAP_SYS_NICE = 1 << 23  # include/uapi/linux/capability.h
 _ALL_IDS = ["0", "0", "4294967295"]  # /proc/self/uid_map of the first user namespace
 _NO_KNOB = Trouble(Status.FAILED, "a pool is resized by its adapter, not by the kernel")
@@ -69,7 +69,7 @@ class LinuxKernel:
         return self._boot_id
 
     def uptime_ticks(self) -> int:
-        """The present time of the clock that start times are taken from, rounded down to clock ticks as they are."""
+        """Now, on the clock of process start times and in the same unit: clock ticks, rounded down."""
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME) * _TICKS // 1_000_000_000
 
     def itself(self) -> ProcId:
@@ -78,8 +78,8 @@ class LinuxKernel:
         return ProcId(int(Path(f"{self._proc}/self").readlink().name), int(stat[19]))
 
     def forbidden(self, control: Control) -> str:
-        """Without CAP_SYS_NICE a nice can be raised but never lowered again, and SCHED_IDLE cannot be left: F50. Everybody can set
-        and restore affinity and slice of their own processes."""
+        """Without CAP_SYS_NICE a nice can be raised but never lowered again, and SCHED_IDLE cannot be left. Every user may set and
+        restore affinity and slice of their own processes."""
         if control not in (Control.NICE, Control.POLICY, Control.AUTOGROUP) or self._may_renice:
             return ""
         return (
@@ -172,7 +172,7 @@ class LinuxKernel:
                 return _NO_KNOB
 
     def write(self, knob: Knob, expected: Value, value: Value) -> Trouble | None:
-        """Compare and set, if the value is one that is ever set."""
+        """Set the value if the knob still has the expected one. A value that nicety never sets is refused."""
         wrong = _malformed(knob.control, value)
         if wrong:
             return Trouble(Status.FAILED, wrong)
@@ -189,8 +189,8 @@ class LinuxKernel:
                 return _NO_KNOB
 
     def visible(self, knob: Knob, value: Value) -> Value | Trouble:
-        """An affinity within the present cpuset, all of the cpuset if they share no CPU (cpuset(7)); 0 for a slice of the default
-        length; else the value."""
+        """What `read` returns once this value is set. An affinity is cut to the present cpuset, or is the whole cpuset if they
+        share no CPU (cpuset(7)). A slice of the default length is 0. Every other value stays the same."""
         if knob.control is Control.SLICE and value:
             try:
                 return self._slices.visible(number(value))
@@ -219,10 +219,10 @@ class LinuxKernel:
     # --- below -----------------------------------------------------------------------------------------------------------------
 
     def _write_thread(self, knob: Knob, process: ProcId, thread: ThreadId, expected: Value, value: Value) -> Trouble | None:
-        """The order is that of F01: identity, value, set, identity.
+        """Check the thread, compare the value, set it, and check the thread again.
 
-        If the thread ends and its number goes to another between the first check and the set, the other gets back the value that
-        it had.
+        If the thread ends between the first check and the write, and another thread gets its number, that thread gets its old value
+        back.
         """
         doubt = self._doubt(process, thread)
         if doubt is not None:
@@ -233,7 +233,7 @@ class LinuxKernel:
             if before != expected:
                 return self._doubt(process, thread) or foreign(expected, before)
             if knob.control is Control.POLICY and before not in FAIR_POLICIES:
-                return Trouble(Status.REFUSED, f"thread {thread.tid} is a real-time one: left alone")
+                return Trouble(Status.REFUSED, f"thread {thread.tid} has a real-time policy and is left alone")
             write(thread.tid, value)
         except OSError as error:
             return self._error(error, knob)
@@ -244,11 +244,12 @@ class LinuxKernel:
             if read(thread.tid) == value:
                 write(thread.tid, before)
         except OSError:
-            pass  # nobody has the number now
+            pass  # no thread has the number now
         return doubt
 
     def _doubt(self, process: ProcId, thread: ThreadId) -> Trouble | None:
-        """Why this thread cannot be taken to exist, None if it does: a reused number has another start time, or another process."""
+        """Why this thread is gone or cannot be checked; None if it exists. A thread with a reused number has another start time, or
+        is in another process."""
         try:
             there = int(_stat(f"{self._proc}/{process.pid}/task/{thread.tid}/stat")[19]) == thread.start_ticks
         except OSError as error:
@@ -256,7 +257,7 @@ class LinuxKernel:
         return None if there else _vanished(process, thread)
 
     def _allowed(self, knob: Knob) -> frozenset[int] | Trouble | None:
-        """CPUs of its cpuset; None if there are no cpusets, or it is gone."""
+        """CPUs that the cpuset of the knob's process allows; None if there are no cpusets, or the process is gone."""
         if not isinstance(knob.on, ThreadPlace):
             return None
         pid = knob.on.process.pid
@@ -266,7 +267,7 @@ class LinuxKernel:
             return None if is_gone(error) else _unseen(error, pid)
 
     def _autogroup(self, process: ProcId) -> tuple[str, int] | Trouble | None:
-        """(key, nice) of the autogroup of a process, by sched(7); None: it is in none."""
+        """(name, nice) of the autogroup of a process: sched(7). None: it is in no autogroup."""
         kin = self.kin_of(process)
         if isinstance(kin, Trouble):
             return kin
@@ -282,14 +283,14 @@ class LinuxKernel:
         return None if match is None else (match[1], int(match[2]))
 
     def _no_autogroup(self, process: ProcId) -> str:
-        """Why it is in none."""
+        """Why a process is in no autogroup."""
         if os.path.exists(f"{self._proc}/{process.pid}/autogroup"):  # noqa: PTH110 - as all paths here
-            return f"pid {process.pid} is in no autogroup: it has been in no session of its own since boot"
+            return f"pid {process.pid} is in no autogroup: neither it nor an ancestor has started a session since boot"
         return "this kernel has no autogroups"
 
     def _member(self, on: AutogroupPlace) -> tuple[ProcId, int] | Trouble:
-        """(a living process of the autogroup, its nice): the one to try first if it still exists, else any. VANISHED only if all
-        processes could be read."""
+        """(a living process of the autogroup, its nice): the process that it was set through, if that still exists, else any.
+        VANISHED only if all processes could be read."""
         found = self._autogroup(on.through)
         if not isinstance(found, Trouble) and found is not None and found[0] == on.name:
             return on.through, found[1]
@@ -347,11 +348,11 @@ class LinuxKernel:
         if fault is Fault.GONE:
             return Trouble(Status.VANISHED, f"{_name(knob.on)} is gone")
         if error.errno == errno.ENOSYS and knob.control is Control.SLICE:
-            return Trouble(Status.REFUSED, "this kernel has no slices of threads: Linux 6.12 or newer has")
+            return Trouble(Status.REFUSED, "this kernel has no slices of threads: they need Linux 6.12 or newer")
         if error.errno == errno.EOPNOTSUPP and knob.control is Control.SLICE:
             return Trouble(Status.REFUSED, f"{_name(knob.on)} is left alone: only SCHED_OTHER and SCHED_BATCH have slices")
         if error.errno == errno.EAGAIN and knob.control is Control.AUTOGROUP:
-            return Trouble(Status.LATER, "the kernel takes one autogroup change in 0.1 s without CAP_SYS_ADMIN: later")
+            return Trouble(Status.LATER, "without CAP_SYS_ADMIN the kernel accepts one autogroup change in 0.1 s: try again later")
         if fault is Fault.DENIED:
             return Trouble(Status.REFUSED, f"not permitted: {_NEEDS[knob.control]}")
         if error.errno == errno.EINVAL and knob.control is Control.AFFINITY:
@@ -364,12 +365,12 @@ def _unseen(error: OSError, pid: int) -> Trouble:
     if is_gone(error):
         return Trouble(Status.VANISHED, f"pid {pid} is gone")
     advice = "; run as root" if fault_of(error) is Fault.DENIED else ""
-    return Trouble(status_of(error), f"pid {pid} cannot be looked at: {error.strerror}{advice}")
+    return Trouble(status_of(error), f"pid {pid} cannot be read: {error.strerror}{advice}")
 
 
 def _may_renice(proc: str) -> bool:
-    """Whether we have CAP_SYS_NICE. One of a user namespace does not count: the kernel requires it in the first one (capable(),
-    can_nice()). Raises OSError, except for a procfs that does not say."""
+    """Whether we have CAP_SYS_NICE in the initial user namespace, where the kernel requires it (capable(), can_nice()). False if
+    the procfs has no such files. Raises OSError if they cannot be read."""
     try:
         status, ids = _text(f"{proc}/self/status"), _text(f"{proc}/self/uid_map")
     except FileNotFoundError:
@@ -431,7 +432,7 @@ def _set_nice(tid: int, value: Value) -> None:
 
 
 def _set_policy(tid: int, value: Value) -> None:
-    # the flag is the program's own choice and stays; the kernel keeps nice and slice by itself
+    # the flag is the program's own choice and stays; the kernel keeps nice and slice
     kept = os.sched_getscheduler(tid) & os.SCHED_RESET_ON_FORK
     os.sched_setscheduler(tid, number(value) | kept, os.sched_param(0))
 
@@ -445,7 +446,8 @@ _WRITE: dict[Control, Callable[[int, Value], None]] = {
 
 
 def _malformed(control: Control, value: Value) -> str:
-    """Why the kernel must not be asked for this: it silently clamps a nice, and grants real-time to a process that may have it."""
+    """Why this value must never be written, "" if it may be. The kernel silently clamps a nice, and gives a real-time policy to a
+    process that may have one."""
     if control is Control.AFFINITY:
         return "" if isinstance(value, tuple) and value and min(value) >= 0 else f"an affinity is a list of CPUs, not {value!r}"
     if isinstance(value, tuple):

@@ -32,10 +32,10 @@ from ...ports import Kin, Scan, Trouble
 from ...read.cgroup import Cgroups, Mount, exists
 
 PASSES = 64
-"""Maximum scans of a fence that is being emptied, or of the children of a process that is being fenced."""
+"""Most scans of a fence that is being emptied, or of the children of a process that is being fenced (chosen)."""
 
 PERIOD_US = 100_000
-"""Period of a CPU quota: the kernel's default, which is not changed."""
+"""Period of a CPU quota in us: the kernel's default, which is not changed (Documentation/admin-guide/cgroup-v2.rst, cpu.max)."""
 
 DEFAULTS = {
     "cpu.cfs_quota_us": "-1",
@@ -46,14 +46,14 @@ DEFAULTS = {
     "memory.high": "max",
     "memory.soft_limit_in_bytes": str((1 << 63) - os.sysconf("SC_PAGESIZE")),
 }
-"""Values of a new cgroup; a half-made fence has them too."""
+"""What the kernel reports for a new cgroup; a half-made fence has these values too."""
 
 PF_EXITING = 0x4
 """Flag of a process that is exiting, include/linux/sched.h: it leaves its cgroup for the root."""
 
 _ENDED = frozenset({"Z", "X"})  # states in /proc/PID/stat
-_THREADED = frozenset({"cpu", "pids"})
-_UNITS = (".service", ".scope", ".slice")
+_THREADED = frozenset({"cpu", "pids"})  # controllers of a fence that a threaded cgroup can have: cgroup-v2.rst, "Threads"
+_UNITS = (".service", ".scope", ".slice")  # systemd units that have a cgroup
 
 
 class Fences:
@@ -79,7 +79,7 @@ class Fences:
             return _vanished(process) if is_gone(error) else _failed(error)
 
     def _planned(self, process: ProcId, limits: Limits, text: str, tasks: int) -> str | Trouble:
-        """`text`: of /proc/PID/cgroup; `tasks`: the number of its threads. Raises OSError."""
+        """The key. `text`: of /proc/PID/cgroup; `tasks`: the number of threads of the process. Raises OSError."""
         if limits.tasks:
             family = self._descendants(process)
             if isinstance(family, Trouble):
@@ -183,7 +183,8 @@ class Fences:
         return int(fields[19]) == process.start_ticks and fields[0] not in _ENDED and not int(fields[6]) & PF_EXITING
 
     def _alike(self, process: ProcId, text: str) -> int | Trouble:
-        """The number of its threads, if all are in the cgroups of the first: moved together, they could not be told apart later."""
+        """The number of threads of the process, if all are in the same cgroups. Otherwise nobody would know later which thread to
+        put back where."""
         tids = os.listdir(f"{self._proc}/{process.pid}/task")  # noqa: PTH208 - hot
         for tid in tids:
             try:
@@ -215,21 +216,21 @@ class Fences:
         return Part(controller, _below(path, process), {name: str(value) for name, value in files[controller].items() if value})
 
     def _part_v2(self, process: ProcId, text: str, wanted: Sequence[str], limits: Limits) -> tuple[Part | None, list[str]]:
-        """(the part, what it lacks)"""
+        """(the part of the fence that is on v2, why controllers that were wanted are missing)"""
         mount, path = self._cgroups.weight, _path(text, "")
         directory = None if mount is None or path is None else mount.directory(path)
         if path is None or directory is None or not directory.is_dir():
             return None, [f"no cgroup hierarchy has the {controller} controller" for controller in wanted]
         offered, on = (set(_text(f"{directory}/{name}").split()) for name in ("cgroup.controllers", "cgroup.subtree_control"))
-        lacks = [f"the {controller} controller is not given to cgroup {path}" for controller in wanted if controller not in offered]
+        lacks = [f"cgroup {path} does not have the {controller} controller" for controller in wanted if controller not in offered]
         root = not (directory / "cgroup.type").exists()
         usable = [controller for controller in wanted if controller in offered]
         if not root:
             if "memory" in usable:
                 usable.remove("memory")
-                lacks.append(f"on cgroup v2 memory of one process of {path} has no limit of its own unless its siblings are moved")
+                lacks.append(f"on cgroup v2 the memory of one process of {path} cannot be limited without moving its siblings")
             if usable and on - _THREADED - {"cpuset", "perf_event"}:
-                return None, [*lacks, f"cgroup {path} hands {', '.join(sorted(on - _THREADED))} on to cgroups below it"]
+                return None, [*lacks, f"cgroup {path} enables {', '.join(sorted(on - _THREADED))} for the cgroups below it"]
             if usable and any(directory.glob("nicety-fence-*")):
                 return None, [*lacks, f"another process of cgroup {path} is fenced in: one at a time"]
         no = self._not_ours(text, path, directory) if usable else ""
@@ -256,8 +257,8 @@ class Fences:
         return self._undelegated(text)
 
     def _undelegated(self, text: str) -> str:
-        """Why systemd forbids it, "" if it does not: it manages the cgroup and has not delegated it ("A single writer" of systemd's
-        CGROUP_DELEGATION). An extended attribute marks what is delegated."""
+        """Why systemd forbids making a cgroup there, "" if it does not. It forbids it where it manages the cgroup and has not
+        delegated it ("A single writer" in systemd's CGROUP_DELEGATION). An extended attribute marks what is delegated."""
         mount = self._cgroups.manager or self._cgroups.weight
         path = _path(text, "name=systemd" if self._cgroups.manager is not None else "")
         if mount is None or path is None or not self._systemd.is_dir():
@@ -272,10 +273,12 @@ class Fences:
                 except OSError:
                     continue
             directory = directory.parent
-        return f"systemd runs {units[-1]} and has not delegated its cgroup: Delegate=cpu memory pids in the unit" if units else ""
+        return (
+            f"systemd runs {units[-1]} and has not delegated its cgroup: set Delegate=cpu memory pids in the unit" if units else ""
+        )
 
     def _descendants(self, process: ProcId) -> list[Kin] | Trouble:
-        """Children of the process and theirs, in order of birth; or why not all of them could be looked for."""
+        """The descendants of the process, in order of birth; or why not all processes could be read."""
         below, found = {process.pid}, list[Kin]()
         scan = self._kin()
         if scan.unread is not None:
@@ -292,14 +295,14 @@ class Fences:
     # --- making ----------------------------------------------------------------------------------------------------------------
 
     def _place(self, part: Part) -> Path:
-        """Where a fence is made. Raises OSError."""
+        """The directory of this part of a fence. Raises OSError."""
         directory = self._directory(part)
         if directory is None:
             raise OSError(errno.EINVAL, "this machine has no such hierarchy", part.cgroup)
         return directory
 
     def _make(self, part: Part) -> None:
-        """Raises OSError."""
+        """Make the cgroup of a part and set its limits. Raises OSError."""
         directory = self._place(part)
         directory.mkdir(exist_ok=True)
         if part.threaded:
@@ -310,7 +313,7 @@ class Fences:
             _write(directory / name, value)
             now = (directory / name).read_text().strip()
             if now != value:
-                raise OSError(errno.EINVAL, f"the kernel made {now} of {value}", str(directory / name))
+                raise OSError(errno.EINVAL, f"{value} was written, and the kernel made it {now}", str(directory / name))
 
     def _enter(self, process: ProcId, parts: Sequence[Part]) -> Trouble | None:
         """Move the process first, so that later children are born inside; then its children, until a scan finds none outside.
@@ -333,15 +336,15 @@ class Fences:
                         moved = True
             if not moved:
                 return None
-        return Trouble(Status.FAILED, f"children of pid {process.pid} come faster than {PASSES} scans could follow")
+        return Trouble(Status.FAILED, f"children of pid {process.pid} start faster than {PASSES} scans could find them")
 
     def _stands(self, process: ProcId, part: Part) -> str | None:
-        """The cgroup that it is in; None if it is gone. Raises OSError."""
+        """The cgroup that a process is in, in the hierarchy of the part; None if the process is gone. Raises OSError."""
         text = self._text_of(process)
         return None if isinstance(text, Trouble) else _path(text, part.controller)
 
     def _move(self, process: ProcId, part: Part) -> Trouble | None:
-        """Move it into the fence, only from the cgroup above, checked before and after. All its threads go along.
+        """Move a process with all its threads into the fence. It must come from the cgroup above: checked before and after.
         Raises OSError."""
         directory = self._place(part)
         above = str(PurePosixPath(part.cgroup).parent)
@@ -360,11 +363,11 @@ class Fences:
         if where is None:
             return _vanished(process)
         if where != part.cgroup:
-            return Trouble(Status.FAILED, f"moved to {part.cgroup}, pid {process.pid} is in {where}")
+            return Trouble(Status.FAILED, f"pid {process.pid} was moved to cgroup {part.cgroup}, and is in {where}")
         return None
 
     def _clear(self, part: Part) -> Trouble | None:
-        """Raises OSError."""
+        """Move all processes out of the cgroup of a part and remove it. Raises OSError."""
         directory = self._directory(part)
         if directory is None or not exists(directory):
             self._turn_off(part, directory)
@@ -393,17 +396,18 @@ class Fences:
                 continue
             self._turn_off(part, directory)
             return None
-        return Trouble(Status.LATER, f"processes come to {directory} faster than {PASSES} scans could follow: undo again")
+        return Trouble(Status.LATER, f"processes come to {directory} faster than {PASSES} scans could move them out: undo again")
 
     def _turn_off(self, part: Part, directory: Path | None) -> None:
-        """Turn off controllers that were turned on for it alone; if somebody has made cgroups there by now, they may need them."""
+        """Turn off controllers that were turned on for this part alone. They stay on if somebody has made cgroups there
+        meanwhile."""
         if directory is None:
             return
         for controller in self._left_on(part, directory.parent):
             _write(directory.parent / "cgroup.subtree_control", f"-{controller}")
 
     def _left_on(self, part: Part, above: Path) -> list[str]:
-        """Controllers that nothing needs any more. Raises OSError."""
+        """Controllers that were turned on for this part and that nothing needs any more. Raises OSError."""
         if not part.turned_on or not exists(above) or any(entry.is_dir() for entry in above.iterdir()):
             return []
         return sorted(set(part.turned_on) & set(_text(f"{above}/cgroup.subtree_control").split()))
@@ -425,7 +429,7 @@ class Offer(NamedTuple):
 
 
 def offers(cgroups: Cgroups, own: str) -> tuple[Offer, ...]:
-    """Whether CPU, processes and memory of a worker can be limited, as far as can be determined without one.
+    """Whether CPU, processes and memory of a worker can be limited, as far as can be seen without making a fence.
 
     `own`: text of /proc/self/cgroup: the part of a hierarchy that is delegated to us counts.
     """
@@ -462,7 +466,7 @@ def _below(path: str, process: ProcId) -> str:
 
 
 def _quotas(directory: Path, top: Path) -> Iterator[int]:
-    """CPU quotas of a cgroup of v1 and of those above it, for a period of `PERIOD_US`."""
+    """CPU quotas of a cgroup of v1 and of those above it, in us for a period of `PERIOD_US`."""
     while directory.is_relative_to(top):
         try:
             quota, period = (int((directory / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))

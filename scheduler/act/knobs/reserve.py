@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 SPARE = 6
-"""What an undo has open at once: three files of the ledger and its directory, two of /proc."""
+"""Descriptors that an undo has open at once: three files of the ledger and its directory, two of /proc."""
 
 
 class Reserve:
@@ -21,7 +21,7 @@ class Reserve:
 
     @contextmanager
     def lent(self) -> Iterator[None]:
-        """Within it, also when nested, the descriptors are free. Afterwards they are taken again."""
+        """A context in which the descriptors are free. They are taken again when the outermost one ends."""
         self._lent += 1
         self.close()
         try:

@@ -2,7 +2,7 @@
 has no functions. Must not know processes' classes, decisions or the ledger.
 
 Since Linux 6.12 a fair thread (SCHED_OTHER, SCHED_BATCH) can have a slice of its own, `sched_attr.sched_runtime`; 0 requests the
-default. The kernel reports only the length, not whether it was requested: `Slices` finds out what the default is.
+default. The kernel reports only the length, not whether it was requested. `Slices` finds out what the default is.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _NUMBERS = {
 
 _LAYOUT = struct.Struct("=IIQiIQQQ")  # struct sched_attr, SCHED_ATTR_SIZE_VER0: include/uapi/linux/sched/types.h
 _RESET_ON_FORK, _KEEP_POLICY = 0x01, 0x08  # SCHED_FLAG_*, include/uapi/linux/sched.h
-_HAVE_SLICES = (os.SCHED_OTHER, os.SCHED_BATCH)
+_HAVE_SLICES = (os.SCHED_OTHER, os.SCHED_BATCH)  # policies for which the kernel keeps a slice
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _set_number, _get_number = _NUMBERS.get(platform.machine(), (-1, -1)) if sys.maxsize > 2**32 else (-1, -1)
@@ -49,8 +49,8 @@ class Slices:
     EOPNOTSUPP where the thread's policy has none.
 
     A slice counts as the default if a new thread that requests the default has it, or had it since we began: the default changes
-    when CPUs come and go, and a sleeping thread shows the old one until it wakes. A slice of exactly that length which somebody set
-    cannot be distinguished from it; to a kernel whose default does not change, the two are the same.
+    when CPUs come and go, and a sleeping thread shows the old one until it wakes. If somebody sets a slice of exactly the default
+    length, it counts as the default. It differs from the default only if the default changes.
     """
 
     def __init__(self) -> None:
@@ -93,7 +93,7 @@ class Slices:
 def ask_for(length: int) -> bool:
     """Give the calling thread this slice, ns.
 
-    Its children have the default again: the flag for that is set with it. False: this kernel has no slices, nothing is changed.
+    The reset-on-fork flag is set with it, so its children have the default. False: this kernel has no slices, nothing is changed.
     """
     try:
         now = _get(0)
@@ -105,7 +105,7 @@ def ask_for(length: int) -> bool:
 
 
 def _default() -> int:
-    """The kernel's present default: what a new thread of ours has that has just requested it. Takes 0.1 ms."""
+    """The kernel's present default, read from a new thread of ours that has just requested it. Takes 0.1 ms."""
     found: list[int | OSError] = []
 
     def ask() -> None:

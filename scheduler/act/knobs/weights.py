@@ -15,11 +15,12 @@ from ...ports import Trouble, Value
 from ...read.cgroup import DEFAULTS, Cgroups, number, trouble_of
 
 LIMITS = {Control.CPU_SHARES: (2, 262_144), Control.CPU_WEIGHT: (1, 10_000), Control.CPU_IDLE: (0, 1)}
-"""kernel/sched/core.c MIN_SHARES, MAX_SHARES; include/linux/cgroup.h CGROUP_WEIGHT_MIN, CGROUP_WEIGHT_MAX."""
+"""(least, most) that the kernel accepts: MIN_SHARES, MAX_SHARES in kernel/sched/core.c; CGROUP_WEIGHT_MIN, CGROUP_WEIGHT_MAX in
+include/linux/cgroup.h."""
 
 
 def write_weight(cgroups: Cgroups, control: Control, cgroup: str, expected: int, value: int) -> Trouble | None:
-    """Set the value if it is the expected one, which is compared immediately before. None: done."""
+    """Set the value of a cgroup if it still has the expected one, which is compared immediately before. None: done."""
     low, high = LIMITS[control]
     if not low <= value <= high:
         return Trouble(Status.FAILED, f"{control} {value} is not within {low}..{high}")
@@ -46,12 +47,12 @@ def write_weight(cgroups: Cgroups, control: Control, cgroup: str, expected: int,
 
 
 def foreign(expected: Value, now: Value) -> Trouble:
-    """The value is not the expected one."""
+    """The trouble that a value is not the expected one."""
     return Trouble(Status.FOREIGN, f"somebody changed it from {expected} to {now}")
 
 
 def _unfit_to_idle(cgroups: Cgroups, cgroup: str) -> Trouble | None:
-    """Why this cgroup must not be made idle; None if it may be, or is."""
+    """Why this cgroup must not be made idle; None if it may be, or is idle already."""
     control = Control.CPU_WEIGHT if cgroups.shares is None else Control.CPU_SHARES
     idle = cgroups.is_idle(cgroup)
     weight = idle if isinstance(idle, Trouble) else DEFAULTS[control] if idle else cgroups.read(control, cgroup)

@@ -36,11 +36,11 @@ log = logging.getLogger(__name__)
 _SECOND = 1_000_000_000
 STATS_NS = 5 * _SECOND
 STATS_PACE_NS = _SECOND // 5
-"""The node is asked for its processes every 5 s, and when they have changed, but at most once per STATS_PACE_NS."""
+"""The node is asked for its processes every 5 s, and when they have changed, but at most once per STATS_PACE_NS. Chosen."""
 LOAD_NS = _SECOND
-"""How often waiting work is counted."""
+"""How often waiting work is counted. Chosen."""
 STALE = 5
-"""A count older than this many intervals is dropped."""
+"""A count older than this many intervals is dropped. Chosen."""
 ACTIVE_NS = _SECOND
 """How often the node is asked which processes work on a task, and since when, while a resize depends on it."""
 SETTLE_NS = 3 * _SECOND // 2
@@ -49,7 +49,7 @@ GROWN_NS = 15 * _SECOND
 """A change without effect after this time was lost: Celery starts missing processes, and notices ended ones, every 5 s
 (asynpool.py, `timers`)."""
 STEP = 16
-"""Processes held and ended at once, which takes about 20 ms plus 2 ms for each."""
+"""Processes held and ended at once, which takes about 20 ms plus 2 ms for each. Chosen."""
 LONG_SECONDS = 10.0
 """A process that has worked on one task for this long may be skipped in the search for one to end. Another task would be lost only
 if that process ended its task and began another within the same millisecond as the shrink."""
@@ -60,10 +60,12 @@ once, or at its check every 5 s."""
 LATE_NS = 60 * _SECOND
 """For this long, processes that did not appear may still come: on a busy machine a node answers late, and starts them late."""
 RETRIES = 3
-"""Grow requests without effect in a row before the node is reported as not reacting."""
+"""Grow requests without effect in a row before the node is reported as not reacting. Chosen."""
 READY_NS = 10 * _SECOND
-"""A process that was seen neither waiting for a task nor working on one counts as up after this time."""
+"""A process that was seen neither waiting for a task nor working on one counts as up after this time. Chosen."""
 MAX_BACK_OFF_NS = 30 * _SECOND
+"""Longest wait between two requests to a node that does not answer. Chosen."""
+
 _NOT_FOR_AGENTS = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 
 
@@ -196,7 +198,7 @@ class CeleryPool:
     def resize(self, size: int) -> tuple[Status, str]:
         """Ask for `size` processes; the next probes send the requests. Shrinking waits for idle processes."""
         if size < 1:
-            return Status.REFUSED, f"a Celery node without processes does no work, {size} cannot be asked of it"
+            return Status.REFUSED, f"a Celery node needs at least one process, not {size}"
         trouble = self._trouble()
         if trouble:
             return self._hands_off.answer(trouble)

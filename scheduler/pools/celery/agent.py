@@ -33,14 +33,15 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 CONNECT_SECONDS = 3.0
+"""Time for a connection to the broker. Chosen."""
 REPLY_SECONDS = 8.0
-"""Time for a node to answer. Its event loop does so within milliseconds, unless it starts processes or gets no CPU."""
+"""Time for a node to answer. Its event loop does so within milliseconds, unless it starts processes or gets no CPU. Chosen."""
 PING_SECONDS = 2.0
 SHRINK_SECONDS = 20.0
 """The same while processes are held. A node that is too slow for the ping is left alone. Once it was asked to shrink, the
 processes are held until it has, or a task could begin and be lost with them."""
 STOP_TURNS = 400
-"""Checks of whether a process has stopped, 0.5 ms apart."""
+"""Checks of whether a process has stopped, 0.5 ms apart. Chosen."""
 ACTIONS = ("stats", "load", "active", "grow", "shrink", "recycle")
 
 _held: dict[int, str] = {}  # pid: start time of what is stopped and must be let go of

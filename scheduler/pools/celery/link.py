@@ -19,14 +19,15 @@ log = logging.getLogger(__name__)
 
 _SECOND = 1_000_000_000
 START_NS = 60 * _SECOND
-"""The agent must be up within this time. Importing Celery takes 0.5 s, and far more on a machine that is short of CPU."""
+"""The agent must be up within this time. Importing Celery takes 0.5 s, and far more on a machine that is short of CPU. Chosen."""
 ANSWER_NS = 30 * _SECOND
 """An agent that owes an answer for longer counts as hung: its own waits for node and broker end after 25 s at most."""
 MAX_BACK_OFF_NS = 60 * _SECOND
+"""Longest wait before the agent is restarted. Chosen."""
 MAX_ANSWER = 1 << 20
-"""Bytes of one answer; `stats` of 1,000 processes is 10 kB."""
+"""Most bytes of one answer. Chosen: `stats` of 1,000 processes has 10 kB."""
 MAX_COMPLAINT = 4096
-"""Bytes kept of the agent's standard error."""
+"""Most bytes kept of the agent's standard error. Chosen."""
 
 BOOTSTRAP = (
     "import sys\n"

@@ -31,19 +31,19 @@ log = logging.getLogger(__name__)
 
 _SECOND = 1_000_000_000
 AT_ONCE_NS = _SECOND
-"""A worker that lived shorter than this has failed to start, whatever its exit status."""
+"""A worker that lived shorter than this has failed to start, whatever its exit status. Chosen."""
 HEALTHY_NS = 30 * _SECOND
-"""After this time without a failure the back-off starts again from its shortest wait."""
+"""After this time without a failure the back-off starts again from its shortest wait. Chosen."""
 MAX_BACK_OFF = 60.0
 """Longest wait between two tries, in seconds. The back-offs of systemd and Kubernetes end at 60 s to 5 min."""
 JITTER = 0.1
-"""A wait varies by up to this share, so that pools that fail together do not retry together."""
+"""A wait varies by up to this share, so that pools that fail together do not retry together. Chosen."""
 READY_NS = 10 * _SECOND
-"""A worker that was never seen waiting for work counts as up after this time: it came up under load."""
+"""A worker that was never seen waiting for work counts as up after this time: it came up under load. Chosen."""
 STARTS_PER_PROBE = 4
-"""Workers started in one probe at most; the rest wait for the next one. A start costs some milliseconds (fork and exec)."""
+"""Workers started in one probe at most; the rest wait for the next one. A start costs some milliseconds (fork and exec). Chosen."""
 LOG_BYTES = 8 << 20
-"""The pool's log is rotated (one old file is kept) when a worker starts and the log is larger than this."""
+"""The pool's log is rotated (one old file is kept) when a worker starts and the log is larger than this. Chosen."""
 _PR_SET_PDEATHSIG = 1
 _NOT_FOR_WORKERS = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 

@@ -25,12 +25,14 @@ log = logging.getLogger(__name__)
 
 _SECOND = 1_000_000_000
 MAX_ENTRIES = 20_000
-"""Directory entries read in one count: about 10 ms. A larger spool counts as what was read of it."""
+"""Most directory entries read in one count. Chosen: they take about 10 ms. A larger spool counts as what was read of it."""
 COMMAND_TIMEOUT_NS = 10 * _SECOND
 REDIS_TIMEOUT_NS = _SECOND
+"""Time for a command or a Redis server to answer. Chosen."""
 MAX_BACK_OFF_NS = 30 * _SECOND
+"""Longest wait between two tries to count. Chosen."""
 STALE = 3
-"""A count older than this many intervals, plus COMMAND_TIMEOUT_NS, is dropped."""
+"""A count older than this many intervals, plus COMMAND_TIMEOUT_NS, is dropped. Chosen."""
 _MAX_OUTPUT = 4096
 
 

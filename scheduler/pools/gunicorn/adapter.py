@@ -30,7 +30,7 @@ SETTLE_NS = 3 * _SECOND // 2
 """The number of workers must be constant for this long before it is taken as the size that the master wants: a starting master
 spawns at most one worker every 0.1 s (gunicorn/arbiter.py, spawn_workers)."""
 STEP_NS = 5 * _SECOND
-"""A TTIN that has brought no worker after this time was lost. The master handles a signal within milliseconds."""
+"""A TTIN that has brought no worker after this time was lost. The master handles a signal within milliseconds. Chosen."""
 PACE_NS = _SECOND
 """The next signal may follow after this time if the effect cannot be seen (a draining worker still serves its last request)."""
 HAND_UP_NS = _SECOND
@@ -40,8 +40,9 @@ sooner (the master wakes up on SIGCHLD, and every second)."""
 DRAIN_NS = 60 * _SECOND
 """A shrink without visible effect after this time was lost; twice gunicorn's default graceful_timeout."""
 RETRIES = 3
-"""Signals without effect in a row before the pool is reported as not reacting."""
+"""Signals without effect in a row before the pool is reported as not reacting. Chosen."""
 _REFRESH_NS = 5 * _SECOND
+"""How often the listening sockets are looked for again. Chosen: they change only on a reload."""
 
 
 @dataclass(slots=True)
@@ -136,7 +137,7 @@ class GunicornPool:
     def resize(self, size: int) -> tuple[Status, str]:
         """Ask for `size` workers; the next probes send the signals. gunicorn itself cannot go below one worker."""
         if size < 1:
-            return Status.REFUSED, f"gunicorn keeps at least one worker, {size} cannot be asked of it"
+            return Status.REFUSED, f"gunicorn keeps at least one worker, so {size} is not possible"
         trouble = self._trouble()
         if trouble:
             return self._hands_off.answer(trouble)

@@ -67,9 +67,9 @@ _IDLE = (
     | {"semop", "semtimedop", "msgrcv", "mq_timedreceive", "io_getevents", "io_uring_enter"}
 )
 _NOTICES = re.compile(r"anon_inode:(\[?inotify|\[?eventfd|\[?timerfd|\[?signalfd|inotify)")
-_QUIET_READ_NS = 1_000_000_000  # a read from a pipe or socket that has lasted this long waits for work, not for an answer
-_MAX_THREADS = 64  # looked at per process and probe
-_MAX_DEPTH = 3  # of children that a worker waits for
+_QUIET_READ_NS = 1_000_000_000  # a read from a pipe or socket that has lasted this long waits for work, not for an answer (chosen)
+_MAX_THREADS = 64  # most threads looked at per process and probe (chosen)
+_MAX_DEPTH = 3  # most generations of children that a worker waits for (chosen)
 
 
 class CallView:

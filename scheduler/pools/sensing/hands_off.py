@@ -13,9 +13,9 @@ log = logging.getLogger(__name__)
 
 _SECOND = 1_000_000_000
 HANDS_OFF_NS = 60 * _SECOND
-"""How long a pool is left alone after somebody else last changed its size."""
+"""How long a pool is left alone after somebody else last changed its size. Chosen (docs/pools.md)."""
 QUIET = f"hands off until {HANDS_OFF_NS // _SECOND} s of quiet"
-"""The same in words."""
+"""HANDS_OFF_NS in words."""
 
 
 class HandsOff:

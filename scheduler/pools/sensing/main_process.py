@@ -16,7 +16,7 @@ from .signals import ProcessHandle
 log = logging.getLogger(__name__)
 
 LOOK_NS = 1_000_000_000
-"""How often a main process is looked for, to find one that was restarted or that another has handed over to."""
+"""How often a main process is looked for, to find one that was restarted or that another has handed over to. Chosen."""
 
 
 class Opened(Protocol):

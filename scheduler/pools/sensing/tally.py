@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from ....models.records import PoolSample, ProcId, WorkerSample
 
 STARTS = 16
-"""Start times kept; their median is reported."""
+"""Start times kept; their median is reported. Chosen."""
 
 
 class PoolTally:

@@ -35,11 +35,11 @@ STEP_NS = 5 * _SECOND
 """A command without effect in the stats after this time was lost. The master obeys once a second (core/master.c). A - waits there
 until a worker is idle: it counts as lost only if a worker was idle all that time."""
 STEP_ANSWERS = 20
-"""This many answers must have arrived too: a master that does not answer does not obey either."""
+"""This many answers must have arrived too: a master that does not answer does not obey either. Chosen."""
 CANCEL_NS = 5 * _SECOND // 2
 """A cancelled - may have been obeyed just before. After two turns of the master that is certain."""
 RETRIES = 3
-"""Commands without effect in a row before the pool is reported as not reacting."""
+"""Commands without effect in a row before the pool is reported as not reacting. Chosen."""
 SILENT_NS = 5 * _SECOND
 """After this long without an answer, the processes themselves are checked and workers that have ended are dropped."""
 OLDEST = (2, 0, 16)
@@ -49,7 +49,7 @@ OLDEST_THREADED = (2, 0, 27)
 """From this version on, the threads of a leaving worker finish their requests. Earlier they were cancelled: 2.0.21 lost 6 of 497
 requests in 8 shrinks, 2.0.30 none of 745 in 12."""
 MOMENT_NS = _SECOND // 50
-"""How long recycling waits for a moment at which the worker sleeps within a request."""
+"""How long recycling waits for a moment at which the worker sleeps within a request. Chosen."""
 _LOOK_NS = _SECOND // 4000
 _REFRESH_NS = 5 * _SECOND
 _ALGORITHM = re.compile(r"\s*-*cheaper-algo2?\s*[= ]\s*([\w.-]+)\s*")

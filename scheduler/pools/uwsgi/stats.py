@@ -19,12 +19,13 @@ from msgspec import Meta
 
 _SECOND = 1_000_000_000
 MAX_BYTES = 8 << 20
-"""An answer has about 1 kB per worker, and a few kB more for the variables of each running request."""
+"""Most bytes of an answer. Chosen: it has about 1 kB per worker, and a few kB more for the variables of each running request."""
 TIMEOUT_NS = 2 * _SECOND
 """The master answers within milliseconds, but sleeps for a second after it has killed a worker (core/master.c)."""
 EVERY_NS = _SECOND // 20
-"""Shortest time between two questions, however often it is probed: each answer is work for the master."""
+"""Shortest time between two questions, however often it is probed: each answer is work for the master. Chosen."""
 MAX_BACK_OFF_NS = 30 * _SECOND
+"""Longest wait between two questions to a socket that does not answer. Chosen."""
 
 Natural = Annotated[int, Meta(ge=0)]
 

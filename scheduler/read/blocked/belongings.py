@@ -1,4 +1,5 @@
-"""What a process has that others may wait for: open pipes and sockets, file locks, shared memory. Answers whether it can help.
+"""Reads what a process has that others may wait for (open pipes and sockets, file locks, shared memory), and says whether it can
+help.
 
 Must not know who asks, or whether the process proceeds.
 """
@@ -16,11 +17,11 @@ from .file_locks import locks_on
 from .records import START, Ask, Is, Maps, Opens, Query
 
 DESCRIPTORS = 4096
-"""A process with more descriptors may have anything open. Chosen: reading so many takes 16 ms."""
+"""Descriptors above which a process may have anything open. Chosen: reading that many takes 16 ms."""
 
 
 class Belongings:
-    """What processes have. It is read again once a process may have run."""
+    """Keeps what processes have. A process that may have run is read again."""
 
     def __init__(self, proc: str) -> None:
         self._proc = proc
@@ -28,7 +29,7 @@ class Belongings:
         self._links: dict[ProcId, tuple[int, dict[str, list[int]] | None]] = {}  # by version; None: too many
         self._maps: dict[ProcId, tuple[int, tuple[Area, ...]]] = {}  # by version
         self._locks: dict[ProcId, frozenset[FileLock]] = {}  # of this look
-        self._parents: set[int] = set()  # of this look: pids of the parents of those that were looked into
+        self._parents: set[int] = set()  # of this look: pids of the parents of the examined processes
 
     def begin(self, query: Query) -> None:
         """A new look."""
@@ -40,12 +41,12 @@ class Belongings:
                 del known[process]
 
     def has_child(self, pid: int) -> None:
-        """A child of this process was looked into."""
+        """A child of this process was examined."""
         if pid != 1:  # init passes on nothing that its children share
             self._parents.add(pid)
 
     def answers(self, process: ProcId, ask: Ask) -> bool:
-        """Whether it can help in this way. A process that may not be looked into counts only if it is a parent: it may have what
+        """Whether a process can help in this way. A process that may not be read counts only if it is a parent: it may have what
         its children have."""
         if isinstance(ask, Is):
             return process in ask.processes

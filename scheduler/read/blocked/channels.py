@@ -20,7 +20,7 @@ from .signals import NOTICES, Signals
 
 
 class Channels:
-    """What a thread needs that reads, writes or polls."""
+    """Finds what a thread needs that reads, writes or polls."""
 
     def __init__(self, proc: str, belongings: Belongings, signals: Signals) -> None:
         self._proc = proc
@@ -33,7 +33,8 @@ class Channels:
         self._peers.begin(number)
 
     def one(self, process: ProcId, fd: int, event: int) -> Need | None:
-        """What it needs to read (`IN`) or write (`OUT`) a pipe or a connection; None: anything else, which the outside drives."""
+        """What the process needs to read (`IN`) or write (`OUT`) this descriptor. None: it is not a pipe or a connection to a
+        process of this machine, so the outside may end the wait."""
         base = f"{self._proc}/{process.pid}/fd/{fd}"
         try:
             link = os.readlink(base)
@@ -58,8 +59,8 @@ class Channels:
         return Need(f"{doing} {name}", (ask,))
 
     def many(self, process: ProcId, call: Call) -> Need | None:
-        """What it needs to get on in this call that polls many descriptors. None: another call, it ends by the clock, or the
-        outside drives one of them."""
+        """What the process needs for this call to return, which polls many descriptors. None: it is another call, it ends by the
+        clock, or the outside may end the wait."""
         if is_timed(call):
             return None
         asks: list[Ask] = []
@@ -82,12 +83,12 @@ class Channels:
         self._peers.close()
 
     def _is_fifo(self, process: ProcId, path: str) -> bool:
-        """Stats a file only if its reader sleeps: a stat on a dead network disk would hang."""
+        """Whether a file is a FIFO. Stats it only if its reader sleeps, because a stat on a dead network disk would hang."""
         return stat_fields(f"{self._proc}/{process.pid}/stat")[0] == b"S" and stat.S_ISFIFO(os.stat(path).st_mode)
 
 
 class _Peers:
-    """Other ends of connections."""
+    """Finds the other ends of connections."""
 
     def __init__(self) -> None:
         self._diag = SockDiag()

@@ -15,7 +15,7 @@ from .records import Is, Need
 
 
 class Children:
-    """What a thread needs that waits for children."""
+    """Finds what a thread needs that waits for children."""
 
     def __init__(self, proc: str) -> None:
         self._proc = proc
@@ -45,7 +45,8 @@ class Children:
         self._offspring.clear()
 
     def _children(self, process: ProcId) -> list[int]:
-        """Pids, searched in all processes where the kernel keeps no list. A process that waits for children starts no more."""
+        """Pids of the children, found among all processes where the kernel keeps no list. The result is kept, because a process
+        that waits for children starts no more."""
         base = f"{self._proc}/{process.pid}"
         try:
             return sorted(int(word) for tid in thread_ids(base) for word in read(f"{base}/task/{tid}/children").split())

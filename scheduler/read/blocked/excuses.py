@@ -1,4 +1,4 @@
-"""Which workers that stand still are looked into: not those of which earlier looks found why they are not stuck."""
+"""Chooses which workers that stand still are examined: not those that an earlier look has excused, because they are not stuck."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class _Excuse(NamedTuple):
 
     since: int  # valid until it runs again
     made: int  # the look in which it was made
-    by: tuple[ProcId, ...]  # these proceed; empty: the worker proceeds by itself
+    by: tuple[ProcId, ...]  # the processes that proceed and can help; empty: the worker proceeds by itself
 
 
 class Excuses:
-    """Remembers from look to look."""
+    """Remembers from look to look why workers are not stuck."""
 
     def __init__(self) -> None:
         self._query = START
@@ -35,7 +35,7 @@ class Excuses:
         self._query = query
 
     def roots(self) -> list[ProcId]:
-        """Workers to look into: those that were stuck in the last look, and in turn some of those that nothing excuses."""
+        """Workers to examine: those that were stuck in the last look, and in turn some of those that have no excuse."""
         again = [process for process in self._query.still if process in self._suspects]
         others = [process for process in self._query.still if process not in self._suspects and not self._excused(process)]
         if len(others) > WORKERS:
@@ -45,7 +45,7 @@ class Excuses:
         return [*again, *others]
 
     def excusers(self) -> list[ProcId]:
-        """Processes that excuse others: they must proceed in this look too."""
+        """Processes whose progress excuses workers: they must proceed in this look too."""
         return sorted({process for worker in self._query.still if self._excused(worker) for process in self._excuses[worker].by})
 
     def remember(self, roots: Iterable[ProcId], halts: Mapping[Thread, Halt], helpers: Helpers) -> None:
@@ -88,5 +88,5 @@ def _is_single(need: Need, helpers: Helpers) -> bool:
 
 
 def _first_on(need: Need, vain: Collection[ProcId], helpers: Helpers) -> ProcId | None:
-    """The first process that can help and proceeds; None: it cannot be seen from here."""
+    """The first process that can help and proceeds; None: no such process was seen."""
     return next((process for process in helpers.of(need) if process not in vain and process in helpers.seen), None)

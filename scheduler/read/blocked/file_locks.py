@@ -14,11 +14,12 @@ from ..text import printable
 from .records import Ask, Holds, Is, Need
 
 _KINDS = {7: "POSIX", 38: "OFDLCK"}  # F_SETLKW, F_OFD_SETLKW of a 64-bit machine: include/uapi/asm-generic/fcntl.h
-_WORDS = {"POSIX": "fcntl lock", "FLOCK": "flock", "OFDLCK": "open file lock"}
+_WORDS = {"POSIX": "fcntl lock", "FLOCK": "flock", "OFDLCK": "open file lock"}  # kinds of /proc/locks, for people
 
 
 class FileLocks:
-    """Reads /proc/locks at most once a look: the kernel stops all locking meanwhile."""
+    """Finds what a thread needs that waits for a file lock. Reads /proc/locks at most once a look: the kernel stops all locking
+    meanwhile."""
 
     def __init__(self, proc: str) -> None:
         self._proc = proc
@@ -29,7 +30,8 @@ class FileLocks:
         self._pairs = None
 
     def need(self, process: ProcId, name: str, args: Sequence[int]) -> Need | None:
-        """What a thread of the process needs that is in this call; None: it waits for no lock, or for one that cannot be seen."""
+        """What a thread of the process needs that is in this call. None: it does not wait for a lock, or the lock cannot be
+        seen."""
         kind = "FLOCK" if name == "flock" else _KINDS.get(args[1])
         if kind is None:
             return None
@@ -60,7 +62,7 @@ class FileLocks:
 
 
 def locks_on(path: str) -> Iterator[FileLock]:
-    """Locks that an open file description holds, from its file in /proc/PID/fdinfo: proc_pid_fdinfo(5). None if it is closed."""
+    """Locks that an open file description holds, from its file in /proc/PID/fdinfo: proc_pid_fdinfo(5). Empty if it is closed."""
     try:
         text = read(path).decode("ascii", "replace")
     except OSError:

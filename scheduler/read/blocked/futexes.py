@@ -31,7 +31,7 @@ _SEMAPHORES = "/sem."  # in the names of POSIX semaphores, below /dev/shm: sem_o
 
 
 class Futexes:
-    """What a thread needs that waits for a futex."""
+    """Finds what a thread needs that waits for a futex."""
 
     def __init__(self, proc: str, machine: str, belongings: Belongings, signals: Signals) -> None:
         self._proc = proc
@@ -71,11 +71,11 @@ class Futexes:
         self._python.rest()
 
     def _need_of_its_own(self, process: ProcId, tid: int) -> Need | None:
-        """Of a thread that waits for others of its process. Only the program knows what its first thread waits for; it may be a
-        signal."""
+        """What a thread needs that waits for another thread of its process. None for a first thread that may be waiting for a
+        signal: only the program knows."""
         if tid == process.pid and (process not in self._query.workers or self._signals.handled(process) & (NOTICES | INTERRUPT)):
             return None
-        return Need("another thread of its own", (Is((process,)),))
+        return Need("another thread of its process", (Is((process,)),))
 
 
 class _PythonLocks:
@@ -101,8 +101,8 @@ class _PythonLocks:
             del self._objects[process]
 
     def taken(self, process: ProcId, semaphore: int, area: Area, stack: int) -> tuple[ProcId, int | None] | None:
-        """Which process took the lock that a thread waits for, and in which thread, if that still exists. None: no such lock, or
-        not exactly one near process holds it."""
+        """(the process that took the lock a thread waits for, the thread that took it, or None if that has ended). None: the
+        semaphore is not such a lock, or not exactly one near process holds it."""
         address = self._object(process, semaphore, stack)
         if not address:
             return None

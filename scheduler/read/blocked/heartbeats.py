@@ -1,4 +1,4 @@
-"""Which threads only the clock wakes: looks find them again and again in the same timed wait, and they had run in between.
+"""Finds threads that only the clock wakes: look after look finds them in the same timed wait, and they have run in between.
 
 Such a thread woke often and did not release the lock that its process holds. Must not know which lock that is.
 """
@@ -36,7 +36,7 @@ class _Beat(NamedTuple):
 
 
 class Heartbeats:
-    """Remembers from look to look."""
+    """Remembers from look to look where threads were found."""
 
     def __init__(self, proc: str) -> None:
         self._proc = proc
@@ -44,12 +44,12 @@ class Heartbeats:
         self._beats: dict[Thread, _Beat] = {}
 
     def begin(self, number: int) -> None:
-        """A new look, the one with this number. A thread that the last one did not find has to be found anew."""
+        """A new look, the one with this number. A thread that the last look did not find starts again."""
         self._beats = {thread: beat for thread, beat in self._beats.items() if beat.look == self._number}
         self._number = number
 
     def ticks(self, thread: Thread, where: tuple[str, int] | None) -> bool:
-        """Whether it was found there, or running, again and again, and had run in between. `where`: its call and stack pointer;
+        """Whether enough looks found the thread there, or running, and it has run in between. `where`: its call and stack pointer;
         None while it runs."""
         turn = None if where is None else turn_of(self._proc, thread)
         before = self._beats.get(thread)
@@ -73,7 +73,7 @@ class Heartbeats:
         self._beats.clear()
 
     def _cpu(self, thread: Thread) -> int:
-        """ns that it has used; 0 if that cannot be read."""
+        """ns of CPU that the thread has used; 0 if that cannot be read."""
         try:
             return int(read(f"{self._proc}/{thread.process.pid}/task/{thread.tid}/schedstat").split()[0])
         except OSError:

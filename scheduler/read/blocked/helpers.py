@@ -1,4 +1,4 @@
-"""Which processes could help a blocked thread, of those near and those that a sweep found, and whether they proceed themselves.
+"""Finds the processes that could help a blocked thread, among near ones and those that a sweep found, and whether they proceed.
 
 Lives for one look: each process is read at most once in it.
 """
@@ -14,7 +14,7 @@ from .threads import Threads
 
 
 class Helpers:
-    """Of one look. `seen`: the processes that were looked into."""
+    """The helpers of one look. `seen`: the processes that were examined."""
 
     def __init__(self, query: Query, threads: Threads, belongings: Belongings, sweep: Sweep, proof: Proof) -> None:
         self._query = query
@@ -34,13 +34,14 @@ class Helpers:
         return seen
 
     def proceeds(self, process: ProcId, ask: Ask) -> bool:
-        """Whether it proceeds by itself and could do what is asked. A process whose other threads only tick frees no lock."""
+        """Whether a process proceeds by itself and could do what is asked. If all threads that proceed are only woken by the clock,
+        it releases no lock."""
         seen = self.see(process)
         return seen.lively and not (isinstance(ask, Holds) and seen.ticks)
 
     def near(self, ask: Ask) -> tuple[ProcId, ...] | list[ProcId]:
-        """Near processes that could help in this way, up to the first that proceeds by itself: that one is enough. One that a sweep
-        found is tried before all of them."""
+        """Near processes that could help in this way, up to the first that proceeds by itself, which is enough. A process that a
+        sweep found is tried before all of them."""
         if isinstance(ask, Is):
             return ask.processes
         found = self._near.get(ask)
@@ -62,10 +63,10 @@ class Helpers:
         return tuple(sorted(found))
 
     def found_by_sweep(self) -> set[ProcId]:
-        """Those that a sweep found able to help one of the processes seen."""
+        """Processes that a sweep found able to help one of the examined processes."""
         needs = (need for seen in self.seen.values() for need in seen.needs.values() if need is not None)
         return {process for need in needs for ask in need.asks for process in self._sweep.found(ask)}
 
     def all_asked(self, need: Need) -> bool:
-        """Whether nobody is left to ask: a sweep has asked all processes, or they are named."""
+        """Whether no process is left to ask: a sweep has asked all of them, or the need names the ones that can help."""
         return all(isinstance(ask, Is) or self._sweep.answered(ask) for ask in need.asks)

@@ -1,4 +1,5 @@
-"""From the system call that a thread is in to what it needs: a lock, a pipe, a connection, a child. In doubt: nothing is known."""
+"""Finds what a thread needs from the system call that it is in: a lock, a pipe, a connection, a child. In doubt, it says
+nothing."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from .polled import IN, OUT
 from .records import START, Need, Query
 from .signals import NOTICES, Signals
 
+# System calls whose first argument is the descriptor that is read or written
 _READS = frozenset({"read", "readv", "recvfrom", "recvmsg", "recvmmsg"})
 _WRITES = frozenset({"write", "writev", "sendto", "sendmsg", "sendmmsg"})
 
@@ -39,7 +41,7 @@ class Needs:
         self._children.begin(query.number)
 
     def need(self, process: ProcId, tid: int, call: Call, stack: int) -> Need | None:
-        """What the thread needs that is in this call, with all six arguments. None: it proceeds by itself, or may."""
+        """What the thread needs that is in this call, with all six arguments. None: it proceeds by itself, or may do so."""
         name, args = call
         if name in ("flock", "fcntl"):
             return self._file_locks.need(process, name, args)

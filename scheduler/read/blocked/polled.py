@@ -1,4 +1,4 @@
-"""Which descriptors a thread in poll(2), select(2) or epoll_wait(2) waits for, and what for: from its memory and /proc."""
+"""Reads which descriptors and events a thread in poll(2), select(2) or epoll_wait(2) waits for, from its memory and /proc."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ _WATCHED = re.compile(rb"^tfd:\s*(\d+)\s+events:\s*([0-9a-f]+)", re.MULTILINE)  
 
 
 def wanted(process: str, call: Call) -> list[tuple[int, int]]:
-    """(descriptor, events) of each, of the process with this directory in procfs. Empty: another call, or it cannot be read."""
+    """(descriptor, events) of each descriptor that the call polls. `process`: its directory in procfs. Empty: it is another call,
+    or it cannot be read."""
     name, args = call
     if name in ("poll", "ppoll"):
         return _polled(process, args[0], args[1])
@@ -54,7 +55,7 @@ def _watched(process: str, epoll: int) -> list[tuple[int, int]]:
 
 
 def _memory(process: str, address: int, size: int) -> bytes:
-    """So many bytes of its memory; b"" if they cannot all be read."""
+    """`size` bytes of the memory of a process; b"" if not all of them can be read."""
     try:
         fd = os.open(f"{process}/mem", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

@@ -1,7 +1,6 @@
-"""The proof that threads wait in vain: all who could help were asked, and what they wait for was read, after all stood still.
+"""Proves that threads wait in vain: after all of them stood still, what they wait for was read and all that could help were asked.
 
-A look at a machine is not of one instant, so that threads which stand still now may have helped each other a moment ago. Must not
-know how helpers are found.
+A look takes time: threads that stand still now may have helped each other a moment ago. Must not know how helpers are found.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from .sweep import Sweep
 
 
 class Proof:
-    """Keeps what was proved. As long as no thread of a process runs, nothing about them can change: it is not read again."""
+    """Keeps what was proved. While no thread of a process runs, nothing about the process changes, so it is not read again."""
 
     def __init__(self, proc: str, standing: Standing) -> None:
         self._proc = proc
@@ -25,11 +24,12 @@ class Proof:
         self._kept: dict[ProcId, tuple[Seen, list[Halt]]] = {}  # processes with all of their threads sure
 
     def kept(self, process: ProcId) -> tuple[Seen, list[Halt]] | None:
-        """What was proved of all threads of this process, and is so unless one of them has run."""
+        """What was proved of all threads of this process. It still holds, unless one of them has run. None: nothing was proved."""
         return self._kept.get(process)
 
     def dated(self, stuck: Mapping[Thread, Halt], seen: Mapping[ProcId, Seen]) -> dict[Thread, Halt]:
-        """With their turns. Dropped, because it proceeds: a thread that does not sleep, is gone, or ran since it was kept."""
+        """The same with their turns, without threads that proceed: those that do not sleep, are gone, or ran since they were
+        kept."""
         dated = {}
         for thread, halt in stuck.items():
             turn = turn_of(self._proc, thread)
@@ -42,7 +42,7 @@ class Proof:
             dated = left
 
     def sure(self, halts: Mapping[Thread, Halt], seen: Mapping[ProcId, Seen], sweep: Sweep) -> dict[Thread, Halt]:
-        """The same, marked as sure where it is proved."""
+        """The same, marked as sure where that is proved."""
         self._standing.keep(halts)
         sure: dict[Thread, Halt] = {}
         processes: dict[ProcId, list[Halt]] = {}
@@ -60,8 +60,8 @@ class Proof:
         return sure
 
     def questions(self, halts: Mapping[Thread, Halt], seen: Mapping[ProcId, Seen]) -> dict[Ask, int]:
-        """The questions that are left for all processes, each with the first look whose answer counts: before it, a process could
-        still become a helper."""
+        """The questions that all processes must still answer, each with the first look whose answer counts. Before that look a
+        process could still become a helper."""
         wanted: dict[Ask, int] = {}
         for thread, halt in halts.items():
             if thread.process in self._kept:
@@ -78,13 +78,13 @@ class Proof:
 
 
 def whole(halts: Collection[Thread], seen: Mapping[ProcId, Seen]) -> frozenset[ProcId]:
-    """Processes all of whose threads are among these."""
+    """The processes all of whose threads are among these."""
     processes = {thread.process for thread in halts}
     return frozenset(each for each in processes if all(Thread(each, tid) in halts for tid in seen[each].needs))
 
 
 def ticking(halts: Collection[Thread], seen: Mapping[ProcId, Seen]) -> frozenset[ProcId]:
-    """Processes all of whose threads are among these, except those that only the clock wakes."""
+    """The processes all of whose threads are among these, except for threads that only the clock wakes."""
     processes = {thread.process for thread in halts}
     return frozenset(
         each

@@ -63,7 +63,7 @@ class Need(NamedTuple):
 
     what: str  # as in `Halt`
     asks: tuple[Ask, ...]  # a process that answers one of them can help
-    owner: int | None = None  # as in `Halt`; not None only if the one question is who it `Is`
+    owner: int | None = None  # as in `Halt`; given only if the single question is an `Is`
     named: bool = True  # as in `Halt`
     lock: bool = False  # as in `Halt`
 
@@ -80,15 +80,15 @@ class Seen:
 
     @property
     def lively(self) -> bool:
-        """A thread of it proceeds by itself, or nothing is known of it."""
+        """Whether one of its threads proceeds by itself, or nothing is known of the process."""
         return not self.needs or None in self.needs.values()
 
     @property
     def ticks(self) -> bool:
-        """All its threads that proceed are woken only by the clock, and at least one other does not proceed."""
+        """Whether the clock alone wakes all its threads that proceed, and at least one other thread does not proceed."""
         return bool(self.ticking) and {tid for tid, need in self.needs.items() if need is None} == self.ticking < self.needs.keys()
 
     @property
     def locked(self) -> bool:
-        """A thread of it waits for a lock."""
+        """Whether one of its threads waits for a lock."""
         return any(need is not None and need.lock for need in self.needs.values())

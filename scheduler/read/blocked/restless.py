@@ -1,4 +1,4 @@
-"""Workers with several threads that hardly run: one of them may wait for a lock while another only wakes by the clock."""
+"""Examines workers with several threads that run only a little: one thread may wait for a lock while the clock wakes another."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .records import Seen
 
 
 class Restless:
-    """Looks at some of them, in turn. Those that have a thread which waits for a lock are looked at each time."""
+    """Examines some of them in each look, in turn. Those with a thread that waits for a lock are examined in every look."""
 
     def __init__(self, proc: str, machine: str) -> None:
         self._proc = proc
         self._names = NUMBERS.get(machine, {})
-        self._turns = [0, 0]  # next ones: of those whose first thread is examined, of those of which all are
+        self._turns = [0, 0]  # where to go on: with those whose first thread is examined, with those whose threads all are
         self._locked: frozenset[ProcId] = frozenset()  # those with a thread that waits for a lock
 
     def locked(self, restless: Sequence[ProcId], see: Callable[[ProcId], Seen]) -> list[ProcId]:

@@ -1,6 +1,6 @@
-"""One look from some workers on: to the processes that could help them, to those that could help these, and so on.
+"""Follows waits in one look: from some workers to the processes that could help them, to those that could help these, and so on.
 
-What is left of the threads are those that no process seen can help.
+What is left are the threads that no examined process can help.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from .proof import Proof
 
 
 class Search:
-    """Of one look. `excusers`: processes that excuse others, no matter what else they wait for, if they proceed by themselves."""
+    """The search of one look. `excusers`: processes that excuse workers if they proceed by themselves, whatever else they wait
+    for."""
 
     def __init__(self, helpers: Helpers, proof: Proof, roots: Collection[ProcId], excusers: Collection[ProcId]) -> None:
         self._helpers = helpers
@@ -27,14 +28,14 @@ class Search:
         }
 
     def follow(self, processes: Iterable[ProcId]) -> None:
-        """Look into these, and into all that could help them."""
+        """Examine these processes, and all that could help them."""
         self._expand(processes)
         while self._expand(sorted(self._helpers.found_by_sweep() - self._expanded)):
             pass
 
     def stuck(self) -> dict[Thread, Halt]:
-        """Threads that no process seen can help, without their turns. A need is left out if no helper was found although all
-        processes have been asked: what it waits for cannot be seen from here."""
+        """Threads that no examined process can help, without their turns. A need is left out if no helper was found although all
+        processes have been asked: nicety cannot see what it waits for."""
         halts: dict[Thread, Halt] = {}
         seen = self._helpers.seen
         for process in sorted(self._expanded - self._enough):
@@ -53,7 +54,7 @@ class Search:
         return in_vain(halts, {process for process in self._expanded if not seen[process].lively}, ticking)
 
     def _expand(self, processes: Iterable[ProcId]) -> bool:
-        """Look into these, and into the near processes that could help them. False: nothing new was seen."""
+        """Examine these processes, and the near ones that could help them. False: all of them were examined already."""
         queue, news = deque(processes), False
         while queue and len(self._helpers.seen) < PROCESSES:
             process = queue.popleft()

@@ -1,4 +1,4 @@
-"""Which signals a process handles: one that handles some may be waiting for a signal, whatever else it waits for."""
+"""Reads which signals a process handles: it may be waiting for one of them, whatever else it waits for."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ NOTICES = _bits(1, 3, 10, 12, 14, 15, 18, 26, 27, 29, *range(35, 65))
 signal(7). INT is left out, because every Python program handles it."""
 
 INTERRUPT = _bits(2)
+"""SIGINT."""
 
 
 class Signals:

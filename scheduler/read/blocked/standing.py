@@ -1,4 +1,4 @@
-"""Since which look threads stand still: a thread that did not run cannot have passed anything on."""
+"""Remembers since which look threads stand still: a thread that did not run cannot have released or sent anything."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..holders import read
 
 
 def turn_of(proc: str, thread: Thread) -> int | None:
-    """How often it gave up the CPU or lost it, which every kernel counts. None if it does not sleep or is gone."""
+    """How often a thread gave up the CPU or lost it, which every kernel counts. None if it does not sleep or is gone."""
     try:
         text = read(f"{proc}/{thread.process.pid}/task/{thread.tid}/status")
     except OSError:
@@ -46,10 +46,9 @@ class Standing:
         self._stands[process] = {tid: self._since(process, tid, turn) for tid, turn in turns if turn is not None}
 
     def since(self, halt: Halt) -> int:
-        """The look since which a thread and its possible helpers stand still: none of them can have passed anything on since. 0:
-        nothing was noted of them."""
-        everybody = (halt.thread.process, *halt.helpers)
-        return max((look for process in everybody for _, look in self._stands.get(process, {}).values()), default=0)
+        """The look since which a thread and its possible helpers all stand still. 0: nothing was noted of them."""
+        processes = (halt.thread.process, *halt.helpers)
+        return max((look for process in processes for _, look in self._stands.get(process, {}).values()), default=0)
 
     def rest(self) -> None:
         """Release what was kept for the next look."""

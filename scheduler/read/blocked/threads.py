@@ -12,11 +12,11 @@ from .needs import Needs
 from .records import START, Need, Query, Seen
 
 THREADS = 64
-"""A process with more threads is not looked into: with so many, one is assumed to proceed. Chosen."""
+"""Most threads of a process that is examined. Chosen: of more threads, one is assumed to proceed."""
 
 
 class Threads:
-    """Needs ptrace rights on the processes; notes where they are missing."""
+    """Reads the threads of processes. Needs ptrace rights on them, and notes where those are missing."""
 
     def __init__(self, proc: str, machine: str, belongings: Belongings) -> None:
         self._proc = proc
@@ -25,7 +25,7 @@ class Threads:
         self._needs = Needs(proc, machine, belongings)
         self._heartbeats = Heartbeats(proc)
         self._query = START
-        self._hidden: set[ProcId] = set()  # workers that we may not look into
+        self._hidden: set[ProcId] = set()  # workers that we may not read
 
     @property
     def trouble(self) -> str:

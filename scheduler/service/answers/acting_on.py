@@ -1,5 +1,5 @@
-"""What the daemon acts on while it runs: what may be named, what is granted and until when, and the switch from one scope to
-another. Must not know how a change is made or decided."""
+"""What the daemon acts on while it runs: the names that users may give, the grants and when they end, and the switch from one scope
+to another. Must not know how a change is made or decided."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from ..settings import Settings, configured
 
 
 class Names:
-    """What people may name: policies, pools and groups of the configuration, and groups that exist now."""
+    """The names that users may give: policies, pools and groups of the configuration, and groups that exist now."""
 
     def __init__(self, settings: Settings, pools: Readings, latest: Latest, clock: Clock) -> None:
         self._settings, self._pools, self._latest, self._clock = settings, pools, latest, clock
 
     def things(self, named: Sequence[str]) -> tuple[str, ...]:
-        """The things that are named. Raises ScopeError for a name that means nothing here, or two things."""
+        """The things that are named. Raises ScopeError for a name that is unknown here or means two things."""
         if not named:
             return ()
         config = self._settings.config
@@ -45,8 +45,8 @@ class Names:
         return group_names(self._settings.config, snapshot) | {group.name for group in self._latest.groups}
 
     def first_scope(self, act: bool | None, named: Sequence[str], seconds: float | None) -> Scope:
-        """The scope of the start. `act`: as the caller said, None leaves it to the configuration; it then acts on what is `named`,
-        or else on `daemon.act_on`, for so many `seconds`. Raises ScopeError as `things` does."""
+        """The scope at the start. `act`: whether the caller said to act; None leaves it to the configuration. If true, the scope is
+        what is `named`, or else `daemon.act_on`, for `seconds` (None: without end). Raises ScopeError as `things` does."""
         config = self._settings.config
         if act is None:
             return configured(config)
@@ -79,15 +79,15 @@ class ActingOn:
         return f"cannot act: {trouble}" if trouble else ""
 
     def end_grants(self, now: int) -> None:
-        """Observe what was granted only until now."""
+        """End the grants whose time is over."""
         scope = left(self.scope, now)
         if scope != self.scope:
             self._reports.event(NOTICE, "the time to act is over")
             self.switch(scope)
 
     def switch(self, scope: Scope) -> tuple[Outcome, ...]:
-        """Switch to another scope, in a session of its own: what leaves it is restored, what enters it is proposed again, and what
-        stays in it stays in force."""
+        """Switch to another scope, and begin a session for it. What leaves the scope is restored, what enters it is proposed again,
+        and what stays in it stays in force. Returns the outcomes of restoring."""
         before, engine = self.scope, self._sessions.engine
         self._actuator.act_on(scope)
         stays = [each.undone_by for each in engine.standing() if acts(before, each.about) and acts(scope, each.about)]
@@ -99,7 +99,7 @@ class ActingOn:
         return outcomes
 
     def announce(self, start: str) -> None:
-        """Report what is acted on from now on, and before that what of it cannot be done."""
+        """Report what is acted on from now on, and first which part of it cannot be done."""
         cannot, scope = self.cannot(), self.scope
         if cannot:
             self._reports.event(WARNING, cannot)
@@ -108,19 +108,19 @@ class ActingOn:
         self._notifier.ready(self.words())
 
     def cannot(self) -> str:
-        """What of it cannot be done, with the reason; "" if all of it can, or nothing is acted on."""
+        """Which changes cannot be made here, and why; "" if all can be made, or nothing is acted on."""
         return unable(self._kernel) if self.scope.grants else ""
 
     def words(self) -> str:
-        """What is acted on, for people."""
+        """The scope for people."""
         return words(self.scope, self._clock.monotonic())
 
     def record(self) -> dict[str, Any]:
-        """The same for programs."""
+        """The scope for programs."""
         now, wall = self._clock.monotonic(), self._clock.wall()
         return {"mode": self._actuator.mode, "scope": words(self.scope, now), **as_record(self.scope, now, wall)}
 
 
 def after(seconds: float | None, clock: Clock) -> int | None:
-    """The monotonic time in so many seconds, ns; None if there is no end."""
+    """The monotonic time in `seconds` from now, ns; None if there is no end."""
     return None if seconds is None else clock.monotonic() + round(seconds * 1e9)

@@ -1,10 +1,10 @@
-"""The control socket: who may ask what of a running daemon, and how to ask. Knows no verb's meaning: handlers are arguments.
+"""The control socket: who may request what from a running daemon, and how. Does not know what a verb does: handlers are arguments.
 
 Protocol: the client sends one line of JSON, `{"verb": "status", ...}`, and receives one line, `{"ok": true, ...}` or
-`{"ok": false, "error": "cause; next step"}`; then the connection ends. The kernel says who is asking (SO_PEERCRED): root and the
-daemon's own user may do everything, members of the control group may look, pause, resume and reload, others are refused at once.
-Nothing here blocks: `serve` handles what is ready, a slow client is dropped after `CLIENT_SECONDS`, and beyond `CLIENT_LIMIT` the
-oldest is dropped first, so no crowd of slow clients keeps an honest one out (F42).
+`{"ok": false, "error": "cause; next step"}`. Then the connection ends. The kernel says who the client is (SO_PEERCRED). Root and
+the daemon's own user may do everything; members of the control group may see the status, pause, resume and reload; others are
+refused at once. Nothing here blocks: `serve` handles what is ready, and drops a slow client after `CLIENT_SECONDS`. Beyond
+`CLIENT_LIMIT` the oldest client is dropped first, so many slow clients cannot keep an honest one out (F42).
 """
 
 from __future__ import annotations
@@ -26,36 +26,36 @@ from ...config.paths import SOCKET_PATH_LIMIT
 from ...ports import Clock
 
 REQUEST_LIMIT = 4096
-"""Bytes of a request; a verb and a few arguments take under 200."""
+"""Maximum bytes of a request. Chosen: a verb and a few arguments take under 200."""
 
 REPLY_LIMIT = 16 << 20
-"""Bytes of an answer that a client reads; a status with a thousand groups takes under 1 MiB."""
+"""Maximum bytes of an answer that a client reads. Chosen: a status with a thousand groups takes under 1 MiB."""
 
 CLIENT_LIMIT = 32
-"""Connections kept open; one more drops the oldest."""
+"""Maximum open connections; one more drops the oldest. Chosen: more than there are users, fewer than descriptors (usually 1024)."""
 
 ACCEPT_LIMIT = 64
-"""Connections accepted in one call of `serve`, so that a flood cannot hold up the loop: 64 take under 2 ms."""
+"""Maximum connections accepted in one call of `serve`. Chosen: 64 take under 2 ms, so a flood cannot hold up the loop."""
 
 CLIENT_SECONDS = 5.0
-"""Time limit from connecting to having read the answer."""
+"""Seconds from the connection until the client must have read the answer. Chosen: many ticks, and less than a person waits."""
 
 GROUP_VERBS = frozenset({"status", "pause", "resume", "reload"})
-"""What members of the control group may ask for."""
+"""What members of the control group may request."""
 
 SO_PEERGROUPS = 59
-"""Supplementary groups of the peer, include/uapi/asm-generic/socket.h (Linux 4.13); no constant in Python 3.11."""
+"""Socket option for the supplementary groups of the peer: include/uapi/asm-generic/socket.h (Linux 4.13). Python 3.11 lacks it."""
 
 Handler = Callable[[dict[str, Any]], dict[str, Any]]
-"""Takes the request without its verb, returns the answer; raises ControlError to refuse."""
+"""Takes the request without its verb and returns the answer. Raises ControlError to refuse."""
 
 
 class ControlError(Exception):
-    """The daemon refused or cannot be asked; the text says why and what to do."""
+    """The daemon refused or cannot be reached. The text says why and what to do."""
 
 
 class NoDaemonError(ControlError):
-    """Nobody listens at the path."""
+    """No daemon listens at the path."""
 
 
 @dataclass(slots=True)
@@ -92,9 +92,9 @@ class ControlSocket:
         return self._selector.fileno()
 
     def serve(self, timeout_seconds: float, only: Container[str] | None = None) -> None:
-        """Handle what is ready, waiting at most this long. Exceptions of a handler other than ControlError propagate.
+        """Handle what is ready. Wait for at most `timeout_seconds`. Exceptions of a handler other than ControlError propagate.
 
-        `only`: verbs that may be answered now. Other requests are kept, and answered first in the next call that allows them.
+        `only`: verbs that may be answered now; None: all. Other requests are kept, and answered first in a call that allows them.
         """
         waiting = [client for client in self._clients.values() if client.waits]
         if only is None and waiting:
@@ -127,7 +127,7 @@ class ControlSocket:
         for _ in range(ACCEPT_LIMIT):
             try:
                 channel, _address = self._listener.accept()
-            except OSError:  # none waits any more, or one left before it was accepted, or no descriptor is free
+            except OSError:  # no client waits any more, or one left before it was accepted, or no descriptor is free
                 return
             channel.setblocking(False)
             _pid, uid, gid = struct.unpack("3i", channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
@@ -138,7 +138,7 @@ class ControlSocket:
                     try:
                         _send_some(channel, refusal)
                     except ConnectionError:
-                        pass  # left without waiting for it
+                        pass  # the client left without waiting for it
                 continue
             if len(self._clients) >= CLIENT_LIMIT:
                 self._drop(next(iter(self._clients.values())))
@@ -179,7 +179,7 @@ class ControlSocket:
             self._drop(client)
 
     def _answer(self, client: _Client, only: Container[str] | None) -> dict[str, Any] | None:
-        """The answer to its request; None: it must not be answered yet."""
+        """The answer to the client's request; None: it must not be answered yet."""
         line, end, _rest = bytes(client.received).partition(b"\n")
         if not end or len(line) > REQUEST_LIMIT:
             return {"ok": False, "error": f"a request has one line of at most {REQUEST_LIMIT} bytes"}
@@ -211,7 +211,7 @@ class ControlSocket:
             return True
         try:
             raw = channel.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, 1024)
-        except OSError:  # an old kernel, or somebody with more than 256 groups: not proven to be a member
+        except OSError:  # an old kernel, or a peer with more than 256 groups: cannot be shown to be a member
             return False
         return self._group in struct.unpack(f"{len(raw) // 4}I", raw)
 
@@ -224,7 +224,7 @@ class ControlSocket:
 def ask(path: Path, verb: str, timeout_seconds: float = CLIENT_SECONDS, **arguments: object) -> dict[str, Any]:
     """The daemon's answer to `verb`, without "ok".
 
-    Raises NoDaemonError if nobody listens at `path`, ControlError if the daemon refuses, is too slow or may not be asked.
+    Raises NoDaemonError if no daemon listens at `path`, ControlError if the daemon refuses, is too slow or cannot be reached.
     """
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as channel:
@@ -244,15 +244,15 @@ def ask(path: Path, verb: str, timeout_seconds: float = CLIENT_SECONDS, **argume
                     break
                 data += chunk
     except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
-        raise NoDaemonError(f"no daemon listens at {path}; start one with `nicety run`, or name its --state-dir") from None
+        raise NoDaemonError(f"no daemon listens at {path}; start one with `nicety run`, or give its --state-dir") from None
     except PermissionError:
         raise ControlError(f"{path}: permission denied; ask as root or as the daemon's own user") from None
     except (TimeoutError, BlockingIOError):
         raise ControlError(
-            f"the daemon at {path} did not answer in {timeout_seconds:g} s; is it stopped or stuck? See its log"
+            f"the daemon at {path} did not answer in {timeout_seconds:g} s; see its log, it may be stopped or stuck"
         ) from None
     except OSError as error:
-        raise ControlError(f"{path}: {error.strerror or error}; name the daemon's --state-dir") from None
+        raise ControlError(f"{path}: {error.strerror or error}; give the daemon's --state-dir") from None
     if not data.endswith(b"\n"):
         raise ControlError(f"the daemon at {path} ended the connection without an answer; see its log")
     answer: dict[str, Any] = json.loads(data)
@@ -262,7 +262,7 @@ def ask(path: Path, verb: str, timeout_seconds: float = CLIENT_SECONDS, **argume
 
 
 def _listen(path: Path, group: int | None) -> socket.socket:
-    """A listening socket at `path` that was never open to more users than it is now."""
+    """A listening socket at `path`. At no moment is it open to more users than at the end."""
     if len(os.fsencode(path)) + 8 > SOCKET_PATH_LIMIT:  # 8: the temporary name is longer by that
         raise ControlError(f"{path}: too long for a unix socket (at most {SOCKET_PATH_LIMIT - 8} bytes); set daemon.socket")
     _check_place(path)
@@ -298,15 +298,13 @@ def _check_place(path: Path) -> None:
     except OSError as error:
         raise ControlError(f"control socket {path}: {path.parent}: {error.strerror}; create it or set daemon.socket") from None
     if place.st_uid not in (0, os.geteuid()) or place.st_mode & stat.S_IWOTH:
-        raise ControlError(
-            f"control socket {path}: others may write {path.parent}; choose a directory of our own with daemon.socket"
-        )
+        raise ControlError(f"control socket {path}: others may write {path.parent}; choose a private directory with daemon.socket")
     try:
         there = path.lstat()
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(there.st_mode):
-        raise ControlError(f"control socket {path}: something else lies there; remove it or set daemon.socket")
+        raise ControlError(f"control socket {path}: a file that is not a socket is there; remove it or set daemon.socket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
         probe.setblocking(False)
         if probe.connect_ex(str(path)) not in (errno.ECONNREFUSED, errno.ENOENT):
@@ -331,5 +329,5 @@ def _send_some(channel: socket.socket, data: bytes) -> int:
 
 
 def _line(message: dict[str, Any]) -> bytes:
-    """One line of JSON; everything but plain characters is escaped."""
+    """One line of JSON in ASCII."""
     return json.dumps(message, allow_nan=False).encode() + b"\n"

@@ -1,4 +1,4 @@
-"""A reload: what must be in order before the new configuration holds, and what is exchanged then. Must not know decisions."""
+"""A reload: checks the new configuration, then exchanges what depends on it. Must not know decisions."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ class Reloading:
     def reload(self) -> str:
         """Read configuration and models again. Returns why the old ones stay, "" if the new ones are in force.
 
-        What was learned stays, except what is defined differently now, and so does what the engine remembers, with every change in
-        force. Pools whose section did not change keep their adapter and their workers; those that are no longer configured get back
-        the size that they had.
+        What was learned stays, except for what is defined differently now. What the engine remembers stays too, with every change
+        in force. Pools whose section did not change keep their adapter and their workers. Pools that are no longer configured get
+        their original size back.
         """
         self._notifier.reloading(self._clock.monotonic())
         try:
@@ -79,7 +79,7 @@ class Reloading:
         return ""
 
     def _exchange_pools(self, config: Config, made: Mapping[str, PoolAdapter]) -> None:
-        """Release the pools that are not as they were, and take the adapters `made` for them."""
+        """Release the pools whose section changed, and use the adapters `made` for them."""
         old = self._settings.config.pools
         kept = {name for name in config.pools if config.pools[name] == old.get(name)}
         leaving = sorted(self._pools.adapters.keys() - kept)
@@ -92,7 +92,7 @@ class Reloading:
 
 
 def is_released(before: PoolConfig, now: PoolConfig | None) -> bool:
-    """Whether to release a pool: not if both sections are about one that runs on. A command's workers end with its adapter."""
+    """Whether to release a pool. Not if both sections mean the same running pool. A command pool's workers end with its adapter."""
     if now is None or before.kind == "command":
         return True
     return msgspec.structs.replace(now, minimum=before.minimum, maximum=before.maximum, class_=before.class_) != before

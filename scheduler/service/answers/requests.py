@@ -1,4 +1,4 @@
-"""What the control socket may ask of the running daemon, verb by verb. Knows the protocol's words, not the socket."""
+"""What users may request from the running daemon, verb by verb. Knows the words of the protocol, not the socket."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from .pause import Pause
 from .reloading import Reloading
 
 READS_ONLY = frozenset({"status"})
-"""What the socket answers during a tick. All else waits until it is over, because it changes what the tick uses."""
+"""Verbs that the socket answers during a tick. The others wait for its end, because they change what the tick uses."""
 
 
 class Requests:
-    """Answers all that changes something. Each method takes a request without its verb, and raises ControlError to refuse."""
+    """Answers the verbs that change something. Each method takes a request without its verb, and raises ControlError to refuse."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Requests:
         }
 
     def pause(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Decide nothing, for the seconds that the request gives or until `resume`."""
+        """Decide nothing new, for the seconds that the request gives or until `resume`."""
         seconds = _seconds_of(request)
         self._pause.begin(seconds)
         self._reports.event(NOTICE, "paused" if seconds is None else f"paused for {seconds:g} s")
@@ -71,7 +71,7 @@ class Requests:
         return {}
 
     def undo(self, _request: dict[str, Any]) -> dict[str, Any]:
-        """Restore everything and pause. The engine starts afresh: of what it remembers only the pauses of pairs still hold."""
+        """Restore everything and pause. The engine forgets everything except the pauses of pairs."""
         self._pause.begin(None)
         outcomes = self._actuator.undo()
         self._sessions.finish(outcomes)
@@ -79,7 +79,7 @@ class Requests:
         return {"outcomes": msgspec.to_builtins(outcomes)}
 
     def act(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Act on what is named in addition to what is acted on already; on everything if nothing is named."""
+        """Act on the named things in addition to the present scope; on everything if nothing is named."""
         seconds, named = _seconds_of(request), self._named(request)
         scope = act_on(self._acting_on.scope, named, after(seconds, self._clock))
         trouble = self._acting_on.prepare(scope)
@@ -89,7 +89,7 @@ class Requests:
         return self._acting_on.record()
 
     def observe(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Observe what is named, everything if nothing is named. Changes in force there are restored."""
+        """Observe the named things; everything if nothing is named. Changes in force there are restored."""
         outcomes = self._acting_on.switch(observe(self._acting_on.scope, self._named(request)))
         return self._acting_on.record() | {"outcomes": msgspec.to_builtins(outcomes)}
 
@@ -97,7 +97,7 @@ class Requests:
         """The things that a request names."""
         given = request.get("things", [])
         if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
-            raise ControlError("things are a list of names of policies, pools and groups")
+            raise ControlError("things must be a list of names of policies, pools and groups")
         try:
             return self._names.things(given)
         except ScopeError as error:

@@ -1,4 +1,4 @@
-"""The answer to `status`: what the daemon does now, for programs and for `nicety status`. Changes nothing."""
+"""The answer to `status`: what the daemon is doing, for programs and for `nicety status`. Changes nothing."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ class StatusAnswer:
         clock: Clock,
         started: int,
     ) -> None:
-        """`started`: when the daemon was, monotonic ns."""
+        """`started`: when the daemon started, monotonic ns."""
         self._sessions, self._acting_on, self._actuator, self._latest = sessions, acting_on, actuator, latest
         self._pause, self._budget, self._own_place = pause, budget, own_place
         self._retraining, self._steps, self._clock = retraining, steps, clock
         self._started = started
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """What the daemon does. With `full` also each change of each thread: those may be thousands."""
+        """What the daemon is doing. With `full` also each change of each thread, of which there may be thousands."""
         now, tick = self._clock.monotonic(), self._latest.tick
         return {
             "version": __version__,
@@ -66,7 +66,7 @@ class StatusAnswer:
         }
 
     def _own(self, now: int) -> dict[str, Any]:
-        """What the daemon costs and uses, and what failed in it."""
+        """What the daemon costs, which models it uses, and what failed in it."""
         sessions, traces = self._sessions, self._sessions.traces
         artefacts = sessions.current.artefacts
         return {
@@ -84,7 +84,7 @@ class StatusAnswer:
         }
 
     def _changes(self, *, full: bool) -> dict[str, Any]:
-        """What is in force."""
+        """The changes in force."""
         wall, entries = self._clock.wall(), self._actuator.outstanding()
         changes = [
             {**change, "since_seconds": max(0.0, (wall - change["since_wall"]) / 1e9)}

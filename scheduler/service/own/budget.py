@@ -1,8 +1,8 @@
-"""Limits what the daemon itself costs: beyond its budget it does deferrable work less often, in this order. Pure.
+"""Limits what the daemon itself costs: beyond its budget it does deferrable work less often, in a fixed order. Pure.
 
-Nothing is guessed meanwhile: a value that is read less often is the one that was read last, as always, and a tick that is left out
-counts like a missed one. Relief, the control socket and the watchdog are never reduced, nor is anything left out of a tick
-whose absence a decision would take for a sound machine, such as scores.
+No value is guessed meanwhile: one that is read less often is the one that was read last, as always, and a tick that is left out
+counts as a missed one. Relief, the control socket and the watchdog are never reduced. Nor is a part of a tick whose absence would
+make a sick machine look sound, such as scores.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 WINDOW_NS = 30 * 10**9
-"""How long its CPU time is summed up. Chosen: longer than the period of periodic work (slow reads, keyframes)."""
+"""ns over which the daemon's CPU time is summed up. Chosen: longer than the period of periodic work (slow reads, keyframes)."""
 
 CALM = 0.5
-"""Share of the budget below which a level is taken back: the greatest saving halves the cost."""
+"""Share of the budget below which a level is taken back. Chosen: the level that saves most halves the cost."""
 
 CALM_WINDOWS = 4
-"""Consecutive windows below that. Chosen: two minutes."""
+"""Consecutive windows with less than `CALM` before a level is taken back. Chosen: two minutes."""
 
 
 class Pace(NamedTuple):
-    """The factor by which each thing is done less often than usual."""
+    """By which factor each kind of work is done less often than usual."""
 
     details: int = 1  # io and descriptor counts of ordinary processes
     probes: int = 1  # looks at pools between two ticks
     deadlocks: int = 1  # looks for deadlocks
-    ticks: int = 1  # everything; never more than 2: a gap of three intervals is a hole in the windows
+    ticks: int = 1  # everything; at most 2, because a gap of three intervals is a hole in the windows
 
 
 LEVELS: tuple[tuple[Pace, str], ...] = (
@@ -36,8 +36,8 @@ LEVELS: tuple[tuple[Pace, str], ...] = (
     (Pace(2, 4, 4), "looks for deadlocks every fourth tick"),
     (Pace(2, 4, 4, 2), "every second tick only"),
 )
-"""What is reduced on each level, on top of those before it. io counts are reduced no further: the class of a new group, which is
-given after 24 ticks, rests on them too."""
+"""What is reduced on each level, in addition to the levels before it. io counts are not reduced further, because the class of a new
+group, which is known after 24 ticks, depends on them too. Factors are chosen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,24 +46,24 @@ class Change:
 
     level: int
     share: float  # of one CPU, in the window that ended
-    up: bool  # more is reduced than before
+    up: bool  # whether more is reduced than before
 
 
 class Budget:
-    """Follows what the daemon costs. All times are ns."""
+    """Follows what the daemon costs. Times are ns."""
 
     def __init__(self, limit: float) -> None:
         """`limit`: share of one CPU."""
         self.limit = limit
         self.share: float | None = None
-        """Share of one CPU in the last whole window; None: there was none yet."""
+        """Share of one CPU in the last whole window; None: no window is over yet."""
         self.level = 0
-        self._began: tuple[int, int] | None = None  # at, CPU time used then
+        self._began: tuple[int, int] | None = None  # start of the window, and the CPU time used until then
         self._calm = 0
 
     @property
     def pace(self) -> Pace:
-        """How often things are to be done now."""
+        """How often to do each kind of work now."""
         return LEVELS[self.level][0]
 
     @property
@@ -73,15 +73,15 @@ class Budget:
 
     @property
     def trouble(self) -> str:
-        """Says that everything that can wait is reduced and it is not enough; "" if it is."""
+        """Says that all deferrable work is reduced and that this is not enough; "" if it is enough."""
         if self.level < len(LEVELS) - 1 or self.share is None or self.share <= self.limit:
             return ""
-        cause = f"more than {self.limit:.1%} of a CPU is used although all that can wait does"
+        cause = f"the daemon uses more than {self.limit:.1%} of a CPU although it does all deferrable work less often"
         return f"{cause}; raise daemon.interval or daemon.budget"
 
     def used(self, at: int, cpu: int) -> Change | None:
-        """Call after each tick with the monotonic time and the CPU time used so far. Returns the change of level
-        that follows, if any."""
+        """Call after each tick with the monotonic time and the CPU time used so far. Returns the change of level, if there is
+        one."""
         if self._began is None:
             self._began = at, cpu
         elapsed = at - self._began[0]

@@ -12,7 +12,7 @@ from .budget import LEVELS, WINDOW_NS, Budget
 
 
 def keep_to_budget(budget: Budget, clock: Clock, reports: Reports) -> None:
-    """Do deferrable work less often if this daemon costs more than it may, and as usual again once it costs little."""
+    """Do deferrable work less often if this daemon exceeds its budget, and as usual again when it costs much less."""
     change = budget.used(clock.monotonic(), own_cpu_ns())
     if change is None:
         return

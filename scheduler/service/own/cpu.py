@@ -1,9 +1,9 @@
-"""The CPU that the daemon itself runs on: not that of a service that has work, if there is another.
-Must not know decisions, or why something is demoted.
+"""Keeps the daemon off the CPU of a service that has work, if it may use another. Must not know decisions, or why something is
+demoted.
 
 The scheduler leaves a waking thread on its last CPU as long as no CPU is idle, so it is chance whether the daemon shares the
-service's CPU. If it does, what comes during a tick waits longer, nice 19 or not. So it moves away, and may use every CPU again at
-once: what it starts must not inherit an affinity.
+service's CPU. If it does, requests that arrive during a tick wait longer, even at nice 19. So the daemon moves away. Right after
+that it allows itself every CPU again, because the processes that it starts must not inherit an affinity.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ....models.records import ProcId
 from ...read.holders import stat_fields
 
 MOST = 4
-"""Maximum processes that are looked at, 25 us each."""
+"""Maximum processes that are looked at. Chosen: each takes 25 us."""
 
 PROCESSOR = 36
 """Field 39 of proc_pid_stat(5), counted after the name: the CPU that the first thread ran on last."""
@@ -26,21 +26,20 @@ _libc = ctypes.CDLL(None)
 
 
 def stand_aside(services: Sequence[ProcId]) -> None:
-    """Move this thread from a CPU that one of the first `MOST` of these ran on last to one where none did, if it may use such a
-    CPU. Never raises."""
+    """Move this thread off the CPUs on which the first `MOST` of these services ran last, if it may use another. Never raises."""
     theirs = {_last_cpu(process) for process in services[:MOST]}
     if _libc.sched_getcpu() not in theirs:
         return
     ours = os.sched_getaffinity(0)
     if ours <= theirs:
         return
-    with contextlib.suppress(OSError):  # the CPUs that it may use have changed meanwhile
+    with contextlib.suppress(OSError):  # the allowed CPUs have changed meanwhile
         os.sched_setaffinity(0, ours - theirs)
         os.sched_setaffinity(0, ours)
 
 
 def _last_cpu(process: ProcId) -> int:
-    """The CPU that it ran on last; -1: it is gone."""
+    """The CPU that a process ran on last; -1: it is gone."""
     try:
         return int(stat_fields(f"/proc/{process.pid}/stat")[PROCESSOR])
     except (OSError, ValueError):

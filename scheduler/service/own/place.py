@@ -1,6 +1,6 @@
 """Where the daemon stands beside the services: its priority, its CPU and its time slice. Must not know decisions.
 
-It keeps the share of a CPU that its ticks need. Beside a service that has work it takes no more than that.
+The daemon keeps the share of a CPU that its ticks need. Beside a service that has work it takes no more than that.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from .ladder import Rest
 from .priority import OwnPriority
 
 SLOW, SLOW_STANDING_BACK = 0.1, 0.25
-"""Share of the interval for which the daemon may wait for a CPU, usually and while it stands back: its decisions and answers come
-this much later."""
+"""Share of the interval for which the daemon may wait for a CPU in a tick, usually and while it stands back. Chosen: its decisions
+and answers are late by this much."""
 
 
 class OwnPlace:
@@ -29,10 +29,10 @@ class OwnPlace:
         self.priority = OwnPriority()
 
     def make_way(self, services: Sequence[ProcId]) -> None:
-        """Before a tick that could delay these services: leave their CPU, and let them run first."""
+        """Call before a tick that could delay these services. Leaves their CPU and lets them run first."""
         stand_aside(services)
         if self.priority.nice > 0:
-            ask_for(LONGEST)  # its turn is far off, whatever it is owed: see `priority.py`
+            ask_for(LONGEST)  # its deadline is then behind all others: see `priority.py`
 
     def keep_up(self, now: int, *, demoted: bool, services: Sequence[ProcId]) -> None:
         """Call often. `demoted`: something is demoted; `services`: processes of services that have work."""
@@ -44,7 +44,7 @@ class OwnPlace:
         self.priority.ticked(now, took, self._most_wait())
 
     def _most_wait(self) -> int:
-        """The longest that it may wait for a CPU in a tick, ns."""
+        """How long the daemon may wait for a CPU in a tick, ns."""
         return round((SLOW_STANDING_BACK if self.priority.nice > 0 else SLOW) * self._settings.config.daemon.interval * 1e9)
 
 
@@ -54,6 +54,6 @@ def ask_for_the_shortest() -> None:
 
 
 def services_at_work(groups: Sequence[Group]) -> tuple[ProcId, ...]:
-    """Processes of interactive groups that have work, those of the group with most demand first: the daemon makes way for them."""
+    """Processes of interactive groups that have work, the group with the most demand first. The daemon makes way for them."""
     working = [group for group in groups if group.class_ is Class.INTERACTIVE and group.demand >= LATENCY_DEMAND]
     return tuple(member.id for group in sorted(working, key=lambda group: -group.demand) for member in group.members)

@@ -1,19 +1,18 @@
 """The daemon's own priority: applies what `Ladder` chooses. Knows /proc/self/autogroup and setpriority(2). Must not know
 decisions, the ledger, or why something is demoted.
 
-A tick is some ten milliseconds of CPU in one piece. Beside a session at nice 0 it gets half of a CPU until it is done, at nice 19
-next to nothing, beside a hundred busy sessions a hundredth. Standing back takes more than a nice: the kernel owes a session what it
-waited for a CPU (EEVDF, the lag), and a tick that is owed some milliseconds runs them before a service that wakes up beside it.
-So a daemon that stands back requests the longest slice for a tick, which puts its deadline behind all others, and the shortest
-before it sleeps, which bounds what it is owed to 4 ms (entity_lag in kernel/sched/fair.c). And it runs on another CPU if there is
-one: `own_cpu.py`.
+A tick is an uninterrupted run of some ten milliseconds of CPU. Beside a session at nice 0 the daemon gets half of a CPU for it; at
+nice 19 next to nothing; beside a hundred busy sessions a hundredth. A nice alone does not make the daemon stand back. The kernel
+owes a session the time that it waited for a CPU (EEVDF, the lag), and a tick that is owed some milliseconds runs them before a
+service that wakes up beside it. So a daemon that stands back requests the longest slice for a tick, which puts its deadline behind
+all others. Before it sleeps it requests the shortest slice, which limits the debt to 4 ms (entity_lag in kernel/sched/fair.c). And
+it runs on another CPU if it may: `cpu.py`.
 
-It sets two values, because one of them counts, depending on where it was started, and the other does no harm. The nice of its
-session counts beside other sessions in the root cgroup; it is changed only if the daemon itself leads the session: nothing else is
-in it, and its nice ends with it. The nice of its one thread counts within a session or a cgroup; it is only set below what it was
-at the start, never above, and with the flag SCHED_RESET_ON_FORK, so what the daemon starts has nice 0. A start at a nice above 0
-means that it should stand back.
-"""
+It sets two values. Which of them counts depends on where the daemon was started, and the other does no harm. The nice of its
+session counts beside other sessions in the root cgroup. It is changed only if the daemon leads the session: then nothing else is in
+the session, and its nice ends with it. The nice of its one thread counts within a session or a cgroup. It is only set below what it
+was at the start, never above, and with the flag SCHED_RESET_ON_FORK, so that processes that the daemon starts have nice 0. A start
+at a nice above 0 means that the daemon should stand back."""
 
 from __future__ import annotations
 
@@ -22,33 +21,33 @@ from pathlib import Path
 
 from .ladder import Ladder, Rest
 
-NO_RIGHT = "ticks wait for a CPU, and without CAP_SYS_NICE the daemon cannot ask for more of it"
-AT_THE_TOP = "ticks wait for a CPU at the highest priority that the daemon asks for"
-ANOTHERS = ", which counts only within the session that it was started in: start it with setsid, or as a service"
+NO_RIGHT = "ticks wait for a CPU, and the daemon may not raise its priority; give it CAP_SYS_NICE"
+AT_THE_TOP = "ticks wait for a CPU although the daemon has the highest priority that it asks for"
+ANOTHERS = ", because this counts only within the session that started it: start it with setsid, or as a service"
 
 
 class OwnPriority:
-    """Follows a ladder; releases for good a value that somebody else chose."""
+    """Follows a ladder. Never touches a value again that somebody else has changed."""
 
     def __init__(self, ladder: Ladder | None = None) -> None:
         self._ladder = Ladder() if ladder is None else ladder
         self._path = Path("/proc/self/autogroup")
         self._leads = os.getsid(0) == os.getpid()
         self._waited = _waited()
-        self._session: int | None = 0 if self._leads else None  # nice that we gave it; None: not ours
+        self._session: int | None = 0 if self._leads else None  # nice that we gave the session; None: not ours
         self._base = os.getpriority(os.PRIO_PROCESS, 0)
         self._own: int | None = self._base if self._base <= 0 and _resets_on_fork() else None
         self._may_rise = True
-        self._late = self._late_at_the_top = False  # whether the last tick was
+        self._late = self._late_at_the_top = False  # whether the last tick was late
 
     @property
     def nice(self) -> int:
-        """The nice of its session if that was changed, else its own; 0 if neither is ours."""
+        """The nice of its session if we changed it, else of its thread; 0 if neither is ours."""
         return self._session or self._own or 0
 
     @property
     def trouble(self) -> str:
-        """Why its ticks are late and will stay so; "" if they are on time, or may be soon."""
+        """Why its ticks will stay late; "" if they are on time, or may be soon."""
         if not self._late:
             return ""
         if not self._may_rise:
@@ -56,12 +55,12 @@ class OwnPriority:
         return AT_THE_TOP + ("" if self._leads else ANOTHERS) if self._late_at_the_top else ""
 
     def begin(self) -> None:
-        """Call when the loop begins: what this thread waited for before does not count."""
+        """Call when the loop begins. What this thread waited before does not count."""
         self._waited = _waited()
 
     def follow(self, at: int, rest: Rest, most: int) -> None:
-        """Call often, also during a slow tick, with the rung where the daemon should rest; `at` is monotonic ns. If this thread has
-        waited for a CPU for more than `most` ns since the last tick, it climbs at once. Never raises."""
+        """Call often, also during a slow tick, with the rung where the daemon should rest. `at` is monotonic ns. If this thread has
+        waited for a CPU for more than `most` ns since the last tick, the daemon climbs at once. Never raises."""
         now = _waited()
         if now is not None and self._waited is not None and now - self._waited > most:
             self.ticked(at, 0, most)
@@ -69,9 +68,9 @@ class OwnPriority:
         self._give(self._ladder.nice)
 
     def ticked(self, at: int, took: int, most: int) -> None:
-        """Call after each tick with the ns from when it was due to its end. What counts is how long this thread waited for a CPU
-        since the last call, if the kernel reports that: a daemon that was stopped, a machine that slept, or a slow
-        disk is no reason to climb."""
+        """Call after each tick with the ns from when it was due to its end. If the kernel reports how long this thread waited for a
+        CPU since the last call, that is what counts: a stopped daemon, a machine that slept, or a slow disk is no reason to
+        climb."""
         before, self._waited = self._waited, _waited()
         waited = took if before is None or self._waited is None else self._waited - before
         self._late = waited > most
@@ -79,7 +78,7 @@ class OwnPriority:
         self._ladder.ticked(at, waited, most)
 
     def give_back(self) -> None:
-        """Restore what it was started with. Never raises."""
+        """Restore the values that the daemon was started with. Never raises."""
         self._give(0)
 
     def _give(self, wanted: int) -> None:
@@ -98,7 +97,7 @@ class OwnPriority:
             self._path.write_text(str(wanted))
             self._session = wanted
         except BlockingIOError:
-            pass  # without CAP_SYS_ADMIN one change per 0.1 s: the next call makes it
+            pass  # without CAP_SYS_ADMIN only one change per 0.1 s is allowed: the next call makes it
         except PermissionError:
             self._refused(wanted)
         except (OSError, ValueError, IndexError):
@@ -117,7 +116,7 @@ class OwnPriority:
             self._refused(wanted)
 
     def _refused(self, wanted: int) -> None:
-        """Note that the kernel refused. A refused rise is a matter of rights, anything else of somebody's rules."""
+        """Note that the kernel refused. A refused rise means missing rights; any other refusal, rules that somebody set."""
         if wanted < 0:
             self._may_rise = False
         else:
@@ -125,7 +124,7 @@ class OwnPriority:
 
 
 def _resets_on_fork() -> bool:
-    """Make sure that what this thread starts does not inherit a nice below 0. False: it could."""
+    """Make sure that processes of this thread do not inherit a nice below 0. False: they would."""
     try:
         policy = os.sched_getscheduler(0)
         if not policy & os.SCHED_RESET_ON_FORK:
@@ -136,8 +135,8 @@ def _resets_on_fork() -> bool:
 
 
 def _waited() -> int | None:
-    """ns for which this thread was ready to run and had no CPU, so far; None if the kernel does not count that."""
+    """ns that this thread has waited in the run queue so far; None if the kernel does not count that."""
     try:
-        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) or None  # "0 0 0" if it is compiled in, but off
+        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) or None  # "0 0 0" if compiled in, but switched off
     except (OSError, ValueError, IndexError):
         return None

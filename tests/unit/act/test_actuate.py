@@ -604,7 +604,7 @@ def test_restore_goes_back_to_before_the_first_change(bench: Bench) -> None:
     assert open_rows(bench) == 0
     (outcome,) = bench.apply(back(process))
     assert outcome.status is Status.UNCHANGED
-    assert "nothing of ours" in outcome.detail
+    assert "no change of ours to put back" in outcome.detail
 
 
 def test_undo_is_newest_first_and_covers_every_control(bench: Bench) -> None:
@@ -909,7 +909,7 @@ def test_reports_change_nothing_and_say_what_they_are(bench: Bench) -> None:
     assert [outcome.detail for outcome in outcomes] == [
         "reported as leak",
         "reported that leak is over",
-        "3 incidents told of in one line",
+        "3 incidents reported in one line",
     ]
     assert open_rows(bench) == 0
 
@@ -920,7 +920,7 @@ def test_what_is_as_it_was_already_is_said_to_be(bench: Bench) -> None:
     bench.kernel.poke(bench.kernel.knob(Control.NICE, process.pid), 0)
     (outcome,) = bench.actuator.undo()
     assert (outcome.status, outcome.changed) == (Status.UNCHANGED, 0)
-    assert outcome.detail == f"nice of pid {process.pid} is so already"
+    assert outcome.detail == f"nice of pid {process.pid} needs no change"
     assert open_rows(bench) == 0
 
 

@@ -157,7 +157,7 @@ def test_an_unknown_decision_or_session_is_told_what_there_is(nicety: Invoke, lo
 def test_a_pid_that_nobody_knows_is_an_error(nicety: Invoke, log: Path) -> None:
     result = nicety("why", "4194304")
     assert result.code == 1
-    assert "no process 4194304 runs, and the log knows none" in result.err
+    assert "no process 4194304 is running, and the log has none" in result.err
 
 
 def test_a_fault_of_ours_leaves_its_traceback_in_a_file(
@@ -225,7 +225,7 @@ def test_decisions_can_be_filtered(nicety: Invoke, log: Path, filters: list[str]
 def test_nothing_found_is_said_on_stderr_and_no_failure(nicety: Invoke, log: Path) -> None:
     result = nicety("decisions", "--kind", "quarantine")
     assert (result.code, result.out) == (0, "")
-    assert "no decision fits" in result.err
+    assert "no decision matches" in result.err
 
 
 def test_why_explains_a_decision_and_a_process(nicety: Invoke, log: Path) -> None:
@@ -307,7 +307,7 @@ def test_a_broken_configuration_does_not_keep_anybody_from_undoing(
     monkeypatch.delenv("NICETY_STATE_DIR")
     lost = nicety("--config", config, "undo")
     assert lost.code == 1
-    assert "`nicety undo --state-dir DIR` undoes without the configuration" in lost.err
+    assert "`nicety undo --state-dir DIR` undoes without it" in lost.err
 
 
 # --- where things lie ---------------------------------------------------------------------------------------------------------

@@ -255,12 +255,12 @@ def test_a_model_is_promoted_by_how_its_digest_begins_and_can_be_gone_back_from(
     assert (result.code, result.out) == (0, "")
     assert result.err.splitlines() == [
         f"the anomaly model {first[:12]} is live",
-        "no daemon runs here; the next `nicety run` takes the models that are live then",
+        "no daemon is running here; the next `nicety run` uses the live models",
     ]
     assert nicety("models", "promote", "anomaly", second).code == 0
     assert f"the anomaly model {first[:12]} is live again" in nicety("models", "rollback", "anomaly").err
     assert live_digest(models, "anomaly") == first
-    assert "no anomaly model of your own is live any more" in nicety("models", "rollback", "anomaly").err
+    assert "none of your own anomaly models is live any more" in nicety("models", "rollback", "anomaly").err
     assert listed(nicety)[first]["live"] is False
 
 
@@ -365,7 +365,7 @@ def test_a_running_daemon_is_told(nicety: Invoke, models: Path, serve: Callable[
     daemon = serve()
     result = nicety("models", "promote", "anomaly", first)
     assert result.code == 0
-    assert "the running daemon has taken the models that are live now" in result.err
+    assert "the running daemon uses the live models now" in result.err
     assert nicety("models", "rollback", "anomaly").code == 0
     assert daemon.asked == 2
 
@@ -379,4 +379,4 @@ def test_a_daemon_that_does_not_take_it_is_an_error_with_the_next_step(
     result = nicety("models", "promote", "anomaly", first)
     assert result.code == 1
     assert live_digest(models, "anomaly") == first
-    assert f"the running daemon has not taken it: {trouble}; then: nicety reload" in result.err
+    assert f"the running daemon does not use it yet: {trouble}; then run `nicety reload`" in result.err

@@ -97,7 +97,7 @@ def test_without_matplotlib_it_is_said_what_to_install(nicety: Invoke, tmp_path:
         (["--minimum", "9", "--maximum", "8"], "9 is more than --maximum 8"),
         (["x.csv", "--load", "steps"], "give a file or --load, not both"),
         (["--rule", "nicety,kpa"], "one name each: --rule nicety --rule kpa"),
-        (["steps"], "there is no such file; the made up load is --load steps"),
+        (["steps"], "there is no such file; for the synthetic load give --load steps"),
         (["--seconds", "2w"], "not a length of time; write e.g. 90s, 10m, 2h or 1d"),
         (["--json", "/nowhere/x.json"], "there is no folder /nowhere"),
         (["--plot", "/nowhere/x.png"], "there is no folder /nowhere"),

@@ -203,7 +203,7 @@ def test_traces_of_another_interval_are_named(tmp_path: Path) -> None:
     write(tmp_path / "state", ticks=30, interval=0.5)
     code, _, err = train(tmp_path / "state")
     assert code == 1
-    assert "30 ticks recorded at 0.5 s a tick" in err
+    assert "30 ticks of 0.5 s" in err
     assert "daemon.interval" in err
 
 
@@ -280,7 +280,7 @@ def test_an_interrupted_training_says_so_and_goes_on_behind_what_it_has_read(
     monkeypatch.setattr(nicety.training.gather, "build", build)
     code, out, err = train(tmp_path, str(tmp_path / "fleet"), "--only", "demand")
     assert (code, out) == (expected, "")
-    assert err.splitlines()[-1] == "interrupted; start again to go on"
+    assert err.splitlines()[-1] == "interrupted; start it again to resume"
     code, out, _ = train(tmp_path, str(tmp_path / "fleet"), "--only", "demand", "--no-report")
     assert len(read) == 2  # the first machine once, the second once
     assert code == 1  # 80 ticks are too few
@@ -304,7 +304,7 @@ def test_a_model_that_was_done_is_not_trained_again_after_the_kill(tmp_path: Pat
     assert promoted is not None
     code, out, err = train(tmp_path, "--json", "--no-report")
     models = json.loads(out)["models"]
-    assert "the demand model is there already" in err
+    assert "the demand model of the interrupted training is used" in err
     assert "fitting the demand model" not in err
     assert (models["demand"]["outcome"], models["demand"]["digest"]) == ("promoted", promoted.digest)
     assert models["demand"]["rows"]

@@ -112,7 +112,7 @@ GOLDEN: dict[str, tuple[str, list[str]]] = {
         '[daemon]\nstate_dir = "a\\u0000b"\n',
         ["n.toml:2: daemon.state_dir: holds a NUL character, which no path or argument can; take it out"],
     ),
-    "not TOML": ("x = [1,\n", ["n.toml:1: not valid TOML: Invalid value (at end of document); correct it here, or before it"]),
+    "not TOML": ("x = [1,\n", ["n.toml:1: not valid TOML: Invalid value (at end of document); correct it here or above"]),
     "all at once, in the order of the file": (
         '[daemon]\nintervall = 2\nact = "yes"\ninterval = nan\n[store]\ntrace_bytes = 1\n',
         [

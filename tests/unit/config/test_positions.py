@@ -68,11 +68,11 @@ ERRORS: dict[str, tuple[str, list[str]]] = {
     ),
     "what is no TOML, with its column": (
         "[daemon]\ninterval == 2\n",
-        ["n.toml:2:11: not valid TOML: Invalid value; correct it here, or before it"],
+        ["n.toml:2:11: not valid TOML: Invalid value; correct it here or above"],
     ),
     "a text without an end": (
         '[daemon]\nsocket = """\nx\n\n',
-        ["n.toml:3: not valid TOML: Unterminated string (at end of document); correct it here, or before it"],
+        ["n.toml:3: not valid TOML: Unterminated string (at end of document); correct it here or above"],
     ),
 }
 

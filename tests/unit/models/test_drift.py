@@ -122,7 +122,7 @@ def test_the_reason_has_the_figures() -> None:
     ((_, change),) = Trial("gauss", 30).changes(WRONG["constant"], together=True)
     assert change.metric == "0"
     before, ratio = change.reason.split("it lost ")
-    assert before == "the demand model is not heard of 0 any more: "
+    assert before == "the demand model is no longer used for 0: "
     assert float(ratio.split()[0]) > 3
     assert "times what the baseline did over 5 ticks" in ratio
 
@@ -231,7 +231,7 @@ def test_it_comes_back_after_it_was_better_for_longer_than_it_took_to_go() -> No
     assert gone < 30 < back
     assert back > BACK * LIMIT / 0.2
     assert watch.heard.all()
-    said = f"the demand model is heard of cpu again: it lost 0.80 times what the baseline did over {back} ticks"
+    said = f"the demand model is used for cpu again: it lost 0.80 times what the baseline did over {back} ticks"
     assert changes == (ModelSwitch("cpu", True, said),)
 
 

@@ -40,7 +40,7 @@ def snapshot(
 
 def run(waits: FakeWaits, *snapshots: Snapshot, aloof: tuple[str, ...] = ()) -> list[tuple[Deadlock, ...]]:
     deadlocks = Deadlocks(waits)
-    return [deadlocks.turn(each, aloof) for each in snapshots]
+    return [deadlocks.step(each, aloof) for each in snapshots]
 
 
 def stuck() -> FakeWaits:
@@ -107,5 +107,5 @@ def test_a_tick_has_the_deadlocks_of_its_turn() -> None:
     ticks: list[Tick] = []
     for at in range(10):
         each = snapshot(at)
-        ticks.append(observer.tick(each, (), paused=False, deadlocks=deadlocks.turn(each)))
+        ticks.append(observer.tick(each, (), paused=False, deadlocks=deadlocks.step(each)))
     assert [len(tick.deadlocks) for tick in ticks] == [0] * 8 + [1] * 2

@@ -118,7 +118,7 @@ def told(proc: Path, own_uid: int | None = None) -> list[tuple[bool, str, str]]:
 
 
 def test_a_service_manager_is_no_rival(proc: Path) -> None:
-    assert told(proc) == [(True, "none runs", "")]
+    assert told(proc) == [(True, "none is running", "")]
 
 
 def test_a_rival_is_reported_with_what_is_left_to_it_and_how_to_stop_one_of_the_two(proc: Path) -> None:
@@ -141,14 +141,14 @@ def test_a_script_is_found_by_its_command_line(proc: Path) -> None:
 def test_an_executable_of_another_name_is_not_taken_for_a_rival(proc: Path) -> None:
     """comm is whatever the process wants it to be."""
     a_process(proc, 90, "ananicy", "/usr/bin/sleep", b"sleep\0" + b"60\0")
-    assert told(proc) == [(True, "none runs", "")]
+    assert told(proc) == [(True, "none is running", "")]
 
 
 def test_what_touches_no_process_is_named_and_no_trouble(proc: Path) -> None:
     a_process(proc, 60, "irqbalance", "/usr/sbin/irqbalance")
     ((ok, what, fix),) = told(proc)
     assert ok
-    assert what == "none runs that changes what nicety changes (irqbalance moves interrupts among CPUs, never processes)"
+    assert what == "none that changes what nicety changes (irqbalance moves interrupts among CPUs, never processes)"
     assert fix == ""
 
 
@@ -159,7 +159,7 @@ def test_another_users_rival_is_told_and_no_trouble(proc: Path) -> None:
     os.chown(proc / "60", 12345, 12345)
     ((ok, what, _),) = told(proc, own_uid=0)
     assert ok
-    assert what == "gamemoded (pid 60, of uid 12345) reaches only processes of its user: what it sets of theirs is left alone"
+    assert what == "gamemoded (pid 60, of uid 12345) reaches only processes of its user: what it sets there is left alone"
 
 
 # --- real processes -----------------------------------------------------------------------------------------------------------

@@ -34,11 +34,11 @@ THERE = [
         ('program = "redis-sevrer*"', '(program = "redis-sevrer*"); did you mean program = "redis-server"?'),
         ('unit = "api"', '(unit = "api"); did you mean unit = "api.service"?'),
         ('cgroup = "/batch"', '(cgroup = "/batch"); did you mean cgroup = "/batch/a"?'),
-        ('program = "mysqld"', '(program = "mysqld"); nothing that runs now has such a name'),
-        ('program = "postgres"\nuid = 5', '(program = "postgres", uid = 5); what fits one of them does not fit the other'),
+        ('program = "mysqld"', '(program = "mysqld"); no process has such a name now'),
+        ('program = "postgres"\nuid = 5', '(program = "postgres", uid = 5); no process matches all of them'),
         (
             'program = "sleep"\nunit = "redis.service"',
-            '(program = "sleep", unit = "redis.service"); what fits one of them does not fit the other',
+            '(program = "sleep", unit = "redis.service"); no process matches all of them',
         ),
         (
             'program = "uvicorn"\nunit = "api.service"',
@@ -63,7 +63,7 @@ def test_a_rule_that_fits_is_not_told() -> None:
 def test_a_rule_that_comes_too_late_is_told_who_takes_its_processes() -> None:
     config = parse('[groups.all]\nprogram = "python3 *"\n[groups.api]\nprogram = "python3 uvicorn"\n')
     (found,) = unmatched(config, THERE)
-    assert found.text == "[groups.api] has no process: what it fits belongs to [groups.all], for the first that fits counts"
+    assert found.text == "[groups.api] has no process: all that it matches belongs to [groups.all], because the first match counts"
 
 
 def test_nothing_is_near_to_nothing() -> None:

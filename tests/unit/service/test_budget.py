@@ -54,7 +54,7 @@ def test_the_last_thing_is_each_second_tick_and_that_it_is_not_enough_is_said() 
     run.windows(20)
     assert run.budget.level == len(LEVELS) - 1
     assert run.budget.pace.ticks == 2
-    assert "more than 3.0% of a CPU is used although all that can wait does" in run.budget.trouble
+    assert "the daemon uses more than 3.0% of a CPU although" in run.budget.trouble
 
 
 def test_each_level_reduces_one_thing_more_and_none_of_those_before_less() -> None:

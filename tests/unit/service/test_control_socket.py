@@ -196,7 +196,7 @@ def test_a_file_or_link_in_the_place_is_neither_followed_nor_removed(tmp_path: P
     target = tmp_path / "precious"
     target.write_text("data")
     (tmp_path / "control.sock").symlink_to(target)
-    with pytest.raises(ControlError, match="something else lies there"):
+    with pytest.raises(ControlError, match="a file that is not a socket is there"):
         ControlSocket(tmp_path / "control.sock", HANDLERS, "", clock=Hand())
     assert target.read_text() == "data"
 

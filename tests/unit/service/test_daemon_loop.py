@@ -201,7 +201,7 @@ STEPS: dict[str, Callable[[Rig], tuple[Any, str]]] = {
     "log, stream": lambda rig: (rig.daemon._reports.stream, "tick"),
     "troubles": lambda rig: (rig.daemon, "_report_troubles"),
     "budget": lambda rig: (rig.daemon._budget, "used"),
-    "retraining": lambda rig: (rig.daemon._retraining, "turn"),
+    "retraining": lambda rig: (rig.daemon._retraining, "tick"),
 }
 
 
@@ -237,7 +237,7 @@ def test_an_exception_of_any_step_does_not_end_the_daemon(rig: Rig, monkeypatch:
     assert rig.source.reads[-1] > raised[0], "no tick came after it"
     assert rig.daemon._latest.ticks >= len(rig.source.reads) - 1
     (told,) = (text for text in rig.events if "injected" in text)
-    assert " failed (turn 1 of at most 3 in a row): RuntimeError: injected" in told
+    assert " failed (failed tick 1 of at most 3 in a row): RuntimeError: injected" in told
     assert [fault.times for fault in rig.daemon._steps.faults] == [1]
     assert rig.daemon._steps.failures == 0
     assert rig.actuator.undone == 0
@@ -245,15 +245,15 @@ def test_an_exception_of_any_step_does_not_end_the_daemon(rig: Rig, monkeypatch:
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_it_gives_up_once_a_step_failed_in_so_many_turns_in_a_row(rig: Rig, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+def test_it_gives_up_once_a_step_failed_in_so_many_ticks_in_a_row(rig: Rig, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     began = rig.clock.monotonic()
     raised = breaks(rig, monkeypatch, step, range(10**6))
     assert rig.daemon.run(duration=60) == 1
-    turns = (rig.clock.monotonic() - began) / SECOND
-    assert 2 <= turns <= 4.5, "three turns, the first one at once"
+    ticks = (rig.clock.monotonic() - began) / SECOND
+    assert 2 <= ticks <= 4.5, "three ticks, the first one at once"
     assert len(raised) >= 3
     assert len([text for text in rig.events if "injected" in text]) <= 2, "told once, and at the tenth time"
-    assert rig.events[-1] == "something failed in too many turns in a row; putting everything back and giving up"
+    assert rig.events[-1] == "something failed in too many ticks in a row; putting everything back and giving up"
     rig.daemon.close()
     assert rig.actuator.undone == 1
 

@@ -130,7 +130,7 @@ def test_an_entry_that_nothing_belongs_to_is_a_finding(state: Path, tmp_path: Pa
     found = [it for it in doctor.examine(str(file), str(state), {}, os.geteuid()) if it.name in ("groups", "pools")]
     night, rest, web, me = found
     assert (night.ok, night.fix) == (True, ""), "a job of the night is no trouble by day"
-    assert night.what == '[groups.night] matches nothing (program = "zq-no-such-job"); nothing that runs now has such a name'
+    assert night.what == '[groups.night] matches nothing (program = "zq-no-such-job"); no process has such a name now'
     assert (rest.ok, rest.what) == (True, "1 of 2 have processes")
     assert not web.ok
     assert web.what.startswith(f"[pools.web]: pid file {tmp_path}/web.pid does not exist: start gunicorn with --pid")
@@ -158,8 +158,8 @@ def test_the_models_that_nicety_comes_with_are_said_to_speak(state: Path) -> Non
         assert coming is not None
         row = found[f"{kind} model"]
         assert row.ok
-        assert f"the one that nicety comes with speaks ({coming.digest[:12]})" in row.what
-    assert found["anomaly model"].what.startswith("none of your own yet, the baseline speaks")
+        assert f"the shipped model is used ({coming.digest[:12]})" in row.what
+    assert found["anomaly model"].what.startswith("none of your own yet, the baseline is used")
 
 
 @pytest.mark.parametrize("kind", ["demand", "anomaly", "behaviour"])
@@ -175,7 +175,7 @@ def test_a_damaged_model_is_a_finding_with_what_speaks_instead(state: Path) -> N
     (live / "live").write_text("nonsense\n")
     row = examined(state)["demand model"]
     assert not row.ok
-    assert "cannot be used, so the one that nicety comes with speaks" in row.what
+    assert "cannot be used, so the shipped model is used" in row.what
     assert row.fix
 
 
@@ -190,7 +190,7 @@ def test_a_model_of_another_interval_is_a_finding_where_the_daemon_would_refuse_
     if fits:
         assert row.what == digest[:12]
     else:
-        assert row.what.startswith("trained for 7 s a tick, daemon.interval is 1 s: the one that nicety comes with speaks")
+        assert row.what.startswith("trained with ticks of 7 s, but daemon.interval is 1 s: the shipped model is used")
 
 
 @pytest.mark.parametrize("action", ["flag", "fence"])
@@ -200,7 +200,7 @@ def test_a_model_of_another_interval_is_a_finding_where_the_daemon_would_refuse_
         (("cpu", "pids", "memory"), "limits of CPU (cgroup v1), processes (cgroup v1), memory (cgroup v1)", None),
         (("cpu", "memory"), "limits of CPU (cgroup v1), memory (cgroup v1)", "not processes: no cgroup hierarchy has the pids"),
         (("v2",), "limits of CPU (cgroup v2), memory (cgroup v2, right below its root only)", "not processes"),
-        ((), "none can be made", "not CPU: no cgroup hierarchy has the cpu controller, so spins and switch storms go on"),
+        ((), "none can be made", "not CPU: no cgroup hierarchy has the cpu controller, so spins and switch storms are not limited"),
     ],
 )
 def test_what_a_fence_cannot_limit_is_a_finding_for_who_asks_for_fences(
@@ -223,4 +223,4 @@ def test_what_a_fence_cannot_limit_is_a_finding_for_who_asks_for_fences(
     assert row.ok is (action == "flag" or lost is None)
     assert lost is None or lost in row.what
     assert bool(row.fix) is not row.ok
-    assert ("none is asked for" in row.what) is (action == "flag")
+    assert ("; not used" in row.what) is (action == "flag")

@@ -34,10 +34,10 @@ def test_a_trouble_is_reported_when_it_begins_and_when_it_is_over(reports: Repor
     assert said == [(WARNING, "traces: no space left"), (NOTICE, "traces: well again")]
 
 
-def test_a_fault_says_which_turn_it_is_and_how_often_it_came(reports: Reports, said: Said) -> None:
+def test_a_fault_says_which_tick_it_is_and_how_often_it_came(reports: Reports, said: Said) -> None:
     reports.fault(Fault("read", "OSError: x", "proc.py:1", 1), "", 1, 3)
     reports.fault(Fault("read", "OSError: x", "proc.py:1", 10), "", 2, 3)
     assert said == [
-        (ERROR, "read failed (turn 1 of at most 3 in a row): OSError: x"),
-        (ERROR, "read failed (turn 2 of at most 3 in a row), 10 times by now: OSError: x"),
+        (ERROR, "read failed (failed tick 1 of at most 3 in a row): OSError: x"),
+        (ERROR, "read failed (failed tick 2 of at most 3 in a row), 10 times so far: OSError: x"),
     ]

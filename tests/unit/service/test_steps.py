@@ -64,7 +64,7 @@ def test_turns_count_in_a_row_however_often_something_failed_in_one(steps: Steps
     for fails in (2, 1, 0, 1, 5, 1):
         for _ in range(fails):
             steps.run("relief", broken())
-        rows.append(steps.end_turn())
+        rows.append(steps.end_tick())
     assert rows == [1, 2, 0, 1, 2, 3]
 
 

@@ -184,7 +184,7 @@ def test_our_own_recordings_are_played_and_the_limits_are_the_configured_ones(ni
         ([1.0] * 5, ("web", "jobs"), ("--pool", "api"), 'no pool "api" was recorded; there are: jobs, web'),
         ([1.0] * 5, ("web", "jobs"), (), "more than one pool was recorded; choose one with --pool: jobs, web"),
         ([0.0] * 5, ("web",), (), "web: no worker was ever seen busy; record it while it has work to do"),
-        ([1.0] * 5, (), (), "no pool was recorded; say which there are in the configuration"),
+        ([1.0] * 5, (), (), "no pool was recorded; add your pools to the configuration"),
     ],
 )
 def test_what_is_wrong_with_a_recording_is_one_line(
@@ -203,7 +203,7 @@ def test_a_file_of_another_format_is_named(nicety: Invoke, tmp_path: Path) -> No
     for place, said in (
         ("x.csv", "x.csv cannot be read: file is not a database; give a trace file, or the state directory"),
         ("empty", "no traces in"),
-        ("nowhere", "nothing is recorded there; `nicety record` and `nicety run` record"),
+        ("nowhere", "nothing is recorded there; record with `nicety record` or `nicety run`"),
     ):
         result = nicety("simulate", tmp_path / place, "--pool", "web")
         assert (result.code, result.out) == (1, "")
@@ -233,5 +233,5 @@ def test_the_reactive_twin_sees_neither_forecast_nor_rhythm() -> None:
 
 def test_a_load_that_is_too_much_is_refused() -> None:
     busy = np.full(100, 1e9)
-    with pytest.raises(LoadError, match="simulate a shorter time of it"):
+    with pytest.raises(LoadError, match="simulate a shorter part of it"):
         drawn_from(Recorded("web", 1.0, busy, busy * 0, busy, np.zeros(0), None, 0.0), 0.001, 1)

@@ -407,7 +407,7 @@ def test_slow_starts_cost_a_reactive_rule_and_not_the_oracle() -> None:
 
 @pytest.mark.parametrize(
     ("rule", "said"),
-    [("zzz", "there are all, nicety,"), ("kpaa", 'did you mean "kpa"?'), ("fixed-0", "fixed-"), ("oracle-101", "oracle-")],
+    [("zzz", "choose all, nicety,"), ("kpaa", 'did you mean "kpa"?'), ("fixed-0", "fixed-"), ("oracle-101", "oracle-")],
 )
 def test_an_unknown_rule_is_told_what_there_is(rule: str, said: str) -> None:
     with pytest.raises(LoadError, match="there is no rule") as caught:
@@ -519,7 +519,7 @@ def test_a_parquet_file_says_the_same_as_the_csv(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("a,b\n1,2\n3,4\n", "no column t_submit, t, count"),
-        ("t,count\n0,1\n", "1 rows are no trace"),
+        ("t,count\n0,1\n", "1 rows are too few"),
         ("t_submit\n1\nx\n", ':3: t_submit is "x", not a number'),
         ("count\n1\n-3\n", "row 2: count is -3"),
         ("count\n1\nnan\n", "row 2: count is nan"),

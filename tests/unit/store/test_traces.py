@@ -389,7 +389,7 @@ def test_nothing_to_read_is_an_error_that_says_what_to_do(tmp_path: Path) -> Non
     db = sqlite3.connect(other)
     db.execute("CREATE TABLE t(x)")
     db.close()
-    with pytest.raises(TraceError, match="is a database of something else, not a trace"):
+    with pytest.raises(TraceError, match="is a database of another program, not a trace"):
         read_traces(other)
 
 

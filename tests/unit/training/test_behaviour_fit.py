@@ -250,18 +250,18 @@ def test_the_users_groups_are_added_to_the_programs_that_nicety_comes_with(state
 def test_without_pinned_classes_it_says_what_to_do(state: Path, brought: str) -> None:
     code, out, _ = train(state, "")
     assert code == 1
-    assert "no group that did something has a class" in out
+    assert "no active group has a class" in out
     assert "[groups.NAME]" in out
     assert load_live(state / "models", "behaviour") is None
 
 
 def test_a_worse_model_is_refused_with_the_table(state: Path, brought: str) -> None:
-    swapped = PINNED.replace('"latency"', '"x"').replace('"batch"', '"latency"').replace('"x"', '"batch"')
+    swapped = PINNED.replace('"interactive"', '"x"').replace('"batch"', '"interactive"').replace('"x"', '"batch"')
     code, out, _ = train(state, swapped)
     assert code == 3, out
     assert "behaviour model: refused" in out
     assert "your groups make it worse for others" in out
-    for word in ("new model", f"running {brought[:8]}", "web", "night", "taken for"):
+    for word in ("new model", f"running {brought[:8]}", "web", "night", "predicted"):
         assert word in out
     assert load_live(state / "models", "behaviour") is None
 

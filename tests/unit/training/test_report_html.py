@@ -127,11 +127,11 @@ def test_a_page_is_whole_and_has_every_part() -> None:
         "from 2023-11-14 22:13:20 UTC to 2023-11-14 22:23:20 UTC",
         "600 of 1 s, together 10 min 0 s",
         "Loss by metric and horizon",
-        "Do the levels keep what they promise?",
-        "Where it gains most",
+        "Are the levels right?",
+        "Where the model gains most",
         "Where it gains least, or loses",
-        "Groups that it does worst on",
-        "What the model leans on",
+        "Groups with the worst forecasts",
+        "What the model relies on",
         "Card of the demand model",
         "a" * 64,
         "lost.db: 3 ticks: torn",
@@ -184,7 +184,7 @@ def test_without_matplotlib_there_are_tables_and_how_to_get_pictures(monkeypatch
     found = Checker(page(story(evidence())))
     assert "svg" not in found.tags
     assert "pip install 'nicety[report]'" in found.text
-    assert "Groups that it does worst on" in found.text
+    assert "Groups with the worst forecasts" in found.text
     assert "which simple forecaster has been right lately20.0\u00a0%" in found.text
 
 
@@ -201,7 +201,7 @@ def test_without_a_model_the_page_says_why(outcome: str) -> None:
 def test_too_few_forecasts_to_rank_groups_leave_the_rest_of_the_page() -> None:
     found = Checker(page(story(evidence(every=30))))
     assert "Loss by metric and horizon" in found.text
-    assert "Groups that it does worst on" not in found.text
+    assert "Groups with the worst forecasts" not in found.text
 
 
 # --- what is shown ------------------------------------------------------------------------------------------------------------
@@ -293,7 +293,7 @@ def test_columns_are_added_up_in_groups_that_people_can_tell_apart() -> None:
         ("other", 0.5),
         ("the period found in the series", 0.4),
         ("which simple forecaster has been right lately", 0.2),
-        ("what the simple forecasters say", 0.1),
+        ("what the simple forecasters predict", 0.1),
     ]
 
 

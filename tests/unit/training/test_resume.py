@@ -181,7 +181,7 @@ def test_two_at_a_time_do_not_share_parts(tmp_path: Path) -> None:
     one = opened(tmp_path, said)
     two = opened(tmp_path, said)
     assert (one.kept, two.kept) == (True, False)
-    assert "under way already" in said[0]
+    assert "running already" in said[0]
     one.save("piece", 1, {})
     assert two.load("piece") is None
     two.clear()

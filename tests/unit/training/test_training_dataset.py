@@ -82,8 +82,8 @@ def test_only_the_configured_interval_is_used_and_the_rest_is_named() -> None:
     mixed = [*snapshots(range(1, 31), {"a": 0.5}), *snapshots(range(1, 11), {"a": 0.5}, session="two", interval=0.5)]
     data = build(mixed, Config())
     assert data.ticks == 29
-    assert data.skipped == ("10 ticks recorded at 0.5 s a tick: the configuration has daemon.interval = 1",)
-    with pytest.raises(DatasetError, match=r"30 ticks recorded at 0.5 s.*set daemon.interval"):
+    assert data.skipped == ("10 ticks of 0.5 s: the configuration has daemon.interval = 1",)
+    with pytest.raises(DatasetError, match=r"30 ticks of 0.5 s.*set daemon.interval"):
         build(snapshots(range(1, 31), {"a": 0.5}, interval=0.5), Config())
 
 

@@ -197,7 +197,7 @@ def test_a_running_model_counts_where_it_speaks_and_none_of_that_may_be_lost() -
     assert judge(better, "new model", {"running": frozenset({"cpu"})}).speaks == frozenset({"cpu", "rss"})
     refused = judge(better, "new model", {"running": frozenset({"cpu", "rss"})})
     assert not refused.beats
-    assert "would not be heard any more of rss" in refused.reason
+    assert "would no longer be used for rss" in refused.reason
     worse = by_metric(new_model=(0.1, 0.4), last_value=(0.3, 0.3), running=(0.2, 0.5))  # who is not the best has nothing to lose
     assert judge(worse, "new model", {"running": frozenset({"cpu", "rss"})}).speaks == frozenset({"cpu"})
 
@@ -218,7 +218,7 @@ def test_a_running_model_that_cannot_be_used_does_not_count_and_is_named(tmp_pat
     (tmp_path / "demand" / "live").write_text("rubbish")
     found, why = running(tmp_path, "demand", 1.0)
     assert found is None
-    assert "does not count" in why
+    assert "is not compared with it" in why
     assert "damaged" in why
 
 

@@ -59,7 +59,7 @@ def test_a_stage_ends_when_it_has_had_its_share_and_the_next_has_what_is_left() 
     assert not shown.step("reading", 6, 10)
     left = 100 - clock.now
     assert shown.step("fitting", 0, 3)
-    assert shown.cut == ["reading traces ended early, at 6 of 10 ticks: the time for it was used up; see --time-budget"]
+    assert shown.cut == ["reading traces ended early, at 6 of 10 ticks: its time was used up; give more with --time-budget"]
     clock.now += left * SHARES["fitting"] - 1
     assert shown.step("fitting", 1, 3)
     clock.now += 1

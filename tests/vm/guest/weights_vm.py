@@ -240,7 +240,7 @@ def test_a_slice_that_this_kernel_does_not_have_is_said_and_leaves_nothing_behin
             assert all(outcome.status is Status.APPLIED for outcome in acting.actuator.undo())
         else:
             assert outcome.status is Status.REFUSED, outcome
-            assert "Linux 6.12 or newer has" in outcome.detail
+            assert "they need Linux 6.12 or newer" in outcome.detail
         assert acting.ledger.outstanding() == ()
         assert os.sched_getscheduler(puppet.pid) == os.SCHED_OTHER
         assert os.getpriority(os.PRIO_PROCESS, puppet.pid) == 0

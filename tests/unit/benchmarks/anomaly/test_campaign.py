@@ -40,17 +40,17 @@ def test_the_first_alarm_of_the_faulty_worker_counts_and_its_kind_is_compared(tr
     (hit,) = result.hits
     assert (hit.seconds, hit.in_time, hit.named, hit.corrected) == (20.0, True, False, True)
     assert result.false == result.siblings == result.after == []
-    assert result.start_warm(["spin"]) == 1.0
+    assert result.recall(["spin"]) == 1.0
     assert result.named(["spin"]) == 0.0
     assert result.named(["spin"], corrected=True) == 1.0
-    assert math.isnan(result.start_warm(["stuck"]))
+    assert math.isnan(result.recall(["stuck"]))
 
 
 def test_an_alarm_before_the_fault_is_false_and_does_not_find_it(truth: ModuleType) -> None:
     result = truth.judge([fault(truth)], [alarm(truth, 99)])
     assert [a.at for a in result.false] == [99 * SECOND]
     assert result.hits[0].first is None
-    assert result.start_warm(["spin"]) == 0.0
+    assert result.recall(["spin"]) == 0.0
 
 
 def test_after_a_minute_a_fault_is_found_too_late(truth: ModuleType) -> None:
@@ -157,7 +157,7 @@ def test_two_recordings_count_together(truth: ModuleType) -> None:
     first = truth.judge([fault(truth)], [alarm(truth, 120), alarm(truth, 99, SIBLING)])
     second = truth.judge([fault(truth)], [alarm(truth, 110, SIBLING)])
     both = truth.together([first, second])
-    assert both.start_warm(["spin"]) == 0.5
+    assert both.recall(["spin"]) == 0.5
     assert [each.worker for each in (*both.false, *both.siblings)] == [SIBLING, SIBLING]
     assert len(first.hits) == 1
     watched = truth.Healthy(1.0, 4.0) + truth.Healthy(2.0, 20.0)

@@ -63,9 +63,9 @@ def test_a_plan_lets_everybody_perform_alone_and_in_a_crowd(table: ModuleType) -
     sessions = table.plan(table.PROGRAMS, 36, 1)
     assert sessions == table.plan(table.PROGRAMS, 36, 1)
     assert {program.name for session in sessions for program in session} == {program.name for program in table.PROGRAMS}
-    starved_workers = [sum(program.class_ is Class.BATCH for program in session) for session in sessions]
-    assert min(starved_workers) == 0
-    assert max(starved_workers) >= 4
+    crowds = [sum(program.class_ is Class.BATCH for program in session) for session in sessions]
+    assert min(crowds) == 0
+    assert max(crowds) >= 4
     assert all(len(set(session)) == len(session) for session in sessions)
 
 

@@ -122,7 +122,7 @@ def test_less_batch_work_needs_a_gain_of_three_tenths(figures: ModuleType) -> No
 
 
 def test_nicety_must_gain_four_fifths_of_what_a_control_gains(figures: ModuleType) -> None:
-    said = "share of what by hand (nice 19 for hogs) gains in p99 that nicety gains"
+    said = "p99 gain of nicety / gain by hand (nice 19 for hogs)"
     hand = [0.0050, 0.0051, 0.0050, 0.0051]
     assert not claimed(figures, record(figures, [0.0065, 0.0066, 0.0065, 0.0066], hand))[said]
     assert claimed(figures, record(figures, [0.0055, 0.0056, 0.0055, 0.0056], hand))[said]
@@ -132,9 +132,9 @@ def test_nicety_must_gain_four_fifths_of_what_a_control_gains(figures: ModuleTyp
 def test_a_demoted_service_falls_short_whoever_shows_it(figures: ModuleType) -> None:
     flat = [0.0101, 0.0099, 0.0100, 0.0100]
     logged = claimed(figures, record(figures, flat, flat, changes=(change(figures, sensitive=("redis",)),)))
-    assert not logged["interactive programs demoted, by the decision log"]
+    assert not logged["interactive programs demoted, from the decision log"]
     seen = claimed(figures, record(figures, flat, flat, kernel=("redis: nice 19",)))
-    assert not seen["interactive programs demoted, as the kernel showed"]
+    assert not seen["interactive programs demoted, from the kernel"]
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_a_demotion_must_be_able_to_supply_and_must_say_so(
 
 
 def test_the_same_pair_is_relieved_once_an_hour_at_most(figures: ModuleType) -> None:
-    flat, said = [0.0101, 0.0099, 0.0100, 0.0100], "times that the same pair was relieved, an hour"
+    flat, said = [0.0101, 0.0099, 0.0100, 0.0100], "reliefs of the same pair an hour"
     pair, other = ("redis", "hogs"), ("redis", "xz")
     assert claimed(figures, record(figures, flat, flat, relieved=(pair, other)))[said]
     assert not claimed(figures, record(figures, flat, flat, relieved=(pair, pair)))[said]
@@ -170,7 +170,7 @@ def test_nothing_may_be_demoted_where_that_cannot_help(figures: ModuleType) -> N
 
 
 def test_a_scene_that_did_not_run_is_one_claim_that_falls_short(figures: ModuleType) -> None:
-    assert claimed(figures, figures.Record("scene", trouble="apt-get install nginx-light")) == {"was run to its end": False}
+    assert claimed(figures, figures.Record("scene", trouble="apt-get install nginx-light")) == {"ran to its end": False}
 
 
 def test_a_scene_ends_early_only_with_enough_narrow_pairs(figures: ModuleType) -> None:

@@ -1,7 +1,7 @@
-"""Draws mutants by a seed. Makes them with the operators of cosmic-ray; runs nothing and writes nothing.
+"""Draws mutants by a seed, with the operators of cosmic-ray. Runs nothing and writes nothing.
 
-A place is drawn first, then one of its mutations, so that a place with many mutations does not count more. Which places come is
-decided by a hash of the seed and of the place's own text: an edit elsewhere in the code draws none of the others anew.
+First a place is drawn, then one of its mutations, so that a place with many mutations does not count more. A hash of the seed and
+of the place's text decides which places are drawn, so an edit elsewhere in the code does not change the draw.
 
 Comparisons get their neighbour and their opposite (`<` becomes `<=` or `>=`), arithmetic its counterpart. The other operators of
 cosmic-ray (`+` becomes `<<`, `<` becomes `is`) are left out: nearly every test sees them, and they would flatter the score.
@@ -20,7 +20,8 @@ from pathlib import Path
 from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator
-from mutants_rules import Module, Position, Where
+
+from .mutants_rules import Module, Position, Where
 
 _COMPARISONS = ("Lt_LtE", "Lt_GtE", "LtE_Lt", "LtE_Gt", "Gt_GtE", "Gt_LtE", "GtE_Gt", "GtE_Lt")
 _SAME = ("Eq_NotEq", "NotEq_Eq", "Is_IsNot", "IsNot_Is")
@@ -105,7 +106,7 @@ def draw(root: Path, trees: Mapping[str, list[Place]], number: int, seed: int) -
 
 
 def _shares(counts: Mapping[str, int], number: int) -> dict[str, int]:
-    """Whole numbers in proportion to the counts that add up to `number`: the largest remainders get one more."""
+    """Whole numbers that add up to `number`, in proportion to the counts; the largest remainders are rounded up."""
     total = sum(counts.values())
     shares = {name: number * count // total for name, count in counts.items()}
     remainders = sorted(counts, key=lambda name: (-(number * counts[name] % total), name))
@@ -115,7 +116,7 @@ def _shares(counts: Mapping[str, int], number: int) -> dict[str, int]:
 
 
 def _mutant(root: Path, place: Place, seed: int) -> Mutant | None:
-    """One mutation of the place; None if it is no program or the same program."""
+    """One mutation of the place; None if the result is not a program, or the same program."""
     operator, before = place.choices[_hash(seed, "choice", place.name) % len(place.choices)]
     source = (root / place.file).read_text()
     code = mutate_code(source, get_operator(f"core/{operator}")(), before)

@@ -1,22 +1,22 @@
 """Mutation score of decide/, act/ and models/: which small faults in the code do the tests notice?
 
-    python benchmarks/mutants.py [--number 300] [--seed 1] [--jobs 2] [--json FILE]
-    python benchmarks/mutants.py --list
-    python benchmarks/mutants.py --again
+    python -m benchmarks.house.mutants [--number 300] [--seed 1] [--jobs 2] [--json FILE]
+    python -m benchmarks.house.mutants --list
+    python -m benchmarks.house.mutants --again
 
-`mutants_draw.py` draws mutants by chance, from each tree in proportion to what can be mutated there. `mutants_rules.py` says what
-is left out. The checkout is never changed: mutants run in copies below `--work`. Each test run has a process namespace of its own
-(`unshare`), so a mutant cannot touch other processes. An interrupted run goes on where it was if code and tests are the same.
+`mutants_draw.py` draws random mutants, from each tree in proportion to the places that can be mutated. `mutants_rules.py` defines
+what is left out. The checkout is never changed: mutants run in copies below `--work`. Each test run has its own process namespace
+(`unshare`), so a mutant cannot touch other processes. An interrupted run continues if code and tests are the same.
 
-At first all near tests run once to see which test runs which line; this takes some minutes. A mutant is shown only tests that run
-its line, at most `--budget` seconds of them: first those of files that import the module, quick ones in front. Mutants of
-definitions (the top of a module, classes, defaults) are shown the tests of the module. The first failure ends the run. A test that
-takes ten times as long as it should counts as failed. At the end all tests that noticed a mutant run without one; those that fail
-then have noticed nothing.
+First all near tests run once, which shows which test runs which line; this takes some minutes. Then each mutant is tested by tests
+that run its line, for at most `--budget` seconds: first the tests of files that import the module, quick ones first. Mutants of
+definitions (the top of a module, classes, defaults) get the tests of the module. The first failure ends the run. A test that takes
+ten times its usual time counts as failed. At the end, all tests that noticed a mutant run without one; those that fail then do not
+count.
 
-Mutants that no test notices are listed. `mutants.toml` has those that are accepted, with the reason; they count as survivors all
-the same. `WORK/without-a-reason.toml` has entries for the others, to be filled in. `--again`, after tests were added, keeps the
-mutants that were noticed and shows the others to the tests again.
+Mutants that no test notices are listed. `mutants.toml` has the accepted ones, with the reason; they still count as survivors.
+`WORK/without-a-reason.toml` has entries for the others, to be filled in. `--again`, after tests were added, keeps the mutants that
+were noticed and tests only the others again.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from queue import SimpleQueue
 
-from claims import Claims
-from mutants_draw import Mutant, draw, places
+from ..claims import Claims
+from .mutants_draw import Mutant, draw, places
 
-HERE = Path(__file__).parents[1]
+HERE = Path(__file__).parents[2]
 ACCEPTED = Path(__file__).with_suffix(".toml")
 
 TREES = {"decide": "scheduler/decide", "act": "scheduler/act", "models": "models"}
@@ -47,16 +47,17 @@ TREES = {"decide": "scheduler/decide", "act": "scheduler/act", "models": "models
 NEAR = (
     *("tests/unit/models", "tests/unit/decide", "tests/unit/act", "tests/golden", "tests/property", "tests/unit/test_doctests.py"),
 )
-"""Tests that are always asked."""
+"""Tests that are always run."""
 
 NEAR_IF_THEY_IMPORT = ("tests/unit/explain", "tests/unit/observe", "tests/unit/store", "tests/contracts", "tests/faults")
-"""Tests that are asked if they import a module of the three trees themselves; the records do not count, all tests import them."""
+"""Tests that are run if they import a module of the three trees directly. The records do not count, because all tests import
+them."""
 
 SCORE, NUMBER = 0.85, 300
-"""Bounds of the claims."""
+"""Least share of mutants that tests notice, and least number of mutants: the bounds of the claims. Chosen."""
 
 SLACK, FACTOR = 5.0, 10.0
-"""A test that takes more CPU time than this many seconds and this many times its own counts as failed."""
+"""A test that takes more than `SLACK` CPU seconds and more than `FACTOR` times its usual CPU time counts as failed. Chosen."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Test:
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of a mutant."""
+    """The result of testing a mutant."""
 
     id: str
     code: str  # digest of the code and the tests
@@ -88,7 +89,7 @@ class Copy:
         self._task, self._answer, self._log = (root.with_suffix(end) for end in (".task", ".answer", ".log"))
 
     def make(self) -> None:
-        """Copy what git knows, as it is in the checkout now."""
+        """Copy the files that git knows, as they are in the checkout now."""
         shutil.rmtree(self.root, ignore_errors=True)
         for name in _files():
             target = self.root / name
@@ -96,17 +97,30 @@ class Copy:
             shutil.copy2(HERE / name, target, follow_symlinks=False)
 
     def write(self, file: str, code: str) -> None:
-        """Change a module. Python may take compiled code of the same second and size for the new one, so that goes."""
+        """Change a module, and remove its compiled code: Python would use it if time (in seconds) and size of the source are the
+        same."""
         path = self.root / file
         path.write_text(code)
         for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*"):
             compiled.unlink()
 
     def run(self, files: Iterable[str], task: Mapping[str, object], seconds: float | None) -> tuple[int | None, dict, str]:
-        """Exit code of pytest, None if it took longer than `seconds`; the answer of the plugin, {} if there is none; its words."""
+        """(exit code of pytest, None if it took longer than `seconds`; the plugin's answer, {} if there is none; pytest's
+        output)."""
         self._answer.unlink(missing_ok=True)
         self._task.write_text(json.dumps({**task, "answer": str(self._answer)}))
-        command = [*isolated(), sys.executable, "-m", "pytest", "-q", "--tb=line", "-p", "no:cacheprovider", "-p", "mutants_plugin"]
+        command = [
+            *isolated(),
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "--tb=line",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "benchmarks.house.mutants_plugin",
+        ]
         if not task["measure"]:
             command.append("--maxfail=1")
         try:
@@ -122,8 +136,8 @@ class Copy:
         return self.python([*isolated(), sys.executable, "-c", f"import {name}, nicety.scheduler.cli"], 60.0)[0] == 0
 
     def python(self, command: list[str], seconds: float | None) -> tuple[int, str]:
-        """Run it with the copy's code; `seconds` are by the clock. What it says is in `copy-N.log` while it runs."""
-        paths = os.pathsep.join(map(str, (self.root / "src", self.root / "benchmarks")))
+        """Run a command with the copy's code, for at most `seconds` of wall time. Its output is in `copy-N.log` while it runs."""
+        paths = os.pathsep.join(map(str, (self.root / "src", self.root)))
         environment = {name: value for name, value in os.environ.items() if name != "CI"}
         environment |= {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "NICETY_MUTANTS": str(self._task)}
         with self._log.open("w") as log:
@@ -149,7 +163,7 @@ class Near:
         self._lines = measured["lines"]
 
     def those_for(self, mutant: Mutant) -> list[Test]:
-        """All tests that could notice the mutant, those to be asked first in front."""
+        """All tests that could notice the mutant, in the order in which they should run."""
         file, where = mutant.place.file, mutant.place.where
         lines = self._lines.get(file, {})
         numbers = lines if where.at_import else map(str, where.lines)
@@ -174,7 +188,7 @@ def isolated() -> list[str]:
 
 
 def measure(work: Path, copies: list[Copy], code: str) -> Near:
-    """Run all near tests once, or take what is known of this code and these tests."""
+    """Run all near tests once, or use the stored result for the same code and tests."""
     known = work / f"measured-{code}.json"
     if not known.exists():
         files = [str(path.relative_to(HERE)) for path in sorted((HERE / "tests").rglob("test_*.py")) if _is_near(path)]
@@ -207,7 +221,7 @@ def _measured(copy: Copy, files: list[str]) -> dict:
 
 
 def ask(copy: Copy, mutant: Mutant, near: Near, budget: float, code: str) -> Answer:
-    """Show the mutant to the tests."""
+    """Run the tests on a mutant."""
     tests, chosen, left = near.those_for(mutant), [], budget
     for test in tests:
         if chosen and test.seconds > left:
@@ -263,7 +277,7 @@ def false_witnesses(copy: Copy, near: Near, answers: Iterable[Answer]) -> set[st
 
 
 def run(work: Path, drawn: list[Mutant], jobs: int, budget: float, again: bool) -> tuple[dict[str, Answer], Near]:
-    """Ask the tests about all mutants that are not answered yet."""
+    """Test all mutants that have no answer yet."""
     code = _digest()
     known = _known(work / "answers.jsonl", code, again)
     copies = [Copy((work / f"copy-{number}").resolve()) for number in range(jobs)]
@@ -298,7 +312,7 @@ def run(work: Path, drawn: list[Mutant], jobs: int, budget: float, again: bool) 
 
 
 def _known(log: Path, code: str, again: bool) -> dict[str, Answer]:
-    """Answers of before: of the same code and tests; with `again` those about mutants that were noticed, whatever changed since."""
+    """Earlier answers for the same code and tests; with `again` also for mutants that were noticed, whatever has changed since."""
     found: dict[str, Answer] = {}
     for line in log.read_text().splitlines() if log.exists() else ():
         answer = Answer(**json.loads(line))
@@ -310,7 +324,7 @@ def _known(log: Path, code: str, again: bool) -> dict[str, Answer]:
 def report(
     drawn: list[Mutant], answers: Mapping[str, Answer], doubtful: set[str], accepted: list[dict[str, str]], work: Path
 ) -> tuple[Claims, list[dict[str, object]]]:
-    """Print the survivors; the claims, and the survivors as JSON."""
+    """Print the survivors and the claims; write both as JSON."""
     reasons = {_key(row): row["why"] for row in accepted}
     survivors = [mutant for mutant in drawn if answers[mutant.id].noticed_by in {"", *doubtful}]
     rows, open_rows = [], []
@@ -361,7 +375,7 @@ def _indented(text: str) -> str:
 
 
 def _files() -> list[str]:
-    """What git knows and what it does not ignore."""
+    """Files that git knows or does not ignore."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=HERE,
@@ -373,9 +387,9 @@ def _files() -> list[str]:
 
 
 def _digest() -> str:
-    """Of all code and near tests."""
+    """Digest of all code and near tests."""
     found = hashlib.sha256()
-    asked = ("scheduler/", "models/", "configs/", "tests/conftest.py", *NEAR, *NEAR_IF_THEY_IMPORT, "benchmarks/mutants_")
+    asked = ("scheduler/", "models/", "configs/", "tests/conftest.py", *NEAR, *NEAR_IF_THEY_IMPORT, "benchmarks/house/mutants_")
     for name in _files():
         path = HERE / name
         if name.startswith(asked) and path.is_file():
@@ -393,7 +407,7 @@ def _is_near(path: Path) -> bool:
 
 
 def _imports(path: Path) -> frozenset[str]:
-    """Files of ours that a file of tests imports itself."""
+    """Our files that a test file imports directly."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("nicety"):

@@ -1,7 +1,7 @@
-"""The part of `mutants.py` inside pytest: notes which test runs which line, or asks chosen tests in a given order.
+"""The part of `mutants.py` inside pytest: records which test runs which line, or runs chosen tests in a given order.
 
-`NICETY_MUTANTS` names a file with the task, as JSON. The answer goes to the file that it names. Examples of property tests are the
-same in every run and are not shrunk. Tests that read a clock are not asked: other load makes them fail.
+`NICETY_MUTANTS` names a file with the task, as JSON; the task names the file for the answer. Examples of property tests are the
+same in every run and are not shrunk. Tests that read a clock are left out, because other load makes them fail.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, Phase, settings
 TASK = json.loads(Path(os.environ["NICETY_MUTANTS"]).read_text())
 
 MEMORY_BYTES = 6 << 30
-"""Address space of a run: a mutant must not take the machine's memory."""
+"""Most address space of a run. Chosen: a mutant must not use up the machine's memory."""
 
 CLOCK = re.compile(r"\b(perf_counter|process_time|thread_time|monotonic)(_ns)?\(")
 
@@ -41,11 +41,11 @@ resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
 
 
 WAITING = 0.2
-"""What a second of waiting counts in seconds of CPU time: a test that waits costs time too."""
+"""CPU seconds for which a second of waiting counts, because a test that waits costs time too. Chosen."""
 
 
 def _cpu_seconds() -> float:
-    """Of this process and its children."""
+    """CPU seconds of this process and its children."""
     return sum(os.times()[:4])
 
 

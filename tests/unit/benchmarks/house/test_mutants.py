@@ -1,4 +1,4 @@
-"""Which places are mutated: benchmarks/mutants_rules.py."""
+"""Which places are mutated: benchmarks/house/mutants_rules.py."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SOURCE = dedent("""\
 
 @pytest.fixture(scope="module")
 def module() -> Any:
-    return importlib.import_module("mutants_rules").Module(SOURCE)
+    return importlib.import_module("benchmarks.house.mutants_rules").Module(SOURCE)
 
 
 def place(text: str) -> tuple[int, int]:
