@@ -410,7 +410,7 @@ class Summaries:
             self.forgotten.append(slot)
 
     def forget(self, groups: Iterable[str]) -> list[int]:
-        """Forget the past of these groups; unknown ones are skipped. Returns their slots: anything kept about them elsewhere is void."""
+        """Forget the past of these groups; unknown ones are skipped. Returns their slots: what others keep of them is void."""
         return [self._give_up(name) for name in groups if name in self._slots]
 
     def _give_up(self, group: str) -> int:
