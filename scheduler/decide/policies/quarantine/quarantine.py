@@ -25,12 +25,12 @@ from ....fences import Limits, limits_in_words
 from ....places import ProcessPlace, process_of
 from ....scope import policy
 from ..policy import Gone, Impact, Memory, Proposal, Result, Standing
-from ..pool_size.threshold import QUIET_SECONDS, Watched
 from . import reasons as incident_reasons
 from .alarms import Alarms
 from .incidents import Demoted, Following, Incident, validate
 from .reasons import Reasons
 from .significance import Significance
+from .threshold import QUIET_SECONDS, Watched
 from .treatment import Treatment, presses
 
 RENAMED_AFTER, RENAMED_TIMES = 20.0, 2.0
