@@ -529,6 +529,16 @@ def test_what_is_gone_for_long_is_forgotten_and_its_place_is_clean() -> None:
     assert behaviours.step(["program third"], values(SLEEPER)) == [None]
 
 
+def test_who_gets_the_place_of_a_forgotten_group_is_not_its_successor() -> None:
+    summaries = Summaries()
+    old, _ = summaries.step(["program old"], values(replace(HOG, settled=1)))
+    assert summaries.forget(["program old", "program unknown"]) == old.tolist()
+    new, _ = summaries.step(["program new"], values(NEW_HOG))
+    assert new.tolist() == old.tolist()
+    assert not summaries.renewed(new).any()
+    assert not summaries.swarms(new).any()
+
+
 def test_a_storm_of_programs_costs_no_memory() -> None:
     summaries = Summaries()
     for tick in range(100):
@@ -539,6 +549,8 @@ def test_a_storm_of_programs_costs_no_memory() -> None:
 def test_certainty_and_shapes_are_checked() -> None:
     with pytest.raises(ValueError, match="certainty"):
         Behaviours(MODEL, 0.5)
+    with pytest.raises(ValueError, match="certainty"):
+        Behaviours(MODEL, 1.0)
     with pytest.raises(ValueError, match="values where"):
         Behaviours(MODEL, 0.9).step(["a", "b"], values(HOG))
     with pytest.raises(ValueError, match="interval"):

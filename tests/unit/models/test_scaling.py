@@ -75,6 +75,17 @@ def test_a_pool_that_scales_has_no_limit(single: float, noise: float) -> None:
         assert curve.contention < 0.3
 
 
+@pytest.mark.parametrize(("high", "compared"), [(5, False), (4, True), (6, True)])
+def test_times_are_compared_that_are_ten_ticks_apart(high: int, compared: bool) -> None:
+    """A load that is the same every ten ticks has nothing to compare."""
+    law, scaling, cycle = usl(1.0, 0.3, 0.0), Scaling(), [1.0, 2.0, 3.0, 4.0, 6.0] + high * [16.0]
+    for busy in 40 * cycle:
+        scaling.step(busy, law(busy))
+    curve = known(scaling)
+    assert curve.worth is not None
+    assert (curve.adds is not None) is compared
+
+
 def test_what_lies_beyond_the_sizes_seen_is_not_guessed() -> None:
     law = usl(1.0, 0.1, 0.0)
     curve = known(grown(law, [1, 2, 4, 6]))
