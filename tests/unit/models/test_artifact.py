@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -126,6 +127,19 @@ def test_who_cannot_go_back_keeps_the_live_one_and_is_told_why(tmp_path: Path) -
     with pytest.raises(ArtifactError, match=rf"cannot go back to the demand model {first[:8]}.*promote demand DIGEST"):
         rollback(tmp_path, "demand")
     assert live_digest(tmp_path, "demand") == second
+
+
+def test_a_link_in_the_way_of_a_new_file_is_neither_followed_nor_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = save(tmp_path, "demand", card(), demand_arrays())
+    other = tmp_path / "other"
+    other.write_text("of somebody else")
+    monkeypatch.setattr(os, "urandom", bytes)
+    for name in ("history", "live"):
+        (tmp_path / "demand" / f".{name}.00000000.part").symlink_to(other)
+    with pytest.raises(ArtifactError, match="cannot change which demand model is live"):
+        promote(tmp_path, "demand", digest)
+    assert other.read_text() == "of somebody else"
+    assert live_digest(tmp_path, "demand") is None
 
 
 def test_models_are_listed_by_digest_and_damaged_ones_say_why(tmp_path: Path) -> None:

@@ -127,6 +127,12 @@ def test_the_reason_has_the_figures() -> None:
     assert "times what the baseline did over 5 ticks" in ratio
 
 
+def test_in_the_reason_no_loss_counts_more_than_ten_usual_ones() -> None:
+    watch, many = DriftWatch(["cpu"]), float(len(QUANTILES))
+    changes = [change for _ in range(60) for change in one(watch, 1e6, many)]
+    assert "it lost 10.00 times what the baseline did" in changes[0].reason
+
+
 # --- good models --------------------------------------------------------------------------------------------------------------
 
 
