@@ -118,8 +118,9 @@ def test_of_a_lone_worker_a_whole_window_of_a_minute_shows_a_leak(window: float,
 )
 def test_a_worker_that_moves_next_to_nothing_of_what_its_siblings_move_spins(theirs: float, own: float, spins: bool) -> None:
     ticks = put(pool(4, 320, 0.5, 1), Anomaly.SPIN, 0.5)
+    for tick in ticks:
+        tick.values[:, AT["chars"]] = theirs
     for tick in ticks[ONSET:]:
-        tick.values[1:, AT["chars"]] = theirs
         tick.values[0, AT["chars"]] = own
     said = {(score.id, score.kind) for _, score in flags(ticks, 0.5, ONSET)}
     assert ((VICTIM, Anomaly.SPIN) in said) is spins
