@@ -204,9 +204,7 @@ def history(directory: Path, kind: str) -> tuple[str | None, ...]:
     lines = text.decode("ascii", "replace").splitlines()
     for number, line in enumerate(lines, 1):
         if line != "none" and not _DIGEST.fullmatch(line):
-            raise ArtifactError(
-                f"{path}:{number} is damaged: it has no digest; remove the file: only the history for rollback is lost"
-            )
+            raise ArtifactError(f"{path}:{number} is damaged: it has no digest; remove it: only the history for rollback is lost")
     return tuple(None if line == "none" else line for line in lines)
 
 

@@ -1,4 +1,4 @@
-"""The nouns of changing: what a change is, how far it has come, and what people call it. Pure.
+"""The nouns of changing: what a change is, how far it has got, and what people call it. Pure.
 
 The ledger keeps changes, the actuator makes and undoes them, `explain/` shows them. Must not know how they are kept or made.
 """
@@ -33,17 +33,18 @@ INHERITED = frozenset(control for control, kinds in PLACES.items() if kinds.knob
 
 
 class EntryStatus(StrEnum):
-    """How far a change has come. The first two are open: undo examines them."""
+    """How far a change has got. The first two are open: undo examines them."""
 
-    INTENT = "intent"  # may or may not have happened
+    INTENT = "intent"  # it may have been made or not
     DONE = "done"  # made and read back
     UNDONE = "undone"  # restored
-    FOREIGN = "foreign"  # somebody else changed the value after us: never touched again
+    FOREIGN = "foreign"  # somebody else changed the value after us: it is never touched again
     GONE = "gone"  # the target no longer exists, or the machine was rebooted
     FAILED = "failed"  # the kernel or the pool refused: nothing was changed
 
 
 OPEN = frozenset({EntryStatus.INTENT, EntryStatus.DONE})
+"""Statuses of a change that may be in force."""
 
 
 class Subject(msgspec.Struct, frozen=True):
@@ -61,7 +62,7 @@ class Demotion(NamedTuple):
     """A change in force that makes something slower."""
 
     subject: Subject
-    processes: tuple[ProcId, ...]  # that it slows, as far as known
+    processes: tuple[ProcId, ...]  # the processes that it slows, as far as known
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -88,12 +89,12 @@ class Entry(msgspec.Struct, frozen=True):
 
     @property
     def process(self) -> ProcId | None:
-        """The process that the change is of, or that it was made through; None: a cgroup."""
+        """The process that was changed, or through which the change was made; None: a cgroup."""
         return process_of(self.knob.on)
 
     @property
     def subject(self) -> Subject:
-        """What this changes, as one."""
+        """The subject that this changes."""
         return subject_of(self.knob)
 
 
@@ -113,15 +114,15 @@ def original(chain: Chain) -> Value:
 
 
 def newest(chains: Mapping[Knob, Chain]) -> Entry:
-    """The latest change of a subject; `chains` are all that it has."""
+    """The latest change of a subject; `chains` are all chains of it."""
     return max((chain[-1] for chain in chains.values()), key=lambda entry: entry.id)
 
 
 def believed(chain: Chain) -> tuple[Value, ...]:
-    """The values that the knob may have if nobody but us changed it, likeliest first.
+    """The values that the knob may have if only nicety changed it, the likeliest first.
 
-    The newest change that is known to be done, and later ones that a crash left uncertain; with none done, also the value as it was
-    found, which is not the original if it was inherited from us.
+    These are the value of the newest change that is known to be done, and of later ones that a crash left uncertain. If none is
+    done, the value before the first change is added; it is not the original if the process inherited it from a changed one.
     """
     values: list[Value] = []
     for entry in reversed(chain):
@@ -132,7 +133,7 @@ def believed(chain: Chain) -> tuple[Value, ...]:
 
 
 def leads(knob: Knob) -> ProcId | None:
-    """The process whose first thread this knob is of: what that one forks and spawns inherits the value. None: any other knob."""
+    """The process, if this knob belongs to its first thread: what that thread forks and spawns inherits the value. Else None."""
     on = knob.on
     return on.process if isinstance(on, ThreadPlace) and on.thread == tuple(on.process) else None
 
@@ -155,5 +156,5 @@ def name_of(control: Control, on: Place) -> str:
 
 
 def shown(value: Value) -> str:
-    """5, or CPUs 0-3,6."""
+    """A value for people: 5, or CPUs 0-3,6."""
     return str(value) if isinstance(value, int) else f"CPUs {cpu_list(value)}"

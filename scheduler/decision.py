@@ -44,18 +44,19 @@ class Member(Record, frozen=True, array_like=True):
 
 
 class Group(Record, frozen=True):
-    """A group that has a class, is a pool, or uses much: rates over the last tick, and its members if it has a class."""
+    """A group that has a class, is a pool, or uses much CPU or memory: rates over the last tick, and its members if it has a
+    class."""
 
     name: str
     class_: Class  # as configured, else as it behaves
     processes: int
     cpu: float  # cores used
     wait: float  # cores waited for in the run queue
-    demand: float  # cores that it would have used alone on this machine: from `cpu` to cpu + wait, at most the CPUs
+    demand: float  # cores that it would have used alone on this machine: from cpu to cpu + wait, at most the CPUs
     rss: int  # bytes
     members: tuple[Member, ...]
     behaviour: Behaviour | None = None  # None: the class is configured, or nothing is known yet
-    brief: float = 0.0  # part of `cpu`: cores used by children that came and went between two ticks
+    brief: float = 0.0  # part of `cpu`: cores used by children that started and ended between two ticks
     throttled: float = 0.0  # share of the tick, over its CPUs, for which the quota of its own cgroup stopped it, 0..1
 
 
@@ -63,18 +64,19 @@ class Worker(Record, frozen=True):
     """A pool's worker: its rates over the last tick."""
 
     id: ProcId
-    ready: bool
-    busy: float | None
-    cpu: float
-    wait: float
-    rss: int
+    ready: bool  # it takes work; else it is still starting
+    busy: float | None  # share of the tick in which it had work, 0..1; None: unknown
+    cpu: float  # cores used
+    wait: float  # cores waited for in the run queue
+    rss: int  # bytes
 
 
 START_MARGIN = 1.2
-"""Pools are sized this many worker start times ahead: the start time is a measured median, so half of all starts take longer."""
+"""Pools are sized this many worker start times ahead (chosen): the start time is a measured median, so half of all starts take
+longer."""
 
 START_UNKNOWN = 5.0
-"""Assumed seconds of a start until one was seen."""
+"""Seconds that a worker is assumed to take to start until a start was measured (chosen)."""
 
 
 class Predicted(Record, frozen=True):
@@ -83,9 +85,9 @@ class Predicted(Record, frozen=True):
 
     period: float  # seconds
     seen: int  # periods in which it was seen
-    right: float  # at most 1: how much of the newest period the one before predicted
-    trusted: bool  # the newest periods came as predicted, and nothing else has since
-    abrupt: float  # sharpest rise and sharpest fall added, beyond what a mean of a minute follows, in logarithms of 1 + load
+    right: float  # skill of the prediction in the newest period; 1: no error, 0: as by chance
+    trusted: bool  # the newest periods came as predicted, and so has the load since
+    abrupt: float  # sum of the sharpest rise and the sharpest fall that a mean of a minute cannot follow, in logarithms of 1 + load
     horizon: float  # seconds from now that `median` and `high` cover: START_MARGIN start times
     median: float  # largest median until then
     high: float  # largest upper quantile until then
@@ -95,24 +97,24 @@ class Predicted(Record, frozen=True):
 
 
 class Scaled(Record, frozen=True):
-    """How much more a pool does with more busy workers, as measured on it: see `models/scaling.py`."""
+    """The measured scaling curve of a pool, how much more it does with more busy workers: see `models/scaling.py`."""
 
     single: float  # cores that a single busy worker uses
-    contention: float  # of the Universal Scalability Law
-    coherency: float
+    contention: float  # coefficient of the Universal Scalability Law
+    coherency: float  # the other coefficient
     sizes: int  # numbers of busy workers that the curve rests on
     largest: float  # the largest of them
-    adds: float | None  # cores added by each further worker near the limit; None: not seen
+    adds: float | None  # cores that each further worker near the limit added; None: not seen
     worth: int | None  # number of workers beyond which another is not worth having; None: not within what was seen
-    certain: bool
+    certain: bool  # the curve may limit the size
 
 
 class Pool(Record, frozen=True):
     """A pool at a tick."""
 
     name: str
-    size: int
-    requested: int
+    size: int  # workers that there are
+    requested: int  # workers that were asked for
     minimum: int  # limits from the configuration
     maximum: int
     busy: float | None  # busy workers
@@ -120,11 +122,11 @@ class Pool(Record, frozen=True):
     load: float | None  # offered load now, Erlangs: busy + queued; None: unknown
     load_stable: float | None  # mean load over the last 60 s (the reactive rule's stable window)
     load_panic: float | None  # mean load over the last 6 s (its panic window)
-    start_seconds: float | None
+    start_seconds: float | None  # median time of a worker's start; None: not measured
     cpu_per_worker: float  # cores that a busy worker would use if nothing else wanted them
     rss_per_worker: int  # bytes, largest now
     workers: tuple[Worker, ...]
-    trouble: str
+    trouble: str  # why the pool takes no requests now; "": it does
     predicted: Predicted | None = None  # None: no seasonal pattern of the load is known
     scaling: Scaled | None = None  # None: too few sizes were seen under load
 
@@ -168,19 +170,19 @@ class Abilities(Record, frozen=True):
 
 
 class Machine(Record, frozen=True):
-    """The host at a tick."""
+    """The machine at a tick."""
 
     cpus: int
     busy: float  # cores in use
-    memory_total: int
-    memory_available: int
+    memory_total: int  # bytes
+    memory_available: int  # bytes
     pressure: tuple[float, float, float] | None  # share of the tick in which some task waited for cpu, memory, io
     autogroup: bool  # as in Abilities
     cpu_cgroup: str
     may_renice: bool
     rivals: tuple[str, ...] = ()  # running programs that also tune processes (`scheduler/observe/rivals.py`), sorted
-    steal: float = 0.0  # cores that the hypervisor gave to others
-    unseen: float = 0.0  # cores in use by no visible process, smoothed: other containers, what runs outside
+    steal: float = 0.0  # cores that the hypervisor gave to other guests
+    unseen: float = 0.0  # cores used by processes that nicety cannot see, in other containers or on the host; smoothed
 
 
 class Status(StrEnum):
@@ -191,20 +193,20 @@ class Status(StrEnum):
     UNCHANGED = "unchanged"  # already had the wanted value
     PARTIAL = "partial"  # some threads or processes were gone or refused; detail says which
     VANISHED = "vanished"  # the target was gone
-    REFUSED = "refused"  # the kernel or the pool said no: EPERM, limits
-    FOREIGN = "foreign"  # somebody else changed the value meanwhile: left alone, hands off from now on
+    REFUSED = "refused"  # the kernel or the pool refused: EPERM, limits
+    FOREIGN = "foreign"  # somebody else changed the value meanwhile: left alone from now on
     FAILED = "failed"  # anything else; detail names the error
-    BLOCKED = "blocked"  # nicety could not: ledger not writable, or descriptors or memory used up. Says nothing about the target
-    LATER = "later"  # the kernel asks to try again soon. Says nothing about the target either
-    RELIEVED = "relieved"  # put back at once by the actuator: it starved, or somebody waited for a lock that it holds
+    BLOCKED = "blocked"  # nicety lacked a writable ledger, descriptors or memory. Says nothing about the target
+    LATER = "later"  # the kernel was busy: the next try may succeed. Says nothing about the target
+    RELIEVED = "relieved"  # restored at once by the actuator: it starved, or another process waited for a lock that it holds
 
 
 class Antagonist(Record, frozen=True, array_like=True):
     """A group that runs on the CPUs on which a starved worker waits."""
 
     group: str
-    cores: float  # that it used there, mean over `Crowd.seconds`
-    nice: int  # of the group's process that ran most there
+    cores: float  # that it used there, mean over `StarvedWorker.seconds`
+    nice: int  # of that process of the group which ran most there
     session: int  # of the same process
     cgroup: str  # of the same process
 
@@ -214,23 +216,23 @@ class StarvedWorker(Record, frozen=True):
 
     worker: Member
     cpus: tuple[int, ...]  # where it waited, sorted
-    seconds: float  # over which this was seen
+    seconds: float  # length of the observation
     antagonists: tuple[Antagonist, ...]  # without the worker itself, the busiest first
 
 
 FEEDBACK_MARGIN = 1.5
-"""Times the highest score of an incident that somebody called wrong; below that, a similar one is not reported: scores scatter from
-one run of a job to the next, and within this margin the baseline's tails fall to a twentieth."""
+"""A similar incident must have this many times the highest score of the one called wrong to be reported (chosen): scores scatter
+from one run of a job to the next, and within this margin the baseline's tails fall to a twentieth."""
 
 
 class Feedback(Record, frozen=True):
-    """Somebody said that an incident was wrong: a similar one must be stronger to be reported."""
+    """A user called an incident wrong: a similar one must be stronger to be reported."""
 
     id: str  # of the flag
     pool: str
     kind: str  # models.records.Anomaly
     value: float  # highest score of the incident, in the scorer's unit; for a deadlock: seconds that it lasted
-    wall: int  # ns, when it was said
+    wall: int  # ns, when it was called wrong
 
 
 class Outcome(Record, frozen=True):
@@ -244,7 +246,7 @@ class Outcome(Record, frozen=True):
 
 
 class Tick(Record, frozen=True):
-    """One turn of the control loop: everything that its decisions rest on."""
+    """One pass of the control loop: everything that its decisions rest on."""
 
     seq: int  # counts up from 0 in a session
     at: int  # monotonic ns
@@ -262,7 +264,7 @@ class Tick(Record, frozen=True):
     deadlocks: tuple[Deadlock, ...] = ()  # among the workers of pools, sorted by the first waiter
     starved_workers: tuple[StarvedWorker, ...] = ()  # of workers that are scored as starved, sorted by id
     feedback: tuple[Feedback, ...] = ()  # in force, sorted by id
-    sheltered: tuple[Member, ...] = ()  # configured programs (guard.protect) and where they are, sorted by id
+    sheltered: tuple[Member, ...] = ()  # configured programs (guard.protect), with session and cgroup, sorted by id
 
 
 # --- what was decided ---------------------------------------------------------------------------------------------------------
@@ -284,11 +286,11 @@ class Control(StrEnum):
 
 
 class Kinds(NamedTuple):
-    """The kinds of place that a control is of."""
+    """The kinds of place that a control has."""
 
-    decision: type[Place]  # what a decision names
-    subject: type[Place]  # what is changed and restored as one
-    knob: type[Place]  # what has one value
+    decision: type[Place]  # that a decision names
+    subject: type[Place]  # that is changed and restored as one
+    knob: type[Place]  # that holds one value
 
 
 _OF_THREADS = Kinds(ProcessPlace, ProcessPlace, ThreadPlace)
@@ -306,13 +308,13 @@ PLACES = {
     Control.FENCE: Kinds(ProcessPlace, FencePlace, FencePlace),
     Control.POOL_SIZE: Kinds(PoolPlace, PoolPlace, PoolPlace),
 }
-"""Which control is of which kind of place: nothing else can be made."""
+"""The kinds of place of each control; records with other kinds are refused."""
 
 
 def check_place(control: Control, place: Place, kind: type[Place]) -> None:
     """Raise ValueError if the place is not of this kind, one of those in `PLACES`."""
     if not isinstance(place, kind):
-        raise ValueError(f"{control} is of a {kind.__name__}, not of a {type(place).__name__}")
+        raise ValueError(f"{control} needs a {kind.__name__}, not a {type(place).__name__}")
 
 
 class Set(Record, frozen=True, tag="set"):
@@ -321,7 +323,7 @@ class Set(Record, frozen=True, tag="set"):
     control: Control
     on: DecisionPlace
     value: int | tuple[int, ...]
-    expected: int | tuple[int, ...] | None = None  # its value unless we changed it: any other is somebody's choice; None: any
+    expected: int | tuple[int, ...] | None = None  # its value before our changes: another one is somebody's choice; None: any
 
     def __post_init__(self) -> None:
         check_place(self.control, self.on, PLACES[self.control].decision)
@@ -352,18 +354,19 @@ class Recycle(Record, frozen=True, tag="recycle"):
 
 
 class Flag(Record, frozen=True, tag="flag"):
-    """Report an incident: a worker misbehaves, is now taken for another kind, or has stopped. Changes nothing."""
+    """Report that a worker misbehaves, that its incident is now of another kind, or that it is over. Changes nothing."""
 
     pool: str
-    worker: ProcId  # of a circle the lowest id; a pool's master or a worker's child if the kind is about those
+    worker: ProcId  # in a circle the one with the lowest id; a pool's master or a worker's child if the kind is about those
     kind: str  # models.records.Anomaly
-    others: tuple[ProcId, ...] = ()  # the others of a circle
-    incident: str = ""  # id of the flag that began the incident; "": this one does
-    over: bool = False
+    others: tuple[ProcId, ...] = ()  # the other workers of a circle
+    incident: str = ""  # id of the flag that began the incident; "": this one began it
+    over: bool = False  # the incident has ended
 
 
 class Digest(Record, frozen=True, tag="digest"):
-    """Report how many incidents were not reported one by one because the day's budget of alarms was used up. Changes nothing."""
+    """Report the number of incidents that were not reported one by one, because the day's budget of alarms was used up. Changes
+    nothing."""
 
     incidents: int
 
@@ -372,7 +375,7 @@ Action = Set | Restore | ResizePool | Recycle | Flag | Digest
 
 
 class Why(Record, frozen=True):
-    """The reason, in the figures that a person would ask for."""
+    """The reason of a decision, with the figures that a person would ask for."""
 
     rule: str  # name of the rule that decided, e.g. "forecast floor"
     text: str  # one sentence
@@ -386,7 +389,7 @@ class Decision(Record, frozen=True):
 
     id: str  # "S-T.N": session digest, tick, number in the tick; deterministic
     policy: str  # pool_size, priority, placement, quarantine
-    target: str  # what a person would call it: "pool web", "group hogs pid 4711", "cgroup /batch"
+    target: str  # for people: "pool web", "group hogs pid 4711", "cgroup /batch"
     action: Action
     why: Why
 
@@ -396,7 +399,7 @@ class Refusal(Record, frozen=True):
 
     decision: Decision
     rule: str  # paused, hands off, never touch, limits, trouble, last cpu, no undo, one change, blocked, cool-down, budget
-    text: str
+    text: str  # a sentence for people
 
 
 class Effect(Record, frozen=True):
@@ -417,9 +420,9 @@ class Effect(Record, frozen=True):
 
 
 class Note(Record, frozen=True):
-    """Something that holds for longer than a decision and that people should know; given in each tick while it holds."""
+    """Something that lasts longer than a decision and that people should know; repeated in each tick while it lasts."""
 
-    topic: str  # what it is about, unchanged while that is the same thing: "unseen", "quota web"
+    topic: str  # identifies the note while it lasts: "unseen", "quota web"
     text: str  # a sentence for people, without figures that change every tick
     figures: dict[str, float | int | str]  # as of this tick, units in the name where not obvious
 
@@ -434,12 +437,11 @@ class Verdict(Record, frozen=True):
 
 
 class WarmStart(Record, frozen=True):
-    """What a session took from earlier ones at its start: this many ticks recorded before it, for the seasonal patterns of its
-    pools."""
+    """What a session took over from earlier ones at its start: recorded ticks, for the seasonal patterns of its pools."""
 
-    ticks: int
-    at: int  # monotonic ns at that time
-    wall: int  # wall clock ns
+    ticks: int  # number of recorded ticks
+    at: int  # monotonic ns of the start
+    wall: int  # wall clock ns of the start
 
 
 class Grant(Record, frozen=True):
@@ -450,7 +452,7 @@ class Grant(Record, frozen=True):
 
 
 class Scope(Record, frozen=True):
-    """What is acted on; everything else is observed. See `scheduler/scope.py`."""
+    """What nicety acts on; everything else is observed. See `scheduler/scope.py`."""
 
     grants: tuple[Grant, ...] = ()  # sorted by thing, each once; empty: everything is observed
     spared: tuple[str, ...] = ()  # things that are observed although something wider is acted on; sorted
@@ -471,7 +473,7 @@ class Session(Record, frozen=True):
     artefacts: dict[str, str]  # "demand", "anomaly", "behaviour" -> digest, "" where none is loaded
     engine: dict[str, Any]  # `Engine.memory()` before the first tick
     warm_start: WarmStart | None = None  # None: no earlier ticks were looked for
-    follows: str = ""  # the session before, if what it had learned was kept; "": it was not
+    follows: str = ""  # the session before, if what it had learned was kept; "": nothing was
     scope: Scope = Scope()
 
 

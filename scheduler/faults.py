@@ -1,7 +1,7 @@
-"""What an error of a system call means; the only place that decides it. Pure: knows errnos and statuses, no file and no kernel.
+"""What an error of a system call means; the only place that decides this. Pure: knows errnos and statuses, no file and no kernel.
 
-Only GONE says that a target is not there. After any other error that is *unknown*: what is recorded of the target stays recorded
-and is looked at again. FULL and LATER say nothing about a target or a mechanism either: see `decision.Status`.
+Only GONE says that a target does not exist. After any other error that is *unknown*: the records of the target stay, and it is
+examined again. FULL and LATER say nothing about a target or a mechanism either: see `decision.Status`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class Fault(StrEnum):
 
     GONE = "gone"  # it does not exist any more
     DENIED = "denied"  # not allowed, or this kernel does not have it
-    FULL = "full"  # descriptors, memory, disk or quota are used up: ours or the machine's, never the target's
+    FULL = "full"  # descriptors, memory, disk or quota are used up: those of nicety or of the machine, never the target's
     LATER = "later"  # busy or interrupted: the same call may succeed in a moment
     BROKEN = "broken"  # the medium fails, or an error that is not expected here
 
@@ -40,7 +40,7 @@ _STATUSES = {
 
 def fault_of(error: OSError, *, cgroup: bool = False) -> Fault:
     """What this error means. `cgroup`: it comes from a file of a cgroup, which gives ENODEV when the cgroup was removed while the
-    file was open; elsewhere ENODEV is no proof of anything.
+    file was open; elsewhere ENODEV proves nothing.
 
     >>> fault_of(OSError(errno.EMFILE, "Too many open files"))
     <Fault.FULL: 'full'>
@@ -65,4 +65,4 @@ def status_of(error: OSError, *, cgroup: bool = False) -> Status:
 
 
 UNKNOWN = frozenset({Status.BLOCKED, Status.LATER, Status.FAILED})
-"""Statuses of a look that say nothing about its target. After REFUSED it is at least known that we may not see it."""
+"""Statuses of an examination that say nothing about its target. REFUSED at least says that we may not see it."""

@@ -1,4 +1,4 @@
-"""What a fence is: a cgroup of its own for a process that harms others or drives a swarm, below the one that it is in. Pure: names
+"""What a fence is: a cgroup for a process that harms others or drives a swarm, below the cgroup that the process is in. Pure: names
 and their coding.
 
 The ledger and the actuator call a fence by its key, which lists everything to be made and removed, hierarchy by hierarchy. Must not
@@ -16,13 +16,13 @@ import msgspec
 from ..models.records import ProcId
 
 FENCED = 1
-"""Value of `Control.FENCE` while the fence is there; 0: it is not."""
+"""Value of `Control.FENCE` while the fence exists; 0: it does not."""
 
 ALTERED = -1
 """Value of a fence whose limits somebody else has changed."""
 
 WEIGHTS = frozenset({"cpu.shares", "cpu.weight"})
-"""Files of a fence that limit its processes' CPU only while others want it."""
+"""Files of a fence that limit the CPU of its processes only while other processes want it."""
 
 _NAME = re.compile(r"/nicety-fence-\d+-\d+(?=/|$)")
 
@@ -32,12 +32,12 @@ class Limits(NamedTuple):
 
     cpu: int  # thousandths of a core
     memory: int  # bytes above which the kernel reclaims memory
-    tasks: int  # processes and threads in addition to those there when it is made
-    weight: int = 0  # against the rest of the cgroup above, as cgroup v2 counts it: 1..10000, 100 is the default
+    tasks: int  # processes and threads beyond those that exist when it is made
+    weight: int = 0  # relative to the rest of the cgroup above, in units of cgroup v2: 1..10000, 100 is the default
 
     @property
     def weighs_only(self) -> bool:
-        """Whether it limits nothing while the CPU is free."""
+        """Whether it only sets a weight, which limits nothing while CPUs are idle."""
         return self == Limits(0, 0, 0, self.weight)
 
 
@@ -48,7 +48,7 @@ class Part(msgspec.Struct, frozen=True, array_like=True):
     cgroup: str  # its path, as in /proc/PID/cgroup; its processes come from the cgroup above
     files: dict[str, str]  # limits: what is written, and read back
     turned_on: tuple[str, ...] = ()  # controllers that the cgroup above must enable for its children (v2)
-    threaded: bool = False  # v2: the cgroup above has processes, so the fence shares all but CPU and tasks with them
+    threaded: bool = False  # v2: the cgroup above has processes, so the fence limits only CPU and tasks
 
 
 def name_for(process: ProcId) -> str:
@@ -57,22 +57,22 @@ def name_for(process: ProcId) -> str:
 
 
 def key_of(parts: tuple[Part, ...]) -> str:
-    """The parts as text."""
+    """The key of a fence with these parts."""
     return msgspec.json.encode(parts).decode()
 
 
 def parts_of(key: str) -> tuple[Part, ...]:
-    """The parts of a key."""
+    """The parts of the fence with this key."""
     return msgspec.json.decode(key, type=tuple[Part, ...])
 
 
 def weighs_only(key: str) -> bool:
-    """Whether the fence of this key takes only weight: it is there for a swarm."""
+    """Whether the fence with this key only sets a weight: then it was made for a swarm."""
     return all(part.files.keys() <= WEIGHTS for part in parts_of(key))
 
 
 def outside(cgroup: str) -> str:
-    """The path of a cgroup without a fence in it: a fenced process belongs where it was.
+    """The path of a cgroup without the fences in it: a fenced process belongs to the cgroup that it was in before.
 
     >>> outside("/system.slice/web.service/nicety-fence-4711-99"), outside("/nicety-fence-1-2"), outside("/a")
     ('/system.slice/web.service', '/', '/a')

@@ -11,4 +11,4 @@ PYTHON = (sys.executable, "-P")
 """The first words of each command that runs this interpreter again. `-P` (Python 3.11) leaves the working directory out."""
 
 SAFE_PATH = {"PYTHONSAFEPATH": "1"}
-"""The same for an interpreter that somebody else chose and that may be older: one that does not know it ignores it."""
+"""The same as an environment variable, for an interpreter that nicety did not choose: one older than 3.11 ignores it."""

@@ -1,8 +1,7 @@
-"""Places: what a control is of. Each kind holds what finds it and nothing else. Pure.
+"""Places: where a control is set. Each kind holds what is needed to find the place, and nothing else. Pure.
 
-A decision names a process, a session or a cgroup. The kernel has the value in threads, in an autogroup, in a cgroup or in a fence;
-a pool has its size. `decision.PLACES` says which control is of which kind.
-"""
+A decision names a process, a session or a cgroup. The kernel keeps the value in threads, in an autogroup, in a cgroup or in a
+fence; a pool has its size. `decision.PLACES` says which kinds of place each control has."""
 
 from __future__ import annotations
 
@@ -30,7 +29,7 @@ class SessionPlace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=
     """The autogroup of a session, as a decision names it."""
 
     session: int
-    through: ProcId  # a member
+    through: ProcId  # a member of the session, through which the control is written
 
 
 class CgroupPlace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="cgroup"):
@@ -47,7 +46,7 @@ class ThreadPlace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="
 
     def __post_init__(self) -> None:
         if self.thread.tid <= 0:
-            raise ValueError(f"{self.thread.tid} is no thread")
+            raise ValueError(f"tid {self.thread.tid} does not name a thread")
 
 
 class AutogroupPlace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="autogroup"):
@@ -68,10 +67,10 @@ class AutogroupPlace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ta
 
 
 class FencePlace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="fence"):
-    """A fence, which need not be there."""
+    """A fence, which may not exist yet."""
 
-    key: str  # all of it: see `fences.parts_of`
-    process: ProcId  # that it is made for
+    key: str  # describes the whole fence: see `fences.parts_of`
+    process: ProcId  # the process that it is made for
 
 
 class PoolPlace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="pool"):
@@ -88,24 +87,24 @@ class PoolPlace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="po
 
 
 DecisionPlace = ProcessPlace | SessionPlace | CgroupPlace
-"""What a decision names."""
+"""A place that a decision names."""
 
 SubjectPlace = ProcessPlace | AutogroupPlace | CgroupPlace | FencePlace | PoolPlace
-"""What is changed and restored as one."""
+"""A place that is changed and restored as one."""
 
 KnobPlace = ThreadPlace | AutogroupPlace | CgroupPlace | FencePlace | PoolPlace
-"""What has one value."""
+"""A place that holds one value."""
 
 Place = DecisionPlace | SubjectPlace | KnobPlace
 
 
 def cgroup_of(place: Place) -> str | None:
-    """The path of a cgroup; None: no cgroup."""
+    """The path of a cgroup; None: the place is not a cgroup."""
     return place.path if isinstance(place, CgroupPlace) else None
 
 
 def process_of(place: Place) -> ProcId | None:
-    """The process that a place is of, or through which it is found: the master of a pool, a member of a session. None: a cgroup."""
+    """The process of a place, or the one through which it is found: the master of a pool, a member of a session. None: a cgroup."""
     match place:
         case ProcessPlace(id=process) | ThreadPlace(process=process) | FencePlace(process=process) | PoolPlace(master=process):
             return process

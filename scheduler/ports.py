@@ -1,4 +1,4 @@
-"""The ports: what the daemon needs from the world, as protocols. Each has a real implementation and a fake in `testing.py`.
+"""The ports: what the daemon needs from the world, as protocols. Each has a real implementation and a fake in `testing/`.
 
 Pure: only types. Contract suites in `tests/contracts` run on fake and real alike.
 """
@@ -43,11 +43,11 @@ class Actuator(Protocol):
         ...
 
     def settle(self) -> tuple[Outcome, ...]:
-        """Outcomes of earlier decisions that were still under way (pool sizes), and of foreign changes seen meanwhile."""
+        """Outcomes of earlier decisions that were not complete (pool sizes), and of changes by others seen meanwhile."""
         ...
 
     def undo(self) -> tuple[Outcome, ...]:
-        """Put everything back, newest change first; leave what somebody else changed. Idempotent."""
+        """Restore everything, the newest change first; leave what somebody else changed. Idempotent."""
         ...
 
     def release(self, pools: Collection[str]) -> tuple[Outcome, ...]:
@@ -55,13 +55,13 @@ class Actuator(Protocol):
         ...
 
     def limit(self, starve_seconds: float, floor: float) -> None:
-        """Set what counts as starving from now on: configuration `priority.starve_seconds` and `priority.floor`."""
+        """Set what counts as starving from now on: `priority.starve_seconds` and `priority.floor` of the configuration."""
         ...
 
     def relieve(self, groups: Sequence[Group]) -> float | None:
-        """A look between two ticks, `groups` being those of the last one: restore a demotion at once if it starves a process or
-        keeps one waiting for a lock. The outcomes come with the next `settle`. Returns seconds until the next look is due; None:
-        nothing is demoted, so there is nothing to look for. Never raises for a target."""
+        """Called between two ticks: restore a demotion at once if it starves a process or keeps one waiting for a lock. `groups`:
+        those of the last tick. The outcomes come with the next `settle`. Returns seconds until the next call is due; None: nothing
+        is demoted, so no call is needed. Never raises for a target."""
         ...
 
 
@@ -71,12 +71,12 @@ class PoolAdapter(Protocol):
     name: str
 
     def probe(self) -> None:
-        """Cheap look at busy workers and queue; called several times a tick, its means go into the next `read`.
-        The adapter also does its upkeep here (start, reap, next paced signal). Never blocks, never raises."""
+        """Sample busy workers and queue, cheaply. Called several times a tick; the means go into the next `read`. The adapter also
+        does its upkeep here (start, reap, next paced signal). Never blocks, never raises."""
         ...
 
     def read(self) -> PoolSample:
-        """What the probes since the last read saw."""
+        """The sample that the probes since the last read give."""
         ...
 
     def resize(self, size: int) -> tuple[Status, str]:
@@ -96,7 +96,7 @@ class Clock(Protocol):
     """Time as an object: `daemon.py` gets the real one, tests a fake that jumps."""
 
     def monotonic(self) -> int:
-        """ns"""
+        """ns since an arbitrary start; never steps back."""
         ...
 
     def wall(self) -> int:
@@ -116,11 +116,11 @@ def number(value: Value) -> int:
     """The value of a control that has numbers. Raises TypeError for CPU numbers."""
     if isinstance(value, int):
         return value
-    raise TypeError(f"{value} is no number")
+    raise TypeError(f"{value} is a list of CPUs, not a number")
 
 
 class Knob(msgspec.Struct, frozen=True):
-    """What holds one value of a control. Raises ValueError for a control of another kind of place."""
+    """One place in the kernel that holds one value of a control. Raises ValueError for a control of another kind of place."""
 
     control: Control
     on: KnobPlace
@@ -139,7 +139,7 @@ class Kin(NamedTuple):
 
 
 class Trouble(NamedTuple):
-    """Why the kernel did not do it: VANISHED, REFUSED, FOREIGN (not the expected value), BLOCKED, LATER or FAILED.
+    """Why the kernel did not do what was asked: VANISHED, REFUSED, FOREIGN (not the expected value), BLOCKED, LATER or FAILED.
 
     Only VANISHED says that the target is gone: `faults.py`.
     """
@@ -149,21 +149,21 @@ class Trouble(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """One look at all processes."""
+    """All processes at one time."""
 
     kin: tuple[Kin, ...]  # sorted by pid
-    unread: Trouble | None  # why a present process could not be looked at: one that is not in `kin` need not be gone
+    unread: Trouble | None  # why a present process could not be read: then one that is not in `kin` need not be gone
 
 
 class Kernel(Protocol):
     """The knobs of the kernel. Never raises for a target: what is wrong with it is a `Trouble`."""
 
     def boot_id(self) -> str:
-        """This boot's name: nothing that was set in another boot still exists."""
+        """The id of this boot: nothing that was set in another boot still exists."""
         ...
 
     def uptime_ticks(self) -> int:
-        """Now, on the scale of `start_ticks`."""
+        """The present time in clock ticks since boot, like `start_ticks`."""
         ...
 
     def itself(self) -> ProcId:
@@ -171,7 +171,7 @@ class Kernel(Protocol):
         ...
 
     def forbidden(self, control: Control) -> str:
-        """Why our rights do not allow a change of this control, because it could not be restored; "" if they do."""
+        """Why a change of this control could not be restored with our rights; "" if it could."""
         ...
 
     def kin(self, known: Container[int] = ()) -> Scan:
@@ -187,8 +187,8 @@ class Kernel(Protocol):
         ...
 
     def user_time(self, process: ProcId, thread: ThreadId) -> int | Trouble | None:
-        """CPU time in user mode so far, ns, of a thread that runs, wants to run, or cannot be interrupted, and so may be within a
-        fork(2). None: it sleeps or is gone; Trouble: unknown."""
+        """CPU time in user mode so far, ns, of a thread that runs, wants to run or cannot be interrupted: it may be inside fork(2).
+        None: it sleeps or is gone; Trouble: unknown."""
         ...
 
     def autogroup(self, process: ProcId) -> str | Trouble:
@@ -196,8 +196,8 @@ class Kernel(Protocol):
         ...
 
     def fence(self, process: ProcId, limits: Limits) -> str | Trouble:
-        """The key of a fence that could be made for this process now, see `fences.Part`. Changes nothing. UNCHANGED for limits with
-        a weight alone if the process is in a fence already."""
+        """The key of a fence that could be made for this process now, see `fences.Part`. Changes nothing. The
+        trouble is UNCHANGED if the limits are only a weight and the process is in a fence already."""
         ...
 
     def read(self, knob: Knob) -> Value | Trouble:
@@ -205,7 +205,7 @@ class Kernel(Protocol):
         ...
 
     def write(self, knob: Knob, expected: Value, value: Value) -> Trouble | None:
-        """Set `value` if this is still the same thread and still has the value `expected`, as `read` gave it. None: it was set;
+        """Set `value` if the thread is still the same and still has the value `expected`, as `read` returned it. None: it was set;
         only `read` shows whether it stayed."""
         ...
 
@@ -220,7 +220,7 @@ class Kernel(Protocol):
         ...
 
     def reserve(self) -> AbstractContextManager[None]:
-        """Frees, while in it, the descriptors kept back for undo: restores then work even when all others are taken."""
+        """Frees the descriptors reserved for undo inside the `with` block: restores then work even if all others are in use."""
         ...
 
 
@@ -229,11 +229,11 @@ class Wait(NamedTuple):
 
     waiter: ProcId
     thread: int  # tid; 0: unknown which of its threads
-    turn: int  # how often the thread was given a CPU: unchanged during one wait
+    turn: int  # how often the thread got a CPU: unchanged during one wait
     lock: str  # a name for people, unchanged while it is the same lock
     holder: ProcId | None  # the process that holds it, if the kernel or the lock says so
     holder_thread: int  # tid of the thread that holds it; 0: unknown
-    possible: tuple[ProcId, ...]  # processes that can hold it, if nothing says which
+    possible: tuple[ProcId, ...]  # processes that may hold it, if the holder is unknown
 
 
 class Run(NamedTuple):
@@ -244,15 +244,15 @@ class Run(NamedTuple):
 
 
 class Locks(Protocol):
-    """Who waits for whom. Never raises for a process: what cannot be seen is left out."""
+    """Which process waits for which. Never raises for a process: what cannot be seen is left out."""
 
     def waits(self, demoted: Collection[ProcId], others: Sequence[ProcId]) -> tuple[Wait, ...]:
-        """Waits seen now, of any process for a lock on a file, and of these processes for a lock in shared memory. One call is one
-        look and need not see everything: a wait that lasts is seen by one of the next."""
+        """Waits seen now, of any process for a lock on a file, and of these processes for a lock in shared memory. One call need
+        not see everything: a wait that lasts is seen by one of the next."""
         ...
 
     def rest(self) -> None:
-        """Nothing is demoted any more: close what was kept open for the next look."""
+        """Close what was kept open for the next call, because nothing is demoted any more."""
         ...
 
     def run(self, process: ProcId, thread: int = 0) -> Run | Trouble | None:
@@ -260,16 +260,17 @@ class Locks(Protocol):
         ...
 
     def cgroups(self, process: ProcId) -> tuple[str, ...] | Trouble:
-        """Its paths in all hierarchies, each once; empty: it is gone."""
+        """The cgroup paths of a process in all hierarchies, each once; empty: it is gone."""
         ...
 
 
 class Waits(Protocol):
-    """What blocked workers wait for, and which processes could end the wait. Never raises for a process: an unseen one gets on."""
+    """What blocked workers wait for, and which processes could end the wait. Never raises for a process: one that cannot be
+    seen counts as making progress."""
 
     @property
     def trouble(self) -> str:
-        """Why the last look saw nothing of some workers; "" if it saw all."""
+        """Why the last `look` saw nothing of some workers; "" if it saw all."""
         ...
 
     def look(
@@ -280,15 +281,15 @@ class Waits(Protocol):
         aloof: Collection[ProcId],
         restless: Sequence[ProcId] = (),
     ) -> WaitSnapshot:
-        """Which processes wait in vain: workers that have not run since some instant (`still`, monotonic ns), and the processes
-        they wait for. `workers` and `masters` of all pools are checked first for whether they could help. `aloof`: masters that
-        share memory with their workers, but never post a semaphore of theirs. `restless`: workers with several threads that hardly
-        run: a thread in them may also stand still. A look need not see everything: what lasts is seen by a later one.
-        """
+        """Which processes wait and for what: workers that have not run since some instant (`still`, monotonic ns), and the
+        processes they wait for. `workers` and `masters` of all pools are checked first for whether they could end a wait. `aloof`:
+        masters that share memory with their workers, but never post a semaphore of theirs. `restless`: workers with several threads
+        that rarely run: one of their threads may also stand still. One call need not see everything: what lasts is seen by a later
+        one."""
         ...
 
     def rest(self) -> None:
-        """No worker stands still: release what was kept for the next look."""
+        """Release what was kept for the next `look`, because no worker stands still."""
         ...
 
     def close(self) -> None:

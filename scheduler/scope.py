@@ -1,7 +1,7 @@
 """What nicety acts on: everything, or some policies, pools and groups, each until a time; it observes the rest. Pure.
 
-A decision acts if everything is granted, or its policy, its pool, the group that it changes or the group that it protects; unless
-one of these is spared. `docs/acting.md` has the table. Must not know how anything is carried out.
+A decision is carried out if everything is granted, or one of: its policy, its pool, the group that it changes, the group that it
+protects; unless one of these is spared. `docs/acting.md` has the table. Must not know how anything is carried out.
 """
 
 from __future__ import annotations
@@ -12,20 +12,23 @@ from collections.abc import Collection, Iterable, Sequence
 from .decision import Decision, Flag, Grant, Recycle, ResizePool, Scope
 
 EVERYTHING = "*"
-"""The thing that stands for all things. No group can have this name."""
+"""The thing that stands for everything. No group can have this name."""
 
 POLICIES = ("placement", "pool_size", "priority", "quarantine")
+"""Names of all policies, sorted."""
 
 OBSERVE, ACT = Scope(), Scope((Grant(EVERYTHING),))
+"""The scope of observe mode, and that of act mode without limits."""
 
 CONCERNS = ("victim", "contender", "group", "pool")
-"""Figures of a decision's reason that name a group: the one it protects, the one it changes."""
+"""Names of the figures of a decision that name a group or pool which it protects or changes."""
 
 _KINDS = ("policy", "pool", "group")
+"""Words that may precede a name to say what it names."""
 
 
 class ScopeError(ValueError):
-    """Something is named that cannot be acted on; the text gives the reason and the fix."""
+    """A name that cannot be acted on; the text gives the reason and the fix."""
 
 
 def policy(name: str) -> str:
@@ -57,24 +60,24 @@ def act_on(scope: Scope, named: Sequence[str], until: int | None) -> Scope:
 
 
 def observe(scope: Scope, named: Sequence[str]) -> Scope:
-    """The scope with these things observed (everything if none is named). Remaining grants act on all but them."""
+    """The scope with these things observed (everything if none is named). The remaining grants hold for all else."""
     if not named:
         return OBSERVE
     return _scope((grant for grant in scope.grants if grant.thing not in named), {*scope.spared, *named})
 
 
 def left(scope: Scope, now: int) -> Scope:
-    """The scope without the grants that have ended by then (monotonic ns)."""
+    """The scope without the grants that have ended by `now` (monotonic ns)."""
     if all(grant.until is None or grant.until > now for grant in scope.grants):
         return scope
     return _scope((grant for grant in scope.grants if grant.until is None or grant.until > now), scope.spared)
 
 
 def resolve(words: Iterable[str], pools: Collection[str], groups: Collection[str], seen: Collection[str]) -> tuple[str, ...]:
-    """The things that people name, each once, in order: policies, pools and groups of the configuration, groups seen now.
+    """The things that these words name, each once, in order: policies, pools and groups of the configuration, groups seen now.
 
     "policy NAME", "pool NAME" and "group NAME" say which is meant if a policy and a pool or group share a name. Raises ScopeError
-    for a name that means nothing here, or two things.
+    for a name that is unknown or ambiguous.
     """
     return tuple(dict.fromkeys(_resolve(word, pools, {*groups, *seen}) for word in words))
 
@@ -93,7 +96,7 @@ def _resolve(word: str, pools: Collection[str], groups: Collection[str]) -> str:
     known = sorted({*POLICIES, *pools, *groups})
     close = [one for one in known if word and word in one] or difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     hint = f'the nearest is "{close[0]}"' if close else f"policies are {', '.join(POLICIES)}"
-    raise ScopeError(f'"{word}" is no policy, pool or group that is known here; {hint}; `nicety status` lists pools and groups')
+    raise ScopeError(f'no policy, pool or group is called "{word}"; {hint}; `nicety status` lists pools and groups')
 
 
 def _scope(grants: Iterable[Grant], spared: Collection[str]) -> Scope:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 
 def moment(wall: int, day: bool = True) -> str:
-    """A wall time in ns as local time for people."""
+    """A wall time (ns since 1970) as local time for people. `day`: with the date."""
     return datetime.fromtimestamp(wall / 1e9, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S" if day else "%H:%M:%S")
 
 
@@ -39,7 +39,7 @@ def size(number: float) -> str:
 
 
 def share(value: float) -> str:
-    """A share of a wait: a wait may be many times the demand.
+    """A share in per cent with two significant digits. It may exceed 100 %: a wait may be many times the demand.
 
     >>> share(0.312), share(0.004), share(0)
     ('31 %', '0.4 %', '0 %')
@@ -48,7 +48,7 @@ def share(value: float) -> str:
 
 
 def figure(value: float | int | str) -> str:
-    """A number for people: four significant digits, whole ones as they are."""
+    """A number for people: floats with four significant digits, or "unknown" if not finite; integers and strings as they are."""
     if isinstance(value, float):
         return (
             f"{value:.4g}" if math.isfinite(value) and abs(value) < 1e6 else f"{value:.0f}" if math.isfinite(value) else "unknown"

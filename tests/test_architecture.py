@@ -228,3 +228,9 @@ def test_pages_name_files_that_exist() -> None:
 
 def test_the_readme_has_at_most_120_lines() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 120
+
+
+def test_unit_tests_do_not_sleep() -> None:
+    found = sorted((ROOT / "tests" / "unit").rglob("test_*.py"))
+    assert len(found) > 60, "found nothing to check"
+    assert [str(path.relative_to(ROOT)) for path in found if re.search(r"\btime\.sleep\b|import sleep\b", path.read_text())] == []

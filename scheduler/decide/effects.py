@@ -149,7 +149,7 @@ def judge(metric: Metric, before: float, after: float) -> Judged:
     """Whether a figure became better.
 
     A wait is better if its victim waits a quarter less *for each second of CPU that it gets*: that is what its requests feel. As a
-    share of its demand, a wait of 97 % could hardly get better at all: beside a hundred hogs 90 % is a third of it.
+    share of its demand, a wait of 97 % has almost no room to get better: beside a hundred hogs 90 % is a third of it.
 
     >>> [judge(Metric.WAIT, before, after).value for before, after in [(0.97, 0.9), (0.97, 0.965), (0.1, 0.07), (0.1, 0.14)]]
     ['helped', 'no effect', 'helped', 'hurt']

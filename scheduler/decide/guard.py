@@ -58,7 +58,7 @@ LEAST_CPU = 100
 """Thousandths of a core that every fence must leave (chosen): with less, a lock would be held more than ten times as long."""
 
 SLICES = (100_000, 100_000_000)
-"""Least and largest slice in ns that the kernel accepts: 0.1 to 100 ms (kernel/sched/syscalls.c)."""
+"""Least and largest slice in ns that the kernel accepts: 0.1 to 100 ms (`sched_attr.sched_runtime`, Linux 6.12)."""
 
 RENICES = frozenset({Control.NICE, Control.POLICY, Control.AUTOGROUP})
 """Controls that cannot be restored without CAP_SYS_NICE."""
@@ -201,9 +201,8 @@ class Guard:
         """Learns from an outcome: backs off from what failed, and from every change while nicety lacks something itself; leaves
         alone what somebody else changed; forgets what is gone.
 
-        Hands off does not apply to a pool's size: with `trouble` its adapter says for how long somebody's choice is fresh, and when
-        the pool takes requests again.
-        """
+        Hands off does not apply to a pool's size: its adapter says in `trouble` for how long it respects a size that somebody else
+        chose, and when the pool takes requests again."""
         memory = self.memory
         key = result.target if result.action is None else knob(result.action, result.target)
         size = isinstance(result.action, ResizePool) or (result.action is None and result.target.startswith("pool "))

@@ -1,7 +1,7 @@
-"""What the log has about one process: its place, what was changed of it, and for whom. `explain/process_page.py` has the words.
+"""What the log has about one process: its place, what was changed, and for which group. `explain/process_page.py` has the words.
 
 A change of a session or cgroup is a change of every process in it, whichever one the decision named. Whether a change is in force
-follows from the log alone: from its outcomes, from later decisions about the same knob, and from whose daemon it was.
+follows from the log alone: from its outcomes, from later decisions about the same knob, and from the daemon that made it.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from ..store.decisions import DecisionReader, LoggedDecision
 from .decision_page import ExplainError
 
 LOOKED_AT = 1000
-"""Decisions of the log searched for a process, the latest first: some hours of a machine that is never calm."""
+"""Decisions of the log that are searched for a process, the latest first (chosen): some hours of a machine that is never calm."""
 
 GAPS = 8
-"""Ticks to go back from the latest one to a measured one."""
+"""Ticks to go back from the latest one to find a measured one (chosen)."""
 
 TOOK = frozenset({Status.APPLIED, Status.PARTIAL, Status.OBSERVED, Status.UNCHANGED})
 """Outcomes after which a change is in force, or would be in act mode."""
@@ -41,7 +41,7 @@ ENDED = {
     Status.FOREIGN: "somebody else changed it: left alone since",
     Status.RELIEVED: "restored at once: it starved, or another process waited for a lock that it holds",
 }
-"""Later outcomes that end a change. The other ones are of a failed undo: the change is still in force."""
+"""Later outcomes that end a change. After other ones, which a failed undo gives, the change is still in force."""
 
 
 # --- what was changed ---------------------------------------------------------------------------------------------------------
@@ -204,7 +204,7 @@ def account(reader: DecisionReader, pid: int, seen: Seen | None, above: Sequence
     cgroup = seen.identity.cgroup if seen is not None else place.member.cgroup if place.member is not None else "/"
     for target in (*([f"session {sid}"] if sid else ()), *(f"cgroup {path}" for path in _and_above(cgroup))):
         found |= {it.n: it for it in reader.find(target=target, limit=LOOKED_AT) if f" {it.target}".endswith(f" {target}")}
-    for parent in above:  # fences that it was born into
+    for parent in above:  # fences that it inherited
         theirs = (it for it in reader.find(pid=parent.id.pid, limit=LOOKED_AT) if _is_about(it, parent))
         found |= {it.n: it for it in theirs if getattr(it.decision.action, "control", None) is Control.FENCE}
     decisions = sorted(found.values(), key=lambda it: -it.n)
@@ -218,7 +218,7 @@ def account(reader: DecisionReader, pid: int, seen: Seen | None, above: Sequence
     if place.group is not None and place.group.class_ is Class.INTERACTIVE:
         name = place.group.name
         everything = changes(reader.find(kind="priority", limit=LOOKED_AT), living)
-        own_members = {member.id for member in place.group.members}  # a slice of its own is no demotion of others
+        own_members = {member.id for member in place.group.members}  # its own slice is not a demotion of others
         protection = [change for change in everything if change.concerns(name) and process_of(change.action.on) not in own_members]
     notes = () if latest.verdict is None else latest.verdict.notes
     return Account(pid, seen, session, tick, place, tuple(own), tuple(protection), tuple(decisions), notes)
@@ -251,7 +251,7 @@ def _group_of(seen: Seen | None, above: Sequence[Seen], tick: Tick, session: Ses
 
 
 def _is_about(logged: LoggedDecision, seen: Seen | None) -> bool:
-    """Whether it is not about another process that had the pid before."""
+    """Whether it is about this process, not about an earlier one with the same pid."""
     action = logged.decision.action
     process = process_of(action.on) if isinstance(action, Set | Restore) else None
     return seen is None or process is None or process.pid != seen.id.pid or process == seen.id

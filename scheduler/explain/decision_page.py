@@ -1,7 +1,7 @@
 """Records in words: the page of a decision, the tables of `decisions`, `status` and `undo`. Reads only the decision log;
 `explain/process_page.py` has the page of a process.
 
-Every page is built from the log, so it shows what the decision was based on and not what is true now.
+Every page is built from the log, so it shows what the decision was based on, not what holds now.
 """
 
 from __future__ import annotations
@@ -63,14 +63,14 @@ def effect_in_words(effect: Effect) -> str:
 DECISION_HEADERS = ("time", "id", "what", "outcome", "reason")
 
 LOOKED_AT = 5000
-"""A table with a limit reads at most this many decisions: several of a tick are one line."""
+"""A table with a limit reads at most this many decisions (chosen): several of a tick are one line."""
 
 LEAST_REASON = 24
-"""Columns of a reason below which a table of decisions is not worth having."""
+"""Columns of a reason below which decisions are not shown as a table (chosen: less than four words fit)."""
 
 
 def gathered(found: Iterable[LoggedDecision]) -> list[list[LoggedDecision]]:
-    """Decisions and refusals of a tick that a person sees as one, in the order of the first of each."""
+    """Decisions and refusals of a tick that are shown as one, in the order of the first of each."""
 
     def key(logged: LoggedDecision) -> tuple[Hashable, ...]:
         refusal = logged.refusal

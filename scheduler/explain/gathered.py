@@ -1,4 +1,4 @@
-"""Decisions in few words: what an action does, and which decisions a person sees as one: the same change of a group. Pure.
+"""Decisions in a few words: what an action does, and which decisions are shown as one, such as the same change of a group. Pure.
 
 A policy proposes a change for each process, session or cgroup; the log, `nicety decisions` and `nicety status` show it once.
 """
@@ -57,7 +57,7 @@ def describe(action: Action) -> str:
 
 
 def group_of(target: str) -> str:
-    """A target without its process or session: the part that many decisions share.
+    """A target without its process or session: the part that the decisions about one group share.
 
     >>> group_of("group hogs pid 4711"), group_of("group program make session 12"), group_of("pool web worker 9")
     ('group hogs', 'group program make', 'pool web worker 9')
@@ -78,7 +78,7 @@ def subject(decision: Decision) -> str:
 def change(action: Action) -> str:
     """What an action does, whatever its target: the same for each process of a group."""
     if isinstance(action, Flag | Recycle | Digest):
-        return encode(action).decode()  # each is about a worker of its own
+        return encode(action).decode()  # each is about another worker
     return describe(action)
 
 
@@ -113,7 +113,7 @@ def gather(items: Iterable[Item], key: Callable[[Item], Hashable]) -> list[list[
 
 
 def many(actions: Sequence[Action]) -> str:
-    """How many things are changed, in words.
+    """The number of processes, sessions and cgroups that are changed, in words.
 
     >>> many([Set(Control.CPU_WEIGHT, CgroupPlace(path), 1) for path in ("/a", "/b")])
     '2 cgroups'

@@ -1,4 +1,4 @@
-"""What is in force, one line per group: the ledger has an entry for each thread and each step. Pure; knows no file."""
+"""Sums up what is in force, one record per group: the ledger has an entry for each thread and each step. Pure; knows no file."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def sum_up(entries: Iterable[Entry], made_for: MadeFor) -> list[dict[str, Any]]:
     for knob, entry in newest.items():
         group, protects = made_for.get((entry.target, entry.control), ("", ""))
         group = f"group {group}" if group else group_of(entry.target)
-        protects = "" if group == f"group {protects}" else protects  # a slice of its own
+        protects = "" if group == f"group {protects}" else protects  # a slice that protects the group itself
         key = (group, entry.control, *_values(entry), protects)
         one = sums.setdefault(key, _Sum(entry, protects, began[knob].wall))
         one.since = min(one.since, began[knob].wall)
@@ -96,7 +96,7 @@ def _record(group: str, one: _Sum) -> dict[str, Any]:
 
 
 def each(entries: Iterable[Entry]) -> list[dict[str, Any]]:
-    """Every entry by itself: one for each thread and step."""
+    """Every entry as a record: one for each thread and step."""
     return [
         {
             "target": entry.target,

@@ -1,4 +1,4 @@
-"""Incidents in words, for a person woken by one: what, since when, how sure, compared with which workers, what to do
+"""Incidents in words, for a person on call: what, since when, how sure, compared with which workers, what to do
 (`nicety anomalies`, `nicety why ID`). Reads only the decision log and the feedback.
 
 An incident is logged as flags of the quarantine policy: one begins it, one may correct its kind, one ends it.
@@ -23,16 +23,16 @@ from .gathered import describe
 from .layout import indented, labelled, paragraph, part, printed, table
 
 MOST_FLAGS = 2000
-"""Flags of the log that are searched, the latest first."""
+"""Flags of the log that are searched, the latest first (chosen)."""
 
 PEAK_TICKS = 3600
-"""Ticks of an incident searched for its highest score: an hour at 1 Hz takes half a second."""
+"""Ticks of an incident that are searched for its highest score (chosen): an hour at 1 Hz, which takes half a second."""
 
 LABEL = 10
-"""Columns of labels."""
+"""Columns of the labels: the longest is "what to do"."""
 
 WIDEST = 120
-"""Columns of a list of incidents at most: longer lines are hard to read."""
+"""Most columns of a list of incidents (chosen): longer lines are hard to read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,8 @@ class Incident:
     latest: LoggedDecision  # that one, or the one that corrected its kind: its why is the present state
     ended: LoggedDecision | None
     acts: tuple[LoggedDecision, ...]  # what was done about it, oldest first
-    watched: bool  # whether the last daemon that ran reported it
-    item: Feedback | None  # a person called it wrong
+    watched: bool  # whether the latest daemon reported it
+    item: Feedback | None  # the feedback of a user who called it wrong
 
     @property
     def id(self) -> str:
@@ -183,7 +183,7 @@ def _acts(reader: DecisionReader, first: LoggedDecision, end: LoggedDecision | N
 def list_page(
     found: Sequence[Incident], digests: Sequence[LoggedDecision], feedback: Sequence[Feedback], now: int, width: int | None
 ) -> str:
-    """Open incidents with all that is needed to act, one line for each closed one, and the feedback."""
+    """Open incidents with all that is needed to act, a line for each one that is over, and the feedback."""
     width = None if width is None else min(width, WIDEST)
     going, past = [it for it in found if it.open], [it for it in found if not it.open]
     lines = [f"{len(going)} open, {len(past)} over"]

@@ -1,7 +1,7 @@
 """Texts as pages of a terminal: paragraphs, tables, labels. Knows columns, not what the texts say.
 
-Rich measures, folds and aligns: it knows that some letters take two columns. It is loaded when a page is made, so the daemon, which
-makes none, never has it.
+Rich measures, folds and aligns: it knows that some letters take two columns. It is loaded only when a page is made, so never in the
+daemon.
 
 A width is that of the terminal; None stands for a pipe or a file. On a terminal no line is longer than the width, and words are
 folded, not cut: only a word longer than its column is broken. In a pipe nothing is folded, so that `grep` finds whole lines. Pages
@@ -25,14 +25,14 @@ GAP = 2
 """Columns between those of a table."""
 
 NARROW = 16
-"""Columns up to which a column of a table is never folded, and down to which it is before the table is given up (chosen)."""
+"""A column of a table is never folded to less than this width; a table that does not fit then is laid out as blocks (chosen)."""
 
 GLUE = "\ue000"
-"""Stands for a blank at which no line ends. For private use, so `printable` leaves none in a text."""
+"""Stands for a blank at which no line ends. It is a private-use character, which `printable` removes from texts."""
 
 
 def columns() -> int | None:
-    """The width of the terminal that stdout is, None if it is none."""
+    """The width of the terminal that stdout is connected to; None: it is not a terminal."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
@@ -55,7 +55,7 @@ def part(title: str, lines: Iterable[str], width: int | None = None) -> list[str
 
 
 def indented(lines: Iterable[str], width: int | None) -> list[str]:
-    """Each line indented by two columns, what is folded by four."""
+    """Each line indented by two columns, and its continuation lines by four."""
     body = list[str]()
     for line in lines:
         first, *more = paragraph(line, None if width is None else width - 4)
@@ -64,7 +64,7 @@ def indented(lines: Iterable[str], width: int | None) -> list[str]:
 
 
 def labelled(rows: Iterable[tuple[str, str]], width: int | None, label: int | None = None, indent: int = 0) -> list[str]:
-    """Labels, and the text of each folded in a column of its own. `label`: columns of the labels, None: as many as they take."""
+    """Labels, and the text of each folded in a column of its own. `label`: columns of the labels; None: the longest one."""
     from rich.cells import cell_len
 
     cells = [(printable(name), printable(text)) for name, text in rows]

@@ -1,8 +1,8 @@
 """The log for people and machines: one line for each decision about a group, refusal, late outcome and effect, for a group whose
 class changes, for a note, and for a rival that starts or ends. Nothing is logged when nothing changes.
 
-A decision is one line, however many processes it concerns. What was logged is not repeated: repetitions are counted and summed up
-in one line after ten minutes, then after twenty, and so on up to an hour. The decision log has each of them.
+A decision is one line, however many processes it concerns. A line is not repeated: repetitions are counted and summed up in one
+line after ten minutes, then after twenty, and so on up to an hour. The decision log has each of them.
 
 The form is JSON lines if the output is a file or a pipe, aligned lines on a terminal, native fields if systemd connected us to its
 journal. Strings from the machine were sanitised when read; each sink escapes again whatever could fool it (F43). A slow or absent
@@ -41,31 +41,33 @@ INFO, NOTICE, WARNING, ERROR = 6, 5, 4, 3
 """Priorities of syslog(3)."""
 
 QUIET_NS = 600 * 10**9
-"""For this long, what was logged is not logged again (chosen). Repetitions in that time are then summed up in one line, and the
-time doubles. A standing refusal is logged again only after it was absent for this long."""
+"""Nanoseconds for which a line is not repeated (chosen). Repetitions in that time are then summed up in one line, and the time
+doubles. A standing refusal is logged again only after it was absent for this long."""
 
 LONGEST_QUIET_NS = 3600 * 10**9
-"""The longest time between two such summaries (chosen)."""
+"""Longest time between two such summaries, ns (chosen)."""
 
 OVER_NS = 60 * 10**9
-"""A note is over after it was absent for this long (chosen): a note that comes and goes is one note."""
+"""Nanoseconds of absence after which a note is over (chosen): a note that comes and goes is one note."""
 
 BUFFER_LIMIT = 1 << 20
-"""Bytes kept for a reader that does not read; anything beyond is dropped. 1 MiB is some 2,000 lines."""
+"""Bytes kept for a reader that does not read; anything beyond is dropped (chosen): 1 MiB is about 2,000 lines."""
 
 REMEMBERED = 4096
 """Number of groups whose class is remembered, so that a periodic job is logged once, and of decisions that an effect or a late
-outcome may still concern. The longest unseen are forgotten first."""
+outcome may still concern. Those not seen for longest are forgotten first (chosen)."""
 
 PLAIN = frozenset({"class", "note", "event"})
 """Kinds of entries that concern no decision."""
 
 JOURNAL = "/run/systemd/journal/socket"
+"""Socket of the native protocol, systemd.io/JOURNAL_NATIVE_PROTOCOL."""
 
 CHANGED = frozenset({Status.APPLIED, Status.PARTIAL})
 """Statuses after which something was changed, or an incident reported."""
 
 TROUBLE = frozenset({Status.FAILED, Status.REFUSED, Status.FOREIGN, Status.PARTIAL, Status.BLOCKED, Status.LATER})
+"""Statuses of late outcomes that are logged as warnings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +152,7 @@ class LogStream:
         self._sink.flush()
 
     def event(self, wall: int, priority: int, text: str, **fields: Any) -> None:
-        """Log something that is no decision: start, reload, pause, failure. `wall`: ns since 1970."""
+        """Log an event that is not a decision: start, reload, pause, failure. `wall`: ns since 1970."""
         self._sink.write(Entry(wall, "event", priority, "", "", "", text, fields))
         self._sink.flush()
 
@@ -169,7 +171,7 @@ class LogStream:
         entries += self._effects_of(tick, verdict.effects, common)
         return entries + self._again(tick)
 
-    # --- what is said once -----------------------------------------------------------------------------------------------------
+    # --- repetitions -----------------------------------------------------------------------------------------------------------
 
     def _first(self, at: int, key: Hashable, what: str, entry: Entry) -> list[Entry]:
         """The entry if nothing like it was logged lately; otherwise it is counted, to be summed up as `what`."""
@@ -221,7 +223,7 @@ class LogStream:
         return entries
 
     def _refusals_of(self, tick: Tick, refusals: Sequence[Refusal], common: Mapping[str, Any]) -> list[Entry]:
-        """Log a standing refusal once, whichever process of the group it concerns this time."""
+        """Log a standing refusal once, although it may concern another process of the group in each tick."""
         entries = []
         for alike in gather(refusals, _refused):
             key = _refused(alike[0])
@@ -265,7 +267,7 @@ class LogStream:
         whose, what = ("", "") if made is None else (subject(made), knob_of(made.action))
         return whose or effect.metric, what, effect.metric, effect.verdict
 
-    # --- what holds for a while ------------------------------------------------------------------------------------------------
+    # --- notes, classes, rivals ------------------------------------------------------------------------------------------------
 
     def _notes_of(self, tick: Tick, notes: Sequence[Note], common: Mapping[str, Any]) -> list[Entry]:
         """Log each note when its topic appears and when it is over."""

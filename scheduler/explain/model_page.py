@@ -32,7 +32,7 @@ class Listed:
 
 
 def look(models: Path) -> tuple[list[Listed], list[str]]:
-    """(models by kind, the youngest first; what is wrong with their files, a sentence each)."""
+    """(models by kind, the newest first; what is wrong with their files, a sentence each)."""
     troubles: list[str] = []
     return [each for kind in FEATURES for each in _of_kind(models, kind, troubles)], troubles
 
@@ -94,7 +94,7 @@ def row(model: Listed) -> tuple[str, ...]:
 
 
 def as_record(model: Listed) -> dict[str, Any]:
-    """The same for JSON, with the full digest."""
+    """A model for --json, with the full digest."""
     card = model.card
     state = {name: getattr(model, name) for name in ("kind", "digest", "live", "previous", "shipped", "trouble")}
     if card is None:
@@ -115,7 +115,7 @@ def as_record(model: Listed) -> dict[str, Any]:
 
 
 def score(card: Card) -> str:
-    """How it did on held-out time, as the table in its card shows; "" if the table does not show it."""
+    """How the model did on held-out time, from the table in its card; "" if the table does not say."""
     if not card.metrics:
         return ""
     try:

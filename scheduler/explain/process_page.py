@@ -1,4 +1,4 @@
-"""The page of a process: what it is, what was done to it, for whom, and what restores it (`nicety why PID`). Words only.
+"""The page of a process: what it is, what was done to it, for which group, and what restores it (`nicety why PID`). Words only.
 
 Its first ten lines answer that; the rest is the evidence. Knows the log only through `explain/account.py`.
 """
@@ -28,21 +28,22 @@ from .gathered import describe
 from .layout import GAP, labelled, paragraph, part, printed, table
 
 Rows = list[tuple[str, str | tuple[str, ...]]]
-"""Labels and texts. Of several texts, only as many are shown as fit on a line of a terminal: the page has all of them below."""
+"""Labels and texts. If there are several texts, only those that fit on a line of a terminal are shown: the page has all of them
+below."""
 
 BRIEF = frozenset({"given back", "why", "why this one"})
 """Rows whose full text is below on the page: on a terminal they take two lines at most."""
 
 SHOWN = 10
-"""Decisions listed on a page."""
+"""Most decisions listed on a page (chosen)."""
 
 LABEL = 13
-"""Columns of a page's labels."""
+"""Columns of the labels: the longest is "was protected"."""
 
 
 def process_page(about: Account, width: int | None = None) -> str:
-    """Everything about one process. The first ten lines answer what a person asks: what it is, what was done to it, for whom, what
-    that changed, and what restores it. `width`: of the terminal."""
+    """Everything about one process. The first ten lines answer what a person asks: what it is, what was done to it, for which
+    group, what that changed, and what restores it. `width`: of the terminal."""
     demotion, others = _demotion(about)
     favours = [change for change in about.protection if not change.ended]
     class_ = about.place.group is not None and about.place.group.class_ is Class.INTERACTIVE
@@ -113,10 +114,10 @@ def _incident(about: Account) -> _Incident | None:
 
 
 def _demotion(about: Account) -> tuple[Change | None, list[Change]]:
-    """The change that the page is about, and the others in force. The first is the latest change in force, one with a victim before
-    all others; if none is in force, the last one that ended."""
+    """The change that the page is about, and the others in force. The first is the latest change in force, preferably one with a
+    victim; if none is in force, the last one that ended."""
     group = "" if about.place.group is None else about.place.group.name
-    mine = [  # neither made for its own group nor a placement, which lowers no priority
+    mine = [  # not those made for its own group, nor placements, which lower no priority
         change
         for change in about.changes
         if not (change.victim and change.victim == group) and change.last.decision.policy != "placement"
@@ -130,15 +131,15 @@ def _demotion(about: Account) -> tuple[Change | None, list[Change]]:
 
 def _demoted(about: Account, change: Change) -> tuple[str, Rows]:
     """Title and first rows for a process that was demoted."""
-    why, whom = change.last.decision.why, f" for {change.victim}" if change.victim else f" by {change.last.decision.policy}"
+    why, cause = change.last.decision.why, f" for {change.victim}" if change.victim else f" by {change.last.decision.policy}"
     word = "fenced in" if change.action.control is Control.FENCE else "demoted"
     if change.ended:
         until = "" if change.ended_wall is None else f" until {moment(change.ended_wall, day=False)}"
-        title = f"not {word} now; it was{whom} from {moment(change.since, day=False)}{until}"
+        title = f"not {word} now; it was{cause} from {moment(change.since, day=False)}{until}"
     elif change.observed:
-        title = f"would be {word}{whom} (observe mode), {_since(about, change)}"
+        title = f"would be {word}{cause} (observe mode), {_since(about, change)}"
     else:
-        title = f"{word}{whom}, {_since(about, change)}"
+        title = f"{word}{cause}, {_since(about, change)}"
     rows = _who(about)
     if change.victim:
         rows.append(("protects", _wait(about, change)))
@@ -281,14 +282,14 @@ def _mechanism(action: Set, about: Account | None) -> str:
 
 
 def _steps(change: Change) -> str:
-    """How far the change is from the strongest one, by the level that its rule logged: 0, or the number of easing steps."""
+    """By how many steps the change is eased, and how often it was set, in words; "" if neither."""
     level = change.last.decision.why.figures.get("level")
     many = len(change.steps)
     return (f"; eased by {figure(level)}" if level else "") + (f"; set {many} times since then" if many > 1 else "")
 
 
 def _giving_back(change: Change) -> list[str]:
-    """What would end a change: what its rule said, and what always ends one."""
+    """What would end a change: what its rule gives, and what always ends one."""
     said = [flip.removeprefix("it is given back ") for flip in change.last.decision.why.flips]
     return [*said, "`nicety undo`, the end of the daemon, or a value set by hand, which is then left alone"]
 

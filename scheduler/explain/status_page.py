@@ -1,6 +1,6 @@
-"""The daemon's answer to `status` in words: what it does, what holds, what is in force, a line for each pool and group.
+"""The daemon's answer to `status` in words: what it does, its notes, what is in force, and a line for each pool and group.
 
-Fits a terminal of 80 columns; nothing is cut. Parts of the answer that this page does not know are shown under their names.
+Fits a terminal of 80 columns; nothing is cut. Parts of the answer that this page does not know are shown with their names.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from .gathered import plural
 from .layout import indented, labelled, part, printed, table
 
 SHOWN = 20
-"""Number of groups shown, those with the most use; --json has all."""
+"""Most groups shown, those that use most CPU first (chosen); --json has all."""
 
 LABEL = 10
-"""Columns of the labels in the first part."""
+"""Columns of the labels in the first part (chosen: the longest known one is "own cost")."""
 
 Record = Mapping[str, Any]
 
@@ -35,7 +35,7 @@ def status_page(answer: Record, width: int | None) -> str:
     lines = _facts(answer, width)
     notes = answer.get("notes") or ()
     if notes:
-        lines += part("What holds now", [note["text"] for note in notes], width)
+        lines += part("Notes", [note["text"] for note in notes], width)
     lines += ["", *changes_in_words(answer.get("changes") or (), width)]
     if answer.get("pools"):
         lines += ["", *_pools(answer["pools"], width)]

@@ -249,7 +249,7 @@ def test_a_ledger_that_cannot_be_used_is_said_and_nothing_is_turned_on(place: Pl
 
 
 def test_a_name_that_means_nothing_ends_the_start(tmp_path: Path) -> None:
-    with pytest.raises(ScopeError, match='"jbos" is no policy, pool or group that is known here; the nearest is "jobs"'):
+    with pytest.raises(ScopeError, match='no policy, pool or group is called "jbos"; the nearest is "jobs"'):
         Place(tmp_path, act=True, things=("jbos",))
 
 

@@ -50,9 +50,9 @@ def test_a_decision_about_another_kind_of_place_cannot_be_made(control: Control)
             assert Set(control, place, 1).on is place
             assert Restore(control, place).on is place
             continue
-        with pytest.raises(ValueError, match=f"{control} is of a"):
+        with pytest.raises(ValueError, match=f"{control} needs a"):
             Set(control, place, 1)
-        with pytest.raises(ValueError, match=f"{control} is of a"):
+        with pytest.raises(ValueError, match=f"{control} needs a"):
             Restore(control, place)
 
 
@@ -62,16 +62,16 @@ def test_a_knob_on_another_kind_of_place_cannot_be_made(control: Control) -> Non
         if kind is PLACES[control].knob:
             assert isinstance(subject_of(Knob(control, place)).on, PLACES[control].subject)
             continue
-        with pytest.raises(ValueError, match=f"{control} is of a"):
+        with pytest.raises(ValueError, match=f"{control} needs a"):
             Knob(control, place)
-    with pytest.raises(ValueError, match="nice is of a ProcessPlace, not of a CgroupPlace"):
+    with pytest.raises(ValueError, match="nice needs a ProcessPlace, not a CgroupPlace"):
         Subject(Control.NICE, CgroupPlace("/a"))
 
 
 def test_a_logged_decision_about_another_kind_of_place_is_not_read() -> None:
     logged = encode(Set(Control.NICE, ProcessPlace(ONE), 19))
     assert msgspec.json.decode(logged, type=Set) == Set(Control.NICE, ProcessPlace(ONE), 19)
-    with pytest.raises(msgspec.ValidationError, match="is of a CgroupPlace"):
+    with pytest.raises(msgspec.ValidationError, match="needs a CgroupPlace"):
         msgspec.json.decode(logged.replace(b'"nice"', b'"cpu.weight"'), type=Set)
 
 
@@ -88,7 +88,7 @@ def test_an_autogroup_is_the_same_through_any_member_and_a_pool_with_any_master(
 
 
 def test_tid_0_is_no_thread_because_the_kernel_would_change_the_caller() -> None:
-    with pytest.raises(ValueError, match="0 is no thread"):
+    with pytest.raises(ValueError, match="tid 0 does not name a thread"):
         ThreadPlace(ONE, ThreadId(0, 0))
 
 

@@ -162,7 +162,7 @@ def test_the_configuration_names_what_it_acts_on() -> None:
     with pytest.raises(ConfigError) as refused:
         parse(text.replace('"api"]', '"ap", "program make"]'), "x.toml")
     (said,) = refused.value.problems
-    assert said.startswith('x.toml:3: daemon.act_on: "ap" is no policy, pool or group that is known here; the nearest is "api"')
+    assert said.startswith('x.toml:3: daemon.act_on: no policy, pool or group is called "ap"; the nearest is "api"')
     assert '"program make"' in said
     assert said.endswith("a section [groups.NAME] gives a group a name")
 

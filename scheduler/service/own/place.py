@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from ....models.records import Class, ProcId
 from ...act.knobs.slices import LONGEST, SHORTEST, ask_for
-from ...decide.policies.priority.contention import LATENCY_DEMAND
+from ...decide.policies.priority.contention import INTERACTIVE_DEMAND
 from ...decision import Group
 from ..settings import Settings
 from .cpu import stand_aside
@@ -55,5 +55,5 @@ def ask_for_the_shortest() -> None:
 
 def services_at_work(groups: Sequence[Group]) -> tuple[ProcId, ...]:
     """Processes of interactive groups that have work, the group with the most demand first. The daemon makes way for them."""
-    working = [group for group in groups if group.class_ is Class.INTERACTIVE and group.demand >= LATENCY_DEMAND]
+    working = [group for group in groups if group.class_ is Class.INTERACTIVE and group.demand >= INTERACTIVE_DEMAND]
     return tuple(member.id for group in sorted(working, key=lambda group: -group.demand) for member in group.members)

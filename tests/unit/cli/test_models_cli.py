@@ -213,7 +213,7 @@ def test_damage_is_named_on_stderr_and_is_a_finding(nicety: Invoke, models: Path
     assert f"card.json is damaged: its checksum is not {other[:8]}" in result.err
     assert any("unusable" in line for line in result.out.splitlines() if other[:12] in line)
     shutil.rmtree(models / "anomaly" / live)
-    assert f"the live anomaly model {live[:12]} is not there" in nicety("models", "list").err
+    assert f"the live anomaly model {live[:12]} is missing" in nicety("models", "list").err
 
 
 @pytest.mark.parametrize(

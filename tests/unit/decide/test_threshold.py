@@ -12,8 +12,8 @@ from nicety.models.anomaly.detectors import LEAST
 from nicety.models.records import Anomaly, ProcId, Score
 from nicety.scheduler.config.sections import Config
 from nicety.scheduler.config.sections import Quarantine as Section
-from nicety.scheduler.decide.policies.pool_size.threshold import ENOUGH, Watched, chance, forget, reported_from, watch
 from nicety.scheduler.decide.policies.quarantine.quarantine import Quarantine, QuarantineMemory
+from nicety.scheduler.decide.policies.quarantine.threshold import ENOUGH, Watched, chance, forget, reported_from, watch
 from nicety.scheduler.decision import Flag, Set, Tick
 from nicety.scheduler.testing.policies import admitted
 from nicety.scheduler.testing.ticks import a_pool, a_tick

@@ -188,18 +188,18 @@ def test_a_circle_is_told_with_who_holds_what(nicety: Invoke, tmp_path: Path) ->
 def test_wrong_teaches_the_highest_score_and_is_shown_and_taken_back(nicety: Invoke, state: Path) -> None:
     said = nicety("anomalies", "wrong", "5e551017-5.0")
     assert said.code == 0
-    assert "leak in web needs more than a score of 133.5" in said.err
+    assert "leak in web is now reported only with more than a score of 133.5" in said.err
     (item,) = FeedbackStore(state).read()
     assert (item.id, item.pool, item.kind, item.value) == ("5e551017-5.0", "web", "leak", 89.0)
     listed = nicety("anomalies").out
     assert "Called wrong" in listed
     assert "5e551017-5.0  web   leak" in listed
     assert "called wrong on" in nicety("why", "5e551017-5.0").out
-    assert "taken back: leak in web" in nicety("anomalies", "wrong", "--undo", "5e551017-5.0").err
+    assert "withdrawn: leak in web" in nicety("anomalies", "wrong", "--undo", "5e551017-5.0").err
     assert FeedbackStore(state).read() == ()
     again = nicety("anomalies", "wrong", "--undo", "5e551017-5.0")
     assert again.code == 1
-    assert "what was: none" in again.err
+    assert "these incidents were: none" in again.err
 
 
 @pytest.mark.parametrize("id_", ["nonsense", "5e551017-3.0"])

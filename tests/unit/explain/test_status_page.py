@@ -72,7 +72,7 @@ def test_it_is_the_page_that_a_person_reads() -> None:
         "models      demand 0123456789ab, behaviour none, anomaly baseline, retraining in",
         "            5 h 0 min",
         "",
-        "What holds now",
+        "Notes",
         "  Most of the CPU goes to processes that nicety cannot see.",
         "",
         "Changes in force",

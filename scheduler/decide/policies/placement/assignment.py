@@ -507,7 +507,7 @@ class _Search:
         return places
 
     def _values(self, places: Numbers, groups: Numbers) -> Floats:
-        """What each group that is nowhere adds to the cost by itself, by place and group."""
+        """What each unplaced group alone adds to the cost, by place and group."""
         objective = self._objective
         interactive, batch, there = objective.loads_of(places)
         shares = self._layout.shares[:, :, None]

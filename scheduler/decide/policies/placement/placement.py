@@ -27,7 +27,7 @@ from .assignment import AWAY, SHARED, SPLIT, Layout, Objective, Plan, Request, l
 STICKY_SECONDS = 15.0
 """Seconds for which a smaller demand must last before it counts (chosen): moving processes costs cache contents."""
 
-LATENCY_DEMAND, BATCH_DEMAND = 0.01, 0.05
+INTERACTIVE_DEMAND, BATCH_DEMAND = 0.01, 0.05
 """Cores of demand of an interactive and a batch group below which it is not placed (chosen): it disturbs no other group, and moving
 it costs more than it could gain."""
 
@@ -199,7 +199,7 @@ class Placement:
         loss = min(sum(group.wait for group in batch), max(0.0, machine.cpus - machine.busy))
         wanted = sum(group.cpu + group.wait for group in interactive)
         memory.looks.append(
-            Look(tick.at, loss, sum(group.wait for group in interactive) / wanted if wanted >= LATENCY_DEMAND else 0.0)
+            Look(tick.at, loss, sum(group.wait for group in interactive) / wanted if wanted >= INTERACTIVE_DEMAND else 0.0)
         )
         while memory.looks[0].at <= tick.at - self._window:
             memory.looks.pop(0)
@@ -265,7 +265,7 @@ class Placement:
             peaks.append((tick.at, min(value, 1e6)))
             while peaks[0][0] < tick.at - STICKY_SECONDS * 1e9:
                 peaks.pop(0)
-            if peaks[0][1] >= (LATENCY_DEMAND if group.class_ is Class.INTERACTIVE else BATCH_DEMAND):
+            if peaks[0][1] >= (INTERACTIVE_DEMAND if group.class_ is Class.INTERACTIVE else BATCH_DEMAND):
                 demand[group.name] = peaks[0][1]
         for name in memory.peaks.keys() - {group.name for group in tick.groups}:
             del memory.peaks[name]

@@ -6,7 +6,7 @@ Pure: knows no adapter and no model.
   that the reactive rule holds after a fall are not kept. As soon as the load deviates, the seasonal pattern is not trusted and the
   other two decide.
 - Reactive rule: Knative's autoscaler, see `reaction.py`. KPA holds the peak of a panic for 60 s and starts in one; here
-  `down_after` does that job. When the load fell to less than half for good, its mean begins anew there: otherwise a spike
+  `down_after` does that job. When the load fell to less than half for good, its mean starts again there: otherwise a spike
   that is over would cost workers for another minute.
 - Forecast floor: the forecast 1.2 worker start times ahead, by default its median. Upper quantiles would always cost workers
   that a seasonal pattern or a panic adds when they are needed: see docs/decisions/0008.

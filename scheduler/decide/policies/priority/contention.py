@@ -18,7 +18,7 @@ BUSY = 0.75
 """Share of the CPUs in use from which waiting is contention (chosen): with less in use, a wait only lasts until a thread is woken
 on an idle CPU."""
 
-LATENCY_DEMAND, BATCH_DEMAND = 0.01, 0.05
+INTERACTIVE_DEMAND, BATCH_DEMAND = 0.01, 0.05
 """Least demand in cores for interactive and for batch groups to count as present (chosen): with less, the first cannot suffer and
 the second cannot make them suffer."""
 
@@ -151,7 +151,7 @@ class Contention:
         """Interactive groups that have work now, or had some within REMEMBERED_SECONDS."""
         memory, groups = self.memory, [group for group in tick.groups if group.class_ is Class.INTERACTIVE and group.members]
         memory.active = {name: at for name, at in memory.active.items() if tick.at - at <= REMEMBERED_SECONDS * 1e9} | {
-            group.name: tick.at for group in groups if group.demand >= LATENCY_DEMAND
+            group.name: tick.at for group in groups if group.demand >= INTERACTIVE_DEMAND
         }
         return [group for group in groups if group.name in memory.active]
 
@@ -178,7 +178,7 @@ class Contention:
         latency_now, batch_now = sum(group.demand for group in protected), sum(group.demand for group in contenders)
         classed = sum(group.cpu for group in protected) + sum(group.cpu for group in contenders)
         capacity = machine.cpus - max(0.0, machine.busy - classed)
-        both = max(latency_now, latency_soon) >= LATENCY_DEMAND and max(batch_now, batch_soon) >= BATCH_DEMAND
+        both = max(latency_now, latency_soon) >= INTERACTIVE_DEMAND and max(batch_now, batch_soon) >= BATCH_DEMAND
         crowded = machine.busy >= BUSY * machine.cpus and batch_now >= BATCH_DEMAND
         victims = [group for group in protected if group.name not in self.memory.stopped]
 

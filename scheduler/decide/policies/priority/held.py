@@ -21,9 +21,7 @@ class Held(Memory):
     group: str
     target: str
     victim: str  # the group it protects
-    observed: list[str] = msgspec.field(
-        default_factory=list
-    )  # victims for which it was only observed; for others it may have to be written
+    observed: list[str] = msgspec.field(default_factory=list)  # victims for which it was only observed, not written
     inside: bool = False  # FENCE: the process was in a fence already, and has none of its own
 
     def __post_init__(self) -> None:

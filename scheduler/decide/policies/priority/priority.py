@@ -125,7 +125,7 @@ class Priority:
             return
         for key in self._concerned(result):
             held = self.memory.held.pop(key)
-            if held.control is Control.FENCE:  # other processes in it are out, or are judged anew
+            if held.control is Control.FENCE:  # other processes in it have left it, or are judged again
                 for inside in [key for key, each in self.memory.held.items() if each.inside and each.group == held.group]:
                     del self.memory.held[inside]
             if result.status is Status.RELIEVED:
@@ -250,7 +250,9 @@ class Priority:
         if victim is None:
             return None
         share, change = wait_share(victim), isinstance(action, Set)
-        group = held.target if change and held.control is Control.SLICE else held.group  # each process of a service by itself
+        group = (
+            held.target if change and held.control is Control.SLICE else held.group
+        )  # for slices each process is measured separately
         return Aim(
             Metric.WAIT,
             victim.name,

@@ -132,8 +132,10 @@ class PriorityReasons:
         for group in left[:NAMED]:
             pause = None if case is None else self._memory.pairs.pause(case.victim, group.name, tick.at)
             if pause is not None:
-                whom = f" for {pause.victim}" if pause.victim != ANYBODY else ""
-                said.append(f"{group.name}: its demotion{whom} {pause.why}, so it pauses for {(pause.until - tick.at) / 1e9:.0f} s")
+                victim = f" for {pause.victim}" if pause.victim != ANYBODY else ""
+                said.append(
+                    f"{group.name}: its demotion{victim} {pause.why}, so it pauses for {(pause.until - tick.at) / 1e9:.0f} s"
+                )
             elif case is not None and case.victim in groups and apart(groups[case.victim], group):
                 said.append(f"{group.name}: it and {case.victim} are bound to different CPUs")
             elif case is not None:

@@ -14,8 +14,8 @@ import msgspec
 from .....models.records import Anomaly, Deadlock, ProcId, Score
 from ....decision import FEEDBACK_MARGIN, Control, Feedback, Tick
 from ..policy import Memory
-from ..pool_size.threshold import CONSENSUS
 from .significance import Significance
+from .threshold import CONSENSUS
 
 
 class Demoted(Memory):

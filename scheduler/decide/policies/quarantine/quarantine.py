@@ -25,12 +25,12 @@ from ....fences import Limits, limits_in_words
 from ....places import ProcessPlace, process_of
 from ....scope import policy
 from ..policy import Gone, Impact, Memory, Proposal, Result, Standing
-from ..pool_size.threshold import QUIET_SECONDS, Watched
 from . import reasons as incident_reasons
 from .alarms import Alarms
 from .incidents import Demoted, Following, Incident, validate
 from .reasons import Reasons
 from .significance import Significance
+from .threshold import QUIET_SECONDS, Watched
 from .treatment import Treatment, presses
 
 RENAMED_AFTER, RENAMED_TIMES = 20.0, 2.0
@@ -184,7 +184,7 @@ class Quarantine:
         return self._propose(key, Flag(incident.pool, incident.ids[0], score.kind), self._reasons.seen(tick, incident, score))
 
     def _rename(self, tick: Tick, key: str, incident: Incident, seen: Score | Deadlock) -> Proposals:
-        """A second report, once, if most evidence since the first is of another kind. The general kind is no correction."""
+        """A second report, once, if most evidence since the first is of another kind. The general kind corrects nothing."""
         fenced = incident.demoted is not None and incident.demoted.control is Control.FENCE  # the fence causes what it lacks now
         if incident.renamed or fenced or isinstance(seen, Deadlock) or tick.at - incident.reported < RENAMED_AFTER * 1e9:
             return []

@@ -6,9 +6,9 @@ from .....models.records import Anomaly, Deadlock, Score
 from ....config.sections import Quarantine as Section
 from ....decision import Control, StarvedWorker, Tick, Why
 from ..policy import Figures, figures
-from ..pool_size.threshold import CONSENSUS, QUIET_SECONDS
 from .incidents import Incident
 from .significance import Significance
+from .threshold import CONSENSUS, QUIET_SECONDS
 from .treatment import Treatment
 from .words import WHAT, circle, onset, rarity, seconds, stories
 

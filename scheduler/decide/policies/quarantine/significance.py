@@ -13,7 +13,7 @@ from .....models.anomaly.model import BLOCK_SECONDS, alpha
 from .....models.records import ProcId, Score
 from ....config.sections import Quarantine as Section
 from ....decision import Tick
-from ..pool_size.threshold import CONSENSUS, Watched, chance, forget, reported_from, watch
+from .threshold import CONSENSUS, Watched, chance, forget, reported_from, watch
 
 
 class Significance:

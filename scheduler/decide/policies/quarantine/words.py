@@ -1,4 +1,5 @@
-"""Kinds of misbehaviour in words: what it is, how rare, compared with whom, what to do. Pure: knows figures, no record and no log.
+"""Kinds of misbehaviour in words: what it is, how rare, compared with which workers, what to do. Pure: knows figures, no record and
+no log.
 
 The only table that maps the evidence of `models.anomaly` to words for a person on call; other evidence is shown by its name.
 """
@@ -106,7 +107,7 @@ MENTIONED = 1.5
 
 
 def stories(kind: str, evidence: Evidence) -> tuple[str, str]:
-    """(what it does, compared with whom), each a part of a sentence; "" if there is nothing to say.
+    """(what it does, how it compares), each a part of a sentence; "" if there is nothing to say.
 
     >>> stories("spin", {"cpu_cores": 0.99, "seconds_without_io_or_pause": 31.0, "usual_seconds": 0.5})
     ('uses 0.99 cores and has neither paused nor read or written anything for 31 s', '0.5 s is usual')

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
-import subprocess
-import time
 from collections import Counter
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -15,7 +12,6 @@ import pytest
 
 from nicety.models.records import Class
 from nicety.scheduler.config.sections import parse
-from nicety.scheduler.read.proc import ProcSource
 
 DOCS = Path(__file__).parents[4] / "docs"
 
@@ -71,33 +67,3 @@ def test_a_plan_lets_everybody_perform_alone_and_in_a_crowd(table: ModuleType) -
 
 def test_the_documentation_has_the_table(table: ModuleType) -> None:
     assert table.table() in (DOCS / "behaviour-programs.md").read_text()
-
-
-def test_what_a_stage_started_is_in_the_foreground_of_a_terminal_and_ends_with_it(table: ModuleType, tmp_path: Path) -> None:
-    stage = table.Stage(tmp_path, tmp_path, 1, lambda: None)
-    process = stage.start("sleep", "60", terminal=True)
-    try:
-        deadline = time.monotonic() + 5
-        fields: list[str] = []
-        while (fields[5:6] or ["-1"]) == ["-1"] and time.monotonic() < deadline:  # until setsid(1) has made the terminal its own
-            time.sleep(0.01)
-            fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-        assert fields[2] == fields[5] == str(process.pid), "its process group is the terminal's foreground"
-    finally:
-        stage.close()
-    assert process.poll() is not None
-    assert not Path(f"/proc/{process.pid}").exists()
-
-
-def test_only_what_was_started_here_is_recorded(table: ModuleType) -> None:
-    source = ProcSource()
-    child = subprocess.Popen(["sleep", "60"])
-    try:
-        kept = table.Ours().only(source.read(time.monotonic_ns(), time.time_ns(), ()))
-    finally:
-        child.kill()
-        child.wait()
-        source.close()
-    assert {os.getpid(), child.pid} <= set(kept.table["pid"].tolist())
-    assert os.getppid() not in kept.table["pid"].tolist()
-    assert sorted(kept.identities) == list(map(tuple, kept.table[["pid", "start_ticks"]].tolist()))
