@@ -105,7 +105,7 @@ def test_rows_tell_how_far_each_value_lies_from_the_common_point() -> None:
 
 def test_rows_tell_what_was_a_period_ago_and_beside_it() -> None:
     period = 7
-    series = np.random.default_rng(2).permutation(period)[np.arange(210) % period][None] + 1.0
+    series = np.random.default_rng(2).permutation(period)[np.arange(210) % period][None].astype(np.float64) + 1.0
     experts, seen = shown(series)
     assert experts.period[0] == period
     made = rows(experts, seen)

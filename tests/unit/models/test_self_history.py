@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from nicety.models.anomaly.evidence import CHANNELS, ENOUGH
+from nicety.models.anomaly.evidence import CHANNELS, ENOUGH, Found
 from nicety.models.anomaly.model import ALONE, LEAST_P, LINE_ALONE, RARE, RobustZ, alpha, score
 from nicety.models.anomaly.self_history import ACCEPTED_SECONDS, BATCH, LEARNT_SECONDS, SelfHistory
 from nicety.models.features import Floats, WorkerWindows
@@ -89,7 +89,7 @@ def test_what_never_changed_before_leaves_its_past_by_no_more_than_the_change() 
         "slices_per_cpu": ("timeslices", 50.0, 100, 0.5),
     }
     windows, self_history = WorkerWindows(len(CHANNELS)), SelfHistory(1.0)
-    row = np.zeros((1, len(CHANNELS)))
+    row, found = np.zeros((1, len(CHANNELS))), Found(np.zeros(1), np.zeros(1))
     row[0, AT["cpu"]] = 1.0
     for channel, before, _, _ in traits.values():
         row[0, AT[channel]] = before
