@@ -126,6 +126,26 @@ def test_a_worker_that_moves_next_to_nothing_of_what_its_siblings_move_spins(the
     assert ((VICTIM, Anomaly.SPIN) in said) is spins
 
 
+@pytest.mark.parametrize("interval", [0.5, 1.0])
+def test_an_outlier_has_to_stand_out_for_a_minute_at_any_interval(interval: float) -> None:
+    ticks = pool(4, ONSET + round(80 / interval), interval, 4)
+    for tick in ticks[ONSET:]:
+        tick.values[0, AT["threads"]] *= 50
+    found = flags(ticks, interval, ONSET)
+    assert {(score.id, score.kind) for _, score in found} == {(VICTIM, Anomaly.OUTLIER)}
+    assert 40 <= found[0][0] <= 64  # the older half may have a part of what was before
+
+
+@pytest.mark.parametrize(("mib", "found"), [(0.05, False), (50.0, True)])
+def test_a_hundred_times_next_to_no_memory_is_no_outlier(mib: float, found: bool) -> None:
+    ticks = pool(4, 340, 0.5, 4)
+    for number, tick in enumerate(ticks):
+        tick.values[:, AT["rss"]] = mib * MIB
+        tick.values[0, AT["rss"]] *= 100 if number >= ONSET else 1
+    said = {(score.id, score.kind) for _, score in flags(ticks, 0.5, ONSET)}
+    assert said == ({(VICTIM, Anomaly.OUTLIER)} if found else set())
+
+
 def test_a_lone_long_computation_is_no_spin_where_work_never_showed_io() -> None:
     ticks = pool(1, 350, 1.0, 5)
     for tick in ticks:

@@ -177,6 +177,13 @@ def test_a_jump_of_the_baseline_does_not_hide_what_follows() -> None:
 # --- coverage -----------------------------------------------------------------------------------------------------------------
 
 
+def test_a_quantile_that_is_too_low_at_next_to_no_cost_is_no_reason() -> None:
+    watch = DriftWatch(["cpu"])
+    for _ in range(5 * COVERAGE_TICKS):
+        none = np.zeros((1, len(QUANTILES)))
+        assert watch.step(np.zeros(1, dtype=np.int64), losses(1.04), losses(1.0), none, covered(1), np.ones(1)) == ()
+
+
 def test_a_quantile_that_is_too_low_is_named_though_all_losses_together_are_no_worse() -> None:
     def low(said: Floats, truth: Floats, _: Generator) -> Floats:
         better = said + 0.1 * (truth[:, :, None] - said)

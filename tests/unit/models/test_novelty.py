@@ -165,6 +165,16 @@ def test_a_tick_in_which_nothing_is_known_teaches_nothing() -> None:
         assert np.array_equal(whole.step(row), holes.step(row), equal_nan=True)
 
 
+def test_a_spike_fades_from_the_score_within_some_ticks_and_no_score_is_negative() -> None:
+    watch, values = Novelty(1, 2), np.random.default_rng(6).normal(size=(300, 1, 2))
+    values[250] = 50.0
+    scores = [float(watch.step(row)[0]) for row in values]
+    assert min(scores[40:]) >= 0.0
+    assert scores[250] > 10 * max(scores[200:250])
+    assert scores[253] > scores[254] > scores[255] > scores[250] / 2
+    assert scores[265] < scores[250] / 5
+
+
 def test_differences_below_the_least_deviation_mean_nothing_in_any_unit() -> None:
     still = np.full((200, 1), 7.0)
     still[150:] = 7.1
