@@ -60,10 +60,6 @@ TOLD = FLAT + 2
 FORGET = 0.03
 """Rate at which losses are forgotten: they cover the last 30 ticks or so (chosen)."""
 
-POWER = 12
-"""An expert's weight is 1 / loss ** POWER: nearly the best one alone, or the mean of those that are equally good. Chosen:
-docs/decisions/0007-streaming-experts-and-a-network.md."""
-
 LEVELS: tuple[float, ...] = (0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 """Quantile levels kept of the common point's errors. Chosen: those of `QUANTILES`, and as many below."""
 
@@ -432,7 +428,8 @@ class Experts:
         return ExpertOutlook(self.unit.copy(), points, base, spread, self._tails(), self.level.copy())
 
     def _agree(self, points: Singles, y: Singles) -> Singles:
-        """[H, S] the experts' mean, weighted by what they lost lately."""
+        """[H, S] the experts' mean, weighted by 1 / loss ** 12: nearly the best one alone, or the mean of those that are equally
+        good. Chosen: docs/decisions/0007-streaming-experts-and-a-network.md."""
         loss = self.state["loss"] + _TINY
         ratio = loss.min(axis=1, keepdims=True) / loss
         ratio *= ratio

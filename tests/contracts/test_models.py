@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nicety.models.artifact import shipped
-from nicety.models.checks import CheckError, Streamed, check_forecaster
+from nicety.models.checks import CheckError, Streamed, check_forecaster, series_zoo
 from nicety.models.forecast.baseline import BASELINES, Floats, Forecasts, Ints, LastValue
 from nicety.models.forecast.demand import Network
 from nicety.models.records import WINDOW
@@ -47,6 +47,12 @@ def test_the_model_that_nicety_comes_with_keeps_all_promises() -> None:
     found = shipped("demand")
     assert found is not None
     check_forecaster(Streamed(Network(found.arrays, found.digest)))
+
+
+def test_the_series_that_a_forecaster_is_checked_with_rise_and_fall_at_their_last_tick() -> None:
+    windows, lengths = series_zoo()
+    steps = np.diff(windows[lengths == WINDOW], axis=1)
+    assert {float(step[-1]) for step in steps if not step[:-1].any()} == {-1.0, 0.0, 1.0}
 
 
 class Spoilt:

@@ -24,7 +24,7 @@ from nicety.scheduler.decision import Control, Decision, Group, Member, Outcome,
 from nicety.scheduler.fences import Limits, Part, key_of, name_for, parts_of
 from nicety.scheduler.places import FencePlace, ProcessPlace
 from nicety.scheduler.ports import Scan, Trouble
-from nicety.scheduler.read.cgroup import Cgroups, Mount, find
+from nicety.scheduler.read.cgroup import find
 from nicety.scheduler.read.identity import cgroup_and_unit
 from nicety.scheduler.service.clock import SystemClock
 from nicety.scheduler.store.ledger import StateBusyError
@@ -200,28 +200,6 @@ def test_a_weight_is_a_file_of_the_same_fence_as_a_quota(places: Places, bench: 
         (fence / names[1]).write_text("50")
         assert bench.free(puppet.id).status is Status.FOREIGN, "somebody changed the weight"
         (fence / names[1]).write_text("14" if V1 else "7")
-
-
-@pytest.mark.parametrize(("on", "turned_on"), [("", ("cpu",)), ("cpu pids", ())])
-def test_the_weight_of_a_fence_on_cgroup_v2_is_as_configured(tmp_path: Path, on: str, turned_on: tuple[str, ...]) -> None:
-    proc, above = tmp_path / "proc", tmp_path / "v2" / "a"
-    task = proc / "20" / "task" / "20"
-    for folder in (task, above):
-        folder.mkdir(parents=True)
-    for name, text in (("controllers", "cpu pids"), ("subtree_control", on), ("type", "domain"), ("procs", "20")):
-        (above / f"cgroup.{name}").write_text(text)
-    for folder in (proc / "20", task):
-        (folder / "cgroup").write_text("0::/a\n")
-    (proc / "20" / "stat").write_text("20 (a) R 1 20 20 0 -1 0 " + " ".join(["0"] * 12) + " 7\n")
-    mounts = Cgroups(None, Mount(tmp_path / "v2", "/"), None)
-    fences = Fences(str(proc), mounts, lambda: Scan((), None), systemd=tmp_path / "none")
-    made = Part("", "/a/nicety-fence-20-7", {"cpu.weight": "1"}, turned_on, threaded=True)
-    assert fences.plan(ProcId(20, 7), Limits(0, 0, 0, 1)) == key_of((made,))
-    for folder in (proc / "20", task):
-        (folder / "cgroup").write_text("0::/a/nicety-fence-19-3\n")
-    answer = fences.plan(ProcId(20, 7), Limits(0, 0, 0, 1))
-    assert isinstance(answer, Trouble)
-    assert answer.status is Status.UNCHANGED
 
 
 STORM = """

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from nicety.models.records import PoolSample, ProcId
-from nicety.scheduler.act.scoped import Scoped, unable
-from nicety.scheduler.decision import Action, Control, Decision, Outcome, ResizePool, Restore, Scope, Set, Status, Why
+from nicety.scheduler.act.scoped import Scoped, as_record, unable
+from nicety.scheduler.decision import Action, Control, Decision, Grant, Outcome, ResizePool, Restore, Scope, Set, Status, Why
 from nicety.scheduler.places import ProcessPlace
 from nicety.scheduler.ports import PoolAdapter
 from nicety.scheduler.scope import ACT, OBSERVE, act_on, observe
@@ -18,6 +18,7 @@ from nicety.scheduler.testing.clock import FakeClock
 from nicety.scheduler.testing.kernel import FakeKernel
 from nicety.scheduler.testing.locks import FakeLocks
 from nicety.scheduler.testing.pool import FakePool
+from nicety.scheduler.words import moment
 
 WEB, HOGS = ("web",), ("hogs",)
 
@@ -158,3 +159,16 @@ def test_without_the_right_it_is_said_what_cannot_be_done() -> None:
     assert unable(kernel) == (
         "nothing will be demoted by nice, autogroup or scheduling policy: nice is left alone: why; run as root"
     )
+
+
+def test_for_programs_the_scope_says_for_how_long_until_when_and_what_is_spared() -> None:
+    scope = Scope((Grant("*"), Grant("web", 90 * 10**9), Grant("hogs", 10 * 10**9)), ("policy priority",))
+    wall = 1_700_000_000 * 10**9
+    assert as_record(scope, 30 * 10**9, wall) == {
+        "acting_on": [
+            {"thing": "everything", "seconds_left": None, "until": None},
+            {"thing": "web", "seconds_left": 60.0, "until": moment(wall + 60 * 10**9)},
+            {"thing": "hogs", "seconds_left": 0.0, "until": moment(wall - 20 * 10**9)},
+        ],
+        "spared": [{"thing": "policy priority"}],
+    }

@@ -10,7 +10,7 @@ import pytest
 
 from nicety.models.records import Class, ProcId
 from nicety.scheduler.act.actuate import Acting
-from nicety.scheduler.act.census import SCAN_NS
+from nicety.scheduler.act.census import SCAN_NS, Census
 from nicety.scheduler.act.observing import Observing
 from nicety.scheduler.act.starvation import AGAIN_NS, LOOK_NS, Case, Looked, StarvationWatchdog
 from nicety.scheduler.changes import Demotion, Subject
@@ -112,6 +112,12 @@ def test_a_wait_that_has_begun_is_looked_at_again_soon(watch: Watch) -> None:
     watch.wait()
     watch.locks.burn(HOLDER, 0.0)
     assert watch.look().pause == AGAIN_NS
+
+
+def test_a_holder_that_cannot_be_looked_at_now_is_looked_at_again_soon(watch: Watch) -> None:
+    watch.wait()
+    watch.locks.unseen[HOLDER] = Trouble(Status.REFUSED, "no descriptors are left")
+    assert watch.look() == Looked((), AGAIN_NS)
 
 
 def test_a_holder_that_sleeps_lacks_no_priority(watch: Watch) -> None:
@@ -472,6 +478,49 @@ def test_a_child_that_inherited_the_nice_is_relieved_with_its_parent(bench: Benc
     bench.held_by(child)
     bench.look()
     assert (bench.nice(parent), bench.nice(child)) == (0, 0)
+
+
+def test_a_child_that_somebody_gave_another_nice_has_inherited_nothing(bench: Bench) -> None:
+    parent = bench.kernel.start()
+    bench.tick(parent)
+    bench.apply(Set(Control.NICE, ProcessPlace(parent), 19))
+    bench.look(0.1)
+    child = bench.kernel.fork(parent.pid)
+    bench.kernel.poke(bench.kernel.knob(Control.NICE, child.pid), 5)
+    bench.held_by(child)
+    bench.look()
+    assert (bench.nice(parent), bench.nice(child)) == (19, 5)
+
+
+def test_a_scan_that_could_not_read_all_is_repeated_at_once(bench: Bench) -> None:
+    """Shortly after the boot too, when the clock is below the pace of scans."""
+    parent = bench.kernel.start()
+    census = Census(bench.ledger, bench.kernel, bench.locks)
+    bench.apply(Set(Control.NICE, ProcessPlace(parent), 19))
+    (before,) = census.demotions(1, ())
+    child = bench.kernel.fork(parent.pid)
+    bench.kernel.faults[child.pid] = Trouble(Status.FAILED, "no descriptors are left")
+    assert census.demotions(1 + SCAN_NS, ()) == (before,)
+    bench.kernel.faults.clear()
+    (after,) = census.demotions(2 + SCAN_NS, ())
+    assert (before.processes, after.processes) == ((parent,), (parent, child))
+
+
+@pytest.mark.parametrize(("policy", "demotes"), [(1, False), (3, True), (5, True)])
+def test_of_the_scheduling_policies_batch_and_idle_demote(bench: Bench, policy: int, demotes: bool) -> None:
+    process = bench.kernel.start()
+    bench.apply(Set(Control.POLICY, ProcessPlace(process), policy))
+    assert bool(Census(bench.ledger, bench.kernel, bench.locks).demotions(1, ())) is demotes
+
+
+def test_a_process_that_has_the_policy_again_that_somebody_chose_for_it_is_not_demoted(bench: Bench) -> None:
+    process = bench.kernel.start()
+    bench.kernel.poke(bench.kernel.knob(Control.POLICY, process.pid), 3)
+    census = Census(bench.ledger, bench.kernel, bench.locks)
+    for policy, slowed in ((5, [(process,)]), (3, [])):
+        assert bench.apply(Set(Control.POLICY, ProcessPlace(process), policy)).status is Status.APPLIED
+        assert bench.ledger.outstanding()
+        assert [demotion.processes for demotion in census.demotions(1, ())] == slowed
 
 
 def test_what_was_made_faster_is_no_demotion(bench: Bench) -> None:

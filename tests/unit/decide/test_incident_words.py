@@ -42,6 +42,18 @@ def test_evidence_without_words_is_shown_by_its_name(kind: Anomaly) -> None:
             "siblings' median grew by 0 to 20",
         ),
         (
+            Anomaly.LEAK,
+            {"growth_mib": 9.4, "seconds": 24.0, "siblings_growth_mib": 10.4},
+            "its memory grew by 9.4 MiB in 24 s",
+            "siblings' median grew by 10 MiB",
+        ),
+        (
+            Anomaly.SPIN,
+            {"cpu_cores": 1.0, "seconds_without_io": 30.0, "siblings_bytes_per_cpu_second": 2e6},
+            "uses 1.00 cores and has read and written nothing for 30 s of CPU",
+            "; siblings read and write 2,000,000 bytes per second of CPU, it 0",
+        ),
+        (
             Anomaly.STARVED,
             {"wait_cores": 0.9, "wait_share": 0.93, "siblings_wait_share": 0.04},
             "waits for a CPU 93 % of the time that it wants one (0.90 cores)",
@@ -84,6 +96,18 @@ def test_evidence_without_words_is_shown_by_its_name(kind: Anomaly) -> None:
             },
             "unlike its own past: threads 9.6 times its previous maximum, for 75 s; it went 30 standard deviations away",
             "also, times the previous maximum: memory 2; its own past is 30 min 0 s long",
+        ),
+        (
+            Anomaly.OUTLIER,
+            {"fds_times_own_past": 3.0},
+            "unlike its own past: descriptors 3 times its previous maximum",
+            "",
+        ),
+        (
+            Anomaly.OUTLIER,
+            {"fds_times_own_past": 3.0, "fds_deviations": 0.0},
+            "unlike its own past: descriptors 3 times its previous maximum",
+            "",
         ),
     ],
 )

@@ -10,11 +10,12 @@ import pytest
 
 from nicety.models.records import HORIZONS, Class, Forecast
 from nicety.scheduler.config.sections import Config, PoolSize
-from nicety.scheduler.decide.policies.policy import Proposal, Result
+from nicety.scheduler.decide.policies.policy import Aim, Metric, Proposal, Result
 from nicety.scheduler.decide.policies.pool_size.need import fair_share
 from nicety.scheduler.decide.policies.pool_size.pool_size import PoolSize as Policy
 from nicety.scheduler.decide.policies.pool_size.pool_size import PoolSizeMemory
-from nicety.scheduler.decision import Decision, Pool, Predicted, ResizePool, Scaled, Status, Tick
+from nicety.scheduler.decide.policies.pool_size.reaction import reaction
+from nicety.scheduler.decision import Control, Decision, Pool, Predicted, ResizePool, Scaled, Status, Tick
 from nicety.scheduler.testing.policies import admitted
 from nicety.scheduler.testing.ticks import a_forecast, a_group, a_machine, a_pool, a_tick
 
@@ -358,6 +359,20 @@ def test_a_pool_shrinks_when_fewer_sufficed_for_down_after_and_never_below_the_l
 def test_load_that_wobbles_around_a_threshold_causes_one_change() -> None:
     asked = drive(policy(), 2000, lambda seq: a_pool(size=4, load=2.8 + 0.1 * math.sin(seq / 20)))
     assert [size for _, size in asked] == [5]
+
+
+def test_a_change_is_measured_by_the_queue_as_soon_as_its_workers_are_up() -> None:
+    (more,) = policy().propose(a_tick(1, machine=a_machine(cpus=16), pools=[a_pool(size=2, load=6.0, queued=4.0)]))
+    assert more.aim == Aim(Metric.QUEUED, "web", 4.0, "web", Control.POOL_SIZE, back=False, delay=2.0)
+    (unseen,) = policy().propose(a_tick(1, machine=a_machine(cpus=16), pools=[a_pool(size=2, load=6.0, queued=None)]))
+    assert unseen.aim is None
+
+
+@pytest.mark.parametrize(("fell", "workers"), [({}, 5), ({"fallen": False}, 5), ({"fallen": True}, 1)])
+def test_a_pool_shrinks_by_half_at_most_unless_the_mean_is_that_since_the_load_fell(fell: dict[str, bool], workers: int) -> None:
+    asked = reaction(a_pool(size=10, load=0.7), 0.7, 0.7, 1.0, **fell)
+    assert asked is not None
+    assert asked.workers == workers
 
 
 def test_a_pending_request_is_not_shrunk_further_but_may_be_raised() -> None:

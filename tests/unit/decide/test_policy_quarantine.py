@@ -14,6 +14,7 @@ from nicety.models.records import Anomaly, Blocked, Deadlock, ProcId, Score
 from nicety.scheduler.config.sections import Config
 from nicety.scheduler.config.sections import Quarantine as Section
 from nicety.scheduler.decide.policies.policy import Result
+from nicety.scheduler.decide.policies.quarantine.incidents import Incident
 from nicety.scheduler.decide.policies.quarantine.quarantine import Quarantine, QuarantineMemory
 from nicety.scheduler.decision import (
     Antagonist,
@@ -136,6 +137,24 @@ def test_an_incident_is_taken_for_another_kind_once_where_the_evidence_is_of_tha
     found = actions(policy(), [scored(seq, 1e-12, kind) for seq, kind in enumerate(kinds)])
     assert [action for _, action in found] == [Flag("web", SICK, "outlier"), Flag("web", SICK, "spin", (), "s-5.0")]
     assert 25 <= found[1][0] <= 30
+
+
+def test_the_second_report_shows_the_figures_of_that_worker() -> None:
+    watches = policy()
+    kinds = [Anomaly.OUTLIER] * 10 + [Anomaly.SPIN] * 50
+    found = [decision for seq, kind in enumerate(kinds) for decision in step(watches, scored(seq, 1e-12, kind))]
+    assert [decision.why.figures["p"] for decision in found] == [1e-12, 1e-12]
+    assert found[1].why.text.startswith("Worker 9001 of web spins, first reported as outlier: ")
+
+
+def test_what_was_seen_before_a_break_names_only_an_incident_that_was_reported() -> None:
+    unreported, reported = (Incident("web", [SICK], 0) for _ in range(2))
+    reported.report("s-5.0", Anomaly.OUTLIER, 0)
+    for incident in (unreported, reported):
+        incident.significant(0, Anomaly.SPIN, 12.0)
+        incident.interrupt()
+        assert not incident.lasted(10**12, 5.0)
+    assert (unreported.strongest, reported.strongest) == ("", Anomaly.SPIN)
 
 
 def test_a_kind_with_a_name_is_never_taken_back_for_the_general_one() -> None:
@@ -354,6 +373,17 @@ def test_what_a_fenced_worker_lacks_makes_no_victim_of_it() -> None:
     watches = policy(action="fence")
     actions(watches, [fenced(seq, 1e-12, Anomaly.SPIN) for seq in range(10)])
     assert actions(watches, [fenced(seq, 1e-15, Anomaly.STARVED) for seq in range(10, 90)]) == []
+
+
+@pytest.mark.parametrize(("action", "given_back"), [("fence", "let out of its fence"), ("demote", "nice back to what it was")])
+def test_the_reason_of_a_restore_says_what_is_given_back(action: str, given_back: str) -> None:
+    watches = policy(action=action)
+    ticks = [
+        fenced(seq, 1e-12 if seq < 10 else 0.5, Anomaly.SPIN, cpu=(0.2, 0.2, 0.3) if seq >= 10 else (0.2, 0.9, 0.3))
+        for seq in range(90)
+    ]
+    (restored,) = [it for tick in ticks for it in step(watches, tick) if isinstance(it.action, Restore)]
+    assert restored.why.text == f"Worker 9001 of web: nothing unusual was seen for 60 s: {given_back}."
 
 
 def test_a_worker_that_does_not_run_is_not_demoted() -> None:

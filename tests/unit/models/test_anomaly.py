@@ -5,12 +5,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pytest
 
+from nicety.models import checks
 from nicety.models.anomaly.detectors import KINDS, worker_rows
 from nicety.models.anomaly.evidence import CHANNELS, MIB
 from nicety.models.anomaly.model import LINE, RARE, AnomalyModel, RobustZ, Scorer, Tail, alpha, judge, prior, score
 from nicety.models.anomaly.siblings import Siblings
 from nicety.models.checks import CheckError, check_scorer
-from nicety.models.features import Floats, WorkerWindows
+from nicety.models.features import Floats, Singles, WorkerWindows
 from nicety.models.records import WINDOW, Anomaly, ProcId, Score
 from nicety.training.anomaly_cases import CHARACTERS, WorkerTick, faulty, healthy_pool, together
 from nicety.training.anomaly_fit import fit_tail
@@ -254,6 +255,26 @@ def test_a_broken_promise_is_named() -> None:
 
     with pytest.raises(CheckError, match="where a score comes from"):
         check_scorer(Mute())
+
+
+def test_the_workers_that_a_scorer_is_checked_with_misbehave_each_in_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    class SeenError(Exception):
+        pass
+
+    def seen(_scorer: object, _ids: object, _pools: object, windows: Singles, *_: object) -> None:
+        raise SeenError(windows.copy())
+
+    monkeypatch.setattr(checks, "score", seen)
+    with pytest.raises(SeenError) as caught:
+        check_scorer(RobustZ())
+    last = dict(zip(CHANNELS, caught.value.args[0][:, -40:], strict=True))  # each [ticks, workers]
+    assert (np.diff(last["rss"][:, 3]) > 0).all(), "grows"
+    assert not any(last[name][:, 4].any() for name in ("cpu", "wait", "timeslices", "chars")), "stands still"
+    assert (last["busy"][:, 4] > 0).any()
+    assert (last["cpu"][:, 5] == 1.0).all(), "spins"
+    assert not last["chars"][:, 5].any()
+    assert (np.diff(last["threads"][:, 6]) == 1.0).all(), "starts threads"
+    assert (last["forks"][:, 7] == 60.0).all(), "starts processes"
 
 
 def test_the_line_turns_false_alarms_a_day_into_a_p_value() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,19 @@ import pytest
 from numpy.typing import NDArray
 
 from nicety.models.anomaly.detectors import KINDS
-from nicety.models.artifact import FEATURES, ArtifactError, Card, DataRange, live_digest, load, load_live, promote, save
+from nicety.models.artifact import (
+    FEATURES,
+    ArtifactError,
+    Card,
+    DataRange,
+    live_digest,
+    load,
+    load_live,
+    promote,
+    rollback,
+    save,
+    saved,
+)
 from nicety.models.behaviour import BEHAVIOUR_FEATURES
 from nicety.models.forecast.demand import DEMAND_FEATURES, Network
 from nicety.models.records import QUANTILES
@@ -102,6 +115,47 @@ def test_a_model_that_is_not_there_does_not_replace_the_live_one(tmp_path: Path)
     with pytest.raises(ArtifactError, match="not there"):
         promote(tmp_path, "demand", "ab" * 32)
     assert live_digest(tmp_path, "demand") == digest
+
+
+def test_who_cannot_go_back_keeps_the_live_one_and_is_told_why(tmp_path: Path) -> None:
+    first, second = (save(tmp_path, "demand", card(created=created), demand_arrays()) for created in (5, 6))
+    with pytest.raises(ArtifactError, match="no demand model of your own was ever live"):
+        rollback(tmp_path, "demand")
+    for digest in (first, second):
+        promote(tmp_path, "demand", digest)
+    (tmp_path / "demand" / first / "model.npz").write_bytes(b"damaged")
+    with pytest.raises(ArtifactError, match=rf"cannot go back to the demand model {first[:8]}.*promote demand DIGEST"):
+        rollback(tmp_path, "demand")
+    assert live_digest(tmp_path, "demand") == second
+
+
+def test_a_link_in_the_way_of_a_new_file_is_neither_followed_nor_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = save(tmp_path, "demand", card(), demand_arrays())
+    other = tmp_path / "other"
+    other.write_text("of somebody else")
+    monkeypatch.setattr(os, "urandom", bytes)
+    for name in ("history", "live"):
+        (tmp_path / "demand" / f".{name}.00000000.part").symlink_to(other)
+    with pytest.raises(ArtifactError, match="cannot change which demand model is live"):
+        promote(tmp_path, "demand", digest)
+    assert other.read_text() == "of somebody else"
+    assert live_digest(tmp_path, "demand") is None
+
+
+def test_models_are_listed_by_digest_and_damaged_ones_say_why(tmp_path: Path) -> None:
+    assert saved(tmp_path, "demand") == {}
+    whole, damaged = sorted(save(tmp_path, "demand", card(created=created), demand_arrays()) for created in (5, 6))
+    (tmp_path / "demand" / damaged / "model.npz").write_bytes(b"damaged")
+    found = saved(tmp_path, "demand")
+    assert list(found) == [whole, damaged]
+    assert isinstance(found[whole], Card)
+    assert isinstance(found[damaged], ArtifactError)
+
+
+def test_where_the_models_should_be_and_a_file_is_the_listing_says_so(tmp_path: Path) -> None:
+    (tmp_path / "demand").write_text("")
+    with pytest.raises(ArtifactError, match=r"cannot look into .*/demand"):
+        saved(tmp_path, "demand")
 
 
 def test_nobody_else_may_read_or_write_what_is_saved(tmp_path: Path) -> None:

@@ -9,9 +9,12 @@ from nicety.models.forecast.baseline import (
     BASELINES,
     DOUBT,
     Ewma,
+    Floats,
+    Ints,
     LastValue,
     SeasonalNaive,
     WindowQuantile,
+    error_quantiles,
     ewma,
     history,
     period,
@@ -126,3 +129,12 @@ def test_windows_of_a_wrong_shape_are_refused() -> None:
         LastValue().predict(np.ones((2, WINDOW - 1)), np.array([3, 3]))
     with pytest.raises(ValueError, match="windows must be"):
         LastValue().predict(np.ones((2, WINDOW)), np.array([3]))
+
+
+@pytest.mark.parametrize(("errors", "own"), [(0, 0.0), (2, 0.25), (6, 0.75), (8, 1.0), (40, 1.0)])
+def test_up_to_eight_errors_count_for_a_part_beside_those_of_the_shorter_horizon(errors: int, own: float) -> None:
+    def seen(value: float, many: int) -> tuple[Floats, Ints]:
+        return np.concatenate([np.full((1, many), value), np.full((1, 1), np.nan)], axis=1), np.array([many])
+
+    found = error_quantiles([seen(1.0, 30), seen(5.0, errors)], np.zeros(1))
+    assert np.allclose(found[0], [[1.0] * len(QUANTILES), [1.0 + own * 4.0] * len(QUANTILES)])

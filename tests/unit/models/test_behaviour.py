@@ -148,6 +148,13 @@ def test_threads_that_never_sleep_want_whole_cores() -> None:
     assert summary(Doing(threads=4, cpu=0.4, wait=0.2, timeslices=900))["whole_cores"] == 0
 
 
+def test_what_comes_in_bursts_is_unsteady_and_irregular_within_limits() -> None:
+    rare = replace(HOG, cpu=0.002, wait=0.0, timeslices=1)
+    steady, bursts = summary(*[HOG] * 60), summary(*[rare] * 59, HOG)
+    assert (steady["unsteadiness"], steady["irregularity"]) == (pytest.approx(0, abs=1e-6), pytest.approx(0, abs=1e-6))
+    assert (bursts["unsteadiness"], bursts["irregularity"]) == (2.0, 2.0)
+
+
 def test_a_tick_says_more_the_more_was_used_and_nothing_below_a_millisecond() -> None:
     seen = [summary(replace(SERVICE, cpu=cpu, wait=0))["seconds_seen"] for cpu in (0.0005, 0.002, 0.01, 0.2, 0.99)]
     assert seen[0] == 0
@@ -264,9 +271,9 @@ def test_values_beyond_the_knots_push_as_much_as_the_last() -> None:
 
 
 def test_batch_needs_more_than_certainty_when_it_may_be_a_service() -> None:
-    held = np.full(2, CLASSES.index(Class.EXEMPT))
-    found = decide(np.array([[0.08, 0.91, 0.01], [0.02, 0.91, 0.07]]), held, 0.9)
-    assert [CLASSES[at] for at in found] == [Class.EXEMPT, Class.BATCH]
+    held = np.full(4, CLASSES.index(Class.EXEMPT))
+    found = decide(np.array([[0.08, 0.91, 0.01], [0.051, 0.91, 0.039], [0.049, 0.91, 0.041], [0.02, 0.91, 0.07]]), held, 0.9)
+    assert [CLASSES[at] for at in found] == [Class.EXEMPT, Class.EXEMPT, Class.BATCH, Class.BATCH]
 
 
 def test_a_class_once_held_is_kept_until_it_is_well_below() -> None:
@@ -529,6 +536,16 @@ def test_what_is_gone_for_long_is_forgotten_and_its_place_is_clean() -> None:
     assert behaviours.step(["program third"], values(SLEEPER)) == [None]
 
 
+def test_who_gets_the_place_of_a_forgotten_group_is_not_its_successor() -> None:
+    summaries = Summaries()
+    old, _ = summaries.step(["program old"], values(replace(HOG, settled=1)))
+    assert summaries.forget(["program old", "program unknown"]) == old.tolist()
+    new, _ = summaries.step(["program new"], values(NEW_HOG))
+    assert new.tolist() == old.tolist()
+    assert not summaries.renewed(new).any()
+    assert not summaries.swarms(new).any()
+
+
 def test_a_storm_of_programs_costs_no_memory() -> None:
     summaries = Summaries()
     for tick in range(100):
@@ -539,6 +556,8 @@ def test_a_storm_of_programs_costs_no_memory() -> None:
 def test_certainty_and_shapes_are_checked() -> None:
     with pytest.raises(ValueError, match="certainty"):
         Behaviours(MODEL, 0.5)
+    with pytest.raises(ValueError, match="certainty"):
+        Behaviours(MODEL, 1.0)
     with pytest.raises(ValueError, match="values where"):
         Behaviours(MODEL, 0.9).step(["a", "b"], values(HOG))
     with pytest.raises(ValueError, match="interval"):

@@ -103,6 +103,26 @@ def test_rows_tell_how_far_each_value_lies_from_the_common_point() -> None:
     assert np.allclose(made[DEMAND_FEATURES.index("age")], np.log(300))
 
 
+def test_rows_tell_what_was_a_period_ago_and_beside_it() -> None:
+    period = 7
+    series = np.random.default_rng(2).permutation(period)[np.arange(210) % period][None].astype(np.float64) + 1.0
+    experts, seen = shown(series)
+    assert experts.period[0] == period
+    made = rows(experts, seen)
+    for at, horizon in enumerate(HORIZONS[:3]):
+        assert horizon < period
+        then = len(series[0]) - 1 + horizon - period  # of the value a period before the horizon
+        for name, expected in (
+            ("a period ago, later", series[0, then + 1]),
+            ("a period ago, earlier", series[0, then - 1]),
+            ("two periods ago", series[0, then - period]),
+            ("largest near a period ago", series[0, then - 1 : then + 2].max()),
+        ):
+            column = made[DEMAND_FEATURES.index(name), at]
+            value = np.sign(column) * np.expm1(np.abs(column)) * (seen.spread[at] if seen.spread[at] > 0 else 1) + seen.base[at]
+            assert value * seen.unit == pytest.approx(expected, rel=1e-3), (name, horizon)
+
+
 def test_answers_are_spreads_from_the_common_point() -> None:
     _, seen = shown(noise(2, 100))
     said = forecasts(seen, np.broadcast_to(np.array([0.0, 1, 2, 3], dtype=np.float32)[None, :, None], (*SHAPE, 2)))
@@ -224,10 +244,10 @@ def raises(start: Singles) -> Singles:
     ("say", "trouble"),
     [
         (raises, "IndexError: node 7 of 3"),
-        (lambda start: start * np.nan, "cannot be"),
-        (lambda start: start + np.inf, "cannot be"),
-        (lambda start: start - 1e30, "cannot be"),
-        (lambda start: start + 1e30, "cannot be"),
+        (lambda start: start * np.nan, "impossible values"),
+        (lambda start: start + np.inf, "impossible values"),
+        (lambda start: start - 1e30, "impossible values"),
+        (lambda start: start + 1e30, "impossible values"),
         (lambda start: start[:, :2], "answers of shape"),
     ],
 )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nicety.models.anomaly.detectors import KINDS, worker_rows
-from nicety.models.anomaly.evidence import CHANNELS, MIB
+from nicety.models.anomaly.evidence import CHANNELS, COMPARABLE_CHARS, MIB
 from nicety.models.anomaly.model import RobustZ, alpha, score
 from nicety.models.features import WorkerWindows
 from nicety.models.records import WINDOW, Anomaly, ProcId, Score
@@ -105,6 +105,47 @@ def test_a_leak_says_when_it_will_hit_the_limit() -> None:
     assert figures["growth_fds_per_minute"] == pytest.approx(240, rel=0.1)
 
 
+@pytest.mark.parametrize(("window", "found"), [(60.0, True), (59.0, False)])
+def test_of_a_lone_worker_a_whole_window_of_a_minute_shows_a_leak(window: float, found: bool) -> None:
+    interval = window / WINDOW
+    said = flags(put(pool(1, ONSET + 2 * WINDOW, interval, 2), Anomaly.FD_LEAK, interval, 2.0), interval, ONSET)
+    assert {score.kind for _, score in said} == ({Anomaly.FD_LEAK} if found else set())
+
+
+@pytest.mark.parametrize(
+    ("theirs", "own", "spins"),
+    [(100_000.0, 1000.0, True), (100_000.0, 5000.0, False), (5000.0, 255.0, True), (5000.0, 256.0, False)],
+)
+def test_a_worker_that_moves_next_to_nothing_of_what_its_siblings_move_spins(theirs: float, own: float, spins: bool) -> None:
+    ticks = put(pool(4, 320, 0.5, 1), Anomaly.SPIN, 0.5)
+    for tick in ticks:
+        tick.values[:, AT["chars"]] = theirs
+    for tick in ticks[ONSET:]:
+        tick.values[0, AT["chars"]] = own
+    said = {(score.id, score.kind) for _, score in flags(ticks, 0.5, ONSET)}
+    assert ((VICTIM, Anomaly.SPIN) in said) is spins
+
+
+@pytest.mark.parametrize("interval", [0.5, 1.0])
+def test_an_outlier_has_to_stand_out_for_a_minute_at_any_interval(interval: float) -> None:
+    ticks = pool(4, ONSET + round(80 / interval), interval, 4)
+    for tick in ticks[ONSET:]:
+        tick.values[0, AT["threads"]] *= 50
+    found = flags(ticks, interval, ONSET)
+    assert {(score.id, score.kind) for _, score in found} == {(VICTIM, Anomaly.OUTLIER)}
+    assert 40 <= found[0][0] <= 64  # the older half may have a part of what was before
+
+
+@pytest.mark.parametrize(("mib", "found"), [(0.05, False), (50.0, True)])
+def test_a_hundred_times_next_to_no_memory_is_no_outlier(mib: float, found: bool) -> None:
+    ticks = pool(4, 340, 0.5, 4)
+    for number, tick in enumerate(ticks):
+        tick.values[:, AT["rss"]] = mib * MIB
+        tick.values[0, AT["rss"]] *= 100 if number >= ONSET else 1
+    said = {(score.id, score.kind) for _, score in flags(ticks, 0.5, ONSET)}
+    assert said == ({(VICTIM, Anomaly.OUTLIER)} if found else set())
+
+
 def test_a_lone_long_computation_is_no_spin_where_work_never_showed_io() -> None:
     ticks = pool(1, 350, 1.0, 5)
     for tick in ticks:
@@ -184,7 +225,7 @@ def doing(ticks: Sequence[WorkerTick], begin: int, rows: Sequence[tuple[float, f
             tick.values[worker, [AT[name] for name in ("cpu", "wait", "timeslices", "chars", "busy")]] = row
 
 
-@pytest.mark.parametrize(("theirs", "storm"), [(14_000.0, True), (600.0, False)])
+@pytest.mark.parametrize(("theirs", "storm"), [(14_000.0, True), (COMPARABLE_CHARS, True), (600.0, False)])
 def test_siblings_that_hardly_need_a_cpu_show_a_storm_where_they_move_as_many_bytes(theirs: float, storm: bool) -> None:
     """Heartbeats show nothing: a worker that has just come may get all the requests, which move no bytes."""
     ticks = pool(4, 320, 0.5, 60)

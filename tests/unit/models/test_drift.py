@@ -127,6 +127,12 @@ def test_the_reason_has_the_figures() -> None:
     assert "times what the baseline did over 5 ticks" in ratio
 
 
+def test_in_the_reason_no_loss_counts_more_than_ten_usual_ones() -> None:
+    watch, many = DriftWatch(["cpu"]), float(len(QUANTILES))
+    changes = [change for _ in range(60) for change in one(watch, 1e6, many)]
+    assert "it lost 10.00 times what the baseline did" in changes[0].reason
+
+
 # --- good models --------------------------------------------------------------------------------------------------------------
 
 
@@ -169,6 +175,13 @@ def test_a_jump_of_the_baseline_does_not_hide_what_follows() -> None:
 
 
 # --- coverage -----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_quantile_that_is_too_low_at_next_to_no_cost_is_no_reason() -> None:
+    watch = DriftWatch(["cpu"])
+    for _ in range(5 * COVERAGE_TICKS):
+        none = np.zeros((1, len(QUANTILES)))
+        assert watch.step(np.zeros(1, dtype=np.int64), losses(1.04), losses(1.0), none, covered(1), np.ones(1)) == ()
 
 
 def test_a_quantile_that_is_too_low_is_named_though_all_losses_together_are_no_worse() -> None:

@@ -238,6 +238,23 @@ def test_a_series_does_not_depend_on_its_slot_nor_on_others() -> None:
         assert all(np.array_equal(a, b) for a, b in zip(figures(seen, place), figures(together[-1], 4), strict=True))
 
 
+def test_the_common_point_is_the_mean_of_the_experts_weighted_by_the_twelfth_power_of_their_losses() -> None:
+    series = noise(3, 200)
+    experts, seen = run(series)
+    last = seen[-1]
+    weight = (experts.state["loss"].astype(np.float64) + 1e-9) ** -12
+    expected = (weight * last.points).sum(axis=1) / weight.sum(axis=1)
+    assert np.allclose(last.base, expected, rtol=1e-4)
+    assert not np.allclose(last.base, last.points.mean(axis=1), rtol=0.01)
+
+
+def test_errors_far_beyond_their_mean_size_are_told_as_large_as_they_are() -> None:
+    """Rare jumps by a hundred: by far more than ten mean errors, which some quantile must say."""
+    series = np.where(np.random.default_rng(1).random((1, 200)) < 0.03, 100.0, 1.0)
+    _, seen = run(series)
+    assert 10 < max(float(np.abs(each.tails).max()) for each in seen) <= 24
+
+
 def test_a_slot_that_begins_again_knows_nothing_of_before() -> None:
     old, new = noise(8, 90) * 1e3, noise(8, 90, seed=2)
     experts, _ = run(old)

@@ -83,6 +83,7 @@ def test_tables_out_of_order_are_refused() -> None:
         (0.1, 0.93, 1, 1.0),  # likewise, measured a little late
         (0.05, 1.73 - 0.05, 64, 0.05 / (1 - 1.68 / 2)),  # a client in a crowd: what two of its threads could have done
         (1.0, 3.0, 4, 2.0),  # four hogs in a process, on two CPUs
+        (0.5, 0.25, 0, 0.5 / 0.75),  # it has ended since, and had one at least
         (0.5, 0.0, 0, 0.5),  # a zombie has no threads, but what it used it used
         (1.5, 0.5, 1, 1.5),  # a thread that ended meanwhile
         (0.0, 0.9, 1, 0.0),

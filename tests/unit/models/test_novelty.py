@@ -150,8 +150,29 @@ def test_it_says_which_feature_was_how_far_off() -> None:
 def test_what_makes_no_sense_is_refused() -> None:
     with pytest.raises(ValueError, match="1 or more"):
         Novelty(0, 3)
+    with pytest.raises(ValueError, match="1 or more"):
+        Novelty(2, 0)
     with pytest.raises(ValueError, match=r"\[2, 3\]"):
         Novelty(2, 3).step(np.zeros((3, 2)))
+
+
+def test_a_tick_in_which_nothing_is_known_teaches_nothing() -> None:
+    values = np.random.default_rng(5).normal(size=(200, 1, 3))
+    whole, holes = Novelty(1, 3), Novelty(1, 3)
+    for tick, row in enumerate(values):
+        if tick % 10 == 7:
+            assert np.isnan(holes.step(np.full((1, 3), np.nan))).all()
+        assert np.array_equal(whole.step(row), holes.step(row), equal_nan=True)
+
+
+def test_a_spike_fades_from_the_score_within_some_ticks_and_no_score_is_negative() -> None:
+    watch, values = Novelty(1, 2), np.random.default_rng(6).normal(size=(300, 1, 2))
+    values[250] = 50.0
+    scores = [float(watch.step(row)[0]) for row in values]
+    assert min(scores[40:]) >= 0.0
+    assert scores[250] > 10 * max(scores[200:250])
+    assert scores[253] > scores[254] > scores[255] > scores[250] / 2
+    assert scores[265] < scores[250] / 5
 
 
 def test_differences_below_the_least_deviation_mean_nothing_in_any_unit() -> None:

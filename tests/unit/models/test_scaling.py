@@ -75,6 +75,41 @@ def test_a_pool_that_scales_has_no_limit(single: float, noise: float) -> None:
         assert curve.contention < 0.3
 
 
+@pytest.mark.parametrize(("high", "compared"), [(5, False), (4, True), (6, True)])
+def test_times_are_compared_that_are_ten_ticks_apart(high: int, compared: bool) -> None:
+    """A load that is the same every ten ticks has nothing to compare."""
+    law, scaling, cycle = usl(1.0, 0.3, 0.0), Scaling(), [1.0, 2.0, 3.0, 4.0, 6.0] + high * [16.0]
+    for busy in 40 * cycle:
+        scaling.step(busy, law(busy))
+    curve = known(scaling)
+    assert curve.worth is not None
+    assert (curve.adds is not None) is compared
+
+
+def test_a_pool_that_scales_perfectly_does_exactly_its_share_for_each_worker() -> None:
+    curve = known(grown(lambda n: 0.7 * n, UP))
+    assert (curve.single, curve.contention, curve.coherency) == (pytest.approx(0.7, rel=1e-9), 0.0, 0.0)
+
+
+@pytest.mark.parametrize(("sizes", "seen"), [([5, 6, 7, 9], False), ([4, 5, 6, 7, 8], False), ([4, 5, 6, 7, 8, 9], True)])
+def test_a_curve_needs_sizes_of_which_one_is_twice_another(sizes: list[int], seen: bool) -> None:
+    scaling = Scaling()
+    for size in sizes:
+        for _ in range(ENOUGH):
+            scaling.step(size - 0.01 * size / 4, size / 2)  # all at work but for a little: 8 are less than twice 4 of them
+    for _ in range(20):
+        scaling.step(8.0 - 0.1, 4.0)
+    assert (scaling.curve() is not None) is seen
+
+
+def test_comparisons_of_long_ago_count_no_more_than_sizes_of_long_ago() -> None:
+    law = usl(1.0, 0.3, 0.0)
+    changed = grown(lambda n: 0.9 * n, 3 * UP)
+    for _ in range(FORGET):
+        changed.step(0.0, 0.0)
+    assert known(grown(law, UP, scaling=changed)).adds == known(grown(law, UP)).adds is not None
+
+
 def test_what_lies_beyond_the_sizes_seen_is_not_guessed() -> None:
     law = usl(1.0, 0.1, 0.0)
     curve = known(grown(law, [1, 2, 4, 6]))

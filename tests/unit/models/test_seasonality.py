@@ -216,6 +216,23 @@ def test_other_intervals_than_a_second_have_their_own_calendar() -> None:
     assert (known(seasonality).period, known(seasonality).trusted) == (150, True)
 
 
+@pytest.mark.parametrize("minutes", [1, 2, 3, 4, 5, 10, 15, 20, 30, 60, 90])
+def test_a_period_that_people_write_is_taken_to_be_exactly_that(minutes: int) -> None:
+    seasonality = Seasonality(interval=minutes * 60 / 150)
+    run(spikes(150, 20), 50, 430, seasonality)
+    ahead = known(seasonality)
+    assert (ahead.period, ahead.right, ahead.trusted) == (150, 1.0, True)
+
+
+def test_any_other_period_is_found_to_half_a_tick_from_three_spikes() -> None:
+    """They come 151 and 150 ticks apart. The first one is too small for a search to succeed before the third."""
+    heights = {301: 3.4, 452: 20.0, 602: 20.0}
+    seasonality = Seasonality()
+    for tick in range(200, 650):
+        seasonality.step(tick, next((high for start, high in heights.items() if start <= tick < start + 20), 3.0))
+    assert known(seasonality).period == 150.5
+
+
 def test_it_costs_less_than_a_twentieth_of_a_millisecond_a_tick() -> None:
     """Twenty series in a millisecond, on a quiet machine; here four times that, for machines that are not."""
     seasonalities = [Seasonality(stagger=number) for number in range(4)]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from nicety.models.anomaly.evidence import CHANNELS, ENOUGH
+from nicety.models.anomaly.evidence import CHANNELS, ENOUGH, Found
 from nicety.models.anomaly.model import ALONE, LEAST_P, LINE_ALONE, RARE, RobustZ, alpha, score
 from nicety.models.anomaly.self_history import ACCEPTED_SECONDS, BATCH, LEARNT_SECONDS, SelfHistory
 from nicety.models.features import Floats, WorkerWindows
@@ -77,6 +77,31 @@ def test_a_lone_worker_that_leaves_its_past_for_good_is_an_outlier_and_says_in_w
     assert figures[f"{trait}_deviations"] > 3
     assert figures["seconds"] == pytest.approx(120, abs=10)
     assert figures["own_past_seconds"] > 250
+
+
+def test_what_never_changed_before_leaves_its_past_by_no_more_than_the_change() -> None:
+    """A trait without scatter counts as if it had a little: its first move is not the most that there can be."""
+    traits = {  # by trait: its channel, value at first, unit, least standard deviation
+        "rss": ("rss", 64.0 * MIB, 16 * MIB, 0.2),
+        "fds": ("fds", 64.0, 64, 0.2),
+        "threads": ("threads", 16.0, 16, 0.2),
+        "chars_per_cpu": ("chars", 32_768.0, 65_536, 0.5),
+        "slices_per_cpu": ("timeslices", 50.0, 100, 0.5),
+    }
+    windows, self_history = WorkerWindows(len(CHANNELS)), SelfHistory(1.0)
+    row, found = np.zeros((1, len(CHANNELS))), Found(np.zeros(1), np.zeros(1))
+    row[0, AT["cpu"]] = 1.0
+    for channel, before, _, _ in traits.values():
+        row[0, AT[channel]] = before
+    for tick in range(ONSET):
+        if tick == ONSET - 80:
+            row[0, 2:] *= 10
+        windows.push([ONE], row)
+        found = self_history.step([ONE], ["web"], *windows.view())
+    assert found.at.tolist() == [0]
+    for trait, (_, before, unit, least) in traits.items():
+        moved = np.log1p(10 * before / unit) - np.log1p(before / unit)
+        assert found.figures[f"{trait}_deviations"][0] == pytest.approx(moved / least, rel=0.05), trait
 
 
 def last_score(ticks: Sequence[WorkerTick]) -> float:
