@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,19 @@ import pytest
 from numpy.typing import NDArray
 
 from nicety.models.anomaly.detectors import KINDS
-from nicety.models.artifact import FEATURES, ArtifactError, Card, DataRange, live_digest, load, load_live, promote, save
+from nicety.models.artifact import (
+    FEATURES,
+    ArtifactError,
+    Card,
+    DataRange,
+    live_digest,
+    load,
+    load_live,
+    promote,
+    rollback,
+    save,
+    saved,
+)
 from nicety.models.behaviour import BEHAVIOUR_FEATURES
 from nicety.models.forecast.demand import DEMAND_FEATURES, Network
 from nicety.models.records import QUANTILES
@@ -102,6 +115,23 @@ def test_a_model_that_is_not_there_does_not_replace_the_live_one(tmp_path: Path)
     with pytest.raises(ArtifactError, match="not there"):
         promote(tmp_path, "demand", "ab" * 32)
     assert live_digest(tmp_path, "demand") == digest
+
+
+def test_a_model_that_is_gone_does_not_come_back_and_the_live_one_stays(tmp_path: Path) -> None:
+    first, second = (save(tmp_path, "demand", card(), demand_arrays(answer)) for answer in (1.0, 2.0))
+    promote(tmp_path, "demand", first)
+    promote(tmp_path, "demand", second)
+    shutil.rmtree(tmp_path / "demand" / first)
+    with pytest.raises(ArtifactError, match=rf"cannot go back to the demand model {first[:8]}.*or choose another"):
+        rollback(tmp_path, "demand")
+    assert live_digest(tmp_path, "demand") == second
+
+
+def test_where_no_models_can_be_listed_the_reason_is_given(tmp_path: Path) -> None:
+    assert saved(tmp_path, "demand") == {}
+    (tmp_path / "demand").write_text("no folder")
+    with pytest.raises(ArtifactError, match=f"cannot look into {tmp_path / 'demand'}"):
+        saved(tmp_path, "demand")
 
 
 def test_nobody_else_may_read_or_write_what_is_saved(tmp_path: Path) -> None:

@@ -529,6 +529,17 @@ def test_what_is_gone_for_long_is_forgotten_and_its_place_is_clean() -> None:
     assert behaviours.step(["program third"], values(SLEEPER)) == [None]
 
 
+def test_a_group_that_is_forgotten_leaves_nothing_to_the_next_in_its_place() -> None:
+    summaries, fresh = Summaries(), Summaries()
+    summaries.step(["program x"], values(replace(SERVICE, settled=1)))
+    (freed,) = summaries.forget(["program x"])
+    slots, _ = summaries.step(["program y"], values(NEW_HOG))
+    other, _ = fresh.step(["program y"], values(NEW_HOG))
+    assert slots.tolist() == [freed]
+    assert summaries.renewed(slots).tolist() == [False]  # its processes took nobody's place
+    assert np.array_equal(summaries.rows(slots), fresh.rows(other), equal_nan=True)
+
+
 def test_a_storm_of_programs_costs_no_memory() -> None:
     summaries = Summaries()
     for tick in range(100):
@@ -537,8 +548,9 @@ def test_a_storm_of_programs_costs_no_memory() -> None:
 
 
 def test_certainty_and_shapes_are_checked() -> None:
-    with pytest.raises(ValueError, match="certainty"):
-        Behaviours(MODEL, 0.5)
+    for certainty in (0.5, 1.0):
+        with pytest.raises(ValueError, match="certainty"):
+            Behaviours(MODEL, certainty)
     with pytest.raises(ValueError, match="values where"):
         Behaviours(MODEL, 0.9).step(["a", "b"], values(HOG))
     with pytest.raises(ValueError, match="interval"):

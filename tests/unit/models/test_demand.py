@@ -103,6 +103,22 @@ def test_rows_tell_how_far_each_value_lies_from_the_common_point() -> None:
     assert np.allclose(made[DEMAND_FEATURES.index("age")], np.log(300))
 
 
+def test_rows_show_the_values_beside_the_one_a_period_ago() -> None:
+    """What will have been a period ago, one tick later and one earlier."""
+    period = 10
+    series = np.tile(noise(1, period), (1, 30))
+    experts, seen = shown(series + np.random.default_rng(1).normal(0, 0.01, series.shape))
+    assert experts.period.tolist() == [period]
+    made = rows(experts, seen)
+    past = experts.state["past"][:, 0]
+    for h, horizon in enumerate(HORIZONS):
+        back = -(-horizon // period) * period - horizon
+        for name, ago in (("a period ago, later", max(back - 1, 0)), ("a period ago, earlier", back + 1)):
+            column = made[DEMAND_FEATURES.index(name), h, 0]
+            expected = (past[(experts.row - ago) % len(past)] - seen.base[h, 0]) / seen.spread[h, 0]
+            assert np.sign(column) * np.expm1(np.abs(column)) == pytest.approx(expected, rel=1e-3, abs=1e-4), (name, horizon)
+
+
 def test_answers_are_spreads_from_the_common_point() -> None:
     _, seen = shown(noise(2, 100))
     said = forecasts(seen, np.broadcast_to(np.array([0.0, 1, 2, 3], dtype=np.float32)[None, :, None], (*SHAPE, 2)))

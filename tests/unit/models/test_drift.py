@@ -118,6 +118,16 @@ def test_one_that_loses_twice_as_much_is_given_up_within_60_ticks_of_most_single
     assert len(found) >= 0.8 * SERIES
 
 
+def test_one_quantile_counts_at_most_ten_times_what_is_usual() -> None:
+    watch, changes = DriftWatch(["cpu"]), list[ModelSwitch]()
+    wild = losses(1.0)
+    wild[0, -1] = 1e6
+    for _ in range(4):
+        changes += watch.step(np.array([0]), wild, losses(1.0), covered(1), covered(1), np.ones(1))
+    (change,) = changes
+    assert f"it lost {10 + 1 - 1 / len(QUANTILES):.2f} times what the baseline did over 4 ticks" in change.reason
+
+
 def test_the_reason_has_the_figures() -> None:
     ((_, change),) = Trial("gauss", 30).changes(WRONG["constant"], together=True)
     assert change.metric == "0"

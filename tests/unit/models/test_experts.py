@@ -14,6 +14,8 @@ from nicety.models.forecast.experts import (
     FORGET,
     LEVELS,
     PAST,
+    POWER,
+    REACH,
     SMOOTHING,
     TOLD,
     ExpertOutlook,
@@ -145,6 +147,23 @@ def test_the_tails_are_met_as_often_as_their_level_says() -> None:
             ]
         )
         assert np.allclose(below.mean(axis=(0, 2)), LEVELS, atol=0.03)
+
+
+def test_rare_errors_are_known_up_to_24_times_the_mean_size() -> None:
+    """Some jumps, at random, of a series that else stands still."""
+    jumps = np.random.default_rng(2).random(600) < 1 / 60
+    jumps[-3] = True
+    _, seen = run(np.where(jumps, 50.0, 1.0)[None])
+    highest = seen[-1].tails[0, LEVELS.index(0.99), 0]
+    assert 12 < highest <= REACH == 24
+
+
+def test_an_expert_weighs_by_the_twelfth_power_of_what_it_lost() -> None:
+    experts, seen = run(jumpy(3, 200))
+    weight = experts.state["loss"].astype(np.float64) ** -12
+    agreed = (weight * seen[-1].points).sum(axis=1) / weight.sum(axis=1)
+    assert POWER == 12
+    assert np.allclose(seen[-1].base, agreed, rtol=1e-4)
 
 
 def jumpy(series: int, ticks: int) -> Floats:

@@ -84,6 +84,7 @@ def test_tables_out_of_order_are_refused() -> None:
         (0.05, 1.73 - 0.05, 64, 0.05 / (1 - 1.68 / 2)),  # a client in a crowd: what two of its threads could have done
         (1.0, 3.0, 4, 2.0),  # four hogs in a process, on two CPUs
         (0.5, 0.0, 0, 0.5),  # a zombie has no threads, but what it used it used
+        (0.3, 0.25, 0, 0.4),  # and it counts as one thread, which would have used more without the wait
         (1.5, 0.5, 1, 1.5),  # a thread that ended meanwhile
         (0.0, 0.9, 1, 0.0),
     ],

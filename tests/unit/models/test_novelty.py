@@ -77,6 +77,18 @@ def test_the_same_values_give_the_same_scores() -> None:
     assert scored(healthy(150)).tobytes() == scored(healthy(150)).tobytes()
 
 
+def test_ticks_of_which_nothing_is_known_change_nothing() -> None:
+    values = healthy(200)
+    values[150:, 2] += 20
+    watch = Novelty(1, 4)
+    scores = []
+    for tick, row in enumerate(values):
+        for _ in range(3 if tick % 20 == 19 else 0):
+            assert np.isnan(watch.step(np.full((1, 4), np.nan))[0])
+        scores.append(watch.step(row[None])[0])
+    assert np.array(scores) == pytest.approx(scored(values), nan_ok=True, rel=1e-12)
+
+
 def test_unknown_values_are_no_evidence() -> None:
     values = healthy(300)
     values[100:200:3, 1] = np.nan
@@ -148,8 +160,9 @@ def test_it_says_which_feature_was_how_far_off() -> None:
 
 
 def test_what_makes_no_sense_is_refused() -> None:
-    with pytest.raises(ValueError, match="1 or more"):
-        Novelty(0, 3)
+    for series, features in ((0, 3), (3, 0)):
+        with pytest.raises(ValueError, match="1 or more"):
+            Novelty(series, features)
     with pytest.raises(ValueError, match=r"\[2, 3\]"):
         Novelty(2, 3).step(np.zeros((3, 2)))
 

@@ -134,6 +134,15 @@ def test_a_glimpse_of_what_more_workers_do_is_not_enough() -> None:
     assert (curve.adds, curve.certain) == (None, False)
 
 
+def test_times_are_compared_that_begin_ten_ticks_apart() -> None:
+    """Means of five ticks: fifteen ticks without a hole are the least."""
+    scaling = Scaling()
+    for tick in range(15):
+        assert not scaling._pairs
+        scaling.step(2.0 if tick < 8 else 4.0, 1.0 if tick < 8 else 1.5)
+    assert list(scaling._pairs) == [(15, 3.0, 0.25)]
+
+
 def test_too_little_is_no_evidence() -> None:
     law = usl(1.0, 0.9, 0.0)
     assert Scaling().curve() is None

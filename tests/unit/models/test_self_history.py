@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 from collections.abc import Callable, Sequence
 
@@ -77,6 +78,21 @@ def test_a_lone_worker_that_leaves_its_past_for_good_is_an_outlier_and_says_in_w
     assert figures[f"{trait}_deviations"] > 3
     assert figures["seconds"] == pytest.approx(120, abs=10)
     assert figures["own_past_seconds"] > 250
+
+
+@pytest.mark.parametrize(("channel", "trait"), [("timeslices", "slices_per_cpu"), ("chars", "chars_per_cpu")])
+def test_how_it_works_is_not_odd_because_it_hardly_varied_before(channel: str, trait: str) -> None:
+    """Half a logarithm is the least that counts as a standard deviation."""
+    ticks = lone(ONSET + 100)
+    for tick in ticks:
+        tick.values[0, [AT["cpu"], AT["wait"], AT["timeslices"], AT["chars"]]] = 0.5, 0.0, 500.0, 1e6
+    windows, self_history = WorkerWindows(len(CHANNELS)), SelfHistory(1.0)
+    for tick in from_onset(ticks, times(channel, 20)):
+        windows.push(tick.keys, tick.values)
+        found = self_history.step(tick.keys, tick.pools, *windows.view())
+    figures = {name: float(values[0]) for name, values in found.figures.items()}
+    assert figures[f"{trait}_times_own_past"] > 10
+    assert figures[f"{trait}_deviations"] <= math.log(20) / 0.5
 
 
 def last_score(ticks: Sequence[WorkerTick]) -> float:
