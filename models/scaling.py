@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -196,16 +197,17 @@ def _law(sizes: Floats, each: Floats) -> tuple[float, float, float]:
     """
     columns = np.stack([each, each * (sizes - 1), each * sizes * (sizes - 1)], axis=1)
     prior = _PRIOR * np.diag([0.0, 1.0, 1.0])
-    best, least = np.array([1 / float(np.median(each)), 0.0, 0.0]), math.inf
+    laws: list[tuple[float, Floats]] = []  # L alone always is one
     for free in (chosen for count in range(3) for chosen in combinations((1, 2), count)):
         used = [0, *free]
         rows = np.concatenate([columns[:, used], prior[:, used]])
         wanted = np.concatenate([np.ones(len(sizes)), np.zeros(3)])
         found = np.linalg.lstsq(rows, wanted, rcond=None)[0]
-        cost = float(np.sum((rows @ found - wanted) ** 2))
-        if found[0] > 0 and (found >= 0).all() and cost < least:
-            best, least = np.zeros(3), cost
-            best[used] = found
+        if found[0] > 0 and (found >= 0).all():
+            law = np.zeros(3)
+            law[used] = found
+            laws.append((float(np.sum((rows @ found - wanted) ** 2)), law))
+    _, best = min(laws, key=itemgetter(0))
     return 1 / float(best[0]), float(best[1] / best[0]), float(best[2] / best[0])
 
 

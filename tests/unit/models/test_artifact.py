@@ -134,6 +134,18 @@ def test_where_no_models_can_be_listed_the_reason_is_given(tmp_path: Path) -> No
         saved(tmp_path, "demand")
 
 
+def test_nothing_is_written_through_what_somebody_put_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = save(tmp_path, "demand", card(), demand_arrays())
+    theirs = tmp_path / "theirs"
+    theirs.write_text("mine")
+    monkeypatch.setattr("nicety.models.artifact.os.urandom", lambda size: bytes(size))  # a name that can be guessed
+    (tmp_path / "demand" / ".live.00000000.part").symlink_to(theirs)
+    with pytest.raises(ArtifactError, match="cannot change which demand model is live"):
+        promote(tmp_path, "demand", digest)
+    assert theirs.read_text() == "mine"
+    assert live_digest(tmp_path, "demand") is None
+
+
 def test_nobody_else_may_read_or_write_what_is_saved(tmp_path: Path) -> None:
     models = tmp_path / "models"
     promote(models, "demand", save(models, "demand", card(), demand_arrays()))

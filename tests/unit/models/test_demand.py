@@ -18,6 +18,7 @@ from nicety.models.forecast.demand import (
     LOWERED,
     METRICS,
     MIN_TICKS,
+    WATCHED,
     Forecaster,
     Network,
     answer,
@@ -264,6 +265,17 @@ def test_one_bad_forecast_does_not_silence_the_others() -> None:
     values = noise(3, MIN_TICKS)
     assert [source for _, source in run(forecaster, values)[-1]] == ["demand stub", FALLBACK, "demand stub"]
     assert "1 of 3" in forecaster.trouble
+
+
+@pytest.mark.parametrize("pause", [6, 7])
+def test_each_answer_is_judged_once_at_each_watched_horizon(pause: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However the ticks lie in which it was asked for."""
+    values, forecaster, judged = noise(1, 100), Forecaster(network(), 1.0), list[float]()
+    monkeypatch.setattr(forecaster._watch, "step", lambda *rows: judged.append(float(rows[-1].sum())) or ())
+    asked = [tick for tick in range(MIN_TICKS, 90) if tick % pause == pause - 1]
+    for tick in range(100):
+        step(forecaster, values, tick, ask=tick in asked)
+    assert sum(judged) == len(WATCHED) * len(asked)
 
 
 def test_trouble_is_over_when_the_model_is_well_again() -> None:

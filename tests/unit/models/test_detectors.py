@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from nicety.models.anomaly.detectors import KINDS, worker_rows
-from nicety.models.anomaly.evidence import CHANNELS, MIB
+from nicety.models.anomaly.evidence import CHANNELS, COMPARABLE_CHARS, MIB, WindowView, works
 from nicety.models.anomaly.model import RobustZ, alpha, score
+from nicety.models.anomaly.siblings import Siblings
 from nicety.models.features import WorkerWindows
 from nicety.models.records import WINDOW, Anomaly, ProcId, Score
 from nicety.training.anomaly_cases import FAULTS, WorkerTick, faulty, healthy_pool
@@ -459,3 +460,11 @@ def test_a_spinner_that_is_pushed_off_its_cpu_all_the_time_makes_no_storm(thread
     for tick in ticks[ONSET:]:
         tick.values[0, [AT["cpu"], AT["wait"], AT["timeslices"]]] = (0.45, 0.53, 1400.0)
     assert {score.kind for _, score in flags(ticks, 0.5, ONSET)} == {kind}
+
+
+@pytest.mark.parametrize(("chars", "compared"), [(COMPARABLE_CHARS, True), (COMPARABLE_CHARS - 1, False)])
+def test_a_worker_is_compared_from_four_kib_a_second_on_though_it_hardly_computes(chars: float, compared: bool) -> None:
+    windows = np.zeros((len(CHANNELS), WINDOW, 2), dtype=np.float32)
+    windows[AT["chars"]] = chars
+    view = WindowView(windows, np.full(2, WINDOW), Siblings(np.zeros(2, dtype=np.int64)), 1.0, None, 1.0)
+    assert works(view, slice(WINDOW)).tolist() == [compared, compared]
