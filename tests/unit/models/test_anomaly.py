@@ -112,6 +112,16 @@ def test_half_a_minute_of_growth_is_not_enough_without_siblings() -> None:
     assert last(ticks, 1.0)[VICTIM].p == 1.0
 
 
+@pytest.mark.parametrize(("chars", "spins"), [(255.5, True), (256.0, False)])
+def test_a_quarter_of_a_kib_a_second_is_progress_where_siblings_move_little(chars: float, spins: bool) -> None:
+    ticks = broken(healthy_pool("steady", 4, 260, 0.5, np.random.default_rng(3)), 200, Anomaly.SPIN, 0.5)
+    for tick in ticks:
+        tick.values[:, AT["chars"]] = 5000.0
+    for tick in ticks[200:]:
+        tick.values[0, AT["chars"]] = chars
+    assert (last(ticks, 0.5)[VICTIM].kind is Anomaly.SPIN) is spins
+
+
 def test_siblings_that_all_grow_alike_do_not_leak() -> None:
     interval = 0.5
     ticks = healthy_pool("steady", 5, 400, interval, np.random.default_rng(8))

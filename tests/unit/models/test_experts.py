@@ -117,6 +117,14 @@ def test_a_profile_by_the_clock_predicts_what_comes_each_time(name: str, seconds
     assert said(seen[-1], "last value", 3) == 1.0
 
 
+def test_a_profile_knows_what_comes_also_at_a_time_that_it_never_saw() -> None:
+    """Begun at half past, it meets the first half of an hour for the first time, and knows what came at half past."""
+    start = START - START % 3600 + 1800
+    _, seen = run(np.where(np.arange(60) == 0, 9.0, 1.0)[None], interval=60, at=start)
+    assert said(seen[-1], "hour", 1) == pytest.approx(9.0)
+    assert said(seen[-1], "hour", 3) == pytest.approx(1.0)
+
+
 def test_the_common_point_follows_whoever_was_right_lately() -> None:
     steady = 5 + np.tile([1.0, -1.0], 200)  # the mean is right, the last value never is
     walk = np.cumsum(np.random.default_rng(3).normal(0, 1, 400)) + 100

@@ -174,7 +174,7 @@ def test_a_child_that_nobody_reaps_is_the_worker_s_zombie() -> None:
     found = world.run(60)
     assert {(noticed.id, noticed.kind) for _, noticed in found} == {(world.workers[2], Anomaly.ZOMBIE)}
     assert 29 <= found[0][0] <= 31
-    assert dict(found[-1][1].figures)["zombies"] == 1
+    assert dict(found[-1][1].figures) == {"zombies": 1, "seconds": 59, "siblings": len(world.workers) - 1}
     assert judge_pools(RobustZ(), [found[0][1]], 1.0)[0].p < alpha(1.0)
     world.end(child)
     assert world.run(5) == []
