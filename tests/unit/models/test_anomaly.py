@@ -122,6 +122,15 @@ def test_a_quarter_of_a_kib_a_second_is_progress_where_siblings_move_little(char
     assert (last(ticks, 0.5)[VICTIM].kind is Anomaly.SPIN) is spins
 
 
+@pytest.mark.parametrize(("seconds", "odd"), [(20, False), (62, True)])
+def test_what_is_odd_for_less_than_a_minute_is_no_outlier(seconds: int, odd: bool) -> None:
+    interval = 0.5
+    ticks = healthy_pool("steady", 4, 300, interval, np.random.default_rng(3))
+    for tick in ticks[-round(seconds / interval) :]:
+        tick.values[0, AT["chars"]] *= 40
+    assert (last(ticks, interval)[VICTIM].kind is Anomaly.OUTLIER) is odd
+
+
 def test_siblings_that_all_grow_alike_do_not_leak() -> None:
     interval = 0.5
     ticks = healthy_pool("steady", 5, 400, interval, np.random.default_rng(8))

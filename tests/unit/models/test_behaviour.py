@@ -529,6 +529,11 @@ def test_what_is_gone_for_long_is_forgotten_and_its_place_is_clean() -> None:
     assert behaviours.step(["program third"], values(SLEEPER)) == [None]
 
 
+def test_what_is_put_on_a_cpu_once_in_a_burst_is_twice_as_irregular_as_its_mean_at_most() -> None:
+    ticks = [Doing(cpu=0.5, timeslices=10)] * 20
+    assert summary(*ticks, Doing(cpu=0.5, timeslices=1e6))["irregularity"] == 2.0
+
+
 def test_a_group_that_is_forgotten_leaves_nothing_to_the_next_in_its_place() -> None:
     summaries, fresh = Summaries(), Summaries()
     summaries.step(["program x"], values(replace(SERVICE, settled=1)))

@@ -271,7 +271,12 @@ def test_one_bad_forecast_does_not_silence_the_others() -> None:
 def test_each_answer_is_judged_once_at_each_watched_horizon(pause: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """However the ticks lie in which it was asked for."""
     values, forecaster, judged = noise(1, 100), Forecaster(network(), 1.0), list[float]()
-    monkeypatch.setattr(forecaster._watch, "step", lambda *rows: judged.append(float(rows[-1].sum())) or ())
+
+    def noted(*rows: Floats) -> tuple[()]:
+        judged.append(float(rows[-1].sum()))
+        return ()
+
+    monkeypatch.setattr(forecaster._watch, "step", noted)
     asked = [tick for tick in range(MIN_TICKS, 90) if tick % pause == pause - 1]
     for tick in range(100):
         step(forecaster, values, tick, ask=tick in asked)

@@ -143,6 +143,11 @@ def test_times_are_compared_that_begin_ten_ticks_apart() -> None:
     assert list(scaling._pairs) == [(15, 3.0, 0.25)]
 
 
+@pytest.mark.parametrize("single", [1.0, 0.6])
+def test_the_output_of_one_worker_is_not_guessed_too_low_where_all_add_the_same(single: float) -> None:
+    assert known(grown(usl(single, 0.0, 0.0), UP)).single == pytest.approx(single, rel=1e-9)
+
+
 def test_too_little_is_no_evidence() -> None:
     law = usl(1.0, 0.9, 0.0)
     assert Scaling().curve() is None

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from nicety.models.anomaly.evidence import CHANNELS, ENOUGH
+from nicety.models.anomaly.evidence import CHANNELS, ENOUGH, Found
 from nicety.models.anomaly.model import ALONE, LEAST_P, LINE_ALONE, RARE, RobustZ, alpha, score
 from nicety.models.anomaly.self_history import ACCEPTED_SECONDS, BATCH, LEARNT_SECONDS, SelfHistory
 from nicety.models.features import Floats, WorkerWindows
@@ -87,6 +87,7 @@ def test_how_it_works_is_not_odd_because_it_hardly_varied_before(channel: str, t
     for tick in ticks:
         tick.values[0, [AT["cpu"], AT["wait"], AT["timeslices"], AT["chars"]]] = 0.5, 0.0, 500.0, 1e6
     windows, self_history = WorkerWindows(len(CHANNELS)), SelfHistory(1.0)
+    found = Found(np.zeros(1), np.zeros(1))
     for tick in from_onset(ticks, times(channel, 20)):
         windows.push(tick.keys, tick.values)
         found = self_history.step(tick.keys, tick.pools, *windows.view())
