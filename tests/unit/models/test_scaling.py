@@ -179,6 +179,19 @@ def test_what_was_seen_long_ago_is_forgotten() -> None:
     assert scaling.curve() is None
 
 
+def test_only_comparisons_of_long_ago_are_forgotten() -> None:
+    scaling = grown(usl(1.0, 0.5, 0.0), UP)
+    early = len(scaling._pairs)
+    for _ in range(FORGET):
+        scaling.step(2.0, 1.3)
+    grown(usl(1.0, 0.5, 0.0), [2, 4, 6], scaling=scaling)
+    late = [pair for pair in scaling._pairs if pair[0] > FORGET]
+    scaling.curve()
+    assert early > 0
+    assert late
+    assert list(scaling._pairs) == late
+
+
 def test_memory_and_time_are_bounded() -> None:
     chance = np.random.default_rng(1)
     scaling = Scaling()
