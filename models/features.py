@@ -145,7 +145,7 @@ def _brief(
 
     def taken(off: Floats) -> Floats:
         """What is subtracted from each process of the later table."""
-        return np.asarray(np.where(there, np.bincount(heirs, weights=off, minlength=count + 1)[at], 0.0))
+        return np.asarray(np.where(there, np.bincount(heirs, weights=off)[at], 0.0))
 
     left = collected - taken(counted)
     owing = np.minimum(left, 0.0)

@@ -399,10 +399,10 @@ class Seasonality:
         """
         earlier = levels[:, levels.shape[1] - width - period - slack :]
         low, high = _spread(earlier, slack, np.minimum), _spread(earlier, slack, np.maximum)
-        centre = earlier[:, slack : earlier.shape[1] - slack]
+        centre = earlier[:, slack:]
         clean = centre[1] - centre[0] < CLEAN
         turns = np.rint(period * np.arange(_TURNS) / _TURNS).astype(np.int64)
-        rows = np.minimum(turns, centre.shape[1] - width)[:, None] + np.arange(width)
+        rows = turns[:, None] + np.arange(width)
         least, most = levels[:, -width:]
         shift = _medians(most - centre[1][rows])[:, None]
         below, above = low[:, rows] + shift, most - (high[1][rows] + shift)

@@ -131,6 +131,15 @@ def test_what_is_odd_for_less_than_a_minute_is_no_outlier(seconds: int, odd: boo
     assert (last(ticks, interval)[VICTIM].kind is Anomaly.OUTLIER) is odd
 
 
+@pytest.mark.parametrize(("unit", "odd"), [(MIB, False), (16 * MIB, True)])
+def test_memory_is_odd_only_where_it_is_more_than_some_mib(unit: float, odd: bool) -> None:
+    """Sixteen times what the siblings hold."""
+    ticks = healthy_pool("steady", 4, 300, 0.5, np.random.default_rng(3))
+    for tick in ticks:
+        tick.values[:, AT["rss"]] = np.array([16, 1, 1, 1]) * unit
+    assert (last(ticks, 0.5)[VICTIM].kind is Anomaly.OUTLIER) is odd
+
+
 def test_siblings_that_all_grow_alike_do_not_leak() -> None:
     interval = 0.5
     ticks = healthy_pool("steady", 5, 400, interval, np.random.default_rng(8))

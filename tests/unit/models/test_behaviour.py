@@ -269,6 +269,13 @@ def test_batch_needs_more_than_certainty_when_it_may_be_a_service() -> None:
     assert [CLASSES[at] for at in found] == [Class.EXEMPT, Class.BATCH]
 
 
+@pytest.mark.parametrize(("interactive", "class_"), [(0.045, Class.BATCH), (0.055, Class.EXEMPT)])
+def test_batch_may_be_interactive_with_half_of_what_certainty_leaves(interactive: float, class_: Class) -> None:
+    chances = np.array([[interactive, 0.92, 0.08 - interactive]])
+    (found,) = decide(chances, np.array([CLASSES.index(Class.EXEMPT)]), 0.9).tolist()
+    assert CLASSES[found] is class_
+
+
 def test_a_class_once_held_is_kept_until_it_is_well_below() -> None:
     batch = np.array([CLASSES.index(Class.BATCH)])
     assert decide(np.array([[0.2, 0.65, 0.15]]), batch, 0.9).tolist() == batch.tolist()
@@ -300,6 +307,17 @@ def test_what_changes_nothing_keeps_its_words() -> None:
     first = said(behaviours, SERVICE, 30)
     assert said(behaviours, replace(SERVICE, cpu=0.201)) is first
     assert said(behaviours, SLEEPER) is first
+
+
+def test_a_change_of_probability_up_to_the_limit_is_no_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nicety.models.behaviour.NEWS", 0.125)
+    chances = iter([0.5, 0.625, 0.75])  # the last is a quarter away from what was said
+    monkeypatch.setattr(MODEL, "probabilities", lambda rows: np.array([[0.0, p := next(chances), 1.0 - p]]))
+    behaviours = Behaviours(MODEL, 0.9)
+    first, second, third = (said(behaviours, HOG) for _ in range(3))
+    assert first is second
+    assert third is not None
+    assert third is not second
 
 
 def test_the_order_of_groups_does_not_matter() -> None:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from nicety.models.anomaly.detectors import KINDS, worker_rows
-from nicety.models.anomaly.evidence import CHANNELS, COMPARABLE_CHARS, MIB, WindowView, works
+from nicety.models.anomaly.evidence import CHANNELS, COMPARABLE_CHARS, MIB, WARM_UP, WARM_UP_TICKS, WindowView, works
 from nicety.models.anomaly.model import RobustZ, alpha, score
+from nicety.models.anomaly.progress import stuck
 from nicety.models.anomaly.siblings import Siblings
 from nicety.models.features import WorkerWindows
 from nicety.models.records import WINDOW, Anomaly, ProcId, Score
@@ -468,3 +469,15 @@ def test_a_worker_is_compared_from_four_kib_a_second_on_though_it_hardly_compute
     windows[AT["chars"]] = chars
     view = WindowView(windows, np.full(2, WINDOW), Siblings(np.zeros(2, dtype=np.int64)), 1.0, None, 1.0)
     assert works(view, slice(WINDOW)).tolist() == [compared, compared]
+
+
+def test_a_standstill_counts_from_the_first_tick_after_the_warm_up() -> None:
+    """The least usual pause is half a tick, and a standstill matters from twenty of these on."""
+    interval = 1.0
+    lengths = np.array([WINDOW, WINDOW, WINDOW, max(round(WARM_UP / interval), WARM_UP_TICKS) + 1])
+    windows = np.zeros((len(CHANNELS), WINDOW, 4), dtype=np.float32)
+    windows[AT["busy"]] = 1.0
+    windows[AT["cpu"], :, :3] = 0.5
+    view = WindowView(windows, lengths, Siblings(np.zeros(4, dtype=np.int64)), interval, None, 1.0)
+    assert view.ticks.tolist()[3] == 1
+    assert stuck(view).size == pytest.approx([0, 0, 0, 0.1])

@@ -77,6 +77,15 @@ def test_the_same_values_give_the_same_scores() -> None:
     assert scored(healthy(150)).tobytes() == scored(healthy(150)).tobytes()
 
 
+def test_a_score_fades_with_a_rate_of_018_a_tick() -> None:
+    values = healthy(260)
+    values[250, 2] += 60
+    scores = scored(values)
+    assert scores[250] > 5 * scores[249]
+    assert (scores[251:] >= 0.82 * scores[250:-1] * (1 - 1e-9)).all()
+    assert scores[258] < 0.5 * scores[250]
+
+
 def test_ticks_of_which_nothing_is_known_change_nothing() -> None:
     values = healthy(200)
     values[150:, 2] += 20

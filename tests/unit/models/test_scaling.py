@@ -134,6 +134,15 @@ def test_a_glimpse_of_what_more_workers_do_is_not_enough() -> None:
     assert (curve.adds, curve.certain) == (None, False)
 
 
+@pytest.mark.parametrize(("sizes", "enough"), [((2, 3, 4), True), ((3, 4, 5), False)])
+def test_twice_as_many_workers_must_have_been_seen(sizes: tuple[int, ...], enough: bool) -> None:
+    scaling = Scaling()
+    for size in sizes:
+        for _ in range(30):
+            scaling.step(size, usl(1.0, 0.5, 0.0)(size))
+    assert (scaling.curve() is not None) is enough
+
+
 def test_times_are_compared_that_begin_ten_ticks_apart() -> None:
     """Means of five ticks: fifteen ticks without a hole are the least."""
     scaling = Scaling()
