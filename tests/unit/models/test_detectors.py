@@ -481,3 +481,12 @@ def test_a_standstill_counts_from_the_first_tick_after_the_warm_up() -> None:
     view = WindowView(windows, lengths, Siblings(np.zeros(4, dtype=np.int64)), interval, None, 1.0)
     assert view.ticks.tolist()[3] == 1
     assert stuck(view).size == pytest.approx([0, 0, 0, 0.1])
+
+
+@pytest.mark.parametrize(("workers", "told"), [(2, [True, True]), (3, [False, True, False])])
+def test_the_own_past_is_named_where_siblings_are_few_or_say_nothing(workers: int, told: list[bool]) -> None:
+    windows = np.ones((len(CHANNELS), WINDOW, workers), dtype=np.float32)
+    view = WindowView(windows, np.full(workers, WINDOW), Siblings(np.zeros(workers, dtype=np.int64)), 1.0, None, 1.0)
+    theirs = np.array([1.0, np.nan, 1.0])[:workers]
+    past = view.whom(np.arange(workers), slice(0, 64), theirs)["own_past_seconds"]
+    assert np.isfinite(past).tolist() == told
