@@ -96,6 +96,51 @@ def test_a_lone_worker_is_held_against_its_own_past() -> None:
     assert untold == {Anomaly.SLOW, Anomaly.OUTLIER}  # how long work should take, and what is odd, only siblings tell
 
 
+def test_a_minute_of_growth_is_enough_without_siblings() -> None:
+    interval = 60.0 / WINDOW
+    ticks = healthy_pool("steady", 1, WINDOW, interval, np.random.default_rng(6))
+    for number, tick in enumerate(ticks):
+        tick.values[0, AT["rss"]] += number * MIB
+    found = last(ticks, interval)[VICTIM]
+    assert found.kind is Anomaly.LEAK
+    assert found.p < ONCE_A_DAY
+
+
+def test_half_a_minute_of_growth_is_not_enough_without_siblings() -> None:
+    ticks = healthy_pool("steady", 1, WINDOW, 1.0, np.random.default_rng(6))
+    for number, tick in enumerate(ticks[-30:]):
+        tick.values[0, AT["rss"]] += number * 10 * MIB
+    assert last(ticks, 1.0)[VICTIM].p == 1.0
+
+
+@pytest.mark.parametrize(("chars", "spins"), [(255.5, True), (256.0, False)])
+def test_a_quarter_of_a_kib_a_second_is_progress_where_siblings_move_little(chars: float, spins: bool) -> None:
+    ticks = broken(healthy_pool("steady", 4, 260, 0.5, np.random.default_rng(3)), 200, Anomaly.SPIN, 0.5)
+    for tick in ticks:
+        tick.values[:, AT["chars"]] = 5000.0
+    for tick in ticks[200:]:
+        tick.values[0, AT["chars"]] = chars
+    assert (last(ticks, 0.5)[VICTIM].kind is Anomaly.SPIN) is spins
+
+
+@pytest.mark.parametrize(("seconds", "odd"), [(20, False), (62, True)])
+def test_what_is_odd_for_less_than_a_minute_is_no_outlier(seconds: int, odd: bool) -> None:
+    interval = 0.5
+    ticks = healthy_pool("steady", 4, 300, interval, np.random.default_rng(3))
+    for tick in ticks[-round(seconds / interval) :]:
+        tick.values[0, AT["chars"]] *= 40
+    assert (last(ticks, interval)[VICTIM].kind is Anomaly.OUTLIER) is odd
+
+
+@pytest.mark.parametrize(("unit", "odd"), [(MIB, False), (16 * MIB, True)])
+def test_memory_is_odd_only_where_it_is_more_than_some_mib(unit: float, odd: bool) -> None:
+    """Sixteen times what the siblings hold."""
+    ticks = healthy_pool("steady", 4, 300, 0.5, np.random.default_rng(3))
+    for tick in ticks:
+        tick.values[:, AT["rss"]] = np.array([16, 1, 1, 1]) * unit
+    assert (last(ticks, 0.5)[VICTIM].kind is Anomaly.OUTLIER) is odd
+
+
 def test_siblings_that_all_grow_alike_do_not_leak() -> None:
     interval = 0.5
     ticks = healthy_pool("steady", 5, 400, interval, np.random.default_rng(8))
@@ -136,6 +181,17 @@ def test_a_worker_that_hangs_in_a_task_is_stuck_though_nothing_is_queued() -> No
     ticks = broken(healthy_pool("steady", 4, 240, interval, np.random.default_rng(12)), 200, Anomaly.STUCK, interval)
     for tick in ticks:
         tick.values[:, AT["queued"]] = 0.0  # but it is busy
+    assert last(ticks, interval)[VICTIM].kind is Anomaly.STUCK
+    assert last(ticks, interval)[VICTIM].p < ONCE_A_DAY
+
+
+def test_bytes_that_are_few_beside_those_of_siblings_are_no_progress() -> None:
+    interval = 0.5
+    ticks = broken(healthy_pool("steady", 4, 240, interval, np.random.default_rng(13)), 200, Anomaly.STUCK, interval)
+    for tick in ticks:
+        tick.values[:, AT["chars"]] = 1e6
+    for tick in ticks[200:]:
+        tick.values[0, AT["chars"]] = 1e3  # it answers health checks
     assert last(ticks, interval)[VICTIM].kind is Anomaly.STUCK
     assert last(ticks, interval)[VICTIM].p < ONCE_A_DAY
 

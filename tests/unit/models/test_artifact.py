@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -218,3 +219,32 @@ def test_only_known_kinds_and_digests_are_looked_for(tmp_path: Path) -> None:
         load(tmp_path, "../etc")
     with pytest.raises(ArtifactError, match="not the digest"):
         load(tmp_path, "demand", "../../etc")
+
+
+def test_a_model_that_is_gone_does_not_come_back_and_the_live_one_stays(tmp_path: Path) -> None:
+    first, second = (save(tmp_path, "demand", card(), demand_arrays(answer)) for answer in (1.0, 2.0))
+    promote(tmp_path, "demand", first)
+    promote(tmp_path, "demand", second)
+    shutil.rmtree(tmp_path / "demand" / first)
+    with pytest.raises(ArtifactError, match=rf"cannot go back to the demand model {first[:8]}.*or choose another"):
+        rollback(tmp_path, "demand")
+    assert live_digest(tmp_path, "demand") == second
+
+
+def test_where_no_models_can_be_listed_the_reason_is_given(tmp_path: Path) -> None:
+    assert saved(tmp_path, "demand") == {}
+    (tmp_path / "demand").write_text("no folder")
+    with pytest.raises(ArtifactError, match=f"cannot look into {tmp_path / 'demand'}"):
+        saved(tmp_path, "demand")
+
+
+def test_nothing_is_written_through_what_somebody_put_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = save(tmp_path, "demand", card(), demand_arrays())
+    theirs = tmp_path / "theirs"
+    theirs.write_text("mine")
+    monkeypatch.setattr("nicety.models.artifact.os.urandom", lambda size: bytes(size))  # a name that can be guessed
+    (tmp_path / "demand" / ".live.00000000.part").symlink_to(theirs)
+    with pytest.raises(ArtifactError, match="cannot change which demand model is live"):
+        promote(tmp_path, "demand", digest)
+    assert theirs.read_text() == "mine"
+    assert live_digest(tmp_path, "demand") is None

@@ -94,6 +94,12 @@ def test_one_sample_gives_its_value_with_a_modest_spread() -> None:
         assert said == pytest.approx(np.tile(4.0 * (1 + DOUBT), (len(HORIZONS), 1))), model.name
 
 
+def test_doubt_fades_with_each_error_and_is_gone_after_eight() -> None:
+    said = LastValue().predict(*window(np.full(8, 4.0)))[0, 0]  # seven errors one tick ahead
+    assert said == pytest.approx(4.0 * (1 + DOUBT / 8))
+    assert LastValue().predict(*window(np.full(9, 4.0)))[0, 0] == pytest.approx(4.0)
+
+
 def test_doubt_is_gone_once_there_are_enough_errors_of_its_own() -> None:
     for model in BASELINES:
         said = model.predict(*window(np.full(60, 4.0)))[0]

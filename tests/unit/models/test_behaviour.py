@@ -151,7 +151,7 @@ def test_threads_that_never_sleep_want_whole_cores() -> None:
 def test_what_comes_in_bursts_is_unsteady_and_irregular_within_limits() -> None:
     rare = replace(HOG, cpu=0.002, wait=0.0, timeslices=1)
     steady, bursts = summary(*[HOG] * 60), summary(*[rare] * 59, HOG)
-    assert (steady["unsteadiness"], steady["irregularity"]) == (pytest.approx(0, abs=1e-6), pytest.approx(0, abs=1e-6))
+    assert [steady["unsteadiness"], steady["irregularity"]] == pytest.approx([0, 0], abs=1e-6)
     assert (bursts["unsteadiness"], bursts["irregularity"]) == (2.0, 2.0)
 
 
@@ -599,3 +599,37 @@ def test_a_service_that_starves_never_becomes_batch(model: BehaviourModel) -> No
     assert Class.BATCH not in set(latencies(behaviours, STARVING, 60))
     said(behaviours, BUSY_SERVICE, 5)
     assert set(latencies(behaviours, STARVING, 60)) == {Class.INTERACTIVE}
+
+
+@pytest.mark.parametrize(("interactive", "class_"), [(0.045, Class.BATCH), (0.055, Class.EXEMPT)])
+def test_batch_may_be_interactive_with_half_of_what_certainty_leaves(interactive: float, class_: Class) -> None:
+    chances = np.array([[interactive, 0.92, 0.08 - interactive]])
+    (found,) = decide(chances, np.array([CLASSES.index(Class.EXEMPT)]), 0.9).tolist()
+    assert CLASSES[found] is class_
+
+
+def test_a_change_of_probability_up_to_the_limit_is_no_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nicety.models.behaviour.NEWS", 0.125)
+    chances = iter([0.5, 0.625, 0.75])  # the last is a quarter away from what was said
+    monkeypatch.setattr(MODEL, "probabilities", lambda rows: np.array([[0.0, p := next(chances), 1.0 - p]]))
+    behaviours = Behaviours(MODEL, 0.9)
+    first, second, third = (said(behaviours, HOG) for _ in range(3))
+    assert first is second
+    assert third is not None
+    assert third is not second
+
+
+def test_what_is_put_on_a_cpu_once_in_a_burst_is_twice_as_irregular_as_its_mean_at_most() -> None:
+    ticks = [Doing(cpu=0.5, timeslices=10)] * 20
+    assert summary(*ticks, Doing(cpu=0.5, timeslices=1e6))["irregularity"] == 2.0
+
+
+def test_a_group_that_is_forgotten_leaves_nothing_to_the_next_in_its_place() -> None:
+    summaries, fresh = Summaries(), Summaries()
+    summaries.step(["program x"], values(replace(SERVICE, settled=1)))
+    (freed,) = summaries.forget(["program x"])
+    slots, _ = summaries.step(["program y"], values(NEW_HOG))
+    other, _ = fresh.step(["program y"], values(NEW_HOG))
+    assert slots.tolist() == [freed]
+    assert summaries.renewed(slots).tolist() == [False]  # its processes took nobody's place
+    assert np.array_equal(summaries.rows(slots), fresh.rows(other), equal_nan=True)

@@ -18,6 +18,7 @@ from nicety.models.forecast.demand import (
     LOWERED,
     METRICS,
     MIN_TICKS,
+    WATCHED,
     Forecaster,
     Network,
     answer,
@@ -547,3 +548,35 @@ def test_state_does_not_grow_with_the_series_that_ever_were() -> None:
     for tick in range(200):
         forecaster.step([(tick, i) for i in range(20)], np.ones(20), float(tick), np.zeros(20, np.int64), np.zeros(20, np.bool_))
     assert forecaster.slots <= 40
+
+
+def test_rows_show_the_values_beside_the_one_a_period_ago() -> None:
+    """What will have been a period ago, one tick later and one earlier."""
+    period = 10
+    series = np.tile(noise(1, period), (1, 30))
+    experts, seen = shown(series + np.random.default_rng(1).normal(0, 0.01, series.shape))
+    assert experts.period.tolist() == [period]
+    made = rows(experts, seen)
+    past = experts.state["past"][:, 0]
+    for h, horizon in enumerate(HORIZONS):
+        back = -(-horizon // period) * period - horizon
+        for name, ago in (("a period ago, later", max(back - 1, 0)), ("a period ago, earlier", back + 1)):
+            column = made[DEMAND_FEATURES.index(name), h, 0]
+            expected = (past[(experts.row - ago) % len(past)] - seen.base[h, 0]) / seen.spread[h, 0]
+            assert np.sign(column) * np.expm1(np.abs(column)) == pytest.approx(expected, rel=1e-3, abs=1e-4), (name, horizon)
+
+
+@pytest.mark.parametrize("pause", [6, 7])
+def test_each_answer_is_judged_once_at_each_watched_horizon(pause: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However the ticks lie in which it was asked for."""
+    values, forecaster, judged = noise(1, 100), Forecaster(network(), 1.0), list[float]()
+
+    def noted(*rows: Floats) -> tuple[()]:
+        judged.append(float(rows[-1].sum()))
+        return ()
+
+    monkeypatch.setattr(forecaster._watch, "step", noted)
+    asked = [tick for tick in range(MIN_TICKS, 90) if tick % pause == pause - 1]
+    for tick in range(100):
+        step(forecaster, values, tick, ask=tick in asked)
+    assert sum(judged) == len(WATCHED) * len(asked)

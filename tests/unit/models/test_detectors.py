@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from nicety.models.anomaly.detectors import KINDS, worker_rows
-from nicety.models.anomaly.evidence import CHANNELS, COMPARABLE_CHARS, MIB
+from nicety.models.anomaly.evidence import CHANNELS, COMPARABLE_CHARS, MIB, WARM_UP, WARM_UP_TICKS, WindowView, works
 from nicety.models.anomaly.model import RobustZ, alpha, score
+from nicety.models.anomaly.progress import stuck
+from nicety.models.anomaly.siblings import Siblings
 from nicety.models.features import WorkerWindows
 from nicety.models.records import WINDOW, Anomaly, ProcId, Score
 from nicety.training.anomaly_cases import FAULTS, WorkerTick, faulty, healthy_pool
@@ -500,3 +502,32 @@ def test_a_spinner_that_is_pushed_off_its_cpu_all_the_time_makes_no_storm(thread
     for tick in ticks[ONSET:]:
         tick.values[0, [AT["cpu"], AT["wait"], AT["timeslices"]]] = (0.45, 0.53, 1400.0)
     assert {score.kind for _, score in flags(ticks, 0.5, ONSET)} == {kind}
+
+
+@pytest.mark.parametrize(("chars", "compared"), [(COMPARABLE_CHARS, True), (COMPARABLE_CHARS - 1, False)])
+def test_a_worker_is_compared_from_four_kib_a_second_on_though_it_hardly_computes(chars: float, compared: bool) -> None:
+    windows = np.zeros((len(CHANNELS), WINDOW, 2), dtype=np.float32)
+    windows[AT["chars"]] = chars
+    view = WindowView(windows, np.full(2, WINDOW), Siblings(np.zeros(2, dtype=np.int64)), 1.0, None, 1.0)
+    assert works(view, slice(WINDOW)).tolist() == [compared, compared]
+
+
+def test_a_standstill_counts_from_the_first_tick_after_the_warm_up() -> None:
+    """The least usual pause is half a tick, and a standstill matters from twenty of these on."""
+    interval = 1.0
+    lengths = np.array([WINDOW, WINDOW, WINDOW, max(round(WARM_UP / interval), WARM_UP_TICKS) + 1])
+    windows = np.zeros((len(CHANNELS), WINDOW, 4), dtype=np.float32)
+    windows[AT["busy"]] = 1.0
+    windows[AT["cpu"], :, :3] = 0.5
+    view = WindowView(windows, lengths, Siblings(np.zeros(4, dtype=np.int64)), interval, None, 1.0)
+    assert view.ticks.tolist()[3] == 1
+    assert stuck(view).size == pytest.approx([0, 0, 0, 0.1])
+
+
+@pytest.mark.parametrize(("workers", "told"), [(2, [True, True]), (3, [False, True, False])])
+def test_the_own_past_is_named_where_siblings_are_few_or_say_nothing(workers: int, told: list[bool]) -> None:
+    windows = np.ones((len(CHANNELS), WINDOW, workers), dtype=np.float32)
+    view = WindowView(windows, np.full(workers, WINDOW), Siblings(np.zeros(workers, dtype=np.int64)), 1.0, None, 1.0)
+    theirs = np.array([1.0, np.nan, 1.0])[:workers]
+    past = view.whom(np.arange(workers), slice(0, 64), theirs)["own_past_seconds"]
+    assert np.isfinite(past).tolist() == told

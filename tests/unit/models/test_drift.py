@@ -118,6 +118,30 @@ def test_one_that_loses_twice_as_much_is_given_up_within_60_ticks_of_most_single
     assert len(found) >= 0.8 * SERIES
 
 
+def test_one_quantile_counts_at_most_ten_times_what_is_usual() -> None:
+    watch, changes = DriftWatch(["cpu"]), list[ModelSwitch]()
+    wild = losses(1.0)
+    wild[0, -1] = 1e6
+    for _ in range(4):
+        changes += watch.step(np.array([0]), wild, losses(1.0), covered(1), covered(1), np.ones(1))
+    (change,) = changes
+    assert f"it lost {10 + 1 - 1 / len(QUANTILES):.2f} times what the baseline did over 4 ticks" in change.reason
+
+
+@pytest.mark.parametrize(("more", "used"), [(0.03, True), (0.07, False)])
+def test_a_quantile_that_is_too_low_is_no_reason_while_it_costs_next_to_nothing(more: float, used: bool) -> None:
+    watch = DriftWatch(["cpu"])
+    level = QUANTILES.index(0.95)
+    dear, low = losses(1.0), covered(1)
+    dear[0, level] += more
+    low[0, level] = 0.5
+    for _ in range(3 * COVERAGE_TICKS):
+        watch.step(np.array([0]), dear, losses(1.0), low, covered(1), np.ones(1))
+        if not watch.heard[0]:
+            break
+    assert bool(watch.heard[0]) is used
+
+
 def test_the_reason_has_the_figures() -> None:
     ((_, change),) = Trial("gauss", 30).changes(WRONG["constant"], together=True)
     assert change.metric == "0"

@@ -14,6 +14,7 @@ from nicety.models.forecast.experts import (
     FORGET,
     LEVELS,
     PAST,
+    REACH,
     SMOOTHING,
     TOLD,
     ExpertOutlook,
@@ -115,6 +116,14 @@ def test_a_profile_by_the_clock_predicts_what_comes_each_time(name: str, seconds
     assert said(seen[-1], "last value", 3) == 1.0
 
 
+def test_a_profile_knows_what_comes_also_at_a_time_that_it_never_saw() -> None:
+    """Begun at half past, it meets the first half of an hour for the first time, and knows what came at half past."""
+    start = START - START % 3600 + 1800
+    _, seen = run(np.where(np.arange(60) == 0, 9.0, 1.0)[None], interval=60, at=start)
+    assert said(seen[-1], "hour", 1) == pytest.approx(9.0)
+    assert said(seen[-1], "hour", 3) == pytest.approx(1.0)
+
+
 def test_the_common_point_follows_whoever_was_right_lately() -> None:
     steady = 5 + np.tile([1.0, -1.0], 200)  # the mean is right, the last value never is
     walk = np.cumsum(np.random.default_rng(3).normal(0, 1, 400)) + 100
@@ -145,6 +154,22 @@ def test_the_tails_are_met_as_often_as_their_level_says() -> None:
             ]
         )
         assert np.allclose(below.mean(axis=(0, 2)), LEVELS, atol=0.03)
+
+
+def test_rare_errors_are_known_up_to_24_times_the_mean_size() -> None:
+    """Some jumps, at random, of a series that else stands still."""
+    jumps = np.random.default_rng(2).random(600) < 1 / 60
+    jumps[-3] = True
+    _, seen = run(np.where(jumps, 50.0, 1.0)[None])
+    highest = seen[-1].tails[0, LEVELS.index(0.99), 0]
+    assert 12 < highest <= REACH == 24
+
+
+def test_an_expert_weighs_by_the_twelfth_power_of_what_it_lost() -> None:
+    experts, seen = run(jumpy(3, 200))
+    weight = experts.state["loss"].astype(np.float64) ** -12
+    agreed = (weight * seen[-1].points).sum(axis=1) / weight.sum(axis=1)
+    assert np.allclose(seen[-1].base, agreed, rtol=1e-4)
 
 
 def jumpy(series: int, ticks: int) -> Floats:

@@ -85,6 +85,7 @@ def test_tables_out_of_order_are_refused() -> None:
         (1.0, 3.0, 4, 2.0),  # four hogs in a process, on two CPUs
         (0.5, 0.25, 0, 0.5 / 0.75),  # it has ended since, and had one at least
         (0.5, 0.0, 0, 0.5),  # a zombie has no threads, but what it used it used
+        (0.3, 0.25, 0, 0.4),  # and it counts as one thread, which would have used more without the wait
         (1.5, 0.5, 1, 1.5),  # a thread that ended meanwhile
         (0.0, 0.9, 1, 0.0),
     ],

@@ -191,3 +191,24 @@ def test_differences_below_the_least_deviation_mean_nothing_in_any_unit() -> Non
 def test_a_least_deviation_is_given_for_every_feature_or_for_none() -> None:
     with pytest.raises(ValueError, match="least must be one figure for each of 2 features, not 1"):
         Novelty(1, 2, [0.1])
+
+
+def test_a_score_fades_with_a_rate_of_018_a_tick() -> None:
+    values = healthy(260)
+    values[250, 2] += 60
+    scores = scored(values)
+    assert scores[250] > 5 * scores[249]
+    assert (scores[251:] >= 0.82 * scores[250:-1] * (1 - 1e-9)).all()
+    assert scores[258] < 0.5 * scores[250]
+
+
+def test_ticks_of_which_nothing_is_known_change_nothing() -> None:
+    values = healthy(200)
+    values[150:, 2] += 20
+    watch = Novelty(1, 4)
+    scores = []
+    for tick, row in enumerate(values):
+        for _ in range(3 if tick % 20 == 19 else 0):
+            assert np.isnan(watch.step(np.full((1, 4), np.nan))[0])
+        scores.append(watch.step(row[None])[0])
+    assert np.array(scores) == pytest.approx(scored(values), nan_ok=True, rel=1e-12)

@@ -88,7 +88,7 @@ def test_times_are_compared_that_are_ten_ticks_apart(high: int, compared: bool) 
 
 def test_a_pool_that_scales_perfectly_does_exactly_its_share_for_each_worker() -> None:
     curve = known(grown(lambda n: 0.7 * n, UP))
-    assert (curve.single, curve.contention, curve.coherency) == (pytest.approx(0.7, rel=1e-9), 0.0, 0.0)
+    assert [curve.single, curve.contention, curve.coherency] == pytest.approx([0.7, 0.0, 0.0], rel=1e-9)
 
 
 @pytest.mark.parametrize(("sizes", "seen"), [([5, 6, 7, 9], False), ([4, 5, 6, 7, 8], False), ([4, 5, 6, 7, 8, 9], True)])
@@ -169,6 +169,29 @@ def test_a_glimpse_of_what_more_workers_do_is_not_enough() -> None:
     assert (curve.adds, curve.certain) == (None, False)
 
 
+@pytest.mark.parametrize(("sizes", "enough"), [((2, 3, 4), True), ((3, 4, 5), False)])
+def test_twice_as_many_workers_must_have_been_seen(sizes: tuple[int, ...], enough: bool) -> None:
+    scaling = Scaling()
+    for size in sizes:
+        for _ in range(30):
+            scaling.step(size, usl(1.0, 0.5, 0.0)(size))
+    assert (scaling.curve() is not None) is enough
+
+
+def test_times_are_compared_that_begin_ten_ticks_apart() -> None:
+    """Means of five ticks: fifteen ticks without a hole are the least."""
+    scaling = Scaling()
+    for tick in range(15):
+        assert not scaling._pairs
+        scaling.step(2.0 if tick < 8 else 4.0, 1.0 if tick < 8 else 1.5)
+    assert list(scaling._pairs) == [(15, 3.0, 0.25)]
+
+
+@pytest.mark.parametrize("single", [1.0, 0.6])
+def test_the_output_of_one_worker_is_not_guessed_too_low_where_all_add_the_same(single: float) -> None:
+    assert known(grown(usl(single, 0.0, 0.0), UP)).single == pytest.approx(single, rel=1e-9)
+
+
 def test_too_little_is_no_evidence() -> None:
     law = usl(1.0, 0.9, 0.0)
     assert Scaling().curve() is None
@@ -198,6 +221,19 @@ def test_what_was_seen_long_ago_is_forgotten() -> None:
     for _ in range(FORGET + 300):
         scaling.step(2.0, 1.3)
     assert scaling.curve() is None
+
+
+def test_only_comparisons_of_long_ago_are_forgotten() -> None:
+    scaling = grown(usl(1.0, 0.5, 0.0), UP)
+    early = len(scaling._pairs)
+    for _ in range(FORGET):
+        scaling.step(2.0, 1.3)
+    grown(usl(1.0, 0.5, 0.0), [2, 4, 6], scaling=scaling)
+    late = [pair for pair in scaling._pairs if pair[0] > FORGET]
+    scaling.curve()
+    assert early > 0
+    assert late
+    assert list(scaling._pairs) == late
 
 
 def test_memory_and_time_are_bounded() -> None:

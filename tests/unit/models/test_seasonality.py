@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nicety.models.forecast.seasonality import AHEAD, HOLE, LARGEST, MEMORY, Ahead, Seasonality
+from nicety.models.forecast.seasonality import AHEAD, BLOCK, HOLE, LARGEST, MEMORY, Ahead, Seasonality
 
 Shape = Callable[[int], float]
 
@@ -279,3 +279,38 @@ def test_memory_is_bounded() -> None:
     assert seasonality.nbytes == size < 300_000
     assert trusted(seasonality)
     assert known(seasonality, AHEAD * 2) == known(seasonality, AHEAD)
+
+
+@pytest.mark.parametrize("seconds", [60, 120, 180, 240, 300, 600, 900, 1200, 1800, 3600, 5400])
+def test_each_period_of_crontabs_is_found_exactly(seconds: int) -> None:
+    seasonality = run(spikes(150, 20), 50, 430, Seasonality(interval=seconds / 150))
+    assert (known(seasonality).period, known(seasonality).trusted) == (150, True)
+
+
+def test_what_repeats_without_a_difference_is_predicted_without_an_error() -> None:
+    assert known(run(spikes(150, 20), 50, 430)).right == 1.0
+
+
+@pytest.mark.parametrize(("share", "ticks"), [(0.4, 0), (0.6, 5)])
+def test_a_value_is_at_another_time_when_it_is_off_by_more_than_half_of_the_swing(share: float, ticks: int) -> None:
+    period = np.where(np.arange(80) < 20, 2.0, 1.0).astype(np.float32)
+    newest = period.copy()
+    newest[40:45] += share
+    levels = np.tile(np.concatenate([period, newest]), (2, 1))
+    assert Seasonality._skill(levels, 80, 0, 80)[1] == ticks
+
+
+def test_answers_are_computed_anew_after_each_block() -> None:
+    shape, seasonality = spikes(150, 20), run(spikes(150, 20), 50, 430)
+    begun = []
+    for tick in range(431, 431 + 3 * BLOCK):
+        run(shape, tick, tick, seasonality)
+        assert seasonality._block is not None
+        begun.append(tick - seasonality._block.at)
+    assert max(begun) == BLOCK - 1
+
+
+def test_a_period_between_two_ticks_is_found_from_what_is_alike_two_periods_apart() -> None:
+    alike = np.zeros(250)
+    alike[110], alike[221] = 0.9, 0.9
+    assert Seasonality()._refined(110, alike) == 110.5

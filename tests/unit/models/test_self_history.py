@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 from collections.abc import Callable, Sequence
 
@@ -251,3 +252,19 @@ def test_who_is_gone_or_has_found_siblings_is_forgotten() -> None:
 def test_the_line_is_as_rare_as_promised() -> None:
     assert ALONE.p(np.array([LINE_ALONE]))[0] == pytest.approx(RARE)
     assert ALONE.p(np.array([0.85]))[0] > 1e-3  # the highest of healthy workers is nothing special
+
+
+@pytest.mark.parametrize(("channel", "trait"), [("timeslices", "slices_per_cpu"), ("chars", "chars_per_cpu")])
+def test_how_it_works_is_not_odd_because_it_hardly_varied_before(channel: str, trait: str) -> None:
+    """Half a logarithm is the least that counts as a standard deviation."""
+    ticks = lone(ONSET + 100)
+    for tick in ticks:
+        tick.values[0, [AT["cpu"], AT["wait"], AT["timeslices"], AT["chars"]]] = 0.5, 0.0, 500.0, 1e6
+    windows, self_history = WorkerWindows(len(CHANNELS)), SelfHistory(1.0)
+    found = Found(np.zeros(1), np.zeros(1))
+    for tick in from_onset(ticks, times(channel, 20)):
+        windows.push(tick.keys, tick.values)
+        found = self_history.step(tick.keys, tick.pools, *windows.view())
+    figures = {name: float(values[0]) for name, values in found.figures.items()}
+    assert figures[f"{trait}_times_own_past"] > 10
+    assert figures[f"{trait}_deviations"] <= math.log(20) / 0.5
