@@ -188,7 +188,7 @@ def test_the_database_of_another_program_is_left_as_it_is(nicety: Command, state
     before = theirs.read_bytes()
     done = nicety("undo", "--state-dir", state)
     assert done.code == 1
-    assert ("something else" if how == "as the file" else "symbolic link") in done.err
+    assert ("another program" if how == "as the file" else "symbolic link") in done.err
     assert theirs.read_bytes() == before
     assert sorted(path.name for path in state.iterdir()) == ["ledger.db", "lock"]
 

@@ -89,7 +89,7 @@ def faults_of(path: Path, written: list[Bits]) -> tuple[list[str], bool]:
     try:
         found, lost = read_all(path)
     except TraceError as error:
-        return [] if "schema version" in str(error) or "something else" in str(error) else [str(error)], True
+        return [] if "schema version" in str(error) or "another program" in str(error) else [str(error)], True
     faults = []
     rest = iter(written)
     if not all(any(one == true for true in rest) for one in found):

@@ -130,7 +130,7 @@ def test_an_idle_process_is_seen_to_run_again_at_once(source: ProcSource) -> Non
         tell(child, "burn(5)")
         after = row(read(source), child.pid)
         assert after["cpu_ns"] - before["cpu_ns"] >= 5_000_000
-        assert after["timeslices"] > before["slices"]
+        assert after["timeslices"] > before["timeslices"]
 
 
 def test_threads_that_exit_stay_counted(source: ProcSource) -> None:

@@ -493,7 +493,7 @@ def test_a_decision_log_that_cannot_be_used_is_kept_and_said_to_be(tmp_path: Pat
         assert daemon.run(duration=0.5) == 0
         daemon.close()
     told = capfd.readouterr().err
-    assert told.count(f"is kept as {state / 'decisions.1.db'}; a new one was begun") == 1
+    assert told.count(f"is kept as {state / 'decisions.1.db'}, and a new one was begun") == 1
     assert (state / "decisions.1.db").read_bytes().startswith(b"no database")
     with DecisionReader(state) as log:
         assert len(list(log.ticks())) >= 2
