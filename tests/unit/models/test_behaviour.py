@@ -151,7 +151,7 @@ def test_threads_that_never_sleep_want_whole_cores() -> None:
 def test_what_comes_in_bursts_is_unsteady_and_irregular_within_limits() -> None:
     rare = replace(HOG, cpu=0.002, wait=0.0, timeslices=1)
     steady, bursts = summary(*[HOG] * 60), summary(*[rare] * 59, HOG)
-    assert [steady["unsteadiness"], steady["irregularity"]] == pytest.approx([0, 0], abs=1e-6)
+    assert max(steady["unsteadiness"], steady["irregularity"]) < 1e-6
     assert (bursts["unsteadiness"], bursts["irregularity"]) == (2.0, 2.0)
 
 

@@ -96,6 +96,14 @@ def test_three_workers_are_compared_with_siblings_alone(kind: Anomaly) -> None:
     assert "own_past_seconds" not in dict(found[0][1].evidence)
 
 
+@pytest.mark.parametrize("kind", [Anomaly.SWITCH_STORM, Anomaly.FORK_STORM])
+def test_of_two_workers_one_is_compared_with_the_other_and_with_its_own_past(kind: Anomaly) -> None:
+    found = flags(put(pool(2, 320, 0.5, 1), kind, 0.5), 0.5, ONSET)
+    figures = dict(found[0][1].evidence)
+    assert figures["siblings"] == 1
+    assert figures["own_past_seconds"] >= 24
+
+
 def test_a_leak_says_when_it_will_hit_the_limit() -> None:
     ticks = put(pool(4, 260, 0.5, 4), Anomaly.LEAK, 0.5)
     figures = dict(flags(ticks, 0.5, ONSET, available=3000 * MIB)[-1][1].evidence)

@@ -280,6 +280,13 @@ def test_errors_far_beyond_their_mean_size_are_told_as_large_as_they_are() -> No
     assert 10 < max(float(np.abs(each.tails).max()) for each in seen) <= 24
 
 
+def test_in_the_second_hour_the_hour_says_what_the_first_one_was() -> None:
+    series = np.tile(noise(1, 60), 2)[:, :100]
+    _, seen = run(series, interval=60.0, at=START // 3600 * 3600)
+    for tick in range(61, 98):
+        assert said(seen[tick], "hour", 1) == pytest.approx(series[0, tick + 1], rel=1e-4)
+
+
 def test_a_slot_that_begins_again_knows_nothing_of_before() -> None:
     old, new = noise(8, 90) * 1e3, noise(8, 90, seed=2)
     experts, _ = run(old)

@@ -233,6 +233,20 @@ def test_any_other_period_is_found_to_half_a_tick_from_three_spikes() -> None:
     assert known(seasonality).period == 150.5
 
 
+def test_answers_know_of_all_but_the_last_sixty_four_ticks() -> None:
+    """From the tick on at which the period is found, all is a third more. Answers for many ticks are made together."""
+    seasonality, tick = Seasonality(), 0
+    while seasonality.ahead(AHEAD) is None:
+        tick += 1
+        seasonality.step(tick, spikes(50, 10)(tick))
+    highest = []
+    for later in range(tick + 1, tick + 65):
+        seasonality.step(later, 1.3 * spikes(50, 10)(later))
+        highest.append(known(seasonality, AHEAD).high)
+    assert highest[:-1] == [pytest.approx(20.0)] * 63
+    assert highest[-1] > 30.0
+
+
 def test_it_costs_less_than_a_twentieth_of_a_millisecond_a_tick() -> None:
     """Twenty series in a millisecond, on a quiet machine; here four times that, for machines that are not."""
     seasonalities = [Seasonality(stagger=number) for number in range(4)]
