@@ -98,6 +98,9 @@ def test_what_breaks_no_rule_is_admitted_in_order() -> None:
         # of a group without a class: its session is not logged
         (Set(Control.AUTOGROUP, SessionPlace(WORKER.pid, WORKER), 5), "never touch"),
         (Set(Control.POLICY, ProcessPlace(HOG), 1), "limits"),
+        (Set(Control.POLICY, ProcessPlace(HOG), -1), "limits"),
+        (Set(Control.POLICY, ProcessPlace(HOG), 0), ""),
+        (Set(Control.POLICY, ProcessPlace(HOG), 3), ""),
         (Set(Control.POLICY, ProcessPlace(HOG), 5), ""),
         (Set(Control.AFFINITY, ProcessPlace(HOG), ()), "limits"),
         (Set(Control.AFFINITY, ProcessPlace(HOG), (2,)), "limits"),

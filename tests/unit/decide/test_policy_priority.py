@@ -578,6 +578,14 @@ def test_what_is_bound_to_other_cpus_than_the_victim_is_not_demoted_and_why_says
     assert policy().propose(contention(1, service(pinned), away)) == []
 
 
+def test_a_contender_that_does_nothing_is_not_named_as_left_out() -> None:
+    idle, little = (hogs(a_member(pid, session=pid), cpu=cpu, wait=0.0, name=f"cpu {cpu}") for pid, cpu in ((40, 0.0), (50, 0.001)))
+    why = policy().propose(contention(1, service(), hogs(), idle, little))[0].why
+    assert not any(said.startswith("cpu 0.0:") for said in why.rejected)
+    assert "cpu 0.001" in " ".join(why.rejected)
+    assert "cpu 0.0 " not in " ".join(why.rejected)
+
+
 def test_processes_of_a_group_that_are_refused_together_are_one_strike() -> None:
     demotes, beside = policy(), hogs(*(a_member(pid, session=SERVICE.session) for pid in (20, 21, 22)))
     for seq, strikes in ((1, 1), (4, 2)):

@@ -345,6 +345,12 @@ def test_a_fence_leaves_a_worker_what_its_siblings_use(kind: Anomaly, limits: tu
     assert [action for _, action in found] == [Flag("web", SICK, kind), Set(Control.FENCE, ProcessPlace(SICK), limits)]
 
 
+def test_a_fence_leaves_a_tenth_of_a_core_though_siblings_use_nothing() -> None:
+    watches = policy(action="fence")
+    found = actions(watches, [fenced(seq, 1e-12, Anomaly.SPIN, cpu=(0.0, 0.9, 0.0)) for seq in range(10)])
+    assert found[-1][1] == Set(Control.FENCE, ProcessPlace(SICK), (100, 0, 0, 0))
+
+
 @pytest.mark.parametrize("kind", [Anomaly.STUCK, Anomaly.FD_LEAK, Anomaly.SLOW, Anomaly.STARVED, Anomaly.OUTLIER])
 def test_who_takes_nothing_from_others_is_not_fenced_in_and_the_report_says_so(kind: Anomaly) -> None:
     watches = policy(action="fence")

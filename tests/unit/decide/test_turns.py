@@ -23,6 +23,11 @@ def test_cgroups_come_first_and_then_the_oldest_processes() -> None:
     assert list(turn) == ["cpu.shares /batch", "nice 20.20", "nice 30.30"]
 
 
+def test_short_slices_come_after_all_demotions() -> None:
+    slice_ = Held(Control.SLICE, ProcessPlace(ProcId(10, 10)), 100_000, "service", "group service pid 10", "service")
+    assert list(Turns().take({}, desired(slice_, nice(30), nice(20)), most=32)) == ["nice 20.20", "nice 30.30", "slice 10.10"]
+
+
 def test_each_has_a_turn_before_one_that_was_refused_comes_again() -> None:
     turns, all_of_them = Turns(), desired(*(nice(pid) for pid in (20, 21, 22)))
     taken = [list(turns.take({}, all_of_them, most=2)) for _ in range(3)]
