@@ -14,6 +14,7 @@ from nicety.scheduler.decide.policies.policy import Aim, Impact, Metric, Proposa
 from nicety.scheduler.decide.policies.priority.held import Held
 from nicety.scheduler.decide.policies.priority.mechanisms import Ground, Place
 from nicety.scheduler.decide.policies.priority.memory import PriorityMemory
+from nicety.scheduler.decide.policies.priority.pairs import ANYBODY
 from nicety.scheduler.decide.policies.priority.priority import Priority
 from nicety.scheduler.decide.policies.priority.slices import LONG_TICKS, SHORT_TICKS
 from nicety.scheduler.decision import Control, Decision, Effect, Group, Machine, Member, Restore, Set, Status, Tick
@@ -313,6 +314,21 @@ def test_a_mechanism_that_twice_had_no_effect_is_dropped_for_the_next_one() -> N
     assert restores(decisions) == [(Control.AUTOGROUP, ProcId(20, 20))]
     assert sets(decisions) == [(Control.NICE, ProcId(20, 20), 19), (Control.NICE, ProcId(21, 21), 19)]
     assert "autogroup: 2 times refused or without effect on hogs" in decisions[-1].why.rejected
+
+
+def test_when_all_that_separates_them_had_no_effect_the_group_is_left_alone_for_a_while() -> None:
+    demotes, machine = policy(), a_machine(busy=2.0, autogroup=False)
+    for seq, control in ((0, Control.NICE), (10, Control.POLICY)):
+        assert {each for each, _, _ in sets(step(demotes, contention(seq, machine=machine)))} == {control}
+        assert demotes.memory.pairs.pause("service", "hogs", a_tick(seq + 6).at) is None
+        for later, final in ((3, False), (6, True)):
+            demotes.measured([failed("hogs", control, final=final)], contention(seq + later, machine=machine))
+    decisions = step(demotes, contention(20, machine=machine))
+    assert {control for control, _ in restores(decisions)} == {Control.POLICY}
+    assert sets(decisions) == []
+    pause = demotes.memory.pairs.pause("service", "hogs", a_tick(21).at)
+    assert pause is not None
+    assert pause.victim == ANYBODY
 
 
 def test_a_service_that_waits_for_itself_does_not_drop_the_mechanism_that_works_but_the_pair_backs_off() -> None:
