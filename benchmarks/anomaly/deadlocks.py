@@ -77,7 +77,7 @@ class Watching:
             time.sleep(max(0.0, due - time.monotonic()))
             snapshot = source.read(time.monotonic_ns(), 0, self.pools)
             before = time.process_time()
-            reported = deadlocks.turn(snapshot, self.aloof)
+            reported = deadlocks.step(snapshot, self.aloof)
             self.costs.append(1e3 * (time.process_time() - before))
             for deadlock in reported:
                 waiters = tuple(wait.waiter for wait in deadlock.waits)

@@ -126,7 +126,7 @@ def _run(pools: list[CampaignPool], injector: Injector, readers: _Readers, log: 
             time.sleep(max(min(STEP, due - time.monotonic()), 0.001))
         snapshot = readers.source.read(time.monotonic_ns(), time.time_ns(), tuple(pool.read() for pool in pools))
         readers.writer.append(snapshot)
-        log.deadlocks(snapshot.at, readers.deadlocks.turn(snapshot))
+        log.deadlocks(snapshot.at, readers.deadlocks.step(snapshot))
         now_ns = time.monotonic_ns()
         for fault in injector.step(now_ns):
             log.fault(fault)

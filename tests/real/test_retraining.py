@@ -307,7 +307,7 @@ def test_kill_nine_of_the_daemon_ends_it(tmp_path: Path) -> None:
         "import sys, time\nfrom pathlib import Path\nfrom nicety.scheduler.config.sections import Models\n"
         "from nicety.scheduler.service.retraining import Retraining\n"
         f"it = Retraining(Path({str(tmp_path)!r}), (), (sys.executable, {str(tmp_path / 'training.py')!r}))\n"
-        f"it.configure(Models(retrain_hours=1.0), 0)\nit.turn({HOUR})\nprint(it.state({HOUR}), flush=True)\ntime.sleep(60)\n"
+        f"it.configure(Models(retrain_hours=1.0), 0)\nit.tick({HOUR})\nprint(it.state({HOUR}), flush=True)\ntime.sleep(60)\n"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as daemon:
         assert daemon.stdout is not None

@@ -282,7 +282,7 @@ def test_answers_are_finite_never_negative_and_rest_on_what_was_seen(
                 assert 0 <= answer <= LARGEST
             assert ahead.right <= 1
             assert ahead.seen >= 0
-            assert 20 <= ahead.period <= MEMORY
+            assert 19 <= ahead.period <= MEMORY  # SHORTEST, and a tick less where several periods say so
 
 
 def test_memory_is_bounded() -> None:

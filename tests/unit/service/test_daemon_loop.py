@@ -190,7 +190,7 @@ STEPS: dict[str, Callable[[Rig], tuple[Any, str]]] = {
     "read, a pool": lambda rig: (rig.pool, "read"),
     "read": lambda rig: (rig.source, "read"),
     "record": lambda rig: (rig.daemon._sessions.traces, "append"),
-    "observe, deadlocks": lambda rig: (rig.daemon._deadlocks.watch, "turn"),
+    "observe, deadlocks": lambda rig: (rig.daemon._deadlocks.watch, "step"),
     "observe, lessons": lambda rig: (rig.daemon._feedback.file, "read"),
     "observe": lambda rig: (rig.daemon._sessions.observer, "tick"),
     "decide": lambda rig: (rig.daemon._sessions.engine, "step"),
@@ -397,7 +397,7 @@ def test_beyond_its_budget_each_level_is_applied_and_told_once(rig: Rig, monkeyp
         seen.append(deadlocks)
         return real(snapshot, outcomes, paused, (), feedback)
 
-    monkeypatch.setattr(rig.daemon._deadlocks.watch, "turn", look)
+    monkeypatch.setattr(rig.daemon._deadlocks.watch, "step", look)
     monkeypatch.setattr(rig.daemon._sessions.observer, "tick", tick)
 
     def forget() -> None:
