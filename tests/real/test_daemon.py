@@ -182,7 +182,7 @@ def test_its_own_session_steps_back_while_something_is_demoted(tmp_path: Path, c
     undone = ask(tmp_path / "state" / "control.sock", "undo")
     assert undone["outcomes"]
     beside = (" nice 10\n", " nice 0\n")  # the service has work still; the second if a tick was slow beside the hogs
-    until(lambda: Path(f"/proc/{daemon.pid}/autogroup").read_text().endswith(beside))
+    until(lambda: Path(f"/proc/{daemon.pid}/autogroup").read_text().endswith(beside), 120.0)
     end(daemon)
 
 
