@@ -6,8 +6,8 @@ range, and resident memory is split by /proc/PID/status: smaps walks all page ta
 meanwhile.
 
 Every list and read is bounded, so that a snapshot takes a few milliseconds and KiB whatever the process has
-(`tests/real/read/test_evidence.py`). What cannot be read (not ours, not root, gone meanwhile) is left out. Names are made printable.
-"""
+(`tests/real/read/test_evidence.py`). What cannot be read (not ours, not root, gone meanwhile) is left out. Names are made
+printable."""
 
 # ruff: noqa: PTH115, PTH208 -- Path objects cost more than the system calls, a thousand times a look
 
