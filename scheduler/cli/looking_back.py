@@ -120,7 +120,7 @@ def decisions(
         elif found:
             print(decision_table(found, since is None or since > 43200, columns(), limit))
         else:
-            say("no decision matches; `nicety decisions` without options lists the latest")
+            say("no decision matches; `nicety decisions` without options lists the latest" if last else "nothing was decided yet")
         if not follow:
             return
         new = list[LoggedDecision]()
@@ -325,6 +325,7 @@ def replay(
     from dataclasses import asdict
 
     from ..explain.decision_page import ExplainError
+    from ..explain.gathered import plural
     from ..store.decisions import DecisionReader
 
     _, paths = load_files(context, config, state_dir)
@@ -341,8 +342,8 @@ def replay(
         print_json({**asdict(found), "identical": not found.differences})
     else:
         print(
-            f"{found.sessions} sessions, {found.ticks} ticks: {found.decisions} decisions and {found.refusals} refusals made again"
-            f", and the figures of {found.observed} ticks from the traces"
+            f"{plural(found.sessions, 'session')}, {plural(found.ticks, 'tick')}: {plural(found.decisions, 'decision')} and "
+            f"{plural(found.refusals, 'refusal')} made again, and the figures of {plural(found.observed, 'tick')} from the traces"
         )
         for it in found.differences[:SHOWN]:
             made = it.again or "nothing"
