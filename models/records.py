@@ -116,9 +116,15 @@ class Identity:
     program: str  # base name of the executable; for an interpreter "python3 worker.py" or "python3 -m module"
     cgroup: str  # path in the cpu hierarchy (v1 cpu controller, else v2), "/" for the root
     unit: str  # systemd unit or container of the cgroup path, "" if none
-    uid: int
+    uid: int  # effective: whose rights it has
     port: int = 0  # lowest TCP port on which it listens; 0: none, or not known
     cpus: tuple[int, ...] = ()  # CPUs that its first thread may use, in rising order; (): all that are online, or not known
+    real_uid: int | None = None  # who started it, where that is not `uid`: a set-uid program's user; None: the same
+
+    @property
+    def owner(self) -> int:
+        """The user whom it counts as, the real one. The rights of a set-uid program are no reason to prefer who started it."""
+        return self.uid if self.real_uid is None else self.real_uid
 
 
 @dataclass(frozen=True, slots=True)

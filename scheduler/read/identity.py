@@ -152,6 +152,17 @@ def _option(argument: str, how: _Options) -> tuple[str, str]:
     return "", ""
 
 
+def real_uid(status: bytes) -> int:
+    r"""The real user id in the text of /proc/PID/status (proc_pid_status(5)), as the reader's user namespace has it. Raises
+    ValueError if there is none.
+
+    >>> real_uid(b"Name:\tpasswd\nUid:\t1000\t0\t0\t0\nGid:\t0\n")
+    1000
+    """
+    at = status.index(b"\nUid:\t") + 6
+    return int(status[at : status.index(b"\t", at)])
+
+
 @lru_cache(maxsize=1024)
 def cgroup_and_unit(text: bytes) -> tuple[str, str]:
     r"""(path in the cpu hierarchy, systemd unit or container or "") from the text of /proc/PID/cgroup (cgroups(7)).

@@ -37,7 +37,7 @@ import numpy as np
 from ...models.records import SAMPLE, Identity, Known, PoolSample, ProcId, SampleTable, Snapshot, Trait
 from ..faults import Fault, fault_of
 from .host import USER_HZ, HostReader
-from .identity import base_name, cgroup_and_unit, program, says_more
+from .identity import base_name, cgroup_and_unit, program, real_uid, says_more
 from .quotas import Quotas
 from .sockets import Listeners, socket_inode
 from .stdin import Feeders, awaits_input
@@ -324,7 +324,8 @@ class ProcSource:
         mark = fields[45] if len(fields) > 45 else _UNKNOWN  # where its arguments lie: moves with each exec
         ends = fields[20] == b"0"  # without memory it has no executable any more: it is a zombie or about to be one
         executed = comm != process.comm or mark != process.exec_mark
-        if process.identity is None or executed or turn:
+        watches = ran and (due or self._uptime_ticks - id_.start_ticks < _YOUNG_TICKS)  # most give up rights soon after their start
+        if process.identity is None or executed or turn or (watches and os.stat(process.path).st_uid != process.identity.uid):
             self._identify(process, comm, mark, same_program=ends or not (executed or mark == _UNKNOWN))
         if process.unlooked and not process.sockets_denied:
             young = ran and self._uptime_ticks - id_.start_ticks < _YOUNG_TICKS
@@ -496,7 +497,10 @@ class ProcSource:
         except FileNotFoundError:
             os.stat(process.path)  # raises if the process is gone; else this kernel has no cgroups
             cgroup, unit = "/", ""
-        identity = Identity(name, what, cgroup, unit, os.stat(process.path).st_uid, process.port, self._allowed(process.pid))
+        uid = os.stat(process.path).st_uid  # of this directory the effective one, also of a process that may not be dumped
+        real = real_uid(_whole(f"{process.path}/status"))
+        cpus = self._allowed(process.pid)
+        identity = Identity(name, what, cgroup, unit, uid, process.port, cpus, None if real == uid else real)
         if before is not None and (comm != process.comm or mark != process.exec_mark):
             process.io_denied = process.fds_denied = process.sockets_denied = False  # an exec may change what we may read
         if identity != before:

@@ -79,6 +79,7 @@ class _Identity(msgspec.Struct, array_like=True, frozen=True):
     uid: int
     port: int
     cpus: tuple[int, ...]
+    real_uid: int | None
 
 
 class _Pool(msgspec.Struct, array_like=True, frozen=True):
@@ -310,7 +311,7 @@ def _rest(now: Snapshot, before: Snapshot | None, gone: set[ProcId]) -> _Rest:
     forgotten: list[tuple[int, int]] = []
     if gone or now.identities != known:  # compared in C, values by `is` first: most ticks end here
         changed = [
-            _Identity(who.pid, who.start_ticks, it.comm, it.program, it.cgroup, it.unit, it.uid, it.port, it.cpus)
+            _Identity(who.pid, who.start_ticks, it.comm, it.program, it.cgroup, it.unit, it.uid, it.port, it.cpus, it.real_uid)
             for who, it in now.identities.items()
             if known.get(who) != it or who in gone
         ]
@@ -351,7 +352,9 @@ def _snapshot(rest: _Rest, before: Snapshot | None, table: SampleTable, gone: ND
             if mutable.pop(ProcId(pid, start), None) is None:
                 raise CodecError(f"forgets the identity of process {pid}, which has none")
         for it in rest.identities:
-            mutable[ProcId(it.pid, it.start_ticks)] = Identity(it.comm, it.program, it.cgroup, it.unit, it.uid, it.port, it.cpus)
+            mutable[ProcId(it.pid, it.start_ticks)] = Identity(
+                it.comm, it.program, it.cgroup, it.unit, it.uid, it.port, it.cpus, it.real_uid
+            )
         identities = mutable
     old = before.host if before is not None else HostSample((), 0, 0, None)
     pressure = rest.pressure_us

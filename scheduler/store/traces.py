@@ -54,7 +54,7 @@ from .database import (
 from .files import StoreError, UnsafeError, private_directory, remove_with_companions, size_with_companions
 
 APPLICATION = 0x6E637472  # "nctr" in PRAGMA application_id: by which `file` and any reader can recognize the files
-SCHEMA = 7
+SCHEMA = 8
 """Version of tables, codec and sample columns together: a change of any of them needs a new number."""
 
 KEYFRAME_TICKS = 600

@@ -99,6 +99,8 @@ def a_process(proc: Path, pid: int, comm: str, exe: str = "", cmdline: bytes = b
     (directory / "stat").write_text(f"{pid} ({comm[:COMM_LETTERS]}) {' '.join(fields)}\n")
     (directory / "cmdline").write_bytes(cmdline or comm.encode() + b"\0")
     (directory / "cgroup").write_text("0::/system.slice/x.service\n")
+    uids = "\t".join([str(os.getuid())] * 4)
+    (directory / "status").write_text(f"Name:\t{comm}\nUid:\t{uids}\n")
     if exe:
         (directory / "exe").symlink_to(exe)
 

@@ -85,6 +85,7 @@ def test_every_format_has_every_figure_and_nothing_for_what_was_not_read(tmp_pat
         "cgroup": "/a",
         "unit": "u.service",
         "uid": 1000,
+        "owner": 1000,
     }
     when = {"at_ns": 10**13 + 1, "wall": "2025-10-09T12:00:01.123456Z", "wall_ns": NOON + 10**9, "machine_cpus": 1}
     read_of_it = {
