@@ -41,6 +41,15 @@ class Member(Record, frozen=True, array_like=True):
     nice: int
     parent: int = 0  # pid; 0: not known
     cpus: tuple[int, ...] = ()  # CPUs that it may use; (): all, or not known
+    owner: int | None = None  # real user id; None: not known, as that of a user whom a user namespace does not map
+
+
+class Shared(Record, frozen=True, array_like=True):
+    """A session or cgroup with processes of several users, or a process with descendants of others: a change of it takes all
+    along."""
+
+    on: DecisionPlace
+    owners: tuple[int | None, ...]  # of those that `[tenants]` does not let be demoted for anybody, in rising order
 
 
 class Group(Record, frozen=True):
@@ -58,6 +67,8 @@ class Group(Record, frozen=True):
     behaviour: Behaviour | None = None  # None: the class is configured, or nothing is known yet
     brief: float = 0.0  # part of `cpu`: cores used by children that started and ended between two ticks
     throttled: float = 0.0  # share of the tick, over its CPUs, for which the quota of its own cgroup stopped it, 0..1
+    yields: bool = False  # `[tenants]` lets each of its processes be demoted for anybody
+    favoured: bool = False  # `[tenants]` lets each of its processes be helped at anybody's expense
 
 
 class Worker(Record, frozen=True):
@@ -265,6 +276,7 @@ class Tick(Record, frozen=True):
     starved_workers: tuple[StarvedWorker, ...] = ()  # of workers that are scored as starved, sorted by id
     feedback: tuple[Feedback, ...] = ()  # in force, sorted by id
     sheltered: tuple[Member, ...] = ()  # configured programs (guard.protect), with session and cgroup, sorted by id
+    shared: tuple[Shared, ...] = ()  # where batch groups stand beside processes of other users
 
 
 # --- what was decided ---------------------------------------------------------------------------------------------------------

@@ -107,7 +107,7 @@ def member(process: ProcId) -> Member:
     fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
     lines = [line.split(":", 2) for line in Path(f"/proc/{process.pid}/cgroup").read_text().splitlines()]
     cgroup = next((path for _, controllers, path in lines if "cpu" in controllers.split(",")), lines[-1][2])
-    return Member(process, int(fields[3]), cgroup, int(fields[16]))
+    return Member(process, int(fields[3]), cgroup, int(fields[16]), owner=0)
 
 
 def place(control: Control, member: Member) -> DecisionPlace:

@@ -368,6 +368,38 @@ class Guard(Section, frozen=True):
     nice_floor: Annotated[Nice, Meta(description="Never set a nice below this.")] = 0
 
 
+DYNAMIC_UIDS = range(61184, 65520)
+"""Users that systemd makes for services with DynamicUser= (systemd's docs/UIDS-GIDS.md)."""
+
+
+class Tenants(Section, frozen=True):
+    """Whose processes may be demoted for whose. Entries of the lists are "user NAME", "user UID", "unit GLOB" and "slice GLOB"."""
+
+    apart: Annotated[
+        bool,
+        Meta(
+            description="Demote no process for another unprivileged user's. If false, all users are one team: owners do not matter."
+        ),
+    ] = True
+    system_uid_max: Annotated[
+        Uid,
+        Meta(
+            description="Users up to this one are the system's, as are those of DynamicUser=: their processes are helped at "
+            "anybody's expense. SYS_UID_MAX of /etc/login.defs."
+        ),
+    ] = 999
+    may_be_demoted: Annotated[list[str], Meta(description="Whose processes may be demoted for anybody.")] = field(
+        default_factory=list
+    )
+    may_be_helped: Annotated[
+        list[str], Meta(description="Whose processes are helped at anybody's expense, as the system's are.")
+    ] = field(default_factory=list)
+
+    def is_system(self, owner: int | None) -> bool:
+        """Whether a user is the system's. `owner`: None if it is not known."""
+        return owner is not None and (owner <= self.system_uid_max or owner in DYNAMIC_UIDS)
+
+
 class Config(Section, frozen=True):
     """The whole file."""
 
@@ -379,12 +411,25 @@ class Config(Section, frozen=True):
     placement: Placement = field(default_factory=Placement)
     quarantine: Quarantine = field(default_factory=Quarantine)
     guard: Guard = field(default_factory=Guard)
+    tenants: Tenants = field(default_factory=Tenants)
     groups: dict[str, GroupRule] = field(default_factory=dict)
     pools: dict[str, PoolConfig] = field(default_factory=dict)
 
 
-def parse(text: str, where: str = "configuration") -> Config:
-    """The configuration in `text` (TOML).
+Report = Callable[[tuple[str, ...], str], None]
+"""Called with the path of a key and what is wrong with it."""
+
+UidOf = Callable[[str], int]
+"""The uid of a user's name. Raises LookupError, whose text says what to do, for an unknown one."""
+
+
+def no_names(name: str) -> int:
+    """A `UidOf` without a database of users."""
+    raise LookupError(f'the name "{name}" cannot be looked up here: give the uid')
+
+
+def parse(text: str, where: str = "configuration", uid_of: UidOf = no_names) -> Config:
+    """The configuration in `text` (TOML). In `[tenants]` users have their uids instead of names.
 
     Raises ConfigError with a line for every problem: "FILE:LINE: section.key: cause; what to do", and for a text that is not TOML
     "FILE:LINE:COLUMN: cause; what to do".
@@ -403,6 +448,7 @@ def parse(text: str, where: str = "configuration") -> Config:
         problems.append((path, cause))
 
     config = msgspec.convert(_check(raw, Config, (), report, faulty), Config)
+    config = msgspec.structs.replace(config, tenants=_resolved(config.tenants, uid_of, report))
     for path, cause, keys in _senseless(config):
         section = path[:-1] if path[-1] in keys else path
         if not any((*section, key) in faulty for key in keys):  # a reported key has its default here
@@ -411,6 +457,39 @@ def parse(text: str, where: str = "configuration") -> Config:
         known = lines(text)
         raise ConfigError([f"{where}:{nearest(known, path)}: {dotted(path)}: {cause}" for path, cause in problems])
     return config
+
+
+def _resolved(tenants: Tenants, uid_of: UidOf, report: Report) -> Tenants:
+    """The section with uids instead of names. An entry that names nobody is reported and left out."""
+
+    def entries(key: str) -> list[str]:
+        kept, wrong = list[str](), list[str]()
+        for entry in getattr(tenants, key):
+            kind, _, name = entry.partition(" ")
+            try:
+                kept.append(f"user {name if name.isdecimal() else uid_of(name)}" if kind == "user" and name else entry)
+            except LookupError as error:
+                wrong.append(str(error.args[0]))
+                continue
+            if kind not in ("user", "unit", "slice") or not name or name != name.strip():
+                wrong.append(f'"{entry}" is no "user NAME", "user UID", "unit GLOB" or "slice GLOB"{_meant(entry)}')
+            elif kind == "slice" and not name.endswith((".slice", "*")):
+                wrong.append(f'"{entry}" names no slice; did you mean "{entry}.slice"?')
+        if wrong:
+            report(("tenants", key), "; ".join(wrong))
+        return kept
+
+    return msgspec.structs.replace(tenants, may_be_demoted=entries("may_be_demoted"), may_be_helped=entries("may_be_helped"))
+
+
+def _meant(entry: str) -> str:
+    """What an entry of `[tenants]` without a valid kind probably stands for, as a question."""
+    kind, _, name = entry.strip().partition(" ")
+    close = difflib.get_close_matches(kind, ("user", "unit", "slice"), n=1, cutoff=0.5)
+    if name and close:
+        return f'; did you mean "{close[0]} {name.strip()}"?'
+    word = "slice" if kind.endswith(".slice") else "unit" if kind.endswith((".service", ".scope")) else "user"
+    return f'; did you mean "{word} {kind}"?' if kind and not name else ""
 
 
 def to_builtins(config: Config) -> dict[str, Any]:
@@ -422,10 +501,6 @@ def to_builtins(config: Config) -> dict[str, Any]:
 def from_builtins(data: dict[str, Any]) -> Config:
     """The inverse of `to_builtins`."""
     return msgspec.convert(data, Config)
-
-
-Report = Callable[[tuple[str, ...], str], None]
-"""Called with the path of a key and what is wrong with it."""
 
 
 def _check(

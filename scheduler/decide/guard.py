@@ -34,6 +34,7 @@ from ..decision import (
     encode,
 )
 from ..fences import Limits
+from ..observe.grouping import OF_USER
 from ..places import ProcessPlace, SessionPlace, cgroup_of, process_of
 from .policies.policy import Memory, Result, knob
 from .policies.priority.mechanisms import Descent
@@ -358,7 +359,7 @@ class Guard:
             return False
         name = entry[0].name
         if name not in context.named:
-            program = name.removeprefix("program ") if name.startswith("program ") else ""
+            program = name.removeprefix("program ").partition(OF_USER)[0] if name.startswith("program ") else ""
             patterns = self._config.guard.protect
             context.named[name] = bool(program) and any(fnmatchcase(program, pattern) for pattern in patterns)
         return context.named[name]

@@ -394,7 +394,7 @@ def test_a_process_that_ends_is_gone_for_it_is_in_the_root_by_then(tmp_path: Pat
 
 
 def group(*processes: ProcId) -> Group:
-    members = tuple(Member(process, process.pid, "/", 0) for process in processes)
+    members = tuple(Member(process, process.pid, "/", 0, owner=0) for process in processes)
     return Group("pool", "neutral", len(members), 0.0, 0.0, 0.0, 0, members)  # type: ignore[arg-type]
 
 

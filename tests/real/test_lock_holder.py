@@ -287,7 +287,7 @@ def shares() -> Iterator[list[Path]]:
 
 def member(process: ProcId) -> Member:
     fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-    return Member(process, int(fields[3]), "/", int(fields[16]))
+    return Member(process, int(fields[3]), "/", int(fields[16]), owner=0)
 
 
 def ratio(actuator: Acting, scene: Scene, action: Set, rounds: int = 3) -> tuple[float, list[Outcome]]:

@@ -80,7 +80,7 @@ def swarm(session: int, path: str) -> list[Member]:
         except (FileNotFoundError, ProcessLookupError):
             continue
         if int(fields[3]) == session and fields[0] != "Z":
-            found.append(Member(ProcId(int(place.name), int(fields[19])), session, path, int(fields[16]), int(fields[1])))
+            found.append(Member(ProcId(int(place.name), int(fields[19])), session, path, int(fields[16]), int(fields[1]), owner=0))
     return sorted(found, key=lambda member: member.id)
 
 
@@ -103,7 +103,7 @@ def test_children_inherit_the_demotion_of_what_lasts_and_undo_finds_them_all(tmp
     demotes = Priority(Config(priority=Section(slice_ms=0.0)), PriorityMemory())
     with Bench(tmp_path / "state") as bench, Puppet() as puppet:
         (cgroup / "cgroup.procs").write_text(str(puppet.pid))
-        service = a_group("service", Class.INTERACTIVE, [Member(puppet.id, puppet.pid, path, 0)], cpu=0.3, wait=0.6)
+        service = a_group("service", Class.INTERACTIVE, [Member(puppet.id, puppet.pid, path, 0, owner=0)], cpu=0.3, wait=0.6)
         assert len(jobs(driver, 0.5, 3)) >= 3
         machine = a_machine(busy=2.0, cpu_cgroup="", autogroup=False)
         first = a_tick(0, machine=machine, groups=[service, build(swarm(driver, path))])
@@ -161,7 +161,7 @@ def test_a_swarm_is_moved_into_a_cgroup_of_the_least_weight_and_out_again(
     with Bench(tmp_path / "state") as bench, Puppet() as puppet:
         deciding = Deciding(bench)
         (cgroup / "cgroup.procs").write_text(str(puppet.pid))
-        service = a_group("service", Class.INTERACTIVE, [Member(puppet.id, puppet.pid, path, 0)], cpu=0.3, wait=0.6)
+        service = a_group("service", Class.INTERACTIVE, [Member(puppet.id, puppet.pid, path, 0, owner=0)], cpu=0.3, wait=0.6)
 
         def tick(seq: int) -> Tick:
             return a_tick(seq, machine=a_machine(busy=2.0), groups=[service, build(swarm(driver, path))])
@@ -191,7 +191,7 @@ def test_a_swarm_is_moved_into_a_cgroup_of_the_least_weight_and_out_again(
             orphan = subprocess.Popen(["sleep", "30"], start_new_session=True)  # as if it had been born there
             try:
                 (fence / "cgroup.procs").write_text(str(orphan.pid))
-                left = Member(proc_id(orphan.pid), orphan.pid, path, 0, 1)
+                left = Member(proc_id(orphan.pid), orphan.pid, path, 0, 1, owner=0)
                 decisions = deciding.step(a_tick(2, machine=a_machine(busy=2.0), groups=[service, build([left])]))
                 assert [it.action for it in decisions] == [Restore(Control.FENCE, ProcessPlace(root))]
                 assert f"{path}\n" in Path(f"/proc/{orphan.pid}/cgroup").read_text()

@@ -326,7 +326,8 @@ class Bench:
 
         def members(processes: tuple[ProcId, ...], path: str) -> tuple[Member, ...]:
             return tuple(
-                Member(process, self.kernel.processes[process.pid].session, path, 0, above.get(process, 0)) for process in processes
+                Member(process, self.kernel.processes[process.pid].session, path, 0, above.get(process, 0), owner=0)
+                for process in processes
             )
 
         self.groups = (

@@ -167,11 +167,11 @@ def test_only_workers_are_fenced_in_and_never_so_that_they_cannot_give_a_lock_ba
 
 
 LOOP = a_member(20, session=20)
-SHELL = Member(ProcId(21, 21), 20, "/", 0, parent=20)
+SHELL = Member(ProcId(21, 21), 20, "/", 0, parent=20, owner=0)
 
 
 def below(pid: int, parent: int = 21) -> Member:
-    return Member(ProcId(pid, pid), 20, "/", 0, parent)
+    return Member(ProcId(pid, pid), 20, "/", 0, parent, owner=0)
 
 
 @pytest.mark.parametrize(

@@ -578,7 +578,7 @@ def test_what_is_forgotten_is_proposed_again_in_full_and_nothing_else() -> None:
         frozenset({"policy priority", "make", "service"}),
     ]
     assert standing[0].undone_by == Restore(Control.AUTOGROUP, SessionPlace(20, ProcId(20, 20)))
-    demotes.memory.contention.level = 2
+    demotes.memory.contention.parties["system"].level = 2
     demotes.forget(lambda each: "make" in each.about)
     (again,) = observed(demotes, contention(2, service(), hogs(), make))
     assert (again.target, sets([again])) == ("group make session 30", [(Control.AUTOGROUP, ProcId(30, 30), 19)])

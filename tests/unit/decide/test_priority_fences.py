@@ -36,7 +36,7 @@ def policy(pools: Sequence[str] = (), **changes: object) -> Priority:
 
 
 def child(pid: int, parent: int, nice: int = 0) -> Member:
-    return Member(ProcId(pid, pid), 10, "/", nice, parent)
+    return Member(ProcId(pid, pid), 10, "/", nice, parent, owner=0)
 
 
 MAKE, SHELL = child(100, 1), child(101, 100)
@@ -167,7 +167,7 @@ def test_a_swarm_stays_fenced_in_while_it_links_and_is_not_eased() -> None:
     step(demotes, tick(0, OWN, swarm(MAKE)))
     calm = a_group("service", Class.INTERACTIVE, [a_member(10, session=10)], cpu=0.6, wait=0.001)
     assert [step(demotes, tick(seq, calm, swarm(MAKE, SHELL, brief=0.0))) for seq in range(1, 40)] == [[]] * 39
-    assert demotes.memory.contention.level > 0
+    assert demotes.memory.contention.level("") > 0
     assert [held.value for held in demotes.memory.held.values()] == [WEIGHT]
 
 

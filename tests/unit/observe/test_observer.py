@@ -376,4 +376,4 @@ def test_the_tick_says_where_the_programs_are_that_must_never_be_touched_whateve
 
 
 def test_the_tick_says_where_nicety_itself_is() -> None:
-    assert observe(Config(), learns=False)[-1].home == Member(OWN, OWN.pid, "/tools", 0)
+    assert observe(Config(), learns=False)[-1].home == Member(OWN, OWN.pid, "/tools", 0, owner=0)

@@ -22,6 +22,7 @@ class Held(Memory):
     target: str
     victim: str  # the group it protects
     observed: list[str] = msgspec.field(default_factory=list)  # victims for which it was only observed, not written
+    party: str = ""  # of the group, see `tenants.Tenants.party`; "" for a slice
     inside: bool = False  # FENCE: the process was in a fence already, and has none of its own
 
     def __post_init__(self) -> None:
