@@ -28,7 +28,7 @@ from .measure import Measured, Measurer
 from .pool_figures import PoolFigures
 from .protection import Protection
 from .redefined import redefined_pools, regrouped
-from .tenancy import Tenancy
+from .tenancy import Tenancy, owner_name
 
 BUSY_GROUPS = 32
 """Most groups without a class that a tick reports and forecasts, the largest by demand (chosen): the rest is idle or noise."""
@@ -208,5 +208,6 @@ class Observer:
         keys, pools = measured.worker_keys, measured.worker_pools
         alone = self._self_history.step(keys, pools, windows, lengths)
         least = LEAST if self._config.quarantine.false_alarms_per_day > FEW else NEAR
-        workers = score(self._scorer, keys, pools, windows, lengths, interval, snapshot.host.memory_available, alone, least)
+        owners = [owner_name(snapshot.identities[key], self._config.tenants) for key in keys]
+        workers = score(self._scorer, keys, pools, windows, lengths, interval, snapshot.host.memory_available, alone, least, owners)
         return tuple(merged(judge_pools(self._scorer, measured.noticed, interval), workers))
