@@ -71,6 +71,7 @@ def examine(
     result += _control_group(loaded.config, paths)
     result += _entries(loaded.config, proc)
     result.append(_fences(loaded.config, proc))
+    result.append(_tenants(loaded.config, uid))
     result += _models(loaded.config, paths)
     result += rivals(proc, uid)
     return result
@@ -242,6 +243,19 @@ def _pool(name: str, found: tuple[ProcessHandle, str] | str | None) -> Finding:
     handle, source = found
     handle.close()
     return Finding("pools", True, printable(f"[pools.{name}]: {source}, pid {handle.id.pid}"), "")
+
+
+def _tenants(config: Config, uid: int) -> Finding:
+    """Whose processes may be demoted for whose."""
+    tenants = config.tenants
+    if uid != 0:
+        return Finding("users", True, "only processes of this user are changed: nicety does not run as root", "")
+    if not tenants.apart:
+        return Finding("users", True, "one team: any user's processes may be demoted for any other's (tenants.apart)", "")
+    lists = ((tenants.may_be_demoted, "may be demoted for anybody"), (tenants.may_be_helped, "are helped at anybody's expense"))
+    said = [f"{', '.join(entries)} {what}" for entries, what in lists if entries]
+    rule = "no process is demoted for another unprivileged user's; see docs/tenants.md"
+    return Finding("users", True, printable("; ".join([rule, *said])), "")
 
 
 def _fences(config: Config, proc: Path) -> Finding:

@@ -59,6 +59,7 @@ class StatusAnswer:
             "ticks": self._latest.ticks,
             "missed_ticks": self._latest.missed,
             **self._own(now),
+            "users": "kept apart" if self._sessions.current.config["tenants"]["apart"] else "one team",
             "notes": msgspec.to_builtins(self._latest.notes),
             "pools": _pools(tick.pools if tick else ()),
             "groups": _groups(self._latest.groups),

@@ -261,3 +261,49 @@ def test_a_key_that_only_some_kinds_of_pools_have_says_which() -> None:
         named = {kind for kind in ("gunicorn", "uwsgi", "celery", "executor", "command") if kind in before.split(", ")}
         assert named <= set(KINDS_OF.get(key, ()))
         assert all(kind in text for kind in KINDS_OF.get(key, ()))
+
+
+def a_uid(name: str) -> int:
+    if name == "bob":
+        return 1001
+    raise LookupError(f'no user is called "{name}"; did you mean "bob"?')
+
+
+def test_names_of_users_become_uids_when_the_file_is_read() -> None:
+    text = '[tenants]\nmay_be_demoted = ["user bob", "user 1002", "unit backup.*", "slice batch.slice"]\n'
+    assert parse(text, uid_of=a_uid).tenants.may_be_demoted == ["user 1001", "user 1002", "unit backup.*", "slice batch.slice"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("user bbo", 'no user is called "bbo"; did you mean "bob"?'),
+        ("usr bob", '"usr bob" is no "user NAME", "user UID", "unit GLOB" or "slice GLOB"; did you mean "user bob"?'),
+        ("backup.service", 'is no "user NAME", "user UID", "unit GLOB" or "slice GLOB"; did you mean "unit backup.service"?'),
+        ("batch.slice", 'did you mean "slice batch.slice"?'),
+        ("slice batch", '"slice batch" names no slice; did you mean "slice batch.slice"?'),
+        ("user", 'is no "user NAME"'),
+        ("", 'is no "user NAME"'),
+    ],
+)
+def test_an_entry_that_names_nobody_is_an_error_beside_all_others(entry: str, said: str) -> None:
+    text = f"[daemon]\nintervall = 1\n[tenants]\nmay_be_helped = {json.dumps([entry, 'user bob'])}\n"
+    with pytest.raises(ConfigError) as caught:
+        parse(text, "n.toml", a_uid)
+    unknown, wrong = caught.value.problems
+    assert unknown.startswith("n.toml:2: daemon.intervall")
+    assert wrong.startswith("n.toml:4: tenants.may_be_helped: ")
+    assert said in wrong
+
+
+def test_a_name_without_a_database_of_users_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="cannot be looked up here: give the uid"):
+        parse('[tenants]\nmay_be_helped = ["user bob"]\n')
+
+
+@pytest.mark.parametrize(
+    ("uid", "system"),
+    [(0, True), (999, True), (1000, False), (61183, False), (61184, True), (65519, True), (65520, False), (None, False)],
+)
+def test_which_users_are_the_systems(uid: int | None, system: bool) -> None:
+    assert Config().tenants.is_system(uid) == system

@@ -308,3 +308,12 @@ def test_nobody_is_confined_for_another_user(owner: int, confined: bool) -> None
     groups = [service(ALICE, cpu=2.0, wait=0.5, demand=2.5), hogs(owner, cpu=3.0, wait=0.0, demand=3.0)]
     done = [found for _ in range(5) for found in changed(world.step(*groups, machine=a_machine(cpus=8, busy=7.0)))]
     assert any(control is Control.AFFINITY for control, _ in done) == confined
+
+
+def test_a_demotion_ends_when_a_process_of_another_user_joins_the_one_who_waits() -> None:
+    world, other = World(), service(ALICE, name="other", pid=50, wait=0.0)
+    assert changed(world.step(service(ALICE), hogs(ALICE), other)) == DEMOTED
+    joined = [world.step(service(ALICE, BOB), hogs(ALICE), other) for _ in range(2)]
+    assert [each.target for decisions in joined for each in decisions if isinstance(each.action, Restore)] == [
+        "group hogs session 20"
+    ]

@@ -480,6 +480,28 @@ REASONS: dict[str, tuple[int, dict[str, Any], str]] = {
         {"groups": [a_group("hogs", Class.BATCH, [a_member(4712)])]},
         "there is no interactive group to protect",
     ),
+    "everybody who waits is another user": (
+        4712,
+        {
+            "groups": [
+                a_group("web", Class.INTERACTIVE, [a_member(9001, owner=1001)], cpu=0.2, wait=0.6),
+                a_group("hogs", Class.BATCH, [a_member(4712, owner=1000)], cpu=1.8),
+            ]
+        },
+        "it belongs to user 1000, and all that may wait to user 1001; [tenants] keeps them apart",
+    ),
+    "who waits most is another user": (
+        4712,
+        {
+            "machine": a_machine(busy=2.0),
+            "groups": [
+                a_group("web", Class.INTERACTIVE, [a_member(9001, owner=1001)], cpu=0.2, wait=0.6),
+                a_group("mine", Class.INTERACTIVE, [a_member(9005, owner=1000)], cpu=0.2, wait=0.0),
+                a_group("hogs", Class.BATCH, [a_member(4712, owner=1000)], cpu=1.8),
+            ],
+        },
+        "and it is left alone: it belongs to user 1000, web to user 1001; [tenants] keeps them apart",
+    ),
     "it is the one to protect": (9002, {}, "it is protected from batch groups"),
     "not unusual": (9001, {}, "not unusual enough to report: p = 0.004 (leak)"),
     "pool in trouble": (9002, {"pools": [a_pool("web", trouble="crash loop")]}, "its pool cannot be resized now: crash loop"),
