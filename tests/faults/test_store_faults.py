@@ -410,6 +410,38 @@ print("ok")
     assert run(prepared + code, tmp_path, "unshare", "-m") == "ok\n"
 
 
+@pytest.mark.root
+@needs_mounts
+def test_a_disk_without_free_inodes_drops_ticks_and_recording_goes_on_when_there_are_some(tmp_path: Path) -> None:
+    code = """
+from dataclasses import replace
+writer, written = traces(), []
+first, *rest = machine(30)
+for one in rest[:5]:
+    writer.append(one)
+    written.append(bits(one))
+taken = 0
+try:
+    while True:
+        (state / f"taken-{taken}").touch()
+        taken += 1
+except OSError:
+    pass
+tomorrow = [replace(one, wall=one.wall + 24 * 3600 * SECOND) for one in rest[5:]]  # of a day that needs another file
+for one in tomorrow[:10]:
+    writer.append(one)
+assert writer.dropped == 10 and writer.last_error, (writer.dropped, writer.last_error)
+for number in range(taken):
+    (state / f"taken-{number}").unlink()
+for one in tomorrow[10:]:
+    writer.append(one)
+    written.append(bits(one))
+assert writer.last_error == "" and writer.dropped == 10, writer.last_error
+check(writer, written)
+"""
+    assert run(TMPFS.replace("size=900k", "size=9m,nr_inodes=16") + code, tmp_path, "unshare", "-m") == "dropped 10\n"
+
+
 @pytest.mark.parametrize("limit", [20_000, 60_000])
 def test_a_limit_of_file_size_drops_ticks_and_recording_goes_on_when_it_is_lifted(tmp_path: Path, limit: int) -> None:
     code = f"""

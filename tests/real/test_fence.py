@@ -398,6 +398,26 @@ def group(*processes: ProcId) -> Group:
     return Group("pool", "neutral", len(members), 0.0, 0.0, 0.0, 0, members)  # type: ignore[arg-type]
 
 
+def test_a_fence_that_is_in_use_is_left_for_the_next_undo(places: Places, bench: Fencing) -> None:
+    """Somebody has made a cgroup below it: rmdir(2) says EBUSY until that is gone."""
+    with Puppet() as puppet:
+        places.admit(puppet.id)
+        before = cgroups(puppet.pid)
+        assert bench.fence(puppet.id, Limits(300, 0, 0)).status is Status.APPLIED
+        (fence,) = places.fences()
+        (fence / "somebodys").mkdir()
+        (outcome,) = bench.actuator.undo()
+        assert outcome.status is Status.FAILED, outcome
+        assert f"somebody made cgroup somebodys in the fence {fence}: remove it, then undo again" in outcome.detail
+        assert cgroups(puppet.pid) == before, "it is let out all the same"
+        assert len(bench.ledger.outstanding()) == 1
+        (fence / "somebodys").rmdir()
+        (outcome,) = bench.actuator.undo()
+        assert outcome.status is Status.APPLIED, outcome
+        assert places.fences() == []
+        assert bench.ledger.outstanding() == ()
+
+
 def test_observe_mode_says_what_it_would_do_and_makes_nothing(places: Places) -> None:
     with Puppet() as puppet:
         places.admit(puppet.id)

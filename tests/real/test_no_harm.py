@@ -495,3 +495,27 @@ def test_a_process_that_somebody_reniced_is_never_written_to(bench: Bench, scene
     assert (outcome.status, outcome.detail) == (Status.FOREIGN, "left: somebody chose nice 5")
     assert written == []
     assert [scene.get(Control.NICE, tid) for tid in scene.tids] == [0, 5, 0]
+
+
+@pytest.mark.parametrize("theirs", [0, 5])
+def test_a_program_that_sets_its_own_value_again_and_again_is_yielded_to_at_once(bench: Bench, scene: Scene, theirs: int) -> None:
+    """It sets what was there before, or something else, after each change of ours. Ours would be 20 changes a thread."""
+    written: Counter[Knob] = Counter()
+    plain = bench.kernel.write
+
+    def write(knob: Knob, expected: Value, value: Value) -> Trouble | None:
+        written[knob] += value == 10
+        return plain(knob, expected, value)
+
+    bench.kernel.write = write  # type: ignore[method-assign] # to witness
+    statuses = []
+    for _ in range(20):
+        (outcome,) = bench.apply(Set(Control.NICE, ProcessPlace(scene.puppet.id), 10, 0))
+        statuses.append(outcome.status)
+        for tid in scene.tids:
+            scene.set(Control.NICE, tid, theirs)
+        bench.actuator.settle()
+    assert statuses == [Status.APPLIED, *[Status.FOREIGN] * 19]
+    assert list(written.values()) == [1] * len(scene.tids)
+    bench.actuator.undo()
+    assert [scene.get(Control.NICE, tid) for tid in scene.tids] == [theirs] * len(scene.tids)
