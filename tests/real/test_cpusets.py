@@ -79,16 +79,3 @@ def test_an_affinity_comes_back_whole_though_the_cpuset_shrank_and_grew(place: P
     bench.actuator.undo()
     assert place.affinity() == ALL
     assert bench.ledger.outstanding() == ()
-
-
-def test_an_affinity_set_in_a_small_cpuset_is_whole_after_undo_when_the_cpuset_grew(place: Place, bench: Bench) -> None:
-    place.size(ALL[0])
-    (outcome,) = bench.apply(Set(Control.AFFINITY, ProcessPlace(place.puppet.id), ALL))
-    assert outcome.status is Status.UNCHANGED, outcome
-    place.size(*ALL[:2])
-    (outcome,) = bench.apply(Set(Control.AFFINITY, ProcessPlace(place.puppet.id), ALL[1:2]))
-    assert outcome.status is Status.APPLIED, outcome
-    bench.actuator.undo()
-    assert place.affinity() == ALL[:2]
-    place.size(*ALL)
-    assert place.affinity() == ALL
