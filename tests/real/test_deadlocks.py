@@ -277,8 +277,11 @@ def children(pid: int) -> list[ProcId]:
 
 WORKER = """
 import fcntl, os, sys, time
-mine, other = "ab" if os.path.exists("first") else "ba"
-open("first", "w").close()
+try:
+    os.close(os.open("first", os.O_CREAT | os.O_EXCL))
+    mine, other = "ba"
+except FileExistsError:
+    mine, other = "ab"
 files = [open(name, "w") for name in (mine, other)]
 fcntl.flock(files[0], fcntl.LOCK_EX)
 open("held-" + mine, "w").close()
