@@ -20,7 +20,8 @@ from pathlib import Path
 import pytest
 
 from nicety.models.anomaly.waitgraph import UNLESS
-from nicety.models.records import Deadlock, PoolSample, ProcId, WorkerSample
+from nicety.models.identity import ProcId
+from nicety.models.records import Deadlock, PoolSample, WorkerSample
 from nicety.scheduler.config.paths import Paths
 from nicety.scheduler.observe.deadlocks import Deadlocks
 from nicety.scheduler.read.calls import NUMBERS
