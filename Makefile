@@ -39,7 +39,7 @@ test-real: $(VENV)/installed
 test-vm: $(VENV)/installed
 	$(BIN)/python tests/vm/run.py
 
-# Which small faults in decide/, act/ and models/ the tests notice: docs/mutants.md. Takes most of an hour and is no part of `test`.
+# Which small faults in decide/, act/, hands/ and models/ the tests notice: docs/mutants.md. Takes most of an hour and is no part of `test`.
 $(VENV)/mutants-installed: $(VENV)/installed
 	$(BIN)/pip install --quiet -e '.[dev,mutants]'
 	touch $@

@@ -35,8 +35,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from ...models.records import SAMPLE, Identity, Known, PoolSample, ProcId, SampleTable, Snapshot, Trait
-from ..faults import Fault, fault_of
+from ...models.identity import ProcId
+from ...models.records import SAMPLE, Identity, Known, PoolSample, SampleTable, Snapshot, Trait
+from ..hands.faults import Fault, fault_of
 from .host import USER_HZ, HostReader
 from .identity import base_name, cgroup_and_unit, program, says_more
 from .quotas import Quotas

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from nicety.models.records import ProcId
-from nicety.scheduler.act.knobs.control import LinuxKernel
+from nicety.models.identity import ProcId
 from nicety.scheduler.act.undo import undo_from_ledger
-from nicety.scheduler.decision import Status
-from nicety.scheduler.service.clock import SystemClock
+from nicety.scheduler.hands.clock import SystemClock
+from nicety.scheduler.hands.faults import Status
+from nicety.scheduler.hands.knobs.control import LinuxKernel
 from nicety.scheduler.testing.puppet import Puppet
 
 pytestmark = [

@@ -15,10 +15,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from nicety.models.records import SAMPLE, HostSample, Identity, ProcId, Snapshot
-from nicety.scheduler.decision import Abilities, Decision, Outcome, ResizePool, Session, Status, Tick, Verdict, Why, encode
+from nicety.models.identity import ProcId
+from nicety.models.records import SAMPLE, HostSample, Identity, Snapshot
+from nicety.scheduler.decision import Abilities, Decision, Outcome, ResizePool, Session, Tick, Verdict, Why, encode
+from nicety.scheduler.hands.faults import Status
+from nicety.scheduler.hands.safe_files import StoreError
 from nicety.scheduler.store.decisions import DecisionLog, DecisionReader
-from nicety.scheduler.store.files import StoreError
 from nicety.scheduler.store.traces import Lost, TraceError, TraceWriter, read_traces
 from nicety.scheduler.testing.ticks import a_forecast, a_pool, a_tick
 

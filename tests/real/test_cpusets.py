@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from nicety.scheduler.decision import Control, Set, Status
+from nicety.scheduler.decision import Set
+from nicety.scheduler.hands.faults import Status
+from nicety.scheduler.hands.knobs.cgroup import find
+from nicety.scheduler.hands.places import Control
 from nicety.scheduler.places import ProcessPlace
-from nicety.scheduler.read.cgroup import find
 from nicety.scheduler.testing.bench import Bench
 from nicety.scheduler.testing.puppet import Puppet
 
@@ -46,7 +48,7 @@ class Place:
 @pytest.fixture
 def place() -> Iterator[Place]:
     assert CPUSET is not None
-    directory = CPUSET.point / f"nicety-cpuset-{os.getpid()}"
+    directory = Path(CPUSET.point) / f"nicety-cpuset-{os.getpid()}"
     directory.mkdir()
     puppet = Puppet()
     try:

@@ -20,7 +20,7 @@ EACH = 2 << 10
 WATCH = """
 import gc, json, os, signal, sys, time
 from contextlib import suppress
-from nicety.models.records import ProcId
+from nicety.models.identity import ProcId
 from nicety.scheduler.config.sections import Config
 from nicety.scheduler.decision import Abilities
 from nicety.scheduler.read.proc import ProcSource

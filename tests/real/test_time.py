@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from nicety.scheduler.decision import Tick
+from nicety.scheduler.hands.safe_files import StoreError
 from nicety.scheduler.store.decisions import DecisionReader
-from nicety.scheduler.store.files import StoreError
 
 INTERVAL = 0.2  # seconds
 CONFIG = f"[daemon]\ninterval = {INTERVAL}\n[models]\nbehaviour = false\n"
@@ -71,12 +71,13 @@ from nicety.scheduler.act.undo import undo_from_ledger
 from nicety.scheduler.config.paths import Loaded, Paths
 from nicety.scheduler.config.sections import parse
 from nicety.scheduler.daemon import Daemon
-from nicety.scheduler.decision import Control, Set
+from nicety.scheduler.decision import Set
+from nicety.scheduler.hands.places import Control
 from nicety.scheduler.places import ProcessPlace
 from nicety.scheduler.read.proc import ProcSource
-from nicety.scheduler.service.clock import SystemClock
+from nicety.scheduler.hands.clock import SystemClock
 from nicety.scheduler.store.decisions import DecisionReader
-from nicety.scheduler.store.ledger import StateLock
+from nicety.scheduler.hands.ledger import StateLock
 from nicety.scheduler.testing.bench import Bench
 from nicety.scheduler.testing.puppet import Puppet
 

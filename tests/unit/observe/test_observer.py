@@ -12,6 +12,7 @@ import pytest
 from nicety.models.anomaly.evidence import CHANNELS
 from nicety.models.artifact import shipped
 from nicety.models.behaviour import BEHAVIOUR_CHANNELS, BehaviourModel
+from nicety.models.identity import ProcId
 from nicety.models.records import (
     SAMPLE,
     Anomaly,
@@ -20,7 +21,6 @@ from nicety.models.records import (
     Identity,
     Known,
     PoolSample,
-    ProcId,
     Quota,
     Snapshot,
     Trait,

@@ -13,20 +13,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nicety.models.records import SAMPLE, HostSample, Identity, PoolSample, ProcId, Snapshot, WorkerSample
+from nicety.models.identity import ProcId
+from nicety.models.records import SAMPLE, HostSample, Identity, PoolSample, Snapshot, WorkerSample
 from nicety.scheduler import daemon as module
-from nicety.scheduler.act.knobs.slices import LONGEST, SHORTEST
 from nicety.scheduler.config.paths import Loaded, Paths
 from nicety.scheduler.config.sections import parse
 from nicety.scheduler.daemon import Daemon
-from nicety.scheduler.decision import Decision, Group, Outcome, Status, Tick
+from nicety.scheduler.decision import Decision, Group, Outcome, Tick
+from nicety.scheduler.hands.faults import Status
+from nicety.scheduler.hands.knobs.slices import LONGEST, SHORTEST
+from nicety.scheduler.hands.ledger import StateLock
 from nicety.scheduler.service.answers import reloading
 from nicety.scheduler.service.answers.control_socket import Handler
 from nicety.scheduler.service.own import cost as own_cost
 from nicety.scheduler.service.own import place as own_place
 from nicety.scheduler.service.own.budget import LEVELS
 from nicety.scheduler.service.own.ladder import Rest
-from nicety.scheduler.store.ledger import StateLock
 from nicety.scheduler.testing.clock import FakeClock
 
 SECOND = 10**9

@@ -7,29 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import NamedTuple
 
-import msgspec
-
-from ..models.records import ProcId
-from .decision import PLACES, Control, check_place, cpu_list
+from ...models.identity import ProcId
+from ...models.lean import NamedTuple
 from .fences import parts_of
 from .places import (
     AutogroupPlace,
-    CgroupPlace,
+    Cgroup,
+    Control,
     FencePlace,
-    Place,
+    Knob,
+    KnobPlace,
     PoolPlace,
-    ProcessPlace,
-    SessionPlace,
+    Subject,
     SubjectPlace,
     ThreadPlace,
+    Value,
+    cpu_list,
     process_of,
 )
-from .ports import Knob, Value
-
-INHERITED = frozenset(control for control, kinds in PLACES.items() if kinds.knob is ThreadPlace)
-"""Per-thread controls, which fork(2) and clone(2) copy. An autogroup, a cgroup and a pool have one value for all their members."""
 
 
 class EntryStatus(StrEnum):
@@ -47,25 +43,7 @@ OPEN = frozenset({EntryStatus.INTENT, EntryStatus.DONE})
 """Statuses of a change that may be in force."""
 
 
-class Subject(msgspec.Struct, frozen=True):
-    """What is changed and restored as one: a control of a process with all its threads, of an autogroup, of a cgroup, a fence or
-    the size of a pool. Raises ValueError for a control of another kind of place."""
-
-    control: Control
-    on: SubjectPlace
-
-    def __post_init__(self) -> None:
-        check_place(self.control, self.on, PLACES[self.control].subject)
-
-
-class Demotion(NamedTuple):
-    """A change in force that makes something slower."""
-
-    subject: Subject
-    processes: tuple[ProcId, ...]  # the processes that it slows, as far as known
-
-
-class Entry(msgspec.Struct, frozen=True):
+class Entry(NamedTuple):
     """One change of one value."""
 
     id: int  # 0 until `intend` has given one
@@ -105,7 +83,7 @@ Chain = tuple[Entry, ...]
 def subject_of(knob: Knob) -> Subject:
     """The subject that this knob belongs to."""
     on = knob.on
-    return Subject(knob.control, ProcessPlace(on.process) if isinstance(on, ThreadPlace) else on)
+    return Subject(knob.control, on.process if isinstance(on, ThreadPlace) else on)
 
 
 def original(chain: Chain) -> Value:
@@ -132,27 +110,23 @@ def believed(chain: Chain) -> tuple[Value, ...]:
     return (*values, chain[0].old)
 
 
-def leads(knob: Knob) -> ProcId | None:
-    """The process, if this knob belongs to its first thread: what that thread forks and spawns inherits the value. Else None."""
-    on = knob.on
-    return on.process if isinstance(on, ThreadPlace) and on.thread == tuple(on.process) else None
-
-
 def ids_of(chain: Chain) -> list[int]:
     """The ids of its entries."""
     return [entry.id for entry in chain]
 
 
-def name_of(control: Control, on: Place) -> str:
+def name_of(control: Control, on: SubjectPlace | KnobPlace) -> str:
     """What is changed, for people."""
     match on:
-        case ProcessPlace(id=process) | ThreadPlace(process=process) | SessionPlace(through=process):
+        case ThreadPlace(process=process):
             return f"{control} of pid {process.pid}"
         case FencePlace(key=key, process=process):
             made = "; ".join(f"{file} {value}" for part in parts_of(key) for file, value in part.files.items())
             return f"{control} of pid {process.pid} ({made})"
-        case CgroupPlace(path=name) | AutogroupPlace(name=name) | PoolPlace(name=name):
+        case Cgroup(path=name) | AutogroupPlace(name=name) | PoolPlace(name=name):
             return f"{control} of {name}"
+        case ProcId(pid=pid):
+            return f"{control} of pid {pid}"
 
 
 def shown(value: Value) -> str:

@@ -5,13 +5,13 @@ Knows the ledger, the kernel, and how entries are closed. Must not know decision
 
 from __future__ import annotations
 
-from ..changes import Chain, EntryStatus, ids_of, leads, name_of, shown
-from ..decision import Outcome, Status
-from ..places import PoolPlace
-from ..ports import Kernel, Knob, Trouble
-from ..store.ledger import Ledger
+from ...models.lean import NamedTuple
+from .changes import Chain, Entry, EntryStatus, believed, ids_of, name_of, shown
 from .closing import Closing
-from .looks import is_ours
+from .faults import Status, Trouble
+from .kernel import Kernel
+from .ledger import Ledger
+from .places import Knob, PoolPlace, Value, leads
 
 CHECKS, PASS_STEPS = 8, 32
 """Values compared with the kernel in each `step`: CHECKS, and one for every PASS_STEPS in force (chosen: a value is compared at
@@ -22,6 +22,22 @@ GONE_EVERY = 16
 
 MOST_GONE = 256
 """Ended first threads from which that search is made at once (chosen)."""
+
+
+class Overwritten(NamedTuple):
+    """A change of ours that somebody else was found to have changed."""
+
+    entry: Entry
+    text: str  # for people
+
+
+def is_ours(kernel: Kernel, chain: Chain, now: Value | Trouble) -> bool | Trouble:
+    """Whether nobody but us changed the value, as far as can be seen; Trouble: this cannot be determined now."""
+    knob = chain[-1].knob
+    seen = [kernel.visible(knob, value) for value in believed(chain)]
+    if isinstance(now, Trouble) or now in seen:
+        return True
+    return next((each for each in seen if isinstance(each, Trouble)), False)
 
 
 class Sweep:
@@ -35,12 +51,12 @@ class Sweep:
         self._gone: dict[Knob, Chain] = {}  # first threads of ended processes, whose children may have inherited
         self._steps = 0
 
-    def step(self) -> tuple[Outcome, ...]:
-        """Compare the next values. One outcome for each that somebody else was found to have changed.
+    def step(self) -> tuple[Overwritten, ...]:
+        """Compare the next values. Returns those that somebody else was found to have changed.
 
         Restoring a value by hand counts as changing it: that is the plainest way to say hands off.
         """
-        outcomes = list[Outcome]()
+        found = list[Overwritten]()
         entries = [chain for subject in self._ledger.subjects() for chain in self._ledger.chains(subject).values()]
         closed: dict[int, EntryStatus] = {}
         for _ in range(min(len(entries), CHECKS + len(entries) // PASS_STEPS)):
@@ -61,7 +77,7 @@ class Sweep:
                 text = (
                     f"{name_of(newest.control, newest.knob.on)} left: somebody changed it from {shown(newest.new)} to {shown(now)}"
                 )
-                outcomes.append(Outcome(newest.decision, Status.FOREIGN, newest.target, text, 0))
+                found.append(Overwritten(newest, text))
                 self._closing.give_way({newest.knob: chain})
         if closed:
             self._ledger.settle(closed)
@@ -69,7 +85,7 @@ class Sweep:
         if self._gone and (self._steps % GONE_EVERY == 0 or len(self._gone) >= MOST_GONE):
             self._closing.close(self._gone, EntryStatus.GONE)
             self._gone = {}
-        return tuple(outcomes)
+        return tuple(found)
 
     def forget(self) -> None:
         """Everything is undone: forget the ended processes."""

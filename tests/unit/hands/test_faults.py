@@ -7,8 +7,7 @@ import os
 
 import pytest
 
-from nicety.scheduler.decision import Status
-from nicety.scheduler.faults import UNKNOWN, Fault, fault_of, is_gone, status_of
+from nicety.scheduler.hands.faults import UNKNOWN, Fault, Status, fault_of, is_gone, status_of
 
 GONE = {"ENOENT", "ESRCH"}
 

@@ -7,14 +7,15 @@ default. The kernel reports only the length, not whether it was requested. `Slic
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
-import platform
 import struct
 import sys
-import threading
-from typing import NamedTuple
+
+from ....models.lean import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from ctypes import CDLL
 
 SHORTEST, LONGEST = 100_000, 100_000_000
 """ns; the kernel silently clamps to them (__setparam_fair in kernel/sched/syscalls.c)."""
@@ -33,8 +34,10 @@ _LAYOUT = struct.Struct("=IIQiIQQQ")  # struct sched_attr, SCHED_ATTR_SIZE_VER0:
 _RESET_ON_FORK, _KEEP_POLICY = 0x01, 0x08  # SCHED_FLAG_*, include/uapi/linux/sched.h
 _HAVE_SLICES = (os.SCHED_OTHER, os.SCHED_BATCH)  # policies for which the kernel keeps a slice
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_set_number, _get_number = _NUMBERS.get(platform.machine(), (-1, -1)) if sys.maxsize > 2**32 else (-1, -1)
+_set_number, _get_number = _NUMBERS.get(os.uname().machine, (-1, -1)) if sys.maxsize > 2**32 else (-1, -1)
+
+
+_libc: CDLL | None = None
 
 
 class _Attributes(NamedTuple):
@@ -117,6 +120,8 @@ def _default() -> int:
         except OSError as error:
             found.append(error)
 
+    import threading
+
     thread = threading.Thread(target=ask, name="slice")
     try:
         thread.start()
@@ -132,20 +137,32 @@ def _default() -> int:
 
 
 def _get(tid: int) -> _Attributes:
-    buffer = ctypes.create_string_buffer(_LAYOUT.size)
-    _call(_get_number, tid, buffer, _LAYOUT.size, 0)
-    _, policy, flags, nice, _, runtime, _, _ = _LAYOUT.unpack(buffer.raw)
+    data = bytearray(_LAYOUT.size)
+    _call(_get_number, tid, data, _LAYOUT.size, 0)
+    _, policy, flags, nice, _, runtime, _, _ = _LAYOUT.unpack(data)
     return _Attributes(policy, flags, nice, runtime)
 
 
 def _set(tid: int, attributes: _Attributes) -> None:
     policy, flags, nice, runtime = attributes
-    _call(_set_number, tid, ctypes.c_char_p(_LAYOUT.pack(_LAYOUT.size, policy, flags, nice, 0, runtime, 0, 0)), 0)
+    _call(_set_number, tid, bytearray(_LAYOUT.pack(_LAYOUT.size, policy, flags, nice, 0, runtime, 0, 0)), 0)
 
 
-def _call(number: int, tid: int, *rest: object) -> None:
+def _call(number: int, tid: int, data: bytearray, *rest: int) -> None:
+    """`data` is read or written by the kernel. Raises OSError."""
     if number < 0:
-        raise OSError(errno.ENOSYS, f"the number of this system call on {platform.machine()} is not known")
-    if _libc.syscall(ctypes.c_long(number), tid, *rest):
+        raise OSError(errno.ENOSYS, f"the number of this system call on {os.uname().machine} is not known")
+    import ctypes  # half a megabyte, only where slices are used
+
+    libc = _libc or _load()
+    if libc.syscall(ctypes.c_long(number), tid, (ctypes.c_char * len(data)).from_buffer(data), *rest):
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
+
+
+def _load() -> CDLL:
+    global _libc
+    import ctypes
+
+    _libc = ctypes.CDLL(None, use_errno=True)
+    return _libc

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from nicety.scheduler.act.knobs.weights import write_weight
-from nicety.scheduler.decision import Control, Status
-from nicety.scheduler.ports import Trouble
-from nicety.scheduler.read.cgroup import Cgroups, Mount
+from nicety.scheduler.hands.faults import Status, Trouble
+from nicety.scheduler.hands.knobs.cgroup import Cgroups, Mount
+from nicety.scheduler.hands.knobs.weights import write_weight
+from nicety.scheduler.hands.places import Control
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 def test_all_that_the_kernel_accepts_is_written_and_nothing_else(
     folder: Path, control: Control, before: int, least: int, most: int
 ) -> None:
-    mount = Mount(folder.parent, "/")
+    mount = Mount(str(folder.parent), "/")
     cgroups = Cgroups(mount if control is Control.CPU_SHARES else None, mount, None)
     for wrong in (least - 1, most + 1):
         refused = write_weight(cgroups, control, "/jobs", before, wrong)

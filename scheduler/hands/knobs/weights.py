@@ -10,9 +10,9 @@ from __future__ import annotations
 import errno
 import os
 
-from ...decision import Control, Status
-from ...ports import Trouble, Value
-from ...read.cgroup import DEFAULTS, Cgroups, number, trouble_of
+from ..faults import Status, Trouble
+from ..places import Control, Value
+from .cgroup import DEFAULTS, Cgroups, number, trouble_of
 
 LIMITS = {Control.CPU_SHARES: (2, 262_144), Control.CPU_WEIGHT: (1, 10_000), Control.CPU_IDLE: (0, 1)}
 """(least, most) that the kernel accepts: MIN_SHARES, MAX_SHARES in kernel/sched/core.c; CGROUP_WEIGHT_MIN, CGROUP_WEIGHT_MAX in

@@ -2,18 +2,17 @@
 and their coding.
 
 The ledger and the actuator call a fence by its key, which lists everything to be made and removed, hierarchy by hierarchy. Must not
-know how cgroups are written (`act/knobs/fence.py`) nor which process to fence (`decide/policies/quarantine/treatment.py`,
+know how cgroups are written (`knobs/fence.py`) nor which process to fence (`decide/policies/quarantine/treatment.py`,
 `decide/policies/priority/desired.py`).
 """
 
 from __future__ import annotations
 
+import json
 import re
-from typing import NamedTuple
 
-import msgspec
-
-from ..models.records import ProcId
+from ...models.identity import ProcId
+from ...models.lean import NamedTuple
 
 FENCED = 1
 """Value of `Control.FENCE` while the fence exists; 0: it does not."""
@@ -41,7 +40,7 @@ class Limits(NamedTuple):
         return self == Limits(0, 0, 0, self.weight)
 
 
-class Part(msgspec.Struct, frozen=True, array_like=True):
+class Part(NamedTuple):
     """A fence in one hierarchy."""
 
     controller: str  # of cgroup v1; "": the one hierarchy of v2
@@ -58,12 +57,25 @@ def name_for(process: ProcId) -> str:
 
 def key_of(parts: tuple[Part, ...]) -> str:
     """The key of a fence with these parts."""
-    return msgspec.json.encode(parts).decode()
+    return json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
 
 
 def parts_of(key: str) -> tuple[Part, ...]:
-    """The parts of the fence with this key."""
-    return msgspec.json.decode(key, type=tuple[Part, ...])
+    """The parts of the fence with this key. Raises ValueError for anything else."""
+    try:
+        return tuple(map(_part, json.loads(key)))
+    except TypeError:
+        raise ValueError(f"{key!r} is not the key of a fence") from None
+
+
+def _part(fields: object) -> Part:
+    """A part of decoded fields. Raises ValueError if they are none."""
+    match fields:
+        case [str() as controller, str() as cgroup, dict() as files, list() as turned_on, bool() as threaded] if all(
+            isinstance(each, str) for each in (*files, *files.values(), *turned_on)
+        ):
+            return Part(controller, cgroup, files, tuple(turned_on), threaded)
+    raise ValueError(f"{fields!r} is not a part of a fence")
 
 
 def weighs_only(key: str) -> bool:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import msgspec
 import pytest
 
-from nicety.models.records import ProcId
-from nicety.scheduler.changes import Entry, EntryStatus, Subject, believed
-from nicety.scheduler.decision import Control
-from nicety.scheduler.places import AutogroupPlace, CgroupPlace, ThreadId, ThreadPlace
-from nicety.scheduler.ports import Knob, Value
-from nicety.scheduler.store import ledger as module
-from nicety.scheduler.store.ledger import Ledger, LedgerError, StateBusyError, StateLock
+from nicety.models.identity import ProcId
+from nicety.scheduler.hands import ledger as module
+from nicety.scheduler.hands.changes import Entry, EntryStatus, believed
+from nicety.scheduler.hands.ledger import Ledger, LedgerError, StateBusyError, StateLock
+from nicety.scheduler.hands.places import AutogroupPlace, Cgroup, Control, Knob, Subject, ThreadId, ThreadPlace, Value
+from nicety.scheduler.testing.ledger_file import rows
 
 BOOT = "00000000-0000-4000-8000-000000000001"
 
@@ -42,39 +39,33 @@ def nice_entry(pid: int = 100, *, original: Value = 0, old: Value = 0, new: Valu
 
 
 def autogroup_entry(pid: int) -> Entry:
-    return msgspec.structs.replace(nice_entry(pid), knob=Knob(Control.AUTOGROUP, AutogroupPlace("autogroup-9", ProcId(pid, 7))))
+    return nice_entry(pid)._replace(knob=Knob(Control.AUTOGROUP, AutogroupPlace("autogroup-9", ProcId(pid, 7))))
 
 
 def nice_knob(pid: int = 100) -> Knob:
     return Knob(Control.NICE, ThreadPlace(ProcId(pid, 7), ThreadId(pid, 7)))
 
 
-def rows(path: Path) -> list[tuple[int, str]]:
-    connection = sqlite3.connect(path)
-    try:
-        return connection.execute("select id, status from entry order by id").fetchall()
-    finally:
-        connection.close()
+def statuses(path: Path) -> list[tuple[int, str]]:
+    return [(row.id, row.status) for row in rows(path)]
 
 
-def test_an_intent_can_be_read_by_another_connection_when_intend_returns(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "ledger.db", BOOT)
+def test_an_intent_can_be_read_by_another_program_when_intend_returns(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.log", BOOT)
     assert ledger.intend([nice_entry(100), nice_entry(101)]) == (1, 2)
-    assert rows(tmp_path / "ledger.db") == [(1, "intent"), (2, "intent")]
+    assert statuses(tmp_path / "ledger.log") == [(1, "intent"), (2, "intent")]
     ledger.close()
 
 
 def test_everything_of_an_entry_comes_back_from_the_file(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "ledger.db", BOOT)
-    mask = msgspec.structs.replace(
-        nice_entry(3), knob=Knob(Control.AFFINITY, nice_knob(3).on), original=(0, 1), old=(0, 1), new=(1,), session=None
-    )
-    cgroup = msgspec.structs.replace(nice_entry(), knob=Knob(Control.CPU_WEIGHT, CgroupPlace("/a b\n'\"/ü")), new=3)
+    ledger = Ledger(tmp_path / "ledger.log", BOOT)
+    mask = nice_entry(3)._replace(knob=Knob(Control.AFFINITY, nice_knob(3).on), original=(0, 1), old=(0, 1), new=(1,), session=None)
+    cgroup = nice_entry()._replace(knob=Knob(Control.CPU_WEIGHT, Cgroup("/a b\n'\"/ü")), new=3)
     ids = ledger.intend([nice_entry(), mask, autogroup_entry(4), cgroup])
     ledger.settle(dict.fromkeys(ids[:2], EntryStatus.DONE))
     before = ledger.outstanding()
     ledger.close()
-    again = Ledger(tmp_path / "ledger.db", BOOT)
+    again = Ledger(tmp_path / "ledger.log", BOOT)
     assert again.notes == ()
     assert again.outstanding() == before
     assert [entry.status for entry in before] == ["done", "done", "intent", "intent"]
@@ -83,12 +74,12 @@ def test_everything_of_an_entry_comes_back_from_the_file(tmp_path: Path) -> None
 
 
 def test_the_original_is_the_value_before_the_first_of_many_changes(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "ledger.db", BOOT)
+    ledger = Ledger(tmp_path / "ledger.log", BOOT)
     for old, new in ((0, 5), (5, 10), (10, 15)):
         (number,) = ledger.intend([nice_entry(original=0, old=old, new=new)])
         ledger.settle({number: EntryStatus.DONE})
     ledger.close()
-    again = Ledger(tmp_path / "ledger.db", BOOT)
+    again = Ledger(tmp_path / "ledger.log", BOOT)
     chain = again.chain(nice_knob())
     assert chain is not None
     assert again.original(nice_knob()) == 0
@@ -98,7 +89,7 @@ def test_the_original_is_the_value_before_the_first_of_many_changes(tmp_path: Pa
 
 
 def test_only_what_a_crash_left_open_is_believed_besides_the_last_done_change(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "ledger.db", BOOT)
+    ledger = Ledger(tmp_path / "ledger.log", BOOT)
     (first,) = ledger.intend([nice_entry(new=5)])
     chain = ledger.chain(nice_knob())
     assert chain is not None
@@ -112,31 +103,31 @@ def test_only_what_a_crash_left_open_is_believed_besides_the_last_done_change(tm
 
 
 def test_a_value_that_goes_to_and_fro_keeps_a_short_chain_that_knows_the_earliest_change(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "ledger.db", BOOT)
+    ledger = Ledger(tmp_path / "ledger.log", BOOT)
     for turn in range(50):
         (number,) = ledger.intend([nice_entry(old=5 + 5 * (turn % 2), new=10 - 5 * (turn % 2), since=turn)])
         ledger.settle({number: EntryStatus.DONE})
     chain = ledger.chain(nice_knob())
     assert chain is not None
     assert {entry.new: entry.since for entry in chain} == {10: 0, 5: 1}
-    assert len(rows(tmp_path / "ledger.db")) == 2
+    assert len(rows(tmp_path / "ledger.log")) == 2
     ledger.close()
 
 
 def test_settled_entries_are_not_outstanding_and_foreign_ones_are_remembered(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "ledger.db", BOOT)
+    ledger = Ledger(tmp_path / "ledger.log", BOOT)
     ids = ledger.intend([nice_entry(100 + index) for index in range(5)])
     statuses = [EntryStatus.UNDONE, EntryStatus.FOREIGN, EntryStatus.GONE, EntryStatus.FAILED, EntryStatus.DONE]
     ledger.settle(dict(zip(ids, statuses, strict=True)))
     ledger.close()
-    again = Ledger(tmp_path / "ledger.db", BOOT)
+    again = Ledger(tmp_path / "ledger.log", BOOT)
     assert [entry.process for entry in again.outstanding()] == [ProcId(104, 7)]
     assert [again.is_foreign(nice_knob(100 + index)) for index in range(5)] == [False, True, False, False, False]
     again.close()
 
 
 def test_an_autogroup_is_one_subject_through_whichever_process_it_was_set(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "ledger.db", BOOT)
+    ledger = Ledger(tmp_path / "ledger.log", BOOT)
     ledger.intend([autogroup_entry(4)])
     ledger.intend([autogroup_entry(5)])
     subject = Subject(Control.AUTOGROUP, AutogroupPlace("autogroup-9", ProcId(4, 7)))
@@ -146,46 +137,47 @@ def test_an_autogroup_is_one_subject_through_whichever_process_it_was_set(tmp_pa
 
 
 def test_after_a_reboot_nothing_is_outstanding_and_the_ledger_says_so(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "ledger.db", BOOT)
+    ledger = Ledger(tmp_path / "ledger.log", BOOT)
     ids = ledger.intend([nice_entry(100), nice_entry(101)])
     ledger.settle({ids[0]: EntryStatus.DONE, ids[1]: EntryStatus.FOREIGN})
     ledger.close()
-    again = Ledger(tmp_path / "ledger.db", "another-boot")
+    again = Ledger(tmp_path / "ledger.log", "another-boot")
     assert again.outstanding() == ()
     assert not again.is_foreign(nice_knob(101))
     (note,) = again.notes
     assert "rebooted" in note.text
     assert not note.lost
     again.close()
-    assert rows(tmp_path / "ledger.db") == [(1, "gone"), (2, "gone")]
-    third = Ledger(tmp_path / "ledger.db", "another-boot")
+    assert statuses(tmp_path / "ledger.log") == [(1, "gone"), (2, "gone")]
+    third = Ledger(tmp_path / "ledger.log", "another-boot")
     assert third.notes == (), "said once"
     third.close()
 
 
 def test_closed_rows_are_pruned_and_open_and_hands_off_ones_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "KEEP", 20)
-    ledger = Ledger(tmp_path / "ledger.db", BOOT)
+    monkeypatch.setattr(module, "LINES", 80)
+    ledger = Ledger(tmp_path / "ledger.log", BOOT)
     (kept, foreign) = ledger.intend([nice_entry(1), nice_entry(2)])
     ledger.settle({kept: EntryStatus.DONE, foreign: EntryStatus.FOREIGN})
     for index in range(10):
         ids = ledger.intend([nice_entry(100 + index * 10 + offset) for offset in range(10)])
         ledger.settle(dict.fromkeys(ids, EntryStatus.GONE))
     ledger.close()
-    left = rows(tmp_path / "ledger.db")
+    left = statuses(tmp_path / "ledger.log")
     assert left[:2] == [(kept, "done"), (foreign, "foreign")]
-    assert 2 < len(left) <= 2 + 20 + 20
+    assert 20 <= len(left) <= 2 + 20 + 40
 
 
 def test_a_ledger_of_another_version_is_refused_and_left_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "ledger.db"
-    monkeypatch.setattr(module, "VERSION", 2)
+    path = tmp_path / "ledger.log"
+    monkeypatch.setattr(module, "VERSION", 3)
     ledger = Ledger(path, BOOT)
     ledger.intend([nice_entry()])
     ledger.close()
     before = path.read_bytes()
     monkeypatch.undo()
-    with pytest.raises(LedgerError, match=r"version 2, ours 1.*nicety undo"):
+    with pytest.raises(LedgerError, match=r"version 3, ours 2.*nicety undo"):
         Ledger(path, BOOT)
     assert path.read_bytes() == before
     assert not list(tmp_path.glob("*.bad.*"))
@@ -194,15 +186,15 @@ def test_a_ledger_of_another_version_is_refused_and_left_as_it_is(tmp_path: Path
 def test_the_file_is_private_even_with_a_lax_umask(tmp_path: Path) -> None:
     mask = os.umask(0)
     try:
-        ledger = Ledger(tmp_path / "ledger.db", BOOT)
+        ledger = Ledger(tmp_path / "ledger.log", BOOT)
         ledger.intend([nice_entry()])
-        assert {path.stat().st_mode & 0o777 for path in tmp_path.glob("ledger.db*")} == {0o600}
+        assert {path.stat().st_mode & 0o777 for path in tmp_path.glob("ledger.log*")} == {0o600}
         ledger.close()
     finally:
         os.umask(mask)
 
 
-HOLD = "import sys, pathlib; from nicety.scheduler.store.ledger import StateLock; "
+HOLD = "import sys, pathlib; from nicety.scheduler.hands.ledger import StateLock; "
 HOLD += "lock = StateLock(pathlib.Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
 
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ...models.records import ProcId
-from ..changes import Chain, EntryStatus, Subject, believed, ids_of, name_of, original, shown
-from ..decision import Control, Status
-from ..faults import UNKNOWN
-from ..places import ThreadPlace
-from ..ports import Clock, Kernel, Kin, Knob, Trouble
-from ..store.ledger import Ledger
+from ...models.identity import ProcId
+from .changes import Chain, EntryStatus, believed, ids_of, name_of, original, shown
+from .faults import UNKNOWN, Status, Trouble
 from .heirs import Family, Heirs, Leader
+from .kernel import Clock, Kernel, Kin
+from .ledger import Ledger
+from .places import Control, Knob, Subject, ThreadPlace
 from .tally import Tally
 
 TRIES = 8

@@ -21,15 +21,13 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
-from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
-from ....models.records import ProcId
-from ...decision import Status
-from ...faults import is_gone, status_of
-from ...fences import ALTERED, FENCED, Limits, Part, key_of, name_for, outside, parts_of
-from ...ports import Kin, Scan, Trouble
-from ...read.cgroup import Cgroups, Mount, exists
+from ....models.identity import ProcId
+from ....models.lean import NamedTuple
+from ..faults import Status, Trouble, is_gone, status_of
+from ..fences import ALTERED, FENCED, Limits, Part, key_of, name_for, outside, parts_of
+from ..kernel import Kin, Scan
+from .cgroup import Cgroups, Mount, above, exists, is_within, text_of
 
 PASSES = 64
 """Most scans of a fence that is being emptied, or of the children of a process that is being fenced (chosen)."""
@@ -59,7 +57,7 @@ _UNITS = (".service", ".scope", ".slice")  # systemd units that have a cgroup
 class Fences:
     """Fences of this machine. `kin`: scans all processes that can be seen."""
 
-    def __init__(self, proc: str, cgroups: Cgroups, kin: Callable[[], Scan], systemd: Path = Path("/run/systemd/system")) -> None:
+    def __init__(self, proc: str, cgroups: Cgroups, kin: Callable[[], Scan], systemd: str = "/run/systemd/system") -> None:
         self._proc = proc
         self._cgroups = cgroups
         self._kin = kin
@@ -148,10 +146,10 @@ class Fences:
         if directory is None:
             return 0
         if not exists(directory):
-            return FENCED if self._left_on(part, directory.parent) else 0
+            return FENCED if self._left_on(part, above(directory)) else 0
         for name, value in part.files.items():
             try:
-                now = (directory / name).read_text().strip()
+                now = text_of(f"{directory}/{name}").strip()
             except OSError as error:
                 if is_gone(error, cgroup=True):  # the controller is not on yet, or off again
                     continue
@@ -164,14 +162,14 @@ class Fences:
         """The v1 hierarchy that has this controller."""
         return {"cpu": self._cgroups.shares, "memory": self._cgroups.memory, "pids": self._cgroups.pids}[controller]
 
-    def _directory(self, part: Part) -> Path | None:
+    def _directory(self, part: Part) -> str | None:
         mount = self._mount(part.controller) if part.controller else self._cgroups.weight
         return None if mount is None else mount.directory(part.cgroup)
 
     def _text_of(self, process: ProcId) -> str | Trouble:
         """/proc/PID/cgroup, checked to be of this process. Raises OSError if it exists and cannot be read."""
         try:
-            text = _text(f"{self._proc}/{process.pid}/cgroup")
+            text = text_of(f"{self._proc}/{process.pid}/cgroup")
             return text if self._is(process) else _vanished(process)
         except OSError as error:
             if is_gone(error):
@@ -179,16 +177,16 @@ class Fences:
             raise
 
     def _is(self, process: ProcId) -> bool:
-        fields = _text(f"{self._proc}/{process.pid}/stat").rpartition(")")[2].split()
+        fields = text_of(f"{self._proc}/{process.pid}/stat").rpartition(")")[2].split()
         return int(fields[19]) == process.start_ticks and fields[0] not in _ENDED and not int(fields[6]) & PF_EXITING
 
     def _alike(self, process: ProcId, text: str) -> int | Trouble:
         """The number of threads of the process, if all are in the same cgroups. Otherwise nobody would know later which thread to
         put back where."""
-        tids = os.listdir(f"{self._proc}/{process.pid}/task")  # noqa: PTH208 - hot
+        tids = os.listdir(f"{self._proc}/{process.pid}/task")
         for tid in tids:
             try:
-                other = _text(f"{self._proc}/{process.pid}/task/{tid}/cgroup")
+                other = text_of(f"{self._proc}/{process.pid}/task/{tid}/cgroup")
             except OSError as error:
                 if is_gone(error):
                     continue
@@ -200,7 +198,7 @@ class Fences:
     def _part_v1(self, process: ProcId, text: str, controller: str, mount: Mount, limits: Limits) -> Part | str:
         path = _path(text, controller)
         directory = None if path is None else mount.directory(path)
-        if path is None or directory is None or not directory.is_dir():
+        if path is None or directory is None or not os.path.isdir(directory):
             return f"its {controller} cgroup cannot be seen from here"
         no = self._not_ours(text, path, directory)
         if no:
@@ -219,11 +217,11 @@ class Fences:
         """(the part of the fence that is on v2, why controllers that were wanted are missing)"""
         mount, path = self._cgroups.weight, _path(text, "")
         directory = None if mount is None or path is None else mount.directory(path)
-        if path is None or directory is None or not directory.is_dir():
+        if path is None or directory is None or not os.path.isdir(directory):
             return None, [f"no cgroup hierarchy has the {controller} controller" for controller in wanted]
-        offered, on = (set(_text(f"{directory}/{name}").split()) for name in ("cgroup.controllers", "cgroup.subtree_control"))
+        offered, on = (set(text_of(f"{directory}/{name}").split()) for name in ("cgroup.controllers", "cgroup.subtree_control"))
         lacks = [f"cgroup {path} does not have the {controller} controller" for controller in wanted if controller not in offered]
-        root = not (directory / "cgroup.type").exists()
+        root = not os.path.exists(f"{directory}/cgroup.type")
         usable = [controller for controller in wanted if controller in offered]
         if not root:
             if "memory" in usable:
@@ -231,7 +229,7 @@ class Fences:
                 lacks.append(f"on cgroup v2 the memory of one process of {path} cannot be limited without moving its siblings")
             if usable and on - _THREADED - {"cpuset", "perf_event"}:
                 return None, [*lacks, f"cgroup {path} enables {', '.join(sorted(on - _THREADED))} for the cgroups below it"]
-            if usable and any(directory.glob("nicety-fence-*")):
+            if usable and any(name.startswith("nicety-fence-") for name in os.listdir(directory)):
                 return None, [*lacks, f"another process of cgroup {path} is fenced in: one at a time"]
         no = self._not_ours(text, path, directory) if usable else ""
         if no or not usable:
@@ -247,11 +245,11 @@ class Fences:
         written = {name: value for controller in usable for name, value in files[controller].items() if value}
         return Part("", _below(path, process), written, tuple(sorted(set(usable) - on)), threaded=not root), lacks
 
-    def _not_ours(self, text: str, path: str, directory: Path) -> str:
+    def _not_ours(self, text: str, path: str, directory: str) -> str:
         """Why no cgroup must be made there, "" if one may."""
         if outside(path) != path:
             return "it is in a fence already"
-        for file in (directory, directory / "cgroup.procs"):
+        for file in (directory, f"{directory}/cgroup.procs"):
             if not os.access(file, os.W_OK, effective_ids=True):
                 return f"{file} is not ours to write: run as root, or have the cgroup delegated to this user"
         return self._undelegated(text)
@@ -261,18 +259,18 @@ class Fences:
         delegated it ("A single writer" in systemd's CGROUP_DELEGATION). An extended attribute marks what is delegated."""
         mount = self._cgroups.manager or self._cgroups.weight
         path = _path(text, "name=systemd" if self._cgroups.manager is not None else "")
-        if mount is None or path is None or not self._systemd.is_dir():
+        if mount is None or path is None or not os.path.isdir(self._systemd):
             return ""
-        units = [name for name in PurePosixPath(path).parts if name.endswith(_UNITS)]
+        units = [name for name in path.split("/") if name.endswith(_UNITS)]
         directory = mount.directory(path)
-        while units and directory is not None and directory.is_relative_to(mount.point):
+        while units and directory is not None and is_within(directory, mount.point):
             for name in ("user.delegate", "trusted.delegate"):
                 try:
                     if os.getxattr(directory, name) == b"1":
                         return ""
                 except OSError:
                     continue
-            directory = directory.parent
+            directory = above(directory)
         return (
             f"systemd runs {units[-1]} and has not delegated its cgroup: set Delegate=cpu memory pids in the unit" if units else ""
         )
@@ -294,7 +292,7 @@ class Fences:
 
     # --- making ----------------------------------------------------------------------------------------------------------------
 
-    def _place(self, part: Part) -> Path:
+    def _place(self, part: Part) -> str:
         """The directory of this part of a fence. Raises OSError."""
         directory = self._directory(part)
         if directory is None:
@@ -304,16 +302,20 @@ class Fences:
     def _make(self, part: Part) -> None:
         """Make the cgroup of a part and set its limits. Raises OSError."""
         directory = self._place(part)
-        directory.mkdir(exist_ok=True)
+        try:
+            os.mkdir(directory)
+        except FileExistsError:
+            pass
         if part.threaded:
-            _write(directory / "cgroup.type", "threaded")
+            _write(f"{directory}/cgroup.type", "threaded")
         for controller in part.turned_on:
-            _write(directory.parent / "cgroup.subtree_control", f"+{controller}")
+            _write(f"{above(directory)}/cgroup.subtree_control", f"+{controller}")
         for name, value in part.files.items():
-            _write(directory / name, value)
-            now = (directory / name).read_text().strip()
+            file = f"{directory}/{name}"
+            _write(file, value)
+            now = text_of(file).strip()
             if now != value:
-                raise OSError(errno.EINVAL, f"{value} was written, and the kernel made it {now}", str(directory / name))
+                raise OSError(errno.EINVAL, f"{value} was written, and the kernel made it {now}", file)
 
     def _enter(self, process: ProcId, parts: Sequence[Part]) -> Trouble | None:
         """Move the process first, so that later children are born inside; then its children, until a scan finds none outside.
@@ -329,7 +331,7 @@ class Fences:
                 return family
             for kin in family:
                 for part in parts:
-                    if self._stands(kin.id, part) == str(PurePosixPath(part.cgroup).parent):
+                    if self._stands(kin.id, part) == above(part.cgroup):
                         trouble = self._move(kin.id, part)
                         if trouble is not None and trouble.status is not Status.VANISHED:
                             return trouble
@@ -347,14 +349,14 @@ class Fences:
         """Move a process with all its threads into the fence. It must come from the cgroup above: checked before and after.
         Raises OSError."""
         directory = self._place(part)
-        above = str(PurePosixPath(part.cgroup).parent)
+        parent = above(part.cgroup)
         where = self._stands(process, part)
         if where is None:
             return _vanished(process)
-        if where != above:
-            return Trouble(Status.FOREIGN, f"somebody moved pid {process.pid} from cgroup {above} to {where}")
+        if where != parent:
+            return Trouble(Status.FOREIGN, f"somebody moved pid {process.pid} from cgroup {parent} to {where}")
         try:
-            _write(directory / "cgroup.procs", str(process.pid))
+            _write(f"{directory}/cgroup.procs", str(process.pid))
         except OSError as error:
             if is_gone(error) and exists(directory):
                 return _vanished(process)
@@ -375,20 +377,20 @@ class Fences:
         # thread by thread where the kernel allows it: somebody may have moved some of them elsewhere
         name = "tasks" if part.controller else "cgroup.threads" if part.threaded else "cgroup.procs"
         for _ in range(PASSES):
-            for tid in _numbers(directory / name):
+            for tid in _numbers(f"{directory}/{name}"):
                 try:
-                    _write(directory.parent / name, tid)
+                    _write(f"{above(directory)}/{name}", tid)
                 except OSError as error:
                     if not is_gone(error):
                         raise
             try:
-                directory.rmdir()
+                os.rmdir(directory)
             except FileNotFoundError:
                 pass
             except OSError as error:
                 if error.errno not in (errno.EBUSY, errno.ENOTEMPTY):
                     raise
-                below = [entry.name for entry in directory.iterdir() if entry.is_dir()]
+                below = _children(directory)
                 if below:
                     return Trouble(
                         Status.FAILED, f"somebody made cgroup {below[0]} in the fence {directory}: remove it, then undo again"
@@ -398,19 +400,19 @@ class Fences:
             return None
         return Trouble(Status.LATER, f"processes come to {directory} faster than {PASSES} scans could move them out: undo again")
 
-    def _turn_off(self, part: Part, directory: Path | None) -> None:
+    def _turn_off(self, part: Part, directory: str | None) -> None:
         """Turn off controllers that were turned on for this part alone. They stay on if somebody has made cgroups there
         meanwhile."""
         if directory is None:
             return
-        for controller in self._left_on(part, directory.parent):
-            _write(directory.parent / "cgroup.subtree_control", f"-{controller}")
+        for controller in self._left_on(part, above(directory)):
+            _write(f"{above(directory)}/cgroup.subtree_control", f"-{controller}")
 
-    def _left_on(self, part: Part, above: Path) -> list[str]:
+    def _left_on(self, part: Part, parent: str) -> list[str]:
         """Controllers that were turned on for this part and that nothing needs any more. Raises OSError."""
-        if not part.turned_on or not exists(above) or any(entry.is_dir() for entry in above.iterdir()):
+        if not part.turned_on or not exists(parent) or _children(parent):
             return []
-        return sorted(set(part.turned_on) & set(_text(f"{above}/cgroup.subtree_control").split()))
+        return sorted(set(part.turned_on) & set(text_of(f"{parent}/cgroup.subtree_control").split()))
 
 
 class Version(StrEnum):
@@ -436,7 +438,7 @@ def offers(cgroups: Cgroups, own: str) -> tuple[Offer, ...]:
     found = []
     for controller, v1 in (("cpu", cgroups.shares), ("pids", cgroups.pids), ("memory", cgroups.memory)):
         mount, version = (v1, Version.V1) if v1 is not None else (cgroups.weight, Version.V2)
-        there = mount is not None and (version is Version.V1 or controller in _numbers(mount.point / "cgroup.controllers"))
+        there = mount is not None and (version is Version.V1 or controller in _numbers(f"{mount.point}/cgroup.controllers"))
         if mount is None or not there:
             found.append(Offer(controller, None, f"no cgroup hierarchy has the {controller} controller"))
             continue
@@ -462,14 +464,14 @@ def _is_fenced(text: str) -> bool:
 
 
 def _below(path: str, process: ProcId) -> str:
-    return str(PurePosixPath(path) / name_for(process))
+    return f"{path.rstrip('/')}/{name_for(process)}"
 
 
-def _quotas(directory: Path, top: Path) -> Iterator[int]:
+def _quotas(directory: str, top: str) -> Iterator[int]:
     """CPU quotas of a cgroup of v1 and of those above it, in us for a period of `PERIOD_US`."""
-    while directory.is_relative_to(top):
+    while is_within(directory, top):
         try:
-            quota, period = (int((directory / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
+            quota, period = (int(text_of(f"{directory}/cpu.cfs_{name}_us")) for name in ("quota", "period"))
         except ValueError:
             return
         except OSError as error:
@@ -478,13 +480,13 @@ def _quotas(directory: Path, top: Path) -> Iterator[int]:
             raise
         if quota > 0:
             yield quota * PERIOD_US // period
-        directory = directory.parent
+        directory = above(directory)
 
 
-def _numbers(file: Path) -> Iterator[str]:
+def _numbers(file: str) -> Iterator[str]:
     """Words of a cgroup file; none if it is gone. Raises OSError."""
     try:
-        return iter(file.read_text().split())
+        return iter(text_of(file).split())
     except OSError as error:
         if is_gone(error, cgroup=True):
             return iter(())
@@ -494,27 +496,29 @@ def _numbers(file: Path) -> Iterator[str]:
 def _count(directory: str) -> int:
     """Number of entries; 0 if it is gone. Raises OSError."""
     try:
-        return len(os.listdir(directory))  # noqa: PTH208 - hot
+        return len(os.listdir(directory))
     except OSError as error:
         if is_gone(error):
             return 0
         raise
 
 
-def _write(file: Path, text: str) -> None:
+def _write(file: str, text: str) -> None:
     """Write in one write(2), as the kernel requires."""
     fd = os.open(file, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(fd, text.encode())
     except OSError as error:
-        error.filename = str(file)
+        error.filename = file
         raise
     finally:
         os.close(fd)
 
 
-def _text(path: str) -> str:
-    return Path(path).read_text(encoding="utf-8", errors="surrogateescape")
+def _children(directory: str) -> list[str]:
+    """Names of the cgroups in this one. Raises OSError."""
+    with os.scandir(directory) as entries:
+        return [entry.name for entry in entries if entry.is_dir()]
 
 
 def _failed(error: OSError) -> Trouble:

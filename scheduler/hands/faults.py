@@ -1,4 +1,5 @@
-"""What an error of a system call means; the only place that decides this. Pure: knows errnos and statuses, no file and no kernel.
+"""How an attempt ended, and what an error of a system call means; the only place that decides this. Pure: knows errnos and
+statuses, no file and no kernel.
 
 Only GONE says that a target does not exist. After any other error that is *unknown*: the records of the target stay, and it is
 examined again. FULL and LATER say nothing about a target or a mechanism either: see `decision.Status`.
@@ -9,7 +10,33 @@ from __future__ import annotations
 import errno
 from enum import StrEnum
 
-from .decision import Status
+from ...models.lean import NamedTuple
+
+
+class Status(StrEnum):
+    """How an applied decision ended."""
+
+    APPLIED = "applied"  # read back and equal to what was wanted
+    OBSERVED = "observed"  # observe mode: nothing was written
+    UNCHANGED = "unchanged"  # already had the wanted value
+    PARTIAL = "partial"  # some threads or processes were gone or refused; detail says which
+    VANISHED = "vanished"  # the target was gone
+    REFUSED = "refused"  # the kernel or the pool refused: EPERM, limits
+    FOREIGN = "foreign"  # somebody else changed the value meanwhile: left alone from now on
+    FAILED = "failed"  # anything else; detail names the error
+    BLOCKED = "blocked"  # nicety lacked a writable ledger, descriptors or memory. Says nothing about the target
+    LATER = "later"  # the kernel was busy: the next try may succeed. Says nothing about the target
+    RELIEVED = "relieved"  # restored at once by the actuator: it starved, or another process waited for a lock that it holds
+
+
+class Trouble(NamedTuple):
+    """Why the kernel did not do what was asked: VANISHED, REFUSED, FOREIGN (not the expected value), BLOCKED, LATER or FAILED.
+
+    Only VANISHED says that the target is gone.
+    """
+
+    status: Status
+    text: str  # cause and, if there is one, the fix
 
 
 class Fault(StrEnum):

@@ -1,5 +1,5 @@
 """The knobs of the real kernel: nice, affinity, policy and slice of threads, nice of autogroups, weight and idleness of cgroups,
-fences. `ports.Kernel`.
+fences. `kernel.Kernel`.
 
 Knows system calls and /proc. Must not know decisions, policies or the ledger. A pid or tid is never trusted alone: its start time
 is compared immediately before and after each change, and the value with what is expected.
@@ -14,15 +14,25 @@ import time
 from collections.abc import Callable, Container
 from contextlib import AbstractContextManager
 from functools import partial
-from pathlib import Path
 
-from ....models.records import ProcId
-from ...decision import Control, Status
-from ...faults import UNKNOWN, Fault, fault_of, is_gone, status_of
-from ...fences import Limits
-from ...places import AutogroupPlace, CgroupPlace, FencePlace, KnobPlace, PoolPlace, ThreadId, ThreadPlace
-from ...ports import Kin, Knob, Scan, Trouble, Value, number
-from ...read.cgroup import Cgroups, find
+from ....models.identity import ProcId
+from ..faults import UNKNOWN, Fault, Status, Trouble, fault_of, is_gone, status_of
+from ..fences import Limits
+from ..kernel import Kin, Scan
+from ..places import (
+    AutogroupPlace,
+    Cgroup,
+    Control,
+    FencePlace,
+    Knob,
+    KnobPlace,
+    PoolPlace,
+    ThreadId,
+    ThreadPlace,
+    Value,
+    number,
+)
+from .cgroup import Cgroups, find
 from .fence import Fences
 from .reserve import Reserve
 from .slices import LONGEST, SHORTEST, Slices
@@ -48,10 +58,10 @@ _NEEDS = {
 
 
 class LinuxKernel:
-    """`ports.Kernel` of this machine. `cgroups`: where the hierarchies are; None reads the mount table."""
+    """`kernel.Kernel` of this machine. `cgroups`: where the hierarchies are; None reads the mount table."""
 
-    def __init__(self, proc_root: Path = Path("/proc"), cgroups: Cgroups | None = None) -> None:
-        self._proc = str(proc_root)
+    def __init__(self, proc_root: str | os.PathLike[str] = "/proc", cgroups: Cgroups | None = None) -> None:
+        self._proc = os.fspath(proc_root)
         self._cgroups = find(_text(f"{self._proc}/self/mountinfo")) if cgroups is None else cgroups
         self._fences = Fences(self._proc, self._cgroups, partial(_scan, self._proc))
         self._slices = Slices()
@@ -75,7 +85,7 @@ class LinuxKernel:
     def itself(self) -> ProcId:
         """The calling process."""
         stat = _stat(f"{self._proc}/self/stat")
-        return ProcId(int(Path(f"{self._proc}/self").readlink().name), int(stat[19]))
+        return ProcId(int(os.readlink(f"{self._proc}/self")), int(stat[19]))
 
     def forbidden(self, control: Control) -> str:
         """Without CAP_SYS_NICE a nice can be raised but never lowered again, and SCHED_IDLE cannot be left. Every user may set and
@@ -90,7 +100,7 @@ class LinuxKernel:
     # --- processes -------------------------------------------------------------------------------------------------------------
 
     def kin(self, known: Container[int] = ()) -> Scan:
-        """See `ports.Kernel`. Leaves out processes that vanish meanwhile, and those denied twice: under hidepid they are
+        """See `kernel.Kernel`. Leaves out processes that vanish meanwhile, and those denied twice: under hidepid they are
         another user's, and we could not change them either."""
         return _scan(self._proc, known)
 
@@ -109,7 +119,7 @@ class LinuxKernel:
             try:
                 if int(_stat(f"{self._proc}/{process.pid}/stat")[19]) != process.start_ticks:
                     return _vanished(process)
-                tids = sorted(map(int, os.listdir(f"{self._proc}/{process.pid}/task")))  # noqa: PTH208 - hot
+                tids = sorted(map(int, os.listdir(f"{self._proc}/{process.pid}/task")))
             except OSError as error:
                 return _unseen(error, process.pid)
             threads = []
@@ -164,7 +174,7 @@ class LinuxKernel:
             case AutogroupPlace():
                 member = self._member(knob.on)
                 return member if isinstance(member, Trouble) else member[1]
-            case CgroupPlace(path=path):
+            case Cgroup(path=path):
                 return self._cgroups.read(knob.control, path)
             case FencePlace(key=key):
                 return self._fences.read(key)
@@ -181,7 +191,7 @@ class LinuxKernel:
                 return self._write_thread(knob, process, thread, expected, value)
             case AutogroupPlace():
                 return self._write_autogroup(knob, knob.on, expected, number(value))
-            case CgroupPlace(path=path):
+            case Cgroup(path=path):
                 return write_weight(self._cgroups, knob.control, path, number(expected), number(value))
             case FencePlace():
                 return self._write_fence(knob.on, expected, value)
@@ -204,7 +214,7 @@ class LinuxKernel:
         return tuple(sorted(allowed.intersection(value) or allowed))
 
     def lasting(self, knob: Knob, value: Value) -> Value | Trouble:
-        """See `ports.Kernel`: since 6.2 the kernel keeps the requested mask, and applies it to a cpuset that grows."""
+        """See `kernel.Kernel`: since 6.2 the kernel keeps the requested mask, and applies it to a cpuset that grows."""
         if knob.control is not Control.AFFINITY or isinstance(value, int):
             return value
         allowed = self._allowed(knob)
@@ -213,7 +223,7 @@ class LinuxKernel:
         return tuple(range(max(os.sysconf("SC_NPROCESSORS_CONF"), value[-1] + 1)))
 
     def reserve(self) -> AbstractContextManager[None]:
-        """See `ports.Kernel`."""
+        """See `kernel.Kernel`."""
         return self._reserve.lent()
 
     # --- below -----------------------------------------------------------------------------------------------------------------
@@ -284,7 +294,7 @@ class LinuxKernel:
 
     def _no_autogroup(self, process: ProcId) -> str:
         """Why a process is in no autogroup."""
-        if os.path.exists(f"{self._proc}/{process.pid}/autogroup"):  # noqa: PTH110 - as all paths here
+        if os.path.exists(f"{self._proc}/{process.pid}/autogroup"):
             return f"pid {process.pid} is in no autogroup: neither it nor an ancestor has started a session since boot"
         return "this kernel has no autogroups"
 
@@ -382,7 +392,7 @@ def _may_renice(proc: str) -> bool:
 def _scan(proc: str, known: Container[int] = ()) -> Scan:
     """All processes below `proc` except those with these pids."""
     try:
-        pids = sorted(int(name) for name in os.listdir(proc) if name.isdigit())  # noqa: PTH208 - hot
+        pids = sorted(int(name) for name in os.listdir(proc) if name.isdigit())
     except OSError as error:
         return Scan((), Trouble(status_of(error), f"{proc} cannot be read: {error.strerror}"))
     found, unread = list[Kin](), None
@@ -465,7 +475,7 @@ def _name(on: KnobPlace) -> str:
     match on:
         case ThreadPlace(thread=thread):
             return f"thread {thread.tid}"
-        case CgroupPlace(path=name) | AutogroupPlace(name=name) | FencePlace(key=name) | PoolPlace(name=name):
+        case Cgroup(path=name) | AutogroupPlace(name=name) | FencePlace(key=name) | PoolPlace(name=name):
             return name
 
 
@@ -475,7 +485,7 @@ def _vanished(process: ProcId, thread: ThreadId | None = None) -> Trouble:
 
 
 def _text(path: str) -> str:
-    with open(path, encoding="utf-8", errors="replace") as file:  # noqa: PTH123 - hot
+    with open(path, encoding="utf-8", errors="replace") as file:
         return file.read()
 
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import msgspec
-
-from ..changes import Chain, Entry, EntryStatus, Subject, ids_of, leads, original, subject_of
-from ..places import ProcessPlace
-from ..ports import Kernel, Kin, Knob, Trouble, Value
-from ..store.ledger import Ledger, LedgerError
+from ...models.identity import ProcId
+from .changes import Chain, Entry, EntryStatus, ids_of, original, subject_of
+from .faults import Trouble
 from .heirs import Family, Heir, Heirs, Leader
+from .kernel import Kernel, Kin
+from .ledger import Ledger, LedgerError
+from .places import Knob, Subject, Value, leads
 from .restoring import Restorer
 from .tally import Tally
 
@@ -32,7 +32,7 @@ class Closing:
         None if the subject is not a process."""
         self.close(foreign, EntryStatus.FOREIGN)
         subject = subject or subject_of(next(iter(foreign)))
-        return self._restorer.put_back([subject])[subject] if isinstance(subject.on, ProcessPlace) else None
+        return self._restorer.put_back([subject])[subject] if isinstance(subject.on, ProcId) else None
 
     def close(self, chains: Mapping[Knob, Chain], status: EntryStatus) -> None:
         """Close the entries of knobs that are no longer ours to restore. Threads that inherited from them first get their own
@@ -62,8 +62,7 @@ class Closing:
 
 def _adoption(heir: Heir, first: Value, kin: Kin | None) -> Entry:
     """The entry of a thread that inherited. `first`: the value before our first change; `kin`: the thread's process."""
-    return msgspec.structs.replace(
-        heir.entry,
+    return heir.entry._replace(
         id=0,
         knob=heir.knob,
         session=None if kin is None else kin.session,

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
-from ..changes import shown
-from ..decision import Outcome, Status
-from ..ports import Trouble, Value
+from .changes import shown
+from .faults import Status, Trouble
+from .places import Value
 
 
-@dataclass(slots=True)
 class Tally:
     """The results of one decision, or of one subject of an undo: numbers of values, and what there is to say about them."""
 
-    changed: int = 0
-    same: int = 0
-    gone: int = 0
-    steps: list[tuple[Value, Value]] = field(default_factory=list)  # each (from, to) once
-    foreign: list[str] = field(default_factory=list)
-    troubles: list[Trouble] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    __slots__ = ("changed", "foreign", "gone", "notes", "same", "steps", "troubles")
+
+    def __init__(self) -> None:
+        self.changed = self.same = self.gone = 0
+        self.steps: list[tuple[Value, Value]] = []  # each (from, to) once
+        self.foreign: list[str] = []
+        self.troubles: list[Trouble] = []
+        self.notes: list[str] = []
 
     def step(self, before: Value, after: Value) -> None:
         """Record that one value was changed."""
@@ -47,7 +45,7 @@ class Tally:
             return Status.APPLIED
         return Status.VANISHED if self.gone and not self.same else Status.UNCHANGED
 
-    def outcome(self, decision: str, target: str, what: str) -> Outcome:
+    def detail(self, what: str) -> str:
         """All results as a sentence about `what`."""
         parts = [f"{shown(before)} -> {shown(after)}" for before, after in self.steps]
         if self.changed:
@@ -57,5 +55,4 @@ class Tally:
         if self.gone:
             parts.append(f"{what}: gone" if not parts else f"{self.gone} ended meanwhile")
         parts += self.notes
-        text = f"{what} needs no change" if self.same else f"{what}: there is no change of ours to put back"
-        return Outcome(decision, self.status(), target, "; ".join(parts) or text, self.changed)
+        return "; ".join(parts) or (f"{what} needs no change" if self.same else f"{what}: there is no change of ours to put back")

@@ -1,6 +1,5 @@
 """Reads the weight of a cgroup (v1 cpu.shares, v2 cpu.weight), whether it is idle (cpu.idle), and the CPUs that a cpuset allows.
-Knows files below a mount; `act/knobs/weights.py` writes them. The kernel hides the weight of an idle cgroup.
-
+Knows files below a mount; `weights.py` writes them. The kernel hides the weight of an idle cgroup.
 
 Paths are those of /proc/PID/cgroup; mounts are arguments, found in the mount table by `find`.
 """
@@ -9,37 +8,33 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
 
-from ..decision import Control, Status
-from ..faults import Fault, fault_of, is_gone, status_of
-from ..ports import Trouble
-from .topology import parse_cpu_list
+from ....models.lean import NamedTuple
+from ..faults import Fault, Status, Trouble, fault_of, is_gone, status_of
+from ..places import Control, parse_cpu_list
 
 DEFAULTS = {Control.CPU_SHARES: 1024, Control.CPU_WEIGHT: 100, Control.CPU_IDLE: 0}
 """The values that the kernel gives to a new cgroup."""
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
+class Mount(NamedTuple):
     """A cgroup hierarchy and where it is mounted."""
 
-    point: Path
+    point: str
     root: str  # the part of the hierarchy that is mounted there: "/" unless a container sees only its own part
 
-    def directory(self, cgroup: str) -> Path | None:
+    def directory(self, cgroup: str) -> str | None:
         """The directory of the cgroup with this path, None if this mount does not show it."""
-        path = PurePosixPath(cgroup)
-        if not path.is_absolute() or ".." in path.parts:
+        parts = [part for part in cgroup.split("/") if part not in ("", ".")]
+        if not cgroup.startswith("/") or ".." in parts:
             return None
-        if self.root != "/" and path.is_relative_to(self.root):
-            path = PurePosixPath("/") / path.relative_to(self.root)
-        return self.point / path.relative_to("/")
+        root = [part for part in self.root.split("/") if part]
+        if parts[: len(root)] == root:
+            parts = parts[len(root) :]
+        return "/".join((self.point.rstrip("/"), *parts)) or "/"
 
 
-@dataclass(frozen=True, slots=True)
-class Cgroups:
+class Cgroups(NamedTuple):
     """The hierarchies of this machine; None for each that it does not have."""
 
     shares: Mount | None  # v1 with the cpu controller
@@ -64,15 +59,15 @@ class Cgroups:
             _, controllers, path = line.split(":", 2)
             if self.cpuset is not None and "cpuset" in controllers.split(","):
                 directory = self.cpuset.directory(path)
-                return None if directory is None else _cpus(directory / "cpuset.effective_cpus")
+                return None if directory is None else _cpus(f"{directory}/cpuset.effective_cpus")
         for line in lines.splitlines():
             if self.weight is not None and line.startswith("0::"):
                 directory = self.weight.directory(line[3:])
-                while directory is not None and directory.is_relative_to(self.weight.point):
-                    cpus = _cpus(directory / "cpuset.cpus.effective")  # only where the controller is on: else the parent's counts
+                while directory is not None and is_within(directory, self.weight.point):
+                    cpus = _cpus(f"{directory}/cpuset.cpus.effective")  # only where the controller is on: else the parent's counts
                     if cpus is not None:
                         return cpus
-                    directory = directory.parent
+                    directory = above(directory)
         return None
 
     def is_idle(self, cgroup: str) -> bool | Trouble:
@@ -90,7 +85,7 @@ class Cgroups:
             return idle or None
         return Trouble(Status.REFUSED, f"cgroup {cgroup} has cpu.idle 1, which hides its {control}")
 
-    def file(self, control: Control, cgroup: str) -> Path | Trouble:
+    def file(self, control: Control, cgroup: str) -> str | Trouble:
         """The file of the value, or why there is none."""
         v1, v2 = (self.shares, "v1 cpu hierarchy"), (self.weight, "cgroup v2 hierarchy")
         either = v2 if self.shares is None else v1  # a controller is in one hierarchy only
@@ -103,10 +98,10 @@ class Cgroups:
         try:
             if not exists(directory):
                 return Trouble(Status.VANISHED, f"cgroup {cgroup} is gone")
-            there = exists(directory / control.value)
-            other = not there and any(exists(directory / weight.value) for weight in DEFAULTS if weight is not Control.CPU_IDLE)
+            there = exists(f"{directory}/{control}")
+            other = not there and any(exists(f"{directory}/{weight}") for weight in DEFAULTS if weight is not Control.CPU_IDLE)
         except OSError as error:
-            return trouble_of(error, directory / control.value)
+            return trouble_of(error, f"{directory}/{control}")
         if not there:
             if other:
                 return Trouble(Status.REFUSED, f"this kernel has no {control} of cgroups: it needs Linux 5.15 or newer")
@@ -115,7 +110,7 @@ class Cgroups:
                 f"cgroup {cgroup} has no {control}: the cpu controller is not enabled there; "
                 "write +cpu to cgroup.subtree_control of its parents",
             )
-        return directory / control.value
+        return f"{directory}/{control}"
 
 
 def find(mountinfo: str) -> Cgroups:
@@ -127,7 +122,7 @@ def find(mountinfo: str) -> Cgroups:
         fields, kind = before.split(" "), after.split(" ")
         if len(fields) < 6 or len(kind) < 3 or kind[0] not in ("cgroup", "cgroup2"):
             continue
-        mount = Mount(Path(_unescape(fields[4])), _unescape(fields[3]))
+        mount = Mount(_unescape(fields[4]), _unescape(fields[3]))
         options = kind[2].split(",")
         if kind[0] == "cgroup2":
             weight = weight or mount
@@ -137,10 +132,10 @@ def find(mountinfo: str) -> Cgroups:
     return Cgroups(v1.get("cpu"), weight, v1.get("cpuset"), v1.get("memory"), v1.get("pids"), v1.get("name=systemd"))
 
 
-def exists(path: Path) -> bool:
-    """Whether the file or directory exists. Raises OSError if that cannot be known, where `Path.exists` says no."""
+def exists(path: str) -> bool:
+    """Whether the file or directory exists. Raises OSError if that cannot be known, where `os.path.exists` says no."""
     try:
-        os.stat(path)  # noqa: PTH116 - the same that `Path.stat` does
+        os.stat(path)
     except OSError as error:
         if is_gone(error, cgroup=True):
             return False
@@ -148,28 +143,44 @@ def exists(path: Path) -> bool:
     return True
 
 
+def above(path: str) -> str:
+    """The path of the directory, or of the cgroup, that this one is in."""
+    return path.rpartition("/")[0] or "/"
+
+
+def is_within(path: str, top: str) -> bool:
+    """Whether a path is `top` or below it."""
+    return path == top or path.startswith(f"{top.rstrip('/')}/")
+
+
+def text_of(path: str) -> str:
+    """What a file of the kernel has. Raises OSError."""
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        return file.read()
+
+
 def _unescape(text: str) -> str:
     """mountinfo writes space, tab, newline and backslash as octal, proc(5)."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
 
 
-def _cpus(file: Path) -> frozenset[int] | None:
+def _cpus(file: str) -> frozenset[int] | None:
     try:
-        return frozenset(parse_cpu_list(file.read_text())) or None
+        return frozenset(parse_cpu_list(text_of(file))) or None
     except OSError as error:
         if is_gone(error, cgroup=True):
             return None
         raise
 
 
-def _read(file: Path) -> int | Trouble:
+def _read(file: str) -> int | Trouble:
     try:
-        return number(file, file.read_bytes())
+        return number(file, text_of(file).encode())
     except OSError as error:
         return trouble_of(error, file)
 
 
-def number(file: Path, text: bytes) -> int | Trouble:
+def number(file: str, text: bytes) -> int | Trouble:
     """The number in the first line."""
     try:
         return int(text.partition(b"\n")[0])
@@ -177,10 +188,10 @@ def number(file: Path, text: bytes) -> int | Trouble:
         return Trouble(Status.FAILED, f"{file} should have a number, and has {text[:40].decode(errors='replace')!r}")
 
 
-def trouble_of(error: OSError, file: Path) -> Trouble:
+def trouble_of(error: OSError, file: str) -> Trouble:
     """What a failed system call on a file of a cgroup means."""
     fault = fault_of(error, cgroup=True)
     if fault is Fault.GONE:
-        return Trouble(Status.VANISHED, f"cgroup {file.parent} is gone")
+        return Trouble(Status.VANISHED, f"cgroup {above(file)} is gone")
     advice = "; run as root, or have the cgroup delegated to this user" if fault is Fault.DENIED else ""
     return Trouble(status_of(error), f"{file}: {error.strerror}{advice}")

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from nicety.models.records import ProcId
-from nicety.scheduler.act.knobs.fence import Fences, Offer, Version, offers
-from nicety.scheduler.decision import Status
-from nicety.scheduler.fences import Limits, Part, key_of
-from nicety.scheduler.ports import Scan, Trouble
-from nicety.scheduler.read.cgroup import Cgroups, Mount
+from nicety.models.identity import ProcId
+from nicety.scheduler.hands.faults import Status, Trouble
+from nicety.scheduler.hands.fences import Limits, Part, key_of
+from nicety.scheduler.hands.kernel import Scan
+from nicety.scheduler.hands.knobs.cgroup import Cgroups, Mount
+from nicety.scheduler.hands.knobs.fence import Fences, Offer, Version, offers
 
 PROCESS = ProcId(20, 7)
 NAME = "nicety-fence-20-7"
@@ -27,7 +27,7 @@ class Tree:
         self, folder: Path, path: str = "/a", *, controllers: str = "cpu memory pids", on: str = "", type_: str | None = "domain"
     ) -> None:
         self.folder, self.point = folder, folder / "v2"
-        self.mounts = Cgroups(None, Mount(self.point, "/"), None)
+        self.mounts = Cgroups(None, Mount(str(self.point), "/"), None)
         self.above = self.point / path.lstrip("/")
         self.above.mkdir(parents=True, exist_ok=True)
         for name, text in (("controllers", controllers), ("subtree_control", on), ("type", type_), ("procs", "20")):
@@ -46,7 +46,7 @@ class Tree:
 
     def plan(self, limits: Limits) -> str | Trouble:
         """The plan."""
-        return Fences(str(self.folder / "proc"), self.mounts, lambda: Scan((), None), systemd=self.folder / "none").plan(
+        return Fences(str(self.folder / "proc"), self.mounts, lambda: Scan((), None), systemd=str(self.folder / "none")).plan(
             PROCESS, limits
         )
 
@@ -127,9 +127,9 @@ def test_only_a_hierarchy_that_is_ours_to_write_offers_limits(tmp_path: Path, mo
     (tree.point / "cgroup.controllers").write_text("cpu pids")
     mine = tree.point / ours.lstrip("/") if ours else None
 
-    def access(path: Path, mode: int, *, effective_ids: bool) -> bool:
+    def access(path: str, mode: int, *, effective_ids: bool) -> bool:
         assert (mode, effective_ids) == (os.W_OK, True)
-        return path == mine
+        return mine is not None and path == str(mine)
 
     monkeypatch.setattr(os, "access", access)
     version, trouble = (Version.V2, "") if ours else (None, f"{tree.point} is not ours to write")

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection
-from typing import NamedTuple
 
-from ...models.records import ProcId
-from ..changes import Chain, Entry, Subject, leads, original
-from ..decision import Control, Status
-from ..faults import UNKNOWN
-from ..places import ProcessPlace, ThreadPlace
-from ..ports import Kernel, Kin, Knob, Trouble, Value
-from ..store.ledger import Ledger
+from ...models.identity import ProcId
+from ...models.lean import NamedTuple
+from .changes import Chain, Entry, original
+from .faults import UNKNOWN, Status, Trouble
+from .kernel import Kernel, Kin
+from .ledger import Ledger
+from .places import Control, Knob, Subject, ThreadPlace, Value, leads
 
 PASSES = 8
 """Most rescans of a process for threads that appeared meanwhile (chosen): `docs/decisions/0003-ledger-and-undo.md`."""
@@ -104,11 +103,11 @@ class Heirs:
 
     def leader(self, subject: Subject) -> Leader | None:
         """The process of this subject, if we changed its first thread."""
-        if not isinstance(subject.on, ProcessPlace):
+        if not isinstance(subject.on, ProcId):
             return None
         for knob, chain in self._ledger.chains(subject).items():
             if leads(knob) is not None:
-                return Leader(subject.on.id, chain)
+                return Leader(subject.on, chain)
         return None
 
     def leaders(self, control: Control) -> list[Leader]:
