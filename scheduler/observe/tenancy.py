@@ -12,7 +12,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from ...models.records import Identity, ProcId, Snapshot
+from ...models.identity import ProcId
+from ...models.records import Identity, Snapshot
 from ..cgroup_paths import ROOT, ancestors
 from ..config.sections import Tenants
 from ..decision import Member, Shared

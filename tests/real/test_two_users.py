@@ -16,10 +16,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nicety.models.records import Class, ProcId, Snapshot
+from nicety.models.identity import ProcId
+from nicety.models.records import Class, Snapshot
 from nicety.scheduler.config.sections import parse
 from nicety.scheduler.decide.engine import Engine
-from nicety.scheduler.decision import Group, Member, Outcome, Set, Status
+from nicety.scheduler.decision import Group, Member, Outcome, Set
+from nicety.scheduler.hands.faults import Status
 from nicety.scheduler.observe.group_figures import member_of
 from nicety.scheduler.observe.tenancy import Tenancy
 from nicety.scheduler.places import SessionPlace

@@ -8,26 +8,14 @@ from dataclasses import dataclass, field
 import msgspec
 import pytest
 
-from nicety.models.records import Class, ProcId
+from nicety.models.identity import ProcId
+from nicety.models.records import Class
 from nicety.scheduler.config.sections import parse
 from nicety.scheduler.decide.engine import Engine
 from nicety.scheduler.decide.policies.priority.contention import VICTIMS
-from nicety.scheduler.decision import (
-    Control,
-    Decision,
-    Group,
-    Machine,
-    Member,
-    Note,
-    Outcome,
-    Restore,
-    Set,
-    Shared,
-    Status,
-    Tick,
-    Topology,
-    Verdict,
-)
+from nicety.scheduler.decision import Decision, Group, Machine, Member, Note, Outcome, Restore, Set, Shared, Tick, Topology, Verdict
+from nicety.scheduler.hands.faults import Status
+from nicety.scheduler.hands.places import Control
 from nicety.scheduler.places import CgroupPlace, DecisionPlace, ProcessPlace, SessionPlace, cgroup_of, process_of
 from nicety.scheduler.testing.ticks import a_group, a_machine, a_member, a_tick
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from nicety.models.records import SAMPLE, HostSample, Identity, ProcId, Snapshot
+from nicety.models.identity import ProcId
+from nicety.models.records import SAMPLE, HostSample, Identity, Snapshot
 from nicety.scheduler.config.sections import Tenants
 from nicety.scheduler.decision import Member, Shared
 from nicety.scheduler.observe.tenancy import NOBODY, Tenancy, owner_of, slices_and_unit
