@@ -534,6 +534,8 @@ def _set_live(directory: Path, kind: str, digest: str | None, past: Sequence[str
     live, folder = directory / kind / "live", directory / kind
     lines = "".join(f"{each or 'none'}\n" for each in past).encode()
     try:
+        for each in (directory, folder):
+            _check(os.lstat(each), each, stat.S_ISDIR)
         if history_first:
             _write(folder / "history", lines)
         if digest is not None:

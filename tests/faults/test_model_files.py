@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from nicety.models.artifact import MAX_ARRAYS, MAX_BYTES, ArtifactError, Card, DataRange, load, load_live, promote, save
+from nicety.models.artifact import MAX_ARRAYS, MAX_BYTES, ArtifactError, Card, DataRange, load, load_live, promote, rollback, save
 from nicety.models.forecast.demand import DEMAND_FEATURES, Network
 from nicety.models.records import QUANTILES
 
@@ -298,7 +298,7 @@ def test_what_others_may_write_is_refused_with_the_fix(models: Path, place: Path
 
 
 @ROOT
-@pytest.mark.parametrize("which", ["", "card.json", "model.npz"])
+@pytest.mark.parametrize("which", ["../..", "..", "../live", "", "card.json", "model.npz"])
 def test_root_takes_no_model_of_another_user(models: Path, place: Path, which: str) -> None:
     os.chown(place / which, 65534, 65534)
     with pytest.raises(ArtifactError, match=r"belongs to user 65534.*chown"):
@@ -318,6 +318,20 @@ def test_a_linked_folder_is_not_followed(models: Path, place: Path, tmp_path: Pa
     place.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ArtifactError, match="link"):
         load_live(models, "demand")
+
+
+@pytest.mark.parametrize("linked", ["models", "demand"])
+def test_no_choice_of_a_model_is_written_through_a_linked_folder(models: Path, place: Path, tmp_path: Path, linked: str) -> None:
+    folder = models if linked == "models" else models / "demand"
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    before = {path: path.read_bytes() for path in sorted((tmp_path / "elsewhere").rglob("*")) if path.is_file()}
+    for digest in (None, place.name):
+        with pytest.raises(ArtifactError, match="link"):
+            promote(models, "demand", digest)
+    with pytest.raises(ArtifactError, match="link"):
+        rollback(models, "demand")
+    assert {path: path.read_bytes() for path in sorted((tmp_path / "elsewhere").rglob("*")) if path.is_file()} == before
 
 
 def test_a_pipe_in_place_of_a_file_does_not_block(models: Path, place: Path) -> None:
